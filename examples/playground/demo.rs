@@ -1,0 +1,134 @@
+//! Plays start, status and stop, and checks what the bot promises.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{event::Event, prompt::describe, setup::Playground};
+
+/// What the link begins with.
+const LINK: &str = "https://claude.ai/code";
+
+/// How long an effect of the last answer may take to be seen.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Plays it, with the conversation shown, and fails at the first promise that does not hold.
+pub(crate) async fn play(playground: &Playground) -> Result<()> {
+    let link = start(playground).await?;
+    let status = command(playground, "!rc status").await?;
+    ensure!(
+        status.body().is_some_and(|body| body.contains("website")),
+        "the status does not name the project"
+    );
+    command(playground, "!rc stop").await?;
+    stopped(playground, &link).await?;
+
+    let room = playground
+        .admin
+        .events()
+        .into_iter()
+        .filter(|event| event.room == playground.admin_room);
+    ensure!(
+        !room
+            .into_iter()
+            .any(|event| event.json.to_string().contains(LINK)),
+        "the link stands in the admin room"
+    );
+    println!(
+        "All as promised: the link came encrypted, in the direct message alone; it was removed, and no process is left."
+    );
+    Ok(())
+}
+
+/// Starts a session and returns the message with its link.
+async fn start(playground: &Playground) -> Result<Event> {
+    let earlier = playground.admin.events().len();
+    command(playground, "!rc start").await?;
+    let bot = &playground.bot_user;
+    let is_new = |event: &Event| {
+        !playground
+            .admin
+            .events()
+            .iter()
+            .take(earlier)
+            .any(|known| known.id == event.id)
+    };
+    let is_link = |event: &Event| {
+        event.sender == *bot
+            && event.body().is_some_and(|body| body.contains(LINK))
+            && is_new(event)
+    };
+    let link = playground.admin.wait_for("the link", is_link).await?;
+    show(playground, &link);
+
+    ensure!(
+        link.room != playground.admin_room,
+        "the link came in the admin room"
+    );
+    ensure!(link.encryption.is_some(), "the link came unencrypted");
+    ensure!(
+        link.shield() == "none",
+        "a client warns about the link's message: {}",
+        link.shield()
+    );
+    let stored = playground
+        .admin
+        .event_from_server(&link.room, &link.id)
+        .await?;
+    ensure!(
+        stored
+            .get("type")
+            .is_some_and(|kind| kind == "m.room.encrypted"),
+        "the homeserver can read the link"
+    );
+    ensure!(playground.session_processes() > 0, "no session is running");
+    Ok(link)
+}
+
+/// The process is gone, and the homeserver has removed the link's message.
+async fn stopped(playground: &Playground, link: &Event) -> Result<()> {
+    ensure!(
+        playground.session_processes() == 0,
+        "the session's process is still there"
+    );
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let stored = playground
+            .admin
+            .event_from_server(&link.room, &link.id)
+            .await?;
+        if stored
+            .get("content")
+            .and_then(|content| content.as_object())
+            .is_some_and(serde_json::Map::is_empty)
+        {
+            return Ok(());
+        }
+        ensure!(
+            Instant::now() < deadline,
+            "the link's message was not removed"
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Says a command and returns the bot's answer to it.
+async fn command(playground: &Playground, text: &str) -> Result<Event> {
+    println!("> {text}");
+    let said = playground.admin.say(&playground.admin_room, text).await?;
+    let bot = &playground.bot_user;
+    let answer = |event: &Event| event.sender == *bot && event.replies_to() == Some(said.as_str());
+    let answer = playground
+        .admin
+        .wait_for("an answer", answer)
+        .await
+        .with_context(|| format!("no answer to {text}"))?;
+    show(playground, &answer);
+    Ok(answer)
+}
+
+fn show(playground: &Playground, event: &Event) {
+    if let Some(description) = describe(playground, event) {
+        println!("{description}");
+    }
+}

@@ -1,0 +1,105 @@
+//! rcbot's main job on a homeserver of its own: `cargo run --example playground`.
+//!
+//! Needs nothing but Python 3 with venv. Sets up Synapse with pip, an admin with an encrypted admin room, and the bot, in
+//! this process, with a stand-in for `claude`. What you type is then said in the admin room, and what the bot says there and
+//! in the direct message is shown. Everything lies in `target/playground`, so that a second run takes seconds.
+#![recursion_limit = "256"]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program for a terminal"
+)]
+
+/// rcbot itself: the only file here that calls its library.
+mod bot;
+/// The main job played through and checked.
+mod demo;
+/// You and the room.
+mod prompt;
+/// Everything that must be there first.
+mod setup;
+
+#[expect(dead_code, reason = "shared with the tests, which use the rest")]
+#[path = "../../tests/it/support/event.rs"]
+mod event;
+#[expect(dead_code, reason = "shared with the tests, which use the rest")]
+#[path = "../../tests/it/support/homeserver.rs"]
+mod homeserver;
+#[path = "../../tests/it/support/listen.rs"]
+mod listen;
+#[expect(dead_code, reason = "shared with the tests, which use the rest")]
+#[path = "../../tests/it/support/person.rs"]
+mod person;
+#[path = "../../tests/it/support/processes.rs"]
+mod processes;
+#[expect(dead_code, reason = "shared with the tests, which use the rest")]
+#[path = "../../tests/it/support/rooms.rs"]
+mod rooms;
+#[path = "../../tests/it/support/synapse.rs"]
+mod synapse;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+
+use setup::Playground;
+
+/// Try rcbot on a homeserver of its own.
+///
+/// Sets up Synapse (with pip, the first time about half a minute), an admin user with an encrypted admin room, and the bot. What
+/// you type is said in the admin room; what the bot answers there and in the direct message is shown. Try `!rc start`,
+/// `!rc status`, `!rc stop`, `!rc help`. `/quit`, Ctrl-D or Ctrl-C ends it.
+#[derive(Debug, Parser)]
+#[command(
+    name = "playground",
+    after_help = "Needs Python 3 with venv. Everything it makes lies in target/playground."
+)]
+struct Arguments {
+    /// Play start, status and stop by itself, check what must be, and exit 0 if it is.
+    #[arg(long, conflicts_with = "claude")]
+    demo: bool,
+
+    /// Run the real `claude` from PATH in the current directory, instead of the stand-in. It must be logged in and have been
+    /// trusted in this directory. Its session is left running at the end.
+    #[arg(long)]
+    claude: bool,
+
+    /// Forget the earlier runs: homeserver, users, rooms and sessions.
+    #[arg(long)]
+    fresh: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = tokio::runtime::Runtime::new()
+        .map_err(Into::into)
+        .and_then(|runtime| {
+            let outcome = runtime.block_on(play(&arguments));
+            // A thread may still wait for a line on standard input.
+            runtime.shutdown_background();
+            outcome
+        });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("playground: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn play(arguments: &Arguments) -> Result<()> {
+    let playground = Playground::set_up(arguments.claude, arguments.fresh).await?;
+    let played = tokio::select! {
+        played = async {
+            if arguments.demo { demo::play(&playground).await } else { prompt::run(&playground).await }
+        } => played,
+        interrupted = tokio::signal::ctrl_c() => {
+            println!();
+            interrupted.map_err(Into::into)
+        }
+    };
+    let ended = playground.end().await;
+    played.and(ended)
+}

@@ -1,0 +1,259 @@
+//! Sets the playground up and ends it.
+
+use std::{
+    fs::{self, File, Permissions},
+    io::Write as _,
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use matrix_sdk::ruma::{OwnedRoomId, OwnedUserId, UserId};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::{
+    bot::{self, RunningBot},
+    homeserver::{Homeserver, SERVER_NAME},
+    person::{Person, random_text},
+    processes::Mark,
+    synapse::Synapse,
+};
+
+/// The name of the admin's account.
+const ADMIN: &str = "admin";
+
+/// The name of the bot's account.
+const BOT: &str = "rcbot";
+
+/// The variable that marks the sessions with a stand-in; its value is the playground's folder.
+const STANDIN_MARK: &str = "RCBOT_PLAYGROUND_STANDIN";
+
+/// The same for sessions with the real `claude`.
+const CLAUDE_MARK: &str = "RCBOT_PLAYGROUND_CLAUDE";
+
+/// A homeserver, an admin, a room and a bot.
+#[derive(Debug)]
+pub(crate) struct Playground {
+    /// The admin's client.
+    pub(crate) admin: Person,
+    /// The room in which commands count.
+    pub(crate) admin_room: OwnedRoomId,
+    /// The bot's user.
+    pub(crate) bot_user: OwnedUserId,
+    bot: RunningBot,
+    folder: PathBuf,
+    // Dropped last, in this order: the homeserver ends, then another playground may begin.
+    _homeserver: Homeserver,
+    _lock: File,
+}
+
+/// What a further run needs to know. Written when all of it exists: without this file a folder is a half-made one.
+#[derive(Debug, Serialize, Deserialize)]
+struct Saved {
+    admin_password: String,
+    admin_room: OwnedRoomId,
+}
+
+impl Playground {
+    /// Makes what is not there yet and starts it all.
+    pub(crate) async fn set_up(real_claude: bool, fresh: bool) -> Result<Self> {
+        let begun = Instant::now();
+        let target = target_folder()?;
+        let folder = target.join("playground");
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let lock = File::create(target.join("playground.lock"))?;
+        if lock.try_lock().is_err() {
+            bail!("another playground is running");
+        }
+        let synapse = Synapse::install(&target, &progress)?;
+        let saved = if fresh { None } else { read_saved(&folder) };
+        if saved.is_none() {
+            // What is forgotten must not go on: nobody could end it any more.
+            mark(CLAUDE_MARK, &folder).kill_all();
+            mark(STANDIN_MARK, &folder).kill_all();
+            fs::remove_dir_all(&folder)?;
+            fs::create_dir_all(&folder)?;
+        }
+        fs::set_permissions(&folder, Permissions::from_mode(0o700))?;
+        bot::log_to(&folder.join("bot.log"))?;
+        let playground = Self::start(folder, lock, &synapse, saved, real_claude).await;
+        let playground = playground
+            .context("`--fresh` begins anew, in case an earlier run's files are the cause")?;
+        progress(&format!(
+            "ready after {:.1} s; the bot logs to {}",
+            begun.elapsed().as_secs_f32(),
+            playground.log().display()
+        ));
+        Ok(playground)
+    }
+
+    async fn start(
+        folder: PathBuf,
+        lock: File,
+        synapse: &Synapse,
+        saved: Option<Saved>,
+        real_claude: bool,
+    ) -> Result<Self> {
+        progress("starting Synapse");
+        let registration = folder.join("registration.yaml");
+        let bot_user = UserId::parse(format!("@{BOT}:{SERVER_NAME}"))?;
+        bot::write_registration(&registration, &bot_user)?;
+        let homeserver = Homeserver::start(synapse, &folder.join("homeserver"), &[registration])?;
+
+        progress("logging the admin in");
+        let is_new = saved.is_none();
+        let password = saved
+            .as_ref()
+            .map_or_else(random_text, |saved| saved.admin_password.clone());
+        if is_new {
+            homeserver.register_user(ADMIN, &password).await?;
+        }
+        let admin =
+            Person::log_in_persistently(&homeserver.url(), ADMIN, &password, &folder.join("admin"))
+                .await?;
+        let admin_room = match saved {
+            Some(saved) => saved.admin_room,
+            None => admin.create_admin_room(&bot_user).await?,
+        };
+
+        progress("starting the bot");
+        let config = folder.join("config.yaml");
+        write_config(&config, &homeserver.url(), &admin_room, real_claude)?;
+        let mut bot = RunningBot::start(&config)?;
+        tokio::select! {
+            ready = admin_sees_bot(&admin, &admin_room, &bot_user) => ready?,
+            error = bot.failed() => return Err(error),
+        }
+        if is_new {
+            write_private(
+                &folder.join("playground.json"),
+                &serde_json::to_vec(&Saved {
+                    admin_password: password,
+                    admin_room: admin_room.clone(),
+                })?,
+            )?;
+        }
+        Ok(Self {
+            admin,
+            admin_room,
+            bot_user,
+            bot,
+            folder,
+            _homeserver: homeserver,
+            _lock: lock,
+        })
+    }
+
+    /// The living processes of the stand-in's sessions.
+    pub(crate) fn session_processes(&self) -> usize {
+        mark(STANDIN_MARK, &self.folder).processes().len()
+    }
+
+    /// Ends the bot, and the stand-ins; a real `claude` is left to whoever works in it.
+    pub(crate) async fn end(self) -> Result<()> {
+        let ended = self.bot.end().await;
+        if mark(STANDIN_MARK, &self.folder).kill_all() > 0 {
+            progress("a session was still running and was ended, as its claude was a stand-in");
+        }
+        if !mark(CLAUDE_MARK, &self.folder).processes().is_empty() {
+            progress(
+                "a session of the real claude goes on; to end it, run this again with --claude and type: !rc stop",
+            );
+        }
+        ended
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.join("bot.log")
+    }
+}
+
+fn mark<'a>(name: &'a str, folder: &'a Path) -> Mark<'a> {
+    Mark {
+        name,
+        value: folder.as_os_str(),
+    }
+}
+
+/// Shows what is being done.
+pub(crate) fn progress(step: &str) {
+    eprintln!("· {step}");
+}
+
+/// Cargo's target folder: this program lies in its `<profile>/examples`.
+fn target_folder() -> Result<PathBuf> {
+    let program = std::env::current_exe()?;
+    Ok(program
+        .ancestors()
+        .nth(3)
+        .context("this program must run from cargo's target folder")?
+        .to_owned())
+}
+
+fn read_saved(folder: &Path) -> Option<Saved> {
+    serde_json::from_slice(&fs::read(folder.join("playground.json")).ok()?).ok()
+}
+
+fn write_config(path: &Path, url: &str, admin_room: &OwnedRoomId, real_claude: bool) -> Result<()> {
+    let folder = path.parent().context("a file has a folder")?;
+    let standin = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/claude");
+    let (claude, project, directory, mark) = if real_claude {
+        (
+            Path::new("claude"),
+            "here",
+            std::env::current_dir()?,
+            CLAUDE_MARK,
+        )
+    } else {
+        (
+            standin.as_path(),
+            "website",
+            folder.join("website"),
+            STANDIN_MARK,
+        )
+    };
+    fs::create_dir_all(&directory)?;
+    let config = json!({
+        "homeserver": { "url": url, "server_name": SERVER_NAME },
+        "appservice": { "registration": "registration.yaml" },
+        "bot": { "localpart": BOT },
+        "admin_room": admin_room,
+        "data_dir": "data",
+        "sessions": {
+            "command": [claude, "remote-control", "--spawn=same-dir", "--name", "{project}@{host} {id}"],
+        },
+        "projects": { project: { "directory": directory, "environment": { mark: folder } } },
+    });
+    write_private(path, serde_yaml::to_string(&config)?.as_bytes())
+}
+
+fn write_private(path: &Path, content: &[u8]) -> Result<()> {
+    let mut file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
+    Ok(file.write_all(content)?)
+}
+
+/// Waits until the bot has joined, with a device that the admin's client can encrypt to.
+async fn admin_sees_bot(admin: &Person, admin_room: &OwnedRoomId, bot: &UserId) -> Result<()> {
+    const DEADLINE: Duration = Duration::from_secs(30);
+    let joined = async {
+        while admin
+            .members(admin_room)
+            .await?
+            .get(bot.as_str())
+            .is_none_or(|membership| membership != "join")
+        {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        admin.wait_for_signed_device_of(bot).await
+    };
+    tokio::time::timeout(DEADLINE, joined)
+        .await
+        .context("the bot did not join the admin room")?
+}

@@ -1,0 +1,80 @@
+//! The line to the homeserver: kept up, and made anew when the homeserver logs the bot out.
+
+use std::{path::PathBuf, sync::Arc};
+
+use tokio::sync::{mpsc, watch};
+use tracing::warn;
+
+use crate::{
+    config::Config,
+    matrix::{Connection, Fault, Matrix, Message, Registration},
+};
+
+/// How many messages may wait between the homeserver and the loop.
+const MESSAGES_WAITING: usize = 64;
+
+/// Gives whoever wants to speak the connection of the moment.
+#[derive(Debug, Clone)]
+pub(super) struct Line(watch::Receiver<Option<Matrix>>);
+
+impl Line {
+    /// Waits until there is a connection. For ever, once the bot ends.
+    pub(super) async fn matrix(&mut self) -> Matrix {
+        match self
+            .0
+            .wait_for(Option::is_some)
+            .await
+            .map(|matrix| matrix.clone())
+        {
+            Ok(Some(matrix)) => matrix,
+            Ok(None) | Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Closes the stores of the connection, if there is one.
+    pub(super) async fn close(&self) {
+        let matrix = self.0.borrow().clone();
+        if let Some(matrix) = matrix {
+            matrix.close().await;
+        }
+    }
+}
+
+/// The future that keeps up the line, and ends with the fault that it cannot mend; the line; and what is heard.
+pub(super) fn open(
+    config: Arc<Config>,
+    registration: Registration,
+    folder: PathBuf,
+) -> (impl Future<Output = Fault>, Line, mpsc::Receiver<Message>) {
+    let (connected, line) = watch::channel(None);
+    let (heard, messages) = mpsc::channel(MESSAGES_WAITING);
+    let keep_up = async move {
+        loop {
+            let connecting = Matrix::connect(Arc::clone(&config), &registration, &folder).await;
+            let Connection { matrix, messages } = match connecting {
+                Ok(connection) => connection,
+                Err(fault) => return fault,
+            };
+            connected.send_replace(Some(matrix.clone()));
+            let fault = tokio::select! {
+                fault = matrix.follow() => fault,
+                () = forward(messages, &heard) => continue,
+            };
+            if !fault.is_logged_out() {
+                return fault;
+            }
+            warn!("logged out by the homeserver, connecting anew");
+            connected.send_replace(None);
+            matrix.close().await;
+        }
+    };
+    (keep_up, Line(line), messages)
+}
+
+async fn forward(mut from: mpsc::Receiver<Message>, to: &mpsc::Sender<Message>) {
+    while let Some(message) = from.recv().await {
+        if to.send(message).await.is_err() {
+            return;
+        }
+    }
+}

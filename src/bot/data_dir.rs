@@ -1,0 +1,100 @@
+//! The data directory: private, and one bot's at a time.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError},
+    io,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use tracing::warn;
+
+/// Nobody but the owner.
+const PRIVATE: u32 = 0o700;
+
+/// Why a data directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    /// It cannot be made or opened.
+    #[error("cannot use the data directory {path}")]
+    Unusable {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Another bot uses it.
+    #[error(
+        "another rcbot runs with the data directory {path}: stop it first, or give this one a data_dir of its own"
+    )]
+    InUse {
+        /// Which.
+        path: PathBuf,
+    },
+}
+
+/// A data directory that is ours until this is dropped.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    /// Two bots on one Matrix store would spoil its keys.
+    _lock: File,
+}
+
+impl DataDir {
+    /// Makes the directory if need be, closes it to others, and locks it.
+    ///
+    /// # Errors
+    /// [`DataDirError`].
+    pub fn open(path: &Path) -> Result<Self, DataDirError> {
+        let unusable = |source| DataDirError::Unusable {
+            path: path.to_owned(),
+            source,
+        };
+        DirBuilder::new()
+            .recursive(true)
+            .mode(PRIVATE)
+            .create(path)
+            .map_err(unusable)?;
+        close_to_others(path).map_err(unusable)?;
+        let lock = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path.join("lock"))
+            .map_err(unusable)?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self {
+                path: path.to_owned(),
+                _lock: lock,
+            }),
+            Err(TryLockError::WouldBlock) => Err(DataDirError::InUse {
+                path: path.to_owned(),
+            }),
+            Err(TryLockError::Error(source)) => Err(unusable(source)),
+        }
+    }
+
+    /// The folder of the session records.
+    #[must_use]
+    pub fn sessions(&self) -> PathBuf {
+        self.path.join("sessions")
+    }
+
+    /// The folder of the Matrix stores.
+    #[must_use]
+    pub fn matrix(&self) -> PathBuf {
+        self.path.join("matrix")
+    }
+}
+
+fn close_to_others(path: &Path) -> io::Result<()> {
+    let mode = fs::metadata(path)?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        warn!(path = %path.display(), mode = format!("{mode:o}"), "data directory was open to others, closing it");
+        fs::set_permissions(path, Permissions::from_mode(mode & PRIVATE))?;
+    }
+    Ok(())
+}

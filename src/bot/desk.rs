@@ -1,0 +1,232 @@
+//! Where commands are looked at: one at a time for each sender, in the order in which they were sent, and never in the
+//! sync loop.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use matrix_sdk::ruma::{OwnedUserId, UserId};
+use tracing::{debug, warn};
+
+use super::{Event, connection::Line};
+use crate::{
+    command::{self, Command, Denied, Misuse, Permit, Policy, authorize::authorize},
+    config::Config,
+    matrix::{Matrix, Message, NotConfidential, NotSent, RoomFacts},
+    remote_control::{ProjectName, Status},
+};
+
+/// How many commands of one sender may wait. Nobody types so fast.
+const WAITING_PER_SENDER: usize = 10;
+
+/// A denial is answered once per user in this time.
+const DENIALS_APART: Duration = Duration::from_mins(1);
+
+/// How often a homeserver that does not answer is asked for the facts. The SDK repeats each request by itself besides.
+const TRIES: u32 = 3;
+
+/// What a command means here and now.
+#[derive(Debug, Clone)]
+enum Intent {
+    Start(ProjectName),
+    Stop(ProjectName),
+    Status,
+    Help,
+}
+
+/// A command, and all that judging it takes but the homeserver's word.
+#[derive(Debug)]
+pub(super) struct Case {
+    message: Message,
+    intent: Result<Intent, Misuse>,
+    policy: Policy,
+    /// There is no session yet: whether its link could be delivered is looked at first.
+    starts_anew: bool,
+}
+
+/// What comes of a command.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    Denied(Denied),
+    Misused(Misuse),
+    CannotDeliver(ProjectName, NotConfidential),
+    Start(Permit, ProjectName),
+    Stop(Permit, ProjectName),
+    Status,
+    Help,
+}
+
+/// The commands that wait, and the denials that were answered.
+pub(super) struct Desk {
+    config: Arc<Config>,
+    /// A sender with an entry has a command under judgement; those behind it wait.
+    waiting: HashMap<OwnedUserId, VecDeque<Message>>,
+    denials: HashMap<OwnedUserId, Instant>,
+}
+
+impl Desk {
+    pub(super) fn new(config: &Arc<Config>) -> Self {
+        Self {
+            config: Arc::clone(config),
+            waiting: HashMap::new(),
+            denials: HashMap::new(),
+        }
+    }
+
+    /// Takes a message in; gives it back as a case if it is the sender's turn.
+    pub(super) fn take_in(&mut self, message: Message, statuses: &[Status]) -> Option<Case> {
+        match self.waiting.get_mut(&message.sender) {
+            Some(queue) if queue.len() >= WAITING_PER_SENDER => {
+                warn!(sender = %message.sender, "command dropped, too many of this sender wait");
+                None
+            }
+            Some(queue) => {
+                queue.push_back(message);
+                None
+            }
+            None => {
+                self.waiting.insert(message.sender.clone(), VecDeque::new());
+                self.open(message, statuses)
+            }
+        }
+    }
+
+    /// The sender's next case, once the one before is judged.
+    pub(super) fn next_of(&mut self, sender: &UserId, statuses: &[Status]) -> Option<Case> {
+        while let Some(message) = self.waiting.get_mut(sender).and_then(VecDeque::pop_front) {
+            if let Some(case) = self.open(message, statuses) {
+                return Some(case);
+            }
+        }
+        self.waiting.remove(sender);
+        None
+    }
+
+    /// Whether a denial is to be answered now, and not for a while after.
+    pub(super) fn may_answer_denial(&mut self, user: &UserId) -> bool {
+        self.denials
+            .retain(|_, answered| answered.elapsed() < DENIALS_APART);
+        let first = !self.denials.contains_key(user);
+        if first {
+            self.denials.insert(user.to_owned(), Instant::now());
+        }
+        first
+    }
+
+    fn open(&mut self, message: Message, statuses: &[Status]) -> Option<Case> {
+        let Some(parsed) = command::parse(&self.config.command_prefix, &message.text) else {
+            self.waiting.remove(&message.sender);
+            return None;
+        };
+        let intent = parsed.and_then(|command| intend(command, statuses));
+        let project = match &intent {
+            Ok(Intent::Start(project) | Intent::Stop(project)) => Some(project),
+            Ok(Intent::Status | Intent::Help) | Err(_) => None,
+        };
+        let starts_anew = matches!(&intent, Ok(Intent::Start(_)))
+            && statuses
+                .iter()
+                .any(|status| Some(&status.project) == project && status.session.is_none());
+        let policy = self.policy(project);
+        Some(Case {
+            message,
+            intent,
+            policy,
+            starts_anew,
+        })
+    }
+
+    fn policy(&self, project: Option<&ProjectName>) -> Policy {
+        let of_project = project
+            .and_then(|name| self.config.projects.get(name))
+            .and_then(|project| project.power_level);
+        Policy {
+            power_level: of_project.unwrap_or(self.config.authorization.power_level),
+            users: self.config.authorization.users.clone(),
+            devices: self.config.encryption.devices,
+            require_encrypted_commands: self.config.encryption.require_encrypted_commands,
+        }
+    }
+}
+
+fn intend(command: Command, statuses: &[Status]) -> Result<Intent, Misuse> {
+    let names: Vec<_> = statuses
+        .iter()
+        .map(|status| status.project.clone())
+        .collect();
+    match command {
+        Command::Start { project } => {
+            command::choose_project("start", project.as_ref(), &names).map(Intent::Start)
+        }
+        Command::Stop { project } => {
+            let active: Vec<_> = statuses
+                .iter()
+                .filter(|status| status.session.is_some())
+                .collect();
+            match (&project, active.as_slice()) {
+                // Of several projects, the one that has a session is meant.
+                (None, [only]) => Ok(Intent::Stop(only.project.clone())),
+                _ => command::choose_project("stop", project.as_ref(), &names).map(Intent::Stop),
+            }
+        }
+        Command::Status => Ok(Intent::Status),
+        Command::Help => Ok(Intent::Help),
+    }
+}
+
+/// Judges a case by what the homeserver says now. Comes back to the loop as an event.
+pub(super) async fn judge(mut line: Line, case: Case) -> Event {
+    let matrix = line.matrix().await;
+    let Case {
+        message,
+        intent,
+        policy,
+        starts_anew,
+    } = case;
+    debug!(event = %message.event_id, sender = %message.sender, "judging a command");
+    let (facts, trust) = tokio::join!(facts(&matrix, &message.sender), matrix.trust_now(&message));
+    let verdict = match authorize(&message.sender, trust, facts.as_ref(), &policy) {
+        Err(denied) => Verdict::Denied(denied),
+        Ok(permit) => match intent {
+            Err(misuse) => Verdict::Misused(misuse),
+            Ok(Intent::Start(project)) if starts_anew => {
+                look_at_delivery(&matrix, permit, project).await
+            }
+            Ok(Intent::Start(project)) => Verdict::Start(permit, project),
+            Ok(Intent::Stop(project)) => Verdict::Stop(permit, project),
+            Ok(Intent::Status) => Verdict::Status,
+            Ok(Intent::Help) => Verdict::Help,
+        },
+    };
+    Event::Judged(message, verdict)
+}
+
+/// A session whose link can reach nobody is not started.
+async fn look_at_delivery(matrix: &Matrix, permit: Permit, project: ProjectName) -> Verdict {
+    match matrix.confidential_room(permit.requester()).await {
+        Ok(_) => Verdict::Start(permit, project),
+        Err(NotSent::Refused(reason)) => Verdict::CannotDeliver(project, reason),
+        Err(NotSent::Fault(fault)) => {
+            warn!(%fault, "cannot tell whether a link could be delivered");
+            Verdict::Denied(Denied::NoFacts)
+        }
+    }
+}
+
+/// What the homeserver says of the room and the sender. `None`: nothing is known.
+async fn facts(matrix: &Matrix, sender: &UserId) -> Option<RoomFacts> {
+    for _ in 0..TRIES {
+        match matrix.room_facts(sender).await {
+            Ok(facts) => return Some(facts),
+            Err(fault) => {
+                warn!(%fault, "the homeserver does not tell what a decision needs");
+                if !fault.is_passing() {
+                    return None;
+                }
+            }
+        }
+    }
+    None
+}

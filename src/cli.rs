@@ -1,0 +1,163 @@
+//! The commands of the binary.
+
+use std::{
+    future::Future,
+    io::{self, IsTerminal as _, Write as _},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    bot,
+    config::Config,
+    matrix::{Registration, generate, write_new},
+};
+
+/// What is logged unless `RUST_LOG` says otherwise: our own good days, and the SDK's bad ones.
+const DEFAULT_LOG: &str = "warn,rcbot=info,matrix_sdk_crypto::backups=error";
+
+/// Starts `claude remote-control` for those whom a Matrix room trusts, and sends them the link end-to-end encrypted.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    /// How to write the log, which goes to standard error; `RUST_LOG` chooses what is in it.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the bot. SIGTERM and Ctrl-C end it; sessions go on.
+    Run(ConfigFile),
+    /// Write a registration with fresh random tokens, for the bot and for the homeserver.
+    Registration {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// Where to write it. Nothing is overwritten. [default: what the configuration names]
+        #[arg(long)]
+        output: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct ConfigFile {
+    /// The configuration.
+    #[arg(long, default_value = "config.yaml")]
+    config: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines: one object a line.
+    Json,
+}
+
+/// The kinds of failure that the exit code tells apart.
+enum Failure {
+    /// Exit code 1.
+    WhileRunning(anyhow::Error),
+    /// Exit code 2.
+    Configuration(anyhow::Error),
+}
+
+/// Does what the arguments say. Exit codes: 0 well, 1 failed while running, 2 wrong arguments or configuration.
+#[must_use]
+pub fn run(arguments: Arguments) -> ExitCode {
+    set_up_log(arguments.log_format);
+    let result = match arguments.command {
+        Command::Run(file) => run_bot(&file.config),
+        Command::Registration { config, output } => write_registration(&config.config, output),
+    };
+    let (error, code) = match result {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::WhileRunning(error)) => (error, 1),
+        Err(Failure::Configuration(error)) => (error, 2),
+    };
+    // The chain is printed here and nowhere else. A closed standard error leaves only the exit code.
+    drop(writeln!(io::stderr(), "rcbot: {error:#}"));
+    ExitCode::from(code)
+}
+
+fn set_up_log(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal());
+    match format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+}
+
+fn load_config(path: &Path) -> Result<Config, Failure> {
+    let config = Config::load(path).map_err(|error| Failure::Configuration(error.into()))?;
+    for warning in config.warnings() {
+        warn!("{warning}");
+    }
+    Ok(config)
+}
+
+fn run_bot(path: &Path) -> Result<(), Failure> {
+    let config = load_config(path)?;
+    let registration = Registration::load(&config.registration, &config.bot_user)
+        .map_err(|error| Failure::Configuration(error.into()))?;
+    for warning in registration.warnings() {
+        warn!("{warning}");
+    }
+    let run = async {
+        let shutdown = shutdown_signal().context("cannot wait for signals")?;
+        info!(version = env!("CARGO_PKG_VERSION"), config = %path.display(), "rcbot starts");
+        bot::run(config, registration, shutdown)
+            .await
+            .map_err(anyhow::Error::from)
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime
+        .context("cannot start the runtime")
+        .map_err(Failure::WhileRunning)?;
+    runtime.block_on(run).map_err(Failure::WhileRunning)
+}
+
+/// Ends with the first SIGTERM or Ctrl-C. The signals are ours from here on, so that none ends the bot halfway.
+fn shutdown_signal() -> io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+fn write_registration(path: &Path, output: Option<PathBuf>) -> Result<(), Failure> {
+    let config = load_config(path)?;
+    let output = output.unwrap_or_else(|| config.registration.clone());
+    let text = generate(&config.bot_user).map_err(|error| Failure::WhileRunning(error.into()))?;
+    write_new(&output, &text).map_err(|error| Failure::WhileRunning(error.into()))?;
+    let next = format!(
+        "Wrote {output}.\nNext: give the homeserver a copy that it can read, and load it there; in Synapse's \
+         homeserver.yaml:\n\n  app_service_config_files:\n    - {output}\n\nThen restart the homeserver, run `rcbot run \
+         --config {config}`, and invite {bot} to the admin room.",
+        output = output.display(),
+        config = path.display(),
+        bot = config.bot_user
+    );
+    let written = writeln!(io::stdout(), "{next}");
+    written
+        .context("cannot write to standard output")
+        .map_err(Failure::WhileRunning)
+}

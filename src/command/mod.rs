@@ -1,0 +1,11 @@
+//! Understands what people say: parses it, decides about it, words the answers.
+//!
+//! Invariant: pure. Nothing here waits, reads a file, asks a server or logs; time comes in as a parameter. It knows the
+//! words of `matrix` and `remote_control` (evidence, endings), never how they do their work.
+
+pub mod authorize;
+mod parse;
+pub mod reply;
+
+pub use authorize::{Denied, Permit, Policy};
+pub use parse::{Command, Misuse, choose_project, parse};

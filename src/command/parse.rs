@@ -1,0 +1,224 @@
+//! "!rc ..." -> `Command` or `Misuse`.
+
+use crate::remote_control::ProjectName;
+
+/// What somebody asks for, by the contract's table of commands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Start a session, or get the running one's link.
+    Start {
+        /// `None`: the only one there is.
+        project: Option<ProjectName>,
+    },
+    /// End a session.
+    Stop {
+        /// `None`: the only one there is.
+        project: Option<ProjectName>,
+    },
+    /// One line a project.
+    Status,
+    /// The list of commands.
+    Help,
+}
+
+/// Why a text that addresses the bot is no command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Misuse {
+    /// Nothing follows the prefix.
+    NoCommand,
+    /// No command goes by this name.
+    UnknownCommand {
+        /// What was typed.
+        word: String,
+    },
+    /// More words than the command takes.
+    TooManyWords {
+        /// The command's name.
+        command: &'static str,
+    },
+    /// No project goes by this name.
+    UnknownProject {
+        /// What was typed.
+        name: String,
+        /// The names that exist.
+        known: Vec<ProjectName>,
+    },
+    /// There are several projects, and none was named.
+    WhichProject {
+        /// The command's name.
+        command: &'static str,
+        /// The names that exist.
+        known: Vec<ProjectName>,
+    },
+}
+
+/// Takes the text of a message for a command. `None`: it does not begin with the prefix as a word of its own, so it is
+/// not meant for us.
+///
+/// Prefix and command may be written in any case, as telephones begin sentences with a capital; names of projects not.
+#[must_use]
+pub fn parse(prefix: &str, text: &str) -> Option<Result<Command, Misuse>> {
+    let mut words = text.split_whitespace();
+    if !words.next()?.eq_ignore_ascii_case(prefix) {
+        return None;
+    }
+    let Some(word) = words.next() else {
+        return Some(Err(Misuse::NoCommand));
+    };
+    Some(parse_command(word, &words.collect::<Vec<_>>()))
+}
+
+fn parse_command(word: &str, arguments: &[&str]) -> Result<Command, Misuse> {
+    match word.to_ascii_lowercase().as_str() {
+        "start" => Ok(Command::Start {
+            project: optional_project("start", arguments)?,
+        }),
+        "stop" => Ok(Command::Stop {
+            project: optional_project("stop", arguments)?,
+        }),
+        "status" => without_arguments("status", arguments, Command::Status),
+        "help" => without_arguments("help", arguments, Command::Help),
+        _ => Err(Misuse::UnknownCommand {
+            word: word.to_owned(),
+        }),
+    }
+}
+
+fn without_arguments(
+    name: &'static str,
+    arguments: &[&str],
+    command: Command,
+) -> Result<Command, Misuse> {
+    if arguments.is_empty() {
+        Ok(command)
+    } else {
+        Err(Misuse::TooManyWords { command: name })
+    }
+}
+
+fn optional_project(
+    command: &'static str,
+    arguments: &[&str],
+) -> Result<Option<ProjectName>, Misuse> {
+    match arguments {
+        [] => Ok(None),
+        [name] => match name.parse() {
+            Ok(project) => Ok(Some(project)),
+            // What cannot be a name is the name of no project.
+            Err(_) => Err(Misuse::UnknownProject {
+                name: (*name).to_owned(),
+                known: Vec::new(),
+            }),
+        },
+        _ => Err(Misuse::TooManyWords { command }),
+    }
+}
+
+/// The project that a command means: the one it names, if it exists, else the only one there is.
+///
+/// # Errors
+/// [`Misuse::UnknownProject`] or [`Misuse::WhichProject`].
+pub fn choose_project(
+    command: &'static str,
+    named: Option<&ProjectName>,
+    known: &[ProjectName],
+) -> Result<ProjectName, Misuse> {
+    match (named, known) {
+        (Some(name), _) if known.contains(name) => Ok(name.clone()),
+        (Some(name), _) => Err(Misuse::UnknownProject {
+            name: name.to_string(),
+            known: known.to_vec(),
+        }),
+        (None, [only]) => Ok(only.clone()),
+        (None, _) => Err(Misuse::WhichProject {
+            command,
+            known: known.to_vec(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(name: &str) -> ProjectName {
+        name.parse().unwrap()
+    }
+
+    #[test]
+    fn a_text_is_a_command_a_misuse_or_not_for_us() {
+        let start = |project: Option<&str>| {
+            Some(Ok(Command::Start {
+                project: project.map(name),
+            }))
+        };
+        let stop = |project: Option<&str>| {
+            Some(Ok(Command::Stop {
+                project: project.map(name),
+            }))
+        };
+        let unknown = |word: &str| {
+            Some(Err(Misuse::UnknownCommand {
+                word: word.to_owned(),
+            }))
+        };
+        for (text, expected) in [
+            ("!rc start", start(None)),
+            ("  !rc   start\twebsite ", start(Some("website"))),
+            ("!RC Start website", start(Some("website"))),
+            ("!rc stop", stop(None)),
+            ("!rc stop api-2.x", stop(Some("api-2.x"))),
+            ("!rc status", Some(Ok(Command::Status))),
+            ("!rc help", Some(Ok(Command::Help))),
+            ("!rc", Some(Err(Misuse::NoCommand))),
+            ("!rc strat", unknown("strat")),
+            ("!rc starting", unknown("starting")),
+            (
+                "!rc start a b",
+                Some(Err(Misuse::TooManyWords { command: "start" })),
+            ),
+            (
+                "!rc status now",
+                Some(Err(Misuse::TooManyWords { command: "status" })),
+            ),
+            (
+                "!rc start ../etc",
+                Some(Err(Misuse::UnknownProject {
+                    name: "../etc".to_owned(),
+                    known: vec![],
+                })),
+            ),
+            ("", None),
+            ("hello", None),
+            ("!rcstart", None),
+            ("!rcx start", None),
+            ("please !rc start", None),
+        ] {
+            assert_eq!(parse("!rc", text), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_project_may_be_left_out_only_where_there_is_one() {
+        let (one, two) = (vec![name("a")], vec![name("a"), name("b")]);
+        assert_eq!(choose_project("start", None, &one), Ok(name("a")));
+        assert_eq!(
+            choose_project("start", Some(&name("b")), &two),
+            Ok(name("b"))
+        );
+        assert_eq!(
+            choose_project("start", None, &two),
+            Err(Misuse::WhichProject {
+                command: "start",
+                known: two.clone()
+            })
+        );
+        assert_eq!(
+            choose_project("stop", Some(&name("c")), &one),
+            Err(Misuse::UnknownProject {
+                name: "c".to_owned(),
+                known: one.clone()
+            })
+        );
+    }
+}

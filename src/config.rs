@@ -1,0 +1,336 @@
+//! config.yaml -> [`Config`]: typed, and checked as a whole, so that every problem is told in one go.
+//!
+//! [`Config::load`] reads the file, `check` says what each value must be, `section` reads mappings and notes problems,
+//! `yaml` knows lines. A new key is a field here and a line where its mapping is read.
+//!
+//! Invariant: a `Config` holds no token.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use matrix_sdk::ruma::{OwnedRoomOrAliasId, OwnedServerName, OwnedUserId, UserId};
+use url::Url;
+
+pub(crate) mod check;
+mod problem;
+mod report;
+pub(crate) mod section;
+mod settings;
+mod yaml;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use self::problem::Refusal;
+pub use self::problem::{Problem, Problems};
+pub(crate) use self::yaml::Node;
+use self::{
+    section::{Section, UnknownKeys},
+    settings::SessionSettings,
+};
+use crate::remote_control::{Project, ProjectName};
+
+/// Everything that config.yaml says, with the defaults filled in.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where the homeserver's client-server API is. `http` or `https`, without user and password.
+    pub homeserver_url: Url,
+    /// The name in which the user ids of this homeserver end.
+    pub server_name: OwnedServerName,
+    /// The registration file. Absolute; not looked at yet.
+    pub registration: PathBuf,
+    /// The bot's own user, on this homeserver.
+    pub bot_user: OwnedUserId,
+    /// The name that the bot shows in rooms.
+    pub display_name: String,
+    /// The one room in which commands count.
+    pub admin_room: OwnedRoomOrAliasId,
+    /// The first word of every command: not empty, without white space.
+    pub command_prefix: String,
+    /// Who may give commands.
+    pub authorization: Authorization,
+    /// Which devices are trusted, and with what.
+    pub encryption: Encryption,
+    /// Older commands are not obeyed.
+    pub max_command_age: Duration,
+    /// Where the bot keeps its files. Absolute; may not exist yet.
+    pub data_dir: PathBuf,
+    /// What sessions can run in; at least one.
+    pub projects: BTreeMap<ProjectName, ConfiguredProject>,
+    warnings: Vec<Problem>,
+}
+
+/// Who may give commands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Authorization {
+    /// The power level that a sender needs in the admin room.
+    pub power_level: i64,
+    /// If not empty: only these, and still with the power level.
+    pub users: BTreeSet<OwnedUserId>,
+}
+
+/// Which devices are trusted, and with what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Encryption {
+    /// Whose messages count, and who can read ours.
+    pub devices: Devices,
+    /// Whether a command must have been encrypted.
+    pub require_encrypted_commands: RequireEncryptedCommands,
+}
+
+/// Whose messages count, and who can read ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Devices {
+    /// Only devices that their owner has signed.
+    CrossSigned,
+    /// Every device of the user, also one that an intruder has added.
+    Any,
+}
+
+/// Whether a command must have been encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RequireEncryptedCommands {
+    /// Where the admin room is encrypted.
+    Auto,
+    /// In every room.
+    Always,
+    /// In no room.
+    Never,
+}
+
+/// A project, and who may use it.
+#[derive(Debug, Clone)]
+pub struct ConfiguredProject {
+    /// What runs, and how.
+    pub project: Project,
+    /// What a sender needs for this project, in place of [`Authorization::power_level`].
+    pub power_level: Option<i64>,
+}
+
+/// Why there is no [`Config`].
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// There is no such file.
+    #[error(
+        "there is no {path}: copy config.example.yaml to it and adapt it, or name another file with --config"
+    )]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is there and cannot be read.
+    #[error("cannot read {path}: it must be a file that the user who runs rcbot may read")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The file says something that cannot be.
+    #[error(transparent)]
+    Invalid(#[from] Problems),
+}
+
+impl Config {
+    /// Reads and checks a file. Relative paths in it begin at the folder that it is in.
+    ///
+    /// # Errors
+    /// With everything that is wrong, each with line, key, what was found and what is wanted.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let unreadable = |source| ConfigError::Unreadable {
+            path: path.to_owned(),
+            source,
+        };
+        let text = fs::read_to_string(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => ConfigError::Missing {
+                path: path.to_owned(),
+            },
+            _ => unreadable(error),
+        })?;
+        let absolute = std::path::absolute(path).map_err(unreadable)?;
+        let folder = absolute.parent().unwrap_or(&absolute);
+        Ok(Self::parse(
+            path,
+            &text,
+            &Surroundings {
+                folder,
+                directory_check: existing_directory,
+            },
+        )?)
+    }
+
+    /// What is allowed and yet doubtful, such as an address without TLS.
+    #[must_use]
+    pub fn warnings(&self) -> &[Problem] {
+        &self.warnings
+    }
+
+    fn parse(file: &Path, text: &str, surroundings: &Surroundings<'_>) -> Result<Self, Problems> {
+        let reader = |root: &mut Section<'_>| Self::read(root, surroundings);
+        let (config, warnings) = section::read(file, text, UnknownKeys::Refused, reader)?;
+        Ok(Self { warnings, ..config })
+    }
+
+    /// Reads all keys before it gives up on any.
+    fn read(root: &mut Section<'_>, surroundings: &Surroundings<'_>) -> Option<Self> {
+        let path = || check::path(surroundings.folder);
+        let (homeserver_url, server_name) = root.section("homeserver", read_homeserver);
+        let registration = root.section("appservice", |appservice| {
+            appservice.or(
+                "registration",
+                surroundings.folder.join("registration.yaml"),
+                path(),
+            )
+        });
+        let (bot_user, display_name) =
+            root.section("bot", |bot| read_bot(bot, server_name.as_ref()));
+        let admin_room = root.required("admin_room", check::room);
+        let command_prefix = root.or("command_prefix", "!rc".to_owned(), check::command_prefix);
+        let authorization = root.section("authorization", read_authorization);
+        let encryption = root.section("encryption", read_encryption);
+        let max_command_age = root.or(
+            "max_command_age",
+            Duration::from_mins(2),
+            check::positive_duration,
+        );
+        let data_dir = root.or("data_dir", surroundings.folder.join("data"), path());
+        let built_in = root.noted("sessions", SessionSettings::built_in())?;
+        let sessions = root.section("sessions", |sessions| {
+            SessionSettings::read(sessions, built_in)
+        });
+        let projects = root.section("projects", |projects| {
+            read_projects(projects, &sessions, surroundings)
+        });
+        Some(Self {
+            homeserver_url: homeserver_url?,
+            server_name: server_name?,
+            registration,
+            bot_user: bot_user?,
+            display_name,
+            admin_room: admin_room?,
+            command_prefix,
+            authorization,
+            encryption,
+            max_command_age,
+            data_dir,
+            projects: projects?,
+            warnings: Vec::new(),
+        })
+    }
+}
+
+/// What the text alone does not say.
+struct Surroundings<'a> {
+    /// The folder at which relative paths begin. Absolute.
+    folder: &'a Path,
+    /// Whether a project's directory will do.
+    directory_check: fn(PathBuf) -> Result<PathBuf, Refusal>,
+}
+
+fn existing_directory(path: PathBuf) -> Result<PathBuf, Refusal> {
+    match fs::metadata(&path) {
+        Ok(metadata) if metadata.is_dir() => Ok(path),
+        Ok(_) => Err(Refusal::because(format!(
+            "{} is no directory; name one",
+            path.display()
+        ))),
+        Err(error) => Err(Refusal::because(format!(
+            "no directory at {} ({error}); make it or name another",
+            path.display()
+        ))),
+    }
+}
+
+fn read_homeserver(homeserver: &mut Section<'_>) -> (Option<Url>, Option<OwnedServerName>) {
+    let url = homeserver.required("url", check::homeserver_url);
+    if url.as_ref().is_some_and(check::is_unprotected) {
+        homeserver.warning(
+            "url",
+            "is http to another host: tokens go there in the clear; use https or 127.0.0.1",
+        );
+    }
+    (url, homeserver.required("server_name", check::server_name))
+}
+
+fn read_bot(
+    bot: &mut Section<'_>,
+    server_name: Option<&OwnedServerName>,
+) -> (Option<OwnedUserId>, String) {
+    let localpart = bot.or("localpart", "rcbot".to_owned(), check::localpart);
+    let display_name = bot.or("display_name", "Remote Control".to_owned(), check::name);
+    let user = server_name
+        .and_then(|server| bot.noted("localpart", UserId::parse(format!("@{localpart}:{server}"))));
+    (user, display_name)
+}
+
+fn read_authorization(authorization: &mut Section<'_>) -> Authorization {
+    Authorization {
+        power_level: authorization.or("power_level", 100, check::power_level),
+        users: authorization
+            .list("users", check::user_id)
+            .into_iter()
+            .collect(),
+    }
+}
+
+fn read_encryption(encryption: &mut Section<'_>) -> Encryption {
+    let devices = [
+        ("cross_signed", Devices::CrossSigned),
+        ("any", Devices::Any),
+    ];
+    let required = [
+        ("auto", RequireEncryptedCommands::Auto),
+        ("always", RequireEncryptedCommands::Always),
+        ("never", RequireEncryptedCommands::Never),
+    ];
+    Encryption {
+        devices: encryption.or("devices", Devices::CrossSigned, check::one_of(&devices)),
+        require_encrypted_commands: encryption.or(
+            "require_encrypted_commands",
+            RequireEncryptedCommands::Auto,
+            check::one_of(&required),
+        ),
+    }
+}
+
+fn read_projects(
+    projects: &mut Section<'_>,
+    sessions: &SessionSettings,
+    surroundings: &Surroundings<'_>,
+) -> Option<BTreeMap<ProjectName, ConfiguredProject>> {
+    if projects.is_empty() {
+        projects.problem_here(
+            "none given, wanted at least one: a name, and below it `directory: /path/to/it`",
+        );
+    }
+    let read = projects
+        .each_section(|name, project| read_project(name, project, sessions.clone(), surroundings));
+    read.into_iter()
+        .map(|project| Some((project.as_ref()?.project.name.clone(), project?)))
+        .collect()
+}
+
+fn read_project(
+    name: &str,
+    project: &mut Section<'_>,
+    sessions: SessionSettings,
+    surroundings: &Surroundings<'_>,
+) -> Option<ConfiguredProject> {
+    let name = ProjectName::try_from(name.to_owned());
+    if let Err(error) = &name {
+        project.problem_here(format!("{error}; rename it"));
+    }
+    let directory = project.required("directory", |node| {
+        check::path(surroundings.folder)(node).and_then(surroundings.directory_check)
+    });
+    let power_level = project.optional("power_level", check::power_level);
+    let settings = SessionSettings::read(project, sessions);
+    Some(ConfiguredProject {
+        project: settings.into_project(name.ok()?, directory?),
+        power_level,
+    })
+}

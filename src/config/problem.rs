@@ -1,0 +1,127 @@
+//! What is wrong in a file that people write: all of it at once, each with its place and what is wanted there.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use super::yaml::Node;
+
+/// One thing in a file that is wrong, or worth a warning. Displayed as `file:line: key: message`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    file: PathBuf,
+    line: Option<usize>,
+    key: String,
+    message: String,
+}
+
+impl Problem {
+    /// A problem with the file as a whole has no line and an empty key.
+    pub(crate) fn new(file: &Path, line: Option<usize>, key: String, message: String) -> Self {
+        Self {
+            file: file.to_owned(),
+            line,
+            key,
+            message,
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}:", self.file.display())?;
+        if let Some(line) = self.line {
+            write!(formatter, "{line}:")?;
+        }
+        if !self.key.is_empty() {
+            write!(formatter, " {}:", self.key)?;
+        }
+        write!(formatter, " {}", self.message)
+    }
+}
+
+/// Everything that is wrong in one file. Displayed as a header and a line for each problem, in the file's order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problems {
+    file: PathBuf,
+    list: Vec<Problem>,
+}
+
+impl Problems {
+    pub(crate) fn new(file: &Path, mut list: Vec<Problem>) -> Self {
+        list.sort_by_key(|problem| problem.line.unwrap_or(usize::MAX));
+        Self {
+            file: file.to_owned(),
+            list,
+        }
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.list.len();
+        let noun = if count == 1 { "problem" } else { "problems" };
+        write!(formatter, "{} has {count} {noun}", self.file.display())?;
+        self.list
+            .iter()
+            .try_for_each(|problem| write!(formatter, "\n{problem}"))
+    }
+}
+
+impl std::error::Error for Problems {}
+
+/// Why a value is not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// It is not what this text names; the message shows the value beside it.
+    Wanted(String),
+    /// The whole message, which does not show the value: it may be a secret, or is not what matters.
+    Because(String),
+}
+
+impl Refusal {
+    pub(crate) fn wanted(what: impl Into<String>) -> Self {
+        Self::Wanted(what.into())
+    }
+
+    pub(crate) fn because(message: impl Into<String>) -> Self {
+        Self::Because(message.into())
+    }
+
+    /// The message about a value.
+    pub(crate) fn of(self, node: &Node) -> String {
+        match self {
+            Self::Wanted(what) => format!("found {}, wanted {what}", describe(node)),
+            Self::Because(message) => message,
+        }
+    }
+
+    /// The message about a key that is not there.
+    pub(crate) fn of_missing(self) -> String {
+        match self {
+            Self::Wanted(what) => format!("missing, wanted {what}"),
+            Self::Because(message) => format!("missing: {message}"),
+        }
+    }
+}
+
+/// How much of a value a message shows, in characters.
+const SHOWN: usize = 80;
+
+fn describe(node: &Node) -> String {
+    match node {
+        Node::Nothing => "nothing".to_owned(),
+        Node::Plain(value) => value.clone(),
+        Node::Text(text) if text.chars().count() > SHOWN => {
+            format!(
+                "{:?} and more",
+                text.chars().take(SHOWN).collect::<String>()
+            )
+        }
+        Node::Text(text) => format!("{text:?}"),
+        Node::List(_) => "a list".to_owned(),
+        Node::Map(_) => "a mapping".to_owned(),
+        Node::Tagged(tag) => format!("!{tag} without quotes, which YAML takes for a tag"),
+    }
+}

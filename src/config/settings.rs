@@ -1,0 +1,87 @@
+//! How sessions run: the keys that `sessions` and every project have in common.
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use super::{check, section::Section};
+use crate::remote_control::{LinkPattern, PatternError, Project, ProjectName};
+
+/// Server mode needs no terminal. Without `--spawn` it asks a question in some directories and waits for ever; two
+/// sessions of one name get mixed up in the app's list.
+const COMMAND: [&str; 5] = [
+    "claude",
+    "remote-control",
+    "--spawn=same-dir",
+    "--name",
+    "{project}@{host} {id}",
+];
+
+/// All forms that the link has had: `/code?environment=..`, `/code?bridge=..`, `/code/session_..`.
+const LINK_PATTERN: &str = r"https://claude\.ai/code[/?][A-Za-z0-9_./?=&%~-]+";
+
+/// How long a process may run without showing its link: a login check and two requests take 3 s on a slow day.
+const LINK_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a process has to end in good order before it is killed.
+const STOP_GRACE: Duration = Duration::from_secs(10);
+
+/// The values of those keys.
+#[derive(Debug, Clone)]
+pub(super) struct SessionSettings {
+    command: Vec<String>,
+    environment: BTreeMap<String, String>,
+    stdin: String,
+    link_pattern: LinkPattern,
+    link_timeout: Duration,
+    stop_grace: Duration,
+}
+
+impl SessionSettings {
+    /// What holds where nothing is given.
+    pub(super) fn built_in() -> Result<Self, PatternError> {
+        Ok(Self {
+            command: COMMAND.map(str::to_owned).to_vec(),
+            environment: BTreeMap::new(),
+            // Answers the question that is asked once, the first time ever.
+            stdin: "y\n".to_owned(),
+            link_pattern: LinkPattern::new(LINK_PATTERN)?,
+            link_timeout: LINK_TIMEOUT,
+            stop_grace: STOP_GRACE,
+        })
+    }
+
+    /// What the mapping gives, over what holds outside it. Variables are added to those outside; one of the same name wins.
+    pub(super) fn read(section: &mut Section<'_>, outer: Self) -> Self {
+        let inner = section.section("environment", |environment| {
+            environment.each(check::environment_variable)
+        });
+        Self {
+            command: section.or("command", outer.command, check::command),
+            environment: outer.environment.into_iter().chain(inner).collect(),
+            stdin: section.or("stdin", outer.stdin, check::text),
+            link_pattern: section.or("link_pattern", outer.link_pattern, check::link_pattern),
+            link_timeout: section.or("link_timeout", outer.link_timeout, check::positive_duration),
+            stop_grace: section.or("stop_grace", outer.stop_grace, check::duration),
+        }
+    }
+
+    pub(super) fn into_project(self, name: ProjectName, directory: PathBuf) -> Project {
+        let Self {
+            command,
+            environment,
+            stdin,
+            link_pattern,
+            link_timeout,
+            stop_grace,
+        } = self;
+        Project {
+            name,
+            directory,
+            command,
+            environment,
+            stdin,
+            link_pattern,
+            link_timeout,
+            stop_grace,
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! What config.yaml can say, and how its file is found and read.
+
+use super::*;
+
+mod refusals;
+
+const EXAMPLE: &str = include_str!("../../config.example.yaml");
+
+/// The least that a configuration must say. Its lines are counted on in the tests below.
+const LEAST: &str = "\
+homeserver:
+  url: http://127.0.0.1:8008
+  server_name: example.org
+admin_room: \"#admins:example.org\"
+projects:
+  website:
+    directory: /srv/website
+";
+
+/// Parses without a look at the file system.
+fn parse(text: &str) -> Result<Config, Problems> {
+    let surroundings = Surroundings {
+        folder: Path::new("/etc/rcbot"),
+        directory_check: Ok,
+    };
+    Config::parse(Path::new("config.yaml"), text, &surroundings)
+}
+
+#[track_caller]
+fn problems_of(text: &str) -> String {
+    parse(text)
+        .map(|_| ())
+        .expect_err("the text has a problem")
+        .to_string()
+}
+
+/// The least configuration with `from` replaced.
+#[track_caller]
+fn least_with(from: &str, to: &str) -> String {
+    assert!(
+        LEAST.contains(from),
+        "{from:?} is in the least configuration"
+    );
+    LEAST.replace(from, to)
+}
+
+#[test]
+fn the_least_configuration_has_the_documented_defaults() {
+    let config = parse(LEAST).unwrap();
+    let example = parse(EXAMPLE).unwrap();
+    assert_eq!(format!("{config:#?}"), format!("{example:#?}"));
+
+    assert_eq!(config.homeserver_url.as_str(), "http://127.0.0.1:8008/");
+    assert_eq!(
+        config.registration,
+        Path::new("/etc/rcbot/registration.yaml")
+    );
+    assert_eq!(config.bot_user, "@rcbot:example.org");
+    assert_eq!(config.admin_room, "#admins:example.org");
+    assert_eq!(
+        config.authorization,
+        Authorization {
+            power_level: 100,
+            users: BTreeSet::new()
+        }
+    );
+    assert_eq!(config.encryption.devices, Devices::CrossSigned);
+    assert_eq!(config.max_command_age, Duration::from_mins(2));
+    assert_eq!(config.data_dir, Path::new("/etc/rcbot/data"));
+    assert!(config.warnings().is_empty(), "{:?}", config.warnings());
+    let (
+        name,
+        ConfiguredProject {
+            project,
+            power_level,
+        },
+    ) = config.projects.first_key_value().unwrap();
+    assert_eq!((name.as_str(), power_level), ("website", &None));
+    assert_eq!(
+        project.command,
+        [
+            "claude",
+            "remote-control",
+            "--spawn=same-dir",
+            "--name",
+            "{project}@{host} {id}"
+        ]
+    );
+    assert_eq!(
+        (project.stdin.as_str(), project.link_timeout.as_secs()),
+        ("y\n", 30)
+    );
+}
+
+#[test]
+fn the_example_names_every_key() {
+    let keys = [
+        "url",
+        "server_name",
+        "registration",
+        "localpart",
+        "display_name",
+        "admin_room",
+        "command_prefix",
+        "power_level",
+        "users",
+        "devices",
+        "require_encrypted_commands",
+        "max_command_age",
+        "data_dir",
+        "command",
+        "environment",
+        "stdin",
+        "link_pattern",
+        "link_timeout",
+        "stop_grace",
+        "directory",
+    ];
+    for key in keys {
+        assert!(
+            EXAMPLE
+                .lines()
+                .any(|line| line.trim_start().starts_with(&format!("{key}:"))),
+            "{key}"
+        );
+    }
+}
+
+#[test]
+fn a_project_has_its_own_settings_over_the_common_ones() {
+    let text = format!(
+        "{LEAST}    link_timeout: 1m\n    power_level: 50\n    environment: {{ OWN: a, BOTH: project }}\n  other: {{ directory: sub }}\n\
+         sessions:\n  link_timeout: 20s\n  stop_grace: 0s\n  environment: {{ BOTH: common, PORT: 0x1f, ON: true, RATIO: 1.10 }}\n"
+    );
+    let config = parse(&text).unwrap();
+    let [other, website] =
+        ["other", "website"].map(|name| &config.projects[&name.parse::<ProjectName>().unwrap()]);
+
+    assert_eq!((website.power_level, other.power_level), (Some(50), None));
+    assert_eq!(
+        (
+            website.project.link_timeout.as_secs(),
+            other.project.link_timeout.as_secs()
+        ),
+        (60, 20)
+    );
+    assert_eq!(website.project.stop_grace, Duration::ZERO);
+    assert_eq!(other.project.directory, Path::new("/etc/rcbot/sub"));
+    let pairs = |project: &Project| {
+        project
+            .environment
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        pairs(&website.project),
+        [
+            "BOTH=project",
+            "ON=true",
+            "OWN=a",
+            "PORT=0x1f",
+            "RATIO=1.10"
+        ]
+    );
+    assert_eq!(
+        pairs(&other.project),
+        ["BOTH=common", "ON=true", "PORT=0x1f", "RATIO=1.10"]
+    );
+}
+
+#[test]
+fn http_to_another_host_is_a_warning() {
+    for (url, is_warned) in [
+        ("http://example.org", true),
+        ("http://10.0.0.1:8008", true),
+        ("https://example.org", false),
+        ("http://localhost:8008", false),
+        ("http://[::1]:8008", false),
+    ] {
+        let config = parse(&least_with("http://127.0.0.1:8008", url)).unwrap();
+        let warnings = config
+            .warnings()
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>();
+        assert_eq!(
+            warnings.len(),
+            usize::from(is_warned),
+            "{url}: {warnings:?}"
+        );
+        assert!(
+            warnings
+                .iter()
+                .all(|warning| warning.starts_with("config.yaml:2: homeserver.url: is http")),
+            "{warnings:?}"
+        );
+    }
+}
+
+#[test]
+fn room_ids_and_aliases_of_every_version_are_taken() {
+    for room in [
+        "#a:example.org",
+        "!abc:example.org",
+        "!0123456789012345678901234567890123456789012",
+    ] {
+        assert_eq!(
+            parse(&least_with("#admins:example.org", room))
+                .unwrap()
+                .admin_room,
+            room
+        );
+    }
+}
+
+#[test]
+fn a_file_that_is_not_there_or_not_readable_is_named_with_a_remedy() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = Config::load(&folder.path().join("config.yaml")).unwrap_err();
+    assert!(matches!(missing, ConfigError::Missing { .. }));
+    assert!(
+        missing
+            .to_string()
+            .contains("config.yaml: copy config.example.yaml to it"),
+        "{missing}"
+    );
+    assert!(missing.to_string().contains("--config"), "{missing}");
+
+    let unreadable = Config::load(folder.path()).unwrap_err();
+    assert!(
+        matches!(unreadable, ConfigError::Unreadable { .. }),
+        "{unreadable}"
+    );
+    let not_text = folder.path().join("not_text.yaml");
+    fs::write(&not_text, b"\xff\xfe").unwrap();
+    assert!(matches!(
+        Config::load(&not_text).unwrap_err(),
+        ConfigError::Unreadable { .. }
+    ));
+}
+
+#[test]
+fn a_projects_directory_must_exist_beside_the_file_or_where_it_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.yaml");
+    fs::write(&file, least_with("/srv/website", "website")).unwrap();
+
+    let said = Config::load(&file).unwrap_err().to_string();
+    let wanted = format!(
+        "{}:7: projects.website.directory: no directory at {} (",
+        file.display(),
+        folder.path().join("website").display()
+    );
+    assert!(said.contains(&wanted), "{said}");
+
+    fs::write(folder.path().join("website"), "").unwrap();
+    assert!(
+        Config::load(&file)
+            .unwrap_err()
+            .to_string()
+            .contains("website is no directory; name one")
+    );
+
+    fs::remove_file(folder.path().join("website")).unwrap();
+    fs::create_dir(folder.path().join("website")).unwrap();
+    let config = Config::load(&file).unwrap();
+    let (_, website) = config.projects.first_key_value().unwrap();
+    assert_eq!(website.project.directory, folder.path().join("website"));
+}

@@ -1,0 +1,257 @@
+//! Every way in which the text can be wrong, and what is said about it.
+
+use super::*;
+
+/// Asserts that the text has one problem alone, at this place.
+#[track_caller]
+fn assert_one_problem(text: &str, wanted: &str) {
+    let said = problems_of(text);
+    let is_alone = said.starts_with("config.yaml has 1 problem\n");
+    let is_there = said.contains(&format!("\nconfig.yaml:{wanted}"));
+    assert!(is_alone && is_there, "{wanted:?} is not in:\n{said}");
+}
+
+/// Splits the lines of a table of cases.
+fn table(text: &'static str) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let lines = text.lines().filter(|line| !line.is_empty());
+    lines.map(|line| {
+        let (case, wanted) = line.split_once(" | ").expect("a case has two columns");
+        (case.trim_end(), wanted)
+    })
+}
+
+/// What takes the place of what in the least configuration, and what is said about it.
+const WRONG_REPLACEMENTS: &str = r##"
+http://127.0.0.1:8008 => ftp://example.org   | 2: homeserver.url: found "ftp://example.org", wanted an http or https URL
+http://127.0.0.1:8008 => localhost:8008      | 2: homeserver.url: found "localhost:8008", wanted an http or https URL
+http://127.0.0.1:8008 => https://            | 2: homeserver.url: found "https://", wanted an http or https URL
+http://127.0.0.1:8008 => https://x.y/?a=b    | 2: homeserver.url: found "https://x.y/?a=b", wanted an http or https URL
+http://127.0.0.1:8008 => 42                  | 2: homeserver.url: found 42, wanted an http or https URL
+http://127.0.0.1:8008 => https://me:word@x.y | 2: homeserver.url: names a user or a password; wanted a URL without
+name: example.org => name: https://x.y       | 3: homeserver.server_name: found "https://x.y", wanted a server name without
+name: example.org => name: [x]               | 3: homeserver.server_name: found a list, wanted a server name
+"#admins:example.org" => admins              | 4: admin_room: found "admins", wanted a room alias or id
+"#admins:example.org" => "#admins"           | 4: admin_room: found "#admins", wanted a room alias or id
+"#admins:example.org" => "!abc"              | 4: admin_room: found "!abc", wanted a room alias or id
+"#admins:example.org" => "#a b:example.org"  | 4: admin_room: found "#a b:example.org", wanted a room alias or id
+"#admins:example.org" => #admins:example.org | 4: admin_room: found nothing, wanted a room alias or id in quotes
+"#admins:example.org" => !abc:example.org    | 4: admin_room: found !abc:example.org without quotes
+website: => web site:                        | 6: projects.web site: a project's name is
+website: => ../website:                      | 6: projects.../website: a project's name is
+/srv/website =>                              | 7: projects.website.directory: found nothing, wanted a path
+/srv/website => ~/website                    | 7: projects.website.directory: found "~/website", wanted a path without ~
+"##;
+
+/// A wrong key below the least configuration, and what is said about it.
+const WRONG_ADDITIONS: &str = r#"
+command_prefix: ''                  | found "", wanted a word without white space
+command_prefix: '! rc'              | found "! rc", wanted a word without white space
+command_prefix: !rc                 | found !rc without quotes, which YAML takes for a tag, wanted a word
+max_command_age: 0s                 | found "0s", wanted a duration longer than nothing
+max_command_age: 120                | found 120, wanted a duration such as 30s or 2m
+max_command_age: 900y               | found "900y", wanted a duration such as 30s or 2m, of a year at most
+data_dir: ''                        | found "", wanted a path
+data_dir: [data]                    | found a list, wanted a path
+telemetry: off                      | unknown key; the keys here are admin_room, appservice
+homeservr: x                        | unknown key; did you mean `homeserver`?
+admin_room: '!x:example.org'        | given twice, first in line 4; remove or rename one of them
+appservice.registration: ~/r.yaml   | found "~/r.yaml", wanted a path without ~
+bot.localpart: RC Bot               | found "RC Bot", wanted a user name of lower-case letters
+bot.localpart: '@rcbot:example.org' | found "@rcbot:example.org", wanted a user name
+bot.localpart: ''                   | found "", wanted a user name
+bot.display_name: true              | found true, wanted a text: put it in quotes
+bot.display_name: ' '               | found " ", wanted a text of one line
+authorization.power_level: high     | found "high", wanted a whole number from -9007199254740991 to 9007199254740991
+authorization.power_level: '100'    | found "100", wanted a whole number
+authorization.power_level: 49.5     | found 49.5, wanted a whole number
+authorization.power_level: 9007199254740992     | found 9007199254740992, wanted a whole number
+authorization.power_level: 99999999999999999999 | found 99999999999999999999, wanted a whole number
+authorization.users: '@me:example.org' | found "@me:example.org", wanted a list, such as []
+authorization.users:                | found nothing, wanted a list, such as []
+authorization.user: []              | unknown key; did you mean `users`?
+encryption.devices: all             | found "all", wanted cross_signed or any
+encryption.require_encrypted_commands: true | found true, wanted auto or always or never
+sessions.link_timeout: soon         | found "soon", wanted a duration such as 30s or 2m
+sessions.link_timeout: 0s           | found "0s", wanted a duration longer than nothing
+sessions.stop_grace: -1s            | found "-1s", wanted a duration such as 30s or 2m
+sessions.link_pattern: 'https://('  | found "https://(", wanted a regular expression
+sessions.link_pattern: [x]          | found a list, wanted a text
+sessions.stdin: [y]                 | found a list, wanted a text
+sessions.command: claude -x         | found "claude -x", wanted a list of a program and its arguments
+sessions.command: []                | the list is empty; wanted a program and its arguments
+sessions.command: ['', -x]          | the program's name is empty; wanted a program
+sessions.command: [claude, {project}] | an argument is not a text; wanted texts alone, in quotes
+sessions.environment: [A=b]         | found a list, wanted a mapping
+sessions.link_timout: 5s            | unknown key; did you mean `link_timeout`?
+sessions.directory: /srv            | unknown key; the keys here are command, environment
+sessions.max_duration: 12h          | unknown key; the keys here are command, environment
+"#;
+
+#[test]
+fn each_wrong_value_is_named_with_its_line_its_key_and_what_is_wanted() {
+    for (case, wanted) in table(WRONG_REPLACEMENTS) {
+        let (from, to) = case.split_once("=>").unwrap();
+        assert_one_problem(&least_with(from.trim(), to.trim()), wanted);
+    }
+    for (case, wanted) in table(WRONG_ADDITIONS) {
+        let key = case.split(':').next().unwrap();
+        let (text, line) = match case.split_once('.').filter(|_| key.contains('.')) {
+            Some((section, rest)) => (format!("{LEAST}{section}:\n  {rest}\n"), 9),
+            None => (format!("{LEAST}{case}\n"), 8),
+        };
+        assert_one_problem(&text, &format!("{line}: {key}: {wanted}"));
+    }
+}
+
+#[test]
+fn each_wrong_item_variable_or_project_is_named_with_its_line_and_what_is_wanted() {
+    for (addition, wanted) in table(
+        r#"
+authorization:\n  users:\n  - me                 | 10: authorization.users[0]: found "me", wanted a user id
+authorization:\n  users:\n  - "@a:b"\n  - 5       | 11: authorization.users[1]: found 5, wanted a user id
+sessions:\n  environment:\n    A=B: x            | 10: sessions.environment.A=B: no name for an environment variable
+sessions:\n  environment:\n    KEY: [x]          | 10: sessions.environment.KEY: wanted a text as the variable's value
+sessions:\n  environment:\n    KEY:              | 10: sessions.environment.KEY: wanted a text as the variable's value
+sessions:\n  environment: { RCBOT_SESSION_ID: x } | 9: sessions.environment.RCBOT_SESSION_ID: is set by rcbot itself
+  website: { directory: /srv }                  | 8: projects.website: given twice, first in line 6
+  other:                                        | 8: projects.other.directory: missing, wanted a path
+  other: [directory]                            | 8: projects.other: found a list, wanted a mapping
+    directory: /srv                             | 8: projects.website.directory: given twice, first in line 7
+    stop_grace: 1                               | 8: projects.website.stop_grace: found 1, wanted a duration
+    power_level: [1]                            | 8: projects.website.power_level: found a list, wanted a whole number
+    environment: { RCBOT_SESSION_ID: x }        | 8: projects.website.environment.RCBOT_SESSION_ID: is set by
+"#,
+    ) {
+        assert_one_problem(
+            &format!("{LEAST}{}\n", addition.replace("\\n", "\n")),
+            wanted,
+        );
+    }
+}
+
+#[test]
+fn what_is_missing_is_named_with_what_is_wanted() {
+    let said = problems_of("homeserver:\n  url: http://localhost\n");
+    assert_eq!(
+        said,
+        "config.yaml has 3 problems\n\
+         config.yaml:1: homeserver.server_name: missing, wanted a server name without https://, such as example.org\n\
+         config.yaml: admin_room: missing, wanted a room alias or id in quotes, such as \"#admins:example.org\" or \
+         \"!abcdef:example.org\"\n\
+         config.yaml: projects: none given, wanted at least one: a name, and below it `directory: /path/to/it`"
+    );
+    let said = problems_of(&least_with("    directory: /srv/website\n", ""));
+    assert!(
+        said.contains("config.yaml:6: projects.website.directory: missing, wanted a path"),
+        "{said}"
+    );
+    let said = problems_of(&least_with("  website:\n    directory: /srv/website\n", ""));
+    assert!(
+        said.contains("config.yaml:5: projects: none given"),
+        "{said}"
+    );
+    for empty in ["", "\n", "# nothing\n", "---\n", "null"] {
+        let said = problems_of(empty);
+        assert!(
+            said.contains("config.yaml: the file is empty"),
+            "{empty:?}: {said}"
+        );
+        assert!(
+            said.contains("homeserver.url: missing"),
+            "{empty:?}: {said}"
+        );
+    }
+}
+
+#[test]
+fn what_is_not_yaml_is_told_with_line_and_column() {
+    let said = problems_of("homeserver:\n  url: [\nadmin_room: x\n");
+    assert!(
+        said.contains("config.yaml:4: not YAML: ") && said.contains("at line 2 column 8"),
+        "{said}"
+    );
+    let said = problems_of("authorization:\n  users: [@me:example.org]\n");
+    assert!(
+        said.contains("config.yaml:2: not YAML: ") && said.contains("begins with @ in quotes"),
+        "{said}"
+    );
+    let said = problems_of("- a list\n");
+    assert!(
+        said.contains("config.yaml:1: found a list, wanted a mapping"),
+        "{said}"
+    );
+    assert!(problems_of("a: 1\n---\nb: 2\n").contains("more than one document"));
+}
+
+#[test]
+fn five_faults_at_once_are_five_problems_in_the_order_of_the_file() {
+    let text = "\
+homeserver:
+  url: nowhere
+  server_name: example.org
+admin_rom: \"#admins:example.org\"
+sessions:
+  link_timeout: soon
+projects:
+  website:
+    directory: /srv/website
+    command: []
+";
+    let keys = [
+        "2: homeserver.url:",
+        "4: admin_rom:",
+        "6: sessions.link_timeout:",
+        "10: projects.website.command:",
+    ];
+    let said = problems_of(text);
+    let lines = said.lines().collect::<Vec<_>>();
+    assert_eq!(
+        (lines.len(), lines[0]),
+        (6, "config.yaml has 5 problems"),
+        "{said}"
+    );
+    for (line, key) in lines[1..].iter().zip(keys) {
+        assert!(line.starts_with(&format!("config.yaml:{key}")), "{said}");
+    }
+    assert!(
+        lines[5].starts_with("config.yaml: admin_room: missing, wanted"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_secret_in_the_environment_is_in_no_message() {
+    let said = problems_of(&format!(
+        "{LEAST}sessions:\n  environment:\n    RCBOT_SESSION_ID: hunter2\n    K: \"hun\\0ter2\"\n"
+    ));
+    assert!(
+        said.contains("has 2 problems") && !said.contains("hun"),
+        "{said}"
+    );
+}
+
+#[test]
+fn no_text_makes_the_reader_panic() {
+    for text in [
+        "a: &a [*a]",
+        "*a",
+        "? [x]\n: y",
+        "<<: x",
+        "!!int x",
+        "a: !!float y",
+        "\u{feff}a: 1",
+        "a: 'x",
+        "%",
+    ] {
+        problems_of(text);
+        problems_of(&format!("{LEAST}x: {text}\n"));
+    }
+    for length in (0..EXAMPLE.len())
+        .step_by(5)
+        .filter(|length| EXAMPLE.is_char_boundary(*length))
+    {
+        if let Err(problems) = parse(&EXAMPLE[..length]) {
+            assert!(problems.to_string().contains("\nconfig.yaml:"), "{length}");
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! rcbot: starts `claude remote-control` on its host for those whom a Matrix room trusts, and hands them the link.
+//!
+//! # The walk of a command
+//! ```text
+//! matrix::inbox ─▶ command::parse ─▶ command::authorize ─▶ bot ─▶ remote_control ─▶ bot ─▶ matrix::direct_message
+//! ```
+//! An event comes by /sync, is taken for a command, is judged by what the homeserver says of the admin room now, and
+//! becomes a detached process. Once that process shows its link, the link goes to the requester alone, end-to-end
+//! encrypted; the admin room hears that it was sent.
+//!
+//! # The house
+//! - [`config`], [`link`]: what everyone may know.
+//! - [`matrix`]: hears and speaks; knows no process.
+//! - [`remote_control`]: supervises processes; knows no Matrix; usable without the rest.
+//! - [`command`]: understands and words, pure.
+//! - [`bot`]: the one loop that brings them together.
+//! - [`cli`]: the commands of the binary.
+//!
+//! # Invariants
+//! - A link leaves [`link::Link`] in two places: the record of its session on disk, and the encrypted event.
+//! - A process is known by pid, start time and boot, and signalled through a pidfd; a bare pid is never trusted.
+//! - What is begun is on disk before it is begun.
+//! - A command counts only with a [`command::Permit`], and missing evidence gives none.
+
+// The SDK's futures are deep once they are spawned.
+#![recursion_limit = "256"]
+
+mod atomic_file;
+pub mod bot;
+pub mod cli;
+pub mod command;
+pub mod config;
+pub mod link;
+pub mod matrix;
+pub mod remote_control;

@@ -1,0 +1,269 @@
+//! The connection: a logged-in client with its identity, its inbox and its rooms.
+
+use std::{
+    collections::BTreeMap,
+    fs::DirBuilder,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use matrix_sdk::{
+    Client,
+    config::RequestConfig,
+    cross_process_lock::CrossProcessLockConfig,
+    encryption::EncryptionSettings,
+    ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId},
+};
+use matrix_sdk_base::crypto::{CollectStrategy, DecryptionSettings, TrustRequirement};
+use tokio::{sync::mpsc, time::sleep};
+use tracing::{info, warn};
+
+use super::{
+    Fault, Message, Registration, admin_room, device, identity,
+    inbox::{Inbox, Seen},
+    sync::{self, Chain},
+};
+use crate::{
+    atomic_file,
+    config::{Config, Devices},
+};
+
+/// How many commands may wait for the bot. More than people type; a flood ends here.
+const MESSAGES_WAITING: usize = 256;
+
+/// How long one request may take, but for the long poll of /sync.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The folder of the SDK's stores, in the folder of Matrix.
+pub(super) const STORE: &str = "store";
+
+/// The table of direct messages, in the folder of Matrix.
+const DIRECT_MESSAGES: &str = "direct-messages.json";
+
+/// A logged-in bot. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Matrix(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    client: Client,
+    own_user: OwnedUserId,
+    config: Arc<Config>,
+    admin_room: Arc<OnceLock<OwnedRoomId>>,
+    direct_messages: DirectMessages,
+}
+
+/// What [`Matrix::connect`] gives.
+#[derive(Debug)]
+pub struct Connection {
+    /// To speak.
+    pub matrix: Matrix,
+    /// What is heard, once [`Matrix::follow`] runs.
+    pub messages: mpsc::Receiver<Message>,
+}
+
+impl Matrix {
+    /// Logs in, or takes up the session of an earlier run, and sees to the bot's identity. Waits for a homeserver that
+    /// does not answer, for as long as it takes. `folder` is for Matrix alone, and is made if need be.
+    ///
+    /// # Errors
+    /// [`Fault`]s that waiting does not mend.
+    pub async fn connect(
+        config: Arc<Config>,
+        registration: &Registration,
+        folder: &Path,
+    ) -> Result<Connection, Fault> {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        made.map_err(|source| Fault::File {
+            path: folder.to_owned(),
+            source,
+        })?;
+        let mut waits = sync::back_off();
+        loop {
+            let fault = match Self::try_connect(&config, registration, folder).await {
+                Ok(connection) => return Ok(connection),
+                Err(fault) => fault,
+            };
+            if fault.is_logged_out() {
+                warn!("the homeserver no longer knows the bot's access token, logging in again");
+                device::forget(folder, fault.is_hard_logout())?;
+            } else if !fault.is_passing() {
+                return Err(fault);
+            } else {
+                warn!(homeserver = %config.homeserver_url, error = %Chain(&fault), "waiting for the homeserver");
+            }
+            sleep(waits.next().unwrap_or(REQUEST_TIMEOUT)).await;
+        }
+    }
+
+    async fn try_connect(
+        config: &Arc<Config>,
+        registration: &Registration,
+        folder: &Path,
+    ) -> Result<Connection, Fault> {
+        let client = build_client(config, folder).await?;
+        let session = match device::stored(folder)? {
+            Some(session) => session,
+            None => device::log_in(client.http_client(), config, registration, folder).await?,
+        };
+        let listening_since = session.listening_since;
+        client.restore_session(session.matrix).await?;
+        client.whoami().await?;
+        identity::ensure(&client, folder).await?;
+        let (sender, messages) = mpsc::channel(MESSAGES_WAITING);
+        let matrix = Self(Arc::new(Inner {
+            own_user: config.bot_user.clone(),
+            config: Arc::clone(config),
+            admin_room: Arc::new(OnceLock::new()),
+            direct_messages: DirectMessages::load(folder.join(DIRECT_MESSAGES))?,
+            client,
+        }));
+        matrix
+            .inbox(listening_since, sender)
+            .attach(matrix.client());
+        matrix.set_display_name().await;
+        info!(user = %matrix.own_user(), "connected to the homeserver");
+        Ok(Connection { matrix, messages })
+    }
+
+    /// Follows the homeserver until that makes no sense any more, and tells why. Joins the admin room when it can.
+    pub async fn follow(&self) -> Fault {
+        self.join_admin_room().await;
+        sync::follow(self).await
+    }
+
+    /// Closes the stores. Nothing works afterwards.
+    pub async fn close(&self) {
+        if let Err(error) = self.client().pause().await {
+            warn!(%error, "the Matrix stores were not closed in order");
+        }
+    }
+
+    /// The bot's own user.
+    #[must_use]
+    pub fn own_user(&self) -> &UserId {
+        &self.0.own_user
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.0.client
+    }
+
+    pub(super) fn devices(&self) -> Devices {
+        self.0.config.encryption.devices
+    }
+
+    pub(super) fn direct_messages(&self) -> &DirectMessages {
+        &self.0.direct_messages
+    }
+
+    pub(super) fn configured_admin_room(&self) -> &admin_room::Configured {
+        &self.0.config.admin_room
+    }
+
+    pub(super) fn admin_room_id(&self) -> Option<&RoomId> {
+        self.0.admin_room.get().map(|id| &**id)
+    }
+
+    pub(super) fn set_admin_room(&self, id: OwnedRoomId) -> &RoomId {
+        self.0.admin_room.get_or_init(|| id)
+    }
+
+    fn inbox(&self, listening_since: SystemTime, messages: mpsc::Sender<Message>) -> Inbox {
+        Inbox {
+            own_user: self.0.own_user.clone(),
+            admin_room: Arc::clone(&self.0.admin_room),
+            prefix: self.0.config.command_prefix.clone(),
+            max_age: self.0.config.max_command_age,
+            listening_since,
+            seen: Mutex::new(Seen::default()),
+            messages,
+        }
+    }
+
+    /// A name is a courtesy: the bot works without.
+    async fn set_display_name(&self) {
+        let (account, wanted) = (self.client().account(), self.0.config.display_name.as_str());
+        if let Ok(name) = account.get_display_name().await
+            && name.as_deref() != Some(wanted)
+            && let Err(error) = account.set_display_name(Some(wanted)).await
+        {
+            warn!(%error, "display name not set");
+        }
+    }
+}
+
+async fn build_client(config: &Config, folder: &Path) -> Result<Client, Fault> {
+    let strategy = match config.encryption.devices {
+        Devices::CrossSigned => CollectStrategy::IdentityBasedStrategy,
+        Devices::Any => CollectStrategy::AllDevices,
+    };
+    Client::builder()
+        .homeserver_url(&config.homeserver_url)
+        .sqlite_store(folder.join(STORE), None)
+        .request_config(RequestConfig::new().timeout(REQUEST_TIMEOUT))
+        .cross_process_store_config(CrossProcessLockConfig::SingleProcess)
+        .with_encryption_settings(EncryptionSettings {
+            auto_enable_cross_signing: true,
+            ..EncryptionSettings::default()
+        })
+        .with_room_key_recipient_strategy(strategy)
+        // What an event proves about its sender is judged with the command, where it can be told to the sender.
+        .with_decryption_settings(DecryptionSettings {
+            sender_device_trust_requirement: TrustRequirement::Untrusted,
+        })
+        .with_enable_share_history_on_invite(false)
+        .build()
+        .await
+        .map_err(|source| Fault::Store {
+            folder: folder.to_owned(),
+            source: Box::new(source),
+        })
+}
+
+/// Which room is whose direct message. Kept by ourselves, as `m.direct` is too easily wrong.
+#[derive(Debug)]
+pub(super) struct DirectMessages {
+    path: PathBuf,
+    rooms: Mutex<BTreeMap<OwnedUserId, OwnedRoomId>>,
+}
+
+impl DirectMessages {
+    fn load(path: PathBuf) -> Result<Self, Fault> {
+        let rooms = match std::fs::read(&path) {
+            Ok(text) => serde_json::from_slice(&text).map_err(|_| Fault::UnreadableFile {
+                path: path.clone(),
+                remedy: "delete it, and the bot makes new direct messages",
+            })?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => BTreeMap::new(),
+            Err(source) => return Err(Fault::File { path, source }),
+        };
+        Ok(Self {
+            path,
+            rooms: Mutex::new(rooms),
+        })
+    }
+
+    pub(super) fn get(&self, user: &UserId) -> Option<OwnedRoomId> {
+        self.rooms
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(user)
+            .cloned()
+    }
+
+    pub(super) fn insert(&self, user: &UserId, room: &RoomId) -> Result<(), Fault> {
+        let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
+        rooms.insert(user.to_owned(), room.to_owned());
+        let text = serde_json::to_vec_pretty(&*rooms).map_err(|source| Fault::Nonsense {
+            request: "the table of direct messages",
+            source,
+        })?;
+        atomic_file::write(&self.path, &text).map_err(|source| Fault::File {
+            path: self.path.clone(),
+            source,
+        })
+    }
+}

@@ -1,0 +1,408 @@
+//! The one way by which a link leaves: an encrypted room with the requester alone, proven a moment before.
+//!
+//! The SDK sends plaintext, silently, when it believes a room to be unencrypted, and its ready-made direct message is too
+//! open (history shared, everyone may invite). So the room is our own, and looked at on the homeserver for each link.
+//!
+//! Invariant: [`Link::expose`] is called here once, and what it gives goes into an encrypted event.
+
+use std::{collections::BTreeSet, fmt, str::FromStr};
+
+use matrix_sdk::{
+    Room, RoomMemberships, RoomState,
+    ruma::{
+        OwnedEventId, OwnedRoomId, OwnedTransactionId, OwnedUserId, UserId,
+        api::client::{
+            membership::get_member_events,
+            room::create_room::{self, v3::RoomPreset},
+            state::get_state_event_for_key::v3::StateEventFormat,
+        },
+        events::{
+            InitialStateEvent, StateEventType,
+            room::{
+                encryption::RoomEncryptionEventContent,
+                guest_access::{GuestAccess, RoomGuestAccessEventContent},
+                history_visibility::{HistoryVisibility, RoomHistoryVisibilityEventContent},
+                member::{MembershipState, RoomMemberEvent},
+                message::RoomMessageEventContent,
+            },
+        },
+        serde::Raw,
+    },
+};
+use serde_json::json;
+use tracing::{error, info, warn};
+
+use super::{Fault, Matrix, Notice, admin_room::state_event};
+use crate::{config::Devices, link::Link};
+
+/// Why a link may not be sent to somebody. Nothing was sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotConfidential {
+    /// The requester has no cross-signing identity, so it cannot be told which devices are theirs.
+    NoIdentity,
+    /// The requester's identity is another one than the one we signed.
+    IdentityChanged,
+    /// None of the requester's devices may read it.
+    NoReadableDevice,
+    /// Somebody else came into the room while the link was sent; it was taken back.
+    Overheard,
+    /// The homeserver would not make a room with the requester.
+    RoomRefused {
+        /// Its words.
+        reason: String,
+    },
+}
+
+/// Why a link was not sent.
+#[derive(Debug)]
+pub enum NotSent {
+    /// It may not be.
+    Refused(NotConfidential),
+    /// It could not be; it may or may not have arrived.
+    Fault(Fault),
+}
+
+impl<F: Into<Fault>> From<F> for NotSent {
+    fn from(fault: F) -> Self {
+        Self::Fault(fault.into())
+    }
+}
+
+/// What stands around the link.
+#[derive(Debug, Clone)]
+pub struct LinkMessage {
+    /// Before the link, plain and HTML.
+    pub before: (String, String),
+    /// After it.
+    pub after: (String, String),
+}
+
+/// Where a link was sent: what it takes to withdraw it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkReceipt {
+    room: OwnedRoomId,
+    event: OwnedEventId,
+}
+
+impl fmt::Display for LinkReceipt {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} {}", self.room, self.event)
+    }
+}
+
+impl FromStr for LinkReceipt {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (room, event) = text.split_once(' ').ok_or("no room and event")?;
+        let room = room.try_into().map_err(|_| "no room")?;
+        let event = event.try_into().map_err(|_| "no event")?;
+        Ok(Self { room, event })
+    }
+}
+
+/// Proof that a room was found fit for a link a moment ago: ours, encrypted, with exactly the bot and the requester in
+/// it, who has a device that may read. Good for one sending.
+#[derive(Debug)]
+pub struct ConfidentialRoom {
+    room: Room,
+    recipient: OwnedUserId,
+}
+
+impl ConfidentialRoom {
+    /// Sends the link.
+    ///
+    /// The same `transaction` in the same room is the same event for the homeserver, however often it is tried.
+    ///
+    /// # Errors
+    /// [`NotSent::Refused`] if the room turned out to be overheard, [`NotSent::Fault`] if the sending failed.
+    pub async fn send(
+        self,
+        link: &Link,
+        message: &LinkMessage,
+        transaction: OwnedTransactionId,
+    ) -> Result<LinkReceipt, NotSent> {
+        // A new Megolm session: whoever got the key of an earlier one cannot read this link with it.
+        self.room.discard_room_key().await?;
+        let sent = self
+            .room
+            .send(compose(link, message))
+            .with_transaction_id(transaction)
+            .await?;
+        let receipt = LinkReceipt {
+            room: self.room.room_id().to_owned(),
+            event: sent.response.event_id,
+        };
+        let encrypted = sent.encryption_info.is_some();
+        if encrypted && is_between_two(&self.room, &self.recipient).await? {
+            info!(recipient = %self.recipient, event = %receipt.event, "link sent");
+            return Ok(receipt);
+        }
+        error!(recipient = %self.recipient, encrypted, "the room was not confidential, taking the link back");
+        self.room.redact(&receipt.event, None, None).await?;
+        Err(NotSent::Refused(NotConfidential::Overheard))
+    }
+}
+
+fn compose(link: &Link, message: &LinkMessage) -> RoomMessageEventContent {
+    let (url, (before, before_html), (after, after_html)) =
+        (link.expose(), &message.before, &message.after);
+    let href = html_escape::encode_double_quoted_attribute(url);
+    let shown = html_escape::encode_text(url);
+    // A text, not a notice: it is what the requester waits for, and a notice does not ring.
+    RoomMessageEventContent::text_html(
+        format!("{before}\n\n{url}\n\n{after}"),
+        format!("<p>{before_html}</p><p><a href=\"{href}\">{shown}</a></p><p>{after_html}</p>"),
+    )
+}
+
+impl Matrix {
+    /// Finds or makes the room in which a link may be sent to this user, and proves that it is fit for it.
+    ///
+    /// # Errors
+    /// [`NotSent::Refused`] if there can be none, [`NotSent::Fault`] if it cannot be told.
+    pub async fn confidential_room(&self, recipient: &UserId) -> Result<ConfidentialRoom, NotSent> {
+        self.check_devices(recipient).await?;
+        let room = match self.known_room(recipient).await? {
+            Some(room) => room,
+            None => self.make_room(recipient).await?,
+        };
+        Ok(ConfidentialRoom {
+            room,
+            recipient: recipient.to_owned(),
+        })
+    }
+
+    /// Takes a link back. A room or an event that is gone, or that is no longer ours, cannot be mended.
+    ///
+    /// # Errors
+    /// [`Fault`], if it may work later.
+    pub async fn withdraw(&self, receipt: &LinkReceipt) -> Result<(), Fault> {
+        let Some(room) = self.client().get_room(&receipt.room) else {
+            warn!(room = %receipt.room, "link not taken back, its room is gone");
+            return Ok(());
+        };
+        match room
+            .redact(&receipt.event, Some("the session has ended"), None)
+            .await
+            .map_err(Fault::from)
+        {
+            Ok(_) => Ok(()),
+            Err(fault) if fault.is_passing() || fault.is_logged_out() => Err(fault),
+            Err(fault) => {
+                warn!(room = %receipt.room, error = %super::sync::Chain(&fault), "link not taken back");
+                Ok(())
+            }
+        }
+    }
+
+    /// Finds out where a link is whose sending was cut off. The homeserver is sent a harmless text under the same
+    /// transaction: if the link had arrived, it answers with the link's event.
+    ///
+    /// # Errors
+    /// [`Fault`], if it may work later.
+    pub async fn trace(
+        &self,
+        recipient: &UserId,
+        harmless: &str,
+        transaction: OwnedTransactionId,
+    ) -> Result<Option<LinkReceipt>, Fault> {
+        let Some(room) = self
+            .direct_messages()
+            .get(recipient)
+            .and_then(|id| self.client().get_room(&id))
+        else {
+            return Ok(None);
+        };
+        if room.state() != RoomState::Joined
+            || !room.latest_encryption_state().await?.is_encrypted()
+        {
+            return Ok(None);
+        }
+        let content = RoomMessageEventContent::notice_plain(harmless);
+        let sent = room.send(content).with_transaction_id(transaction).await?;
+        Ok(Some(LinkReceipt {
+            room: room.room_id().to_owned(),
+            event: sent.response.event_id,
+        }))
+    }
+
+    /// Tells somebody something in their direct message, if there is one. For what belongs to a link, and is none.
+    ///
+    /// # Errors
+    /// [`Fault`], when the homeserver did not take it.
+    pub async fn tell(&self, recipient: &UserId, notice: Notice<'_>) -> Result<(), Fault> {
+        if let Some(room) = self.known_room(recipient).await? {
+            let content = RoomMessageEventContent::notice_html(notice.plain, notice.html);
+            room.send(content)
+                .with_transaction_id(notice.transaction.clone())
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Under the identity-based strategy a user without cross-signing gets nothing, and the sending still succeeds: so
+    /// this is looked at before. The device list is asked for anew, as stale ones happen.
+    async fn check_devices(&self, recipient: &UserId) -> Result<(), NotSent> {
+        let encryption = self.client().encryption();
+        let identity = encryption.request_user_identity(recipient).await?;
+        let devices = encryption.get_user_devices(recipient).await?;
+        let mut devices = devices.devices().filter(|device| !device.is_dehydrated());
+        let readable = match (self.devices(), identity) {
+            (Devices::Any, _) => devices.next().is_some(),
+            (Devices::CrossSigned, None) => {
+                return Err(NotSent::Refused(NotConfidential::NoIdentity));
+            }
+            (Devices::CrossSigned, Some(identity)) if identity.has_verification_violation() => {
+                return Err(NotSent::Refused(NotConfidential::IdentityChanged));
+            }
+            (Devices::CrossSigned, Some(_)) => {
+                devices.any(|device| device.is_cross_signed_by_owner())
+            }
+        };
+        if readable {
+            Ok(())
+        } else {
+            Err(NotSent::Refused(NotConfidential::NoReadableDevice))
+        }
+    }
+
+    /// The room of an earlier link, if it is still fit for another.
+    async fn known_room(&self, recipient: &UserId) -> Result<Option<Room>, Fault> {
+        let Some(room) = self
+            .direct_messages()
+            .get(recipient)
+            .and_then(|id| self.client().get_room(&id))
+        else {
+            return Ok(None);
+        };
+        if room.state() != RoomState::Joined {
+            return Ok(None);
+        }
+        let fit = is_encrypted_on_server(&room).await?
+            && room.latest_encryption_state().await?.is_encrypted()
+            && is_between_two(&room, recipient).await?;
+        if !fit {
+            warn!(room = %room.room_id(), %recipient, "direct message no longer fit for links, making a new one");
+        }
+        Ok(fit.then_some(room))
+    }
+
+    async fn make_room(&self, recipient: &UserId) -> Result<Room, NotSent> {
+        let room = match self
+            .client()
+            .create_room(room_request(recipient)?)
+            .await
+            .map_err(Fault::from)
+        {
+            Ok(room) => room,
+            Err(fault) if fault.is_passing() || fault.is_logged_out() => {
+                return Err(NotSent::Fault(fault));
+            }
+            Err(fault) => {
+                let reason = super::sync::Chain(&fault).to_string();
+                return Err(NotSent::Refused(NotConfidential::RoomRefused { reason }));
+            }
+        };
+        info!(room = %room.room_id(), %recipient, "direct message made");
+        self.direct_messages().insert(recipient, room.room_id())?;
+        let fit = is_encrypted_on_server(&room).await?
+            && room.latest_encryption_state().await?.is_encrypted()
+            && is_between_two(&room, recipient).await?;
+        if fit {
+            Ok(room)
+        } else {
+            let reason = "the new room is not as it was asked for".to_owned();
+            Err(NotSent::Refused(NotConfidential::RoomRefused { reason }))
+        }
+    }
+}
+
+fn room_request(recipient: &UserId) -> Result<create_room::v3::Request, Fault> {
+    let mut request = create_room::v3::Request::new();
+    request.preset = Some(RoomPreset::PrivateChat);
+    request.is_direct = true;
+    request.invite = vec![recipient.to_owned()];
+    request.initial_state = vec![
+        InitialStateEvent::with_empty_state_key(
+            RoomEncryptionEventContent::with_recommended_defaults(),
+        )
+        .to_raw_any(),
+        // Invited: the requester reads, after joining, a link that was sent before.
+        InitialStateEvent::with_empty_state_key(RoomHistoryVisibilityEventContent::new(
+            HistoryVisibility::Invited,
+        ))
+        .to_raw_any(),
+        InitialStateEvent::with_empty_state_key(RoomGuestAccessEventContent::new(
+            GuestAccess::Forbidden,
+        ))
+        .to_raw_any(),
+    ];
+    let power_levels =
+        json!({ "invite": 100, "kick": 100, "ban": 100, "redact": 100, "state_default": 100 });
+    let nonsense = |source| Fault::Nonsense {
+        request: "making a room",
+        source,
+    };
+    request.power_level_content_override =
+        Some(Raw::new(&power_levels).map_err(nonsense)?.cast_unchecked());
+    Ok(request)
+}
+
+async fn is_encrypted_on_server(room: &Room) -> Result<bool, Fault> {
+    let content: Option<RoomEncryptionEventContent> = state_event(
+        &room.client(),
+        room.room_id(),
+        StateEventType::RoomEncryption,
+        "",
+        StateEventFormat::default(),
+    )
+    .await?;
+    Ok(content.is_some())
+}
+
+/// Whether exactly the bot and the recipient are in the room or invited: as the homeserver says now, and as the SDK
+/// believes, which decides who gets the key.
+async fn is_between_two(room: &Room, recipient: &UserId) -> Result<bool, Fault> {
+    let wanted = BTreeSet::from([room.own_user_id().to_owned(), recipient.to_owned()]);
+    if members_on_server(room).await? != wanted {
+        return Ok(false);
+    }
+    if members_in_store(room).await? == wanted {
+        return Ok(true);
+    }
+    room.mark_members_missing();
+    room.sync_members().await?;
+    Ok(members_in_store(room).await? == wanted)
+}
+
+async fn members_in_store(room: &Room) -> Result<BTreeSet<OwnedUserId>, Fault> {
+    let members = room.members_no_sync(RoomMemberships::ACTIVE).await?;
+    Ok(members
+        .iter()
+        .map(|member| member.user_id().to_owned())
+        .collect())
+}
+
+async fn members_on_server(room: &Room) -> Result<BTreeSet<OwnedUserId>, Fault> {
+    let request = get_member_events::v3::Request::new(room.room_id().to_owned());
+    let response = room.client().send(request).await?;
+    let mut members = BTreeSet::new();
+    for event in response.chunk {
+        let nonsense = |source| Fault::Nonsense {
+            request: "the members of a room",
+            source,
+        };
+        let event: RoomMemberEvent = event.deserialize().map_err(nonsense)?;
+        // Knocking is not being there, and an unknown membership is taken for being there.
+        let away = [
+            MembershipState::Leave,
+            MembershipState::Ban,
+            MembershipState::Knock,
+        ];
+        if !away.contains(event.membership()) {
+            members.insert(event.state_key().clone());
+        }
+    }
+    Ok(members)
+}

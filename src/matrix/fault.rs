@@ -1,0 +1,163 @@
+//! What can go wrong between us and the homeserver.
+
+use std::{io, path::PathBuf};
+
+use matrix_sdk::{
+    HttpError,
+    ruma::api::error::{ErrorKind, FromHttpResponseError},
+};
+
+/// A fault of the homeserver, of the way to it, or of our own stores.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// A request failed.
+    #[error("the homeserver did not do what was asked")]
+    Request(#[source] Box<matrix_sdk::Error>),
+    /// A request of the log-in failed on its way.
+    #[error("the homeserver cannot be reached")]
+    Unreachable(#[source] Box<HttpError>),
+    /// The homeserver answered what makes no sense.
+    #[error("the homeserver's answer to {request} makes no sense")]
+    Nonsense {
+        /// What was asked.
+        request: &'static str,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The homeserver refused the log-in.
+    #[error("the homeserver refuses the log-in: {status} {code}: {remedy}")]
+    LoginRefused {
+        /// The HTTP status.
+        status: u16,
+        /// The Matrix error code, such as `M_UNKNOWN_TOKEN`.
+        code: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// The SDK could not be set up.
+    #[error("the Matrix store in {folder} cannot be opened")]
+    Store {
+        /// Where it is.
+        folder: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<matrix_sdk::ClientBuildError>,
+    },
+    /// A file of ours could not be read or written.
+    #[error("cannot use the file {path}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A file of ours makes no sense.
+    #[error("the file {path} makes no sense: {remedy}")]
+    UnreadableFile {
+        /// Which.
+        path: PathBuf,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// The homeserver knows another identity of the bot than the one in our store.
+    #[error(
+        "the homeserver knows a cross-signing identity of {user} whose keys are not in {folder}: \
+         bring back the file {recovery_key}, which was written when the identity was made"
+    )]
+    IdentityLost {
+        /// The bot.
+        user: String,
+        /// Where the keys should be.
+        folder: PathBuf,
+        /// What brings them back.
+        recovery_key: PathBuf,
+    },
+    /// The recovery key does not open the secrets that the homeserver keeps for the bot.
+    #[error("the recovery key in {path} does not bring back the bot's identity")]
+    Recovery {
+        /// Where the key is.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Secret storage on the homeserver failed.
+    #[error("the bot's identity cannot be put into the homeserver's secret storage")]
+    SecretStorage(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl Fault {
+    /// Whether trying again later may help.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Request(error) => match &**error {
+                matrix_sdk::Error::Http(error) => http_error_is_passing(error),
+                _ => false,
+            },
+            Self::Unreachable(error) => http_error_is_passing(error),
+            Self::Nonsense { .. } => true,
+            Self::LoginRefused { status, .. } => *status == 429 || *status >= 500,
+            Self::Store { .. }
+            | Self::File { .. }
+            | Self::UnreadableFile { .. }
+            | Self::IdentityLost { .. }
+            | Self::Recovery { .. }
+            | Self::SecretStorage(_) => false,
+        }
+    }
+
+    /// Whether the homeserver no longer knows our access token.
+    #[must_use]
+    pub fn is_logged_out(&self) -> bool {
+        self.code()
+            .is_some_and(|code| matches!(code, ErrorKind::UnknownToken(_)))
+    }
+
+    /// Whether it also deleted our device: a soft log-out leaves it (specification, "Soft logout").
+    #[must_use]
+    pub fn is_hard_logout(&self) -> bool {
+        self.code()
+            .is_some_and(|code| matches!(code, ErrorKind::UnknownToken(data) if !data.soft_logout))
+    }
+
+    /// The Matrix error code of a refusal.
+    pub(super) fn code(&self) -> Option<&ErrorKind> {
+        match self {
+            Self::Request(error) => error.client_api_error_kind(),
+            Self::Unreachable(error) => error.client_api_error_kind(),
+            _ => None,
+        }
+    }
+}
+
+impl From<matrix_sdk::Error> for Fault {
+    fn from(error: matrix_sdk::Error) -> Self {
+        Self::Request(Box::new(error))
+    }
+}
+
+impl From<HttpError> for Fault {
+    fn from(error: HttpError) -> Self {
+        Self::Request(Box::new(error.into()))
+    }
+}
+
+/// Network trouble, overload, and answers from something that is no homeserver (a proxy's page) may pass; a Matrix error
+/// with a reason of its own does not.
+fn http_error_is_passing(error: &HttpError) -> bool {
+    match error {
+        HttpError::Reqwest(_) | HttpError::Cached(_) => true,
+        HttpError::Api(api) => match &**api {
+            FromHttpResponseError::Server(_) => error.as_client_api_error().is_none_or(|answer| {
+                answer.status_code.is_server_error()
+                    || answer.status_code.as_u16() == 429
+                    || matches!(answer.error_kind(), Some(ErrorKind::LimitExceeded { .. }))
+            }),
+            _ => true,
+        },
+        _ => false,
+    }
+}

@@ -1,0 +1,118 @@
+//! The bot's own identity: cross-signing, and the recovery key that brings it back.
+//!
+//! A bot that is not cross-signed goes unheard: clients are to ignore its device (specification 1.18, MSC4153), and we
+//! could not send under the identity-based strategy ourselves.
+
+use std::path::Path;
+
+use matrix_sdk::Client;
+use tracing::{info, warn};
+
+use super::Fault;
+use crate::atomic_file;
+
+/// The file with the recovery key, in the folder of Matrix.
+const RECOVERY_KEY: &str = "recovery-key";
+
+/// Sees to it that the bot has an identity and that this device is signed by it.
+///
+/// The SDK makes an identity at the first log-in. The secrets are then put into the homeserver's secret storage, under a
+/// key that is in `folder` alone; a later device with an empty store gets them back with it.
+///
+/// # Errors
+/// [`Fault::IdentityLost`] where the homeserver knows an identity that neither store nor key gives us.
+pub(super) async fn ensure(client: &Client, folder: &Path) -> Result<(), Fault> {
+    let key_file = folder.join(RECOVERY_KEY);
+    client
+        .encryption()
+        .wait_for_e2ee_initialization_tasks()
+        .await;
+    if is_complete(client).await? {
+        if !key_file.exists() {
+            write_recovery_key(client, &key_file).await?;
+        }
+        return Ok(());
+    }
+    if key_file.exists() {
+        warn!("the Matrix store has no identity, bringing it back with the recovery key");
+        recover(client, &key_file).await?;
+    } else {
+        // The first try may have failed with the homeserver. Where an identity exists already, this does nothing.
+        client
+            .encryption()
+            .bootstrap_cross_signing_if_needed(None)
+            .await?;
+    }
+    if is_complete(client).await? {
+        if !key_file.exists() {
+            write_recovery_key(client, &key_file).await?;
+        }
+        return Ok(());
+    }
+    let user = client
+        .user_id()
+        .map(ToString::to_string)
+        .unwrap_or_default();
+    Err(Fault::IdentityLost {
+        user,
+        folder: folder.to_owned(),
+        recovery_key: key_file,
+    })
+}
+
+async fn is_complete(client: &Client) -> Result<bool, Fault> {
+    let encryption = client.encryption();
+    let has_keys = encryption
+        .cross_signing_status()
+        .await
+        .is_some_and(|status| status.is_complete());
+    if !has_keys {
+        return Ok(false);
+    }
+    if is_device_signed(client).await? {
+        return Ok(true);
+    }
+    // Right after the identity is made, the store has yet to hear of the signature.
+    if let Some(user) = client.user_id() {
+        encryption.request_user_identity(user).await?;
+    }
+    is_device_signed(client).await
+}
+
+async fn is_device_signed(client: &Client) -> Result<bool, Fault> {
+    let device = client.encryption().get_own_device().await;
+    let device = device.map_err(matrix_sdk::Error::from)?;
+    Ok(device.is_some_and(|device| device.is_cross_signed_by_owner()))
+}
+
+async fn write_recovery_key(client: &Client, path: &Path) -> Result<(), Fault> {
+    let store = client
+        .encryption()
+        .secret_storage()
+        .create_secret_store()
+        .await
+        .map_err(|error| Fault::SecretStorage(Box::new(error)))?;
+    let key = store.secret_storage_key();
+    atomic_file::write(path, key.as_bytes()).map_err(|source| Fault::File {
+        path: path.to_owned(),
+        source,
+    })?;
+    info!(path = %path.display(), "recovery key written: keep a copy of it in a safe place");
+    Ok(())
+}
+
+async fn recover(client: &Client, path: &Path) -> Result<(), Fault> {
+    let key = std::fs::read_to_string(path).map_err(|source| Fault::File {
+        path: path.to_owned(),
+        source,
+    })?;
+    client
+        .encryption()
+        .recovery()
+        .recover(key.trim())
+        .await
+        .map_err(|error| Fault::Recovery {
+            path: path.to_owned(),
+            source: Box::new(error),
+        })
+}

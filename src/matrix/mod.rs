@@ -1,0 +1,23 @@
+//! Hears and speaks Matrix: logs in, follows /sync, reads the admin room, sends links in confidence.
+//!
+//! Invariant: nothing here knows processes or sessions, and nothing here decides who may command. It gathers the evidence
+//! and keeps the one promise that is its own: a link leaves through [`ConfidentialRoom::send`] and no other way.
+
+mod admin_room;
+mod client;
+mod device;
+mod direct_message;
+mod fault;
+mod identity;
+mod inbox;
+mod registration;
+mod sync;
+
+pub use admin_room::{Notice, PowerLevels, ReplyTo, RoomFacts};
+pub use client::{Connection, Matrix};
+pub use direct_message::{ConfidentialRoom, LinkMessage, LinkReceipt, NotConfidential, NotSent};
+pub use fault::Fault;
+pub use inbox::{Message, Trust};
+pub use registration::{
+    GenerateError, Registration, RegistrationError, Token, generate, write_new,
+};

@@ -1,0 +1,265 @@
+//! registration.yaml: what makes rcbot an appservice. Reads it, checks it against the configuration, writes a new one.
+//!
+//! The homeserver reads the same file, and other software adds keys of its own, so unknown keys are legal here.
+//!
+//! Invariant: a token leaves its type through [`Token::expose`] alone, and no message shows one.
+
+use std::{
+    fmt, fs, io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use matrix_sdk::ruma::UserId;
+use regex::Regex;
+
+use crate::config::{
+    Node, Problem, Problems, Refusal, check,
+    section::{self, Section, UnknownKeys},
+};
+
+mod generate;
+
+pub use self::generate::{GenerateError, generate, write_new};
+
+/// What the committed template has in place of a token.
+const PLACEHOLDER: &str = "REPLACE_ME";
+
+/// A secret of the registration. It has no `Display` and no `Serialize`, and its `Debug` shows nothing.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(String);
+
+impl Token {
+    /// The token itself: for the requests that log in, and nothing else.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Token(..)")
+    }
+}
+
+/// A registration that lets the bot's user log in.
+#[derive(Debug, Clone)]
+pub struct Registration {
+    /// The appservice's name on its homeserver.
+    pub id: String,
+    /// Proves to the homeserver that we are the appservice.
+    pub as_token: Token,
+    /// Proves the homeserver to the appservice; without a use as long as the bot opens no port.
+    pub hs_token: Token,
+    /// The appservice's own user. Never the bot's: see [`Registration::load`].
+    pub sender_localpart: String,
+    warnings: Vec<Problem>,
+}
+
+/// Why there is no [`Registration`].
+#[derive(Debug, thiserror::Error)]
+pub enum RegistrationError {
+    /// There is no such file.
+    #[error(
+        "there is no {path}: write one with `rcbot registration --config` and the path of your config.yaml, and give it to \
+         the homeserver too"
+    )]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is there and cannot be read.
+    #[error("cannot read {path}: it must be a file that the user who runs rcbot may read")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The file says something that cannot be, or that does not fit the bot's user.
+    #[error(transparent)]
+    Invalid(#[from] Problems),
+}
+
+impl Registration {
+    /// Reads a file and checks it against the bot's user: that user must lie in an exclusive namespace, and must not be
+    /// the `sender_localpart`, for which Synapse answers 500 to `/sync`.
+    ///
+    /// # Errors
+    /// With everything that is wrong, each with its line and what is wanted.
+    pub fn load(path: &Path, bot_user: &UserId) -> Result<Self, RegistrationError> {
+        let text = fs::read_to_string(path).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => RegistrationError::Missing {
+                path: path.to_owned(),
+            },
+            _ => RegistrationError::Unreadable {
+                path: path.to_owned(),
+                source,
+            },
+        })?;
+        let is_open = fs::metadata(path)
+            .is_ok_and(|metadata| metadata.permissions().mode() & READABLE_BY_OTHERS != 0);
+        let mut registration = Self::parse(path, &text, bot_user)?;
+        if is_open {
+            let message = "every user of this host can read the tokens in it; chmod o-rwx it";
+            registration
+                .warnings
+                .push(Problem::new(path, None, String::new(), message.to_owned()));
+        }
+        Ok(registration)
+    }
+
+    /// What is allowed and yet doubtful, such as a `url` at which nobody listens.
+    #[must_use]
+    pub fn warnings(&self) -> &[Problem] {
+        &self.warnings
+    }
+
+    fn parse(file: &Path, text: &str, bot_user: &UserId) -> Result<Self, Problems> {
+        let reader = |root: &mut Section<'_>| read(root, bot_user);
+        let (registration, warnings) = section::read(file, text, UnknownKeys::Ignored, reader)?;
+        Ok(Self {
+            warnings,
+            ..registration
+        })
+    }
+}
+
+/// Reading is allowed to users who are neither the owner nor in the group.
+const READABLE_BY_OTHERS: u32 = 0o004;
+
+fn read(root: &mut Section<'_>, bot_user: &UserId) -> Option<Registration> {
+    let id = root.required("id", check::name);
+    let as_token = root.required("as_token", token);
+    let hs_token = root.required("hs_token", token);
+    if as_token.is_some() && as_token == hs_token {
+        root.problem(
+            "hs_token",
+            "is the same as as_token; wanted two different secrets",
+        );
+    }
+    let sender_localpart =
+        root.required("sender_localpart", |node| sender_localpart(node, bot_user));
+    if root.optional("url", is_url) == Some(true) {
+        let message = "is not null: the homeserver will push events there in vain, as rcbot opens no port; make it null";
+        root.warning("url", message);
+    }
+    if root.optional("io.element.msc4190", check::flag) == Some(true) {
+        let message = "is not supported yet: with it the homeserver refuses the appservice's login; remove it, here and in \
+                       the homeserver's copy";
+        root.problem("io.element.msc4190", message);
+    }
+    root.section("namespaces", |namespaces| {
+        check_user_namespaces(namespaces, bot_user);
+    });
+    Some(Registration {
+        id: id?,
+        as_token: as_token?,
+        hs_token: hs_token?,
+        sender_localpart: sender_localpart?,
+        warnings: Vec::new(),
+    })
+}
+
+/// A token; no message shows the value.
+fn token(node: &Node) -> Result<Token, Refusal> {
+    let token =
+        check::text(node).map_err(|_| Refusal::because("wanted a secret text, in quotes"))?;
+    if token.contains(PLACEHOLDER) {
+        return Err(Refusal::because(format!(
+            "still holds the template's placeholder {PLACEHOLDER}; remove the file and write one with fresh tokens: \
+             `rcbot registration`"
+        )));
+    }
+    // It travels in an HTTP header.
+    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(Refusal::because(
+            "is empty or holds more than visible ASCII characters; wanted a long random text",
+        ));
+    }
+    Ok(Token(token))
+}
+
+fn sender_localpart(node: &Node, bot_user: &UserId) -> Result<String, Refusal> {
+    let localpart = check::name(node)?;
+    if localpart == bot_user.localpart() {
+        return Err(Refusal::because(format!(
+            "is {localpart:?}, the bot's own user (bot.localpart in config.yaml), for which Synapse cannot /sync; wanted a \
+             name that nobody uses, such as \"{localpart}-appservice\""
+        )));
+    }
+    Ok(localpart)
+}
+
+fn is_url(node: &Node) -> Result<bool, Refusal> {
+    match node {
+        Node::Nothing => Ok(false),
+        Node::Text(url) => Ok(!url.is_empty()),
+        Node::Plain(_) | Node::List(_) | Node::Map(_) | Node::Tagged(_) => {
+            Err(Refusal::wanted("null"))
+        }
+    }
+}
+
+/// What an entry of `namespaces.users` does for the bot's user, from nothing to everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Cover {
+    /// It is about other users.
+    Other,
+    /// Its regex is beyond the `regex` crate: homeservers know other dialects.
+    Unknown,
+    /// It is about the bot's user, which others may take too.
+    Shared,
+    /// It keeps the bot's user for this appservice.
+    Exclusive,
+}
+
+/// An entry that is wrong in itself has been noted, and nothing is said about the whole then.
+fn check_user_namespaces(namespaces: &mut Section<'_>, bot_user: &UserId) {
+    let entries = namespaces.list_of_sections("users", |entry| read_namespace(entry, bot_user));
+    let Some(covers) = entries.into_iter().collect::<Option<Vec<_>>>() else {
+        return;
+    };
+    let regex = generate::namespace_regex(bot_user);
+    let wanted = format!("wanted an entry with `exclusive: true` and `regex: '{regex}'`");
+    match covers.into_iter().max().unwrap_or(Cover::Other) {
+        Cover::Exclusive => {}
+        Cover::Shared => {
+            let message = format!(
+                "the entry for the bot's user {bot_user} is not exclusive, so others can take it; {wanted}"
+            );
+            namespaces.problem("users", message);
+        }
+        Cover::Unknown => {
+            namespaces.warning(
+                "users",
+                format!("cannot tell whether a regex here matches {bot_user}; {wanted}"),
+            );
+        }
+        Cover::Other => {
+            namespaces.problem(
+                "users",
+                format!("no regex here matches the bot's user {bot_user}; {wanted}"),
+            );
+        }
+    }
+}
+
+fn read_namespace(entry: &mut Section<'_>, bot_user: &UserId) -> Option<Cover> {
+    let regex = entry.required("regex", check::text);
+    let is_exclusive = entry.required("exclusive", check::flag)?;
+    // The whole id must match: what a homeserver makes of a regex that stops half-way differs from one to the next.
+    let Ok(regex) = Regex::new(&format!("^(?:{})$", regex?)) else {
+        return Some(Cover::Unknown);
+    };
+    let cover = match (regex.is_match(bot_user.as_str()), is_exclusive) {
+        (false, _) => Cover::Other,
+        (true, false) => Cover::Shared,
+        (true, true) => Cover::Exclusive,
+    };
+    Some(cover)
+}
+
+#[cfg(test)]
+mod tests;

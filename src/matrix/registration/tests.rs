@@ -1,0 +1,257 @@
+//! What is refused in a registration, and that a generated one is not.
+
+use std::os::unix::fs::MetadataExt;
+
+use matrix_sdk::ruma::{OwnedUserId, user_id};
+
+use super::*;
+
+const TEMPLATE: &str = include_str!("../../../registration.yaml");
+
+fn bot_user() -> OwnedUserId {
+    user_id!("@rcbot:example.org").to_owned()
+}
+
+/// The template with tokens, as a person would fill it in.
+fn filled_in() -> String {
+    TEMPLATE
+        .replace("REPLACE_ME_as_token", "secret_a_one")
+        .replace("REPLACE_ME_hs_token", "secret_b_two")
+}
+
+fn parse(text: &str) -> Result<Registration, Problems> {
+    Registration::parse(Path::new("registration.yaml"), text, &bot_user())
+}
+
+#[track_caller]
+fn problems_of(text: &str) -> String {
+    parse(text)
+        .map(|_| ())
+        .expect_err("the text has a problem")
+        .to_string()
+}
+
+#[test]
+fn the_template_is_refused_for_its_placeholders_alone() {
+    let said = problems_of(TEMPLATE);
+    assert!(
+        said.starts_with("registration.yaml has 2 problems\n"),
+        "{said}"
+    );
+    for key in ["as_token", "hs_token"] {
+        assert!(
+            said.contains(&format!(
+                " {key}: still holds the template's placeholder REPLACE_ME"
+            )),
+            "{said}"
+        );
+    }
+    assert!(said.contains("`rcbot registration`"), "{said}");
+    assert!(parse(&filled_in()).unwrap().warnings().is_empty());
+}
+
+#[test]
+fn a_generated_registration_is_accepted_and_never_twice_the_same() {
+    for user in [
+        user_id!("@rcbot:example.org"),
+        user_id!("@a+b.c-d_e=f/g:[::1]:8448"),
+        user_id!("@7:127.0.0.1:80"),
+    ] {
+        let text = generate(user).unwrap();
+        let registration = Registration::parse(Path::new("r.yaml"), &text, user).unwrap();
+        assert!(
+            registration.warnings().is_empty(),
+            "{:?}",
+            registration.warnings()
+        );
+        assert_ne!(registration.sender_localpart, user.localpart());
+        for token in [&registration.as_token, &registration.hs_token] {
+            assert_eq!(token.expose().len(), 64);
+            assert!(token.expose().bytes().all(|byte| byte.is_ascii_hexdigit()));
+        }
+        let again =
+            Registration::parse(Path::new("r.yaml"), &generate(user).unwrap(), user).unwrap();
+        assert_ne!(registration.as_token, again.as_token);
+        assert_ne!(registration.hs_token, again.hs_token);
+    }
+}
+
+#[test]
+fn a_generated_registration_says_what_a_homeserver_reads() {
+    let text = generate(&bot_user()).unwrap();
+    let value = serde_yaml::from_str::<serde_yaml::Value>(&text).unwrap();
+    assert_eq!(value["id"], "rcbot");
+    assert!(value["url"].is_null());
+    assert_eq!(value["rate_limited"], false);
+    assert_eq!(value["sender_localpart"], "rcbot-appservice");
+    assert_eq!(value["namespaces"]["users"][0]["exclusive"], true);
+    assert_eq!(
+        value["namespaces"]["users"][0]["regex"],
+        r"@rcbot:example\.org$"
+    );
+    assert_eq!(
+        value["namespaces"]["rooms"].as_sequence().map(Vec::len),
+        Some(0)
+    );
+    assert_eq!(
+        value["namespaces"]["aliases"].as_sequence().map(Vec::len),
+        Some(0)
+    );
+}
+
+#[test]
+fn a_generated_namespace_holds_the_bots_user_alone() {
+    let regex = Regex::new(&format!("^{}", generate::namespace_regex(&bot_user()))).unwrap();
+    assert!(regex.is_match("@rcbot:example.org"));
+    for other in [
+        "@rcbot:exampleXorg",
+        "@rcbot:example.org.evil.example",
+        "@rcbot2:example.org",
+        "x@rcbot:example.org",
+    ] {
+        assert!(!regex.is_match(other), "{other}");
+    }
+}
+
+/// What takes the place of what in the filled-in template, and what is said about it.
+const WRONG_REPLACEMENTS: &str = r"
+secret_a_one => ''                       | 14: as_token: is empty or holds more than visible ASCII characters
+secret_a_one => 'two words'              | 14: as_token: is empty or holds more than visible ASCII characters
+secret_a_one => 12345678                 | 14: as_token: wanted a secret text, in quotes
+secret_a_one => secret_b_two             | 15: hs_token: is the same as as_token; wanted two different secrets
+as_token: secret_a_one => x: y           |  as_token: missing: wanted a secret text, in quotes
+id: rcbot => x: y                        |  id: missing, wanted a text
+rcbot-appservice => rcbot                | 18: sender_localpart: is `rcbot`, the bot's own user
+'@rcbot:example\.org$' => '@other:.*'    | 24: namespaces.users: no regex here matches the bot's user @rcbot:example.org
+'@rcbot:example\.org$' => '@rcbot'       | 24: namespaces.users: no regex here matches the bot's user @rcbot:example.org
+regex: => rgx:                           | 26: namespaces.users[0].regex: missing, wanted a text
+exclusive: true => exclusive: false      | 24: namespaces.users: the entry for the bot's user @rcbot:example.org is not
+exclusive: true => exclusive: yes        | 26: namespaces.users[0].exclusive: found `yes`, wanted true or false
+url: null => io.element.msc4190: true    | 11: io.element.msc4190: is not supported yet
+";
+
+#[test]
+fn each_fault_is_named_with_its_line_its_key_and_its_remedy() {
+    for line in WRONG_REPLACEMENTS.lines().filter(|line| !line.is_empty()) {
+        let (case, wanted) = line.split_once(" | ").unwrap();
+        let (from, to) = case.split_once(" => ").unwrap();
+        let text = filled_in();
+        assert!(text.contains(from), "{from:?} is in the template");
+        let said = problems_of(&text.replace(from, to.trim())).replace('"', "`");
+        let is_alone = said.starts_with("registration.yaml has 1 problem\n");
+        let is_there = said.contains(&format!("\nregistration.yaml:{wanted}"));
+        assert!(is_alone && is_there, "{wanted:?} is not in:\n{said}");
+    }
+    let said = problems_of(&filled_in().replace("rcbot-appservice", "rcbot"));
+    assert!(said.contains("such as \"rcbot-appservice\""), "{said}");
+    let said = problems_of(&filled_in().replace("exclusive: true", "exclusive: false"));
+    assert!(
+        said.contains(r"`exclusive: true` and `regex: '@rcbot:example\.org$'`"),
+        "{said}"
+    );
+}
+
+#[test]
+fn what_other_software_adds_is_ignored() {
+    let additions =
+        "io.element.msc4190: false\nreceive_ephemeral: true\nprotocols: []\nx: {y: 1}\n";
+    let registration = parse(&format!("{}{additions}", filled_in())).unwrap();
+    assert!(registration.warnings().is_empty());
+    parse(&filled_in().replace(r"'@rcbot:example\.org$'", "'@rc.*:.*'")).unwrap();
+}
+
+#[test]
+fn a_url_and_a_regex_of_another_dialect_are_warnings() {
+    for (from, to, wanted) in [
+        (
+            "url: null",
+            "url: http://127.0.0.1:9000",
+            ":11: url: is not null",
+        ),
+        (
+            r"'@rcbot:example\.org$'",
+            r"'@(?!x)rcbot:example\.org'",
+            "namespaces.users: cannot tell whether",
+        ),
+    ] {
+        let registration = parse(&filled_in().replace(from, to)).unwrap();
+        let warnings = registration
+            .warnings()
+            .iter()
+            .map(ToString::to_string)
+            .collect::<String>();
+        assert!(warnings.contains(wanted), "{warnings}");
+    }
+}
+
+#[test]
+fn no_message_and_no_debug_output_shows_a_token() {
+    let registration = parse(&filled_in()).unwrap();
+    assert!(!format!("{registration:?}").contains("secret_"));
+    for (from, to) in [
+        ("secret_b_two", "secret_a_one"),
+        ("secret_a_one", "'secret_ a'"),
+        ("secret_a_one", "[secret_a]"),
+    ] {
+        let said = problems_of(&filled_in().replace(from, to));
+        assert!(!said.contains("secret_"), "{said}");
+    }
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named_with_the_command_that_writes_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let error =
+        Registration::load(&folder.path().join("registration.yaml"), &bot_user()).unwrap_err();
+    assert!(matches!(error, RegistrationError::Missing { .. }));
+    assert!(
+        error
+            .to_string()
+            .contains("registration.yaml: write one with `rcbot registration --config`"),
+        "{error}"
+    );
+    let error = Registration::load(folder.path(), &bot_user()).unwrap_err();
+    assert!(
+        matches!(error, RegistrationError::Unreadable { .. }),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_new_file_is_readable_by_its_owner_alone_and_never_replaces_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("registration.yaml");
+    let text = generate(&bot_user()).unwrap();
+
+    write_new(&path, &text).unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+    assert!(
+        Registration::load(&path, &bot_user())
+            .unwrap()
+            .warnings()
+            .is_empty()
+    );
+
+    let error = write_new(&path, "other").unwrap_err();
+    assert!(matches!(error, GenerateError::Exists { .. }), "{error}");
+    assert!(error.to_string().contains("--output"), "{error}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), text);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+
+    let error = write_new(&folder.path().join("nowhere/registration.yaml"), &text).unwrap_err();
+    assert!(matches!(error, GenerateError::Unwritable { .. }), "{error}");
+}
+
+#[test]
+fn a_file_that_everyone_can_read_is_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("registration.yaml");
+    fs::write(&path, filled_in()).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    let registration = Registration::load(&path, &bot_user()).unwrap();
+    assert!(
+        registration.warnings()[0]
+            .to_string()
+            .contains("every user of this host can read")
+    );
+}

@@ -1,0 +1,122 @@
+//! Our own loop around `sync_once`: the SDK's loops sleep a second whenever two answers come within a second.
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use matrix_sdk::{
+    config::{SyncSettings, SyncToken},
+    ruma::{
+        api::client::filter::{FilterDefinition, LazyLoadOptions},
+        presence::PresenceState,
+    },
+    sync::SyncResponse,
+};
+use tokio::time::{Instant, sleep};
+use tracing::{debug, info, warn};
+
+use super::{Fault, Matrix};
+
+/// How long the homeserver may hold a request open when it has nothing to tell.
+const LONG_POLL: Duration = Duration::from_secs(30);
+
+/// An answer that comes faster than this, and brings nothing, is no long poll.
+const SUSPICIOUSLY_FAST: Duration = Duration::from_millis(50);
+
+/// So many fast and empty answers in a row are taken for a homeserver that does not wait.
+const FAST_ANSWERS: u32 = 10;
+
+/// How long to wait between requests to such a homeserver.
+const PACE: Duration = Duration::from_secs(1);
+
+/// Waits between failed requests: quickly at first, as most faults are short; never longer than ten seconds, as a person
+/// may be waiting.
+pub(super) fn back_off() -> impl Iterator<Item = Duration> {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(200))
+        .with_max_delay(Duration::from_secs(5))
+        .with_jitter()
+        .without_max_times()
+        .build()
+}
+
+/// Follows the homeserver, and returns only when going on makes no sense. Joins the admin room once it is invited there.
+pub(super) async fn follow(matrix: &Matrix) -> Fault {
+    let mut failures = back_off();
+    let mut failing = false;
+    let mut fast_answers = 0;
+    loop {
+        let asked = Instant::now();
+        match matrix.client().sync_once(settings()).await {
+            Ok(answer) => {
+                if std::mem::take(&mut failing) {
+                    info!("homeserver answers again");
+                    failures = back_off();
+                }
+                if !answer.rooms.invited.is_empty() {
+                    matrix.join_admin_room().await;
+                }
+                let empty_and_fast = asked.elapsed() < SUSPICIOUSLY_FAST && brings_nothing(&answer);
+                fast_answers = if empty_and_fast { fast_answers + 1 } else { 0 };
+            }
+            Err(error) => {
+                let fault = Fault::from(error);
+                if !fault.is_passing() {
+                    return fault;
+                }
+                let wait = failures.next().unwrap_or(PACE);
+                if failing {
+                    debug!(error = %Chain(&fault), ?wait, "homeserver still does not answer");
+                } else {
+                    warn!(error = %Chain(&fault), "homeserver does not answer, trying again until it does");
+                }
+                failing = true;
+                sleep(wait).await;
+            }
+        }
+        if fast_answers >= FAST_ANSWERS {
+            sleep(PACE).await;
+        }
+    }
+}
+
+fn settings() -> SyncSettings {
+    SyncSettings::new()
+        .token(SyncToken::ReusePrevious)
+        .timeout(LONG_POLL)
+        .set_presence(PresenceState::Online)
+        .filter(filter().into())
+}
+
+/// Who is typing, who has read what, and who is about is nothing to a bot.
+fn filter() -> FilterDefinition {
+    let mut filter = FilterDefinition::default();
+    filter.presence.not_types = vec!["*".to_owned()];
+    filter.room.ephemeral.not_types = vec!["*".to_owned()];
+    filter.room.account_data.not_types = vec!["*".to_owned()];
+    filter.room.state.lazy_load_options = LazyLoadOptions::Enabled {
+        include_redundant_members: false,
+    };
+    filter
+}
+
+fn brings_nothing(answer: &SyncResponse) -> bool {
+    answer.rooms.joined.is_empty()
+        && answer.rooms.invited.is_empty()
+        && answer.rooms.left.is_empty()
+        && answer.to_device.is_empty()
+}
+
+/// An error with all its causes, for the log.
+pub(super) struct Chain<'a>(pub(super) &'a (dyn std::error::Error + 'static));
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            write!(formatter, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,23 @@
+//! Spawns, recognises, follows and ends processes. Linux and nothing else.
+//!
+//! Invariant: nothing here knows Matrix, Claude or a session. A process is known by its [`ProcessIdentity`], never by a bare
+//! pid: pids are reused, and a zombie answers to signal 0. Whatever waits here waits for an event, not for a while.
+
+mod exit;
+mod follow;
+mod identity;
+mod pidfd;
+mod readiness;
+mod spawn;
+mod stop;
+#[cfg(test)]
+mod testing;
+mod trim;
+
+pub use exit::{Exit, ExitError, exited};
+pub use follow::Follower;
+pub use identity::{IdentityError, ProcessIdentity, find_by_environment, find_leader};
+pub use pidfd::PidfdError;
+pub use spawn::{Launch, SpawnError, spawn};
+pub use stop::{StopError, StopReport, stop};
+pub use trim::cap;

@@ -1,0 +1,209 @@
+use super::super::{
+    Exit, exited,
+    testing::{Sandbox, eventually},
+};
+use super::*;
+
+#[tokio::test]
+async fn a_spawned_process_leads_a_session_of_its_own() {
+    let sandbox = Sandbox::new();
+    let identity = sandbox.spawn("exec sleep 600");
+    let seen = identity.observe().unwrap().unwrap();
+    assert_eq!((seen.session, seen.group), (identity.pid(), identity.pid()));
+}
+
+/// Started by `a_spawned_process_survives_the_one_that_started_it`, as a process of its own that ends at once.
+#[test]
+#[ignore = "not a test: the short-lived parent of another test"]
+fn parent() {
+    let directory = PathBuf::from(std::env::var_os("PARENT_DIRECTORY").unwrap());
+    let (name, value) = ("RCBOT_TEST_MARK", std::env::var("PARENT_MARK").unwrap());
+    let launch = Launch {
+        program: "sleep".to_owned(),
+        arguments: vec!["600".to_owned()],
+        environment: BTreeMap::from([(name.into(), value.into())]),
+        stdin: directory.join("stdin"),
+        stdout: directory.join("stdout"),
+        stderr: directory.join("stderr"),
+        directory: directory.clone(),
+    };
+    let identity = spawn(&launch).unwrap();
+    let json = serde_json::to_vec(&identity).unwrap();
+    fs::write(directory.join("identity"), json).unwrap();
+}
+
+#[tokio::test]
+async fn a_spawned_process_survives_the_one_that_started_it() {
+    let sandbox = Sandbox::new();
+    fs::write(sandbox.path("stdin"), "").unwrap();
+    let parent = Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact"])
+        .arg(
+            concat!(module_path!(), "::parent")
+                .split_once("::")
+                .unwrap()
+                .1,
+        )
+        .env("PARENT_DIRECTORY", sandbox.path("."))
+        .env("PARENT_MARK", sandbox.mark().1)
+        .output()
+        .unwrap();
+    assert!(parent.status.success(), "{parent:?}");
+    let json = fs::read(sandbox.path("identity")).unwrap();
+    let identity: ProcessIdentity = serde_json::from_slice(&json).unwrap();
+    assert!(identity.is_alive().unwrap());
+}
+
+#[tokio::test]
+async fn a_spawned_process_inherits_no_descriptor() {
+    let sandbox = Sandbox::new();
+    let leak = File::open("/dev/null").unwrap();
+    rustix::io::fcntl_setfd(&leak, rustix::io::FdFlags::empty()).unwrap();
+    let identity = sandbox.spawn("exec sleep 600");
+    let descriptors = PathBuf::from(format!("/proc/{}/fd", identity.pid()));
+    // The loader of the program opens files of its own, at first.
+    eventually("only the three streams are open", || {
+        let entries = fs::read_dir(&descriptors).unwrap();
+        let mut open: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        open.sort();
+        open == ["0", "1", "2"]
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_spawned_process_has_the_given_environment_and_nothing_else() {
+    let sandbox = Sandbox::new();
+    let mut launch = sandbox.launch("");
+    launch.program = "env".to_owned();
+    launch.arguments.clear();
+    launch.environment.insert("A".into(), "b c".into());
+    exited(&spawn(&launch).unwrap()).await.unwrap();
+    let mut expected: Vec<_> = launch
+        .environment
+        .iter()
+        .map(|(name, value)| format!("{}={}", name.display(), value.display()))
+        .collect();
+    expected.sort();
+    let output = fs::read_to_string(&launch.stdout).unwrap();
+    let mut seen: Vec<_> = output.lines().collect();
+    seen.sort_unstable();
+    assert_eq!(seen, expected);
+}
+
+#[tokio::test]
+async fn a_spawned_process_ignores_and_blocks_no_signal() {
+    let sandbox = Sandbox::new();
+    let identity = sandbox.spawn("exec sleep 600");
+    let status = fs::read_to_string(format!("/proc/{}/status", identity.pid())).unwrap();
+    for name in ["SigBlk:", "SigIgn:"] {
+        let set = status
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .unwrap();
+        let set = u64::from_str_radix(set.trim(), 16).unwrap();
+        // The C library keeps signal 32 for itself.
+        assert_eq!(set & 0x7fff_ffff, 0, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_spawned_process_reads_its_stdin_then_end_of_file() {
+    let sandbox = Sandbox::new();
+    let launch = sandbox.launch("cat; echo end");
+    fs::write(&launch.stdin, "y\n").unwrap();
+    exited(&spawn(&launch).unwrap()).await.unwrap();
+    assert_eq!(fs::read_to_string(&launch.stdout).unwrap(), "y\nend\n");
+}
+
+#[tokio::test]
+async fn the_output_files_are_emptied_private_and_appended_to() {
+    let sandbox = Sandbox::new();
+    let script = r#"echo out; echo err >&2; read line < "$PIPE"; echo more"#;
+    let mut launch = sandbox.launch(script);
+    let pipe = sandbox.path("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    launch
+        .environment
+        .insert("PIPE".into(), pipe.clone().into());
+    for path in [&launch.stdout, &launch.stderr] {
+        fs::write(path, "old").unwrap();
+        fs::set_permissions(path, Permissions::from_mode(0o644)).unwrap();
+    }
+    let identity = spawn(&launch).unwrap();
+    eventually("it wrote", || {
+        fs::read(&launch.stdout).unwrap() == b"out\n"
+            && fs::read(&launch.stderr).unwrap() == b"err\n"
+    })
+    .await;
+    for path in [&launch.stdout, &launch.stderr] {
+        assert_eq!(
+            fs::metadata(path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+    }
+    File::options()
+        .write(true)
+        .open(&launch.stdout)
+        .unwrap()
+        .set_len(0)
+        .unwrap();
+    fs::write(&pipe, "go\n").unwrap();
+    exited(&identity).await.unwrap();
+    assert_eq!(fs::read(&launch.stdout).unwrap(), b"more\n");
+}
+
+#[tokio::test]
+async fn a_program_that_is_not_there_is_told_from_a_directory_that_is_not_there() {
+    let sandbox = Sandbox::new();
+    let mut launch = sandbox.launch("");
+    launch.program = "no-such-program-7f3a".to_owned();
+    assert!(matches!(
+        spawn(&launch),
+        Err(SpawnError::CommandNotFound { program }) if program == launch.program
+    ));
+    launch.directory = sandbox.path("gone");
+    assert!(matches!(
+        spawn(&launch),
+        Err(SpawnError::DirectoryGone { directory }) if directory == launch.directory
+    ));
+    fs::write(&launch.directory, "a file").unwrap();
+    assert!(matches!(
+        spawn(&launch),
+        Err(SpawnError::DirectoryGone { .. })
+    ));
+}
+
+#[tokio::test]
+async fn a_program_that_may_not_be_run_is_named() {
+    let sandbox = Sandbox::new();
+    let mut launch = sandbox.launch("");
+    let program = sandbox.path("program");
+    fs::write(&program, "#!/bin/sh\n").unwrap();
+    fs::set_permissions(&program, Permissions::from_mode(0o600)).unwrap();
+    launch.program = program.display().to_string();
+    assert!(matches!(
+        spawn(&launch),
+        Err(SpawnError::NotExecutable { .. })
+    ));
+}
+
+#[tokio::test]
+async fn a_stream_that_cannot_be_opened_is_named() {
+    let sandbox = Sandbox::new();
+    let mut launch = sandbox.launch("");
+    launch.stderr = sandbox.path("gone/stderr");
+    assert!(matches!(
+        spawn(&launch),
+        Err(SpawnError::Stream { path, .. }) if path == launch.stderr
+    ));
+}
+
+#[tokio::test]
+async fn a_process_that_ends_at_once_still_has_an_identity() {
+    let sandbox = Sandbox::new();
+    for _ in 0..20 {
+        let identity = sandbox.spawn("exit 3");
+        assert_eq!(exited(&identity).await.unwrap(), Exit::Code(3));
+    }
+}

@@ -1,0 +1,110 @@
+//! What the tests of this folder share: a folder and a mark of its own for each, and waiting for facts.
+
+use std::{
+    fs,
+    path::PathBuf,
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tempfile::TempDir;
+
+use super::{Launch, ProcessIdentity, find_by_environment, spawn};
+
+/// Far beyond what anything here takes; only a broken test waits that long.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+const MARK: &str = "RCBOT_TEST_MARK";
+
+/// A folder for files, and a mark in the environment of every process started here. What carries it is killed in the end.
+pub(super) struct Sandbox {
+    directory: TempDir,
+    value: String,
+}
+
+impl Sandbox {
+    pub(super) fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        Self {
+            directory: TempDir::new().unwrap(),
+            value: format!("test-{}-{number}-mark", std::process::id()),
+        }
+    }
+
+    pub(super) fn mark(&self) -> (&str, &str) {
+        (MARK, &self.value)
+    }
+
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// A shell script, ready to be spawned.
+    pub(super) fn launch(&self, script: &str) -> Launch {
+        fs::write(self.path("stdin"), "").unwrap();
+        Launch {
+            program: "sh".to_owned(),
+            arguments: vec!["-c".to_owned(), script.to_owned()],
+            directory: self.directory.path().to_owned(),
+            environment: [
+                ("PATH".into(), std::env::var_os("PATH").unwrap()),
+                (MARK.into(), (&self.value).into()),
+            ]
+            .into(),
+            stdin: self.path("stdin"),
+            stdout: self.path("stdout"),
+            stderr: self.path("stderr"),
+        }
+    }
+
+    pub(super) fn spawn(&self, script: &str) -> ProcessIdentity {
+        spawn(&self.launch(script)).unwrap()
+    }
+
+    /// The process whose pid a script has written to a file of this name.
+    pub(super) async fn process(&self, file: &str) -> ProcessIdentity {
+        let text = || fs::read_to_string(self.path(file)).unwrap_or_default();
+        eventually("a pid is written", || text().ends_with('\n')).await;
+        let pid = text().trim().parse().unwrap();
+        ProcessIdentity::of(pid).unwrap().unwrap()
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        for identity in find_by_environment(MARK, &self.value).unwrap() {
+            signal(&identity, Signal::KILL);
+        }
+    }
+}
+
+pub(super) fn signal(identity: &ProcessIdentity, signal: Signal) {
+    let pid = Pid::from_raw(identity.pid()).unwrap();
+    let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else {
+        return;
+    };
+    if identity.is_alive().unwrap() {
+        pidfd_send_signal(process, signal).unwrap();
+    }
+}
+
+/// Waits for a fact that sends no event.
+#[track_caller]
+pub(super) fn eventually(what: &str, mut holds: impl FnMut() -> bool) -> impl Future<Output = ()> {
+    let place = std::panic::Location::caller();
+    async move {
+        let started = Instant::now();
+        while !holds() {
+            assert!(started.elapsed() < DEADLINE, "never: {what}, at {place}");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+pub(super) async fn within_deadline<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(DEADLINE, future)
+        .await
+        .expect("nothing happened")
+}

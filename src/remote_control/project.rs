@@ -1,0 +1,86 @@
+//! A project: a named directory in which a session can run, and how it runs there.
+
+use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use super::claude::LinkPattern;
+
+/// How long a project's name may be, in bytes: it is a folder's name, and part of what people type.
+const LONGEST_NAME: usize = 64;
+
+/// The name of a project: ASCII letters, digits, `-`, `_`, `.`, beginning with a letter or digit. Safe as a folder's name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ProjectName(String);
+
+/// A text that cannot name a project.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a project's name is up to {LONGEST_NAME} ASCII letters, digits, '-', '_' or '.', the first a letter or digit"
+)]
+pub struct InvalidProjectName;
+
+impl ProjectName {
+    /// The name as people type it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for ProjectName {
+    type Error = InvalidProjectName;
+
+    fn try_from(name: String) -> Result<Self, Self::Error> {
+        let known = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        let starts_well = name
+            .bytes()
+            .next()
+            .is_some_and(|byte| byte.is_ascii_alphanumeric());
+        (starts_well && name.len() <= LONGEST_NAME && name.bytes().all(known))
+            .then_some(Self(name))
+            .ok_or(InvalidProjectName)
+    }
+}
+
+impl std::str::FromStr for ProjectName {
+    type Err = InvalidProjectName;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        Self::try_from(name.to_owned())
+    }
+}
+
+impl From<ProjectName> for String {
+    fn from(name: ProjectName) -> Self {
+        name.0
+    }
+}
+
+impl fmt::Display for ProjectName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+/// One project of the configuration, checked.
+#[derive(Debug, Clone)]
+pub struct Project {
+    /// Its name.
+    pub name: ProjectName,
+    /// Where its sessions run. Absolute.
+    pub directory: PathBuf,
+    /// The program and its arguments; never empty. `{project}`, `{host}` and `{id}` are filled in.
+    pub command: Vec<String>,
+    /// Set in the child besides the allow-list.
+    pub environment: BTreeMap<String, String>,
+    /// What the process reads on its standard input, then end of file.
+    pub stdin: String,
+    /// What a link looks like.
+    pub link_pattern: LinkPattern,
+    /// How long a process may run without showing its link.
+    pub link_timeout: Duration,
+    /// How long a process has between SIGTERM and SIGKILL.
+    pub stop_grace: Duration,
+}

@@ -1,0 +1,266 @@
+//! Records on disk: one folder a project, written atomically, readable by nobody else.
+
+use std::{
+    fs::{self, DirBuilder},
+    io,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use serde::{Deserialize, Serialize};
+use tracing::error;
+
+use super::{
+    project::ProjectName,
+    session::{Delivery, Session, SessionId},
+};
+use crate::atomic_file;
+
+/// The format of a record. A record of another version is not understood.
+const VERSION: u32 = 1;
+
+/// The record's file in the project's folder.
+const RECORD: &str = "session.json";
+
+/// A link that has to be taken back from a requester, as its session is over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Withdrawal {
+    /// Whose link it was.
+    pub session: SessionId,
+    /// How it was delivered. Without a receipt it may or may not have arrived.
+    pub delivery: Delivery,
+}
+
+/// All that is known of one project.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Record {
+    version: u32,
+    pub(super) session: Option<Session>,
+    pub(super) withdrawals: Vec<Withdrawal>,
+}
+
+impl Record {
+    pub(super) fn new(session: Option<Session>, withdrawals: Vec<Withdrawal>) -> Self {
+        Self {
+            version: VERSION,
+            session,
+            withdrawals,
+        }
+    }
+}
+
+/// What the folder of one project holds.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// A record that makes sense.
+    Record(Box<Record>),
+    /// A record that made none; it was set aside.
+    Unreadable,
+}
+
+/// The records could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A folder cannot be made or listed.
+    #[error("cannot use the folder {path}")]
+    Folder {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A record cannot be written.
+    #[error("cannot write the session record {path}")]
+    Write {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A record cannot be read, though it may be sound: a fault of the disk or of its permissions.
+    #[error("cannot read the session record {path}")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// The folder `sessions`.
+#[derive(Debug)]
+pub(super) struct Store {
+    folder: PathBuf,
+}
+
+impl Store {
+    pub(super) fn open(folder: PathBuf) -> Result<Self, StoreError> {
+        make_private_folder(&folder)?;
+        Ok(Self { folder })
+    }
+
+    /// The folder of one project; made if need be.
+    pub(super) fn project_folder(&self, project: &ProjectName) -> Result<PathBuf, StoreError> {
+        let folder = self.folder.join(project.as_str());
+        make_private_folder(&folder)?;
+        Ok(folder)
+    }
+
+    /// All projects that ever had a session here, with what is known of them.
+    pub(super) fn load_all(&self) -> Result<Vec<(ProjectName, Found)>, StoreError> {
+        let folder_error = |source| StoreError::Folder {
+            path: self.folder.clone(),
+            source,
+        };
+        let mut records = Vec::new();
+        for entry in fs::read_dir(&self.folder).map_err(folder_error)? {
+            let name = entry.map_err(folder_error)?.file_name();
+            // What cannot name a project is not ours.
+            let Some(project) = name
+                .to_str()
+                .and_then(|name| name.parse::<ProjectName>().ok())
+            else {
+                continue;
+            };
+            if let Some(found) = load(&self.folder.join(project.as_str()).join(RECORD))? {
+                records.push((project, found));
+            }
+        }
+        Ok(records)
+    }
+
+    /// Writes the record, or removes it where there is nothing left to remember.
+    pub(super) fn save(&self, project: &ProjectName, record: &Record) -> Result<(), StoreError> {
+        let path = self.project_folder(project)?.join(RECORD);
+        let write_error = |source: io::Error| StoreError::Write {
+            path: path.clone(),
+            source,
+        };
+        if record.session.is_none() && record.withdrawals.is_empty() {
+            return atomic_file::remove(&path).map_err(write_error);
+        }
+        let text = serde_json::to_vec_pretty(record).map_err(|error| write_error(error.into()))?;
+        atomic_file::write(&path, &text).map_err(write_error)
+    }
+}
+
+fn load(path: &Path) -> Result<Option<Found>, StoreError> {
+    let read_error = |source| StoreError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Ok(None),
+        Err(error) => return Err(read_error(error)),
+    };
+    // The reason of serde_json would quote the text, and with it perhaps a link.
+    let reason = match serde_json::from_slice::<Record>(&text) {
+        Ok(record) if record.version == VERSION => {
+            return Ok(Some(Found::Record(Box::new(record))));
+        }
+        Ok(record) => format!("it is of version {}, wanted {VERSION}", record.version),
+        Err(error) => format!(
+            "it makes no sense from line {}, column {} on",
+            error.line(),
+            error.column()
+        ),
+    };
+    let aside = path.with_file_name(format!("{RECORD}.unreadable-{}", seconds_since_epoch()));
+    fs::rename(path, &aside).map_err(read_error)?;
+    error!(record = %path.display(), kept_as = %aside.display(), reason, "session record unreadable, set aside");
+    Ok(Some(Found::Unreadable))
+}
+
+fn seconds_since_epoch() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs()
+}
+
+fn make_private_folder(path: &Path) -> Result<(), StoreError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|source| StoreError::Folder {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+    use crate::remote_control::session::Request;
+
+    fn a_record() -> Record {
+        let request = Request {
+            requester: "@alice:example.org".to_owned(),
+            reference: "$event".to_owned(),
+        };
+        let (session, _) = Session::new(SessionId::random(), request, SystemTime::now());
+        Record::new(Some(session), Vec::new())
+    }
+
+    fn name() -> ProjectName {
+        "website".parse().unwrap()
+    }
+
+    #[test]
+    fn a_record_comes_back_as_it_was_and_nobody_else_can_read_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path().join("sessions")).unwrap();
+        let record = a_record();
+        store.save(&name(), &record).unwrap();
+        let [(project, Found::Record(loaded))] = &store.load_all().unwrap()[..] else {
+            panic!("one record")
+        };
+        assert_eq!((project, &**loaded), (&name(), &record));
+        let path = folder.path().join("sessions/website/session.json");
+        for (path, mode) in [(path.as_path(), 0o600), (path.parent().unwrap(), 0o700)] {
+            assert_eq!(
+                fs::metadata(path).unwrap().permissions().mode() & 0o777,
+                mode,
+                "{}",
+                path.display()
+            );
+        }
+    }
+
+    #[test]
+    fn a_record_with_nothing_to_remember_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path().join("sessions")).unwrap();
+        store.save(&name(), &a_record()).unwrap();
+        store.save(&name(), &Record::new(None, Vec::new())).unwrap();
+        assert!(store.load_all().unwrap().is_empty());
+    }
+
+    #[test]
+    fn an_unreadable_record_is_set_aside_and_kept() {
+        for text in [
+            "",
+            "{",
+            "{\"version\": 99, \"session\": null, \"withdrawals\": []}",
+            "\u{0}\u{0}\u{0}",
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let store = Store::open(folder.path().to_owned()).unwrap();
+            let path = store.project_folder(&name()).unwrap().join(RECORD);
+            fs::write(&path, text).unwrap();
+            assert!(
+                matches!(&store.load_all().unwrap()[..], [(_, Found::Unreadable)]),
+                "{text:?}"
+            );
+            let kept: Vec<_> = fs::read_dir(path.parent().unwrap())
+                .unwrap()
+                .map(|entry| entry.unwrap().path())
+                .collect();
+            assert_eq!(kept.len(), 1);
+            assert_eq!(fs::read_to_string(&kept[0]).unwrap(), text);
+        }
+    }
+}

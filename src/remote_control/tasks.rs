@@ -1,0 +1,245 @@
+//! What is slow, as tasks that report back: making a process, observing it, ending its tree.
+
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tokio::{sync::mpsc, task::JoinSet, time::sleep};
+use tracing::{Instrument as _, error, info_span};
+
+use super::{
+    Happened, What, claude, observe,
+    process::{self, Launch, ProcessIdentity, SpawnError},
+    project::{Project, ProjectName},
+    session::{Event, NotSpawned, Session, SessionId, State},
+    store::StoreError,
+};
+use crate::atomic_file;
+
+/// How many reports may wait for the owner before tasks wait for it.
+const REPORTS_WAITING: usize = 256;
+
+/// How long between two tries to write a record, or to end a process that would not end.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// The grace of a session whose project left the configuration.
+const STOP_GRACE: Duration = Duration::from_secs(10);
+
+/// Running tasks. Dropping it ends the tasks and leaves the processes.
+#[derive(Debug)]
+pub(super) struct Tasks {
+    host: String,
+    reports: mpsc::Sender<Happened>,
+    running: JoinSet<()>,
+}
+
+/// How one session's tasks report.
+#[derive(Debug, Clone)]
+pub(super) struct Reporter {
+    project: ProjectName,
+    session: SessionId,
+    reports: mpsc::Sender<Happened>,
+}
+
+impl Reporter {
+    /// Reports, and waits while too many reports wait. Without an owner there is nobody to tell: the record on disk has
+    /// what the next owner needs.
+    pub(super) async fn report(&self, event: Event) {
+        let what = What::Session {
+            project: self.project.clone(),
+            session: self.session.clone(),
+            event,
+        };
+        drop(self.reports.send(Happened(what)).await);
+    }
+}
+
+impl Tasks {
+    pub(super) fn new(host: String) -> (Self, mpsc::Receiver<Happened>) {
+        let (reports, happened) = mpsc::channel(REPORTS_WAITING);
+        (
+            Self {
+                host,
+                reports,
+                running: JoinSet::new(),
+            },
+            happened,
+        )
+    }
+
+    /// Makes the process of a session; reports `Spawned` or `NotSpawned`.
+    pub(super) fn spawn_process(
+        &mut self,
+        name: &ProjectName,
+        session: &SessionId,
+        project: Option<Arc<Project>>,
+        folder: Result<PathBuf, StoreError>,
+    ) {
+        let reporter = self.reporter(name, session);
+        let (host, session) = (self.host.clone(), session.clone());
+        self.run(name, &session.clone(), async move {
+            let spawning = tokio::task::spawn_blocking(move || {
+                spawn(project.as_deref(), &session, &host, folder)
+            });
+            let event = match spawning.await {
+                Ok(Ok(process)) => Event::Spawned(process),
+                Ok(Err(reason)) => Event::NotSpawned(reason),
+                Err(panic) => Event::NotSpawned(NotSpawned::Other {
+                    reason: panic.to_string(),
+                }),
+            };
+            reporter.report(event).await;
+        });
+    }
+
+    /// Watches a process until it ends; reports its link, its end, and the end of its time.
+    pub(super) fn observe(
+        &mut self,
+        name: &ProjectName,
+        session: &Session,
+        process: ProcessIdentity,
+        project: Option<Arc<Project>>,
+        folder: Result<PathBuf, StoreError>,
+    ) {
+        let reporter = self.reporter(name, session.id());
+        let deadline = match session.state() {
+            State::Starting { deadline, .. } => Some(*deadline),
+            State::Spawning | State::Running { .. } | State::Stopping { .. } => None,
+        };
+        let time_left = deadline.map(|deadline| {
+            deadline
+                .duration_since(SystemTime::now())
+                .unwrap_or_default()
+        });
+        let observation = observe::Observation {
+            process,
+            pattern: project.map(|project| project.link_pattern.clone()),
+            time_left,
+            folder: folder.ok(),
+        };
+        self.run(name, session.id(), observe::observe(observation, reporter));
+    }
+
+    /// Ends a process tree, however long it takes; reports `TreeGone`.
+    pub(super) fn end_tree(
+        &mut self,
+        name: &ProjectName,
+        session: &SessionId,
+        process: Option<ProcessIdentity>,
+        project: Option<&Project>,
+    ) {
+        let reporter = self.reporter(name, session);
+        let grace = project.map_or(STOP_GRACE, |project| project.stop_grace);
+        let mark = session.clone();
+        self.run(name, session, async move {
+            let report = loop {
+                let mark = (claude::SESSION_ID_VARIABLE, mark.as_str());
+                match process::stop(process.as_ref(), mark, grace).await {
+                    Ok(report) => break report,
+                    Err(error) => error!(%error, "process tree not ended, trying again"),
+                }
+                sleep(RETRY_AFTER).await;
+            };
+            reap(process.as_ref()).await;
+            reporter.report(Event::TreeGone(report)).await;
+        });
+    }
+
+    /// Reminds the owner to write a record once more.
+    pub(super) fn save_again_later(&mut self, project: &ProjectName) {
+        let (project, reports) = (project.clone(), self.reports.clone());
+        self.spawn(async move {
+            sleep(RETRY_AFTER).await;
+            drop(reports.send(Happened(What::SaveAgain { project })).await);
+        });
+    }
+
+    fn reporter(&self, project: &ProjectName, session: &SessionId) -> Reporter {
+        Reporter {
+            project: project.clone(),
+            session: session.clone(),
+            reports: self.reports.clone(),
+        }
+    }
+
+    fn run(
+        &mut self,
+        project: &ProjectName,
+        session: &SessionId,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
+        self.spawn(task.instrument(info_span!("session", %project, %session)));
+    }
+
+    fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        // Tasks that ended are forgotten here, so that their number stays that of the sessions.
+        while self.running.try_join_next().is_some() {}
+        self.running.spawn(task);
+    }
+}
+
+/// A child that ended stays a zombie until somebody asks how: where nobody observed it, it is asked here.
+async fn reap(process: Option<&ProcessIdentity>) {
+    if let Some(process) = process
+        && let Err(error) = process::exited(process).await
+    {
+        error!(%error, "end of the process not seen");
+    }
+}
+
+fn spawn(
+    project: Option<&Project>,
+    session: &SessionId,
+    host: &str,
+    folder: Result<PathBuf, StoreError>,
+) -> Result<ProcessIdentity, NotSpawned> {
+    let other = |reason: String| NotSpawned::Other { reason };
+    let project = project.ok_or_else(|| other("its project is no longer configured".to_owned()))?;
+    let folder = folder.map_err(|error| other(error.to_string()))?;
+    let stdin = folder.join(observe::STDIN);
+    atomic_file::write(&stdin, project.stdin.as_bytes())
+        .map_err(|error| other(error.to_string()))?;
+    let placeholders = claude::Placeholders {
+        project: project.name.as_str(),
+        host,
+        id: session.as_str(),
+    };
+    let mut words = placeholders.fill(&project.command).into_iter();
+    let launch = Launch {
+        program: words
+            .next()
+            .ok_or_else(|| other("the command is empty".to_owned()))?,
+        arguments: words.collect(),
+        directory: project.directory.clone(),
+        environment: claude::environment(
+            std::env::vars_os(),
+            &project.environment,
+            session.as_str(),
+        ),
+        stdin,
+        stdout: folder.join(observe::STDOUT),
+        stderr: folder.join(observe::STDERR),
+    };
+    process::spawn(&launch).map_err(not_spawned)
+}
+
+fn not_spawned(error: SpawnError) -> NotSpawned {
+    match error {
+        SpawnError::CommandNotFound { program } => NotSpawned::CommandNotFound { program },
+        SpawnError::NotExecutable { program } => NotSpawned::NotExecutable { program },
+        SpawnError::DirectoryGone { directory } => NotSpawned::DirectoryGone {
+            directory: directory.display().to_string(),
+        },
+        SpawnError::DirectoryForbidden { directory } => NotSpawned::DirectoryForbidden {
+            directory: directory.display().to_string(),
+        },
+        SpawnError::Identity { .. } => NotSpawned::Other {
+            reason: error.to_string(),
+        },
+        SpawnError::Stream { source, .. } | SpawnError::Other { source, .. } => NotSpawned::Other {
+            reason: source.to_string(),
+        },
+    }
+}

@@ -1,0 +1,23 @@
+//! The real bot on a real Synapse, a file per promise.
+//!
+//! One binary, because each further one links the whole SDK again. The homeserver is installed and started by the first test
+//! that needs it; every test has users, a bot and folders of its own.
+#![recursion_limit = "256"]
+#![expect(
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+#![expect(
+    clippy::print_stderr,
+    reason = "the test harness shows it when a test fails"
+)]
+
+/// What the other modules stand on.
+#[expect(dead_code, reason = "more is there than the tests of today use")]
+mod support;
+
+/// The support itself: two clients understand one another.
+mod smoke;

@@ -1,0 +1,261 @@
+//! The real bot binary, run on files of its own, with the stand-in for `claude`.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    thread,
+};
+
+use matrix_sdk::ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde::Deserialize;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{
+    bot_builder::BotBuilder, eventually, homeserver::Homeserver, person::Person, processes::Mark,
+};
+
+/// How much of the bot's log a failed test shows.
+const LOG_TAIL_LINES: usize = 60;
+
+/// The variable that the stand-in writes its log by, and that marks a bot's sessions.
+pub(super) const STANDIN_LOG: &str = "RCBOT_STANDIN_LOG";
+
+/// A bot on files of its own. Dropping it kills it and every process of its sessions.
+#[derive(Debug)]
+pub(crate) struct Bot {
+    folder: TempDir,
+    user: OwnedUserId,
+    admin_room: OwnedRoomId,
+    log_filter: String,
+    process: Option<Child>,
+}
+
+/// One line of the stand-in's log.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct StandinRecord {
+    /// `start`, or `relink` where a running one printed another link.
+    pub(crate) event: String,
+    /// Its process.
+    pub(crate) pid: i32,
+    /// What it found in `RCBOT_SESSION_ID`.
+    pub(crate) session_id: Option<String>,
+    /// The link that it prints.
+    pub(crate) link: String,
+    /// Its arguments.
+    #[serde(default)]
+    pub(crate) argv: Vec<String>,
+    /// Its working directory.
+    #[serde(default)]
+    pub(crate) cwd: PathBuf,
+    /// The names of its environment's variables.
+    #[serde(default)]
+    pub(crate) environment: Vec<String>,
+}
+
+impl Bot {
+    /// A bot with a user of its own on this homeserver.
+    pub(crate) fn builder(homeserver: &Homeserver) -> BotBuilder {
+        BotBuilder::new(homeserver)
+    }
+
+    /// A bot that does not run yet. It keeps its files in `folder`.
+    pub(super) fn new(
+        folder: TempDir,
+        user: OwnedUserId,
+        admin_room: OwnedRoomId,
+        log_filter: String,
+    ) -> Self {
+        Self {
+            folder,
+            user,
+            admin_room,
+            log_filter,
+            process: None,
+        }
+    }
+
+    /// The bot's user.
+    pub(crate) fn user_id(&self) -> &UserId {
+        &self.user
+    }
+
+    /// The room in which commands count.
+    pub(crate) fn admin_room(&self) -> &RoomId {
+        &self.admin_room
+    }
+
+    /// Where it keeps everything.
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// Its config.yaml.
+    pub(crate) fn config_path(&self) -> PathBuf {
+        self.folder.path().join("config.yaml")
+    }
+
+    /// The directory of a project.
+    pub(crate) fn project_directory(&self, name: &str) -> PathBuf {
+        self.folder.path().join("projects").join(name)
+    }
+
+    /// Writes config.yaml anew; it counts from the next start.
+    pub(crate) fn write_config(&self, config: &Value) {
+        fs::write(self.config_path(), serde_yaml::to_string(config).unwrap()).unwrap();
+    }
+
+    /// Starts the process.
+    pub(crate) fn run(&mut self) {
+        assert!(self.process.is_none(), "the bot runs already");
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.log_path())
+            .unwrap();
+        let process = Command::new(env!("CARGO_BIN_EXE_rcbot"))
+            .args(["run", "--config"])
+            .arg(self.config_path())
+            .env("RUST_LOG", &self.log_filter)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn();
+        self.process = Some(process.unwrap());
+    }
+
+    /// Waits until the bot is in the admin room, with a device that its members can encrypt to.
+    pub(crate) async fn wait_until_ready(&mut self, admin: &Person) {
+        eventually("the bot joins the admin room", async || {
+            self.assert_running();
+            let members = admin.members(&self.admin_room).await.ok()?;
+            (members.get(self.user.as_str())? == "join").then_some(())
+        })
+        .await;
+        admin.wait_for_signed_device_of(&self.user).await.unwrap();
+    }
+
+    /// Ends it without a warning, as a power cut would.
+    pub(crate) fn kill_9(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().unwrap();
+            process.wait().unwrap();
+        }
+    }
+
+    /// Asks it to end and waits until it did.
+    pub(crate) async fn terminate(&mut self) -> ExitStatus {
+        let process = self.process.as_ref().expect("the bot does not run");
+        kill(Pid::from_raw(process.id().cast_signed()), Signal::SIGTERM).unwrap();
+        self.wait_for_exit().await
+    }
+
+    /// Waits until it has ended by itself.
+    pub(crate) async fn wait_for_exit(&mut self) -> ExitStatus {
+        let mut process = self.process.take().expect("the bot does not run");
+        eventually("the bot ends", async || process.try_wait().unwrap()).await
+    }
+
+    /// Kills it, if it runs, and starts it again on the same files.
+    pub(crate) async fn restart(&mut self, admin: &Person) {
+        self.kill_9();
+        self.run();
+        self.wait_until_ready(admin).await;
+    }
+
+    /// All that it logged, in all its lives.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    /// Waits until a text stands in the log.
+    pub(crate) async fn wait_for_log(&mut self, text: &str) {
+        eventually(&format!("{text:?} in the bot's log"), async || {
+            let found = self.log().contains(text);
+            if !found {
+                self.assert_running();
+            }
+            found.then_some(())
+        })
+        .await;
+    }
+
+    /// Every start of a stand-in and every further link, in order.
+    pub(crate) fn standin_records(&self) -> Vec<StandinRecord> {
+        let text = fs::read_to_string(self.standin_log()).unwrap_or_default();
+        let records: Result<_, _> = text.lines().map(serde_json::from_str).collect();
+        records.unwrap()
+    }
+
+    /// How many stand-ins were started so far.
+    pub(crate) fn standin_starts(&self) -> usize {
+        self.standin_records()
+            .iter()
+            .filter(|record| record.event == "start")
+            .count()
+    }
+
+    /// The link that a stand-in printed last, as the process itself knows it.
+    pub(crate) fn printed_link(&self) -> Option<String> {
+        self.standin_records().pop().map(|record| record.link)
+    }
+
+    /// The living processes of all its sessions, their children included.
+    pub(crate) fn session_processes(&self) -> Vec<Pid> {
+        Mark {
+            name: STANDIN_LOG,
+            value: self.standin_log().as_ref(),
+        }
+        .processes()
+    }
+
+    fn standin_log(&self) -> PathBuf {
+        standin_log(self.folder.path())
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.folder.path().join("bot.log")
+    }
+
+    /// Fails at once, and not when some deadline passes, if the process is gone.
+    fn assert_running(&mut self) {
+        let ended = self
+            .process
+            .as_mut()
+            .expect("the bot does not run")
+            .try_wait()
+            .unwrap();
+        if let Some(status) = ended {
+            panic!("the bot ended ({status})");
+        }
+    }
+}
+
+/// Where the stand-ins of a bot with this folder write what they did.
+pub(super) fn standin_log(folder: &Path) -> PathBuf {
+    folder.join("standin.jsonl")
+}
+
+impl Drop for Bot {
+    fn drop(&mut self) {
+        self.kill_9();
+        Mark {
+            name: STANDIN_LOG,
+            value: self.standin_log().as_ref(),
+        }
+        .kill_all();
+        if thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let tail = lines
+                .get(lines.len().saturating_sub(LOG_TAIL_LINES)..)
+                .unwrap_or_default();
+            eprintln!("the end of the bot's log:\n{}", tail.join("\n"));
+        }
+    }
+}

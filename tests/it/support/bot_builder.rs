@@ -1,0 +1,157 @@
+//! What a bot is made of before it runs: its config.yaml, its projects, its admin room.
+
+use std::{fs, path::Path};
+
+use matrix_sdk::ruma::{OwnedUserId, RoomVersionId, UserId};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::{
+    bot::{Bot, STANDIN_LOG, standin_log},
+    homeserver::{Homeserver, SERVER_NAME},
+    person::{Person, random_text},
+    rooms::RoomOptions,
+};
+
+/// What the bot logs where a test does not say otherwise.
+const LOG_FILTER: &str = "info,rcbot=trace";
+
+/// A bot to be: `Bot::builder(homeserver()).project("website", |project| project.standin("silent")).start(&admin)`.
+#[derive(Debug)]
+pub(crate) struct BotBuilder {
+    folder: TempDir,
+    user: OwnedUserId,
+    config: Value,
+    room: RoomOptions,
+    log_filter: String,
+}
+
+/// One project of the configuration to be.
+#[derive(Debug)]
+pub(crate) struct ProjectBuilder(Value);
+
+impl BotBuilder {
+    /// A bot with a user of its own on this homeserver.
+    pub(super) fn new(homeserver: &Homeserver) -> Self {
+        let localpart = format!("rcbot-{}", random_text());
+        let folder = TempDir::with_prefix("rcbot-test-").unwrap();
+        let registration = homeserver.registrations().first().unwrap();
+        let claude = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/claude");
+        let config = json!({
+            "homeserver": { "url": homeserver.url(), "server_name": SERVER_NAME },
+            "appservice": { "registration": registration },
+            "bot": { "localpart": localpart },
+            "admin_room": null,
+            "authorization": {},
+            "data_dir": "data",
+            "sessions": {
+                "command": [claude, "remote-control", "--spawn=same-dir", "--name", "{project}@{host} {id}"],
+            },
+            "projects": {},
+        });
+        let user = UserId::parse(format!("@{localpart}:{SERVER_NAME}")).unwrap();
+        let room = RoomOptions {
+            encrypted: true,
+            ..RoomOptions::default()
+        };
+        Self {
+            folder,
+            user,
+            config,
+            room,
+            log_filter: LOG_FILTER.to_owned(),
+        }
+    }
+
+    /// Adds a project with a directory of its own. Without any there is one, `website`, with an obedient stand-in.
+    pub(crate) fn project(
+        mut self,
+        name: &str,
+        with: impl FnOnce(ProjectBuilder) -> ProjectBuilder,
+    ) -> Self {
+        let directory = self.folder.path().join("projects").join(name);
+        fs::create_dir_all(&directory).unwrap();
+        let log = standin_log(self.folder.path());
+        let project = json!({ "directory": directory, "environment": { STANDIN_LOG: log } });
+        self.config["projects"][name] = with(ProjectBuilder(project)).0;
+        self
+    }
+
+    /// Whether the admin room that [`Self::start`] makes is encrypted; it is, unless this says otherwise.
+    pub(crate) fn encrypted_admin_room(mut self, encrypted: bool) -> Self {
+        self.room.encrypted = encrypted;
+        self
+    }
+
+    /// The version of the admin room; the server's own choice unless this says otherwise.
+    pub(crate) fn room_version(mut self, version: RoomVersionId) -> Self {
+        self.room.version = Some(version);
+        self
+    }
+
+    /// Laid over the admin room's `m.room.power_levels`.
+    pub(crate) fn power_levels(mut self, levels: Value) -> Self {
+        self.room.power_levels = Some(levels);
+        self
+    }
+
+    /// Who else is invited to the admin room.
+    pub(crate) fn invite(mut self, user: &UserId) -> Self {
+        self.room.invite.push(user.to_owned());
+        self
+    }
+
+    /// The power level that commands need.
+    pub(crate) fn power_level(self, level: i64) -> Self {
+        self.configure(|config| config["authorization"]["power_level"] = json!(level))
+    }
+
+    /// Changes anything in config.yaml.
+    pub(crate) fn configure(mut self, change: impl FnOnce(&mut Value)) -> Self {
+        change(&mut self.config);
+        self
+    }
+
+    /// What the bot logs, as `RUST_LOG` says it.
+    pub(crate) fn log_filter(mut self, filter: &str) -> Self {
+        filter.clone_into(&mut self.log_filter);
+        self
+    }
+
+    /// Makes the admin room in this person's name, starts the bot and waits until it can be spoken to.
+    pub(crate) async fn start(self, admin: &Person) -> Bot {
+        let mut bot = self.prepare(admin).await;
+        bot.run();
+        bot.wait_until_ready(admin).await;
+        bot
+    }
+
+    /// Makes the admin room, with the bot invited, and all files, and starts nothing.
+    pub(crate) async fn prepare(mut self, admin: &Person) -> Bot {
+        if self.config["projects"].as_object().unwrap().is_empty() {
+            self = self.project("website", |project| project);
+        }
+        self.room.invite.push(self.user.clone());
+        let admin_room = admin.create_room(self.room).await.unwrap();
+        if self.config["admin_room"].is_null() {
+            self.config["admin_room"] = json!(admin_room);
+        }
+        let bot = Bot::new(self.folder, self.user, admin_room, self.log_filter);
+        bot.write_config(&self.config);
+        bot
+    }
+}
+
+impl ProjectBuilder {
+    /// How the stand-in misbehaves: the words of `RCBOT_STANDIN`, see tests/fixtures/claude.
+    pub(crate) fn standin(mut self, words: &str) -> Self {
+        self.0["environment"]["RCBOT_STANDIN"] = json!(words);
+        self
+    }
+
+    /// Sets any key of the project.
+    pub(crate) fn set(mut self, key: &str, value: impl Into<Value>) -> Self {
+        self.0[key] = value.into();
+        self
+    }
+}

@@ -1,0 +1,114 @@
+//! One event as a person's client sees it.
+
+use std::{fmt, sync::Arc};
+
+use matrix_sdk::{
+    deserialized_responses::{EncryptionInfo, ShieldState, TimelineEvent, TimelineEventKind},
+    ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, events::AnySyncTimelineEvent, serde::Raw},
+};
+use serde_json::Value;
+
+/// One event of a room's timeline, decrypted where that was possible.
+#[derive(Debug, Clone)]
+pub(crate) struct Event {
+    /// Where it was seen.
+    pub(crate) room: OwnedRoomId,
+    /// Its id.
+    pub(crate) id: OwnedEventId,
+    /// Who sent it.
+    pub(crate) sender: OwnedUserId,
+    /// Its type; `m.room.encrypted` where it could not be decrypted.
+    pub(crate) kind: String,
+    /// All of it as JSON, decrypted.
+    pub(crate) json: Value,
+    /// How it was encrypted; none where it came in plain text or could not be decrypted.
+    pub(crate) encryption: Option<Arc<EncryptionInfo>>,
+}
+
+impl Event {
+    /// Takes an event from a sync response; `None` where it lacks what every event has.
+    pub(crate) fn from_timeline(room: OwnedRoomId, event: &TimelineEvent) -> Option<Self> {
+        let json: Value = event.raw().deserialize_as_unchecked().ok()?;
+        Some(Self {
+            room,
+            id: event.event_id()?,
+            sender: event.sender()?,
+            kind: json.get("type")?.as_str()?.to_owned(),
+            json,
+            encryption: event.encryption_info().cloned(),
+        })
+    }
+
+    /// The text of a message.
+    pub(crate) fn body(&self) -> Option<&str> {
+        self.content("/body")
+    }
+
+    /// The HTML of a message.
+    pub(crate) fn formatted_body(&self) -> Option<&str> {
+        self.content("/formatted_body")
+    }
+
+    /// The type of a message, `m.text` or `m.notice` for example.
+    pub(crate) fn message_type(&self) -> Option<&str> {
+        self.content("/msgtype")
+    }
+
+    /// The event that this one answers.
+    pub(crate) fn replies_to(&self) -> Option<&str> {
+        self.content("/m.relates_to/m.in_reply_to/event_id")
+    }
+
+    /// The first event of the thread that this one is in.
+    pub(crate) fn thread(&self) -> Option<&str> {
+        let relation = self.content("/m.relates_to/rel_type");
+        relation
+            .filter(|relation| *relation == "m.thread")
+            .and_then(|_| self.content("/m.relates_to/event_id"))
+    }
+
+    /// The event that this one removes.
+    pub(crate) fn redacts(&self) -> Option<&str> {
+        self.content("/redacts")
+            .or_else(|| self.json.get("redacts")?.as_str())
+    }
+
+    /// What a client shows beside a decrypted message: `none`, `grey: <why>` or `red: <why>`; `not encrypted` where it was not.
+    pub(crate) fn shield(&self) -> String {
+        let Some(encryption) = &self.encryption else {
+            return "not encrypted".to_owned();
+        };
+        match encryption.verification_state.to_shield_state_lax() {
+            ShieldState::None => "none".to_owned(),
+            ShieldState::Grey { message, .. } => format!("grey: {message}"),
+            ShieldState::Red { message, .. } => format!("red: {message}"),
+        }
+    }
+
+    fn content(&self, pointer: &str) -> Option<&str> {
+        self.json.get("content")?.pointer(pointer)?.as_str()
+    }
+}
+
+/// One line, for the list of what was seen in a failed test's message.
+impl fmt::Display for Event {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.body().or(self.redacts()).unwrap_or_default();
+        write!(
+            formatter,
+            "{} {} [{}, shield: {}] {text:?}",
+            self.room,
+            self.sender,
+            self.kind,
+            self.shield()
+        )
+    }
+}
+
+/// The event as it stands encrypted, if its key is still missing.
+pub(crate) fn undecrypted(event: &TimelineEvent) -> Option<&Raw<AnySyncTimelineEvent>> {
+    match &event.kind {
+        TimelineEventKind::UnableToDecrypt { event, .. } => Some(event),
+        TimelineEventKind::Decrypted(_) | TimelineEventKind::PlainText { .. } => None,
+    }
+}

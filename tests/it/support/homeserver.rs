@@ -1,0 +1,285 @@
+//! A real Synapse on a free port of 127.0.0.1, with SQLite, no federation and no rate limits. It dies with whoever started it.
+
+use std::{
+    fs::{self, File},
+    io::ErrorKind,
+    net::TcpListener,
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use matrix_sdk::{
+    Client,
+    ruma::{
+        api::client::{account::register, uiaa},
+        assign,
+    },
+};
+use rand::{RngExt as _, distr::Alphanumeric};
+use serde_json::json;
+
+use super::synapse::Synapse;
+
+/// The name of every test homeserver. Nothing resolves it, and nothing needs to.
+pub(crate) const SERVER_NAME: &str = "rcbot.test";
+
+/// How long Synapse may take to answer: 3 s, and more on its first start on a busy machine.
+const START_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// How often the log is looked at while Synapse starts.
+const START_POLL: Duration = Duration::from_millis(50);
+
+/// How many free ports are tried: another process can take a port between its choice and Synapse's use of it.
+const PORT_ATTEMPTS: usize = 5;
+
+/// How much of the log an error shows.
+const LOG_TAIL_LINES: usize = 25;
+
+/// Runs Synapse until standard input ends. The other end of it is held by the process that starts us and by no other, so
+/// Synapse is gone with it, however it ends. (The kernel's parent-death signal would follow the starting *thread*.)
+const WRAPPER: &str = "
+import os, runpy, threading
+def end_with_parent():
+    while os.read(0, 1):
+        pass
+    os._exit(0)
+threading.Thread(target=end_with_parent, daemon=True).start()
+runpy.run_module('synapse.app.homeserver', run_name='__main__', alter_sys=True)
+";
+
+/// A running Synapse. Killed when dropped; its files stay.
+#[derive(Debug)]
+pub(crate) struct Homeserver {
+    python: PathBuf,
+    folder: PathBuf,
+    registrations: Vec<PathBuf>,
+    port: u16,
+    process: Option<Child>,
+}
+
+impl Homeserver {
+    /// Starts a homeserver that keeps everything in `folder` (what an earlier run left there is used again) and knows these
+    /// appservices.
+    pub(crate) fn start(
+        synapse: &Synapse,
+        folder: &Path,
+        registrations: &[PathBuf],
+    ) -> Result<Self> {
+        let folder = std::path::absolute(folder)?;
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let mut homeserver = Self {
+            python: synapse.python().to_owned(),
+            folder,
+            registrations: registrations.to_owned(),
+            port: 0,
+            process: None,
+        };
+        for _ in 1..PORT_ATTEMPTS {
+            homeserver.configure()?;
+            match homeserver.run() {
+                Err(error) if format!("{error:#}").contains("CannotListenError") => {}
+                outcome => return outcome.map(|()| homeserver),
+            }
+        }
+        homeserver.configure()?;
+        homeserver.run().map(|()| homeserver)
+    }
+
+    /// The registrations that it was started with.
+    pub(crate) fn registrations(&self) -> &[PathBuf] {
+        &self.registrations
+    }
+
+    /// The base of the client-server API.
+    pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Makes an account.
+    pub(crate) async fn register_user(&self, localpart: &str, password: &str) -> Result<()> {
+        let client = Client::builder().homeserver_url(self.url()).build().await?;
+        let request = assign!(register::v3::Request::new(), {
+            username: Some(localpart.to_owned()),
+            password: Some(password.to_owned()),
+            auth: Some(uiaa::AuthData::Dummy(uiaa::Dummy::new())),
+            inhibit_login: true,
+        });
+        client
+            .send(request)
+            .await
+            .with_context(|| format!("cannot register {localpart}"))?;
+        Ok(())
+    }
+
+    /// Kills Synapse, as a power cut would. Clients find a closed port until [`Self::start_again`].
+    pub(crate) fn stop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            // It may have ended by itself; either way it is reaped.
+            process.kill().ok();
+            process.wait().ok();
+        }
+    }
+
+    /// Starts a stopped homeserver with the same data on the same port.
+    pub(crate) fn start_again(&mut self) -> Result<()> {
+        self.stop();
+        self.run()
+    }
+
+    /// The SQLite database. What was written last may still stand in the file of the same name with `-wal` added.
+    pub(crate) fn database_path(&self) -> PathBuf {
+        self.folder.join("homeserver.db")
+    }
+
+    /// Whether these bytes stand anywhere in the database, its write-ahead log included.
+    pub(crate) fn database_contains(&self, text: &str) -> Result<bool> {
+        let pattern = regex::bytes::Regex::new(&regex::escape(text))?;
+        let database = self.database_path();
+        let found = pattern.is_match(&fs::read(&database)?);
+        match fs::read(database.with_extension("db-wal")) {
+            Ok(log) => Ok(found || pattern.is_match(&log)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(found),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What Synapse says.
+    pub(crate) fn log_path(&self) -> PathBuf {
+        self.folder.join("homeserver.log")
+    }
+
+    /// Chooses a free port and writes the configuration for it.
+    fn configure(&mut self) -> Result<()> {
+        self.port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+        let logging = json!({
+            "version": 1,
+            "disable_existing_loggers": false,
+            "formatters": { "line": { "format": "%(asctime)s %(levelname)s %(name)s %(request)s %(message)s" } },
+            "handlers": { "stderr": { "class": "logging.StreamHandler", "formatter": "line" } },
+            "root": { "level": "INFO", "handlers": ["stderr"] },
+        });
+        fs::write(
+            self.folder.join("logging.yaml"),
+            serde_yaml::to_string(&logging)?,
+        )?;
+        let key = self.folder.join("signing.key");
+        if !key.exists() {
+            fs::write(&key, format!("ed25519 a_test {}\n", random_key()))?;
+        }
+        let configuration = configuration(&self.folder, self.port, &self.registrations);
+        Ok(fs::write(
+            self.folder.join("homeserver.yaml"),
+            serde_yaml::to_string(&configuration)?,
+        )?)
+    }
+
+    /// Starts the process and waits until it listens, by its own word: another server could answer on the port.
+    fn run(&mut self) -> Result<()> {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.log_path())?;
+        let earlier = usize::try_from(log.metadata()?.len())?;
+        let process = Command::new(&self.python)
+            .args(["-c", WRAPPER, "--config-path"])
+            .arg(self.folder.join("homeserver.yaml"))
+            .current_dir(&self.folder)
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            // Ctrl-C in the terminal is for whoever started us.
+            .process_group(0)
+            .spawn()
+            .context("cannot start Synapse")?;
+        let process = self.process.insert(process);
+        let deadline = Instant::now() + START_TIMEOUT;
+        loop {
+            let ended = process.try_wait()?;
+            let said = fs::read(self.folder.join("homeserver.log"))?;
+            let said = String::from_utf8_lossy(said.get(earlier..).unwrap_or_default());
+            if said.contains("Synapse now listening on TCP port") {
+                return Ok(());
+            }
+            if let Some(status) = ended {
+                bail!("Synapse ended ({status}):\n{}", tail(&said));
+            }
+            if Instant::now() > deadline {
+                bail!(
+                    "Synapse does not listen after {START_TIMEOUT:?}:\n{}",
+                    tail(&said)
+                );
+            }
+            thread::sleep(START_POLL);
+        }
+    }
+}
+
+impl Drop for Homeserver {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn configuration(folder: &Path, port: u16, registrations: &[PathBuf]) -> serde_json::Value {
+    let unlimited = json!({ "per_second": 10_000, "burst_count": 10_000 });
+    json!({
+        "server_name": SERVER_NAME,
+        "public_baseurl": format!("http://127.0.0.1:{port}/"),
+        "listeners": [{
+            "port": port,
+            "bind_addresses": ["127.0.0.1"],
+            "type": "http",
+            "resources": [{ "names": ["client"] }],
+        }],
+        "database": { "name": "sqlite3", "args": { "database": folder.join("homeserver.db") } },
+        "log_config": folder.join("logging.yaml"),
+        "signing_key_path": folder.join("signing.key"),
+        "media_store_path": folder.join("media"),
+        "pid_file": folder.join("homeserver.pid"),
+        // No federation: no keys are asked for, no server is known.
+        "trusted_key_servers": [],
+        "federation_domain_whitelist": [],
+        "report_stats": false,
+        "app_service_config_files": registrations,
+        "enable_registration": true,
+        "enable_registration_without_verification": true,
+        // The cost of a password hash; these passwords are random and live for a minute.
+        "bcrypt_rounds": 4,
+        "macaroon_secret_key": "test",
+        "form_secret": "test",
+        "presence": { "enabled": false },
+        "rc_message": unlimited,
+        "rc_registration": unlimited,
+        "rc_login": { "address": unlimited, "account": unlimited, "failed_attempts": unlimited },
+        "rc_admin_redaction": unlimited,
+        "rc_joins": { "local": unlimited, "remote": unlimited },
+        "rc_joins_per_room": unlimited,
+        "rc_key_requests": unlimited,
+        "rc_invites": { "per_room": unlimited, "per_user": unlimited, "per_issuer": unlimited },
+        "rc_media_create": unlimited,
+        "rc_room_creation": unlimited,
+        "rc_profile": unlimited,
+    })
+}
+
+/// 32 random bytes in unpadded base64: 256 bits fill 42 digits and a third of the last.
+fn random_key() -> String {
+    let mut random = rand::rng();
+    let mut key: String = (0..42)
+        .map(|_| char::from(random.sample(Alphanumeric)))
+        .collect();
+    key.push('A');
+    key
+}
+
+fn tail(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines
+        .get(lines.len().saturating_sub(LOG_TAIL_LINES)..)
+        .unwrap_or_default()
+        .join("\n")
+}

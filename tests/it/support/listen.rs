@@ -1,0 +1,131 @@
+//! A person's sync loop: every event of every room into one list, with late keys applied, and invitations followed.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use matrix_sdk::{
+    Client,
+    config::SyncSettings,
+    deserialized_responses::TimelineEvent,
+    ruma::{
+        OwnedRoomId,
+        api::client::filter::{FilterDefinition, RoomEventFilter, RoomFilter},
+        assign,
+        events::AnySyncTimelineEvent,
+        serde::Raw,
+        uint,
+    },
+};
+use tokio::sync::watch;
+
+use super::event::{Event, undecrypted};
+
+/// How long the server may hold a sync back when nothing happens.
+const LONG_POLL: Duration = Duration::from_secs(30);
+
+/// How long to wait after a failed request: the homeserver is down, or its answer to an invitation raced with the join.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+
+/// How often a join is tried: a server sometimes refuses the first, right after the invitation.
+const JOIN_ATTEMPTS: usize = 5;
+
+/// Hears everything that happens in a user's rooms.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    client: Client,
+    events: watch::Sender<Vec<Event>>,
+    joins_invitations: Arc<AtomicBool>,
+    undecrypted: Vec<(OwnedRoomId, Raw<AnySyncTimelineEvent>)>,
+}
+
+impl Listener {
+    /// Hears for this client and adds to this list.
+    pub(crate) fn new(
+        client: Client,
+        events: watch::Sender<Vec<Event>>,
+        joins_invitations: Arc<AtomicBool>,
+    ) -> Self {
+        Self {
+            client,
+            events,
+            joins_invitations,
+            undecrypted: Vec::new(),
+        }
+    }
+
+    /// Hears for ever. The SDK's own loop would sleep a second whenever two answers come within one.
+    pub(crate) async fn run(mut self) {
+        loop {
+            if self.sync_once(LONG_POLL).await.is_err() {
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
+        }
+    }
+
+    /// Hears what is new, waiting for it at most that long.
+    pub(crate) async fn sync_once(&mut self, timeout: Duration) -> matrix_sdk::Result<()> {
+        let timeline = assign!(RoomEventFilter::default(), { limit: Some(uint!(100)) });
+        let filter = assign!(FilterDefinition::default(), { room: assign!(RoomFilter::default(), { timeline }) });
+        let settings = SyncSettings::new().timeout(timeout).filter(filter.into());
+        let response = self.client.sync_once(settings).await?;
+        for (room, update) in response.rooms.joined {
+            for event in update.timeline.events {
+                self.add(&room, &event);
+            }
+        }
+        for (room, update) in response.rooms.left {
+            for event in update.timeline.events {
+                self.add(&room, &event);
+            }
+        }
+        self.decrypt_late().await;
+        if self.joins_invitations.load(Ordering::Relaxed) {
+            for room in response.rooms.invited.keys() {
+                self.join(room).await;
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, room: &OwnedRoomId, event: &TimelineEvent) {
+        if let Some(raw) = undecrypted(event) {
+            self.undecrypted.push((room.clone(), raw.clone()));
+        }
+        let Some(event) = Event::from_timeline(room.clone(), event) else {
+            return;
+        };
+        self.events.send_modify(|events| {
+            match events.iter_mut().find(|known| known.id == event.id) {
+                Some(known) => *known = event,
+                None => events.push(event),
+            }
+        });
+    }
+
+    /// Tries again what lacked its key: keys may come after the events.
+    async fn decrypt_late(&mut self) {
+        for (room_id, raw) in std::mem::take(&mut self.undecrypted) {
+            let Some(room) = self.client.get_room(&room_id) else {
+                continue;
+            };
+            match room.decrypt_event(raw.cast_ref_unchecked(), None).await {
+                Ok(event) => self.add(&room_id, &event),
+                Err(_) => self.undecrypted.push((room_id, raw)),
+            }
+        }
+    }
+
+    async fn join(&self, room: &OwnedRoomId) {
+        for _ in 0..JOIN_ATTEMPTS {
+            if self.client.join_room_by_id(room).await.is_ok() {
+                return;
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! What the tests stand on: a real Synapse, people with clients of their own, and the real bot.
+
+pub(crate) mod bot;
+pub(crate) mod bot_builder;
+pub(crate) mod event;
+pub(crate) mod homeserver;
+pub(crate) mod listen;
+pub(crate) mod person;
+pub(crate) mod processes;
+pub(crate) mod rooms;
+pub(crate) mod synapse;
+
+use std::{
+    fs::{self, File, Permissions},
+    os::unix::fs::PermissionsExt as _,
+    panic::Location,
+    path::{Path, PathBuf},
+    sync::LazyLock,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+use serde_json::json;
+
+use homeserver::{Homeserver, SERVER_NAME};
+use person::random_text;
+use synapse::Synapse;
+
+/// How long a fact may take to become true: seconds at most, and more on a busy machine.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// How often it is looked at.
+const POLL: Duration = Duration::from_millis(50);
+
+/// The one homeserver of this run, started by the first test that asks for it.
+pub(crate) fn homeserver() -> &'static Homeserver {
+    static SHARED: LazyLock<anyhow::Result<(Homeserver, File)>> = LazyLock::new(|| {
+        let (folder, lock) = homeserver_folder()?;
+        Ok((start_homeserver(&folder)?, lock))
+    });
+    match &*SHARED {
+        Ok((homeserver, _lock)) => homeserver,
+        Err(error) => panic!("{error:#}"),
+    }
+}
+
+/// A homeserver of the caller's own, for tests that stop it. It keeps its files in `folder`.
+pub(crate) fn start_homeserver(folder: &Path) -> anyhow::Result<Homeserver> {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent();
+    let target = target.context("cargo's folder does not lie under target/")?;
+    let synapse = Synapse::install(target, &|step| eprintln!("{step}"))?;
+    fs::create_dir_all(folder)?;
+    let registration = folder.join("registration.yaml");
+    write_registration(&registration)?;
+    Homeserver::start(&synapse, folder, &[registration])
+}
+
+/// Waits until `look` finds something. Panics in the caller's place, with `what`, when it does not in time.
+#[track_caller]
+pub(crate) fn eventually<T>(
+    what: &str,
+    mut look: impl AsyncFnMut() -> Option<T>,
+) -> impl Future<Output = T> {
+    let caller = Location::caller();
+    async move {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "{caller}: not within {DEADLINE:?}: {what}"
+            );
+            tokio::time::sleep(POLL).await;
+        }
+    }
+}
+
+/// The first folder that no other run uses. Its files stay after the run, to be read, and are replaced by the next; the lock
+/// lasts as long as the process.
+fn homeserver_folder() -> anyhow::Result<(PathBuf, File)> {
+    for number in 0..u8::MAX {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("homeserver-{number}"));
+        let lock = File::create(folder.with_extension("lock"))?;
+        if lock.try_lock().is_ok() {
+            if folder.exists() {
+                fs::remove_dir_all(&folder)?;
+            }
+            return Ok((folder, lock));
+        }
+    }
+    bail!("too many test runs at the same time")
+}
+
+/// One appservice for the bots of all tests: its namespace is wider than that of a real one.
+fn write_registration(path: &Path) -> anyhow::Result<()> {
+    let registration = json!({
+        "id": "rcbot-tests",
+        "url": null,
+        "as_token": format!("as-{}{}{}", random_text(), random_text(), random_text()),
+        "hs_token": format!("hs-{}{}{}", random_text(), random_text(), random_text()),
+        "sender_localpart": "_rcbot_appservice",
+        "rate_limited": false,
+        "namespaces": {
+            "users": [{ "exclusive": true, "regex": format!("@rcbot-[a-z-]+:{}", regex::escape(SERVER_NAME)) }],
+            "aliases": [],
+            "rooms": [],
+        },
+    });
+    fs::write(path, serde_yaml::to_string(&registration)?)?;
+    Ok(fs::set_permissions(path, Permissions::from_mode(0o600))?)
+}

@@ -1,0 +1,290 @@
+//! A human user with a matrix-sdk client that shares nothing with the bot's: it speaks, listens and decrypts.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context, Result, anyhow};
+use matrix_sdk::{
+    Client, ClientBuilder,
+    authentication::matrix::MatrixSession,
+    encryption::EncryptionSettings,
+    ruma::{
+        OwnedUserId, UserId,
+        api::client::uiaa::{AuthData, Password, UserIdentifier},
+        assign,
+    },
+};
+use rand::RngExt as _;
+use tokio::{sync::watch, task::JoinHandle};
+
+use super::{event::Event, homeserver::Homeserver, listen::Listener};
+
+/// How long a fact may take to arrive: seconds at most, and more on a busy machine.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// The length of a random password or localpart suffix.
+const RANDOM_LENGTH: usize = 12;
+
+/// Whether a person has a cross-signing identity, and with it a device that is signed by its owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CrossSigning {
+    /// Set up at log-in.
+    SetUp,
+    /// None on this device.
+    Without,
+}
+
+/// A logged-in user. Dropping it ends its sync; the account stays.
+#[derive(Debug)]
+pub(crate) struct Person {
+    client: Client,
+    user: OwnedUserId,
+    password: String,
+    events: watch::Receiver<Vec<Event>>,
+    joins_invitations: Arc<AtomicBool>,
+    listening: JoinHandle<()>,
+}
+
+impl Person {
+    /// Makes an account of its own, `<name>-<random>`, and logs it in with cross-signing set up.
+    pub(crate) async fn register(homeserver: &Homeserver, name: &str) -> Result<Self> {
+        Self::register_with(homeserver, name, CrossSigning::SetUp).await
+    }
+
+    /// Makes an account of its own, `<name>-<random>`, and logs it in.
+    pub(crate) async fn register_with(
+        homeserver: &Homeserver,
+        name: &str,
+        cross_signing: CrossSigning,
+    ) -> Result<Self> {
+        let localpart = format!("{name}-{}", random_text());
+        let password = random_text();
+        homeserver.register_user(&localpart, &password).await?;
+        Self::log_in(&homeserver.url(), &localpart, &password, cross_signing).await
+    }
+
+    /// Logs in with a new device that keeps everything in memory.
+    pub(crate) async fn log_in(
+        url: &str,
+        localpart: &str,
+        password: &str,
+        cross_signing: CrossSigning,
+    ) -> Result<Self> {
+        let client = builder(url).build().await?;
+        client
+            .matrix_auth()
+            .login_username(localpart, password)
+            .send()
+            .await?;
+        Self::begin(client, password, cross_signing).await
+    }
+
+    /// Logs in with a device that keeps everything in `folder`, and is the same device next time.
+    pub(crate) async fn log_in_persistently(
+        url: &str,
+        localpart: &str,
+        password: &str,
+        folder: &Path,
+    ) -> Result<Self> {
+        let client = builder(url).sqlite_store(folder, None).build().await?;
+        let session = folder.join("session.json");
+        if let Ok(text) = std::fs::read(&session) {
+            client
+                .restore_session(serde_json::from_slice::<MatrixSession>(&text)?)
+                .await?;
+            return Self::begin(client, password, CrossSigning::Without).await;
+        }
+        client
+            .matrix_auth()
+            .login_username(localpart, password)
+            .send()
+            .await?;
+        let logged_in = client
+            .matrix_auth()
+            .session()
+            .context("no session after the log-in")?;
+        let person = Self::begin(client, password, CrossSigning::SetUp).await?;
+        std::fs::write(&session, serde_json::to_vec(&logged_in)?)?;
+        Ok(person)
+    }
+
+    /// Logs the same user in once more. A cross-signed device gets the user's keys by way of the server's secret storage.
+    pub(crate) async fn second_device(&self, cross_signed: bool) -> Result<Self> {
+        let url = self.client.homeserver();
+        let device = Self::log_in(
+            url.as_str(),
+            self.user.localpart(),
+            &self.password,
+            CrossSigning::Without,
+        )
+        .await?;
+        if cross_signed {
+            let storage = self
+                .client
+                .encryption()
+                .secret_storage()
+                .create_secret_store()
+                .await?;
+            device
+                .client
+                .encryption()
+                .recovery()
+                .recover(&storage.secret_storage_key())
+                .await?;
+        }
+        Ok(device)
+    }
+
+    async fn begin(client: Client, password: &str, cross_signing: CrossSigning) -> Result<Self> {
+        let user = client.user_id().context("not logged in")?.to_owned();
+        if cross_signing == CrossSigning::SetUp {
+            bootstrap_cross_signing(&client, &user, password).await?;
+        }
+        client
+            .encryption()
+            .wait_for_e2ee_initialization_tasks()
+            .await;
+        let (sender, events) = watch::channel(Vec::new());
+        let joins_invitations = Arc::new(AtomicBool::new(true));
+        let mut listener = Listener::new(client.clone(), sender, joins_invitations.clone());
+        // The first sync publishes the device's keys: only then can others write to it.
+        listener.sync_once(Duration::ZERO).await?;
+        let listening = tokio::spawn(listener.run());
+        Ok(Self {
+            client,
+            user,
+            password: password.to_owned(),
+            events,
+            joins_invitations,
+            listening,
+        })
+    }
+
+    /// Who this is.
+    pub(crate) fn user_id(&self) -> &UserId {
+        &self.user
+    }
+
+    /// The client, for what has no method here.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Whether invitations are followed at once; they are, unless this says otherwise.
+    pub(crate) fn join_invitations(&self, join: bool) {
+        self.joins_invitations.store(join, Ordering::Relaxed);
+    }
+
+    /// All events seen so far, in the order in which they were seen.
+    pub(crate) fn events(&self) -> Vec<Event> {
+        self.events.borrow().clone()
+    }
+
+    /// The same, and how to be told of more.
+    pub(crate) fn watch_events(&self) -> watch::Receiver<Vec<Event>> {
+        self.events.clone()
+    }
+
+    /// The first event that is `wanted`, from those already seen or those to come. `what` names it in the error, which
+    /// lists all that was seen instead.
+    pub(crate) async fn wait_for(
+        &self,
+        what: &str,
+        mut wanted: impl FnMut(&Event) -> bool,
+    ) -> Result<Event> {
+        let mut events = self.events.clone();
+        let mut found = None;
+        let search = events.wait_for(|events| {
+            found = events.iter().find(|event| wanted(event)).cloned();
+            found.is_some()
+        });
+        let ended = tokio::time::timeout(DEADLINE, search).await.map(|_| ());
+        found.ok_or_else(|| {
+            let why = if ended.is_err() {
+                format!("not within {DEADLINE:?}")
+            } else {
+                "the sync ended".to_owned()
+            };
+            let seen: Vec<String> = self
+                .events()
+                .iter()
+                .map(|event| format!("\n  {event}"))
+                .collect();
+            anyhow!(
+                "{} did not see {what}: {why}. Seen were:{}",
+                self.user,
+                seen.concat()
+            )
+        })
+    }
+
+    /// Waits until a user has a device that is signed by its owner, so that what is said from now on reaches it.
+    pub(crate) async fn wait_for_signed_device_of(&self, user: &UserId) -> Result<()> {
+        let encryption = self.client.encryption();
+        let search = async {
+            loop {
+                encryption.request_user_identity(user).await?;
+                if encryption
+                    .get_user_devices(user)
+                    .await?
+                    .devices()
+                    .any(|device| device.is_cross_signed_by_owner())
+                {
+                    return Ok(());
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, search)
+            .await
+            .with_context(|| format!("{user} has no signed device"))?
+    }
+}
+
+impl Drop for Person {
+    fn drop(&mut self) {
+        self.listening.abort();
+    }
+}
+
+/// A text that nobody guesses, of characters that a localpart may hold.
+pub(crate) fn random_text() -> String {
+    let mut random = rand::rng();
+    (0..RANDOM_LENGTH)
+        .map(|_| char::from(random.random_range(b'a'..=b'z')))
+        .collect()
+}
+
+fn builder(url: &str) -> ClientBuilder {
+    let settings = EncryptionSettings {
+        auto_enable_cross_signing: false,
+        ..EncryptionSettings::default()
+    };
+    Client::builder()
+        .homeserver_url(url)
+        .with_encryption_settings(settings)
+}
+
+/// Servers take the first identity of a user without a password, or ask for it.
+async fn bootstrap_cross_signing(client: &Client, user: &UserId, password: &str) -> Result<()> {
+    let Err(error) = client.encryption().bootstrap_cross_signing(None).await else {
+        return Ok(());
+    };
+    let session = error
+        .as_uiaa_response()
+        .context("cross-signing cannot be set up")?
+        .session
+        .clone();
+    let identifier = UserIdentifier::Matrix(user.to_owned().into());
+    let password = assign!(Password::new(identifier, password.to_owned()), { session });
+    Ok(client
+        .encryption()
+        .bootstrap_cross_signing(Some(AuthData::Password(password)))
+        .await?)
+}

@@ -1,0 +1,52 @@
+//! Finds and ends processes by what stands in their environment, however they were detached.
+
+use std::{collections::BTreeSet, ffi::OsStr, thread, time::Duration};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use procfs::process::all_processes;
+
+/// A variable of a process's environment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Mark<'a> {
+    /// Its name.
+    pub(crate) name: &'a str,
+    /// Its value.
+    pub(crate) value: &'a OsStr,
+}
+
+impl Mark<'_> {
+    /// The living processes that carry the mark. A zombie has no environment any more.
+    pub(crate) fn processes(self) -> Vec<Pid> {
+        let carries = |process: &procfs::process::Process| {
+            let environment = process.environ().unwrap_or_default();
+            environment
+                .get(OsStr::new(self.name))
+                .is_some_and(|value| value == self.value)
+        };
+        let processes = all_processes().into_iter().flatten().flatten();
+        processes
+            .filter(carries)
+            .map(|process| Pid::from_raw(process.pid()))
+            .collect()
+    }
+
+    /// Kills them all, those that they start meanwhile included, and returns how many there were.
+    pub(crate) fn kill_all(self) -> usize {
+        let mut killed = BTreeSet::new();
+        loop {
+            let processes = self.processes();
+            if processes.is_empty() {
+                return killed.len();
+            }
+            for pid in processes {
+                // Gone meanwhile is as good.
+                kill(pid, Signal::SIGKILL).ok();
+                killed.insert(pid);
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}

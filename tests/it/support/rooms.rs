@@ -1,0 +1,182 @@
+//! What a person does in rooms, and what the homeserver says of them.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use matrix_sdk::{
+    Room, RoomState,
+    ruma::{
+        OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, RoomVersionId, TransactionId, UserId,
+        api::client::{
+            membership::get_member_events,
+            message::send_message_event,
+            room::{create_room, get_room_event},
+        },
+        assign,
+        events::{
+            AnyMessageLikeEventContent, EmptyStateKey, InitialStateEvent, MessageLikeEventContent,
+            room::{encryption::RoomEncryptionEventContent, message::RoomMessageEventContent},
+        },
+        serde::Raw,
+    },
+};
+use serde_json::{Value, json};
+
+use super::person::Person;
+
+/// What a room is made of.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct RoomOptions {
+    /// Encrypted from the first event.
+    pub(crate) encrypted: bool,
+    /// The room version; the server's own choice if none is named.
+    pub(crate) version: Option<RoomVersionId>,
+    /// Who is invited.
+    pub(crate) invite: Vec<OwnedUserId>,
+    /// Laid over the content of `m.room.power_levels`.
+    pub(crate) power_levels: Option<Value>,
+    /// The local part of an alias.
+    pub(crate) alias: Option<String>,
+}
+
+impl Person {
+    /// Makes a private room and waits until this client knows it.
+    pub(crate) async fn create_room(&self, options: RoomOptions) -> Result<OwnedRoomId> {
+        let encryption = InitialStateEvent::new(
+            EmptyStateKey,
+            RoomEncryptionEventContent::with_recommended_defaults(),
+        );
+        let request = assign!(create_room::v3::Request::new(), {
+            preset: Some(create_room::v3::RoomPreset::PrivateChat),
+            initial_state: if options.encrypted { vec![encryption.to_raw_any()] } else { Vec::new() },
+            invite: options.invite,
+            room_version: options.version,
+            room_alias_name: options.alias,
+            power_level_content_override: options.power_levels.map(|levels| Raw::new(&levels)).transpose()?.map(Raw::cast_unchecked),
+        });
+        let room = self
+            .client()
+            .create_room(request)
+            .await?
+            .room_id()
+            .to_owned();
+        self.wait_for("the new room in the sync", |event| event.room == room)
+            .await?;
+        Ok(room)
+    }
+
+    /// Makes an encrypted admin room of the server's own room version, with the bot invited.
+    pub(crate) async fn create_admin_room(&self, bot: &UserId) -> Result<OwnedRoomId> {
+        self.create_room(RoomOptions {
+            encrypted: true,
+            invite: vec![bot.to_owned()],
+            ..RoomOptions::default()
+        })
+        .await
+    }
+
+    /// Says something, encrypted where the room is.
+    pub(crate) async fn say(&self, room: &RoomId, text: &str) -> Result<OwnedEventId> {
+        self.send(room, RoomMessageEventContent::text_plain(text))
+            .await
+    }
+
+    /// Sends any content, encrypted where the room is.
+    pub(crate) async fn send(
+        &self,
+        room: &RoomId,
+        content: impl MessageLikeEventContent,
+    ) -> Result<OwnedEventId> {
+        Ok(self.room(room)?.send(content).await?.response.event_id)
+    }
+
+    /// Says something in plain text even where the room is encrypted.
+    pub(crate) async fn say_plain(&self, room: &RoomId, text: &str) -> Result<OwnedEventId> {
+        let content = Raw::new(&json!({ "msgtype": "m.text", "body": text }))?
+            .cast_unchecked::<AnyMessageLikeEventContent>();
+        let transaction = TransactionId::new();
+        let request = send_message_event::v3::Request::new_raw(
+            room.to_owned(),
+            transaction,
+            "m.room.message".into(),
+            content,
+        );
+        Ok(self.client().send(request).await?.event_id)
+    }
+
+    /// Replaces the text of an earlier message, encrypted where the room is.
+    pub(crate) async fn edit(
+        &self,
+        room: &RoomId,
+        event: &OwnedEventId,
+        text: &str,
+    ) -> Result<OwnedEventId> {
+        let content = json!({
+            "msgtype": "m.text",
+            "body": format!("* {text}"),
+            "m.new_content": { "msgtype": "m.text", "body": text },
+            "m.relates_to": { "rel_type": "m.replace", "event_id": event },
+        });
+        Ok(self
+            .room(room)?
+            .send_raw("m.room.message", content)
+            .await?
+            .response
+            .event_id)
+    }
+
+    /// Invites a user.
+    pub(crate) async fn invite(&self, room: &RoomId, user: &UserId) -> Result<()> {
+        Ok(self.room(room)?.invite_user_by_id(user).await?)
+    }
+
+    /// Joins a room and waits until this client knows it.
+    pub(crate) async fn join(&self, room: &RoomId) -> Result<()> {
+        self.client().join_room_by_id(room).await?;
+        self.wait_for("the joined room in the sync", |event| event.room == room)
+            .await?;
+        Ok(())
+    }
+
+    /// An event as the homeserver has it now: still encrypted, or with its content redacted away.
+    pub(crate) async fn event_from_server(
+        &self,
+        room: &RoomId,
+        event: &OwnedEventId,
+    ) -> Result<Value> {
+        let request = get_room_event::v3::Request::new(room.to_owned(), event.clone());
+        Ok(self
+            .client()
+            .send(request)
+            .await?
+            .event
+            .deserialize_as_unchecked()?)
+    }
+
+    /// Each user of the room with its membership (`join`, `invite`, ..), as the homeserver has them now.
+    pub(crate) async fn members(&self, room: &RoomId) -> Result<BTreeMap<String, String>> {
+        let response = self
+            .client()
+            .send(get_member_events::v3::Request::new(room.to_owned()))
+            .await?;
+        let member = |event: Value| {
+            Some((
+                event.get("state_key")?.as_str()?.to_owned(),
+                event.pointer("/content/membership")?.as_str()?.to_owned(),
+            ))
+        };
+        let events = response
+            .chunk
+            .iter()
+            .filter_map(|event| event.deserialize_as_unchecked::<Value>().ok());
+        Ok(events.filter_map(member).collect())
+    }
+
+    fn room(&self, room: &RoomId) -> Result<Room> {
+        let known = self
+            .client()
+            .get_room(room)
+            .filter(|room| room.state() == RoomState::Joined);
+        known.with_context(|| format!("{} is not in {room}", self.user_id()))
+    }
+}

@@ -1,0 +1,107 @@
+//! Installs Synapse, once for all runs: a Python environment of its own under the build's target folder.
+
+use std::{
+    fs::{self, File},
+    io::ErrorKind,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail};
+
+/// The version that tests and playground run against.
+const VERSION: &str = "1.163.2";
+
+/// An installed Synapse.
+#[derive(Debug, Clone)]
+pub(crate) struct Synapse {
+    python: PathBuf,
+}
+
+impl Synapse {
+    /// Finds the installation under `target`, or makes it with pip (about half a minute). Processes that want it at the same
+    /// time wait for the one that makes it. `progress` hears what takes long.
+    pub(crate) fn install(target: &Path, progress: &dyn Fn(&str)) -> Result<Self> {
+        let folder = target.join("synapse");
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let lock = File::create(folder.join(format!("{VERSION}.lock")))?;
+        if lock.try_lock().is_err() {
+            progress("waiting for another process that installs Synapse");
+            lock.lock()?;
+        }
+        let environment = folder.join(VERSION);
+        let python = environment.join("bin/python");
+        if !is_complete(&environment) {
+            progress(&format!(
+                "installing Synapse {VERSION} from PyPI, this first time only (about half a minute)"
+            ));
+            make(&environment, &python)?;
+        }
+        Ok(Self { python })
+    }
+
+    /// The interpreter that has Synapse.
+    pub(crate) fn python(&self) -> &Path {
+        &self.python
+    }
+}
+
+/// The stamp is written last and names its own place: an environment that was cut short, or moved to where its scripts
+/// point nowhere, has no valid one.
+fn stamp(environment: &Path) -> (PathBuf, String) {
+    (
+        environment.join("complete"),
+        environment.display().to_string(),
+    )
+}
+
+fn is_complete(environment: &Path) -> bool {
+    let (path, place) = stamp(environment);
+    fs::read_to_string(path).is_ok_and(|content| content == place)
+        && environment.join("bin/python").exists()
+}
+
+fn make(environment: &Path, python: &Path) -> Result<()> {
+    const NO_VENV: &str =
+        "Python 3 with venv is needed for Synapse (on Debian: apt install python3-venv)";
+    if environment.exists() {
+        fs::remove_dir_all(environment)?;
+    }
+    run(Command::new("python3")
+        .args(["-m", "venv"])
+        .arg(environment))
+    .context(NO_VENV)?;
+    let package = format!("matrix-synapse=={VERSION}");
+    run(Command::new(python).args([
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-input",
+        "--disable-pip-version-check",
+        &package,
+    ]))
+    .context("cannot install Synapse from PyPI")?;
+    let (path, place) = stamp(environment);
+    Ok(fs::write(path, place)?)
+}
+
+/// Runs a program to its end; its last line is the error's text if it fails.
+fn run(command: &mut Command) -> Result<()> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let output = match command.output() {
+        Ok(output) => output,
+        Err(error) if error.kind() == ErrorKind::NotFound => bail!("there is no {program} on PATH"),
+        Err(error) => return Err(error).with_context(|| format!("cannot run {program}")),
+    };
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    let last = said
+        .lines()
+        .rfind(|line| !line.trim().is_empty())
+        .unwrap_or("without a word");
+    bail!("{program} failed ({}): {last}", output.status)
+}
