@@ -7,7 +7,7 @@ use std::{
 };
 
 use rustix::process::Signal;
-use tokio::{task::spawn_blocking, time::timeout_at};
+use tokio::{task::spawn_blocking, time::timeout};
 
 use super::{
     identity::{IdentityError, Observed, ProcessIdentity, observe_all},
@@ -90,13 +90,14 @@ pub async fn stop(
         if hunt.alive().next().is_none() {
             return Ok(hunt.report(started.elapsed()));
         }
-        if started.elapsed() < grace {
-            hunt.ask_to_end();
-            hunt.wait(started + grace).await?;
-        } else {
+        let grace_left = grace.saturating_sub(started.elapsed());
+        if grace_left.is_zero() {
             hunt.kill();
-            hunt.wait(Instant::now() + KILL_WAIT).await?;
+            hunt.wait(KILL_WAIT).await?;
             hunt.nothing_survived()?;
+        } else {
+            hunt.ask_to_end();
+            hunt.wait(grace_left).await?;
         }
     }
     match hunt.alive().next() {
@@ -183,11 +184,20 @@ impl Hunt {
         }
     }
 
-    /// Waits until all that were found have ended, or until the deadline.
-    async fn wait(&mut self, deadline: Instant) -> Result<(), StopError> {
+    /// Waits until all that were found have ended, but no longer than `limit`.
+    async fn wait(&mut self, limit: Duration) -> Result<(), StopError> {
+        let all_ended = async {
+            for pidfd in self.found.values().filter_map(|it| it.pidfd.as_ref()) {
+                pidfd.ended().await?;
+            }
+            Ok::<_, PidfdError>(())
+        };
+        if let Ok(ended) = timeout(limit, all_ended).await {
+            ended?;
+        }
         for member in self.found.values_mut() {
             let Some(pidfd) = &member.pidfd else { continue };
-            if timeout_at(deadline.into(), pidfd.ended()).await.is_ok() || pidfd.has_ended()? {
+            if pidfd.has_ended()? {
                 member.pidfd = None;
             }
         }
@@ -243,7 +253,7 @@ impl Scope {
         let (name, value) = &self.mark;
         let all = observe_all(name, value)?;
         // Looked at after the others: if the numbers are the leader's now, they were so all the while.
-        let is_anchored = self.is_anchored()?;
+        let is_anchored = self.is_anchored(&all)?;
         let is_ours = |process: &Observed, is_marked: bool| {
             is_marked || (is_anchored && self.is_in_group_or_session(process))
         };
@@ -256,8 +266,14 @@ impl Scope {
             .collect())
     }
 
-    fn is_anchored(&self) -> Result<bool, IdentityError> {
-        for anchor in &self.anchors {
+    /// Whether the leader's pid still names the leader's group and session. A process that carries the mark and is in that
+    /// session vouches for it too: the mark is handed down from the leader alone.
+    fn is_anchored(&self, all: &[(Observed, bool)]) -> Result<bool, IdentityError> {
+        let marked = all
+            .iter()
+            .filter(|(process, is_marked)| *is_marked && self.is_in_session(process))
+            .map(|(process, _)| &process.identity);
+        for anchor in self.anchors.iter().chain(marked) {
             let process = anchor.observe()?;
             if process.is_some_and(|process| self.is_in_session(&process)) {
                 return Ok(true);

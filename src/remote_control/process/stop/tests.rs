@@ -121,6 +121,17 @@ async fn what_is_left_of_a_dead_leader_is_found_by_the_mark() {
 }
 
 #[tokio::test]
+async fn what_carries_the_mark_vouches_for_the_session_of_a_dead_leader() {
+    let sandbox = Sandbox::new();
+    let leader = sandbox.spawn("sleep 600 & env -i /bin/sleep 600 & echo $! > child");
+    let child = sandbox.process("child").await;
+    within_deadline(exited(&leader)).await.unwrap();
+    let report = stop_within_deadline(&sandbox, Some(&leader), LONG).await;
+    assert_eq!(counts(report), (2, 0));
+    assert!(!child.is_alive().unwrap());
+}
+
+#[tokio::test]
 async fn what_is_left_of_a_zombie_leader_is_found_by_its_group() {
     let sandbox = Sandbox::new();
     let leader = sandbox.spawn("env -i /bin/sleep 600 & echo $! > child");
