@@ -19,5 +19,8 @@
 #[expect(dead_code, reason = "more is there than the tests of today use")]
 mod support;
 
+/// Start, status and stop, from the command to the link in the direct message.
+mod main_job;
+
 /// The support itself: two clients understand one another.
 mod smoke;

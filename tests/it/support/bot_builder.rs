@@ -14,7 +14,7 @@ use super::{
 };
 
 /// What the bot logs where a test does not say otherwise.
-const LOG_FILTER: &str = "info,rcbot=trace";
+const LOG_FILTER: &str = "warn,matrix_sdk::http_client=off,rcbot=trace";
 
 /// A bot to be: `Bot::builder(homeserver()).project("website", |project| project.standin("silent")).start(&admin)`.
 #[derive(Debug)]
@@ -86,6 +86,14 @@ impl BotBuilder {
     /// The version of the admin room; the server's own choice unless this says otherwise.
     pub(crate) fn room_version(mut self, version: RoomVersionId) -> Self {
         self.room.version = Some(version);
+        self
+    }
+
+    /// Gives the admin room an alias of its own, and lets config.yaml name the room by it.
+    pub(crate) fn admin_room_by_alias(mut self) -> Self {
+        let alias = format!("admins-{}", random_text());
+        self.config["admin_room"] = json!(format!("#{alias}:{SERVER_NAME}"));
+        self.room.alias = Some(alias);
         self
     }
 

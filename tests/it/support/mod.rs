@@ -2,6 +2,7 @@
 
 pub(crate) mod bot;
 pub(crate) mod bot_builder;
+pub(crate) mod conversation;
 pub(crate) mod event;
 pub(crate) mod homeserver;
 pub(crate) mod listen;
