@@ -22,5 +22,11 @@ mod support;
 /// Start, status and stop, from the command to the link in the direct message.
 mod main_job;
 
+/// Who may command, and which events are commands.
+mod authorization;
+
+/// What a session and its link go through when the bot ends.
+mod restart;
+
 /// The support itself: two clients understand one another.
 mod smoke;

@@ -110,6 +110,14 @@ impl Bot {
         fs::write(self.config_path(), serde_yaml::to_string(config).unwrap()).unwrap();
     }
 
+    /// Changes config.yaml; it counts from the next start.
+    pub(crate) fn reconfigure(&self, change: impl FnOnce(&mut Value)) {
+        let text = fs::read_to_string(self.config_path()).unwrap();
+        let mut config = serde_yaml::from_str(&text).unwrap();
+        change(&mut config);
+        self.write_config(&config);
+    }
+
     /// Starts the process.
     pub(crate) fn run(&mut self) {
         assert!(self.process.is_none(), "the bot runs already");
@@ -175,8 +183,13 @@ impl Bot {
 
     /// Waits until a text stands in the log.
     pub(crate) async fn wait_for_log(&mut self, text: &str) {
+        self.wait_for_log_times(text, 1).await;
+    }
+
+    /// Waits until a text stands in the log so many times.
+    pub(crate) async fn wait_for_log_times(&mut self, text: &str, times: usize) {
         eventually(&format!("{text:?} in the bot's log"), async || {
-            let found = self.log().contains(text);
+            let found = self.log().matches(text).count() >= times;
             if !found {
                 self.assert_running();
             }
@@ -212,6 +225,17 @@ impl Bot {
             value: self.standin_log().as_ref(),
         }
         .processes()
+    }
+
+    /// Kills one process of a session, whoever its parent is now, and waits until it is gone.
+    pub(crate) async fn end_process(&self, pid: i32) {
+        let pid = Pid::from_raw(pid);
+        assert!(self.session_processes().contains(&pid));
+        kill(pid, Signal::SIGKILL).unwrap();
+        eventually("the process is gone", async || {
+            (!self.session_processes().contains(&pid)).then_some(())
+        })
+        .await;
     }
 
     fn standin_log(&self) -> PathBuf {
