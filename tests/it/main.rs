@@ -25,6 +25,12 @@ mod main_job;
 /// Who may command, and which events are commands.
 mod authorization;
 
+/// To whom a link goes, and into what room.
+mod delivery;
+
+/// What people are told when something goes wrong.
+mod failures;
+
 /// What a session and its link go through when the bot ends.
 mod restart;
 

@@ -33,6 +33,7 @@ pub(crate) struct Bot {
     user: OwnedUserId,
     admin_room: OwnedRoomId,
     log_filter: String,
+    homeserver_files: Vec<PathBuf>,
     process: Option<Child>,
 }
 
@@ -70,12 +71,14 @@ impl Bot {
         user: OwnedUserId,
         admin_room: OwnedRoomId,
         log_filter: String,
+        homeserver_files: Vec<PathBuf>,
     ) -> Self {
         Self {
             folder,
             user,
             admin_room,
             log_filter,
+            homeserver_files,
             process: None,
         }
     }
@@ -93,6 +96,11 @@ impl Bot {
     /// Where it keeps everything.
     pub(crate) fn data_dir(&self) -> PathBuf {
         self.folder.path().join("data")
+    }
+
+    /// What its homeserver writes down.
+    pub(super) fn homeserver_files(&self) -> &[PathBuf] {
+        &self.homeserver_files
     }
 
     /// Its config.yaml.

@@ -1,6 +1,9 @@
 //! What a bot is made of before it runs: its config.yaml, its projects, its admin room.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use matrix_sdk::ruma::{OwnedUserId, RoomVersionId, UserId};
 use serde_json::{Value, json};
@@ -24,6 +27,7 @@ pub(crate) struct BotBuilder {
     config: Value,
     room: RoomOptions,
     log_filter: String,
+    homeserver_files: Vec<PathBuf>,
 }
 
 /// One project of the configuration to be.
@@ -60,6 +64,7 @@ impl BotBuilder {
             config,
             room,
             log_filter: LOG_FILTER.to_owned(),
+            homeserver_files: homeserver.files(),
         }
     }
 
@@ -144,7 +149,13 @@ impl BotBuilder {
         if self.config["admin_room"].is_null() {
             self.config["admin_room"] = json!(admin_room);
         }
-        let bot = Bot::new(self.folder, self.user, admin_room, self.log_filter);
+        let bot = Bot::new(
+            self.folder,
+            self.user,
+            admin_room,
+            self.log_filter,
+            self.homeserver_files,
+        );
         bot.write_config(&self.config);
         bot
     }
