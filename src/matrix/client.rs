@@ -2,8 +2,9 @@
 
 use std::{
     collections::BTreeMap,
-    fs::DirBuilder,
-    os::unix::fs::DirBuilderExt as _,
+    fs::{self, DirBuilder, Permissions},
+    io,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::{Duration, SystemTime},
@@ -200,9 +201,10 @@ async fn build_client(config: &Config, folder: &Path) -> Result<Client, Fault> {
         Devices::CrossSigned => CollectStrategy::IdentityBasedStrategy,
         Devices::Any => CollectStrategy::AllDevices,
     };
-    Client::builder()
+    let store = folder.join(STORE);
+    let client = Client::builder()
         .homeserver_url(&config.homeserver_url)
-        .sqlite_store(folder.join(STORE), None)
+        .sqlite_store(&store, None)
         .request_config(RequestConfig::new().timeout(REQUEST_TIMEOUT))
         .cross_process_store_config(CrossProcessLockConfig::SingleProcess)
         .with_encryption_settings(EncryptionSettings {
@@ -220,7 +222,21 @@ async fn build_client(config: &Config, folder: &Path) -> Result<Client, Fault> {
         .map_err(|source| Fault::Store {
             folder: folder.to_owned(),
             source: Box::new(source),
-        })
+        })?;
+    close_to_others(&store).map_err(|source| Fault::File {
+        path: store,
+        source,
+    })?;
+    Ok(client)
+}
+
+/// The SDK makes its files readable by all. The folder that they are in is closed, but not each copy of it may be. What
+/// SQLite adds later takes after the database that it belongs to.
+fn close_to_others(store: &Path) -> io::Result<()> {
+    for file in fs::read_dir(store)? {
+        fs::set_permissions(file?.path(), Permissions::from_mode(0o600))?;
+    }
+    fs::set_permissions(store, Permissions::from_mode(0o700))
 }
 
 /// Which room is whose direct message. Kept by ourselves, as `m.direct` is too easily wrong.
@@ -232,12 +248,12 @@ pub(super) struct DirectMessages {
 
 impl DirectMessages {
     fn load(path: PathBuf) -> Result<Self, Fault> {
-        let rooms = match std::fs::read(&path) {
+        let rooms = match fs::read(&path) {
             Ok(text) => serde_json::from_slice(&text).map_err(|_| Fault::UnreadableFile {
                 path: path.clone(),
                 remedy: "delete it, and the bot makes new direct messages",
             })?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => BTreeMap::new(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
             Err(source) => return Err(Fault::File { path, source }),
         };
         Ok(Self {
