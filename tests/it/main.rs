@@ -31,6 +31,12 @@ mod delivery;
 /// What people are told when something goes wrong.
 mod failures;
 
+/// Bad configurations, wrong arguments, and registrations.
+mod command_line;
+
+/// Where secrets are not.
+mod secrets;
+
 /// What a session and its link go through when the bot ends.
 mod restart;
 
