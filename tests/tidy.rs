@@ -1,9 +1,5 @@
 //! The rules of the house, told with file and line. Reads the source as text and needs nothing but the standard library.
-#![expect(
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "tidy/source.rs"]
 mod source;

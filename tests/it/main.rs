@@ -16,7 +16,6 @@
 )]
 
 /// What the other modules stand on.
-#[expect(dead_code, reason = "more is there than the tests of today use")]
 mod support;
 
 /// Start, status and stop, from the command to the link in the direct message.

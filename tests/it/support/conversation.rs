@@ -92,10 +92,12 @@ impl Bot {
         LinkMessage { event, link }
     }
 
-    /// All messages with a link that this person's client shows, those that were taken back since included.
+    /// All messages of the bot with a link that this person's client shows, those that were taken back since included.
     pub(crate) fn links_of(&self, person: &Person) -> Vec<Event> {
         let mut events = person.events();
-        events.retain(|event| event.json.to_string().contains(LINK_MARK));
+        events.retain(|event| {
+            event.sender == self.user_id() && event.json.to_string().contains(LINK_MARK)
+        });
         events
     }
 

@@ -86,6 +86,7 @@ impl Person {
     }
 
     /// Logs in with a device that keeps everything in `folder`, and is the same device next time.
+    #[cfg_attr(test, expect(dead_code, reason = "the playground's; no test needs it"))]
     pub(crate) async fn log_in_persistently(
         url: &str,
         localpart: &str,
@@ -198,7 +199,7 @@ impl Person {
         what: &str,
         mut wanted: impl FnMut(&Event) -> bool,
     ) -> Result<Event> {
-        let mut events = self.events.clone();
+        let mut events = self.watch_events();
         let mut found = None;
         let search = events.wait_for(|events| {
             found = events.iter().find(|event| wanted(event)).cloned();
