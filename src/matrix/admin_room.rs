@@ -24,7 +24,7 @@ use matrix_sdk::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tracing::{info, warn};
 
-use super::{Fault, Matrix, Message, sync::Chain};
+use super::{Chain, Fault, Matrix, Message};
 
 /// What the homeserver says of the admin room, and of one user in it, at this moment.
 #[derive(Debug, Clone)]

@@ -2,8 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    fs::DirBuilder,
-    os::unix::fs::DirBuilderExt as _,
+    fs::{self, DirBuilder, Permissions},
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::{Duration, SystemTime},
@@ -18,12 +18,12 @@ use matrix_sdk::{
 };
 use matrix_sdk_base::crypto::{CollectStrategy, DecryptionSettings, TrustRequirement};
 use tokio::{sync::mpsc, time::sleep};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{
-    Fault, Message, Registration, admin_room, device, identity,
+    Chain, Fault, Message, Registration, admin_room, device, identity,
     inbox::{Inbox, Seen},
-    sync::{self, Chain},
+    sync,
 };
 use crate::{
     atomic_file,
@@ -81,6 +81,7 @@ impl Matrix {
             source,
         })?;
         let mut waits = sync::back_off();
+        let mut warned = false;
         loop {
             let fault = match Self::try_connect(&config, registration, folder).await {
                 Ok(connection) => return Ok(connection),
@@ -92,7 +93,13 @@ impl Matrix {
             } else if !fault.is_passing() {
                 return Err(fault);
             } else {
-                warn!(homeserver = %config.homeserver_url, error = %Chain(&fault), "waiting for the homeserver");
+                let error = Chain(&fault);
+                if warned {
+                    debug!(%error, "still waiting for the homeserver");
+                } else {
+                    warn!(homeserver = %config.homeserver_url, %error, "waiting for the homeserver");
+                }
+                warned = true;
             }
             sleep(waits.next().unwrap_or(REQUEST_TIMEOUT)).await;
         }
@@ -108,8 +115,16 @@ impl Matrix {
             Some(session) => session,
             None => device::log_in(client.http_client(), config, registration, folder).await?,
         };
+        if session.matrix.meta.user_id != config.bot_user {
+            return Err(Fault::AnotherUser {
+                stored: session.matrix.meta.user_id.to_string(),
+                configured: config.bot_user.to_string(),
+                folder: folder.to_owned(),
+            });
+        }
         let listening_since = session.listening_since;
         client.restore_session(session.matrix).await?;
+        close_to_others(&folder.join(STORE))?;
         client.whoami().await?;
         identity::ensure(&client, folder).await?;
         let (sender, messages) = mpsc::channel(MESSAGES_WAITING);
@@ -193,6 +208,20 @@ impl Matrix {
             warn!(%error, "display name not set");
         }
     }
+}
+
+/// SQLite makes its files as the process's umask lets it; those that it adds later take after the first.
+fn close_to_others(folder: &Path) -> Result<(), Fault> {
+    let close = || {
+        for entry in fs::read_dir(folder)? {
+            fs::set_permissions(entry?.path(), Permissions::from_mode(0o600))?;
+        }
+        fs::set_permissions(folder, Permissions::from_mode(0o700))
+    };
+    close().map_err(|source| Fault::File {
+        path: folder.to_owned(),
+        source,
+    })
 }
 
 async fn build_client(config: &Config, folder: &Path) -> Result<Client, Fault> {

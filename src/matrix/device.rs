@@ -208,7 +208,8 @@ impl Appservice<'_> {
         let registration = self.config.registration.display();
         let remedy = match answer.errcode.as_str() {
             "M_UNKNOWN_TOKEN" | "M_MISSING_TOKEN" => format!(
-                "add {registration} to the homeserver's app_service_config_files and restart the homeserver"
+                "name a copy of {registration} under app_service_config_files in the homeserver's configuration, \
+                 and restart the homeserver"
             ),
             "M_EXCLUSIVE" => format!(
                 "the registration that the homeserver has loaded does not cover {}: \

@@ -8,7 +8,7 @@ use std::path::Path;
 use matrix_sdk::Client;
 use tracing::{info, warn};
 
-use super::Fault;
+use super::{Fault, sync};
 use crate::atomic_file;
 
 /// The file with the recovery key, in the folder of Matrix.
@@ -102,6 +102,8 @@ async fn write_recovery_key(client: &Client, path: &Path) -> Result<(), Fault> {
 }
 
 async fn recover(client: &Client, path: &Path) -> Result<(), Fault> {
+    // A new device's keys are uploaded with its first sync, and only a device that the homeserver knows can be signed.
+    sync::once(client).await?;
     let key = std::fs::read_to_string(path).map_err(|source| Fault::File {
         path: path.to_owned(),
         source,

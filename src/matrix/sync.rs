@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use matrix_sdk::{
+    Client,
     config::{SyncSettings, SyncToken},
     ruma::{
         api::client::filter::{FilterDefinition, LazyLoadOptions},
@@ -14,7 +15,7 @@ use matrix_sdk::{
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
-use super::{Fault, Matrix};
+use super::{Chain, Fault, Matrix};
 
 /// How long the homeserver may hold a request open when it has nothing to tell.
 const LONG_POLL: Duration = Duration::from_secs(30);
@@ -79,6 +80,12 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
     }
 }
 
+/// Asks the homeserver for what it has, without waiting for more.
+pub(super) async fn once(client: &Client) -> Result<(), Fault> {
+    client.sync_once(settings().timeout(Duration::ZERO)).await?;
+    Ok(())
+}
+
 fn settings() -> SyncSettings {
     SyncSettings::new()
         .token(SyncToken::ReusePrevious)
@@ -104,19 +111,4 @@ fn brings_nothing(answer: &SyncResponse) -> bool {
         && answer.rooms.invited.is_empty()
         && answer.rooms.left.is_empty()
         && answer.to_device.is_empty()
-}
-
-/// An error with all its causes, for the log.
-pub(super) struct Chain<'a>(pub(super) &'a (dyn std::error::Error + 'static));
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "{}", self.0)?;
-        let mut source = self.0.source();
-        while let Some(error) = source {
-            write!(formatter, ": {error}")?;
-            source = error.source();
-        }
-        Ok(())
-    }
 }
