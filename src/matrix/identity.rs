@@ -8,7 +8,7 @@ use std::path::Path;
 use matrix_sdk::Client;
 use tracing::{info, warn};
 
-use super::Fault;
+use super::{Fault, sync};
 use crate::atomic_file;
 
 /// The file with the recovery key, in the folder of Matrix.
@@ -106,6 +106,8 @@ async fn recover(client: &Client, path: &Path) -> Result<(), Fault> {
         path: path.to_owned(),
         source,
     })?;
+    // Only a device whose keys the homeserver has can be signed, and a new one's are uploaded with the first sync.
+    sync::once(client).await?;
     client
         .encryption()
         .recovery()

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use matrix_sdk::{
+    Client,
     config::{SyncSettings, SyncToken},
     ruma::{
         api::client::filter::{FilterDefinition, LazyLoadOptions},
@@ -77,6 +78,12 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
             sleep(PACE).await;
         }
     }
+}
+
+/// Asks the homeserver once for what there is, without waiting for more.
+pub(super) async fn once(client: &Client) -> Result<(), Fault> {
+    client.sync_once(settings().timeout(Duration::ZERO)).await?;
+    Ok(())
 }
 
 fn settings() -> SyncSettings {
