@@ -47,7 +47,9 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
     let mut fast_answers = 0;
     loop {
         let asked = Instant::now();
-        match matrix.client().sync_once(settings()).await {
+        // After a failure, a long poll would keep us from seeing that the homeserver is back.
+        let patience = if failing { Duration::ZERO } else { LONG_POLL };
+        match matrix.client().sync_once(settings(patience)).await {
             Ok(answer) => {
                 if std::mem::take(&mut failing) {
                     info!("homeserver answers again");
@@ -82,14 +84,14 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
 
 /// Asks the homeserver once for what there is, without waiting for more.
 pub(super) async fn once(client: &Client) -> Result<(), Fault> {
-    client.sync_once(settings().timeout(Duration::ZERO)).await?;
+    client.sync_once(settings(Duration::ZERO)).await?;
     Ok(())
 }
 
-fn settings() -> SyncSettings {
+fn settings(patience: Duration) -> SyncSettings {
     SyncSettings::new()
         .token(SyncToken::ReusePrevious)
-        .timeout(LONG_POLL)
+        .timeout(patience)
         .set_presence(PresenceState::Online)
         .filter(filter().into())
 }
