@@ -86,9 +86,16 @@ impl Matrix {
                 Ok(connection) => return Ok(connection),
                 Err(fault) => fault,
             };
-            if fault.is_logged_out() {
-                warn!("the homeserver no longer knows the bot's access token, logging in again");
-                device::forget(folder, fault.is_hard_logout())?;
+            if matches!(fault, Fault::DeviceLost) {
+                warn!("the bot's device has lost its keys, making a new one");
+                device::forget(folder, true)?;
+            } else if fault.is_logged_out() {
+                let device_is_gone = fault.is_hard_logout();
+                warn!(
+                    device_is_gone,
+                    "the homeserver no longer knows the bot's access token, logging in again"
+                );
+                device::forget(folder, device_is_gone)?;
             } else if !fault.is_passing() {
                 return Err(fault);
             } else {
@@ -103,6 +110,7 @@ impl Matrix {
         registration: &Registration,
         folder: &Path,
     ) -> Result<Connection, Fault> {
+        let store_is_new = !folder.join(STORE).exists();
         let client = build_client(config, folder).await?;
         let session = match device::stored(folder)? {
             Some(session) => session,
@@ -111,7 +119,7 @@ impl Matrix {
         let listening_since = session.listening_since;
         client.restore_session(session.matrix).await?;
         client.whoami().await?;
-        identity::ensure(&client, folder).await?;
+        identity::ensure(&client, folder, store_is_new).await?;
         let (sender, messages) = mpsc::channel(MESSAGES_WAITING);
         let matrix = Self(Arc::new(Inner {
             own_user: config.bot_user.clone(),
