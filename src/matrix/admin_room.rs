@@ -1,5 +1,7 @@
 //! The admin room: joining it, its facts as the homeserver gives them now, and what is said there.
 
+use std::time::SystemTime;
+
 use matrix_sdk::{
     Client, Room, RoomState,
     ruma::{
@@ -134,8 +136,12 @@ impl Matrix {
             Some(RoomState::Joined) => {}
             Some(RoomState::Banned) => warn!(room = %id, "banned from the admin room"),
             Some(RoomState::Invited | RoomState::Knocked | RoomState::Left) | None => {
+                let asked = SystemTime::now();
                 match client.join_room_by_id(&id).await {
-                    Ok(_) => info!(room = %id, "joined the admin room"),
+                    Ok(_) => {
+                        self.listening_since().set(asked);
+                        info!(room = %id, "joined the admin room");
+                    }
                     Err(error) if error.client_api_error_kind() == Some(&ErrorKind::Forbidden) => {
                         info!(room = %id, bot = %self.own_user(), "waiting for an invitation to the admin room");
                     }

@@ -6,7 +6,7 @@ use std::{
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, OnceLock, PoisonError},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use matrix_sdk::{
@@ -22,7 +22,7 @@ use tracing::{info, warn};
 
 use super::{
     Fault, Message, Registration, admin_room, device, identity,
-    inbox::{Inbox, Seen},
+    inbox::{Inbox, ListeningSince, Seen},
     sync::{self, Chain},
 };
 use crate::{
@@ -52,6 +52,7 @@ struct Inner {
     own_user: OwnedUserId,
     config: Arc<Config>,
     admin_room: Arc<OnceLock<OwnedRoomId>>,
+    listening_since: Arc<ListeningSince>,
     direct_messages: DirectMessages,
 }
 
@@ -116,7 +117,7 @@ impl Matrix {
             Some(session) => session,
             None => device::log_in(client.http_client(), config, registration, folder).await?,
         };
-        let listening_since = session.listening_since;
+        let listening_since = Arc::new(ListeningSince::new(session.listening_since));
         client.restore_session(session.matrix).await?;
         client.whoami().await?;
         identity::ensure(&client, folder, store_is_new).await?;
@@ -125,12 +126,11 @@ impl Matrix {
             own_user: config.bot_user.clone(),
             config: Arc::clone(config),
             admin_room: Arc::new(OnceLock::new()),
+            listening_since,
             direct_messages: DirectMessages::load(folder.join(DIRECT_MESSAGES))?,
             client,
         }));
-        matrix
-            .inbox(listening_since, sender)
-            .attach(matrix.client());
+        matrix.inbox(sender).attach(matrix.client());
         matrix.set_display_name().await;
         info!(user = %matrix.own_user(), "connected to the homeserver");
         Ok(Connection { matrix, messages })
@@ -179,13 +179,17 @@ impl Matrix {
         self.0.admin_room.get_or_init(|| id)
     }
 
-    fn inbox(&self, listening_since: SystemTime, messages: mpsc::Sender<Message>) -> Inbox {
+    pub(super) fn listening_since(&self) -> &ListeningSince {
+        &self.0.listening_since
+    }
+
+    fn inbox(&self, messages: mpsc::Sender<Message>) -> Inbox {
         Inbox {
             own_user: self.0.own_user.clone(),
             admin_room: Arc::clone(&self.0.admin_room),
             prefix: self.0.config.command_prefix.clone(),
             max_age: self.0.config.max_command_age,
-            listening_since,
+            listening_since: Arc::clone(&self.0.listening_since),
             seen: Mutex::new(Seen::default()),
             messages,
         }
