@@ -138,7 +138,6 @@ impl Matrix {
 
     /// Follows the homeserver until that makes no sense any more, and tells why. Joins the admin room when it can.
     pub async fn follow(&self) -> Fault {
-        self.join_admin_room().await;
         sync::follow(self).await
     }
 

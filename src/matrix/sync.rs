@@ -44,6 +44,7 @@ pub(super) fn back_off() -> impl Iterator<Item = Duration> {
 pub(super) async fn follow(matrix: &Matrix) -> Fault {
     let mut failures = back_off();
     let mut failing = false;
+    let mut join_is_settled = matrix.join_admin_room().await;
     let mut fast_answers = 0;
     loop {
         let asked = Instant::now();
@@ -55,8 +56,8 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
                     info!("homeserver answers again");
                     failures = back_off();
                 }
-                if !answer.rooms.invited.is_empty() {
-                    matrix.join_admin_room().await;
+                if !join_is_settled || !answer.rooms.invited.is_empty() {
+                    join_is_settled = matrix.join_admin_room().await;
                 }
                 let empty_and_fast = asked.elapsed() < SUSPICIOUSLY_FAST && brings_nothing(&answer);
                 fast_answers = if empty_and_fast { fast_answers + 1 } else { 0 };
