@@ -2,8 +2,9 @@
 
 use std::{
     collections::BTreeMap,
-    fs::DirBuilder,
-    os::unix::fs::DirBuilderExt as _,
+    fs::{self, DirBuilder, Permissions},
+    io,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
@@ -211,9 +212,10 @@ async fn build_client(config: &Config, folder: &Path) -> Result<Client, Fault> {
         Devices::CrossSigned => CollectStrategy::IdentityBasedStrategy,
         Devices::Any => CollectStrategy::AllDevices,
     };
-    Client::builder()
+    let store = folder.join(STORE);
+    let client = Client::builder()
         .homeserver_url(&config.homeserver_url)
-        .sqlite_store(folder.join(STORE), None)
+        .sqlite_store(&store, None)
         .request_config(RequestConfig::new().timeout(REQUEST_TIMEOUT))
         .cross_process_store_config(CrossProcessLockConfig::SingleProcess)
         .with_encryption_settings(EncryptionSettings {
@@ -231,7 +233,21 @@ async fn build_client(config: &Config, folder: &Path) -> Result<Client, Fault> {
         .map_err(|source| Fault::Store {
             folder: folder.to_owned(),
             source: Box::new(source),
-        })
+        })?;
+    close_to_others(&store).map_err(|source| Fault::File {
+        path: store,
+        source,
+    })?;
+    Ok(client)
+}
+
+/// The SDK makes its files readable for all. What SQLite makes later takes after them.
+fn close_to_others(store: &Path) -> io::Result<()> {
+    fs::set_permissions(store, Permissions::from_mode(0o700))?;
+    for entry in fs::read_dir(store)? {
+        fs::set_permissions(entry?.path(), Permissions::from_mode(0o600))?;
+    }
+    Ok(())
 }
 
 /// Which room is whose direct message. Kept by ourselves, as `m.direct` is too easily wrong.
@@ -243,12 +259,12 @@ pub(super) struct DirectMessages {
 
 impl DirectMessages {
     fn load(path: PathBuf) -> Result<Self, Fault> {
-        let rooms = match std::fs::read(&path) {
+        let rooms = match fs::read(&path) {
             Ok(text) => serde_json::from_slice(&text).map_err(|_| Fault::UnreadableFile {
                 path: path.clone(),
                 remedy: "delete it, and the bot makes new direct messages",
             })?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => BTreeMap::new(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
             Err(source) => return Err(Fault::File { path, source }),
         };
         Ok(Self {
