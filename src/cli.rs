@@ -20,7 +20,12 @@ use crate::{
 };
 
 /// What is logged unless `RUST_LOG` says otherwise: our own good days, and the SDK's bad ones.
-const DEFAULT_LOG: &str = "warn,rcbot=info,matrix_sdk_crypto::backups=error";
+///
+/// The SDK complains of what is normal here: of account data that does not exist, of a new device whose keys are not
+/// uploaded yet, of rooms without names. What fails on its way, or cannot be decrypted, is told by ourselves.
+const DEFAULT_LOG: &str = "warn,rcbot=info,matrix_sdk::http_client=off,matrix_sdk_base::room::display_name=error,\
+                           matrix_sdk_crypto::backups=error,matrix_sdk_crypto::identities::manager=error,\
+                           matrix_sdk_crypto::machine=error";
 
 /// Starts `claude remote-control` for those whom a Matrix room trusts, and sends them the link end-to-end encrypted.
 #[derive(Debug, Parser)]
