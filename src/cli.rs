@@ -21,10 +21,13 @@ use crate::{
     matrix::{Registration, generate, write_new},
 };
 
-/// What is logged unless `RUST_LOG` says otherwise: our own good days, and the SDK's bad ones. Refused requests are told
-/// by those who made them, and a device that is new to its own store is no news.
-const DEFAULT_LOG: &str = "warn,rcbot=info,matrix_sdk::http_client=off,matrix_sdk_crypto::identities=error,\
-                           matrix_sdk_crypto::backups=error";
+/// What is logged unless `RUST_LOG` says otherwise: our own good days, and the SDK's bad ones.
+///
+/// The SDK complains of what is normal here: of account data that does not exist, of a new device whose keys are not
+/// uploaded yet, of rooms without names. What fails on its way, or cannot be decrypted, is told by ourselves.
+const DEFAULT_LOG: &str = "warn,rcbot=info,matrix_sdk::http_client=off,matrix_sdk_base::room::display_name=error,\
+                           matrix_sdk_crypto::backups=error,matrix_sdk_crypto::identities::manager=error,\
+                           matrix_sdk_crypto::machine=error";
 
 /// Starts `claude remote-control` for those whom a Matrix room trusts, and sends them the link end-to-end encrypted.
 #[derive(Debug, Parser)]

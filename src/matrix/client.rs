@@ -3,10 +3,11 @@
 use std::{
     collections::BTreeMap,
     fs::{self, DirBuilder, Permissions},
+    io,
     os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, OnceLock, PoisonError},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use matrix_sdk::{
@@ -22,7 +23,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     Chain, Fault, Message, Registration, admin_room, device, identity,
-    inbox::{Inbox, Seen},
+    inbox::{Inbox, ListeningSince, Seen},
     sync,
 };
 use crate::{
@@ -52,6 +53,7 @@ struct Inner {
     own_user: OwnedUserId,
     config: Arc<Config>,
     admin_room: Arc<OnceLock<OwnedRoomId>>,
+    listening_since: Arc<ListeningSince>,
     direct_messages: DirectMessages,
 }
 
@@ -87,9 +89,16 @@ impl Matrix {
                 Ok(connection) => return Ok(connection),
                 Err(fault) => fault,
             };
-            if fault.is_logged_out() {
-                warn!("the homeserver no longer knows the bot's access token, logging in again");
-                device::forget(folder, fault.is_hard_logout())?;
+            if matches!(fault, Fault::DeviceLost) {
+                warn!("the bot's device has lost its keys, making a new one");
+                device::forget(folder, true)?;
+            } else if fault.is_logged_out() {
+                let device_is_gone = fault.is_hard_logout();
+                warn!(
+                    device_is_gone,
+                    "the homeserver no longer knows the bot's access token, logging in again"
+                );
+                device::forget(folder, device_is_gone)?;
             } else if !fault.is_passing() {
                 return Err(fault);
             } else {
@@ -110,6 +119,7 @@ impl Matrix {
         registration: &Registration,
         folder: &Path,
     ) -> Result<Connection, Fault> {
+        let store_is_new = !folder.join(STORE).exists();
         let client = build_client(config, folder).await?;
         let session = match device::stored(folder)? {
             Some(session) => session,
@@ -122,22 +132,20 @@ impl Matrix {
                 folder: folder.to_owned(),
             });
         }
-        let listening_since = session.listening_since;
+        let listening_since = Arc::new(ListeningSince::new(session.listening_since));
         client.restore_session(session.matrix).await?;
-        close_to_others(&folder.join(STORE))?;
         client.whoami().await?;
-        identity::ensure(&client, folder).await?;
+        identity::ensure(&client, folder, store_is_new).await?;
         let (sender, messages) = mpsc::channel(MESSAGES_WAITING);
         let matrix = Self(Arc::new(Inner {
             own_user: config.bot_user.clone(),
             config: Arc::clone(config),
             admin_room: Arc::new(OnceLock::new()),
+            listening_since,
             direct_messages: DirectMessages::load(folder.join(DIRECT_MESSAGES))?,
             client,
         }));
-        matrix
-            .inbox(listening_since, sender)
-            .attach(matrix.client());
+        matrix.inbox(sender).attach(matrix.client());
         matrix.set_display_name().await;
         info!(user = %matrix.own_user(), "connected to the homeserver");
         Ok(Connection { matrix, messages })
@@ -145,7 +153,6 @@ impl Matrix {
 
     /// Follows the homeserver until that makes no sense any more, and tells why. Joins the admin room when it can.
     pub async fn follow(&self) -> Fault {
-        self.join_admin_room().await;
         sync::follow(self).await
     }
 
@@ -186,13 +193,17 @@ impl Matrix {
         self.0.admin_room.get_or_init(|| id)
     }
 
-    fn inbox(&self, listening_since: SystemTime, messages: mpsc::Sender<Message>) -> Inbox {
+    pub(super) fn listening_since(&self) -> &ListeningSince {
+        &self.0.listening_since
+    }
+
+    fn inbox(&self, messages: mpsc::Sender<Message>) -> Inbox {
         Inbox {
             own_user: self.0.own_user.clone(),
             admin_room: Arc::clone(&self.0.admin_room),
             prefix: self.0.config.command_prefix.clone(),
             max_age: self.0.config.max_command_age,
-            listening_since,
+            listening_since: Arc::clone(&self.0.listening_since),
             seen: Mutex::new(Seen::default()),
             messages,
         }
@@ -210,28 +221,15 @@ impl Matrix {
     }
 }
 
-/// SQLite makes its files as the process's umask lets it; those that it adds later take after the first.
-fn close_to_others(folder: &Path) -> Result<(), Fault> {
-    let close = || {
-        for entry in fs::read_dir(folder)? {
-            fs::set_permissions(entry?.path(), Permissions::from_mode(0o600))?;
-        }
-        fs::set_permissions(folder, Permissions::from_mode(0o700))
-    };
-    close().map_err(|source| Fault::File {
-        path: folder.to_owned(),
-        source,
-    })
-}
-
 async fn build_client(config: &Config, folder: &Path) -> Result<Client, Fault> {
     let strategy = match config.encryption.devices {
         Devices::CrossSigned => CollectStrategy::IdentityBasedStrategy,
         Devices::Any => CollectStrategy::AllDevices,
     };
-    Client::builder()
+    let store = folder.join(STORE);
+    let client = Client::builder()
         .homeserver_url(&config.homeserver_url)
-        .sqlite_store(folder.join(STORE), None)
+        .sqlite_store(&store, None)
         .request_config(RequestConfig::new().timeout(REQUEST_TIMEOUT))
         .cross_process_store_config(CrossProcessLockConfig::SingleProcess)
         .with_encryption_settings(EncryptionSettings {
@@ -249,7 +247,21 @@ async fn build_client(config: &Config, folder: &Path) -> Result<Client, Fault> {
         .map_err(|source| Fault::Store {
             folder: folder.to_owned(),
             source: Box::new(source),
-        })
+        })?;
+    close_to_others(&store).map_err(|source| Fault::File {
+        path: store,
+        source,
+    })?;
+    Ok(client)
+}
+
+/// The SDK makes its files readable for all. What SQLite makes later takes after them.
+fn close_to_others(store: &Path) -> io::Result<()> {
+    fs::set_permissions(store, Permissions::from_mode(0o700))?;
+    for entry in fs::read_dir(store)? {
+        fs::set_permissions(entry?.path(), Permissions::from_mode(0o600))?;
+    }
+    Ok(())
 }
 
 /// Which room is whose direct message. Kept by ourselves, as `m.direct` is too easily wrong.
@@ -261,12 +273,12 @@ pub(super) struct DirectMessages {
 
 impl DirectMessages {
     fn load(path: PathBuf) -> Result<Self, Fault> {
-        let rooms = match std::fs::read(&path) {
+        let rooms = match fs::read(&path) {
             Ok(text) => serde_json::from_slice(&text).map_err(|_| Fault::UnreadableFile {
                 path: path.clone(),
                 remedy: "delete it, and the bot makes new direct messages",
             })?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => BTreeMap::new(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
             Err(source) => return Err(Fault::File { path, source }),
         };
         Ok(Self {

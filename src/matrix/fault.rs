@@ -88,6 +88,9 @@ pub enum Fault {
         /// What brings them back.
         recovery_key: PathBuf,
     },
+    /// The keys of the bot's device are not those that the homeserver has for it.
+    #[error("the keys of the bot's device are lost")]
+    DeviceLost,
     /// The recovery key does not open the secrets that the homeserver keeps for the bot.
     #[error("the recovery key in {path} does not bring back the bot's identity")]
     Recovery {
@@ -119,6 +122,7 @@ impl Fault {
             | Self::UnreadableFile { .. }
             | Self::AnotherUser { .. }
             | Self::IdentityLost { .. }
+            | Self::DeviceLost
             | Self::Recovery { .. }
             | Self::SecretStorage(_) => false,
         }

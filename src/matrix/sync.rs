@@ -44,17 +44,20 @@ pub(super) fn back_off() -> impl Iterator<Item = Duration> {
 pub(super) async fn follow(matrix: &Matrix) -> Fault {
     let mut failures = back_off();
     let mut failing = false;
+    let mut join_is_settled = matrix.join_admin_room().await;
     let mut fast_answers = 0;
     loop {
         let asked = Instant::now();
-        match matrix.client().sync_once(settings()).await {
+        // After a failure, a long poll would keep us from seeing that the homeserver is back.
+        let patience = if failing { Duration::ZERO } else { LONG_POLL };
+        match matrix.client().sync_once(settings(patience)).await {
             Ok(answer) => {
                 if std::mem::take(&mut failing) {
                     info!("homeserver answers again");
                     failures = back_off();
                 }
-                if !answer.rooms.invited.is_empty() {
-                    matrix.join_admin_room().await;
+                if !join_is_settled || !answer.rooms.invited.is_empty() {
+                    join_is_settled = matrix.join_admin_room().await;
                 }
                 let empty_and_fast = asked.elapsed() < SUSPICIOUSLY_FAST && brings_nothing(&answer);
                 fast_answers = if empty_and_fast { fast_answers + 1 } else { 0 };
@@ -80,16 +83,16 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
     }
 }
 
-/// Asks the homeserver for what it has, without waiting for more.
+/// Asks the homeserver once for what there is, without waiting for more.
 pub(super) async fn once(client: &Client) -> Result<(), Fault> {
-    client.sync_once(settings().timeout(Duration::ZERO)).await?;
+    client.sync_once(settings(Duration::ZERO)).await?;
     Ok(())
 }
 
-fn settings() -> SyncSettings {
+fn settings(patience: Duration) -> SyncSettings {
     SyncSettings::new()
         .token(SyncToken::ReusePrevious)
-        .timeout(LONG_POLL)
+        .timeout(patience)
         .set_presence(PresenceState::Online)
         .filter(filter().into())
 }
