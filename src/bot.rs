@@ -1,7 +1,8 @@
-//! The one loop: messages and reports in, answers and deliveries out. It owns all sessions, and there are no locks.
+//! The one loop: messages and reports in, answers and deliveries out.
 //!
-//! Whatever is slow (asking the homeserver, delivering, stopping) is a task that comes back as an event, so that a stop is
-//! heard while a delivery waits for the homeserver.
+//! Invariant: it owns all sessions, there are no locks, and it waits for nothing but the next event. Whatever is slow
+//! (asking the homeserver, delivering, stopping) is a task that comes back as an event, so that a stop is heard while a
+//! delivery waits for the homeserver.
 
 mod connection;
 mod courier;

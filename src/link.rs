@@ -36,6 +36,18 @@ impl Link {
         self.0.as_str()
     }
 
+    /// Whether a text is this URL. Tells nothing to whoever does not know it already.
+    #[must_use]
+    pub fn is(&self, text: &str) -> bool {
+        self.0.as_str() == text
+    }
+
+    /// Whether the URL begins with a text.
+    #[must_use]
+    pub fn starts_with(&self, text: &str) -> bool {
+        self.0.as_str().starts_with(text)
+    }
+
     /// The host that the link names; no secret.
     #[must_use]
     pub fn host(&self) -> &str {

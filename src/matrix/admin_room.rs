@@ -122,8 +122,9 @@ impl Matrix {
     pub(super) fn admin_room(&self) -> Result<Room, Fault> {
         let room = self
             .admin_room_id()
-            .and_then(|id| self.client().get_room(id));
-        room.ok_or_else(|| Fault::from(matrix_sdk::Error::InsufficientData))
+            .and_then(|id| self.client().get_room(id))
+            .filter(|room| room.state() == RoomState::Joined);
+        room.ok_or(Fault::NotInAdminRoom)
     }
 
     /// Joins the admin room if that is possible now: the bot was invited, or anyone may join. False: it may work later

@@ -44,6 +44,9 @@ pub enum Fault {
         #[source]
         source: Box<matrix_sdk::ClientBuildError>,
     },
+    /// Which room the admin room is has yet to be found out, or the bot is not in it.
+    #[error("the bot is not in the admin room yet")]
+    NotInAdminRoom,
     /// A file of ours could not be read or written.
     #[error("cannot use the file {path}")]
     File {
@@ -115,7 +118,7 @@ impl Fault {
                 _ => false,
             },
             Self::Unreachable(error) => http_error_is_passing(error),
-            Self::Nonsense { .. } => true,
+            Self::Nonsense { .. } | Self::NotInAdminRoom => true,
             Self::LoginRefused { status, .. } => *status == 429 || *status >= 500,
             Self::Store { .. }
             | Self::File { .. }

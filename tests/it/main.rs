@@ -19,5 +19,26 @@
 #[expect(dead_code, reason = "more is there than the tests of today use")]
 mod support;
 
+/// Start, status and stop, from the command to the link in the direct message.
+mod main_job;
+
+/// Who may command, and which events are commands.
+mod authorization;
+
+/// To whom a link goes, and into what room.
+mod delivery;
+
+/// What people are told when something goes wrong.
+mod failures;
+
+/// Bad configurations, wrong arguments, and registrations.
+mod command_line;
+
+/// Where secrets are not.
+mod secrets;
+
+/// What a session and its link go through when the bot ends.
+mod restart;
+
 /// The support itself: two clients understand one another.
 mod smoke;

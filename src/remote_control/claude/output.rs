@@ -169,10 +169,9 @@ impl Screen {
 
     fn close_hyperlink(&mut self) {
         let Some(open) = &self.hyperlink else { return };
-        let target = open.target.expose();
         let pending = self.text.pending();
-        let is_begun = pending.is_some_and(|url| target.starts_with(url));
-        if pending == Some(target) {
+        let is_begun = pending.is_some_and(|url| open.target.starts_with(url));
+        if pending.is_some_and(|url| open.target.is(url)) {
             // The text is the target, so this is where it ends, whatever stands next to it.
             self.end_url();
         }

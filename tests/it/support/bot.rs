@@ -33,6 +33,7 @@ pub(crate) struct Bot {
     user: OwnedUserId,
     admin_room: OwnedRoomId,
     log_filter: String,
+    homeserver_files: Vec<PathBuf>,
     process: Option<Child>,
 }
 
@@ -70,12 +71,14 @@ impl Bot {
         user: OwnedUserId,
         admin_room: OwnedRoomId,
         log_filter: String,
+        homeserver_files: Vec<PathBuf>,
     ) -> Self {
         Self {
             folder,
             user,
             admin_room,
             log_filter,
+            homeserver_files,
             process: None,
         }
     }
@@ -95,6 +98,11 @@ impl Bot {
         self.folder.path().join("data")
     }
 
+    /// What its homeserver writes down.
+    pub(super) fn homeserver_files(&self) -> &[PathBuf] {
+        &self.homeserver_files
+    }
+
     /// Its config.yaml.
     pub(crate) fn config_path(&self) -> PathBuf {
         self.folder.path().join("config.yaml")
@@ -108,6 +116,14 @@ impl Bot {
     /// Writes config.yaml anew; it counts from the next start.
     pub(crate) fn write_config(&self, config: &Value) {
         fs::write(self.config_path(), serde_yaml::to_string(config).unwrap()).unwrap();
+    }
+
+    /// Changes config.yaml; it counts from the next start.
+    pub(crate) fn reconfigure(&self, change: impl FnOnce(&mut Value)) {
+        let text = fs::read_to_string(self.config_path()).unwrap();
+        let mut config = serde_yaml::from_str(&text).unwrap();
+        change(&mut config);
+        self.write_config(&config);
     }
 
     /// Starts the process.
@@ -175,8 +191,13 @@ impl Bot {
 
     /// Waits until a text stands in the log.
     pub(crate) async fn wait_for_log(&mut self, text: &str) {
+        self.wait_for_log_times(text, 1).await;
+    }
+
+    /// Waits until a text stands in the log so many times.
+    pub(crate) async fn wait_for_log_times(&mut self, text: &str, times: usize) {
         eventually(&format!("{text:?} in the bot's log"), async || {
-            let found = self.log().contains(text);
+            let found = self.log().matches(text).count() >= times;
             if !found {
                 self.assert_running();
             }
@@ -212,6 +233,17 @@ impl Bot {
             value: self.standin_log().as_ref(),
         }
         .processes()
+    }
+
+    /// Kills one process of a session, whoever its parent is now, and waits until it is gone.
+    pub(crate) async fn end_process(&self, pid: i32) {
+        let pid = Pid::from_raw(pid);
+        assert!(self.session_processes().contains(&pid));
+        kill(pid, Signal::SIGKILL).unwrap();
+        eventually("the process is gone", async || {
+            (!self.session_processes().contains(&pid)).then_some(())
+        })
+        .await;
     }
 
     fn standin_log(&self) -> PathBuf {

@@ -1,6 +1,9 @@
 //! What a bot is made of before it runs: its config.yaml, its projects, its admin room.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use matrix_sdk::ruma::{OwnedUserId, RoomVersionId, UserId};
 use serde_json::{Value, json};
@@ -14,7 +17,7 @@ use super::{
 };
 
 /// What the bot logs where a test does not say otherwise.
-const LOG_FILTER: &str = "info,rcbot=trace";
+const LOG_FILTER: &str = "warn,matrix_sdk::http_client=off,rcbot=trace";
 
 /// A bot to be: `Bot::builder(homeserver()).project("website", |project| project.standin("silent")).start(&admin)`.
 #[derive(Debug)]
@@ -24,6 +27,7 @@ pub(crate) struct BotBuilder {
     config: Value,
     room: RoomOptions,
     log_filter: String,
+    homeserver_files: Vec<PathBuf>,
 }
 
 /// One project of the configuration to be.
@@ -60,6 +64,7 @@ impl BotBuilder {
             config,
             room,
             log_filter: LOG_FILTER.to_owned(),
+            homeserver_files: homeserver.files(),
         }
     }
 
@@ -86,6 +91,14 @@ impl BotBuilder {
     /// The version of the admin room; the server's own choice unless this says otherwise.
     pub(crate) fn room_version(mut self, version: RoomVersionId) -> Self {
         self.room.version = Some(version);
+        self
+    }
+
+    /// Gives the admin room an alias of its own, and lets config.yaml name the room by it.
+    pub(crate) fn admin_room_by_alias(mut self) -> Self {
+        let alias = format!("admins-{}", random_text());
+        self.config["admin_room"] = json!(format!("#{alias}:{SERVER_NAME}"));
+        self.room.alias = Some(alias);
         self
     }
 
@@ -136,7 +149,13 @@ impl BotBuilder {
         if self.config["admin_room"].is_null() {
             self.config["admin_room"] = json!(admin_room);
         }
-        let bot = Bot::new(self.folder, self.user, admin_room, self.log_filter);
+        let bot = Bot::new(
+            self.folder,
+            self.user,
+            admin_room,
+            self.log_filter,
+            self.homeserver_files,
+        );
         bot.write_config(&self.config);
         bot
     }

@@ -147,6 +147,13 @@ impl Homeserver {
         }
     }
 
+    /// Every file in which it may write down what it was sent.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        let database = self.database_path();
+        let write_ahead_log = database.with_extension("db-wal");
+        vec![database, write_ahead_log, self.log_path()]
+    }
+
     /// What Synapse says.
     pub(crate) fn log_path(&self) -> PathBuf {
         self.folder.join("homeserver.log")

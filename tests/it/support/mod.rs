@@ -1,7 +1,9 @@
 //! What the tests stand on: a real Synapse, people with clients of their own, and the real bot.
 
+pub(crate) mod appservice;
 pub(crate) mod bot;
 pub(crate) mod bot_builder;
+pub(crate) mod conversation;
 pub(crate) mod event;
 pub(crate) mod homeserver;
 pub(crate) mod listen;

@@ -1,0 +1,319 @@
+//! Who may command, and which events are commands at all: everybody and everything else gets nothing.
+
+use std::time::{Duration, SystemTime};
+
+use matrix_sdk::ruma::events::room::message::RoomMessageEventContent;
+use serde_json::json;
+
+use crate::support::{
+    bot::Bot, event::Event, eventually, homeserver, person::Person, rooms::RoomOptions,
+};
+
+async fn person(name: &str) -> Person {
+    Person::register(homeserver(), name).await.unwrap()
+}
+
+#[track_caller]
+fn assert_says(answer: &Event, part: &str) {
+    assert!(
+        answer.body().unwrap().contains(part),
+        "{part:?} is not in: {answer}"
+    );
+}
+
+/// Asserts that nothing came of the commands so far. Whatever was under way is there once `admin` has an answer.
+async fn assert_nothing_happened(bot: &Bot, admin: &Person) {
+    let status = bot.ask(admin, "status").await;
+    assert_eq!(status.body(), Some("website: no session"));
+    assert_eq!(bot.standin_starts(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_without_the_level_is_refused_and_told_so_once_a_minute() {
+    let (alice, bob) = (person("alice").await, person("bob").await);
+    let mut bot = Bot::builder(homeserver())
+        .invite(bob.user_id())
+        .start(&alice)
+        .await;
+    let answer = bot.ask(&bob, "start").await;
+    assert_says(
+        &answer,
+        "Sorry, I did not do that: your power level here is 0, and this takes 100.",
+    );
+    let second = bot.tell(&bob, "stop").await;
+    let third = bot.tell(&bob, "dance").await;
+    bot.wait_for_log_times("command denied", 3).await;
+    assert_nothing_happened(&bot, &alice).await;
+    for unanswered in [second, third] {
+        assert!(
+            alice
+                .events()
+                .iter()
+                .all(|event| event.replies_to() != Some(unanswered.as_str()))
+        );
+    }
+    assert!(bot.links_of(&bob).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_administrator_who_was_demoted_is_refused_from_then_on() {
+    let (alice, bob) = (person("alice").await, person("bob").await);
+    let bot = Bot::builder(homeserver())
+        .invite(bob.user_id())
+        .power_levels(json!({ "users": { bob.user_id(): 100 } }))
+        .start(&alice)
+        .await;
+    let sent = bot.start_session(&bob, "website").await;
+    alice
+        .set_power_level(bot.admin_room(), bob.user_id(), 99)
+        .await;
+    for command in ["start", "stop"] {
+        bot.tell(&bob, command).await;
+    }
+    let answer = bot.ask(&alice, "status").await;
+    assert_says(&answer, "website: running");
+    bob.wait_for("the refusal", |event| {
+        event
+            .body()
+            .is_some_and(|body| body.contains("your power level here is 99, and this takes 100"))
+    })
+    .await
+    .unwrap();
+    assert_eq!(bot.links_of(&bob).len(), 1);
+    // The session is the project's, so another administrator can end it.
+    assert_says(
+        &bot.ask(&alice, "stop").await,
+        "Session for website is stopped",
+    );
+    bot.wait_for_withdrawal(&bob, &sent).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_project_can_ask_for_another_level_than_the_rest() {
+    let (alice, bob) = (person("alice").await, person("bob").await);
+    let bot = Bot::builder(homeserver())
+        .power_level(50)
+        .project("api", |project| project.set("power_level", 75))
+        .project("website", |project| project)
+        .invite(bob.user_id())
+        .power_levels(json!({ "users": { bob.user_id(): 50 } }))
+        .start(&alice)
+        .await;
+    bot.start_session(&bob, "website").await;
+    let answer = bot.ask(&bob, "start api").await;
+    assert_says(&answer, "your power level here is 50, and this takes 75");
+    assert_eq!(bot.standin_starts(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_of_users_narrows_who_may_command_and_never_widens_it() {
+    let (alice, bob, carol) = (
+        person("alice").await,
+        person("bob").await,
+        person("carol").await,
+    );
+    let users = json!([alice.user_id(), carol.user_id()]);
+    let bot = Bot::builder(homeserver())
+        .configure(|config| config["authorization"]["users"] = users)
+        .invite(bob.user_id())
+        .invite(carol.user_id())
+        .power_levels(json!({ "users": { bob.user_id(): 100 } }))
+        .start(&alice)
+        .await;
+    assert_says(
+        &bot.ask(&bob, "start").await,
+        "you are not on the list of users",
+    );
+    assert_says(
+        &bot.ask(&carol, "start").await,
+        "your power level here is 0",
+    );
+    assert_nothing_happened(&bot, &alice).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_left_the_room_is_refused() {
+    let (alice, bob) = (person("alice").await, person("bob").await);
+    let mut bot = Bot::builder(homeserver())
+        .invite(bob.user_id())
+        .power_levels(json!({ "users": { bob.user_id(): 100 } }))
+        .start(&alice)
+        .await;
+    bot.kill_9();
+    let asked = bot.tell(&bob, "start").await;
+    bob.client()
+        .get_room(bot.admin_room())
+        .unwrap()
+        .leave()
+        .await
+        .unwrap();
+    bot.run();
+    assert_says(
+        &bot.answer(&alice, &asked).await,
+        "you are not a member of this room",
+    );
+    assert_nothing_happened(&bot, &alice).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edit_a_notice_and_a_command_in_another_room_do_nothing() {
+    let alice = person("alice").await;
+    let bot = Bot::builder(homeserver()).start(&alice).await;
+    let before = alice
+        .say(bot.admin_room(), "!rc is what I type")
+        .await
+        .unwrap();
+    bot.answer(&alice, &before).await;
+    let edited = alice
+        .edit(bot.admin_room(), &before, "!rc start")
+        .await
+        .unwrap();
+    let notice = RoomMessageEventContent::notice_plain("!rc start");
+    let notice = alice.send(bot.admin_room(), notice).await.unwrap();
+    let talk = alice
+        .say(bot.admin_room(), "!rcx start, or !rc start")
+        .await
+        .unwrap();
+    let elsewhere = alice.create_room(RoomOptions::default()).await.unwrap();
+    alice.invite(&elsewhere, bot.user_id()).await.unwrap();
+    bot.join_as_bot(&alice, &elsewhere).await;
+    let other = alice.say(&elsewhere, "!rc start").await.unwrap();
+
+    assert_nothing_happened(&bot, &alice).await;
+    for event in [edited, notice, talk, other] {
+        assert!(
+            alice
+                .events()
+                .iter()
+                .all(|answer| answer.replies_to() != Some(event.as_str()))
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_bot_does_not_obey_itself() {
+    let alice = person("alice").await;
+    let builder = Bot::builder(homeserver())
+        .encrypted_admin_room(false)
+        .power_level(0);
+    let bot = builder.start(&alice).await;
+    let own = bot.say_as_bot(&alice, bot.admin_room(), "!rc start").await;
+    alice
+        .wait_for("the bot's own event", |event| event.id == own)
+        .await
+        .unwrap();
+    assert_nothing_happened(&bot, &alice).await;
+    assert!(
+        alice
+            .events()
+            .iter()
+            .all(|answer| answer.replies_to() != Some(own.as_str()))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_is_too_old_is_not_obeyed() {
+    let alice = person("alice").await;
+    let mut bot = Bot::builder(homeserver()).start(&alice).await;
+    bot.kill_9();
+    let sent = SystemTime::now();
+    bot.tell(&alice, "start").await;
+    let age = Duration::from_secs(1);
+    eventually("the command is too old", async || {
+        (sent.elapsed().unwrap() > 2 * age).then_some(())
+    })
+    .await;
+    bot.reconfigure(|config| config["max_command_age"] = json!("1s"));
+    bot.run();
+    bot.wait_for_log("reason=TooOld").await;
+
+    bot.reconfigure(|config| config["max_command_age"] = json!("2m"));
+    bot.restart(&alice).await;
+    assert_nothing_happened(&bot, &alice).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_of_before_the_bots_first_sync_is_not_obeyed() {
+    let alice = person("alice").await;
+    let builder = Bot::builder(homeserver()).encrypted_admin_room(false);
+    let mut bot = builder.prepare(&alice).await;
+    let backlog = bot.tell(&alice, "start").await;
+    bot.run();
+    bot.wait_for_log("reason=BeforeFirstSync").await;
+    bot.wait_until_ready(&alice).await;
+    assert_nothing_happened(&bot, &alice).await;
+    assert!(
+        alice
+            .events()
+            .iter()
+            .all(|answer| answer.replies_to() != Some(backlog.as_str()))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_was_obeyed_is_not_obeyed_again_after_a_restart() {
+    let alice = person("alice").await;
+    let mut bot = Bot::builder(homeserver()).start(&alice).await;
+    bot.start_session(&alice, "website").await;
+    bot.ask(&alice, "stop").await;
+    bot.restart(&alice).await;
+    assert_eq!(
+        bot.ask(&alice, "status").await.body(),
+        Some("website: no session")
+    );
+    assert_eq!(bot.standin_starts(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_in_plain_text_does_not_count_in_an_encrypted_room() {
+    let alice = person("alice").await;
+    let bot = Bot::builder(homeserver()).start(&alice).await;
+    let asked = alice
+        .say_plain(bot.admin_room(), "!rc start")
+        .await
+        .unwrap();
+    assert_says(
+        &bot.answer(&alice, &asked).await,
+        "your message was not encrypted, and has to be.",
+    );
+    assert_nothing_happened(&bot, &alice).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plain_room_can_be_made_to_need_encrypted_commands() {
+    let alice = person("alice").await;
+    let bot = Bot::builder(homeserver())
+        .encrypted_admin_room(false)
+        .configure(|config| {
+            config["encryption"] = json!({ "require_encrypted_commands": "always" });
+        })
+        .start(&alice)
+        .await;
+    assert_says(
+        &bot.ask(&alice, "start").await,
+        "your message was not encrypted, and has to be.",
+    );
+    assert_eq!(bot.standin_starts(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_from_a_device_that_its_owner_has_not_signed_does_not_count() {
+    let alice = person("alice").await;
+    let bot = Bot::builder(homeserver()).start(&alice).await;
+    let stolen = alice.second_device(false).await.unwrap();
+    stolen
+        .wait_for_signed_device_of(bot.user_id())
+        .await
+        .unwrap();
+    stolen
+        .wait_for("the admin room", |event| event.room == bot.admin_room())
+        .await
+        .unwrap();
+    let asked = bot.tell(&stolen, "start").await;
+    let answer = bot.answer(&alice, &asked).await;
+    assert_says(
+        &answer,
+        "your device is not verified. Verify this device in your client's settings",
+    );
+    assert_nothing_happened(&bot, &alice).await;
+}

@@ -1,0 +1,298 @@
+//! The binary without a homeserver: what it says of a bad configuration, and how it writes a registration.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use tempfile::TempDir;
+
+/// A configuration in which everything is right, once a registration is there.
+const CONFIG: &str = r##"homeserver:
+  url: http://127.0.0.1:9
+  server_name: example.org
+admin_room: "#admins:example.org"
+projects:
+  website:
+    directory: website
+"##;
+
+/// A folder with files for the binary.
+struct Folder(TempDir);
+
+impl Folder {
+    /// With a good configuration, its project's directory, and a registration as the binary writes it.
+    fn new() -> Self {
+        let folder = Self::without_registration();
+        let output = folder.rcbot(&["registration"]);
+        assert!(output.status.success(), "{}", said(&output));
+        folder
+    }
+
+    fn without_registration() -> Self {
+        let folder = Self(TempDir::with_prefix("rcbot-test-").unwrap());
+        folder.write("config.yaml", CONFIG);
+        fs::create_dir(folder.path("website")).unwrap();
+        folder
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).unwrap();
+    }
+
+    /// Changes one part of a file.
+    fn replace(&self, name: &str, from: &str, to: &str) {
+        let text = fs::read_to_string(self.path(name)).unwrap();
+        assert!(text.contains(from), "{from:?} is not in {name}:\n{text}");
+        self.write(name, &text.replacen(from, to, 1));
+    }
+
+    /// Runs the binary to its end in this folder.
+    fn rcbot(&self, arguments: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_rcbot"))
+            .args(arguments)
+            .current_dir(self.0.path())
+            .env_remove("RUST_LOG")
+            .output()
+            .unwrap()
+    }
+
+    /// Asserts that the bot refuses to run, with exit code 2 and all these words.
+    #[track_caller]
+    fn assert_refused(&self, words: &[&str]) {
+        let output = self.rcbot(&["run"]);
+        let said = said(&output);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        for word in words {
+            assert!(said.contains(word), "{word:?} is not in:\n{said}");
+        }
+    }
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8([&output.stdout[..], &output.stderr[..]].concat()).unwrap()
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[test]
+fn a_bad_configuration_is_refused_with_file_key_and_remedy() {
+    let url = "http://127.0.0.1:9";
+    let room = "\"#admins:example.org\"";
+    for (from, to, words) in [
+        // Not YAML.
+        (
+            "homeserver:",
+            "homeserver: [",
+            &["config.yaml:", "not YAML"][..],
+        ),
+        // An unknown key.
+        (
+            "admin_room:",
+            "admin_rom:",
+            &["config.yaml:4: admin_rom: unknown key; did you mean `admin_room`?"],
+        ),
+        // A wrong type.
+        (
+            "directory: website",
+            "directory: [website]",
+            &["config.yaml:7: projects.website.directory: found a list, wanted a path"],
+        ),
+        // A malformed URL.
+        (
+            url,
+            "localhost:8008",
+            &[
+                "config.yaml:2: homeserver.url: found \"localhost:8008\", wanted an http or https URL such as",
+            ],
+        ),
+        // A malformed room.
+        (
+            room,
+            "admins",
+            &[
+                "config.yaml:4: admin_room: found \"admins\", wanted a room alias or id in quotes, such as",
+            ],
+        ),
+        // A bad duration.
+        (
+            "directory: website",
+            "directory: website\n    link_timeout: soon",
+            &[
+                "config.yaml:8: projects.website.link_timeout: found \"soon\", wanted a duration such as 30s",
+            ],
+        ),
+        // A bad pattern.
+        (
+            "directory: website",
+            "directory: website\n    link_pattern: 'https://('",
+            &[
+                "config.yaml:8: projects.website.link_pattern: found \"https://(\", wanted a regular expression",
+            ],
+        ),
+        // An empty command.
+        (
+            "directory: website",
+            "directory: website\n    command: []",
+            &[
+                "config.yaml:8: projects.website.command: the list is empty; wanted a program and its arguments",
+            ],
+        ),
+        // A missing directory.
+        (
+            "directory: website",
+            "directory: nowhere",
+            &[
+                "config.yaml:7: projects.website.directory:",
+                "nowhere",
+                "make it",
+            ],
+        ),
+        // A project twice.
+        (
+            "  website:\n",
+            "  website: { directory: website }\n  website:\n",
+            &[
+                "config.yaml:7: projects.website: given twice, first in line 6; remove or rename one of them",
+            ],
+        ),
+        // The sender's name for the bot.
+        (
+            "admin_room:",
+            "bot: { localpart: rcbot-appservice }\nadmin_room:",
+            &["registration.yaml", "sender_localpart", "bot.localpart"],
+        ),
+    ] {
+        let folder = Folder::new();
+        folder.replace("config.yaml", from, to);
+        folder.assert_refused(words);
+        assert!(!folder.path("data").exists(), "nothing was begun");
+    }
+}
+
+#[test]
+fn all_problems_are_told_at_once() {
+    let folder = Folder::new();
+    folder.replace("config.yaml", "http://127.0.0.1:9", "nowhere");
+    folder.replace("config.yaml", "\"#admins:example.org\"", "admins");
+    folder.replace("config.yaml", "directory: website", "directory: gone");
+    folder.assert_refused(&[
+        "config.yaml has 3 problems",
+        "homeserver.url:",
+        "admin_room:",
+        "projects.website.directory:",
+    ]);
+}
+
+#[test]
+fn a_missing_configuration_is_named_with_the_remedy() {
+    let folder = Folder::new();
+    fs::remove_file(folder.path("config.yaml")).unwrap();
+    folder.assert_refused(&["config.yaml", "config.example.yaml", "--config"]);
+}
+
+#[test]
+fn a_missing_registration_is_named_with_the_command_that_writes_one() {
+    let folder = Folder::without_registration();
+    folder.assert_refused(&["registration.yaml", "rcbot registration --config"]);
+}
+
+#[test]
+fn the_placeholders_of_the_template_are_refused_by_name() {
+    let folder = Folder::without_registration();
+    let template = include_str!("../../registration.yaml");
+    folder.write("registration.yaml", template);
+    fs::set_permissions(
+        folder.path("registration.yaml"),
+        fs::Permissions::from_mode(0o600),
+    )
+    .unwrap();
+    folder.assert_refused(&[
+        "registration.yaml:",
+        "as_token:",
+        "hs_token:",
+        "rcbot registration",
+    ]);
+}
+
+#[test]
+fn a_registration_is_written_once_with_fresh_tokens_and_readable_by_nobody_else() {
+    let folder = Folder::without_registration();
+    let output = folder.rcbot(&["registration", "--config", "config.yaml"]);
+    assert!(output.status.success(), "{}", said(&output));
+    let path = folder.path("registration.yaml");
+    assert_eq!(mode(&path), 0o600);
+    let text = fs::read_to_string(&path).unwrap();
+    for line in [
+        "url: null",
+        "rate_limited: false",
+        "exclusive: true",
+        r"@rcbot:example\.org",
+    ] {
+        assert!(text.contains(line), "{line:?} is not in:\n{text}");
+    }
+    let registration: serde_json::Value = serde_yaml::from_str(&text).unwrap();
+    let token = |name: &str| registration[name].as_str().unwrap().to_owned();
+    for name in ["as_token", "hs_token"] {
+        assert!(!said(&output).contains(&token(name)), "the {name} is shown");
+    }
+    assert_ne!(token("as_token"), token("hs_token"));
+    assert_ne!(token("sender_localpart"), "rcbot");
+
+    let again = folder.rcbot(&["registration"]);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(
+        said(&again).contains("registration.yaml"),
+        "{}",
+        said(&again)
+    );
+    assert_eq!(
+        fs::read_to_string(&path).unwrap(),
+        text,
+        "nothing is overwritten"
+    );
+
+    let elsewhere = folder.rcbot(&["registration", "--output", "other.yaml"]);
+    assert!(elsewhere.status.success(), "{}", said(&elsewhere));
+    assert_eq!(mode(&folder.path("other.yaml")), 0o600);
+    let other = fs::read_to_string(folder.path("other.yaml")).unwrap();
+    assert!(!other.contains(&token("as_token")) && !other.contains(&token("hs_token")));
+}
+
+#[test]
+fn wrong_arguments_are_told_with_exit_code_2() {
+    let folder = Folder::new();
+    for arguments in [
+        &[][..],
+        &["dance"],
+        &["run", "--confg", "x"],
+        &["run", "more"],
+    ] {
+        let output = folder.rcbot(arguments);
+        assert_eq!(
+            output.status.code(),
+            Some(2),
+            "{arguments:?}: {}",
+            said(&output)
+        );
+        assert!(
+            said(&output).contains("Usage: rcbot"),
+            "{arguments:?}: {}",
+            said(&output)
+        );
+    }
+    let help = folder.rcbot(&["--help"]);
+    assert!(
+        help.status.success() && said(&help).contains("registration"),
+        "{}",
+        said(&help)
+    );
+}

@@ -1,0 +1,262 @@
+//! A link goes to the requester's signed devices, in a room of two that was found fit for it a moment before.
+
+use matrix_sdk::ruma::{OwnedRoomId, events::room::message::RoomMessageEventContent};
+use serde_json::json;
+
+use crate::support::{
+    bot::Bot,
+    eventually, homeserver,
+    person::{CrossSigning, Person},
+};
+
+async fn person(name: &str) -> Person {
+    Person::register(homeserver(), name).await.unwrap()
+}
+
+/// Waits until this device has seen an event, and tells whether it could read it.
+async fn could_read(device: &Person, event: &matrix_sdk::ruma::EventId) -> bool {
+    let seen = device
+        .wait_for("the event", |seen| seen.id == event)
+        .await
+        .unwrap();
+    seen.body().is_some()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn somebody_without_cross_signing_gets_no_link_and_no_process_is_started() {
+    let alice = Person::register_with(homeserver(), "alice", CrossSigning::Without)
+        .await
+        .unwrap();
+    let bot = Bot::builder(homeserver())
+        .encrypted_admin_room(false)
+        .start(&alice)
+        .await;
+    let answer = bot.ask(&alice, "start").await;
+    let body = answer.body().unwrap();
+    assert!(
+        body.starts_with("I cannot send you the link for website: "),
+        "{body}"
+    );
+    assert!(
+        body.contains("your account has no cross-signing identity"),
+        "{body}"
+    );
+    assert!(body.contains("Set up encryption (secure backup)"), "{body}");
+    let status = bot.ask(&alice, "status").await;
+    assert_eq!(status.body(), Some("website: no session"));
+    assert_eq!(bot.standin_starts(), 0);
+    assert!(bot.links_of(&alice).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn somebody_without_cross_signing_gets_no_link_of_a_session_that_runs_already() {
+    let alice = person("alice").await;
+    let bob = Person::register_with(homeserver(), "bob", CrossSigning::Without)
+        .await
+        .unwrap();
+    let bot = Bot::builder(homeserver())
+        .encrypted_admin_room(false)
+        .invite(bob.user_id())
+        .power_levels(json!({ "users": { bob.user_id(): 100 } }))
+        .start(&alice)
+        .await;
+    let sent = bot.start_session(&alice, "website").await;
+    let answer = bot.ask(&bob, "start").await;
+    assert!(
+        answer.body().unwrap().contains("no cross-signing identity"),
+        "{answer}"
+    );
+    assert!(bob.never_read(&sent.link));
+    // The session is not bob's to lose.
+    let status = bot.ask(&alice, "status").await;
+    assert!(
+        status.body().unwrap().starts_with("website: running"),
+        "{status}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_its_owner_has_not_signed_cannot_read_the_link() {
+    let alice = person("alice").await;
+    let stolen = alice.second_device(false).await.unwrap();
+    let telephone = alice.second_device(true).await.unwrap();
+    let bot = Bot::builder(homeserver()).start(&alice).await;
+
+    let sent = bot.start_session(&alice, "website").await;
+    assert!(could_read(&alice, &sent.event.id).await);
+    eventually("the signed device reads the link", async || {
+        (bot.links_of(&telephone).len() == 1).then_some(())
+    })
+    .await;
+    // A key would have come before the event, and before the answer to the next command.
+    let after = bot.ask(&alice, "status").await;
+    could_read(&stolen, &after.id).await;
+    assert!(!could_read(&stolen, &sent.event.id).await);
+    assert!(stolen.never_read(&sent.link));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_devices_any_an_unsigned_device_commands_and_reads() {
+    let alice = Person::register_with(homeserver(), "alice", CrossSigning::Without)
+        .await
+        .unwrap();
+    let bot = Bot::builder(homeserver())
+        .configure(|config| config["encryption"] = json!({ "devices": "any" }))
+        .start(&alice)
+        .await;
+    bot.start_session(&alice, "website").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_direct_message_is_closed_to_everybody_else_from_its_beginning() {
+    let (alice, bob) = (person("alice").await, person("bob").await);
+    let bot = Bot::builder(homeserver()).start(&alice).await;
+    let sent = bot.start_session(&alice, "website").await;
+
+    for (kind, key, value) in [
+        ("m.room.encryption", "algorithm", "m.megolm.v1.aes-sha2"),
+        ("m.room.history_visibility", "history_visibility", "invited"),
+        ("m.room.guest_access", "guest_access", "forbidden"),
+        ("m.room.join_rules", "join_rule", "invite"),
+    ] {
+        let state = alice.state(sent.room(), kind).await.unwrap();
+        assert_eq!(state[key], value, "{kind}");
+    }
+    let levels = alice
+        .state(sent.room(), "m.room.power_levels")
+        .await
+        .unwrap();
+    assert_eq!(levels["invite"], 100);
+    assert_eq!(levels["state_default"], 100);
+    assert_eq!(levels["users"].get(alice.user_id().as_str()), None);
+    // What stands in the room before anybody can come into it cannot have been said in plain text.
+    let first: Vec<_> = alice
+        .events()
+        .into_iter()
+        .filter(|event| event.room == *sent.room())
+        .collect();
+    let position = |kind: &str| first.iter().position(|event| event.kind == kind).unwrap();
+    assert!(position("m.room.encryption") < position("m.room.message"));
+
+    assert!(alice.invite(sent.room(), bob.user_id()).await.is_err());
+    assert_eq!(alice.members(sent.room()).await.unwrap().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_left_the_direct_message_gets_a_new_one() {
+    let alice = person("alice").await;
+    let bot = Bot::builder(homeserver()).start(&alice).await;
+    let first = bot.start_session(&alice, "website").await;
+    leave(&alice, first.room()).await;
+
+    let second = bot.start_session(&alice, "website").await;
+    assert_eq!(second.link, first.link);
+    assert_ne!(second.room(), first.room());
+    // From now on it is this one.
+    let third = bot.start_session(&alice, "website").await;
+    assert_eq!(third.room(), second.room());
+    assert_eq!(bot.standin_starts(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_third_person_in_the_direct_message_never_reads_a_link() {
+    for joins in [true, false] {
+        let (alice, mallory) = (person("alice").await, person("mallory").await);
+        mallory.join_invitations(joins);
+        let bot = Bot::builder(homeserver()).start(&alice).await;
+        let first = bot.start_session(&alice, "website").await;
+        // Only the bot may invite there; a homeserver that plays false can do it in its name.
+        bot.invite_as_bot(&alice, first.room(), mallory.user_id())
+            .await;
+        if joins {
+            mallory
+                .wait_for("the direct message", |event| event.room == *first.room())
+                .await
+                .unwrap();
+        }
+
+        let second = bot.start_session(&alice, "website").await;
+        assert_ne!(second.room(), first.room());
+        assert!(mallory.never_saw(second.room()));
+        assert!(mallory.never_read(&first.link));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_said_in_the_direct_message_is_no_command() {
+    let alice = person("alice").await;
+    let bot = Bot::builder(homeserver()).start(&alice).await;
+    let sent = bot.start_session(&alice, "website").await;
+    let command = RoomMessageEventContent::text_plain("!rc stop");
+    let said = alice.send(sent.room(), command).await.unwrap();
+    let status = bot.ask(&alice, "status").await;
+    assert!(
+        status.body().unwrap().starts_with("website: running"),
+        "{status}"
+    );
+    assert!(
+        alice
+            .events()
+            .iter()
+            .all(|event| event.replies_to() != Some(said.as_str()))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_administrators_get_the_same_link_each_in_their_own_direct_message() {
+    let (alice, bob) = (person("alice").await, person("bob").await);
+    let bot = Bot::builder(homeserver())
+        .invite(bob.user_id())
+        .power_levels(json!({ "users": { bob.user_id(): 100 } }))
+        .start(&alice)
+        .await;
+    let to_alice = bot.start_session(&alice, "website").await;
+    let to_bob = bot.start_session(&bob, "website").await;
+    assert_eq!(to_bob.link, to_alice.link);
+    assert_ne!(to_bob.room(), to_alice.room());
+    assert_eq!(bot.standin_starts(), 1);
+    assert!(alice.never_saw(to_bob.room()) && bob.never_saw(to_alice.room()));
+
+    bot.ask(&bob, "stop").await;
+    bot.wait_for_withdrawal(&alice, &to_alice).await;
+    bot.wait_for_withdrawal(&bob, &to_bob).await;
+    bot.private_word(&alice, "Session for website has ended.")
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_is_delivered_once_a_homeserver_that_was_away_is_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut homeserver = crate::support::start_homeserver(folder.path()).unwrap();
+    let alice = Person::register(&homeserver, "alice").await.unwrap();
+    let bot = Bot::builder(&homeserver)
+        .project("website", |project| project.standin("slow=2"))
+        .start(&alice)
+        .await;
+    let asked = bot.tell(&alice, "start").await;
+    eventually("the stand-in starts", async || {
+        (bot.standin_starts() == 1).then_some(())
+    })
+    .await;
+    homeserver.stop();
+    eventually("the bot has the link", async || {
+        bot.log().contains("state=Running").then_some(())
+    })
+    .await;
+    assert!(bot.links_of(&alice).is_empty());
+    homeserver.start_again().unwrap();
+
+    bot.answer(&alice, &asked).await;
+    bot.link_after(&alice, 0).await;
+    assert_eq!(bot.links_of(&alice).len(), 1);
+}
+
+async fn leave(person: &Person, room: &OwnedRoomId) {
+    person
+        .client()
+        .get_room(room)
+        .unwrap()
+        .leave()
+        .await
+        .unwrap();
+}

@@ -1,0 +1,270 @@
+//! Each thing that can go wrong has a sentence of its own, and leaves nothing behind.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::support::{bot::Bot, eventually, homeserver, person::Person};
+
+async fn alice() -> Person {
+    Person::register(homeserver(), "alice").await.unwrap()
+}
+
+/// A bot with one project after the other, whose start fails with these words.
+async fn assert_start_says(bot: &Bot, alice: &Person, project: &str, said: &str) {
+    let answer = bot.ask(alice, &format!("start {project}")).await;
+    assert_eq!(
+        answer.body(),
+        Some(format!("Failed to start {project}: {said}").as_str())
+    );
+}
+
+/// Nothing runs, nobody got a link, and the bot knows it.
+async fn assert_nothing_is_left(bot: &Bot, alice: &Person) {
+    assert!(bot.session_processes().is_empty());
+    assert!(bot.links_of(alice).is_empty());
+    let status = bot.ask(alice, "status").await;
+    let body = status.body().unwrap();
+    assert!(
+        body.lines().all(|line| line.ends_with(": no session")),
+        "{body}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_spawned_is_told_with_its_cause_and_remedy() {
+    let alice = alice().await;
+    // Such a file is for reading and writing alone.
+    let script = tempfile::NamedTempFile::new().unwrap();
+    let forbidden = script.path().to_str().unwrap();
+    let bot = Bot::builder(homeserver())
+        .project("missing", |project| {
+            project.set("command", json!(["no-such-program", "remote-control"]))
+        })
+        .project("forbidden", |project| {
+            project.set("command", json!([forbidden]))
+        })
+        .project("gone", |project| project)
+        .start(&alice)
+        .await;
+    let directory = bot.project_directory("gone");
+    fs::remove_dir(&directory).unwrap();
+
+    assert_start_says(
+        &bot,
+        &alice,
+        "missing",
+        "the command `no-such-program` was not found (ENOENT). Install it on the host, or give its full path under \
+         `command` in the bot's configuration.",
+    )
+    .await;
+    let text = format!(
+        "the command `{forbidden}` may not be run (EACCES). Make it executable for the bot's user on the host."
+    );
+    assert_start_says(&bot, &alice, "forbidden", &text).await;
+    let text = format!(
+        "its directory `{}` is gone (ENOENT). Bring it back, or change `directory` in the bot's configuration.",
+        directory.display()
+    );
+    assert_start_says(&bot, &alice, "gone", &text).await;
+    assert_eq!(bot.standin_starts(), 0);
+    assert_nothing_is_left(&bot, &alice).await;
+
+    fs::create_dir(&directory).unwrap();
+    bot.start_session(&alice, "gone").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_ends_before_its_link_is_told_with_its_exit_code_and_its_cause() {
+    let alice = alice().await;
+    let bot = Bot::builder(homeserver())
+        .project("plain", |project| project.standin("exit=3,fork=1"))
+        .project("login", |project| project.standin("fail"))
+        .project("trust", |project| project.standin("untrusted"))
+        .project("consent", |project| project.set("stdin", ""))
+        .start(&alice)
+        .await;
+    let ended = "the process ended before it showed a link";
+    assert_start_says(&bot, &alice, "plain", &format!("{ended} (exit code 3).")).await;
+    let login = "It says: claude is not logged in. To mend it: run `claude auth login` on the host as the user that \
+                 the bot runs as.";
+    assert_start_says(
+        &bot,
+        &alice,
+        "login",
+        &format!("{ended} (exit code 1). {login}"),
+    )
+    .await;
+    let trust = "It says: claude does not trust the project's directory. To mend it: run `claude` once in that \
+                 directory on the host as the user that the bot runs as, and accept the question.";
+    assert_start_says(
+        &bot,
+        &alice,
+        "trust",
+        &format!("{ended} (exit code 1). {trust}"),
+    )
+    .await;
+    let consent = "It says: claude waits for consent to enable Remote Control. To mend it: set `stdin: \"y\\n\"` for \
+                   the project.";
+    assert_start_says(
+        &bot,
+        &alice,
+        "consent",
+        &format!("{ended} (exit code 0). {consent}"),
+    )
+    .await;
+    assert_nothing_is_left(&bot, &alice).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_without_a_link_in_time_is_ended_with_its_children() {
+    let alice = alice().await;
+    let bot = Bot::builder(homeserver())
+        .project("silent", |project| {
+            project.standin("silent,fork=2").set("link_timeout", "1s")
+        })
+        .project("asking", |project| {
+            project.standin("ask").set("link_timeout", "1s")
+        })
+        .start(&alice)
+        .await;
+    assert_start_says(
+        &bot,
+        &alice,
+        "silent",
+        "no link within 1s, so the process was ended.",
+    )
+    .await;
+    let text = "no link within 1s, so the process was ended. It says: claude waits for consent to enable Remote \
+                Control. To mend it: set `stdin: \"y\\n\"` for the project.";
+    assert_start_says(&bot, &alice, "asking", text).await;
+    assert_eq!(bot.standin_starts(), 2);
+    assert_nothing_is_left(&bot, &alice).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_before_the_link_ends_the_start() {
+    let alice = alice().await;
+    let bot = Bot::builder(homeserver())
+        .project("website", |project| project.standin("silent,fork=1"))
+        .start(&alice)
+        .await;
+    let started = bot.tell(&alice, "start").await;
+    eventually("the stand-in starts", async || {
+        (bot.standin_starts() == 1).then_some(())
+    })
+    .await;
+    let status = bot.ask(&alice, "status").await;
+    assert!(
+        status.body().unwrap().starts_with("website: starting for "),
+        "{status}"
+    );
+    let stopped = bot.ask(&alice, "stop").await;
+    assert!(
+        stopped
+            .body()
+            .unwrap()
+            .starts_with("Session for website is stopped"),
+        "{stopped}"
+    );
+    let answer = bot.answer(&alice, &started).await;
+    assert_eq!(
+        answer.body(),
+        Some("Failed to start website: it was stopped before it showed a link.")
+    );
+    assert_nothing_is_left(&bot, &alice).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_ends_by_itself_is_announced_and_its_link_taken_back() {
+    let alice = alice().await;
+    let bot = Bot::builder(homeserver())
+        .project("website", |project| project.standin("fork=1"))
+        .start(&alice)
+        .await;
+    let sent = bot.start_session(&alice, "website").await;
+    let process = bot.standin_records().pop().unwrap().pid;
+    bot.end_process(process).await;
+
+    let announced = bot.announcement(&alice, "ended by itself").await;
+    assert_eq!(
+        announced.body(),
+        Some("Session for website ended by itself (signal 9 (SIGKILL)). Its link no longer works.")
+    );
+    bot.wait_for_withdrawal(&alice, &sent).await;
+    let word = bot
+        .private_word(&alice, "Session for website has ended.")
+        .await;
+    assert_eq!(word.room, *sent.room());
+    assert!(
+        bot.session_processes().is_empty(),
+        "its children are ended before that is told"
+    );
+    let next = bot.start_session(&alice, "website").await;
+    assert_ne!(next.link, sent.link);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_ignores_sigterm_is_killed_and_that_is_told() {
+    let alice = alice().await;
+    let bot = Bot::builder(homeserver())
+        .project("website", |project| {
+            project
+                .standin("ignore-sigterm,fork=1")
+                .set("stop_grace", "200ms")
+        })
+        .start(&alice)
+        .await;
+    let sent = bot.start_session(&alice, "website").await;
+    let answer = bot.ask(&alice, "stop").await;
+    let body = answer.body().unwrap();
+    assert!(
+        body.ends_with("2 processes, 2 of them killed as they did not end when asked."),
+        "{body}"
+    );
+    assert!(bot.session_processes().is_empty());
+    bot.wait_for_withdrawal(&alice, &sent).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_corrupt_record_is_set_aside_and_the_bot_runs() {
+    let alice = alice().await;
+    let mut bot = Bot::builder(homeserver()).prepare(&alice).await;
+    let folder = bot.data_dir().join("sessions/website");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("session.json"), "{ \"version\": 1, \"sess").unwrap();
+    bot.run();
+    bot.wait_for_log("session record unreadable, set aside")
+        .await;
+    bot.wait_until_ready(&alice).await;
+    let aside: Vec<_> = fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    let [aside] = &aside[..] else {
+        panic!("{aside:?}")
+    };
+    assert!(aside.starts_with("session.json.unreadable-"), "{aside}");
+    assert_eq!(
+        fs::read_to_string(folder.join(aside)).unwrap(),
+        "{ \"version\": 1, \"sess"
+    );
+    bot.start_session(&alice, "website").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_bot_on_the_same_files_is_refused() {
+    let alice = alice().await;
+    let bot = Bot::builder(homeserver()).start(&alice).await;
+    let second = std::process::Command::new(env!("CARGO_BIN_EXE_rcbot"))
+        .args(["run", "--config"])
+        .arg(bot.config_path())
+        .output()
+        .unwrap();
+    assert_eq!(second.status.code(), Some(1));
+    let said = String::from_utf8(second.stderr).unwrap();
+    assert!(
+        said.contains("another rcbot runs with the data directory"),
+        "{said}"
+    );
+}

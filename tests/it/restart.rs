@@ -1,0 +1,194 @@
+//! The bot can go at any moment: sessions stay, and the next bot knows them.
+
+use crate::support::{bot::Bot, eventually, homeserver, person::Person};
+
+async fn alice() -> Person {
+    Person::register(homeserver(), "alice").await.unwrap()
+}
+
+/// The ids of the bot's devices, as the homeserver knows them.
+async fn devices(bot: &Bot, person: &Person) -> Vec<String> {
+    let encryption = person.client().encryption();
+    encryption
+        .request_user_identity(bot.user_id())
+        .await
+        .unwrap();
+    let devices = encryption.get_user_devices(bot.user_id()).await.unwrap();
+    devices
+        .devices()
+        .map(|device| device.device_id().to_string())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_outlives_a_killed_bot_and_is_known_to_the_next_one() {
+    let alice = alice().await;
+    let mut bot = Bot::builder(homeserver())
+        .project("website", |project| project.standin("fork=2"))
+        .start(&alice)
+        .await;
+    let device = devices(&bot, &alice).await;
+    let first = bot.start_session(&alice, "website").await;
+    let processes = bot.session_processes();
+
+    bot.kill_9();
+    assert_eq!(bot.session_processes(), processes);
+    bot.restart(&alice).await;
+
+    assert_eq!(devices(&bot, &alice).await, device, "it is the same device");
+    let status = bot.ask(&alice, "status").await;
+    assert!(
+        status.body().unwrap().starts_with("website: running for "),
+        "{status}"
+    );
+    let second = bot.start_session(&alice, "website").await;
+    assert_eq!(second.link, first.link);
+    assert_eq!(second.room(), first.room());
+    assert_eq!(bot.standin_starts(), 1);
+    assert_eq!(bot.session_processes(), processes);
+
+    let answer = bot.ask(&alice, "stop").await;
+    assert!(
+        answer
+            .body()
+            .unwrap()
+            .starts_with("Session for website is stopped"),
+        "{answer}"
+    );
+    assert!(bot.session_processes().is_empty());
+    bot.wait_for_withdrawal(&alice, &first).await;
+    bot.wait_for_withdrawal(&alice, &second).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_ends_the_bot_in_order_and_leaves_its_sessions() {
+    let alice = alice().await;
+    let mut bot = Bot::builder(homeserver()).start(&alice).await;
+    let sent = bot.start_session(&alice, "website").await;
+    let processes = bot.session_processes();
+
+    let status = bot.terminate().await;
+    assert!(status.success(), "{status}");
+    assert_eq!(bot.session_processes(), processes);
+    let stored = alice
+        .event_from_server(sent.room(), &sent.event.id)
+        .await
+        .unwrap();
+    assert_ne!(
+        stored["content"],
+        serde_json::json!({}),
+        "the link still works, so it stays"
+    );
+
+    bot.restart(&alice).await;
+    bot.ask(&alice, "stop").await;
+    bot.wait_for_withdrawal(&alice, &sent).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_ends_a_bot_that_waits_for_its_homeserver() {
+    let alice = alice().await;
+    let nobody = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let url = format!("http://{}", nobody.local_addr().unwrap());
+    drop(nobody);
+    let mut bot = Bot::builder(homeserver())
+        .configure(|config| config["homeserver"]["url"] = url.into())
+        .prepare(&alice)
+        .await;
+    bot.run();
+    bot.wait_for_log("waiting for the homeserver").await;
+    let status = bot.terminate().await;
+    assert!(status.success(), "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_ended_while_the_bot_was_away_is_announced_and_its_link_taken_back() {
+    let alice = alice().await;
+    let mut bot = Bot::builder(homeserver())
+        .project("website", |project| project.standin("fork=1"))
+        .start(&alice)
+        .await;
+    let sent = bot.start_session(&alice, "website").await;
+    bot.kill_9();
+    // The process ends, and one of its children stays behind.
+    let [process] = &bot.standin_records()[..] else {
+        panic!("one stand-in was started");
+    };
+    bot.end_process(process.pid).await;
+    assert_eq!(bot.session_processes().len(), 1);
+
+    bot.run();
+    let announced = bot
+        .announcement(&alice, "Session for website ended by itself")
+        .await;
+    assert!(
+        announced
+            .body()
+            .unwrap()
+            .contains("Its link no longer works.")
+    );
+    bot.wait_for_withdrawal(&alice, &sent).await;
+    bot.private_word(&alice, "Session for website has ended.")
+        .await;
+    bot.wait_until_no_process_is_left().await;
+    assert_eq!(
+        bot.ask(&alice, "status").await.body(),
+        Some("website: no session")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_a_killed_bot_waited_for_is_delivered_once() {
+    let alice = alice().await;
+    let mut bot = Bot::builder(homeserver())
+        .project("website", |project| project.standin("slow=4"))
+        .start(&alice)
+        .await;
+    let asked = bot.tell(&alice, "start").await;
+    eventually("the stand-in starts", async || {
+        (bot.standin_starts() == 1).then_some(())
+    })
+    .await;
+    bot.kill_9();
+    assert!(bot.links_of(&alice).is_empty());
+    bot.run();
+
+    let answer = bot.answer(&alice, &asked).await;
+    assert_eq!(
+        answer.body(),
+        Some("Session for website is running. I sent you the link privately.")
+    );
+    let sent = bot.link_after(&alice, 0).await;
+    // Whatever else was under way is there by the time that a later command is answered and its word is in the room.
+    bot.ask(&alice, "stop").await;
+    bot.wait_for_withdrawal(&alice, &sent).await;
+    bot.private_word(&alice, "Session for website has ended.")
+        .await;
+    assert_eq!(bot.links_of(&alice).len(), 1);
+    assert_eq!(bot.standin_starts(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_that_a_killed_bot_was_at_is_finished_by_the_next_one() {
+    let alice = alice().await;
+    let mut bot = Bot::builder(homeserver())
+        .project("website", |project| {
+            project.standin("ignore-sigterm").set("stop_grace", "1h")
+        })
+        .start(&alice)
+        .await;
+    let sent = bot.start_session(&alice, "website").await;
+    let asked = bot.tell(&alice, "stop").await;
+    bot.wait_for_log("state=Stopping").await;
+    bot.kill_9();
+    assert_eq!(bot.session_processes().len(), 1);
+
+    bot.reconfigure(|config| config["projects"]["website"]["stop_grace"] = "100ms".into());
+    bot.run();
+    let answer = bot.answer(&alice, &asked).await;
+    let body = answer.body().unwrap();
+    assert!(body.starts_with("Session for website is stopped"), "{body}");
+    assert!(body.contains("1 of them killed"), "{body}");
+    assert!(bot.session_processes().is_empty());
+    bot.wait_for_withdrawal(&alice, &sent).await;
+}

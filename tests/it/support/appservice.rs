@@ -1,0 +1,88 @@
+//! What only the appservice can do: act as the bot's user, behind the bot's back.
+
+use std::fs;
+
+use matrix_sdk::{
+    reqwest::Method,
+    ruma::{OwnedEventId, RoomId, UserId},
+};
+use serde_json::{Value, json};
+
+use super::{
+    bot::Bot,
+    homeserver,
+    person::{Person, random_text},
+};
+
+/// The secrets of the registration.
+#[derive(Debug)]
+pub(crate) struct Tokens {
+    /// Proves to the homeserver that somebody is the appservice.
+    pub(crate) appservice: String,
+    /// Proves the homeserver to the appservice.
+    pub(crate) homeserver: String,
+}
+
+impl Tokens {
+    /// Those that the bots of all tests share.
+    pub(crate) fn shared() -> Self {
+        let path = homeserver().registrations().first().unwrap();
+        let registration: Value = serde_yaml::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+        let token = |name: &str| registration[name].as_str().unwrap().to_owned();
+        Self {
+            appservice: token("as_token"),
+            homeserver: token("hs_token"),
+        }
+    }
+}
+
+impl Bot {
+    /// Says a text in the bot's name, in plain text.
+    pub(crate) async fn say_as_bot(
+        &self,
+        through: &Person,
+        room: &RoomId,
+        text: &str,
+    ) -> OwnedEventId {
+        let path = format!("rooms/{room}/send/m.room.message/{}", random_text());
+        let content = json!({ "msgtype": "m.text", "body": text });
+        let answer = self.request(through, Method::PUT, &path, &content).await;
+        answer["event_id"].as_str().unwrap().try_into().unwrap()
+    }
+
+    /// Joins a room in the bot's name.
+    pub(crate) async fn join_as_bot(&self, through: &Person, room: &RoomId) {
+        self.request(through, Method::POST, &format!("join/{room}"), &json!({}))
+            .await;
+    }
+
+    /// Invites somebody in the bot's name.
+    pub(crate) async fn invite_as_bot(&self, through: &Person, room: &RoomId, user: &UserId) {
+        let path = format!("rooms/{room}/invite");
+        self.request(through, Method::POST, &path, &json!({ "user_id": user }))
+            .await;
+    }
+
+    async fn request(&self, through: &Person, method: Method, path: &str, body: &Value) -> Value {
+        let url = format!(
+            "{}/_matrix/client/v3/{path}?user_id={}",
+            homeserver().url(),
+            self.user_id()
+        );
+        let response = through
+            .client()
+            .http_client()
+            .request(method, url)
+            .bearer_auth(Tokens::shared().appservice)
+            .body(body.to_string())
+            .send()
+            .await
+            .unwrap();
+        let answer = serde_json::from_str(&response.text().await.unwrap()).unwrap();
+        let Value::Object(_) = &answer else {
+            panic!("no object: {answer}")
+        };
+        assert!(answer.get("errcode").is_none(), "{path}: {answer}");
+        answer
+    }
+}

@@ -1,0 +1,245 @@
+//! What people and the bot say to one another, and where a link may stand.
+
+use std::fs;
+
+use matrix_sdk::ruma::{OwnedEventId, OwnedRoomId, RoomId, UserId};
+use serde_json::Value;
+
+use super::{bot::Bot, event::Event, eventually, person::Person};
+
+/// What every link of the stand-in has, and nothing else that is said.
+const LINK_MARK: &str = "environment=env_";
+
+/// A message with a link, as the requester's client shows it.
+#[derive(Debug, Clone)]
+pub(crate) struct LinkMessage {
+    /// The message.
+    pub(crate) event: Event,
+    /// The link in it, which is the one that the stand-in printed last.
+    pub(crate) link: String,
+}
+
+impl LinkMessage {
+    /// The direct message that it is in.
+    pub(crate) fn room(&self) -> &OwnedRoomId {
+        &self.event.room
+    }
+}
+
+impl Bot {
+    /// Says a command, without the prefix, in the admin room and returns the bot's answer to it.
+    pub(crate) async fn ask(&self, person: &Person, command: &str) -> Event {
+        let asked = self.tell(person, command).await;
+        self.answer(person, &asked).await
+    }
+
+    /// Says a command, without the prefix, in the admin room and does not wait for an answer.
+    pub(crate) async fn tell(&self, person: &Person, command: &str) -> OwnedEventId {
+        person
+            .say(self.admin_room(), &format!("!rc {command}"))
+            .await
+            .unwrap()
+    }
+
+    /// The bot's answer to a message in the admin room. Every answer is checked for what holds for all of them: a notice,
+    /// encrypted where the room is, with no warning beside it and no link in it.
+    pub(crate) async fn answer(&self, person: &Person, asked: &OwnedEventId) -> Event {
+        let what = format!("the bot's answer to {asked}");
+        let answer = person
+            .wait_for(&what, |event| {
+                self.said(event) && event.replies_to() == Some(asked.as_str())
+            })
+            .await
+            .unwrap();
+        self.check_answer(person, &answer).await;
+        answer
+    }
+
+    /// What the bot says in the admin room without being asked; `part` is in it.
+    pub(crate) async fn announcement(&self, person: &Person, part: &str) -> Event {
+        let what = format!("the bot's announcement with {part:?}");
+        let announcement = person
+            .wait_for(&what, |event| {
+                self.said(event)
+                    && event.replies_to().is_none()
+                    && event.body().is_some_and(|body| body.contains(part))
+            })
+            .await
+            .unwrap();
+        self.check_answer(person, &announcement).await;
+        announcement
+    }
+
+    /// Asks for a session and returns the message with its link, once that was checked.
+    pub(crate) async fn start_session(&self, person: &Person, project: &str) -> LinkMessage {
+        let known = self.links_of(person).len();
+        let answer = self.ask(person, &format!("start {project}")).await;
+        let running = format!("Session for {project} is running. I sent you the link privately.");
+        assert_eq!(answer.body(), Some(running.as_str()));
+        self.link_after(person, known).await
+    }
+
+    /// The link that comes to this person after so many others. It is checked: it is what the stand-in printed, in an
+    /// encrypted room of the bot and this person alone, and nowhere else.
+    pub(crate) async fn link_after(&self, person: &Person, known: usize) -> LinkMessage {
+        let event = eventually("a link in the direct message", async || {
+            self.links_of(person).get(known).cloned()
+        })
+        .await;
+        let link = self.printed_link().expect("a stand-in was started");
+        self.check_link(person, &event, &link).await;
+        self.check_absence(person, &link);
+        LinkMessage { event, link }
+    }
+
+    /// All messages with a link that this person's client shows, those that were taken back since included.
+    pub(crate) fn links_of(&self, person: &Person) -> Vec<Event> {
+        let mut events = person.events();
+        events.retain(|event| event.json.to_string().contains(LINK_MARK));
+        events
+    }
+
+    /// What the bot says to this person in their direct message; `part` is in it.
+    pub(crate) async fn private_word(&self, person: &Person, part: &str) -> Event {
+        let what = format!("the bot's private word with {part:?}");
+        let word = person
+            .wait_for(&what, |event| {
+                event.sender == self.user_id()
+                    && event.room != self.admin_room()
+                    && event.body().is_some_and(|body| body.contains(part))
+            })
+            .await
+            .unwrap();
+        assert_eq!(word.shield(), "none");
+        word
+    }
+
+    /// Waits until the bot has taken a link back, and checks that the homeserver has nothing left of the message.
+    pub(crate) async fn wait_for_withdrawal(&self, person: &Person, link: &LinkMessage) {
+        let redaction = person
+            .wait_for("the link being taken back", |event| {
+                event.redacts() == Some(link.event.id.as_str())
+            })
+            .await
+            .unwrap();
+        assert_eq!(redaction.sender, self.user_id());
+        let stored = person
+            .event_from_server(link.room(), &link.event.id)
+            .await
+            .unwrap();
+        assert_eq!(stored["content"], serde_json::json!({}), "{stored}");
+    }
+
+    /// Waits until no process of a session is left.
+    pub(crate) async fn wait_until_no_process_is_left(&self) {
+        eventually("all processes of the sessions are gone", async || {
+            self.session_processes().is_empty().then_some(())
+        })
+        .await;
+    }
+
+    /// No file of the homeserver holds this text.
+    #[track_caller]
+    pub(crate) fn check_homeserver_never_read(&self, secret: &str) {
+        for file in self.homeserver_files() {
+            // A write-ahead log is there only while it is needed.
+            let content = fs::read(file).unwrap_or_default();
+            assert!(
+                memchr::memmem::find(&content, secret.as_bytes()).is_none(),
+                "a secret is in {}",
+                file.display()
+            );
+        }
+    }
+
+    fn said(&self, event: &Event) -> bool {
+        event.sender == self.user_id() && event.room == self.admin_room() && event.body().is_some()
+    }
+
+    async fn check_answer(&self, person: &Person, answer: &Event) {
+        assert_eq!(answer.message_type(), Some("m.notice"), "{answer}");
+        assert!(!answer.json.to_string().contains("claude.ai"), "{answer}");
+        let room = person.client().get_room(self.admin_room()).unwrap();
+        let (kind, shield) = if room.encryption_state().is_encrypted() {
+            ("m.room.encrypted", "none")
+        } else {
+            ("m.room.message", "not encrypted")
+        };
+        assert_eq!(answer.shield(), shield, "{answer}");
+        let stored = person
+            .event_from_server(self.admin_room(), &answer.id)
+            .await
+            .unwrap();
+        assert_eq!(stored["type"], kind);
+    }
+
+    async fn check_link(&self, person: &Person, event: &Event, link: &str) {
+        assert_eq!(event.sender, self.user_id());
+        assert_eq!(event.message_type(), Some("m.text"));
+        assert!(event.body().unwrap().contains(link), "{event}");
+        let clickable = format!("<a href=\"{link}\">");
+        assert!(
+            event.formatted_body().unwrap().contains(&clickable),
+            "{event}"
+        );
+        assert_eq!(event.shield(), "none");
+        assert_ne!(event.room, self.admin_room());
+        let members = person.members(&event.room).await.unwrap();
+        let present: Vec<&str> = members.keys().map(String::as_str).collect();
+        let mut two = [self.user_id().as_str(), person.user_id().as_str()];
+        two.sort_unstable();
+        assert_eq!(present, two, "a direct message is between two");
+        let stored = person
+            .event_from_server(&event.room, &event.id)
+            .await
+            .unwrap();
+        assert_eq!(stored["type"], "m.room.encrypted");
+    }
+
+    /// The link is in nothing that the requester sees but encrypted messages of the bot outside the admin room, in no log,
+    /// and nowhere on the homeserver.
+    fn check_absence(&self, person: &Person, link: &str) {
+        let (_, secret) = link.split_once(LINK_MARK).expect("a link of the stand-in");
+        let events = person.events();
+        for event in events
+            .iter()
+            .filter(|event| event.json.to_string().contains(secret))
+        {
+            assert_eq!(event.sender, self.user_id(), "{event}");
+            assert_ne!(event.room, self.admin_room(), "{event}");
+            assert!(event.encryption.is_some(), "{event}");
+        }
+        assert!(!self.log().contains(secret), "the link is in the bot's log");
+        self.check_homeserver_never_read(secret);
+    }
+}
+
+impl Person {
+    /// A state event's content, as the homeserver has it now.
+    pub(crate) async fn state(&self, room: &RoomId, kind: &str) -> Option<Value> {
+        use matrix_sdk::ruma::api::client::state::get_state_event_for_key::v3::Request;
+        let request = Request::new(room.to_owned(), kind.into(), String::new());
+        let response = self.client().send(request).await.ok()?;
+        serde_json::from_str(response.event_or_content.get()).ok()
+    }
+
+    /// Whether this person's client knows nothing of a room.
+    pub(crate) fn never_saw(&self, room: &RoomId) -> bool {
+        self.events().iter().all(|event| event.room != room)
+    }
+
+    /// Whether nobody but this person may have said something to them that they should not know: no event holds the text.
+    pub(crate) fn never_read(&self, text: &str) -> bool {
+        self.events()
+            .iter()
+            .all(|event| !event.json.to_string().contains(text))
+    }
+
+    /// Changes the power level of a user.
+    pub(crate) async fn set_power_level(&self, room: &RoomId, user: &UserId, level: i32) {
+        let room = self.client().get_room(room).unwrap();
+        room.update_power_levels(vec![(user, level.into())])
+            .await
+            .unwrap();
+    }
+}
