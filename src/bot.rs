@@ -8,14 +8,23 @@ mod connection;
 mod courier;
 mod data_dir;
 mod desk;
+mod heed;
+mod operator;
+mod reference;
 
-use std::{collections::HashMap, sync::Arc, time::SystemTime};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
+use matrix_sdk::ruma::OwnedUserId;
 use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 pub use data_dir::{DataDir, DataDirError};
+pub use operator::{OperatorError, ask_to_stop};
 
 use crate::{
     command::{
@@ -23,21 +32,23 @@ use crate::{
         reply::{self, Reply},
     },
     config::Config,
-    link::Link,
-    matrix::{Fault, Message, NotConfidential, Registration, ReplyTo},
+    matrix::{Chain, Fault, Message, Registration, ReplyTo},
     remote_control::{
-        self, DeliveryId, Ending, Happened, Notice, Outcome, ProjectName, Receipt, RemoteControl,
-        Request, StoreError, Withdrawal,
+        self, DeliveryId, Happened, OutputError, ProjectName, Receipt, RemoteControl, Request,
+        RestoreError, Withdrawal,
     },
 };
 use connection::Line;
-use desk::{Desk, Verdict};
+use courier::Obstacle;
+use desk::{Desk, Intent, Verdict};
+use operator::{Operator, StopOrder};
+use reference::Reference;
 
 /// How many events may wait for the loop.
 const EVENTS_WAITING: usize = 256;
 
 /// How long tasks that talk to the homeserver may take to finish at the end: the whole end has to fit into two seconds.
-const FAREWELL: std::time::Duration = std::time::Duration::from_millis(500);
+const FAREWELL: Duration = Duration::from_millis(500);
 
 /// Why the bot ended.
 #[derive(Debug, thiserror::Error)]
@@ -45,9 +56,9 @@ pub enum BotError {
     /// The data directory cannot be used.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
-    /// The records of the sessions cannot be used.
-    #[error("the session records cannot be used")]
-    Records(#[from] StoreError),
+    /// Sessions cannot be restored.
+    #[error("the sessions of this host cannot be restored")]
+    Restore(#[from] RestoreError),
     /// Matrix does not work, and waiting does not mend it.
     #[error("Matrix does not work")]
     Matrix(#[from] Fault),
@@ -65,7 +76,7 @@ enum Event {
     Undeliverable {
         id: DeliveryId,
         request: Request,
-        reason: NotConfidential,
+        obstacle: Obstacle,
     },
     /// The delivery was called off. If it had been tried, the link may have arrived.
     CalledOff {
@@ -76,6 +87,12 @@ enum Event {
     Withdrawn {
         project: ProjectName,
         withdrawal: Withdrawal,
+    },
+    /// The requester's last lines of output are in the direct message, or cannot get there.
+    Shown {
+        project: ProjectName,
+        request: Request,
+        result: Result<(), Obstacle>,
     },
 }
 
@@ -103,19 +120,21 @@ pub async fn run(
     let (connecting, line, messages) =
         connection::open(Arc::clone(&config), registration, data_dir.matrix());
     let (events, incoming) = mpsc::channel(EVENTS_WAITING);
+    let operator = Operator::listen(&data_dir.socket());
     let mut bot = Bot {
         desk: Desk::new(&config),
         config,
         remote_control,
-        line: line.clone(),
+        line,
         events,
         deliveries: HashMap::new(),
+        stop_orders: HashMap::new(),
         tasks: JoinSet::new(),
     };
     bot.heed(notices);
     let result = tokio::select! {
         fault = connecting => Err(BotError::from(fault)),
-        () = bot.serve(messages, incoming, happened) => Ok(()),
+        () = bot.serve(messages, incoming, happened, operator) => Ok(()),
         () = shutdown => {
             info!("ending; sessions go on");
             Ok(())
@@ -141,6 +160,8 @@ struct Bot {
     events: mpsc::Sender<Event>,
     /// Deliveries under way, and how to call them off.
     deliveries: HashMap<DeliveryId, CancellationToken>,
+    /// Orders of the operator on the host that wait for their answer, by number.
+    stop_orders: HashMap<u64, StopOrder>,
     tasks: JoinSet<()>,
 }
 
@@ -150,6 +171,7 @@ impl Bot {
         mut messages: mpsc::Receiver<Message>,
         mut events: mpsc::Receiver<Event>,
         mut happened: mpsc::Receiver<Happened>,
+        mut operator: Operator,
     ) {
         loop {
             tokio::select! {
@@ -159,7 +181,7 @@ impl Bot {
                     let notices = self.remote_control.handle(report);
                     self.heed(notices);
                 }
-                else => return,
+                order = operator.next() => self.on_stop_order(order),
             }
         }
     }
@@ -201,17 +223,24 @@ impl Bot {
             Event::Undeliverable {
                 id,
                 request,
-                reason,
+                obstacle,
             } => {
                 self.deliveries.remove(&id);
-                warn!(project = %id.project, session = %id.session, ?reason, "link not delivered");
-                self.answer(&request, &reply::undeliverable(&id.project, &reason));
+                self.explain(&id.project, &request, &obstacle);
                 let notices = self.remote_control.undeliverable(&id);
                 self.heed(notices);
             }
             Event::CalledOff { id, request, tried } => {
                 self.deliveries.remove(&id);
-                let withdrawal = withdrawal_of(&id, request);
+                let delivery = remote_control::Delivery {
+                    number: id.number,
+                    request,
+                    receipt: None,
+                };
+                let withdrawal = Withdrawal {
+                    session: id.session,
+                    delivery,
+                };
                 if tried {
                     self.withdraw(&id.project, withdrawal);
                 } else {
@@ -222,6 +251,14 @@ impl Bot {
                 project,
                 withdrawal,
             } => self.remote_control.withdrawn(&project, &withdrawal),
+            Event::Shown {
+                project,
+                request,
+                result,
+            } => match result {
+                Ok(()) => self.answer(&request, &reply::output_sent(&project)),
+                Err(obstacle) => self.explain(&project, &request, &obstacle),
+            },
         }
     }
 
@@ -229,152 +266,159 @@ impl Bot {
         let sender = &message.sender;
         match verdict {
             Verdict::Denied(denied) => {
-                info!(%sender, ?denied, "command denied");
+                // Once a minute in the log too, so that nobody fills it.
                 if self.desk.may_answer_denial(sender) {
+                    info!(%sender, ?denied, "command denied");
                     self.say(message, &reply::denied(&denied));
                 }
             }
-            Verdict::Misused(misuse) => self.say(
-                message,
-                &reply::misuse(&self.config.command_prefix, &misuse),
-            ),
+            Verdict::Misused(misuse) => {
+                self.say(
+                    message,
+                    &reply::misuse(&self.config.command_prefix, &misuse),
+                );
+            }
             Verdict::CannotDeliver(project, reason) => {
                 info!(%sender, %project, ?reason, "not started, the link could not be delivered");
                 self.say(message, &reply::undeliverable(&project, &reason));
             }
-            Verdict::Start(permit, project) => {
-                let notices = self
-                    .remote_control
-                    .start(&project, request(&permit, message));
+            Verdict::Do(permit, intent) => {
+                info!(%sender, ?intent, "command accepted");
+                self.carry_out(message, &permit, intent);
+            }
+        }
+    }
+
+    fn carry_out(&mut self, message: &Message, permit: &Permit, intent: Intent) {
+        let request = || Request {
+            requester: permit.requester().to_string(),
+            reference: Reference::Message(message.into()).to_text(),
+        };
+        match intent {
+            Intent::Start(project, beginning) => {
+                let notices = self.remote_control.start(&project, beginning, request());
+                // Whatever is delivered at once goes to whom was just judged.
+                self.heed_judged(notices);
+            }
+            Intent::Stop(project) => {
+                let notices = self.remote_control.stop(&project, request());
                 self.heed(notices);
             }
-            Verdict::Stop(permit, project) => {
-                let notices = self
-                    .remote_control
-                    .stop(&project, request(&permit, message));
+            Intent::Extend(project, by) => {
+                let notices = self.remote_control.extend(&project, by, request());
                 self.heed(notices);
             }
-            Verdict::Status => {
+            Intent::Logs(project) => self.show_output(project, permit, request(), message),
+            Intent::Status => {
                 self.say(
                     message,
                     &reply::status(&self.remote_control.status(), SystemTime::now()),
                 );
             }
-            Verdict::Help => self.say(message, &reply::help(&self.config.command_prefix)),
+            Intent::Help => self.say(message, &reply::help(&self.config.command_prefix)),
         }
     }
 
-    fn heed(&mut self, notices: Vec<Notice>) {
-        for notice in notices {
-            match notice {
-                Notice::Deliver { id, request, link } => self.deliver(id, request, link),
-                Notice::Withdraw {
-                    project,
-                    withdrawal,
-                } => self.withdraw(&project, withdrawal),
-                Notice::Over { project, outcome } => self.tell_the_end(&project, &outcome),
-                Notice::NoSession { project, request } => {
-                    self.answer(&request, &reply::no_session(&project));
+    fn show_output(
+        &mut self,
+        project: ProjectName,
+        permit: &Permit,
+        request: Request,
+        message: &Message,
+    ) {
+        match self.remote_control.output(&project) {
+            Ok(output) => {
+                let text = reply::last_output(&project, &output);
+                let showing = courier::show(self.line.clone(), permit.requester().to_owned(), text);
+                self.spawn(async move {
+                    let result = showing.await;
+                    Event::Shown {
+                        project,
+                        request,
+                        result,
+                    }
+                });
+            }
+            Err(error) => {
+                if !matches!(error, OutputError::None) {
+                    error!(%project, error = %Chain(&error), "output not readable");
                 }
-                Notice::RefusedWhileStopping { project, request } => {
-                    self.answer(&request, &reply::stopping(&project));
-                }
-                Notice::NotRecorded {
-                    project,
-                    request,
-                    reason,
-                } => {
-                    self.answer(&request, &reply::not_recorded(&project, &reason));
-                }
+                self.say(message, &reply::no_output(&project, &error));
             }
         }
     }
 
-    fn deliver(&mut self, id: DeliveryId, request: Request, link: Link) {
-        let called_off = CancellationToken::new();
-        self.deliveries.insert(id.clone(), called_off.clone());
-        let words = reply::around_link(&self.config.command_prefix, &id.project, &host_name());
-        let delivery = courier::Delivery {
-            id,
-            request,
-            link,
-            words,
+    fn on_stop_order(&mut self, order: StopOrder) {
+        let Ok(project) = order.project.parse::<ProjectName>() else {
+            let text = format!("{:?} cannot name a project", order.project);
+            return order.answer(&text);
         };
-        self.spawn(courier::deliver(self.line.clone(), delivery, called_off));
+        info!(%project, "the operator on this host orders a stop");
+        let number = rand::random();
+        self.stop_orders.insert(number, order);
+        let request = Request {
+            requester: "the operator on the host".to_owned(),
+            reference: Reference::Operator(number).to_text(),
+        };
+        let notices = self.remote_control.stop(&project, request);
+        self.heed(notices);
     }
 
-    /// A link that is still under way is called off first; how that went decides what there is to take back.
-    fn withdraw(&mut self, project: &ProjectName, withdrawal: Withdrawal) {
-        let id = DeliveryId {
-            project: project.clone(),
-            session: withdrawal.session.clone(),
-            number: withdrawal.delivery.number,
+    /// Says why a link, or something else in confidence, does not get to its requester.
+    fn explain(&mut self, project: &ProjectName, request: &Request, obstacle: &Obstacle) {
+        let text = match obstacle {
+            Obstacle::NotConfidential(reason) => {
+                warn!(%project, requester = request.requester, ?reason, "not delivered");
+                reply::undeliverable(project, reason)
+            }
+            Obstacle::Denied(reason) => {
+                warn!(%project, requester = request.requester, ?reason, "not delivered, no longer allowed");
+                reply::no_longer_allowed(project)
+            }
+            Obstacle::Fault(fault) => {
+                error!(%project, requester = request.requester, error = %Chain(fault), "not delivered");
+                reply::not_taken(project)
+            }
         };
-        match self.deliveries.get(&id) {
-            Some(called_off) if withdrawal.delivery.receipt.is_none() => called_off.cancel(),
-            _ => self.spawn(courier::withdraw(self.line.clone(), id, withdrawal)),
-        }
-    }
-
-    fn tell_the_end(&mut self, project: &ProjectName, outcome: &Outcome) {
-        for request in &outcome.stop_requests {
-            self.answer(
-                request,
-                &reply::stopped(project, &outcome.ending, outcome.report.as_ref()),
-            );
-        }
-        let (arrived, waiting): (Vec<_>, Vec<_>) = outcome
-            .deliveries
-            .iter()
-            .partition(|delivery| delivery.receipt.is_some());
-        for delivery in waiting {
-            let answer = if outcome.had_link {
-                reply::ended_before_delivery(project)
-            } else {
-                reply::not_started(project, &outcome.ending)
-            };
-            self.answer(&delivery.request, &answer);
-        }
-        if outcome.had_link && matches!(outcome.ending, Ending::Exited { .. }) {
-            self.announce(&reply::ended_by_itself(project, &outcome.ending));
-        }
-        let mut told: Vec<_> = arrived
-            .iter()
-            .map(|delivery| delivery.request.requester.as_str())
-            .collect();
-        told.sort_unstable();
-        told.dedup();
-        for user in told {
-            self.spawn_quiet(courier::tell(
-                self.line.clone(),
-                user.to_owned(),
-                reply::link_is_void(project),
-            ));
-        }
+        self.answer(request, &text);
     }
 
     fn say(&mut self, message: &Message, text: &Reply) {
         self.spawn_quiet(courier::say(
             self.line.clone(),
             text.clone(),
-            Some(message.into()),
+            Some(ReplyTo::from(message)),
         ));
     }
 
     /// Answers a request, perhaps one of before a restart.
     fn answer(&mut self, request: &Request, text: &Reply) {
-        match serde_json::from_str::<ReplyTo>(&request.reference) {
-            Ok(reply_to) => self.spawn_quiet(courier::say(
-                self.line.clone(),
-                text.clone(),
-                Some(reply_to),
-            )),
-            Err(error) => error!(%error, "a request in the records cannot be answered"),
+        match Reference::from_text(&request.reference) {
+            Reference::Message(reply_to) => {
+                self.spawn_quiet(courier::say(
+                    self.line.clone(),
+                    text.clone(),
+                    Some(reply_to),
+                ));
+            }
+            Reference::Operator(number) => {
+                if let Some(order) = self.stop_orders.remove(&number) {
+                    order.answer(&text.plain);
+                }
+            }
+            Reference::Nobody => {}
         }
     }
 
     fn announce(&mut self, text: &Reply) {
         self.spawn_quiet(courier::say(self.line.clone(), text.clone(), None));
+    }
+
+    /// Tells somebody something in their direct message, if there is one.
+    fn tell(&mut self, user: &str, text: &Reply) {
+        if let Ok(user) = OwnedUserId::try_from(user) {
+            self.spawn_quiet(courier::tell(self.line.clone(), user, text.clone()));
+        }
     }
 
     fn spawn(&mut self, task: impl Future<Output = Event> + Send + 'static) {
@@ -390,25 +434,5 @@ impl Bot {
         // Tasks that ended are forgotten here, so that their number stays that of what goes on.
         while self.tasks.try_join_next().is_some() {}
         self.tasks.spawn(task);
-    }
-}
-
-fn request(permit: &Permit, message: &Message) -> Request {
-    let reference = serde_json::to_string(&ReplyTo::from(message)).unwrap_or_default();
-    Request {
-        requester: permit.requester().to_string(),
-        reference,
-    }
-}
-
-fn withdrawal_of(id: &DeliveryId, request: Request) -> Withdrawal {
-    let delivery = remote_control::Delivery {
-        number: id.number,
-        request,
-        receipt: None,
-    };
-    Withdrawal {
-        session: id.session.clone(),
-        delivery,
     }
 }

@@ -1,5 +1,7 @@
 //! The commands of the binary.
 
+mod sessions;
+
 use std::{
     future::Future,
     io::{self, IsTerminal as _, Write as _},
@@ -20,7 +22,12 @@ use crate::{
 };
 
 /// What is logged unless `RUST_LOG` says otherwise: our own good days, and the SDK's bad ones.
-const DEFAULT_LOG: &str = "warn,rcbot=info,matrix_sdk_crypto::backups=error";
+///
+/// The SDK complains of what is normal here: of account data that does not exist, of a new device whose keys are not
+/// uploaded yet, of rooms without names. What fails on its way, or cannot be decrypted, is told by ourselves.
+const DEFAULT_LOG: &str = "warn,rcbot=info,matrix_sdk::http_client=off,matrix_sdk_base::room::display_name=error,\
+                           matrix_sdk_crypto::backups=error,matrix_sdk_crypto::identities::manager=error,\
+                           matrix_sdk_crypto::machine=error";
 
 /// Starts `claude remote-control` for those whom a Matrix room trusts, and sends them the link end-to-end encrypted.
 #[derive(Debug, Parser)]
@@ -37,6 +44,15 @@ pub struct Arguments {
 enum Command {
     /// Run the bot. SIGTERM and Ctrl-C end it; sessions go on.
     Run(ConfigFile),
+    /// Show the sessions on this host, from disk. Needs no homeserver and no running bot.
+    Status(ConfigFile),
+    /// End sessions on this host. Needs no homeserver; a bot that runs does it itself.
+    Stop {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// Whose session to end. Without it, all are ended.
+        project: Option<String>,
+    },
     /// Write a registration with fresh random tokens, for the bot and for the homeserver.
     Registration {
         #[command(flatten)]
@@ -76,6 +92,8 @@ pub fn run(arguments: Arguments) -> ExitCode {
     set_up_log(arguments.log_format);
     let result = match arguments.command {
         Command::Run(file) => run_bot(&file.config),
+        Command::Status(file) => sessions::status(&file.config),
+        Command::Stop { config, project } => sessions::stop(&config.config, project.as_deref()),
         Command::Registration { config, output } => write_registration(&config.config, output),
     };
     let (error, code) = match result {
@@ -122,13 +140,24 @@ fn run_bot(path: &Path) -> Result<(), Failure> {
             .await
             .map_err(anyhow::Error::from)
     };
+    block_on(run)
+}
+
+fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();
     let runtime = runtime
         .context("cannot start the runtime")
         .map_err(Failure::WhileRunning)?;
-    runtime.block_on(run).map_err(Failure::WhileRunning)
+    runtime.block_on(work).map_err(Failure::WhileRunning)
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    let written = writeln!(io::stdout(), "{text}");
+    written
+        .context("cannot write to standard output")
+        .map_err(Failure::WhileRunning)
 }
 
 /// Ends with the first SIGTERM or Ctrl-C. The signals are ours from here on, so that none ends the bot halfway.
@@ -149,15 +178,12 @@ fn write_registration(path: &Path, output: Option<PathBuf>) -> Result<(), Failur
     let text = generate(&config.bot_user).map_err(|error| Failure::WhileRunning(error.into()))?;
     write_new(&output, &text).map_err(|error| Failure::WhileRunning(error.into()))?;
     let next = format!(
-        "Wrote {output}.\nNext: give the homeserver a copy that it can read, and load it there; in Synapse's \
-         homeserver.yaml:\n\n  app_service_config_files:\n    - {output}\n\nThen restart the homeserver, run `rcbot run \
-         --config {config}`, and invite {bot} to the admin room.",
+        "Wrote {output}, which only you can read.\nNext: give the homeserver a copy that it can read, and name that copy in \
+         Synapse's homeserver.yaml:\n\n  app_service_config_files:\n    - /path/of/the/copy/registration.yaml\n\nThen \
+         restart the homeserver, run `rcbot run --config {config}`, and invite {bot} to the admin room.",
         output = output.display(),
         config = path.display(),
         bot = config.bot_user
     );
-    let written = writeln!(io::stdout(), "{next}");
-    written
-        .context("cannot write to standard output")
-        .map_err(Failure::WhileRunning)
+    print(&next)
 }

@@ -329,8 +329,24 @@ fn read_project(
     });
     let power_level = project.optional("power_level", check::power_level);
     let settings = SessionSettings::read(project, sessions);
+    let autostart_for = read_autostart(project);
     Some(ConfiguredProject {
-        project: settings.into_project(name.ok()?, directory?),
+        project: settings.into_project(name.ok()?, directory?, autostart_for),
         power_level,
     })
+}
+
+/// Who gets the link of a session that starts with the bot; nobody, where none does.
+fn read_autostart(project: &mut Section<'_>) -> Vec<String> {
+    let autostart = project.or("autostart", false, check::flag);
+    let users = project.list("deliver_to", check::user_id);
+    match (autostart, users.is_empty()) {
+        (true, true) => project.problem(
+            "autostart",
+            "needs deliver_to, wanted a list of users who get the link, such as [\"@admin:example.org\"]",
+        ),
+        (false, false) => project.problem("deliver_to", "is of no use without autostart: true"),
+        (true, false) | (false, true) => {}
+    }
+    users.iter().map(ToString::to_string).collect()
 }

@@ -10,9 +10,16 @@ use tracing::{error, warn};
 
 use super::{Event, connection::Line};
 use crate::{
-    command::reply::{self, Reply},
+    command::{
+        Denied, Policy,
+        authorize::authorize,
+        reply::{self, Reply},
+    },
     link::Link,
-    matrix::{Fault, LinkMessage, LinkReceipt, Matrix, NotConfidential, NotSent, Notice, ReplyTo},
+    matrix::{
+        Chain, Fault, LinkMessage, LinkReceipt, Matrix, NotConfidential, NotSent, Notice, ReplyTo,
+        Trust,
+    },
     remote_control::{self, DeliveryId, ProjectName, Request, Withdrawal},
 };
 
@@ -26,79 +33,142 @@ pub(super) struct Delivery {
     pub(super) link: Link,
     /// What stands before the link, and after it.
     pub(super) words: (Reply, Reply),
+    /// What the requester has to live up to when the link is sent.
+    pub(super) policy: Policy,
+    /// Whether that was looked at a moment ago.
+    pub(super) judged: bool,
+}
+
+/// Why a link is not brought.
+#[derive(Debug)]
+pub(super) enum Obstacle {
+    /// Not in confidence.
+    NotConfidential(NotConfidential),
+    /// Whoever asked may not command any more.
+    Denied(Denied),
+    /// The homeserver does not take it, and waiting does not mend that.
+    Fault(Fault),
 }
 
 /// Brings a link, however long the homeserver takes, unless it is called off between two tries.
 pub(super) async fn deliver(
     mut line: Line,
-    delivery: Delivery,
+    mut delivery: Delivery,
     called_off: CancellationToken,
 ) -> Event {
-    let Delivery {
-        id,
-        request,
-        link,
-        words: (before, after),
-    } = delivery;
-    let message = LinkMessage {
-        before: (before.plain, before.html),
-        after: (after.plain, after.html),
-    };
     let mut waits = waits();
     let mut tried = false;
-    let fault = loop {
+    loop {
         let Some(matrix) = called_off.run_until_cancelled(line.matrix()).await else {
-            return Event::CalledOff { id, request, tried };
+            return call_off(delivery, tried);
         };
-        match try_to_deliver(&matrix, &id, &request, &link, &message, &mut tried).await {
-            Ok(receipt) => {
+        let Delivery { id, request, .. } = &delivery;
+        let attempt = try_to_deliver(&matrix, &delivery, &mut tried);
+        // A homeserver that slows us down can hold an attempt for half a minute; the session may be over by then.
+        let obstacle = match called_off.run_until_cancelled(attempt).await {
+            None => return call_off(delivery, tried),
+            Some(Ok(receipt)) => {
+                let (id, request) = (id.clone(), request.clone());
                 return Event::Delivered {
                     id,
                     request,
                     receipt: receipt.to_string(),
                 };
             }
-            Err(NotSent::Refused(reason)) => {
-                return Event::Undeliverable {
-                    id,
-                    request,
-                    reason,
-                };
+            Some(Err(obstacle)) => obstacle,
+        };
+        match obstacle {
+            Obstacle::Fault(fault) if may_pass(&fault) => {
+                warn!(project = %id.project, session = %id.session, error = %Chain(&fault), "link not delivered yet, trying again");
             }
-            Err(NotSent::Fault(fault)) if !may_pass(&fault) => break fault,
-            Err(NotSent::Fault(fault)) => {
-                warn!(project = %id.project, session = %id.session, %fault, "link not delivered yet, trying again");
+            obstacle => {
+                return Event::Undeliverable {
+                    id: delivery.id,
+                    request: delivery.request,
+                    obstacle,
+                };
             }
         }
         let wait = sleep(waits.next().unwrap_or(LONGEST_WAIT));
         if called_off.run_until_cancelled(wait).await.is_none() {
-            return Event::CalledOff { id, request, tried };
+            return call_off(delivery, tried);
         }
-    };
-    let reason = NotConfidential::RoomRefused {
-        reason: fault.to_string(),
-    };
-    Event::Undeliverable {
-        id,
-        request,
-        reason,
+        delivery.judged = false;
+    }
+}
+
+fn call_off(delivery: Delivery, tried: bool) -> Event {
+    Event::CalledOff {
+        id: delivery.id,
+        request: delivery.request,
+        tried,
     }
 }
 
 async fn try_to_deliver(
     matrix: &Matrix,
-    id: &DeliveryId,
-    request: &Request,
-    link: &Link,
-    message: &LinkMessage,
+    delivery: &Delivery,
     tried: &mut bool,
-) -> Result<LinkReceipt, NotSent> {
-    let Ok(recipient) = OwnedUserId::try_from(request.requester.as_str()) else {
-        return Err(NotSent::Refused(NotConfidential::NoIdentity));
+) -> Result<LinkReceipt, Obstacle> {
+    let Ok(recipient) = OwnedUserId::try_from(delivery.request.requester.as_str()) else {
+        return Err(Obstacle::NotConfidential(NotConfidential::NoIdentity));
+    };
+    if !delivery.judged {
+        let facts = matrix
+            .room_facts(&recipient)
+            .await
+            .map_err(Obstacle::Fault)?;
+        // Nothing was sent by the requester now, so there is no encryption to judge.
+        authorize(
+            &recipient,
+            Trust::CrossSigned,
+            Some(&facts),
+            &delivery.policy,
+        )
+        .map_err(Obstacle::Denied)?;
+    }
+    let (before, after) = &delivery.words;
+    let message = LinkMessage {
+        before: (before.plain.clone(), before.html.clone()),
+        after: (after.plain.clone(), after.html.clone()),
     };
     let room = matrix.confidential_room(&recipient).await?;
     *tried = true;
-    room.send(link, message, transaction(id)).await
+    Ok(room
+        .send(&delivery.link, &message, transaction(&delivery.id))
+        .await?)
+}
+
+impl From<NotSent> for Obstacle {
+    fn from(not_sent: NotSent) -> Self {
+        match not_sent {
+            NotSent::Refused(reason) => Self::NotConfidential(reason),
+            NotSent::Fault(fault) => Self::Fault(fault),
+        }
+    }
+}
+
+/// Shows somebody what is for them alone and yet no link, and tells where the homeserver has it.
+pub(super) async fn show(mut line: Line, user: OwnedUserId, text: Reply) -> Result<(), Obstacle> {
+    let transaction = TransactionId::new();
+    let notice = Notice {
+        plain: &text.plain,
+        html: &text.html,
+        transaction: &transaction,
+    };
+    let mut waits = waits();
+    loop {
+        let matrix = line.matrix().await;
+        let shown = async { matrix.confidential_room(&user).await?.tell(notice).await };
+        match shown.await.map_err(Obstacle::from) {
+            Ok(()) => return Ok(()),
+            Err(Obstacle::Fault(fault)) if may_pass(&fault) => {
+                warn!(error = %Chain(&fault), "the homeserver did not take it yet, trying again");
+            }
+            Err(obstacle) => return Err(obstacle),
+        }
+        sleep(waits.next().unwrap_or(LONGEST_WAIT)).await;
+    }
 }
 
 /// Takes a link back, and finds it first where its delivery was cut off.
@@ -134,18 +204,16 @@ pub(super) async fn say(line: Line, text: Reply, answered: Option<ReplyTo>) {
 }
 
 /// Tells somebody something in their direct message.
-pub(super) async fn tell(line: Line, user: String, text: Reply) {
-    if let Ok(user) = OwnedUserId::try_from(user) {
-        run(
-            line,
-            &Errand::Tell {
-                user,
-                text,
-                transaction: TransactionId::new(),
-            },
-        )
-        .await;
-    }
+pub(super) async fn tell(line: Line, user: OwnedUserId, text: Reply) {
+    run(
+        line,
+        &Errand::Tell {
+            user,
+            text,
+            transaction: TransactionId::new(),
+        },
+    )
+    .await;
 }
 
 /// What is tried until the homeserver takes it. The transaction is the same for each try, so that it is done once.
@@ -235,11 +303,10 @@ async fn run(mut line: Line, errand: &Errand) {
         match errand.attempt(&matrix).await {
             Ok(()) => return,
             Err(fault) if may_pass(&fault) => {
-                warn!(%fault, "the homeserver did not take it yet, trying again");
+                warn!(error = %Chain(&fault), "the homeserver did not take it yet, trying again");
             }
             Err(fault) => {
-                let cause = std::error::Error::source(&fault).map(ToString::to_string);
-                error!(%fault, cause, "the homeserver does not take it");
+                error!(error = %Chain(&fault), "the homeserver does not take it");
                 return;
             }
         }

@@ -12,6 +12,9 @@ use tracing::warn;
 /// Nobody but the owner.
 const PRIVATE: u32 = 0o700;
 
+/// The operator's socket, in the data directory.
+pub(super) const SOCKET: &str = "operator.sock";
+
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
@@ -81,6 +84,12 @@ impl DataDir {
     #[must_use]
     pub fn sessions(&self) -> PathBuf {
         self.path.join("sessions")
+    }
+
+    /// The operator's socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.path.join(SOCKET)
     }
 
     /// The folder of the Matrix stores.

@@ -15,7 +15,7 @@ use crate::{
     command::{self, Command, Denied, Misuse, Permit, Policy, authorize::authorize},
     config::Config,
     matrix::{Matrix, Message, NotConfidential, NotSent, RoomFacts},
-    remote_control::{ProjectName, Status},
+    remote_control::{Beginning, ProjectName, Status},
 };
 
 /// How many commands of one sender may wait. Nobody types so fast.
@@ -29,11 +29,25 @@ const TRIES: u32 = 3;
 
 /// What a command means here and now.
 #[derive(Debug, Clone)]
-enum Intent {
-    Start(ProjectName),
+pub(super) enum Intent {
+    Start(ProjectName, Beginning),
     Stop(ProjectName),
+    Extend(ProjectName, Duration),
+    Logs(ProjectName),
     Status,
     Help,
+}
+
+impl Intent {
+    fn project(&self) -> Option<&ProjectName> {
+        match self {
+            Self::Start(project, _)
+            | Self::Stop(project)
+            | Self::Extend(project, _)
+            | Self::Logs(project) => Some(project),
+            Self::Status | Self::Help => None,
+        }
+    }
 }
 
 /// A command, and all that judging it takes but the homeserver's word.
@@ -52,10 +66,7 @@ pub(super) enum Verdict {
     Denied(Denied),
     Misused(Misuse),
     CannotDeliver(ProjectName, NotConfidential),
-    Start(Permit, ProjectName),
-    Stop(Permit, ProjectName),
-    Status,
-    Help,
+    Do(Permit, Intent),
 }
 
 /// The commands that wait, and the denials that were answered.
@@ -121,11 +132,8 @@ impl Desk {
             return None;
         };
         let intent = parsed.and_then(|command| intend(command, statuses));
-        let project = match &intent {
-            Ok(Intent::Start(project) | Intent::Stop(project)) => Some(project),
-            Ok(Intent::Status | Intent::Help) | Err(_) => None,
-        };
-        let starts_anew = matches!(&intent, Ok(Intent::Start(_)))
+        let project = intent.as_ref().ok().and_then(Intent::project);
+        let starts_anew = matches!(&intent, Ok(Intent::Start(..)))
             && statuses
                 .iter()
                 .any(|status| Some(&status.project) == project && status.session.is_none());
@@ -138,7 +146,8 @@ impl Desk {
         })
     }
 
-    fn policy(&self, project: Option<&ProjectName>) -> Policy {
+    /// What this project asks of whoever commands it or gets its link.
+    pub(super) fn policy(&self, project: Option<&ProjectName>) -> Policy {
         let of_project = project
             .and_then(|name| self.config.projects.get(name))
             .and_then(|project| project.power_level);
@@ -152,28 +161,32 @@ impl Desk {
 }
 
 fn intend(command: Command, statuses: &[Status]) -> Result<Intent, Misuse> {
-    let names: Vec<_> = statuses
+    let all: Vec<_> = statuses
         .iter()
         .map(|status| status.project.clone())
         .collect();
-    match command {
-        Command::Start { project } => {
-            command::choose_project("start", project.as_ref(), &names).map(Intent::Start)
+    let choose = |command, named: Option<ProjectName>| {
+        command::choose_project(command, named.as_ref(), &all)
+    };
+    // Of several projects, the one that has a session is meant.
+    let choose_active = |command, named: Option<ProjectName>| {
+        let mut active = statuses.iter().filter(|status| status.session.is_some());
+        match (&named, active.next(), active.next()) {
+            (None, Some(only), None) => Ok(only.project.clone()),
+            _ => choose(command, named),
         }
-        Command::Stop { project } => {
-            let active: Vec<_> = statuses
-                .iter()
-                .filter(|status| status.session.is_some())
-                .collect();
-            match (&project, active.as_slice()) {
-                // Of several projects, the one that has a session is meant.
-                (None, [only]) => Ok(Intent::Stop(only.project.clone())),
-                _ => command::choose_project("stop", project.as_ref(), &names).map(Intent::Stop),
-            }
+    };
+    Ok(match command {
+        Command::Start { project } => Intent::Start(choose("start", project)?, Beginning::Fresh),
+        Command::Resume { project } => {
+            Intent::Start(choose("resume", project)?, Beginning::Resumed)
         }
-        Command::Status => Ok(Intent::Status),
-        Command::Help => Ok(Intent::Help),
-    }
+        Command::Stop { project } => Intent::Stop(choose_active("stop", project)?),
+        Command::Extend { project, by } => Intent::Extend(choose_active("extend", project)?, by),
+        Command::Logs { project } => Intent::Logs(choose_active("logs", project)?),
+        Command::Status => Intent::Status,
+        Command::Help => Intent::Help,
+    })
 }
 
 /// Judges a case by what the homeserver says now. Comes back to the loop as an event.
@@ -191,22 +204,24 @@ pub(super) async fn judge(mut line: Line, case: Case) -> Event {
         Err(denied) => Verdict::Denied(denied),
         Ok(permit) => match intent {
             Err(misuse) => Verdict::Misused(misuse),
-            Ok(Intent::Start(project)) if starts_anew => {
-                look_at_delivery(&matrix, permit, project).await
+            Ok(Intent::Start(project, beginning)) if starts_anew => {
+                look_at_delivery(&matrix, permit, project, beginning).await
             }
-            Ok(Intent::Start(project)) => Verdict::Start(permit, project),
-            Ok(Intent::Stop(project)) => Verdict::Stop(permit, project),
-            Ok(Intent::Status) => Verdict::Status,
-            Ok(Intent::Help) => Verdict::Help,
+            Ok(intent) => Verdict::Do(permit, intent),
         },
     };
     Event::Judged(message, verdict)
 }
 
 /// A session whose link can reach nobody is not started.
-async fn look_at_delivery(matrix: &Matrix, permit: Permit, project: ProjectName) -> Verdict {
+async fn look_at_delivery(
+    matrix: &Matrix,
+    permit: Permit,
+    project: ProjectName,
+    beginning: Beginning,
+) -> Verdict {
     match matrix.confidential_room(permit.requester()).await {
-        Ok(_) => Verdict::Start(permit, project),
+        Ok(_) => Verdict::Do(permit, Intent::Start(project, beginning)),
         Err(NotSent::Refused(reason)) => Verdict::CannotDeliver(project, reason),
         Err(NotSent::Fault(fault)) => {
             warn!(%fault, "cannot tell whether a link could be delivered");

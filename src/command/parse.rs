@@ -1,6 +1,14 @@
 //! "!rc ..." -> `Command` or `Misuse`.
 
+use std::time::Duration;
+
 use crate::remote_control::ProjectName;
+
+/// The least by which a session can be extended.
+const SHORTEST_EXTENSION: Duration = Duration::from_mins(1);
+
+/// The most by which a session can be extended at a time.
+const LONGEST_EXTENSION: Duration = Duration::from_hours(24 * 30);
 
 /// What somebody asks for, by the contract's table of commands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -10,8 +18,25 @@ pub enum Command {
         /// `None`: the only one there is.
         project: Option<ProjectName>,
     },
+    /// Start a session that brings back the conversation of the last one.
+    Resume {
+        /// `None`: the only one there is.
+        project: Option<ProjectName>,
+    },
     /// End a session.
     Stop {
+        /// `None`: the only one there is.
+        project: Option<ProjectName>,
+    },
+    /// Move the end of a session.
+    Extend {
+        /// `None`: the only one there is.
+        project: Option<ProjectName>,
+        /// By how much.
+        by: Duration,
+    },
+    /// The last lines that a session printed.
+    Logs {
         /// `None`: the only one there is.
         project: Option<ProjectName>,
     },
@@ -35,6 +60,11 @@ pub enum Misuse {
     TooManyWords {
         /// The command's name.
         command: &'static str,
+    },
+    /// This is no time by which a session can be extended.
+    HowLong {
+        /// What was typed; empty if nothing was.
+        word: String,
     },
     /// No project goes by this name.
     UnknownProject {
@@ -76,12 +106,40 @@ fn parse_command(word: &str, arguments: &[&str]) -> Result<Command, Misuse> {
         "stop" => Ok(Command::Stop {
             project: optional_project("stop", arguments)?,
         }),
+        "resume" => Ok(Command::Resume {
+            project: optional_project("resume", arguments)?,
+        }),
+        "logs" => Ok(Command::Logs {
+            project: optional_project("logs", arguments)?,
+        }),
+        "extend" => parse_extend(arguments),
         "status" => without_arguments("status", arguments, Command::Status),
         "help" => without_arguments("help", arguments, Command::Help),
         _ => Err(Misuse::UnknownCommand {
             word: word.to_owned(),
         }),
     }
+}
+
+fn parse_extend(arguments: &[&str]) -> Result<Command, Misuse> {
+    let (duration, project) = match arguments {
+        [] => {
+            return Err(Misuse::HowLong {
+                word: String::new(),
+            });
+        }
+        [project @ .., duration] => (duration, project),
+    };
+    let by = humantime::parse_duration(duration)
+        .ok()
+        .filter(|by| (SHORTEST_EXTENSION..=LONGEST_EXTENSION).contains(by))
+        .ok_or_else(|| Misuse::HowLong {
+            word: (*duration).to_owned(),
+        })?;
+    Ok(Command::Extend {
+        project: optional_project("extend", project)?,
+        by,
+    })
 }
 
 fn without_arguments(
@@ -157,6 +215,11 @@ mod tests {
                 project: project.map(name),
             }))
         };
+        let how_long = |word: &str| {
+            Some(Err(Misuse::HowLong {
+                word: word.to_owned(),
+            }))
+        };
         let unknown = |word: &str| {
             Some(Err(Misuse::UnknownCommand {
                 word: word.to_owned(),
@@ -168,6 +231,35 @@ mod tests {
             ("!RC Start website", start(Some("website"))),
             ("!rc stop", stop(None)),
             ("!rc stop api-2.x", stop(Some("api-2.x"))),
+            (
+                "!rc extend 2h",
+                Some(Ok(Command::Extend {
+                    project: None,
+                    by: Duration::from_hours(2),
+                })),
+            ),
+            (
+                "!rc extend website 90m",
+                Some(Ok(Command::Extend {
+                    project: Some(name("website")),
+                    by: Duration::from_mins(90),
+                })),
+            ),
+            ("!rc extend", how_long("")),
+            ("!rc extend website", how_long("website")),
+            ("!rc extend 1s", how_long("1s")),
+            ("!rc extend 900d", how_long("900d")),
+            (
+                "!rc extend a b 2h",
+                Some(Err(Misuse::TooManyWords { command: "extend" })),
+            ),
+            ("!rc resume", Some(Ok(Command::Resume { project: None }))),
+            (
+                "!rc logs website",
+                Some(Ok(Command::Logs {
+                    project: Some(name("website")),
+                })),
+            ),
             ("!rc status", Some(Ok(Command::Status))),
             ("!rc help", Some(Ok(Command::Help))),
             ("!rc", Some(Err(Misuse::NoCommand))),

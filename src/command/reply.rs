@@ -1,6 +1,6 @@
 //! Every sentence the bot says, plain and HTML. Each says what happened, and what to do.
 //!
-//! Invariant: no sentence holds a link, or a word that a session's process printed.
+//! Invariant: no sentence holds a link, and none but [`last_output`] a word that a session's process printed.
 
 use std::{
     collections::BTreeSet,
@@ -11,7 +11,8 @@ use super::{Denied, Misuse};
 use crate::{
     matrix::NotConfidential,
     remote_control::{
-        Cause, Ending, Exit, NotSpawned, Phase, ProjectName, SessionStatus, Status, StopReport,
+        Cause, Ending, Exit, NotSpawned, Output, OutputError, Phase, ProjectName, SessionStatus,
+        Status, StopReport,
     },
 };
 
@@ -80,6 +81,7 @@ pub fn not_started(project: &ProjectName, ending: &Ending) -> Reply {
             explain(*cause)
         ),
         Ending::Stopped => "it was stopped before it showed a link.".to_owned(),
+        Ending::Expired => "its time was up before it showed a link.".to_owned(),
         Ending::Exited { exit, cause } => {
             format!(
                 "the process ended before the link was delivered ({}).{}",
@@ -172,7 +174,7 @@ pub fn ended_before_delivery(project: &ProjectName) -> Reply {
 pub fn stopped(project: &ProjectName, ending: &Ending, report: Option<&StopReport>) -> Reply {
     let Some(report) = report else {
         return Reply::new(format!(
-            "Session for {project} is stopped: no process had been started yet."
+            "Session for {project} is stopped: no process was running."
         ));
     };
     let how = how_it_ended(report);
@@ -181,10 +183,19 @@ pub fn stopped(project: &ProjectName, ending: &Ending, report: Option<&StopRepor
             "Session for {project} had ended by itself already ({}). It is cleared away {how}.",
             describe(*exit)
         )),
-        Ending::Stopped | Ending::NoLink { .. } | Ending::NotSpawned(_) => {
+        Ending::Stopped | Ending::Expired | Ending::NoLink { .. } | Ending::NotSpawned(_) => {
             Reply::new(format!("Session for {project} is stopped: ended {how}."))
         }
     }
+}
+
+/// A session that the operator stopped while no bot ran.
+#[must_use]
+pub fn stopped_offline(project: &ProjectName, report: &StopReport) -> Reply {
+    Reply::new(format!(
+        "Session for {project} is stopped: ended {}. Its link is taken back when the bot runs again.",
+        how_it_ended(report)
+    ))
 }
 
 fn how_it_ended(report: &StopReport) -> String {
@@ -209,19 +220,122 @@ fn seconds(took: Duration) -> String {
     }
 }
 
-/// A session that ended by itself, for the admin room and for those who have its link.
+/// A session that ended without being asked to, for the admin room.
 #[must_use]
-pub fn ended_by_itself(project: &ProjectName, ending: &Ending) -> Reply {
+pub fn ended(project: &ProjectName, ending: &Ending, restarts: u32) -> Reply {
+    let why = why(ending);
+    let gave_up = match restarts {
+        0 => String::new(),
+        times => format!(" I brought it back {times} times in vain, and give up."),
+    };
+    Reply::new(format!(
+        "Session for {project} has ended: {why} Its link no longer works.{gave_up}"
+    ))
+}
+
+fn why(ending: &Ending) -> String {
     match ending {
         Ending::Exited { exit, cause } | Ending::ExitedBeforeLink { exit, cause } => {
-            Reply::new(format!(
-                "Session for {project} ended by itself ({}). Its link no longer works.{}",
+            format!(
+                "its process ended by itself ({}).{}",
                 describe(*exit),
                 explain(*cause)
-            ))
+            )
         }
-        Ending::Stopped | Ending::NoLink { .. } | Ending::NotSpawned(_) => link_is_void(project),
+        Ending::NoLink { cause, .. } => format!("it showed no link any more.{}", explain(*cause)),
+        Ending::NotSpawned(reason) => {
+            format!("it could not be brought back: {}", not_spawned(reason))
+        }
+        Ending::Stopped => "it was stopped.".to_owned(),
+        Ending::Expired => "its time was up.".to_owned(),
     }
+}
+
+/// A session that ended by itself and comes back.
+#[must_use]
+pub fn restarting(project: &ProjectName, ending: &Ending, rest: Duration) -> Reply {
+    let rest = humantime::format_duration(rest);
+    Reply::new(format!(
+        "Session for {project} has ended: {} I bring it back in {rest}, and send its link again.",
+        why(ending)
+    ))
+}
+
+/// For those who have the link of a session that ends soon.
+#[must_use]
+pub fn ends_soon(prefix: &str, project: &ProjectName, left: Duration) -> Reply {
+    let left = humantime::format_duration(rounded(left));
+    Reply::new(format!(
+        "Session for {project} ends in {left}. To go on, say `{prefix} extend {project} 2h` in the admin room."
+    ))
+}
+
+/// A session got more time.
+#[must_use]
+pub fn extended(project: &ProjectName, left: Option<Duration>) -> Reply {
+    Reply::new(match left {
+        Some(left) => {
+            format!(
+                "Session for {project} now ends in {}.",
+                humantime::format_duration(rounded(left))
+            )
+        }
+        None => format!(
+            "Session for {project} has no end that could be moved: it goes on until it is stopped."
+        ),
+    })
+}
+
+/// What a session printed last, for those who may have its link, in confidence. The only reply with words of a process.
+#[must_use]
+pub fn last_output(project: &ProjectName, output: &Output) -> Reply {
+    if output.expose().is_empty() {
+        return Reply::new(format!("The last session for {project} printed nothing."));
+    }
+    let head = format!("The last lines that the session for {project} printed:");
+    let text = output.expose();
+    Reply {
+        plain: format!("{head}\n\n{text}"),
+        html: format!(
+            "<p>{head}</p><pre><code>{}</code></pre>",
+            html_escape::encode_text(text)
+        ),
+    }
+}
+
+/// The last lines are in the requester's direct message.
+#[must_use]
+pub fn output_sent(project: &ProjectName) -> Reply {
+    Reply::new(format!(
+        "I sent you the last lines of the session for {project} privately."
+    ))
+}
+
+/// There are no last lines.
+#[must_use]
+pub fn no_output(project: &ProjectName, error: &OutputError) -> Reply {
+    Reply::new(match error {
+        OutputError::None => format!("There is no output of a session for {project} yet."),
+        OutputError::Read { .. } | OutputError::Folder(_) => format!(
+            "I cannot read the output of the session for {project}. The bot's log on the host says why."
+        ),
+    })
+}
+
+/// The requester may no longer have the link that they asked for.
+#[must_use]
+pub fn no_longer_allowed(project: &ProjectName) -> Reply {
+    Reply::new(format!(
+        "I did not send the link for {project}: whoever asked for it may not command me now."
+    ))
+}
+
+/// The homeserver does not take the link, and waiting does not help.
+#[must_use]
+pub fn not_taken(project: &ProjectName) -> Reply {
+    Reply::new(format!(
+        "I cannot send you the link for {project}: the homeserver does not take it. The bot's log on the host says why."
+    ))
 }
 
 /// For those who have the link of a session that is over.
@@ -296,6 +410,12 @@ pub fn misuse(prefix: &str, misuse: &Misuse) -> Reply {
         Misuse::TooManyWords { command } => {
             format!("`{prefix} {command}` does not take so many words.")
         }
+        Misuse::HowLong { .. } => {
+            return Reply::new(format!(
+                "By how long? Say for example `{prefix} extend 2h`, or `{prefix} extend PROJECT 90m`. From a minute to 30 \
+                 days are possible."
+            ));
+        }
         Misuse::UnknownProject { name, known } => {
             return Reply::new(format!(
                 "There is no project `{}`. {}",
@@ -342,8 +462,11 @@ fn projects_are(known: &[ProjectName]) -> String {
 pub fn help(prefix: &str) -> Reply {
     Reply::new(format!(
         "`{prefix} start [project]`: start a session, or get the running one's link again\n\
+         `{prefix} resume [project]`: the same, and bring back the last conversation\n\
          `{prefix} stop [project]`: end the session and all its processes\n\
          `{prefix} status`: what runs, since when, and who started it\n\
+         `{prefix} extend [project] 2h`: move the session's end\n\
+         `{prefix} logs [project]`: the last lines that the session printed, privately\n\
          `{prefix} help`: this list\n\
          The project may be left out where there is only one."
     ))
@@ -365,21 +488,23 @@ fn describe_session(session: &SessionStatus, now: SystemTime) -> String {
         Phase::Starting => "starting",
         Phase::Running => "running",
         Phase::Stopping => "stopping",
+        Phase::Resting => "coming back after it ended by itself",
     };
-    let age = rounded(now.duration_since(session.since).unwrap_or_default());
-    let by = session
-        .requester
-        .as_ref()
-        .map(|user| format!(", started by {user}"))
-        .unwrap_or_default();
     let since = humantime::format_rfc3339_seconds(session.since)
         .to_string()
         .replace('T', " ")
         .replace('Z', " UTC");
-    format!(
-        "{phase} for {} (since {since}){by}",
-        humantime::format_duration(age)
-    )
+    let age = humantime::format_duration(rounded(
+        now.duration_since(session.since).unwrap_or_default(),
+    ));
+    let ends = session.time_left.map_or_else(String::new, |left| {
+        format!(", ends in {}", humantime::format_duration(rounded(left)))
+    });
+    let by = session
+        .requester
+        .as_ref()
+        .map_or_else(String::new, |user| format!(", started by {user}"));
+    format!("{phase} since {since} ({age}){ends}{by}")
 }
 
 /// Seconds matter in the first minutes only.
@@ -446,6 +571,7 @@ mod tests {
             phase: Phase::Running,
             since,
             requester: Some("@alice:example.org".to_owned()),
+            time_left: Some(Duration::from_secs(35_875)),
         };
         let statuses = [
             Status {
@@ -460,7 +586,8 @@ mod tests {
         let reply = status(&statuses, since + Duration::from_secs(7_325));
         assert_eq!(
             reply.plain,
-            "api: no session\nwebsite: running for 2h 2m (since 2026-09-21 14:13:20 UTC), started by @alice:example.org"
+            "api: no session\nwebsite: running since 2026-09-21 14:13:20 UTC (2h 2m), ends in 9h 57m, started by \
+             @alice:example.org"
         );
     }
 }

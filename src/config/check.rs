@@ -12,7 +12,12 @@ use matrix_sdk::ruma::{
 use url::{Host, Url};
 
 use super::{problem::Refusal, yaml::Node};
+use bytesize::ByteSize;
+
 use crate::remote_control::LinkPattern;
+
+/// The least that an output file may hold, in bytes.
+const SMALLEST_OUTPUT: u64 = 256 * 1024;
 
 /// No duration is longer: so none can overflow a clock to which it is added.
 const LONGEST_DURATION: Duration = Duration::from_hours(24 * 366);
@@ -158,6 +163,27 @@ pub(crate) fn positive_duration(node: &Node) -> Result<Duration, Refusal> {
         |duration| !duration.is_zero(),
         "a duration longer than nothing, such as 30s or 2m",
     )
+}
+
+/// A time span, or `none`.
+pub(crate) fn optional_duration(node: &Node) -> Result<Option<Duration>, Refusal> {
+    if *node == Node::Text("none".to_owned()) {
+        return Ok(None);
+    }
+    let wanted = "a duration such as 12h, or none";
+    positive_duration(node)
+        .map(Some)
+        .map_err(|_| Refusal::wanted(wanted))
+}
+
+/// A number of bytes that a file may have. Files are cut by whole blocks, so it cannot be less than some dozens of them.
+pub(crate) fn output_size(node: &Node) -> Result<u64, Refusal> {
+    let size = text(node)
+        .ok()
+        .and_then(|text| text.parse::<ByteSize>().ok());
+    size.map(|size| size.as_u64())
+        .filter(|size| *size >= SMALLEST_OUTPUT)
+        .ok_or_else(|| Refusal::wanted("a size such as 8MiB, of 256KiB at least"))
 }
 
 /// One of the named choices.

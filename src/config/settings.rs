@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use super::{check, section::Section};
-use crate::remote_control::{LinkPattern, PatternError, Project, ProjectName};
+use crate::remote_control::{LinkPattern, PatternError, Project, ProjectName, Restart};
 
 /// Server mode needs no terminal. Without `--spawn` it asks a question in some directories and waits for ever; two
 /// sessions of one name get mixed up in the app's list.
@@ -11,6 +11,15 @@ const COMMAND: [&str; 5] = [
     "claude",
     "remote-control",
     "--spawn=same-dir",
+    "--name",
+    "{project}@{host} {id}",
+];
+
+/// `--continue` excludes `--spawn`.
+const RESUME_COMMAND: [&str; 5] = [
+    "claude",
+    "remote-control",
+    "--continue",
     "--name",
     "{project}@{host} {id}",
 ];
@@ -24,15 +33,27 @@ const LINK_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a process has to end in good order before it is killed.
 const STOP_GRACE: Duration = Duration::from_secs(10);
 
+/// Nobody works longer at a stretch, and a forgotten session should not stay open over night.
+const MAX_DURATION: Duration = Duration::from_hours(12);
+
+/// The program repaints its screen all the time, about 30 MB a day: this holds the last hours of it.
+const MAX_OUTPUT: u64 = 8 * 1024 * 1024;
+
+const RESTARTS: [(&str, Restart); 2] = [("never", Restart::Never), ("on_exit", Restart::OnExit)];
+
 /// The values of those keys.
 #[derive(Debug, Clone)]
 pub(super) struct SessionSettings {
     command: Vec<String>,
+    resume_command: Vec<String>,
     environment: BTreeMap<String, String>,
     stdin: String,
     link_pattern: LinkPattern,
     link_timeout: Duration,
     stop_grace: Duration,
+    max_duration: Option<Duration>,
+    max_output: u64,
+    restart: Restart,
 }
 
 impl SessionSettings {
@@ -40,12 +61,16 @@ impl SessionSettings {
     pub(super) fn built_in() -> Result<Self, PatternError> {
         Ok(Self {
             command: COMMAND.map(str::to_owned).to_vec(),
+            resume_command: RESUME_COMMAND.map(str::to_owned).to_vec(),
             environment: BTreeMap::new(),
             // Answers the question that is asked once, the first time ever.
             stdin: "y\n".to_owned(),
             link_pattern: LinkPattern::new(LINK_PATTERN)?,
             link_timeout: LINK_TIMEOUT,
             stop_grace: STOP_GRACE,
+            max_duration: Some(MAX_DURATION),
+            max_output: MAX_OUTPUT,
+            restart: Restart::Never,
         })
     }
 
@@ -56,32 +81,50 @@ impl SessionSettings {
         });
         Self {
             command: section.or("command", outer.command, check::command),
+            resume_command: section.or("resume_command", outer.resume_command, check::command),
             environment: outer.environment.into_iter().chain(inner).collect(),
             stdin: section.or("stdin", outer.stdin, check::text),
             link_pattern: section.or("link_pattern", outer.link_pattern, check::link_pattern),
             link_timeout: section.or("link_timeout", outer.link_timeout, check::positive_duration),
             stop_grace: section.or("stop_grace", outer.stop_grace, check::duration),
+            max_duration: section.or("max_duration", outer.max_duration, check::optional_duration),
+            max_output: section.or("max_output", outer.max_output, check::output_size),
+            restart: section.or("restart", outer.restart, check::one_of(&RESTARTS)),
         }
     }
 
-    pub(super) fn into_project(self, name: ProjectName, directory: PathBuf) -> Project {
+    pub(super) fn into_project(
+        self,
+        name: ProjectName,
+        directory: PathBuf,
+        autostart_for: Vec<String>,
+    ) -> Project {
         let Self {
             command,
+            resume_command,
             environment,
             stdin,
             link_pattern,
             link_timeout,
             stop_grace,
+            max_duration,
+            max_output,
+            restart,
         } = self;
         Project {
             name,
             directory,
             command,
+            resume_command,
             environment,
             stdin,
             link_pattern,
             link_timeout,
             stop_grace,
+            max_duration,
+            max_output,
+            restart,
+            autostart_for,
         }
     }
 }

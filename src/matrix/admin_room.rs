@@ -1,5 +1,7 @@
 //! The admin room: joining it, its facts as the homeserver gives them now, and what is said there.
 
+use std::time::SystemTime;
+
 use matrix_sdk::{
     Client, Room, RoomState,
     ruma::{
@@ -24,7 +26,7 @@ use matrix_sdk::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tracing::{info, warn};
 
-use super::{Fault, Matrix, Message, sync::Chain};
+use super::{Chain, Fault, Matrix, Message};
 
 /// What the homeserver says of the admin room, and of one user in it, at this moment.
 #[derive(Debug, Clone)]
@@ -125,26 +127,40 @@ impl Matrix {
         room.ok_or(Fault::NotInAdminRoom)
     }
 
-    /// Joins the admin room if that is possible now: the bot was invited, or anyone may join.
-    pub(super) async fn join_admin_room(&self) {
+    /// Joins the admin room if that is possible now: the bot was invited, or anyone may join. False: it may work later
+    /// without anybody inviting the bot.
+    pub(super) async fn join_admin_room(&self) -> bool {
         let Some(id) = self.find_admin_room().await else {
-            return;
+            return false;
         };
-        let client = self.client();
-        match client.get_room(&id).map(|room| room.state()) {
-            Some(RoomState::Joined) => {}
-            Some(RoomState::Banned) => warn!(room = %id, "banned from the admin room"),
+        match self.client().get_room(&id).map(|room| room.state()) {
+            Some(RoomState::Joined) => true,
+            Some(RoomState::Banned) => {
+                warn!(room = %id, "banned from the admin room");
+                true
+            }
             Some(RoomState::Invited | RoomState::Knocked | RoomState::Left) | None => {
-                match client.join_room_by_id(&id).await {
-                    Ok(_) => info!(room = %id, "joined the admin room"),
-                    Err(error) if error.client_api_error_kind() == Some(&ErrorKind::Forbidden) => {
-                        info!(room = %id, bot = %self.own_user(), "waiting for an invitation to the admin room");
-                    }
-                    Err(error) => {
-                        let fault = Fault::from(error);
-                        warn!(room = %id, error = %Chain(&fault), "cannot join the admin room yet");
-                    }
-                }
+                self.try_to_join(&id).await
+            }
+        }
+    }
+
+    async fn try_to_join(&self, id: &RoomId) -> bool {
+        let asked = SystemTime::now();
+        match self.client().join_room_by_id(id).await {
+            Ok(_) => {
+                self.listening_since().set(asked);
+                info!(room = %id, "joined the admin room");
+                true
+            }
+            Err(error) if error.client_api_error_kind() == Some(&ErrorKind::Forbidden) => {
+                info!(room = %id, bot = %self.own_user(), "waiting for an invitation to the admin room");
+                true
+            }
+            Err(error) => {
+                let fault = Fault::from(error);
+                warn!(room = %id, error = %Chain(&fault), "cannot join the admin room yet");
+                false
             }
         }
     }

@@ -7,7 +7,7 @@ use std::{
     os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, OnceLock, PoisonError},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use matrix_sdk::{
@@ -19,12 +19,12 @@ use matrix_sdk::{
 };
 use matrix_sdk_base::crypto::{CollectStrategy, DecryptionSettings, TrustRequirement};
 use tokio::{sync::mpsc, time::sleep};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{
-    Fault, Message, Registration, admin_room, device, identity,
-    inbox::{Inbox, Seen},
-    sync::{self, Chain},
+    Chain, Fault, Message, Registration, admin_room, device, identity,
+    inbox::{Inbox, ListeningSince, Seen},
+    sync,
 };
 use crate::{
     atomic_file,
@@ -53,6 +53,7 @@ struct Inner {
     own_user: OwnedUserId,
     config: Arc<Config>,
     admin_room: Arc<OnceLock<OwnedRoomId>>,
+    listening_since: Arc<ListeningSince>,
     direct_messages: DirectMessages,
 }
 
@@ -82,18 +83,32 @@ impl Matrix {
             source,
         })?;
         let mut waits = sync::back_off();
+        let mut warned = false;
         loop {
             let fault = match Self::try_connect(&config, registration, folder).await {
                 Ok(connection) => return Ok(connection),
                 Err(fault) => fault,
             };
-            if fault.is_logged_out() {
-                warn!("the homeserver no longer knows the bot's access token, logging in again");
-                device::forget(folder, fault.is_hard_logout())?;
+            if matches!(fault, Fault::DeviceLost) {
+                warn!("the bot's device has lost its keys, making a new one");
+                device::forget(folder, true)?;
+            } else if fault.is_logged_out() {
+                let device_is_gone = fault.is_hard_logout();
+                warn!(
+                    device_is_gone,
+                    "the homeserver no longer knows the bot's access token, logging in again"
+                );
+                device::forget(folder, device_is_gone)?;
             } else if !fault.is_passing() {
                 return Err(fault);
             } else {
-                warn!(homeserver = %config.homeserver_url, error = %Chain(&fault), "waiting for the homeserver");
+                let error = Chain(&fault);
+                if warned {
+                    debug!(%error, "still waiting for the homeserver");
+                } else {
+                    warn!(homeserver = %config.homeserver_url, %error, "waiting for the homeserver");
+                }
+                warned = true;
             }
             sleep(waits.next().unwrap_or(REQUEST_TIMEOUT)).await;
         }
@@ -104,26 +119,33 @@ impl Matrix {
         registration: &Registration,
         folder: &Path,
     ) -> Result<Connection, Fault> {
+        let store_is_new = !folder.join(STORE).exists();
         let client = build_client(config, folder).await?;
         let session = match device::stored(folder)? {
             Some(session) => session,
             None => device::log_in(client.http_client(), config, registration, folder).await?,
         };
-        let listening_since = session.listening_since;
+        if session.matrix.meta.user_id != config.bot_user {
+            return Err(Fault::AnotherUser {
+                stored: session.matrix.meta.user_id.to_string(),
+                configured: config.bot_user.to_string(),
+                folder: folder.to_owned(),
+            });
+        }
+        let listening_since = Arc::new(ListeningSince::new(session.listening_since));
         client.restore_session(session.matrix).await?;
         client.whoami().await?;
-        identity::ensure(&client, folder).await?;
+        identity::ensure(&client, folder, store_is_new).await?;
         let (sender, messages) = mpsc::channel(MESSAGES_WAITING);
         let matrix = Self(Arc::new(Inner {
             own_user: config.bot_user.clone(),
             config: Arc::clone(config),
             admin_room: Arc::new(OnceLock::new()),
+            listening_since,
             direct_messages: DirectMessages::load(folder.join(DIRECT_MESSAGES))?,
             client,
         }));
-        matrix
-            .inbox(listening_since, sender)
-            .attach(matrix.client());
+        matrix.inbox(sender).attach(matrix.client());
         matrix.set_display_name().await;
         info!(user = %matrix.own_user(), "connected to the homeserver");
         Ok(Connection { matrix, messages })
@@ -131,7 +153,6 @@ impl Matrix {
 
     /// Follows the homeserver until that makes no sense any more, and tells why. Joins the admin room when it can.
     pub async fn follow(&self) -> Fault {
-        self.join_admin_room().await;
         sync::follow(self).await
     }
 
@@ -172,13 +193,17 @@ impl Matrix {
         self.0.admin_room.get_or_init(|| id)
     }
 
-    fn inbox(&self, listening_since: SystemTime, messages: mpsc::Sender<Message>) -> Inbox {
+    pub(super) fn listening_since(&self) -> &ListeningSince {
+        &self.0.listening_since
+    }
+
+    fn inbox(&self, messages: mpsc::Sender<Message>) -> Inbox {
         Inbox {
             own_user: self.0.own_user.clone(),
             admin_room: Arc::clone(&self.0.admin_room),
             prefix: self.0.config.command_prefix.clone(),
             max_age: self.0.config.max_command_age,
-            listening_since,
+            listening_since: Arc::clone(&self.0.listening_since),
             seen: Mutex::new(Seen::default()),
             messages,
         }
@@ -230,13 +255,13 @@ async fn build_client(config: &Config, folder: &Path) -> Result<Client, Fault> {
     Ok(client)
 }
 
-/// The SDK makes its files readable by all. The folder that they are in is closed, but not each copy of it may be. What
-/// SQLite adds later takes after the database that it belongs to.
+/// The SDK makes its files readable for all. What SQLite makes later takes after them.
 fn close_to_others(store: &Path) -> io::Result<()> {
-    for file in fs::read_dir(store)? {
-        fs::set_permissions(file?.path(), Permissions::from_mode(0o600))?;
+    fs::set_permissions(store, Permissions::from_mode(0o700))?;
+    for entry in fs::read_dir(store)? {
+        fs::set_permissions(entry?.path(), Permissions::from_mode(0o600))?;
     }
-    fs::set_permissions(store, Permissions::from_mode(0o700))
+    Ok(())
 }
 
 /// Which room is whose direct message. Kept by ourselves, as `m.direct` is too easily wrong.

@@ -16,7 +16,7 @@ use matrix_sdk::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use super::{Fault, client::STORE, registration::Registration};
 use crate::{atomic_file, config::Config};
@@ -50,17 +50,15 @@ pub(super) fn stored(folder: &Path) -> Result<Option<Session>, Fault> {
         })
 }
 
-/// Forgets the access token; where the homeserver deleted the device, also the device with its keys, which are of no
-/// use any more. The identity comes back with the recovery key.
-pub(super) fn forget(folder: &Path, device_deleted: bool) -> Result<(), Fault> {
-    remove(&folder.join(SESSION))?;
-    if device_deleted {
-        warn!("the homeserver deleted the bot's device, making a new one");
+/// Forgets the access token; where the device is gone too, also its keys, which are of no use any more. The identity comes back with the recovery key.
+pub(super) fn forget(folder: &Path, device_is_gone: bool) -> Result<(), Fault> {
+    if device_is_gone {
         remove(&folder.join(DEVICE))?;
         let store = folder.join(STORE);
         std::fs::remove_dir_all(&store).map_err(|source| io_fault(&store, source))?;
     }
-    Ok(())
+    // Last, so that a crash before leaves the token whose refusal leads here again.
+    remove(&folder.join(SESSION))
 }
 
 fn remove(path: &Path) -> Result<(), Fault> {
@@ -208,7 +206,8 @@ impl Appservice<'_> {
         let registration = self.config.registration.display();
         let remedy = match answer.errcode.as_str() {
             "M_UNKNOWN_TOKEN" | "M_MISSING_TOKEN" => format!(
-                "add {registration} to the homeserver's app_service_config_files and restart the homeserver"
+                "name a copy of {registration} under app_service_config_files in the homeserver's configuration, \
+                 and restart the homeserver"
             ),
             "M_EXCLUSIVE" => format!(
                 "the registration that the homeserver has loaded does not cover {}: \

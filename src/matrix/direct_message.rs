@@ -144,6 +144,22 @@ impl ConfidentialRoom {
     }
 }
 
+impl ConfidentialRoom {
+    /// Says something that is for the recipient alone and yet no link.
+    ///
+    /// # Errors
+    /// [`NotSent::Fault`], when the homeserver did not take it.
+    pub async fn tell(self, notice: Notice<'_>) -> Result<(), NotSent> {
+        let content = RoomMessageEventContent::notice_html(notice.plain, notice.html);
+        let transaction = notice.transaction.clone();
+        self.room
+            .send(content)
+            .with_transaction_id(transaction)
+            .await?;
+        Ok(())
+    }
+}
+
 fn compose(link: &Link, message: &LinkMessage) -> RoomMessageEventContent {
     let (url, (before, before_html), (after, after_html)) =
         (link.expose(), &message.before, &message.after);
@@ -190,7 +206,7 @@ impl Matrix {
             Ok(_) => Ok(()),
             Err(fault) if fault.is_passing() || fault.is_logged_out() => Err(fault),
             Err(fault) => {
-                warn!(room = %receipt.room, error = %super::sync::Chain(&fault), "link not taken back");
+                warn!(room = %receipt.room, error = %super::Chain(&fault), "link not taken back");
                 Ok(())
             }
         }
@@ -300,7 +316,7 @@ impl Matrix {
                 return Err(NotSent::Fault(fault));
             }
             Err(fault) => {
-                let reason = super::sync::Chain(&fault).to_string();
+                let reason = super::Chain(&fault).to_string();
                 return Err(NotSent::Refused(NotConfidential::RoomRefused { reason }));
             }
         };

@@ -64,10 +64,24 @@ pub enum Fault {
         /// What to do.
         remedy: &'static str,
     },
+    /// The log-in on disk is another user's than the configured one.
+    #[error(
+        "{folder} holds the keys of {stored}, and the configuration names {configured}: \
+         set bot.localpart back, or give this user a data_dir of its own"
+    )]
+    AnotherUser {
+        /// Whose the log-in is.
+        stored: String,
+        /// Who was asked for.
+        configured: String,
+        /// Where the log-in is.
+        folder: PathBuf,
+    },
     /// The homeserver knows another identity of the bot than the one in our store.
     #[error(
         "the homeserver knows a cross-signing identity of {user} whose keys are not in {folder}: \
-         bring back the file {recovery_key}, which was written when the identity was made"
+         bring back the file {recovery_key}, which was written when the identity was made. Without it, give the bot a \
+         new name (bot.localpart), a new registration, and a new data_dir"
     )]
     IdentityLost {
         /// The bot.
@@ -77,6 +91,9 @@ pub enum Fault {
         /// What brings them back.
         recovery_key: PathBuf,
     },
+    /// The keys of the bot's device are not those that the homeserver has for it.
+    #[error("the keys of the bot's device are lost")]
+    DeviceLost,
     /// The recovery key does not open the secrets that the homeserver keeps for the bot.
     #[error("the recovery key in {path} does not bring back the bot's identity")]
     Recovery {
@@ -106,7 +123,9 @@ impl Fault {
             Self::Store { .. }
             | Self::File { .. }
             | Self::UnreadableFile { .. }
+            | Self::AnotherUser { .. }
             | Self::IdentityLost { .. }
+            | Self::DeviceLost
             | Self::Recovery { .. }
             | Self::SecretStorage(_) => false,
         }
@@ -162,5 +181,21 @@ fn http_error_is_passing(error: &HttpError) -> bool {
             _ => true,
         },
         _ => false,
+    }
+}
+
+/// An error with all its causes, for the log.
+#[derive(Debug)]
+pub struct Chain<'a>(pub &'a (dyn std::error::Error + 'static));
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            write!(formatter, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
     }
 }

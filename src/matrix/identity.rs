@@ -5,10 +5,10 @@
 
 use std::path::Path;
 
-use matrix_sdk::Client;
+use matrix_sdk::{Client, ruma::api::client::keys::get_keys};
 use tracing::{info, warn};
 
-use super::Fault;
+use super::{Fault, sync};
 use crate::atomic_file;
 
 /// The file with the recovery key, in the folder of Matrix.
@@ -20,13 +20,23 @@ const RECOVERY_KEY: &str = "recovery-key";
 /// key that is in `folder` alone; a later device with an empty store gets them back with it.
 ///
 /// # Errors
-/// [`Fault::IdentityLost`] where the homeserver knows an identity that neither store nor key gives us.
-pub(super) async fn ensure(client: &Client, folder: &Path) -> Result<(), Fault> {
+/// [`Fault::IdentityLost`] where the homeserver knows an identity that neither store nor key gives us,
+/// [`Fault::DeviceLost`] where only the device cannot be used any more.
+pub(super) async fn ensure(
+    client: &Client,
+    folder: &Path,
+    store_is_new: bool,
+) -> Result<(), Fault> {
     let key_file = folder.join(RECOVERY_KEY);
     client
         .encryption()
         .wait_for_e2ee_initialization_tasks()
         .await;
+    if key_file.exists() && !has_device_keys(client, store_is_new).await? {
+        // Clients do not believe a device that changes its keys.
+        client.matrix_auth().logout().await?;
+        return Err(Fault::DeviceLost);
+    }
     if is_complete(client).await? {
         if !key_file.exists() {
             write_recovery_key(client, &key_file).await?;
@@ -58,6 +68,32 @@ pub(super) async fn ensure(client: &Client, folder: &Path) -> Result<(), Fault> 
         folder: folder.to_owned(),
         recovery_key: key_file,
     })
+}
+
+/// Whether store and homeserver agree on this device's keys: the store may have been lost, or the device deleted and made
+/// again by a log-in. A new store may have keys that are still to be uploaded.
+async fn has_device_keys(client: &Client, store_is_new: bool) -> Result<bool, Fault> {
+    let (Some(user), Some(device)) = (client.user_id(), client.device_id()) else {
+        return Ok(false);
+    };
+    let mut request = get_keys::v3::Request::new();
+    request
+        .device_keys
+        .insert(user.to_owned(), vec![device.to_owned()]);
+    let response = client.send(request).await?;
+    let published = response
+        .device_keys
+        .get(user)
+        .and_then(|devices| devices.get(device));
+    let Some(published) = published else {
+        return Ok(store_is_new);
+    };
+    let published = published.deserialize().map_err(|source| Fault::Nonsense {
+        request: "the keys of a device",
+        source,
+    })?;
+    let ours = client.encryption().ed25519_key().await;
+    Ok(ours.is_some_and(|ours| published.keys.values().any(|key| *key == ours)))
 }
 
 async fn is_complete(client: &Client) -> Result<bool, Fault> {
@@ -102,10 +138,14 @@ async fn write_recovery_key(client: &Client, path: &Path) -> Result<(), Fault> {
 }
 
 async fn recover(client: &Client, path: &Path) -> Result<(), Fault> {
+    // A new device's keys are uploaded with its first sync, and only a device that the homeserver knows can be signed.
+    sync::once(client).await?;
     let key = std::fs::read_to_string(path).map_err(|source| Fault::File {
         path: path.to_owned(),
         source,
     })?;
+    // Only a device whose keys the homeserver has can be signed, and a new one's are uploaded with the first sync.
+    sync::once(client).await?;
     client
         .encryption()
         .recovery()

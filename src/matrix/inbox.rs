@@ -134,6 +134,26 @@ enum Dropped {
     SeenBefore,
 }
 
+/// When the bot began to hear the admin room: what was sent before was not sent to us. Whoever joins a room again gets
+/// its latest events once more, also those that an earlier run has obeyed.
+#[derive(Debug)]
+pub(super) struct ListeningSince(Mutex<SystemTime>);
+
+impl ListeningSince {
+    pub(super) fn new(time: SystemTime) -> Self {
+        Self(Mutex::new(time))
+    }
+
+    /// To be called with the time of a join, before the next sync.
+    pub(super) fn set(&self, time: SystemTime) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = time;
+    }
+
+    fn get(&self) -> SystemTime {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// What the inbox goes by.
 #[derive(Debug)]
 pub(super) struct Inbox {
@@ -142,8 +162,7 @@ pub(super) struct Inbox {
     /// The first word of whatever is meant for the bot.
     pub(super) prefix: String,
     pub(super) max_age: Duration,
-    /// What was sent before was not sent to us.
-    pub(super) listening_since: SystemTime,
+    pub(super) listening_since: Arc<ListeningSince>,
     pub(super) seen: Mutex<Seen>,
     pub(super) messages: mpsc::Sender<Message>,
 }
@@ -242,7 +261,7 @@ impl Inbox {
             .origin_server_ts
             .to_system_time()
             .ok_or(Dropped::FromTheFuture)?;
-        if sent < self.listening_since {
+        if sent < self.listening_since.get() {
             return Err(Dropped::BeforeFirstSync);
         }
         let age_by_clock = now.duration_since(sent);

@@ -16,7 +16,7 @@ mod sync;
 pub use admin_room::{Notice, PowerLevels, ReplyTo, RoomFacts};
 pub use client::{Connection, Matrix};
 pub use direct_message::{ConfidentialRoom, LinkMessage, LinkReceipt, NotConfidential, NotSent};
-pub use fault::Fault;
+pub use fault::{Chain, Fault};
 pub use inbox::{Message, Trust};
 pub use registration::{
     GenerateError, Registration, RegistrationError, Token, generate, write_new,

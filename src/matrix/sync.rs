@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use matrix_sdk::{
+    Client,
     config::{SyncSettings, SyncToken},
     ruma::{
         api::client::filter::{FilterDefinition, LazyLoadOptions},
@@ -14,7 +15,7 @@ use matrix_sdk::{
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
-use super::{Fault, Matrix};
+use super::{Chain, Fault, Matrix};
 
 /// How long the homeserver may hold a request open when it has nothing to tell.
 const LONG_POLL: Duration = Duration::from_secs(30);
@@ -43,17 +44,20 @@ pub(super) fn back_off() -> impl Iterator<Item = Duration> {
 pub(super) async fn follow(matrix: &Matrix) -> Fault {
     let mut failures = back_off();
     let mut failing = false;
+    let mut join_is_settled = matrix.join_admin_room().await;
     let mut fast_answers = 0;
     loop {
         let asked = Instant::now();
-        match matrix.client().sync_once(settings()).await {
+        // After a failure, a long poll would keep us from seeing that the homeserver is back.
+        let patience = if failing { Duration::ZERO } else { LONG_POLL };
+        match matrix.client().sync_once(settings(patience)).await {
             Ok(answer) => {
                 if std::mem::take(&mut failing) {
                     info!("homeserver answers again");
                     failures = back_off();
                 }
-                if !answer.rooms.invited.is_empty() {
-                    matrix.join_admin_room().await;
+                if !join_is_settled || !answer.rooms.invited.is_empty() {
+                    join_is_settled = matrix.join_admin_room().await;
                 }
                 let empty_and_fast = asked.elapsed() < SUSPICIOUSLY_FAST && brings_nothing(&answer);
                 fast_answers = if empty_and_fast { fast_answers + 1 } else { 0 };
@@ -79,10 +83,16 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
     }
 }
 
-fn settings() -> SyncSettings {
+/// Asks the homeserver once for what there is, without waiting for more.
+pub(super) async fn once(client: &Client) -> Result<(), Fault> {
+    client.sync_once(settings(Duration::ZERO)).await?;
+    Ok(())
+}
+
+fn settings(patience: Duration) -> SyncSettings {
     SyncSettings::new()
         .token(SyncToken::ReusePrevious)
-        .timeout(LONG_POLL)
+        .timeout(patience)
         .set_presence(PresenceState::Online)
         .filter(filter().into())
 }
@@ -104,19 +114,4 @@ fn brings_nothing(answer: &SyncResponse) -> bool {
         && answer.rooms.invited.is_empty()
         && answer.rooms.left.is_empty()
         && answer.to_device.is_empty()
-}
-
-/// An error with all its causes, for the log.
-pub(super) struct Chain<'a>(pub(super) &'a (dyn std::error::Error + 'static));
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "{}", self.0)?;
-        let mut source = self.0.source();
-        while let Some(error) = source {
-            write!(formatter, ": {error}")?;
-            source = error.source();
-        }
-        Ok(())
-    }
 }

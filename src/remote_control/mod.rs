@@ -6,41 +6,43 @@
 //! Invariant: nothing here knows Matrix. Who asks, and where the answer goes, are texts that belong to the caller.
 
 pub mod claude;
+mod notice;
 mod observe;
+pub mod offline;
+mod output;
 pub mod process;
 mod project;
+mod restore;
 mod session;
 mod store;
 mod tasks;
 
-use std::{
-    collections::BTreeMap,
-    mem,
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{collections::BTreeMap, mem, path::PathBuf, sync::Arc, time::Duration};
 
-use tokio::sync::mpsc;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 pub use claude::{Cause, LinkPattern, PatternError, SESSION_ID_VARIABLE};
+pub use notice::{DeliveryId, Notice, Phase, SessionStatus, Status};
+pub use output::{Output, OutputError};
 pub use process::{Exit, ProcessIdentity, StopReport};
 pub use project::{InvalidProjectName, Project, ProjectName};
+pub use restore::RestoreError;
 pub use session::{
-    Delivery, Ending, NotSpawned, Outcome, Receipt, Request, Session, SessionId, State,
+    Action, Beginning, Delivery, Ending, Event, Moment, NotSpawned, Outcome, Receipt, Request,
+    Restart, Session, SessionId, State, Terms, WARNING,
 };
 pub use store::{StoreError, Withdrawal};
 
-use crate::link::Link;
-use session::{Action, Event};
-use store::{Found, Record, Store};
+use store::{Record, Store};
 use tasks::Tasks;
+
+/// How many lines of output are shown to people: what fits on two screens of a phone.
+const SHOWN_LINES: usize = 40;
 
 /// Where records and output are kept, and what may run.
 #[derive(Debug)]
 pub struct Settings {
-    /// The folder of records: one folder in it for each project.
+    /// The folder of records: one folder in it for each project. Absolute.
     pub folder: PathBuf,
     /// This host's name, for `{host}` in commands.
     pub host: String,
@@ -63,99 +65,6 @@ enum What {
     SaveAgain { project: ProjectName },
 }
 
-/// Names one delivery for good.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct DeliveryId {
-    /// The project.
-    pub project: ProjectName,
-    /// The session.
-    pub session: SessionId,
-    /// The delivery's number within the session.
-    pub number: u32,
-}
-
-/// What the owner has to do or to say.
-#[derive(Debug)]
-pub enum Notice {
-    /// Bring this link to the requester; then call [`RemoteControl::delivered`] or [`RemoteControl::undeliverable`].
-    Deliver {
-        /// For the answer; also the same after a crash, so that a repetition can be recognised.
-        id: DeliveryId,
-        /// Who gets the link, and the request to answer.
-        request: Request,
-        /// The link.
-        link: Link,
-    },
-    /// Take a link back; then call [`RemoteControl::withdrawn`].
-    Withdraw {
-        /// The project.
-        project: ProjectName,
-        /// Which link.
-        withdrawal: Withdrawal,
-    },
-    /// A session is over.
-    Over {
-        /// The project.
-        project: ProjectName,
-        /// How, and who has to hear of it.
-        outcome: Outcome,
-    },
-    /// There is no session to stop.
-    NoSession {
-        /// The project.
-        project: ProjectName,
-        /// Who asked.
-        request: Request,
-    },
-    /// No link while the session is ending.
-    RefusedWhileStopping {
-        /// The project.
-        project: ProjectName,
-        /// Who asked.
-        request: Request,
-    },
-    /// The request could not be written down, so nothing was done about it.
-    NotRecorded {
-        /// The project.
-        project: ProjectName,
-        /// Who asked.
-        request: Request,
-        /// Why, in the words of the operating system.
-        reason: String,
-    },
-}
-
-/// One project's line in an overview.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Status {
-    /// The project.
-    pub project: ProjectName,
-    /// Its session, if it has one.
-    pub session: Option<SessionStatus>,
-}
-
-/// What can be said of a session without its link.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SessionStatus {
-    /// What it is at.
-    pub phase: Phase,
-    /// When it was asked for.
-    pub since: SystemTime,
-    /// Who asked for it first, where that is still known.
-    pub requester: Option<String>,
-}
-
-/// A session's [`State`], without what is in it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    /// No link yet.
-    Starting,
-    /// The link is known.
-    Running,
-    /// Being ended.
-    Stopping,
-}
-
 /// What is kept for one project.
 #[derive(Debug, Default)]
 struct Slot {
@@ -166,16 +75,28 @@ struct Slot {
 }
 
 impl Slot {
-    fn link_timeout(&self) -> Duration {
+    fn terms(&self) -> Terms {
+        // A session without a project goes on until it is stopped, and does not come back.
+        let orphaned = Terms {
+            link_timeout: Duration::ZERO,
+            max_duration: None,
+            restart: Restart::Never,
+        };
         self.project
             .as_ref()
-            .map_or(Duration::ZERO, |project| project.link_timeout)
+            .map_or(orphaned, |project| project.terms())
     }
 
     fn has_session(&self, id: &SessionId) -> bool {
         self.session
             .as_ref()
             .is_some_and(|session| session.id() == id)
+    }
+
+    fn note_withdrawal(&mut self, withdrawal: Withdrawal) {
+        self.withdrawals
+            .retain(|known| !known.is_same_delivery(&withdrawal));
+        self.withdrawals.push(withdrawal);
     }
 }
 
@@ -188,86 +109,54 @@ pub struct RemoteControl {
 }
 
 impl RemoteControl {
-    /// Opens the folder of records and restores what stands there: sessions that still run are adopted, those that ended
-    /// in the meantime are finished, deliveries and withdrawals go on. What the tasks report comes by the receiver.
-    ///
-    /// Has to be called within a tokio runtime.
-    ///
-    /// # Errors
-    /// [`StoreError`], when the folder cannot be used.
-    pub fn restore(
-        settings: Settings,
-    ) -> Result<(Self, mpsc::Receiver<Happened>, Vec<Notice>), StoreError> {
-        let store = Store::open(settings.folder)?;
-        let (tasks, happened) = Tasks::new(settings.host);
-        let slots = settings.projects.into_iter().map(|project| {
-            (
-                project.name.clone(),
-                Slot {
-                    project: Some(Arc::new(project)),
-                    ..Slot::default()
-                },
-            )
-        });
-        let mut this = Self {
-            slots: slots.collect(),
-            store,
-            tasks,
-        };
-        let notices = this.load()?;
-        Ok((this, happened, notices))
-    }
-
     /// Asks for the link of the project's session, which is started if there is none.
-    pub fn start(&mut self, project: &ProjectName, request: Request) -> Vec<Notice> {
+    pub fn start(
+        &mut self,
+        project: &ProjectName,
+        beginning: Beginning,
+        request: Request,
+    ) -> Vec<Notice> {
         let slot = self.slots.entry(project.clone()).or_default();
         if slot.session.is_some() {
             return self.apply(project, Event::LinkRequested(request));
         }
-        let (session, actions) =
-            Session::new(SessionId::random(), request.clone(), SystemTime::now());
-        info!(%project, session = %session.id(), requester = request.requester, "session starting");
-        slot.session = Some(session);
-        match self.save(project) {
-            Ok(()) => self.perform(project, actions),
-            Err(error) => {
-                self.slots.entry(project.clone()).or_default().session = None;
-                vec![not_recorded(project, request, &error)]
-            }
-        }
+        self.begin(project, beginning, vec![request])
     }
 
     /// Asks for the end of the project's session.
     pub fn stop(&mut self, project: &ProjectName, request: Request) -> Vec<Notice> {
-        if self
+        self.ask_running(project, request, Event::StopRequested)
+    }
+
+    /// Asks for more time for the project's session.
+    pub fn extend(&mut self, project: &ProjectName, by: Duration, request: Request) -> Vec<Notice> {
+        self.ask_running(project, request, |request| {
+            Event::ExtensionRequested(request, by)
+        })
+    }
+
+    /// The last lines that the project's latest session printed. Links are blotted out.
+    ///
+    /// # Errors
+    /// [`OutputError`].
+    pub fn output(&self, project: &ProjectName) -> Result<Output, OutputError> {
+        let pattern = self
             .slots
             .get(project)
-            .is_none_or(|slot| slot.session.is_none())
-        {
-            return vec![Notice::NoSession {
-                project: project.clone(),
-                request,
-            }];
-        }
-        self.apply(project, Event::StopRequested(request))
+            .and_then(|slot| slot.project.as_ref())
+            .map(|project| &project.link_pattern);
+        let folder = self.store.project_folder(project)?;
+        output::last_lines(&folder, pattern, SHOWN_LINES)
     }
 
     /// One entry a project, in the order of their names.
     #[must_use]
     pub fn status(&self) -> Vec<Status> {
-        let status = |(name, slot): (&ProjectName, &Slot)| Status {
-            project: name.clone(),
-            session: slot.session.as_ref().map(|session| SessionStatus {
-                phase: match session.state() {
-                    State::Spawning | State::Starting { .. } => Phase::Starting,
-                    State::Running { .. } => Phase::Running,
-                    State::Stopping { .. } => Phase::Stopping,
-                },
-                since: session.created(),
-                requester: session.requester().map(str::to_owned),
-            }),
-        };
-        self.slots.iter().map(status).collect()
+        let uptime = tasks::now().uptime;
+        let slots = self.slots.iter();
+        slots
+            .map(|(name, slot)| Status::of(name, slot.session.as_ref(), uptime))
+            .collect()
     }
 
     /// Takes in what a task reports.
@@ -279,11 +168,8 @@ impl RemoteControl {
                 event,
             } => {
                 // A session that is over has nothing more to hear.
-                let current = self
-                    .slots
-                    .get(&project)
-                    .is_some_and(|slot| slot.has_session(&session));
-                if current {
+                let slot = self.slots.get(&project);
+                if slot.is_some_and(|slot| slot.has_session(&session)) {
                     self.apply(&project, event)
                 } else {
                     Vec::new()
@@ -299,16 +185,12 @@ impl RemoteControl {
     /// The requester has the link, and the receipt tells where.
     pub fn delivered(&mut self, id: DeliveryId, request: Request, receipt: Receipt) -> Vec<Notice> {
         let slot = self.slots.entry(id.project.clone()).or_default();
-        if slot.has_session(&id.session) {
-            return self.apply(
-                &id.project,
-                Event::Delivered {
-                    number: id.number,
-                    receipt,
-                },
-            );
+        let session = slot.session.as_ref();
+        if session.is_some_and(|session| session.id() == &id.session && session.wants(id.number)) {
+            let number = id.number;
+            return self.apply(&id.project, Event::Delivered { number, receipt });
         }
-        // The session ended while the link was under way: it is taken back at once.
+        // The link became void while it was under way: it is taken back at once.
         let delivery = Delivery {
             number: id.number,
             request,
@@ -318,9 +200,7 @@ impl RemoteControl {
             session: id.session,
             delivery,
         };
-        slot.withdrawals
-            .retain(|known| !same_delivery(known, &withdrawal));
-        slot.withdrawals.push(withdrawal.clone());
+        slot.note_withdrawal(withdrawal.clone());
         self.save_or_retry(&id.project);
         vec![Notice::Withdraw {
             project: id.project,
@@ -341,76 +221,78 @@ impl RemoteControl {
     pub fn withdrawn(&mut self, project: &ProjectName, withdrawal: &Withdrawal) {
         let slot = self.slots.entry(project.clone()).or_default();
         slot.withdrawals
-            .retain(|known| !same_delivery(known, withdrawal));
+            .retain(|known| !known.is_same_delivery(withdrawal));
         self.save_or_retry(project);
     }
 
-    fn load(&mut self) -> Result<Vec<Notice>, StoreError> {
-        for (name, found) in self.store.load_all()? {
-            let slot = self.slots.entry(name).or_default();
-            match found {
-                Found::Record(record) => {
-                    slot.session = record.session;
-                    slot.withdrawals = record.withdrawals;
-                }
-                Found::Unreadable => {}
-            }
+    fn begin(
+        &mut self,
+        project: &ProjectName,
+        beginning: Beginning,
+        requests: Vec<Request>,
+    ) -> Vec<Notice> {
+        let slot = self.slots.entry(project.clone()).or_default();
+        let id = SessionId::random();
+        info!(%project, session = %id, ?beginning, "session starting");
+        let (session, actions) =
+            Session::new(id, beginning, requests.clone(), &slot.terms(), tasks::now());
+        slot.session = Some(session);
+        if let Err(error) = self.save(project) {
+            self.slots.entry(project.clone()).or_default().session = None;
+            let refuse = |request| not_recorded(project, request, &error);
+            return requests.into_iter().map(refuse).collect();
         }
-        let names: Vec<_> = self.slots.keys().cloned().collect();
-        Ok(names.iter().flat_map(|name| self.resume(name)).collect())
+        self.perform(project, actions)
     }
 
-    fn resume(&mut self, name: &ProjectName) -> Vec<Notice> {
-        let slot = self.slots.entry(name.clone()).or_default();
-        let withdrawals = slot.withdrawals.iter().cloned();
-        let mut notices: Vec<_> = withdrawals
-            .map(|withdrawal| Notice::Withdraw {
-                project: name.clone(),
-                withdrawal,
-            })
-            .collect();
-        let link_timeout = slot.link_timeout();
-        if slot.project.is_none() && slot.session.is_some() {
-            warn!(project = %name, "project left the configuration, its session stays until it is stopped");
+    fn ask_running(
+        &mut self,
+        project: &ProjectName,
+        request: Request,
+        event: impl FnOnce(Request) -> Event,
+    ) -> Vec<Notice> {
+        let slot = self.slots.get(project);
+        if slot.is_none_or(|slot| slot.session.is_none()) {
+            let project = project.clone();
+            return vec![Notice::NoSession { project, request }];
         }
-        let Some(session) = &mut slot.session else {
-            return notices;
-        };
-        let found = process::find_leader(SESSION_ID_VARIABLE, session.id().as_str())
-            .unwrap_or_else(|error| {
-                error!(project = %name, %error, "processes not searched");
-                None
-            });
-        info!(project = %name, session = %session.id(), state = ?session.state(), "session restored");
-        let actions = session.resume(found, link_timeout);
-        self.save_or_retry(name);
-        notices.extend(self.perform(name, actions));
-        notices
+        self.apply(project, event(request))
     }
 
     /// Lets the session decide, writes down what it decided, and does it.
     fn apply(&mut self, project: &ProjectName, event: Event) -> Vec<Notice> {
         let slot = self.slots.entry(project.clone()).or_default();
-        let link_timeout = slot.link_timeout();
+        let terms = slot.terms();
         let Some(session) = &mut slot.session else {
             return Vec::new();
         };
         let before = session.clone();
-        let new_request = match &event {
-            Event::LinkRequested(request) => Some(request.clone()),
+        let must_be_recorded = match &event {
+            Event::LinkRequested(request) | Event::ExtensionRequested(request, _) => {
+                Some(request.clone())
+            }
             // A stop is obeyed even if it cannot be written down; all else happened already.
             _ => None,
         };
-        let actions = session.on(event, link_timeout, SystemTime::now());
-        log_transition(project, &before, session);
-        if let Some(Action::Finish(outcome)) = actions.last() {
-            slot.session = None;
-            slot.withdrawals.extend(to_withdraw(outcome));
-        }
+        let actions = session.on(event, &terms, tasks::now());
         if actions.is_empty() {
             return Vec::new();
         }
-        if let Some(request) = new_request {
+        log_transition(project, &before, session);
+        let id = session.id().clone();
+        for action in &actions {
+            match action {
+                Action::Withdraw(deliveries) => note_withdrawals(slot, &id, deliveries),
+                Action::Finish(outcome) => {
+                    slot.session = None;
+                    if outcome.had_link {
+                        note_withdrawals(slot, &id, &outcome.deliveries);
+                    }
+                }
+                _ => {}
+            }
+        }
+        if let Some(request) = must_be_recorded {
             if let Err(error) = self.save(project) {
                 self.slots.entry(project.clone()).or_default().session = Some(before);
                 return vec![not_recorded(project, request, &error)];
@@ -422,84 +304,98 @@ impl RemoteControl {
     }
 
     fn perform(&mut self, name: &ProjectName, actions: Vec<Action>) -> Vec<Notice> {
-        actions
-            .into_iter()
-            .flat_map(|action| self.perform_one(name, action))
+        let slot = self.slots.get(name);
+        let session = slot.and_then(|slot| slot.session.as_ref());
+        self.tasks.wake(name, session);
+        let all = actions.into_iter();
+        all.flat_map(|action| self.perform_one(name, action))
             .collect()
     }
 
     fn perform_one(&mut self, name: &ProjectName, action: Action) -> Vec<Notice> {
-        let Some(slot) = self.slots.get(name) else {
-            return Vec::new();
-        };
+        let project = name.clone();
+        let slot = self.slots.entry(name.clone()).or_default();
         let session = slot.session.as_ref();
-        let project = slot.project.clone();
         match (action, session) {
-            (Action::Finish(outcome), _) => Self::finish(name, outcome),
-            (Action::RefuseWhileStopping(request), _) => {
-                vec![Notice::RefusedWhileStopping {
-                    project: name.clone(),
-                    request,
-                }]
+            (Action::Finish(outcome), _) => return self.finish(name, outcome),
+            (Action::Withdraw(deliveries), Some(session)) => {
+                return withdraw_all(name, session.id(), &deliveries);
             }
             (Action::Deliver(delivery, link), Some(session)) => {
+                let (session, number) = (session.id().clone(), delivery.number);
                 let id = DeliveryId {
-                    project: name.clone(),
-                    session: session.id().clone(),
-                    number: delivery.number,
+                    project,
+                    session,
+                    number,
                 };
-                vec![Notice::Deliver {
-                    id,
-                    request: delivery.request,
-                    link,
-                }]
+                let request = delivery.request;
+                return vec![Notice::Deliver { id, request, link }];
+            }
+            (Action::RefuseWhileStopping(request), _) => {
+                return vec![Notice::RefusedWhileStopping { project, request }];
+            }
+            (Action::Extended(request, left), _) => {
+                return vec![Notice::Extended {
+                    project,
+                    request,
+                    left,
+                }];
+            }
+            (Action::Warn(holders, left), _) => {
+                return vec![Notice::EndsSoon {
+                    project,
+                    holders,
+                    left,
+                }];
+            }
+            (Action::TellRestart(ending, rest), _) => {
+                return vec![Notice::Restarting {
+                    project,
+                    ending,
+                    rest,
+                }];
             }
             (Action::Spawn, Some(session)) => {
-                self.tasks.spawn_process(
-                    name,
-                    session.id(),
-                    project,
-                    self.store.project_folder(name),
-                );
-                Vec::new()
+                let folder = self.store.project_folder(name);
+                self.tasks
+                    .spawn_process(name, session, slot.project.clone(), folder);
             }
             (Action::Observe(process), Some(session)) => {
-                self.tasks.observe(
-                    name,
-                    session,
-                    process,
-                    project,
-                    self.store.project_folder(name),
-                );
-                Vec::new()
+                let folder = self.store.project_folder(name);
+                self.tasks
+                    .observe(name, session, process, slot.project.as_deref(), folder);
             }
             (Action::EndTree(process), Some(session)) => {
                 self.tasks
-                    .end_tree(name, session.id(), process, project.as_deref());
-                Vec::new()
+                    .end_tree(name, session.id(), process, slot.project.as_deref());
             }
-            (Action::Save, _) | (_, None) => Vec::new(),
+            (Action::Save, _) | (_, None) => {}
         }
+        Vec::new()
     }
 
-    fn finish(project: &ProjectName, outcome: Outcome) -> Vec<Notice> {
-        info!(%project, ending = ?outcome.ending, report = ?outcome.report, "session over");
-        let withdraw = |withdrawal| Notice::Withdraw {
-            project: project.clone(),
-            withdrawal,
-        };
+    fn finish(&mut self, project: &ProjectName, outcome: Outcome) -> Vec<Notice> {
+        info!(%project, session = %outcome.session, ending = ?outcome.ending, report = ?outcome.report, "session over");
         // The link is taken back before anyone reads that it is of no use any more.
-        let mut notices: Vec<_> = to_withdraw(&outcome).into_iter().map(withdraw).collect();
+        let mut notices = if outcome.had_link {
+            withdraw_all(project, &outcome.session, &outcome.deliveries)
+        } else {
+            Vec::new()
+        };
+        let last_output = self
+            .output(project)
+            .inspect_err(|error| error!(%project, %error, "last output not readable"));
         notices.push(Notice::Over {
             project: project.clone(),
             outcome,
+            last_output: last_output.ok(),
         });
         notices
     }
 
     fn save(&mut self, project: &ProjectName) -> Result<(), StoreError> {
         let slot = self.slots.entry(project.clone()).or_default();
-        // The record borrows nothing, so it is lent what it writes and gives it back.
+        // The record owns what it writes, so it is lent that and gives it back.
         let record = Record::new(slot.session.take(), mem::take(&mut slot.withdrawals));
         let result = self.store.save(project, &record);
         slot.session = record.session;
@@ -509,43 +405,53 @@ impl RemoteControl {
 
     fn save_or_retry(&mut self, project: &ProjectName) {
         if let Err(error) = self.save(project) {
-            let source = std::error::Error::source(&error).map(ToString::to_string);
-            error!(%project, %error, source, "session record not saved, trying again");
+            error!(%project, %error, source = cause_of(&error), "session record not saved, trying again");
             self.tasks.save_again_later(project);
         }
     }
 }
 
+fn note_withdrawals(slot: &mut Slot, session: &SessionId, deliveries: &[Delivery]) {
+    for delivery in deliveries {
+        slot.note_withdrawal(Withdrawal {
+            session: session.clone(),
+            delivery: delivery.clone(),
+        });
+    }
+}
+
+fn withdraw_all(
+    project: &ProjectName,
+    session: &SessionId,
+    deliveries: &[Delivery],
+) -> Vec<Notice> {
+    let withdraw = |delivery: &Delivery| Notice::Withdraw {
+        project: project.clone(),
+        withdrawal: Withdrawal {
+            session: session.clone(),
+            delivery: delivery.clone(),
+        },
+    };
+    deliveries.iter().map(withdraw).collect()
+}
+
 fn not_recorded(project: &ProjectName, request: Request, error: &StoreError) -> Notice {
-    let source = std::error::Error::source(error)
-        .map(ToString::to_string)
-        .unwrap_or_default();
-    error!(%project, %error, source, "request refused, it cannot be written down");
+    let reason = cause_of(error);
+    error!(%project, %error, reason, "request refused, it cannot be written down");
     Notice::NotRecorded {
         project: project.clone(),
         request,
-        reason: source,
+        reason,
     }
 }
 
-/// All deliveries of a session whose link was known: those without a receipt may have arrived all the same.
-fn to_withdraw(outcome: &Outcome) -> Vec<Withdrawal> {
-    if !outcome.had_link {
-        return Vec::new();
-    }
-    let withdrawal = |delivery: &Delivery| Withdrawal {
-        session: outcome.session.clone(),
-        delivery: delivery.clone(),
-    };
-    outcome.deliveries.iter().map(withdrawal).collect()
-}
-
-fn same_delivery(one: &Withdrawal, other: &Withdrawal) -> bool {
-    one.session == other.session && one.delivery.number == other.delivery.number
+fn cause_of(error: &StoreError) -> String {
+    let source = std::error::Error::source(error);
+    source.map(ToString::to_string).unwrap_or_default()
 }
 
 fn log_transition(project: &ProjectName, before: &Session, after: &Session) {
     if mem::discriminant(before.state()) != mem::discriminant(after.state()) {
-        info!(%project, session = %after.id(), state = ?after.state(), "session changed");
+        info!(%project, session = %after.id(), phase = ?after.phase(), "session changed");
     }
 }

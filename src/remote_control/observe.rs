@@ -1,6 +1,6 @@
 //! Watches one process: what it prints, and when it ends.
 
-use std::{future::pending, io, path::PathBuf, time::Duration};
+use std::{fs, future::pending, io, path::PathBuf, time::Duration};
 
 use tokio::time::{Instant, sleep_until};
 use tracing::{error, warn};
@@ -25,15 +25,30 @@ const TAIL: usize = 16 * 1024;
 /// conversations so, a few lines above its own link.
 const TARGET_GRACE: Duration = Duration::from_secs(2);
 
+/// How long another link has to be shown, and the known one not, before it takes its place: a program that shows two in turn
+/// must not make the bot send one after the other.
+const REPLACEMENT_GRACE: Duration = Duration::from_secs(2);
+
 /// What to watch.
 pub(super) struct Observation {
     pub(super) process: ProcessIdentity,
     /// `None`: there is no link to look for.
     pub(super) pattern: Option<LinkPattern>,
-    /// How long a link may still take; `None` where it is known already.
-    pub(super) time_left: Option<Duration>,
+    /// How large each output file may become, in bytes.
+    pub(super) max_output: Option<u64>,
+    pub(super) known: Known,
     /// Where the output is; `None` if it cannot be had.
     pub(super) folder: Option<PathBuf>,
+}
+
+/// What is known of the process when the watch begins.
+pub(super) enum Known {
+    /// No link yet; this is the uptime by which it has to be there.
+    Deadline(Duration),
+    /// Its link. Another may come.
+    Link(Link),
+    /// Nothing but that it will end.
+    Nothing,
 }
 
 /// Watches until the process has ended.
@@ -41,14 +56,21 @@ pub(super) async fn observe(observation: Observation, reporter: Reporter) {
     let Observation {
         process,
         pattern,
-        time_left,
+        max_output,
+        known,
         folder,
     } = observation;
-    let mut deadline = time_left.map(|left| Instant::now() + left);
-    let mut search = Search::new(pattern.filter(|_| deadline.is_some()));
+    let (mut deadline, link, pattern) = match known {
+        Known::Deadline(deadline) => (Some(deadline), None, pattern),
+        Known::Link(link) => (None, Some(link), pattern),
+        Known::Nothing => (None, None, None),
+    };
+    // All of the output where the link is yet to be found, else what is needed to tell what went wrong.
+    let end_only = deadline.is_none();
     let path = |name| folder.as_ref().map(|folder: &PathBuf| folder.join(name));
-    let mut stdout = Stream::open(path(STDOUT));
-    let mut stderr = Stream::open(path(STDERR));
+    let mut stdout = Stream::open(path(STDOUT), end_only, max_output);
+    let mut stderr = Stream::open(path(STDERR), true, max_output);
+    let mut search = Search::new(pattern, link);
     let exited = process::exited(&process);
     tokio::pin!(exited);
     loop {
@@ -56,8 +78,7 @@ pub(super) async fn observe(observation: Observation, reporter: Reporter) {
             exit = &mut exited => {
                 stdout.drain(|bytes| search.push(bytes));
                 stderr.drain(|_| ());
-                search.end();
-                if let Some(link) = search.found() {
+                if let Some(link) = search.end() {
                     reporter.report(Event::LinkShown(link)).await;
                 }
                 let exit = exit.unwrap_or_else(|error| {
@@ -69,24 +90,34 @@ pub(super) async fn observe(observation: Observation, reporter: Reporter) {
             }
             () = stdout.next() => search.push(stdout.chunk()),
             () = stderr.next() => {}
-            () = until(search.target_due) => search.settle_for_target(),
-            () = until(deadline) => {
+            () = sleep_until_some(search.due()) => {}
+            () = uptime(deadline) => {
                 deadline = None;
-                search.stop();
                 reporter.report(Event::LinkTimedOut(cause(&stdout, &stderr))).await;
             }
         }
-        if let Some(link) = search.found() {
+        if let Some(link) = search.take_news() {
             deadline = None;
-            search.stop();
             reporter.report(Event::LinkShown(link)).await;
         }
     }
 }
 
-async fn until(time: Option<Instant>) {
+async fn sleep_until_some(time: Option<Instant>) {
     match time {
         Some(time) => sleep_until(time).await,
+        None => pending().await,
+    }
+}
+
+/// Waits until the host is up for so long. Where the kernel has no timer left, a deadline is as good as passed.
+async fn uptime(deadline: Option<Duration>) {
+    match deadline {
+        Some(uptime) => {
+            if let Err(error) = process::until(uptime).await {
+                error!(%error, "no timer left to wait for the link");
+            }
+        }
         None => pending().await,
     }
 }
@@ -97,81 +128,101 @@ fn cause(stdout: &Stream, stderr: &Stream) -> Option<Cause> {
     recognise(stderr).or_else(|| recognise(stdout))
 }
 
-/// The search for the link. A link shown as text wins over one that is only a hyperlink's target.
+/// The search for the link, and for another one later. A link shown as text wins over one that is only a hyperlink's target,
+/// and a target never takes the place of a link.
 struct Search {
     finder: Option<LinkFinder>,
-    shown: Option<Link>,
-    target: Option<Link>,
-    target_due: Option<Instant>,
+    /// What was found last, and told.
+    told: Option<Link>,
+    /// What is to be told, and when at the earliest.
+    news: Option<(Link, Instant)>,
 }
 
 impl Search {
-    fn new(pattern: Option<LinkPattern>) -> Self {
+    fn new(pattern: Option<LinkPattern>, told: Option<Link>) -> Self {
         Self {
             finder: pattern.map(LinkFinder::new),
-            shown: None,
-            target: None,
-            target_due: None,
+            told,
+            news: None,
         }
     }
 
     fn push(&mut self, bytes: &[u8]) {
-        let Some(finder) = &mut self.finder else {
-            return;
-        };
-        let sightings = finder.push(bytes);
+        let sightings = self
+            .finder
+            .as_mut()
+            .map(|finder| finder.push(bytes))
+            .unwrap_or_default();
         self.note(sightings);
     }
 
-    /// The process is gone: what stands there is all there will be.
-    fn end(&mut self) {
+    fn note(&mut self, sightings: Vec<Sighting>) {
+        for sighting in sightings {
+            match sighting {
+                // It is shown again, so whatever came in between was no more than that.
+                Sighting::Shown(link) if self.told.as_ref() == Some(&link) => self.news = None,
+                Sighting::Shown(link) => {
+                    let waits = self.news.as_ref().is_some_and(|(news, _)| *news == link);
+                    let now = Instant::now();
+                    if self.told.is_none() {
+                        self.news = Some((link, now));
+                    } else if !waits {
+                        self.news = Some((link, now + REPLACEMENT_GRACE));
+                    }
+                }
+                Sighting::Target(link) if self.told.is_none() && self.news.is_none() => {
+                    self.news = Some((link, Instant::now() + TARGET_GRACE));
+                }
+                Sighting::Target(_) => {}
+            }
+        }
+    }
+
+    /// When there may be something to tell.
+    fn due(&self) -> Option<Instant> {
+        self.news.as_ref().map(|(_, due)| *due)
+    }
+
+    fn take_news(&mut self) -> Option<Link> {
+        let now = Instant::now();
+        let (link, _) = self.news.take_if(|(_, due)| *due <= now)?;
+        self.told = Some(link.clone());
+        Some(link)
+    }
+
+    /// The process is gone: what stands there is all there will be. Only a first link is still worth telling.
+    fn end(&mut self) -> Option<Link> {
         let sightings = self
             .finder
             .take()
             .map(LinkFinder::finish)
             .unwrap_or_default();
         self.note(sightings);
-        self.settle_for_target();
-    }
-
-    fn note(&mut self, sightings: Vec<Sighting>) {
-        for sighting in sightings {
-            match sighting {
-                Sighting::Shown(link) if self.shown.is_none() => self.shown = Some(link),
-                Sighting::Target(link) if self.target.is_none() => {
-                    self.target = Some(link);
-                    self.target_due = Some(Instant::now() + TARGET_GRACE);
-                }
-                Sighting::Shown(_) | Sighting::Target(_) => {}
-            }
-        }
-    }
-
-    fn settle_for_target(&mut self) {
-        self.target_due = None;
-        self.shown = self.shown.take().or_else(|| self.target.take());
-    }
-
-    fn found(&mut self) -> Option<Link> {
-        self.shown.take()
-    }
-
-    fn stop(&mut self) {
-        *self = Self::new(None);
+        let first = self.told.is_none();
+        self.news.take().map(|(link, _)| link).filter(|_| first)
     }
 }
 
-/// One output file, followed from its beginning, with its latest bytes at hand.
+/// One output file, followed and kept small, with its latest bytes at hand.
 struct Stream {
     follower: Option<Follower>,
     buffer: Vec<u8>,
     tail: Vec<u8>,
+    limit: Option<u64>,
 }
 
 impl Stream {
-    fn open(path: Option<PathBuf>) -> Self {
+    fn open(path: Option<PathBuf>, end_only: bool, limit: Option<u64>) -> Self {
         let follower = path.and_then(|path| {
-            let opened = Follower::open(&path, 0);
+            let length = fs::metadata(&path)
+                .map(|metadata| metadata.len())
+                .unwrap_or_default();
+            let offset = if end_only {
+                length.saturating_sub(TAIL as u64)
+            } else {
+                0
+            };
+            let opened = Follower::open(&path, offset);
             // The session goes on; only what it says stays unheard.
             opened
                 .inspect_err(|error| warn!(%error, path = %path.display(), "output not readable"))
@@ -181,6 +232,7 @@ impl Stream {
             follower,
             buffer: Vec::new(),
             tail: Vec::new(),
+            limit,
         }
     }
 
@@ -216,7 +268,21 @@ impl Stream {
             self.buffer.clear();
         }
         self.tail.extend_from_slice(&self.buffer);
+        self.trim();
         let surplus = self.tail.len().saturating_sub(TAIL);
         self.tail.drain(..surplus);
+    }
+
+    /// What was read is no longer needed, but for people who want to look back.
+    fn trim(&mut self) {
+        let (Some(follower), Some(limit)) = (&mut self.follower, self.limit) else {
+            return;
+        };
+        if follower.offset() > limit
+            && let Err(error) = follower.trim(limit)
+        {
+            warn!(%error, "output not cut, it goes on growing");
+            self.limit = None;
+        }
     }
 }

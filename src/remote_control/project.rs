@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::claude::LinkPattern;
+use super::{
+    claude::LinkPattern,
+    session::{Restart, Terms},
+};
 
 /// How long a project's name may be, in bytes: it is a folder's name, and part of what people type.
 const LONGEST_NAME: usize = 64;
@@ -65,7 +68,7 @@ impl fmt::Display for ProjectName {
 }
 
 /// One project of the configuration, checked.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Project {
     /// Its name.
     pub name: ProjectName,
@@ -73,7 +76,9 @@ pub struct Project {
     pub directory: PathBuf,
     /// The program and its arguments; never empty. `{project}`, `{host}` and `{id}` are filled in.
     pub command: Vec<String>,
-    /// Set in the child besides the allow-list.
+    /// The same, to bring back the last conversation.
+    pub resume_command: Vec<String>,
+    /// Set in the child besides the allow-list. May hold secrets.
     pub environment: BTreeMap<String, String>,
     /// What the process reads on its standard input, then end of file.
     pub stdin: String,
@@ -83,4 +88,61 @@ pub struct Project {
     pub link_timeout: Duration,
     /// How long a process has between SIGTERM and SIGKILL.
     pub stop_grace: Duration,
+    /// How long a session may last; `None`: until it is stopped.
+    pub max_duration: Option<Duration>,
+    /// How large each of a session's output files may become, in bytes.
+    pub max_output: u64,
+    /// Whether a session that ended by itself is brought back.
+    pub restart: Restart,
+    /// If not empty, the session starts with us, and these get its link.
+    pub autostart_for: Vec<String>,
+}
+
+impl fmt::Debug for Project {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Names every field, so that a new one is not forgotten; of the environment the names alone.
+        let Self {
+            name,
+            directory,
+            command,
+            resume_command,
+            environment,
+            stdin,
+            link_pattern,
+            link_timeout,
+            stop_grace,
+            max_duration,
+            max_output,
+            restart,
+            autostart_for,
+        } = self;
+        formatter
+            .debug_struct("Project")
+            .field("name", name)
+            .field("directory", directory)
+            .field("command", command)
+            .field("resume_command", resume_command)
+            .field("environment", &environment.keys())
+            .field("stdin", stdin)
+            .field("link_pattern", link_pattern)
+            .field("link_timeout", link_timeout)
+            .field("stop_grace", stop_grace)
+            .field("max_duration", max_duration)
+            .field("max_output", max_output)
+            .field("restart", restart)
+            .field("autostart_for", autostart_for)
+            .finish()
+    }
+}
+
+impl Project {
+    /// What the settings say about the life of a session.
+    #[must_use]
+    pub fn terms(&self) -> Terms {
+        Terms {
+            link_timeout: self.link_timeout,
+            max_duration: self.max_duration,
+            restart: self.restart,
+        }
+    }
 }

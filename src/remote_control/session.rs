@@ -1,14 +1,19 @@
 //! One session as a pure state machine: an event and the time go in, actions come out.
 //!
 //! ```text
-//! Spawning ──spawned──▶ Starting ──link──▶ Running
-//!    │                     │ exit, time-out, stop │ exit, stop
-//!    │ stop                ▼                      ▼
-//!    └────────────────▶ Stopping ──process tree gone──▶ over
+//!    ┌────────────── time to try again ──────────────┐
+//!    ▼                                               │
+//! Spawning ──spawned──▶ Starting ──link──▶ Running   │
+//!    │                     │                  │      │
+//!    │ stop                │ exit, time-out,  │ exit, stop, end of its time
+//!    │                     ▼ stop             ▼      │
+//!    └─────────────────▶ Stopping ──tree gone──▶ Resting (where it is to come back), or over
 //! ```
 //!
 //! Invariants: no I/O; every way out of life leads through `Stopping`, where the whole process tree is ended, but for a
 //! process that never came to be.
+
+mod machine;
 
 use std::{
     fmt,
@@ -22,6 +27,59 @@ use super::{
     process::{Exit, ProcessIdentity, StopReport},
 };
 use crate::link::Link;
+
+/// How long before its end a session's requesters are warned.
+pub const WARNING: Duration = Duration::from_mins(10);
+
+/// A moment by both clocks.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    /// For people, and to carry a time over a reboot.
+    pub wall: SystemTime,
+    /// For all that is waited for: how long the host is up.
+    pub uptime: Duration,
+}
+
+/// What the project's settings say about the life of a session.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms {
+    /// How long a process may run without showing its link.
+    pub link_timeout: Duration,
+    /// How long a session may last; `None`: until it is stopped.
+    pub max_duration: Option<Duration>,
+    /// Whether a session that ended by itself is brought back.
+    pub restart: Restart,
+}
+
+/// Whether a session that ended by itself is brought back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Restart {
+    /// No.
+    Never,
+    /// Yes, after a while that grows with each time, and not for ever.
+    OnExit,
+}
+
+/// What a session begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Beginning {
+    /// The project's `command`.
+    Fresh,
+    /// The project's `resume_command`, which brings back the last conversation.
+    Resumed,
+}
+
+/// When a session has to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct End {
+    /// The uptime at which its time is up. This one counts.
+    uptime: Duration,
+    /// The same by the wall clock, for the case that the host is booted in between.
+    wall: SystemTime,
+    /// Whether the requesters were warned.
+    warned: bool,
+}
 
 /// A random name for one session: in the record, in the log, and in the environment of its processes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -39,6 +97,12 @@ impl SessionId {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl From<String> for SessionId {
+    fn from(id: String) -> Self {
+        Self(id)
     }
 }
 
@@ -76,13 +140,16 @@ pub struct Delivery {
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// The record is on disk; the process may or may not exist yet.
-    Spawning,
+    Spawning {
+        /// The uptime at which it was to be spawned.
+        since: Duration,
+    },
     /// The process runs and has not shown its link.
     Starting {
         /// The process.
         process: ProcessIdentity,
-        /// Until when the link has to be there.
-        deadline: SystemTime,
+        /// The uptime by which the link has to be there.
+        deadline: Duration,
     },
     /// The process runs, its link is known.
     Running {
@@ -91,8 +158,8 @@ pub enum State {
         /// The link.
         #[serde(with = "stored_link")]
         link: Link,
-        /// Since when the link is known.
-        since: SystemTime,
+        /// The uptime at which the link was first known.
+        since: Duration,
     },
     /// The process tree is being ended.
     Stopping {
@@ -102,6 +169,11 @@ pub enum State {
         ending: Ending,
         /// Who wants to hear when it is done, besides those who wait for the link.
         stop_requests: Vec<Request>,
+    },
+    /// The process ended by itself, and another is to take its place.
+    Resting {
+        /// The uptime at which that is to be spawned.
+        until: Duration,
     },
 }
 
@@ -127,6 +199,8 @@ pub enum Ending {
     },
     /// Somebody asked for the end.
     Stopped,
+    /// Its time was up.
+    Expired,
     /// The process ended by itself.
     Exited {
         /// How.
@@ -174,6 +248,8 @@ pub enum Event {
     LinkRequested(Request),
     /// Somebody asks for the end.
     StopRequested(Request),
+    /// Somebody asks for more time.
+    ExtensionRequested(Request, Duration),
     /// The process exists.
     Spawned(ProcessIdentity),
     /// The process does not exist and will not.
@@ -186,6 +262,8 @@ pub enum Event {
     Exited(Exit, Option<Cause>),
     /// The process tree is gone.
     TreeGone(StopReport),
+    /// The time has come that [`Session::next_wake`] named.
+    TimeCame,
     /// The requester has the link.
     Delivered {
         /// Which delivery.
@@ -211,10 +289,18 @@ pub enum Action {
     EndTree(Option<ProcessIdentity>),
     /// Bring the link to a requester.
     Deliver(Delivery, Link),
+    /// Take these links back. Without a receipt, one may or may not have arrived.
+    Withdraw(Vec<Delivery>),
     /// The state changed in a way that only the record needs to know.
     Save,
     /// Refuse: the session is ending.
     RefuseWhileStopping(Request),
+    /// Answer: the session now lasts so long; `None`: it has no end to move.
+    Extended(Request, Option<Duration>),
+    /// Warn all who have the link that the session ends so soon.
+    Warn(Vec<String>, Duration),
+    /// Tell that the session ended by itself and comes back after a while.
+    TellRestart(Ending, Duration),
     /// The session is over; it has to be forgotten.
     Finish(Outcome),
 }
@@ -230,10 +316,12 @@ pub struct Outcome {
     pub report: Option<StopReport>,
     /// Who asked for the end.
     pub stop_requests: Vec<Request>,
-    /// All deliveries that were ever begun. Without a receipt: it may or may not have arrived.
+    /// All deliveries that are not withdrawn yet. Without a receipt: it may or may not have arrived.
     pub deliveries: Vec<Delivery>,
     /// Whether a link was ever known.
     pub had_link: bool,
+    /// How often it was brought back in vain.
+    pub restarts: u32,
 }
 
 /// One session.
@@ -241,28 +329,17 @@ pub struct Outcome {
 pub struct Session {
     id: SessionId,
     created: SystemTime,
+    beginning: Beginning,
     state: State,
     deliveries: Vec<Delivery>,
     next_delivery: u32,
     had_link: bool,
+    end: Option<End>,
+    /// How often it was brought back since it last ran well.
+    restarts: u32,
 }
 
 impl Session {
-    /// A session for this request, and what to do for it.
-    #[must_use]
-    pub fn new(id: SessionId, request: Request, now: SystemTime) -> (Self, Vec<Action>) {
-        let mut session = Self {
-            id,
-            created: now,
-            state: State::Spawning,
-            deliveries: Vec::new(),
-            next_delivery: 0,
-            had_link: false,
-        };
-        session.add_delivery(request);
-        (session, vec![Action::Spawn])
-    }
-
     /// Its name.
     #[must_use]
     pub fn id(&self) -> &SessionId {
@@ -273,6 +350,12 @@ impl Session {
     #[must_use]
     pub fn state(&self) -> &State {
         &self.state
+    }
+
+    /// With what it began.
+    #[must_use]
+    pub fn beginning(&self) -> Beginning {
+        self.beginning
     }
 
     /// When it was asked for.
@@ -289,238 +372,24 @@ impl Session {
             .map(|delivery| delivery.request.requester.as_str())
     }
 
-    /// What the session does about an event. `link_timeout` counts from when it was asked for.
-    ///
-    /// An event that makes no sense in the present state came late; it changes nothing.
-    pub fn on(&mut self, event: Event, link_timeout: Duration, now: SystemTime) -> Vec<Action> {
-        match event {
-            Event::LinkRequested(request) => self.on_link_requested(request),
-            Event::StopRequested(request) => self.on_stop_requested(request),
-            Event::Spawned(process) => self.on_spawned(process, link_timeout),
-            Event::NotSpawned(reason) => self.on_not_spawned(reason),
-            Event::LinkShown(link) => self.on_link_shown(link, now),
-            Event::LinkTimedOut(cause) => self.on_link_timed_out(cause, link_timeout),
-            Event::Exited(exit, cause) => self.on_exited(exit, cause),
-            Event::TreeGone(report) => self.on_tree_gone(report),
-            Event::Delivered { number, receipt } => self.on_delivered(number, &receipt),
-            Event::Undeliverable { number } => {
-                self.deliveries.retain(|delivery| delivery.number != number);
-                vec![Action::Save]
-            }
-        }
+    /// How long it may still last, at that uptime. `None`: until it is stopped.
+    #[must_use]
+    pub fn time_left(&self, uptime: Duration) -> Option<Duration> {
+        self.end.map(|end| end.uptime.saturating_sub(uptime))
     }
 
-    /// What a session that was read from disk needs to go on. `found`: its process, looked for by the session id in the
-    /// environment of all processes, for the case that the record does not name it.
-    pub fn resume(
-        &mut self,
-        found: Option<ProcessIdentity>,
-        link_timeout: Duration,
-    ) -> Vec<Action> {
-        match &self.state {
-            State::Spawning => match found {
-                Some(process) => self.on_spawned(process, link_timeout),
-                None => vec![Action::Spawn],
-            },
-            State::Starting { process, .. } => vec![Action::Observe(process.clone())],
-            State::Running { process, link, .. } => {
-                let undelivered = self
-                    .deliveries
-                    .iter()
-                    .filter(|delivery| delivery.receipt.is_none());
-                let deliveries =
-                    undelivered.map(|delivery| Action::Deliver(delivery.clone(), link.clone()));
-                std::iter::once(Action::Observe(process.clone()))
-                    .chain(deliveries)
-                    .collect()
-            }
-            State::Stopping { process, .. } => vec![Action::EndTree(process.clone().or(found))],
-        }
+    /// All deliveries that are not withdrawn.
+    #[must_use]
+    pub fn deliveries(&self) -> &[Delivery] {
+        &self.deliveries
     }
 
-    fn add_delivery(&mut self, request: Request) -> Delivery {
-        let delivery = Delivery {
-            number: self.next_delivery,
-            request,
-            receipt: None,
-        };
-        self.next_delivery += 1;
-        self.deliveries.push(delivery.clone());
-        delivery
-    }
-
-    fn on_link_requested(&mut self, request: Request) -> Vec<Action> {
-        match &self.state {
-            State::Spawning | State::Starting { .. } => {
-                self.add_delivery(request);
-                vec![Action::Save]
-            }
-            State::Running { link, .. } => {
-                let link = link.clone();
-                vec![Action::Deliver(self.add_delivery(request), link)]
-            }
-            State::Stopping { .. } => vec![Action::RefuseWhileStopping(request)],
-        }
-    }
-
-    fn on_stop_requested(&mut self, request: Request) -> Vec<Action> {
-        let process = match &mut self.state {
-            // The process comes to be at this moment: it is ended as soon as it is known.
-            State::Spawning => None,
-            State::Starting { process, .. } | State::Running { process, .. } => {
-                Some(process.clone())
-            }
-            State::Stopping { stop_requests, .. } => {
-                stop_requests.push(request);
-                return vec![Action::Save];
-            }
-        };
-        let was_spawning = process.is_none();
-        self.state = State::Stopping {
-            process: process.clone(),
-            ending: Ending::Stopped,
-            stop_requests: vec![request],
-        };
-        if was_spawning {
-            vec![Action::Save]
-        } else {
-            vec![Action::EndTree(process)]
-        }
-    }
-
-    fn on_spawned(&mut self, process: ProcessIdentity, link_timeout: Duration) -> Vec<Action> {
-        match &mut self.state {
-            State::Spawning => {
-                let deadline = self.created + link_timeout;
-                self.state = State::Starting {
-                    process: process.clone(),
-                    deadline,
-                };
-                vec![Action::Observe(process)]
-            }
-            State::Stopping { process: known, .. } => {
-                *known = Some(process.clone());
-                vec![Action::EndTree(Some(process))]
-            }
-            State::Starting { .. } | State::Running { .. } => Vec::new(),
-        }
-    }
-
-    fn on_not_spawned(&mut self, reason: NotSpawned) -> Vec<Action> {
-        match &self.state {
-            State::Spawning => self.finish(Ending::NotSpawned(reason), None, Vec::new()),
-            // Nothing came to be, so what was to be stopped is.
-            State::Stopping {
-                process: None,
-                stop_requests,
-                ..
-            } => {
-                let stop_requests = stop_requests.clone();
-                self.finish(Ending::NotSpawned(reason), None, stop_requests)
-            }
-            State::Stopping { .. } | State::Starting { .. } | State::Running { .. } => Vec::new(),
-        }
-    }
-
-    fn on_link_shown(&mut self, link: Link, now: SystemTime) -> Vec<Action> {
-        match &self.state {
-            State::Starting { process, .. } => {
-                let process = process.clone();
-                self.had_link = true;
-                let waiting = self
-                    .deliveries
-                    .iter()
-                    .filter(|delivery| delivery.receipt.is_none());
-                let actions = waiting
-                    .map(|delivery| Action::Deliver(delivery.clone(), link.clone()))
-                    .collect();
-                self.state = State::Running {
-                    process,
-                    link,
-                    since: now,
-                };
-                actions
-            }
-            State::Spawning | State::Running { .. } | State::Stopping { .. } => Vec::new(),
-        }
-    }
-
-    fn on_link_timed_out(&mut self, cause: Option<Cause>, waited: Duration) -> Vec<Action> {
-        match &self.state {
-            State::Starting { process, .. } => {
-                let process = process.clone();
-                self.end(process, Ending::NoLink { waited, cause })
-            }
-            State::Spawning | State::Running { .. } | State::Stopping { .. } => Vec::new(),
-        }
-    }
-
-    fn on_exited(&mut self, exit: Exit, cause: Option<Cause>) -> Vec<Action> {
-        match &self.state {
-            State::Starting { process, .. } => {
-                let process = process.clone();
-                self.end(process, Ending::ExitedBeforeLink { exit, cause })
-            }
-            State::Running { process, .. } => {
-                let process = process.clone();
-                self.end(process, Ending::Exited { exit, cause })
-            }
-            // On its way out already; the tree is gone when it says so.
-            State::Spawning | State::Stopping { .. } => Vec::new(),
-        }
-    }
-
-    /// The end of the process is not the end of what it started.
-    fn end(&mut self, process: ProcessIdentity, ending: Ending) -> Vec<Action> {
-        self.state = State::Stopping {
-            process: Some(process.clone()),
-            ending,
-            stop_requests: Vec::new(),
-        };
-        vec![Action::EndTree(Some(process))]
-    }
-
-    fn on_tree_gone(&mut self, report: StopReport) -> Vec<Action> {
-        match &self.state {
-            State::Stopping {
-                ending,
-                stop_requests,
-                ..
-            } => {
-                let (ending, stop_requests) = (ending.clone(), stop_requests.clone());
-                self.finish(ending, Some(report), stop_requests)
-            }
-            State::Spawning | State::Starting { .. } | State::Running { .. } => Vec::new(),
-        }
-    }
-
-    fn on_delivered(&mut self, number: u32, receipt: &Receipt) -> Vec<Action> {
-        for delivery in self
-            .deliveries
-            .iter_mut()
-            .filter(|delivery| delivery.number == number)
-        {
-            delivery.receipt = Some(receipt.clone());
-        }
-        vec![Action::Save]
-    }
-
-    fn finish(
-        &mut self,
-        ending: Ending,
-        report: Option<StopReport>,
-        stop_requests: Vec<Request>,
-    ) -> Vec<Action> {
-        let deliveries = std::mem::take(&mut self.deliveries);
-        let (session, had_link) = (self.id.clone(), self.had_link);
-        vec![Action::Finish(Outcome {
-            session,
-            ending,
-            report,
-            stop_requests,
-            deliveries,
-            had_link,
-        })]
+    /// Whether this delivery is still wanted.
+    #[must_use]
+    pub fn wants(&self, number: u32) -> bool {
+        self.deliveries
+            .iter()
+            .any(|delivery| delivery.number == number)
     }
 }
 

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tracing::error;
 
 use super::{
+    process,
     project::ProjectName,
     session::{Delivery, Session, SessionId},
 };
@@ -32,10 +33,18 @@ pub struct Withdrawal {
     pub delivery: Delivery,
 }
 
+impl Withdrawal {
+    pub(super) fn is_same_delivery(&self, other: &Self) -> bool {
+        self.session == other.session && self.delivery.number == other.delivery.number
+    }
+}
+
 /// All that is known of one project.
-#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Record {
     version: u32,
+    /// The boot of the host in which it was written: uptimes mean something within it alone.
+    boot_id: String,
     pub(super) session: Option<Session>,
     pub(super) withdrawals: Vec<Withdrawal>,
 }
@@ -44,10 +53,24 @@ impl Record {
     pub(super) fn new(session: Option<Session>, withdrawals: Vec<Withdrawal>) -> Self {
         Self {
             version: VERSION,
+            boot_id: boot_id(),
             session,
             withdrawals,
         }
     }
+}
+
+impl Record {
+    /// Whether the host was booted since this was written.
+    pub(super) fn is_of_another_boot(&self) -> bool {
+        self.boot_id != boot_id()
+    }
+}
+
+/// A host that does not tell its boot is taken for one that boots all the time.
+fn boot_id() -> String {
+    let id = process::boot_id();
+    id.map(str::to_owned).unwrap_or_default()
 }
 
 /// What the folder of one project holds.
@@ -100,6 +123,11 @@ impl Store {
         Ok(Self { folder })
     }
 
+    /// The folder in which those of the projects are.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// The folder of one project; made if need be.
     pub(super) fn project_folder(&self, project: &ProjectName) -> Result<PathBuf, StoreError> {
         let folder = self.folder.join(project.as_str());
@@ -107,24 +135,23 @@ impl Store {
         Ok(folder)
     }
 
-    /// All projects that ever had a session here, with what is known of them.
+    /// All projects that ever had a session here, with what is known of them. A record that makes no sense is set aside.
     pub(super) fn load_all(&self) -> Result<Vec<(ProjectName, Found)>, StoreError> {
-        let folder_error = |source| StoreError::Folder {
-            path: self.folder.clone(),
-            source,
-        };
         let mut records = Vec::new();
-        for entry in fs::read_dir(&self.folder).map_err(folder_error)? {
-            let name = entry.map_err(folder_error)?.file_name();
-            // What cannot name a project is not ours.
-            let Some(project) = name
-                .to_str()
-                .and_then(|name| name.parse::<ProjectName>().ok())
-            else {
-                continue;
-            };
-            if let Some(found) = load(&self.folder.join(project.as_str()).join(RECORD))? {
+        for project in projects(&self.folder)? {
+            if let Some(found) = load(&record_path(&self.folder, &project))? {
                 records.push((project, found));
+            }
+        }
+        Ok(records)
+    }
+
+    /// The records in a folder, which is left as it is. `None`: a record that makes no sense.
+    pub(super) fn peek(folder: &Path) -> Result<Vec<(ProjectName, Option<Record>)>, StoreError> {
+        let mut records = Vec::new();
+        for project in projects(folder)? {
+            if let Some(text) = read(&record_path(folder, &project))? {
+                records.push((project, parse(&text).ok()));
             }
         }
         Ok(records)
@@ -145,31 +172,77 @@ impl Store {
     }
 }
 
-fn load(path: &Path) -> Result<Option<Found>, StoreError> {
-    let read_error = |source| StoreError::Read {
-        path: path.to_owned(),
+fn record_path(folder: &Path, project: &ProjectName) -> PathBuf {
+    folder.join(project.as_str()).join(RECORD)
+}
+
+/// The names of the folders of projects. A folder of records that is not there yet has none.
+fn projects(folder: &Path) -> Result<Vec<ProjectName>, StoreError> {
+    let folder_error = |source| StoreError::Folder {
+        path: folder.to_owned(),
         source,
     };
-    let text = match fs::read(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Ok(None),
-        Err(error) => return Err(read_error(error)),
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(folder_error)?,
     };
-    // The reason of serde_json would quote the text, and with it perhaps a link.
-    let reason = match serde_json::from_slice::<Record>(&text) {
-        Ok(record) if record.version == VERSION => {
-            return Ok(Some(Found::Record(Box::new(record))));
+    let mut projects = Vec::new();
+    for entry in entries {
+        // What cannot name a project is not ours.
+        let name = entry.map_err(folder_error)?.file_name();
+        projects.extend(name.to_str().and_then(|name| name.parse().ok()));
+    }
+    projects.sort_unstable();
+    Ok(projects)
+}
+
+fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+    match fs::read(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            Ok(None)
         }
-        Ok(record) => format!("it is of version {}, wanted {VERSION}", record.version),
-        Err(error) => format!(
+        Err(source) => Err(StoreError::Read {
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
+
+/// The reason of `serde_json` would quote the text, and with it perhaps a link: so it is put in words of our own.
+fn parse(text: &[u8]) -> Result<Record, String> {
+    match serde_json::from_slice::<Record>(text) {
+        Ok(record) if record.version == VERSION => Ok(record),
+        Ok(record) => Err(format!(
+            "it is of version {}, wanted {VERSION}",
+            record.version
+        )),
+        Err(error) => Err(format!(
             "it makes no sense from line {}, column {} on",
             error.line(),
             error.column()
-        ),
+        )),
+    }
+}
+
+fn load(path: &Path) -> Result<Option<Found>, StoreError> {
+    let Some(text) = read(path)? else {
+        return Ok(None);
+    };
+    let reason = match parse(&text) {
+        Ok(record) => return Ok(Some(Found::Record(Box::new(record)))),
+        Err(reason) => reason,
     };
     let aside = path.with_file_name(format!("{RECORD}.unreadable-{}", seconds_since_epoch()));
-    fs::rename(path, &aside).map_err(read_error)?;
+    fs::rename(path, &aside).map_err(|source| StoreError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
     error!(record = %path.display(), kept_as = %aside.display(), reason, "session record unreadable, set aside");
     Ok(Some(Found::Unreadable))
 }
@@ -194,14 +267,31 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
-    use crate::remote_control::session::Request;
+    use std::time::Duration;
+
+    use crate::remote_control::session::{Beginning, Moment, Request, Restart, Terms};
 
     fn a_record() -> Record {
         let request = Request {
             requester: "@alice:example.org".to_owned(),
             reference: "$event".to_owned(),
         };
-        let (session, _) = Session::new(SessionId::random(), request, SystemTime::now());
+        let terms = Terms {
+            link_timeout: Duration::ZERO,
+            max_duration: None,
+            restart: Restart::Never,
+        };
+        let now = Moment {
+            wall: SystemTime::now(),
+            uptime: Duration::ZERO,
+        };
+        let (session, _) = Session::new(
+            SessionId::random(),
+            Beginning::Fresh,
+            vec![request],
+            &terms,
+            now,
+        );
         Record::new(Some(session), Vec::new())
     }
 

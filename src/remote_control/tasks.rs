@@ -1,19 +1,25 @@
 //! What is slow, as tasks that report back: making a process, observing it, ending its tree.
 
 use std::{
+    collections::HashMap,
     path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use tokio::{sync::mpsc, task::JoinSet, time::sleep};
-use tracing::{Instrument as _, error, info_span};
+use tokio::{
+    sync::mpsc,
+    task::{AbortHandle, JoinSet},
+    time::sleep,
+};
+use tracing::{Instrument as _, error, info_span, warn};
 
 use super::{
-    Happened, What, claude, observe,
+    Happened, What, claude,
+    observe::{self, Known, Observation},
     process::{self, Launch, ProcessIdentity, SpawnError},
     project::{Project, ProjectName},
-    session::{Event, NotSpawned, Session, SessionId, State},
+    session::{Beginning, Event, Moment, NotSpawned, Session, SessionId, State},
     store::StoreError,
 };
 use crate::atomic_file;
@@ -33,6 +39,24 @@ pub(super) struct Tasks {
     host: String,
     reports: mpsc::Sender<Happened>,
     running: JoinSet<()>,
+    /// The uptime at which each session is woken.
+    timers: HashMap<ProjectName, (Duration, AbortHandle)>,
+}
+
+/// The folder of a session's record, in the environment of its processes: with it they are found again even if the record
+/// is lost.
+pub(super) const SESSION_FOLDER_VARIABLE: &str = "RCBOT_SESSION_FOLDER";
+
+/// The present moment. A kernel that does not tell its uptime has none of the other facilities needed here either.
+pub(super) fn now() -> Moment {
+    let uptime = process::since_boot().unwrap_or_else(|error| {
+        error!(%error, "uptime unknown");
+        Duration::ZERO
+    });
+    Moment {
+        wall: SystemTime::now(),
+        uptime,
+    }
 }
 
 /// How one session's tasks report.
@@ -64,6 +88,7 @@ impl Tasks {
                 host,
                 reports,
                 running: JoinSet::new(),
+                timers: HashMap::new(),
             },
             happened,
         )
@@ -73,15 +98,17 @@ impl Tasks {
     pub(super) fn spawn_process(
         &mut self,
         name: &ProjectName,
-        session: &SessionId,
+        session: &Session,
         project: Option<Arc<Project>>,
         folder: Result<PathBuf, StoreError>,
     ) {
-        let reporter = self.reporter(name, session);
-        let (host, session) = (self.host.clone(), session.clone());
+        let reporter = self.reporter(name, session.id());
+        let beginning = session.beginning();
+        let (host, session) = (self.host.clone(), session.id().clone());
+        let mark = session.clone();
         self.run(name, &session.clone(), async move {
             let spawning = tokio::task::spawn_blocking(move || {
-                spawn(project.as_deref(), &session, &host, folder)
+                spawn(project.as_deref(), &session, beginning, &host, folder)
             });
             let event = match spawning.await {
                 Ok(Ok(process)) => Event::Spawned(process),
@@ -90,6 +117,13 @@ impl Tasks {
                     reason: panic.to_string(),
                 }),
             };
+            if let Event::NotSpawned(_) = &event {
+                // What was started and could not be looked at must not stay.
+                let mark = (claude::SESSION_ID_VARIABLE, mark.as_str());
+                if let Err(error) = process::stop(None, mark, STOP_GRACE).await {
+                    error!(%error, "a process may be left of a session that did not start");
+                }
+            }
             reporter.report(event).await;
         });
     }
@@ -100,23 +134,23 @@ impl Tasks {
         name: &ProjectName,
         session: &Session,
         process: ProcessIdentity,
-        project: Option<Arc<Project>>,
+        project: Option<&Project>,
         folder: Result<PathBuf, StoreError>,
     ) {
         let reporter = self.reporter(name, session.id());
-        let deadline = match session.state() {
-            State::Starting { deadline, .. } => Some(*deadline),
-            State::Spawning | State::Running { .. } | State::Stopping { .. } => None,
+        let known = match session.state() {
+            State::Starting { deadline, .. } => Known::Deadline(*deadline),
+            State::Running { link, .. } => Known::Link(link.clone()),
+            // There is nothing to wait for but the end.
+            State::Spawning { .. } | State::Stopping { .. } | State::Resting { .. } => {
+                Known::Nothing
+            }
         };
-        let time_left = deadline.map(|deadline| {
-            deadline
-                .duration_since(SystemTime::now())
-                .unwrap_or_default()
-        });
-        let observation = observe::Observation {
+        let observation = Observation {
             process,
             pattern: project.map(|project| project.link_pattern.clone()),
-            time_left,
+            max_output: project.map(|project| project.max_output),
+            known,
             folder: folder.ok(),
         };
         self.run(name, session.id(), observe::observe(observation, reporter));
@@ -147,6 +181,43 @@ impl Tasks {
         });
     }
 
+    /// Ends whatever carries the mark of a session that no record knows.
+    pub(super) fn end_stray(&mut self, name: &ProjectName, session: SessionId) {
+        let span = info_span!("stray", project = %name, %session);
+        let task = async move {
+            let mark = (claude::SESSION_ID_VARIABLE, session.as_str());
+            match process::stop(None, mark, STOP_GRACE).await {
+                Ok(report) => warn!(?report, "ended processes of a session that no record knows"),
+                Err(error) => {
+                    error!(%error, "processes of a session that no record knows not ended");
+                }
+            }
+        };
+        self.spawn(task.instrument(span));
+    }
+
+    /// Sees to it that the session hears when its time has come; called whenever that may have changed.
+    pub(super) fn wake(&mut self, name: &ProjectName, session: Option<&Session>) {
+        let due = session.and_then(|session| Some((session, session.next_wake()?)));
+        let armed = self.timers.get(name).map(|(uptime, _)| *uptime);
+        if armed == due.map(|(_, uptime)| uptime) {
+            return;
+        }
+        if let Some((_, timer)) = self.timers.remove(name) {
+            timer.abort();
+        }
+        let Some((session, uptime)) = due else { return };
+        let reporter = self.reporter(name, session.id());
+        let timer = self.spawn(async move {
+            if let Err(error) = process::until(uptime).await {
+                error!(%error, "no timer left, the session's times are not kept");
+                return;
+            }
+            reporter.report(Event::TimeCame).await;
+        });
+        self.timers.insert(name.clone(), (uptime, timer));
+    }
+
     /// Reminds the owner to write a record once more.
     pub(super) fn save_again_later(&mut self, project: &ProjectName) {
         let (project, reports) = (project.clone(), self.reports.clone());
@@ -173,10 +244,10 @@ impl Tasks {
         self.spawn(task.instrument(info_span!("session", %project, %session)));
     }
 
-    fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+    fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
         // Tasks that ended are forgotten here, so that their number stays that of the sessions.
         while self.running.try_join_next().is_some() {}
-        self.running.spawn(task);
+        self.running.spawn(task)
     }
 }
 
@@ -192,6 +263,7 @@ async fn reap(process: Option<&ProcessIdentity>) {
 fn spawn(
     project: Option<&Project>,
     session: &SessionId,
+    beginning: Beginning,
     host: &str,
     folder: Result<PathBuf, StoreError>,
 ) -> Result<ProcessIdentity, NotSpawned> {
@@ -201,23 +273,26 @@ fn spawn(
     let stdin = folder.join(observe::STDIN);
     atomic_file::write(&stdin, project.stdin.as_bytes())
         .map_err(|error| other(error.to_string()))?;
+    let command = match beginning {
+        Beginning::Fresh => &project.command,
+        Beginning::Resumed => &project.resume_command,
+    };
+    let mut environment =
+        claude::environment(std::env::vars_os(), &project.environment, session.as_str());
+    environment.insert(SESSION_FOLDER_VARIABLE.into(), folder.clone().into());
     let placeholders = claude::Placeholders {
         project: project.name.as_str(),
         host,
         id: session.as_str(),
     };
-    let mut words = placeholders.fill(&project.command).into_iter();
+    let mut words = placeholders.fill(command).into_iter();
     let launch = Launch {
         program: words
             .next()
             .ok_or_else(|| other("the command is empty".to_owned()))?,
         arguments: words.collect(),
         directory: project.directory.clone(),
-        environment: claude::environment(
-            std::env::vars_os(),
-            &project.environment,
-            session.as_str(),
-        ),
+        environment,
         stdin,
         stdout: folder.join(observe::STDOUT),
         stderr: folder.join(observe::STDERR),

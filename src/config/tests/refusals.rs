@@ -84,7 +84,9 @@ sessions.command: [claude, {project}] | an argument is not a text; wanted texts 
 sessions.environment: [A=b]         | found a list, wanted a mapping
 sessions.link_timout: 5s            | unknown key; did you mean `link_timeout`?
 sessions.directory: /srv            | unknown key; the keys here are command, environment
-sessions.max_duration: 12h          | unknown key; the keys here are command, environment
+sessions.max_duration: soon         | found "soon", wanted a duration such as 12h, or none
+sessions.max_output: 1KiB           | found "1KiB", wanted a size such as 8MiB
+sessions.restart: always            | found "always", wanted never or on_exit
 "#;
 
 #[test]
@@ -118,6 +120,8 @@ sessions:\n  environment: { RCBOT_SESSION_ID: x } | 9: sessions.environment.RCBO
   other: [directory]                            | 8: projects.other: found a list, wanted a mapping
     directory: /srv                             | 8: projects.website.directory: given twice, first in line 7
     stop_grace: 1                               | 8: projects.website.stop_grace: found 1, wanted a duration
+    autostart: true                             | 8: projects.website.autostart: needs deliver_to
+    deliver_to: ["@a:example.org"]              | 8: projects.website.deliver_to: is of no use without autostart
     power_level: [1]                            | 8: projects.website.power_level: found a list, wanted a whole number
     environment: { RCBOT_SESSION_ID: x }        | 8: projects.website.environment.RCBOT_SESSION_ID: is set by
 "#,

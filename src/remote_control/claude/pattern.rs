@@ -69,6 +69,20 @@ impl LinkPattern {
         &self.host
     }
 
+    /// A text with every URL of this host replaced, whether it is a link or only begins like one.
+    #[must_use]
+    pub fn blot_out(&self, text: &str) -> String {
+        let start = format!("{SCHEME}{}", self.host);
+        let mut pieces = text.split(&start);
+        let mut blotted = pieces.next().unwrap_or_default().to_owned();
+        for piece in pieces {
+            let rest = piece.find(char::is_whitespace).unwrap_or(piece.len());
+            blotted.push_str("[link]");
+            blotted.push_str(piece.get(rest..).unwrap_or_default());
+        }
+        blotted
+    }
+
     /// The link that a text is, as a whole.
     pub(super) fn link(&self, text: &str) -> Option<Link> {
         let is_match = self.regex.is_match(text);

@@ -119,27 +119,6 @@ pub fn find_by_environment(name: &str, value: &str) -> Result<Vec<ProcessIdentit
         .collect())
 }
 
-/// The process that leads a session of the kernel's (setsid) and carries `name=value`: of a process and its descendants
-/// that all carry it, the one that was spawned.
-///
-/// # Errors
-/// When `/proc` cannot be read.
-pub fn find_leader(name: &str, value: &str) -> Result<Option<ProcessIdentity>, IdentityError> {
-    let carriers = observe_all(name, value)?.into_iter();
-    let mut leaders = carriers
-        .filter(|(process, carries)| *carries && !process.ended)
-        .filter(|(process, _)| process.session == process.identity.pid)
-        .map(|(process, _)| process.identity);
-    // A descendant may lead a session of its own; the spawned process came before it.
-    let first = leaders.next();
-    Ok(leaders.fold(first, |oldest, next| {
-        oldest
-            .into_iter()
-            .chain([next])
-            .min_by_key(|leader| leader.start_time)
-    }))
-}
-
 /// All processes of this host, and which of them carry `name=value` in their environment.
 pub(super) fn observe_all(name: &str, value: &str) -> Result<Vec<(Observed, bool)>, IdentityError> {
     let entry = format!("{name}={value}");
@@ -169,7 +148,7 @@ pub(super) fn observe(pid: i32) -> Result<Option<Observed>, IdentityError> {
 }
 
 impl Observed {
-    fn new(stat: &Stat) -> Result<Self, IdentityError> {
+    pub(super) fn new(stat: &Stat) -> Result<Self, IdentityError> {
         Ok(Self {
             identity: ProcessIdentity {
                 pid: stat.pid,
@@ -185,8 +164,11 @@ impl Observed {
     }
 }
 
-/// The boot id does not change while we run, so it is read once.
-fn boot_id() -> Result<&'static str, IdentityError> {
+/// The kernel's name for this boot of the host. It does not change while we run, so it is read once.
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub fn boot_id() -> Result<&'static str, IdentityError> {
     static BOOT_ID: OnceLock<String> = OnceLock::new();
     if let Some(known) = BOOT_ID.get() {
         return Ok(known);
@@ -196,34 +178,41 @@ fn boot_id() -> Result<&'static str, IdentityError> {
 }
 
 /// Whether a process was started with `entry` ("NAME=value") in its environment.
+fn carries(process: &Process, entry: &[u8]) -> ProcResult<bool> {
+    let environment = settled_environment(process)?;
+    Ok(environment
+        .split(|byte| *byte == 0)
+        .any(|found| found == entry))
+}
+
+/// The environment that a process was started with; empty, where it has none or may not be looked at.
 ///
 /// In the middle of an exec, a process has a memory of its own already and no environment in it yet. Such a one is looked at
 /// again, or a search could miss it.
-fn carries(process: &Process, entry: &[u8]) -> ProcResult<bool> {
+pub(super) fn settled_environment(process: &Process) -> ProcResult<Vec<u8>> {
     let mut place_before = None;
     for _ in 0..EXEC_LOOKS {
         let environment = match environment(process) {
-            Err(error) if is_out_of_sight(&error) => return Ok(false),
+            Err(error) if is_out_of_sight(&error) => return Ok(Vec::new()),
             read => read?,
         };
         if !environment.is_empty() {
-            let mut entries = environment.split(|byte| *byte == 0);
-            return Ok(entries.any(|found| found == entry));
+            return Ok(environment);
         }
         let stat = process.stat()?;
         if stat.vsize == 0 {
-            return Ok(false); // a thread of the kernel, or a zombie
+            return Ok(Vec::new()); // a thread of the kernel, or a zombie
         }
         // Where in memory the environment ends; each exec puts it somewhere else. The same place before and after an empty
         // read says that there was no exec in between, and that the environment is really empty.
         let place = stat.env_end.filter(|end| *end != 0);
         match place {
-            Some(_) if place == place_before => return Ok(false),
+            Some(_) if place == place_before => return Ok(Vec::new()),
             Some(_) => place_before = place,
             None => thread::sleep(EXEC_PAUSE),
         }
     }
-    Ok(false)
+    Ok(Vec::new())
 }
 
 /// Reads it in one call: when the process execs between two, the second is at an end too early.
@@ -242,7 +231,7 @@ fn environment(process: &Process) -> ProcResult<Vec<u8>> {
 }
 
 /// Vanished, or another user's and hidden from us.
-fn is_out_of_sight(error: &ProcError) -> bool {
+pub(super) fn is_out_of_sight(error: &ProcError) -> bool {
     matches!(
         error,
         ProcError::NotFound(_) | ProcError::PermissionDenied(_)

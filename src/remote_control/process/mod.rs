@@ -3,6 +3,8 @@
 //! Invariant: nothing here knows Matrix, Claude or a session. A process is known by its [`ProcessIdentity`], never by a bare
 //! pid: pids are reused, and a zombie answers to signal 0. Whatever waits here waits for an event, not for a while.
 
+mod census;
+mod clock;
 mod exit;
 mod follow;
 mod identity;
@@ -14,9 +16,11 @@ mod stop;
 mod testing;
 mod trim;
 
+pub use census::{Leader, leaders_with};
+pub use clock::{since_boot, until};
 pub use exit::{Exit, ExitError, exited};
 pub use follow::Follower;
-pub use identity::{IdentityError, ProcessIdentity, find_by_environment, find_leader};
+pub use identity::{IdentityError, ProcessIdentity, boot_id, find_by_environment};
 pub use pidfd::PidfdError;
 pub use spawn::{Launch, SpawnError, spawn};
 pub use stop::{StopError, StopReport, stop};

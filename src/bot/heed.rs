@@ -1,0 +1,182 @@
+//! What the sessions want done and said.
+
+use tokio_util::sync::CancellationToken;
+
+use super::{Bot, courier, host_name};
+use crate::{
+    command::reply,
+    link::Link,
+    remote_control::{
+        DeliveryId, Ending, Notice, Outcome, Output, ProjectName, Request, Withdrawal,
+    },
+};
+
+impl Bot {
+    pub(super) fn heed(&mut self, notices: Vec<Notice>) {
+        self.heed_all(notices, false);
+    }
+
+    /// As [`Bot::heed`], right after the requester was judged.
+    pub(super) fn heed_judged(&mut self, notices: Vec<Notice>) {
+        self.heed_all(notices, true);
+    }
+
+    fn heed_all(&mut self, notices: Vec<Notice>, judged: bool) {
+        for notice in notices {
+            match notice {
+                Notice::Deliver { id, request, link } => self.deliver(id, request, link, judged),
+                Notice::Withdraw {
+                    project,
+                    withdrawal,
+                } => self.withdraw(&project, withdrawal),
+                Notice::Over {
+                    project,
+                    outcome,
+                    last_output,
+                } => {
+                    self.tell_the_end(&project, &outcome, last_output.as_ref());
+                }
+                Notice::Restarting {
+                    project,
+                    ending,
+                    rest,
+                } => {
+                    self.announce(&reply::restarting(&project, &ending, rest));
+                }
+                Notice::EndsSoon {
+                    project,
+                    holders,
+                    left,
+                } => {
+                    let text = reply::ends_soon(&self.config.command_prefix, &project, left);
+                    for user in holders {
+                        self.tell(&user, &text);
+                    }
+                }
+                Notice::Extended {
+                    project,
+                    request,
+                    left,
+                } => {
+                    self.answer(&request, &reply::extended(&project, left));
+                }
+                Notice::NoSession { project, request } => {
+                    self.answer(&request, &reply::no_session(&project));
+                }
+                Notice::RefusedWhileStopping { project, request } => {
+                    self.answer(&request, &reply::stopping(&project));
+                }
+                Notice::NotRecorded {
+                    project,
+                    request,
+                    reason,
+                } => {
+                    self.answer(&request, &reply::not_recorded(&project, &reason));
+                }
+            }
+        }
+    }
+
+    fn deliver(&mut self, id: DeliveryId, request: Request, link: Link, judged: bool) {
+        let called_off = CancellationToken::new();
+        self.deliveries.insert(id.clone(), called_off.clone());
+        let words = reply::around_link(&self.config.command_prefix, &id.project, &host_name());
+        let policy = self.desk.policy(Some(&id.project));
+        let delivery = courier::Delivery {
+            id,
+            request,
+            link,
+            words,
+            policy,
+            judged,
+        };
+        self.spawn(courier::deliver(self.line.clone(), delivery, called_off));
+    }
+
+    /// A link that is still under way is called off first; how that went decides what there is to take back.
+    pub(super) fn withdraw(&mut self, project: &ProjectName, withdrawal: Withdrawal) {
+        let id = DeliveryId {
+            project: project.clone(),
+            session: withdrawal.session.clone(),
+            number: withdrawal.delivery.number,
+        };
+        match self.deliveries.get(&id) {
+            Some(called_off) if withdrawal.delivery.receipt.is_none() => called_off.cancel(),
+            _ => self.spawn(courier::withdraw(self.line.clone(), id, withdrawal)),
+        }
+    }
+
+    fn tell_the_end(
+        &mut self,
+        project: &ProjectName,
+        outcome: &Outcome,
+        last_output: Option<&Output>,
+    ) {
+        let Outcome {
+            ending,
+            report,
+            stop_requests,
+            deliveries,
+            had_link,
+            restarts,
+            ..
+        } = outcome;
+        for request in stop_requests {
+            self.answer(request, &reply::stopped(project, ending, report.as_ref()));
+        }
+        for delivery in deliveries
+            .iter()
+            .filter(|delivery| delivery.receipt.is_none())
+        {
+            let answer = if *had_link {
+                reply::ended_before_delivery(project)
+            } else {
+                reply::not_started(project, ending)
+            };
+            self.answer(&delivery.request, &answer);
+        }
+        let asked_for = match ending {
+            Ending::Stopped => true,
+            Ending::Expired
+            | Ending::NotSpawned(_)
+            | Ending::ExitedBeforeLink { .. }
+            | Ending::NoLink { .. }
+            | Ending::Exited { .. } => false,
+        };
+        if *had_link && !asked_for && stop_requests.is_empty() {
+            self.announce(&reply::ended(project, ending, *restarts));
+        }
+        self.tell_requesters(project, outcome, last_output.filter(|_| !asked_for));
+    }
+
+    /// Those who have the link hear that it is void; all who asked for it see what the process said last, if that may
+    /// tell why it ended.
+    fn tell_requesters(
+        &mut self,
+        project: &ProjectName,
+        outcome: &Outcome,
+        last_output: Option<&Output>,
+    ) {
+        let mut requesters: Vec<_> = outcome
+            .deliveries
+            .iter()
+            .map(|delivery| {
+                (
+                    delivery.request.requester.as_str(),
+                    delivery.receipt.is_some(),
+                )
+            })
+            .collect();
+        // Of several deliveries to one requester, one that arrived counts.
+        requesters.sort_unstable_by_key(|(user, arrived)| (*user, !arrived));
+        requesters.dedup_by_key(|(user, _)| *user);
+        for (user, arrived) in requesters {
+            if arrived {
+                self.tell(user, &reply::link_is_void(project));
+            }
+            if let Some(output) = last_output.filter(|output| !output.expose().is_empty()) {
+                self.tell(user, &reply::last_output(project, output));
+            }
+        }
+    }
+}

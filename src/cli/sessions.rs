@@ -1,0 +1,123 @@
+//! `rcbot status` and `rcbot stop`: the sessions on this host, with no homeserver.
+
+use std::{
+    path::Path,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::{Context as _, anyhow};
+
+use super::{Failure, block_on, load_config, print};
+use crate::{
+    bot::{self, DataDir, DataDirError},
+    command::reply,
+    config::Config,
+    remote_control::{
+        ProjectName,
+        offline::{self, Known},
+    },
+};
+
+/// How long the processes of a project that left the configuration have to end.
+const STOP_GRACE: Duration = Duration::from_secs(10);
+
+pub(super) fn status(path: &Path) -> Result<(), Failure> {
+    let config = load_config(path)?;
+    let all = offline::status(&config.data_dir.join("sessions"))
+        .map_err(|error| Failure::WhileRunning(error.into()))?;
+    let mut lines = Vec::new();
+    for project in config.projects.keys() {
+        if !all.iter().any(|known| name_of(known) == project) {
+            lines.push(format!("{project}: no session"));
+        }
+    }
+    lines.extend(all.iter().map(describe));
+    lines.sort_unstable();
+    print(&lines.join("\n"))
+}
+
+fn name_of(known: &Known) -> &ProjectName {
+    match known {
+        Known::Record { status, .. } => &status.project,
+        Known::Unreadable { project } => project,
+    }
+}
+
+fn describe(known: &Known) -> String {
+    match known {
+        Known::Record { status, is_alive } => {
+            let line = reply::status(std::slice::from_ref(status), SystemTime::now()).plain;
+            match is_alive {
+                Some(false) => {
+                    format!("{line}; its process has ended, and a bot that runs clears it away")
+                }
+                Some(true) | None => line,
+            }
+        }
+        Known::Unreadable { project } => {
+            format!("{project}: its record makes no sense; the bot sets it aside at its next start")
+        }
+    }
+}
+
+pub(super) fn stop(path: &Path, project: Option<&str>) -> Result<(), Failure> {
+    let config = load_config(path)?;
+    let projects = match project {
+        Some(name) => vec![name.parse::<ProjectName>().map_err(|error| {
+            Failure::Configuration(anyhow!("{name:?} cannot name a project: {error}"))
+        })?],
+        None => active(&config)?,
+    };
+    if projects.is_empty() {
+        return print("There is no active session.");
+    }
+    let mut failures = Vec::new();
+    for project in &projects {
+        match block_on(stop_one(&config, project)) {
+            Ok(text) => print(&text)?,
+            Err(Failure::WhileRunning(error) | Failure::Configuration(error)) => {
+                failures.push(error);
+            }
+        }
+    }
+    if failures.is_empty() {
+        return Ok(());
+    }
+    let all: Vec<_> = failures.iter().map(|error| format!("{error:#}")).collect();
+    Err(Failure::WhileRunning(anyhow!(all.join("; "))))
+}
+
+fn active(config: &Config) -> Result<Vec<ProjectName>, Failure> {
+    let all = offline::status(&config.data_dir.join("sessions"))
+        .map_err(|error| Failure::WhileRunning(error.into()))?;
+    let active = all.into_iter().filter_map(|known| match known {
+        Known::Record { status, .. } if status.session.is_some() => Some(status.project),
+        Known::Record { .. } | Known::Unreadable { .. } => None,
+    });
+    Ok(active.collect())
+}
+
+/// The lock of the data directory tells whether a bot runs: if so, it is asked, as it would take an end that it did not
+/// order for an accident.
+async fn stop_one(config: &Config, project: &ProjectName) -> anyhow::Result<String> {
+    let data_dir = match DataDir::open(&config.data_dir) {
+        Ok(data_dir) => data_dir,
+        Err(DataDirError::InUse { .. }) => {
+            return bot::ask_to_stop(&config.data_dir, project.as_str())
+                .await
+                .context("a bot runs here");
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let grace = config
+        .projects
+        .get(project)
+        .map_or(STOP_GRACE, |project| project.project.stop_grace);
+    let report = offline::stop(&data_dir.sessions(), project, grace)
+        .await
+        .with_context(|| format!("{project} is not stopped"))?;
+    Ok(match report {
+        Some(report) => reply::stopped_offline(project, &report).plain,
+        None => reply::no_session(project).plain,
+    })
+}

@@ -1,0 +1,166 @@
+//! What the owner of the sessions has to do or to say, and what there is to see.
+
+use std::time::{Duration, SystemTime};
+
+use super::{
+    output::Output,
+    project::ProjectName,
+    session::{Ending, Outcome, Request, Session, SessionId, State},
+    store::Withdrawal,
+};
+use crate::link::Link;
+
+/// Names one delivery for good.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct DeliveryId {
+    /// The project.
+    pub project: ProjectName,
+    /// The session.
+    pub session: SessionId,
+    /// The delivery's number within the session.
+    pub number: u32,
+}
+
+/// What the owner has to do or to say.
+#[derive(Debug)]
+pub enum Notice {
+    /// Bring this link to the requester; then call [`RemoteControl::delivered`](super::RemoteControl::delivered) or
+    /// [`RemoteControl::undeliverable`](super::RemoteControl::undeliverable).
+    Deliver {
+        /// For the answer; also the same after a crash, so that a repetition can be recognised.
+        id: DeliveryId,
+        /// Who gets the link, and the request to answer.
+        request: Request,
+        /// The link.
+        link: Link,
+    },
+    /// Take a link back; then call [`RemoteControl::withdrawn`](super::RemoteControl::withdrawn).
+    Withdraw {
+        /// The project.
+        project: ProjectName,
+        /// Which link.
+        withdrawal: Withdrawal,
+    },
+    /// A session is over.
+    Over {
+        /// The project.
+        project: ProjectName,
+        /// How, and who has to hear of it.
+        outcome: Outcome,
+        /// What it printed last, if that can be had.
+        last_output: Option<Output>,
+    },
+    /// A session ended by itself and comes back after a while.
+    Restarting {
+        /// The project.
+        project: ProjectName,
+        /// How it ended.
+        ending: Ending,
+        /// How long until it comes back.
+        rest: Duration,
+    },
+    /// A session ends soon.
+    EndsSoon {
+        /// The project.
+        project: ProjectName,
+        /// Who has its link.
+        holders: Vec<String>,
+        /// How soon.
+        left: Duration,
+    },
+    /// A session got more time.
+    Extended {
+        /// The project.
+        project: ProjectName,
+        /// Who asked.
+        request: Request,
+        /// How long it lasts now. `None`: it has no end, so there was nothing to move.
+        left: Option<Duration>,
+    },
+    /// There is no session to stop or to extend.
+    NoSession {
+        /// The project.
+        project: ProjectName,
+        /// Who asked.
+        request: Request,
+    },
+    /// Nothing but waiting can be done about a session that is ending.
+    RefusedWhileStopping {
+        /// The project.
+        project: ProjectName,
+        /// Who asked.
+        request: Request,
+    },
+    /// The request could not be written down, so nothing was done about it.
+    NotRecorded {
+        /// The project.
+        project: ProjectName,
+        /// Who asked.
+        request: Request,
+        /// Why, in the words of the operating system.
+        reason: String,
+    },
+}
+
+/// One project's line in an overview.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// The project.
+    pub project: ProjectName,
+    /// Its session, if it has one.
+    pub session: Option<SessionStatus>,
+}
+
+/// What can be said of a session without its link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionStatus {
+    /// What it is at.
+    pub phase: Phase,
+    /// When it was asked for.
+    pub since: SystemTime,
+    /// Who asked for it first, where that is still known.
+    pub requester: Option<String>,
+    /// How long it may still last. `None`: until it is stopped.
+    pub time_left: Option<Duration>,
+}
+
+/// A session's [`State`], without what is in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// No link yet.
+    Starting,
+    /// The link is known.
+    Running,
+    /// Being ended.
+    Stopping,
+    /// Ended by itself, to come back.
+    Resting,
+}
+
+impl Status {
+    pub(super) fn of(project: &ProjectName, session: Option<&Session>, uptime: Duration) -> Self {
+        let session = session.map(|session| SessionStatus {
+            phase: session.phase(),
+            since: session.created(),
+            requester: session.requester().map(str::to_owned),
+            time_left: session.time_left(uptime),
+        });
+        Self {
+            project: project.clone(),
+            session,
+        }
+    }
+}
+
+impl Session {
+    /// What it is at, without what is in it.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        match self.state() {
+            State::Spawning { .. } | State::Starting { .. } => Phase::Starting,
+            State::Running { .. } => Phase::Running,
+            State::Stopping { .. } => Phase::Stopping,
+            State::Resting { .. } => Phase::Resting,
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! What a session printed, for people to read: a secret, as it may say anything.
+
+use std::{
+    fmt,
+    fs::File,
+    io,
+    os::unix::fs::FileExt as _,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    claude::{LinkPattern, visible_text},
+    observe::{STDERR, STDOUT},
+    store::StoreError,
+};
+
+/// How much of a file's end is read: a program that repaints fills many screens with the same lines.
+const END: u64 = 64 * 1024;
+
+/// The last lines of a session's output, without links. Its `Debug` shows nothing.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Output(String);
+
+impl Output {
+    /// The lines. For those who may have the session's link, in confidence.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Output {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Output(..)")
+    }
+}
+
+/// Why there is no output to show.
+#[derive(Debug, thiserror::Error)]
+pub enum OutputError {
+    /// The project never had a session here.
+    #[error("there is no output yet")]
+    None,
+    /// A file cannot be read.
+    #[error("cannot read {path}")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The folder cannot be used.
+    #[error(transparent)]
+    Folder(#[from] StoreError),
+}
+
+/// The last lines of what was printed: complaints after the rest, as they say more.
+pub(super) fn last_lines(
+    folder: &Path,
+    pattern: Option<&LinkPattern>,
+    count: usize,
+) -> Result<Output, OutputError> {
+    let stdout = end_of(&folder.join(STDOUT))?;
+    let stderr = end_of(&folder.join(STDERR))?;
+    if stdout.is_none() && stderr.is_none() {
+        return Err(OutputError::None);
+    }
+    let mut lines = Vec::new();
+    for bytes in [stdout, stderr].into_iter().flatten() {
+        lines.extend(screen(&bytes));
+    }
+    let surplus = lines.len().saturating_sub(count);
+    let text = lines.split_off(surplus).join("\n");
+    // Without a pattern nobody knows what a link looks like, and nothing is shown.
+    let pattern = pattern.ok_or(OutputError::None)?;
+    Ok(Output(pattern.blot_out(&text)))
+}
+
+fn end_of(path: &Path) -> Result<Option<Vec<u8>>, OutputError> {
+    let read = || -> io::Result<Vec<u8>> {
+        let file = File::open(path)?;
+        let length = file.metadata()?.len();
+        let mut end = vec![0; usize::try_from(length.min(END)).unwrap_or_default()];
+        file.read_exact_at(&mut end, length.saturating_sub(END))?;
+        Ok(end)
+    };
+    match read() {
+        Ok(end) => Ok(Some(end)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(OutputError::Read {
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
+
+/// The lines that a person would see: a program that repaints its screen begins each time with ESC [ J.
+fn screen(bytes: &[u8]) -> Vec<String> {
+    let repaint = b"\x1b[J";
+    let last = bytes
+        .windows(repaint.len())
+        .rposition(|window| window == repaint);
+    let shown = bytes.get(last.unwrap_or(0)..).unwrap_or_default();
+    let text = visible_text(shown);
+    let lines = text.lines().map(str::trim_end);
+    lines
+        .filter(|line| !line.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pattern() -> LinkPattern {
+        LinkPattern::new(r"https://claude\.ai/code[/?][A-Za-z0-9_./?=&%~-]+").unwrap()
+    }
+
+    #[test]
+    fn the_last_screen_is_shown_without_escapes_and_without_the_link() {
+        let folder = tempfile::tempdir().unwrap();
+        let screen = "\x1b[2A\x1b[JConnected\nopen \x1b[36mhttps://claude.ai/code?environment=env_1\x1b[0m\n";
+        std::fs::write(folder.path().join(STDOUT), format!("{screen}{screen}")).unwrap();
+        std::fs::write(folder.path().join(STDERR), "trouble\n").unwrap();
+        let output = last_lines(folder.path(), Some(&pattern()), 40).unwrap();
+        assert_eq!(output.expose(), "Connected\nopen [link]\ntrouble");
+        let shortest = last_lines(folder.path(), Some(&pattern()), 1).unwrap();
+        assert_eq!(shortest.expose(), "trouble");
+        assert_eq!(format!("{output:?}"), "Output(..)");
+    }
+
+    #[test]
+    fn a_project_without_a_session_has_no_output() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(matches!(
+            last_lines(folder.path(), Some(&pattern()), 40),
+            Err(OutputError::None)
+        ));
+    }
+}

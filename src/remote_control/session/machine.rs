@@ -1,0 +1,482 @@
+//! What a session does about what happens.
+
+use std::time::Duration;
+
+use super::{
+    Action, Beginning, Delivery, End, Ending, Event, Moment, NotSpawned, Outcome, Receipt, Request,
+    Restart, Session, SessionId, State, Terms, WARNING,
+};
+use crate::{
+    link::Link,
+    remote_control::{
+        claude::Cause,
+        process::{Exit, ProcessIdentity, StopReport},
+    },
+};
+
+/// The wait before a session that ended by itself is brought back for the first time. It doubles with each time.
+const FIRST_REST: Duration = Duration::from_secs(5);
+
+/// The longest such wait.
+const LONGEST_REST: Duration = Duration::from_mins(5);
+
+/// How often a session is brought back that does not run well.
+const MAX_RESTARTS: u32 = 5;
+
+/// A session that had its link for so long ran well: what goes wrong now is a new trouble.
+const RAN_WELL: Duration = Duration::from_mins(10);
+
+impl Session {
+    /// A session for these requests, and what to do for it.
+    #[must_use]
+    pub fn new(
+        id: SessionId,
+        beginning: Beginning,
+        requests: Vec<Request>,
+        terms: &Terms,
+        now: Moment,
+    ) -> (Self, Vec<Action>) {
+        let end = terms.max_duration.map(|duration| End {
+            uptime: now.uptime + duration,
+            wall: now.wall + duration,
+            // Nobody needs to hear at once that it ends soon.
+            warned: duration <= WARNING,
+        });
+        let mut session = Self {
+            id,
+            created: now.wall,
+            beginning,
+            state: State::Spawning { since: now.uptime },
+            deliveries: Vec::new(),
+            next_delivery: 0,
+            had_link: false,
+            end,
+            restarts: 0,
+        };
+        for request in requests {
+            session.add_delivery(request);
+        }
+        (session, vec![Action::Spawn])
+    }
+
+    /// A session whose record was lost, but not its process.
+    #[must_use]
+    pub fn adopted(
+        id: SessionId,
+        process: ProcessIdentity,
+        terms: &Terms,
+        now: Moment,
+    ) -> (Self, Vec<Action>) {
+        let (mut session, _) = Self::new(id, Beginning::Fresh, Vec::new(), terms, now);
+        let actions = session.on_spawned(process, terms);
+        (session, actions)
+    }
+
+    /// What the session does about an event. One that makes no sense in the present state came late and changes nothing.
+    pub fn on(&mut self, event: Event, terms: &Terms, now: Moment) -> Vec<Action> {
+        match event {
+            Event::LinkRequested(request) => self.on_link_requested(request, now),
+            Event::StopRequested(request) => self.on_stop_requested(request),
+            Event::ExtensionRequested(request, by) => self.on_extension_requested(request, by, now),
+            Event::Spawned(process) => self.on_spawned(process, terms),
+            Event::NotSpawned(reason) => self.on_not_spawned(reason, terms, now),
+            Event::LinkShown(link) => self.on_link_shown(&link, now),
+            Event::LinkTimedOut(cause) => self.on_link_timed_out(cause, terms),
+            Event::Exited(exit, cause) => self.on_exited(exit, cause, now),
+            Event::TreeGone(report) => self.on_tree_gone(report, terms, now),
+            Event::TimeCame => self.on_time_came(now),
+            Event::Delivered { number, receipt } => self.on_delivered(number, &receipt),
+            Event::Undeliverable { number } => {
+                self.deliveries.retain(|delivery| delivery.number != number);
+                vec![Action::Save]
+            }
+        }
+    }
+
+    /// What a session that was read from disk needs to go on. `found`: its process, looked for by the session id in the
+    /// environment of all processes, for the case that the record does not name it. `booted`: the host was, since then.
+    pub fn resume(
+        &mut self,
+        found: Option<ProcessIdentity>,
+        booted: bool,
+        terms: &Terms,
+        now: Moment,
+    ) -> Vec<Action> {
+        if booted && let Some(end) = &mut self.end {
+            end.uptime = now.uptime + end.wall.duration_since(now.wall).unwrap_or_default();
+        }
+        match &mut self.state {
+            State::Spawning { since } => {
+                if booted {
+                    *since = now.uptime;
+                }
+                found.map_or_else(
+                    || vec![Action::Spawn],
+                    |process| self.on_spawned(process, terms),
+                )
+            }
+            State::Starting { process, .. } => vec![Action::Observe(process.clone())],
+            State::Running { process, link, .. } => {
+                let (process, link) = (process.clone(), link.clone());
+                let mut actions = vec![Action::Observe(process)];
+                actions.extend(self.undelivered(&link));
+                actions
+            }
+            State::Stopping { process, .. } => vec![Action::EndTree(process.clone().or(found))],
+            State::Resting { until } => {
+                if booted {
+                    *until = now.uptime;
+                }
+                Vec::new()
+            }
+        }
+    }
+
+    /// The uptime at which the session wants to hear [`Event::TimeCame`].
+    #[must_use]
+    pub fn next_wake(&self) -> Option<Duration> {
+        match (&self.state, self.end) {
+            (State::Resting { until }, _) => Some(*until),
+            (State::Running { .. }, Some(end)) if end.warned => Some(end.uptime),
+            (State::Running { .. }, Some(end)) => Some(end.uptime.saturating_sub(WARNING)),
+            (State::Running { .. }, None)
+            | (State::Spawning { .. } | State::Starting { .. } | State::Stopping { .. }, _) => None,
+        }
+    }
+
+    fn add_delivery(&mut self, request: Request) -> Delivery {
+        let delivery = Delivery {
+            number: self.next_delivery,
+            request,
+            receipt: None,
+        };
+        self.next_delivery += 1;
+        self.deliveries.push(delivery.clone());
+        delivery
+    }
+
+    fn undelivered(&self, link: &Link) -> Vec<Action> {
+        let waiting = self
+            .deliveries
+            .iter()
+            .filter(|delivery| delivery.receipt.is_none());
+        waiting
+            .map(|delivery| Action::Deliver(delivery.clone(), link.clone()))
+            .collect()
+    }
+
+    /// Begins all deliveries anew, once for each requester; gives back the old ones.
+    fn renew_deliveries(&mut self) -> Vec<Delivery> {
+        let old = std::mem::take(&mut self.deliveries);
+        for delivery in &old {
+            let known = |new: &Delivery| new.request.requester == delivery.request.requester;
+            if !self.deliveries.iter().any(known) {
+                self.add_delivery(delivery.request.clone());
+            }
+        }
+        old
+    }
+
+    fn on_link_requested(&mut self, request: Request, now: Moment) -> Vec<Action> {
+        match &self.state {
+            State::Spawning { .. } | State::Starting { .. } => {
+                self.add_delivery(request);
+                vec![Action::Save]
+            }
+            State::Running { link, .. } => {
+                let link = link.clone();
+                vec![Action::Deliver(self.add_delivery(request), link)]
+            }
+            State::Stopping { .. } => vec![Action::RefuseWhileStopping(request)],
+            // Somebody is waiting: this is no time to rest.
+            State::Resting { .. } => {
+                self.add_delivery(request);
+                self.state = State::Spawning { since: now.uptime };
+                vec![Action::Spawn]
+            }
+        }
+    }
+
+    fn on_stop_requested(&mut self, request: Request) -> Vec<Action> {
+        match &mut self.state {
+            // The process comes to be at this moment: it is ended as soon as it is known.
+            State::Spawning { .. } => {
+                self.state = State::Stopping {
+                    process: None,
+                    ending: Ending::Stopped,
+                    stop_requests: vec![request],
+                };
+                vec![Action::Save]
+            }
+            State::Starting { process, .. } | State::Running { process, .. } => {
+                let process = process.clone();
+                self.end(process, Ending::Stopped, vec![request])
+            }
+            State::Stopping { stop_requests, .. } => {
+                stop_requests.push(request);
+                vec![Action::Save]
+            }
+            State::Resting { .. } => self.finish(Ending::Stopped, None, vec![request]),
+        }
+    }
+
+    fn on_extension_requested(
+        &mut self,
+        request: Request,
+        by: Duration,
+        now: Moment,
+    ) -> Vec<Action> {
+        if let State::Stopping { .. } = self.state {
+            return vec![Action::RefuseWhileStopping(request)];
+        }
+        if let Some(end) = &mut self.end {
+            end.uptime += by;
+            end.wall += by;
+            end.warned = end.uptime.saturating_sub(now.uptime) <= WARNING;
+        }
+        vec![Action::Extended(request, self.time_left(now.uptime))]
+    }
+
+    fn on_spawned(&mut self, process: ProcessIdentity, terms: &Terms) -> Vec<Action> {
+        match &mut self.state {
+            State::Spawning { since } => {
+                let deadline = *since + terms.link_timeout;
+                self.state = State::Starting {
+                    process: process.clone(),
+                    deadline,
+                };
+                vec![Action::Observe(process)]
+            }
+            State::Stopping { process: known, .. } => {
+                *known = Some(process.clone());
+                vec![Action::EndTree(Some(process))]
+            }
+            State::Starting { .. } | State::Running { .. } | State::Resting { .. } => Vec::new(),
+        }
+    }
+
+    fn on_not_spawned(&mut self, reason: NotSpawned, terms: &Terms, now: Moment) -> Vec<Action> {
+        match &self.state {
+            State::Spawning { .. } => {
+                self.rest_or_finish(Ending::NotSpawned(reason), None, Vec::new(), terms, now)
+            }
+            // Nothing came to be, so what was to be stopped is.
+            State::Stopping {
+                process: None,
+                stop_requests,
+                ..
+            } => {
+                let stop_requests = stop_requests.clone();
+                self.finish(Ending::NotSpawned(reason), None, stop_requests)
+            }
+            State::Stopping { .. }
+            | State::Starting { .. }
+            | State::Running { .. }
+            | State::Resting { .. } => Vec::new(),
+        }
+    }
+
+    fn on_link_shown(&mut self, shown: &Link, now: Moment) -> Vec<Action> {
+        match &mut self.state {
+            State::Starting { process, .. } => {
+                let process = process.clone();
+                self.had_link = true;
+                self.state = State::Running {
+                    process,
+                    link: shown.clone(),
+                    since: now.uptime,
+                };
+                let mut actions = self.undelivered(shown);
+                actions.push(Action::Save);
+                actions
+            }
+            // The program replaces its environment in mid-life, and the link with it.
+            State::Running { link, .. } if link != shown => {
+                *link = shown.clone();
+                let old = self.renew_deliveries();
+                let mut actions = vec![Action::Withdraw(old)];
+                actions.extend(self.undelivered(shown));
+                actions
+            }
+            State::Spawning { .. }
+            | State::Running { .. }
+            | State::Stopping { .. }
+            | State::Resting { .. } => Vec::new(),
+        }
+    }
+
+    fn on_link_timed_out(&mut self, cause: Option<Cause>, terms: &Terms) -> Vec<Action> {
+        match &self.state {
+            State::Starting { process, .. } => {
+                let process = process.clone();
+                self.end(
+                    process,
+                    Ending::NoLink {
+                        waited: terms.link_timeout,
+                        cause,
+                    },
+                    Vec::new(),
+                )
+            }
+            State::Spawning { .. }
+            | State::Running { .. }
+            | State::Stopping { .. }
+            | State::Resting { .. } => Vec::new(),
+        }
+    }
+
+    fn on_exited(&mut self, exit: Exit, cause: Option<Cause>, now: Moment) -> Vec<Action> {
+        match &self.state {
+            State::Starting { process, .. } => {
+                let process = process.clone();
+                self.end(
+                    process,
+                    Ending::ExitedBeforeLink { exit, cause },
+                    Vec::new(),
+                )
+            }
+            State::Running { process, since, .. } => {
+                let process = process.clone();
+                if now.uptime.saturating_sub(*since) > RAN_WELL {
+                    self.restarts = 0;
+                }
+                self.end(process, Ending::Exited { exit, cause }, Vec::new())
+            }
+            // On its way out already; the tree is gone when it says so.
+            State::Spawning { .. } | State::Stopping { .. } | State::Resting { .. } => Vec::new(),
+        }
+    }
+
+    /// The end of the process is not the end of what it started.
+    fn end(
+        &mut self,
+        process: ProcessIdentity,
+        ending: Ending,
+        stop_requests: Vec<Request>,
+    ) -> Vec<Action> {
+        self.state = State::Stopping {
+            process: Some(process.clone()),
+            ending,
+            stop_requests,
+        };
+        vec![Action::EndTree(Some(process))]
+    }
+
+    fn on_tree_gone(&mut self, report: StopReport, terms: &Terms, now: Moment) -> Vec<Action> {
+        match &self.state {
+            State::Stopping {
+                ending,
+                stop_requests,
+                ..
+            } => {
+                let (ending, stop_requests) = (ending.clone(), stop_requests.clone());
+                self.rest_or_finish(ending, Some(report), stop_requests, terms, now)
+            }
+            State::Spawning { .. }
+            | State::Starting { .. }
+            | State::Running { .. }
+            | State::Resting { .. } => Vec::new(),
+        }
+    }
+
+    fn on_time_came(&mut self, now: Moment) -> Vec<Action> {
+        match (&self.state, &mut self.end) {
+            (State::Resting { until }, _) if now.uptime >= *until => {
+                self.state = State::Spawning { since: now.uptime };
+                vec![Action::Spawn]
+            }
+            (State::Running { process, .. }, Some(end)) if now.uptime >= end.uptime => {
+                let process = process.clone();
+                self.end(process, Ending::Expired, Vec::new())
+            }
+            (State::Running { .. }, Some(end))
+                if !end.warned && now.uptime >= end.uptime.saturating_sub(WARNING) =>
+            {
+                end.warned = true;
+                let left = end.uptime.saturating_sub(now.uptime);
+                vec![Action::Warn(self.holders(), left)]
+            }
+            // It was moved since.
+            _ => Vec::new(),
+        }
+    }
+
+    /// Those who have the link.
+    fn holders(&self) -> Vec<String> {
+        let arrived = self
+            .deliveries
+            .iter()
+            .filter(|delivery| delivery.receipt.is_some());
+        let mut holders: Vec<_> = arrived
+            .map(|delivery| delivery.request.requester.clone())
+            .collect();
+        holders.sort_unstable();
+        holders.dedup();
+        holders
+    }
+
+    fn on_delivered(&mut self, number: u32, receipt: &Receipt) -> Vec<Action> {
+        for delivery in self
+            .deliveries
+            .iter_mut()
+            .filter(|delivery| delivery.number == number)
+        {
+            delivery.receipt = Some(receipt.clone());
+        }
+        vec![Action::Save]
+    }
+
+    /// Brings back what ended by itself, if that is wanted; a first start that failed is its requester's to repeat.
+    fn rest_or_finish(
+        &mut self,
+        ending: Ending,
+        report: Option<StopReport>,
+        stop_requests: Vec<Request>,
+        terms: &Terms,
+        now: Moment,
+    ) -> Vec<Action> {
+        let by_itself = match ending {
+            Ending::NotSpawned(_)
+            | Ending::ExitedBeforeLink { .. }
+            | Ending::NoLink { .. }
+            | Ending::Exited { .. } => true,
+            Ending::Stopped | Ending::Expired => false,
+        };
+        let wanted = terms.restart == Restart::OnExit
+            && self.had_link
+            && by_itself
+            && stop_requests.is_empty();
+        if !wanted
+            || self.restarts >= MAX_RESTARTS
+            || self.time_left(now.uptime) == Some(Duration::ZERO)
+        {
+            return self.finish(ending, report, stop_requests);
+        }
+        let rest = FIRST_REST
+            .saturating_mul(2_u32.saturating_pow(self.restarts))
+            .min(LONGEST_REST);
+        self.restarts += 1;
+        self.state = State::Resting {
+            until: now.uptime + rest,
+        };
+        let old = self.renew_deliveries();
+        vec![Action::Withdraw(old), Action::TellRestart(ending, rest)]
+    }
+
+    fn finish(
+        &mut self,
+        ending: Ending,
+        report: Option<StopReport>,
+        stop_requests: Vec<Request>,
+    ) -> Vec<Action> {
+        vec![Action::Finish(Outcome {
+            session: self.id.clone(),
+            ending,
+            report,
+            stop_requests,
+            deliveries: std::mem::take(&mut self.deliveries),
+            had_link: self.had_link,
+            restarts: self.restarts,
+        })]
+    }
+}
