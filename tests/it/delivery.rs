@@ -240,7 +240,7 @@ async fn a_link_is_delivered_once_a_homeserver_that_was_away_is_back() {
     .await;
     homeserver.stop();
     eventually("the bot has the link", async || {
-        bot.log().contains("state=Running").then_some(())
+        bot.log().contains("phase=Running").then_some(())
     })
     .await;
     assert!(bot.links_of(&alice).is_empty());

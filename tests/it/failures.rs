@@ -156,7 +156,10 @@ async fn a_stop_before_the_link_ends_the_start() {
     .await;
     let status = bot.ask(&alice, "status").await;
     assert!(
-        status.body().unwrap().starts_with("website: starting for "),
+        status
+            .body()
+            .unwrap()
+            .starts_with("website: starting since "),
         "{status}"
     );
     let stopped = bot.ask(&alice, "stop").await;
@@ -189,13 +192,27 @@ async fn a_session_that_ends_by_itself_is_announced_and_its_link_taken_back() {
     let announced = bot.announcement(&alice, "ended by itself").await;
     assert_eq!(
         announced.body(),
-        Some("Session for website ended by itself (signal 9 (SIGKILL)). Its link no longer works.")
+        Some(
+            "Session for website has ended: its process ended by itself (signal 9 (SIGKILL)). Its link no longer works."
+        )
     );
     bot.wait_for_withdrawal(&alice, &sent).await;
     let word = bot
         .private_word(&alice, "Session for website has ended.")
         .await;
     assert_eq!(word.room, *sent.room());
+    let last = bot
+        .private_word(
+            &alice,
+            "The last lines that the session for website printed:",
+        )
+        .await;
+    assert!(last.body().unwrap().contains("Connected"), "{last}");
+    assert_eq!(
+        bot.links_of(&alice).len(),
+        1,
+        "no link is among the last lines"
+    );
     assert!(
         bot.session_processes().is_empty(),
         "its children are ended before that is told"

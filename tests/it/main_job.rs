@@ -94,7 +94,7 @@ async fn a_status_tells_who_started_what_and_never_a_link() {
     bot.start_session(&alice, "website").await;
     let status = bot.ask(&alice, "status").await;
     let line = status.body().unwrap();
-    assert!(line.starts_with("website: running for "), "{line}");
+    assert!(line.starts_with("website: running since "), "{line}");
     assert!(
         line.ends_with(&format!("started by {}", alice.user_id())),
         "{line}"
@@ -215,7 +215,7 @@ async fn two_projects_have_a_session_each() {
     let status = bot.ask(&alice, "status").await;
     let body = status.body().unwrap();
     assert!(
-        body.starts_with("api: no session\nwebsite: running for "),
+        body.starts_with("api: no session\nwebsite: running since "),
         "{body}"
     );
     let stored = alice

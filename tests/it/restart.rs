@@ -38,7 +38,10 @@ async fn a_session_outlives_a_killed_bot_and_is_known_to_the_next_one() {
     assert_eq!(devices(&bot, &alice).await, device, "it is the same device");
     let status = bot.ask(&alice, "status").await;
     assert!(
-        status.body().unwrap().starts_with("website: running for "),
+        status
+            .body()
+            .unwrap()
+            .starts_with("website: running since "),
         "{status}"
     );
     let second = bot.start_session(&alice, "website").await;
@@ -119,7 +122,10 @@ async fn a_session_that_ended_while_the_bot_was_away_is_announced_and_its_link_t
 
     bot.run();
     let announced = bot
-        .announcement(&alice, "Session for website ended by itself")
+        .announcement(
+            &alice,
+            "Session for website has ended: its process ended by itself",
+        )
         .await;
     assert!(
         announced
@@ -179,7 +185,7 @@ async fn a_stop_that_a_killed_bot_was_at_is_finished_by_the_next_one() {
         .await;
     let sent = bot.start_session(&alice, "website").await;
     let asked = bot.tell(&alice, "stop").await;
-    bot.wait_for_log("state=Stopping").await;
+    bot.wait_for_log("phase=Stopping").await;
     bot.kill_9();
     assert_eq!(bot.session_processes().len(), 1);
 

@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use matrix_sdk::ruma::{OwnedEventId, OwnedRoomId, RoomId, UserId};
+use matrix_sdk::ruma::{
+    OwnedEventId, OwnedRoomId, RoomId, UserId, events::room::member::MembershipState,
+};
 use serde_json::Value;
 
 use super::{bot::Bot, event::Event, eventually, person::Person};
@@ -33,8 +35,10 @@ impl Bot {
         self.answer(person, &asked).await
     }
 
-    /// Says a command, without the prefix, in the admin room and does not wait for an answer.
+    /// Says a command, without the prefix, in the admin room and does not wait for an answer. A bot that is there can
+    /// read it.
     pub(crate) async fn tell(&self, person: &Person, command: &str) -> OwnedEventId {
+        self.wait_until_known_to(person).await;
         person
             .say(self.admin_room(), &format!("!rc {command}"))
             .await
@@ -151,6 +155,29 @@ impl Bot {
                 "a secret is in {}",
                 file.display()
             );
+        }
+    }
+
+    /// Waits until this person's client would share its keys with the bot, if the bot is in the room.
+    async fn wait_until_known_to(&self, person: &Person) {
+        let members = person.members(self.admin_room()).await;
+        if members.is_ok_and(|all| {
+            all.get(self.user_id().as_str())
+                .is_some_and(|it| it == "join")
+        }) {
+            eventually(
+                "the person's client knows that the bot joined",
+                async || {
+                    let room = person.client().get_room(self.admin_room())?;
+                    let bot = room.get_member_no_sync(self.user_id()).await.unwrap()?;
+                    (*bot.membership() == MembershipState::Join).then_some(())
+                },
+            )
+            .await;
+            person
+                .wait_for_signed_device_of(self.user_id())
+                .await
+                .unwrap();
         }
     }
 
