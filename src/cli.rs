@@ -1,4 +1,6 @@
 //! The commands of the binary.
+//!
+//! Invariant: only here does rcbot print, and only here is an exit code chosen.
 
 mod sessions;
 

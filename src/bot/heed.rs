@@ -174,7 +174,7 @@ impl Bot {
             if arrived {
                 self.tell(user, &reply::link_is_void(project));
             }
-            if let Some(output) = last_output.filter(|output| !output.expose().is_empty()) {
+            if let Some(output) = last_output.filter(|output| !output.is_empty()) {
                 self.tell(user, &reply::last_output(project, output));
             }
         }

@@ -289,7 +289,7 @@ pub fn extended(project: &ProjectName, left: Option<Duration>) -> Reply {
 /// What a session printed last, for those who may have its link, in confidence. The only reply with words of a process.
 #[must_use]
 pub fn last_output(project: &ProjectName, output: &Output) -> Reply {
-    if output.expose().is_empty() {
+    if output.is_empty() {
         return Reply::new(format!("The last session for {project} printed nothing."));
     }
     let head = format!("The last lines that the session for {project} printed:");

@@ -27,6 +27,12 @@ impl Output {
     pub fn expose(&self) -> &str {
         &self.0
     }
+
+    /// Whether nothing was printed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 impl fmt::Debug for Output {
