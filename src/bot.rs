@@ -21,7 +21,7 @@ use std::{
 use matrix_sdk::ruma::OwnedUserId;
 use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 pub use data_dir::{DataDir, DataDirError};
 pub use operator::{OperatorError, ask_to_stop};
@@ -270,6 +270,8 @@ impl Bot {
                 if self.desk.may_answer_denial(sender) {
                     info!(%sender, ?denied, "command denied");
                     self.say(message, &reply::denied(&denied));
+                } else {
+                    debug!(%sender, ?denied, "command denied, not told again");
                 }
             }
             Verdict::Misused(misuse) => {
