@@ -14,12 +14,16 @@ mod operator;
 mod reference;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use tokio::{sync::mpsc, task::JoinSet, time::timeout};
+use tokio::{
+    sync::mpsc,
+    task::{JoinSet, spawn_blocking},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info};
 
@@ -32,7 +36,7 @@ use crate::{
         reply::{self},
     },
     config::Config,
-    matrix::{Chain, Fault, Heard, Message, Registration},
+    matrix::{Chain, Fault, Heard, Message, Registration, ReplyTo},
     remote_control::{
         self, DeliveryId, Happened, OutputError, ProjectName, Receipt, RemoteControl, Request,
         RestoreError, Withdrawal,
@@ -321,14 +325,30 @@ impl Bot {
                 self.heed(notices);
             }
             Intent::Logs(project) => self.show_output(project, permit, request(), message),
-            Intent::Status => {
-                self.say(
-                    message,
-                    &reply::status(&self.remote_control.status(), SystemTime::now()),
-                );
-            }
+            Intent::Status => self.show_status(message),
             Intent::Help => self.say(message, &reply::help(&self.config.command_prefix)),
         }
+    }
+
+    /// Looking at all processes of the host takes some milliseconds, which others need not wait for.
+    fn show_status(&mut self, message: &Message) {
+        let (line, reply_to) = (self.line.clone(), ReplyTo::from(message));
+        let statuses = self.remote_control.status();
+        self.spawn_quiet(async move {
+            let usage = match spawn_blocking(remote_control::usage).await {
+                Ok(Ok(usage)) => usage,
+                Ok(Err(error)) => {
+                    error!(error = %Chain(&error), "usage of the sessions not known");
+                    BTreeMap::new()
+                }
+                Err(error) => {
+                    error!(%error, "usage of the sessions not known");
+                    BTreeMap::new()
+                }
+            };
+            let text = reply::status(&statuses, &usage, SystemTime::now());
+            courier::say(line, text, Some(reply_to)).await;
+        });
     }
 
     fn show_output(

@@ -153,11 +153,7 @@ impl From<NotSent> for Obstacle {
 /// Shows somebody what is for them alone and yet no link, and tells where the homeserver has it.
 pub(super) async fn show(mut line: Line, user: OwnedUserId, text: Reply) -> Result<(), Obstacle> {
     let transaction = TransactionId::new();
-    let notice = Notice {
-        plain: &text.plain,
-        html: &text.html,
-        transaction: &transaction,
-    };
+    let notice = notice(&text, &transaction);
     let mut patience = Patience::new();
     loop {
         let matrix = line.matrix().await;
@@ -242,11 +238,7 @@ impl Errand {
                 answered,
                 transaction,
             } => {
-                let notice = Notice {
-                    plain: &text.plain,
-                    html: &text.html,
-                    transaction,
-                };
+                let notice = notice(text, transaction);
                 matrix.say(notice, answered.as_ref()).await
             }
             Self::Tell {
@@ -254,11 +246,7 @@ impl Errand {
                 text,
                 transaction,
             } => {
-                let notice = Notice {
-                    plain: &text.plain,
-                    html: &text.html,
-                    transaction,
-                };
+                let notice = notice(text, transaction);
                 matrix.tell(user, notice).await
             }
             Self::Withdraw {
@@ -307,6 +295,14 @@ async fn run(mut line: Line, errand: &Errand) {
                 return;
             }
         }
+    }
+}
+
+fn notice<'a>(text: &'a Reply, transaction: &'a OwnedTransactionId) -> Notice<'a> {
+    Notice {
+        plain: &text.plain,
+        html: &text.html,
+        transaction,
     }
 }
 

@@ -3,18 +3,23 @@
 //! Invariant: no sentence holds a link, and none but [`last_output`] a word that a session's process printed.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, SystemTime},
 };
 
 mod life;
 
+use life::processes;
 pub use life::*;
+
+use bytesize::ByteSize;
 
 use super::{Denied, Misuse};
 use crate::{
     matrix::NotConfidential,
-    remote_control::{Output, OutputError, Phase, ProjectName, SessionStatus, Status},
+    remote_control::{
+        Output, OutputError, Phase, ProjectName, SessionId, SessionStatus, Status, Usage,
+    },
 };
 
 /// A text in both forms of a Matrix message.
@@ -206,8 +211,8 @@ pub fn misuse(prefix: &str, misuse: &Misuse) -> Reply {
         }
         Misuse::HowLong { .. } => {
             return Reply::new(format!(
-                "By how long? Say for example `{prefix} extend 2h`, or `{prefix} extend PROJECT 90m`. From a minute to 30 \
-                 days are possible."
+                "By how long? Say for example `{prefix} extend 2h`, or `{prefix} extend PROJECT 90m`. Anything from a \
+                 minute to 30 days is possible."
             ));
         }
         Misuse::UnknownProject { name, known } => {
@@ -268,16 +273,20 @@ pub fn help(prefix: &str) -> Reply {
 
 /// One line a project.
 #[must_use]
-pub fn status(statuses: &[Status], now: SystemTime) -> Reply {
+pub fn status(statuses: &[Status], usage: &BTreeMap<SessionId, Usage>, now: SystemTime) -> Reply {
     let line = |status: &Status| match &status.session {
         None => format!("{}: no session", status.project),
-        Some(session) => format!("{}: {}", status.project, describe_session(session, now)),
+        Some(session) => format!(
+            "{}: {}",
+            status.project,
+            describe_session(session, usage.get(&session.id), now)
+        ),
     };
     let lines: BTreeSet<_> = statuses.iter().map(line).collect();
     Reply::new(lines.into_iter().collect::<Vec<_>>().join("\n"))
 }
 
-fn describe_session(session: &SessionStatus, now: SystemTime) -> String {
+fn describe_session(session: &SessionStatus, usage: Option<&Usage>, now: SystemTime) -> String {
     let phase = match session.phase {
         Phase::Starting => "starting",
         Phase::Running => "running",
@@ -298,7 +307,12 @@ fn describe_session(session: &SessionStatus, now: SystemTime) -> String {
         .requester
         .as_ref()
         .map_or_else(String::new, |user| format!(", started by {user}"));
-    format!("{phase} since {since} ({age}){ends}{by}")
+    // The program is known to grow by a gigabyte a day, and to leave children behind.
+    let takes = usage.map_or_else(String::new, |usage| {
+        let memory = ByteSize(usage.memory).display().iec();
+        format!(", {}, {memory:.0}", processes(usage.processes))
+    });
+    format!("{phase} since {since} ({age}){ends}{by}{takes}")
 }
 
 /// Seconds matter in the first minutes only.
@@ -362,7 +376,9 @@ mod tests {
     #[test]
     fn a_status_has_one_line_a_project_and_rounds_its_times() {
         let since = SystemTime::UNIX_EPOCH + Duration::from_secs(1_790_000_000);
+        let id = SessionId::random();
         let session = SessionStatus {
+            id: id.clone(),
             phase: Phase::Running,
             since,
             requester: Some("@alice:example.org".to_owned()),
@@ -378,11 +394,18 @@ mod tests {
                 session: Some(session),
             },
         ];
-        let reply = status(&statuses, since + Duration::from_secs(7_325));
+        let usage = BTreeMap::from([(
+            id,
+            Usage {
+                processes: 3,
+                memory: 412 << 20,
+            },
+        )]);
+        let reply = status(&statuses, &usage, since + Duration::from_secs(7_325));
         assert_eq!(
             reply.plain,
             "api: no session\nwebsite: running since 2026-09-21 14:13:20 UTC (2h 2m), ends in 9h 57m, started by \
-             @alice:example.org"
+             @alice:example.org, 3 processes, 412 MiB"
         );
     }
 }

@@ -25,7 +25,7 @@ use tracing::{error, info};
 pub use claude::{Cause, LinkPattern, PatternError, SESSION_ID_VARIABLE};
 pub use notice::{DeliveryId, Notice, Phase, SessionStatus, Status};
 pub use output::{Output, OutputError};
-pub use process::{Exit, ProcessIdentity, StopReport};
+pub use process::{Exit, ProcessIdentity, StopReport, Usage};
 pub use project::{InvalidProjectName, Project, ProjectName};
 pub use restore::RestoreError;
 pub use session::{
@@ -64,6 +64,18 @@ enum What {
     },
     /// It is time to try again to write a record.
     SaveAgain { project: ProjectName },
+}
+
+/// What the processes of each session on this host take of it. Looks at all processes, so it may block for some
+/// milliseconds.
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub fn usage() -> Result<BTreeMap<SessionId, Usage>, process::IdentityError> {
+    let by_id = process::usage_by(SESSION_ID_VARIABLE)?.into_iter();
+    Ok(by_id
+        .map(|(id, usage)| (SessionId::from(id), usage))
+        .collect())
 }
 
 /// What is kept for one project.

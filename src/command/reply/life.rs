@@ -113,11 +113,15 @@ pub fn stopped_offline(project: &ProjectName, report: &StopReport) -> Reply {
     ))
 }
 
-fn how_it_ended(report: &StopReport) -> String {
-    let processes = match report.processes {
+pub(super) fn processes(count: usize) -> String {
+    match count {
         1 => "1 process".to_owned(),
         many => format!("{many} processes"),
-    };
+    }
+}
+
+fn how_it_ended(report: &StopReport) -> String {
+    let processes = processes(report.processes);
     let killed = match report.killed {
         0 => String::new(),
         all if all == report.processes => ", killed, as they did not end when asked".to_owned(),
