@@ -118,6 +118,6 @@ async fn stop_one(config: &Config, project: &ProjectName) -> anyhow::Result<Stri
         .with_context(|| format!("{project} is not stopped"))?;
     Ok(match report {
         Some(report) => reply::stopped_offline(project, &report).plain,
-        None => reply::no_session(project).plain,
+        None => reply::no_session(&config.command_prefix, project).plain,
     })
 }

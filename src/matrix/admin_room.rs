@@ -1,12 +1,10 @@
 //! The admin room: joining it, its facts as the homeserver gives them now, and what is said there.
 
-use std::time::SystemTime;
-
 use matrix_sdk::{
     Client, Room, RoomState,
     ruma::{
-        OwnedEventId, OwnedRoomId, OwnedTransactionId, OwnedUserId, RoomId, RoomOrAliasId,
-        RoomVersionId, UserId,
+        MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedTransactionId, OwnedUserId,
+        RoomId, RoomOrAliasId, RoomVersionId, UserId,
         api::{
             client::state::get_state_event_for_key::{self, v3::StateEventFormat},
             error::ErrorKind,
@@ -56,6 +54,11 @@ pub enum PowerLevels {
 struct CreateEvent {
     sender: OwnedUserId,
     content: RoomCreateEventContent,
+}
+
+#[derive(Deserialize)]
+struct OwnMembership {
+    origin_server_ts: MilliSecondsSinceUnixEpoch,
 }
 
 impl Matrix {
@@ -134,7 +137,7 @@ impl Matrix {
             return false;
         };
         match self.client().get_room(&id).map(|room| room.state()) {
-            Some(RoomState::Joined) => true,
+            Some(RoomState::Joined) => self.note_join(&id).await,
             Some(RoomState::Banned) => {
                 warn!(room = %id, "banned from the admin room");
                 true
@@ -146,12 +149,10 @@ impl Matrix {
     }
 
     async fn try_to_join(&self, id: &RoomId) -> bool {
-        let asked = SystemTime::now();
         match self.client().join_room_by_id(id).await {
             Ok(_) => {
-                self.listening_since().set(asked);
                 info!(room = %id, "joined the admin room");
-                true
+                self.note_join(id).await
             }
             Err(error) if error.client_api_error_kind() == Some(&ErrorKind::Forbidden) => {
                 info!(room = %id, bot = %self.own_user(), "waiting for an invitation to the admin room");
@@ -160,6 +161,26 @@ impl Matrix {
             Err(error) => {
                 let fault = Fault::from(error);
                 warn!(room = %id, error = %Chain(&fault), "cannot join the admin room yet");
+                false
+            }
+        }
+    }
+
+    /// Looks up when the bot joined, as the homeserver has it: joining a room that one is in already changes nothing. False:
+    /// it is not known yet.
+    async fn note_join(&self, id: &RoomId) -> bool {
+        let own = self.own_user().as_str();
+        let kind = StateEventType::RoomMember;
+        match state_event(self.client(), id, kind, own, StateEventFormat::Event).await {
+            Ok(Some(OwnMembership { origin_server_ts })) => {
+                if let Some(joined) = origin_server_ts.to_system_time() {
+                    self.listening_since().set(joined);
+                }
+                true
+            }
+            Ok(None) => false,
+            Err(fault) => {
+                warn!(room = %id, error = %Chain(&fault), "time of the bot's join not known yet");
                 false
             }
         }
@@ -204,6 +225,13 @@ pub struct ReplyTo {
 }
 
 impl ReplyTo {
+    pub(super) fn event(event_id: OwnedEventId) -> Self {
+        Self {
+            event_id,
+            thread: None,
+        }
+    }
+
     fn relation<C>(&self) -> Relation<C> {
         match &self.thread {
             Some(root) => Relation::Thread(Thread::reply(root.clone(), self.event_id.clone())),

@@ -59,6 +59,11 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
                 if !join_is_settled || !answer.rooms.invited.is_empty() {
                     join_is_settled = matrix.join_admin_room().await;
                 }
+                if let Some(room) = matrix.admin_room_id()
+                    && answer.rooms.left.contains_key(room)
+                {
+                    warn!(%room, bot = %matrix.own_user(), "removed from the admin room: invite the bot again");
+                }
                 let empty_and_fast = asked.elapsed() < SUSPICIOUSLY_FAST && brings_nothing(&answer);
                 fast_answers = if empty_and_fast { fast_answers + 1 } else { 0 };
             }

@@ -13,6 +13,7 @@
 //! Invariants: no I/O; every way out of life leads through `Stopping`, where the whole process tree is ended, but for a
 //! process that never came to be.
 
+mod ending;
 mod machine;
 
 use std::{
