@@ -1,10 +1,10 @@
 //! Each thing that can go wrong has a sentence of its own, and leaves nothing behind.
 
-use std::fs;
+use std::{fs, process::Command};
 
 use serde_json::json;
 
-use crate::support::{bot::Bot, eventually, homeserver, person::Person};
+use crate::support::{bot::Bot, eventually, homeserver, person::Person, run_to_end};
 
 async fn alice() -> Person {
     Person::register(homeserver(), "alice").await.unwrap()
@@ -279,11 +279,11 @@ async fn a_corrupt_record_is_set_aside_and_the_bot_runs() {
 async fn a_second_bot_on_the_same_files_is_refused() {
     let alice = alice().await;
     let bot = Bot::builder(homeserver()).start(&alice).await;
-    let second = std::process::Command::new(env!("CARGO_BIN_EXE_rcbot"))
-        .args(["run", "--config"])
-        .arg(bot.config_path())
-        .output()
-        .unwrap();
+    let second = run_to_end(
+        Command::new(env!("CARGO_BIN_EXE_rcbot"))
+            .args(["run", "--config"])
+            .arg(bot.config_path()),
+    );
     assert_eq!(second.status.code(), Some(1));
     let said = String::from_utf8(second.stderr).unwrap();
     assert!(
