@@ -411,3 +411,6 @@ mod stored_link {
         Link::parse(&text).map_err(de::Error::custom)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -89,7 +89,8 @@ impl Session {
         }
         match &mut self.state {
             State::Spawning { since } => {
-                if booted {
+                // A process that is yet to be made has all of its time before it, however long nobody was here to make it.
+                if found.is_none() {
                     *since = now.uptime;
                 }
                 found.map_or_else(
