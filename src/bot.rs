@@ -216,13 +216,12 @@ impl Bot {
     fn on(&mut self, event: Event) {
         match event {
             Event::Judged(message, verdict) => {
-                if let Some(case) = self
-                    .desk
-                    .next_of(&message.sender, &self.remote_control.status())
-                {
+                self.obey(&message, verdict);
+                // What the sender said next is looked at in the light of what this came to.
+                let statuses = self.remote_control.status();
+                if let Some(case) = self.desk.next_of(&message.sender, &statuses) {
                     self.spawn(desk::judge(self.line.clone(), case));
                 }
-                self.obey(&message, verdict);
             }
             Event::Delivered {
                 id,

@@ -18,8 +18,8 @@ use crate::{
     remote_control::{Beginning, ProjectName, Status},
 };
 
-/// How many commands of one sender may wait. Nobody types so fast.
-const WAITING_PER_SENDER: usize = 10;
+/// How many commands of one sender may wait. Nobody types so fast; a script may.
+const WAITING_PER_SENDER: usize = 100;
 
 /// A denial is answered once per user in this time.
 const DENIALS_APART: Duration = Duration::from_mins(1);
@@ -103,8 +103,10 @@ impl Desk {
                 None
             }
             None => {
-                self.waiting.insert(message.sender.clone(), VecDeque::new());
-                self.open(message, statuses)
+                let case = self.open(message, statuses)?;
+                self.waiting
+                    .insert(case.message.sender.clone(), VecDeque::new());
+                Some(case)
             }
         }
     }
@@ -130,11 +132,9 @@ impl Desk {
         is_due(&mut self.undecryptable, user, UNDECRYPTABLE_APART)
     }
 
-    fn open(&mut self, message: Message, statuses: &[Status]) -> Option<Case> {
-        let Some(parsed) = command::parse(&self.config.command_prefix, &message.text) else {
-            self.waiting.remove(&message.sender);
-            return None;
-        };
+    /// `None`: it is not meant for the bot.
+    fn open(&self, message: Message, statuses: &[Status]) -> Option<Case> {
+        let parsed = command::parse(&self.config.command_prefix, &message.text)?;
         let intent = parsed
             .and_then(|command| intend(command, statuses))
             .map_err(|misuse| with_known_projects(misuse, statuses));

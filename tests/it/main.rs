@@ -24,6 +24,9 @@ mod main_job;
 /// Who may command, and which events are commands.
 mod authorization;
 
+/// Commands that come close upon one another.
+mod races;
+
 /// To whom a link goes, and into what room.
 mod delivery;
 
