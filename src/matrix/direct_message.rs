@@ -5,12 +5,12 @@
 //!
 //! Invariant: [`Link::expose`] is called here once, and what it gives goes into an encrypted event.
 
-use std::{collections::BTreeSet, fmt, str::FromStr};
+use std::collections::BTreeSet;
 
 use matrix_sdk::{
     Room, RoomMemberships, RoomState,
     ruma::{
-        OwnedEventId, OwnedRoomId, OwnedTransactionId, OwnedUserId, UserId,
+        OwnedTransactionId, OwnedUserId, UserId,
         api::client::{
             membership::get_member_events,
             room::create_room::{self, v3::RoomPreset},
@@ -32,7 +32,7 @@ use matrix_sdk::{
 use serde_json::json;
 use tracing::{error, info, warn};
 
-use super::{Fault, Matrix, Notice, admin_room::state_event};
+use super::{Fault, LinkReceipt, Matrix, Notice, admin_room::state_event};
 use crate::{config::Devices, link::Link};
 
 /// Why a link may not be sent to somebody. Nothing was sent.
@@ -75,30 +75,6 @@ pub struct LinkMessage {
     pub before: (String, String),
     /// After it.
     pub after: (String, String),
-}
-
-/// Where a link was sent: what it takes to withdraw it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LinkReceipt {
-    room: OwnedRoomId,
-    event: OwnedEventId,
-}
-
-impl fmt::Display for LinkReceipt {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{} {}", self.room, self.event)
-    }
-}
-
-impl FromStr for LinkReceipt {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (room, event) = text.split_once(' ').ok_or("no room and event")?;
-        let room = room.try_into().map_err(|_| "no room")?;
-        let event = event.try_into().map_err(|_| "no event")?;
-        Ok(Self { room, event })
-    }
 }
 
 /// Proof that a room was found fit for a link a moment ago: ours, encrypted, with exactly the bot and the requester in

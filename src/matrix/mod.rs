@@ -11,14 +11,16 @@ mod fault;
 mod identity;
 mod inbox;
 mod late_key;
+mod link_receipt;
 mod registration;
 mod sync;
 
 pub use admin_room::{Notice, PowerLevels, ReplyTo, RoomFacts};
 pub use client::{Connection, Matrix};
-pub use direct_message::{ConfidentialRoom, LinkMessage, LinkReceipt, NotConfidential, NotSent};
+pub use direct_message::{ConfidentialRoom, LinkMessage, NotConfidential, NotSent};
 pub use fault::{Chain, Fault};
 pub use inbox::{Heard, Message, Trust};
+pub use link_receipt::LinkReceipt;
 pub use registration::{
     GenerateError, Registration, RegistrationError, Token, generate, write_new,
 };
