@@ -229,7 +229,9 @@ impl Bot {
                 receipt,
             } => {
                 self.deliveries.remove(&id);
-                self.answer(&request, &reply::running(&id.project));
+                for request in self.remote_control.requests(&id, &request) {
+                    self.answer(&request, &reply::running(&id.project));
+                }
                 let notices = self.remote_control.delivered(id, request, receipt);
                 self.heed(notices);
             }
@@ -239,7 +241,9 @@ impl Bot {
                 obstacle,
             } => {
                 self.deliveries.remove(&id);
-                self.explain(&id.project, &request, &obstacle);
+                for request in self.remote_control.requests(&id, &request) {
+                    self.explain(&id.project, &request, &obstacle);
+                }
                 let notices = self.remote_control.undeliverable(&id);
                 self.heed(notices);
             }
@@ -248,6 +252,7 @@ impl Bot {
                 let delivery = remote_control::Delivery {
                     number: id.number,
                     request,
+                    also: Vec::new(),
                     receipt: None,
                 };
                 let withdrawal = Withdrawal {

@@ -136,7 +136,9 @@ impl Bot {
             } else {
                 reply::not_started(&self.config.command_prefix, project, ending)
             };
-            self.answer(&delivery.request, &answer);
+            for request in delivery.requests() {
+                self.answer(request, &answer);
+            }
         }
         let asked_for = match ending {
             Ending::Stopped => true,

@@ -195,6 +195,21 @@ impl RemoteControl {
         }
     }
 
+    /// All requests that a delivery answers; of a session that is over, `first` alone.
+    #[must_use]
+    pub fn requests(&self, id: &DeliveryId, first: &Request) -> Vec<Request> {
+        let session = self
+            .slots
+            .get(&id.project)
+            .and_then(|slot| slot.session.as_ref());
+        let requests = session
+            .filter(|session| session.id() == &id.session)
+            .map(|session| session.requests(id.number));
+        requests
+            .filter(|requests| !requests.is_empty())
+            .unwrap_or_else(|| vec![first.clone()])
+    }
+
     /// The requester has the link, and the receipt tells where.
     pub fn delivered(&mut self, id: DeliveryId, request: Request, receipt: Receipt) -> Vec<Notice> {
         let slot = self.slots.entry(id.project.clone()).or_default();
@@ -207,6 +222,7 @@ impl RemoteControl {
         let delivery = Delivery {
             number: id.number,
             request,
+            also: Vec::new(),
             receipt: Some(receipt),
         };
         let withdrawal = Withdrawal {

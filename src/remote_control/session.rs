@@ -132,8 +132,18 @@ pub struct Delivery {
     pub number: u32,
     /// Who asked for the link.
     pub request: Request,
+    /// What the same requester asked for while this was under way: one message answers it all.
+    #[serde(default)]
+    pub also: Vec<Request>,
     /// Set once the link has arrived.
     pub receipt: Option<Receipt>,
+}
+
+impl Delivery {
+    /// All requests that it answers.
+    pub fn requests(&self) -> impl Iterator<Item = &Request> {
+        std::iter::once(&self.request).chain(&self.also)
+    }
 }
 
 /// What a session is at. Only what holds in a state is in it.
@@ -383,6 +393,18 @@ impl Session {
     #[must_use]
     pub fn deliveries(&self) -> &[Delivery] {
         &self.deliveries
+    }
+
+    /// All requests that this delivery answers.
+    #[must_use]
+    pub fn requests(&self, number: u32) -> Vec<Request> {
+        let delivery = self
+            .deliveries
+            .iter()
+            .find(|delivery| delivery.number == number);
+        delivery
+            .map(|delivery| delivery.requests().cloned().collect())
+            .unwrap_or_default()
     }
 
     /// Whether this delivery is still wanted.

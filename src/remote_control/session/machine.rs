@@ -127,15 +127,27 @@ impl Session {
         }
     }
 
-    fn add_delivery(&mut self, request: Request) -> Delivery {
+    /// A delivery for this request. `None`: another is under way to the same requester, which answers it too.
+    fn add_delivery(&mut self, request: Request) -> Option<Delivery> {
+        let mut under_way = self
+            .deliveries
+            .iter_mut()
+            .filter(|delivery| delivery.receipt.is_none());
+        if let Some(delivery) =
+            under_way.find(|delivery| delivery.request.requester == request.requester)
+        {
+            delivery.also.push(request);
+            return None;
+        }
         let delivery = Delivery {
             number: self.next_delivery,
             request,
+            also: Vec::new(),
             receipt: None,
         };
         self.next_delivery += 1;
         self.deliveries.push(delivery.clone());
-        delivery
+        Some(delivery)
     }
 
     fn undelivered(&self, link: &Link) -> Vec<Action> {
@@ -152,9 +164,16 @@ impl Session {
     pub(super) fn renew_deliveries(&mut self) -> Vec<Delivery> {
         let old = std::mem::take(&mut self.deliveries);
         for delivery in &old {
-            let known = |new: &Delivery| new.request.requester == delivery.request.requester;
-            if !self.deliveries.iter().any(known) {
-                self.add_delivery(delivery.request.clone());
+            let same = |new: &Delivery| new.request.requester == delivery.request.requester;
+            match &delivery.receipt {
+                // Answered already; one more answer to each requester is enough.
+                Some(_) if self.deliveries.iter().any(same) => {}
+                Some(_) => drop(self.add_delivery(delivery.request.clone())),
+                None => {
+                    for request in delivery.requests() {
+                        self.add_delivery(request.clone());
+                    }
+                }
             }
         }
         old
@@ -168,7 +187,8 @@ impl Session {
             }
             State::Running { link, .. } => {
                 let link = link.clone();
-                vec![Action::Deliver(self.add_delivery(request), link)]
+                let delivery = self.add_delivery(request);
+                vec![delivery.map_or(Action::Save, |delivery| Action::Deliver(delivery, link))]
             }
             State::Stopping { .. } => vec![Action::RefuseWhileStopping(request)],
             // Somebody is waiting: this is no time to rest.

@@ -59,6 +59,7 @@ fn delivery(number: u32, requester: &str, receipt: Option<&str>) -> Delivery {
     Delivery {
         number,
         request: request(requester),
+        also: Vec::new(),
         receipt: receipt.map(str::to_owned),
     }
 }
@@ -315,13 +316,18 @@ fn another_link_takes_the_place_of_the_first_for_each_requester_once() {
     life.on(Event::LinkRequested(request("alice")));
     life.on(Event::LinkRequested(request("bob")));
     let actions = life.on(Event::LinkShown(link("two")));
+    // The one that she has had an answer to, and the one that she waits for.
+    let for_both_requests = Delivery {
+        also: vec![request("alice")],
+        ..delivery(3, "alice", None)
+    };
     let expected = [
         Action::Withdraw(vec![
             delivery(0, "alice", Some("receipt")),
             delivery(1, "alice", None),
             delivery(2, "bob", None),
         ]),
-        Action::Deliver(delivery(3, "alice", None), link("two")),
+        Action::Deliver(for_both_requests, link("two")),
         Action::Deliver(delivery(4, "bob", None), link("two")),
     ];
     assert_eq!(actions, expected);
@@ -343,3 +349,22 @@ fn a_delivery_that_is_refused_leaves_the_session_for_a_next_try() {
 mod life_span;
 mod restart;
 mod resume;
+
+#[test]
+fn what_a_requester_asks_for_while_a_link_is_under_way_is_answered_by_the_same_message() {
+    let mut life = Life::starting(TERMS);
+    assert_eq!(
+        life.on(Event::LinkRequested(request("alice"))),
+        [Action::Save]
+    );
+    let actions = life.on(Event::LinkShown(link("one")));
+    let for_both_requests = Delivery {
+        also: vec![request("alice")],
+        ..delivery(0, "alice", None)
+    };
+    assert_eq!(actions[0], Action::Deliver(for_both_requests, link("one")));
+    assert_eq!(life.session.requests(0).len(), 2);
+    let later = Event::LinkRequested(request("alice"));
+    assert_eq!(life.on(later), [Action::Save]);
+    assert_eq!(life.session.requests(0).len(), 3);
+}
