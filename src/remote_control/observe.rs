@@ -1,9 +1,9 @@
 //! Watches one process: what it prints, and when it ends.
 
-use std::{fs, future::pending, io, path::PathBuf, time::Duration};
+use std::{fs, future::pending, io, mem, path::PathBuf, time::Duration};
 
 use tokio::time::{Instant, sleep_until};
-use tracing::{error, warn};
+use tracing::{debug, error, warn};
 
 use super::{
     claude::{Cause, LinkFinder, LinkPattern, Sighting, visible_text},
@@ -76,7 +76,7 @@ pub(super) async fn observe(observation: Observation, reporter: Reporter) {
     loop {
         tokio::select! {
             exit = &mut exited => {
-                stdout.drain(|bytes| search.push(bytes));
+                stdout.drain(|piece| search.push(piece));
                 stderr.drain(|_| ());
                 if let Some(link) = search.end() {
                     reporter.report(Event::LinkShown(link)).await;
@@ -88,7 +88,7 @@ pub(super) async fn observe(observation: Observation, reporter: Reporter) {
                 reporter.report(Event::Exited(exit, cause(&stdout, &stderr))).await;
                 return;
             }
-            () = stdout.next() => search.push(stdout.chunk()),
+            () = stdout.next() => search.push(stdout.piece()),
             () = stderr.next() => {}
             () = sleep_until_some(search.due()) => {}
             () = uptime(deadline) => {
@@ -131,7 +131,10 @@ fn cause(stdout: &Stream, stderr: &Stream) -> Option<Cause> {
 /// The search for the link, and for another one later. A link shown as text wins over one that is only a hyperlink's target,
 /// and a target never takes the place of a link.
 struct Search {
+    pattern: Option<LinkPattern>,
     finder: Option<LinkFinder>,
+    /// What was passed over ends in the middle of a line, and nobody knows what its rest means.
+    in_torn_line: bool,
     /// What was found last, and told.
     told: Option<Link>,
     /// What is to be told, and when at the earliest.
@@ -141,19 +144,35 @@ struct Search {
 impl Search {
     fn new(pattern: Option<LinkPattern>, told: Option<Link>) -> Self {
         Self {
-            finder: pattern.map(LinkFinder::new),
+            finder: pattern.clone().map(LinkFinder::new),
+            pattern,
+            in_torn_line: false,
             told,
             news: None,
         }
     }
 
-    fn push(&mut self, bytes: &[u8]) {
+    fn push(&mut self, Piece { bytes, after_gap }: Piece<'_>) {
+        if after_gap {
+            self.finder = self.pattern.clone().map(LinkFinder::new);
+            self.in_torn_line = true;
+        }
+        let bytes = self.without_torn_line(bytes);
         let sightings = self
             .finder
             .as_mut()
             .map(|finder| finder.push(bytes))
             .unwrap_or_default();
         self.note(sightings);
+    }
+
+    fn without_torn_line<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
+        if !self.in_torn_line {
+            return bytes;
+        }
+        let end = bytes.iter().position(|byte| *byte == b'\n');
+        self.in_torn_line = end.is_none();
+        end.and_then(|end| bytes.get(end..)).unwrap_or_default()
     }
 
     fn note(&mut self, sightings: Vec<Sighting>) {
@@ -203,10 +222,19 @@ impl Search {
     }
 }
 
+/// A piece of output.
+#[derive(Clone, Copy)]
+struct Piece<'b> {
+    bytes: &'b [u8],
+    /// Something was passed over before it.
+    after_gap: bool,
+}
+
 /// One output file, followed and kept small, with its latest bytes at hand.
 struct Stream {
     follower: Option<Follower>,
     buffer: Vec<u8>,
+    after_gap: bool,
     tail: Vec<u8>,
     limit: Option<u64>,
 }
@@ -231,13 +259,15 @@ impl Stream {
         Self {
             follower,
             buffer: Vec::new(),
+            after_gap: false,
             tail: Vec::new(),
             limit,
         }
     }
 
-    /// Waits for more output, which then is in [`Stream::chunk`]. For ever, where there is none to be had.
+    /// Waits for more output, which then is in [`Stream::piece`]. For ever, where there is none to be had.
     async fn next(&mut self) {
+        self.give_up_backlog();
         let Some(follower) = &mut self.follower else {
             return pending().await;
         };
@@ -245,19 +275,27 @@ impl Stream {
         self.keep(read);
     }
 
-    fn chunk(&self) -> &[u8] {
-        &self.buffer
+    /// What came last. Each is to be looked at once.
+    fn piece(&mut self) -> Piece<'_> {
+        Piece {
+            bytes: &self.buffer,
+            after_gap: mem::take(&mut self.after_gap),
+        }
     }
 
     /// Hands on whatever is left, without waiting.
-    fn drain(&mut self, mut sink: impl FnMut(&[u8])) {
-        while let Some(follower) = &mut self.follower {
+    fn drain(&mut self, mut sink: impl FnMut(Piece<'_>)) {
+        loop {
+            self.give_up_backlog();
+            let Some(follower) = &mut self.follower else {
+                return;
+            };
             let read = follower.read_available(&mut self.buffer);
             self.keep(read);
             if self.buffer.is_empty() {
                 return;
             }
-            sink(&self.buffer);
+            sink(self.piece());
         }
     }
 
@@ -273,6 +311,23 @@ impl Stream {
         self.tail.drain(..surplus);
     }
 
+    /// Only what was read is cut from the file, so a process that writes faster than we read would fill the disk: what is so
+    /// far behind is passed over.
+    fn give_up_backlog(&mut self) {
+        let (Some(follower), Some(limit)) = (&mut self.follower, self.limit) else {
+            return;
+        };
+        match follower.skip_to_last(limit) {
+            Ok(0) => {}
+            Ok(skipped) => {
+                debug!(skipped, "output passed over, it comes too fast");
+                self.after_gap = true;
+                self.trim();
+            }
+            Err(error) => self.keep(Err(error)),
+        }
+    }
+
     /// What was read is no longer needed, but for people who want to look back.
     fn trim(&mut self) {
         let (Some(follower), Some(limit)) = (&mut self.follower, self.limit) else {
@@ -284,5 +339,41 @@ impl Stream {
             warn!(%error, "output not cut, it goes on growing");
             self.limit = None;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINK: &[u8] = b"https://claude.ai/code/session_1";
+
+    fn shown(pieces: &[(&[u8], bool)]) -> Option<Link> {
+        let pattern = LinkPattern::new(r"https://claude\.ai/code[/?][A-Za-z0-9_./?=&%~-]+");
+        let mut search = Search::new(pattern.ok(), None);
+        for (bytes, after_gap) in pieces.iter().copied() {
+            search.push(Piece { bytes, after_gap });
+        }
+        search.take_news()
+    }
+
+    #[test]
+    fn what_stands_before_and_after_a_gap_is_not_one_link() {
+        let link = Link::parse(std::str::from_utf8(LINK).unwrap()).unwrap();
+        assert_eq!(
+            shown(&[(LINK, false), (b"234 \n", false)]).map(|it| it == link),
+            Some(false)
+        );
+        assert_eq!(shown(&[(LINK, false), (b"234 \n", true)]), None);
+        assert_eq!(
+            shown(&[(LINK, false), (b"2", true), (b"34 \n", false)]),
+            None
+        );
+        // The rest of a line may be a hyperlink's target as well as its text.
+        assert_eq!(shown(&[(LINK, true), (b" \n", false)]), None);
+        assert_eq!(
+            shown(&[(b"2\n", true), (LINK, false), (b" ", false)]),
+            Some(link)
+        );
     }
 }

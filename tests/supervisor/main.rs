@@ -22,3 +22,15 @@ mod bot;
 
 /// What is left of a session and its links when the bot is killed.
 mod killed_bot;
+
+/// One process, one answer for each.
+mod single_flight;
+
+/// Which process is which.
+mod identity;
+
+/// What a process prints.
+mod output;
+
+/// How a session begins, ends and comes back.
+mod life_span;

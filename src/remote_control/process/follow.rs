@@ -91,6 +91,17 @@ impl Follower {
         self.offset
     }
 
+    /// Passes over what was not read yet, but for the last `keep` bytes of it, and returns how many bytes that were.
+    ///
+    /// # Errors
+    /// When the file cannot be looked at.
+    pub fn skip_to_last(&mut self, keep: u64) -> io::Result<u64> {
+        let unread = self.file.metadata()?.len().saturating_sub(self.offset);
+        let skipped = unread.saturating_sub(keep);
+        self.offset += skipped;
+        Ok(skipped)
+    }
+
     /// Cuts the file when it is larger than `limit` bytes, and returns how many bytes were cut from its front; see [`cap`]. What
     /// was not read yet is kept, and reading goes on where it was.
     ///
@@ -261,6 +272,17 @@ mod tests {
             .unwrap();
         append(&path, b"short");
         assert_eq!(next(&mut follower).await, b"short");
+    }
+
+    #[tokio::test]
+    async fn what_is_passed_over_is_not_read() {
+        let sandbox = Sandbox::new();
+        let path = sandbox.path("log");
+        append(&path, b"0123456789");
+        let mut follower = Follower::open(&path, 2).unwrap();
+        assert_eq!(follower.skip_to_last(8).unwrap(), 0);
+        assert_eq!(follower.skip_to_last(3).unwrap(), 5);
+        assert_eq!(next(&mut follower).await, b"789");
     }
 
     #[tokio::test]

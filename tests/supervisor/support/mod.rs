@@ -1,6 +1,8 @@
 //! What the tests stand on: a folder of its own for each, with projects in it, and waiting for facts.
 
+pub(crate) mod alone;
 pub(crate) mod ledger;
+pub(crate) mod owner;
 #[path = "../../it/support/processes.rs"]
 pub(crate) mod processes;
 

@@ -1,0 +1,208 @@
+//! A pid names nobody: what is adopted, ended or left alone is told by who the process is.
+
+use std::{
+    fs,
+    process::{Child, Command},
+};
+
+use rcbot::remote_control::{
+    Ending, Exit, Phase, SESSION_ID_VARIABLE,
+    process::{Launch, spawn},
+};
+use serde_json::{Value, json};
+
+use crate::support::{STANDIN_LOG, Sandbox, owner::Owner};
+
+/// A process that has nothing to do with any session, and ends at the first signal.
+struct Stranger(Child);
+
+impl Stranger {
+    fn new() -> Self {
+        Self(Command::new("sleep").arg("600").spawn().unwrap())
+    }
+
+    fn was_left_alone(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_none()
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+/// Changes the record of the session while no bot runs.
+fn edit_record(sandbox: &Sandbox, edit: impl FnOnce(&mut Value)) {
+    let path = sandbox.session_file("session.json");
+    let mut record = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    edit(&mut record);
+    fs::write(path, record.to_string()).unwrap();
+}
+
+/// The one process of the session dies while no bot runs.
+fn kill_the_process(sandbox: &Sandbox) {
+    let [process] = sandbox.processes()[..] else {
+        panic!("one process")
+    };
+    nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGKILL).unwrap();
+    sandbox.wait_for_processes(0);
+}
+
+#[tokio::test]
+async fn a_record_whose_pid_is_anothers_now_is_stale_and_the_other_process_is_left_alone() {
+    let sandbox = Sandbox::new();
+    let mut stranger = Stranger::new();
+    drop(Owner::with_session(&sandbox, sandbox.project("")).await);
+    kill_the_process(&sandbox);
+    edit_record(&sandbox, |record| {
+        let process = &mut record["session"]["state"]["running"]["process"];
+        process["pid"] = json!(stranger.0.id());
+    });
+
+    let mut owner = Owner::restore(&sandbox, sandbox.project(""));
+    let outcome = owner.outcome().await;
+    let ending = Ending::Exited {
+        exit: Exit::Unknown,
+        cause: None,
+    };
+    assert_eq!(outcome.ending, ending);
+    assert_eq!(outcome.report.unwrap().processes, 0);
+    assert_eq!(owner.withdrawn.len(), 1);
+    assert!(stranger.was_left_alone());
+}
+
+#[tokio::test]
+async fn a_stop_never_signals_whoever_has_the_pid_of_a_session_that_is_over() {
+    let sandbox = Sandbox::new();
+    let mut stranger = Stranger::new();
+    drop(Owner::with_session(&sandbox, sandbox.project("")).await);
+    kill_the_process(&sandbox);
+    edit_record(&sandbox, |record| {
+        let running = &record["session"]["state"]["running"];
+        let mut process = running["process"].clone();
+        process["pid"] = json!(stranger.0.id());
+        record["session"]["state"] = json!({
+            "stopping": { "process": process, "ending": "stopped", "stop_requests": [] }
+        });
+    });
+
+    let mut owner = Owner::restore(&sandbox, sandbox.project(""));
+    let outcome = owner.outcome().await;
+    assert_eq!(outcome.report.unwrap().processes, 0);
+    assert!(stranger.was_left_alone());
+}
+
+#[tokio::test]
+async fn a_process_of_before_a_boot_is_over_even_if_another_has_its_pid_and_start_time() {
+    let sandbox = Sandbox::new();
+    drop(Owner::with_session(&sandbox, sandbox.project("")).await);
+    edit_record(&sandbox, |record| {
+        record["boot_id"] = json!("another boot");
+        let process = &mut record["session"]["state"]["running"]["process"];
+        process["boot_id"] = json!("another boot");
+        record["session"]["id"] = json!("another session");
+    });
+    let stranger = sandbox.processes();
+    // It belongs to this folder all the same, so it is told apart by its id.
+    let mut owner = Owner::restore(&sandbox, sandbox.project(""));
+    let outcome = owner.outcome().await;
+    assert_eq!(outcome.report.unwrap().processes, 0, "{stranger:?}");
+}
+
+#[tokio::test]
+async fn a_process_whose_record_is_lost_is_adopted_and_its_link_found_again() {
+    let damages: [fn(&Sandbox); 2] = [
+        |sandbox| fs::remove_file(sandbox.session_file("session.json")).unwrap(),
+        |sandbox| fs::write(sandbox.session_file("session.json"), "{ \"vers").unwrap(),
+    ];
+    for damage in damages {
+        let sandbox = Sandbox::new();
+        drop(Owner::with_session(&sandbox, sandbox.project("")).await);
+        damage(&sandbox);
+        let mut owner = Owner::restore(&sandbox, sandbox.project(""));
+        owner
+            .until("the link is found", |owner| {
+                (owner.phase() == Some(Phase::Running)).then_some(())
+            })
+            .await;
+        assert!(owner.delivered.is_empty(), "nobody is known to wait for it");
+        owner.start("bob");
+        let [started] = &sandbox.standin_records()[..] else {
+            panic!("a second process")
+        };
+        assert!(owner.link(0).await.is(&started.link));
+        assert_eq!(owner.stop_and_wait().await.report.unwrap().processes, 1);
+    }
+}
+
+#[tokio::test]
+async fn half_a_record_is_set_aside_and_kept() {
+    let sandbox = Sandbox::new();
+    let mut owner = Owner::with_session(&sandbox, sandbox.project("")).await;
+    let record = fs::read(sandbox.session_file("session.json")).unwrap();
+    owner.stop_and_wait().await;
+    drop(owner);
+    let half = &record[..record.len() / 2];
+    fs::write(sandbox.session_file("session.json"), half).unwrap();
+
+    let owner = Owner::restore(&sandbox, sandbox.project(""));
+    assert_eq!(owner.phase(), None);
+    let names = fs::read_dir(sandbox.session_file("")).unwrap();
+    let aside: Vec<_> = names
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.to_str().unwrap().contains(".unreadable-"))
+        .collect();
+    assert_eq!(aside.len(), 1);
+    assert_eq!(fs::read(&aside[0]).unwrap(), half);
+}
+
+#[tokio::test]
+async fn a_second_process_that_no_record_knows_is_ended_and_the_first_is_not() {
+    let sandbox = Sandbox::new();
+    drop(Owner::with_session(&sandbox, sandbox.project("")).await);
+    let first = sandbox.processes();
+    let log = sandbox.standin_log();
+    spawn(&Launch {
+        program: "/bin/sleep".to_owned(),
+        arguments: vec!["600".to_owned()],
+        directory: sandbox.path(""),
+        environment: [
+            (SESSION_ID_VARIABLE.into(), "stray".into()),
+            (
+                "RCBOT_SESSION_FOLDER".into(),
+                sandbox.path("sessions/website").into(),
+            ),
+            (STANDIN_LOG.into(), log.into()),
+        ]
+        .into(),
+        stdin: "/dev/null".into(),
+        stdout: sandbox.path("stray.stdout"),
+        stderr: sandbox.path("stray.stderr"),
+    })
+    .unwrap();
+    sandbox.wait_for_processes(2);
+
+    let mut owner = Owner::restore(&sandbox, sandbox.project(""));
+    while sandbox.processes().len() > 1 {
+        owner.handle_next(std::time::Duration::from_millis(5)).await;
+    }
+    assert_eq!(sandbox.processes(), first);
+    assert_eq!(owner.phase(), Some(Phase::Running));
+    assert_eq!(owner.stop_and_wait().await.report.unwrap().processes, 1);
+}
+
+#[tokio::test]
+async fn a_session_whose_project_left_the_configuration_stays_and_can_be_stopped() {
+    let sandbox = Sandbox::new();
+    drop(Owner::with_session(&sandbox, sandbox.project("fork=1")).await);
+    let mut owner = Owner::with(sandbox.settings([]));
+    assert_eq!(owner.phase(), Some(Phase::Running));
+    assert_eq!(sandbox.processes().len(), 2);
+    let outcome = owner.stop_and_wait().await;
+    assert_eq!(outcome.ending, Ending::Stopped);
+    assert_eq!(outcome.report.unwrap().processes, 2);
+    assert_eq!(owner.withdrawn.len(), 1);
+    assert!(sandbox.processes().is_empty());
+}

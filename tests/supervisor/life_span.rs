@@ -1,0 +1,225 @@
+//! How a session begins, how long it lasts, and how it comes back.
+
+use std::{ffi::OsStr, time::Duration};
+
+use rcbot::remote_control::{
+    Beginning, Ending, Exit, Notice, Phase, Restart, WARNING,
+    offline::{self, Known},
+};
+
+use crate::support::{DEADLINE, Sandbox, alone::alone_within, owner::Owner, standin, website};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn what_the_bot_has_in_its_environment_does_not_reach_a_session() {
+    const OURS: [(&str, &str); 5] = [
+        ("ANTHROPIC_API_KEY", "secret"),
+        ("DISABLE_TELEMETRY", "1"),
+        ("LC_RCBOT_TEST", "C"),
+        ("RCBOT_AS_TOKEN", "secret"),
+        ("RCBOT_SESSION_ID", "outer"),
+    ];
+    let name = "life_span::what_the_bot_has_in_its_environment_does_not_reach_a_session";
+    if !alone_within(name, &[], &OURS) {
+        return;
+    }
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let sandbox = Sandbox::new();
+        let mut project = sandbox.project("");
+        // It leaves its environment as it is.
+        project.command = ["sleep", "600"].map(str::to_owned).into();
+        let mut owner = Owner::restore(&sandbox, project);
+        owner.start("alice");
+        assert!(owner.handle_next(DEADLINE).await, "it is spawned");
+        let [process] = sandbox.processes()[..] else {
+            panic!("one process")
+        };
+        let process = procfs::process::Process::new(process.as_raw()).unwrap();
+        let environment = process.environ().unwrap();
+        let of_project = ["RCBOT_STANDIN", "RCBOT_STANDIN_LOG"];
+        let of_session = ["RCBOT_SESSION_FOLDER", "RCBOT_SESSION_ID"];
+        let inherited = [
+            "CLAUDE_CONFIG_DIR",
+            "HOME",
+            "LANG",
+            "LOGNAME",
+            "PATH",
+            "SHELL",
+            "SSH_AUTH_SOCK",
+            "TERM",
+            "TMPDIR",
+            "TZ",
+            "USER",
+        ];
+        let known = [&of_project[..], &of_session, &inherited].concat();
+        let names = environment.keys().map(|name| name.to_str().unwrap());
+        let strangers: Vec<_> = names
+            .filter(|name| !name.starts_with("LC_") && !name.starts_with("XDG_"))
+            .filter(|name| !known.contains(name))
+            .collect();
+        assert!(strangers.is_empty(), "{strangers:?}");
+        assert_eq!(environment[OsStr::new("LC_RCBOT_TEST")], "C");
+        assert_ne!(environment[OsStr::new("RCBOT_SESSION_ID")], "outer");
+        owner.stop_and_wait().await;
+    });
+}
+
+#[tokio::test]
+async fn a_session_whose_time_is_up_is_ended_and_its_link_withdrawn() {
+    let sandbox = Sandbox::new();
+    let mut project = sandbox.project("fork=1");
+    project.max_duration = Some(2 * SECOND);
+    let mut owner = Owner::with_session(&sandbox, project).await;
+    let left = owner.session().unwrap().time_left.unwrap();
+    assert!(left <= 2 * SECOND);
+    let outcome = owner.outcome().await;
+    assert_eq!(outcome.ending, Ending::Expired);
+    assert_eq!(owner.withdrawn.len(), 1);
+    assert!(owner.notices.is_empty(), "no warning of so short a time");
+    assert!(sandbox.processes().is_empty());
+}
+
+#[tokio::test]
+async fn the_end_of_its_time_is_kept_over_a_restart_of_the_bot() {
+    let sandbox = Sandbox::new();
+    let mut project = sandbox.project("");
+    project.max_duration = Some(2 * SECOND);
+    drop(Owner::with_session(&sandbox, project.clone()).await);
+    // Whatever the settings say now: this one was begun with two seconds.
+    project.max_duration = None;
+    let mut owner = Owner::restore(&sandbox, project);
+    assert_eq!(owner.outcome().await.ending, Ending::Expired);
+}
+
+#[tokio::test]
+async fn a_session_that_ends_soon_is_announced_and_can_be_extended() {
+    let sandbox = Sandbox::new();
+    let mut project = sandbox.project("");
+    project.max_duration = Some(WARNING + 2 * SECOND);
+    let mut owner = Owner::with_session(&sandbox, project).await;
+    let (holders, left) = owner
+        .until("the warning", |owner| match owner.notices.pop()? {
+            Notice::EndsSoon { holders, left, .. } => Some((holders, left)),
+            other => panic!("{other:?}"),
+        })
+        .await;
+    assert_eq!(holders, ["alice"]);
+    assert!(left <= WARNING);
+
+    owner.extend("bob", Duration::from_hours(1));
+    let Some(Notice::Extended { request, left, .. }) = owner.notices.pop() else {
+        panic!("no answer")
+    };
+    assert_eq!(request.requester, "bob");
+    assert!(left.unwrap() > Duration::from_hours(1));
+    assert_eq!(
+        owner.session().unwrap().time_left.unwrap().as_secs() / 60,
+        left.unwrap().as_secs() / 60
+    );
+    owner.stop_and_wait().await;
+    owner.extend("bob", SECOND);
+    assert!(matches!(owner.notices[..], [Notice::NoSession { .. }]));
+}
+
+#[tokio::test]
+async fn a_session_that_ended_by_itself_comes_back_with_a_new_link() {
+    let sandbox = Sandbox::new();
+    let mut project = sandbox.project("die=0.5");
+    project.restart = Restart::OnExit;
+    let mut owner = Owner::with_session(&sandbox, project.clone()).await;
+    let (ending, rest) = owner
+        .until("the rest", |owner| match owner.notices.pop()? {
+            Notice::Restarting { ending, rest, .. } => Some((ending, rest)),
+            other => panic!("{other:?}"),
+        })
+        .await;
+    let exit = Exit::Code(1);
+    assert_eq!(ending, Ending::Exited { exit, cause: None });
+    assert_eq!(rest, 5 * SECOND);
+    assert_eq!(owner.phase(), Some(Phase::Resting));
+    assert_eq!(owner.withdrawn.len(), 1);
+    // The rest is kept over a restart of the bot.
+    drop(owner);
+    let mut owner = Owner::restore(&sandbox, project);
+    assert_eq!(owner.phase(), Some(Phase::Resting));
+    let link = owner.link(0).await;
+    let records = sandbox.standin_records();
+    assert_eq!(records.len(), 2);
+    assert_eq!(records[0].session_id, records[1].session_id);
+    assert!(link.is(&records[1].link));
+    assert_eq!(owner.delivered[0].1.requester, "alice");
+
+    owner
+        .until("the second rest", |owner| {
+            (owner.phase() == Some(Phase::Resting)).then_some(())
+        })
+        .await;
+    let outcome = owner.stop_and_wait().await;
+    assert_eq!(outcome.ending, Ending::Stopped);
+    assert_eq!(owner.phase(), None);
+}
+
+#[tokio::test]
+async fn a_project_with_autostart_starts_with_the_bot_and_only_once() {
+    let sandbox = Sandbox::new();
+    let mut project = sandbox.project("");
+    project.autostart_for = vec!["alice".to_owned(), "bob".to_owned()];
+    let mut owner = Owner::restore(&sandbox, project.clone());
+    let link = owner.link(1).await;
+    let users: Vec<_> = owner
+        .delivered
+        .iter()
+        .map(|(_, it, _)| &it.requester)
+        .collect();
+    assert_eq!(users, ["alice", "bob"]);
+    drop(owner);
+    let mut owner = Owner::restore(&sandbox, project);
+    assert_eq!(owner.phase(), Some(Phase::Running));
+    assert!(owner.delivered.is_empty(), "they have it already");
+    assert_eq!(sandbox.standin_records().len(), 1);
+    assert!(link.is(&sandbox.standin_records()[0].link));
+    owner.stop_and_wait().await;
+}
+
+#[tokio::test]
+async fn a_resumed_session_runs_the_resume_command() {
+    let sandbox = Sandbox::new();
+    let mut owner = Owner::restore(&sandbox, sandbox.project(""));
+    owner.begin("alice", Beginning::Resumed);
+    owner.link(0).await;
+    assert_eq!(sandbox.standin_records()[0].argv, standin(&["--continue"]));
+    owner.stop_and_wait().await;
+}
+
+#[tokio::test]
+async fn sessions_can_be_seen_and_stopped_while_no_bot_runs() {
+    let sandbox = Sandbox::new();
+    let project = sandbox.project("fork=1");
+    drop(Owner::with_session(&sandbox, project.clone()).await);
+    let folder = sandbox.path("sessions");
+    let status = || match &offline::status(&folder).unwrap()[..] {
+        [Known::Record { status, is_alive }] => {
+            (status.session.as_ref().map(|it| it.phase), *is_alive)
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(status(), (Some(Phase::Running), Some(true)));
+
+    let report = offline::stop(&folder, &website(), 10 * SECOND)
+        .await
+        .unwrap();
+    assert_eq!(report.unwrap().processes, 2);
+    assert!(sandbox.processes().is_empty());
+    assert_eq!(status(), (None, None));
+    let again = offline::stop(&folder, &website(), 10 * SECOND)
+        .await
+        .unwrap();
+    assert!(again.is_none());
+
+    let owner = Owner::restore(&sandbox, project);
+    assert_eq!(owner.withdrawn.len(), 1, "the bot takes the link back");
+    assert_eq!(owner.phase(), None);
+    assert!(offline::status(&folder).unwrap().is_empty());
+}

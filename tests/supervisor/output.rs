@@ -1,0 +1,172 @@
+//! What a process prints: bounded on disk and in memory, its links seen, its complaints understood.
+
+use std::{fs, os::unix::fs::MetadataExt as _, time::Duration};
+
+use rcbot::remote_control::{Cause, Ending, Exit, Phase};
+
+use tokio::time::{Instant, sleep_until};
+
+use crate::support::{DEADLINE, Sandbox, alone::alone, eventually, owner::Owner};
+
+const KIB: u64 = 1 << 10;
+
+/// How much a flooding process writes while it is looked at.
+const FLOOD: u64 = 64 << 20;
+
+/// The most that the memory of a process may grow while it looks for a link in 64 MiB of output.
+const MEMORY_KIB: u64 = 32 * 1024;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn output_files_stay_small_while_a_process_floods_and_keep_its_last_lines() {
+    let sandbox = Sandbox::new();
+    let mut project = sandbox.project("flood");
+    project.max_output = 256 * KIB;
+    let mut owner = Owner::with_session(&sandbox, project.clone()).await;
+    let stdout = sandbox.session_file("stdout.log");
+    let inode = fs::metadata(&stdout).unwrap().ino();
+    let process = procfs::process::Process::new(sandbox.standin_records()[0].pid).unwrap();
+    let written = || process.io().unwrap().wchar;
+    let (before, mut largest) = (written(), 0);
+    while written() < before + FLOOD {
+        let metadata = fs::metadata(&stdout).unwrap();
+        largest = largest.max(metadata.len());
+        owner.handle_next(Duration::from_millis(5)).await;
+    }
+    eprintln!("at most {} KiB", largest / KIB);
+    // How much is written between two looks of ours is up to the scheduler.
+    assert!(largest < FLOOD / 4, "{largest}");
+    let output = owner.remote_control.output(&project.name).unwrap();
+    assert!(output.expose().contains("Connected"));
+    assert!(!output.expose().contains("claude.ai/code?"));
+    assert_eq!(owner.delivered.len(), 1);
+    owner.stop_and_wait().await;
+
+    let metadata = fs::metadata(&stdout).unwrap();
+    assert_eq!(metadata.ino(), inode);
+    // No hole: what a file is long, it takes on disk.
+    assert!(metadata.blocks() * 512 >= metadata.len());
+    assert!(!fs::read(&stdout).unwrap().contains(&0));
+}
+
+#[test]
+fn a_link_after_64_mib_of_noise_is_found_with_little_memory() {
+    if !alone("output::a_link_after_64_mib_of_noise_is_found_with_little_memory") {
+        return;
+    }
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let sandbox = Sandbox::new();
+        let mut project = sandbox.project("noise=64");
+        // All of it is read.
+        project.max_output = 128 << 20;
+        let before = peak_memory();
+        let mut owner = Owner::with_session(&sandbox, project).await;
+        let link = owner.link(0).await;
+        assert!(link.is(&sandbox.standin_records()[0].link));
+        let grown = peak_memory() - before;
+        eprintln!("{grown} KiB more memory");
+        assert!(grown < MEMORY_KIB, "{grown} KiB");
+        owner.stop_and_wait().await;
+    });
+}
+
+/// The most memory that this process ever had, in KiB.
+fn peak_memory() -> u64 {
+    let status = procfs::process::Process::myself().unwrap().status();
+    status.unwrap().vmhwm.unwrap()
+}
+
+#[tokio::test]
+async fn a_different_link_is_delivered_anew_and_the_old_one_withdrawn() {
+    let sandbox = Sandbox::new();
+    let mut owner = Owner::with_session(&sandbox, sandbox.project("relink=0.5")).await;
+    let second = owner.link(1).await;
+    let printed: Vec<_> = sandbox
+        .standin_records()
+        .into_iter()
+        .map(|it| it.link)
+        .collect();
+    assert_eq!(printed.len(), 2);
+    assert!(owner.delivered[0].2.is(&printed[0]) && second.is(&printed[1]));
+    let [withdrawn] = &owner.withdrawn[..] else {
+        panic!("{:?}", owner.withdrawn)
+    };
+    assert_eq!(withdrawn.delivery.number, owner.delivered[0].0.number);
+    assert_eq!(owner.phase(), Some(Phase::Running));
+    let outcome = owner.stop_and_wait().await;
+    assert_eq!(outcome.deliveries.len(), 1);
+}
+
+#[tokio::test]
+async fn two_links_in_turn_are_one_link() {
+    let sandbox = Sandbox::new();
+    let mut project = sandbox.project("");
+    let script = "import itertools, time\n\
+                  for link in itertools.cycle(['one', 'two']):\n    \
+                  print(f'https://claude.ai/code/{link} ', flush=True); time.sleep(0.05)";
+    project.command = ["python3", "-c", script].map(str::to_owned).into();
+    let mut owner = Owner::with_session(&sandbox, project).await;
+    // Longer than a second link has to stand alone to count.
+    let until = Instant::now() + Duration::from_secs(4);
+    while Instant::now() < until {
+        owner.handle_next(Duration::from_millis(100)).await;
+    }
+    assert_eq!(owner.delivered.len(), 1);
+    assert!(owner.withdrawn.is_empty());
+    owner.stop_and_wait().await;
+}
+
+#[tokio::test]
+async fn what_the_program_says_before_it_ends_is_a_named_cause() {
+    for (words, cause) in [
+        ("fail", Cause::NotLoggedIn),
+        ("untrusted", Cause::WorkspaceNotTrusted),
+    ] {
+        let sandbox = Sandbox::new();
+        let mut owner = Owner::restore(&sandbox, sandbox.project(words));
+        owner.start("alice");
+        let ending = Ending::ExitedBeforeLink {
+            exit: Exit::Code(1),
+            cause: Some(cause),
+        };
+        assert_eq!(owner.outcome().await.ending, ending);
+    }
+}
+
+#[tokio::test]
+async fn a_process_that_waits_at_a_question_is_reported_as_that() {
+    let sandbox = Sandbox::new();
+    let mut project = sandbox.project("ask");
+    project.link_timeout = Duration::from_secs(1);
+    let mut owner = Owner::restore(&sandbox, project);
+    owner.start("alice");
+    let ending = Ending::NoLink {
+        waited: Duration::from_secs(1),
+        cause: Some(Cause::ConsentAsked),
+    };
+    assert_eq!(owner.outcome().await.ending, ending);
+    assert!(sandbox.processes().is_empty());
+}
+
+#[tokio::test]
+async fn a_link_printed_while_nobody_looked_counts_even_if_its_time_is_over() {
+    let sandbox = Sandbox::new();
+    let mut project = sandbox.project("slow=0.5,noise=2");
+    project.link_timeout = Duration::from_secs(2);
+    project.max_output = 64 << 20;
+    let mut owner = Owner::restore(&sandbox, project.clone());
+    owner.start("alice");
+    assert!(owner.handle_next(DEADLINE).await, "it is spawned");
+    let asked = Instant::now();
+    drop(owner);
+    eventually("the link is printed", || {
+        let output = fs::read(sandbox.session_file("stdout.log")).ok()?;
+        memchr::memmem::find(&output, b"space to show QR code").map(|_| ())
+    });
+    sleep_until(asked + project.link_timeout).await;
+
+    let mut owner = Owner::restore(&sandbox, project);
+    let link = owner.link(0).await;
+    assert!(link.is(&sandbox.standin_records()[0].link));
+    owner.stop_and_wait().await;
+}

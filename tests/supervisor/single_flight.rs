@@ -1,0 +1,161 @@
+//! However many ask at the same time: one process, one answer for each, and no state that nobody has thought of.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use rcbot::remote_control::{Notice, Phase};
+
+use tokio::time::Instant;
+
+use crate::support::{DEADLINE, Sandbox, owner::Owner};
+
+/// How many interleavings of starts and a stop are tried.
+const INTERLEAVINGS: usize = 40;
+
+#[tokio::test]
+async fn fifty_concurrent_starts_make_one_process_and_fifty_equal_answers() {
+    let sandbox = Sandbox::new();
+    let mut owner = Owner::restore(&sandbox, sandbox.project(""));
+    // Some before the process exists, some while it looks for its link, some when that is known.
+    for _ in 0..30 {
+        owner.start("alice");
+    }
+    assert!(owner.handle_next(DEADLINE).await, "it is spawned");
+    for _ in 0..10 {
+        owner.start("bob");
+    }
+    owner.link(39).await;
+    for _ in 0..10 {
+        owner.start("carol");
+    }
+    let link = owner.link(49).await;
+
+    assert_eq!(owner.delivered.len(), 50);
+    assert!(owner.delivered.iter().all(|(_, _, other)| *other == link));
+    let ids: BTreeSet<_> = owner.delivered.iter().map(|(id, _, _)| id.number).collect();
+    assert_eq!(ids.len(), 50);
+    let [started] = &sandbox.standin_records()[..] else {
+        panic!("{:?}", sandbox.standin_records())
+    };
+    assert!(link.is(&started.link));
+    assert_eq!(sandbox.processes().len(), 1);
+
+    assert_eq!(owner.stop_and_wait().await.deliveries.len(), 50);
+    assert_eq!(owner.withdrawn.len(), 50);
+}
+
+#[tokio::test]
+async fn a_start_racing_a_stop_ends_in_one_defined_state() {
+    let seed = rand::random();
+    eprintln!("seed {seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let sandbox = Sandbox::new();
+    let mut owner = Owner::restore(&sandbox, sandbox.project("fork=1"));
+    let start = time_of_a_start(&mut owner).await;
+    let mut phases = BTreeSet::new();
+    for _ in 0..INTERLEAVINGS {
+        owner.start("alice");
+        pass(
+            &mut owner,
+            random.random_range(Duration::ZERO..start * 3 / 2),
+        )
+        .await;
+        phases.insert(format!("{:?}", owner.phase()));
+        owner.stop("bob");
+        pass(&mut owner, random.random_range(Duration::ZERO..start / 10)).await;
+        owner.start("carol");
+        settle(&mut owner).await;
+        check(&mut owner, &sandbox).await;
+    }
+    assert!(phases.len() >= 2, "stopped at {phases:?} alone");
+}
+
+/// How long it takes here until a link is known.
+async fn time_of_a_start(owner: &mut Owner) -> Duration {
+    let begin = Instant::now();
+    owner.start("alice");
+    owner.link(0).await;
+    let time = begin.elapsed();
+    owner.stop_and_wait().await;
+    owner.delivered.clear();
+    owner.withdrawn.clear();
+    time
+}
+
+/// Lets things happen for a while.
+async fn pass(owner: &mut Owner, time: Duration) {
+    let until = Instant::now() + time;
+    while owner
+        .handle_next(until.saturating_duration_since(Instant::now()))
+        .await
+    {}
+}
+
+/// Waits until nothing is under way any more.
+async fn settle(owner: &mut Owner) {
+    owner
+        .until("no change under way", |owner| match owner.phase() {
+            None | Some(Phase::Running) => Some(()),
+            Some(Phase::Starting | Phase::Stopping | Phase::Resting) => None,
+        })
+        .await;
+}
+
+/// Everybody got one answer, and what is there is what the answers say. Ends what is left.
+async fn check(owner: &mut Owner, sandbox: &Sandbox) {
+    let [first, ..] = &owner.notices[..] else {
+        panic!("the stop has no answer")
+    };
+    let refused = match first {
+        // Carol came too early.
+        Notice::RefusedWhileStopping { request, .. } => {
+            assert_eq!(request.requester, "carol");
+            assert_eq!(owner.notices.len(), 2);
+            true
+        }
+        Notice::Over { .. } => {
+            assert_eq!(owner.notices.len(), 1);
+            false
+        }
+        other => panic!("{other:?}"),
+    };
+    owner
+        .notices
+        .retain(|notice| matches!(notice, Notice::Over { .. }));
+    let outcome = owner.outcome().await;
+    let askers: Vec<_> = outcome
+        .stop_requests
+        .iter()
+        .map(|it| &it.requester)
+        .collect();
+    assert_eq!(askers, ["bob"]);
+    let of_alice: Vec<_> = outcome
+        .deliveries
+        .iter()
+        .map(|it| &it.request.requester)
+        .collect();
+    assert_eq!(of_alice, ["alice"]);
+    assert_eq!(outcome.had_link, !owner.withdrawn.is_empty());
+
+    let delivered: Vec<_> = owner
+        .delivered
+        .drain(..)
+        .map(|(_, it, _)| it.requester)
+        .collect();
+    let alice = outcome.had_link.then_some("alice");
+    let carol = (!refused).then_some("carol");
+    assert!(
+        alice
+            .into_iter()
+            .chain(carol)
+            .eq(delivered.iter().map(String::as_str))
+    );
+    if refused {
+        assert_eq!(owner.phase(), None);
+    } else {
+        sandbox.wait_for_processes(2);
+        assert_eq!(owner.stop_and_wait().await.report.unwrap().processes, 2);
+    }
+    assert!(sandbox.processes().is_empty());
+    owner.withdrawn.clear();
+}

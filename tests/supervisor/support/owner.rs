@@ -1,0 +1,192 @@
+//! Whoever owns the sessions: hears what happens, delivers at once, and remembers what it was told.
+
+use std::{fmt::Write as _, time::Duration};
+
+use rcbot::{
+    link::Link,
+    remote_control::{
+        Beginning, DeliveryId, Happened, Notice, Outcome, Phase, Project, RemoteControl, Request,
+        SessionStatus, Settings, Withdrawal,
+    },
+};
+use tokio::{sync::mpsc, time::timeout};
+
+use super::{DEADLINE, Sandbox, website};
+
+/// An owner of sessions, of the project `website` where nothing else is said.
+#[derive(Debug)]
+pub(crate) struct Owner {
+    pub(crate) remote_control: RemoteControl,
+    happened: mpsc::Receiver<Happened>,
+    /// What was delivered, in order.
+    pub(crate) delivered: Vec<(DeliveryId, Request, Link)>,
+    /// What was taken back, in order.
+    pub(crate) withdrawn: Vec<Withdrawal>,
+    /// All other notices, in order.
+    pub(crate) notices: Vec<Notice>,
+}
+
+impl Owner {
+    /// Restores what is in a sandbox, with one project.
+    pub(crate) fn restore(sandbox: &Sandbox, project: Project) -> Self {
+        Self::with(sandbox.settings([project]))
+    }
+
+    /// Restores with these settings.
+    pub(crate) fn with(settings: Settings) -> Self {
+        let (remote_control, happened, notices) = RemoteControl::restore(settings).unwrap();
+        let mut owner = Self {
+            remote_control,
+            happened,
+            delivered: Vec::new(),
+            withdrawn: Vec::new(),
+            notices: Vec::new(),
+        };
+        owner.heed(notices);
+        owner
+    }
+
+    /// Restores, starts a session for Alice and waits until she has its link.
+    pub(crate) async fn with_session(sandbox: &Sandbox, project: Project) -> Self {
+        let mut owner = Self::restore(sandbox, project);
+        owner.start("alice");
+        owner.link(0).await;
+        owner
+    }
+
+    /// Somebody asks for the link.
+    pub(crate) fn start(&mut self, requester: &str) {
+        self.begin(requester, Beginning::Fresh);
+    }
+
+    /// Somebody asks for the link of a session that begins so.
+    pub(crate) fn begin(&mut self, requester: &str, beginning: Beginning) {
+        let notices = self
+            .remote_control
+            .start(&website(), beginning, request(requester));
+        self.heed(notices);
+    }
+
+    /// Somebody asks for the end.
+    pub(crate) fn stop(&mut self, requester: &str) {
+        let notices = self.remote_control.stop(&website(), request(requester));
+        self.heed(notices);
+    }
+
+    /// Somebody asks for more time.
+    pub(crate) fn extend(&mut self, requester: &str, by: Duration) {
+        let notices = self
+            .remote_control
+            .extend(&website(), by, request(requester));
+        self.heed(notices);
+    }
+
+    /// What is known of the session.
+    pub(crate) fn session(&self) -> Option<SessionStatus> {
+        let [status] = &self.remote_control.status()[..] else {
+            panic!("one project")
+        };
+        status.session.clone()
+    }
+
+    /// What the session is at.
+    pub(crate) fn phase(&self) -> Option<Phase> {
+        self.session().map(|session| session.phase)
+    }
+
+    /// Waits until so many links were delivered before, and returns the next one.
+    pub(crate) async fn link(&mut self, before: usize) -> Link {
+        self.until("a link", |owner| {
+            owner.delivered.get(before).map(|(_, _, link)| link.clone())
+        })
+        .await
+    }
+
+    /// Waits until a session is over, and returns how it went. Each end is returned once.
+    pub(crate) async fn outcome(&mut self) -> Outcome {
+        self.until("the end of a session", |owner| {
+            let is_over = |notice: &Notice| matches!(notice, Notice::Over { .. });
+            let index = owner.notices.iter().position(is_over)?;
+            match owner.notices.remove(index) {
+                Notice::Over { outcome, .. } => Some(outcome),
+                _ => None,
+            }
+        })
+        .await
+    }
+
+    /// Stops the session and returns how that went.
+    pub(crate) async fn stop_and_wait(&mut self) -> Outcome {
+        self.stop("carol");
+        self.outcome().await
+    }
+
+    /// Handles what happens until `look` finds something.
+    pub(crate) async fn until<T>(
+        &mut self,
+        what: &str,
+        mut look: impl FnMut(&mut Self) -> Option<T>,
+    ) -> T {
+        loop {
+            if let Some(found) = look(self) {
+                return found;
+            }
+            let happened = timeout(DEADLINE, self.happened.recv()).await;
+            let Ok(happened) = happened else {
+                panic!("not within {DEADLINE:?}: {what}. {}", self.describe());
+            };
+            self.handle(happened.unwrap());
+        }
+    }
+
+    /// Handles one thing that happens, if it does so within this time. Whether it did.
+    pub(crate) async fn handle_next(&mut self, within: Duration) -> bool {
+        match timeout(within, self.happened.recv()).await {
+            Ok(happened) => self.handle(happened.unwrap()),
+            Err(_) => return false,
+        }
+        true
+    }
+
+    fn handle(&mut self, happened: Happened) {
+        let notices = self.remote_control.handle(happened);
+        self.heed(notices);
+    }
+
+    fn heed(&mut self, notices: Vec<Notice>) {
+        for notice in notices {
+            match notice {
+                Notice::Deliver { id, request, link } => {
+                    self.delivered.push((id.clone(), request.clone(), link));
+                    let receipt = format!("receipt {}", id.number);
+                    let more = self.remote_control.delivered(id, request, receipt);
+                    self.heed(more);
+                }
+                Notice::Withdraw {
+                    project,
+                    withdrawal,
+                } => {
+                    self.remote_control.withdrawn(&project, &withdrawal);
+                    self.withdrawn.push(withdrawal);
+                }
+                other => self.notices.push(other),
+            }
+        }
+    }
+
+    fn describe(&self) -> String {
+        let mut text = format!("{:?}", self.remote_control.status());
+        for notice in &self.notices {
+            write!(text, "\n{notice:?}").unwrap();
+        }
+        text
+    }
+}
+
+/// A request in this name.
+pub(crate) fn request(requester: &str) -> Request {
+    Request {
+        requester: requester.to_owned(),
+        reference: format!("asked by {requester}"),
+    }
+}
