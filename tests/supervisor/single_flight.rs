@@ -17,16 +17,16 @@ async fn fifty_concurrent_starts_make_one_process_and_fifty_equal_answers() {
     let sandbox = Sandbox::new();
     let mut owner = Owner::restore(&sandbox, sandbox.project(""));
     // Some before the process exists, some while it looks for its link, some when that is known.
-    for _ in 0..30 {
-        owner.start("alice");
+    for number in 0..30 {
+        owner.start(&format!("alice {number}"));
     }
     assert!(owner.handle_next(DEADLINE).await, "it is spawned");
-    for _ in 0..10 {
-        owner.start("bob");
+    for number in 0..10 {
+        owner.start(&format!("bob {number}"));
     }
     owner.link(39).await;
-    for _ in 0..10 {
-        owner.start("carol");
+    for number in 0..10 {
+        owner.start(&format!("carol {number}"));
     }
     let link = owner.link(49).await;
 

@@ -60,7 +60,7 @@ fn an_extension_moves_the_end_from_where_it_was() {
     let left = 2 * HOUR + 30 * MINUTE;
     let answer = Action::Extended(request("bob"), Some(left));
     assert_eq!(life.on(extension), [answer]);
-    assert_eq!(life.sleeps(), Some(left - WARNING));
+    assert_eq!(life.sleeps(), left.checked_sub(WARNING));
     // The timer of before it was moved.
     assert_eq!(life.pass(30 * MINUTE).on(Event::TimeCame), []);
 }
@@ -89,7 +89,7 @@ fn an_extension_is_refused_while_stopping_and_kept_before_the_link() {
     let answer = Action::Extended(request("bob"), Some(2 * HOUR));
     assert_eq!(life.on(extension()), [answer]);
     life.show_and_deliver("one");
-    assert_eq!(life.sleeps(), Some(2 * HOUR - WARNING));
+    assert_eq!(life.sleeps(), (2 * HOUR).checked_sub(WARNING));
 }
 
 #[test]

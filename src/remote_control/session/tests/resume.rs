@@ -5,7 +5,7 @@ use super::*;
 /// The deadline for the link of a session that is starting.
 fn deadline(life: &Life) -> Duration {
     match life.session.state() {
-        State::Starting { deadline, .. } => *deadline - BEGIN,
+        State::Starting { deadline, .. } => deadline.saturating_sub(BEGIN),
         other => panic!("{other:?}"),
     }
 }
