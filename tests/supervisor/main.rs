@@ -34,3 +34,6 @@ mod output;
 
 /// How a session begins, ends and comes back.
 mod life_span;
+
+/// A disk that is full or read-only.
+mod disk;

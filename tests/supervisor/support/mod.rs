@@ -51,9 +51,6 @@ pub(crate) struct StandinRecord {
     /// Its arguments.
     #[serde(default)]
     pub(crate) argv: Vec<String>,
-    /// The names of its environment's variables.
-    #[serde(default)]
-    pub(crate) environment: Vec<String>,
 }
 
 impl Sandbox {
@@ -129,8 +126,7 @@ impl Sandbox {
 
     /// The living processes of all sessions, their children included.
     pub(crate) fn processes(&self) -> Vec<Pid> {
-        let log = self.standin_log();
-        self.mark(&log).processes()
+        mark(&self.standin_log()).processes()
     }
 
     /// Waits until there are so many processes.
@@ -141,13 +137,7 @@ impl Sandbox {
         });
     }
 
-    fn mark<'a>(&self, log: &'a Path) -> Mark<'a> {
-        Mark {
-            name: STANDIN_LOG,
-            value: log.as_ref(),
-        }
-    }
-
+    /// Where the stand-ins write what they did.
     pub(crate) fn standin_log(&self) -> PathBuf {
         self.path("standin.jsonl")
     }
@@ -156,9 +146,15 @@ impl Sandbox {
 impl Drop for Sandbox {
     fn drop(&mut self) {
         if self.owned.is_some() {
-            let log = self.standin_log();
-            self.mark(&log).kill_all();
+            mark(&self.standin_log()).kill_all();
         }
+    }
+}
+
+fn mark(log: &Path) -> Mark<'_> {
+    Mark {
+        name: STANDIN_LOG,
+        value: log.as_ref(),
     }
 }
 

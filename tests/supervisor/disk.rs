@@ -1,0 +1,244 @@
+//! A disk that is full or read-only: what is asked for is refused with the reason, what runs goes on, nothing is forgotten.
+//!
+//! Each test has mounts of its own (`unshare --mount`), with a small tmpfs for its files.
+
+use std::{
+    cell::Cell,
+    fs::{self, File},
+    io::Write as _,
+    path::Path,
+    process::Command,
+    time::Duration,
+};
+
+use rcbot::remote_control::{Ending, NotSpawned, Notice, Phase};
+
+use crate::support::{DEADLINE, Sandbox, alone::alone_within, eventually, owner::Owner};
+
+/// Some files of a few lines fit on it.
+const TMPFS: &str = "size=128k,mode=700";
+
+/// How long a record that was not written waits for the next try, and a little more.
+const RETRY: Duration = Duration::from_secs(6);
+
+/// Whether the test has mounts of its own by now. It fails where that is not permitted: then nobody knows what a full disk does.
+#[track_caller]
+fn has_mounts_of_its_own(test: &str) -> bool {
+    let as_root = ["unshare", "--mount"];
+    let as_user = ["unshare", "--user", "--map-root-user", "--mount"];
+    let unshare = if rustix::process::geteuid().is_root() {
+        &as_root[..]
+    } else {
+        &as_user
+    };
+    let tried = Command::new(unshare[0])
+        .args(&unshare[1..])
+        .arg("true")
+        .output();
+    let permitted = tried.is_ok_and(|tried| tried.status.success());
+    assert!(
+        permitted,
+        "cannot show what a full disk does: `{}` is not permitted here (user namespaces, or root, are needed)",
+        unshare.join(" ")
+    );
+    alone_within(test, unshare, &[])
+}
+
+/// A sandbox whose sessions are on a small disk.
+struct SmallDisk {
+    sandbox: Sandbox,
+    is_bound: Cell<bool>,
+}
+
+impl SmallDisk {
+    fn new() -> Self {
+        let sandbox = Sandbox::new();
+        let sessions = sandbox.path("sessions");
+        fs::create_dir(&sessions).unwrap();
+        mount(&["-t", "tmpfs", "-o", TMPFS, "tmpfs"], &sessions);
+        Self {
+            sandbox,
+            is_bound: Cell::new(false),
+        }
+    }
+
+    /// Takes all that is left.
+    fn fill(&self) {
+        let mut options = File::options();
+        let mut filling = options
+            .create(true)
+            .append(true)
+            .open(self.filling())
+            .unwrap();
+        while filling.write_all(&[b'x'; 512]).is_ok() {}
+    }
+
+    /// Gives it back.
+    fn empty(&self) {
+        fs::remove_file(self.filling()).unwrap();
+    }
+
+    /// Nothing can be changed on it any more by a path; what a process has open it still writes to.
+    fn make_read_only(&self) {
+        let sessions = self.sandbox.path("sessions");
+        if !self.is_bound.replace(true) {
+            mount(&["--bind", sessions.to_str().unwrap()], &sessions);
+        }
+        mount(&["-o", "remount,bind,ro"], &sessions);
+        let error = File::create(self.filling()).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+    }
+
+    fn make_writable(&self) {
+        mount(&["-o", "remount,bind,rw"], &self.sandbox.path("sessions"));
+    }
+
+    fn filling(&self) -> std::path::PathBuf {
+        self.sandbox.path("sessions/filling")
+    }
+}
+
+/// Mounts; what is busy at the moment is tried again.
+fn mount(options: &[&str], place: &Path) {
+    eventually(&format!("mount {options:?}"), || {
+        let done = Command::new("mount").args(options).arg(place).output();
+        let done = done.unwrap();
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success() || said.contains("busy"), "{said}");
+        done.status.success().then_some(())
+    });
+}
+
+fn run(test: impl Future<Output = ()>) {
+    tokio::runtime::Runtime::new().unwrap().block_on(test);
+}
+
+/// A start is refused with this reason, and nothing comes of it.
+fn assert_start_is_refused(owner: &mut Owner, disk: &SmallDisk, reason_begins: &str) {
+    let before = (owner.phase(), disk.sandbox.standin_records().len());
+    owner.start("bob");
+    match owner.notices.pop() {
+        Some(Notice::NotRecorded {
+            request, reason, ..
+        }) => {
+            assert_eq!(request.requester, "bob");
+            assert!(reason.starts_with(reason_begins), "{reason}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(owner.phase(), before.0);
+    assert_eq!(disk.sandbox.standin_records().len(), before.1);
+    assert!(
+        owner
+            .delivered
+            .iter()
+            .all(|(_, it, _)| it.requester != "bob")
+    );
+}
+
+/// A session runs; then the disk makes trouble. It goes on, is stopped, and its link is withdrawn; and once there is no trouble
+/// any more, nothing that a later bot would need is missing.
+async fn outlive(trouble: impl Fn(&SmallDisk), mend: impl Fn(&SmallDisk), reason: &str) {
+    let disk = SmallDisk::new();
+    let project = disk.sandbox.project("");
+    let mut owner = Owner::with_session(&disk.sandbox, project.clone()).await;
+    trouble(&disk);
+    assert_start_is_refused(&mut owner, &disk, reason);
+    assert_eq!(disk.sandbox.processes().len(), 1);
+    assert_eq!(owner.phase(), Some(Phase::Running));
+
+    let outcome = owner.stop_and_wait().await;
+    assert_eq!(outcome.ending, Ending::Stopped);
+    assert!(disk.sandbox.processes().is_empty());
+    assert_eq!(owner.withdrawn.len(), 1);
+    // Its record took some space.
+    trouble(&disk);
+    assert_start_is_refused(&mut owner, &disk, reason);
+    assert_eq!(owner.phase(), None);
+
+    mend(&disk);
+    owner.start("carol");
+    let link = owner.link(1).await;
+    assert!(link.is(&disk.sandbox.standin_records()[1].link));
+    drop(owner);
+    let mut owner = Owner::restore(&disk.sandbox, project);
+    assert_eq!(owner.phase(), Some(Phase::Running));
+    assert_eq!(owner.session().unwrap().requester.as_deref(), Some("carol"));
+    owner.stop_and_wait().await;
+}
+
+#[test]
+fn a_full_disk_refuses_what_is_asked_for_and_leaves_what_runs() {
+    if has_mounts_of_its_own("disk::a_full_disk_refuses_what_is_asked_for_and_leaves_what_runs") {
+        run(outlive(
+            SmallDisk::fill,
+            SmallDisk::empty,
+            "No space left on device",
+        ));
+    }
+}
+
+#[test]
+fn a_read_only_folder_refuses_what_is_asked_for_and_leaves_what_runs() {
+    let name = "disk::a_read_only_folder_refuses_what_is_asked_for_and_leaves_what_runs";
+    if has_mounts_of_its_own(name) {
+        run(outlive(
+            SmallDisk::make_read_only,
+            SmallDisk::make_writable,
+            "Read-only file system",
+        ));
+    }
+}
+
+#[test]
+fn what_could_not_be_written_down_is_written_when_there_is_space_again() {
+    let name = "disk::what_could_not_be_written_down_is_written_when_there_is_space_again";
+    if !has_mounts_of_its_own(name) {
+        return;
+    }
+    run(async {
+        let disk = SmallDisk::new();
+        let mut project = disk.sandbox.project("slow=1");
+        let mut owner = Owner::restore(&disk.sandbox, project.clone());
+        owner.start("alice");
+        eventually("the stand-in runs", || disk.sandbox.standin_records().pop());
+        assert!(owner.handle_next(DEADLINE).await, "it is spawned");
+        // Its link comes when it cannot be written down; it is delivered all the same.
+        disk.make_read_only();
+        owner.link(0).await;
+        disk.make_writable();
+        let record = || fs::read_to_string(disk.sandbox.session_file("session.json")).unwrap();
+        assert!(!record().contains("running"));
+        owner.handle_next(RETRY).await;
+        owner
+            .until("the record is written", |_| {
+                record().contains("running").then_some(())
+            })
+            .await;
+        assert!(record().contains("receipt 0"));
+        drop(owner);
+        project.command = vec!["must-not-be-run".to_owned()];
+        let mut owner = Owner::restore(&disk.sandbox, project);
+        assert_eq!(owner.phase(), Some(Phase::Running));
+        assert!(owner.delivered.is_empty());
+        owner.stop_and_wait().await;
+        assert_eq!(owner.withdrawn.len(), 1);
+    });
+}
+
+#[test]
+fn an_output_file_that_cannot_be_made_is_the_reason_why_a_start_failed() {
+    let sandbox = Sandbox::new();
+    run(async {
+        fs::create_dir_all(sandbox.session_file("stdout.log")).unwrap();
+        let mut owner = Owner::restore(&sandbox, sandbox.project(""));
+        owner.start("alice");
+        let outcome = owner.outcome().await;
+        let Ending::NotSpawned(NotSpawned::Other { reason }) = outcome.ending else {
+            panic!("{:?}", outcome.ending)
+        };
+        assert!(reason.contains("Is a directory"), "{reason}");
+        assert!(!sandbox.session_file("session.json").exists());
+        assert_eq!(owner.phase(), None);
+    });
+}
