@@ -108,9 +108,10 @@ fn filter() -> FilterDefinition {
     filter.presence.not_types = vec!["*".to_owned()];
     filter.room.ephemeral.not_types = vec!["*".to_owned()];
     filter.room.account_data.not_types = vec!["*".to_owned()];
-    filter.room.state.lazy_load_options = LazyLoadOptions::Enabled {
-        include_redundant_members: false,
-    };
+    // Members are not lazily loaded: Synapse takes each member event that it adds to an answer for a join, and tells us that
+    // the device list of that user has changed, our own among them. Each message would make the SDK ask for keys again, and
+    // a send that meets it waits five seconds for its own user's.
+    filter.room.state.lazy_load_options = LazyLoadOptions::Disabled;
     filter
 }
 
