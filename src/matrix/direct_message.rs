@@ -178,8 +178,9 @@ impl Matrix {
     /// # Errors
     /// [`NotSent::Refused`] if there can be none, [`NotSent::Fault`] if it cannot be told.
     pub async fn confidential_room(&self, recipient: &UserId) -> Result<ConfidentialRoom, NotSent> {
-        self.check_devices(recipient).await?;
-        let room = match self.known_room(recipient).await? {
+        let known = async { Ok::<_, NotSent>(self.known_room(recipient).await?) };
+        let ((), known) = tokio::try_join!(self.check_devices(recipient), known)?;
+        let room = match known {
             Some(room) => room,
             None => self.make_room(recipient).await?,
         };
@@ -295,9 +296,7 @@ impl Matrix {
         if room.state() != RoomState::Joined {
             return Ok(None);
         }
-        let fit = is_encrypted_on_server(&room).await?
-            && room.latest_encryption_state().await?.is_encrypted()
-            && is_between_two(&room, recipient).await?;
+        let fit = is_fit(&room, recipient).await?;
         if !fit {
             warn!(room = %room.room_id(), %recipient, "direct message no longer fit for links, making a new one");
         }
@@ -322,10 +321,7 @@ impl Matrix {
         };
         info!(room = %room.room_id(), %recipient, "direct message made");
         self.direct_messages().insert(recipient, room.room_id())?;
-        let fit = is_encrypted_on_server(&room).await?
-            && room.latest_encryption_state().await?.is_encrypted()
-            && is_between_two(&room, recipient).await?;
-        if fit {
+        if is_fit(&room, recipient).await? {
             Ok(room)
         } else {
             let reason = "the new room is not as it was asked for".to_owned();
@@ -363,6 +359,16 @@ fn room_request(recipient: &UserId) -> Result<create_room::v3::Request, Fault> {
     request.power_level_content_override =
         Some(Raw::new(&power_levels).map_err(nonsense)?.cast_unchecked());
     Ok(request)
+}
+
+/// Whether a room is encrypted, by the homeserver's word and by the SDK's, and between the two alone. The homeserver is
+/// asked for both at once: a person waits.
+async fn is_fit(room: &Room, recipient: &UserId) -> Result<bool, Fault> {
+    let (is_encrypted, is_between_two) = tokio::try_join!(
+        is_encrypted_on_server(room),
+        is_between_two(room, recipient)
+    )?;
+    Ok(is_encrypted && is_between_two && room.latest_encryption_state().await?.is_encrypted())
 }
 
 async fn is_encrypted_on_server(room: &Room) -> Result<bool, Fault> {
