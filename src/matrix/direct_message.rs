@@ -321,6 +321,7 @@ impl Matrix {
         };
         info!(room = %room.room_id(), %recipient, "direct message made");
         self.direct_messages().insert(recipient, room.room_id())?;
+        self.wait_until_heard(room.room_id()).await;
         if is_fit(&room, recipient).await? {
             Ok(room)
         } else {
