@@ -4,6 +4,7 @@
 //! (asking the homeserver, delivering, stopping) is a task that comes back as an event, so that a stop is heard while a
 //! delivery waits for the homeserver.
 
+mod answer;
 mod connection;
 mod courier;
 mod data_dir;
@@ -13,15 +14,18 @@ mod operator;
 mod reference;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use matrix_sdk::ruma::OwnedUserId;
-use tokio::{sync::mpsc, task::JoinSet, time::timeout};
+use tokio::{
+    sync::mpsc,
+    task::{JoinSet, spawn_blocking},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, info};
 
 pub use data_dir::{DataDir, DataDirError};
 pub use operator::{OperatorError, ask_to_stop};
@@ -29,10 +33,10 @@ pub use operator::{OperatorError, ask_to_stop};
 use crate::{
     command::{
         Permit,
-        reply::{self, Reply},
+        reply::{self},
     },
     config::Config,
-    matrix::{Chain, Fault, Message, Registration, ReplyTo},
+    matrix::{Chain, Fault, Heard, Message, Registration, ReplyTo},
     remote_control::{
         self, DeliveryId, Happened, OutputError, ProjectName, Receipt, RemoteControl, Request,
         RestoreError, Withdrawal,
@@ -168,14 +172,14 @@ struct Bot {
 impl Bot {
     async fn serve(
         &mut self,
-        mut messages: mpsc::Receiver<Message>,
+        mut messages: mpsc::Receiver<Heard>,
         mut events: mpsc::Receiver<Event>,
         mut happened: mpsc::Receiver<Happened>,
         mut operator: Operator,
     ) {
         loop {
             tokio::select! {
-                Some(message) = messages.recv() => self.take_in(message),
+                Some(heard) = messages.recv() => self.take_in(heard),
                 Some(event) = events.recv() => self.on(event),
                 Some(report) = happened.recv() => {
                     let notices = self.remote_control.handle(report);
@@ -193,7 +197,17 @@ impl Bot {
         self.line.close().await;
     }
 
-    fn take_in(&mut self, message: Message) {
+    fn take_in(&mut self, heard: Heard) {
+        let message = match heard {
+            Heard::Message(message) => message,
+            Heard::Undecryptable { sender, reply_to } => {
+                if self.desk.may_tell_undecryptable(&sender) {
+                    let text = reply::undecryptable();
+                    self.spawn_quiet(courier::say(self.line.clone(), text, Some(reply_to)));
+                }
+                return;
+            }
+        };
         if let Some(case) = self.desk.take_in(message, &self.remote_control.status()) {
             self.spawn(desk::judge(self.line.clone(), case));
         }
@@ -311,14 +325,30 @@ impl Bot {
                 self.heed(notices);
             }
             Intent::Logs(project) => self.show_output(project, permit, request(), message),
-            Intent::Status => {
-                self.say(
-                    message,
-                    &reply::status(&self.remote_control.status(), SystemTime::now()),
-                );
-            }
+            Intent::Status => self.show_status(message),
             Intent::Help => self.say(message, &reply::help(&self.config.command_prefix)),
         }
+    }
+
+    /// Looking at all processes of the host takes some milliseconds, which others need not wait for.
+    fn show_status(&mut self, message: &Message) {
+        let (line, reply_to) = (self.line.clone(), ReplyTo::from(message));
+        let statuses = self.remote_control.status();
+        self.spawn_quiet(async move {
+            let usage = match spawn_blocking(remote_control::usage).await {
+                Ok(Ok(usage)) => usage,
+                Ok(Err(error)) => {
+                    error!(error = %Chain(&error), "usage of the sessions not known");
+                    BTreeMap::new()
+                }
+                Err(error) => {
+                    error!(%error, "usage of the sessions not known");
+                    BTreeMap::new()
+                }
+            };
+            let text = reply::status(&statuses, &usage, SystemTime::now());
+            courier::say(line, text, Some(reply_to)).await;
+        });
     }
 
     fn show_output(
@@ -364,63 +394,6 @@ impl Bot {
         };
         let notices = self.remote_control.stop(&project, request);
         self.heed(notices);
-    }
-
-    /// Says why a link, or something else in confidence, does not get to its requester.
-    fn explain(&mut self, project: &ProjectName, request: &Request, obstacle: &Obstacle) {
-        let text = match obstacle {
-            Obstacle::NotConfidential(reason) => {
-                warn!(%project, requester = request.requester, ?reason, "not delivered");
-                reply::undeliverable(project, reason)
-            }
-            Obstacle::Denied(reason) => {
-                warn!(%project, requester = request.requester, ?reason, "not delivered, no longer allowed");
-                reply::no_longer_allowed(project)
-            }
-            Obstacle::Fault(fault) => {
-                error!(%project, requester = request.requester, error = %Chain(fault), "not delivered");
-                reply::not_taken(project)
-            }
-        };
-        self.answer(request, &text);
-    }
-
-    fn say(&mut self, message: &Message, text: &Reply) {
-        self.spawn_quiet(courier::say(
-            self.line.clone(),
-            text.clone(),
-            Some(ReplyTo::from(message)),
-        ));
-    }
-
-    /// Answers a request, perhaps one of before a restart.
-    fn answer(&mut self, request: &Request, text: &Reply) {
-        match Reference::from_text(&request.reference) {
-            Reference::Message(reply_to) => {
-                self.spawn_quiet(courier::say(
-                    self.line.clone(),
-                    text.clone(),
-                    Some(reply_to),
-                ));
-            }
-            Reference::Operator(number) => {
-                if let Some(order) = self.stop_orders.remove(&number) {
-                    order.answer(&text.plain);
-                }
-            }
-            Reference::Nobody => {}
-        }
-    }
-
-    fn announce(&mut self, text: &Reply) {
-        self.spawn_quiet(courier::say(self.line.clone(), text.clone(), None));
-    }
-
-    /// Tells somebody something in their direct message, if there is one.
-    fn tell(&mut self, user: &str, text: &Reply) {
-        if let Ok(user) = OwnedUserId::try_from(user) {
-            self.spawn_quiet(courier::tell(self.line.clone(), user, text.clone()));
-        }
     }
 
     fn spawn(&mut self, task: impl Future<Output = Event> + Send + 'static) {

@@ -7,7 +7,7 @@ use tracing::warn;
 
 use crate::{
     config::Config,
-    matrix::{Connection, Fault, Matrix, Message, Registration},
+    matrix::{Connection, Fault, Heard, Matrix, Registration},
 };
 
 /// How many messages may wait between the homeserver and the loop.
@@ -45,13 +45,16 @@ pub(super) fn open(
     config: Arc<Config>,
     registration: Registration,
     folder: PathBuf,
-) -> (impl Future<Output = Fault>, Line, mpsc::Receiver<Message>) {
+) -> (impl Future<Output = Fault>, Line, mpsc::Receiver<Heard>) {
     let (connected, line) = watch::channel(None);
     let (heard, messages) = mpsc::channel(MESSAGES_WAITING);
     let keep_up = async move {
         loop {
             let connecting = Matrix::connect(Arc::clone(&config), &registration, &folder).await;
-            let Connection { matrix, messages } = match connecting {
+            let Connection {
+                matrix,
+                heard: messages,
+            } = match connecting {
                 Ok(connection) => connection,
                 Err(fault) => return fault,
             };
@@ -71,7 +74,7 @@ pub(super) fn open(
     (keep_up, Line(line), messages)
 }
 
-async fn forward(mut from: mpsc::Receiver<Message>, to: &mpsc::Sender<Message>) {
+async fn forward(mut from: mpsc::Receiver<Heard>, to: &mpsc::Sender<Heard>) {
     while let Some(message) = from.recv().await {
         if to.send(message).await.is_err() {
             return;

@@ -6,7 +6,7 @@ use backon::{BackoffBuilder as _, ExponentialBuilder};
 use matrix_sdk::ruma::{OwnedTransactionId, OwnedUserId, TransactionId};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, warn};
+use tracing::{debug, error, warn};
 
 use super::{Event, connection::Line};
 use crate::{
@@ -56,7 +56,7 @@ pub(super) async fn deliver(
     mut delivery: Delivery,
     called_off: CancellationToken,
 ) -> Event {
-    let mut waits = waits();
+    let mut patience = Patience::new();
     let mut tried = false;
     loop {
         let Some(matrix) = called_off.run_until_cancelled(line.matrix()).await else {
@@ -77,20 +77,22 @@ pub(super) async fn deliver(
             }
             Some(Err(obstacle)) => obstacle,
         };
-        match obstacle {
-            Obstacle::Fault(fault) if may_pass(&fault) => {
-                warn!(project = %id.project, session = %id.session, error = %Chain(&fault), "link not delivered yet, trying again");
-            }
+        let fault = match obstacle {
+            Obstacle::Fault(fault) if may_pass(&fault) => fault,
             obstacle => {
+                let Delivery { id, request, .. } = delivery;
                 return Event::Undeliverable {
-                    id: delivery.id,
-                    request: delivery.request,
+                    id,
+                    request,
                     obstacle,
                 };
             }
-        }
-        let wait = sleep(waits.next().unwrap_or(LONGEST_WAIT));
-        if called_off.run_until_cancelled(wait).await.is_none() {
+        };
+        if called_off
+            .run_until_cancelled(patience.wait(&fault))
+            .await
+            .is_none()
+        {
             return call_off(delivery, tried);
         }
         delivery.judged = false;
@@ -151,23 +153,16 @@ impl From<NotSent> for Obstacle {
 /// Shows somebody what is for them alone and yet no link, and tells where the homeserver has it.
 pub(super) async fn show(mut line: Line, user: OwnedUserId, text: Reply) -> Result<(), Obstacle> {
     let transaction = TransactionId::new();
-    let notice = Notice {
-        plain: &text.plain,
-        html: &text.html,
-        transaction: &transaction,
-    };
-    let mut waits = waits();
+    let notice = notice(&text, &transaction);
+    let mut patience = Patience::new();
     loop {
         let matrix = line.matrix().await;
         let shown = async { matrix.confidential_room(&user).await?.tell(notice).await };
         match shown.await.map_err(Obstacle::from) {
             Ok(()) => return Ok(()),
-            Err(Obstacle::Fault(fault)) if may_pass(&fault) => {
-                warn!(error = %Chain(&fault), "the homeserver did not take it yet, trying again");
-            }
+            Err(Obstacle::Fault(fault)) if may_pass(&fault) => patience.wait(&fault).await,
             Err(obstacle) => return Err(obstacle),
         }
-        sleep(waits.next().unwrap_or(LONGEST_WAIT)).await;
     }
 }
 
@@ -243,11 +238,7 @@ impl Errand {
                 answered,
                 transaction,
             } => {
-                let notice = Notice {
-                    plain: &text.plain,
-                    html: &text.html,
-                    transaction,
-                };
+                let notice = notice(text, transaction);
                 matrix.say(notice, answered.as_ref()).await
             }
             Self::Tell {
@@ -255,11 +246,7 @@ impl Errand {
                 text,
                 transaction,
             } => {
-                let notice = Notice {
-                    plain: &text.plain,
-                    html: &text.html,
-                    transaction,
-                };
+                let notice = notice(text, transaction);
                 matrix.tell(user, notice).await
             }
             Self::Withdraw {
@@ -297,20 +284,25 @@ async fn find(
 }
 
 async fn run(mut line: Line, errand: &Errand) {
-    let mut waits = waits();
+    let mut patience = Patience::new();
     loop {
         let matrix = line.matrix().await;
         match errand.attempt(&matrix).await {
             Ok(()) => return,
-            Err(fault) if may_pass(&fault) => {
-                warn!(error = %Chain(&fault), "the homeserver did not take it yet, trying again");
-            }
+            Err(fault) if may_pass(&fault) => patience.wait(&fault).await,
             Err(fault) => {
                 error!(error = %Chain(&fault), "the homeserver does not take it");
                 return;
             }
         }
-        sleep(waits.next().unwrap_or(LONGEST_WAIT)).await;
+    }
+}
+
+fn notice<'a>(text: &'a Reply, transaction: &'a OwnedTransactionId) -> Notice<'a> {
+    Notice {
+        plain: &text.plain,
+        html: &text.html,
+        transaction,
     }
 }
 
@@ -319,13 +311,34 @@ fn transaction(id: &DeliveryId) -> OwnedTransactionId {
     format!("rcbot-{}-{}", id.session, id.number).into()
 }
 
-fn waits() -> impl Iterator<Item = Duration> {
-    ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(250))
-        .with_max_delay(LONGEST_WAIT)
-        .with_jitter()
-        .without_max_times()
-        .build()
+/// Waits between tries, longer each time, and warns once: the line says when the homeserver is back.
+struct Patience {
+    waits: backon::ExponentialBackoff,
+    warned: bool,
+}
+
+impl Patience {
+    fn new() -> Self {
+        let waits = ExponentialBuilder::default()
+            .with_min_delay(Duration::from_millis(250))
+            .with_max_delay(LONGEST_WAIT)
+            .with_jitter()
+            .without_max_times()
+            .build();
+        Self {
+            waits,
+            warned: false,
+        }
+    }
+
+    async fn wait(&mut self, fault: &Fault) {
+        if std::mem::replace(&mut self.warned, true) {
+            debug!(error = %Chain(fault), "the homeserver still does not take it");
+        } else {
+            warn!(error = %Chain(fault), "the homeserver did not take it yet, trying again until it does");
+        }
+        sleep(self.waits.next().unwrap_or(LONGEST_WAIT)).await;
+    }
 }
 
 /// A log-out passes too: the line is made anew.

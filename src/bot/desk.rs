@@ -24,6 +24,9 @@ const WAITING_PER_SENDER: usize = 10;
 /// A denial is answered once per user in this time.
 const DENIALS_APART: Duration = Duration::from_mins(1);
 
+/// Who cannot be understood is told so once in this time: not all that people say to one another is meant for the bot.
+const UNDECRYPTABLE_APART: Duration = Duration::from_hours(1);
+
 /// How often a homeserver that does not answer is asked for the facts. The SDK repeats each request by itself besides.
 const TRIES: u32 = 3;
 
@@ -75,6 +78,7 @@ pub(super) struct Desk {
     /// A sender with an entry has a command under judgement; those behind it wait.
     waiting: HashMap<OwnedUserId, VecDeque<Message>>,
     denials: HashMap<OwnedUserId, Instant>,
+    undecryptable: HashMap<OwnedUserId, Instant>,
 }
 
 impl Desk {
@@ -83,6 +87,7 @@ impl Desk {
             config: Arc::clone(config),
             waiting: HashMap::new(),
             denials: HashMap::new(),
+            undecryptable: HashMap::new(),
         }
     }
 
@@ -117,13 +122,12 @@ impl Desk {
 
     /// Whether a denial is to be answered now, and not for a while after.
     pub(super) fn may_answer_denial(&mut self, user: &UserId) -> bool {
-        self.denials
-            .retain(|_, answered| answered.elapsed() < DENIALS_APART);
-        let first = !self.denials.contains_key(user);
-        if first {
-            self.denials.insert(user.to_owned(), Instant::now());
-        }
-        first
+        is_due(&mut self.denials, user, DENIALS_APART)
+    }
+
+    /// Whether a sender is to be told now that they cannot be understood, and not for a while after.
+    pub(super) fn may_tell_undecryptable(&mut self, user: &UserId) -> bool {
+        is_due(&mut self.undecryptable, user, UNDECRYPTABLE_APART)
     }
 
     fn open(&mut self, message: Message, statuses: &[Status]) -> Option<Case> {
@@ -131,7 +135,9 @@ impl Desk {
             self.waiting.remove(&message.sender);
             return None;
         };
-        let intent = parsed.and_then(|command| intend(command, statuses));
+        let intent = parsed
+            .and_then(|command| intend(command, statuses))
+            .map_err(|misuse| with_known_projects(misuse, statuses));
         let project = intent.as_ref().ok().and_then(Intent::project);
         let starts_anew = matches!(&intent, Ok(Intent::Start(..)))
             && statuses
@@ -157,6 +163,30 @@ impl Desk {
             devices: self.config.encryption.devices,
             require_encrypted_commands: self.config.encryption.require_encrypted_commands,
         }
+    }
+}
+
+/// Whether this user was last told longer ago than `apart`; if so, now counts.
+fn is_due(told: &mut HashMap<OwnedUserId, Instant>, user: &UserId, apart: Duration) -> bool {
+    told.retain(|_, time| time.elapsed() < apart);
+    let due = !told.contains_key(user);
+    if due {
+        told.insert(user.to_owned(), Instant::now());
+    }
+    due
+}
+
+/// What cannot name a project is no project's name either: the sender is told those that exist.
+fn with_known_projects(misuse: Misuse, statuses: &[Status]) -> Misuse {
+    match misuse {
+        Misuse::UnknownProject { name, .. } => {
+            let known = statuses
+                .iter()
+                .map(|status| status.project.clone())
+                .collect();
+            Misuse::UnknownProject { name, known }
+        }
+        other => other,
     }
 }
 

@@ -61,7 +61,10 @@ impl Bot {
                     self.answer(&request, &reply::extended(&project, left));
                 }
                 Notice::NoSession { project, request } => {
-                    self.answer(&request, &reply::no_session(&project));
+                    self.answer(
+                        &request,
+                        &reply::no_session(&self.config.command_prefix, &project),
+                    );
                 }
                 Notice::RefusedWhileStopping { project, request } => {
                     self.answer(&request, &reply::stopping(&project));
@@ -131,7 +134,7 @@ impl Bot {
             let answer = if *had_link {
                 reply::ended_before_delivery(project)
             } else {
-                reply::not_started(project, ending)
+                reply::not_started(&self.config.command_prefix, project, ending)
             };
             self.answer(&delivery.request, &answer);
         }

@@ -1,6 +1,7 @@
 //! `rcbot status` and `rcbot stop`: the sessions on this host, with no homeserver.
 
 use std::{
+    collections::BTreeMap,
     path::Path,
     time::{Duration, SystemTime},
 };
@@ -13,7 +14,7 @@ use crate::{
     command::reply,
     config::Config,
     remote_control::{
-        ProjectName,
+        self, ProjectName, SessionId, Usage,
         offline::{self, Known},
     },
 };
@@ -31,7 +32,8 @@ pub(super) fn status(path: &Path) -> Result<(), Failure> {
             lines.push(format!("{project}: no session"));
         }
     }
-    lines.extend(all.iter().map(describe));
+    let usage = remote_control::usage().map_err(|error| Failure::WhileRunning(error.into()))?;
+    lines.extend(all.iter().map(|known| describe(known, &usage)));
     lines.sort_unstable();
     print(&lines.join("\n"))
 }
@@ -43,10 +45,10 @@ fn name_of(known: &Known) -> &ProjectName {
     }
 }
 
-fn describe(known: &Known) -> String {
+fn describe(known: &Known, usage: &BTreeMap<SessionId, Usage>) -> String {
     match known {
         Known::Record { status, is_alive } => {
-            let line = reply::status(std::slice::from_ref(status), SystemTime::now()).plain;
+            let line = reply::status(std::slice::from_ref(status), usage, SystemTime::now()).plain;
             match is_alive {
                 Some(false) => {
                     format!("{line}; its process has ended, and a bot that runs clears it away")
@@ -118,6 +120,6 @@ async fn stop_one(config: &Config, project: &ProjectName) -> anyhow::Result<Stri
         .with_context(|| format!("{project} is not stopped"))?;
     Ok(match report {
         Some(report) => reply::stopped_offline(project, &report).plain,
-        None => reply::no_session(project).plain,
+        None => reply::no_session(&config.command_prefix, project).plain,
     })
 }

@@ -3,16 +3,22 @@
 //! Invariant: no sentence holds a link, and none but [`last_output`] a word that a session's process printed.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, SystemTime},
 };
+
+mod life;
+
+use life::processes;
+pub use life::*;
+
+use bytesize::ByteSize;
 
 use super::{Denied, Misuse};
 use crate::{
     matrix::NotConfidential,
     remote_control::{
-        Cause, Ending, Exit, NotSpawned, Output, OutputError, Phase, ProjectName, SessionStatus,
-        Status, StopReport,
+        Output, OutputError, Phase, ProjectName, SessionId, SessionStatus, Status, Usage,
     },
 };
 
@@ -63,75 +69,6 @@ pub fn around_link(prefix: &str, project: &ProjectName, host: &str) -> (Reply, R
     )
 }
 
-/// A start that came to nothing.
-#[must_use]
-pub fn not_started(project: &ProjectName, ending: &Ending) -> Reply {
-    let reason = match ending {
-        Ending::NotSpawned(reason) => not_spawned(reason),
-        Ending::ExitedBeforeLink { exit, cause } => {
-            format!(
-                "the process ended before it showed a link ({}).{}",
-                describe(*exit),
-                explain(*cause)
-            )
-        }
-        Ending::NoLink { waited, cause } => format!(
-            "no link within {}, so the process was ended.{}",
-            humantime::format_duration(*waited),
-            explain(*cause)
-        ),
-        Ending::Stopped => "it was stopped before it showed a link.".to_owned(),
-        Ending::Expired => "its time was up before it showed a link.".to_owned(),
-        Ending::Exited { exit, cause } => {
-            format!(
-                "the process ended before the link was delivered ({}).{}",
-                describe(*exit),
-                explain(*cause)
-            )
-        }
-    };
-    Reply::new(format!("Failed to start {project}: {reason}"))
-}
-
-fn not_spawned(reason: &NotSpawned) -> String {
-    match reason {
-        NotSpawned::CommandNotFound { program } => format!(
-            "the command `{program}` was not found (ENOENT). Install it on the host, or give its full path under \
-             `command` in the bot's configuration."
-        ),
-        NotSpawned::NotExecutable { program } => format!(
-            "the command `{program}` may not be run (EACCES). Make it executable for the bot's user on the host."
-        ),
-        NotSpawned::DirectoryGone { directory } => format!(
-            "its directory `{directory}` is gone (ENOENT). Bring it back, or change `directory` in the bot's \
-             configuration."
-        ),
-        NotSpawned::DirectoryForbidden { directory } => format!(
-            "its directory `{directory}` may not be entered (EACCES). Let the bot's user on the host enter it."
-        ),
-        NotSpawned::Other { reason } => format!("the host says: {reason}."),
-    }
-}
-
-fn describe(exit: Exit) -> String {
-    match exit {
-        Exit::Code(_) | Exit::Signal(_) => exit.to_string(),
-        Exit::Unknown => "exit code unknown".to_owned(),
-    }
-}
-
-fn explain(cause: Option<Cause>) -> String {
-    cause
-        .map(|cause| {
-            format!(
-                " It says: {}. To mend it: {}.",
-                cause.what(),
-                cause.remedy()
-            )
-        })
-        .unwrap_or_default()
-}
-
 /// The link cannot be delivered in confidence.
 #[must_use]
 pub fn undeliverable(project: &ProjectName, reason: &NotConfidential) -> Reply {
@@ -159,131 +96,6 @@ pub fn undeliverable(project: &ProjectName, reason: &NotConfidential) -> Reply {
     Reply::new(format!(
         "I cannot send you the link for {project}: {reason}"
     ))
-}
-
-/// The session ended while its link was under way.
-#[must_use]
-pub fn ended_before_delivery(project: &ProjectName) -> Reply {
-    Reply::new(format!(
-        "Session for {project} ended before I could send you the link. Start it again if you need it."
-    ))
-}
-
-/// A session that somebody stopped.
-#[must_use]
-pub fn stopped(project: &ProjectName, ending: &Ending, report: Option<&StopReport>) -> Reply {
-    let Some(report) = report else {
-        return Reply::new(format!(
-            "Session for {project} is stopped: no process was running."
-        ));
-    };
-    let how = how_it_ended(report);
-    match ending {
-        Ending::Exited { exit, .. } | Ending::ExitedBeforeLink { exit, .. } => Reply::new(format!(
-            "Session for {project} had ended by itself already ({}). It is cleared away {how}.",
-            describe(*exit)
-        )),
-        Ending::Stopped | Ending::Expired | Ending::NoLink { .. } | Ending::NotSpawned(_) => {
-            Reply::new(format!("Session for {project} is stopped: ended {how}."))
-        }
-    }
-}
-
-/// A session that the operator stopped while no bot ran.
-#[must_use]
-pub fn stopped_offline(project: &ProjectName, report: &StopReport) -> Reply {
-    Reply::new(format!(
-        "Session for {project} is stopped: ended {}. Its link is taken back when the bot runs again.",
-        how_it_ended(report)
-    ))
-}
-
-fn how_it_ended(report: &StopReport) -> String {
-    let processes = match report.processes {
-        1 => "1 process".to_owned(),
-        many => format!("{many} processes"),
-    };
-    let killed = match report.killed {
-        0 => String::new(),
-        killed => format!(", {killed} of them killed as they did not end when asked"),
-    };
-    format!("after {}, {processes}{killed}", seconds(report.took))
-}
-
-/// A time as people say it: what is over at once took less than a tenth of a second.
-fn seconds(took: Duration) -> String {
-    let seconds = took.as_secs_f32();
-    if seconds < 0.1 {
-        "less than 0.1 s".to_owned()
-    } else {
-        format!("{seconds:.1} s")
-    }
-}
-
-/// A session that ended without being asked to, for the admin room.
-#[must_use]
-pub fn ended(project: &ProjectName, ending: &Ending, restarts: u32) -> Reply {
-    let why = why(ending);
-    let gave_up = match restarts {
-        0 => String::new(),
-        times => format!(" I brought it back {times} times in vain, and give up."),
-    };
-    Reply::new(format!(
-        "Session for {project} has ended: {why} Its link no longer works.{gave_up}"
-    ))
-}
-
-fn why(ending: &Ending) -> String {
-    match ending {
-        Ending::Exited { exit, cause } | Ending::ExitedBeforeLink { exit, cause } => {
-            format!(
-                "its process ended by itself ({}).{}",
-                describe(*exit),
-                explain(*cause)
-            )
-        }
-        Ending::NoLink { cause, .. } => format!("it showed no link any more.{}", explain(*cause)),
-        Ending::NotSpawned(reason) => {
-            format!("it could not be brought back: {}", not_spawned(reason))
-        }
-        Ending::Stopped => "it was stopped.".to_owned(),
-        Ending::Expired => "its time was up.".to_owned(),
-    }
-}
-
-/// A session that ended by itself and comes back.
-#[must_use]
-pub fn restarting(project: &ProjectName, ending: &Ending, rest: Duration) -> Reply {
-    let rest = humantime::format_duration(rest);
-    Reply::new(format!(
-        "Session for {project} has ended: {} I bring it back in {rest}, and send its link again.",
-        why(ending)
-    ))
-}
-
-/// For those who have the link of a session that ends soon.
-#[must_use]
-pub fn ends_soon(prefix: &str, project: &ProjectName, left: Duration) -> Reply {
-    let left = humantime::format_duration(rounded(left));
-    Reply::new(format!(
-        "Session for {project} ends in {left}. To go on, say `{prefix} extend {project} 2h` in the admin room."
-    ))
-}
-
-/// A session got more time.
-#[must_use]
-pub fn extended(project: &ProjectName, left: Option<Duration>) -> Reply {
-    Reply::new(match left {
-        Some(left) => {
-            format!(
-                "Session for {project} now ends in {}.",
-                humantime::format_duration(rounded(left))
-            )
-        }
-        None => format!(
-            "Session for {project} has no end that could be moved: it goes on until it is stopped."
-        ),
-    })
 }
 
 /// What a session printed last, for those who may have its link, in confidence. The only reply with words of a process.
@@ -338,28 +150,6 @@ pub fn not_taken(project: &ProjectName) -> Reply {
     ))
 }
 
-/// For those who have the link of a session that is over.
-#[must_use]
-pub fn link_is_void(project: &ProjectName) -> Reply {
-    Reply::new(format!(
-        "Session for {project} has ended. Its link no longer works, and I took it back."
-    ))
-}
-
-/// There is nothing to stop.
-#[must_use]
-pub fn no_session(project: &ProjectName) -> Reply {
-    Reply::new(format!("There is no active session for {project}."))
-}
-
-/// No link while the session is ending.
-#[must_use]
-pub fn stopping(project: &ProjectName) -> Reply {
-    Reply::new(format!(
-        "Session for {project} is just being stopped. Try again in a moment."
-    ))
-}
-
 /// The bot cannot write down what it was asked for.
 #[must_use]
 pub fn not_recorded(project: &ProjectName, reason: &str) -> Reply {
@@ -399,21 +189,30 @@ pub fn denied(denied: &Denied) -> Reply {
     Reply::new(format!("Sorry, I did not do that: {reason}."))
 }
 
+/// What somebody said cannot be decrypted.
+#[must_use]
+pub fn undecryptable() -> Reply {
+    Reply::new(
+        "I could not decrypt this. If it was a command, send it once more; if that does not help, verify your device in your \
+         client's settings, or leave and reopen this room so that your client sees my device.",
+    )
+}
+
 /// What was typed is no command.
 #[must_use]
 pub fn misuse(prefix: &str, misuse: &Misuse) -> Reply {
     let what = match misuse {
-        Misuse::NoCommand => "What shall I do?".to_owned(),
+        Misuse::NoCommand => "What would you like me to do?".to_owned(),
         Misuse::UnknownCommand { word } => {
             format!("I do not know the command `{}`.", shortened(word))
         }
         Misuse::TooManyWords { command } => {
-            format!("`{prefix} {command}` does not take so many words.")
+            format!("`{prefix} {command}` takes fewer words than that.")
         }
         Misuse::HowLong { .. } => {
             return Reply::new(format!(
-                "By how long? Say for example `{prefix} extend 2h`, or `{prefix} extend PROJECT 90m`. From a minute to 30 \
-                 days are possible."
+                "By how long? Say for example `{prefix} extend 2h`, or `{prefix} extend PROJECT 90m`. Anything from a \
+                 minute to 30 days is possible."
             ));
         }
         Misuse::UnknownProject { name, known } => {
@@ -474,16 +273,20 @@ pub fn help(prefix: &str) -> Reply {
 
 /// One line a project.
 #[must_use]
-pub fn status(statuses: &[Status], now: SystemTime) -> Reply {
+pub fn status(statuses: &[Status], usage: &BTreeMap<SessionId, Usage>, now: SystemTime) -> Reply {
     let line = |status: &Status| match &status.session {
         None => format!("{}: no session", status.project),
-        Some(session) => format!("{}: {}", status.project, describe_session(session, now)),
+        Some(session) => format!(
+            "{}: {}",
+            status.project,
+            describe_session(session, usage.get(&session.id), now)
+        ),
     };
     let lines: BTreeSet<_> = statuses.iter().map(line).collect();
     Reply::new(lines.into_iter().collect::<Vec<_>>().join("\n"))
 }
 
-fn describe_session(session: &SessionStatus, now: SystemTime) -> String {
+fn describe_session(session: &SessionStatus, usage: Option<&Usage>, now: SystemTime) -> String {
     let phase = match session.phase {
         Phase::Starting => "starting",
         Phase::Running => "running",
@@ -504,7 +307,12 @@ fn describe_session(session: &SessionStatus, now: SystemTime) -> String {
         .requester
         .as_ref()
         .map_or_else(String::new, |user| format!(", started by {user}"));
-    format!("{phase} since {since} ({age}){ends}{by}")
+    // The program is known to grow by a gigabyte a day, and to leave children behind.
+    let takes = usage.map_or_else(String::new, |usage| {
+        let memory = ByteSize(usage.memory).display().iec();
+        format!(", {}, {memory:.0}", processes(usage.processes))
+    });
+    format!("{phase} since {since} ({age}){ends}{by}{takes}")
 }
 
 /// Seconds matter in the first minutes only.
@@ -517,6 +325,7 @@ fn rounded(age: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::remote_control::{Ending, NotSpawned, StopReport};
 
     fn website() -> ProjectName {
         "website".parse().unwrap()
@@ -542,7 +351,7 @@ mod tests {
         let ending = Ending::NotSpawned(NotSpawned::CommandNotFound {
             program: "claude".to_owned(),
         });
-        let reply = not_started(&website(), &ending);
+        let reply = not_started("!rc", &website(), &ending);
         assert!(
             reply.plain.starts_with(
                 "Failed to start website: the command `claude` was not found (ENOENT)."
@@ -559,7 +368,7 @@ mod tests {
         };
         assert_eq!(
             stopped(&website(), &Ending::Stopped, Some(&report)).plain,
-            "Session for website is stopped: ended after 0.3 s, 4 processes, 1 of them killed as they did not end when \
+            "Session for website is stopped: ended after 0.3 s, 4 processes, 1 of them killed, as they did not end when \
              asked."
         );
     }
@@ -567,7 +376,9 @@ mod tests {
     #[test]
     fn a_status_has_one_line_a_project_and_rounds_its_times() {
         let since = SystemTime::UNIX_EPOCH + Duration::from_secs(1_790_000_000);
+        let id = SessionId::random();
         let session = SessionStatus {
+            id: id.clone(),
             phase: Phase::Running,
             since,
             requester: Some("@alice:example.org".to_owned()),
@@ -583,11 +394,18 @@ mod tests {
                 session: Some(session),
             },
         ];
-        let reply = status(&statuses, since + Duration::from_secs(7_325));
+        let usage = BTreeMap::from([(
+            id,
+            Usage {
+                processes: 3,
+                memory: 412 << 20,
+            },
+        )]);
+        let reply = status(&statuses, &usage, since + Duration::from_secs(7_325));
         assert_eq!(
             reply.plain,
             "api: no session\nwebsite: running since 2026-09-21 14:13:20 UTC (2h 2m), ends in 9h 57m, started by \
-             @alice:example.org"
+             @alice:example.org, 3 processes, 412 MiB"
         );
     }
 }

@@ -225,6 +225,13 @@ pub struct ReplyTo {
 }
 
 impl ReplyTo {
+    pub(super) fn event(event_id: OwnedEventId) -> Self {
+        Self {
+            event_id,
+            thread: None,
+        }
+    }
+
     fn relation<C>(&self) -> Relation<C> {
         match &self.thread {
             Some(root) => Relation::Thread(Thread::reply(root.clone(), self.event_id.clone())),

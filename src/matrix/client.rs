@@ -25,7 +25,7 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
-    Chain, Fault, Message, Registration, admin_room, device, identity,
+    Chain, Fault, Heard, Registration, admin_room, device, identity,
     inbox::{Inbox, ListeningSince, Seen},
     sync,
 };
@@ -68,7 +68,7 @@ pub struct Connection {
     /// To speak.
     pub matrix: Matrix,
     /// What is heard, once [`Matrix::follow`] runs.
-    pub messages: mpsc::Receiver<Message>,
+    pub heard: mpsc::Receiver<Heard>,
 }
 
 impl Matrix {
@@ -141,7 +141,7 @@ impl Matrix {
         client.restore_session(session.matrix).await?;
         client.whoami().await?;
         identity::ensure(&client, folder, store_is_new).await?;
-        let (sender, messages) = mpsc::channel(MESSAGES_WAITING);
+        let (sender, heard) = mpsc::channel(MESSAGES_WAITING);
         let matrix = Self(Arc::new(Inner {
             own_user: config.bot_user.clone(),
             config: Arc::clone(config),
@@ -154,7 +154,7 @@ impl Matrix {
         matrix.inbox(sender).attach(matrix.client());
         matrix.set_display_name().await;
         info!(user = %matrix.own_user(), "connected to the homeserver");
-        Ok(Connection { matrix, messages })
+        Ok(Connection { matrix, heard })
     }
 
     /// Follows the homeserver until that makes no sense any more, and tells why. Joins the admin room when it can.
@@ -207,7 +207,7 @@ impl Matrix {
         &self.0.listening_since
     }
 
-    fn inbox(&self, messages: mpsc::Sender<Message>) -> Inbox {
+    fn inbox(&self, heard: mpsc::Sender<Heard>) -> Inbox {
         Inbox {
             own_user: self.0.own_user.clone(),
             admin_room: Arc::clone(&self.0.admin_room),
@@ -215,7 +215,7 @@ impl Matrix {
             max_age: self.0.config.max_command_age,
             listening_since: Arc::clone(&self.0.listening_since),
             seen: Mutex::new(Seen::default()),
-            messages,
+            heard,
         }
     }
 

@@ -16,7 +16,7 @@ use matrix_sdk::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::{Fault, client::STORE, registration::Registration};
 use crate::{atomic_file, config::Config};
@@ -36,18 +36,16 @@ pub(super) struct Session {
     pub(super) listening_since: SystemTime,
 }
 
-/// The session of an earlier run, if there is one.
+/// The session of an earlier run, if there is one. One that makes no sense is as good as none: the device's id is kept by
+/// itself, so that the bot logs in again as the same device.
 pub(super) fn stored(folder: &Path) -> Result<Option<Session>, Fault> {
     let path = folder.join(SESSION);
     let Some(text) = read(&path)? else {
         return Ok(None);
     };
-    serde_json::from_str(&text)
-        .map(Some)
-        .map_err(|_| Fault::UnreadableFile {
-            path,
-            remedy: "delete it, and the bot logs in again as the same device",
-        })
+    Ok(serde_json::from_str(&text)
+        .inspect_err(|_| warn!(path = %path.display(), "the log-in on disk makes no sense, logging in again"))
+        .ok())
 }
 
 /// Forgets the access token; where the device is gone too, also its keys, which are of no use any more. The identity comes back with the recovery key.

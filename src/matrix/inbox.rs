@@ -11,8 +11,9 @@ use std::{
 use matrix_sdk::{
     Client, Room,
     deserialized_responses::{EncryptionInfo, VerificationLevel, VerificationState},
+    event_handler::RawEvent,
     ruma::{
-        OwnedEventId, OwnedRoomId, OwnedUserId,
+        Int, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedUserId,
         events::room::{
             encrypted::OriginalSyncRoomEncryptedEvent,
             message::{
@@ -20,15 +21,36 @@ use matrix_sdk::{
                 sanitize::remove_plain_reply_fallback,
             },
         },
+        serde::Raw,
     },
 };
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tracing::{debug, warn};
 
-use super::Matrix;
+use super::{
+    Matrix, ReplyTo,
+    late_key::{self, Decrypted},
+};
 
 /// How many event ids are remembered, so that an event that comes twice counts once.
 const REMEMBERED_EVENTS: usize = 4096;
+
+/// How many events may wait for their keys at a time.
+const WAITING_FOR_KEYS: usize = 64;
+
+/// What the bot hears in the admin room.
+#[derive(Debug)]
+pub enum Heard {
+    /// Somebody addressed the bot.
+    Message(Message),
+    /// Somebody said what the bot cannot decrypt.
+    Undecryptable {
+        /// Who.
+        sender: OwnedUserId,
+        /// To answer it.
+        reply_to: ReplyTo,
+    },
+}
 
 /// A text that somebody addressed to the bot in the admin room.
 #[derive(Debug, Clone)]
@@ -164,7 +186,7 @@ pub(super) struct Inbox {
     pub(super) max_age: Duration,
     pub(super) listening_since: Arc<ListeningSince>,
     pub(super) seen: Mutex<Seen>,
-    pub(super) messages: mpsc::Sender<Message>,
+    pub(super) heard: mpsc::Sender<Heard>,
 }
 
 impl Inbox {
@@ -180,10 +202,28 @@ impl Inbox {
                 async move { inbox.hear(&event, &room, encryption.as_ref()) }
             },
         );
-        client.add_event_handler(move |event: OriginalSyncRoomEncryptedEvent, room: Room| {
-            let inbox = Arc::clone(&inbox);
-            async move { inbox.note_undecryptable(&event, &room) }
-        });
+        let waiting = Arc::new(Semaphore::new(WAITING_FOR_KEYS));
+        client.add_event_handler(
+            move |event: OriginalSyncRoomEncryptedEvent, raw: RawEvent, room: Room| {
+                let inbox = Arc::clone(&inbox);
+                let place = Arc::clone(&waiting).try_acquire_owned();
+                async move {
+                    if !inbox.is_worth_waiting_for(&event, &room) {
+                        return;
+                    }
+                    if let Ok(place) = place {
+                        tokio::spawn(async move {
+                            inbox
+                                .wait_for_key(&event, Raw::from_json(raw.0), room)
+                                .await;
+                            drop(place);
+                        });
+                    } else {
+                        warn!(event = %event.event_id, "undecryptable event dropped, too many wait");
+                    }
+                }
+            },
+        );
     }
 
     fn hear(
@@ -195,7 +235,7 @@ impl Inbox {
         match self.accept(event, room, encryption, SystemTime::now()) {
             // A full queue means that hundreds of commands wait: somebody floods the room.
             Ok(message) => {
-                if let Err(error) = self.messages.try_send(message) {
+                if let Err(error) = self.heard.try_send(Heard::Message(message)) {
                     warn!(event = %event.event_id, %error, "command dropped, too many wait");
                 }
             }
@@ -236,7 +276,7 @@ impl Inbox {
         if !first_word.eq_ignore_ascii_case(&self.prefix) {
             return Err(Dropped::NotAddressed);
         }
-        self.check_time(event, now)?;
+        self.check_time((event.origin_server_ts, event.unsigned.age), now)?;
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if !seen.insert(event.event_id.clone()) {
             return Err(Dropped::SeenBefore);
@@ -254,13 +294,10 @@ impl Inbox {
     /// `origin_server_ts` is the sender's word, `age` the homeserver's; the older of the two counts.
     fn check_time(
         &self,
-        event: &OriginalSyncRoomMessageEvent,
+        (sent, age): (MilliSecondsSinceUnixEpoch, Option<Int>),
         now: SystemTime,
     ) -> Result<(), Dropped> {
-        let sent = event
-            .origin_server_ts
-            .to_system_time()
-            .ok_or(Dropped::FromTheFuture)?;
+        let sent = sent.to_system_time().ok_or(Dropped::FromTheFuture)?;
         if sent < self.listening_since.get() {
             return Err(Dropped::BeforeFirstSync);
         }
@@ -271,10 +308,7 @@ impl Inbox {
         {
             return Err(Dropped::FromTheFuture);
         }
-        let age_by_server = event
-            .unsigned
-            .age
-            .and_then(|age| u64::try_from(i64::from(age)).ok());
+        let age_by_server = age.and_then(|age| u64::try_from(i64::from(age)).ok());
         let age = age_by_clock
             .unwrap_or_default()
             .max(Duration::from_millis(age_by_server.unwrap_or(0)));
@@ -285,17 +319,40 @@ impl Inbox {
         }
     }
 
-    fn note_undecryptable(&self, event: &OriginalSyncRoomEncryptedEvent, room: &Room) {
-        if self
+    fn is_worth_waiting_for(&self, event: &OriginalSyncRoomEncryptedEvent, room: &Room) -> bool {
+        let in_admin_room = self
             .admin_room
             .get()
-            .is_some_and(|admin_room| admin_room == room.room_id())
+            .is_some_and(|admin_room| admin_room == room.room_id());
+        let times = (event.origin_server_ts, event.unsigned.age);
+        in_admin_room
             && event.sender != self.own_user
-        {
-            warn!(
-                event = %event.event_id, sender = %event.sender,
-                "event in the admin room cannot be decrypted: its sender's client may not trust this bot's device"
-            );
+            && self.check_time(times, SystemTime::now()).is_ok()
+    }
+
+    async fn wait_for_key(
+        &self,
+        event: &OriginalSyncRoomEncryptedEvent,
+        raw: Raw<OriginalSyncRoomEncryptedEvent>,
+        room: Room,
+    ) {
+        match late_key::decrypt(&room, &raw).await {
+            Some(Decrypted::Message(message, encryption)) => {
+                self.hear(&message, &room, Some(&encryption));
+            }
+            Some(Decrypted::SomethingElse) => {}
+            None => {
+                warn!(event = %event.event_id, sender = %event.sender, "event in the admin room cannot be decrypted");
+                let (sender, reply_to) =
+                    (event.sender.clone(), ReplyTo::event(event.event_id.clone()));
+                if self
+                    .heard
+                    .try_send(Heard::Undecryptable { sender, reply_to })
+                    .is_err()
+                {
+                    debug!(event = %event.event_id, "too many wait to tell its sender");
+                }
+            }
         }
     }
 }

@@ -10,6 +10,7 @@ mod direct_message;
 mod fault;
 mod identity;
 mod inbox;
+mod late_key;
 mod registration;
 mod sync;
 
@@ -17,7 +18,7 @@ pub use admin_room::{Notice, PowerLevels, ReplyTo, RoomFacts};
 pub use client::{Connection, Matrix};
 pub use direct_message::{ConfidentialRoom, LinkMessage, LinkReceipt, NotConfidential, NotSent};
 pub use fault::{Chain, Fault};
-pub use inbox::{Message, Trust};
+pub use inbox::{Heard, Message, Trust};
 pub use registration::{
     GenerateError, Registration, RegistrationError, Token, generate, write_new,
 };

@@ -114,6 +114,8 @@ pub struct Status {
 /// What can be said of a session without its link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionStatus {
+    /// The session.
+    pub id: SessionId,
     /// What it is at.
     pub phase: Phase,
     /// When it was asked for.
@@ -140,6 +142,7 @@ pub enum Phase {
 impl Status {
     pub(super) fn of(project: &ProjectName, session: Option<&Session>, uptime: Duration) -> Self {
         let session = session.map(|session| SessionStatus {
+            id: session.id().clone(),
             phase: session.phase(),
             since: session.created(),
             requester: session.requester().map(str::to_owned),

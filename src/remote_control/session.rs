@@ -13,6 +13,7 @@
 //! Invariants: no I/O; every way out of life leads through `Stopping`, where the whole process tree is ended, but for a
 //! process that never came to be.
 
+mod ending;
 mod machine;
 
 use std::{
@@ -82,7 +83,7 @@ struct End {
 }
 
 /// A random name for one session: in the record, in the log, and in the environment of its processes.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SessionId(String);
 
@@ -410,3 +411,6 @@ mod stored_link {
         Link::parse(&text).map_err(de::Error::custom)
     }
 }
+
+#[cfg(test)]
+mod tests;

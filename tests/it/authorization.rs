@@ -199,7 +199,7 @@ async fn the_bot_does_not_obey_itself() {
         .encrypted_admin_room(false)
         .power_level(0);
     let bot = builder.start(&alice).await;
-    let own = bot.say_as_bot(&alice, bot.admin_room(), "!rc start").await;
+    let own = bot.say_as_bot(&alice, bot.admin_room(), "!rc help").await;
     alice
         .wait_for("the bot's own event", |event| event.id == own)
         .await

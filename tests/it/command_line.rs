@@ -9,6 +9,8 @@ use std::{
 
 use tempfile::TempDir;
 
+use crate::support::run_to_end;
+
 /// A configuration in which everything is right, once a registration is there.
 const CONFIG: &str = r##"homeserver:
   url: http://127.0.0.1:9
@@ -55,12 +57,12 @@ impl Folder {
 
     /// Runs the binary to its end in this folder.
     fn rcbot(&self, arguments: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_rcbot"))
-            .args(arguments)
-            .current_dir(self.0.path())
-            .env_remove("RUST_LOG")
-            .output()
-            .unwrap()
+        run_to_end(
+            Command::new(env!("CARGO_BIN_EXE_rcbot"))
+                .args(arguments)
+                .current_dir(self.0.path())
+                .env_remove("RUST_LOG"),
+        )
     }
 
     /// Asserts that the bot refuses to run, with exit code 2 and all these words.

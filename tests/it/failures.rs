@@ -1,10 +1,10 @@
 //! Each thing that can go wrong has a sentence of its own, and leaves nothing behind.
 
-use std::fs;
+use std::{fs, process::Command};
 
 use serde_json::json;
 
-use crate::support::{bot::Bot, eventually, homeserver, person::Person};
+use crate::support::{bot::Bot, eventually, homeserver, person::Person, run_to_end};
 
 async fn alice() -> Person {
     Person::register(homeserver(), "alice").await.unwrap()
@@ -85,8 +85,14 @@ async fn a_process_that_ends_before_its_link_is_told_with_its_exit_code_and_its_
         .start(&alice)
         .await;
     let ended = "the process ended before it showed a link";
-    assert_start_says(&bot, &alice, "plain", &format!("{ended} (exit code 3).")).await;
-    let login = "It says: claude is not logged in. To mend it: run `claude auth login` on the host as the user that \
+    assert_start_says(
+        &bot,
+        &alice,
+        "plain",
+        &format!("{ended} (exit code 3). Say `!rc logs plain` to see what it printed."),
+    )
+    .await;
+    let login = "It says: claude is not logged in. To fix it: run `claude auth login` on the host as the user that \
                  the bot runs as.";
     assert_start_says(
         &bot,
@@ -95,7 +101,7 @@ async fn a_process_that_ends_before_its_link_is_told_with_its_exit_code_and_its_
         &format!("{ended} (exit code 1). {login}"),
     )
     .await;
-    let trust = "It says: claude does not trust the project's directory. To mend it: run `claude` once in that \
+    let trust = "It says: claude does not trust the project's directory. To fix it: run `claude` once in that \
                  directory on the host as the user that the bot runs as, and accept the question.";
     assert_start_says(
         &bot,
@@ -104,7 +110,7 @@ async fn a_process_that_ends_before_its_link_is_told_with_its_exit_code_and_its_
         &format!("{ended} (exit code 1). {trust}"),
     )
     .await;
-    let consent = "It says: claude waits for consent to enable Remote Control. To mend it: set `stdin: \"y\\n\"` for \
+    let consent = "It says: claude waits for consent to enable Remote Control. To fix it: set `stdin: \"y\\n\"` for \
                    the project.";
     assert_start_says(
         &bot,
@@ -132,11 +138,11 @@ async fn a_process_without_a_link_in_time_is_ended_with_its_children() {
         &bot,
         &alice,
         "silent",
-        "no link within 1s, so the process was ended.",
+        "no link within 1s, so the process was ended. Say `!rc logs silent` to see what it printed.",
     )
     .await;
-    let text = "no link within 1s, so the process was ended. It says: claude waits for consent to enable Remote \
-                Control. To mend it: set `stdin: \"y\\n\"` for the project.";
+    let text = "it waits at a question, so the process was ended. It says: claude waits for consent to enable Remote \
+                Control. To fix it: set `stdin: \"y\\n\"` for the project.";
     assert_start_says(&bot, &alice, "asking", text).await;
     assert_eq!(bot.standin_starts(), 2);
     assert_nothing_is_left(&bot, &alice).await;
@@ -236,7 +242,7 @@ async fn a_process_that_ignores_sigterm_is_killed_and_that_is_told() {
     let answer = bot.ask(&alice, "stop").await;
     let body = answer.body().unwrap();
     assert!(
-        body.ends_with("2 processes, 2 of them killed as they did not end when asked."),
+        body.ends_with("2 processes, killed, as they did not end when asked."),
         "{body}"
     );
     assert!(bot.session_processes().is_empty());
@@ -273,11 +279,11 @@ async fn a_corrupt_record_is_set_aside_and_the_bot_runs() {
 async fn a_second_bot_on_the_same_files_is_refused() {
     let alice = alice().await;
     let bot = Bot::builder(homeserver()).start(&alice).await;
-    let second = std::process::Command::new(env!("CARGO_BIN_EXE_rcbot"))
-        .args(["run", "--config"])
-        .arg(bot.config_path())
-        .output()
-        .unwrap();
+    let second = run_to_end(
+        Command::new(env!("CARGO_BIN_EXE_rcbot"))
+            .args(["run", "--config"])
+            .arg(bot.config_path()),
+    );
     assert_eq!(second.status.code(), Some(1));
     let said = String::from_utf8(second.stderr).unwrap();
     assert!(

@@ -174,9 +174,9 @@ async fn what_cannot_be_done_is_answered_with_what_can() {
         ),
         (
             "status now",
-            &["`!rc status` does not take so many words.", "`!rc help`"],
+            &["`!rc status` takes fewer words than that.", "`!rc help`"],
         ),
-        ("", &["What shall I do?", "`!rc help`"]),
+        ("", &["What would you like me to do?", "`!rc help`"]),
         (
             "start blog",
             &["There is no project `blog`.", "Projects: `api`, `website`."],

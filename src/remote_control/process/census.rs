@@ -1,6 +1,11 @@
 //! All processes of this host that were spawned with a mark, in one look.
 
-use procfs::process::all_processes;
+use std::collections::HashMap;
+
+use procfs::{
+    WithCurrentSystemInfo as _,
+    process::{Process, Stat, all_processes},
+};
 
 use super::identity::{
     IdentityError, Observed, ProcessIdentity, is_out_of_sight, settled_environment,
@@ -18,13 +23,7 @@ impl Leader {
     /// A variable of the environment that the process was started with.
     #[must_use]
     pub fn variable(&self, name: &str) -> Option<&str> {
-        let mut entries = self.environment.split(|byte| *byte == 0);
-        entries.find_map(|entry| {
-            std::str::from_utf8(entry)
-                .ok()?
-                .strip_prefix(name)?
-                .strip_prefix('=')
-        })
+        variable(&self.environment, name)
     }
 }
 
@@ -35,39 +34,76 @@ impl Leader {
 /// When `/proc` cannot be read. Processes that vanish meanwhile are skipped.
 pub fn leaders_with(name: &str) -> Result<Vec<Leader>, IdentityError> {
     let mut leaders = Vec::new();
-    for process in all_processes().map_err(IdentityError::List)? {
-        let looked = process.and_then(|process| {
-            let stat = process.stat()?;
-            let leads = stat.session == stat.pid;
-            let environment = if leads {
-                settled_environment(&process)?
-            } else {
-                Vec::new()
-            };
-            Ok((stat, environment))
-        });
-        match looked {
-            Ok((stat, environment)) => {
-                let seen = Observed::new(&stat)?;
-                let leader = Leader {
-                    identity: seen.identity,
-                    environment,
-                };
-                if !seen.ended && leader.variable(name).is_some() {
-                    leaders.push((stat.starttime, leader));
-                }
-            }
-            Err(error) if is_out_of_sight(&error) => {}
-            Err(error) => return Err(IdentityError::List(error)),
+    visit(|process, stat| {
+        if stat.session != stat.pid {
+            return Ok(());
         }
-    }
+        let environment = settled_environment(process).unwrap_or_default();
+        let seen = Observed::new(stat)?;
+        let leader = Leader {
+            identity: seen.identity,
+            environment,
+        };
+        if !seen.ended && leader.variable(name).is_some() {
+            leaders.push((stat.starttime, leader));
+        }
+        Ok(())
+    })?;
     leaders.sort_by_key(|(start_time, _)| *start_time);
     Ok(leaders.into_iter().map(|(_, leader)| leader).collect())
 }
 
+/// What the processes with one mark take of the host.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// How many processes there are.
+    pub processes: usize,
+    /// How much memory they have in use, in bytes; what they share is counted for each.
+    pub memory: u64,
+}
+
+/// What all processes of ours take of the host that have the variable `name` in their environment, by its value.
+///
+/// # Errors
+/// When `/proc` cannot be read. Processes that vanish meanwhile are skipped.
+pub fn usage_by(name: &str) -> Result<HashMap<String, Usage>, IdentityError> {
+    let mut usages: HashMap<String, Usage> = HashMap::new();
+    visit(|process, stat| {
+        let environment = settled_environment(process).unwrap_or_default();
+        if let Some(value) = variable(&environment, name) {
+            let usage = usages.entry(value.to_owned()).or_default();
+            usage.processes += 1;
+            usage.memory += stat.rss_bytes().get();
+        }
+        Ok(())
+    })?;
+    Ok(usages)
+}
+
+fn visit(
+    mut visitor: impl FnMut(&Process, &Stat) -> Result<(), IdentityError>,
+) -> Result<(), IdentityError> {
+    for process in all_processes().map_err(IdentityError::List)? {
+        match process.and_then(|process| Ok((process.stat()?, process))) {
+            Ok((stat, process)) => visitor(&process, &stat)?,
+            Err(error) if is_out_of_sight(&error) => {}
+            Err(error) => return Err(IdentityError::List(error)),
+        }
+    }
+    Ok(())
+}
+
+fn variable<'e>(environment: &'e [u8], name: &str) -> Option<&'e str> {
+    let mut entries = environment.split(|byte| *byte == 0);
+    entries.find_map(|entry| {
+        let entry = std::str::from_utf8(entry).ok()?;
+        entry.strip_prefix(name)?.strip_prefix('=')
+    })
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::testing::Sandbox;
+    use super::super::testing::{Sandbox, eventually};
     use super::*;
 
     #[tokio::test]
@@ -81,5 +117,20 @@ mod tests {
             .filter(|leader| leader.variable(name) == Some(value));
         assert_eq!(ours.next().unwrap().identity, spawned);
         assert_eq!(leaders.first().unwrap().variable("NO_SUCH_VARIABLE"), None);
+    }
+
+    #[tokio::test]
+    async fn the_usage_of_a_mark_counts_every_process_that_carries_it() {
+        let sandbox = Sandbox::new();
+        sandbox.spawn("sleep 600 & setsid sleep 600 & wait");
+        let (name, value) = sandbox.mark();
+        eventually("all three run", || {
+            usage_by(name)
+                .unwrap()
+                .get(value)
+                .is_some_and(|usage| usage.processes == 3)
+        })
+        .await;
+        assert!(usage_by(name).unwrap()[value].memory > 0);
     }
 }

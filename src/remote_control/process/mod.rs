@@ -16,7 +16,7 @@ mod stop;
 mod testing;
 mod trim;
 
-pub use census::{Leader, leaders_with};
+pub use census::{Leader, Usage, leaders_with, usage_by};
 pub use clock::{since_boot, until};
 pub use exit::{Exit, ExitError, exited};
 pub use follow::Follower;

@@ -173,8 +173,10 @@ impl Bot {
 
     /// Waits until it has ended by itself.
     pub(crate) async fn wait_for_exit(&mut self) -> ExitStatus {
-        let mut process = self.process.take().expect("the bot does not run");
-        eventually("the bot ends", async || process.try_wait().unwrap()).await
+        let process = self.process.as_mut().expect("the bot does not run");
+        let status = eventually("the bot ends", async || process.try_wait().unwrap()).await;
+        self.process = None;
+        status
     }
 
     /// Kills it, if it runs, and starts it again on the same files.

@@ -17,7 +17,9 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     panic::Location,
     path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
     sync::LazyLock,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -77,6 +79,23 @@ pub(crate) fn eventually<T>(
             tokio::time::sleep(POLL).await;
         }
     }
+}
+
+/// Runs a program that should end by itself; one that does not is killed when the deadline passes.
+pub(crate) fn run_to_end(command: &mut Command) -> Output {
+    let mut process = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let deadline = Instant::now() + DEADLINE;
+    while process.try_wait().unwrap().is_none() && Instant::now() < deadline {
+        thread::sleep(POLL);
+    }
+    // After its end this does nothing.
+    process.kill().unwrap();
+    process.wait_with_output().unwrap()
 }
 
 /// The first folder that no other run uses. Its files stay after the run, to be read, and are replaced by the next; the lock

@@ -104,7 +104,8 @@ impl Person {
         Ok(self.client().send(request).await?.event_id)
     }
 
-    /// Replaces the text of an earlier message, encrypted where the room is.
+    /// Replaces the text of an earlier message, encrypted where the room is. What clients show that know no edits has no
+    /// star before it, as in an edit that wants to be taken for a message.
     pub(crate) async fn edit(
         &self,
         room: &RoomId,
@@ -113,7 +114,7 @@ impl Person {
     ) -> Result<OwnedEventId> {
         let content = json!({
             "msgtype": "m.text",
-            "body": format!("* {text}"),
+            "body": text,
             "m.new_content": { "msgtype": "m.text", "body": text },
             "m.relates_to": { "rel_type": "m.replace", "event_id": event },
         });

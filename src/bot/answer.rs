@@ -1,0 +1,79 @@
+//! What the bot says, and to whom.
+
+use matrix_sdk::ruma::OwnedUserId;
+use tracing::{error, warn};
+
+use super::{
+    Bot,
+    courier::{self, Obstacle},
+    reference::Reference,
+};
+use crate::{
+    command::reply::{self, Reply},
+    matrix::{Chain, Message, ReplyTo},
+    remote_control::{ProjectName, Request},
+};
+
+impl Bot {
+    /// Says why a link, or something else in confidence, does not get to its requester.
+    pub(super) fn explain(
+        &mut self,
+        project: &ProjectName,
+        request: &Request,
+        obstacle: &Obstacle,
+    ) {
+        let text = match obstacle {
+            Obstacle::NotConfidential(reason) => {
+                warn!(%project, requester = request.requester, ?reason, "not delivered");
+                reply::undeliverable(project, reason)
+            }
+            Obstacle::Denied(reason) => {
+                warn!(%project, requester = request.requester, ?reason, "not delivered, no longer allowed");
+                reply::no_longer_allowed(project)
+            }
+            Obstacle::Fault(fault) => {
+                error!(%project, requester = request.requester, error = %Chain(fault), "not delivered");
+                reply::not_taken(project)
+            }
+        };
+        self.answer(request, &text);
+    }
+
+    pub(super) fn say(&mut self, message: &Message, text: &Reply) {
+        self.spawn_quiet(courier::say(
+            self.line.clone(),
+            text.clone(),
+            Some(ReplyTo::from(message)),
+        ));
+    }
+
+    /// Answers a request, perhaps one of before a restart.
+    pub(super) fn answer(&mut self, request: &Request, text: &Reply) {
+        match Reference::from_text(&request.reference) {
+            Reference::Message(reply_to) => {
+                self.spawn_quiet(courier::say(
+                    self.line.clone(),
+                    text.clone(),
+                    Some(reply_to),
+                ));
+            }
+            Reference::Operator(number) => {
+                if let Some(order) = self.stop_orders.remove(&number) {
+                    order.answer(&text.plain);
+                }
+            }
+            Reference::Nobody => {}
+        }
+    }
+
+    pub(super) fn announce(&mut self, text: &Reply) {
+        self.spawn_quiet(courier::say(self.line.clone(), text.clone(), None));
+    }
+
+    /// Tells somebody something in their direct message, if there is one.
+    pub(super) fn tell(&mut self, user: &str, text: &Reply) {
+        if let Ok(user) = OwnedUserId::try_from(user) {
+            self.spawn_quiet(courier::tell(self.line.clone(), user, text.clone()));
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Does what a session decides: writes it down first, then acts.
+
+use std::mem;
+
+use tracing::{error, info};
+
+use super::{
+    Action, Delivery, DeliveryId, Event, Notice, Outcome, ProjectName, RemoteControl, Session,
+    SessionId, Slot, Withdrawal, not_recorded, tasks,
+};
+
+impl RemoteControl {
+    /// Lets the session decide, writes down what it decided, and does it.
+    pub(super) fn apply(&mut self, project: &ProjectName, event: Event) -> Vec<Notice> {
+        let slot = self.slots.entry(project.clone()).or_default();
+        let terms = slot.terms();
+        let Some(session) = &mut slot.session else {
+            return Vec::new();
+        };
+        let before = session.clone();
+        let must_be_recorded = match &event {
+            Event::LinkRequested(request) | Event::ExtensionRequested(request, _) => {
+                Some(request.clone())
+            }
+            // A stop is obeyed even if it cannot be written down; all else happened already.
+            _ => None,
+        };
+        let actions = session.on(event, &terms, tasks::now());
+        if actions.is_empty() {
+            return Vec::new();
+        }
+        log_transition(project, &before, session);
+        let id = session.id().clone();
+        for action in &actions {
+            match action {
+                Action::Withdraw(deliveries) => note_withdrawals(slot, &id, deliveries),
+                Action::Finish(outcome) => {
+                    slot.session = None;
+                    if outcome.had_link {
+                        note_withdrawals(slot, &id, &outcome.deliveries);
+                    }
+                }
+                _ => {}
+            }
+        }
+        if let Some(request) = must_be_recorded {
+            if let Err(error) = self.save(project) {
+                self.slots.entry(project.clone()).or_default().session = Some(before);
+                return vec![not_recorded(project, request, &error)];
+            }
+        } else {
+            self.save_or_retry(project);
+        }
+        self.perform(project, actions)
+    }
+
+    pub(super) fn perform(&mut self, name: &ProjectName, actions: Vec<Action>) -> Vec<Notice> {
+        let slot = self.slots.get(name);
+        let session = slot.and_then(|slot| slot.session.as_ref());
+        self.tasks.wake(name, session);
+        let all = actions.into_iter();
+        all.flat_map(|action| self.perform_one(name, action))
+            .collect()
+    }
+
+    fn perform_one(&mut self, name: &ProjectName, action: Action) -> Vec<Notice> {
+        let project = name.clone();
+        let slot = self.slots.entry(name.clone()).or_default();
+        let session = slot.session.as_ref();
+        match (action, session) {
+            (Action::Finish(outcome), _) => return self.finish(name, outcome),
+            (Action::Withdraw(deliveries), Some(session)) => {
+                return withdraw_all(name, session.id(), &deliveries);
+            }
+            (Action::Deliver(delivery, link), Some(session)) => {
+                let (session, number) = (session.id().clone(), delivery.number);
+                let id = DeliveryId {
+                    project,
+                    session,
+                    number,
+                };
+                let request = delivery.request;
+                return vec![Notice::Deliver { id, request, link }];
+            }
+            (Action::RefuseWhileStopping(request), _) => {
+                return vec![Notice::RefusedWhileStopping { project, request }];
+            }
+            (Action::Extended(request, left), _) => {
+                return vec![Notice::Extended {
+                    project,
+                    request,
+                    left,
+                }];
+            }
+            (Action::Warn(holders, left), _) => {
+                return vec![Notice::EndsSoon {
+                    project,
+                    holders,
+                    left,
+                }];
+            }
+            (Action::TellRestart(ending, rest), _) => {
+                return vec![Notice::Restarting {
+                    project,
+                    ending,
+                    rest,
+                }];
+            }
+            (Action::Spawn, Some(session)) => {
+                let folder = self.store.project_folder(name);
+                self.tasks
+                    .spawn_process(name, session, slot.project.clone(), folder);
+            }
+            (Action::Observe(process), Some(session)) => {
+                let folder = self.store.project_folder(name);
+                self.tasks
+                    .observe(name, session, process, slot.project.as_deref(), folder);
+            }
+            (Action::EndTree(process), Some(session)) => {
+                self.tasks
+                    .end_tree(name, session.id(), process, slot.project.as_deref());
+            }
+            (Action::Save, _) | (_, None) => {}
+        }
+        Vec::new()
+    }
+
+    fn finish(&mut self, project: &ProjectName, outcome: Outcome) -> Vec<Notice> {
+        info!(%project, session = %outcome.session, ending = ?outcome.ending, report = ?outcome.report, "session over");
+        // The link is taken back before anyone reads that it is of no use any more.
+        let mut notices = if outcome.had_link {
+            withdraw_all(project, &outcome.session, &outcome.deliveries)
+        } else {
+            Vec::new()
+        };
+        let last_output = self
+            .output(project)
+            .inspect_err(|error| error!(%project, %error, "last output not readable"));
+        notices.push(Notice::Over {
+            project: project.clone(),
+            outcome,
+            last_output: last_output.ok(),
+        });
+        notices
+    }
+}
+
+fn note_withdrawals(slot: &mut Slot, session: &SessionId, deliveries: &[Delivery]) {
+    for delivery in deliveries {
+        slot.note_withdrawal(Withdrawal {
+            session: session.clone(),
+            delivery: delivery.clone(),
+        });
+    }
+}
+
+fn withdraw_all(
+    project: &ProjectName,
+    session: &SessionId,
+    deliveries: &[Delivery],
+) -> Vec<Notice> {
+    let withdraw = |delivery: &Delivery| Notice::Withdraw {
+        project: project.clone(),
+        withdrawal: Withdrawal {
+            session: session.clone(),
+            delivery: delivery.clone(),
+        },
+    };
+    deliveries.iter().map(withdraw).collect()
+}
+
+fn log_transition(project: &ProjectName, before: &Session, after: &Session) {
+    if mem::discriminant(before.state()) != mem::discriminant(after.state()) {
+        info!(%project, session = %after.id(), phase = ?after.phase(), "session changed");
+    }
+}

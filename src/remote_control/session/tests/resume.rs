@@ -1,0 +1,107 @@
+//! Going on after a restart of the bot.
+
+use super::*;
+
+/// The deadline for the link of a session that is starting.
+fn deadline(life: &Life) -> Duration {
+    match life.session.state() {
+        State::Starting { deadline, .. } => *deadline - BEGIN,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn every_state_goes_on_where_it_was() {
+    let terms = terms(None, Restart::OnExit);
+    let waiting = |terms| {
+        let mut life = Life::running(terms);
+        life.on(Event::LinkRequested(request("bob")));
+        life
+    };
+    let to_bob = || Action::Deliver(delivery(1, "bob", None), link("one"));
+    let watched = || Action::Observe(process(1));
+    let expected: [(Begin, Vec<Action>); 6] = [
+        (Life::begin, vec![Action::Spawn]),
+        (Life::starting, vec![watched()]),
+        (Life::running, vec![watched()]),
+        (waiting, vec![watched(), to_bob()]),
+        (Life::stopping, vec![Action::EndTree(Some(process(1)))]),
+        (Life::resting, vec![]),
+    ];
+    for (begin, actions) in expected {
+        let mut life = begin(terms);
+        assert_eq!(life.resume(None, false, at(Duration::ZERO)), actions);
+    }
+}
+
+#[test]
+fn a_process_that_no_record_names_is_found_and_not_made_a_second_time() {
+    let mut life = Life::begin(TERMS);
+    let actions = life.resume(Some(process(7)), false, at(MINUTE));
+    assert_eq!(actions, [Action::Observe(process(7))]);
+
+    let mut life = Life::begin(TERMS);
+    life.on(Event::StopRequested(request("bob")));
+    let actions = life.resume(Some(process(7)), false, at(MINUTE));
+    assert_eq!(actions, [Action::EndTree(Some(process(7)))]);
+}
+
+#[test]
+fn the_wait_for_the_link_goes_on_with_the_time_that_is_left() {
+    let seconds = Duration::from_secs;
+    let mut life = Life::starting(TERMS);
+    life.resume(None, false, at(seconds(20)));
+    assert_eq!(deadline(&life), TERMS.link_timeout);
+
+    let mut life = Life::begin(TERMS);
+    life.resume(Some(process(7)), false, at(seconds(20)));
+    assert_eq!(deadline(&life), TERMS.link_timeout);
+}
+
+#[test]
+fn a_process_that_is_made_after_a_restart_has_the_whole_time_for_its_link() {
+    for booted in [false, true] {
+        let mut life = Life::begin(TERMS);
+        assert_eq!(life.resume(None, booted, at(HOUR)), [Action::Spawn]);
+        life.on(Event::Spawned(process(7)));
+        assert_eq!(deadline(&life), HOUR + TERMS.link_timeout);
+    }
+}
+
+#[test]
+fn a_rest_is_over_when_the_host_was_booted() {
+    let mut life = Life::resting(terms(None, Restart::OnExit));
+    let now = Moment {
+        wall: UNIX_EPOCH + BEGIN + HOUR,
+        uptime: MINUTE,
+    };
+    life.resume(None, true, now);
+    assert_eq!(life.session.next_wake(), Some(MINUTE));
+}
+
+#[test]
+fn a_session_whose_record_was_lost_waits_for_its_link_and_has_nobody_to_tell() {
+    let (mut session, actions) =
+        Session::adopted(SessionId::random(), process(7), &TERMS, at(HOUR));
+    assert_eq!(actions, [Action::Observe(process(7))]);
+    let actions = session.on(Event::LinkShown(link("one")), &TERMS, at(HOUR));
+    assert_eq!(actions, [Action::Save]);
+    assert_eq!(session.requester(), None);
+}
+
+#[test]
+fn a_session_comes_back_from_its_record_as_it_was() {
+    let terms = terms(Some(HOUR), Restart::OnExit);
+    let all: [Begin; 5] = [
+        Life::begin,
+        Life::starting,
+        Life::running,
+        Life::stopping,
+        Life::resting,
+    ];
+    for begin in all {
+        let session = begin(terms).session;
+        let record = serde_json::to_string(&session).unwrap();
+        assert_eq!(serde_json::from_str::<Session>(&record).unwrap(), session);
+    }
+}

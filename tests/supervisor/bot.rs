@@ -1,0 +1,261 @@
+//! A bot without Matrix: it owns the sessions, writes deliveries into a ledger instead of rooms, and is killed wherever a test
+//! wants it. Its users ask again for what was forgotten before it was written down, as people do.
+
+use std::{
+    env,
+    fs::File,
+    os::unix::process::ExitStatusExt as _,
+    process::{Child, Command, ExitStatus, Stdio},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use rcbot::remote_control::{
+    Beginning, Ending, Happened, Notice, Phase, Project, RemoteControl, Request,
+};
+use tokio::{sync::mpsc, time::timeout};
+
+use crate::support::{DEADLINE, Sandbox, ledger::Ledger, website};
+
+/// The variable that makes a bot of this binary: the folder of its sandbox.
+const FOLDER: &str = "RCBOT_TEST_BOT";
+
+/// The variable with the number of the step at which it kills itself.
+const KILL_AT: &str = "RCBOT_TEST_KILL_AT";
+
+/// The variable with how many sessions have to be over before it ends by itself.
+const SESSIONS: &str = "RCBOT_TEST_SESSIONS";
+
+/// What a command ends with that finds another process of its project alive.
+const SECOND_PROCESS: i32 = 99;
+
+/// Who gets a link of each session: one waits for it from the start, one asks when it is there.
+pub(crate) const REQUESTERS: [&str; 2] = ["alice", "bob"];
+
+/// How a bot is to live.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Life {
+    /// At which step it kills itself; at none if `None`.
+    pub(crate) kill_at: Option<usize>,
+    /// How many sessions have to be over before it ends by itself.
+    pub(crate) sessions: usize,
+}
+
+impl Life {
+    /// Begins such a life.
+    pub(crate) fn begin(self, sandbox: &Sandbox) -> Child {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(sandbox.path("bot.log"))
+            .unwrap();
+        let mut command = Command::new(env::current_exe().unwrap());
+        command
+            .args(["bot::run", "--exact", "--ignored", "--nocapture"])
+            .env(FOLDER, sandbox.path(""))
+            .env(SESSIONS, self.sessions.to_string())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
+        if let Some(step) = self.kill_at {
+            command.env(KILL_AT, step.to_string());
+        }
+        command.spawn().unwrap()
+    }
+
+    /// Such a life from its beginning to its end. Whether it was killed.
+    pub(crate) fn live(self, sandbox: &Sandbox) -> bool {
+        let status = self.begin(sandbox).wait().unwrap();
+        was_killed(status, sandbox)
+    }
+}
+
+/// Whether a bot was killed; if not, it has to have ended well.
+#[track_caller]
+pub(crate) fn was_killed(status: ExitStatus, sandbox: &Sandbox) -> bool {
+    let killed = status.signal() == Some(Signal::SIGKILL as i32);
+    let log = || std::fs::read_to_string(sandbox.path("bot.log")).unwrap_or_default();
+    assert!(killed || status.success(), "{status}\n{}", log());
+    killed
+}
+
+/// The bot itself. Without its variable it does nothing.
+#[test]
+#[ignore = "run by the tests that need a bot"]
+fn run() {
+    let Some(folder) = env::var_os(FOLDER) else {
+        return;
+    };
+    let sandbox = Sandbox::of(folder.as_ref());
+    // One bot at a time, as in the real one. A child that is not yet its own program holds the lock too.
+    let lock = File::create(sandbox.path("lock")).unwrap();
+    lock.lock().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async { Bot::restore(&sandbox).serve().await });
+}
+
+struct Bot {
+    remote_control: RemoteControl,
+    happened: mpsc::Receiver<Happened>,
+    ledger: Ledger,
+    steps: Steps,
+    sessions: usize,
+}
+
+/// Counts what the bot does, and kills it at one of these steps.
+struct Steps {
+    taken: usize,
+    kill_at: Option<usize>,
+}
+
+impl Steps {
+    fn step(&mut self) {
+        self.taken += 1;
+        if self.kill_at == Some(self.taken) {
+            kill(Pid::this(), Signal::SIGKILL).unwrap();
+        }
+    }
+}
+
+impl Bot {
+    fn restore(sandbox: &Sandbox) -> Self {
+        let number = |name| env::var(name).ok().map(|text| text.parse().unwrap());
+        let mut steps = Steps {
+            taken: 0,
+            kill_at: number(KILL_AT),
+        };
+        steps.step();
+        let settings = sandbox.settings([project(sandbox)]);
+        let (remote_control, happened, notices) = RemoteControl::restore(settings).unwrap();
+        let mut bot = Self {
+            remote_control,
+            happened,
+            ledger: Ledger::open(&sandbox.path("ledger")),
+            steps,
+            sessions: number(SESSIONS).unwrap_or_default(),
+        };
+        bot.heed(notices);
+        bot
+    }
+
+    /// Serves until enough sessions are over.
+    async fn serve(mut self) {
+        while !self.is_done() {
+            self.ask_for_what_is_missing();
+            let report = timeout(DEADLINE, self.happened.recv()).await;
+            let report = report.expect("nothing happens any more").unwrap();
+            self.steps.step();
+            let notices = self.remote_control.handle(report);
+            self.heed(notices);
+        }
+        self.steps.step();
+    }
+
+    fn phase(&self) -> Option<Phase> {
+        let [status] = &self.remote_control.status()[..] else {
+            panic!("one project")
+        };
+        status.session.as_ref().map(|session| session.phase)
+    }
+
+    fn is_done(&self) -> bool {
+        let over = self.ledger.withdrawn().len() / REQUESTERS.len();
+        self.phase().is_none() && over >= self.sessions
+    }
+
+    /// What the users do about what they see.
+    fn ask_for_what_is_missing(&mut self) {
+        let [alice, bob] = REQUESTERS;
+        match self.phase() {
+            None => self.start(alice),
+            Some(Phase::Running) => {
+                let holders = self.ledger.holders();
+                let has = |user: &str| holders.iter().any(|holder| holder == user);
+                assert!(has(alice), "a link that is known was not delivered");
+                if !has(bob) {
+                    self.start(bob);
+                }
+                self.steps.step();
+                let notices = self.remote_control.stop(&website(), request("alice"));
+                self.heed(notices);
+            }
+            Some(Phase::Starting | Phase::Stopping) => {}
+            Some(Phase::Resting) => panic!("it is not to come back"),
+        }
+    }
+
+    fn start(&mut self, requester: &str) {
+        self.steps.step();
+        let request = request(requester);
+        let notices = self
+            .remote_control
+            .start(&website(), Beginning::Fresh, request);
+        self.heed(notices);
+    }
+
+    fn heed(&mut self, notices: Vec<Notice>) {
+        for notice in notices {
+            self.steps.step();
+            match notice {
+                Notice::Deliver { id, request, link } => {
+                    let withdrawn = self.ledger.withdrawn();
+                    let entry = (id.session.to_string(), id.number);
+                    assert!(!withdrawn.contains(&entry), "delivered after its end");
+                    self.ledger
+                        .deliver(&id.session, id.number, &request, link.expose());
+                    self.steps.step();
+                    let more = self
+                        .remote_control
+                        .delivered(id, request, "receipt".to_owned());
+                    self.heed(more);
+                }
+                Notice::Withdraw {
+                    project,
+                    withdrawal,
+                } => {
+                    self.ledger
+                        .withdraw(&withdrawal.session, withdrawal.delivery.number);
+                    self.steps.step();
+                    self.remote_control.withdrawn(&project, &withdrawal);
+                }
+                Notice::Over { outcome, .. } => {
+                    assert_eq!(outcome.ending, Ending::Stopped);
+                }
+                unexpected => panic!("{unexpected:?}"),
+            }
+        }
+        self.steps.step();
+    }
+}
+
+fn request(requester: &str) -> Request {
+    Request {
+        requester: requester.to_owned(),
+        reference: String::new(),
+    }
+}
+
+/// Its session's processes hold a lock for as long as one of them lives, so that a second one beside them is seen for certain.
+fn project(sandbox: &Sandbox) -> Project {
+    let mut project = sandbox.project("fork=1");
+    let lock = sandbox.path("process.lock").to_str().unwrap().to_owned();
+    let exit_code = SECOND_PROCESS.to_string();
+    let flock = [
+        "flock",
+        "--nonblock",
+        "--no-fork",
+        "--conflict-exit-code",
+        &exit_code,
+        &lock,
+    ];
+    project
+        .command
+        .splice(0..0, flock.into_iter().map(str::to_owned));
+    project
+}

@@ -1,0 +1,24 @@
+//! Sessions that are never lost: `remote_control` on its own, with real processes and no Matrix; a file per promise.
+//!
+//! The processes are the stand-in for `claude`, tests/fixtures/claude. Where a bot has to be killed, or a test needs a process
+//! of its own, this very binary is run once more.
+#![expect(
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+#![expect(
+    clippy::print_stderr,
+    reason = "the test harness shows it when a test fails"
+)]
+
+/// What the other modules stand on.
+mod support;
+
+/// A bot without Matrix, to be killed.
+mod bot;
+
+/// What is left of a session and its links when the bot is killed.
+mod killed_bot;

@@ -1,0 +1,192 @@
+//! What the tests stand on: a folder of its own for each, with projects in it, and waiting for facts.
+
+pub(crate) mod ledger;
+#[path = "../../it/support/processes.rs"]
+pub(crate) mod processes;
+
+use std::{
+    fs,
+    panic::Location,
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::unistd::Pid;
+use rcbot::remote_control::{LinkPattern, Project, ProjectName, Restart, Settings};
+use serde::Deserialize;
+use tempfile::TempDir;
+
+use processes::Mark;
+
+/// How long a fact may take to become true: a second or two, and more on a busy machine.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+
+/// How often it is looked at, where nothing tells.
+const POLL: Duration = Duration::from_millis(5);
+
+/// The variable that the stand-in writes its log by, and that marks a sandbox's sessions.
+pub(crate) const STANDIN_LOG: &str = "RCBOT_STANDIN_LOG";
+
+/// A folder with all that sessions need. Dropping it kills every process of its sessions.
+#[derive(Debug)]
+pub(crate) struct Sandbox {
+    folder: PathBuf,
+    owned: Option<TempDir>,
+}
+
+/// One line of the stand-in's log.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct StandinRecord {
+    /// `start`, or `relink` where a running one printed another link.
+    pub(crate) event: String,
+    /// Its process.
+    pub(crate) pid: i32,
+    /// What it found in `RCBOT_SESSION_ID`.
+    pub(crate) session_id: String,
+    /// The link that it prints.
+    pub(crate) link: String,
+    /// Its arguments.
+    #[serde(default)]
+    pub(crate) argv: Vec<String>,
+    /// The names of its environment's variables.
+    #[serde(default)]
+    pub(crate) environment: Vec<String>,
+}
+
+impl Sandbox {
+    /// A new one.
+    pub(crate) fn new() -> Self {
+        let owned = TempDir::with_prefix("rcbot-supervisor-").unwrap();
+        Self {
+            folder: owned.path().to_owned(),
+            owned: Some(owned),
+        }
+    }
+
+    /// Somebody else's: dropping this handle leaves everything as it is.
+    pub(crate) fn of(folder: &Path) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            owned: None,
+        }
+    }
+
+    /// Where everything is.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// A file of the project `website`'s session.
+    pub(crate) fn session_file(&self, name: &str) -> PathBuf {
+        self.folder.join("sessions/website").join(name)
+    }
+
+    /// The project `website`, with a stand-in that behaves as these words say.
+    pub(crate) fn project(&self, words: &str) -> Project {
+        let directory = self.path("website");
+        fs::create_dir_all(&directory).unwrap();
+        let log = self.standin_log().to_str().unwrap().to_owned();
+        Project {
+            name: website(),
+            directory,
+            command: standin(&["--spawn=same-dir", "--name", "{project}@{host} {id}"]),
+            resume_command: standin(&["--continue"]),
+            environment: [
+                (STANDIN_LOG.to_owned(), log),
+                ("RCBOT_STANDIN".to_owned(), words.to_owned()),
+            ]
+            .into(),
+            stdin: "y\n".to_owned(),
+            link_pattern: LinkPattern::new(r"https://claude\.ai/code[/?][A-Za-z0-9_./?=&%~-]+")
+                .unwrap(),
+            link_timeout: DEADLINE,
+            stop_grace: DEADLINE,
+            max_duration: None,
+            max_output: 1 << 20,
+            restart: Restart::Never,
+            autostart_for: Vec::new(),
+        }
+    }
+
+    /// Settings with these projects.
+    pub(crate) fn settings(&self, projects: impl Into<Vec<Project>>) -> Settings {
+        Settings {
+            folder: self.path("sessions"),
+            host: "here".to_owned(),
+            projects: projects.into(),
+        }
+    }
+
+    /// Every start of a stand-in and every further link, in order.
+    pub(crate) fn standin_records(&self) -> Vec<StandinRecord> {
+        let text = fs::read_to_string(self.standin_log()).unwrap_or_default();
+        let records: Result<_, _> = text.lines().map(serde_json::from_str).collect();
+        records.unwrap()
+    }
+
+    /// The living processes of all sessions, their children included.
+    pub(crate) fn processes(&self) -> Vec<Pid> {
+        let log = self.standin_log();
+        self.mark(&log).processes()
+    }
+
+    /// Waits until there are so many processes.
+    #[track_caller]
+    pub(crate) fn wait_for_processes(&self, count: usize) {
+        eventually(&format!("{count} processes"), || {
+            (self.processes().len() == count).then_some(())
+        });
+    }
+
+    fn mark<'a>(&self, log: &'a Path) -> Mark<'a> {
+        Mark {
+            name: STANDIN_LOG,
+            value: log.as_ref(),
+        }
+    }
+
+    pub(crate) fn standin_log(&self) -> PathBuf {
+        self.path("standin.jsonl")
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        if self.owned.is_some() {
+            let log = self.standin_log();
+            self.mark(&log).kill_all();
+        }
+    }
+}
+
+/// The name of the only project, where there is only one.
+pub(crate) fn website() -> ProjectName {
+    "website".parse().unwrap()
+}
+
+/// A command line of the stand-in.
+pub(crate) fn standin(arguments: &[&str]) -> Vec<String> {
+    let program = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/claude");
+    let all = [program, "remote-control"].into_iter();
+    all.chain(arguments.iter().copied())
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Waits until `look` finds something. Panics in the caller's place, with `what`, when it does not in time.
+#[track_caller]
+pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "{}: not within {DEADLINE:?}: {what}",
+            Location::caller()
+        );
+        thread::sleep(POLL);
+    }
+}
