@@ -5,24 +5,19 @@
 //!
 //! Invariant: [`Link::expose`] is called here once, and what it gives goes into an encrypted event.
 
-use std::{collections::BTreeSet, fmt, str::FromStr};
+use std::{fmt, str::FromStr};
 
 use matrix_sdk::{
-    Room, RoomMemberships, RoomState,
+    Room, RoomState,
     ruma::{
         OwnedEventId, OwnedRoomId, OwnedTransactionId, OwnedUserId, UserId,
-        api::client::{
-            membership::get_member_events,
-            room::create_room::{self, v3::RoomPreset},
-            state::get_state_event_for_key::v3::StateEventFormat,
-        },
+        api::client::room::create_room::{self, v3::RoomPreset},
         events::{
-            InitialStateEvent, StateEventType,
+            InitialStateEvent,
             room::{
                 encryption::RoomEncryptionEventContent,
                 guest_access::{GuestAccess, RoomGuestAccessEventContent},
                 history_visibility::{HistoryVisibility, RoomHistoryVisibilityEventContent},
-                member::{MembershipState, RoomMemberEvent},
                 message::RoomMessageEventContent,
             },
         },
@@ -32,7 +27,10 @@ use matrix_sdk::{
 use serde_json::json;
 use tracing::{error, info, warn};
 
-use super::{Fault, Matrix, Notice, admin_room::state_event};
+use super::{
+    Fault, Matrix, Notice,
+    confidentiality::{is_between_two, is_confidential},
+};
 use crate::{config::Devices, link::Link};
 
 /// Why a link may not be sent to somebody. Nothing was sent.
@@ -296,7 +294,7 @@ impl Matrix {
         if room.state() != RoomState::Joined {
             return Ok(None);
         }
-        let fit = is_fit(&room, recipient).await?;
+        let fit = is_confidential(&room, recipient).await?;
         if !fit {
             warn!(room = %room.room_id(), %recipient, "direct message no longer fit for links, making a new one");
         }
@@ -322,7 +320,7 @@ impl Matrix {
         info!(room = %room.room_id(), %recipient, "direct message made");
         self.direct_messages().insert(recipient, room.room_id())?;
         self.wait_until_heard(room.room_id()).await;
-        if is_fit(&room, recipient).await? {
+        if is_confidential(&room, recipient).await? {
             Ok(room)
         } else {
             let reason = "the new room is not as it was asked for".to_owned();
@@ -360,72 +358,4 @@ fn room_request(recipient: &UserId) -> Result<create_room::v3::Request, Fault> {
     request.power_level_content_override =
         Some(Raw::new(&power_levels).map_err(nonsense)?.cast_unchecked());
     Ok(request)
-}
-
-/// Whether a room is encrypted, by the homeserver's word and by the SDK's, and between the two alone. The homeserver is
-/// asked for both at once: a person waits.
-async fn is_fit(room: &Room, recipient: &UserId) -> Result<bool, Fault> {
-    let (is_encrypted, is_between_two) = tokio::try_join!(
-        is_encrypted_on_server(room),
-        is_between_two(room, recipient)
-    )?;
-    Ok(is_encrypted && is_between_two && room.latest_encryption_state().await?.is_encrypted())
-}
-
-async fn is_encrypted_on_server(room: &Room) -> Result<bool, Fault> {
-    let content: Option<RoomEncryptionEventContent> = state_event(
-        &room.client(),
-        room.room_id(),
-        StateEventType::RoomEncryption,
-        "",
-        StateEventFormat::default(),
-    )
-    .await?;
-    Ok(content.is_some())
-}
-
-/// Whether exactly the bot and the recipient are in the room or invited: as the homeserver says now, and as the SDK
-/// believes, which decides who gets the key.
-async fn is_between_two(room: &Room, recipient: &UserId) -> Result<bool, Fault> {
-    let wanted = BTreeSet::from([room.own_user_id().to_owned(), recipient.to_owned()]);
-    if members_on_server(room).await? != wanted {
-        return Ok(false);
-    }
-    if members_in_store(room).await? == wanted {
-        return Ok(true);
-    }
-    room.mark_members_missing();
-    room.sync_members().await?;
-    Ok(members_in_store(room).await? == wanted)
-}
-
-async fn members_in_store(room: &Room) -> Result<BTreeSet<OwnedUserId>, Fault> {
-    let members = room.members_no_sync(RoomMemberships::ACTIVE).await?;
-    Ok(members
-        .iter()
-        .map(|member| member.user_id().to_owned())
-        .collect())
-}
-
-async fn members_on_server(room: &Room) -> Result<BTreeSet<OwnedUserId>, Fault> {
-    let request = get_member_events::v3::Request::new(room.room_id().to_owned());
-    let response = room.client().send(request).await?;
-    let mut members = BTreeSet::new();
-    for event in response.chunk {
-        let nonsense = |source| Fault::Nonsense {
-            request: "the members of a room",
-            source,
-        };
-        let event: RoomMemberEvent = event.deserialize().map_err(nonsense)?;
-        // Knocking is not being there, and an unknown membership is taken for being there.
-        let away = [
-            MembershipState::Leave,
-            MembershipState::Ban,
-            MembershipState::Knock,
-        ];
-        if !away.contains(event.membership()) {
-            members.insert(event.state_key().clone());
-        }
-    }
-    Ok(members)
 }
