@@ -1,7 +1,7 @@
 //! The connection: a logged-in client with its identity, its inbox and its rooms.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, DirBuilder, Permissions},
     io,
     os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
@@ -18,7 +18,10 @@ use matrix_sdk::{
     ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId},
 };
 use matrix_sdk_base::crypto::{CollectStrategy, DecryptionSettings, TrustRequirement};
-use tokio::{sync::mpsc, time::sleep};
+use tokio::{
+    sync::{mpsc, watch},
+    time::sleep,
+};
 use tracing::{debug, info, warn};
 
 use super::{
@@ -55,6 +58,8 @@ struct Inner {
     admin_room: Arc<OnceLock<OwnedRoomId>>,
     listening_since: Arc<ListeningSince>,
     direct_messages: DirectMessages,
+    /// The rooms that a sync has brought, and was done with.
+    heard_rooms: watch::Sender<BTreeSet<OwnedRoomId>>,
 }
 
 /// What [`Matrix::connect`] gives.
@@ -143,6 +148,7 @@ impl Matrix {
             admin_room: Arc::new(OnceLock::new()),
             listening_since,
             direct_messages: DirectMessages::load(folder.join(DIRECT_MESSAGES))?,
+            heard_rooms: watch::Sender::default(),
             client,
         }));
         matrix.inbox(sender).attach(matrix.client());
@@ -191,6 +197,10 @@ impl Matrix {
 
     pub(super) fn set_admin_room(&self, id: OwnedRoomId) -> &RoomId {
         self.0.admin_room.get_or_init(|| id)
+    }
+
+    pub(super) fn heard_rooms(&self) -> &watch::Sender<BTreeSet<OwnedRoomId>> {
+        &self.0.heard_rooms
     }
 
     pub(super) fn listening_since(&self) -> &ListeningSince {

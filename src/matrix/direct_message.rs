@@ -5,24 +5,17 @@
 //!
 //! Invariant: [`Link::expose`] is called here once, and what it gives goes into an encrypted event.
 
-use std::collections::BTreeSet;
-
 use matrix_sdk::{
-    Room, RoomMemberships, RoomState,
+    Room, RoomState,
     ruma::{
         OwnedTransactionId, OwnedUserId, UserId,
-        api::client::{
-            membership::get_member_events,
-            room::create_room::{self, v3::RoomPreset},
-            state::get_state_event_for_key::v3::StateEventFormat,
-        },
+        api::client::room::create_room::{self, v3::RoomPreset},
         events::{
-            InitialStateEvent, StateEventType,
+            InitialStateEvent,
             room::{
                 encryption::RoomEncryptionEventContent,
                 guest_access::{GuestAccess, RoomGuestAccessEventContent},
                 history_visibility::{HistoryVisibility, RoomHistoryVisibilityEventContent},
-                member::{MembershipState, RoomMemberEvent},
                 message::RoomMessageEventContent,
             },
         },
@@ -32,7 +25,10 @@ use matrix_sdk::{
 use serde_json::json;
 use tracing::{error, info, warn};
 
-use super::{Fault, LinkReceipt, Matrix, Notice, admin_room::state_event};
+use super::{
+    Fault, LinkReceipt, Matrix, Notice,
+    confidentiality::{is_between_two, is_confidential},
+};
 use crate::{config::Devices, link::Link};
 
 /// Why a link may not be sent to somebody. Nothing was sent.
@@ -154,8 +150,9 @@ impl Matrix {
     /// # Errors
     /// [`NotSent::Refused`] if there can be none, [`NotSent::Fault`] if it cannot be told.
     pub async fn confidential_room(&self, recipient: &UserId) -> Result<ConfidentialRoom, NotSent> {
-        self.check_devices(recipient).await?;
-        let room = match self.known_room(recipient).await? {
+        let known = async { Ok::<_, NotSent>(self.known_room(recipient).await?) };
+        let ((), known) = tokio::try_join!(self.check_devices(recipient), known)?;
+        let room = match known {
             Some(room) => room,
             None => self.make_room(recipient).await?,
         };
@@ -271,9 +268,7 @@ impl Matrix {
         if room.state() != RoomState::Joined {
             return Ok(None);
         }
-        let fit = is_encrypted_on_server(&room).await?
-            && room.latest_encryption_state().await?.is_encrypted()
-            && is_between_two(&room, recipient).await?;
+        let fit = is_confidential(&room, recipient).await?;
         if !fit {
             warn!(room = %room.room_id(), %recipient, "direct message no longer fit for links, making a new one");
         }
@@ -298,10 +293,8 @@ impl Matrix {
         };
         info!(room = %room.room_id(), %recipient, "direct message made");
         self.direct_messages().insert(recipient, room.room_id())?;
-        let fit = is_encrypted_on_server(&room).await?
-            && room.latest_encryption_state().await?.is_encrypted()
-            && is_between_two(&room, recipient).await?;
-        if fit {
+        self.wait_until_heard(room.room_id()).await;
+        if is_confidential(&room, recipient).await? {
             Ok(room)
         } else {
             let reason = "the new room is not as it was asked for".to_owned();
@@ -339,62 +332,4 @@ fn room_request(recipient: &UserId) -> Result<create_room::v3::Request, Fault> {
     request.power_level_content_override =
         Some(Raw::new(&power_levels).map_err(nonsense)?.cast_unchecked());
     Ok(request)
-}
-
-async fn is_encrypted_on_server(room: &Room) -> Result<bool, Fault> {
-    let content: Option<RoomEncryptionEventContent> = state_event(
-        &room.client(),
-        room.room_id(),
-        StateEventType::RoomEncryption,
-        "",
-        StateEventFormat::default(),
-    )
-    .await?;
-    Ok(content.is_some())
-}
-
-/// Whether exactly the bot and the recipient are in the room or invited: as the homeserver says now, and as the SDK
-/// believes, which decides who gets the key.
-async fn is_between_two(room: &Room, recipient: &UserId) -> Result<bool, Fault> {
-    let wanted = BTreeSet::from([room.own_user_id().to_owned(), recipient.to_owned()]);
-    if members_on_server(room).await? != wanted {
-        return Ok(false);
-    }
-    if members_in_store(room).await? == wanted {
-        return Ok(true);
-    }
-    room.mark_members_missing();
-    room.sync_members().await?;
-    Ok(members_in_store(room).await? == wanted)
-}
-
-async fn members_in_store(room: &Room) -> Result<BTreeSet<OwnedUserId>, Fault> {
-    let members = room.members_no_sync(RoomMemberships::ACTIVE).await?;
-    Ok(members
-        .iter()
-        .map(|member| member.user_id().to_owned())
-        .collect())
-}
-
-async fn members_on_server(room: &Room) -> Result<BTreeSet<OwnedUserId>, Fault> {
-    let request = get_member_events::v3::Request::new(room.room_id().to_owned());
-    let response = room.client().send(request).await?;
-    let mut members = BTreeSet::new();
-    for event in response.chunk {
-        let nonsense = |source| Fault::Nonsense {
-            request: "the members of a room",
-            source,
-        };
-        let event: RoomMemberEvent = event.deserialize().map_err(nonsense)?;
-        // Knocking is not being there, and an unknown membership is taken for being there.
-        let away = [
-            MembershipState::Leave,
-            MembershipState::Ban,
-            MembershipState::Knock,
-        ];
-        if !away.contains(event.membership()) {
-            members.insert(event.state_key().clone());
-        }
-    }
-    Ok(members)
 }

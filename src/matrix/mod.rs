@@ -5,6 +5,7 @@
 
 mod admin_room;
 mod client;
+mod confidentiality;
 mod device;
 mod direct_message;
 mod fault;

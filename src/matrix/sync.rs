@@ -7,12 +7,13 @@ use matrix_sdk::{
     Client,
     config::{SyncSettings, SyncToken},
     ruma::{
+        RoomId,
         api::client::filter::{FilterDefinition, LazyLoadOptions},
         presence::PresenceState,
     },
     sync::SyncResponse,
 };
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
 use super::{Chain, Fault, Matrix};
@@ -28,6 +29,9 @@ const FAST_ANSWERS: u32 = 10;
 
 /// How long to wait between requests to such a homeserver.
 const PACE: Duration = Duration::from_secs(1);
+
+/// How long a new room may wait for the sync that brings it, which is there in no time unless the homeserver is in trouble.
+const LONGEST_WAIT_FOR_ROOM: Duration = Duration::from_secs(5);
 
 /// Waits between failed requests: quickly at first, as most faults are short; never longer than ten seconds, as a person
 /// may be waiting.
@@ -56,6 +60,7 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
                     info!("homeserver answers again");
                     failures = back_off();
                 }
+                note_rooms(matrix, &answer);
                 if !join_is_settled || !answer.rooms.invited.is_empty() {
                     join_is_settled = matrix.join_admin_room().await;
                 }
@@ -88,6 +93,17 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
     }
 }
 
+impl Matrix {
+    /// Waits until a sync has brought a new room and was done with it. The SDK asks for the keys of all its members then, and
+    /// a send that begins before they are there holds the lock that this takes, until it gives up after five seconds.
+    pub(super) async fn wait_until_heard(&self, room: &RoomId) {
+        let mut heard = self.heard_rooms().subscribe();
+        let room_is_heard = heard.wait_for(|rooms| rooms.contains(room));
+        // Slow is better than never.
+        drop(timeout(LONGEST_WAIT_FOR_ROOM, room_is_heard).await);
+    }
+}
+
 /// Asks the homeserver once for what there is, without waiting for more.
 pub(super) async fn once(client: &Client) -> Result<(), Fault> {
     client.sync_once(settings(Duration::ZERO)).await?;
@@ -108,10 +124,20 @@ fn filter() -> FilterDefinition {
     filter.presence.not_types = vec!["*".to_owned()];
     filter.room.ephemeral.not_types = vec!["*".to_owned()];
     filter.room.account_data.not_types = vec!["*".to_owned()];
-    filter.room.state.lazy_load_options = LazyLoadOptions::Enabled {
-        include_redundant_members: false,
-    };
+    // Members are not lazily loaded: Synapse takes each member event that it adds to an answer for a join, and tells us that
+    // the device list of that user has changed, our own among them. Each message would make the SDK ask for keys again, and
+    // a send that meets it waits five seconds for its own user's.
+    filter.room.state.lazy_load_options = LazyLoadOptions::Disabled;
     filter
+}
+
+/// Tells those who wait for a room of theirs: whatever the SDK asks for after a sync that brings it has been asked for.
+fn note_rooms(matrix: &Matrix, answer: &SyncResponse) {
+    matrix.heard_rooms().send_if_modified(|heard| {
+        let before = heard.len();
+        heard.extend(answer.rooms.joined.keys().cloned());
+        heard.len() > before
+    });
 }
 
 fn brings_nothing(answer: &SyncResponse) -> bool {

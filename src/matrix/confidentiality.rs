@@ -1,0 +1,92 @@
+//! Whether a room is confidential: encrypted, and between the bot and one person alone.
+//!
+//! Invariant: two have to say so, the homeserver now, and the SDK, which encrypts and shares keys by what it believes.
+
+use std::collections::BTreeSet;
+
+use matrix_sdk::{
+    Room, RoomMemberships,
+    ruma::{
+        OwnedUserId, UserId,
+        api::client::{
+            membership::get_member_events, state::get_state_event_for_key::v3::StateEventFormat,
+        },
+        events::{
+            StateEventType,
+            room::{
+                encryption::RoomEncryptionEventContent,
+                member::{MembershipState, RoomMemberEvent},
+            },
+        },
+    },
+};
+
+use super::{Fault, admin_room::state_event};
+
+/// Whether a room is encrypted, by the homeserver's word and by the SDK's, and between the two alone. The homeserver is
+/// asked for both at once: a person waits.
+pub(super) async fn is_confidential(room: &Room, recipient: &UserId) -> Result<bool, Fault> {
+    let (is_encrypted, is_between_two) = tokio::try_join!(
+        is_encrypted_on_server(room),
+        is_between_two(room, recipient)
+    )?;
+    Ok(is_encrypted && is_between_two && room.latest_encryption_state().await?.is_encrypted())
+}
+
+async fn is_encrypted_on_server(room: &Room) -> Result<bool, Fault> {
+    let content: Option<RoomEncryptionEventContent> = state_event(
+        &room.client(),
+        room.room_id(),
+        StateEventType::RoomEncryption,
+        "",
+        StateEventFormat::default(),
+    )
+    .await?;
+    Ok(content.is_some())
+}
+
+/// Whether exactly the bot and the recipient are in the room or invited: as the homeserver says now, and as the SDK
+/// believes, which decides who gets the key.
+pub(super) async fn is_between_two(room: &Room, recipient: &UserId) -> Result<bool, Fault> {
+    let wanted = BTreeSet::from([room.own_user_id().to_owned(), recipient.to_owned()]);
+    if members_on_server(room).await? != wanted {
+        return Ok(false);
+    }
+    if members_in_store(room).await? == wanted {
+        return Ok(true);
+    }
+    room.mark_members_missing();
+    room.sync_members().await?;
+    Ok(members_in_store(room).await? == wanted)
+}
+
+async fn members_in_store(room: &Room) -> Result<BTreeSet<OwnedUserId>, Fault> {
+    let members = room.members_no_sync(RoomMemberships::ACTIVE).await?;
+    Ok(members
+        .iter()
+        .map(|member| member.user_id().to_owned())
+        .collect())
+}
+
+async fn members_on_server(room: &Room) -> Result<BTreeSet<OwnedUserId>, Fault> {
+    let request = get_member_events::v3::Request::new(room.room_id().to_owned());
+    let response = room.client().send(request).await?;
+    let mut members = BTreeSet::new();
+    for event in response.chunk {
+        let nonsense = |source| Fault::Nonsense {
+            request: "the members of a room",
+            source,
+        };
+        let event: RoomMemberEvent = event.deserialize().map_err(nonsense)?;
+        // Knocking is not being there, and an unknown membership is taken for being there.
+        let away = [
+            MembershipState::Leave,
+            MembershipState::Ban,
+            MembershipState::Knock,
+        ];
+        if !away.contains(event.membership()) {
+            members.insert(event.state_key().clone());
+        }
+    }
+    Ok(members)
+}
