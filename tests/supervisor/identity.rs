@@ -3,6 +3,7 @@
 use std::{
     fs,
     process::{Child, Command},
+    time::{Duration, Instant},
 };
 
 use rcbot::remote_control::{
@@ -11,7 +12,7 @@ use rcbot::remote_control::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{STANDIN_LOG, Sandbox, owner::Owner};
+use crate::support::{DEADLINE, STANDIN_LOG, Sandbox, owner::Owner};
 
 /// A process that has nothing to do with any session, and ends at the first signal.
 struct Stranger(Child);
@@ -185,8 +186,10 @@ async fn a_second_process_that_no_record_knows_is_ended_and_the_first_is_not() {
     sandbox.wait_for_processes(2);
 
     let mut owner = Owner::restore(&sandbox, sandbox.project(""));
+    let deadline = Instant::now() + DEADLINE;
     while sandbox.processes().len() > 1 {
-        owner.handle_next(std::time::Duration::from_millis(5)).await;
+        assert!(Instant::now() < deadline, "the second process stays");
+        owner.handle_next(Duration::from_millis(5)).await;
     }
     assert_eq!(sandbox.processes(), first);
     assert_eq!(owner.phase(), Some(Phase::Running));
