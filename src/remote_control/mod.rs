@@ -85,6 +85,8 @@ struct Slot {
     project: Option<Arc<Project>>,
     session: Option<Session>,
     withdrawals: Vec<Withdrawal>,
+    /// The record could not be written, and is to be tried again.
+    save_is_due: bool,
 }
 
 impl Slot {
@@ -189,6 +191,7 @@ impl RemoteControl {
                 }
             }
             What::SaveAgain { project } => {
+                self.slots.entry(project.clone()).or_default().save_is_due = false;
                 self.save_or_retry(&project);
                 Vec::new()
             }
@@ -301,7 +304,10 @@ impl RemoteControl {
     fn save_or_retry(&mut self, project: &ProjectName) {
         if let Err(error) = self.save(project) {
             error!(%project, %error, source = cause_of(&error), "session record not saved, trying again");
-            self.tasks.save_again_later(project);
+            let slot = self.slots.entry(project.clone()).or_default();
+            if !mem::replace(&mut slot.save_is_due, true) {
+                self.tasks.save_again_later(project);
+            }
         }
     }
 }
