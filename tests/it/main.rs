@@ -42,5 +42,11 @@ mod secrets;
 /// What a session and its link go through when the bot ends.
 mod restart;
 
+/// How a session begins, lasts and comes back, and what the operator does.
+mod life_span;
+
+/// The real `claude`, if it is wanted.
+mod real_claude;
+
 /// The support itself: two clients understand one another.
 mod smoke;

@@ -96,7 +96,7 @@ async fn a_status_tells_who_started_what_and_never_a_link() {
     let line = status.body().unwrap();
     assert!(line.starts_with("website: running since "), "{line}");
     assert!(
-        line.ends_with(&format!("started by {}", alice.user_id())),
+        line.contains(&format!("started by {}, 1 process, ", alice.user_id())),
         "{line}"
     );
 }

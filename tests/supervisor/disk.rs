@@ -8,6 +8,7 @@ use std::{
     io::Write as _,
     path::Path,
     process::Command,
+    thread,
     time::Duration,
 };
 
@@ -95,6 +96,18 @@ impl SmallDisk {
 
     fn filling(&self) -> std::path::PathBuf {
         self.sandbox.path("sessions/filling")
+    }
+}
+
+/// A folder on which something is mounted cannot be removed.
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        for _ in 0..=u8::from(self.is_bound.get()) {
+            let mut unmount = Command::new("umount");
+            unmount.arg("--lazy").arg(self.sandbox.path("sessions"));
+            let done = unmount.status();
+            assert!(done.is_ok_and(|done| done.success()) || thread::panicking());
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{
     fs,
     process::{Child, Command},
+    time::{Duration, Instant},
 };
 
 use rcbot::remote_control::{
@@ -11,7 +12,7 @@ use rcbot::remote_control::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{STANDIN_LOG, Sandbox, owner::Owner};
+use crate::support::{DEADLINE, STANDIN_LOG, Sandbox, owner::Owner};
 
 /// A process that has nothing to do with any session, and ends at the first signal.
 struct Stranger(Child);
@@ -19,6 +20,12 @@ struct Stranger(Child);
 impl Stranger {
     fn new() -> Self {
         Self(Command::new("sleep").arg("600").spawn().unwrap())
+    }
+
+    fn start_time(&self) -> u64 {
+        let pid = i32::try_from(self.0.id()).unwrap();
+        let stat = procfs::process::Process::new(pid).unwrap().stat();
+        stat.unwrap().starttime
     }
 
     fn was_left_alone(&mut self) -> bool {
@@ -97,18 +104,20 @@ async fn a_stop_never_signals_whoever_has_the_pid_of_a_session_that_is_over() {
 #[tokio::test]
 async fn a_process_of_before_a_boot_is_over_even_if_another_has_its_pid_and_start_time() {
     let sandbox = Sandbox::new();
+    let mut stranger = Stranger::new();
     drop(Owner::with_session(&sandbox, sandbox.project("")).await);
+    kill_the_process(&sandbox);
     edit_record(&sandbox, |record| {
         record["boot_id"] = json!("another boot");
         let process = &mut record["session"]["state"]["running"]["process"];
         process["boot_id"] = json!("another boot");
-        record["session"]["id"] = json!("another session");
+        process["pid"] = json!(stranger.0.id());
+        process["start_time"] = json!(stranger.start_time());
     });
-    let stranger = sandbox.processes();
-    // It belongs to this folder all the same, so it is told apart by its id.
     let mut owner = Owner::restore(&sandbox, sandbox.project(""));
     let outcome = owner.outcome().await;
-    assert_eq!(outcome.report.unwrap().processes, 0, "{stranger:?}");
+    assert_eq!(outcome.report.unwrap().processes, 0);
+    assert!(stranger.was_left_alone());
 }
 
 #[tokio::test]
@@ -185,8 +194,10 @@ async fn a_second_process_that_no_record_knows_is_ended_and_the_first_is_not() {
     sandbox.wait_for_processes(2);
 
     let mut owner = Owner::restore(&sandbox, sandbox.project(""));
+    let deadline = Instant::now() + DEADLINE;
     while sandbox.processes().len() > 1 {
-        owner.handle_next(std::time::Duration::from_millis(5)).await;
+        assert!(Instant::now() < deadline, "the second process stays");
+        owner.handle_next(Duration::from_millis(5)).await;
     }
     assert_eq!(sandbox.processes(), first);
     assert_eq!(owner.phase(), Some(Phase::Running));

@@ -10,38 +10,43 @@ use tokio::time::Instant;
 use crate::support::{DEADLINE, Sandbox, owner::Owner};
 
 /// How many interleavings of starts and a stop are tried.
-const INTERLEAVINGS: usize = 40;
+const INTERLEAVINGS: usize = 25;
 
 #[tokio::test]
 async fn fifty_concurrent_starts_make_one_process_and_fifty_equal_answers() {
     let sandbox = Sandbox::new();
     let mut owner = Owner::restore(&sandbox, sandbox.project(""));
-    // Some before the process exists, some while it looks for its link, some when that is known.
-    for number in 0..30 {
-        owner.start(&format!("alice {number}"));
+    // Some before the process exists, some while it looks for its link, some when that is known; all of them know one another
+    // or not.
+    for _ in 0..15 {
+        owner.start("alice");
+        owner.start("bob");
     }
     assert!(owner.handle_next(DEADLINE).await, "it is spawned");
     for number in 0..10 {
-        owner.start(&format!("bob {number}"));
+        owner.start(&format!("user {number}"));
     }
-    owner.link(39).await;
-    for number in 0..10 {
-        owner.start(&format!("carol {number}"));
+    let link = owner.link(11).await;
+    for _ in 0..10 {
+        owner.start("carol");
     }
-    let link = owner.link(49).await;
 
-    assert_eq!(owner.delivered.len(), 50);
+    assert_eq!(owner.answered.len(), 50);
+    let of = |user: &str| {
+        let all = owner.answered.iter();
+        all.filter(|request| request.requester == user).count()
+    };
+    assert_eq!((of("alice"), of("carol")), (15, 10));
     assert!(owner.delivered.iter().all(|(_, _, other)| *other == link));
-    let ids: BTreeSet<_> = owner.delivered.iter().map(|(id, _, _)| id.number).collect();
-    assert_eq!(ids.len(), 50);
     let [started] = &sandbox.standin_records()[..] else {
         panic!("{:?}", sandbox.standin_records())
     };
     assert!(link.is(&started.link));
     assert_eq!(sandbox.processes().len(), 1);
 
-    assert_eq!(owner.stop_and_wait().await.deliveries.len(), 50);
-    assert_eq!(owner.withdrawn.len(), 50);
+    let deliveries = owner.delivered.len();
+    assert_eq!(owner.stop_and_wait().await.deliveries.len(), deliveries);
+    assert_eq!(owner.withdrawn.len(), deliveries);
 }
 
 #[tokio::test]

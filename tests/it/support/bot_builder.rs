@@ -6,6 +6,7 @@ use std::{
 };
 
 use matrix_sdk::ruma::{OwnedUserId, RoomVersionId, UserId};
+use serde::Serialize;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -165,6 +166,12 @@ impl ProjectBuilder {
     /// How the stand-in misbehaves: the words of `RCBOT_STANDIN`, see tests/fixtures/claude.
     pub(crate) fn standin(mut self, words: &str) -> Self {
         self.0["environment"]["RCBOT_STANDIN"] = json!(words);
+        self
+    }
+
+    /// Sets a variable of its environment.
+    pub(crate) fn environment(mut self, name: &str, value: impl Serialize) -> Self {
+        self.0["environment"][name] = json!(value);
         self
     }
 

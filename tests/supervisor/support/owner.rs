@@ -20,6 +20,8 @@ pub(crate) struct Owner {
     happened: mpsc::Receiver<Happened>,
     /// What was delivered, in order.
     pub(crate) delivered: Vec<(DeliveryId, Request, Link)>,
+    /// Every request that was answered with a link.
+    pub(crate) answered: Vec<Request>,
     /// What was taken back, in order.
     pub(crate) withdrawn: Vec<Withdrawal>,
     /// All other notices, in order.
@@ -39,6 +41,7 @@ impl Owner {
             remote_control,
             happened,
             delivered: Vec::new(),
+            answered: Vec::new(),
             withdrawn: Vec::new(),
             notices: Vec::new(),
         };
@@ -158,6 +161,8 @@ impl Owner {
             match notice {
                 Notice::Deliver { id, request, link } => {
                     self.delivered.push((id.clone(), request.clone(), link));
+                    let answered = self.remote_control.requests(&id, &request);
+                    self.answered.extend(answered);
                     let receipt = format!("receipt {}", id.number);
                     let more = self.remote_control.delivered(id, request, receipt);
                     self.heed(more);

@@ -1,0 +1,279 @@
+//! How a session begins by itself, lasts, comes back and ends, and what the operator on the host can do about it.
+
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::support::{bot::Bot, homeserver, person::Person, run_to_end};
+
+async fn alice() -> Person {
+    Person::register(homeserver(), "alice").await.unwrap()
+}
+
+/// What the binary says to the operator on the host; it has to succeed.
+fn operate(bot: &Bot, arguments: &[&str]) -> String {
+    let output = run_to_end(
+        Command::new(env!("CARGO_BIN_EXE_rcbot"))
+            .args(arguments)
+            .arg("--config")
+            .arg(bot.config_path()),
+    );
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {complaint}");
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_extension_moves_the_end_of_a_session_and_is_answered_with_the_time_left() {
+    let alice = alice().await;
+    let bot = Bot::builder(homeserver())
+        .project("brief", |project| project.set("max_duration", "1h"))
+        .project("endless", |project| project.set("max_duration", "none"))
+        .start(&alice)
+        .await;
+    let answer = bot.ask(&alice, "extend brief 2h").await;
+    let body = answer.body().unwrap();
+    assert!(
+        body.starts_with("There is no active session for brief."),
+        "{body}"
+    );
+    bot.start_session(&alice, "brief").await;
+    // The only session is the one that is meant.
+    let answer = bot.ask(&alice, "extend 2h").await;
+    let body = answer.body().unwrap();
+    let left = body.strip_prefix("Session for brief now ends in ").unwrap();
+    assert!(left.starts_with("2h 5") || left == "3h.", "{body}");
+    let status = bot.ask(&alice, "status").await;
+    let line = status.body().unwrap().lines().next().unwrap();
+    assert!(line.contains("2h 5") || line.contains("3h"), "{line}");
+
+    bot.start_session(&alice, "endless").await;
+    let answer = bot.ask(&alice, "extend endless 2h").await;
+    assert_eq!(
+        answer.body(),
+        Some("Session for endless has no end that could be moved: it goes on until it is stopped.")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_lines_of_output_go_to_the_direct_message_alone_and_without_the_link() {
+    let alice = alice().await;
+    let onlooker = Person::register(homeserver(), "bob").await.unwrap();
+    let bot = Bot::builder(homeserver())
+        .invite(onlooker.user_id())
+        .start(&alice)
+        .await;
+    let answer = bot.ask(&alice, "logs").await;
+    assert_eq!(
+        answer.body(),
+        Some("There is no output of a session for website yet.")
+    );
+    let sent = bot.start_session(&alice, "website").await;
+
+    let answer = bot.ask(&alice, "logs").await;
+    assert_eq!(
+        answer.body(),
+        Some("I sent you the last lines of the session for website privately.")
+    );
+    let said = "The last lines that the session for website printed:";
+    let word = bot.private_word(&alice, said).await;
+    assert_eq!(word.room, *sent.room());
+    let body = word.body().unwrap();
+    for part in ["Connected", "Capacity: 1/32", "[link]"] {
+        assert!(body.contains(part), "{body}");
+    }
+    assert!(!word.json.to_string().contains(&sent.link));
+    assert_eq!(bot.links_of(&alice).len(), 1);
+
+    let stored = alice.event_from_server(&word.room, &word.id).await.unwrap();
+    assert_eq!(stored["type"], "m.room.encrypted");
+    bot.check_homeserver_never_read("Capacity: 1/32");
+    onlooker
+        .wait_for("the answer in the admin room", |event| {
+            event.body() == answer.body()
+        })
+        .await
+        .unwrap();
+    assert!(onlooker.never_read("Capacity"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_lines_of_a_start_that_failed_go_to_its_requester() {
+    let alice = alice().await;
+    let bot = Bot::builder(homeserver())
+        .project("website", |project| project.standin("fail"))
+        .start(&alice)
+        .await;
+    let answer = bot.ask(&alice, "start").await;
+    assert!(answer.body().unwrap().starts_with("Failed to start"));
+    let said = "The last lines that the session for website printed:";
+    let word = bot.private_word(&alice, said).await;
+    let body = word.body().unwrap();
+    assert!(body.contains("Please run `claude auth login`"), "{body}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resumed_session_runs_the_resume_command() {
+    let alice = alice().await;
+    let claude = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/claude");
+    let command = json!([claude, "remote-control", "--continue"]);
+    let bot = Bot::builder(homeserver())
+        .project("website", |project| project.set("resume_command", command))
+        .start(&alice)
+        .await;
+    let answer = bot.ask(&alice, "resume").await;
+    assert_eq!(
+        answer.body(),
+        Some("Session for website is running. I sent you the link privately.")
+    );
+    bot.link_after(&alice, 0).await;
+    let [started] = &bot.standin_records()[..] else {
+        panic!("one stand-in")
+    };
+    assert_eq!(started.argv[1..], ["remote-control", "--continue"]);
+    // What runs is not begun anew.
+    bot.ask(&alice, "resume").await;
+    bot.link_after(&alice, 1).await;
+    assert_eq!(bot.standin_starts(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_whose_time_is_up_is_announced_and_its_link_taken_back() {
+    let alice = alice().await;
+    let bot = Bot::builder(homeserver())
+        .project("website", |project| {
+            project.standin("fork=1").set("max_duration", "8s")
+        })
+        .start(&alice)
+        .await;
+    let sent = bot.start_session(&alice, "website").await;
+    let announced = bot.announcement(&alice, "time was up").await;
+    assert_eq!(
+        announced.body(),
+        Some("Session for website has ended: its time was up. Its link no longer works.")
+    );
+    bot.wait_for_withdrawal(&alice, &sent).await;
+    bot.private_word(&alice, "Session for website has ended.")
+        .await;
+    assert!(bot.session_processes().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_ends_soon_is_told_to_those_who_have_its_link() {
+    let alice = alice().await;
+    let bot = Bot::builder(homeserver())
+        .project("website", |project| project.set("max_duration", "10m 8s"))
+        .start(&alice)
+        .await;
+    let sent = bot.start_session(&alice, "website").await;
+    let word = bot
+        .private_word(&alice, "Session for website ends in ")
+        .await;
+    assert_eq!(word.room, *sent.room());
+    let body = word.body().unwrap();
+    assert!(body.contains("`!rc extend website 2h`"), "{body}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_ended_by_itself_comes_back_and_its_new_link_takes_the_place_of_the_old() {
+    let alice = alice().await;
+    let bot = Bot::builder(homeserver())
+        .project("website", |project| project.set("restart", "on_exit"))
+        .start(&alice)
+        .await;
+    let first = bot.start_session(&alice, "website").await;
+    bot.end_process(bot.standin_records()[0].pid).await;
+    let announced = bot.announcement(&alice, "I bring it back").await;
+    assert_eq!(
+        announced.body(),
+        Some(
+            "Session for website has ended: its process ended by itself (signal 9 (SIGKILL)). I bring it back in 5s, and \
+             send its link again."
+        )
+    );
+    bot.wait_for_withdrawal(&alice, &first).await;
+    let second = bot.link_after(&alice, 1).await;
+    assert_ne!(second.link, first.link);
+    assert_eq!(second.room(), first.room());
+    assert_eq!(bot.standin_starts(), 2);
+
+    bot.ask(&alice, "stop").await;
+    bot.wait_for_withdrawal(&alice, &second).await;
+    assert!(bot.session_processes().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_project_with_autostart_sends_its_link_to_those_alone_who_may_have_it() {
+    let alice = alice().await;
+    let bob = Person::register(homeserver(), "bob").await.unwrap();
+    let users = json!([bob.user_id(), alice.user_id()]);
+    let mut bot = Bot::builder(homeserver())
+        .invite(bob.user_id())
+        .project("website", |project| {
+            project.set("autostart", true).set("deliver_to", users)
+        })
+        .start(&alice)
+        .await;
+    let sent = bot.link_after(&alice, 0).await;
+    bot.wait_for_log("not delivered, no longer allowed").await;
+    assert!(bob.never_read(&sent.link));
+    assert!(bot.links_of(&bob).is_empty());
+
+    // It starts with the bot, and not again while it runs.
+    bot.restart(&alice).await;
+    bot.start_session(&alice, "website").await;
+    assert_eq!(bot.standin_starts(), 1);
+    assert_eq!(bot.links_of(&alice).len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_operator_sees_and_stops_sessions_while_the_bot_runs() {
+    let alice = alice().await;
+    let bot = Bot::builder(homeserver())
+        .project("api", |project| project)
+        .project("website", |project| project.standin("fork=1"))
+        .start(&alice)
+        .await;
+    assert_eq!(operate(&bot, &["stop"]), "There is no active session.");
+    let sent = bot.start_session(&alice, "website").await;
+    let status = operate(&bot, &["status"]);
+    let lines: Vec<_> = status.lines().collect();
+    assert_eq!(lines[0], "api: no session");
+    assert!(lines[1].starts_with("website: running since "), "{status}");
+    assert!(!status.contains("claude.ai"), "{status}");
+
+    let said = operate(&bot, &["stop", "website"]);
+    assert!(
+        said.starts_with("Session for website is stopped: ended after "),
+        "{said}"
+    );
+    assert!(said.ends_with("2 processes."), "{said}");
+    assert!(bot.session_processes().is_empty());
+    bot.wait_for_withdrawal(&alice, &sent).await;
+    let status = bot.ask(&alice, "status").await;
+    assert_eq!(status.body(), Some("api: no session\nwebsite: no session"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_operator_sees_and_stops_sessions_while_no_bot_runs() {
+    let alice = alice().await;
+    let mut bot = Bot::builder(homeserver())
+        .project("website", |project| project.standin("fork=1"))
+        .start(&alice)
+        .await;
+    let sent = bot.start_session(&alice, "website").await;
+    bot.kill_9();
+    let status = operate(&bot, &["status"]);
+    assert!(status.starts_with("website: running since "), "{status}");
+    let said = operate(&bot, &["stop"]);
+    assert!(
+        said.ends_with("2 processes. Its link is taken back when the bot runs again."),
+        "{said}"
+    );
+    assert!(bot.session_processes().is_empty());
+    assert_eq!(operate(&bot, &["status"]), "website: no session");
+
+    bot.restart(&alice).await;
+    bot.wait_for_withdrawal(&alice, &sent).await;
+    bot.start_session(&alice, "website").await;
+}
