@@ -73,7 +73,10 @@ fn main() -> ExitCode {
 async fn measure() -> Result<()> {
     eprintln!("starting Synapse, the bot and a bare client");
     let alice = Person::register(homeserver(), "alice").await?;
-    let bot = Bot::builder(homeserver()).start(&alice).await;
+    let bot = Bot::builder(homeserver())
+        .log_filter("info")
+        .start(&alice)
+        .await;
     bot.start_session(&alice, "website").await;
     let bare = BareClient::start(homeserver()).await?;
     let room = bare.meet(&alice).await?;

@@ -2,6 +2,7 @@
 //! own, as the bot is, with its stores in SQLite, as the bot's are.
 
 use std::{
+    fs,
     path::PathBuf,
     process::{Child, Command, Stdio},
     time::Duration,
@@ -106,9 +107,12 @@ impl BareClient {
         let password = random_text();
         homeserver.register_user(&localpart, &password).await?;
         let folder = TempDir::with_prefix("rcbot-bench-")?;
-        let process = Command::new(std::env::current_exe()?)
+        // A copy, or its memory would count as shared with the benchmark's.
+        let program = folder.path().join("bare-client");
+        fs::copy(std::env::current_exe()?, &program)?;
+        let process = Command::new(program)
             .args([ORDER, &homeserver.url(), &localpart, &password])
-            .arg(folder.path())
+            .arg(folder.path().join("store"))
             .stdin(Stdio::null())
             .spawn()
             .context("the bare client does not start")?;

@@ -99,6 +99,7 @@ impl RemoteControl {
             })
             .collect();
         let terms = slot.terms();
+        let recorded = slot.session.clone();
         let leaders = processes.of(name);
         let actions = if let Some(session) = &mut slot.session {
             let leads = |leader: &&Leader| {
@@ -125,6 +126,8 @@ impl RemoteControl {
         if slot.project.is_none() {
             warn!(project = %name, "project left the configuration, its session stays until it is stopped");
         }
+        // What stands on disk already is not written again: that takes milliseconds for each, and a start may meet hundreds.
+        let must_be_recorded = booted || slot.session != recorded;
         let ours = slot.session.as_ref().map(|session| session.id().clone());
         let ids: BTreeSet<_> = leaders
             .iter()
@@ -137,7 +140,9 @@ impl RemoteControl {
         {
             self.tasks.end_stray(name, SessionId::from(stray));
         }
-        self.save_or_retry(name);
+        if must_be_recorded {
+            self.save_or_retry(name);
+        }
         notices.extend(self.perform(name, actions));
         notices
     }
