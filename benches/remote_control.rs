@@ -142,13 +142,14 @@ mod link {
                 let mut buffer = [0; 4096];
                 rustix::io::read(&watch, &mut buffer).unwrap();
                 file.read_at(&mut buffer, 0).unwrap();
+                (watch, file)
             };
             (look, SETTLE)
         });
     }
 
     /// Measures from a print to the end of `look`, which runs on a thread of its own and begins a while before.
-    fn measure_reader<L: FnOnce() + Send + 'static>(
+    fn measure_reader<U, L: FnOnce() -> U + Send + 'static>(
         bencher: Bencher<'_, '_>,
         row: &'static str,
         reader: impl Fn(PathBuf) -> (L, Duration),
@@ -161,8 +162,10 @@ mod link {
                 let (look, ahead) = reader(path.clone());
                 let (seen, when) = mpsc::channel();
                 let look = move || {
-                    look();
+                    // What it used is closed later: for a watch that takes the kernel 20 ms.
+                    let used = look();
                     seen.send(Instant::now()).unwrap();
+                    drop(used);
                 };
                 READER.send(Box::new(look)).unwrap();
                 thread::sleep(ahead);
