@@ -2,7 +2,10 @@
 
 use std::{fs, future::pending, io, mem, path::PathBuf, time::Duration};
 
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, sleep_until},
+};
 use tracing::{debug, error, warn};
 
 use super::{
@@ -85,7 +88,10 @@ pub(super) async fn observe(observation: Observation, reporter: Reporter) {
                     error!(%error, "end of the process not seen");
                     Exit::Unknown
                 });
-                reporter.report(Event::Exited(exit, cause(&stdout, &stderr))).await;
+                let cause = cause(&stdout, &stderr);
+                // Closing a watch takes the kernel some 20 ms, in which this thread could do nothing else.
+                drop(spawn_blocking(move || drop((stdout, stderr))));
+                reporter.report(Event::Exited(exit, cause)).await;
                 return;
             }
             () = stdout.next() => search.push(stdout.piece()),
