@@ -1,12 +1,12 @@
 //! The connection: a logged-in client with its identity, its inbox and its rooms.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fs::{self, DirBuilder, Permissions},
     io,
     os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    path::Path,
+    sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
 
@@ -28,11 +28,9 @@ use super::{
     Chain, Fault, Heard, Registration, admin_room, device, identity,
     inbox::{Inbox, ListeningSince, Seen},
     sync,
+    table::Table,
 };
-use crate::{
-    atomic_file,
-    config::{Config, Devices},
-};
+use crate::config::{Config, Devices};
 
 /// How many commands may wait for the bot. More than people type; a flood ends here.
 const MESSAGES_WAITING: usize = 256;
@@ -57,7 +55,7 @@ struct Inner {
     config: Arc<Config>,
     admin_room: Arc<OnceLock<OwnedRoomId>>,
     listening_since: Arc<ListeningSince>,
-    direct_messages: DirectMessages,
+    direct_messages: Table<OwnedRoomId>,
     /// The rooms that a sync has brought, and was done with.
     heard_rooms: watch::Sender<BTreeSet<OwnedRoomId>>,
 }
@@ -147,7 +145,10 @@ impl Matrix {
             config: Arc::clone(config),
             admin_room: Arc::new(OnceLock::new()),
             listening_since,
-            direct_messages: DirectMessages::load(folder.join(DIRECT_MESSAGES))?,
+            direct_messages: Table::load(
+                folder.join(DIRECT_MESSAGES),
+                "delete it, and the bot makes new direct messages",
+            )?,
             heard_rooms: watch::Sender::default(),
             client,
         }));
@@ -183,7 +184,8 @@ impl Matrix {
         self.0.config.encryption.devices
     }
 
-    pub(super) fn direct_messages(&self) -> &DirectMessages {
+    /// Which room is whose direct message. Kept by ourselves, as `m.direct` is too easily wrong.
+    pub(super) fn direct_messages(&self) -> &Table<OwnedRoomId> {
         &self.0.direct_messages
     }
 
@@ -272,49 +274,4 @@ fn close_to_others(store: &Path) -> io::Result<()> {
         fs::set_permissions(entry?.path(), Permissions::from_mode(0o600))?;
     }
     Ok(())
-}
-
-/// Which room is whose direct message. Kept by ourselves, as `m.direct` is too easily wrong.
-#[derive(Debug)]
-pub(super) struct DirectMessages {
-    path: PathBuf,
-    rooms: Mutex<BTreeMap<OwnedUserId, OwnedRoomId>>,
-}
-
-impl DirectMessages {
-    fn load(path: PathBuf) -> Result<Self, Fault> {
-        let rooms = match fs::read(&path) {
-            Ok(text) => serde_json::from_slice(&text).map_err(|_| Fault::UnreadableFile {
-                path: path.clone(),
-                remedy: "delete it, and the bot makes new direct messages",
-            })?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
-            Err(source) => return Err(Fault::File { path, source }),
-        };
-        Ok(Self {
-            path,
-            rooms: Mutex::new(rooms),
-        })
-    }
-
-    pub(super) fn get(&self, user: &UserId) -> Option<OwnedRoomId> {
-        self.rooms
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(user)
-            .cloned()
-    }
-
-    pub(super) fn insert(&self, user: &UserId, room: &RoomId) -> Result<(), Fault> {
-        let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
-        rooms.insert(user.to_owned(), room.to_owned());
-        let text = serde_json::to_vec_pretty(&*rooms).map_err(|source| Fault::Nonsense {
-            request: "the table of direct messages",
-            source,
-        })?;
-        atomic_file::write(&self.path, &text).map_err(|source| Fault::File {
-            path: self.path.clone(),
-            source,
-        })
-    }
 }

@@ -292,7 +292,8 @@ impl Matrix {
             }
         };
         info!(room = %room.room_id(), %recipient, "direct message made");
-        self.direct_messages().insert(recipient, room.room_id())?;
+        self.direct_messages()
+            .insert(recipient, room.room_id().to_owned())?;
         self.wait_until_heard(room.room_id()).await;
         if is_confidential(&room, recipient).await? {
             Ok(room)

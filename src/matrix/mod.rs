@@ -15,6 +15,7 @@ mod late_key;
 mod link_receipt;
 mod registration;
 mod sync;
+mod table;
 
 pub use admin_room::{Notice, PowerLevels, ReplyTo, RoomFacts};
 pub use client::{Connection, Matrix};
