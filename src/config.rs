@@ -6,7 +6,7 @@
 //! Invariant: a `Config` holds no token.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
     time::Duration,
@@ -15,6 +15,7 @@ use std::{
 use matrix_sdk::ruma::{OwnedRoomOrAliasId, OwnedServerName, OwnedUserId, UserId};
 use url::Url;
 
+mod authorization;
 pub(crate) mod check;
 mod problem;
 mod report;
@@ -25,6 +26,7 @@ mod yaml;
 #[cfg(test)]
 mod tests;
 
+pub use self::authorization::{Authorization, MasterKey, NotAKey};
 pub(crate) use self::problem::Refusal;
 pub use self::problem::{Problem, Problems};
 pub(crate) use self::yaml::Node;
@@ -62,15 +64,6 @@ pub struct Config {
     /// What sessions can run in; at least one.
     pub projects: BTreeMap<ProjectName, ConfiguredProject>,
     warnings: Vec<Problem>,
-}
-
-/// Who may give commands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Authorization {
-    /// The power level that a sender needs in the admin room.
-    pub power_level: i64,
-    /// If not empty: only these, and still with the power level.
-    pub users: BTreeSet<OwnedUserId>,
 }
 
 /// Which devices are trusted, and with what.
@@ -190,7 +183,7 @@ impl Config {
             root.section("bot", |bot| read_bot(bot, server_name.as_ref()));
         let admin_room = root.required("admin_room", check::room);
         let command_prefix = root.or("command_prefix", "!rc".to_owned(), check::command_prefix);
-        let authorization = root.section("authorization", read_authorization);
+        let authorization = root.section("authorization", authorization::read);
         let encryption = root.section("encryption", read_encryption);
         let max_command_age = root.or(
             "max_command_age",
@@ -265,16 +258,6 @@ fn read_bot(
     let user = server_name
         .and_then(|server| bot.noted("localpart", UserId::parse(format!("@{localpart}:{server}"))));
     (user, display_name)
-}
-
-fn read_authorization(authorization: &mut Section<'_>) -> Authorization {
-    Authorization {
-        power_level: authorization.or("power_level", 100, check::power_level),
-        users: authorization
-            .list("users", check::user_id)
-            .into_iter()
-            .collect(),
-    }
 }
 
 fn read_encryption(encryption: &mut Section<'_>) -> Encryption {

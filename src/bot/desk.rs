@@ -159,7 +159,7 @@ impl Desk {
             .and_then(|project| project.power_level);
         Policy {
             power_level: of_project.unwrap_or(self.config.authorization.power_level),
-            users: self.config.authorization.users.clone(),
+            users: self.config.authorization.users.keys().cloned().collect(),
             devices: self.config.encryption.devices,
             require_encrypted_commands: self.config.encryption.require_encrypted_commands,
         }

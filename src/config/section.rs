@@ -145,6 +145,11 @@ impl<'a> Section<'a> {
         Section::open(self.report, node, place, reader)
     }
 
+    /// Whether the value of a key is a mapping.
+    pub(crate) fn is_mapping(&mut self, key: &'static str) -> bool {
+        matches!(self.get(key), Some(Node::Map(_)))
+    }
+
     /// Every key of this mapping, whatever it is called, with a mapping as its value.
     pub(crate) fn each_section<T>(
         &mut self,

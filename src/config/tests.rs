@@ -61,7 +61,7 @@ fn the_least_configuration_has_the_documented_defaults() {
         config.authorization,
         Authorization {
             power_level: 100,
-            users: BTreeSet::new()
+            users: BTreeMap::new()
         }
     );
     assert_eq!(config.encryption.devices, Devices::CrossSigned);

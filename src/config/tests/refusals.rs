@@ -111,6 +111,9 @@ fn each_wrong_item_variable_or_project_is_named_with_its_line_and_what_is_wanted
         r#"
 authorization:\n  users:\n  - me                 | 10: authorization.users[0]: found "me", wanted a user id
 authorization:\n  users:\n  - "@a:b"\n  - 5       | 11: authorization.users[1]: found 5, wanted a user id
+authorization:\n  users:\n    me:              | 10: authorization.users.me: found "me", wanted a user id
+authorization:\n  users:\n    "@a:b": 5        | 10: authorization.users.@a:b: found 5, wanted the master key of @a:b
+authorization:\n  users:\n    "@a:b": short    | 10: authorization.users.@a:b: found "short", wanted the master key of @a:b
 sessions:\n  environment:\n    A=B: x            | 10: sessions.environment.A=B: no name for an environment variable
 sessions:\n  environment:\n    KEY: [x]          | 10: sessions.environment.KEY: wanted a text as the variable's value
 sessions:\n  environment:\n    KEY:              | 10: sessions.environment.KEY: wanted a text as the variable's value

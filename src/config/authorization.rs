@@ -1,0 +1,133 @@
+//! Who may give commands: the mapping `authorization`.
+
+use std::{collections::BTreeMap, fmt, str::FromStr};
+
+use matrix_sdk::ruma::OwnedUserId;
+use matrix_sdk_base::crypto::vodozemac::Ed25519PublicKey;
+use serde::{Deserialize, Serialize};
+
+use super::{Node, Refusal, check, section::Section};
+
+/// How many characters 32 bytes are in unpadded base64.
+const LENGTH: usize = 43;
+
+/// Who may give commands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Authorization {
+    /// The power level that a sender needs in the admin room.
+    pub power_level: i64,
+    /// If not empty: only these, and still with the power level. The key is that of the user's identity; `None`: whichever
+    /// identity is seen first.
+    pub users: BTreeMap<OwnedUserId, Option<MasterKey>>,
+}
+
+/// The public master key of a user's cross-signing identity: it tells who the user is (specification, "Cross-signing").
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct MasterKey(Ed25519PublicKey);
+
+/// A text that is no master key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not an Ed25519 key in unpadded base64, which has 43 characters")]
+pub struct NotAKey;
+
+impl From<Ed25519PublicKey> for MasterKey {
+    fn from(key: Ed25519PublicKey) -> Self {
+        Self(key)
+    }
+}
+
+impl FromStr for MasterKey {
+    type Err = NotAKey;
+
+    fn from_str(text: &str) -> Result<Self, NotAKey> {
+        // vodozemac 0.10 panics at a text of more than 32 bytes.
+        if text.len() != LENGTH {
+            return Err(NotAKey);
+        }
+        Ed25519PublicKey::from_base64(text)
+            .map(Self)
+            .map_err(|_| NotAKey)
+    }
+}
+
+impl TryFrom<String> for MasterKey {
+    type Error = NotAKey;
+
+    fn try_from(text: String) -> Result<Self, NotAKey> {
+        text.parse()
+    }
+}
+
+impl From<MasterKey> for String {
+    fn from(key: MasterKey) -> Self {
+        key.to_string()
+    }
+}
+
+impl fmt::Display for MasterKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0.to_base64())
+    }
+}
+
+pub(super) fn read(authorization: &mut Section<'_>) -> Authorization {
+    Authorization {
+        power_level: authorization.or("power_level", 100, check::power_level),
+        users: read_users(authorization),
+    }
+}
+
+/// A list of users, or a mapping of users to their keys.
+fn read_users(authorization: &mut Section<'_>) -> BTreeMap<OwnedUserId, Option<MasterKey>> {
+    if authorization.is_mapping("users") {
+        return authorization.section("users", |users| {
+            users.each(user_and_key).into_values().collect()
+        });
+    }
+    let users = authorization.list("users", check::user_id);
+    users.into_iter().map(|user| (user, None)).collect()
+}
+
+fn user_and_key(user: &str, node: &Node) -> Result<(OwnedUserId, Option<MasterKey>), Refusal> {
+    let name = Node::Text(user.to_owned());
+    let id = check::user_id(&name).map_err(|refusal| Refusal::because(refusal.of(&name)))?;
+    if *node == Node::Nothing {
+        return Ok((id, None));
+    }
+    let key = check::text(node).ok().and_then(|text| text.parse().ok());
+    let key = key.ok_or_else(|| {
+        Refusal::wanted(format!(
+            "the master key of {id} (`rcbot trust {id}` shows it), or nothing for the key that is seen first"
+        ))
+    })?;
+    Ok((id, Some(key)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "nqOvzeuGWT/sRx3h7+MHoInYj3Uk2LD/unI9kDYcHwk";
+
+    #[test]
+    fn a_master_key_survives_as_text() {
+        let key: MasterKey = KEY.parse().unwrap();
+        assert_eq!(key.to_string(), KEY);
+        let stored = serde_json::to_string(&key).unwrap();
+        assert_eq!(serde_json::from_str::<MasterKey>(&stored).unwrap(), key);
+    }
+
+    #[test]
+    fn what_is_no_key_is_not_taken_for_one() {
+        for text in [
+            "",
+            "x",
+            &KEY[1..],
+            "@alice:example.org",
+            "nqOvzeuGWT/sRx3h7+MHoInYj3Uk2LD/unI9kDYcHwkk",
+        ] {
+            assert_eq!(text.parse::<MasterKey>(), Err(NotAKey), "{text}");
+        }
+    }
+}
