@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use matrix_sdk::ruma::{
     OwnedUserId, UserId,
     events::room::{
+        join_rules::JoinRule,
         member::MembershipState,
         power_levels::{RoomPowerLevels, RoomPowerLevelsSource, UserPowerLevel},
     },
@@ -56,6 +57,15 @@ pub enum Denied {
         /// What the command needs.
         needs: i64,
     },
+    /// Anybody can come into the admin room, and no list says who may command.
+    PublicRoom,
+    /// The level that everybody in the room has is enough, and no list says who may command.
+    OpenToAllMembers {
+        /// What everybody has, by `users_default` of the room's power levels.
+        has: i64,
+        /// What the command needs.
+        needs: i64,
+    },
     /// The command was not encrypted, and has to be.
     NotEncrypted,
     /// The command came from a device that its owner has not signed.
@@ -87,19 +97,32 @@ pub fn authorize(
     if facts.membership != MembershipState::Join {
         return Err(Denied::NotAMember);
     }
-    check_power_level(sender, facts, policy.power_level)?;
+    let power_levels = power_levels(facts)?;
+    check_power_level(sender, &power_levels, policy.power_level)?;
+    // Told only to those who have the level: nobody else can do anything about it.
+    if policy.users.is_empty() {
+        check_room(facts, &power_levels, policy.power_level)?;
+    }
     check_trust(trust, facts.encrypted, policy)?;
     Ok(Permit(sender.to_owned()))
 }
 
-fn check_power_level(sender: &UserId, facts: &RoomFacts, needs: i64) -> Result<(), Denied> {
+fn power_levels(facts: &RoomFacts) -> Result<RoomPowerLevels, Denied> {
     let rules = facts.room_version.rules().ok_or(Denied::NoFacts)?;
     let source = match &facts.power_levels {
         PowerLevels::Event(content) => RoomPowerLevelsSource::Original((**content).clone()),
         // The homeserver says that there is no such event: the specification's defaults hold.
         PowerLevels::Absent => RoomPowerLevelsSource::None,
     };
-    let power_levels = RoomPowerLevels::new(source, &rules.authorization, facts.creators.clone());
+    let creators = facts.creators.clone();
+    Ok(RoomPowerLevels::new(source, &rules.authorization, creators))
+}
+
+fn check_power_level(
+    sender: &UserId,
+    power_levels: &RoomPowerLevels,
+    needs: i64,
+) -> Result<(), Denied> {
     match power_levels.for_user(sender) {
         UserPowerLevel::Int(has) if i64::from(has) < needs => Err(Denied::PowerLevel {
             has: has.into(),
@@ -109,6 +132,19 @@ fn check_power_level(sender: &UserId, facts: &RoomFacts, needs: i64) -> Result<(
         // The enum is open: a kind of level that we do not know is none.
         _ => Err(Denied::NoFacts),
     }
+}
+
+/// Whether the room itself keeps others out. One that is public, or that gives the level to all, says nothing about who
+/// its administrators trust.
+fn check_room(facts: &RoomFacts, power_levels: &RoomPowerLevels, needs: i64) -> Result<(), Denied> {
+    if facts.join_rule == JoinRule::Public {
+        return Err(Denied::PublicRoom);
+    }
+    let has = i64::from(power_levels.users_default);
+    if has >= needs {
+        return Err(Denied::OpenToAllMembers { has, needs });
+    }
+    Ok(())
 }
 
 fn check_trust(trust: Trust, room_encrypted: bool, policy: &Policy) -> Result<(), Denied> {
@@ -129,197 +165,4 @@ fn check_trust(trust: Trust, room_encrypted: bool, policy: &Policy) -> Result<()
 }
 
 #[cfg(test)]
-mod tests {
-    use matrix_sdk::ruma::{
-        Int, RoomVersionId, events::room::power_levels::RoomPowerLevelsEventContent, owned_user_id,
-        user_id,
-    };
-
-    use super::*;
-
-    fn alice() -> &'static UserId {
-        user_id!("@alice:example.org")
-    }
-
-    fn policy() -> Policy {
-        Policy {
-            power_level: 100,
-            users: BTreeSet::new(),
-            devices: Devices::CrossSigned,
-            require_encrypted_commands: RequireEncryptedCommands::Auto,
-        }
-    }
-
-    fn facts(room_version: RoomVersionId, levels: Option<&[(&UserId, i32)]>) -> RoomFacts {
-        let rules = room_version.rules().unwrap();
-        let power_levels = levels.map_or(PowerLevels::Absent, |levels| {
-            let mut content = RoomPowerLevelsEventContent::new(&rules.authorization);
-            content.users = levels
-                .iter()
-                .map(|(user, level)| ((*user).to_owned(), Int::from(*level)))
-                .collect();
-            PowerLevels::Event(Box::new(content))
-        });
-        RoomFacts {
-            room_version,
-            creators: vec![owned_user_id!("@creator:example.org")],
-            power_levels,
-            membership: MembershipState::Join,
-            encrypted: true,
-        }
-    }
-
-    fn decide(sender: &UserId, facts: &RoomFacts) -> Result<(), Denied> {
-        authorize(sender, Trust::CrossSigned, Some(facts), &policy()).map(|_| ())
-    }
-
-    #[test]
-    fn the_power_level_of_the_room_decides() {
-        let facts = facts(
-            RoomVersionId::V10,
-            Some(&[(alice(), 100), (user_id!("@bob:example.org"), 99)]),
-        );
-        assert_eq!(decide(alice(), &facts), Ok(()));
-        for (user, has) in [
-            (user_id!("@bob:example.org"), 99),
-            (user_id!("@carol:example.org"), 0),
-        ] {
-            assert_eq!(
-                decide(user, &facts),
-                Err(Denied::PowerLevel { has, needs: 100 })
-            );
-        }
-    }
-
-    #[test]
-    fn a_creator_of_version_12_has_infinite_power_and_stands_in_no_list() {
-        let creator = user_id!("@creator:example.org");
-        assert_eq!(
-            decide(creator, &facts(RoomVersionId::V12, Some(&[]))),
-            Ok(())
-        );
-        assert_eq!(
-            decide(creator, &facts(RoomVersionId::V11, Some(&[]))),
-            Err(Denied::PowerLevel { has: 0, needs: 100 }),
-            "before version 12 a list without the creator takes the power away"
-        );
-    }
-
-    #[test]
-    fn without_a_power_levels_event_the_defaults_of_the_specification_hold() {
-        let facts = facts(RoomVersionId::V10, None);
-        assert_eq!(decide(user_id!("@creator:example.org"), &facts), Ok(()));
-        assert_eq!(
-            decide(alice(), &facts),
-            Err(Denied::PowerLevel { has: 0, needs: 100 })
-        );
-    }
-
-    #[test]
-    fn missing_facts_mean_no() {
-        assert_eq!(
-            authorize(alice(), Trust::CrossSigned, None, &policy()),
-            Err(Denied::NoFacts)
-        );
-        let mut unknown_version = facts(RoomVersionId::V10, Some(&[(alice(), 100)]));
-        unknown_version.room_version = RoomVersionId::try_from("org.example.unknown").unwrap();
-        assert_eq!(decide(alice(), &unknown_version), Err(Denied::NoFacts));
-    }
-
-    #[test]
-    fn who_has_left_may_not_command() {
-        for membership in [
-            MembershipState::Leave,
-            MembershipState::Ban,
-            MembershipState::Invite,
-        ] {
-            let mut facts = facts(RoomVersionId::V10, Some(&[(alice(), 100)]));
-            facts.membership = membership;
-            assert_eq!(decide(alice(), &facts), Err(Denied::NotAMember));
-        }
-    }
-
-    #[test]
-    fn a_list_of_users_narrows_and_never_widens() {
-        let mut policy = policy();
-        policy.users.insert(alice().to_owned());
-        let facts = facts(
-            RoomVersionId::V10,
-            Some(&[(user_id!("@bob:example.org"), 100)]),
-        );
-        let decide = |user| authorize(user, Trust::CrossSigned, Some(&facts), &policy).map(|_| ());
-        assert_eq!(decide(user_id!("@bob:example.org")), Err(Denied::NotListed));
-        assert_eq!(
-            decide(alice()),
-            Err(Denied::PowerLevel { has: 0, needs: 100 })
-        );
-    }
-
-    #[test]
-    fn how_a_command_was_encrypted_decides_as_configured() {
-        use Devices::{Any, CrossSigned};
-        use RequireEncryptedCommands::{Always, Auto, Never};
-        let ok = Ok(());
-        for (trust, room_encrypted, devices, require, expected) in [
-            (Trust::CrossSigned, true, CrossSigned, Auto, ok.clone()),
-            (
-                Trust::UnsignedDevice,
-                true,
-                CrossSigned,
-                Auto,
-                Err(Denied::UnsignedDevice),
-            ),
-            (Trust::UnsignedDevice, true, Any, Auto, ok.clone()),
-            (
-                Trust::UnsignedDevice,
-                true,
-                CrossSigned,
-                Never,
-                Err(Denied::UnsignedDevice),
-            ),
-            (
-                Trust::IdentityChanged,
-                true,
-                Any,
-                Never,
-                Err(Denied::IdentityChanged),
-            ),
-            (
-                Trust::UnknownDevice,
-                true,
-                Any,
-                Never,
-                Err(Denied::UnknownDevice),
-            ),
-            (
-                Trust::Plaintext,
-                true,
-                CrossSigned,
-                Auto,
-                Err(Denied::NotEncrypted),
-            ),
-            (Trust::Plaintext, true, CrossSigned, Never, ok.clone()),
-            (Trust::Plaintext, false, CrossSigned, Auto, ok),
-            (
-                Trust::Plaintext,
-                false,
-                CrossSigned,
-                Always,
-                Err(Denied::NotEncrypted),
-            ),
-        ] {
-            let mut facts = facts(RoomVersionId::V10, Some(&[(alice(), 100)]));
-            facts.encrypted = room_encrypted;
-            let policy = Policy {
-                devices,
-                require_encrypted_commands: require,
-                ..policy()
-            };
-            let decision = authorize(alice(), trust, Some(&facts), &policy).map(|_| ());
-            assert_eq!(
-                decision, expected,
-                "{trust:?} {room_encrypted} {devices:?} {require:?}"
-            );
-        }
-    }
-}
+mod tests;

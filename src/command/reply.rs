@@ -8,13 +8,14 @@ use std::{
 };
 
 mod life;
+mod refusal;
 
 use life::processes;
 pub use life::*;
+pub use refusal::*;
 
 use bytesize::ByteSize;
 
-use super::{Denied, Misuse};
 use crate::{
     matrix::NotConfidential,
     remote_control::{
@@ -159,103 +160,6 @@ pub fn not_recorded(project: &ProjectName, reason: &str) -> Reply {
     ))
 }
 
-/// Who may not command is told why.
-#[must_use]
-pub fn denied(denied: &Denied) -> Reply {
-    let reason = match denied {
-        Denied::NotListed => "you are not on the list of users who may command me".to_owned(),
-        Denied::NotAMember => "you are not a member of this room".to_owned(),
-        Denied::PowerLevel { has, needs } => {
-            format!("your power level here is {has}, and this takes {needs}. Ask an administrator of this room")
-        }
-        Denied::NotEncrypted => {
-            "your message was not encrypted, and has to be. Use a client that supports encrypted rooms".to_owned()
-        }
-        Denied::UnsignedDevice => {
-            "your device is not verified. Verify this device in your client's settings, and try again".to_owned()
-        }
-        Denied::IdentityChanged => {
-            "your cross-signing identity is another one than before. The bot's operator has to accept it first".to_owned()
-        }
-        Denied::UnknownDevice => {
-            "I cannot tell which device your message came from. Send it once more; if that does not help, verify your \
-             device in your client's settings"
-                .to_owned()
-        }
-        Denied::NoFacts => {
-            "the homeserver did not tell me what I need to know about you and this room. Try again in a moment".to_owned()
-        }
-    };
-    Reply::new(format!("Sorry, I did not do that: {reason}."))
-}
-
-/// What somebody said cannot be decrypted.
-#[must_use]
-pub fn undecryptable() -> Reply {
-    Reply::new(
-        "I could not decrypt this. If it was a command, send it once more; if that does not help, verify your device in your \
-         client's settings, or leave and reopen this room so that your client sees my device.",
-    )
-}
-
-/// What was typed is no command.
-#[must_use]
-pub fn misuse(prefix: &str, misuse: &Misuse) -> Reply {
-    let what = match misuse {
-        Misuse::NoCommand => "What would you like me to do?".to_owned(),
-        Misuse::UnknownCommand { word } => {
-            format!("I do not know the command `{}`.", shortened(word))
-        }
-        Misuse::TooManyWords { command } => {
-            format!("`{prefix} {command}` takes fewer words than that.")
-        }
-        Misuse::HowLong { .. } => {
-            return Reply::new(format!(
-                "By how long? Say for example `{prefix} extend 2h`, or `{prefix} extend PROJECT 90m`. Anything from a \
-                 minute to 30 days is possible."
-            ));
-        }
-        Misuse::UnknownProject { name, known } => {
-            return Reply::new(format!(
-                "There is no project `{}`. {}",
-                shortened(name),
-                projects_are(known)
-            ));
-        }
-        Misuse::WhichProject { command, known } => {
-            return Reply::new(format!(
-                "Which project? Say `{prefix} {command}` and its name. {}",
-                projects_are(known)
-            ));
-        }
-    };
-    let usage = help(prefix);
-    Reply {
-        plain: format!("{what}\n{}", usage.plain),
-        html: format!("{}<br>{}", Reply::new(what).html, usage.html),
-    }
-}
-
-/// Nobody needs to read back a page of what they typed.
-fn shortened(word: &str) -> String {
-    let plain: String = word
-        .chars()
-        .filter(|character| *character != '`')
-        .take(40)
-        .collect();
-    plain
-}
-
-fn projects_are(known: &[ProjectName]) -> String {
-    match known {
-        [] => "Names of projects are letters, digits, `-`, `_` and `.`.".to_owned(),
-        known => {
-            let names: Vec<_> = known.iter().map(|name| format!("`{name}`")).collect();
-            format!("Projects: {}.", names.join(", "))
-        }
-    }
-}
-
 /// The list of commands.
 #[must_use]
 pub fn help(prefix: &str) -> Reply {
@@ -329,21 +233,6 @@ mod tests {
 
     fn website() -> ProjectName {
         "website".parse().unwrap()
-    }
-
-    #[test]
-    fn what_people_typed_cannot_become_html() {
-        let misuse = Misuse::UnknownCommand {
-            word: "<b>`x`</b>".to_owned(),
-        };
-        let reply = super::misuse("!rc", &misuse);
-        assert!(
-            reply
-                .html
-                .starts_with("I do not know the command <code>&lt;b&gt;x&lt;/b&gt;</code>."),
-            "{}",
-            reply.html
-        );
     }
 
     #[test]

@@ -14,6 +14,7 @@ use matrix_sdk::{
             relation::{InReplyTo, Reply, Thread},
             room::{
                 create::RoomCreateEventContent,
+                join_rules::{JoinRule, RoomJoinRulesEventContent},
                 member::{MembershipState, RoomMemberEventContent},
                 message::{Relation, RoomMessageEventContent},
                 power_levels::RoomPowerLevelsEventContent,
@@ -35,6 +36,8 @@ pub struct RoomFacts {
     pub creators: Vec<OwnedUserId>,
     /// The power levels.
     pub power_levels: PowerLevels,
+    /// Who may come in. Where there is no such event, only who is invited (specification, `m.room.join_rules`).
+    pub join_rule: JoinRule,
     /// The user's membership. A user of whom there is no member event has left.
     pub membership: MembershipState,
     /// Whether the room is encrypted. Once seen encrypted, always encrypted.
@@ -70,7 +73,7 @@ impl Matrix {
     pub async fn room_facts(&self, user: &UserId) -> Result<RoomFacts, Fault> {
         let room = self.admin_room()?;
         let (client, id) = (room.client(), room.room_id());
-        let (create, power_levels, member, encrypted) = tokio::try_join!(
+        let (create, power_levels, join_rules, member, encrypted) = tokio::try_join!(
             state_event::<CreateEvent>(
                 &client,
                 id,
@@ -82,6 +85,12 @@ impl Matrix {
                 &client,
                 id,
                 StateEventType::RoomPowerLevels,
+                ""
+            ),
+            state_content::<RoomJoinRulesEventContent>(
+                &client,
+                id,
+                StateEventType::RoomJoinRules,
                 ""
             ),
             state_content::<RoomMemberEventContent>(
@@ -102,6 +111,7 @@ impl Matrix {
             power_levels: power_levels.map_or(PowerLevels::Absent, |content| {
                 PowerLevels::Event(Box::new(content))
             }),
+            join_rule: join_rules.map_or(JoinRule::Invite, |content| content.join_rule),
             membership: member.map_or(MembershipState::Leave, |member| member.membership),
             encrypted,
         })

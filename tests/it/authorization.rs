@@ -195,10 +195,9 @@ async fn an_edit_a_notice_and_a_command_in_another_room_do_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_bot_does_not_obey_itself() {
     let alice = person("alice").await;
-    let builder = Bot::builder(homeserver())
-        .encrypted_admin_room(false)
-        .power_level(0);
-    let bot = builder.start(&alice).await;
+    let builder = Bot::builder(homeserver()).encrypted_admin_room(false);
+    let levels = json!({ "users": { builder.user_id(): 100 } });
+    let bot = builder.power_levels(levels).start(&alice).await;
     let own = bot.say_as_bot(&alice, bot.admin_room(), "!rc help").await;
     alice
         .wait_for("the bot's own event", |event| event.id == own)

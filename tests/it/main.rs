@@ -24,6 +24,9 @@ mod main_job;
 /// Who may command, and which events are commands.
 mod authorization;
 
+/// What makes a room fit to be the admin room.
+mod admin_room;
+
 /// Commands that come close upon one another.
 mod races;
 

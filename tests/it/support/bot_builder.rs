@@ -69,6 +69,11 @@ impl BotBuilder {
         }
     }
 
+    /// The bot's user.
+    pub(crate) fn user_id(&self) -> &UserId {
+        &self.user
+    }
+
     /// Adds a project with a directory of its own. Without any there is one, `website`, with an obedient stand-in.
     pub(crate) fn project(
         mut self,

@@ -1,0 +1,255 @@
+//! Each reason to refuse, and what is no reason.
+
+use matrix_sdk::ruma::{
+    Int, RoomVersionId, events::room::power_levels::RoomPowerLevelsEventContent, owned_user_id,
+    user_id,
+};
+
+use super::*;
+
+fn alice() -> &'static UserId {
+    user_id!("@alice:example.org")
+}
+
+fn policy() -> Policy {
+    Policy {
+        power_level: 100,
+        users: BTreeSet::new(),
+        devices: Devices::CrossSigned,
+        require_encrypted_commands: RequireEncryptedCommands::Auto,
+    }
+}
+
+fn facts(room_version: RoomVersionId, levels: Option<&[(&UserId, i32)]>) -> RoomFacts {
+    let rules = room_version.rules().unwrap();
+    let power_levels = levels.map_or(PowerLevels::Absent, |levels| {
+        let mut content = RoomPowerLevelsEventContent::new(&rules.authorization);
+        content.users = levels
+            .iter()
+            .map(|(user, level)| ((*user).to_owned(), Int::from(*level)))
+            .collect();
+        PowerLevels::Event(Box::new(content))
+    });
+    RoomFacts {
+        room_version,
+        creators: vec![owned_user_id!("@creator:example.org")],
+        power_levels,
+        join_rule: JoinRule::Invite,
+        membership: MembershipState::Join,
+        encrypted: true,
+    }
+}
+
+fn decide(sender: &UserId, facts: &RoomFacts) -> Result<(), Denied> {
+    authorize(sender, Trust::CrossSigned, Some(facts), &policy()).map(|_| ())
+}
+
+/// With a list on which Alice alone stands.
+fn decide_listed(sender: &UserId, facts: &RoomFacts) -> Result<(), Denied> {
+    let mut policy = policy();
+    policy.users.insert(alice().to_owned());
+    authorize(sender, Trust::CrossSigned, Some(facts), &policy).map(|_| ())
+}
+
+#[test]
+fn the_power_level_of_the_room_decides() {
+    let facts = facts(
+        RoomVersionId::V10,
+        Some(&[(alice(), 100), (user_id!("@bob:example.org"), 99)]),
+    );
+    assert_eq!(decide(alice(), &facts), Ok(()));
+    for (user, has) in [
+        (user_id!("@bob:example.org"), 99),
+        (user_id!("@carol:example.org"), 0),
+    ] {
+        assert_eq!(
+            decide(user, &facts),
+            Err(Denied::PowerLevel { has, needs: 100 })
+        );
+    }
+}
+
+#[test]
+fn a_creator_of_version_12_has_infinite_power_and_stands_in_no_list() {
+    let creator = user_id!("@creator:example.org");
+    assert_eq!(
+        decide(creator, &facts(RoomVersionId::V12, Some(&[]))),
+        Ok(())
+    );
+    assert_eq!(
+        decide(creator, &facts(RoomVersionId::V11, Some(&[]))),
+        Err(Denied::PowerLevel { has: 0, needs: 100 }),
+        "before version 12 a list without the creator takes the power away"
+    );
+}
+
+#[test]
+fn a_public_room_is_refused_unless_the_users_are_listed() {
+    let mut facts = facts(RoomVersionId::V12, Some(&[(alice(), 100)]));
+    facts.join_rule = JoinRule::Public;
+    let creator = user_id!("@creator:example.org");
+    for user in [alice(), creator] {
+        assert_eq!(decide(user, &facts), Err(Denied::PublicRoom));
+    }
+    let bob = user_id!("@bob:example.org");
+    assert_eq!(
+        decide(bob, &facts),
+        Err(Denied::PowerLevel { has: 0, needs: 100 }),
+        "who lacks the level is not told of the room"
+    );
+    assert_eq!(decide_listed(alice(), &facts), Ok(()));
+    assert_eq!(decide_listed(creator, &facts), Err(Denied::NotListed));
+}
+
+#[test]
+fn a_room_that_gives_the_level_to_all_is_refused_unless_the_users_are_listed() {
+    for version in [RoomVersionId::V11, RoomVersionId::V12] {
+        let mut facts = facts(version, Some(&[(alice(), 100)]));
+        let set_default = |facts: &mut RoomFacts, level: i32| {
+            if let PowerLevels::Event(content) = &mut facts.power_levels {
+                content.users_default = level.into();
+            }
+        };
+        set_default(&mut facts, 99);
+        assert_eq!(decide(alice(), &facts), Ok(()));
+        set_default(&mut facts, 100);
+        for user in [alice(), user_id!("@bob:example.org")] {
+            let open = Denied::OpenToAllMembers {
+                has: 100,
+                needs: 100,
+            };
+            assert_eq!(decide(user, &facts), Err(open));
+        }
+        assert_eq!(decide_listed(alice(), &facts), Ok(()));
+    }
+}
+
+#[test]
+fn a_level_that_everybody_has_without_any_event_is_refused_too() {
+    let facts = facts(RoomVersionId::V10, None);
+    let policy = Policy {
+        power_level: 0,
+        ..policy()
+    };
+    let open = Denied::OpenToAllMembers { has: 0, needs: 0 };
+    let decision = authorize(alice(), Trust::CrossSigned, Some(&facts), &policy);
+    assert_eq!(decision, Err(open));
+}
+
+#[test]
+fn without_a_power_levels_event_the_defaults_of_the_specification_hold() {
+    let facts = facts(RoomVersionId::V10, None);
+    assert_eq!(decide(user_id!("@creator:example.org"), &facts), Ok(()));
+    assert_eq!(
+        decide(alice(), &facts),
+        Err(Denied::PowerLevel { has: 0, needs: 100 })
+    );
+}
+
+#[test]
+fn missing_facts_mean_no() {
+    assert_eq!(
+        authorize(alice(), Trust::CrossSigned, None, &policy()),
+        Err(Denied::NoFacts)
+    );
+    let mut unknown_version = facts(RoomVersionId::V10, Some(&[(alice(), 100)]));
+    unknown_version.room_version = RoomVersionId::try_from("org.example.unknown").unwrap();
+    assert_eq!(decide(alice(), &unknown_version), Err(Denied::NoFacts));
+}
+
+#[test]
+fn who_has_left_may_not_command() {
+    for membership in [
+        MembershipState::Leave,
+        MembershipState::Ban,
+        MembershipState::Invite,
+    ] {
+        let mut facts = facts(RoomVersionId::V10, Some(&[(alice(), 100)]));
+        facts.membership = membership;
+        assert_eq!(decide(alice(), &facts), Err(Denied::NotAMember));
+    }
+}
+
+#[test]
+fn a_list_of_users_narrows_and_never_widens() {
+    let mut policy = policy();
+    policy.users.insert(alice().to_owned());
+    let facts = facts(
+        RoomVersionId::V10,
+        Some(&[(user_id!("@bob:example.org"), 100)]),
+    );
+    let decide = |user| authorize(user, Trust::CrossSigned, Some(&facts), &policy).map(|_| ());
+    assert_eq!(decide(user_id!("@bob:example.org")), Err(Denied::NotListed));
+    assert_eq!(
+        decide(alice()),
+        Err(Denied::PowerLevel { has: 0, needs: 100 })
+    );
+}
+
+#[test]
+fn how_a_command_was_encrypted_decides_as_configured() {
+    use Devices::{Any, CrossSigned};
+    use RequireEncryptedCommands::{Always, Auto, Never};
+    let ok = Ok(());
+    for (trust, room_encrypted, devices, require, expected) in [
+        (Trust::CrossSigned, true, CrossSigned, Auto, ok.clone()),
+        (
+            Trust::UnsignedDevice,
+            true,
+            CrossSigned,
+            Auto,
+            Err(Denied::UnsignedDevice),
+        ),
+        (Trust::UnsignedDevice, true, Any, Auto, ok.clone()),
+        (
+            Trust::UnsignedDevice,
+            true,
+            CrossSigned,
+            Never,
+            Err(Denied::UnsignedDevice),
+        ),
+        (
+            Trust::IdentityChanged,
+            true,
+            Any,
+            Never,
+            Err(Denied::IdentityChanged),
+        ),
+        (
+            Trust::UnknownDevice,
+            true,
+            Any,
+            Never,
+            Err(Denied::UnknownDevice),
+        ),
+        (
+            Trust::Plaintext,
+            true,
+            CrossSigned,
+            Auto,
+            Err(Denied::NotEncrypted),
+        ),
+        (Trust::Plaintext, true, CrossSigned, Never, ok.clone()),
+        (Trust::Plaintext, false, CrossSigned, Auto, ok),
+        (
+            Trust::Plaintext,
+            false,
+            CrossSigned,
+            Always,
+            Err(Denied::NotEncrypted),
+        ),
+    ] {
+        let mut facts = facts(RoomVersionId::V10, Some(&[(alice(), 100)]));
+        facts.encrypted = room_encrypted;
+        let policy = Policy {
+            devices,
+            require_encrypted_commands: require,
+            ..policy()
+        };
+        let decision = authorize(alice(), trust, Some(&facts), &policy).map(|_| ());
+        assert_eq!(
+            decision, expected,
+            "{trust:?} {room_encrypted} {devices:?} {require:?}"
+        );
+    }
+}
