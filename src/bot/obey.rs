@@ -1,0 +1,123 @@
+//! What comes of a command once it is judged.
+
+use std::{collections::BTreeMap, time::SystemTime};
+
+use tokio::task::spawn_blocking;
+use tracing::{debug, error, info};
+
+use super::{
+    Bot, Event, courier,
+    desk::{Intent, Verdict},
+    reference::Reference,
+};
+use crate::{
+    command::{Permit, reply},
+    matrix::{Chain, Message, ReplyTo},
+    remote_control::{self, OutputError, ProjectName, Request},
+};
+
+impl Bot {
+    pub(super) fn obey(&mut self, message: &Message, verdict: Verdict) {
+        let sender = &message.sender;
+        match verdict {
+            Verdict::Denied(denied) => {
+                // Once a minute in the log too, so that nobody fills it.
+                if self.desk.may_answer_denial(sender) {
+                    info!(%sender, ?denied, "command denied");
+                    self.say(message, &reply::denied(&denied));
+                } else {
+                    debug!(%sender, ?denied, "command denied, not told again");
+                }
+            }
+            Verdict::Misused(misuse) => {
+                self.say(
+                    message,
+                    &reply::misuse(&self.config.command_prefix, &misuse),
+                );
+            }
+            Verdict::CannotDeliver(project, reason) => {
+                info!(%sender, %project, ?reason, "not started, the link could not be delivered");
+                self.say(message, &reply::undeliverable(&project, &reason));
+            }
+            Verdict::Do(permit, intent) => {
+                info!(%sender, ?intent, "command accepted");
+                self.carry_out(message, &permit, intent);
+            }
+        }
+    }
+
+    fn carry_out(&mut self, message: &Message, permit: &Permit, intent: Intent) {
+        let request = || Request {
+            requester: permit.requester().to_string(),
+            reference: Reference::Message(message.into()).to_text(),
+        };
+        match intent {
+            Intent::Start(project, beginning) => {
+                let notices = self.remote_control.start(&project, beginning, request());
+                // Whatever is delivered at once goes to whom was just judged.
+                self.heed_judged(notices);
+            }
+            Intent::Stop(project) => {
+                let notices = self.remote_control.stop(&project, request());
+                self.heed(notices);
+            }
+            Intent::Extend(project, by) => {
+                let notices = self.remote_control.extend(&project, by, request());
+                self.heed(notices);
+            }
+            Intent::Logs(project) => self.show_output(project, permit, request(), message),
+            Intent::Status => self.show_status(message),
+            Intent::Help => self.say(message, &reply::help(&self.config.command_prefix)),
+        }
+    }
+
+    /// Looking at all processes of the host takes some milliseconds, which others need not wait for.
+    fn show_status(&mut self, message: &Message) {
+        let (line, reply_to) = (self.line.clone(), ReplyTo::from(message));
+        let statuses = self.remote_control.status();
+        self.spawn_quiet(async move {
+            let usage = match spawn_blocking(remote_control::usage).await {
+                Ok(Ok(usage)) => usage,
+                Ok(Err(error)) => {
+                    error!(error = %Chain(&error), "usage of the sessions not known");
+                    BTreeMap::new()
+                }
+                Err(error) => {
+                    error!(%error, "usage of the sessions not known");
+                    BTreeMap::new()
+                }
+            };
+            let text = reply::status(&statuses, &usage, SystemTime::now());
+            courier::say(line, text, Some(reply_to)).await;
+        });
+    }
+
+    fn show_output(
+        &mut self,
+        project: ProjectName,
+        permit: &Permit,
+        request: Request,
+        message: &Message,
+    ) {
+        match self.remote_control.output(&project) {
+            Ok(output) => {
+                let text = reply::last_output(&project, &output);
+                let showing = courier::show(self.line.clone(), permit.requester().to_owned(), text);
+                self.spawn(async move {
+                    let result = showing.await;
+                    Event::Shown {
+                        project,
+                        request,
+                        result,
+                    }
+                });
+            }
+            Err(error) => {
+                if !matches!(error, OutputError::None) {
+                    error!(%project, error = %Chain(&error), "output not readable");
+                }
+                self.say(message, &reply::no_output(&project, &error));
+            }
+        }
+    }
+}
