@@ -65,7 +65,7 @@ pub(super) async fn deliver(
         let Delivery { id, request, .. } = &delivery;
         let attempt = try_to_deliver(&matrix, &delivery, &mut tried);
         // A homeserver that slows us down can hold an attempt for half a minute; the session may be over by then.
-        let obstacle = match called_off.run_until_cancelled(attempt).await {
+        let obstacle = match called_off.run_until_cancelled(Box::pin(attempt)).await {
             None => return call_off(delivery, tried),
             Some(Ok(receipt)) => {
                 let (id, request) = (id.clone(), request.clone());

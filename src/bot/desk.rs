@@ -8,13 +8,13 @@ use std::{
 };
 
 use matrix_sdk::ruma::{OwnedUserId, UserId};
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use super::{Event, connection::Line};
 use crate::{
     command::{self, Command, Denied, Misuse, Permit, Policy, authorize::authorize},
     config::Config,
-    matrix::{Matrix, Message, NotConfidential, NotSent, RoomFacts},
+    matrix::{Chain, Fault, Matrix, Message, NotConfidential, NotSent},
     remote_control::{Beginning, ProjectName, Status},
 };
 
@@ -229,8 +229,7 @@ pub(super) async fn judge(mut line: Line, case: Case) -> Event {
         starts_anew,
     } = case;
     debug!(event = %message.event_id, sender = %message.sender, "judging a command");
-    let (facts, trust) = tokio::join!(facts(&matrix, &message.sender), matrix.trust_now(&message));
-    let verdict = match authorize(&message.sender, trust, facts.as_ref(), &policy) {
+    let verdict = match authorize_message(&matrix, &message, &policy).await {
         Err(denied) => Verdict::Denied(denied),
         Ok(permit) => match intent {
             Err(misuse) => Verdict::Misused(misuse),
@@ -260,13 +259,34 @@ async fn look_at_delivery(
     }
 }
 
-/// What the homeserver says of the room and the sender. `None`: nothing is known.
-async fn facts(matrix: &Matrix, sender: &UserId) -> Option<RoomFacts> {
+/// Asks the homeserver for all that decides, and remembers the command where it may be obeyed.
+async fn authorize_message(
+    matrix: &Matrix,
+    message: &Message,
+    policy: &Policy,
+) -> Result<Permit, Denied> {
+    let (facts, proof) = tokio::join!(
+        told(|| matrix.room_facts(&message.sender)),
+        told(|| matrix.proof(message))
+    );
+    let proof = proof.ok_or(Denied::NoFacts)?;
+    let permit = authorize(&message.sender, proof.trust, facts.as_ref(), policy)?;
+    match matrix.obey(&message.sender, &proof).await {
+        Ok(()) => Ok(permit),
+        Err(fault) => {
+            error!(error = %Chain(&fault), "what is obeyed cannot be written down");
+            Err(Denied::NotRecorded)
+        }
+    }
+}
+
+/// What the homeserver tells when asked, a few times if need be. `None`: nothing is known.
+async fn told<T, F: Future<Output = Result<T, Fault>>>(ask: impl Fn() -> F) -> Option<T> {
     for _ in 0..TRIES {
-        match matrix.room_facts(sender).await {
-            Ok(facts) => return Some(facts),
+        match ask().await {
+            Ok(answer) => return Some(answer),
             Err(fault) => {
-                warn!(%fault, "the homeserver does not tell what a decision needs");
+                warn!(error = %Chain(&fault), "the homeserver does not tell what a decision needs");
                 if !fault.is_passing() {
                     return None;
                 }

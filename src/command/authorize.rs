@@ -74,6 +74,12 @@ pub enum Denied {
     IdentityChanged,
     /// Who encrypted the command cannot be told.
     UnknownDevice,
+    /// The command was taken back.
+    TakenBack,
+    /// The same encrypted message was obeyed before.
+    Replayed,
+    /// That the command is obeyed cannot be written down.
+    NotRecorded,
     /// The homeserver did not tell all that the decision needs.
     NoFacts,
 }
@@ -158,6 +164,8 @@ fn check_trust(trust: Trust, room_encrypted: bool, policy: &Policy) -> Result<()
         (Trust::Plaintext | Trust::CrossSigned, _) | (Trust::UnsignedDevice, Devices::Any) => {
             Ok(())
         }
+        (Trust::Gone, _) => Err(Denied::TakenBack),
+        (Trust::Replayed, _) => Err(Denied::Replayed),
         (Trust::IdentityChanged, _) => Err(Denied::IdentityChanged),
         (Trust::UnknownDevice, _) => Err(Denied::UnknownDevice),
         (Trust::UnsignedDevice, Devices::CrossSigned) => Err(Denied::UnsignedDevice),

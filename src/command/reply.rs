@@ -79,7 +79,8 @@ pub fn undeliverable(project: &ProjectName, reason: &NotConfidential) -> Reply {
              (secure backup) in your client's settings, and try again."
         }
         NotConfidential::IdentityChanged => {
-            "your cross-signing identity is another one than before. The bot's operator has to accept the new one first."
+            "your cross-signing identity is another one than I know. If you reset it yourself, ask the bot's operator to \
+             accept it: `rcbot trust` and your user id, on the host."
         }
         NotConfidential::NoReadableDevice => {
             "none of your devices is verified. Verify this device in your client's settings, and try again."

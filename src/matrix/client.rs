@@ -27,10 +27,11 @@ use tracing::{debug, info, warn};
 use super::{
     Chain, Fault, Heard, Registration, admin_room, device, identity,
     inbox::{Inbox, ListeningSince, Seen},
+    obeyed::Obeyed,
     sync,
     table::Table,
 };
-use crate::config::{Config, Devices};
+use crate::config::{Config, Devices, MasterKey};
 
 /// How many commands may wait for the bot. More than people type; a flood ends here.
 const MESSAGES_WAITING: usize = 256;
@@ -40,6 +41,12 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The folder of the SDK's stores, in the folder of Matrix.
 pub(super) const STORE: &str = "store";
+
+/// The table of users' identities, in the folder of Matrix.
+const IDENTITIES: &str = "identities.json";
+
+/// Which encrypted commands were obeyed, in the folder of Matrix.
+const OBEYED: &str = "obeyed";
 
 /// The table of direct messages, in the folder of Matrix.
 const DIRECT_MESSAGES: &str = "direct-messages.json";
@@ -56,6 +63,8 @@ struct Inner {
     admin_room: Arc<OnceLock<OwnedRoomId>>,
     listening_since: Arc<ListeningSince>,
     direct_messages: Table<OwnedRoomId>,
+    identities: Table<MasterKey>,
+    obeyed: Obeyed,
     /// The rooms that a sync has brought, and was done with.
     heard_rooms: watch::Sender<BTreeSet<OwnedRoomId>>,
 }
@@ -149,6 +158,11 @@ impl Matrix {
                 folder.join(DIRECT_MESSAGES),
                 "delete it, and the bot makes new direct messages",
             )?,
+            identities: Table::load(
+                folder.join(IDENTITIES),
+                "it says who is who; mend it, or delete it, and the bot goes by the identities that it sees next",
+            )?,
+            obeyed: Obeyed::load(folder.join(OBEYED))?,
             heard_rooms: watch::Sender::default(),
             client,
         }));
@@ -182,6 +196,19 @@ impl Matrix {
 
     pub(super) fn devices(&self) -> Devices {
         self.0.config.encryption.devices
+    }
+
+    /// The identity that each user was seen with first.
+    pub(super) fn identities(&self) -> &Table<MasterKey> {
+        &self.0.identities
+    }
+
+    pub(super) fn configured_identity(&self, user: &UserId) -> Option<MasterKey> {
+        *self.0.config.authorization.users.get(user)?
+    }
+
+    pub(super) fn obeyed(&self) -> &Obeyed {
+        &self.0.obeyed
     }
 
     /// Which room is whose direct message. Kept by ourselves, as `m.direct` is too easily wrong.

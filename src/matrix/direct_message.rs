@@ -28,6 +28,7 @@ use tracing::{error, info, warn};
 use super::{
     Fault, LinkReceipt, Matrix, Notice,
     confidentiality::{is_between_two, is_confidential},
+    identities::Standing,
 };
 use crate::{config::Devices, link::Link};
 
@@ -232,22 +233,27 @@ impl Matrix {
 
     /// Under the identity-based strategy a user without cross-signing gets nothing, and the sending still succeeds: so
     /// this is looked at before. The device list is asked for anew, as stale ones happen.
+    ///
+    /// The identity is signed first: only then does the SDK itself refuse to send, should it change before the sending.
     async fn check_devices(&self, recipient: &UserId) -> Result<(), NotSent> {
         let encryption = self.client().encryption();
         let identity = encryption.request_user_identity(recipient).await?;
-        let devices = encryption.get_user_devices(recipient).await?;
-        let mut devices = devices.devices().filter(|device| !device.is_dehydrated());
-        let readable = match (self.devices(), identity) {
-            (Devices::Any, _) => devices.next().is_some(),
+        if self.standing(recipient, identity.as_ref()) == Standing::Changed {
+            return Err(NotSent::Refused(NotConfidential::IdentityChanged));
+        }
+        match (self.devices(), identity) {
+            (Devices::Any, _) => {}
             (Devices::CrossSigned, None) => {
                 return Err(NotSent::Refused(NotConfidential::NoIdentity));
             }
-            (Devices::CrossSigned, Some(identity)) if identity.has_verification_violation() => {
-                return Err(NotSent::Refused(NotConfidential::IdentityChanged));
-            }
-            (Devices::CrossSigned, Some(_)) => {
-                devices.any(|device| device.is_cross_signed_by_owner())
-            }
+            (Devices::CrossSigned, Some(identity)) => drop(self.signed(identity).await?),
+        }
+        self.note_identity(recipient).await?;
+        let devices = encryption.get_user_devices(recipient).await?;
+        let mut devices = devices.devices().filter(|device| !device.is_dehydrated());
+        let readable = match self.devices() {
+            Devices::Any => devices.next().is_some(),
+            Devices::CrossSigned => devices.any(|device| device.is_cross_signed_by_owner()),
         };
         if readable {
             Ok(())

@@ -4,6 +4,7 @@ use std::{io, path::PathBuf};
 
 use matrix_sdk::{
     HttpError,
+    encryption::identities::ManualVerifyError,
     ruma::api::error::{ErrorKind, FromHttpResponseError},
 };
 
@@ -103,6 +104,12 @@ pub enum Fault {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A user's identity cannot be signed, as the bot's own is not whole.
+    #[error("the bot cannot sign the identity of a user")]
+    NotSigned(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The homeserver took the bot's signature and does not show it.
+    #[error("the homeserver does not keep the bot's signature on the identity of a user")]
+    SignatureNotKept,
     /// Secret storage on the homeserver failed.
     #[error("the bot's identity cannot be put into the homeserver's secret storage")]
     SecretStorage(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -127,6 +134,8 @@ impl Fault {
             | Self::IdentityLost { .. }
             | Self::DeviceLost
             | Self::Recovery { .. }
+            | Self::NotSigned(_)
+            | Self::SignatureNotKept
             | Self::SecretStorage(_) => false,
         }
     }
@@ -164,6 +173,15 @@ impl From<matrix_sdk::Error> for Fault {
 impl From<HttpError> for Fault {
     fn from(error: HttpError) -> Self {
         Self::Request(Box::new(error.into()))
+    }
+}
+
+impl From<ManualVerifyError> for Fault {
+    fn from(error: ManualVerifyError) -> Self {
+        match error {
+            ManualVerifyError::Http(error) => error.into(),
+            ManualVerifyError::Signature(error) => Self::NotSigned(Box::new(error)),
+        }
     }
 }
 

@@ -10,7 +10,6 @@ use std::{
 
 use matrix_sdk::{
     Client, Room,
-    deserialized_responses::{EncryptionInfo, VerificationLevel, VerificationState},
     event_handler::RawEvent,
     ruma::{
         Int, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedUserId,
@@ -28,7 +27,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tracing::{debug, warn};
 
 use super::{
-    Matrix, ReplyTo,
+    ReplyTo,
     late_key::{self, Decrypted},
 };
 
@@ -57,89 +56,12 @@ pub enum Heard {
 pub struct Message {
     /// The event, to reply to.
     pub event_id: OwnedEventId,
-    /// Who sent it, says the homeserver, and the encryption if there was any (see `trust`).
+    /// Who sent it, says the homeserver; what proves it is looked at later (see [`Matrix::proof`]).
     pub sender: OwnedUserId,
     /// The text, without the quotation that some clients put before a reply.
     pub text: String,
-    /// How the event was encrypted.
-    pub trust: Trust,
-    /// The Megolm session of the event, to look at its sender again.
-    pub(super) megolm_session: Option<String>,
     /// The thread that it was sent in.
     pub(super) thread: Option<OwnedEventId>,
-}
-
-/// What the encryption of an event proves about its sender.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trust {
-    /// Nothing: it was not encrypted.
-    Plaintext,
-    /// A device of the sender, signed by its owner.
-    CrossSigned,
-    /// A device of the sender that its owner has not signed.
-    UnsignedDevice,
-    /// The sender's identity is another one than the one we signed.
-    IdentityChanged,
-    /// It cannot be told which device encrypted it.
-    UnknownDevice,
-}
-
-impl Trust {
-    pub(super) fn of(event_sender: &OwnedUserId, encryption: Option<&EncryptionInfo>) -> Self {
-        let Some(info) = encryption else {
-            return Self::Plaintext;
-        };
-        // A key that came by way of somebody else proves nothing about the sender.
-        if info.forwarder.is_some() || info.sender != *event_sender {
-            return Self::UnknownDevice;
-        }
-        match &info.verification_state {
-            VerificationState::Verified
-            | VerificationState::Unverified(VerificationLevel::UnverifiedIdentity) => {
-                Self::CrossSigned
-            }
-            VerificationState::Unverified(VerificationLevel::UnsignedDevice) => {
-                Self::UnsignedDevice
-            }
-            VerificationState::Unverified(VerificationLevel::VerificationViolation) => {
-                Self::IdentityChanged
-            }
-            VerificationState::Unverified(
-                VerificationLevel::None(_) | VerificationLevel::MismatchedSender,
-            ) => Self::UnknownDevice,
-        }
-    }
-}
-
-impl Matrix {
-    /// What a message proves about its sender, looked at once more where the device was not known at first: the list of a
-    /// user's devices may come after their first message.
-    pub async fn trust_now(&self, message: &Message) -> Trust {
-        let (Trust::UnknownDevice | Trust::UnsignedDevice, Some(megolm_session)) =
-            (message.trust, &message.megolm_session)
-        else {
-            return message.trust;
-        };
-        if let Err(error) = self
-            .client()
-            .encryption()
-            .request_user_identity(&message.sender)
-            .await
-        {
-            debug!(sender = %message.sender, %error, "devices not looked up");
-            return message.trust;
-        }
-        let Ok(room) = self.admin_room() else {
-            return message.trust;
-        };
-        match room
-            .get_encryption_info(megolm_session, &message.sender)
-            .await
-        {
-            Some(encryption) => Trust::of(&message.sender, Some(&encryption)),
-            None => message.trust,
-        }
-    }
 }
 
 /// Why an event is no message for the bot.
@@ -194,14 +116,10 @@ impl Inbox {
     pub(super) fn attach(self, client: &Client) {
         let inbox = Arc::new(self);
         let hearing = Arc::clone(&inbox);
-        client.add_event_handler(
-            move |event: OriginalSyncRoomMessageEvent,
-                  room: Room,
-                  encryption: Option<EncryptionInfo>| {
-                let inbox = Arc::clone(&hearing);
-                async move { inbox.hear(&event, &room, encryption.as_ref()) }
-            },
-        );
+        client.add_event_handler(move |event: OriginalSyncRoomMessageEvent, room: Room| {
+            let inbox = Arc::clone(&hearing);
+            async move { inbox.hear(&event, &room) }
+        });
         let waiting = Arc::new(Semaphore::new(WAITING_FOR_KEYS));
         client.add_event_handler(
             move |event: OriginalSyncRoomEncryptedEvent, raw: RawEvent, room: Room| {
@@ -226,13 +144,8 @@ impl Inbox {
         );
     }
 
-    fn hear(
-        &self,
-        event: &OriginalSyncRoomMessageEvent,
-        room: &Room,
-        encryption: Option<&EncryptionInfo>,
-    ) {
-        match self.accept(event, room, encryption, SystemTime::now()) {
+    fn hear(&self, event: &OriginalSyncRoomMessageEvent, room: &Room) {
+        match self.accept(event, room, SystemTime::now()) {
             // A full queue means that hundreds of commands wait: somebody floods the room.
             Ok(message) => {
                 if let Err(error) = self.heard.try_send(Heard::Message(message)) {
@@ -250,7 +163,6 @@ impl Inbox {
         &self,
         event: &OriginalSyncRoomMessageEvent,
         room: &Room,
-        encryption: Option<&EncryptionInfo>,
         now: SystemTime,
     ) -> Result<Message, Dropped> {
         if self
@@ -263,15 +175,12 @@ impl Inbox {
         if event.sender == self.own_user {
             return Err(Dropped::OwnEvent);
         }
-        let MessageType::Text(content) = &event.content.msgtype else {
-            return Err(Dropped::NotText);
-        };
+        let text = text_of(event).ok_or(Dropped::NotText)?;
         let thread = match &event.content.relates_to {
             Some(Relation::Replacement(_)) => return Err(Dropped::Edit),
             Some(Relation::Thread(thread)) => Some(thread.event_id.clone()),
             _ => None,
         };
-        let text = remove_plain_reply_fallback(&content.body);
         let first_word = text.split_whitespace().next().unwrap_or_default();
         if !first_word.eq_ignore_ascii_case(&self.prefix) {
             return Err(Dropped::NotAddressed);
@@ -285,8 +194,6 @@ impl Inbox {
             event_id: event.event_id.clone(),
             sender: event.sender.clone(),
             text: text.to_owned(),
-            trust: Trust::of(&event.sender, encryption),
-            megolm_session: encryption.and_then(|info| info.session_id().map(str::to_owned)),
             thread,
         })
     }
@@ -337,9 +244,7 @@ impl Inbox {
         room: Room,
     ) {
         match late_key::decrypt(&room, &raw).await {
-            Some(Decrypted::Message(message, encryption)) => {
-                self.hear(&message, &room, Some(&encryption));
-            }
+            Some(Decrypted::Message(message, _)) => self.hear(&message, &room),
             Some(Decrypted::SomethingElse) => {}
             None => {
                 warn!(event = %event.event_id, sender = %event.sender, "event in the admin room cannot be decrypted");
@@ -354,6 +259,14 @@ impl Inbox {
                 }
             }
         }
+    }
+}
+
+/// What somebody said, without the quotation that some clients put before a reply. `None`: it is no text.
+pub(super) fn text_of(event: &OriginalSyncRoomMessageEvent) -> Option<&str> {
+    match &event.content.msgtype {
+        MessageType::Text(content) => Some(remove_plain_reply_fallback(&content.body)),
+        _ => None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Events whose key comes after them: Synapse hands out at most a hundred keys with each sync, so after a time away the keys
 //! trail the events, and the SDK does not run its handlers again.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::StreamExt as _;
 use matrix_sdk::{
@@ -42,12 +42,13 @@ pub(super) async fn decrypt(
 /// What an event says once its key is there.
 pub(super) enum Decrypted {
     /// A message.
-    Message(Box<OriginalSyncRoomMessageEvent>, Box<EncryptionInfo>),
+    Message(Box<OriginalSyncRoomMessageEvent>, Arc<EncryptionInfo>),
     /// Something that is no message, and so no command.
     SomethingElse,
 }
 
-async fn try_to_decrypt(
+/// What an event says, if its key is there.
+pub(super) async fn try_to_decrypt(
     room: &Room,
     event: &Raw<OriginalSyncRoomEncryptedEvent>,
 ) -> Option<Decrypted> {
@@ -62,10 +63,7 @@ async fn try_to_decrypt(
         TimelineEventKind::Decrypted(decrypted) => {
             let message = decrypted.event.deserialize_as_unchecked();
             Some(match message {
-                Ok(message) => Decrypted::Message(
-                    Box::new(message),
-                    Box::new(EncryptionInfo::clone(&decrypted.encryption_info)),
-                ),
+                Ok(message) => Decrypted::Message(Box::new(message), decrypted.encryption_info),
                 Err(_) => Decrypted::SomethingElse,
             })
         }

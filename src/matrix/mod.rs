@@ -9,10 +9,13 @@ mod confidentiality;
 mod device;
 mod direct_message;
 mod fault;
+mod identities;
 mod identity;
 mod inbox;
 mod late_key;
 mod link_receipt;
+mod obeyed;
+mod proof;
 mod registration;
 mod sync;
 mod table;
@@ -21,8 +24,10 @@ pub use admin_room::{Notice, PowerLevels, ReplyTo, RoomFacts};
 pub use client::{Connection, Matrix};
 pub use direct_message::{ConfidentialRoom, LinkMessage, NotConfidential, NotSent};
 pub use fault::{Chain, Fault};
-pub use inbox::{Heard, Message, Trust};
+pub use identities::{IdentityReport, KnownIdentity, NotAccepted};
+pub use inbox::{Heard, Message};
 pub use link_receipt::LinkReceipt;
+pub use proof::{Proof, Trust};
 pub use registration::{
     GenerateError, Registration, RegistrationError, Token, generate, write_new,
 };

@@ -31,12 +31,23 @@ pub fn denied(denied: &Denied) -> Reply {
             "your device is not verified. Verify this device in your client's settings, and try again".to_owned()
         }
         Denied::IdentityChanged => {
-            "your cross-signing identity is another one than before. The bot's operator has to accept it first".to_owned()
+            "your cross-signing identity is another one than I know. If you reset it yourself, ask the bot's operator to \
+             accept it: `rcbot trust` and your user id, on the host"
+                .to_owned()
         }
         Denied::UnknownDevice => {
             "I cannot tell which device your message came from. Send it once more; if that does not help, verify your \
              device in your client's settings"
                 .to_owned()
+        }
+        Denied::TakenBack => "the message was taken back before I got to it".to_owned(),
+        Denied::Replayed => {
+            "I have done this once already. If you mean it again, say it again; if you did not say it twice, the homeserver \
+             showed me an old message"
+                .to_owned()
+        }
+        Denied::NotRecorded => {
+            "I cannot write down that I do it, and so I do not. The bot's log on the host says why".to_owned()
         }
         Denied::NoFacts => {
             "the homeserver did not tell me what I need to know about you and this room. Try again in a moment".to_owned()

@@ -1,0 +1,163 @@
+//! Who is who: the cross-signing identity of each user who may command, as it was seen first or as the configuration names it.
+//!
+//! The table on disk is what counts: it outlasts the SDK's store and is no word of the homeserver. The bot also signs each
+//! identity, so that for the SDK a change is a violation of a verification, and no key goes to a changed one in the midst of a
+//! sending.
+
+use matrix_sdk::{encryption::identities::UserIdentity, ruma::UserId};
+use serde::{Deserialize, Serialize};
+use tracing::{info, warn};
+
+use super::{Fault, Matrix};
+use crate::config::MasterKey;
+
+/// How the identity that the homeserver shows for a user stands to the one that the bot knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// The bot knows none of this user.
+    New,
+    /// It is the same.
+    Known,
+    /// It is another one, or there is none any more.
+    Changed,
+}
+
+/// The identity of a user, for the operator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdentityReport {
+    /// The one that the bot goes by.
+    pub known: Option<KnownIdentity>,
+    /// The one that the homeserver shows now.
+    pub shown: Option<MasterKey>,
+}
+
+/// An identity that the bot goes by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KnownIdentity {
+    /// The configuration names it.
+    Configured(MasterKey),
+    /// It was seen first, or accepted by the operator.
+    Seen(MasterKey),
+}
+
+impl KnownIdentity {
+    /// Its key.
+    #[must_use]
+    pub fn key(self) -> MasterKey {
+        match self {
+            Self::Configured(key) | Self::Seen(key) => key,
+        }
+    }
+}
+
+/// Why an identity was not accepted. Nothing has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NotAccepted {
+    /// The configuration names the user's key.
+    Configured,
+    /// The homeserver shows another one now, or none.
+    NotShown,
+}
+
+impl Matrix {
+    /// The identity of a user as the bot knows it, and as the homeserver shows it now.
+    ///
+    /// # Errors
+    /// [`Fault`], when the homeserver does not tell.
+    pub async fn identity(&self, user: &UserId) -> Result<IdentityReport, Fault> {
+        let encryption = self.client().encryption();
+        let identity = encryption.request_user_identity(user).await?;
+        Ok(IdentityReport {
+            known: self.known_identity(user),
+            shown: identity.as_ref().and_then(key_of),
+        })
+    }
+
+    /// Goes by another identity of a user from now on: the operator has looked at it.
+    ///
+    /// # Errors
+    /// [`Fault`], when the homeserver does not answer, or the table cannot be written.
+    pub async fn accept_identity(
+        &self,
+        user: &UserId,
+        key: MasterKey,
+    ) -> Result<Result<(), NotAccepted>, Fault> {
+        if let Some(KnownIdentity::Configured(_)) = self.known_identity(user) {
+            return Ok(Err(NotAccepted::Configured));
+        }
+        let encryption = self.client().encryption();
+        let identity = encryption.request_user_identity(user).await?;
+        let Some(identity) = identity.filter(|identity| key_of(identity) == Some(key)) else {
+            return Ok(Err(NotAccepted::NotShown));
+        };
+        self.identities().insert(user, key)?;
+        identity
+            .withdraw_verification()
+            .await
+            .map_err(matrix_sdk::Error::from)?;
+        self.sign(&identity).await?;
+        info!(%user, %key, "identity of a user accepted by the operator");
+        Ok(Ok(()))
+    }
+
+    pub(super) fn standing(&self, user: &UserId, shown: Option<&UserIdentity>) -> Standing {
+        let Some(known) = self.known_identity(user).map(KnownIdentity::key) else {
+            return Standing::New;
+        };
+        let shown = shown.and_then(key_of);
+        if shown == Some(known) {
+            return Standing::Known;
+        }
+        let shown = shown.map_or_else(|| "none".to_owned(), |key| key.to_string());
+        warn!(
+            %user, %known, shown,
+            "the homeserver shows another identity of this user: nothing is done for them until `rcbot trust` accepts it"
+        );
+        Standing::Changed
+    }
+
+    /// Goes by the identity of this user that is in the store now, if the bot knows none yet.
+    pub(super) async fn note_identity(&self, user: &UserId) -> Result<(), Fault> {
+        if self.known_identity(user).is_some() {
+            return Ok(());
+        }
+        let identity = self.client().encryption().get_user_identity(user).await;
+        let identity = identity.map_err(matrix_sdk::Error::from)?;
+        if let Some(key) = identity.as_ref().and_then(key_of) {
+            self.identities().insert(user, key)?;
+            info!(%user, %key, "identity of a user seen for the first time, the bot goes by it from now on");
+        }
+        Ok(())
+    }
+
+    /// Signs an identity, if the bot has not yet, and gives back how it is then.
+    pub(super) async fn signed(&self, identity: UserIdentity) -> Result<UserIdentity, Fault> {
+        if identity.is_verified() {
+            return Ok(identity);
+        }
+        self.sign(&identity).await
+    }
+
+    async fn sign(&self, identity: &UserIdentity) -> Result<UserIdentity, Fault> {
+        identity.verify().await?;
+        let encryption = self.client().encryption();
+        // The store hears of the signature from the homeserver alone.
+        let signed = encryption.request_user_identity(identity.user_id()).await?;
+        signed
+            .filter(|signed| signed.is_verified() && key_of(signed) == key_of(identity))
+            .ok_or(Fault::SignatureNotKept)
+    }
+
+    fn known_identity(&self, user: &UserId) -> Option<KnownIdentity> {
+        match self.configured_identity(user) {
+            Some(key) => Some(KnownIdentity::Configured(key)),
+            None => self.identities().get(user).map(KnownIdentity::Seen),
+        }
+    }
+}
+
+fn key_of(identity: &UserIdentity) -> Option<MasterKey> {
+    identity.master_key().get_first_key().map(MasterKey::from)
+}

@@ -1,0 +1,227 @@
+//! What a command proves about its sender, looked at when it is judged.
+//!
+//! The event is fetched anew: it may have been taken back since, and what was known of its device may have changed. And the SDK
+//! decrypts one ciphertext as often as the homeserver shows it, under whatever event id and time, so each message's place in its
+//! Megolm session is remembered once it was obeyed (specification, "Megolm": "Replay attacks").
+
+use std::sync::Arc;
+
+use matrix_sdk::{
+    Room,
+    deserialized_responses::{EncryptionInfo, VerificationLevel, VerificationState},
+    ruma::{
+        EventId, UserId,
+        api::{client::room::get_room_event, error::ErrorKind},
+        events::{
+            AnySyncMessageLikeEvent, AnySyncTimelineEvent, SyncMessageLikeEvent,
+            room::encrypted::{EncryptedEventScheme, OriginalSyncRoomEncryptedEvent},
+        },
+        serde::Raw,
+    },
+};
+use matrix_sdk_base::crypto::vodozemac::megolm::MegolmMessage;
+use tracing::{debug, warn};
+
+use super::{
+    Fault, Matrix, Message,
+    identities::Standing,
+    inbox,
+    late_key::{self, Decrypted},
+    obeyed::Place,
+};
+
+/// What an event proves about its sender.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    /// Nothing: it was not encrypted.
+    Plaintext,
+    /// A device of the sender, signed by its owner.
+    CrossSigned,
+    /// A device of the sender that its owner has not signed.
+    UnsignedDevice,
+    /// The sender's identity is another one than the one that the bot knows.
+    IdentityChanged,
+    /// It cannot be told which device encrypted it.
+    UnknownDevice,
+    /// Nothing: the event was taken back, or the homeserver shows another one in its place.
+    Gone,
+    /// Nothing: the same encrypted text was obeyed before.
+    Replayed,
+}
+
+/// What a command proves, and what is to be remembered if it is obeyed.
+#[derive(Debug)]
+pub struct Proof {
+    /// What it proves.
+    pub trust: Trust,
+    /// `None`: it was not encrypted.
+    place: Option<Place>,
+}
+
+impl Proof {
+    fn nothing(trust: Trust) -> Self {
+        Self { trust, place: None }
+    }
+}
+
+impl Matrix {
+    /// Asks the homeserver for the event of a message once more, and looks at what it proves.
+    ///
+    /// # Errors
+    /// [`Fault`]: nothing is known, and nothing may be concluded.
+    pub async fn proof(&self, message: &Message) -> Result<Proof, Fault> {
+        let room = self.admin_room()?;
+        match fetch(&room, message).await? {
+            Shown::Nothing => Ok(Proof::nothing(Trust::Gone)),
+            Shown::Plaintext => {
+                // No device list goes with a plain event, so the identity is asked for.
+                let encryption = self.client().encryption();
+                let identity = encryption.request_user_identity(&message.sender).await?;
+                Ok(Proof::nothing(
+                    match self.standing(&message.sender, identity.as_ref()) {
+                        Standing::Changed => Trust::IdentityChanged,
+                        Standing::New | Standing::Known => Trust::Plaintext,
+                    },
+                ))
+            }
+            Shown::Encrypted(place, info) => {
+                let trust = if self.obeyed().contains(&place) {
+                    warn!(event = %message.event_id, sender = %message.sender, "an encrypted command was shown again");
+                    Trust::Replayed
+                } else {
+                    self.trust(&room, &message.sender, &info).await?
+                };
+                let place = Some(place);
+                Ok(Proof { trust, place })
+            }
+        }
+    }
+
+    /// Remembers that a command is obeyed now, so that it never is again, and who its sender is.
+    ///
+    /// # Errors
+    /// [`Fault`], where that cannot be written down.
+    pub async fn obey(&self, sender: &UserId, proof: &Proof) -> Result<(), Fault> {
+        if let Some(place) = &proof.place {
+            self.obeyed().insert(place)?;
+        }
+        self.note_identity(sender).await
+    }
+
+    /// The list of a user's devices may come after their first message, so it is asked for before a device is called unknown.
+    async fn trust(
+        &self,
+        room: &Room,
+        sender: &UserId,
+        info: &EncryptionInfo,
+    ) -> Result<Trust, Fault> {
+        let encryption = self.client().encryption();
+        let mut trust = of_encryption(sender, info);
+        let mut identity = encryption
+            .get_user_identity(sender)
+            .await
+            .map_err(matrix_sdk::Error::from)?;
+        if matches!(trust, Trust::UnknownDevice | Trust::UnsignedDevice) {
+            identity = encryption.request_user_identity(sender).await?;
+            let session = info.session_id().unwrap_or_default();
+            if let Some(info) = room.get_encryption_info(session, sender).await {
+                trust = of_encryption(sender, &info);
+            }
+        }
+        Ok(match self.standing(sender, identity.as_ref()) {
+            Standing::Changed => Trust::IdentityChanged,
+            Standing::New | Standing::Known => trust,
+        })
+    }
+}
+
+/// What the homeserver shows under the id of a message.
+enum Shown {
+    /// Nothing any more, or not that message.
+    Nothing,
+    Plaintext,
+    Encrypted(Place, Arc<EncryptionInfo>),
+}
+
+async fn fetch(room: &Room, message: &Message) -> Result<Shown, Fault> {
+    let Some(event) = get_event(room, &message.event_id).await? else {
+        return Ok(Shown::Nothing);
+    };
+    let Ok(AnySyncTimelineEvent::MessageLike(parsed)) = event.deserialize() else {
+        return Ok(Shown::Nothing);
+    };
+    if parsed.sender() != message.sender || parsed.event_id() != message.event_id {
+        return Ok(Shown::Nothing);
+    }
+    match parsed {
+        AnySyncMessageLikeEvent::RoomMessage(SyncMessageLikeEvent::Original(text)) => {
+            let is_it = inbox::text_of(&text) == Some(message.text.as_str());
+            Ok(if is_it {
+                Shown::Plaintext
+            } else {
+                Shown::Nothing
+            })
+        }
+        AnySyncMessageLikeEvent::RoomEncrypted(SyncMessageLikeEvent::Original(encrypted)) => {
+            let raw = event.cast_unchecked();
+            Ok(decrypt(room, message, &encrypted, &raw)
+                .await
+                .unwrap_or(Shown::Nothing))
+        }
+        _ => Ok(Shown::Nothing),
+    }
+}
+
+async fn get_event(room: &Room, id: &EventId) -> Result<Option<Raw<AnySyncTimelineEvent>>, Fault> {
+    let request = get_room_event::v3::Request::new(room.room_id().to_owned(), id.to_owned());
+    match room.client().send(request).await {
+        Ok(response) => Ok(Some(response.event.cast_unchecked())),
+        Err(error) if error.client_api_error_kind() == Some(&ErrorKind::NotFound) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// `None`: it cannot be decrypted, or is not that message.
+async fn decrypt(
+    room: &Room,
+    message: &Message,
+    encrypted: &OriginalSyncRoomEncryptedEvent,
+    raw: &Raw<OriginalSyncRoomEncryptedEvent>,
+) -> Option<Shown> {
+    let EncryptedEventScheme::MegolmV1AesSha2(content) = &encrypted.content.scheme else {
+        return None;
+    };
+    let megolm = MegolmMessage::from_base64(&content.ciphertext).ok()?;
+    let Decrypted::Message(text, info) = late_key::try_to_decrypt(room, raw).await? else {
+        return None;
+    };
+    if inbox::text_of(&text) != Some(message.text.as_str()) {
+        debug!(event = %message.event_id, "the homeserver shows another text now");
+        return None;
+    }
+    let place = Place {
+        session: info.session_id()?.to_owned(),
+        index: megolm.message_index(),
+    };
+    Some(Shown::Encrypted(place, info))
+}
+
+fn of_encryption(event_sender: &UserId, info: &EncryptionInfo) -> Trust {
+    // A key that came by way of somebody else proves nothing about the sender.
+    if info.forwarder.is_some() || info.sender != event_sender {
+        return Trust::UnknownDevice;
+    }
+    match &info.verification_state {
+        VerificationState::Verified
+        | VerificationState::Unverified(VerificationLevel::UnverifiedIdentity) => {
+            Trust::CrossSigned
+        }
+        VerificationState::Unverified(VerificationLevel::UnsignedDevice) => Trust::UnsignedDevice,
+        VerificationState::Unverified(VerificationLevel::VerificationViolation) => {
+            Trust::IdentityChanged
+        }
+        VerificationState::Unverified(
+            VerificationLevel::None(_) | VerificationLevel::MismatchedSender,
+        ) => Trust::UnknownDevice,
+    }
+}
