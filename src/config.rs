@@ -51,7 +51,7 @@ pub struct Config {
     pub display_name: String,
     /// The one room in which commands count.
     pub admin_room: OwnedRoomOrAliasId,
-    /// The first word of every command: not empty, without white space.
+    /// The first word of every command: not empty, without white space or backticks.
     pub command_prefix: String,
     /// Who may give commands.
     pub authorization: Authorization,

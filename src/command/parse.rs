@@ -199,6 +199,8 @@ pub fn choose_project(
 mod tests {
     use super::*;
 
+    mod properties;
+
     fn name(name: &str) -> ProjectName {
         name.parse().unwrap()
     }

@@ -44,9 +44,11 @@ pub(crate) fn name(node: &Node) -> Result<String, Refusal> {
 
 /// The first word of every command.
 pub(crate) fn command_prefix(node: &Node) -> Result<String, Refusal> {
-    let wanted = "a word without white space, in quotes, such as \"!rc\"";
+    let wanted = "a word without white space or backticks, in quotes, such as \"!rc\"";
+    // What the bot says puts commands between backticks.
     let is_word = |text: &String| {
-        !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c.is_control())
+        !text.is_empty()
+            && !text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '`')
     };
     must(
         text(node).map_err(|_| Refusal::wanted(wanted))?,

@@ -46,6 +46,7 @@ website: => ../website:                      | 6: projects.../website: a project
 const WRONG_ADDITIONS: &str = r#"
 command_prefix: ''                  | found "", wanted a word without white space
 command_prefix: '! rc'              | found "! rc", wanted a word without white space
+command_prefix: '`rc'               | found "`rc", wanted a word without white space or backticks
 command_prefix: !rc                 | found !rc without quotes, which YAML takes for a tag, wanted a word
 max_command_age: 0s                 | found "0s", wanted a duration longer than nothing
 max_command_age: 120                | found 120, wanted a duration such as 30s or 2m
