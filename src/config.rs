@@ -24,6 +24,8 @@ mod settings;
 mod yaml;
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
 pub use self::authorization::{Authorization, MasterKey, NotAKey};

@@ -2,6 +2,7 @@
 
 use super::*;
 
+mod properties;
 mod refusals;
 
 const EXAMPLE: &str = include_str!("../../config.example.yaml");

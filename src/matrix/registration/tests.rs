@@ -6,6 +6,8 @@ use matrix_sdk::ruma::{OwnedUserId, user_id};
 
 use super::*;
 
+mod properties;
+
 const TEMPLATE: &str = include_str!("../../../registration.yaml");
 
 fn bot_user() -> OwnedUserId {
