@@ -5,6 +5,7 @@
 //! delivery waits for the homeserver.
 
 mod answer;
+mod audit;
 mod connection;
 mod courier;
 mod data_dir;
@@ -32,6 +33,7 @@ use crate::{
         Withdrawal,
     },
 };
+use audit::{Audit, Conclusion};
 use connection::Line;
 use courier::Obstacle;
 use desk::{Desk, Verdict};
@@ -40,6 +42,9 @@ use reference::Reference;
 
 /// How many events may wait for the loop.
 const EVENTS_WAITING: usize = 256;
+
+/// Who asks when the operator on the host does.
+const OPERATOR: &str = "the operator on the host";
 
 /// How long tasks that talk to the homeserver may take to finish at the end: the whole end has to fit into two seconds.
 const FAREWELL: Duration = Duration::from_millis(500);
@@ -117,6 +122,7 @@ pub async fn run(
     let operator = Operator::listen(&data_dir.socket());
     let mut bot = Bot {
         desk: Desk::new(&config),
+        audit: Audit::new(),
         config,
         remote_control,
         line,
@@ -151,6 +157,7 @@ struct Bot {
     remote_control: RemoteControl,
     line: Line,
     desk: Desk,
+    audit: Audit,
     events: mpsc::Sender<Event>,
     /// Deliveries under way, and how to call them off.
     deliveries: HashMap<DeliveryId, CancellationToken>,
@@ -220,7 +227,8 @@ impl Bot {
             } => {
                 self.deliveries.remove(&id);
                 for request in self.remote_control.requests(&id, &request) {
-                    self.answer(&request, &reply::running(&id.project));
+                    let text = reply::running(&id.project);
+                    self.answer(&id.project, &request, &text, &Conclusion::new("link sent"));
                 }
                 let notices = self.remote_control.delivered(id, request, receipt);
                 self.heed(notices);
@@ -264,7 +272,10 @@ impl Bot {
                 request,
                 result,
             } => match result {
-                Ok(()) => self.answer(&request, &reply::output_sent(&project)),
+                Ok(()) => {
+                    let text = reply::output_sent(&project);
+                    self.answer(&project, &request, &text, &Conclusion::new("output sent"));
+                }
                 Err(obstacle) => self.explain(&project, &request, &obstacle),
             },
         }
@@ -275,11 +286,11 @@ impl Bot {
             let text = format!("{:?} cannot name a project", order.project);
             return order.answer(&text);
         };
-        info!(%project, "the operator on this host orders a stop");
+        audit::ordered(OPERATOR, &project);
         let number = rand::random();
         self.stop_orders.insert(number, order);
         let request = Request {
-            requester: "the operator on the host".to_owned(),
+            requester: OPERATOR.to_owned(),
             reference: Reference::Operator(number).to_text(),
         };
         let notices = self.remote_control.stop(&project, request);

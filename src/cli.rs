@@ -27,7 +27,7 @@ use crate::{
 ///
 /// The SDK complains of what is normal here: of account data that does not exist, of a new device whose keys are not
 /// uploaded yet, of rooms without names. What fails on its way, or cannot be decrypted, is told by ourselves.
-const DEFAULT_LOG: &str = "warn,rcbot=info,matrix_sdk::http_client=off,matrix_sdk_base::room::display_name=error,\
+const DEFAULT_LOG: &str = "warn,rcbot=info,audit=info,matrix_sdk::http_client=off,matrix_sdk_base::room::display_name=error,\
                            matrix_sdk_crypto::backups=error,matrix_sdk_crypto::identities::manager=error,\
                            matrix_sdk_crypto::machine=error";
 
@@ -188,4 +188,21 @@ fn write_registration(path: &Path, output: Option<PathBuf>) -> Result<(), Failur
         bot = config.bot_user
     );
     print(&next)
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::{Level, enabled};
+    use tracing_subscriber::layer::SubscriberExt as _;
+
+    use super::*;
+
+    #[test]
+    fn the_audit_log_is_written_unless_the_operator_says_otherwise() {
+        let log = tracing_subscriber::registry().with(EnvFilter::new(DEFAULT_LOG));
+        tracing::subscriber::with_default(log, || {
+            assert!(enabled!(target: "audit", Level::INFO));
+            assert!(!enabled!(target: "matrix_sdk", Level::INFO));
+        });
+    }
 }

@@ -65,8 +65,8 @@ pub(crate) fn write_registration(path: &Path, bot: &UserId) -> Result<()> {
 /// Sends the log to a file, `RUST_LOG` permitting; the terminal is for the conversation.
 pub(crate) fn log_to(path: &Path) -> Result<()> {
     let file = File::options().create(true).append(true).open(path)?;
-    let filter =
-        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,rcbot=info"));
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new("warn,rcbot=info,audit=info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(false)

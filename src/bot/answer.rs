@@ -5,6 +5,7 @@ use tracing::{error, warn};
 
 use super::{
     Bot,
+    audit::{self, Conclusion},
     courier::{self, Obstacle},
     reference::Reference,
 };
@@ -14,6 +15,9 @@ use crate::{
     remote_control::{ProjectName, Request},
 };
 
+/// What came of a link, or something else in confidence, that did not get to its requester.
+const NOT_DELIVERED: &str = "not delivered";
+
 impl Bot {
     /// Says why a link, or something else in confidence, does not get to its requester.
     pub(super) fn explain(
@@ -22,21 +26,23 @@ impl Bot {
         request: &Request,
         obstacle: &Obstacle,
     ) {
-        let text = match obstacle {
+        let (text, why) = match obstacle {
             Obstacle::NotConfidential(reason) => {
                 warn!(%project, requester = request.requester, ?reason, "not delivered");
-                reply::undeliverable(project, reason)
+                (reply::undeliverable(project, reason), format!("{reason:?}"))
             }
             Obstacle::Denied(reason) => {
                 warn!(%project, requester = request.requester, ?reason, "not delivered, no longer allowed");
-                reply::no_longer_allowed(project)
+                (reply::no_longer_allowed(project), format!("{reason:?}"))
             }
             Obstacle::Fault(fault) => {
-                error!(%project, requester = request.requester, error = %Chain(fault), "not delivered");
-                reply::not_taken(project)
+                let error = Chain(fault).to_string();
+                error!(%project, requester = request.requester, error, "not delivered");
+                (reply::not_taken(project), error)
             }
         };
-        self.answer(request, &text);
+        let conclusion = Conclusion::because(NOT_DELIVERED, why);
+        self.answer(project, request, &text, &conclusion);
     }
 
     pub(super) fn say(&mut self, message: &Message, text: &Reply) {
@@ -47,8 +53,15 @@ impl Bot {
         ));
     }
 
-    /// Answers a request, perhaps one of before a restart.
-    pub(super) fn answer(&mut self, request: &Request, text: &Reply) {
+    /// Answers a request, perhaps one of before a restart, with what came of it.
+    pub(super) fn answer(
+        &mut self,
+        project: &ProjectName,
+        request: &Request,
+        text: &Reply,
+        outcome: &Conclusion,
+    ) {
+        audit::done(request, project, outcome);
         match Reference::from_text(&request.reference) {
             Reference::Message(reply_to) => {
                 self.spawn_quiet(courier::say(

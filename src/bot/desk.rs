@@ -42,7 +42,8 @@ pub(super) enum Intent {
 }
 
 impl Intent {
-    fn project(&self) -> Option<&ProjectName> {
+    /// What it is about, if it is about one project.
+    pub(super) fn project(&self) -> Option<&ProjectName> {
         match self {
             Self::Start(project, _)
             | Self::Stop(project)

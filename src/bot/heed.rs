@@ -2,7 +2,7 @@
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Bot, courier, host_name};
+use super::{Bot, audit::Conclusion, courier, host_name};
 use crate::{
     command::reply,
     link::Link,
@@ -58,23 +58,34 @@ impl Bot {
                     request,
                     left,
                 } => {
-                    self.answer(&request, &reply::extended(&project, left));
+                    let text = reply::extended(&project, left);
+                    self.answer(&project, &request, &text, &Conclusion::new("extended"));
                 }
                 Notice::NoSession { project, request } => {
-                    self.answer(
-                        &request,
-                        &reply::no_session(&self.config.command_prefix, &project),
-                    );
+                    let text = reply::no_session(&self.config.command_prefix, &project);
+                    self.answer(&project, &request, &text, &Conclusion::new("no session"));
                 }
                 Notice::RefusedWhileStopping { project, request } => {
-                    self.answer(&request, &reply::stopping(&project));
+                    let text = reply::stopping(&project);
+                    self.answer(
+                        &project,
+                        &request,
+                        &text,
+                        &Conclusion::new("refused while stopping"),
+                    );
                 }
                 Notice::NotRecorded {
                     project,
                     request,
                     reason,
                 } => {
-                    self.answer(&request, &reply::not_recorded(&project, &reason));
+                    let text = reply::not_recorded(&project, &reason);
+                    self.answer(
+                        &project,
+                        &request,
+                        &text,
+                        &Conclusion::because("not recorded", reason),
+                    );
                 }
             }
         }
@@ -125,7 +136,13 @@ impl Bot {
             ..
         } = outcome;
         for request in stop_requests {
-            self.answer(request, &reply::stopped(project, ending, report.as_ref()));
+            let text = reply::stopped(project, ending, report.as_ref());
+            self.answer(
+                project,
+                request,
+                &text,
+                &Conclusion::because("session stopped", format!("{ending:?}")),
+            );
         }
         for delivery in deliveries
             .iter()
@@ -137,7 +154,12 @@ impl Bot {
                 reply::not_started(&self.config.command_prefix, project, ending)
             };
             for request in delivery.requests() {
-                self.answer(request, &answer);
+                self.answer(
+                    project,
+                    request,
+                    &answer,
+                    &Conclusion::because("no link", format!("{ending:?}")),
+                );
             }
         }
         let asked_for = match ending {

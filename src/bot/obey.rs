@@ -3,10 +3,12 @@
 use std::{collections::BTreeMap, time::SystemTime};
 
 use tokio::task::spawn_blocking;
-use tracing::{debug, error, info};
+use tracing::error;
 
 use super::{
-    Bot, Event, courier,
+    Bot, Event,
+    audit::{self, Conclusion},
+    courier,
     desk::{Intent, Verdict},
     reference::Reference,
 };
@@ -18,15 +20,12 @@ use crate::{
 
 impl Bot {
     pub(super) fn obey(&mut self, message: &Message, verdict: Verdict) {
-        let sender = &message.sender;
+        self.audit
+            .judged(&self.config.command_prefix, message, &verdict);
         match verdict {
             Verdict::Denied(denied) => {
-                // Once a minute in the log too, so that nobody fills it.
-                if self.desk.may_answer_denial(sender) {
-                    info!(%sender, ?denied, "command denied");
+                if self.desk.may_answer_denial(&message.sender) {
                     self.say(message, &reply::denied(&denied));
-                } else {
-                    debug!(%sender, ?denied, "command denied, not told again");
                 }
             }
             Verdict::Misused(misuse) => {
@@ -36,13 +35,9 @@ impl Bot {
                 );
             }
             Verdict::CannotDeliver(project, reason) => {
-                info!(%sender, %project, ?reason, "not started, the link could not be delivered");
                 self.say(message, &reply::undeliverable(&project, &reason));
             }
-            Verdict::Do(permit, intent) => {
-                info!(%sender, ?intent, "command accepted");
-                self.carry_out(message, &permit, intent);
-            }
+            Verdict::Do(permit, intent) => self.carry_out(message, &permit, intent),
         }
     }
 
@@ -65,9 +60,15 @@ impl Bot {
                 let notices = self.remote_control.extend(&project, by, request());
                 self.heed(notices);
             }
-            Intent::Logs(project) => self.show_output(project, permit, request(), message),
-            Intent::Status => self.show_status(message),
-            Intent::Help => self.say(message, &reply::help(&self.config.command_prefix)),
+            Intent::Logs(project) => self.show_output(project, permit, request()),
+            Intent::Status => {
+                self.show_status(message);
+                audit::answered(message);
+            }
+            Intent::Help => {
+                self.say(message, &reply::help(&self.config.command_prefix));
+                audit::answered(message);
+            }
         }
     }
 
@@ -92,13 +93,7 @@ impl Bot {
         });
     }
 
-    fn show_output(
-        &mut self,
-        project: ProjectName,
-        permit: &Permit,
-        request: Request,
-        message: &Message,
-    ) {
+    fn show_output(&mut self, project: ProjectName, permit: &Permit, request: Request) {
         match self.remote_control.output(&project) {
             Ok(output) => {
                 let text = reply::last_output(&project, &output);
@@ -116,7 +111,13 @@ impl Bot {
                 if !matches!(error, OutputError::None) {
                     error!(%project, error = %Chain(&error), "output not readable");
                 }
-                self.say(message, &reply::no_output(&project, &error));
+                let text = reply::no_output(&project, &error);
+                self.answer(
+                    &project,
+                    &request,
+                    &text,
+                    &Conclusion::because("no output", error.to_string()),
+                );
             }
         }
     }

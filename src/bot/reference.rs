@@ -1,5 +1,6 @@
 //! Whom a request is to be answered, as text: it stands in the records of sessions, and outlives the bot.
 
+use matrix_sdk::ruma::EventId;
 use serde::{Deserialize, Serialize};
 
 use crate::matrix::ReplyTo;
@@ -19,6 +20,14 @@ pub(super) enum Reference {
 impl Reference {
     pub(super) fn to_text(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// The event that asked, if one did.
+    pub(super) fn event(&self) -> Option<&EventId> {
+        match self {
+            Self::Message(reply_to) => Some(reply_to.event_id()),
+            Self::Operator(_) | Self::Nobody => None,
+        }
     }
 
     pub(super) fn from_text(text: &str) -> Self {

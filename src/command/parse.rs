@@ -1,6 +1,6 @@
 //! "!rc ..." -> `Command` or `Misuse`.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use crate::remote_control::ProjectName;
 
@@ -44,6 +44,30 @@ pub enum Command {
     Status,
     /// The list of commands.
     Help,
+}
+
+/// As it is typed, in one way of several, without the prefix.
+impl fmt::Display for Command {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, project) = match self {
+            Self::Start { project } => ("start", project),
+            Self::Resume { project } => ("resume", project),
+            Self::Stop { project } => ("stop", project),
+            Self::Extend { project, .. } => ("extend", project),
+            Self::Logs { project } => ("logs", project),
+            Self::Status => ("status", &None),
+            Self::Help => ("help", &None),
+        };
+        formatter.write_str(name)?;
+        if let Some(project) = project {
+            write!(formatter, " {project}")?;
+        }
+        if let Self::Extend { by, .. } = self {
+            let by = humantime::format_duration(*by).to_string();
+            write!(formatter, " {}", by.replace(' ', ""))?;
+        }
+        Ok(())
+    }
 }
 
 /// Why a text that addresses the bot is no command.
@@ -289,6 +313,9 @@ mod tests {
             ("please !rc start", None),
         ] {
             assert_eq!(parse("!rc", text), expected, "{text:?}");
+            if let Some(Ok(command)) = &expected {
+                assert_eq!(parse("!rc", &format!("!rc {command}")), expected);
+            }
         }
     }
 

@@ -3,8 +3,8 @@
 use matrix_sdk::{
     Client, Room, RoomState,
     ruma::{
-        MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedTransactionId, OwnedUserId,
-        RoomId, RoomOrAliasId, RoomVersionId, UserId,
+        EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedTransactionId,
+        OwnedUserId, RoomId, RoomOrAliasId, RoomVersionId, UserId,
         api::{
             client::state::get_state_event_for_key::{self, v3::StateEventFormat},
             error::ErrorKind,
@@ -240,6 +240,12 @@ impl ReplyTo {
             event_id,
             thread: None,
         }
+    }
+
+    /// The message that is answered.
+    #[must_use]
+    pub fn event_id(&self) -> &EventId {
+        &self.event_id
     }
 
     fn relation<C>(&self) -> Relation<C> {

@@ -27,6 +27,9 @@ mod authorization;
 /// What makes a room fit to be the admin room.
 mod admin_room;
 
+/// What stands in the audit log.
+mod audit;
+
 /// Commands that come close upon one another.
 mod races;
 

@@ -18,7 +18,7 @@ use super::{
 };
 
 /// What the bot logs where a test does not say otherwise.
-const LOG_FILTER: &str = "warn,matrix_sdk::http_client=off,rcbot=trace";
+const LOG_FILTER: &str = "warn,matrix_sdk::http_client=off,rcbot=trace,audit=info";
 
 /// A bot to be: `Bot::builder(homeserver()).project("website", |project| project.standin("silent")).start(&admin)`.
 #[derive(Debug)]

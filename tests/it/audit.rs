@@ -1,0 +1,100 @@
+//! Each command leaves its traces in the audit log, and no secret does.
+
+use matrix_sdk::ruma::OwnedEventId;
+
+use crate::support::{bot::Bot, eventually, homeserver, person::Person};
+
+async fn person(name: &str) -> Person {
+    Person::register(homeserver(), name).await.unwrap()
+}
+
+/// What the audit log has of this event, once there are so many lines.
+async fn audited(bot: &Bot, event: &OwnedEventId, lines: usize) -> Vec<String> {
+    let event = format!(" event=\"{event}\"");
+    eventually("the lines in the audit log", async || {
+        let log = bot.log();
+        let found: Vec<_> = log
+            .lines()
+            .filter_map(|line| Some(line.split_once(" INFO audit: ")?.1))
+            .filter(|line| line.contains(&event))
+            .map(|line| line.replace(&event, ""))
+            .collect();
+        (found.len() >= lines).then_some(found)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_leaves_who_what_decision_and_outcome_in_the_audit_log() {
+    let alice = person("alice").await;
+    let bot = Bot::builder(homeserver()).start(&alice).await;
+    let user = alice.user_id();
+    let started = bot.tell(&alice, "start").await;
+    bot.answer(&alice, &started).await;
+    let link = bot.link_after(&alice, 0).await;
+    assert_eq!(
+        audited(&bot, &started, 2).await,
+        [
+            format!(
+                "command judged user=\"{user}\" command=\"start\" project=\"website\" decision=\"allowed\""
+            ),
+            format!("command done user=\"{user}\" project=\"website\" outcome=\"link sent\""),
+        ]
+    );
+    let stopped = bot.tell(&alice, "stop website").await;
+    bot.answer(&alice, &stopped).await;
+    assert_eq!(
+        audited(&bot, &stopped, 2).await,
+        [
+            format!(
+                "command judged user=\"{user}\" command=\"stop website\" project=\"website\" decision=\"allowed\""
+            ),
+            format!(
+                "command done user=\"{user}\" project=\"website\" outcome=\"session stopped\" why=\"Stopped\""
+            ),
+        ]
+    );
+    let asked = bot.tell(&alice, "status").await;
+    let lines = audited(&bot, &asked, 2).await;
+    assert!(lines[1].ends_with("outcome=\"answered\""), "{lines:?}");
+    assert!(!bot.log().contains(&link.link));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_are_in_the_audit_log_even_where_they_are_not_answered() {
+    let (alice, bob) = (person("alice").await, person("bob").await);
+    let bot = Bot::builder(homeserver())
+        .invite(bob.user_id())
+        .start(&alice)
+        .await;
+    for command in ["start website", "stop"] {
+        let asked = bot.tell(&bob, command).await;
+        let user = bob.user_id();
+        let why = "PowerLevel { has: 0, needs: 100 }";
+        assert_eq!(
+            audited(&bot, &asked, 1).await,
+            [format!(
+                "command judged user=\"{user}\" command=\"{command}\" decision=\"denied\" why=\"{why}\""
+            )]
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_types_cannot_pass_for_a_line_of_the_audit_log() {
+    let alice = person("alice").await;
+    let bot = Bot::builder(homeserver()).start(&alice).await;
+    let forged = "dance\n2026-01-01T00:00:00Z  INFO audit: command judged user=\"@root:x\"";
+    let asked = bot.tell(&alice, forged).await;
+    let lines = audited(&bot, &asked, 1).await;
+    let command =
+        r#"command="!rc dance\n2026-01-01T00:00:00Z  INFO audit: command judged user=\"@root:x\"""#;
+    assert!(lines[0].contains(command), "{lines:?}");
+    assert!(lines[0].contains("decision=\"misused\""), "{lines:?}");
+    assert_eq!(lines.len(), 1);
+    assert!(
+        bot.log()
+            .lines()
+            .all(|line| !line.starts_with("2026-01-01T00:00:00Z"))
+    );
+}
