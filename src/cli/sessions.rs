@@ -48,7 +48,7 @@ fn name_of(known: &Known) -> &ProjectName {
 fn describe(known: &Known, usage: &BTreeMap<SessionId, Usage>) -> String {
     match known {
         Known::Record { status, is_alive } => {
-            let line = reply::status(std::slice::from_ref(status), usage, SystemTime::now()).plain;
+            let line = reply::status_line(status, usage, SystemTime::now());
             match is_alive {
                 Some(false) => {
                     format!("{line}; its process has ended, and a bot that runs clears it away")

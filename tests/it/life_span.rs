@@ -251,7 +251,10 @@ async fn the_operator_sees_and_stops_sessions_while_the_bot_runs() {
     assert!(bot.session_processes().is_empty());
     bot.wait_for_withdrawal(&alice, &sent).await;
     let status = bot.ask(&alice, "status").await;
-    assert_eq!(status.body(), Some("api: no session\nwebsite: no session"));
+    assert_eq!(
+        status.body(),
+        Some("api:     no session\nwebsite: no session")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

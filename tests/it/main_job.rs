@@ -96,9 +96,14 @@ async fn a_status_tells_who_started_what_and_never_a_link() {
     let line = status.body().unwrap();
     assert!(line.starts_with("website: running since "), "{line}");
     assert!(
-        line.contains(&format!("started by {}, 1 process, ", alice.user_id())),
+        line.contains(&format!(
+            "started by {}\n         1 process, ",
+            alice.user_id()
+        )),
         "{line}"
     );
+    let html = status.formatted_body().unwrap();
+    assert!(html.contains("<td>running since "), "{html}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -215,7 +220,7 @@ async fn two_projects_have_a_session_each() {
     let status = bot.ask(&alice, "status").await;
     let body = status.body().unwrap();
     assert!(
-        body.starts_with("api: no session\nwebsite: running since "),
+        body.starts_with("api:     no session\nwebsite: running since "),
         "{body}"
     );
     let stored = alice

@@ -1,0 +1,157 @@
+//! What runs: an overview for the room, and a line for the operator's terminal.
+
+use std::{
+    collections::BTreeMap,
+    iter,
+    time::{Duration, SystemTime},
+};
+
+use bytesize::ByteSize;
+
+use super::{Reply, life::processes, moment, rounded};
+use crate::remote_control::{Phase, SessionId, SessionStatus, Status, Usage};
+
+/// A row for each project, in the order of their names.
+///
+/// Two columns, as a third would not fit on a phone beside a user's name. The cells of a row are apart and end with a line
+/// break, so that a client that knows no tables shows rows all the same.
+#[must_use]
+pub fn status(statuses: &[Status], usage: &BTreeMap<SessionId, Usage>, now: SystemTime) -> Reply {
+    let mut statuses: Vec<_> = statuses.iter().collect();
+    statuses.sort_unstable_by_key(|status| &status.project);
+    let names = statuses.iter().map(|status| status.project.as_str().len());
+    let width = names.max().unwrap_or_default() + ":".len();
+    let (mut plain, mut rows) = (Vec::new(), Vec::new());
+    for status in statuses {
+        let (name, facts) = (status.project.as_str(), describe(status, usage, now));
+        let name_once = iter::once(format!("{name}:")).chain(iter::repeat(String::new()));
+        let lines = name_once.zip(&facts);
+        plain.extend(lines.map(|(name, fact)| format!("{name:width$} {fact}")));
+        rows.push(format!(
+            "<tr><td><b>{name}</b></td> <td>{}<br></td></tr>",
+            html_escape::encode_text(&facts.join("\n")).replace('\n', "<br>")
+        ));
+    }
+    let rows = rows.concat();
+    Reply {
+        plain: plain.join("\n"),
+        html: format!(
+            "<table><thead><tr><th>Project</th> <th>Session<br></th></tr></thead><tbody>{rows}</tbody></table>"
+        ),
+    }
+}
+
+/// One project in one line.
+#[must_use]
+pub fn status_line(status: &Status, usage: &BTreeMap<SessionId, Usage>, now: SystemTime) -> String {
+    format!(
+        "{}: {}",
+        status.project,
+        describe(status, usage, now).join(", ")
+    )
+}
+
+fn describe(status: &Status, usage: &BTreeMap<SessionId, Usage>, now: SystemTime) -> Vec<String> {
+    status.session.as_ref().map_or_else(
+        || vec!["no session".to_owned()],
+        |session| describe_session(session, usage.get(&session.id), now),
+    )
+}
+
+fn describe_session(
+    session: &SessionStatus,
+    usage: Option<&Usage>,
+    now: SystemTime,
+) -> Vec<String> {
+    let phase = match session.phase {
+        Phase::Starting => "starting",
+        Phase::Running => "running",
+        Phase::Stopping => "stopping",
+        Phase::Resting => "coming back after it ended by itself",
+    };
+    let age = now.duration_since(session.since).unwrap_or_default();
+    let mut facts = vec![format!(
+        "{phase} since {} ({})",
+        moment(session.since),
+        span(age)
+    )];
+    facts.extend(
+        session
+            .time_left
+            .map(|left| format!("ends in {}", span(left))),
+    );
+    let requester = session.requester.as_ref();
+    facts.extend(requester.map(|user| format!("started by {user}")));
+    // The program is known to grow by a gigabyte a day, and to leave children behind.
+    facts.extend(usage.map(|usage| {
+        let memory = ByteSize(usage.memory).display().iec();
+        format!("{}, {memory:.0}", processes(usage.processes))
+    }));
+    facts
+}
+
+fn span(time: Duration) -> String {
+    humantime::format_duration(rounded(time)).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two projects, one with a session, and 2 hours and some minutes after that began.
+    fn overview() -> (Vec<Status>, BTreeMap<SessionId, Usage>, SystemTime) {
+        let since = SystemTime::UNIX_EPOCH + Duration::from_secs(1_790_000_000);
+        let id = SessionId::random();
+        let session = SessionStatus {
+            id: id.clone(),
+            phase: Phase::Running,
+            since,
+            requester: Some("@alice:example.org".to_owned()),
+            time_left: Some(Duration::from_secs(35_875)),
+        };
+        let statuses = vec![
+            Status {
+                project: "website".parse().unwrap(),
+                session: Some(session),
+            },
+            Status {
+                project: "api".parse().unwrap(),
+                session: None,
+            },
+        ];
+        let usage = Usage {
+            processes: 3,
+            memory: 412 << 20,
+        };
+        let now = since + Duration::from_secs(7_325);
+        (statuses, BTreeMap::from([(id, usage)]), now)
+    }
+
+    #[test]
+    fn a_status_is_a_table_of_two_columns_and_rounds_its_times() {
+        let (statuses, usage, now) = overview();
+        let reply = status(&statuses, &usage, now);
+        let plain = [
+            "api:     no session",
+            "website: running since 2026-09-21 14:13 UTC (2h 2m)",
+            "         ends in 9h 57m",
+            "         started by @alice:example.org",
+            "         3 processes, 412 MiB",
+        ];
+        assert_eq!(reply.plain, plain.join("\n"));
+        let rows = "<tr><td><b>api</b></td> <td>no session<br></td></tr>\
+                    <tr><td><b>website</b></td> <td>running since 2026-09-21 14:13 UTC (2h 2m)<br>ends in 9h 57m<br>\
+                    started by @alice:example.org<br>3 processes, 412 MiB<br></td></tr>";
+        assert!(reply.html.contains(rows), "{}", reply.html);
+    }
+
+    #[test]
+    fn one_project_is_one_line_on_a_terminal() {
+        let (statuses, usage, now) = overview();
+        assert_eq!(
+            status_line(&statuses[0], &usage, now),
+            "website: running since 2026-09-21 14:13 UTC (2h 2m), ends in 9h 57m, started by @alice:example.org, 3 \
+             processes, 412 MiB"
+        );
+    }
+}
