@@ -13,6 +13,7 @@ mod desk;
 mod heed;
 mod obey;
 mod operator;
+mod orders;
 mod reference;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -22,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 pub use data_dir::{DataDir, DataDirError};
-pub use operator::{OperatorError, ask_to_stop};
+pub use operator::{OperatorError, ask_for_identity, ask_to_stop, ask_to_trust};
 
 use crate::{
     command::reply,
@@ -37,14 +38,10 @@ use audit::{Audit, Conclusion};
 use connection::Line;
 use courier::Obstacle;
 use desk::{Desk, Verdict};
-use operator::{Operator, StopOrder};
-use reference::Reference;
+use operator::{Answer, Operator};
 
 /// How many events may wait for the loop.
 const EVENTS_WAITING: usize = 256;
-
-/// Who asks when the operator on the host does.
-const OPERATOR: &str = "the operator on the host";
 
 /// How long tasks that talk to the homeserver may take to finish at the end: the whole end has to fit into two seconds.
 const FAREWELL: Duration = Duration::from_millis(500);
@@ -162,7 +159,7 @@ struct Bot {
     /// Deliveries under way, and how to call them off.
     deliveries: HashMap<DeliveryId, CancellationToken>,
     /// Orders of the operator on the host that wait for their answer, by number.
-    stop_orders: HashMap<u64, StopOrder>,
+    stop_orders: HashMap<u64, Answer>,
     tasks: JoinSet<()>,
 }
 
@@ -182,7 +179,7 @@ impl Bot {
                     let notices = self.remote_control.handle(report);
                     self.heed(notices);
                 }
-                order = operator.next() => self.on_stop_order(order),
+                ordered = operator.next() => self.carry_out_order(ordered),
             }
         }
     }
@@ -197,6 +194,9 @@ impl Bot {
     fn take_in(&mut self, heard: Heard) {
         let message = match heard {
             Heard::Message(message) => message,
+            Heard::IdentityChanged { user } => {
+                return self.announce(&reply::identity_changed(&user));
+            }
             Heard::Undecryptable { sender, reply_to } => {
                 if self.desk.may_tell_undecryptable(&sender) {
                     let text = reply::undecryptable();
@@ -279,22 +279,6 @@ impl Bot {
                 Err(obstacle) => self.explain(&project, &request, &obstacle),
             },
         }
-    }
-
-    fn on_stop_order(&mut self, order: StopOrder) {
-        let Ok(project) = order.project.parse::<ProjectName>() else {
-            let text = format!("{:?} cannot name a project", order.project);
-            return order.answer(&text);
-        };
-        audit::ordered(OPERATOR, &project);
-        let number = rand::random();
-        self.stop_orders.insert(number, order);
-        let request = Request {
-            requester: OPERATOR.to_owned(),
-            reference: Reference::Operator(number).to_text(),
-        };
-        let notices = self.remote_control.stop(&project, request);
-        self.heed(notices);
     }
 
     fn spawn(&mut self, task: impl Future<Output = Event> + Send + 'static) {

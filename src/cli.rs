@@ -3,6 +3,7 @@
 //! Invariant: only here does rcbot print, and only here is an exit code chosen.
 
 mod sessions;
+mod trust;
 
 use std::{
     future::Future,
@@ -55,6 +56,8 @@ enum Command {
         /// Whose session to end. Without it, all are ended.
         project: Option<String>,
     },
+    /// Show the cross-signing identity of a user, and accept it if it is another one than the bot knows.
+    Trust(trust::Trust),
     /// Write a registration with fresh random tokens, for the bot and for the homeserver.
     Registration {
         #[command(flatten)]
@@ -96,6 +99,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Run(file) => run_bot(&file.config),
         Command::Status(file) => sessions::status(&file.config),
         Command::Stop { config, project } => sessions::stop(&config.config, project.as_deref()),
+        Command::Trust(arguments) => trust::trust(&arguments),
         Command::Registration { config, output } => write_registration(&config.config, output),
     };
     let (error, code) = match result {

@@ -71,8 +71,8 @@ impl Bot {
                 ));
             }
             Reference::Operator(number) => {
-                if let Some(order) = self.stop_orders.remove(&number) {
-                    order.answer(&text.plain);
+                if let Some(answer) = self.stop_orders.remove(&number) {
+                    answer.text(&text.plain);
                 }
             }
             Reference::Nobody => {}

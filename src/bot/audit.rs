@@ -8,12 +8,13 @@
 
 use std::time::{Duration, Instant};
 
-use matrix_sdk::ruma::EventId;
+use matrix_sdk::ruma::{EventId, UserId};
 use tracing::info;
 
 use super::{desk::Verdict, reference::Reference};
 use crate::{
     command,
+    config::MasterKey,
     matrix::Message,
     remote_control::{ProjectName, Request},
 };
@@ -132,6 +133,20 @@ pub(super) fn done(request: &Request, project: &ProjectName, outcome: &Conclusio
 /// Writes that the operator on the host ordered the end of a session, who need not be judged.
 pub(super) fn ordered(user: &str, project: &ProjectName) {
     info!(target: "audit", user, command = "stop", project = project.as_str(), decision = "allowed", "command judged");
+}
+
+/// Writes that the operator on the host ordered to go by another identity of a user, and what came of it.
+pub(super) fn trusted(user: &str, subject: &UserId, key: MasterKey, outcome: &str) {
+    info!(
+        target: "audit",
+        user,
+        command = "trust",
+        subject = subject.as_str(),
+        %key,
+        decision = "allowed",
+        outcome,
+        "command done"
+    );
 }
 
 /// Writes that a message was answered, which is all that came of it.

@@ -1,5 +1,5 @@
-//! The operator on the host, who can end sessions with no homeserver: a socket in the data directory, open to the bot's
-//! own user alone. One order a connection: `stop PROJECT` and a line feed; the answer is one text.
+//! The operator on the host, who commands without Matrix: a socket in the data directory, open to the bot's own user alone.
+//! One order a connection, a line of JSON; the answer is one text, or JSON.
 
 use std::{
     io,
@@ -8,6 +8,8 @@ use std::{
     time::Duration,
 };
 
+use matrix_sdk::ruma::{OwnedUserId, UserId};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{UnixListener, UnixStream},
@@ -16,46 +18,89 @@ use tokio::{
 };
 use tracing::{debug, error, warn};
 
+use super::data_dir::SOCKET;
+use crate::{
+    config::MasterKey,
+    matrix::{IdentityReport, NotAccepted},
+};
+
 /// How many orders may wait.
 const ORDERS_WAITING: usize = 8;
 
-/// The longest order, in bytes.
-const LONGEST_ORDER: u64 = 256;
+/// The longest order, in bytes: a user id has at most 255.
+const LONGEST_ORDER: u64 = 1024;
 
 /// How long somebody who connected may take to give the order.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Why an order did not get to the bot, or its answer not back.
+/// Why an order did not get to the bot, or was not carried out.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot speak to the bot that runs here, by {path}")]
-pub struct OperatorError {
-    path: PathBuf,
-    source: io::Error,
+pub enum OperatorError {
+    /// Nobody listens.
+    #[error("no bot runs with this data directory, or it does not listen at {path}")]
+    NoBot {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The connection broke, or what came is no answer.
+    #[error("the bot's answer did not come, by {path}")]
+    NoAnswer {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The bot says why it did not.
+    #[error("{0}")]
+    Refused(String),
 }
 
-/// An order to stop the session of a project.
+/// What the operator orders.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Order {
+    /// To end the session of a project, named as it was typed. The answer is text.
+    Stop(String),
+    /// To tell of a user's identity. The answer is a [`IdentityReport`], or why there is none.
+    Identity(OwnedUserId),
+    /// To go by another identity of a user. The answer is a [`NotAccepted`], if anything.
+    Trust(OwnedUserId, MasterKey),
+}
+
+/// An order, and where its answer goes.
 #[derive(Debug)]
-pub(super) struct StopOrder {
-    /// As it was typed.
-    pub(super) project: String,
-    answer: oneshot::Sender<String>,
+pub(super) struct Ordered {
+    pub(super) order: Order,
+    pub(super) answer: Answer,
 }
 
-impl StopOrder {
-    /// Answers the order.
-    pub(super) fn answer(self, text: &str) {
-        if self.answer.send(text.to_owned()).is_err() {
+/// Where the answer to an order goes.
+#[derive(Debug)]
+pub(super) struct Answer(oneshot::Sender<String>);
+
+impl Answer {
+    pub(super) fn text(self, text: &str) {
+        if self.0.send(text.to_owned()).is_err() {
             debug!("the operator did not wait for the answer");
+        }
+    }
+
+    pub(super) fn json<T: Serialize>(self, answer: &Result<T, String>) {
+        match serde_json::to_string(answer) {
+            Ok(text) => self.text(&text),
+            Err(error) => error!(%error, "no answer to the operator"),
         }
     }
 }
 
 /// Hears the operator.
 #[derive(Debug)]
-pub(super) struct Operator(Option<mpsc::Receiver<StopOrder>>);
+pub(super) struct Operator(Option<mpsc::Receiver<Ordered>>);
 
 impl Operator {
-    /// Opens the socket. A bot without it works all the same, but for `rcbot stop`.
+    /// Opens the socket. A bot without it works all the same, but for `rcbot stop` and `rcbot trust`.
     pub(super) fn listen(path: &Path) -> Self {
         match bind(path) {
             Ok(listener) => {
@@ -64,14 +109,14 @@ impl Operator {
                 Self(Some(received))
             }
             Err(error) => {
-                warn!(path = %path.display(), %error, "no socket for the operator, `rcbot stop` will not work");
+                warn!(path = %path.display(), %error, "no socket for the operator, `rcbot stop` and `rcbot trust` will not work");
                 Self(None)
             }
         }
     }
 
     /// The next order; waits for ever where none can come.
-    pub(super) async fn next(&mut self) -> StopOrder {
+    pub(super) async fn next(&mut self) -> Ordered {
         if let Some(orders) = &mut self.0
             && let Some(order) = orders.recv().await
         {
@@ -92,7 +137,7 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-async fn accept(listener: UnixListener, orders: mpsc::Sender<StopOrder>) {
+async fn accept(listener: UnixListener, orders: mpsc::Sender<Ordered>) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
@@ -109,29 +154,25 @@ async fn accept(listener: UnixListener, orders: mpsc::Sender<StopOrder>) {
     }
 }
 
-async fn hear(stream: UnixStream, orders: mpsc::Sender<StopOrder>) {
+async fn hear(stream: UnixStream, orders: mpsc::Sender<Ordered>) {
     let (read, mut write) = stream.into_split();
-    let mut order = String::new();
+    let mut line = String::new();
     let mut lines = BufReader::new(read.take(LONGEST_ORDER));
-    let Ok(Ok(_)) = timeout(PATIENCE, lines.read_line(&mut order)).await else {
+    let Ok(Ok(_)) = timeout(PATIENCE, lines.read_line(&mut line)).await else {
         return;
     };
-    let text = match order.trim_end().strip_prefix("stop ") {
-        Some(project) => {
+    let text = match serde_json::from_str(&line) {
+        Ok(order) => {
             let (answer, answered) = oneshot::channel();
-            drop(
-                orders
-                    .send(StopOrder {
-                        project: project.to_owned(),
-                        answer,
-                    })
-                    .await,
-            );
-            answered
-                .await
-                .unwrap_or_else(|_| "the bot ended before the session did".to_owned())
+            let answer = Answer(answer);
+            drop(orders.send(Ordered { order, answer }).await);
+            // Without a bot there is no answer, and the connection ends without one.
+            answered.await.unwrap_or_default()
         }
-        None => "not understood".to_owned(),
+        Err(error) => {
+            debug!(%error, "order not understood");
+            String::new()
+        }
     };
     if let Err(error) = write.write_all(text.as_bytes()).await {
         debug!(%error, "the operator did not wait for the answer");
@@ -143,17 +184,61 @@ async fn hear(stream: UnixStream, orders: mpsc::Sender<StopOrder>) {
 /// # Errors
 /// [`OperatorError`].
 pub async fn ask_to_stop(data_dir: &Path, project: &str) -> Result<String, OperatorError> {
-    let path = data_dir.join(super::data_dir::SOCKET);
-    let ask = async {
-        let mut stream = UnixStream::connect(&path).await?;
-        stream
-            .write_all(format!("stop {project}\n").as_bytes())
-            .await?;
+    ask(data_dir, &Order::Stop(project.to_owned())).await
+}
+
+/// Asks the bot that runs with this data directory for the identity of a user.
+///
+/// # Errors
+/// [`OperatorError`].
+pub async fn ask_for_identity(
+    data_dir: &Path,
+    user: &UserId,
+) -> Result<IdentityReport, OperatorError> {
+    ask_json(data_dir, &Order::Identity(user.to_owned())).await
+}
+
+/// Asks the bot that runs with this data directory to go by this identity of a user from now on.
+///
+/// # Errors
+/// [`OperatorError`].
+pub async fn ask_to_trust(
+    data_dir: &Path,
+    user: &UserId,
+    key: MasterKey,
+) -> Result<Result<(), NotAccepted>, OperatorError> {
+    ask_json(data_dir, &Order::Trust(user.to_owned(), key)).await
+}
+
+async fn ask_json<T: DeserializeOwned>(data_dir: &Path, order: &Order) -> Result<T, OperatorError> {
+    let text = ask(data_dir, order).await?;
+    let answer: Result<T, String> =
+        serde_json::from_str(&text).map_err(|error| OperatorError::NoAnswer {
+            path: data_dir.join(SOCKET),
+            source: error.into(),
+        })?;
+    answer.map_err(OperatorError::Refused)
+}
+
+async fn ask(data_dir: &Path, order: &Order) -> Result<String, OperatorError> {
+    let path = data_dir.join(SOCKET);
+    let mut stream = UnixStream::connect(&path)
+        .await
+        .map_err(|source| OperatorError::NoBot {
+            path: path.clone(),
+            source,
+        })?;
+    let exchange = async {
+        let line = serde_json::to_string(order)? + "\n";
+        stream.write_all(line.as_bytes()).await?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await?;
+        if answer.is_empty() {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
+        }
         Ok(answer)
     };
-    ask.await.map_err(|source| OperatorError {
+    exchange.await.map_err(|source| OperatorError::NoAnswer {
         path: path.clone(),
         source,
     })

@@ -125,10 +125,18 @@ impl Matrix {
     pub async fn say(&self, notice: Notice<'_>, answered: Option<&ReplyTo>) -> Result<(), Fault> {
         let mut content = RoomMessageEventContent::notice_html(notice.plain, notice.html);
         content.relates_to = answered.map(ReplyTo::relation);
-        self.admin_room()?
-            .send(content)
-            .with_transaction_id(notice.transaction.clone())
-            .await?;
+        let room = self.admin_room()?;
+        let send = || {
+            room.send(content.clone())
+                .with_transaction_id(notice.transaction.clone())
+        };
+        match send().await.map_err(Fault::from) {
+            Err(Fault::IdentityChanged { users }) => {
+                self.let_read(&users).await?;
+                send().await?;
+            }
+            result => drop(result?),
+        }
         Ok(())
     }
 

@@ -65,6 +65,7 @@ struct Inner {
     direct_messages: Table<OwnedRoomId>,
     identities: Table<MasterKey>,
     obeyed: Obeyed,
+    heard: mpsc::Sender<Heard>,
     /// The rooms that a sync has brought, and was done with.
     heard_rooms: watch::Sender<BTreeSet<OwnedRoomId>>,
 }
@@ -163,10 +164,11 @@ impl Matrix {
                 "it says who is who; mend it, or delete it, and the bot goes by the identities that it sees next",
             )?,
             obeyed: Obeyed::load(folder.join(OBEYED))?,
+            heard: sender,
             heard_rooms: watch::Sender::default(),
             client,
         }));
-        matrix.inbox(sender).attach(matrix.client());
+        matrix.inbox().attach(matrix.client());
         matrix.set_display_name().await;
         info!(user = %matrix.own_user(), "connected to the homeserver");
         Ok(Connection { matrix, heard })
@@ -174,7 +176,10 @@ impl Matrix {
 
     /// Follows the homeserver until that makes no sense any more, and tells why. Joins the admin room when it can.
     pub async fn follow(&self) -> Fault {
-        sync::follow(self).await
+        tokio::select! {
+            fault = sync::follow(self) => fault,
+            fault = self.watch_identities() => fault,
+        }
     }
 
     /// Closes the stores. Nothing works afterwards.
@@ -196,6 +201,13 @@ impl Matrix {
 
     pub(super) fn devices(&self) -> Devices {
         self.0.config.encryption.devices
+    }
+
+    /// Hands the bot what it should know of; never waits.
+    pub(super) fn tell_bot(&self, heard: Heard) {
+        if let Err(error) = self.0.heard.try_send(heard) {
+            warn!(%error, "something that the bot should know of is lost, too much waits");
+        }
     }
 
     /// The identity that each user was seen with first.
@@ -236,7 +248,7 @@ impl Matrix {
         &self.0.listening_since
     }
 
-    fn inbox(&self, heard: mpsc::Sender<Heard>) -> Inbox {
+    fn inbox(&self) -> Inbox {
         Inbox {
             own_user: self.0.own_user.clone(),
             admin_room: Arc::clone(&self.0.admin_room),
@@ -244,7 +256,7 @@ impl Matrix {
             max_age: self.0.config.max_command_age,
             listening_since: Arc::clone(&self.0.listening_since),
             seen: Mutex::new(Seen::default()),
-            heard,
+            heard: self.0.heard.clone(),
         }
     }
 

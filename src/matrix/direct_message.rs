@@ -61,7 +61,10 @@ pub enum NotSent {
 
 impl<F: Into<Fault>> From<F> for NotSent {
     fn from(fault: F) -> Self {
-        Self::Fault(fault.into())
+        match fault.into() {
+            Fault::IdentityChanged { .. } => Self::Refused(NotConfidential::IdentityChanged),
+            fault => Self::Fault(fault),
+        }
     }
 }
 

@@ -5,8 +5,12 @@ use std::{io, path::PathBuf};
 use matrix_sdk::{
     HttpError,
     encryption::identities::ManualVerifyError,
-    ruma::api::error::{ErrorKind, FromHttpResponseError},
+    ruma::{
+        OwnedUserId,
+        api::error::{ErrorKind, FromHttpResponseError},
+    },
 };
+use matrix_sdk_base::crypto::{OlmError, SessionRecipientCollectionError};
 
 /// A fault of the homeserver, of the way to it, or of our own stores.
 #[derive(Debug, thiserror::Error)]
@@ -104,6 +108,12 @@ pub enum Fault {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// Users whom the bot had signed have another identity now, so the SDK did not send.
+    #[error("another identity than the one that the bot has signed is shown for {users:?}")]
+    IdentityChanged {
+        /// Who.
+        users: Vec<OwnedUserId>,
+    },
     /// A user's identity cannot be signed, as the bot's own is not whole.
     #[error("the bot cannot sign the identity of a user")]
     NotSigned(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -134,6 +144,7 @@ impl Fault {
             | Self::IdentityLost { .. }
             | Self::DeviceLost
             | Self::Recovery { .. }
+            | Self::IdentityChanged { .. }
             | Self::NotSigned(_)
             | Self::SignatureNotKept
             | Self::SecretStorage(_) => false,
@@ -166,6 +177,14 @@ impl Fault {
 
 impl From<matrix_sdk::Error> for Fault {
     fn from(error: matrix_sdk::Error) -> Self {
+        if let matrix_sdk::Error::OlmError(olm) = &error
+            && let OlmError::SessionRecipientCollectionError(
+                SessionRecipientCollectionError::VerifiedUserChangedIdentity(users),
+            ) = &**olm
+        {
+            let users = users.clone();
+            return Self::IdentityChanged { users };
+        }
         Self::Request(Box::new(error))
     }
 }

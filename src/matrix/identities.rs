@@ -4,11 +4,17 @@
 //! identity, so that for the SDK a change is a violation of a verification, and no key goes to a changed one in the midst of a
 //! sending.
 
-use matrix_sdk::{encryption::identities::UserIdentity, ruma::UserId};
+use std::collections::HashMap;
+
+use futures_util::StreamExt as _;
+use matrix_sdk::{
+    encryption::identities::{IdentityUpdates, UserIdentity},
+    ruma::{OwnedUserId, UserId},
+};
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
-use super::{Fault, Matrix};
+use super::{Fault, Heard, Matrix};
 use crate::config::MasterKey;
 
 /// How the identity that the homeserver shows for a user stands to the one that the bot knows.
@@ -100,6 +106,42 @@ impl Matrix {
         self.sign(&identity).await?;
         info!(%user, %key, "identity of a user accepted by the operator");
         Ok(Ok(()))
+    }
+
+    /// Tells of each identity that changes, from now on; never ends.
+    pub(super) async fn watch_identities(&self) -> Fault {
+        let updates = match self.client().encryption().user_identities_stream().await {
+            Ok(updates) => updates,
+            Err(error) => return error.into(),
+        };
+        let mut updates = Box::pin(updates);
+        let mut told = HashMap::new();
+        while let Some(IdentityUpdates { new, changed }) = updates.next().await {
+            for (user, identity) in new.into_iter().chain(changed) {
+                let key = key_of(&identity);
+                if self.standing(&user, Some(&identity)) == Standing::Changed
+                    && told.insert(user.clone(), key) != Some(key)
+                {
+                    self.tell_bot(Heard::IdentityChanged { user });
+                }
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// Lets the devices of users whose identity has changed read what the bot says in rooms: no secret is said there, and the
+    /// others should not wait for the operator. Links do not go by this: whose identity is not the known one gets none.
+    pub(super) async fn let_read(&self, users: &[OwnedUserId]) -> Result<(), Fault> {
+        for user in users {
+            let identity = self.client().encryption().get_user_identity(user).await;
+            if let Some(identity) = identity.map_err(matrix_sdk::Error::from)? {
+                identity
+                    .withdraw_verification()
+                    .await
+                    .map_err(matrix_sdk::Error::from)?;
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn standing(&self, user: &UserId, shown: Option<&UserIdentity>) -> Standing {

@@ -37,7 +37,7 @@ const REMEMBERED_EVENTS: usize = 4096;
 /// How many events may wait for their keys at a time.
 const WAITING_FOR_KEYS: usize = 64;
 
-/// What the bot hears in the admin room.
+/// What the bot hears.
 #[derive(Debug)]
 pub enum Heard {
     /// Somebody addressed the bot.
@@ -48,6 +48,11 @@ pub enum Heard {
         sender: OwnedUserId,
         /// To answer it.
         reply_to: ReplyTo,
+    },
+    /// The homeserver shows another identity of a user than the one that the bot knows.
+    IdentityChanged {
+        /// Whose.
+        user: OwnedUserId,
     },
 }
 

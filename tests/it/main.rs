@@ -30,6 +30,9 @@ mod admin_room;
 /// What stands in the audit log.
 mod audit;
 
+/// Who is who: identities that change, and who accepts that.
+mod identities;
+
 /// Commands that come close upon one another.
 mod races;
 

@@ -1,5 +1,7 @@
 //! What is said of a message that nothing came of: its sender may not command, or it is no command.
 
+use matrix_sdk::ruma::UserId;
+
 use super::{Reply, help};
 use crate::{
     command::{Denied, Misuse},
@@ -54,6 +56,15 @@ pub fn denied(denied: &Denied) -> Reply {
         }
     };
     Reply::new(format!("Sorry, I did not do that: {reason}."))
+}
+
+/// The homeserver shows another identity of a user than the one that the bot knows.
+#[must_use]
+pub fn identity_changed(user: &UserId) -> Reply {
+    Reply::new(format!(
+        "{user} has another cross-signing identity than I know: a new one of theirs, or somebody who poses as them. I take \
+         no commands of theirs and send them no link, until the bot's operator accepts it: `rcbot trust {user}`, on the host."
+    ))
 }
 
 /// What somebody said cannot be decrypted.

@@ -142,6 +142,31 @@ impl Person {
         Ok(device)
     }
 
+    /// Logs the same user in with a device whose identity replaces the one there was: as somebody does who has the
+    /// password and no more, or a person who lost all their keys.
+    pub(crate) async fn with_another_identity(&self) -> Result<Self> {
+        let url = self.client.homeserver();
+        Self::log_in(
+            url.as_str(),
+            self.user.localpart(),
+            &self.password,
+            CrossSigning::SetUp,
+        )
+        .await
+    }
+
+    /// The key of the user's identity, as this device knows it.
+    pub(crate) async fn master_key(&self) -> Result<String> {
+        let identity = self
+            .client
+            .encryption()
+            .request_user_identity(&self.user)
+            .await?
+            .context("no identity")?;
+        let key = identity.master_key().get_first_key().context("no key")?;
+        Ok(key.to_base64())
+    }
+
     async fn begin(client: Client, password: &str, cross_signing: CrossSigning) -> Result<Self> {
         let user = client.user_id().context("not logged in")?.to_owned();
         if cross_signing == CrossSigning::SetUp {

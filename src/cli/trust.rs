@@ -1,0 +1,110 @@
+//! `rcbot trust`: shows the identity of a user, and has the running bot go by it.
+
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, anyhow, bail};
+use matrix_sdk::ruma::OwnedUserId;
+
+use super::{ConfigFile, Failure, block_on, load_config, print};
+use crate::{
+    bot,
+    config::MasterKey,
+    matrix::{IdentityReport, KnownIdentity, NotAccepted},
+};
+
+/// What `rcbot trust` takes.
+#[derive(Debug, clap::Args)]
+pub(super) struct Trust {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// Whose identity, such as @alice:example.org.
+    user: OwnedUserId,
+    /// Accept this key without a question, if it is the one that the homeserver shows.
+    #[arg(long, value_name = "KEY")]
+    accept: Option<MasterKey>,
+}
+
+pub(super) fn trust(arguments: &Trust) -> Result<(), Failure> {
+    let data_dir = load_config(&arguments.config.config)?.data_dir;
+    let user = &arguments.user;
+    let report = block_on(ask_for_identity(data_dir.clone(), user.clone()))?;
+    print(&describe(user, &report))?;
+    let known = report.known.map(KnownIdentity::key);
+    if arguments.accept.is_none() && known.is_some() && known == report.shown {
+        return print("They are the same: there is nothing to accept.");
+    }
+    let key = choose(arguments, &report).map_err(Failure::WhileRunning)?;
+    accept(&data_dir, user, key)
+}
+
+async fn ask_for_identity(data_dir: PathBuf, user: OwnedUserId) -> anyhow::Result<IdentityReport> {
+    bot::ask_for_identity(&data_dir, &user)
+        .await
+        .context("the bot has to run, as it asks the homeserver")
+}
+
+fn describe(user: &OwnedUserId, report: &IdentityReport) -> String {
+    let known = match report.known {
+        Some(KnownIdentity::Configured(key)) => format!("{key} (named in the configuration)"),
+        Some(KnownIdentity::Seen(key)) => key.to_string(),
+        None => "none yet; it goes by the first that it sees".to_owned(),
+    };
+    let shown = report
+        .shown
+        .map_or_else(|| "none".to_owned(), |key| key.to_string());
+    format!("{user}\n  the bot knows:        {known}\n  the homeserver shows: {shown}")
+}
+
+/// The key to accept, by the arguments or by the answer to a question.
+fn choose(arguments: &Trust, report: &IdentityReport) -> anyhow::Result<MasterKey> {
+    let user = &arguments.user;
+    if let Some(key) = arguments.accept {
+        return Ok(key);
+    }
+    let Some(shown) = report.shown else {
+        bail!(
+            "{user} has no cross-signing identity: they set it up in their client's settings (secure backup)"
+        );
+    };
+    if !io::stdin().is_terminal() {
+        bail!("not accepted. To accept it: rcbot trust {user} --accept {shown}");
+    }
+    let question = format!(
+        "Ask {user}, not by Matrix, whether they have a new identity: if they have not, somebody poses as them.\n\
+         Accept the one that the homeserver shows? [y/N] "
+    );
+    if ask(&question)? {
+        Ok(shown)
+    } else {
+        bail!("not accepted: {user} commands nothing and gets no link");
+    }
+}
+
+fn ask(question: &str) -> anyhow::Result<bool> {
+    write!(io::stdout(), "{question}")?;
+    io::stdout().flush()?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+fn accept(data_dir: &Path, user: &OwnedUserId, key: MasterKey) -> Result<(), Failure> {
+    let accepted = block_on(async {
+        bot::ask_to_trust(data_dir, user, key)
+            .await
+            .context("not accepted")
+    })?;
+    match accepted {
+        Ok(()) => print(&format!("Accepted: the bot goes by {key} for {user}.")),
+        Err(NotAccepted::Configured) => Err(Failure::WhileRunning(anyhow!(
+            "not accepted: the configuration names the key of {user}. Change it under authorization.users, and start the \
+             bot again"
+        ))),
+        Err(NotAccepted::NotShown) => Err(Failure::WhileRunning(anyhow!(
+            "not accepted: the homeserver shows another key for {user}"
+        ))),
+    }
+}

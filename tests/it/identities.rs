@@ -1,0 +1,146 @@
+//! Who is who: the identity of each administrator is the one that was seen first, or that the configuration names, until the
+//! operator on the host says otherwise.
+
+use std::process::{Command, Output};
+
+use serde_json::json;
+
+use crate::support::{bot::Bot, event::Event, homeserver, person::Person, run_to_end};
+
+async fn person(name: &str) -> Person {
+    Person::register(homeserver(), name).await.unwrap()
+}
+
+/// Runs `rcbot trust` on the bot's host, with no terminal.
+fn trust(bot: &Bot, arguments: &[&str]) -> Output {
+    run_to_end(
+        Command::new(env!("CARGO_BIN_EXE_rcbot"))
+            .arg("trust")
+            .args(["--config".as_ref(), bot.config_path().as_os_str()])
+            .args(arguments),
+    )
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[track_caller]
+fn assert_says(answer: &Event, part: &str) {
+    assert!(
+        answer.body().unwrap().contains(part),
+        "{part:?} is not in: {answer}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replaced_identity_commands_nothing_and_gets_no_link_until_the_operator_accepts_it() {
+    let alice = person("alice").await;
+    let mut bot = Bot::builder(homeserver()).start(&alice).await;
+    bot.start_session(&alice, "website").await;
+    let known = alice.master_key().await.unwrap();
+    let intruder = alice.with_another_identity().await.unwrap();
+    intruder
+        .wait_for_signed_device_of(bot.user_id())
+        .await
+        .unwrap();
+    let shown = intruder.master_key().await.unwrap();
+    assert_ne!(known, shown);
+
+    let asked = bot.tell(&intruder, "start").await;
+    let refusal = bot.answer(&intruder, &asked).await;
+    assert_says(
+        &refusal,
+        "your cross-signing identity is another one than I know",
+    );
+    let asked = bot.tell(&intruder, "stop").await;
+    bot.wait_for_log(&format!("event={asked}")).await;
+    bot.announcement(&intruder, "has another cross-signing identity than I know")
+        .await;
+    assert!(bot.links_of(&intruder).is_empty());
+    assert_eq!(bot.session_processes().len(), 1);
+    bot.wait_for_log("the homeserver shows another identity of this user")
+        .await;
+
+    // It holds after a restart too.
+    bot.restart(&intruder).await;
+    let output = trust(&bot, &[alice.user_id().as_str()]);
+    assert_eq!(output.status.code(), Some(1));
+    let told = stdout(&output);
+    assert!(
+        told.contains(&format!("the bot knows:        {known}")),
+        "{told}"
+    );
+    assert!(
+        told.contains(&format!("the homeserver shows: {shown}")),
+        "{told}"
+    );
+    let remedy = stderr(&output);
+    assert!(remedy.contains(&format!("--accept {shown}")), "{remedy}");
+
+    // The key that is accepted has to be the one that is shown.
+    let output = trust(&bot, &[alice.user_id().as_str(), "--accept", &known]);
+    assert!(
+        stderr(&output).contains("the homeserver shows another key"),
+        "{output:?}"
+    );
+    let output = trust(&bot, &[alice.user_id().as_str(), "--accept", &shown]);
+    assert!(output.status.success(), "{output:?}");
+    let before = bot.links_of(&intruder).len();
+    bot.tell(&intruder, "start").await;
+    bot.link_after(&intruder, before).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_identity_that_the_configuration_names_is_not_taken_on_first_sight() {
+    let (alice, bob) = (person("alice").await, person("bob").await);
+    let keys = json!({
+        alice.user_id(): alice.master_key().await.unwrap(),
+        // The key of somebody else: whoever the homeserver shows as bob is not bob.
+        bob.user_id(): alice.master_key().await.unwrap(),
+    });
+    let bot = Bot::builder(homeserver())
+        .configure(|config| config["authorization"]["users"] = keys)
+        .invite(bob.user_id())
+        .power_levels(json!({ "users": { bob.user_id(): 100 } }))
+        .start(&alice)
+        .await;
+    assert_says(
+        &bot.ask(&bob, "start").await,
+        "your cross-signing identity is another one than I know",
+    );
+    assert_eq!(bot.standin_starts(), 0);
+    bot.start_session(&alice, "website").await;
+
+    let shown = bob.master_key().await.unwrap();
+    let output = trust(&bot, &[bob.user_id().as_str(), "--accept", &shown]);
+    assert!(
+        stderr(&output).contains("the configuration names the key"),
+        "{output:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_identity_that_did_not_change_needs_no_accepting() {
+    let alice = person("alice").await;
+    let bot = Bot::builder(homeserver()).start(&alice).await;
+    let first = trust(&bot, &[alice.user_id().as_str()]);
+    assert!(stdout(&first).contains("none yet"), "{first:?}");
+    bot.ask(&alice, "status").await;
+    let output = trust(&bot, &[alice.user_id().as_str()]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(stdout(&output).contains("They are the same"), "{output:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_bot_the_operator_is_told_to_start_it() {
+    let alice = person("alice").await;
+    let bot = Bot::builder(homeserver()).prepare(&alice).await;
+    let output = trust(&bot, &[alice.user_id().as_str()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("the bot has to run"), "{output:?}");
+}
