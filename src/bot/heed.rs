@@ -1,13 +1,17 @@
 //! What the sessions want done and said.
 
+use std::{sync::Arc, time::SystemTime};
+
+use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 use super::{Bot, audit::Conclusion, courier, host_name};
 use crate::{
-    command::reply,
+    command::reply::{self, Opens},
+    config::Config,
     link::Link,
     remote_control::{
-        DeliveryId, Ending, Notice, Outcome, Output, ProjectName, Request, Withdrawal,
+        self, DeliveryId, Ending, Notice, Outcome, Output, ProjectName, Request, Withdrawal,
     },
 };
 
@@ -94,17 +98,38 @@ impl Bot {
     fn deliver(&mut self, id: DeliveryId, request: Request, link: Link, judged: bool) {
         let called_off = CancellationToken::new();
         self.deliveries.insert(id.clone(), called_off.clone());
-        let words = reply::around_link(&self.config.command_prefix, &id.project, &host_name());
+        let (config, opens) = (Arc::clone(&self.config), self.opens(&id.project));
         let policy = self.desk.policy(Some(&id.project));
-        let delivery = courier::Delivery {
-            id,
-            request,
-            link,
-            words,
-            policy,
-            judged,
-        };
-        self.spawn(courier::deliver(self.line.clone(), delivery, called_off));
+        let to_homeserver = self.line.clone();
+        self.spawn(async move {
+            let opens = with_account(&config, opens).await;
+            let delivery = courier::Delivery {
+                id,
+                request,
+                link,
+                words: reply::around_link(&config.command_prefix, &opens),
+                policy,
+                judged,
+            };
+            courier::deliver(to_homeserver, delivery, called_off).await
+        });
+    }
+
+    /// What the link of this project opens, but for the account, which a file tells.
+    fn opens(&self, project: &ProjectName) -> Opens {
+        let configured = self.config.projects.get(project);
+        let statuses = self.remote_control.status();
+        let left = statuses
+            .into_iter()
+            .find(|status| status.project == *project)
+            .and_then(|status| status.session?.time_left);
+        Opens {
+            project: project.clone(),
+            host: host_name(),
+            directory: configured.map(|configured| configured.project.directory.clone()),
+            account: None,
+            until: left.map(|left| (SystemTime::now() + left, left)),
+        }
     }
 
     /// A link that is still under way is called off first; how that went decides what there is to take back.
@@ -205,5 +230,17 @@ impl Bot {
                 self.tell(user, &reply::last_output(project, output));
             }
         }
+    }
+}
+
+async fn with_account(config: &Config, opens: Opens) -> Opens {
+    let project = config.projects.get(&opens.project);
+    let Some(project) = project.map(|configured| configured.project.clone()) else {
+        return opens;
+    };
+    let account = spawn_blocking(move || remote_control::account(&project)).await;
+    Opens {
+        account: account.ok().flatten(),
+        ..opens
     }
 }

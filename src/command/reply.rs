@@ -103,6 +103,11 @@ pub fn help(prefix: &str) -> Reply {
     ))
 }
 
+/// A text from elsewhere, which is not to be taken for code.
+fn unmarked(text: &str) -> String {
+    text.replace('`', "'")
+}
+
 /// A time of day that means the same to everybody.
 fn moment(time: SystemTime) -> String {
     let text = humantime::format_rfc3339_seconds(time).to_string();

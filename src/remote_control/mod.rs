@@ -5,6 +5,7 @@
 //!
 //! Invariant: nothing here knows Matrix. Who asks, and where the answer goes, are texts that belong to the caller.
 
+mod account;
 pub mod claude;
 mod notice;
 mod observe;
@@ -22,6 +23,7 @@ use std::{collections::BTreeMap, mem, path::PathBuf, sync::Arc, time::Duration};
 
 use tracing::{error, info};
 
+pub use account::account;
 pub use claude::{Cause, LinkPattern, PatternError, SESSION_ID_VARIABLE};
 pub use notice::{DeliveryId, Notice, Phase, SessionStatus, Status};
 pub use output::{Output, OutputError};

@@ -21,6 +21,9 @@ mod support;
 /// Start, status and stop, from the command to the link in the direct message.
 mod main_job;
 
+/// What people see of a start besides its link.
+mod messages;
+
 /// Who may command, and which events are commands.
 mod authorization;
 

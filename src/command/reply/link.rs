@@ -1,6 +1,11 @@
 //! What is said around a link, and where none can be sent.
 
-use super::Reply;
+use std::{
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
+
+use super::{Reply, moment, rounded, unmarked};
 use crate::{matrix::NotConfidential, remote_control::ProjectName};
 
 /// The link is in the requester's direct message.
@@ -11,15 +16,59 @@ pub fn running(project: &ProjectName) -> Reply {
     ))
 }
 
-/// What stands before a link, and after it.
+/// What a link opens.
+#[derive(Debug, Clone)]
+pub struct Opens {
+    /// The project.
+    pub project: ProjectName,
+    /// The host.
+    pub host: String,
+    /// The project's directory. `None`: it left the configuration.
+    pub directory: Option<PathBuf>,
+    /// The claude.ai account for which the link opens, where that is known.
+    pub account: Option<String>,
+    /// When the session ends, and how far off that is. `None`: it goes on until it is stopped.
+    pub until: Option<(SystemTime, Duration)>,
+}
+
+/// What stands before a link, and after it. Short lines, as they are read on a phone.
 #[must_use]
-pub fn around_link(prefix: &str, project: &ProjectName, host: &str) -> (Reply, Reply) {
+pub fn around_link(prefix: &str, opens: &Opens) -> (Reply, Reply) {
+    let Opens {
+        project,
+        host,
+        directory,
+        account,
+        until,
+    } = opens;
+    let mut lines = Vec::new();
+    lines.extend(directory.as_ref().map(|directory| {
+        let directory = unmarked(&directory.to_string_lossy());
+        format!("Directory: `{directory}`")
+    }));
+    lines.push(match account {
+        Some(account) => format!("Opens for: {}, at claude.ai", unmarked(account)),
+        None => format!("Opens for: the claude.ai account that is logged in on {host}"),
+    });
+    lines.push(match until {
+        Some((end, left)) => format!(
+            "Until: {} ({})",
+            moment(*end),
+            // To the nearest: of twelve hours, a moment is gone already.
+            humantime::format_duration(rounded(*left + Duration::from_secs(30)))
+        ),
+        None => "Until: somebody stops it".to_owned(),
+    });
+    lines.push(String::new());
+    lines.push(format!(
+        "Whoever has this link can run commands on {host}: keep it to yourself."
+    ));
+    lines.push(format!(
+        "To end the session, say `{prefix} stop {project}` in the admin room."
+    ));
     (
         Reply::new(format!("Remote Control session for {project} on {host}:")),
-        Reply::new(format!(
-            "Whoever has this link can run commands on {host}: keep it to yourself. It opens for the claude.ai account \
-             that is logged in there. To end the session, say `{prefix} stop {project}` in the admin room."
-        )),
+        Reply::new(lines.join("\n")),
     )
 }
 
@@ -67,4 +116,63 @@ pub fn not_taken(project: &ProjectName) -> Reply {
     Reply::new(format!(
         "I cannot send you the link for {project}: the homeserver does not take it. The bot's log on the host says why."
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn website() -> Opens {
+        Opens {
+            project: "website".parse().unwrap(),
+            host: "buildhost".to_owned(),
+            directory: Some("/srv/web`site".into()),
+            account: Some("alice@example.org".to_owned()),
+            until: Some((
+                SystemTime::UNIX_EPOCH + Duration::from_secs(1_790_000_000),
+                Duration::from_secs(43_199),
+            )),
+        }
+    }
+
+    #[test]
+    fn a_link_comes_with_what_it_opens_for_whom_until_when_and_how_to_stop_it() {
+        let (before, after) = around_link("!rc", &website());
+        assert_eq!(
+            before.plain,
+            "Remote Control session for website on buildhost:"
+        );
+        let lines = [
+            "Directory: `/srv/web'site`",
+            "Opens for: alice@example.org, at claude.ai",
+            "Until: 2026-09-21 14:13 UTC (12h)",
+            "",
+            "Whoever has this link can run commands on buildhost: keep it to yourself.",
+            "To end the session, say `!rc stop website` in the admin room.",
+        ];
+        assert_eq!(after.plain, lines.join("\n"));
+        assert!(
+            after.html.contains("<code>!rc stop website</code>"),
+            "{}",
+            after.html
+        );
+    }
+
+    #[test]
+    fn what_is_not_known_of_a_session_is_left_out() {
+        let opens = Opens {
+            directory: None,
+            account: None,
+            until: None,
+            ..website()
+        };
+        let (_, after) = around_link("!rc", &opens);
+        assert!(
+            after.plain.starts_with(
+                "Opens for: the claude.ai account that is logged in on buildhost\nUntil: somebody stops it\n\n"
+            ),
+            "{}",
+            after.plain
+        );
+    }
 }

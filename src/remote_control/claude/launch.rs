@@ -151,8 +151,11 @@ mod tests {
             ("CLAUDE_CODE_OAUTH_TOKEN", "t"),
             ("DISABLE_TELEMETRY", "1"),
             ("HOMER", "1"),
+            ("JOURNAL_STREAM", "9:1"),
             ("LCX", "1"),
             ("MY_HOME", "1"),
+            ("NOTIFY_SOCKET", "/run/systemd/notify"),
+            ("WATCHDOG_USEC", "30000000"),
             ("path", "1"),
         ]);
         let ours = allowed.iter().chain(&kept_back).cloned();

@@ -2,6 +2,7 @@
 //!
 //! Invariant: pure. Nothing here reads or writes a file, starts a process, asks for the time, or logs.
 
+mod account;
 mod diagnosis;
 mod launch;
 mod output;
@@ -9,6 +10,7 @@ mod pattern;
 mod url_text;
 mod visible;
 
+pub use account::{account, state_file};
 pub use diagnosis::Cause;
 pub use launch::{Placeholders, SESSION_ID_VARIABLE, environment};
 pub use output::{LinkFinder, Sighting};
