@@ -14,6 +14,7 @@ mod heed;
 mod obey;
 mod operator;
 mod orders;
+mod rate;
 mod reference;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -111,6 +112,7 @@ pub async fn run(
             .values()
             .map(|project| project.project.clone())
             .collect(),
+        max_sessions: config.limits.max_sessions,
     };
     let (remote_control, happened, notices) = RemoteControl::restore(settings)?;
     let (connecting, line, messages) =
@@ -205,6 +207,9 @@ impl Bot {
                 return;
             }
         };
+        if let Err(excess) = self.desk.count(&message.sender) {
+            return self.turn_away(&message, excess);
+        }
         if let Some(case) = self.desk.take_in(message, &self.remote_control.status()) {
             self.spawn(desk::judge(self.line.clone(), case));
         }

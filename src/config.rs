@@ -17,6 +17,7 @@ use url::Url;
 
 mod authorization;
 pub(crate) mod check;
+mod limits;
 mod problem;
 mod report;
 pub(crate) mod section;
@@ -29,6 +30,7 @@ pub(crate) mod testing;
 mod tests;
 
 pub use self::authorization::{Authorization, MasterKey, NotAKey};
+pub use self::limits::Limits;
 pub(crate) use self::problem::Refusal;
 pub use self::problem::{Problem, Problems};
 pub(crate) use self::yaml::Node;
@@ -59,6 +61,8 @@ pub struct Config {
     pub authorization: Authorization,
     /// Which devices are trusted, and with what.
     pub encryption: Encryption,
+    /// How much is too much.
+    pub limits: Limits,
     /// Older commands are not obeyed.
     pub max_command_age: Duration,
     /// Where the bot keeps its files. Absolute; may not exist yet.
@@ -187,6 +191,7 @@ impl Config {
         let command_prefix = root.or("command_prefix", "!rc".to_owned(), check::command_prefix);
         let authorization = root.section("authorization", authorization::read);
         let encryption = root.section("encryption", read_encryption);
+        let limits = Limits::read(root);
         let max_command_age = root.or(
             "max_command_age",
             Duration::from_mins(2),
@@ -210,6 +215,7 @@ impl Config {
             command_prefix,
             authorization,
             encryption,
+            limits,
             max_command_age,
             data_dir,
             projects: projects?,

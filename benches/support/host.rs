@@ -171,6 +171,7 @@ pub(crate) fn settings_for(sessions: &Path, projects: &[String]) -> Settings {
         folder: sessions.to_owned(),
         host: "host".to_owned(),
         projects: projects.iter().map(project).collect(),
+        max_sessions: None,
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use matrix_sdk::ruma::{EventId, UserId};
 use tracing::info;
 
-use super::{desk::Verdict, reference::Reference};
+use super::{desk::Verdict, rate::Excess, reference::Reference};
 use crate::{
     command,
     config::MasterKey,
@@ -81,12 +81,12 @@ impl Audit {
                 Some(shortened(&format!("{reason:?}"))),
             ),
         };
-        let refusals = match verdict {
+        let number = match verdict {
             Verdict::Do(..) => None,
             Verdict::Denied(_) | Verdict::Misused(_) | Verdict::CannotDeliver(..) => {
                 match self.count_refusal(Instant::now()) {
                     None => return,
-                    Some(number) => Some(number).filter(|number| *number > REFUSALS_IN_FULL),
+                    number => number,
                 }
             }
         };
@@ -98,7 +98,24 @@ impl Audit {
             project = project.map(ProjectName::as_str),
             decision,
             why,
-            refusals_in_this_minute = refusals,
+            refusals_in_this_minute = number.filter(|number| *number > REFUSALS_IN_FULL),
+            "command judged"
+        );
+    }
+
+    /// Writes that a command was one too many for its user: of those of a minute each whose number is a power of ten, so
+    /// that one user leaves room for the refusals of others.
+    pub(super) fn turned_away(&mut self, prefix: &str, message: &Message, excess: Excess) {
+        if !is_power_of_ten(excess.number) || self.count_refusal(Instant::now()).is_none() {
+            return;
+        }
+        info!(
+            target: "audit",
+            user = message.sender.as_str(),
+            event = message.event_id.as_str(),
+            command = understood(prefix, &message.text),
+            decision = "too many",
+            too_many_in_this_minute = excess.number,
             "command judged"
         );
     }
@@ -111,9 +128,13 @@ impl Audit {
         }
         self.refusals = self.refusals.saturating_add(1);
         let number = self.refusals;
-        let is_power_of_ten = 10_u32.checked_pow(number.ilog10()) == Some(number);
-        (number <= REFUSALS_IN_FULL || is_power_of_ten).then_some(number)
+        (number <= REFUSALS_IN_FULL || is_power_of_ten(number)).then_some(number)
     }
+}
+
+fn is_power_of_ten(number: u32) -> bool {
+    let exponent = number.checked_ilog10();
+    exponent.and_then(|exponent| 10_u32.checked_pow(exponent)) == Some(number)
 }
 
 /// Writes what came of a request about a project.

@@ -10,7 +10,11 @@ use std::{
 use matrix_sdk::ruma::{OwnedUserId, UserId};
 use tracing::{debug, error, warn};
 
-use super::{Event, connection::Line};
+use super::{
+    Event,
+    connection::Line,
+    rate::{Excess, Rate},
+};
 use crate::{
     command::{self, Command, Denied, Misuse, Permit, Policy, authorize::authorize},
     config::Config,
@@ -80,6 +84,7 @@ pub(super) struct Desk {
     waiting: HashMap<OwnedUserId, VecDeque<Message>>,
     denials: HashMap<OwnedUserId, Instant>,
     undecryptable: HashMap<OwnedUserId, Instant>,
+    rate: Rate,
 }
 
 impl Desk {
@@ -89,7 +94,16 @@ impl Desk {
             waiting: HashMap::new(),
             denials: HashMap::new(),
             undecryptable: HashMap::new(),
+            rate: Rate::new(config.limits.commands_per_minute),
         }
+    }
+
+    /// Counts a message of this user. Nothing is asked of the homeserver for one that is too many.
+    ///
+    /// # Errors
+    /// [`Excess`].
+    pub(super) fn count(&mut self, sender: &UserId) -> Result<(), Excess> {
+        self.rate.count(sender, Instant::now())
     }
 
     /// Takes a message in; gives it back as a case if it is the sender's turn.

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::SystemTime};
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
-use super::{Bot, audit::Conclusion, courier, host_name};
+use super::{Bot, audit::Conclusion, courier, host_name, reference::Reference};
 use crate::{
     command::reply::{self, Opens},
     config::Config,
@@ -77,6 +77,22 @@ impl Bot {
                         &text,
                         &Conclusion::new("refused while stopping"),
                     );
+                }
+                Notice::TooManySessions {
+                    project,
+                    requests,
+                    limit,
+                    active,
+                } => {
+                    let prefix = &self.config.command_prefix;
+                    let text = reply::too_many_sessions(prefix, &project, limit, &active);
+                    if requests.iter().all(nobody_asked) {
+                        self.announce(&text);
+                    }
+                    for request in requests {
+                        let conclusion = Conclusion::new("too many sessions");
+                        self.answer(&project, &request, &text, &conclusion);
+                    }
                 }
                 Notice::NotRecorded {
                     project,
@@ -243,4 +259,9 @@ async fn with_account(config: &Config, opens: Opens) -> Opens {
         account: account.ok().flatten(),
         ..opens
     }
+}
+
+/// Whether it is for a session that starts with the bot: then there is no message to answer, and yet somebody may miss it.
+fn nobody_asked(request: &Request) -> bool {
+    Reference::from_text(&request.reference) == Reference::Nobody
 }

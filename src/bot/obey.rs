@@ -10,6 +10,7 @@ use super::{
     audit::{self, Conclusion},
     courier,
     desk::{Intent, Verdict},
+    rate::Excess,
     reference::Reference,
 };
 use crate::{
@@ -19,6 +20,16 @@ use crate::{
 };
 
 impl Bot {
+    /// Somebody commands more often than they may: they are told once a minute, and nothing else is done.
+    pub(super) fn turn_away(&mut self, message: &Message, excess: Excess) {
+        let prefix = &self.config.command_prefix;
+        self.audit.turned_away(prefix, message, excess);
+        if excess.number == 1 {
+            let limit = self.config.limits.commands_per_minute;
+            self.say(message, &reply::too_many_commands(limit));
+        }
+    }
+
     pub(super) fn obey(&mut self, message: &Message, verdict: Verdict) {
         self.audit
             .judged(&self.config.command_prefix, message, &verdict);

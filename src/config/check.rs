@@ -22,6 +22,9 @@ const SMALLEST_OUTPUT: u64 = 256 * 1024;
 /// No duration is longer: so none can overflow a clock to which it is added.
 const LONGEST_DURATION: Duration = Duration::from_hours(24 * 366);
 
+/// Nothing that is counted comes to more than this.
+const LARGEST_COUNT: usize = 1_000;
+
 /// How long a room id without a domain is, in bytes: `!` and a SHA-256 hash in unpadded base64 (room version 12).
 const ROOM_ID_WITHOUT_DOMAIN: usize = 44;
 
@@ -186,6 +189,28 @@ pub(crate) fn output_size(node: &Node) -> Result<u64, Refusal> {
     size.map(|size| size.as_u64())
         .filter(|size| *size >= SMALLEST_OUTPUT)
         .ok_or_else(|| Refusal::wanted("a size such as 8MiB, of 256KiB at least"))
+}
+
+/// A number of things that is at least one.
+pub(crate) fn count(node: &Node) -> Result<usize, Refusal> {
+    let wanted = || Refusal::wanted(format!("a whole number from 1 to {LARGEST_COUNT}"));
+    let Node::Plain(number) = node else {
+        return Err(wanted());
+    };
+    let count = number.parse::<usize>().map_err(|_| wanted())?;
+    (1..=LARGEST_COUNT)
+        .contains(&count)
+        .then_some(count)
+        .ok_or_else(wanted)
+}
+
+/// A number of things, or `none`.
+pub(crate) fn optional_count(node: &Node) -> Result<Option<usize>, Refusal> {
+    if *node == Node::Text("none".to_owned()) {
+        return Ok(None);
+    }
+    let wanted = format!("a whole number from 1 to {LARGEST_COUNT}, or none");
+    count(node).map(Some).map_err(|_| Refusal::wanted(wanted))
 }
 
 /// One of the named choices.

@@ -66,6 +66,11 @@ fn the_least_configuration_has_the_documented_defaults() {
         }
     );
     assert_eq!(config.encryption.devices, Devices::CrossSigned);
+    let limits = Limits {
+        commands_per_minute: 10,
+        max_sessions: Some(8),
+    };
+    assert_eq!(config.limits, limits);
     assert_eq!(config.max_command_age, Duration::from_mins(2));
     assert_eq!(config.data_dir, Path::new("/etc/rcbot/data"));
     assert!(config.warnings().is_empty(), "{:?}", config.warnings());
@@ -107,6 +112,8 @@ fn the_example_names_every_key() {
         "users",
         "devices",
         "require_encrypted_commands",
+        "commands_per_minute",
+        "max_sessions",
         "max_command_age",
         "data_dir",
         "command",
@@ -168,6 +175,12 @@ fn a_project_has_its_own_settings_over_the_common_ones() {
         pairs(&other.project),
         ["BOTH=common", "ON=true", "PORT=0x1f", "RATIO=1.10"]
     );
+}
+
+#[test]
+fn the_number_of_sessions_can_be_left_open() {
+    let config = parse(&format!("{LEAST}max_sessions: none\n")).unwrap();
+    assert_eq!(config.limits.max_sessions, None);
 }
 
 #[test]

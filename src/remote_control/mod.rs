@@ -51,6 +51,9 @@ pub struct Settings {
     pub host: String,
     /// The projects of the configuration.
     pub projects: Vec<Project>,
+    /// How many sessions there may be at once: those that start, run, stop, or rest before they come back. `None`: one for
+    /// each project.
+    pub max_sessions: Option<usize>,
 }
 
 /// Something came about in a task. For [`RemoteControl::handle`], and opaque to everyone else.
@@ -123,6 +126,7 @@ pub struct RemoteControl {
     slots: BTreeMap<ProjectName, Slot>,
     store: Store,
     tasks: Tasks,
+    max_sessions: Option<usize>,
 }
 
 impl RemoteControl {
@@ -259,12 +263,34 @@ impl RemoteControl {
         self.save_or_retry(project);
     }
 
+    /// The projects that have a session, in whatever phase.
+    fn active(&self) -> Vec<ProjectName> {
+        let slots = self.slots.iter();
+        slots
+            .filter(|(_, slot)| slot.session.is_some())
+            .map(|(name, _)| name.clone())
+            .collect()
+    }
+
     fn begin(
         &mut self,
         project: &ProjectName,
         beginning: Beginning,
         requests: Vec<Request>,
     ) -> Vec<Notice> {
+        // Looked at here, where the slot is taken in the same breath, so that two starts cannot both get the last place.
+        let active = self.active();
+        if let Some(limit) = self.max_sessions
+            && active.len() >= limit
+        {
+            let project = project.clone();
+            return vec![Notice::TooManySessions {
+                project,
+                requests,
+                limit,
+                active,
+            }];
+        }
         let slot = self.slots.entry(project.clone()).or_default();
         let id = SessionId::random();
         info!(%project, session = %id, ?beginning, "session starting");

@@ -91,6 +91,17 @@ pub enum Notice {
         /// Who asked.
         request: Request,
     },
+    /// No further session may start, as there are as many as there may be at once.
+    TooManySessions {
+        /// The project.
+        project: ProjectName,
+        /// Who asked.
+        requests: Vec<Request>,
+        /// How many there may be.
+        limit: usize,
+        /// The projects whose sessions there are.
+        active: Vec<ProjectName>,
+    },
     /// The request could not be written down, so nothing was done about it.
     NotRecorded {
         /// The project.

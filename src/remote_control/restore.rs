@@ -56,13 +56,18 @@ impl RemoteControl {
             slots: slots.collect(),
             store,
             tasks,
+            max_sessions: settings.max_sessions,
         };
         let processes = Processes::look(this.store.folder())?;
         let booted = this.load(&processes)?;
         let mut notices = Vec::new();
-        for name in this.slots.keys().cloned().collect::<Vec<_>>() {
-            notices.extend(this.resume(&name, booted.contains(&name), &processes));
-            notices.extend(this.autostart(&name));
+        let names: Vec<_> = this.slots.keys().cloned().collect();
+        for name in &names {
+            notices.extend(this.resume(name, booted.contains(name), &processes));
+        }
+        // Where not all can run, those that ran before go first.
+        for name in &names {
+            notices.extend(this.autostart(name));
         }
         Ok((this, happened, notices))
     }

@@ -36,6 +36,9 @@ mod audit;
 /// Who is who: identities that change, and who accepts that.
 mod identities;
 
+/// How often somebody may command, and how many sessions there may be.
+mod limits;
+
 /// Commands that come close upon one another.
 mod races;
 

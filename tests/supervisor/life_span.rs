@@ -7,7 +7,12 @@ use rcbot::remote_control::{
     offline::{self, Known},
 };
 
-use crate::support::{DEADLINE, Sandbox, alone::alone_within, owner::Owner, standin, website};
+use crate::support::{
+    DEADLINE, Sandbox,
+    alone::alone_within,
+    owner::{Owner, request},
+    standin, website,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -181,6 +186,71 @@ async fn a_project_with_autostart_starts_with_the_bot_and_only_once() {
     assert_eq!(sandbox.standin_records().len(), 1);
     assert!(link.is(&sandbox.standin_records()[0].link));
     owner.stop_and_wait().await;
+}
+
+#[tokio::test]
+async fn there_are_no_more_sessions_than_there_may_be() {
+    let sandbox = Sandbox::new();
+    let projects = ["api", "blog", "website"].map(|name| {
+        let mut project = sandbox.project("");
+        project.name = name.parse().unwrap();
+        // The first in the order of names, which must not take the place of one that runs.
+        project.autostart_for = (name == "api")
+            .then(|| "carol".to_owned())
+            .into_iter()
+            .collect();
+        project
+    });
+    let restore = |max_sessions| {
+        let mut settings = sandbox.settings(projects.clone());
+        settings.max_sessions = max_sessions;
+        Owner::with(settings)
+    };
+    let refusal = |notices: &mut Vec<Notice>| match notices.pop() {
+        Some(Notice::TooManySessions {
+            project,
+            requests,
+            limit,
+            active,
+        }) => {
+            let active: Vec<_> = active.iter().map(ToString::to_string).collect();
+            let of = requests[0].requester.clone();
+            (project.to_string(), of, limit, active)
+        }
+        other => panic!("{other:?}"),
+    };
+    // Autostart has the one place, and two who start at the same time get none.
+    let mut owner = restore(Some(1));
+    for user in ["alice", "bob"] {
+        owner.start(user);
+        let expected = (
+            "website".to_owned(),
+            user.to_owned(),
+            1,
+            vec!["api".to_owned()],
+        );
+        assert_eq!(refusal(&mut owner.notices), expected);
+    }
+    let api = "api".parse().unwrap();
+    let stop = owner.remote_control.stop(&api, request("alice"));
+    assert!(stop.is_empty());
+    owner.outcome().await;
+    // Its place is free again, and not for two.
+    let known = owner.delivered.len();
+    owner.start("alice");
+    owner.link(known).await;
+    drop(owner);
+    // A session that ran before comes first, and the bot's own start is refused.
+    let mut owner = restore(Some(1));
+    let expected = (
+        "api".to_owned(),
+        "carol".to_owned(),
+        1,
+        vec!["website".to_owned()],
+    );
+    assert_eq!(refusal(&mut owner.notices), expected);
+    owner.stop("alice");
+    owner.outcome().await;
 }
 
 #[tokio::test]

@@ -171,6 +171,26 @@ fn why(ending: &Ending) -> String {
     }
 }
 
+/// A session that would be one too many.
+#[must_use]
+pub fn too_many_sessions(
+    prefix: &str,
+    project: &ProjectName,
+    limit: usize,
+    active: &[ProjectName],
+) -> Reply {
+    let names: Vec<_> = active.iter().map(|name| format!("`{name}`")).collect();
+    let most = match limit {
+        1 => "no more than 1 session".to_owned(),
+        many => format!("no more than {many} sessions"),
+    };
+    Reply::new(format!(
+        "I did not start a session for {project}: there may be {most} at once (`max_sessions`). Sessions now: {}. Say \
+         `{prefix} stop PROJECT` to end one.",
+        names.join(", ")
+    ))
+}
+
 /// A session that ended by itself and comes back.
 #[must_use]
 pub fn restarting(project: &ProjectName, ending: &Ending, rest: Duration) -> Reply {

@@ -67,6 +67,18 @@ pub fn identity_changed(user: &UserId) -> Reply {
     ))
 }
 
+/// Somebody commands more often than they may.
+#[must_use]
+pub fn too_many_commands(per_minute: usize) -> Reply {
+    let commands = match per_minute {
+        1 => "1 command".to_owned(),
+        many => format!("{many} commands"),
+    };
+    Reply::new(format!(
+        "Sorry, I did not do that: I take {commands} a minute from each user. Wait a moment, and say it again."
+    ))
+}
+
 /// What somebody said cannot be decrypted.
 #[must_use]
 pub fn undecryptable() -> Reply {

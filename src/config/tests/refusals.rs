@@ -48,6 +48,12 @@ command_prefix: ''                  | found "", wanted a word without white spac
 command_prefix: '! rc'              | found "! rc", wanted a word without white space
 command_prefix: '`rc'               | found "`rc", wanted a word without white space or backticks
 command_prefix: !rc                 | found !rc without quotes, which YAML takes for a tag, wanted a word
+rate.commands_per_minute: 0         | found 0, wanted a whole number from 1 to 1000
+rate.commands_per_minute: none      | found "none", wanted a whole number from 1 to 1000
+rate.per_minute: 5                  | unknown key; the keys here are commands_per_minute
+max_sessions: 0                     | found 0, wanted a whole number from 1 to 1000, or none
+max_sessions: all                   | found "all", wanted a whole number from 1 to 1000, or none
+max_sessions: 1.5                   | found 1.5, wanted a whole number
 max_command_age: 0s                 | found "0s", wanted a duration longer than nothing
 max_command_age: 120                | found 120, wanted a duration such as 30s or 2m
 max_command_age: 900y               | found "900y", wanted a duration such as 30s or 2m, of a year at most

@@ -48,6 +48,8 @@ impl BotBuilder {
             "bot": { "localpart": localpart },
             "admin_room": null,
             "authorization": {},
+            // Tests type faster than people.
+            "rate": { "commands_per_minute": 1_000 },
             "data_dir": "data",
             "sessions": {
                 "command": [claude, "remote-control", "--spawn=same-dir", "--name", "{project}@{host} {id}"],

@@ -114,6 +114,7 @@ impl Sandbox {
             folder: self.path("sessions"),
             host: "here".to_owned(),
             projects: projects.into(),
+            max_sessions: None,
         }
     }
 

@@ -1,0 +1,78 @@
+//! How often somebody may command, and how many sessions there may be.
+
+use serde_json::json;
+
+use crate::support::{bot::Bot, event::Event, homeserver, person::Person};
+
+async fn person(name: &str) -> Person {
+    Person::register(homeserver(), name).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_commands_too_often_is_told_once_and_nobody_else_has_to_wait() {
+    let (alice, bob) = (person("alice").await, person("bob").await);
+    let bot = Bot::builder(homeserver())
+        .configure(|config| config["rate"]["commands_per_minute"] = json!(2))
+        .invite(bob.user_id())
+        .power_levels(json!({ "users": { bob.user_id(): 100 } }))
+        .start(&alice)
+        .await;
+    for _ in 0..2 {
+        bot.ask(&alice, "help").await;
+    }
+    let answer = bot.ask(&alice, "start").await;
+    assert_eq!(
+        answer.body(),
+        Some(
+            "Sorry, I did not do that: I take 2 commands a minute from each user. Wait a moment, and say it again."
+        )
+    );
+    let mut unanswered = Vec::new();
+    for _ in 0..9 {
+        unanswered.push(bot.tell(&alice, "start").await);
+    }
+    let status = bot.ask(&bob, "status").await;
+    assert_eq!(status.body(), Some("website: no session"));
+    let answers = bob.events();
+    for event in &unanswered {
+        let answered = |answer: &Event| answer.replies_to() == Some(event.as_str());
+        assert!(!answers.iter().any(answered));
+    }
+    assert_eq!(bot.standin_starts(), 0);
+    let log = bot.log();
+    assert_eq!(log.matches("judging a command").count(), 3);
+    let turned_away: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("INFO audit: ") && line.contains("decision=\"too many\""))
+        .collect();
+    let numbers: Vec<_> = turned_away
+        .iter()
+        .filter_map(|line| Some(line.rsplit_once("too_many_in_this_minute=")?.1))
+        .collect();
+    assert_eq!(numbers, ["1", "10"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_too_many_is_refused_until_another_one_ends() {
+    let alice = person("alice").await;
+    let bot = Bot::builder(homeserver())
+        .project("api", |project| project)
+        .project("website", |project| project)
+        .configure(|config| config["max_sessions"] = json!(1))
+        .start(&alice)
+        .await;
+    bot.start_session(&alice, "api").await;
+    let refused = bot.ask(&alice, "start website").await;
+    assert_eq!(
+        refused.body(),
+        Some(
+            "I did not start a session for website: there may be no more than 1 session at once \
+             (`max_sessions`). Sessions now: `api`. Say `!rc stop PROJECT` to end one."
+        )
+    );
+    // The link of the session that there is, is no further session.
+    bot.start_session(&alice, "api").await;
+    bot.ask(&alice, "stop api").await;
+    bot.start_session(&alice, "website").await;
+    assert_eq!(bot.standin_starts(), 2);
+}
