@@ -44,8 +44,9 @@ async fn the_leader_is_left_for_its_watcher_to_reap() {
 #[tokio::test]
 async fn a_stop_with_a_watcher_that_reaps_at_once_ends_the_whole_group() {
     let sandbox = Sandbox::new();
-    let leader =
-        sandbox.spawn("(trap '' TERM; while :; do sleep 600; done) & echo $! > child; wait");
+    // The child tells its pid, and only once it ignores the signal.
+    let child = "(trap '' TERM; sh -c 'echo $PPID' > child; while :; do sleep 600; done)";
+    let leader = sandbox.spawn(&format!("{child} & wait"));
     let child = sandbox.process("child").await;
     let (report, exit) = tokio::join!(
         stop_within_deadline(&sandbox, Some(&leader), SHORT),
