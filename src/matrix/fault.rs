@@ -85,8 +85,8 @@ pub enum Fault {
     /// The homeserver knows another identity of the bot than the one in our store.
     #[error(
         "the homeserver knows a cross-signing identity of {user} whose keys are not in {folder}: \
-         bring back the file {recovery_key}, which was written when the identity was made. Without it, give the bot a \
-         new name (bot.localpart), a new registration, and a new data_dir"
+         bring back the file {recovery_key}, which was written when the identity was made, or give its content in \
+         RCBOT_RECOVERY_KEY. If it is lost, `rcbot reset-identity` makes a new identity; people's clients will warn of it"
     )]
     IdentityLost {
         /// The bot.
@@ -100,10 +100,10 @@ pub enum Fault {
     #[error("the keys of the bot's device are lost")]
     DeviceLost,
     /// The recovery key does not open the secrets that the homeserver keeps for the bot.
-    #[error("the recovery key in {path} does not bring back the bot's identity")]
+    #[error("the recovery key in {origin} does not bring back the bot's identity")]
     Recovery {
-        /// Where the key is.
-        path: PathBuf,
+        /// Where the key was found.
+        origin: String,
         /// Why.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,

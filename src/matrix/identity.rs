@@ -3,7 +3,7 @@
 //! A bot that is not cross-signed goes unheard: clients are to ignore its device (specification 1.18, MSC4153), and we
 //! could not send under the identity-based strategy ourselves.
 
-use std::path::Path;
+use std::{env, fs, io, path::Path};
 
 use matrix_sdk::{Client, ruma::api::client::keys::get_keys};
 use tracing::{info, warn};
@@ -14,10 +14,49 @@ use crate::atomic_file;
 /// The file with the recovery key, in the folder of Matrix.
 const RECOVERY_KEY: &str = "recovery-key";
 
+/// The variable that gives the recovery key where there is no file, for hosts that keep secrets elsewhere.
+const VARIABLE: &str = "RCBOT_RECOVERY_KEY";
+
+/// What brings the identity back. It has no `Display`, and its `Debug` shows nothing.
+struct RecoveryKey {
+    text: String,
+    /// Where it was found.
+    origin: String,
+}
+
+impl RecoveryKey {
+    /// The variable comes before the file.
+    fn find(file: &Path) -> Result<Option<Self>, Fault> {
+        if let Some(text) = env::var(VARIABLE).ok().filter(|text| !text.is_empty()) {
+            return Ok(Some(Self {
+                text,
+                origin: format!("the variable {VARIABLE}"),
+            }));
+        }
+        match fs::read_to_string(file) {
+            Ok(text) => Ok(Some(Self {
+                text,
+                origin: format!("the file {}", file.display()),
+            })),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(Fault::File {
+                path: file.to_owned(),
+                source,
+            }),
+        }
+    }
+
+    /// The key itself: for the SDK, which opens the secrets with it, and nothing else.
+    fn expose(&self) -> &str {
+        self.text.trim()
+    }
+}
+
 /// Sees to it that the bot has an identity and that this device is signed by it.
 ///
 /// The SDK makes an identity at the first log-in. The secrets are then put into the homeserver's secret storage, under a
-/// key that is in `folder` alone; a later device with an empty store gets them back with it.
+/// key that is written to `folder`; a later device with an empty store gets them back with it, or with the same key in the
+/// environment.
 ///
 /// # Errors
 /// [`Fault::IdentityLost`] where the homeserver knows an identity that neither store nor key gives us,
@@ -32,29 +71,26 @@ pub(super) async fn ensure(
         .encryption()
         .wait_for_e2ee_initialization_tasks()
         .await;
-    if key_file.exists() && !has_device_keys(client, store_is_new).await? {
+    let recovery_key = RecoveryKey::find(&key_file)?;
+    if recovery_key.is_some() && !has_device_keys(client, store_is_new).await? {
         // Clients do not believe a device that changes its keys.
         client.matrix_auth().logout().await?;
         return Err(Fault::DeviceLost);
     }
-    if is_complete(client).await? {
-        if !key_file.exists() {
-            write_recovery_key(client, &key_file).await?;
+    if !is_complete(client).await? {
+        if let Some(key) = &recovery_key {
+            warn!("the Matrix store has no identity, bringing it back with the recovery key");
+            recover(client, key).await?;
+        } else {
+            // The first try may have failed with the homeserver. Where an identity exists already, this does nothing.
+            client
+                .encryption()
+                .bootstrap_cross_signing_if_needed(None)
+                .await?;
         }
-        return Ok(());
-    }
-    if key_file.exists() {
-        warn!("the Matrix store has no identity, bringing it back with the recovery key");
-        recover(client, &key_file).await?;
-    } else {
-        // The first try may have failed with the homeserver. Where an identity exists already, this does nothing.
-        client
-            .encryption()
-            .bootstrap_cross_signing_if_needed(None)
-            .await?;
     }
     if is_complete(client).await? {
-        if !key_file.exists() {
+        if recovery_key.is_none() || !has_secret_storage(client).await? {
             write_recovery_key(client, &key_file).await?;
         }
         return Ok(());
@@ -121,6 +157,13 @@ async fn is_device_signed(client: &Client) -> Result<bool, Fault> {
     Ok(device.is_some_and(|device| device.is_cross_signed_by_owner()))
 }
 
+/// A recovery key that was given beforehand opens nothing yet: the identity is new, and gets a key of its own.
+async fn has_secret_storage(client: &Client) -> Result<bool, Fault> {
+    let storage = client.encryption().secret_storage();
+    let enabled = storage.is_enabled().await;
+    enabled.map_err(|error| Fault::SecretStorage(Box::new(error)))
+}
+
 async fn write_recovery_key(client: &Client, path: &Path) -> Result<(), Fault> {
     let store = client
         .encryption()
@@ -137,22 +180,16 @@ async fn write_recovery_key(client: &Client, path: &Path) -> Result<(), Fault> {
     Ok(())
 }
 
-async fn recover(client: &Client, path: &Path) -> Result<(), Fault> {
+async fn recover(client: &Client, key: &RecoveryKey) -> Result<(), Fault> {
     // A new device's keys are uploaded with its first sync, and only a device that the homeserver knows can be signed.
-    sync::once(client).await?;
-    let key = std::fs::read_to_string(path).map_err(|source| Fault::File {
-        path: path.to_owned(),
-        source,
-    })?;
-    // Only a device whose keys the homeserver has can be signed, and a new one's are uploaded with the first sync.
     sync::once(client).await?;
     client
         .encryption()
         .recovery()
-        .recover(key.trim())
+        .recover(key.expose())
         .await
         .map_err(|error| Fault::Recovery {
-            path: path.to_owned(),
+            origin: key.origin.clone(),
             source: Box::new(error),
         })
 }

@@ -1,7 +1,10 @@
 //! Who is who: the identity of each administrator is the one that was seen first, or that the configuration names, until the
 //! operator on the host says otherwise.
 
-use std::process::{Command, Output};
+use std::{
+    fs,
+    process::{Command, Output},
+};
 
 use serde_json::json;
 
@@ -143,4 +146,46 @@ async fn without_a_bot_the_operator_is_told_to_start_it() {
     let output = trust(&bot, &[alice.user_id().as_str()]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("the bot has to run"), "{output:?}");
+}
+
+/// Loses everything of the bot's log-in but its recovery key, which is given back.
+fn lose_the_store(bot: &mut Bot) -> String {
+    bot.kill_9();
+    let folder = bot.data_dir().join("matrix");
+    let key = fs::read_to_string(folder.join("recovery-key")).unwrap();
+    fs::remove_dir_all(folder).unwrap();
+    key
+}
+
+async fn master_key_of_bot(bot: &Bot, seen_by: &Person) -> String {
+    let encryption = seen_by.client().encryption();
+    let identity = encryption.request_user_identity(bot.user_id()).await;
+    let identity = identity.unwrap().unwrap();
+    identity.master_key().get_first_key().unwrap().to_base64()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recovery_key_in_the_environment_brings_the_bots_identity_back() {
+    let alice = person("alice").await;
+    let mut bot = Bot::builder(homeserver()).start(&alice).await;
+    bot.start_session(&alice, "website").await;
+    let before = master_key_of_bot(&bot, &alice).await;
+
+    let key = lose_the_store(&mut bot);
+    bot.set_variable("RCBOT_RECOVERY_KEY", "EsT wrong");
+    bot.run();
+    assert_eq!(bot.wait_for_exit().await.code(), Some(1));
+    let log = bot.log();
+    assert!(
+        log.contains("the recovery key in the variable RCBOT_RECOVERY_KEY does not bring back"),
+        "{log}"
+    );
+
+    bot.set_variable("RCBOT_RECOVERY_KEY", &key);
+    bot.restart(&alice).await;
+    assert_eq!(master_key_of_bot(&bot, &alice).await, before);
+    assert!(!bot.data_dir().join("matrix/recovery-key").exists());
+    let known = bot.links_of(&alice).len();
+    bot.tell(&alice, "start").await;
+    bot.link_after(&alice, known).await;
 }

@@ -1,6 +1,7 @@
 //! The real bot binary, run on files of its own, with the stand-in for `claude`.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -34,6 +35,7 @@ pub(crate) struct Bot {
     admin_room: OwnedRoomId,
     log_filter: String,
     homeserver_files: Vec<PathBuf>,
+    variables: BTreeMap<String, String>,
     process: Option<Child>,
 }
 
@@ -79,6 +81,7 @@ impl Bot {
             admin_room,
             log_filter,
             homeserver_files,
+            variables: BTreeMap::new(),
             process: None,
         }
     }
@@ -126,6 +129,11 @@ impl Bot {
         self.write_config(&config);
     }
 
+    /// Gives it a variable of the environment; it counts from the next start.
+    pub(crate) fn set_variable(&mut self, name: &str, value: &str) {
+        self.variables.insert(name.to_owned(), value.to_owned());
+    }
+
     /// Starts the process.
     pub(crate) fn run(&mut self) {
         assert!(self.process.is_none(), "the bot runs already");
@@ -138,6 +146,7 @@ impl Bot {
             .args(["run", "--config"])
             .arg(self.config_path())
             .env("RUST_LOG", &self.log_filter)
+            .envs(&self.variables)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
