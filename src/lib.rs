@@ -9,7 +9,7 @@
 //! encrypted; the admin room hears that it was sent.
 //!
 //! # The house
-//! - [`config`], [`link`]: what everyone may know.
+//! - [`config`], [`link`], [`secret`]: what everyone may know.
 //! - [`matrix`]: hears and speaks; knows no process.
 //! - [`remote_control`]: supervises processes; knows no Matrix; usable without the rest.
 //! - [`command`]: understands and words, pure.
@@ -33,3 +33,4 @@ pub mod config;
 pub mod link;
 pub mod matrix;
 pub mod remote_control;
+pub mod secret;

@@ -11,7 +11,7 @@ use std::{
 };
 
 use matrix_sdk::{
-    Client,
+    Client, ClientBuilder,
     config::RequestConfig,
     cross_process_lock::CrossProcessLockConfig,
     encryption::EncryptionSettings,
@@ -27,6 +27,7 @@ use tracing::{debug, info, warn};
 use super::{
     Chain, Fault, Heard, Registration, admin_room, device, identity,
     inbox::{Inbox, ListeningSince, Seen},
+    login::LoggedIn,
     obeyed::Obeyed,
     sync,
     table::Table,
@@ -62,6 +63,8 @@ struct Inner {
     config: Arc<Config>,
     admin_room: Arc<OnceLock<OwnedRoomId>>,
     listening_since: Arc<ListeningSince>,
+    /// Lets the client reach the homeserver for as long as it lives.
+    _logged_in: LoggedIn,
     direct_messages: Table<OwnedRoomId>,
     identities: Table<MasterKey>,
     obeyed: Obeyed,
@@ -106,10 +109,10 @@ impl Matrix {
                 warn!("the bot's device has lost its keys, making a new one");
                 device::forget(folder, true)?;
             } else if fault.is_logged_out() {
-                let device_is_gone = fault.is_hard_logout();
+                let device_is_gone = fault.is_device_deleted(device::is_logged_in(folder)?);
                 warn!(
                     device_is_gone,
-                    "the homeserver no longer knows the bot's access token, logging in again"
+                    "the homeserver no longer knows the bot's access token or device, logging in again"
                 );
                 device::forget(folder, device_is_gone)?;
             } else if !fault.is_passing() {
@@ -133,28 +136,23 @@ impl Matrix {
         folder: &Path,
     ) -> Result<Connection, Fault> {
         let store_is_new = !folder.join(STORE).exists();
-        let client = build_client(config, folder).await?;
-        let session = match device::stored(folder)? {
-            Some(session) => session,
-            None => device::log_in(client.http_client(), config, registration, folder).await?,
-        };
-        if session.matrix.meta.user_id != config.bot_user {
-            return Err(Fault::AnotherUser {
-                stored: session.matrix.meta.user_id.to_string(),
-                configured: config.bot_user.to_string(),
-                folder: folder.to_owned(),
-            });
-        }
-        let listening_since = Arc::new(ListeningSince::new(session.listening_since));
-        client.restore_session(session.matrix).await?;
+        let logged_in = LoggedIn::new(config, registration, folder).await?;
+        let client = build_client(logged_in.client_builder(config)?, config, folder).await?;
+        client.restore_session(logged_in.matrix_session()).await?;
         client.whoami().await?;
-        identity::ensure(&client, folder, store_is_new).await?;
+        let ensured = identity::ensure(&client, folder, store_is_new).await;
+        if matches!(ensured, Err(Fault::DeviceLost)) {
+            // Clients do not believe a device that changes its keys.
+            logged_in.delete_device(&client).await?;
+        }
+        ensured?;
         let (sender, heard) = mpsc::channel(MESSAGES_WAITING);
         let matrix = Self(Arc::new(Inner {
             own_user: config.bot_user.clone(),
             config: Arc::clone(config),
             admin_room: Arc::new(OnceLock::new()),
-            listening_since,
+            listening_since: Arc::new(ListeningSince::new(logged_in.listening_since)),
+            _logged_in: logged_in,
             direct_messages: Table::load(
                 folder.join(DIRECT_MESSAGES),
                 "delete it, and the bot makes new direct messages",
@@ -272,14 +270,17 @@ impl Matrix {
     }
 }
 
-async fn build_client(config: &Config, folder: &Path) -> Result<Client, Fault> {
+async fn build_client(
+    builder: ClientBuilder,
+    config: &Config,
+    folder: &Path,
+) -> Result<Client, Fault> {
     let strategy = match config.encryption.devices {
         Devices::CrossSigned => CollectStrategy::IdentityBasedStrategy,
         Devices::Any => CollectStrategy::AllDevices,
     };
     let store = folder.join(STORE);
-    let client = Client::builder()
-        .homeserver_url(&config.homeserver_url)
+    let client = builder
         .sqlite_store(&store, None)
         .request_config(RequestConfig::new().timeout(REQUEST_TIMEOUT))
         .cross_process_store_config(CrossProcessLockConfig::SingleProcess)

@@ -7,7 +7,7 @@ use matrix_sdk::{
     encryption::identities::ManualVerifyError,
     ruma::{
         OwnedUserId,
-        api::error::{ErrorKind, FromHttpResponseError},
+        api::error::{Error, ErrorBody, ErrorKind, FromHttpResponseError},
     },
 };
 use matrix_sdk_base::crypto::{OlmError, SessionRecipientCollectionError};
@@ -30,6 +30,9 @@ pub enum Fault {
         #[source]
         source: serde_json::Error,
     },
+    /// There is no way to make requests at all, such as no certificates to check a homeserver's by.
+    #[error("the HTTP client cannot be set up")]
+    HttpClient(#[source] matrix_sdk::reqwest::Error),
     /// The homeserver refused the log-in.
     #[error("the homeserver refuses the log-in: {status} {code}: {remedy}")]
     LoginRefused {
@@ -39,6 +42,29 @@ pub enum Fault {
         code: String,
         /// What to do.
         remedy: String,
+    },
+    /// The homeserver logged in somebody else.
+    #[error(
+        "the homeserver logged in {user}, and the configuration names {configured}: set homeserver.server_name and \
+         bot.localpart right"
+    )]
+    LoggedInAsAnother {
+        /// Who was logged in.
+        user: String,
+        /// Who was asked for.
+        configured: String,
+    },
+    /// The homeserver gave an access token that cannot be sent.
+    #[error("the homeserver gave an access token that cannot travel in an HTTP header")]
+    UnusableToken,
+    /// The homeserver logs in no appservice, and does not let it speak for a device either.
+    #[error(
+        "the homeserver logs in no appservice, and does not take us for the device {device} either, which was made for \
+         that: update the homeserver to a version with MSC4190 and MSC4326"
+    )]
+    NoIdentityAssertion {
+        /// Which.
+        device: String,
     },
     /// The SDK could not be set up.
     #[error("the Matrix store in {folder} cannot be opened")]
@@ -137,7 +163,11 @@ impl Fault {
             Self::Unreachable(error) => http_error_is_passing(error),
             Self::Nonsense { .. } | Self::NotInAdminRoom => true,
             Self::LoginRefused { status, .. } => *status == 429 || *status >= 500,
-            Self::Store { .. }
+            Self::HttpClient(_)
+            | Self::LoggedInAsAnother { .. }
+            | Self::UnusableToken
+            | Self::NoIdentityAssertion { .. }
+            | Self::Store { .. }
             | Self::File { .. }
             | Self::UnreadableFile { .. }
             | Self::AnotherUser { .. }
@@ -151,18 +181,41 @@ impl Fault {
         }
     }
 
-    /// Whether the homeserver no longer knows our access token.
-    #[must_use]
-    pub fn is_logged_out(&self) -> bool {
-        self.code()
-            .is_some_and(|code| matches!(code, ErrorKind::UnknownToken(_)))
+    /// What a failed log-in is: a refusal with its remedy, where the homeserver gave an error of its own. The remedy is made
+    /// of the error's code and what the homeserver says.
+    pub(super) fn login_refused(
+        error: HttpError,
+        remedy: impl FnOnce(&ErrorKind, &str) -> String,
+    ) -> Self {
+        match error.as_client_api_error() {
+            Some(Error {
+                status_code,
+                body: ErrorBody::Standard(body),
+                ..
+            }) => Self::LoginRefused {
+                status: status_code.as_u16(),
+                code: body.kind.errcode().to_string(),
+                remedy: remedy(&body.kind, &body.message),
+            },
+            _ => Self::Unreachable(Box::new(error)),
+        }
     }
 
-    /// Whether it also deleted our device: a soft log-out leaves it (specification, "Soft logout").
+    /// Whether the homeserver no longer knows our access token, or our device.
     #[must_use]
-    pub fn is_hard_logout(&self) -> bool {
-        self.code()
-            .is_some_and(|code| matches!(code, ErrorKind::UnknownToken(data) if !data.soft_logout))
+    pub fn is_logged_out(&self) -> bool {
+        self.code().is_some_and(|code| {
+            matches!(code, ErrorKind::UnknownToken(_)) || is_unknown_device(code)
+        })
+    }
+
+    /// Whether it also deleted our device: a soft log-out leaves it (specification, "Soft logout"), and so does a homeserver
+    /// that no longer knows the appservice's token, with which the bot acts where it is not logged in.
+    pub(super) fn is_device_deleted(&self, is_logged_in: bool) -> bool {
+        self.code().is_some_and(|code| match code {
+            ErrorKind::UnknownToken(data) => is_logged_in && !data.soft_logout,
+            code => is_unknown_device(code),
+        })
     }
 
     /// The Matrix error code of a refusal.
@@ -202,6 +255,11 @@ impl From<ManualVerifyError> for Fault {
             ManualVerifyError::Signature(error) => Self::NotSigned(Box::new(error)),
         }
     }
+}
+
+/// Whether an appservice asked in the name of a device that is not there (MSC4326).
+pub(super) fn is_unknown_device(code: &ErrorKind) -> bool {
+    code.errcode().as_str() == "M_UNKNOWN_DEVICE"
 }
 
 /// Network trouble, overload, and answers from something that is no homeserver (a proxy's page) may pass; a Matrix error

@@ -73,8 +73,6 @@ pub(super) async fn ensure(
         .await;
     let recovery_key = RecoveryKey::find(&key_file)?;
     if recovery_key.is_some() && !has_device_keys(client, store_is_new).await? {
-        // Clients do not believe a device that changes its keys.
-        client.matrix_auth().logout().await?;
         return Err(Fault::DeviceLost);
     }
     if !is_complete(client).await? {

@@ -14,6 +14,7 @@ mod identity;
 mod inbox;
 mod late_key;
 mod link_receipt;
+mod login;
 mod obeyed;
 mod proof;
 mod registration;
@@ -28,6 +29,4 @@ pub use identities::{IdentityReport, KnownIdentity, NotAccepted};
 pub use inbox::{Heard, Message};
 pub use link_receipt::LinkReceipt;
 pub use proof::{Proof, Trust};
-pub use registration::{
-    GenerateError, Registration, RegistrationError, Token, generate, write_new,
-};
+pub use registration::{GenerateError, Registration, RegistrationError, generate, write_new};

@@ -2,10 +2,10 @@
 //!
 //! The homeserver reads the same file, and other software adds keys of its own, so unknown keys are legal here.
 //!
-//! Invariant: a token leaves its type through [`Token::expose`] alone, and no message shows one.
+//! Invariant: no message shows a token.
 
 use std::{
-    fmt, fs, io,
+    fs, io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
@@ -13,9 +13,12 @@ use std::{
 use matrix_sdk::ruma::UserId;
 use regex::Regex;
 
-use crate::config::{
-    Node, Problem, Problems, Refusal, check,
-    section::{self, Section, UnknownKeys},
+use crate::{
+    config::{
+        Node, Problem, Problems, Refusal, check,
+        section::{self, Section, UnknownKeys},
+    },
+    secret::Token,
 };
 
 mod generate;
@@ -25,27 +28,14 @@ pub use self::generate::{GenerateError, generate, write_new};
 /// What the committed template has in place of a token.
 const PLACEHOLDER: &str = "REPLACE_ME";
 
-/// A secret of the registration. It has no `Display` and no `Serialize`, and its `Debug` shows nothing.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Token(String);
-
-impl Token {
-    /// The token itself: for the requests that log in, and nothing else.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Token {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Token(..)")
-    }
-}
+/// The key of MSC4190, by the name that it has until it is part of the specification.
+const DEVICE_MANAGEMENT: &str = "io.element.msc4190";
 
 /// A registration that lets the bot's user log in.
 #[derive(Debug, Clone)]
 pub struct Registration {
+    /// The file that says all this.
+    pub file: PathBuf,
     /// The appservice's name on its homeserver.
     pub id: String,
     /// Proves to the homeserver that we are the appservice.
@@ -54,6 +44,8 @@ pub struct Registration {
     pub hs_token: Token,
     /// The appservice's own user. Never the bot's: see [`Registration::load`].
     pub sender_localpart: String,
+    /// Whether the homeserver logs in no users of the appservice, which makes and deletes their devices itself (MSC4190).
+    pub has_device_management: bool,
     warnings: Vec<Problem>,
 }
 
@@ -120,6 +112,7 @@ impl Registration {
         let reader = |root: &mut Section<'_>| read(root, bot_user);
         let (registration, warnings) = section::read(file, text, UnknownKeys::Ignored, reader)?;
         Ok(Self {
+            file: file.to_owned(),
             warnings,
             ..registration
         })
@@ -145,19 +138,17 @@ fn read(root: &mut Section<'_>, bot_user: &UserId) -> Option<Registration> {
         let message = "is not null: the homeserver will push events there in vain, as rcbot opens no port; make it null";
         root.warning("url", message);
     }
-    if root.optional("io.element.msc4190", check::flag) == Some(true) {
-        let message = "is not supported yet: with it the homeserver refuses the appservice's login; remove it, here and in \
-                       the homeserver's copy";
-        root.problem("io.element.msc4190", message);
-    }
+    let has_device_management = root.or(DEVICE_MANAGEMENT, false, check::flag);
     root.section("namespaces", |namespaces| {
         check_user_namespaces(namespaces, bot_user);
     });
     Some(Registration {
+        file: PathBuf::new(),
         id: id?,
         as_token: as_token?,
         hs_token: hs_token?,
         sender_localpart: sender_localpart?,
+        has_device_management,
         warnings: Vec::new(),
     })
 }
@@ -172,13 +163,7 @@ fn token(node: &Node) -> Result<Token, Refusal> {
              `rcbot registration`"
         )));
     }
-    // It travels in an HTTP header.
-    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(Refusal::because(
-            "is empty or holds more than visible ASCII characters; wanted a long random text",
-        ));
-    }
-    Ok(Token(token))
+    Token::new(token).map_err(|error| Refusal::because(error.to_string()))
 }
 
 fn sender_localpart(node: &Node, bot_user: &UserId) -> Result<String, Refusal> {

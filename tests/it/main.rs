@@ -48,6 +48,9 @@ mod delivery;
 /// What people are told when something goes wrong.
 mod failures;
 
+/// The ways in which the bot comes to be its user on its device.
+mod login;
+
 /// Bad configurations, wrong arguments, and registrations.
 mod command_line;
 

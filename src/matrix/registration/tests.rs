@@ -129,7 +129,7 @@ rcbot-appservice => rcbot                | 18: sender_localpart: is `rcbot`, the
 regex: => rgx:                           | 26: namespaces.users[0].regex: missing, wanted a text
 exclusive: true => exclusive: false      | 24: namespaces.users: the entry for the bot's user @rcbot:example.org is not
 exclusive: true => exclusive: yes        | 26: namespaces.users[0].exclusive: found `yes`, wanted true or false
-url: null => io.element.msc4190: true    | 11: io.element.msc4190: is not supported yet
+url: null => io.element.msc4190: yes     | 11: io.element.msc4190: found `yes`, wanted true or false
 ";
 
 #[test]

@@ -1,6 +1,6 @@
 //! What only the appservice can do: act as the bot's user, behind the bot's back.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use matrix_sdk::{
     reqwest::Method,
@@ -26,7 +26,11 @@ pub(crate) struct Tokens {
 impl Tokens {
     /// Those that the bots of all tests share.
     pub(crate) fn shared() -> Self {
-        let path = homeserver().registrations().first().unwrap();
+        Self::of(homeserver().registrations().first().unwrap())
+    }
+
+    /// Those in this registration.
+    pub(crate) fn of(path: &Path) -> Self {
         let registration: Value = serde_yaml::from_str(&fs::read_to_string(path).unwrap()).unwrap();
         let token = |name: &str| registration[name].as_str().unwrap().to_owned();
         Self {

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::{
+    LOCALPART_WITHOUT_LOG_IN,
     bot::{Bot, STANDIN_LOG, standin_log},
     homeserver::{Homeserver, SERVER_NAME},
     person::{Person, random_text},
@@ -74,6 +75,22 @@ impl BotBuilder {
     /// The bot's user.
     pub(crate) fn user_id(&self) -> &UserId {
         &self.user
+    }
+
+    /// A bot whose appservice this homeserver does not log in, as with Matrix Authentication Service.
+    pub(crate) fn without_log_in(self, homeserver: &Homeserver) -> Self {
+        let [_, registration] = homeserver.registrations() else {
+            panic!("such a homeserver has two registrations")
+        };
+        self.called(&format!("{LOCALPART_WITHOUT_LOG_IN}-{}", random_text()))
+            .configure(|config| config["appservice"]["registration"] = json!(registration))
+    }
+
+    /// A bot with this user.
+    pub(crate) fn called(mut self, localpart: &str) -> Self {
+        self.config["bot"]["localpart"] = json!(localpart);
+        self.user = UserId::parse(format!("@{localpart}:{SERVER_NAME}")).unwrap();
+        self
     }
 
     /// Adds a project with a directory of its own. Without any there is one, `website`, with an obedient stand-in.

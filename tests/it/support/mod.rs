@@ -36,6 +36,9 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// How often it is looked at.
 const POLL: Duration = Duration::from_millis(50);
 
+/// How the localparts of the bots begin that the homeserver does not log in.
+const LOCALPART_WITHOUT_LOG_IN: &str = "masbot";
+
 /// The one homeserver of this run, started by the first test that asks for it.
 pub(crate) fn homeserver() -> &'static Homeserver {
     static SHARED: LazyLock<anyhow::Result<(Homeserver, File)>> = LazyLock::new(|| {
@@ -55,8 +58,10 @@ pub(crate) fn start_homeserver(folder: &Path) -> anyhow::Result<Homeserver> {
     let synapse = Synapse::install(target, &|step| eprintln!("{step}"))?;
     fs::create_dir_all(folder)?;
     let registration = folder.join("registration.yaml");
-    write_registration(&registration)?;
-    Homeserver::start(&synapse, folder, &[registration])
+    write_registration(&registration, "rcbot", false)?;
+    let without_log_in = folder.join("registration-without-log-in.yaml");
+    write_registration(&without_log_in, LOCALPART_WITHOUT_LOG_IN, true)?;
+    Homeserver::start(&synapse, folder, &[registration, without_log_in])
 }
 
 /// Waits until `look` finds something. Panics in the caller's place, with `what`, when it does not in time.
@@ -114,17 +119,20 @@ fn homeserver_folder() -> anyhow::Result<(PathBuf, File)> {
     bail!("too many test runs at the same time")
 }
 
-/// One appservice for the bots of all tests: its namespace is wider than that of a real one.
-fn write_registration(path: &Path) -> anyhow::Result<()> {
+/// One appservice for the bots of all tests, and one for those that are not logged in: their namespaces are wider than that
+/// of a real one.
+fn write_registration(path: &Path, localpart: &str, device_management: bool) -> anyhow::Result<()> {
     let registration = json!({
-        "id": "rcbot-tests",
+        "id": format!("{localpart}-tests"),
         "url": null,
         "as_token": format!("as-{}{}{}", random_text(), random_text(), random_text()),
         "hs_token": format!("hs-{}{}{}", random_text(), random_text(), random_text()),
-        "sender_localpart": "_rcbot_appservice",
+        "sender_localpart": format!("_{localpart}_appservice"),
         "rate_limited": false,
+        // What Synapse assumes of every appservice once it has Matrix Authentication Service.
+        "io.element.msc4190": device_management,
         "namespaces": {
-            "users": [{ "exclusive": true, "regex": format!("@rcbot-[a-z-]+:{}", regex::escape(SERVER_NAME)) }],
+            "users": [{ "exclusive": true, "regex": format!("@{localpart}-[a-z-]+:{}", regex::escape(SERVER_NAME)) }],
             "aliases": [],
             "rooms": [],
         },

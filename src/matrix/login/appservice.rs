@@ -1,0 +1,215 @@
+//! The appservice: makes the bot's user and logs it in, and can ask for anything in its name.
+
+use matrix_sdk::{
+    HttpError,
+    reqwest::{Client, RequestBuilder},
+    ruma::{
+        DeviceId, OwnedUserId,
+        api::{
+            AppserviceUserIdentity, OutgoingRequest,
+            auth_scheme::{AuthScheme, SendAccessToken},
+            client::{
+                account::{
+                    register::{self, LoginType},
+                    whoami,
+                },
+                device::{delete_device, update_device},
+                session::login,
+                uiaa::UserIdentifier,
+            },
+            error::{ErrorKind, FromHttpResponseError},
+            path_builder::VersionHistory,
+        },
+    },
+};
+use tracing::{debug, info};
+use url::Url;
+
+use super::request;
+use crate::{
+    config::Config,
+    matrix::{Fault, Registration, device::Authentication, fault::is_unknown_device},
+    secret::Token,
+};
+
+/// The appservice on its homeserver, for the bot's user.
+#[derive(Debug, Clone)]
+pub(in crate::matrix) struct Appservice {
+    http: Client,
+    homeserver: Url,
+    user: OwnedUserId,
+    registration: Registration,
+}
+
+impl Appservice {
+    /// Asks nothing yet.
+    ///
+    /// # Errors
+    /// [`Fault::HttpClient`].
+    pub(in crate::matrix) fn new(
+        config: &Config,
+        registration: &Registration,
+    ) -> Result<Self, Fault> {
+        Ok(Self {
+            http: request::http_client()?,
+            homeserver: config.homeserver_url.clone(),
+            user: config.bot_user.clone(),
+            registration: registration.clone(),
+        })
+    }
+
+    /// Sends one request in the name of the bot's user and of no device, which needs no interactive authentication.
+    ///
+    /// # Errors
+    /// Whatever the homeserver says, or the way to it.
+    pub(in crate::matrix) async fn send<R>(
+        &self,
+        request: R,
+    ) -> Result<R::IncomingResponse, HttpError>
+    where
+        R: OutgoingRequest<PathBuilder = VersionHistory>,
+        for<'a> R::Authentication: AuthScheme<Input<'a> = SendAccessToken<'a>>,
+        HttpError: From<FromHttpResponseError<R::EndpointError>>,
+    {
+        self.send_as(self.identity(None), request).await
+    }
+
+    /// Makes the bot's user, if there is none yet.
+    pub(super) async fn register(&self) -> Result<(), Fault> {
+        let mut request = register::v3::Request::new();
+        request.login_type = Some(LoginType::ApplicationService);
+        request.username = Some(self.user.localpart().to_owned());
+        request.inhibit_login = true;
+        match self.send_as_itself(request).await {
+            Ok(_) => info!(user = %self.user, "user registered"),
+            Err(error) if matches!(error.client_api_error_kind(), Some(ErrorKind::UserInUse)) => {
+                debug!("user exists already");
+            }
+            Err(error) => return Err(self.refused(error)),
+        }
+        Ok(())
+    }
+
+    /// Makes this device the bot's, if need be: by a log-in, or without one where the homeserver logs in no appservice. That
+    /// is so with Matrix Authentication Service, and where the registration says so.
+    pub(super) async fn log_in(&self, device: &DeviceId) -> Result<Authentication, Fault> {
+        let access_token = if self.registration.has_device_management {
+            None
+        } else {
+            self.try_log_in(device).await?
+        };
+        let Some(access_token) = access_token else {
+            self.make_device(device).await?;
+            return Ok(Authentication::IdentityAssertion);
+        };
+        Ok(Authentication::AccessToken { access_token })
+    }
+
+    /// Whether the homeserver takes us for the bot's user on this device (MSC4326).
+    pub(super) async fn check_device(&self, device: &DeviceId) -> Result<(), Fault> {
+        let identity = self.identity(Some(device));
+        let answer = self.send_as(identity, whoami::v3::Request::new()).await;
+        let answer = answer.map_err(|error| match error.client_api_error_kind() {
+            Some(kind) if is_unknown_device(kind) => Fault::from(error),
+            _ => self.refused(error),
+        })?;
+        if answer.user_id == self.user && answer.device_id.as_deref() == Some(device) {
+            return Ok(());
+        }
+        Err(Fault::NoIdentityAssertion {
+            device: device.to_string(),
+        })
+    }
+
+    /// Deletes the device, and with it what the homeserver keeps for it.
+    pub(super) async fn delete_device(&self, device: &DeviceId) -> Result<(), Fault> {
+        let request = delete_device::v3::Request::new(device.to_owned());
+        let deleted = self.send(request).await;
+        deleted.map(|_| ()).map_err(|error| self.refused(error))
+    }
+
+    /// Whose request one is: the bot's user's, and maybe a device's.
+    pub(super) fn identity<'a>(
+        &'a self,
+        device: Option<&'a DeviceId>,
+    ) -> AppserviceUserIdentity<'a> {
+        let mut identity = AppserviceUserIdentity::new(&self.user);
+        identity.device_id = device;
+        identity
+    }
+
+    /// Proves that a request is the appservice's.
+    pub(super) fn authenticate(&self, request: RequestBuilder) -> RequestBuilder {
+        request.bearer_auth(self.registration.as_token.expose())
+    }
+
+    /// Where the homeserver is.
+    pub(super) fn homeserver(&self) -> &Url {
+        &self.homeserver
+    }
+
+    /// `None` where the homeserver logs in no appservice.
+    async fn try_log_in(&self, device: &DeviceId) -> Result<Option<Token>, Fault> {
+        let user = UserIdentifier::Matrix(self.user.clone().into());
+        let login_info =
+            login::v3::LoginInfo::ApplicationService(login::v3::ApplicationService::new(user));
+        let mut request = login::v3::Request::new(login_info);
+        request.device_id = Some(device.to_owned());
+        request.initial_device_display_name = Some(super::DEVICE_NAME.to_owned());
+        match self.send_as_itself(request).await {
+            Ok(answer) => super::token_for(&self.user, answer).map(Some),
+            Err(error) => match error.client_api_error_kind() {
+                Some(ErrorKind::AppserviceLoginUnsupported) => Ok(None),
+                _ => Err(self.refused(error)),
+            },
+        }
+    }
+
+    /// Makes the device without a log-in (MSC4190). One that is there stays as it is.
+    async fn make_device(&self, device: &DeviceId) -> Result<(), Fault> {
+        let mut request = update_device::v3::Request::new(device.to_owned());
+        request.display_name = Some(super::DEVICE_NAME.to_owned());
+        let made = self.send(request).await;
+        made.map(|_| ()).map_err(|error| self.refused(error))
+    }
+
+    async fn send_as_itself<R>(&self, request: R) -> Result<R::IncomingResponse, HttpError>
+    where
+        R: OutgoingRequest<PathBuilder = VersionHistory>,
+        for<'a> R::Authentication: AuthScheme<Input<'a> = SendAccessToken<'a>>,
+        HttpError: From<FromHttpResponseError<R::EndpointError>>,
+    {
+        self.send_as(AppserviceUserIdentity::default(), request)
+            .await
+    }
+
+    async fn send_as<R>(
+        &self,
+        identity: AppserviceUserIdentity<'_>,
+        request: R,
+    ) -> Result<R::IncomingResponse, HttpError>
+    where
+        R: OutgoingRequest<PathBuilder = VersionHistory>,
+        for<'a> R::Authentication: AuthScheme<Input<'a> = SendAccessToken<'a>>,
+        HttpError: From<FromHttpResponseError<R::EndpointError>>,
+    {
+        let token = SendAccessToken::Always(self.registration.as_token.expose());
+        request::send(&self.http, &self.homeserver, request, token, identity).await
+    }
+
+    fn refused(&self, error: HttpError) -> Fault {
+        let file = self.registration.file.display();
+        Fault::login_refused(error, |kind, said| match kind {
+            ErrorKind::UnknownToken(_) | ErrorKind::MissingToken => format!(
+                "name a copy of {file} under app_service_config_files in the homeserver's configuration, and restart the \
+                 homeserver"
+            ),
+            ErrorKind::Exclusive => format!(
+                "the registration that the homeserver has loaded does not cover {}: load {file} anew and restart the \
+                 homeserver",
+                self.user
+            ),
+            _ => said.to_owned(),
+        })
+    }
+}
