@@ -78,7 +78,7 @@ const IMPORTS: [(&str, &[&str]); 6] = [
 ];
 
 /// The files that may take a secret out of its type, and for what.
-const MAY_EXPOSE: [(&str, &str); 6] = [
+const MAY_EXPOSE: [(&str, &str); 7] = [
     (
         "src/matrix/direct_message.rs",
         "a link, for the encrypted message",
@@ -92,6 +92,10 @@ const MAY_EXPOSE: [(&str, &str); 6] = [
         "a session's output, for the encrypted message",
     ),
     ("src/matrix/device.rs", "the device's token, for its file"),
+    (
+        "src/matrix/identity.rs",
+        "the recovery key, for the SDK that opens the secrets with it",
+    ),
     ("src/matrix/login.rs", "the device's token, for the SDK"),
     (
         "src/matrix/login/appservice.rs",
