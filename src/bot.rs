@@ -21,7 +21,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{error, info};
 
 pub use data_dir::{DataDir, DataDirError};
 pub use operator::{OperatorError, ask_for_identity, ask_to_stop, ask_to_trust};
@@ -29,7 +29,7 @@ pub use operator::{OperatorError, ask_for_identity, ask_to_stop, ask_to_trust};
 use crate::{
     command::reply,
     config::Config,
-    matrix::{Fault, Heard, Message, Registration},
+    matrix::{Fault, Heard, Message, NotConfidential, Registration},
     remote_control::{
         self, DeliveryId, Happened, ProjectName, Receipt, RemoteControl, Request, RestoreError,
         Withdrawal,
@@ -40,6 +40,7 @@ use connection::Line;
 use courier::Obstacle;
 use desk::{Desk, Verdict};
 use operator::{Answer, Operator};
+use reference::Reference;
 
 /// How many events may wait for the loop.
 const EVENTS_WAITING: usize = 256;
@@ -249,6 +250,12 @@ impl Bot {
                 }
                 let notices = self.remote_control.undeliverable(&id);
                 self.heed(notices);
+                if matches!(
+                    obstacle,
+                    Obstacle::NotConfidential(NotConfidential::Overheard)
+                ) {
+                    self.stop_overheard(&id.project);
+                }
             }
             Event::CalledOff { id, request, tried } => {
                 self.deliveries.remove(&id);
@@ -284,6 +291,17 @@ impl Bot {
                 Err(obstacle) => self.explain(&project, &request, &obstacle),
             },
         }
+    }
+
+    /// Whoever read a link can use it as long as its session lasts.
+    fn stop_overheard(&mut self, project: &ProjectName) {
+        error!(%project, "a link was overheard, ending its session");
+        let request = Request {
+            requester: "the bot itself".to_owned(),
+            reference: Reference::Nobody.to_text(),
+        };
+        let notices = self.remote_control.stop(project, request);
+        self.heed(notices);
     }
 
     fn spawn(&mut self, task: impl Future<Output = Event> + Send + 'static) {

@@ -41,7 +41,7 @@ pub enum NotConfidential {
     IdentityChanged,
     /// None of the requester's devices may read it.
     NoReadableDevice,
-    /// Somebody else came into the room while the link was sent; it was taken back.
+    /// Somebody else came into the room while the link was sent. It was taken back, and may have been read before.
     Overheard,
     /// The homeserver would not make a room with the requester.
     RoomRefused {
@@ -115,7 +115,9 @@ impl ConfidentialRoom {
             return Ok(receipt);
         }
         error!(recipient = %self.recipient, encrypted, "the room was not confidential, taking the link back");
-        self.room.redact(&receipt.event, None, None).await?;
+        if let Err(error) = self.room.redact(&receipt.event, None, None).await {
+            error!(event = %receipt.event, %error, "an overheard link was not taken back");
+        }
         Err(NotSent::Refused(NotConfidential::Overheard))
     }
 }

@@ -88,7 +88,8 @@ pub fn undeliverable(project: &ProjectName, reason: &NotConfidential) -> Reply {
             "none of your devices is verified. Verify this device in your client's settings, and try again."
         }
         NotConfidential::Overheard => {
-            "somebody else was in our direct message. I took the link back; leave that room, and try again."
+            "somebody else was in our direct message when I sent it. I took it back and end the session, as they may have \
+             read it. Leave that room, and start again."
         }
         NotConfidential::RoomRefused { reason } => {
             return Reply::new(format!(
