@@ -2,6 +2,7 @@
 //!
 //! Invariant: only here does rcbot print, and only here is an exit code chosen.
 
+mod reset_identity;
 mod sessions;
 mod trust;
 
@@ -58,6 +59,8 @@ enum Command {
     },
     /// Show the cross-signing identity of a user, and accept it if it is another one than the bot knows.
     Trust(trust::Trust),
+    /// Give the bot a new cross-signing identity, where the old one's keys and its recovery key are lost.
+    ResetIdentity(reset_identity::ResetIdentity),
     /// Write a registration with fresh random tokens, for the bot and for the homeserver.
     Registration {
         #[command(flatten)]
@@ -100,6 +103,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Status(file) => sessions::status(&file.config),
         Command::Stop { config, project } => sessions::stop(&config.config, project.as_deref()),
         Command::Trust(arguments) => trust::trust(&arguments),
+        Command::ResetIdentity(arguments) => reset_identity::reset_identity(&arguments),
         Command::Registration { config, output } => write_registration(&config.config, output),
     };
     let (error, code) = match result {
@@ -132,13 +136,18 @@ fn load_config(path: &Path) -> Result<Config, Failure> {
     Ok(config)
 }
 
-fn run_bot(path: &Path) -> Result<(), Failure> {
-    let config = load_config(path)?;
+fn load_registration(config: &Config) -> Result<Registration, Failure> {
     let registration = Registration::load(&config.registration, &config.bot_user)
         .map_err(|error| Failure::Configuration(error.into()))?;
     for warning in registration.warnings() {
         warn!("{warning}");
     }
+    Ok(registration)
+}
+
+fn run_bot(path: &Path) -> Result<(), Failure> {
+    let config = load_config(path)?;
+    let registration = load_registration(&config)?;
     let run = async {
         let shutdown = shutdown_signal().context("cannot wait for signals")?;
         info!(version = env!("CARGO_PKG_VERSION"), config = %path.display(), "rcbot starts");
@@ -164,6 +173,15 @@ fn print(text: &str) -> Result<(), Failure> {
     written
         .context("cannot write to standard output")
         .map_err(Failure::WhileRunning)
+}
+
+/// Asks a person at the terminal; whatever is not a yes is a no.
+fn confirm(question: &str) -> anyhow::Result<bool> {
+    write!(io::stdout(), "{question} [y/N] ")?;
+    io::stdout().flush()?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 /// Ends with the first SIGTERM or Ctrl-C. The signals are ours from here on, so that none ends the bot halfway.

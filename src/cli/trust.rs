@@ -1,14 +1,14 @@
 //! `rcbot trust`: shows the identity of a user, and has the running bot go by it.
 
 use std::{
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, IsTerminal as _},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, anyhow, bail};
 use matrix_sdk::ruma::OwnedUserId;
 
-use super::{ConfigFile, Failure, block_on, load_config, print};
+use super::{ConfigFile, Failure, block_on, confirm, load_config, print};
 use crate::{
     bot,
     config::MasterKey,
@@ -74,21 +74,13 @@ fn choose(arguments: &Trust, report: &IdentityReport) -> anyhow::Result<MasterKe
     }
     let question = format!(
         "Ask {user}, not by Matrix, whether they have a new identity: if they have not, somebody poses as them.\n\
-         Accept the one that the homeserver shows? [y/N] "
+         Accept the one that the homeserver shows?"
     );
-    if ask(&question)? {
+    if confirm(&question)? {
         Ok(shown)
     } else {
         bail!("not accepted: {user} commands nothing and gets no link");
     }
-}
-
-fn ask(question: &str) -> anyhow::Result<bool> {
-    write!(io::stdout(), "{question}")?;
-    io::stdout().flush()?;
-    let mut answer = String::new();
-    io::stdin().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 fn accept(data_dir: &Path, user: &OwnedUserId, key: MasterKey) -> Result<(), Failure> {

@@ -93,11 +93,7 @@ impl Matrix {
         registration: &Registration,
         folder: &Path,
     ) -> Result<Connection, Fault> {
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
-        made.map_err(|source| Fault::File {
-            path: folder.to_owned(),
-            source,
-        })?;
+        make_folder(folder)?;
         let mut waits = sync::back_off();
         let mut warned = false;
         loop {
@@ -270,7 +266,16 @@ impl Matrix {
     }
 }
 
-async fn build_client(
+/// Makes the folder of Matrix, if need be.
+pub(super) fn make_folder(folder: &Path) -> Result<(), Fault> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.map_err(|source| Fault::File {
+        path: folder.to_owned(),
+        source,
+    })
+}
+
+pub(super) async fn build_client(
     builder: ClientBuilder,
     config: &Config,
     folder: &Path,

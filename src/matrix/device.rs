@@ -71,7 +71,12 @@ pub(super) fn forget(folder: &Path, device_is_gone: bool) -> Result<(), Fault> {
     if device_is_gone {
         remove(&folder.join(DEVICE))?;
         let store = folder.join(STORE);
-        std::fs::remove_dir_all(&store).map_err(|source| io_fault(&store, source))?;
+        match std::fs::remove_dir_all(&store) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(io_fault(&store, error));
+            }
+            Ok(()) | Err(_) => {}
+        }
     }
     // Last, so that a crash before leaves the token whose refusal leads here again.
     remove(&folder.join(SESSION))

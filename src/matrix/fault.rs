@@ -146,6 +146,9 @@ pub enum Fault {
     /// The homeserver took the bot's signature and does not show it.
     #[error("the homeserver does not keep the bot's signature on the identity of a user")]
     SignatureNotKept,
+    /// The homeserver keeps the bot's identity as it is.
+    #[error("the homeserver does not let the appservice replace the bot's identity")]
+    IdentityNotReplaced,
     /// Secret storage on the homeserver failed.
     #[error("the bot's identity cannot be put into the homeserver's secret storage")]
     SecretStorage(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -177,6 +180,7 @@ impl Fault {
             | Self::IdentityChanged { .. }
             | Self::NotSigned(_)
             | Self::SignatureNotKept
+            | Self::IdentityNotReplaced
             | Self::SecretStorage(_) => false,
         }
     }

@@ -104,6 +104,22 @@ pub(super) async fn ensure(
     })
 }
 
+/// Replaces the bot's identity by a new one, and the recovery key with it. For a client whose requests need no interactive
+/// authentication.
+///
+/// # Errors
+/// [`Fault`]s of the homeserver; then this can be tried again.
+pub(super) async fn replace(client: &Client, folder: &Path) -> Result<(), Fault> {
+    let encryption = client.encryption();
+    encryption.wait_for_e2ee_initialization_tasks().await;
+    // A new device's keys are uploaded with its first sync, and only a device that the homeserver knows can be signed.
+    sync::once(client).await?;
+    if encryption.reset_cross_signing().await?.is_some() || !is_complete(client).await? {
+        return Err(Fault::IdentityNotReplaced);
+    }
+    write_recovery_key(client, &folder.join(RECOVERY_KEY)).await
+}
+
 /// Whether store and homeserver agree on this device's keys: the store may have been lost, or the device deleted and made
 /// again by a log-in. A new store may have keys that are still to be uploaded.
 async fn has_device_keys(client: &Client, store_is_new: bool) -> Result<bool, Fault> {

@@ -80,6 +80,25 @@ impl LoggedIn {
         })
     }
 
+    /// The same device, with requests in its name that the appservice makes: those need no interactive authentication.
+    ///
+    /// # Errors
+    /// [`Fault`], where the homeserver does not take the appservice for the device.
+    pub(super) async fn by_appservice(
+        mut self,
+        config: &Config,
+        registration: &Registration,
+        folder: &Path,
+    ) -> Result<Self, Fault> {
+        if let Route::Direct(_) = self.route {
+            let appservice = Appservice::new(config, registration)?;
+            let device_id = self.meta.device_id.clone();
+            appservice.check_device(&device_id).await?;
+            self.route = Route::Forwarded(Forwarder::start(appservice, device_id, folder)?);
+        }
+        Ok(self)
+    }
+
     /// A client to be, which reaches the homeserver.
     pub(super) fn client_builder(&self, config: &Config) -> Result<ClientBuilder, Fault> {
         Ok(match &self.route {

@@ -18,6 +18,7 @@ mod login;
 mod obeyed;
 mod proof;
 mod registration;
+mod reset;
 mod sync;
 mod table;
 
@@ -30,3 +31,4 @@ pub use inbox::{Heard, Message};
 pub use link_receipt::LinkReceipt;
 pub use proof::{Proof, Trust};
 pub use registration::{GenerateError, Registration, RegistrationError, generate, write_new};
+pub use reset::reset_identity;

@@ -189,3 +189,52 @@ async fn a_recovery_key_in_the_environment_brings_the_bots_identity_back() {
     bot.tell(&alice, "start").await;
     bot.link_after(&alice, known).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_recovery_key_the_operator_resets_the_bots_identity_and_never_silently() {
+    let alice = person("alice").await;
+    let mut bot = Bot::builder(homeserver()).start(&alice).await;
+    let sent = bot.start_session(&alice, "website").await;
+    let before = master_key_of_bot(&bot, &alice).await;
+
+    assert!(reset_identity(&bot, &["--yes"]).contains("another rcbot runs"));
+    lose_the_store(&mut bot);
+    bot.run();
+    assert_eq!(bot.wait_for_exit().await.code(), Some(1));
+    let log = bot.log();
+    assert!(
+        log.contains("`rcbot reset-identity` makes a new identity"),
+        "{log}"
+    );
+    assert!(reset_identity(&bot, &[]).contains("nothing is done"));
+    assert_eq!(master_key_of_bot(&bot, &alice).await, before);
+
+    assert_eq!(reset_identity(&bot, &["--yes"]), "");
+    let after = master_key_of_bot(&bot, &alice).await;
+    assert_ne!(after, before);
+    bot.restart(&alice).await;
+    assert_eq!(master_key_of_bot(&bot, &alice).await, after);
+    let known = bot.links_of(&alice).len();
+    bot.tell(&alice, "start").await;
+    let again = bot.link_after(&alice, known).await;
+    assert_eq!(again.link, sent.link);
+
+    // The new recovery key is as good as the old one was.
+    let key = lose_the_store(&mut bot);
+    bot.set_variable("RCBOT_RECOVERY_KEY", &key);
+    bot.restart(&alice).await;
+    assert_eq!(master_key_of_bot(&bot, &alice).await, after);
+}
+
+/// Runs `rcbot reset-identity` on the bot's host, with no terminal. What it complains of.
+fn reset_identity(bot: &Bot, arguments: &[&str]) -> String {
+    let output = run_to_end(
+        Command::new(env!("CARGO_BIN_EXE_rcbot"))
+            .arg("reset-identity")
+            .args(["--config".as_ref(), bot.config_path().as_os_str()])
+            .args(arguments)
+            .env("RUST_LOG", "off"),
+    );
+    assert_eq!(output.status.success(), output.stderr.is_empty(), "{output:?}");
+    stderr(&output)
+}

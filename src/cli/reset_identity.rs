@@ -1,0 +1,54 @@
+//! `rcbot reset-identity`: a new identity for the bot, where the old one is beyond recovery.
+
+use std::io::{self, IsTerminal as _};
+
+use anyhow::{Context as _, bail};
+
+use super::{ConfigFile, Failure, block_on, confirm, load_config, load_registration, print};
+use crate::{bot::DataDir, matrix};
+
+/// What it means, before it is done.
+const WARNING: &str = "The bot gets a new device and a new cross-signing identity. Everybody's client will say that the bot's \
+                       identity has changed, as if somebody posed as the bot: tell them before. The old recovery key is of no \
+                       use afterwards. Sessions go on.";
+
+/// What `rcbot reset-identity` takes.
+#[derive(Debug, clap::Args)]
+pub(super) struct ResetIdentity {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// Do it without a question.
+    #[arg(long)]
+    yes: bool,
+}
+
+pub(super) fn reset_identity(arguments: &ResetIdentity) -> Result<(), Failure> {
+    let config = load_config(&arguments.config.config)?;
+    let registration = load_registration(&config)?;
+    let data_dir =
+        DataDir::open(&config.data_dir).map_err(|error| Failure::WhileRunning(error.into()))?;
+    if !arguments.yes {
+        print(WARNING)?;
+        consent().map_err(Failure::WhileRunning)?;
+    }
+    let folder = data_dir.matrix();
+    block_on(async {
+        matrix::reset_identity(&config, &registration, &folder)
+            .await
+            .context("the identity is not reset")
+    })?;
+    print(&format!(
+        "The bot has a new identity. Its recovery key is in {}: keep a copy of it in a safe place. Now start the bot.",
+        folder.join("recovery-key").display()
+    ))
+}
+
+fn consent() -> anyhow::Result<()> {
+    if !io::stdin().is_terminal() {
+        bail!("nothing is done. To do it without a question: rcbot reset-identity --yes");
+    }
+    if !confirm("Reset the bot's identity?")? {
+        bail!("nothing is done");
+    }
+    Ok(())
+}

@@ -1,0 +1,57 @@
+//! Replaces the bot's identity, where neither its keys nor the recovery key are left.
+
+use std::path::Path;
+
+use tracing::{info, warn};
+
+use super::{
+    Chain, Fault, Registration,
+    client::{build_client, make_folder},
+    device, identity,
+    login::LoggedIn,
+};
+use crate::config::Config;
+
+/// Gives the bot a new device and a new identity, whose recovery key replaces the old one in `folder`. People's clients will
+/// say that the bot's identity has changed. No bot may run on the folder meanwhile.
+///
+/// # Errors
+/// [`Fault`]s of the homeserver and of our files; then this can be tried again.
+pub async fn reset_identity(
+    config: &Config,
+    registration: &Registration,
+    folder: &Path,
+) -> Result<(), Fault> {
+    make_folder(folder)?;
+    leave_old_device(config, registration, folder).await?;
+    let logged_in = LoggedIn::new(config, registration, folder).await?;
+    let logged_in = logged_in
+        .by_appservice(config, registration, folder)
+        .await?;
+    let client = build_client(logged_in.client_builder(config)?, config, folder).await?;
+    client.restore_session(logged_in.matrix_session()).await?;
+    let replaced = identity::replace(&client, folder).await;
+    if let Err(error) = client.pause().await {
+        warn!(%error, "the Matrix stores were not closed in order");
+    }
+    replaced?;
+    info!(user = %config.bot_user, "the bot has a new identity");
+    Ok(())
+}
+
+/// The old device may have other keys than the store, or none; clients do not believe a device whose keys change.
+async fn leave_old_device(
+    config: &Config,
+    registration: &Registration,
+    folder: &Path,
+) -> Result<(), Fault> {
+    if device::stored(folder)?.is_some() {
+        let logged_in = LoggedIn::new(config, registration, folder).await?;
+        let client = build_client(logged_in.client_builder(config)?, config, folder).await?;
+        client.restore_session(logged_in.matrix_session()).await?;
+        if let Err(fault) = logged_in.delete_device(&client).await {
+            warn!(error = %Chain(&fault), "the bot's old device stays on the homeserver");
+        }
+    }
+    device::forget(folder, true)
+}
