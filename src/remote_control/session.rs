@@ -16,6 +16,7 @@
 mod ending;
 mod event;
 mod machine;
+mod sound;
 
 use std::{
     fmt,

@@ -216,18 +216,20 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
 
 /// The reason of `serde_json` would quote the text, and with it perhaps a link: so it is put in words of our own.
 fn parse(text: &[u8]) -> Result<Record, String> {
-    match serde_json::from_slice::<Record>(text) {
-        Ok(record) if record.version == VERSION => Ok(record),
-        Ok(record) => Err(format!(
+    let record = serde_json::from_slice::<Record>(text).map_err(|error| {
+        let (line, column) = (error.line(), error.column());
+        format!("it makes no sense from line {line}, column {column} on")
+    })?;
+    if record.version != VERSION {
+        return Err(format!(
             "it is of version {}, wanted {VERSION}",
             record.version
-        )),
-        Err(error) => Err(format!(
-            "it makes no sense from line {}, column {} on",
-            error.line(),
-            error.column()
-        )),
+        ));
     }
+    if !record.session.as_ref().is_none_or(Session::is_sound) {
+        return Err("its times or numbers cannot be".to_owned());
+    }
+    Ok(record)
 }
 
 fn load(path: &Path) -> Result<Option<Found>, StoreError> {
@@ -270,6 +272,8 @@ mod tests {
     use std::time::Duration;
 
     use crate::remote_control::session::{Beginning, Moment, Request, Restart, Terms};
+
+    mod properties;
 
     fn a_record() -> Record {
         let request = Request {
