@@ -72,12 +72,24 @@ impl LinkFinder {
                 self.screen.control_sequence(is_style);
                 rest = after;
             } else {
-                self.screen.enter(byte);
-                self.parser.advance(&mut self.screen, &[byte]);
+                self.parse(byte);
                 rest = after;
             }
         }
         mem::take(&mut self.screen.found)
+    }
+
+    /// Takes one byte of or after an escape sequence.
+    fn parse(&mut self, byte: u8) {
+        self.screen.enter(byte);
+        self.parser.advance(&mut self.screen, &[byte]);
+        if byte == ESCAPE {
+            // The parser may have printed first what was left of a character that the escape cuts.
+            self.screen.place = Place::Escape;
+        } else if self.screen.place == Place::Text && !byte.is_ascii() {
+            // It may hold this byte as the beginning of a character, and would print it with the next sequence.
+            self.parser = Parser::new_with_size();
+        }
     }
 
     /// The output has ended: whatever stands at its end is whole.

@@ -219,12 +219,27 @@ mod tests {
             Just("h"),
             Just("/"),
             Just("?u="),
+            Just("?u=evil.example"),
+            Just("#"),
             Just("x."),
+            Just("evil.example"),
             Just(" "),
             Just("\n"),
             Just("\u{2026}"),
         ];
         prop::collection::vec(fragment, 0..12).prop_map(|all| all.concat().into_bytes())
+    }
+
+    /// The same, read off a text that is there as a whole.
+    fn urls_of_runs(text: &[u8]) -> Vec<String> {
+        let url_of_run = |run: &[u8]| {
+            let run = str::from_utf8(run).unwrap();
+            let (before, after) = run.split_once("https://")?;
+            let begins = !before.contains(['/', '?', '#']);
+            begins.then(|| format!("https://{after}"))
+        };
+        let runs = text.split(|byte| !is_of_url(*byte));
+        runs.filter_map(url_of_run).collect()
     }
 
     proptest! {
@@ -237,6 +252,12 @@ mod tests {
             prop_assert_eq!(&urls(&[head, tail]), &whole);
             let bytes: Vec<_> = text.chunks(1).collect();
             prop_assert_eq!(&urls(&bytes), &whole);
+        }
+
+        #[test]
+        fn the_urls_of_a_text_are_one_for_each_run_that_can_have_one(text in fragments(), cut in 0..100_usize) {
+            let (head, tail) = text.split_at(cut.min(text.len()));
+            prop_assert_eq!(urls(&[head, tail]), urls_of_runs(&text));
         }
     }
 }

@@ -1,8 +1,8 @@
 use std::sync::LazyLock;
 
-use proptest::{prelude::*, sample::Index};
-
 use super::*;
+
+mod properties;
 
 const PATTERN: &str = r"https://claude\.ai/code[/?][A-Za-z0-9_./?=&%~-]+";
 const LINK: &str = "https://claude.ai/code?environment=env_01AbC";
@@ -188,6 +188,20 @@ fn a_hyperlink_that_is_never_closed_is_a_target_at_the_end() {
 }
 
 #[test]
+fn a_character_that_is_cut_does_not_end_a_link() {
+    // What is cancelled leaves the parser where it takes characters.
+    for cut in [&b"\x1b\x18\xc2\xc2"[..], b"\x1b\x18\xe2\x1b[m"] {
+        let mut finder = finder();
+        assert_eq!(finder.push(cut), []);
+        assert_eq!(finder.push(format!("\n{LINK}\x1b").as_bytes()), []);
+        assert_eq!(finder.push(b"[36mmore\n"), [shown(&format!("{LINK}more"))]);
+    }
+    let hyperlink = format!("\x1b]8;;{TITLE}\x07Fix the login\x1b]8;;\x07\n");
+    let found = find_in_pieces([&b"\x1b\x18\xe2"[..], hyperlink.as_bytes()]);
+    assert_eq!(found, [target(TITLE)]);
+}
+
+#[test]
 fn a_target_that_the_parser_has_cut_is_none() {
     for target in [
         format!("{LINK}{}", "x".repeat(2 * LONGEST_OSC)),
@@ -213,86 +227,4 @@ fn a_link_is_found_after_whatever_noise() {
     }
     let unfinished = format!("\x1b]0;{}", "z;".repeat(1 << 20));
     assert_eq!(find(&format!("{unfinished}\x07{LINK}\n")), [shown(LINK)]);
-}
-
-/// Takes no room on the screen.
-fn invisible() -> impl Strategy<Value = &'static str> {
-    prop::sample::select(vec![
-        "",
-        "\x1b[m",
-        "\x1b[1;38;5;12m",
-        "\x1b]0;a title; with https://claude.ai/code/session_no\x07",
-        "\x1b]8;;https://example.org/\x1b\\",
-        "\x1b]8;;\x07",
-    ])
-}
-
-fn boundary() -> impl Strategy<Value = &'static str> {
-    prop::sample::select(vec![
-        "\n",
-        " ",
-        "\x1b[2A\x1b[J",
-        "\u{2714}",
-        "\r",
-        "\x1b[1?5h\"",
-    ])
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn a_link_is_found_whole_with_escapes_around_and_within_and_cut_anywhere(
-        id in "[A-Za-z0-9_]{1,30}",
-        escapes in prop::collection::vec((any::<Index>(), invisible()), 0..6),
-        before in boundary(),
-        after in boundary(),
-        cuts in prop::collection::vec(any::<Index>(), 0..6),
-    ) {
-        let link = format!("https://claude.ai/code?environment=env_{id}");
-        let mut output = link.clone();
-        let mut escapes: Vec<_> = escapes.iter().map(|(at, text)| (at.index(link.len() + 1), *text)).collect();
-        escapes.sort_unstable();
-        for (at, escape) in escapes.into_iter().rev() {
-            output.insert_str(at, escape);
-        }
-        let output = format!("noise{before}{output}{after}noise").into_bytes();
-        let mut cuts: Vec<_> = cuts.iter().map(|at| at.index(output.len())).collect();
-        cuts.sort_unstable();
-        let mut pieces = Vec::new();
-        let mut start = 0;
-        for cut in cuts {
-            pieces.push(&output[start..cut]);
-            start = cut;
-        }
-        pieces.push(&output[start..]);
-        prop_assert_eq!(find_in_pieces(pieces), [shown(&link)]);
-    }
-
-    #[test]
-    fn the_pieces_of_arbitrary_output_do_not_matter(
-        output in prop::collection::vec(
-            prop_oneof![
-                prop::collection::vec(any::<u8>(), 0..4),
-                Just(LINK.as_bytes().to_vec()),
-                Just(b"\x1b".to_vec()),
-                Just(b"\x1b[".to_vec()),
-                Just(b"\x1b]8;;".to_vec()),
-                Just(b"\x07".to_vec()),
-                Just(b"\x1b\\".to_vec()),
-                Just(b"https".to_vec()),
-                Just(b" ".to_vec()),
-            ],
-            0..30,
-        ),
-        cut in any::<Index>(),
-    ) {
-        let output = output.concat();
-        let whole = find_in_pieces([&output[..]]);
-        prop_assert_eq!(&find_in_pieces(output.chunks(1)), &whole);
-        if !output.is_empty() {
-            let (head, tail) = output.split_at(cut.index(output.len()));
-            prop_assert_eq!(&find_in_pieces([head, tail]), &whole);
-        }
-    }
 }
