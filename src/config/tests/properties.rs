@@ -7,6 +7,12 @@ use crate::config::testing::{Changed, with_other_values, with_slips, without_eac
 
 const USERS: &str = "authorization:\n  users: [\"@alice:example.org\"]\n";
 
+const USERS_WITH_KEYS: &str = "\
+authorization:
+  users:
+    \"@alice:example.org\": nqOvzeuGWT/sRx3h7+MHoInYj3Uk2LD/unI9kDYcHwk
+";
+
 /// Asserts that a changed file is taken, or refused with words that name what was changed.
 #[track_caller]
 fn assert_taken_or_named(changed: &Changed) -> bool {
@@ -67,6 +73,15 @@ proptest! {
         prop_assume!(!slipped.contains('#'));
         if let Ok(config) = parse(&format!("{LEAST}{slipped}")) {
             prop_assert!(!config.authorization.users.is_empty(), "{slipped}");
+        }
+    }
+
+    #[test]
+    fn a_user_with_a_key_and_a_slip_is_never_one_without(slipped in with_slips(USERS_WITH_KEYS)) {
+        prop_assume!(!slipped.contains('#'));
+        if let Ok(config) = parse(&format!("{LEAST}{slipped}")) {
+            let users = config.authorization.users;
+            prop_assert!(!users.is_empty() && users.values().all(Option::is_some), "{slipped}");
         }
     }
 
