@@ -17,6 +17,7 @@ use url::Url;
 
 mod authorization;
 pub(crate) mod check;
+mod host;
 mod limits;
 mod problem;
 mod report;
@@ -30,6 +31,7 @@ pub(crate) mod testing;
 mod tests;
 
 pub use self::authorization::{Authorization, MasterKey, NotAKey};
+pub use self::host::{HostName, InvalidHostName};
 pub use self::limits::Limits;
 pub(crate) use self::problem::Refusal;
 pub use self::problem::{Problem, Problems};
@@ -55,6 +57,8 @@ pub struct Config {
     pub display_name: String,
     /// The one room in which commands count.
     pub admin_room: OwnedRoomOrAliasId,
+    /// What this host is called, where several share the admin room; each has a bot.
+    pub host: Option<HostName>,
     /// The first word of every command: not empty, without white space or backticks.
     pub command_prefix: String,
     /// Who may give commands.
@@ -188,6 +192,7 @@ impl Config {
         let (bot_user, display_name) =
             root.section("bot", |bot| read_bot(bot, server_name.as_ref()));
         let admin_room = root.required("admin_room", check::room);
+        let host = root.optional("host", check::host);
         let command_prefix = root.or("command_prefix", "!rc".to_owned(), check::command_prefix);
         let authorization = root.section("authorization", authorization::read);
         let encryption = root.section("encryption", read_encryption);
@@ -212,6 +217,7 @@ impl Config {
             bot_user: bot_user?,
             display_name,
             admin_room: admin_room?,
+            host,
             command_prefix,
             authorization,
             encryption,

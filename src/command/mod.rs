@@ -4,8 +4,9 @@
 //! words of `matrix` and `remote_control` (evidence, endings), never how they do their work.
 
 pub mod authorize;
+pub mod hosts;
 mod parse;
 pub mod reply;
 
 pub use authorize::{Denied, Permit, Policy};
-pub use parse::{Command, Misuse, choose_project, parse};
+pub use parse::{Command, Misuse, addressed_host, choose_project, parse};

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use crate::remote_control::ProjectName;
+use crate::{config::HostName, remote_control::ProjectName};
 
 /// The least by which a session can be extended.
 const SHORTEST_EXTENSION: Duration = Duration::from_mins(1);
@@ -46,18 +46,34 @@ pub enum Command {
     Help,
 }
 
+impl Command {
+    /// What it is called.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Start { .. } => "start",
+            Self::Resume { .. } => "resume",
+            Self::Stop { .. } => "stop",
+            Self::Extend { .. } => "extend",
+            Self::Logs { .. } => "logs",
+            Self::Status => "status",
+            Self::Help => "help",
+        }
+    }
+}
+
 /// As it is typed, in one way of several, without the prefix.
 impl fmt::Display for Command {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (name, project) = match self {
-            Self::Start { project } => ("start", project),
-            Self::Resume { project } => ("resume", project),
-            Self::Stop { project } => ("stop", project),
-            Self::Extend { project, .. } => ("extend", project),
-            Self::Logs { project } => ("logs", project),
-            Self::Status => ("status", &None),
-            Self::Help => ("help", &None),
+        let project = match self {
+            Self::Start { project }
+            | Self::Resume { project }
+            | Self::Stop { project }
+            | Self::Logs { project }
+            | Self::Extend { project, .. } => project.as_ref(),
+            Self::Status | Self::Help => None,
         };
+        let name = self.name();
         formatter.write_str(name)?;
         if let Some(project) = project {
             write!(formatter, " {project}")?;
@@ -97,6 +113,27 @@ pub enum Misuse {
         /// The names that exist.
         known: Vec<ProjectName>,
     },
+    /// No host goes by this name.
+    UnknownHost {
+        /// What was typed.
+        name: String,
+        /// The names that exist.
+        known: Vec<HostName>,
+    },
+    /// Several places may be meant.
+    WhichHost {
+        /// The command's name.
+        command: &'static str,
+        /// The places, as `project@host`.
+        known: Vec<String>,
+    },
+    /// No host has a project of this name.
+    NowhereKnown {
+        /// What was typed.
+        name: String,
+        /// The places that exist, as `project@host`.
+        known: Vec<String>,
+    },
     /// There are several projects, and none was named.
     WhichProject {
         /// The command's name.
@@ -109,7 +146,8 @@ pub enum Misuse {
 /// Takes the text of a message for a command. `None`: it does not begin with the prefix as a word of its own, so it is
 /// not meant for us.
 ///
-/// Prefix and command may be written in any case, as telephones begin sentences with a capital; names of projects not.
+/// Prefix and command may be written in any case, as telephones begin sentences with a capital; names of projects not. Which
+/// host is addressed is told by [`addressed_host`].
 #[must_use]
 pub fn parse(prefix: &str, text: &str) -> Option<Result<Command, Misuse>> {
     let mut words = text.split_whitespace();
@@ -119,7 +157,24 @@ pub fn parse(prefix: &str, text: &str) -> Option<Result<Command, Misuse>> {
     let Some(word) = words.next() else {
         return Some(Err(Misuse::NoCommand));
     };
-    Some(parse_command(word, &words.collect::<Vec<_>>()))
+    let arguments = words.map(|word| without_host(word).0);
+    let arguments: Vec<_> = arguments.filter(|word| !word.is_empty()).collect();
+    Some(parse_command(word, &arguments))
+}
+
+/// The host that a command addresses: what stands behind an `@` in one of its words, as in `!rc start website@build1`.
+#[must_use]
+pub fn addressed_host(text: &str) -> Option<&str> {
+    text.split_whitespace()
+        .skip(2)
+        .find_map(|word| without_host(word).1)
+}
+
+fn without_host(word: &str) -> (&str, Option<&str>) {
+    match word.split_once('@') {
+        Some((word, host)) => (word, Some(host)),
+        None => (word, None),
+    }
 }
 
 fn parse_command(word: &str, arguments: &[&str]) -> Result<Command, Misuse> {

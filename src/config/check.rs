@@ -11,7 +11,7 @@ use matrix_sdk::ruma::{
 };
 use url::{Host, Url};
 
-use super::{problem::Refusal, yaml::Node};
+use super::{HostName, problem::Refusal, yaml::Node};
 use bytesize::ByteSize;
 
 use crate::remote_control::LinkPattern;
@@ -43,6 +43,15 @@ pub(crate) fn text(node: &Node) -> Result<String, Refusal> {
 pub(crate) fn name(node: &Node) -> Result<String, Refusal> {
     let is_name = |text: &String| !text.trim().is_empty() && !text.contains(char::is_control);
     must(text(node)?, is_name, "a text of one line")
+}
+
+/// What a host is called.
+pub(crate) fn host(node: &Node) -> Result<HostName, Refusal> {
+    let wanted = || Refusal::wanted("a host's name without white space, such as build1");
+    text(node)
+        .ok()
+        .and_then(|name| name.parse().ok())
+        .ok_or_else(wanted)
 }
 
 /// The first word of every command.

@@ -235,6 +235,10 @@ fn reset_identity(bot: &Bot, arguments: &[&str]) -> String {
             .args(arguments)
             .env("RUST_LOG", "off"),
     );
-    assert_eq!(output.status.success(), output.stderr.is_empty(), "{output:?}");
+    assert_eq!(
+        output.status.success(),
+        output.stderr.is_empty(),
+        "{output:?}"
+    );
     stderr(&output)
 }

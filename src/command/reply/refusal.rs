@@ -112,6 +112,27 @@ pub fn misuse(prefix: &str, misuse: &Misuse) -> Reply {
                 projects_are(known)
             ));
         }
+        Misuse::UnknownHost { name, known } => {
+            let names: Vec<_> = known.iter().map(|name| format!("`{name}`")).collect();
+            return Reply::new(format!(
+                "There is no host `{}` here. Hosts: {}.",
+                shortened(name),
+                names.join(", ")
+            ));
+        }
+        Misuse::WhichHost { command, known } => {
+            return Reply::new(format!(
+                "Which one? Say `{prefix} {command}` and one of: {}.",
+                places_are(known)
+            ));
+        }
+        Misuse::NowhereKnown { name, known } => {
+            return Reply::new(format!(
+                "No host has a project `{}`. There are: {}.",
+                shortened(name),
+                places_are(known)
+            ));
+        }
         Misuse::WhichProject { command, known } => {
             return Reply::new(format!(
                 "Which project? Say `{prefix} {command}` and its name. {}",
@@ -134,6 +155,11 @@ fn shortened(word: &str) -> String {
         .take(40)
         .collect();
     plain
+}
+
+fn places_are(known: &[String]) -> String {
+    let names: Vec<_> = known.iter().map(|place| format!("`{place}`")).collect();
+    names.join(", ")
 }
 
 fn projects_are(known: &[ProjectName]) -> String {

@@ -1,0 +1,64 @@
+//! What a host is called.
+
+use std::{fmt, str::FromStr};
+
+/// How long a name may be, in bytes: as long as a host name in DNS.
+const LONGEST: usize = 253;
+
+/// The name of a host, as people address it: ASCII letters, digits, `-`, `_`, `.`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HostName(String);
+
+/// A text that cannot name a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a host's name is up to {LONGEST} ASCII letters, digits, '-', '_' or '.'")]
+pub struct InvalidHostName;
+
+impl HostName {
+    /// The name of this host by the system; one that cannot be told, or addressed, is `unknown-host`.
+    #[must_use]
+    pub fn of_system() -> Self {
+        let name = nix::unistd::gethostname().ok();
+        let name = name.and_then(|name| name.to_str()?.parse().ok());
+        name.unwrap_or_else(|| Self("unknown-host".to_owned()))
+    }
+
+    /// The name as people type it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for HostName {
+    type Err = InvalidHostName;
+
+    fn from_str(name: &str) -> Result<Self, InvalidHostName> {
+        let known = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        (!name.is_empty() && name.len() <= LONGEST && name.bytes().all(known))
+            .then(|| Self(name.to_owned()))
+            .ok_or(InvalidHostName)
+    }
+}
+
+impl fmt::Display for HostName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_can_be_called_what_can_stand_behind_an_at_sign() {
+        assert_eq!(
+            "build1.example.org".parse::<HostName>().unwrap().as_str(),
+            "build1.example.org"
+        );
+        for name in ["", "a b", "a@b", "<b>", &"x".repeat(254)] {
+            assert_eq!(name.parse::<HostName>(), Err(InvalidHostName), "{name}");
+        }
+    }
+}
