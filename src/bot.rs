@@ -200,6 +200,7 @@ impl Bot {
             Heard::IdentityChanged { user } => {
                 return self.announce(&reply::identity_changed(&user));
             }
+            Heard::AdminRoomMoved => return self.announce(&reply::moved_here()),
             Heard::Undecryptable { sender, reply_to } => {
                 if self.desk.may_tell_undecryptable(&sender) {
                     let text = reply::undecryptable();

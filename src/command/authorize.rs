@@ -9,13 +9,13 @@ use matrix_sdk::ruma::{
     events::room::{
         join_rules::JoinRule,
         member::MembershipState,
-        power_levels::{RoomPowerLevels, RoomPowerLevelsSource, UserPowerLevel},
+        power_levels::{RoomPowerLevels, UserPowerLevel},
     },
 };
 
 use crate::{
     config::{Devices, RequireEncryptedCommands},
-    matrix::{PowerLevels, RoomFacts, Trust},
+    matrix::{RoomFacts, Trust},
 };
 
 /// What the configuration asks of a sender.
@@ -103,7 +103,7 @@ pub fn authorize(
     if facts.membership != MembershipState::Join {
         return Err(Denied::NotAMember);
     }
-    let power_levels = power_levels(facts)?;
+    let power_levels = facts.levels().ok_or(Denied::NoFacts)?;
     check_power_level(sender, &power_levels, policy.power_level)?;
     // Told only to those who have the level: nobody else can do anything about it.
     if policy.users.is_empty() {
@@ -111,17 +111,6 @@ pub fn authorize(
     }
     check_trust(trust, facts.encrypted, policy)?;
     Ok(Permit(sender.to_owned()))
-}
-
-fn power_levels(facts: &RoomFacts) -> Result<RoomPowerLevels, Denied> {
-    let rules = facts.room_version.rules().ok_or(Denied::NoFacts)?;
-    let source = match &facts.power_levels {
-        PowerLevels::Event(content) => RoomPowerLevelsSource::Original((**content).clone()),
-        // The homeserver says that there is no such event: the specification's defaults hold.
-        PowerLevels::Absent => RoomPowerLevelsSource::None,
-    };
-    let creators = facts.creators.clone();
-    Ok(RoomPowerLevels::new(source, &rules.authorization, creators))
 }
 
 fn check_power_level(

@@ -7,11 +7,13 @@ use std::time::{Duration, SystemTime};
 mod life;
 mod link;
 mod refusal;
+mod rooms;
 mod status;
 
 pub use life::*;
 pub use link::*;
 pub use refusal::*;
+pub use rooms::*;
 pub use status::*;
 
 use crate::remote_control::{Output, OutputError, ProjectName};

@@ -1,10 +1,18 @@
-//! The admin room: joining it, its facts as the homeserver gives them now, and what is said there.
+//! The admin room: its facts as the homeserver gives them now, and what is said there.
+//!
+//! Which room it is stands in `which`; `join` gets the bot into it, and `upgrade` follows it to another.
+//!
+//! Invariant: nothing here decides who may command. What it decides is whose word moves the admin room, as nobody could be
+//! asked about that in a room that is no longer the right one.
+
+mod join;
+mod upgrade;
+mod which;
 
 use matrix_sdk::{
     Client, Room, RoomState,
     ruma::{
-        EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedTransactionId,
-        OwnedUserId, RoomId, RoomOrAliasId, RoomVersionId, UserId,
+        EventId, OwnedEventId, OwnedTransactionId, OwnedUserId, RoomId, RoomVersionId, UserId,
         api::{
             client::state::get_state_event_for_key::{self, v3::StateEventFormat},
             error::ErrorKind,
@@ -17,15 +25,19 @@ use matrix_sdk::{
                 join_rules::{JoinRule, RoomJoinRulesEventContent},
                 member::{MembershipState, RoomMemberEventContent},
                 message::{Relation, RoomMessageEventContent},
-                power_levels::RoomPowerLevelsEventContent,
+                power_levels::{
+                    RoomPowerLevels, RoomPowerLevelsEventContent, RoomPowerLevelsSource,
+                },
             },
         },
     },
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use tracing::{info, warn};
 
-use super::{Chain, Fault, Matrix, Message};
+pub(super) use upgrade::Upgrades;
+pub(super) use which::AdminRoom;
+
+use super::{Fault, Matrix, Message};
 
 /// What the homeserver says of the admin room, and of one user in it, at this moment.
 #[derive(Debug, Clone)]
@@ -44,6 +56,24 @@ pub struct RoomFacts {
     pub encrypted: bool,
 }
 
+impl RoomFacts {
+    /// The power levels by the rules of the room's version. `None`: the bot does not know that version.
+    #[must_use]
+    pub fn levels(&self) -> Option<RoomPowerLevels> {
+        let rules = self.room_version.rules()?;
+        let source = match &self.power_levels {
+            PowerLevels::Event(content) => RoomPowerLevelsSource::Original((**content).clone()),
+            // The homeserver says that there is no such event: the specification's defaults hold.
+            PowerLevels::Absent => RoomPowerLevelsSource::None,
+        };
+        Some(RoomPowerLevels::new(
+            source,
+            &rules.authorization,
+            self.creators.clone(),
+        ))
+    }
+}
+
 /// The event `m.room.power_levels`.
 #[derive(Debug, Clone)]
 pub enum PowerLevels {
@@ -59,11 +89,6 @@ struct CreateEvent {
     content: RoomCreateEventContent,
 }
 
-#[derive(Deserialize)]
-struct OwnMembership {
-    origin_server_ts: MilliSecondsSinceUnixEpoch,
-}
-
 impl Matrix {
     /// Asks the homeserver for all that decides about a command of this user. Never from the cache of /sync, which can
     /// be stale.
@@ -71,50 +96,7 @@ impl Matrix {
     /// # Errors
     /// [`Fault`]: nothing is known, and nothing may be concluded.
     pub async fn room_facts(&self, user: &UserId) -> Result<RoomFacts, Fault> {
-        let room = self.admin_room()?;
-        let (client, id) = (room.client(), room.room_id());
-        let (create, power_levels, join_rules, member, encrypted) = tokio::try_join!(
-            state_event::<CreateEvent>(
-                &client,
-                id,
-                StateEventType::RoomCreate,
-                "",
-                StateEventFormat::Event
-            ),
-            state_content::<RoomPowerLevelsEventContent>(
-                &client,
-                id,
-                StateEventType::RoomPowerLevels,
-                ""
-            ),
-            state_content::<RoomJoinRulesEventContent>(
-                &client,
-                id,
-                StateEventType::RoomJoinRules,
-                ""
-            ),
-            state_content::<RoomMemberEventContent>(
-                &client,
-                id,
-                StateEventType::RoomMember,
-                user.as_str()
-            ),
-            is_encrypted(&room),
-        )?;
-        // Every room has a create event: a homeserver that does not know it cannot be asked.
-        let create = create.ok_or_else(|| Fault::from(matrix_sdk::Error::InsufficientData))?;
-        let mut creators = vec![create.sender];
-        creators.extend(create.content.additional_creators);
-        Ok(RoomFacts {
-            room_version: create.content.room_version,
-            creators,
-            power_levels: power_levels.map_or(PowerLevels::Absent, |content| {
-                PowerLevels::Event(Box::new(content))
-            }),
-            join_rule: join_rules.map_or(JoinRule::Invite, |content| content.join_rule),
-            membership: member.map_or(MembershipState::Leave, |member| member.membership),
-            encrypted,
-        })
+        facts(&self.admin_room()?, user).await
     }
 
     /// Says something in the admin room; where it answers a message, as a reply, and in the message's thread if it was
@@ -143,84 +125,9 @@ impl Matrix {
     pub(super) fn admin_room(&self) -> Result<Room, Fault> {
         let room = self
             .admin_room_id()
-            .and_then(|id| self.client().get_room(id))
+            .and_then(|id| self.client().get_room(&id))
             .filter(|room| room.state() == RoomState::Joined);
         room.ok_or(Fault::NotInAdminRoom)
-    }
-
-    /// Joins the admin room if that is possible now: the bot was invited, or anyone may join. False: it may work later
-    /// without anybody inviting the bot.
-    pub(super) async fn join_admin_room(&self) -> bool {
-        let Some(id) = self.find_admin_room().await else {
-            return false;
-        };
-        match self.client().get_room(&id).map(|room| room.state()) {
-            Some(RoomState::Joined) => self.note_join(&id).await,
-            Some(RoomState::Banned) => {
-                warn!(room = %id, "banned from the admin room");
-                true
-            }
-            Some(RoomState::Invited | RoomState::Knocked | RoomState::Left) | None => {
-                self.try_to_join(&id).await
-            }
-        }
-    }
-
-    async fn try_to_join(&self, id: &RoomId) -> bool {
-        match self.client().join_room_by_id(id).await {
-            Ok(_) => {
-                info!(room = %id, "joined the admin room");
-                self.note_join(id).await
-            }
-            Err(error) if error.client_api_error_kind() == Some(&ErrorKind::Forbidden) => {
-                info!(room = %id, bot = %self.own_user(), "waiting for an invitation to the admin room");
-                true
-            }
-            Err(error) => {
-                let fault = Fault::from(error);
-                warn!(room = %id, error = %Chain(&fault), "cannot join the admin room yet");
-                false
-            }
-        }
-    }
-
-    /// Looks up when the bot joined, as the homeserver has it: joining a room that one is in already changes nothing. False:
-    /// it is not known yet.
-    async fn note_join(&self, id: &RoomId) -> bool {
-        let own = self.own_user().as_str();
-        let kind = StateEventType::RoomMember;
-        match state_event(self.client(), id, kind, own, StateEventFormat::Event).await {
-            Ok(Some(OwnMembership { origin_server_ts })) => {
-                if let Some(joined) = origin_server_ts.to_system_time() {
-                    self.listening_since().set(joined);
-                }
-                true
-            }
-            Ok(None) => false,
-            Err(fault) => {
-                warn!(room = %id, error = %Chain(&fault), "time of the bot's join not known yet");
-                false
-            }
-        }
-    }
-
-    /// The admin room's id; an alias is looked up once it exists.
-    async fn find_admin_room(&self) -> Option<OwnedRoomId> {
-        if let Some(id) = self.admin_room_id() {
-            return Some(id.to_owned());
-        }
-        let id = match <&RoomId>::try_from(self.configured_admin_room()) {
-            Ok(id) => id.to_owned(),
-            Err(alias) => match self.client().resolve_room_alias(alias).await {
-                Ok(response) => response.room_id,
-                Err(error) => {
-                    let fault = Fault::from(error);
-                    warn!(%alias, error = %Chain(&fault), "the admin room's alias cannot be looked up yet");
-                    return None;
-                }
-            },
-        };
-        Some(self.set_admin_room(id).to_owned())
     }
 }
 
@@ -273,6 +180,47 @@ impl From<&Message> for ReplyTo {
     }
 }
 
+async fn facts(room: &Room, user: &UserId) -> Result<RoomFacts, Fault> {
+    let (client, id) = (room.client(), room.room_id());
+    let (create, power_levels, join_rules, member, encrypted) = tokio::try_join!(
+        create_event(room),
+        state_content::<RoomPowerLevelsEventContent>(
+            &client,
+            id,
+            StateEventType::RoomPowerLevels,
+            ""
+        ),
+        state_content::<RoomJoinRulesEventContent>(&client, id, StateEventType::RoomJoinRules, ""),
+        state_content::<RoomMemberEventContent>(
+            &client,
+            id,
+            StateEventType::RoomMember,
+            user.as_str()
+        ),
+        is_encrypted(room),
+    )?;
+    let mut creators = vec![create.sender];
+    creators.extend(create.content.additional_creators);
+    Ok(RoomFacts {
+        room_version: create.content.room_version,
+        creators,
+        power_levels: power_levels.map_or(PowerLevels::Absent, |content| {
+            PowerLevels::Event(Box::new(content))
+        }),
+        join_rule: join_rules.map_or(JoinRule::Invite, |content| content.join_rule),
+        membership: member.map_or(MembershipState::Leave, |member| member.membership),
+        encrypted,
+    })
+}
+
+async fn create_event(room: &Room) -> Result<CreateEvent, Fault> {
+    let kind = StateEventType::RoomCreate;
+    let client = room.client();
+    let create = state_event(&client, room.room_id(), kind, "", StateEventFormat::Event).await?;
+    // Every room has a create event: a homeserver that does not know it cannot be asked.
+    create.ok_or_else(|| Fault::from(matrix_sdk::Error::InsufficientData))
+}
+
 /// The homeserver may withhold the encryption event; a room that was encrypted once stays so.
 async fn is_encrypted(room: &Room) -> Result<bool, Fault> {
     if room.encryption_state().is_encrypted() {
@@ -319,6 +267,3 @@ pub(super) async fn state_event<T: DeserializeOwned>(
         Err(error) => Err(error.into()),
     }
 }
-
-/// The admin room as the configuration names it.
-pub(super) type Configured = RoomOrAliasId;

@@ -6,7 +6,7 @@ use std::{
     io,
     os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::Path,
-    sync::{Arc, Mutex, OnceLock},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -15,7 +15,7 @@ use matrix_sdk::{
     config::RequestConfig,
     cross_process_lock::CrossProcessLockConfig,
     encryption::EncryptionSettings,
-    ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId},
+    ruma::{OwnedRoomId, OwnedUserId, UserId},
 };
 use matrix_sdk_base::crypto::{CollectStrategy, DecryptionSettings, TrustRequirement};
 use tokio::{
@@ -25,8 +25,10 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
-    Chain, Fault, Heard, Registration, admin_room, device, identity,
-    inbox::{Inbox, ListeningSince, Seen},
+    Chain, Fault, Heard, Registration,
+    admin_room::AdminRoom,
+    device, identity,
+    inbox::{Inbox, Seen},
     login::LoggedIn,
     obeyed::Obeyed,
     sync,
@@ -42,6 +44,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The folder of the SDK's stores, in the folder of Matrix.
 pub(super) const STORE: &str = "store";
+
+/// Which room the admin room is, in the folder of Matrix.
+const ADMIN_ROOM: &str = "admin-room.json";
 
 /// The table of users' identities, in the folder of Matrix.
 const IDENTITIES: &str = "identities.json";
@@ -61,8 +66,7 @@ struct Inner {
     client: Client,
     own_user: OwnedUserId,
     config: Arc<Config>,
-    admin_room: Arc<OnceLock<OwnedRoomId>>,
-    listening_since: Arc<ListeningSince>,
+    admin_room: Arc<AdminRoom>,
     /// Lets the client reach the homeserver for as long as it lives.
     _logged_in: LoggedIn,
     direct_messages: Table<OwnedRoomId>,
@@ -146,8 +150,11 @@ impl Matrix {
         let matrix = Self(Arc::new(Inner {
             own_user: config.bot_user.clone(),
             config: Arc::clone(config),
-            admin_room: Arc::new(OnceLock::new()),
-            listening_since: Arc::new(ListeningSince::new(logged_in.listening_since)),
+            admin_room: Arc::new(AdminRoom::load(
+                folder.join(ADMIN_ROOM),
+                config.admin_room.clone(),
+                logged_in.listening_since,
+            )?),
             _logged_in: logged_in,
             direct_messages: Table::load(
                 folder.join(DIRECT_MESSAGES),
@@ -222,24 +229,28 @@ impl Matrix {
         &self.0.direct_messages
     }
 
-    pub(super) fn configured_admin_room(&self) -> &admin_room::Configured {
-        &self.0.config.admin_room
+    /// Which room the admin room is.
+    pub(super) fn which_room(&self) -> &AdminRoom {
+        &self.0.admin_room
     }
 
-    pub(super) fn admin_room_id(&self) -> Option<&RoomId> {
-        self.0.admin_room.get().map(|id| &**id)
+    pub(super) fn admin_room_id(&self) -> Option<OwnedRoomId> {
+        self.which_room().id()
     }
 
-    pub(super) fn set_admin_room(&self, id: OwnedRoomId) -> &RoomId {
-        self.0.admin_room.get_or_init(|| id)
+    /// The power level that commands need, but for those projects that say otherwise.
+    pub(super) fn power_to_command(&self) -> i64 {
+        self.0.config.authorization.power_level
+    }
+
+    /// Whether the configuration lets this user command, if the admin room does.
+    pub(super) fn is_listed(&self, user: &UserId) -> bool {
+        let users = &self.0.config.authorization.users;
+        users.is_empty() || users.contains_key(user)
     }
 
     pub(super) fn heard_rooms(&self) -> &watch::Sender<BTreeSet<OwnedRoomId>> {
         &self.0.heard_rooms
-    }
-
-    pub(super) fn listening_since(&self) -> &ListeningSince {
-        &self.0.listening_since
     }
 
     fn inbox(&self) -> Inbox {
@@ -248,7 +259,6 @@ impl Matrix {
             admin_room: Arc::clone(&self.0.admin_room),
             prefix: self.0.config.command_prefix.clone(),
             max_age: self.0.config.max_command_age,
-            listening_since: Arc::clone(&self.0.listening_since),
             seen: Mutex::new(Seen::default()),
             heard: self.0.heard.clone(),
         }

@@ -4,7 +4,7 @@
 
 use std::{
     collections::{HashSet, VecDeque},
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -12,7 +12,7 @@ use matrix_sdk::{
     Client, Room,
     event_handler::RawEvent,
     ruma::{
-        Int, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedUserId,
+        Int, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedUserId,
         events::room::{
             encrypted::OriginalSyncRoomEncryptedEvent,
             message::{
@@ -28,6 +28,7 @@ use tracing::{debug, warn};
 
 use super::{
     ReplyTo,
+    admin_room::AdminRoom,
     late_key::{self, Decrypted},
 };
 
@@ -49,6 +50,8 @@ pub enum Heard {
         /// To answer it.
         reply_to: ReplyTo,
     },
+    /// The admin room was upgraded, and is another room now.
+    AdminRoomMoved,
     /// The homeserver shows another identity of a user than the one that the bot knows.
     IdentityChanged {
         /// Whose.
@@ -83,35 +86,14 @@ enum Dropped {
     SeenBefore,
 }
 
-/// When the bot began to hear the admin room: what was sent before was not sent to us. Whoever joins a room again gets
-/// its latest events once more, also those that an earlier run has obeyed.
-#[derive(Debug)]
-pub(super) struct ListeningSince(Mutex<SystemTime>);
-
-impl ListeningSince {
-    pub(super) fn new(time: SystemTime) -> Self {
-        Self(Mutex::new(time))
-    }
-
-    /// To be called with the time of a join, before the next sync.
-    pub(super) fn set(&self, time: SystemTime) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = time;
-    }
-
-    fn get(&self) -> SystemTime {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// What the inbox goes by.
 #[derive(Debug)]
 pub(super) struct Inbox {
     pub(super) own_user: OwnedUserId,
-    pub(super) admin_room: Arc<OnceLock<OwnedRoomId>>,
+    pub(super) admin_room: Arc<AdminRoom>,
     /// The first word of whatever is meant for the bot.
     pub(super) prefix: String,
     pub(super) max_age: Duration,
-    pub(super) listening_since: Arc<ListeningSince>,
     pub(super) seen: Mutex<Seen>,
     pub(super) heard: mpsc::Sender<Heard>,
 }
@@ -170,11 +152,7 @@ impl Inbox {
         room: &Room,
         now: SystemTime,
     ) -> Result<Message, Dropped> {
-        if self
-            .admin_room
-            .get()
-            .is_none_or(|admin_room| admin_room != room.room_id())
-        {
+        if !self.admin_room.is(room.room_id()) {
             return Err(Dropped::AnotherRoom);
         }
         if event.sender == self.own_user {
@@ -210,7 +188,7 @@ impl Inbox {
         now: SystemTime,
     ) -> Result<(), Dropped> {
         let sent = sent.to_system_time().ok_or(Dropped::FromTheFuture)?;
-        if sent < self.listening_since.get() {
+        if sent < self.admin_room.listening_since() {
             return Err(Dropped::BeforeFirstSync);
         }
         let age_by_clock = now.duration_since(sent);
@@ -232,12 +210,8 @@ impl Inbox {
     }
 
     fn is_worth_waiting_for(&self, event: &OriginalSyncRoomEncryptedEvent, room: &Room) -> bool {
-        let in_admin_room = self
-            .admin_room
-            .get()
-            .is_some_and(|admin_room| admin_room == room.room_id());
         let times = (event.origin_server_ts, event.unsigned.age);
-        in_admin_room
+        self.admin_room.is(room.room_id())
             && event.sender != self.own_user
             && self.check_time(times, SystemTime::now()).is_ok()
     }

@@ -16,7 +16,7 @@ use matrix_sdk::{
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
-use super::{Chain, Fault, Matrix};
+use super::{Chain, Fault, Matrix, admin_room::Upgrades};
 
 /// How long the homeserver may hold a request open when it has nothing to tell.
 const LONG_POLL: Duration = Duration::from_secs(30);
@@ -49,6 +49,8 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
     let mut failures = back_off();
     let mut failing = false;
     let mut join_is_settled = matrix.join_admin_room().await;
+    let mut upgrades = Upgrades::new();
+    let mut alias_is_compared = false;
     let mut fast_answers = 0;
     loop {
         let asked = Instant::now();
@@ -64,8 +66,12 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
                 if !join_is_settled || !answer.rooms.invited.is_empty() {
                     join_is_settled = matrix.join_admin_room().await;
                 }
+                upgrades.after_sync(matrix, &answer).await;
+                if !std::mem::replace(&mut alias_is_compared, true) {
+                    matrix.compare_alias().await;
+                }
                 if let Some(room) = matrix.admin_room_id()
-                    && answer.rooms.left.contains_key(room)
+                    && answer.rooms.left.contains_key(&room)
                 {
                     warn!(%room, bot = %matrix.own_user(), "removed from the admin room: invite the bot again");
                 }

@@ -30,6 +30,9 @@ mod authorization;
 /// What makes a room fit to be the admin room.
 mod admin_room;
 
+/// How the admin room becomes another one, and how not.
+mod upgrade;
+
 /// What stands in the audit log.
 mod audit;
 

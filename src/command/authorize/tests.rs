@@ -6,6 +6,7 @@ use matrix_sdk::ruma::{
 };
 
 use super::*;
+use crate::matrix::PowerLevels;
 
 fn alice() -> &'static UserId {
     user_id!("@alice:example.org")

@@ -96,6 +96,11 @@ impl Bot {
         &self.admin_room
     }
 
+    /// The admin room is another one from now on.
+    pub(crate) fn follow_to(&mut self, room: OwnedRoomId) {
+        self.admin_room = room;
+    }
+
     /// Where it keeps everything.
     pub(crate) fn data_dir(&self) -> PathBuf {
         self.folder.path().join("data")

@@ -1,0 +1,264 @@
+//! Follows the admin room when it is upgraded: a tombstone in it names the room that takes its place.
+//!
+//! A tombstone is one event, and moves all power to another room. So its sender must have the power to send it and to command,
+//! by the old room's state as the homeserver gives it now, and the new room must name the old one as its predecessor.
+
+use matrix_sdk::{
+    Room, RoomState,
+    ruma::{
+        Int, OwnedRoomId, OwnedUserId, RoomId, UserId,
+        api::client::{
+            membership::leave_room, state::get_state_event_for_key::v3::StateEventFormat,
+        },
+        events::{StateEventType, room::tombstone::RoomTombstoneEventContent},
+    },
+    sync::SyncResponse,
+};
+use serde::Deserialize;
+use tracing::{info, warn};
+
+use super::{RoomFacts, create_event, facts, is_encrypted, state_event};
+use crate::matrix::{Chain, Fault, Heard, Matrix};
+
+#[derive(Deserialize)]
+struct Tombstone {
+    sender: OwnedUserId,
+    content: RoomTombstoneEventContent,
+}
+
+/// What the sync loop knows of upgrades.
+#[derive(Debug)]
+pub(in crate::matrix) struct Upgrades {
+    /// What the SDK knew of a successor when the tombstone was looked at last.
+    successor: Option<OwnedRoomId>,
+    /// The tombstone is to be looked at, whatever the SDK knows.
+    is_due: bool,
+    waits_for_invitation: bool,
+    /// The new admin room, until a sync has brought it and it can be spoken to.
+    arriving: Option<OwnedRoomId>,
+}
+
+/// What came of a look at the tombstone.
+#[derive(Debug)]
+enum Found {
+    Nothing,
+    /// It does not count, and that does not change.
+    Refused(Refusal),
+    /// The bot can go there once it is invited.
+    NotInvited(OwnedRoomId),
+    Moved(OwnedRoomId),
+}
+
+/// Why a tombstone is not followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refusal {
+    /// Its sender may not move the admin room.
+    NoPower,
+    /// The new room says nothing of the old one, so whoever made it may have nothing to do with that.
+    NotItsSuccessor,
+    /// The old room is encrypted, and commands had to be.
+    NotEncrypted,
+}
+
+impl Upgrades {
+    /// As the bot may have been away, the homeserver is asked once at first.
+    pub(in crate::matrix) fn new() -> Self {
+        Self {
+            successor: None,
+            is_due: true,
+            waits_for_invitation: false,
+            arriving: None,
+        }
+    }
+
+    /// Follows the admin room if it was upgraded. To be called after each sync.
+    pub(in crate::matrix) async fn after_sync(&mut self, matrix: &Matrix, answer: &SyncResponse) {
+        let has_arrived = |room: &mut OwnedRoomId| answer.rooms.joined.contains_key(room);
+        if self.arriving.take_if(has_arrived).is_some() {
+            matrix.tell_bot(Heard::AdminRoomMoved);
+        }
+        let Ok(room) = matrix.admin_room() else {
+            return;
+        };
+        let successor = room.successor_room().map(|successor| successor.room_id);
+        let is_invited = self.waits_for_invitation && !answer.rooms.invited.is_empty();
+        if !self.is_due && !is_invited && successor == self.successor {
+            return;
+        }
+        match look(matrix, &room).await {
+            Ok(found) => self.conclude(matrix, &room, successor, found),
+            Err(fault) => {
+                self.is_due = true;
+                warn!(room = %room.room_id(), error = %Chain(&fault), "cannot tell yet whether the admin room was upgraded");
+            }
+        }
+    }
+
+    fn conclude(
+        &mut self,
+        matrix: &Matrix,
+        room: &Room,
+        successor: Option<OwnedRoomId>,
+        found: Found,
+    ) {
+        let old = room.room_id();
+        self.successor = successor;
+        // The new room may have been upgraded too.
+        self.is_due = matches!(found, Found::Moved(_));
+        self.waits_for_invitation = matches!(found, Found::NotInvited(_));
+        match found {
+            Found::Nothing => {}
+            Found::Refused(reason) => {
+                warn!(room = %old, ?reason, "the upgrade of the admin room is not followed, it stays the admin room");
+            }
+            Found::NotInvited(new) => {
+                warn!(room = %old, %new, bot = %matrix.own_user(), "the admin room was upgraded: invite the bot to the new room");
+            }
+            Found::Moved(new) => {
+                info!(from = %old, room = %new, "the admin room was upgraded, and the bot followed");
+                self.arriving = Some(new);
+            }
+        }
+    }
+}
+
+async fn look(matrix: &Matrix, old: &Room) -> Result<Found, Fault> {
+    let (client, kind) = (old.client(), StateEventType::RoomTombstone);
+    let format = StateEventFormat::Event;
+    let tombstone = state_event(&client, old.room_id(), kind, "", format).await?;
+    let Some(Tombstone { sender, content }) = tombstone else {
+        return Ok(Found::Nothing);
+    };
+    let facts = facts(old, &sender).await?;
+    if !matrix.is_listed(&sender) || !may_move(&sender, &facts, matrix.power_to_command()) {
+        return Ok(Found::Refused(Refusal::NoPower));
+    }
+    let new = content.replacement_room;
+    let known = client.get_room(&new).map(|room| room.state());
+    if known == Some(RoomState::Joined) {
+        return enter(matrix, old, &new).await;
+    }
+    // Room ids of version 12 name no server, so one that is in the room is named besides.
+    let via = [sender.server_name().to_owned()];
+    if let Err(error) = client.join_room_by_id_or_alias((&*new).into(), &via).await {
+        let fault = Fault::from(error);
+        return if fault.is_passing() || fault.is_logged_out() {
+            Err(fault)
+        } else {
+            Ok(Found::NotInvited(new))
+        };
+    }
+    let found = enter(matrix, old, &new).await?;
+    if let Found::Refused(_) = &found {
+        // Not by the SDK, which leaves the rooms too that a room names as its predecessors.
+        client.send(leave_room::v3::Request::new(new)).await?;
+    }
+    Ok(found)
+}
+
+/// Makes a room that the bot is in the admin room, if it takes the old one's place.
+async fn enter(matrix: &Matrix, old: &Room, new: &RoomId) -> Result<Found, Fault> {
+    let room = old.client().get_room(new).ok_or(Fault::NotInAdminRoom)?;
+    let create = create_event(&room).await?;
+    let predecessor = create.content.predecessor.map(|old| old.room_id);
+    if predecessor.as_deref() != Some(old.room_id()) {
+        return Ok(Found::Refused(Refusal::NotItsSuccessor));
+    }
+    if is_encrypted(old).await? && !is_encrypted(&room).await? {
+        return Ok(Found::Refused(Refusal::NotEncrypted));
+    }
+    let joined = matrix.own_join(new).await?.ok_or(Fault::NotInAdminRoom)?;
+    matrix.which_room().enter(new, joined)?;
+    Ok(Found::Moved(new.to_owned()))
+}
+
+/// Whether a tombstone of this user moves the admin room. The power to send one is not enough: a room may give that to
+/// moderators, and whoever makes the new room has all power there.
+fn may_move(sender: &UserId, facts: &RoomFacts, power_to_command: i64) -> bool {
+    let Some(levels) = facts.levels() else {
+        return false;
+    };
+    let needs = Int::new_saturating(power_to_command);
+    levels.user_can_send_state(sender, StateEventType::RoomTombstone)
+        && levels.for_user(sender) >= needs
+}
+
+#[cfg(test)]
+mod tests {
+    use matrix_sdk::ruma::{
+        RoomVersionId,
+        events::{
+            TimelineEventType,
+            room::{
+                join_rules::JoinRule, member::MembershipState,
+                power_levels::RoomPowerLevelsEventContent,
+            },
+        },
+        owned_user_id, user_id,
+    };
+
+    use super::*;
+    use crate::matrix::PowerLevels;
+
+    /// A room with an administrator, a moderator, and a creator who stands in no list.
+    fn room(version: RoomVersionId, tombstone: Option<i32>) -> RoomFacts {
+        let rules = version.rules().unwrap();
+        let mut content = RoomPowerLevelsEventContent::new(&rules.authorization);
+        content.users = [
+            (owned_user_id!("@admin:x.y"), 100.into()),
+            (owned_user_id!("@moderator:x.y"), 50.into()),
+        ]
+        .into();
+        content.events.remove(&TimelineEventType::RoomTombstone);
+        if let Some(level) = tombstone {
+            content
+                .events
+                .insert(TimelineEventType::RoomTombstone, level.into());
+        }
+        RoomFacts {
+            room_version: version,
+            creators: vec![owned_user_id!("@creator:x.y")],
+            power_levels: PowerLevels::Event(Box::new(content)),
+            join_rule: JoinRule::Invite,
+            membership: MembershipState::Join,
+            encrypted: true,
+        }
+    }
+
+    #[test]
+    fn only_who_may_send_a_tombstone_and_command_moves_the_admin_room() {
+        let (admin, moderator, creator, member) = (
+            user_id!("@admin:x.y"),
+            user_id!("@moderator:x.y"),
+            user_id!("@creator:x.y"),
+            user_id!("@member:x.y"),
+        );
+        let (v10, v12) = (RoomVersionId::V10, RoomVersionId::V12);
+        for (user, version, tombstone, needs, expected) in [
+            (admin, &v10, None, 100, true),
+            (admin, &v10, Some(100), 100, true),
+            // Who may command may not always send a tombstone.
+            (admin, &v12, Some(150), 100, false),
+            (creator, &v12, Some(150), 100, true),
+            (creator, &v10, None, 100, false),
+            // State events need 50 where nothing else is said, and that is not enough to command.
+            (moderator, &v10, None, 100, false),
+            (moderator, &v10, None, 50, true),
+            (moderator, &v10, Some(100), 50, false),
+            (member, &v10, None, 100, false),
+            (member, &v10, None, 0, false),
+            (member, &v10, Some(0), 100, false),
+        ] {
+            let facts = room(version.clone(), tombstone);
+            let moves = may_move(user, &facts, needs);
+            assert_eq!(moves, expected, "{user} {version} {tombstone:?} {needs}");
+        }
+    }
+
+    #[test]
+    fn a_room_of_an_unknown_version_is_moved_by_nobody() {
+        let mut facts = room(RoomVersionId::V12, None);
+        facts.room_version = RoomVersionId::try_from("org.example.unknown").unwrap();
+        assert!(!may_move(user_id!("@creator:x.y"), &facts, 0));
+    }
+}

@@ -1,0 +1,211 @@
+//! The admin room becomes another one by an upgrade of those who have all power over it, and by nothing else.
+
+use matrix_sdk::ruma::events::InitialStateEvent;
+use matrix_sdk::ruma::{
+    OwnedRoomId, RoomAliasId, RoomId, RoomVersionId,
+    api::client::{
+        alias::{create_alias, delete_alias},
+        room::{create_room, upgrade_room},
+    },
+    events::room::{encryption::RoomEncryptionEventContent, tombstone::RoomTombstoneEventContent},
+    serde::Raw,
+};
+use serde_json::{Value, json};
+
+use crate::support::{bot::Bot, eventually, homeserver, person::Person, rooms::RoomOptions};
+
+const ARRIVED: &str = "I followed the upgrade of the admin room: commands count here now";
+const NOT_FOLLOWED: &str = "the upgrade of the admin room is not followed";
+const INVITE: &str = "the admin room was upgraded: invite the bot to the new room";
+
+async fn person(name: &str) -> Person {
+    Person::register(homeserver(), name).await.unwrap()
+}
+
+/// Upgrades the admin room as a client does, and comes along.
+async fn upgrade(bot: &Bot, admin: &Person) -> OwnedRoomId {
+    let old = bot.admin_room().to_owned();
+    let request = upgrade_room::v3::Request::new(old, RoomVersionId::V12);
+    let response = admin.client().send(request).await.unwrap();
+    let room = response.replacement_room;
+    let wanted = room.clone();
+    admin
+        .wait_for("the new room in the sync", move |event| {
+            event.room == wanted
+        })
+        .await
+        .unwrap();
+    room
+}
+
+/// Says that another room takes the admin room's place.
+async fn bury(bot: &Bot, person: &Person, new: &RoomId) {
+    let room = person.client().get_room(bot.admin_room()).unwrap();
+    let content = RoomTombstoneEventContent::new("moved".to_owned(), new.to_owned());
+    room.send_state_event(content).await.unwrap();
+}
+
+/// A room whose maker says that it takes the place of the admin room.
+async fn successor(bot: &Bot, maker: &Person, encrypted: bool) -> OwnedRoomId {
+    let creation = json!({ "predecessor": { "room_id": bot.admin_room() } });
+    let mut request = create_room::v3::Request::new();
+    request.creation_content = Some(Raw::new(&creation).unwrap().cast_unchecked());
+    request.invite = vec![bot.user_id().to_owned()];
+    if encrypted {
+        let content = RoomEncryptionEventContent::with_recommended_defaults();
+        let encryption = InitialStateEvent::with_empty_state_key(content);
+        request.initial_state = vec![encryption.to_raw_any()];
+    }
+    let room = maker.client().create_room(request).await.unwrap();
+    room.room_id().to_owned()
+}
+
+async fn wait_until_left(bot: &Bot, admin: &Person, room: &RoomId) {
+    eventually("the bot leaves the room", async || {
+        let members = admin.members(room).await.unwrap();
+        (members.get(bot.user_id().as_str())? == "leave").then_some(())
+    })
+    .await;
+}
+
+/// The admin room is what it was: commands are answered.
+async fn assert_stays(bot: &Bot, admin: &Person) {
+    let status = bot.ask(admin, "status").await;
+    assert_eq!(status.body(), Some("website: no session"));
+}
+
+fn stored(bot: &Bot) -> Value {
+    let path = bot.data_dir().join("matrix/admin-room.json");
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_is_followed_once_the_bot_is_invited_and_the_old_room_is_left_behind() {
+    let alice = person("alice").await;
+    let mut bot = Bot::builder(homeserver())
+        .room_version(RoomVersionId::V11)
+        .start(&alice)
+        .await;
+    assert_stays(&bot, &alice).await;
+    let old = bot.admin_room().to_owned();
+    let new = upgrade(&bot, &alice).await;
+    bot.wait_for_log(INVITE).await;
+    alice.invite(&new, bot.user_id()).await.unwrap();
+    bot.follow_to(new.clone());
+    bot.wait_until_ready(&alice).await;
+    bot.announcement(&alice, ARRIVED).await;
+    assert_eq!(stored(&bot), json!({ "configured": old, "room": new }));
+
+    let ignored = alice.say(&old, "!rc start").await.unwrap();
+    bot.start_session(&alice, "website").await;
+    assert_eq!(bot.standin_starts(), 1);
+    let answers =
+        |event: &crate::support::event::Event| event.replies_to() == Some(ignored.as_str());
+    assert!(!alice.events().iter().any(answers));
+
+    // The configuration still names the old room.
+    bot.restart(&alice).await;
+    bot.start_session(&alice, "website").await;
+    assert_eq!(bot.standin_starts(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_of_while_the_bot_was_away_is_followed_when_it_is_back() {
+    let alice = person("alice").await;
+    let mut bot = Bot::builder(homeserver())
+        .room_version(RoomVersionId::V11)
+        .start(&alice)
+        .await;
+    assert_stays(&bot, &alice).await;
+    bot.kill_9();
+    let new = upgrade(&bot, &alice).await;
+    alice.invite(&new, bot.user_id()).await.unwrap();
+    bot.follow_to(new);
+    bot.run();
+    bot.announcement(&alice, ARRIVED).await;
+    assert_stays(&bot, &alice).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tombstone_to_a_room_that_does_not_name_the_old_one_is_not_followed() {
+    let alice = person("alice").await;
+    let mut bot = Bot::builder(homeserver()).start(&alice).await;
+    assert_stays(&bot, &alice).await;
+    let options = RoomOptions {
+        encrypted: true,
+        ..RoomOptions::default()
+    };
+    let other = alice.create_room(options).await.unwrap();
+    bury(&bot, &alice, &other).await;
+    bot.wait_for_log(INVITE).await;
+    alice.invite(&other, bot.user_id()).await.unwrap();
+    bot.wait_for_log("reason=NotItsSuccessor").await;
+    wait_until_left(&bot, &alice, &other).await;
+    assert_stays(&bot, &alice).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_encrypted_admin_room_is_not_followed_to_one_that_is_not() {
+    let alice = person("alice").await;
+    let mut bot = Bot::builder(homeserver()).start(&alice).await;
+    assert_stays(&bot, &alice).await;
+    bury(&bot, &alice, &successor(&bot, &alice, false).await).await;
+    bot.wait_for_log("reason=NotEncrypted").await;
+    assert!(bot.log().contains(NOT_FOLLOWED));
+    assert_stays(&bot, &alice).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_not_command_does_not_move_the_admin_room() {
+    let (alice, mallory) = (person("alice").await, person("mallory").await);
+    let mut bot = Bot::builder(homeserver())
+        .invite(mallory.user_id())
+        .power_levels(json!({
+            "users": { mallory.user_id(): 50 },
+            "events": { "m.room.tombstone": 50 },
+        }))
+        .start(&alice)
+        .await;
+    assert_stays(&bot, &alice).await;
+    let own = successor(&bot, &mallory, true).await;
+    bury(&bot, &mallory, &own).await;
+    bot.wait_for_log("reason=NoPower").await;
+    assert_stays(&bot, &alice).await;
+    let members = mallory.members(&own).await.unwrap();
+    assert_ne!(members[bot.user_id().as_str()], "join");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alias_that_leads_elsewhere_later_is_not_followed() {
+    let alice = person("alice").await;
+    let mut bot = Bot::builder(homeserver())
+        .admin_room_by_alias()
+        .start(&alice)
+        .await;
+    assert_stays(&bot, &alice).await;
+    let configured = stored(&bot)["configured"].as_str().unwrap().to_owned();
+    let alias = RoomAliasId::parse(configured).unwrap();
+    bot.kill_9();
+    let options = RoomOptions {
+        encrypted: true,
+        invite: vec![bot.user_id().to_owned()],
+        ..RoomOptions::default()
+    };
+    let other = alice.create_room(options).await.unwrap();
+    let client = alice.client();
+    client
+        .send(delete_alias::v3::Request::new(alias.clone()))
+        .await
+        .unwrap();
+    client
+        .send(create_alias::v3::Request::new(alias, other.clone()))
+        .await
+        .unwrap();
+    bot.run();
+    bot.wait_for_log("the admin room's alias leads to another room now")
+        .await;
+    assert_stays(&bot, &alice).await;
+    assert_eq!(stored(&bot)["room"], json!(bot.admin_room()));
+    let members = alice.members(&other).await.unwrap();
+    assert_ne!(members[bot.user_id().as_str()], "join");
+}
