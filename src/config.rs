@@ -8,6 +8,7 @@
 use std::{
     collections::BTreeMap,
     fs, io,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -41,6 +42,9 @@ use self::{
     settings::SessionSettings,
 };
 use crate::remote_control::{Project, ProjectName};
+
+/// Reading is allowed to the group, or to all.
+const READABLE_BY_OTHERS: u32 = 0o044;
 
 /// Everything that config.yaml says, with the defaults filled in.
 #[derive(Debug, Clone)]
@@ -156,14 +160,24 @@ impl Config {
         })?;
         let absolute = std::path::absolute(path).map_err(unreadable)?;
         let folder = absolute.parent().unwrap_or(&absolute);
-        Ok(Self::parse(
-            path,
-            &text,
-            &Surroundings {
-                folder,
-                directory_check: existing_directory,
-            },
-        )?)
+        let surroundings = Surroundings {
+            folder,
+            directory_check: existing_directory,
+        };
+        let mut config = Self::parse(path, &text, &surroundings)?;
+        let mode = fs::metadata(path).map_err(unreadable)?.permissions().mode();
+        if mode & READABLE_BY_OTHERS != 0 && config.may_hold_secrets() {
+            let message = "is readable by other users, and what it puts into `environment` may be secret: chmod 600";
+            let problem = Problem::new(path, None, String::new(), message.to_owned());
+            config.warnings.push(problem);
+        }
+        Ok(config)
+    }
+
+    /// Whether the file has values that are nobody's business.
+    fn may_hold_secrets(&self) -> bool {
+        let mut projects = self.projects.values();
+        projects.any(|configured| !configured.project.environment.is_empty())
     }
 
     /// What is allowed and yet doubtful, such as an address without TLS.

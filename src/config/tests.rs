@@ -255,6 +255,36 @@ fn a_file_that_is_not_there_or_not_readable_is_named_with_a_remedy() {
 }
 
 #[test]
+fn a_file_with_an_environment_that_others_can_read_is_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.yaml");
+    let least = least_with("/srv/website", folder.path().to_str().unwrap());
+    let with_environment = format!("{least}    environment: {{ TOKEN: secret }}\n");
+    for (text, mode, is_warned) in [
+        (&with_environment, 0o600, false),
+        (&with_environment, 0o640, true),
+        (&with_environment, 0o604, true),
+        (&least, 0o644, false),
+    ] {
+        fs::write(&file, text).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        let config = Config::load(&file).unwrap();
+        let warnings: Vec<_> = config.warnings().iter().map(ToString::to_string).collect();
+        assert_eq!(
+            warnings.len(),
+            usize::from(is_warned),
+            "{mode:o}: {warnings:?}"
+        );
+        let path = file.display();
+        assert!(
+            warnings
+                .iter()
+                .all(|warning| warning.starts_with(&format!("{path}: is readable by other users")))
+        );
+    }
+}
+
+#[test]
 fn a_projects_directory_must_exist_beside_the_file_or_where_it_says() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("config.yaml");
