@@ -29,7 +29,7 @@ pub use operator::{OperatorError, ask_for_identity, ask_to_stop, ask_to_trust};
 use crate::{
     command::reply,
     config::Config,
-    matrix::{Fault, Heard, Message, NotConfidential, Registration},
+    matrix::{Fault, Heard, Login, Message, NotConfidential},
     remote_control::{
         self, DeliveryId, Happened, ProjectName, Receipt, RemoteControl, Request, RestoreError,
         Withdrawal,
@@ -100,7 +100,7 @@ enum Event {
 /// [`BotError`], for what waiting does not mend.
 pub async fn run(
     config: Config,
-    registration: Registration,
+    login: Login,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), BotError> {
     let data_dir = DataDir::open(&config.data_dir)?;
@@ -117,7 +117,7 @@ pub async fn run(
     };
     let (remote_control, happened, notices) = RemoteControl::restore(settings)?;
     let (connecting, line, messages) =
-        connection::open(Arc::clone(&config), registration, data_dir.matrix());
+        connection::open(Arc::clone(&config), login, data_dir.matrix());
     let (events, incoming) = mpsc::channel(EVENTS_WAITING);
     let operator = Operator::listen(&data_dir.socket());
     let mut bot = Bot {

@@ -13,7 +13,7 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use clap::{Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
@@ -21,8 +21,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     bot,
-    config::Config,
-    matrix::{Registration, generate, write_new},
+    config::{Config, LoginMethod},
+    matrix::{Login, generate, write_new},
 };
 
 /// What is logged unless `RUST_LOG` says otherwise: our own good days, and the SDK's bad ones.
@@ -136,22 +136,21 @@ fn load_config(path: &Path) -> Result<Config, Failure> {
     Ok(config)
 }
 
-fn load_registration(config: &Config) -> Result<Registration, Failure> {
-    let registration = Registration::load(&config.registration, &config.bot_user)
-        .map_err(|error| Failure::Configuration(error.into()))?;
-    for warning in registration.warnings() {
+fn load_login(config: &Config) -> Result<Login, Failure> {
+    let login = Login::load(config).map_err(|error| Failure::Configuration(error.into()))?;
+    for warning in login.warnings() {
         warn!("{warning}");
     }
-    Ok(registration)
+    Ok(login)
 }
 
 fn run_bot(path: &Path) -> Result<(), Failure> {
     let config = load_config(path)?;
-    let registration = load_registration(&config)?;
+    let login = load_login(&config)?;
     let run = async {
         let shutdown = shutdown_signal().context("cannot wait for signals")?;
         info!(version = env!("CARGO_PKG_VERSION"), config = %path.display(), "rcbot starts");
-        bot::run(config, registration, shutdown)
+        bot::run(config, login, shutdown)
             .await
             .map_err(anyhow::Error::from)
     };
@@ -198,7 +197,14 @@ fn shutdown_signal() -> io::Result<impl Future<Output = ()>> {
 
 fn write_registration(path: &Path, output: Option<PathBuf>) -> Result<(), Failure> {
     let config = load_config(path)?;
-    let output = output.unwrap_or_else(|| config.registration.clone());
+    let LoginMethod::Appservice { registration } = &config.login else {
+        let error = anyhow!(
+            "a registration is for an appservice, and {} gives bot.access_token or bot.password: remove that key first",
+            path.display()
+        );
+        return Err(Failure::Configuration(error));
+    };
+    let output = output.unwrap_or_else(|| registration.clone());
     let text = generate(&config.bot_user).map_err(|error| Failure::WhileRunning(error.into()))?;
     write_new(&output, &text).map_err(|error| Failure::WhileRunning(error.into()))?;
     let next = format!(

@@ -3,7 +3,7 @@
 //! [`Config::load`] reads the file, `check` says what each value must be, `section` reads mappings and notes problems,
 //! `yaml` knows lines. A new key is a field here and a line where its mapping is read.
 //!
-//! Invariant: a `Config` holds no token.
+//! Invariant: no message shows a secret.
 
 use std::{
     collections::BTreeMap,
@@ -20,6 +20,7 @@ mod authorization;
 pub(crate) mod check;
 mod host;
 mod limits;
+mod login;
 mod problem;
 mod report;
 pub(crate) mod section;
@@ -34,10 +35,12 @@ mod tests;
 pub use self::authorization::{Authorization, MasterKey, NotAKey};
 pub use self::host::{HostName, InvalidHostName};
 pub use self::limits::Limits;
+pub use self::login::LoginMethod;
 pub(crate) use self::problem::Refusal;
 pub use self::problem::{Problem, Problems};
 pub(crate) use self::yaml::Node;
 use self::{
+    login::Noted,
     section::{Section, UnknownKeys},
     settings::SessionSettings,
 };
@@ -53,8 +56,8 @@ pub struct Config {
     pub homeserver_url: Url,
     /// The name in which the user ids of this homeserver end.
     pub server_name: OwnedServerName,
-    /// The registration file. Absolute; not looked at yet.
-    pub registration: PathBuf,
+    /// How the bot logs in.
+    pub login: LoginMethod,
     /// The bot's own user, on this homeserver.
     pub bot_user: OwnedUserId,
     /// The name that the bot shows in rooms.
@@ -166,18 +169,27 @@ impl Config {
         };
         let mut config = Self::parse(path, &text, &surroundings)?;
         let mode = fs::metadata(path).map_err(unreadable)?.permissions().mode();
-        if mode & READABLE_BY_OTHERS != 0 && config.may_hold_secrets() {
-            let message = "is readable by other users, and what it puts into `environment` may be secret: chmod 600";
-            let problem = Problem::new(path, None, String::new(), message.to_owned());
+        if mode & READABLE_BY_OTHERS != 0
+            && let Some(secret) = config.secret()
+        {
+            let message = format!("is readable by other users, and {secret}: chmod 600");
+            let problem = Problem::new(path, None, String::new(), message);
             config.warnings.push(problem);
         }
         Ok(config)
     }
 
-    /// Whether the file has values that are nobody's business.
-    fn may_hold_secrets(&self) -> bool {
+    /// What in the file is nobody's business, or may be.
+    fn secret(&self) -> Option<&'static str> {
+        match self.login {
+            LoginMethod::AccessToken(_) => return Some("bot.access_token is a secret"),
+            LoginMethod::Password(_) => return Some("bot.password is a secret"),
+            LoginMethod::Appservice { .. } => {}
+        }
         let mut projects = self.projects.values();
-        projects.any(|configured| !configured.project.environment.is_empty())
+        projects
+            .any(|configured| !configured.project.environment.is_empty())
+            .then_some("what it puts into `environment` may be secret")
     }
 
     /// What is allowed and yet doubtful, such as an address without TLS.
@@ -196,15 +208,9 @@ impl Config {
     fn read(root: &mut Section<'_>, surroundings: &Surroundings<'_>) -> Option<Self> {
         let path = || check::path(surroundings.folder);
         let (homeserver_url, server_name) = root.section("homeserver", read_homeserver);
-        let registration = root.section("appservice", |appservice| {
-            appservice.or(
-                "registration",
-                surroundings.folder.join("registration.yaml"),
-                path(),
-            )
-        });
-        let (bot_user, display_name) =
+        let (bot_user, display_name, secret) =
             root.section("bot", |bot| read_bot(bot, server_name.as_ref()));
+        let login = login::read(root, secret, surroundings.folder);
         let admin_room = root.required("admin_room", check::room);
         let host = root.optional("host", check::host);
         let command_prefix = root.or("command_prefix", "!rc".to_owned(), check::command_prefix);
@@ -227,7 +233,7 @@ impl Config {
         Some(Self {
             homeserver_url: homeserver_url?,
             server_name: server_name?,
-            registration,
+            login: login?,
             bot_user: bot_user?,
             display_name,
             admin_room: admin_room?,
@@ -280,12 +286,16 @@ fn read_homeserver(homeserver: &mut Section<'_>) -> (Option<Url>, Option<OwnedSe
 fn read_bot(
     bot: &mut Section<'_>,
     server_name: Option<&OwnedServerName>,
-) -> (Option<OwnedUserId>, String) {
+) -> (
+    Option<OwnedUserId>,
+    String,
+    Result<Option<LoginMethod>, Noted>,
+) {
     let localpart = bot.or("localpart", "rcbot".to_owned(), check::localpart);
     let display_name = bot.or("display_name", "Remote Control".to_owned(), check::name);
     let user = server_name
         .and_then(|server| bot.noted("localpart", UserId::parse(format!("@{localpart}:{server}"))));
-    (user, display_name)
+    (user, display_name, login::read_secret(bot))
 }
 
 fn read_encryption(encryption: &mut Section<'_>) -> Encryption {

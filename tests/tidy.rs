@@ -78,7 +78,7 @@ const IMPORTS: [(&str, &[&str]); 6] = [
 ];
 
 /// The files that may take a secret out of its type, and for what.
-const MAY_EXPOSE: [(&str, &str); 7] = [
+const MAY_EXPOSE: [(&str, &str); 9] = [
     (
         "src/matrix/direct_message.rs",
         "a link, for the encrypted message",
@@ -97,6 +97,14 @@ const MAY_EXPOSE: [(&str, &str); 7] = [
         "the recovery key, for the SDK that opens the secrets with it",
     ),
     ("src/matrix/login.rs", "the device's token, for the SDK"),
+    (
+        "src/matrix/login/access_token.rs",
+        "the configured token, for its requests",
+    ),
+    (
+        "src/matrix/login/password.rs",
+        "the configured password, for the log-in",
+    ),
     (
         "src/matrix/login/appservice.rs",
         "the appservice's token, for its requests",

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, anyhow};
 use matrix_sdk::ruma::UserId;
 use rcbot::{
     config::Config,
-    matrix::{self, Registration},
+    matrix::{self, Login},
 };
 use tokio::{sync::oneshot, task::JoinHandle};
 use tracing_subscriber::EnvFilter;
@@ -25,12 +25,12 @@ impl RunningBot {
     /// Starts it on a config.yaml.
     pub(crate) fn start(config: &Path) -> Result<Self> {
         let config = Config::load(config)?;
-        let registration = Registration::load(&config.registration, &config.bot_user)?;
+        let login = Login::load(&config)?;
         let (shutdown, requested) = oneshot::channel::<()>();
         let task = tokio::spawn(async move {
             // Dropped is as good as sent: then nobody is left to run for.
             let shutdown = async { drop(requested.await) };
-            Ok(rcbot::bot::run(config, registration, shutdown).await?)
+            Ok(rcbot::bot::run(config, login, shutdown).await?)
         });
         Ok(Self { task, shutdown })
     }

@@ -7,7 +7,7 @@ use tracing::warn;
 
 use crate::{
     config::Config,
-    matrix::{Connection, Fault, Heard, Matrix, Registration},
+    matrix::{Connection, Fault, Heard, Login, Matrix},
 };
 
 /// How many messages may wait between the homeserver and the loop.
@@ -43,14 +43,14 @@ impl Line {
 /// The future that keeps up the line, and ends with the fault that it cannot mend; the line; and what is heard.
 pub(super) fn open(
     config: Arc<Config>,
-    registration: Registration,
+    login: Login,
     folder: PathBuf,
 ) -> (impl Future<Output = Fault>, Line, mpsc::Receiver<Heard>) {
     let (connected, line) = watch::channel(None);
     let (heard, messages) = mpsc::channel(MESSAGES_WAITING);
     let keep_up = async move {
         loop {
-            let connecting = Matrix::connect(Arc::clone(&config), &registration, &folder).await;
+            let connecting = Matrix::connect(Arc::clone(&config), &login, &folder).await;
             let Connection {
                 matrix,
                 heard: messages,

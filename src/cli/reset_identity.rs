@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal as _};
 
 use anyhow::{Context as _, bail};
 
-use super::{ConfigFile, Failure, block_on, confirm, load_config, load_registration, print};
+use super::{ConfigFile, Failure, block_on, confirm, load_config, load_login, print};
 use crate::{bot::DataDir, matrix};
 
 /// What it means, before it is done.
@@ -24,7 +24,7 @@ pub(super) struct ResetIdentity {
 
 pub(super) fn reset_identity(arguments: &ResetIdentity) -> Result<(), Failure> {
     let config = load_config(&arguments.config.config)?;
-    let registration = load_registration(&config)?;
+    let login = load_login(&config)?;
     let data_dir =
         DataDir::open(&config.data_dir).map_err(|error| Failure::WhileRunning(error.into()))?;
     if !arguments.yes {
@@ -33,7 +33,7 @@ pub(super) fn reset_identity(arguments: &ResetIdentity) -> Result<(), Failure> {
     }
     let folder = data_dir.matrix();
     block_on(async {
-        matrix::reset_identity(&config, &registration, &folder)
+        matrix::reset_identity(&config, &login, &folder)
             .await
             .context("the identity is not reset")
     })?;

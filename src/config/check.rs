@@ -11,10 +11,13 @@ use matrix_sdk::ruma::{
 };
 use url::{Host, Url};
 
-use super::{HostName, problem::Refusal, yaml::Node};
 use bytesize::ByteSize;
 
-use crate::remote_control::LinkPattern;
+use super::{HostName, problem::Refusal, yaml::Node};
+use crate::{
+    remote_control::LinkPattern,
+    secret::{Password, Token},
+};
 
 /// The least that an output file may hold, in bytes.
 const SMALLEST_OUTPUT: u64 = 256 * 1024;
@@ -108,6 +111,18 @@ pub(crate) fn localpart(node: &Node) -> Result<String, Refusal> {
         UserId::parse(format!("@{name}:localhost")).is_ok_and(|user| user.validate_strict().is_ok())
     };
     must(text(node)?, is_localpart, wanted)
+}
+
+/// An access token. No message shows it.
+pub(crate) fn token(node: &Node) -> Result<Token, Refusal> {
+    let text = text(node).map_err(|_| Refusal::because("wanted a secret text, in quotes"))?;
+    Token::new(text).map_err(|error| Refusal::because(error.to_string()))
+}
+
+/// The password of an account. No message shows it.
+pub(crate) fn password(node: &Node) -> Result<Password, Refusal> {
+    let text = text(node).map_err(|_| Refusal::because("wanted the password, in quotes"))?;
+    Password::new(text).map_err(|error| Refusal::because(error.to_string()))
 }
 
 /// A whole user id.

@@ -182,6 +182,12 @@ impl<'a> Section<'a> {
         entries.into_iter().filter_map(accept).collect()
     }
 
+    /// Whether there is such a key, whatever its value.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        let mut entries = self.entries.unwrap_or_default().iter();
+        entries.any(|(name, _)| name == key)
+    }
+
     /// Whether this is a mapping without any key.
     pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_some_and(<[_]>::is_empty)

@@ -1,6 +1,7 @@
 //! What config.yaml can say, and how its file is found and read.
 
 use super::*;
+use crate::secret::{Password, Token};
 
 mod properties;
 mod refusals;
@@ -53,8 +54,10 @@ fn the_least_configuration_has_the_documented_defaults() {
 
     assert_eq!(config.homeserver_url.as_str(), "http://127.0.0.1:8008/");
     assert_eq!(
-        config.registration,
-        Path::new("/etc/rcbot/registration.yaml")
+        config.login,
+        LoginMethod::Appservice {
+            registration: "/etc/rcbot/registration.yaml".into()
+        }
     );
     assert_eq!(config.bot_user, "@rcbot:example.org");
     assert_eq!(config.admin_room, "#admins:example.org");
@@ -255,15 +258,18 @@ fn a_file_that_is_not_there_or_not_readable_is_named_with_a_remedy() {
 }
 
 #[test]
-fn a_file_with_an_environment_that_others_can_read_is_a_warning() {
+fn a_file_with_secrets_that_others_can_read_is_a_warning() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("config.yaml");
     let least = least_with("/srv/website", folder.path().to_str().unwrap());
     let with_environment = format!("{least}    environment: {{ TOKEN: secret }}\n");
+    let with_password = format!("{least}bot:\n  password: secret\n");
     for (text, mode, is_warned) in [
         (&with_environment, 0o600, false),
         (&with_environment, 0o640, true),
         (&with_environment, 0o604, true),
+        (&with_password, 0o600, false),
+        (&with_password, 0o604, true),
         (&least, 0o644, false),
     ] {
         fs::write(&file, text).unwrap();
@@ -311,4 +317,18 @@ fn a_projects_directory_must_exist_beside_the_file_or_where_it_says() {
     let config = Config::load(&file).unwrap();
     let (_, website) = config.projects.first_key_value().unwrap();
     assert_eq!(website.project.directory, folder.path().join("website"));
+}
+
+#[test]
+fn an_account_that_exists_logs_in_with_its_token_or_its_password() {
+    let with = |line: &str| parse(&format!("{LEAST}bot:\n  {line}\n")).unwrap();
+    let config = with("access_token: syt_hunter2");
+    let token = Token::new("syt_hunter2".to_owned()).unwrap();
+    assert_eq!(config.login, LoginMethod::AccessToken(token));
+    assert!(!format!("{config:?}").contains("hunter2"));
+
+    let config = with("password: '  hunter 2'");
+    let password = Password::new("  hunter 2".to_owned()).unwrap();
+    assert_eq!(config.login, LoginMethod::Password(password));
+    assert!(!format!("{config:?}").contains("hunter"));
 }

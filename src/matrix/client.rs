@@ -25,11 +25,11 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
-    Chain, Fault, Heard, Registration,
+    Chain, Fault, Heard,
     admin_room::AdminRoom,
     device, identity,
     inbox::{Inbox, Seen},
-    login::LoggedIn,
+    login::{LoggedIn, Login},
     obeyed::Obeyed,
     sync,
     table::Table,
@@ -41,6 +41,9 @@ const MESSAGES_WAITING: usize = 256;
 
 /// How long one request may take, but for the long poll of /sync.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a homeserver is left alone at most because it wants that: log-ins are limited to one in some minutes.
+const LONGEST_WAIT: Duration = Duration::from_mins(5);
 
 /// The folder of the SDK's stores, in the folder of Matrix.
 pub(super) const STORE: &str = "store";
@@ -94,14 +97,14 @@ impl Matrix {
     /// [`Fault`]s that waiting does not mend.
     pub async fn connect(
         config: Arc<Config>,
-        registration: &Registration,
+        login: &Login,
         folder: &Path,
     ) -> Result<Connection, Fault> {
         make_folder(folder)?;
         let mut waits = sync::back_off();
         let mut warned = false;
         loop {
-            let fault = match Self::try_connect(&config, registration, folder).await {
+            let fault = match Self::try_connect(&config, login, folder).await {
                 Ok(connection) => return Ok(connection),
                 Err(fault) => fault,
             };
@@ -126,24 +129,35 @@ impl Matrix {
                 }
                 warned = true;
             }
-            sleep(waits.next().unwrap_or(REQUEST_TIMEOUT)).await;
+            let wanted = fault.retry_after().unwrap_or_default().min(LONGEST_WAIT);
+            sleep(waits.next().unwrap_or(REQUEST_TIMEOUT).max(wanted)).await;
         }
     }
 
     async fn try_connect(
         config: &Arc<Config>,
-        registration: &Registration,
+        login: &Login,
         folder: &Path,
     ) -> Result<Connection, Fault> {
+        let logged_in = LoggedIn::new(config, login, folder).await?;
         let store_is_new = !folder.join(STORE).exists();
-        let logged_in = LoggedIn::new(config, registration, folder).await?;
         let client = build_client(logged_in.client_builder(config)?, config, folder).await?;
         client.restore_session(logged_in.matrix_session()).await?;
         client.whoami().await?;
-        let ensured = identity::ensure(&client, folder, store_is_new).await;
+        let mut ensured = identity::ensure(&client, folder, store_is_new).await;
+        if let Err(fault) = &ensured
+            && let Some(asked) = fault.interactive_auth()
+            && let Some(auth) = login.interactive_auth(&config.bot_user, asked)
+        {
+            let encryption = client.encryption();
+            encryption
+                .bootstrap_cross_signing_if_needed(Some(auth))
+                .await?;
+            ensured = identity::ensure(&client, folder, store_is_new).await;
+        }
         if matches!(ensured, Err(Fault::DeviceLost)) {
             // Clients do not believe a device that changes its keys.
-            logged_in.delete_device(&client).await?;
+            logged_in.delete_device(&client, folder).await?;
         }
         ensured?;
         let (sender, heard) = mpsc::channel(MESSAGES_WAITING);
@@ -153,7 +167,7 @@ impl Matrix {
             admin_room: Arc::new(AdminRoom::load(
                 folder.join(ADMIN_ROOM),
                 config.admin_room.clone(),
-                logged_in.listening_since,
+                logged_in.listening_since(),
             )?),
             _logged_in: logged_in,
             direct_messages: Table::load(

@@ -6,7 +6,10 @@ use std::{
     time::SystemTime,
 };
 
-use matrix_sdk::{SessionMeta, ruma::OwnedDeviceId};
+use matrix_sdk::{
+    SessionMeta,
+    ruma::{DeviceId, OwnedDeviceId},
+};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use tracing::warn;
 
@@ -19,21 +22,28 @@ const SESSION: &str = "session.json";
 /// The file with the device's id alone, which stays when the access token is no longer good.
 const DEVICE: &str = "device-id";
 
-/// A log-in that lasts over restarts.
+/// The bot's user on its device.
 #[derive(Debug, Deserialize, Serialize)]
-pub(super) struct Session {
+pub(super) struct Device {
     /// Which user and device.
     #[serde(flatten)]
     pub(super) meta: SessionMeta,
-    /// What proves that a request is the device's.
-    #[serde(flatten)]
-    pub(super) authentication: Authentication,
     /// What was sent before was not sent to us.
     pub(super) listening_since: SystemTime,
 }
 
-/// What proves that a request is the device's.
+/// A log-in that lasts over restarts.
 #[derive(Debug, Deserialize, Serialize)]
+pub(super) struct Session {
+    #[serde(flatten)]
+    pub(super) device: Device,
+    /// What proves that a request is the device's. Nothing, where the configuration gives a token.
+    #[serde(flatten)]
+    pub(super) authentication: Option<Authentication>,
+}
+
+/// What proves that a request is the device's.
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(tag = "authentication", rename_all = "snake_case")]
 pub(super) enum Authentication {
     /// A token of the device's own, which a log-in gave.
@@ -62,11 +72,15 @@ pub(super) fn stored(folder: &Path) -> Result<Option<Session>, Fault> {
 pub(super) fn is_logged_in(folder: &Path) -> Result<bool, Fault> {
     let session = stored(folder)?;
     Ok(session.is_some_and(|session| {
-        matches!(session.authentication, Authentication::AccessToken { .. })
+        matches!(
+            session.authentication,
+            Some(Authentication::AccessToken { .. })
+        )
     }))
 }
 
-/// Forgets the access token; where the device is gone too, also its keys, which are of no use any more. The identity comes back with the recovery key.
+/// Forgets the access token; where the device is gone too, also its keys, which are of no use any more. The identity comes
+/// back with the recovery key.
 pub(super) fn forget(folder: &Path, device_is_gone: bool) -> Result<(), Fault> {
     if device_is_gone {
         remove(&folder.join(DEVICE))?;
@@ -95,13 +109,24 @@ pub(super) fn store(folder: &Path, session: &Session) -> Result<(), Fault> {
 
 /// The device's id, which is written down before it is used: a crash between must not make a second device.
 pub(super) fn id(folder: &Path) -> Result<OwnedDeviceId, Fault> {
-    let path = folder.join(DEVICE);
-    if let Some(id) = read(&path)? {
-        return Ok(id.trim().into());
+    if let Some(id) = known_id(folder)? {
+        return Ok(id);
     }
-    let id = format!("RCBOT{:08X}", rand::random::<u32>());
-    atomic_file::write(&path, id.as_bytes()).map_err(|source| io_fault(&path, source))?;
-    Ok(id.into())
+    let id = OwnedDeviceId::from(format!("RCBOT{:08X}", rand::random::<u32>()));
+    set_id(folder, &id)?;
+    Ok(id)
+}
+
+/// The device's id, if it has one yet.
+pub(super) fn known_id(folder: &Path) -> Result<Option<OwnedDeviceId>, Fault> {
+    let text = read(&folder.join(DEVICE))?;
+    Ok(text.map(|id| id.trim().into()))
+}
+
+/// Writes down the device's id.
+pub(super) fn set_id(folder: &Path, id: &DeviceId) -> Result<(), Fault> {
+    let path = folder.join(DEVICE);
+    atomic_file::write(&path, id.as_bytes()).map_err(|source| io_fault(&path, source))
 }
 
 fn read(path: &Path) -> Result<Option<String>, Fault> {

@@ -1,13 +1,18 @@
 //! What can go wrong between us and the homeserver.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
 
 use matrix_sdk::{
     HttpError,
     encryption::identities::ManualVerifyError,
     ruma::{
         OwnedUserId,
-        api::error::{Error, ErrorBody, ErrorKind, FromHttpResponseError},
+        api::client::uiaa::UiaaInfo,
+        api::error::{Error, ErrorBody, ErrorKind, FromHttpResponseError, RetryAfter},
     },
 };
 use matrix_sdk_base::crypto::{OlmError, SessionRecipientCollectionError};
@@ -43,13 +48,13 @@ pub enum Fault {
         /// What to do.
         remedy: String,
     },
-    /// The homeserver logged in somebody else.
+    /// The homeserver takes us for somebody else.
     #[error(
-        "the homeserver logged in {user}, and the configuration names {configured}: set homeserver.server_name and \
-         bot.localpart right"
+        "the homeserver takes the bot for {user}, and the configuration names {configured}: set homeserver.server_name \
+         and bot.localpart right, or log in as that user"
     )]
     LoggedInAsAnother {
-        /// Who was logged in.
+        /// Whom it takes us for.
         user: String,
         /// Who was asked for.
         configured: String,
@@ -57,6 +62,23 @@ pub enum Fault {
     /// The homeserver gave an access token that cannot be sent.
     #[error("the homeserver gave an access token that cannot travel in an HTTP header")]
     UnusableToken,
+    /// The configured token is of no log-in.
+    #[error(
+        "bot.access_token belongs to no device, and without one nothing can be encrypted: log in as the bot, and take the \
+         token of that log-in"
+    )]
+    TokenWithoutDevice,
+    /// Keys of the configured token's device are there, and not ours.
+    #[error(
+        "the device {device} of bot.access_token has keys that are not in {folder}: it is another program's, or the bot's \
+         files were lost. Log in once more as the bot, for a device of its own, and put the new token into config.yaml"
+    )]
+    DeviceInUse {
+        /// Which.
+        device: String,
+        /// Where the keys should be.
+        folder: PathBuf,
+    },
     /// The homeserver logs in no appservice, and does not let it speak for a device either.
     #[error(
         "the homeserver logs in no appservice, and does not take us for the device {device} either, which was made for \
@@ -147,8 +169,14 @@ pub enum Fault {
     #[error("the homeserver does not keep the bot's signature on the identity of a user")]
     SignatureNotKept,
     /// The homeserver keeps the bot's identity as it is.
-    #[error("the homeserver does not let the appservice replace the bot's identity")]
+    #[error("the homeserver does not let the bot replace its identity")]
     IdentityNotReplaced,
+    /// An access token alone does not replace an identity.
+    #[error(
+        "a homeserver wants the password before it replaces an identity: put it into config.yaml as bot.password, in \
+         place of bot.access_token"
+    )]
+    PasswordWanted,
     /// Secret storage on the homeserver failed.
     #[error("the bot's identity cannot be put into the homeserver's secret storage")]
     SecretStorage(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -165,10 +193,12 @@ impl Fault {
             },
             Self::Unreachable(error) => http_error_is_passing(error),
             Self::Nonsense { .. } | Self::NotInAdminRoom => true,
-            Self::LoginRefused { status, .. } => *status == 429 || *status >= 500,
-            Self::HttpClient(_)
+            Self::LoginRefused { .. }
+            | Self::HttpClient(_)
             | Self::LoggedInAsAnother { .. }
             | Self::UnusableToken
+            | Self::TokenWithoutDevice
+            | Self::DeviceInUse { .. }
             | Self::NoIdentityAssertion { .. }
             | Self::Store { .. }
             | Self::File { .. }
@@ -181,6 +211,7 @@ impl Fault {
             | Self::NotSigned(_)
             | Self::SignatureNotKept
             | Self::IdentityNotReplaced
+            | Self::PasswordWanted
             | Self::SecretStorage(_) => false,
         }
     }
@@ -192,6 +223,8 @@ impl Fault {
         remedy: impl FnOnce(&ErrorKind, &str) -> String,
     ) -> Self {
         match error.as_client_api_error() {
+            // Too many log-ins, and trouble of the homeserver's own, have no remedy but time.
+            Some(_) if http_error_is_passing(&error) => Self::from(error),
             Some(Error {
                 status_code,
                 body: ErrorBody::Standard(body),
@@ -202,6 +235,17 @@ impl Fault {
                 remedy: remedy(&body.kind, &body.message),
             },
             _ => Self::Unreachable(Box::new(error)),
+        }
+    }
+
+    /// How long the homeserver wants to be left alone.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        let ErrorKind::LimitExceeded(limit) = self.code()? else {
+            return None;
+        };
+        match limit.retry_after.as_ref()? {
+            RetryAfter::Delay(delay) => Some(*delay),
+            RetryAfter::DateTime(when) => when.duration_since(SystemTime::now()).ok(),
         }
     }
 
@@ -220,6 +264,14 @@ impl Fault {
             ErrorKind::UnknownToken(data) => is_logged_in && !data.soft_logout,
             code => is_unknown_device(code),
         })
+    }
+
+    /// How the homeserver wants to be told once more who we are, before it does what was asked.
+    pub(super) fn interactive_auth(&self) -> Option<&UiaaInfo> {
+        match self {
+            Self::Request(error) => error.as_uiaa_response(),
+            _ => None,
+        }
     }
 
     /// The Matrix error code of a refusal.

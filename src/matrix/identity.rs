@@ -5,10 +5,12 @@
 
 use std::{env, fs, io, path::Path};
 
-use matrix_sdk::{Client, ruma::api::client::keys::get_keys};
+use matrix_sdk::{
+    Client, encryption::CrossSigningResetAuthType, ruma::api::client::keys::get_keys,
+};
 use tracing::{info, warn};
 
-use super::{Fault, sync};
+use super::{Fault, login::Login, sync};
 use crate::atomic_file;
 
 /// The file with the recovery key, in the folder of Matrix.
@@ -105,16 +107,26 @@ pub(super) async fn ensure(
 }
 
 /// Replaces the bot's identity by a new one, and the recovery key with it. For a client whose requests need no interactive
-/// authentication.
+/// authentication, or none that the log-in cannot give.
 ///
 /// # Errors
 /// [`Fault`]s of the homeserver; then this can be tried again.
-pub(super) async fn replace(client: &Client, folder: &Path) -> Result<(), Fault> {
+pub(super) async fn replace(client: &Client, login: &Login, folder: &Path) -> Result<(), Fault> {
     let encryption = client.encryption();
     encryption.wait_for_e2ee_initialization_tasks().await;
     // A new device's keys are uploaded with its first sync, and only a device that the homeserver knows can be signed.
     sync::once(client).await?;
-    if encryption.reset_cross_signing().await?.is_some() || !is_complete(client).await? {
+    if let Some(unfinished) = encryption.reset_cross_signing().await? {
+        let auth = match (unfinished.auth_type(), client.user_id()) {
+            (CrossSigningResetAuthType::Uiaa(asked), Some(user)) => {
+                login.interactive_auth(user, asked)
+            }
+            (CrossSigningResetAuthType::Uiaa(_) | CrossSigningResetAuthType::OAuth(_), _) => None,
+        };
+        let auth = auth.ok_or(Fault::IdentityNotReplaced)?;
+        unfinished.auth(Some(auth)).await?;
+    }
+    if !is_complete(client).await? {
         return Err(Fault::IdentityNotReplaced);
     }
     write_recovery_key(client, &folder.join(RECOVERY_KEY)).await

@@ -2,35 +2,90 @@
 //!
 //! Invariant: nothing here knows rooms or encryption, and no secret is in an error or in the log.
 
+mod access_token;
 mod appservice;
 mod forwarder;
+mod password;
 mod request;
+#[cfg(test)]
+mod testing;
 
 use std::{path::Path, time::SystemTime};
 
 use matrix_sdk::{
     Client, ClientBuilder, SessionMeta, SessionTokens,
     authentication::matrix::MatrixSession,
-    ruma::{UserId, api::client::session::login},
+    ruma::{
+        OwnedDeviceId, UserId,
+        api::client::{
+            session::login,
+            uiaa::{AuthData, UiaaInfo},
+        },
+    },
 };
 use tracing::info;
 
 use self::{appservice::Appservice, forwarder::Forwarder};
 use super::{
-    Fault, Registration,
-    device::{self, Authentication, Session},
+    Fault, Registration, RegistrationError,
+    device::{self, Authentication, Device, Session},
 };
-use crate::{config::Config, secret::Token};
+use crate::{
+    config::{Config, LoginMethod, Problem},
+    secret::{Password, Token},
+};
 
 /// What people see as the device's name.
 const DEVICE_NAME: &str = "rcbot";
 
+/// How the bot logs in, with what that takes.
+#[derive(Debug, Clone)]
+pub enum Login {
+    /// As an appservice's user, on which the homeserver's operator has agreed.
+    Appservice(Registration),
+    /// With the token of a log-in that somebody has made for the bot.
+    AccessToken(Token),
+    /// With the account's password.
+    Password(Password),
+}
+
+impl Login {
+    /// As the configuration says, with the registration that it names.
+    ///
+    /// # Errors
+    /// [`RegistrationError`], where it names one.
+    pub fn load(config: &Config) -> Result<Self, RegistrationError> {
+        Ok(match &config.login {
+            LoginMethod::Appservice { registration } => {
+                Self::Appservice(Registration::load(registration, &config.bot_user)?)
+            }
+            LoginMethod::AccessToken(token) => Self::AccessToken(token.clone()),
+            LoginMethod::Password(password) => Self::Password(password.clone()),
+        })
+    }
+
+    /// What is allowed and yet doubtful.
+    #[must_use]
+    pub fn warnings(&self) -> &[Problem] {
+        match self {
+            Self::Appservice(registration) => registration.warnings(),
+            Self::AccessToken(_) | Self::Password(_) => &[],
+        }
+    }
+
+    /// What to say to a homeserver that asks who the bot is once more, before it does what was asked.
+    pub(super) fn interactive_auth(&self, user: &UserId, asked: &UiaaInfo) -> Option<AuthData> {
+        match self {
+            Self::Password(password) => password::interactive_auth(user, password, asked),
+            Self::Appservice(_) | Self::AccessToken(_) => None,
+        }
+    }
+}
+
 /// The bot's user on its device, as the homeserver knows them.
 #[derive(Debug)]
 pub(super) struct LoggedIn {
-    meta: SessionMeta,
-    /// What was sent before was not sent to us.
-    pub(super) listening_since: SystemTime,
+    device: Device,
     route: Route,
 }
 
@@ -39,45 +94,111 @@ pub(super) struct LoggedIn {
 enum Route {
     /// Straight, with the device's own token.
     Direct(Token),
+    /// Straight, with a token that we cannot get another one for.
+    Configured(Token),
     /// In the name of the device, with the appservice's token.
     Forwarded(Forwarder),
 }
 
 impl LoggedIn {
-    /// Takes up the log-in of an earlier run, or logs in: as the device of an earlier log-in, if there was one.
+    /// Takes up the log-in of an earlier run, or logs in.
     ///
     /// # Errors
     /// [`Fault`]s of the homeserver and the way to it, and where what is on disk is another user's.
-    pub(super) async fn new(
-        config: &Config,
-        registration: &Registration,
-        folder: &Path,
-    ) -> Result<Self, Fault> {
-        let appservice = Appservice::new(config, registration)?;
-        let session = match device::stored(folder)? {
-            Some(session) => session,
-            None => log_in(&appservice, config, folder).await?,
-        };
-        if session.meta.user_id != config.bot_user {
+    pub(super) async fn new(config: &Config, login: &Login, folder: &Path) -> Result<Self, Fault> {
+        let stored = device::stored(folder)?;
+        if let Some(Session { device, .. }) = &stored
+            && device.meta.user_id != config.bot_user
+        {
             return Err(Fault::AnotherUser {
-                stored: session.meta.user_id.to_string(),
+                stored: device.meta.user_id.to_string(),
                 configured: config.bot_user.to_string(),
                 folder: folder.to_owned(),
             });
         }
-        let route = match session.authentication {
+        match login {
+            Login::Appservice(registration) => {
+                Self::as_appservice(config, registration, stored, folder).await
+            }
+            Login::AccessToken(token) => Self::with_token(config, token, folder).await,
+            Login::Password(password) => {
+                Self::with_password(config, password, stored, folder).await
+            }
+        }
+    }
+
+    async fn as_appservice(
+        config: &Config,
+        registration: &Registration,
+        stored: Option<Session>,
+        folder: &Path,
+    ) -> Result<Self, Fault> {
+        let appservice = Appservice::new(config, registration)?;
+        let (device, authentication) = if let Some(Session {
+            device,
+            authentication: Some(authentication),
+        }) = stored
+        {
+            (device, authentication)
+        } else {
+            let device_id = device::id(folder)?;
+            let authentication = appservice.log_in(&device_id).await?;
+            let device = begin(config, device_id, Some(&authentication), folder)?;
+            (device, authentication)
+        };
+        let route = match authentication {
             Authentication::AccessToken { access_token } => Route::Direct(access_token),
             Authentication::IdentityAssertion => {
-                let device_id = session.meta.device_id.clone();
+                let device_id = device.meta.device_id.clone();
                 appservice.check_device(&device_id).await?;
                 Route::Forwarded(Forwarder::start(appservice, device_id, folder)?)
             }
         };
-        Ok(Self {
-            meta: session.meta,
-            listening_since: session.listening_since,
-            route,
-        })
+        Ok(Self { device, route })
+    }
+
+    async fn with_token(config: &Config, token: &Token, folder: &Path) -> Result<Self, Fault> {
+        let device_id = access_token::take_up(config, token, folder).await?;
+        // What an earlier device had, or another way to log in, was forgotten meanwhile or is now.
+        let device = match device::stored(folder)? {
+            Some(Session {
+                device,
+                authentication: None,
+            }) => device,
+            Some(_) | None => begin(config, device_id, None, folder)?,
+        };
+        let route = Route::Configured(token.clone());
+        Ok(Self { device, route })
+    }
+
+    async fn with_password(
+        config: &Config,
+        password: &Password,
+        stored: Option<Session>,
+        folder: &Path,
+    ) -> Result<Self, Fault> {
+        let (device, access_token) = if let Some(Session {
+            device,
+            authentication: Some(Authentication::AccessToken { access_token }),
+        }) = stored
+        {
+            (device, access_token)
+        } else {
+            let device_id = device::id(folder)?;
+            let access_token = password::log_in(config, password, &device_id).await?;
+            let authentication = Authentication::AccessToken {
+                access_token: access_token.clone(),
+            };
+            let device = begin(config, device_id, Some(&authentication), folder)?;
+            (device, access_token)
+        };
+        let route = Route::Direct(access_token);
+        Ok(Self { device, route })
+    }
+
+    /// What was sent before was not sent to us.
+    pub(super) fn listening_since(&self) -> SystemTime {
+        self.device.listening_since
     }
 
     /// The same device, with requests in its name that the appservice makes: those need no interactive authentication.
@@ -92,7 +213,7 @@ impl LoggedIn {
     ) -> Result<Self, Fault> {
         if let Route::Direct(_) = self.route {
             let appservice = Appservice::new(config, registration)?;
-            let device_id = self.meta.device_id.clone();
+            let device_id = self.device.meta.device_id.clone();
             appservice.check_device(&device_id).await?;
             self.route = Route::Forwarded(Forwarder::start(appservice, device_id, folder)?);
         }
@@ -102,7 +223,9 @@ impl LoggedIn {
     /// A client to be, which reaches the homeserver.
     pub(super) fn client_builder(&self, config: &Config) -> Result<ClientBuilder, Fault> {
         Ok(match &self.route {
-            Route::Direct(_) => Client::builder().homeserver_url(&config.homeserver_url),
+            Route::Direct(_) | Route::Configured(_) => {
+                Client::builder().homeserver_url(&config.homeserver_url)
+            }
             Route::Forwarded(forwarder) => Client::builder()
                 .homeserver_url(Forwarder::homeserver())
                 .http_client(forwarder.http_client()?),
@@ -112,11 +235,11 @@ impl LoggedIn {
     /// What such a client is to take up.
     pub(super) fn matrix_session(&self) -> MatrixSession {
         let access_token = match &self.route {
-            Route::Direct(token) => token.expose(),
+            Route::Direct(token) | Route::Configured(token) => token.expose(),
             Route::Forwarded(forwarder) => forwarder.placeholder(),
         };
         MatrixSession {
-            meta: self.meta.clone(),
+            meta: self.device.meta.clone(),
             tokens: SessionTokens {
                 access_token: access_token.to_owned(),
                 refresh_token: None,
@@ -124,38 +247,41 @@ impl LoggedIn {
         }
     }
 
-    /// Deletes the device, whose keys are of no use any more.
+    /// Deletes the device, whose keys are of no use any more, so that the next log-in makes another one.
     ///
     /// # Errors
-    /// Whatever the homeserver says.
-    pub(super) async fn delete_device(&self, client: &Client) -> Result<(), Fault> {
+    /// Whatever the homeserver says, and [`Fault::DeviceInUse`] where it takes somebody else to log in.
+    pub(super) async fn delete_device(&self, client: &Client, folder: &Path) -> Result<(), Fault> {
         match &self.route {
             Route::Direct(_) => {
                 client.matrix_auth().logout().await?;
                 Ok(())
             }
+            Route::Configured(_) => Err(access_token::in_use(&self.device.meta.device_id, folder)),
             // A log-out would be the appservice's, and is unknown to Matrix Authentication Service.
             Route::Forwarded(forwarder) => forwarder.delete_device().await,
         }
     }
 }
 
-/// Logs in, and writes down that and how.
-async fn log_in(appservice: &Appservice, config: &Config, folder: &Path) -> Result<Session, Fault> {
-    let device_id = device::id(folder)?;
-    appservice.register().await?;
-    let authentication = appservice.log_in(&device_id).await?;
+/// Writes down that the bot is logged in from now on, and how.
+fn begin(
+    config: &Config,
+    device_id: OwnedDeviceId,
+    authentication: Option<&Authentication>,
+    folder: &Path,
+) -> Result<Device, Fault> {
+    let user_id = config.bot_user.clone();
+    info!(user = %user_id, device = %device_id, "logged in");
     let session = Session {
-        meta: SessionMeta {
-            user_id: config.bot_user.clone(),
-            device_id,
+        device: Device {
+            meta: SessionMeta { user_id, device_id },
+            listening_since: SystemTime::now(),
         },
-        authentication,
-        listening_since: SystemTime::now(),
+        authentication: authentication.cloned(),
     };
     device::store(folder, &session)?;
-    info!(user = %session.meta.user_id, device = %session.meta.device_id, "logged in");
-    Ok(session)
+    Ok(session.device)
 }
 
 /// The token that a log-in gave, if it is this user's.

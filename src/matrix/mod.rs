@@ -29,6 +29,7 @@ pub use fault::{Chain, Fault};
 pub use identities::{IdentityReport, KnownIdentity, NotAccepted};
 pub use inbox::{Heard, Message};
 pub use link_receipt::LinkReceipt;
+pub use login::Login;
 pub use proof::{Proof, Trust};
 pub use registration::{GenerateError, Registration, RegistrationError, generate, write_new};
 pub use reset::reset_identity;

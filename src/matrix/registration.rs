@@ -153,17 +153,15 @@ fn read(root: &mut Section<'_>, bot_user: &UserId) -> Option<Registration> {
     })
 }
 
-/// A token; no message shows the value.
+/// A token that somebody has filled in; no message shows the value.
 fn token(node: &Node) -> Result<Token, Refusal> {
-    let token =
-        check::text(node).map_err(|_| Refusal::because("wanted a secret text, in quotes"))?;
-    if token.contains(PLACEHOLDER) {
+    if matches!(node, Node::Text(text) if text.contains(PLACEHOLDER)) {
         return Err(Refusal::because(format!(
             "still holds the template's placeholder {PLACEHOLDER}; remove the file and write one with fresh tokens: \
              `rcbot registration`"
         )));
     }
-    Token::new(token).map_err(|error| Refusal::because(error.to_string()))
+    check::token(node)
 }
 
 fn sender_localpart(node: &Node, bot_user: &UserId) -> Result<String, Refusal> {

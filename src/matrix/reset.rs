@@ -5,10 +5,10 @@ use std::path::Path;
 use tracing::{info, warn};
 
 use super::{
-    Chain, Fault, Registration,
+    Chain, Fault,
     client::{build_client, make_folder},
     device, identity,
-    login::LoggedIn,
+    login::{LoggedIn, Login},
 };
 use crate::config::Config;
 
@@ -16,21 +16,26 @@ use crate::config::Config;
 /// say that the bot's identity has changed. No bot may run on the folder meanwhile.
 ///
 /// # Errors
-/// [`Fault`]s of the homeserver and of our files; then this can be tried again.
-pub async fn reset_identity(
-    config: &Config,
-    registration: &Registration,
-    folder: &Path,
-) -> Result<(), Fault> {
+/// [`Fault`]s of the homeserver and of our files; then this can be tried again. [`Fault::PasswordWanted`] where the bot has a
+/// token alone; then nothing is done.
+pub async fn reset_identity(config: &Config, login: &Login, folder: &Path) -> Result<(), Fault> {
+    if matches!(login, Login::AccessToken(_)) {
+        return Err(Fault::PasswordWanted);
+    }
     make_folder(folder)?;
-    leave_old_device(config, registration, folder).await?;
-    let logged_in = LoggedIn::new(config, registration, folder).await?;
-    let logged_in = logged_in
-        .by_appservice(config, registration, folder)
-        .await?;
+    leave_old_device(config, login, folder).await?;
+    let logged_in = LoggedIn::new(config, login, folder).await?;
+    let logged_in = match login {
+        Login::Appservice(registration) => {
+            logged_in
+                .by_appservice(config, registration, folder)
+                .await?
+        }
+        Login::AccessToken(_) | Login::Password(_) => logged_in,
+    };
     let client = build_client(logged_in.client_builder(config)?, config, folder).await?;
     client.restore_session(logged_in.matrix_session()).await?;
-    let replaced = identity::replace(&client, folder).await;
+    let replaced = identity::replace(&client, login, folder).await;
     if let Err(error) = client.pause().await {
         warn!(%error, "the Matrix stores were not closed in order");
     }
@@ -40,16 +45,12 @@ pub async fn reset_identity(
 }
 
 /// The old device may have other keys than the store, or none; clients do not believe a device whose keys change.
-async fn leave_old_device(
-    config: &Config,
-    registration: &Registration,
-    folder: &Path,
-) -> Result<(), Fault> {
+async fn leave_old_device(config: &Config, login: &Login, folder: &Path) -> Result<(), Fault> {
     if device::stored(folder)?.is_some() {
-        let logged_in = LoggedIn::new(config, registration, folder).await?;
+        let logged_in = LoggedIn::new(config, login, folder).await?;
         let client = build_client(logged_in.client_builder(config)?, config, folder).await?;
         client.restore_session(logged_in.matrix_session()).await?;
-        if let Err(fault) = logged_in.delete_device(&client).await {
+        if let Err(fault) = logged_in.delete_device(&client, folder).await {
             warn!(error = %Chain(&fault), "the bot's old device stays on the homeserver");
         }
     }

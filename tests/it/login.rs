@@ -1,17 +1,22 @@
 //! The ways in which the bot comes to be its user on its device: each does the whole main job, stays the same device over
 //! restarts, and gets over the loss of its store or its device.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, process::Command};
 
 use matrix_sdk::{
+    Client,
     reqwest::{Method, StatusCode},
     ruma::UserId,
 };
 use serde_json::{Value, json};
 
 use crate::support::{
-    appservice::Tokens, bot::Bot, eventually, homeserver, homeserver::Homeserver, person::Person,
-    start_homeserver,
+    appservice::Tokens,
+    bot::Bot,
+    eventually, homeserver,
+    homeserver::Homeserver,
+    person::{CrossSigning, Person, random_text},
+    run_to_end, start_homeserver,
 };
 
 /// What the bot says once it acts without a log-in.
@@ -111,6 +116,36 @@ async fn delete_device(homeserver: &Homeserver, user: &UserId, device: &str, as_
     assert_eq!(status, 200);
 }
 
+/// An account for a bot, with its localpart and its password.
+async fn account() -> (String, String) {
+    let (localpart, password) = (format!("account-{}", random_text()), random_text());
+    let made = homeserver().register_user(&localpart, &password).await;
+    made.unwrap();
+    (localpart, password)
+}
+
+/// Logs in by hand, and returns the device's id and its token.
+async fn log_in((localpart, password): &(String, String)) -> (String, String) {
+    let client = Client::builder().homeserver_url(homeserver().url());
+    let client = client.build().await.unwrap();
+    let login = client.matrix_auth().login_username(localpart, password);
+    let answer = login.send().await.unwrap();
+    (answer.device_id.to_string(), answer.access_token)
+}
+
+/// A bot that ends with these words.
+async fn assert_refused(bot: &mut Bot, words: &str) {
+    bot.run();
+    let status = bot.wait_for_exit().await;
+    assert_eq!(status.code(), Some(1));
+    let log = bot.log();
+    let said = log.lines().last().unwrap();
+    assert!(
+        said.starts_with("rcbot: ") && said.contains(words),
+        "{said}"
+    );
+}
+
 fn registration_without_log_in() -> PathBuf {
     homeserver().registrations()[1].clone()
 }
@@ -204,5 +239,145 @@ async fn a_homeserver_may_begin_and_cease_to_log_in_the_bot() {
     wait_until_connected(&mut bot, 3).await;
     assert_eq!(stored_log_in(&bot)["authentication"], "access_token");
     bot.wait_until_ready(&alice).await;
+    bot.start_session(&alice, "website").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bot_with_a_password_does_the_main_job_and_gets_over_a_lost_store() {
+    let alice = alice().await;
+    let (localpart, password) = account().await;
+    let mut bot = Bot::builder(homeserver())
+        .account(&localpart, "password", &password)
+        .log_filter("trace")
+        .start(&alice)
+        .await;
+    assert_main_job(&mut bot, &alice).await;
+    let connections = bot.log().matches("connected to the homeserver").count();
+    assert!(bot.terminate().await.success());
+    assert!(!bot.log().contains(&password), "the password is in the log");
+    assert!(!stored_log_in(&bot).to_string().contains(&password));
+
+    let (device, known) = (devices(&bot, &alice).await, identity(&bot, &alice).await);
+    fs::remove_dir_all(bot.data_dir().join("matrix/store")).unwrap();
+    bot.run();
+    wait_for_another_device(&bot, &alice, &device).await;
+    wait_until_connected(&mut bot, connections + 1).await;
+    assert_eq!(identity(&bot, &alice).await, known);
+    bot.start_session(&alice, "website").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bot_with_an_access_token_does_the_main_job_as_its_device() {
+    let alice = alice().await;
+    let account = account().await;
+    let (device, token) = log_in(&account).await;
+    let mut bot = Bot::builder(homeserver())
+        .account(&account.0, "access_token", &token)
+        .log_filter("trace")
+        .start(&alice)
+        .await;
+    assert_main_job(&mut bot, &alice).await;
+    assert_eq!(devices(&bot, &alice).await, [device]);
+    assert!(bot.terminate().await.success());
+    assert!(!bot.log().contains(&token), "the token is in the log");
+    assert!(!stored_log_in(&bot).to_string().contains(&token));
+
+    // With another token the bot is another device, and the same bot.
+    let known = identity(&bot, &alice).await;
+    let connections = bot.log().matches("connected to the homeserver").count();
+    let (device, token) = log_in(&account).await;
+    bot.reconfigure(|config| config["bot"]["access_token"] = json!(token));
+    bot.run();
+    wait_until_connected(&mut bot, connections + 1).await;
+    assert!(devices(&bot, &alice).await.contains(&device));
+    assert_eq!(identity(&bot, &alice).await, known);
+    bot.start_session(&alice, "website").await;
+
+    // Keys that are lost cannot come back to a device, and a token cannot make another one.
+    assert!(bot.terminate().await.success());
+    fs::remove_dir_all(bot.data_dir().join("matrix/store")).unwrap();
+    assert_refused(&mut bot, "has keys that are not in").await;
+    assert_eq!(
+        request(homeserver(), Method::POST, "logout", &token).await,
+        200
+    );
+    assert_refused(
+        &mut bot,
+        "bot.access_token is no longer good: log in once more",
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_or_password_that_is_not_the_bots_is_refused_with_its_remedy() {
+    let alice = alice().await;
+    let (account, other) = (account().await, account().await);
+    let (_, of_another) = log_in(&other).await;
+    let bot = |key, secret: &str| {
+        Bot::builder(homeserver())
+            .account(&account.0, key, secret)
+            .prepare(&alice)
+    };
+    let mut with_anothers = bot("access_token", &of_another).await;
+    assert_refused(
+        &mut with_anothers,
+        "the homeserver takes the bot for @account-",
+    )
+    .await;
+    let mut with_none = bot("access_token", "no_token").await;
+    assert_refused(&mut with_none, "bot.access_token is no longer good").await;
+    let mut with_wrong = bot("password", "wrong").await;
+    assert_refused(&mut with_wrong, "bot.password is not its password").await;
+
+    // The token of a log-in that a client of its own uses.
+    let url = homeserver().url();
+    let person = Person::log_in(&url, &account.0, &account.1, CrossSigning::Without)
+        .await
+        .unwrap();
+    let token = person.client().access_token().unwrap();
+    let mut with_a_clients = bot("access_token", &token).await;
+    assert_refused(&mut with_a_clients, "it is another program's").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_identity_is_reset_with_the_password_and_not_with_a_token_alone() {
+    let alice = alice().await;
+    let account = account().await;
+    let mut bot = Bot::builder(homeserver())
+        .account(&account.0, "password", &account.1)
+        .start(&alice)
+        .await;
+    wait_until_connected(&mut bot, 1).await;
+    let known = identity(&bot, &alice).await;
+    assert!(bot.terminate().await.success());
+    fs::remove_dir_all(bot.data_dir().join("matrix/store")).unwrap();
+    fs::remove_file(bot.data_dir().join("matrix/recovery-key")).unwrap();
+    let reset = |bot: &Bot| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rcbot"));
+        command.args(["reset-identity", "--yes", "--config"]);
+        run_to_end(command.arg(bot.config_path()))
+    };
+
+    let (_, token) = log_in(&account).await;
+    bot.reconfigure(|config| {
+        config["bot"] = json!({ "localpart": account.0, "access_token": token });
+    });
+    let refused = String::from_utf8(reset(&bot).stderr).unwrap();
+    assert!(
+        refused.contains("put it into config.yaml as bot.password"),
+        "{refused}"
+    );
+    assert_eq!(identity(&bot, &alice).await, known);
+
+    bot.reconfigure(|config| {
+        config["bot"] = json!({ "localpart": account.0, "password": account.1 });
+    });
+    let output = reset(&bot);
+    assert!(output.status.success(), "{output:?}");
+    let new = identity(&bot, &alice).await;
+    assert_ne!(new, known);
+    bot.run();
+    wait_until_connected(&mut bot, 2).await;
+    assert_eq!(identity(&bot, &alice).await, new);
     bot.start_session(&alice, "website").await;
 }

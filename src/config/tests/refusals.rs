@@ -66,6 +66,10 @@ appservice.registration: ~/r.yaml   | found "~/r.yaml", wanted a path without ~
 bot.localpart: RC Bot               | found "RC Bot", wanted a user name of lower-case letters
 bot.localpart: '@rcbot:example.org' | found "@rcbot:example.org", wanted a user name
 bot.localpart: ''                   | found "", wanted a user name
+bot.access_token: [secret_x]        | wanted a secret text, in quotes
+bot.access_token: 'secret x'        | is empty or holds more than visible ASCII characters
+bot.password: 12345678              | wanted the password, in quotes
+bot.password: ''                    | is empty; wanted the account's password
 bot.display_name: true              | found true, wanted a text: put it in quotes
 bot.display_name: ' '               | found " ", wanted a text of one line
 authorization.power_level: high     | found "high", wanted a whole number from -9007199254740991 to 9007199254740991
@@ -140,6 +144,22 @@ sessions:\n  environment: { RCBOT_SESSION_ID: x } | 9: sessions.environment.RCBO
             &format!("{LEAST}{}\n", addition.replace("\\n", "\n")),
             wanted,
         );
+    }
+}
+
+#[test]
+fn the_bot_logs_in_one_way_and_no_message_shows_the_secret() {
+    for (addition, wanted) in table(
+        r#"
+bot:\n  access_token: hunter2\n  password: hunter3 | 10: bot.password: is given beside bot.access_token
+bot:\n  access_token: hunter2\nappservice:         | 10: appservice: is given beside bot.access_token or bot.password
+appservice: {}\nbot:\n  password: hunter2          | 8: appservice: is given beside bot.access_token or bot.password
+bot:\n  access_token: "hun ter2"                   | 9: bot.access_token: is empty or holds more than visible ASCII
+"#,
+    ) {
+        let text = format!("{LEAST}{}\n", addition.replace("\\n", "\n"));
+        assert_one_problem(&text, wanted);
+        assert!(!problems_of(&text).contains("hun"));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use matrix_sdk::{
     HttpError,
-    reqwest::{Client, RequestBuilder},
+    reqwest::RequestBuilder,
     ruma::{
         DeviceId, OwnedUserId,
         api::{
@@ -25,7 +25,7 @@ use matrix_sdk::{
 use tracing::{debug, info};
 use url::Url;
 
-use super::request;
+use super::request::Homeserver;
 use crate::{
     config::Config,
     matrix::{Fault, Registration, device::Authentication, fault::is_unknown_device},
@@ -35,8 +35,7 @@ use crate::{
 /// The appservice on its homeserver, for the bot's user.
 #[derive(Debug, Clone)]
 pub(in crate::matrix) struct Appservice {
-    http: Client,
-    homeserver: Url,
+    homeserver: Homeserver,
     user: OwnedUserId,
     registration: Registration,
 }
@@ -51,8 +50,7 @@ impl Appservice {
         registration: &Registration,
     ) -> Result<Self, Fault> {
         Ok(Self {
-            http: request::http_client()?,
-            homeserver: config.homeserver_url.clone(),
+            homeserver: Homeserver::new(config)?,
             user: config.bot_user.clone(),
             registration: registration.clone(),
         })
@@ -75,7 +73,7 @@ impl Appservice {
     }
 
     /// Makes the bot's user, if there is none yet.
-    pub(super) async fn register(&self) -> Result<(), Fault> {
+    async fn register(&self) -> Result<(), Fault> {
         let mut request = register::v3::Request::new();
         request.login_type = Some(LoginType::ApplicationService);
         request.username = Some(self.user.localpart().to_owned());
@@ -90,9 +88,10 @@ impl Appservice {
         Ok(())
     }
 
-    /// Makes this device the bot's, if need be: by a log-in, or without one where the homeserver logs in no appservice. That
-    /// is so with Matrix Authentication Service, and where the registration says so.
+    /// Makes the bot's user and this device, if need be: by a log-in, or without one where the homeserver logs in no
+    /// appservice. That is so with Matrix Authentication Service, and where the registration says so.
     pub(super) async fn log_in(&self, device: &DeviceId) -> Result<Authentication, Fault> {
+        self.register().await?;
         let access_token = if self.registration.has_device_management {
             None
         } else {
@@ -145,7 +144,7 @@ impl Appservice {
 
     /// Where the homeserver is.
     pub(super) fn homeserver(&self) -> &Url {
-        &self.homeserver
+        self.homeserver.address()
     }
 
     /// `None` where the homeserver logs in no appservice.
@@ -194,7 +193,7 @@ impl Appservice {
         HttpError: From<FromHttpResponseError<R::EndpointError>>,
     {
         let token = SendAccessToken::Always(self.registration.as_token.expose());
-        request::send(&self.http, &self.homeserver, request, token, identity).await
+        self.homeserver.send(request, token, identity).await
     }
 
     fn refused(&self, error: HttpError) -> Fault {

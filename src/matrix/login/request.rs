@@ -16,48 +16,64 @@ use matrix_sdk::{
 };
 use url::Url;
 
-use crate::matrix::Fault;
+use crate::{config::Config, matrix::Fault};
 
 /// How long one request may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The client for such requests.
-pub(super) fn http_client() -> Result<Client, Fault> {
-    let client = Client::builder().timeout(TIMEOUT).build();
-    client.map_err(Fault::HttpClient)
+/// The homeserver, to be asked without the SDK.
+#[derive(Debug, Clone)]
+pub(super) struct Homeserver {
+    http: Client,
+    address: Url,
 }
 
-/// Sends a request, with a token or without, and reads the answer. The appservice's token can name whose request it is.
-pub(super) async fn send<R>(
-    http: &Client,
-    homeserver: &Url,
-    request: R,
-    token: SendAccessToken<'_>,
-    identity: AppserviceUserIdentity<'_>,
-) -> Result<R::IncomingResponse, HttpError>
-where
-    R: OutgoingRequest<PathBuilder = VersionHistory>,
-    for<'a> R::Authentication: AuthScheme<Input<'a> = SendAccessToken<'a>>,
-    HttpError: From<FromHttpResponseError<R::EndpointError>>,
-{
-    // What is asked here has had its path since then.
-    let versions = SupportedVersions {
-        versions: BTreeSet::from([MatrixVersion::V1_1]),
-        features: BTreeSet::new(),
-    };
-    let request = request
-        .try_into_http_request_with_identity::<Vec<u8>>(
-            homeserver.as_str(),
-            token,
-            identity,
-            Cow::Owned(versions),
-        )
-        .map_err(HttpError::IntoHttp)?;
-    let request = request.try_into().map_err(HttpError::Reqwest)?;
-    let mut answer = http.execute(request).await?;
-    let (mut parts, ()) = Response::new(()).into_parts();
-    parts.status = answer.status();
-    parts.headers = std::mem::take(answer.headers_mut());
-    let response = Response::from_parts(parts, answer.bytes().await?);
-    Ok(R::IncomingResponse::try_from_http_response(response)?)
+impl Homeserver {
+    /// Asks nothing yet.
+    pub(super) fn new(config: &Config) -> Result<Self, Fault> {
+        let http = Client::builder().timeout(TIMEOUT).build();
+        Ok(Self {
+            http: http.map_err(Fault::HttpClient)?,
+            address: config.homeserver_url.clone(),
+        })
+    }
+
+    /// Where it is.
+    pub(super) fn address(&self) -> &Url {
+        &self.address
+    }
+
+    /// Sends a request, with a token or without, and reads the answer. The appservice's token can name whose request it is.
+    pub(super) async fn send<R>(
+        &self,
+        request: R,
+        token: SendAccessToken<'_>,
+        identity: AppserviceUserIdentity<'_>,
+    ) -> Result<R::IncomingResponse, HttpError>
+    where
+        R: OutgoingRequest<PathBuilder = VersionHistory>,
+        for<'a> R::Authentication: AuthScheme<Input<'a> = SendAccessToken<'a>>,
+        HttpError: From<FromHttpResponseError<R::EndpointError>>,
+    {
+        // What is asked here has had its path since then.
+        let versions = SupportedVersions {
+            versions: BTreeSet::from([MatrixVersion::V1_1]),
+            features: BTreeSet::new(),
+        };
+        let request = request
+            .try_into_http_request_with_identity::<Vec<u8>>(
+                self.address.as_str(),
+                token,
+                identity,
+                Cow::Owned(versions),
+            )
+            .map_err(HttpError::IntoHttp)?;
+        let request = request.try_into().map_err(HttpError::Reqwest)?;
+        let mut answer = self.http.execute(request).await?;
+        let (mut parts, ()) = Response::new(()).into_parts();
+        parts.status = answer.status();
+        parts.headers = std::mem::take(answer.headers_mut());
+        let response = Response::from_parts(parts, answer.bytes().await?);
+        Ok(R::IncomingResponse::try_from_http_response(response)?)
+    }
 }

@@ -86,8 +86,15 @@ impl BotBuilder {
             .configure(|config| config["appservice"]["registration"] = json!(registration))
     }
 
-    /// A bot with this user.
-    pub(crate) fn called(mut self, localpart: &str) -> Self {
+    /// A bot with an account that exists already, and `password` or `access_token` to log in with.
+    pub(crate) fn account(self, localpart: &str, key: &str, secret: &str) -> Self {
+        self.called(localpart).configure(|config| {
+            config.as_object_mut().unwrap().remove("appservice");
+            config["bot"][key] = json!(secret);
+        })
+    }
+
+    fn called(mut self, localpart: &str) -> Self {
         self.config["bot"]["localpart"] = json!(localpart);
         self.user = UserId::parse(format!("@{localpart}:{SERVER_NAME}")).unwrap();
         self

@@ -3,13 +3,17 @@
 use matrix_sdk::ruma::device_id;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
 };
 
 use super::*;
 use crate::{
     config::Config,
-    matrix::{Registration, generate, write_new},
+    matrix::{
+        Registration, generate,
+        login::testing::{self, read_until},
+        write_new,
+    },
 };
 
 /// A homeserver that a test plays, and the SDK's side of a forwarder to it.
@@ -23,9 +27,9 @@ struct Setting {
 
 impl Setting {
     async fn new() -> Self {
-        let homeserver = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let (appservice, as_token) = appservice(&homeserver, folder.path());
+        let (homeserver, config) = testing::homeserver(folder.path()).await;
+        let (appservice, as_token) = appservice(&config, folder.path());
         let device = device_id!("RCBOT+1").to_owned();
         let forwarder = Forwarder::start(appservice, device, folder.path()).unwrap();
         Self {
@@ -43,30 +47,13 @@ impl Setting {
     }
 }
 
-/// The appservice of a configuration for this homeserver, and its token.
-fn appservice(homeserver: &TcpListener, folder: &Path) -> (Appservice, String) {
-    let file = folder.join("config.yaml");
-    let address = homeserver.local_addr().unwrap();
-    let text = format!(
-        "homeserver: {{ url: 'http://{address}/base/', server_name: example.org }}\nadmin_room: '#a:example.org'\n\
-         projects: {{ website: {{ directory: . }} }}\n"
-    );
-    std::fs::write(&file, text).unwrap();
-    let config = Config::load(&file).unwrap();
+/// The appservice of a configuration, and its token.
+fn appservice(config: &Config, folder: &Path) -> (Appservice, String) {
     let registration = folder.join("registration.yaml");
     write_new(&registration, &generate(&config.bot_user).unwrap()).unwrap();
     let registration = Registration::load(&registration, &config.bot_user).unwrap();
-    let appservice = Appservice::new(&config, &registration).unwrap();
+    let appservice = Appservice::new(config, &registration).unwrap();
     (appservice, registration.as_token.expose().to_owned())
-}
-
-/// Reads until the text is there.
-async fn read_until(stream: &mut TcpStream, end: &str) -> String {
-    let mut text = Vec::new();
-    while !String::from_utf8_lossy(&text).contains(end) {
-        assert_ne!(stream.read_buf(&mut text).await.unwrap(), 0, "cut off");
-    }
-    String::from_utf8(text).unwrap()
 }
 
 #[tokio::test]
