@@ -11,6 +11,7 @@ mod courier;
 mod data_dir;
 mod desk;
 mod heed;
+mod hosts;
 mod obey;
 mod operator;
 mod orders;
@@ -19,7 +20,11 @@ mod reference;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use tokio::{sync::mpsc, task::JoinSet, time::timeout};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
@@ -29,7 +34,7 @@ pub use operator::{OperatorError, ask_for_identity, ask_to_stop, ask_to_trust};
 use crate::{
     command::reply,
     config::Config,
-    matrix::{Fault, Heard, Login, Message, NotConfidential},
+    matrix::{Announcement, Fault, Heard, Login, Message, NotConfidential},
     remote_control::{
         self, DeliveryId, Happened, ProjectName, Receipt, RemoteControl, Request, RestoreError,
         Withdrawal,
@@ -107,7 +112,7 @@ pub async fn run(
     let config = Arc::new(config);
     let settings = remote_control::Settings {
         folder: data_dir.sessions(),
-        host: host_name(),
+        host: hosts::own_name(&config).to_string(),
         projects: config
             .projects
             .values()
@@ -120,7 +125,10 @@ pub async fn run(
         connection::open(Arc::clone(&config), login, data_dir.matrix());
     let (events, incoming) = mpsc::channel(EVENTS_WAITING);
     let operator = Operator::listen(&data_dir.socket());
+    let (announced, announcing) = watch::channel(None);
+    let announcing = hosts::keep_announced(line.clone(), announcing);
     let mut bot = Bot {
+        announced,
         desk: Desk::new(&config),
         audit: Audit::new(),
         config,
@@ -135,6 +143,7 @@ pub async fn run(
     let result = tokio::select! {
         fault = connecting => Err(BotError::from(fault)),
         () = bot.serve(messages, incoming, happened, operator) => Ok(()),
+        () = announcing => Ok(()),
         () = shutdown => {
             info!("ending; sessions go on");
             Ok(())
@@ -144,16 +153,10 @@ pub async fn run(
     result
 }
 
-/// This host's name, for the titles of sessions and the people who read about them.
-fn host_name() -> String {
-    let name = nix::unistd::gethostname()
-        .ok()
-        .and_then(|name| name.into_string().ok());
-    name.unwrap_or_else(|| "unknown-host".to_owned())
-}
-
 struct Bot {
     config: Arc<Config>,
+    /// What other hosts are to know of this one, where there are any.
+    announced: watch::Sender<Option<Announcement>>,
     remote_control: RemoteControl,
     line: Line,
     desk: Desk,
@@ -175,6 +178,7 @@ impl Bot {
         mut operator: Operator,
     ) {
         loop {
+            self.announce_host();
             tokio::select! {
                 Some(heard) = messages.recv() => self.take_in(heard),
                 Some(event) = events.recv() => self.on(event),
@@ -185,6 +189,19 @@ impl Bot {
                 ordered = operator.next() => self.carry_out_order(ordered),
             }
         }
+    }
+
+    /// Only a host that has a name in the configuration shares the room with others.
+    fn announce_host(&self) {
+        let Some(host) = &self.config.host else {
+            return;
+        };
+        let announcement = Some(hosts::announcement(host, &self.remote_control.status()));
+        self.announced.send_if_modified(|announced| {
+            let changed = *announced != announcement;
+            *announced = announcement;
+            changed
+        });
     }
 
     /// Ends: what is being said may be said to the end, if that is soon.

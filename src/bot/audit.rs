@@ -72,6 +72,8 @@ impl Audit {
     pub(super) fn judged(&mut self, prefix: &str, message: &Message, verdict: &Verdict) {
         let command = understood(prefix, &message.text);
         let (decision, project, why) = match verdict {
+            // Its bot writes it.
+            Verdict::NotOurs => return,
             Verdict::Do(_, intent) => ("allowed", intent.project(), None),
             Verdict::Denied(denied) => ("denied", None, Some(shortened(&format!("{denied:?}")))),
             Verdict::Misused(misuse) => ("misused", None, Some(shortened(&format!("{misuse:?}")))),
@@ -82,7 +84,7 @@ impl Audit {
             ),
         };
         let number = match verdict {
-            Verdict::Do(..) => None,
+            Verdict::Do(..) | Verdict::NotOurs => None,
             Verdict::Denied(_) | Verdict::Misused(_) | Verdict::CannotDeliver(..) => {
                 match self.count_refusal(Instant::now()) {
                     None => return,

@@ -312,13 +312,13 @@ fn transaction(id: &DeliveryId) -> OwnedTransactionId {
 }
 
 /// Waits between tries, longer each time, and warns once: the line says when the homeserver is back.
-struct Patience {
+pub(super) struct Patience {
     waits: backon::ExponentialBackoff,
     warned: bool,
 }
 
 impl Patience {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let waits = ExponentialBuilder::default()
             .with_min_delay(Duration::from_millis(250))
             .with_max_delay(LONGEST_WAIT)
@@ -331,8 +331,11 @@ impl Patience {
         }
     }
 
-    async fn wait(&mut self, fault: &Fault) {
-        if std::mem::replace(&mut self.warned, true) {
+    pub(super) async fn wait(&mut self, fault: &Fault) {
+        if matches!(fault, Fault::NotInAdminRoom) {
+            // Whoever joins it says what it waits for.
+            debug!(error = %Chain(fault), "nothing can be said yet");
+        } else if std::mem::replace(&mut self.warned, true) {
             debug!(error = %Chain(fault), "the homeserver still does not take it");
         } else {
             warn!(error = %Chain(fault), "the homeserver did not take it yet, trying again until it does");

@@ -13,12 +13,13 @@ use tracing::{debug, error, warn};
 use super::{
     Event,
     connection::Line,
+    hosts,
     rate::{Excess, Rate},
 };
 use crate::{
-    command::{self, Command, Denied, Misuse, Permit, Policy, authorize::authorize},
+    command::{self, Command, Denied, Misuse, Permit, Policy, authorize::authorize, hosts::Turn},
     config::Config,
-    matrix::{Chain, Fault, Matrix, Message, NotConfidential, NotSent},
+    matrix::{Announcement, Chain, Fault, Matrix, Message, NotConfidential, NotSent},
     remote_control::{Beginning, ProjectName, Status},
 };
 
@@ -41,7 +42,10 @@ pub(super) enum Intent {
     Stop(ProjectName),
     Extend(ProjectName, Duration),
     Logs(ProjectName),
-    Status,
+    /// An overview, with what other hosts announce.
+    Status {
+        elsewhere: Vec<Announcement>,
+    },
     Help,
 }
 
@@ -53,7 +57,7 @@ impl Intent {
             | Self::Stop(project)
             | Self::Extend(project, _)
             | Self::Logs(project) => Some(project),
-            Self::Status | Self::Help => None,
+            Self::Status { .. } | Self::Help => None,
         }
     }
 }
@@ -62,10 +66,9 @@ impl Intent {
 #[derive(Debug)]
 pub(super) struct Case {
     message: Message,
-    intent: Result<Intent, Misuse>,
-    policy: Policy,
-    /// There is no session yet: whether its link could be delivered is looked at first.
-    starts_anew: bool,
+    command: Result<Command, Misuse>,
+    statuses: Vec<Status>,
+    config: Arc<Config>,
 }
 
 /// What comes of a command.
@@ -75,6 +78,8 @@ pub(super) enum Verdict {
     Misused(Misuse),
     CannotDeliver(ProjectName, NotConfidential),
     Do(Permit, Intent),
+    /// The bot of another host answers.
+    NotOurs,
 }
 
 /// The commands that wait, and the denials that were answered.
@@ -149,35 +154,30 @@ impl Desk {
 
     /// `None`: it is not meant for the bot.
     fn open(&self, message: Message, statuses: &[Status]) -> Option<Case> {
-        let parsed = command::parse(&self.config.command_prefix, &message.text)?;
-        let intent = parsed
-            .and_then(|command| intend(command, statuses))
-            .map_err(|misuse| with_known_projects(misuse, statuses));
-        let project = intent.as_ref().ok().and_then(Intent::project);
-        let starts_anew = matches!(&intent, Ok(Intent::Start(..)))
-            && statuses
-                .iter()
-                .any(|status| Some(&status.project) == project && status.session.is_none());
-        let policy = self.policy(project);
+        let command = command::parse(&self.config.command_prefix, &message.text)?;
         Some(Case {
             message,
-            intent,
-            policy,
-            starts_anew,
+            command,
+            statuses: statuses.to_vec(),
+            config: Arc::clone(&self.config),
         })
     }
 
     /// What this project asks of whoever commands it or gets its link.
     pub(super) fn policy(&self, project: Option<&ProjectName>) -> Policy {
-        let of_project = project
-            .and_then(|name| self.config.projects.get(name))
-            .and_then(|project| project.power_level);
-        Policy {
-            power_level: of_project.unwrap_or(self.config.authorization.power_level),
-            users: self.config.authorization.users.keys().cloned().collect(),
-            devices: self.config.encryption.devices,
-            require_encrypted_commands: self.config.encryption.require_encrypted_commands,
-        }
+        policy(&self.config, project)
+    }
+}
+
+fn policy(config: &Config, project: Option<&ProjectName>) -> Policy {
+    let of_project = project
+        .and_then(|name| config.projects.get(name))
+        .and_then(|project| project.power_level);
+    Policy {
+        power_level: of_project.unwrap_or(config.authorization.power_level),
+        users: config.authorization.users.keys().cloned().collect(),
+        devices: config.encryption.devices,
+        require_encrypted_commands: config.encryption.require_encrypted_commands,
     }
 }
 
@@ -205,7 +205,12 @@ fn with_known_projects(misuse: Misuse, statuses: &[Status]) -> Misuse {
     }
 }
 
-fn intend(command: Command, statuses: &[Status]) -> Result<Intent, Misuse> {
+/// What a command means, on this host. `elsewhere` is what others announce, for an overview of all.
+fn intend(
+    command: Command,
+    statuses: &[Status],
+    elsewhere: Vec<Announcement>,
+) -> Result<Intent, Misuse> {
     let all: Vec<_> = statuses
         .iter()
         .map(|status| status.project.clone())
@@ -229,7 +234,7 @@ fn intend(command: Command, statuses: &[Status]) -> Result<Intent, Misuse> {
         Command::Stop { project } => Intent::Stop(choose_active("stop", project)?),
         Command::Extend { project, by } => Intent::Extend(choose_active("extend", project)?, by),
         Command::Logs { project } => Intent::Logs(choose_active("logs", project)?),
-        Command::Status => Intent::Status,
+        Command::Status => Intent::Status { elsewhere },
         Command::Help => Intent::Help,
     })
 }
@@ -237,24 +242,52 @@ fn intend(command: Command, statuses: &[Status]) -> Result<Intent, Misuse> {
 /// Judges a case by what the homeserver says now. Comes back to the loop as an event.
 pub(super) async fn judge(mut line: Line, case: Case) -> Event {
     let matrix = line.matrix().await;
+    let verdict = judge_by(&matrix, &case).await;
+    Event::Judged(case.message, verdict)
+}
+
+async fn judge_by(matrix: &Matrix, case: &Case) -> Verdict {
     let Case {
         message,
-        intent,
-        policy,
-        starts_anew,
+        command,
+        statuses,
+        config,
     } = case;
     debug!(event = %message.event_id, sender = %message.sender, "judging a command");
-    let verdict = match authorize_message(&matrix, &message, &policy).await {
+    let named = command::addressed_host(&message.text);
+    let others = hosts::others(matrix).await;
+    let elsewhere = match named {
+        Some(_) => Vec::new(),
+        None => others.iter().map(|(_, other)| other.clone()).collect(),
+    };
+    let own = (
+        &hosts::own_name(config),
+        matrix.own_user().to_owned(),
+        statuses.as_slice(),
+    );
+    let intent = match hosts::turn(own, others, command, named) {
+        Turn::Others => return Verdict::NotOurs,
+        Turn::MineToAsk(misuse) => Err(misuse),
+        Turn::Mine => command
+            .clone()
+            .and_then(|command| intend(command, statuses, elsewhere)),
+    };
+    let intent = intent.map_err(|misuse| with_known_projects(misuse, statuses));
+    let project = intent.as_ref().ok().and_then(Intent::project);
+    let has_session = |project: &ProjectName| {
+        let mut statuses = statuses.iter();
+        statuses.any(|status| status.project == *project && status.session.is_some())
+    };
+    match authorize_message(matrix, message, &policy(config, project)).await {
         Err(denied) => Verdict::Denied(denied),
         Ok(permit) => match intent {
             Err(misuse) => Verdict::Misused(misuse),
-            Ok(Intent::Start(project, beginning)) if starts_anew => {
-                look_at_delivery(&matrix, permit, project, beginning).await
+            Ok(Intent::Start(project, beginning)) if !has_session(&project) => {
+                look_at_delivery(matrix, permit, project, beginning).await
             }
             Ok(intent) => Verdict::Do(permit, intent),
         },
-    };
-    Event::Judged(message, verdict)
+    }
 }
 
 /// A session whose link can reach nobody is not started.

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::SystemTime};
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
-use super::{Bot, audit::Conclusion, courier, host_name, reference::Reference};
+use super::{Bot, audit::Conclusion, courier, hosts, reference::Reference};
 use crate::{
     command::reply::{self, Opens},
     config::Config,
@@ -141,7 +141,7 @@ impl Bot {
             .and_then(|status| status.session?.time_left);
         Opens {
             project: project.clone(),
-            host: host_name(),
+            host: hosts::own_name(&self.config).to_string(),
             directory: configured.map(|configured| configured.project.directory.clone()),
             account: None,
             until: left.map(|left| (SystemTime::now() + left, left)),

@@ -10,12 +10,13 @@ use super::{
     audit::{self, Conclusion},
     courier,
     desk::{Intent, Verdict},
+    hosts,
     rate::Excess,
     reference::Reference,
 };
 use crate::{
     command::{Permit, reply},
-    matrix::{Chain, Message, ReplyTo},
+    matrix::{Announcement, Chain, Message, ReplyTo},
     remote_control::{self, OutputError, ProjectName, Request},
 };
 
@@ -49,6 +50,7 @@ impl Bot {
                 self.say(message, &reply::undeliverable(&project, &reason));
             }
             Verdict::Do(permit, intent) => self.carry_out(message, &permit, intent),
+            Verdict::NotOurs => {}
         }
     }
 
@@ -72,8 +74,8 @@ impl Bot {
                 self.heed(notices);
             }
             Intent::Logs(project) => self.show_output(project, permit, request()),
-            Intent::Status => {
-                self.show_status(message);
+            Intent::Status { elsewhere } => {
+                self.show_status(message, elsewhere);
                 audit::answered(message);
             }
             Intent::Help => {
@@ -84,9 +86,10 @@ impl Bot {
     }
 
     /// Looking at all processes of the host takes some milliseconds, which others need not wait for.
-    fn show_status(&mut self, message: &Message) {
+    fn show_status(&mut self, message: &Message, elsewhere: Vec<Announcement>) {
         let (line, reply_to) = (self.line.clone(), ReplyTo::from(message));
         let statuses = self.remote_control.status();
+        let host = hosts::own_name(&self.config);
         self.spawn_quiet(async move {
             let usage = match spawn_blocking(remote_control::usage).await {
                 Ok(Ok(usage)) => usage,
@@ -99,7 +102,13 @@ impl Bot {
                     BTreeMap::new()
                 }
             };
-            let text = reply::status(&statuses, &usage, SystemTime::now());
+            let now = SystemTime::now();
+            let text = reply::status(&statuses, &usage, now);
+            let text = if elsewhere.is_empty() {
+                text
+            } else {
+                reply::status_of_hosts(&host, text, &elsewhere, now)
+            };
             courier::say(line, text, Some(reply_to)).await;
         });
     }

@@ -77,7 +77,7 @@ pub fn turn(
         [(host, _)] => of(host),
         several => ask(Misuse::WhichHost {
             command: command.name(),
-            known: several.iter().map(place).collect(),
+            known: places(several),
         }),
     }
 }
@@ -129,11 +129,11 @@ fn candidates<'a>(
 }
 
 fn no_candidate(all: &[&Host], command: &Command, project: Option<&ProjectName>) -> Misuse {
-    let known = all
+    let everywhere: Vec<_> = all
         .iter()
         .flat_map(|host| host.projects.keys().map(|name| (*host, name)))
-        .map(|at| place(&at))
         .collect();
+    let known = places(&everywhere);
     match project {
         Some(project) => Misuse::NowhereKnown {
             name: project.to_string(),
@@ -146,9 +146,14 @@ fn no_candidate(all: &[&Host], command: &Command, project: Option<&ProjectName>)
     }
 }
 
-/// As people address it.
-fn place((host, project): &(&Host, &ProjectName)) -> String {
-    format!("{project}@{}", host.name)
+/// As people address them.
+fn places(at: &[(&Host, &ProjectName)]) -> Vec<String> {
+    let places = at
+        .iter()
+        .map(|(host, project)| format!("{project}@{}", host.name));
+    let mut places: Vec<_> = places.collect();
+    places.sort_unstable();
+    places
 }
 
 #[cfg(test)]
@@ -248,17 +253,17 @@ mod tests {
                 "!rc start website",
                 which("start", &["website@build1", "website@build2"]),
             ),
-            ("!rc stop", which("stop", &["website@build1", "api@build2"])),
+            ("!rc stop", which("stop", &["api@build2", "website@build1"])),
             (
                 "!rc start nothing",
                 Turn::MineToAsk(Misuse::NowhereKnown {
                     name: "nothing".to_owned(),
                     known: [
                         "api@build1",
-                        "website@build1",
                         "api@build2",
-                        "website@build2",
                         "notes@laptop",
+                        "website@build1",
+                        "website@build2",
                     ]
                     .map(str::to_owned)
                     .to_vec(),

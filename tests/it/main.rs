@@ -42,6 +42,9 @@ mod identities;
 /// How often somebody may command, and how many sessions there may be.
 mod limits;
 
+/// Several hosts whose bots share an admin room.
+mod hosts;
+
 /// Commands that come close upon one another.
 mod races;
 

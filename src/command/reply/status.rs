@@ -9,7 +9,11 @@ use std::{
 use bytesize::ByteSize;
 
 use super::{Reply, life::processes, moment, rounded};
-use crate::remote_control::{Phase, SessionId, SessionStatus, Status, Usage};
+use crate::{
+    config::HostName,
+    matrix::Announcement,
+    remote_control::{Phase, SessionId, SessionStatus, Status, Usage},
+};
 
 /// A row for each project, in the order of their names.
 ///
@@ -19,26 +23,79 @@ use crate::remote_control::{Phase, SessionId, SessionStatus, Status, Usage};
 pub fn status(statuses: &[Status], usage: &BTreeMap<SessionId, Usage>, now: SystemTime) -> Reply {
     let mut statuses: Vec<_> = statuses.iter().collect();
     statuses.sort_unstable_by_key(|status| &status.project);
-    let names = statuses.iter().map(|status| status.project.as_str().len());
+    let rows = statuses
+        .iter()
+        .map(|status| (status.project.as_str(), describe(status, usage, now)));
+    table(&rows.collect::<Vec<_>>())
+}
+
+fn table(rows: &[(&str, Vec<String>)]) -> Reply {
+    let names = rows.iter().map(|(name, _)| name.len());
     let width = names.max().unwrap_or_default() + ":".len();
-    let (mut plain, mut rows) = (Vec::new(), Vec::new());
-    for status in statuses {
-        let (name, facts) = (status.project.as_str(), describe(status, usage, now));
+    let (mut plain, mut html) = (Vec::new(), Vec::new());
+    for (name, facts) in rows {
         let name_once = iter::once(format!("{name}:")).chain(iter::repeat(String::new()));
-        let lines = name_once.zip(&facts);
+        let lines = name_once.zip(facts);
         plain.extend(lines.map(|(name, fact)| format!("{name:width$} {fact}")));
-        rows.push(format!(
-            "<tr><td><b>{name}</b></td> <td>{}<br></td></tr>",
+        html.push(format!(
+            "<tr><td><b>{}</b></td> <td>{}<br></td></tr>",
+            html_escape::encode_text(name),
             html_escape::encode_text(&facts.join("\n")).replace('\n', "<br>")
         ));
     }
-    let rows = rows.concat();
     Reply {
         plain: plain.join("\n"),
         html: format!(
-            "<table><thead><tr><th>Project</th> <th>Session<br></th></tr></thead><tbody>{rows}</tbody></table>"
+            "<table><thead><tr><th>Project</th> <th>Session<br></th></tr></thead><tbody>{}</tbody></table>",
+            html.concat()
         ),
     }
+}
+
+/// The overview of this host, and below it those of others as they announce themselves.
+#[must_use]
+pub fn status_of_hosts(
+    host: &HostName,
+    own: Reply,
+    elsewhere: &[Announcement],
+    now: SystemTime,
+) -> Reply {
+    let mut all = vec![(host.to_string(), own)];
+    all.extend(
+        elsewhere
+            .iter()
+            .map(|other| (other.host.clone(), announced(other, now))),
+    );
+    all.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+    let plain = all
+        .iter()
+        .map(|(name, text)| format!("{name}:\n{}", text.plain));
+    let html = all.iter().map(|(name, text)| {
+        format!(
+            "<p><b>{}</b></p>{}",
+            html_escape::encode_text(name),
+            text.html
+        )
+    });
+    Reply {
+        plain: plain.collect::<Vec<_>>().join("\n\n"),
+        html: html.collect(),
+    }
+}
+
+fn announced(host: &Announcement, now: SystemTime) -> Reply {
+    let rows = host.projects.iter().map(|(name, project)| {
+        let facts = project.session.as_ref().map_or_else(
+            || "no session".to_owned(),
+            |session| {
+                let since = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(session.since));
+                let since = since.filter(|since| *since <= now).unwrap_or(now);
+                format!("{} since {}", session.phase, moment(since))
+            },
+        );
+        (name.as_str(), vec![facts])
+    });
+    table(&rows.collect::<Vec<_>>())
 }
 
 /// One project in one line.
@@ -58,17 +115,23 @@ fn describe(status: &Status, usage: &BTreeMap<SessionId, Usage>, now: SystemTime
     )
 }
 
+/// What a session is at.
+#[must_use]
+pub fn phase(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Starting => "starting",
+        Phase::Running => "running",
+        Phase::Stopping => "stopping",
+        Phase::Resting => "coming back after it ended by itself",
+    }
+}
+
 fn describe_session(
     session: &SessionStatus,
     usage: Option<&Usage>,
     now: SystemTime,
 ) -> Vec<String> {
-    let phase = match session.phase {
-        Phase::Starting => "starting",
-        Phase::Running => "running",
-        Phase::Stopping => "stopping",
-        Phase::Resting => "coming back after it ended by itself",
-    };
+    let phase = phase(session.phase);
     let age = now.duration_since(session.since).unwrap_or_default();
     let mut facts = vec![format!(
         "{phase} since {} ({})",

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use matrix_sdk::ruma::{OwnedUserId, RoomVersionId, UserId};
+use matrix_sdk::ruma::{OwnedRoomId, OwnedUserId, RoomVersionId, UserId};
 use serde::Serialize;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -28,6 +28,7 @@ pub(crate) struct BotBuilder {
     user: OwnedUserId,
     config: Value,
     room: RoomOptions,
+    shared_room: Option<OwnedRoomId>,
     log_filter: String,
     homeserver_files: Vec<PathBuf>,
 }
@@ -67,6 +68,7 @@ impl BotBuilder {
             user,
             config,
             room,
+            shared_room: None,
             log_filter: LOG_FILTER.to_owned(),
             homeserver_files: homeserver.files(),
         }
@@ -140,6 +142,12 @@ impl BotBuilder {
         self
     }
 
+    /// Shares the admin room of another bot.
+    pub(crate) fn beside(mut self, bot: &Bot) -> Self {
+        self.shared_room = Some(bot.admin_room().to_owned());
+        self
+    }
+
     /// Who else is invited to the admin room.
     pub(crate) fn invite(mut self, user: &UserId) -> Self {
         self.room.invite.push(user.to_owned());
@@ -176,8 +184,13 @@ impl BotBuilder {
         if self.config["projects"].as_object().unwrap().is_empty() {
             self = self.project("website", |project| project);
         }
-        self.room.invite.push(self.user.clone());
-        let admin_room = admin.create_room(self.room).await.unwrap();
+        let admin_room = if let Some(room) = self.shared_room {
+            admin.invite(&room, &self.user).await.unwrap();
+            room
+        } else {
+            self.room.invite.push(self.user.clone());
+            admin.create_room(self.room).await.unwrap()
+        };
         if self.config["admin_room"].is_null() {
             self.config["admin_room"] = json!(admin_room);
         }
