@@ -144,14 +144,20 @@ impl Matrix {
         Ok(())
     }
 
+    /// Whether an identity is another one than the bot knows, or missing.
+    pub(super) fn is_changed(&self, user: &UserId, shown: Option<&UserIdentity>) -> bool {
+        let known = self.known_identity(user).map(KnownIdentity::key);
+        known.is_some() && shown.and_then(key_of) != known
+    }
+
     pub(super) fn standing(&self, user: &UserId, shown: Option<&UserIdentity>) -> Standing {
         let Some(known) = self.known_identity(user).map(KnownIdentity::key) else {
             return Standing::New;
         };
-        let shown = shown.and_then(key_of);
-        if shown == Some(known) {
+        if !self.is_changed(user, shown) {
             return Standing::Known;
         }
+        let shown = shown.and_then(key_of);
         let shown = shown.map_or_else(|| "none".to_owned(), |key| key.to_string());
         warn!(
             %user, %known, shown,

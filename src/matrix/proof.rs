@@ -108,7 +108,8 @@ impl Matrix {
         self.note_identity(sender).await
     }
 
-    /// The list of a user's devices may come after their first message, so it is asked for before a device is called unknown.
+    /// The list of a user's devices may come after their first message, and what the store has may be an old lie of the
+    /// homeserver: so both are asked for before a device is called unknown, or an identity another one.
     async fn trust(
         &self,
         room: &Room,
@@ -121,7 +122,9 @@ impl Matrix {
             .get_user_identity(sender)
             .await
             .map_err(matrix_sdk::Error::from)?;
-        if matches!(trust, Trust::UnknownDevice | Trust::UnsignedDevice) {
+        let is_doubtful = matches!(trust, Trust::UnknownDevice | Trust::UnsignedDevice)
+            || self.is_changed(sender, identity.as_ref());
+        if is_doubtful {
             identity = encryption.request_user_identity(sender).await?;
             let session = info.session_id().unwrap_or_default();
             if let Some(info) = room.get_encryption_info(session, sender).await {
