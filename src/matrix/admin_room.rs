@@ -52,7 +52,7 @@ pub struct RoomFacts {
     pub join_rule: JoinRule,
     /// The user's membership. A user of whom there is no member event has left.
     pub membership: MembershipState,
-    /// Whether the room is encrypted. Once seen encrypted, always encrypted.
+    /// Whether the room is encrypted, or ever was.
     pub encrypted: bool,
 }
 
@@ -96,7 +96,12 @@ impl Matrix {
     /// # Errors
     /// [`Fault`]: nothing is known, and nothing may be concluded.
     pub async fn room_facts(&self, user: &UserId) -> Result<RoomFacts, Fault> {
-        facts(&self.admin_room()?, user).await
+        let mut facts = facts(&self.admin_room()?, user).await?;
+        if facts.encrypted {
+            self.which_room().note_encrypted()?;
+        }
+        facts.encrypted |= self.which_room().was_encrypted();
+        Ok(facts)
     }
 
     /// Says something in the admin room; where it answers a message, as a reply, and in the message's thread if it was
@@ -221,7 +226,7 @@ async fn create_event(room: &Room) -> Result<CreateEvent, Fault> {
     create.ok_or_else(|| Fault::from(matrix_sdk::Error::InsufficientData))
 }
 
-/// The homeserver may withhold the encryption event; a room that was encrypted once stays so.
+/// The homeserver may withhold the encryption event; what the SDK has once seen encrypted stays so for it.
 async fn is_encrypted(room: &Room) -> Result<bool, Fault> {
     if room.encryption_state().is_encrypted() {
         return Ok(true);

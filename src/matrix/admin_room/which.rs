@@ -29,6 +29,8 @@ struct Now {
     /// What was sent before was not sent to us. Whoever joins a room again gets its latest events once more, also those
     /// that an earlier run has obeyed.
     listening_since: SystemTime,
+    /// Whether it was ever seen encrypted, or the room that it replaces was.
+    was_encrypted: bool,
 }
 
 /// What stands on disk.
@@ -39,6 +41,9 @@ struct Stored {
     configured: OwnedRoomOrAliasId,
     /// The room that it led to, perhaps by way of an upgrade.
     room: OwnedRoomId,
+    /// Whether it was ever seen encrypted, or the room that it replaces was.
+    #[serde(default)]
+    was_encrypted: bool,
 }
 
 impl AdminRoom {
@@ -48,14 +53,14 @@ impl AdminRoom {
         configured: OwnedRoomOrAliasId,
         listening_since: SystemTime,
     ) -> Result<Self, Fault> {
-        let room = match fs::read(&path) {
+        let stored = match fs::read(&path) {
             Ok(text) => {
                 let stored: Stored =
                     serde_json::from_slice(&text).map_err(|_| Fault::UnreadableFile {
                         path: path.clone(),
                         remedy: "delete it, and the bot goes to the room that the configuration names",
                     })?;
-                (stored.configured == configured).then_some(stored.room)
+                (stored.configured == configured).then_some(stored)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(source) => return Err(Fault::File { path, source }),
@@ -64,7 +69,8 @@ impl AdminRoom {
             path,
             configured,
             now: Mutex::new(Now {
-                room,
+                was_encrypted: stored.as_ref().is_some_and(|stored| stored.was_encrypted),
+                room: stored.map(|stored| stored.room),
                 listening_since,
             }),
         })
@@ -92,20 +98,38 @@ impl AdminRoom {
 
     /// The bot is in this room since then, and it is the admin room from now on. To be called before the next sync.
     pub(super) fn enter(&self, room: &RoomId, joined: SystemTime) -> Result<(), Fault> {
+        let was_encrypted = self.was_encrypted();
         if !self.is(room) {
-            self.write(room)?;
+            self.write(room, was_encrypted)?;
         }
         *self.now() = Now {
             room: Some(room.to_owned()),
             listening_since: joined,
+            was_encrypted,
         };
         Ok(())
     }
 
-    fn write(&self, room: &RoomId) -> Result<(), Fault> {
+    /// Whether the room was ever seen encrypted, or the one that it replaces was: an encrypted room stays so (specification,
+    /// "m.room.encryption"), whatever a homeserver shows later.
+    pub(super) fn was_encrypted(&self) -> bool {
+        self.now().was_encrypted
+    }
+
+    /// The room is seen encrypted.
+    pub(super) fn note_encrypted(&self) -> Result<(), Fault> {
+        if let Some(room) = self.id().filter(|_| !self.was_encrypted()) {
+            self.write(&room, true)?;
+            self.now().was_encrypted = true;
+        }
+        Ok(())
+    }
+
+    fn write(&self, room: &RoomId, was_encrypted: bool) -> Result<(), Fault> {
         let stored = Stored {
             configured: self.configured.clone(),
             room: room.to_owned(),
+            was_encrypted,
         };
         let written = serde_json::to_vec_pretty(&stored)
             .map_err(io::Error::from)
@@ -145,6 +169,25 @@ mod tests {
         assert!(load(&path, "#admins:x.y").unwrap().is(room));
         assert_eq!(load(&path, "#others:x.y").unwrap().id(), None);
         assert_eq!(load(&path, "!a:x.y").unwrap().id(), None);
+    }
+
+    #[test]
+    fn a_room_that_was_encrypted_stays_so_over_restarts_and_upgrades() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admin-room.json");
+        let admin_room = load(&path, "#admins:x.y").unwrap();
+        admin_room
+            .enter(room_id!("!a:x.y"), SystemTime::now())
+            .unwrap();
+        assert!(!load(&path, "#admins:x.y").unwrap().was_encrypted());
+        admin_room.note_encrypted().unwrap();
+        let admin_room = load(&path, "#admins:x.y").unwrap();
+        assert!(admin_room.was_encrypted());
+        admin_room
+            .enter(room_id!("!b:x.y"), SystemTime::now())
+            .unwrap();
+        assert!(load(&path, "#admins:x.y").unwrap().was_encrypted());
+        assert!(!load(&path, "#others:x.y").unwrap().was_encrypted());
     }
 
     #[test]
