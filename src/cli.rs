@@ -22,7 +22,7 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     bot,
     config::{Config, LoginMethod},
-    matrix::{Login, generate, write_new},
+    matrix::{Login, generate, generate_with_device_management, write_new},
 };
 
 /// What is logged unless `RUST_LOG` says otherwise: our own good days, and the SDK's bad ones.
@@ -68,6 +68,9 @@ enum Command {
         /// Where to write it. Nothing is overwritten. [default: what the configuration names]
         #[arg(long)]
         output: Option<PathBuf>,
+        /// For a homeserver with Matrix Authentication Service that does not ask for MSC4190 by itself.
+        #[arg(long)]
+        msc4190: bool,
     },
 }
 
@@ -104,7 +107,11 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Stop { config, project } => sessions::stop(&config.config, project.as_deref()),
         Command::Trust(arguments) => trust::trust(&arguments),
         Command::ResetIdentity(arguments) => reset_identity::reset_identity(&arguments),
-        Command::Registration { config, output } => write_registration(&config.config, output),
+        Command::Registration {
+            config,
+            output,
+            msc4190,
+        } => write_registration(&config.config, output, msc4190),
     };
     let (error, code) = match result {
         Ok(()) => return ExitCode::SUCCESS,
@@ -195,7 +202,11 @@ fn shutdown_signal() -> io::Result<impl Future<Output = ()>> {
     })
 }
 
-fn write_registration(path: &Path, output: Option<PathBuf>) -> Result<(), Failure> {
+fn write_registration(
+    path: &Path,
+    output: Option<PathBuf>,
+    has_device_management: bool,
+) -> Result<(), Failure> {
     let config = load_config(path)?;
     let LoginMethod::Appservice { registration } = &config.login else {
         let error = anyhow!(
@@ -205,6 +216,11 @@ fn write_registration(path: &Path, output: Option<PathBuf>) -> Result<(), Failur
         return Err(Failure::Configuration(error));
     };
     let output = output.unwrap_or_else(|| registration.clone());
+    let generate = if has_device_management {
+        generate_with_device_management
+    } else {
+        generate
+    };
     let text = generate(&config.bot_user).map_err(|error| Failure::WhileRunning(error.into()))?;
     write_new(&output, &text).map_err(|error| Failure::WhileRunning(error.into()))?;
     let next = format!(

@@ -33,5 +33,8 @@ pub use inbox::{Heard, Message};
 pub use link_receipt::LinkReceipt;
 pub use login::Login;
 pub use proof::{Proof, Trust};
-pub use registration::{GenerateError, Registration, RegistrationError, generate, write_new};
+pub use registration::{
+    GenerateError, Registration, RegistrationError, generate, generate_with_device_management,
+    write_new,
+};
 pub use reset::reset_identity;

@@ -23,7 +23,7 @@ use crate::{
 
 mod generate;
 
-pub use self::generate::{GenerateError, generate, write_new};
+pub use self::generate::{GenerateError, generate, generate_with_device_management, write_new};
 
 /// What the committed template has in place of a token.
 const PLACEHOLDER: &str = "REPLACE_ME";

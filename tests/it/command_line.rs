@@ -270,6 +270,33 @@ fn a_registration_is_written_once_with_fresh_tokens_and_readable_by_nobody_else(
 }
 
 #[test]
+fn a_registration_can_say_that_the_homeserver_logs_in_no_appservice() {
+    let folder = Folder::without_registration();
+    let output = folder.rcbot(&["registration", "--msc4190"]);
+    assert!(output.status.success(), "{}", said(&output));
+    let text = fs::read_to_string(folder.path("registration.yaml")).unwrap();
+    assert!(text.contains("io.element.msc4190: true\n"), "{text}");
+}
+
+#[test]
+fn a_bot_with_a_password_needs_no_registration() {
+    let folder = Folder::without_registration();
+    folder.write(
+        "config.yaml",
+        &format!("{CONFIG}bot:\n  password: hunter2\n"),
+    );
+    let output = folder.rcbot(&["registration"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        said(&output).contains("a registration is for an appservice"),
+        "{}",
+        said(&output)
+    );
+    assert!(!said(&output).contains("hunter2"));
+    assert!(!folder.path("registration.yaml").exists());
+}
+
+#[test]
 fn wrong_arguments_are_told_with_exit_code_2() {
     let folder = Folder::new();
     for arguments in [

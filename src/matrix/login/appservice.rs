@@ -208,6 +208,11 @@ impl Appservice {
                  homeserver",
                 self.user
             ),
+            // What Matrix Authentication Service says where it does not know M_APPSERVICE_LOGIN_UNSUPPORTED.
+            ErrorKind::Unknown | ErrorKind::Unrecognized => format!(
+                "{said}. If the homeserver has Matrix Authentication Service, add `io.element.msc4190: true` to {file} and \
+                 to the homeserver's copy, and restart the homeserver"
+            ),
             _ => said.to_owned(),
         })
     }

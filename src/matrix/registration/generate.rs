@@ -12,6 +12,8 @@ use rand::{
     rngs::{SysError, SysRng},
 };
 
+use super::DEVICE_MANAGEMENT;
+
 /// Why no registration was written.
 #[derive(Debug, thiserror::Error)]
 pub enum GenerateError {
@@ -66,6 +68,18 @@ namespaces:
   aliases: []
   rooms: []
 "
+    ))
+}
+
+/// The same for a homeserver with Matrix Authentication Service, which logs in no appservice. Newer homeservers take for
+/// granted what it says.
+///
+/// # Errors
+/// When the system has no random numbers.
+pub fn generate_with_device_management(bot_user: &UserId) -> Result<String, GenerateError> {
+    let text = generate(bot_user)?;
+    Ok(format!(
+        "{text}# The appservice makes and deletes its users' devices itself: it is not logged in.\n{DEVICE_MANAGEMENT}: true\n"
     ))
 }
 

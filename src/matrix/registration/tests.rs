@@ -102,6 +102,16 @@ fn a_generated_registration_says_what_a_homeserver_reads() {
 }
 
 #[test]
+fn a_generated_registration_says_whether_the_homeserver_logs_in_the_bot() {
+    let plain = parse(&generate(&bot_user()).unwrap()).unwrap();
+    assert!(!plain.has_device_management);
+    let text = generate_with_device_management(&bot_user()).unwrap();
+    let registration = parse(&text).unwrap();
+    assert!(registration.has_device_management);
+    assert!(registration.warnings().is_empty());
+}
+
+#[test]
 fn a_generated_namespace_holds_the_bots_user_alone() {
     let regex = Regex::new(&format!("^{}", generate::namespace_regex(&bot_user()))).unwrap();
     assert!(regex.is_match("@rcbot:example.org"));
