@@ -15,6 +15,7 @@ mod hosts;
 mod obey;
 mod operator;
 mod orders;
+mod picture;
 mod rate;
 mod reference;
 
@@ -26,7 +27,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::info;
 
 pub use data_dir::{DataDir, DataDirError};
 pub use operator::{OperatorError, ask_for_identity, ask_to_stop, ask_to_trust};
@@ -34,10 +35,9 @@ pub use operator::{OperatorError, ask_for_identity, ask_to_stop, ask_to_trust};
 use crate::{
     command::reply,
     config::Config,
-    matrix::{Announcement, Fault, Heard, Login, Message, NotConfidential},
+    matrix::{Announcement, Fault, Heard, Login, Message, SentLink},
     remote_control::{
-        self, DeliveryId, Happened, ProjectName, Receipt, RemoteControl, Request, RestoreError,
-        Withdrawal,
+        self, DeliveryId, Happened, ProjectName, RemoteControl, Request, RestoreError, Withdrawal,
     },
 };
 use audit::{Audit, Conclusion};
@@ -45,7 +45,6 @@ use connection::Line;
 use courier::Obstacle;
 use desk::{Desk, Verdict};
 use operator::{Answer, Operator};
-use reference::Reference;
 
 /// How many events may wait for the loop.
 const EVENTS_WAITING: usize = 256;
@@ -74,8 +73,9 @@ enum Event {
     Delivered {
         id: DeliveryId,
         request: Request,
-        receipt: Receipt,
+        sent: SentLink,
     },
+    Pictured(picture::Settled),
     Undeliverable {
         id: DeliveryId,
         request: Request,
@@ -244,18 +244,21 @@ impl Bot {
                     self.spawn(desk::judge(self.line.clone(), case));
                 }
             }
-            Event::Delivered {
-                id,
-                request,
-                receipt,
-            } => {
+            Event::Delivered { id, request, sent } => {
                 self.deliveries.remove(&id);
                 for request in self.remote_control.requests(&id, &request) {
                     let text = reply::running(&id.project);
                     self.answer(&id.project, &request, &text, &Conclusion::new("link sent"));
                 }
-                let notices = self.remote_control.delivered(id, request, receipt);
+                let is_wanted = self.remote_control.wants(&id);
+                let receipt = sent.receipt().to_string();
+                let notices = self
+                    .remote_control
+                    .delivered(id.clone(), request.clone(), receipt);
                 self.heed(notices);
+                if is_wanted {
+                    self.follow_with_picture(id, request, sent);
+                }
             }
             Event::Undeliverable {
                 id,
@@ -263,18 +266,9 @@ impl Bot {
                 obstacle,
             } => {
                 self.deliveries.remove(&id);
-                for request in self.remote_control.requests(&id, &request) {
-                    self.explain(&id.project, &request, &obstacle);
-                }
-                let notices = self.remote_control.undeliverable(&id);
-                self.heed(notices);
-                if matches!(
-                    obstacle,
-                    Obstacle::NotConfidential(NotConfidential::Overheard)
-                ) {
-                    self.stop_overheard(&id.project);
-                }
+                self.give_up(&id, &request, &obstacle);
             }
+            Event::Pictured(settled) => self.on_pictured(settled),
             Event::CalledOff { id, request, tried } => {
                 self.deliveries.remove(&id);
                 let delivery = remote_control::Delivery {
@@ -309,17 +303,6 @@ impl Bot {
                 Err(obstacle) => self.explain(&project, &request, &obstacle),
             },
         }
-    }
-
-    /// Whoever read a link can use it as long as its session lasts.
-    fn stop_overheard(&mut self, project: &ProjectName) {
-        error!(%project, "a link was overheard, ending its session");
-        let request = Request {
-            requester: "the bot itself".to_owned(),
-            reference: Reference::Nobody.to_text(),
-        };
-        let notices = self.remote_control.stop(project, request);
-        self.heed(notices);
     }
 
     fn spawn(&mut self, task: impl Future<Output = Event> + Send + 'static) {

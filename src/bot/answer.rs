@@ -11,14 +11,40 @@ use super::{
 };
 use crate::{
     command::reply::{self, Reply},
-    matrix::{Chain, Message, ReplyTo},
-    remote_control::{ProjectName, Request},
+    matrix::{Chain, Message, NotConfidential, ReplyTo},
+    remote_control::{DeliveryId, ProjectName, Request},
 };
 
 /// What came of a link, or something else in confidence, that did not get to its requester.
 const NOT_DELIVERED: &str = "not delivered";
 
 impl Bot {
+    /// The requester does not get the link, and hears why. The session stays for a next try, unless the link was overheard.
+    pub(super) fn give_up(&mut self, id: &DeliveryId, request: &Request, obstacle: &Obstacle) {
+        for request in self.remote_control.requests(id, request) {
+            self.explain(&id.project, &request, obstacle);
+        }
+        let notices = self.remote_control.undeliverable(id);
+        self.heed(notices);
+        if matches!(
+            obstacle,
+            Obstacle::NotConfidential(NotConfidential::Overheard)
+        ) {
+            self.stop_overheard(&id.project);
+        }
+    }
+
+    /// Whoever read a link can use it as long as its session lasts.
+    fn stop_overheard(&mut self, project: &ProjectName) {
+        error!(%project, "a link was overheard, ending its session");
+        let request = Request {
+            requester: "the bot itself".to_owned(),
+            reference: Reference::Nobody.to_text(),
+        };
+        let notices = self.remote_control.stop(project, request);
+        self.heed(notices);
+    }
+
     /// Says why a link, or something else in confidence, does not get to its requester.
     pub(super) fn explain(
         &mut self,

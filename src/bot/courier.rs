@@ -17,8 +17,8 @@ use crate::{
     },
     link::Link,
     matrix::{
-        Chain, Fault, LinkMessage, LinkReceipt, Matrix, NotConfidential, NotSent, Notice, ReplyTo,
-        Trust,
+        Chain, Fault, LinkMessage, LinkReceipt, LinkTransactions, Matrix, NotConfidential, NotSent,
+        Notice, ReplyTo, SentLink, Trust,
     },
     remote_control::{self, DeliveryId, ProjectName, Request, Withdrawal},
 };
@@ -67,13 +67,9 @@ pub(super) async fn deliver(
         // A homeserver that slows us down can hold an attempt for half a minute; the session may be over by then.
         let obstacle = match called_off.run_until_cancelled(Box::pin(attempt)).await {
             None => return call_off(delivery, tried),
-            Some(Ok(receipt)) => {
+            Some(Ok(sent)) => {
                 let (id, request) = (id.clone(), request.clone());
-                return Event::Delivered {
-                    id,
-                    request,
-                    receipt: receipt.to_string(),
-                };
+                return Event::Delivered { id, request, sent };
             }
             Some(Err(obstacle)) => obstacle,
         };
@@ -111,7 +107,7 @@ async fn try_to_deliver(
     matrix: &Matrix,
     delivery: &Delivery,
     tried: &mut bool,
-) -> Result<LinkReceipt, Obstacle> {
+) -> Result<SentLink, Obstacle> {
     let Ok(recipient) = OwnedUserId::try_from(delivery.request.requester.as_str()) else {
         return Err(Obstacle::NotConfidential(NotConfidential::NoIdentity));
     };
@@ -137,7 +133,7 @@ async fn try_to_deliver(
     let room = matrix.confidential_room(&recipient).await?;
     *tried = true;
     Ok(room
-        .send(&delivery.link, &message, transaction(&delivery.id))
+        .send(&delivery.link, &message, transactions(&delivery.id).link)
         .await?)
 }
 
@@ -169,13 +165,13 @@ pub(super) async fn show(mut line: Line, user: OwnedUserId, text: Reply) -> Resu
 /// Takes a link back, and finds it first where its delivery was cut off.
 pub(super) async fn withdraw(line: Line, id: DeliveryId, withdrawal: Withdrawal) -> Event {
     let project = id.project.clone();
-    let transaction = transaction(&id);
+    let transactions = transactions(&id);
     run(
         line,
         &Errand::Withdraw {
             project: project.clone(),
             withdrawal: withdrawal.clone(),
-            transaction,
+            transactions,
         },
     )
     .await;
@@ -226,7 +222,7 @@ enum Errand {
     Withdraw {
         project: ProjectName,
         withdrawal: Withdrawal,
-        transaction: OwnedTransactionId,
+        transactions: LinkTransactions,
     },
 }
 
@@ -252,8 +248,8 @@ impl Errand {
             Self::Withdraw {
                 project,
                 withdrawal,
-                transaction,
-            } => match find(matrix, project, &withdrawal.delivery, transaction).await? {
+                transactions,
+            } => match find(matrix, project, &withdrawal.delivery, transactions).await? {
                 Some(receipt) => matrix.withdraw(&receipt).await,
                 None => Ok(()),
             },
@@ -266,21 +262,20 @@ async fn find(
     matrix: &Matrix,
     project: &ProjectName,
     delivery: &remote_control::Delivery,
-    transaction: &TransactionId,
+    transactions: &LinkTransactions,
 ) -> Result<Option<LinkReceipt>, Fault> {
+    let harmless = reply::ended_before_delivery(project).plain;
     if let Some(receipt) = &delivery.receipt {
-        return Ok(receipt.parse().ok());
+        let Ok(receipt) = receipt.parse() else {
+            return Ok(None);
+        };
+        let found = matrix.trace_picture(receipt, &harmless, transactions);
+        return found.await.map(Some);
     }
     let Ok(user) = OwnedUserId::try_from(delivery.request.requester.as_str()) else {
         return Ok(None);
     };
-    matrix
-        .trace(
-            &user,
-            &reply::ended_before_delivery(project).plain,
-            transaction.to_owned(),
-        )
-        .await
+    matrix.trace(&user, &harmless, transactions).await
 }
 
 async fn run(mut line: Line, errand: &Errand) {
@@ -307,8 +302,12 @@ fn notice<'a>(text: &'a Reply, transaction: &'a OwnedTransactionId) -> Notice<'a
 }
 
 /// The same after a crash, so that a second sending is no second event.
-fn transaction(id: &DeliveryId) -> OwnedTransactionId {
-    format!("rcbot-{}-{}", id.session, id.number).into()
+pub(super) fn transactions(id: &DeliveryId) -> LinkTransactions {
+    let link = format!("rcbot-{}-{}", id.session, id.number);
+    LinkTransactions {
+        picture: format!("{link}-picture").into(),
+        link: link.into(),
+    }
 }
 
 /// Waits between tries, longer each time, and warns once: the line says when the homeserver is back.
@@ -345,6 +344,6 @@ impl Patience {
 }
 
 /// A log-out passes too: the line is made anew.
-fn may_pass(fault: &Fault) -> bool {
+pub(super) fn may_pass(fault: &Fault) -> bool {
     fault.is_passing() || fault.is_logged_out()
 }

@@ -148,7 +148,7 @@ impl Bot {
         }
     }
 
-    /// A link that is still under way is called off first; how that went decides what there is to take back.
+    /// A link that is still under way, or its picture, is called off first; how that went decides what there is to take back.
     pub(super) fn withdraw(&mut self, project: &ProjectName, withdrawal: Withdrawal) {
         let id = DeliveryId {
             project: project.clone(),
@@ -156,8 +156,8 @@ impl Bot {
             number: withdrawal.delivery.number,
         };
         match self.deliveries.get(&id) {
-            Some(called_off) if withdrawal.delivery.receipt.is_none() => called_off.cancel(),
-            _ => self.spawn(courier::withdraw(self.line.clone(), id, withdrawal)),
+            Some(called_off) => called_off.cancel(),
+            None => self.spawn(courier::withdraw(self.line.clone(), id, withdrawal)),
         }
     }
 

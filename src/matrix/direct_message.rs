@@ -26,9 +26,10 @@ use serde_json::json;
 use tracing::{error, info, warn};
 
 use super::{
-    Fault, LinkReceipt, Matrix, Notice,
+    Fault, LinkReceipt, Matrix, Notice, SentLink,
     confidentiality::{is_between_two, is_confidential},
     identities::Standing,
+    link_receipt::Picture,
 };
 use crate::{config::Devices, link::Link};
 
@@ -86,7 +87,7 @@ pub struct ConfidentialRoom {
 }
 
 impl ConfidentialRoom {
-    /// Sends the link.
+    /// Sends the link, in a text of its own: nobody waits for its picture, which may follow it.
     ///
     /// The same `transaction` in the same room is the same event for the homeserver, however often it is tried.
     ///
@@ -97,7 +98,7 @@ impl ConfidentialRoom {
         link: &Link,
         message: &LinkMessage,
         transaction: OwnedTransactionId,
-    ) -> Result<LinkReceipt, NotSent> {
+    ) -> Result<SentLink, NotSent> {
         // A new Megolm session: whoever got the key of an earlier one cannot read this link with it.
         self.room.discard_room_key().await?;
         let sent = self
@@ -108,11 +109,12 @@ impl ConfidentialRoom {
         let receipt = LinkReceipt {
             room: self.room.room_id().to_owned(),
             event: sent.response.event_id,
+            picture: Picture::Unsettled,
         };
         let encrypted = sent.encryption_info.is_some();
         if encrypted && is_between_two(&self.room, &self.recipient).await? {
             info!(recipient = %self.recipient, event = %receipt.event, "link sent");
-            return Ok(receipt);
+            return Ok(SentLink::new(link, self.recipient, receipt));
         }
         error!(recipient = %self.recipient, encrypted, "the room was not confidential, taking the link back");
         if let Err(error) = self.room.redact(&receipt.event, None, None).await {
@@ -168,60 +170,6 @@ impl Matrix {
         })
     }
 
-    /// Takes a link back. A room or an event that is gone, or that is no longer ours, cannot be mended.
-    ///
-    /// # Errors
-    /// [`Fault`], if it may work later.
-    pub async fn withdraw(&self, receipt: &LinkReceipt) -> Result<(), Fault> {
-        let Some(room) = self.client().get_room(&receipt.room) else {
-            warn!(room = %receipt.room, "link not taken back, its room is gone");
-            return Ok(());
-        };
-        match room
-            .redact(&receipt.event, Some("the session has ended"), None)
-            .await
-            .map_err(Fault::from)
-        {
-            Ok(_) => Ok(()),
-            Err(fault) if fault.is_passing() || fault.is_logged_out() => Err(fault),
-            Err(fault) => {
-                warn!(room = %receipt.room, error = %super::Chain(&fault), "link not taken back");
-                Ok(())
-            }
-        }
-    }
-
-    /// Finds out where a link is whose sending was cut off. The homeserver is sent a harmless text under the same
-    /// transaction: if the link had arrived, it answers with the link's event.
-    ///
-    /// # Errors
-    /// [`Fault`], if it may work later.
-    pub async fn trace(
-        &self,
-        recipient: &UserId,
-        harmless: &str,
-        transaction: OwnedTransactionId,
-    ) -> Result<Option<LinkReceipt>, Fault> {
-        let Some(room) = self
-            .direct_messages()
-            .get(recipient)
-            .and_then(|id| self.client().get_room(&id))
-        else {
-            return Ok(None);
-        };
-        if room.state() != RoomState::Joined
-            || !room.latest_encryption_state().await?.is_encrypted()
-        {
-            return Ok(None);
-        }
-        let content = RoomMessageEventContent::notice_plain(harmless);
-        let sent = room.send(content).with_transaction_id(transaction).await?;
-        Ok(Some(LinkReceipt {
-            room: room.room_id().to_owned(),
-            event: sent.response.event_id,
-        }))
-    }
-
     /// Tells somebody something in their direct message, if there is one. For what belongs to a link, and is none.
     ///
     /// # Errors
@@ -240,7 +188,7 @@ impl Matrix {
     /// this is looked at before. The device list is asked for anew, as stale ones happen.
     ///
     /// The identity is signed first: only then does the SDK itself refuse to send, should it change before the sending.
-    async fn check_devices(&self, recipient: &UserId) -> Result<(), NotSent> {
+    pub(super) async fn check_devices(&self, recipient: &UserId) -> Result<(), NotSent> {
         let encryption = self.client().encryption();
         let identity = encryption.request_user_identity(recipient).await?;
         if self.standing(recipient, identity.as_ref()) == Standing::Changed {

@@ -1,7 +1,8 @@
 //! Hears and speaks Matrix: logs in, follows /sync, reads the admin room, sends links in confidence.
 //!
 //! Invariant: nothing here knows processes or sessions, and nothing here decides who may command. It gathers the evidence
-//! and keeps the one promise that is its own: a link leaves through [`ConfidentialRoom::send`] and no other way.
+//! and keeps the one promise that is its own: a link leaves through [`ConfidentialRoom::send`], its picture through what
+//! that gives back, and neither in any other way.
 
 mod admin_room;
 mod client;
@@ -14,14 +15,17 @@ mod identities;
 mod identity;
 mod inbox;
 mod late_key;
+mod link_picture;
 mod link_receipt;
 mod login;
 mod obeyed;
 mod proof;
 mod registration;
 mod reset;
+mod sent_link;
 mod sync;
 mod table;
+mod withdrawal;
 
 pub use admin_room::{Notice, PowerLevels, ReplyTo, RoomFacts};
 pub use client::{Connection, Matrix};
@@ -30,6 +34,7 @@ pub use fault::{Chain, Fault};
 pub use hosts::{AnnouncedProject, AnnouncedSession, Announcement};
 pub use identities::{IdentityReport, KnownIdentity, NotAccepted};
 pub use inbox::{Heard, Message};
+pub use link_picture::PictureError;
 pub use link_receipt::LinkReceipt;
 pub use login::Login;
 pub use proof::{Proof, Trust};
@@ -38,3 +43,5 @@ pub use registration::{
     write_new,
 };
 pub use reset::reset_identity;
+pub use sent_link::{NoPicture, PictureMessage, SentLink};
+pub use withdrawal::LinkTransactions;

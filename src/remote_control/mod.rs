@@ -219,11 +219,17 @@ impl RemoteControl {
             .unwrap_or_else(|| vec![first.clone()])
     }
 
-    /// The requester has the link, and the receipt tells where.
+    /// Whether a delivery is still wanted: its session goes on, and shows that link.
+    #[must_use]
+    pub fn wants(&self, id: &DeliveryId) -> bool {
+        let slot = self.slots.get(&id.project);
+        let session = slot.and_then(|slot| slot.session.as_ref());
+        session.is_some_and(|session| session.id() == &id.session && session.wants(id.number))
+    }
+
+    /// The requester has the link, and the receipt tells where. It may be said again with a receipt that tells more.
     pub fn delivered(&mut self, id: DeliveryId, request: Request, receipt: Receipt) -> Vec<Notice> {
-        let slot = self.slots.entry(id.project.clone()).or_default();
-        let session = slot.session.as_ref();
-        if session.is_some_and(|session| session.id() == &id.session && session.wants(id.number)) {
+        if self.wants(&id) {
             let number = id.number;
             return self.apply(&id.project, Event::Delivered { number, receipt });
         }
@@ -238,6 +244,7 @@ impl RemoteControl {
             session: id.session,
             delivery,
         };
+        let slot = self.slots.entry(id.project.clone()).or_default();
         slot.note_withdrawal(withdrawal.clone());
         self.save_or_retry(&id.project);
         vec![Notice::Withdraw {

@@ -1,10 +1,12 @@
-//! What people see of a start besides its link: what it opens, and how long.
+//! What people see of a start besides its link: what it opens, for whom, and how long; and the link as a picture.
 
 use std::fs;
 
 use serde_json::json;
 
-use crate::support::{bot::Bot, homeserver, person::Person};
+use crate::support::{
+    bot::Bot, eventually, homeserver, person::Person, picture::read_code, start_homeserver,
+};
 
 async fn alice() -> Person {
     Person::register(homeserver(), "alice").await.unwrap()
@@ -42,4 +44,116 @@ async fn a_link_comes_with_what_it_opens_and_for_whom() {
     assert!(said.iter().all(|event| {
         event.room != bot.admin_room() || !event.json.to_string().contains("claude.example")
     }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_picture_that_a_telephone_reads_follows_the_link() {
+    let alice = alice().await;
+    let bot = Bot::builder(homeserver()).start(&alice).await;
+    let sent = bot.start_session(&alice, "website").await;
+
+    let picture = bot.picture_after(&alice, 0).await;
+    assert_eq!(picture.room, *sent.room());
+    let content = &picture.json["content"];
+    assert_eq!(content["filename"], "remote-control-website.png");
+    assert_eq!(content["info"]["mimetype"], "image/png");
+    let file = alice.download(&picture).await;
+    assert_eq!(content["info"]["size"], file.len());
+    let side = usize::try_from(content["info"]["w"].as_u64().unwrap()).unwrap();
+    for shown in [300, side] {
+        assert_eq!(read_code(&file, shown), sent.link, "at {shown} pixels");
+    }
+    let events = alice.events();
+    let place = |id| events.iter().position(|event| event.id == id);
+    assert!(
+        place(sent.event.id) < place(picture.id),
+        "the link comes first"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_takes_back_the_picture_of_the_link_too() {
+    let alice = alice().await;
+    let bot = Bot::builder(homeserver()).start(&alice).await;
+    let first = bot.start_session(&alice, "website").await;
+    let picture = bot.picture_after(&alice, 0).await;
+    // A second message with the same link has a picture of its own, which may still be under way when the session ends.
+    let second = bot.start_session(&alice, "website").await;
+    bot.ask(&alice, "stop").await;
+    bot.wait_for_withdrawal(&alice, &first).await;
+    bot.wait_for_withdrawal(&alice, &second).await;
+    bot.wait_until_taken_back(&alice, &picture).await;
+    // Whatever was under way is there by the time that a later session's picture is.
+    let later = bot.start_session(&alice, "website").await;
+    eventually("the picture of the later link", async || {
+        links_in_pictures(&bot, &alice)
+            .await
+            .contains(&later.link)
+            .then_some(())
+    })
+    .await;
+    for picture in bot.pictures_of(&alice) {
+        if read_code(&alice.download(&picture).await, 300) == first.link {
+            bot.wait_until_taken_back(&alice, &picture).await;
+        }
+    }
+}
+
+async fn links_in_pictures(bot: &Bot, person: &Person) -> Vec<String> {
+    let mut links = Vec::new();
+    for picture in bot.pictures_of(person) {
+        links.push(read_code(&person.download(&picture).await, 300));
+    }
+    links
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_picture_that_a_killed_bot_was_at_is_found_and_taken_back() {
+    let alice = alice().await;
+    let mut bot = Bot::builder(homeserver()).start(&alice).await;
+    let sent = bot.start_session(&alice, "website").await;
+    let picture = bot.picture_after(&alice, 0).await;
+    bot.wait_for_log("picture of the link sent").await;
+    assert!(bot.terminate().await.success());
+    // As it stands from before the picture was sent until what became of it is known.
+    let record = bot.data_dir().join("sessions/website/session.json");
+    let text = fs::read_to_string(&record).unwrap();
+    assert!(text.contains(picture.id.as_str()), "{text}");
+    fs::write(&record, text.replace(picture.id.as_str(), "?")).unwrap();
+
+    bot.run();
+    bot.ask(&alice, "stop").await;
+    bot.wait_for_withdrawal(&alice, &sent).await;
+    bot.wait_until_taken_back(&alice, &picture).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_stands_where_the_homeserver_takes_no_picture() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut homeserver = start_homeserver(folder.path()).unwrap();
+    homeserver.stop();
+    let configuration = folder.path().join("homeserver.yaml");
+    let text = fs::read_to_string(&configuration).unwrap();
+    fs::write(&configuration, text + "\nmax_upload_size: 100\n").unwrap();
+    homeserver.start_again().unwrap();
+    let alice = Person::register(&homeserver, "alice").await.unwrap();
+    let mut bot = Bot::builder(&homeserver).start(&alice).await;
+
+    let sent = bot.start_session(&alice, "website").await;
+    bot.wait_for_log("no picture follows the link").await;
+    assert!(
+        bot.log().contains("too large to upload"),
+        "the log says why"
+    );
+    assert!(bot.pictures_of(&alice).is_empty());
+    bot.ask(&alice, "stop").await;
+    bot.wait_for_withdrawal(&alice, &sent).await;
+    bot.private_word(&alice, "Session for website has ended.")
+        .await;
+    // Nothing was sent, so nothing else was taken back.
+    let redactions = alice.events().into_iter();
+    assert_eq!(
+        redactions.filter(|event| event.redacts().is_some()).count(),
+        1
+    );
 }

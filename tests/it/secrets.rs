@@ -1,12 +1,19 @@
 //! A secret is where it belongs, and nowhere else: not in a log at any level, not in a process's arguments or environment,
 //! not in a file that others can read.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
 
 use procfs::process::all_processes;
 use serde_json::Value;
 
 use crate::support::{appservice::Tokens, bot::Bot, homeserver, person::Person};
+
+/// How every PNG begins.
+const PNG: &[u8] = b"\x89PNG";
 
 /// A secret with its name, which alone is shown when it is found where it should not be.
 type Secret = (&'static str, String);
@@ -48,6 +55,41 @@ async fn no_secret_of_the_main_job_is_in_a_log_a_command_line_or_an_environment(
             !homeserver_log.contains(secret),
             "the {name} is in Synapse's log"
         );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_picture_of_a_link_is_noise_to_the_homeserver_before_and_after_it_is_taken_back() {
+    let alice = Person::register(homeserver(), "alice").await.unwrap();
+    let bot = Bot::builder(homeserver()).start(&alice).await;
+    bot.start_session(&alice, "website").await;
+    let picture = bot.picture_after(&alice, 0).await;
+    let shown = alice.download(&picture).await;
+    let stored = alice.download_as_it_is(&picture).await;
+    assert!(
+        shown.starts_with(PNG),
+        "it is a PNG for whoever has the key"
+    );
+    assert_eq!(stored.len(), shown.len(), "it is the same file");
+
+    let key = picture.json["content"]["file"]["key"]["k"]
+        .as_str()
+        .unwrap();
+    bot.check_homeserver_never_read(key);
+    bot.ask(&alice, "stop").await;
+    bot.wait_until_taken_back(&alice, &picture).await;
+    bot.check_homeserver_never_read(key);
+    let files = files_in(&homeserver().media_folder());
+    assert!(!files.is_empty());
+    for file in files {
+        let content = fs::read(&file).unwrap();
+        let found = memchr::memmem::find(&content, PNG);
+        assert!(found.is_none(), "{} is readable", file.display());
+    }
+    for file in files_in(&bot.data_dir()) {
+        let content = fs::read(&file).unwrap();
+        let found = memchr::memmem::find(&content, PNG);
+        assert!(found.is_none(), "the picture is in {}", file.display());
     }
 }
 
@@ -137,4 +179,18 @@ fn collect_open_to_others(path: &Path, open: &mut Vec<String>) -> usize {
     1 + entries
         .map(|entry| collect_open_to_others(&entry.unwrap().path(), open))
         .sum::<usize>()
+}
+
+/// All files in a folder and in the folders in it. What is gone meanwhile is left out.
+fn files_in(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut files = Vec::new();
+    for path in entries.map(|entry| entry.path()) {
+        if path.is_dir() {
+            files.extend(files_in(&path));
+        } else if path.is_file() {
+            files.push(path);
+        }
+    }
+    files
 }

@@ -72,6 +72,12 @@ pub fn around_link(prefix: &str, opens: &Opens) -> (Reply, Reply) {
     )
 }
 
+/// What is said of a link's picture, which stands below the link.
+#[must_use]
+pub fn picture() -> Reply {
+    Reply::new("The same link as a QR code: open it on a phone with the phone's camera.")
+}
+
 /// The link cannot be delivered in confidence.
 #[must_use]
 pub fn undeliverable(project: &ProjectName, reason: &NotConfidential) -> Reply {

@@ -122,15 +122,20 @@ impl Bot {
 
     /// Waits until the bot has taken a link back, and checks that the homeserver has nothing left of the message.
     pub(crate) async fn wait_for_withdrawal(&self, person: &Person, link: &LinkMessage) {
+        self.wait_until_taken_back(person, &link.event).await;
+    }
+
+    /// Waits until the bot has taken a message back, and checks that the homeserver has nothing left of it.
+    pub(crate) async fn wait_until_taken_back(&self, person: &Person, message: &Event) {
         let redaction = person
-            .wait_for("the link being taken back", |event| {
-                event.redacts() == Some(link.event.id.as_str())
+            .wait_for("the message being taken back", |event| {
+                event.redacts() == Some(message.id.as_str())
             })
             .await
             .unwrap();
         assert_eq!(redaction.sender, self.user_id());
         let stored = person
-            .event_from_server(link.room(), &link.event.id)
+            .event_from_server(&message.room, &message.id)
             .await
             .unwrap();
         assert_eq!(stored["content"], serde_json::json!({}), "{stored}");

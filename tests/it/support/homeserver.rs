@@ -154,6 +154,11 @@ impl Homeserver {
         vec![database, write_ahead_log, self.log_path()]
     }
 
+    /// Where it keeps the files that people send.
+    pub(crate) fn media_folder(&self) -> PathBuf {
+        self.folder.join("media")
+    }
+
     /// What Synapse says.
     pub(crate) fn log_path(&self) -> PathBuf {
         self.folder.join("homeserver.log")

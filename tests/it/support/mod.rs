@@ -8,6 +8,7 @@ pub(crate) mod event;
 pub(crate) mod homeserver;
 pub(crate) mod listen;
 pub(crate) mod person;
+pub(crate) mod picture;
 pub(crate) mod processes;
 pub(crate) mod rooms;
 pub(crate) mod synapse;

@@ -1,0 +1,123 @@
+//! Takes links back, and their pictures, and finds those whose sending was cut off.
+
+use matrix_sdk::{
+    Room, RoomState,
+    ruma::{
+        EventId, OwnedEventId, OwnedTransactionId, UserId,
+        events::room::message::RoomMessageEventContent,
+    },
+};
+use tracing::warn;
+
+use super::{Chain, Fault, LinkReceipt, Matrix, link_receipt::Picture};
+
+/// Under which transactions a link and its picture are sent: the same for each try, so that each is one event.
+#[derive(Debug, Clone)]
+pub struct LinkTransactions {
+    /// The link's.
+    pub link: OwnedTransactionId,
+    /// Its picture's.
+    pub picture: OwnedTransactionId,
+}
+
+impl Matrix {
+    /// Takes a link back, and its picture. A room or an event that is gone, or that is no longer ours, cannot be mended.
+    ///
+    /// # Errors
+    /// [`Fault`], if it may work later.
+    pub async fn withdraw(&self, receipt: &LinkReceipt) -> Result<(), Fault> {
+        let Some(room) = self.client().get_room(&receipt.room) else {
+            warn!(room = %receipt.room, "link not taken back, its room is gone");
+            return Ok(());
+        };
+        remove(&room, &receipt.event).await?;
+        match &receipt.picture {
+            Picture::Sent(event) => remove(&room, event).await,
+            Picture::None | Picture::Unsettled => Ok(()),
+        }
+    }
+
+    /// Finds out where a link is whose sending was cut off, and its picture. The homeserver is sent a harmless text under
+    /// the same transaction: if the link had arrived, it answers with the link's event.
+    ///
+    /// # Errors
+    /// [`Fault`], if it may work later.
+    pub async fn trace(
+        &self,
+        recipient: &UserId,
+        harmless: &str,
+        transactions: &LinkTransactions,
+    ) -> Result<Option<LinkReceipt>, Fault> {
+        let Some(room) = self
+            .direct_messages()
+            .get(recipient)
+            .and_then(|id| self.client().get_room(&id))
+        else {
+            return Ok(None);
+        };
+        let Some(event) = find(&room, harmless, &transactions.link).await? else {
+            return Ok(None);
+        };
+        let receipt = LinkReceipt {
+            room: room.room_id().to_owned(),
+            event,
+            picture: Picture::Unsettled,
+        };
+        self.trace_picture(receipt, harmless, transactions)
+            .await
+            .map(Some)
+    }
+
+    /// The same for a picture alone, where its link's place is known. A receipt that knows of its picture stays as it is.
+    ///
+    /// # Errors
+    /// [`Fault`], if it may work later.
+    pub async fn trace_picture(
+        &self,
+        receipt: LinkReceipt,
+        harmless: &str,
+        transactions: &LinkTransactions,
+    ) -> Result<LinkReceipt, Fault> {
+        let room = self.client().get_room(&receipt.room);
+        let (Picture::Unsettled, Some(room)) = (&receipt.picture, room) else {
+            return Ok(receipt);
+        };
+        let found = find(&room, harmless, &transactions.picture).await?;
+        Ok(LinkReceipt {
+            picture: found.map_or(Picture::None, Picture::Sent),
+            ..receipt
+        })
+    }
+}
+
+/// The event of a transaction. `None`: in this room nothing can be said, nor taken back.
+async fn find(
+    room: &Room,
+    harmless: &str,
+    transaction: &OwnedTransactionId,
+) -> Result<Option<OwnedEventId>, Fault> {
+    if room.state() != RoomState::Joined || !room.latest_encryption_state().await?.is_encrypted() {
+        return Ok(None);
+    }
+    let content = RoomMessageEventContent::notice_plain(harmless);
+    let sent = room
+        .send(content)
+        .with_transaction_id(transaction.clone())
+        .await?;
+    Ok(Some(sent.response.event_id))
+}
+
+async fn remove(room: &Room, event: &EventId) -> Result<(), Fault> {
+    match room
+        .redact(event, Some("the session has ended"), None)
+        .await
+        .map_err(Fault::from)
+    {
+        Ok(_) => Ok(()),
+        Err(fault) if fault.is_passing() || fault.is_logged_out() => Err(fault),
+        Err(fault) => {
+            warn!(room = %room.room_id(), error = %Chain(&fault), "link not taken back");
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! The picture of a link: how a person's client gets it, and how a telephone reads it.
+
+use std::{io::Cursor, ops::Range};
+
+use matrix_sdk::{
+    media::{MediaFormat, MediaRequestParameters},
+    ruma::events::room::{EncryptedFile, MediaSource},
+};
+use png::{Decoder, Transformations};
+use rqrr::PreparedImage;
+
+use super::{bot::Bot, event::Event, eventually, person::Person};
+
+impl Bot {
+    /// The picture that comes to this person after so many others. It is encrypted, and no warning stands beside it.
+    pub(crate) async fn picture_after(&self, person: &Person, known: usize) -> Event {
+        let picture = eventually("a picture in the direct message", async || {
+            self.pictures_of(person).get(known).cloned()
+        })
+        .await;
+        assert_eq!(picture.shield(), "none");
+        let stored = person
+            .event_from_server(&picture.room, &picture.id)
+            .await
+            .unwrap();
+        assert_eq!(stored["type"], "m.room.encrypted");
+        picture
+    }
+
+    /// All pictures of the bot that this person's client shows, those that were taken back since included.
+    pub(crate) fn pictures_of(&self, person: &Person) -> Vec<Event> {
+        let mut events = person.events();
+        events.retain(|event| {
+            event.sender == self.user_id() && event.message_type() == Some("m.image")
+        });
+        events
+    }
+}
+
+impl Person {
+    /// The file of a picture, decrypted.
+    pub(crate) async fn download(&self, picture: &Event) -> Vec<u8> {
+        let file = Box::new(attachment(picture));
+        self.fetch(MediaSource::Encrypted(file)).await
+    }
+
+    /// The file of a picture as the homeserver has it.
+    pub(crate) async fn download_as_it_is(&self, picture: &Event) -> Vec<u8> {
+        self.fetch(MediaSource::Plain(attachment(picture).url))
+            .await
+    }
+
+    async fn fetch(&self, source: MediaSource) -> Vec<u8> {
+        let format = MediaFormat::File;
+        let request = MediaRequestParameters { source, format };
+        let media = self.client().media();
+        media.get_media_content(&request, false).await.unwrap()
+    }
+}
+
+/// What a telephone reads in a picture that is shown so large, in pixels.
+pub(crate) fn read_code(png: &[u8], shown: usize) -> String {
+    let mut decoder = Decoder::new(Cursor::new(png));
+    decoder.set_transformations(Transformations::EXPAND);
+    let mut reader = decoder.read_info().unwrap();
+    let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+    let side = usize::try_from(reader.next_frame(&mut pixels).unwrap().width).unwrap();
+    let grey = |x: usize, y: usize| {
+        let (rows, columns) = (seen(y, side, shown), seen(x, side, shown));
+        let count = rows.len() * columns.len();
+        let pixels = rows.flat_map(|row| &pixels[row * side..][columns.clone()]);
+        u8::try_from(pixels.map(|pixel| usize::from(*pixel)).sum::<usize>() / count).unwrap()
+    };
+    let mut image = PreparedImage::prepare_from_greyscale(shown, shown, grey);
+    let codes = image.detect_grids();
+    assert_eq!(codes.len(), 1, "one code in a picture");
+    codes[0].decode().unwrap().1
+}
+
+/// The pixels of the picture that one pixel of the screen shows.
+fn seen(pixel: usize, side: usize, shown: usize) -> Range<usize> {
+    let start = pixel * side / shown;
+    start..((pixel + 1) * side).div_ceil(shown).max(start + 1)
+}
+
+fn attachment(picture: &Event) -> EncryptedFile {
+    serde_json::from_value(picture.json["content"]["file"].clone()).unwrap()
+}
