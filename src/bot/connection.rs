@@ -31,6 +31,11 @@ impl Line {
         }
     }
 
+    /// Whether the connection is no longer the one that [`Self::matrix`] gave last.
+    pub(super) fn has_changed(&self) -> bool {
+        self.0.has_changed().unwrap_or(true)
+    }
+
     /// Closes the stores of the connection, if there is one.
     pub(super) async fn close(&self) {
         let matrix = self.0.borrow().clone();
@@ -53,7 +58,7 @@ pub(super) fn open(
             let connecting = Matrix::connect(Arc::clone(&config), &login, &folder).await;
             let Connection {
                 matrix,
-                heard: messages,
+                heard: mut messages,
             } = match connecting {
                 Ok(connection) => connection,
                 Err(fault) => return fault,
@@ -61,20 +66,23 @@ pub(super) fn open(
             connected.send_replace(Some(matrix.clone()));
             let fault = tokio::select! {
                 fault = matrix.follow() => fault,
-                () = forward(messages, &heard) => continue,
+                () = forward(&mut messages, &heard) => continue,
             };
             if !fault.is_logged_out() {
                 return fault;
             }
             warn!("logged out by the homeserver, connecting anew");
             connected.send_replace(None);
+            // What came just before that was heard, and no later connection hears it again.
+            messages.close();
+            forward(&mut messages, &heard).await;
             matrix.close().await;
         }
     };
     (keep_up, Line(line), messages)
 }
 
-async fn forward(mut from: mpsc::Receiver<Heard>, to: &mpsc::Sender<Heard>) {
+async fn forward(from: &mut mpsc::Receiver<Heard>, to: &mpsc::Sender<Heard>) {
     while let Some(message) = from.recv().await {
         if to.send(message).await.is_err() {
             return;

@@ -240,13 +240,12 @@ fn intend(
 }
 
 /// Judges a case by what the homeserver says now. Comes back to the loop as an event.
-pub(super) async fn judge(mut line: Line, case: Case) -> Event {
-    let matrix = line.matrix().await;
-    let verdict = judge_by(&matrix, &case).await;
+pub(super) async fn judge(line: Line, case: Case) -> Event {
+    let verdict = judge_by(&line, &case).await;
     Event::Judged(case.message, verdict)
 }
 
-async fn judge_by(matrix: &Matrix, case: &Case) -> Verdict {
+async fn judge_by(line: &Line, case: &Case) -> Verdict {
     let Case {
         message,
         command,
@@ -254,8 +253,9 @@ async fn judge_by(matrix: &Matrix, case: &Case) -> Verdict {
         config,
     } = case;
     debug!(event = %message.event_id, sender = %message.sender, "judging a command");
+    let matrix = line.clone().matrix().await;
     let named = command::addressed_host(&message.text);
-    let others = hosts::others(matrix).await;
+    let others = hosts::others(&matrix).await;
     let elsewhere = match named {
         Some(_) => Vec::new(),
         None => others.iter().map(|(_, other)| other.clone()).collect(),
@@ -278,12 +278,12 @@ async fn judge_by(matrix: &Matrix, case: &Case) -> Verdict {
         let mut statuses = statuses.iter();
         statuses.any(|status| status.project == *project && status.session.is_some())
     };
-    match authorize_message(matrix, message, &policy(config, project)).await {
+    match authorize_message(line, message, &policy(config, project)).await {
         Err(denied) => Verdict::Denied(denied),
         Ok(permit) => match intent {
             Err(misuse) => Verdict::Misused(misuse),
             Ok(Intent::Start(project, beginning)) if !has_session(&project) => {
-                look_at_delivery(matrix, permit, project, beginning).await
+                look_at_delivery(line, permit, project, beginning).await
             }
             Ok(intent) => Verdict::Do(permit, intent),
         },
@@ -292,34 +292,44 @@ async fn judge_by(matrix: &Matrix, case: &Case) -> Verdict {
 
 /// A session whose link can reach nobody is not started.
 async fn look_at_delivery(
-    matrix: &Matrix,
+    line: &Line,
     permit: Permit,
     project: ProjectName,
     beginning: Beginning,
 ) -> Verdict {
-    match matrix.confidential_room(permit.requester()).await {
-        Ok(_) => Verdict::Do(permit, Intent::Start(project, beginning)),
-        Err(NotSent::Refused(reason)) => Verdict::CannotDeliver(project, reason),
-        Err(NotSent::Fault(fault)) => {
-            warn!(%fault, "cannot tell whether a link could be delivered");
-            Verdict::Denied(Denied::NoFacts)
+    let requester = permit.requester();
+    let deliverable = told(line, |matrix| async move {
+        match matrix.confidential_room(requester).await {
+            Ok(_) => Ok(Ok(())),
+            Err(NotSent::Refused(reason)) => Ok(Err(reason)),
+            Err(NotSent::Fault(fault)) => Err(fault),
         }
+    });
+    match deliverable.await {
+        Some(Ok(())) => Verdict::Do(permit, Intent::Start(project, beginning)),
+        Some(Err(reason)) => Verdict::CannotDeliver(project, reason),
+        None => Verdict::Denied(Denied::NoFacts),
     }
 }
 
 /// Asks the homeserver for all that decides, and remembers the command where it may be obeyed.
 async fn authorize_message(
-    matrix: &Matrix,
+    line: &Line,
     message: &Message,
     policy: &Policy,
 ) -> Result<Permit, Denied> {
+    let sender = &*message.sender;
     let (facts, proof) = tokio::join!(
-        told(|| matrix.room_facts(&message.sender)),
-        told(|| matrix.proof(message))
+        told(
+            line,
+            |matrix| async move { matrix.room_facts(sender).await }
+        ),
+        told(line, |matrix| async move { matrix.proof(message).await })
     );
     let proof = proof.ok_or(Denied::NoFacts)?;
-    let permit = authorize(&message.sender, proof.trust, facts.as_ref(), policy)?;
-    match matrix.obey(&message.sender, &proof).await {
+    let permit = authorize(sender, proof.trust, facts.as_ref(), policy)?;
+    let matrix = line.clone().matrix().await;
+    match matrix.obey(sender, &proof).await {
         Ok(()) => Ok(permit),
         Err(fault) => {
             error!(error = %Chain(&fault), "what is obeyed cannot be written down");
@@ -329,13 +339,19 @@ async fn authorize_message(
 }
 
 /// What the homeserver tells when asked, a few times if need be. `None`: nothing is known.
-async fn told<T, F: Future<Output = Result<T, Fault>>>(ask: impl Fn() -> F) -> Option<T> {
+async fn told<T, F>(line: &Line, ask: impl Fn(Matrix) -> F) -> Option<T>
+where
+    F: Future<Output = Result<T, Fault>>,
+{
+    let mut line = line.clone();
     for _ in 0..TRIES {
-        match ask().await {
+        let matrix = line.matrix().await;
+        match ask(matrix).await {
             Ok(answer) => return Some(answer),
             Err(fault) => {
                 warn!(error = %Chain(&fault), "the homeserver does not tell what a decision needs");
-                if !fault.is_passing() {
+                // A connection that is made anew takes the one before with it, in the midst of whatever was asked.
+                if !fault.is_passing() && !line.has_changed() {
                     return None;
                 }
             }

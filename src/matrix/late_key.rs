@@ -17,6 +17,8 @@ use matrix_sdk::{
 use tokio::time::timeout;
 use tracing::debug;
 
+use super::{Chain, Fault};
+
 /// How long a key may trail its event before the sender is told that the event cannot be read.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -30,8 +32,10 @@ pub(super) async fn decrypt(
         // Listened to before the first try, so that no key comes unheard between the two.
         let mut keys = Box::pin(encryption.room_keys_received_stream().await?);
         loop {
-            if let Some(decrypted) = try_to_decrypt(room, event).await {
-                return Some(decrypted);
+            match try_to_decrypt(room, event).await {
+                Ok(Some(decrypted)) => return Some(decrypted),
+                Ok(None) => {}
+                Err(fault) => debug!(error = %Chain(&fault), "event not decrypted"),
             }
             keys.next().await?.ok();
         }
@@ -48,18 +52,14 @@ pub(super) enum Decrypted {
 }
 
 /// What an event says, if its key is there.
+///
+/// # Errors
+/// [`Fault`], where the store does not tell.
 pub(super) async fn try_to_decrypt(
     room: &Room,
     event: &Raw<OriginalSyncRoomEncryptedEvent>,
-) -> Option<Decrypted> {
-    let timeline_event = match room.decrypt_event(event, None).await {
-        Ok(timeline_event) => timeline_event,
-        Err(error) => {
-            debug!(%error, "event not decrypted");
-            return None;
-        }
-    };
-    match timeline_event.kind {
+) -> Result<Option<Decrypted>, Fault> {
+    Ok(match room.decrypt_event(event, None).await?.kind {
         TimelineEventKind::Decrypted(decrypted) => {
             let message = decrypted.event.deserialize_as_unchecked();
             Some(match message {
@@ -68,5 +68,5 @@ pub(super) async fn try_to_decrypt(
             })
         }
         TimelineEventKind::UnableToDecrypt { .. } | TimelineEventKind::PlainText { .. } => None,
-    }
+    })
 }

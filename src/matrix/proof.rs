@@ -167,9 +167,7 @@ async fn fetch(room: &Room, message: &Message) -> Result<Shown, Fault> {
         }
         AnySyncMessageLikeEvent::RoomEncrypted(SyncMessageLikeEvent::Original(encrypted)) => {
             let raw = event.cast_unchecked();
-            Ok(decrypt(room, message, &encrypted, &raw)
-                .await
-                .unwrap_or(Shown::Nothing))
+            decrypt(room, message, &encrypted, &raw).await
         }
         _ => Ok(Shown::Nothing),
     }
@@ -184,29 +182,32 @@ async fn get_event(room: &Room, id: &EventId) -> Result<Option<Raw<AnySyncTimeli
     }
 }
 
-/// `None`: it cannot be decrypted, or is not that message.
 async fn decrypt(
     room: &Room,
     message: &Message,
     encrypted: &OriginalSyncRoomEncryptedEvent,
     raw: &Raw<OriginalSyncRoomEncryptedEvent>,
-) -> Option<Shown> {
+) -> Result<Shown, Fault> {
+    let Some(Decrypted::Message(text, info)) = late_key::try_to_decrypt(room, raw).await? else {
+        return Ok(Shown::Nothing);
+    };
+    if inbox::text_of(&text) != Some(message.text.as_str()) {
+        debug!(event = %message.event_id, "the homeserver shows another text now");
+        return Ok(Shown::Nothing);
+    }
+    let place = place_of(encrypted, &info);
+    Ok(place.map_or(Shown::Nothing, |place| Shown::Encrypted(place, info)))
+}
+
+fn place_of(encrypted: &OriginalSyncRoomEncryptedEvent, info: &EncryptionInfo) -> Option<Place> {
     let EncryptedEventScheme::MegolmV1AesSha2(content) = &encrypted.content.scheme else {
         return None;
     };
     let megolm = MegolmMessage::from_base64(&content.ciphertext).ok()?;
-    let Decrypted::Message(text, info) = late_key::try_to_decrypt(room, raw).await? else {
-        return None;
-    };
-    if inbox::text_of(&text) != Some(message.text.as_str()) {
-        debug!(event = %message.event_id, "the homeserver shows another text now");
-        return None;
-    }
-    let place = Place {
+    Some(Place {
         session: info.session_id()?.to_owned(),
         index: megolm.message_index(),
-    };
-    Some(Shown::Encrypted(place, info))
+    })
 }
 
 fn of_encryption(event_sender: &UserId, info: &EncryptionInfo) -> Trust {
