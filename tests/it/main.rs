@@ -54,8 +54,11 @@ mod delivery;
 /// What people are told when something goes wrong.
 mod failures;
 
-/// The ways in which the bot comes to be its user on its device.
+/// An account that exists already, with its password or a token.
 mod login;
+
+/// A homeserver that logs in no appservice.
+mod without_log_in;
 
 /// Bad configurations, wrong arguments, and registrations.
 mod command_line;

@@ -6,20 +6,6 @@ async fn alice() -> Person {
     Person::register(homeserver(), "alice").await.unwrap()
 }
 
-/// The ids of the bot's devices, as the homeserver knows them.
-async fn devices(bot: &Bot, person: &Person) -> Vec<String> {
-    let encryption = person.client().encryption();
-    encryption
-        .request_user_identity(bot.user_id())
-        .await
-        .unwrap();
-    let devices = encryption.get_user_devices(bot.user_id()).await.unwrap();
-    devices
-        .devices()
-        .map(|device| device.device_id().to_string())
-        .collect()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_outlives_a_killed_bot_and_is_known_to_the_next_one() {
     let alice = alice().await;
@@ -27,7 +13,7 @@ async fn a_session_outlives_a_killed_bot_and_is_known_to_the_next_one() {
         .project("website", |project| project.standin("fork=2"))
         .start(&alice)
         .await;
-    let device = devices(&bot, &alice).await;
+    let device = bot.devices(&alice).await;
     let first = bot.start_session(&alice, "website").await;
     let processes = bot.session_processes();
 
@@ -35,7 +21,7 @@ async fn a_session_outlives_a_killed_bot_and_is_known_to_the_next_one() {
     assert_eq!(bot.session_processes(), processes);
     bot.restart(&alice).await;
 
-    assert_eq!(devices(&bot, &alice).await, device, "it is the same device");
+    assert_eq!(bot.devices(&alice).await, device, "it is the same device");
     let status = bot.ask(&alice, "status").await;
     assert!(
         status

@@ -4,6 +4,7 @@ pub(crate) mod appservice;
 pub(crate) mod bot;
 pub(crate) mod bot_builder;
 pub(crate) mod conversation;
+pub(crate) mod device;
 pub(crate) mod event;
 pub(crate) mod homeserver;
 pub(crate) mod listen;

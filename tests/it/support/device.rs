@@ -1,0 +1,129 @@
+//! The bot's device and identity, as it has them on disk and as the homeserver shows them.
+
+use std::{
+    fs,
+    process::{Command, Output},
+};
+
+use matrix_sdk::reqwest::{Client, Method, StatusCode};
+use serde_json::Value;
+
+use super::{bot::Bot, eventually, homeserver::Homeserver, person::Person, run_to_end};
+
+impl Bot {
+    /// The ids of the bot's devices, as the homeserver knows them.
+    pub(crate) async fn devices(&self, seen_by: &Person) -> Vec<String> {
+        let encryption = seen_by.client().encryption();
+        let user = self.user_id();
+        encryption.request_user_identity(user).await.unwrap();
+        let devices = encryption.get_user_devices(user).await.unwrap();
+        let devices = devices.devices();
+        devices
+            .map(|device| device.device_id().to_string())
+            .collect()
+    }
+
+    /// The bot's identity, by its public key.
+    pub(crate) async fn identity(&self, seen_by: &Person) -> String {
+        let encryption = seen_by.client().encryption();
+        let identity = encryption.request_user_identity(self.user_id()).await;
+        let identity = identity.unwrap().expect("the bot has an identity");
+        identity.master_key().get_first_key().unwrap().to_base64()
+    }
+
+    /// The log-in that the bot has written down.
+    pub(crate) fn stored_log_in(&self) -> Value {
+        let text = fs::read(self.data_dir().join("matrix/session.json")).unwrap();
+        serde_json::from_slice(&text).unwrap()
+    }
+
+    /// Waits until the bot has a connection, in all its lives so many times.
+    pub(crate) async fn wait_until_connected(&mut self, times: usize) {
+        self.wait_for_log_times("connected to the homeserver", times)
+            .await;
+    }
+
+    /// Waits until the bot has one device, and another one than this.
+    pub(crate) async fn wait_for_another_device(&self, seen_by: &Person, old: &[String]) {
+        eventually("the bot has one new device", async || {
+            let now = self.devices(seen_by).await;
+            (now.len() == 1 && now != old).then_some(())
+        })
+        .await;
+        let user = self.user_id();
+        seen_by.wait_for_signed_device_of(user).await.unwrap();
+    }
+
+    /// Starts a session, has its link delivered, restarts the bot, and ends the session.
+    pub(crate) async fn assert_main_job(&mut self, admin: &Person) {
+        let device = self.devices(admin).await;
+        assert_eq!(device.len(), 1);
+        let first = self.start_session(admin, "website").await;
+        self.restart(admin).await;
+        assert_eq!(self.devices(admin).await, device, "it is the same device");
+        let second = self.start_session(admin, "website").await;
+        assert_eq!(second.link, first.link);
+        assert_eq!(second.room(), first.room());
+        let answer = self.ask(admin, "stop").await;
+        let body = answer.body().unwrap();
+        assert!(body.starts_with("Session for website is stopped"), "{body}");
+        self.wait_for_withdrawal(admin, &first).await;
+        self.wait_for_withdrawal(admin, &second).await;
+    }
+
+    /// Ends the bot, takes all its keys but for the recovery key, and starts it again: it is another device with the same
+    /// identity, and does its work.
+    pub(crate) async fn assert_survives_a_lost_store(&mut self, admin: &Person) {
+        let connections = self.log().matches("connected to the homeserver").count();
+        let (device, known) = (self.devices(admin).await, self.identity(admin).await);
+        assert!(self.terminate().await.success());
+        self.lose_keys();
+        self.run();
+        self.wait_for_another_device(admin, &device).await;
+        assert_eq!(self.identity(admin).await, known);
+        self.wait_until_connected(connections + 1).await;
+        self.start_session(admin, "website").await;
+    }
+
+    /// Removes the keys of a bot that does not run, but for the recovery key.
+    pub(crate) fn lose_keys(&self) {
+        fs::remove_dir_all(self.data_dir().join("matrix/store")).unwrap();
+    }
+
+    /// Removes the recovery key.
+    pub(crate) fn lose_recovery_key(&self) {
+        fs::remove_file(self.data_dir().join("matrix/recovery-key")).unwrap();
+    }
+
+    /// Resets the bot's identity from its host.
+    pub(crate) fn reset_identity(&self) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rcbot"));
+        command.args(["reset-identity", "--yes", "--config"]);
+        run_to_end(command.arg(self.config_path()))
+    }
+
+    /// Deletes a device of the bot's, behind its back.
+    pub(crate) async fn delete_device(
+        &self,
+        homeserver: &Homeserver,
+        device: &str,
+        as_token: &str,
+    ) {
+        let path = format!("devices/{device}?user_id={}", self.user_id());
+        let status = request(homeserver, Method::DELETE, &path, as_token).await;
+        assert_eq!(status, 200);
+    }
+}
+
+/// Makes a log-in end.
+pub(crate) async fn log_out(homeserver: &Homeserver, token: &str) {
+    let status = request(homeserver, Method::POST, "logout", token).await;
+    assert_eq!(status, 200);
+}
+
+async fn request(homeserver: &Homeserver, method: Method, path: &str, token: &str) -> StatusCode {
+    let url = format!("{}/_matrix/client/v3/{path}", homeserver.url());
+    let request = Client::new().request(method, url);
+    let request = request.bearer_auth(token).body("{}");
+    request.send().await.unwrap().status()
+}

@@ -1,0 +1,167 @@
+//! A homeserver that logs in no appservice, as with Matrix Authentication Service: the bot acts with the appservice's token, as
+//! its user and device, and does all that it does otherwise.
+
+use std::{fs, path::PathBuf};
+
+use serde_json::json;
+
+use crate::support::{
+    appservice::Tokens, bot::Bot, device::log_out, homeserver, person::Person, start_homeserver,
+};
+
+/// What the bot says once it acts without a log-in.
+const WITHOUT_LOG_IN: &str = "requests go out with the appservice's token";
+
+async fn alice() -> Person {
+    Person::register(homeserver(), "alice").await.unwrap()
+}
+
+fn registration_without_log_in() -> PathBuf {
+    homeserver().registrations()[1].clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bot_that_the_homeserver_does_not_log_in_does_the_main_job_and_stays_its_device() {
+    let alice = alice().await;
+    let mut bot = Bot::builder(homeserver())
+        .without_log_in(homeserver())
+        .log_filter("trace")
+        .prepare(&alice)
+        .await;
+    // The bot's own copy does not say so: the homeserver's refusal does.
+    let text = fs::read_to_string(registration_without_log_in()).unwrap();
+    let copy = bot.data_dir().with_file_name("registration.yaml");
+    assert!(text.contains("io.element.msc4190: true"));
+    fs::write(&copy, text.replace("io.element.msc4190: true", "")).unwrap();
+    bot.reconfigure(|config| config["appservice"]["registration"] = json!(copy));
+    bot.run();
+    bot.wait_until_ready(&alice).await;
+
+    bot.assert_main_job(&alice).await;
+    assert_eq!(bot.log().matches(WITHOUT_LOG_IN).count(), 2, "once a start");
+    let tokens = Tokens::of(&registration_without_log_in());
+    assert!(
+        !bot.log().contains(&tokens.appservice),
+        "the as_token is in the log"
+    );
+    let stored = bot.stored_log_in();
+    assert_eq!(stored["authentication"], "identity_assertion");
+    assert!(!stored.to_string().contains("token"), "{stored}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bot_that_the_homeserver_does_not_log_in_gets_over_a_lost_store_and_a_deleted_device() {
+    let alice = alice().await;
+    let mut bot = Bot::builder(homeserver())
+        .without_log_in(homeserver())
+        .start(&alice)
+        .await;
+    bot.start_session(&alice, "website").await;
+    bot.assert_survives_a_lost_store(&alice).await;
+
+    let device = bot.devices(&alice).await;
+    let tokens = Tokens::of(&registration_without_log_in());
+    bot.delete_device(homeserver(), &device[0], &tokens.appservice)
+        .await;
+    bot.wait_for_another_device(&alice, &device).await;
+    bot.wait_until_connected(3).await;
+    bot.start_session(&alice, "website").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_homeserver_may_begin_and_cease_to_log_in_the_bot() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut homeserver = start_homeserver(folder.path()).unwrap();
+    let registration = homeserver.registrations()[0].clone();
+    let device_management = |from: &str, to: &str| {
+        let text = fs::read_to_string(&registration).unwrap();
+        let (from, to) = (format!("msc4190: {from}"), format!("msc4190: {to}"));
+        assert!(text.contains(&from));
+        fs::write(&registration, text.replace(&from, &to)).unwrap();
+    };
+    let alice = Person::register(&homeserver, "alice").await.unwrap();
+    let mut bot = Bot::builder(&homeserver).start(&alice).await;
+    assert_eq!(bot.stored_log_in()["authentication"], "access_token");
+    bot.wait_until_connected(1).await;
+
+    device_management("false", "true");
+    homeserver.start_again().unwrap();
+    let token = bot.stored_log_in()["access_token"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    log_out(&homeserver, &token).await;
+    bot.wait_for_log(WITHOUT_LOG_IN).await;
+    bot.wait_until_connected(2).await;
+    bot.wait_until_ready(&alice).await;
+    bot.start_session(&alice, "website").await;
+
+    device_management("true", "false");
+    homeserver.start_again().unwrap();
+    let device = bot.stored_log_in()["device_id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let tokens = Tokens::of(&registration);
+    bot.delete_device(&homeserver, &device, &tokens.appservice)
+        .await;
+    bot.wait_until_connected(3).await;
+    assert_eq!(bot.stored_log_in()["authentication"], "access_token");
+    bot.wait_until_ready(&alice).await;
+    bot.start_session(&alice, "website").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_identity_is_reset_without_a_log_in() {
+    let alice = alice().await;
+    let mut bot = Bot::builder(homeserver())
+        .without_log_in(homeserver())
+        .start(&alice)
+        .await;
+    bot.wait_until_connected(1).await;
+    let known = bot.identity(&alice).await;
+    assert!(bot.terminate().await.success());
+    bot.lose_keys();
+    bot.lose_recovery_key();
+    let output = bot.reset_identity();
+    assert!(output.status.success(), "{output:?}");
+    let new = bot.identity(&alice).await;
+    assert_ne!(new, known);
+    bot.run();
+    bot.wait_until_connected(2).await;
+    assert_eq!(bot.identity(&alice).await, new);
+    bot.start_session(&alice, "website").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_homeserver_that_forgets_the_appservice_costs_the_bot_no_device() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut homeserver = start_homeserver(folder.path()).unwrap();
+    let alice = Person::register(&homeserver, "alice").await.unwrap();
+    let mut bot = Bot::builder(&homeserver)
+        .without_log_in(&homeserver)
+        .start(&alice)
+        .await;
+    bot.wait_until_connected(1).await;
+    let device = bot.devices(&alice).await;
+    let theirs = homeserver.registrations()[1].clone();
+    let ours = bot.data_dir().with_file_name("registration.yaml");
+    let text = fs::read_to_string(&theirs).unwrap();
+    fs::write(&ours, &text).unwrap();
+    bot.reconfigure(|config| config["appservice"]["registration"] = json!(ours));
+    let token = Tokens::of(&theirs).appservice;
+
+    fs::write(&theirs, text.replace(&token, "another_token")).unwrap();
+    homeserver.start_again().unwrap();
+    assert_eq!(bot.wait_for_exit().await.code(), Some(1));
+    let log = bot.log();
+    assert!(log.contains("M_UNKNOWN_TOKEN: name a copy of"), "{log}");
+    assert!(!log.contains("device_is_gone=true"), "{log}");
+
+    fs::write(&theirs, &text).unwrap();
+    homeserver.start_again().unwrap();
+    bot.run();
+    bot.wait_until_connected(2).await;
+    assert_eq!(bot.devices(&alice).await, device);
+    bot.start_session(&alice, "website").await;
+}
