@@ -18,6 +18,7 @@ mod orders;
 mod picture;
 mod rate;
 mod reference;
+mod service_manager;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -41,10 +42,11 @@ use crate::{
     },
 };
 use audit::{Audit, Conclusion};
-use connection::Line;
+use connection::{Hearing, Line};
 use courier::Obstacle;
 use desk::{Desk, Verdict};
 use operator::{Answer, Operator};
+use service_manager::{ServiceManager, State};
 
 /// How many events may wait for the loop.
 const EVENTS_WAITING: usize = 256;
@@ -121,8 +123,7 @@ pub async fn run(
         max_sessions: config.limits.max_sessions,
     };
     let (remote_control, happened, notices) = RemoteControl::restore(settings)?;
-    let (connecting, line, messages) =
-        connection::open(Arc::clone(&config), login, data_dir.matrix());
+    let (connecting, line, heard) = connection::open(Arc::clone(&config), login, data_dir.matrix());
     let (events, incoming) = mpsc::channel(EVENTS_WAITING);
     let operator = Operator::listen(&data_dir.socket());
     let (announced, announcing) = watch::channel(None);
@@ -138,17 +139,19 @@ pub async fn run(
         deliveries: HashMap::new(),
         stop_orders: HashMap::new(),
         tasks: JoinSet::new(),
+        service_manager: ServiceManager::of_this_process(),
     };
     bot.heed(notices);
     let result = tokio::select! {
         fault = connecting => Err(BotError::from(fault)),
-        () = bot.serve(messages, incoming, happened, operator) => Ok(()),
+        () = bot.serve(heard, incoming, happened, operator) => Ok(()),
         () = announcing => Ok(()),
         () = shutdown => {
             info!("ending; sessions go on");
             Ok(())
         }
     };
+    bot.service_manager.tell_the_end();
     bot.leave().await;
     result
 }
@@ -167,20 +170,24 @@ struct Bot {
     /// Orders of the operator on the host that wait for their answer, by number.
     stop_orders: HashMap<u64, Answer>,
     tasks: JoinSet<()>,
+    service_manager: ServiceManager,
 }
 
 impl Bot {
     async fn serve(
         &mut self,
-        mut messages: mpsc::Receiver<Heard>,
+        mut heard: Hearing,
         mut events: mpsc::Receiver<Event>,
         mut happened: mpsc::Receiver<Happened>,
         mut operator: Operator,
     ) {
         loop {
             self.announce_host();
+            self.tell_service_manager(*heard.homeserver_answers.borrow_and_update());
             tokio::select! {
-                Some(heard) = messages.recv() => self.take_in(heard),
+                Some(heard) = heard.messages.recv() => self.take_in(heard),
+                Ok(()) = heard.homeserver_answers.changed() => {}
+                () = self.service_manager.keep_alive() => {}
                 Some(event) = events.recv() => self.on(event),
                 Some(report) = happened.recv() => {
                     let notices = self.remote_control.handle(report);
@@ -188,6 +195,17 @@ impl Bot {
                 }
                 ordered = operator.next() => self.carry_out_order(ordered),
             }
+        }
+    }
+
+    fn tell_service_manager(&mut self, homeserver_answers: bool) {
+        if self.service_manager.listens() {
+            let statuses = self.remote_control.status();
+            let sessions = statuses.iter().filter(|status| status.session.is_some());
+            self.service_manager.tell(State {
+                sessions: sessions.count(),
+                homeserver_answers,
+            });
         }
     }
 

@@ -2,36 +2,30 @@
 //!
 //! Invariant: only here does rcbot print, and only here is an exit code chosen.
 
+mod log;
 mod reset_identity;
 mod sessions;
 mod trust;
 
 use std::{
     future::Future,
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use anyhow::{Context as _, anyhow};
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
-use tracing_subscriber::EnvFilter;
+
+use log::LogFormat;
 
 use crate::{
     bot,
     config::{Config, LoginMethod},
     matrix::{Login, generate, generate_with_device_management, write_new},
 };
-
-/// What is logged unless `RUST_LOG` says otherwise: our own good days, and the SDK's bad ones.
-///
-/// The SDK complains of what is normal here: of account data that does not exist, of a new device whose keys are not
-/// uploaded yet, of rooms without names. What fails on its way, or cannot be decrypted, is told by ourselves.
-const DEFAULT_LOG: &str = "warn,rcbot=info,audit=info,matrix_sdk::http_client=off,matrix_sdk_base::room::display_name=error,\
-                           matrix_sdk_crypto::backups=error,matrix_sdk_crypto::identities::manager=error,\
-                           matrix_sdk_crypto::machine=error";
 
 /// Starts `claude remote-control` for those whom a Matrix room trusts, and sends them the link end-to-end encrypted.
 #[derive(Debug, Parser)]
@@ -81,14 +75,6 @@ struct ConfigFile {
     config: PathBuf,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum LogFormat {
-    /// For people.
-    Text,
-    /// For machines: one object a line.
-    Json,
-}
-
 /// The kinds of failure that the exit code tells apart.
 enum Failure {
     /// Exit code 1.
@@ -100,7 +86,7 @@ enum Failure {
 /// Does what the arguments say. Exit codes: 0 well, 1 failed while running, 2 wrong arguments or configuration.
 #[must_use]
 pub fn run(arguments: Arguments) -> ExitCode {
-    set_up_log(arguments.log_format);
+    log::set_up(arguments.log_format);
     let result = match arguments.command {
         Command::Run(file) => run_bot(&file.config),
         Command::Status(file) => sessions::status(&file.config),
@@ -121,18 +107,6 @@ pub fn run(arguments: Arguments) -> ExitCode {
     // The chain is printed here and nowhere else. A closed standard error leaves only the exit code.
     drop(writeln!(io::stderr(), "rcbot: {error:#}"));
     ExitCode::from(code)
-}
-
-fn set_up_log(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal());
-    match format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
-    }
 }
 
 fn load_config(path: &Path) -> Result<Config, Failure> {
@@ -232,21 +206,4 @@ fn write_registration(
         bot = config.bot_user
     );
     print(&next)
-}
-
-#[cfg(test)]
-mod tests {
-    use tracing::{Level, enabled};
-    use tracing_subscriber::layer::SubscriberExt as _;
-
-    use super::*;
-
-    #[test]
-    fn the_audit_log_is_written_unless_the_operator_says_otherwise() {
-        let log = tracing_subscriber::registry().with(EnvFilter::new(DEFAULT_LOG));
-        tracing::subscriber::with_default(log, || {
-            assert!(enabled!(target: "audit", Level::INFO));
-            assert!(!enabled!(target: "matrix_sdk", Level::INFO));
-        });
-    }
 }

@@ -45,14 +45,22 @@ impl Line {
     }
 }
 
+/// What is heard from the homeserver, over all connections.
+pub(super) struct Hearing {
+    pub(super) messages: mpsc::Receiver<Heard>,
+    /// Whether the homeserver answered when it was last asked.
+    pub(super) homeserver_answers: watch::Receiver<bool>,
+}
+
 /// The future that keeps up the line, and ends with the fault that it cannot mend; the line; and what is heard.
 pub(super) fn open(
     config: Arc<Config>,
     login: Login,
     folder: PathBuf,
-) -> (impl Future<Output = Fault>, Line, mpsc::Receiver<Heard>) {
+) -> (impl Future<Output = Fault>, Line, Hearing) {
     let (connected, line) = watch::channel(None);
     let (heard, messages) = mpsc::channel(MESSAGES_WAITING);
+    let (answers, homeserver_answers) = watch::channel(false);
     let keep_up = async move {
         loop {
             let connecting = Matrix::connect(Arc::clone(&config), &login, &folder).await;
@@ -67,7 +75,9 @@ pub(super) fn open(
             let fault = tokio::select! {
                 fault = matrix.follow() => fault,
                 () = forward(&mut messages, &heard) => continue,
+                () = forward_latest(matrix.homeserver_answers(), &answers) => continue,
             };
+            answers.send_replace(false);
             if !fault.is_logged_out() {
                 return fault;
             }
@@ -79,12 +89,26 @@ pub(super) fn open(
             matrix.close().await;
         }
     };
-    (keep_up, Line(line), messages)
+    let hearing = Hearing {
+        messages,
+        homeserver_answers,
+    };
+    (keep_up, Line(line), hearing)
 }
 
 async fn forward(from: &mut mpsc::Receiver<Heard>, to: &mpsc::Sender<Heard>) {
     while let Some(message) = from.recv().await {
         if to.send(message).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn forward_latest(mut from: watch::Receiver<bool>, to: &watch::Sender<bool>) {
+    loop {
+        let latest = *from.borrow_and_update();
+        to.send_if_modified(|known| std::mem::replace(known, latest) != latest);
+        if from.changed().await.is_err() {
             return;
         }
     }

@@ -78,6 +78,8 @@ struct Inner {
     heard: mpsc::Sender<Heard>,
     /// The rooms that a sync has brought, and was done with.
     heard_rooms: watch::Sender<BTreeSet<OwnedRoomId>>,
+    /// Whether the last sync was answered.
+    answers: watch::Sender<bool>,
 }
 
 /// What [`Matrix::connect`] gives.
@@ -181,6 +183,7 @@ impl Matrix {
             obeyed: Obeyed::load(folder.join(OBEYED))?,
             heard: sender,
             heard_rooms: watch::Sender::default(),
+            answers: watch::Sender::new(false),
             client,
         }));
         matrix.inbox().attach(matrix.client());
@@ -261,6 +264,17 @@ impl Matrix {
     pub(super) fn is_listed(&self, user: &UserId) -> bool {
         let users = &self.0.config.authorization.users;
         users.is_empty() || users.contains_key(user)
+    }
+
+    /// Whether the homeserver answered when it was last asked for what is new.
+    #[must_use]
+    pub fn homeserver_answers(&self) -> watch::Receiver<bool> {
+        self.0.answers.subscribe()
+    }
+
+    pub(super) fn note_answer(&self, answered: bool) {
+        let answers = &self.0.answers;
+        answers.send_if_modified(|known| std::mem::replace(known, answered) != answered);
     }
 
     pub(super) fn heard_rooms(&self) -> &watch::Sender<BTreeSet<OwnedRoomId>> {

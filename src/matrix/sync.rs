@@ -58,6 +58,7 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
         let patience = if failing { Duration::ZERO } else { LONG_POLL };
         match matrix.client().sync_once(settings(patience)).await {
             Ok(answer) => {
+                matrix.note_answer(true);
                 if std::mem::take(&mut failing) {
                     info!("homeserver answers again");
                     failures = back_off();
@@ -83,6 +84,7 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
                 if !fault.is_passing() {
                     return fault;
                 }
+                matrix.note_answer(false);
                 let wait = failures.next().unwrap_or(PACE);
                 if failing {
                     debug!(error = %Chain(&fault), ?wait, "homeserver still does not answer");

@@ -66,6 +66,9 @@ mod command_line;
 /// Where secrets are not.
 mod secrets;
 
+/// What systemd and its journal are told, and the units.
+mod service;
+
 /// What a session and its link go through when the bot ends.
 mod restart;
 

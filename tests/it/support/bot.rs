@@ -180,8 +180,13 @@ impl Bot {
 
     /// Asks it to end and waits until it did.
     pub(crate) async fn terminate(&mut self) -> ExitStatus {
+        self.signal(Signal::SIGTERM).await
+    }
+
+    /// Sends its process, and no other, a signal that ends it, and waits until it did.
+    pub(crate) async fn signal(&mut self, signal: Signal) -> ExitStatus {
         let process = self.process.as_ref().expect("the bot does not run");
-        kill(Pid::from_raw(process.id().cast_signed()), Signal::SIGTERM).unwrap();
+        kill(Pid::from_raw(process.id().cast_signed()), signal).unwrap();
         self.wait_for_exit().await
     }
 

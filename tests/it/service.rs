@@ -1,0 +1,319 @@
+//! As a service of systemd: what the bot tells it and its journal, what a restart does to sessions; and what is in deploy/.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::ErrorKind,
+    os::unix::{fs::MetadataExt as _, net::UnixDatagram},
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    sync::{Arc, Mutex},
+    thread,
+};
+
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use crate::support::{
+    bot::Bot, bot_builder::BotBuilder, eventually, homeserver, person::Person, start_homeserver,
+};
+
+/// A service manager that listens, and writes down what it hears.
+struct ServiceManager {
+    folder: TempDir,
+    heard: Arc<Mutex<String>>,
+}
+
+impl ServiceManager {
+    fn listen() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = UnixDatagram::bind(folder.path().join("notify")).unwrap();
+        let heard = Arc::new(Mutex::new(String::new()));
+        let hearing = Arc::clone(&heard);
+        thread::spawn(move || {
+            let mut datagram = [0; 4096];
+            while let Ok(length) = socket.recv(&mut datagram) {
+                let text = String::from_utf8_lossy(&datagram[..length]).into_owned();
+                hearing.lock().unwrap().push_str(&text);
+            }
+        });
+        Self { folder, heard }
+    }
+
+    /// A bot of this one, which is to show every so often that it is alive.
+    async fn bot(&self, builder: BotBuilder, admin: &Person) -> Bot {
+        let mut bot = builder.prepare(admin).await;
+        let socket = self.folder.path().join("notify");
+        bot.set_variable("NOTIFY_SOCKET", socket.to_str().unwrap());
+        bot.set_variable("WATCHDOG_USEC", "200000");
+        bot
+    }
+
+    fn heard(&self) -> String {
+        self.heard.lock().unwrap().clone()
+    }
+
+    /// Waits until it has heard a line so many times.
+    async fn wait_for(&self, line: &str, times: usize) {
+        eventually(&format!("{line:?} at the service manager"), async || {
+            let heard = self.heard();
+            let count = heard.lines().filter(|heard| *heard == line).count();
+            (count >= times).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_is_ready_once_the_homeserver_answers_and_tells_how_it_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut homeserver = start_homeserver(folder.path()).unwrap();
+    let alice = Person::register(&homeserver, "alice").await.unwrap();
+    let systemd = ServiceManager::listen();
+    let mut bot = systemd.bot(Bot::builder(&homeserver), &alice).await;
+    homeserver.stop();
+    bot.run();
+    systemd
+        .wait_for("STATUS=no session; waiting for the homeserver", 1)
+        .await;
+    // It is alive while it waits.
+    systemd.wait_for("WATCHDOG=1", 3).await;
+    assert!(!systemd.heard().contains("READY=1"));
+
+    homeserver.start_again().unwrap();
+    systemd.wait_for("READY=1", 1).await;
+    systemd
+        .wait_for("STATUS=no session; homeserver answers", 1)
+        .await;
+    bot.wait_until_ready(&alice).await;
+    bot.start_session(&alice, "website").await;
+    systemd
+        .wait_for("STATUS=1 session; homeserver answers", 1)
+        .await;
+    homeserver.stop();
+    systemd
+        .wait_for("STATUS=1 session; waiting for the homeserver", 1)
+        .await;
+    assert!(bot.terminate().await.success());
+    systemd.wait_for("STOPPING=1", 1).await;
+    assert_eq!(systemd.heard().matches("READY=1").count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_of_the_service_leaves_the_whole_process_tree_of_a_session() {
+    let alice = Person::register(homeserver(), "alice").await.unwrap();
+    let systemd = ServiceManager::listen();
+    let builder =
+        Bot::builder(homeserver()).project("website", |project| project.standin("fork=3"));
+    let mut bot = systemd.bot(builder, &alice).await;
+    bot.run();
+    bot.wait_until_ready(&alice).await;
+    let sent = bot.start_session(&alice, "website").await;
+    eventually("the stand-in and its children", async || {
+        (bot.session_processes().len() == 4).then_some(())
+    })
+    .await;
+    let processes = bot.session_processes();
+    for variable in &bot.standin_records()[0].environment {
+        let of_systemd = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "JOURNAL_STREAM"];
+        assert!(!of_systemd.contains(&variable.as_str()), "{variable}");
+    }
+
+    // With KillMode=process the main process alone gets a signal: this one for a stop, and that one from the watchdog.
+    for (signal, starts) in [(Signal::SIGTERM, 2), (Signal::SIGABRT, 3)] {
+        bot.signal(signal).await;
+        assert_eq!(bot.session_processes(), processes, "{signal}");
+        bot.run();
+        systemd.wait_for("READY=1", starts).await;
+        assert_eq!(bot.session_processes(), processes, "{signal}");
+    }
+    bot.wait_until_ready(&alice).await;
+    let again = bot.start_session(&alice, "website").await;
+    assert_eq!(again.link, sent.link);
+    bot.ask(&alice, "stop").await;
+    bot.wait_for_withdrawal(&alice, &sent).await;
+    assert!(bot.session_processes().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_journal_gets_lines_with_a_priority_and_without_the_time() {
+    let alice = Person::register(homeserver(), "alice").await.unwrap();
+    let bot = Bot::builder(homeserver()).prepare(&alice).await;
+    let folder = tempfile::tempdir().unwrap();
+    let said = |name: &str, stream: &dyn Fn(&File) -> String| {
+        let path = folder.path().join(name);
+        let stderr = File::create(&path).unwrap();
+        let mut process = Command::new(env!("CARGO_BIN_EXE_rcbot"))
+            .args(["run", "--config"])
+            .arg(bot.config_path())
+            .env("JOURNAL_STREAM", stream(&stderr))
+            .env("RUST_LOG", "rcbot=info")
+            .stderr(stderr)
+            .spawn()
+            .unwrap();
+        async move {
+            let log = eventually("the beginning of the log", async || {
+                let log = fs::read_to_string(&path).unwrap();
+                log.contains("rcbot starts").then_some(log)
+            })
+            .await;
+            process.kill().unwrap();
+            process.wait().unwrap();
+            log
+        }
+    };
+    let journal = |stderr: &File| {
+        let file = stderr.metadata().unwrap();
+        format!("{}:{}", file.dev(), file.ino())
+    };
+    let log = said("journal", &journal).await;
+    assert!(log.contains("<6> INFO rcbot::cli: rcbot starts"), "{log}");
+    assert!(log.lines().all(|line| line.starts_with('<')), "{log}");
+    // A variable that tells of somebody else's stream changes nothing.
+    let log = said("file", &|_| "1:2".to_owned()).await;
+    assert!(log.contains("Z  INFO rcbot::cli: rcbot starts"), "{log}");
+    assert!(!log.contains("<6>"), "{log}");
+}
+
+#[test]
+fn the_units_are_sound() {
+    let folder = tempfile::tempdir().unwrap();
+    for (unit, drop_in, options) in [
+        ("rcbot.service", None, &[][..]),
+        ("rcbot.service", Some("rcbot.service.d/no-root.conf"), &[]),
+        ("rcbot.user.service", None, &["--user"]),
+    ] {
+        let unit = lay_out(folder.path(), unit, drop_in);
+        let Some(output) = systemd_analyze(folder.path(), options, &["verify", "--man=no"], &unit)
+        else {
+            return;
+        };
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.is_empty(), "{said}");
+    }
+}
+
+#[test]
+fn a_unit_without_root_is_less_exposed() {
+    let folder = tempfile::tempdir().unwrap();
+    let exposure = |drop_in| {
+        let unit = lay_out(folder.path(), "rcbot.service", drop_in);
+        let output = systemd_analyze(folder.path(), &[], &["security", "--offline=yes"], &unit)?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let (_, level) = said
+            .split_once("Overall exposure level for rcbot.service: ")
+            .unwrap();
+        let level = level.split(' ').next().unwrap();
+        Some(level.parse::<f32>().unwrap())
+    };
+    let Some(as_it_is) = exposure(None) else {
+        return;
+    };
+    let without_root = exposure(Some("rcbot.service.d/no-root.conf")).unwrap();
+    assert!(without_root < as_it_is, "{without_root} and {as_it_is}");
+}
+
+#[test]
+fn both_units_run_the_bot_in_the_same_way_and_stop_it_alone() {
+    let (mut system, mut user) = (service("rcbot.service"), service("rcbot.user.service"));
+    assert_eq!(system["KillMode"], "process");
+    assert_eq!(system["Type"], "notify");
+    assert_eq!(system["RestartPreventExitStatus"], "2");
+    for key in ["ExecStart", "Environment"] {
+        let home = |value: String| value.replace("/home/alice", "%h");
+        assert_eq!(home(system.remove(key).unwrap()), user.remove(key).unwrap());
+    }
+    assert_eq!(system.remove("User").as_deref(), Some("alice"));
+    assert_eq!(system, user);
+}
+
+/// An image takes a container engine and the network to build; what it is built from can be looked at without.
+#[test]
+fn what_the_container_is_built_from_is_all_that_cargo_needs() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder = tempfile::tempdir().unwrap();
+    let text = fs::read_to_string(deployment("Containerfile")).unwrap();
+    let copied = text.lines().filter_map(|line| line.strip_prefix("COPY "));
+    for words in copied.filter(|words| !words.starts_with("--from=")) {
+        let sources = words.rsplit_once(' ').unwrap().0;
+        let copying = Command::new("cp")
+            .arg("-r")
+            .args(sources.split(' ').map(|source| root.join(source)))
+            .arg(folder.path())
+            .status();
+        assert!(copying.unwrap().success(), "{words}");
+    }
+    let output = Command::new(env!("CARGO"))
+        .args([
+            "metadata",
+            "--locked",
+            "--offline",
+            "--no-deps",
+            "--format-version=1",
+        ])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+fn deployment(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("deploy")
+        .join(name)
+}
+
+/// What stands in the section `[Service]` of a unit.
+fn service(unit: &str) -> BTreeMap<String, String> {
+    let text = fs::read_to_string(deployment(unit)).unwrap();
+    let section = text
+        .split("\n[")
+        .find_map(|text| text.strip_prefix("Service]\n"));
+    let lines = section.unwrap().lines();
+    lines
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.split_once('='))
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
+}
+
+/// Lays out a unit that runs the program of this test.
+fn lay_out(folder: &Path, unit: &str, drop_in: Option<&str>) -> PathBuf {
+    let text = fs::read_to_string(deployment(unit)).unwrap();
+    let path = folder.join(unit);
+    let program = env!("CARGO_BIN_EXE_rcbot");
+    fs::write(&path, text.replace("/usr/local/bin/rcbot", program)).unwrap();
+    if let Some(drop_in) = drop_in {
+        fs::create_dir_all(folder.join(drop_in).parent().unwrap()).unwrap();
+        fs::copy(deployment(drop_in), folder.join(drop_in)).unwrap();
+    }
+    path
+}
+
+/// `None` where systemd is not installed.
+fn systemd_analyze(
+    folder: &Path,
+    options: &[&str],
+    command: &[&str],
+    unit: &Path,
+) -> Option<Output> {
+    let output = Command::new("systemd-analyze")
+        .args(options)
+        .args(command)
+        .arg(unit)
+        .env("XDG_RUNTIME_DIR", folder)
+        .stdin(Stdio::null())
+        .output();
+    match output {
+        Ok(output) => Some(output),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            eprintln!("skipped: systemd-analyze is not installed");
+            None
+        }
+        Err(error) => panic!("systemd-analyze: {error}"),
+    }
+}
