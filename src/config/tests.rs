@@ -4,6 +4,7 @@ use super::*;
 use crate::secret::{Password, Token};
 
 mod properties;
+mod reference;
 mod refusals;
 
 const EXAMPLE: &str = include_str!("../../config.example.yaml");

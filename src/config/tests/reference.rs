@@ -1,0 +1,67 @@
+//! docs/configuration.md against the keys that there are.
+
+use std::collections::BTreeSet;
+
+use super::*;
+
+const REFERENCE: &str = include_str!("../../../docs/configuration.md");
+
+/// Where keys stand, as the reference writes it, and a configuration with a key there that there is not.
+const PLACES: [(&str, &str); 8] = [
+    ("", "nonsense: 1\n"),
+    ("homeserver.", "homeserver:\n  nonsense: 1\n"),
+    ("appservice.", "appservice:\n  nonsense: 1\n"),
+    ("bot.", "bot:\n  nonsense: 1\n"),
+    ("authorization.", "authorization:\n  nonsense: 1\n"),
+    ("encryption.", "encryption:\n  nonsense: 1\n"),
+    ("rate.", "rate:\n  nonsense: 1\n"),
+    ("sessions.", "sessions:\n  nonsense: 1\n"),
+];
+
+/// The keys beside the one that there is not, as its problem lists them.
+fn keys_at(text: &str) -> BTreeSet<String> {
+    let said = problems_of(text);
+    let list = said.split("the keys here are ").nth(1).unwrap();
+    let list = list.lines().next().unwrap();
+    list.replace(" and ", ", ")
+        .split(", ")
+        .map(|key| key.trim().to_owned())
+        .collect()
+}
+
+#[test]
+fn the_reference_has_every_key_and_no_other() {
+    let mut keys = BTreeSet::new();
+    for (place, text) in PLACES {
+        keys.extend(keys_at(text).iter().map(|key| format!("{place}{key}")));
+    }
+    let of_project = keys_at("projects:\n  website:\n    nonsense: 1\n");
+    let common: BTreeSet<_> = of_project
+        .iter()
+        .filter(|key| keys.contains(&format!("sessions.{key}")))
+        .cloned()
+        .collect();
+    let own = of_project.difference(&common);
+    keys.extend(own.map(|key| format!("projects.NAME.{key}")));
+    for section in [
+        "homeserver",
+        "appservice",
+        "bot",
+        "authorization",
+        "encryption",
+        "rate",
+        "sessions",
+        "projects",
+    ] {
+        assert!(keys.remove(section), "{section}");
+    }
+
+    let rows = REFERENCE
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `"));
+    let documented: BTreeSet<_> = rows
+        .filter_map(|row| row.split_once('`'))
+        .map(|(key, _)| key.to_owned())
+        .collect();
+    assert_eq!(documented, keys);
+}
