@@ -65,6 +65,9 @@ pub fn turn(
             }),
         };
     }
+    if others.is_empty() {
+        return Turn::Mine;
+    }
     let Some((command, project)) = command.as_ref().ok().and_then(at_a_project) else {
         return if speaks_for_all {
             Turn::Mine
@@ -221,6 +224,15 @@ mod tests {
             for text in texts {
                 assert_eq!(answers(&all, text).len(), 1, "{text}: {all:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_host_alone_answers_as_if_hosts_had_no_names() {
+        let alone = &park()[2..];
+        for text in ["!rc start nothing", "!rc start", "!rc stop website", "!rc"] {
+            let mine = ("build2".to_owned(), Turn::Mine);
+            assert_eq!(answers(alone, text), [mine], "{text}");
         }
     }
 
