@@ -18,6 +18,7 @@ mod orders;
 mod picture;
 mod rate;
 mod reference;
+mod rooms;
 mod service_manager;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -235,6 +236,8 @@ impl Bot {
             Heard::IdentityChanged { user } => {
                 return self.announce(&reply::identity_changed(&user));
             }
+            Heard::Invitation(invitation) => return self.consider(invitation),
+            Heard::Talk(talk) => return self.converse(talk),
             Heard::AdminRoomMoved => return self.announce(&reply::moved_here()),
             Heard::Undecryptable { sender, reply_to } => {
                 if self.desk.may_tell_undecryptable(&sender) {

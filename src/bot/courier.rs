@@ -18,7 +18,7 @@ use crate::{
     link::Link,
     matrix::{
         Chain, Fault, LinkMessage, LinkReceipt, LinkTransactions, Matrix, NotConfidential, NotSent,
-        Notice, ReplyTo, SentLink, Trust,
+        Notice, ReplyTo, SentLink, Talk, Trust,
     },
     remote_control::{self, DeliveryId, ProjectName, Request, Withdrawal},
 };
@@ -208,7 +208,7 @@ pub(super) async fn tell(line: Line, user: OwnedUserId, text: Reply) {
 }
 
 /// What is tried until the homeserver takes it. The transaction is the same for each try, so that it is done once.
-enum Errand {
+pub(super) enum Errand {
     Say {
         text: Reply,
         answered: Option<ReplyTo>,
@@ -216,6 +216,11 @@ enum Errand {
     },
     Tell {
         user: OwnedUserId,
+        text: Reply,
+        transaction: OwnedTransactionId,
+    },
+    Reply {
+        talk: Talk,
         text: Reply,
         transaction: OwnedTransactionId,
     },
@@ -245,6 +250,11 @@ impl Errand {
                 let notice = notice(text, transaction);
                 matrix.tell(user, notice).await
             }
+            Self::Reply {
+                talk,
+                text,
+                transaction,
+            } => matrix.reply(talk, notice(text, transaction)).await,
             Self::Withdraw {
                 project,
                 withdrawal,
@@ -278,7 +288,8 @@ async fn find(
     matrix.trace(&user, &harmless, transactions).await
 }
 
-async fn run(mut line: Line, errand: &Errand) {
+/// Tries until the homeserver takes it, or never will.
+pub(super) async fn run(mut line: Line, errand: &Errand) {
     let mut patience = Patience::new();
     loop {
         let matrix = line.matrix().await;

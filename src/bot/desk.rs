@@ -32,6 +32,9 @@ const DENIALS_APART: Duration = Duration::from_mins(1);
 /// Who cannot be understood is told so once in this time: not all that people say to one another is meant for the bot.
 const UNDECRYPTABLE_APART: Duration = Duration::from_hours(1);
 
+/// Who chats with the bot is told what it is once in this time.
+const HINTS_APART: Duration = Duration::from_hours(1);
+
 /// How often a homeserver that does not answer is asked for the facts. The SDK repeats each request by itself besides.
 const TRIES: u32 = 3;
 
@@ -89,6 +92,7 @@ pub(super) struct Desk {
     waiting: HashMap<OwnedUserId, VecDeque<Message>>,
     denials: HashMap<OwnedUserId, Instant>,
     undecryptable: HashMap<OwnedUserId, Instant>,
+    hints: HashMap<OwnedUserId, Instant>,
     rate: Rate,
 }
 
@@ -99,6 +103,7 @@ impl Desk {
             waiting: HashMap::new(),
             denials: HashMap::new(),
             undecryptable: HashMap::new(),
+            hints: HashMap::new(),
             rate: Rate::new(config.limits.commands_per_minute),
         }
     }
@@ -150,6 +155,11 @@ impl Desk {
     /// Whether a sender is to be told now that they cannot be understood, and not for a while after.
     pub(super) fn may_tell_undecryptable(&mut self, user: &UserId) -> bool {
         is_due(&mut self.undecryptable, user, UNDECRYPTABLE_APART)
+    }
+
+    /// Whether a user who chats with the bot is to be told now what it is, and not for a while after.
+    pub(super) fn may_hint(&mut self, user: &UserId) -> bool {
+        is_due(&mut self.hints, user, HINTS_APART)
     }
 
     /// `None`: it is not meant for the bot.

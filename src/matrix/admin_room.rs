@@ -168,7 +168,7 @@ impl ReplyTo {
         &self.event_id
     }
 
-    fn relation<C>(&self) -> Relation<C> {
+    pub(super) fn relation<C>(&self) -> Relation<C> {
         match &self.thread {
             Some(root) => Relation::Thread(Thread::reply(root.clone(), self.event_id.clone())),
             None => Relation::Reply(Reply::new(InReplyTo::new(self.event_id.clone()))),

@@ -27,8 +27,10 @@ use tracing::{debug, info, warn};
 use super::{
     Chain, Fault, Heard,
     admin_room::AdminRoom,
+    conversations::Conversations,
     device, identity,
     inbox::{Inbox, Seen},
+    invitations::Pending,
     login::{LoggedIn, Login},
     obeyed::Obeyed,
     sync,
@@ -57,9 +59,6 @@ const IDENTITIES: &str = "identities.json";
 /// Which encrypted commands were obeyed, in the folder of Matrix.
 const OBEYED: &str = "obeyed";
 
-/// The table of direct messages, in the folder of Matrix.
-const DIRECT_MESSAGES: &str = "direct-messages.json";
-
 /// A logged-in bot. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Matrix(Arc<Inner>);
@@ -72,7 +71,8 @@ struct Inner {
     admin_room: Arc<AdminRoom>,
     /// Lets the client reach the homeserver for as long as it lives.
     _logged_in: LoggedIn,
-    direct_messages: Table<OwnedRoomId>,
+    conversations: Arc<Conversations>,
+    invitations: Arc<Pending>,
     identities: Table<MasterKey>,
     obeyed: Obeyed,
     heard: mpsc::Sender<Heard>,
@@ -172,10 +172,8 @@ impl Matrix {
                 logged_in.listening_since(),
             )?),
             _logged_in: logged_in,
-            direct_messages: Table::load(
-                folder.join(DIRECT_MESSAGES),
-                "delete it, and the bot makes new direct messages",
-            )?,
+            conversations: Arc::new(Conversations::load(folder)?),
+            invitations: Arc::default(),
             identities: Table::load(
                 folder.join(IDENTITIES),
                 "it says who is who; mend it, or delete it, and the bot goes by the identities that it sees next",
@@ -241,9 +239,14 @@ impl Matrix {
         &self.0.obeyed
     }
 
-    /// Which room is whose direct message. Kept by ourselves, as `m.direct` is too easily wrong.
-    pub(super) fn direct_messages(&self) -> &Table<OwnedRoomId> {
-        &self.0.direct_messages
+    /// Which room is for talk with whom.
+    pub(super) fn conversations(&self) -> &Conversations {
+        &self.0.conversations
+    }
+
+    /// The invitations that the bot decides about.
+    pub(super) fn invitations(&self) -> &Arc<Pending> {
+        &self.0.invitations
     }
 
     /// Which room the admin room is.
@@ -285,6 +288,7 @@ impl Matrix {
         Inbox {
             own_user: self.0.own_user.clone(),
             admin_room: Arc::clone(&self.0.admin_room),
+            conversations: Arc::clone(&self.0.conversations),
             prefix: self.0.config.command_prefix.clone(),
             max_age: self.0.config.max_command_age,
             seen: Mutex::new(Seen::default()),

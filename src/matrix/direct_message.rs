@@ -218,7 +218,8 @@ impl Matrix {
     /// The room of an earlier link, if it is still fit for another.
     async fn known_room(&self, recipient: &UserId) -> Result<Option<Room>, Fault> {
         let Some(room) = self
-            .direct_messages()
+            .conversations()
+            .ours
             .get(recipient)
             .and_then(|id| self.client().get_room(&id))
         else {
@@ -251,7 +252,8 @@ impl Matrix {
             }
         };
         info!(room = %room.room_id(), %recipient, "direct message made");
-        self.direct_messages()
+        self.conversations()
+            .ours
             .insert(recipient, room.room_id().to_owned())?;
         self.wait_until_heard(room.room_id()).await;
         if is_confidential(&room, recipient).await? {

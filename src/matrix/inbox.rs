@@ -12,7 +12,7 @@ use matrix_sdk::{
     Client, Room,
     event_handler::RawEvent,
     ruma::{
-        Int, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedUserId,
+        Int, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedUserId, RoomId,
         events::room::{
             encrypted::OriginalSyncRoomEncryptedEvent,
             message::{
@@ -29,6 +29,8 @@ use tracing::{debug, warn};
 use super::{
     ReplyTo,
     admin_room::AdminRoom,
+    conversations::{Conversations, Talk},
+    invitations::Invitation,
     late_key::{self, Decrypted},
 };
 
@@ -50,6 +52,10 @@ pub enum Heard {
         /// To answer it.
         reply_to: ReplyTo,
     },
+    /// Somebody said something to the bot outside of the admin room.
+    Talk(Talk),
+    /// Somebody invites the bot to another room.
+    Invitation(Invitation),
     /// The admin room was upgraded, and is another room now.
     AdminRoomMoved,
     /// The homeserver shows another identity of a user than the one that the bot knows.
@@ -91,6 +97,7 @@ enum Dropped {
 pub(super) struct Inbox {
     pub(super) own_user: OwnedUserId,
     pub(super) admin_room: Arc<AdminRoom>,
+    pub(super) conversations: Arc<Conversations>,
     /// The first word of whatever is meant for the bot.
     pub(super) prefix: String,
     pub(super) max_age: Duration,
@@ -132,11 +139,18 @@ impl Inbox {
     }
 
     fn hear(&self, event: &OriginalSyncRoomMessageEvent, room: &Room) {
-        match self.accept(event, room, SystemTime::now()) {
+        let now = SystemTime::now();
+        let heard = if self.admin_room.is(room.room_id()) {
+            self.accept(event, now).map(Heard::Message)
+        } else {
+            self.accept_talk(event, room.room_id(), now)
+                .map(Heard::Talk)
+        };
+        match heard {
             // A full queue means that hundreds of commands wait: somebody floods the room.
-            Ok(message) => {
-                if let Err(error) = self.heard.try_send(Heard::Message(message)) {
-                    warn!(event = %event.event_id, %error, "command dropped, too many wait");
+            Ok(heard) => {
+                if let Err(error) = self.heard.try_send(heard) {
+                    warn!(event = %event.event_id, %error, "message dropped, too many wait");
                 }
             }
             Err(Dropped::NotAddressed | Dropped::AnotherRoom | Dropped::OwnEvent) => {}
@@ -149,18 +163,10 @@ impl Inbox {
     fn accept(
         &self,
         event: &OriginalSyncRoomMessageEvent,
-        room: &Room,
         now: SystemTime,
     ) -> Result<Message, Dropped> {
-        if !self.admin_room.is(room.room_id()) {
-            return Err(Dropped::AnotherRoom);
-        }
-        if event.sender == self.own_user {
-            return Err(Dropped::OwnEvent);
-        }
-        let text = text_of(event).ok_or(Dropped::NotText)?;
+        let text = self.own_words(event)?;
         let thread = match &event.content.relates_to {
-            Some(Relation::Replacement(_)) => return Err(Dropped::Edit),
             Some(Relation::Thread(thread)) => Some(thread.event_id.clone()),
             _ => None,
         };
@@ -169,10 +175,7 @@ impl Inbox {
             return Err(Dropped::NotAddressed);
         }
         self.check_time((event.origin_server_ts, event.unsigned.age), now)?;
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if !seen.insert(event.event_id.clone()) {
-            return Err(Dropped::SeenBefore);
-        }
+        self.note(event)?;
         Ok(Message {
             event_id: event.event_id.clone(),
             sender: event.sender.clone(),
@@ -181,16 +184,66 @@ impl Inbox {
         })
     }
 
-    /// `origin_server_ts` is the sender's word, `age` the homeserver's; the older of the two counts.
+    fn accept_talk(
+        &self,
+        event: &OriginalSyncRoomMessageEvent,
+        room: &RoomId,
+        now: SystemTime,
+    ) -> Result<Talk, Dropped> {
+        if !self.conversations.are_with(&event.sender, room) {
+            return Err(Dropped::AnotherRoom);
+        }
+        let text = self.own_words(event)?;
+        self.check_age((event.origin_server_ts, event.unsigned.age), now)?;
+        self.note(event)?;
+        Ok(Talk {
+            sender: event.sender.clone(),
+            text: text.to_owned(),
+            room: room.to_owned(),
+            event_id: event.event_id.clone(),
+        })
+    }
+
+    /// What somebody else said, and for the first time.
+    fn own_words<'a>(&self, event: &'a OriginalSyncRoomMessageEvent) -> Result<&'a str, Dropped> {
+        if event.sender == self.own_user {
+            return Err(Dropped::OwnEvent);
+        }
+        if let Some(Relation::Replacement(_)) = &event.content.relates_to {
+            return Err(Dropped::Edit);
+        }
+        text_of(event).ok_or(Dropped::NotText)
+    }
+
+    fn note(&self, event: &OriginalSyncRoomMessageEvent) -> Result<(), Dropped> {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.insert(event.event_id.clone()) {
+            Ok(())
+        } else {
+            Err(Dropped::SeenBefore)
+        }
+    }
+
+    /// What was sent to the admin room before the bot was there was not sent to the bot.
     fn check_time(
+        &self,
+        times: (MilliSecondsSinceUnixEpoch, Option<Int>),
+        now: SystemTime,
+    ) -> Result<(), Dropped> {
+        let sent = times.0.to_system_time().ok_or(Dropped::FromTheFuture)?;
+        if sent < self.admin_room.listening_since() {
+            return Err(Dropped::BeforeFirstSync);
+        }
+        self.check_age(times, now)
+    }
+
+    /// `origin_server_ts` is the sender's word, `age` the homeserver's; the older of the two counts.
+    fn check_age(
         &self,
         (sent, age): (MilliSecondsSinceUnixEpoch, Option<Int>),
         now: SystemTime,
     ) -> Result<(), Dropped> {
         let sent = sent.to_system_time().ok_or(Dropped::FromTheFuture)?;
-        if sent < self.admin_room.listening_since() {
-            return Err(Dropped::BeforeFirstSync);
-        }
         let age_by_clock = now.duration_since(sent);
         if age_by_clock
             .as_ref()
@@ -211,9 +264,15 @@ impl Inbox {
 
     fn is_worth_waiting_for(&self, event: &OriginalSyncRoomEncryptedEvent, room: &Room) -> bool {
         let times = (event.origin_server_ts, event.unsigned.age);
-        self.admin_room.is(room.room_id())
-            && event.sender != self.own_user
-            && self.check_time(times, SystemTime::now()).is_ok()
+        let now = SystemTime::now();
+        if event.sender == self.own_user {
+            false
+        } else if self.admin_room.is(room.room_id()) {
+            self.check_time(times, now).is_ok()
+        } else {
+            self.conversations.are_with(&event.sender, room.room_id())
+                && self.check_age(times, now).is_ok()
+        }
     }
 
     async fn wait_for_key(
@@ -225,6 +284,9 @@ impl Inbox {
         match late_key::decrypt(&room, &raw).await {
             Some(Decrypted::Message(message, _)) => self.hear(&message, &room),
             Some(Decrypted::SomethingElse) => {}
+            None if !self.admin_room.is(room.room_id()) => {
+                debug!(event = %event.event_id, sender = %event.sender, "talk cannot be decrypted");
+            }
             None => {
                 warn!(event = %event.event_id, sender = %event.sender, "event in the admin room cannot be decrypted");
                 let (sender, reply_to) =

@@ -49,7 +49,8 @@ impl Matrix {
         transactions: &LinkTransactions,
     ) -> Result<Option<LinkReceipt>, Fault> {
         let Some(room) = self
-            .direct_messages()
+            .conversations()
+            .ours
             .get(recipient)
             .and_then(|id| self.client().get_room(&id))
         else {

@@ -178,11 +178,18 @@ async fn an_edit_a_notice_and_a_command_in_another_room_do_nothing() {
         .unwrap();
     let elsewhere = alice.create_room(RoomOptions::default()).await.unwrap();
     alice.invite(&elsewhere, bot.user_id()).await.unwrap();
-    bot.join_as_bot(&alice, &elsewhere).await;
+    bot.wait_until_in(&alice, &elsewhere).await;
     let other = alice.say(&elsewhere, "!rc start").await.unwrap();
 
     assert_nothing_happened(&bot, &alice).await;
-    for event in [edited, notice, talk, other] {
+    // The bot says that nothing counts there, and does nothing.
+    alice
+        .wait_for("the answer elsewhere", |answer| {
+            answer.replies_to() == Some(other.as_str())
+        })
+        .await
+        .unwrap();
+    for event in [edited, notice, talk] {
         assert!(
             alice
                 .events()

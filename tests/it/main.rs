@@ -33,6 +33,9 @@ mod admin_room;
 /// How the admin room becomes another one, and how not.
 mod upgrade;
 
+/// The rooms besides the admin room: invitations, and what is said there.
+mod rooms;
+
 /// What stands in the audit log.
 mod audit;
 

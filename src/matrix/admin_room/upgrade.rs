@@ -7,9 +7,7 @@ use matrix_sdk::{
     Room, RoomState,
     ruma::{
         Int, OwnedRoomId, OwnedUserId, RoomId, UserId,
-        api::client::{
-            membership::leave_room, state::get_state_event_for_key::v3::StateEventFormat,
-        },
+        api::client::state::get_state_event_for_key::v3::StateEventFormat,
         events::{StateEventType, room::tombstone::RoomTombstoneEventContent},
     },
     sync::SyncResponse,
@@ -150,8 +148,7 @@ async fn look(matrix: &Matrix, old: &Room) -> Result<Found, Fault> {
     }
     let found = enter(matrix, old, &new).await?;
     if let Found::Refused(_) = &found {
-        // Not by the SDK, which leaves the rooms too that a room names as its predecessors.
-        client.send(leave_room::v3::Request::new(new)).await?;
+        matrix.leave(&new).await?;
     }
     Ok(found)
 }
@@ -164,7 +161,8 @@ async fn enter(matrix: &Matrix, old: &Room, new: &RoomId) -> Result<Found, Fault
     if predecessor.as_deref() != Some(old.room_id()) {
         return Ok(Found::Refused(Refusal::NotItsSuccessor));
     }
-    if is_encrypted(old).await? && !is_encrypted(&room).await? {
+    let was_encrypted = matrix.which_room().was_encrypted() || is_encrypted(old).await?;
+    if was_encrypted && !is_encrypted(&room).await? {
         return Ok(Found::Refused(Refusal::NotEncrypted));
     }
     let joined = matrix.own_join(new).await?.ok_or(Fault::NotInAdminRoom)?;

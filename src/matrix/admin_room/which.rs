@@ -91,6 +91,13 @@ impl AdminRoom {
         self.now().room.as_deref() == Some(room)
     }
 
+    /// Whether this is the room, or will be once the bot is in it.
+    pub(in crate::matrix) fn may_be(&self, room: &RoomId) -> bool {
+        let now = self.now();
+        let configured = <&RoomId>::try_from(&*self.configured).ok();
+        now.room.as_deref().or(configured) == Some(room)
+    }
+
     /// When the bot began to hear the room.
     pub(in crate::matrix) fn listening_since(&self) -> SystemTime {
         self.now().listening_since

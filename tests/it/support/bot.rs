@@ -8,7 +8,9 @@ use std::{
     thread,
 };
 
-use matrix_sdk::ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
+use matrix_sdk::ruma::{
+    OwnedRoomId, OwnedUserId, RoomId, UserId, events::room::member::MembershipState,
+};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -168,6 +170,30 @@ impl Bot {
         })
         .await;
         admin.wait_for_signed_device_of(&self.user).await.unwrap();
+    }
+
+    /// Waits until the bot is in a room that it was invited to, with a device that this person can encrypt to.
+    pub(crate) async fn wait_until_in(&self, person: &Person, room: &RoomId) {
+        self.wait_for_membership(person, room, "join").await;
+        person.wait_for_signed_device_of(&self.user).await.unwrap();
+        eventually(
+            "the person's client knows that the bot joined",
+            async || {
+                let room = person.client().get_room(room)?;
+                let bot = room.get_member_no_sync(&self.user).await.unwrap()?;
+                (*bot.membership() == MembershipState::Join).then_some(())
+            },
+        )
+        .await;
+    }
+
+    /// Waits until the homeserver has this membership of the bot.
+    pub(crate) async fn wait_for_membership(&self, person: &Person, room: &RoomId, wanted: &str) {
+        eventually(&format!("the bot's membership is {wanted}"), async || {
+            let members = person.members(room).await.ok()?;
+            (members.get(self.user.as_str())? == wanted).then_some(())
+        })
+        .await;
     }
 
     /// Ends it without a warning, as a power cut would.

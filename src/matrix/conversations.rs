@@ -1,0 +1,94 @@
+//! The rooms besides the admin room in which somebody talks to the bot: one that the bot made for them, in which it sends links,
+//! and one to which they invited the bot. Nothing that is said there is a command.
+
+use std::path::Path;
+
+use matrix_sdk::{
+    RoomState,
+    ruma::{
+        OwnedEventId, OwnedRoomId, OwnedUserId, RoomAliasId, RoomId, UserId,
+        events::room::message::RoomMessageEventContent,
+    },
+};
+
+use super::{Fault, Matrix, Notice, ReplyTo, table::Table};
+
+/// The table of the rooms that the bot made, in the folder of Matrix.
+const OURS: &str = "direct-messages.json";
+
+/// The table of the rooms that it was invited to, in the folder of Matrix.
+const THEIRS: &str = "invited-to.json";
+
+/// Which room is for talk with whom. Kept by ourselves, as `m.direct` is too easily wrong.
+#[derive(Debug)]
+pub(super) struct Conversations {
+    /// The rooms that the bot made. Links go there alone.
+    pub(super) ours: Table<OwnedRoomId>,
+    /// The rooms to which their users invited the bot.
+    pub(super) theirs: Table<OwnedRoomId>,
+}
+
+impl Conversations {
+    pub(super) fn load(folder: &Path) -> Result<Self, Fault> {
+        Ok(Self {
+            ours: Table::load(
+                folder.join(OURS),
+                "delete it, and the bot makes new direct messages",
+            )?,
+            theirs: Table::load(
+                folder.join(THEIRS),
+                "delete it, and invite the bot again to where you want to talk to it",
+            )?,
+        })
+    }
+
+    /// Whether this is a room in which this user talks to the bot.
+    pub(super) fn are_with(&self, user: &UserId, room: &RoomId) -> bool {
+        let tables = [&self.ours, &self.theirs];
+        tables
+            .iter()
+            .any(|table| table.get(user).is_some_and(|known| known == room))
+    }
+}
+
+/// What somebody said to the bot outside of the admin room.
+#[derive(Debug, Clone)]
+pub struct Talk {
+    /// Who, says the homeserver.
+    pub sender: OwnedUserId,
+    /// The text, without the quotation that some clients put before a reply.
+    pub text: String,
+    pub(super) room: OwnedRoomId,
+    pub(super) event_id: OwnedEventId,
+}
+
+impl Matrix {
+    /// Answers where something was said, encrypted where that room is. What is said in a room that the bot has left is
+    /// not answered.
+    ///
+    /// # Errors
+    /// [`Fault`], when the homeserver did not take it.
+    pub async fn reply(&self, talk: &Talk, notice: Notice<'_>) -> Result<(), Fault> {
+        let room = self.client().get_room(&talk.room);
+        let Some(room) = room.filter(|room| room.state() == RoomState::Joined) else {
+            return Ok(());
+        };
+        let mut content = RoomMessageEventContent::notice_html(notice.plain, notice.html);
+        content.relates_to = Some(ReplyTo::event(talk.event_id.clone()).relation());
+        room.send(content)
+            .with_transaction_id(notice.transaction.clone())
+            .await?;
+        Ok(())
+    }
+
+    /// How people find the admin room: by its alias, if the configuration has one, else by an address that clients open.
+    #[must_use]
+    pub fn name_of_admin_room(&self) -> String {
+        let configured = self.which_room().configured();
+        match (<&RoomAliasId>::try_from(configured), self.admin_room_id()) {
+            (Ok(alias), _) => alias.to_string(),
+            (Err(_), Some(id)) => id.matrix_to_uri().to_string(),
+            (Err(id), None) => id.matrix_to_uri().to_string(),
+        }
+    }
+}
