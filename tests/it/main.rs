@@ -54,6 +54,12 @@ mod races;
 /// To whom a link goes, and into what room.
 mod delivery;
 
+/// A homeserver that is down, slow, or in trouble.
+mod homeserver_faults;
+
+/// A homeserver that plays false.
+mod hostile;
+
 /// What people are told when something goes wrong.
 mod failures;
 

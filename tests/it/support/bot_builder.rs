@@ -15,6 +15,7 @@ use super::{
     bot::{Bot, STANDIN_LOG, standin_log},
     homeserver::{Homeserver, SERVER_NAME},
     person::{Person, random_text},
+    proxy::Proxy,
     rooms::RoomOptions,
 };
 
@@ -169,6 +170,11 @@ impl BotBuilder {
     pub(crate) fn log_filter(mut self, filter: &str) -> Self {
         filter.clone_into(&mut self.log_filter);
         self
+    }
+
+    /// Puts a proxy between the bot and its homeserver.
+    pub(crate) fn through(self, proxy: &Proxy) -> Self {
+        self.configure(|config| config["homeserver"]["url"] = json!(proxy.url()))
     }
 
     /// Makes the admin room in this person's name, starts the bot and waits until it can be spoken to.

@@ -7,10 +7,12 @@ pub(crate) mod conversation;
 pub(crate) mod device;
 pub(crate) mod event;
 pub(crate) mod homeserver;
+pub(crate) mod impostor;
 pub(crate) mod listen;
 pub(crate) mod person;
 pub(crate) mod picture;
 pub(crate) mod processes;
+pub(crate) mod proxy;
 pub(crate) mod rooms;
 pub(crate) mod synapse;
 

@@ -1,0 +1,280 @@
+//! A homeserver that is down, slow or in trouble, and one that no longer wants the bot: the bot waits, says so, and goes on.
+//!
+//! A homeserver that is away for ten minutes cannot be waited for here: these are away for seconds, but for longer than the
+//! bot's waits between tries take to grow to their full length where that matters.
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use matrix_sdk::reqwest;
+use serde_json::{Value, json};
+
+use crate::support::{
+    bot::Bot,
+    eventually, homeserver,
+    person::Person,
+    proxy::{Answer, Proxy, Request},
+};
+
+async fn alice() -> Person {
+    Person::register(homeserver(), "alice").await.unwrap()
+}
+
+/// A bot that sees its homeserver through a proxy.
+async fn bot_behind_proxy(alice: &Person) -> (Proxy, Bot) {
+    let proxy = Proxy::start(homeserver()).await;
+    let bot = Bot::builder(homeserver()).through(&proxy).start(alice);
+    let bot = bot.await;
+    (proxy, bot)
+}
+
+/// The log-in of the bot, as it keeps it on disk.
+fn log_in(bot: &Bot) -> Value {
+    let path = bot.data_dir().join("matrix/session.json");
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bot_whose_homeserver_is_down_at_its_start_says_so_once_and_keeps_trying() {
+    let alice = alice().await;
+    let proxy = Proxy::start(homeserver()).await;
+    proxy.unplug();
+    let mut bot = Bot::builder(homeserver())
+        .through(&proxy)
+        .prepare(&alice)
+        .await;
+    bot.run();
+    bot.wait_for_log("waiting for the homeserver").await;
+    eventually("further tries", async || {
+        (proxy.refused_connections() >= 5).then_some(())
+    })
+    .await;
+    let warning = "WARN rcbot::matrix::client: waiting for the homeserver";
+    assert_eq!(bot.log().matches(warning).count(), 1, "it says so once");
+
+    proxy.plug_in();
+    bot.wait_until_ready(&alice).await;
+    bot.start_session(&alice, "website").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_waits_for_the_homeserver_arrives_soon_after_its_return() {
+    let alice = alice().await;
+    let proxy = Proxy::start(homeserver()).await;
+    let mut bot = Bot::builder(homeserver())
+        .through(&proxy)
+        .project("website", |project| project.standin("slow=1"))
+        .start(&alice)
+        .await;
+    let asked = bot.tell(&alice, "start").await;
+    eventually("the stand-in starts", async || {
+        (bot.standin_starts() == 1).then_some(())
+    })
+    .await;
+    proxy.unplug();
+    bot.wait_for_log("phase=Running").await;
+    // The waits double from a quarter of a second: by then they have their full length.
+    bot.wait_for_log_times("the homeserver still does not take it", 4)
+        .await;
+    assert!(bot.links_of(&alice).is_empty());
+    proxy.plug_in();
+    let back = Instant::now();
+    bot.link_after(&alice, 0).await;
+    eprintln!(
+        "the link arrived {:?} after the homeserver's return",
+        back.elapsed()
+    );
+    bot.answer(&alice, &asked).await;
+    assert_eq!(bot.links_of(&alice).len(), 1);
+    assert_eq!(bot.standin_starts(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_homeserver_that_asks_for_patience_gets_it() {
+    let alice = alice().await;
+    let (proxy, bot) = bot_behind_proxy(&alice).await;
+    let patience = Duration::from_secs(1);
+    let too_many = Answer::json(
+        429,
+        &json!({ "errcode": "M_LIMIT_EXCEEDED", "error": "Too many requests", "retry_after_ms": 1000 }),
+    );
+    proxy
+        .on(Request::sends)
+        .times(1)
+        .answer(too_many.header("retry-after", "1"));
+    bot.start_session(&alice, "website").await;
+    let sent = proxy.passed_by(Request::sends);
+    let refused = sent.iter().find(|sent| sent.status == 429).unwrap();
+    let again = sent
+        .iter()
+        .find(|again| again.request.path == refused.request.path && again.status == 200)
+        .expect("the same transaction once more");
+    // No more than the promise: there is no upper bound here.
+    assert!(again.at - refused.at >= patience);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_of_the_homeserver_and_of_what_stands_before_it_pass() {
+    let alice = alice().await;
+    let (proxy, bot) = bot_behind_proxy(&alice).await;
+    for answer in [
+        Answer::error_page(502),
+        Answer::refusal(500, "M_UNKNOWN"),
+        Answer::error_page(200),
+    ] {
+        let asked = bot.tell(&alice, "start").await;
+        // Whatever comes next: the judging, the direct message, the link, the answer.
+        proxy
+            .on(|request| !request.is_sync())
+            .times(3)
+            .answer(answer.clone());
+        proxy.on(Request::is_sync).times(1).answer(answer);
+        bot.answer(&alice, &asked).await;
+        proxy.be_honest();
+    }
+    bot.start_session(&alice, "website").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_break_off_are_asked_for_again() {
+    let alice = alice().await;
+    let (proxy, bot) = bot_behind_proxy(&alice).await;
+    proxy.on(Request::is_sync).times(2).cut();
+    for request in [
+        Request::reads_event,
+        Request::reads_members,
+        Request::queries_keys,
+        Request::sends,
+        Request::sends_to_devices,
+    ] {
+        proxy.on(request).times(1).cut();
+    }
+    proxy
+        .on(|request| request.reads_state("m.room.power_levels"))
+        .times(1)
+        .cut();
+    bot.start_session(&alice, "website").await;
+    assert_eq!(bot.standin_starts(), 1);
+    assert_eq!(bot.links_of(&alice).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_line_makes_everything_slow_and_nothing_wrong() {
+    let alice = alice().await;
+    let proxy = Proxy::start(homeserver()).await;
+    proxy.on(|_| true).slow_down();
+    let bot = Bot::builder(homeserver())
+        .through(&proxy)
+        .start(&alice)
+        .await;
+    let sent = bot.start_session(&alice, "website").await;
+    bot.ask(&alice, "stop").await;
+    bot.wait_for_withdrawal(&alice, &sent).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_is_obeyed_while_the_homeserver_sits_on_the_link() {
+    let alice = alice().await;
+    let (proxy, bot) = bot_behind_proxy(&alice).await;
+    let admin_room = bot.admin_room().to_owned();
+    let link = move |request: &Request| request.sends() && !request.is_in(&admin_room);
+    let held = proxy.on(link).times(1).hold();
+    bot.tell(&alice, "start").await;
+    eventually("the link is on its way", async || {
+        held.has_caught().then_some(())
+    })
+    .await;
+    let stopped = bot.ask(&alice, "stop").await;
+    assert!(
+        stopped
+            .body()
+            .unwrap()
+            .starts_with("Session for website is stopped"),
+        "{stopped}"
+    );
+    assert!(bot.session_processes().is_empty());
+    assert!(bot.links_of(&alice).is_empty());
+    drop(held);
+    bot.start_session(&alice, "website").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_is_revoked_softly_is_replaced_on_the_same_device() {
+    let alice = alice().await;
+    let (proxy, mut bot) = bot_behind_proxy(&alice).await;
+    let sent = bot.start_session(&alice, "website").await;
+    let before = log_in(&bot);
+    let revoked =
+        json!({ "errcode": "M_UNKNOWN_TOKEN", "error": "Soft logout", "soft_logout": true });
+    let token = before["access_token"].as_str().unwrap().to_owned();
+    proxy
+        .on(move |request| request.bears(&token))
+        .answer(Answer::json(401, &revoked));
+    let asked = bot.tell(&alice, "status").await;
+    bot.wait_for_log_times("connected to the homeserver", 2)
+        .await;
+    bot.answer(&alice, &asked).await;
+    let after = log_in(&bot);
+    assert_eq!(after["device_id"], before["device_id"]);
+    assert_ne!(after["access_token"], before["access_token"]);
+    bot.ask(&alice, "stop").await;
+    bot.wait_for_withdrawal(&alice, &sent).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bot_whose_device_is_deleted_comes_back_with_another_one_of_the_same_identity() {
+    let alice = alice().await;
+    let mut bot = Bot::builder(homeserver()).start(&alice).await;
+    let sent = bot.start_session(&alice, "website").await;
+    let before = log_in(&bot);
+    // Whoever logs a device out deletes it.
+    let url = format!("{}/_matrix/client/v3/logout", homeserver().url());
+    let token = before["access_token"].as_str().unwrap();
+    let logged_out = reqwest::Client::new().post(url).bearer_auth(token).send();
+    assert!(logged_out.await.unwrap().status().is_success());
+
+    bot.wait_for_log_times("connected to the homeserver", 2)
+        .await;
+    let after = log_in(&bot);
+    assert_ne!(after["device_id"], before["device_id"]);
+    bot.wait_until_ready(&alice).await;
+    // Its answers have no warning beside them, and the link is the one that the session has.
+    let again = bot.start_session(&alice, "website").await;
+    assert_eq!(again.link, sent.link);
+    assert_eq!(bot.standin_starts(), 1);
+    bot.ask(&alice, "stop").await;
+    bot.wait_for_withdrawal(&alice, &sent).await;
+    bot.wait_for_withdrawal(&alice, &again).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bot_that_is_thrown_out_of_the_admin_room_comes_back_when_it_is_invited() {
+    let alice = alice().await;
+    let mut bot = Bot::builder(homeserver()).start(&alice).await;
+    let sent = bot.start_session(&alice, "website").await;
+    let room = alice.client().get_room(bot.admin_room()).unwrap();
+    for (removals, ban) in [(1, false), (2, true)] {
+        if ban {
+            room.ban_user(bot.user_id(), None).await.unwrap();
+        } else {
+            room.kick_user(bot.user_id(), None).await.unwrap();
+        }
+        bot.wait_for_log_times(
+            "removed from the admin room: invite the bot again",
+            removals,
+        )
+        .await;
+        assert_eq!(bot.session_processes().len(), 1, "the session goes on");
+        if ban {
+            room.unban_user(bot.user_id(), None).await.unwrap();
+        }
+        alice.invite(bot.admin_room(), bot.user_id()).await.unwrap();
+        bot.wait_until_ready(&alice).await;
+        let status = bot.ask(&alice, "status").await;
+        assert!(status.body().unwrap().contains("running"), "{status}");
+    }
+    bot.ask(&alice, "stop").await;
+    bot.wait_for_withdrawal(&alice, &sent).await;
+}

@@ -1,0 +1,88 @@
+//! A homeserver that plays false gets no session and no link, and does not stop the bot.
+
+/// Commands that nobody gave, or gave once.
+mod commands;
+
+/// Rooms that are not what the homeserver says.
+mod direct_messages;
+
+/// Devices and identities that are not the user's own.
+mod identities;
+
+/// Answers that make no sense.
+mod nonsense;
+
+use matrix_sdk::ruma::{OwnedEventId, UserId};
+use serde_json::Value;
+
+use crate::support::{
+    bot::Bot,
+    bot_builder::BotBuilder,
+    event::Event,
+    homeserver,
+    person::Person,
+    proxy::{Proxy, Request},
+};
+
+async fn person(name: &str) -> Person {
+    Person::register(homeserver(), name).await.unwrap()
+}
+
+/// An administrator, and a bot that sees the homeserver through a proxy.
+async fn administrator_and_bot(
+    configure: impl FnOnce(BotBuilder, &Person) -> BotBuilder,
+) -> (Person, Proxy, Bot) {
+    let alice = person("alice").await;
+    let proxy = Proxy::start(homeserver()).await;
+    let builder = configure(Bot::builder(homeserver()).through(&proxy), &alice);
+    let bot = builder.start(&alice).await;
+    (alice, proxy, bot)
+}
+
+/// How many sessions the bot has begun, also those that ended before their process could do anything.
+fn sessions(bot: &Bot) -> usize {
+    bot.log().matches("session starting").count()
+}
+
+/// No session was started; and once the homeserver is honest again, the bot serves.
+async fn assert_unharmed(bot: &Bot, proxy: &Proxy, alice: &Person) {
+    assert_eq!(sessions(bot), 0);
+    assert!(bot.links_of(alice).is_empty());
+    proxy.be_honest();
+    bot.start_session(alice, "website").await;
+    assert_eq!(bot.standin_starts(), 1);
+}
+
+/// The bot's answer to an event that the homeserver has never seen.
+async fn answer_to(bot: &Bot, alice: &Person, forged: &Value) -> Event {
+    let id: OwnedEventId = forged["event_id"].as_str().unwrap().try_into().unwrap();
+    bot.answer(alice, &id).await
+}
+
+#[track_caller]
+fn assert_says(answer: &Event, part: &str) {
+    assert!(answer.body().unwrap().contains(part), "{answer}");
+}
+
+/// No device of this user was sent a key by the bot.
+#[track_caller]
+fn assert_no_key_for(user: &UserId, proxy: &Proxy) {
+    for sent in proxy.passed_by(Request::sends_to_devices) {
+        let messages = &sent.request.json["messages"];
+        assert!(messages.get(user.as_str()).is_none(), "{user} got a key");
+    }
+}
+
+/// Takes the encryption event out of what /sync brings for these rooms.
+fn without_encryption(answer: &mut Value, of: impl Fn(&str) -> bool) {
+    let rooms = answer
+        .pointer_mut("/rooms/join")
+        .and_then(Value::as_object_mut);
+    for (_, room) in rooms.into_iter().flatten().filter(|(id, _)| of(id)) {
+        for part in ["/state/events", "/timeline/events"] {
+            if let Some(events) = room.pointer_mut(part).and_then(Value::as_array_mut) {
+                events.retain(|event| event["type"] != "m.room.encryption");
+            }
+        }
+    }
+}

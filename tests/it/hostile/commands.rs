@@ -1,0 +1,192 @@
+//! Commands that nobody gave, or gave once.
+
+use serde_json::{Value, json};
+
+use super::{
+    administrator_and_bot, answer_to, assert_says, assert_unharmed, person, sessions,
+    without_encryption,
+};
+use crate::support::{
+    bot::Bot,
+    eventually,
+    person::Person,
+    proxy::{
+        Answer, Proxy, Request,
+        forgery::{forged_message, forged_state, in_timeline, now},
+    },
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forged_command_in_plain_text_is_not_obeyed() {
+    let (alice, proxy, bot) = administrator_and_bot(|bot, _| bot).await;
+    let forged = forged_message(alice.user_id(), "!rc start");
+    proxy.inject(in_timeline(bot.admin_room(), std::slice::from_ref(&forged)));
+    let answer = answer_to(&bot, &alice, &forged).await;
+    assert_says(&answer, "your message was not encrypted, and has to be.");
+    assert_unharmed(&bot, &proxy, &alice).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forged_power_level_gives_no_session_to_whom_the_list_of_users_leaves_out() {
+    let bob = person("bob").await;
+    let (alice, proxy, bot) = administrator_and_bot(|bot, alice| {
+        let users = json!([alice.user_id()]);
+        bot.invite(bob.user_id())
+            .configure(|config| config["authorization"]["users"] = users)
+    })
+    .await;
+    let mut levels = alice
+        .state(bot.admin_room(), "m.room.power_levels")
+        .await
+        .unwrap();
+    levels["users"][bob.user_id().as_str()] = json!(100);
+    let event = forged_state(alice.user_id(), "m.room.power_levels", "", &levels);
+    proxy.inject(in_timeline(bot.admin_room(), &[event]));
+    let kind = "m.room.power_levels";
+    proxy
+        .on(move |request| request.reads_state(kind))
+        .answer(Answer::json(200, &levels));
+
+    let answer = bot.ask(&bob, "start").await;
+    assert_says(&answer, "you are not on the list of users");
+    // Whom the list names needs a command that was encrypted.
+    let forged = forged_message(alice.user_id(), "!rc start");
+    proxy.inject(in_timeline(bot.admin_room(), std::slice::from_ref(&forged)));
+    let answer = answer_to(&bot, &alice, &forged).await;
+    assert_says(&answer, "your message was not encrypted, and has to be.");
+    assert!(bot.links_of(&bob).is_empty());
+    assert_unharmed(&bot, &proxy, &alice).await;
+}
+
+/// From now on the homeserver says that the room was never encrypted.
+fn withhold_encryption(proxy: &Proxy) {
+    proxy
+        .on(|request| request.reads_state("m.room.encryption"))
+        .answer(Answer::refusal(404, "M_NOT_FOUND"));
+    proxy.on(Request::is_sync).rewrite(|_, answer| {
+        without_encryption(answer, |_| true);
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_admin_room_that_was_encrypted_once_needs_encrypted_commands_for_ever() {
+    let (alice, proxy, mut bot) = administrator_and_bot(|bot, _| bot).await;
+    bot.ask(&alice, "status").await;
+    withhold_encryption(&proxy);
+    for restarts in [false, true] {
+        if restarts {
+            bot.restart(&alice).await;
+        }
+        let forged = forged_message(alice.user_id(), "!rc start");
+        proxy.inject(in_timeline(bot.admin_room(), std::slice::from_ref(&forged)));
+        let answer = answer_to(&bot, &alice, &forged).await;
+        assert_says(&answer, "your message was not encrypted, and has to be.");
+    }
+    assert_unharmed(&bot, &proxy, &alice).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bot_that_always_needs_encrypted_commands_needs_no_word_of_the_homeserver_for_it() {
+    let alice = person("alice").await;
+    let proxy = Proxy::start(crate::support::homeserver()).await;
+    withhold_encryption(&proxy);
+    let mut bot = Bot::builder(crate::support::homeserver())
+        .through(&proxy)
+        .configure(|config| {
+            config["encryption"] = json!({ "require_encrypted_commands": "always" });
+        })
+        .start(&alice)
+        .await;
+    let forged = forged_message(alice.user_id(), "!rc start");
+    proxy.inject(in_timeline(bot.admin_room(), std::slice::from_ref(&forged)));
+    bot.wait_for_log("why=\"NotEncrypted\"").await;
+    assert_eq!(sessions(&bot), 0);
+
+    proxy.be_honest();
+    bot.tell(&alice, "start").await;
+    bot.link_after(&alice, 0).await;
+}
+
+/// All events of the admin room that the bot was given so far, and the keys that came with them.
+fn timeline(bot: &Bot, proxy: &Proxy) -> (Vec<Value>, Vec<Value>) {
+    let (mut events, mut to_device) = (Vec::new(), Vec::new());
+    let list = |answer: &Value, pointer: &str| {
+        answer
+            .pointer(pointer)
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default()
+    };
+    let room = format!("/rooms/join/{}/timeline/events", bot.admin_room());
+    for passed in proxy.passed_by(Request::is_sync) {
+        events.extend(list(&passed.answer, &room));
+        to_device.extend(list(&passed.answer, "/to_device/events"));
+    }
+    (events, to_device)
+}
+
+/// A session was started and stopped, and whatever was said since brings no other.
+async fn assert_no_second_session(bot: &Bot, alice: &Person) {
+    let status = bot.ask(alice, "status").await;
+    assert_eq!(status.body(), Some("website: no session"));
+    assert_eq!(sessions(bot), 1);
+    assert_eq!(bot.links_of(alice).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_timeline_that_is_played_once_more_starts_nothing() {
+    let (alice, proxy, mut bot) = administrator_and_bot(|bot, _| bot).await;
+    bot.start_session(&alice, "website").await;
+    bot.ask(&alice, "stop").await;
+    let (events, to_device) = timeline(&bot, &proxy);
+    assert!(events.len() > 3, "{events:?}");
+    let again = || {
+        proxy.inject(json!({ "to_device": { "events": to_device } }));
+        proxy.inject(in_timeline(bot.admin_room(), &events));
+    };
+    again();
+    eventually("the bot has heard it", async || {
+        proxy.has_injected_all().then_some(())
+    })
+    .await;
+    assert_no_second_session(&bot, &alice).await;
+
+    again();
+    bot.restart(&alice).await;
+    eventually("the next bot has heard it", async || {
+        proxy.has_injected_all().then_some(())
+    })
+    .await;
+    assert_no_second_session(&bot, &alice).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_command_under_a_new_event_id_starts_nothing() {
+    let (alice, proxy, mut bot) = administrator_and_bot(|bot, _| bot).await;
+    bot.start_session(&alice, "website").await;
+    bot.ask(&alice, "stop").await;
+    let (events, _) = timeline(&bot, &proxy);
+    let encrypted: Vec<_> = events
+        .into_iter()
+        .filter(|event| {
+            event["type"] == "m.room.encrypted" && event["sender"] == json!(alice.user_id())
+        })
+        .collect();
+    for restarts in [false, true] {
+        if restarts {
+            bot.restart(&alice).await;
+        }
+        let mut replayed = encrypted.clone();
+        for event in &mut replayed {
+            event["event_id"] = forged_message(alice.user_id(), "")["event_id"].take();
+            event["origin_server_ts"] = json!(now());
+            event["unsigned"] = json!({ "age": 1 });
+        }
+        proxy.inject(in_timeline(bot.admin_room(), &replayed));
+        eventually("the bot has heard it", async || {
+            proxy.has_injected_all().then_some(())
+        })
+        .await;
+        assert_no_second_session(&bot, &alice).await;
+    }
+}

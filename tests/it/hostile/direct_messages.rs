@@ -1,0 +1,114 @@
+//! Rooms that are not what the homeserver says.
+
+use serde_json::json;
+
+use super::{
+    administrator_and_bot, assert_no_key_for, assert_unharmed, person, without_encryption,
+};
+use crate::support::{
+    eventually,
+    proxy::{
+        Answer, Request,
+        forgery::{in_timeline, membership},
+    },
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_only_the_sync_shows_in_the_direct_message_gets_no_link() {
+    let mallory = person("mallory").await;
+    let (alice, proxy, bot) = administrator_and_bot(|bot, _| bot).await;
+    let first = bot.start_session(&alice, "website").await;
+    let joins = membership(mallory.user_id(), "join");
+    proxy.inject(in_timeline(first.room(), &[joins]));
+    eventually("the bot has heard it", async || {
+        proxy.has_injected_all().then_some(())
+    })
+    .await;
+
+    let second = bot.start_session(&alice, "website").await;
+    assert_ne!(second.room(), first.room());
+    assert_no_key_for(mallory.user_id(), &proxy);
+    assert!(mallory.never_read(&first.link));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_the_list_of_members_shows_in_the_direct_message_gets_no_link() {
+    let mallory = person("mallory").await;
+    let (alice, proxy, bot) = administrator_and_bot(|bot, _| bot).await;
+    let joins = membership(mallory.user_id(), "join");
+    let admin_room = bot.admin_room().to_owned();
+    proxy
+        .on(move |request| request.reads_members() && !request.is_in(&admin_room))
+        .rewrite(move |request, answer| {
+            // Of the path rooms/<room>/members.
+            let mut joins = joins.clone();
+            joins["room_id"] = json!(request.path.rsplit('/').nth(1));
+            answer["chunk"].as_array_mut().unwrap().push(joins);
+        });
+    let answer = bot.ask(&alice, "start").await;
+    let body = answer.body().unwrap();
+    assert!(
+        body.starts_with("I cannot send you the link for website: "),
+        "{body}"
+    );
+    assert_no_key_for(mallory.user_id(), &proxy);
+    assert_unharmed(&bot, &proxy, &alice).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_somebody_joined_in_upon_is_taken_back_and_its_session_ended() {
+    let mallory = person("mallory").await;
+    let (alice, proxy, bot) = administrator_and_bot(|bot, _| bot).await;
+    let first = bot.start_session(&alice, "website").await;
+    let room = first.room().clone();
+    let held = {
+        let room = room.clone();
+        proxy
+            .on(move |request| request.sends() && request.is_in(&room))
+            .times(1)
+            .hold()
+    };
+    let asked = bot.tell(&alice, "start").await;
+    eventually("the link is on its way", async || {
+        held.has_caught().then_some(())
+    })
+    .await;
+    bot.invite_as_bot(&alice, &room, mallory.user_id()).await;
+    mallory
+        .wait_for("the direct message", |event| event.room == room)
+        .await
+        .unwrap();
+    drop(held);
+
+    let answer = bot.answer(&alice, &asked).await;
+    let body = answer.body().unwrap();
+    assert!(body.contains("somebody else"), "{body}");
+    let overheard = bot.links_of(&alice).remove(1);
+    let stored = alice.event_from_server(&room, &overheard.id).await.unwrap();
+    assert_eq!(stored["content"], json!({}), "{stored}");
+    assert!(mallory.never_read(&first.link));
+    bot.wait_until_no_process_is_left().await;
+    let next = bot.start_session(&alice, "website").await;
+    assert_ne!(next.room(), &room);
+    assert_ne!(next.link, first.link);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_direct_message_whose_encryption_the_homeserver_withholds_gets_no_link() {
+    let (alice, proxy, bot) = administrator_and_bot(|bot, _| bot).await;
+    let admin_room = bot.admin_room().to_owned();
+    let but = admin_room.clone();
+    proxy
+        .on(Request::is_sync)
+        .rewrite(move |_, answer| without_encryption(answer, |room| *but != room));
+    proxy
+        .on(move |request| request.reads_state("m.room.encryption") && !request.is_in(&admin_room))
+        .answer(Answer::refusal(404, "M_NOT_FOUND"));
+    let answer = bot.ask(&alice, "start").await;
+    let body = answer.body().unwrap();
+    assert!(
+        body.starts_with("I cannot send you the link for website: "),
+        "{body}"
+    );
+    assert_unharmed(&bot, &proxy, &alice).await;
+}

@@ -1,0 +1,164 @@
+//! Answers with status 200 that make no sense, to every request that something depends on.
+
+use std::collections::BTreeSet;
+
+use matrix_sdk::ruma::RoomVersionId;
+use serde_json::{Value, json};
+
+use super::{administrator_and_bot, assert_unharmed, sessions};
+use crate::support::{
+    bot::Bot,
+    person::Person,
+    proxy::{
+        Answer, Proxy, Request,
+        forgery::{forged_message, in_timeline},
+    },
+};
+
+/// A list, an empty object, another kind of file, half an answer, and the right names with the wrong types.
+fn nonsense() -> Vec<Answer> {
+    let wrong_types = json!({
+        "next_batch": 7, "rooms": [], "chunk": "all", "event_id": {}, "room_id": 7, "type": [], "sender": null, "content": 7,
+        "users": 100, "users_default": "100", "membership": ["join"], "room_version": {}, "device_keys": [], "master_keys": 7,
+    });
+    vec![
+        Answer::new(200, "application/json", "[]"),
+        Answer::new(200, "application/json", "{}"),
+        Answer::new(
+            200,
+            "text/html",
+            "<html>Welcome to the Wi-Fi of this hotel</html>",
+        ),
+        Answer::new(
+            200,
+            "application/json",
+            r#"{"membership":"join","chunk":[{"type":"m.ro"#,
+        ),
+        Answer::json(200, &wrong_types),
+    ]
+}
+
+/// Asks for a session while each nonsense in turn is answered to such requests, and waits until it was decided upon.
+async fn ask_under_nonsense(
+    (alice, proxy, bot): (&Person, &Proxy, &mut Bot),
+    request: impl Fn(&Request) -> bool + Clone + Send + Sync + 'static,
+) {
+    for answer in nonsense() {
+        let judged = bot.log().matches("command judged").count();
+        proxy.on(request.clone()).answer(answer);
+        bot.tell(alice, "start").await;
+        bot.wait_for_log_times("command judged", judged + 1).await;
+        proxy.be_honest();
+    }
+}
+
+/// In a room of version 10 the list of power levels decides about everybody.
+async fn in_version_10() -> (Person, Proxy, Bot) {
+    administrator_and_bot(|bot, _| bot.room_version(RoomVersionId::V10)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nonsense_for_the_state_of_the_admin_room_permits_nothing() {
+    let (alice, proxy, mut bot) = in_version_10().await;
+    for kind in ["m.room.create", "m.room.power_levels", "m.room.member"] {
+        let requests = move |request: &Request| request.reads_state(kind);
+        ask_under_nonsense((&alice, &proxy, &mut bot), requests).await;
+        assert_eq!(sessions(&bot), 0, "{kind}");
+    }
+    assert_unharmed(&bot, &proxy, &alice).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nonsense_for_the_event_of_a_command_permits_nothing() {
+    let (alice, proxy, mut bot) = in_version_10().await;
+    ask_under_nonsense((&alice, &proxy, &mut bot), Request::reads_event).await;
+    assert_unharmed(&bot, &proxy, &alice).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nonsense_for_the_direct_message_starts_no_session() {
+    let (alice, proxy, mut bot) = administrator_and_bot(|bot, _| bot).await;
+    ask_under_nonsense((&alice, &proxy, &mut bot), Request::makes_room).await;
+    assert_eq!(sessions(&bot), 0);
+    let admin_room = bot.admin_room().to_owned();
+    let members = move |request: &Request| request.reads_members() && !request.is_in(&admin_room);
+    ask_under_nonsense((&alice, &proxy, &mut bot), members).await;
+    assert_unharmed(&bot, &proxy, &alice).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nonsense_for_the_keys_of_people_gives_a_key_to_nobody_else() {
+    let (alice, proxy, mut bot) = administrator_and_bot(|bot, _| bot).await;
+    ask_under_nonsense((&alice, &proxy, &mut bot), Request::queries_keys).await;
+    bot.start_session(&alice, "website").await;
+    let receivers: BTreeSet<String> = proxy
+        .passed_by(Request::sends_to_devices)
+        .iter()
+        .flat_map(|sent| sent.request.json["messages"].as_object().unwrap().clone())
+        .map(|(user, _)| user)
+        .collect();
+    assert_eq!(receivers, BTreeSet::from([alice.user_id().to_string()]));
+}
+
+/// The homeserver has the link, and the bot cannot know it.
+#[tokio::test(flavor = "multi_thread")]
+async fn nonsense_for_a_link_that_was_sent_makes_no_second_message_of_it() {
+    let (alice, proxy, bot) = administrator_and_bot(|bot, _| bot).await;
+    let first = bot.start_session(&alice, "website").await;
+    let mut known = 1;
+    for answer in nonsense() {
+        let room = first.room().clone();
+        proxy
+            .on(move |request| request.sends() && request.is_in(&room))
+            .times(1)
+            .replace_answer(answer);
+        bot.start_session(&alice, "website").await;
+        known += 1;
+        assert_eq!(bot.links_of(&alice).len(), known);
+    }
+    assert_eq!(bot.standin_starts(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nonsense_for_a_sync_is_asked_for_again() {
+    let (alice, proxy, bot) = administrator_and_bot(|bot, _| bot).await;
+    for answer in nonsense() {
+        proxy.on(Request::is_sync).times(1).answer(answer);
+        // Whatever wakes the sync that waits.
+        let status = bot.ask(&alice, "status").await;
+        assert_eq!(status.body(), Some("website: no session"));
+    }
+    assert_unharmed(&bot, &proxy, &alice).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nonsense_in_a_timeline_is_passed_over() {
+    let (alice, proxy, bot) = administrator_and_bot(|bot, _| bot).await;
+    let mut events = Vec::new();
+    for (key, value) in [
+        ("content", json!(7)),
+        (
+            "content",
+            json!({ "msgtype": "m.text", "body": ["!rc start"] }),
+        ),
+        ("content", Value::Null),
+        ("sender", json!("nobody")),
+        ("origin_server_ts", json!(-1)),
+        ("origin_server_ts", json!("now")),
+        ("type", json!({})),
+        ("unsigned", json!([])),
+    ] {
+        let mut event = forged_message(alice.user_id(), "!rc start");
+        event[key] = value;
+        events.push(event);
+    }
+    for part in [
+        in_timeline(bot.admin_room(), &events),
+        json!({ "rooms": { "join": { "no room": { "timeline": { "events": [] } } } } }),
+        json!({ "to_device": { "events": [{}, 7, { "type": "m.room.encrypted", "content": 7 }] } }),
+        json!({ "device_lists": { "changed": ["nobody"] } }),
+    ] {
+        proxy.inject(part);
+    }
+    assert_unharmed(&bot, &proxy, &alice).await;
+}

@@ -1,0 +1,241 @@
+//! A homeserver that plays false, or a bad line to an honest one: an HTTP proxy between one bot and Synapse. People go on
+//! talking to Synapse directly, so what they see is the truth.
+//!
+//! [`Proxy::on`] says what becomes of requests, [`Proxy::inject`] what the next answer to /sync brings besides.
+
+mod answer;
+pub(crate) mod forgery;
+mod injection;
+mod request;
+mod rules;
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
+
+use hyper::{Response, body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use matrix_sdk::reqwest;
+use serde_json::{Value, json};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+};
+
+use super::homeserver::Homeserver;
+use answer::Body;
+use injection::{Injections, merge};
+use rules::{RuleBuilder, Rules};
+
+pub(crate) use answer::Answer;
+pub(crate) use request::Request;
+
+/// Stands between one bot and the homeserver. Honest until a test says otherwise; gone when dropped.
+#[derive(Debug)]
+pub(crate) struct Proxy {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    serving: JoinHandle<()>,
+}
+
+/// A request, and what was answered.
+#[derive(Debug)]
+pub(crate) struct Passed {
+    /// What was asked.
+    pub(crate) request: Request,
+    /// The HTTP status of the answer.
+    pub(crate) status: u16,
+    /// The answer; null where it is no JSON.
+    pub(crate) answer: Value,
+    /// When it was answered.
+    pub(crate) at: Instant,
+}
+
+#[derive(Debug)]
+struct Shared {
+    homeserver: String,
+    http: reqwest::Client,
+    rules: Rules,
+    injections: Injections,
+    passed: Mutex<Vec<Arc<Passed>>>,
+    plugged_in: watch::Sender<bool>,
+    refused: AtomicUsize,
+}
+
+impl Proxy {
+    /// A proxy on a free port, before this homeserver.
+    pub(crate) async fn start(homeserver: &Homeserver) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared = Arc::new(Shared {
+            homeserver: homeserver.url(),
+            http: reqwest::Client::new(),
+            rules: Rules::default(),
+            injections: Injections::default(),
+            passed: Mutex::default(),
+            plugged_in: watch::Sender::new(true),
+            refused: AtomicUsize::new(0),
+        });
+        let serving = tokio::spawn(serve(listener, Arc::clone(&shared)));
+        Self {
+            address,
+            shared,
+            serving,
+        }
+    }
+
+    /// The base of the client-server API, as the bot sees it.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Begins a rule for the requests that match: `proxy.on(Request::reads_members).times(1).answer(..)`.
+    pub(crate) fn on(
+        &self,
+        matches: impl Fn(&Request) -> bool + Send + Sync + 'static,
+    ) -> RuleBuilder<'_> {
+        self.shared.rules.build(Box::new(matches))
+    }
+
+    /// Gives the bot an answer to /sync of the proxy's own, at once: it holds what `part` holds, and nothing of the
+    /// homeserver's. Each part is an answer of its own, in order. Its events are also there when they are asked for.
+    pub(crate) fn inject(&self, part: Value) {
+        self.shared.injections.add(part);
+    }
+
+    /// Whether all that was injected is with the bot.
+    pub(crate) fn has_injected_all(&self) -> bool {
+        self.shared.injections.is_empty()
+    }
+
+    /// Cuts all connections, and takes no new ones until [`Self::plug_in`].
+    pub(crate) fn unplug(&self) {
+        self.shared.plugged_in.send_replace(false);
+    }
+
+    /// Ends what [`Self::unplug`] began.
+    pub(crate) fn plug_in(&self) {
+        self.shared.plugged_in.send_replace(true);
+    }
+
+    /// How many connections were refused while the proxy was unplugged.
+    pub(crate) fn refused_connections(&self) -> usize {
+        self.shared.refused.load(Ordering::Relaxed)
+    }
+
+    /// Forgets all rules: from now on the homeserver answers, and nobody else.
+    pub(crate) fn be_honest(&self) {
+        self.shared.rules.clear();
+    }
+
+    /// All that was answered so far.
+    pub(crate) fn passed(&self) -> Vec<Arc<Passed>> {
+        self.shared.passed.lock().unwrap().clone()
+    }
+
+    /// What was answered so far to the requests that match.
+    pub(crate) fn passed_by(&self, matches: impl Fn(&Request) -> bool) -> Vec<Arc<Passed>> {
+        let mut passed = self.passed();
+        passed.retain(|passed| matches(&passed.request));
+        passed
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+async fn serve(listener: TcpListener, shared: Arc<Shared>) {
+    let mut connections = JoinSet::new();
+    loop {
+        while connections.try_join_next().is_some() {}
+        let Ok((stream, _)) = listener.accept().await else {
+            continue;
+        };
+        if *shared.plugged_in.borrow() {
+            connections.spawn(serve_connection(stream, Arc::clone(&shared)));
+        } else {
+            shared.refused.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+async fn serve_connection(stream: TcpStream, shared: Arc<Shared>) {
+    let mut plugged_in = shared.plugged_in.subscribe();
+    let service = service_fn(move |request| handle(Arc::clone(&shared), request));
+    let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    tokio::select! {
+        // Whatever ends a connection, the bot has to cope with it.
+        _ended = connection => {}
+        _unplugged = plugged_in.wait_for(|plugged_in| !plugged_in) => {}
+    }
+}
+
+async fn handle(
+    shared: Arc<Shared>,
+    incoming: hyper::Request<Incoming>,
+) -> io::Result<Response<Body>> {
+    let request = Request::read(incoming).await?;
+    let verdict = shared.rules.judge(&request);
+    verdict.wait().await;
+    let mut answer = match verdict.answer() {
+        Some(answer) => answer,
+        None => match shared.injections.event(&request.path) {
+            Some(event) => Answer::json(200, &event),
+            None if request.is_sync() => shared.answer_sync(&request).await?,
+            None => shared.ask_homeserver(&request).await?,
+        },
+    };
+    verdict.change(&request, &mut answer);
+    let (status, json) = (answer.status, answer.json_body());
+    shared.passed.lock().unwrap().push(Arc::new(Passed {
+        request,
+        status,
+        answer: json,
+        at: Instant::now(),
+    }));
+    answer.into_response()
+}
+
+impl Shared {
+    /// What was injected comes first; a first sync is the homeserver's alone.
+    async fn answer_sync(&self, request: &Request) -> io::Result<Answer> {
+        let Some(since) = request.query("since") else {
+            return self.ask_homeserver(request).await;
+        };
+        tokio::select! {
+            biased;
+            part = self.injections.next() => {
+                let mut answer = json!({ "next_batch": self.injections.token(&since) });
+                merge(&mut answer, part);
+                Ok(Answer::json(200, &answer))
+            }
+            answer = self.ask_homeserver(request) => answer,
+        }
+    }
+
+    async fn ask_homeserver(&self, request: &Request) -> io::Result<Answer> {
+        let url = format!("{}{}", self.homeserver, Injections::honest(&request.target));
+        let mut asked = self.http.request(request.method.clone(), url);
+        for (name, value) in &request.headers {
+            asked = asked.header(name, value);
+        }
+        let answered = asked
+            .body(request.body.clone())
+            .send()
+            .await
+            .map_err(io::Error::other)?;
+        let status = answered.status().as_u16();
+        let body = answered.bytes().await.map_err(io::Error::other)?;
+        Ok(Answer::new(status, "application/json", body))
+    }
+}

@@ -1,0 +1,61 @@
+//! Events that nobody sent.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use matrix_sdk::ruma::{OwnedEventId, RoomId, UserId};
+use serde_json::{Value, json};
+
+use crate::support::person::random_text;
+
+/// A message in plain text.
+pub(crate) fn forged_message(sender: &UserId, text: &str) -> Value {
+    json!({
+        "type": "m.room.message",
+        "event_id": forged_event_id(),
+        "sender": sender,
+        "origin_server_ts": now(),
+        "content": { "msgtype": "m.text", "body": text },
+        "unsigned": { "age": 1 },
+    })
+}
+
+/// A state event.
+pub(crate) fn forged_state(sender: &UserId, kind: &str, key: &str, content: &Value) -> Value {
+    json!({
+        "type": kind,
+        "state_key": key,
+        "event_id": forged_event_id(),
+        "sender": sender,
+        "origin_server_ts": now(),
+        "content": content,
+        "unsigned": { "age": 1 },
+    })
+}
+
+/// That a user is in a room (`join`), or whatever else `membership` says.
+pub(crate) fn membership(user: &UserId, membership: &str) -> Value {
+    let content = json!({ "membership": membership });
+    forged_state(user, "m.room.member", user.as_str(), &content)
+}
+
+/// The part of an answer to /sync that brings these events to a room.
+pub(crate) fn in_timeline(room: &RoomId, events: &[Value]) -> Value {
+    json!({ "rooms": { "join": { room: { "timeline": { "events": events } } } } })
+}
+
+/// The time in events, in milliseconds since 1970.
+pub(crate) fn now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    now.as_millis().try_into().unwrap()
+}
+
+/// An id of the form that rooms have had since version 4.
+fn forged_event_id() -> OwnedEventId {
+    let id = format!(
+        "${}{}{}forged0",
+        random_text(),
+        random_text(),
+        random_text()
+    );
+    id.try_into().unwrap()
+}

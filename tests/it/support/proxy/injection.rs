@@ -1,0 +1,96 @@
+//! Answers to /sync that the homeserver knows nothing of, and the events in them, which can be asked for.
+
+use std::{
+    borrow::Cow,
+    collections::{HashMap, VecDeque},
+    sync::{
+        LazyLock, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use regex::Regex;
+
+use serde_json::Value;
+use tokio::sync::Notify;
+
+/// What stands in our sync tokens behind the homeserver's, and in none of its own.
+const MARK: &str = "forged";
+
+/// What waits for the bot's next requests.
+#[derive(Debug, Default)]
+pub(super) struct Injections {
+    parts: Mutex<VecDeque<Value>>,
+    added: Notify,
+    tokens: AtomicUsize,
+    /// By the path at which they are asked for.
+    events: Mutex<HashMap<String, Value>>,
+}
+
+impl Injections {
+    pub(super) fn add(&self, part: Value) {
+        self.show_events(&part);
+        self.parts.lock().unwrap().push_back(part);
+        self.added.notify_one();
+    }
+
+    /// Waits for the next. Nothing is lost when the waiting is given up.
+    pub(super) async fn next(&self) -> Value {
+        loop {
+            let part = self.parts.lock().unwrap().pop_front();
+            if let Some(part) = part {
+                return part;
+            }
+            self.added.notified().await;
+        }
+    }
+
+    /// A sync token that leads on from this one. An answer with a token that a client has already is no news to it.
+    pub(super) fn token(&self, since: &str) -> String {
+        let number = self.tokens.fetch_add(1, Ordering::Relaxed);
+        format!("{}{MARK}{number}", Self::honest(since))
+    }
+
+    /// The same with the homeserver's own token in it.
+    pub(super) fn honest(text: &str) -> Cow<'_, str> {
+        static SUFFIX: LazyLock<Regex> =
+            LazyLock::new(|| Regex::new(&format!("{MARK}[0-9]+")).unwrap());
+        SUFFIX.replace(text, "")
+    }
+
+    /// The injected event that is asked for at this path.
+    pub(super) fn event(&self, path: &str) -> Option<Value> {
+        self.events.lock().unwrap().get(path).cloned()
+    }
+
+    fn show_events(&self, part: &Value) {
+        let rooms = part.pointer("/rooms/join").and_then(Value::as_object);
+        for (room, update) in rooms.into_iter().flatten() {
+            let events = update.pointer("/timeline/events").and_then(Value::as_array);
+            for event in events.into_iter().flatten() {
+                let mut event = event.clone();
+                event["room_id"] = room.clone().into();
+                let id = event["event_id"].as_str().unwrap();
+                let path = format!("/_matrix/client/v3/rooms/{room}/event/{id}");
+                self.events.lock().unwrap().insert(path, event);
+            }
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.parts.lock().unwrap().is_empty()
+    }
+}
+
+/// Lays one JSON value over another: objects are united, lists joined, anything else replaced.
+pub(super) fn merge(base: &mut Value, part: Value) {
+    match (base, part) {
+        (Value::Object(base), Value::Object(part)) => {
+            for (key, value) in part {
+                merge(base.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (Value::Array(base), Value::Array(part)) => base.extend(part),
+        (base, part) => *base = part,
+    }
+}

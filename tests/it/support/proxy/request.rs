@@ -1,0 +1,120 @@
+//! A request of the bot, and what it is about.
+
+use std::io;
+
+use http_body_util::BodyExt as _;
+use hyper::{
+    Method,
+    body::{Bytes, Incoming},
+    header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap},
+};
+use matrix_sdk::ruma::RoomId;
+use percent_encoding::percent_decode_str;
+use serde_json::Value;
+
+/// What the bot asks of its homeserver.
+#[derive(Debug, Clone)]
+pub(crate) struct Request {
+    /// The method.
+    pub(crate) method: Method,
+    /// The path, decoded.
+    pub(crate) path: String,
+    /// The body; null where it is no JSON.
+    pub(crate) json: Value,
+    /// Path and query as they came.
+    pub(super) target: String,
+    /// What the homeserver needs of the header.
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+impl Request {
+    /// Reads a request to its end.
+    pub(super) async fn read(incoming: hyper::Request<Incoming>) -> io::Result<Self> {
+        let (head, body) = incoming.into_parts();
+        let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
+        Ok(Self {
+            path: percent_decode_str(head.uri.path())
+                .decode_utf8_lossy()
+                .into_owned(),
+            json: serde_json::from_slice(&body).unwrap_or_default(),
+            target: head.uri.to_string(),
+            method: head.method,
+            headers: for_homeserver(&head.headers),
+            body,
+        })
+    }
+
+    /// A parameter of the query.
+    pub(crate) fn query(&self, name: &str) -> Option<String> {
+        let (_, query) = self.target.split_once('?')?;
+        let mut parameters = url::form_urlencoded::parse(query.as_bytes());
+        parameters.find_map(|(key, value)| (key == name).then(|| value.into_owned()))
+    }
+
+    /// Whether it is made with this token.
+    pub(crate) fn bears(&self, token: &str) -> bool {
+        let bearer = format!("Bearer {token}");
+        self.headers
+            .get(AUTHORIZATION)
+            .is_some_and(|value| value.as_bytes() == bearer.as_bytes())
+    }
+
+    /// Whether it is about this room.
+    pub(crate) fn is_in(&self, room: &RoomId) -> bool {
+        self.path.split('/').any(|segment| segment == room.as_str())
+    }
+
+    /// /sync.
+    pub(crate) fn is_sync(&self) -> bool {
+        self.path.ends_with("/sync")
+    }
+
+    /// Reads a state event of this type.
+    pub(crate) fn reads_state(&self, kind: &str) -> bool {
+        self.method == Method::GET && self.path.contains(&format!("/state/{kind}"))
+    }
+
+    /// Reads an event.
+    pub(crate) fn reads_event(&self) -> bool {
+        self.method == Method::GET && self.path.contains("/event/")
+    }
+
+    /// Reads the members of a room.
+    pub(crate) fn reads_members(&self) -> bool {
+        self.method == Method::GET && self.path.ends_with("/members")
+    }
+
+    /// Asks for people's devices and identities.
+    pub(crate) fn queries_keys(&self) -> bool {
+        self.path.ends_with("/keys/query")
+    }
+
+    /// Claims keys of devices to write to them.
+    pub(crate) fn claims_keys(&self) -> bool {
+        self.path.ends_with("/keys/claim")
+    }
+
+    /// Sends an event to a room.
+    pub(crate) fn sends(&self) -> bool {
+        self.method == Method::PUT && self.path.contains("/send/")
+    }
+
+    /// Sends something to devices: the keys of a room, above all.
+    pub(crate) fn sends_to_devices(&self) -> bool {
+        self.path.contains("/sendToDevice/m.room.encrypted/")
+    }
+
+    /// Makes a room.
+    pub(crate) fn makes_room(&self) -> bool {
+        self.path.ends_with("/createRoom")
+    }
+}
+
+/// The rest is between the bot and the proxy.
+fn for_homeserver(headers: &HeaderMap) -> HeaderMap {
+    [AUTHORIZATION, CONTENT_TYPE]
+        .into_iter()
+        .filter_map(|name| headers.get(&name).cloned().map(|value| (name, value)))
+        .collect()
+}
