@@ -1,8 +1,11 @@
 //! The line to the homeserver: kept up, and made anew when the homeserver logs the bot out.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::timeout,
+};
 use tracing::warn;
 
 use crate::{
@@ -12,6 +15,9 @@ use crate::{
 
 /// How many messages may wait between the homeserver and the loop.
 const MESSAGES_WAITING: usize = 64;
+
+/// How long a log-out may stay unnoticed by /sync: a homeserver may hold a request open for half a minute.
+const LONGEST_RENEWAL: Duration = Duration::from_secs(40);
 
 /// Gives whoever wants to speak the connection of the moment.
 #[derive(Debug, Clone)]
@@ -31,9 +37,15 @@ impl Line {
         }
     }
 
-    /// Whether the connection is no longer the one that [`Self::matrix`] gave last.
-    pub(super) fn has_changed(&self) -> bool {
-        self.0.has_changed().unwrap_or(true)
+    /// Whether trying again may mend a fault. A log-out passes, as the connection is made anew, which takes with it whatever was
+    /// under way on the one before.
+    pub(super) fn may_mend(&self, fault: &Fault) -> bool {
+        fault.is_passing() || fault.is_logged_out() || self.0.has_changed().unwrap_or(true)
+    }
+
+    /// Waits until the connection is no longer the one that [`Self::matrix`] gave last, but not for ever.
+    pub(super) async fn wait_for_another(&mut self) {
+        drop(timeout(LONGEST_RENEWAL, self.0.changed()).await);
     }
 
     /// Closes the stores of the connection, if there is one.

@@ -74,7 +74,7 @@ pub(super) async fn deliver(
             Some(Err(obstacle)) => obstacle,
         };
         let fault = match obstacle {
-            Obstacle::Fault(fault) if may_pass(&fault) => fault,
+            Obstacle::Fault(fault) if line.may_mend(&fault) => fault,
             obstacle => {
                 let Delivery { id, request, .. } = delivery;
                 return Event::Undeliverable {
@@ -156,7 +156,7 @@ pub(super) async fn show(mut line: Line, user: OwnedUserId, text: Reply) -> Resu
         let shown = async { matrix.confidential_room(&user).await?.tell(notice).await };
         match shown.await.map_err(Obstacle::from) {
             Ok(()) => return Ok(()),
-            Err(Obstacle::Fault(fault)) if may_pass(&fault) => patience.wait(&fault).await,
+            Err(Obstacle::Fault(fault)) if line.may_mend(&fault) => patience.wait(&fault).await,
             Err(obstacle) => return Err(obstacle),
         }
     }
@@ -295,7 +295,7 @@ pub(super) async fn run(mut line: Line, errand: &Errand) {
         let matrix = line.matrix().await;
         match errand.attempt(&matrix).await {
             Ok(()) => return,
-            Err(fault) if may_pass(&fault) => patience.wait(&fault).await,
+            Err(fault) if line.may_mend(&fault) => patience.wait(&fault).await,
             Err(fault) => {
                 error!(error = %Chain(&fault), "the homeserver does not take it");
                 return;
@@ -352,9 +352,4 @@ impl Patience {
         }
         sleep(self.waits.next().unwrap_or(LONGEST_WAIT)).await;
     }
-}
-
-/// A log-out passes too: the line is made anew.
-pub(super) fn may_pass(fault: &Fault) -> bool {
-    fault.is_passing() || fault.is_logged_out()
 }

@@ -360,9 +360,11 @@ where
             Ok(answer) => return Some(answer),
             Err(fault) => {
                 warn!(error = %Chain(&fault), "the homeserver does not tell what a decision needs");
-                // A connection that is made anew takes the one before with it, in the midst of whatever was asked.
-                if !fault.is_passing() && !line.has_changed() {
+                if !line.may_mend(&fault) {
                     return None;
+                }
+                if fault.is_logged_out() {
+                    line.wait_for_another().await;
                 }
             }
         }

@@ -75,9 +75,7 @@ async fn announce(line: &mut Line, announcement: &Announcement) {
     loop {
         match line.matrix().await.announce(announcement).await {
             Ok(()) => return debug!("host announced"),
-            Err(fault) if fault.is_passing() || fault.is_logged_out() => {
-                patience.wait(&fault).await;
-            }
+            Err(fault) if line.may_mend(&fault) => patience.wait(&fault).await,
             Err(fault) => {
                 return warn!(
                     error = %Chain(&fault),

@@ -6,7 +6,7 @@ use tracing::warn;
 use super::{
     Bot, Event,
     connection::Line,
-    courier::{Obstacle, Patience, may_pass, transactions},
+    courier::{Obstacle, Patience, transactions},
 };
 use crate::{
     command::reply,
@@ -74,7 +74,9 @@ async fn follow(
                 .follow_with_picture(&matrix, &message, transaction)
                 .await
             {
-                Err(NoPicture::Unsure(fault)) if may_pass(&fault) => patience.wait(&fault).await,
+                Err(NoPicture::Unsure(fault)) if line.may_mend(&fault) => {
+                    patience.wait(&fault).await
+                }
                 result => return result,
             }
         }

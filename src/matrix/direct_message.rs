@@ -243,9 +243,7 @@ impl Matrix {
             .map_err(Fault::from)
         {
             Ok(room) => room,
-            Err(fault) if fault.is_passing() || fault.is_logged_out() => {
-                return Err(NotSent::Fault(fault));
-            }
+            Err(fault) if !fault.is_refusal() => return Err(NotSent::Fault(fault)),
             Err(fault) => {
                 let reason = super::Chain(&fault).to_string();
                 return Err(NotSent::Refused(NotConfidential::RoomRefused { reason }));

@@ -259,6 +259,11 @@ impl Fault {
         })
     }
 
+    /// Whether the homeserver understood what was asked, and said no.
+    pub(super) fn is_refusal(&self) -> bool {
+        self.code().is_some() && !self.is_passing() && !self.is_logged_out()
+    }
+
     /// Whether it also deleted our device: a soft log-out leaves it (specification, "Soft logout"), and so does a homeserver
     /// that no longer knows the appservice's token, with which the bot acts where it is not logged in.
     pub(super) fn is_device_deleted(&self, is_logged_in: bool) -> bool {

@@ -115,7 +115,7 @@ async fn remove(room: &Room, event: &EventId) -> Result<(), Fault> {
         .map_err(Fault::from)
     {
         Ok(_) => Ok(()),
-        Err(fault) if fault.is_passing() || fault.is_logged_out() => Err(fault),
+        Err(fault) if !fault.is_refusal() => Err(fault),
         Err(fault) => {
             warn!(room = %room.room_id(), error = %Chain(&fault), "link not taken back");
             Ok(())
