@@ -41,8 +41,8 @@ const MAX_OUTPUT: u64 = 8 * 1024 * 1024;
 
 const RESTARTS: [(&str, Restart); 2] = [("never", Restart::Never), ("on_exit", Restart::OnExit)];
 
-/// The values of those keys.
-#[derive(Debug, Clone)]
+/// The values of those keys. Variables and input may be secrets, so this has no `Debug`.
+#[derive(Clone)]
 pub(super) struct SessionSettings {
     command: Vec<String>,
     resume_command: Vec<String>,

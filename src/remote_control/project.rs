@@ -80,7 +80,7 @@ pub struct Project {
     pub resume_command: Vec<String>,
     /// Set in the child besides the allow-list. May hold secrets.
     pub environment: BTreeMap<String, String>,
-    /// What the process reads on its standard input, then end of file.
+    /// What the process reads on its standard input, then end of file. May hold secrets.
     pub stdin: String,
     /// What a link looks like.
     pub link_pattern: LinkPattern,
@@ -100,7 +100,7 @@ pub struct Project {
 
 impl fmt::Debug for Project {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Names every field, so that a new one is not forgotten; of the environment the names alone.
+        // Names every field, so that a new one is not forgotten; of the environment the names alone, and nothing of the input.
         let Self {
             name,
             directory,
@@ -123,7 +123,7 @@ impl fmt::Debug for Project {
             .field("command", command)
             .field("resume_command", resume_command)
             .field("environment", &environment.keys())
-            .field("stdin", stdin)
+            .field("stdin", &format_args!("{} bytes", stdin.len()))
             .field("link_pattern", link_pattern)
             .field("link_timeout", link_timeout)
             .field("stop_grace", stop_grace)

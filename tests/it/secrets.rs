@@ -2,60 +2,172 @@
 //! not in a file that others can read.
 
 use std::{
+    collections::BTreeSet,
     fs,
-    os::unix::fs::PermissionsExt as _,
+    os::unix::{ffi::OsStrExt as _, fs::PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
+use nix::unistd::Pid;
 use procfs::process::all_processes;
 use serde_json::Value;
 
-use crate::support::{appservice::Tokens, bot::Bot, homeserver, person::Person};
+use crate::support::{
+    appservice::Tokens,
+    bot::Bot,
+    bot_builder::BotBuilder,
+    homeserver,
+    person::{Person, random_text},
+};
 
 /// How every PNG begins.
 const PNG: &[u8] = b"\x89PNG";
 
-/// A secret with its name, which alone is shown when it is found where it should not be.
-type Secret = (&'static str, String);
+/// A title of another conversation, which the stand-in prints as a hyperlink.
+const TITLE: &str = "session_01StandInTitle";
+
+/// What nobody may learn who does not know it already. Its name alone is shown where it is found.
+struct Secret {
+    name: &'static str,
+    text: String,
+    /// Where it may stand, below the data directory.
+    homes: &'static [&'static str],
+}
+
+impl Secret {
+    fn new(name: &'static str, text: &str, homes: &'static [&'static str]) -> Self {
+        assert!(text.len() > 15, "the {name} could be found by chance");
+        let text = text.to_owned();
+        Self { name, text, homes }
+    }
+
+    fn is_in(&self, content: &[u8]) -> bool {
+        memchr::memmem::find(content, self.text.as_bytes()).is_some()
+    }
+}
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_secret_of_the_main_job_is_in_a_log_a_command_line_or_an_environment() {
-    let alice = Person::register(homeserver(), "alice").await.unwrap();
-    let mut bot = Bot::builder(homeserver())
+async fn no_secret_of_the_main_job_is_where_it_does_not_belong() {
+    let log = assert_main_job_keeps_its_secrets(Bot::builder(homeserver()), &[], 0).await;
+    assert!(log.contains("TRACE matrix_sdk") && log.contains("TRACE hyper_util"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_secret_of_the_main_job_is_in_a_log_for_machines() {
+    let arguments = ["--log-format", "json"];
+    let log = assert_main_job_keeps_its_secrets(Bot::builder(homeserver()), &arguments, 0).await;
+    let is_object = |line: &str| serde_json::from_str::<Value>(line).is_ok_and(|it| it.is_object());
+    assert!(log.lines().all(is_object));
+    assert!(log.contains("\"level\":\"TRACE\""));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_secret_of_the_main_job_is_where_it_does_not_belong_without_a_log_in() {
+    let builder = Bot::builder(homeserver()).without_log_in(homeserver());
+    assert_main_job_keeps_its_secrets(builder, &[], 1).await;
+}
+
+/// Does all that the bot is for, with everything logged that can be, and looks for every secret where it must not be.
+/// `registration`: which of the homeserver's is the bot's. Gives back the log.
+async fn assert_main_job_keeps_its_secrets(
+    builder: BotBuilder,
+    arguments: &[&str],
+    registration: usize,
+) -> String {
+    let [alice, bob] = [
+        Person::register(homeserver(), "alice").await.unwrap(),
+        Person::register(homeserver(), "bob").await.unwrap(),
+    ];
+    let (input, variable) = (random_text().repeat(2), random_text().repeat(2));
+    let mut bot = builder
         .log_filter("trace")
-        .project("website", |project| project.standin("fork=1"))
-        .start(&alice)
+        .project("website", |project| {
+            project
+                .standin("fork=1")
+                .environment("SECRET_OF_SESSION", &variable)
+                .set("stdin", format!("y\n{input}\n"))
+        })
+        .invite(bob.user_id())
+        .prepare(&alice)
         .await;
-    let sent = bot.start_session(&alice, "website").await;
-    bot.restart(&alice).await;
-    bot.start_session(&alice, "website").await;
-    let secrets = secrets_of(&bot, &sent.link);
-    assert_in_no_process(&secrets);
+    for argument in arguments {
+        bot.add_argument(argument);
+    }
+    bot.run();
+    bot.wait_until_ready(&alice).await;
+
+    bot.ask(&bob, "start").await;
+    let first = bot.start_session(&alice, "website").await;
+    bot.ask(&alice, "logs").await;
+    bot.private_word(&alice, "The last lines").await;
     bot.ask(&alice, "stop").await;
-    bot.wait_for_withdrawal(&alice, &sent).await;
+    bot.wait_for_withdrawal(&alice, &first).await;
+    let recovery_key = fs::read_to_string(bot.data_dir().join("matrix/recovery-key")).unwrap();
+    bot.set_variable("RCBOT_RECOVERY_KEY", recovery_key.trim());
+    bot.restart(&alice).await;
+    let second = bot.start_session(&alice, "website").await;
+    bot.ask(&alice, "status").await;
+
+    let mut secrets = registered_secrets(registration);
+    secrets.extend(access_token(&bot));
+    secrets.push(Secret::new(
+        "first link",
+        secret_part(&first.link),
+        &["sessions/website/stdout.log"],
+    ));
+    secrets.push(Secret::new(
+        "second link",
+        secret_part(&second.link),
+        &["sessions/website/"],
+    ));
+    secrets.push(Secret::new(
+        "link of a title",
+        TITLE,
+        &["sessions/website/stdout.log"],
+    ));
+    secrets.push(Secret::new(
+        "standard input",
+        &input,
+        &["sessions/website/stdin"],
+    ));
+    secrets.push(Secret::new("variable", &variable, &[]));
+    secrets.push(Secret::new(
+        "recovery key",
+        recovery_key.trim(),
+        &["matrix/recovery-key"],
+    ));
+    assert_in_no_process(&bot, &secrets);
+    let at_home = assert_in_no_other_file(&bot, &secrets);
+    for name in ["second link", "standard input", "recovery key"] {
+        assert!(at_home.contains(name), "the {name} was not found at home");
+    }
+
+    assert!(bot.terminate().await.success());
+    for (name, key) in bot.private_keys().await {
+        secrets.push(Secret::new(name, &key, &["matrix/store/"]));
+    }
+    assert!(secrets.iter().any(|secret| secret.name == "room key"));
+    assert_in_no_process(&bot, &secrets);
+    assert_in_no_other_file(&bot, &secrets);
+    bot.restart(&alice).await;
+    bot.ask(&alice, "stop").await;
+    bot.wait_for_withdrawal(&alice, &second).await;
     bot.private_word(&alice, "Session for website has ended.")
         .await;
     assert!(bot.terminate().await.success());
 
+    assert_in_no_message(&bot, &alice, &secrets);
+    assert_in_no_message(&bot, &bob, &secrets);
+    assert_unknown_to_homeserver(&bot, &secrets);
     let log = bot.log();
-    assert!(
-        log.contains("TRACE matrix_sdk"),
-        "all that can be logged is logged"
-    );
-    for (name, secret) in &secrets {
-        assert!(!log.contains(secret), "the {name} is in the bot's log");
-        // The homeserver gave out the access token itself.
-        if *name != "access token" {
-            bot.check_homeserver_never_read(secret);
-        }
-    }
-    let homeserver_log = fs::read_to_string(homeserver().log_path()).unwrap();
-    for (name, secret) in &secrets {
+    for secret in &secrets {
         assert!(
-            !homeserver_log.contains(secret),
-            "the {name} is in Synapse's log"
+            !secret.is_in(log.as_bytes()),
+            "the {} is in the bot's log",
+            secret.name
         );
     }
+    log
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -119,50 +231,107 @@ async fn an_ended_session_leaves_no_link_on_disk() {
     .await;
 }
 
-fn secrets_of(bot: &Bot, link: &str) -> Vec<Secret> {
-    let matrix = bot.data_dir().join("matrix");
-    let session = fs::read_to_string(matrix.join("session.json")).unwrap();
-    let session: Value = serde_json::from_str(&session).unwrap();
-    let access_token = session["access_token"].as_str().unwrap();
-    let recovery_key = fs::read_to_string(matrix.join("recovery-key")).unwrap();
-    let tokens = Tokens::shared();
-    let (_, link) = link.split_once("env_").unwrap();
-    let secrets = vec![
-        ("link", link.to_owned()),
-        ("access token", access_token.to_owned()),
-        ("recovery key", recovery_key.trim().to_owned()),
-        ("as_token", tokens.appservice),
-        ("hs_token", tokens.homeserver),
-    ];
-    assert!(
-        secrets.iter().all(|(_, secret)| secret.len() > 20),
-        "{secrets:?}"
-    );
-    secrets
+fn registered_secrets(registration: usize) -> Vec<Secret> {
+    let tokens = Tokens::of(&homeserver().registrations()[registration]);
+    vec![
+        Secret::new("as_token", &tokens.appservice, &[]),
+        Secret::new("hs_token", &tokens.homeserver, &[]),
+    ]
 }
 
-/// Looks at every process that we may look at.
-fn assert_in_no_process(secrets: &[Secret]) {
-    let mut seen = 0;
+/// None where the homeserver does not log in the bot.
+fn access_token(bot: &Bot) -> Option<Secret> {
+    let session = fs::read_to_string(bot.data_dir().join("matrix/session.json")).unwrap();
+    let session: Value = serde_json::from_str(&session).unwrap();
+    let token = session.get("access_token")?.as_str().unwrap();
+    Some(Secret::new("access token", token, &["matrix/session.json"]))
+}
+
+fn secret_part(link: &str) -> &str {
+    let (_, secret) = link.split_once("env_").unwrap();
+    secret
+}
+
+/// Looks at every process that we may look at. A variable of the configuration belongs to the sessions, and the recovery key
+/// was given to the bot.
+fn assert_in_no_process(bot: &Bot, secrets: &[Secret]) {
+    let sessions = bot.session_processes();
+    assert_eq!(sessions.len(), 2);
     for process in all_processes().unwrap().flatten() {
         let folder = Path::new("/proc").join(process.pid().to_string());
-        for file in ["cmdline", "environ"] {
-            // Gone meanwhile, or somebody else's.
-            let Ok(content) = fs::read(folder.join(file)) else {
-                continue;
-            };
-            seen += 1;
-            for (name, secret) in secrets {
-                let found = memchr::memmem::find(&content, secret.as_bytes());
-                assert!(
-                    found.is_none(),
-                    "the {name} is in {file} of process {}",
-                    process.pid()
-                );
-            }
+        // Gone meanwhile, or somebody else's.
+        let read = |file| fs::read(folder.join(file)).unwrap_or_default();
+        let (arguments, environment) = (read("cmdline"), read("environ"));
+        let is_session = sessions.contains(&Pid::from_raw(process.pid()));
+        assert!(!is_session || !environment.is_empty());
+        let config = bot.config_path();
+        let is_bot = memchr::memmem::find(&arguments, config.as_os_str().as_bytes()).is_some();
+        for secret in secrets {
+            let Secret { name, .. } = secret;
+            assert!(
+                !secret.is_in(&arguments),
+                "the {name} is in the arguments of {}",
+                process.pid()
+            );
+            let may_have =
+                (*name == "variable" && is_session) || (*name == "recovery key" && is_bot);
+            assert!(
+                may_have || !secret.is_in(&environment),
+                "the {name} is in the environment of {}",
+                process.pid()
+            );
         }
     }
-    assert!(seen > 0, "no process was looked at");
+}
+
+/// Looks at every file that the bot has made. Gives back the names of the secrets that are where they belong.
+fn assert_in_no_other_file(bot: &Bot, secrets: &[Secret]) -> BTreeSet<&'static str> {
+    let folder = bot.data_dir();
+    let mut at_home = BTreeSet::new();
+    for file in files_in(&folder) {
+        // It may be gone meanwhile.
+        let content = fs::read(&file).unwrap_or_default();
+        let place = file.strip_prefix(&folder).unwrap().to_str().unwrap();
+        for secret in secrets.iter().filter(|secret| secret.is_in(&content)) {
+            let is_home = secret.homes.iter().any(|home| place.starts_with(home));
+            assert!(is_home, "the {} is in {place}", secret.name);
+            at_home.insert(secret.name);
+        }
+    }
+    at_home
+}
+
+/// A link may be in a direct message, and nothing else in any.
+fn assert_in_no_message(bot: &Bot, person: &Person, secrets: &[Secret]) {
+    for event in person.events() {
+        let json = event.json.to_string();
+        for secret in secrets {
+            let may_be = secret.name.ends_with(" link") && event.room != bot.admin_room();
+            assert!(
+                may_be || !secret.is_in(json.as_bytes()),
+                "the {} is in {event}",
+                secret.name
+            );
+        }
+    }
+}
+
+/// Neither its database nor its log. It gave out the access token itself.
+fn assert_unknown_to_homeserver(bot: &Bot, secrets: &[Secret]) {
+    for file in bot.homeserver_files() {
+        // A write-ahead log is there only while it is needed.
+        let content = fs::read(file).unwrap_or_default();
+        let is_log = *file == homeserver().log_path();
+        for secret in secrets {
+            let may_know = secret.name == "access token" && !is_log;
+            assert!(
+                may_know || !secret.is_in(&content),
+                "the {} is in {}",
+                secret.name,
+                file.display()
+            );
+        }
+    }
 }
 
 /// Notes what group or others may touch, and returns how many files and folders there are.

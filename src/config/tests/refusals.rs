@@ -265,6 +265,16 @@ fn a_secret_in_the_environment_is_in_no_message() {
 }
 
 #[test]
+fn what_a_session_gets_is_in_no_debug_output() {
+    let text = format!("{LEAST}sessions:\n  stdin: hunter2\n  environment:\n    KEY: hunter3\n");
+    let shown = format!("{:?}", parse(&text).unwrap());
+    assert!(
+        shown.contains("\"KEY\"") && !shown.contains("hunter"),
+        "{shown}"
+    );
+}
+
+#[test]
 fn no_text_makes_the_reader_panic() {
     for text in [
         "a: &a [*a]",

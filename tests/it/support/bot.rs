@@ -38,6 +38,7 @@ pub(crate) struct Bot {
     log_filter: String,
     homeserver_files: Vec<PathBuf>,
     variables: BTreeMap<String, String>,
+    arguments: Vec<String>,
     process: Option<Child>,
 }
 
@@ -84,6 +85,7 @@ impl Bot {
             log_filter,
             homeserver_files,
             variables: BTreeMap::new(),
+            arguments: Vec::new(),
             process: None,
         }
     }
@@ -109,7 +111,7 @@ impl Bot {
     }
 
     /// What its homeserver writes down.
-    pub(super) fn homeserver_files(&self) -> &[PathBuf] {
+    pub(crate) fn homeserver_files(&self) -> &[PathBuf] {
         &self.homeserver_files
     }
 
@@ -141,6 +143,11 @@ impl Bot {
         self.variables.insert(name.to_owned(), value.to_owned());
     }
 
+    /// Gives it one more argument on its command line; it counts from the next start.
+    pub(crate) fn add_argument(&mut self, argument: &str) {
+        self.arguments.push(argument.to_owned());
+    }
+
     /// Starts the process.
     pub(crate) fn run(&mut self) {
         assert!(self.process.is_none(), "the bot runs already");
@@ -152,6 +159,7 @@ impl Bot {
         let process = Command::new(env!("CARGO_BIN_EXE_rcbot"))
             .args(["run", "--config"])
             .arg(self.config_path())
+            .args(&self.arguments)
             .env("RUST_LOG", &self.log_filter)
             .envs(&self.variables)
             .stdin(Stdio::null())

@@ -8,6 +8,7 @@ pub(crate) mod device;
 pub(crate) mod event;
 pub(crate) mod homeserver;
 pub(crate) mod impostor;
+pub(crate) mod key_store;
 pub(crate) mod listen;
 pub(crate) mod person;
 pub(crate) mod picture;
