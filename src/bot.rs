@@ -8,7 +8,6 @@ mod answer;
 mod audit;
 mod connection;
 mod courier;
-mod data_dir;
 mod desk;
 mod heed;
 mod hosts;
@@ -31,12 +30,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-pub use data_dir::{DataDir, DataDirError};
 pub use operator::{OperatorError, ask_for_identity, ask_to_stop, ask_to_trust};
 
 use crate::{
     command::reply,
     config::Config,
+    data_dir::{DataDir, DataDirError},
     matrix::{Announcement, Fault, Heard, Login, Message, SentLink},
     remote_control::{
         self, DeliveryId, Happened, ProjectName, RemoteControl, Request, RestoreError, Withdrawal,

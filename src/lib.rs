@@ -9,7 +9,7 @@
 //! encrypted; the admin room hears that it was sent.
 //!
 //! # The house
-//! - [`config`], [`link`], [`secret`]: what everyone may know.
+//! - [`config`], [`data_dir`], [`link`], [`secret`]: what everyone may know.
 //! - [`matrix`]: hears and speaks; knows no process.
 //! - [`remote_control`]: supervises processes; knows no Matrix; usable without the rest.
 //! - [`command`]: understands and words, pure.
@@ -30,6 +30,7 @@ pub mod bot;
 pub mod cli;
 pub mod command;
 pub mod config;
+pub mod data_dir;
 pub mod link;
 pub mod matrix;
 pub mod remote_control;

@@ -18,9 +18,9 @@ use tokio::{
 };
 use tracing::{debug, error, warn};
 
-use super::data_dir::SOCKET;
 use crate::{
     config::MasterKey,
+    data_dir::SOCKET,
     matrix::{IdentityReport, NotAccepted},
 };
 

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal as _};
 use anyhow::{Context as _, bail};
 
 use super::{ConfigFile, Failure, block_on, confirm, load_config, load_login, print};
-use crate::{bot::DataDir, matrix};
+use crate::{data_dir::DataDir, matrix};
 
 /// What it means, before it is done.
 const WARNING: &str = "The bot gets a new device and a new cross-signing identity. Everybody's client will say that the bot's \

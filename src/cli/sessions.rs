@@ -10,9 +10,10 @@ use anyhow::{Context as _, anyhow};
 
 use super::{Failure, block_on, load_config, print};
 use crate::{
-    bot::{self, DataDir, DataDirError},
+    bot,
     command::reply,
     config::Config,
+    data_dir::{DataDir, DataDirError},
     remote_control::{
         self, ProjectName, SessionId, Usage,
         offline::{self, Known},

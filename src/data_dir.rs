@@ -3,17 +3,26 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError},
     io,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{
+        DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+    },
     path::{Path, PathBuf},
 };
 
+use procfs::{
+    LockType,
+    process::{FDTarget, Process},
+};
 use tracing::warn;
 
 /// Nobody but the owner.
 const PRIVATE: u32 = 0o700;
 
 /// The operator's socket, in the data directory.
-pub(super) const SOCKET: &str = "operator.sock";
+pub(crate) const SOCKET: &str = "operator.sock";
+
+/// The file whose lock keeps a second bot out.
+const LOCK: &str = "lock";
 
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +75,7 @@ impl DataDir {
             .create(true)
             .truncate(false)
             .mode(0o600)
-            .open(path.join("lock"))
+            .open(path.join(LOCK))
             .map_err(unusable)?;
         match lock.try_lock() {
             Ok(()) => Ok(Self {
@@ -97,6 +106,29 @@ impl DataDir {
     pub fn matrix(&self) -> PathBuf {
         self.path.join("matrix")
     }
+}
+
+/// The process of the bot that runs with a data directory. It is looked up and not found out by trying the lock, which would
+/// keep out a bot that starts at that moment.
+#[must_use]
+pub fn process_running_with(data_dir: &Path) -> Option<i32> {
+    let lock = data_dir.join(LOCK).canonicalize().ok()?;
+    let inode = fs::metadata(&lock).ok()?.ino();
+    let locks = procfs::locks().ok()?.into_iter();
+    locks
+        .filter(|held| held.inode == inode && matches!(held.lock_type, LockType::FLock))
+        .filter_map(|held| held.pid)
+        // A file of another file system can have the same number.
+        .find(|pid| has_open(*pid, &lock))
+}
+
+fn has_open(pid: i32, path: &Path) -> bool {
+    let descriptors = Process::new(pid).and_then(|process| process.fd());
+    descriptors.is_ok_and(|mut all| {
+        all.any(|one| {
+            one.is_ok_and(|one| matches!(one.target, FDTarget::Path(open) if open == path))
+        })
+    })
 }
 
 fn close_to_others(path: &Path) -> io::Result<()> {
