@@ -175,19 +175,7 @@ impl Desk {
 
     /// What this project asks of whoever commands it or gets its link.
     pub(super) fn policy(&self, project: Option<&ProjectName>) -> Policy {
-        policy(&self.config, project)
-    }
-}
-
-fn policy(config: &Config, project: Option<&ProjectName>) -> Policy {
-    let of_project = project
-        .and_then(|name| config.projects.get(name))
-        .and_then(|project| project.power_level);
-    Policy {
-        power_level: of_project.unwrap_or(config.authorization.power_level),
-        users: config.authorization.users.keys().cloned().collect(),
-        devices: config.encryption.devices,
-        require_encrypted_commands: config.encryption.require_encrypted_commands,
+        Policy::of(&self.config, project)
     }
 }
 
@@ -288,7 +276,7 @@ async fn judge_by(line: &Line, case: &Case) -> Verdict {
         let mut statuses = statuses.iter();
         statuses.any(|status| status.project == *project && status.session.is_some())
     };
-    match authorize_message(line, message, &policy(config, project)).await {
+    match authorize_message(line, message, &Policy::of(config, project)).await {
         Err(denied) => Verdict::Denied(denied),
         Ok(permit) => match intent {
             Err(misuse) => Verdict::Misused(misuse),

@@ -14,8 +14,9 @@ use matrix_sdk::ruma::{
 };
 
 use crate::{
-    config::{Devices, RequireEncryptedCommands},
+    config::{Config, Devices, RequireEncryptedCommands},
     matrix::{RoomFacts, Trust},
+    remote_control::ProjectName,
 };
 
 /// What the configuration asks of a sender.
@@ -29,6 +30,22 @@ pub struct Policy {
     pub devices: Devices,
     /// Whether a command must have been encrypted.
     pub require_encrypted_commands: RequireEncryptedCommands,
+}
+
+impl Policy {
+    /// What is asked of whoever commands a project or gets its link; without one, of whoever commands at all.
+    #[must_use]
+    pub fn of(config: &Config, project: Option<&ProjectName>) -> Self {
+        let of_project = project
+            .and_then(|name| config.projects.get(name))
+            .and_then(|project| project.power_level);
+        Self {
+            power_level: of_project.unwrap_or(config.authorization.power_level),
+            users: config.authorization.users.keys().cloned().collect(),
+            devices: config.encryption.devices,
+            require_encrypted_commands: config.encryption.require_encrypted_commands,
+        }
+    }
 }
 
 /// Proof that a requester may command, judged a moment ago. Made by [`authorize`] alone.
