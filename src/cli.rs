@@ -2,6 +2,7 @@
 //!
 //! Invariant: only here does rcbot print, and only here is an exit code chosen.
 
+mod check;
 mod log;
 mod reset_identity;
 mod sessions;
@@ -42,6 +43,14 @@ pub struct Arguments {
 enum Command {
     /// Run the bot. SIGTERM and Ctrl-C end it; sessions go on.
     Run(ConfigFile),
+    /// Try everything that a start needs, and say what to do about what fails. Changes nothing.
+    Check {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// Write the report for machines.
+        #[arg(long)]
+        json: bool,
+    },
     /// Show the sessions on this host, from disk. Needs no homeserver and no running bot.
     Status(ConfigFile),
     /// End sessions on this host. Needs no homeserver; a bot that runs does it itself.
@@ -89,6 +98,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
     log::set_up(arguments.log_format);
     let result = match arguments.command {
         Command::Run(file) => run_bot(&file.config),
+        Command::Check { config, json } => check::check(&config.config, json),
         Command::Status(file) => sessions::status(&file.config),
         Command::Stop { config, project } => sessions::stop(&config.config, project.as_deref()),
         Command::Trust(arguments) => trust::trust(&arguments),

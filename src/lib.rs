@@ -14,6 +14,7 @@
 //! - [`remote_control`]: supervises processes; knows no Matrix; usable without the rest.
 //! - [`command`]: understands and words, pure.
 //! - [`bot`]: the one loop that brings them together.
+//! - [`check`]: tries everything that a start needs, and changes nothing.
 //! - [`cli`]: the commands of the binary.
 //!
 //! # Invariants
@@ -27,6 +28,7 @@
 
 mod atomic_file;
 pub mod bot;
+pub mod check;
 pub mod cli;
 pub mod command;
 pub mod config;

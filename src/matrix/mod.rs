@@ -32,6 +32,7 @@ mod withdrawal;
 pub use admin_room::{Notice, PowerLevels, ReplyTo, RoomFacts};
 pub use client::{Connection, Matrix};
 pub use conversations::Talk;
+pub use device::stored_access_token;
 pub use direct_message::{ConfidentialRoom, LinkMessage, NotConfidential, NotSent};
 pub use fault::{Chain, Fault};
 pub use hosts::{AnnouncedProject, AnnouncedSession, Announcement};

@@ -72,6 +72,18 @@ mod without_log_in;
 /// Bad configurations, wrong arguments, and registrations.
 mod command_line;
 
+/// Whether `rcbot check` finds what is wrong on the host.
+mod check_host;
+
+/// Whether `rcbot check` finds what is wrong with the homeserver, or between it and the bot.
+mod check_homeserver;
+
+/// Whether `rcbot check` finds what is wrong with a bot's own password or token.
+mod check_account;
+
+/// Whether `rcbot check` finds what is wrong with the admin room.
+mod check_admin_room;
+
 /// Where secrets are not.
 mod secrets;
 

@@ -7,6 +7,7 @@ mod diagnosis;
 mod launch;
 mod output;
 mod pattern;
+pub mod prerequisites;
 mod url_text;
 mod visible;
 

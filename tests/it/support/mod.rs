@@ -3,6 +3,7 @@
 pub(crate) mod appservice;
 pub(crate) mod bot;
 pub(crate) mod bot_builder;
+pub(crate) mod checkup;
 pub(crate) mod conversation;
 pub(crate) mod device;
 pub(crate) mod event;

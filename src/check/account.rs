@@ -1,0 +1,255 @@
+//! The bot's account: how it logs in, whether its token is good, whether the name of the server is right.
+
+use matrix_sdk::ruma::{OwnedUserId, UserId};
+use serde_json::Value;
+
+use super::{
+    Blocked, Outcome, Report,
+    api::{Api, Asker, Trouble},
+    homeserver::unexpected,
+};
+use crate::matrix::{Login, Registration};
+
+pub(super) const LOG_IN: &str = "log-in";
+pub(super) const TOKEN: &str = "token";
+pub(super) const SERVER_NAME: &str = "server name";
+pub(super) const USER: &str = "bot's user";
+
+const UNKNOWN_OWNER: Blocked = "the homeserver does not say whose the token is";
+
+/// Tries the way that the configuration names.
+pub(super) async fn look(report: &mut Report, api: &Api<'_>) -> Result<(), Blocked> {
+    look_at_log_in(report, api).await;
+    match api.login {
+        Login::Appservice(registration) => {
+            let sender = try_appservice(report, api, registration).await?;
+            compare_server_name(report, api, &sender)?;
+            try_user(report, api, registration).await
+        }
+        Login::AccessToken(_) | Login::Password(_) => {
+            let user = try_own_token(report, api).await?;
+            compare_server_name(report, api, &user)?;
+            compare_user(report, api, &user)
+        }
+    }
+}
+
+/// How the bot comes to its device.
+async fn look_at_log_in(report: &mut Report, api: &Api<'_>) {
+    let flows = api.get(Asker::Nobody, &["client", "v3", "login"], &[]);
+    let outcome = match (api.login, flows.await) {
+        (Login::AccessToken(_), _) => Outcome::passed("with `bot.access_token`"),
+        (_, Err(trouble)) => unexpected(&trouble),
+        (Login::Password(_), Ok(flows)) if offers(&flows, "m.login.password") => {
+            Outcome::passed("with `bot.password`")
+        }
+        (Login::Password(_), Ok(_)) => Outcome::failed(
+            "the homeserver takes no passwords",
+            "log the bot's user in with another client, and set `bot.access_token` in place of `bot.password`",
+        ),
+        (Login::Appservice(registration), Ok(_)) if registration.has_device_management => {
+            Outcome::passed(
+                "with the appservice's token (`io.element.msc4190` in the registration)",
+            )
+        }
+        (Login::Appservice(_), Ok(flows)) if offers(&flows, "m.login.application_service") => {
+            Outcome::passed("as the appservice's user")
+        }
+        (Login::Appservice(_), Ok(_)) => Outcome::passed(
+            "with the appservice's token, as the homeserver logs in no appservice (Matrix Authentication Service)",
+        ),
+    };
+    report.add(LOG_IN, outcome);
+}
+
+fn offers(answer: &Value, kind: &str) -> bool {
+    let flows = answer.get("flows").and_then(Value::as_array);
+    let is_offered = |flow: &Value| flow.get("type").and_then(Value::as_str) == Some(kind);
+    flows.is_some_and(|all| all.iter().any(is_offered))
+}
+
+/// Whether the homeserver knows the appservice's token; gives the appservice's own user.
+async fn try_appservice(
+    report: &mut Report,
+    api: &Api<'_>,
+    registration: &Registration,
+) -> Result<OwnedUserId, Blocked> {
+    let copy = registration.file.display();
+    let (outcome, sender) = match who_am_i(api, Asker::Token)
+        .await
+        .map(|answer| user_in(&answer))
+    {
+        Ok(Some(sender)) if sender.localpart() == registration.sender_localpart => (
+            Outcome::passed(format!("accepted, as {sender}")),
+            Ok(sender),
+        ),
+        Ok(Some(sender)) => (
+            Outcome::warning(
+                format!(
+                    "the homeserver has another `sender_localpart` for it, {:?}",
+                    sender.localpart()
+                ),
+                format!("give the homeserver a new copy of {copy}, and restart it"),
+            ),
+            Ok(sender),
+        ),
+        Err(Trouble::Refused {
+            status: 401 | 403, ..
+        }) => (
+            Outcome::failed(
+                "the homeserver does not know it",
+                format!(
+                    "give the homeserver a copy of {copy} (in Synapse name it under `app_service_config_files` in \
+                     homeserver.yaml; in others use the admin command that registers appservices), and restart it"
+                ),
+            ),
+            Err("the homeserver does not know the appservice's token"),
+        ),
+        Ok(None) => (unexpected(&Trouble::Nonsense), Err(UNKNOWN_OWNER)),
+        Err(trouble) => (unexpected(&trouble), Err(UNKNOWN_OWNER)),
+    };
+    report.add(TOKEN, outcome);
+    sender
+}
+
+fn compare_server_name(report: &mut Report, api: &Api<'_>, sender: &UserId) -> Result<(), Blocked> {
+    let (actual, configured) = (sender.server_name(), &api.config.server_name);
+    if actual == configured {
+        report.add(SERVER_NAME, Outcome::passed(actual.as_str()));
+        return Ok(());
+    }
+    report.add(
+        SERVER_NAME,
+        Outcome::failed(
+            format!("config.yaml says {configured}, and the homeserver calls itself {actual}"),
+            format!("set `homeserver.server_name: {actual}` in config.yaml"),
+        ),
+    );
+    Err("the server name is wrong")
+}
+
+/// Whether the appservice may act as the bot's user.
+async fn try_user(
+    report: &mut Report,
+    api: &Api<'_>,
+    registration: &Registration,
+) -> Result<(), Blocked> {
+    let bot = api.bot();
+    let (outcome, blocked) = match who_am_i(api, Asker::Bot).await {
+        Ok(answer) if user_in(&answer).as_deref() == Some(bot) => {
+            (Outcome::passed(bot.as_str()), None)
+        }
+        Ok(_) => (
+            unexpected(&Trouble::Nonsense),
+            Some("the homeserver does not let the appservice act as the bot"),
+        ),
+        Err(trouble) if is_unregistered(api, &trouble).await => (
+            Outcome::passed(format!(
+                "{bot} is not there yet; the bot's first run makes it"
+            )),
+            Some("the bot's user is not there yet; run the bot, and check again"),
+        ),
+        Err(Trouble::Refused {
+            status: 401 | 403,
+            message,
+            ..
+        }) => (
+            Outcome::failed(
+                format!("the homeserver does not let the appservice act as {bot} ({message})"),
+                format!(
+                    "give the homeserver a new copy of {}, and restart it",
+                    registration.file.display()
+                ),
+            ),
+            Some("the homeserver does not let the appservice act as the bot"),
+        ),
+        Err(trouble) => (
+            unexpected(&trouble),
+            Some("the homeserver does not say whether it knows the bot's user"),
+        ),
+    };
+    report.add(USER, outcome);
+    blocked.map_or(Ok(()), Err)
+}
+
+/// A user that does not exist is refused like one of somebody else's. Synapse tells the two apart in words; elsewhere only
+/// an existing user has a profile.
+async fn is_unregistered(api: &Api<'_>, trouble: &Trouble) -> bool {
+    let Trouble::Refused {
+        status: 401 | 403,
+        message,
+        ..
+    } = trouble
+    else {
+        return false;
+    };
+    if message.contains("masquerade") {
+        return false;
+    }
+    let profile = ["client", "v3", "profile", api.bot().as_str()];
+    let answer = api.get(Asker::Token, &profile, &[]).await;
+    message.contains("not registered")
+        || matches!(answer, Err(Trouble::Refused { status: 404, .. }))
+}
+
+/// Whether the token of a log-in is good.
+async fn try_own_token(report: &mut Report, api: &Api<'_>) -> Result<OwnedUserId, Blocked> {
+    const NOT_YET: &str = "the bot is not logged in; run it, and check again";
+    let is_configured = matches!(api.login, Login::AccessToken(_));
+    if !api.has_token() {
+        report.add(
+            TOKEN,
+            Outcome::passed("none yet; the bot's first run logs in"),
+        );
+        return Err(NOT_YET);
+    }
+    let (outcome, user) = match who_am_i(api, Asker::Token)
+        .await
+        .map(|answer| user_in(&answer))
+    {
+        Ok(Some(user)) => (Outcome::passed(format!("accepted, as {user}")), Ok(user)),
+        Err(Trouble::Refused { status: 401, .. }) if is_configured => (
+            Outcome::failed(
+                "`bot.access_token` is no longer good",
+                "log in once more, and put the new token into config.yaml",
+            ),
+            Err("the bot's token is not good"),
+        ),
+        Err(Trouble::Refused { status: 401, .. }) => (
+            Outcome::passed("no longer good; the bot's next run logs in"),
+            Err(NOT_YET),
+        ),
+        Ok(None) => (unexpected(&Trouble::Nonsense), Err(UNKNOWN_OWNER)),
+        Err(trouble) => (unexpected(&trouble), Err(UNKNOWN_OWNER)),
+    };
+    report.add(TOKEN, outcome);
+    user
+}
+
+fn compare_user(report: &mut Report, api: &Api<'_>, user: &UserId) -> Result<(), Blocked> {
+    let bot = api.bot();
+    if user == bot {
+        report.add(USER, Outcome::passed(bot.as_str()));
+        return Ok(());
+    }
+    report.add(
+        USER,
+        Outcome::failed(
+            format!("the token is of {user}, and config.yaml names {bot}"),
+            format!(
+                "set `bot.localpart: {}` in config.yaml, or log in as {bot}",
+                user.localpart()
+            ),
+        ),
+    );
+    Err("the token is another user's")
+}
+
+async fn who_am_i(api: &Api<'_>, asker: Asker) -> Result<Value, Trouble> {
+    api.get(asker, &["client", "v3", "account", "whoami"], &[])
+        .await
+}
+
+fn user_in(answer: &Value) -> Option<OwnedUserId> {
+    UserId::parse(answer.get("user_id")?.as_str()?).ok()
+}

@@ -1,0 +1,197 @@
+//! Questions to the homeserver: plain requests with the token that is there, so that no device is made.
+
+use std::{error::Error, fmt, time::Duration};
+
+use matrix_sdk::{
+    reqwest::{self, Client},
+    ruma::UserId,
+};
+use serde_json::Value;
+use url::Url;
+
+use super::Blocked;
+use crate::{
+    config::Config,
+    matrix::{Login, stored_access_token},
+    secret::Token,
+};
+
+/// How long one answer may take.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How large an answer may be: what is asked for is a few KiB, in a room of thousands a few hundred.
+const LARGEST_ANSWER: usize = 8 * 1024 * 1024;
+
+/// The way to the homeserver.
+pub(super) struct Api<'a> {
+    http: Client,
+    pub(super) config: &'a Config,
+    pub(super) login: &'a Login,
+    /// `None`: the bot has not logged in yet.
+    token: Option<Token>,
+}
+
+/// In whose name something is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asker {
+    Nobody,
+    /// Whoever the token is of: the appservice's own user, or the bot.
+    Token,
+    Bot,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// Nothing came back.
+    Unreachable(String),
+    /// The homeserver, or what stands before it, says no.
+    Refused {
+        status: u16,
+        /// Empty where what answers is no homeserver.
+        code: String,
+        message: String,
+    },
+    /// What came back is no JSON, or too much.
+    Nonsense,
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable(cause) => write!(formatter, "no answer ({cause})"),
+            Self::Refused {
+                status,
+                code,
+                message,
+            } if code.is_empty() => {
+                write!(formatter, "{status} {message}")
+            }
+            Self::Refused {
+                status,
+                code,
+                message,
+            } => {
+                write!(formatter, "{status} {code} ({message})")
+            }
+            Self::Nonsense => formatter.write_str("an answer that makes no sense"),
+        }
+    }
+}
+
+impl<'a> Api<'a> {
+    pub(super) fn new(config: &'a Config, login: Option<&'a Login>) -> Result<Self, Blocked> {
+        let login = login.ok_or("there is no valid registration")?;
+        let http = Client::builder().timeout(TIMEOUT).build();
+        let http = http.map_err(|_| "this host has no root certificates")?;
+        let token = match login {
+            Login::Appservice(registration) => Some(registration.as_token.clone()),
+            Login::AccessToken(token) => Some(token.clone()),
+            // To log in would make a device.
+            Login::Password(_) => stored_access_token(&config.data_dir.join("matrix"))
+                .map_err(|_| "the log-in on disk cannot be read")?,
+        };
+        Ok(Self {
+            http,
+            config,
+            login,
+            token,
+        })
+    }
+
+    /// Whether anything can be asked in anybody's name.
+    pub(super) fn has_token(&self) -> bool {
+        self.token.is_some()
+    }
+
+    pub(super) fn bot(&self) -> &'a UserId {
+        &self.config.bot_user
+    }
+
+    /// Asks below `/_matrix`. The parts of the path need not be escaped.
+    pub(super) async fn get(
+        &self,
+        asker: Asker,
+        path: &[&str],
+        query: &[(&str, &str)],
+    ) -> Result<Value, Trouble> {
+        let request = self.http.get(self.url(asker, path, query));
+        self.send(asker, request).await
+    }
+
+    /// The same with a body, for questions that need one.
+    pub(super) async fn post(
+        &self,
+        asker: Asker,
+        path: &[&str],
+        body: &Value,
+    ) -> Result<Value, Trouble> {
+        let request = self.http.post(self.url(asker, path, &[]));
+        let request = request.header("content-type", "application/json");
+        self.send(asker, request.body(body.to_string())).await
+    }
+
+    fn url(&self, asker: Asker, path: &[&str], query: &[(&str, &str)]) -> Url {
+        let mut url = self.config.homeserver_url.clone();
+        // A URL with a host has a path.
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().push("_matrix").extend(path);
+        }
+        let is_named = asker == Asker::Bot && matches!(self.login, Login::Appservice(_));
+        let own = is_named.then_some(("user_id", self.bot().as_str()));
+        let pairs: Vec<_> = query.iter().copied().chain(own).collect();
+        if !pairs.is_empty() {
+            url.query_pairs_mut().extend_pairs(pairs);
+        }
+        url
+    }
+
+    async fn send(&self, asker: Asker, request: reqwest::RequestBuilder) -> Result<Value, Trouble> {
+        let request = match (asker, &self.token) {
+            (Asker::Token | Asker::Bot, Some(token)) => request.bearer_auth(token.expose()),
+            (Asker::Nobody, _) | (_, None) => request,
+        };
+        let mut response = request.send().await.map_err(|error| unreachable(&error))?;
+        let status = response.status();
+        let mut body = Vec::new();
+        while let Some(chunk) = response
+            .chunk()
+            .await
+            .map_err(|error| unreachable(&error))?
+        {
+            body.extend_from_slice(&chunk);
+            if body.len() > LARGEST_ANSWER {
+                return Err(Trouble::Nonsense);
+            }
+        }
+        let answer = serde_json::from_slice::<Value>(&body);
+        if status.is_success() {
+            return answer.map_err(|_| Trouble::Nonsense);
+        }
+        let answer = answer.unwrap_or_default();
+        let text = |key| answer.get(key).and_then(Value::as_str).unwrap_or_default();
+        let reason = status.canonical_reason().unwrap_or_default();
+        Err(Trouble::Refused {
+            status: status.as_u16(),
+            code: text("errcode").to_owned(),
+            message: if answer.is_object() {
+                text("error")
+            } else {
+                reason
+            }
+            .to_owned(),
+        })
+    }
+}
+
+/// The innermost cause says what people can act on.
+fn unreachable(error: &reqwest::Error) -> Trouble {
+    if error.is_timeout() {
+        return Trouble::Unreachable(format!("none within {} s", TIMEOUT.as_secs()));
+    }
+    let mut cause: &dyn Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    Trouble::Unreachable(cause.to_string())
+}

@@ -1,0 +1,82 @@
+//! config.yaml and registration.yaml: what they say, and who can read them.
+
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+
+use super::{Outcome, Report};
+use crate::{
+    config::{Config, LoginMethod, Problem},
+    matrix::{Login, RegistrationError},
+};
+
+const REGISTRATION: &str = "registration";
+
+/// Reading is allowed to users who are neither the owner nor in the group.
+const READABLE_BY_OTHERS: u32 = 0o004;
+
+pub(super) fn look_at_configuration(report: &mut Report, file: &Path, config: &Config) {
+    let projects = match config.projects.len() {
+        1 => "1 project".to_owned(),
+        many => format!("{many} projects"),
+    };
+    let good = format!("{}, {projects}", file.display());
+    report.add("configuration", judge(file, good, config.warnings()));
+}
+
+/// How the bot logs in, with what that takes.
+pub(super) fn look_at_registration(
+    report: &mut Report,
+    config_file: &Path,
+    config: &Config,
+) -> Option<Login> {
+    let LoginMethod::Appservice { registration: file } = &config.login else {
+        let because = "config.yaml gives `bot.access_token` or `bot.password` in its place";
+        report.add(REGISTRATION, Outcome::skipped(because));
+        return Login::load(config).ok();
+    };
+    let (outcome, login) = match Login::load(config) {
+        Ok(login) => {
+            let good = format!("{}, for {}", file.display(), config.bot_user);
+            (judge(file, good, login.warnings()), Some(login))
+        }
+        Err(error) => (refused(&error, config_file), None),
+    };
+    report.add(REGISTRATION, outcome);
+    login
+}
+
+/// Both files hold secrets: one the tokens, the other perhaps some in `environment`.
+fn judge(file: &Path, good: String, warnings: &[Problem]) -> Outcome {
+    let mode = fs::metadata(file).map(|metadata| metadata.permissions().mode());
+    if mode.is_ok_and(|mode| mode & READABLE_BY_OTHERS != 0) {
+        let file = file.display();
+        return Outcome::failed(
+            format!("every user of this host can read {file}"),
+            format!("`chmod o-rwx {file}`"),
+        );
+    }
+    if warnings.is_empty() {
+        return Outcome::passed(good);
+    }
+    let all: Vec<_> = warnings.iter().map(ToString::to_string).collect();
+    Outcome::warning(all.join("; "), "change that, and start the bot again")
+}
+
+fn refused(error: &RegistrationError, config_file: &Path) -> Outcome {
+    match error {
+        RegistrationError::Missing { path } => Outcome::failed(
+            format!("there is no {}", path.display()),
+            format!(
+                "`rcbot registration --config {}`, and give the homeserver a copy",
+                config_file.display()
+            ),
+        ),
+        RegistrationError::Unreadable { path, source } => Outcome::failed(
+            format!("{} cannot be read ({source})", path.display()),
+            "make it a file that the user who runs rcbot may read",
+        ),
+        RegistrationError::Invalid(problems) => Outcome::failed(
+            problems.to_string().replace('\n', "; "),
+            "change that, here and in the homeserver's copy, and restart the homeserver",
+        ),
+    }
+}

@@ -1,0 +1,112 @@
+//! The homeserver: whether it answers, and whether the bot can hear.
+
+use matrix_sdk::ruma::RoomId;
+use serde_json::{Value, json};
+
+use super::{
+    Blocked, Outcome, Report,
+    api::{Api, Asker, Trouble},
+};
+
+pub(super) const REACHED: &str = "homeserver";
+pub(super) const SYNC: &str = "sync";
+
+/// Whether a homeserver is where the configuration says.
+pub(super) async fn reach(report: &mut Report, api: &Api<'_>) -> Result<(), Blocked> {
+    let url = &api.config.homeserver_url;
+    let answer = api.get(Asker::Nobody, &["client", "versions"], &[]).await;
+    let newest = answer.as_ref().ok().and_then(newest_version);
+    let (outcome, blocked) = match (answer, newest) {
+        (Ok(_), Some(newest)) => {
+            let software = software(api).await;
+            let found = format!("{software} at {url}, up to Matrix {newest}");
+            (Outcome::passed(found), None)
+        }
+        (Err(Trouble::Unreachable(cause)), _) => (
+            Outcome::failed(
+                format!("{url} does not answer ({cause})"),
+                "start the homeserver, or correct `homeserver.url` in config.yaml",
+            ),
+            Some("the homeserver does not answer"),
+        ),
+        (Ok(_), None) | (Err(Trouble::Refused { .. } | Trouble::Nonsense), _) => (
+            Outcome::failed(
+                format!("what answers at {url} is no Matrix homeserver"),
+                "correct `homeserver.url` in config.yaml: it is where the client-server API is",
+            ),
+            Some("there is no homeserver"),
+        ),
+    };
+    report.add(REACHED, outcome);
+    blocked.map_or(Ok(()), Err)
+}
+
+fn newest_version(answer: &Value) -> Option<String> {
+    let versions = answer.get("versions")?.as_array()?;
+    versions.last()?.as_str().map(str::to_owned)
+}
+
+/// A courtesy: many homeservers have this part of them behind another port.
+async fn software(api: &Api<'_>) -> String {
+    let path = ["federation", "v1", "version"];
+    let answer = api.get(Asker::Nobody, &path, &[]).await.unwrap_or_default();
+    let part = |key: &str| Some(answer.pointer(key)?.as_str()?.to_owned());
+    match (part("/server/name"), part("/server/version")) {
+        (Some(name), Some(version)) => format!("{name} {version}"),
+        _ => "a homeserver".to_owned(),
+    }
+}
+
+/// Whether the bot can hear: some homeservers refuse that to appservices. Gives what /sync says of the room.
+pub(super) async fn try_sync(
+    report: &mut Report,
+    api: &Api<'_>,
+    room: Option<&RoomId>,
+) -> Result<Value, Blocked> {
+    let nothing = json!({ "not_types": ["*"] });
+    let filter = json!({
+        "presence": nothing,
+        "account_data": nothing,
+        "room": {
+            "rooms": room.as_slice(),
+            // Synapse gives its last answer again to whoever asks the same within two minutes.
+            "timeline": { "limit": rand::random_range(1..10_000), "not_types": ["*"] },
+            "state": nothing,
+            "ephemeral": nothing,
+            "account_data": nothing,
+        },
+    });
+    let filter = filter.to_string();
+    let query = [
+        ("timeout", "0"),
+        ("set_presence", "offline"),
+        ("filter", filter.as_str()),
+    ];
+    let path = ["client", "v3", "sync"];
+    let answer = api.get(Asker::Bot, &path, &query).await;
+    let outcome = match &answer {
+        Ok(answer) if answer.get("next_batch").is_some() => Outcome::passed("answers"),
+        Ok(_) => unexpected(&Trouble::Nonsense),
+        // Synapse fails so for the user that its registration names as the sender.
+        Err(Trouble::Refused {
+            status: 500, code, ..
+        }) => Outcome::failed(
+            format!(
+                "the homeserver fails (500 {code}), as Synapse does for the `sender_localpart` of a registration"
+            ),
+            "set `bot.localpart` in config.yaml to another name, `rcbot registration`, and give the homeserver a copy; if \
+             that is not it, the homeserver's log tells more",
+        ),
+        Err(trouble) => unexpected(trouble),
+    };
+    report.add(SYNC, outcome);
+    answer.map_err(|_| "the bot cannot /sync")
+}
+
+/// What nobody foresees is told as it is.
+pub(super) fn unexpected(trouble: &Trouble) -> Outcome {
+    Outcome::failed(
+        format!("the homeserver gives {trouble}"),
+        "look into the homeserver's log, and at what stands between it and the bot",
+    )
+}

@@ -1,0 +1,171 @@
+//! The bot's cross-signing identity, and the recovery key that brings it back.
+
+use std::{ffi::OsStr, fs, io, os::unix::fs::PermissionsExt as _, path::Path};
+
+use matrix_sdk::ruma::{
+    events::{EventContentFromType as _, secret_storage::key::SecretStorageKeyEventContent},
+    serde::Raw,
+};
+use matrix_sdk_base::crypto::secret_storage::SecretStorageKey;
+use serde_json::{Value, json};
+
+use super::{
+    Outcome, Report,
+    api::{Api, Asker, Trouble},
+    homeserver::unexpected,
+    process::BotProcess,
+};
+
+pub(super) const IDENTITY: &str = "identity and recovery key";
+
+/// Nobody but the owner may know the key.
+const OTHERS: u32 = 0o077;
+
+/// The variable that gives the recovery key, before the file.
+const VARIABLE: &str = "RCBOT_RECOVERY_KEY";
+
+/// A recovery key. It has no `Debug`, for it is a secret.
+struct RecoveryKey {
+    text: String,
+    /// Where it was found.
+    place: String,
+}
+
+/// Looks at the identity that the homeserver knows, and whether the key opens its secrets.
+pub(super) async fn look(report: &mut Report, api: &Api<'_>, bot: &BotProcess) {
+    let outcome = judge(api, bot)
+        .await
+        .unwrap_or_else(|trouble| unexpected(&trouble));
+    report.add(IDENTITY, outcome);
+}
+
+async fn judge(api: &Api<'_>, bot: &BotProcess) -> Result<Outcome, Trouble> {
+    let matrix = api.config.data_dir.join("matrix");
+    let file = matrix.join("recovery-key");
+    let key = match find(&file, bot) {
+        Ok(key) => key,
+        Err(outcome) => return Ok(outcome),
+    };
+    let (path, user) = (file.display(), api.bot());
+    Ok(match (has_identity(api).await?, key) {
+        (false, None) => Outcome::passed("none yet; the bot's first run makes both"),
+        (false, Some(key)) => Outcome::warning(
+            format!(
+                "{} is there, and the homeserver knows no identity of {user}",
+                key.place
+            ),
+            "run the bot, which makes one",
+        ),
+        (true, None) if matrix.join("store").exists() => Outcome::warning(
+            format!("there is no {path}: if the Matrix store is lost, so is the identity"),
+            "start the bot again, which writes a recovery key",
+        ),
+        (true, None) => Outcome::failed(
+            format!(
+                "the homeserver knows an identity of {user}, and neither its keys nor {path} are here"
+            ),
+            put_back(&file),
+        ),
+        (true, Some(key)) => match opens_secrets(api, &key).await? {
+            Some(true) => Outcome::passed(format!(
+                "{} opens the secrets of the identity; keep a copy of it elsewhere",
+                key.place
+            )),
+            Some(false) => Outcome::failed(
+                format!(
+                    "{} does not open the secrets that the homeserver keeps",
+                    key.place
+                ),
+                put_back(&file),
+            ),
+            None => Outcome::warning(
+                "the homeserver keeps no secrets that a recovery key could open",
+                "start the bot again, which stores them and writes a new key",
+            ),
+        },
+    })
+}
+
+fn put_back(file: &Path) -> String {
+    format!(
+        "put your copy of the recovery key at {}, or into the variable {VARIABLE}; if it is lost, `rcbot reset-identity`",
+        file.display()
+    )
+}
+
+/// `Err`: there is something, and it is not as it should be.
+fn find(file: &Path, bot: &BotProcess) -> Result<Option<RecoveryKey>, Outcome> {
+    let given = bot
+        .environment
+        .get(OsStr::new(VARIABLE))
+        .and_then(|text| text.to_str());
+    if let Some(text) = given.filter(|text| !text.is_empty()) {
+        let place = format!("the variable {VARIABLE}");
+        let text = text.to_owned();
+        return Ok(Some(RecoveryKey { text, place }));
+    }
+    let place = file.display().to_string();
+    let text = match fs::read_to_string(file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => {
+            return Err(Outcome::failed(
+                format!("{place} cannot be read ({error})"),
+                "run `rcbot check` as the user that the bot runs as",
+            ));
+        }
+    };
+    let mode = fs::metadata(file).map(|metadata| metadata.permissions().mode());
+    if mode.is_ok_and(|mode| mode & OTHERS != 0) {
+        return Err(Outcome::failed(
+            format!("other users of this host can read {place}"),
+            format!("`chmod 600 {place}`"),
+        ));
+    }
+    Ok(Some(RecoveryKey { text, place }))
+}
+
+async fn has_identity(api: &Api<'_>) -> Result<bool, Trouble> {
+    let bot = api.bot().as_str();
+    let body = json!({ "device_keys": { bot: [] } });
+    let answer = api
+        .post(Asker::Bot, &["client", "v3", "keys", "query"], &body)
+        .await?;
+    let keys = answer.get("master_keys");
+    Ok(keys.is_some_and(|keys| keys.get(bot).is_some()))
+}
+
+/// Compares the key with the proof that stands beside the secrets. `None`: there are no secrets.
+async fn opens_secrets(api: &Api<'_>, key: &RecoveryKey) -> Result<Option<bool>, Trouble> {
+    let default = account_data(api, "m.secret_storage.default_key").await?;
+    let id = default.as_ref().and_then(|content| content.get("key"));
+    let Some(id) = id.and_then(Value::as_str) else {
+        return Ok(None);
+    };
+    let kind = format!("m.secret_storage.key.{id}");
+    let Some(description) = account_data(api, &kind).await? else {
+        return Ok(None);
+    };
+    let description = Raw::new(&description)
+        .and_then(|raw| SecretStorageKeyEventContent::from_parts(&kind, raw.json()));
+    let description = description.map_err(|_| Trouble::Nonsense)?;
+    Ok(Some(
+        SecretStorageKey::from_account_data(key.text.trim(), description).is_ok(),
+    ))
+}
+
+async fn account_data(api: &Api<'_>, kind: &str) -> Result<Option<Value>, Trouble> {
+    let path = [
+        "client",
+        "v3",
+        "user",
+        api.bot().as_str(),
+        "account_data",
+        kind,
+    ];
+    match api.get(Asker::Bot, &path, &[]).await {
+        Ok(content) => Ok(Some(content)),
+        Err(Trouble::Refused { status: 404, .. }) => Ok(None),
+        Err(trouble) => Err(trouble),
+    }
+}

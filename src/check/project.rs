@@ -1,0 +1,297 @@
+//! A project: its directory, its program, and what `claude` must have been told before it serves there.
+
+use std::{
+    collections::BTreeMap,
+    env,
+    ffi::{OsStr, OsString},
+    fs, io,
+    path::{Path, PathBuf},
+    process::Command,
+    time::SystemTime,
+};
+
+use rustix::fs::{Access, access};
+
+use super::{Outcome, Report, process::BotProcess, program::printed_by};
+use crate::{
+    config::Config,
+    remote_control::{
+        Cause, Project, SESSION_ID_VARIABLE,
+        claude::{
+            self,
+            prerequisites::{self, ClaudeFiles, ClaudeState, FIRST_TO_CONTINUE, Version},
+        },
+    },
+};
+
+/// How much is shown of what a program prints as its version, in characters.
+const SHOWN_VERSION: usize = 60;
+
+/// Where programs are looked for without a PATH (execvp(3)).
+const DEFAULT_PATH: &str = "/bin:/usr/bin";
+
+pub(super) async fn look(report: &mut Report, config: &Config, bot: &BotProcess) {
+    let mut versions = BTreeMap::new();
+    for project in config.projects.values() {
+        let site = Site::new(&project.project, bot);
+        let mut add =
+            |what: &str, outcome| report.add(format!("{}: {what}", site.project.name), outcome);
+        add("directory", site.directory());
+        add("command", site.command(&mut versions).await);
+        if !site.runs_remote_control() {
+            add(
+                "claude",
+                Outcome::skipped("its `command` does not name `remote-control`"),
+            );
+            continue;
+        }
+        add("variables", site.variables());
+        add("log-in", site.log_in());
+        add("workspace trust", site.trust());
+        add("consent", site.consent());
+    }
+}
+
+/// A project, and the environment that its sessions get.
+struct Site<'a> {
+    project: &'a Project,
+    environment: BTreeMap<OsString, OsString>,
+    files: Option<ClaudeFiles>,
+    /// Without symbolic links.
+    directory: PathBuf,
+}
+
+impl<'a> Site<'a> {
+    fn new(project: &'a Project, bot: &BotProcess) -> Self {
+        let ours = bot.environment.clone();
+        let mut environment = claude::environment(ours, &project.environment, "");
+        // None of what is run here is a session.
+        environment.remove(OsStr::new(SESSION_ID_VARIABLE));
+        let directory = project.directory.canonicalize();
+        let directory = directory.unwrap_or_else(|_| project.directory.clone());
+        Self {
+            project,
+            files: ClaudeFiles::of(&environment, &directory),
+            environment,
+            directory,
+        }
+    }
+
+    fn directory(&self) -> Outcome {
+        let path = &self.project.directory;
+        let remedy = "let the user who runs rcbot enter it";
+        match access(path, Access::EXEC_OK | Access::READ_OK) {
+            Ok(()) => Outcome::passed(path.display().to_string()),
+            Err(error) => {
+                let error = io::Error::from(error);
+                Outcome::failed(
+                    format!("{} cannot be used ({error})", path.display()),
+                    remedy,
+                )
+            }
+        }
+    }
+
+    /// The program's first word alone is run, with `--version`: that starts nothing.
+    async fn command(&self, versions: &mut BTreeMap<PathBuf, String>) -> Outcome {
+        let Some(name) = self.project.command.first() else {
+            return Outcome::failed("`command` is empty", "set it in config.yaml");
+        };
+        let program = match self.find(name) {
+            Ok(program) => program,
+            Err(outcome) => return outcome,
+        };
+        let version = match versions.get(&program) {
+            Some(version) => version.clone(),
+            None => self.version(&program).await.unwrap_or_default(),
+        };
+        versions.insert(program.clone(), version.clone());
+        let shown = program.display();
+        let continues = self
+            .project
+            .resume_command
+            .iter()
+            .any(|word| word == "--continue");
+        match Version::parse(&version) {
+            Some(old) if continues && old < FIRST_TO_CONTINUE => Outcome::warning(
+                format!("{shown} is version {old}, and `resume` takes {FIRST_TO_CONTINUE}"),
+                "`claude update`, as the user who runs rcbot",
+            ),
+            Some(_) => Outcome::passed(format!("{shown}, {version}")),
+            None if version.is_empty() => Outcome::passed(format!("{shown}, version unknown")),
+            None => Outcome::passed(format!("{shown}, which calls itself {version:?}")),
+        }
+    }
+
+    /// Where a session would find the program.
+    fn find(&self, name: &str) -> Result<PathBuf, Outcome> {
+        let path = self.environment.get(OsStr::new("PATH")).cloned();
+        let path = path.unwrap_or_else(|| DEFAULT_PATH.into());
+        let candidates: Vec<_> = if name.contains('/') {
+            vec![self.directory.join(name)]
+        } else {
+            env::split_paths(&path)
+                .map(|folder| self.directory.join(folder).join(name))
+                .collect()
+        };
+        let is_file = |path: &&PathBuf| path.is_file();
+        if let Some(program) = candidates
+            .iter()
+            .filter(is_file)
+            .find(|path| access(*path, Access::EXEC_OK).is_ok())
+        {
+            return Ok(program.clone());
+        }
+        if let Some(program) = candidates.iter().find(is_file) {
+            let program = program.display();
+            return Err(Outcome::failed(
+                format!("{program} may not be run"),
+                format!("`chmod +x {program}`"),
+            ));
+        }
+        let place = if name.contains('/') {
+            String::new()
+        } else {
+            format!(" in PATH ({})", path.to_string_lossy())
+        };
+        Err(Outcome::failed(
+            format!("there is no {name}{place}"),
+            "install it, give its full path in `command`, or add its folder to the PATH of the bot (under systemd: \
+             `Environment=PATH=` in the unit)",
+        ))
+    }
+
+    /// The first line that the program prints.
+    async fn version(&self, program: &Path) -> Option<String> {
+        let mut command = Command::new(program);
+        command
+            .arg("--version")
+            .current_dir(&self.directory)
+            .env_clear()
+            .envs(&self.environment);
+        let text = printed_by(command).await?;
+        let line = text.lines().next()?;
+        Some(line.chars().take(SHOWN_VERSION).collect())
+    }
+
+    fn runs_remote_control(&self) -> bool {
+        self.project
+            .command
+            .iter()
+            .any(|word| word.contains("remote-control"))
+    }
+
+    fn variables(&self) -> Outcome {
+        let of_environment = self.environment.iter().filter_map(|(name, value)| {
+            let (name, value) = (name.to_str()?, value.to_string_lossy());
+            let is_culprit = prerequisites::switches_off(name, &value);
+            is_culprit.then(|| format!("{name} in `environment` in config.yaml"))
+        });
+        let settings = self.files.iter().flat_map(|files| &files.settings);
+        let of_settings = settings.flat_map(|file| {
+            let text = fs::read_to_string(file).unwrap_or_default();
+            let names = prerequisites::switches_off_in_settings(&text);
+            names
+                .into_iter()
+                .map(move |name| format!("{name} in `env` in {}", file.display()))
+        });
+        let culprits: Vec<_> = of_environment.chain(of_settings).collect();
+        if culprits.is_empty() {
+            return Outcome::passed("none that switches Remote Control off");
+        }
+        Outcome::failed(
+            format!(
+                "Remote Control is switched off by {}",
+                culprits.join(" and ")
+            ),
+            "remove that",
+        )
+    }
+
+    fn log_in(&self) -> Outcome {
+        let Some(files) = &self.files else {
+            return no_home();
+        };
+        let verdict = match fs::read_to_string(&files.credentials) {
+            Ok(text) => prerequisites::log_in(&text, SystemTime::now()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Cause::NotLoggedIn),
+            Err(error) => return unreadable(&files.credentials, &error),
+        };
+        match verdict {
+            Ok(()) => {
+                let account = self
+                    .state()
+                    .ok()
+                    .and_then(|state| state.account().map(str::to_owned));
+                let account = account
+                    .map(|account| format!(" as {account}"))
+                    .unwrap_or_default();
+                Outcome::passed(format!("logged in{account}"))
+            }
+            Err(cause) => Outcome::failed(cause.what(), cause.remedy()),
+        }
+    }
+
+    fn trust(&self) -> Outcome {
+        let home = self.environment.get(OsStr::new("HOME"));
+        if home.is_some_and(|home| {
+            Path::new(home)
+                .canonicalize()
+                .is_ok_and(|home| home == self.directory)
+        }) {
+            return Outcome::failed(
+                "claude never trusts a home directory",
+                format!(
+                    "set `projects.{}.directory` in config.yaml to another directory",
+                    self.project.name
+                ),
+            );
+        }
+        match self.state() {
+            Err(outcome) => outcome,
+            Ok(state) if state.trusts(&self.directory) => Outcome::passed("given"),
+            Ok(_) => Outcome::failed(
+                Cause::WorkspaceNotTrusted.what(),
+                Cause::WorkspaceNotTrusted.remedy(),
+            ),
+        }
+    }
+
+    fn consent(&self) -> Outcome {
+        let answers = self.project.stdin.to_lowercase().starts_with('y');
+        match self.state() {
+            Err(outcome) => outcome,
+            Ok(state) if state.was_asked_for_consent() => Outcome::passed("given"),
+            Ok(_) if answers => Outcome::passed("`stdin` answers the question"),
+            Ok(_) => Outcome::failed(
+                "claude asks once whether it may enable Remote Control",
+                Cause::ConsentAsked.remedy(),
+            ),
+        }
+    }
+
+    fn state(&self) -> Result<ClaudeState, Outcome> {
+        let files = self.files.as_ref().ok_or_else(no_home)?;
+        let [first, second] = &files.state;
+        let file = if first.exists() { first } else { second };
+        match fs::read_to_string(file) {
+            Ok(text) => ClaudeState::parse(&text).map_err(|error| unreadable(file, &error.into())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(ClaudeState::default()),
+            Err(error) => Err(unreadable(file, &error)),
+        }
+    }
+}
+
+fn no_home() -> Outcome {
+    Outcome::failed(
+        "HOME is not set, so claude does not find its files",
+        "set it for the bot, or under `environment` in config.yaml",
+    )
+}
+
+fn unreadable(file: &Path, error: &io::Error) -> Outcome {
+    Outcome::failed(
+        format!("{} cannot be read ({error})", file.display()),
+        "run `claude` once as the user who runs rcbot, and `rcbot check` as the same user",
+    )
+}

@@ -1,0 +1,222 @@
+//! What must hold on the host before `claude remote-control` serves, as the program's own files tell it.
+//!
+//! Read in version 2.1.197. These files are the program's: they are looked at and never written.
+
+use std::{
+    collections::BTreeMap,
+    ffi::{OsStr, OsString},
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use serde_json::Value;
+use url::Url;
+
+use super::Cause;
+
+/// The scope that a log-in with a claude.ai account has, and one with an API console has not.
+const SCOPE_OF_SUBSCRIBERS: &str = "user:inference";
+
+/// The scope that a full log-in has, and a long-lived token (`claude setup-token`) has not.
+const SCOPE_OF_FULL_LOGINS: &str = "user:profile";
+
+/// The one host that Remote Control works with.
+const SERVICE: &str = "api.anthropic.com";
+
+/// What an organisation prescribes to all users of a host.
+const MANAGED_SETTINGS: &str = "/etc/claude-code/managed-settings.json";
+
+/// The version from which on `--continue` brings back a conversation of Remote Control.
+pub const FIRST_TO_CONTINUE: Version = Version(2, 1, 200);
+
+/// Where the program keeps what it remembers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaudeFiles {
+    /// Where the trusted directories and the consent stand; the first of these that exists.
+    pub state: [PathBuf; 2],
+    /// Where the log-in stands. The content is secret.
+    pub credentials: PathBuf,
+    /// Settings, which can add variables to the environment. Each may be missing.
+    pub settings: [PathBuf; 4],
+}
+
+impl ClaudeFiles {
+    /// The files that a session with this environment uses in a directory. `None`: without HOME they cannot be told.
+    #[must_use]
+    pub fn of(environment: &BTreeMap<OsString, OsString>, directory: &Path) -> Option<Self> {
+        let get = |name: &str| {
+            environment
+                .get(OsStr::new(name))
+                .filter(|value| !value.is_empty())
+        };
+        let home = get("HOME").map(PathBuf::from);
+        let configured = get("CLAUDE_CONFIG_DIR").map(PathBuf::from);
+        let folder = configured
+            .clone()
+            .or_else(|| home.as_ref().map(|home| home.join(".claude")))?;
+        let storage = get("CLAUDE_SECURESTORAGE_CONFIG_DIR").map(PathBuf::from);
+        Some(Self {
+            state: [
+                folder.join(".config.json"),
+                configured.or(home)?.join(".claude.json"),
+            ],
+            credentials: storage
+                .unwrap_or_else(|| folder.clone())
+                .join(".credentials.json"),
+            settings: [
+                MANAGED_SETTINGS.into(),
+                directory.join(".claude/settings.local.json"),
+                directory.join(".claude/settings.json"),
+                folder.join("settings.json"),
+            ],
+        })
+    }
+}
+
+/// What `.claude.json` says. A key that is missing or of another kind says no.
+#[derive(Debug, Default)]
+pub struct ClaudeState(Value);
+
+impl ClaudeState {
+    /// Reads the file's text.
+    ///
+    /// # Errors
+    /// When it is no JSON.
+    pub fn parse(text: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(text).map(Self)
+    }
+
+    /// Whether somebody was once asked whether Remote Control may be enabled. It is not asked again, whatever the answer.
+    #[must_use]
+    pub fn was_asked_for_consent(&self) -> bool {
+        self.0.get("remoteDialogSeen") == Some(&Value::Bool(true))
+    }
+
+    /// Whether a directory is trusted: the trust in a directory holds for all below it. The path must be without symbolic
+    /// links, as the program asks the system where it is.
+    #[must_use]
+    pub fn trusts(&self, directory: &Path) -> bool {
+        let projects = self.0.get("projects");
+        let is_trusted = |path: &Path| {
+            let project = projects.and_then(|all| all.get(path.to_str()?));
+            let trust = project.and_then(|project| project.get("hasTrustDialogAccepted"));
+            trust == Some(&Value::Bool(true))
+        };
+        directory.ancestors().any(is_trusted)
+    }
+
+    /// The e-mail address of the claude.ai account, if it is known.
+    #[must_use]
+    pub fn account(&self) -> Option<&str> {
+        self.0.pointer("/oauthAccount/emailAddress")?.as_str()
+    }
+}
+
+/// Judges the text of `.credentials.json`.
+///
+/// # Errors
+/// [`Cause::NotLoggedIn`] or [`Cause::LongLivedToken`].
+pub fn log_in(credentials: &str, now: SystemTime) -> Result<(), Cause> {
+    let all: Value = serde_json::from_str(credentials).map_err(|_| Cause::NotLoggedIn)?;
+    let login = all.get("claudeAiOauth").ok_or(Cause::NotLoggedIn)?;
+    let has_token = |name: &str| {
+        let token = login.get(name).and_then(Value::as_str);
+        token.is_some_and(|token| !token.is_empty())
+    };
+    let has_scope = |wanted: &str| {
+        let scopes = login.get("scopes").and_then(Value::as_array);
+        scopes.is_some_and(|all| all.iter().any(|scope| scope == wanted))
+    };
+    let millis = now
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_millis();
+    let is_over = login
+        .get("expiresAt")
+        .and_then(Value::as_u64)
+        .is_some_and(|end| u128::from(end) <= millis);
+    if !has_token("accessToken") || !has_scope(SCOPE_OF_SUBSCRIBERS) {
+        return Err(Cause::NotLoggedIn);
+    }
+    if is_over && !has_token("refreshToken") {
+        return Err(Cause::NotLoggedIn);
+    }
+    if has_scope(SCOPE_OF_FULL_LOGINS) {
+        Ok(())
+    } else {
+        Err(Cause::LongLivedToken)
+    }
+}
+
+/// Whether a variable makes the program refuse Remote Control.
+#[must_use]
+pub fn switches_off(name: &str, value: &str) -> bool {
+    match name {
+        "ANTHROPIC_API_KEY"
+        | "ANTHROPIC_AUTH_TOKEN"
+        | "CLAUDE_CODE_OAUTH_TOKEN"
+        | "DISABLE_TELEMETRY"
+        | "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC"
+        | "DISABLE_GROWTHBOOK" => !value.is_empty(),
+        "ANTHROPIC_BASE_URL" => !value.is_empty() && !is_service(value),
+        "DO_NOT_TRACK"
+        | "CLAUDE_CODE_USE_ANTHROPIC_AWS"
+        | "CLAUDE_CODE_USE_BEDROCK"
+        | "CLAUDE_CODE_USE_FOUNDRY"
+        | "CLAUDE_CODE_USE_GATEWAY"
+        | "CLAUDE_CODE_USE_MANTLE"
+        | "CLAUDE_CODE_USE_VERTEX" => is_on(value),
+        _ => false,
+    }
+}
+
+/// The variables in the text of a settings file that make the program refuse Remote Control. A text that makes no sense has
+/// none: the program ignores it.
+#[must_use]
+pub fn switches_off_in_settings(settings: &str) -> Vec<String> {
+    let settings: Value = serde_json::from_str(settings).unwrap_or_default();
+    let variables = settings.get("env").and_then(Value::as_object);
+    let is_culprit = |(name, value): &(&String, &Value)| {
+        let value = value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned);
+        switches_off(name, &value)
+    };
+    let all = variables.into_iter().flatten();
+    all.filter(is_culprit)
+        .map(|(name, _)| name.clone())
+        .collect()
+}
+
+/// The words that the program takes for a yes.
+fn is_on(value: &str) -> bool {
+    ["1", "true", "yes", "on"].contains(&value.trim().to_lowercase().as_str())
+}
+
+fn is_service(url: &str) -> bool {
+    Url::parse(url).is_ok_and(|url| url.host_str() == Some(SERVICE) && url.port().is_none())
+}
+
+/// A version of the program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version(u32, u32, u32);
+
+impl Version {
+    /// Finds it in what `claude --version` prints: `2.1.197 (Claude Code)`.
+    #[must_use]
+    pub fn parse(printed: &str) -> Option<Self> {
+        let numbers = printed.strip_suffix("(Claude Code)")?.trim_end();
+        let mut numbers = numbers.split('.').map(str::parse::<u32>);
+        let mut next = || numbers.next()?.ok();
+        Some(Self(next()?, next()?, next()?))
+    }
+}
+
+impl std::fmt::Display for Version {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}.{}.{}", self.0, self.1, self.2)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,107 @@
+//! `rcbot check` and a bot that logs in with a secret of its own: for each fault the failed line, and that its remedy mends it.
+
+use matrix_sdk::Client;
+use serde_json::json;
+
+use crate::support::{
+    bot::Bot,
+    checkup::{Checkup, commands},
+    homeserver,
+    person::{Person, random_text},
+};
+
+/// An account for a bot.
+struct Account {
+    localpart: String,
+    password: String,
+}
+
+impl Account {
+    async fn register() -> Self {
+        let (localpart, password) = (format!("account-{}", random_text()), random_text());
+        let made = homeserver().register_user(&localpart, &password).await;
+        made.unwrap();
+        Self {
+            localpart,
+            password,
+        }
+    }
+
+    /// Logs in by hand.
+    async fn log_in(&self) -> Client {
+        let client = Client::builder().homeserver_url(homeserver().url());
+        let client = client.build().await.unwrap();
+        let log_in = client
+            .matrix_auth()
+            .login_username(&self.localpart, &self.password);
+        log_in.send().await.unwrap();
+        client
+    }
+}
+
+async fn alice() -> Person {
+    Person::register(homeserver(), "alice").await.unwrap()
+}
+
+fn token_of(client: &Client) -> String {
+    client.access_token().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bot_with_a_password_is_looked_at_without_a_log_in() {
+    let (alice, account) = (alice().await, Account::register().await);
+    let observer = account.log_in().await;
+    let devices = async || observer.devices().await.unwrap().devices.len();
+    let mut bot = Bot::builder(homeserver())
+        .account(&account.localpart, "password", &account.password)
+        .prepare(&alice)
+        .await;
+    let checkup = Checkup::of(&bot);
+    checkup.expect("registration", "skipped", "`bot.password`");
+    checkup.expect("log-in", "passed", "with `bot.password`");
+    checkup.expect("token", "passed", "the bot's first run logs in");
+    checkup.expect("sync", "skipped", "run it, and check again");
+    assert_eq!(devices().await, 1, "no device was made");
+
+    bot.run();
+    bot.wait_until_ready(&alice).await;
+    let checkup = Checkup::of(&bot);
+    for name in [
+        "token",
+        "server name",
+        "bot's user",
+        "sync",
+        "who may command",
+    ] {
+        assert_eq!(checkup.outcome(name), "passed", "{checkup:?}");
+    }
+    assert_eq!(devices().await, 2, "no device was made");
+    bot.start_session(&alice, "website").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_access_token_that_is_not_the_bots_is_told() {
+    let (alice, account) = (alice().await, Account::register().await);
+    let former = account.log_in().await;
+    let bot = Bot::builder(homeserver())
+        .account(&account.localpart, "access_token", &token_of(&former))
+        .prepare(&alice)
+        .await;
+    assert_eq!(Checkup::of(&bot).outcome("sync"), "passed");
+    former.logout().await.unwrap();
+    let remedy = Checkup::of(&bot).expect("token", "failed", "no longer good");
+    assert_eq!(
+        remedy,
+        "log in once more, and put the new token into config.yaml"
+    );
+    let token = token_of(&account.log_in().await);
+    bot.reconfigure(|config| config["bot"]["access_token"] = json!(token));
+    assert_eq!(Checkup::of(&bot).outcome("token"), "passed");
+
+    bot.reconfigure(|config| config["bot"]["localpart"] = json!("somebody"));
+    let remedy = Checkup::of(&bot).expect("bot's user", "failed", "config.yaml names @somebody:");
+    let key = format!("bot.localpart: {}", account.localpart);
+    assert_eq!(commands(&remedy), [key.as_str()]);
+    bot.reconfigure(|config| config["bot"]["localpart"] = json!(account.localpart));
+    assert_eq!(Checkup::of(&bot).outcome("bot's user"), "passed");
+}

@@ -1,0 +1,183 @@
+//! `rcbot check` and the admin room: for each fault the failed line, and that its remedy mends it.
+
+use matrix_sdk::ruma::{
+    RoomVersionId,
+    api::client::alias::create_alias,
+    events::room::{
+        encryption::RoomEncryptionEventContent,
+        join_rules::{JoinRule, RoomJoinRulesEventContent},
+    },
+};
+use serde_json::{Value, json};
+
+use crate::support::{
+    bot::Bot,
+    checkup::Checkup,
+    homeserver,
+    homeserver::SERVER_NAME,
+    person::{Person, random_text},
+};
+
+async fn alice() -> Person {
+    Person::register(homeserver(), "alice").await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_admin_room_that_is_not_there_is_told() {
+    let alice = alice().await;
+    let bot = Bot::builder(homeserver()).start(&alice).await;
+    let alias = format!("#admins-{}:{SERVER_NAME}", random_text());
+    bot.reconfigure(|config| config["admin_room"] = json!(alias));
+    let checkup = Checkup::of(&bot);
+    let remedy = checkup.expect(
+        "admin room",
+        "failed",
+        &format!("no room has the address {alias}"),
+    );
+    assert!(remedy.starts_with("give the room this address"), "{remedy}");
+    checkup.expect("who may command", "skipped", "there is no admin room");
+    assert_eq!(checkup.outcome("sync"), "passed");
+    let request =
+        create_alias::v3::Request::new(alias.try_into().unwrap(), bot.admin_room().to_owned());
+    alice.client().send(request).await.unwrap();
+    assert_eq!(Checkup::of(&bot).outcome("admin room"), "passed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bot_outside_the_admin_room_is_to_be_invited() {
+    let alice = alice().await;
+    let mut bot = Bot::builder(homeserver()).start(&alice).await;
+    bot.terminate().await;
+    let room = alice.client().get_room(bot.admin_room()).unwrap();
+    room.kick_user(bot.user_id(), None).await.unwrap();
+    let checkup = Checkup::of(&bot);
+    let remedy = checkup.expect(
+        "admin room membership",
+        "failed",
+        "neither in the room nor invited",
+    );
+    let invite = format!("invite {} to the room", bot.user_id());
+    assert!(remedy.starts_with(&invite), "{remedy}");
+    checkup.expect(
+        "who may command",
+        "skipped",
+        "the bot is not in the admin room",
+    );
+    room.ban_user(bot.user_id(), None).await.unwrap();
+    let remedy = Checkup::of(&bot).expect("admin room membership", "failed", "neither");
+    assert!(remedy.ends_with("lift the ban first"), "{remedy}");
+    room.unban_user(bot.user_id(), None).await.unwrap();
+    room.invite_user_by_id(bot.user_id()).await.unwrap();
+    let checkup = Checkup::of(&bot);
+    checkup.expect(
+        "admin room membership",
+        "passed",
+        "invited; the bot joins when it runs",
+    );
+    checkup.expect("who may command", "skipped", "run the bot");
+    bot.run();
+    bot.wait_until_ready(&alice).await;
+    Checkup::of(&bot).expect("admin room membership", "passed", "joined");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unencrypted_admin_room_is_warned_of_or_useless() {
+    let alice = alice().await;
+    let bot = Bot::builder(homeserver())
+        .encrypted_admin_room(false)
+        .start(&alice)
+        .await;
+    let remedy = Checkup::of(&bot).expect("admin room encryption", "warning", "off");
+    assert_eq!(remedy, "turn on encryption in the room's settings");
+    bot.reconfigure(|config| {
+        config["encryption"] = json!({ "require_encrypted_commands": "always" });
+    });
+    Checkup::of(&bot).expect("admin room encryption", "failed", "no command counts");
+    let room = alice.client().get_room(bot.admin_room()).unwrap();
+    let content = RoomEncryptionEventContent::with_recommended_defaults();
+    room.send_state_event(content).await.unwrap();
+    Checkup::of(&bot).expect("admin room encryption", "passed", "on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_room_that_keeps_nobody_out_is_told() {
+    let alice = alice().await;
+    let bot = Bot::builder(homeserver()).start(&alice).await;
+    let room = alice.client().get_room(bot.admin_room()).unwrap();
+    let join_rule = async |rule| {
+        let content = RoomJoinRulesEventContent::new(rule);
+        room.send_state_event(content).await.unwrap();
+    };
+    join_rule(JoinRule::Public).await;
+    let remedy = Checkup::of(&bot).expect("admin room access", "failed", "anybody can join");
+    assert!(
+        remedy.starts_with("make the room invite-only in its settings, or list"),
+        "{remedy}"
+    );
+    let list = |users: Value| bot.reconfigure(|config| config["authorization"]["users"] = users);
+    list(json!([alice.user_id()]));
+    assert_eq!(Checkup::of(&bot).outcome("admin room access"), "passed");
+    list(json!([]));
+    join_rule(JoinRule::Invite).await;
+    assert_eq!(Checkup::of(&bot).outcome("admin room access"), "passed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_room_in_which_nobody_may_command_is_told() {
+    let alice = alice().await;
+    // Before version 12 its creator's power is a number.
+    let bot = Bot::builder(homeserver())
+        .room_version(RoomVersionId::V11)
+        .power_levels(json!({ "users_default": 50 }))
+        .start(&alice)
+        .await;
+    let level = |level: i64| {
+        bot.reconfigure(|config| config["authorization"]["power_level"] = json!(level));
+    };
+    level(101);
+    let remedy = Checkup::of(&bot).expect("who may command", "failed", "power level 101 is needed");
+    assert!(
+        remedy.contains("or lower `authorization.power_level`"),
+        "{remedy}"
+    );
+    level(50);
+    let remedy = Checkup::of(&bot).expect(
+        "admin room access",
+        "failed",
+        "everybody in the room has power level 50",
+    );
+    assert!(
+        remedy.starts_with("lower the room's default power level below 50"),
+        "{remedy}"
+    );
+    level(100);
+    Checkup::of(&bot).expect("who may command", "passed", alice.user_id().as_str());
+    bot.reconfigure(|config| config["authorization"]["users"] = json!(["@bob:rcbot.test"]));
+    let remedy = Checkup::of(&bot).expect("who may command", "failed", "none is in the room");
+    assert!(remedy.starts_with("let @bob:rcbot.test join"), "{remedy}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bot_that_may_not_speak_is_told_what_it_takes() {
+    let alice = alice().await;
+    let bot = Bot::builder(homeserver())
+        .power_levels(json!({ "events_default": 50, "events": { "m.room.encrypted": 50 } }))
+        .start(&alice)
+        .await;
+    let remedy = Checkup::of(&bot).expect("bot's power", "failed", "takes power level 50");
+    assert_eq!(
+        remedy,
+        format!(
+            "give {} power level 50 in the room's settings",
+            bot.user_id()
+        )
+    );
+    alice
+        .set_power_level(bot.admin_room(), bot.user_id(), 50)
+        .await;
+    Checkup::of(&bot).expect(
+        "bot's power",
+        "passed",
+        "may send messages and redact its own",
+    );
+}
