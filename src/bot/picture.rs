@@ -75,7 +75,7 @@ async fn follow(
                 .await
             {
                 Err(NoPicture::Unsure(fault)) if line.may_mend(&fault) => {
-                    patience.wait(&fault).await
+                    patience.wait(&fault).await;
                 }
                 result => return result,
             }
