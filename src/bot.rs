@@ -19,6 +19,7 @@ mod rate;
 mod reference;
 mod rooms;
 mod service_manager;
+mod typing;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -128,8 +129,11 @@ pub async fn run(
     let operator = Operator::listen(&data_dir.socket());
     let (announced, announcing) = watch::channel(None);
     let announcing = hosts::keep_announced(line.clone(), announcing);
+    let (answer_is_due, due) = watch::channel(false);
+    let typing = typing::show(line.clone(), due);
     let mut bot = Bot {
         announced,
+        answer_is_due,
         desk: Desk::new(&config),
         audit: Audit::new(),
         config,
@@ -146,6 +150,7 @@ pub async fn run(
         fault = connecting => Err(BotError::from(fault)),
         () = bot.serve(heard, incoming, happened, operator) => Ok(()),
         () = announcing => Ok(()),
+        () = typing => Ok(()),
         () = shutdown => {
             info!("ending; sessions go on");
             Ok(())
@@ -160,6 +165,8 @@ struct Bot {
     config: Arc<Config>,
     /// What other hosts are to know of this one, where there are any.
     announced: watch::Sender<Option<Announcement>>,
+    /// Whether somebody waits for an answer of a session.
+    answer_is_due: watch::Sender<bool>,
     remote_control: RemoteControl,
     line: Line,
     desk: Desk,
@@ -183,6 +190,7 @@ impl Bot {
     ) {
         loop {
             self.announce_host();
+            self.note_answers_due();
             self.tell_service_manager(*heard.homeserver_answers.borrow_and_update());
             tokio::select! {
                 Some(heard) = heard.messages.recv() => self.take_in(heard),
@@ -196,6 +204,12 @@ impl Bot {
                 ordered = operator.next() => self.carry_out_order(ordered),
             }
         }
+    }
+
+    fn note_answers_due(&self) {
+        let due = self.remote_control.owes_answers();
+        self.answer_is_due
+            .send_if_modified(|known| std::mem::replace(known, due) != due);
     }
 
     fn tell_service_manager(&mut self, homeserver_answers: bool) {

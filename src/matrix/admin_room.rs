@@ -127,6 +127,14 @@ impl Matrix {
         Ok(())
     }
 
+    /// Shows in the admin room that the bot is about to say something, for some seconds, or no longer.
+    ///
+    /// # Errors
+    /// [`Fault`], when the homeserver did not take it.
+    pub async fn show_typing(&self, typing: bool) -> Result<(), Fault> {
+        Ok(self.admin_room()?.typing_notice(typing).await?)
+    }
+
     pub(super) fn admin_room(&self) -> Result<Room, Fault> {
         let room = self
             .admin_room_id()

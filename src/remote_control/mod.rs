@@ -180,6 +180,14 @@ impl RemoteControl {
             .collect()
     }
 
+    /// Whether somebody waits to hear what came of asking for a link.
+    #[must_use]
+    pub fn owes_answers(&self) -> bool {
+        let sessions = self.slots.values().filter_map(|slot| slot.session.as_ref());
+        let mut deliveries = sessions.flat_map(Session::deliveries);
+        deliveries.any(|delivery| delivery.receipt.is_none())
+    }
+
     /// Takes in what a task reports.
     pub fn handle(&mut self, happened: Happened) -> Vec<Notice> {
         match happened.0 {

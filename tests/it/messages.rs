@@ -2,7 +2,9 @@
 
 use std::fs;
 
+use matrix_sdk::{Room, ruma::events::typing::SyncTypingEvent};
 use serde_json::json;
+use tokio::sync::watch;
 
 use crate::support::{
     bot::Bot, eventually, homeserver, person::Person, picture::read_code, start_homeserver,
@@ -44,6 +46,39 @@ async fn a_link_comes_with_what_it_opens_and_for_whom() {
     assert!(said.iter().all(|event| {
         event.room != bot.admin_room() || !event.json.to_string().contains("claude.example")
     }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_bot_is_typing_in_the_admin_room_until_it_answers_a_start() {
+    let alice = alice().await;
+    let bot = Bot::builder(homeserver())
+        .project("website", |project| project.standin("slow=5"))
+        .start(&alice)
+        .await;
+    let (sender, mut typing) = watch::channel((false, 0));
+    let (room, user) = (bot.admin_room().to_owned(), bot.user_id().to_owned());
+    let handle = move |event: SyncTypingEvent, seen: Room| {
+        if seen.room_id() == room {
+            let types = event.content.user_ids.contains(&user);
+            sender.send_modify(|(typing, times)| {
+                *times += usize::from(types && !*typing);
+                *typing = types;
+            });
+        }
+        std::future::ready(())
+    };
+    alice.client().add_event_handler(handle);
+
+    let asked = bot.tell(&alice, "start").await;
+    typing.wait_for(|(typing, _)| *typing).await.unwrap();
+    let answers = || {
+        let mut events = alice.events().into_iter();
+        events.any(|event| event.replies_to() == Some(asked.as_str()))
+    };
+    assert!(!answers(), "it types before it answers");
+    bot.answer(&alice, &asked).await;
+    let (_, times) = *typing.wait_for(|(typing, _)| !*typing).await.unwrap();
+    assert_eq!(times, 1, "it does not stop in between");
 }
 
 #[tokio::test(flavor = "multi_thread")]

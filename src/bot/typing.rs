@@ -1,0 +1,43 @@
+//! Shows in the admin room that an answer is on its way: a start takes some seconds, and who asked sees that it was heard.
+
+use std::time::Duration;
+
+use tokio::{sync::watch, time::timeout};
+use tracing::debug;
+
+use super::connection::Line;
+use crate::matrix::{Chain, Matrix};
+
+/// What is answered sooner needs no sign that it will be.
+const SOON: Duration = Duration::from_millis(300);
+
+/// How often it is said again. The SDK says it for four seconds, and not again before three.
+const REPEATED: Duration = Duration::from_millis(3300);
+
+/// Shows it whenever an answer is due. Ends when nobody can say any more whether one is.
+pub(super) async fn show(mut line: Line, mut due: watch::Receiver<bool>) {
+    while due.wait_for(|due| *due).await.is_ok() {
+        if answered_within(SOON, &mut due).await {
+            continue;
+        }
+        let matrix = line.matrix().await;
+        loop {
+            set(&matrix, true).await;
+            if answered_within(REPEATED, &mut due).await {
+                break;
+            }
+        }
+        set(&matrix, false).await;
+    }
+}
+
+async fn answered_within(time: Duration, due: &mut watch::Receiver<bool>) -> bool {
+    timeout(time, due.wait_for(|due| !*due)).await.is_ok()
+}
+
+/// A courtesy: where it fails, the answer comes all the same.
+async fn set(matrix: &Matrix, typing: bool) {
+    if let Err(fault) = matrix.show_typing(typing).await {
+        debug!(error = %Chain(&fault), "typing not shown");
+    }
+}
