@@ -23,8 +23,9 @@ use crate::{
     remote_control::{self, DeliveryId, ProjectName, Request, Withdrawal},
 };
 
-/// The longest wait between two tries: so soon after its return the homeserver gets what waits for it.
-const LONGEST_WAIT: Duration = Duration::from_secs(3);
+/// The longest wait between two tries, which chance makes up to twice as long: so soon after its return the homeserver gets
+/// what waits for it.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 /// A link to bring.
 pub(super) struct Delivery {
@@ -350,6 +351,7 @@ impl Patience {
         } else {
             warn!(error = %Chain(fault), "the homeserver did not take it yet, trying again until it does");
         }
-        sleep(self.waits.next().unwrap_or(LONGEST_WAIT)).await;
+        let wanted = fault.retry_after().unwrap_or_default();
+        sleep(self.waits.next().unwrap_or(LONGEST_WAIT).max(wanted)).await;
     }
 }

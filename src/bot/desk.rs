@@ -8,6 +8,7 @@ use std::{
 };
 
 use matrix_sdk::ruma::{OwnedUserId, UserId};
+use tokio::time::sleep;
 use tracing::{debug, error, warn};
 
 use super::{
@@ -35,7 +36,7 @@ const UNDECRYPTABLE_APART: Duration = Duration::from_hours(1);
 /// Who chats with the bot is told what it is once in this time.
 const HINTS_APART: Duration = Duration::from_hours(1);
 
-/// How often a homeserver that does not answer is asked for the facts. The SDK repeats each request by itself besides.
+/// How often a homeserver that does not answer is asked for the facts. The SDK repeats each request a few times besides.
 const TRIES: u32 = 3;
 
 /// What a command means here and now.
@@ -354,6 +355,7 @@ where
                 if fault.is_logged_out() {
                     line.wait_for_another().await;
                 }
+                sleep(fault.retry_after().unwrap_or_default()).await;
             }
         }
     }

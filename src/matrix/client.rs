@@ -44,8 +44,9 @@ const MESSAGES_WAITING: usize = 256;
 /// How long one request may take, but for the long poll of /sync.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a homeserver is left alone at most because it wants that: log-ins are limited to one in some minutes.
-const LONGEST_WAIT: Duration = Duration::from_mins(5);
+/// How often the SDK tries a request by itself. What lasts longer than a moment is for those who asked: they say so, and try again
+/// soon after the homeserver is back. Left alone, the SDK would go on for a quarter of an hour, with two minutes between tries.
+const TRIES: usize = 3;
 
 /// The folder of the SDK's stores, in the folder of Matrix.
 pub(super) const STORE: &str = "store";
@@ -131,7 +132,7 @@ impl Matrix {
                 }
                 warned = true;
             }
-            let wanted = fault.retry_after().unwrap_or_default().min(LONGEST_WAIT);
+            let wanted = fault.retry_after().unwrap_or_default();
             sleep(waits.next().unwrap_or(REQUEST_TIMEOUT).max(wanted)).await;
         }
     }
@@ -329,7 +330,11 @@ pub(super) async fn build_client(
     let store = folder.join(STORE);
     let client = builder
         .sqlite_store(&store, None)
-        .request_config(RequestConfig::new().timeout(REQUEST_TIMEOUT))
+        .request_config(
+            RequestConfig::new()
+                .timeout(REQUEST_TIMEOUT)
+                .retry_limit(TRIES),
+        )
         .cross_process_store_config(CrossProcessLockConfig::SingleProcess)
         .with_encryption_settings(EncryptionSettings {
             auto_enable_cross_signing: true,

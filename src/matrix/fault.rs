@@ -17,6 +17,9 @@ use matrix_sdk::{
 };
 use matrix_sdk_base::crypto::{OlmError, SessionRecipientCollectionError};
 
+/// How long a homeserver is left alone at most because it wants that: log-ins are limited to one in some minutes.
+const LONGEST_WAIT: Duration = Duration::from_mins(5);
+
 /// A fault of the homeserver, of the way to it, or of our own stores.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
@@ -240,15 +243,17 @@ impl Fault {
         }
     }
 
-    /// How long the homeserver wants to be left alone.
-    pub(super) fn retry_after(&self) -> Option<Duration> {
+    /// How long the homeserver wants to be left alone, and is.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
         let ErrorKind::LimitExceeded(limit) = self.code()? else {
             return None;
         };
-        match limit.retry_after.as_ref()? {
-            RetryAfter::Delay(delay) => Some(*delay),
-            RetryAfter::DateTime(when) => when.duration_since(SystemTime::now()).ok(),
-        }
+        let wanted = match limit.retry_after.as_ref()? {
+            RetryAfter::Delay(delay) => *delay,
+            RetryAfter::DateTime(when) => when.duration_since(SystemTime::now()).ok()?,
+        };
+        Some(wanted.min(LONGEST_WAIT))
     }
 
     /// Whether the homeserver no longer knows our access token, or our device.

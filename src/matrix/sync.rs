@@ -33,12 +33,12 @@ const PACE: Duration = Duration::from_secs(1);
 /// How long a new room may wait for the sync that brings it, which is there in no time unless the homeserver is in trouble.
 const LONGEST_WAIT_FOR_ROOM: Duration = Duration::from_secs(5);
 
-/// Waits between failed requests: quickly at first, as most faults are short; never longer than ten seconds, as a person
-/// may be waiting.
+/// Waits between failed requests: quickly at first, as most faults are short; never longer than four seconds, chance included,
+/// as a person may be waiting.
 pub(super) fn back_off() -> impl Iterator<Item = Duration> {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(200))
-        .with_max_delay(Duration::from_secs(5))
+        .with_max_delay(Duration::from_secs(2))
         .with_jitter()
         .without_max_times()
         .build()
@@ -86,7 +86,8 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
                     return fault;
                 }
                 matrix.note_answer(false);
-                let wait = failures.next().unwrap_or(PACE);
+                let wanted = fault.retry_after().unwrap_or_default();
+                let wait = failures.next().unwrap_or(PACE).max(wanted);
                 if failing {
                     debug!(error = %Chain(&fault), ?wait, "homeserver still does not answer");
                 } else {
