@@ -8,7 +8,7 @@ use super::{
     api::{Api, Asker, Trouble},
     homeserver::unexpected,
 };
-use crate::matrix::{Login, Registration};
+use crate::matrix::{Login, Registration, acted_as_appservice};
 
 pub(super) const LOG_IN: &str = "log-in";
 pub(super) const TOKEN: &str = "token";
@@ -37,29 +37,54 @@ pub(super) async fn look(report: &mut Report, api: &Api<'_>) -> Result<(), Block
 /// How the bot comes to its device.
 async fn look_at_log_in(report: &mut Report, api: &Api<'_>) {
     let flows = api.get(Asker::Nobody, &["client", "v3", "login"], &[]);
-    let outcome = match (api.login, flows.await) {
-        (Login::AccessToken(_), _) => Outcome::passed("with `bot.access_token`"),
-        (_, Err(trouble)) => unexpected(&trouble),
-        (Login::Password(_), Ok(flows)) if offers(&flows, "m.login.password") => {
-            Outcome::passed("with `bot.password`")
-        }
-        (Login::Password(_), Ok(_)) => Outcome::failed(
-            "the homeserver takes no passwords",
-            "log the bot's user in with another client, and set `bot.access_token` in place of `bot.password`",
-        ),
-        (Login::Appservice(registration), Ok(_)) if registration.has_device_management => {
-            Outcome::passed(
-                "with the appservice's token (`io.element.msc4190` in the registration)",
+    let flows = flows.await;
+    let outcome = match api.login {
+        Login::AccessToken(_) => Outcome::passed("with `bot.access_token`"),
+        Login::Password(_) => judge_flows(flows, "m.login.password", |is_offered| {
+            if is_offered {
+                return Outcome::passed("with `bot.password`");
+            }
+            Outcome::failed(
+                "the homeserver takes no passwords",
+                "log the bot's user in with another client, and set `bot.access_token` in place of `bot.password`",
             )
+        }),
+        Login::Appservice(registration) => {
+            judge_flows(flows, "m.login.application_service", |is_offered| {
+                judge_appservice(api, registration, is_offered)
+            })
         }
-        (Login::Appservice(_), Ok(flows)) if offers(&flows, "m.login.application_service") => {
-            Outcome::passed("as the appservice's user")
-        }
-        (Login::Appservice(_), Ok(_)) => Outcome::passed(
-            "with the appservice's token, as the homeserver logs in no appservice (Matrix Authentication Service)",
-        ),
     };
     report.add(LOG_IN, outcome);
+}
+
+fn judge_flows(
+    flows: Result<Value, Trouble>,
+    kind: &str,
+    judge: impl FnOnce(bool) -> Outcome,
+) -> Outcome {
+    match flows {
+        Ok(flows) => judge(offers(&flows, kind)),
+        Err(trouble) => unexpected(&trouble),
+    }
+}
+
+/// What a homeserver offers is not what it grants each appservice: the last log-in tells more.
+fn judge_appservice(api: &Api<'_>, registration: &Registration, is_offered: bool) -> Outcome {
+    const ITSELF: &str =
+        "acts as the appservice itself, with its token, for the bot's user and device";
+    let did_before = acted_as_appservice(&api.config.data_dir.join("matrix")).unwrap_or_default();
+    if registration.has_device_management {
+        Outcome::passed(format!(
+            "{ITSELF} (`io.element.msc4190` in the registration)"
+        ))
+    } else if did_before || !is_offered {
+        Outcome::passed(format!(
+            "{ITSELF}, as the homeserver does not log it in (Matrix Authentication Service)"
+        ))
+    } else {
+        Outcome::passed("logs in as the appservice's user")
+    }
 }
 
 fn offers(answer: &Value, kind: &str) -> bool {

@@ -1,4 +1,4 @@
-//! The admin room: whether it is there, who gets in, who may command, and what the bot may do in it.
+//! The admin room: whether the bot is in it, whether it is encrypted, and what the bot may do there.
 
 use matrix_sdk::ruma::{
     OwnedRoomId, OwnedUserId, RoomId,
@@ -18,76 +18,46 @@ use serde_json::Value;
 use super::{
     Blocked, Outcome, Report,
     api::{Api, Asker, Trouble},
+    commanders::{self, ACCESS, COMMANDERS, IDENTITIES},
     homeserver::unexpected,
+    hosts::{self, HOSTS},
+    which_room::{ROOM, UPGRADE, look_at_upgrade},
 };
 use crate::{
-    command::{Denied, Policy, authorize::authorize},
     config::RequireEncryptedCommands,
-    matrix::{PowerLevels, RoomFacts, Trust},
+    matrix::{PowerLevels, RoomFacts, StoredRoom},
 };
 
-pub(super) const ROOM: &str = "admin room";
 pub(super) const MEMBERSHIP: &str = "admin room membership";
 pub(super) const ENCRYPTION: &str = "admin room encryption";
-pub(super) const ACCESS: &str = "admin room access";
-pub(super) const COMMANDERS: &str = "who may command";
 pub(super) const POWER: &str = "bot's power";
 
-/// All of these, for those who cannot try them.
-pub(super) const ALL: [&str; 6] = [ROOM, MEMBERSHIP, ENCRYPTION, ACCESS, COMMANDERS, POWER];
-
-/// How many users are named before the rest is counted.
-const NAMED: usize = 3;
-
-/// Which room it is.
-pub(super) async fn find(report: &mut Report, api: &Api<'_>) -> Result<OwnedRoomId, Blocked> {
-    let configured = &api.config.admin_room;
-    if let Ok(id) = <&RoomId>::try_from(&**configured) {
-        report.add(ROOM, Outcome::passed(id.as_str()));
-        return Ok(id.to_owned());
-    }
-    let path = ["client", "v3", "directory", "room", configured.as_str()];
-    let (outcome, room) = match api.get(Asker::Bot, &path, &[]).await {
-        Ok(answer) => match field::<OwnedRoomId>(&answer, "room_id") {
-            Some(id) => (Outcome::passed(format!("{configured} is {id}")), Ok(id)),
-            None => (
-                unexpected(&Trouble::Nonsense),
-                Err("the admin room is not known"),
-            ),
-        },
-        Err(Trouble::Refused { status: 404, .. }) => (
-            Outcome::failed(
-                format!("no room has the address {configured}"),
-                "give the room this address in its settings, or correct `admin_room` in config.yaml",
-            ),
-            Err("there is no admin room"),
-        ),
-        Err(trouble) => (unexpected(&trouble), Err("the admin room is not known")),
-    };
-    report.add(ROOM, outcome);
-    room
-}
+/// All that stands on the admin room, for those who cannot try it.
+pub(super) const ALL: [&str; 9] = [
+    ROOM, MEMBERSHIP, UPGRADE, ENCRYPTION, POWER, ACCESS, COMMANDERS, IDENTITIES, HOSTS,
+];
 
 /// Looks at a room, of which /sync gave `sync`.
 pub(super) async fn look(
     report: &mut Report,
     api: &Api<'_>,
-    room: &RoomId,
+    room: &StoredRoom,
     sync: &Value,
 ) -> Result<(), Blocked> {
-    look_at_membership(report, api, room, sync).await?;
-    let (facts, members) = match ask_for_facts(api, room).await {
+    look_at_membership(report, api, &room.id, sync).await?;
+    look_at_upgrade(report, api, &room.id).await;
+    let (mut facts, members) = match ask_for_facts(api, &room.id).await {
         Ok(known) => known,
         Err(trouble) => {
             report.add(ACCESS, unexpected(&trouble));
             return Err("the homeserver does not tell what it knows of the room");
         }
     };
+    facts.encrypted |= room.was_encrypted;
     report.add(ENCRYPTION, judge_encryption(api, &facts));
     report.add(POWER, judge_power(api, &facts));
-    let judged = judge_commanders(api, &facts, &members);
-    report.add(ACCESS, judged.access);
-    report.add(COMMANDERS, judged.commanders);
+    commanders::look(report, api, &facts, &members).await;
+    hosts::look(report, api, &room.id, &facts, &members).await;
     Ok(())
 }
 
@@ -102,13 +72,8 @@ async fn look_at_membership(
         sync.pointer(&format!("/rooms/{kind}"))
             .is_some_and(|all| all.get(room.as_str()).is_some())
     };
-    let joined = api
-        .get(Asker::Bot, &["client", "v3", "joined_rooms"], &[])
-        .await;
-    let is_joined = joined.is_ok_and(|answer| {
-        let rooms = answer.get("joined_rooms").and_then(Value::as_array);
-        rooms.is_some_and(|all| all.iter().any(|joined| joined == room.as_str()))
-    });
+    let joined = joined_rooms(api).await;
+    let is_joined = joined.is_ok_and(|rooms| rooms.iter().any(|joined| joined == room));
     let (outcome, blocked) = if is_joined {
         (Outcome::passed("joined"), None)
     } else if has("invite") {
@@ -127,6 +92,12 @@ async fn look_at_membership(
     };
     report.add(MEMBERSHIP, outcome);
     blocked.map_or(Ok(()), Err)
+}
+
+pub(super) async fn joined_rooms(api: &Api<'_>) -> Result<Vec<OwnedRoomId>, Trouble> {
+    let path = ["client", "v3", "joined_rooms"];
+    let answer = api.get(Asker::Bot, &path, &[]).await?;
+    field(&answer, "joined_rooms").ok_or(Trouble::Nonsense)
 }
 
 #[derive(Deserialize)]
@@ -219,98 +190,8 @@ fn judge_power(api: &Api<'_>, facts: &RoomFacts) -> Outcome {
     )
 }
 
-struct Commanders {
-    access: Outcome,
-    commanders: Outcome,
-}
-
-/// Judges everybody in the room as the bot would judge a well-encrypted command of theirs.
-fn judge_commanders(api: &Api<'_>, facts: &RoomFacts, members: &[OwnedUserId]) -> Commanders {
-    let policy = Policy::of(api.config, None);
-    let (mut allowed, mut denied) = (Vec::new(), Vec::new());
-    for user in members {
-        match authorize(user, Trust::CrossSigned, Some(facts), &policy) {
-            Ok(_) => allowed.push(user.as_str()),
-            Err(reason) => denied.push(reason),
-        }
-    }
-    if let Some(access) = denied.iter().find_map(refused_room) {
-        let commanders = Outcome::skipped("the room keeps nobody out");
-        return Commanders { access, commanders };
-    }
-    let needs = policy.power_level;
-    let commanders = if allowed.is_empty() {
-        nobody(api, needs)
-    } else {
-        Outcome::passed(format!(
-            "power level {needs} is needed, which {}",
-            enumerate(&allowed)
-        ))
-    };
-    let access = format!("join rule `{}`", facts.join_rule.as_str());
-    let access = Outcome::passed(access);
-    Commanders { access, commanders }
-}
-
-/// What is said of the room as a whole, if a member is refused for that.
-fn refused_room(denied: &Denied) -> Option<Outcome> {
-    let or_list = "or list in `authorization.users` in config.yaml who may command";
-    if *denied == Denied::PublicRoom {
-        return Some(Outcome::failed(
-            "anybody can join the room, so no command counts",
-            format!("make the room invite-only in its settings, {or_list}"),
-        ));
-    }
-    let Denied::OpenToAllMembers { has, needs } = denied else {
-        return None;
-    };
-    Some(Outcome::failed(
-        format!("everybody in the room has power level {has}, so no command counts"),
-        format!("lower the room's default power level below {needs} in its settings, {or_list}"),
-    ))
-}
-
-fn nobody(api: &Api<'_>, needs: i64) -> Outcome {
-    let listed: Vec<_> = api
-        .config
-        .authorization
-        .users
-        .keys()
-        .map(|user| user.as_str())
-        .collect();
-    if listed.is_empty() {
-        return Outcome::failed(
-            format!("nobody in the room: power level {needs} is needed"),
-            format!(
-                "give a member power level {needs} in the room's settings, or lower `authorization.power_level` in config.yaml"
-            ),
-        );
-    }
-    Outcome::failed(
-        format!("nobody: of `authorization.users` none is in the room with power level {needs}"),
-        format!(
-            "let {} join, and have power level {needs}",
-            listed.join(" or ")
-        ),
-    )
-}
-
-fn enumerate(users: &[&str]) -> String {
-    let named = users
-        .iter()
-        .take(NAMED)
-        .copied()
-        .collect::<Vec<_>>()
-        .join(", ");
-    match users.len() {
-        1 => format!("{named} has"),
-        count if count <= NAMED => format!("{named} have"),
-        count => format!("{named} and {} more have", count - NAMED),
-    }
-}
-
 /// A state event or its content; `None` where the homeserver says that there is no such event.
-async fn state<T: DeserializeOwned>(
+pub(super) async fn state<T: DeserializeOwned>(
     api: &Api<'_>,
     room: &RoomId,
     kind: &str,
@@ -327,6 +208,6 @@ async fn state<T: DeserializeOwned>(
     }
 }
 
-fn field<T: DeserializeOwned>(answer: &Value, key: &str) -> Option<T> {
+pub(super) fn field<T: DeserializeOwned>(answer: &Value, key: &str) -> Option<T> {
     serde_json::from_value(answer.get(key)?.clone()).ok()
 }

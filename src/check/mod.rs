@@ -8,8 +8,10 @@
 mod account;
 mod admin_room;
 mod api;
+mod commanders;
 mod files;
 mod homeserver;
+mod hosts;
 mod identity;
 mod process;
 mod program;
@@ -17,6 +19,7 @@ mod project;
 mod report;
 mod service;
 mod storage;
+mod which_room;
 
 use std::path::Path;
 
@@ -27,19 +30,22 @@ use api::Api;
 use process::BotProcess;
 
 /// What is tried with the homeserver, in this order.
-const WITH_HOMESERVER: [&str; 13] = [
+const WITH_HOMESERVER: [&str; 16] = [
     homeserver::REACHED,
     account::LOG_IN,
     account::TOKEN,
     account::SERVER_NAME,
     account::USER,
-    admin_room::ROOM,
+    which_room::ROOM,
     homeserver::SYNC,
     admin_room::MEMBERSHIP,
+    which_room::UPGRADE,
     admin_room::ENCRYPTION,
-    admin_room::ACCESS,
-    admin_room::COMMANDERS,
     admin_room::POWER,
+    commanders::ACCESS,
+    commanders::COMMANDERS,
+    commanders::IDENTITIES,
+    hosts::HOSTS,
     identity::IDENTITY,
 ];
 
@@ -76,8 +82,9 @@ async fn try_homeserver(
 ) -> Result<(), Blocked> {
     homeserver::reach(report, api).await?;
     account::look(report, api).await?;
-    let room = admin_room::find(report, api).await;
-    let sync = homeserver::try_sync(report, api, room.as_deref().ok()).await;
+    let room = which_room::find(report, api).await;
+    let id = room.as_ref().ok().map(|room| &*room.id);
+    let sync = homeserver::try_sync(report, api, id).await;
     let looked = match (room, sync) {
         (Ok(room), Ok(sync)) => admin_room::look(report, api, &room, &sync).await,
         (Err(blocked), _) | (_, Err(blocked)) => Err(blocked),

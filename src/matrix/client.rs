@@ -28,7 +28,7 @@ use super::{
     Chain, Fault, Heard,
     admin_room::AdminRoom,
     conversations::Conversations,
-    device, identity,
+    device, identities, identity,
     inbox::{Inbox, Seen},
     invitations::Pending,
     login::{LoggedIn, Login},
@@ -52,10 +52,10 @@ const TRIES: usize = 3;
 pub(super) const STORE: &str = "store";
 
 /// Which room the admin room is, in the folder of Matrix.
-const ADMIN_ROOM: &str = "admin-room.json";
+pub(super) const ADMIN_ROOM: &str = "admin-room.json";
 
 /// The table of users' identities, in the folder of Matrix.
-const IDENTITIES: &str = "identities.json";
+pub(super) const IDENTITIES: &str = "identities.json";
 
 /// Which encrypted commands were obeyed, in the folder of Matrix.
 const OBEYED: &str = "obeyed";
@@ -175,10 +175,7 @@ impl Matrix {
             _logged_in: logged_in,
             conversations: Arc::new(Conversations::load(folder)?),
             invitations: Arc::default(),
-            identities: Table::load(
-                folder.join(IDENTITIES),
-                "it says who is who; mend it, or delete it, and the bot goes by the identities that it sees next",
-            )?,
+            identities: identities::table(folder.join(IDENTITIES))?,
             obeyed: Obeyed::load(folder.join(OBEYED))?,
             heard: sender,
             heard_rooms: watch::Sender::default(),

@@ -68,18 +68,6 @@ pub(super) fn stored(folder: &Path) -> Result<Option<Session>, Fault> {
         .ok())
 }
 
-/// The token of the last log-in, if that gave one.
-///
-/// # Errors
-/// [`Fault::File`].
-pub fn stored_access_token(folder: &Path) -> Result<Option<Token>, Fault> {
-    let authentication = stored(folder)?.and_then(|session| session.authentication);
-    Ok(match authentication {
-        Some(Authentication::AccessToken { access_token }) => Some(access_token),
-        Some(Authentication::IdentityAssertion) | None => None,
-    })
-}
-
 /// Whether there is a log-in with a token of the device's own.
 pub(super) fn is_logged_in(folder: &Path) -> Result<bool, Fault> {
     let session = stored(folder)?;

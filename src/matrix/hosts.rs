@@ -14,7 +14,7 @@ use tracing::debug;
 use super::{Fault, Matrix};
 
 /// The type of the event. Its state key is the bot's user.
-const TYPE: &str = "rcbot.host";
+pub const HOST_EVENT: &str = "rcbot.host";
 
 /// A host and what runs on it. Never a link.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,7 +56,10 @@ impl Matrix {
     pub async fn announcements(&self) -> Result<Vec<(OwnedUserId, Announcement)>, Fault> {
         let room = self.admin_room()?;
         let mut announcements = Vec::new();
-        for event in room.get_state_events(StateEventType::from(TYPE)).await? {
+        for event in room
+            .get_state_events(StateEventType::from(HOST_EVENT))
+            .await?
+        {
             let RawAnySyncOrStrippedState::Sync(event) = event else {
                 continue;
             };
@@ -82,7 +85,7 @@ impl Matrix {
             source,
         })?;
         self.admin_room()?
-            .send_state_event_raw(TYPE, self.own_user().as_str(), content)
+            .send_state_event_raw(HOST_EVENT, self.own_user().as_str(), content)
             .await?;
         Ok(())
     }

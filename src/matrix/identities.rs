@@ -4,7 +4,7 @@
 //! identity, so that for the SDK a change is a violation of a verification, and no key goes to a changed one in the midst of a
 //! sending.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, path::PathBuf};
 
 use futures_util::StreamExt as _;
 use matrix_sdk::{
@@ -14,7 +14,7 @@ use matrix_sdk::{
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
-use super::{Fault, Heard, Matrix};
+use super::{Fault, Heard, Matrix, table::Table};
 use crate::config::MasterKey;
 
 /// How the identity that the homeserver shows for a user stands to the one that the bot knows.
@@ -204,6 +204,14 @@ impl Matrix {
             None => self.identities().get(user).map(KnownIdentity::Seen),
         }
     }
+}
+
+/// The identities that were seen first, or accepted by the operator.
+pub(super) fn table(path: PathBuf) -> Result<Table<MasterKey>, Fault> {
+    Table::load(
+        path,
+        "it says who is who; mend it, or delete it, and the bot goes by the identities that it sees next",
+    )
 }
 
 fn key_of(identity: &UserIdentity) -> Option<MasterKey> {

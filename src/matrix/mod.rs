@@ -25,6 +25,7 @@ mod proof;
 mod registration;
 mod reset;
 mod sent_link;
+mod stored;
 mod sync;
 mod table;
 mod withdrawal;
@@ -32,10 +33,9 @@ mod withdrawal;
 pub use admin_room::{Notice, PowerLevels, ReplyTo, RoomFacts};
 pub use client::{Connection, Matrix};
 pub use conversations::Talk;
-pub use device::stored_access_token;
 pub use direct_message::{ConfidentialRoom, LinkMessage, NotConfidential, NotSent};
 pub use fault::{Chain, Fault};
-pub use hosts::{AnnouncedProject, AnnouncedSession, Announcement};
+pub use hosts::{AnnouncedProject, AnnouncedSession, Announcement, HOST_EVENT};
 pub use identities::{IdentityReport, KnownIdentity, NotAccepted};
 pub use inbox::{Heard, Message};
 pub use invitations::Invitation;
@@ -49,4 +49,7 @@ pub use registration::{
 };
 pub use reset::reset_identity;
 pub use sent_link::{NoPicture, PictureMessage, SentLink};
+pub use stored::{
+    StoredRoom, acted_as_appservice, stored_access_token, stored_admin_room, stored_identities,
+};
 pub use withdrawal::LinkTransactions;

@@ -45,6 +45,11 @@ impl<V: Clone + Serialize + DeserializeOwned> Table<V> {
             .cloned()
     }
 
+    pub(super) fn all(&self) -> BTreeMap<OwnedUserId, V> {
+        let values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
+        values.clone()
+    }
+
     pub(super) fn insert(&self, user: &UserId, value: V) -> Result<(), Fault> {
         let mut values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
         let mut changed = values.clone();

@@ -1,4 +1,6 @@
-//! `rcbot check` and a bot that logs in with a secret of its own: for each fault the failed line, and that its remedy mends it.
+//! `rcbot check` and the ways to log in but the common one: for each fault the failed line, and that its remedy mends it.
+
+use std::{fs, os::unix::fs::PermissionsExt as _};
 
 use matrix_sdk::Client;
 use serde_json::json;
@@ -104,4 +106,34 @@ async fn an_access_token_that_is_not_the_bots_is_told() {
     assert_eq!(commands(&remedy), [key.as_str()]);
     bot.reconfigure(|config| config["bot"]["localpart"] = json!(account.localpart));
     assert_eq!(Checkup::of(&bot).outcome("bot's user"), "passed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bot_that_the_homeserver_does_not_log_in_is_seen_to_act_as_the_appservice() {
+    const ITSELF: &str = "acts as the appservice itself";
+    let alice = alice().await;
+    let mut bot = Bot::builder(homeserver())
+        .without_log_in(homeserver())
+        .prepare(&alice)
+        .await;
+    Checkup::of(&bot).expect("log-in", "passed", ITSELF);
+    // The bot's own copy of the registration does not say so: the homeserver's refusal does.
+    let shared = homeserver().registrations()[1].clone();
+    let text = fs::read_to_string(shared).unwrap();
+    let copy = bot.data_dir().with_file_name("registration.yaml");
+    fs::write(&copy, text.replace("io.element.msc4190: true", "")).unwrap();
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o600)).unwrap();
+    bot.reconfigure(|config| config["appservice"]["registration"] = json!(copy));
+    Checkup::of(&bot).expect("log-in", "passed", "logs in as the appservice's user");
+
+    bot.run();
+    bot.wait_until_ready(&alice).await;
+    let devices = bot.devices(&alice).await;
+    let checkup = Checkup::of(&bot);
+    checkup.expect("log-in", "passed", ITSELF);
+    for name in ["token", "server name", "bot's user", "sync", "who is who"] {
+        assert_eq!(checkup.outcome(name), "passed", "{checkup:?}");
+    }
+    checkup.expect("identity and recovery key", "passed", "opens the secrets");
+    assert_eq!(bot.devices(&alice).await, devices, "no device was made");
 }

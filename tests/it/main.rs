@@ -78,11 +78,17 @@ mod check_host;
 /// Whether `rcbot check` finds what is wrong with the homeserver, or between it and the bot.
 mod check_homeserver;
 
-/// Whether `rcbot check` finds what is wrong with a bot's own password or token.
+/// Whether `rcbot check` tells how a bot logs in, and finds what is wrong with its password or token.
 mod check_account;
 
 /// Whether `rcbot check` finds what is wrong with the admin room.
 mod check_admin_room;
+
+/// Whether `rcbot check` looks at the admin room that counts, and at the hosts that share it.
+mod check_which_room;
+
+/// Whether `rcbot check` finds what is wrong with those who may command.
+mod check_commanders;
 
 /// Where secrets are not.
 mod secrets;

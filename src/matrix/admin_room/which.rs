@@ -119,7 +119,7 @@ impl AdminRoom {
 
     /// Whether the room was ever seen encrypted, or the one that it replaces was: an encrypted room stays so (specification,
     /// "m.room.encryption"), whatever a homeserver shows later.
-    pub(super) fn was_encrypted(&self) -> bool {
+    pub(in crate::matrix) fn was_encrypted(&self) -> bool {
         self.now().was_encrypted
     }
 

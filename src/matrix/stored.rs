@@ -1,0 +1,72 @@
+//! What an earlier run left on disk, for those who look at it without a connection.
+
+use std::{collections::BTreeMap, path::Path, time::SystemTime};
+
+use matrix_sdk::ruma::{OwnedRoomId, OwnedUserId, RoomOrAliasId};
+
+use super::{
+    Fault,
+    admin_room::AdminRoom,
+    client::{ADMIN_ROOM, IDENTITIES},
+    device::{self, Authentication},
+    identities,
+};
+use crate::{config::MasterKey, secret::Token};
+
+/// The admin room in which the bot was last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredRoom {
+    /// It may be another one than the configuration names: an alias is believed once, and upgrades are followed.
+    pub id: OwnedRoomId,
+    /// Whether it was ever seen encrypted, or the room that it replaces was.
+    pub was_encrypted: bool,
+}
+
+/// The admin room to which the configuration led, if it did so yet.
+///
+/// # Errors
+/// [`Fault::File`], [`Fault::UnreadableFile`].
+pub fn stored_admin_room(
+    folder: &Path,
+    configured: &RoomOrAliasId,
+) -> Result<Option<StoredRoom>, Fault> {
+    let path = folder.join(ADMIN_ROOM);
+    let room = AdminRoom::load(path, configured.to_owned(), SystemTime::UNIX_EPOCH)?;
+    let was_encrypted = room.was_encrypted();
+    Ok(room.id().map(|id| StoredRoom { id, was_encrypted }))
+}
+
+/// The identities that the bot has seen, by user.
+///
+/// # Errors
+/// [`Fault::File`], [`Fault::UnreadableFile`].
+pub fn stored_identities(folder: &Path) -> Result<BTreeMap<OwnedUserId, MasterKey>, Fault> {
+    Ok(identities::table(folder.join(IDENTITIES))?.all())
+}
+
+/// The token of the last log-in, if that gave one.
+///
+/// # Errors
+/// [`Fault::File`].
+pub fn stored_access_token(folder: &Path) -> Result<Option<Token>, Fault> {
+    Ok(match authentication(folder)? {
+        Some(Authentication::AccessToken { access_token }) => Some(access_token),
+        Some(Authentication::IdentityAssertion) | None => None,
+    })
+}
+
+/// Whether the last run found that the homeserver logs in no appservice, and acted with the appservice's token.
+///
+/// # Errors
+/// [`Fault::File`].
+pub fn acted_as_appservice(folder: &Path) -> Result<bool, Fault> {
+    let authentication = authentication(folder)?;
+    Ok(matches!(
+        authentication,
+        Some(Authentication::IdentityAssertion)
+    ))
+}
+
+fn authentication(folder: &Path) -> Result<Option<Authentication>, Fault> {
+    Ok(device::stored(folder)?.and_then(|session| session.authentication))
+}

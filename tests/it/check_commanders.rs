@@ -1,0 +1,100 @@
+//! `rcbot check` and those who may command: whether the bot knows them for who they are, and can write to them.
+
+use std::{fs, process::Command};
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    bot::Bot,
+    checkup::{Checkup, commands},
+    homeserver,
+    person::{CrossSigning, Person},
+    run_to_end,
+};
+
+const NAME: &str = "who is who";
+
+async fn alice() -> Person {
+    Person::register(homeserver(), "alice").await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_identity_than_the_known_one_is_told_until_the_operator_accepts_it() {
+    let alice = alice().await;
+    let mut bot = Bot::builder(homeserver()).start(&alice).await;
+    Checkup::of(&bot).expect(NAME, "passed", "whom it sees first");
+    bot.start_session(&alice, "website").await;
+    Checkup::of(&bot).expect(NAME, "passed", "the identity that the bot knows");
+
+    let new = alice.with_another_identity().await.unwrap();
+    let part = format!("another identity of {} than the bot knows", alice.user_id());
+    let remedy = Checkup::of(&bot).expect(NAME, "failed", &part);
+    let trust = commands(&remedy)[0].to_owned();
+    assert_eq!(trust, format!("rcbot trust {}", alice.user_id()));
+    let shown = new.master_key().await.unwrap();
+    let mut rcbot = Command::new(env!("CARGO_BIN_EXE_rcbot"));
+    let output = run_to_end(
+        rcbot
+            .args(trust.split(' ').skip(1))
+            .args(["--accept", &shown, "--config"])
+            .arg(bot.config_path()),
+    );
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(Checkup::of(&bot).outcome(NAME), "passed");
+
+    let key_of_another = bot.identity(&alice).await;
+    bot.reconfigure(|config| {
+        config["authorization"]["users"] = json!({ alice.user_id(): key_of_another });
+    });
+    let remedy = Checkup::of(&bot).expect(NAME, "failed", "than config.yaml names");
+    assert!(
+        remedy.contains("correct their key under `authorization.users`"),
+        "{remedy}"
+    );
+    bot.reconfigure(|config| config["authorization"]["users"] = json!({ alice.user_id(): shown }));
+    assert_eq!(Checkup::of(&bot).outcome(NAME), "passed");
+
+    fs::write(bot.data_dir().join("matrix/identities.json"), "[]").unwrap();
+    let remedy = Checkup::of(&bot).expect(NAME, "failed", "makes no sense: it says who is who");
+    assert!(remedy.starts_with("do that"), "{remedy}");
+    bot.kill_9();
+    fs::remove_file(bot.data_dir().join("matrix/identities.json")).unwrap();
+    assert_eq!(Checkup::of(&bot).outcome(NAME), "passed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_no_verified_device_is_told_and_why_that_matters() {
+    let alice = alice().await;
+    let plain = Person::register_with(homeserver(), "plain", CrossSigning::Without)
+        .await
+        .unwrap();
+    let user = plain.user_id().to_owned();
+    let bot = Bot::builder(homeserver())
+        .power_level(0)
+        .invite(&user)
+        .start(&alice)
+        .await;
+    let list = |users: Value| bot.reconfigure(|config| config["authorization"]["users"] = users);
+    list(json!([alice.user_id(), user]));
+    plain.join(bot.admin_room()).await.unwrap();
+
+    let part = format!("{user} has no cross-signing identity");
+    let remedy = Checkup::of(&bot).expect(NAME, "warning", &part);
+    assert!(remedy.contains("sets up encryption"), "{remedy}");
+    list(json!([user]));
+    Checkup::of(&bot).expect(NAME, "failed", &part);
+    bot.reconfigure(|config| config["encryption"] = json!({ "devices": "any" }));
+    assert_eq!(Checkup::of(&bot).outcome(NAME), "passed");
+    bot.reconfigure(|config| config["encryption"] = json!({}));
+    let set_up = plain.with_another_identity().await.unwrap();
+    assert_eq!(Checkup::of(&bot).outcome(NAME), "passed");
+
+    // The verified device goes, the identity stays.
+    set_up.client().logout().await.unwrap();
+    let part = format!("none of the devices of {user} is verified");
+    let remedy = Checkup::of(&bot).expect(NAME, "failed", &part);
+    assert_eq!(
+        remedy,
+        format!("{user} verifies a device in their client's settings")
+    );
+}

@@ -1,0 +1,168 @@
+//! `rcbot check` where the admin room is no longer the one that the configuration names, or is shared with other hosts.
+
+use matrix_sdk::ruma::{
+    OwnedRoomId, RoomAliasId, RoomVersionId,
+    api::client::{
+        alias::{create_alias, delete_alias},
+        room::upgrade_room,
+    },
+    events::room::tombstone::RoomTombstoneEventContent,
+};
+use serde_json::json;
+
+use crate::support::{
+    bot::Bot, checkup::Checkup, eventually, homeserver, person::Person, rooms::RoomOptions,
+};
+
+const UPGRADE: &str = "admin room upgrade";
+const HOSTS: &str = "hosts in the room";
+
+async fn alice() -> Person {
+    Person::register(homeserver(), "alice").await.unwrap()
+}
+
+/// A bot that has heard something in its room, and so knows it.
+async fn settled(bot: &Bot, alice: &Person) {
+    bot.ask(alice, "status").await;
+}
+
+async fn another_room(alice: &Person, bot: &Bot) -> OwnedRoomId {
+    let options = RoomOptions {
+        encrypted: true,
+        invite: vec![bot.user_id().to_owned()],
+        ..RoomOptions::default()
+    };
+    alice.create_room(options).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgraded_room_is_told_until_the_bot_is_invited_and_then_the_new_one_is_looked_at() {
+    let alice = alice().await;
+    let mut bot = Bot::builder(homeserver())
+        .room_version(RoomVersionId::V11)
+        .start(&alice)
+        .await;
+    settled(&bot, &alice).await;
+    let old = bot.admin_room().to_owned();
+    Checkup::of(&bot).expect(UPGRADE, "passed", "none");
+
+    let request = upgrade_room::v3::Request::new(old.clone(), RoomVersionId::V12);
+    let new = alice.client().send(request).await.unwrap().replacement_room;
+    let remedy = Checkup::of(&bot).expect(UPGRADE, "warning", "is still in the old one");
+    let invite = format!("invite {} to {new} while it runs", bot.user_id());
+    assert!(remedy.starts_with(&invite), "{remedy}");
+    alice.invite(&new, bot.user_id()).await.unwrap();
+    bot.follow_to(new.clone());
+    bot.wait_until_ready(&alice).await;
+    bot.wait_for_log("the bot followed").await;
+
+    // The configuration names the old room all the while.
+    let checkup = Checkup::of(&bot);
+    let followed = format!("{new}, to which the bot followed {old}");
+    checkup.expect("admin room", "passed", &followed);
+    checkup.expect(UPGRADE, "passed", "none");
+    checkup.expect("admin room membership", "passed", "joined");
+    checkup.expect("admin room encryption", "passed", "on");
+    checkup.expect("who may command", "passed", alice.user_id().as_str());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_that_the_bot_does_not_follow_counts_once_the_configuration_says_so() {
+    let alice = alice().await;
+    let mut bot = Bot::builder(homeserver()).start(&alice).await;
+    settled(&bot, &alice).await;
+    // It says nothing of the room that it is to replace.
+    let other = another_room(&alice, &bot).await;
+    let room = alice.client().get_room(bot.admin_room()).unwrap();
+    let content = RoomTombstoneEventContent::new("moved".to_owned(), other.clone());
+    room.send_state_event(content).await.unwrap();
+    bot.wait_for_log("reason=NotItsSuccessor").await;
+    let remedy = Checkup::of(&bot).expect(UPGRADE, "warning", other.as_str());
+    assert!(
+        remedy.contains(&format!("set `admin_room: \"{other}\"` in config.yaml")),
+        "{remedy}"
+    );
+    bot.reconfigure(|config| config["admin_room"] = json!(other));
+    alice.invite(&other, bot.user_id()).await.unwrap();
+    bot.follow_to(other.clone());
+    bot.restart(&alice).await;
+    let checkup = Checkup::of(&bot);
+    checkup.expect("admin room", "passed", other.as_str());
+    checkup.expect(UPGRADE, "passed", "none");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alias_that_leads_elsewhere_now_is_told_and_the_room_that_the_bot_knows_is_looked_at() {
+    let alice = alice().await;
+    let mut bot = Bot::builder(homeserver())
+        .admin_room_by_alias()
+        .start(&alice)
+        .await;
+    settled(&bot, &alice).await;
+    let text = std::fs::read_to_string(bot.data_dir().join("matrix/admin-room.json")).unwrap();
+    let stored: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let alias = RoomAliasId::parse(stored["configured"].as_str().unwrap()).unwrap();
+    let known = bot.admin_room().to_owned();
+    Checkup::of(&bot).expect("admin room", "passed", &format!("{alias} is {known}"));
+
+    let other = another_room(&alice, &bot).await;
+    let client = alice.client();
+    let remove = delete_alias::v3::Request::new(alias.clone());
+    client.send(remove).await.unwrap();
+    Checkup::of(&bot).expect("admin room", "passed", "led once");
+    let add = create_alias::v3::Request::new(alias, other.clone());
+    client.send(add).await.unwrap();
+    let checkup = Checkup::of(&bot);
+    let remedy = checkup.expect("admin room", "warning", &format!("leads to {other} now"));
+    assert!(
+        remedy.starts_with(&format!("set `admin_room: \"{known}\"`")),
+        "{remedy}"
+    );
+    checkup.expect("who may command", "passed", alice.user_id().as_str());
+    bot.reconfigure(|config| config["admin_room"] = json!(known));
+    bot.restart(&alice).await;
+    Checkup::of(&bot).expect("admin room", "passed", known.as_str());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hosts_that_share_a_room_are_told_apart_by_names_and_need_the_power_to_say_theirs() {
+    let alice = alice().await;
+    let mut first = Bot::builder(homeserver()).start(&alice).await;
+    Checkup::of(&first).expect(HOSTS, "passed", "this one alone");
+    let host = |bot: &Bot, name: &str| bot.reconfigure(|config| config["host"] = json!(name));
+    host(&first, "build1");
+    let remedy = Checkup::of(&first).expect(HOSTS, "failed", "rcbot.host take power level 50");
+    assert_eq!(
+        remedy,
+        format!(
+            "give {} power level 50 in the room's settings, and start the bot again",
+            first.user_id()
+        )
+    );
+    let room = first.admin_room().to_owned();
+    alice.set_power_level(&room, first.user_id(), 50).await;
+    first.restart(&alice).await;
+    announced(&alice, &first).await;
+    Checkup::of(&first).expect(HOSTS, "passed", "build1, alone so far");
+
+    let second = Bot::builder(homeserver())
+        .beside(&first)
+        .start(&alice)
+        .await;
+    let remedy = Checkup::of(&second).expect(HOSTS, "failed", "(build1), and this one has no name");
+    assert!(remedy.starts_with("set `host` in config.yaml"), "{remedy}");
+    host(&second, "build1");
+    Checkup::of(&second).expect(HOSTS, "failed", "calls its host build1 too");
+    host(&second, "build2");
+    alice.set_power_level(&room, second.user_id(), 50).await;
+    Checkup::of(&second).expect(HOSTS, "passed", "build2, beside build1");
+}
+
+async fn announced(alice: &Person, bot: &Bot) {
+    let user = bot.user_id().as_str();
+    eventually("the announcement", async || {
+        let mut events = alice.events().into_iter();
+        events.find(|event| event.kind == "rcbot.host" && event.sender == user)
+    })
+    .await;
+}
