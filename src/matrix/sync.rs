@@ -48,16 +48,18 @@ pub(super) fn back_off() -> impl Iterator<Item = Duration> {
 pub(super) async fn follow(matrix: &Matrix) -> Fault {
     let mut failures = back_off();
     let mut failing = false;
+    let mut answered = false;
     let mut join_is_settled = matrix.join_admin_room().await;
     let mut upgrades = Upgrades::new();
     let mut alias_is_compared = false;
     let mut fast_answers = 0;
     loop {
         let asked = Instant::now();
-        // After a failure, a long poll would keep us from seeing that the homeserver is back.
-        let patience = if failing { Duration::ZERO } else { LONG_POLL };
+        // At first, and after a failure, a long poll would keep us from seeing that the homeserver is there.
+        let patience = if answered { LONG_POLL } else { Duration::ZERO };
         match matrix.client().sync_once(settings(patience)).await {
             Ok(answer) => {
+                answered = true;
                 matrix.note_answer(true);
                 if std::mem::take(&mut failing) {
                     info!("homeserver answers again");
