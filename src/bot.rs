@@ -9,6 +9,7 @@ mod audit;
 mod connection;
 mod courier;
 mod desk;
+mod doctor;
 mod heed;
 mod hosts;
 mod obey;
@@ -100,6 +101,11 @@ enum Event {
         request: Request,
         result: Result<(), Obstacle>,
     },
+    /// The report is in the requester's direct message, or cannot get there.
+    Examined {
+        message: Message,
+        result: Result<(), doctor::NoReport>,
+    },
 }
 
 /// Runs the bot until `shutdown`, which leaves the sessions running.
@@ -142,6 +148,7 @@ pub async fn run(
         events,
         deliveries: HashMap::new(),
         stop_orders: HashMap::new(),
+        is_examining: false,
         tasks: JoinSet::new(),
         service_manager: ServiceManager::of_this_process(),
     };
@@ -165,7 +172,7 @@ struct Bot {
     config: Arc<Config>,
     /// What other hosts are to know of this one, where there are any.
     announced: watch::Sender<Option<Announcement>>,
-    /// Whether somebody waits for an answer of a session.
+    /// Whether somebody waits for an answer that takes a while.
     answer_is_due: watch::Sender<bool>,
     remote_control: RemoteControl,
     line: Line,
@@ -176,6 +183,8 @@ struct Bot {
     deliveries: HashMap<DeliveryId, CancellationToken>,
     /// Orders of the operator on the host that wait for their answer, by number.
     stop_orders: HashMap<u64, Answer>,
+    /// Whether everything that a start needs is being tried.
+    is_examining: bool,
     tasks: JoinSet<()>,
     service_manager: ServiceManager,
 }
@@ -207,7 +216,7 @@ impl Bot {
     }
 
     fn note_answers_due(&self) {
-        let due = self.remote_control.owes_answers();
+        let due = self.remote_control.owes_answers() || self.is_examining;
         self.answer_is_due
             .send_if_modified(|known| std::mem::replace(known, due) != due);
     }
@@ -336,6 +345,7 @@ impl Bot {
                 }
                 Err(obstacle) => self.explain(&project, &request, &obstacle),
             },
+            Event::Examined { message, result } => self.on_examined(&message, result),
         }
     }
 

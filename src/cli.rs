@@ -13,6 +13,7 @@ use std::{
     io::{self, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::{Context as _, anyhow};
@@ -27,6 +28,9 @@ use crate::{
     config::{Config, LoginMethod},
     matrix::{Login, generate, generate_with_device_management, write_new},
 };
+
+/// How long files that are being read or written may take at the end, after all else is done.
+const LAST_WORK: Duration = Duration::from_secs(1);
 
 /// Starts `claude remote-control` for those whom a Matrix room trusts, and sends them the link end-to-end encrypted.
 #[derive(Debug, Parser)]
@@ -155,7 +159,9 @@ fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> Result<T, Failu
     let runtime = runtime
         .context("cannot start the runtime")
         .map_err(Failure::WhileRunning)?;
-    runtime.block_on(work).map_err(Failure::WhileRunning)
+    let result = runtime.block_on(work).map_err(Failure::WhileRunning);
+    runtime.shutdown_timeout(LAST_WORK);
+    result
 }
 
 fn print(text: &str) -> Result<(), Failure> {

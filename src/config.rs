@@ -52,6 +52,8 @@ const READABLE_BY_OTHERS: u32 = 0o044;
 /// Everything that config.yaml says, with the defaults filled in.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// The file that says all this. Absolute.
+    pub file: PathBuf,
     /// Where the homeserver's client-server API is. `http` or `https`, without user and password.
     pub homeserver_url: Url,
     /// The name in which the user ids of this homeserver end.
@@ -168,6 +170,7 @@ impl Config {
             directory_check: existing_directory,
         };
         let mut config = Self::parse(path, &text, &surroundings)?;
+        config.file.clone_from(&absolute);
         let mode = fs::metadata(path).map_err(unreadable)?.permissions().mode();
         if mode & READABLE_BY_OTHERS != 0
             && let Some(secret) = config.secret()
@@ -231,6 +234,7 @@ impl Config {
             read_projects(projects, &sessions, surroundings)
         });
         Some(Self {
+            file: PathBuf::new(),
             homeserver_url: homeserver_url?,
             server_name: server_name?,
             login: login?,

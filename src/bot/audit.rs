@@ -174,11 +174,17 @@ pub(super) fn trusted(user: &str, subject: &UserId, key: MasterKey, outcome: &st
 
 /// Writes that a message was answered, which is all that came of it.
 pub(super) fn answered(message: &Message) {
+    concluded(message, &Conclusion::new("answered"));
+}
+
+/// Writes what came of a message that is about no project.
+pub(super) fn concluded(message: &Message, outcome: &Conclusion) {
     info!(
         target: "audit",
         user = message.sender.as_str(),
         event = message.event_id.as_str(),
-        outcome = "answered",
+        outcome = outcome.what,
+        why = outcome.why,
         "command done"
     );
 }

@@ -50,6 +50,7 @@ pub(super) enum Intent {
     Status {
         elsewhere: Vec<Announcement>,
     },
+    Doctor,
     Help,
 }
 
@@ -61,7 +62,7 @@ impl Intent {
             | Self::Stop(project)
             | Self::Extend(project, _)
             | Self::Logs(project) => Some(project),
-            Self::Status { .. } | Self::Help => None,
+            Self::Status { .. } | Self::Doctor | Self::Help => None,
         }
     }
 }
@@ -234,6 +235,7 @@ fn intend(
         Command::Extend { project, by } => Intent::Extend(choose_active("extend", project)?, by),
         Command::Logs { project } => Intent::Logs(choose_active("logs", project)?),
         Command::Status => Intent::Status { elsewhere },
+        Command::Doctor => Intent::Doctor,
         Command::Help => Intent::Help,
     })
 }

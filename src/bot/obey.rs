@@ -78,6 +78,7 @@ impl Bot {
                 self.show_status(message, elsewhere);
                 audit::answered(message);
             }
+            Intent::Doctor => self.examine(message, permit),
             Intent::Help => {
                 self.say(message, &reply::help(&self.config.command_prefix));
                 audit::answered(message);

@@ -8,6 +8,7 @@ use crate::{
     matrix::{Login, RegistrationError},
 };
 
+pub(super) const CONFIGURATION: &str = "configuration";
 const REGISTRATION: &str = "registration";
 
 /// Reading is allowed to users who are neither the owner nor in the group.
@@ -19,7 +20,7 @@ pub(super) fn look_at_configuration(report: &mut Report, file: &Path, config: &C
         many => format!("{many} projects"),
     };
     let good = format!("{}, {projects}", file.display());
-    report.add("configuration", judge(file, good, config.warnings()));
+    report.add(CONFIGURATION, judge(file, good, config.warnings()));
 }
 
 /// How the bot logs in, with what that takes.

@@ -75,6 +75,15 @@ pub async fn everything(config_file: &Path) -> Result<Report, ConfigError> {
     Ok(report)
 }
 
+/// What there is to say where there is no configuration.
+#[must_use]
+pub fn without_configuration(error: &ConfigError) -> Report {
+    let mut report = Report::default();
+    let found = error.to_string().replace('\n', "; ");
+    report.add(files::CONFIGURATION, Outcome::failed(found, "correct that"));
+    report
+}
+
 async fn try_homeserver(
     report: &mut Report,
     api: &Api<'_>,

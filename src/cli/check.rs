@@ -5,10 +5,7 @@ use std::path::Path;
 use anyhow::anyhow;
 
 use super::{Failure, block_on, print};
-use crate::{
-    check::{self, Check, Outcome, Report},
-    config::ConfigError,
-};
+use crate::check::{self, Report};
 
 pub(super) fn check(path: &Path, json: bool) -> Result<(), Failure> {
     let report = block_on(async { Ok(check::everything(path).await) })?;
@@ -16,7 +13,7 @@ pub(super) fn check(path: &Path, json: bool) -> Result<(), Failure> {
         Ok(report) => report,
         Err(error) => {
             if json {
-                print(&as_json(&unusable(&error))?)?;
+                print(&as_json(&check::without_configuration(&error))?)?;
             }
             return Err(Failure::Configuration(error.into()));
         }
@@ -32,18 +29,6 @@ pub(super) fn check(path: &Path, json: bool) -> Result<(), Failure> {
         )));
     }
     Ok(())
-}
-
-/// What machines get where there is no configuration.
-fn unusable(error: &ConfigError) -> Report {
-    let outcome = Outcome::Failed {
-        found: error.to_string(),
-        remedy: "correct that".to_owned(),
-    };
-    let name = "configuration".to_owned();
-    Report {
-        checks: vec![Check { name, outcome }],
-    }
 }
 
 fn as_text(report: &Report) -> String {

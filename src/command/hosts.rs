@@ -93,7 +93,7 @@ fn at_a_project(command: &Command) -> Option<(&Command, Option<&ProjectName>)> {
         | Command::Stop { project }
         | Command::Logs { project }
         | Command::Extend { project, .. } => Some((command, project.as_ref())),
-        Command::Status | Command::Help => None,
+        Command::Status | Command::Doctor | Command::Help => None,
     }
 }
 
@@ -117,6 +117,7 @@ fn candidates<'a>(
         | Command::Logs { .. }
         | Command::Extend { .. }
         | Command::Status
+        | Command::Doctor
         | Command::Help => {
             if active.is_empty() {
                 named.collect()
@@ -215,6 +216,8 @@ mod tests {
             "!rc extend api 2h",
             "!rc logs",
             "!rc status @build2",
+            "!rc doctor",
+            "!rc doctor @build2",
         ];
         for all in [
             park(),
@@ -245,6 +248,7 @@ mod tests {
             ("!rc stop website", "build1"),
             ("!rc stop api", "build2"),
             ("!rc status @build2", "build2"),
+            ("!rc doctor @laptop", "laptop"),
         ] {
             assert_eq!(
                 answers(&park(), text),

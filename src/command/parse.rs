@@ -42,6 +42,8 @@ pub enum Command {
     },
     /// One line a project.
     Status,
+    /// Whether all that a start needs is there.
+    Doctor,
     /// The list of commands.
     Help,
 }
@@ -57,6 +59,7 @@ impl Command {
             Self::Extend { .. } => "extend",
             Self::Logs { .. } => "logs",
             Self::Status => "status",
+            Self::Doctor => "doctor",
             Self::Help => "help",
         }
     }
@@ -71,7 +74,7 @@ impl fmt::Display for Command {
             | Self::Stop { project }
             | Self::Logs { project }
             | Self::Extend { project, .. } => project.as_ref(),
-            Self::Status | Self::Help => None,
+            Self::Status | Self::Doctor | Self::Help => None,
         };
         let name = self.name();
         formatter.write_str(name)?;
@@ -193,6 +196,7 @@ fn parse_command(word: &str, arguments: &[&str]) -> Result<Command, Misuse> {
         }),
         "extend" => parse_extend(arguments),
         "status" => without_arguments("status", arguments, Command::Status),
+        "doctor" => without_arguments("doctor", arguments, Command::Doctor),
         "help" => without_arguments("help", arguments, Command::Help),
         _ => Err(Misuse::UnknownCommand {
             word: word.to_owned(),
@@ -342,6 +346,7 @@ mod tests {
                 })),
             ),
             ("!rc status", Some(Ok(Command::Status))),
+            ("!rc doctor", Some(Ok(Command::Doctor))),
             ("!rc help", Some(Ok(Command::Help))),
             ("!rc", Some(Err(Misuse::NoCommand))),
             ("!rc strat", unknown("strat")),

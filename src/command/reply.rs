@@ -4,12 +4,14 @@
 
 use std::time::{Duration, SystemTime};
 
+mod doctor;
 mod life;
 mod link;
 mod refusal;
 mod rooms;
 mod status;
 
+pub use doctor::*;
 pub use life::*;
 pub use link::*;
 pub use refusal::*;
@@ -100,6 +102,7 @@ pub fn help(prefix: &str) -> Reply {
          `{prefix} status`: what runs, since when, and who started it\n\
          `{prefix} extend [project] 2h`: move the session's end\n\
          `{prefix} logs [project]`: the last lines that the session printed, privately\n\
+         `{prefix} doctor`: try everything that a session needs, and send you the report privately\n\
          `{prefix} help`: this list\n\
          The project may be left out where there is only one."
     ))

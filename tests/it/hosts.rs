@@ -98,6 +98,8 @@ async fn of_several_hosts_the_one_that_is_meant_answers_and_no_other() {
     // Of two hosts with the project, the one whose session runs is meant.
     let answer = ask(&mut bots, &alice, "stop website").await;
     assert_eq!(answer.sender, bots[1].user_id().as_str());
+    let answer = ask(&mut bots, &alice, "doctor @build2").await;
+    assert_eq!(answer.sender, bots[1].user_id().as_str());
     let unknown = ask(&mut bots, &alice, "start website@nowhere").await;
     assert!(
         unknown

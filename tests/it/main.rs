@@ -90,6 +90,9 @@ mod check_which_room;
 /// Whether `rcbot check` finds what is wrong with those who may command.
 mod check_commanders;
 
+/// Whether people get the report that the host would get.
+mod doctor;
+
 /// Where secrets are not.
 mod secrets;
 

@@ -81,6 +81,11 @@ pub fn picture() -> Reply {
 /// The link cannot be delivered in confidence.
 #[must_use]
 pub fn undeliverable(project: &ProjectName, reason: &NotConfidential) -> Reply {
+    not_confidential(&format!("the link for {project}"), reason)
+}
+
+/// Something cannot be delivered in confidence, and why.
+pub(super) fn not_confidential(what: &str, reason: &NotConfidential) -> Reply {
     let reason = match reason {
         NotConfidential::NoIdentity => {
             "your account has no cross-signing identity, so I cannot tell which devices are yours. Set up encryption \
@@ -99,14 +104,12 @@ pub fn undeliverable(project: &ProjectName, reason: &NotConfidential) -> Reply {
         }
         NotConfidential::RoomRefused { reason } => {
             return Reply::new(format!(
-                "I cannot send you the link for {project}: the homeserver would not make a direct message with you \
-                 ({reason}). No link was sent."
+                "I cannot send you {what}: the homeserver would not make a direct message with you ({reason}). Nothing \
+                 was sent."
             ));
         }
     };
-    Reply::new(format!(
-        "I cannot send you the link for {project}: {reason}"
-    ))
+    Reply::new(format!("I cannot send you {what}: {reason}"))
 }
 
 /// The requester may no longer have the link that they asked for.

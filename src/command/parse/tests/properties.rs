@@ -16,8 +16,8 @@ fn prefix() -> impl Strategy<Value = String> {
 /// A text that may be meant for the bot: words of commands, words like them, and words of any kind.
 fn text(prefix: &str) -> impl Strategy<Value = String> + use<> {
     let known = [
-        "start", "Stop", "resume", "extend", "logs", "status", "HELP", "website", "2h", "<b>",
-        "`x`", "@room", "&lt;",
+        "start", "Stop", "resume", "extend", "logs", "status", "doctor", "HELP", "website", "2h",
+        "<b>", "`x`", "@room", "&lt;",
     ];
     let word = prop_oneof![
         Just(prefix.to_owned()),
@@ -53,6 +53,7 @@ fn command() -> impl Strategy<Value = Command> {
         project().prop_map(|project| Command::Logs { project }),
         (project(), by).prop_map(|(project, by)| Command::Extend { project, by }),
         Just(Command::Status),
+        Just(Command::Doctor),
         Just(Command::Help),
     ]
 }
@@ -70,6 +71,7 @@ fn spell(command: &Command) -> Vec<String> {
             Some(format!("{}s", by.as_secs())),
         ),
         Command::Status => ("status", None, None),
+        Command::Doctor => ("doctor", None, None),
         Command::Help => ("help", None, None),
     };
     let words = [

@@ -1,0 +1,139 @@
+//! What is said of a look at everything that a start needs.
+
+use super::{Reply, not_confidential, unmarked};
+use crate::matrix::NotConfidential;
+
+/// How long a report may be, in bytes of plain text. An event is 64 KiB at most, and holds the text twice, encrypted.
+const LONGEST_REPORT: usize = 12 * 1024;
+
+/// One thing that was tried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// What came of it, in one line.
+    pub line: String,
+    /// Whether nothing needs to be done about it.
+    pub is_good: bool,
+}
+
+/// What was found on a host, in confidence: it names files and people.
+#[must_use]
+pub fn report(host: &str, findings: &[Finding], summary: &str) -> Reply {
+    let all: Vec<_> = findings.iter().collect();
+    let length = |lines: &[&Finding]| {
+        lines
+            .iter()
+            .map(|finding| finding.line.len())
+            .sum::<usize>()
+    };
+    let shown = if length(&all) > LONGEST_REPORT {
+        all.iter()
+            .copied()
+            .filter(|finding| !finding.is_good)
+            .collect()
+    } else {
+        all
+    };
+    let mut left = LONGEST_REPORT;
+    let fitting = shown.iter().take_while(|finding| {
+        let fits = finding.line.len() <= left;
+        left = left.saturating_sub(finding.line.len());
+        fits
+    });
+    let mut lines: Vec<_> = fitting.map(|finding| line(&finding.line)).collect();
+    if lines.len() < findings.len() {
+        let rest = findings.len() - lines.len();
+        lines.push(line(&format!(
+            "{rest} more: `rcbot check` on the host shows all."
+        )));
+    }
+    let head = Reply::new(format!("This is what I found on {host}. {summary}"));
+    let (plain, html): (Vec<_>, Vec<_>) = lines
+        .into_iter()
+        .map(|line| (line.plain, line.html))
+        .unzip();
+    Reply {
+        plain: format!("{}\n\n{}", head.plain, plain.join("\n")),
+        html: format!("<p>{}</p><p>{}</p>", head.html, html.join("<br>")),
+    }
+}
+
+/// A homeserver's words may stand in it, which must not turn the rest into code.
+fn line(text: &str) -> Reply {
+    if text.matches('`').count().is_multiple_of(2) {
+        Reply::new(text)
+    } else {
+        Reply::new(unmarked(text))
+    }
+}
+
+/// The report is where its requester alone sees it.
+#[must_use]
+pub fn report_sent() -> Reply {
+    Reply::new("The report is in our direct message.")
+}
+
+/// The report cannot be delivered in confidence.
+#[must_use]
+pub fn report_undeliverable(reason: &NotConfidential) -> Reply {
+    not_confidential("the report", reason)
+}
+
+/// There is no report, or the homeserver does not take it.
+#[must_use]
+pub fn no_report() -> Reply {
+    Reply::new("I cannot send you the report. The bot's log on the host says why.")
+}
+
+/// One report at a time is enough.
+#[must_use]
+pub fn already_examining() -> Reply {
+    Reply::new("I am looking already. Try again in a moment.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finding(line: &str, is_good: bool) -> Finding {
+        let line = line.to_owned();
+        Finding { line, is_good }
+    }
+
+    #[test]
+    fn a_report_has_a_line_for_each_thing_in_both_forms() {
+        let findings = [
+            finding("✔ sync: answers", true),
+            finding("✘ token: `M_X` <b>", false),
+            finding("⚠ a ` of somebody else", false),
+        ];
+        let reply = report("build1", &findings, "1 check has failed.");
+        assert_eq!(
+            reply.plain,
+            "This is what I found on build1. 1 check has failed.\n\n✔ sync: answers\n✘ token: `M_X` <b>\n⚠ a ' of somebody else"
+        );
+        assert_eq!(
+            reply.html,
+            "<p>This is what I found on build1. 1 check has failed.</p><p>✔ sync: answers<br>✘ token: <code>M_X</code> \
+             &lt;b&gt;<br>⚠ a ' of somebody else</p>"
+        );
+    }
+
+    #[test]
+    fn a_long_report_says_what_is_wrong_and_fits_into_an_event() {
+        let long = "x".repeat(100);
+        let mut findings = vec![finding(&long, true); 1_000];
+        findings.push(finding("✘ token: wrong", false));
+        let reply = report("build1", &findings, "1 check has failed.");
+        assert!(
+            reply
+                .plain
+                .ends_with("\n\n✘ token: wrong\n1000 more: `rcbot check` on the host shows all."),
+            "{}",
+            reply.plain
+        );
+        let findings = vec![finding(&long, false); 1_000];
+        let reply = report("build1", &findings, "1000 checks have failed.");
+        assert!(reply.plain.len() + reply.html.len() < 30_000);
+        assert!(reply.plain.contains("878 more"), "{}", reply.plain);
+    }
+}

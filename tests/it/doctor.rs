@@ -1,0 +1,219 @@
+//! `!rc doctor`: the report of `rcbot check`, for its requester alone.
+
+use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::json;
+
+use crate::support::{
+    appservice::Tokens,
+    bot::Bot,
+    checkup::Checkup,
+    eventually, homeserver,
+    person::{CrossSigning, Person},
+};
+
+const SENT: &str = "The report is in our direct message.";
+const REPORT: &str = "This is what I found on";
+
+async fn person(name: &str) -> Person {
+    Person::register(homeserver(), name).await.unwrap()
+}
+
+/// How many reports the bot has sent to anybody that this person sees.
+fn reports(bot: &Bot, person: &Person) -> usize {
+    let is_report = |text: Option<&str>| text.is_some_and(|text| text.contains(REPORT));
+    let events = person.events();
+    let reports = events
+        .iter()
+        .filter(|event| event.sender == bot.user_id() && is_report(event.body()));
+    reports.count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_report_goes_to_its_requester_alone_and_holds_no_secret() {
+    let (alice, bob) = (person("alice").await, person("bob").await);
+    let bot = Bot::builder(homeserver())
+        .invite(bob.user_id())
+        .start(&alice)
+        .await;
+    bob.join(bot.admin_room()).await.unwrap();
+    let link = bot.start_session(&alice, "website").await;
+    let asked = bot.tell(&alice, "doctor").await;
+    let answer = bot.answer(&alice, &asked).await;
+    assert_eq!(answer.body(), Some(SENT));
+    let word = bot.private_word(&alice, REPORT).await;
+    assert_eq!(&word.room, link.room());
+    assert!(word.encryption.is_some(), "{word}");
+    let report = word.body().unwrap().to_owned();
+    for part in [
+        "✔ homeserver: ",
+        "✔ sync: answers",
+        "✔ running bot: process ",
+        "✔ website: directory: ",
+    ] {
+        assert!(report.contains(part), "{part:?} is not in: {report}");
+    }
+    // The same as on the host.
+    let checkup = Checkup::of(&bot);
+    let failed = checkup.all("failed").len();
+    assert_eq!(report.matches('✘').count(), failed, "{report}");
+    assert!(failed > 0, "a test's claude is not logged in");
+    assert!(
+        report.contains(&format!("{failed} checks have failed")),
+        "{report}"
+    );
+
+    let key = fs::read_to_string(bot.data_dir().join("matrix/recovery-key")).unwrap();
+    let tokens = Tokens::shared();
+    let stored = bot.stored_log_in();
+    let secrets = [
+        tokens.appservice.as_str(),
+        &tokens.homeserver,
+        &link.link,
+        key.trim(),
+        stored["access_token"].as_str().unwrap(),
+    ];
+    for secret in secrets {
+        assert!(!word.json.to_string().contains(secret), "{report}");
+    }
+    assert_eq!(reports(&bot, &bob), 0);
+    bot.check_homeserver_never_read("running bot: process ");
+    let event = format!("event=\"{asked}\"");
+    let log = bot.log();
+    let mut audited = log.lines().filter(|line| line.contains(&event));
+    assert!(
+        audited.any(|line| line.ends_with("outcome=\"report sent\"")),
+        "{log}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_report_is_of_the_configuration_as_it_is_now() {
+    let alice = person("alice").await;
+    let bot = Bot::builder(homeserver()).start(&alice).await;
+    bot.reconfigure(|config| config["projects"]["website"]["directory"] = json!("gone"));
+    assert_eq!(bot.ask(&alice, "doctor").await.body(), Some(SENT));
+    let word = bot.private_word(&alice, REPORT).await;
+    let report = word.body().unwrap();
+    assert!(report.contains("✘ configuration: "), "{report}");
+    assert!(report.contains("projects.website.directory"), "{report}");
+    assert!(report.contains("1 check has failed."), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_not_command_gets_no_report_and_who_cannot_read_it_is_told() {
+    let (alice, bob) = (person("alice").await, person("bob").await);
+    let plain = Person::register_with(homeserver(), "plain", CrossSigning::Without)
+        .await
+        .unwrap();
+    let bot = Bot::builder(homeserver())
+        .encrypted_admin_room(false)
+        .invite(bob.user_id())
+        .invite(plain.user_id())
+        .power_levels(json!({ "users": { plain.user_id(): 100 } }))
+        .start(&alice)
+        .await;
+    for person in [&bob, &plain] {
+        person.join(bot.admin_room()).await.unwrap();
+    }
+    let denial = bot.ask(&bob, "doctor").await;
+    assert!(
+        denial.body().unwrap().contains("your power level here"),
+        "{denial}"
+    );
+    let obstacle = bot.ask(&plain, "doctor").await;
+    let body = obstacle.body().unwrap();
+    assert!(
+        body.starts_with(
+            "I cannot send you the report: your account has no cross-signing identity"
+        ),
+        "{obstacle}"
+    );
+    assert_eq!([reports(&bot, &bob), reports(&bot, &plain)], [0, 0]);
+    // The next one is not kept waiting for that.
+    assert_eq!(bot.ask(&alice, "doctor").await.body(), Some(SENT));
+}
+
+/// A program that does not tell its version until the test lets it.
+struct SlowProgram {
+    folder: tempfile::TempDir,
+}
+
+impl SlowProgram {
+    fn new() -> Self {
+        let folder = tempfile::TempDir::with_prefix("rcbot-test-").unwrap();
+        let shown = folder.path().display();
+        let script = format!(
+            "#!/bin/sh\n[ \"$1\" = --version ] || exec sleep 3600\necho $$ > {shown}/pid\n\
+             while [ ! -e {shown}/go ]; do sleep 0.05; done\necho 1.2.3\n"
+        );
+        fs::write(folder.path().join("claude"), script).unwrap();
+        let executable = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(folder.path().join("claude"), executable).unwrap();
+        Self { folder }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("claude")
+    }
+
+    /// Waits until it was asked for its version, and returns its process.
+    async fn asked(&self) -> Pid {
+        eventually("the program is asked for its version", async || {
+            let text = fs::read_to_string(self.folder.path().join("pid")).ok()?;
+            Some(Pid::from_raw(text.trim().parse().ok()?))
+        })
+        .await
+    }
+
+    fn let_go(&self) {
+        fs::write(self.folder.path().join("go"), "").unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_commands_are_obeyed_while_everything_is_tried() {
+    let alice = person("alice").await;
+    let program = SlowProgram::new();
+    let bot = Bot::builder(homeserver())
+        .project("slow", |project| {
+            project.set("command", json!([program.path(), "remote-control"]))
+        })
+        .project("website", |project| project)
+        .start(&alice)
+        .await;
+    let asked = bot.tell(&alice, "doctor").await;
+    program.asked().await;
+    bot.start_session(&alice, "website").await;
+    let again = bot.ask(&alice, "doctor").await;
+    assert_eq!(
+        again.body(),
+        Some("I am looking already. Try again in a moment.")
+    );
+    assert_eq!(reports(&bot, &alice), 0);
+    program.let_go();
+    assert_eq!(bot.answer(&alice, &asked).await.body(), Some(SENT));
+    let word = bot.private_word(&alice, REPORT).await;
+    assert!(word.body().unwrap().contains("1.2.3"), "{word}");
+    assert_eq!(bot.ask(&alice, "doctor").await.body(), Some(SENT));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bot_that_is_to_end_does_not_wait_for_what_it_tries() {
+    let alice = person("alice").await;
+    let program = SlowProgram::new();
+    let mut bot = Bot::builder(homeserver())
+        .project("slow", |project| {
+            project.set("command", json!([program.path(), "remote-control"]))
+        })
+        .start(&alice)
+        .await;
+    bot.tell(&alice, "doctor").await;
+    let pid = program.asked().await;
+    assert!(bot.terminate().await.success());
+    kill(pid, Signal::SIGKILL).expect("the bot waited for the program");
+}
