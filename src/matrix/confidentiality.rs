@@ -7,21 +7,22 @@ use std::collections::BTreeSet;
 use matrix_sdk::{
     Room, RoomMemberships,
     ruma::{
-        OwnedUserId, UserId,
+        EventEncryptionAlgorithm, OwnedUserId, UserId,
         api::client::{
             membership::get_member_events, state::get_state_event_for_key::v3::StateEventFormat,
         },
         events::{
             StateEventType,
-            room::{
-                encryption::RoomEncryptionEventContent,
-                member::{MembershipState, RoomMemberEvent},
-            },
+            room::member::{MembershipState, RoomMemberEvent},
         },
     },
 };
+use serde_json::Value;
 
 use super::{Fault, admin_room::state_event};
+
+/// The one algorithm of rooms that the SDK speaks. With another one nothing can be sent.
+const ALGORITHM: EventEncryptionAlgorithm = EventEncryptionAlgorithm::MegolmV1AesSha2;
 
 /// Whether a room is encrypted, by the homeserver's word and by the SDK's, and between the two alone. The homeserver is
 /// asked for both at once: a person waits.
@@ -30,11 +31,15 @@ pub(super) async fn is_confidential(room: &Room, recipient: &UserId) -> Result<b
         is_encrypted_on_server(room),
         is_between_two(room, recipient)
     )?;
-    Ok(is_encrypted && is_between_two && room.latest_encryption_state().await?.is_encrypted())
+    let believed = room.latest_encryption_state().await?.is_encrypted()
+        && room
+            .encryption_settings()
+            .is_some_and(|settings| settings.algorithm == Some(ALGORITHM));
+    Ok(is_encrypted && is_between_two && believed)
 }
 
 async fn is_encrypted_on_server(room: &Room) -> Result<bool, Fault> {
-    let content: Option<RoomEncryptionEventContent> = state_event(
+    let content: Option<Value> = state_event(
         &room.client(),
         room.room_id(),
         StateEventType::RoomEncryption,
@@ -42,7 +47,10 @@ async fn is_encrypted_on_server(room: &Room) -> Result<bool, Fault> {
         StateEventFormat::default(),
     )
     .await?;
-    Ok(content.is_some())
+    let algorithm = content
+        .as_ref()
+        .and_then(|content| content.get("algorithm"));
+    Ok(algorithm.and_then(Value::as_str) == Some(ALGORITHM.as_str()))
 }
 
 /// Whether exactly the bot and the recipient are in the room or invited: as the homeserver says now, and as the SDK
