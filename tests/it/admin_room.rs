@@ -98,3 +98,41 @@ async fn the_creator_of_a_version_12_room_commands_and_nobody_else() {
     assert_eq!(bot.standin_starts(), 0);
     bot.start_session(&alice, "website").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_creator_of_a_version_12_room_commands() {
+    let (alice, bob) = (person("alice").await, person("bob").await);
+    let bot = Bot::builder(homeserver())
+        .room_version(RoomVersionId::V12)
+        .additional_creator(bob.user_id())
+        .start(&alice)
+        .await;
+    let sent = bot.start_session(&bob, "website").await;
+    assert!(alice.never_read(&sent.link) && bot.links_of(&alice).is_empty());
+    let own = bot.start_session(&alice, "website").await;
+    assert_eq!(own.link, sent.link);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_a_version_12_room_whoever_is_no_creator_can_be_raised_and_lowered_again() {
+    let (alice, bob) = (person("alice").await, person("bob").await);
+    let bot = Bot::builder(homeserver())
+        .room_version(RoomVersionId::V12)
+        .invite(bob.user_id())
+        .start(&alice)
+        .await;
+    alice
+        .set_power_level(bot.admin_room(), bob.user_id(), 100)
+        .await;
+    let sent = bot.start_session(&bob, "website").await;
+    alice
+        .set_power_level(bot.admin_room(), bob.user_id(), 99)
+        .await;
+    assert_says(
+        &bot.ask(&bob, "stop").await,
+        "your power level here is 99, and this takes 100",
+    );
+    assert_eq!(bot.session_processes().len(), 1);
+    bot.ask(&alice, "stop").await;
+    bot.wait_for_withdrawal(&bob, &sent).await;
+}

@@ -213,6 +213,9 @@ async fn two_administrators_get_the_same_link_each_in_their_own_direct_message()
         .start(&alice)
         .await;
     let to_alice = bot.start_session(&alice, "website").await;
+    bot.ask(&bob, "status").await;
+    assert!(bob.never_read(&to_alice.link) && bot.links_of(&bob).is_empty());
+    assert!(bob.client().invited_rooms().is_empty());
     let to_bob = bot.start_session(&bob, "website").await;
     assert_eq!(to_bob.link, to_alice.link);
     assert_ne!(to_bob.room(), to_alice.room());

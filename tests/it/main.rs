@@ -54,6 +54,18 @@ mod races;
 /// To whom a link goes, and into what room.
 mod delivery;
 
+/// What a device is worth: signed by its owner, not signed, or gone.
+mod devices;
+
+/// What becomes of a direct message between two links.
+mod direct_message;
+
+/// An admin room that is not encrypted, under each setting, and one that is.
+mod encrypted_commands;
+
+/// What the bot remembers, and what it gets over when it is lost.
+mod lost_store;
+
 /// A homeserver that is down, slow, or in trouble.
 mod homeserver_faults;
 

@@ -67,6 +67,18 @@ impl Bot {
             .await;
     }
 
+    /// Sets a state event in the bot's name.
+    pub(crate) async fn set_state_as_bot(
+        &self,
+        through: &Person,
+        room: &RoomId,
+        kind: &str,
+        content: &Value,
+    ) {
+        let path = format!("rooms/{room}/state/{kind}/");
+        self.request(through, Method::PUT, &path, content).await;
+    }
+
     async fn request(&self, through: &Person, method: Method, path: &str, body: &Value) -> Value {
         let url = format!(
             "{}/_matrix/client/v3/{path}?user_id={}",

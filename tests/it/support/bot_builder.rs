@@ -155,6 +155,12 @@ impl BotBuilder {
         self
     }
 
+    /// Who else is invited to the admin room, and is a creator of it as much as its maker.
+    pub(crate) fn additional_creator(mut self, user: &UserId) -> Self {
+        self.room.additional_creators.push(user.to_owned());
+        self.invite(user)
+    }
+
     /// The power level that commands need.
     pub(crate) fn power_level(self, level: i64) -> Self {
         self.configure(|config| config["authorization"]["power_level"] = json!(level))

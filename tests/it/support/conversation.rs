@@ -219,7 +219,10 @@ impl Bot {
         assert_eq!(event.shield(), "none");
         assert_ne!(event.room, self.admin_room());
         let members = person.members(&event.room).await.unwrap();
-        let present: Vec<&str> = members.keys().map(String::as_str).collect();
+        let present = members
+            .iter()
+            .filter(|(_, membership)| *membership != "leave");
+        let present: Vec<&str> = present.map(|(user, _)| user.as_str()).collect();
         let mut two = [self.user_id().as_str(), person.user_id().as_str()];
         two.sort_unstable();
         assert_eq!(present, two, "a direct message is between two");

@@ -54,6 +54,19 @@ impl Bot {
         seen_by.wait_for_signed_device_of(user).await.unwrap();
     }
 
+    /// Waits until people can encrypt to the device of the log-in that the bot has written down.
+    pub(crate) async fn wait_until_reached_at_its_device(&self, by: &Person) {
+        eventually("the bot's device is there and signed", async || {
+            self.devices(by).await;
+            let id = self.stored_log_in()["device_id"].as_str()?.to_owned();
+            let encryption = by.client().encryption();
+            let device = encryption.get_device(self.user_id(), id.as_str().into());
+            let device = device.await.unwrap()?;
+            device.is_cross_signed_by_owner().then_some(())
+        })
+        .await;
+    }
+
     /// Starts a session, has its link delivered, restarts the bot, and ends the session.
     pub(crate) async fn assert_main_job(&mut self, admin: &Person) {
         let device = self.devices(admin).await;

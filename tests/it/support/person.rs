@@ -126,20 +126,21 @@ impl Person {
         )
         .await?;
         if cross_signed {
-            let storage = self
-                .client
-                .encryption()
-                .secret_storage()
-                .create_secret_store()
-                .await?;
-            device
-                .client
-                .encryption()
-                .recovery()
-                .recover(&storage.secret_storage_key())
-                .await?;
+            self.verify(&device).await?;
         }
         Ok(device)
+    }
+
+    /// Has another device of the same user signed, as its owner does in the client's settings.
+    pub(crate) async fn verify(&self, device: &Self) -> Result<()> {
+        let storage = self
+            .client
+            .encryption()
+            .secret_storage()
+            .create_secret_store()
+            .await?;
+        let recovery = device.client.encryption().recovery();
+        Ok(recovery.recover(&storage.secret_storage_key()).await?)
     }
 
     /// Logs the same user in with a device whose identity replaces the one there was: as somebody does who has the

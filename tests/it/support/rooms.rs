@@ -33,6 +33,8 @@ pub(crate) struct RoomOptions {
     pub(crate) version: Option<RoomVersionId>,
     /// Who is invited.
     pub(crate) invite: Vec<OwnedUserId>,
+    /// Who besides its maker is a creator, from version 12 on.
+    pub(crate) additional_creators: Vec<OwnedUserId>,
     /// Laid over the content of `m.room.power_levels`.
     pub(crate) power_levels: Option<Value>,
     /// The local part of an alias.
@@ -46,7 +48,11 @@ impl Person {
             EmptyStateKey,
             RoomEncryptionEventContent::with_recommended_defaults(),
         );
+        let creation = assign!(create_room::v3::CreationContent::new(), {
+            additional_creators: options.additional_creators,
+        });
         let request = assign!(create_room::v3::Request::new(), {
+            creation_content: Some(Raw::new(&creation)?),
             preset: Some(create_room::v3::RoomPreset::PrivateChat),
             initial_state: if options.encrypted { vec![encryption.to_raw_any()] } else { Vec::new() },
             invite: options.invite,

@@ -1,0 +1,118 @@
+//! What a device is worth: one that its owner has signed commands and reads, one that is not signed does neither, and where
+//! there is none no link goes out.
+
+use serde_json::json;
+
+use crate::support::{
+    bot::Bot,
+    event::Event,
+    homeserver,
+    person::{CrossSigning, Person},
+    proxy::{Proxy, Request},
+};
+
+async fn person(name: &str) -> Person {
+    Person::register(homeserver(), name).await.unwrap()
+}
+
+#[track_caller]
+fn assert_says(answer: &Event, part: &str) {
+    assert!(
+        answer.body().unwrap().contains(part),
+        "{part:?} is not in: {answer}"
+    );
+}
+
+/// Whether the bot has sent this device of the person a key of a room.
+fn got_a_key(device: &Person, proxy: &Proxy) -> bool {
+    let id = device.client().device_id().unwrap();
+    let sent = proxy.passed_by(Request::sends_to_devices);
+    sent.iter().any(|sent| {
+        let devices = &sent.request.json["messages"][device.user_id().as_str()];
+        devices.get(id.as_str()).is_some()
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_devices_the_key_of_a_link_is_sent_to_the_signed_one_alone() {
+    let alice = person("alice").await;
+    let stolen = alice.second_device(false).await.unwrap();
+    let proxy = Proxy::start(homeserver()).await;
+    let bot = Bot::builder(homeserver())
+        .through(&proxy)
+        .start(&alice)
+        .await;
+    let sent = bot.start_session(&alice, "website").await;
+    assert!(got_a_key(&alice, &proxy));
+    assert!(!got_a_key(&stolen, &proxy));
+
+    let asked = bot.tell(&stolen, "start").await;
+    let refusal = bot.answer(&alice, &asked).await;
+    assert_says(
+        &refusal,
+        "your device is not verified. Verify this device in your client's settings",
+    );
+    bot.ask(&alice, "stop").await;
+    bot.wait_for_withdrawal(&alice, &sent).await;
+    assert!(!got_a_key(&stolen, &proxy));
+    assert!(stolen.never_read(&sent.link));
+    assert_eq!(bot.standin_starts(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_was_refused_commands_and_reads_once_its_owner_has_verified_it() {
+    let alice = person("alice").await;
+    let bot = Bot::builder(homeserver()).start(&alice).await;
+    let telephone = alice.second_device(false).await.unwrap();
+    let asked = bot.tell(&telephone, "start").await;
+    assert_says(
+        &bot.answer(&alice, &asked).await,
+        "Verify this device in your client's settings",
+    );
+    assert_eq!(bot.standin_starts(), 0);
+
+    alice.verify(&telephone).await.unwrap();
+    bot.start_session(&telephone, "website").await;
+    assert_eq!(bot.standin_starts(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_without_any_identity_behind_it_commands_nothing() {
+    let alice = person("alice").await;
+    let bob = Person::register_with(homeserver(), "bob", CrossSigning::Without)
+        .await
+        .unwrap();
+    let bot = Bot::builder(homeserver())
+        .invite(bob.user_id())
+        .power_levels(json!({ "users": { bob.user_id(): 100 } }))
+        .start(&alice)
+        .await;
+    let asked = bot.tell(&bob, "start").await;
+    assert_says(
+        &bot.answer(&alice, &asked).await,
+        "your device is not verified",
+    );
+    assert_eq!(bot.standin_starts(), 0);
+    assert!(bot.links_of(&bob).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whose_devices_are_all_gone_gets_no_link_and_no_process_is_started() {
+    let (alice, bob) = (person("alice").await, person("bob").await);
+    let mut bot = Bot::builder(homeserver())
+        .encrypted_admin_room(false)
+        .invite(bob.user_id())
+        .power_levels(json!({ "users": { bob.user_id(): 100 } }))
+        .start(&alice)
+        .await;
+    // An answer shows that the bot knows of its own join; what was sent before that is not for it.
+    bot.ask(&alice, "status").await;
+    bot.kill_9();
+    let asked = bot.tell(&bob, "start").await;
+    bob.client().matrix_auth().logout().await.unwrap();
+    bot.run();
+    let answer = bot.answer(&alice, &asked).await;
+    assert_says(&answer, "I cannot send you the link for website: ");
+    assert_says(&answer, "none of your devices is verified");
+    assert_eq!(bot.standin_starts(), 0);
+}

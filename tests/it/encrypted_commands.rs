@@ -1,0 +1,136 @@
+//! Whether a command has to be encrypted: an admin room that is not, under each setting, and one that is. The link is encrypted
+//! under all of them.
+
+use serde_json::{Value, json};
+
+use crate::support::{bot::Bot, event::Event, homeserver, person::Person};
+
+const REFUSAL: &str = "your message was not encrypted, and has to be.";
+
+async fn person(name: &str) -> Person {
+    Person::register(homeserver(), name).await.unwrap()
+}
+
+#[track_caller]
+fn assert_says(answer: &Event, part: &str) {
+    assert!(
+        answer.body().unwrap().contains(part),
+        "{part:?} is not in: {answer}"
+    );
+}
+
+/// A bot with this setting in a room that is not encrypted. Alice alone is its administrator, in the way that `users` says.
+async fn bot_in_plain_room(alice: &Person, setting: &str, users: Value) -> Bot {
+    let encryption = json!({ "require_encrypted_commands": setting });
+    Bot::builder(homeserver())
+        .encrypted_admin_room(false)
+        .configure(|config| {
+            config["encryption"] = encryption;
+            config["authorization"]["users"] = users;
+        })
+        .start(alice)
+        .await
+}
+
+/// The three ways to say who may command: by power level alone, by name, and by name and key.
+async fn ways_to_name(alice: &Person) -> [Value; 3] {
+    let (user, key) = (alice.user_id(), alice.master_key().await.unwrap());
+    [json!([]), json!([user]), json!({ user: key })]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_a_plain_room_a_plain_command_counts_unless_all_have_to_be_encrypted() {
+    for setting in ["auto", "never"] {
+        let alice = person("alice").await;
+        for users in ways_to_name(&alice).await {
+            let bot = bot_in_plain_room(&alice, setting, users).await;
+            let sent = bot.start_session(&alice, "website").await;
+            bot.ask(&alice, "stop").await;
+            bot.wait_for_withdrawal(&alice, &sent).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_a_plain_room_no_command_counts_where_all_have_to_be_encrypted() {
+    let alice = person("alice").await;
+    for users in ways_to_name(&alice).await {
+        let bot = bot_in_plain_room(&alice, "always", users).await;
+        assert_says(&bot.ask(&alice, "start").await, REFUSAL);
+        assert_eq!(bot.standin_starts(), 0);
+        assert!(bot.links_of(&alice).is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plain_room_in_which_no_command_counts_serves_once_it_is_encrypted() {
+    let alice = person("alice").await;
+    let bot = bot_in_plain_room(&alice, "always", json!([])).await;
+    assert_says(&bot.ask(&alice, "start").await, REFUSAL);
+    let room = alice.client().get_room(bot.admin_room()).unwrap();
+    room.enable_encryption().await.unwrap();
+    bot.start_session(&alice, "website").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plain_room_that_is_encrypted_later_takes_no_plain_command_from_then_on() {
+    let alice = person("alice").await;
+    let bot = bot_in_plain_room(&alice, "auto", json!([])).await;
+    let sent = bot.start_session(&alice, "website").await;
+    let room = alice.client().get_room(bot.admin_room()).unwrap();
+    room.enable_encryption().await.unwrap();
+    let asked = alice.say_plain(bot.admin_room(), "!rc stop").await.unwrap();
+    assert_says(&bot.answer(&alice, &asked).await, REFUSAL);
+    assert_eq!(bot.session_processes().len(), 1);
+    bot.ask(&alice, "stop").await;
+    bot.wait_for_withdrawal(&alice, &sent).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_commands_need_no_encryption_a_plain_one_counts_and_an_unsigned_device_still_does_not()
+ {
+    let alice = person("alice").await;
+    let stolen = alice.second_device(false).await.unwrap();
+    let bot = Bot::builder(homeserver())
+        .configure(|config| {
+            config["encryption"] = json!({ "require_encrypted_commands": "never" });
+        })
+        .start(&alice)
+        .await;
+    let asked = bot.tell(&stolen, "start").await;
+    assert_says(
+        &bot.answer(&alice, &asked).await,
+        "your device is not verified",
+    );
+    assert_eq!(bot.standin_starts(), 0);
+
+    let asked = alice
+        .say_plain(bot.admin_room(), "!rc start")
+        .await
+        .unwrap();
+    assert_says(
+        &bot.answer(&alice, &asked).await,
+        "Session for website is running",
+    );
+    bot.link_after(&alice, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_a_plain_room_somebody_whose_identity_was_replaced_commands_nothing() {
+    for setting in ["auto", "never"] {
+        let alice = person("alice").await;
+        let bot = bot_in_plain_room(&alice, setting, json!([])).await;
+        let sent = bot.start_session(&alice, "website").await;
+        let intruder = alice.with_another_identity().await.unwrap();
+        let answer = bot.ask(&intruder, "start").await;
+        assert_says(
+            &answer,
+            "your cross-signing identity is another one than I know",
+        );
+        bot.tell(&intruder, "stop").await;
+        bot.announcement(&intruder, "has another cross-signing identity than I know")
+            .await;
+        assert!(intruder.never_read(&sent.link));
+        assert_eq!(bot.session_processes().len(), 1);
+    }
+}

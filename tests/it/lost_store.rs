@@ -1,0 +1,68 @@
+//! What the bot remembers apart from its sessions, and what it gets over when it is lost.
+
+use std::fs;
+
+use crate::support::{bot::Bot, homeserver, person::Person};
+
+async fn person(name: &str) -> Person {
+    Person::register(homeserver(), name).await.unwrap()
+}
+
+/// Ends the bot and loses everything of Matrix but the recovery key's file.
+fn lose_all_but_the_recovery_key(bot: &mut Bot) {
+    bot.kill_9();
+    let folder = bot.data_dir().join("matrix");
+    for entry in fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            fs::remove_dir_all(path).unwrap();
+        } else if !path.ends_with("recovery-key") {
+            fs::remove_file(path).unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bot_with_nothing_but_its_recovery_key_has_its_identity_and_its_sessions() {
+    let alice = person("alice").await;
+    let mut bot = Bot::builder(homeserver()).start(&alice).await;
+    let first = bot.start_session(&alice, "website").await;
+    let identity = bot.identity(&alice).await;
+
+    lose_all_but_the_recovery_key(&mut bot);
+    bot.run();
+    bot.wait_until_connected(2).await;
+    bot.wait_until_reached_at_its_device(&alice).await;
+    assert_eq!(bot.identity(&alice).await, identity);
+    let status = bot.ask(&alice, "status").await;
+    assert!(
+        status.body().unwrap().starts_with("website: running"),
+        "{status}"
+    );
+    let second = bot.start_session(&alice, "website").await;
+    assert_eq!(second.link, first.link);
+    assert_eq!(bot.standin_starts(), 1);
+
+    // The link that the lost device had sent is taken back too.
+    bot.ask(&alice, "stop").await;
+    bot.wait_for_withdrawal(&alice, &first).await;
+    bot.wait_for_withdrawal(&alice, &second).await;
+    bot.wait_until_no_process_is_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_of_before_the_store_was_lost_is_not_obeyed_again() {
+    let alice = person("alice").await;
+    let mut bot = Bot::builder(homeserver()).start(&alice).await;
+    let sent = bot.start_session(&alice, "website").await;
+    bot.ask(&alice, "stop").await;
+    bot.wait_for_withdrawal(&alice, &sent).await;
+
+    lose_all_but_the_recovery_key(&mut bot);
+    bot.run();
+    bot.wait_until_connected(2).await;
+    bot.wait_until_reached_at_its_device(&alice).await;
+    let status = bot.ask(&alice, "status").await;
+    assert_eq!(status.body(), Some("website: no session"));
+    assert_eq!(bot.standin_starts(), 1);
+}
