@@ -161,13 +161,17 @@ mod link {
                 File::create(&path).unwrap();
                 let (look, ahead) = reader(path.clone());
                 let (seen, when) = mpsc::channel();
+                let (begins, begun) = mpsc::channel();
                 let look = move || {
+                    begins.send(()).unwrap();
                     // What it used is closed later: for a watch that takes the kernel 20 ms.
                     let used = look();
                     seen.send(Instant::now()).unwrap();
                     drop(used);
                 };
                 READER.send(Box::new(look)).unwrap();
+                // The reader may still be at closing what the one before used.
+                begun.recv().unwrap();
                 thread::sleep(ahead);
                 (folder, path, when)
             })
