@@ -3,6 +3,7 @@
 //! Invariant: only here does rcbot print, and only here is an exit code chosen.
 
 mod check;
+mod init;
 mod log;
 mod reset_identity;
 mod sessions;
@@ -45,6 +46,8 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Ask for the little that a first run needs, and write config.yaml and registration.yaml. Overwrites nothing.
+    Init(init::Init),
     /// Run the bot. SIGTERM and Ctrl-C end it; sessions go on.
     Run(ConfigFile),
     /// Try everything that a start needs, and say what to do about what fails. Changes nothing.
@@ -101,6 +104,7 @@ enum Failure {
 pub fn run(arguments: Arguments) -> ExitCode {
     log::set_up(arguments.log_format);
     let result = match arguments.command {
+        Command::Init(arguments) => init::init(&arguments),
         Command::Run(file) => run_bot(&file.config),
         Command::Check { config, json } => check::check(&config.config, json),
         Command::Status(file) => sessions::status(&file.config),

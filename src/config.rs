@@ -163,14 +163,7 @@ impl Config {
             },
             _ => unreadable(error),
         })?;
-        let absolute = std::path::absolute(path).map_err(unreadable)?;
-        let folder = absolute.parent().unwrap_or(&absolute);
-        let surroundings = Surroundings {
-            folder,
-            directory_check: existing_directory,
-        };
-        let mut config = Self::parse(path, &text, &surroundings)?;
-        config.file.clone_from(&absolute);
+        let mut config = Self::from_text(path, &text)?;
         let mode = fs::metadata(path).map_err(unreadable)?.permissions().mode();
         if mode & READABLE_BY_OTHERS != 0
             && let Some(secret) = config.secret()
@@ -180,6 +173,26 @@ impl Config {
             config.warnings.push(problem);
         }
         Ok(config)
+    }
+
+    /// Checks what a file says, or is to say.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn from_text(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let absolute = std::path::absolute(path).map_err(|source| ConfigError::Unreadable {
+            path: path.to_owned(),
+            source,
+        })?;
+        let surroundings = Surroundings {
+            folder: absolute.parent().unwrap_or(&absolute),
+            directory_check: existing_directory,
+        };
+        let config = Self::parse(path, text, &surroundings)?;
+        Ok(Self {
+            file: absolute,
+            ..config
+        })
     }
 
     /// What in the file is nobody's business, or may be.
@@ -262,7 +275,8 @@ struct Surroundings<'a> {
     directory_check: fn(PathBuf) -> Result<PathBuf, Refusal>,
 }
 
-fn existing_directory(path: PathBuf) -> Result<PathBuf, Refusal> {
+/// Whether a project's directory is there now.
+pub(crate) fn existing_directory(path: PathBuf) -> Result<PathBuf, Refusal> {
     match fs::metadata(&path) {
         Ok(metadata) if metadata.is_dir() => Ok(path),
         Ok(_) => Err(Refusal::because(format!(

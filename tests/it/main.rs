@@ -84,6 +84,9 @@ mod without_log_in;
 /// Bad configurations, wrong arguments, and registrations.
 mod command_line;
 
+/// The first configuration and registration, by questions or flags.
+mod init;
+
 /// Whether `rcbot check` finds what is wrong on the host.
 mod check_host;
 

@@ -245,7 +245,7 @@ fn configuration(folder: &Path, port: u16, registrations: &[PathBuf]) -> serde_j
             "port": port,
             "bind_addresses": ["127.0.0.1"],
             "type": "http",
-            "resources": [{ "names": ["client"] }],
+            "resources": [{ "names": ["client", "federation"] }],
         }],
         "database": { "name": "sqlite3", "args": { "database": folder.join("homeserver.db") } },
         "log_config": folder.join("logging.yaml"),

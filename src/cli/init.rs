@@ -1,0 +1,156 @@
+//! `rcbot init`: asks for the little that a first run needs, and writes config.yaml and registration.yaml.
+//!
+//! Invariant: it overwrites nothing, and without an answer to every question it writes nothing.
+
+mod answers;
+mod questions;
+mod suggest;
+mod text;
+
+use std::{
+    fs::{self, DirBuilder},
+    io::{self, BufReader, IsTerminal as _},
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, anyhow};
+
+use super::{ConfigFile, Failure, block_on, print};
+use crate::{
+    config::Config,
+    matrix::{generate, generate_with_device_management, write_new},
+};
+use answers::{Answers, Given};
+use questions::Questions;
+use suggest::Suggestion;
+
+/// Nobody but the owner, for the folder of the two files.
+const PRIVATE: u32 = 0o700;
+
+/// What `rcbot init` takes. Whatever is not given is asked for.
+#[derive(Debug, clap::Args)]
+pub(super) struct Init {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// Where the homeserver's client-server API is, such as `http://127.0.0.1:8008`.
+    #[arg(long, value_name = "URL")]
+    homeserver: Option<String>,
+    /// The name in which the user ids of the homeserver end, such as example.org.
+    #[arg(long, value_name = "NAME")]
+    server_name: Option<String>,
+    /// The one room in which commands count: its alias or id.
+    #[arg(long, value_name = "ROOM")]
+    admin_room: Option<String>,
+    /// Where the first project's sessions run.
+    #[arg(long, value_name = "PATH")]
+    directory: Option<String>,
+    /// What people call the first project.
+    #[arg(long, value_name = "NAME")]
+    project: Option<String>,
+    /// For a homeserver with Matrix Authentication Service that does not ask for MSC4190 by itself.
+    #[arg(long)]
+    msc4190: bool,
+}
+
+/// The two files to be.
+struct Files {
+    config: PathBuf,
+    registration: PathBuf,
+}
+
+pub(super) fn init(arguments: &Init) -> Result<(), Failure> {
+    let files = Files::beside(&arguments.config.config).map_err(Failure::WhileRunning)?;
+    files.refuse_existing().map_err(Failure::WhileRunning)?;
+    let given = Given::check(arguments).map_err(Failure::Configuration)?;
+    let answers = match given.complete() {
+        Ok(answers) => answers,
+        Err(missing) if !io::stdin().is_terminal() => {
+            return Err(Failure::Configuration(anyhow!(
+                "there is no terminal to ask at: give {} as well",
+                missing.join(", ")
+            )));
+        }
+        Err(_) => ask(&given)?,
+    };
+    write(&files, &answers, arguments.msc4190).map_err(Failure::WhileRunning)?;
+    print(&text::next_steps(
+        &files.config,
+        &files.registration,
+        &answers,
+    ))
+}
+
+/// Asks for what is not given.
+fn ask(given: &Given) -> Result<Answers, Failure> {
+    let mut questions = Questions::new(BufReader::new(io::stdin()), io::stdout());
+    let suggest = |url: &url::Url| {
+        let url = url.clone();
+        block_on(async move { Ok(suggest::about(&url).await) })
+            .unwrap_or_else(|_| Suggestion::default())
+    };
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    given
+        .ask_for_the_rest(&mut questions, suggest, home.as_deref())
+        .map_err(Failure::WhileRunning)
+}
+
+impl Files {
+    fn beside(config: &Path) -> anyhow::Result<Self> {
+        let config = std::path::absolute(config)
+            .with_context(|| format!("cannot write {}", config.display()))?;
+        let registration = config.with_file_name("registration.yaml");
+        if registration == config {
+            return Err(anyhow!(
+                "registration.yaml is for the registration: name another file with --config"
+            ));
+        }
+        Ok(Self {
+            config,
+            registration,
+        })
+    }
+
+    /// Also where what is there leads nowhere.
+    fn refuse_existing(&self) -> anyhow::Result<()> {
+        let is_there = |path: &&PathBuf| path.symlink_metadata().is_ok();
+        match [&self.config, &self.registration]
+            .into_iter()
+            .find(is_there)
+        {
+            None => Ok(()),
+            Some(path) => Err(anyhow!(
+                "{} exists already, so nothing was written: remove it, or name another place with --config",
+                path.display()
+            )),
+        }
+    }
+}
+
+/// Both files or neither.
+fn write(files: &Files, answers: &Answers, has_device_management: bool) -> anyhow::Result<()> {
+    let config = text::config(answers);
+    let user = Config::from_text(&files.config, &config)
+        .context("these answers make no configuration")?
+        .bot_user;
+    let registration = if has_device_management {
+        generate_with_device_management(&user)
+    } else {
+        generate(&user)
+    };
+    let registration = registration?;
+    if let Some(folder) = files.config.parent() {
+        let made = DirBuilder::new()
+            .recursive(true)
+            .mode(PRIVATE)
+            .create(folder);
+        made.with_context(|| format!("cannot make {}", folder.display()))?;
+    }
+    files.refuse_existing()?;
+    write_new(&files.registration, &registration)?;
+    write_new(&files.config, &config).inspect_err(|_| {
+        // It was made a moment ago, and nobody knows its tokens. What is left of it is told apart at the next try.
+        drop(fs::remove_file(&files.registration));
+    })?;
+    Ok(())
+}

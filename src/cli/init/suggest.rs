@@ -1,0 +1,97 @@
+//! What a homeserver says of itself, to offer it as an answer. Whatever cannot be asked is not offered.
+
+use std::time::Duration;
+
+use matrix_sdk::{
+    reqwest::Client,
+    ruma::{OwnedServerName, ServerName},
+};
+use serde_json::Value;
+use url::{Host, Url};
+
+/// A person waits.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What is worth offering.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Suggestion {
+    /// Whether a homeserver answers there.
+    pub(super) is_homeserver: bool,
+    /// Where it is by `.well-known`, if not there.
+    pub(super) elsewhere: Option<Url>,
+    /// What it calls itself.
+    pub(super) server_name: Option<OwnedServerName>,
+}
+
+/// Looks at what answers at a URL.
+pub(super) async fn about(url: &Url) -> Suggestion {
+    let Ok(http) = Client::builder().timeout(PATIENCE).build() else {
+        return Suggestion::default();
+    };
+    if is_homeserver(&http, url).await {
+        return Suggestion {
+            is_homeserver: true,
+            elsewhere: None,
+            server_name: name_of(&http, url).await,
+        };
+    }
+    let elsewhere = well_known(&http, url).await;
+    Suggestion {
+        is_homeserver: false,
+        server_name: elsewhere
+            .as_ref()
+            .and_then(|_| domain(url)?.try_into().ok()),
+        elsewhere,
+    }
+}
+
+async fn is_homeserver(http: &Client, url: &Url) -> bool {
+    let answer = get(http, url, &["_matrix", "client", "versions"]).await;
+    answer.is_some_and(|answer| answer.get("versions").is_some_and(Value::is_array))
+}
+
+/// As it signs (`/_matrix/key`); else a domain above that names this homeserver; else the host itself.
+async fn name_of(http: &Client, url: &Url) -> Option<OwnedServerName> {
+    let key = get(http, url, &["_matrix", "key", "v2", "server"]).await;
+    let signed = key.and_then(|key| parse(key.get("server_name")?.as_str()?));
+    if signed.is_some() {
+        return signed;
+    }
+    let host = domain(url)?;
+    if let Some((_, above)) = host
+        .split_once('.')
+        .filter(|(_, above)| above.contains('.'))
+    {
+        let site = Url::parse(&format!("https://{above}")).ok()?;
+        if well_known(http, &site).await.as_ref() == Some(url) {
+            return parse(above);
+        }
+    }
+    parse(host)
+}
+
+/// Where a site says that its homeserver is (specification, "Well-known URI").
+async fn well_known(http: &Client, site: &Url) -> Option<Url> {
+    let answer = get(http, site, &[".well-known", "matrix", "client"]).await?;
+    let base = answer.pointer("/m.homeserver/base_url")?.as_str()?;
+    Url::parse(base).ok().filter(Url::has_host)
+}
+
+async fn get(http: &Client, site: &Url, path: &[&str]) -> Option<Value> {
+    let mut url = site.clone();
+    url.path_segments_mut().ok()?.pop_if_empty().extend(path);
+    let answer = http.get(url).send().await.ok()?.error_for_status().ok()?;
+    serde_json::from_slice(&answer.bytes().await.ok()?).ok()
+}
+
+/// A name that others may know: that of this host is none.
+fn domain(url: &Url) -> Option<&str> {
+    match url.host()? {
+        Host::Domain(domain) => domain.contains('.').then_some(domain),
+        Host::Ipv4(_) | Host::Ipv6(_) => None,
+    }
+}
+
+fn parse(name: &str) -> Option<OwnedServerName> {
+    ServerName::parse(name).ok()
+}
