@@ -19,7 +19,7 @@ use matrix_sdk::{
 };
 use matrix_sdk_base::crypto::{CollectStrategy, DecryptionSettings, TrustRequirement};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Semaphore, mpsc, watch},
     time::sleep,
 };
 use tracing::{debug, info, warn};
@@ -29,7 +29,7 @@ use super::{
     admin_room::AdminRoom,
     conversations::Conversations,
     device, identities, identity,
-    inbox::{Inbox, Seen},
+    inbox::{Inbox, Seen, WAITING_FOR_KEYS},
     invitations::Pending,
     login::{LoggedIn, Login},
     obeyed::Obeyed,
@@ -38,7 +38,7 @@ use super::{
 };
 use crate::config::{Config, Devices, MasterKey};
 
-/// How many commands may wait for the bot. More than people type; a flood ends here.
+/// How many commands may wait for the bot. More than people type; a flood waits for its turn with the homeserver.
 const MESSAGES_WAITING: usize = 256;
 
 /// How long one request may take, but for the long poll of /sync.
@@ -73,6 +73,7 @@ struct Inner {
     /// Lets the client reach the homeserver for as long as it lives.
     _logged_in: LoggedIn,
     conversations: Arc<Conversations>,
+    inbox: Arc<Inbox>,
     invitations: Arc<Pending>,
     identities: Table<MasterKey>,
     obeyed: Obeyed,
@@ -164,16 +165,29 @@ impl Matrix {
         }
         ensured?;
         let (sender, heard) = mpsc::channel(MESSAGES_WAITING);
+        let admin_room = Arc::new(AdminRoom::load(
+            folder.join(ADMIN_ROOM),
+            config.admin_room.clone(),
+            logged_in.listening_since(),
+        )?);
+        let conversations = Arc::new(Conversations::load(folder)?);
+        let inbox = Arc::new(Inbox {
+            own_user: config.bot_user.clone(),
+            admin_room: Arc::clone(&admin_room),
+            conversations: Arc::clone(&conversations),
+            prefix: config.command_prefix.clone(),
+            max_age: config.max_command_age,
+            seen: Mutex::new(Seen::default()),
+            waiting: Arc::new(Semaphore::new(WAITING_FOR_KEYS)),
+            heard: sender.clone(),
+        });
         let matrix = Self(Arc::new(Inner {
             own_user: config.bot_user.clone(),
             config: Arc::clone(config),
-            admin_room: Arc::new(AdminRoom::load(
-                folder.join(ADMIN_ROOM),
-                config.admin_room.clone(),
-                logged_in.listening_since(),
-            )?),
+            admin_room,
             _logged_in: logged_in,
-            conversations: Arc::new(Conversations::load(folder)?),
+            conversations,
+            inbox,
             invitations: Arc::default(),
             identities: identities::table(folder.join(IDENTITIES))?,
             obeyed: Obeyed::load(folder.join(OBEYED))?,
@@ -182,7 +196,6 @@ impl Matrix {
             answers: watch::Sender::new(false),
             client,
         }));
-        matrix.inbox().attach(matrix.client());
         matrix.set_display_name().await;
         info!(user = %matrix.own_user(), "connected to the homeserver");
         Ok(Connection { matrix, heard })
@@ -261,6 +274,13 @@ impl Matrix {
         self.0.config.authorization.power_level
     }
 
+    /// The power level that any command needs, those included that are about a project which says otherwise.
+    pub(super) fn least_power_to_command(&self) -> i64 {
+        let projects = self.0.config.projects.values();
+        let of_projects = projects.filter_map(|project| project.power_level);
+        of_projects.fold(self.power_to_command(), i64::min)
+    }
+
     /// Whether the configuration lets this user command, if the admin room does.
     pub(super) fn is_listed(&self, user: &UserId) -> bool {
         let users = &self.0.config.authorization.users;
@@ -282,16 +302,8 @@ impl Matrix {
         &self.0.heard_rooms
     }
 
-    fn inbox(&self) -> Inbox {
-        Inbox {
-            own_user: self.0.own_user.clone(),
-            admin_room: Arc::clone(&self.0.admin_room),
-            conversations: Arc::clone(&self.0.conversations),
-            prefix: self.0.config.command_prefix.clone(),
-            max_age: self.0.config.max_command_age,
-            seen: Mutex::new(Seen::default()),
-            heard: self.0.heard.clone(),
-        }
+    pub(super) fn inbox(&self) -> &Arc<Inbox> {
+        &self.0.inbox
     }
 
     /// A name is a courtesy: the bot works without.

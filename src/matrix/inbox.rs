@@ -1,6 +1,7 @@
 //! Events -> `Message`: what is dropped, and why.
 //!
-//! Invariant: handlers run inside the sync loop, so nothing here waits: what is left over goes to a queue.
+//! Invariant: the sync loop hands the events over, so nothing here waits for the homeserver: what is left over goes to a queue, and
+//! waits for nothing but a place in it.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -9,15 +10,18 @@ use std::{
 };
 
 use matrix_sdk::{
-    Client, Room,
-    event_handler::RawEvent,
+    Room,
+    deserialized_responses::TimelineEvent,
     ruma::{
         Int, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedUserId, RoomId,
-        events::room::{
-            encrypted::OriginalSyncRoomEncryptedEvent,
-            message::{
-                MessageType, OriginalSyncRoomMessageEvent, Relation,
-                sanitize::remove_plain_reply_fallback,
+        events::{
+            AnySyncMessageLikeEvent, AnySyncTimelineEvent, SyncMessageLikeEvent,
+            room::{
+                encrypted::OriginalSyncRoomEncryptedEvent,
+                message::{
+                    MessageType, OriginalSyncRoomMessageEvent, Relation,
+                    sanitize::remove_plain_reply_fallback,
+                },
             },
         },
         serde::Raw,
@@ -38,7 +42,7 @@ use super::{
 const REMEMBERED_EVENTS: usize = 4096;
 
 /// How many events may wait for their keys at a time.
-const WAITING_FOR_KEYS: usize = 64;
+pub(super) const WAITING_FOR_KEYS: usize = 64;
 
 /// What the bot hears.
 #[derive(Debug)]
@@ -102,43 +106,53 @@ pub(super) struct Inbox {
     pub(super) prefix: String,
     pub(super) max_age: Duration,
     pub(super) seen: Mutex<Seen>,
+    /// Places for events whose keys are late.
+    pub(super) waiting: Arc<Semaphore>,
     pub(super) heard: mpsc::Sender<Heard>,
 }
 
 impl Inbox {
-    /// Hears what comes by /sync from now on.
-    pub(super) fn attach(self, client: &Client) {
-        let inbox = Arc::new(self);
-        let hearing = Arc::clone(&inbox);
-        client.add_event_handler(move |event: OriginalSyncRoomMessageEvent, room: Room| {
-            let inbox = Arc::clone(&hearing);
-            async move { inbox.hear(&event, &room) }
-        });
-        let waiting = Arc::new(Semaphore::new(WAITING_FOR_KEYS));
-        client.add_event_handler(
-            move |event: OriginalSyncRoomEncryptedEvent, raw: RawEvent, room: Room| {
-                let inbox = Arc::clone(&inbox);
-                let place = Arc::clone(&waiting).try_acquire_owned();
-                async move {
-                    if !inbox.is_worth_waiting_for(&event, &room) {
-                        return;
-                    }
-                    if let Ok(place) = place {
-                        tokio::spawn(async move {
-                            inbox
-                                .wait_for_key(&event, Raw::from_json(raw.0), room)
-                                .await;
-                            drop(place);
-                        });
-                    } else {
-                        warn!(event = %event.event_id, "undecryptable event dropped, too many wait");
-                    }
-                }
-            },
-        );
+    /// Hears an event, decrypted where that is possible. Waits while too much waits for the bot.
+    pub(super) async fn hear(self: &Arc<Self>, event: &TimelineEvent, room: &Room) {
+        use AnySyncMessageLikeEvent::{RoomEncrypted, RoomMessage};
+        // What makes no sense is not for the bot.
+        let Ok(AnySyncTimelineEvent::MessageLike(spoken)) = event.raw().deserialize() else {
+            return;
+        };
+        match spoken {
+            RoomMessage(SyncMessageLikeEvent::Original(message)) => {
+                self.hear_message(&message, room).await;
+            }
+            RoomEncrypted(SyncMessageLikeEvent::Original(encrypted)) => {
+                self.await_key(encrypted, event.raw().cast_ref_unchecked(), room);
+            }
+            _ => {}
+        }
     }
 
-    fn hear(&self, event: &OriginalSyncRoomMessageEvent, room: &Room) {
+    /// The key may come after its event, and the sync loop has to go on for it to come.
+    fn await_key(
+        self: &Arc<Self>,
+        event: OriginalSyncRoomEncryptedEvent,
+        raw: &Raw<OriginalSyncRoomEncryptedEvent>,
+        room: &Room,
+    ) {
+        if !self.is_worth_waiting_for(&event, room) {
+            return;
+        }
+        let Ok(place) = Arc::clone(&self.waiting).try_acquire_owned() else {
+            // Each of the many that wait leaves a line in the log already.
+            debug!(event = %event.event_id, "undecryptable event dropped, too many wait");
+            return;
+        };
+        let (inbox, raw, room) = (Arc::clone(self), raw.clone(), room.clone());
+        tokio::spawn(async move {
+            inbox.wait_for_key(&event, raw, room).await;
+            drop(place);
+        });
+    }
+
+    async fn hear_message(&self, event: &OriginalSyncRoomMessageEvent, room: &Room) {
         let now = SystemTime::now();
         let heard = if self.admin_room.is(room.room_id()) {
             self.accept(event, now).map(Heard::Message)
@@ -147,16 +161,17 @@ impl Inbox {
                 .map(Heard::Talk)
         };
         match heard {
-            // A full queue means that hundreds of commands wait: somebody floods the room.
-            Ok(heard) => {
-                if let Err(error) = self.heard.try_send(heard) {
-                    warn!(event = %event.event_id, %error, "message dropped, too many wait");
-                }
-            }
+            Ok(heard) => self.hand_over(heard).await,
             Err(Dropped::NotAddressed | Dropped::AnotherRoom | Dropped::OwnEvent) => {}
             Err(reason) => {
                 debug!(event = %event.event_id, sender = %event.sender, ?reason, "event dropped");
             }
+        }
+    }
+
+    async fn hand_over(&self, heard: Heard) {
+        if self.heard.send(heard).await.is_err() {
+            debug!("nobody is there any more to hear it");
         }
     }
 
@@ -282,7 +297,7 @@ impl Inbox {
         room: Room,
     ) {
         match late_key::decrypt(&room, &raw).await {
-            Some(Decrypted::Message(message, _)) => self.hear(&message, &room),
+            Some(Decrypted::Message(message, _)) => self.hear_message(&message, &room).await,
             Some(Decrypted::SomethingElse) => {}
             None if !self.admin_room.is(room.room_id()) => {
                 debug!(event = %event.event_id, sender = %event.sender, "talk cannot be decrypted");
@@ -291,13 +306,8 @@ impl Inbox {
                 warn!(event = %event.event_id, sender = %event.sender, "event in the admin room cannot be decrypted");
                 let (sender, reply_to) =
                     (event.sender.clone(), ReplyTo::event(event.event_id.clone()));
-                if self
-                    .heard
-                    .try_send(Heard::Undecryptable { sender, reply_to })
-                    .is_err()
-                {
-                    debug!(event = %event.event_id, "too many wait to tell its sender");
-                }
+                self.hand_over(Heard::Undecryptable { sender, reply_to })
+                    .await;
             }
         }
     }

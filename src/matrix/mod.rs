@@ -11,6 +11,7 @@ mod conversations;
 mod device;
 mod direct_message;
 mod fault;
+mod hearing;
 mod hosts;
 mod identities;
 mod identity;

@@ -16,7 +16,7 @@ use matrix_sdk::{
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
-use super::{Chain, Fault, Matrix, admin_room::Upgrades};
+use super::{Chain, Fault, Matrix, admin_room::Upgrades, hearing::EVENTS_OF_A_ROOM};
 
 /// How long the homeserver may hold a request open when it has nothing to tell.
 const LONG_POLL: Duration = Duration::from_secs(30);
@@ -57,6 +57,7 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
         let asked = Instant::now();
         // At first, and after a failure, a long poll would keep us from seeing that the homeserver is there.
         let patience = if answered { LONG_POLL } else { Duration::ZERO };
+        let before = matrix.standpoint().await;
         match matrix.client().sync_once(settings(patience)).await {
             Ok(answer) => {
                 answered = true;
@@ -66,6 +67,7 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
                     failures = back_off();
                 }
                 note_rooms(matrix, &answer);
+                matrix.hear(&answer, &before).await;
                 if !join_is_settled || !answer.rooms.invited.is_empty() {
                     join_is_settled = matrix.join_admin_room().await;
                 }
@@ -87,6 +89,7 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
                 if !fault.is_passing() {
                     return fault;
                 }
+                answered = false;
                 matrix.note_answer(false);
                 let wanted = fault.retry_after().unwrap_or_default();
                 let wait = failures.next().unwrap_or(PACE).max(wanted);
@@ -134,6 +137,7 @@ fn settings(patience: Duration) -> SyncSettings {
 fn filter() -> FilterDefinition {
     let mut filter = FilterDefinition::default();
     filter.presence.not_types = vec!["*".to_owned()];
+    filter.room.timeline.limit = Some(EVENTS_OF_A_ROOM.into());
     filter.room.ephemeral.not_types = vec!["*".to_owned()];
     filter.room.account_data.not_types = vec!["*".to_owned()];
     // Members are not lazily loaded: Synapse takes each member event that it adds to an answer for a join, and tells us that

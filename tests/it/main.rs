@@ -42,6 +42,9 @@ mod audit;
 /// Who is who: identities that change, and who accepts that.
 mod identities;
 
+/// Thousands of messages at once.
+mod flood;
+
 /// How often somebody may command, and how many sessions there may be.
 mod limits;
 

@@ -42,6 +42,15 @@ pub(crate) struct Bot {
     process: Option<Child>,
 }
 
+/// The resident memory of a process, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Memory {
+    /// At this moment.
+    pub(crate) now: u64,
+    /// At most so far.
+    pub(crate) most: u64,
+}
+
 /// One line of the stand-in's log.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct StandinRecord {
@@ -299,6 +308,18 @@ impl Bot {
             (!self.session_processes().contains(&pid)).then_some(())
         })
         .await;
+    }
+
+    /// How much memory its process takes.
+    pub(crate) fn memory(&self) -> Memory {
+        let process = self.process.as_ref().expect("the bot does not run");
+        let process = procfs::process::Process::new(process.id().cast_signed()).unwrap();
+        let status = process.status().unwrap();
+        // The kernel counts in KiB.
+        Memory {
+            now: status.vmrss.unwrap() << 10,
+            most: status.vmhwm.unwrap() << 10,
+        }
     }
 
     fn standin_log(&self) -> PathBuf {

@@ -1,0 +1,176 @@
+//! Thousands of messages: they cost the bot no memory, and nobody else their commands.
+
+use std::time::Instant;
+
+use futures_util::future::join_all;
+use matrix_sdk::ruma::{OwnedEventId, UserId};
+use serde_json::{Value, json};
+
+use crate::support::{
+    bot::Bot,
+    bot_builder::BotBuilder,
+    eventually, homeserver,
+    person::Person,
+    proxy::{
+        Proxy,
+        forgery::{forged_message, in_timeline},
+    },
+};
+
+/// More than a sync brings of a room.
+const MORE_THAN_A_SYNC_BRINGS: usize = 150;
+
+/// How many messages the flood has, in how many pieces.
+const FLOOD: usize = 10_000;
+const PIECES: usize = 10;
+
+/// What a flood may cost. A sync with a piece of it, which is ten times what a homeserver brings, takes its room for a moment.
+const MEMORY: u64 = 64 << 20;
+
+async fn person(name: &str) -> Person {
+    Person::register(homeserver(), name).await.unwrap()
+}
+
+/// Says so much that a sync cannot hold it.
+async fn flood(person: &Person, bot: &Bot) {
+    let said = (0..MORE_THAN_A_SYNC_BRINGS).map(|_| person.say_plain(bot.admin_room(), "Hello."));
+    for said in join_all(said).await {
+        said.unwrap();
+    }
+}
+
+/// An administrator who begins something, much that others say, and the administrator again: and the bot hears none of it yet.
+/// Gives back the two commands.
+async fn talk_to_a_deaf_bot(
+    alice: &Person,
+    others: &Person,
+    bot: &Bot,
+) -> (OwnedEventId, OwnedEventId) {
+    let started = bot.tell(alice, "start").await;
+    flood(others, bot).await;
+    (started, bot.tell(alice, "status").await)
+}
+
+async fn assert_obeyed_in_order(
+    alice: &Person,
+    bot: &Bot,
+    (started, asked): (OwnedEventId, OwnedEventId),
+) {
+    let answer = bot.answer(alice, &started).await;
+    let body = answer.body().unwrap();
+    assert!(body.starts_with("Session for website is running"), "{body}");
+    bot.link_after(alice, 0).await;
+    let status = bot.answer(alice, &asked).await;
+    let body = status.body().unwrap();
+    assert!(
+        body.starts_with("website: ") && !body.contains("no session"),
+        "{body}"
+    );
+    assert_eq!(bot.standin_starts(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_flood_pushed_out_of_a_sync_is_obeyed() {
+    let (alice, bob) = (person("alice").await, person("bob").await);
+    let proxy = Proxy::start(homeserver()).await;
+    let bot = Bot::builder(homeserver())
+        .through(&proxy)
+        .invite(bob.user_id())
+        .start(&alice)
+        .await;
+    bot.ask(&alice, "help").await;
+    proxy.unplug();
+    let said = talk_to_a_deaf_bot(&alice, &bob, &bot).await;
+    proxy.plug_in();
+    assert_obeyed_in_order(&alice, &bot, said).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_said_while_the_bot_was_away_is_obeyed_however_much_it_is() {
+    let alice = person("alice").await;
+    let mut bot = Bot::builder(homeserver()).start(&alice).await;
+    bot.ask(&alice, "help").await;
+    bot.kill_9();
+    // Whoever may command may also be the one who floods.
+    let said = talk_to_a_deaf_bot(&alice, &alice, &bot).await;
+    bot.run();
+    assert_obeyed_in_order(&alice, &bot, said).await;
+}
+
+/// Messages that are none of the bot's business, commands, and messages whose key never comes.
+fn piece_of_a_flood(sender: &UserId, bot: &Bot) -> Value {
+    let events: Vec<_> = (0..FLOOD / PIECES)
+        .map(|number| {
+            let text = ["Hello.", "!rc status"][number % 2];
+            let mut event = forged_message(sender, text);
+            if number % 3 == 0 {
+                event["type"] = json!("m.room.encrypted");
+                event["content"] = json!({
+                    "algorithm": "m.megolm.v1.aes-sha2", "ciphertext": "AwgA", "session_id": "none",
+                });
+            }
+            event
+        })
+        .collect();
+    in_timeline(bot.admin_room(), &events)
+}
+
+/// Floods the admin room in bob's name, and lets an administrator command in the midst of it.
+async fn assert_unimpressed(configure: impl FnOnce(BotBuilder, &UserId) -> BotBuilder) {
+    let (alice, bob) = (person("alice").await, person("bob").await);
+    let proxy = Proxy::start(homeserver()).await;
+    let builder = Bot::builder(homeserver())
+        .through(&proxy)
+        .configure(|config| config["rate"]["commands_per_minute"] = json!(PIECES))
+        .log_filter("info")
+        .invite(bob.user_id());
+    let bot = configure(builder, bob.user_id()).start(&alice).await;
+    bot.ask(&alice, "status").await;
+    let before = bot.memory().now;
+    let mut delays = Vec::new();
+    for _ in 0..PIECES / 2 {
+        proxy.inject(piece_of_a_flood(bob.user_id(), &bot));
+        let said = Instant::now();
+        let asked = bot.tell(&alice, "status").await;
+        proxy.inject(piece_of_a_flood(bob.user_id(), &bot));
+        let status = bot.answer(&alice, &asked).await;
+        delays.push(said.elapsed());
+        assert_eq!(status.body(), Some("website: no session"));
+    }
+    eventually("the bot has heard it all", async || {
+        proxy.has_injected_all().then_some(())
+    })
+    .await;
+    bot.start_session(&alice, "website").await;
+    let (most, log) = (bot.memory().most, bot.log());
+    eprintln!(
+        "{FLOOD} messages cost {} KiB and {} lines of log, and delayed the answers to {delays:?}",
+        most.saturating_sub(before) >> 10,
+        log.lines().count()
+    );
+    assert!(
+        most < before + MEMORY,
+        "{before} bytes before, at most {most} after"
+    );
+    let judged = log.lines().filter(|line| line.contains("command judged"));
+    let judged = judged.filter(|line| !line.contains("decision=\"too many\""));
+    assert!(judged.count() <= 2 * PIECES);
+    assert!(
+        log.lines().count() < FLOOD / PIECES,
+        "the log is flooded too"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_somebody_without_the_level_costs_no_memory_and_no_command() {
+    assert_unimpressed(|bot, _| bot).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_somebody_who_may_command_costs_no_memory_and_no_command() {
+    assert_unimpressed(|bot, bob| {
+        let levels = json!({ "users": { bob: 100 } });
+        bot.encrypted_admin_room(false).power_levels(levels)
+    })
+    .await;
+}
