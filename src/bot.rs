@@ -80,10 +80,12 @@ enum Event {
         sent: SentLink,
     },
     Pictured(picture::Settled),
+    /// If it had been tried, the link may have arrived all the same.
     Undeliverable {
         id: DeliveryId,
         request: Request,
         obstacle: Obstacle,
+        tried: bool,
     },
     /// The delivery was called off. If it had been tried, the link may have arrived.
     CalledOff {
@@ -307,28 +309,16 @@ impl Bot {
                 id,
                 request,
                 obstacle,
+                tried,
             } => {
                 self.deliveries.remove(&id);
+                self.settle(&id, &request, tried);
                 self.give_up(&id, &request, &obstacle);
             }
             Event::Pictured(settled) => self.on_pictured(settled),
             Event::CalledOff { id, request, tried } => {
                 self.deliveries.remove(&id);
-                let delivery = remote_control::Delivery {
-                    number: id.number,
-                    request,
-                    also: Vec::new(),
-                    receipt: None,
-                };
-                let withdrawal = Withdrawal {
-                    session: id.session,
-                    delivery,
-                };
-                if tried {
-                    self.withdraw(&id.project, withdrawal);
-                } else {
-                    self.remote_control.withdrawn(&id.project, &withdrawal);
-                }
+                self.settle(&id, &request, tried);
             }
             Event::Withdrawn {
                 project,

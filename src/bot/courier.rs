@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
-use matrix_sdk::ruma::{OwnedTransactionId, OwnedUserId, TransactionId};
+use matrix_sdk::ruma::{OwnedRoomId, OwnedTransactionId, OwnedUserId, TransactionId};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
@@ -58,16 +58,16 @@ pub(super) async fn deliver(
     called_off: CancellationToken,
 ) -> Event {
     let mut patience = Patience::new();
-    let mut tried = false;
+    let mut tried = None;
     loop {
         let Some(matrix) = called_off.run_until_cancelled(line.matrix()).await else {
-            return call_off(delivery, tried);
+            return call_off(delivery, tried.is_some());
         };
         let Delivery { id, request, .. } = &delivery;
         let attempt = try_to_deliver(&matrix, &delivery, &mut tried);
         // A homeserver that slows us down can hold an attempt for half a minute; the session may be over by then.
         let obstacle = match called_off.run_until_cancelled(Box::pin(attempt)).await {
-            None => return call_off(delivery, tried),
+            None => return call_off(delivery, tried.is_some()),
             Some(Ok(sent)) => {
                 let (id, request) = (id.clone(), request.clone());
                 return Event::Delivered { id, request, sent };
@@ -82,6 +82,7 @@ pub(super) async fn deliver(
                     id,
                     request,
                     obstacle,
+                    tried: tried.is_some(),
                 };
             }
         };
@@ -90,7 +91,7 @@ pub(super) async fn deliver(
             .await
             .is_none()
         {
-            return call_off(delivery, tried);
+            return call_off(delivery, tried.is_some());
         }
         delivery.judged = false;
     }
@@ -104,10 +105,11 @@ fn call_off(delivery: Delivery, tried: bool) -> Event {
     }
 }
 
+/// `tried`: the room in which an earlier try may have left the link.
 async fn try_to_deliver(
     matrix: &Matrix,
     delivery: &Delivery,
-    tried: &mut bool,
+    tried: &mut Option<OwnedRoomId>,
 ) -> Result<SentLink, Obstacle> {
     let Ok(recipient) = OwnedUserId::try_from(delivery.request.requester.as_str()) else {
         return Err(Obstacle::NotConfidential(NotConfidential::NoIdentity));
@@ -131,8 +133,11 @@ async fn try_to_deliver(
         before: (before.plain.clone(), before.html.clone()),
         after: (after.plain.clone(), after.html.clone()),
     };
-    let room = matrix.confidential_room(&recipient).await?;
-    *tried = true;
+    let room = match tried {
+        None => matrix.confidential_room(&recipient).await?,
+        Some(room) => matrix.confidential_room_again(&recipient, room).await?,
+    };
+    *tried = Some(room.id().to_owned());
     Ok(room
         .send(&delivery.link, &message, transactions(&delivery.id).link)
         .await?)

@@ -8,7 +8,7 @@
 use matrix_sdk::{
     Room, RoomState,
     ruma::{
-        OwnedTransactionId, OwnedUserId, UserId,
+        OwnedTransactionId, OwnedUserId, RoomId, UserId,
         api::client::room::create_room::{self, v3::RoomPreset},
         events::{
             InitialStateEvent,
@@ -87,6 +87,12 @@ pub struct ConfidentialRoom {
 }
 
 impl ConfidentialRoom {
+    /// Which room it is.
+    #[must_use]
+    pub fn id(&self) -> &RoomId {
+        self.room.room_id()
+    }
+
     /// Sends the link, in a text of its own: nobody waits for its picture, which may follow it.
     ///
     /// The same `transaction` in the same room is the same event for the homeserver, however often it is tried.
@@ -168,6 +174,28 @@ impl Matrix {
             room,
             recipient: recipient.to_owned(),
         })
+    }
+
+    /// The same for another try, once a link may stand in this room already: no other room will do then, as it could not be
+    /// told who reads it in this one.
+    ///
+    /// # Errors
+    /// [`NotSent::Refused`] if the room is no longer fit, [`NotSent::Fault`] if it cannot be told.
+    pub async fn confidential_room_again(
+        &self,
+        recipient: &UserId,
+        room: &RoomId,
+    ) -> Result<ConfidentialRoom, NotSent> {
+        let overheard = || NotSent::Refused(NotConfidential::Overheard);
+        let room = self.client().get_room(room);
+        let room = room
+            .filter(|room| room.state() == RoomState::Joined)
+            .ok_or_else(overheard)?;
+        let is_confidential = async { Ok::<_, NotSent>(is_confidential(&room, recipient).await?) };
+        let ((), fit) = tokio::try_join!(self.check_devices(recipient), is_confidential)?;
+        let recipient = recipient.to_owned();
+        fit.then_some(ConfidentialRoom { room, recipient })
+            .ok_or_else(overheard)
     }
 
     /// Tells somebody something in their direct message, if there is one. For what belongs to a link, and is none.

@@ -252,11 +252,16 @@ impl RemoteControl {
             session: id.session,
             delivery,
         };
-        let slot = self.slots.entry(id.project.clone()).or_default();
+        self.take_back(id.project, withdrawal)
+    }
+
+    /// A delivery came to nothing, and its link may have arrived all the same: it is taken back at once.
+    pub fn take_back(&mut self, project: ProjectName, withdrawal: Withdrawal) -> Vec<Notice> {
+        let slot = self.slots.entry(project.clone()).or_default();
         slot.note_withdrawal(withdrawal.clone());
-        self.save_or_retry(&id.project);
+        self.save_or_retry(&project);
         vec![Notice::Withdraw {
-            project: id.project,
+            project,
             withdrawal,
         }]
     }

@@ -3,7 +3,8 @@
 use serde_json::json;
 
 use super::{
-    administrator_and_bot, assert_no_key_for, assert_unharmed, person, without_encryption,
+    administrator_and_bot, assert_no_key_for, assert_says, assert_unharmed, person,
+    without_encryption,
 };
 use crate::support::{
     eventually,
@@ -91,6 +92,77 @@ async fn a_link_that_somebody_joined_in_upon_is_taken_back_and_its_session_ended
     let next = bot.start_session(&alice, "website").await;
     assert_ne!(next.room(), &room);
     assert_ne!(next.link, first.link);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_somebody_joined_in_upon_is_not_hidden_by_an_error_after_it() {
+    let mallory = person("mallory").await;
+    let (alice, proxy, bot) = administrator_and_bot(|bot, _| bot).await;
+    let first = bot.start_session(&alice, "website").await;
+    let room = first.room().clone();
+    let in_room = {
+        let room = room.clone();
+        move |request: &Request| request.is_in(&room)
+    };
+    let sends = in_room.clone();
+    let held = proxy
+        .on(move |request| request.sends() && sends(request))
+        .times(1)
+        .hold();
+    let asked = bot.tell(&alice, "start").await;
+    eventually("the link is on its way", async || {
+        held.has_caught().then_some(())
+    })
+    .await;
+    bot.invite_as_bot(&alice, &room, mallory.user_id()).await;
+    mallory
+        .wait_for("the direct message", |event| event.room == room)
+        .await
+        .unwrap();
+    // The link arrives, and who is in the room then is told only once the bot has tried again.
+    proxy
+        .on(move |request| request.reads_members() && in_room(request))
+        .times(1)
+        .answer(Answer::error_page(502));
+    drop(held);
+
+    let answer = bot.answer(&alice, &asked).await;
+    assert_says(&answer, "somebody else");
+    let overheard = bot.links_of(&alice).remove(1);
+    bot.wait_until_taken_back(&alice, &overheard).await;
+    assert_eq!(bot.links_of(&alice).len(), 2);
+    assert!(mallory.never_read(&first.link));
+    bot.wait_until_no_process_is_left().await;
+    let next = bot.start_session(&alice, "website").await;
+    assert_ne!(next.room(), &room);
+    assert_ne!(next.link, first.link);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_arrived_unknown_to_the_bot_is_taken_back_from_who_was_demoted_since() {
+    let bob = person("bob").await;
+    let (alice, proxy, bot) = administrator_and_bot(|bot, _| {
+        bot.invite(bob.user_id())
+            .power_levels(json!({ "users": { bob.user_id(): 100 } }))
+    })
+    .await;
+    let admin_room = bot.admin_room().to_owned();
+    proxy
+        .on(move |request| request.sends() && !request.is_in(&admin_room))
+        .replace_answer(Answer::error_page(502));
+    let asked = bot.tell(&bob, "start").await;
+    let arrived = eventually("the link arrives", async || bot.links_of(&bob).pop()).await;
+    alice
+        .set_power_level(bot.admin_room(), bob.user_id(), 0)
+        .await;
+    let answer = bot.answer(&alice, &asked).await;
+    assert_says(&answer, "may not command me now");
+    proxy.be_honest();
+    bot.wait_until_taken_back(&bob, &arrived).await;
+    assert_eq!(bot.links_of(&bob).len(), 1);
+    // The session stays for who may have it.
+    bot.start_session(&alice, "website").await;
+    assert_eq!(bot.standin_starts(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
