@@ -77,7 +77,7 @@ fn kebab(name: &str) -> String {
 
 #[test]
 fn every_message_in_the_troubleshooting_is_one_that_is_said() {
-    let said = all_source().replace('`', "");
+    let said = all_text_in("src").replace('`', "");
     let mut unknown = Vec::new();
     for message in first_cells(&read("docs/troubleshooting.md")) {
         // Two dots stand for what differs each time.
@@ -96,9 +96,26 @@ fn is_error_code(text: &str) -> bool {
     text.starts_with("M_")
 }
 
-/// The source as one text, in which a string that goes over several lines stands in one.
-fn all_source() -> String {
-    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+#[test]
+fn each_row_of_the_threat_model_has_a_test() {
+    let page = read("docs/security.md");
+    let table = page.split("## Against whom").nth(1).unwrap();
+    let table = table.split("\n## ").next().unwrap();
+    let rows = table.lines().filter(|line| line.starts_with("| "));
+    // The head of the table, and the line below it.
+    let rows: Vec<_> = rows.skip(2).collect();
+    assert!(rows.len() >= 7, "{rows:#?}");
+    let tests = all_text_in("tests/it");
+    for row in rows {
+        let last_cell = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+        let name = last_cell.trim_matches('`');
+        assert!(tests.contains(&format!("async fn {name}(")), "{row}");
+    }
+}
+
+/// All files below a folder as one text, in which a string that goes over several lines stands in one.
+fn all_text_in(folder: &str) -> String {
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)];
     let mut all = String::new();
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {

@@ -29,33 +29,6 @@ async fn assert_nothing_happened(bot: &Bot, admin: &Person) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_member_without_the_level_is_refused_and_told_so_once_a_minute() {
-    let (alice, bob) = (person("alice").await, person("bob").await);
-    let mut bot = Bot::builder(homeserver())
-        .invite(bob.user_id())
-        .start(&alice)
-        .await;
-    let answer = bot.ask(&bob, "start").await;
-    assert_says(
-        &answer,
-        "Sorry, I did not do that: your power level here is 0, and this takes 100.",
-    );
-    let second = bot.tell(&bob, "stop").await;
-    let third = bot.tell(&bob, "dance").await;
-    bot.wait_for_log_times("judging a command", 3).await;
-    assert_nothing_happened(&bot, &alice).await;
-    for unanswered in [second, third] {
-        assert!(
-            alice
-                .events()
-                .iter()
-                .all(|event| event.replies_to() != Some(unanswered.as_str()))
-        );
-    }
-    assert!(bot.links_of(&bob).is_empty());
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn an_administrator_who_was_demoted_is_refused_from_then_on() {
     let (alice, bob) = (person("alice").await, person("bob").await);
     let bot = Bot::builder(homeserver())

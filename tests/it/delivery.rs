@@ -159,30 +159,6 @@ async fn who_left_the_direct_message_gets_a_new_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_third_person_in_the_direct_message_never_reads_a_link() {
-    for joins in [true, false] {
-        let (alice, mallory) = (person("alice").await, person("mallory").await);
-        mallory.join_invitations(joins);
-        let bot = Bot::builder(homeserver()).start(&alice).await;
-        let first = bot.start_session(&alice, "website").await;
-        // Only the bot may invite there; a homeserver that plays false can do it in its name.
-        bot.invite_as_bot(&alice, first.room(), mallory.user_id())
-            .await;
-        if joins {
-            mallory
-                .wait_for("the direct message", |event| event.room == *first.room())
-                .await
-                .unwrap();
-        }
-
-        let second = bot.start_session(&alice, "website").await;
-        assert_ne!(second.room(), first.room());
-        assert!(mallory.never_saw(second.room()));
-        assert!(mallory.never_read(&first.link));
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn what_is_said_in_the_direct_message_is_no_command() {
     let alice = person("alice").await;
     let bot = Bot::builder(homeserver()).start(&alice).await;

@@ -34,7 +34,7 @@ fn got_a_key(device: &Person, proxy: &Proxy) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_two_devices_the_key_of_a_link_is_sent_to_the_signed_one_alone() {
+async fn someone_with_the_password_but_no_cross_signing_gets_no_link_and_no_counted_command() {
     let alice = person("alice").await;
     let stolen = alice.second_device(false).await.unwrap();
     let proxy = Proxy::start(homeserver()).await;

@@ -29,7 +29,7 @@ async fn person(name: &str) -> Person {
 }
 
 /// An administrator, and a bot that sees the homeserver through a proxy.
-async fn administrator_and_bot(
+pub(super) async fn administrator_and_bot(
     configure: impl FnOnce(BotBuilder, &Person) -> BotBuilder,
 ) -> (Person, Proxy, Bot) {
     let alice = person("alice").await;
@@ -40,7 +40,7 @@ async fn administrator_and_bot(
 }
 
 /// How many sessions the bot has begun, also those that ended before their process could do anything.
-fn sessions(bot: &Bot) -> usize {
+pub(super) fn sessions(bot: &Bot) -> usize {
     bot.log().matches("session starting").count()
 }
 
@@ -54,13 +54,13 @@ async fn assert_unharmed(bot: &Bot, proxy: &Proxy, alice: &Person) {
 }
 
 /// The bot's answer to an event that the homeserver has never seen.
-async fn answer_to(bot: &Bot, alice: &Person, forged: &Value) -> Event {
+pub(super) async fn answer_to(bot: &Bot, alice: &Person, forged: &Value) -> Event {
     let id: OwnedEventId = forged["event_id"].as_str().unwrap().try_into().unwrap();
     bot.answer(alice, &id).await
 }
 
 #[track_caller]
-fn assert_says(answer: &Event, part: &str) {
+pub(super) fn assert_says(answer: &Event, part: &str) {
     assert!(answer.body().unwrap().contains(part), "{answer}");
 }
 

@@ -75,6 +75,9 @@ mod homeserver_faults;
 /// A homeserver that plays false.
 mod hostile;
 
+/// Against whom the bot stands, a test for each of them.
+mod threat_model;
+
 /// What people are told when something goes wrong.
 mod failures;
 

@@ -47,7 +47,7 @@ impl Secret {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_secret_of_the_main_job_is_where_it_does_not_belong() {
+async fn a_local_user_on_the_host_reads_no_link_and_no_token() {
     let log = assert_main_job_keeps_its_secrets(Bot::builder(homeserver()), &[], 0).await;
     assert!(log.contains("TRACE matrix_sdk") && log.contains("TRACE hyper_util"));
 }

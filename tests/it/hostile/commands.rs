@@ -1,6 +1,6 @@
 //! Commands that nobody gave, or gave once.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
     administrator_and_bot, answer_to, assert_says, assert_unharmed, person, sessions,
@@ -12,7 +12,7 @@ use crate::support::{
     person::Person,
     proxy::{
         Answer, Proxy, Request,
-        forgery::{forged_message, forged_state, in_timeline, now},
+        forgery::{forged_message, forged_state, in_timeline, under_new_ids},
     },
 };
 
@@ -107,24 +107,6 @@ async fn a_bot_that_always_needs_encrypted_commands_needs_no_word_of_the_homeser
     bot.link_after(&alice, 0).await;
 }
 
-/// All events of the admin room that the bot was given so far, and the keys that came with them.
-fn timeline(bot: &Bot, proxy: &Proxy) -> (Vec<Value>, Vec<Value>) {
-    let (mut events, mut to_device) = (Vec::new(), Vec::new());
-    let list = |answer: &Value, pointer: &str| {
-        answer
-            .pointer(pointer)
-            .and_then(Value::as_array)
-            .cloned()
-            .unwrap_or_default()
-    };
-    let room = format!("/rooms/join/{}/timeline/events", bot.admin_room());
-    for passed in proxy.passed_by(Request::is_sync) {
-        events.extend(list(&passed.answer, &room));
-        to_device.extend(list(&passed.answer, "/to_device/events"));
-    }
-    (events, to_device)
-}
-
 /// A session was started and stopped, and whatever was said since brings no other.
 async fn assert_no_second_session(bot: &Bot, alice: &Person) {
     let status = bot.ask(alice, "status").await;
@@ -138,7 +120,7 @@ async fn a_timeline_that_is_played_once_more_starts_nothing() {
     let (alice, proxy, mut bot) = administrator_and_bot(|bot, _| bot).await;
     bot.start_session(&alice, "website").await;
     bot.ask(&alice, "stop").await;
-    let (events, to_device) = timeline(&bot, &proxy);
+    let (events, to_device) = proxy.brought_to(bot.admin_room());
     assert!(events.len() > 3, "{events:?}");
     let again = || {
         proxy.inject(json!({ "to_device": { "events": to_device } }));
@@ -165,7 +147,7 @@ async fn an_old_command_under_a_new_event_id_starts_nothing() {
     let (alice, proxy, mut bot) = administrator_and_bot(|bot, _| bot).await;
     bot.start_session(&alice, "website").await;
     bot.ask(&alice, "stop").await;
-    let (events, _) = timeline(&bot, &proxy);
+    let (events, _) = proxy.brought_to(bot.admin_room());
     let encrypted: Vec<_> = events
         .into_iter()
         .filter(|event| {
@@ -176,12 +158,7 @@ async fn an_old_command_under_a_new_event_id_starts_nothing() {
         if restarts {
             bot.restart(&alice).await;
         }
-        let mut replayed = encrypted.clone();
-        for event in &mut replayed {
-            event["event_id"] = forged_message(alice.user_id(), "")["event_id"].take();
-            event["origin_server_ts"] = json!(now());
-            event["unsigned"] = json!({ "age": 1 });
-        }
+        let replayed = under_new_ids(&encrypted);
         proxy.inject(in_timeline(bot.admin_room(), &replayed));
         eventually("the bot has heard it", async || {
             proxy.has_injected_all().then_some(())

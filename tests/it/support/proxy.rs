@@ -21,7 +21,7 @@ use std::{
 
 use hyper::{Response, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
-use matrix_sdk::reqwest;
+use matrix_sdk::{reqwest, ruma::RoomId};
 use serde_json::{Value, json};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -145,6 +145,21 @@ impl Proxy {
         let mut passed = self.passed();
         passed.retain(|passed| matches(&passed.request));
         passed
+    }
+
+    /// All events of a room that the bot was given so far, and the keys that came with them.
+    pub(crate) fn brought_to(&self, room: &RoomId) -> (Vec<Value>, Vec<Value>) {
+        let (mut events, mut to_device) = (Vec::new(), Vec::new());
+        let list = |answer: &Value, pointer: &str| {
+            let list = answer.pointer(pointer).and_then(Value::as_array);
+            list.cloned().unwrap_or_default()
+        };
+        let timeline = format!("/rooms/join/{room}/timeline/events");
+        for passed in self.passed_by(Request::is_sync) {
+            events.extend(list(&passed.answer, &timeline));
+            to_device.extend(list(&passed.answer, "/to_device/events"));
+        }
+        (events, to_device)
     }
 }
 

@@ -43,8 +43,19 @@ pub(crate) fn in_timeline(room: &RoomId, events: &[Value]) -> Value {
     json!({ "rooms": { "join": { room: { "timeline": { "events": events } } } } })
 }
 
+/// The same events as if they were said once more, and now.
+pub(crate) fn under_new_ids(events: &[Value]) -> Vec<Value> {
+    let mut events = events.to_vec();
+    for event in &mut events {
+        event["event_id"] = json!(forged_event_id());
+        event["origin_server_ts"] = json!(now());
+        event["unsigned"] = json!({ "age": 1 });
+    }
+    events
+}
+
 /// The time in events, in milliseconds since 1970.
-pub(crate) fn now() -> u64 {
+fn now() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     now.as_millis().try_into().unwrap()
 }

@@ -1,0 +1,229 @@
+//! The threat model of docs/security.md, a test for each of those whom it names. Where a promise has tests of its own in
+//! another file, one of them bears the name.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::{
+    hostile::{administrator_and_bot, answer_to, assert_says, sessions},
+    support::{
+        bot::Bot,
+        eventually, homeserver,
+        impostor::Impostor,
+        person::Person,
+        proxy::{
+            Answer, Proxy,
+            forgery::{forged_message, forged_state, in_timeline, membership, under_new_ids},
+        },
+    },
+};
+
+/// What a session's process may cost: the bot reads in pieces.
+const MEMORY: u64 = 64 << 20;
+
+async fn person(name: &str) -> Person {
+    Person::register(homeserver(), name).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_room_member_without_the_power_level_gets_no_session_no_link_and_one_denial_a_minute() {
+    let (alice, bob) = (person("alice").await, person("bob").await);
+    let mut bot = Bot::builder(homeserver())
+        .invite(bob.user_id())
+        .start(&alice)
+        .await;
+    let asked = bot.tell(&bob, "start").await;
+    assert_says(
+        &bot.answer(&bob, &asked).await,
+        "Sorry, I did not do that: your power level here is 0, and this takes 100.",
+    );
+    let edited = bob.edit(bot.admin_room(), &asked, "!rc start").await;
+    let mut unanswered = vec![edited.unwrap()];
+    for command in ["stop", "dance", "start website"] {
+        unanswered.push(bot.tell(&bob, command).await);
+    }
+    bot.wait_for_log_times("judging a command", 4).await;
+    let status = bot.ask(&alice, "status").await;
+    assert_eq!(status.body(), Some("website: no session"));
+    assert_eq!(bot.standin_starts(), 0);
+    for unanswered in unanswered {
+        let answers = alice.events();
+        let mut answered = answers.iter().map(|event| event.replies_to());
+        assert!(answered.all(|answered| answered != Some(unanswered.as_str())));
+    }
+    assert!(bot.links_of(&bob).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_former_admin_gets_nothing_from_replayed_or_delayed_events() {
+    let bob = person("bob").await;
+    let levels = json!({ "users": { bob.user_id(): 100 } });
+    let (alice, proxy, bot) =
+        administrator_and_bot(|bot, _| bot.invite(bob.user_id()).power_levels(levels)).await;
+    bot.start_session(&bob, "website").await;
+    bot.ask(&bob, "stop").await;
+    // Said by an administrator, and heard when he is none any more.
+    proxy.unplug();
+    let delayed = bot.tell(&bob, "start").await;
+    alice
+        .set_power_level(bot.admin_room(), bob.user_id(), 0)
+        .await;
+    proxy.plug_in();
+    let answer = bot.answer(&bob, &delayed).await;
+    assert_says(&answer, "your power level here is 0, and this takes 100");
+
+    let (events, to_device) = proxy.brought_to(bot.admin_room());
+    let of_bob: Vec<_> = events
+        .iter()
+        .filter(|event| event["sender"] == json!(bob.user_id()) && event.get("state_key").is_none())
+        .cloned()
+        .collect();
+    assert!(of_bob.len() >= 3, "{of_bob:?}");
+    for replayed in [events, under_new_ids(&of_bob)] {
+        proxy.inject(json!({ "to_device": { "events": to_device } }));
+        proxy.inject(in_timeline(bot.admin_room(), &replayed));
+    }
+    eventually("the bot has heard it", async || {
+        proxy.has_injected_all().then_some(())
+    })
+    .await;
+    let status = bot.ask(&alice, "status").await;
+    assert_eq!(status.body(), Some("website: no session"));
+    assert_eq!((sessions(&bot), bot.links_of(&bob).len()), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_third_person_in_an_old_dm_does_not_get_the_link() {
+    for joins in [true, false] {
+        let (alice, mallory) = (person("alice").await, person("mallory").await);
+        mallory.join_invitations(joins);
+        let bot = Bot::builder(homeserver()).start(&alice).await;
+        let first = bot.start_session(&alice, "website").await;
+        // Only the bot may invite there; a homeserver that plays false can do it in its name.
+        bot.invite_as_bot(&alice, first.room(), mallory.user_id())
+            .await;
+        if joins {
+            mallory
+                .wait_for("the direct message", |event| event.room == *first.room())
+                .await
+                .unwrap();
+        }
+
+        let second = bot.start_session(&alice, "website").await;
+        assert_ne!(second.room(), first.room());
+        assert!(mallory.never_saw(second.room()));
+        assert!(mallory.never_read(&first.link));
+    }
+}
+
+/// With what docs/security.md asks for: users that are named by their keys, and encryption always.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_homeserver_gets_no_session_and_no_link() {
+    let mallory = person("mallory").await;
+    let alice = person("alice").await;
+    let key = alice.master_key().await.unwrap();
+    let proxy = Proxy::start(homeserver()).await;
+    let mut bot = Bot::builder(homeserver())
+        .through(&proxy)
+        .invite(mallory.user_id())
+        .configure(|config| {
+            config["authorization"]["users"] = json!({ alice.user_id(): key });
+            config["encryption"] = json!({ "require_encrypted_commands": "always" });
+        })
+        .start(&alice)
+        .await;
+    bot.ask(&alice, "status").await;
+    let room = bot.admin_room().to_owned();
+
+    // A command in plain text, and power for somebody of its own.
+    let forged = forged_message(alice.user_id(), "!rc start");
+    proxy.inject(in_timeline(&room, std::slice::from_ref(&forged)));
+    let answer = answer_to(&bot, &alice, &forged).await;
+    assert_says(&answer, "your message was not encrypted, and has to be.");
+    let kind = "m.room.power_levels";
+    let mut levels = alice.state(&room, kind).await.unwrap();
+    levels["users"][mallory.user_id().as_str()] = json!(100);
+    let event = forged_state(alice.user_id(), kind, "", &levels);
+    proxy.inject(in_timeline(&room, &[event]));
+    proxy
+        .on(move |request| request.reads_state(kind))
+        .answer(Answer::json(200, &levels));
+    let answer = bot.ask(&mallory, "start").await;
+    assert_says(&answer, "you are not on the list of users");
+    proxy.be_honest();
+
+    // A device and an identity in the administrator's name, and a member of the direct message.
+    let joins = membership(mallory.user_id(), "join");
+    for (impostor, why) in [
+        (Impostor::device_of(alice.user_id()).await, "UnsignedDevice"),
+        (
+            Impostor::identity_of(alice.user_id()).await,
+            "IdentityChanged",
+        ),
+    ] {
+        impostor.show(&proxy);
+        impostor
+            .say(&proxy, &alice, bot.user_id(), &room, "!rc start")
+            .await;
+        bot.wait_for_log(&format!("why=\"{why}\"")).await;
+        assert_eq!(sessions(&bot), 0);
+        proxy.be_honest();
+        proxy.inject(json!({ "device_lists": { "changed": [alice.user_id()] } }));
+    }
+    let sent = bot.start_session(&alice, "website").await;
+    proxy.inject(in_timeline(sent.room(), &[joins]));
+    let again = bot.start_session(&alice, "website").await;
+    assert_ne!(again.room(), sent.room());
+    assert!(mallory.never_saw(again.room()) && mallory.never_read(&sent.link));
+    assert_eq!(sessions(&bot), 1);
+}
+
+/// What a program could print that wants to be more than its output: commands, markup, a mention, controls of a terminal, bytes
+/// that are no text, and a link that is none.
+const WORDS: &str = r"!rc stop website\n@room <b>sesame</b> \033]0;sesame\007\033[2J\377\376\000sesame https://claude.ai.evil.example/code?environment=env_sesame\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_session_process_gets_no_words_into_the_room_no_crash_and_no_unbounded_disk_or_memory()
+{
+    let alice = person("alice").await;
+    let claude = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/claude");
+    let script = format!("printf '{WORDS}'; exec {claude} remote-control");
+    let bot = Bot::builder(homeserver())
+        .project("website", |project| {
+            project
+                .standin("noise=64,flood")
+                .set("command", json!(["sh", "-c", script]))
+                .set("max_output", "1MiB")
+        })
+        .start(&alice)
+        .await;
+    bot.ask(&alice, "status").await;
+    let before = bot.memory().now;
+    bot.start_session(&alice, "website").await;
+    bot.ask(&alice, "status").await;
+    // It ends in the midst of its flood.
+    bot.end_process(bot.standin_records()[0].pid).await;
+    bot.announcement(&alice, "Session for website has ended")
+        .await;
+    let status = bot.ask(&alice, "status").await;
+    assert_eq!(status.body(), Some("website: no session"));
+    let most = bot.memory().most;
+    assert!(
+        most < before + MEMORY,
+        "{before} bytes before, {most} after"
+    );
+    let folder = bot.data_dir().join("sessions/website");
+    let files = fs::read_dir(folder).unwrap();
+    let sizes = files.map(|file| file.unwrap().metadata().unwrap().len());
+    let size: u64 = sizes.sum();
+    assert!(size < 2 << 20, "{size} bytes on disk");
+    for event in alice.events() {
+        let in_public = event.room == bot.admin_room();
+        assert!(
+            !in_public || !event.json.to_string().contains("sesame"),
+            "{event}"
+        );
+    }
+    assert!(!bot.log().contains("sesame"));
+}
