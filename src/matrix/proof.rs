@@ -229,3 +229,65 @@ fn of_encryption(event_sender: &UserId, info: &EncryptionInfo) -> Trust {
         ) => Trust::UnknownDevice,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use matrix_sdk::{
+        deserialized_responses::{AlgorithmInfo, DeviceLinkProblem, ForwarderInfo},
+        ruma::{device_id, user_id},
+    };
+
+    use super::*;
+
+    fn alice() -> &'static UserId {
+        user_id!("@alice:x.y")
+    }
+
+    fn encrypted_by(sender: &UserId, verification_state: VerificationState) -> EncryptionInfo {
+        EncryptionInfo {
+            sender: sender.to_owned(),
+            sender_device: None,
+            forwarder: None,
+            algorithm_info: AlgorithmInfo::OlmV1Curve25519AesSha2 {
+                curve25519_public_key_base64: String::new(),
+            },
+            verification_state,
+        }
+    }
+
+    #[test]
+    fn only_a_device_that_its_owner_has_signed_is_called_so() {
+        use VerificationLevel as Level;
+        let unverified = VerificationState::Unverified;
+        for (state, trust) in [
+            (VerificationState::Verified, Trust::CrossSigned),
+            (unverified(Level::UnverifiedIdentity), Trust::CrossSigned),
+            (unverified(Level::UnsignedDevice), Trust::UnsignedDevice),
+            (
+                unverified(Level::VerificationViolation),
+                Trust::IdentityChanged,
+            ),
+            (unverified(Level::MismatchedSender), Trust::UnknownDevice),
+            (
+                unverified(Level::None(DeviceLinkProblem::MissingDevice)),
+                Trust::UnknownDevice,
+            ),
+        ] {
+            let found = of_encryption(alice(), &encrypted_by(alice(), state.clone()));
+            assert_eq!(found, trust, "{state:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_of_somebody_else_or_from_somebody_else_proves_nothing() {
+        let mallory = user_id!("@mallory:x.y");
+        let info = encrypted_by(mallory, VerificationState::Verified);
+        assert_eq!(of_encryption(alice(), &info), Trust::UnknownDevice);
+        let mut info = encrypted_by(alice(), VerificationState::Verified);
+        info.forwarder = Some(ForwarderInfo {
+            user_id: mallory.to_owned(),
+            device_id: device_id!("PHONE").to_owned(),
+        });
+        assert_eq!(of_encryption(alice(), &info), Trust::UnknownDevice);
+    }
+}

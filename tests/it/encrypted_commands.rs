@@ -127,7 +127,8 @@ async fn in_a_plain_room_somebody_whose_identity_was_replaced_commands_nothing()
             &answer,
             "your cross-signing identity is another one than I know",
         );
-        bot.tell(&intruder, "stop").await;
+        let asked = bot.tell(&intruder, "stop").await;
+        bot.wait_for_refusal(&asked, "IdentityChanged").await;
         bot.announcement(&intruder, "has another cross-signing identity than I know")
             .await;
         assert!(intruder.never_read(&sent.link));

@@ -61,7 +61,7 @@ async fn a_replaced_identity_commands_nothing_and_gets_no_link_until_the_operato
         "your cross-signing identity is another one than I know",
     );
     let asked = bot.tell(&intruder, "stop").await;
-    bot.wait_for_log(&format!("event={asked}")).await;
+    bot.wait_for_refusal(&asked, "IdentityChanged").await;
     bot.announcement(&intruder, "has another cross-signing identity than I know")
         .await;
     assert!(bot.links_of(&intruder).is_empty());

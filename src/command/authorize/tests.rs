@@ -188,6 +188,27 @@ fn a_list_of_users_narrows_and_never_widens() {
 }
 
 #[test]
+fn what_was_taken_back_or_obeyed_before_is_refused_under_every_setting() {
+    for devices in [Devices::CrossSigned, Devices::Any] {
+        for require_encrypted_commands in [
+            RequireEncryptedCommands::Auto,
+            RequireEncryptedCommands::Always,
+            RequireEncryptedCommands::Never,
+        ] {
+            let policy = Policy {
+                devices,
+                require_encrypted_commands,
+                ..policy()
+            };
+            let facts = facts(RoomVersionId::V12, Some(&[(alice(), 100)]));
+            let decide = |trust| authorize(alice(), trust, Some(&facts), &policy).map(|_| ());
+            assert_eq!(decide(Trust::Gone), Err(Denied::TakenBack));
+            assert_eq!(decide(Trust::Replayed), Err(Denied::Replayed));
+        }
+    }
+}
+
+#[test]
 fn how_a_command_was_encrypted_decides_as_configured() {
     use Devices::{Any, CrossSigned};
     use RequireEncryptedCommands::{Always, Auto, Never};

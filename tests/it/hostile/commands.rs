@@ -116,6 +116,26 @@ async fn assert_no_second_session(bot: &Bot, alice: &Person) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_encrypted_word_in_the_place_of_a_forged_command_does_not_prove_it() {
+    let (alice, proxy, bot) = administrator_and_bot(|bot, _| bot).await;
+    bot.ask(&alice, "status").await;
+    let room = bot.admin_room().to_owned();
+    let word = alice.say(&room, "Good morning").await.unwrap();
+    let mut shown = alice.event_from_server(&room, &word).await.unwrap();
+    assert_eq!(shown["type"], "m.room.encrypted");
+    let forged = forged_message(alice.user_id(), "!rc start");
+    shown["event_id"] = forged["event_id"].clone();
+    let id = forged["event_id"].as_str().unwrap().to_owned();
+    proxy
+        .on(move |request| request.reads_event() && request.path.ends_with(&id))
+        .answer(Answer::json(200, &shown));
+    proxy.inject(in_timeline(&room, std::slice::from_ref(&forged)));
+    let answer = answer_to(&bot, &alice, &forged).await;
+    assert_says(&answer, "was taken back");
+    assert_unharmed(&bot, &proxy, &alice).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_timeline_that_is_played_once_more_starts_nothing() {
     let (alice, proxy, mut bot) = administrator_and_bot(|bot, _| bot).await;
     bot.start_session(&alice, "website").await;

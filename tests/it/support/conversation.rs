@@ -59,6 +59,20 @@ impl Bot {
         answer
     }
 
+    /// Waits until the bot has refused a command for this reason, by its audit log: not each refusal is answered.
+    pub(crate) async fn wait_for_refusal(&self, asked: &OwnedEventId, why: &str) {
+        let of_it = format!("event=\"{asked}\"");
+        let judged = eventually("the command is judged", async || {
+            let log = self.log();
+            let mut lines = log.lines();
+            let line = lines.find(|line| line.contains("command judged") && line.contains(&of_it));
+            line.map(str::to_owned)
+        })
+        .await;
+        let refused = format!("decision=\"denied\" why=\"{why}\"");
+        assert!(judged.contains(&refused), "{judged}");
+    }
+
     /// What the bot says in the admin room without being asked; `part` is in it.
     pub(crate) async fn announcement(&self, person: &Person, part: &str) -> Event {
         let what = format!("the bot's announcement with {part:?}");
