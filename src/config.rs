@@ -128,7 +128,7 @@ pub struct ConfiguredProject {
 pub enum ConfigError {
     /// There is no such file.
     #[error(
-        "there is no {path}: copy config.example.yaml to it and adapt it, or name another file with --config"
+        "there is no {path}: `rcbot init` writes one, or copy config.example.yaml to it and adapt it, or name another file with --config"
     )]
     Missing {
         /// The file.

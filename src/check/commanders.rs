@@ -9,11 +9,12 @@ use super::{
     Outcome, Report,
     api::{Api, Asker, Trouble},
     homeserver::unexpected,
+    which_room::unreadable,
 };
 use crate::{
     command::{Denied, Policy, authorize::authorize},
     config::{Devices, MasterKey},
-    matrix::{Chain, RoomFacts, Trust, stored_identities},
+    matrix::{RoomFacts, Trust, stored_identities},
 };
 
 pub(super) const ACCESS: &str = "admin room access";
@@ -166,12 +167,7 @@ enum Standing {
 async fn judge_identities(api: &Api<'_>, users: &[&UserId]) -> Result<Outcome, Trouble> {
     let seen = match stored_identities(&api.config.data_dir.join("matrix")) {
         Ok(seen) => seen,
-        Err(fault) => {
-            return Ok(Outcome::failed(
-                Chain(&fault).to_string(),
-                "do that, and run `rcbot check` as the user that the bot runs as",
-            ));
-        }
+        Err(fault) => return Ok(unreadable(&fault)),
     };
     let users = users.get(..LOOKED_AT).unwrap_or(users);
     let asked: BTreeMap<_, Vec<String>> = users.iter().map(|user| (*user, Vec::new())).collect();

@@ -20,7 +20,8 @@ pub(super) fn look_at_configuration(report: &mut Report, file: &Path, config: &C
         many => format!("{many} projects"),
     };
     let good = format!("{}, {projects}", file.display());
-    report.add(CONFIGURATION, judge(file, good, config.warnings()));
+    let remedy = "change that in config.yaml, and start the bot again";
+    report.add(CONFIGURATION, judge(file, good, config.warnings(), remedy));
 }
 
 /// How the bot logs in, with what that takes.
@@ -37,7 +38,11 @@ pub(super) fn look_at_registration(
     let (outcome, login) = match Login::load(config) {
         Ok(login) => {
             let good = format!("{}, for {}", file.display(), config.bot_user);
-            (judge(file, good, login.warnings()), Some(login))
+            let remedy = format!(
+                "change that in {} and in the homeserver's copy, and restart the homeserver",
+                file.display()
+            );
+            (judge(file, good, login.warnings(), &remedy), Some(login))
         }
         Err(error) => (refused(&error, config_file), None),
     };
@@ -46,7 +51,7 @@ pub(super) fn look_at_registration(
 }
 
 /// Both files hold secrets: one the tokens, the other perhaps some in `environment`.
-fn judge(file: &Path, good: String, warnings: &[Problem]) -> Outcome {
+fn judge(file: &Path, good: String, warnings: &[Problem], remedy: &str) -> Outcome {
     let mode = fs::metadata(file).map(|metadata| metadata.permissions().mode());
     if mode.is_ok_and(|mode| mode & READABLE_BY_OTHERS != 0) {
         let file = file.display();
@@ -59,7 +64,7 @@ fn judge(file: &Path, good: String, warnings: &[Problem]) -> Outcome {
         return Outcome::passed(good);
     }
     let all: Vec<_> = warnings.iter().map(ToString::to_string).collect();
-    Outcome::warning(all.join("; "), "change that, and start the bot again")
+    Outcome::warning(all.join("; "), remedy)
 }
 
 fn refused(error: &RegistrationError, config_file: &Path) -> Outcome {
@@ -73,11 +78,11 @@ fn refused(error: &RegistrationError, config_file: &Path) -> Outcome {
         ),
         RegistrationError::Unreadable { path, source } => Outcome::failed(
             format!("{} cannot be read ({source})", path.display()),
-            "make it a file that the user who runs rcbot may read",
+            "put a file there that the user who runs rcbot may read",
         ),
         RegistrationError::Invalid(problems) => Outcome::failed(
             problems.to_string().replace('\n', "; "),
-            "change that, here and in the homeserver's copy, and restart the homeserver",
+            "change that in the file and in the homeserver's copy, and restart the homeserver",
         ),
     }
 }

@@ -80,7 +80,10 @@ pub async fn everything(config_file: &Path) -> Result<Report, ConfigError> {
 pub fn without_configuration(error: &ConfigError) -> Report {
     let mut report = Report::default();
     let found = error.to_string().replace('\n', "; ");
-    report.add(files::CONFIGURATION, Outcome::failed(found, "correct that"));
+    report.add(
+        files::CONFIGURATION,
+        Outcome::failed(found, "do that in the file, and start the bot again"),
+    );
     report
 }
 

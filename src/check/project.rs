@@ -156,8 +156,8 @@ impl<'a> Site<'a> {
         };
         Err(Outcome::failed(
             format!("there is no {name}{place}"),
-            "install it, give its full path in `command`, or add its folder to the PATH of the bot (under systemd: \
-             `Environment=PATH=` in the unit)",
+            "install it, or give its full path in `command` in config.yaml, or add its folder to the PATH of the bot \
+             (under systemd: `Environment=PATH=` in the unit); and start the bot again",
         ))
     }
 
@@ -185,7 +185,7 @@ impl<'a> Site<'a> {
         let of_environment = self.environment.iter().filter_map(|(name, value)| {
             let (name, value) = (name.to_str()?, value.to_string_lossy());
             let is_culprit = prerequisites::switches_off(name, &value);
-            is_culprit.then(|| format!("{name} in `environment` in config.yaml"))
+            is_culprit.then(|| (name.to_owned(), "`environment` in config.yaml".to_owned()))
         });
         let settings = self.files.iter().flat_map(|files| &files.settings);
         let of_settings = settings.flat_map(|file| {
@@ -193,18 +193,21 @@ impl<'a> Site<'a> {
             let names = prerequisites::switches_off_in_settings(&text);
             names
                 .into_iter()
-                .map(move |name| format!("{name} in `env` in {}", file.display()))
+                .map(move |name| (name, format!("`env` in {}", file.display())))
         });
         let culprits: Vec<_> = of_environment.chain(of_settings).collect();
         if culprits.is_empty() {
             return Outcome::passed("none that switches Remote Control off");
         }
+        let all = |preposition: &str| {
+            let all = culprits
+                .iter()
+                .map(|(name, place)| format!("{name} {preposition} {place}"));
+            all.collect::<Vec<_>>().join(" and ")
+        };
         Outcome::failed(
-            format!(
-                "Remote Control is switched off by {}",
-                culprits.join(" and ")
-            ),
-            "remove that",
+            format!("Remote Control is switched off by {}", all("in")),
+            format!("remove {}, and start the bot again", all("from")),
         )
     }
 
@@ -242,7 +245,7 @@ impl<'a> Site<'a> {
             return Outcome::failed(
                 "claude never trusts a home directory",
                 format!(
-                    "set `projects.{}.directory` in config.yaml to another directory",
+                    "set `projects.{}.directory` in config.yaml to another directory, and start the bot again",
                     self.project.name
                 ),
             );
@@ -252,7 +255,10 @@ impl<'a> Site<'a> {
             Ok(state) if state.trusts(&self.directory) => Outcome::passed("given"),
             Ok(_) => Outcome::failed(
                 Cause::WorkspaceNotTrusted.what(),
-                Cause::WorkspaceNotTrusted.remedy(),
+                format!(
+                    "run `claude` once in {}, as the user that the bot runs as, and accept the question",
+                    self.directory.display()
+                ),
             ),
         }
     }
@@ -264,8 +270,11 @@ impl<'a> Site<'a> {
             Ok(state) if state.was_asked_for_consent() => Outcome::passed("given"),
             Ok(_) if answers => Outcome::passed("`stdin` answers the question"),
             Ok(_) => Outcome::failed(
-                "claude asks once whether it may enable Remote Control",
-                Cause::ConsentAsked.remedy(),
+                "claude asks once whether it may enable Remote Control, and nobody answers",
+                format!(
+                    "{} in config.yaml, and start the bot again",
+                    Cause::ConsentAsked.remedy()
+                ),
             ),
         }
     }

@@ -10,7 +10,7 @@ use super::{
     api::{Api, Asker, Trouble},
     homeserver::unexpected,
 };
-use crate::matrix::{Chain, StoredRoom, stored_admin_room};
+use crate::matrix::{Chain, Fault, StoredRoom, stored_admin_room};
 
 pub(super) const ROOM: &str = "admin room";
 pub(super) const UPGRADE: &str = "admin room upgrade";
@@ -23,16 +23,24 @@ pub(super) async fn find(report: &mut Report, api: &Api<'_>) -> Result<StoredRoo
     let (outcome, room) = match stored_admin_room(&folder, &api.config.admin_room) {
         Ok(Some(known)) => (judge_known(api, &known.id).await, Ok(known)),
         Ok(None) => look_up(api).await,
-        Err(fault) => (
-            Outcome::failed(
-                Chain(&fault).to_string(),
-                "do that, and run `rcbot check` as the user that the bot runs as",
-            ),
-            Err(UNKNOWN),
-        ),
+        Err(fault) => (unreadable(&fault), Err(UNKNOWN)),
     };
     report.add(ROOM, outcome);
     room
+}
+
+/// What is said where the bot's own files cannot be read.
+pub(super) fn unreadable(fault: &Fault) -> Outcome {
+    match fault {
+        Fault::UnreadableFile { path, remedy } => Outcome::failed(
+            format!("the file {} makes no sense", path.display()),
+            format!("{remedy}; stop the bot before that, and start it again"),
+        ),
+        fault => Outcome::failed(
+            Chain(fault).to_string(),
+            "run `rcbot check` as the user that the bot runs as",
+        ),
+    }
 }
 
 /// The room that the bot was in.

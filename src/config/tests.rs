@@ -240,7 +240,7 @@ fn a_file_that_is_not_there_or_not_readable_is_named_with_a_remedy() {
     assert!(
         missing
             .to_string()
-            .contains("config.yaml: copy config.example.yaml to it"),
+            .contains("config.yaml: `rcbot init` writes one, or copy config.example.yaml to it"),
         "{missing}"
     );
     assert!(missing.to_string().contains("--config"), "{missing}");

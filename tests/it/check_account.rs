@@ -10,6 +10,7 @@ use crate::support::{
     checkup::{Checkup, commands},
     homeserver,
     person::{Person, random_text},
+    proxy::{Answer, Proxy},
 };
 
 /// An account for a bot.
@@ -136,4 +137,30 @@ async fn a_bot_that_the_homeserver_does_not_log_in_is_seen_to_act_as_the_appserv
     }
     checkup.expect("identity and recovery key", "passed", "opens the secrets");
     assert_eq!(bot.devices(&alice).await, devices, "no device was made");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_homeserver_that_takes_no_passwords_is_told_until_the_bot_has_a_token() {
+    let (alice, account) = (alice().await, Account::register().await);
+    let proxy = Proxy::start(homeserver()).await;
+    let flows = json!({ "flows": [{ "type": "m.login.sso" }] });
+    proxy
+        .on(|request| request.method == "GET" && request.path.ends_with("/login"))
+        .answer(Answer::json(200, &flows));
+    let bot = Bot::builder(homeserver())
+        .through(&proxy)
+        .account(&account.localpart, "password", &account.password)
+        .prepare(&alice)
+        .await;
+    let remedy = Checkup::of(&bot).expect("log-in", "failed", "takes no passwords");
+    assert_eq!(commands(&remedy), ["bot.access_token", "bot.password"]);
+    let token = token_of(&account.log_in().await);
+    bot.reconfigure(|config| {
+        let section = config["bot"].as_object_mut().unwrap();
+        section.remove("password");
+        section.insert("access_token".to_owned(), json!(token));
+    });
+    let checkup = Checkup::of(&bot);
+    checkup.expect("log-in", "passed", "with `bot.access_token`");
+    assert_eq!(checkup.outcome("sync"), "passed");
 }

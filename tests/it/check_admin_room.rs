@@ -118,6 +118,7 @@ async fn a_room_that_keeps_nobody_out_is_told() {
     list(json!([alice.user_id()]));
     assert_eq!(Checkup::of(&bot).outcome("admin room access"), "passed");
     list(json!([]));
+    assert_eq!(Checkup::of(&bot).outcome("admin room access"), "failed");
     join_rule(JoinRule::Invite).await;
     assert_eq!(Checkup::of(&bot).outcome("admin room access"), "passed");
 }
@@ -150,11 +151,27 @@ async fn a_room_in_which_nobody_may_command_is_told() {
         remedy.starts_with("lower the room's default power level below 50"),
         "{remedy}"
     );
+    let mut levels = alice
+        .state(bot.admin_room(), "m.room.power_levels")
+        .await
+        .unwrap();
+    levels["users_default"] = json!(49);
+    let room = alice.client().get_room(bot.admin_room()).unwrap();
+    let sent = room.send_state_event_raw("m.room.power_levels", "", levels);
+    sent.await.unwrap();
+    assert_eq!(Checkup::of(&bot).outcome("admin room access"), "passed");
     level(100);
     Checkup::of(&bot).expect("who may command", "passed", alice.user_id().as_str());
-    bot.reconfigure(|config| config["authorization"]["users"] = json!(["@bob:rcbot.test"]));
+
+    let bob = Person::register(homeserver(), "bob").await.unwrap();
+    let user = bob.user_id();
+    bot.reconfigure(|config| config["authorization"]["users"] = json!([user]));
     let remedy = Checkup::of(&bot).expect("who may command", "failed", "none is in the room");
-    assert!(remedy.starts_with("let @bob:rcbot.test join"), "{remedy}");
+    assert_eq!(remedy, format!("let {user} join, and have power level 100"));
+    alice.invite(bot.admin_room(), user).await.unwrap();
+    bob.join(bot.admin_room()).await.unwrap();
+    alice.set_power_level(bot.admin_room(), user, 100).await;
+    Checkup::of(&bot).expect("who may command", "passed", user.as_str());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -55,8 +55,9 @@ async fn another_identity_than_the_known_one_is_told_until_the_operator_accepts_
     assert_eq!(Checkup::of(&bot).outcome(NAME), "passed");
 
     fs::write(bot.data_dir().join("matrix/identities.json"), "[]").unwrap();
-    let remedy = Checkup::of(&bot).expect(NAME, "failed", "makes no sense: it says who is who");
-    assert!(remedy.starts_with("do that"), "{remedy}");
+    let remedy = Checkup::of(&bot).expect(NAME, "failed", "identities.json makes no sense");
+    assert!(remedy.contains("mend it, or delete it"), "{remedy}");
+    assert!(remedy.contains("stop the bot before that"), "{remedy}");
     bot.kill_9();
     fs::remove_file(bot.data_dir().join("matrix/identities.json")).unwrap();
     assert_eq!(Checkup::of(&bot).outcome(NAME), "passed");

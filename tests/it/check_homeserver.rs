@@ -178,6 +178,22 @@ async fn a_registration_that_the_homeserver_does_not_have_is_told_until_it_has_i
     fs::copy(&ours, &copy).unwrap();
     homeserver.start_again().unwrap();
     assert_eq!(checker.run().outcome("bot's user"), "passed");
+
+    // A new name for the sender, here and not yet there.
+    let text = fs::read_to_string(&ours).unwrap();
+    fs::write(&ours, text.replace("-appservice'", "-sender'")).unwrap();
+    let remedy = checker
+        .run()
+        .expect("token", "warning", "another `sender_localpart`");
+    assert!(
+        remedy.starts_with("give the homeserver a new copy of /"),
+        "{remedy}"
+    );
+    fs::copy(&ours, &copy).unwrap();
+    homeserver.start_again().unwrap();
+    checker
+        .run()
+        .expect("token", "passed", "@remote-sender:rcbot.test");
 }
 
 fn write_registration(folder: &Path) {

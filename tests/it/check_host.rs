@@ -1,117 +1,14 @@
 //! `rcbot check` on the host: for each fault the failed line, and that its remedy mends it. Needs no homeserver.
 
-use std::{
-    fs::{self, Permissions},
-    os::unix::fs::PermissionsExt as _,
-    path::PathBuf,
-    process::Command,
-};
+use std::{fs, process::Command};
 
-use serde_json::{Value, json};
-use tempfile::TempDir;
+use serde_json::json;
 
 use crate::support::{
-    checkup::{Checker, Checkup, commands},
+    checkup::commands,
+    host::{Host, set_mode},
     run_to_end,
 };
-
-/// A `claude` that knows its version, and keeps in its files what the real one does when people log in and trust.
-const CLAUDE: &str = r#"#!/bin/sh
-case "$*" in
---version) echo "2.1.250 (Claude Code)" ;;
-"auth login") mkdir -p "$HOME/.claude"
-    echo '{"claudeAiOauth":{"accessToken":"a","refreshToken":"r","expiresAt":1,"scopes":["user:inference","user:profile"]}}' \
-        > "$HOME/.claude/.credentials.json" ;;
-"") echo "{\"remoteDialogSeen\":true,\"oauthAccount\":{\"emailAddress\":\"alice@example.org\"},\
-\"projects\":{\"$(pwd -P)\":{\"hasTrustDialogAccepted\":true}}}" > "$HOME/.claude.json" ;;
-*) exit 1 ;;
-esac
-"#;
-
-/// A host on which everything is right, but for the homeserver, which is not there.
-struct Host {
-    folder: TempDir,
-    checker: Checker,
-}
-
-impl Host {
-    fn new() -> Self {
-        let folder = TempDir::with_prefix("rcbot-test-").unwrap();
-        let path = |name: &str| folder.path().join(name);
-        for name in ["home", "website", "bin"] {
-            fs::create_dir(path(name)).unwrap();
-        }
-        fs::write(path("bin/claude"), CLAUDE).unwrap();
-        set_mode(&path("bin/claude"), 0o755);
-        let search = format!("{}:/usr/bin:/bin", path("bin").display());
-        let checker = Checker::new(&path("config.yaml"))
-            .environment("HOME", path("home"))
-            .environment("PATH", search);
-        let host = Self { folder, checker };
-        host.configure(|_| {});
-        set_mode(&host.path("config.yaml"), 0o600);
-        host.rcbot("registration");
-        host.shell("claude auth login && claude");
-        host
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn configure(&self, change: impl FnOnce(&mut Value)) {
-        let mut config = json!({
-            "homeserver": { "url": "http://127.0.0.1:9", "server_name": "example.org" },
-            "admin_room": "#admins:example.org",
-            "projects": { "website": { "directory": "website" } },
-        });
-        change(&mut config);
-        fs::write(
-            self.path("config.yaml"),
-            serde_yaml::to_string(&config).unwrap(),
-        )
-        .unwrap();
-    }
-
-    fn configure_project(&self, key: &str, value: Value) {
-        self.configure(|config| config["projects"]["website"][key] = value);
-    }
-
-    fn rcbot(&self, command: &str) {
-        let mut rcbot = Command::new(env!("CARGO_BIN_EXE_rcbot"));
-        let output = run_to_end(rcbot.arg(command).current_dir(self.folder.path()));
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-    }
-
-    /// Runs a command in the project's directory.
-    #[track_caller]
-    fn shell(&self, command: &str) {
-        self.checker.shell(command, &self.path("website"));
-    }
-
-    #[track_caller]
-    fn check(&self) -> Checkup {
-        self.checker.run()
-    }
-
-    /// Asserts the fault, and that the commands in its remedy mend it.
-    #[track_caller]
-    fn mend(&self, name: &str, outcome: &str, part: &str) {
-        let remedy = self.check().expect(name, outcome, part);
-        for command in commands(&remedy) {
-            self.shell(command);
-        }
-        assert_eq!(self.check().outcome(name), "passed", "{remedy}");
-    }
-}
-
-fn set_mode(path: &PathBuf, mode: u32) {
-    fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
-}
 
 #[test]
 fn a_host_without_a_fault_lacks_the_homeserver_alone() {
@@ -136,7 +33,7 @@ fn each_check_is_one_line_for_people() {
     let output = run_to_end(
         rcbot
             .arg("check")
-            .current_dir(host.folder.path())
+            .current_dir(host.path(""))
             .env("HOME", host.path("home")),
     );
     let text = String::from_utf8(output.stdout).unwrap();
@@ -285,111 +182,6 @@ fn a_program_that_knows_no_version_is_no_failure() {
 }
 
 #[test]
-fn a_claude_that_cannot_resume_is_warned_of() {
-    let host = Host::new();
-    fs::write(
-        host.path("bin/claude"),
-        CLAUDE.replace("2.1.250", "2.1.199"),
-    )
-    .unwrap();
-    let remedy = host
-        .check()
-        .expect("website: command", "warning", "`resume` takes 2.1.200");
-    assert_eq!(commands(&remedy), ["claude update"]);
-    fs::write(
-        host.path("bin/claude"),
-        CLAUDE.replace("2.1.250", "2.1.200"),
-    )
-    .unwrap();
-    assert_eq!(host.check().outcome("website: command"), "passed");
-}
-
-#[test]
-fn a_claude_without_a_login_fails_until_somebody_logs_in() {
-    let host = Host::new();
-    fs::remove_dir_all(host.path("home/.claude")).unwrap();
-    host.mend("website: log-in", "failed", "claude is not logged in");
-}
-
-#[test]
-fn a_directory_that_claude_does_not_trust_fails_until_it_does() {
-    let host = Host::new();
-    fs::write(
-        host.path("home/.claude.json"),
-        "{\"remoteDialogSeen\":true}",
-    )
-    .unwrap();
-    host.mend(
-        "website: workspace trust",
-        "failed",
-        "does not trust the project's directory",
-    );
-}
-
-#[test]
-fn a_home_directory_is_told_to_be_the_wrong_place() {
-    let host = Host::new();
-    host.configure_project("directory", json!("home"));
-    let remedy = host
-        .check()
-        .expect("website: workspace trust", "failed", "home directory");
-    assert!(remedy.contains("`projects.website.directory`"), "{remedy}");
-    host.configure_project("directory", json!("website"));
-    assert_eq!(host.check().outcome("website: workspace trust"), "passed");
-}
-
-#[test]
-fn a_consent_that_nobody_gives_fails() {
-    let host = Host::new();
-    let state = fs::read_to_string(host.path("home/.claude.json")).unwrap();
-    fs::write(
-        host.path("home/.claude.json"),
-        state.replace("remoteDialogSeen", "other"),
-    )
-    .unwrap();
-    host.configure_project("stdin", json!(""));
-    let remedy = host
-        .check()
-        .expect("website: consent", "failed", "asks once");
-    assert_eq!(commands(&remedy), ["stdin: \"y\\n\""]);
-    host.configure_project("stdin", json!("y\n"));
-    host.check()
-        .expect("website: consent", "passed", "`stdin` answers");
-}
-
-#[test]
-fn variables_that_switch_remote_control_off_are_named_with_their_place() {
-    let host = Host::new();
-    host.configure_project(
-        "environment",
-        json!({ "ANTHROPIC_API_KEY": "sk-secret", "EDITOR": "vi" }),
-    );
-    let settings = host.path("home/.claude/settings.json");
-    fs::write(&settings, r#"{"env":{"DISABLE_TELEMETRY":"1"}}"#).unwrap();
-    let checkup = host.check();
-    checkup.expect(
-        "website: variables",
-        "failed",
-        "ANTHROPIC_API_KEY in `environment` in config.yaml",
-    );
-    checkup.expect(
-        "website: variables",
-        "failed",
-        "DISABLE_TELEMETRY in `env` in /",
-    );
-    host.configure(|_| {});
-    host.check()
-        .expect("website: variables", "failed", "DISABLE_TELEMETRY");
-    fs::remove_file(settings).unwrap();
-    // What the bot has in its own environment does not reach a session.
-    let checker = host
-        .checker
-        .clone()
-        .environment("ANTHROPIC_API_KEY", "sk-secret");
-    assert_eq!(checker.run().outcome("website: variables"), "passed");
-}
-
-#[test]
 fn a_project_that_runs_something_else_is_not_asked_for_what_claude_needs() {
     let host = Host::new();
     host.configure_project("command", json!(["sleep", "60"]));
@@ -400,4 +192,92 @@ fn a_project_that_runs_something_else_is_not_asked_for_what_claude_needs() {
         "does not name `remote-control`",
     );
     assert!(!checkup.all("passed").contains(&"website: log-in"));
+}
+
+#[test]
+fn a_configuration_that_the_group_can_read_is_warned_of_if_it_may_hold_secrets() {
+    let host = Host::new();
+    set_mode(&host.path("config.yaml"), 0o640);
+    assert_eq!(host.check().outcome("configuration"), "passed");
+    host.configure_project("environment", json!({ "EDITOR": "vi" }));
+    host.check()
+        .expect("configuration", "warning", "may be secret: chmod 600");
+    set_mode(&host.path("config.yaml"), 0o600);
+    assert_eq!(host.check().outcome("configuration"), "passed");
+}
+
+#[test]
+fn a_registration_with_an_address_is_warned_of() {
+    let host = Host::new();
+    let file = host.path("registration.yaml");
+    let good = fs::read_to_string(&file).unwrap();
+    fs::write(&file, good.replace("url: null", "url: http://127.0.0.1:9")).unwrap();
+    let remedy = host
+        .check()
+        .expect("registration", "warning", "make it null");
+    assert_eq!(
+        remedy,
+        format!(
+            "change that in {} and in the homeserver's copy, and restart the homeserver",
+            file.display()
+        )
+    );
+    fs::write(&file, good).unwrap();
+    assert_eq!(host.check().outcome("registration"), "passed");
+}
+
+#[test]
+fn a_data_directory_in_the_way_or_closed_is_told_and_what_to_remove() {
+    let host = Host::new();
+    let data = host.path("data");
+    fs::write(&data, "").unwrap();
+    let remedy = host
+        .check()
+        .expect("data directory", "failed", "is no directory");
+    let remove = format!("remove {}, or set `data_dir`", data.display());
+    assert!(remedy.starts_with(&remove), "{remedy}");
+    fs::remove_file(&data).unwrap();
+    assert_eq!(host.check().outcome("data directory"), "passed");
+
+    // Root may write anywhere but on a file system that is read only.
+    fs::create_dir(&data).unwrap();
+    let script = format!(
+        "mount -t tmpfs -o ro,mode=700 tmpfs {} && exec \"$@\"",
+        data.display()
+    );
+    let unshare = [
+        "unshare",
+        "--user",
+        "--map-root-user",
+        "--mount",
+        "sh",
+        "-c",
+    ];
+    let closed = host
+        .checker
+        .clone()
+        .wrapped(&[&unshare[..], &[&script, "sh"]].concat());
+    let remedy = closed
+        .run()
+        .expect("data directory", "failed", "cannot be written to");
+    assert!(
+        remedy.starts_with("let the user who runs rcbot write there"),
+        "{remedy}"
+    );
+}
+
+#[test]
+fn a_program_in_another_folder_is_found_once_the_folder_is_in_path() {
+    let host = Host::new();
+    fs::rename(host.path("bin"), host.path("elsewhere")).unwrap();
+    let remedy = host
+        .check()
+        .expect("website: command", "failed", "there is no claude in PATH");
+    assert!(
+        remedy.contains("or add its folder to the PATH of the bot"),
+        "{remedy}"
+    );
+    let search = format!("{}:/usr/bin:/bin", host.path("elsewhere").display());
+    let mended = host.checker.clone().environment("PATH", search);
+    assert_eq!(mended.run().outcome("website: command"), "passed");
 }

@@ -26,10 +26,9 @@ async fn settled(bot: &Bot, alice: &Person) {
     bot.ask(alice, "status").await;
 }
 
-async fn another_room(alice: &Person, bot: &Bot) -> OwnedRoomId {
+async fn another_room(alice: &Person) -> OwnedRoomId {
     let options = RoomOptions {
         encrypted: true,
-        invite: vec![bot.user_id().to_owned()],
         ..RoomOptions::default()
     };
     alice.create_room(options).await.unwrap()
@@ -72,16 +71,20 @@ async fn an_upgrade_that_the_bot_does_not_follow_counts_once_the_configuration_s
     let mut bot = Bot::builder(homeserver()).start(&alice).await;
     settled(&bot, &alice).await;
     // It says nothing of the room that it is to replace.
-    let other = another_room(&alice, &bot).await;
+    let other = another_room(&alice).await;
     let room = alice.client().get_room(bot.admin_room()).unwrap();
     let content = RoomTombstoneEventContent::new("moved".to_owned(), other.clone());
     room.send_state_event(content).await.unwrap();
-    bot.wait_for_log("reason=NotItsSuccessor").await;
+    bot.wait_for_log("invite the bot to the new room").await;
     let remedy = Checkup::of(&bot).expect(UPGRADE, "warning", other.as_str());
     assert!(
         remedy.contains(&format!("set `admin_room: \"{other}\"` in config.yaml")),
         "{remedy}"
     );
+    alice.invite(&other, bot.user_id()).await.unwrap();
+    bot.wait_for_log("reason=NotItsSuccessor").await;
+    bot.wait_for_membership(&alice, &other, "leave").await;
+    Checkup::of(&bot).expect(UPGRADE, "warning", other.as_str());
     bot.reconfigure(|config| config["admin_room"] = json!(other));
     alice.invite(&other, bot.user_id()).await.unwrap();
     bot.follow_to(other.clone());
@@ -105,7 +108,7 @@ async fn an_alias_that_leads_elsewhere_now_is_told_and_the_room_that_the_bot_kno
     let known = bot.admin_room().to_owned();
     Checkup::of(&bot).expect("admin room", "passed", &format!("{alias} is {known}"));
 
-    let other = another_room(&alice, &bot).await;
+    let other = another_room(&alice).await;
     let client = alice.client();
     let remove = delete_alias::v3::Request::new(alias.clone());
     client.send(remove).await.unwrap();
@@ -120,6 +123,19 @@ async fn an_alias_that_leads_elsewhere_now_is_told_and_the_room_that_the_bot_kno
     );
     checkup.expect("who may command", "passed", alice.user_id().as_str());
     bot.reconfigure(|config| config["admin_room"] = json!(known));
+    bot.restart(&alice).await;
+    Checkup::of(&bot).expect("admin room", "passed", known.as_str());
+
+    // What the bot wrote down of it is gone.
+    let file = bot.data_dir().join("matrix/admin-room.json");
+    std::fs::write(&file, "{").unwrap();
+    let remedy = Checkup::of(&bot).expect("admin room", "failed", "admin-room.json makes no sense");
+    assert!(
+        remedy.starts_with("delete it, and the bot goes to the room that the configuration names"),
+        "{remedy}"
+    );
+    bot.kill_9();
+    std::fs::remove_file(&file).unwrap();
     bot.restart(&alice).await;
     Checkup::of(&bot).expect("admin room", "passed", known.as_str());
 }

@@ -96,8 +96,14 @@ mod init;
 /// Whether `rcbot check` finds what is wrong on the host.
 mod check_host;
 
+/// Whether `rcbot check` finds what `claude` was not told.
+mod check_claude;
+
 /// Whether `rcbot check` finds what is wrong with the homeserver, or between it and the bot.
 mod check_homeserver;
+
+/// Whether `rcbot check` finds what is wrong with the bot's own identity.
+mod check_identity;
 
 /// Whether `rcbot check` tells how a bot logs in, and finds what is wrong with its password or token.
 mod check_account;

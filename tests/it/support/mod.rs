@@ -8,6 +8,7 @@ pub(crate) mod conversation;
 pub(crate) mod device;
 pub(crate) mod event;
 pub(crate) mod homeserver;
+pub(crate) mod host;
 pub(crate) mod impostor;
 pub(crate) mod key_store;
 pub(crate) mod listen;

@@ -1,0 +1,105 @@
+//! `rcbot check` and the bot's own identity: for each fault the failed line, and that its remedy mends it.
+
+use std::{fs, os::unix::fs::PermissionsExt as _};
+
+use matrix_sdk::reqwest::{self, Method};
+use serde_json::{Value, json};
+
+use crate::support::{
+    appservice::Tokens,
+    bot::Bot,
+    checkup::{Checker, Checkup},
+    eventually, homeserver,
+    person::Person,
+};
+
+const NAME: &str = "identity and recovery key";
+
+async fn alice() -> Person {
+    Person::register(homeserver(), "alice").await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_recovery_key_can_be_given_by_a_variable_or_replaced_with_the_identity() {
+    let alice = alice().await;
+    let mut bot = Bot::builder(homeserver()).start(&alice).await;
+    let file = bot.data_dir().join("matrix/recovery-key");
+    let copy = fs::read_to_string(&file).unwrap();
+    assert!(bot.terminate().await.success());
+    bot.lose_keys();
+    bot.lose_recovery_key();
+    let remedy = Checkup::of(&bot).expect(NAME, "failed", "neither its keys nor");
+    assert!(
+        remedy.contains("or into the variable RCBOT_RECOVERY_KEY"),
+        "{remedy}"
+    );
+    let checker = Checker::new(&bot.config_path());
+    let checkup = checker.environment("RCBOT_RECOVERY_KEY", copy.trim()).run();
+    checkup.expect(NAME, "passed", "the variable RCBOT_RECOVERY_KEY opens");
+
+    assert!(
+        remedy.ends_with("if it is lost, `rcbot reset-identity`"),
+        "{remedy}"
+    );
+    let output = bot.reset_identity();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(Checkup::of(&bot).outcome(NAME), "passed");
+    bot.run();
+    bot.wait_until_ready(&alice).await;
+    assert_eq!(Checkup::of(&bot).outcome(NAME), "passed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_without_an_identity_is_warned_of_until_the_bot_has_run() {
+    let alice = alice().await;
+    let other = Bot::builder(homeserver()).start(&alice).await;
+    let key = fs::read_to_string(other.data_dir().join("matrix/recovery-key")).unwrap();
+    let mut bot = Bot::builder(homeserver()).prepare(&alice).await;
+    let register = json!({
+        "type": "m.login.application_service",
+        "username": bot.user_id().localpart(),
+        "inhibit_login": true,
+    });
+    ask(Method::POST, "register", &register).await;
+    let matrix = bot.data_dir().join("matrix");
+    let file = matrix.join("recovery-key");
+    fs::create_dir_all(&matrix).unwrap();
+    fs::write(&file, key).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    let remedy = Checkup::of(&bot).expect(NAME, "warning", "the homeserver knows no identity of");
+    assert_eq!(remedy, "run the bot, which makes one");
+    bot.run();
+    bot.wait_until_connected(1).await;
+    assert_eq!(Checkup::of(&bot).outcome(NAME), "passed");
+}
+
+/// Asks the homeserver as the appservice.
+async fn ask(method: Method, path: &str, body: &Value) {
+    let url = format!("{}/_matrix/client/v3/{path}", homeserver().url());
+    let request = reqwest::Client::new().request(method, url);
+    let request = request.bearer_auth(Tokens::shared().appservice);
+    let answer = request.body(body.to_string()).send().await.unwrap();
+    assert!(answer.status().is_success(), "{answer:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_that_the_homeserver_no_longer_keeps_are_stored_again_by_the_next_start() {
+    let alice = alice().await;
+    let mut bot = Bot::builder(homeserver()).start(&alice).await;
+    let file = bot.data_dir().join("matrix/recovery-key");
+    let before = fs::read_to_string(&file).unwrap();
+    let user = bot.user_id();
+    let path = format!("user/{user}/account_data/m.secret_storage.default_key?user_id={user}");
+    ask(Method::PUT, &path, &json!({})).await;
+    let remedy = Checkup::of(&bot).expect(NAME, "warning", "keeps no secrets");
+    assert_eq!(
+        remedy,
+        "start the bot again, which stores them and writes a new key"
+    );
+    bot.restart(&alice).await;
+    eventually("a new recovery key", async || {
+        (fs::read_to_string(&file).ok()? != before).then_some(())
+    })
+    .await;
+    assert_eq!(Checkup::of(&bot).outcome(NAME), "passed");
+}

@@ -1,0 +1,122 @@
+//! A host for `rcbot check`, with all that a session needs.
+
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::{
+    checkup::{Checker, Checkup, commands},
+    run_to_end,
+};
+
+/// A `claude` that knows its version, and keeps in its files what the real one does when people log in and trust.
+pub(crate) const CLAUDE: &str = r#"#!/bin/sh
+case "$*" in
+--version) echo "2.1.250 (Claude Code)" ;;
+"auth login") mkdir -p "$HOME/.claude"
+    echo '{"claudeAiOauth":{"accessToken":"a","refreshToken":"r","expiresAt":1,"scopes":["user:inference","user:profile"]}}' \
+        > "$HOME/.claude/.credentials.json" ;;
+"") echo "{\"remoteDialogSeen\":true,\"oauthAccount\":{\"emailAddress\":\"alice@example.org\"},\
+\"projects\":{\"$(pwd -P)\":{\"hasTrustDialogAccepted\":true}}}" > "$HOME/.claude.json" ;;
+*) exit 1 ;;
+esac
+"#;
+
+/// A host on which everything is right, but for the homeserver, which is not there.
+pub(crate) struct Host {
+    folder: TempDir,
+    /// How `rcbot check` is run here.
+    pub(crate) checker: Checker,
+}
+
+impl Host {
+    /// With a project `website`.
+    pub(crate) fn new() -> Self {
+        let folder = TempDir::with_prefix("rcbot-test-").unwrap();
+        let path = |name: &str| folder.path().join(name);
+        for name in ["home", "website", "bin"] {
+            fs::create_dir(path(name)).unwrap();
+        }
+        fs::write(path("bin/claude"), CLAUDE).unwrap();
+        set_mode(&path("bin/claude"), 0o755);
+        let search = format!("{}:/usr/bin:/bin", path("bin").display());
+        let checker = Checker::new(&path("config.yaml"))
+            .environment("HOME", path("home"))
+            .environment("PATH", search);
+        let host = Self { folder, checker };
+        host.configure(|_| {});
+        set_mode(&host.path("config.yaml"), 0o600);
+        host.rcbot("registration");
+        host.shell("claude auth login && claude");
+        host
+    }
+
+    /// What lies in its folder.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes config.yaml anew.
+    pub(crate) fn configure(&self, change: impl FnOnce(&mut Value)) {
+        let mut config = json!({
+            "homeserver": { "url": "http://127.0.0.1:9", "server_name": "example.org" },
+            "admin_room": "#admins:example.org",
+            "projects": { "website": { "directory": "website" } },
+        });
+        change(&mut config);
+        fs::write(
+            self.path("config.yaml"),
+            serde_yaml::to_string(&config).unwrap(),
+        )
+        .unwrap();
+    }
+
+    /// The same with one key of the project.
+    pub(crate) fn configure_project(&self, key: &str, value: Value) {
+        self.configure(|config| config["projects"]["website"][key] = value);
+    }
+
+    /// Runs a command of the binary.
+    pub(crate) fn rcbot(&self, command: &str) {
+        let mut rcbot = Command::new(env!("CARGO_BIN_EXE_rcbot"));
+        let output = run_to_end(rcbot.arg(command).current_dir(self.folder.path()));
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+
+    /// Runs a command in the project's directory.
+    #[track_caller]
+    pub(crate) fn shell(&self, command: &str) {
+        self.checker.shell(command, &self.path("website"));
+    }
+
+    /// What the check says.
+    #[track_caller]
+    pub(crate) fn check(&self) -> Checkup {
+        self.checker.run()
+    }
+
+    /// Asserts the fault, and that the commands in its remedy mend it.
+    #[track_caller]
+    pub(crate) fn mend(&self, name: &str, outcome: &str, part: &str) {
+        let remedy = self.check().expect(name, outcome, part);
+        for command in commands(&remedy) {
+            self.shell(command);
+        }
+        assert_eq!(self.check().outcome(name), "passed", "{remedy}");
+    }
+}
+
+/// Changes who may do what with a file.
+pub(crate) fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+}
