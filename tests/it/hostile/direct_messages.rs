@@ -1,6 +1,6 @@
 //! Rooms that are not what the homeserver says.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     administrator_and_bot, assert_no_key_for, assert_says, assert_unharmed, person,
@@ -25,6 +25,31 @@ async fn a_member_that_only_the_sync_shows_in_the_direct_message_gets_no_link() 
         proxy.has_injected_all().then_some(())
     })
     .await;
+
+    let second = bot.start_session(&alice, "website").await;
+    assert_ne!(second.room(), first.room());
+    assert_no_key_for(mallory.user_id(), &proxy);
+    assert!(mallory.never_read(&first.link));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_the_sync_hides_in_the_direct_message_gets_no_link() {
+    let mallory = person("mallory").await;
+    let (alice, proxy, bot) = administrator_and_bot(|bot, _| bot).await;
+    let first = bot.start_session(&alice, "website").await;
+    let room = first.room().to_string();
+    proxy.on(Request::is_sync).rewrite(move |_, answer| {
+        let rooms = answer.pointer_mut("/rooms/join");
+        if let Some(rooms) = rooms.and_then(Value::as_object_mut) {
+            rooms.remove(&room);
+        }
+    });
+    bot.invite_as_bot(&alice, first.room(), mallory.user_id())
+        .await;
+    mallory
+        .wait_for("the direct message", |event| event.room == *first.room())
+        .await
+        .unwrap();
 
     let second = bot.start_session(&alice, "website").await;
     assert_ne!(second.room(), first.room());
