@@ -218,12 +218,14 @@ fn intend(
     let choose = |command, named: Option<ProjectName>| {
         command::choose_project(command, named.as_ref(), &all)
     };
-    // Of several projects, the one that has a session is meant.
+    // Of several projects, one that has a session is meant.
+    let active = statuses.iter().filter(|status| status.session.is_some());
+    let active: Vec<_> = active.map(|status| status.project.clone()).collect();
     let choose_active = |command, named: Option<ProjectName>| {
-        let mut active = statuses.iter().filter(|status| status.session.is_some());
-        match (&named, active.next(), active.next()) {
-            (None, Some(only), None) => Ok(only.project.clone()),
-            _ => choose(command, named),
+        if named.is_none() && !active.is_empty() {
+            command::choose_project(command, None, &active)
+        } else {
+            choose(command, named)
         }
     };
     Ok(match command {
