@@ -19,7 +19,7 @@ use matrix_sdk::{
 };
 use matrix_sdk_base::crypto::{CollectStrategy, DecryptionSettings, TrustRequirement};
 use tokio::{
-    sync::{Semaphore, mpsc, watch},
+    sync::{mpsc, watch},
     time::sleep,
 };
 use tracing::{debug, info, warn};
@@ -29,8 +29,9 @@ use super::{
     admin_room::AdminRoom,
     conversations::Conversations,
     device, identities, identity,
-    inbox::{Inbox, Seen, WAITING_FOR_KEYS},
+    inbox::{Inbox, Seen},
     invitations::Pending,
+    late_key::Places,
     login::{LoggedIn, Login},
     obeyed::Obeyed,
     sync,
@@ -178,7 +179,7 @@ impl Matrix {
             prefix: config.command_prefix.clone(),
             max_age: config.max_command_age,
             seen: Mutex::new(Seen::default()),
-            waiting: Arc::new(Semaphore::new(WAITING_FOR_KEYS)),
+            places: Places::default(),
             heard: sender.clone(),
         });
         let matrix = Self(Arc::new(Inner {

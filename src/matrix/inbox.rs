@@ -27,7 +27,7 @@ use matrix_sdk::{
         serde::Raw,
     },
 };
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
 use super::{
@@ -35,14 +35,11 @@ use super::{
     admin_room::AdminRoom,
     conversations::{Conversations, Talk},
     invitations::Invitation,
-    late_key::{self, Decrypted},
+    late_key::{self, Decrypted, Places},
 };
 
 /// How many event ids are remembered, so that an event that comes twice counts once.
 const REMEMBERED_EVENTS: usize = 4096;
-
-/// How many events may wait for their keys at a time.
-pub(super) const WAITING_FOR_KEYS: usize = 64;
 
 /// What the bot hears.
 #[derive(Debug)]
@@ -107,7 +104,7 @@ pub(super) struct Inbox {
     pub(super) max_age: Duration,
     pub(super) seen: Mutex<Seen>,
     /// Places for events whose keys are late.
-    pub(super) waiting: Arc<Semaphore>,
+    pub(super) places: Places,
     pub(super) heard: mpsc::Sender<Heard>,
 }
 
@@ -140,7 +137,7 @@ impl Inbox {
         if !self.is_worth_waiting_for(&event, room) {
             return;
         }
-        let Ok(place) = Arc::clone(&self.waiting).try_acquire_owned() else {
+        let Some(place) = self.places.take(&event.sender) else {
             // Each of the many that wait leaves a line in the log already.
             debug!(event = %event.event_id, "undecryptable event dropped, too many wait");
             return;

@@ -1,26 +1,53 @@
 //! Events whose key comes after them: Synapse hands out at most a hundred keys with each sync, so after a time away the keys
 //! trail the events, and the SDK does not run its handlers again.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
 
 use futures_util::StreamExt as _;
 use matrix_sdk::{
     Room,
     deserialized_responses::{EncryptionInfo, TimelineEventKind},
     ruma::{
+        OwnedUserId, UserId,
         events::room::{
             encrypted::OriginalSyncRoomEncryptedEvent, message::OriginalSyncRoomMessageEvent,
         },
         serde::Raw,
     },
 };
-use tokio::time::timeout;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 use tracing::debug;
 
 use super::{Chain, Fault};
 
 /// How long a key may trail its event before the sender is told that the event cannot be read.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How many events of one sender may wait for their keys at a time.
+const WAITING_PER_SENDER: usize = 16;
+
+/// The places for events whose keys are late. Each sender has their own, so that nobody takes those of others.
+#[derive(Debug, Default)]
+pub(super) struct Places(Mutex<HashMap<OwnedUserId, Weak<Semaphore>>>);
+
+impl Places {
+    /// A place for an event of this sender, until it is dropped. `None`: all are taken.
+    pub(super) fn take(&self, sender: &UserId) -> Option<OwnedSemaphorePermit> {
+        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        places.retain(|_, places| places.strong_count() > 0);
+        let known = places.get(sender).and_then(Weak::upgrade);
+        let own = known.unwrap_or_else(|| Arc::new(Semaphore::new(WAITING_PER_SENDER)));
+        places.insert(sender.to_owned(), Arc::downgrade(&own));
+        own.try_acquire_owned().ok()
+    }
+}
 
 /// Waits for the key of an event; gives back what it says, if it is a message. `None`: the key did not come.
 pub(super) async fn decrypt(
@@ -69,4 +96,25 @@ pub(super) async fn try_to_decrypt(
         }
         TimelineEventKind::UnableToDecrypt { .. } | TimelineEventKind::PlainText { .. } => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use matrix_sdk::ruma::user_id;
+
+    use super::*;
+
+    #[test]
+    fn nobody_takes_the_places_of_others() {
+        let places = Places::default();
+        let (alice, mallory) = (user_id!("@alice:x.y"), user_id!("@mallory:x.y"));
+        let mut taken: Vec<_> = (0..1_000).filter_map(|_| places.take(mallory)).collect();
+        assert_eq!(taken.len(), WAITING_PER_SENDER);
+        let place = places.take(alice).unwrap();
+        taken.pop();
+        assert!(places.take(mallory).is_some(), "one is free again");
+        drop((taken, place));
+        drop(places.take(alice));
+        assert_eq!(places.0.lock().unwrap().len(), 1, "the rest is forgotten");
+    }
 }
