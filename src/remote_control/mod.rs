@@ -65,6 +65,8 @@ enum What {
     Session {
         project: ProjectName,
         session: SessionId,
+        /// The process that it was seen of. `None`: it is of the session as a whole.
+        process: Option<ProcessIdentity>,
         event: Event,
     },
     /// It is time to try again to write a record.
@@ -111,6 +113,12 @@ impl Slot {
         self.session
             .as_ref()
             .is_some_and(|session| session.id() == id)
+    }
+
+    /// A session that is over has nothing more to hear, nor has one of a process whose place another has taken.
+    fn awaits(&self, id: &SessionId, process: Option<&ProcessIdentity>) -> bool {
+        let session = self.session.as_ref().filter(|session| session.id() == id);
+        session.is_some_and(|session| process.is_none() || process == session.process())
     }
 
     fn note_withdrawal(&mut self, withdrawal: Withdrawal) {
@@ -194,11 +202,11 @@ impl RemoteControl {
             What::Session {
                 project,
                 session,
+                process,
                 event,
             } => {
-                // A session that is over has nothing more to hear.
                 let slot = self.slots.get(&project);
-                if slot.is_some_and(|slot| slot.has_session(&session)) {
+                if slot.is_some_and(|slot| slot.awaits(&session, process.as_ref())) {
                     self.apply(&project, event)
                 } else {
                     Vec::new()
@@ -373,4 +381,28 @@ fn not_recorded(project: &ProjectName, request: Request, error: &StoreError) -> 
 fn cause_of(error: &StoreError) -> String {
     let source = std::error::Error::source(error);
     source.map(ToString::to_string).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn process(pid: i32) -> ProcessIdentity {
+        let json = serde_json::json!({ "pid": pid, "start_time": 1, "boot_id": "boot" });
+        serde_json::from_value(json).unwrap()
+    }
+
+    #[test]
+    fn what_was_seen_of_a_process_counts_until_another_takes_its_place() {
+        let mut slot = Slot::default();
+        let id = SessionId::random();
+        assert!(!slot.awaits(&id, None));
+        let (now, terms) = (tasks::now(), slot.terms());
+        let (mut session, _) = Session::new(id.clone(), Beginning::Fresh, Vec::new(), &terms, now);
+        session.on(Event::Spawned(process(2)), &terms, now);
+        slot.session = Some(session);
+        assert!(slot.awaits(&id, None) && slot.awaits(&id, Some(&process(2))));
+        assert!(!slot.awaits(&id, Some(&process(1))), "of the one before");
+        assert!(!slot.awaits(&SessionId::random(), None));
+    }
 }

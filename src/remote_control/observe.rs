@@ -38,7 +38,7 @@ pub(super) struct Observation {
     /// `None`: there is no link to look for.
     pub(super) pattern: Option<LinkPattern>,
     /// How large each output file may become, in bytes.
-    pub(super) max_output: Option<u64>,
+    pub(super) max_output: u64,
     pub(super) known: Known,
     /// Where the output is; `None` if it cannot be had.
     pub(super) folder: Option<PathBuf>,
@@ -242,11 +242,12 @@ struct Stream {
     buffer: Vec<u8>,
     after_gap: bool,
     tail: Vec<u8>,
+    /// How large the file may become. `None`: it cannot be cut.
     limit: Option<u64>,
 }
 
 impl Stream {
-    fn open(path: Option<PathBuf>, end_only: bool, limit: Option<u64>) -> Self {
+    fn open(path: Option<PathBuf>, end_only: bool, limit: u64) -> Self {
         let follower = path.and_then(|path| {
             let length = fs::metadata(&path)
                 .map(|metadata| metadata.len())
@@ -267,7 +268,7 @@ impl Stream {
             buffer: Vec::new(),
             after_gap: false,
             tail: Vec::new(),
-            limit,
+            limit: Some(limit),
         }
     }
 

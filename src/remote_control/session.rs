@@ -284,6 +284,16 @@ impl Session {
         &self.state
     }
 
+    /// The process that runs it now, if there is one and it is known.
+    #[must_use]
+    pub fn process(&self) -> Option<&ProcessIdentity> {
+        match &self.state {
+            State::Starting { process, .. } | State::Running { process, .. } => Some(process),
+            State::Stopping { process, .. } => process.as_ref(),
+            State::Spawning { .. } | State::Resting { .. } => None,
+        }
+    }
+
     /// With what it began.
     #[must_use]
     pub fn beginning(&self) -> Beginning {

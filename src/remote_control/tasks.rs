@@ -33,6 +33,9 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// The grace of a session whose project left the configuration.
 const STOP_GRACE: Duration = Duration::from_secs(10);
 
+/// How large an output file of such a session may become, in bytes.
+const MAX_OUTPUT: u64 = 8 * 1024 * 1024;
+
 /// Running tasks. Dropping it ends the tasks and leaves the processes.
 #[derive(Debug)]
 pub(super) struct Tasks {
@@ -64,6 +67,8 @@ pub(super) fn now() -> Moment {
 pub(super) struct Reporter {
     project: ProjectName,
     session: SessionId,
+    /// The process that they look at, where they look at one.
+    process: Option<ProcessIdentity>,
     reports: mpsc::Sender<Happened>,
 }
 
@@ -74,6 +79,7 @@ impl Reporter {
         let what = What::Session {
             project: self.project.clone(),
             session: self.session.clone(),
+            process: self.process.clone(),
             event,
         };
         drop(self.reports.send(Happened(what)).await);
@@ -137,7 +143,10 @@ impl Tasks {
         project: Option<&Project>,
         folder: Result<PathBuf, StoreError>,
     ) {
-        let reporter = self.reporter(name, session.id());
+        let reporter = Reporter {
+            process: Some(process.clone()),
+            ..self.reporter(name, session.id())
+        };
         let known = match session.state() {
             State::Starting { deadline, .. } => Known::Deadline(*deadline),
             State::Running { link, .. } => Known::Link(link.clone()),
@@ -149,7 +158,7 @@ impl Tasks {
         let observation = Observation {
             process,
             pattern: project.map(|project| project.link_pattern.clone()),
-            max_output: project.map(|project| project.max_output),
+            max_output: project.map_or(MAX_OUTPUT, |project| project.max_output),
             known,
             folder: folder.ok(),
         };
@@ -231,6 +240,7 @@ impl Tasks {
         Reporter {
             project: project.clone(),
             session: session.clone(),
+            process: None,
             reports: self.reports.clone(),
         }
     }

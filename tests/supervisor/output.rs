@@ -24,17 +24,7 @@ async fn output_files_stay_small_while_a_process_floods_and_keep_its_last_lines(
     let mut owner = Owner::with_session(&sandbox, project.clone()).await;
     let stdout = sandbox.session_file("stdout.log");
     let inode = fs::metadata(&stdout).unwrap().ino();
-    let process = procfs::process::Process::new(sandbox.standin_records()[0].pid).unwrap();
-    let written = || process.io().unwrap().wchar;
-    let (before, mut largest) = (written(), 0);
-    while written() < before + FLOOD {
-        let metadata = fs::metadata(&stdout).unwrap();
-        largest = largest.max(metadata.len());
-        owner.handle_next(Duration::from_millis(5)).await;
-    }
-    eprintln!("at most {} KiB", largest / KIB);
-    // How much is written between two looks of ours is up to the scheduler.
-    assert!(largest < FLOOD / 4, "{largest}");
+    assert_stays_small_in_a_flood(&sandbox, &mut owner).await;
     let output = owner.remote_control.output(&project.name).unwrap();
     assert!(output.expose().contains("Connected"));
     assert!(!output.expose().contains("claude.ai/code?"));
@@ -46,6 +36,35 @@ async fn output_files_stay_small_while_a_process_floods_and_keep_its_last_lines(
     // No hole: what a file is long, it takes on disk.
     assert!(metadata.blocks() * 512 >= metadata.len());
     assert!(!fs::read(&stdout).unwrap().contains(&0));
+}
+
+/// How much is written between two looks of ours is up to the scheduler.
+async fn assert_stays_small_in_a_flood(sandbox: &Sandbox, owner: &mut Owner) {
+    let stdout = sandbox.session_file("stdout.log");
+    let process = procfs::process::Process::new(sandbox.standin_records()[0].pid).unwrap();
+    let written = || process.io().unwrap().wchar;
+    let (before, mut largest) = (written(), 0);
+    while written() < before + FLOOD {
+        let metadata = fs::metadata(&stdout).unwrap();
+        largest = largest.max(metadata.len());
+        owner.handle_next(Duration::from_millis(5)).await;
+    }
+    eprintln!("at most {} KiB", largest / KIB);
+    assert!(largest < FLOOD / 4, "{largest}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn output_files_stay_small_when_their_project_left_the_configuration() {
+    let sandbox = Sandbox::new();
+    drop(Owner::with_session(&sandbox, sandbox.project("flood")).await);
+    let mut owner = Owner::with(sandbox.settings([]));
+    // While nobody looked it grew.
+    let stdout = sandbox.session_file("stdout.log");
+    while fs::metadata(&stdout).unwrap().len() > FLOOD / 8 {
+        owner.handle_next(Duration::from_millis(5)).await;
+    }
+    assert_stays_small_in_a_flood(&sandbox, &mut owner).await;
+    owner.stop_and_wait().await;
 }
 
 #[test]
