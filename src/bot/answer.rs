@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     command::reply::{self, Reply},
-    matrix::{Chain, Message, NotConfidential, ReplyTo},
+    matrix::{Chain, Message, NotConfidential, ReplyTo, Sound},
     remote_control::{DeliveryId, ProjectName, Request},
 };
 
@@ -110,9 +110,9 @@ impl Bot {
     }
 
     /// Tells somebody something in their direct message, if there is one.
-    pub(super) fn tell(&mut self, user: &str, text: &Reply) {
+    pub(super) fn tell(&mut self, user: &str, text: &Reply, sound: Sound) {
         if let Ok(user) = OwnedUserId::try_from(user) {
-            self.spawn_quiet(courier::tell(self.line.clone(), user, text.clone()));
+            self.spawn_quiet(courier::tell(self.line.clone(), user, text.clone(), sound));
         }
     }
 }

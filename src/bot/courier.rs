@@ -18,7 +18,7 @@ use crate::{
     link::Link,
     matrix::{
         Chain, Fault, LinkMessage, LinkReceipt, LinkTransactions, Matrix, NotConfidential, NotSent,
-        Notice, ReplyTo, SentLink, Talk, Trust,
+        Notice, ReplyTo, SentLink, Sound, Talk, Trust,
     },
     remote_control::{self, DeliveryId, ProjectName, Request, Withdrawal},
 };
@@ -201,12 +201,13 @@ pub(super) async fn say(line: Line, text: Reply, answered: Option<ReplyTo>) {
 }
 
 /// Tells somebody something in their direct message.
-pub(super) async fn tell(line: Line, user: OwnedUserId, text: Reply) {
+pub(super) async fn tell(line: Line, user: OwnedUserId, text: Reply, sound: Sound) {
     run(
         line,
         &Errand::Tell {
             user,
             text,
+            sound,
             transaction: TransactionId::new(),
         },
     )
@@ -223,6 +224,7 @@ pub(super) enum Errand {
     Tell {
         user: OwnedUserId,
         text: Reply,
+        sound: Sound,
         transaction: OwnedTransactionId,
     },
     Reply {
@@ -251,10 +253,11 @@ impl Errand {
             Self::Tell {
                 user,
                 text,
+                sound,
                 transaction,
             } => {
                 let notice = notice(text, transaction);
-                matrix.tell(user, notice).await
+                matrix.tell(user, notice, *sound).await
             }
             Self::Reply {
                 talk,

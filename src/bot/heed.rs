@@ -7,9 +7,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Bot, audit::Conclusion, courier, hosts, reference::Reference};
 use crate::{
-    command::reply::{self, Opens},
+    command::reply::{self, End, Opens},
     config::Config,
     link::Link,
+    matrix::Sound,
     remote_control::{
         self, DeliveryId, Ending, Notice, Outcome, Output, ProjectName, Request, Withdrawal,
     },
@@ -54,7 +55,7 @@ impl Bot {
                 } => {
                     let text = reply::ends_soon(&self.config.command_prefix, &project, left);
                     for user in holders {
-                        self.tell(&user, &text);
+                        self.tell(&user, &text, Sound::Rings);
                     }
                 }
                 Notice::Extended {
@@ -62,7 +63,8 @@ impl Bot {
                     request,
                     left,
                 } => {
-                    let text = reply::extended(&project, left);
+                    let end = left.map(|left| End::after(SystemTime::now(), left));
+                    let text = reply::extended(&project, end);
                     self.answer(&project, &request, &text, &Conclusion::new("extended"));
                 }
                 Notice::NoSession { project, request } => {
@@ -144,7 +146,7 @@ impl Bot {
             host: hosts::own_name(&self.config).to_string(),
             directory: configured.map(|configured| configured.project.directory.clone()),
             account: None,
-            until: left.map(|left| (SystemTime::now() + left, left)),
+            until: left.map(|left| End::after(SystemTime::now(), left)),
         }
     }
 
@@ -236,7 +238,13 @@ impl Bot {
         if *had_link && !asked_for && stop_requests.is_empty() {
             self.announce(&reply::ended(project, ending, *restarts));
         }
-        self.tell_requesters(project, outcome, last_output.filter(|_| !asked_for));
+        let sound = if asked_for {
+            Sound::Silent
+        } else {
+            Sound::Rings
+        };
+        let last_output = last_output.filter(|_| !asked_for);
+        self.tell_requesters(project, outcome, last_output, sound);
     }
 
     /// Those who have the link hear that it is void; all who asked for it see what the process said last, if that may
@@ -246,6 +254,7 @@ impl Bot {
         project: &ProjectName,
         outcome: &Outcome,
         last_output: Option<&Output>,
+        sound: Sound,
     ) {
         let mut requesters: Vec<_> = outcome
             .deliveries
@@ -262,10 +271,10 @@ impl Bot {
         requesters.dedup_by_key(|(user, _)| *user);
         for (user, arrived) in requesters {
             if arrived {
-                self.tell(user, &reply::link_is_void(project));
+                self.tell(user, &reply::link_is_void(project), sound);
             }
             if let Some(output) = last_output.filter(|output| !output.is_empty()) {
-                self.tell(user, &reply::last_output(project, output));
+                self.tell(user, &reply::last_output(project, output), Sound::Silent);
             }
         }
     }

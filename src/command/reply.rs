@@ -95,7 +95,7 @@ pub fn not_recorded(project: &ProjectName, reason: &str) -> Reply {
 /// The list of commands.
 #[must_use]
 pub fn help(prefix: &str) -> Reply {
-    Reply::new(format!(
+    let commands = format!(
         "`{prefix} start [project]`: start a session, or get the running one's link again\n\
          `{prefix} resume [project]`: the same, and bring back the last conversation\n\
          `{prefix} stop [project]`: end the session and all its processes\n\
@@ -103,9 +103,21 @@ pub fn help(prefix: &str) -> Reply {
          `{prefix} extend [project] 2h`: move the session's end\n\
          `{prefix} logs [project]`: the last lines that the session printed, privately\n\
          `{prefix} doctor`: try everything that a session needs, and send you the report privately\n\
-         `{prefix} help`: this list\n\
-         The project may be left out where there is only one."
-    ))
+         `{prefix} help`: this list"
+    );
+    let rest = "The project may be left out where there is only one, and for `stop`, `extend` and `logs` where only one \
+                has a session.";
+    let items = commands
+        .lines()
+        .map(|line| format!("<li>{}</li>", Reply::new(line).html));
+    Reply {
+        plain: format!("{commands}\n{rest}"),
+        html: format!(
+            "<ul>{}</ul><p>{}</p>",
+            items.collect::<String>(),
+            Reply::new(rest).html
+        ),
+    }
 }
 
 /// A text from elsewhere, which is not to be taken for code.
@@ -118,6 +130,35 @@ fn moment(time: SystemTime) -> String {
     let text = humantime::format_rfc3339_seconds(time).to_string();
     let minutes = text.get(.."2026-09-21T14:13".len()).unwrap_or(&text);
     format!("{} UTC", minutes.replace('T', " "))
+}
+
+/// When a session ends.
+#[derive(Debug, Clone, Copy)]
+pub struct End {
+    at: SystemTime,
+    left: Duration,
+}
+
+impl End {
+    /// So long after `now`.
+    #[must_use]
+    pub fn after(now: SystemTime, left: Duration) -> Self {
+        Self {
+            at: now.checked_add(left).unwrap_or(now),
+            left,
+        }
+    }
+
+    /// The time of day.
+    fn moment(self) -> String {
+        moment(self.at)
+    }
+
+    /// How far off it is, to the nearest minute: of twelve hours, a moment is gone already.
+    fn span(self) -> String {
+        let left = rounded(self.left + Duration::from_secs(30));
+        humantime::format_duration(left).to_string()
+    }
 }
 
 /// Seconds matter in the first minutes only.

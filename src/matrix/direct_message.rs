@@ -69,6 +69,16 @@ impl<F: Into<Fault>> From<F> for NotSent {
     }
 }
 
+/// Whether somebody's phone rings for a message. With the push rules that each account begins with, it does for a text, and not for
+/// a notice (specification, "Predefined rules", `.m.rule.suppress_notices`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sound {
+    /// It comes unasked, and has to be known now.
+    Rings,
+    /// It answers somebody who waits for it, or can wait.
+    Silent,
+}
+
 /// What stands around the link.
 #[derive(Debug, Clone)]
 pub struct LinkMessage {
@@ -202,9 +212,17 @@ impl Matrix {
     ///
     /// # Errors
     /// [`Fault`], when the homeserver did not take it.
-    pub async fn tell(&self, recipient: &UserId, notice: Notice<'_>) -> Result<(), Fault> {
+    pub async fn tell(
+        &self,
+        recipient: &UserId,
+        notice: Notice<'_>,
+        sound: Sound,
+    ) -> Result<(), Fault> {
         if let Some(room) = self.known_room(recipient).await? {
-            let content = RoomMessageEventContent::notice_html(notice.plain, notice.html);
+            let content = match sound {
+                Sound::Rings => RoomMessageEventContent::text_html(notice.plain, notice.html),
+                Sound::Silent => RoomMessageEventContent::notice_html(notice.plain, notice.html),
+            };
             room.send(content)
                 .with_transaction_id(notice.transaction.clone())
                 .await?;

@@ -34,7 +34,7 @@ mod withdrawal;
 pub use admin_room::{Notice, PowerLevels, ReplyTo, RoomFacts};
 pub use client::{Connection, Matrix};
 pub use conversations::Talk;
-pub use direct_message::{ConfidentialRoom, LinkMessage, NotConfidential, NotSent};
+pub use direct_message::{ConfidentialRoom, LinkMessage, NotConfidential, NotSent, Sound};
 pub use fault::{Chain, Fault};
 pub use hosts::{AnnouncedProject, AnnouncedSession, Announcement, HOST_EVENT};
 pub use identities::{IdentityReport, KnownIdentity, NotAccepted};

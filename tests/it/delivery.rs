@@ -172,7 +172,7 @@ async fn what_is_said_in_the_direct_message_is_no_command() {
         .await
         .unwrap();
     let body = answer.body().unwrap();
-    assert!(body.starts_with("Commands count in the admin room alone"));
+    assert!(body.starts_with("Commands count only in the admin room"));
     let status = bot.ask(&alice, "status").await;
     assert!(
         status.body().unwrap().starts_with("website: running"),

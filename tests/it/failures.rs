@@ -195,11 +195,11 @@ async fn a_session_that_ends_by_itself_is_announced_and_its_link_taken_back() {
     let process = bot.standin_records().pop().unwrap().pid;
     bot.end_process(process).await;
 
-    let announced = bot.announcement(&alice, "ended by itself").await;
+    let announced = bot.announcement(&alice, "has ended:").await;
     assert_eq!(
         announced.body(),
         Some(
-            "Session for website has ended: its process ended by itself (signal 9 (SIGKILL)). Its link no longer works."
+            "Session for website has ended: its process was ended by signal 9 (SIGKILL). Its link no longer works."
         )
     );
     bot.wait_for_withdrawal(&alice, &sent).await;
@@ -207,6 +207,11 @@ async fn a_session_that_ends_by_itself_is_announced_and_its_link_taken_back() {
         .private_word(&alice, "Session for website has ended.")
         .await;
     assert_eq!(word.room, *sent.room());
+    assert_eq!(
+        word.message_type(),
+        Some("m.text"),
+        "a notice rings no phone"
+    );
     let last = bot
         .private_word(
             &alice,

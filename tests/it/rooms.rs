@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::support::{bot::Bot, event::Event, homeserver, person::Person, rooms::RoomOptions};
 
-const NOT_HERE: &str = "Commands count in the admin room alone, not here: ";
+const NOT_HERE: &str = "Commands count only in the admin room: ";
 const HINT: &str = "I am a bot, and understand nothing here but `help`.";
 
 async fn person(name: &str) -> Person {

@@ -18,7 +18,9 @@ pub struct Finding {
 /// What was found on a host, in confidence: it names files and people.
 #[must_use]
 pub fn report(host: &str, findings: &[Finding], summary: &str) -> Reply {
-    let all: Vec<_> = findings.iter().collect();
+    let mut all: Vec<_> = findings.iter().collect();
+    // What needs something done comes first: on a phone the rest is three screens.
+    all.sort_by_key(|finding| finding.is_good);
     let length = |lines: &[&Finding]| {
         lines
             .iter()
@@ -100,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_report_has_a_line_for_each_thing_in_both_forms() {
+    fn a_report_has_a_line_for_each_thing_in_both_forms_and_what_is_wrong_first() {
         let findings = [
             finding("✔ sync: answers", true),
             finding("✘ token: `M_X` <b>", false),
@@ -109,12 +111,12 @@ mod tests {
         let reply = report("build1", &findings, "1 check has failed.");
         assert_eq!(
             reply.plain,
-            "This is what I found on build1. 1 check has failed.\n\n✔ sync: answers\n✘ token: `M_X` <b>\n⚠ a ' of somebody else"
+            "This is what I found on build1. 1 check has failed.\n\n✘ token: `M_X` <b>\n⚠ a ' of somebody else\n✔ sync: answers"
         );
         assert_eq!(
             reply.html,
-            "<p>This is what I found on build1. 1 check has failed.</p><p>✔ sync: answers<br>✘ token: <code>M_X</code> \
-             &lt;b&gt;<br>⚠ a ' of somebody else</p>"
+            "<p>This is what I found on build1. 1 check has failed.</p><p>✘ token: <code>M_X</code> &lt;b&gt;<br>⚠ a ' of \
+             somebody else<br>✔ sync: answers</p>"
         );
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Reply, rounded};
+use super::{End, Reply, rounded};
 use crate::remote_control::{Cause, Ending, Exit, NotSpawned, ProjectName, StopReport};
 
 /// A start that came to nothing.
@@ -156,11 +156,13 @@ pub fn ended(project: &ProjectName, ending: &Ending, restarts: u32) -> Reply {
 fn why(ending: &Ending) -> String {
     match ending {
         Ending::Exited { exit, cause } | Ending::ExitedBeforeLink { exit, cause } => {
-            format!(
-                "its process ended by itself ({}).{}",
-                describe(*exit),
-                explain(*cause)
-            )
+            let end = match exit {
+                Exit::Signal(_) => format!("its process was ended by {exit}."),
+                Exit::Code(_) | Exit::Unknown => {
+                    format!("its process ended by itself ({}).", describe(*exit))
+                }
+            };
+            format!("{end}{}", explain(*cause))
         }
         Ending::NoLink { cause, .. } => format!("it showed no link any more.{}", explain(*cause)),
         Ending::NotSpawned(reason) => {
@@ -212,14 +214,13 @@ pub fn ends_soon(prefix: &str, project: &ProjectName, left: Duration) -> Reply {
 
 /// A session got more time.
 #[must_use]
-pub fn extended(project: &ProjectName, left: Option<Duration>) -> Reply {
-    Reply::new(match left {
-        Some(left) => {
-            format!(
-                "Session for {project} now ends in {}.",
-                humantime::format_duration(rounded(left))
-            )
-        }
+pub fn extended(project: &ProjectName, end: Option<End>) -> Reply {
+    Reply::new(match end {
+        Some(end) => format!(
+            "Session for {project} now ends in {}, at {}.",
+            end.span(),
+            end.moment()
+        ),
         None => format!(
             "Session for {project} has no end that could be moved: it goes on until it is stopped."
         ),

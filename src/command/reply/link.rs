@@ -1,11 +1,8 @@
 //! What is said around a link, and where none can be sent.
 
-use std::{
-    path::PathBuf,
-    time::{Duration, SystemTime},
-};
+use std::path::PathBuf;
 
-use super::{Reply, moment, rounded, unmarked};
+use super::{End, Reply, unmarked};
 use crate::{matrix::NotConfidential, remote_control::ProjectName};
 
 /// The link is in the requester's direct message.
@@ -27,8 +24,8 @@ pub struct Opens {
     pub directory: Option<PathBuf>,
     /// The claude.ai account for which the link opens, where that is known.
     pub account: Option<String>,
-    /// When the session ends, and how far off that is. `None`: it goes on until it is stopped.
-    pub until: Option<(SystemTime, Duration)>,
+    /// When the session ends. `None`: it goes on until it is stopped.
+    pub until: Option<End>,
 }
 
 /// What stands before a link, and after it. Short lines, as they are read on a phone.
@@ -51,12 +48,7 @@ pub fn around_link(prefix: &str, opens: &Opens) -> (Reply, Reply) {
         None => format!("Opens for: the claude.ai account that is logged in on {host}"),
     });
     lines.push(match until {
-        Some((end, left)) => format!(
-            "Until: {} ({})",
-            moment(*end),
-            // To the nearest: of twelve hours, a moment is gone already.
-            humantime::format_duration(rounded(*left + Duration::from_secs(30)))
-        ),
+        Some(end) => format!("Until: {} ({})", end.moment(), end.span()),
         None => "Until: somebody stops it".to_owned(),
     });
     lines.push(String::new());
@@ -130,6 +122,8 @@ pub fn not_taken(project: &ProjectName) -> Reply {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, SystemTime};
+
     use super::*;
 
     fn website() -> Opens {
@@ -138,8 +132,8 @@ mod tests {
             host: "buildhost".to_owned(),
             directory: Some("/srv/web`site".into()),
             account: Some("alice@example.org".to_owned()),
-            until: Some((
-                SystemTime::UNIX_EPOCH + Duration::from_secs(1_790_000_000),
+            until: Some(End::after(
+                SystemTime::UNIX_EPOCH + Duration::from_secs(1_790_000_000 - 43_199),
                 Duration::from_secs(43_199),
             )),
         }

@@ -143,7 +143,7 @@ pub fn misuse(prefix: &str, misuse: &Misuse) -> Reply {
     let usage = help(prefix);
     Reply {
         plain: format!("{what}\n{}", usage.plain),
-        html: format!("{}<br>{}", Reply::new(what).html, usage.html),
+        html: format!("<p>{}</p>{}", Reply::new(what).html, usage.html),
     }
 }
 
@@ -185,7 +185,7 @@ mod tests {
         assert!(
             reply
                 .html
-                .starts_with("I do not know the command <code>&lt;b&gt;x&lt;/b&gt;</code>."),
+                .starts_with("<p>I do not know the command <code>&lt;b&gt;x&lt;/b&gt;</code>."),
             "{}",
             reply.html
         );

@@ -16,7 +16,7 @@ pub fn help_outside(prefix: &str, admin_room: &str) -> Reply {
     let (list, where_to) = (help(prefix), not_here(admin_room));
     Reply {
         plain: format!("{}\n{}", list.plain, where_to.plain),
-        html: format!("{}<br>{}", list.html, where_to.html),
+        html: format!("{}<p>{}</p>", list.html, where_to.html),
     }
 }
 
@@ -24,7 +24,7 @@ pub fn help_outside(prefix: &str, admin_room: &str) -> Reply {
 #[must_use]
 pub fn not_here(admin_room: &str) -> Reply {
     Reply::new(format!(
-        "Commands count in the admin room alone, not here: {}",
+        "Commands count only in the admin room: {}",
         unmarked(admin_room)
     ))
 }

@@ -82,10 +82,14 @@ fn spell(command: &Command) -> Vec<String> {
     words.into_iter().flatten().collect()
 }
 
-/// Whether this is text with line breaks and well-formed code in it, and no other HTML.
+/// Whether this is text with line breaks, paragraphs, lists and well-formed code in it, and no other HTML.
 fn is_harmless(html: &str) -> bool {
+    let blocks = ["<br>", "<p>", "</p>", "<ul>", "</ul>", "<li>", "</li>"];
+    let inline = blocks
+        .iter()
+        .fold(html.to_owned(), |html, block| html.replace(block, ""));
     let mut in_code = false;
-    for (index, piece) in html.replace("<br>", "").split('<').enumerate() {
+    for (index, piece) in inline.split('<').enumerate() {
         let text = match (index, in_code) {
             (0, _) => Some(piece),
             (_, false) => piece.strip_prefix("code>"),
@@ -161,6 +165,8 @@ proptest! {
 fn what_counts_as_harmless_html_is_told_from_what_does_not() {
     for (html, harmless) in [
         ("a &amp; <code>b</code><br>c", true),
+        ("<ul><li>a <code>b</code></li></ul>", true),
+        ("<ul><li onclick=\"a\">b</li></ul>", false),
         ("<b>a</b>", false),
         ("a > b", false),
         ("a & b", false),
