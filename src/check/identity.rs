@@ -15,14 +15,12 @@ use super::{
     homeserver::unexpected,
     process::BotProcess,
 };
+use crate::matrix::{RECOVERY_KEY_FILE, RECOVERY_KEY_VARIABLE};
 
 pub(super) const IDENTITY: &str = "identity and recovery key";
 
 /// Nobody but the owner may know the key.
 const OTHERS: u32 = 0o077;
-
-/// The variable that gives the recovery key, before the file.
-const VARIABLE: &str = "RCBOT_RECOVERY_KEY";
 
 /// A recovery key. It has no `Debug`, for it is a secret.
 struct RecoveryKey {
@@ -41,7 +39,7 @@ pub(super) async fn look(report: &mut Report, api: &Api<'_>, bot: &BotProcess) {
 
 async fn judge(api: &Api<'_>, bot: &BotProcess) -> Result<Outcome, Trouble> {
     let matrix = api.config.data_dir.join("matrix");
-    let file = matrix.join("recovery-key");
+    let file = matrix.join(RECOVERY_KEY_FILE);
     let key = match find(&file, bot) {
         Ok(key) => key,
         Err(outcome) => return Ok(outcome),
@@ -88,7 +86,7 @@ async fn judge(api: &Api<'_>, bot: &BotProcess) -> Result<Outcome, Trouble> {
 
 fn put_back(file: &Path) -> String {
     format!(
-        "put your copy of the recovery key at {}, or into the variable {VARIABLE}; if it is lost, `rcbot reset-identity`",
+        "put your copy of the recovery key at {}, or into the variable {RECOVERY_KEY_VARIABLE}; if it is lost, `rcbot reset-identity`",
         file.display()
     )
 }
@@ -97,10 +95,10 @@ fn put_back(file: &Path) -> String {
 fn find(file: &Path, bot: &BotProcess) -> Result<Option<RecoveryKey>, Outcome> {
     let given = bot
         .environment
-        .get(OsStr::new(VARIABLE))
+        .get(OsStr::new(RECOVERY_KEY_VARIABLE))
         .and_then(|text| text.to_str());
     if let Some(text) = given.filter(|text| !text.is_empty()) {
-        let place = format!("the variable {VARIABLE}");
+        let place = format!("the variable {RECOVERY_KEY_VARIABLE}");
         let text = text.to_owned();
         return Ok(Some(RecoveryKey { text, place }));
     }

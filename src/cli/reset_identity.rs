@@ -39,7 +39,7 @@ pub(super) fn reset_identity(arguments: &ResetIdentity) -> Result<(), Failure> {
     })?;
     print(&format!(
         "The bot has a new identity. Its recovery key is in {}: keep a copy of it in a safe place. Now start the bot.",
-        folder.join("recovery-key").display()
+        folder.join(matrix::RECOVERY_KEY_FILE).display()
     ))
 }
 

@@ -14,10 +14,10 @@ use super::{Fault, login::Login, sync};
 use crate::atomic_file;
 
 /// The file with the recovery key, in the folder of Matrix.
-const RECOVERY_KEY: &str = "recovery-key";
+pub const RECOVERY_KEY_FILE: &str = "recovery-key";
 
 /// The variable that gives the recovery key where there is no file, for hosts that keep secrets elsewhere.
-const VARIABLE: &str = "RCBOT_RECOVERY_KEY";
+pub const RECOVERY_KEY_VARIABLE: &str = "RCBOT_RECOVERY_KEY";
 
 /// What brings the identity back. It has no `Display`, and its `Debug` shows nothing.
 struct RecoveryKey {
@@ -29,10 +29,13 @@ struct RecoveryKey {
 impl RecoveryKey {
     /// The variable comes before the file.
     fn find(file: &Path) -> Result<Option<Self>, Fault> {
-        if let Some(text) = env::var(VARIABLE).ok().filter(|text| !text.is_empty()) {
+        if let Some(text) = env::var(RECOVERY_KEY_VARIABLE)
+            .ok()
+            .filter(|text| !text.is_empty())
+        {
             return Ok(Some(Self {
                 text,
-                origin: format!("the variable {VARIABLE}"),
+                origin: format!("the variable {RECOVERY_KEY_VARIABLE}"),
             }));
         }
         match fs::read_to_string(file) {
@@ -68,7 +71,7 @@ pub(super) async fn ensure(
     folder: &Path,
     store_is_new: bool,
 ) -> Result<(), Fault> {
-    let key_file = folder.join(RECOVERY_KEY);
+    let key_file = folder.join(RECOVERY_KEY_FILE);
     client
         .encryption()
         .wait_for_e2ee_initialization_tasks()
@@ -129,7 +132,7 @@ pub(super) async fn replace(client: &Client, login: &Login, folder: &Path) -> Re
     if !is_complete(client).await? {
         return Err(Fault::IdentityNotReplaced);
     }
-    write_recovery_key(client, &folder.join(RECOVERY_KEY)).await
+    write_recovery_key(client, &folder.join(RECOVERY_KEY_FILE)).await
 }
 
 /// Whether store and homeserver agree on this device's keys: the store may have been lost, or the device deleted and made

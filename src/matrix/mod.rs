@@ -38,6 +38,7 @@ pub use direct_message::{ConfidentialRoom, LinkMessage, NotConfidential, NotSent
 pub use fault::{Chain, Fault};
 pub use hosts::{AnnouncedProject, AnnouncedSession, Announcement, HOST_EVENT};
 pub use identities::{IdentityReport, KnownIdentity, NotAccepted};
+pub use identity::{RECOVERY_KEY_FILE, RECOVERY_KEY_VARIABLE};
 pub use inbox::{Heard, Message};
 pub use invitations::Invitation;
 pub use link_picture::PictureError;
