@@ -174,6 +174,11 @@ async fn a_session_that_ends_soon_is_told_to_those_who_have_its_link() {
     assert_eq!(word.room, *sent.room());
     let body = word.body().unwrap();
     assert!(body.contains("`!rc extend website 2h`"), "{body}");
+    assert_eq!(
+        word.message_type(),
+        Some("m.text"),
+        "a notice rings no phone"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
