@@ -8,6 +8,7 @@
 mod account;
 mod admin_room;
 mod api;
+mod command;
 mod commanders;
 mod files;
 mod homeserver;

@@ -1,8 +1,9 @@
 //! Runs a program that should end at once, and takes what it prints.
 
 use std::{
-    io::Read as _,
-    process::{Child, Command, Stdio},
+    io::Read,
+    os::fd::AsFd,
+    process::{Child, Command, ExitStatus, Stdio},
 };
 
 use rustix::{
@@ -18,37 +19,94 @@ const PATIENCE: Timespec = Timespec {
     tv_nsec: 0,
 };
 
-/// How much is read of what it prints, in bytes. It fits into a pipe, so that nobody needs to read while it runs.
+/// How much is read of what it prints on each of its two outputs, in bytes. It fits into a pipe, so that nobody needs to read
+/// while it runs.
 const LONGEST: usize = 4096;
 
-/// What a program prints on its standard output, without white space around it. `None`: it cannot be run, fails, or does
-/// not end in time, and then it is killed.
-pub(super) async fn printed_by(mut command: Command) -> Option<String> {
-    spawn_blocking(move || run(&mut command, &PATIENCE))
-        .await
-        .ok()?
+/// How much is shown of why it does not print what it should, in characters.
+const LONGEST_COMPLAINT: usize = 200;
+
+/// Why a program's output is not there.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NotPrinted {
+    /// The system does not run it, for this reason.
+    #[error("{0}")]
+    NotStarted(String),
+    /// It did not end by itself, and was killed.
+    #[error("it had not ended after {} s", PATIENCE.tv_sec)]
+    TooSlow,
+    /// It failed.
+    #[error("{how}{complaint}")]
+    Failed {
+        /// Its exit code, or the signal that ended it.
+        how: String,
+        /// The first line that it printed on standard error, after a colon; empty where there is none.
+        complaint: String,
+    },
 }
 
-fn run(command: &mut Command, patience: &Timespec) -> Option<String> {
+/// What a program prints on its standard output, without white space around it.
+pub(super) async fn printed_by(mut command: Command) -> Result<String, NotPrinted> {
+    spawn_blocking(move || run(&mut command, &PATIENCE))
+        .await
+        .unwrap_or_else(|error| Err(NotPrinted::NotStarted(error.to_string())))
+}
+
+fn run(command: &mut Command, patience: &Timespec) -> Result<String, NotPrinted> {
+    let not_started = |error: std::io::Error| NotPrinted::NotStarted(error.to_string());
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
+        .stderr(Stdio::piped())
         .spawn()
-        .ok()?;
-    if !ends_in_time(&child, patience) {
+        .map_err(not_started)?;
+    let in_time = ends_in_time(&child, patience);
+    if !in_time {
         // It may have ended by now; either way it is reaped.
         child.kill().ok();
     }
-    let status = child.wait().ok()?;
-    let mut stdout = child.stdout.take()?;
-    // What it left running may hold the pipe open: nothing more is waited for.
-    ioctl_fionbio(&stdout, true).ok()?;
+    let status = child.wait().map_err(not_started)?;
+    if status.success() {
+        return Ok(read(child.stdout.take()).trim().to_owned());
+    }
+    if in_time {
+        Err(failed(status, &read(child.stderr.take())))
+    } else {
+        Err(NotPrinted::TooSlow)
+    }
+}
+
+/// What is in the pipe. What the program left running may hold the pipe open: nothing more is waited for.
+fn read(pipe: Option<impl Read + AsFd>) -> String {
+    let Some(mut pipe) = pipe.filter(|pipe| ioctl_fionbio(pipe, true).is_ok()) else {
+        return String::new();
+    };
     let mut printed = [0; LONGEST];
-    let length = stdout.read(&mut printed).unwrap_or_default();
+    let length = pipe.read(&mut printed).unwrap_or_default();
     let printed = printed.get(..length).unwrap_or_default();
-    let text = String::from_utf8_lossy(printed);
-    status.success().then(|| text.trim().to_owned())
+    String::from_utf8_lossy(printed).into_owned()
+}
+
+fn failed(status: ExitStatus, errors: &str) -> NotPrinted {
+    let first_line = errors.lines().find(|line| !line.trim().is_empty());
+    let shown: String = first_line
+        .unwrap_or_default()
+        .trim()
+        .chars()
+        .filter(|each| !each.is_control())
+        .take(LONGEST_COMPLAINT)
+        .collect();
+    NotPrinted::Failed {
+        how: match status.code() {
+            Some(code) => format!("exit code {code}"),
+            None => status.to_string(),
+        },
+        complaint: if shown.is_empty() {
+            shown
+        } else {
+            format!(": {shown}")
+        },
+    }
 }
 
 fn ends_in_time(child: &Child, patience: &Timespec) -> bool {
@@ -64,7 +122,7 @@ fn ends_in_time(child: &Child, patience: &Timespec) -> bool {
 mod tests {
     use super::*;
 
-    async fn printed(script: &str) -> Option<String> {
+    async fn printed(script: &str) -> Result<String, NotPrinted> {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
         printed_by(command).await
@@ -72,11 +130,25 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_printed_is_taken_if_all_went_well() {
-        assert_eq!(printed("echo 2.1.197").await.as_deref(), Some("2.1.197"));
-        assert_eq!(printed("true").await.as_deref(), Some(""));
-        assert_eq!(printed("echo 2.1.197; exit 1").await, None);
-        let command = Command::new("/nowhere/claude");
-        assert_eq!(printed_by(command).await, None);
+        assert_eq!(printed("echo 2.1.197").await.unwrap(), "2.1.197");
+        assert_eq!(printed("true; echo well >&2").await.unwrap(), "");
+    }
+
+    #[tokio::test]
+    async fn a_program_that_fails_is_told_with_what_it_complains_of() {
+        for (script, expected) in [
+            ("echo 2.1.197; exit 3", "exit code 3"),
+            (
+                "printf '\\n no \\033node\\nmore\\n' >&2; exit 127",
+                "exit code 127: no node",
+            ),
+            ("kill -9 $$", "signal: 9 (SIGKILL)"),
+        ] {
+            let fault = printed(script).await.unwrap_err();
+            assert_eq!(fault.to_string(), expected);
+        }
+        let fault = printed_by(Command::new("/nowhere/claude")).await;
+        assert!(matches!(fault, Err(NotPrinted::NotStarted(_))), "{fault:?}");
     }
 
     #[tokio::test]
@@ -95,7 +167,8 @@ mod tests {
         };
         for script in ["echo 2.1.197; exec sleep 3600", "exec yes"] {
             let mut command = Command::new("sh");
-            assert_eq!(run(command.args(["-c", script]), &patience), None);
+            let printed = run(command.args(["-c", script]), &patience);
+            assert_eq!(printed, Err(NotPrinted::TooSlow));
         }
     }
 }

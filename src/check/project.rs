@@ -2,42 +2,46 @@
 
 use std::{
     collections::BTreeMap,
-    env,
     ffi::{OsStr, OsString},
     fs, io,
     path::{Path, PathBuf},
-    process::Command,
     time::SystemTime,
 };
 
 use rustix::fs::{Access, access};
 
-use super::{Outcome, Report, process::BotProcess, program::printed_by};
+use super::{
+    Outcome, Report,
+    command::{Commands, Versions},
+    process::BotProcess,
+};
 use crate::{
     config::Config,
     remote_control::{
         Cause, Project, SESSION_ID_VARIABLE,
         claude::{
             self,
-            prerequisites::{self, ClaudeFiles, ClaudeState, FIRST_TO_CONTINUE, Version},
+            prerequisites::{self, ClaudeFiles, ClaudeState},
         },
     },
 };
 
-/// How much is shown of what a program prints as its version, in characters.
-const SHOWN_VERSION: usize = 60;
-
-/// Where programs are looked for without a PATH (execvp(3)).
-const DEFAULT_PATH: &str = "/bin:/usr/bin";
-
 pub(super) async fn look(report: &mut Report, config: &Config, bot: &BotProcess) {
-    let mut versions = BTreeMap::new();
+    let mut versions = Versions::new();
     for project in config.projects.values() {
         let site = Site::new(&project.project, bot);
         let mut add =
             |what: &str, outcome| report.add(format!("{}: {what}", site.project.name), outcome);
-        add("directory", site.directory());
-        add("command", site.command(&mut versions).await);
+        let directory = site.directory();
+        let can_be_entered = matches!(directory, Outcome::Passed { .. });
+        add("directory", directory);
+        if can_be_entered {
+            for (name, outcome) in site.commands().judge(&mut versions).await {
+                add(name, outcome);
+            }
+        } else {
+            add("command", Outcome::skipped("the directory cannot be used"));
+        }
         if !site.runs_remote_control() {
             add(
                 "claude",
@@ -77,6 +81,14 @@ impl<'a> Site<'a> {
         }
     }
 
+    fn commands(&self) -> Commands<'_> {
+        Commands {
+            project: self.project,
+            environment: &self.environment,
+            directory: &self.directory,
+        }
+    }
+
     fn directory(&self) -> Outcome {
         let path = &self.project.directory;
         let remedy = "let the user who runs rcbot enter it";
@@ -90,88 +102,6 @@ impl<'a> Site<'a> {
                 )
             }
         }
-    }
-
-    /// The program's first word alone is run, with `--version`: that starts nothing.
-    async fn command(&self, versions: &mut BTreeMap<PathBuf, String>) -> Outcome {
-        let Some(name) = self.project.command.first() else {
-            return Outcome::failed("`command` is empty", "set it in config.yaml");
-        };
-        let program = match self.find(name) {
-            Ok(program) => program,
-            Err(outcome) => return outcome,
-        };
-        let version = match versions.get(&program) {
-            Some(version) => version.clone(),
-            None => self.version(&program).await.unwrap_or_default(),
-        };
-        versions.insert(program.clone(), version.clone());
-        let shown = program.display();
-        let continues = self
-            .project
-            .resume_command
-            .iter()
-            .any(|word| word == "--continue");
-        match Version::parse(&version) {
-            Some(old) if continues && old < FIRST_TO_CONTINUE => Outcome::warning(
-                format!("{shown} is version {old}, and `resume` takes {FIRST_TO_CONTINUE}"),
-                "`claude update`, as the user who runs rcbot",
-            ),
-            Some(_) => Outcome::passed(format!("{shown}, {version}")),
-            None if version.is_empty() => Outcome::passed(format!("{shown}, version unknown")),
-            None => Outcome::passed(format!("{shown}, which calls itself {version:?}")),
-        }
-    }
-
-    /// Where a session would find the program.
-    fn find(&self, name: &str) -> Result<PathBuf, Outcome> {
-        let path = self.environment.get(OsStr::new("PATH")).cloned();
-        let path = path.unwrap_or_else(|| DEFAULT_PATH.into());
-        let candidates: Vec<_> = if name.contains('/') {
-            vec![self.directory.join(name)]
-        } else {
-            env::split_paths(&path)
-                .map(|folder| self.directory.join(folder).join(name))
-                .collect()
-        };
-        let is_file = |path: &&PathBuf| path.is_file();
-        if let Some(program) = candidates
-            .iter()
-            .filter(is_file)
-            .find(|path| access(*path, Access::EXEC_OK).is_ok())
-        {
-            return Ok(program.clone());
-        }
-        if let Some(program) = candidates.iter().find(is_file) {
-            let program = program.display();
-            return Err(Outcome::failed(
-                format!("{program} may not be run"),
-                format!("`chmod +x {program}`"),
-            ));
-        }
-        let place = if name.contains('/') {
-            String::new()
-        } else {
-            format!(" in PATH ({})", path.to_string_lossy())
-        };
-        Err(Outcome::failed(
-            format!("there is no {name}{place}"),
-            "install it, or give its full path in `command` in config.yaml, or add its folder to the PATH of the bot \
-             (under systemd: `Environment=PATH=` in the unit); and start the bot again",
-        ))
-    }
-
-    /// The first line that the program prints.
-    async fn version(&self, program: &Path) -> Option<String> {
-        let mut command = Command::new(program);
-        command
-            .arg("--version")
-            .current_dir(&self.directory)
-            .env_clear()
-            .envs(&self.environment);
-        let text = printed_by(command).await?;
-        let line = text.lines().next()?;
-        Some(line.chars().take(SHOWN_VERSION).collect())
     }
 
     fn runs_remote_control(&self) -> bool {

@@ -50,8 +50,8 @@ async fn ask(systemctl: &Path, unit: &Unit) -> Outcome {
     }
     command.args(["show", "--property=KillMode", "--value", &unit.name]);
     match printed_by(command).await {
-        Some(kill_mode) => judge(unit, &kill_mode),
-        None => Outcome::skipped("systemctl does not tell"),
+        Ok(kill_mode) => judge(unit, &kill_mode),
+        Err(_) => Outcome::skipped("systemctl does not tell"),
     }
 }
 

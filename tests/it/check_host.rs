@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::support::{
     checkup::commands,
-    host::{Host, set_mode},
+    host::{CLAUDE, Host, set_mode},
     run_to_end,
 };
 
@@ -163,7 +163,7 @@ fn a_program_that_cannot_be_run_is_told() {
         .check()
         .expect("website: command", "failed", "there is no claude in PATH (");
     assert!(
-        remedy.contains("give its full path in `command`"),
+        remedy.contains("give its full path in config.yaml"),
         "{remedy}"
     );
     let command = json!([host.path("website/claude"), "remote-control"]);
@@ -174,11 +174,106 @@ fn a_program_that_cannot_be_run_is_told() {
 #[test]
 fn a_program_that_knows_no_version_is_no_failure() {
     let host = Host::new();
-    for script in ["#!/bin/sh\nexit 1\n", "not a program"] {
+    fs::write(host.path("bin/serve"), "#!/bin/sh\nexit 1\n").unwrap();
+    set_mode(&host.path("bin/serve"), 0o755);
+    host.configure_project("command", json!(["serve", "claude remote-control"]));
+    host.check()
+        .expect("website: command", "passed", "version unknown");
+}
+
+#[test]
+fn a_claude_that_does_not_run_fails_until_what_it_misses_is_in_path() {
+    let host = Host::new();
+    fs::rename(host.path("bin/claude"), host.path("website/claude.js")).unwrap();
+    let script = format!(
+        "#!/usr/bin/env nodexyz\n{}",
+        host.path("website/claude.js").display()
+    );
+    fs::write(host.path("bin/claude"), script).unwrap();
+    set_mode(&host.path("bin/claude"), 0o755);
+    let remedy = host.check().expect(
+        "website: command",
+        "failed",
+        "bin/claude does not run (exit code 127: ",
+    );
+    let told = host
+        .checker
+        .complaint(commands(&remedy)[0], &host.path("website"));
+    assert!(told.contains("nodexyz"), "{told}");
+    assert!(
+        remedy.contains(
+            "if it misses another program, add that program's folder to the PATH of the bot"
+        ),
+        "{remedy}"
+    );
+    let folder = host.path("nodes");
+    fs::create_dir(&folder).unwrap();
+    fs::write(
+        folder.join("nodexyz"),
+        "#!/bin/sh\nfile=$(sed -n 2p \"$1\")\nshift\nexec \"$file\" \"$@\"\n",
+    )
+    .unwrap();
+    set_mode(&folder.join("nodexyz"), 0o755);
+    let search = [&host.path("bin"), &folder].map(|folder| folder.display().to_string());
+    let search = format!("{}:/usr/bin:/bin", search.join(":"));
+    let mended = host.checker.clone().environment("PATH", search);
+    mended.run().expect("website: command", "passed", "2.1.250");
+}
+
+#[test]
+fn a_claude_that_ends_in_another_way_than_well_fails() {
+    let host = Host::new();
+    for (script, how) in [
+        ("#!/bin/sh\nkill -SEGV $$\n", "signal: 11"),
+        (
+            "#!/bin/sh\necho 'SyntaxError: what?' >&2\nexit 1\n",
+            "exit code 1: SyntaxError: what?",
+        ),
+        ("#!/nowhere/node\n", "No such file or directory"),
+    ] {
         fs::write(host.path("bin/claude"), script).unwrap();
-        host.check()
-            .expect("website: command", "passed", "version unknown");
+        host.check().expect("website: command", "failed", how);
     }
+}
+
+#[test]
+fn a_program_that_resumes_alone_is_looked_up_too() {
+    let host = Host::new();
+    assert!(
+        !host
+            .check()
+            .all("passed")
+            .contains(&"website: resume command")
+    );
+    host.configure_project(
+        "resume_command",
+        json!(["nope", "remote-control", "--continue"]),
+    );
+    let checkup = host.check();
+    assert_eq!(checkup.outcome("website: command"), "passed");
+    let remedy = checkup.expect(
+        "website: resume command",
+        "failed",
+        "there is no nope in PATH (",
+    );
+    assert!(
+        remedy.contains("or give its full path in config.yaml"),
+        "{remedy}"
+    );
+    let full_path = json!([host.path("bin/claude"), "remote-control", "--continue"]);
+    host.configure_project("resume_command", full_path);
+    assert_eq!(host.check().outcome("website: resume command"), "passed");
+    fs::write(
+        host.path("bin/claude"),
+        CLAUDE.replace("2.1.250", "2.1.199"),
+    )
+    .unwrap();
+    host.check().expect(
+        "website: resume command",
+        "warning",
+        "`resume` takes 2.1.200",
+    );
+    assert_eq!(host.check().outcome("website: command"), "passed");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     ffi::OsString,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Output},
 };
 
 use serde_json::Value;
@@ -84,18 +84,28 @@ impl Checker {
     /// A shell command in the same environment, which has to succeed: a remedy, for example.
     #[track_caller]
     pub(crate) fn shell(&self, command: &str, folder: &Path) {
-        let mut shell = Command::new("sh");
-        let output = run_to_end(
-            shell
-                .args(["-c", command])
-                .current_dir(folder)
-                .envs(&self.environment),
-        );
+        let output = self.run_in_shell(command, folder);
         assert!(
             output.status.success(),
             "{command}: {}",
             String::from_utf8_lossy(&output.stderr)
         );
+    }
+
+    /// What such a command prints on standard error, whether it succeeds or not.
+    pub(crate) fn complaint(&self, command: &str, folder: &Path) -> String {
+        let output = self.run_in_shell(command, folder);
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    fn run_in_shell(&self, command: &str, folder: &Path) -> Output {
+        let mut shell = Command::new("sh");
+        run_to_end(
+            shell
+                .args(["-c", command])
+                .current_dir(folder)
+                .envs(&self.environment),
+        )
     }
 }
 

@@ -1,0 +1,171 @@
+//! A project's command lines: whether their programs are where a session would look, and run.
+
+use std::{
+    collections::BTreeMap,
+    env,
+    ffi::{OsStr, OsString},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use rustix::fs::{Access, access};
+
+use super::{
+    Outcome,
+    program::{NotPrinted, printed_by},
+};
+use crate::remote_control::{
+    Project,
+    claude::prerequisites::{FIRST_TO_CONTINUE, Version},
+};
+
+/// How much is shown of what a program prints as its version, in characters.
+const SHOWN_VERSION: usize = 60;
+
+/// Where programs are looked for without a PATH (execvp(3)).
+const DEFAULT_PATH: &str = "/bin:/usr/bin";
+
+/// What programs print as their versions, by the environment that they run in: none is asked twice.
+pub(super) type Versions = BTreeMap<(PathBuf, Environment), Result<String, NotPrinted>>;
+
+type Environment = BTreeMap<OsString, OsString>;
+
+/// Where a project's programs are run.
+pub(super) struct Commands<'a> {
+    pub(super) project: &'a Project,
+    pub(super) environment: &'a Environment,
+    /// Without symbolic links.
+    pub(super) directory: &'a Path,
+}
+
+impl Commands<'_> {
+    /// Judges both command lines, and gives each its name. Where they begin with the same program, one line tells of both.
+    pub(super) async fn judge(&self, versions: &mut Versions) -> Vec<(&'static str, Outcome)> {
+        let (start, resume) = (&self.project.command, &self.project.resume_command);
+        if start.first() == resume.first() {
+            return vec![("command", self.judge_line(start, resume, versions).await)];
+        }
+        vec![
+            ("command", self.judge_line(start, start, versions).await),
+            (
+                "resume command",
+                self.judge_line(resume, resume, versions).await,
+            ),
+        ]
+    }
+
+    /// The program's first word alone is run, with `--version`: that starts nothing.
+    async fn judge_line(
+        &self,
+        words: &[String],
+        resume: &[String],
+        versions: &mut Versions,
+    ) -> Outcome {
+        let Some(name) = words.first() else {
+            return Outcome::failed("it is empty", "set it in config.yaml");
+        };
+        let program = match self.find(name) {
+            Ok(program) => program,
+            Err(outcome) => return outcome,
+        };
+        let shown = program.display();
+        let version = match self.version(&program, versions).await {
+            Ok(version) => version,
+            Err(fault) => return judge_fault(&program, words, &fault),
+        };
+        let continues = resume.iter().any(|word| word == "--continue");
+        match Version::parse(&version) {
+            Some(old) if continues && old < FIRST_TO_CONTINUE => Outcome::warning(
+                format!("{shown} is version {old}, and `resume` takes {FIRST_TO_CONTINUE}"),
+                "`claude update`, as the user who runs rcbot",
+            ),
+            Some(_) => Outcome::passed(format!("{shown}, {version}")),
+            None if version.is_empty() => Outcome::passed(format!("{shown}, version unknown")),
+            None => Outcome::passed(format!("{shown}, which calls itself {version:?}")),
+        }
+    }
+
+    /// Where a session would find the program.
+    fn find(&self, name: &str) -> Result<PathBuf, Outcome> {
+        let path = self.environment.get(OsStr::new("PATH")).cloned();
+        let path = path.unwrap_or_else(|| DEFAULT_PATH.into());
+        let candidates: Vec<_> = if name.contains('/') {
+            vec![self.directory.join(name)]
+        } else {
+            env::split_paths(&path)
+                .map(|folder| self.directory.join(folder).join(name))
+                .collect()
+        };
+        let is_file = |path: &&PathBuf| path.is_file();
+        if let Some(program) = candidates
+            .iter()
+            .filter(is_file)
+            .find(|path| access(*path, Access::EXEC_OK).is_ok())
+        {
+            return Ok(program.clone());
+        }
+        if let Some(program) = candidates.iter().find(is_file) {
+            let program = program.display();
+            return Err(Outcome::failed(
+                format!("{program} may not be run"),
+                format!("`chmod +x {program}`"),
+            ));
+        }
+        let place = if name.contains('/') {
+            String::new()
+        } else {
+            format!(" in PATH ({})", path.to_string_lossy())
+        };
+        Err(Outcome::failed(
+            format!("there is no {name}{place}"),
+            "install it, or give its full path in config.yaml, or add its folder to the PATH of the bot (under systemd: \
+             `Environment=PATH=` in the unit); and start the bot again",
+        ))
+    }
+
+    /// The first line that the program prints.
+    async fn version(&self, program: &Path, versions: &mut Versions) -> Result<String, NotPrinted> {
+        let key = (program.to_owned(), self.environment.clone());
+        if let Some(known) = versions.get(&key) {
+            return known.clone();
+        }
+        let mut command = Command::new(program);
+        command
+            .arg("--version")
+            .current_dir(self.directory)
+            .env_clear()
+            .envs(self.environment);
+        let printed = printed_by(command).await;
+        let line = printed.map(|text| {
+            let line = text.lines().next().unwrap_or_default();
+            line.chars().take(SHOWN_VERSION).collect()
+        });
+        versions.insert(key, line.clone());
+        line
+    }
+}
+
+/// `claude` and what stands in for it know their version. Other programs need not, as long as they can be started.
+fn judge_fault(program: &Path, words: &[String], fault: &NotPrinted) -> Outcome {
+    let shown = program.display();
+    let knows_its_version = words.iter().any(|word| word == "remote-control");
+    let remedy = format!(
+        "`{shown} --version`, as the user who runs rcbot, tells more; if it misses another program, add that program's folder \
+         to the PATH of the bot (under systemd: `Environment=PATH=` in the unit), and start the bot again"
+    );
+    match fault {
+        NotPrinted::NotStarted(_) => {
+            Outcome::failed(format!("{shown} does not run ({fault})"), remedy)
+        }
+        NotPrinted::Failed { .. } if knows_its_version => {
+            Outcome::failed(format!("{shown} does not run ({fault})"), remedy)
+        }
+        NotPrinted::TooSlow if knows_its_version => Outcome::warning(
+            format!("{shown} does not tell its version: {fault}"),
+            remedy,
+        ),
+        NotPrinted::Failed { .. } | NotPrinted::TooSlow => {
+            Outcome::passed(format!("{shown}, version unknown"))
+        }
+    }
+}
