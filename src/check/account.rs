@@ -7,6 +7,7 @@ use super::{
     Blocked, Outcome, Report,
     api::{Api, Asker, Trouble},
     homeserver::unexpected,
+    which_room::unreadable,
 };
 use crate::matrix::{Login, Registration, acted_as_appservice};
 
@@ -14,6 +15,8 @@ pub(super) const LOG_IN: &str = "log-in";
 pub(super) const TOKEN: &str = "token";
 pub(super) const SERVER_NAME: &str = "server name";
 pub(super) const USER: &str = "bot's user";
+
+const NOT_YET: Blocked = "the bot is not logged in; run it, and check again";
 
 const UNKNOWN_OWNER: Blocked = "the homeserver does not say whose the token is";
 
@@ -73,17 +76,17 @@ fn judge_flows(
 fn judge_appservice(api: &Api<'_>, registration: &Registration, is_offered: bool) -> Outcome {
     const ITSELF: &str =
         "acts as the appservice itself, with its token, for the bot's user and device";
-    let did_before = acted_as_appservice(&api.config.data_dir.join("matrix")).unwrap_or_default();
     if registration.has_device_management {
-        Outcome::passed(format!(
+        return Outcome::passed(format!(
             "{ITSELF} (`io.element.msc4190` in the registration)"
-        ))
-    } else if did_before || !is_offered {
-        Outcome::passed(format!(
+        ));
+    }
+    match acted_as_appservice(&api.config.data_dir.join("matrix")) {
+        Ok(did_before) if did_before || !is_offered => Outcome::passed(format!(
             "{ITSELF}, as the homeserver does not log it in (Matrix Authentication Service)"
-        ))
-    } else {
-        Outcome::passed("logs in as the appservice's user")
+        )),
+        Ok(_) => Outcome::passed("logs in as the appservice's user"),
+        Err(fault) => unreadable(&fault),
     }
 }
 
@@ -212,22 +215,26 @@ async fn is_unregistered(api: &Api<'_>, trouble: &Trouble) -> bool {
         return false;
     }
     let profile = ["client", "v3", "profile", api.bot().as_str()];
-    let answer = api.get(Asker::Token, &profile, &[]).await;
     message.contains("not registered")
-        || matches!(answer, Err(Trouble::Refused { status: 404, .. }))
+        || matches!(api.find(Asker::Token, &profile, &[]).await, Ok(None))
 }
 
 /// Whether the token of a log-in is good.
 async fn try_own_token(report: &mut Report, api: &Api<'_>) -> Result<OwnedUserId, Blocked> {
-    const NOT_YET: &str = "the bot is not logged in; run it, and check again";
-    let is_configured = matches!(api.login, Login::AccessToken(_));
-    if !api.has_token() {
-        report.add(
-            TOKEN,
+    let (outcome, blocked) = match api.has_token() {
+        Ok(true) => return try_token(report, api).await,
+        Ok(false) => (
             Outcome::passed("none yet; the bot's first run logs in"),
-        );
-        return Err(NOT_YET);
-    }
+            NOT_YET,
+        ),
+        Err(fault) => (unreadable(fault), "the log-in on disk cannot be read"),
+    };
+    report.add(TOKEN, outcome);
+    Err(blocked)
+}
+
+async fn try_token(report: &mut Report, api: &Api<'_>) -> Result<OwnedUserId, Blocked> {
+    let is_configured = matches!(api.login, Login::AccessToken(_));
     let (outcome, user) = match who_am_i(api, Asker::Token)
         .await
         .map(|answer| user_in(&answer))

@@ -72,9 +72,14 @@ async fn look_at_membership(
         sync.pointer(&format!("/rooms/{kind}"))
             .is_some_and(|all| all.get(room.as_str()).is_some())
     };
-    let joined = joined_rooms(api).await;
-    let is_joined = joined.is_ok_and(|rooms| rooms.iter().any(|joined| joined == room));
-    let (outcome, blocked) = if is_joined {
+    let joined = match joined_rooms(api).await {
+        Ok(joined) => joined,
+        Err(trouble) => {
+            report.add(MEMBERSHIP, unexpected(&trouble));
+            return Err("the homeserver does not tell in which rooms the bot is");
+        }
+    };
+    let (outcome, blocked) = if joined.iter().any(|joined| joined == room) {
         (Outcome::passed("joined"), None)
     } else if has("invite") {
         (
@@ -121,6 +126,7 @@ async fn ask_for_facts(
     let path = ["client", "v3", "rooms", room.as_str(), "joined_members"];
     let members = api.get(Asker::Bot, &path, &[]).await?;
     let members = members.get("joined").and_then(Value::as_object);
+    let members = members.ok_or(Trouble::Nonsense)?;
     let mut creators = vec![create.sender];
     creators.extend(create.content.additional_creators);
     let facts = RoomFacts {
@@ -134,7 +140,7 @@ async fn ask_for_facts(
         membership: MembershipState::Join,
         encrypted: encryption.is_some(),
     };
-    let users = members.into_iter().flat_map(|all| all.keys());
+    let users = members.keys();
     let users = users.filter_map(|user| OwnedUserId::try_from(user.as_str()).ok());
     Ok((facts, users.filter(|user| *user != api.bot()).collect()))
 }
@@ -199,13 +205,9 @@ pub(super) async fn state<T: DeserializeOwned>(
     format: &str,
 ) -> Result<Option<T>, Trouble> {
     let path = ["client", "v3", "rooms", room.as_str(), "state", kind, key];
-    match api.get(Asker::Bot, &path, &[("format", format)]).await {
-        Ok(answer) => serde_json::from_value(answer)
-            .map(Some)
-            .map_err(|_| Trouble::Nonsense),
-        Err(Trouble::Refused { status: 404, .. }) => Ok(None),
-        Err(trouble) => Err(trouble),
-    }
+    let answer = api.find(Asker::Bot, &path, &[("format", format)]).await?;
+    let event = answer.map(serde_json::from_value).transpose();
+    event.map_err(|_| Trouble::Nonsense)
 }
 
 pub(super) fn field<T: DeserializeOwned>(answer: &Value, key: &str) -> Option<T> {

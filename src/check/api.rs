@@ -12,7 +12,7 @@ use url::Url;
 use super::Blocked;
 use crate::{
     config::Config,
-    matrix::{Login, stored_access_token},
+    matrix::{Fault, Login, stored_access_token},
     secret::Token,
 };
 
@@ -28,7 +28,7 @@ pub(super) struct Api<'a> {
     pub(super) config: &'a Config,
     pub(super) login: &'a Login,
     /// `None`: the bot has not logged in yet.
-    token: Option<Token>,
+    token: Result<Option<Token>, Fault>,
 }
 
 /// In whose name something is asked.
@@ -54,6 +54,13 @@ pub(super) enum Trouble {
     },
     /// What came back is no JSON, or too much.
     Nonsense,
+}
+
+impl Trouble {
+    /// Whether the homeserver says that there is no such thing. What stands before it says 404 as well, and does not know.
+    fn is_absence(&self) -> bool {
+        matches!(self, Self::Refused { status: 404, code, .. } if code == "M_NOT_FOUND")
+    }
 }
 
 impl fmt::Display for Trouble {
@@ -85,11 +92,10 @@ impl<'a> Api<'a> {
         let http = Client::builder().timeout(TIMEOUT).build();
         let http = http.map_err(|_| "this host has no root certificates")?;
         let token = match login {
-            Login::Appservice(registration) => Some(registration.as_token.clone()),
-            Login::AccessToken(token) => Some(token.clone()),
+            Login::Appservice(registration) => Ok(Some(registration.as_token.clone())),
+            Login::AccessToken(token) => Ok(Some(token.clone())),
             // To log in would make a device.
-            Login::Password(_) => stored_access_token(&config.data_dir.join("matrix"))
-                .map_err(|_| "the log-in on disk cannot be read")?,
+            Login::Password(_) => stored_access_token(&config.data_dir.join("matrix")),
         };
         Ok(Self {
             http,
@@ -100,8 +106,8 @@ impl<'a> Api<'a> {
     }
 
     /// Whether anything can be asked in anybody's name.
-    pub(super) fn has_token(&self) -> bool {
-        self.token.is_some()
+    pub(super) fn has_token(&self) -> Result<bool, &Fault> {
+        self.token.as_ref().map(Option::is_some)
     }
 
     pub(super) fn bot(&self) -> &'a UserId {
@@ -119,7 +125,21 @@ impl<'a> Api<'a> {
         self.send(asker, request).await
     }
 
-    /// The same with a body, for questions that need one.
+    /// The same where there may be no such thing: `None`, if the homeserver says so.
+    pub(super) async fn find(
+        &self,
+        asker: Asker,
+        path: &[&str],
+        query: &[(&str, &str)],
+    ) -> Result<Option<Value>, Trouble> {
+        match self.get(asker, path, query).await {
+            Ok(answer) => Ok(Some(answer)),
+            Err(trouble) if trouble.is_absence() => Ok(None),
+            Err(trouble) => Err(trouble),
+        }
+    }
+
+    /// Asks with a body, for questions that need one.
     pub(super) async fn post(
         &self,
         asker: Asker,
@@ -148,8 +168,8 @@ impl<'a> Api<'a> {
 
     async fn send(&self, asker: Asker, request: reqwest::RequestBuilder) -> Result<Value, Trouble> {
         let request = match (asker, &self.token) {
-            (Asker::Token | Asker::Bot, Some(token)) => request.bearer_auth(token.expose()),
-            (Asker::Nobody, _) | (_, None) => request,
+            (Asker::Token | Asker::Bot, Ok(Some(token))) => request.bearer_auth(token.expose()),
+            (Asker::Nobody, _) | (_, Ok(None) | Err(_)) => request,
         };
         let mut response = request.send().await.map_err(|error| unreachable(&error))?;
         let status = response.status();

@@ -161,9 +161,5 @@ async fn account_data(api: &Api<'_>, kind: &str) -> Result<Option<Value>, Troubl
         "account_data",
         kind,
     ];
-    match api.get(Asker::Bot, &path, &[]).await {
-        Ok(content) => Ok(Some(content)),
-        Err(Trouble::Refused { status: 404, .. }) => Ok(None),
-        Err(trouble) => Err(trouble),
-    }
+    api.find(Asker::Bot, &path, &[]).await
 }

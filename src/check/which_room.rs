@@ -94,11 +94,10 @@ async fn look_up(api: &Api<'_>) -> (Outcome, Result<StoredRoom, Blocked>) {
 async fn resolve(api: &Api<'_>) -> Result<Option<OwnedRoomId>, Trouble> {
     let alias = api.config.admin_room.as_str();
     let path = ["client", "v3", "directory", "room", alias];
-    match api.get(Asker::Bot, &path, &[]).await {
-        Ok(answer) => field(&answer, "room_id").ok_or(Trouble::Nonsense).map(Some),
-        Err(Trouble::Refused { status: 404, .. }) => Ok(None),
-        Err(trouble) => Err(trouble),
-    }
+    let Some(answer) = api.find(Asker::Bot, &path, &[]).await? else {
+        return Ok(None);
+    };
+    field(&answer, "room_id").ok_or(Trouble::Nonsense).map(Some)
 }
 
 /// Whether the room has a successor, in which the bot is not yet.

@@ -164,3 +164,32 @@ async fn a_homeserver_that_takes_no_passwords_is_told_until_the_bot_has_a_token(
     checkup.expect("log-in", "passed", "with `bot.access_token`");
     assert_eq!(checkup.outcome("sync"), "passed");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_in_on_disk_that_cannot_be_read_is_told() {
+    let alice = alice().await;
+    let bot = Bot::builder(homeserver()).prepare(&alice).await;
+    let file = bot.data_dir().join("matrix/session.json");
+    // No user can read a folder as a file, not even root.
+    fs::create_dir_all(&file).unwrap();
+    let remedy = Checkup::of(&bot).expect("log-in", "failed", "session.json");
+    assert!(
+        remedy.contains("as the user that the bot runs as"),
+        "{remedy}"
+    );
+    fs::remove_dir(&file).unwrap();
+    Checkup::of(&bot).expect("log-in", "passed", "logs in as the appservice's user");
+
+    let account = Account::register().await;
+    let bot = Bot::builder(homeserver())
+        .account(&account.localpart, "password", &account.password)
+        .prepare(&alice)
+        .await;
+    let file = bot.data_dir().join("matrix/session.json");
+    fs::create_dir_all(&file).unwrap();
+    let checkup = Checkup::of(&bot);
+    checkup.expect("token", "failed", "session.json");
+    checkup.expect("sync", "skipped", "the log-in on disk cannot be read");
+    fs::remove_dir(&file).unwrap();
+    Checkup::of(&bot).expect("token", "passed", "the bot's first run logs in");
+}

@@ -16,6 +16,7 @@ use crate::support::{
     homeserver,
     homeserver::SERVER_NAME,
     person::{Person, random_text},
+    proxy::{Answer, Proxy},
 };
 
 async fn alice() -> Person {
@@ -197,4 +198,53 @@ async fn a_bot_that_may_not_speak_is_told_what_it_takes() {
         "passed",
         "may send messages and redact its own",
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_concluded_from_what_the_homeserver_does_not_tell() {
+    let (alice, proxy) = (alice().await, Proxy::start(homeserver()).await);
+    let bot = Bot::builder(homeserver())
+        .through(&proxy)
+        .start(&alice)
+        .await;
+    // What is asked, what comes back, which check fails, what it says; on it stand the others.
+    for (asked, answer, name, part) in [
+        (
+            "/joined_rooms",
+            Answer::refusal(429, "M_LIMIT_EXCEEDED"),
+            "admin room membership",
+            "429 M_LIMIT_EXCEEDED",
+        ),
+        (
+            "/joined_rooms",
+            Answer::json(200, &json!({})),
+            "admin room membership",
+            "makes no sense",
+        ),
+        (
+            "/joined_members",
+            Answer::json(200, &json!({})),
+            "admin room access",
+            "makes no sense",
+        ),
+        (
+            "/state/m.room.encryption/",
+            Answer::error_page(404),
+            "admin room access",
+            "404 Not Found",
+        ),
+    ] {
+        proxy
+            .on(move |request| request.method == "GET" && request.path.ends_with(asked))
+            .answer(answer);
+        let checkup = Checkup::of(&bot);
+        let remedy = checkup.expect(name, "failed", part);
+        assert!(
+            remedy.starts_with("look into the homeserver's log"),
+            "{remedy}"
+        );
+        checkup.expect("who may command", "skipped", "the homeserver does not ");
+        proxy.be_honest();
+    }
+    assert_eq!(Checkup::of(&bot).outcome("who may command"), "passed");
 }
