@@ -4,15 +4,10 @@ use matrix_sdk::ruma::{
     OwnedRoomId, OwnedUserId, RoomId,
     events::{
         MessageLikeEventType,
-        room::{
-            create::RoomCreateEventContent,
-            join_rules::{JoinRule, RoomJoinRulesEventContent},
-            member::MembershipState,
-            power_levels::RoomPowerLevelsEventContent,
-        },
+        room::member::{MembershipState, RoomMemberEventContent},
     },
 };
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{
@@ -25,7 +20,7 @@ use super::{
 };
 use crate::{
     config::RequireEncryptedCommands,
-    matrix::{PowerLevels, RoomFacts, StoredRoom},
+    matrix::{RoomFacts, StateEvents, StoredRoom},
 };
 
 pub(super) const MEMBERSHIP: &str = "admin room membership";
@@ -105,41 +100,25 @@ pub(super) async fn joined_rooms(api: &Api<'_>) -> Result<Vec<OwnedRoomId>, Trou
     field(&answer, "joined_rooms").ok_or(Trouble::Nonsense)
 }
 
-#[derive(Deserialize)]
-struct CreateEvent {
-    sender: OwnedUserId,
-    content: RoomCreateEventContent,
-}
-
 /// What decides about the commands of everybody in the room, and who is in it.
 async fn ask_for_facts(
     api: &Api<'_>,
     room: &RoomId,
 ) -> Result<(RoomFacts, Vec<OwnedUserId>), Trouble> {
-    let create: Option<CreateEvent> = state(api, room, "m.room.create", "", "event").await?;
-    let create = create.ok_or(Trouble::Nonsense)?;
-    let levels: Option<RoomPowerLevelsEventContent> =
-        state(api, room, "m.room.power_levels", "", "content").await?;
-    let join_rules: Option<RoomJoinRulesEventContent> =
-        state(api, room, "m.room.join_rules", "", "content").await?;
+    let create = state(api, room, "m.room.create", "", "event").await?;
+    let events = StateEvents {
+        create: create.ok_or(Trouble::Nonsense)?,
+        power_levels: state(api, room, "m.room.power_levels", "", "content").await?,
+        join_rules: state(api, room, "m.room.join_rules", "", "content").await?,
+        // Only members are judged.
+        member: Some(RoomMemberEventContent::new(MembershipState::Join)),
+    };
     let encryption: Option<Value> = state(api, room, "m.room.encryption", "", "content").await?;
     let path = ["client", "v3", "rooms", room.as_str(), "joined_members"];
     let members = api.get(Asker::Bot, &path, &[]).await?;
     let members = members.get("joined").and_then(Value::as_object);
     let members = members.ok_or(Trouble::Nonsense)?;
-    let mut creators = vec![create.sender];
-    creators.extend(create.content.additional_creators);
-    let facts = RoomFacts {
-        room_version: create.content.room_version,
-        creators,
-        power_levels: levels.map_or(PowerLevels::Absent, |levels| {
-            PowerLevels::Event(Box::new(levels))
-        }),
-        // Without the event a room is open to invited users alone.
-        join_rule: join_rules.map_or(JoinRule::Invite, |rules| rules.join_rule),
-        membership: MembershipState::Join,
-        encrypted: encryption.is_some(),
-    };
+    let facts = RoomFacts::from_state(events, encryption.is_some());
     let users = members.keys();
     let users = users.filter_map(|user| OwnedUserId::try_from(user.as_str()).ok());
     Ok((facts, users.filter(|user| *user != api.bot()).collect()))

@@ -11,17 +11,10 @@ use super::{
 };
 use crate::{
     config::HostName,
-    matrix::{Announcement, HOST_EVENT, RoomFacts},
+    matrix::{HOST_EVENT, HostEvent, RoomFacts},
 };
 
 pub(super) const HOSTS: &str = "hosts in the room";
-
-#[derive(Deserialize)]
-struct Event {
-    sender: OwnedUserId,
-    state_key: String,
-    content: Announcement,
-}
 
 /// What the other bots in the room announce, and whether this one can.
 pub(super) async fn look(
@@ -43,34 +36,34 @@ async fn others(
     api: &Api<'_>,
     room: &RoomId,
     members: &[OwnedUserId],
-) -> Result<Vec<Event>, Trouble> {
+) -> Result<Vec<HostEvent>, Trouble> {
     let path = ["client", "v3", "rooms", room.as_str(), "state"];
     let state = api.get(Asker::Bot, &path, &[]).await?;
     let events = state.as_array().ok_or(Trouble::Nonsense)?.iter();
     let announcements =
         events.filter(|event| event.get("type").and_then(Value::as_str) == Some(HOST_EVENT));
     Ok(announcements
-        .filter_map(|event| Event::deserialize(event).ok())
-        .filter(|event| event.sender == event.state_key && members.contains(&event.sender))
+        .filter_map(|event| HostEvent::deserialize(event).ok())
+        .filter(|event| members.contains(&event.bot))
         .collect())
 }
 
-fn judge(api: &Api<'_>, facts: &RoomFacts, others: &[Event]) -> Outcome {
+fn judge(api: &Api<'_>, facts: &RoomFacts, others: &[HostEvent]) -> Outcome {
     let names: Vec<_> = others
         .iter()
-        .map(|event| event.content.host.as_str())
+        .map(|event| event.announcement.host.as_str())
         .collect();
     let Some(own) = &api.config.host else {
         return judge_nameless(&names);
     };
     if let Some(same) = others
         .iter()
-        .find(|event| event.content.host == own.as_str())
+        .find(|event| event.announcement.host == own.as_str())
     {
         return Outcome::failed(
             format!(
                 "{} calls its host {own} too, so each command to it is obeyed by both",
-                same.sender
+                same.bot
             ),
             "set `host` in config.yaml to a name that no other host has, and start the bot again",
         );

@@ -1,12 +1,16 @@
 //! The bot's cross-signing identity, and the recovery key that brings it back.
 
-use std::{ffi::OsStr, fs, io, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{
+    ffi::{OsStr, OsString},
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+};
 
 use matrix_sdk::ruma::{
     events::{EventContentFromType as _, secret_storage::key::SecretStorageKeyEventContent},
     serde::Raw,
 };
-use matrix_sdk_base::crypto::secret_storage::SecretStorageKey;
 use serde_json::{Value, json};
 
 use super::{
@@ -14,20 +18,14 @@ use super::{
     api::{Api, Asker, Trouble},
     homeserver::unexpected,
     process::BotProcess,
+    which_room::unreadable,
 };
-use crate::matrix::{RECOVERY_KEY_FILE, RECOVERY_KEY_VARIABLE};
+use crate::matrix::{KeyOrigin, RECOVERY_KEY_FILE, RECOVERY_KEY_VARIABLE, RecoveryKey};
 
 pub(super) const IDENTITY: &str = "identity and recovery key";
 
 /// Nobody but the owner may know the key.
 const OTHERS: u32 = 0o077;
-
-/// A recovery key. It has no `Debug`, for it is a secret.
-struct RecoveryKey {
-    text: String,
-    /// Where it was found.
-    place: String,
-}
 
 /// Looks at the identity that the homeserver knows, and whether the key opens its secrets.
 pub(super) async fn look(report: &mut Report, api: &Api<'_>, bot: &BotProcess) {
@@ -50,7 +48,7 @@ async fn judge(api: &Api<'_>, bot: &BotProcess) -> Result<Outcome, Trouble> {
         (false, Some(key)) => Outcome::warning(
             format!(
                 "{} is there, and the homeserver knows no identity of {user}",
-                key.place
+                key.origin()
             ),
             "run the bot, which makes one",
         ),
@@ -67,12 +65,12 @@ async fn judge(api: &Api<'_>, bot: &BotProcess) -> Result<Outcome, Trouble> {
         (true, Some(key)) => match opens_secrets(api, &key).await? {
             Some(true) => Outcome::passed(format!(
                 "{} opens the secrets of the identity; keep a copy of it elsewhere",
-                key.place
+                key.origin()
             )),
             Some(false) => Outcome::failed(
                 format!(
                     "{} does not open the secrets that the homeserver keeps",
-                    key.place
+                    key.origin()
                 ),
                 put_back(&file),
             ),
@@ -93,34 +91,20 @@ fn put_back(file: &Path) -> String {
 
 /// `Err`: there is something, and it is not as it should be.
 fn find(file: &Path, bot: &BotProcess) -> Result<Option<RecoveryKey>, Outcome> {
-    let given = bot
-        .environment
-        .get(OsStr::new(RECOVERY_KEY_VARIABLE))
-        .and_then(|text| text.to_str());
-    if let Some(text) = given.filter(|text| !text.is_empty()) {
-        let place = format!("the variable {RECOVERY_KEY_VARIABLE}");
-        let text = text.to_owned();
-        return Ok(Some(RecoveryKey { text, place }));
-    }
-    let place = file.display().to_string();
-    let text = match fs::read_to_string(file) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => {
+    let variable = bot.environment.get(OsStr::new(RECOVERY_KEY_VARIABLE));
+    let key = RecoveryKey::find(variable.map(OsString::as_os_str), file)
+        .map_err(|fault| unreadable(&fault))?;
+    if let Some(KeyOrigin::File(file)) = key.as_ref().map(RecoveryKey::origin) {
+        let mode = fs::metadata(file).map(|metadata| metadata.permissions().mode());
+        if mode.is_ok_and(|mode| mode & OTHERS != 0) {
+            let file = file.display();
             return Err(Outcome::failed(
-                format!("{place} cannot be read ({error})"),
-                "run `rcbot check` as the user that the bot runs as",
+                format!("other users of this host can read {file}"),
+                format!("`chmod 600 {file}`"),
             ));
         }
-    };
-    let mode = fs::metadata(file).map(|metadata| metadata.permissions().mode());
-    if mode.is_ok_and(|mode| mode & OTHERS != 0) {
-        return Err(Outcome::failed(
-            format!("other users of this host can read {place}"),
-            format!("`chmod 600 {place}`"),
-        ));
     }
-    Ok(Some(RecoveryKey { text, place }))
+    Ok(key)
 }
 
 async fn has_identity(api: &Api<'_>) -> Result<bool, Trouble> {
@@ -147,9 +131,7 @@ async fn opens_secrets(api: &Api<'_>, key: &RecoveryKey) -> Result<Option<bool>,
     let description = Raw::new(&description)
         .and_then(|raw| SecretStorageKeyEventContent::from_parts(&kind, raw.json()));
     let description = description.map_err(|_| Trouble::Nonsense)?;
-    Ok(Some(
-        SecretStorageKey::from_account_data(key.text.trim(), description).is_ok(),
-    ))
+    Ok(Some(key.fits(description)))
 }
 
 async fn account_data(api: &Api<'_>, kind: &str) -> Result<Option<Value>, Trouble> {

@@ -56,7 +56,50 @@ pub struct RoomFacts {
     pub encrypted: bool,
 }
 
+/// The state events that decide about a room and one user in it, as the homeserver gives them. `None`: it says that there is
+/// no such event.
+#[derive(Debug)]
+pub struct StateEvents {
+    /// Every room has one: a homeserver that does not know it cannot be asked.
+    pub create: CreateEvent,
+    /// The power levels.
+    pub power_levels: Option<RoomPowerLevelsEventContent>,
+    /// Who may come in.
+    pub join_rules: Option<RoomJoinRulesEventContent>,
+    /// The user's membership.
+    pub member: Option<RoomMemberEventContent>,
+}
+
+/// The event `m.room.create`, whole: who made the room is its sender.
+#[derive(Debug, Deserialize)]
+pub struct CreateEvent {
+    sender: OwnedUserId,
+    content: RoomCreateEventContent,
+}
+
 impl RoomFacts {
+    /// What follows from these events, and from whether the room is encrypted, or ever was.
+    #[must_use]
+    pub fn from_state(events: StateEvents, encrypted: bool) -> Self {
+        let create = events.create;
+        let mut creators = vec![create.sender];
+        creators.extend(create.content.additional_creators);
+        Self {
+            room_version: create.content.room_version,
+            creators,
+            power_levels: events.power_levels.map_or(PowerLevels::Absent, |content| {
+                PowerLevels::Event(Box::new(content))
+            }),
+            join_rule: events
+                .join_rules
+                .map_or(JoinRule::Invite, |content| content.join_rule),
+            membership: events
+                .member
+                .map_or(MembershipState::Leave, |member| member.membership),
+            encrypted,
+        }
+    }
+
     /// The power levels by the rules of the room's version. `None`: the bot does not know that version.
     #[must_use]
     pub fn levels(&self) -> Option<RoomPowerLevels> {
@@ -81,12 +124,6 @@ pub enum PowerLevels {
     Event(Box<RoomPowerLevelsEventContent>),
     /// The homeserver says that there is none.
     Absent,
-}
-
-#[derive(Deserialize)]
-struct CreateEvent {
-    sender: OwnedUserId,
-    content: RoomCreateEventContent,
 }
 
 impl Matrix {
@@ -212,18 +249,13 @@ async fn facts(room: &Room, user: &UserId) -> Result<RoomFacts, Fault> {
         ),
         is_encrypted(room),
     )?;
-    let mut creators = vec![create.sender];
-    creators.extend(create.content.additional_creators);
-    Ok(RoomFacts {
-        room_version: create.content.room_version,
-        creators,
-        power_levels: power_levels.map_or(PowerLevels::Absent, |content| {
-            PowerLevels::Event(Box::new(content))
-        }),
-        join_rule: join_rules.map_or(JoinRule::Invite, |content| content.join_rule),
-        membership: member.map_or(MembershipState::Leave, |member| member.membership),
-        encrypted,
-    })
+    let events = StateEvents {
+        create,
+        power_levels,
+        join_rules,
+        member,
+    };
+    Ok(RoomFacts::from_state(events, encrypted))
 }
 
 async fn create_event(room: &Room) -> Result<CreateEvent, Fault> {
@@ -278,5 +310,49 @@ pub(super) async fn state_event<T: DeserializeOwned>(
             }),
         Err(error) if error.client_api_error_kind() == Some(&ErrorKind::NotFound) => Ok(None),
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use matrix_sdk::ruma::owned_user_id;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn create(content: &Value) -> CreateEvent {
+        let event = json!({ "sender": "@alice:x.y", "content": content });
+        serde_json::from_value(event).unwrap()
+    }
+
+    #[test]
+    fn who_is_named_as_another_creator_is_one_beside_the_sender() {
+        let content = json!({ "room_version": "12", "additional_creators": ["@bob:x.y"] });
+        let events = StateEvents {
+            create: create(&content),
+            power_levels: None,
+            join_rules: None,
+            member: Some(RoomMemberEventContent::new(MembershipState::Join)),
+        };
+        let facts = RoomFacts::from_state(events, true);
+        let creators = [owned_user_id!("@alice:x.y"), owned_user_id!("@bob:x.y")];
+        assert_eq!(facts.creators, creators);
+        assert_eq!(facts.membership, MembershipState::Join);
+        assert!(facts.encrypted);
+    }
+
+    #[test]
+    fn events_that_are_not_there_open_a_room_to_nobody() {
+        let events = StateEvents {
+            create: create(&json!({})),
+            power_levels: None,
+            join_rules: None,
+            member: None,
+        };
+        let facts = RoomFacts::from_state(events, false);
+        assert_eq!(facts.room_version, RoomVersionId::V1);
+        assert_eq!(facts.join_rule, JoinRule::Invite);
+        assert_eq!(facts.membership, MembershipState::Leave);
+        assert!(matches!(facts.power_levels, PowerLevels::Absent));
     }
 }

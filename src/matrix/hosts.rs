@@ -41,11 +41,44 @@ pub struct AnnouncedSession {
     pub since: u64,
 }
 
+/// An announcement with the bot that made it. An event in which one user speaks for another is none.
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "StateEvent")]
+pub struct HostEvent {
+    /// The bot of the host.
+    pub bot: OwnedUserId,
+    /// What it announces.
+    pub announcement: Announcement,
+}
+
+/// The event as anybody may send it.
 #[derive(Deserialize)]
-struct Event {
+struct StateEvent {
     sender: OwnedUserId,
     state_key: String,
     content: Announcement,
+}
+
+/// Why an event is no announcement.
+#[derive(Debug, thiserror::Error)]
+#[error("{sender} speaks for another user")]
+struct NotItsOwn {
+    sender: OwnedUserId,
+}
+
+impl TryFrom<StateEvent> for HostEvent {
+    type Error = NotItsOwn;
+
+    fn try_from(event: StateEvent) -> Result<Self, Self::Error> {
+        let (sender, announcement) = (event.sender, event.content);
+        if sender != event.state_key {
+            return Err(NotItsOwn { sender });
+        }
+        Ok(Self {
+            bot: sender,
+            announcement,
+        })
+    }
 }
 
 impl Matrix {
@@ -63,13 +96,12 @@ impl Matrix {
             let RawAnySyncOrStrippedState::Sync(event) = event else {
                 continue;
             };
-            let Ok(event) = event.deserialize_as_unchecked::<Event>() else {
+            let Ok(event) = event.deserialize_as_unchecked::<HostEvent>() else {
                 debug!("an announcement makes no sense");
                 continue;
             };
-            let is_its_own = event.sender == event.state_key && event.sender != self.own_user();
-            if is_its_own && self.is_in_admin_room(&event.sender).await? {
-                announcements.push((event.sender, event.content));
+            if event.bot != self.own_user() && self.is_in_admin_room(&event.bot).await? {
+                announcements.push((event.bot, event.announcement));
             }
         }
         Ok(announcements)
@@ -93,5 +125,31 @@ impl Matrix {
     async fn is_in_admin_room(&self, user: &UserId) -> Result<bool, Fault> {
         let member = self.admin_room()?.get_member_no_sync(user).await?;
         Ok(member.is_some_and(|member| *member.membership() == MembershipState::Join))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use matrix_sdk::ruma::user_id;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_host_is_announced_by_its_own_bot_alone() {
+        let read = |state_key: &str| {
+            serde_json::from_value::<HostEvent>(json!({
+                "type": HOST_EVENT,
+                "sender": "@rcbot:x.y",
+                "state_key": state_key,
+                "content": { "host": "build1", "projects": {} },
+            }))
+        };
+        let event = read("@rcbot:x.y").unwrap();
+        assert_eq!(event.bot, user_id!("@rcbot:x.y"));
+        assert_eq!(event.announcement.host, "build1");
+        for other in ["@another:x.y", "@rcbot:x.y2", ""] {
+            assert!(read(other).is_err(), "{other}");
+        }
     }
 }

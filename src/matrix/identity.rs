@@ -3,11 +3,21 @@
 //! A bot that is not cross-signed goes unheard: clients are to ignore its device (specification 1.18, MSC4153), and we
 //! could not send under the identity-based strategy ourselves.
 
-use std::{env, fs, io, path::Path};
+use std::{
+    env,
+    ffi::OsStr,
+    fmt, fs, io,
+    path::{Path, PathBuf},
+};
 
 use matrix_sdk::{
-    Client, encryption::CrossSigningResetAuthType, ruma::api::client::keys::get_keys,
+    Client,
+    encryption::CrossSigningResetAuthType,
+    ruma::{
+        api::client::keys::get_keys, events::secret_storage::key::SecretStorageKeyEventContent,
+    },
 };
+use matrix_sdk_base::crypto::secret_storage::SecretStorageKey;
 use tracing::{info, warn};
 
 use super::{Fault, login::Login, sync};
@@ -20,28 +30,47 @@ pub const RECOVERY_KEY_FILE: &str = "recovery-key";
 pub const RECOVERY_KEY_VARIABLE: &str = "RCBOT_RECOVERY_KEY";
 
 /// What brings the identity back. It has no `Display`, and its `Debug` shows nothing.
-struct RecoveryKey {
+pub struct RecoveryKey {
     text: String,
-    /// Where it was found.
-    origin: String,
+    origin: KeyOrigin,
+}
+
+/// Where a recovery key was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyOrigin {
+    /// The variable [`RECOVERY_KEY_VARIABLE`].
+    Variable,
+    /// This file.
+    File(PathBuf),
+}
+
+impl fmt::Display for KeyOrigin {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Variable => write!(formatter, "the variable {RECOVERY_KEY_VARIABLE}"),
+            Self::File(path) => write!(formatter, "the file {}", path.display()),
+        }
+    }
 }
 
 impl RecoveryKey {
-    /// The variable comes before the file.
-    fn find(file: &Path) -> Result<Option<Self>, Fault> {
-        if let Some(text) = env::var(RECOVERY_KEY_VARIABLE)
-            .ok()
-            .filter(|text| !text.is_empty())
-        {
+    /// The key for which this is the value of the variable [`RECOVERY_KEY_VARIABLE`], and this the file. The variable comes
+    /// before the file; an empty one is none.
+    ///
+    /// # Errors
+    /// [`Fault::File`].
+    pub fn find(variable: Option<&OsStr>, file: &Path) -> Result<Option<Self>, Fault> {
+        let given = variable.and_then(OsStr::to_str);
+        if let Some(text) = given.filter(|text| !text.is_empty()) {
             return Ok(Some(Self {
-                text,
-                origin: format!("the variable {RECOVERY_KEY_VARIABLE}"),
+                text: text.to_owned(),
+                origin: KeyOrigin::Variable,
             }));
         }
         match fs::read_to_string(file) {
             Ok(text) => Ok(Some(Self {
                 text,
-                origin: format!("the file {}", file.display()),
+                origin: KeyOrigin::File(file.to_owned()),
             })),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(Fault::File {
@@ -51,9 +80,27 @@ impl RecoveryKey {
         }
     }
 
+    /// Where it was found.
+    #[must_use]
+    pub fn origin(&self) -> &KeyOrigin {
+        &self.origin
+    }
+
+    /// Whether it is the key with this description, which the homeserver keeps beside the secrets.
+    #[must_use]
+    pub fn fits(&self, description: SecretStorageKeyEventContent) -> bool {
+        SecretStorageKey::from_account_data(self.expose(), description).is_ok()
+    }
+
     /// The key itself: for the SDK, which opens the secrets with it, and nothing else.
     fn expose(&self) -> &str {
         self.text.trim()
+    }
+}
+
+impl fmt::Debug for RecoveryKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("RecoveryKey(..)")
     }
 }
 
@@ -76,7 +123,8 @@ pub(super) async fn ensure(
         .encryption()
         .wait_for_e2ee_initialization_tasks()
         .await;
-    let recovery_key = RecoveryKey::find(&key_file)?;
+    let variable = env::var_os(RECOVERY_KEY_VARIABLE);
+    let recovery_key = RecoveryKey::find(variable.as_deref(), &key_file)?;
     if recovery_key.is_some() && !has_device_keys(client, store_is_new).await? {
         return Err(Fault::DeviceLost);
     }
@@ -218,7 +266,46 @@ async fn recover(client: &Client, key: &RecoveryKey) -> Result<(), Fault> {
         .recover(key.expose())
         .await
         .map_err(|error| Fault::Recovery {
-            origin: key.origin.clone(),
+            origin: key.origin.to_string(),
             source: Box::new(error),
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn a_recovery_key_in_the_variable_comes_before_the_one_in_the_file() {
+        let folder = TempDir::new().unwrap();
+        let file = folder.path().join(RECOVERY_KEY_FILE);
+        let find = |variable: Option<&str>| {
+            let key = RecoveryKey::find(variable.map(OsStr::new), &file).unwrap();
+            key.map(|key| (key.expose().to_owned(), key.origin().clone()))
+        };
+        let given = Some(("given".to_owned(), KeyOrigin::Variable));
+        assert_eq!(find(Some("given")), given);
+        assert_eq!(find(None), None);
+        assert_eq!(find(Some("")), None);
+        fs::write(&file, "written\n").unwrap();
+        let written = Some(("written".to_owned(), KeyOrigin::File(file.clone())));
+        assert_eq!(find(None), written);
+        assert_eq!(find(Some("")), written);
+        assert_eq!(find(Some("given")), given);
+    }
+
+    #[test]
+    fn a_recovery_key_that_cannot_be_read_is_not_taken_for_none() {
+        let folder = TempDir::new().unwrap();
+        let found = RecoveryKey::find(None, folder.path());
+        assert!(matches!(found, Err(Fault::File { .. })), "{found:?}");
+    }
+
+    #[test]
+    fn a_recovery_key_is_not_shown() {
+        let key = RecoveryKey::find(Some(OsStr::new("given")), Path::new("/")).unwrap();
+        assert_eq!(format!("{:?}", key.unwrap()), "RecoveryKey(..)");
+    }
 }

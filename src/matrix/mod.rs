@@ -31,14 +31,14 @@ mod sync;
 mod table;
 mod withdrawal;
 
-pub use admin_room::{Notice, PowerLevels, ReplyTo, RoomFacts};
+pub use admin_room::{CreateEvent, Notice, PowerLevels, ReplyTo, RoomFacts, StateEvents};
 pub use client::{Connection, Matrix};
 pub use conversations::Talk;
 pub use direct_message::{ConfidentialRoom, LinkMessage, NotConfidential, NotSent, Sound};
 pub use fault::{Chain, Fault};
-pub use hosts::{AnnouncedProject, AnnouncedSession, Announcement, HOST_EVENT};
+pub use hosts::{AnnouncedProject, AnnouncedSession, Announcement, HOST_EVENT, HostEvent};
 pub use identities::{IdentityReport, KnownIdentity, NotAccepted};
-pub use identity::{RECOVERY_KEY_FILE, RECOVERY_KEY_VARIABLE};
+pub use identity::{KeyOrigin, RECOVERY_KEY_FILE, RECOVERY_KEY_VARIABLE, RecoveryKey};
 pub use inbox::{Heard, Message};
 pub use invitations::Invitation;
 pub use link_picture::PictureError;
