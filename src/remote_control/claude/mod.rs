@@ -2,7 +2,6 @@
 //!
 //! Invariant: pure. Nothing here reads or writes a file, starts a process, asks for the time, or logs.
 
-mod account;
 mod diagnosis;
 mod launch;
 mod output;
@@ -11,7 +10,6 @@ pub mod prerequisites;
 mod url_text;
 mod visible;
 
-pub use account::{account, state_file};
 pub use diagnosis::Cause;
 pub use launch::{Placeholders, SESSION_ID_VARIABLE, environment};
 pub use output::{LinkFinder, Sighting};

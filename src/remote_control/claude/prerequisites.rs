@@ -1,6 +1,6 @@
 //! What must hold on the host before `claude remote-control` serves, as the program's own files tell it.
 //!
-//! Read in version 2.1.197. These files are the program's: they are looked at and never written.
+//! Read in version 2.1.197. These files are the program's: they are looked at and never written, as it races for them.
 
 use std::{
     collections::BTreeMap,
@@ -28,6 +28,9 @@ const MANAGED_SETTINGS: &str = "/etc/claude-code/managed-settings.json";
 
 /// The version from which on `--continue` brings back a conversation of Remote Control.
 pub const FIRST_TO_CONTINUE: Version = Version(2, 1, 200);
+
+/// The longest e-mail address there can be, in bytes: RFC 5321, 4.5.3.1.3.
+const LONGEST_ADDRESS: usize = 254;
 
 /// Where the program keeps what it remembers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,10 +108,16 @@ impl ClaudeState {
         directory.ancestors().any(is_trusted)
     }
 
-    /// The e-mail address of the claude.ai account, if it is known.
+    /// The e-mail address of the claude.ai account, if it is known: ASCII without blanks or line ends, as it is shown to people.
     #[must_use]
     pub fn account(&self) -> Option<&str> {
-        self.0.pointer("/oauthAccount/emailAddress")?.as_str()
+        let address = self.0.pointer("/oauthAccount/emailAddress")?.as_str()?;
+        let is_address = address.len() <= LONGEST_ADDRESS
+            && address.contains('@')
+            && address
+                .chars()
+                .all(|character| character.is_ascii_graphic());
+        is_address.then_some(address)
     }
 }
 

@@ -21,6 +21,8 @@ fn the_files_are_where_home_or_the_variables_say() {
         at_home.credentials,
         Path::new("/home/alice/.claude/.credentials.json")
     );
+    let empty = files(&[("HOME", "/home/alice"), ("CLAUDE_CONFIG_DIR", "")]);
+    assert_eq!(empty.as_ref(), Some(&at_home));
     let elsewhere = files(&[
         ("HOME", "/home/alice"),
         ("CLAUDE_CONFIG_DIR", "/srv/claude"),
@@ -74,6 +76,37 @@ fn what_is_missing_or_of_another_kind_says_no() {
     let state = ClaudeState::parse(r#"{"remoteDialogSeen":true}"#).unwrap();
     assert!(state.was_asked_for_consent());
     assert!(ClaudeState::parse("{").is_err());
+}
+
+#[test]
+fn the_account_is_known_once_somebody_is_logged_in() {
+    let state = json!({
+        "numStartups": 7,
+        "oauthAccount": { "accountUuid": "u", "emailAddress": "alice@example.org", "organizationName": "x" },
+        "projects": { "/srv/website": { "hasTrustDialogAccepted": true } },
+    });
+    let state = ClaudeState::parse(&state.to_string()).unwrap();
+    assert_eq!(state.account(), Some("alice@example.org"));
+}
+
+#[test]
+fn what_tells_no_account_is_no_account() {
+    let long = format!(
+        r#"{{"oauthAccount": {{"emailAddress": "{}@b"}}}}"#,
+        "a".repeat(253)
+    );
+    for text in [
+        "{}",
+        "[]",
+        r#"{"oauthAccount": null}"#,
+        r#"{"oauthAccount": {}}"#,
+        r#"{"oauthAccount": {"emailAddress": 7}}"#,
+        r#"{"oauthAccount": {"emailAddress": "nobody"}}"#,
+        r#"{"oauthAccount": {"emailAddress": "a@b\nHost: another"}}"#,
+        &long,
+    ] {
+        assert_eq!(ClaudeState::parse(text).unwrap().account(), None, "{text}");
+    }
 }
 
 #[test]
