@@ -31,10 +31,8 @@ async fn output_files_stay_small_while_a_process_floods_and_keep_its_last_lines(
     assert_eq!(owner.delivered.len(), 1);
     owner.stop_and_wait().await;
 
-    let metadata = fs::metadata(&stdout).unwrap();
-    assert_eq!(metadata.ino(), inode);
-    // No hole: what a file is long, it takes on disk.
-    assert!(metadata.blocks() * 512 >= metadata.len());
+    assert_eq!(fs::metadata(&stdout).unwrap().ino(), inode);
+    // A hole is read as zeros, which the stand-in does not write.
     assert!(!fs::read(&stdout).unwrap().contains(&0));
 }
 

@@ -161,8 +161,9 @@ mod tests {
     use std::{
         fs::{self, OpenOptions},
         io::Write,
-        os::unix::fs::MetadataExt,
     };
+
+    use tempfile::TempDir;
 
     use super::super::testing::{Sandbox, within_deadline};
     use super::*;
@@ -309,8 +310,6 @@ mod tests {
         while cuts < CUTS {
             seen.extend(next(&mut follower).await);
             cuts += usize::from(follower.trim(LIMIT).unwrap() > 0);
-            let metadata = fs::metadata(log).unwrap();
-            assert!(metadata.blocks() * 512 + LIMIT >= metadata.len());
         }
         fs::write(sandbox.path("enough"), "").unwrap();
         within_deadline(super::super::exited(&writer))
@@ -323,6 +322,7 @@ mod tests {
         let numbers = seen
             .split(|byte| *byte == b'\n')
             .filter(|line| !line.is_empty());
+        // A hole is read as zeros, which are in no number.
         let numbers: Vec<u64> = numbers
             .map(|line| str::from_utf8(line).unwrap().parse().unwrap())
             .collect();
@@ -333,12 +333,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_file_that_is_trimmed_while_a_process_writes_loses_no_line() {
-        let sandbox = Sandbox::new();
-        let log = sandbox.path("log");
-        let (numbers, end) = follow_and_trim(&log).await;
-        if !can_collapse(&log) {
-            return; // What holds then is the next test's.
-        }
+        let Some(folder) = folder_that_can_collapse() else {
+            // Not by a macro: the harness keeps to itself what a test prints that passes.
+            let skipped = "not tried, as no file system here can do that: to take out a range\n";
+            io::stderr().write_all(skipped.as_bytes()).unwrap();
+            return;
+        };
+        let (numbers, end) = follow_and_trim(&folder.path().join("log")).await;
         assert_eq!(numbers[0], 1);
         assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1));
         assert!(!end.contains(&0));
@@ -346,7 +347,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_file_that_is_trimmed_by_copying_has_at_most_one_gap_for_each_cut() {
-        let folder = tempfile::TempDir::new_in("/dev/shm").unwrap();
+        let folder = TempDir::new_in("/dev/shm").unwrap();
         let (numbers, end) = follow_and_trim(&folder.path().join("log")).await;
         assert!(numbers.is_sorted_by(|one, other| one < other));
         let gaps = numbers.windows(2).filter(|pair| pair[1] != pair[0] + 1);
@@ -354,8 +355,17 @@ mod tests {
         assert!(!end.contains(&0));
     }
 
+    /// Where temporary files are, or, as tmpfs cannot do it, where the build is.
+    fn folder_that_can_collapse() -> Option<TempDir> {
+        let program = std::env::current_exe().unwrap();
+        let places = [std::env::temp_dir(), program.parent().unwrap().to_owned()];
+        let folders = places.iter().map(|place| TempDir::new_in(place).unwrap());
+        let mut able = folders.filter(|folder| can_collapse(&folder.path().join("tried")));
+        able.next()
+    }
+
     fn can_collapse(path: &Path) -> bool {
-        let file = File::options().write(true).open(path).unwrap();
+        let file = File::create(path).unwrap();
         file.set_len(1 << 20).unwrap();
         let flags = rustix::fs::FallocateFlags::COLLAPSE_RANGE;
         rustix::fs::fallocate(&file, flags, 0, 1 << 16).is_ok()
