@@ -11,6 +11,7 @@ use serde_json::json;
 use crate::support::{
     appservice::Tokens,
     bot::Bot,
+    bot_builder::BotBuilder,
     checkup::Checkup,
     eventually, homeserver,
     person::{CrossSigning, Person},
@@ -138,12 +139,16 @@ async fn who_may_not_command_gets_no_report_and_who_cannot_read_it_is_told() {
     assert_eq!(bot.ask(&alice, "doctor").await.body(), Some(SENT));
 }
 
-/// A program that does not tell its version until the test lets it.
-struct SlowProgram {
+/// How many programs do not tell their versions. They are asked in turn, and each is waited for for 10 s, while a slow machine
+/// may take longer for a few messages.
+const SLOW_PROGRAMS: usize = 6;
+
+/// Programs that do not tell their versions until the test lets them.
+struct SlowPrograms {
     folder: tempfile::TempDir,
 }
 
-impl SlowProgram {
+impl SlowPrograms {
     fn new() -> Self {
         let folder = tempfile::TempDir::with_prefix("rcbot-test-").unwrap();
         let shown = folder.path().display();
@@ -151,19 +156,31 @@ impl SlowProgram {
             "#!/bin/sh\n[ \"$1\" = --version ] || exec sleep 3600\necho $$ > {shown}/pid\n\
              while [ ! -e {shown}/go ]; do sleep 0.05; done\necho 1.2.3\n"
         );
-        fs::write(folder.path().join("claude"), script).unwrap();
-        let executable = fs::Permissions::from_mode(0o755);
-        fs::set_permissions(folder.path().join("claude"), executable).unwrap();
-        Self { folder }
+        let programs = Self { folder };
+        for number in 0..SLOW_PROGRAMS {
+            fs::write(programs.path(number), &script).unwrap();
+            let executable = fs::Permissions::from_mode(0o755);
+            fs::set_permissions(programs.path(number), executable).unwrap();
+        }
+        programs
     }
 
-    fn path(&self) -> PathBuf {
-        self.folder.path().join("claude")
+    fn path(&self, number: usize) -> PathBuf {
+        self.folder.path().join(format!("claude-{number}"))
     }
 
-    /// Waits until it was asked for its version, and returns its process.
+    /// A project for each.
+    fn projects(&self, bot: BotBuilder) -> BotBuilder {
+        (0..SLOW_PROGRAMS).fold(bot, |bot, number| {
+            bot.project(&format!("slow-{number}"), |project| {
+                project.set("command", json!([self.path(number), "remote-control"]))
+            })
+        })
+    }
+
+    /// Waits until one was asked for its version, and returns its process.
     async fn asked(&self) -> Pid {
-        eventually("the program is asked for its version", async || {
+        eventually("a program is asked for its version", async || {
             let text = fs::read_to_string(self.folder.path().join("pid")).ok()?;
             Some(Pid::from_raw(text.trim().parse().ok()?))
         })
@@ -178,16 +195,11 @@ impl SlowProgram {
 #[tokio::test(flavor = "multi_thread")]
 async fn other_commands_are_obeyed_while_everything_is_tried() {
     let alice = person("alice").await;
-    let program = SlowProgram::new();
-    let bot = Bot::builder(homeserver())
-        .project("slow", |project| {
-            project.set("command", json!([program.path(), "remote-control"]))
-        })
-        .project("website", |project| project)
-        .start(&alice)
-        .await;
+    let programs = SlowPrograms::new();
+    let bot = Bot::builder(homeserver()).project("website", |project| project);
+    let bot = programs.projects(bot).start(&alice).await;
     let asked = bot.tell(&alice, "doctor").await;
-    program.asked().await;
+    programs.asked().await;
     bot.start_session(&alice, "website").await;
     let again = bot.ask(&alice, "doctor").await;
     assert_eq!(
@@ -195,7 +207,7 @@ async fn other_commands_are_obeyed_while_everything_is_tried() {
         Some("I am looking already. Try again in a moment.")
     );
     assert_eq!(reports(&bot, &alice), 0);
-    program.let_go();
+    programs.let_go();
     assert_eq!(bot.answer(&alice, &asked).await.body(), Some(SENT));
     let word = bot.private_word(&alice, REPORT).await;
     assert!(word.body().unwrap().contains("1.2.3"), "{word}");
@@ -205,15 +217,12 @@ async fn other_commands_are_obeyed_while_everything_is_tried() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bot_that_is_to_end_does_not_wait_for_what_it_tries() {
     let alice = person("alice").await;
-    let program = SlowProgram::new();
-    let mut bot = Bot::builder(homeserver())
-        .project("slow", |project| {
-            project.set("command", json!([program.path(), "remote-control"]))
-        })
-        .start(&alice)
-        .await;
+    let programs = SlowPrograms::new();
+    let bot = programs.projects(Bot::builder(homeserver()));
+    let mut bot = bot.start(&alice).await;
     bot.tell(&alice, "doctor").await;
-    let pid = program.asked().await;
+    programs.asked().await;
     assert!(bot.terminate().await.success());
-    kill(pid, Signal::SIGKILL).expect("the bot waited for the program");
+    let asked_last = programs.asked().await;
+    kill(asked_last, Signal::SIGKILL).expect("the bot waited for the program");
 }

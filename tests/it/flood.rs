@@ -124,6 +124,7 @@ async fn assert_unimpressed(configure: impl FnOnce(BotBuilder, &UserId) -> BotBu
         .configure(|config| config["rate"]["commands_per_minute"] = json!(PIECES))
         .log_filter("info")
         .invite(bob.user_id());
+    let begun = Instant::now();
     let bot = configure(builder, bob.user_id()).start(&alice).await;
     bot.ask(&alice, "status").await;
     let before = bot.memory().now;
@@ -154,7 +155,9 @@ async fn assert_unimpressed(configure: impl FnOnce(BotBuilder, &UserId) -> BotBu
     );
     let judged = log.lines().filter(|line| line.contains("command judged"));
     let judged = judged.filter(|line| !line.contains("decision=\"too many\""));
-    assert!(judged.count() <= 2 * PIECES);
+    // Of each of the two in each minute, and a slow machine may take several.
+    let minutes = begun.elapsed().as_secs() / 60 + 1;
+    assert!(judged.count() <= 2 * PIECES * usize::try_from(minutes).unwrap());
     assert!(
         log.lines().count() < FLOOD / PIECES,
         "the log is flooded too"
