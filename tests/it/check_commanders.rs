@@ -1,6 +1,6 @@
 //! `rcbot check` and those who may command: whether the bot knows them for who they are, and can write to them.
 
-use std::{fs, process::Command};
+use std::fs;
 
 use serde_json::{Value, json};
 
@@ -9,6 +9,7 @@ use crate::support::{
     checkup::{Checkup, commands},
     homeserver,
     person::{CrossSigning, Person},
+    program::rcbot,
     run_to_end,
 };
 
@@ -32,7 +33,7 @@ async fn another_identity_than_the_known_one_is_told_until_the_operator_accepts_
     let trust = commands(&remedy)[0].to_owned();
     assert_eq!(trust, format!("rcbot trust {}", alice.user_id()));
     let shown = new.master_key().await.unwrap();
-    let mut rcbot = Command::new(env!("CARGO_BIN_EXE_rcbot"));
+    let mut rcbot = rcbot(bot.config_path().parent().unwrap());
     let output = run_to_end(
         rcbot
             .args(trust.split(' ').skip(1))

@@ -6,7 +6,6 @@ use std::{
     net::TcpListener,
     os::unix::fs::PermissionsExt as _,
     path::Path,
-    process::Command,
     thread,
 };
 
@@ -21,6 +20,7 @@ use crate::support::{
     eventually, homeserver,
     homeserver::SERVER_NAME,
     person::Person,
+    program::rcbot,
     run_to_end, start_homeserver,
 };
 
@@ -197,8 +197,7 @@ async fn a_registration_that_the_homeserver_does_not_have_is_told_until_it_has_i
 }
 
 fn write_registration(folder: &Path) {
-    let mut rcbot = Command::new(env!("CARGO_BIN_EXE_rcbot"));
-    let output = run_to_end(rcbot.arg("registration").current_dir(folder));
+    let output = run_to_end(rcbot(folder).arg("registration").current_dir(folder));
     assert!(output.status.success());
 }
 

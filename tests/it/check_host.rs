@@ -1,12 +1,14 @@
 //! `rcbot check` on the host: for each fault the failed line, and that its remedy mends it. Needs no homeserver.
 
-use std::{fs, process::Command};
+use std::fs;
 
 use serde_json::json;
 
 use crate::support::{
-    checkup::commands,
+    checkup::{Checker, commands},
     host::{CLAUDE, Host, set_mode},
+    mounts::with_mounts_of_its_own,
+    program::rcbot,
     run_to_end,
 };
 
@@ -29,12 +31,10 @@ fn a_host_without_a_fault_lacks_the_homeserver_alone() {
 #[test]
 fn each_check_is_one_line_for_people() {
     let host = Host::new();
-    let mut rcbot = Command::new(env!("CARGO_BIN_EXE_rcbot"));
     let output = run_to_end(
-        rcbot
+        rcbot(&host.path("home"))
             .arg("check")
-            .current_dir(host.path(""))
-            .env("HOME", host.path("home")),
+            .current_dir(host.path("")),
     );
     let text = String::from_utf8(output.stdout).unwrap();
     let line = |start: &str| text.lines().filter(|line| line.starts_with(start)).count();
@@ -136,21 +136,18 @@ fn a_disk_with_little_room_is_warned_of() {
             "mount -t tmpfs -o mode=700,size={size} tmpfs {} && exec \"$@\"",
             data.display()
         );
-        let unshare = [
-            "unshare",
-            "--user",
-            "--map-root-user",
-            "--mount",
-            "sh",
-            "-c",
-            &script,
-            "sh",
-        ];
-        host.checker.clone().wrapped(&unshare).run()
+        with_mounts(&host, &script).run()
     };
     let remedy = on_a_disk_of("50m").expect("room on disk", "warning", "50 MiB left");
     assert!(remedy.contains("100 MiB"), "{remedy}");
     assert_eq!(on_a_disk_of("101m").outcome("room on disk"), "passed");
+}
+
+/// The check, run by a shell script that may mount what it wants.
+fn with_mounts(host: &Host, script: &str) -> Checker {
+    let shell = ["sh", "-c", script, "sh"];
+    let words = [with_mounts_of_its_own(), &shell].concat();
+    host.checker.clone().wrapped(&words)
 }
 
 #[test]
@@ -340,21 +337,11 @@ fn a_data_directory_in_the_way_or_closed_is_told_and_what_to_remove() {
         "mount -t tmpfs -o ro,mode=700 tmpfs {} && exec \"$@\"",
         data.display()
     );
-    let unshare = [
-        "unshare",
-        "--user",
-        "--map-root-user",
-        "--mount",
-        "sh",
-        "-c",
-    ];
-    let closed = host
-        .checker
-        .clone()
-        .wrapped(&[&unshare[..], &[&script, "sh"]].concat());
-    let remedy = closed
-        .run()
-        .expect("data directory", "failed", "cannot be written to");
+    let remedy = with_mounts(&host, &script).run().expect(
+        "data directory",
+        "failed",
+        "cannot be written to",
+    );
     assert!(
         remedy.starts_with("let the user who runs rcbot write there"),
         "{remedy}"

@@ -4,12 +4,12 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::Output,
 };
 
 use tempfile::TempDir;
 
-use crate::support::run_to_end;
+use crate::support::{program::rcbot, run_to_end};
 
 /// A configuration in which everything is right, once a registration is there.
 const CONFIG: &str = r##"homeserver:
@@ -58,10 +58,9 @@ impl Folder {
     /// Runs the binary to its end in this folder.
     fn rcbot(&self, arguments: &[&str]) -> Output {
         run_to_end(
-            Command::new(env!("CARGO_BIN_EXE_rcbot"))
+            rcbot(self.0.path())
                 .args(arguments)
-                .current_dir(self.0.path())
-                .env_remove("RUST_LOG"),
+                .current_dir(self.0.path()),
         )
     }
 

@@ -1,6 +1,6 @@
 //! Each thing that can go wrong has a sentence of its own, and leaves nothing behind.
 
-use std::{fs, process::Command};
+use std::fs;
 
 use serde_json::json;
 
@@ -284,11 +284,7 @@ async fn a_corrupt_record_is_set_aside_and_the_bot_runs() {
 async fn a_second_bot_on_the_same_files_is_refused() {
     let alice = alice().await;
     let bot = Bot::builder(homeserver()).start(&alice).await;
-    let second = run_to_end(
-        Command::new(env!("CARGO_BIN_EXE_rcbot"))
-            .args(["run", "--config"])
-            .arg(bot.config_path()),
-    );
+    let second = run_to_end(&mut bot.command("run"));
     assert_eq!(second.status.code(), Some(1));
     let said = String::from_utf8(second.stderr).unwrap();
     assert!(

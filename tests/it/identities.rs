@@ -1,10 +1,7 @@
 //! Who is who: the identity of each administrator is the one that was seen first, or that the configuration names, until the
 //! operator on the host says otherwise.
 
-use std::{
-    fs,
-    process::{Command, Output},
-};
+use std::{fs, process::Output};
 
 use serde_json::json;
 
@@ -16,12 +13,7 @@ async fn person(name: &str) -> Person {
 
 /// Runs `rcbot trust` on the bot's host, with no terminal.
 fn trust(bot: &Bot, arguments: &[&str]) -> Output {
-    run_to_end(
-        Command::new(env!("CARGO_BIN_EXE_rcbot"))
-            .arg("trust")
-            .args(["--config".as_ref(), bot.config_path().as_os_str()])
-            .args(arguments),
-    )
+    run_to_end(bot.command("trust").args(arguments))
 }
 
 fn stdout(output: &Output) -> String {
@@ -229,9 +221,7 @@ async fn without_the_recovery_key_the_operator_resets_the_bots_identity_and_neve
 /// Runs `rcbot reset-identity` on the bot's host, with no terminal. What it complains of.
 fn reset_identity(bot: &Bot, arguments: &[&str]) -> String {
     let output = run_to_end(
-        Command::new(env!("CARGO_BIN_EXE_rcbot"))
-            .arg("reset-identity")
-            .args(["--config".as_ref(), bot.config_path().as_os_str()])
+        bot.command("reset-identity")
             .args(arguments)
             .env("RUST_LOG", "off"),
     );

@@ -10,7 +10,12 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::support::{checkup::Checker, homeserver::SERVER_NAME, run_to_end, start_homeserver};
+use crate::support::{
+    checkup::Checker,
+    homeserver::SERVER_NAME,
+    program::{isolate, rcbot},
+    run_to_end, start_homeserver,
+};
 
 /// Runs a program at a terminal, with what is typed there on its standard input.
 const AT_A_TERMINAL: &str =
@@ -34,9 +39,8 @@ impl Folder {
 
     /// Without a terminal, in the folder of the bot.
     fn init(&self, arguments: &[&str]) -> Output {
-        let mut rcbot = Command::new(env!("CARGO_BIN_EXE_rcbot"));
         run_to_end(
-            rcbot
+            rcbot(self.0.path())
                 .arg("init")
                 .args(arguments)
                 .current_dir(self.path("bot")),
@@ -59,7 +63,9 @@ impl Folder {
 
     /// Types these lines.
     fn init_at_a_terminal(&self, arguments: &[&str], lines: &str) -> (String, Option<i32>) {
-        let mut python = Command::new("python3")
+        let mut python = Command::new("python3");
+        isolate(&mut python, self.0.path());
+        let mut python = python
             .args(["-c", AT_A_TERMINAL, env!("CARGO_BIN_EXE_rcbot"), "init"])
             .args(arguments)
             .current_dir(self.path("bot"))

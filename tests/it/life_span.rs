@@ -1,7 +1,5 @@
 //! How a session begins by itself, lasts, comes back and ends, and what the operator on the host can do about it.
 
-use std::process::Command;
-
 use serde_json::json;
 
 use crate::support::{bot::Bot, homeserver, person::Person, run_to_end};
@@ -12,12 +10,7 @@ async fn alice() -> Person {
 
 /// What the binary says to the operator on the host; it has to succeed.
 fn operate(bot: &Bot, arguments: &[&str]) -> String {
-    let output = run_to_end(
-        Command::new(env!("CARGO_BIN_EXE_rcbot"))
-            .args(arguments)
-            .arg("--config")
-            .arg(bot.config_path()),
-    );
+    let output = run_to_end(bot.command(arguments[0]).args(&arguments[1..]));
     let complaint = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{arguments:?}: {complaint}");
     String::from_utf8(output.stdout).unwrap().trim().to_owned()

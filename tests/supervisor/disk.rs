@@ -1,6 +1,6 @@
 //! A disk that is full or read-only: what is asked for is refused with the reason, what runs goes on, nothing is forgotten.
 //!
-//! Each test has mounts of its own (`unshare --mount`), with a small tmpfs for its files.
+//! Each test has mounts of its own (`unshare`), with a small tmpfs for its files.
 
 use std::{
     cell::Cell,
@@ -14,7 +14,10 @@ use std::{
 
 use rcbot::remote_control::{Ending, NotSpawned, Notice, Phase};
 
-use crate::support::{DEADLINE, Sandbox, alone::alone_within, eventually, owner::Owner};
+use crate::support::{
+    DEADLINE, Sandbox, alone::alone_within, eventually, mounts::with_mounts_of_its_own,
+    owner::Owner,
+};
 
 /// Some files of a few lines fit on it.
 const TMPFS: &str = "size=128k,mode=700";
@@ -25,24 +28,7 @@ const RETRY: Duration = Duration::from_secs(6);
 /// Whether the test has mounts of its own by now. It fails where that is not permitted: then nobody knows what a full disk does.
 #[track_caller]
 fn has_mounts_of_its_own(test: &str) -> bool {
-    let as_root = ["unshare", "--mount"];
-    let as_user = ["unshare", "--user", "--map-root-user", "--mount"];
-    let unshare = if rustix::process::geteuid().is_root() {
-        &as_root[..]
-    } else {
-        &as_user
-    };
-    let tried = Command::new(unshare[0])
-        .args(&unshare[1..])
-        .arg("true")
-        .output();
-    let permitted = tried.is_ok_and(|tried| tried.status.success());
-    assert!(
-        permitted,
-        "cannot show what a full disk does: `{}` is not permitted here (user namespaces, or root, are needed)",
-        unshare.join(" ")
-    );
-    alone_within(test, unshare, &[])
+    alone_within(test, with_mounts_of_its_own(), &[])
 }
 
 /// A sandbox whose sessions are on a small disk.

@@ -21,6 +21,7 @@ use tempfile::TempDir;
 
 use super::{
     bot_builder::BotBuilder, eventually, homeserver::Homeserver, person::Person, processes::Mark,
+    program::rcbot,
 };
 
 /// How much of the bot's log a failed test shows.
@@ -157,6 +158,13 @@ impl Bot {
         self.arguments.push(argument.to_owned());
     }
 
+    /// A command of the binary, with the bot's own home directory and configuration.
+    pub(crate) fn command(&self, name: &str) -> Command {
+        let mut command = rcbot(self.folder.path());
+        command.arg(name).arg("--config").arg(self.config_path());
+        command
+    }
+
     /// Starts the process.
     pub(crate) fn run(&mut self) {
         assert!(self.process.is_none(), "the bot runs already");
@@ -165,9 +173,8 @@ impl Bot {
             .append(true)
             .open(self.log_path())
             .unwrap();
-        let process = Command::new(env!("CARGO_BIN_EXE_rcbot"))
-            .args(["run", "--config"])
-            .arg(self.config_path())
+        let process = self
+            .command("run")
             .args(&self.arguments)
             .env("RUST_LOG", &self.log_filter)
             .envs(&self.variables)

@@ -2,14 +2,14 @@
 
 use std::{
     collections::BTreeMap,
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     path::{Path, PathBuf},
     process::{Command, Output},
 };
 
 use serde_json::Value;
 
-use super::{bot::Bot, run_to_end};
+use super::{bot::Bot, program, run_to_end};
 
 /// How `rcbot check` is run.
 #[derive(Debug, Clone)]
@@ -29,11 +29,11 @@ pub(crate) struct Checkup {
 }
 
 impl Checker {
-    /// With this configuration, in our own environment.
+    /// With this configuration. The home directory is the folder in which it lies, as it is that of a [`Bot`].
     pub(crate) fn new(config: &Path) -> Self {
         Self {
             config: config.to_owned(),
-            environment: BTreeMap::new(),
+            environment: BTreeMap::from([("HOME".into(), config.parent().unwrap().into())]),
             wrapper: Vec::new(),
         }
     }
@@ -61,13 +61,8 @@ impl Checker {
         ];
         let mut words = self.wrapper.iter().chain(&own);
         let mut command = Command::new(words.next().unwrap());
-        let output = run_to_end(
-            command
-                .args(words)
-                .arg(&self.config)
-                .env_remove("RUST_LOG")
-                .envs(&self.environment),
-        );
+        self.isolate(&mut command);
+        let output = run_to_end(command.args(words).arg(&self.config));
         let said = String::from_utf8_lossy(&output.stdout);
         let report: Value = serde_json::from_str(&said).unwrap_or_else(|_| {
             panic!(
@@ -100,12 +95,14 @@ impl Checker {
 
     fn run_in_shell(&self, command: &str, folder: &Path) -> Output {
         let mut shell = Command::new("sh");
-        run_to_end(
-            shell
-                .args(["-c", command])
-                .current_dir(folder)
-                .envs(&self.environment),
-        )
+        self.isolate(&mut shell);
+        run_to_end(shell.args(["-c", command]).current_dir(folder))
+    }
+
+    fn isolate(&self, command: &mut Command) {
+        let home = Path::new(&self.environment[OsStr::new("HOME")]);
+        program::isolate(command, home);
+        command.envs(&self.environment);
     }
 }
 

@@ -1,9 +1,6 @@
 //! The bot's device and identity, as it has them on disk and as the homeserver shows them.
 
-use std::{
-    fs,
-    process::{Command, Output},
-};
+use std::{fs, process::Output};
 
 use matrix_sdk::reqwest::{Client, Method, StatusCode};
 use serde_json::Value;
@@ -110,9 +107,7 @@ impl Bot {
 
     /// Resets the bot's identity from its host.
     pub(crate) fn reset_identity(&self) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rcbot"));
-        command.args(["reset-identity", "--yes", "--config"]);
-        run_to_end(command.arg(self.config_path()))
+        run_to_end(self.command("reset-identity").arg("--yes"))
     }
 
     /// Deletes a device of the bot's, behind its back.

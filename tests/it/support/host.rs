@@ -4,7 +4,6 @@ use std::{
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use serde_json::{Value, json};
@@ -12,6 +11,7 @@ use tempfile::TempDir;
 
 use super::{
     checkup::{Checker, Checkup, commands},
+    program::rcbot,
     run_to_end,
 };
 
@@ -84,8 +84,11 @@ impl Host {
 
     /// Runs a command of the binary.
     pub(crate) fn rcbot(&self, command: &str) {
-        let mut rcbot = Command::new(env!("CARGO_BIN_EXE_rcbot"));
-        let output = run_to_end(rcbot.arg(command).current_dir(self.folder.path()));
+        let output = run_to_end(
+            rcbot(&self.path("home"))
+                .arg(command)
+                .current_dir(self.folder.path()),
+        );
         assert!(
             output.status.success(),
             "{}",

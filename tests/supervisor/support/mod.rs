@@ -2,6 +2,8 @@
 
 pub(crate) mod alone;
 pub(crate) mod ledger;
+#[path = "../../it/support/mounts.rs"]
+pub(crate) mod mounts;
 pub(crate) mod owner;
 #[path = "../../it/support/processes.rs"]
 pub(crate) mod processes;
