@@ -92,7 +92,7 @@ impl DataDir {
     /// The folder of the session records.
     #[must_use]
     pub fn sessions(&self) -> PathBuf {
-        self.path.join("sessions")
+        sessions(&self.path)
     }
 
     /// The operator's socket.
@@ -104,8 +104,20 @@ impl DataDir {
     /// The folder of the Matrix stores.
     #[must_use]
     pub fn matrix(&self) -> PathBuf {
-        self.path.join("matrix")
+        matrix(&self.path)
     }
+}
+
+/// The folder of the session records in a data directory, for those who look into one that is not theirs.
+#[must_use]
+pub fn sessions(data_dir: &Path) -> PathBuf {
+    data_dir.join("sessions")
+}
+
+/// The folder of the Matrix stores in a data directory, for the same.
+#[must_use]
+pub fn matrix(data_dir: &Path) -> PathBuf {
+    data_dir.join("matrix")
 }
 
 /// The process of the bot that runs with a data directory. It is looked up and not found out by trying the lock, which would

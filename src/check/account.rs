@@ -9,7 +9,10 @@ use super::{
     homeserver::unexpected,
     which_room::unreadable,
 };
-use crate::matrix::{Login, Registration, acted_as_appservice};
+use crate::{
+    data_dir,
+    matrix::{Login, Registration, acted_as_appservice},
+};
 
 pub(super) const LOG_IN: &str = "log-in";
 pub(super) const TOKEN: &str = "token";
@@ -81,7 +84,7 @@ fn judge_appservice(api: &Api<'_>, registration: &Registration, is_offered: bool
             "{ITSELF} (`io.element.msc4190` in the registration)"
         ));
     }
-    match acted_as_appservice(&api.config.data_dir.join("matrix")) {
+    match acted_as_appservice(&data_dir::matrix(&api.config.data_dir)) {
         Ok(did_before) if did_before || !is_offered => Outcome::passed(format!(
             "{ITSELF}, as the homeserver does not log it in (Matrix Authentication Service)"
         )),

@@ -12,6 +12,7 @@ use url::Url;
 use super::Blocked;
 use crate::{
     config::Config,
+    data_dir,
     matrix::{Fault, Login, stored_access_token},
     secret::Token,
 };
@@ -95,7 +96,7 @@ impl<'a> Api<'a> {
             Login::Appservice(registration) => Ok(Some(registration.as_token.clone())),
             Login::AccessToken(token) => Ok(Some(token.clone())),
             // To log in would make a device.
-            Login::Password(_) => stored_access_token(&config.data_dir.join("matrix")),
+            Login::Password(_) => stored_access_token(&data_dir::matrix(&config.data_dir)),
         };
         Ok(Self {
             http,

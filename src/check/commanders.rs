@@ -14,6 +14,7 @@ use super::{
 use crate::{
     command::{Denied, Policy, authorize::authorize},
     config::{Devices, MasterKey},
+    data_dir,
     matrix::{RoomFacts, Trust, stored_identities},
 };
 
@@ -165,7 +166,7 @@ enum Standing {
 
 /// Compares the identities that the homeserver shows with those that the bot goes by.
 async fn judge_identities(api: &Api<'_>, users: &[&UserId]) -> Result<Outcome, Trouble> {
-    let seen = match stored_identities(&api.config.data_dir.join("matrix")) {
+    let seen = match stored_identities(&data_dir::matrix(&api.config.data_dir)) {
         Ok(seen) => seen,
         Err(fault) => return Ok(unreadable(&fault)),
     };

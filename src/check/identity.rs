@@ -20,7 +20,10 @@ use super::{
     process::BotProcess,
     which_room::unreadable,
 };
-use crate::matrix::{KeyOrigin, RECOVERY_KEY_FILE, RECOVERY_KEY_VARIABLE, RecoveryKey};
+use crate::{
+    data_dir,
+    matrix::{KeyOrigin, RECOVERY_KEY_FILE, RECOVERY_KEY_VARIABLE, RecoveryKey, has_store},
+};
 
 pub(super) const IDENTITY: &str = "identity and recovery key";
 
@@ -36,7 +39,7 @@ pub(super) async fn look(report: &mut Report, api: &Api<'_>, bot: &BotProcess) {
 }
 
 async fn judge(api: &Api<'_>, bot: &BotProcess) -> Result<Outcome, Trouble> {
-    let matrix = api.config.data_dir.join("matrix");
+    let matrix = data_dir::matrix(&api.config.data_dir);
     let file = matrix.join(RECOVERY_KEY_FILE);
     let key = match find(&file, bot) {
         Ok(key) => key,
@@ -52,7 +55,7 @@ async fn judge(api: &Api<'_>, bot: &BotProcess) -> Result<Outcome, Trouble> {
             ),
             "run the bot, which makes one",
         ),
-        (true, None) if matrix.join("store").exists() => Outcome::warning(
+        (true, None) if has_store(&matrix) => Outcome::warning(
             format!("there is no {path}: if the Matrix store is lost, so is the identity"),
             "start the bot again, which writes a recovery key",
         ),

@@ -10,7 +10,10 @@ use super::{
     api::{Api, Asker, Trouble},
     homeserver::unexpected,
 };
-use crate::matrix::{Chain, Fault, StoredRoom, stored_admin_room};
+use crate::{
+    data_dir,
+    matrix::{Chain, Fault, StoredRoom, stored_admin_room},
+};
 
 pub(super) const ROOM: &str = "admin room";
 pub(super) const UPGRADE: &str = "admin room upgrade";
@@ -19,7 +22,7 @@ const UNKNOWN: Blocked = "the admin room is not known";
 
 /// Which room it is. Where the bot was in it, that room counts, whatever an alias says now.
 pub(super) async fn find(report: &mut Report, api: &Api<'_>) -> Result<StoredRoom, Blocked> {
-    let folder = api.config.data_dir.join("matrix");
+    let folder = data_dir::matrix(&api.config.data_dir);
     let (outcome, room) = match stored_admin_room(&folder, &api.config.admin_room) {
         Ok(Some(known)) => (judge_known(api, &known.id).await, Ok(known)),
         Ok(None) => look_up(api).await,

@@ -13,7 +13,7 @@ use crate::{
     bot,
     command::reply,
     config::Config,
-    data_dir::{DataDir, DataDirError},
+    data_dir::{self, DataDir, DataDirError},
     remote_control::{
         self, ProjectName, SessionId, Usage,
         offline::{self, Known},
@@ -25,7 +25,7 @@ const STOP_GRACE: Duration = Duration::from_secs(10);
 
 pub(super) fn status(path: &Path) -> Result<(), Failure> {
     let config = load_config(path)?;
-    let all = offline::status(&config.data_dir.join("sessions"))
+    let all = offline::status(&data_dir::sessions(&config.data_dir))
         .map_err(|error| Failure::WhileRunning(error.into()))?;
     let mut lines = Vec::new();
     for project in config.projects.keys() {
@@ -91,7 +91,7 @@ pub(super) fn stop(path: &Path, project: Option<&str>) -> Result<(), Failure> {
 }
 
 fn active(config: &Config) -> Result<Vec<ProjectName>, Failure> {
-    let all = offline::status(&config.data_dir.join("sessions"))
+    let all = offline::status(&data_dir::sessions(&config.data_dir))
         .map_err(|error| Failure::WhileRunning(error.into()))?;
     let active = all.into_iter().filter_map(|known| match known {
         Known::Record { status, .. } if status.session.is_some() => Some(status.project),

@@ -7,7 +7,7 @@ use matrix_sdk::ruma::{OwnedRoomId, OwnedUserId, RoomOrAliasId};
 use super::{
     Fault,
     admin_room::AdminRoom,
-    client::{ADMIN_ROOM, IDENTITIES},
+    client::{ADMIN_ROOM, IDENTITIES, STORE},
     device::{self, Authentication},
     identities,
 };
@@ -65,6 +65,12 @@ pub fn acted_as_appservice(folder: &Path) -> Result<bool, Fault> {
         authentication,
         Some(Authentication::IdentityAssertion)
     ))
+}
+
+/// Whether the store is there, with the device's keys and the identity's.
+#[must_use]
+pub fn has_store(folder: &Path) -> bool {
+    folder.join(STORE).exists()
 }
 
 fn authentication(folder: &Path) -> Result<Option<Authentication>, Fault> {
