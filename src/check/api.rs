@@ -9,7 +9,6 @@ use matrix_sdk::{
 use serde_json::Value;
 use url::Url;
 
-use super::Blocked;
 use crate::{
     config::Config,
     data_dir,
@@ -88,10 +87,11 @@ impl fmt::Display for Trouble {
 }
 
 impl<'a> Api<'a> {
-    pub(super) fn new(config: &'a Config, login: Option<&'a Login>) -> Result<Self, Blocked> {
-        let login = login.ok_or("there is no valid registration")?;
+    /// # Errors
+    /// Why requests cannot be made at all: this host has no root certificates.
+    pub(super) fn new(config: &'a Config, login: &'a Login) -> Result<Self, String> {
         let http = Client::builder().timeout(TIMEOUT).build();
-        let http = http.map_err(|_| "this host has no root certificates")?;
+        let http = http.map_err(|error| innermost(&error))?;
         let token = match login {
             Login::Appservice(registration) => Ok(Some(registration.as_token.clone())),
             Login::AccessToken(token) => Ok(Some(token.clone())),
@@ -205,14 +205,18 @@ impl<'a> Api<'a> {
     }
 }
 
-/// The innermost cause says what people can act on.
 fn unreachable(error: &reqwest::Error) -> Trouble {
     if error.is_timeout() {
         return Trouble::Unreachable(format!("none within {} s", TIMEOUT.as_secs()));
     }
+    Trouble::Unreachable(innermost(error))
+}
+
+/// The innermost cause says what people can act on.
+fn innermost(error: &reqwest::Error) -> String {
     let mut cause: &dyn Error = error;
     while let Some(source) = cause.source() {
         cause = source;
     }
-    Trouble::Unreachable(cause.to_string())
+    cause.to_string()
 }

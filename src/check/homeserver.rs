@@ -7,9 +7,27 @@ use super::{
     Blocked, Outcome, Report,
     api::{Api, Asker, Trouble},
 };
+use crate::{config::Config, matrix::Login};
 
 pub(super) const REACHED: &str = "homeserver";
 pub(super) const SYNC: &str = "sync";
+
+/// The way to the homeserver, where this host has one.
+pub(super) fn set_up<'a>(
+    report: &mut Report,
+    config: &'a Config,
+    login: Option<&'a Login>,
+) -> Result<Api<'a>, Blocked> {
+    let login = login.ok_or("there is no valid registration")?;
+    Api::new(config, login).map_err(|cause| {
+        let outcome = Outcome::failed(
+            format!("this host can make no requests ({cause})"),
+            "install the system's root certificates (in Debian the package `ca-certificates`), and start the bot again",
+        );
+        report.add(REACHED, outcome);
+        "this host can make no requests"
+    })
+}
 
 /// Whether a homeserver is where the configuration says.
 pub(super) async fn reach(report: &mut Report, api: &Api<'_>) -> Result<(), Blocked> {

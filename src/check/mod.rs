@@ -63,7 +63,7 @@ pub async fn everything(config_file: &Path) -> Result<Report, ConfigError> {
     files::look_at_configuration(&mut report, config_file, &config);
     let login = files::look_at_registration(&mut report, config_file, &config);
     let bot = BotProcess::running_with(&config.data_dir);
-    let tried = match Api::new(&config, login.as_ref()) {
+    let tried = match homeserver::set_up(&mut report, &config, login.as_ref()) {
         Ok(api) => try_homeserver(&mut report, &api, &bot).await,
         Err(blocked) => Err(blocked),
     };

@@ -131,6 +131,20 @@ fn something_else() -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_host_without_root_certificates_is_told_before_the_bot_fails_there() {
+    let alice = alice().await;
+    let bot = Bot::builder(homeserver()).prepare(&alice).await;
+    let checker = Checker::new(&bot.config_path())
+        .environment("SSL_CERT_FILE", "/dev/null")
+        .environment("SSL_CERT_DIR", "/dev/null");
+    let checkup = checker.run();
+    let remedy = checkup.expect("homeserver", "failed", "No CA certificates");
+    assert!(remedy.contains("`ca-certificates`"), "{remedy}");
+    checkup.expect("token", "skipped", "this host can make no requests");
+    assert_eq!(Checkup::of(&bot).outcome("homeserver"), "passed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_registration_that_the_homeserver_does_not_have_is_told_until_it_has_it() {
     let folder = TempDir::with_prefix("rcbot-test-").unwrap();
     let mut homeserver = start_homeserver(&folder.path().join("homeserver")).unwrap();
