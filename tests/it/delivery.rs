@@ -211,7 +211,7 @@ async fn a_link_is_delivered_once_a_homeserver_that_was_away_is_back() {
     let mut homeserver = crate::support::start_homeserver(folder.path()).unwrap();
     let alice = Person::register(&homeserver, "alice").await.unwrap();
     let bot = Bot::builder(&homeserver)
-        .project("website", |project| project.standin("slow=2"))
+        .project("website", |project| project.standin("held"))
         .start(&alice)
         .await;
     let asked = bot.tell(&alice, "start").await;
@@ -220,6 +220,7 @@ async fn a_link_is_delivered_once_a_homeserver_that_was_away_is_back() {
     })
     .await;
     homeserver.stop();
+    bot.let_go();
     eventually("the bot has the link", async || {
         bot.log().contains("phase=Running").then_some(())
     })

@@ -66,7 +66,7 @@ async fn take_away_in_the_midst_of_a_start(once_away: impl FnOnce(&Proxy)) {
     let proxy = Proxy::start(homeserver()).await;
     let mut bot = Bot::builder(homeserver())
         .through(&proxy)
-        .project("website", |project| project.standin("slow=1"))
+        .project("website", |project| project.standin("held"))
         .start(&alice)
         .await;
     let asked = bot.tell(&alice, "start").await;
@@ -75,6 +75,7 @@ async fn take_away_in_the_midst_of_a_start(once_away: impl FnOnce(&Proxy)) {
     })
     .await;
     proxy.unplug();
+    bot.let_go();
     bot.wait_for_log("phase=Running").await;
     bot.wait_for_log("homeserver does not answer, trying again until it does")
         .await;

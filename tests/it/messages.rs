@@ -4,10 +4,11 @@ use std::fs;
 
 use matrix_sdk::{Room, ruma::events::typing::SyncTypingEvent};
 use serde_json::json;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
 
 use crate::support::{
-    bot::Bot, eventually, homeserver, person::Person, picture::read_code, start_homeserver,
+    DEADLINE, bot::Bot, eventually, homeserver, person::Person, picture::read_code,
+    start_homeserver,
 };
 
 async fn alice() -> Person {
@@ -52,7 +53,7 @@ async fn a_link_comes_with_what_it_opens_and_for_whom() {
 async fn the_bot_is_typing_in_the_admin_room_until_it_answers_a_start() {
     let alice = alice().await;
     let bot = Bot::builder(homeserver())
-        .project("website", |project| project.standin("slow=5"))
+        .project("website", |project| project.standin("slow=5,held"))
         .start(&alice)
         .await;
     let (sender, mut typing) = watch::channel((false, 0));
@@ -70,14 +71,17 @@ async fn the_bot_is_typing_in_the_admin_room_until_it_answers_a_start() {
     alice.client().add_event_handler(handle);
 
     let asked = bot.tell(&alice, "start").await;
-    typing.wait_for(|(typing, _)| *typing).await.unwrap();
+    let types = typing.wait_for(|(typing, _)| *typing);
+    timeout(DEADLINE, types).await.unwrap().unwrap();
     let answers = || {
         let mut events = alice.events().into_iter();
         events.any(|event| event.replies_to() == Some(asked.as_str()))
     };
     assert!(!answers(), "it types before it answers");
+    bot.let_go();
     bot.answer(&alice, &asked).await;
-    let (_, times) = *typing.wait_for(|(typing, _)| !*typing).await.unwrap();
+    let stops = typing.wait_for(|(typing, _)| !*typing);
+    let (_, times) = *timeout(DEADLINE, stops).await.unwrap().unwrap();
     assert_eq!(times, 1, "it does not stop in between");
 }
 

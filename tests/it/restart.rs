@@ -137,7 +137,7 @@ async fn a_session_that_ended_while_the_bot_was_away_is_announced_and_its_link_t
 async fn a_link_that_a_killed_bot_waited_for_is_delivered_once() {
     let alice = alice().await;
     let mut bot = Bot::builder(homeserver())
-        .project("website", |project| project.standin("slow=4"))
+        .project("website", |project| project.standin("held"))
         .start(&alice)
         .await;
     let asked = bot.tell(&alice, "start").await;
@@ -148,6 +148,7 @@ async fn a_link_that_a_killed_bot_waited_for_is_delivered_once() {
     bot.kill_9();
     assert!(bot.links_of(&alice).is_empty());
     bot.run();
+    bot.let_go();
 
     let answer = bot.answer(&alice, &asked).await;
     assert_eq!(

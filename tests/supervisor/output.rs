@@ -154,11 +154,12 @@ async fn what_the_program_says_before_it_ends_is_a_named_cause() {
 async fn a_process_that_waits_at_a_question_is_reported_as_that() {
     let sandbox = Sandbox::new();
     let mut project = sandbox.project("ask");
-    project.link_timeout = Duration::from_secs(1);
+    // Long enough for a slow machine to come to the question.
+    project.link_timeout = Duration::from_secs(5);
     let mut owner = Owner::restore(&sandbox, project);
     owner.start("alice");
     let ending = Ending::NoLink {
-        waited: Duration::from_secs(1),
+        waited: Duration::from_secs(5),
         cause: Some(Cause::ConsentAsked),
     };
     assert_eq!(owner.outcome().await.ending, ending);

@@ -3,7 +3,6 @@
 use std::{
     fs,
     path::PathBuf,
-    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -25,11 +24,10 @@ pub(super) struct Sandbox {
 
 impl Sandbox {
     pub(super) fn new() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
         Self {
             directory: TempDir::new().unwrap(),
-            value: format!("test-{}-{number}-mark", std::process::id()),
+            // Not by our pid: what an earlier run has left would carry the mark of a later one.
+            value: format!("test-{:032x}-mark", rand::random::<u128>()),
         }
     }
 

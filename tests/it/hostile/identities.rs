@@ -24,7 +24,7 @@ async fn a_device_that_the_homeserver_adds_gets_no_key_and_commands_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_identity_in_the_place_of_the_administrators_own_gets_no_link_and_commands_nothing() {
     let (alice, proxy, mut bot) =
-        administrator_and_bot(|bot, _| bot.project("website", |project| project.standin("slow=2")))
+        administrator_and_bot(|bot, _| bot.project("website", |project| project.standin("held")))
             .await;
     bot.tell(&alice, "start").await;
     eventually("the stand-in starts", async || {
@@ -33,6 +33,7 @@ async fn an_identity_in_the_place_of_the_administrators_own_gets_no_link_and_com
     .await;
     let impostor = Impostor::identity_of(alice.user_id()).await;
     impostor.show(&proxy);
+    bot.let_go();
     // What the bot says now is for the impostor's device alone, so the log tells it.
     bot.wait_for_log("why=\"IdentityChanged\"").await;
     let room = bot.admin_room().to_owned();

@@ -40,7 +40,7 @@ use person::random_text;
 use synapse::Synapse;
 
 /// How long a fact may take to become true: seconds at most, and more on a busy machine.
-const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 /// How often it is looked at.
 const POLL: Duration = Duration::from_millis(50);

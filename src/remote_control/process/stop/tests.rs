@@ -104,7 +104,8 @@ async fn a_child_that_left_the_group_and_its_environment_after_the_first_look_is
            echo $$ > child; while :; do sleep 0.01; done' & wait"#,
     );
     let child = sandbox.process("child").await;
-    let report = stop_within_deadline(&sandbox, Some(&leader), Duration::from_secs(1)).await;
+    // Long enough for a slow machine to start three programs.
+    let report = stop_within_deadline(&sandbox, Some(&leader), Duration::from_secs(5)).await;
     assert!(sandbox.path("left").exists());
     assert!(!child.is_alive().unwrap());
     assert!(report.killed >= 1);
