@@ -19,7 +19,7 @@ use matrix_sdk::{
 };
 use matrix_sdk_base::crypto::{CollectStrategy, DecryptionSettings, TrustRequirement};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{RwLock, mpsc, watch},
     time::sleep,
 };
 use tracing::{debug, info, warn};
@@ -77,6 +77,8 @@ struct Inner {
     inbox: Arc<Inbox>,
     invitations: Arc<Pending>,
     identities: Table<MasterKey>,
+    /// Held for reading while a link is on its way, and for writing to withdraw a verification.
+    verifications: Arc<RwLock<()>>,
     obeyed: Obeyed,
     heard: mpsc::Sender<Heard>,
     /// The rooms that a sync has brought, and was done with.
@@ -191,6 +193,7 @@ impl Matrix {
             inbox,
             invitations: Arc::default(),
             identities: identities::table(folder.join(IDENTITIES))?,
+            verifications: Arc::default(),
             obeyed: Obeyed::load(folder.join(OBEYED))?,
             heard: sender,
             heard_rooms: watch::Sender::default(),
@@ -241,6 +244,11 @@ impl Matrix {
     /// The identity that each user was seen with first.
     pub(super) fn identities(&self) -> &Table<MasterKey> {
         &self.0.identities
+    }
+
+    /// What keeps verifications as they are while a link is on its way.
+    pub(super) fn verifications(&self) -> &Arc<RwLock<()>> {
+        &self.0.verifications
     }
 
     pub(super) fn configured_identity(&self, user: &UserId) -> Option<MasterKey> {

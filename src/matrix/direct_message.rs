@@ -26,9 +26,9 @@ use serde_json::json;
 use tracing::{error, info, warn};
 
 use super::{
-    Fault, LinkReceipt, Matrix, Notice, SentLink,
-    confidentiality::{is_between_two, is_confidential},
-    identities::Standing,
+    Chain, Fault, LinkReceipt, Matrix, Notice, SentLink,
+    confidentiality::{is_between_two, is_confidential, was_between_two},
+    identities::{KeptVerifications, Standing},
     link_receipt::Picture,
 };
 use crate::{config::Devices, link::Link};
@@ -89,11 +89,12 @@ pub struct LinkMessage {
 }
 
 /// Proof that a room was found fit for a link a moment ago: ours, encrypted, with exactly the bot and the requester in
-/// it, who has a device that may read. Good for one sending.
+/// it, who has a device that may read. Good for one sending, soon: as long as it is held, no verification is withdrawn.
 #[derive(Debug)]
 pub struct ConfidentialRoom {
     room: Room,
     recipient: OwnedUserId,
+    _verifications: KeptVerifications,
 }
 
 impl ConfidentialRoom {
@@ -121,14 +122,21 @@ impl ConfidentialRoom {
             .room
             .send(compose(link, message))
             .with_transaction_id(transaction)
-            .await?;
+            .await;
+        // Whatever the homeserver answers, the key of the link is with those who were there.
+        let was_between_two = was_between_two(&self.room, &self.recipient).await;
+        if !was_between_two && let Err(error) = &sent {
+            error!(recipient = %self.recipient, error = %Chain(error), "the link may be out, and the room was not confidential");
+            return Err(NotSent::Refused(NotConfidential::Overheard));
+        }
+        let sent = sent?;
         let receipt = LinkReceipt {
             room: self.room.room_id().to_owned(),
             event: sent.response.event_id,
             picture: Picture::Unsettled,
         };
         let encrypted = sent.encryption_info.is_some();
-        if encrypted && is_between_two(&self.room, &self.recipient).await? {
+        if encrypted && was_between_two && is_between_two(&self.room, &self.recipient).await? {
             info!(recipient = %self.recipient, event = %receipt.event, "link sent");
             return Ok(SentLink::new(link, self.recipient, receipt));
         }
@@ -174,6 +182,7 @@ impl Matrix {
     /// # Errors
     /// [`NotSent::Refused`] if there can be none, [`NotSent::Fault`] if it cannot be told.
     pub async fn confidential_room(&self, recipient: &UserId) -> Result<ConfidentialRoom, NotSent> {
+        let verifications = self.keep_verifications().await;
         let known = async { Ok::<_, NotSent>(self.known_room(recipient).await?) };
         let ((), known) = tokio::try_join!(self.check_devices(recipient), known)?;
         let room = match known {
@@ -183,6 +192,7 @@ impl Matrix {
         Ok(ConfidentialRoom {
             room,
             recipient: recipient.to_owned(),
+            _verifications: verifications,
         })
     }
 
@@ -201,11 +211,15 @@ impl Matrix {
         let room = room
             .filter(|room| room.state() == RoomState::Joined)
             .ok_or_else(overheard)?;
+        let verifications = self.keep_verifications().await;
         let is_confidential = async { Ok::<_, NotSent>(is_confidential(&room, recipient).await?) };
         let ((), fit) = tokio::try_join!(self.check_devices(recipient), is_confidential)?;
-        let recipient = recipient.to_owned();
-        fit.then_some(ConfidentialRoom { room, recipient })
-            .ok_or_else(overheard)
+        let proven = ConfidentialRoom {
+            room,
+            recipient: recipient.to_owned(),
+            _verifications: verifications,
+        };
+        fit.then_some(proven).ok_or_else(overheard)
     }
 
     /// Tells somebody something in their direct message, if there is one. For what belongs to a link, and is none.
@@ -233,7 +247,8 @@ impl Matrix {
     /// Under the identity-based strategy a user without cross-signing gets nothing, and the sending still succeeds: so
     /// this is looked at before. The device list is asked for anew, as stale ones happen.
     ///
-    /// The identity is signed first: only then does the SDK itself refuse to send, should it change before the sending.
+    /// The identity is signed first: only then does the SDK itself refuse to send, should it change before the sending. For
+    /// that the caller keeps verifications ([`Matrix::keep_verifications`]) until the sending is over.
     pub(super) async fn check_devices(&self, recipient: &UserId) -> Result<(), NotSent> {
         let encryption = self.client().encryption();
         let identity = encryption.request_user_identity(recipient).await?;
@@ -291,7 +306,7 @@ impl Matrix {
             Ok(room) => room,
             Err(fault) if !fault.is_refusal() => return Err(NotSent::Fault(fault)),
             Err(fault) => {
-                let reason = super::Chain(&fault).to_string();
+                let reason = Chain(&fault).to_string();
                 return Err(NotSent::Refused(NotConfidential::RoomRefused { reason }));
             }
         };

@@ -4,7 +4,7 @@
 //! identity, so that for the SDK a change is a violation of a verification, and no key goes to a changed one in the midst of a
 //! sending.
 
-use std::{collections::HashMap, path::PathBuf};
+use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
 use futures_util::StreamExt as _;
 use matrix_sdk::{
@@ -12,7 +12,8 @@ use matrix_sdk::{
     ruma::{OwnedUserId, UserId},
 };
 use serde::{Deserialize, Serialize};
-use tracing::{info, warn};
+use tokio::sync::OwnedRwLockReadGuard;
+use tracing::{debug, info, warn};
 
 use super::{Fault, Heard, Matrix, table::Table};
 use crate::config::MasterKey;
@@ -67,6 +68,12 @@ pub enum NotAccepted {
     NotShown,
 }
 
+/// As long as it lives, no verification is withdrawn.
+#[derive(Debug)]
+pub(super) struct KeptVerifications(
+    #[expect(dead_code, reason = "it is there to be held")] OwnedRwLockReadGuard<()>,
+);
+
 impl Matrix {
     /// The identity of a user as the bot knows it, and as the homeserver shows it now.
     ///
@@ -98,12 +105,10 @@ impl Matrix {
         let Some(identity) = identity.filter(|identity| key_of(identity) == Some(key)) else {
             return Ok(Err(NotAccepted::NotShown));
         };
-        self.identities().insert(user, key)?;
-        identity
-            .withdraw_verification()
-            .await
-            .map_err(matrix_sdk::Error::from)?;
+        self.withdraw_verification(&identity).await?;
         self.sign(&identity).await?;
+        // Last, so that a fault on the way leaves the one that was known.
+        self.identities().insert(user, key)?;
         info!(%user, %key, "identity of a user accepted by the operator");
         Ok(Ok(()))
     }
@@ -119,9 +124,10 @@ impl Matrix {
         while let Some(IdentityUpdates { new, changed }) = updates.next().await {
             for (user, identity) in new.into_iter().chain(changed) {
                 let key = key_of(&identity);
-                if self.standing(&user, Some(&identity)) == Standing::Changed
-                    && told.insert(user.clone(), key) != Some(key)
-                {
+                if self.standing(&user, Some(&identity)) != Standing::Changed {
+                    // Should the other one be shown again, it is told again.
+                    told.remove(&user);
+                } else if told.insert(user.clone(), key) != Some(key) {
                     self.tell_bot(Heard::IdentityChanged { user });
                 }
             }
@@ -135,13 +141,25 @@ impl Matrix {
         for user in users {
             let identity = self.client().encryption().get_user_identity(user).await;
             if let Some(identity) = identity.map_err(matrix_sdk::Error::from)? {
-                identity
-                    .withdraw_verification()
-                    .await
-                    .map_err(matrix_sdk::Error::from)?;
+                self.withdraw_verification(&identity).await?;
             }
         }
         Ok(())
+    }
+
+    /// Keeps whatever the bot has verified as it is, for as long as what this gives is held: between the look at a user's
+    /// identity and the end of a sending, another identity in its place makes the SDK refuse to encrypt.
+    pub(super) async fn keep_verifications(&self) -> KeptVerifications {
+        let verifications = Arc::clone(self.verifications());
+        KeptVerifications(verifications.read_owned().await)
+    }
+
+    /// The SDK takes the identity that is shown from then on, and refuses it nothing: so never while a link is on its way.
+    async fn withdraw_verification(&self, identity: &UserIdentity) -> Result<(), Fault> {
+        debug!(user = %identity.user_id(), "a verification is withdrawn once no link is on its way");
+        let _alone = self.verifications().write().await;
+        let withdrawn = identity.withdraw_verification().await;
+        Ok(withdrawn.map_err(matrix_sdk::Error::from)?)
     }
 
     /// Whether an identity is another one than the bot knows, or missing.

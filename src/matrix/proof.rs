@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use matrix_sdk::{
     Room,
-    deserialized_responses::{EncryptionInfo, VerificationLevel, VerificationState},
+    deserialized_responses::{AlgorithmInfo, EncryptionInfo, VerificationLevel, VerificationState},
     ruma::{
         EventId, UserId,
         api::{client::room::get_room_event, error::ErrorKind},
@@ -29,6 +29,7 @@ use super::{
     late_key::{self, Decrypted},
     obeyed::Place,
 };
+use crate::config::Devices;
 
 /// What an event proves about its sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,7 +90,7 @@ impl Matrix {
                     warn!(event = %message.event_id, sender = %message.sender, "an encrypted command was shown again");
                     Trust::Replayed
                 } else {
-                    self.trust(&room, &message.sender, &info).await?
+                    self.trust(&room, &message.sender, info).await?
                 };
                 let place = Some(place);
                 Ok(Proof { trust, place })
@@ -114,10 +115,10 @@ impl Matrix {
         &self,
         room: &Room,
         sender: &UserId,
-        info: &EncryptionInfo,
+        mut info: Arc<EncryptionInfo>,
     ) -> Result<Trust, Fault> {
         let encryption = self.client().encryption();
-        let mut trust = of_encryption(sender, info);
+        let mut trust = of_encryption(sender, &info);
         let mut identity = encryption
             .get_user_identity(sender)
             .await
@@ -127,14 +128,68 @@ impl Matrix {
         if is_doubtful {
             identity = encryption.request_user_identity(sender).await?;
             let session = info.session_id().unwrap_or_default();
-            if let Some(info) = room.get_encryption_info(session, sender).await {
-                trust = of_encryption(sender, &info);
+            if let Some(newer) = room.get_encryption_info(session, sender).await {
+                trust = of_encryption(sender, &newer);
+                info = newer;
             }
         }
-        Ok(match self.standing(sender, identity.as_ref()) {
-            Standing::Changed => Trust::IdentityChanged,
-            Standing::New | Standing::Known => trust,
+        let standing = self.standing(sender, identity.as_ref());
+        let is_known = match standing {
+            Standing::Changed => return Ok(Trust::IdentityChanged),
+            Standing::New => false,
+            Standing::Known => true,
+        };
+        if trust != Trust::CrossSigned || self.devices() == Devices::Any {
+            return Ok(trust);
+        }
+        if let Some(identity) = identity.filter(|_| is_known) {
+            self.signed(identity).await?;
+        }
+        if self.is_signed_now(sender, &info, is_known).await? {
+            return Ok(trust);
+        }
+        encryption.request_user_identity(sender).await?;
+        let is_signed = self.is_signed_now(sender, &info, is_known).await?;
+        Ok(if is_signed {
+            trust
+        } else {
+            Trust::UnsignedDevice
         })
+    }
+
+    /// Whether the device that encrypted an event is signed by its owner's identity of now; where the bot knows that one, by the
+    /// one that the bot has signed.
+    ///
+    /// What the SDK says of a sender it has found out once for each Megolm session, perhaps by another identity, which was the
+    /// user's before, or which the homeserver showed for a while.
+    async fn is_signed_now(
+        &self,
+        sender: &UserId,
+        info: &EncryptionInfo,
+        is_known: bool,
+    ) -> Result<bool, Fault> {
+        let AlgorithmInfo::MegolmV1AesSha2 { curve25519_key, .. } = &info.algorithm_info else {
+            return Ok(false);
+        };
+        let Some(device) = &info.sender_device else {
+            return Ok(false);
+        };
+        let encryption = self.client().encryption();
+        let device = encryption.get_device(sender, device).await;
+        let Some(device) = device.map_err(matrix_sdk::Error::from)? else {
+            return Ok(false);
+        };
+        let is_it =
+            device.curve25519_key().map(|key| key.to_base64()) == Some(curve25519_key.clone());
+        let is_signed = if is_known {
+            device.is_verified_with_cross_signing()
+        } else {
+            device.is_cross_signed_by_owner()
+        };
+        // The bot may have signed an earlier identity of the user too, and the two are not read at once.
+        let identity = encryption.get_user_identity(sender).await;
+        let identity = identity.map_err(matrix_sdk::Error::from)?;
+        Ok(is_it && is_signed && !self.is_changed(sender, identity.as_ref()))
     }
 }
 
@@ -233,7 +288,7 @@ fn of_encryption(event_sender: &UserId, info: &EncryptionInfo) -> Trust {
 #[cfg(test)]
 mod tests {
     use matrix_sdk::{
-        deserialized_responses::{AlgorithmInfo, DeviceLinkProblem, ForwarderInfo},
+        deserialized_responses::{DeviceLinkProblem, ForwarderInfo},
         ruma::{device_id, user_id},
     };
 

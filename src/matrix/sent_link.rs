@@ -23,7 +23,7 @@ use tracing::{error, info};
 
 use super::{
     Fault, LinkReceipt, Matrix, NotSent,
-    confidentiality::{is_between_two, is_confidential},
+    confidentiality::{is_between_two, is_confidential, was_between_two},
     link_picture::{LinkPicture, PictureError},
     link_receipt::Picture,
 };
@@ -128,6 +128,7 @@ impl SentLink {
             Some(content) => *content.clone(),
             None => prepare(&room, &self.link, message).await?,
         };
+        let _verifications = matrix.keep_verifications().await;
         self.check(matrix, &room).await?;
         self.picture = Some(Box::new(content.clone()));
         self.receipt.picture = Picture::Unsettled;
@@ -142,15 +143,18 @@ impl SentLink {
     ) -> Result<(), NoPicture> {
         let sending = room.send(content).with_transaction_id(transaction);
         let sent = sending.await.map_err(Fault::from);
-        let sent = sent.map_err(NoPicture::Unsure)?;
-        let encrypted = sent.encryption_info.is_some();
-        self.receipt.picture = Picture::Sent(sent.response.event_id);
-        let is_between_two = is_between_two(room, &self.recipient).await;
-        if encrypted && is_between_two.map_err(NoPicture::Unsure)? {
-            info!(recipient = %self.recipient, "picture of the link sent");
-            return Ok(());
+        if let Ok(sent) = &sent {
+            self.receipt.picture = Picture::Sent(sent.response.event_id.clone());
         }
-        error!(recipient = %self.recipient, encrypted, "the room was not confidential when the picture was sent");
+        if was_between_two(room, &self.recipient).await {
+            let sent = sent.map_err(NoPicture::Unsure)?;
+            let is_between_two = is_between_two(room, &self.recipient).await;
+            if is_between_two.map_err(NoPicture::Unsure)? && sent.encryption_info.is_some() {
+                info!(recipient = %self.recipient, "picture of the link sent");
+                return Ok(());
+            }
+        }
+        error!(recipient = %self.recipient, "the room was not confidential when the picture was sent");
         Err(NoPicture::Overheard)
     }
 

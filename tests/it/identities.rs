@@ -88,6 +88,11 @@ async fn a_replaced_identity_commands_nothing_and_gets_no_link_until_the_operato
     let before = bot.links_of(&intruder).len();
     bot.tell(&intruder, "start").await;
     bot.link_after(&intruder, before).await;
+
+    // From now on the device of the identity that was known before is as good as unverified, also in its old Megolm session.
+    let asked = bot.tell(&alice, "stop").await;
+    bot.wait_for_refusal(&asked, "UnsignedDevice").await;
+    assert_eq!(bot.session_processes().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::support::{
     eventually,
+    impostor::Impostor,
     proxy::{
         Answer, Request,
         forgery::{in_timeline, membership},
@@ -163,6 +164,105 @@ async fn a_link_that_somebody_joined_in_upon_is_not_hidden_by_an_error_after_it(
     let next = bot.start_session(&alice, "website").await;
     assert_ne!(next.room(), &room);
     assert_ne!(next.link, first.link);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_who_is_shown_only_while_the_key_goes_out_is_found_and_the_session_ended() {
+    let mallory = person("mallory").await;
+    let (alice, proxy, bot) = administrator_and_bot(|bot, _| bot).await;
+    let first = bot.start_session(&alice, "website").await;
+    let room = first.room().clone();
+    let in_room = {
+        let room = room.clone();
+        move |request: &Request| request.is_in(&room)
+    };
+    let members_are_asked_for =
+        || proxy.passed_by(|request| request.reads_members() && in_room(request));
+    let looks = members_are_asked_for().len();
+    let devices = proxy.on(Request::queries_keys).times(1).hold();
+    let sends = in_room.clone();
+    let link = proxy
+        .on(move |request| request.sends() && sends(request))
+        .times(1)
+        .hold();
+    let asked = bot.tell(&alice, "start").await;
+    eventually(
+        "the room was looked at, and the devices not yet",
+        async || (devices.has_caught() && members_are_asked_for().len() > looks).then_some(()),
+    )
+    .await;
+    proxy.inject(in_timeline(&room, &[membership(mallory.user_id(), "join")]));
+    let user = mallory.user_id().to_string();
+    eventually("the bot knows her devices", async || {
+        let asked_for = |request: &Request| {
+            request.queries_keys() && request.json["device_keys"].get(&user).is_some()
+        };
+        (!proxy.passed_by(asked_for).is_empty()).then_some(())
+    })
+    .await;
+    drop(devices);
+    eventually("the link is on its way", async || {
+        link.has_caught().then_some(())
+    })
+    .await;
+    let keys = proxy.passed_by(Request::sends_to_devices);
+    assert!(
+        keys.iter()
+            .any(|sent| sent.request.json["messages"].get(&user).is_some()),
+        "the homeserver got hold of the key"
+    );
+    proxy.inject(in_timeline(
+        &room,
+        &[membership(mallory.user_id(), "leave")],
+    ));
+    // What the bot hears next tells that it has heard this.
+    bot.ask(&alice, "status").await;
+    drop(link);
+
+    let answer = bot.answer(&alice, &asked).await;
+    assert_says(&answer, "somebody else");
+    let overheard = bot.links_of(&alice).remove(1);
+    bot.wait_until_taken_back(&alice, &overheard).await;
+    bot.wait_until_no_process_is_left().await;
+    let next = bot.start_session(&alice, "website").await;
+    assert_ne!(next.room(), &room);
+    assert_ne!(next.link, first.link);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_identity_that_is_shown_while_a_link_is_on_its_way_does_not_get_it() {
+    let (alice, proxy, mut bot) = administrator_and_bot(|bot, _| bot).await;
+    let first = bot.start_session(&alice, "website").await;
+    let room = first.room().clone();
+    let in_room = move |request: &Request| request.is_in(&room);
+    let looks = proxy.passed_by(Request::queries_keys).len();
+    let members = {
+        let in_room = in_room.clone();
+        proxy
+            .on(move |request| request.reads_members() && in_room(request))
+            .times(1)
+            .hold()
+    };
+    bot.tell(&alice, "start").await;
+    eventually(
+        "the devices were looked at, and the room not yet",
+        async || {
+            (members.has_caught() && proxy.passed_by(Request::queries_keys).len() > looks)
+                .then_some(())
+        },
+    )
+    .await;
+    let impostor = Impostor::identity_of(alice.user_id()).await;
+    impostor.show(&proxy);
+    // What the bot wants to tell the admin room then, it cannot encrypt to her as she is shown now.
+    bot.wait_for_log("a verification is withdrawn once no link is on its way")
+        .await;
+    let sent = proxy.passed_by(|request| request.sends() && in_room(request));
+    drop(members);
+    bot.wait_for_log("IdentityChanged").await;
+    let sent_since = proxy.passed_by(|request| request.sends() && in_room(request));
+    assert_eq!(sent_since.len(), sent.len(), "{sent_since:?}");
+    assert_eq!(bot.links_of(&alice).len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
