@@ -312,13 +312,17 @@ impl Bot {
                 tried,
             } => {
                 self.deliveries.remove(&id);
-                self.settle(&id, &request, tried);
+                let notices = self
+                    .remote_control
+                    .called_off(id.clone(), request.clone(), tried);
+                self.heed(notices);
                 self.give_up(&id, &request, &obstacle);
             }
             Event::Pictured(settled) => self.on_pictured(settled),
             Event::CalledOff { id, request, tried } => {
                 self.deliveries.remove(&id);
-                self.settle(&id, &request, tried);
+                let notices = self.remote_control.called_off(id, request, tried);
+                self.heed(notices);
             }
             Event::Withdrawn {
                 project,

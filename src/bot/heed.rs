@@ -163,28 +163,6 @@ impl Bot {
         }
     }
 
-    /// What became of a link that nobody will bring any more: if that was tried, it may have arrived, and is taken back.
-    pub(super) fn settle(&mut self, id: &DeliveryId, request: &Request, tried: bool) {
-        let delivery = remote_control::Delivery {
-            number: id.number,
-            request: request.clone(),
-            also: Vec::new(),
-            receipt: None,
-        };
-        let withdrawal = Withdrawal {
-            session: id.session.clone(),
-            delivery,
-        };
-        if tried {
-            let notices = self
-                .remote_control
-                .take_back(id.project.clone(), withdrawal);
-            self.heed(notices);
-        } else {
-            self.remote_control.withdrawn(&id.project, &withdrawal);
-        }
-    }
-
     fn tell_the_end(
         &mut self,
         project: &ProjectName,

@@ -7,6 +7,7 @@
 
 mod account;
 pub mod claude;
+mod deliveries;
 mod notice;
 mod observe;
 pub mod offline;
@@ -218,77 +219,6 @@ impl RemoteControl {
                 Vec::new()
             }
         }
-    }
-
-    /// All requests that a delivery answers; of a session that is over, `first` alone.
-    #[must_use]
-    pub fn requests(&self, id: &DeliveryId, first: &Request) -> Vec<Request> {
-        let session = self
-            .slots
-            .get(&id.project)
-            .and_then(|slot| slot.session.as_ref());
-        let requests = session
-            .filter(|session| session.id() == &id.session)
-            .map(|session| session.requests(id.number));
-        requests
-            .filter(|requests| !requests.is_empty())
-            .unwrap_or_else(|| vec![first.clone()])
-    }
-
-    /// Whether a delivery is still wanted: its session goes on, and shows that link.
-    #[must_use]
-    pub fn wants(&self, id: &DeliveryId) -> bool {
-        let slot = self.slots.get(&id.project);
-        let session = slot.and_then(|slot| slot.session.as_ref());
-        session.is_some_and(|session| session.id() == &id.session && session.wants(id.number))
-    }
-
-    /// The requester has the link, and the receipt tells where. It may be said again with a receipt that tells more.
-    pub fn delivered(&mut self, id: DeliveryId, request: Request, receipt: Receipt) -> Vec<Notice> {
-        if self.wants(&id) {
-            let number = id.number;
-            return self.apply(&id.project, Event::Delivered { number, receipt });
-        }
-        // The link became void while it was under way: it is taken back at once.
-        let delivery = Delivery {
-            number: id.number,
-            request,
-            also: Vec::new(),
-            receipt: Some(receipt),
-        };
-        let withdrawal = Withdrawal {
-            session: id.session,
-            delivery,
-        };
-        self.take_back(id.project, withdrawal)
-    }
-
-    /// A delivery came to nothing, and its link may have arrived all the same: it is taken back at once.
-    pub fn take_back(&mut self, project: ProjectName, withdrawal: Withdrawal) -> Vec<Notice> {
-        let slot = self.slots.entry(project.clone()).or_default();
-        slot.note_withdrawal(withdrawal.clone());
-        self.save_or_retry(&project);
-        vec![Notice::Withdraw {
-            project,
-            withdrawal,
-        }]
-    }
-
-    /// The requester cannot get the link. The session stays for a next try.
-    pub fn undeliverable(&mut self, id: &DeliveryId) -> Vec<Notice> {
-        let slot = self.slots.entry(id.project.clone()).or_default();
-        if slot.has_session(&id.session) {
-            return self.apply(&id.project, Event::Undeliverable { number: id.number });
-        }
-        Vec::new()
-    }
-
-    /// The link is taken back.
-    pub fn withdrawn(&mut self, project: &ProjectName, withdrawal: &Withdrawal) {
-        let slot = self.slots.entry(project.clone()).or_default();
-        slot.withdrawals
-            .retain(|known| !known.is_same_delivery(withdrawal));
-        self.save_or_retry(project);
     }
 
     /// The projects that have a session, in whatever phase.

@@ -24,8 +24,9 @@ pub struct DeliveryId {
 /// What the owner has to do or to say.
 #[derive(Debug)]
 pub enum Notice {
-    /// Bring this link to the requester; then call [`RemoteControl::delivered`](super::RemoteControl::delivered) or
-    /// [`RemoteControl::undeliverable`](super::RemoteControl::undeliverable).
+    /// Bring this link to the requester; then call [`RemoteControl::delivered`](super::RemoteControl::delivered). If it
+    /// cannot get there, or was called off, call [`RemoteControl::called_off`](super::RemoteControl::called_off), and in the
+    /// first case [`RemoteControl::undeliverable`](super::RemoteControl::undeliverable) after that.
     Deliver {
         /// For the answer; also the same after a crash, so that a repetition can be recognised.
         id: DeliveryId,
@@ -34,7 +35,8 @@ pub enum Notice {
         /// The link.
         link: Link,
     },
-    /// Take a link back; then call [`RemoteControl::withdrawn`](super::RemoteControl::withdrawn).
+    /// Take a link back; then call [`RemoteControl::withdrawn`](super::RemoteControl::withdrawn). One that is still under way
+    /// is called off instead.
     Withdraw {
         /// The project.
         project: ProjectName,
