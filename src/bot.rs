@@ -22,11 +22,11 @@ mod rooms;
 mod service_manager;
 mod typing;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, future::pending, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, watch},
-    task::JoinSet,
+    task::{JoinError, JoinSet},
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
@@ -40,7 +40,8 @@ use crate::{
     data_dir::{DataDir, DataDirError},
     matrix::{Announcement, Fault, Heard, Login, Message, SentLink},
     remote_control::{
-        self, DeliveryId, Happened, ProjectName, RemoteControl, Request, RestoreError, Withdrawal,
+        self, DeliveryId, Happened, ProjectName, RemoteControl, Request, RestoreError,
+        TaskPanicked, Withdrawal,
     },
 };
 use audit::{Audit, Conclusion};
@@ -68,6 +69,16 @@ pub enum BotError {
     /// Matrix does not work, and waiting does not mend it.
     #[error("Matrix does not work")]
     Matrix(#[from] Fault),
+    /// A task failed by a bug, so that what waits for it would wait for ever. The next run takes up what is on disk.
+    #[error(
+        "a part of rcbot failed, which is a bug: see above in the log; sessions go on, start rcbot again"
+    )]
+    Panicked(#[source] JoinError),
+    /// The same, in the midst of looking after sessions.
+    #[error(
+        "a part of rcbot failed, which is a bug: see above in the log; sessions go on, start rcbot again"
+    )]
+    Unwatched(#[from] TaskPanicked),
 }
 
 /// What comes back from a task.
@@ -157,7 +168,7 @@ pub async fn run(
     bot.heed(notices);
     let result = tokio::select! {
         fault = connecting => Err(BotError::from(fault)),
-        () = bot.serve(heard, incoming, happened, operator) => Ok(()),
+        error = bot.serve(heard, incoming, happened, operator) => Err(error),
         () = announcing => Ok(()),
         () = typing => Ok(()),
         () = shutdown => {
@@ -192,13 +203,14 @@ struct Bot {
 }
 
 impl Bot {
+    /// Serves until a task fails by a bug.
     async fn serve(
         &mut self,
         mut heard: Hearing,
         mut events: mpsc::Receiver<Event>,
         mut happened: mpsc::Receiver<Happened>,
         mut operator: Operator,
-    ) {
+    ) -> BotError {
         loop {
             self.announce_host();
             self.note_answers_due();
@@ -208,10 +220,11 @@ impl Bot {
                 Ok(()) = heard.homeserver_answers.changed() => {}
                 () = self.service_manager.keep_alive() => {}
                 Some(event) = events.recv() => self.on(event),
-                Some(report) = happened.recv() => {
-                    let notices = self.remote_control.handle(report);
-                    self.heed(notices);
-                }
+                Some(report) = happened.recv() => match self.remote_control.handle(report) {
+                    Ok(notices) => self.heed(notices),
+                    Err(panicked) => return panicked.into(),
+                },
+                panic = next_panic(&mut self.tasks) => return BotError::Panicked(panic),
                 ordered = operator.next() => self.carry_out_order(ordered),
             }
         }
@@ -353,8 +366,20 @@ impl Bot {
     }
 
     fn spawn_quiet(&mut self, task: impl Future<Output = ()> + Send + 'static) {
-        // Tasks that ended are forgotten here, so that their number stays that of what goes on.
-        while self.tasks.try_join_next().is_some() {}
         self.tasks.spawn(task);
     }
 }
+
+/// Waits for a task that panics, and forgets those that end well, so that their number stays that of what goes on.
+async fn next_panic(tasks: &mut JoinSet<()>) -> JoinError {
+    loop {
+        match tasks.join_next().await {
+            Some(Err(error)) if error.is_panic() => return error,
+            Some(Ok(()) | Err(_)) => {}
+            None => pending().await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -61,7 +61,7 @@ impl Host {
             .start(&name(PROJECT), Beginning::Fresh, request());
         assert!(started.is_empty(), "{started:?}");
         let spawned = self.next();
-        assert!(self.remote_control.handle(spawned).is_empty());
+        assert!(self.remote_control.handle(spawned).unwrap().is_empty());
     }
 
     /// Waits for the link, and tells when it was known. On return it is on disk too, and ready to be delivered.
@@ -69,7 +69,7 @@ impl Host {
         let report = self.next();
         let known = Instant::now();
         let _runtime = RUNTIME.enter();
-        let notices = self.remote_control.handle(report);
+        let notices = self.remote_control.handle(report).unwrap();
         assert!(
             matches!(notices[..], [Notice::Deliver { .. }]),
             "{notices:?}"
@@ -89,7 +89,7 @@ impl Host {
         {
             let report = self.next();
             let _runtime = RUNTIME.enter();
-            notices = self.remote_control.handle(report);
+            notices = self.remote_control.handle(report).unwrap();
         }
     }
 

@@ -71,8 +71,17 @@ enum What {
         event: Event,
     },
     /// It is time to try again to write a record.
-    SaveAgain { project: ProjectName },
+    SaveAgain {
+        project: ProjectName,
+    },
+    Panicked,
 }
+
+/// A task panicked, which is a bug: what it was to do would stay undone, such as to see a process end. Records and processes
+/// are as good as after a crash, so whoever restores anew goes on.
+#[derive(Debug, thiserror::Error)]
+#[error("a task that looks after sessions panicked")]
+pub struct TaskPanicked;
 
 /// What the processes of each session on this host take of it. Looks at all processes, so it may block for some
 /// milliseconds.
@@ -198,8 +207,11 @@ impl RemoteControl {
     }
 
     /// Takes in what a task reports.
-    pub fn handle(&mut self, happened: Happened) -> Vec<Notice> {
-        match happened.0 {
+    ///
+    /// # Errors
+    /// [`TaskPanicked`].
+    pub fn handle(&mut self, happened: Happened) -> Result<Vec<Notice>, TaskPanicked> {
+        Ok(match happened.0 {
             What::Session {
                 project,
                 session,
@@ -218,7 +230,8 @@ impl RemoteControl {
                 self.save_or_retry(&project);
                 Vec::new()
             }
-        }
+            What::Panicked => return Err(TaskPanicked),
+        })
     }
 
     /// The projects that have a session, in whatever phase.
@@ -320,6 +333,19 @@ mod tests {
     fn process(pid: i32) -> ProcessIdentity {
         let json = serde_json::json!({ "pid": pid, "start_time": 1, "boot_id": "boot" });
         serde_json::from_value(json).unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_owner_is_told_of_a_task_that_panicked() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let settings = Settings {
+            folder: folder.path().join("sessions"),
+            host: "host".to_owned(),
+            projects: Vec::new(),
+            max_sessions: None,
+        };
+        let (mut sessions, _happened, _) = RemoteControl::restore(settings).unwrap();
+        assert!(sessions.handle(Happened(What::Panicked)).is_err());
     }
 
     #[test]

@@ -2,11 +2,13 @@
 
 use std::{
     collections::HashMap,
+    panic::AssertUnwindSafe,
     path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
+use futures_util::FutureExt as _;
 use tokio::{
     sync::mpsc,
     task::{AbortHandle, JoinSet},
@@ -257,7 +259,13 @@ impl Tasks {
     fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
         // Tasks that ended are forgotten here, so that their number stays that of the sessions.
         while self.running.try_join_next().is_some() {}
-        self.running.spawn(task)
+        let reports = self.reports.clone();
+        self.running.spawn(async move {
+            // What a task leaves in the midst of its work is its own alone: it reports, and shares nothing.
+            if AssertUnwindSafe(task).catch_unwind().await.is_err() {
+                drop(reports.send(Happened(What::Panicked)).await);
+            }
+        })
     }
 }
 
@@ -326,5 +334,24 @@ fn not_spawned(error: SpawnError) -> NotSpawned {
         SpawnError::Stream { source, .. } | SpawnError::Other { source, .. } => NotSpawned::Other {
             reason: source.to_string(),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_panics_is_reported_and_one_that_ends_is_not() {
+        let (mut tasks, mut happened) = Tasks::new("host".to_owned());
+        tasks.spawn(async {});
+        tasks.spawn(async { panic!("as it must") });
+        let report = timeout(Duration::from_secs(30), happened.recv()).await;
+        assert!(matches!(report, Ok(Some(Happened(What::Panicked)))));
+        tasks.spawn(async {});
+        while tasks.running.join_next().await.is_some() {}
+        assert!(happened.try_recv().is_err());
     }
 }

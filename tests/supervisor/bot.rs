@@ -151,7 +151,7 @@ impl Bot {
             let report = timeout(DEADLINE, self.happened.recv()).await;
             let report = report.expect("nothing happens any more").unwrap();
             self.steps.step();
-            let notices = self.remote_control.handle(report);
+            let notices = self.remote_control.handle(report).unwrap();
             self.heed(notices);
         }
         self.steps.step();

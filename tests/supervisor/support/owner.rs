@@ -152,7 +152,7 @@ impl Owner {
     }
 
     fn handle(&mut self, happened: Happened) {
-        let notices = self.remote_control.handle(happened);
+        let notices = self.remote_control.handle(happened).unwrap();
         self.heed(notices);
     }
 

@@ -1,0 +1,62 @@
+//! The loop without a homeserver.
+
+use std::fs;
+
+use super::*;
+
+/// A bot that nobody speaks to, and what is to tell it what comes about.
+fn silent_bot(folder: &std::path::Path) -> (Bot, Hearing, mpsc::Receiver<Event>) {
+    let file = folder.join("config.yaml");
+    let text = format!(
+        "homeserver: {{ url: http://127.0.0.1:1, server_name: x.y }}\n\
+         bot: {{ access_token: token }}\n\
+         admin_room: \"#admins:x.y\"\n\
+         projects: {{ website: {{ directory: {} }} }}\n",
+        folder.display()
+    );
+    fs::write(&file, text).unwrap();
+    let config = Arc::new(Config::load(&file).unwrap());
+    let login = Login::load(&config).unwrap();
+    let settings = remote_control::Settings {
+        folder: folder.join("sessions"),
+        host: "host".to_owned(),
+        projects: Vec::new(),
+        max_sessions: None,
+    };
+    let (remote_control, _, _) = RemoteControl::restore(settings).unwrap();
+    let (_, line, heard) = connection::open(Arc::clone(&config), login, folder.join("matrix"));
+    let (events, incoming) = mpsc::channel(EVENTS_WAITING);
+    let bot = Bot {
+        announced: watch::Sender::new(None),
+        answer_is_due: watch::Sender::new(false),
+        desk: Desk::new(&config),
+        audit: Audit::new(),
+        config,
+        remote_control,
+        line,
+        events,
+        deliveries: HashMap::new(),
+        stop_orders: HashMap::new(),
+        is_examining: false,
+        tasks: JoinSet::new(),
+        service_manager: ServiceManager::of_this_process(),
+    };
+    (bot, heard, incoming)
+}
+
+#[tokio::test]
+async fn a_task_that_panics_ends_the_bot_and_one_that_ends_well_does_not() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let (mut bot, heard, incoming) = silent_bot(folder.path());
+    let (_reports, happened) = mpsc::channel(1);
+    let operator = Operator::listen(&folder.path().join("operator.sock"));
+    let (go_on, gone_on) = tokio::sync::oneshot::channel::<()>();
+    bot.spawn_quiet(async { go_on.send(()).unwrap() });
+    bot.spawn_quiet(async {
+        gone_on.await.unwrap();
+        panic!("as it must");
+    });
+    let served = bot.serve(heard, incoming, happened, operator);
+    let error = timeout(Duration::from_secs(30), served).await;
+    assert!(matches!(error, Ok(BotError::Panicked(_))), "{error:?}");
+}
