@@ -35,5 +35,6 @@ pub mod config;
 pub mod data_dir;
 pub mod link;
 pub mod matrix;
+mod private_socket;
 pub mod remote_control;
 pub mod secret;

@@ -35,16 +35,21 @@ const OUTSIDE: &[&str] = &[
 ];
 
 /// Every file is of one of these, or of two where a part lies in another.
-const PARTS: [Part; 13] = [
+const PARTS: [Part; 14] = [
     part("link", &[], &[]),
     part("secret", &[], &[]),
     part("atomic_file", &[], &[]),
     part("data_dir", &[], &[]),
+    part("private_socket", &["atomic_file"], &[]),
     part("remote_control", &["atomic_file", "link"], &["matrix_sdk"]),
     part("remote_control::process", &[], &[]),
     part("remote_control::claude", &["link"], OUTSIDE),
     part("config", &["remote_control", "secret"], &[]),
-    part("matrix", &["atomic_file", "config", "link", "secret"], &[]),
+    part(
+        "matrix",
+        &["atomic_file", "config", "link", "private_socket", "secret"],
+        &[],
+    ),
     part("command", &["config", "matrix", "remote_control"], OUTSIDE),
     part(
         "check",
@@ -67,6 +72,7 @@ const PARTS: [Part; 13] = [
             "data_dir",
             "link",
             "matrix",
+            "private_socket",
             "remote_control",
         ],
         &[],

@@ -3,7 +3,6 @@
 
 use std::{
     io,
-    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -12,7 +11,7 @@ use matrix_sdk::ruma::{OwnedUserId, UserId};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
-    net::{UnixListener, UnixStream},
+    net::UnixStream,
     sync::{mpsc, oneshot},
     time::timeout,
 };
@@ -22,6 +21,7 @@ use crate::{
     config::MasterKey,
     data_dir::SOCKET,
     matrix::{IdentityReport, NotAccepted},
+    private_socket::PrivateSocket,
 };
 
 /// How many orders may wait.
@@ -102,10 +102,10 @@ pub(super) struct Operator(Option<mpsc::Receiver<Ordered>>);
 impl Operator {
     /// Opens the socket. A bot without it works all the same, but for `rcbot stop` and `rcbot trust`.
     pub(super) fn listen(path: &Path) -> Self {
-        match bind(path) {
-            Ok(listener) => {
+        match PrivateSocket::listen(path) {
+            Ok(socket) => {
                 let (orders, received) = mpsc::channel(ORDERS_WAITING);
-                tokio::spawn(accept(listener, orders));
+                tokio::spawn(accept(socket, orders));
                 Self(Some(received))
             }
             Err(error) => {
@@ -126,31 +126,9 @@ impl Operator {
     }
 }
 
-fn bind(path: &Path) -> io::Result<UnixListener> {
-    // Left behind by a bot that was killed: the lock of the data directory is ours, so nobody listens.
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
-}
-
-async fn accept(listener: UnixListener, orders: mpsc::Sender<Ordered>) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                tokio::spawn(hear(stream, orders.clone()));
-            }
-            Err(error) => {
-                error!(%error, "the operator's socket fails");
-                return;
-            }
-        }
-        if orders.is_closed() {
-            return;
-        }
+async fn accept(socket: PrivateSocket, orders: mpsc::Sender<Ordered>) {
+    while !orders.is_closed() {
+        tokio::spawn(hear(socket.accept().await, orders.clone()));
     }
 }
 

@@ -5,15 +5,11 @@
 //! homeserver is not reached the connection ends without an answer, which the SDK takes for what it is.
 
 use std::{
-    fs::Permissions,
-    io,
-    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 
 use hyper::{
@@ -28,29 +24,19 @@ use matrix_sdk::{
     reqwest::{self, Body, Client},
     ruma::{OwnedDeviceId, api::error::IntoHttpError},
 };
-use tokio::{
-    net::{UnixListener, UnixStream},
-    task::JoinSet,
-    time::sleep,
-};
+use tokio::{net::UnixStream, task::JoinSet};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info, warn};
 use url::Url;
 
 use super::Appservice;
 use crate::{
-    atomic_file,
     matrix::{Chain, Fault},
+    private_socket::PrivateSocket,
 };
 
 /// The socket, in the folder of Matrix.
 const SOCKET: &str = "homeserver.sock";
-
-/// Nobody but the owner.
-const PRIVATE: u32 = 0o600;
-
-/// How long to wait when no connection can be accepted, as when too many files are open.
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// What is between two neighbours on the way and goes no further (RFC 9110, section 7.6.1), and what is made anew.
 const NOT_FORWARDED: [HeaderName; 8] = [
@@ -79,9 +65,9 @@ impl Forwarder {
         device: OwnedDeviceId,
         folder: &Path,
     ) -> Result<Self, Fault> {
-        let socket = folder.join(SOCKET);
-        let listener = listen(&socket).map_err(|source| Fault::File {
-            path: socket.clone(),
+        let path = folder.join(SOCKET);
+        let socket = PrivateSocket::listen(&path).map_err(|source| Fault::File {
+            path: path.clone(),
             source,
         })?;
         let route = Arc::new(Route {
@@ -96,9 +82,9 @@ impl Forwarder {
             is_reachable: AtomicBool::new(true),
         });
         info!("the homeserver logs in no appservice: requests go out with the appservice's token");
-        let serving = AbortOnDropHandle::new(tokio::spawn(serve(listener, Arc::clone(&route))));
+        let serving = AbortOnDropHandle::new(tokio::spawn(serve(socket, Arc::clone(&route))));
         Ok(Self {
-            socket,
+            socket: path,
             route,
             _serving: serving,
         })
@@ -130,27 +116,13 @@ impl Forwarder {
     }
 }
 
-/// A socket that an earlier run has left is nobody's any more: there is one bot for each folder.
-fn listen(socket: &Path) -> io::Result<UnixListener> {
-    atomic_file::remove(socket)?;
-    let listener = UnixListener::bind(socket)?;
-    std::fs::set_permissions(socket, Permissions::from_mode(PRIVATE))?;
-    Ok(listener)
-}
-
-async fn serve(listener: UnixListener, route: Arc<Route>) {
+async fn serve(socket: PrivateSocket, route: Arc<Route>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
-                    connections.spawn(serve_connection(stream, Arc::clone(&route)));
-                }
-                Err(error) => {
-                    warn!(%error, "no further connection to the homeserver");
-                    sleep(PAUSE).await;
-                }
-            },
+            stream = socket.accept() => {
+                connections.spawn(serve_connection(stream, Arc::clone(&route)));
+            }
             Some(_) = connections.join_next() => {}
         }
     }

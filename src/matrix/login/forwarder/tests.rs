@@ -1,5 +1,7 @@
 //! What comes out of the forwarder, byte by byte, and what goes back.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use matrix_sdk::ruma::device_id;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -176,5 +178,5 @@ async fn the_socket_is_the_owners_alone_and_its_end_is_the_forwarders() {
     // What is left of it does not keep the next one from listening.
     assert!(socket.exists());
     tokio::task::spawn_blocking(|| ()).await.unwrap();
-    listen(&socket).unwrap();
+    PrivateSocket::listen(&socket).unwrap();
 }
