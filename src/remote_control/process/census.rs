@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use procfs::{
-    WithCurrentSystemInfo as _,
+    ProcResult, WithCurrentSystemInfo as _,
     process::{Process, Stat, all_processes},
 };
 
@@ -33,22 +33,29 @@ impl Leader {
 /// # Errors
 /// When `/proc` cannot be read. Processes that vanish meanwhile are skipped.
 pub fn leaders_with(name: &str) -> Result<Vec<Leader>, IdentityError> {
-    let mut leaders = Vec::new();
-    visit(|process, stat| {
+    let all = look_at_all(|process, stat| {
         if stat.session != stat.pid {
-            return Ok(());
+            return Ok(None);
         }
-        let environment = settled_environment(process).unwrap_or_default();
-        let seen = Observed::new(stat)?;
-        let leader = Leader {
-            identity: seen.identity,
-            environment,
+        let environment = settled_environment(process)?;
+        Ok(variable(&environment, name)
+            .is_some()
+            .then_some(environment))
+    })?;
+    let mut leaders = Vec::new();
+    for (stat, environment) in all {
+        let Some(environment) = environment else {
+            continue;
         };
-        if !seen.ended && leader.variable(name).is_some() {
+        let seen = Observed::new(&stat)?;
+        if !seen.ended {
+            let leader = Leader {
+                identity: seen.identity,
+                environment,
+            };
             leaders.push((stat.starttime, leader));
         }
-        Ok(())
-    })?;
+    }
     leaders.sort_by_key(|(start_time, _)| *start_time);
     Ok(leaders.into_iter().map(|(_, leader)| leader).collect())
 }
@@ -68,29 +75,53 @@ pub struct Usage {
 /// When `/proc` cannot be read. Processes that vanish meanwhile are skipped.
 pub fn usage_by(name: &str) -> Result<HashMap<String, Usage>, IdentityError> {
     let mut usages: HashMap<String, Usage> = HashMap::new();
-    visit(|process, stat| {
-        let environment = settled_environment(process).unwrap_or_default();
-        if let Some(value) = variable(&environment, name) {
-            let usage = usages.entry(value.to_owned()).or_default();
+    let all = look_at_all(|process, _| {
+        let environment = settled_environment(process)?;
+        Ok(variable(&environment, name).map(str::to_owned))
+    })?;
+    for (stat, value) in all {
+        if let Some(value) = value {
+            let usage = usages.entry(value).or_default();
             usage.processes += 1;
             usage.memory += stat.rss_bytes().get();
         }
-        Ok(())
-    })?;
+    }
     Ok(usages)
 }
 
-fn visit(
-    mut visitor: impl FnMut(&Process, &Stat) -> Result<(), IdentityError>,
-) -> Result<(), IdentityError> {
+/// All processes of this host, zombies included, and which of them carry `name=value` in the environment that they were
+/// started with. A zombie has none any more, nor has a process for us that is not ours.
+pub(super) fn observe_all(name: &str, value: &str) -> Result<Vec<(Observed, bool)>, IdentityError> {
+    let entry = format!("{name}={value}");
+    let all = look_at_all(|process, _| {
+        let environment = settled_environment(process)?;
+        let mut entries = environment.split(|byte| *byte == 0);
+        Ok(entries.any(|found| found == entry.as_bytes()))
+    })?;
+    let all = all.into_iter();
+    all.map(|(stat, carries)| Ok((Observed::new(&stat)?, carries)))
+        .collect()
+}
+
+/// What `look` tells of each process. What vanishes meanwhile is skipped; one that is there and cannot be looked at is an
+/// error, as it may be the one that is looked for.
+fn look_at_all<T>(
+    mut look: impl FnMut(&Process, &Stat) -> ProcResult<T>,
+) -> Result<Vec<(Stat, T)>, IdentityError> {
+    let mut all = Vec::new();
     for process in all_processes().map_err(IdentityError::List)? {
-        match process.and_then(|process| Ok((process.stat()?, process))) {
-            Ok((stat, process)) => visitor(&process, &stat)?,
+        let looked = process.and_then(|process| {
+            let stat = process.stat()?;
+            let found = look(&process, &stat)?;
+            Ok((stat, found))
+        });
+        match looked {
+            Ok(found) => all.push(found),
             Err(error) if is_out_of_sight(&error) => {}
             Err(error) => return Err(IdentityError::List(error)),
         }
     }
-    Ok(())
+    Ok(all)
 }
 
 fn variable<'e>(environment: &'e [u8], name: &str) -> Option<&'e str> {
@@ -103,8 +134,22 @@ fn variable<'e>(environment: &'e [u8], name: &str) -> Option<&'e str> {
 
 #[cfg(test)]
 mod tests {
+    use procfs::ProcError;
+    use rustix::io::Errno;
+
     use super::super::testing::{Sandbox, eventually};
     use super::*;
+
+    #[test]
+    fn a_process_that_cannot_be_looked_at_is_an_error_and_one_that_is_gone_is_not() {
+        let gone = look_at_all(|_, _| Err::<(), _>(ProcError::NotFound(None)));
+        assert!(gone.unwrap().is_empty());
+        let unseen = look_at_all(|_, _| {
+            let too_many_files = Errno::MFILE.into();
+            Err::<(), _>(ProcError::Io(too_many_files, None))
+        });
+        assert!(matches!(unseen, Err(IdentityError::List(_))));
+    }
 
     #[tokio::test]
     async fn the_spawned_process_is_the_first_of_its_leaders() {

@@ -4,7 +4,7 @@ use std::{io::Read, sync::OnceLock, thread, time::Duration};
 
 use procfs::{
     ProcError, ProcResult,
-    process::{Process, Stat, all_processes},
+    process::{Process, Stat},
 };
 use serde::{Deserialize, Serialize};
 
@@ -105,38 +105,6 @@ pub(super) struct Observed {
     pub(super) exit_status: Option<i32>,
 }
 
-/// Every process of ours that carries `name=value` in the environment that it was started with.
-///
-/// "Of ours" means: `/proc/<pid>/environ` is readable. Zombies have no environment any more and are never found.
-///
-/// # Errors
-/// When `/proc` cannot be read. Processes that vanish meanwhile are skipped.
-pub fn find_by_environment(name: &str, value: &str) -> Result<Vec<ProcessIdentity>, IdentityError> {
-    let carriers = observe_all(name, value)?.into_iter();
-    Ok(carriers
-        .filter(|(process, carries)| *carries && !process.ended)
-        .map(|(process, _)| process.identity)
-        .collect())
-}
-
-/// All processes of this host, and which of them carry `name=value` in their environment.
-pub(super) fn observe_all(name: &str, value: &str) -> Result<Vec<(Observed, bool)>, IdentityError> {
-    let entry = format!("{name}={value}");
-    let mut all = Vec::new();
-    for process in all_processes().map_err(IdentityError::List)? {
-        let looked = process.and_then(|process| {
-            let stat = process.stat()?;
-            Ok((stat, carries(&process, entry.as_bytes())?))
-        });
-        match looked {
-            Ok((stat, carries)) => all.push((Observed::new(&stat)?, carries)),
-            Err(error) if is_out_of_sight(&error) => {}
-            Err(error) => return Err(IdentityError::List(error)),
-        }
-    }
-    Ok(all)
-}
-
 /// The process that has this pid now, zombies included.
 pub(super) fn observe(pid: i32) -> Result<Option<Observed>, IdentityError> {
     // The handle is on one and the same process, so this cannot mix two of them.
@@ -175,14 +143,6 @@ pub fn boot_id() -> Result<&'static str, IdentityError> {
     }
     let read = procfs::sys::kernel::random::boot_id().map_err(IdentityError::BootId)?;
     Ok(BOOT_ID.get_or_init(|| read))
-}
-
-/// Whether a process was started with `entry` ("NAME=value") in its environment.
-fn carries(process: &Process, entry: &[u8]) -> ProcResult<bool> {
-    let environment = settled_environment(process)?;
-    Ok(environment
-        .split(|byte| *byte == 0)
-        .any(|found| found == entry))
 }
 
 /// The environment that a process was started with; empty, where it has none or may not be looked at.
@@ -240,7 +200,7 @@ pub(super) fn is_out_of_sight(error: &ProcError) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Sandbox, eventually};
+    use super::super::testing::{Sandbox, eventually, find_by_environment};
     use super::*;
 
     #[tokio::test]
@@ -293,13 +253,10 @@ mod tests {
         let sandbox = Sandbox::new();
         let identity = sandbox.spawn("exec sleep 600");
         let (name, value) = sandbox.mark();
-        assert_eq!(find_by_environment(name, value).unwrap(), [identity]);
-        assert_eq!(find_by_environment(name, &value[1..]).unwrap(), []);
-        assert_eq!(
-            find_by_environment(name, &value[..value.len() - 1]).unwrap(),
-            []
-        );
-        assert_eq!(find_by_environment(&name[1..], value).unwrap(), []);
+        assert_eq!(find_by_environment(name, value), [identity]);
+        assert_eq!(find_by_environment(name, &value[1..]), []);
+        assert_eq!(find_by_environment(name, &value[..value.len() - 1]), []);
+        assert_eq!(find_by_environment(&name[1..], value), []);
     }
 
     #[tokio::test]
@@ -311,11 +268,7 @@ mod tests {
         launch.environment.insert("AGAIN".into(), again.into());
         let identity = super::super::spawn(&launch).unwrap();
         for _ in 0..200 {
-            assert!(
-                find_by_environment(name, value)
-                    .unwrap()
-                    .contains(&identity)
-            );
+            assert!(find_by_environment(name, value).contains(&identity));
         }
     }
 }

@@ -10,7 +10,8 @@ use rustix::process::Signal;
 use tokio::{task::spawn_blocking, time::timeout};
 
 use super::{
-    identity::{IdentityError, Observed, ProcessIdentity, observe_all},
+    census::observe_all,
+    identity::{IdentityError, Observed, ProcessIdentity},
     pidfd::{Pidfd, PidfdError},
 };
 

@@ -9,7 +9,7 @@ use std::{
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tempfile::TempDir;
 
-use super::{Launch, ProcessIdentity, find_by_environment, spawn};
+use super::{Launch, ProcessIdentity, census::observe_all, spawn};
 
 /// Far beyond what anything here takes; only a broken test waits that long.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -72,10 +72,18 @@ impl Sandbox {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
-        for identity in find_by_environment(MARK, &self.value).unwrap() {
+        for identity in find_by_environment(MARK, &self.value) {
             signal(&identity, Signal::KILL);
         }
     }
+}
+
+/// Every process of ours that carries `name=value` in its environment and has not ended.
+pub(super) fn find_by_environment(name: &str, value: &str) -> Vec<ProcessIdentity> {
+    let all = observe_all(name, value).unwrap().into_iter();
+    all.filter(|(process, carries)| *carries && !process.ended)
+        .map(|(process, _)| process.identity)
+        .collect()
 }
 
 pub(super) fn signal(identity: &ProcessIdentity, signal: Signal) {

@@ -31,7 +31,7 @@ const COPY: usize = 64 * 1024;
 ///
 /// # Errors
 /// When the file cannot be opened, read or cut.
-pub fn cap(path: &Path, limit: u64, cuttable: u64) -> io::Result<u64> {
+pub(super) fn cap(path: &Path, limit: u64, cuttable: u64) -> io::Result<u64> {
     // Not for appending: then even a write at an offset would go to the end.
     let file = OpenOptions::new().read(true).write(true).open(path)?;
     let metadata = file.metadata()?;

@@ -1,8 +1,8 @@
 use std::fs;
 
 use super::super::{
-    exited, find_by_environment, spawn,
-    testing::{Sandbox, eventually, signal, within_deadline},
+    exited, spawn,
+    testing::{Sandbox, eventually, find_by_environment, signal, within_deadline},
 };
 use super::*;
 
@@ -76,14 +76,14 @@ async fn grandchildren_that_called_setsid_are_ended() {
     let grandchild = sandbox.process("grandchild").await;
     let (name, value) = sandbox.mark();
     eventually("all run", || {
-        let all = find_by_environment(name, value).unwrap();
+        let all = find_by_environment(name, value);
         all.len() == 3
     })
     .await;
     let report = stop_within_deadline(&sandbox, Some(&leader), LONG).await;
     assert_eq!(counts(report), (3, 0));
     assert!(!grandchild.is_alive().unwrap());
-    assert_eq!(find_by_environment(name, value).unwrap(), []);
+    assert_eq!(find_by_environment(name, value), []);
 }
 
 #[tokio::test]
@@ -159,7 +159,7 @@ async fn a_reused_pid_is_not_signalled() {
     let other = stranger.spawn("sleep 600 & exec sleep 600");
     let reused = other.with_reused_pid();
     let (name, value) = stranger.mark();
-    let all = || find_by_environment(name, value).unwrap();
+    let all = || find_by_environment(name, value);
     eventually("both run", || all().len() == 2).await;
     let report = stop_within_deadline(&sandbox, Some(&reused), SHORT).await;
     assert_eq!(counts(report), (0, 0));
@@ -182,10 +182,10 @@ async fn a_process_that_keeps_forking_is_ended() {
     let leader = spawn(&launch).unwrap();
     let (name, value) = sandbox.mark();
     eventually("it has forked", || {
-        find_by_environment(name, value).unwrap().len() > 5
+        find_by_environment(name, value).len() > 5
     })
     .await;
     stop_within_deadline(&sandbox, Some(&leader), SHORT).await;
-    assert_eq!(find_by_environment(name, value).unwrap(), []);
+    assert_eq!(find_by_environment(name, value), []);
     assert!(fs::exists(launch.stdout).unwrap());
 }
