@@ -80,7 +80,6 @@ struct Inner {
     /// Held for reading while a link is on its way, and for writing to withdraw a verification.
     verifications: Arc<RwLock<()>>,
     obeyed: Obeyed,
-    heard: mpsc::Sender<Heard>,
     /// The rooms that a sync has brought, and was done with.
     heard_rooms: watch::Sender<BTreeSet<OwnedRoomId>>,
     /// Whether the last sync was answered.
@@ -182,7 +181,7 @@ impl Matrix {
             max_age: config.max_command_age,
             seen: Mutex::new(Seen::default()),
             places: Places::default(),
-            heard: sender.clone(),
+            heard: sender,
         });
         let matrix = Self(Arc::new(Inner {
             own_user: config.bot_user.clone(),
@@ -195,7 +194,6 @@ impl Matrix {
             identities: identities::table(folder.join(IDENTITIES))?,
             verifications: Arc::default(),
             obeyed: Obeyed::load(folder.join(OBEYED))?,
-            heard: sender,
             heard_rooms: watch::Sender::default(),
             answers: watch::Sender::new(false),
             client,
@@ -234,11 +232,9 @@ impl Matrix {
         self.0.config.encryption.devices
     }
 
-    /// Hands the bot what it should know of; never waits.
-    pub(super) fn tell_bot(&self, heard: Heard) {
-        if let Err(error) = self.0.heard.try_send(heard) {
-            warn!(%error, "something that the bot should know of is lost, too much waits");
-        }
+    /// Hands the bot what it should know of. Waits while too much waits for it, as it does not wait for us.
+    pub(super) async fn tell_bot(&self, heard: Heard) {
+        self.inbox().hand_over(heard).await;
     }
 
     /// The identity that each user was seen with first.

@@ -12,7 +12,7 @@ use matrix_sdk::{
         api::client::filter::RoomEventFilter,
         events::{TimelineEventType, room::power_levels::UserPowerLevel},
     },
-    store::{StateStoreDataKey, StateStoreDataValue},
+    store::{StateStoreDataKey, StateStoreDataValue, StoreError},
     sync::{SyncResponse, Timeline},
 };
 use tracing::{info, warn};
@@ -30,7 +30,7 @@ const REQUESTS: usize = 10;
 #[derive(Debug)]
 pub(super) struct Standpoint {
     /// The token of the sync before. `None`: there was none.
-    token: Option<String>,
+    token: Result<Option<String>, StoreError>,
     /// The admin room, if the bot was in it. What was said before that was not said to the bot.
     room: Option<Room>,
 }
@@ -41,10 +41,7 @@ impl Matrix {
         let store = self.client().state_store();
         let stored = store.get_kv_data(StateStoreDataKey::SyncToken).await;
         Standpoint {
-            token: stored
-                .ok()
-                .flatten()
-                .and_then(StateStoreDataValue::into_sync_token),
+            token: stored.map(|stored| stored.and_then(StateStoreDataValue::into_sync_token)),
             room: self.admin_room().ok(),
         }
     }
@@ -67,7 +64,14 @@ impl Matrix {
     }
 
     async fn hear_left_out(&self, room: &Room, timeline: &Timeline, before: &Standpoint) {
-        let (Some(since), Some(until)) = (&before.token, &timeline.prev_batch) else {
+        let since = match &before.token {
+            Ok(since) => since,
+            Err(error) => {
+                warn!(room = %room.room_id(), error = %Chain(error), "commands may be lost: a sync left events out, and the store does not tell since when");
+                return;
+            }
+        };
+        let (Some(since), Some(until)) = (since, &timeline.prev_batch) else {
             return;
         };
         match self.left_out(room, since, until).await {

@@ -128,7 +128,7 @@ impl Matrix {
                     // Should the other one be shown again, it is told again.
                     told.remove(&user);
                 } else if told.insert(user.clone(), key) != Some(key) {
-                    self.tell_bot(Heard::IdentityChanged { user });
+                    self.tell_bot(Heard::IdentityChanged { user }).await;
                 }
             }
         }

@@ -166,7 +166,8 @@ impl Inbox {
         }
     }
 
-    async fn hand_over(&self, heard: Heard) {
+    /// Waits while too much waits for the bot.
+    pub(super) async fn hand_over(&self, heard: Heard) {
         if self.heard.send(heard).await.is_err() {
             debug!("nobody is there any more to hear it");
         }
@@ -338,5 +339,48 @@ impl Seen {
             self.ids.remove(&oldest);
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use matrix_sdk::ruma::owned_user_id;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_the_bot_should_know_is_not_lost_while_too_much_waits_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let room = "#admins:x.y".try_into().unwrap();
+        let now = SystemTime::now();
+        let admin_room = AdminRoom::load(folder.path().join("admin-room.json"), room, now);
+        let (heard, mut waiting) = mpsc::channel(1);
+        let inbox = Inbox {
+            own_user: owned_user_id!("@rcbot:x.y"),
+            admin_room: Arc::new(admin_room.unwrap()),
+            conversations: Arc::new(Conversations::load(folder.path()).unwrap()),
+            prefix: "!rc".to_owned(),
+            max_age: Duration::from_mins(2),
+            seen: Mutex::default(),
+            places: Places::default(),
+            heard,
+        };
+        inbox.hand_over(Heard::AdminRoomMoved).await;
+        let user = owned_user_id!("@alice:x.y");
+        let later = inbox.hand_over(Heard::IdentityChanged { user });
+        let both = async { (waiting.recv().await, waiting.recv().await) };
+        let both = async { tokio::join!(later, both).1 };
+        let both = timeout(Duration::from_secs(30), both).await;
+        assert!(
+            matches!(
+                both,
+                Ok((
+                    Some(Heard::AdminRoomMoved),
+                    Some(Heard::IdentityChanged { .. })
+                ))
+            ),
+            "{both:?}"
+        );
     }
 }

@@ -102,11 +102,14 @@ impl Matrix {
                 continue;
             }
             match room.invite_details().await {
-                Ok(details) => self.tell_bot(Heard::Invitation(Invitation {
-                    room: id.to_owned(),
-                    inviter: details.inviter_id,
-                    pending: Arc::clone(self.invitations()),
-                })),
+                Ok(details) => {
+                    let invitation = Invitation {
+                        room: id.to_owned(),
+                        inviter: details.inviter_id,
+                        pending: Arc::clone(self.invitations()),
+                    };
+                    self.tell_bot(Heard::Invitation(invitation)).await;
+                }
                 // Nobody has invited the bot, so nobody who may.
                 Err(error) => {
                     debug!(room = %id, %error, "invitation of nobody, declining");

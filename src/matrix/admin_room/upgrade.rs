@@ -73,7 +73,7 @@ impl Upgrades {
     pub(in crate::matrix) async fn after_sync(&mut self, matrix: &Matrix, answer: &SyncResponse) {
         let has_arrived = |room: &mut OwnedRoomId| answer.rooms.joined.contains_key(room);
         if self.arriving.take_if(has_arrived).is_some() {
-            matrix.tell_bot(Heard::AdminRoomMoved);
+            matrix.tell_bot(Heard::AdminRoomMoved).await;
         }
         let Ok(room) = matrix.admin_room() else {
             return;
