@@ -18,7 +18,8 @@
 //! - [`cli`]: the commands of the binary.
 //!
 //! # Invariants
-//! - A link leaves [`link::Link`] in two places: the record of its session on disk, and the encrypted event.
+//! - A link leaves [`link::Link`] in three places: the record of its session on disk, the encrypted event, and the picture
+//!   of it that follows, encrypted too.
 //! - A process is known by pid, start time and boot, and signalled through a pidfd; a bare pid is never trusted.
 //! - What is begun is on disk before it is begun.
 //! - A command counts only with a [`command::Permit`], and missing evidence gives none.

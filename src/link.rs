@@ -30,7 +30,8 @@ impl Link {
         plain.then_some(Self(url)).ok_or(NotALink)
     }
 
-    /// The URL itself: for the encrypted message, the record on disk (mode 0600), and nothing else.
+    /// The URL itself: for the encrypted message, its picture, which is encrypted too, and the record on disk (mode 0600); for
+    /// nothing else.
     #[must_use]
     pub fn expose(&self) -> &str {
         self.0.as_str()

@@ -1,13 +1,14 @@
 //! How the log is written: to standard error, for people, for machines, or for systemd's journal.
 
 use std::{
-    env, fmt,
+    env::{self, VarError},
+    fmt,
     io::{self, IsTerminal as _},
 };
 
 use clap::ValueEnum;
 use rustix::fs::fstat;
-use tracing::{Event, Level, Subscriber};
+use tracing::{Event, Level, Subscriber, warn};
 use tracing_subscriber::{
     EnvFilter,
     fmt::{
@@ -36,7 +37,8 @@ pub(super) enum LogFormat {
 
 /// Logs from here on.
 pub(super) fn set_up(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG));
+    let wanted = env::var(EnvFilter::DEFAULT_ENV);
+    let (filter, refused) = filter(wanted.as_deref());
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
@@ -49,6 +51,24 @@ pub(super) fn set_up(format: LogFormat) {
         }
         LogFormat::Text => log.init(),
     }
+    if let Some(error) = refused {
+        warn!(
+            error,
+            "{} makes no sense and is left aside",
+            EnvFilter::DEFAULT_ENV
+        );
+    }
+}
+
+/// What is logged, and what is wrong with what the operator says about that.
+fn filter(wanted: Result<&str, &VarError>) -> (EnvFilter, Option<String>) {
+    let refused = match wanted.map(EnvFilter::try_new) {
+        Ok(Ok(filter)) => return (filter, None),
+        Ok(Err(error)) => Some(error.to_string()),
+        Err(VarError::NotPresent) => None,
+        Err(error @ VarError::NotUnicode(_)) => Some(error.to_string()),
+    };
+    (EnvFilter::new(DEFAULT_LOG), refused)
 }
 
 /// Whether standard error is the journal's: the variable alone does not tell, as children get it too that write elsewhere
@@ -93,7 +113,7 @@ fn priority(level: Level) -> u8 {
 
 #[cfg(test)]
 mod tests {
-    use tracing::{Level, enabled};
+    use tracing::enabled;
     use tracing_subscriber::layer::SubscriberExt as _;
 
     use super::*;
@@ -105,5 +125,16 @@ mod tests {
             assert!(enabled!(target: "audit", Level::INFO));
             assert!(!enabled!(target: "matrix_sdk", Level::INFO));
         });
+    }
+    #[test]
+    fn what_makes_no_sense_in_rust_log_is_told_and_left_aside() {
+        let default = EnvFilter::new(DEFAULT_LOG).to_string();
+        let (filter_unset, refused) = filter(Err(&VarError::NotPresent));
+        assert_eq!((filter_unset.to_string(), refused), (default.clone(), None));
+        let (filter_set, refused) = filter(Ok("rcbot=debug"));
+        assert_eq!((&*filter_set.to_string(), refused), ("rcbot=debug", None));
+        let (filter_wrong, refused) = filter(Ok("rcbot=debgu"));
+        assert_eq!(filter_wrong.to_string(), default);
+        assert!(refused.is_some());
     }
 }

@@ -3,7 +3,8 @@
 //! The SDK sends plaintext, silently, when it believes a room to be unencrypted, and its ready-made direct message is too
 //! open (history shared, everyone may invite). So the room is our own, and looked at on the homeserver for each link.
 //!
-//! Invariant: [`Link::expose`] is called here once, and what it gives goes into an encrypted event.
+//! Invariant: [`Link::expose`] is called here once, and what it gives goes into an encrypted event. What its picture shows is
+//! taken from it in `link_picture`, and goes into an encrypted attachment.
 
 use matrix_sdk::{
     Room, RoomState,
