@@ -47,7 +47,7 @@ use self::{
 use crate::remote_control::{Project, ProjectName};
 
 /// Reading is allowed to the group, or to all.
-const READABLE_BY_OTHERS: u32 = 0o044;
+const READABLE_BY_GROUP_OR_OTHERS: u32 = 0o044;
 
 /// Everything that config.yaml says, with the defaults filled in.
 #[derive(Debug, Clone)]
@@ -165,7 +165,7 @@ impl Config {
         })?;
         let mut config = Self::from_text(path, &text)?;
         let mode = fs::metadata(path).map_err(unreadable)?.permissions().mode();
-        if mode & READABLE_BY_OTHERS != 0
+        if mode & READABLE_BY_GROUP_OR_OTHERS != 0
             && let Some(secret) = config.secret()
         {
             let message = format!("is readable by other users, and {secret}: chmod 600");

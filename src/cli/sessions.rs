@@ -1,10 +1,6 @@
 //! `rcbot status` and `rcbot stop`: the sessions on this host, with no homeserver.
 
-use std::{
-    collections::BTreeMap,
-    path::Path,
-    time::{Duration, SystemTime},
-};
+use std::{collections::BTreeMap, path::Path, time::SystemTime};
 
 use anyhow::{Context as _, anyhow};
 
@@ -15,13 +11,10 @@ use crate::{
     config::Config,
     data_dir::{self, DataDir, DataDirError},
     remote_control::{
-        self, ProjectName, SessionId, Usage,
+        self, ProjectName, STOP_GRACE, SessionId, Usage,
         offline::{self, Known},
     },
 };
-
-/// How long the processes of a project that left the configuration have to end.
-const STOP_GRACE: Duration = Duration::from_secs(10);
 
 pub(super) fn status(path: &Path) -> Result<(), Failure> {
     let config = load_config(path)?;

@@ -3,7 +3,9 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use super::{check, section::Section};
-use crate::remote_control::{LinkPattern, PatternError, Project, ProjectName, Restart};
+use crate::remote_control::{
+    LinkPattern, MAX_OUTPUT, PatternError, Project, ProjectName, Restart, STOP_GRACE,
+};
 
 /// Server mode needs no terminal. Without `--spawn` it asks a question in some directories and waits for ever; two
 /// sessions of one name get mixed up in the app's list.
@@ -30,14 +32,8 @@ const LINK_PATTERN: &str = r"https://claude\.ai/code[/?][A-Za-z0-9_./?=&%~-]+";
 /// How long a process may run without showing its link: a login check and two requests take 3 s on a slow day.
 const LINK_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a process has to end in good order before it is killed.
-const STOP_GRACE: Duration = Duration::from_secs(10);
-
 /// Nobody works longer at a stretch, and a forgotten session should not stay open over night.
 const MAX_DURATION: Duration = Duration::from_hours(12);
-
-/// The program repaints its screen all the time, about 30 MB a day: this holds the last hours of it.
-const MAX_OUTPUT: u64 = 8 * 1024 * 1024;
 
 const RESTARTS: [(&str, Restart); 2] = [("never", Restart::Never), ("on_exit", Restart::OnExit)];
 

@@ -29,7 +29,7 @@ pub use claude::{Cause, LinkPattern, PatternError, SESSION_ID_VARIABLE};
 pub use notice::{DeliveryId, Notice, Phase, SessionStatus, Status};
 pub use output::{Output, OutputError};
 pub use process::{Exit, ProcessIdentity, StopReport, Usage};
-pub use project::{InvalidProjectName, Project, ProjectName};
+pub use project::{InvalidProjectName, MAX_OUTPUT, Project, ProjectName, STOP_GRACE};
 pub use restore::RestoreError;
 pub use session::{
     Action, Beginning, Delivery, Ending, Event, Moment, NotSpawned, Outcome, Receipt, Request,

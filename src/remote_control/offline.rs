@@ -6,7 +6,7 @@ use super::{
     SESSION_ID_VARIABLE, Status, StopReport, Withdrawal,
     process::{self, IdentityError, StopError},
     project::ProjectName,
-    session::{Session, State},
+    session::Session,
     store::{Record, Store, StoreError},
     tasks,
 };
@@ -60,7 +60,7 @@ pub fn status(folder: &Path) -> Result<Vec<Known>, OfflineError> {
             Some(record) => {
                 let session = record.session.as_ref();
                 let is_alive = session
-                    .and_then(process_of)
+                    .and_then(Session::process)
                     .map(process::ProcessIdentity::is_alive)
                     .transpose()?;
                 Known::Record {
@@ -100,7 +100,7 @@ pub async fn stop(
         return Ok(None);
     };
     let mark = (SESSION_ID_VARIABLE, session.id().as_str());
-    let report = process::stop(process_of(&session), mark, grace)
+    let report = process::stop(session.process(), mark, grace)
         .await
         .map_err(|source| OfflineError::Stop {
             project: project.clone(),
@@ -112,12 +112,4 @@ pub async fn stop(
     }));
     store.save(project, &Record::new(None, withdrawals))?;
     Ok(Some(report))
-}
-
-fn process_of(session: &Session) -> Option<&process::ProcessIdentity> {
-    match session.state() {
-        State::Starting { process, .. } | State::Running { process, .. } => Some(process),
-        State::Stopping { process, .. } => process.as_ref(),
-        State::Spawning { .. } | State::Resting { .. } => None,
-    }
 }

@@ -12,6 +12,13 @@ use super::{
 /// How long a project's name may be, in bytes: it is a folder's name, and part of what people type.
 const LONGEST_NAME: usize = 64;
 
+/// How long a process has to end in good order before it is killed, unless its project says otherwise.
+pub const STOP_GRACE: Duration = Duration::from_secs(10);
+
+/// How large each of a session's output files may become, in bytes, unless its project says otherwise. The program repaints
+/// its screen all the time, about 30 MB a day: this holds the last hours of it.
+pub const MAX_OUTPUT: u64 = 8 * 1024 * 1024;
+
 /// The name of a project: ASCII letters, digits, `-`, `_`, `.`, beginning with a letter or digit. Safe as a folder's name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

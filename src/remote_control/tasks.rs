@@ -20,7 +20,7 @@ use super::{
     Happened, What, claude,
     observe::{self, Known, Observation},
     process::{self, Launch, ProcessIdentity, SpawnError},
-    project::{Project, ProjectName},
+    project::{MAX_OUTPUT, Project, ProjectName, STOP_GRACE},
     session::{Beginning, Event, Moment, NotSpawned, Session, SessionId, State},
     store::StoreError,
 };
@@ -31,12 +31,6 @@ const REPORTS_WAITING: usize = 256;
 
 /// How long between two tries to write a record, or to end a process that would not end.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
-
-/// The grace of a session whose project left the configuration.
-const STOP_GRACE: Duration = Duration::from_secs(10);
-
-/// How large an output file of such a session may become, in bytes.
-const MAX_OUTPUT: u64 = 8 * 1024 * 1024;
 
 /// Running tasks. Dropping it ends the tasks and leaves the processes.
 #[derive(Debug)]
