@@ -5,8 +5,8 @@ use std::mem;
 use tracing::{error, info};
 
 use super::{
-    Action, Delivery, DeliveryId, Event, Notice, Outcome, ProjectName, RemoteControl, Session,
-    SessionId, Slot, Withdrawal, not_recorded, tasks,
+    Action, Delivery, DeliveryId, Event, Notice, Outcome, OutputError, ProjectName, RemoteControl,
+    Session, SessionId, Slot, Withdrawal, not_recorded, tasks,
 };
 
 impl RemoteControl {
@@ -23,7 +23,16 @@ impl RemoteControl {
                 Some(request.clone())
             }
             // A stop is obeyed even if it cannot be written down; all else happened already.
-            _ => None,
+            Event::StopRequested(_)
+            | Event::Spawned(_)
+            | Event::NotSpawned(_)
+            | Event::LinkShown(_)
+            | Event::LinkTimedOut(_)
+            | Event::Exited(..)
+            | Event::TreeGone(_)
+            | Event::TimeCame
+            | Event::Delivered { .. }
+            | Event::Undeliverable { .. } => None,
         };
         let actions = session.on(event, &terms, tasks::now());
         if actions.is_empty() {
@@ -40,7 +49,15 @@ impl RemoteControl {
                         note_withdrawals(slot, &id, &outcome.deliveries);
                     }
                 }
-                _ => {}
+                Action::Spawn
+                | Action::Observe(_)
+                | Action::EndTree(_)
+                | Action::Deliver(..)
+                | Action::Save
+                | Action::RefuseWhileStopping(_)
+                | Action::Extended(..)
+                | Action::Warn(..)
+                | Action::TellRestart(..) => {}
             }
         }
         if let Some(request) = must_be_recorded {
@@ -120,7 +137,15 @@ impl RemoteControl {
                 self.tasks
                     .end_tree(name, session.id(), process, slot.project.as_deref());
             }
-            (Action::Save, _) | (_, None) => {}
+            (Action::Save, _)
+            | (
+                Action::Withdraw(_)
+                | Action::Deliver(..)
+                | Action::Spawn
+                | Action::Observe(_)
+                | Action::EndTree(_),
+                None,
+            ) => {}
         }
         Vec::new()
     }
@@ -133,9 +158,12 @@ impl RemoteControl {
         } else {
             Vec::new()
         };
-        let last_output = self
-            .output(project)
-            .inspect_err(|error| error!(%project, %error, "last output not readable"));
+        let last_output = self.output(project).inspect_err(|error| match error {
+            OutputError::None => {}
+            OutputError::Read { .. } | OutputError::Folder(_) => {
+                error!(%project, %error, "last output not readable");
+            }
+        });
         notices.push(Notice::Over {
             project: project.clone(),
             outcome,

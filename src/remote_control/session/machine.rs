@@ -326,7 +326,14 @@ impl Session {
                 vec![Action::Warn(self.holders(), left)]
             }
             // It was moved since.
-            _ => Vec::new(),
+            (
+                State::Spawning { .. }
+                | State::Starting { .. }
+                | State::Running { .. }
+                | State::Stopping { .. }
+                | State::Resting { .. },
+                _,
+            ) => Vec::new(),
         }
     }
 
