@@ -12,6 +12,7 @@ mod desk;
 mod doctor;
 mod heed;
 mod hosts;
+mod judge;
 mod obey;
 mod operator;
 mod orders;
@@ -47,7 +48,8 @@ use crate::{
 use audit::{Audit, Conclusion};
 use connection::{Hearing, Line};
 use courier::Obstacle;
-use desk::{Desk, Verdict};
+use desk::Desk;
+use judge::Verdict;
 use operator::{Answer, Operator};
 use service_manager::{ServiceManager, State};
 
@@ -288,7 +290,7 @@ impl Bot {
             return self.turn_away(&message, excess);
         }
         if let Some(case) = self.desk.take_in(message, &self.remote_control.status()) {
-            self.spawn(desk::judge(self.line.clone(), case));
+            self.spawn(judge::judge(self.line.clone(), case));
         }
     }
 
@@ -299,7 +301,7 @@ impl Bot {
                 // What the sender said next is looked at in the light of what this came to.
                 let statuses = self.remote_control.status();
                 if let Some(case) = self.desk.next_of(&message.sender, &statuses) {
-                    self.spawn(desk::judge(self.line.clone(), case));
+                    self.spawn(judge::judge(self.line.clone(), case));
                 }
             }
             Event::Delivered { id, request, sent } => {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use matrix_sdk::ruma::{EventId, UserId};
 use tracing::info;
 
-use super::{desk::Verdict, rate::Excess, reference::Reference};
+use super::{judge::Verdict, rate::Excess, reference::Reference};
 use crate::{
     command,
     config::MasterKey,

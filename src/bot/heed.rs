@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Bot, audit::Conclusion, courier, hosts, reference::Reference};
 use crate::{
-    command::reply::{self, End, Opens},
+    command::reply::{self, End, Opens, Reply},
     config::Config,
     link::Link,
     matrix::Sound,
@@ -65,20 +65,15 @@ impl Bot {
                 } => {
                     let end = left.map(|left| End::after(SystemTime::now(), left));
                     let text = reply::extended(&project, end);
-                    self.answer(&project, &request, &text, &Conclusion::new("extended"));
+                    self.conclude(&project, &request, &text, "extended");
                 }
                 Notice::NoSession { project, request } => {
                     let text = reply::no_session(&self.config.command_prefix, &project);
-                    self.answer(&project, &request, &text, &Conclusion::new("no session"));
+                    self.conclude(&project, &request, &text, "no session");
                 }
                 Notice::RefusedWhileStopping { project, request } => {
                     let text = reply::stopping(&project);
-                    self.answer(
-                        &project,
-                        &request,
-                        &text,
-                        &Conclusion::new("refused while stopping"),
-                    );
+                    self.conclude(&project, &request, &text, "refused while stopping");
                 }
                 Notice::TooManySessions {
                     project,
@@ -88,13 +83,7 @@ impl Bot {
                 } => {
                     let prefix = &self.config.command_prefix;
                     let text = reply::too_many_sessions(prefix, &project, limit, &active);
-                    if requests.iter().all(nobody_asked) {
-                        self.announce(&text);
-                    }
-                    for request in requests {
-                        let conclusion = Conclusion::new("too many sessions");
-                        self.answer(&project, &request, &text, &conclusion);
-                    }
+                    self.refuse_all(&project, &requests, &text);
                 }
                 Notice::NotRecorded {
                     project,
@@ -102,14 +91,29 @@ impl Bot {
                     reason,
                 } => {
                     let text = reply::not_recorded(&project, &reason);
-                    self.answer(
-                        &project,
-                        &request,
-                        &text,
-                        &Conclusion::because("not recorded", reason),
-                    );
+                    let conclusion = Conclusion::because("not recorded", reason);
+                    self.answer(&project, &request, &text, &conclusion);
                 }
             }
+        }
+    }
+
+    fn conclude(
+        &mut self,
+        project: &ProjectName,
+        request: &Request,
+        text: &Reply,
+        what: &'static str,
+    ) {
+        self.answer(project, request, text, &Conclusion::new(what));
+    }
+
+    fn refuse_all(&mut self, project: &ProjectName, requests: &[Request], text: &Reply) {
+        if requests.iter().all(nobody_asked) {
+            self.announce(text);
+        }
+        for request in requests {
+            self.conclude(project, request, text, "too many sessions");
         }
     }
 

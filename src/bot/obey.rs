@@ -8,9 +8,8 @@ use tracing::error;
 use super::{
     Bot, Event,
     audit::{self, Conclusion},
-    courier,
-    desk::{Intent, Verdict},
-    hosts,
+    courier, hosts,
+    judge::{Intent, Verdict},
     rate::Excess,
     reference::Reference,
 };
