@@ -150,17 +150,7 @@ impl Matrix {
         let client = build_client(logged_in.client_builder(config)?, config, folder).await?;
         client.restore_session(logged_in.matrix_session()).await?;
         client.whoami().await?;
-        let mut ensured = identity::ensure(&client, folder, store_is_new).await;
-        if let Err(fault) = &ensured
-            && let Some(asked) = fault.interactive_auth()
-            && let Some(auth) = login.interactive_auth(&config.bot_user, asked)
-        {
-            let encryption = client.encryption();
-            encryption
-                .bootstrap_cross_signing_if_needed(Some(auth))
-                .await?;
-            ensured = identity::ensure(&client, folder, store_is_new).await;
-        }
+        let ensured = ensure_identity(&client, login, folder, store_is_new).await;
         if matches!(ensured, Err(Fault::DeviceLost)) {
             // Clients do not believe a device that changes its keys.
             logged_in.delete_device(&client, folder).await?;
@@ -321,6 +311,26 @@ impl Matrix {
             warn!(%error, "display name not set");
         }
     }
+}
+
+/// Sees to the bot's identity, and proves who the bot is where the homeserver asks for that once more.
+async fn ensure_identity(
+    client: &Client,
+    login: &Login,
+    folder: &Path,
+    store_is_new: bool,
+) -> Result<(), Fault> {
+    let ensured = identity::ensure(client, folder, store_is_new).await;
+    let proof = ensured.as_ref().err().and_then(|fault| {
+        let asked = fault.interactive_auth()?;
+        login.interactive_auth(client.user_id()?, asked)
+    });
+    if proof.is_none() {
+        return ensured;
+    }
+    let encryption = client.encryption();
+    encryption.bootstrap_cross_signing_if_needed(proof).await?;
+    identity::ensure(client, folder, store_is_new).await
 }
 
 /// Makes the folder of Matrix, if need be.
