@@ -56,14 +56,18 @@ async fn ask(systemctl: &Path, unit: &Unit) -> Outcome {
 }
 
 fn judge(unit: &Unit, kill_mode: &str) -> Outcome {
-    let (name, user) = (&unit.name, if unit.is_of_user { " --user" } else { "" });
+    let name = &unit.name;
+    let systemctl = if unit.is_of_user {
+        "systemctl --user"
+    } else {
+        "sudo systemctl"
+    };
     match kill_mode {
         "process" | "none" => Outcome::passed(format!("{name}, KillMode={kill_mode}")),
         _ => Outcome::failed(
             format!("{name} has KillMode={kill_mode}: each restart of the bot ends all sessions"),
             format!(
-                "`systemctl{user} edit {name}`, add the lines `[Service]` and `KillMode=process`, and `systemctl{user} \
-                 daemon-reload`"
+                "`{systemctl} edit {name}`, and add the lines `[Service]` and `KillMode=process`"
             ),
         ),
     }
@@ -104,6 +108,20 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(unit_of(group), expected, "{group}");
+        }
+    }
+
+    #[test]
+    fn the_unit_of_the_whole_host_is_edited_as_root() {
+        for (is_of_user, begin) in [
+            (false, "`sudo systemctl edit rcbot.service`"),
+            (true, "`systemctl --user edit rcbot.service`"),
+        ] {
+            let outcome = judge(&unit("rcbot.service", is_of_user), "control-group");
+            let Outcome::Failed { remedy, .. } = outcome else {
+                panic!("not failed");
+            };
+            assert!(remedy.starts_with(begin), "{remedy}");
         }
     }
 
