@@ -181,7 +181,7 @@ async fn judge_identities(api: &Api<'_>, users: &[&UserId]) -> Result<Outcome, T
         match standing(api, &keys, user, seen.get(*user)) {
             Standing::Known => known += 1,
             Standing::New => new += 1,
-            problem => problems.push(describe(user, &problem)),
+            problem => problems.push(describe(api, user, &problem)),
         }
     }
     if problems.is_empty() {
@@ -248,7 +248,7 @@ fn only_key(keys: &Value) -> Option<&str> {
 }
 
 /// What is the matter, and what to do about it.
-fn describe(user: &UserId, standing: &Standing) -> (String, String) {
+fn describe(api: &Api<'_>, user: &UserId, standing: &Standing) -> (String, String) {
     let ask = format!("ask {user}, not by Matrix, whether they have a new identity; if so");
     match standing {
         Standing::Changed {
@@ -263,7 +263,10 @@ fn describe(user: &UserId, standing: &Standing) -> (String, String) {
             is_configured: false,
         } => (
             format!("the homeserver shows another identity of {user} than the bot knows"),
-            format!("{ask}, `rcbot trust {user}` while the bot runs"),
+            format!(
+                "{ask}, `rcbot trust --config {} {user}` while the bot runs",
+                api.config.file.display()
+            ),
         ),
         Standing::NoIdentity => (
             format!("{user} has no cross-signing identity, so that no command of theirs counts"),

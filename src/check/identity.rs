@@ -63,7 +63,7 @@ async fn judge(api: &Api<'_>, bot: &BotProcess) -> Result<Outcome, Trouble> {
             format!(
                 "the homeserver knows an identity of {user}, and neither its keys nor {path} are here"
             ),
-            put_back(&file),
+            put_back(api, &file),
         ),
         (true, Some(key)) => match opens_secrets(api, &key).await? {
             Some(true) => Outcome::passed(format!(
@@ -75,7 +75,7 @@ async fn judge(api: &Api<'_>, bot: &BotProcess) -> Result<Outcome, Trouble> {
                     "{} does not open the secrets that the homeserver keeps",
                     key.origin()
                 ),
-                put_back(&file),
+                put_back(api, &file),
             ),
             None => Outcome::warning(
                 "the homeserver keeps no secrets that a recovery key could open",
@@ -85,10 +85,12 @@ async fn judge(api: &Api<'_>, bot: &BotProcess) -> Result<Outcome, Trouble> {
     })
 }
 
-fn put_back(file: &Path) -> String {
+fn put_back(api: &Api<'_>, file: &Path) -> String {
     format!(
-        "put your copy of the recovery key at {}, or into the variable {RECOVERY_KEY_VARIABLE}; if it is lost, `rcbot reset-identity`",
-        file.display()
+        "put your copy of the recovery key at {}, or into the variable {RECOVERY_KEY_VARIABLE}; if it is lost, stop the bot, \
+         `rcbot reset-identity --config {}`, and start the bot again",
+        file.display(),
+        api.config.file.display()
     )
 }
 

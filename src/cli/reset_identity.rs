@@ -1,6 +1,9 @@
 //! `rcbot reset-identity`: a new identity for the bot, where the old one is beyond recovery.
 
-use std::io::{self, IsTerminal as _};
+use std::{
+    io::{self, IsTerminal as _},
+    path::Path,
+};
 
 use anyhow::{Context as _, bail};
 
@@ -29,7 +32,7 @@ pub(super) fn reset_identity(arguments: &ResetIdentity) -> Result<(), Failure> {
         DataDir::open(&config.data_dir).map_err(|error| Failure::WhileRunning(error.into()))?;
     if !arguments.yes {
         print(WARNING)?;
-        consent().map_err(Failure::WhileRunning)?;
+        consent(&config.file).map_err(Failure::WhileRunning)?;
     }
     let folder = data_dir.matrix();
     block_on(async {
@@ -43,9 +46,12 @@ pub(super) fn reset_identity(arguments: &ResetIdentity) -> Result<(), Failure> {
     ))
 }
 
-fn consent() -> anyhow::Result<()> {
+fn consent(config_file: &Path) -> anyhow::Result<()> {
     if !io::stdin().is_terminal() {
-        bail!("nothing is done. To do it without a question: rcbot reset-identity --yes");
+        bail!(
+            "nothing is done. To do it without a question: rcbot reset-identity --config {} --yes",
+            config_file.display()
+        );
     }
     if !confirm("Reset the bot's identity?")? {
         bail!("nothing is done");

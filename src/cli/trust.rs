@@ -70,7 +70,10 @@ fn choose(arguments: &Trust, report: &IdentityReport) -> anyhow::Result<MasterKe
         );
     };
     if !io::stdin().is_terminal() {
-        bail!("not accepted. To accept it: rcbot trust {user} --accept {shown}");
+        bail!(
+            "not accepted. To accept it: rcbot trust --config {} {user} --accept {shown}",
+            arguments.config.config.display()
+        );
     }
     let question = format!(
         "Ask {user}, not by Matrix, whether they have a new identity: if they have not, somebody poses as them.\n\

@@ -137,7 +137,8 @@ pub enum Fault {
     #[error(
         "the homeserver knows a cross-signing identity of {user} whose keys are not in {folder}: \
          bring back the file {recovery_key}, which was written when the identity was made, or give its content in \
-         RCBOT_RECOVERY_KEY. If it is lost, `rcbot reset-identity` makes a new identity; people's clients will warn of it"
+         RCBOT_RECOVERY_KEY. If it is lost, `rcbot reset-identity --config` and the path of your config.yaml makes a new identity while \
+         no bot runs; people's clients will warn of it"
     )]
     IdentityLost {
         /// The bot.

@@ -6,11 +6,9 @@ use serde_json::{Value, json};
 
 use crate::support::{
     bot::Bot,
-    checkup::{Checkup, commands},
+    checkup::{Checker, Checkup, binary, commands},
     homeserver,
     person::{CrossSigning, Person},
-    program::rcbot,
-    run_to_end,
 };
 
 const NAME: &str = "who is who";
@@ -30,17 +28,16 @@ async fn another_identity_than_the_known_one_is_told_until_the_operator_accepts_
     let new = alice.with_another_identity().await.unwrap();
     let part = format!("another identity of {} than the bot knows", alice.user_id());
     let remedy = Checkup::of(&bot).expect(NAME, "failed", &part);
-    let trust = commands(&remedy)[0].to_owned();
-    assert_eq!(trust, format!("rcbot trust {}", alice.user_id()));
+    // Without a terminal it says how to answer its question.
+    let (checker, elsewhere) = (Checker::new(&bot.config_path()), std::env::temp_dir());
+    let refused = checker.complaint(&binary(commands(&remedy)[0]), &elsewhere);
+    let (_, told) = refused.split_once("To accept it: ").unwrap();
     let shown = new.master_key().await.unwrap();
-    let mut rcbot = rcbot(bot.config_path().parent().unwrap());
-    let output = run_to_end(
-        rcbot
-            .args(trust.split(' ').skip(1))
-            .args(["--accept", &shown, "--config"])
-            .arg(bot.config_path()),
+    assert!(
+        told.trim_end().ends_with(&format!("--accept {shown}")),
+        "{told}"
     );
-    assert!(output.status.success(), "{output:?}");
+    checker.shell(&binary(told), &elsewhere);
     assert_eq!(Checkup::of(&bot).outcome(NAME), "passed");
 
     let key_of_another = bot.identity(&alice).await;

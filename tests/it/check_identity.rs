@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::{
     appservice::Tokens,
     bot::Bot,
-    checkup::{Checker, Checkup},
+    checkup::{Checker, Checkup, binary, commands},
     eventually, homeserver,
     person::Person,
 };
@@ -34,15 +34,21 @@ async fn a_lost_recovery_key_can_be_given_by_a_variable_or_replaced_with_the_ide
         "{remedy}"
     );
     let checker = Checker::new(&bot.config_path());
-    let checkup = checker.environment("RCBOT_RECOVERY_KEY", copy.trim()).run();
+    let with_key = checker
+        .clone()
+        .environment("RCBOT_RECOVERY_KEY", copy.trim());
+    let checkup = with_key.run();
     checkup.expect(NAME, "passed", "the variable RCBOT_RECOVERY_KEY opens");
 
     assert!(
-        remedy.ends_with("if it is lost, `rcbot reset-identity`"),
+        remedy.contains("if it is lost, stop the bot, `rcbot reset-identity --config /")
+            && remedy.ends_with(", and start the bot again"),
         "{remedy}"
     );
-    let output = bot.reset_identity();
-    assert!(output.status.success(), "{output:?}");
+    let elsewhere = std::env::temp_dir();
+    let refused = checker.complaint(&binary(commands(&remedy)[0]), &elsewhere);
+    let (_, told) = refused.split_once("without a question: ").unwrap();
+    checker.shell(&binary(told), &elsewhere);
     assert_eq!(Checkup::of(&bot).outcome(NAME), "passed");
     bot.run();
     bot.wait_until_ready(&alice).await;

@@ -200,7 +200,9 @@ async fn without_the_recovery_key_the_operator_resets_the_bots_identity_and_neve
     assert_eq!(bot.wait_for_exit().await.code(), Some(1));
     let log = bot.log();
     assert!(
-        log.contains("`rcbot reset-identity` makes a new identity"),
+        log.contains(
+            "`rcbot reset-identity --config` and the path of your config.yaml makes a new identity"
+        ),
         "{log}"
     );
     assert!(reset_identity(&bot, &[]).contains("nothing is done"));

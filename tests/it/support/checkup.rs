@@ -150,6 +150,11 @@ impl Checkup {
     }
 }
 
+/// A command of ours, as a shell here has to call it.
+pub(crate) fn binary(command: &str) -> String {
+    command.replacen("rcbot", env!("CARGO_BIN_EXE_rcbot"), 1)
+}
+
 /// The commands in a remedy: what stands between backticks.
 pub(crate) fn commands(remedy: &str) -> Vec<&str> {
     remedy.split('`').skip(1).step_by(2).collect()
