@@ -1,11 +1,12 @@
 //! The bot's account: how it logs in, whether its token is good, whether the name of the server is right.
 
-use matrix_sdk::ruma::{OwnedUserId, UserId};
+use matrix_sdk::ruma::{OwnedServerName, OwnedUserId, ServerName, UserId};
 use serde_json::Value;
 
 use super::{
     Blocked, Outcome, Report,
     api::{Api, Asker, Trouble},
+    files::replace_registration,
     homeserver::unexpected,
     which_room::unreadable,
 };
@@ -25,26 +26,43 @@ const UNKNOWN_OWNER: Blocked = "the homeserver does not say whose the token is";
 
 /// Tries the way that the configuration names.
 pub(super) async fn look(report: &mut Report, api: &Api<'_>) -> Result<(), Blocked> {
-    look_at_log_in(report, api).await;
-    match api.login {
+    let Some(login) = api.login else {
+        return look_without_token(report, api).await;
+    };
+    look_at_log_in(report, api, login).await;
+    match login {
         Login::Appservice(registration) => {
             let sender = try_appservice(report, api, registration).await?;
-            compare_server_name(report, api, &sender)?;
+            compare_server_name(report, api, sender.server_name(), Some(registration))?;
             try_user(report, api, registration).await
         }
         Login::AccessToken(_) | Login::Password(_) => {
             let user = try_own_token(report, api).await?;
-            compare_server_name(report, api, &user)?;
+            compare_server_name(report, api, user.server_name(), None)?;
             compare_user(report, api, &user)
         }
     }
 }
 
+/// The name with which the homeserver signs. With a wrong one in config.yaml the registration is of another user's, so that
+/// its token is no help.
+async fn look_without_token(report: &mut Report, api: &Api<'_>) -> Result<(), Blocked> {
+    let key = api.get(Asker::Nobody, &["key", "v2", "server"], &[]).await;
+    let name = key.ok().and_then(|key| {
+        let name = key.get("server_name")?.as_str()?;
+        OwnedServerName::try_from(name).ok()
+    });
+    if let Some(actual) = name {
+        compare_server_name(report, api, &actual, None)?;
+    }
+    Err("there is no valid registration")
+}
+
 /// How the bot comes to its device.
-async fn look_at_log_in(report: &mut Report, api: &Api<'_>) {
+async fn look_at_log_in(report: &mut Report, api: &Api<'_>, login: &Login) {
     let flows = api.get(Asker::Nobody, &["client", "v3", "login"], &[]);
     let flows = flows.await;
-    let outcome = match api.login {
+    let outcome = match login {
         Login::AccessToken(_) => Outcome::passed("with `bot.access_token`"),
         Login::Password(_) => judge_flows(flows, "m.login.password", |is_offered| {
             if is_offered {
@@ -143,17 +161,28 @@ async fn try_appservice(
     sender
 }
 
-fn compare_server_name(report: &mut Report, api: &Api<'_>, sender: &UserId) -> Result<(), Blocked> {
-    let (actual, configured) = (sender.server_name(), &api.config.server_name);
+/// A `registration` that is in use was written for the user with the wrong name.
+fn compare_server_name(
+    report: &mut Report,
+    api: &Api<'_>,
+    actual: &ServerName,
+    registration: Option<&Registration>,
+) -> Result<(), Blocked> {
+    let configured = &api.config.server_name;
     if actual == configured {
         report.add(SERVER_NAME, Outcome::passed(actual.as_str()));
         return Ok(());
     }
+    let anew = registration.map(|registration| {
+        let anew = replace_registration(&registration.file, &api.config.file);
+        format!(", {anew}")
+    });
+    let anew = anew.unwrap_or_default();
     report.add(
         SERVER_NAME,
         Outcome::failed(
             format!("config.yaml says {configured}, and the homeserver calls itself {actual}"),
-            format!("set `homeserver.server_name: {actual}` in config.yaml"),
+            format!("set `homeserver.server_name: {actual}` in config.yaml{anew}, and start the bot again"),
         ),
     );
     Err("the server name is wrong")
@@ -237,7 +266,7 @@ async fn try_own_token(report: &mut Report, api: &Api<'_>) -> Result<OwnedUserId
 }
 
 async fn try_token(report: &mut Report, api: &Api<'_>) -> Result<OwnedUserId, Blocked> {
-    let is_configured = matches!(api.login, Login::AccessToken(_));
+    let is_configured = matches!(api.login, Some(Login::AccessToken(_)));
     let (outcome, user) = match who_am_i(api, Asker::Token)
         .await
         .map(|answer| user_in(&answer))

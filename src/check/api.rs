@@ -26,7 +26,8 @@ const LARGEST_ANSWER: usize = 8 * 1024 * 1024;
 pub(super) struct Api<'a> {
     http: Client,
     pub(super) config: &'a Config,
-    pub(super) login: &'a Login,
+    /// `None`: the registration is missing or refused, and nothing can be asked in anybody's name.
+    pub(super) login: Option<&'a Login>,
     /// `None`: the bot has not logged in yet.
     token: Result<Option<Token>, Fault>,
 }
@@ -89,14 +90,15 @@ impl fmt::Display for Trouble {
 impl<'a> Api<'a> {
     /// # Errors
     /// Why requests cannot be made at all: this host has no root certificates.
-    pub(super) fn new(config: &'a Config, login: &'a Login) -> Result<Self, String> {
+    pub(super) fn new(config: &'a Config, login: Option<&'a Login>) -> Result<Self, String> {
         let http = Client::builder().timeout(TIMEOUT).build();
         let http = http.map_err(|error| innermost(&error))?;
         let token = match login {
-            Login::Appservice(registration) => Ok(Some(registration.as_token.clone())),
-            Login::AccessToken(token) => Ok(Some(token.clone())),
+            None => Ok(None),
+            Some(Login::Appservice(registration)) => Ok(Some(registration.as_token.clone())),
+            Some(Login::AccessToken(token)) => Ok(Some(token.clone())),
             // To log in would make a device.
-            Login::Password(_) => stored_access_token(&data_dir::matrix(&config.data_dir)),
+            Some(Login::Password(_)) => stored_access_token(&data_dir::matrix(&config.data_dir)),
         };
         Ok(Self {
             http,
@@ -158,7 +160,7 @@ impl<'a> Api<'a> {
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().push("_matrix").extend(path);
         }
-        let is_named = asker == Asker::Bot && matches!(self.login, Login::Appservice(_));
+        let is_named = asker == Asker::Bot && matches!(self.login, Some(Login::Appservice(_)));
         let own = is_named.then_some(("user_id", self.bot().as_str()));
         let pairs: Vec<_> = query.iter().copied().chain(own).collect();
         if !pairs.is_empty() {

@@ -25,11 +25,7 @@ pub(super) fn look_at_configuration(report: &mut Report, file: &Path, config: &C
 }
 
 /// How the bot logs in, with what that takes.
-pub(super) fn look_at_registration(
-    report: &mut Report,
-    config_file: &Path,
-    config: &Config,
-) -> Option<Login> {
+pub(super) fn look_at_registration(report: &mut Report, config: &Config) -> Option<Login> {
     let LoginMethod::Appservice { registration: file } = &config.login else {
         let because = "config.yaml gives `bot.access_token` or `bot.password` in its place";
         report.add(REGISTRATION, Outcome::skipped(because));
@@ -44,7 +40,7 @@ pub(super) fn look_at_registration(
             );
             (judge(file, good, login.warnings(), &remedy), Some(login))
         }
-        Err(error) => (refused(&error, config_file), None),
+        Err(error) => (refused(&error, file, &config.file), None),
     };
     report.add(REGISTRATION, outcome);
     login
@@ -67,7 +63,16 @@ fn judge(file: &Path, good: String, warnings: &[Problem], remedy: &str) -> Outco
     Outcome::warning(all.join("; "), remedy)
 }
 
-fn refused(error: &RegistrationError, config_file: &Path) -> Outcome {
+/// How a registration is replaced: none is overwritten.
+pub(super) fn replace_registration(file: &Path, config_file: &Path) -> String {
+    format!(
+        "remove {}, `rcbot registration --config {}`, give the homeserver the new copy, and restart it",
+        file.display(),
+        config_file.display()
+    )
+}
+
+fn refused(error: &RegistrationError, file: &Path, config_file: &Path) -> Outcome {
     match error {
         RegistrationError::Missing { path } => Outcome::failed(
             format!("there is no {}", path.display()),
@@ -83,6 +88,13 @@ fn refused(error: &RegistrationError, config_file: &Path) -> Outcome {
         RegistrationError::Invalid(problems) => Outcome::failed(
             problems.to_string().replace('\n', "; "),
             "change that in the file and in the homeserver's copy, and restart the homeserver",
+        ),
+        RegistrationError::OfAnotherUser(problems) => Outcome::failed(
+            problems.to_string().replace('\n', "; "),
+            format!(
+                "correct `bot.localpart` or `homeserver.server_name` in config.yaml, if one of them is wrong; else {}",
+                replace_registration(file, config_file)
+            ),
         ),
     }
 }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::{
     Blocked, Outcome, Report,
     api::{Api, Asker, Trouble},
+    files::replace_registration,
 };
 use crate::{config::Config, matrix::Login};
 
@@ -18,7 +19,6 @@ pub(super) fn set_up<'a>(
     config: &'a Config,
     login: Option<&'a Login>,
 ) -> Result<Api<'a>, Blocked> {
-    let login = login.ok_or("there is no valid registration")?;
     Api::new(config, login).map_err(|cause| {
         let outcome = Outcome::failed(
             format!("this host can make no requests ({cause})"),
@@ -105,20 +105,33 @@ pub(super) async fn try_sync(
     let outcome = match &answer {
         Ok(answer) if answer.get("next_batch").is_some() => Outcome::passed("answers"),
         Ok(_) => unexpected(&Trouble::Nonsense),
-        // Synapse fails so for the user that its registration names as the sender.
-        Err(Trouble::Refused {
-            status: 500, code, ..
-        }) => Outcome::failed(
-            format!(
-                "the homeserver fails (500 {code}), as Synapse does for the `sender_localpart` of a registration"
-            ),
-            "set `bot.localpart` in config.yaml to another name, `rcbot registration`, and give the homeserver a copy; if \
-             that is not it, the homeserver's log tells more",
-        ),
-        Err(trouble) => unexpected(trouble),
+        Err(trouble) => fails_as_sender(api, trouble).unwrap_or_else(|| unexpected(trouble)),
     };
     report.add(SYNC, outcome);
     answer.map_err(|_| "the bot cannot /sync")
+}
+
+/// Synapse fails so for the user that its registration names as the sender.
+fn fails_as_sender(api: &Api<'_>, trouble: &Trouble) -> Option<Outcome> {
+    let (
+        Trouble::Refused {
+            status: 500, code, ..
+        },
+        Some(Login::Appservice(registration)),
+    ) = (trouble, api.login)
+    else {
+        return None;
+    };
+    Some(Outcome::failed(
+        format!(
+            "the homeserver fails (500 {code}), as Synapse does for the `sender_localpart` of a registration"
+        ),
+        format!(
+            "set `bot.localpart` in config.yaml to another name, {}, and start the bot again; if that is not it, the \
+             homeserver's log tells more",
+            replace_registration(&registration.file, &api.config.file)
+        ),
+    ))
 }
 
 /// What nobody foresees is told as it is.

@@ -61,7 +61,7 @@ pub async fn everything(config_file: &Path) -> Result<Report, ConfigError> {
     let config = Config::load(config_file)?;
     let mut report = Report::default();
     files::look_at_configuration(&mut report, config_file, &config);
-    let login = files::look_at_registration(&mut report, config_file, &config);
+    let login = files::look_at_registration(&mut report, &config);
     let bot = BotProcess::running_with(&config.data_dir);
     let tried = match homeserver::set_up(&mut report, &config, login.as_ref()) {
         Ok(api) => try_homeserver(&mut report, &api, &bot).await,

@@ -69,9 +69,13 @@ pub enum RegistrationError {
         /// What the system says.
         source: io::Error,
     },
-    /// The file says something that cannot be, or that does not fit the bot's user.
+    /// The file says something that cannot be.
     #[error(transparent)]
-    Invalid(#[from] Problems),
+    Invalid(Problems),
+    /// The file is about other users than the bot's: either it or the configuration names the wrong one. It may have other
+    /// problems besides.
+    #[error(transparent)]
+    OfAnotherUser(Problems),
 }
 
 impl Registration {
@@ -108,9 +112,16 @@ impl Registration {
         &self.warnings
     }
 
-    fn parse(file: &Path, text: &str, bot_user: &UserId) -> Result<Self, Problems> {
-        let reader = |root: &mut Section<'_>| read(root, bot_user);
-        let (registration, warnings) = section::read(file, text, UnknownKeys::Ignored, reader)?;
+    fn parse(file: &Path, text: &str, bot_user: &UserId) -> Result<Self, RegistrationError> {
+        let mut cover = None;
+        let reader = |root: &mut Section<'_>| read(root, bot_user, &mut cover);
+        let read = section::read(file, text, UnknownKeys::Ignored, reader);
+        let (registration, warnings) = read.map_err(|problems| match cover {
+            Some(Cover::Other) => RegistrationError::OfAnotherUser(problems),
+            Some(Cover::Unknown | Cover::Shared | Cover::Exclusive) | None => {
+                RegistrationError::Invalid(problems)
+            }
+        })?;
         Ok(Self {
             file: file.to_owned(),
             warnings,
@@ -122,7 +133,12 @@ impl Registration {
 /// Reading is allowed to users who are neither the owner nor in the group.
 const READABLE_BY_OTHERS: u32 = 0o004;
 
-fn read(root: &mut Section<'_>, bot_user: &UserId) -> Option<Registration> {
+/// Gives what the namespaces do for the bot's user in `cover`, where that can be told.
+fn read(
+    root: &mut Section<'_>,
+    bot_user: &UserId,
+    cover: &mut Option<Cover>,
+) -> Option<Registration> {
     let id = root.required("id", check::name);
     let as_token = root.required("as_token", token);
     let hs_token = root.required("hs_token", token);
@@ -140,7 +156,7 @@ fn read(root: &mut Section<'_>, bot_user: &UserId) -> Option<Registration> {
     }
     let has_device_management = root.or(DEVICE_MANAGEMENT, false, check::flag);
     root.section("namespaces", |namespaces| {
-        check_user_namespaces(namespaces, bot_user);
+        *cover = check_user_namespaces(namespaces, bot_user);
     });
     Some(Registration {
         file: PathBuf::new(),
@@ -158,7 +174,7 @@ fn token(node: &Node) -> Result<Token, Refusal> {
     if matches!(node, Node::Text(text) if text.contains(PLACEHOLDER)) {
         return Err(Refusal::because(format!(
             "still holds the template's placeholder {PLACEHOLDER}; remove the file and write one with fresh tokens: \
-             `rcbot registration`"
+             `rcbot registration --config` and the path of your config.yaml"
         )));
     }
     check::token(node)
@@ -198,15 +214,15 @@ enum Cover {
     Exclusive,
 }
 
-/// An entry that is wrong in itself has been noted, and nothing is said about the whole then.
-fn check_user_namespaces(namespaces: &mut Section<'_>, bot_user: &UserId) {
+/// What the entries do together, if there are any. One that is wrong in itself has been noted, and nothing is said about the
+/// whole then.
+fn check_user_namespaces(namespaces: &mut Section<'_>, bot_user: &UserId) -> Option<Cover> {
     let entries = namespaces.list_of_sections("users", |entry| read_namespace(entry, bot_user));
-    let Some(covers) = entries.into_iter().collect::<Option<Vec<_>>>() else {
-        return;
-    };
+    let covers = entries.into_iter().collect::<Option<Vec<_>>>()?;
+    let cover = covers.into_iter().max();
     let regex = generate::namespace_regex(bot_user);
     let wanted = format!("wanted an entry with `exclusive: true` and `regex: '{regex}'`");
-    match covers.into_iter().max().unwrap_or(Cover::Other) {
+    match cover.unwrap_or(Cover::Other) {
         Cover::Exclusive => {}
         Cover::Shared => {
             let message = format!(
@@ -223,10 +239,14 @@ fn check_user_namespaces(namespaces: &mut Section<'_>, bot_user: &UserId) {
         Cover::Other => {
             namespaces.problem(
                 "users",
-                format!("no regex here matches the bot's user {bot_user}; {wanted}"),
+                format!(
+                    "no regex here matches {bot_user}, the bot's user by bot.localpart and homeserver.server_name in \
+                     config.yaml; {wanted}"
+                ),
             );
         }
     }
+    cover
 }
 
 fn read_namespace(entry: &mut Section<'_>, bot_user: &UserId) -> Option<Cover> {

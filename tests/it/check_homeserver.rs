@@ -5,38 +5,22 @@ use std::{
     io::{Read as _, Write as _},
     net::TcpListener,
     os::unix::fs::PermissionsExt as _,
-    path::Path,
     thread,
 };
 
 use matrix_sdk::ruma::api::client::keys::get_keys;
-use serde_json::{Value, json};
-use tempfile::TempDir;
+use serde_json::json;
 
 use crate::support::{
     appservice::Tokens,
     bot::Bot,
     checkup::{Checker, Checkup, commands},
     eventually, homeserver,
-    homeserver::SERVER_NAME,
     person::Person,
-    program::rcbot,
-    run_to_end, start_homeserver,
 };
 
 async fn alice() -> Person {
     Person::register(homeserver(), "alice").await.unwrap()
-}
-
-/// Lets the bot's registration be another one: the shared one with changes.
-fn change_registration(bot: &Bot, change: impl FnOnce(&mut Value)) {
-    let shared = homeserver().registrations().first().unwrap();
-    let mut registration = serde_yaml::from_str(&fs::read_to_string(shared).unwrap()).unwrap();
-    change(&mut registration);
-    let path = bot.data_dir().with_file_name("registration.yaml");
-    fs::write(&path, serde_yaml::to_string(&registration).unwrap()).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-    bot.reconfigure(|config| config["appservice"]["registration"] = json!(path));
 }
 
 /// What stands on the admin room.
@@ -145,118 +129,6 @@ async fn a_host_without_root_certificates_is_told_before_the_bot_fails_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_registration_that_the_homeserver_does_not_have_is_told_until_it_has_it() {
-    let folder = TempDir::with_prefix("rcbot-test-").unwrap();
-    let mut homeserver = start_homeserver(&folder.path().join("homeserver")).unwrap();
-    let config = folder.path().join("config.yaml");
-    let url = homeserver.url();
-    let configure = |localpart: &str| {
-        let config_text = json!({
-            "homeserver": { "url": url, "server_name": SERVER_NAME },
-            "bot": { "localpart": localpart },
-            "admin_room": "#admins:rcbot.test",
-            "projects": { "website": { "directory": "." } },
-        });
-        fs::write(&config, config_text.to_string()).unwrap();
-    };
-    configure("remote");
-    write_registration(folder.path());
-    let checker = Checker::new(&config);
-    let remedy = checker.run().expect("token", "failed", "does not know it");
-    assert!(
-        remedy.starts_with("give the homeserver a copy of /"),
-        "{remedy}"
-    );
-    let copy = homeserver.registrations()[0].clone();
-    let ours = folder.path().join("registration.yaml");
-    fs::copy(&ours, &copy).unwrap();
-    homeserver.start_again().unwrap();
-    let checkup = checker.run();
-    checkup.expect("token", "passed", "@remote-appservice:rcbot.test");
-    assert_eq!(checkup.outcome("bot's user"), "passed");
-
-    // A new name for the bot, here and not yet there.
-    configure("remote-2");
-    let text = fs::read_to_string(&ours).unwrap();
-    fs::write(&ours, text.replace("'@remote:", "'@remote-2:")).unwrap();
-    let checkup = checker.run();
-    let remedy = checkup.expect(
-        "bot's user",
-        "failed",
-        "does not let the appservice act as @remote-2:rcbot.test",
-    );
-    assert!(
-        remedy.starts_with("give the homeserver a new copy of /"),
-        "{remedy}"
-    );
-    fs::copy(&ours, &copy).unwrap();
-    homeserver.start_again().unwrap();
-    assert_eq!(checker.run().outcome("bot's user"), "passed");
-
-    // A new name for the sender, here and not yet there.
-    let text = fs::read_to_string(&ours).unwrap();
-    fs::write(&ours, text.replace("-appservice'", "-sender'")).unwrap();
-    let remedy = checker
-        .run()
-        .expect("token", "warning", "another `sender_localpart`");
-    assert!(
-        remedy.starts_with("give the homeserver a new copy of /"),
-        "{remedy}"
-    );
-    fs::copy(&ours, &copy).unwrap();
-    homeserver.start_again().unwrap();
-    checker
-        .run()
-        .expect("token", "passed", "@remote-sender:rcbot.test");
-}
-
-fn write_registration(folder: &Path) {
-    let output = run_to_end(rcbot(folder).arg("registration").current_dir(folder));
-    assert!(output.status.success());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_server_name_is_told_with_the_right_one() {
-    let alice = alice().await;
-    let bot = Bot::builder(homeserver()).start(&alice).await;
-    let name = |name: &str| {
-        bot.reconfigure(|config| config["homeserver"]["server_name"] = json!(name));
-        change_registration(&bot, |registration| {
-            let regex = format!("@rcbot-[a-z-]+:{}", regex::escape(name));
-            registration["namespaces"]["users"][0]["regex"] = json!(regex);
-        });
-    };
-    name("example.org");
-    let remedy = Checkup::of(&bot).expect("server name", "failed", "calls itself rcbot.test");
-    assert_eq!(commands(&remedy)[0], "homeserver.server_name: rcbot.test");
-    name("rcbot.test");
-    assert_eq!(Checkup::of(&bot).outcome("server name"), "passed");
-    assert_eq!(Checkup::of(&bot).outcome("sync"), "passed");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_bot_with_the_senders_name_cannot_sync() {
-    let alice = alice().await;
-    let bot = Bot::builder(homeserver()).start(&alice).await;
-    let sender = "_rcbot_appservice";
-    let own = bot.user_id().localpart().to_owned();
-    bot.reconfigure(|config| config["bot"]["localpart"] = json!(sender));
-    change_registration(&bot, |registration| {
-        registration["sender_localpart"] = json!("other");
-        registration["namespaces"]["users"][0]["regex"] = json!("@.*:rcbot\\.test");
-    });
-    let checkup = Checkup::of(&bot);
-    checkup.expect("token", "warning", "another `sender_localpart`");
-    let remedy = checkup.expect("sync", "failed", "500");
-    assert!(
-        remedy.starts_with("set `bot.localpart` in config.yaml to another name"),
-        "{remedy}"
-    );
-    bot.reconfigure(|config| config["bot"]["localpart"] = json!(own));
-    assert_eq!(Checkup::of(&bot).outcome("sync"), "passed");
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_recovery_key_that_is_lost_or_wrong_or_open_is_told() {
     const NAME: &str = "identity and recovery key";
     let alice = alice().await;
@@ -271,8 +143,10 @@ async fn a_recovery_key_that_is_lost_or_wrong_or_open_is_told() {
     assert_eq!(Checkup::of(&bot).outcome(NAME), "passed");
 
     let put_back = format!(
-        "put your copy of the recovery key at {}, or into the variable RCBOT_RECOVERY_KEY; if it is lost, `rcbot reset-identity`",
-        file.display()
+        "put your copy of the recovery key at {}, or into the variable RCBOT_RECOVERY_KEY; if it is lost, stop the bot, \
+         `rcbot reset-identity --config {}`, and start the bot again",
+        file.display(),
+        bot.config_path().display()
     );
     fs::write(
         &file,

@@ -99,7 +99,7 @@ fn a_registration_that_does_not_fit_is_told_with_what_is_wanted() {
     host.configure(|config| config["bot"] = json!({ "localpart": "other" }));
     let checkup = host.check();
     checkup.expect("registration", "failed", r"regex: '@other:example\.org$'");
-    checkup.expect("token", "skipped", "there is no valid registration");
+    checkup.expect("token", "skipped", "the homeserver does not answer");
     let text = fs::read_to_string(host.path("registration.yaml")).unwrap();
     let text = text.replace(r"@rcbot:example\.org$", r"@other:example\.org$");
     fs::write(host.path("registration.yaml"), text).unwrap();

@@ -111,6 +111,9 @@ mod check_account;
 /// Whether `rcbot check` finds what is wrong with the admin room.
 mod check_admin_room;
 
+/// What `rcbot check` says of the registration that the homeserver has.
+mod check_registration;
+
 /// Whether `rcbot check` looks at the admin room that counts, and at the hosts that share it.
 mod check_which_room;
 

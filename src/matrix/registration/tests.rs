@@ -21,7 +21,7 @@ fn filled_in() -> String {
         .replace("REPLACE_ME_hs_token", "secret_b_two")
 }
 
-fn parse(text: &str) -> Result<Registration, Problems> {
+fn parse(text: &str) -> Result<Registration, RegistrationError> {
     Registration::parse(Path::new("registration.yaml"), text, &bot_user())
 }
 
@@ -48,7 +48,7 @@ fn the_template_is_refused_for_its_placeholders_alone() {
             "{said}"
         );
     }
-    assert!(said.contains("`rcbot registration`"), "{said}");
+    assert!(said.contains("`rcbot registration --config`"), "{said}");
     assert!(parse(&filled_in()).unwrap().warnings().is_empty());
 }
 
@@ -76,6 +76,25 @@ fn a_generated_registration_is_accepted_and_never_twice_the_same() {
         assert_ne!(registration.as_token, again.as_token);
         assert_ne!(registration.hs_token, again.hs_token);
     }
+}
+
+#[test]
+fn a_registration_of_another_user_is_told_from_one_that_is_wrong_in_itself() {
+    for (from, to, is_of_another_user) in [
+        (r"@rcbot:example\.org$", r"@rcbot:example\.net$", true),
+        (r"@rcbot:example\.org$", r"@other:example\.org$", true),
+        ("secret_a_one", "''", false),
+        ("exclusive: true", "exclusive: false", false),
+        ("exclusive: true", "exclusive: yes", false),
+    ] {
+        let text = filled_in();
+        assert!(text.contains(from));
+        let error = parse(&text.replace(from, to)).unwrap_err();
+        let told = matches!(error, RegistrationError::OfAnotherUser(_));
+        assert_eq!(told, is_of_another_user, "{error}");
+    }
+    let error = parse("id: rcbot").unwrap_err();
+    assert!(matches!(error, RegistrationError::Invalid(_)), "{error}");
 }
 
 #[test]
@@ -134,8 +153,8 @@ secret_a_one => secret_b_two             | 15: hs_token: is the same as as_token
 as_token: secret_a_one => x: y           |  as_token: missing: wanted a secret text, in quotes
 id: rcbot => x: y                        |  id: missing, wanted a text
 rcbot-appservice => rcbot                | 18: sender_localpart: is `rcbot`, the bot's own user
-'@rcbot:example\.org$' => '@other:.*'    | 24: namespaces.users: no regex here matches the bot's user @rcbot:example.org
-'@rcbot:example\.org$' => '@rcbot'       | 24: namespaces.users: no regex here matches the bot's user @rcbot:example.org
+'@rcbot:example\.org$' => '@other:.*'    | 24: namespaces.users: no regex here matches @rcbot:example.org, the bot's user by
+'@rcbot:example\.org$' => '@rcbot'       | 24: namespaces.users: no regex here matches @rcbot:example.org, the bot's user by
 regex: => rgx:                           | 26: namespaces.users[0].regex: missing, wanted a text
 exclusive: true => exclusive: false      | 24: namespaces.users: the entry for the bot's user @rcbot:example.org is not
 exclusive: true => exclusive: yes        | 26: namespaces.users[0].exclusive: found `yes`, wanted true or false

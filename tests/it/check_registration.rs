@@ -1,0 +1,235 @@
+//! `rcbot check` and the registration that the homeserver has: for each fault the failed line, and that its remedy, followed to
+//! the letter, mends it. Each test has a homeserver of its own.
+
+use std::{fs, path::PathBuf};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::{
+    checkup::{Checker, binary, commands},
+    homeserver::{Homeserver, SERVER_NAME},
+    start_homeserver,
+};
+
+/// A homeserver, and a folder with the files of a bot that has not run yet.
+struct Site {
+    folder: TempDir,
+    homeserver: Homeserver,
+    config: Value,
+    checker: Checker,
+}
+
+impl Site {
+    fn new() -> Self {
+        let folder = TempDir::with_prefix("rcbot-test-").unwrap();
+        let homeserver = start_homeserver(&folder.path().join("homeserver")).unwrap();
+        let config = json!({
+            "homeserver": { "url": homeserver.url(), "server_name": SERVER_NAME },
+            "bot": { "localpart": "remote" },
+            "admin_room": "#admins:rcbot.test",
+            "projects": { "website": { "directory": "." } },
+        });
+        let checker = Checker::new(&folder.path().join("config.yaml"));
+        let mut site = Self {
+            folder,
+            homeserver,
+            config,
+            checker,
+        };
+        site.configure(|_| {});
+        site
+    }
+
+    fn configure(&mut self, change: impl FnOnce(&mut Value)) {
+        change(&mut self.config);
+        let file = self.folder.path().join("config.yaml");
+        fs::write(file, self.config.to_string()).unwrap();
+    }
+
+    /// With a server name.
+    fn name_server(&mut self, name: &str) {
+        self.configure(|config| config["homeserver"]["server_name"] = json!(name));
+    }
+
+    /// With a localpart of the bot.
+    fn name_bot(&mut self, localpart: &str) {
+        self.configure(|config| config["bot"]["localpart"] = json!(localpart));
+    }
+
+    fn registration(&self) -> PathBuf {
+        self.folder.path().join("registration.yaml")
+    }
+
+    fn change_registration(&self, from: &str, to: &str) {
+        let text = fs::read_to_string(self.registration()).unwrap();
+        assert!(text.contains(from), "{text}");
+        fs::write(self.registration(), text.replace(from, to)).unwrap();
+    }
+
+    /// Runs the command as it is told, from another folder than the bot's.
+    fn rcbot(&self, command: &str) {
+        self.checker.shell(&binary(command), &std::env::temp_dir());
+    }
+
+    fn write_registration(&self) {
+        let config = self.folder.path().join("config.yaml");
+        self.rcbot(&format!("rcbot registration --config {}", config.display()));
+    }
+
+    /// Gives the homeserver a copy, and restarts it.
+    fn hand_over(&mut self) {
+        let copy = self.homeserver.registrations()[0].clone();
+        fs::copy(self.registration(), copy).unwrap();
+        self.homeserver.start_again().unwrap();
+    }
+
+    /// Does what a remedy says that begins or ends with another registration.
+    fn replace_registration(&mut self, remedy: &str) {
+        let all = format!(
+            "remove {}, `rcbot registration --config {}`, give the homeserver the new copy, and restart it",
+            self.registration().display(),
+            self.folder.path().join("config.yaml").display()
+        );
+        assert!(remedy.contains(&all), "{remedy}");
+        fs::remove_file(self.registration()).unwrap();
+        let told = commands(remedy);
+        let written = told
+            .iter()
+            .find(|command| command.starts_with("rcbot registration"));
+        self.rcbot(written.unwrap());
+        self.hand_over();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registration_that_the_homeserver_does_not_have_is_told_until_it_has_it() {
+    let mut site = Site::new();
+    site.write_registration();
+    let remedy = site
+        .checker
+        .run()
+        .expect("token", "failed", "does not know it");
+    assert!(
+        remedy.starts_with("give the homeserver a copy of /"),
+        "{remedy}"
+    );
+    site.hand_over();
+    let checkup = site.checker.run();
+    checkup.expect("token", "passed", "@remote-appservice:rcbot.test");
+    assert_eq!(checkup.outcome("bot's user"), "passed");
+
+    // A new name for the bot, here and not yet there.
+    site.name_bot("remote-2");
+    site.change_registration("'@remote:", "'@remote-2:");
+    let checkup = site.checker.run();
+    let remedy = checkup.expect(
+        "bot's user",
+        "failed",
+        "does not let the appservice act as @remote-2:rcbot.test",
+    );
+    assert!(
+        remedy.starts_with("give the homeserver a new copy of /"),
+        "{remedy}"
+    );
+    site.hand_over();
+    assert_eq!(site.checker.run().outcome("bot's user"), "passed");
+
+    // A new name for the sender, here and not yet there.
+    site.change_registration("-appservice'", "-sender'");
+    let remedy = site
+        .checker
+        .run()
+        .expect("token", "warning", "another `sender_localpart`");
+    assert!(
+        remedy.starts_with("give the homeserver a new copy of /"),
+        "{remedy}"
+    );
+    site.hand_over();
+    site.checker
+        .run()
+        .expect("token", "passed", "@remote-sender:rcbot.test");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_name_in_the_configuration_does_not_cost_a_good_registration() {
+    let mut site = Site::new();
+    site.write_registration();
+    site.hand_over();
+    let good = fs::read_to_string(site.registration()).unwrap();
+
+    site.name_server("example.net");
+    let checkup = site.checker.run();
+    let remedy = checkup.expect("registration", "failed", "@remote:example.net");
+    assert!(
+        remedy.starts_with(
+            "correct `bot.localpart` or `homeserver.server_name` in config.yaml, if one"
+        ),
+        "{remedy}"
+    );
+    assert_eq!(checkup.outcome("homeserver"), "passed");
+    let remedy = checkup.expect("server name", "failed", "calls itself rcbot.test");
+    assert_eq!(
+        remedy,
+        "set `homeserver.server_name: rcbot.test` in config.yaml, and start the bot again"
+    );
+    checkup.expect("token", "skipped", "the server name is wrong");
+    site.name_server(SERVER_NAME);
+    assert_eq!(site.checker.run().outcome("bot's user"), "passed");
+
+    site.name_bot("rmote");
+    let checkup = site.checker.run();
+    assert_eq!(checkup.outcome("server name"), "passed");
+    let remedy = checkup.expect("registration", "failed", "@rmote:rcbot.test");
+    site.name_bot("remote");
+    assert_eq!(site.checker.run().outcome("bot's user"), "passed");
+    assert_eq!(fs::read_to_string(site.registration()).unwrap(), good);
+
+    // The same remedy, where that is the name to be.
+    site.name_bot("rmote");
+    site.replace_registration(&remedy);
+    site.checker
+        .run()
+        .expect("bot's user", "passed", "@rmote:rcbot.test");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_server_name_is_told_with_the_right_one_and_a_registration_for_it() {
+    let mut site = Site::new();
+    site.name_server("example.org");
+    site.write_registration();
+    site.hand_over();
+    let remedy = site
+        .checker
+        .run()
+        .expect("server name", "failed", "calls itself rcbot.test");
+    assert_eq!(commands(&remedy)[0], "homeserver.server_name: rcbot.test");
+    site.name_server(SERVER_NAME);
+    site.replace_registration(&remedy);
+    let checkup = site.checker.run();
+    for name in ["registration", "token", "server name", "bot's user"] {
+        assert_eq!(checkup.outcome(name), "passed", "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bot_with_the_senders_name_cannot_sync_until_it_has_another() {
+    let mut site = Site::new();
+    site.write_registration();
+    site.change_registration("'remote-appservice'", "'remote'");
+    site.hand_over();
+    site.change_registration("'remote'", "'remote-appservice'");
+    let checkup = site.checker.run();
+    checkup.expect("token", "warning", "another `sender_localpart`");
+    let remedy = checkup.expect("sync", "failed", "500");
+    assert!(
+        remedy.starts_with("set `bot.localpart` in config.yaml to another name, remove /"),
+        "{remedy}"
+    );
+    site.name_bot("remote-2");
+    site.replace_registration(&remedy);
+    let checkup = site.checker.run();
+    checkup.expect("token", "passed", "@remote-2-appservice:rcbot.test");
+    checkup.expect("bot's user", "passed", "@remote-2:rcbot.test");
+    checkup.expect("sync", "skipped", "run the bot, and check again");
+}
