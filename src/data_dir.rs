@@ -24,12 +24,33 @@ pub(crate) const SOCKET: &str = "operator.sock";
 /// The file whose lock keeps a second bot out.
 const LOCK: &str = "lock";
 
+/// The folder of the session records.
+const SESSIONS: &str = "sessions";
+
+/// The folder of the Matrix stores.
+const MATRIX: &str = "matrix";
+
+/// What a bot leaves in its data directory.
+pub(crate) const CONTENT: [&str; 3] = [LOCK, MATRIX, SESSIONS];
+
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
-    /// It cannot be made or opened.
-    #[error("cannot use the data directory {path}")]
+    /// It, or a file in it, cannot be made or opened.
+    #[error("cannot use {path}, the data directory or a file in it")]
     Unusable {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It, or a file in it, is closed to whoever runs this.
+    #[error(
+        "{path} is another user's: the data directory and all in it must belong to the user who runs the bot, and \
+         `rcbot check` names the command that sees to it"
+    )]
+    NotOurs {
         /// Which.
         path: PathBuf,
         /// Why.
@@ -60,23 +81,20 @@ impl DataDir {
     /// # Errors
     /// [`DataDirError`].
     pub fn open(path: &Path) -> Result<Self, DataDirError> {
-        let unusable = |source| DataDirError::Unusable {
-            path: path.to_owned(),
-            source,
-        };
         DirBuilder::new()
             .recursive(true)
             .mode(PRIVATE)
             .create(path)
-            .map_err(unusable)?;
-        close_to_others(path).map_err(unusable)?;
+            .and_then(|()| close_to_others(path))
+            .map_err(|source| unusable(path, source))?;
+        let file = path.join(LOCK);
         let lock = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(false)
             .mode(0o600)
-            .open(path.join(LOCK))
-            .map_err(unusable)?;
+            .open(&file)
+            .map_err(|source| unusable(&file, source))?;
         match lock.try_lock() {
             Ok(()) => Ok(Self {
                 path: path.to_owned(),
@@ -85,7 +103,7 @@ impl DataDir {
             Err(TryLockError::WouldBlock) => Err(DataDirError::InUse {
                 path: path.to_owned(),
             }),
-            Err(TryLockError::Error(source)) => Err(unusable(source)),
+            Err(TryLockError::Error(source)) => Err(unusable(&file, source)),
         }
     }
 
@@ -108,16 +126,24 @@ impl DataDir {
     }
 }
 
+fn unusable(path: &Path, source: io::Error) -> DataDirError {
+    let path = path.to_owned();
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => DataDirError::NotOurs { path, source },
+        _ => DataDirError::Unusable { path, source },
+    }
+}
+
 /// The folder of the session records in a data directory, for those who look into one that is not theirs.
 #[must_use]
 pub fn sessions(data_dir: &Path) -> PathBuf {
-    data_dir.join("sessions")
+    data_dir.join(SESSIONS)
 }
 
 /// The folder of the Matrix stores in a data directory, for the same.
 #[must_use]
 pub fn matrix(data_dir: &Path) -> PathBuf {
-    data_dir.join("matrix")
+    data_dir.join(MATRIX)
 }
 
 /// The process of the bot that runs with a data directory. It is looked up and not found out by trying the lock, which would
@@ -150,4 +176,25 @@ fn close_to_others(path: &Path) -> io::Result<()> {
         fs::set_permissions(path, Permissions::from_mode(mode & PRIVATE))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_belongs_to_another_user_is_named_with_what_sees_to_it() {
+        let lock = Path::new("/srv/rcbot/data/lock");
+        let error = unusable(lock, io::ErrorKind::PermissionDenied.into()).to_string();
+        assert!(
+            error.starts_with("/srv/rcbot/data/lock is another user's"),
+            "{error}"
+        );
+        assert!(error.contains("`rcbot check` names the command"), "{error}");
+        let error = unusable(lock, io::ErrorKind::StorageFull.into()).to_string();
+        assert!(
+            error.starts_with("cannot use /srv/rcbot/data/lock"),
+            "{error}"
+        );
+    }
 }

@@ -1,16 +1,20 @@
 //! The data directory: whether the bot can keep its files there, and how good a place it is.
 
 use std::{
-    fs, io,
-    os::unix::fs::PermissionsExt as _,
+    fs::{self, Metadata},
+    io,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
 use bytesize::ByteSize;
-use rustix::fs::{Access, access, statfs, statvfs};
+use rustix::{
+    fs::{Access, access, statfs, statvfs},
+    process::{getegid, geteuid},
+};
 
 use super::{Outcome, Report};
-use crate::config::Config;
+use crate::{config::Config, data_dir::CONTENT};
 
 /// The SDK's stores take some MiB, each session's output two times `max_output`.
 const LITTLE_ROOM: u64 = 100 * 1024 * 1024;
@@ -47,8 +51,8 @@ pub(super) fn look(report: &mut Report, config: &Config) {
 fn judge_directory(path: &Path) -> Outcome {
     let shown = path.display();
     let elsewhere = "or set `data_dir` in config.yaml to another path";
-    let mode = match fs::metadata(path) {
-        Ok(metadata) if metadata.is_dir() => metadata.permissions().mode(),
+    let metadata = match fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => metadata,
         Ok(_) => {
             return Outcome::failed(
                 format!("{shown} is no directory"),
@@ -67,16 +71,80 @@ fn judge_directory(path: &Path) -> Outcome {
         let error = io::Error::from(error);
         return Outcome::failed(
             format!("{shown} cannot be written to ({error})"),
-            format!("let the user who runs rcbot write there, {elsewhere}"),
+            format!(
+                "let the user who runs rcbot write there{}, {elsewhere}",
+                give_to_us(path, &metadata)
+            ),
         );
     }
-    if mode & 0o077 != 0 {
+    if let Some(outcome) = judge_content(path, &metadata) {
+        return outcome;
+    }
+    if metadata.permissions().mode() & 0o077 != 0 {
         return Outcome::warning(
             format!("other users of this host get into {shown}"),
             format!("`chmod 700 {shown}`"),
         );
     }
     Outcome::passed(shown.to_string())
+}
+
+/// The command, where another's ownership is what keeps us out.
+fn give_to_us(path: &Path, metadata: &Metadata) -> String {
+    let (user, group) = (geteuid().as_raw(), getegid().as_raw());
+    if metadata.uid() == user {
+        return String::new();
+    }
+    format!(
+        " (if that is you: `sudo chown -R {user}:{group} {}`)",
+        path.display()
+    )
+}
+
+/// After one `sudo rcbot`, what that has made is root's, and no bot of another user gets at it. `None`: all is well.
+fn judge_content(data_dir: &Path, owner: &Metadata) -> Option<Outcome> {
+    // Root gets at everything.
+    if owner.uid() == 0 {
+        return None;
+    }
+    let entries = CONTENT.map(|name| data_dir.join(name));
+    let (spoilt, found): (Vec<_>, Vec<_>) = entries
+        .iter()
+        .filter_map(|entry| Some((entry, not_of(owner.uid(), entry)?)))
+        .unzip();
+    let first = found.first()?;
+    let spoilt: Vec<_> = spoilt
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    Some(Outcome::failed(
+        format!(
+            "{} belongs to another user than {}, so that the bot does not get at it",
+            first.display(),
+            data_dir.display()
+        ),
+        format!(
+            "`sudo chown -R {}:{} {}`, and run rcbot as that user alone",
+            owner.uid(),
+            owner.gid(),
+            spoilt.join(" ")
+        ),
+    ))
+}
+
+/// The first that is not this user's, of a path and all below it.
+fn not_of(user: u32, path: &Path) -> Option<PathBuf> {
+    let metadata = fs::symlink_metadata(path).ok()?;
+    if metadata.uid() != user {
+        return Some(path.to_owned());
+    }
+    if !metadata.is_dir() {
+        return None;
+    }
+    let entries = fs::read_dir(path).ok()?.flatten();
+    entries
+        .into_iter()
+        .find_map(|entry| not_of(user, &entry.path()))
 }
 
 fn judge_missing(path: &Path) -> Outcome {
@@ -144,6 +212,22 @@ fn judge_kind(kind: u32) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_another_user_owns_is_found_at_any_depth() {
+        let folder = tempfile::tempdir().unwrap();
+        let owner = fs::metadata(folder.path()).unwrap().uid();
+        let file = folder.path().join("sessions/website/session.json");
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, "").unwrap();
+        assert_eq!(not_of(owner, folder.path()), None);
+        assert_eq!(not_of(owner, &folder.path().join("matrix")), None);
+        assert_eq!(not_of(owner + 1, &file), Some(file.clone()));
+        if geteuid().is_root() {
+            std::os::unix::fs::chown(&file, Some(owner + 1), None).unwrap();
+            assert_eq!(not_of(owner, folder.path()), Some(file));
+        }
+    }
 
     #[test]
     fn a_file_system_of_a_network_is_warned_of() {

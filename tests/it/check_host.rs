@@ -1,7 +1,11 @@
 //! `rcbot check` on the host: for each fault the failed line, and that its remedy mends it. Needs no homeserver.
 
-use std::fs;
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt as _, chown},
+};
 
+use rustix::process::geteuid;
 use serde_json::json;
 
 use crate::support::{
@@ -124,6 +128,41 @@ fn a_data_directory_that_cannot_be_one_is_told() {
         "warning",
         "other users of this host get into",
     );
+}
+
+#[test]
+fn what_root_has_made_in_the_data_directory_fails_until_it_is_given_back() {
+    if !geteuid().is_root() {
+        // Nobody else can make files of two users; storage.rs tests what is found.
+        return;
+    }
+    let host = Host::new();
+    let user = Some(65534);
+    for name in [
+        "data",
+        "data/matrix",
+        "data/sessions",
+        "data/sessions/website",
+    ] {
+        fs::create_dir(host.path(name)).unwrap();
+        set_mode(&host.path(name), 0o700);
+        chown(host.path(name), user, user).unwrap();
+    }
+    for name in ["data/lock", "data/sessions/website/session.json"] {
+        fs::write(host.path(name), "").unwrap();
+        set_mode(&host.path(name), 0o600);
+    }
+    let remedy = host.check().expect(
+        "data directory",
+        "failed",
+        "data/lock belongs to another user than",
+    );
+    let command = commands(&remedy)[0].strip_prefix("sudo ").unwrap();
+    host.shell(command);
+    assert_eq!(host.check().outcome("data directory"), "passed", "{remedy}");
+    for name in ["data/lock", "data/sessions/website/session.json"] {
+        assert_eq!(fs::metadata(host.path(name)).unwrap().uid(), 65534);
+    }
 }
 
 #[test]
