@@ -7,15 +7,17 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::{
-    Bot, audit,
+    Bot,
+    audit::{self, Conclusion},
     connection::Line,
     operator::{Answer, Order, Ordered},
     reference::Reference,
 };
 use crate::{
+    command::reply,
     config::MasterKey,
     matrix::{Chain, Fault, Matrix, NotAccepted},
-    remote_control::{ProjectName, Request},
+    remote_control::{Notice, ProjectName, Request},
 };
 
 /// Who asks when the operator on the host does.
@@ -52,6 +54,10 @@ impl Bot {
             reference: Reference::Operator(number).to_text(),
         };
         let notices = self.remote_control.stop(&project, request);
+        if let [Notice::NoSession { project, request }] = notices.as_slice() {
+            let text = reply::nothing_to_stop(project);
+            return self.answer(project, request, &text, &Conclusion::new("no session"));
+        }
         self.heed(notices);
     }
 }

@@ -1,6 +1,10 @@
 //! `rcbot status` and `rcbot stop`: the sessions on this host, with no homeserver.
 
-use std::{collections::BTreeMap, path::Path, time::SystemTime};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    time::SystemTime,
+};
 
 use anyhow::{Context as _, anyhow};
 
@@ -59,9 +63,7 @@ fn describe(known: &Known, usage: &BTreeMap<SessionId, Usage>) -> String {
 pub(super) fn stop(path: &Path, project: Option<&str>) -> Result<(), Failure> {
     let config = load_config(path)?;
     let projects = match project {
-        Some(name) => vec![name.parse::<ProjectName>().map_err(|error| {
-            Failure::Configuration(anyhow!("{name:?} cannot name a project: {error}"))
-        })?],
+        Some(name) => vec![known(&config, name)?],
         None => active(&config)?,
     };
     if projects.is_empty() {
@@ -83,6 +85,32 @@ pub(super) fn stop(path: &Path, project: Option<&str>) -> Result<(), Failure> {
     Err(Failure::WhileRunning(anyhow!(all.join("; "))))
 }
 
+/// A project that the configuration names or has named, as its record tells.
+fn known(config: &Config, name: &str) -> Result<ProjectName, Failure> {
+    let project = name.parse::<ProjectName>().map_err(|error| {
+        Failure::Configuration(anyhow!("{name:?} cannot name a project: {error}"))
+    })?;
+    if config.projects.contains_key(&project) {
+        return Ok(project);
+    }
+    let recorded = offline::status(&data_dir::sessions(&config.data_dir))
+        .map_err(|error| Failure::WhileRunning(error.into()))?;
+    let all: BTreeSet<_> = recorded
+        .iter()
+        .map(name_of)
+        .chain(config.projects.keys())
+        .map(ProjectName::as_str)
+        .collect();
+    if all.contains(project.as_str()) {
+        return Ok(project);
+    }
+    let all: Vec<_> = all.into_iter().collect();
+    Err(Failure::Configuration(anyhow!(
+        "there is no project {project}; projects: {}",
+        all.join(", ")
+    )))
+}
+
 fn active(config: &Config) -> Result<Vec<ProjectName>, Failure> {
     let all = offline::status(&data_dir::sessions(&config.data_dir))
         .map_err(|error| Failure::WhileRunning(error.into()))?;
@@ -96,6 +124,10 @@ fn active(config: &Config) -> Result<Vec<ProjectName>, Failure> {
 /// The lock of the data directory tells whether a bot runs: if so, it is asked, as it would take an end that it did not
 /// order for an accident.
 async fn stop_one(config: &Config, project: &ProjectName) -> anyhow::Result<String> {
+    // Nothing is made for this, all the less by another user than the bot's.
+    if !config.data_dir.try_exists().unwrap_or(true) {
+        return Ok(reply::nothing_to_stop(project).plain);
+    }
     let data_dir = match DataDir::open(&config.data_dir) {
         Ok(data_dir) => data_dir,
         Err(DataDirError::InUse { .. }) => {
@@ -114,6 +146,6 @@ async fn stop_one(config: &Config, project: &ProjectName) -> anyhow::Result<Stri
         .with_context(|| format!("{project} is not stopped"))?;
     Ok(match report {
         Some(report) => reply::stopped_offline(project, &report).plain,
-        None => reply::no_session(&config.command_prefix, project).plain,
+        None => reply::nothing_to_stop(project).plain,
     })
 }

@@ -296,6 +296,64 @@ fn a_bot_with_a_password_needs_no_registration() {
 }
 
 #[test]
+fn a_stop_names_the_projects_if_there_is_none_of_that_name_and_makes_nothing() {
+    let folder = Folder::new();
+    let typo = folder.rcbot(&["stop", "websiet"]);
+    assert_eq!(typo.status.code(), Some(2), "{}", said(&typo));
+    assert!(
+        said(&typo).contains("there is no project websiet; projects: website"),
+        "{}",
+        said(&typo)
+    );
+    for arguments in [&["stop", "website"][..], &["stop"]] {
+        let output = folder.rcbot(arguments);
+        assert!(output.status.success(), "{}", said(&output));
+        assert!(
+            [
+                "There is no active session for website.\n",
+                "There is no active session.\n"
+            ]
+            .contains(&&*said(&output)),
+            "{}",
+            said(&output)
+        );
+    }
+    assert!(!folder.path("data").exists(), "a data directory was made");
+}
+
+#[test]
+fn a_session_of_a_project_that_left_the_configuration_can_be_stopped_by_name() {
+    let folder = Folder::new();
+    fs::create_dir_all(folder.path("data/sessions/former")).unwrap();
+    folder.write("data/sessions/former/session.json", "{}");
+    let typo = folder.rcbot(&["stop", "formr"]);
+    assert_eq!(typo.status.code(), Some(2), "{}", said(&typo));
+    assert!(
+        said(&typo).contains("projects: former, website"),
+        "{}",
+        said(&typo)
+    );
+    let output = folder.rcbot(&["stop", "former"]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(
+        said(&output).starts_with("There is no active session for former.\n"),
+        "{}",
+        said(&output)
+    );
+}
+
+#[test]
+fn a_file_in_the_data_directory_that_is_closed_to_the_bot_is_named() {
+    let folder = Folder::new();
+    // A folder in its place cannot be opened as a lock, by root neither.
+    fs::create_dir_all(folder.path("data/lock")).unwrap();
+    let output = folder.rcbot(&["stop", "website"]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    let part = format!("cannot use {}", folder.path("data/lock").display());
+    assert!(said(&output).contains(&part), "{}", said(&output));
+}
+
+#[test]
 fn wrong_arguments_are_told_with_exit_code_2() {
     let folder = Folder::new();
     for arguments in [

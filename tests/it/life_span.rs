@@ -235,6 +235,10 @@ async fn the_operator_sees_and_stops_sessions_while_the_bot_runs() {
         .start(&alice)
         .await;
     assert_eq!(operate(&bot, &["stop"]), "There is no active session.");
+    assert_eq!(
+        operate(&bot, &["stop", "api"]),
+        "There is no active session for api."
+    );
     let sent = bot.start_session(&alice, "website").await;
     let status = operate(&bot, &["status"]);
     let lines: Vec<_> = status.lines().collect();

@@ -251,6 +251,12 @@ pub fn no_session(prefix: &str, project: &ProjectName) -> Reply {
     ))
 }
 
+/// The same, for the operator on the host, who starts none.
+#[must_use]
+pub fn nothing_to_stop(project: &ProjectName) -> Reply {
+    Reply::new(format!("There is no active session for {project}."))
+}
+
 /// No link while the session is ending.
 #[must_use]
 pub fn stopping(project: &ProjectName) -> Reply {
