@@ -20,7 +20,7 @@ use crate::{
     remote_control::{
         Cause, Project, SESSION_ID_VARIABLE,
         claude::{
-            self,
+            self, WAY_OUT,
             prerequisites::{self, ClaudeFiles, ClaudeState},
         },
     },
@@ -49,7 +49,7 @@ pub(super) async fn look(report: &mut Report, config: &Config, bot: &BotProcess)
             );
             continue;
         }
-        add("variables", site.variables());
+        add("variables", site.variables(bot));
         add("log-in", site.log_in());
         add("workspace trust", site.trust());
         add("consent", site.consent());
@@ -63,6 +63,14 @@ struct Site<'a> {
     files: Option<ClaudeFiles>,
     /// Without symbolic links.
     directory: PathBuf,
+}
+
+/// A variable of a session. It has no `Debug`, as the value may be secret.
+struct Variable {
+    name: String,
+    value: String,
+    /// Where it is set.
+    place: String,
 }
 
 impl<'a> Site<'a> {
@@ -111,33 +119,81 @@ impl<'a> Site<'a> {
             .any(|word| word.contains("remote-control"))
     }
 
-    fn variables(&self) -> Outcome {
-        let of_environment = self.environment.iter().filter_map(|(name, value)| {
-            let (name, value) = (name.to_str()?, value.to_string_lossy());
-            let is_culprit = prerequisites::switches_off(name, &value);
-            is_culprit.then(|| (name.to_owned(), "`environment` in config.yaml".to_owned()))
-        });
-        let settings = self.files.iter().flat_map(|files| &files.settings);
-        let of_settings = settings.flat_map(|file| {
-            let text = fs::read_to_string(file).unwrap_or_default();
-            let names = prerequisites::switches_off_in_settings(&text);
-            names
-                .into_iter()
-                .map(move |name| (name, format!("`env` in {}", file.display())))
-        });
-        let culprits: Vec<_> = of_environment.chain(of_settings).collect();
+    fn variables(&self, bot: &BotProcess) -> Outcome {
+        let (all, unread) = self.all_variables();
+        let is_culprit =
+            |variable: &&Variable| prerequisites::switches_off(&variable.name, &variable.value);
+        let culprits: Vec<_> = all.iter().filter(is_culprit).collect();
         if culprits.is_empty() {
-            return Outcome::passed("none that switches Remote Control off");
+            return unread.unwrap_or_else(|| self.way_out(bot, &all));
         }
-        let all = |preposition: &str| {
-            let all = culprits
+        let list = |preposition: &str| {
+            let list = culprits
                 .iter()
-                .map(|(name, place)| format!("{name} {preposition} {place}"));
-            all.collect::<Vec<_>>().join(" and ")
+                .map(|Variable { name, place, .. }| format!("{name} {preposition} {place}"));
+            list.collect::<Vec<_>>().join(" and ")
         };
         Outcome::failed(
-            format!("Remote Control is switched off by {}", all("in")),
-            format!("remove {}, and start the bot again", all("from")),
+            format!("Remote Control is switched off by {}", list("in")),
+            format!("remove {}, and start the bot again", list("from")),
+        )
+    }
+
+    /// The variables of a session, and of which settings that cannot be told.
+    fn all_variables(&self) -> (Vec<Variable>, Option<Outcome>) {
+        let of_environment = self.environment.iter().filter_map(|(name, value)| {
+            Some(Variable {
+                name: name.to_str()?.to_owned(),
+                value: value.to_string_lossy().into_owned(),
+                place: "`environment` in config.yaml".to_owned(),
+            })
+        });
+        let mut all: Vec<_> = of_environment.collect();
+        let mut unread = None;
+        for file in self.files.iter().flat_map(|files| &files.settings) {
+            let place = format!("`env` in {}", file.display());
+            match fs::read_to_string(file) {
+                Ok(text) => {
+                    let of_settings = prerequisites::variables_in_settings(&text).into_iter();
+                    all.extend(of_settings.map(|(name, value)| Variable {
+                        name,
+                        value,
+                        place: place.clone(),
+                    }));
+                }
+                Err(error) if is_missing(&error) => {}
+                Err(error) => unread = Some(unreadable_settings(file, &error)),
+            }
+        }
+        (all, unread)
+    }
+
+    /// What the host tells the bot of the way to the network has to be told to the sessions as well.
+    fn way_out(&self, bot: &BotProcess, all: &[Variable]) -> Outcome {
+        let bot_has = |wanted: &str| {
+            bot.environment.iter().any(|(name, value)| {
+                name.eq_ignore_ascii_case(OsStr::new(wanted)) && !value.is_empty()
+            })
+        };
+        let session_has = |wanted: &str| {
+            all.iter().any(|variable| {
+                variable.name.eq_ignore_ascii_case(wanted) && !variable.value.is_empty()
+            })
+        };
+        let missing = WAY_OUT
+            .into_iter()
+            .filter(|name| bot_has(name) && !session_has(name));
+        let missing = missing.collect::<Vec<_>>().join(", ");
+        if missing.is_empty() {
+            return Outcome::passed("none that switches Remote Control off");
+        }
+        Outcome::warning(
+            format!("set for the bot, and not for its sessions: {missing}"),
+            format!(
+                "if claude needs that to reach its service, add {missing} under `projects.{}.environment` in config.yaml, and \
+                 start the bot again",
+                self.project.name
+            ),
         )
     }
 
@@ -225,6 +281,21 @@ fn no_home() -> Outcome {
     Outcome::failed(
         "HOME is not set, so claude does not find its files",
         "set it for the bot, or under `environment` in config.yaml",
+    )
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
+}
+
+/// It could switch Remote Control off.
+fn unreadable_settings(file: &Path, error: &io::Error) -> Outcome {
+    Outcome::failed(
+        format!("{} cannot be read ({error})", file.display()),
+        "make it a file that the user who runs rcbot may read, or remove it; and run `rcbot check` as that user",
     )
 }
 

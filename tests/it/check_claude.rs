@@ -125,6 +125,47 @@ fn variables_that_switch_remote_control_off_are_named_with_their_place() {
 }
 
 #[test]
+fn settings_that_cannot_be_read_are_told_until_they_can() {
+    let host = Host::new();
+    let settings = host.path("home/.claude/settings.json");
+    // Nobody reads a folder, root neither.
+    fs::create_dir(&settings).unwrap();
+    let part = format!("{} cannot be read", settings.display());
+    let remedy = host.check().expect("website: variables", "failed", &part);
+    assert!(remedy.contains("or remove it"), "{remedy}");
+    fs::remove_dir(&settings).unwrap();
+    assert_eq!(host.check().outcome("website: variables"), "passed");
+}
+
+#[test]
+fn a_proxy_that_the_bot_alone_is_told_of_is_warned_of() {
+    let host = Host::new();
+    let proxy = "http://user:secret@127.0.0.1:9";
+    for name in ["HTTPS_PROXY", "https_proxy"] {
+        let checker = host.checker.clone().environment(name, proxy);
+        let checkup = checker.run();
+        let part = "set for the bot, and not for its sessions: HTTPS_PROXY";
+        let remedy = checkup.expect("website: variables", "warning", part);
+        assert!(
+            remedy.contains("add HTTPS_PROXY under `projects.website.environment` in config.yaml"),
+            "{remedy}"
+        );
+        assert!(!format!("{checkup:?}").contains("secret"));
+        host.configure_project("environment", json!({ "HTTPS_PROXY": proxy }));
+        assert_eq!(checker.run().outcome("website: variables"), "passed");
+        host.configure(|_| {});
+        let settings = host.path("home/.claude/settings.json");
+        fs::write(
+            &settings,
+            json!({ "env": { "HTTPS_PROXY": proxy } }).to_string(),
+        )
+        .unwrap();
+        assert_eq!(checker.run().outcome("website: variables"), "passed");
+        fs::remove_file(&settings).unwrap();
+    }
+}
+
+#[test]
 fn a_long_lived_token_fails_until_somebody_logs_in_in_full() {
     let host = Host::new();
     let file = host.path("home/.claude/.credentials.json");

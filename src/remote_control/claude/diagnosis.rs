@@ -113,7 +113,10 @@ impl Cause {
             Self::TrustedDevices => {
                 "log in again: run `claude auth login` on the host as the user that the bot runs as"
             }
-            Self::Network => "try again, and check the host's network and name resolution",
+            Self::Network => {
+                "try again, and check the host's network and name resolution; if the host uses a proxy, set HTTPS_PROXY \
+                 under `environment` of the project in config.yaml, and start the bot again"
+            }
             Self::ConsentAsked => "set `stdin: \"y\\n\"` for the project",
             Self::SpawnModeAsked => "add `--spawn=same-dir` to the project's command",
         }

@@ -23,6 +23,16 @@ const INHERITED: [&str; 11] = [
 /// Families of variables that a session gets as well.
 const INHERITED_PREFIXES: [&str; 2] = ["LC_", "XDG_"];
 
+/// How a host tells its programs the way out, in upper or lower case. They stay ours like everything else, as the address of
+/// a proxy may hold a password; where the way is this one, a project's own environment has to name it.
+pub const WAY_OUT: [&str; 5] = [
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
+    "NO_PROXY",
+    "NODE_EXTRA_CA_CERTS",
+    "SSL_CERT_FILE",
+];
+
 /// What stands for `{project}`, `{host}` and `{id}` in a command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Placeholders<'a> {
@@ -151,6 +161,7 @@ mod tests {
             ("CLAUDE_CODE_OAUTH_TOKEN", "t"),
             ("DISABLE_TELEMETRY", "1"),
             ("HOMER", "1"),
+            ("HTTPS_PROXY", "http://user:password@proxy:3128"),
             ("JOURNAL_STREAM", "9:1"),
             ("LCX", "1"),
             ("MY_HOME", "1"),

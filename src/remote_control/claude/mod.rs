@@ -11,7 +11,7 @@ mod url_text;
 mod visible;
 
 pub use diagnosis::Cause;
-pub use launch::{Placeholders, SESSION_ID_VARIABLE, environment};
+pub use launch::{Placeholders, SESSION_ID_VARIABLE, WAY_OUT, environment};
 pub use output::{LinkFinder, Sighting};
 pub use pattern::{LinkPattern, PatternError};
 pub use visible::visible_text;

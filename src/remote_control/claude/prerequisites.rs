@@ -179,21 +179,19 @@ pub fn switches_off(name: &str, value: &str) -> bool {
     }
 }
 
-/// The variables in the text of a settings file that make the program refuse Remote Control. A text that makes no sense has
+/// The variables that the text of a settings file adds to the environment, with their values. A text that makes no sense has
 /// none: the program ignores it.
 #[must_use]
-pub fn switches_off_in_settings(settings: &str) -> Vec<String> {
+pub fn variables_in_settings(settings: &str) -> Vec<(String, String)> {
     let settings: Value = serde_json::from_str(settings).unwrap_or_default();
     let variables = settings.get("env").and_then(Value::as_object);
-    let is_culprit = |(name, value): &(&String, &Value)| {
-        let value = value
+    let text = |value: &Value| {
+        value
             .as_str()
-            .map_or_else(|| value.to_string(), str::to_owned);
-        switches_off(name, &value)
+            .map_or_else(|| value.to_string(), str::to_owned)
     };
     let all = variables.into_iter().flatten();
-    all.filter(is_culprit)
-        .map(|(name, _)| name.clone())
+    all.map(|(name, value)| (name.clone(), text(value)))
         .collect()
 }
 
