@@ -15,8 +15,8 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::support::{
-    bot::Bot, bot_builder::BotBuilder, eventually, homeserver, person::Person, program::isolate,
-    start_homeserver,
+    bot::Bot, bot_builder::BotBuilder, eventually, homeserver, host::set_mode, person::Person,
+    program::isolate, start_homeserver,
 };
 
 /// A service manager that listens, and writes down what it hears.
@@ -287,9 +287,12 @@ fn lay_out(folder: &Path, unit: &str, drop_in: Option<&str>) -> PathBuf {
     let path = folder.join(unit);
     let program = env!("CARGO_BIN_EXE_rcbot");
     fs::write(&path, text.replace("/usr/local/bin/rcbot", program)).unwrap();
+    // Whatever the umask is: systemd complains of a unit that others can change.
+    set_mode(&path, 0o644);
     if let Some(drop_in) = drop_in {
         fs::create_dir_all(folder.join(drop_in).parent().unwrap()).unwrap();
         fs::copy(deployment(drop_in), folder.join(drop_in)).unwrap();
+        set_mode(&folder.join(drop_in), 0o644);
     }
     path
 }
