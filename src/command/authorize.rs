@@ -95,6 +95,8 @@ pub enum Denied {
     TakenBack,
     /// The same encrypted message was obeyed before.
     Replayed,
+    /// The command has waited too long.
+    TooOld,
     /// That the command is obeyed cannot be written down.
     NotRecorded,
     /// The homeserver did not tell all that the decision needs.
@@ -172,6 +174,7 @@ fn check_trust(trust: Trust, room_encrypted: bool, policy: &Policy) -> Result<()
         }
         (Trust::Gone, _) => Err(Denied::TakenBack),
         (Trust::Replayed, _) => Err(Denied::Replayed),
+        (Trust::TooOld, _) => Err(Denied::TooOld),
         (Trust::IdentityChanged, _) => Err(Denied::IdentityChanged),
         (Trust::UnknownDevice, _) => Err(Denied::UnknownDevice),
         (Trust::UnsignedDevice, Devices::CrossSigned) => Err(Denied::UnsignedDevice),

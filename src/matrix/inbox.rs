@@ -250,6 +250,11 @@ impl Inbox {
         self.check_age(times, now)
     }
 
+    /// Whether what was heard in time has waited too long since.
+    pub(super) fn is_too_old(&self, times: (MilliSecondsSinceUnixEpoch, Option<Int>)) -> bool {
+        self.check_age(times, SystemTime::now()).is_err()
+    }
+
     /// `origin_server_ts` is the sender's word, `age` the homeserver's; the older of the two counts.
     fn check_age(
         &self,

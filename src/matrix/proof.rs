@@ -48,6 +48,8 @@ pub enum Trust {
     Gone,
     /// Nothing: the same encrypted text was obeyed before.
     Replayed,
+    /// Nothing any more: it waited too long, as for a homeserver that was away. What its sender wanted then may be wrong now.
+    TooOld,
 }
 
 /// What a command proves, and what is to be remembered if it is obeyed.
@@ -72,8 +74,9 @@ impl Matrix {
     /// [`Fault`]: nothing is known, and nothing may be concluded.
     pub async fn proof(&self, message: &Message) -> Result<Proof, Fault> {
         let room = self.admin_room()?;
-        match fetch(&room, message).await? {
+        match self.fetch(&room, message).await? {
             Shown::Nothing => Ok(Proof::nothing(Trust::Gone)),
+            Shown::TooOld => Ok(Proof::nothing(Trust::TooOld)),
             Shown::Plaintext => {
                 // No device list goes with a plain event, so the identity is asked for.
                 let encryption = self.client().encryption();
@@ -95,6 +98,40 @@ impl Matrix {
                 let place = Some(place);
                 Ok(Proof { trust, place })
             }
+        }
+    }
+
+    /// What the homeserver shows of a message now.
+    async fn fetch(&self, room: &Room, message: &Message) -> Result<Shown, Fault> {
+        let Some(event) = get_event(room, &message.event_id).await? else {
+            return Ok(Shown::Nothing);
+        };
+        let Ok(AnySyncTimelineEvent::MessageLike(parsed)) = event.deserialize() else {
+            return Ok(Shown::Nothing);
+        };
+        if parsed.sender() != message.sender || parsed.event_id() != message.event_id {
+            return Ok(Shown::Nothing);
+        }
+        let sent = parsed.origin_server_ts();
+        match parsed {
+            AnySyncMessageLikeEvent::RoomMessage(SyncMessageLikeEvent::Original(text)) => {
+                let is_it = inbox::text_of(&text) == Some(message.text.as_str());
+                Ok(if !is_it {
+                    Shown::Nothing
+                } else if self.inbox().is_too_old((sent, text.unsigned.age)) {
+                    Shown::TooOld
+                } else {
+                    Shown::Plaintext
+                })
+            }
+            AnySyncMessageLikeEvent::RoomEncrypted(SyncMessageLikeEvent::Original(encrypted)) => {
+                if self.inbox().is_too_old((sent, encrypted.unsigned.age)) {
+                    return Ok(Shown::TooOld);
+                }
+                let raw = event.cast_unchecked();
+                decrypt(room, message, &encrypted, &raw).await
+            }
+            _ => Ok(Shown::Nothing),
         }
     }
 
@@ -197,35 +234,10 @@ impl Matrix {
 enum Shown {
     /// Nothing any more, or not that message.
     Nothing,
+    /// The message, which waited too long.
+    TooOld,
     Plaintext,
     Encrypted(Place, Arc<EncryptionInfo>),
-}
-
-async fn fetch(room: &Room, message: &Message) -> Result<Shown, Fault> {
-    let Some(event) = get_event(room, &message.event_id).await? else {
-        return Ok(Shown::Nothing);
-    };
-    let Ok(AnySyncTimelineEvent::MessageLike(parsed)) = event.deserialize() else {
-        return Ok(Shown::Nothing);
-    };
-    if parsed.sender() != message.sender || parsed.event_id() != message.event_id {
-        return Ok(Shown::Nothing);
-    }
-    match parsed {
-        AnySyncMessageLikeEvent::RoomMessage(SyncMessageLikeEvent::Original(text)) => {
-            let is_it = inbox::text_of(&text) == Some(message.text.as_str());
-            Ok(if is_it {
-                Shown::Plaintext
-            } else {
-                Shown::Nothing
-            })
-        }
-        AnySyncMessageLikeEvent::RoomEncrypted(SyncMessageLikeEvent::Original(encrypted)) => {
-            let raw = event.cast_unchecked();
-            decrypt(room, message, &encrypted, &raw).await
-        }
-        _ => Ok(Shown::Nothing),
-    }
 }
 
 async fn get_event(room: &Room, id: &EventId) -> Result<Option<Raw<AnySyncTimelineEvent>>, Fault> {

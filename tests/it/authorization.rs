@@ -6,7 +6,12 @@ use matrix_sdk::ruma::events::room::message::RoomMessageEventContent;
 use serde_json::json;
 
 use crate::support::{
-    bot::Bot, event::Event, eventually, homeserver, person::Person, rooms::RoomOptions,
+    bot::Bot,
+    event::Event,
+    eventually, homeserver,
+    person::Person,
+    proxy::{Proxy, Request},
+    rooms::RoomOptions,
 };
 
 async fn person(name: &str) -> Person {
@@ -213,6 +218,36 @@ async fn a_command_that_is_too_old_is_not_obeyed() {
     bot.reconfigure(|config| config["max_command_age"] = json!("2m"));
     bot.restart(&alice).await;
     assert_nothing_happened(&bot, &alice).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_waits_too_long_for_the_homeserver_is_not_obeyed() {
+    let alice = person("alice").await;
+    let proxy = Proxy::start(homeserver()).await;
+    let bot = Bot::builder(homeserver())
+        .through(&proxy)
+        .configure(|config| config["max_command_age"] = json!("10s"))
+        .start(&alice)
+        .await;
+    let held = proxy.on(Request::reads_event).times(1).hold();
+    let sent = SystemTime::now();
+    let asked = bot.tell(&alice, "start").await;
+    eventually("the homeserver is asked about it", async || {
+        held.has_caught().then_some(())
+    })
+    .await;
+    eventually("the command is too old", async || {
+        (sent.elapsed().unwrap() > Duration::from_secs(11)).then_some(())
+    })
+    .await;
+    drop(held);
+    let answer = bot.answer(&alice, &asked).await;
+    let body = answer.body().unwrap();
+    assert!(
+        body.contains("it took too long until I could ask the homeserver about it"),
+        "{body}"
+    );
+    assert_eq!(bot.standin_starts(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

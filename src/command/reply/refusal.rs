@@ -48,6 +48,9 @@ pub fn denied(denied: &Denied) -> Reply {
              showed me an old message"
                 .to_owned()
         }
+        Denied::TooOld => {
+            "it took too long until I could ask the homeserver about it. If you still want it, say it again".to_owned()
+        }
         Denied::NotRecorded => {
             "I cannot write down that I do it, and so I do not. The bot's log on the host says why".to_owned()
         }
