@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
-use matrix_sdk::ruma::{OwnedRoomId, OwnedTransactionId, OwnedUserId, TransactionId};
+use matrix_sdk::ruma::{OwnedRoomId, OwnedTransactionId, OwnedUserId, TransactionId, UserId};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
@@ -115,18 +115,7 @@ async fn try_to_deliver(
         return Err(Obstacle::NotConfidential(NotConfidential::NoIdentity));
     };
     if !delivery.judged {
-        let facts = matrix
-            .room_facts(&recipient)
-            .await
-            .map_err(Obstacle::Fault)?;
-        // Nothing was sent by the requester now, so there is no encryption to judge.
-        authorize(
-            &recipient,
-            Trust::CrossSigned,
-            Some(&facts),
-            &delivery.policy,
-        )
-        .map_err(Obstacle::Denied)?;
+        judge(matrix, &recipient, &delivery.policy).await?;
     }
     let (before, after) = &delivery.words;
     let message = LinkMessage {
@@ -143,6 +132,15 @@ async fn try_to_deliver(
         .await?)
 }
 
+/// Whether somebody may have what they asked for earlier.
+async fn judge(matrix: &Matrix, recipient: &UserId, policy: &Policy) -> Result<(), Obstacle> {
+    let facts = matrix.room_facts(recipient).await;
+    let facts = facts.map_err(Obstacle::Fault)?;
+    // Nothing was sent by the requester now, so there is no encryption to judge.
+    let permit = authorize(recipient, Trust::CrossSigned, Some(&facts), policy);
+    permit.map(drop).map_err(Obstacle::Denied)
+}
+
 impl From<NotSent> for Obstacle {
     fn from(not_sent: NotSent) -> Self {
         match not_sent {
@@ -152,19 +150,35 @@ impl From<NotSent> for Obstacle {
     }
 }
 
-/// Shows somebody what is for them alone and yet no link, and tells where the homeserver has it.
-pub(super) async fn show(mut line: Line, user: OwnedUserId, text: Reply) -> Result<(), Obstacle> {
+/// Shows somebody who may command what is for them alone and yet no link, and tells where the homeserver has it.
+pub(super) async fn show(
+    mut line: Line,
+    user: OwnedUserId,
+    text: Reply,
+    policy: Policy,
+) -> Result<(), Obstacle> {
     let transaction = TransactionId::new();
     let notice = notice(&text, &transaction);
     let mut patience = Patience::new();
     loop {
         let matrix = line.matrix().await;
-        let shown = async { matrix.confidential_room(&user).await?.tell(notice).await };
-        match shown.await.map_err(Obstacle::from) {
+        let shown = async {
+            judge(&matrix, &user, &policy).await?;
+            let room = matrix.confidential_room(&user).await?;
+            Ok(room.tell(notice).await?)
+        };
+        match shown.await {
             Ok(()) => return Ok(()),
             Err(Obstacle::Fault(fault)) if line.may_mend(&fault) => patience.wait(&fault).await,
             Err(obstacle) => return Err(obstacle),
         }
+    }
+}
+
+/// Shows somebody the last output of their session, which they did not ask for, if they may see it now.
+pub(super) async fn show_last_output(line: Line, user: OwnedUserId, text: Reply, policy: Policy) {
+    if let Err(obstacle) = show(line, user.clone(), text, policy).await {
+        warn!(%user, ?obstacle, "the last output of a session is not shown");
     }
 }
 

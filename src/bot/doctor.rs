@@ -39,10 +39,11 @@ impl Bot {
             return audit::concluded(message, &Conclusion::new("refused, as one is under way"));
         }
         let (line, config) = (self.line.clone(), self.config.clone());
+        let policy = self.desk.policy(None);
         let (message, requester) = (message.clone(), OwnedUserId::from(permit.requester()));
         self.spawn(async move {
             let result = match spawn_blocking(move || report(&config)).await {
-                Ok(Ok(text)) => courier::show(line, requester, text)
+                Ok(Ok(text)) => courier::show(line, requester, text, policy)
                     .await
                     .map_err(NoReport::NotShown),
                 Ok(Err(error)) => Err(NoReport::NotMade(error.to_string())),

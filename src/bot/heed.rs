@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::SystemTime};
 
+use matrix_sdk::ruma::OwnedUserId;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
@@ -255,8 +256,11 @@ impl Bot {
             if arrived {
                 self.tell(user, &reply::link_is_void(project), sound);
             }
-            if let Some(output) = last_output.filter(|output| !output.is_empty()) {
-                self.tell(user, &reply::last_output(project, output), Sound::Silent);
+            let output = last_output.filter(|output| !output.is_empty());
+            if let (Some(output), Ok(user)) = (output, OwnedUserId::try_from(user)) {
+                let text = reply::last_output(project, output);
+                let (line, policy) = (self.line.clone(), self.desk.policy(Some(project)));
+                self.spawn_quiet(courier::show_last_output(line, user, text, policy));
             }
         }
     }

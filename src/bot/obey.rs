@@ -117,7 +117,8 @@ impl Bot {
         match self.remote_control.output(&project) {
             Ok(output) => {
                 let text = reply::last_output(&project, &output);
-                let showing = courier::show(self.line.clone(), permit.requester().to_owned(), text);
+                let (line, policy) = (self.line.clone(), self.desk.policy(Some(&project)));
+                let showing = courier::show(line, permit.requester().to_owned(), text, policy);
                 self.spawn(async move {
                     let result = showing.await;
                     Event::Shown {

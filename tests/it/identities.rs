@@ -96,6 +96,27 @@ async fn a_replaced_identity_commands_nothing_and_gets_no_link_until_the_operato
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_last_output_of_a_session_goes_to_nobody_whose_identity_was_replaced() {
+    let alice = person("alice").await;
+    let mut bot = Bot::builder(homeserver()).start(&alice).await;
+    let sent = bot.start_session(&alice, "website").await;
+    let intruder = alice.with_another_identity().await.unwrap();
+    bot.announcement(&intruder, "has another cross-signing identity than I know")
+        .await;
+    let [process] = &bot.standin_records()[..] else {
+        panic!("one stand-in was started");
+    };
+    bot.end_process(process.pid).await;
+    bot.wait_for_log("the last output of a session is not shown")
+        .await;
+    bot.announcement(&intruder, "Session for website has ended")
+        .await;
+    let words = intruder.events();
+    let mut words = words.iter().filter(|event| event.room == *sent.room());
+    assert!(words.all(|word| !word.body().unwrap_or_default().contains("The last lines")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_identity_that_the_configuration_names_is_not_taken_on_first_sight() {
     let (alice, bob) = (person("alice").await, person("bob").await);
     let keys = json!({
