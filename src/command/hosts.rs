@@ -56,6 +56,10 @@ pub fn turn(
             Turn::Others
         }
     };
+    if named == Some(own.name.as_str()) {
+        // Whoever else calls a host so: nobody keeps this one from its own commands.
+        return Turn::Mine;
+    }
     if let Some(name) = named {
         return match all.iter().find(|host| host.name.as_str() == name) {
             Some(host) => of(host),
@@ -195,6 +199,15 @@ mod tests {
             host("build1", "website* api"),
             host("build2", "website api*"),
         ]
+    }
+
+    #[test]
+    fn nobody_keeps_a_bot_from_the_commands_that_name_its_host_by_announcing_another_so() {
+        let mut impostor = host("build1", "website");
+        impostor.bot = "@a:example.org".try_into().unwrap();
+        let command = crate::command::parse("!rc", "!rc stop website@build1").unwrap();
+        let turn = turn(&park()[1], &[impostor], &command, Some("build1"));
+        assert_eq!(turn, Turn::Mine);
     }
 
     #[test]
