@@ -6,8 +6,13 @@
 use std::{env, time::Duration};
 
 use sd_notify::NotifyState;
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 use tracing::warn;
+
+/// How long the service manager is to wait for the homeserver, which may be away for hours: what comes after the bot, such as the
+/// end of the host's start, does not wait with it. Well below the 90 s after which systemd gives up. What makes the bot end,
+/// such as a token that the homeserver does not know, mostly shows before.
+const PATIENCE: Duration = Duration::from_secs(45);
 
 /// The service manager, if there is one.
 #[derive(Debug)]
@@ -17,6 +22,8 @@ pub(super) struct ServiceManager {
     watchdog: Option<Interval>,
     told: Option<State>,
     was_ready: bool,
+    /// When the bot counts as ready at the latest.
+    patience_ends: Instant,
 }
 
 /// What there is to tell.
@@ -42,6 +49,7 @@ impl ServiceManager {
             watchdog,
             told: None,
             was_ready: false,
+            patience_ends: Instant::now() + PATIENCE,
         }
     }
 
@@ -50,7 +58,8 @@ impl ServiceManager {
         self.listens
     }
 
-    /// Tells what has changed. The bot is ready once the homeserver has answered: from then on a command is heard.
+    /// Tells what has changed. The bot is ready once the homeserver has answered: from then on a command is heard. See also
+    /// [`PATIENCE`].
     pub(super) fn tell(&mut self, state: State) {
         if self.told.replace(state) == Some(state) {
             return;
@@ -63,14 +72,22 @@ impl ServiceManager {
         self.notify(&news);
     }
 
-    /// Waits until the loop is to show that it turns, and shows it. For ever where nobody watches.
+    /// Waits until there is something to tell that only time brings: that the loop turns, or that the bot counts as ready. For
+    /// ever where nobody listens.
     pub(super) async fn keep_alive(&mut self) {
-        match &mut self.watchdog {
-            Some(watchdog) => {
-                watchdog.tick().await;
-                self.notify(&[NotifyState::Watchdog]);
+        let is_awaited = self.listens && !self.was_ready;
+        let watchdog = async {
+            match &mut self.watchdog {
+                Some(watchdog) => drop(watchdog.tick().await),
+                None => std::future::pending().await,
             }
-            None => std::future::pending().await,
+        };
+        tokio::select! {
+            () = watchdog => self.notify(&[NotifyState::Watchdog]),
+            () = sleep_until(self.patience_ends), if is_awaited => {
+                self.was_ready = true;
+                self.notify(&[NotifyState::Ready]);
+            }
         }
     }
 
@@ -108,7 +125,28 @@ impl std::fmt::Display for State {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_bot_whose_homeserver_is_away_counts_as_ready_after_a_while() {
+        let mut manager = ServiceManager {
+            // What is told to nobody: there is no socket.
+            listens: true,
+            watchdog: None,
+            told: None,
+            was_ready: false,
+            patience_ends: Instant::now() + PATIENCE,
+        };
+        assert!(manager.keep_alive().now_or_never().is_none());
+        assert!(!manager.was_ready);
+        manager.patience_ends = Instant::now();
+        manager.keep_alive().await;
+        assert!(manager.was_ready);
+        let again = manager.keep_alive().now_or_never();
+        assert!(again.is_none(), "it is told once");
+    }
 
     #[test]
     fn a_status_counts_the_sessions_and_names_what_is_waited_for() {
