@@ -48,6 +48,12 @@ pub(super) struct Init {
     /// What people call the first project.
     #[arg(long, value_name = "NAME")]
     project: Option<String>,
+    /// The name of the bot's user, before the colon.
+    #[arg(long, value_name = "NAME", default_value = "rcbot")]
+    localpart: String,
+    /// What this host is called, where the bots of several hosts share the admin room, such as build1.
+    #[arg(long, value_name = "NAME")]
+    host: Option<String>,
     /// For a homeserver with Matrix Authentication Service that does not ask for MSC4190 by itself.
     #[arg(long)]
     msc4190: bool,

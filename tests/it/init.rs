@@ -142,6 +142,37 @@ fn flags_make_both_files_private_and_the_next_steps_are_told_without_a_secret() 
 }
 
 #[test]
+fn a_further_host_gets_a_bot_and_a_name_of_its_own() {
+    let folder = Folder::new();
+    let output = folder.init_with_all(&["--localpart=rcbot-build1", "--host=build1"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let said = stdout(&output);
+    for part in [
+        "/etc/matrix-synapse/rcbot-build1.yaml",
+        "@rcbot-build1:example.org to #admins:example.org",
+    ] {
+        assert!(said.contains(part), "{part:?} is not in: {said}");
+    }
+    let read = |name| fs::read_to_string(folder.path("bot").join(name)).unwrap();
+    let registration: serde_json::Value = serde_yaml::from_str(&read("registration.yaml")).unwrap();
+    // Synapse takes each id once.
+    assert_eq!(registration["id"], "rcbot-build1");
+    let config: serde_json::Value = serde_yaml::from_str(&read("config.yaml")).unwrap();
+    assert_eq!(config["host"], "build1");
+    let checkup = Checker::new(&folder.path("bot").join("config.yaml")).run();
+    checkup.expect("registration", "passed", "for @rcbot-build1:example.org");
+
+    let folder = Folder::new();
+    let output = folder.init_with_all(&["--localpart=RC Bot", "--host=a b"]);
+    assert_eq!(output.status.code(), Some(2));
+    for part in ["--localpart: found \"RC Bot\"", "--host: found \"a b\""] {
+        let told = stderr(&output);
+        assert!(told.contains(part), "{part:?} is not in: {told}");
+    }
+    folder.assert_bare();
+}
+
+#[test]
 fn a_registration_without_log_in_can_be_wanted() {
     let folder = Folder::new();
     assert!(folder.init_with_all(&["--msc4190"]).status.success());

@@ -11,7 +11,7 @@ use url::Url;
 
 use super::{Init, questions::Questions, suggest::Suggestion};
 use crate::{
-    config::{Node, Refusal, check, existing_directory},
+    config::{HostName, Node, Refusal, check, existing_directory},
     remote_control::ProjectName,
 };
 
@@ -20,6 +20,8 @@ const SERVER_NAME: &str = "--server-name";
 const ADMIN_ROOM: &str = "--admin-room";
 const DIRECTORY: &str = "--directory";
 const PROJECT: &str = "--project";
+const LOCALPART: &str = "--localpart";
+const HOST: &str = "--host";
 
 /// All that it takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,16 +32,27 @@ pub(super) struct Answers {
     /// Absolute; it exists.
     pub(super) directory: PathBuf,
     pub(super) project: ProjectName,
+    /// Never asked for: one bot in a room needs neither another name nor a host's.
+    pub(super) names: Names,
+}
+
+/// What tells the bots of several hosts apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Names {
+    /// The name of the bot's user.
+    pub(super) localpart: String,
+    pub(super) host: Option<HostName>,
 }
 
 /// What was given as flags.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Given {
     homeserver: Option<Url>,
     server_name: Option<OwnedServerName>,
     admin_room: Option<OwnedRoomOrAliasId>,
     directory: Option<PathBuf>,
     project: Option<ProjectName>,
+    names: Names,
 }
 
 impl Given {
@@ -77,6 +90,16 @@ impl Given {
                 directory,
             ),
             project: flag(&mut problems, PROJECT, arguments.project.as_ref(), project),
+            names: Names {
+                localpart: flag(
+                    &mut problems,
+                    LOCALPART,
+                    Some(&arguments.localpart),
+                    localpart,
+                )
+                .unwrap_or_default(),
+                host: flag(&mut problems, HOST, arguments.host.as_ref(), host),
+            },
         };
         if problems.is_empty() {
             Ok(given)
@@ -97,6 +120,7 @@ impl Given {
                 admin_room: self.admin_room.clone()?,
                 directory: self.directory.clone()?,
                 project: self.project.clone()?,
+                names: self.names.clone(),
             })
         };
         let missing = [
@@ -164,6 +188,7 @@ impl Given {
             admin_room,
             directory,
             project,
+            names: self.names.clone(),
         })
     }
 }
@@ -215,6 +240,14 @@ fn admin_room(text: &str) -> Result<OwnedRoomOrAliasId, String> {
     })
 }
 
+fn localpart(text: &str) -> Result<String, String> {
+    by(check::localpart, text)
+}
+
+fn host(text: &str) -> Result<HostName, String> {
+    by(check::host, text)
+}
+
 fn project(text: &str) -> Result<ProjectName, String> {
     text.parse::<ProjectName>()
         .map_err(|error| format!("found {text:?}: {error}"))
@@ -254,6 +287,20 @@ fn by<T>(check: impl Fn(&Node) -> Result<T, Refusal>, text: &str) -> Result<T, S
 mod tests {
     use super::*;
 
+    fn given() -> Given {
+        Given {
+            homeserver: None,
+            server_name: None,
+            admin_room: None,
+            directory: None,
+            project: None,
+            names: Names {
+                localpart: "rcbot".to_owned(),
+                host: None,
+            },
+        }
+    }
+
     /// What is made of these lines at a terminal, and what the screen shows.
     fn ask(lines: &str, given: &Given, suggest: impl Fn(&Url) -> Suggestion) -> (Answers, String) {
         let mut screen = Vec::new();
@@ -276,7 +323,7 @@ mod tests {
             }
         };
         let lines = "https://example.org\n\n\n#admins:example.org\n/tmp\n\n";
-        let (answers, screen) = ask(lines, &Given::default(), suggest);
+        let (answers, screen) = ask(lines, &given(), suggest);
         assert_eq!(answers.homeserver.as_str(), "https://matrix.example.org/");
         assert_eq!(answers.server_name.as_str(), "example.org");
         assert_eq!(answers.project.as_str(), "tmp");
@@ -291,7 +338,7 @@ mod tests {
         let given = Given {
             homeserver: Some("http://127.0.0.1:8008".parse().unwrap()),
             admin_room: Some("!room:example.org".try_into().unwrap()),
-            ..Given::default()
+            ..given()
         };
         let lines =
             "https://example.org\nexample.org\n/\n~/nowhere\n/dev/null\n~/tmp\n../x\nsite\n";

@@ -2,10 +2,7 @@
 
 use std::path::Path;
 
-use super::answers::Answers;
-
-/// The name that the bot's user has, where the configuration does not say otherwise.
-const LOCALPART: &str = "rcbot";
+use super::answers::{Answers, Names};
 
 /// A configuration, with a word on each key.
 pub(super) fn config(answers: &Answers) -> String {
@@ -15,7 +12,17 @@ pub(super) fn config(answers: &Answers) -> String {
         admin_room,
         directory,
         project,
+        names: Names { localpart, host },
     } = answers;
+    let host = host.as_ref().map_or_else(String::new, |host| {
+        let host = quoted(host.as_str());
+        format!(
+            "
+# The name of this host, for commands such as `!rc start website@build1`.
+host: {host}
+"
+        )
+    });
     format!(
         "\
 # rcbot's configuration, begun by `rcbot init`. config.example.yaml has every key with its default. Relative paths begin
@@ -33,8 +40,8 @@ appservice:
 
 bot:
   # The bot's user is {user}.
-  localpart: {LOCALPART}
-
+  localpart: {name_of_user}
+{host}
 # The one room in which commands count.
 admin_room: {admin_room}
 
@@ -51,7 +58,8 @@ projects:
     directory: {directory}
 ",
         homeserver = quoted(homeserver.as_str()),
-        user = format_args!("@{LOCALPART}:{server_name}"),
+        user = format_args!("@{localpart}:{server_name}"),
+        name_of_user = quoted(localpart),
         example = quoted(&format!("@admin:{server_name}")),
         name = quoted(server_name.as_str()),
         admin_room = quoted(admin_room.as_str()),
@@ -76,6 +84,7 @@ fn quoted(text: &str) -> String {
 pub(super) fn next_steps(config: &Path, registration: &Path, answers: &Answers) -> String {
     let (config, registration) = (shell_word(config), shell_word(registration));
     let (room, server) = (&answers.admin_room, &answers.server_name);
+    let localpart = &answers.names.localpart;
     format!(
         "\
 Wrote {config} and {registration}, which only you can read.
@@ -83,10 +92,12 @@ Wrote {config} and {registration}, which only you can read.
 1. Give the homeserver a copy of the registration.
    - Synapse: a file that its own user can read, named in homeserver.yaml; then restart Synapse.
 
-       sudo install -o matrix-synapse -m 600 {registration} /etc/matrix-synapse/rcbot.yaml
+       sudo install -o matrix-synapse -m 600 {registration} /etc/matrix-synapse/{localpart}.yaml
 
        app_service_config_files:
-         - /etc/matrix-synapse/rcbot.yaml
+         - /etc/matrix-synapse/{localpart}.yaml
+
+       sudo systemctl restart matrix-synapse
 
    - Tuwunel, Continuwuity, Conduit: in the homeserver's own admin room say this, with the content of the file in place of
      the dots. It needs no restart. Whoever reads that room can be the bot.
@@ -97,9 +108,10 @@ Wrote {config} and {registration}, which only you can read.
        ```
 
 2. Prepare claude, as the user who runs the bot: `claude auth login`, then `claude` once in {directory}.
-3. See what is missing:  rcbot check --config {config}
-4. Run the bot:          rcbot run --config {config}
-5. Invite @{LOCALPART}:{server} to {room}, and say `!rc start` there.",
+3. Run the bot:  rcbot run --config {config}
+4. Invite @{localpart}:{server} to {room}.
+5. See what is missing, while it runs:  rcbot check --config {config}
+6. Say `!rc start` in {room}.",
         directory = shell_word(&answers.directory),
     )
 }
@@ -144,13 +156,18 @@ mod tests {
                     admin_room: room.try_into().unwrap(),
                     directory: directory.clone(),
                     project: project.parse().unwrap(),
+                    names: Names {
+                        localpart: "1.50".to_owned(),
+                        host: Some("build1".parse().unwrap()),
+                    },
                 };
                 let text = config(&answers);
                 let file = folder.path().join("config.yaml");
                 let config = Config::from_text(&file, &text).unwrap();
                 assert!(config.warnings().is_empty(), "{text}");
                 assert_eq!(config.homeserver_url, answers.homeserver);
-                assert_eq!(config.bot_user.as_str(), "@rcbot:example.org");
+                assert_eq!(config.bot_user.as_str(), "@1.50:example.org");
+                assert_eq!(config.host, answers.names.host);
                 assert_eq!(config.admin_room, answers.admin_room);
                 let configured = &config.projects[&answers.project];
                 assert_eq!(configured.project.directory, directory);
