@@ -199,8 +199,17 @@ mod tests {
         };
         assert_eq!(
             stopped(&website(), &Ending::Stopped, Some(&report)).plain,
-            "Session for website is stopped: ended after 0.3 s, 4 processes, 1 of them killed, as they did not end when \
+            "Session for website is stopped. Its 4 processes ended within 0.3 s: 1 was killed, as it did not end when \
              asked."
+        );
+        let report = StopReport {
+            processes: 1,
+            killed: 0,
+            took: Duration::from_millis(40),
+        };
+        assert_eq!(
+            stopped(&website(), &Ending::Stopped, Some(&report)).plain,
+            "Session for website is stopped. Its process ended at once."
         );
     }
 }

@@ -95,11 +95,11 @@ pub fn stopped(project: &ProjectName, ending: &Ending, report: Option<&StopRepor
     let how = how_it_ended(report);
     match ending {
         Ending::Exited { exit, .. } | Ending::ExitedBeforeLink { exit, .. } => Reply::new(format!(
-            "Session for {project} had ended by itself already ({}). It is cleared away {how}.",
+            "Session for {project} had ended by itself already ({}). What was left is cleared away. {how}",
             describe(*exit)
         )),
         Ending::Stopped | Ending::Expired | Ending::NoLink { .. } | Ending::NotSpawned(_) => {
-            Reply::new(format!("Session for {project} is stopped: ended {how}."))
+            Reply::new(format!("Session for {project} is stopped. {how}"))
         }
     }
 }
@@ -108,7 +108,7 @@ pub fn stopped(project: &ProjectName, ending: &Ending, report: Option<&StopRepor
 #[must_use]
 pub fn stopped_offline(project: &ProjectName, report: &StopReport) -> Reply {
     Reply::new(format!(
-        "Session for {project} is stopped: ended {}. Its link is taken back when the bot runs again.",
+        "Session for {project} is stopped. {} Its link is taken back when the bot runs again.",
         how_it_ended(report)
     ))
 }
@@ -121,22 +121,21 @@ pub(super) fn processes(count: usize) -> String {
 }
 
 fn how_it_ended(report: &StopReport) -> String {
-    let processes = processes(report.processes);
-    let killed = match report.killed {
-        0 => String::new(),
-        all if all == report.processes => ", killed, as they did not end when asked".to_owned(),
-        some => format!(", {some} of them killed, as they did not end when asked"),
-    };
-    format!("after {}, {processes}{killed}", seconds(report.took))
-}
-
-/// A time as people say it: what is over at once took less than a tenth of a second.
-fn seconds(took: Duration) -> String {
-    let seconds = took.as_secs_f32();
-    if seconds < 0.1 {
-        "less than 0.1 s".to_owned()
+    let took = report.took.as_secs_f32();
+    let when = if took < 0.1 {
+        "at once".to_owned()
     } else {
-        format!("{seconds:.1} s")
+        format!("within {took:.1} s")
+    };
+    let killed = match (report.killed, report.processes) {
+        (0, _) => String::new(),
+        (1, 1) => ": it was killed, as it did not end when asked".to_owned(),
+        (1, _) => ": 1 was killed, as it did not end when asked".to_owned(),
+        (some, _) => format!(": {some} were killed, as they did not end when asked"),
+    };
+    match report.processes {
+        1 => format!("Its process ended {when}{killed}."),
+        many => format!("Its {many} processes ended {when}{killed}."),
     }
 }
 
