@@ -72,8 +72,8 @@ impl Audit {
     pub(super) fn judged(&mut self, prefix: &str, message: &Message, verdict: &Verdict) {
         let command = understood(prefix, &message.text);
         let (decision, project, why) = match verdict {
-            // Its bot writes it.
-            Verdict::NotOurs => return,
+            // Nothing was asked about its sender: that is for the other bot to judge.
+            Verdict::NotOurs => ("left to another host", None, None),
             Verdict::Do(_, intent) => ("allowed", intent.project(), None),
             Verdict::Denied(denied) => ("denied", None, Some(shortened(&format!("{denied:?}")))),
             Verdict::Misused(misuse) => ("misused", None, Some(shortened(&format!("{misuse:?}")))),
@@ -84,13 +84,14 @@ impl Audit {
             ),
         };
         let number = match verdict {
-            Verdict::Do(..) | Verdict::NotOurs => None,
-            Verdict::Denied(_) | Verdict::Misused(_) | Verdict::CannotDeliver(..) => {
-                match self.count_refusal(Instant::now()) {
-                    None => return,
-                    number => number,
-                }
-            }
+            Verdict::Do(..) => None,
+            Verdict::Denied(_)
+            | Verdict::Misused(_)
+            | Verdict::CannotDeliver(..)
+            | Verdict::NotOurs => match self.count_refusal(Instant::now()) {
+                None => return,
+                number => number,
+            },
         };
         info!(
             target: "audit",

@@ -82,6 +82,9 @@ async fn of_several_hosts_the_one_that_is_meant_answers_and_no_other() {
     let answer = ask(&mut bots, &alice, "start website@build2").await;
     assert_eq!(answer.sender, bots[1].user_id().as_str());
     assert_eq!(bots.each_ref().map(Bot::standin_starts), [0, 1]);
+    bots[0]
+        .wait_for_log("decision=\"left to another host\"")
+        .await;
     let answer = ask(&mut bots, &alice, "start api").await;
     assert_eq!(answer.sender, bots[0].user_id().as_str());
     assert_eq!(bots.each_ref().map(Bot::standin_starts), [1, 1]);
