@@ -247,7 +247,7 @@ async fn a_process_that_ignores_sigterm_is_killed_and_that_is_told() {
     let answer = bot.ask(&alice, "stop").await;
     let body = answer.body().unwrap();
     assert!(
-        body.ends_with("2 processes, killed, as they did not end when asked."),
+        body.ends_with(": 2 were killed, as they did not end when asked."),
         "{body}"
     );
     assert!(bot.session_processes().is_empty());

@@ -185,7 +185,11 @@ async fn a_stop_that_a_killed_bot_was_at_is_finished_by_the_next_one() {
     let answer = bot.answer(&alice, &asked).await;
     let body = answer.body().unwrap();
     assert!(body.starts_with("Session for website is stopped"), "{body}");
-    assert!(body.contains("1 process, killed"), "{body}");
+    assert!(
+        body.contains("Its process ended ")
+            && body.ends_with(": it was killed, as it did not end when asked."),
+        "{body}"
+    );
     assert!(bot.session_processes().is_empty());
     bot.wait_for_withdrawal(&alice, &sent).await;
 }
