@@ -167,7 +167,7 @@ pub async fn run(
         tasks: JoinSet::new(),
         service_manager: ServiceManager::of_this_process(),
     };
-    bot.heed(notices);
+    bot.heed_restored(notices);
     let result = tokio::select! {
         fault = connecting => Err(BotError::from(fault)),
         error = bot.serve(heard, incoming, happened, operator) => Err(error),

@@ -36,8 +36,18 @@ pub(super) struct Delivery {
     pub(super) words: (Reply, Reply),
     /// What the requester has to live up to when the link is sent.
     pub(super) policy: Policy,
-    /// Whether that was looked at a moment ago.
-    pub(super) judged: bool,
+    pub(super) occasion: Occasion,
+}
+
+/// What there is to know of a delivery when it is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Occasion {
+    /// Its requester was judged a moment ago.
+    Judged,
+    /// Its requester has to be judged.
+    Later,
+    /// The same, and an earlier run of the bot may have sent the link, and ended before it could look who read it.
+    AfterRestart,
 }
 
 /// Why a link is not brought.
@@ -93,7 +103,9 @@ pub(super) async fn deliver(
         {
             return call_off(delivery, tried.is_some());
         }
-        delivery.judged = false;
+        if delivery.occasion == Occasion::Judged {
+            delivery.occasion = Occasion::Later;
+        }
     }
 }
 
@@ -114,8 +126,16 @@ async fn try_to_deliver(
     let Ok(recipient) = OwnedUserId::try_from(delivery.request.requester.as_str()) else {
         return Err(Obstacle::NotConfidential(NotConfidential::NoIdentity));
     };
-    if !delivery.judged {
-        judge(matrix, &recipient, &delivery.policy).await?;
+    match delivery.occasion {
+        Occasion::Judged => {}
+        Occasion::Later => judge(matrix, &recipient, &delivery.policy).await?,
+        Occasion::AfterRestart => {
+            if let Some(room) = matrix.overheard_room(&recipient).await {
+                *tried = Some(room);
+                return Err(NotSent::Refused(NotConfidential::Overheard).into());
+            }
+            judge(matrix, &recipient, &delivery.policy).await?;
+        }
     }
     let (before, after) = &delivery.words;
     let message = LinkMessage {

@@ -6,7 +6,13 @@ use matrix_sdk::ruma::OwnedUserId;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
-use super::{Bot, audit::Conclusion, courier, hosts, reference::Reference};
+use super::{
+    Bot,
+    audit::Conclusion,
+    courier::{self, Occasion},
+    hosts,
+    reference::Reference,
+};
 use crate::{
     command::reply::{self, End, Opens, Reply},
     config::Config,
@@ -19,18 +25,23 @@ use crate::{
 
 impl Bot {
     pub(super) fn heed(&mut self, notices: Vec<Notice>) {
-        self.heed_all(notices, false);
+        self.heed_all(notices, Occasion::Later);
+    }
+
+    /// As [`Bot::heed`], for what an earlier run has left.
+    pub(super) fn heed_restored(&mut self, notices: Vec<Notice>) {
+        self.heed_all(notices, Occasion::AfterRestart);
     }
 
     /// As [`Bot::heed`], right after the requester was judged.
     pub(super) fn heed_judged(&mut self, notices: Vec<Notice>) {
-        self.heed_all(notices, true);
+        self.heed_all(notices, Occasion::Judged);
     }
 
-    fn heed_all(&mut self, notices: Vec<Notice>, judged: bool) {
+    fn heed_all(&mut self, notices: Vec<Notice>, occasion: Occasion) {
         for notice in notices {
             match notice {
-                Notice::Deliver { id, request, link } => self.deliver(id, request, link, judged),
+                Notice::Deliver { id, request, link } => self.deliver(id, request, link, occasion),
                 Notice::Withdraw {
                     project,
                     withdrawal,
@@ -118,7 +129,7 @@ impl Bot {
         }
     }
 
-    fn deliver(&mut self, id: DeliveryId, request: Request, link: Link, judged: bool) {
+    fn deliver(&mut self, id: DeliveryId, request: Request, link: Link, occasion: Occasion) {
         let called_off = CancellationToken::new();
         self.deliveries.insert(id.clone(), called_off.clone());
         let (config, opens) = (Arc::clone(&self.config), self.opens(&id.project));
@@ -132,7 +143,7 @@ impl Bot {
                 link,
                 words: reply::around_link(&config.command_prefix, &opens),
                 policy,
-                judged,
+                occasion,
             };
             courier::deliver(to_homeserver, delivery, called_off).await
         });

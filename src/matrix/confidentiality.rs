@@ -75,7 +75,7 @@ pub(super) async fn is_between_two(room: &Room, recipient: &UserId) -> Result<bo
 /// before a sending and this one after it is found, whatever the homeserver says by then, or does not say.
 pub(super) async fn was_between_two(room: &Room, recipient: &UserId) -> bool {
     match members_in_store(room).await {
-        Ok(members) => members.ever == two(room, recipient),
+        Ok(members) => members.ever.is_subset(&two(room, recipient)),
         Err(fault) => {
             error!(room = %room.room_id(), error = %Chain(&fault), "it cannot be told who was in the room");
             false

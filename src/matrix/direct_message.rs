@@ -9,7 +9,7 @@
 use matrix_sdk::{
     Room, RoomState,
     ruma::{
-        OwnedTransactionId, OwnedUserId, RoomId, UserId,
+        OwnedRoomId, OwnedTransactionId, OwnedUserId, RoomId, UserId,
         api::client::room::create_room::{self, v3::RoomPreset},
         events::{
             InitialStateEvent,
@@ -275,6 +275,14 @@ impl Matrix {
         } else {
             Err(NotSent::Refused(NotConfidential::NoReadableDevice))
         }
+    }
+
+    /// The room of an earlier link, if somebody else was ever in it, and so may have read what was sent there.
+    pub async fn overheard_room(&self, recipient: &UserId) -> Option<OwnedRoomId> {
+        let room = self.conversations().ours.get(recipient)?;
+        let room = self.client().get_room(&room)?;
+        let was_overheard = !was_between_two(&room, recipient).await;
+        was_overheard.then(|| room.room_id().to_owned())
     }
 
     /// The room of an earlier link, if it is still fit for another.

@@ -230,6 +230,38 @@ async fn a_member_who_is_shown_only_while_the_key_goes_out_is_found_and_the_sess
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_somebody_joined_in_upon_ends_its_session_also_if_the_bot_was_killed_meanwhile()
+{
+    let mallory = person("mallory").await;
+    let (alice, proxy, mut bot) = administrator_and_bot(|bot, _| bot).await;
+    let first = bot.start_session(&alice, "website").await;
+    let room = first.room().clone();
+    let held = {
+        let room = room.clone();
+        proxy
+            .on(move |request| request.sends() && request.is_in(&room))
+            .times(1)
+            .hold()
+    };
+    bot.tell(&alice, "start").await;
+    eventually("the link is on its way", async || {
+        held.has_caught().then_some(())
+    })
+    .await;
+    proxy.inject(in_timeline(&room, &[membership(mallory.user_id(), "join")]));
+    // What the bot hears next tells that it has heard this.
+    bot.ask(&alice, "status").await;
+    bot.kill_9();
+    drop(held);
+
+    bot.run();
+    bot.wait_until_no_process_is_left().await;
+    let next = bot.start_session(&alice, "website").await;
+    assert_ne!(next.room(), &room);
+    assert_ne!(next.link, first.link);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_identity_that_is_shown_while_a_link_is_on_its_way_does_not_get_it() {
     let (alice, proxy, mut bot) = administrator_and_bot(|bot, _| bot).await;
     let first = bot.start_session(&alice, "website").await;
