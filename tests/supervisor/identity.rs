@@ -22,6 +22,20 @@ impl Stranger {
         Self(Command::new("sleep").arg("600").spawn().unwrap())
     }
 
+    /// One that started at another time than the process of the record. The kernel tells that by hundredths of a second.
+    fn unlike_the_process_of(sandbox: &Sandbox) -> Self {
+        let path = sandbox.session_file("session.json");
+        let record: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+        let recorded = &record["session"]["state"]["running"]["process"]["start_time"];
+        let recorded = recorded.as_u64().unwrap();
+        loop {
+            let stranger = Self::new();
+            if stranger.start_time() != recorded {
+                return stranger;
+            }
+        }
+    }
+
     fn start_time(&self) -> u64 {
         let pid = i32::try_from(self.0.id()).unwrap();
         let stat = procfs::process::Process::new(pid).unwrap().stat();
@@ -60,9 +74,9 @@ fn kill_the_process(sandbox: &Sandbox) {
 #[tokio::test]
 async fn a_record_whose_pid_is_anothers_now_is_stale_and_the_other_process_is_left_alone() {
     let sandbox = Sandbox::new();
-    let mut stranger = Stranger::new();
     drop(Owner::with_session(&sandbox, sandbox.project("")).await);
     kill_the_process(&sandbox);
+    let mut stranger = Stranger::unlike_the_process_of(&sandbox);
     edit_record(&sandbox, |record| {
         let process = &mut record["session"]["state"]["running"]["process"];
         process["pid"] = json!(stranger.0.id());
@@ -83,9 +97,9 @@ async fn a_record_whose_pid_is_anothers_now_is_stale_and_the_other_process_is_le
 #[tokio::test]
 async fn a_stop_never_signals_whoever_has_the_pid_of_a_session_that_is_over() {
     let sandbox = Sandbox::new();
-    let mut stranger = Stranger::new();
     drop(Owner::with_session(&sandbox, sandbox.project("")).await);
     kill_the_process(&sandbox);
+    let mut stranger = Stranger::unlike_the_process_of(&sandbox);
     edit_record(&sandbox, |record| {
         let running = &record["session"]["state"]["running"];
         let mut process = running["process"].clone();
