@@ -1,5 +1,6 @@
 //! Rooms that are not what the homeserver says.
 
+use matrix_sdk::ruma::RoomId;
 use serde_json::{Value, json};
 
 use super::{
@@ -7,11 +8,15 @@ use super::{
     without_encryption,
 };
 use crate::support::{
+    bot::Bot,
+    conversation::LinkMessage,
     eventually,
     impostor::Impostor,
+    person::Person,
     proxy::{
-        Answer, Request,
+        Answer, Proxy, Request,
         forgery::{in_timeline, membership},
+        rules::Held,
     },
 };
 
@@ -84,24 +89,39 @@ async fn a_member_that_the_list_of_members_shows_in_the_direct_message_gets_no_l
     assert_unharmed(&bot, &proxy, &alice).await;
 }
 
+/// Holds the next message that the bot sends to a room.
+fn hold_message(proxy: &Proxy, room: &RoomId) -> Held {
+    let room = room.to_owned();
+    proxy
+        .on(move |request| request.sends() && request.is_in(&room))
+        .times(1)
+        .hold()
+}
+
+async fn wait_until_caught(held: &Held) {
+    eventually("the link is on its way", async || {
+        held.has_caught().then_some(())
+    })
+    .await;
+}
+
+/// Who has read a link has nothing of it: its session ends, and the next one shows another link in another room.
+async fn assert_session_ended(bot: &Bot, alice: &Person, read: &LinkMessage) {
+    bot.wait_until_no_process_is_left().await;
+    let next = bot.start_session(alice, "website").await;
+    assert_ne!(next.room(), read.room());
+    assert_ne!(next.link, read.link);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_that_somebody_joined_in_upon_is_taken_back_and_its_session_ended() {
     let mallory = person("mallory").await;
     let (alice, proxy, bot) = administrator_and_bot(|bot, _| bot).await;
     let first = bot.start_session(&alice, "website").await;
     let room = first.room().clone();
-    let held = {
-        let room = room.clone();
-        proxy
-            .on(move |request| request.sends() && request.is_in(&room))
-            .times(1)
-            .hold()
-    };
+    let held = hold_message(&proxy, &room);
     let asked = bot.tell(&alice, "start").await;
-    eventually("the link is on its way", async || {
-        held.has_caught().then_some(())
-    })
-    .await;
+    wait_until_caught(&held).await;
     bot.invite_as_bot(&alice, &room, mallory.user_id()).await;
     mallory
         .wait_for("the direct message", |event| event.room == room)
@@ -116,10 +136,7 @@ async fn a_link_that_somebody_joined_in_upon_is_taken_back_and_its_session_ended
     let stored = alice.event_from_server(&room, &overheard.id).await.unwrap();
     assert_eq!(stored["content"], json!({}), "{stored}");
     assert!(mallory.never_read(&first.link));
-    bot.wait_until_no_process_is_left().await;
-    let next = bot.start_session(&alice, "website").await;
-    assert_ne!(next.room(), &room);
-    assert_ne!(next.link, first.link);
+    assert_session_ended(&bot, &alice, &first).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -132,16 +149,9 @@ async fn a_link_that_somebody_joined_in_upon_is_not_hidden_by_an_error_after_it(
         let room = room.clone();
         move |request: &Request| request.is_in(&room)
     };
-    let sends = in_room.clone();
-    let held = proxy
-        .on(move |request| request.sends() && sends(request))
-        .times(1)
-        .hold();
+    let held = hold_message(&proxy, &room);
     let asked = bot.tell(&alice, "start").await;
-    eventually("the link is on its way", async || {
-        held.has_caught().then_some(())
-    })
-    .await;
+    wait_until_caught(&held).await;
     bot.invite_as_bot(&alice, &room, mallory.user_id()).await;
     mallory
         .wait_for("the direct message", |event| event.room == room)
@@ -160,10 +170,7 @@ async fn a_link_that_somebody_joined_in_upon_is_not_hidden_by_an_error_after_it(
     bot.wait_until_taken_back(&alice, &overheard).await;
     assert_eq!(bot.links_of(&alice).len(), 2);
     assert!(mallory.never_read(&first.link));
-    bot.wait_until_no_process_is_left().await;
-    let next = bot.start_session(&alice, "website").await;
-    assert_ne!(next.room(), &room);
-    assert_ne!(next.link, first.link);
+    assert_session_ended(&bot, &alice, &first).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -180,11 +187,7 @@ async fn a_member_who_is_shown_only_while_the_key_goes_out_is_found_and_the_sess
         || proxy.passed_by(|request| request.reads_members() && in_room(request));
     let looks = members_are_asked_for().len();
     let devices = proxy.on(Request::queries_keys).times(1).hold();
-    let sends = in_room.clone();
-    let link = proxy
-        .on(move |request| request.sends() && sends(request))
-        .times(1)
-        .hold();
+    let link = hold_message(&proxy, &room);
     let asked = bot.tell(&alice, "start").await;
     eventually(
         "the room was looked at, and the devices not yet",
@@ -201,10 +204,7 @@ async fn a_member_who_is_shown_only_while_the_key_goes_out_is_found_and_the_sess
     })
     .await;
     drop(devices);
-    eventually("the link is on its way", async || {
-        link.has_caught().then_some(())
-    })
-    .await;
+    wait_until_caught(&link).await;
     let keys = proxy.passed_by(Request::sends_to_devices);
     assert!(
         keys.iter()
@@ -223,10 +223,7 @@ async fn a_member_who_is_shown_only_while_the_key_goes_out_is_found_and_the_sess
     assert_says(&answer, "somebody else");
     let overheard = bot.links_of(&alice).remove(1);
     bot.wait_until_taken_back(&alice, &overheard).await;
-    bot.wait_until_no_process_is_left().await;
-    let next = bot.start_session(&alice, "website").await;
-    assert_ne!(next.room(), &room);
-    assert_ne!(next.link, first.link);
+    assert_session_ended(&bot, &alice, &first).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -236,18 +233,9 @@ async fn a_link_that_somebody_joined_in_upon_ends_its_session_also_if_the_bot_wa
     let (alice, proxy, mut bot) = administrator_and_bot(|bot, _| bot).await;
     let first = bot.start_session(&alice, "website").await;
     let room = first.room().clone();
-    let held = {
-        let room = room.clone();
-        proxy
-            .on(move |request| request.sends() && request.is_in(&room))
-            .times(1)
-            .hold()
-    };
+    let held = hold_message(&proxy, &room);
     bot.tell(&alice, "start").await;
-    eventually("the link is on its way", async || {
-        held.has_caught().then_some(())
-    })
-    .await;
+    wait_until_caught(&held).await;
     proxy.inject(in_timeline(&room, &[membership(mallory.user_id(), "join")]));
     // What the bot hears next tells that it has heard this.
     bot.ask(&alice, "status").await;
@@ -255,10 +243,7 @@ async fn a_link_that_somebody_joined_in_upon_ends_its_session_also_if_the_bot_wa
     drop(held);
 
     bot.run();
-    bot.wait_until_no_process_is_left().await;
-    let next = bot.start_session(&alice, "website").await;
-    assert_ne!(next.room(), &room);
-    assert_ne!(next.link, first.link);
+    assert_session_ended(&bot, &alice, &first).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

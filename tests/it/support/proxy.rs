@@ -7,7 +7,7 @@ mod answer;
 pub(crate) mod forgery;
 mod injection;
 mod request;
-mod rules;
+pub(crate) mod rules;
 
 use std::{
     io,
