@@ -148,25 +148,9 @@ pub async fn run(
     let (connecting, line, heard) = connection::open(Arc::clone(&config), login, data_dir.matrix());
     let (events, incoming) = mpsc::channel(EVENTS_WAITING);
     let operator = Operator::listen(&data_dir.socket());
-    let (announced, announcing) = watch::channel(None);
-    let announcing = hosts::keep_announced(line.clone(), announcing);
-    let (answer_is_due, due) = watch::channel(false);
-    let typing = typing::show(line.clone(), due);
-    let mut bot = Bot {
-        announced,
-        answer_is_due,
-        desk: Desk::new(&config),
-        audit: Audit::new(),
-        config,
-        remote_control,
-        line,
-        events,
-        deliveries: HashMap::new(),
-        stop_orders: HashMap::new(),
-        is_examining: false,
-        tasks: JoinSet::new(),
-        service_manager: ServiceManager::of_this_process(),
-    };
+    let mut bot = Bot::new(config, remote_control, line.clone(), events);
+    let announcing = hosts::keep_announced(line.clone(), bot.announced.subscribe());
+    let typing = typing::show(line, bot.answer_is_due.subscribe());
     bot.heed_restored(notices);
     let result = tokio::select! {
         fault = connecting => Err(BotError::from(fault)),
@@ -205,6 +189,29 @@ struct Bot {
 }
 
 impl Bot {
+    fn new(
+        config: Arc<Config>,
+        remote_control: RemoteControl,
+        line: Line,
+        events: mpsc::Sender<Event>,
+    ) -> Self {
+        Self {
+            announced: watch::Sender::new(None),
+            answer_is_due: watch::Sender::new(false),
+            desk: Desk::new(&config),
+            audit: Audit::new(),
+            config,
+            remote_control,
+            line,
+            events,
+            deliveries: HashMap::new(),
+            stop_orders: HashMap::new(),
+            is_examining: false,
+            tasks: JoinSet::new(),
+            service_manager: ServiceManager::of_this_process(),
+        }
+    }
+
     /// Serves until a task fails by a bug.
     async fn serve(
         &mut self,

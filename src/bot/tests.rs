@@ -26,21 +26,7 @@ fn silent_bot(folder: &std::path::Path) -> (Bot, Hearing, mpsc::Receiver<Event>)
     let (remote_control, _, _) = RemoteControl::restore(settings).unwrap();
     let (_, line, heard) = connection::open(Arc::clone(&config), login, folder.join("matrix"));
     let (events, incoming) = mpsc::channel(EVENTS_WAITING);
-    let bot = Bot {
-        announced: watch::Sender::new(None),
-        answer_is_due: watch::Sender::new(false),
-        desk: Desk::new(&config),
-        audit: Audit::new(),
-        config,
-        remote_control,
-        line,
-        events,
-        deliveries: HashMap::new(),
-        stop_orders: HashMap::new(),
-        is_examining: false,
-        tasks: JoinSet::new(),
-        service_manager: ServiceManager::of_this_process(),
-    };
+    let bot = Bot::new(config, remote_control, line, events);
     (bot, heard, incoming)
 }
 

@@ -34,7 +34,7 @@ use super::{
     late_key::Places,
     login::{LoggedIn, Login},
     obeyed::Obeyed,
-    sync,
+    stored, sync,
     table::Table,
 };
 use crate::config::{Config, Devices, MasterKey};
@@ -146,7 +146,7 @@ impl Matrix {
         folder: &Path,
     ) -> Result<Connection, Fault> {
         let logged_in = LoggedIn::new(config, login, folder).await?;
-        let store_is_new = !folder.join(STORE).exists();
+        let store_is_new = !stored::has_store(folder);
         let client = build_client(logged_in.client_builder(config)?, config, folder).await?;
         client.restore_session(logged_in.matrix_session()).await?;
         client.whoami().await?;

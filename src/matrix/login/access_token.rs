@@ -20,7 +20,7 @@ use tracing::warn;
 use super::request::Homeserver;
 use crate::{
     config::Config,
-    matrix::{Fault, client::STORE, device},
+    matrix::{Fault, device, has_store},
     secret::Token,
 };
 
@@ -40,7 +40,7 @@ pub(super) async fn take_up(
         warn!(%device, "bot.access_token is of another device than before, which begins anew");
         device::forget(folder, true)?;
     }
-    if !folder.join(STORE).exists() && has_keys(&homeserver, config, token, &device).await? {
+    if !has_store(folder) && has_keys(&homeserver, config, token, &device).await? {
         return Err(in_use(&device, folder));
     }
     device::set_id(folder, &device)?;
