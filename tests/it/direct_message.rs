@@ -38,12 +38,7 @@ async fn a_third_person_who_was_in_the_direct_message_between_two_links_reads_ne
         .await;
     let first = bot.start_session(&alice, "website").await;
     // Only the bot may invite there; a homeserver that plays false can do it in its name.
-    bot.invite_as_bot(&alice, first.room(), mallory.user_id())
-        .await;
-    mallory
-        .wait_for("the direct message", |event| event.room == *first.room())
-        .await
-        .unwrap();
+    bot.bring_in_as_bot(&alice, first.room(), &mallory).await;
     leave(&mallory, first.room()).await;
 
     let second = bot.start_session(&alice, "website").await;

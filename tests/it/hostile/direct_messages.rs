@@ -52,12 +52,7 @@ async fn a_member_that_the_sync_hides_in_the_direct_message_gets_no_link() {
     });
     // The sync that was under way is over once the bot has heard something.
     bot.ask(&alice, "status").await;
-    bot.invite_as_bot(&alice, first.room(), mallory.user_id())
-        .await;
-    mallory
-        .wait_for("the direct message", |event| event.room == *first.room())
-        .await
-        .unwrap();
+    bot.bring_in_as_bot(&alice, first.room(), &mallory).await;
 
     let second = bot.start_session(&alice, "website").await;
     assert_ne!(second.room(), first.room());
@@ -122,11 +117,7 @@ async fn a_link_that_somebody_joined_in_upon_is_taken_back_and_its_session_ended
     let held = hold_message(&proxy, &room);
     let asked = bot.tell(&alice, "start").await;
     wait_until_caught(&held).await;
-    bot.invite_as_bot(&alice, &room, mallory.user_id()).await;
-    mallory
-        .wait_for("the direct message", |event| event.room == room)
-        .await
-        .unwrap();
+    bot.bring_in_as_bot(&alice, &room, &mallory).await;
     drop(held);
 
     let answer = bot.answer(&alice, &asked).await;
@@ -152,11 +143,7 @@ async fn a_link_that_somebody_joined_in_upon_is_not_hidden_by_an_error_after_it(
     let held = hold_message(&proxy, &room);
     let asked = bot.tell(&alice, "start").await;
     wait_until_caught(&held).await;
-    bot.invite_as_bot(&alice, &room, mallory.user_id()).await;
-    mallory
-        .wait_for("the direct message", |event| event.room == room)
-        .await
-        .unwrap();
+    bot.bring_in_as_bot(&alice, &room, &mallory).await;
     // The link arrives, and who is in the room then is told only once the bot has tried again.
     proxy
         .on(move |request| request.reads_members() && in_room(request))

@@ -67,6 +67,15 @@ impl Bot {
             .await;
     }
 
+    /// Invites somebody into a room in the bot's name, and waits until they are in it.
+    pub(crate) async fn bring_in_as_bot(&self, through: &Person, room: &RoomId, person: &Person) {
+        self.invite_as_bot(through, room, person.user_id()).await;
+        person
+            .wait_for("the room", |event| event.room == *room)
+            .await
+            .unwrap();
+    }
+
     /// Sets a state event in the bot's name.
     pub(crate) async fn set_state_as_bot(
         &self,
