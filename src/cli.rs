@@ -145,6 +145,9 @@ fn load_login(config: &Config) -> Result<Login, Failure> {
 
 fn run_bot(path: &Path) -> Result<(), Failure> {
     let config = load_config(path)?;
+    for (project, why) in config.unusable_directories() {
+        warn!(%project, "{why}: no session can start in it until that is mended");
+    }
     let login = load_login(&config)?;
     let run = async {
         let shutdown = shutdown_signal().context("cannot wait for signals")?;

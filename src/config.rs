@@ -19,9 +19,11 @@ use url::Url;
 mod authorization;
 pub(crate) mod check;
 mod host;
+mod lenient;
 mod limits;
 mod login;
 mod problem;
+mod projects;
 mod report;
 pub(crate) mod section;
 mod settings;
@@ -34,17 +36,20 @@ mod tests;
 
 pub use self::authorization::{Authorization, MasterKey, NotAKey};
 pub use self::host::{HostName, InvalidHostName};
+pub use self::lenient::Places;
 pub use self::limits::Limits;
 pub use self::login::LoginMethod;
 pub(crate) use self::problem::Refusal;
 pub use self::problem::{Problem, Problems};
+pub use self::projects::ConfiguredProject;
+pub(crate) use self::projects::usable_directory;
 pub(crate) use self::yaml::Node;
 use self::{
     login::Noted,
     section::{Section, UnknownKeys},
     settings::SessionSettings,
 };
-use crate::remote_control::{Project, ProjectName};
+use crate::remote_control::ProjectName;
 
 /// Reading is allowed to the group, or to all.
 const READABLE_BY_GROUP_OR_OTHERS: u32 = 0o044;
@@ -114,15 +119,6 @@ pub enum RequireEncryptedCommands {
     Never,
 }
 
-/// A project, and who may use it.
-#[derive(Debug, Clone)]
-pub struct ConfiguredProject {
-    /// What runs, and how.
-    pub project: Project,
-    /// What a sender needs for this project, in place of [`Authorization::power_level`].
-    pub power_level: Option<i64>,
-}
-
 /// Why there is no [`Config`].
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -184,11 +180,8 @@ impl Config {
             path: path.to_owned(),
             source,
         })?;
-        let surroundings = Surroundings {
-            folder: absolute.parent().unwrap_or(&absolute),
-            directory_check: existing_directory,
-        };
-        let config = Self::parse(path, text, &surroundings)?;
+        let folder = absolute.parent().unwrap_or(&absolute);
+        let config = Self::parse(path, text, folder)?;
         Ok(Self {
             file: absolute,
             ..config
@@ -214,19 +207,27 @@ impl Config {
         &self.warnings
     }
 
-    fn parse(file: &Path, text: &str, surroundings: &Surroundings<'_>) -> Result<Self, Problems> {
-        let reader = |root: &mut Section<'_>| Self::read(root, surroundings);
+    /// The projects in which no session can start as things are now, and why. It concerns them alone: a directory can come
+    /// back while the bot runs, such as one on a disk that is mounted late.
+    pub fn unusable_directories(&self) -> impl Iterator<Item = (&ProjectName, String)> {
+        self.projects.iter().filter_map(|(name, configured)| {
+            let why = usable_directory(&configured.project.directory).err()?;
+            Some((name, why))
+        })
+    }
+
+    fn parse(file: &Path, text: &str, folder: &Path) -> Result<Self, Problems> {
+        let reader = |root: &mut Section<'_>| Self::read(root, folder);
         let (config, warnings) = section::read(file, text, UnknownKeys::Refused, reader)?;
         Ok(Self { warnings, ..config })
     }
 
     /// Reads all keys before it gives up on any.
-    fn read(root: &mut Section<'_>, surroundings: &Surroundings<'_>) -> Option<Self> {
-        let path = || check::path(surroundings.folder);
+    fn read(root: &mut Section<'_>, folder: &Path) -> Option<Self> {
         let (homeserver_url, server_name) = root.section("homeserver", read_homeserver);
         let (bot_user, display_name, secret) =
             root.section("bot", |bot| read_bot(bot, server_name.as_ref()));
-        let login = login::read(root, secret, surroundings.folder);
+        let login = login::read(root, secret, folder);
         let admin_room = root.required("admin_room", check::room);
         let host = root.optional("host", check::host);
         let command_prefix = root.or("command_prefix", "!rc".to_owned(), check::command_prefix);
@@ -238,13 +239,13 @@ impl Config {
             Duration::from_mins(2),
             check::positive_duration,
         );
-        let data_dir = root.or("data_dir", surroundings.folder.join("data"), path());
+        let data_dir = root.or("data_dir", default_data_dir(folder), check::path(folder));
         let built_in = root.noted("sessions", SessionSettings::built_in())?;
         let sessions = root.section("sessions", |sessions| {
             SessionSettings::read(sessions, built_in)
         });
         let projects = root.section("projects", |projects| {
-            read_projects(projects, &sessions, surroundings)
+            projects::read(projects, &sessions, folder)
         });
         Some(Self {
             file: PathBuf::new(),
@@ -267,27 +268,9 @@ impl Config {
     }
 }
 
-/// What the text alone does not say.
-struct Surroundings<'a> {
-    /// The folder at which relative paths begin. Absolute.
-    folder: &'a Path,
-    /// Whether a project's directory will do.
-    directory_check: fn(PathBuf) -> Result<PathBuf, Refusal>,
-}
-
-/// Whether a project's directory is there now.
-pub(crate) fn existing_directory(path: PathBuf) -> Result<PathBuf, Refusal> {
-    match fs::metadata(&path) {
-        Ok(metadata) if metadata.is_dir() => Ok(path),
-        Ok(_) => Err(Refusal::because(format!(
-            "{} is no directory; name one",
-            path.display()
-        ))),
-        Err(error) => Err(Refusal::because(format!(
-            "no directory at {} ({error}); make it or name another",
-            path.display()
-        ))),
-    }
+/// Where the bot keeps its files if nothing else is said, with the configuration in this folder.
+fn default_data_dir(folder: &Path) -> PathBuf {
+    folder.join("data")
 }
 
 fn read_homeserver(homeserver: &mut Section<'_>) -> (Option<Url>, Option<OwnedServerName>) {
@@ -334,58 +317,4 @@ fn read_encryption(encryption: &mut Section<'_>) -> Encryption {
             check::one_of(&required),
         ),
     }
-}
-
-fn read_projects(
-    projects: &mut Section<'_>,
-    sessions: &SessionSettings,
-    surroundings: &Surroundings<'_>,
-) -> Option<BTreeMap<ProjectName, ConfiguredProject>> {
-    if projects.is_empty() {
-        projects.problem_here(
-            "none given, wanted at least one: a name, and below it `directory: /path/to/it`",
-        );
-    }
-    let read = projects
-        .each_section(|name, project| read_project(name, project, sessions.clone(), surroundings));
-    read.into_iter()
-        .map(|project| Some((project.as_ref()?.project.name.clone(), project?)))
-        .collect()
-}
-
-fn read_project(
-    name: &str,
-    project: &mut Section<'_>,
-    sessions: SessionSettings,
-    surroundings: &Surroundings<'_>,
-) -> Option<ConfiguredProject> {
-    let name = ProjectName::try_from(name.to_owned());
-    if let Err(error) = &name {
-        project.problem_here(format!("{error}; rename it"));
-    }
-    let directory = project.required("directory", |node| {
-        check::path(surroundings.folder)(node).and_then(surroundings.directory_check)
-    });
-    let power_level = project.optional("power_level", check::power_level);
-    let settings = SessionSettings::read(project, sessions);
-    let autostart_for = read_autostart(project);
-    Some(ConfiguredProject {
-        project: settings.into_project(name.ok()?, directory?, autostart_for),
-        power_level,
-    })
-}
-
-/// Who gets the link of a session that starts with the bot; nobody, where none does.
-fn read_autostart(project: &mut Section<'_>) -> Vec<String> {
-    let autostart = project.or("autostart", false, check::flag);
-    let users = project.list("deliver_to", check::user_id);
-    match (autostart, users.is_empty()) {
-        (true, true) => project.problem(
-            "autostart",
-            "needs deliver_to, wanted a list of users who get the link, such as [\"@admin:example.org\"]",
-        ),
-        (false, false) => project.problem("deliver_to", "is of no use without autostart: true"),
-        (true, false) | (false, true) => {}
-    }
-    users.iter().map(ToString::to_string).collect()
 }

@@ -16,7 +16,7 @@ use super::{
     process::BotProcess,
 };
 use crate::{
-    config::Config,
+    config::{Config, usable_directory},
     remote_control::{
         Cause, Project, SESSION_ID_VARIABLE,
         claude::{
@@ -100,6 +100,15 @@ impl<'a> Site<'a> {
     fn directory(&self) -> Outcome {
         let path = &self.project.directory;
         let remedy = "let the user who runs rcbot enter it";
+        if let Err(why) = usable_directory(path) {
+            return Outcome::failed(
+                why,
+                format!(
+                    "bring it back, or change `projects.{}.directory` in config.yaml and start the bot again",
+                    self.project.name
+                ),
+            );
+        }
         match access(path, Access::EXEC_OK | Access::READ_OK) {
             Ok(()) => Outcome::passed(path.display().to_string()),
             Err(error) => {

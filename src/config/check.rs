@@ -15,7 +15,9 @@ use bytesize::ByteSize;
 
 use super::{HostName, problem::Refusal, yaml::Node};
 use crate::{
-    remote_control::LinkPattern,
+    remote_control::{
+        DATA_DIRECTORY_VARIABLE, LinkPattern, SESSION_FOLDER_VARIABLE, SESSION_ID_VARIABLE,
+    },
     secret::{Password, Token},
 };
 
@@ -40,6 +42,11 @@ pub(crate) fn text(node: &Node) -> Result<String, Refusal> {
             Err(Refusal::wanted("a text"))
         }
     }
+}
+
+/// A text that may hold a secret, so no message shows it.
+pub(crate) fn secret_text(node: &Node) -> Result<String, Refusal> {
+    text(node).map_err(|_| Refusal::because("wanted a text, in quotes"))
 }
 
 /// A text to show to people.
@@ -75,12 +82,14 @@ pub(crate) fn command_prefix(node: &Node) -> Result<String, Refusal> {
 /// The address of the client-server API.
 pub(crate) fn homeserver_url(node: &Node) -> Result<Url, Refusal> {
     let wanted = || Refusal::wanted("an http or https URL such as http://127.0.0.1:8008");
-    let url = Url::parse(&text(node).map_err(|_| wanted())?).map_err(|_| wanted())?;
-    if !url.username().is_empty() || url.password().is_some() {
+    let text = text(node).map_err(|_| wanted())?;
+    // A password stands before the @, be the rest a URL or not; so this is looked at before anything is shown.
+    if text.contains('@') {
         return Err(Refusal::because(
             "names a user or a password; wanted a URL without them",
         ));
     }
+    let url = Url::parse(&text).map_err(|_| wanted())?;
     let is_plain = url.query().is_none() && url.fragment().is_none();
     (matches!(url.scheme(), "http" | "https") && url.has_host() && is_plain)
         .then_some(url)
@@ -292,9 +301,16 @@ pub(crate) fn command(node: &Node) -> Result<Vec<String>, Refusal> {
     }
 }
 
+/// The variables by which rcbot knows the processes of its sessions.
+const OURS: [&str; 3] = [
+    SESSION_ID_VARIABLE,
+    SESSION_FOLDER_VARIABLE,
+    DATA_DIRECTORY_VARIABLE,
+];
+
 /// The value of an environment variable. It may be a secret, so no message shows it.
 pub(crate) fn environment_variable(name: &str, node: &Node) -> Result<String, Refusal> {
-    if name == "RCBOT_SESSION_ID" {
+    if OURS.contains(&name) {
         return Err(Refusal::because(
             "is set by rcbot itself, to know its processes by; remove it",
         ));

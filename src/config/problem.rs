@@ -111,7 +111,7 @@ const SHOWN: usize = 80;
 
 fn describe(node: &Node) -> String {
     match node {
-        Node::Nothing => "nothing".to_owned(),
+        Node::Nothing | Node::List(_) | Node::Map(_) => node.kind().to_owned(),
         Node::Plain(value) => value.clone(),
         Node::Text(text) if text.chars().count() > SHOWN => {
             format!(
@@ -120,8 +120,6 @@ fn describe(node: &Node) -> String {
             )
         }
         Node::Text(text) => format!("{text:?}"),
-        Node::List(_) => "a list".to_owned(),
-        Node::Map(_) => "a mapping".to_owned(),
         Node::Tagged(tag) => format!("!{tag} without quotes, which YAML takes for a tag"),
     }
 }

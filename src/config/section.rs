@@ -226,8 +226,11 @@ impl<'a> Section<'a> {
             Some(Node::Nothing) => Some([].as_slice()),
             Some(Node::Map(entries)) => Some(entries.as_slice()),
             Some(other) => {
-                let message =
-                    Refusal::wanted("a mapping: indented lines of `key: value`").of(other);
+                // What it is instead is not shown: in place of `environment` it may be a secret.
+                let message = format!(
+                    "found {}, wanted a mapping: indented lines of `key: value`",
+                    other.kind()
+                );
                 report.problem(&place.path, message);
                 None
             }

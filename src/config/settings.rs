@@ -29,8 +29,9 @@ const RESUME_COMMAND: [&str; 5] = [
 /// All forms that the link has had: `/code?environment=..`, `/code?bridge=..`, `/code/session_..`.
 const LINK_PATTERN: &str = r"https://claude\.ai/code[/?][A-Za-z0-9_./?=&%~-]+";
 
-/// How long a process may run without showing its link: a login check and two requests take 3 s on a slow day.
-const LINK_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a process may run without showing its link: a login check and two requests take 3 s on a slow day, and on a small
+/// host a first start takes most of a minute. Where the service refuses it, the program says so and stays for some 50 s.
+const LINK_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Nobody works longer at a stretch, and a forgotten session should not stay open over night.
 const MAX_DURATION: Duration = Duration::from_hours(12);
@@ -79,7 +80,7 @@ impl SessionSettings {
             command: section.or("command", outer.command, check::command),
             resume_command: section.or("resume_command", outer.resume_command, check::command),
             environment: outer.environment.into_iter().chain(inner).collect(),
-            stdin: section.or("stdin", outer.stdin, check::text),
+            stdin: section.or("stdin", outer.stdin, check::secret_text),
             link_pattern: section.or("link_pattern", outer.link_pattern, check::link_pattern),
             link_timeout: section.or("link_timeout", outer.link_timeout, check::positive_duration),
             stop_grace: section.or("stop_grace", outer.stop_grace, check::duration),

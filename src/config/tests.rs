@@ -1,7 +1,10 @@
 //! What config.yaml can say, and how its file is found and read.
 
 use super::*;
-use crate::secret::{Password, Token};
+use crate::{
+    remote_control::Project,
+    secret::{Password, Token},
+};
 
 mod properties;
 mod reference;
@@ -22,11 +25,7 @@ projects:
 
 /// Parses without a look at the file system.
 fn parse(text: &str) -> Result<Config, Problems> {
-    let surroundings = Surroundings {
-        folder: Path::new("/etc/rcbot"),
-        directory_check: Ok,
-    };
-    Config::parse(Path::new("config.yaml"), text, &surroundings)
+    Config::parse(Path::new("config.yaml"), text, Path::new("/etc/rcbot"))
 }
 
 #[track_caller]
@@ -98,44 +97,8 @@ fn the_least_configuration_has_the_documented_defaults() {
     );
     assert_eq!(
         (project.stdin.as_str(), project.link_timeout.as_secs()),
-        ("y\n", 30)
+        ("y\n", 60)
     );
-}
-
-#[test]
-fn the_example_names_every_key() {
-    let keys = [
-        "url",
-        "server_name",
-        "registration",
-        "localpart",
-        "display_name",
-        "admin_room",
-        "command_prefix",
-        "power_level",
-        "users",
-        "devices",
-        "require_encrypted_commands",
-        "commands_per_minute",
-        "max_sessions",
-        "max_command_age",
-        "data_dir",
-        "command",
-        "environment",
-        "stdin",
-        "link_pattern",
-        "link_timeout",
-        "stop_grace",
-        "directory",
-    ];
-    for key in keys {
-        assert!(
-            EXAMPLE
-                .lines()
-                .any(|line| line.trim_start().starts_with(&format!("{key}:"))),
-            "{key}"
-        );
-    }
 }
 
 #[test]
@@ -292,32 +255,53 @@ fn a_file_with_secrets_that_others_can_read_is_a_warning() {
 }
 
 #[test]
-fn a_projects_directory_must_exist_beside_the_file_or_where_it_says() {
+fn a_directory_that_is_not_there_concerns_its_project_alone() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("config.yaml");
-    fs::write(&file, least_with("/srv/website", "website")).unwrap();
+    let text = least_with("/srv/website", "website") + "  other: { directory: . }\n";
+    fs::write(&file, text).unwrap();
+    let unusable = || {
+        let config = Config::load(&file).unwrap();
+        let all = config.unusable_directories();
+        all.map(|(name, why)| format!("{name}: {why}"))
+            .collect::<Vec<_>>()
+    };
+    let website = folder.path().join("website");
+    let said = unusable().concat();
+    let wanted = format!("website: no directory at {} (", website.display());
+    assert!(said.starts_with(&wanted), "{said}");
 
-    let said = Config::load(&file).unwrap_err().to_string();
-    let wanted = format!(
-        "{}:7: projects.website.directory: no directory at {} (",
-        file.display(),
-        folder.path().join("website").display()
-    );
-    assert!(said.contains(&wanted), "{said}");
+    fs::write(&website, "").unwrap();
+    let wanted = format!("website: {} is not a directory", website.display());
+    assert_eq!(unusable(), [wanted]);
 
-    fs::write(folder.path().join("website"), "").unwrap();
-    assert!(
-        Config::load(&file)
-            .unwrap_err()
-            .to_string()
-            .contains("website is no directory; name one")
-    );
+    fs::remove_file(&website).unwrap();
+    fs::create_dir(&website).unwrap();
+    assert!(unusable().is_empty());
+}
 
-    fs::remove_file(folder.path().join("website")).unwrap();
-    fs::create_dir(folder.path().join("website")).unwrap();
-    let config = Config::load(&file).unwrap();
-    let (_, website) = config.projects.first_key_value().unwrap();
-    assert_eq!(website.project.directory, folder.path().join("website"));
+#[test]
+fn two_projects_with_one_directory_are_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(folder.path(), folder.path().join("link")).unwrap();
+    for (other, is_warned) in [("a/b", false), ("/srv/website", true), ("link", false)] {
+        let text = format!("{LEAST}  other:\n    directory: {other}\n");
+        let warnings = Config::from_text(&folder.path().join("config.yaml"), &text)
+            .unwrap()
+            .warnings()
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>();
+        assert_eq!(warnings.len(), usize::from(is_warned), "{warnings:?}");
+        let wanted = "config.yaml:9: projects.other.directory: is that of `website` too";
+        assert!(
+            warnings.iter().all(|it| it.contains(wanted)),
+            "{warnings:?}"
+        );
+    }
+    let text = least_with("/srv/website", ".") + "  other: { directory: link }\n";
+    let config = Config::from_text(&folder.path().join("config.yaml"), &text).unwrap();
+    assert_eq!(config.warnings().len(), 1, "by another name");
 }
 
 #[test]

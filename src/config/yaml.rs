@@ -30,6 +30,18 @@ pub(crate) enum Node {
     Tagged(String),
 }
 
+impl Node {
+    /// What it is, without what it says.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing",
+            Self::Plain(_) | Self::Text(_) | Self::Tagged(_) => "a text",
+            Self::List(_) => "a list",
+            Self::Map(_) => "a mapping",
+        }
+    }
+}
+
 /// Where a value stands: `projects.website.command[0]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct KeyPath(Vec<Step>);

@@ -36,6 +36,7 @@ pub use session::{
     Restart, Session, SessionId, State, Terms, WARNING,
 };
 pub use store::{StoreError, Withdrawal};
+pub use tasks::{DATA_DIRECTORY_VARIABLE, SESSION_FOLDER_VARIABLE};
 
 use store::{Record, Store};
 use tasks::Tasks;

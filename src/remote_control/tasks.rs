@@ -44,7 +44,10 @@ pub(super) struct Tasks {
 
 /// The folder of a session's record, in the environment of its processes: with it they are found again even if the record
 /// is lost.
-pub(super) const SESSION_FOLDER_VARIABLE: &str = "RCBOT_SESSION_FOLDER";
+pub const SESSION_FOLDER_VARIABLE: &str = "RCBOT_SESSION_FOLDER";
+
+/// The random name of the folder of records, likewise: a path alone can be another folder's too, in another mount namespace.
+pub const DATA_DIRECTORY_VARIABLE: &str = "RCBOT_DATA_DIRECTORY";
 
 /// The present moment. A kernel that does not tell its uptime has none of the other facilities needed here either.
 pub(super) fn now() -> Moment {

@@ -64,12 +64,23 @@ fn a_configuration_by_which_nothing_can_be_tried_is_told_with_all_its_problems()
     let host = Host::new();
     host.configure(|config| {
         config["homeserver"]["url"] = json!("nowhere");
-        config["projects"]["website"]["directory"] = json!("gone");
+        config["projects"]["website"]["directory"] = json!("~/gone");
     });
     let checkup = host.check();
     assert_eq!(checkup.code, Some(2));
     checkup.expect("configuration", "failed", "homeserver.url");
     checkup.expect("configuration", "failed", "projects.website.directory");
+}
+
+#[test]
+fn a_missing_directory_fails_its_project_alone() {
+    let host = Host::new();
+    host.configure(|config| config["projects"]["other"] = json!({ "directory": "gone" }));
+    let checkup = host.check();
+    checkup.expect("other: directory", "failed", "no directory at /");
+    for name in ["configuration", "website: directory", "website: command"] {
+        assert_eq!(checkup.outcome(name), "passed", "{name}");
+    }
 }
 
 #[test]

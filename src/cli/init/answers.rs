@@ -11,7 +11,7 @@ use url::Url;
 
 use super::{Init, questions::Questions, suggest::Suggestion};
 use crate::{
-    config::{HostName, Node, Refusal, check, existing_directory},
+    config::{HostName, Node, Refusal, check, usable_directory},
     remote_control::ProjectName,
 };
 
@@ -259,9 +259,8 @@ fn directory(text: &str, home: Option<&Path>) -> Result<PathBuf, String> {
         (Some(rest), Some(home)) => home.join(rest),
         (Some(_) | None, _) => by(check::path(Path::new("")), text)?,
     };
-    let node = Node::Text(text.to_owned());
     let path = std::path::absolute(path).map_err(|error| error.to_string())?;
-    let path = existing_directory(path).map_err(|refusal| refusal.of(&node))?;
+    usable_directory(&path).map_err(|why| format!("{why}; make it or name another"))?;
     let is_home = home.is_some_and(|home| {
         let home = home.canonicalize();
         home.is_ok_and(|home| path.canonicalize().is_ok_and(|path| path == home))
@@ -349,7 +348,7 @@ mod tests {
             "found \"https://example.org\", wanted a server name without https://",
             "/ is your home directory, which claude never trusts",
             "no directory at /nowhere (No such file or directory",
-            "/dev/null is no directory",
+            "/dev/null is not a directory",
             "found \"../x\": ",
         ] {
             assert!(screen.contains(part), "{part:?} is not in: {screen}");

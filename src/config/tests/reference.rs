@@ -29,8 +29,8 @@ fn keys_at(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
-#[test]
-fn the_reference_has_every_key_and_no_other() {
+/// Every key, as the reference writes it.
+fn all_keys() -> BTreeSet<String> {
     let mut keys = BTreeSet::new();
     for (place, text) in PLACES {
         keys.extend(keys_at(text).iter().map(|key| format!("{place}{key}")));
@@ -55,7 +55,24 @@ fn the_reference_has_every_key_and_no_other() {
     ] {
         assert!(keys.remove(section), "{section}");
     }
+    keys
+}
 
+#[test]
+fn the_example_names_every_key() {
+    let lines: Vec<_> = EXAMPLE
+        .lines()
+        .map(|line| line.trim_start().trim_start_matches("# "))
+        .collect();
+    for key in all_keys() {
+        let name = key.rsplit('.').next().unwrap();
+        let begin = format!("{name}:");
+        assert!(lines.iter().any(|line| line.starts_with(&begin)), "{key}");
+    }
+}
+
+#[test]
+fn the_reference_has_every_key_and_no_other() {
     let rows = REFERENCE
         .lines()
         .filter_map(|line| line.strip_prefix("| `"));
@@ -63,5 +80,5 @@ fn the_reference_has_every_key_and_no_other() {
         .filter_map(|row| row.split_once('`'))
         .map(|(key, _)| key.to_owned())
         .collect();
-    assert_eq!(documented, keys);
+    assert_eq!(documented, all_keys());
 }

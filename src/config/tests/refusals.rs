@@ -27,6 +27,7 @@ http://127.0.0.1:8008 => localhost:8008      | 2: homeserver.url: found "localho
 http://127.0.0.1:8008 => https://            | 2: homeserver.url: found "https://", wanted an http or https URL
 http://127.0.0.1:8008 => https://x.y/?a=b    | 2: homeserver.url: found "https://x.y/?a=b", wanted an http or https URL
 http://127.0.0.1:8008 => 42                  | 2: homeserver.url: found 42, wanted an http or https URL
+http://127.0.0.1:8008 => https://me:wo rd@x.y | 2: homeserver.url: names a user or a password; wanted a URL without
 http://127.0.0.1:8008 => https://me:word@x.y | 2: homeserver.url: names a user or a password; wanted a URL without
 name: example.org => name: https://x.y       | 3: homeserver.server_name: found "https://x.y", wanted a server name without
 name: example.org => name: [x]               | 3: homeserver.server_name: found a list, wanted a server name
@@ -87,12 +88,14 @@ sessions.link_timeout: 0s           | found "0s", wanted a duration longer than 
 sessions.stop_grace: -1s            | found "-1s", wanted a duration such as 30s or 2m
 sessions.link_pattern: 'https://('  | found "https://(", wanted a regular expression
 sessions.link_pattern: [x]          | found a list, wanted a text
-sessions.stdin: [y]                 | found a list, wanted a text
+sessions.stdin: [y]                 | wanted a text, in quotes
 sessions.command: claude -x         | found "claude -x", wanted a list of a program and its arguments
 sessions.command: []                | the list is empty; wanted a program and its arguments
 sessions.command: ['', -x]          | the program's name is empty; wanted a program
 sessions.command: [claude, {project}] | an argument is not a text; wanted texts alone, in quotes
 sessions.environment: [A=b]         | found a list, wanted a mapping
+sessions.environment: TOKEN=hunter2 | found a text, wanted a mapping
+sessions.stdin: 482913              | wanted a text, in quotes
 sessions.link_timout: 5s            | unknown key; did you mean `link_timeout`?
 sessions.directory: /srv            | unknown key; the keys here are command, environment
 sessions.max_duration: soon         | found "soon", wanted a duration such as 12h, or none
@@ -132,6 +135,7 @@ sessions:\n  environment: { RCBOT_SESSION_ID: x } | 9: sessions.environment.RCBO
   website: { directory: /srv }                  | 8: projects.website: given twice, first in line 6
   other:                                        | 8: projects.other.directory: missing, wanted a path
   other: [directory]                            | 8: projects.other: found a list, wanted a mapping
+  Website: { directory: a }                     | 8: projects.Website: `website` is the same but for upper and lower case
     directory: /srv                             | 8: projects.website.directory: given twice, first in line 7
     stop_grace: 1                               | 8: projects.website.stop_grace: found 1, wanted a duration
     autostart: true                             | 8: projects.website.autostart: needs deliver_to

@@ -1,0 +1,121 @@
+//! Where sessions are, read also from a configuration that is wrong elsewhere: whoever wants to end one has no time to mend it.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::{Config, ConfigError, Problems, check, default_data_dir, yaml, yaml::Node};
+use crate::remote_control::{ProjectName, STOP_GRACE};
+
+/// Where sessions are, and what can have one.
+#[derive(Debug)]
+pub struct Places {
+    /// Where the bot keeps its files. Absolute.
+    pub data_dir: PathBuf,
+    /// The projects, and how long a session of each has to end by itself.
+    pub projects: BTreeMap<ProjectName, Duration>,
+    /// What is wrong in the file.
+    pub problems: Option<Problems>,
+}
+
+impl Places {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// As [`Config::load`], but for what is wrong elsewhere in the file.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let problems = match Config::load(path) {
+            Ok(config) => return Ok(config.into()),
+            Err(ConfigError::Invalid(problems)) => problems,
+            Err(error) => return Err(error),
+        };
+        let unreadable = |source| ConfigError::Unreadable {
+            path: path.to_owned(),
+            source,
+        };
+        let text = fs::read_to_string(path).map_err(unreadable)?;
+        let absolute = std::path::absolute(path).map_err(unreadable)?;
+        match read(&text, absolute.parent().unwrap_or(&absolute)) {
+            Some((data_dir, projects)) => Ok(Self {
+                data_dir,
+                projects,
+                problems: Some(problems),
+            }),
+            None => Err(problems.into()),
+        }
+    }
+}
+
+impl From<Config> for Places {
+    fn from(config: Config) -> Self {
+        let projects = config.projects.into_iter();
+        Self {
+            data_dir: config.data_dir,
+            projects: projects
+                .map(|(name, configured)| (name, configured.project.stop_grace))
+                .collect(),
+            problems: None,
+        }
+    }
+}
+
+/// `None`: the text does not say where the data directory is.
+fn read(text: &str, folder: &Path) -> Option<(PathBuf, BTreeMap<ProjectName, Duration>)> {
+    let root = yaml::parse(text).ok()?;
+    let data_dir = match get(&root, "data_dir") {
+        Some(node) => check::path(folder)(node).ok()?,
+        None => default_data_dir(folder),
+    };
+    let grace_in = |node: &Node| check::duration(get(node, "stop_grace")?).ok();
+    let common = get(&root, "sessions").and_then(grace_in);
+    let Some(Node::Map(projects)) = get(&root, "projects") else {
+        return Some((data_dir, BTreeMap::new()));
+    };
+    let projects = projects.iter().filter_map(|(name, project)| {
+        let grace = grace_in(project).or(common).unwrap_or(STOP_GRACE);
+        Some((name.parse().ok()?, grace))
+    });
+    Some((data_dir, projects.collect()))
+}
+
+fn get<'n>(node: &'n Node, key: &str) -> Option<&'n Node> {
+    let Node::Map(entries) = node else {
+        return None;
+    };
+    let mut entries = entries.iter();
+    entries.find(|(name, _)| name == key).map(|(_, node)| node)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_elsewhere_does_not_keep_anybody_from_the_sessions() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("config.yaml");
+        let load = |text: &str| {
+            fs::write(&file, text).unwrap();
+            Places::load(&file)
+        };
+        let places = load(
+            "admin_rom: x\ndata_dir: here\nsessions: { stop_grace: 2s }\nprojects:\n  web: 3\n  api: { stop_grace: 5s }\n",
+        )
+        .unwrap();
+        assert_eq!(places.data_dir, folder.path().join("here"));
+        let graces = [("api", 5), ("web", 2)];
+        let graces = graces.map(|(name, secs)| (name.parse().unwrap(), Duration::from_secs(secs)));
+        assert_eq!(places.projects, graces.into());
+        assert!(places.problems.unwrap().to_string().contains("admin_rom"));
+
+        let places = load("projects: []\n").unwrap();
+        assert_eq!(places.data_dir, folder.path().join("data"));
+        // Where the sessions are cannot be guessed.
+        for text in ["data_dir: [x]\n", "data_dir: [\n"] {
+            assert!(matches!(load(text), Err(ConfigError::Invalid(_))), "{text}");
+        }
+    }
+}
