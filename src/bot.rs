@@ -23,17 +23,21 @@ mod rooms;
 mod service_manager;
 mod typing;
 
-use std::{collections::HashMap, future::pending, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap, future::pending, panic::AssertUnwindSafe, sync::Arc, time::Duration,
+};
 
+use futures_util::FutureExt as _;
 use tokio::{
     sync::{mpsc, watch},
-    task::{JoinError, JoinSet},
+    task::JoinSet,
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 pub use operator::{OperatorError, ask_for_identity, ask_to_stop, ask_to_trust};
+pub use service_manager::tell_failure;
 
 use crate::{
     command::reply,
@@ -75,7 +79,7 @@ pub enum BotError {
     #[error(
         "a part of rcbot failed, which is a bug: see above in the log; sessions go on, start rcbot again"
     )]
-    Panicked(#[source] JoinError),
+    Panicked,
     /// The same, in the midst of looking after sessions.
     #[error(
         "a part of rcbot failed, which is a bug: see above in the log; sessions go on, start rcbot again"
@@ -152,19 +156,28 @@ pub async fn run(
     let announcing = hosts::keep_announced(line.clone(), bot.announced.subscribe());
     let typing = typing::show(line, bot.answer_is_due.subscribe());
     bot.heed_restored(notices);
-    let result = tokio::select! {
-        fault = connecting => Err(BotError::from(fault)),
-        error = bot.serve(heard, incoming, happened, operator) => Err(error),
-        () = announcing => Ok(()),
-        () = typing => Ok(()),
-        () = shutdown => {
-            info!("ending; sessions go on");
-            Ok(())
+    let running = async {
+        tokio::select! {
+            fault = connecting => Err(BotError::from(fault)),
+            error = bot.serve(heard, incoming, happened, operator) => Err(error),
+            () = announcing => Ok(()),
+            () = typing => Ok(()),
+            () = shutdown => {
+                info!("ending; sessions go on");
+                Ok(())
+            }
         }
     };
+    let result = catch_panic(running).await;
     bot.service_manager.tell_the_end();
     bot.leave().await;
     result
+}
+
+/// A panic is an end like any other: what is on disk is whole at each step.
+async fn catch_panic(running: impl Future<Output = Result<(), BotError>>) -> Result<(), BotError> {
+    let result = AssertUnwindSafe(running).catch_unwind().await;
+    result.unwrap_or(Err(BotError::Panicked))
 }
 
 struct Bot {
@@ -233,7 +246,7 @@ impl Bot {
                     Ok(notices) => self.heed(notices),
                     Err(panicked) => return panicked.into(),
                 },
-                panic = next_panic(&mut self.tasks) => return BotError::Panicked(panic),
+                () = next_panic(&mut self.tasks) => return BotError::Panicked,
                 ordered = operator.next() => self.carry_out_order(ordered),
             }
         }
@@ -380,10 +393,10 @@ impl Bot {
 }
 
 /// Waits for a task that panics, and forgets those that end well, so that their number stays that of what goes on.
-async fn next_panic(tasks: &mut JoinSet<()>) -> JoinError {
+async fn next_panic(tasks: &mut JoinSet<()>) {
     loop {
         match tasks.join_next().await {
-            Some(Err(error)) if error.is_panic() => return error,
+            Some(Err(error)) if error.is_panic() => return,
             Some(Ok(()) | Err(_)) => {}
             None => pending().await,
         }

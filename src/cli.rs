@@ -3,6 +3,7 @@
 //! Invariant: only here does rcbot print, and only here is an exit code chosen.
 
 mod check;
+mod exit;
 mod init;
 mod log;
 mod reset_identity;
@@ -12,6 +13,7 @@ mod trust;
 use std::{
     future::Future,
     io::{self, Write as _},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -19,9 +21,12 @@ use std::{
 
 use anyhow::{Context as _, anyhow};
 use clap::{Parser, Subcommand};
+use futures_util::FutureExt as _;
+use procfs::process::Process;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
+use exit::Failure;
 use log::LogFormat;
 
 use crate::{
@@ -48,7 +53,7 @@ pub struct Arguments {
 enum Command {
     /// Ask for the little that a first run needs, and write config.yaml and registration.yaml. Overwrites nothing.
     Init(init::Init),
-    /// Run the bot. SIGTERM and Ctrl-C end it; sessions go on.
+    /// Run the bot. SIGTERM, SIGHUP and Ctrl-C end it; sessions go on.
     Run(ConfigFile),
     /// Try everything that a start needs, and say what to do about what fails. Changes nothing.
     Check {
@@ -91,19 +96,27 @@ struct ConfigFile {
     config: PathBuf,
 }
 
-/// The kinds of failure that the exit code tells apart.
-enum Failure {
-    /// Exit code 1.
-    WhileRunning(anyhow::Error),
-    /// Exit code 2.
-    Configuration(anyhow::Error),
-}
-
-/// Does what the arguments say. Exit codes: 0 well, 1 failed while running, 2 wrong arguments or configuration.
+/// Does what the arguments say. Exit codes: 0 well, 1 failed while running, 2 wrong arguments or configuration, 3 needs the
+/// operator first.
 #[must_use]
 pub fn run(arguments: Arguments) -> ExitCode {
     log::set_up(arguments.log_format);
-    let result = match arguments.command {
+    let is_bot = matches!(arguments.command, Command::Run(_));
+    let result = catch_unwind(AssertUnwindSafe(|| perform(arguments.command)));
+    let Err(failure) = result.unwrap_or_else(|_| Err(exit::bug())) else {
+        return ExitCode::SUCCESS;
+    };
+    // The chain is printed here and nowhere else.
+    let error = format!("{:#}", failure.error());
+    log::fatal(&error);
+    if is_bot {
+        bot::tell_failure(&error);
+    }
+    ExitCode::from(failure.code())
+}
+
+fn perform(command: Command) -> Result<(), Failure> {
+    match command {
         Command::Init(arguments) => init::init(&arguments),
         Command::Run(file) => run_bot(&file.config),
         Command::Check { config, json } => check::check(&config.config, json),
@@ -116,15 +129,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
             output,
             msc4190,
         } => write_registration(&config.config, output, msc4190),
-    };
-    let (error, code) = match result {
-        Ok(()) => return ExitCode::SUCCESS,
-        Err(Failure::WhileRunning(error)) => (error, 1),
-        Err(Failure::Configuration(error)) => (error, 2),
-    };
-    // The chain is printed here and nowhere else. A closed standard error leaves only the exit code.
-    drop(writeln!(io::stderr(), "rcbot: {error:#}"));
-    ExitCode::from(code)
+    }
 }
 
 fn load_config(path: &Path) -> Result<Config, Failure> {
@@ -166,9 +171,10 @@ fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> Result<T, Failu
     let runtime = runtime
         .context("cannot start the runtime")
         .map_err(Failure::WhileRunning)?;
-    let result = runtime.block_on(work).map_err(Failure::WhileRunning);
+    let result = runtime.block_on(AssertUnwindSafe(work).catch_unwind());
     runtime.shutdown_timeout(LAST_WORK);
-    result
+    let result = result.unwrap_or_else(|panic| resume_unwind(panic));
+    result.map_err(Failure::WhileRunning)
 }
 
 fn print(text: &str) -> Result<(), Failure> {
@@ -187,16 +193,35 @@ fn confirm(question: &str) -> anyhow::Result<bool> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
-/// Ends with the first SIGTERM or Ctrl-C. The signals are ours from here on, so that none ends the bot halfway.
+/// Ends with the first SIGTERM, SIGHUP or Ctrl-C. The signals are ours from here on, so that none ends the bot halfway.
 fn shutdown_signal() -> io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = if ignores_hangup() {
+        None
+    } else {
+        Some(signal(SignalKind::hangup())?)
+    };
     Ok(async move {
+        let hung_up = async {
+            match &mut hangup {
+                Some(hangup) => drop(hangup.recv().await),
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            () = hung_up => {}
         }
     })
+}
+
+/// Whether SIGHUP was ignored already when this process began, as nohup(1) has it: then a closed terminal is to end nothing.
+fn ignores_hangup() -> bool {
+    const HANGUP: u64 = 1 << (SignalKind::hangup().as_raw_value() - 1);
+    let status = Process::myself().and_then(|process| process.status());
+    status.is_ok_and(|status| status.sigign & HANGUP != 0)
 }
 
 fn write_registration(

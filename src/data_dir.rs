@@ -59,11 +59,14 @@ pub enum DataDirError {
     },
     /// Another bot uses it.
     #[error(
-        "another rcbot runs with the data directory {path}: stop it first, or give this one a data_dir of its own"
+        "another rcbot runs with the data directory {path}{}: stop it first, or give this one a data_dir of its own",
+        described(*.process)
     )]
     InUse {
         /// Which.
         path: PathBuf,
+        /// The other one's, if it can be seen.
+        process: Option<i32>,
     },
 }
 
@@ -102,6 +105,7 @@ impl DataDir {
             }),
             Err(TryLockError::WouldBlock) => Err(DataDirError::InUse {
                 path: path.to_owned(),
+                process: process_running_with(path),
             }),
             Err(TryLockError::Error(source)) => Err(unusable(&file, source)),
         }
@@ -124,6 +128,13 @@ impl DataDir {
     pub fn matrix(&self) -> PathBuf {
         matrix(&self.path)
     }
+}
+
+/// systemctl(1) names the unit of any process.
+fn described(process: Option<i32>) -> String {
+    process.map_or_else(String::new, |pid| {
+        format!(" (process {pid}; `systemctl status {pid}` names its unit)")
+    })
 }
 
 fn unusable(path: &Path, source: io::Error) -> DataDirError {

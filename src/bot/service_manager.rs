@@ -100,11 +100,23 @@ impl ServiceManager {
     }
 
     fn notify(&self, news: &[NotifyState<'_>]) {
-        if self.listens
-            && let Err(error) = sd_notify::notify(news)
-        {
-            warn!(%error, "the service manager was not told");
+        if self.listens {
+            notify(news);
         }
+    }
+}
+
+/// Tells the service manager why the bot ended, which it goes on showing. Does nothing where none listens.
+pub fn tell_failure(error: &str) {
+    // What is told is told in lines.
+    let status = error.replace('\n', "; ");
+    notify(&[NotifyState::Status(&status)]);
+}
+
+/// Does nothing where no service manager listens.
+fn notify(news: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(news) {
+        warn!(%error, "the service manager was not told");
     }
 }
 

@@ -44,5 +44,11 @@ async fn a_task_that_panics_ends_the_bot_and_one_that_ends_well_does_not() {
     });
     let served = bot.serve(heard, incoming, happened, operator);
     let error = timeout(Duration::from_secs(30), served).await;
-    assert!(matches!(error, Ok(BotError::Panicked(_))), "{error:?}");
+    assert!(matches!(error, Ok(BotError::Panicked)), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_panic_in_the_loop_is_an_end_with_an_error() {
+    let result = catch_panic(async { panic!("as it must") }).await;
+    assert!(matches!(result, Err(BotError::Panicked)), "{result:?}");
 }

@@ -1,14 +1,16 @@
 //! How the log is written: to standard error, for people, for machines, or for systemd's journal.
 
 use std::{
+    backtrace::{Backtrace, BacktraceStatus},
     env::{self, VarError},
     fmt,
-    io::{self, IsTerminal as _},
+    io::{self, IsTerminal as _, Write as _},
+    panic::{self, PanicHookInfo},
 };
 
 use clap::ValueEnum;
 use rustix::fs::fstat;
-use tracing::{Event, Level, Subscriber, warn};
+use tracing::{Event, Level, Subscriber, error, warn};
 use tracing_subscriber::{
     EnvFilter,
     fmt::{
@@ -51,12 +53,38 @@ pub(super) fn set_up(format: LogFormat) {
         }
         LogFormat::Text => log.init(),
     }
+    panic::set_hook(Box::new(tell_panic));
     if let Some(error) = refused {
         warn!(
             error,
             "{} makes no sense and is left aside",
             EnvFilter::DEFAULT_ENV
         );
+    }
+}
+
+/// A panic is told like any other fault, and not in lines that the journal takes for news of a good day.
+fn tell_panic(panic: &PanicHookInfo<'_>) {
+    let place = panic.location().map(ToString::to_string);
+    let message = panic.payload_as_str();
+    error!(place, message, "rcbot has a bug");
+    let backtrace = Backtrace::capture();
+    if backtrace.status() == BacktraceStatus::Captured {
+        error!("{backtrace}");
+    }
+}
+
+/// Says what ended the program. A closed standard error leaves only the exit code.
+pub(super) fn fatal(error: &str) {
+    let priority = if goes_to_journal() {
+        format!("<{}>", priority(Level::ERROR))
+    } else {
+        String::new()
+    };
+    let mut name = "rcbot: ";
+    for line in error.lines() {
+        drop(writeln!(io::stderr(), "{priority}{name}{line}"));
+        name = "";
     }
 }
 

@@ -192,7 +192,7 @@ async fn a_recovery_key_in_the_environment_brings_the_bots_identity_back() {
     let key = lose_the_store(&mut bot);
     bot.set_variable("RCBOT_RECOVERY_KEY", "EsT wrong");
     bot.run();
-    assert_eq!(bot.wait_for_exit().await.code(), Some(1));
+    assert_eq!(bot.wait_for_exit().await.code(), Some(3));
     let log = bot.log();
     assert!(
         log.contains("the recovery key in the variable RCBOT_RECOVERY_KEY does not bring back"),
@@ -218,7 +218,7 @@ async fn without_the_recovery_key_the_operator_resets_the_bots_identity_and_neve
     assert!(reset_identity(&bot, &["--yes"]).contains("another rcbot runs"));
     lose_the_store(&mut bot);
     bot.run();
-    assert_eq!(bot.wait_for_exit().await.code(), Some(1));
+    assert_eq!(bot.wait_for_exit().await.code(), Some(3));
     let log = bot.log();
     assert!(
         log.contains(

@@ -12,6 +12,7 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
+use procfs::process::Process;
 use tempfile::TempDir;
 
 use crate::support::{
@@ -175,6 +176,73 @@ async fn the_journal_gets_lines_with_a_priority_and_without_the_time() {
     assert!(!log.contains("<6>"), "{log}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn why_a_service_ended_stands_in_its_status_and_in_the_journal_as_an_error() {
+    let alice = Person::register(homeserver(), "alice").await.unwrap();
+    let systemd = ServiceManager::listen();
+    let mut first = systemd.bot(Bot::builder(homeserver()), &alice).await;
+    first.run();
+    systemd.wait_for("READY=1", 1).await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal");
+    let stderr = File::create(&path).unwrap();
+    let journal = stderr.metadata().unwrap();
+    let mut second = first.command("run");
+    second
+        .env("NOTIFY_SOCKET", systemd.folder.path().join("notify"))
+        .env(
+            "JOURNAL_STREAM",
+            format!("{}:{}", journal.dev(), journal.ino()),
+        )
+        .env("RUST_LOG", "off")
+        .stderr(stderr);
+    let status = second.stdin(Stdio::null()).status().unwrap();
+    assert_eq!(status.code(), Some(3));
+    let said = fs::read_to_string(&path).unwrap();
+    let line = said.lines().last().unwrap();
+    let why = line.strip_prefix("<3>rcbot: ").unwrap();
+    assert!(why.starts_with("another rcbot runs with the data directory"));
+    let (_, named) = why.split_once("(process ").unwrap();
+    let (pid, _) = named.split_once(';').unwrap();
+    let named = Process::new(pid.parse().unwrap()).unwrap();
+    let config = first.config_path().into_os_string().into_string().unwrap();
+    assert!(named.cmdline().unwrap().contains(&config), "{why}");
+    systemd.wait_for(&format!("STATUS={why}"), 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_terminal_ends_the_bot_in_order_unless_nohup_is_before_it() {
+    let alice = Person::register(homeserver(), "alice").await.unwrap();
+    let systemd = ServiceManager::listen();
+    let mut bot = systemd.bot(Bot::builder(homeserver()), &alice).await;
+    bot.run();
+    systemd.wait_for("READY=1", 1).await;
+    assert!(bot.signal(Signal::SIGHUP).await.success());
+    systemd.wait_for("STOPPING=1", 1).await;
+
+    let mut nohup = Command::new("nohup");
+    let run = bot.command("run");
+    nohup.arg(run.get_program()).args(run.get_args());
+    nohup.env_clear();
+    nohup.envs(
+        run.get_envs()
+            .filter_map(|(name, value)| Some((name, value?))),
+    );
+    nohup.env("NOTIFY_SOCKET", systemd.folder.path().join("notify"));
+    let mut process = nohup
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    systemd.wait_for("READY=1", 2).await;
+    let status = Process::new(process.id().cast_signed()).unwrap().status();
+    let hangup = 1 << (Signal::SIGHUP as u64 - 1);
+    assert_ne!(status.unwrap().sigign & hangup, 0);
+    process.kill().unwrap();
+    process.wait().unwrap();
+}
+
 #[test]
 fn the_units_are_sound() {
     let folder = tempfile::tempdir().unwrap();
@@ -218,7 +286,7 @@ fn both_units_run_the_bot_in_the_same_way_and_stop_it_alone() {
     let (mut system, mut user) = (service("rcbot.service"), service("rcbot.user.service"));
     assert_eq!(system["KillMode"], "process");
     assert_eq!(system["Type"], "notify");
-    assert_eq!(system["RestartPreventExitStatus"], "2");
+    assert_eq!(system["RestartPreventExitStatus"], "2 3");
     for key in ["ExecStart", "Environment"] {
         let home = |value: String| value.replace("/home/alice", "%h");
         assert_eq!(home(system.remove(key).unwrap()), user.remove(key).unwrap());
