@@ -22,7 +22,9 @@ use super::{
 };
 use crate::{
     data_dir,
-    matrix::{KeyOrigin, RECOVERY_KEY_FILE, RECOVERY_KEY_VARIABLE, RecoveryKey, has_store},
+    matrix::{
+        KeyOrigin, RECOVERY_KEY_FILE, RECOVERY_KEY_VARIABLE, RecoveryKey, stored_own_identity,
+    },
 };
 
 pub(super) const IDENTITY: &str = "identity and recovery key";
@@ -46,26 +48,27 @@ async fn judge(api: &Api<'_>, bot: &BotProcess) -> Result<Outcome, Trouble> {
         Err(outcome) => return Ok(outcome),
     };
     let (path, user) = (file.display(), api.bot());
-    Ok(match (has_identity(api).await?, key) {
-        (false, None) => Outcome::passed("none yet; the bot's first run makes both"),
-        (false, Some(key)) => Outcome::warning(
+    let shown = identity(api).await?;
+    Ok(match (&shown, key) {
+        (None, None) => Outcome::passed("none yet; the bot's first run makes both"),
+        (None, Some(key)) => Outcome::warning(
             format!(
                 "{} is there, and the homeserver knows no identity of {user}",
                 key.origin()
             ),
             "run the bot, which makes one",
         ),
-        (true, None) if has_store(&matrix) => Outcome::warning(
+        (Some(_), None) if stored_own_identity(&matrix) == shown => Outcome::warning(
             format!("there is no {path}: if the Matrix store is lost, so is the identity"),
             "start the bot again, which writes a recovery key",
         ),
-        (true, None) => Outcome::failed(
+        (Some(_), None) => Outcome::failed(
             format!(
                 "the homeserver knows an identity of {user}, and neither its keys nor {path} are here"
             ),
             put_back(api, &file),
         ),
-        (true, Some(key)) => match opens_secrets(api, &key).await? {
+        (Some(_), Some(key)) => match opens_secrets(api, &key).await? {
             Some(true) => Outcome::passed(format!(
                 "{} opens the secrets of the identity; keep a copy of it elsewhere",
                 key.origin()
@@ -112,14 +115,18 @@ fn find(file: &Path, bot: &BotProcess) -> Result<Option<RecoveryKey>, Outcome> {
     Ok(key)
 }
 
-async fn has_identity(api: &Api<'_>) -> Result<bool, Trouble> {
+/// The public key of the identity that the homeserver shows.
+async fn identity(api: &Api<'_>) -> Result<Option<String>, Trouble> {
     let bot = api.bot().as_str();
     let body = json!({ "device_keys": { bot: [] } });
-    let answer = api
-        .post(Asker::Bot, &["client", "v3", "keys", "query"], &body)
-        .await?;
-    let keys = answer.get("master_keys");
-    Ok(keys.is_some_and(|keys| keys.get(bot).is_some()))
+    let path = ["client", "v3", "keys", "query"];
+    let answer = api.post(Asker::Bot, &path, &body).await?;
+    let identity = answer.get("master_keys").and_then(|keys| keys.get(bot));
+    Ok(identity.map(|identity| {
+        let keys = identity.get("keys").and_then(Value::as_object);
+        let key = keys.and_then(|keys| keys.values().next()?.as_str());
+        key.unwrap_or_default().to_owned()
+    }))
 }
 
 /// Compares the key with the proof that stands beside the secrets. `None`: there are no secrets.

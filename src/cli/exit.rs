@@ -74,7 +74,7 @@ fn fault_needs_operator(fault: &Fault) -> bool {
         | Fault::AnotherUser { .. }
         | Fault::IdentityLost { .. }
         | Fault::Recovery { .. }
-        | Fault::IdentityNotReplaced
+        | Fault::IdentityRefused
         | Fault::PasswordWanted => true,
         Fault::File { source, .. } => source.kind() == io::ErrorKind::PermissionDenied,
         Fault::Request(_)

@@ -14,7 +14,6 @@ use matrix_sdk::{
     Client, ClientBuilder,
     config::RequestConfig,
     cross_process_lock::CrossProcessLockConfig,
-    encryption::EncryptionSettings,
     ruma::{OwnedRoomId, OwnedUserId, UserId},
 };
 use matrix_sdk_base::crypto::{CollectStrategy, DecryptionSettings, TrustRequirement};
@@ -148,9 +147,11 @@ impl Matrix {
         let logged_in = LoggedIn::new(config, login, folder).await?;
         let store_is_new = !stored::has_store(folder);
         let client = build_client(logged_in.client_builder(config)?, config, folder).await?;
+        // Before the SDK has a log-in, with which it asks for more and complains of each answer that does not come.
+        client.fetch_server_versions(None).await?;
         client.restore_session(logged_in.matrix_session()).await?;
         client.whoami().await?;
-        let ensured = ensure_identity(&client, login, folder, store_is_new).await;
+        let ensured = identity::ensure(&client, login, folder, store_is_new).await;
         if matches!(ensured, Err(Fault::DeviceLost)) {
             // Clients do not believe a device that changes its keys.
             logged_in.delete_device(&client, folder).await?;
@@ -313,26 +314,6 @@ impl Matrix {
     }
 }
 
-/// Sees to the bot's identity, and proves who the bot is where the homeserver asks for that once more.
-async fn ensure_identity(
-    client: &Client,
-    login: &Login,
-    folder: &Path,
-    store_is_new: bool,
-) -> Result<(), Fault> {
-    let ensured = identity::ensure(client, folder, store_is_new).await;
-    let proof = ensured.as_ref().err().and_then(|fault| {
-        let asked = fault.interactive_auth()?;
-        login.interactive_auth(client.user_id()?, asked)
-    });
-    if proof.is_none() {
-        return ensured;
-    }
-    let encryption = client.encryption();
-    encryption.bootstrap_cross_signing_if_needed(proof).await?;
-    identity::ensure(client, folder, store_is_new).await
-}
-
 /// Makes the folder of Matrix, if need be.
 pub(super) fn make_folder(folder: &Path) -> Result<(), Fault> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
@@ -360,10 +341,6 @@ pub(super) async fn build_client(
                 .retry_limit(TRIES),
         )
         .cross_process_store_config(CrossProcessLockConfig::SingleProcess)
-        .with_encryption_settings(EncryptionSettings {
-            auto_enable_cross_signing: true,
-            ..EncryptionSettings::default()
-        })
         .with_room_key_recipient_strategy(strategy)
         // What an event proves about its sender is judged with the command, where it can be told to the sender.
         .with_decryption_settings(DecryptionSettings {

@@ -172,13 +172,16 @@ pub enum Fault {
     /// The homeserver took the bot's signature and does not show it.
     #[error("the homeserver does not keep the bot's signature on the identity of a user")]
     SignatureNotKept,
-    /// The homeserver keeps the bot's identity as it is.
-    #[error("the homeserver does not let the bot replace its identity")]
-    IdentityNotReplaced,
-    /// An access token alone does not replace an identity.
+    /// The homeserver keeps the bot's identity as it is, also with the password, or asks for what a bot cannot give.
     #[error(
-        "a homeserver wants the password before it replaces an identity: put it into config.yaml as bot.password, in \
-         place of bot.access_token"
+        "the homeserver does not take the bot's cross-signing identity: bot.password is not its password, or the homeserver \
+         asks for more than that"
+    )]
+    IdentityRefused,
+    /// The homeserver wants what only the password proves.
+    #[error(
+        "the homeserver wants the password of the bot's user before it takes a cross-signing identity: give the user a \
+         password, and set bot.password in config.yaml in place of `appservice` or bot.access_token"
     )]
     PasswordWanted,
     /// Secret storage on the homeserver failed.
@@ -216,7 +219,7 @@ impl Fault {
             | Self::IdentityChanged { .. }
             | Self::NotSigned(_)
             | Self::SignatureNotKept
-            | Self::IdentityNotReplaced
+            | Self::IdentityRefused
             | Self::PasswordWanted
             | Self::SecretStorage(_) => false,
         }

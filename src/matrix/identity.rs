@@ -12,19 +12,30 @@ use std::{
 
 use matrix_sdk::{
     Client,
-    encryption::CrossSigningResetAuthType,
+    encryption::{
+        CrossSigningResetAuthType, identities::Device, recovery::RecoveryError,
+        secret_storage::SecretStorageError,
+    },
     ruma::{
-        api::client::keys::get_keys, events::secret_storage::key::SecretStorageKeyEventContent,
+        api::client::{
+            keys::get_keys,
+            uiaa::{AuthData, UiaaInfo},
+        },
+        events::secret_storage::key::SecretStorageKeyEventContent,
+        serde::Raw,
     },
 };
 use matrix_sdk_base::crypto::secret_storage::SecretStorageKey;
 use tracing::{info, warn};
 
-use super::{Fault, login::Login, sync};
+use super::{Fault, client::STORE, login::Login, sync};
 use crate::atomic_file;
 
 /// The file with the recovery key, in the folder of Matrix.
 pub const RECOVERY_KEY_FILE: &str = "recovery-key";
+
+/// The file with the public key of the identity whose private keys the store holds, in the folder of the SDK's stores.
+pub(super) const OWN_IDENTITY: &str = "identity";
 
 /// The variable that gives the recovery key where there is no file, for hosts that keep secrets elsewhere.
 pub const RECOVERY_KEY_VARIABLE: &str = "RCBOT_RECOVERY_KEY";
@@ -104,17 +115,18 @@ impl fmt::Debug for RecoveryKey {
     }
 }
 
-/// Sees to it that the bot has an identity and that this device is signed by it.
+/// Sees to it that the homeserver shows an identity of the bot whose keys are here, and this device signed by it.
 ///
-/// The SDK makes an identity at the first log-in. The secrets are then put into the homeserver's secret storage, under a
-/// key that is written to `folder`; a later device with an empty store gets them back with it, or with the same key in the
-/// environment.
+/// The secrets are put into the homeserver's secret storage, under a key that is written to `folder`; a later device with an
+/// empty store gets them back with it, or with the same key in the environment.
 ///
 /// # Errors
 /// [`Fault::IdentityLost`] where the homeserver knows an identity that neither store nor key gives us,
-/// [`Fault::DeviceLost`] where only the device cannot be used any more.
+/// [`Fault::DeviceLost`] where only the device cannot be used any more, [`Fault::PasswordWanted`] where the homeserver takes an
+/// identity for the password alone. What passes can be tried again: keys that were made and not taken are still there then.
 pub(super) async fn ensure(
     client: &Client,
+    login: &Login,
     folder: &Path,
     store_is_new: bool,
 ) -> Result<(), Fault> {
@@ -125,36 +137,34 @@ pub(super) async fn ensure(
         .await;
     let variable = env::var_os(RECOVERY_KEY_VARIABLE);
     let recovery_key = RecoveryKey::find(variable.as_deref(), &key_file)?;
-    if recovery_key.is_some() && !has_device_keys(client, store_is_new).await? {
+    let shown = Shown::ask(client).await?;
+    if recovery_key.is_some() && !shown.has_device(client, store_is_new).await {
         return Err(Fault::DeviceLost);
     }
-    if !is_complete(client).await? {
-        if let Some(key) = &recovery_key {
-            warn!("the Matrix store has no identity, bringing it back with the recovery key");
-            recover(client, key).await?;
-        } else {
-            // The first try may have failed with the homeserver. Where an identity exists already, this does nothing.
-            client
-                .encryption()
-                .bootstrap_cross_signing_if_needed(None)
-                .await?;
-        }
+    if shown.master_key.is_none() {
+        publish(client, login).await?;
+    } else if shown.master_key != own_master_key(client).await? {
+        // The store has yet to hear of it. It drops keys of its own that are of another identity.
+        refresh(client).await?;
     }
-    if is_complete(client).await? {
-        if recovery_key.is_none() || !has_secret_storage(client).await? {
-            write_recovery_key(client, &key_file).await?;
-        }
-        return Ok(());
+    if !has_keys(client).await
+        && let Some(key) = &recovery_key
+    {
+        warn!("the Matrix store has no identity, bringing it back with the recovery key");
+        recover(client, key).await?;
     }
-    let user = client
-        .user_id()
-        .map(ToString::to_string)
-        .unwrap_or_default();
-    Err(Fault::IdentityLost {
-        user,
-        folder: folder.to_owned(),
-        recovery_key: key_file,
-    })
+    if !has_keys(client).await || !sign_device(client).await? {
+        let user = client.user_id().map(ToString::to_string);
+        return Err(Fault::IdentityLost {
+            user: user.unwrap_or_default(),
+            folder: folder.to_owned(),
+            recovery_key: key_file,
+        });
+    }
+    if recovery_key.is_none() || !has_secret_storage(client).await? {
+        write_recovery_key(client, &key_file).await?;
+    }
+    note_identity(client, folder).await
 }
 
 /// Replaces the bot's identity by a new one, and the recovery key with it. For a client whose requests need no interactive
@@ -168,86 +178,168 @@ pub(super) async fn replace(client: &Client, login: &Login, folder: &Path) -> Re
     // A new device's keys are uploaded with its first sync, and only a device that the homeserver knows can be signed.
     sync::once(client).await?;
     if let Some(unfinished) = encryption.reset_cross_signing().await? {
-        let auth = match (unfinished.auth_type(), client.user_id()) {
-            (CrossSigningResetAuthType::Uiaa(asked), Some(user)) => {
-                login.interactive_auth(user, asked)
-            }
-            (CrossSigningResetAuthType::Uiaa(_) | CrossSigningResetAuthType::OAuth(_), _) => None,
+        let CrossSigningResetAuthType::Uiaa(asked) = unfinished.auth_type() else {
+            return Err(Fault::IdentityRefused);
         };
-        let auth = auth.ok_or(Fault::IdentityNotReplaced)?;
-        unfinished.auth(Some(auth)).await?;
+        let proof = prove(client, login, asked)?;
+        unfinished.auth(Some(proof)).await?;
     }
-    if !is_complete(client).await? {
-        return Err(Fault::IdentityNotReplaced);
+    if !has_keys(client).await || !sign_device(client).await? {
+        return Err(Fault::IdentityRefused);
     }
-    write_recovery_key(client, &folder.join(RECOVERY_KEY_FILE)).await
+    write_recovery_key(client, &folder.join(RECOVERY_KEY_FILE)).await?;
+    note_identity(client, folder).await
 }
 
-/// Whether store and homeserver agree on this device's keys: the store may have been lost, or the device deleted and made
-/// again by a log-in. A new store may have keys that are still to be uploaded.
-async fn has_device_keys(client: &Client, store_is_new: bool) -> Result<bool, Fault> {
-    let (Some(user), Some(device)) = (client.user_id(), client.device_id()) else {
-        return Ok(false);
-    };
-    let mut request = get_keys::v3::Request::new();
-    request
-        .device_keys
-        .insert(user.to_owned(), vec![device.to_owned()]);
-    let response = client.send(request).await?;
-    let published = response
-        .device_keys
-        .get(user)
-        .and_then(|devices| devices.get(device));
-    let Some(published) = published else {
-        return Ok(store_is_new);
-    };
-    let published = published.deserialize().map_err(|source| Fault::Nonsense {
-        request: "the keys of a device",
-        source,
-    })?;
-    let ours = client.encryption().ed25519_key().await;
-    Ok(ours.is_some_and(|ours| published.keys.values().any(|key| *key == ours)))
-}
-
-async fn is_complete(client: &Client) -> Result<bool, Fault> {
+/// Gives the homeserver the keys of the identity, which are made if there are none.
+async fn publish(client: &Client, login: &Login) -> Result<(), Fault> {
     let encryption = client.encryption();
-    let has_keys = encryption
-        .cross_signing_status()
-        .await
-        .is_some_and(|status| status.is_complete());
-    if !has_keys {
-        return Ok(false);
+    let Err(error) = encryption.bootstrap_cross_signing(None).await else {
+        return Ok(());
+    };
+    let fault = Fault::from(error);
+    let Some(asked) = fault.interactive_auth() else {
+        return Err(fault);
+    };
+    let proof = prove(client, login, asked)?;
+    let published = encryption.bootstrap_cross_signing(Some(proof)).await;
+    published.map_err(|error| {
+        let fault = Fault::from(error);
+        if fault.interactive_auth().is_some() {
+            return Fault::IdentityRefused;
+        }
+        fault
+    })
+}
+
+/// What a homeserver wants that asks who the bot is once more.
+fn prove(client: &Client, login: &Login, asked: &UiaaInfo) -> Result<AuthData, Fault> {
+    match login {
+        Login::Password(_) => {
+            let user = client.user_id();
+            let proof = user.and_then(|user| login.interactive_auth(user, asked));
+            proof.ok_or(Fault::IdentityRefused)
+        }
+        Login::Appservice(_) | Login::AccessToken(_) => Err(Fault::PasswordWanted),
     }
+}
+
+/// What the homeserver shows of the bot, to whoever asks.
+struct Shown {
+    /// The key of the identity.
+    master_key: Option<String>,
+    /// The keys of this device.
+    device: Option<Vec<String>>,
+}
+
+impl Shown {
+    /// Asks past the store, which knows of our own what it has made itself.
+    async fn ask(client: &Client) -> Result<Self, Fault> {
+        let (Some(user), Some(device)) = (client.user_id(), client.device_id()) else {
+            return Ok(Self {
+                master_key: None,
+                device: None,
+            });
+        };
+        let mut request = get_keys::v3::Request::new();
+        request
+            .device_keys
+            .insert(user.to_owned(), vec![device.to_owned()]);
+        let answer = client.send(request).await?;
+        let nonsense = |source| Fault::Nonsense {
+            request: "the bot's own keys",
+            source,
+        };
+        let master_key = answer.master_keys.get(user).map(Raw::deserialize);
+        let master_key = master_key.transpose().map_err(nonsense)?;
+        let devices = answer.device_keys.get(user);
+        let device = devices.and_then(|devices| devices.get(device));
+        let device = device.map(Raw::deserialize).transpose().map_err(nonsense)?;
+        Ok(Self {
+            master_key: master_key.and_then(|key| key.keys.into_values().next()),
+            device: device.map(|device| device.keys.into_values().collect()),
+        })
+    }
+
+    /// Whether store and homeserver agree on this device's keys: the store may have been lost, or the device deleted and made
+    /// again by a log-in. A new store may have keys that are still to be uploaded.
+    async fn has_device(&self, client: &Client, store_is_new: bool) -> bool {
+        let Some(keys) = &self.device else {
+            return store_is_new;
+        };
+        let ours = client.encryption().ed25519_key().await;
+        ours.is_some_and(|ours| keys.contains(&ours))
+    }
+}
+
+/// Lets the store hear what the homeserver shows of the bot.
+async fn refresh(client: &Client) -> Result<(), Fault> {
+    if let Some(user) = client.user_id() {
+        client.encryption().request_user_identity(user).await?;
+    }
+    Ok(())
+}
+
+/// Whether the private keys of the identity are here.
+async fn has_keys(client: &Client) -> bool {
+    let status = client.encryption().cross_signing_status().await;
+    status.is_some_and(|status| status.is_complete())
+}
+
+/// The public key of the identity, as the store knows it.
+async fn own_master_key(client: &Client) -> Result<Option<String>, Fault> {
+    let Some(user) = client.user_id() else {
+        return Ok(None);
+    };
+    let identity = client.encryption().get_user_identity(user).await;
+    let identity = identity.map_err(matrix_sdk::Error::from)?;
+    let key = identity.and_then(|identity| identity.master_key().get_first_key());
+    Ok(key.map(|key| key.to_base64()))
+}
+
+/// Writes down whose keys the store holds, beside them.
+async fn note_identity(client: &Client, folder: &Path) -> Result<(), Fault> {
+    let key = own_master_key(client).await?.unwrap_or_default();
+    let path = folder.join(STORE).join(OWN_IDENTITY);
+    atomic_file::write(&path, key.as_bytes()).map_err(|source| Fault::File { path, source })
+}
+
+/// Sees to it that this device is signed by the identity: the upload of the signature may have failed when that was made.
+async fn sign_device(client: &Client) -> Result<bool, Fault> {
     if is_device_signed(client).await? {
         return Ok(true);
     }
     // Right after the identity is made, the store has yet to hear of the signature.
-    if let Some(user) = client.user_id() {
-        encryption.request_user_identity(user).await?;
+    refresh(client).await?;
+    if is_device_signed(client).await? {
+        return Ok(true);
+    }
+    if let Some(device) = own_device(client).await? {
+        device.verify().await?;
+        refresh(client).await?;
     }
     is_device_signed(client).await
 }
 
-async fn is_device_signed(client: &Client) -> Result<bool, Fault> {
+async fn own_device(client: &Client) -> Result<Option<Device>, Fault> {
     let device = client.encryption().get_own_device().await;
-    let device = device.map_err(matrix_sdk::Error::from)?;
+    Ok(device.map_err(matrix_sdk::Error::from)?)
+}
+
+async fn is_device_signed(client: &Client) -> Result<bool, Fault> {
+    let device = own_device(client).await?;
     Ok(device.is_some_and(|device| device.is_cross_signed_by_owner()))
 }
 
 /// A recovery key that was given beforehand opens nothing yet: the identity is new, and gets a key of its own.
 async fn has_secret_storage(client: &Client) -> Result<bool, Fault> {
     let storage = client.encryption().secret_storage();
-    let enabled = storage.is_enabled().await;
-    enabled.map_err(|error| Fault::SecretStorage(Box::new(error)))
+    Ok(storage.is_enabled().await?)
 }
 
 async fn write_recovery_key(client: &Client, path: &Path) -> Result<(), Fault> {
-    let store = client
-        .encryption()
-        .secret_storage()
-        .create_secret_store()
-        .await
-        .map_err(|error| Fault::SecretStorage(Box::new(error)))?;
+    let storage = client.encryption().secret_storage();
+    let store = storage.create_secret_store().await.map_err(not_stored)?;
     let key = store.secret_storage_key();
     atomic_file::write(path, key.as_bytes()).map_err(|source| Fault::File {
         path: path.to_owned(),
@@ -257,18 +349,26 @@ async fn write_recovery_key(client: &Client, path: &Path) -> Result<(), Fault> {
     Ok(())
 }
 
+fn not_stored(error: SecretStorageError) -> Fault {
+    match error {
+        SecretStorageError::Sdk(error) => error.into(),
+        error => Fault::SecretStorage(Box::new(error)),
+    }
+}
+
 async fn recover(client: &Client, key: &RecoveryKey) -> Result<(), Fault> {
     // A new device's keys are uploaded with its first sync, and only a device that the homeserver knows can be signed.
     sync::once(client).await?;
-    client
-        .encryption()
-        .recovery()
-        .recover(key.expose())
-        .await
-        .map_err(|error| Fault::Recovery {
+    let recovered = client.encryption().recovery().recover(key.expose()).await;
+    recovered.map_err(|error| match error {
+        // It is the homeserver that failed, and not the key.
+        RecoveryError::Sdk(error)
+        | RecoveryError::SecretStorage(SecretStorageError::Sdk(error)) => error.into(),
+        error => Fault::Recovery {
             origin: key.origin.to_string(),
             source: Box::new(error),
-        })
+        },
+    })
 }
 
 #[cfg(test)]

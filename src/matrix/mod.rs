@@ -52,7 +52,7 @@ pub use registration::{
 pub use reset::reset_identity;
 pub use sent_link::{NoPicture, PictureMessage, SentLink};
 pub use stored::{
-    StoredRoom, acted_as_appservice, has_store, stored_access_token, stored_admin_room,
-    stored_identities,
+    StoredRoom, acted_as_appservice, stored_access_token, stored_admin_room, stored_identities,
+    stored_own_identity,
 };
 pub use withdrawal::LinkTransactions;

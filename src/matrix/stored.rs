@@ -1,6 +1,6 @@
 //! What an earlier run left on disk, for those who look at it without a connection.
 
-use std::{collections::BTreeMap, path::Path, time::SystemTime};
+use std::{collections::BTreeMap, fs, path::Path, time::SystemTime};
 
 use matrix_sdk::ruma::{OwnedRoomId, OwnedUserId, RoomOrAliasId};
 
@@ -10,6 +10,7 @@ use super::{
     client::{ADMIN_ROOM, IDENTITIES, STORE},
     device::{self, Authentication},
     identities,
+    identity::OWN_IDENTITY,
 };
 use crate::{config::MasterKey, secret::Token};
 
@@ -68,9 +69,15 @@ pub fn acted_as_appservice(folder: &Path) -> Result<bool, Fault> {
 }
 
 /// Whether the store is there, with the device's keys and the identity's.
-#[must_use]
-pub fn has_store(folder: &Path) -> bool {
+pub(super) fn has_store(folder: &Path) -> bool {
     folder.join(STORE).exists()
+}
+
+/// The public key of the bot's own identity, if its private keys are in the store: a start that found another one, or failed
+/// before, leaves a store without.
+#[must_use]
+pub fn stored_own_identity(folder: &Path) -> Option<String> {
+    fs::read_to_string(folder.join(STORE).join(OWN_IDENTITY)).ok()
 }
 
 fn authentication(folder: &Path) -> Result<Option<Authentication>, Fault> {

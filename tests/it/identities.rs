@@ -5,7 +5,14 @@ use std::{fs, process::Output};
 
 use serde_json::json;
 
-use crate::support::{bot::Bot, event::Event, homeserver, person::Person, run_to_end};
+use crate::support::{
+    bot::Bot,
+    event::Event,
+    homeserver,
+    person::{Person, random_text},
+    proxy::{Answer, Proxy, Request},
+    run_to_end,
+};
 
 async fn person(name: &str) -> Person {
     Person::register(homeserver(), name).await.unwrap()
@@ -201,6 +208,8 @@ async fn a_recovery_key_in_the_environment_brings_the_bots_identity_back() {
 
     bot.set_variable("RCBOT_RECOVERY_KEY", &key);
     bot.restart(&alice).await;
+    // The device that was lost is still there, and signed.
+    bot.wait_until_reached_at_its_device(&alice).await;
     assert_eq!(master_key_of_bot(&bot, &alice).await, before);
     assert!(!bot.data_dir().join("matrix/recovery-key").exists());
     let known = bot.links_of(&alice).len();
@@ -259,4 +268,79 @@ fn reset_identity(bot: &Bot, arguments: &[&str]) -> String {
         "{output:?}"
     );
     stderr(&output)
+}
+
+/// Gives the homeserver the public keys of the bot's identity.
+fn publishes(request: &Request) -> bool {
+    request.path.ends_with("/keys/device_signing/upload")
+}
+
+/// As a homeserver asks that wants the password before it does something.
+fn asks_for_the_password() -> Answer {
+    let asked =
+        json!({ "flows": [{ "stages": ["m.login.password"] }], "params": {}, "session": "s" });
+    Answer::json(401, &asked)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_identity_that_the_homeserver_did_not_take_at_first_is_published_in_the_same_run() {
+    let alice = person("alice").await;
+    let proxy = Proxy::start(homeserver()).await;
+    let uploads = || proxy.passed_by(publishes).len();
+    // The SDK tries three times by itself.
+    proxy.on(publishes).times(4).answer(Answer::error_page(502));
+    let limited = Answer::refusal(429, "M_LIMIT_EXCEEDED").header("retry-after", "1");
+    let signs = |request: &Request| request.path.ends_with("/keys/signatures/upload");
+    proxy.on(signs).times(4).answer(limited);
+    let bot = Bot::builder(homeserver()).through(&proxy);
+    let mut bot = bot.start(&alice).await;
+    assert!(uploads() > 4, "{}", uploads());
+    bot.start_session(&alice, "website").await;
+    let identity = master_key_of_bot(&bot, &alice).await;
+    let published = uploads();
+    bot.restart(&alice).await;
+    bot.wait_until_connected(2).await;
+    assert_eq!(master_key_of_bot(&bot, &alice).await, identity);
+    assert_eq!(uploads(), published);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_identity_that_takes_the_password_is_published_with_it() {
+    let alice = person("alice").await;
+    let proxy = Proxy::start(homeserver()).await;
+    let without_proof = |request: &Request| publishes(request) && request.json["auth"].is_null();
+    proxy.on(without_proof).answer(asks_for_the_password());
+    let (localpart, password) = (format!("account-{}", random_text()), random_text());
+    let made = homeserver().register_user(&localpart, &password).await;
+    made.unwrap();
+    let bot = Bot::builder(homeserver())
+        .account(&localpart, "password", &password)
+        .through(&proxy)
+        .start(&alice)
+        .await;
+    bot.start_session(&alice, "website").await;
+    let uploads = proxy.passed_by(publishes);
+    let proof = &uploads.last().unwrap().request.json["auth"];
+    assert_eq!(proof["password"], password);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_appservice_that_is_asked_for_a_password_ends_and_says_where_it_goes() {
+    let alice = person("alice").await;
+    let proxy = Proxy::start(homeserver()).await;
+    proxy.on(publishes).answer(asks_for_the_password());
+    let bot = Bot::builder(homeserver()).through(&proxy);
+    let mut bot = bot.prepare(&alice).await;
+    bot.run();
+    assert_eq!(bot.wait_for_exit().await.code(), Some(3));
+    let log = bot.log();
+    let said = log.lines().last().unwrap();
+    assert!(said.contains("set bot.password in config.yaml"), "{said}");
+    assert!(!bot.data_dir().join("matrix/recovery-key").exists());
+
+    // It goes on where it was once the homeserver takes it.
+    proxy.be_honest();
+    bot.run();
+    bot.wait_until_ready(&alice).await;
+    bot.start_session(&alice, "website").await;
 }

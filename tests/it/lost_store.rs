@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::support::{bot::Bot, homeserver, person::Person};
+use crate::support::{bot::Bot, checkup::Checkup, homeserver, person::Person};
 
 async fn person(name: &str) -> Person {
     Person::register(homeserver(), name).await.unwrap()
@@ -71,4 +71,29 @@ async fn a_command_of_before_the_store_was_lost_is_not_obeyed_again() {
         assert_eq!(status.body(), Some("website: no session"));
         assert_eq!(bot.standin_starts(), 1, "encrypted: {encrypted}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_failed_for_want_of_the_recovery_key_changes_nothing_about_what_is_wanted() {
+    let alice = person("alice").await;
+    let mut bot = Bot::builder(homeserver()).start(&alice).await;
+    bot.wait_until_connected(1).await;
+    let identity = bot.identity(&alice).await;
+    let folder = bot.data_dir().join("matrix");
+    let key = fs::read_to_string(folder.join("recovery-key")).unwrap();
+    bot.kill_9();
+    fs::remove_dir_all(&folder).unwrap();
+    for start in 1..=2 {
+        bot.run();
+        assert_eq!(bot.wait_for_exit().await.code(), Some(3), "start {start}");
+        let name = "identity and recovery key";
+        let remedy = Checkup::of(&bot).expect(name, "failed", "neither its keys nor");
+        assert!(remedy.starts_with("put your copy of the recovery key at"));
+    }
+    fs::write(folder.join("recovery-key"), key).unwrap();
+    bot.run();
+    bot.wait_until_connected(2).await;
+    bot.wait_until_reached_at_its_device(&alice).await;
+    assert_eq!(bot.identity(&alice).await, identity);
+    bot.start_session(&alice, "website").await;
 }

@@ -16,8 +16,14 @@ use procfs::process::Process;
 use tempfile::TempDir;
 
 use crate::support::{
-    bot::Bot, bot_builder::BotBuilder, eventually, homeserver, host::set_mode, person::Person,
-    program::isolate, start_homeserver,
+    bot::Bot,
+    bot_builder::BotBuilder,
+    eventually, homeserver,
+    host::set_mode,
+    person::Person,
+    program::isolate,
+    proxy::{Answer, Proxy},
+    start_homeserver,
 };
 
 /// A service manager that listens, and writes down what it hears.
@@ -241,6 +247,38 @@ async fn a_closed_terminal_ends_the_bot_in_order_unless_nohup_is_before_it() {
     assert_ne!(status.unwrap().sigign & hangup, 0);
     process.kill().unwrap();
     process.wait().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_homeserver_that_is_away_when_the_service_starts_is_told_of_in_one_line() {
+    let alice = Person::register(homeserver(), "alice").await.unwrap();
+    let proxy = Proxy::start(homeserver()).await;
+    let mut bot = Bot::builder(homeserver())
+        .through(&proxy)
+        .log_filter("warn,rcbot=info,matrix_sdk::http_client=off")
+        .start(&alice)
+        .await;
+    bot.wait_until_connected(1).await;
+    bot.kill_9();
+    let before = bot.log();
+    proxy.on(|_| true).answer(Answer::error_page(503));
+    let asked = proxy.passed().len();
+    bot.run();
+    eventually("further tries", async || {
+        (proxy.passed().len() >= asked + 12).then_some(())
+    })
+    .await;
+    let log = bot.log();
+    let (_, log) = log[before.len()..].split_once("rcbot starts").unwrap();
+    let complaints = log.lines();
+    let complaints: Vec<_> = complaints
+        .filter(|line| line.contains(" WARN ") || line.contains("ERROR "))
+        .collect();
+    assert_eq!(complaints.len(), 1, "{complaints:#?}");
+
+    proxy.be_honest();
+    bot.wait_until_connected(2).await;
+    bot.start_session(&alice, "website").await;
 }
 
 #[test]

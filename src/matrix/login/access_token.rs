@@ -20,7 +20,7 @@ use tracing::warn;
 use super::request::Homeserver;
 use crate::{
     config::Config,
-    matrix::{Fault, device, has_store},
+    matrix::{Fault, device, stored::has_store},
     secret::Token,
 };
 
