@@ -65,6 +65,8 @@ fn data_dir_needs_operator(error: &DataDirError) -> bool {
 fn fault_needs_operator(fault: &Fault) -> bool {
     match fault {
         Fault::HttpClient(_)
+        | Fault::TokenRefused
+        | Fault::PasswordRefused { .. }
         | Fault::LoggedInAsAnother { .. }
         | Fault::UnusableToken
         | Fault::TokenWithoutDevice
@@ -124,6 +126,7 @@ mod tests {
         let path = PathBuf::new;
         let for_operator = [
             Fault::PasswordWanted,
+            Fault::TokenRefused,
             Fault::TokenWithoutDevice,
             Fault::IdentityLost {
                 user: String::new(),

@@ -51,6 +51,17 @@ pub enum Fault {
         /// What to do.
         remedy: String,
     },
+    /// The homeserver no longer knows the configured token.
+    #[error(
+        "bot.access_token is no longer good: log in once more, and put the new token into config.yaml"
+    )]
+    TokenRefused,
+    /// The homeserver does not take the configured password.
+    #[error("there is no user {user}, or bot.password is not its password")]
+    PasswordRefused {
+        /// Whose it should be.
+        user: String,
+    },
     /// The homeserver takes us for somebody else.
     #[error(
         "the homeserver takes the bot for {user}, and the configuration names {configured}: set homeserver.server_name \
@@ -203,6 +214,8 @@ impl Fault {
             Self::Unreachable(error) => http_error_is_passing(error),
             Self::Nonsense { .. } | Self::NotInAdminRoom => true,
             Self::LoginRefused { .. }
+            | Self::TokenRefused
+            | Self::PasswordRefused { .. }
             | Self::HttpClient(_)
             | Self::LoggedInAsAnother { .. }
             | Self::UnusableToken

@@ -35,7 +35,7 @@ async fn log_in((localpart, password): &(String, String)) -> (String, String) {
 async fn assert_refused(bot: &mut Bot, words: &str) {
     bot.run();
     let status = bot.wait_for_exit().await;
-    assert_eq!(status.code(), Some(1));
+    assert_eq!(status.code(), Some(3));
     let log = bot.log();
     let said = log.lines().last().unwrap();
     assert!(
@@ -150,7 +150,7 @@ async fn an_identity_is_reset_with_the_password_and_not_with_a_token_alone() {
     });
     let refused = String::from_utf8(bot.reset_identity().stderr).unwrap();
     assert!(
-        refused.contains("put it into config.yaml as bot.password"),
+        refused.contains("set bot.password in config.yaml"),
         "{refused}"
     );
     assert_eq!(bot.identity(&alice).await, known);

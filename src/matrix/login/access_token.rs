@@ -61,13 +61,9 @@ async fn device_of(
     token: &Token,
 ) -> Result<OwnedDeviceId, Fault> {
     let answer = ask(homeserver, token, whoami::v3::Request::new()).await;
-    let answer = answer.map_err(|error| {
-        Fault::login_refused(error, |kind, said| match kind {
-            ErrorKind::UnknownToken(_) => {
-                "bot.access_token is no longer good: log in once more, and put the new token into config.yaml".to_owned()
-            }
-            _ => said.to_owned(),
-        })
+    let answer = answer.map_err(|error| match error.client_api_error_kind() {
+        Some(ErrorKind::UnknownToken(_)) => Fault::TokenRefused,
+        _ => Fault::login_refused(error, |_, said| said.to_owned()),
     })?;
     if answer.user_id != config.bot_user {
         return Err(Fault::LoggedInAsAnother {

@@ -34,15 +34,14 @@ pub(super) async fn log_in(
     let homeserver = Homeserver::new(config)?;
     let identity = AppserviceUserIdentity::default();
     let answer = homeserver.send(request, SendAccessToken::None, identity);
-    let answer = answer.await.map_err(|error| {
-        Fault::login_refused(error, |kind, said| match kind {
-            ErrorKind::Forbidden => format!(
-                "there is no user {}, or bot.password is not its password",
-                config.bot_user
-            ),
-            _ => said.to_owned(),
-        })
-    })?;
+    let answer = answer
+        .await
+        .map_err(|error| match error.client_api_error_kind() {
+            Some(ErrorKind::Forbidden) => Fault::PasswordRefused {
+                user: config.bot_user.to_string(),
+            },
+            _ => Fault::login_refused(error, |_, said| said.to_owned()),
+        })?;
     token_for(&config.bot_user, answer)
 }
 
