@@ -144,6 +144,14 @@ pub enum ConfigError {
 }
 
 impl Config {
+    /// The power level that any command needs, those included that are about a project which says otherwise.
+    #[must_use]
+    pub fn least_power_level(&self) -> i64 {
+        let of_projects = self.projects.values();
+        let of_projects = of_projects.filter_map(|project| project.power_level);
+        of_projects.fold(self.authorization.power_level, i64::min)
+    }
+
     /// Reads and checks a file. Relative paths in it begin at the folder that it is in.
     ///
     /// # Errors

@@ -6,14 +6,17 @@
 //! Invariant: no link is ever here, no word that a session printed, and of what somebody typed only the command that was
 //! understood, or a short beginning of what was not. All texts are escaped, so that none can pass for a line of its own.
 
-use std::time::{Duration, Instant};
+use std::{
+    fmt::Debug,
+    time::{Duration, Instant},
+};
 
 use matrix_sdk::ruma::{EventId, UserId};
 use tracing::info;
 
 use super::{judge::Verdict, rate::Excess, reference::Reference};
 use crate::{
-    command,
+    command::{self, Denied},
     config::MasterKey,
     matrix::Message,
     remote_control::{ProjectName, Request},
@@ -75,13 +78,12 @@ impl Audit {
             // Nothing was asked about its sender: that is for the other bot to judge.
             Verdict::NotOurs => ("left to another host", None, None),
             Verdict::Do(_, intent) => ("allowed", intent.project(), None),
-            Verdict::Denied(denied) => ("denied", None, Some(shortened(&format!("{denied:?}")))),
-            Verdict::Misused(misuse) => ("misused", None, Some(shortened(&format!("{misuse:?}")))),
-            Verdict::CannotDeliver(project, reason) => (
-                "undeliverable",
-                Some(project),
-                Some(shortened(&format!("{reason:?}"))),
-            ),
+            Verdict::Denied(Denied::NoPower(reason)) => ("denied", None, Some(shown(reason))),
+            Verdict::Denied(denied) => ("denied", None, Some(shown(denied))),
+            Verdict::Misused(misuse) => ("misused", None, Some(shown(misuse))),
+            Verdict::CannotDeliver(project, reason) => {
+                ("undeliverable", Some(project), Some(shown(reason)))
+            }
         };
         let number = match verdict {
             Verdict::Do(..) => None,
@@ -196,6 +198,10 @@ fn understood(prefix: &str, text: &str) -> String {
         Some(Ok(command)) => command.to_string(),
         Some(Err(_)) | None => shortened(text),
     }
+}
+
+fn shown(reason: &impl Debug) -> String {
+    shortened(&format!("{reason:?}"))
 }
 
 fn shortened(text: &str) -> String {

@@ -70,7 +70,12 @@ async fn judge_by(line: &Line, case: &Case) -> Verdict {
     debug!(event = %message.event_id, sender = %message.sender, "judging a command");
     let matrix = line.clone().matrix().await;
     let named = command::addressed_host(&message.text);
-    let others = hosts::others(&matrix).await;
+    // Whoever may send state events can say that they are a host, and a bot that shares the room with nobody leaves nothing to
+    // them.
+    let others = match &config.host {
+        Some(_) => hosts::others(&matrix).await,
+        None => Vec::new(),
+    };
     let elsewhere = match named {
         Some(_) => Vec::new(),
         None => others.iter().map(|(_, other)| other.clone()).collect(),
@@ -88,12 +93,15 @@ async fn judge_by(line: &Line, case: &Case) -> Verdict {
             .and_then(|command| intend(command, statuses, elsewhere)),
     };
     let intent = intent.map_err(|misuse| with_known_projects(misuse, statuses));
-    let project = intent.as_ref().ok().and_then(Intent::project);
+    let policy = match &intent {
+        Ok(intent) => Policy::of(config, intent.project()),
+        Err(_) => Policy::of_any(config),
+    };
     let has_session = |project: &ProjectName| {
         let mut statuses = statuses.iter();
         statuses.any(|status| status.project == *project && status.session.is_some())
     };
-    match authorize_message(line, message, &Policy::of(config, project)).await {
+    match authorize_message(line, message, &policy).await {
         Err(denied) => Verdict::Denied(denied),
         Ok(permit) => match intent {
             Err(misuse) => Verdict::Misused(misuse),

@@ -15,7 +15,7 @@ use crate::{
     command::{Denied, Policy, authorize::authorize},
     config::{Devices, MasterKey},
     data_dir,
-    matrix::{RoomFacts, Trust, stored_identities},
+    matrix::{NoPower, RoomFacts, Trust, stored_identities},
 };
 
 pub(super) const ACCESS: &str = "admin room access";
@@ -76,14 +76,19 @@ fn judge_commanders<'a>(
             allowed: Vec::new(),
         };
     }
-    let needs = policy.power_level;
+    let needs = policy.authorization.power_level;
     let commanders = if allowed.is_empty() {
         nobody(api, needs)
     } else {
-        Outcome::passed(format!(
+        let found = format!(
             "power level {needs} is needed, which {}",
             enumerate(&allowed)
-        ))
+        );
+        if policy.authorization.users.is_empty() {
+            unlisted(&found, &allowed)
+        } else {
+            Outcome::passed(found)
+        }
     };
     let access = format!("join rule `{}`", facts.join_rule.as_str());
     let access = Outcome::passed(access);
@@ -97,19 +102,43 @@ fn judge_commanders<'a>(
 /// What is said of the room as a whole, if a member is refused for that.
 fn refused_room(denied: &Denied) -> Option<Outcome> {
     let or_list = "or list in `authorization.users` in config.yaml who may command";
-    if *denied == Denied::PublicRoom {
-        return Some(Outcome::failed(
-            "anybody can join the room, so no command counts",
-            format!("make the room invite-only in its settings, {or_list}"),
-        ));
+    match denied {
+        Denied::NoPower(NoPower::NotInviteOnly { join_rule }) => {
+            let who = match join_rule.as_str() {
+                "public" => "anybody can join the room".to_owned(),
+                other => {
+                    format!("people can join the room without an invitation (join rule `{other}`)")
+                }
+            };
+            Some(Outcome::failed(
+                format!("{who}, so no command counts"),
+                format!("make the room invite-only in its settings, {or_list}"),
+            ))
+        }
+        Denied::NoPower(NoPower::OpenToAllMembers { has, needs }) => Some(Outcome::failed(
+            format!("everybody in the room has power level {has}, so no command counts"),
+            format!(
+                "lower the room's default power level below {needs} in its settings, {or_list}"
+            ),
+        )),
+        _ => None,
     }
-    let Denied::OpenToAllMembers { has, needs } = denied else {
-        return None;
-    };
-    Some(Outcome::failed(
-        format!("everybody in the room has power level {has}, so no command counts"),
-        format!("lower the room's default power level below {needs} in its settings, {or_list}"),
-    ))
+}
+
+/// Power levels are state of the room, which an administrator's password is enough to change.
+fn unlisted(found: &str, allowed: &[&UserId]) -> Outcome {
+    let names = allowed.iter().map(|user| format!("\"{user}\""));
+    let names: Vec<_> = names.collect();
+    Outcome::warning(
+        format!(
+            "{found}; but `authorization.users` is empty, so that somebody with the password or access token of one of them can \
+             give the level to an account of their own, and get sessions and links with that"
+        ),
+        format!(
+            "name those who may command in config.yaml, `users: [{}]` under `authorization`, and restart the bot",
+            names.join(", ")
+        ),
+    )
 }
 
 fn nobody(api: &Api<'_>, needs: i64) -> Outcome {
@@ -170,6 +199,7 @@ async fn judge_identities(api: &Api<'_>, users: &[&UserId]) -> Result<Outcome, T
         Ok(seen) => seen,
         Err(fault) => return Ok(unreadable(&fault)),
     };
+    let others = users.len().saturating_sub(LOOKED_AT);
     let users = users.get(..LOOKED_AT).unwrap_or(users);
     let asked: BTreeMap<_, Vec<String>> = users.iter().map(|user| (*user, Vec::new())).collect();
     let path = ["client", "v3", "keys", "query"];
@@ -185,13 +215,17 @@ async fn judge_identities(api: &Api<'_>, users: &[&UserId]) -> Result<Outcome, T
         }
     }
     if problems.is_empty() {
-        return Ok(Outcome::passed(match (known, new) {
+        let mut found = match (known, new) {
             (_, 0) => "each has the identity that the bot knows".to_owned(),
             (0, _) => "the bot has seen nobody yet, and goes by whom it sees first".to_owned(),
             (_, new) => {
                 format!("{known} known, and {new} whose identity counts as soon as it is seen")
             }
-        }));
+        };
+        if others > 0 {
+            found = format!("{found}; {others} more were not looked at");
+        }
+        return Ok(Outcome::passed(found));
     }
     let (found, remedies): (Vec<_>, Vec<_>) = problems.into_iter().unzip();
     let (found, remedy) = (found.join("; "), remedies.join("; "));

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
-use matrix_sdk::ruma::OwnedUserId;
+use matrix_sdk::ruma::{OwnedUserId, UserId};
 use matrix_sdk_base::crypto::vodozemac::Ed25519PublicKey;
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +19,13 @@ pub struct Authorization {
     /// If not empty: only these, and still with the power level. The key is that of the user's identity; `None`: whichever
     /// identity is seen first.
     pub users: BTreeMap<OwnedUserId, Option<MasterKey>>,
+}
+
+impl Authorization {
+    /// Whether the list lets this user command, if there is one.
+    pub(crate) fn lets(&self, user: &UserId) -> bool {
+        self.users.is_empty() || self.users.contains_key(user)
+    }
 }
 
 /// The public master key of a user's cross-signing identity: it tells who the user is (specification, "Cross-signing").

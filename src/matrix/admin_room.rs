@@ -2,10 +2,12 @@
 //!
 //! Which room it is stands in `which`; `join` gets the bot into it, and `upgrade` follows it to another.
 //!
-//! Invariant: nothing here decides who may command. What it decides is whose word moves the admin room, as nobody could be
-//! asked about that in a room that is no longer the right one.
+//! Invariant: what `power` says of a user holds for commands and for tombstones alike. Whether a command counts is decided
+//! elsewhere; whose word moves the admin room is decided here, as nobody could be asked about that in a room that is no longer
+//! the right one.
 
 mod join;
+mod power;
 mod upgrade;
 mod which;
 
@@ -34,6 +36,7 @@ use matrix_sdk::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+pub use power::NoPower;
 pub(super) use upgrade::Upgrades;
 pub(super) use which::AdminRoom;
 
@@ -44,7 +47,7 @@ use super::{Fault, Matrix, Message};
 pub struct RoomFacts {
     /// The room's version, which decides by which rules power is reckoned.
     pub room_version: RoomVersionId,
-    /// Who made the room: the sender of its create event, and from version 12 on those whom that event names besides.
+    /// Who made the room, by the rules of its version.
     pub creators: Vec<OwnedUserId>,
     /// The power levels.
     pub power_levels: PowerLevels,
@@ -70,23 +73,39 @@ pub struct StateEvents {
     pub member: Option<RoomMemberEventContent>,
 }
 
-/// The event `m.room.create`, whole: who made the room is its sender.
+/// The event `m.room.create`, whole: from version 11 on, who made the room is its sender.
 #[derive(Debug, Deserialize)]
 pub struct CreateEvent {
     sender: OwnedUserId,
     content: RoomCreateEventContent,
 }
 
+impl CreateEvent {
+    /// Before version 11 the content names the creator, and from version 12 on there may be several.
+    fn creators(&self) -> Vec<OwnedUserId> {
+        let Some(rules) = self.content.room_version.rules() else {
+            return Vec::new();
+        };
+        let rules = rules.authorization;
+        if !rules.use_room_create_sender {
+            #[expect(deprecated, reason = "rooms of those versions are still there")]
+            return self.content.creator.iter().cloned().collect();
+        }
+        let mut creators = vec![self.sender.clone()];
+        if rules.additional_room_creators {
+            creators.extend_from_slice(&self.content.additional_creators);
+        }
+        creators
+    }
+}
+
 impl RoomFacts {
     /// What follows from these events, and from whether the room is encrypted, or ever was.
     #[must_use]
     pub fn from_state(events: StateEvents, encrypted: bool) -> Self {
-        let create = events.create;
-        let mut creators = vec![create.sender];
-        creators.extend(create.content.additional_creators);
         Self {
-            room_version: create.content.room_version,
-            creators,
+            creators: events.create.creators(),
+            room_version: events.create.content.room_version,
             power_levels: events.power_levels.map_or(PowerLevels::Absent, |content| {
                 PowerLevels::Event(Box::new(content))
             }),
@@ -315,7 +334,6 @@ pub(super) async fn state_event<T: DeserializeOwned>(
 
 #[cfg(test)]
 mod tests {
-    use matrix_sdk::ruma::owned_user_id;
     use serde_json::{Value, json};
 
     use super::*;
@@ -326,19 +344,22 @@ mod tests {
     }
 
     #[test]
-    fn who_is_named_as_another_creator_is_one_beside_the_sender() {
-        let content = json!({ "room_version": "12", "additional_creators": ["@bob:x.y"] });
-        let events = StateEvents {
-            create: create(&content),
-            power_levels: None,
-            join_rules: None,
-            member: Some(RoomMemberEventContent::new(MembershipState::Join)),
-        };
-        let facts = RoomFacts::from_state(events, true);
-        let creators = [owned_user_id!("@alice:x.y"), owned_user_id!("@bob:x.y")];
-        assert_eq!(facts.creators, creators);
-        assert_eq!(facts.membership, MembershipState::Join);
-        assert!(facts.encrypted);
+    fn the_version_of_a_room_decides_who_its_creators_are() {
+        for (version, creators) in [
+            ("1", vec!["@carol:x.y"]),
+            ("10", vec!["@carol:x.y"]),
+            ("11", vec!["@alice:x.y"]),
+            ("12", vec!["@alice:x.y", "@bob:x.y"]),
+            ("org.example.unknown", vec![]),
+        ] {
+            // As anybody may write it who makes a room; what the version does not know means nothing.
+            let create = create(&json!({
+                "room_version": version,
+                "creator": "@carol:x.y",
+                "additional_creators": ["@bob:x.y"],
+            }));
+            assert_eq!(create.creators(), creators, "{version}");
+        }
     }
 
     #[test]

@@ -265,22 +265,8 @@ impl Matrix {
         self.which_room().id()
     }
 
-    /// The power level that commands need, but for those projects that say otherwise.
-    pub(super) fn power_to_command(&self) -> i64 {
-        self.0.config.authorization.power_level
-    }
-
-    /// The power level that any command needs, those included that are about a project which says otherwise.
-    pub(super) fn least_power_to_command(&self) -> i64 {
-        let projects = self.0.config.projects.values();
-        let of_projects = projects.filter_map(|project| project.power_level);
-        of_projects.fold(self.power_to_command(), i64::min)
-    }
-
-    /// Whether the configuration lets this user command, if the admin room does.
-    pub(super) fn is_listed(&self, user: &UserId) -> bool {
-        let users = &self.0.config.authorization.users;
-        users.is_empty() || users.contains_key(user)
+    pub(super) fn config(&self) -> &Config {
+        &self.0.config
     }
 
     /// Whether the homeserver answered when it was last asked for what is new.

@@ -130,11 +130,12 @@ impl Matrix {
         filter.not_senders = vec![self.own_user().to_owned()];
         // Without the levels anybody may be of those.
         if let Ok(levels) = room.power_levels().await {
-            let needs = UserPowerLevel::Int(Int::new_saturating(self.least_power_to_command()));
+            let needs = UserPowerLevel::Int(Int::new_saturating(self.config().least_power_level()));
+            let authorization = &self.config().authorization;
             let members = room.members_no_sync(RoomMemberships::JOIN).await?;
             let members = members.iter().map(|member| member.user_id().to_owned());
             let powerful: Vec<OwnedUserId> = members
-                .filter(|user| self.is_listed(user) && levels.for_user(user) >= needs)
+                .filter(|user| authorization.lets(user) && levels.for_user(user) >= needs)
                 .collect();
             filter.senders = Some(powerful);
         }

@@ -31,8 +31,9 @@ mod sync;
 mod table;
 mod withdrawal;
 
-pub use admin_room::{CreateEvent, Notice, PowerLevels, ReplyTo, RoomFacts, StateEvents};
+pub use admin_room::{CreateEvent, NoPower, Notice, PowerLevels, ReplyTo, RoomFacts, StateEvents};
 pub use client::{Connection, Matrix};
+pub use clock::Skew;
 pub use conversations::Talk;
 pub use direct_message::{ConfidentialRoom, LinkMessage, NotConfidential, NotSent, Sound};
 pub use fault::{Chain, Fault};

@@ -62,7 +62,7 @@ async fn a_bot_that_runs_is_found_well_and_left_as_it_is() {
     }
     checkup.expect("identity and recovery key", "passed", "opens the secrets");
     checkup.expect("admin room", "passed", bot.admin_room().as_str());
-    checkup.expect("who may command", "passed", alice.user_id().as_str());
+    checkup.expect("who may command", "warning", alice.user_id().as_str());
     checkup.expect("log-in", "passed", "as the appservice's user");
     checkup.expect("running bot", "passed", "runs with this data directory");
     assert_eq!(devices().await, before, "no device was made");

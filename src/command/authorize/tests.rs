@@ -1,8 +1,15 @@
 //! Each reason to refuse, and what is no reason.
 
+use std::collections::BTreeMap;
+
 use matrix_sdk::ruma::{
-    Int, RoomVersionId, events::room::power_levels::RoomPowerLevelsEventContent, owned_user_id,
-    user_id,
+    Int, RoomVersionId,
+    events::room::{
+        join_rules::{JoinRule, Restricted},
+        member::MembershipState,
+        power_levels::RoomPowerLevelsEventContent,
+    },
+    owned_user_id, user_id,
 };
 
 use super::*;
@@ -14,8 +21,10 @@ fn alice() -> &'static UserId {
 
 fn policy() -> Policy {
     Policy {
-        power_level: 100,
-        users: BTreeSet::new(),
+        authorization: Authorization {
+            power_level: 100,
+            users: BTreeMap::new(),
+        },
         devices: Devices::CrossSigned,
         require_encrypted_commands: RequireEncryptedCommands::Auto,
     }
@@ -48,7 +57,7 @@ fn decide(sender: &UserId, facts: &RoomFacts) -> Result<(), Denied> {
 /// With a list on which Alice alone stands.
 fn decide_listed(sender: &UserId, facts: &RoomFacts) -> Result<(), Denied> {
     let mut policy = policy();
-    policy.users.insert(alice().to_owned());
+    policy.authorization.users.insert(alice().to_owned(), None);
     authorize(sender, Trust::CrossSigned, Some(facts), &policy).map(|_| ())
 }
 
@@ -65,7 +74,7 @@ fn the_power_level_of_the_room_decides() {
     ] {
         assert_eq!(
             decide(user, &facts),
-            Err(Denied::PowerLevel { has, needs: 100 })
+            Err(Denied::NoPower(NoPower::PowerLevel { has, needs: 100 }))
         );
     }
 }
@@ -79,27 +88,44 @@ fn a_creator_of_version_12_has_infinite_power_and_stands_in_no_list() {
     );
     assert_eq!(
         decide(creator, &facts(RoomVersionId::V11, Some(&[]))),
-        Err(Denied::PowerLevel { has: 0, needs: 100 }),
+        Err(Denied::NoPower(NoPower::PowerLevel { has: 0, needs: 100 })),
         "before version 12 a list without the creator takes the power away"
     );
 }
 
 #[test]
-fn a_public_room_is_refused_unless_the_users_are_listed() {
+fn a_room_that_is_not_invite_only_is_refused_unless_the_users_are_listed() {
     let mut facts = facts(RoomVersionId::V12, Some(&[(alice(), 100)]));
-    facts.join_rule = JoinRule::Public;
     let creator = user_id!("@creator:example.org");
-    for user in [alice(), creator] {
-        assert_eq!(decide(user, &facts), Err(Denied::PublicRoom));
+    for rule in [JoinRule::Invite, JoinRule::Private, JoinRule::Knock] {
+        facts.join_rule = rule;
+        assert_eq!(decide(alice(), &facts), Ok(()));
     }
-    let bob = user_id!("@bob:example.org");
-    assert_eq!(
-        decide(bob, &facts),
-        Err(Denied::PowerLevel { has: 0, needs: 100 }),
-        "who lacks the level is not told of the room"
-    );
-    assert_eq!(decide_listed(alice(), &facts), Ok(()));
-    assert_eq!(decide_listed(creator, &facts), Err(Denied::NotListed));
+    let custom = serde_json::json!({ "join_rule": "org.example.open" });
+    for rule in [
+        JoinRule::Public,
+        JoinRule::Restricted(Restricted::default()),
+        JoinRule::KnockRestricted(Restricted::default()),
+        serde_json::from_value(custom).unwrap(),
+    ] {
+        let join_rule = rule.as_str().to_owned();
+        facts.join_rule = rule;
+        for user in [alice(), creator] {
+            let join_rule = join_rule.clone();
+            let denied = Denied::NoPower(NoPower::NotInviteOnly { join_rule });
+            assert_eq!(decide(user, &facts), Err(denied));
+        }
+        let bob = user_id!("@bob:example.org");
+        let denied = Denied::NoPower(NoPower::PowerLevel { has: 0, needs: 100 });
+        assert_eq!(
+            decide(bob, &facts),
+            Err(denied),
+            "who lacks the level is not told of the room"
+        );
+        assert_eq!(decide_listed(alice(), &facts), Ok(()));
+        let denied = Denied::NoPower(NoPower::NotListed);
+        assert_eq!(decide_listed(creator, &facts), Err(denied));
+    }
 }
 
 #[test]
@@ -115,10 +141,10 @@ fn a_room_that_gives_the_level_to_all_is_refused_unless_the_users_are_listed() {
         assert_eq!(decide(alice(), &facts), Ok(()));
         set_default(&mut facts, 100);
         for user in [alice(), user_id!("@bob:example.org")] {
-            let open = Denied::OpenToAllMembers {
+            let open = Denied::NoPower(NoPower::OpenToAllMembers {
                 has: 100,
                 needs: 100,
-            };
+            });
             assert_eq!(decide(user, &facts), Err(open));
         }
         assert_eq!(decide_listed(alice(), &facts), Ok(()));
@@ -128,11 +154,9 @@ fn a_room_that_gives_the_level_to_all_is_refused_unless_the_users_are_listed() {
 #[test]
 fn a_level_that_everybody_has_without_any_event_is_refused_too() {
     let facts = facts(RoomVersionId::V10, None);
-    let policy = Policy {
-        power_level: 0,
-        ..policy()
-    };
-    let open = Denied::OpenToAllMembers { has: 0, needs: 0 };
+    let mut policy = policy();
+    policy.authorization.power_level = 0;
+    let open = Denied::NoPower(NoPower::OpenToAllMembers { has: 0, needs: 0 });
     let decision = authorize(alice(), Trust::CrossSigned, Some(&facts), &policy);
     assert_eq!(decision, Err(open));
 }
@@ -143,7 +167,7 @@ fn without_a_power_levels_event_the_defaults_of_the_specification_hold() {
     assert_eq!(decide(user_id!("@creator:example.org"), &facts), Ok(()));
     assert_eq!(
         decide(alice(), &facts),
-        Err(Denied::PowerLevel { has: 0, needs: 100 })
+        Err(Denied::NoPower(NoPower::PowerLevel { has: 0, needs: 100 }))
     );
 }
 
@@ -155,7 +179,8 @@ fn missing_facts_mean_no() {
     );
     let mut unknown_version = facts(RoomVersionId::V10, Some(&[(alice(), 100)]));
     unknown_version.room_version = RoomVersionId::try_from("org.example.unknown").unwrap();
-    assert_eq!(decide(alice(), &unknown_version), Err(Denied::NoFacts));
+    let denied = Denied::NoPower(NoPower::UnknownVersion);
+    assert_eq!(decide(alice(), &unknown_version), Err(denied));
 }
 
 #[test]
@@ -167,23 +192,29 @@ fn who_has_left_may_not_command() {
     ] {
         let mut facts = facts(RoomVersionId::V10, Some(&[(alice(), 100)]));
         facts.membership = membership;
-        assert_eq!(decide(alice(), &facts), Err(Denied::NotAMember));
+        assert_eq!(
+            decide(alice(), &facts),
+            Err(Denied::NoPower(NoPower::NotAMember))
+        );
     }
 }
 
 #[test]
 fn a_list_of_users_narrows_and_never_widens() {
     let mut policy = policy();
-    policy.users.insert(alice().to_owned());
+    policy.authorization.users.insert(alice().to_owned(), None);
     let facts = facts(
         RoomVersionId::V10,
         Some(&[(user_id!("@bob:example.org"), 100)]),
     );
     let decide = |user| authorize(user, Trust::CrossSigned, Some(&facts), &policy).map(|_| ());
-    assert_eq!(decide(user_id!("@bob:example.org")), Err(Denied::NotListed));
+    assert_eq!(
+        decide(user_id!("@bob:example.org")),
+        Err(Denied::NoPower(NoPower::NotListed))
+    );
     assert_eq!(
         decide(alice()),
-        Err(Denied::PowerLevel { has: 0, needs: 100 })
+        Err(Denied::NoPower(NoPower::PowerLevel { has: 0, needs: 100 }))
     );
 }
 

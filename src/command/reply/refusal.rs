@@ -5,6 +5,7 @@ use matrix_sdk::ruma::UserId;
 use super::{Reply, help};
 use crate::{
     command::{Denied, Misuse},
+    matrix::NoPower,
     remote_control::ProjectName,
 };
 
@@ -12,20 +13,7 @@ use crate::{
 #[must_use]
 pub fn denied(denied: &Denied) -> Reply {
     let reason = match denied {
-        Denied::NotListed => "you are not on the list of users who may command me".to_owned(),
-        Denied::NotAMember => "you are not a member of this room".to_owned(),
-        Denied::PowerLevel { has, needs } => {
-            format!("your power level here is {has}, and this takes {needs}. Ask an administrator of this room")
-        }
-        Denied::PublicRoom => {
-            "anybody can join this room. Make it invite-only in its settings, or let the bot's operator list who may \
-             command me in `authorization.users`"
-                .to_owned()
-        }
-        Denied::OpenToAllMembers { has, needs } => format!(
-            "everybody in this room has power level {has}, and this takes {needs}. Lower the room's default power level \
-             (`users_default`), or let the bot's operator list who may command me in `authorization.users`"
-        ),
+        Denied::NoPower(reason) => no_power(reason),
         Denied::NotEncrypted => {
             "your message was not encrypted, and has to be. Use a client that supports encrypted rooms".to_owned()
         }
@@ -59,6 +47,36 @@ pub fn denied(denied: &Denied) -> Reply {
         }
     };
     Reply::new(format!("Sorry, I did not do that: {reason}."))
+}
+
+fn no_power(reason: &NoPower) -> String {
+    let or_list = "or let the bot's operator list who may command me in `authorization.users`";
+    match reason {
+        NoPower::NotListed => "you are not on the list of users who may command me".to_owned(),
+        NoPower::NotAMember => "you are not a member of this room".to_owned(),
+        NoPower::PowerLevel { has, needs } => {
+            format!(
+                "your power level here is {has}, and this takes {needs}. Ask an administrator of this room"
+            )
+        }
+        NoPower::NotInviteOnly { join_rule } => {
+            let who = match join_rule.as_str() {
+                "public" => "anybody can join this room".to_owned(),
+                other => {
+                    format!("people can join this room without an invitation (join rule `{other}`)")
+                }
+            };
+            format!("{who}. Make it invite-only in its settings, {or_list}")
+        }
+        NoPower::OpenToAllMembers { has, needs } => format!(
+            "everybody in this room has power level {has}, and this takes {needs}. Lower the room's default power level \
+             (`users_default`), {or_list}"
+        ),
+        NoPower::UnknownVersion => {
+            "I do not know rooms of this version. Ask the bot's operator for a newer rcbot"
+                .to_owned()
+        }
+    }
 }
 
 /// The homeserver shows another identity of a user than the one that the bot knows.

@@ -1,12 +1,13 @@
 //! Follows the admin room when it is upgraded: a tombstone in it names the room that takes its place.
 //!
-//! A tombstone is one event, and moves all power to another room. So its sender must have the power to send it and to command,
-//! by the old room's state as the homeserver gives it now, and the new room must name the old one as its predecessor.
+//! A tombstone is one event, and moves all power to another room. So its sender must be one who may command and may send it, by
+//! the old room's state as the homeserver gives it now: who was banned since, or has left, moves nothing. And the new room must
+//! name the old one as its predecessor.
 
 use matrix_sdk::{
     Room, RoomState,
     ruma::{
-        Int, OwnedRoomId, OwnedUserId, RoomId, UserId,
+        OwnedRoomId, OwnedUserId, RoomId, UserId,
         api::client::state::get_state_event_for_key::v3::StateEventFormat,
         events::{StateEventType, room::tombstone::RoomTombstoneEventContent},
     },
@@ -15,8 +16,11 @@ use matrix_sdk::{
 use serde::Deserialize;
 use tracing::{info, warn};
 
-use super::{RoomFacts, create_event, facts, is_encrypted, state_event};
-use crate::matrix::{Chain, Fault, Heard, Matrix};
+use super::{NoPower, RoomFacts, create_event, facts, is_encrypted, state_event};
+use crate::{
+    config::Authorization,
+    matrix::{Chain, Fault, Heard, Matrix},
+};
 
 #[derive(Deserialize)]
 struct Tombstone {
@@ -48,10 +52,12 @@ enum Found {
 }
 
 /// Why a tombstone is not followed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Refusal {
-    /// Its sender may not move the admin room.
-    NoPower,
+    /// Its sender may not command.
+    NoPower(NoPower),
+    /// Its sender may command, and not send a tombstone.
+    MayNotSendIt,
     /// The new room says nothing of the old one, so whoever made it may have nothing to do with that.
     NotItsSuccessor,
     /// The old room is encrypted, and commands had to be.
@@ -128,8 +134,8 @@ async fn look(matrix: &Matrix, old: &Room) -> Result<Found, Fault> {
         return Ok(Found::Nothing);
     };
     let facts = facts(old, &sender).await?;
-    if !matrix.is_listed(&sender) || !may_move(&sender, &facts, matrix.power_to_command()) {
-        return Ok(Found::Refused(Refusal::NoPower));
+    if let Err(refusal) = may_move(&sender, &facts, &matrix.config().authorization) {
+        return Ok(Found::Refused(refusal));
     }
     let new = content.replacement_room;
     let known = client.get_room(&new).map(|room| room.state());
@@ -172,17 +178,24 @@ async fn enter(matrix: &Matrix, old: &Room, new: &RoomId) -> Result<Found, Fault
 
 /// Whether a tombstone of this user moves the admin room. The power to send one is not enough: a room may give that to
 /// moderators, and whoever makes the new room has all power there.
-fn may_move(sender: &UserId, facts: &RoomFacts, power_to_command: i64) -> bool {
-    let Some(levels) = facts.levels() else {
-        return false;
-    };
-    let needs = Int::new_saturating(power_to_command);
-    levels.user_can_send_state(sender, StateEventType::RoomTombstone)
-        && levels.for_user(sender) >= needs
+fn may_move(
+    sender: &UserId,
+    facts: &RoomFacts,
+    authorization: &Authorization,
+) -> Result<(), Refusal> {
+    let levels = facts.power_of(sender, authorization);
+    let levels = levels.map_err(Refusal::NoPower)?;
+    if levels.user_can_send_state(sender, StateEventType::RoomTombstone) {
+        Ok(())
+    } else {
+        Err(Refusal::MayNotSendIt)
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use matrix_sdk::ruma::{
         RoomVersionId,
         events::{
@@ -197,6 +210,13 @@ mod tests {
 
     use super::*;
     use crate::matrix::PowerLevels;
+
+    fn with_level(power_level: i64) -> Authorization {
+        Authorization {
+            power_level,
+            users: BTreeMap::new(),
+        }
+    }
 
     /// A room with an administrator, a moderator, and a creator who stands in no list.
     fn room(version: RoomVersionId, tombstone: Option<i32>) -> RoomFacts {
@@ -244,19 +264,47 @@ mod tests {
             (moderator, &v10, None, 50, true),
             (moderator, &v10, Some(100), 50, false),
             (member, &v10, None, 100, false),
-            (member, &v10, None, 0, false),
             (member, &v10, Some(0), 100, false),
+            // A level that everybody has says nothing.
+            (member, &v10, Some(0), 0, false),
         ] {
             let facts = room(version.clone(), tombstone);
-            let moves = may_move(user, &facts, needs);
+            let moves = may_move(user, &facts, &with_level(needs)).is_ok();
             assert_eq!(moves, expected, "{user} {version} {tombstone:?} {needs}");
         }
+    }
+
+    #[test]
+    fn who_has_left_or_was_banned_moves_nothing_whatever_the_power_levels_say() {
+        for membership in [MembershipState::Leave, MembershipState::Ban] {
+            let mut facts = room(RoomVersionId::V12, None);
+            facts.membership = membership;
+            for user in [user_id!("@admin:x.y"), user_id!("@creator:x.y")] {
+                let refusal = Refusal::NoPower(NoPower::NotAMember);
+                assert_eq!(may_move(user, &facts, &with_level(100)), Err(refusal));
+            }
+        }
+    }
+
+    #[test]
+    fn where_users_are_named_nobody_else_moves_the_room() {
+        let facts = room(RoomVersionId::V12, None);
+        let mut named = with_level(100);
+        named.users.insert(owned_user_id!("@admin:x.y"), None);
+        assert_eq!(may_move(user_id!("@admin:x.y"), &facts, &named), Ok(()));
+        let refusal = Refusal::NoPower(NoPower::NotListed);
+        assert_eq!(
+            may_move(user_id!("@creator:x.y"), &facts, &named),
+            Err(refusal)
+        );
     }
 
     #[test]
     fn a_room_of_an_unknown_version_is_moved_by_nobody() {
         let mut facts = room(RoomVersionId::V12, None);
         facts.room_version = RoomVersionId::try_from("org.example.unknown").unwrap();
-        assert!(!may_move(user_id!("@creator:x.y"), &facts, 0));
+        let refusal = Refusal::NoPower(NoPower::UnknownVersion);
+        let creator = user_id!("@creator:x.y");
+        assert_eq!(may_move(creator, &facts, &with_level(0)), Err(refusal));
     }
 }
