@@ -293,7 +293,10 @@ impl Bot {
         let message = match heard {
             Heard::Message(message) => message,
             Heard::IdentityChanged { user } => {
-                return self.announce(&reply::identity_changed(&user));
+                if self.desk.may_tell_identity(&user) {
+                    self.announce(&reply::identity_changed(&user));
+                }
+                return;
             }
             Heard::Invitation(invitation) => return self.consider(invitation),
             Heard::Talk(talk) => return self.converse(talk),

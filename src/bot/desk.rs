@@ -21,11 +21,17 @@ use crate::{
 /// How many commands of one sender may wait. Nobody types so fast; a script may.
 const WAITING_PER_SENDER: usize = 100;
 
-/// A denial is answered once per user in this time.
-const DENIALS_APART: Duration = Duration::from_mins(1);
+/// Whoever has not shown that they may command is told one thing in this time.
+const REFUSALS_APART: Duration = Duration::from_mins(1);
 
-/// Who cannot be understood is told so once in this time: not all that people say to one another is meant for the bot.
-const UNDECRYPTABLE_APART: Duration = Duration::from_hours(1);
+/// Who cannot be understood is told so once in this time, so that whoever follows the advice and tries again has an answer;
+const UNDECRYPTABLE_APART: Duration = Duration::from_mins(2);
+
+/// and so often in an hour: not all that people say to one another is meant for the bot.
+const UNDECRYPTABLE_AN_HOUR: usize = 3;
+
+/// That the homeserver shows another identity of a user is told once in this time.
+const IDENTITIES_APART: Duration = Duration::from_hours(1);
 
 /// Who chats with the bot is told what it is once in this time.
 const HINTS_APART: Duration = Duration::from_hours(1);
@@ -44,8 +50,9 @@ pub(super) struct Desk {
     config: Arc<Config>,
     /// A sender with an entry has a command under judgement; those behind it wait.
     waiting: HashMap<OwnedUserId, VecDeque<Message>>,
-    denials: HashMap<OwnedUserId, Instant>,
-    undecryptable: HashMap<OwnedUserId, Instant>,
+    refusals: HashMap<OwnedUserId, Instant>,
+    undecryptable: HashMap<OwnedUserId, Vec<Instant>>,
+    identities: HashMap<OwnedUserId, Instant>,
     hints: HashMap<OwnedUserId, Instant>,
     rate: Rate,
 }
@@ -55,8 +62,9 @@ impl Desk {
         Self {
             config: Arc::clone(config),
             waiting: HashMap::new(),
-            denials: HashMap::new(),
+            refusals: HashMap::new(),
             undecryptable: HashMap::new(),
+            identities: HashMap::new(),
             hints: HashMap::new(),
             rate: Rate::new(config.limits.commands_per_minute),
         }
@@ -101,14 +109,19 @@ impl Desk {
         None
     }
 
-    /// Whether a denial is to be answered now, and not for a while after.
-    pub(super) fn may_answer_denial(&mut self, user: &UserId) -> bool {
-        is_due(&mut self.denials, user, DENIALS_APART)
+    /// Whether a user is to be told now that something of theirs was refused, and not for a while after.
+    pub(super) fn may_refuse(&mut self, user: &UserId) -> bool {
+        is_due(&mut self.refusals, user, REFUSALS_APART)
     }
 
-    /// Whether a sender is to be told now that they cannot be understood, and not for a while after.
+    /// Whether a sender is to be told now that they cannot be understood.
     pub(super) fn may_tell_undecryptable(&mut self, user: &UserId) -> bool {
-        is_due(&mut self.undecryptable, user, UNDECRYPTABLE_APART)
+        is_undecryptable_due(&mut self.undecryptable, user, Instant::now())
+    }
+
+    /// Whether the room is to be told now that a user has another identity, and not for a while after.
+    pub(super) fn may_tell_identity(&mut self, user: &UserId) -> bool {
+        is_due(&mut self.identities, user, IDENTITIES_APART)
     }
 
     /// Whether a user who chats with the bot is to be told now what it is, and not for a while after.
@@ -141,4 +154,44 @@ fn is_due(told: &mut HashMap<OwnedUserId, Instant>, user: &UserId, apart: Durati
         told.insert(user.to_owned(), Instant::now());
     }
     due
+}
+
+fn is_undecryptable_due(
+    told: &mut HashMap<OwnedUserId, Vec<Instant>>,
+    user: &UserId,
+    now: Instant,
+) -> bool {
+    let an_hour = Duration::from_hours(1);
+    told.retain(|_, times| {
+        times.retain(|time| now.duration_since(*time) < an_hour);
+        !times.is_empty()
+    });
+    let times = told.entry(user.to_owned()).or_default();
+    let is_apart = |last: &Instant| now.duration_since(*last) >= UNDECRYPTABLE_APART;
+    let is_due = times.len() < UNDECRYPTABLE_AN_HOUR && times.last().is_none_or(is_apart);
+    if is_due {
+        times.push(now);
+    }
+    is_due
+}
+
+#[cfg(test)]
+mod tests {
+    use matrix_sdk::ruma::user_id;
+
+    use super::*;
+
+    #[test]
+    fn who_cannot_be_understood_hears_it_again_soon_but_not_all_the_time() {
+        let (alice, bob) = (user_id!("@alice:x.y"), user_id!("@bob:x.y"));
+        let (mut told, begin) = (HashMap::new(), Instant::now());
+        let mut at = |user, minute| {
+            is_undecryptable_due(&mut told, user, begin + Duration::from_mins(minute))
+        };
+        assert!(at(alice, 0) && !at(alice, 1) && at(bob, 1));
+        assert!(at(alice, 2) && at(alice, 5));
+        assert!(!at(alice, 8) && !at(alice, 59));
+        assert!(at(alice, 60), "the first is an hour ago");
+        assert!(!at(alice, 61) && at(alice, 62));
+    }
 }

@@ -20,11 +20,12 @@ use crate::{
 };
 
 impl Bot {
-    /// Somebody commands more often than they may: they are told once a minute, and nothing else is done.
+    /// Somebody commands more often than they may: they are told once a minute, unless they were refused something else
+    /// in that minute, and nothing else is done.
     pub(super) fn turn_away(&mut self, message: &Message, excess: Excess) {
         let prefix = &self.config.command_prefix;
         self.audit.turned_away(prefix, message, excess);
-        if excess.number == 1 {
+        if excess.number == 1 && self.desk.may_refuse(&message.sender) {
             let limit = self.config.limits.commands_per_minute;
             self.say(message, &reply::too_many_commands(limit));
         }
@@ -35,7 +36,7 @@ impl Bot {
             .judged(&self.config.command_prefix, message, &verdict);
         match verdict {
             Verdict::Denied(denied) => {
-                if self.desk.may_answer_denial(&message.sender) {
+                if self.desk.may_refuse(&message.sender) {
                     self.say(message, &reply::denied(&denied));
                 }
             }
