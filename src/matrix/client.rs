@@ -199,6 +199,7 @@ impl Matrix {
         tokio::select! {
             fault = sync::follow(self) => fault,
             fault = self.watch_identities() => fault,
+            fault = self.forget_left_rooms() => fault,
         }
     }
 

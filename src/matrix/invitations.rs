@@ -4,7 +4,7 @@
 //! predecessors. Whoever invites the bot could name the admin room.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -12,6 +12,8 @@ use matrix_sdk::{
     Room, RoomState,
     ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId, api::client::membership::leave_room},
 };
+use matrix_sdk_base::RoomStateFilter;
+use tokio::sync::Notify;
 use tracing::{debug, warn};
 
 use super::{Chain, Fault, Heard, Matrix};
@@ -52,7 +54,11 @@ impl Drop for Invitation {
 
 /// The invitations that were shown to the bot.
 #[derive(Debug, Default)]
-pub(super) struct Pending(Mutex<HashMap<OwnedRoomId, Stage>>);
+pub(super) struct Pending {
+    rooms: Mutex<HashMap<OwnedRoomId, Stage>>,
+    /// A sync may have brought that a room was left.
+    synced: Notify,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
@@ -87,7 +93,7 @@ impl Pending {
     }
 
     fn rooms(&self) -> MutexGuard<'_, HashMap<OwnedRoomId, Stage>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -117,6 +123,34 @@ impl Matrix {
                     if let Err(fault) = self.leave(id).await {
                         warn!(room = %id, error = %Chain(&fault), "invitation not declined");
                     }
+                }
+            }
+        }
+        self.invitations().synced.notify_one();
+    }
+
+    /// Forgets the rooms that the bot has left, after each sync, and never ends: the SDK keeps what it knows of each in memory
+    /// and on disk, and whoever invites the bot would add one each time.
+    pub(super) async fn forget_left_rooms(&self) -> Fault {
+        let gone = RoomStateFilter::LEFT | RoomStateFilter::BANNED;
+        let mut not_forgotten = HashSet::new();
+        loop {
+            self.invitations().synced.notified().await;
+            let rooms = self.client().rooms_filtered(gone);
+            not_forgotten.retain(|id| rooms.iter().any(|room| room.room_id() == *id));
+            for room in rooms {
+                let id = room.room_id();
+                if self.which_room().may_be(id) || not_forgotten.contains(id) {
+                    continue;
+                }
+                if let Err(error) = room.forget().await {
+                    let fault = Fault::from(error);
+                    debug!(room = %id, error = %Chain(&fault), "a room that was left is not forgotten");
+                    if fault.is_passing() || fault.is_logged_out() {
+                        break;
+                    }
+                    // Not asked for at each sync, and at the next start once more.
+                    not_forgotten.insert(id.to_owned());
                 }
             }
         }

@@ -8,7 +8,14 @@ use matrix_sdk::ruma::{
 };
 use serde_json::json;
 
-use crate::support::{bot::Bot, event::Event, homeserver, person::Person, rooms::RoomOptions};
+use crate::support::{
+    bot::Bot,
+    event::Event,
+    eventually, homeserver,
+    person::Person,
+    proxy::{Proxy, Request},
+    rooms::RoomOptions,
+};
 
 const NOT_HERE: &str = "Commands count only in the admin room: ";
 const HINT: &str = "I am a bot, and understand nothing here but `help`.";
@@ -55,7 +62,9 @@ async fn invitations_of_those_who_may_not_command_are_declined() {
         person("bob").await,
         person("mallory").await,
     );
+    let proxy = Proxy::start(homeserver()).await;
     let bot = Bot::builder(homeserver())
+        .through(&proxy)
         .invite(bob.user_id())
         .start(&alice)
         .await;
@@ -72,6 +81,16 @@ async fn invitations_of_those_who_may_not_command_are_declined() {
     bot.wait_for_membership(&bob, &of_a_member, "leave").await;
     for room in [&of_a_stranger, trap.room_id()] {
         bot.wait_for_membership(&mallory, room, "leave").await;
+    }
+    // Nothing is left of them, neither with the bot nor with the homeserver.
+    for room in [&of_a_member, &of_a_stranger, trap.room_id()] {
+        eventually("the room is forgotten", async || {
+            let forgets =
+                |request: &Request| request.is_in(room) && request.path.ends_with("/forget");
+            let forgotten = proxy.passed_by(forgets);
+            forgotten.iter().any(|it| it.status == 200).then_some(())
+        })
+        .await;
     }
     bot.ask(&alice, "status").await;
 }
