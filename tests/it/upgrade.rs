@@ -170,6 +170,62 @@ async fn who_may_not_command_does_not_move_the_admin_room() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_tombstone_of_somebody_who_is_gone_does_not_move_the_admin_room() {
+    for banned in [true, false] {
+        let (alice, mallory) = (person("alice").await, person("mallory").await);
+        let builder = Bot::builder(homeserver()).room_version(RoomVersionId::V11);
+        let mut bot = builder
+            .invite(mallory.user_id())
+            .power_levels(json!({ "users": { alice.user_id(): 101, mallory.user_id(): 100 } }))
+            .start(&alice)
+            .await;
+        assert_stays(&bot, &alice).await;
+        // An administrator, but not any more when the bot hears of the tombstone.
+        bot.kill_9();
+        let own = successor(&bot, &mallory, true).await;
+        bury(&bot, &mallory, &own).await;
+        let room = |person: &Person| person.client().get_room(bot.admin_room()).unwrap();
+        if banned {
+            let room = room(&alice);
+            room.ban_user(mallory.user_id(), None).await.unwrap();
+        } else {
+            room(&mallory).leave().await.unwrap();
+        }
+        bot.run();
+        bot.wait_for_membership(&mallory, &own, "leave").await;
+        assert_stays(&bot, &alice).await;
+        assert_eq!(stored(&bot)["room"], json!(bot.admin_room()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tombstone_by_a_stolen_password_gives_an_accomplice_nothing_where_users_are_named() {
+    let (alice, mallory) = (person("alice").await, person("mallory").await);
+    let users = json!([alice.user_id()]);
+    let mut bot = Bot::builder(homeserver())
+        .configure(|config| config["authorization"]["users"] = users)
+        .start(&alice)
+        .await;
+    let sent = bot.start_session(&alice, "website").await;
+    let own = successor(&bot, &mallory, true).await;
+    let thief = alice.second_device(false).await.unwrap();
+    bury(&bot, &thief, &own).await;
+    // The invitation of an accomplice is declined, but that of whoever upgraded the room would do.
+    bot.wait_for_log(INVITE).await;
+    bot.wait_for_membership(&mallory, &own, "leave").await;
+    mallory.invite(&own, bot.user_id()).await.unwrap();
+    bot.follow_to(own);
+    bot.announcement(&mallory, ARRIVED).await;
+    let answer = bot.ask(&mallory, "start").await;
+    let refusal = "you are not on the list of users";
+    assert!(answer.body().unwrap().contains(refusal), "{answer}");
+    let asked = bot.tell(&mallory, "stop").await;
+    bot.wait_for_refusal(&asked, "NotListed").await;
+    assert!(bot.links_of(&mallory).is_empty() && mallory.never_read(&sent.link));
+    assert_eq!(bot.session_processes().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_alias_that_leads_elsewhere_later_is_not_followed() {
     let (alice, mallory) = (person("alice").await, person("mallory").await);
     let mut bot = Bot::builder(homeserver())
