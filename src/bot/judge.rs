@@ -203,7 +203,7 @@ async fn authorize_message(
     let proof = proof.ok_or(Denied::NoFacts)?;
     let permit = authorize(sender, proof.trust, facts.as_ref(), policy)?;
     let matrix = line.clone().matrix().await;
-    match matrix.obey(sender, &proof).await {
+    match matrix.obey(message, &proof).await {
         Ok(()) => Ok(permit),
         Err(fault) => {
             error!(error = %Chain(&fault), "what is obeyed cannot be written down");

@@ -6,7 +6,7 @@ use std::{
     io,
     os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::Path,
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Duration,
 };
 
@@ -28,9 +28,8 @@ use super::{
     admin_room::AdminRoom,
     conversations::Conversations,
     device, identities, identity,
-    inbox::{Inbox, Seen},
+    inbox::Inbox,
     invitations::Pending,
-    late_key::Places,
     login::{LoggedIn, Login},
     obeyed::Obeyed,
     stored, sync,
@@ -57,7 +56,7 @@ pub(super) const ADMIN_ROOM: &str = "admin-room.json";
 /// The table of users' identities, in the folder of Matrix.
 pub(super) const IDENTITIES: &str = "identities.json";
 
-/// Which encrypted commands were obeyed, in the folder of Matrix.
+/// Which commands were obeyed, in the folder of Matrix.
 const OBEYED: &str = "obeyed";
 
 /// A logged-in bot. Cheap to clone.
@@ -78,7 +77,7 @@ struct Inner {
     identities: Table<MasterKey>,
     /// Held for reading while a link is on its way, and for writing to withdraw a verification.
     verifications: Arc<RwLock<()>>,
-    obeyed: Obeyed,
+    obeyed: Arc<Obeyed>,
     /// The rooms that a sync has brought, and was done with.
     heard_rooms: watch::Sender<BTreeSet<OwnedRoomId>>,
     /// Whether the last sync was answered.
@@ -162,29 +161,23 @@ impl Matrix {
             folder.join(ADMIN_ROOM),
             config.admin_room.clone(),
             logged_in.listening_since(),
+            store_is_new,
         )?);
         let conversations = Arc::new(Conversations::load(folder)?);
-        let inbox = Arc::new(Inbox {
-            own_user: config.bot_user.clone(),
-            admin_room: Arc::clone(&admin_room),
-            conversations: Arc::clone(&conversations),
-            prefix: config.command_prefix.clone(),
-            max_age: config.max_command_age,
-            seen: Mutex::new(Seen::default()),
-            places: Places::default(),
-            heard: sender,
-        });
+        let obeyed = Obeyed::load(folder.join(OBEYED), config.max_command_age)?;
+        let obeyed = Arc::new(obeyed);
+        let inbox = Inbox::new(config, &admin_room, &conversations, &obeyed, sender);
         let matrix = Self(Arc::new(Inner {
             own_user: config.bot_user.clone(),
             config: Arc::clone(config),
             admin_room,
             _logged_in: logged_in,
             conversations,
-            inbox,
+            inbox: Arc::new(inbox),
             invitations: Arc::default(),
             identities: identities::table(folder.join(IDENTITIES))?,
             verifications: Arc::default(),
-            obeyed: Obeyed::load(folder.join(OBEYED))?,
+            obeyed,
             heard_rooms: watch::Sender::default(),
             answers: watch::Sender::new(false),
             client,

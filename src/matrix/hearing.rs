@@ -53,6 +53,9 @@ impl Matrix {
             let Some(room) = room.filter(|room| room.state() == RoomState::Joined) else {
                 continue;
             };
+            if let Some(latest) = update.timeline.events.last() {
+                self.inbox().compare_clocks(latest);
+            }
             if update.timeline.limited && before.room.as_ref().is_some_and(|it| it.room_id() == id)
             {
                 self.hear_left_out(&room, &update.timeline, before).await;
@@ -61,6 +64,7 @@ impl Matrix {
                 self.inbox().hear(event, &room).await;
             }
         }
+        self.inbox().hear_late().await;
     }
 
     async fn hear_left_out(&self, room: &Room, timeline: &Timeline, before: &Standpoint) {
@@ -87,7 +91,8 @@ impl Matrix {
         }
     }
 
-    /// The events between two tokens, the oldest first.
+    /// The events between two tokens, the oldest first. Some homeservers know no such end and no filter, and go back to the
+    /// beginning of the room: so nothing is asked for beyond a command that was obeyed.
     async fn left_out(
         &self,
         room: &Room,
@@ -103,10 +108,14 @@ impl Matrix {
             options.limit = EVENTS_OF_A_ROOM.into();
             options.filter = filter.clone();
             let page = room.messages(options).await?;
-            let is_empty = page.chunk.is_empty();
+            let is_last = page.chunk.is_empty()
+                || page
+                    .chunk
+                    .iter()
+                    .any(|event| self.inbox().was_obeyed(event));
             events.extend(page.chunk);
             match page.end {
-                Some(end) if !is_empty => until = end,
+                Some(end) if !is_last => until = end,
                 _ => {
                     events.reverse();
                     return Ok(events);

@@ -24,19 +24,21 @@ use matrix_sdk::{
                 },
             },
         },
-        serde::Raw,
     },
 };
 use tokio::sync::mpsc;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::{
     ReplyTo,
     admin_room::AdminRoom,
+    clock::Clock,
     conversations::{Conversations, Talk},
     invitations::Invitation,
-    late_key::{self, Decrypted, Places},
+    late_key::{Late, LateKeys},
+    obeyed::Obeyed,
 };
+use crate::config::Config;
 
 /// How many event ids are remembered, so that an event that comes twice counts once.
 const REMEMBERED_EVENTS: usize = 4096;
@@ -96,21 +98,39 @@ enum Dropped {
 /// What the inbox goes by.
 #[derive(Debug)]
 pub(super) struct Inbox {
-    pub(super) own_user: OwnedUserId,
+    config: Arc<Config>,
     pub(super) admin_room: Arc<AdminRoom>,
-    pub(super) conversations: Arc<Conversations>,
-    /// The first word of whatever is meant for the bot.
-    pub(super) prefix: String,
-    pub(super) max_age: Duration,
-    pub(super) seen: Mutex<Seen>,
-    /// Places for events whose keys are late.
-    pub(super) places: Places,
-    pub(super) heard: mpsc::Sender<Heard>,
+    conversations: Arc<Conversations>,
+    /// The commands that were obeyed, in this run or an earlier one.
+    obeyed: Arc<Obeyed>,
+    seen: Mutex<Seen>,
+    pub(super) late: LateKeys,
+    clock: Clock,
+    heard: mpsc::Sender<Heard>,
 }
 
 impl Inbox {
+    pub(super) fn new(
+        config: &Arc<Config>,
+        admin_room: &Arc<AdminRoom>,
+        conversations: &Arc<Conversations>,
+        obeyed: &Arc<Obeyed>,
+        heard: mpsc::Sender<Heard>,
+    ) -> Self {
+        Self {
+            config: Arc::clone(config),
+            admin_room: Arc::clone(admin_room),
+            conversations: Arc::clone(conversations),
+            obeyed: Arc::clone(obeyed),
+            seen: Mutex::default(),
+            late: LateKeys::default(),
+            clock: Clock::default(),
+            heard,
+        }
+    }
+
     /// Hears an event, decrypted where that is possible. Waits while too much waits for the bot.
-    pub(super) async fn hear(self: &Arc<Self>, event: &TimelineEvent, room: &Room) {
+    pub(super) async fn hear(&self, event: &TimelineEvent, room: &Room) {
         use AnySyncMessageLikeEvent::{RoomEncrypted, RoomMessage};
         // What makes no sense is not for the bot.
         let Ok(AnySyncTimelineEvent::MessageLike(spoken)) = event.raw().deserialize() else {
@@ -121,35 +141,30 @@ impl Inbox {
                 self.hear_message(&message, room).await;
             }
             RoomEncrypted(SyncMessageLikeEvent::Original(encrypted)) => {
-                self.await_key(encrypted, event.raw().cast_ref_unchecked(), room);
+                let raw = event.raw().clone().cast_unchecked();
+                self.await_key(Late::new(encrypted, raw, room.clone()));
             }
             _ => {}
         }
     }
 
-    /// The key may come after its event, and the sync loop has to go on for it to come.
-    fn await_key(
-        self: &Arc<Self>,
-        event: OriginalSyncRoomEncryptedEvent,
-        raw: &Raw<OriginalSyncRoomEncryptedEvent>,
-        room: &Room,
-    ) {
-        if !self.is_worth_waiting_for(&event, room) {
-            return;
-        }
-        let Some(place) = self.places.take(&event.sender) else {
-            // Each of the many that wait leaves a line in the log already.
-            debug!(event = %event.event_id, "undecryptable event dropped, too many wait");
-            return;
-        };
-        let (inbox, raw, room) = (Arc::clone(self), raw.clone(), room.clone());
-        tokio::spawn(async move {
-            inbox.wait_for_key(&event, raw, room).await;
-            drop(place);
-        });
+    /// Whether an event is a command that was obeyed already. A homeserver that brings it again has nothing new before it.
+    pub(super) fn was_obeyed(&self, event: &TimelineEvent) -> bool {
+        let id = event.event_id();
+        id.is_some_and(|id| self.obeyed.has_event(&id))
     }
 
-    async fn hear_message(&self, event: &OriginalSyncRoomMessageEvent, room: &Room) {
+    /// Compares the clocks by an event that an answer has just brought.
+    pub(super) fn compare_clocks(&self, event: &TimelineEvent) {
+        let Config {
+            server_name,
+            max_command_age,
+            ..
+        } = &*self.config;
+        self.clock.compare(event, server_name, *max_command_age);
+    }
+
+    pub(super) async fn hear_message(&self, event: &OriginalSyncRoomMessageEvent, room: &Room) {
         let now = SystemTime::now();
         let heard = if self.admin_room.is(room.room_id()) {
             self.accept(event, now).map(Heard::Message)
@@ -184,7 +199,7 @@ impl Inbox {
             _ => None,
         };
         let first_word = text.split_whitespace().next().unwrap_or_default();
-        if !first_word.eq_ignore_ascii_case(&self.prefix) {
+        if !first_word.eq_ignore_ascii_case(&self.config.command_prefix) {
             return Err(Dropped::NotAddressed);
         }
         self.check_time((event.origin_server_ts, event.unsigned.age), now)?;
@@ -219,7 +234,7 @@ impl Inbox {
 
     /// What somebody else said, and for the first time.
     fn own_words<'a>(&self, event: &'a OriginalSyncRoomMessageEvent) -> Result<&'a str, Dropped> {
-        if event.sender == self.own_user {
+        if event.sender == self.config.bot_user {
             return Err(Dropped::OwnEvent);
         }
         if let Some(Relation::Replacement(_)) = &event.content.relates_to {
@@ -230,7 +245,7 @@ impl Inbox {
 
     fn note(&self, event: &OriginalSyncRoomMessageEvent) -> Result<(), Dropped> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.insert(event.event_id.clone()) {
+        if !self.obeyed.has_event(&event.event_id) && seen.insert(event.event_id.clone()) {
             Ok(())
         } else {
             Err(Dropped::SeenBefore)
@@ -244,7 +259,15 @@ impl Inbox {
         now: SystemTime,
     ) -> Result<(), Dropped> {
         let sent = times.0.to_system_time().ok_or(Dropped::FromTheFuture)?;
-        if sent < self.admin_room.listening_since() {
+        // The homeserver tells the age, so that this does not need clocks that agree.
+        let sent_by_own_clock = match age_of(times.1) {
+            Some(age) => now.checked_sub(age).unwrap_or(now),
+            None => sent,
+        };
+        let is_before_log_in = |logged_in| sent_by_own_clock < logged_in;
+        if sent < self.admin_room.listening_since()
+            || self.admin_room.logged_in().is_some_and(is_before_log_in)
+        {
             return Err(Dropped::BeforeFirstSync);
         }
         self.check_age(times, now)
@@ -262,28 +285,30 @@ impl Inbox {
         now: SystemTime,
     ) -> Result<(), Dropped> {
         let sent = sent.to_system_time().ok_or(Dropped::FromTheFuture)?;
-        let age_by_clock = now.duration_since(sent);
+        let (age_by_clock, max_age) = (now.duration_since(sent), self.config.max_command_age);
         if age_by_clock
             .as_ref()
-            .is_err_and(|ahead| ahead.duration() > self.max_age)
+            .is_err_and(|ahead| ahead.duration() > max_age)
         {
             return Err(Dropped::FromTheFuture);
         }
-        let age_by_server = age.and_then(|age| u64::try_from(i64::from(age)).ok());
-        let age = age_by_clock
-            .unwrap_or_default()
-            .max(Duration::from_millis(age_by_server.unwrap_or(0)));
-        if age > self.max_age {
+        let age_by_server = age_of(age).unwrap_or_default();
+        if age_by_clock.unwrap_or_default().max(age_by_server) > max_age {
             Err(Dropped::TooOld)
         } else {
             Ok(())
         }
     }
 
-    fn is_worth_waiting_for(&self, event: &OriginalSyncRoomEncryptedEvent, room: &Room) -> bool {
+    pub(super) fn is_worth_waiting_for(
+        &self,
+        event: &OriginalSyncRoomEncryptedEvent,
+        room: &Room,
+    ) -> bool {
         let times = (event.origin_server_ts, event.unsigned.age);
         let now = SystemTime::now();
-        if event.sender == self.own_user {
+        // A new device cannot read what an earlier one has obeyed.
+        if event.sender == self.config.bot_user || self.obeyed.has_event(&event.event_id) {
             false
         } else if self.admin_room.is(room.room_id()) {
             self.check_time(times, now).is_ok()
@@ -292,28 +317,12 @@ impl Inbox {
                 && self.check_age(times, now).is_ok()
         }
     }
+}
 
-    async fn wait_for_key(
-        &self,
-        event: &OriginalSyncRoomEncryptedEvent,
-        raw: Raw<OriginalSyncRoomEncryptedEvent>,
-        room: Room,
-    ) {
-        match late_key::decrypt(&room, &raw).await {
-            Some(Decrypted::Message(message, _)) => self.hear_message(&message, &room).await,
-            Some(Decrypted::SomethingElse) => {}
-            None if !self.admin_room.is(room.room_id()) => {
-                debug!(event = %event.event_id, sender = %event.sender, "talk cannot be decrypted");
-            }
-            None => {
-                warn!(event = %event.event_id, sender = %event.sender, "event in the admin room cannot be decrypted");
-                let (sender, reply_to) =
-                    (event.sender.clone(), ReplyTo::event(event.event_id.clone()));
-                self.hand_over(Heard::Undecryptable { sender, reply_to })
-                    .await;
-            }
-        }
-    }
+/// The age of an event, as the homeserver has it.
+fn age_of(age: Option<Int>) -> Option<Duration> {
+    let milliseconds = u64::try_from(i64::from(age?)).ok()?;
+    Some(Duration::from_millis(milliseconds))
 }
 
 /// What somebody said, without the quotation that some clients put before a reply. `None`: it is no text.
@@ -348,44 +357,4 @@ impl Seen {
 }
 
 #[cfg(test)]
-mod tests {
-    use matrix_sdk::ruma::owned_user_id;
-    use tokio::time::timeout;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn what_the_bot_should_know_is_not_lost_while_too_much_waits_for_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let room = "#admins:x.y".try_into().unwrap();
-        let now = SystemTime::now();
-        let admin_room = AdminRoom::load(folder.path().join("admin-room.json"), room, now);
-        let (heard, mut waiting) = mpsc::channel(1);
-        let inbox = Inbox {
-            own_user: owned_user_id!("@rcbot:x.y"),
-            admin_room: Arc::new(admin_room.unwrap()),
-            conversations: Arc::new(Conversations::load(folder.path()).unwrap()),
-            prefix: "!rc".to_owned(),
-            max_age: Duration::from_mins(2),
-            seen: Mutex::default(),
-            places: Places::default(),
-            heard,
-        };
-        inbox.hand_over(Heard::AdminRoomMoved).await;
-        let user = owned_user_id!("@alice:x.y");
-        let later = inbox.hand_over(Heard::IdentityChanged { user });
-        let both = async { (waiting.recv().await, waiting.recv().await) };
-        let both = async { tokio::join!(later, both).1 };
-        let both = timeout(Duration::from_secs(30), both).await;
-        assert!(
-            matches!(
-                both,
-                Ok((
-                    Some(Heard::AdminRoomMoved),
-                    Some(Heard::IdentityChanged { .. })
-                ))
-            ),
-            "{both:?}"
-        );
-    }
-}
+mod tests;

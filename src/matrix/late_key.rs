@@ -1,73 +1,146 @@
 //! Events whose key comes after them: Synapse hands out at most a hundred keys with each sync, so after a time away the keys
-//! trail the events, and the SDK does not run its handlers again.
+//! trail the events. They are tried again after each sync.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, Weak},
-    time::Duration,
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
-use futures_util::StreamExt as _;
 use matrix_sdk::{
     Room,
     deserialized_responses::{EncryptionInfo, TimelineEventKind},
     ruma::{
-        OwnedUserId, UserId,
+        UserId,
         events::room::{
             encrypted::OriginalSyncRoomEncryptedEvent, message::OriginalSyncRoomMessageEvent,
         },
         serde::Raw,
     },
 };
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
-};
-use tracing::debug;
+use tracing::{debug, warn};
 
-use super::{Chain, Fault};
+use super::{Chain, Fault, Heard, ReplyTo, inbox::Inbox};
 
 /// How long a key may trail its event before the sender is told that the event cannot be read.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How many events of one sender may wait for their keys at a time.
+/// How many events of one sender may wait for their keys at a time, so that nobody takes the places of others.
 const WAITING_PER_SENDER: usize = 16;
 
-/// The places for events whose keys are late. Each sender has their own, so that nobody takes those of others.
-#[derive(Debug, Default)]
-pub(super) struct Places(Mutex<HashMap<OwnedUserId, Weak<Semaphore>>>);
+/// How many may wait of all senders: each is looked up after each sync, and a homeserver can invent senders.
+const WAITING: usize = 1024;
 
-impl Places {
-    /// A place for an event of this sender, until it is dropped. `None`: all are taken.
-    pub(super) fn take(&self, sender: &UserId) -> Option<OwnedSemaphorePermit> {
-        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        places.retain(|_, places| places.strong_count() > 0);
-        let known = places.get(sender).and_then(Weak::upgrade);
-        let own = known.unwrap_or_else(|| Arc::new(Semaphore::new(WAITING_PER_SENDER)));
-        places.insert(sender.to_owned(), Arc::downgrade(&own));
-        own.try_acquire_owned().ok()
+/// An event whose key is not there yet.
+#[derive(Debug)]
+pub(super) struct Late {
+    event: OriginalSyncRoomEncryptedEvent,
+    raw: Raw<OriginalSyncRoomEncryptedEvent>,
+    room: Room,
+    since: Instant,
+}
+
+impl Late {
+    pub(super) fn new(
+        event: OriginalSyncRoomEncryptedEvent,
+        raw: Raw<OriginalSyncRoomEncryptedEvent>,
+        room: Room,
+    ) -> Self {
+        Self {
+            event,
+            raw,
+            room,
+            since: Instant::now(),
+        }
+    }
+
+    /// Whether the key should have come by now.
+    fn is_overdue(&self) -> bool {
+        self.since.elapsed() >= PATIENCE
     }
 }
 
-/// Waits for the key of an event; gives back what it says, if it is a message. `None`: the key did not come.
-pub(super) async fn decrypt(
-    room: &Room,
-    event: &Raw<OriginalSyncRoomEncryptedEvent>,
-) -> Option<Decrypted> {
-    let encryption = room.client().encryption();
-    let waiting = async {
-        // Listened to before the first try, so that no key comes unheard between the two.
-        let mut keys = Box::pin(encryption.room_keys_received_stream().await?);
-        loop {
-            match try_to_decrypt(room, event).await {
-                Ok(Some(decrypted)) => return Some(decrypted),
-                Ok(None) => {}
-                Err(fault) => debug!(error = %Chain(&fault), "event not decrypted"),
-            }
-            keys.next().await?.ok();
+/// The events that wait for their keys, in the order in which they were said.
+#[derive(Debug, Default)]
+pub(super) struct LateKeys(Mutex<VecDeque<Late>>);
+
+impl LateKeys {
+    /// False: too many wait, of this sender or of all.
+    fn wait(&self, late: Late) -> bool {
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let senders = waiting.iter().map(|late| &*late.event.sender);
+        let has_place = has_place(senders, &late.event.sender);
+        if has_place {
+            waiting.push_back(late);
         }
-    };
-    timeout(PATIENCE, waiting).await.ok().flatten()
+        has_place
+    }
+
+    /// All that wait. Those whose key is still missing are to wait on.
+    fn take(&self) -> VecDeque<Late> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn is_empty(&self) -> bool {
+        let waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.is_empty()
+    }
+}
+
+impl Inbox {
+    /// The key may come after its event, with a later sync.
+    pub(super) fn await_key(&self, late: Late) {
+        if !self.is_worth_waiting_for(&late.event, &late.room) {
+            return;
+        }
+        let event = late.event.event_id.clone();
+        if !self.late.wait(late) {
+            // Each of the many that wait leaves a line in the log already.
+            debug!(%event, "undecryptable event dropped, too many wait");
+        }
+    }
+
+    /// Whether a key may come that somebody waits for.
+    pub(super) fn waits_for_keys(&self) -> bool {
+        !self.late.is_empty()
+    }
+
+    /// Hears the events whose keys have come. To be called after each sync, and soon enough for those whose keys do not come.
+    pub(super) async fn hear_late(&self) {
+        for late in self.late.take() {
+            match try_to_decrypt(&late.room, &late.raw).await {
+                Ok(Some(Decrypted::Message(message, _))) => {
+                    self.hear_message(&message, &late.room).await;
+                }
+                Ok(Some(Decrypted::SomethingElse)) => {}
+                Ok(None) | Err(_) if !late.is_overdue() => drop(self.late.wait(late)),
+                Ok(None) => self.give_up(late).await,
+                Err(fault) => {
+                    warn!(event = %late.event.event_id, error = %Chain(&fault), "event not decrypted");
+                    self.give_up(late).await;
+                }
+            }
+        }
+    }
+
+    async fn give_up(&self, Late { event, room, .. }: Late) {
+        if !self.admin_room.is(room.room_id()) {
+            return debug!(event = %event.event_id, sender = %event.sender, "talk cannot be decrypted");
+        }
+        warn!(event = %event.event_id, sender = %event.sender, "event in the admin room cannot be decrypted");
+        let (sender, reply_to) = (event.sender, ReplyTo::event(event.event_id));
+        self.hand_over(Heard::Undecryptable { sender, reply_to })
+            .await;
+    }
+}
+
+fn has_place<'a>(waiting: impl Iterator<Item = &'a UserId>, sender: &UserId) -> bool {
+    let (mut all, mut own) = (0, 0);
+    for waiting in waiting {
+        all += 1;
+        own += usize::from(waiting == sender);
+    }
+    all < WAITING && own < WAITING_PER_SENDER
 }
 
 /// What an event says once its key is there.
@@ -105,16 +178,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_takes_the_places_of_others() {
-        let places = Places::default();
+    fn nobody_takes_the_places_of_others_and_all_together_are_bounded() {
         let (alice, mallory) = (user_id!("@alice:x.y"), user_id!("@mallory:x.y"));
-        let mut taken: Vec<_> = (0..1_000).filter_map(|_| places.take(mallory)).collect();
-        assert_eq!(taken.len(), WAITING_PER_SENDER);
-        let place = places.take(alice).unwrap();
-        taken.pop();
-        assert!(places.take(mallory).is_some(), "one is free again");
-        drop((taken, place));
-        drop(places.take(alice));
-        assert_eq!(places.0.lock().unwrap().len(), 1, "the rest is forgotten");
+        let of_mallory = |count| std::iter::repeat_n(mallory, count);
+        assert!(has_place(of_mallory(WAITING_PER_SENDER - 1), mallory));
+        assert!(!has_place(of_mallory(WAITING_PER_SENDER), mallory));
+        assert!(has_place(of_mallory(WAITING_PER_SENDER), alice));
+        assert!(!has_place(of_mallory(WAITING), alice));
     }
 }

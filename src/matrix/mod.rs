@@ -6,6 +6,7 @@
 
 mod admin_room;
 mod client;
+mod clock;
 mod confidentiality;
 mod conversations;
 mod device;

@@ -4,7 +4,7 @@
 //! decrypts one ciphertext as often as the homeserver shows it, under whatever event id and time, so each message's place in its
 //! Megolm session is remembered once it was obeyed (specification, "Megolm": "Replay attacks").
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
 use matrix_sdk::{
     Room,
@@ -89,7 +89,7 @@ impl Matrix {
                 ))
             }
             Shown::Encrypted(place, info) => {
-                let trust = if self.obeyed().contains(&place) {
+                let trust = if self.obeyed().has_place(&place) {
                     warn!(event = %message.event_id, sender = %message.sender, "an encrypted command was shown again");
                     Trust::Replayed
                 } else {
@@ -139,11 +139,11 @@ impl Matrix {
     ///
     /// # Errors
     /// [`Fault`], where that cannot be written down.
-    pub async fn obey(&self, sender: &UserId, proof: &Proof) -> Result<(), Fault> {
-        if let Some(place) = &proof.place {
-            self.obeyed().insert(place)?;
-        }
-        self.note_identity(sender).await
+    pub async fn obey(&self, message: &Message, proof: &Proof) -> Result<(), Fault> {
+        let now = SystemTime::now();
+        self.obeyed()
+            .insert(&message.event_id, proof.place.as_ref(), now)?;
+        self.note_identity(&message.sender).await
     }
 
     /// The list of a user's devices may come after their first message, and what the store has may be an old lie of the

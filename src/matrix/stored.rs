@@ -32,7 +32,7 @@ pub fn stored_admin_room(
     configured: &RoomOrAliasId,
 ) -> Result<Option<StoredRoom>, Fault> {
     let path = folder.join(ADMIN_ROOM);
-    let room = AdminRoom::load(path, configured.to_owned(), SystemTime::UNIX_EPOCH)?;
+    let room = AdminRoom::load(path, configured.to_owned(), SystemTime::UNIX_EPOCH, false)?;
     let was_encrypted = room.was_encrypted();
     Ok(room.id().map(|id| StoredRoom { id, was_encrypted }))
 }

@@ -16,7 +16,7 @@ use matrix_sdk::{
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
-use super::{Chain, Fault, Matrix, admin_room::Upgrades, hearing::EVENTS_OF_A_ROOM};
+use super::{Chain, Fault, Matrix, admin_room::Upgrades, hearing::EVENTS_OF_A_ROOM, late_key};
 
 /// How long the homeserver may hold a request open when it has nothing to tell.
 const LONG_POLL: Duration = Duration::from_secs(30);
@@ -56,7 +56,14 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
     loop {
         let asked = Instant::now();
         // At first, and after a failure, a long poll would keep us from seeing that the homeserver is there.
-        let patience = if answered { LONG_POLL } else { Duration::ZERO };
+        let patience = if !answered {
+            Duration::ZERO
+        } else if matrix.inbox().waits_for_keys() {
+            // Whoever said what cannot be read is told soon.
+            late_key::PATIENCE
+        } else {
+            LONG_POLL
+        };
         let before = matrix.standpoint().await;
         match matrix.client().sync_once(settings(patience)).await {
             Ok(answer) => {

@@ -20,6 +20,8 @@ use crate::{atomic_file, matrix::Fault};
 pub(in crate::matrix) struct AdminRoom {
     path: PathBuf,
     configured: OwnedRoomOrAliasId,
+    /// When the bot logged in, by its own clock, if its store is new: the first sync brings what was said before once more.
+    logged_in: Option<SystemTime>,
     now: Mutex<Now>,
 }
 
@@ -47,11 +49,12 @@ struct Stored {
 }
 
 impl AdminRoom {
-    /// Reads the file. `listening_since` counts until the time of the bot's join is known.
+    /// Reads the file. `listening_since` is the time of the log-in, and counts until the time of the bot's join is known.
     pub(in crate::matrix) fn load(
         path: PathBuf,
         configured: OwnedRoomOrAliasId,
         listening_since: SystemTime,
+        store_is_new: bool,
     ) -> Result<Self, Fault> {
         let stored = match fs::read(&path) {
             Ok(text) => {
@@ -68,6 +71,7 @@ impl AdminRoom {
         Ok(Self {
             path,
             configured,
+            logged_in: store_is_new.then_some(listening_since),
             now: Mutex::new(Now {
                 was_encrypted: stored.as_ref().is_some_and(|stored| stored.was_encrypted),
                 room: stored.map(|stored| stored.room),
@@ -103,16 +107,21 @@ impl AdminRoom {
         self.now().listening_since
     }
 
+    /// When the bot logged in, by its own clock, if that was for the first time with this store.
+    pub(in crate::matrix) fn logged_in(&self) -> Option<SystemTime> {
+        self.logged_in
+    }
+
     /// The bot is in this room since then, and it is the admin room from now on. To be called before the next sync.
-    pub(super) fn enter(&self, room: &RoomId, joined: SystemTime) -> Result<(), Fault> {
-        let was_encrypted = self.was_encrypted();
-        if !self.is(room) {
-            self.write(room, was_encrypted)?;
+    pub(in crate::matrix) fn enter(&self, room: &RoomId, joined: SystemTime) -> Result<(), Fault> {
+        let mut now = self.now();
+        if now.room.as_deref() != Some(room) {
+            self.write(room, now.was_encrypted)?;
         }
-        *self.now() = Now {
+        *now = Now {
             room: Some(room.to_owned()),
             listening_since: joined,
-            was_encrypted,
+            was_encrypted: now.was_encrypted,
         };
         Ok(())
     }
@@ -125,9 +134,11 @@ impl AdminRoom {
 
     /// The room is seen encrypted.
     pub(super) fn note_encrypted(&self) -> Result<(), Fault> {
-        if let Some(room) = self.id().filter(|_| !self.was_encrypted()) {
-            self.write(&room, true)?;
-            self.now().was_encrypted = true;
+        // Held while it is written: between the two the room may become another one.
+        let mut now = self.now();
+        if let Some(room) = now.room.as_deref().filter(|_| !now.was_encrypted) {
+            self.write(room, true)?;
+            now.was_encrypted = true;
         }
         Ok(())
     }
@@ -160,7 +171,7 @@ mod tests {
 
     fn load(path: &std::path::Path, configured: &str) -> Result<AdminRoom, Fault> {
         let configured = RoomOrAliasId::parse(configured).unwrap();
-        AdminRoom::load(path.to_owned(), configured, SystemTime::UNIX_EPOCH)
+        AdminRoom::load(path.to_owned(), configured, SystemTime::UNIX_EPOCH, false)
     }
 
     #[test]

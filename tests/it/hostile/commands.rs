@@ -1,6 +1,7 @@
 //! Commands that nobody gave, or gave once.
 
-use serde_json::json;
+use matrix_sdk::ruma::{RoomId, api::client::message::get_message_events};
+use serde_json::{Value, json};
 
 use super::{
     administrator_and_bot, answer_to, assert_says, assert_unharmed, person, sessions,
@@ -8,6 +9,7 @@ use super::{
 };
 use crate::support::{
     bot::Bot,
+    event::Event,
     eventually,
     person::Person,
     proxy::{
@@ -185,5 +187,55 @@ async fn an_old_command_under_a_new_event_id_starts_nothing() {
         })
         .await;
         assert_no_second_session(&bot, &alice).await;
+    }
+}
+
+/// All events of a room, the latest first, as a homeserver gives them that knows no end and no filter.
+async fn everything_in(person: &Person, room: &RoomId) -> Vec<Value> {
+    let mut request = get_message_events::v3::Request::backward(room.to_owned());
+    request.limit = 1_000_u32.into();
+    let answer = person.client().send(request).await.unwrap();
+    let events = answer.chunk.iter();
+    events
+        .map(|event| event.deserialize_as_unchecked().unwrap())
+        .collect()
+}
+
+/// Some homeservers pass over `to` and `filter` of /messages, and go back to the beginning of the room.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_obeyed_twice_and_nobody_hears_of_it_where_a_gap_brings_the_whole_room() {
+    for encrypted in [true, false] {
+        let (alice, proxy, mut bot) =
+            administrator_and_bot(|bot, _| bot.encrypted_admin_room(encrypted)).await;
+        bot.start_session(&alice, "website").await;
+        bot.ask(&alice, "stop").await;
+        bot.ask(&alice, "status").await;
+        let room = bot.admin_room().to_owned();
+        let everything = everything_in(&alice, &room).await;
+        let asks_for_gap = |request: &Request| request.path.ends_with("/messages");
+        let answer = json!({ "start": "t1", "end": "t0", "chunk": everything });
+        proxy.on(asks_for_gap).answer(Answer::json(200, &answer));
+        proxy.on(Request::is_sync).rewrite(move |_, answer| {
+            let timeline = format!("/rooms/join/{room}/timeline");
+            if let Some(timeline) = answer.pointer_mut(&timeline) {
+                timeline["limited"] = json!(true);
+            }
+        });
+        bot.restart(&alice).await;
+        for _ in 0..2 {
+            assert_no_second_session(&bot, &alice).await;
+        }
+        let asked_for = proxy.passed_by(asks_for_gap).len();
+        assert!(
+            (1..=3).contains(&asked_for),
+            "a page for each gap: {asked_for}"
+        );
+        let events = alice.events();
+        for command in events.iter().filter(|event| {
+            event.sender == alice.user_id() && event.body().is_some_and(|it| it.starts_with("!rc"))
+        }) {
+            let answers = |event: &&Event| event.replies_to() == Some(command.id.as_str());
+            assert_eq!(events.iter().filter(answers).count(), 1, "{command}");
+        }
     }
 }
