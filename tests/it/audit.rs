@@ -10,15 +10,8 @@ async fn person(name: &str) -> Person {
 
 /// What the audit log has of this event, once there are so many lines.
 async fn audited(bot: &Bot, event: &OwnedEventId, lines: usize) -> Vec<String> {
-    let event = format!(" event=\"{event}\"");
     eventually("the lines in the audit log", async || {
-        let log = bot.log();
-        let found: Vec<_> = log
-            .lines()
-            .filter_map(|line| Some(line.split_once(" INFO audit: ")?.1))
-            .filter(|line| line.contains(&event))
-            .map(|line| line.replace(&event, ""))
-            .collect();
+        let found = bot.audit(event);
         (found.len() >= lines).then_some(found)
     })
     .await

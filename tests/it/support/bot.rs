@@ -1,15 +1,16 @@
 //! The real bot binary, run on files of its own, with the stand-in for `claude`.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::Mutex,
     thread,
 };
 
 use matrix_sdk::ruma::{
-    OwnedRoomId, OwnedUserId, RoomId, UserId, events::room::member::MembershipState,
+    OwnedDeviceId, OwnedRoomId, OwnedUserId, RoomId, UserId, events::room::member::MembershipState,
 };
 use nix::{
     sys::signal::{Signal, kill},
@@ -20,7 +21,11 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{
-    bot_builder::BotBuilder, eventually, homeserver::Homeserver, person::Person, processes::Mark,
+    bot_builder::BotBuilder,
+    eventually,
+    homeserver::{Homeserver, RecordFile},
+    person::Person,
+    processes::Mark,
     program::rcbot,
 };
 
@@ -37,7 +42,9 @@ pub(crate) struct Bot {
     user: OwnedUserId,
     admin_room: OwnedRoomId,
     log_filter: String,
-    homeserver_files: Vec<PathBuf>,
+    homeserver_files: Vec<RecordFile>,
+    /// The devices whose clients know this life of the bot.
+    known_to: Mutex<BTreeSet<OwnedDeviceId>>,
     variables: BTreeMap<String, String>,
     arguments: Vec<String>,
     process: Option<Child>,
@@ -86,7 +93,7 @@ impl Bot {
         user: OwnedUserId,
         admin_room: OwnedRoomId,
         log_filter: String,
-        homeserver_files: Vec<PathBuf>,
+        homeserver_files: Vec<RecordFile>,
     ) -> Self {
         Self {
             folder,
@@ -94,6 +101,7 @@ impl Bot {
             admin_room,
             log_filter,
             homeserver_files,
+            known_to: Mutex::default(),
             variables: BTreeMap::new(),
             arguments: Vec::new(),
             process: None,
@@ -120,8 +128,8 @@ impl Bot {
         self.folder.path().join("data")
     }
 
-    /// What its homeserver writes down.
-    pub(crate) fn homeserver_files(&self) -> &[PathBuf] {
+    /// What its homeserver writes down, from when the bot was made.
+    pub(crate) fn homeserver_files(&self) -> &[RecordFile] {
         &self.homeserver_files
     }
 
@@ -168,6 +176,7 @@ impl Bot {
     /// Starts the process.
     pub(crate) fn run(&mut self) {
         assert!(self.process.is_none(), "the bot runs already");
+        self.known_to.lock().unwrap().clear();
         let log = File::options()
             .create(true)
             .append(true)
@@ -187,37 +196,54 @@ impl Bot {
 
     /// Waits until the bot is in the admin room, with a device that its members can encrypt to.
     pub(crate) async fn wait_until_ready(&mut self, admin: &Person) {
-        eventually("the bot joins the admin room", async || {
-            self.assert_running();
-            let members = admin.members(&self.admin_room).await.ok()?;
-            (members.get(self.user.as_str())? == "join").then_some(())
-        })
-        .await;
-        admin.wait_for_signed_device_of(&self.user).await.unwrap();
+        let room = admin.client().get_room(&self.admin_room).unwrap();
+        let user = self.user.clone();
+        admin
+            .after_syncs("the bot joins the admin room", async || {
+                self.assert_running();
+                let bot = room.get_member_no_sync(&user).await.unwrap()?;
+                (*bot.membership() == MembershipState::Join).then_some(())
+            })
+            .await;
+        self.wait_until_known_to(admin).await;
+    }
+
+    /// Waits until this person's client would share its keys with the bot, if the bot is in the admin room. A client that was
+    /// told of its device asks no more: not before the bot is started again.
+    pub(super) async fn wait_until_known_to(&self, person: &Person) {
+        let device = person.client().device_id().unwrap().to_owned();
+        if self.known_to.lock().unwrap().contains(&device) {
+            return;
+        }
+        let members = person.members(&self.admin_room).await;
+        if members.is_ok_and(|all| all.get(self.user.as_str()).is_some_and(|it| it == "join")) {
+            self.wait_until_in(person, &self.admin_room).await;
+            self.known_to.lock().unwrap().insert(device);
+        }
     }
 
     /// Waits until the bot is in a room that it was invited to, with a device that this person can encrypt to.
     pub(crate) async fn wait_until_in(&self, person: &Person, room: &RoomId) {
-        self.wait_for_membership(person, room, "join").await;
+        let known = async || {
+            let room = person.client().get_room(room)?;
+            let bot = room.get_member_no_sync(&self.user).await.unwrap()?;
+            (*bot.membership() == MembershipState::Join).then_some(())
+        };
+        person
+            .after_syncs("the person's client knows that the bot joined", known)
+            .await;
         person.wait_for_signed_device_of(&self.user).await.unwrap();
-        eventually(
-            "the person's client knows that the bot joined",
-            async || {
-                let room = person.client().get_room(room)?;
-                let bot = room.get_member_no_sync(&self.user).await.unwrap()?;
-                (*bot.membership() == MembershipState::Join).then_some(())
-            },
-        )
-        .await;
     }
 
     /// Waits until the homeserver has this membership of the bot.
     pub(crate) async fn wait_for_membership(&self, person: &Person, room: &RoomId, wanted: &str) {
-        eventually(&format!("the bot's membership is {wanted}"), async || {
-            let members = person.members(room).await.ok()?;
-            (members.get(self.user.as_str())? == wanted).then_some(())
-        })
-        .await;
+        let what = format!("the bot's membership is {wanted}");
+        person
+            .after_syncs(&what, async || {
+                let members = person.members(room).await.ok()?;
+                (members.get(self.user.as_str())? == wanted).then_some(())
+            })
+            .await;
     }
 
     /// Ends it without a warning, as a power cut would.
@@ -273,6 +299,17 @@ impl Bot {
                 self.assert_running();
             }
             found.then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until a project's session is in this state, by its record on disk: `starting`, `running`, `stopping`.
+    pub(crate) async fn wait_for_state(&self, project: &str, state: &str) {
+        let folder = self.data_dir().join("sessions").join(project);
+        eventually(&format!("{project} is {state}"), async || {
+            let record = fs::read(folder.join("session.json")).ok()?;
+            let record: Value = serde_json::from_slice(&record).unwrap();
+            record["session"]["state"].get(state).map(|_| ())
         })
         .await;
     }

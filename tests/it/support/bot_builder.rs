@@ -1,9 +1,6 @@
 //! What a bot is made of before it runs: its config.yaml, its projects, its admin room.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
 use matrix_sdk::ruma::{OwnedRoomId, OwnedUserId, RoomVersionId, UserId};
 use serde::Serialize;
@@ -13,7 +10,7 @@ use tempfile::TempDir;
 use super::{
     LOCALPART_WITHOUT_LOG_IN,
     bot::{Bot, STANDIN_LOG, standin_log},
-    homeserver::{Homeserver, SERVER_NAME},
+    homeserver::{Homeserver, RecordFile, SERVER_NAME},
     person::{Person, random_text},
     proxy::Proxy,
     rooms::RoomOptions,
@@ -31,7 +28,7 @@ pub(crate) struct BotBuilder {
     room: RoomOptions,
     shared_room: Option<OwnedRoomId>,
     log_filter: String,
-    homeserver_files: Vec<PathBuf>,
+    homeserver_files: Vec<RecordFile>,
 }
 
 /// One project of the configuration to be.
@@ -71,7 +68,7 @@ impl BotBuilder {
             room,
             shared_room: None,
             log_filter: LOG_FILTER.to_owned(),
-            homeserver_files: homeserver.files(),
+            homeserver_files: homeserver.records(),
         }
     }
 

@@ -1,11 +1,8 @@
 //! What people and the bot say to one another, and where a link may stand.
 
-use std::fs;
-
-use matrix_sdk::ruma::{
-    OwnedEventId, OwnedRoomId, RoomId, UserId, events::room::member::MembershipState,
-};
+use matrix_sdk::ruma::{OwnedEventId, OwnedRoomId, RoomId, UserId};
 use serde_json::Value;
+use tokio::{runtime::Handle, task::block_in_place};
 
 use super::{bot::Bot, event::Event, eventually, person::Person};
 
@@ -59,16 +56,29 @@ impl Bot {
         answer
     }
 
-    /// Waits until the bot has refused a command for this reason, by its audit log: not each refusal is answered.
-    pub(crate) async fn wait_for_refusal(&self, asked: &OwnedEventId, why: &str) {
-        let of_it = format!("event=\"{asked}\"");
-        let judged = eventually("the command is judged", async || {
-            let log = self.log();
-            let mut lines = log.lines();
-            let line = lines.find(|line| line.contains("command judged") && line.contains(&of_it));
-            line.map(str::to_owned)
+    /// What the audit log has of an event, without the event and the time.
+    pub(crate) fn audit(&self, event: &OwnedEventId) -> Vec<String> {
+        let event = format!(" event=\"{event}\"");
+        let log = self.log();
+        let lines = log
+            .lines()
+            .filter_map(|line| Some(line.split_once(" INFO audit: ")?.1));
+        let lines = lines.filter(|line| line.contains(&event));
+        lines.map(|line| line.replace(&event, "")).collect()
+    }
+
+    /// What the bot has decided about a message, by its audit log: not everything is answered.
+    pub(crate) async fn judgement(&self, asked: &OwnedEventId) -> String {
+        eventually("the command is judged", async || {
+            let mut lines = self.audit(asked).into_iter();
+            lines.find(|line| line.starts_with("command judged"))
         })
-        .await;
+        .await
+    }
+
+    /// Waits until the bot has refused a command for this reason.
+    pub(crate) async fn wait_for_refusal(&self, asked: &OwnedEventId, why: &str) {
+        let judged = self.judgement(asked).await;
         let refused = format!("decision=\"denied\" why=\"{why}\"");
         assert!(judged.contains(&refused), "{judged}");
     }
@@ -163,40 +173,12 @@ impl Bot {
         .await;
     }
 
-    /// No file of the homeserver holds this text.
+    /// No file of the homeserver holds this text, which is not older than the bot.
     #[track_caller]
     pub(crate) fn check_homeserver_never_read(&self, secret: &str) {
         for file in self.homeserver_files() {
-            // A write-ahead log is there only while it is needed.
-            let content = fs::read(file).unwrap_or_default();
-            assert!(
-                memchr::memmem::find(&content, secret.as_bytes()).is_none(),
-                "a secret is in {}",
-                file.display()
-            );
-        }
-    }
-
-    /// Waits until this person's client would share its keys with the bot, if the bot is in the room.
-    async fn wait_until_known_to(&self, person: &Person) {
-        let members = person.members(self.admin_room()).await;
-        if members.is_ok_and(|all| {
-            all.get(self.user_id().as_str())
-                .is_some_and(|it| it == "join")
-        }) {
-            eventually(
-                "the person's client knows that the bot joined",
-                async || {
-                    let room = person.client().get_room(self.admin_room())?;
-                    let bot = room.get_member_no_sync(self.user_id()).await.unwrap()?;
-                    (*bot.membership() == MembershipState::Join).then_some(())
-                },
-            )
-            .await;
-            person
-                .wait_for_signed_device_of(self.user_id())
-                .await
-                .unwrap();
+            let found = file.contains(secret.as_bytes()).unwrap();
+            assert!(!found, "a secret is in {}", file.path().display());
         }
     }
 
@@ -274,16 +256,21 @@ impl Person {
         serde_json::from_str(response.event_or_content.get()).ok()
     }
 
-    /// Whether this person's client knows nothing of a room.
+    /// Whether this person's client knows nothing of a room, with all that the homeserver has for it until now.
     pub(crate) fn never_saw(&self, room: &RoomId) -> bool {
-        self.events().iter().all(|event| event.room != room)
+        self.all_events().iter().all(|event| event.room != room)
     }
 
-    /// Whether nobody but this person may have said something to them that they should not know: no event holds the text.
+    /// Whether no event holds a text that this person may not know, of all that the homeserver has for them until now.
     pub(crate) fn never_read(&self, text: &str) -> bool {
-        self.events()
+        self.all_events()
             .iter()
             .all(|event| !event.json.to_string().contains(text))
+    }
+
+    fn all_events(&self) -> Vec<Event> {
+        block_in_place(|| Handle::current().block_on(self.catch_up())).unwrap();
+        self.events()
     }
 
     /// Changes the power level of a user.

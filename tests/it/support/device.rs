@@ -5,7 +5,7 @@ use std::{fs, process::Output};
 use matrix_sdk::reqwest::{Client, Method, StatusCode};
 use serde_json::Value;
 
-use super::{bot::Bot, eventually, homeserver::Homeserver, person::Person, run_to_end};
+use super::{bot::Bot, homeserver::Homeserver, person::Person, run_to_end};
 
 impl Bot {
     /// The ids of the bot's devices, as the homeserver knows them.
@@ -42,18 +42,19 @@ impl Bot {
 
     /// Waits until the bot has one device, and another one than this.
     pub(crate) async fn wait_for_another_device(&self, seen_by: &Person, old: &[String]) {
-        eventually("the bot has one new device", async || {
-            let now = self.devices(seen_by).await;
-            (now.len() == 1 && now != old).then_some(())
-        })
-        .await;
+        seen_by
+            .after_syncs("the bot has one new device", async || {
+                let now = self.devices(seen_by).await;
+                (now.len() == 1 && now != old).then_some(())
+            })
+            .await;
         let user = self.user_id();
         seen_by.wait_for_signed_device_of(user).await.unwrap();
     }
 
     /// Waits until people can encrypt to the device of the log-in that the bot has written down.
     pub(crate) async fn wait_until_reached_at_its_device(&self, by: &Person) {
-        eventually("the bot's device is there and signed", async || {
+        by.after_syncs("the bot's device is there and signed", async || {
             self.devices(by).await;
             let id = self.stored_log_in()["device_id"].as_str()?.to_owned();
             let encryption = by.client().encryption();

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::ErrorKind,
+    io::{ErrorKind, Read as _, Seek as _, SeekFrom},
     net::TcpListener,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
@@ -39,10 +39,21 @@ const PORT_ATTEMPTS: usize = 5;
 /// How much of the log an error shows.
 const LOG_TAIL_LINES: usize = 25;
 
+/// How much of a file is looked at in one go: what a processor's cache holds.
+const PIECE: usize = 256 << 10;
+
 /// Runs Synapse until standard input ends. The other end of it is held by the process that starts us and by no other, so
 /// Synapse is gone with it, however it ends. (The kernel's parent-death signal would follow the starting *thread*.)
+///
+/// No disk is waited for: what a database loses without, it loses to a power cut and not to the end of its process.
 const WRAPPER: &str = "
 import os, runpy, threading
+from synapse.storage.engines import Sqlite3Engine
+connected = Sqlite3Engine.on_new_connection
+def connect(engine, connection):
+    connected(engine, connection)
+    connection.execute('PRAGMA synchronous = OFF;')
+Sqlite3Engine.on_new_connection = connect
 def end_with_parent():
     while os.read(0, 1):
         pass
@@ -59,6 +70,14 @@ pub(crate) struct Homeserver {
     registrations: Vec<PathBuf>,
     port: u16,
     process: Option<Child>,
+}
+
+/// A file in which a homeserver writes something down.
+#[derive(Debug, Clone)]
+pub(crate) struct RecordFile {
+    path: PathBuf,
+    /// How long it was at the beginning.
+    from: u64,
 }
 
 impl Homeserver {
@@ -137,21 +156,22 @@ impl Homeserver {
 
     /// Whether these bytes stand anywhere in the database, its write-ahead log included.
     pub(crate) fn database_contains(&self, text: &str) -> Result<bool> {
-        let pattern = regex::bytes::Regex::new(&regex::escape(text))?;
-        let database = self.database_path();
-        let found = pattern.is_match(&fs::read(&database)?);
-        match fs::read(database.with_extension("db-wal")) {
-            Ok(log) => Ok(found || pattern.is_match(&log)),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(found),
-            Err(error) => Err(error.into()),
-        }
+        let log = self.log_path();
+        let records = self.records().into_iter();
+        let mut of_database = records.filter(|file| file.path() != log);
+        of_database.try_fold(false, |found, file| {
+            Ok(found || file.contains(text.as_bytes())?)
+        })
     }
 
-    /// Every file in which it may write down what it was sent.
-    pub(crate) fn files(&self) -> Vec<PathBuf> {
-        let database = self.database_path();
-        let write_ahead_log = database.with_extension("db-wal");
-        vec![database, write_ahead_log, self.log_path()]
+    /// Every file in which it may write down what it is sent from now on. The pages of a database are used again, so of it all
+    /// is looked at; a log grows at its end.
+    pub(crate) fn records(&self) -> Vec<RecordFile> {
+        let (database, log) = (self.database_path(), self.log_path());
+        let from = fs::metadata(&log).map_or(0, |log| log.len());
+        let file = |path, from| RecordFile { path, from };
+        let write_ahead_log = file(database.with_extension("db-wal"), 0);
+        vec![file(database, 0), write_ahead_log, file(log, from)]
     }
 
     /// Where it keeps the files that people send.
@@ -226,6 +246,40 @@ impl Homeserver {
                 );
             }
             thread::sleep(START_POLL);
+        }
+    }
+}
+
+impl RecordFile {
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether these bytes stand in it. It is read in pieces: these files are long, and looked at after every link.
+    pub(crate) fn contains(&self, text: &[u8]) -> Result<bool> {
+        let mut file = match File::open(&self.path) {
+            Ok(file) => file,
+            // A write-ahead log is there only while it is needed.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error.into()),
+        };
+        file.seek(SeekFrom::Start(self.from))?;
+        let finder = memchr::memmem::Finder::new(text);
+        let mut piece = vec![0; PIECE + text.len()];
+        // What was read last and may be the beginning of the text.
+        let mut kept = 0;
+        loop {
+            let length = match file.read(&mut piece[kept..])? {
+                0 => return Ok(false),
+                read => kept + read,
+            };
+            if finder.find(&piece[..length]).is_some() {
+                return Ok(true);
+            }
+            let rest = length.saturating_sub(text.len() - 1);
+            piece.copy_within(rest..length, 0);
+            kept = length - rest;
         }
     }
 }

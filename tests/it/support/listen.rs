@@ -16,14 +16,18 @@ use matrix_sdk::{
         OwnedRoomId,
         api::client::filter::{FilterDefinition, RoomEventFilter, RoomFilter},
         assign,
-        events::AnySyncTimelineEvent,
+        events::{AnyGlobalAccountDataEvent, AnySyncTimelineEvent},
         serde::Raw,
         uint,
     },
 };
+use serde_json::Value;
 use tokio::sync::watch;
 
 use super::event::{Event, undecrypted};
+
+/// The type of the account data by which a person sees how far their client has heard.
+pub(crate) const MARK: &str = "rcbot.test.mark";
 
 /// How long the server may hold a sync back when nothing happens.
 const LONG_POLL: Duration = Duration::from_secs(30);
@@ -39,20 +43,23 @@ const JOIN_ATTEMPTS: usize = 5;
 pub(crate) struct Listener {
     client: Client,
     events: watch::Sender<Vec<Event>>,
+    mark: watch::Sender<String>,
     joins_invitations: Arc<AtomicBool>,
     undecrypted: Vec<(OwnedRoomId, Raw<AnySyncTimelineEvent>)>,
 }
 
 impl Listener {
-    /// Hears for this client and adds to this list.
+    /// Hears for this client, adds to this list, and tells the last mark that came with or before what is in it.
     pub(crate) fn new(
         client: Client,
         events: watch::Sender<Vec<Event>>,
+        mark: watch::Sender<String>,
         joins_invitations: Arc<AtomicBool>,
     ) -> Self {
         Self {
             client,
             events,
+            mark,
             joins_invitations,
             undecrypted: Vec::new(),
         }
@@ -84,6 +91,12 @@ impl Listener {
             }
         }
         self.decrypt_late().await;
+        // Also when nothing was said: who waits for keys or members looks again.
+        self.events.send_modify(|_| ());
+        let mut marks = response.account_data.iter().rev();
+        if let Some(mark) = marks.find_map(mark_in) {
+            self.mark.send_replace(mark);
+        }
         if self.joins_invitations.load(Ordering::Relaxed) {
             for room in response.rooms.invited.keys() {
                 self.join(room).await;
@@ -128,4 +141,10 @@ impl Listener {
             tokio::time::sleep(RETRY_PAUSE).await;
         }
     }
+}
+
+fn mark_in(event: &Raw<AnyGlobalAccountDataEvent>) -> Option<String> {
+    let is_mark = event.get_field::<String>("type").ok()?? == MARK;
+    let content = is_mark.then(|| event.get_field::<Value>("content"))?;
+    Some(content.ok()??.get("mark")?.as_str()?.to_owned())
 }

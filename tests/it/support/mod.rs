@@ -40,10 +40,11 @@ use person::random_text;
 use synapse::Synapse;
 
 /// How long a fact may take to become true: seconds at most, and more on a busy machine.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
-/// How often it is looked at.
-const POLL: Duration = Duration::from_millis(50);
+/// How soon it is looked at again: what takes long is looked at less often.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// How the localparts of the bots begin that the homeserver does not log in.
 const LOCALPART_WITHOUT_LOG_IN: &str = "masbot";
@@ -82,6 +83,7 @@ pub(crate) fn eventually<T>(
     let caller = Location::caller();
     async move {
         let deadline = Instant::now() + DEADLINE;
+        let mut pause = FIRST_PAUSE;
         loop {
             if let Some(found) = look().await {
                 return found;
@@ -90,7 +92,8 @@ pub(crate) fn eventually<T>(
                 Instant::now() < deadline,
                 "{caller}: not within {DEADLINE:?}: {what}"
             );
-            tokio::time::sleep(POLL).await;
+            tokio::time::sleep(pause).await;
+            pause = LONGEST_PAUSE.min(pause * 5 / 4);
         }
     }
 }
@@ -105,7 +108,7 @@ pub(crate) fn run_to_end(command: &mut Command) -> Output {
         .unwrap();
     let deadline = Instant::now() + DEADLINE;
     while process.try_wait().unwrap().is_none() && Instant::now() < deadline {
-        thread::sleep(POLL);
+        thread::sleep(FIRST_PAUSE);
     }
     // After its end this does nothing.
     process.kill().unwrap();

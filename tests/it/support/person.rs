@@ -1,12 +1,13 @@
 //! A human user with a matrix-sdk client that shares nothing with the bot's: it speaks, listens and decrypts.
 
 use std::{
+    panic::Location,
     path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, anyhow};
@@ -16,17 +17,29 @@ use matrix_sdk::{
     encryption::EncryptionSettings,
     ruma::{
         OwnedUserId, UserId,
-        api::client::uiaa::{AuthData, Password, UserIdentifier},
+        api::client::{
+            account::register,
+            uiaa::{AuthData, Dummy, Password, UserIdentifier},
+        },
         assign,
+        serde::Raw,
     },
 };
 use rand::RngExt as _;
+use serde_json::json;
 use tokio::{sync::watch, task::JoinHandle};
 
-use super::{event::Event, homeserver::Homeserver, listen::Listener};
+use super::{
+    event::Event,
+    homeserver::Homeserver,
+    listen::{Listener, MARK},
+};
 
 /// How long a fact may take to arrive: seconds at most, and more on a busy machine.
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// How long a client waits for its next sync before it asks all the same.
+const NEXT_SYNC: Duration = Duration::from_secs(1);
 
 /// The length of a random password or localpart suffix.
 const RANDOM_LENGTH: usize = 12;
@@ -47,6 +60,7 @@ pub(crate) struct Person {
     user: OwnedUserId,
     password: String,
     events: watch::Receiver<Vec<Event>>,
+    mark: watch::Receiver<String>,
     joins_invitations: Arc<AtomicBool>,
     listening: JoinHandle<()>,
 }
@@ -65,8 +79,15 @@ impl Person {
     ) -> Result<Self> {
         let localpart = format!("{name}-{}", random_text());
         let password = random_text();
-        homeserver.register_user(&localpart, &password).await?;
-        Self::log_in(&homeserver.url(), &localpart, &password, cross_signing).await
+        let request = assign!(register::v3::Request::new(), {
+            username: Some(localpart.clone()),
+            password: Some(password.clone()),
+            auth: Some(AuthData::Dummy(Dummy::new())),
+        });
+        let client = builder(&homeserver.url()).build().await?;
+        let registered = client.matrix_auth().register(request).await;
+        registered.with_context(|| format!("cannot register {localpart}"))?;
+        Self::begin(client, &password, cross_signing).await
     }
 
     /// Logs in with a new device that keeps everything in memory.
@@ -178,8 +199,14 @@ impl Person {
             .wait_for_e2ee_initialization_tasks()
             .await;
         let (sender, events) = watch::channel(Vec::new());
+        let (mark_sender, mark) = watch::channel(String::new());
         let joins_invitations = Arc::new(AtomicBool::new(true));
-        let mut listener = Listener::new(client.clone(), sender, joins_invitations.clone());
+        let mut listener = Listener::new(
+            client.clone(),
+            sender,
+            mark_sender,
+            joins_invitations.clone(),
+        );
         // The first sync publishes the device's keys: only then can others write to it.
         listener.sync_once(Duration::ZERO).await?;
         let listening = tokio::spawn(listener.run());
@@ -188,6 +215,7 @@ impl Person {
             user,
             password: password.to_owned(),
             events,
+            mark,
             joins_invitations,
             listening,
         })
@@ -216,6 +244,20 @@ impl Person {
     /// The same, and how to be told of more.
     pub(crate) fn watch_events(&self) -> watch::Receiver<Vec<Event>> {
         self.events.clone()
+    }
+
+    /// Waits until this person's client has seen all that the homeserver had for it when this was called.
+    pub(crate) async fn catch_up(&self) -> Result<()> {
+        let mark = random_text();
+        let content = Raw::new(&json!({ "mark": mark }))?.cast_unchecked();
+        let account = self.client.account();
+        account.set_account_data_raw(MARK.into(), content).await?;
+        let mut heard = self.mark.clone();
+        let seen = heard.wait_for(|heard| *heard == mark);
+        tokio::time::timeout(DEADLINE, seen)
+            .await
+            .with_context(|| format!("{} did not hear of its own mark", self.user))??;
+        Ok(())
     }
 
     /// The first event that is `wanted`, from those already seen or those to come. `what` names it in the error, which
@@ -254,23 +296,41 @@ impl Person {
     /// Waits until a user has a device that is signed by its owner, so that what is said from now on reaches it.
     pub(crate) async fn wait_for_signed_device_of(&self, user: &UserId) -> Result<()> {
         let encryption = self.client.encryption();
-        let search = async {
+        self.after_syncs(&format!("{user} has a signed device"), async || {
+            encryption.request_user_identity(user).await.ok()?;
+            let devices = encryption.get_user_devices(user).await.ok()?;
+            let mut devices = devices.devices();
+            devices.find(|device| device.is_cross_signed_by_owner())
+        })
+        .await;
+        Ok(())
+    }
+
+    /// Waits until `look` finds something that the homeserver tells this person's clients: looks again after each of their
+    /// syncs, instead of asking all the time. Panics in the caller's place, with `what`, when it is not found in time.
+    #[track_caller]
+    pub(crate) fn after_syncs<T>(
+        &self,
+        what: &str,
+        mut look: impl AsyncFnMut() -> Option<T>,
+    ) -> impl Future<Output = T> {
+        let caller = Location::caller();
+        async move {
+            let mut heard = self.watch_events();
+            let deadline = Instant::now() + DEADLINE;
             loop {
-                encryption.request_user_identity(user).await?;
-                if encryption
-                    .get_user_devices(user)
-                    .await?
-                    .devices()
-                    .any(|device| device.is_cross_signed_by_owner())
-                {
-                    return Ok(());
+                heard.mark_unchanged();
+                if let Some(found) = look().await {
+                    return found;
                 }
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                assert!(
+                    Instant::now() < deadline,
+                    "{caller}: not within {DEADLINE:?}: {what}"
+                );
+                // Whether there was one or none: it is looked again.
+                tokio::time::timeout(NEXT_SYNC, heard.changed()).await.ok();
             }
-        };
-        tokio::time::timeout(DEADLINE, search)
-            .await
-            .with_context(|| format!("{user} has no signed device"))?
+        }
     }
 }
 
