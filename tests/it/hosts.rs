@@ -1,6 +1,6 @@
 //! Several hosts, one admin room: each command is answered by one bot, the one that is meant.
 
-use matrix_sdk::ruma::OwnedEventId;
+use matrix_sdk::ruma::{OwnedEventId, OwnedUserId};
 use serde_json::json;
 
 use crate::support::{bot::Bot, event::Event, eventually, homeserver, person::Person};
@@ -22,12 +22,6 @@ async fn two_hosts(alice: &Person) -> [Bot; 2] {
         .start(alice)
         .await;
     let bots = [first, second];
-    for bot in &bots {
-        eventually("the bots know of one another", async || {
-            (bot.log().contains("host announced")).then_some(())
-        })
-        .await;
-    }
     // What a bot announces comes to the other with its next sync, and so before what is said after it was seen.
     for bot in &bots {
         let user = bot.user_id().as_str();
@@ -41,73 +35,77 @@ async fn two_hosts(alice: &Person) -> [Bot; 2] {
     bots
 }
 
-/// Says something in the room, waits until every bot has looked at it, and returns the one answer.
-async fn ask(bots: &mut [Bot; 2], alice: &Person, command: &str) -> Event {
-    let [first, _] = &*bots;
+/// Says something in the room, waits until every bot has decided whose it is, and returns the question and an answer to it.
+async fn ask(bots: &[Bot; 2], alice: &Person, command: &str) -> (OwnedEventId, Event) {
+    let [first, _] = bots;
     let asked = first.tell(alice, command).await;
-    for bot in bots.iter_mut() {
-        bot.wait_for_log(&format!("event={asked}")).await;
+    for bot in bots {
+        bot.judgement(&asked).await;
     }
-    let answer = alice
-        .wait_for("an answer", |event| {
-            event.replies_to() == Some(asked.as_str())
-        })
-        .await
-        .unwrap();
-    assert_eq!(answers(alice, &asked), 1, "{command}");
-    answer
+    let is_answer = |event: &Event| event.replies_to() == Some(asked.as_str());
+    let answer = alice.wait_for(command, is_answer).await.unwrap();
+    (asked, answer)
 }
 
-fn answers(alice: &Person, asked: &OwnedEventId) -> usize {
-    let events = alice.events();
-    let answers = events
-        .iter()
-        .filter(|event| event.replies_to() == Some(asked.as_str()));
-    answers.count()
+/// The users who have answered a question.
+fn answered_by(alice: &Person, asked: &OwnedEventId) -> Vec<OwnedUserId> {
+    let mut events = alice.events();
+    events.retain(|event| event.replies_to() == Some(asked.as_str()));
+    events.into_iter().map(|event| event.sender).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_several_hosts_the_one_that_is_meant_answers_and_no_other() {
     let alice = Person::register(homeserver(), "alice").await.unwrap();
-    let mut bots = two_hosts(&alice).await;
+    let bots = two_hosts(&alice).await;
+    let users = bots.each_ref().map(|bot| bot.user_id().to_owned());
+    let mut asked = Vec::new();
+    // By nobody in particular, or by one of them.
+    let mut ask = async |command: &str, by: Option<usize>| {
+        let (question, answer) = ask(&bots, &alice, command).await;
+        let by = by.map_or(answer.sender.clone(), |host| users[host].clone());
+        asked.push((command.to_owned(), question.clone(), by));
+        (question, answer.body().unwrap().to_owned())
+    };
 
-    let question = ask(&mut bots, &alice, "start website").await;
-    let text = question.body().unwrap().to_owned();
+    let (_, question) = ask("start website", None).await;
     assert!(
-        text.contains("`website@build1`, `website@build2`"),
-        "{text}"
+        question.contains("`website@build1`, `website@build2`"),
+        "{question}"
     );
     assert_eq!(bots.each_ref().map(Bot::standin_starts), [0, 0]);
-
-    let answer = ask(&mut bots, &alice, "start website@build2").await;
-    assert_eq!(answer.sender, bots[1].user_id().as_str());
+    let (question, _) = ask("start website@build2", Some(1)).await;
     assert_eq!(bots.each_ref().map(Bot::standin_starts), [0, 1]);
-    bots[0]
-        .wait_for_log("decision=\"left to another host\"")
-        .await;
-    let answer = ask(&mut bots, &alice, "start api").await;
-    assert_eq!(answer.sender, bots[0].user_id().as_str());
+    let judged = bots[0].judgement(&question).await;
+    assert!(
+        judged.contains("decision=\"left to another host\""),
+        "{judged}"
+    );
+    ask("start api", Some(0)).await;
     assert_eq!(bots.each_ref().map(Bot::standin_starts), [1, 1]);
 
     let status = eventually("both sessions are announced", async || {
-        let status = ask(&mut bots, &alice, "status").await;
-        let text = status.body().unwrap().to_owned();
-        (text.matches("running since").count() == 2).then_some(text)
+        let (_, status) = ask("status", None).await;
+        (status.matches("running since").count() == 2).then_some(status)
     })
     .await;
     for part in ["build1:", "build2:", "notes:"] {
         assert!(status.contains(part), "{part} is not in: {status}");
     }
     // Of two hosts with the project, the one whose session runs is meant.
-    let answer = ask(&mut bots, &alice, "stop website").await;
-    assert_eq!(answer.sender, bots[1].user_id().as_str());
-    let answer = ask(&mut bots, &alice, "doctor @build2").await;
-    assert_eq!(answer.sender, bots[1].user_id().as_str());
-    let unknown = ask(&mut bots, &alice, "start website@nowhere").await;
+    ask("stop website", Some(1)).await;
+    ask("doctor @build2", Some(1)).await;
+    let (_, unknown) = ask("start website@nowhere", None).await;
     assert!(
-        unknown
-            .body()
-            .unwrap()
-            .contains("There is no host `nowhere` here")
+        unknown.contains("There is no host `nowhere` here"),
+        "{unknown}"
     );
+
+    // Whatever else they had to say is said by the time that each of them has answered once more.
+    ask("status @build1", Some(0)).await;
+    ask("status @build2", Some(1)).await;
+    alice.catch_up().await.unwrap();
+    for (command, question, by) in asked {
+        assert_eq!(answered_by(&alice, &question), [by], "{command}");
+    }
 }

@@ -1,6 +1,4 @@
-//! Commands that come close upon one another: each gets its answer, and none makes a second process.
-
-use std::collections::BTreeSet;
+//! Commands that come close upon one another: each gets its answer, in their order.
 
 use crate::support::{bot::Bot, homeserver, person::Person};
 
@@ -34,31 +32,4 @@ async fn what_one_person_says_is_obeyed_in_its_order() {
     );
     assert!(bot.session_processes().is_empty());
     assert!(bot.links_of(&alice).is_empty());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn fifty_starts_at_once_make_one_process_and_fifty_equal_answers() {
-    let alice = alice().await;
-    let bot = Bot::builder(homeserver())
-        .project("website", |project| project.standin("slow=3"))
-        .start(&alice)
-        .await;
-    let mut asked = Vec::new();
-    for _ in 0..50 {
-        asked.push(bot.tell(&alice, "start").await);
-    }
-    for command in &asked {
-        let answer = bot.answer(&alice, command).await;
-        assert_eq!(
-            answer.body(),
-            Some("Session for website is running. I sent you the link privately.")
-        );
-    }
-    assert_eq!(bot.standin_starts(), 1);
-    let links: BTreeSet<_> = bot
-        .links_of(&alice)
-        .iter()
-        .map(|message| message.body().unwrap().lines().nth(2).unwrap().to_owned())
-        .collect();
-    assert_eq!(links.len(), 1, "one and the same link");
 }
