@@ -176,7 +176,8 @@ async fn a_stop_that_a_killed_bot_was_at_is_finished_by_the_next_one() {
         .await;
     let sent = bot.start_session(&alice, "website").await;
     let asked = bot.tell(&alice, "stop").await;
-    bot.wait_for_log("phase=Stopping").await;
+    // What stands in a log is not yet on disk.
+    bot.wait_for_state("website", "stopping").await;
     bot.kill_9();
     assert_eq!(bot.session_processes().len(), 1);
 
