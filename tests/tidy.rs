@@ -1,15 +1,13 @@
 //! The rules of the house, told with file and line. Reads the source as text and needs nothing but the standard library.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[expect(dead_code, reason = "shared with docs.rs, which uses the rest")]
 #[path = "tidy/source.rs"]
 mod source;
 
 use std::fmt::Write as _;
 
 use source::{SourceFile, rust_files, starts_with};
-
-/// A file has one job; a longer one has two.
-const MOST_LINES: usize = 420;
 
 /// A part of the crate, and what its files may name besides the part itself.
 struct Part {
@@ -224,25 +222,6 @@ fn unsafe_code_is_in_one_place() {
     {
         for line in file.lines_with("unsafe ") {
             found.add(&file, line, "unsafe code");
-        }
-    }
-    found.assert_none();
-}
-
-#[test]
-fn no_file_is_too_long() {
-    let mut found = Findings::default();
-    for file in ["src", "tests", "examples"]
-        .into_iter()
-        .flat_map(rust_files)
-    {
-        let lines = file.text.lines().count();
-        if lines >= MOST_LINES {
-            found.add(
-                &file,
-                lines,
-                &format!("{lines} lines, and {MOST_LINES} are too many: split it by job"),
-            );
         }
     }
     found.assert_none();

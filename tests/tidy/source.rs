@@ -68,6 +68,29 @@ impl SourceFile {
             .collect()
     }
 
+    /// The texts of the string literals, each in one line; those of tests are left out.
+    pub(crate) fn literals(&self) -> Vec<String> {
+        let is_file_of_tests = self.is_test(1);
+        let tests = self.inline_tests().unwrap_or(usize::MAX);
+        let (mut literals, mut rest, mut line) = (Vec::new(), self.text.as_str(), 1);
+        while let Some(first) = rest.chars().next() {
+            let length = literal_or_comment(rest).unwrap_or(first.len_utf8());
+            let (piece, after) = rest.split_at(length);
+            let is_text = piece.starts_with(['"', 'r']) && length > 1;
+            if is_text && !is_file_of_tests && line < tests {
+                let lines = piece.split("\\\n").enumerate();
+                let lines = lines.map(|(number, line)| match number {
+                    0 => line,
+                    _ => line.trim_start(),
+                });
+                literals.push(lines.collect());
+            }
+            line += piece.matches('\n').count();
+            rest = after;
+        }
+        literals
+    }
+
     /// Every path in the code with its line, `super` resolved and braces expanded.
     pub(crate) fn absolute_paths(&self) -> Vec<(usize, String)> {
         let mut paths = Vec::new();
