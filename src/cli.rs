@@ -32,7 +32,7 @@ use log::LogFormat;
 use crate::{
     bot,
     config::{Config, LoginMethod},
-    matrix::{Login, generate, generate_with_device_management, write_new},
+    matrix::{HomeserverKind, Login, generate, generate_with_device_management, write_new},
 };
 
 /// How long files that are being read or written may take at the end, after all else is done.
@@ -245,11 +245,12 @@ fn write_registration(
     };
     let text = generate(&config.bot_user).map_err(|error| Failure::WhileRunning(error.into()))?;
     write_new(&output, &text).map_err(|error| Failure::WhileRunning(error.into()))?;
+    let kind = block_on(async { Ok(HomeserverKind::ask(&config.homeserver_url).await) })?;
     let next = format!(
-        "Wrote {output}, which only you can read.\nNext: give the homeserver a copy that it can read, and name that copy in \
-         Synapse's homeserver.yaml:\n\n  app_service_config_files:\n    - /path/of/the/copy/registration.yaml\n\nThen \
-         restart the homeserver, run `rcbot run --config {config}`, and invite {bot} to the admin room.",
-        output = output.display(),
+        "Wrote {file}, which only you can read.\nNext: {register}. Then run `rcbot run --config {config}`, and invite {bot} to \
+         the admin room.",
+        file = output.display(),
+        register = kind.how_to_register(&output, &config.bot_user),
         config = path.display(),
         bot = config.bot_user
     );

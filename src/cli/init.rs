@@ -19,7 +19,7 @@ use anyhow::{Context as _, anyhow};
 use super::{ConfigFile, Failure, block_on, print};
 use crate::{
     config::Config,
-    matrix::{generate, generate_with_device_management, write_new},
+    matrix::{HomeserverKind, generate, generate_with_device_management, write_new},
 };
 use answers::{Answers, Given};
 use questions::Questions;
@@ -80,10 +80,12 @@ pub(super) fn init(arguments: &Init) -> Result<(), Failure> {
         Err(_) => ask(&given)?,
     };
     write(&files, &answers, arguments.msc4190).map_err(Failure::WhileRunning)?;
+    let kind = block_on(async { Ok(HomeserverKind::ask(&answers.homeserver).await) })?;
     print(&text::next_steps(
         &files.config,
         &files.registration,
         &answers,
+        kind,
     ))
 }
 

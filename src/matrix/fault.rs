@@ -93,10 +93,11 @@ pub enum Fault {
         /// Where the keys should be.
         folder: PathBuf,
     },
-    /// The homeserver logs in no appservice, and does not let it speak for a device either.
+    /// The homeserver does not let an appservice speak for a device.
     #[error(
-        "the homeserver logs in no appservice, and does not take us for the device {device} either, which was made for \
-         that: update the homeserver to a version with MSC4190 and MSC4326"
+        "the homeserver does not take the appservice for the device {device}, which MSC4326 is about: update the homeserver, or \
+         give the bot's user a password, unregister the appservice, and set bot.password in config.yaml in place of \
+         `appservice`"
     )]
     NoIdentityAssertion {
         /// Which.
@@ -276,9 +277,12 @@ impl Fault {
     /// Whether the homeserver no longer knows our access token, or our device.
     #[must_use]
     pub fn is_logged_out(&self) -> bool {
-        self.code().is_some_and(|code| {
-            matches!(code, ErrorKind::UnknownToken(_)) || is_unknown_device(code)
-        })
+        matches!(self.code(), Some(ErrorKind::UnknownToken(_))) || self.names_unknown_device()
+    }
+
+    /// Whether the homeserver has no device of ours, or never had.
+    pub(super) fn names_unknown_device(&self) -> bool {
+        self.http_error().is_some_and(is_unknown_device)
     }
 
     /// Whether the homeserver understood what was asked, and said no.
@@ -289,16 +293,27 @@ impl Fault {
     /// Whether it also deleted our device: a soft log-out leaves it (specification, "Soft logout"), and so does a homeserver
     /// that no longer knows the appservice's token, with which the bot acts where it is not logged in.
     pub(super) fn is_device_deleted(&self, is_logged_in: bool) -> bool {
-        self.code().is_some_and(|code| match code {
-            ErrorKind::UnknownToken(data) => is_logged_in && !data.soft_logout,
-            code => is_unknown_device(code),
-        })
+        match self.code() {
+            Some(ErrorKind::UnknownToken(data)) => is_logged_in && !data.soft_logout,
+            Some(_) | None => self.names_unknown_device(),
+        }
     }
 
     /// How the homeserver wants to be told once more who we are, before it does what was asked.
     pub(super) fn interactive_auth(&self) -> Option<&UiaaInfo> {
         match self {
             Self::Request(error) => error.as_uiaa_response(),
+            _ => None,
+        }
+    }
+
+    fn http_error(&self) -> Option<&HttpError> {
+        match self {
+            Self::Request(error) => match &**error {
+                matrix_sdk::Error::Http(error) => Some(error),
+                _ => None,
+            },
+            Self::Unreachable(error) => Some(error),
             _ => None,
         }
     }
@@ -342,9 +357,24 @@ impl From<ManualVerifyError> for Fault {
     }
 }
 
-/// Whether an appservice asked in the name of a device that is not there (MSC4326).
-pub(super) fn is_unknown_device(code: &ErrorKind) -> bool {
-    code.errcode().as_str() == "M_UNKNOWN_DEVICE"
+/// Whether an appservice asked in the name of a device that is not there (MSC4326), by the names that homeservers have for that.
+pub(super) fn is_unknown_device(error: &HttpError) -> bool {
+    let Some(Error {
+        body: ErrorBody::Standard(body),
+        ..
+    }) = error.as_client_api_error()
+    else {
+        return false;
+    };
+    let says = |words| body.message.contains(words);
+    match body.kind.errcode().as_str() {
+        "M_UNKNOWN_DEVICE" => true,
+        // Tuwunel, Continuwuity, Conduit.
+        "M_INVALID_PARAM" => says("Unknown device"),
+        "M_FORBIDDEN" => says("Device does not exist"),
+        "M_NOT_FOUND" => says("Device not found"),
+        _ => false,
+    }
 }
 
 /// Network trouble, overload, and answers from something that is no homeserver (a proxy's page) may pass; a Matrix error
@@ -377,5 +407,47 @@ impl std::fmt::Display for Chain<'_> {
             source = error.source();
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use matrix_sdk::ruma::api::EndpointError as _;
+
+    use super::*;
+
+    fn answered(status: u16, code: &str, message: &str) -> Fault {
+        let body = serde_json::json!({ "errcode": code, "error": message });
+        let answer = hyper::Response::builder().status(status);
+        let answer = answer.body(body.to_string()).unwrap();
+        let error = FromHttpResponseError::Server(Error::from_http_response(answer));
+        Fault::from(HttpError::from(error))
+    }
+
+    #[test]
+    fn a_device_that_is_gone_has_many_names() {
+        for (status, code, message) in [
+            (400, "M_UNKNOWN_DEVICE", "Unknown device"),
+            (
+                400,
+                "M_INVALID_PARAM",
+                "M_INVALID_PARAM: Unknown device for user.",
+            ),
+            (403, "M_FORBIDDEN", "Device does not exist"),
+            (404, "M_NOT_FOUND", "Device not found"),
+        ] {
+            let fault = answered(status, code, message);
+            assert!(fault.is_logged_out(), "{code}");
+            assert!(fault.is_device_deleted(false), "{code}");
+        }
+        for (status, code, message) in [
+            (400, "M_INVALID_PARAM", "limit must be positive"),
+            (403, "M_FORBIDDEN", "You are not in the room"),
+            (404, "M_NOT_FOUND", "Event not found"),
+        ] {
+            let fault = answered(status, code, message);
+            assert!(!fault.is_logged_out(), "{code}");
+            assert!(!fault.is_device_deleted(true), "{code}");
+        }
     }
 }

@@ -264,6 +264,27 @@ impl LoggedIn {
     }
 }
 
+/// Whether the homeserver takes the appservice for the bot's device, without which it does not let it replace an identity. Only
+/// asks.
+///
+/// # Errors
+/// [`Fault::NoIdentityAssertion`] if not, and [`Fault`]s of the homeserver.
+pub(super) async fn check_appservice(
+    config: &Config,
+    registration: &Registration,
+    folder: &Path,
+) -> Result<(), Fault> {
+    let Some(device) = device::known_id(folder)? else {
+        return Ok(());
+    };
+    let appservice = Appservice::new(config, registration)?;
+    match appservice.check_device(&device).await {
+        // It was asked for, and is gone.
+        Err(fault) if fault.names_unknown_device() => Ok(()),
+        checked => checked,
+    }
+}
+
 /// Writes down that the bot is logged in from now on, and how.
 fn begin(
     config: &Config,

@@ -8,7 +8,7 @@ use super::{
     Chain, Fault,
     client::{build_client, make_folder},
     device, identity,
-    login::{LoggedIn, Login},
+    login::{LoggedIn, Login, check_appservice},
 };
 use crate::config::Config;
 
@@ -16,13 +16,16 @@ use crate::config::Config;
 /// say that the bot's identity has changed. No bot may run on the folder meanwhile.
 ///
 /// # Errors
-/// [`Fault`]s of the homeserver and of our files; then this can be tried again. [`Fault::PasswordWanted`] where the bot has a
-/// token alone; then nothing is done.
+/// [`Fault`]s of the homeserver and of our files; then this can be tried again. [`Fault::PasswordWanted`] where the bot has only
+/// a token, and [`Fault::NoIdentityAssertion`] where the homeserver asks an appservice for a password too; then nothing is done.
 pub async fn reset_identity(config: &Config, login: &Login, folder: &Path) -> Result<(), Fault> {
     if matches!(login, Login::AccessToken(_)) {
         return Err(Fault::PasswordWanted);
     }
     make_folder(folder)?;
+    if let Login::Appservice(registration) = login {
+        check_appservice(config, registration, folder).await?;
+    }
     leave_old_device(config, login, folder).await?;
     let logged_in = LoggedIn::new(config, login, folder).await?;
     let logged_in = match login {

@@ -3,10 +3,17 @@
 
 use std::{fs, path::PathBuf};
 
+use hyper::Method;
 use serde_json::json;
 
 use crate::support::{
-    appservice::Tokens, bot::Bot, device::log_out, homeserver, person::Person, start_homeserver,
+    appservice::Tokens,
+    bot::Bot,
+    device::log_out,
+    homeserver,
+    person::Person,
+    proxy::{Answer, Proxy, Request},
+    start_homeserver,
 };
 
 /// What the bot says once it acts without a log-in.
@@ -163,5 +170,88 @@ async fn a_homeserver_that_forgets_the_appservice_costs_the_bot_no_device() {
     bot.run();
     bot.wait_until_connected(2).await;
     assert_eq!(bot.devices(&alice).await, device);
+    bot.start_session(&alice, "website").await;
+}
+
+/// Gives the bot a copy of a registration, in which this stands for what stood there.
+fn change_registration(bot: &Bot, number: usize, from: &str, to: &str) {
+    let text = fs::read_to_string(&homeserver().registrations()[number]).unwrap();
+    assert!(text.contains(from), "{text}");
+    let copy = bot.data_dir().with_file_name("registration.yaml");
+    fs::write(&copy, text.replace(from, to)).unwrap();
+    bot.reconfigure(|config| config["appservice"]["registration"] = json!(copy));
+}
+
+/// Who asks, where a device is named beside the token.
+fn asks_as_device(request: &Request) -> bool {
+    let names = ["device_id", "org.matrix.msc3202.device_id"];
+    let mut named = names.into_iter().filter_map(|name| request.query(name));
+    request.path.ends_with("/account/whoami") && named.next().is_some()
+}
+
+fn makes_device(request: &Request) -> bool {
+    request.method == Method::PUT && request.path.contains("/client/v3/devices/")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_homeserver_without_any_log_in_is_used_without_a_word_in_the_registration() {
+    let alice = alice().await;
+    let proxy = Proxy::start(homeserver()).await;
+    let unknown = json!({ "errcode": "M_UNRECOGNIZED", "error": "Unrecognized request" });
+    let logs_in = |request: &Request| request.path.ends_with("/login");
+    proxy.on(logs_in).answer(Answer::json(404, &unknown));
+    let mut bot = Bot::builder(homeserver())
+        .without_log_in(homeserver())
+        .through(&proxy)
+        .prepare(&alice)
+        .await;
+    change_registration(&bot, 1, "io.element.msc4190: true", "");
+    bot.run();
+    bot.wait_until_ready(&alice).await;
+    assert_eq!(bot.stored_log_in()["authentication"], "identity_assertion");
+    bot.start_session(&alice, "website").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_homeserver_that_makes_no_devices_for_appservices_logs_the_bot_in() {
+    let alice = alice().await;
+    let not_found = json!({ "errcode": "M_NOT_FOUND", "error": "Device not found" });
+    // Conduit refuses; Tuwunel 1.4 goes on as if no device had been named.
+    for made in [Answer::json(404, &not_found), Answer::json(200, &json!({}))] {
+        let proxy = Proxy::start(homeserver()).await;
+        proxy.on(makes_device).answer(made);
+        let builder = Bot::builder(homeserver());
+        let user = json!({ "user_id": builder.user_id() });
+        proxy.on(asks_as_device).answer(Answer::json(200, &user));
+        let mut bot = builder.through(&proxy).prepare(&alice).await;
+        change_registration(&bot, 0, "msc4190: false", "msc4190: true");
+        bot.run();
+        bot.wait_until_ready(&alice).await;
+        assert_eq!(bot.stored_log_in()["authentication"], "access_token");
+        bot.start_session(&alice, "website").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reset_that_an_appservice_may_not_make_leaves_its_device_as_it_is() {
+    let alice = alice().await;
+    let proxy = Proxy::start(homeserver()).await;
+    let mut bot = Bot::builder(homeserver())
+        .through(&proxy)
+        .start(&alice)
+        .await;
+    bot.wait_until_connected(1).await;
+    let (device, identity) = (bot.devices(&alice).await, bot.identity(&alice).await);
+    assert!(bot.terminate().await.success());
+    let user = json!({ "user_id": bot.user_id() });
+    proxy.on(asks_as_device).answer(Answer::json(200, &user));
+    let output = bot.reset_identity();
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("set bot.password in config.yaml"), "{said}");
+    assert_eq!(bot.devices(&alice).await, device);
+    bot.run();
+    bot.wait_until_connected(2).await;
+    assert_eq!(bot.identity(&alice).await, identity);
     bot.start_session(&alice, "website").await;
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::answers::{Answers, Names};
+use crate::matrix::HomeserverKind;
 
 /// A configuration, with a word on each key.
 pub(super) fn config(answers: &Answers) -> String {
@@ -81,7 +82,12 @@ fn quoted(text: &str) -> String {
 }
 
 /// What is to be done with the files. The tokens are not shown.
-pub(super) fn next_steps(config: &Path, registration: &Path, answers: &Answers) -> String {
+pub(super) fn next_steps(
+    config: &Path,
+    registration: &Path,
+    answers: &Answers,
+    kind: HomeserverKind,
+) -> String {
     let (config, registration) = (shell_word(config), shell_word(registration));
     let (room, server) = (&answers.admin_room, &answers.server_name);
     let localpart = &answers.names.localpart;
@@ -90,30 +96,78 @@ pub(super) fn next_steps(config: &Path, registration: &Path, answers: &Answers) 
 Wrote {config} and {registration}, which only you can read.
 
 1. Give the homeserver a copy of the registration.
-   - Synapse: a file that its own user can read, named in homeserver.yaml; then restart Synapse.
-
-       sudo install -o matrix-synapse -m 600 {registration} /etc/matrix-synapse/{localpart}.yaml
-
-       app_service_config_files:
-         - /etc/matrix-synapse/{localpart}.yaml
-
-       sudo systemctl restart matrix-synapse
-
-   - Tuwunel, Continuwuity, Conduit: in the homeserver's own admin room say this, with the content of the file in place of
-     the dots. It needs no restart. Whoever reads that room can be the bot.
-
-       !admin appservices register
-       ```
-       ...
-       ```
-
+{register}
 2. Prepare claude, as the user who runs the bot: `claude auth login`, then `claude` once in {directory}.
 3. Run the bot:  rcbot run --config {config}
 4. Invite @{localpart}:{server} to {room}.
 5. See what is missing, while it runs:  rcbot check --config {config}
 6. Say `!rc start` in {room}.",
+        register = register(kind, &registration, answers),
         directory = shell_word(&answers.directory),
     )
+}
+
+/// The way of this homeserver, or all of them where it does not say which one it is.
+fn register(kind: HomeserverKind, registration: &str, answers: &Answers) -> String {
+    let (localpart, server) = (&answers.names.localpart, &answers.server_name);
+    let in_configuration = |name: &str, user: &str, folder: &str, file: &str, key: &str| {
+        format!(
+            "   - {name}: a file that its own user can read, named in {file}; then restart {name}.
+
+       sudo install -o {user} -m 600 {registration} {folder}/{localpart}.yaml
+
+       {key}:
+         - {folder}/{localpart}.yaml
+
+       sudo systemctl restart {user}
+
+"
+        )
+    };
+    let in_admin_room = |name: &str, command: &str, more: &str| {
+        format!(
+            "   - {name}: in the homeserver's own admin room send this, with the content of the file in place of the dots. It
+     needs no restart. Whoever reads that room can be the bot.{more}
+
+       {command}
+       ```
+       ...
+       ```
+
+"
+        )
+    };
+    let synapse = in_configuration(
+        "Synapse",
+        "matrix-synapse",
+        "/etc/matrix-synapse",
+        "homeserver.yaml",
+        "app_service_config_files",
+    );
+    let conduit = in_admin_room(
+        "Conduit",
+        &format!("@conduit:{server}: register-appservice"),
+        "",
+    );
+    let more = format!(
+        "
+     If an earlier registration is there, send `!admin appservices unregister {localpart}` before."
+    );
+    let family = |name| in_admin_room(name, "!admin appservices register", &more);
+    match kind {
+        HomeserverKind::Synapse => synapse,
+        HomeserverKind::Conduit => conduit,
+        HomeserverKind::Tuwunel => family("Tuwunel"),
+        HomeserverKind::Continuwuity => family("Continuwuity"),
+        HomeserverKind::Dendrite => in_configuration(
+            "Dendrite",
+            "dendrite",
+            "/etc/dendrite",
+            "dendrite.yaml",
+            "app_service_api.config_files",
+        ),
+        HomeserverKind::Unknown => [synapse, family("Tuwunel, Continuwuity"), conduit].concat(),
+    }
 }
 
 /// As a shell takes it.
@@ -172,6 +226,39 @@ mod tests {
                 let configured = &config.projects[&answers.project];
                 assert_eq!(configured.project.directory, directory);
             }
+        }
+    }
+
+    #[test]
+    fn a_homeserver_that_is_known_is_spoken_of_alone() {
+        let answers = Answers {
+            homeserver: "http://127.0.0.1:8008".parse().unwrap(),
+            server_name: "example.org".try_into().unwrap(),
+            admin_room: "#admins:example.org".try_into().unwrap(),
+            directory: "/srv".into(),
+            project: "website".parse().unwrap(),
+            names: Names {
+                localpart: "rcbot".to_owned(),
+                host: None,
+            },
+        };
+        let (synapse, conduit, tuwunel) = (
+            "app_service_config_files",
+            "@conduit:example.org: register-appservice",
+            "!admin appservices register",
+        );
+        for (kind, words) in [
+            (HomeserverKind::Synapse, &[synapse][..]),
+            (HomeserverKind::Conduit, &[conduit]),
+            (HomeserverKind::Tuwunel, &[tuwunel]),
+            (HomeserverKind::Dendrite, &["app_service_api.config_files"]),
+            (HomeserverKind::Unknown, &[synapse, conduit, tuwunel]),
+        ] {
+            let steps = next_steps(Path::new("c.yaml"), Path::new("r.yaml"), &answers, kind);
+            for way in [synapse, conduit, tuwunel] {
+                assert_eq!(steps.contains(way), words.contains(&way), "{kind:?}: {way}");
+            }
+            assert!(words.iter().all(|way| steps.contains(way)), "{steps}");
         }
     }
 

@@ -22,13 +22,16 @@ use matrix_sdk::{
         },
     },
 };
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 use url::Url;
 
 use super::request::Homeserver;
 use crate::{
     config::Config,
-    matrix::{Fault, Registration, device::Authentication, fault::is_unknown_device},
+    matrix::{
+        Chain, Fault, HomeserverKind, Registration, device::Authentication,
+        fault::is_unknown_device,
+    },
     secret::Token,
 };
 
@@ -83,7 +86,7 @@ impl Appservice {
             Err(error) if matches!(error.client_api_error_kind(), Some(ErrorKind::UserInUse)) => {
                 debug!("user exists already");
             }
-            Err(error) => return Err(self.refused(error)),
+            Err(error) => return Err(self.refused(error).await),
         }
         Ok(())
     }
@@ -92,26 +95,38 @@ impl Appservice {
     /// appservice. That is so with Matrix Authentication Service, and where the registration says so.
     pub(super) async fn log_in(&self, device: &DeviceId) -> Result<Authentication, Fault> {
         self.register().await?;
-        let access_token = if self.registration.has_device_management {
-            None
-        } else {
-            self.try_log_in(device).await?
-        };
-        let Some(access_token) = access_token else {
-            self.make_device(device).await?;
-            return Ok(Authentication::IdentityAssertion);
-        };
-        Ok(Authentication::AccessToken { access_token })
+        if self.registration.has_device_management {
+            match self.take_device(device).await {
+                Ok(()) => return Ok(Authentication::IdentityAssertion),
+                Err(fault) if is_unsupported(&fault) => warn!(
+                    error = %Chain(&fault),
+                    "the homeserver does not support io.element.msc4190, which the registration has: logging in instead"
+                ),
+                Err(fault) => return Err(fault),
+            }
+        }
+        if let Some(access_token) = self.try_log_in(device).await? {
+            return Ok(Authentication::AccessToken { access_token });
+        }
+        self.take_device(device).await?;
+        Ok(Authentication::IdentityAssertion)
+    }
+
+    /// Makes this device without a log-in (MSC4190), if need be, and sees that the homeserver takes us for it.
+    async fn take_device(&self, device: &DeviceId) -> Result<(), Fault> {
+        self.make_device(device).await?;
+        self.check_device(device).await
     }
 
     /// Whether the homeserver takes us for the bot's user on this device (MSC4326).
     pub(super) async fn check_device(&self, device: &DeviceId) -> Result<(), Fault> {
         let identity = self.identity(Some(device));
         let answer = self.send_as(identity, whoami::v3::Request::new()).await;
-        let answer = answer.map_err(|error| match error.client_api_error_kind() {
-            Some(kind) if is_unknown_device(kind) => Fault::from(error),
-            _ => self.refused(error),
-        })?;
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) if is_unknown_device(&error) => return Err(error.into()),
+            Err(error) => return Err(self.refused(error).await),
+        };
         if answer.user_id == self.user && answer.device_id.as_deref() == Some(device) {
             return Ok(());
         }
@@ -123,8 +138,10 @@ impl Appservice {
     /// Deletes the device, and with it what the homeserver keeps for it.
     pub(super) async fn delete_device(&self, device: &DeviceId) -> Result<(), Fault> {
         let request = delete_device::v3::Request::new(device.to_owned());
-        let deleted = self.send(request).await;
-        deleted.map(|_| ()).map_err(|error| self.refused(error))
+        match self.send(request).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.refused(error).await),
+        }
     }
 
     /// Whose request one is: the bot's user's, and maybe a device's.
@@ -157,10 +174,8 @@ impl Appservice {
         request.initial_device_display_name = Some(super::DEVICE_NAME.to_owned());
         match self.send_as_itself(request).await {
             Ok(answer) => super::token_for(&self.user, answer).map(Some),
-            Err(error) => match error.client_api_error_kind() {
-                Some(ErrorKind::AppserviceLoginUnsupported) => Ok(None),
-                _ => Err(self.refused(error)),
-            },
+            Err(error) if logs_in_no_appservice(&error) => Ok(None),
+            Err(error) => Err(self.refused(error).await),
         }
     }
 
@@ -168,8 +183,10 @@ impl Appservice {
     async fn make_device(&self, device: &DeviceId) -> Result<(), Fault> {
         let mut request = update_device::v3::Request::new(device.to_owned());
         request.display_name = Some(super::DEVICE_NAME.to_owned());
-        let made = self.send(request).await;
-        made.map(|_| ()).map_err(|error| self.refused(error))
+        match self.send(request).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.refused(error).await),
+        }
     }
 
     async fn send_as_itself<R>(&self, request: R) -> Result<R::IncomingResponse, HttpError>
@@ -196,24 +213,54 @@ impl Appservice {
         self.homeserver.send(request, token, identity).await
     }
 
-    fn refused(&self, error: HttpError) -> Fault {
-        let file = self.registration.file.display();
-        Fault::login_refused(error, |kind, said| match kind {
-            ErrorKind::UnknownToken(_) | ErrorKind::MissingToken => format!(
-                "name a copy of {file} under app_service_config_files in the homeserver's configuration, and restart the \
-                 homeserver"
-            ),
+    async fn refused(&self, error: HttpError) -> Fault {
+        let kind = match error.client_api_error_kind() {
+            Some(ErrorKind::UnknownToken(_) | ErrorKind::MissingToken | ErrorKind::Exclusive) => {
+                self.homeserver.kind().await
+            }
+            _ => HomeserverKind::Unknown,
+        };
+        let file = &self.registration.file;
+        let register = || kind.how_to_register(file, &self.user);
+        let file = file.display();
+        Fault::login_refused(error, |code, said| match code {
+            ErrorKind::UnknownToken(_) | ErrorKind::MissingToken => register(),
             ErrorKind::Exclusive => format!(
-                "the registration that the homeserver has loaded does not cover {}: load {file} anew and restart the \
-                 homeserver",
-                self.user
+                "the registration that the homeserver has loaded does not cover {}: {}",
+                self.user,
+                register()
             ),
-            // What Matrix Authentication Service says where it does not know M_APPSERVICE_LOGIN_UNSUPPORTED.
-            ErrorKind::Unknown | ErrorKind::Unrecognized => format!(
+            // What is said to a device that is made without MSC4190, and by Matrix Authentication Service to a log-in.
+            ErrorKind::Unknown | ErrorKind::Unrecognized | ErrorKind::NotFound => format!(
                 "{said}. If the homeserver has Matrix Authentication Service, add `io.element.msc4190: true` to {file} and \
                  to the homeserver's copy, and restart the homeserver"
             ),
             _ => said.to_owned(),
         })
+    }
+}
+
+/// Whether a log-in is refused because the homeserver has none for appservices. With Matrix Authentication Service that is said in
+/// more than one way, or there is no such path.
+fn logs_in_no_appservice(error: &HttpError) -> bool {
+    error.as_client_api_error().is_some_and(|answer| {
+        answer.status_code.is_client_error()
+            && matches!(
+                answer.error_kind(),
+                Some(
+                    ErrorKind::AppserviceLoginUnsupported
+                        | ErrorKind::Unrecognized
+                        | ErrorKind::Unknown
+                )
+            )
+    })
+}
+
+/// Whether the homeserver knows nothing of devices that an appservice makes (MSC4190), or speaks for (MSC4326).
+fn is_unsupported(fault: &Fault) -> bool {
+    match fault {
+        Fault::NoIdentityAssertion { .. } => true,
+        Fault::LoginRefused { status, .. } => matches!(status, 404 | 405),
+        fault => fault.names_unknown_device(),
     }
 }

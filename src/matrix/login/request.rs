@@ -16,7 +16,10 @@ use matrix_sdk::{
 };
 use url::Url;
 
-use crate::{config::Config, matrix::Fault};
+use crate::{
+    config::Config,
+    matrix::{Fault, HomeserverKind},
+};
 
 /// How long one request may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -75,5 +78,10 @@ impl Homeserver {
         parts.headers = std::mem::take(answer.headers_mut());
         let response = Response::from_parts(parts, answer.bytes().await?);
         Ok(R::IncomingResponse::try_from_http_response(response)?)
+    }
+
+    /// Which one it is, for words that fit it.
+    pub(super) async fn kind(&self) -> HomeserverKind {
+        HomeserverKind::ask(&self.address).await
     }
 }

@@ -52,7 +52,7 @@ pub fn generate(bot_user: &UserId) -> Result<String, GenerateError> {
     Ok(format!(
         "\
 # Lets rcbot act as {bot_user}. Keep it secret: whoever can read it can be the bot.
-# The homeserver needs a copy: in Synapse's homeserver.yaml, list its path under app_service_config_files and restart.
+# The homeserver needs a copy: `rcbot check` says how it gets one.
 id: '{localpart}'
 # rcbot opens no port, so the homeserver has nothing to push events to.
 url: null

@@ -1,0 +1,198 @@
+//! Which homeserver it is, by what it says of itself: an appservice is registered differently with each.
+
+use std::{path::Path, time::Duration};
+
+use matrix_sdk::{
+    reqwest::{Client, header::SERVER},
+    ruma::UserId,
+};
+use serde_json::Value;
+use url::Url;
+
+/// How long an answer may take that only makes a sentence more precise.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A homeserver's software.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HomeserverKind {
+    /// <https://github.com/element-hq/synapse>
+    Synapse,
+    /// <https://conduit.rs>
+    Conduit,
+    /// <https://github.com/matrix-construct/tuwunel>
+    Tuwunel,
+    /// <https://continuwuity.org>, and Conduwuit, of which it is the continuation.
+    Continuwuity,
+    /// <https://github.com/element-hq/dendrite>
+    Dendrite,
+    /// It does not say, or is another one.
+    Unknown,
+}
+
+/// What a homeserver says of itself.
+#[derive(Debug, Default)]
+struct Said {
+    /// The header `Server`, which a proxy may have replaced by its own.
+    header: Option<String>,
+    /// The answer to `/_matrix/client/versions`, which may name the software (MSC4383).
+    versions: Value,
+    /// The answer to `/_matrix/federation/v1/version`, which may be behind another port.
+    version: Value,
+}
+
+impl HomeserverKind {
+    /// Asks the homeserver at this address.
+    pub async fn ask(homeserver: &Url) -> Self {
+        let Ok(http) = Client::builder().timeout(PATIENCE).build() else {
+            return Self::Unknown;
+        };
+        let ((header, versions), (_, version)) = tokio::join!(
+            get(&http, homeserver, &["client", "versions"]),
+            get(&http, homeserver, &["federation", "v1", "version"]),
+        );
+        Self::of(&Said {
+            header,
+            versions,
+            version,
+        })
+    }
+
+    fn of(said: &Said) -> Self {
+        let named = [
+            said.version.pointer("/server/name"),
+            said.versions.pointer("/server/name"),
+            said.versions.pointer("/net.zemos.msc4383.server/name"),
+        ];
+        let named = named.into_iter().flatten().filter_map(Value::as_str);
+        let mut names = named.chain(said.header.as_deref());
+        if let Some(kind) = names.find_map(Self::named) {
+            return kind;
+        }
+        let features = said.versions.get("unstable_features");
+        let mut features = features.and_then(Value::as_object).into_iter().flatten();
+        // Only Synapse has a setting of that name.
+        if features.any(|(name, _)| name.starts_with("io.element.e2ee_forced.")) {
+            return Self::Synapse;
+        }
+        Self::Unknown
+    }
+
+    fn named(name: &str) -> Option<Self> {
+        let name = name.to_lowercase();
+        let known = [
+            ("synapse", Self::Synapse),
+            ("conduit", Self::Conduit),
+            ("tuwunel", Self::Tuwunel),
+            ("continuwuity", Self::Continuwuity),
+            ("conduwuit", Self::Continuwuity),
+            ("dendrite", Self::Dendrite),
+        ];
+        let mut known = known.into_iter();
+        known.find_map(|(beginning, kind)| name.starts_with(beginning).then_some(kind))
+    }
+
+    /// What the homeserver's operator does with the registration in a file, for this bot.
+    #[must_use]
+    pub fn how_to_register(self, registration: &Path, bot: &UserId) -> String {
+        let file = registration.display();
+        let (server, id) = (bot.server_name(), bot.localpart());
+        match self {
+            Self::Synapse => format!(
+                "name a copy of {file} that Synapse can read under app_service_config_files in homeserver.yaml, and restart \
+                 Synapse"
+            ),
+            Self::Dendrite => format!(
+                "name a copy of {file} that Dendrite can read under app_service_api.config_files in dendrite.yaml, and \
+                 restart Dendrite"
+            ),
+            Self::Conduit => format!(
+                "in Conduit's admin room, send `@conduit:{server}: register-appservice` with the content of {file} in a code \
+                 block below it"
+            ),
+            Self::Tuwunel | Self::Continuwuity => format!(
+                "in the homeserver's admin room, send `!admin appservices register` with the content of {file} in a code \
+                 block below it. If an earlier one is registered, send `!admin appservices unregister {id}` before"
+            ),
+            Self::Unknown => format!(
+                "give the homeserver a copy of {file}: Synapse names it under app_service_config_files in homeserver.yaml and \
+                 is restarted, and Conduit, Tuwunel and Continuwuity take its content in their admin room"
+            ),
+        }
+    }
+}
+
+/// The header `Server`, and the answer; null where there is none.
+async fn get(http: &Client, homeserver: &Url, path: &[&str]) -> (Option<String>, Value) {
+    let mut url = homeserver.clone();
+    // A URL with a host has a path.
+    if let Ok(mut segments) = url.path_segments_mut() {
+        segments.pop_if_empty().push("_matrix").extend(path);
+    }
+    let Ok(answer) = http.get(url).send().await else {
+        return (None, Value::Null);
+    };
+    let header = answer.headers().get(SERVER);
+    let header = header.and_then(|header| Some(header.to_str().ok()?.to_owned()));
+    let body = answer.bytes().await.unwrap_or_default();
+    (header, serde_json::from_slice(&body).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use matrix_sdk::ruma::user_id;
+    use serde_json::json;
+
+    use super::*;
+
+    fn named(name: &str) -> Said {
+        Said {
+            version: json!({ "server": { "name": name, "version": "1" } }),
+            ..Said::default()
+        }
+    }
+
+    #[test]
+    fn a_homeserver_is_known_by_any_of_its_words() {
+        use HomeserverKind as Kind;
+        for (name, kind) in [
+            ("Synapse", Kind::Synapse),
+            ("Conduit", Kind::Conduit),
+            ("Tuwunel", Kind::Tuwunel),
+            ("continuwuity", Kind::Continuwuity),
+            ("conduwuit", Kind::Continuwuity),
+            ("Dendrite", Kind::Dendrite),
+            ("Another", Kind::Unknown),
+        ] {
+            assert_eq!(Kind::of(&named(name)), kind, "{name}");
+        }
+        let versions = |versions| Said {
+            header: Some("nginx".to_owned()),
+            versions,
+            ..Said::default()
+        };
+        let by_versions = versions(json!({ "net.zemos.msc4383.server": { "name": "Tuwunel" } }));
+        assert_eq!(Kind::of(&by_versions), Kind::Tuwunel);
+        let features = json!({ "unstable_features": { "io.element.e2ee_forced.public": false } });
+        assert_eq!(Kind::of(&versions(features)), Kind::Synapse);
+        let header = Said {
+            header: Some("Synapse/1.163.2".to_owned()),
+            ..Said::default()
+        };
+        assert_eq!(Kind::of(&header), Kind::Synapse);
+        let nothing = versions(Value::Null);
+        assert_eq!(Kind::of(&nothing), Kind::Unknown);
+    }
+
+    #[test]
+    fn each_is_told_of_the_registration_in_its_own_way() {
+        let bot = user_id!("@rcbot:example.org");
+        let how = |kind: HomeserverKind| kind.how_to_register(Path::new("r.yaml"), bot);
+        assert!(how(HomeserverKind::Synapse).contains("under app_service_config_files"));
+        let conduit = how(HomeserverKind::Conduit);
+        assert!(conduit.contains("`@conduit:example.org: register-appservice`"));
+        assert!(!conduit.contains("!admin"));
+        let tuwunel = how(HomeserverKind::Tuwunel);
+        assert!(tuwunel.contains("`!admin appservices register`"));
+        assert!(tuwunel.contains("`!admin appservices unregister rcbot`"));
+    }
+}
