@@ -1,4 +1,4 @@
-//! The line to the homeserver: kept up, and made anew when the homeserver logs the bot out.
+//! The line to the homeserver: kept up, and made anew when the homeserver logs the bot out, or the SDK fails at what somebody sent.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -90,10 +90,11 @@ pub(super) fn open(
                 () = forward_latest(matrix.homeserver_answers(), &answers) => continue,
             };
             answers.send_replace(false);
-            if !fault.is_logged_out() {
+            if fault.is_logged_out() {
+                warn!("logged out by the homeserver, connecting anew");
+            } else if !matches!(fault, Fault::SetAside { .. }) {
                 return fault;
             }
-            warn!("logged out by the homeserver, connecting anew");
             connected.send_replace(None);
             // What came just before that was heard, and no later connection hears it again.
             messages.close();

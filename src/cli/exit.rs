@@ -75,6 +75,7 @@ fn fault_needs_operator(fault: &Fault) -> bool {
         | Fault::UnreadableFile { .. }
         | Fault::AnotherUser { .. }
         | Fault::IdentityLost { .. }
+        | Fault::LoggedOutForGood { .. }
         | Fault::Recovery { .. }
         | Fault::IdentityRefused
         | Fault::PasswordWanted => true,
@@ -87,6 +88,8 @@ fn fault_needs_operator(fault: &Fault) -> bool {
         | Fault::Store { .. }
         | Fault::NotInAdminRoom
         | Fault::DeviceLost
+        | Fault::Panicked
+        | Fault::SetAside { .. }
         | Fault::IdentityChanged { .. }
         | Fault::NotSigned(_)
         | Fault::SignatureNotKept

@@ -2,14 +2,17 @@
 
 use std::{
     collections::BTreeSet,
+    env,
     fs::{self, DirBuilder, Permissions},
     io,
     os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    panic::AssertUnwindSafe,
     path::Path,
     sync::Arc,
     time::Duration,
 };
 
+use futures_util::FutureExt as _;
 use matrix_sdk::{
     Client, ClientBuilder,
     config::RequestConfig,
@@ -19,7 +22,7 @@ use matrix_sdk::{
 use matrix_sdk_base::crypto::{CollectStrategy, DecryptionSettings, TrustRequirement};
 use tokio::{
     sync::{RwLock, mpsc, watch},
-    time::sleep,
+    time::{sleep, timeout},
 };
 use tracing::{debug, info, warn};
 
@@ -27,11 +30,13 @@ use super::{
     Chain, Fault, Heard,
     admin_room::AdminRoom,
     conversations::Conversations,
-    device, identities, identity,
+    device, identities,
+    identity::{self, RECOVERY_KEY_FILE, RECOVERY_KEY_VARIABLE, RecoveryKey},
     inbox::Inbox,
     invitations::Pending,
     login::{LoggedIn, Login},
     obeyed::Obeyed,
+    quarantine::Quarantine,
     stored, sync,
     table::Table,
 };
@@ -46,6 +51,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often the SDK tries a request by itself. What lasts longer than a moment is for those who asked: they say so, and try again
 /// soon after the homeserver is back. Left alone, the SDK would go on for a quarter of an hour, with two minutes between tries.
 const TRIES: usize = 3;
+
+/// How long the stores of a connection may take to close, which wait for whatever still uses them.
+const LONGEST_CLOSING: Duration = Duration::from_secs(5);
 
 /// The folder of the SDK's stores, in the folder of Matrix.
 pub(super) const STORE: &str = "store";
@@ -70,7 +78,8 @@ struct Inner {
     config: Arc<Config>,
     admin_room: Arc<AdminRoom>,
     /// Lets the client reach the homeserver for as long as it lives.
-    _logged_in: LoggedIn,
+    logged_in: LoggedIn,
+    quarantine: Arc<Quarantine>,
     conversations: Arc<Conversations>,
     inbox: Arc<Inbox>,
     invitations: Arc<Pending>,
@@ -108,15 +117,22 @@ impl Matrix {
         let mut waits = sync::back_off();
         let mut warned = false;
         loop {
-            let fault = match Self::try_connect(&config, login, folder).await {
-                Ok(connection) => return Ok(connection),
-                Err(fault) => fault,
+            let quarantine = Arc::new(Quarantine::load(folder)?);
+            let trying = Self::try_connect(&config, login, folder, &quarantine);
+            // Whatever a panic leaves half done is thrown away with the client.
+            let fault = match AssertUnwindSafe(trying).catch_unwind().await {
+                Ok(Ok(connection)) => return Ok(connection),
+                Ok(Err(fault)) => fault,
+                Err(_) => quarantine.blame(),
             };
             if matches!(fault, Fault::DeviceLost) {
                 warn!("the bot's device has lost its keys, making a new one");
                 device::forget(folder, true)?;
             } else if fault.is_logged_out() {
                 let device_is_gone = fault.is_device_deleted(device::is_logged_in(folder)?);
+                if device_is_gone && stored::has_store(folder) {
+                    demand_recovery_key(folder)?;
+                }
                 warn!(
                     device_is_gone,
                     "the homeserver no longer knows the bot's access token or device, logging in again"
@@ -124,7 +140,7 @@ impl Matrix {
                 device::forget(folder, device_is_gone)?;
             } else if !fault.is_passing() {
                 return Err(fault);
-            } else {
+            } else if !matches!(fault, Fault::SetAside { .. }) {
                 let error = Chain(&fault);
                 if warned {
                     debug!(%error, "still waiting for the homeserver");
@@ -142,10 +158,11 @@ impl Matrix {
         config: &Arc<Config>,
         login: &Login,
         folder: &Path,
+        quarantine: &Arc<Quarantine>,
     ) -> Result<Connection, Fault> {
-        let logged_in = LoggedIn::new(config, login, folder).await?;
+        let logged_in = LoggedIn::new(config, login, folder, Arc::clone(quarantine)).await?;
         let store_is_new = !stored::has_store(folder);
-        let client = build_client(logged_in.client_builder(config)?, config, folder).await?;
+        let client = build_client(logged_in.client_builder()?, config, folder).await?;
         // Before the SDK has a log-in, with which it asks for more and complains of each answer that does not come.
         client.fetch_server_versions(None).await?;
         client.restore_session(logged_in.matrix_session()).await?;
@@ -171,7 +188,8 @@ impl Matrix {
             own_user: config.bot_user.clone(),
             config: Arc::clone(config),
             admin_room,
-            _logged_in: logged_in,
+            logged_in,
+            quarantine: Arc::clone(quarantine),
             conversations,
             inbox: Arc::new(inbox),
             invitations: Arc::default(),
@@ -189,17 +207,26 @@ impl Matrix {
 
     /// Follows the homeserver until that makes no sense any more, and tells why. Joins the admin room when it can.
     pub async fn follow(&self) -> Fault {
-        tokio::select! {
-            fault = sync::follow(self) => fault,
-            fault = self.watch_identities() => fault,
-            fault = self.forget_left_rooms() => fault,
-        }
+        let following = async {
+            tokio::select! {
+                fault = sync::follow(self) => fault,
+                fault = self.watch_identities() => fault,
+                fault = self.forget_left_rooms() => fault,
+                () = self.0.logged_in.ended() => Fault::Panicked,
+            }
+        };
+        // Whatever a panic leaves half done is thrown away with the client.
+        let followed = AssertUnwindSafe(following).catch_unwind().await;
+        followed.unwrap_or_else(|_| self.quarantine().blame())
     }
 
     /// Closes the stores. Nothing works afterwards.
     pub async fn close(&self) {
-        if let Err(error) = self.client().pause().await {
-            warn!(%error, "the Matrix stores were not closed in order");
+        let closing = AssertUnwindSafe(self.client().pause()).catch_unwind();
+        match timeout(LONGEST_CLOSING, closing).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) => warn!(%error, "the Matrix stores were not closed in order"),
+            Ok(Err(_)) | Err(_) => warn!("the Matrix stores were not closed in order"),
         }
     }
 
@@ -211,6 +238,10 @@ impl Matrix {
 
     pub(super) fn client(&self) -> &Client {
         &self.0.client
+    }
+
+    pub(super) fn quarantine(&self) -> &Quarantine {
+        &self.0.quarantine
     }
 
     pub(super) fn devices(&self) -> Devices {
@@ -292,6 +323,19 @@ impl Matrix {
             warn!(%error, "display name not set");
         }
     }
+}
+
+/// Whether another device can have the bot's identity. If not, nothing of the present one may be thrown away.
+fn demand_recovery_key(folder: &Path) -> Result<(), Fault> {
+    let recovery_key = folder.join(RECOVERY_KEY_FILE);
+    let variable = env::var_os(RECOVERY_KEY_VARIABLE);
+    if RecoveryKey::find(variable.as_deref(), &recovery_key)?.is_some() {
+        return Ok(());
+    }
+    Err(Fault::LoggedOutForGood {
+        folder: folder.to_owned(),
+        recovery_key,
+    })
 }
 
 /// Makes the folder of Matrix, if need be.

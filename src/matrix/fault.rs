@@ -18,7 +18,7 @@ use matrix_sdk::{
 use matrix_sdk_base::crypto::{OlmError, SessionRecipientCollectionError};
 
 /// How long a homeserver is left alone at most because it wants that: log-ins are limited to one in some minutes.
-const LONGEST_WAIT: Duration = Duration::from_mins(5);
+pub(super) const LONGEST_WAIT: Duration = Duration::from_mins(5);
 
 /// A fault of the homeserver, of the way to it, or of our own stores.
 #[derive(Debug, thiserror::Error)]
@@ -196,6 +196,28 @@ pub enum Fault {
          password, and set bot.password in config.yaml in place of `appservice` or bot.access_token"
     )]
     PasswordWanted,
+    /// The homeserver has deleted the bot's device, and what would bring back its identity on another one is not there.
+    #[error(
+        "the homeserver has logged the bot out and deleted its device, and there is no recovery key, without which another device \
+         is another bot to everybody. Nothing in {folder} was removed: bring back the file {recovery_key}, or give its \
+         content in RCBOT_RECOVERY_KEY. If it is lost, `rcbot reset-identity --config` and the path of your config.yaml \
+         makes a new identity"
+    )]
+    LoggedOutForGood {
+        /// Where the keys are.
+        folder: PathBuf,
+        /// What is missing.
+        recovery_key: PathBuf,
+    },
+    /// The SDK panicked at what a user sent, of which a new connection takes nothing.
+    #[error("the Matrix library failed at what {user} sent")]
+    SetAside {
+        /// Who.
+        user: String,
+    },
+    /// The connection failed by a bug, or the SDK did, at something that cannot be set aside.
+    #[error("the Matrix library or what works on it failed, which is a bug: see above in the log")]
+    Panicked,
     /// Secret storage on the homeserver failed.
     #[error("the bot's identity cannot be put into the homeserver's secret storage")]
     SecretStorage(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -213,7 +235,7 @@ impl Fault {
                 _ => false,
             },
             Self::Unreachable(error) => http_error_is_passing(error),
-            Self::Nonsense { .. } | Self::NotInAdminRoom => true,
+            Self::Nonsense { .. } | Self::NotInAdminRoom | Self::SetAside { .. } => true,
             Self::LoginRefused { .. }
             | Self::TokenRefused
             | Self::PasswordRefused { .. }
@@ -229,6 +251,8 @@ impl Fault {
             | Self::AnotherUser { .. }
             | Self::IdentityLost { .. }
             | Self::DeviceLost
+            | Self::LoggedOutForGood { .. }
+            | Self::Panicked
             | Self::Recovery { .. }
             | Self::IdentityChanged { .. }
             | Self::NotSigned(_)
@@ -386,7 +410,11 @@ fn http_error_is_passing(error: &HttpError) -> bool {
             FromHttpResponseError::Server(_) => error.as_client_api_error().is_none_or(|answer| {
                 answer.status_code.is_server_error()
                     || answer.status_code.as_u16() == 429
-                    || matches!(answer.error_kind(), Some(ErrorKind::LimitExceeded { .. }))
+                    || matches!(
+                        answer.error_kind(),
+                        // An account is locked until somebody unlocks it.
+                        Some(ErrorKind::LimitExceeded { .. } | ErrorKind::UserLocked)
+                    )
             }),
             _ => true,
         },

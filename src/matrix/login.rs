@@ -10,11 +10,12 @@ mod request;
 #[cfg(test)]
 mod testing;
 
-use std::{path::Path, time::SystemTime};
+use std::{path::Path, sync::Arc, time::SystemTime};
 
 use matrix_sdk::{
     Client, ClientBuilder, SessionMeta, SessionTokens,
     authentication::matrix::MatrixSession,
+    reqwest::RequestBuilder,
     ruma::{
         OwnedDeviceId, UserId,
         api::client::{
@@ -29,6 +30,7 @@ use self::{appservice::Appservice, forwarder::Forwarder};
 use super::{
     Fault, Registration, RegistrationError,
     device::{self, Authentication, Device, Session},
+    quarantine::Quarantine,
 };
 use crate::{
     config::{Config, LoginMethod, Problem},
@@ -82,22 +84,31 @@ impl Login {
     }
 }
 
-/// The bot's user on its device, as the homeserver knows them.
+/// The bot's user on its device, as the homeserver knows them, and the way of its requests.
 #[derive(Debug)]
 pub(super) struct LoggedIn {
     device: Device,
-    route: Route,
+    forwarder: Forwarder,
 }
 
-/// How the SDK's requests come to the homeserver, and what proves whose they are.
+/// What proves whose the SDK's requests are.
 #[derive(Debug)]
-enum Route {
-    /// Straight, with the device's own token.
-    Direct(Token),
-    /// Straight, with a token that we cannot get another one for.
+enum Credential {
+    /// The device's own token.
+    Token(Token),
+    /// A token that we cannot get another one for.
     Configured(Token),
-    /// In the name of the device, with the appservice's token.
-    Forwarded(Forwarder),
+    /// The appservice's token, with user and device named beside it.
+    Appservice(Appservice),
+}
+
+impl Credential {
+    fn authenticate(&self, request: RequestBuilder) -> RequestBuilder {
+        match self {
+            Self::Token(token) | Self::Configured(token) => request.bearer_auth(token.expose()),
+            Self::Appservice(appservice) => appservice.authenticate(request),
+        }
+    }
 }
 
 impl LoggedIn {
@@ -105,7 +116,12 @@ impl LoggedIn {
     ///
     /// # Errors
     /// [`Fault`]s of the homeserver and the way to it, and where what is on disk is another user's.
-    pub(super) async fn new(config: &Config, login: &Login, folder: &Path) -> Result<Self, Fault> {
+    pub(super) async fn new(
+        config: &Config,
+        login: &Login,
+        folder: &Path,
+        quarantine: Arc<Quarantine>,
+    ) -> Result<Self, Fault> {
         let stored = device::stored(folder)?;
         if let Some(Session { device, .. }) = &stored
             && device.meta.user_id != config.bot_user
@@ -116,84 +132,16 @@ impl LoggedIn {
                 folder: folder.to_owned(),
             });
         }
-        match login {
+        let (device, credential) = match login {
             Login::Appservice(registration) => {
-                Self::as_appservice(config, registration, stored, folder).await
+                as_appservice(config, registration, stored, folder).await?
             }
-            Login::AccessToken(token) => Self::with_token(config, token, folder).await,
-            Login::Password(password) => {
-                Self::with_password(config, password, stored, folder).await
-            }
-        }
-    }
-
-    async fn as_appservice(
-        config: &Config,
-        registration: &Registration,
-        stored: Option<Session>,
-        folder: &Path,
-    ) -> Result<Self, Fault> {
-        let appservice = Appservice::new(config, registration)?;
-        let (device, authentication) = if let Some(Session {
-            device,
-            authentication: Some(authentication),
-        }) = stored
-        {
-            (device, authentication)
-        } else {
-            let device_id = device::id(folder)?;
-            let authentication = appservice.log_in(&device_id).await?;
-            let device = begin(config, device_id, Some(&authentication), folder)?;
-            (device, authentication)
+            Login::AccessToken(token) => with_token(config, token, folder).await?,
+            Login::Password(password) => with_password(config, password, stored, folder).await?,
         };
-        let route = match authentication {
-            Authentication::AccessToken { access_token } => Route::Direct(access_token),
-            Authentication::IdentityAssertion => {
-                let device_id = device.meta.device_id.clone();
-                appservice.check_device(&device_id).await?;
-                Route::Forwarded(Forwarder::start(appservice, device_id, folder)?)
-            }
-        };
-        Ok(Self { device, route })
-    }
-
-    async fn with_token(config: &Config, token: &Token, folder: &Path) -> Result<Self, Fault> {
-        let device_id = access_token::take_up(config, token, folder).await?;
-        // What an earlier device had, or another way to log in, was forgotten meanwhile or is now.
-        let device = match device::stored(folder)? {
-            Some(Session {
-                device,
-                authentication: None,
-            }) => device,
-            Some(_) | None => begin(config, device_id, None, folder)?,
-        };
-        let route = Route::Configured(token.clone());
-        Ok(Self { device, route })
-    }
-
-    async fn with_password(
-        config: &Config,
-        password: &Password,
-        stored: Option<Session>,
-        folder: &Path,
-    ) -> Result<Self, Fault> {
-        let (device, access_token) = if let Some(Session {
-            device,
-            authentication: Some(Authentication::AccessToken { access_token }),
-        }) = stored
-        {
-            (device, access_token)
-        } else {
-            let device_id = device::id(folder)?;
-            let access_token = password::log_in(config, password, &device_id).await?;
-            let authentication = Authentication::AccessToken {
-                access_token: access_token.clone(),
-            };
-            let device = begin(config, device_id, Some(&authentication), folder)?;
-            (device, access_token)
-        };
-        let route = Route::Direct(access_token);
-        Ok(Self { device, route })
+        let id = device.meta.device_id.clone();
+        let forwarder = Forwarder::start(config, credential, id, folder, quarantine)?;
+        Ok(Self { device, forwarder })
     }
 
     /// What was sent before was not sent to us.
@@ -210,41 +158,39 @@ impl LoggedIn {
         config: &Config,
         registration: &Registration,
         folder: &Path,
+        quarantine: Arc<Quarantine>,
     ) -> Result<Self, Fault> {
-        if let Route::Direct(_) = self.route {
+        if let Credential::Token(_) = self.forwarder.credential() {
             let appservice = Appservice::new(config, registration)?;
-            let device_id = self.device.meta.device_id.clone();
-            appservice.check_device(&device_id).await?;
-            self.route = Route::Forwarded(Forwarder::start(appservice, device_id, folder)?);
+            let id = self.device.meta.device_id.clone();
+            appservice.check_device(&id).await?;
+            let credential = Credential::Appservice(appservice);
+            self.forwarder = Forwarder::start(config, credential, id, folder, quarantine)?;
         }
         Ok(self)
     }
 
     /// A client to be, which reaches the homeserver.
-    pub(super) fn client_builder(&self, config: &Config) -> Result<ClientBuilder, Fault> {
-        Ok(match &self.route {
-            Route::Direct(_) | Route::Configured(_) => {
-                Client::builder().homeserver_url(&config.homeserver_url)
-            }
-            Route::Forwarded(forwarder) => Client::builder()
-                .homeserver_url(Forwarder::homeserver())
-                .http_client(forwarder.http_client()?),
-        })
+    pub(super) fn client_builder(&self) -> Result<ClientBuilder, Fault> {
+        Ok(Client::builder()
+            .homeserver_url(Forwarder::homeserver())
+            .http_client(self.forwarder.http_client()?))
     }
 
     /// What such a client is to take up.
     pub(super) fn matrix_session(&self) -> MatrixSession {
-        let access_token = match &self.route {
-            Route::Direct(token) | Route::Configured(token) => token.expose(),
-            Route::Forwarded(forwarder) => forwarder.placeholder(),
-        };
         MatrixSession {
             meta: self.device.meta.clone(),
             tokens: SessionTokens {
-                access_token: access_token.to_owned(),
+                access_token: self.forwarder.placeholder().to_owned(),
                 refresh_token: None,
             },
         }
+    }
+
+    /// Waits until such a client cannot reach the homeserver any more, which is a bug.
+    pub(super) async fn ended(&self) {
+        self.forwarder.ended().await;
     }
 
     /// Deletes the device, whose keys are of no use any more, so that the next log-in makes another one.
@@ -252,14 +198,15 @@ impl LoggedIn {
     /// # Errors
     /// Whatever the homeserver says, and [`Fault::DeviceInUse`] where it takes somebody else to log in.
     pub(super) async fn delete_device(&self, client: &Client, folder: &Path) -> Result<(), Fault> {
-        match &self.route {
-            Route::Direct(_) => {
+        let device = self.forwarder.device();
+        match self.forwarder.credential() {
+            Credential::Token(_) => {
                 client.matrix_auth().logout().await?;
                 Ok(())
             }
-            Route::Configured(_) => Err(access_token::in_use(&self.device.meta.device_id, folder)),
+            Credential::Configured(_) => Err(access_token::in_use(device, folder)),
             // A log-out would be the appservice's, and is unknown to Matrix Authentication Service.
-            Route::Forwarded(forwarder) => forwarder.delete_device().await,
+            Credential::Appservice(appservice) => appservice.delete_device(device).await,
         }
     }
 }
@@ -283,6 +230,74 @@ pub(super) async fn check_appservice(
         Err(fault) if fault.names_unknown_device() => Ok(()),
         checked => checked,
     }
+}
+
+async fn as_appservice(
+    config: &Config,
+    registration: &Registration,
+    stored: Option<Session>,
+    folder: &Path,
+) -> Result<(Device, Credential), Fault> {
+    let appservice = Appservice::new(config, registration)?;
+    let (device, authentication) = if let Some(Session {
+        device,
+        authentication: Some(authentication),
+    }) = stored
+    {
+        (device, authentication)
+    } else {
+        let device_id = device::id(folder)?;
+        let authentication = appservice.log_in(&device_id).await?;
+        let device = begin(config, device_id, Some(&authentication), folder)?;
+        (device, authentication)
+    };
+    let credential = match authentication {
+        Authentication::AccessToken { access_token } => Credential::Token(access_token),
+        Authentication::IdentityAssertion => {
+            appservice.check_device(&device.meta.device_id).await?;
+            Credential::Appservice(appservice)
+        }
+    };
+    Ok((device, credential))
+}
+
+async fn with_token(
+    config: &Config,
+    token: &Token,
+    folder: &Path,
+) -> Result<(Device, Credential), Fault> {
+    let device_id = access_token::take_up(config, token, folder).await?;
+    // What an earlier device had, or another way to log in, was forgotten meanwhile or is now.
+    let device = match device::stored(folder)? {
+        Some(Session {
+            device,
+            authentication: None,
+        }) => device,
+        Some(_) | None => begin(config, device_id, None, folder)?,
+    };
+    Ok((device, Credential::Configured(token.clone())))
+}
+
+async fn with_password(
+    config: &Config,
+    password: &Password,
+    stored: Option<Session>,
+    folder: &Path,
+) -> Result<(Device, Credential), Fault> {
+    if let Some(Session {
+        device,
+        authentication: Some(Authentication::AccessToken { access_token }),
+    }) = stored
+    {
+        return Ok((device, Credential::Token(access_token)));
+    }
+    let device_id = device::id(folder)?;
+    let access_token = password::log_in(config, password, &device_id).await?;
+    let authentication = Authentication::AccessToken {
+        access_token: access_token.clone(),
+    };
+    let device = begin(config, device_id, Some(&authentication), folder)?;
+    Ok((device, Credential::Token(access_token)))
 }
 
 /// Writes down that the bot is logged in from now on, and how.

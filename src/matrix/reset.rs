@@ -1,6 +1,6 @@
 //! Replaces the bot's identity, where neither its keys nor the recovery key are left.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use tracing::{info, warn};
 
@@ -9,6 +9,7 @@ use super::{
     client::{build_client, make_folder},
     device, identity,
     login::{LoggedIn, Login, check_appservice},
+    quarantine::Quarantine,
 };
 use crate::config::Config;
 
@@ -26,17 +27,18 @@ pub async fn reset_identity(config: &Config, login: &Login, folder: &Path) -> Re
     if let Login::Appservice(registration) = login {
         check_appservice(config, registration, folder).await?;
     }
-    leave_old_device(config, login, folder).await?;
-    let logged_in = LoggedIn::new(config, login, folder).await?;
+    let quarantine = Arc::new(Quarantine::load(folder)?);
+    leave_old_device(config, login, folder, &quarantine).await?;
+    let logged_in = LoggedIn::new(config, login, folder, Arc::clone(&quarantine)).await?;
     let logged_in = match login {
         Login::Appservice(registration) => {
             logged_in
-                .by_appservice(config, registration, folder)
+                .by_appservice(config, registration, folder, quarantine)
                 .await?
         }
         Login::AccessToken(_) | Login::Password(_) => logged_in,
     };
-    let client = build_client(logged_in.client_builder(config)?, config, folder).await?;
+    let client = build_client(logged_in.client_builder()?, config, folder).await?;
     client.restore_session(logged_in.matrix_session()).await?;
     let replaced = identity::replace(&client, login, folder).await;
     if let Err(error) = client.pause().await {
@@ -48,10 +50,15 @@ pub async fn reset_identity(config: &Config, login: &Login, folder: &Path) -> Re
 }
 
 /// The old device may have other keys than the store, or none; clients do not believe a device whose keys change.
-async fn leave_old_device(config: &Config, login: &Login, folder: &Path) -> Result<(), Fault> {
+async fn leave_old_device(
+    config: &Config,
+    login: &Login,
+    folder: &Path,
+    quarantine: &Arc<Quarantine>,
+) -> Result<(), Fault> {
     if device::stored(folder)?.is_some() {
-        let logged_in = LoggedIn::new(config, login, folder).await?;
-        let client = build_client(logged_in.client_builder(config)?, config, folder).await?;
+        let logged_in = LoggedIn::new(config, login, folder, Arc::clone(quarantine)).await?;
+        let client = build_client(logged_in.client_builder()?, config, folder).await?;
         client.restore_session(logged_in.matrix_session()).await?;
         if let Err(fault) = logged_in.delete_device(&client, folder).await {
             warn!(error = %Chain(&fault), "the bot's old device stays on the homeserver");

@@ -65,7 +65,12 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
             LONG_POLL
         };
         let before = matrix.standpoint().await;
-        match matrix.client().sync_once(settings(patience)).await {
+        if matrix.quarantine().is_besieged() {
+            note_acquaintances(matrix).await;
+        }
+        let answer = matrix.client().sync_once(settings(patience)).await;
+        matrix.quarantine().settle();
+        match answer {
             Ok(answer) => {
                 answered = true;
                 matrix.note_answer(true);
@@ -161,6 +166,17 @@ fn note_rooms(matrix: &Matrix, answer: &SyncResponse) {
         heard.extend(answer.rooms.joined.keys().cloned());
         heard.len() > before
     });
+}
+
+/// Strangers are those who have no part in the bot's encrypted rooms.
+async fn note_acquaintances(matrix: &Matrix) {
+    match matrix.client().encryption().tracked_users().await {
+        Ok(users) => {
+            let users = users.iter().map(ToString::to_string).collect();
+            matrix.quarantine().set_acquaintances(users);
+        }
+        Err(error) => warn!(error = %Chain(&error), "not known who is a stranger"),
+    }
 }
 
 fn brings_nothing(answer: &SyncResponse) -> bool {

@@ -75,6 +75,9 @@ mod homeserver_faults;
 /// A homeserver that plays false.
 mod hostile;
 
+/// Public keys that are no keys.
+mod malformed_keys;
+
 /// Against whom the bot stands, a test for each of them.
 mod threat_model;
 

@@ -23,7 +23,6 @@ use matrix_sdk::{
     },
 };
 use tracing::{debug, info, warn};
-use url::Url;
 
 use super::request::Homeserver;
 use crate::{
@@ -157,11 +156,6 @@ impl Appservice {
     /// Proves that a request is the appservice's.
     pub(super) fn authenticate(&self, request: RequestBuilder) -> RequestBuilder {
         request.bearer_auth(self.registration.as_token.expose())
-    }
-
-    /// Where the homeserver is.
-    pub(super) fn homeserver(&self) -> &Url {
-        self.homeserver.address()
     }
 
     /// `None` where the homeserver logs in no appservice.

@@ -41,11 +41,6 @@ impl Homeserver {
         })
     }
 
-    /// Where it is.
-    pub(super) fn address(&self) -> &Url {
-        &self.address
-    }
-
     /// Sends a request, with a token or without, and reads the answer. The appservice's token can name whose request it is.
     pub(super) async fn send<R>(
         &self,

@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use matrix_sdk::ruma::device_id;
+use serde_json::json;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpListener,
@@ -13,9 +14,13 @@ use crate::{
     config::Config,
     matrix::{
         Registration, generate,
-        login::testing::{self, read_until},
+        login::{
+            Appservice,
+            testing::{self, read_until},
+        },
         write_new,
     },
+    secret::Token,
 };
 
 /// A homeserver that a test plays, and the SDK's side of a forwarder to it.
@@ -29,11 +34,18 @@ struct Setting {
 
 impl Setting {
     async fn new() -> Self {
+        Self::with(Credential::Appservice).await
+    }
+
+    async fn with(credential: impl FnOnce(Appservice) -> Credential) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (homeserver, config) = testing::homeserver(folder.path()).await;
         let (appservice, as_token) = appservice(&config, folder.path());
+        let credential = credential(appservice);
         let device = device_id!("RCBOT+1").to_owned();
-        let forwarder = Forwarder::start(appservice, device, folder.path()).unwrap();
+        let quarantine = Arc::new(Quarantine::load(folder.path()).unwrap());
+        let forwarder =
+            Forwarder::start(&config, credential, device, folder.path(), quarantine).unwrap();
         Self {
             as_token,
             homeserver,
@@ -47,6 +59,31 @@ impl Setting {
         let url = format!("{}{path}", Forwarder::homeserver());
         self.http.post(url)
     }
+
+    /// What the SDK gets for a request when the homeserver says this, and the first line of what the homeserver was asked.
+    async fn answer(&self, request: reqwest::RequestBuilder, said: &str) -> (String, Answer) {
+        let answer = tokio::spawn(request.send());
+        let (mut stream, _) = self.homeserver.accept().await.unwrap();
+        let asked = read_until(&mut stream, "\r\n\r\n").await;
+        stream.write_all(said.as_bytes()).await.unwrap();
+        let first = asked.lines().next().unwrap().to_owned();
+        (first, answer.await.unwrap().unwrap())
+    }
+}
+
+type Answer = reqwest::Response;
+
+async fn read_json(answer: Answer) -> Value {
+    serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap()
+}
+
+fn json(status: &str, header: &str, body: &Value) -> String {
+    let body = body.to_string();
+    let length = body.len();
+    // Each on a connection of its own, so that none waits for the one before.
+    format!(
+        "HTTP/1.1 {status}\r\n{header}connection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
 }
 
 /// The appservice of a configuration, and its token.
@@ -91,6 +128,88 @@ async fn a_request_goes_out_in_the_name_of_user_and_device_with_the_appservices_
     assert_eq!(answer.status(), 403);
     assert_eq!(answer.headers()["content-type"], "application/json");
     assert_eq!(answer.text().await.unwrap(), "{}");
+}
+
+#[tokio::test]
+async fn a_request_of_a_device_that_is_logged_in_goes_out_with_its_own_token() {
+    let token = |_| Credential::Token(Token::new("the_token".to_owned()).unwrap());
+    let setting = Setting::with(token).await;
+    let request = setting
+        .request("/x?y=z")
+        .bearer_auth(setting.forwarder.placeholder());
+    let asking = tokio::spawn(request.send());
+    let (mut stream, _) = setting.homeserver.accept().await.unwrap();
+    let asked = read_until(&mut stream, "\r\n\r\n").await.to_lowercase();
+    assert!(
+        asked.starts_with("post /base/x?y=z http/1.1\r\n"),
+        "{asked}"
+    );
+    assert!(
+        asked.contains("authorization: bearer the_token\r\n"),
+        "{asked}"
+    );
+    asking.abort();
+}
+
+#[tokio::test]
+async fn what_users_send_comes_by_user_and_the_homeserver_sees_its_own_tokens_only() {
+    let setting = Setting::new().await;
+    let key = "nqOvzeuGWT/sRx3h7+MHoInYj3Uk2LD/unI9kDYcHwk";
+    let content = json!({
+        "algorithm": "m.olm.v1.curve25519-aes-sha2", "sender_key": key, "ciphertext": { key: {} },
+    });
+    let event =
+        |sender| json!({ "type": "m.room.encrypted", "sender": sender, "content": content });
+    let events = [event("@a:x"), event("@b:x")];
+    let said = json!({ "next_batch": "b", "rooms": {}, "to_device": { "events": events } });
+    let said = json("200 OK", "content-type: application/json\r\n", &said);
+    let sync = |since: &str| {
+        let query = if since.is_empty() {
+            String::new()
+        } else {
+            format!("since={since}&")
+        };
+        let url = format!(
+            "{}/_matrix/client/v3/sync?{query}timeout=0",
+            Forwarder::homeserver()
+        );
+        setting.http.get(url)
+    };
+    for (since, query) in [("", ""), ("s1", "since=s1&")] {
+        let (asked, part) = setting.answer(sync(since), &said).await;
+        let expected = format!("GET /base/_matrix/client/v3/sync?{query}timeout=0 HTTP/1.1");
+        assert_eq!(asked, expected);
+        let part = read_json(part).await;
+        assert_eq!(part["to_device"]["events"], json!([events[0]]));
+        assert!(part.get("rooms").is_none());
+
+        // The next part is here already; another client that has the token asks for all once more.
+        let token = part["next_batch"].as_str().unwrap();
+        let part = read_json(sync(token).send().await.unwrap()).await;
+        assert_eq!(part["next_batch"], "b");
+        assert_eq!(part["to_device"]["events"], json!([events[1]]));
+        let (asked, _) = setting.answer(sync(token), &said).await;
+        assert_eq!(asked, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_homeserver_is_left_alone_for_five_minutes_at_most() {
+    let setting = Setting::new().await;
+    for (header, body, header_then, body_then) in [
+        ("retry-after: 86400\r\n", 86_400_000, Some("300"), 300_000),
+        ("retry-after: 7\r\n", 7_000, Some("7"), 7_000),
+        ("retry-after: Fri, 31 Dec 9999 23:59:59 GMT\r\n", 1, None, 1),
+    ] {
+        let said = json!({ "errcode": "M_LIMIT_EXCEEDED", "error": "no", "retry_after_ms": body });
+        let said = json("429 Too Many Requests", header, &said);
+        let (_, answer) = setting.answer(setting.request("/x"), &said).await;
+        assert_eq!(answer.status(), 429);
+        let wait = answer.headers().get("retry-after");
+        assert_eq!(wait.map(|wait| wait.to_str().unwrap()), header_then);
+        let body = read_json(answer).await;
+        assert_eq!(body["retry_after_ms"], body_then);
+    }
 }
 
 #[tokio::test]

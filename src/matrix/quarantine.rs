@@ -1,0 +1,466 @@
+//! What is encrypted cannot be looked at, so the SDK may panic at it. It gets what one user sent at a time: where it panics, it
+//! is known at whose events, and a connection that is made anew does not meet them again.
+//!
+//! Invariant: what others sent beside it is not lost. The SDK keeps the channel of an event before it keeps what the event
+//! brought, so one that shared its step with a panic could not be read a second time.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant, SystemTime},
+};
+
+use hyper::body::Bytes;
+use serde::{Deserialize, Serialize};
+use tracing::{info, warn};
+
+use super::{
+    Fault,
+    guard::{self, Dropped, Portion, Rest, SyncAnswer},
+};
+use crate::atomic_file;
+
+/// Who made the SDK panic, in the folder of Matrix.
+const FILE: &str = "quarantine.json";
+
+/// What stands in the tokens of a part of an answer, behind the homeserver's own.
+const PART: &str = "_rcbot-part-";
+
+/// How long nothing is taken from a user at whose events the SDK panicked for the first time: all that they sent together
+/// comes within minutes.
+const FIRST_TIME: Duration = Duration::from_mins(10);
+
+/// How long it is after each further time.
+const FURTHER_TIMES: Duration = Duration::from_hours(24);
+
+/// So many users who made the SDK panic within [`FIRST_TIME`] are one attacker with many accounts: strangers have to wait.
+const MANY: usize = 4;
+
+/// How many users are remembered.
+const MOST_OFFENDERS: usize = 1_000;
+
+/// How many lines an hour tell what was dropped.
+const MOST_LINES: usize = 100;
+
+/// The time in which nothing is told twice.
+const HOUR: Duration = Duration::from_hours(1);
+
+/// What the SDK gets, and what it does not.
+#[derive(Debug)]
+pub(super) struct Quarantine {
+    path: PathBuf,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    offenders: BTreeMap<String, Offender>,
+    /// Whose events the SDK has now.
+    in_hand: Option<String>,
+    waiting: Option<Waiting>,
+    /// Who has a part in the bot's encrypted rooms, while that matters.
+    acquaintances: Option<BTreeSet<String>>,
+    told: HashSet<(String, String)>,
+    telling_since: Instant,
+}
+
+/// A user at whose events the SDK panicked.
+#[derive(Debug, Deserialize, Serialize)]
+struct Offender {
+    last: SystemTime,
+    times: u32,
+}
+
+/// What the SDK has yet to get of an answer to /sync.
+#[derive(Debug)]
+struct Waiting {
+    /// What the SDK asked with first.
+    since: String,
+    /// What it asks with next.
+    token: String,
+    parts: usize,
+    portions: VecDeque<Portion>,
+    rest: Rest,
+}
+
+impl Quarantine {
+    /// With what earlier runs have learned.
+    ///
+    /// # Errors
+    /// [`Fault::File`].
+    pub(super) fn load(folder: &Path) -> Result<Self, Fault> {
+        let path = folder.join(FILE);
+        let offenders = match fs::read(&path) {
+            Ok(text) => serde_json::from_slice(&text)
+                .inspect_err(
+                    |_| warn!(path = %path.display(), "unreadable, beginning with an empty one"),
+                )
+                .unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
+            Err(source) => return Err(Fault::File { path, source }),
+        };
+        let state = Mutex::new(State {
+            offenders,
+            in_hand: None,
+            waiting: None,
+            acquaintances: None,
+            told: HashSet::new(),
+            telling_since: Instant::now(),
+        });
+        Ok(Self { path, state })
+    }
+
+    /// The answer to a request for what came since this token, where it is here already.
+    pub(super) fn next_part(&self, since: &str) -> Option<Bytes> {
+        let mut state = self.state();
+        state.in_hand = None;
+        let waiting = state.waiting.take()?;
+        (waiting.token == since).then(|| state.hand_out(waiting))
+    }
+
+    /// What the SDK gets of the homeserver's answer, which is about what came since this token.
+    pub(super) fn sync_answer(&self, since: &str, body: Bytes) -> Bytes {
+        let Some(mut answer) = SyncAnswer::read(&body) else {
+            return body;
+        };
+        let mut state = self.state();
+        let now = SystemTime::now();
+        let mut dropped = std::mem::take(&mut answer.dropped);
+        answer.portions.retain(|portion| {
+            let keeps = state.takes_from(&portion.sender, now);
+            if !keeps {
+                dropped.push(Dropped {
+                    user: portion.sender.clone(),
+                    what: format!("{} encrypted to-device events", portion.events.len()),
+                });
+            }
+            keeps
+        });
+        let is_unchanged = dropped.is_empty();
+        dropped.into_iter().for_each(|dropped| state.tell(dropped));
+        if is_unchanged && let [portion] = answer.portions.as_slice() {
+            state.in_hand = Some(portion.sender.clone());
+            return body;
+        }
+        let waiting = Waiting {
+            since: since.to_owned(),
+            token: String::new(),
+            parts: 0,
+            rest: answer.rest(),
+            portions: answer.portions.into(),
+        };
+        state.hand_out(waiting)
+    }
+
+    /// What the SDK gets of the homeserver's answer about people's keys.
+    pub(super) fn keys_answer(&self, body: Bytes) -> Bytes {
+        let Some((cleaned, dropped)) = guard::clean_keys(&body) else {
+            return body;
+        };
+        let mut state = self.state();
+        dropped.into_iter().for_each(|dropped| state.tell(dropped));
+        cleaned.into()
+    }
+
+    /// The SDK is done with what it got.
+    pub(super) fn settle(&self) {
+        self.state().in_hand = None;
+    }
+
+    /// The SDK panicked. Whose events it had at that moment makes it panic no more.
+    pub(super) fn blame(&self) -> Fault {
+        let mut state = self.state();
+        let Some(user) = state.in_hand.take() else {
+            return Fault::Panicked;
+        };
+        warn!(
+            user = user.as_str(),
+            "the Matrix library panicked at encrypted events of this user, which are set aside: malformed keys, probably. Connecting anew"
+        );
+        info!(
+            target: "audit",
+            user = user.as_str(),
+            event_type = "m.room.encrypted",
+            decision = "set aside",
+            why = "the Matrix library panicked",
+            "to-device events judged"
+        );
+        state.note_offence(user.clone(), SystemTime::now());
+        let written = serde_json::to_vec(&state.offenders).map_err(io::Error::from);
+        match written.and_then(|text| atomic_file::write(&self.path, &text)) {
+            Ok(()) => Fault::SetAside { user },
+            Err(source) => Fault::File {
+                path: self.path.clone(),
+                source,
+            },
+        }
+    }
+
+    /// Whether nothing is to be taken from strangers, so that it has to be known who is one.
+    pub(super) fn is_besieged(&self) -> bool {
+        self.state().is_besieged(SystemTime::now())
+    }
+
+    /// Who is no stranger.
+    pub(super) fn set_acquaintances(&self, users: BTreeSet<String>) {
+        self.state().acquaintances = Some(users);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The homeserver's own token.
+pub(super) fn honest(token: &str) -> &str {
+    token.split_once(PART).map_or(token, |(honest, _)| honest)
+}
+
+/// Whether a query may hold a token that is not the homeserver's.
+pub(super) fn may_hold_part(query: &str) -> bool {
+    query.contains(PART)
+}
+
+impl State {
+    fn hand_out(&mut self, mut waiting: Waiting) -> Bytes {
+        let portion = waiting.portions.pop_front();
+        let (sender, events) = portion.map(|one| (one.sender, one.events)).unzip();
+        let events = events.unwrap_or_default();
+        self.in_hand = sender;
+        if waiting.portions.is_empty() {
+            return waiting.rest.whole(&events).into();
+        }
+        waiting.parts += 1;
+        waiting.token = format!("{}{PART}{}", waiting.since, waiting.parts);
+        let part = waiting.rest.part(&events, &waiting.token);
+        self.waiting = Some(waiting);
+        part.into()
+    }
+
+    fn takes_from(&self, user: &str, now: SystemTime) -> bool {
+        if self
+            .offenders
+            .get(user)
+            .is_some_and(|one| one.is_kept_out(now))
+        {
+            return false;
+        }
+        let is_stranger = |known: &BTreeSet<String>| !known.contains(user);
+        !(self.acquaintances.as_ref().is_some_and(is_stranger) && self.is_besieged(now))
+    }
+
+    fn is_besieged(&self, now: SystemTime) -> bool {
+        let recent = self.offenders.values();
+        let recent = recent.filter(|offender| offender.age(now) < FIRST_TIME);
+        recent.take(MANY).count() == MANY
+    }
+
+    fn note_offence(&mut self, user: String, now: SystemTime) {
+        self.offenders
+            .retain(|_, offender| offender.age(now) < FURTHER_TIMES);
+        let times = self.offenders.get(&user).map_or(0, |known| known.times);
+        let offender = Offender {
+            last: now,
+            times: times.saturating_add(1),
+        };
+        self.offenders.insert(user, offender);
+        while self.offenders.len() > MOST_OFFENDERS {
+            let oldest = self
+                .offenders
+                .iter()
+                .min_by_key(|(_, offender)| offender.last);
+            let Some(oldest) = oldest.map(|(user, _)| user.clone()) else {
+                return;
+            };
+            self.offenders.remove(&oldest);
+        }
+    }
+
+    /// Tells what was dropped, once, and not too much of it.
+    fn tell(&mut self, Dropped { user, what }: Dropped) {
+        if self.telling_since.elapsed() > HOUR {
+            self.telling_since = Instant::now();
+            self.told.clear();
+        }
+        if self.told.len() < MOST_LINES && self.told.insert((user.clone(), what.clone())) {
+            warn!(
+                user = user.as_str(),
+                what = what.as_str(),
+                "dropped what a bot has no use for, or what is malformed"
+            );
+        }
+    }
+}
+
+impl Offender {
+    fn is_kept_out(&self, now: SystemTime) -> bool {
+        let time = if self.times > 1 {
+            FURTHER_TIMES
+        } else {
+            FIRST_TIME
+        };
+        self.age(now) < time
+    }
+
+    /// A clock that was set back makes it young.
+    fn age(&self, now: SystemTime) -> Duration {
+        now.duration_since(self.last).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const KEY: &str = "nqOvzeuGWT/sRx3h7+MHoInYj3Uk2LD/unI9kDYcHwk";
+
+    fn quarantine() -> (TempDir, Quarantine) {
+        let folder = TempDir::new().unwrap();
+        let quarantine = Quarantine::load(folder.path()).unwrap();
+        (folder, quarantine)
+    }
+
+    fn event(sender: &str) -> Value {
+        let content = json!({
+            "algorithm": "m.olm.v1.curve25519-aes-sha2", "sender_key": KEY, "ciphertext": { KEY: {} },
+        });
+        json!({ "type": "m.room.encrypted", "sender": sender, "content": content })
+    }
+
+    fn answer(senders: &[&str]) -> Bytes {
+        let events: Vec<Value> = senders.iter().map(|sender| event(sender)).collect();
+        let rooms = json!({ "join": { "!r:x": {} } });
+        let answer =
+            json!({ "next_batch": "b", "rooms": rooms, "to_device": { "events": events } });
+        answer.to_string().into()
+    }
+
+    /// The token with which the SDK asks next, who sent what it got, and whether it got the rest.
+    fn read(part: &Bytes) -> (String, Vec<String>, bool) {
+        let part: Value = serde_json::from_slice(part).unwrap();
+        let events = part["to_device"]["events"].as_array().unwrap();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let senders = events.iter().map(|event| text(&event["sender"]));
+        (
+            text(&part["next_batch"]),
+            senders.collect(),
+            part.get("rooms").is_some(),
+        )
+    }
+
+    /// All that the SDK gets of an answer, by the senders of each part.
+    fn parts(quarantine: &Quarantine, answer: Bytes) -> Vec<Vec<String>> {
+        let mut part = quarantine.sync_answer("a", answer);
+        let mut parts = Vec::new();
+        loop {
+            let (token, senders, is_last) = read(&part);
+            parts.push(senders);
+            if is_last {
+                assert_eq!(token, "b");
+                return parts;
+            }
+            assert_eq!(honest(&token), "a");
+            part = quarantine.next_part(&token).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_several_users_sent_is_handed_out_by_user_and_the_rest_comes_last() {
+        let (_folder, quarantine) = quarantine();
+        let parts = parts(&quarantine, answer(&["@a:x", "@b:x", "@a:x", "@c:x"]));
+        assert_eq!(parts, [vec!["@a:x", "@a:x"], vec!["@b:x"], vec!["@c:x"]]);
+        assert!(quarantine.next_part("a").is_none());
+    }
+
+    #[test]
+    fn what_one_user_sent_is_handed_out_as_it_came() {
+        let (_folder, quarantine) = quarantine();
+        let answer = answer(&["@a:x", "@a:x"]);
+        let handed_out = quarantine.sync_answer("a", answer.clone());
+        assert_eq!(handed_out.as_ptr(), answer.as_ptr());
+    }
+
+    #[test]
+    fn after_a_panic_nothing_of_that_user_is_handed_out_in_this_life_and_the_next() {
+        let (folder, quarantine) = quarantine();
+        let senders = ["@a:x", "@m:x", "@b:x"];
+        let (token, ..) = read(&quarantine.sync_answer("a", answer(&senders)));
+        quarantine.next_part(&token).unwrap();
+        let fault = quarantine.blame();
+        assert!(
+            matches!(&fault, Fault::SetAside { user } if user == "@m:x"),
+            "{fault}"
+        );
+        let next = Quarantine::load(folder.path()).unwrap();
+        for quarantine in [quarantine, next] {
+            assert_eq!(parts(&quarantine, answer(&senders)), [["@a:x"], ["@b:x"]]);
+            assert_eq!(
+                parts(&quarantine, answer(&["@m:x"])),
+                [Vec::<String>::new()]
+            );
+        }
+    }
+
+    #[test]
+    fn a_panic_at_nobodys_events_is_not_survived() {
+        let (_folder, quarantine) = quarantine();
+        assert!(matches!(quarantine.blame(), Fault::Panicked));
+        quarantine.sync_answer("a", answer(&["@m:x"]));
+        quarantine.settle();
+        assert!(matches!(quarantine.blame(), Fault::Panicked));
+        quarantine.sync_answer("a", answer(&["@m:x"]));
+        assert!(quarantine.next_part("b").is_none());
+        assert!(matches!(quarantine.blame(), Fault::Panicked));
+    }
+
+    #[test]
+    fn whoever_does_it_again_waits_longer_and_nobody_waits_for_ever() {
+        let (_folder, quarantine) = quarantine();
+        let mut state = quarantine.state();
+        let begin = SystemTime::now();
+        state.note_offence("@m:x".to_owned(), begin);
+        assert!(!state.takes_from("@m:x", begin));
+        assert!(!state.takes_from("@m:x", begin - HOUR));
+        assert!(state.takes_from("@m:x", begin + FIRST_TIME));
+        let again = begin + FIRST_TIME;
+        state.note_offence("@m:x".to_owned(), again);
+        assert!(!state.takes_from("@m:x", again + 10 * HOUR));
+        assert!(state.takes_from("@m:x", again + FURTHER_TIMES));
+    }
+
+    #[test]
+    fn an_attacker_with_many_accounts_keeps_strangers_out_and_nobody_else() {
+        let (_folder, quarantine) = quarantine();
+        let mut state = quarantine.state();
+        let begin = SystemTime::now();
+        for number in 0..2_000 {
+            state.note_offence(format!("@{number}:x"), begin);
+        }
+        assert_eq!(state.offenders.len(), MOST_OFFENDERS);
+        assert!(state.is_besieged(begin));
+        assert!(
+            state.takes_from("@stranger:x", begin),
+            "not known who is one"
+        );
+        state.acquaintances = Some(BTreeSet::from(["@alice:x".to_owned()]));
+        assert!(state.takes_from("@alice:x", begin));
+        assert!(!state.takes_from("@stranger:x", begin));
+        assert!(state.takes_from("@stranger:x", begin + FIRST_TIME));
+    }
+
+    #[test]
+    fn a_flood_of_what_is_dropped_leaves_few_lines() {
+        let (_folder, quarantine) = quarantine();
+        let mut state = quarantine.state();
+        for number in 0..1_000 {
+            let (user, what) = (format!("@{number}:x"), "m.dummy".to_owned());
+            state.tell(Dropped { user, what });
+        }
+        assert_eq!(state.told.len(), MOST_LINES);
+    }
+}

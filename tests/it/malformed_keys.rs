@@ -1,0 +1,274 @@
+//! Public keys that are a byte too short or too long, at every door by which a stranger or a member gets them to the bot.
+
+use std::collections::BTreeMap;
+
+use matrix_sdk::{
+    reqwest::Method,
+    ruma::{
+        DeviceKeyAlgorithm, OwnedDeviceId, UserId,
+        api::client::keys::{claim_keys, get_keys},
+    },
+};
+use matrix_sdk_base::crypto::vodozemac::{
+    Curve25519PublicKey, base64_encode,
+    olm::{Account, OlmMessage, Session, SessionConfig},
+};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    hostile::administrator_and_bot,
+    support::{
+        bot::Bot,
+        eventually, homeserver,
+        person::{Person, random_text},
+        proxy::{Proxy, Request},
+    },
+};
+
+/// In how many events a flood comes.
+const FLOOD: usize = 100;
+
+/// What the audit log says when somebody's events are set aside.
+const SET_ASIDE: &str = "decision=\"set aside\"";
+
+/// Keys of 31 and of 33 bytes.
+fn malformed() -> [String; 2] {
+    [format!("{}=", "A".repeat(42)), "A".repeat(44)]
+}
+
+async fn person(name: &str) -> Person {
+    Person::register(homeserver(), name).await.unwrap()
+}
+
+/// The bot obeys, in this life and the next one.
+async fn assert_obeys(bot: &mut Bot, alice: &Person) {
+    for life in 1..=2 {
+        let status = bot.ask(alice, "status").await;
+        assert_eq!(status.body(), Some("website: no session"), "life {life}");
+        bot.restart(alice).await;
+    }
+    bot.start_session(alice, "website").await;
+}
+
+/// How often the Matrix library panicked at what somebody sent, by the audit log. Any other panic ends the bot.
+fn panics(bot: &Bot) -> usize {
+    bot.log().matches(SET_ASIDE).count()
+}
+
+/// Sends events to the bot's devices, as any client could.
+async fn send_to_bot(bot: &Bot, sender: &Person, kind: &str, content: &Value) {
+    let client = sender.client();
+    let url = format!(
+        "{}/_matrix/client/v3/sendToDevice/{kind}/{}",
+        homeserver().url(),
+        random_text()
+    );
+    let body = json!({ "messages": { bot.user_id(): { "*": content } } });
+    let request = client.http_client().request(Method::PUT, url);
+    let request = request.bearer_auth(client.access_token().unwrap());
+    let answer = request.body(body.to_string()).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+}
+
+/// An encrypted channel from a device that no homeserver knows to the bot's.
+struct Channel {
+    account: Account,
+    session: Session,
+    sender: String,
+    bot: String,
+    bot_key: Curve25519PublicKey,
+    bot_signing_key: String,
+}
+
+impl Channel {
+    async fn open(sender: &Person, bot: &UserId) -> Self {
+        let client = sender.client();
+        let mut query = get_keys::v3::Request::new();
+        query.device_keys.insert(bot.to_owned(), Vec::new());
+        let devices = client.send(query).await.unwrap().device_keys;
+        let (id, device): (&OwnedDeviceId, _) = devices[bot].iter().next().unwrap();
+        let device: Value = serde_json::from_str(device.json().get()).unwrap();
+        let key = |algorithm| {
+            device["keys"][format!("{algorithm}:{id}")]
+                .as_str()
+                .unwrap()
+        };
+
+        let wanted = BTreeMap::from([(id.clone(), "signed_curve25519".into())]);
+        let claim = claim_keys::v3::Request::new(BTreeMap::from([(bot.to_owned(), wanted)]));
+        let claimed = client.send(claim).await.unwrap().one_time_keys;
+        let one_time_key = claimed[bot][id].values().next().unwrap();
+        let one_time_key: Value = serde_json::from_str(one_time_key.json().get()).unwrap();
+        let one_time_key = one_time_key["key"].as_str().unwrap();
+
+        let account = Account::new();
+        let bot_key = Curve25519PublicKey::from_base64(key("curve25519")).unwrap();
+        let one_time_key = Curve25519PublicKey::from_base64(one_time_key).unwrap();
+        let config = SessionConfig::version_1();
+        Self {
+            session: account
+                .create_outbound_session(config, bot_key, one_time_key)
+                .unwrap(),
+            account,
+            sender: sender.user_id().to_string(),
+            bot: bot.to_string(),
+            bot_key,
+            bot_signing_key: key(DeviceKeyAlgorithm::Ed25519.as_str()).to_owned(),
+        }
+    }
+
+    /// An event with this key of its sender's.
+    fn event(&mut self, signing_key: &str) -> Value {
+        let payload = json!({
+            "type": "m.dummy", "content": {}, "sender": self.sender, "recipient": self.bot,
+            "keys": { "ed25519": signing_key }, "recipient_keys": { "ed25519": self.bot_signing_key },
+        });
+        let message = self.session.encrypt(payload.to_string()).unwrap();
+        let (kind, body) = OlmMessage::to_parts(&message);
+        let body = base64_encode(body);
+        json!({
+            "algorithm": "m.olm.v1.curve25519-aes-sha2",
+            "sender_key": self.account.curve25519_key().to_base64(),
+            "ciphertext": { self.bot_key.to_base64(): { "type": kind, "body": body } },
+        })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plain_events_of_strangers_with_malformed_keys_are_not_read() {
+    let (alice, mallory) = (person("alice").await, person("mallory").await);
+    let mut bot = Bot::builder(homeserver()).start(&alice).await;
+    for key in malformed() {
+        let content =
+            json!({ "algorithm": "m.megolm.v1.aes-sha2", "sender_claimed_ed25519_key": key });
+        send_to_bot(&bot, &mallory, "m.forwarded_room_key", &content).await;
+    }
+    assert_obeys(&mut bot, &alice).await;
+    assert_eq!(panics(&bot), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn encrypted_events_of_strangers_with_malformed_keys_are_set_aside() {
+    let alice = person("alice").await;
+    let mut bot = Bot::builder(homeserver()).start(&alice).await;
+    let mut expected = 0;
+    for key in malformed() {
+        let mallory = person("mallory").await;
+        let mut channel = Channel::open(&mallory, bot.user_id()).await;
+        for _ in 0..2 {
+            send_to_bot(&bot, &mallory, "m.room.encrypted", &channel.event(&key)).await;
+        }
+        expected += 1;
+        bot.wait_for_log_times(SET_ASIDE, expected).await;
+        let audit = format!(
+            "user=\"{}\" event_type=\"m.room.encrypted\"",
+            mallory.user_id()
+        );
+        assert!(bot.log().contains(&audit));
+    }
+    assert_obeys(&mut bot, &alice).await;
+    assert_eq!(panics(&bot), 2, "one for each stranger");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_malformed_keys_while_the_bot_is_away_costs_one_panic_and_no_honest_key() {
+    let (alice, mallory) = (person("alice").await, person("mallory").await);
+    let mut bot = Bot::builder(homeserver()).start(&alice).await;
+    let mut channel = Channel::open(&mallory, bot.user_id()).await;
+    assert!(bot.terminate().await.success());
+    let key = &malformed()[1];
+    let flood = async |channel: &mut Channel| {
+        for _ in 0..FLOOD / 2 {
+            send_to_bot(&bot, &mallory, "m.room.encrypted", &channel.event(key)).await;
+        }
+    };
+    flood(&mut channel).await;
+    // The first that Alice's client encrypts for the bot is the key of this message.
+    let asked = bot.tell(&alice, "status").await;
+    flood(&mut channel).await;
+    bot.run();
+    let status = bot.answer(&alice, &asked).await;
+    assert_eq!(status.body(), Some("website: no session"));
+    assert_obeys(&mut bot, &alice).await;
+    assert_eq!(panics(&bot), 1);
+}
+
+/// Lets the bot see malformed keys of Alice's, and waits until it has.
+async fn show(proxy: &Proxy, alice: &Person, key: &str, change: fn(&mut Value, &UserId, &str)) {
+    let (user, malformed) = (alice.user_id().to_owned(), key.to_owned());
+    proxy
+        .on(Request::queries_keys)
+        .rewrite(move |_, answer| change(answer, &user, &malformed));
+    proxy.inject(json!({ "device_lists": { "changed": [alice.user_id()] } }));
+    eventually("the bot has got the key", async || {
+        let given = proxy.passed_by(Request::queries_keys);
+        let is_malformed = |answer: &Value| answer.to_string().contains(key);
+        given
+            .iter()
+            .any(|given| is_malformed(&given.answer))
+            .then_some(())
+    })
+    .await;
+}
+
+fn devices_of<'a>(answer: &'a mut Value, user: &UserId) -> Option<&'a mut Map<String, Value>> {
+    answer["device_keys"]
+        .get_mut(user.as_str())?
+        .as_object_mut()
+}
+
+async fn assert_stands(change: fn(&mut Value, &UserId, &str)) {
+    for key in malformed() {
+        let (alice, proxy, mut bot) = administrator_and_bot(|bot, _| bot).await;
+        bot.ask(&alice, "status").await;
+        show(&proxy, &alice, &key, change).await;
+        // What has such keys does not count, so that it takes a plain answer to see that the bot is there.
+        bot.restart(&alice).await;
+        proxy.be_honest();
+        proxy.inject(json!({ "device_lists": { "changed": [alice.user_id()] } }));
+        assert_obeys(&mut bot, &alice).await;
+        assert_eq!(panics(&bot), 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn devices_with_malformed_keys_do_not_count() {
+    assert_stands(|answer, user, key| {
+        for (id, device) in devices_of(answer, user).into_iter().flatten() {
+            device["keys"][format!("ed25519:{id}")] = json!(key);
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn identities_with_malformed_keys_do_not_count() {
+    assert_stands(|answer, user, key| {
+        for kind in ["master_keys", "self_signing_keys"] {
+            if let Some(identity) = answer[kind].get_mut(user.as_str()) {
+                identity["keys"] = json!({ format!("ed25519:{key}"): key });
+            }
+        }
+    })
+    .await;
+}
+
+/// Another device of hers with malformed keys is none, and the one that she uses goes on to count.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_with_malformed_keys_beside_an_honest_one_changes_nothing() {
+    for key in malformed() {
+        let (alice, proxy, mut bot) = administrator_and_bot(|bot, _| bot).await;
+        show(&proxy, &alice, &key, |answer, user, key| {
+            if let Some(devices) = devices_of(answer, user)
+                && let Some(mut device) = devices.values().next().cloned()
+            {
+                device["device_id"] = json!("MALFORMED");
+                device["keys"] = json!({ "ed25519:MALFORMED": key });
+                devices.insert("MALFORMED".to_owned(), device);
+            }
+        })
+        .await;
+        assert_obeys(&mut bot, &alice).await;
+        assert_eq!(panics(&bot), 0);
+    }
+}
