@@ -130,7 +130,7 @@ impl Matrix {
                 device::forget(folder, true)?;
             } else if fault.is_logged_out() {
                 let device_is_gone = fault.is_device_deleted(device::is_logged_in(folder)?);
-                if device_is_gone && stored::has_store(folder) {
+                if device_is_gone && stored::stored_own_identity(folder).is_some() {
                     demand_recovery_key(folder)?;
                 }
                 warn!(

@@ -6,8 +6,9 @@ use serde_json::json;
 use crate::support::{
     bot::Bot,
     device::log_out,
-    homeserver,
+    eventually, homeserver,
     person::{CrossSigning, Person, random_text},
+    proxy::{Answer, Proxy},
 };
 
 async fn alice() -> Person {
@@ -166,4 +167,32 @@ async fn an_identity_is_reset_with_the_password_and_not_with_a_token_alone() {
     bot.wait_until_connected(2).await;
     assert_eq!(bot.identity(&alice).await, new);
     bot.start_session(&alice, "website").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_locked_account_is_waited_out() {
+    let alice = alice().await;
+    let proxy = Proxy::start(homeserver()).await;
+    let mut bot = Bot::builder(homeserver())
+        .through(&proxy)
+        .start(&alice)
+        .await;
+    for life in 1..=2 {
+        let locked = json!({ "errcode": "M_USER_LOCKED", "error": "locked", "soft_logout": true });
+        proxy.on(|_| true).answer(Answer::json(401, &locked));
+        if life == 2 {
+            bot.kill_9();
+            bot.run();
+        }
+        let before = proxy.passed().len();
+        eventually("the bot has asked several times", async || {
+            let passed = proxy.passed();
+            let refused = passed.iter().skip(before).filter(|one| one.status == 401);
+            (refused.count() > 2).then_some(())
+        })
+        .await;
+        proxy.be_honest();
+        let status = bot.ask(&alice, "status").await;
+        assert_eq!(status.body(), Some("website: no session"), "life {life}");
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::support::{bot::Bot, checkup::Checkup, homeserver, person::Person};
+use crate::support::{bot::Bot, checkup::Checkup, device::log_out, homeserver, person::Person};
 
 async fn person(name: &str) -> Person {
     Person::register(homeserver(), name).await.unwrap()
@@ -91,6 +91,28 @@ async fn a_start_that_failed_for_want_of_the_recovery_key_changes_nothing_about_
         assert!(remedy.starts_with("put your copy of the recovery key at"));
     }
     fs::write(folder.join("recovery-key"), key).unwrap();
+    bot.run();
+    bot.wait_until_connected(2).await;
+    bot.wait_until_reached_at_its_device(&alice).await;
+    assert_eq!(bot.identity(&alice).await, identity);
+    bot.start_session(&alice, "website").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_out_while_there_is_no_recovery_key_throws_no_identity_away() {
+    let alice = person("alice").await;
+    let mut bot = Bot::builder(homeserver()).start(&alice).await;
+    bot.wait_until_connected(1).await;
+    let identity = bot.identity(&alice).await;
+    let folder = bot.data_dir().join("matrix");
+    let recovery_key = fs::read(folder.join("recovery-key")).unwrap();
+    bot.lose_recovery_key();
+    let token = bot.stored_log_in()["access_token"].clone();
+    log_out(homeserver(), token.as_str().unwrap()).await;
+    assert_eq!(bot.wait_for_exit().await.code(), Some(3));
+    assert!(folder.join("store").exists());
+
+    fs::write(folder.join("recovery-key"), recovery_key).unwrap();
     bot.run();
     bot.wait_until_connected(2).await;
     bot.wait_until_reached_at_its_device(&alice).await;
