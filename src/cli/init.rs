@@ -42,6 +42,9 @@ pub(super) struct Init {
     /// The one room in which commands count: its alias or id.
     #[arg(long, value_name = "ROOM")]
     admin_room: Option<String>,
+    /// An administrator: only the users who are named here may command the bot. Repeatable.
+    #[arg(long, value_name = "USER")]
+    admin: Vec<String>,
     /// Where the first project's sessions run.
     #[arg(long, value_name = "PATH")]
     directory: Option<String>,

@@ -62,6 +62,20 @@ async fn another_identity_than_the_known_one_is_told_until_the_operator_accepts_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn that_nobody_is_named_is_a_warning_whose_remedy_ends_it() {
+    let alice = alice().await;
+    let bot = Bot::builder(homeserver()).start(&alice).await;
+    let user = alice.user_id();
+    let check = || Checkup::of(&bot);
+    let remedy = check().expect("who may command", "warning", user.as_str());
+    let users = commands(&remedy)[0].strip_prefix("users: ").unwrap();
+    let users: Value = serde_yaml::from_str(users).unwrap();
+    assert_eq!(users, json!([user]));
+    bot.reconfigure(|config| config["authorization"]["users"] = users);
+    check().expect("who may command", "passed", user.as_str());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_has_no_verified_device_is_told_and_why_that_matters() {
     let alice = alice().await;
     let plain = Person::register_with(homeserver(), "plain", CrossSigning::Without)

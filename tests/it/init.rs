@@ -8,6 +8,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::{
@@ -138,7 +139,33 @@ fn flags_make_both_files_private_and_the_next_steps_are_told_without_a_secret() 
     let checkup = Checker::new(&config).run();
     checkup.expect("configuration", "passed", "1 project");
     checkup.expect("registration", "passed", "for @rcbot:example.org");
+    assert_eq!(users(&config), json!([]), "nobody was named");
     checkup.expect("homeserver", "failed", "http://127.0.0.1:9/");
+}
+
+/// Who may command, as a configuration says it.
+fn users(config: &Path) -> Value {
+    let config: Value = serde_yaml::from_str(&fs::read_to_string(config).unwrap()).unwrap();
+    config["authorization"]["users"].clone()
+}
+
+#[test]
+fn the_administrators_that_are_named_are_those_who_may_command() {
+    let folder = Folder::new();
+    let named = ["--admin=@alice:example.org", "--admin", "@bob:x.y"];
+    assert!(folder.init_with_all(&named).status.success());
+    let config = folder.path("bot/config.yaml");
+    assert_eq!(users(&config), json!(["@alice:example.org", "@bob:x.y"]));
+
+    let folder = Folder::new();
+    let output = folder.init_with_all(&["--admin=alice"]);
+    assert_eq!(output.status.code(), Some(2));
+    let told = stderr(&output);
+    assert!(
+        told.contains("--admin: found \"alice\", wanted a user id"),
+        "{told}"
+    );
+    folder.assert_bare();
 }
 
 #[test]
@@ -273,7 +300,7 @@ fn the_answers_and_what_is_told_then_make_a_bot_that_the_homeserver_knows() {
     let folder = Folder::new();
     let mut homeserver = start_homeserver(&folder.path("homeserver")).unwrap();
     let lines = format!(
-        "localhost\n{}\n\nadmins\n\"#admins:{SERVER_NAME}\"\n../nowhere\n../website\n\n",
+        "localhost\n{}\n\nadmins\n\"#admins:{SERVER_NAME}\"\nalice\n@alice:{SERVER_NAME}\n../nowhere\n../website\n\n",
         homeserver.url()
     );
     let (screen, code) = folder.init_at_a_terminal(&[], &lines);
@@ -282,13 +309,16 @@ fn the_answers_and_what_is_told_then_make_a_bot_that_the_homeserver_knows() {
         "found \"localhost\", wanted an http or https URL",
         &format!("(such as example.org) [{SERVER_NAME}]: "),
         "found \"admins\", wanted a room's alias or id",
+        "found \"alice\", wanted a user id",
         "no directory at /",
         "as people type it [website]: ",
         "Wrote /",
     ] {
         assert!(screen.contains(part), "{part:?} is not in: {screen}");
     }
-    let checker = Checker::new(&folder.path("bot/config.yaml"));
+    let config = folder.path("bot/config.yaml");
+    assert_eq!(users(&config), json!([format!("@alice:{SERVER_NAME}")]));
+    let checker = Checker::new(&config);
     let checkup = checker.run();
     checkup.expect("token", "failed", "the homeserver does not know it");
 
@@ -307,7 +337,7 @@ fn the_answers_and_what_is_told_then_make_a_bot_that_the_homeserver_knows() {
 #[test]
 fn an_address_at_which_no_homeserver_answers_is_taken_with_a_warning() {
     let folder = Folder::new();
-    let lines = "http://127.0.0.1:9\nexample.org\n#admins:example.org\n../website\n\n";
+    let lines = "http://127.0.0.1:9\nexample.org\n#admins:example.org\nnone\n../website\n\n";
     let (screen, code) = folder.init_at_a_terminal(&[], lines);
     assert_eq!(code, Some(0), "{screen}");
     assert!(

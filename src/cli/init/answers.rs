@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::anyhow;
-use matrix_sdk::ruma::{OwnedRoomOrAliasId, OwnedServerName};
+use matrix_sdk::ruma::{OwnedRoomOrAliasId, OwnedServerName, OwnedUserId};
 use url::Url;
 
 use super::{Init, questions::Questions, suggest::Suggestion};
@@ -18,10 +18,14 @@ use crate::{
 const HOMESERVER: &str = "--homeserver";
 const SERVER_NAME: &str = "--server-name";
 const ADMIN_ROOM: &str = "--admin-room";
+const ADMIN: &str = "--admin";
 const DIRECTORY: &str = "--directory";
 const PROJECT: &str = "--project";
 const LOCALPART: &str = "--localpart";
 const HOST: &str = "--host";
+
+/// The answer that names no administrator.
+const NONE: &str = "none";
 
 /// All that it takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +33,8 @@ pub(super) struct Answers {
     pub(super) homeserver: Url,
     pub(super) server_name: OwnedServerName,
     pub(super) admin_room: OwnedRoomOrAliasId,
+    /// Who may command. Nobody named: whoever has the power level.
+    pub(super) admins: Vec<OwnedUserId>,
     /// Absolute; it exists.
     pub(super) directory: PathBuf,
     pub(super) project: ProjectName,
@@ -50,6 +56,8 @@ pub(super) struct Given {
     homeserver: Option<Url>,
     server_name: Option<OwnedServerName>,
     admin_room: Option<OwnedRoomOrAliasId>,
+    /// Asked for if there is none and something else is asked for.
+    admins: Vec<OwnedUserId>,
     directory: Option<PathBuf>,
     project: Option<ProjectName>,
     names: Names,
@@ -83,6 +91,13 @@ impl Given {
                 arguments.admin_room.as_ref(),
                 admin_room,
             ),
+            admins: flag(
+                &mut problems,
+                ADMIN,
+                Some(&arguments.admin.join(" ")),
+                admins,
+            )
+            .unwrap_or_default(),
             directory: flag(
                 &mut problems,
                 DIRECTORY,
@@ -118,6 +133,7 @@ impl Given {
                 homeserver: self.homeserver.clone()?,
                 server_name: self.server_name.clone()?,
                 admin_room: self.admin_room.clone()?,
+                admins: self.admins.clone(),
                 directory: self.directory.clone()?,
                 project: self.project.clone()?,
                 names: self.names.clone(),
@@ -167,6 +183,18 @@ impl Given {
                 admin_room,
             )?,
         };
+        let admins = if self.admins.is_empty() {
+            questions.ask(
+                &format!(
+                    "Administrators, the only users who may command the bot (such as @alice:{server_name}; several with \
+                     spaces between)"
+                ),
+                Some(NONE),
+                admins,
+            )?
+        } else {
+            self.admins.clone()
+        };
         let directory = match &self.directory {
             Some(directory) => directory.clone(),
             None => questions.ask(
@@ -186,6 +214,7 @@ impl Given {
             homeserver,
             server_name,
             admin_room,
+            admins,
             directory,
             project,
             names: self.names.clone(),
@@ -240,6 +269,13 @@ fn admin_room(text: &str) -> Result<OwnedRoomOrAliasId, String> {
     })
 }
 
+/// User ids with spaces or commas between, or the word for none.
+fn admins(text: &str) -> Result<Vec<OwnedUserId>, String> {
+    let words = text.split([' ', ',']).filter(|word| !word.is_empty());
+    let words = words.filter(|word| *word != NONE);
+    words.map(|word| by(check::user_id, word)).collect()
+}
+
 fn localpart(text: &str) -> Result<String, String> {
     by(check::localpart, text)
 }
@@ -291,6 +327,7 @@ mod tests {
             homeserver: None,
             server_name: None,
             admin_room: None,
+            admins: Vec::new(),
             directory: None,
             project: None,
             names: Names {
@@ -321,11 +358,12 @@ mod tests {
                 server_name: Some("example.org".try_into().unwrap()),
             }
         };
-        let lines = "https://example.org\n\n\n#admins:example.org\n/tmp\n\n";
+        let lines = "https://example.org\n\n\n#admins:example.org\n\n/tmp\n\n";
         let (answers, screen) = ask(lines, &given(), suggest);
         assert_eq!(answers.homeserver.as_str(), "https://matrix.example.org/");
         assert_eq!(answers.server_name.as_str(), "example.org");
         assert_eq!(answers.project.as_str(), "tmp");
+        assert!(answers.admins.is_empty());
         assert!(
             screen.contains("https://example.org/ says that it is at https://matrix.example.org/"),
             "{screen}"
@@ -339,13 +377,14 @@ mod tests {
             admin_room: Some("!room:example.org".try_into().unwrap()),
             ..given()
         };
-        let lines =
-            "https://example.org\nexample.org\n/\n~/nowhere\n/dev/null\n~/tmp\n../x\nsite\n";
+        let lines = "https://example.org\nexample.org\nalice\n@alice:example.org, @bob:x.y\n/\n~/nowhere\n/dev/null\n~/tmp\n../x\nsite\n";
         let (answers, screen) = ask(lines, &given, |_| Suggestion::default());
+        assert_eq!(answers.admins, ["@alice:example.org", "@bob:x.y"]);
         assert_eq!(answers.directory, Path::new("/tmp"));
         assert_eq!(answers.project.as_str(), "site");
         for part in [
             "found \"https://example.org\", wanted a server name without https://",
+            "found \"alice\", wanted a user id",
             "/ is your home directory, which claude never trusts",
             "no directory at /nowhere (No such file or directory",
             "/dev/null is not a directory",

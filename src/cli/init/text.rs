@@ -11,10 +11,16 @@ pub(super) fn config(answers: &Answers) -> String {
         homeserver,
         server_name,
         admin_room,
+        admins,
         directory,
         project,
         names: Names { localpart, host },
     } = answers;
+    let users: String = admins
+        .iter()
+        .map(|user| format!("\n    - {}", quoted(user.as_str())))
+        .collect();
+    let users = if users.is_empty() { " []" } else { &users };
     let host = host.as_ref().map_or_else(String::new, |host| {
         let host = quoted(host.as_str());
         format!(
@@ -47,10 +53,12 @@ bot:
 admin_room: {admin_room}
 
 authorization:
+  # Who may command: only these users, and they need the power level too. Keep at least yourself here, such as
+  # [{example}]: while it is empty, whoever gets the power level in the room commands, also somebody to
+  # whom a thief of your password gives it.
+  users:{users}
   # The power level that a sender needs in the admin room.
   power_level: 100
-  # If not empty: only these users, and still with the power level. For example [{example}].
-  users: []
 
 # What sessions can run in. The name is what people type.
 projects:
@@ -61,7 +69,7 @@ projects:
         homeserver = quoted(homeserver.as_str()),
         user = format_args!("@{localpart}:{server_name}"),
         name_of_user = quoted(localpart),
-        example = quoted(&format!("@admin:{server_name}")),
+        example = quoted(&format!("@alice:{server_name}")),
         name = quoted(server_name.as_str()),
         admin_room = quoted(admin_room.as_str()),
         project = quoted(project.as_str()),
@@ -183,6 +191,10 @@ fn shell_word(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use matrix_sdk::ruma::owned_user_id;
+
     use super::*;
     use crate::config::Config;
 
@@ -199,15 +211,20 @@ mod tests {
         ] {
             let directory = folder.path().join(name);
             std::fs::create_dir(&directory).unwrap();
-            for (room, project) in [
-                ("#admins:example.org", "website"),
-                ("!a:b.c", "1.50"),
-                ("!a:b.c", "null"),
+            let admins = vec![
+                owned_user_id!("@alice:example.org"),
+                owned_user_id!("@1.50:x.y"),
+            ];
+            for (room, admins, project) in [
+                ("#admins:example.org", admins, "website"),
+                ("!a:b.c", vec![], "1.50"),
+                ("!a:b.c", vec![], "null"),
             ] {
                 let answers = Answers {
                     homeserver: "http://127.0.0.1:8008".parse().unwrap(),
                     server_name: "example.org".try_into().unwrap(),
                     admin_room: room.try_into().unwrap(),
+                    admins: admins.clone(),
                     directory: directory.clone(),
                     project: project.parse().unwrap(),
                     names: Names {
@@ -223,6 +240,13 @@ mod tests {
                 assert_eq!(config.bot_user.as_str(), "@1.50:example.org");
                 assert_eq!(config.host, answers.names.host);
                 assert_eq!(config.admin_room, answers.admin_room);
+                assert!(
+                    config
+                        .authorization
+                        .users
+                        .keys()
+                        .eq(BTreeSet::from_iter(&admins))
+                );
                 let configured = &config.projects[&answers.project];
                 assert_eq!(configured.project.directory, directory);
             }
