@@ -1,10 +1,14 @@
 //! Questions to the homeserver: plain requests with the token that is there, so that no device is made.
 
-use std::{error::Error, fmt, time::Duration};
+use std::{
+    error::Error,
+    fmt,
+    time::{Duration, SystemTime},
+};
 
 use matrix_sdk::{
     reqwest::{self, Client},
-    ruma::UserId,
+    ruma::{UserId, http_headers::http_date_to_system_time},
 };
 use serde_json::Value;
 use url::Url;
@@ -126,6 +130,13 @@ impl<'a> Api<'a> {
     ) -> Result<Value, Trouble> {
         let request = self.http.get(self.url(asker, path, query));
         self.send(asker, request).await
+    }
+
+    /// The time of whatever answers for the homeserver. `None`: it does not tell.
+    pub(super) async fn time(&self) -> Option<SystemTime> {
+        let url = self.url(Asker::Nobody, &["client", "versions"], &[]);
+        let answer = self.http.get(url).send().await.ok()?;
+        http_date_to_system_time(answer.headers().get("date")?).ok()
     }
 
     /// The same where there may be no such thing: `None`, if the homeserver says so.

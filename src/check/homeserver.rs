@@ -1,5 +1,7 @@
 //! The homeserver: whether it answers, and whether the bot can hear.
 
+use std::time::SystemTime;
+
 use matrix_sdk::ruma::RoomId;
 use serde_json::{Value, json};
 
@@ -8,7 +10,10 @@ use super::{
     api::{Api, Asker, Trouble},
     files::replace_registration,
 };
-use crate::{config::Config, matrix::Login};
+use crate::{
+    config::Config,
+    matrix::{Login, Skew},
+};
 
 pub(super) const REACHED: &str = "homeserver";
 pub(super) const SYNC: &str = "sync";
@@ -38,7 +43,7 @@ pub(super) async fn reach(report: &mut Report, api: &Api<'_>) -> Result<(), Bloc
         (Ok(_), Some(newest)) => {
             let software = software(api).await;
             let found = format!("{software} at {url}, up to Matrix {newest}");
-            (Outcome::passed(found), None)
+            (judge_clock(api, found).await, None)
         }
         (Err(Trouble::Unreachable(cause)), _) => (
             Outcome::failed(
@@ -57,6 +62,21 @@ pub(super) async fn reach(report: &mut Report, api: &Api<'_>) -> Result<(), Bloc
     };
     report.add(REACHED, outcome);
     blocked.map_or(Ok(()), Err)
+}
+
+/// Commands are dropped for their age by both clocks.
+async fn judge_clock(api: &Api<'_>, found: String) -> Outcome {
+    let own = SystemTime::now();
+    let skew = |time| Skew::between(own, time, api.config.max_command_age);
+    match api.time().await.and_then(skew) {
+        None => Outcome::passed(found),
+        Some(skew) => Outcome::warning(
+            format!(
+                "{found}, and the clock of this host is {skew}: commands seem too old or from the future, and do not count"
+            ),
+            "set the time of this host, or of the homeserver's",
+        ),
+    }
 }
 
 fn newest_version(answer: &Value) -> Option<String> {

@@ -17,6 +17,7 @@ use crate::support::{
     checkup::{Checker, Checkup, commands},
     eventually, homeserver,
     person::Person,
+    proxy::{Answer, Proxy},
 };
 
 async fn alice() -> Person {
@@ -37,6 +38,7 @@ async fn a_bot_that_runs_is_found_well_and_left_as_it_is() {
     let alice = alice().await;
     let bot = Bot::builder(homeserver())
         .admin_room_by_alias()
+        .configure(|config| config["authorization"]["users"] = json!([alice.user_id()]))
         .start(&alice)
         .await;
     let devices = || async {
@@ -62,7 +64,7 @@ async fn a_bot_that_runs_is_found_well_and_left_as_it_is() {
     }
     checkup.expect("identity and recovery key", "passed", "opens the secrets");
     checkup.expect("admin room", "passed", bot.admin_room().as_str());
-    checkup.expect("who may command", "warning", alice.user_id().as_str());
+    checkup.expect("who may command", "passed", alice.user_id().as_str());
     checkup.expect("log-in", "passed", "as the appservice's user");
     checkup.expect("running bot", "passed", "runs with this data directory");
     assert_eq!(devices().await, before, "no device was made");
@@ -193,4 +195,19 @@ async fn no_secret_is_in_a_report() {
     for secret in [&tokens.appservice, &tokens.homeserver, &link.link, &key] {
         assert!(!said.contains(secret.as_str()), "{said}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_not_the_homeservers_is_told() {
+    let alice = alice().await;
+    let proxy = Proxy::start(homeserver()).await;
+    let builder = Bot::builder(homeserver()).through(&proxy);
+    let bot = builder.prepare(&alice).await;
+    assert_eq!(Checkup::of(&bot).outcome("homeserver"), "passed");
+    let versions = Answer::json(200, &json!({ "versions": ["v1.11"] }));
+    proxy
+        .on(|request| request.path.ends_with("/versions"))
+        .answer(versions.header("date", "Sat, 01 Jan 2000 00:00:00 GMT"));
+    let remedy = Checkup::of(&bot).expect("homeserver", "warning", "ahead of the homeserver's");
+    assert!(remedy.starts_with("set the time"), "{remedy}");
 }
