@@ -87,6 +87,7 @@ fn fault_needs_operator(fault: &Fault) -> bool {
         | Fault::LoginRefused { .. }
         | Fault::Store { .. }
         | Fault::NotInAdminRoom
+        | Fault::RoomNotShown
         | Fault::DeviceLost
         | Fault::Panicked
         | Fault::SetAside { .. }

@@ -12,7 +12,7 @@ use matrix_sdk::{
     ruma::{
         OwnedUserId,
         api::client::uiaa::UiaaInfo,
-        api::error::{Error, ErrorBody, ErrorKind, FromHttpResponseError, RetryAfter},
+        api::error::{Error, ErrorBody, ErrorKind, RetryAfter},
     },
 };
 use matrix_sdk_base::crypto::{OlmError, SessionRecipientCollectionError};
@@ -115,6 +115,9 @@ pub enum Fault {
     /// Which room the admin room is has yet to be found out, or the bot is not in it.
     #[error("the bot is not in the admin room yet")]
     NotInAdminRoom,
+    /// A room that the homeserver has made for us has yet to come with /sync.
+    #[error("the homeserver has made a room and does not show it yet")]
+    RoomNotShown,
     /// A file of ours could not be read or written.
     #[error("cannot use the file {path}")]
     File {
@@ -230,12 +233,18 @@ impl Fault {
         match self {
             Self::Request(error) => match &**error {
                 matrix_sdk::Error::Http(error) => http_error_is_passing(error),
-                // Something in an otherwise good answer makes no sense, an event without a type for example.
-                matrix_sdk::Error::SerdeJson(_) | matrix_sdk::Error::Identifier(_) => true,
+                // Something in an otherwise good answer makes no sense, an event without a type for example; or a request
+                // failed that another task made for both.
+                matrix_sdk::Error::SerdeJson(_)
+                | matrix_sdk::Error::Identifier(_)
+                | matrix_sdk::Error::ConcurrentRequestFailed => true,
                 _ => false,
             },
             Self::Unreachable(error) => http_error_is_passing(error),
-            Self::Nonsense { .. } | Self::NotInAdminRoom | Self::SetAside { .. } => true,
+            Self::Nonsense { .. }
+            | Self::NotInAdminRoom
+            | Self::RoomNotShown
+            | Self::SetAside { .. } => true,
             Self::LoginRefused { .. }
             | Self::TokenRefused
             | Self::PasswordRefused { .. }
@@ -401,24 +410,22 @@ pub(super) fn is_unknown_device(error: &HttpError) -> bool {
     }
 }
 
-/// Network trouble, overload, and answers from something that is no homeserver (a proxy's page) may pass; a Matrix error
-/// with a reason of its own does not.
+/// Network trouble, overload and locked accounts may pass, and so does whatever is no error of Matrix with a code: a page of a
+/// proxy, whatever its status, says that the homeserver is not there. A refusal of the homeserver's own does not.
 fn http_error_is_passing(error: &HttpError) -> bool {
     match error {
-        HttpError::Reqwest(_) | HttpError::Cached(_) => true,
-        HttpError::Api(api) => match &**api {
-            FromHttpResponseError::Server(_) => error.as_client_api_error().is_none_or(|answer| {
-                answer.status_code.is_server_error()
-                    || answer.status_code.as_u16() == 429
-                    || matches!(
-                        answer.error_kind(),
-                        // An account is locked until somebody unlocks it.
-                        Some(ErrorKind::LimitExceeded { .. } | ErrorKind::UserLocked)
-                    )
-            }),
-            _ => true,
-        },
-        _ => false,
+        HttpError::Reqwest(_) => true,
+        HttpError::Cached(error) => http_error_is_passing(error),
+        HttpError::Api(_) => error.as_client_api_error().is_none_or(|answer| {
+            let status = answer.status_code;
+            let code = answer.error_kind();
+            status.is_server_error()
+                || status.as_u16() == 429
+                || code.is_none_or(|code| {
+                    matches!(code, ErrorKind::LimitExceeded(_) | ErrorKind::UserLocked)
+                })
+        }),
+        HttpError::IntoHttp(_) | HttpError::RefreshToken(_) => false,
     }
 }
 
@@ -440,16 +447,22 @@ impl std::fmt::Display for Chain<'_> {
 
 #[cfg(test)]
 mod tests {
-    use matrix_sdk::ruma::api::EndpointError as _;
+    use matrix_sdk::ruma::api::{
+        EndpointError as _, client::uiaa::UiaaResponse, error::FromHttpResponseError,
+    };
+    use serde_json::json;
 
     use super::*;
 
-    fn answered(status: u16, code: &str, message: &str) -> Fault {
-        let body = serde_json::json!({ "errcode": code, "error": message });
+    fn answered(status: u16, body: &str) -> Fault {
         let answer = hyper::Response::builder().status(status);
-        let answer = answer.body(body.to_string()).unwrap();
-        let error = FromHttpResponseError::Server(Error::from_http_response(answer));
-        Fault::from(HttpError::from(error))
+        let error = UiaaResponse::from_http_response(answer.body(body).unwrap());
+        HttpError::from(FromHttpResponseError::Server(error)).into()
+    }
+
+    fn refused(status: u16, code: &str, message: &str) -> Fault {
+        let body = json!({ "errcode": code, "error": message, "soft_logout": true });
+        answered(status, &body.to_string())
     }
 
     #[test]
@@ -464,7 +477,7 @@ mod tests {
             (403, "M_FORBIDDEN", "Device does not exist"),
             (404, "M_NOT_FOUND", "Device not found"),
         ] {
-            let fault = answered(status, code, message);
+            let fault = refused(status, code, message);
             assert!(fault.is_logged_out(), "{code}");
             assert!(fault.is_device_deleted(false), "{code}");
         }
@@ -473,9 +486,53 @@ mod tests {
             (403, "M_FORBIDDEN", "You are not in the room"),
             (404, "M_NOT_FOUND", "Event not found"),
         ] {
-            let fault = answered(status, code, message);
+            let fault = refused(status, code, message);
             assert!(!fault.is_logged_out(), "{code}");
             assert!(!fault.is_device_deleted(true), "{code}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_error_of_matrix_is_no_answer_whatever_its_status() {
+        let pages = [
+            "",
+            "<html><h1>Not here</h1></html>",
+            "{}",
+            "[]",
+            "\"no\"",
+            r#"{ "error": "no route", "code": 404 }"#,
+            r#"{ "errcode": 404, "error": "no route" }"#,
+        ];
+        for status in [400, 401, 403, 404, 405, 413, 418, 429, 500, 502, 503, 520] {
+            for page in pages {
+                let fault = answered(status, page);
+                assert!(fault.is_passing(), "{status} {page}");
+                assert!(
+                    !fault.is_refusal() && !fault.is_logged_out(),
+                    "{status} {page}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_an_answer_and_trouble_passes() {
+        for (status, code, passes) in [
+            (403, "M_FORBIDDEN", false),
+            (404, "M_NOT_FOUND", false),
+            (404, "M_UNRECOGNIZED", false),
+            (413, "M_TOO_LARGE", false),
+            (400, "ORG.EXAMPLE.REASON", false),
+            (401, "M_USER_LOCKED", true),
+            (403, "M_USER_LOCKED", true),
+            (429, "M_LIMIT_EXCEEDED", true),
+            (400, "M_LIMIT_EXCEEDED", true),
+            (500, "M_UNKNOWN", true),
+        ] {
+            let fault = refused(status, code, "No.");
+            assert_eq!(fault.is_passing(), passes, "{status} {code}");
+            assert_eq!(fault.is_refusal(), !passes, "{status} {code}");
+            assert!(!fault.is_logged_out(), "{status} {code}");
         }
     }
 }
