@@ -40,7 +40,7 @@ pub use operator::{OperatorError, ask_for_identity, ask_to_stop, ask_to_trust};
 pub use service_manager::tell_failure;
 
 use crate::{
-    command::reply,
+    command::reply::{self, Secret},
     config::Config,
     data_dir::{DataDir, DataDirError},
     matrix::{Announcement, Fault, Heard, Login, Message, SentLink},
@@ -150,7 +150,7 @@ pub async fn run(
     };
     let (remote_control, happened, notices) = RemoteControl::restore(settings)?;
     let (connecting, line, heard) = connection::open(Arc::clone(&config), login, data_dir.matrix());
-    let (events, incoming) = mpsc::channel(EVENTS_WAITING);
+    let (events, mut incoming) = mpsc::channel(EVENTS_WAITING);
     let operator = Operator::listen(&data_dir.socket());
     let mut bot = Bot::new(config, remote_control, line.clone(), events);
     let announcing = hosts::keep_announced(line.clone(), bot.announced.subscribe());
@@ -159,7 +159,7 @@ pub async fn run(
     let running = async {
         tokio::select! {
             fault = connecting => Err(BotError::from(fault)),
-            error = bot.serve(heard, incoming, happened, operator) => Err(error),
+            error = bot.serve(heard, &mut incoming, happened, operator) => Err(error),
             () = announcing => Ok(()),
             () = typing => Ok(()),
             () = shutdown => {
@@ -170,7 +170,7 @@ pub async fn run(
     };
     let result = catch_panic(running).await;
     bot.service_manager.tell_the_end();
-    bot.leave().await;
+    bot.leave(&mut incoming).await;
     result
 }
 
@@ -229,7 +229,7 @@ impl Bot {
     async fn serve(
         &mut self,
         mut heard: Hearing,
-        mut events: mpsc::Receiver<Event>,
+        events: &mut mpsc::Receiver<Event>,
         mut happened: mpsc::Receiver<Happened>,
         mut operator: Operator,
     ) -> BotError {
@@ -282,9 +282,23 @@ impl Bot {
         });
     }
 
-    /// Ends: what is being said may be said to the end, if that is soon.
-    async fn leave(mut self) {
-        let all = async { while self.tasks.join_next().await.is_some() {} };
+    /// Ends: what is being said may be said to the end, if that is soon, and what comes of it is written down, above all where a
+    /// link is. No further command is obeyed.
+    async fn leave(mut self, events: &mut mpsc::Receiver<Event>) {
+        let all = async {
+            loop {
+                tokio::select! {
+                    biased;
+                    Some(event) = events.recv() => match event {
+                        Event::Judged(..) => {}
+                        event => self.on(event),
+                    },
+                    ended = self.tasks.join_next() => if ended.is_none() {
+                        break;
+                    },
+                }
+            }
+        };
         drop(timeout(FAREWELL, all).await);
         self.line.close().await;
     }
@@ -375,7 +389,7 @@ impl Bot {
                     let text = reply::output_sent(&project);
                     self.answer(&project, &request, &text, &Conclusion::new("output sent"));
                 }
-                Err(obstacle) => self.explain(&project, &request, &obstacle),
+                Err(obstacle) => self.explain(Secret::Output(&project), &request, &obstacle),
             },
             Event::Examined { message, result } => self.on_examined(&message, result),
         }

@@ -10,7 +10,7 @@ use super::{
     reference::Reference,
 };
 use crate::{
-    command::reply::{self, Reply},
+    command::reply::{self, Reply, Secret},
     matrix::{Chain, Message, NotConfidential, ReplyTo, Sound},
     remote_control::{DeliveryId, ProjectName, Request},
 };
@@ -22,7 +22,7 @@ impl Bot {
     /// The requester does not get the link, and hears why. The session stays for a next try, unless the link was overheard.
     pub(super) fn give_up(&mut self, id: &DeliveryId, request: &Request, obstacle: &Obstacle) {
         for request in self.remote_control.requests(id, request) {
-            self.explain(&id.project, &request, obstacle);
+            self.explain(Secret::Link(&id.project), &request, obstacle);
         }
         let notices = self.remote_control.undeliverable(id);
         self.heed(notices);
@@ -46,29 +46,39 @@ impl Bot {
     }
 
     /// Says why a link, or something else in confidence, does not get to its requester.
-    pub(super) fn explain(
-        &mut self,
-        project: &ProjectName,
-        request: &Request,
-        obstacle: &Obstacle,
-    ) {
+    pub(super) fn explain(&mut self, secret: Secret<'_>, request: &Request, obstacle: &Obstacle) {
         let (text, why) = match obstacle {
             Obstacle::NotConfidential(reason) => {
-                warn!(%project, requester = request.requester, ?reason, "not delivered");
-                (reply::undeliverable(project, reason), format!("{reason:?}"))
+                warn!(
+                    ?secret,
+                    requester = request.requester,
+                    ?reason,
+                    "not delivered"
+                );
+                (reply::undeliverable(secret, reason), format!("{reason:?}"))
             }
             Obstacle::Denied(reason) => {
-                warn!(%project, requester = request.requester, ?reason, "not delivered, no longer allowed");
-                (reply::no_longer_allowed(project), format!("{reason:?}"))
+                warn!(
+                    ?secret,
+                    requester = request.requester,
+                    ?reason,
+                    "not delivered, no longer allowed"
+                );
+                (reply::no_longer_allowed(secret), format!("{reason:?}"))
             }
             Obstacle::Fault(fault) => {
                 let error = Chain(fault).to_string();
-                error!(%project, requester = request.requester, error, "not delivered");
-                (reply::not_taken(project), error)
+                error!(
+                    ?secret,
+                    requester = request.requester,
+                    error,
+                    "not delivered"
+                );
+                (reply::not_taken(secret), error)
             }
         };
         let conclusion = Conclusion::because(NOT_DELIVERED, why);
-        self.answer(project, request, &text, &conclusion);
+        self.answer(secret.project(), request, &text, &conclusion);
     }
 
     pub(super) fn say(&mut self, message: &Message, text: &Reply) {

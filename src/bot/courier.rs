@@ -1,6 +1,6 @@
 //! Brings links and answers, and takes links back: each a task that goes on until the homeserver has it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use matrix_sdk::ruma::{OwnedRoomId, OwnedTransactionId, OwnedUserId, TransactionId, UserId};
@@ -20,12 +20,15 @@ use crate::{
         Chain, Fault, LinkMessage, LinkReceipt, LinkTransactions, Matrix, NotConfidential, NotSent,
         Notice, ReplyTo, SentLink, Sound, Talk, Trust,
     },
-    remote_control::{self, DeliveryId, ProjectName, Request, Withdrawal},
+    remote_control::{DeliveryId, Request, Withdrawal},
 };
 
 /// The longest wait between two tries, which chance makes up to twice as long: so soon after its return the homeserver gets
 /// what waits for it.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
+
+/// How long the homeserver's word about a requester holds. What takes longer waits for something, and much can happen meanwhile.
+const JUDGED_FOR: Duration = Duration::from_secs(2);
 
 /// A link to bring.
 pub(super) struct Delivery {
@@ -42,12 +45,22 @@ pub(super) struct Delivery {
 /// What there is to know of a delivery when it is tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Occasion {
-    /// Its requester was judged a moment ago.
-    Judged,
+    /// Its requester was judged at this moment.
+    Judged(Instant),
     /// Its requester has to be judged.
     Later,
     /// The same, and an earlier run of the bot may have sent the link, and ended before it could look who read it.
     AfterRestart,
+}
+
+impl Occasion {
+    /// Whether what was found out about the requester still holds.
+    fn is_judged(self) -> bool {
+        match self {
+            Self::Judged(at) => at.elapsed() < JUDGED_FOR,
+            Self::Later | Self::AfterRestart => false,
+        }
+    }
 }
 
 /// Why a link is not brought.
@@ -64,56 +77,54 @@ pub(super) enum Obstacle {
 /// Brings a link, however long the homeserver takes, unless it is called off between two tries.
 pub(super) async fn deliver(
     mut line: Line,
-    mut delivery: Delivery,
+    delivery: Delivery,
     called_off: CancellationToken,
 ) -> Event {
     let mut patience = Patience::new();
     let mut tried = None;
     loop {
-        let Some(matrix) = called_off.run_until_cancelled(line.matrix()).await else {
-            return call_off(delivery, tried.is_some());
+        let attempt = async {
+            let matrix = up_to_date(&mut line).await;
+            Box::pin(try_to_deliver(&matrix, &delivery, &mut tried)).await
         };
-        let Delivery { id, request, .. } = &delivery;
-        let attempt = try_to_deliver(&matrix, &delivery, &mut tried);
         // A homeserver that slows us down can hold an attempt for half a minute; the session may be over by then.
-        let obstacle = match called_off.run_until_cancelled(Box::pin(attempt)).await {
-            None => return call_off(delivery, tried.is_some()),
-            Some(Ok(sent)) => {
-                let (id, request) = (id.clone(), request.clone());
-                return Event::Delivered { id, request, sent };
-            }
-            Some(Err(obstacle)) => obstacle,
+        let outcome = called_off.run_until_cancelled(attempt).await;
+        let may_have_arrived = tried.is_some() || delivery.occasion == Occasion::AfterRestart;
+        let Delivery { id, request, .. } = &delivery;
+        let (id, request) = (id.clone(), request.clone());
+        let call_off = || Event::CalledOff {
+            id: id.clone(),
+            request: request.clone(),
+            tried: may_have_arrived,
         };
-        let fault = match obstacle {
-            Obstacle::Fault(fault) if line.may_mend(&fault) => fault,
-            obstacle => {
-                let Delivery { id, request, .. } = delivery;
+        let fault = match outcome {
+            None => return call_off(),
+            Some(Ok(sent)) => return Event::Delivered { id, request, sent },
+            Some(Err(Obstacle::Fault(fault))) if line.may_mend(&fault) => fault,
+            Some(Err(obstacle)) => {
                 return Event::Undeliverable {
                     id,
                     request,
                     obstacle,
-                    tried: tried.is_some(),
+                    tried: may_have_arrived,
                 };
             }
         };
-        if called_off
-            .run_until_cancelled(patience.wait(&fault))
-            .await
-            .is_none()
-        {
-            return call_off(delivery, tried.is_some());
-        }
-        if delivery.occasion == Occasion::Judged {
-            delivery.occasion = Occasion::Later;
+        let waited = called_off.run_until_cancelled(patience.wait(&fault));
+        if waited.await.is_none() {
+            return call_off();
         }
     }
 }
 
-fn call_off(delivery: Delivery, tried: bool) -> Event {
-    Event::CalledOff {
-        id: delivery.id,
-        request: delivery.request,
-        tried,
+/// The connection, once the bot knows by it where it is: it may have been removed from the admin room while it heard nothing.
+async fn up_to_date(line: &mut Line) -> Matrix {
+    loop {
+        let matrix = line.matrix().await;
+        tokio::select! {
+            () = matrix.wait_until_up_to_date() => return matrix,
+            () = line.wait_for_another() => {}
+        }
     }
 }
 
@@ -126,16 +137,13 @@ async fn try_to_deliver(
     let Ok(recipient) = OwnedUserId::try_from(delivery.request.requester.as_str()) else {
         return Err(Obstacle::NotConfidential(NotConfidential::NoIdentity));
     };
-    match delivery.occasion {
-        Occasion::Judged => {}
-        Occasion::Later => judge(matrix, &recipient, &delivery.policy).await?,
-        Occasion::AfterRestart => {
-            if let Some(room) = matrix.overheard_room(&recipient).await {
-                *tried = Some(room);
-                return Err(NotSent::Refused(NotConfidential::Overheard).into());
-            }
-            judge(matrix, &recipient, &delivery.policy).await?;
-        }
+    if delivery.occasion == Occasion::AfterRestart && tried.is_none() {
+        look_after_earlier_run(matrix, delivery, &recipient, tried).await?;
+    }
+    // Nothing is waited for between these looks and the sending.
+    let turn = matrix.turn_to_confide(&recipient).await;
+    if !delivery.occasion.is_judged() {
+        judge(matrix, &recipient, &delivery.policy).await?;
     }
     let (before, after) = &delivery.words;
     let message = LinkMessage {
@@ -143,13 +151,36 @@ async fn try_to_deliver(
         after: (after.plain.clone(), after.html.clone()),
     };
     let room = match tried {
-        None => matrix.confidential_room(&recipient).await?,
-        Some(room) => matrix.confidential_room_again(&recipient, room).await?,
+        None => matrix.confidential_room(&recipient, turn).await?,
+        Some(room) => {
+            matrix
+                .confidential_room_again(&recipient, room, turn)
+                .await?
+        }
     };
     *tried = Some(room.id().to_owned());
     Ok(room
         .send(&delivery.link, &message, transactions(&delivery.id).link)
         .await?)
+}
+
+/// An earlier run of the bot may have sent the link, to the room of now or, if the link is to go to another one, to one before.
+async fn look_after_earlier_run(
+    matrix: &Matrix,
+    delivery: &Delivery,
+    recipient: &UserId,
+    tried: &mut Option<OwnedRoomId>,
+) -> Result<(), Obstacle> {
+    if let Some(room) = matrix.overheard_room(recipient).await {
+        *tried = Some(room);
+        return Err(NotSent::Refused(NotConfidential::Overheard).into());
+    }
+    judge(matrix, recipient, &delivery.policy).await?;
+    drop(matrix.confidential_room(recipient, None).await?);
+    let harmless = reply::ended_before_delivery(&delivery.id.project).plain;
+    let transactions = transactions(&delivery.id);
+    let withdrawn = matrix.withdraw_replaced(recipient, &harmless, &transactions);
+    withdrawn.await.map_err(Obstacle::Fault)
 }
 
 /// Whether somebody may have what they asked for earlier.
@@ -181,13 +212,14 @@ pub(super) async fn show(
     let notice = notice(&text, &transaction);
     let mut patience = Patience::new();
     loop {
-        let matrix = line.matrix().await;
+        let matrix = up_to_date(&mut line).await;
         let shown = async {
+            let turn = matrix.turn_to_confide(&user).await;
             judge(&matrix, &user, &policy).await?;
-            let room = matrix.confidential_room(&user).await?;
+            let room = matrix.confidential_room(&user, turn).await?;
             Ok(room.tell(notice).await?)
         };
-        match shown.await {
+        match Box::pin(shown).await {
             Ok(()) => return Ok(()),
             Err(Obstacle::Fault(fault)) if line.may_mend(&fault) => patience.wait(&fault).await,
             Err(obstacle) => return Err(obstacle),
@@ -205,15 +237,23 @@ pub(super) async fn show_last_output(line: Line, user: OwnedUserId, text: Reply,
 /// Takes a link back, and finds it first where its delivery was cut off.
 pub(super) async fn withdraw(line: Line, id: DeliveryId, withdrawal: Withdrawal) -> Event {
     let project = id.project.clone();
-    let transactions = transactions(&id);
-    run(
-        line,
-        &Errand::Withdraw {
-            project: project.clone(),
-            withdrawal: withdrawal.clone(),
-            transactions,
-        },
-    )
+    let (delivery, transactions) = (&withdrawal.delivery, &transactions(&id));
+    let harmless = &reply::ended_before_delivery(&project).plain;
+    until_taken(line, |matrix| async move {
+        let Some(receipt) = &delivery.receipt else {
+            let Ok(user) = OwnedUserId::try_from(delivery.request.requester.as_str()) else {
+                return Ok(());
+            };
+            return matrix.withdraw_untold(&user, harmless, transactions).await;
+        };
+        let Ok(receipt) = receipt.parse::<LinkReceipt>() else {
+            return Ok(());
+        };
+        let receipt = matrix
+            .trace_picture(receipt, harmless, transactions)
+            .await?;
+        matrix.withdraw(&receipt).await
+    })
     .await;
     Event::Withdrawn {
         project,
@@ -223,120 +263,41 @@ pub(super) async fn withdraw(line: Line, id: DeliveryId, withdrawal: Withdrawal)
 
 /// Says something in the admin room, as a reply where it answers somebody.
 pub(super) async fn say(line: Line, text: Reply, answered: Option<ReplyTo>) {
-    run(
-        line,
-        &Errand::Say {
-            text,
-            answered,
-            transaction: TransactionId::new(),
-        },
-    )
+    let (text, answered, transaction) = (&text, answered.as_ref(), &TransactionId::new());
+    until_taken(line, |matrix| async move {
+        matrix.say(notice(text, transaction), answered).await
+    })
     .await;
 }
 
 /// Tells somebody something in their direct message.
 pub(super) async fn tell(line: Line, user: OwnedUserId, text: Reply, sound: Sound) {
-    run(
-        line,
-        &Errand::Tell {
-            user,
-            text,
-            sound,
-            transaction: TransactionId::new(),
-        },
-    )
+    let (user, text, transaction) = (&user, &text, &TransactionId::new());
+    until_taken(line, |matrix| async move {
+        matrix.tell(user, notice(text, transaction), sound).await
+    })
     .await;
 }
 
-/// What is tried until the homeserver takes it. The transaction is the same for each try, so that it is done once.
-pub(super) enum Errand {
-    Say {
-        text: Reply,
-        answered: Option<ReplyTo>,
-        transaction: OwnedTransactionId,
-    },
-    Tell {
-        user: OwnedUserId,
-        text: Reply,
-        sound: Sound,
-        transaction: OwnedTransactionId,
-    },
-    Reply {
-        talk: Talk,
-        text: Reply,
-        transaction: OwnedTransactionId,
-    },
-    Withdraw {
-        project: ProjectName,
-        withdrawal: Withdrawal,
-        transactions: LinkTransactions,
-    },
+/// Answers what somebody said outside of the admin room.
+pub(super) async fn reply(line: Line, talk: Talk, text: Reply) {
+    let (talk, text, transaction) = (&talk, &text, &TransactionId::new());
+    until_taken(line, |matrix| async move {
+        matrix.reply(talk, notice(text, transaction)).await
+    })
+    .await;
 }
 
-impl Errand {
-    async fn attempt(&self, matrix: &Matrix) -> Result<(), Fault> {
-        match self {
-            Self::Say {
-                text,
-                answered,
-                transaction,
-            } => {
-                let notice = notice(text, transaction);
-                matrix.say(notice, answered.as_ref()).await
-            }
-            Self::Tell {
-                user,
-                text,
-                sound,
-                transaction,
-            } => {
-                let notice = notice(text, transaction);
-                matrix.tell(user, notice, *sound).await
-            }
-            Self::Reply {
-                talk,
-                text,
-                transaction,
-            } => matrix.reply(talk, notice(text, transaction)).await,
-            Self::Withdraw {
-                project,
-                withdrawal,
-                transactions,
-            } => match find(matrix, project, &withdrawal.delivery, transactions).await? {
-                Some(receipt) => matrix.withdraw(&receipt).await,
-                None => Ok(()),
-            },
-        }
-    }
-}
-
-/// Where a link is: by its receipt, or by asking the homeserver for what became of its transaction.
-async fn find(
-    matrix: &Matrix,
-    project: &ProjectName,
-    delivery: &remote_control::Delivery,
-    transactions: &LinkTransactions,
-) -> Result<Option<LinkReceipt>, Fault> {
-    let harmless = reply::ended_before_delivery(project).plain;
-    if let Some(receipt) = &delivery.receipt {
-        let Ok(receipt) = receipt.parse() else {
-            return Ok(None);
-        };
-        let found = matrix.trace_picture(receipt, &harmless, transactions);
-        return found.await.map(Some);
-    }
-    let Ok(user) = OwnedUserId::try_from(delivery.request.requester.as_str()) else {
-        return Ok(None);
-    };
-    matrix.trace(&user, &harmless, transactions).await
-}
-
-/// Tries until the homeserver takes it, or never will.
-pub(super) async fn run(mut line: Line, errand: &Errand) {
+/// Tries until the homeserver takes it, or never will. What is tried has the same transaction each time, so that it is done
+/// once.
+async fn until_taken<F>(mut line: Line, attempt: impl Fn(Matrix) -> F)
+where
+    F: Future<Output = Result<(), Fault>>,
+{
     let mut patience = Patience::new();
     loop {
         let matrix = line.matrix().await;
-        match errand.attempt(&matrix).await {
+        match attempt(matrix).await {
             Ok(()) => return,
             Err(fault) if line.may_mend(&fault) => patience.wait(&fault).await,
             Err(fault) => {
@@ -395,5 +356,20 @@ impl Patience {
         }
         let wanted = fault.retry_after().unwrap_or_default();
         sleep(self.waits.next().unwrap_or(LONGEST_WAIT).max(wanted)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_homeserver_says_of_a_requester_holds_for_a_moment() {
+        let now = Instant::now();
+        assert!(Occasion::Judged(now).is_judged());
+        let before = now.checked_sub(JUDGED_FOR).unwrap();
+        assert!(!Occasion::Judged(before).is_judged());
+        assert!(!Occasion::Later.is_judged());
+        assert!(!Occasion::AfterRestart.is_judged());
     }
 }

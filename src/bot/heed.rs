@@ -1,6 +1,9 @@
 //! What the sessions want done and said.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
 
 use matrix_sdk::ruma::OwnedUserId;
 use tokio::task::spawn_blocking;
@@ -35,7 +38,7 @@ impl Bot {
 
     /// As [`Bot::heed`], right after the requester was judged.
     pub(super) fn heed_judged(&mut self, notices: Vec<Notice>) {
-        self.heed_all(notices, Occasion::Judged);
+        self.heed_all(notices, Occasion::Judged(Instant::now()));
     }
 
     fn heed_all(&mut self, notices: Vec<Notice>, occasion: Occasion) {

@@ -2,18 +2,18 @@
 
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::timeout;
 use tracing::{debug, error, warn};
 
-use super::{Event, connection::Line, desk::Case, hosts};
+use super::{Event, connection::Line, courier::Patience, desk::Case, hosts};
 use crate::{
     command::{self, Command, Denied, Misuse, Permit, Policy, authorize::authorize, hosts::Turn},
     matrix::{Announcement, Chain, Fault, Matrix, Message, NotConfidential, NotSent},
     remote_control::{Beginning, ProjectName, Status},
 };
 
-/// How often a homeserver that does not answer is asked for the facts. The SDK repeats each request a few times besides.
-const TRIES: u32 = 3;
+/// How long a homeserver that does not answer is asked for the facts. Somebody waits, and may want something else by then.
+const LONGEST_WAIT: Duration = Duration::from_mins(1);
 
 /// What a command means here and now.
 #[derive(Debug, Clone)]
@@ -173,7 +173,7 @@ async fn look_at_delivery(
 ) -> Verdict {
     let requester = permit.requester();
     let deliverable = told(line, |matrix| async move {
-        match matrix.confidential_room(requester).await {
+        match matrix.confidential_room(requester, None).await {
             Ok(_) => Ok(Ok(())),
             Err(NotSent::Refused(reason)) => Ok(Err(reason)),
             Err(NotSent::Fault(fault)) => Err(fault),
@@ -212,27 +212,30 @@ async fn authorize_message(
     }
 }
 
-/// What the homeserver tells when asked, a few times if need be. `None`: nothing is known.
+/// What the homeserver tells when asked, again and again if need be. `None`: nothing is known.
 async fn told<T, F>(line: &Line, ask: impl Fn(Matrix) -> F) -> Option<T>
 where
     F: Future<Output = Result<T, Fault>>,
 {
     let mut line = line.clone();
-    for _ in 0..TRIES {
-        let matrix = line.matrix().await;
-        match ask(matrix).await {
-            Ok(answer) => return Some(answer),
-            Err(fault) => {
-                warn!(error = %Chain(&fault), "the homeserver does not tell what a decision needs");
-                if !line.may_mend(&fault) {
-                    return None;
+    let mut patience = Patience::new();
+    let asking = async {
+        loop {
+            let matrix = line.matrix().await;
+            match ask(matrix).await {
+                Ok(answer) => return Some(answer),
+                Err(fault) => {
+                    if !line.may_mend(&fault) {
+                        warn!(error = %Chain(&fault), "the homeserver does not tell what a decision needs");
+                        return None;
+                    }
+                    if fault.is_logged_out() {
+                        line.wait_for_another().await;
+                    }
+                    patience.wait(&fault).await;
                 }
-                if fault.is_logged_out() {
-                    line.wait_for_another().await;
-                }
-                sleep(fault.retry_after().unwrap_or_default()).await;
             }
         }
-    }
-    None
+    };
+    timeout(LONGEST_WAIT, asking).await.ok().flatten()
 }

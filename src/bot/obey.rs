@@ -14,7 +14,10 @@ use super::{
     reference::Reference,
 };
 use crate::{
-    command::{Permit, reply},
+    command::{
+        Permit,
+        reply::{self, Secret},
+    },
     matrix::{Announcement, Chain, Message, ReplyTo},
     remote_control::{self, OutputError, ProjectName, Request},
 };
@@ -47,7 +50,10 @@ impl Bot {
                 );
             }
             Verdict::CannotDeliver(project, reason) => {
-                self.say(message, &reply::undeliverable(&project, &reason));
+                self.say(
+                    message,
+                    &reply::undeliverable(Secret::Link(&project), &reason),
+                );
             }
             Verdict::Do(permit, intent) => self.carry_out(message, &permit, intent),
             Verdict::NotOurs => {}

@@ -1,13 +1,8 @@
 //! What happens outside of the admin room: invitations, and talk.
 
-use matrix_sdk::ruma::TransactionId;
 use tracing::{info, warn};
 
-use super::{
-    Bot,
-    connection::Line,
-    courier::{self, Errand},
-};
+use super::{Bot, connection::Line, courier};
 use crate::{
     command::{
         Denied, Policy,
@@ -84,11 +79,5 @@ async fn answer(mut line: Line, talk: Talk, remark: Remark, prefix: String) {
         Remark::Command => reply::not_here(&admin_room),
         Remark::Chat => reply::hint(&prefix, &admin_room),
     };
-    let transaction = TransactionId::new();
-    let errand = Errand::Reply {
-        talk,
-        text,
-        transaction,
-    };
-    courier::run(line, &errand).await;
+    courier::reply(line, talk, text).await;
 }

@@ -4,6 +4,15 @@ use std::fs;
 
 use super::*;
 
+fn settings(folder: &std::path::Path) -> remote_control::Settings {
+    remote_control::Settings {
+        folder: folder.join("sessions"),
+        host: "host".to_owned(),
+        projects: Vec::new(),
+        max_sessions: None,
+    }
+}
+
 /// A bot that nobody speaks to, and what is to tell it what comes about.
 fn silent_bot(folder: &std::path::Path) -> (Bot, Hearing, mpsc::Receiver<Event>) {
     let file = folder.join("config.yaml");
@@ -17,13 +26,7 @@ fn silent_bot(folder: &std::path::Path) -> (Bot, Hearing, mpsc::Receiver<Event>)
     fs::write(&file, text).unwrap();
     let config = Arc::new(Config::load(&file).unwrap());
     let login = Login::load(&config).unwrap();
-    let settings = remote_control::Settings {
-        folder: folder.join("sessions"),
-        host: "host".to_owned(),
-        projects: Vec::new(),
-        max_sessions: None,
-    };
-    let (remote_control, _, _) = RemoteControl::restore(settings).unwrap();
+    let (remote_control, _, _) = RemoteControl::restore(settings(folder)).unwrap();
     let (_, line, heard) = connection::open(Arc::clone(&config), login, folder.join("matrix"));
     let (events, incoming) = mpsc::channel(EVENTS_WAITING);
     let bot = Bot::new(config, remote_control, line, events);
@@ -33,7 +36,7 @@ fn silent_bot(folder: &std::path::Path) -> (Bot, Hearing, mpsc::Receiver<Event>)
 #[tokio::test]
 async fn a_task_that_panics_ends_the_bot_and_one_that_ends_well_does_not() {
     let folder = tempfile::TempDir::new().unwrap();
-    let (mut bot, heard, incoming) = silent_bot(folder.path());
+    let (mut bot, heard, mut incoming) = silent_bot(folder.path());
     let (_reports, happened) = mpsc::channel(1);
     let operator = Operator::listen(&folder.path().join("operator.sock"));
     let (go_on, gone_on) = tokio::sync::oneshot::channel::<()>();
@@ -42,7 +45,7 @@ async fn a_task_that_panics_ends_the_bot_and_one_that_ends_well_does_not() {
         gone_on.await.unwrap();
         panic!("as it must");
     });
-    let served = bot.serve(heard, incoming, happened, operator);
+    let served = bot.serve(heard, &mut incoming, happened, operator);
     let error = timeout(Duration::from_secs(30), served).await;
     assert!(matches!(error, Ok(BotError::Panicked)), "{error:?}");
 }
@@ -51,4 +54,40 @@ async fn a_task_that_panics_ends_the_bot_and_one_that_ends_well_does_not() {
 async fn a_panic_in_the_loop_is_an_end_with_an_error() {
     let result = catch_panic(async { panic!("as it must") }).await;
     assert!(matches!(result, Err(BotError::Panicked)), "{result:?}");
+}
+
+#[tokio::test]
+async fn what_comes_of_tasks_while_the_bot_leaves_is_written_down() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let (mut bot, _, mut incoming) = silent_bot(folder.path());
+    let id = DeliveryId {
+        project: "website".parse().unwrap(),
+        session: remote_control::SessionId::random(),
+        number: 1,
+    };
+    let request = Request {
+        requester: "alice".to_owned(),
+        reference: String::new(),
+    };
+    let called_off = bot.remote_control.called_off(id, request, true);
+    let [
+        remote_control::Notice::Withdraw {
+            project,
+            withdrawal,
+        },
+    ] = &called_off[..]
+    else {
+        panic!("{called_off:?}")
+    };
+    let (project, withdrawal) = (project.clone(), withdrawal.clone());
+    bot.spawn(async move {
+        tokio::task::yield_now().await;
+        Event::Withdrawn {
+            project,
+            withdrawal,
+        }
+    });
+    bot.leave(&mut incoming).await;
+    let (_, _, notices) = RemoteControl::restore(settings(folder.path())).unwrap();
+    assert!(notices.is_empty(), "{notices:?}");
 }

@@ -14,6 +14,9 @@ const SOON: Duration = Duration::from_millis(300);
 /// How often it is said again. The SDK says it for four seconds, and not again before three.
 const REPEATED: Duration = Duration::from_millis(3300);
 
+/// How long it is said: an answer that takes longer waits for something else than the bot.
+const LONGEST: Duration = Duration::from_mins(5);
+
 /// Shows it whenever an answer is due. Ends when nobody can say any more whether one is.
 pub(super) async fn show(mut line: Line, mut due: watch::Receiver<bool>) {
     while due.wait_for(|due| *due).await.is_ok() {
@@ -21,13 +24,19 @@ pub(super) async fn show(mut line: Line, mut due: watch::Receiver<bool>) {
             continue;
         }
         let matrix = line.matrix().await;
-        loop {
-            set(&matrix, true).await;
-            if answered_within(REPEATED, &mut due).await {
-                break;
+        let repeat = async {
+            loop {
+                set(&matrix, true).await;
+                if answered_within(REPEATED, &mut due).await {
+                    break;
+                }
             }
-        }
+        };
+        let is_answered = timeout(LONGEST, repeat).await.is_ok();
         set(&matrix, false).await;
+        if !is_answered && due.wait_for(|due| !*due).await.is_err() {
+            break;
+        }
     }
 }
 

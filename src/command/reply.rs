@@ -20,6 +20,10 @@ pub use status::*;
 
 use crate::remote_control::{Output, OutputError, ProjectName};
 
+/// How many bytes of a session's output are shown: a message fits into an event of 64 KiB, encrypted, and on a phone this is ten
+/// screens.
+const LONGEST_OUTPUT: usize = 10 * 1024;
+
 /// A text in both forms of a Matrix message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
@@ -54,7 +58,11 @@ pub fn last_output(project: &ProjectName, output: &Output) -> Reply {
         return Reply::new(format!("The last session for {project} printed nothing."));
     }
     let head = format!("The last lines that the session for {project} printed:");
-    let text = output.expose();
+    let all = output.expose();
+    // What was printed last tells most.
+    let text = all
+        .split_at(all.ceil_char_boundary(all.len().saturating_sub(LONGEST_OUTPUT)))
+        .1;
     Reply {
         plain: format!("{head}\n\n{text}"),
         html: format!(

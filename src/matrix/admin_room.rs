@@ -26,7 +26,7 @@ use matrix_sdk::{
                 create::RoomCreateEventContent,
                 join_rules::{JoinRule, RoomJoinRulesEventContent},
                 member::{MembershipState, RoomMemberEventContent},
-                message::{Relation, RoomMessageEventContent},
+                message::Relation,
                 power_levels::{
                     RoomPowerLevels, RoomPowerLevelsEventContent, RoomPowerLevelsSource,
                 },
@@ -40,7 +40,7 @@ pub use power::NoPower;
 pub(super) use upgrade::Upgrades;
 pub(super) use which::AdminRoom;
 
-use super::{Fault, Matrix, Message};
+use super::{Fault, Matrix, Message, Sound};
 
 /// What the homeserver says of the admin room, and of one user in it, at this moment.
 #[derive(Debug, Clone)]
@@ -166,20 +166,10 @@ impl Matrix {
     /// # Errors
     /// [`Fault`], when the homeserver did not take it.
     pub async fn say(&self, notice: Notice<'_>, answered: Option<&ReplyTo>) -> Result<(), Fault> {
-        let mut content = RoomMessageEventContent::notice_html(notice.plain, notice.html);
+        let mut content = notice.content(Sound::Silent);
         content.relates_to = answered.map(ReplyTo::relation);
-        let room = self.admin_room()?;
-        let send = || {
-            room.send(content.clone())
-                .with_transaction_id(notice.transaction.clone())
-        };
-        match send().await.map_err(Fault::from) {
-            Err(Fault::IdentityChanged { users }) => {
-                self.let_read(&users).await?;
-                send().await?;
-            }
-            result => drop(result?),
-        }
+        self.send(&self.admin_room()?, content, notice.transaction)
+            .await?;
         Ok(())
     }
 

@@ -34,6 +34,7 @@ use super::{
     identity::{self, RECOVERY_KEY_FILE, RECOVERY_KEY_VARIABLE, RecoveryKey},
     inbox::Inbox,
     invitations::Pending,
+    locks::Locks,
     login::{LoggedIn, Login},
     obeyed::Obeyed,
     quarantine::Quarantine,
@@ -84,8 +85,10 @@ struct Inner {
     inbox: Arc<Inbox>,
     invitations: Arc<Pending>,
     identities: Table<MasterKey>,
-    /// Held for reading while a link is on its way, and for writing to withdraw a verification.
-    verifications: Arc<RwLock<()>>,
+    /// Held for reading while a link is on its way to a user, and for writing to withdraw their verification.
+    verifications: Locks<OwnedUserId, RwLock<()>>,
+    /// Held by whoever sends into a room.
+    turns: Locks<OwnedRoomId, tokio::sync::Mutex<()>>,
     obeyed: Arc<Obeyed>,
     /// The rooms that a sync has brought, and was done with.
     heard_rooms: watch::Sender<BTreeSet<OwnedRoomId>>,
@@ -194,7 +197,8 @@ impl Matrix {
             inbox: Arc::new(inbox),
             invitations: Arc::default(),
             identities: identities::table(folder.join(IDENTITIES))?,
-            verifications: Arc::default(),
+            verifications: Locks::default(),
+            turns: Locks::default(),
             obeyed,
             heard_rooms: watch::Sender::default(),
             answers: watch::Sender::new(false),
@@ -259,8 +263,13 @@ impl Matrix {
     }
 
     /// What keeps verifications as they are while a link is on its way.
-    pub(super) fn verifications(&self) -> &Arc<RwLock<()>> {
+    pub(super) fn verifications(&self) -> &Locks<OwnedUserId, RwLock<()>> {
         &self.0.verifications
+    }
+
+    /// Whose turn it is to send into a room.
+    pub(super) fn turns(&self) -> &Locks<OwnedRoomId, tokio::sync::Mutex<()>> {
+        &self.0.turns
     }
 
     pub(super) fn configured_identity(&self, user: &UserId) -> Option<MasterKey> {

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use matrix_sdk::{
     Room, RoomMemberships,
     ruma::{
-        EventEncryptionAlgorithm, OwnedUserId, UserId,
+        EventEncryptionAlgorithm, UserId,
         api::client::{
             membership::get_member_events, state::get_state_event_for_key::v3::StateEventFormat,
         },
@@ -15,8 +15,10 @@ use matrix_sdk::{
             StateEventType,
             room::member::{MembershipState, RoomMemberEvent},
         },
+        serde::Raw,
     },
 };
+use serde::Deserialize;
 use serde_json::Value;
 use tracing::error;
 
@@ -83,19 +85,48 @@ pub(super) async fn was_between_two(room: &Room, recipient: &UserId) -> bool {
     }
 }
 
-fn two(room: &Room, recipient: &UserId) -> BTreeSet<OwnedUserId> {
-    BTreeSet::from([room.own_user_id().to_owned(), recipient.to_owned()])
+fn two(room: &Room, recipient: &UserId) -> BTreeSet<String> {
+    BTreeSet::from([room.own_user_id().to_string(), recipient.to_string()])
 }
 
+#[derive(Deserialize)]
+struct Membership {
+    membership: MembershipState,
+}
+
+#[derive(Debug, Default)]
 struct Members {
     /// Who is in the room, or invited.
-    present: BTreeSet<OwnedUserId>,
+    present: BTreeSet<String>,
     /// Of whom there is any member event.
-    ever: BTreeSet<OwnedUserId>,
+    ever: BTreeSet<String>,
 }
 
 impl Members {
-    fn are(&self, wanted: &BTreeSet<OwnedUserId>) -> bool {
+    /// What these events say. All that a member says of themselves may be nonsense, and means nothing here; whoever's
+    /// membership cannot be read is taken for being there.
+    fn of(events: &[Raw<RoomMemberEvent>]) -> Self {
+        let mut members = Self::default();
+        for event in events {
+            let user: Option<String> = event.get_field("state_key").ok().flatten();
+            let user = user.unwrap_or_default();
+            let content: Option<Membership> = event.get_field("content").ok().flatten();
+            // Knocking is not being there.
+            let is_away = content.is_some_and(|content| {
+                matches!(
+                    content.membership,
+                    MembershipState::Leave | MembershipState::Ban | MembershipState::Knock
+                )
+            });
+            if !is_away {
+                members.present.insert(user.clone());
+            }
+            members.ever.insert(user);
+        }
+        members
+    }
+
+    fn are(&self, wanted: &BTreeSet<String>) -> bool {
         self.present == *wanted && self.ever == *wanted
     }
 }
@@ -106,7 +137,7 @@ async fn members_in_store(room: &Room) -> Result<Members, Fault> {
     let users = async |memberships| {
         let users = client.state_store().get_user_ids(id, memberships).await;
         let users = users.map_err(matrix_sdk::Error::from)?;
-        Ok::<BTreeSet<_>, Fault>(users.into_iter().collect())
+        Ok::<_, Fault>(users.iter().map(ToString::to_string).collect())
     };
     Ok(Members {
         present: users(RoomMemberships::ACTIVE).await?,
@@ -117,26 +148,52 @@ async fn members_in_store(room: &Room) -> Result<Members, Fault> {
 async fn members_on_server(room: &Room) -> Result<Members, Fault> {
     let request = get_member_events::v3::Request::new(room.room_id().to_owned());
     let response = room.client().send(request).await?;
-    let mut members = Members {
-        present: BTreeSet::new(),
-        ever: BTreeSet::new(),
-    };
-    for event in response.chunk {
-        let nonsense = |source| Fault::Nonsense {
-            request: "the members of a room",
-            source,
-        };
-        let event: RoomMemberEvent = event.deserialize().map_err(nonsense)?;
-        // Knocking is not being there, and an unknown membership is taken for being there.
-        let away = [
-            MembershipState::Leave,
-            MembershipState::Ban,
-            MembershipState::Knock,
-        ];
-        if !away.contains(event.membership()) {
-            members.present.insert(event.state_key().clone());
-        }
-        members.ever.insert(event.state_key().clone());
+    Ok(Members::of(&response.chunk))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn members(events: &[Value]) -> Members {
+        let raw = |event| Raw::from_json(serde_json::value::to_raw_value(event).unwrap());
+        Members::of(&events.iter().map(raw).collect::<Vec<_>>())
     }
-    Ok(members)
+
+    fn event(user: &str, content: &Value) -> Value {
+        json!({ "type": "m.room.member", "state_key": user, "content": content })
+    }
+
+    #[test]
+    fn what_members_say_of_themselves_may_be_nonsense() {
+        let two = BTreeSet::from(["@bot:x.y".to_owned(), "@alice:x.y".to_owned()]);
+        let bot = event("@bot:x.y", &json!({ "membership": "join" }));
+        let nonsense = json!({ "membership": "invite", "displayname": 7, "avatar_url": {} });
+        let alice = event("@alice:x.y", &nonsense);
+        assert!(members(&[bot.clone(), alice.clone()]).are(&two));
+        for third in [
+            event("@mallory:x.y", &json!({ "membership": "leave" })),
+            event("@mallory:x.y", &json!({ "membership": 7 })),
+            event("not a user", &json!({ "membership": "join" })),
+            json!({ "content": { "membership": "join" } }),
+        ] {
+            let members = members(&[bot.clone(), alice.clone(), third.clone()]);
+            assert!(!members.are(&two), "{third}");
+        }
+        for content in [
+            json!({ "membership": "leave" }),
+            json!({ "membership": "ban" }),
+        ] {
+            let members = members(&[bot.clone(), event("@alice:x.y", &content)]);
+            assert!(!members.are(&two), "{content}");
+            assert_eq!(members.ever, two);
+        }
+        let content = json!({ "displayname": "Alice" });
+        assert!(
+            members(&[bot, event("@alice:x.y", &content)]).are(&two),
+            "unknown is there"
+        );
+    }
 }

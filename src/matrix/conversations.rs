@@ -5,16 +5,19 @@ use std::path::Path;
 
 use matrix_sdk::{
     RoomState,
-    ruma::{
-        OwnedEventId, OwnedRoomId, OwnedUserId, RoomAliasId, RoomId, UserId,
-        events::room::message::RoomMessageEventContent,
-    },
+    ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomAliasId, RoomId, UserId},
 };
 
-use super::{Fault, Matrix, Notice, ReplyTo, table::Table};
+use super::{Fault, Matrix, Notice, ReplyTo, Sound, table::Table};
 
 /// The table of the rooms that the bot made, in the folder of Matrix.
 const OURS: &str = "direct-messages.json";
+
+/// The table of the rooms that the bot made before those, in the folder of Matrix.
+const REPLACED: &str = "replaced-direct-messages.json";
+
+/// How many of them are kept for each person.
+const MOST_REPLACED: usize = 8;
 
 /// The table of the rooms that it was invited to, in the folder of Matrix.
 const THEIRS: &str = "invited-to.json";
@@ -24,6 +27,8 @@ const THEIRS: &str = "invited-to.json";
 pub(super) struct Conversations {
     /// The rooms that the bot made. Links go there alone.
     pub(super) ours: Table<OwnedRoomId>,
+    /// The rooms that the bot made before, and that were no longer fit for a link. Earlier links may stand there.
+    replaced: Table<Vec<OwnedRoomId>>,
     /// The rooms to which their users invited the bot.
     pub(super) theirs: Table<OwnedRoomId>,
 }
@@ -35,11 +40,31 @@ impl Conversations {
                 folder.join(OURS),
                 "delete it, and the bot makes new direct messages",
             )?,
+            replaced: Table::load(
+                folder.join(REPLACED),
+                "delete it, and links that a killed bot sent to rooms which it has left since are not redacted",
+            )?,
             theirs: Table::load(
                 folder.join(THEIRS),
                 "delete it, and invite the bot again to where you want to talk to it",
             )?,
         })
+    }
+
+    /// Links to this user go to another room from now on.
+    pub(super) fn replace(&self, user: &UserId, room: &RoomId) -> Result<(), Fault> {
+        if let Some(before) = self.ours.get(user) {
+            let mut replaced = self.replaced(user);
+            replaced.push(before);
+            let surplus = replaced.len().saturating_sub(MOST_REPLACED);
+            self.replaced.insert(user, replaced.split_off(surplus))?;
+        }
+        self.ours.insert(user, room.to_owned())
+    }
+
+    /// The rooms to which links to this user went before.
+    pub(super) fn replaced(&self, user: &UserId) -> Vec<OwnedRoomId> {
+        self.replaced.get(user).unwrap_or_default()
     }
 
     /// Whether this is a room in which this user talks to the bot.
@@ -73,11 +98,9 @@ impl Matrix {
         let Some(room) = room.filter(|room| room.state() == RoomState::Joined) else {
             return Ok(());
         };
-        let mut content = RoomMessageEventContent::notice_html(notice.plain, notice.html);
+        let mut content = notice.content(Sound::Silent);
         content.relates_to = Some(ReplyTo::event(talk.event_id.clone()).relation());
-        room.send(content)
-            .with_transaction_id(notice.transaction.clone())
-            .await?;
+        self.send(&room, content, notice.transaction).await?;
         Ok(())
     }
 

@@ -9,10 +9,10 @@
 use matrix_sdk::{
     Room, RoomState,
     ruma::{
-        OwnedRoomId, OwnedTransactionId, OwnedUserId, RoomId, UserId,
+        OwnedEventId, OwnedRoomId, OwnedTransactionId, OwnedUserId, RoomId, UserId,
         api::client::room::create_room::{self, v3::RoomPreset},
         events::{
-            InitialStateEvent,
+            AnyInitialStateEvent, InitialStateEvent,
             room::{
                 encryption::RoomEncryptionEventContent,
                 guest_access::{GuestAccess, RoomGuestAccessEventContent},
@@ -28,9 +28,10 @@ use tracing::{error, info, warn};
 
 use super::{
     Chain, Fault, LinkReceipt, Matrix, Notice, SentLink,
-    confidentiality::{is_between_two, is_confidential, was_between_two},
-    identities::{KeptVerifications, Standing},
+    confidentiality::{is_confidential, was_between_two},
+    identities::{KeptVerification, Standing},
     link_receipt::Picture,
+    send::{Turn, mentioning_nobody},
 };
 use crate::{config::Devices, link::Link};
 
@@ -93,9 +94,12 @@ pub struct LinkMessage {
 /// it, who has a device that may read. Good for one sending, soon: as long as it is held, no verification is withdrawn.
 #[derive(Debug)]
 pub struct ConfidentialRoom {
+    matrix: Matrix,
     room: Room,
     recipient: OwnedUserId,
-    _verifications: KeptVerifications,
+    /// The turn to send there, if it was waited for before the room was looked at.
+    turn: Option<Turn>,
+    _verification: KeptVerification,
 }
 
 impl ConfidentialRoom {
@@ -112,57 +116,63 @@ impl ConfidentialRoom {
     /// # Errors
     /// [`NotSent::Refused`] if the room turned out to be overheard, [`NotSent::Fault`] if the sending failed.
     pub async fn send(
-        self,
+        mut self,
         link: &Link,
         message: &LinkMessage,
         transaction: OwnedTransactionId,
     ) -> Result<SentLink, NotSent> {
-        // A new Megolm session: whoever got the key of an earlier one cannot read this link with it.
-        self.room.discard_room_key().await?;
-        let sent = self
-            .room
-            .send(compose(link, message))
-            .with_transaction_id(transaction)
-            .await;
-        // Whatever the homeserver answers, the key of the link is with those who were there.
-        let was_between_two = was_between_two(&self.room, &self.recipient).await;
-        if !was_between_two && let Err(error) = &sent {
-            error!(recipient = %self.recipient, error = %Chain(error), "the link may be out, and the room was not confidential");
-            return Err(NotSent::Refused(NotConfidential::Overheard));
-        }
-        let sent = sent?;
+        let room = self.room.room_id().to_owned();
+        let recipient = self.recipient.clone();
+        // Nobody else sends in between, so that no other message makes the new key its own.
+        let turn = self.turn().await;
+        turn.renew_key().await?;
+        let event = confide(&turn, &recipient, compose(link, message), &transaction).await?;
+        info!(%recipient, %event, "link sent");
         let receipt = LinkReceipt {
-            room: self.room.room_id().to_owned(),
-            event: sent.response.event_id,
+            room,
+            event,
             picture: Picture::Unsettled,
         };
-        let encrypted = sent.encryption_info.is_some();
-        if encrypted && was_between_two && is_between_two(&self.room, &self.recipient).await? {
-            info!(recipient = %self.recipient, event = %receipt.event, "link sent");
-            return Ok(SentLink::new(link, self.recipient, receipt));
-        }
-        error!(recipient = %self.recipient, encrypted, "the room was not confidential, taking the link back");
-        if let Err(error) = self.room.redact(&receipt.event, None, None).await {
-            error!(event = %receipt.event, %error, "an overheard link was not taken back");
-        }
-        Err(NotSent::Refused(NotConfidential::Overheard))
+        Ok(SentLink::new(link, recipient, receipt))
     }
-}
 
-impl ConfidentialRoom {
     /// Says something that is for the recipient alone and yet no link.
     ///
     /// # Errors
-    /// [`NotSent::Fault`], when the homeserver did not take it.
-    pub async fn tell(self, notice: Notice<'_>) -> Result<(), NotSent> {
-        let content = RoomMessageEventContent::notice_html(notice.plain, notice.html);
-        let transaction = notice.transaction.clone();
-        self.room
-            .send(content)
-            .with_transaction_id(transaction)
-            .await?;
+    /// As [`Self::send`].
+    pub async fn tell(mut self, notice: Notice<'_>) -> Result<(), NotSent> {
+        let turn = self.turn().await;
+        let content = notice.content(Sound::Silent);
+        confide(&turn, &self.recipient, content, notice.transaction).await?;
         Ok(())
     }
+
+    async fn turn(&mut self) -> Turn {
+        match self.turn.take() {
+            Some(turn) if turn.room().room_id() == self.room.room_id() => turn,
+            Some(_) | None => self.matrix.turn(&self.room).await,
+        }
+    }
+}
+
+/// Sends a secret, and takes it back if somebody else may have got it.
+async fn confide(
+    turn: &Turn,
+    recipient: &UserId,
+    content: RoomMessageEventContent,
+    transaction: &OwnedTransactionId,
+) -> Result<OwnedEventId, NotSent> {
+    let sent = turn.confide(recipient, content, transaction).await;
+    match (sent.event, sent.is_confidential?) {
+        (Some(event), true) => return Ok(event),
+        (Some(event), false) => {
+            if let Err(error) = turn.room().redact(&event, None, None).await {
+                error!(%event, %error, "an overheard message was not taken back");
+            }
+        }
+        (None, _) => {}
+    }
+    Err(NotSent::Refused(NotConfidential::Overheard))
 }
 
 fn compose(link: &Link, message: &LinkMessage) -> RoomMessageEventContent {
@@ -171,19 +181,31 @@ fn compose(link: &Link, message: &LinkMessage) -> RoomMessageEventContent {
     let href = html_escape::encode_double_quoted_attribute(url);
     let shown = html_escape::encode_text(url);
     // A text, not a notice: it is what the requester waits for, and a notice does not ring.
-    RoomMessageEventContent::text_html(
+    mentioning_nobody(RoomMessageEventContent::text_html(
         format!("{before}\n\n{url}\n\n{after}"),
         format!("<p>{before_html}</p><p><a href=\"{href}\">{shown}</a></p><p>{after_html}</p>"),
-    )
+    ))
 }
 
 impl Matrix {
+    /// Waits for the turn to send to this user, in the room of earlier links if there is one: whatever is looked at afterwards
+    /// is a moment old when it is used. `None`: there is nothing to wait for.
+    pub async fn turn_to_confide(&self, recipient: &UserId) -> Option<Turn> {
+        let room = self.conversations().ours.get(recipient)?;
+        let room = self.client().get_room(&room)?;
+        Some(self.turn(&room).await)
+    }
+
     /// Finds or makes the room in which a link may be sent to this user, and proves that it is fit for it.
     ///
     /// # Errors
     /// [`NotSent::Refused`] if there can be none, [`NotSent::Fault`] if it cannot be told.
-    pub async fn confidential_room(&self, recipient: &UserId) -> Result<ConfidentialRoom, NotSent> {
-        let verifications = self.keep_verifications().await;
+    pub async fn confidential_room(
+        &self,
+        recipient: &UserId,
+        turn: Option<Turn>,
+    ) -> Result<ConfidentialRoom, NotSent> {
+        let verification = self.keep_verified(recipient).await;
         let known = async { Ok::<_, NotSent>(self.known_room(recipient).await?) };
         let ((), known) = tokio::try_join!(self.check_devices(recipient), known)?;
         let room = match known {
@@ -191,9 +213,11 @@ impl Matrix {
             None => self.make_room(recipient).await?,
         };
         Ok(ConfidentialRoom {
+            matrix: self.clone(),
             room,
             recipient: recipient.to_owned(),
-            _verifications: verifications,
+            turn,
+            _verification: verification,
         })
     }
 
@@ -206,19 +230,22 @@ impl Matrix {
         &self,
         recipient: &UserId,
         room: &RoomId,
+        turn: Option<Turn>,
     ) -> Result<ConfidentialRoom, NotSent> {
         let overheard = || NotSent::Refused(NotConfidential::Overheard);
         let room = self.client().get_room(room);
         let room = room
             .filter(|room| room.state() == RoomState::Joined)
             .ok_or_else(overheard)?;
-        let verifications = self.keep_verifications().await;
+        let verification = self.keep_verified(recipient).await;
         let is_confidential = async { Ok::<_, NotSent>(is_confidential(&room, recipient).await?) };
         let ((), fit) = tokio::try_join!(self.check_devices(recipient), is_confidential)?;
         let proven = ConfidentialRoom {
+            matrix: self.clone(),
             room,
             recipient: recipient.to_owned(),
-            _verifications: verifications,
+            turn,
+            _verification: verification,
         };
         fit.then_some(proven).ok_or_else(overheard)
     }
@@ -234,13 +261,8 @@ impl Matrix {
         sound: Sound,
     ) -> Result<(), Fault> {
         if let Some(room) = self.known_room(recipient).await? {
-            let content = match sound {
-                Sound::Rings => RoomMessageEventContent::text_html(notice.plain, notice.html),
-                Sound::Silent => RoomMessageEventContent::notice_html(notice.plain, notice.html),
-            };
-            room.send(content)
-                .with_transaction_id(notice.transaction.clone())
-                .await?;
+            let content = notice.content(sound);
+            self.send(&room, content, notice.transaction).await?;
         }
         Ok(())
     }
@@ -249,7 +271,7 @@ impl Matrix {
     /// this is looked at before. The device list is asked for anew, as stale ones happen.
     ///
     /// The identity is signed first: only then does the SDK itself refuse to send, should it change before the sending. For
-    /// that the caller keeps verifications ([`Matrix::keep_verifications`]) until the sending is over.
+    /// that the caller keeps them verified ([`Matrix::keep_verified`]) until the sending is over.
     pub(super) async fn check_devices(&self, recipient: &UserId) -> Result<(), NotSent> {
         let encryption = self.client().encryption();
         let identity = encryption.request_user_identity(recipient).await?;
@@ -287,17 +309,16 @@ impl Matrix {
 
     /// The room of an earlier link, if it is still fit for another.
     async fn known_room(&self, recipient: &UserId) -> Result<Option<Room>, Fault> {
-        let Some(room) = self
-            .conversations()
-            .ours
-            .get(recipient)
-            .and_then(|id| self.client().get_room(&id))
-        else {
+        let Some(id) = self.conversations().ours.get(recipient) else {
             return Ok(None);
         };
-        if room.state() != RoomState::Joined {
+        let room = match self.client().get_room(&id) {
+            Some(room) => Some(room),
+            None => self.room_once_heard(&id).await,
+        };
+        let Some(room) = room.filter(|room| room.state() == RoomState::Joined) else {
             return Ok(None);
-        }
+        };
         let fit = is_confidential(&room, recipient).await?;
         if !fit {
             warn!(room = %room.room_id(), %recipient, "direct message no longer fit for links, making a new one");
@@ -306,24 +327,19 @@ impl Matrix {
     }
 
     async fn make_room(&self, recipient: &UserId) -> Result<Room, NotSent> {
-        let room = match self
-            .client()
-            .create_room(room_request(recipient)?)
-            .await
-            .map_err(Fault::from)
-        {
-            Ok(room) => room,
+        // Not by the SDK's own function, which keeps a list of direct messages besides, with two more requests.
+        let made = self.client().send(room_request(recipient)?).await;
+        let id = match made.map_err(Fault::from) {
+            Ok(made) => made.room_id,
             Err(fault) if !fault.is_refusal() => return Err(NotSent::Fault(fault)),
             Err(fault) => {
                 let reason = Chain(&fault).to_string();
                 return Err(NotSent::Refused(NotConfidential::RoomRefused { reason }));
             }
         };
-        info!(room = %room.room_id(), %recipient, "direct message made");
-        self.conversations()
-            .ours
-            .insert(recipient, room.room_id().to_owned())?;
-        self.wait_until_heard(room.room_id()).await;
+        info!(room = %id, %recipient, "direct message made");
+        self.conversations().replace(recipient, &id)?;
+        let room = self.room_once_heard(&id).await.ok_or(Fault::RoomNotShown)?;
         if is_confidential(&room, recipient).await? {
             Ok(room)
         } else {
@@ -334,6 +350,10 @@ impl Matrix {
 }
 
 fn room_request(recipient: &UserId) -> Result<create_room::v3::Request, Fault> {
+    let nonsense = |source| Fault::Nonsense {
+        request: "making a room",
+        source,
+    };
     let mut request = create_room::v3::Request::new();
     request.preset = Some(RoomPreset::PrivateChat);
     request.is_direct = true;
@@ -352,14 +372,20 @@ fn room_request(recipient: &UserId) -> Result<create_room::v3::Request, Fault> {
             GuestAccess::Forbidden,
         ))
         .to_raw_any(),
+        without_previews().map_err(nonsense)?,
     ];
     let power_levels =
         json!({ "invite": 100, "kick": 100, "ban": 100, "redact": 100, "state_default": 100 });
-    let nonsense = |source| Fault::Nonsense {
-        request: "making a room",
-        source,
-    };
     request.power_level_content_override =
         Some(Raw::new(&power_levels).map_err(nonsense)?.cast_unchecked());
     Ok(request)
+}
+
+/// A client that shows what is behind a link asks the homeserver to look there. No specification has this event: Element made it
+/// up, and others read it too.
+fn without_previews() -> serde_json::Result<Raw<AnyInitialStateEvent>> {
+    let event = json!({
+        "type": "org.matrix.room.preview_urls", "state_key": "", "content": { "disable": true },
+    });
+    Ok(Raw::new(&event)?.cast_unchecked())
 }

@@ -4,7 +4,7 @@
 //! identity, so that for the SDK a change is a violation of a verification, and no key goes to a changed one in the midst of a
 //! sending.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc};
+use std::{collections::HashMap, path::PathBuf};
 
 use futures_util::StreamExt as _;
 use matrix_sdk::{
@@ -68,9 +68,9 @@ pub enum NotAccepted {
     NotShown,
 }
 
-/// As long as it lives, no verification is withdrawn.
+/// As long as it lives, the verification of one user is not withdrawn.
 #[derive(Debug)]
-pub(super) struct KeptVerifications(
+pub(super) struct KeptVerification(
     #[expect(dead_code, reason = "it is there to be held")] OwnedRwLockReadGuard<()>,
 );
 
@@ -147,17 +147,19 @@ impl Matrix {
         Ok(())
     }
 
-    /// Keeps whatever the bot has verified as it is, for as long as what this gives is held: between the look at a user's
-    /// identity and the end of a sending, another identity in its place makes the SDK refuse to encrypt.
-    pub(super) async fn keep_verifications(&self) -> KeptVerifications {
-        let verifications = Arc::clone(self.verifications());
-        KeptVerifications(verifications.read_owned().await)
+    /// Keeps a user verified, for as long as what this gives is held: between the look at their identity and the end of a
+    /// sending, another identity in its place makes the SDK refuse to encrypt.
+    pub(super) async fn keep_verified(&self, user: &UserId) -> KeptVerification {
+        let verification = self.verifications().of(user.to_owned());
+        KeptVerification(verification.read_owned().await)
     }
 
-    /// The SDK takes the identity that is shown from then on, and refuses it nothing: so never while a link is on its way.
+    /// The SDK takes the identity that is shown from then on, and refuses it nothing: so never while a link is on its way there.
     async fn withdraw_verification(&self, identity: &UserIdentity) -> Result<(), Fault> {
-        debug!(user = %identity.user_id(), "a verification is withdrawn once no link is on its way");
-        let _alone = self.verifications().write().await;
+        let user = identity.user_id();
+        debug!(%user, "a verification is withdrawn once no link is on its way to this user");
+        let verification = self.verifications().of(user.to_owned());
+        let _alone = verification.write().await;
         let withdrawn = identity.withdraw_verification().await;
         Ok(withdrawn.map_err(matrix_sdk::Error::from)?)
     }

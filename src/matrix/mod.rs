@@ -23,12 +23,14 @@ mod invitations;
 mod late_key;
 mod link_picture;
 mod link_receipt;
+mod locks;
 mod login;
 mod obeyed;
 mod proof;
 mod quarantine;
 mod registration;
 mod reset;
+mod send;
 mod sent_link;
 mod stored;
 mod sync;
@@ -56,6 +58,7 @@ pub use registration::{
     write_new,
 };
 pub use reset::reset_identity;
+pub use send::Turn;
 pub use sent_link::{NoPicture, PictureMessage, SentLink};
 pub use stored::{
     StoredRoom, acted_as_appservice, stored_access_token, stored_admin_room, stored_identities,

@@ -19,13 +19,14 @@ use matrix_sdk::{
         },
     },
 };
-use tracing::{error, info};
+use tracing::info;
 
 use super::{
     Fault, LinkReceipt, Matrix, NotSent,
-    confidentiality::{is_between_two, is_confidential, was_between_two},
+    confidentiality::is_confidential,
     link_picture::{LinkPicture, PictureError},
     link_receipt::Picture,
+    send::mentioning_nobody,
 };
 use crate::link::Link;
 
@@ -128,34 +129,21 @@ impl SentLink {
             Some(content) => *content.clone(),
             None => prepare(&room, &self.link, message).await?,
         };
-        let _verifications = matrix.keep_verifications().await;
+        let turn = matrix.turn(&room).await;
+        let _verification = matrix.keep_verified(&self.recipient).await;
         self.check(matrix, &room).await?;
         self.picture = Some(Box::new(content.clone()));
         self.receipt.picture = Picture::Unsettled;
-        self.send(&room, content, transaction).await
-    }
-
-    async fn send(
-        &mut self,
-        room: &Room,
-        content: RoomMessageEventContent,
-        transaction: OwnedTransactionId,
-    ) -> Result<(), NoPicture> {
-        let sending = room.send(content).with_transaction_id(transaction);
-        let sent = sending.await.map_err(Fault::from);
-        if let Ok(sent) = &sent {
-            self.receipt.picture = Picture::Sent(sent.response.event_id.clone());
+        let sent = turn.confide(&self.recipient, content, &transaction).await;
+        if let Some(event) = sent.event {
+            self.receipt.picture = Picture::Sent(event);
         }
-        if was_between_two(room, &self.recipient).await {
-            let sent = sent.map_err(NoPicture::Unsure)?;
-            let is_between_two = is_between_two(room, &self.recipient).await;
-            if is_between_two.map_err(NoPicture::Unsure)? && sent.encryption_info.is_some() {
-                info!(recipient = %self.recipient, "picture of the link sent");
-                return Ok(());
-            }
+        if sent.is_confidential.map_err(NoPicture::Unsure)? {
+            info!(recipient = %self.recipient, "picture of the link sent");
+            Ok(())
+        } else {
+            Err(NoPicture::Overheard)
         }
-        error!(recipient = %self.recipient, "the room was not confidential when the picture was sent");
-        Err(NoPicture::Overheard)
     }
 
     /// What was looked at before the link was sent is looked at again: the file took its time.
@@ -211,5 +199,5 @@ fn compose(
     let mut content = ImageMessageEventContent::encrypted(caption, file).info(Box::new(info));
     content.filename = Some(message.file_name.clone());
     content.formatted = Some(FormattedBody::html(html));
-    RoomMessageEventContent::new(MessageType::Image(content))
+    mentioning_nobody(RoomMessageEventContent::new(MessageType::Image(content)))
 }

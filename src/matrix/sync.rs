@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use matrix_sdk::{
-    Client,
+    Client, Room,
     config::{SyncSettings, SyncToken},
     ruma::{
         RoomId,
@@ -121,13 +121,20 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
 }
 
 impl Matrix {
-    /// Waits until a sync has brought a new room and was done with it. The SDK asks for the keys of all its members then, and
-    /// a send that begins before they are there holds the lock that this takes, until it gives up after five seconds.
-    pub(super) async fn wait_until_heard(&self, room: &RoomId) {
+    /// A new room, once a sync has brought it and was done with it. The SDK asks for the keys of all its members then, and a
+    /// send that begins before they are there holds the lock that this takes, until it gives up after five seconds.
+    pub(super) async fn room_once_heard(&self, id: &RoomId) -> Option<Room> {
         let mut heard = self.heard_rooms().subscribe();
-        let room_is_heard = heard.wait_for(|rooms| rooms.contains(room));
+        let room_is_heard = heard.wait_for(|rooms| rooms.contains(id));
         // Slow is better than never.
         drop(timeout(LONGEST_WAIT_FOR_ROOM, room_is_heard).await);
+        self.client().get_room(id)
+    }
+
+    /// Waits until the homeserver has told what is new, so that the bot knows where it is, and where it is no longer.
+    pub async fn wait_until_up_to_date(&self) {
+        let mut answers = self.homeserver_answers();
+        drop(answers.wait_for(|answers| *answers).await);
     }
 }
 

@@ -1,15 +1,15 @@
-//! Takes links back, and their pictures, and finds those whose sending was cut off.
+//! Takes links back, and their pictures, those included whose sending was cut off.
 
 use matrix_sdk::{
     Room, RoomState,
     ruma::{
-        EventId, OwnedEventId, OwnedTransactionId, UserId,
+        EventId, OwnedEventId, OwnedTransactionId, RoomId, UserId,
         events::room::message::RoomMessageEventContent,
     },
 };
 use tracing::warn;
 
-use super::{Chain, Fault, LinkReceipt, Matrix, link_receipt::Picture};
+use super::{Chain, Fault, LinkReceipt, Matrix, link_receipt::Picture, send::mentioning_nobody};
 
 /// Under which transactions a link and its picture are sent: the same for each try, so that each is one event.
 #[derive(Debug, Clone)]
@@ -37,39 +37,62 @@ impl Matrix {
         }
     }
 
-    /// Finds out where a link is whose sending was cut off, and its picture. The homeserver is sent a harmless text under
-    /// the same transaction: if the link had arrived, it answers with the link's event.
+    /// Takes back a link whose sending was cut off, and its picture, wherever it may be. The homeserver is sent a harmless text
+    /// under the same transaction: if the link had arrived, it answers with the link's event.
     ///
     /// # Errors
     /// [`Fault`], if it may work later.
-    pub async fn trace(
+    pub async fn withdraw_untold(
         &self,
         recipient: &UserId,
         harmless: &str,
         transactions: &LinkTransactions,
-    ) -> Result<Option<LinkReceipt>, Fault> {
-        let Some(room) = self
-            .conversations()
-            .ours
-            .get(recipient)
-            .and_then(|id| self.client().get_room(&id))
-        else {
-            return Ok(None);
+    ) -> Result<(), Fault> {
+        if let Some(room) = self.conversations().ours.get(recipient) {
+            self.withdraw_from(&room, harmless, transactions).await?;
+        }
+        self.withdraw_replaced(recipient, harmless, transactions)
+            .await
+    }
+
+    /// The same in the rooms to which no link of this user goes any more: another one is to be sent in their place.
+    ///
+    /// # Errors
+    /// [`Fault`], if it may work later.
+    pub async fn withdraw_replaced(
+        &self,
+        recipient: &UserId,
+        harmless: &str,
+        transactions: &LinkTransactions,
+    ) -> Result<(), Fault> {
+        for room in self.conversations().replaced(recipient) {
+            self.withdraw_from(&room, harmless, transactions).await?;
+        }
+        Ok(())
+    }
+
+    async fn withdraw_from(
+        &self,
+        room: &RoomId,
+        harmless: &str,
+        transactions: &LinkTransactions,
+    ) -> Result<(), Fault> {
+        let Some(room) = self.client().get_room(room) else {
+            return Ok(());
         };
-        let Some(event) = find(&room, harmless, &transactions.link).await? else {
-            return Ok(None);
+        let Some(event) = self.find(&room, harmless, &transactions.link).await? else {
+            return Ok(());
         };
         let receipt = LinkReceipt {
             room: room.room_id().to_owned(),
             event,
             picture: Picture::Unsettled,
         };
-        self.trace_picture(receipt, harmless, transactions)
-            .await
-            .map(Some)
+        let receipt = self.trace_picture(receipt, harmless, transactions).await?;
+        self.withdraw(&receipt).await
     }
 
-    /// The same for a picture alone, where its link's place is known. A receipt that knows of its picture stays as it is.
+    /// Finds out where the picture is of a link whose place is known. A receipt that knows of its picture stays as it is.
     ///
     /// # Errors
     /// [`Fault`], if it may work later.
@@ -83,29 +106,28 @@ impl Matrix {
         let (Picture::Unsettled, Some(room)) = (&receipt.picture, room) else {
             return Ok(receipt);
         };
-        let found = find(&room, harmless, &transactions.picture).await?;
+        let found = self.find(&room, harmless, &transactions.picture).await?;
         Ok(LinkReceipt {
             picture: found.map_or(Picture::None, Picture::Sent),
             ..receipt
         })
     }
-}
 
-/// The event of a transaction. `None`: in this room nothing can be said, nor taken back.
-async fn find(
-    room: &Room,
-    harmless: &str,
-    transaction: &OwnedTransactionId,
-) -> Result<Option<OwnedEventId>, Fault> {
-    if room.state() != RoomState::Joined || !room.latest_encryption_state().await?.is_encrypted() {
-        return Ok(None);
+    /// The event of a transaction. `None`: in this room nothing can be said, nor taken back.
+    async fn find(
+        &self,
+        room: &Room,
+        harmless: &str,
+        transaction: &OwnedTransactionId,
+    ) -> Result<Option<OwnedEventId>, Fault> {
+        if room.state() != RoomState::Joined
+            || !room.latest_encryption_state().await?.is_encrypted()
+        {
+            return Ok(None);
+        }
+        let content = mentioning_nobody(RoomMessageEventContent::notice_plain(harmless));
+        self.send(room, content, transaction).await.map(Some)
     }
-    let content = RoomMessageEventContent::notice_plain(harmless);
-    let sent = room
-        .send(content)
-        .with_transaction_id(transaction.clone())
-        .await?;
-    Ok(Some(sent.response.event_id))
 }
 
 async fn remove(room: &Room, event: &EventId) -> Result<(), Fault> {

@@ -122,6 +122,8 @@ async fn a_direct_message_is_closed_to_everybody_else_from_its_beginning() {
         let state = alice.state(sent.room(), kind).await.unwrap();
         assert_eq!(state[key], value, "{kind}");
     }
+    let previews = alice.state(sent.room(), "org.matrix.room.preview_urls");
+    assert_eq!(previews.await, Some(json!({ "disable": true })));
     let levels = alice
         .state(sent.room(), "m.room.power_levels")
         .await

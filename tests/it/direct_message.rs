@@ -129,7 +129,7 @@ async fn a_direct_message_whose_encryption_was_altered_gets_no_link() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_direct_message_that_everybody_may_look_into_shows_them_no_link() {
     let (alice, mallory) = (person("alice").await, person("mallory").await);
-    let bot = Bot::builder(homeserver()).start(&alice).await;
+    let mut bot = Bot::builder(homeserver()).start(&alice).await;
     let first = bot.start_session(&alice, "website").await;
     for (kind, content) in [
         (
@@ -142,6 +142,8 @@ async fn a_direct_message_that_everybody_may_look_into_shows_them_no_link() {
             .await;
     }
     let second = bot.start_session(&alice, "website").await;
+    // Whoever comes in upon its picture ends the session.
+    bot.wait_for_log_times("picture of the link sent", 2).await;
     mallory.join(first.room()).await.unwrap();
     let third = bot.start_session(&alice, "website").await;
     assert_ne!(third.room(), first.room());

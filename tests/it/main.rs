@@ -72,6 +72,9 @@ mod lost_store;
 /// A homeserver that is down, slow, or in trouble.
 mod homeserver_faults;
 
+/// What is sent: once, in turn, and known to the next run of the bot.
+mod sending;
+
 /// A homeserver that plays false.
 mod hostile;
 

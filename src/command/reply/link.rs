@@ -1,6 +1,6 @@
 //! What is said around a link, and where none can be sent.
 
-use std::path::PathBuf;
+use std::{fmt, path::PathBuf};
 
 use super::{End, Reply, unmarked};
 use crate::{matrix::NotConfidential, remote_control::ProjectName};
@@ -70,10 +70,46 @@ pub fn picture() -> Reply {
     Reply::new("The same link as a QR code: open it on a phone with the phone's camera.")
 }
 
-/// The link cannot be delivered in confidence.
+/// What only its requester may see.
+#[derive(Debug, Clone, Copy)]
+pub enum Secret<'a> {
+    /// The link of a project's session.
+    Link(&'a ProjectName),
+    /// What a project's session printed.
+    Output(&'a ProjectName),
+}
+
+impl<'a> Secret<'a> {
+    /// Which project it is about.
+    #[must_use]
+    pub fn project(self) -> &'a ProjectName {
+        match self {
+            Self::Link(project) | Self::Output(project) => project,
+        }
+    }
+}
+
+impl fmt::Display for Secret<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Link(project) => write!(formatter, "the link for {project}"),
+            Self::Output(project) => write!(formatter, "the output of {project}"),
+        }
+    }
+}
+
+/// Something cannot be delivered in confidence.
 #[must_use]
-pub fn undeliverable(project: &ProjectName, reason: &NotConfidential) -> Reply {
-    not_confidential(&format!("the link for {project}"), reason)
+pub fn undeliverable(secret: Secret<'_>, reason: &NotConfidential) -> Reply {
+    match (secret, reason) {
+        (Secret::Link(project), NotConfidential::Overheard) => Reply::new(format!(
+            "I cannot send you the link for {project}: somebody else was in our direct message when I sent it. I took it \
+             back and end the session, as they may have read it. Leave that room, and start again."
+        )),
+        (Secret::Link(_) | Secret::Output(_), reason) => {
+            not_confidential(&secret.to_string(), reason)
+        }
+    }
 }
 
 /// Something cannot be delivered in confidence, and why.
@@ -91,32 +127,32 @@ pub(super) fn not_confidential(what: &str, reason: &NotConfidential) -> Reply {
             "none of your devices is verified. Verify this device in your client's settings, and try again."
         }
         NotConfidential::Overheard => {
-            "somebody else was in our direct message when I sent it. I took it back and end the session, as they may have \
-             read it. Leave that room, and start again."
+            "somebody else was in our direct message when I sent it. I took it back. Leave that room, and try again."
         }
         NotConfidential::RoomRefused { reason } => {
             return Reply::new(format!(
-                "I cannot send you {what}: the homeserver would not make a direct message with you ({reason}). Nothing \
-                 was sent."
+                "I cannot send you {what}: the homeserver would not make a direct message with you ({}). Nothing \
+                 was sent.",
+                unmarked(reason)
             ));
         }
     };
     Reply::new(format!("I cannot send you {what}: {reason}"))
 }
 
-/// The requester may no longer have the link that they asked for.
+/// The requester may no longer have what they asked for.
 #[must_use]
-pub fn no_longer_allowed(project: &ProjectName) -> Reply {
+pub fn no_longer_allowed(secret: Secret<'_>) -> Reply {
     Reply::new(format!(
-        "I did not send the link for {project}: whoever asked for it may not command me now."
+        "I did not send {secret}: whoever asked for it may not command me now."
     ))
 }
 
-/// The homeserver does not take the link, and waiting does not help.
+/// The homeserver does not take it, and waiting does not help.
 #[must_use]
-pub fn not_taken(project: &ProjectName) -> Reply {
+pub fn not_taken(secret: Secret<'_>) -> Reply {
     Reply::new(format!(
-        "I cannot send you the link for {project}: the homeserver does not take it. The bot's log on the host says why."
+        "I cannot send you {secret}: the homeserver does not take it. The bot's log on the host says why."
     ))
 }
 

@@ -1,0 +1,233 @@
+//! The one place that sends messages into rooms: one at a time in each room.
+//!
+//! Invariant: nothing else calls [`Room::send`]. Where two sends of the SDK run at once in one encrypted room, they share a key
+//! together, and the message after the last one for which that key is good is a panic.
+
+use matrix_sdk::{
+    Room,
+    ruma::{
+        OwnedEventId, OwnedTransactionId, UserId,
+        events::{Mentions, room::message::RoomMessageEventContent},
+    },
+};
+use matrix_sdk_base::deserialized_responses::EncryptionInfo;
+use tokio::sync::OwnedMutexGuard;
+use tracing::{debug, error};
+
+use super::{
+    Chain, Fault, Matrix, Notice, Sound,
+    confidentiality::{is_between_two, was_between_two},
+};
+
+/// How long a text may be as JSON, plain and HTML together. An event is 64 KiB at most (specification, "Size limits"), and
+/// encryption makes four bytes of three.
+const LONGEST: usize = 32 * 1024;
+
+/// How many bytes of a longer one are sent, without HTML. As JSON they are twice as many at most.
+const SHOWN: usize = 12 * 1024;
+
+/// What stands in place of the rest.
+const CUT: &str = "\n\n(The rest is too long for one message.)";
+
+/// The turn to send into one room: nobody else sends there as long as it is held.
+#[derive(Debug)]
+pub struct Turn {
+    room: Room,
+    _held: OwnedMutexGuard<()>,
+}
+
+/// What the homeserver took.
+#[derive(Debug)]
+pub(super) struct Sent {
+    pub(super) event: OwnedEventId,
+    encryption: Option<EncryptionInfo>,
+}
+
+/// What came of something that is for one person alone.
+#[derive(Debug)]
+pub(super) struct Confided {
+    /// Where it is, if the homeserver took it.
+    pub(super) event: Option<OwnedEventId>,
+    /// Whether nobody but that person can read it. An error: it was not sent, or that is not known.
+    pub(super) is_confidential: Result<bool, Fault>,
+}
+
+impl Matrix {
+    /// Waits for the turn to send into a room.
+    pub(super) async fn turn(&self, room: &Room) -> Turn {
+        let turn = self.turns().of(room.room_id().to_owned());
+        Turn {
+            room: room.clone(),
+            _held: turn.lock_owned().await,
+        }
+    }
+
+    /// Sends what is no secret. Whoever's identity has changed may read it, and a relation that the homeserver refuses is left
+    /// out: an answer without one is better than none.
+    ///
+    /// # Errors
+    /// [`Fault`], when the homeserver did not take it.
+    pub(super) async fn send(
+        &self,
+        room: &Room,
+        mut content: RoomMessageEventContent,
+        transaction: &OwnedTransactionId,
+    ) -> Result<OwnedEventId, Fault> {
+        let mut has_let_read = false;
+        loop {
+            let turn = self.turn(room).await;
+            let sent = turn.send(content.clone(), transaction).await;
+            // What comes next may take a while.
+            drop(turn);
+            match sent {
+                Ok(sent) => return Ok(sent.event),
+                Err(Fault::IdentityChanged { users }) if !has_let_read => {
+                    has_let_read = true;
+                    self.let_read(&users).await?;
+                }
+                Err(fault) if fault.is_refusal() && content.relates_to.is_some() => {
+                    debug!(room = %room.room_id(), error = %Chain(&fault), "sending an answer without its relation");
+                    content.relates_to = None;
+                }
+                Err(fault) => return Err(fault),
+            }
+        }
+    }
+}
+
+impl Turn {
+    /// The room.
+    pub(super) fn room(&self) -> &Room {
+        &self.room
+    }
+
+    /// Sends a message. The same `transaction` in the same room is the same event for the homeserver, however often it is sent.
+    async fn send(
+        &self,
+        content: RoomMessageEventContent,
+        transaction: &OwnedTransactionId,
+    ) -> Result<Sent, Fault> {
+        let sending = self
+            .room
+            .send(content)
+            .with_transaction_id(transaction.clone());
+        let sent = sending.await?;
+        Ok(Sent {
+            event: sent.response.event_id,
+            encryption: sent.encryption_info,
+        })
+    }
+
+    /// What is sent next is encrypted with a new Megolm session: whoever got the key of an earlier one cannot read it with that.
+    pub(super) async fn renew_key(&self) -> Result<(), Fault> {
+        Ok(self.room.discard_room_key().await?)
+    }
+
+    /// Sends what is for the recipient alone, and looks afterwards who can read it.
+    pub(super) async fn confide(
+        &self,
+        recipient: &UserId,
+        content: RoomMessageEventContent,
+        transaction: &OwnedTransactionId,
+    ) -> Confided {
+        let sent = self.send(content, transaction).await;
+        // Whatever the homeserver answers, the key is with those who were there.
+        let was_between_two = was_between_two(&self.room, recipient).await;
+        let event = sent.as_ref().ok().map(|sent| sent.event.clone());
+        let is_confidential = match sent {
+            Err(fault) if was_between_two => Err(fault),
+            Ok(Sent { encryption, .. }) if was_between_two && encryption.is_some() => {
+                is_between_two(&self.room, recipient).await
+            }
+            Ok(_) | Err(_) => Ok(false),
+        };
+        if matches!(is_confidential, Ok(false)) {
+            error!(%recipient, room = %self.room.room_id(), ?event, "the room was not confidential when a secret was sent");
+        }
+        Confided {
+            event,
+            is_confidential,
+        }
+    }
+}
+
+impl Notice<'_> {
+    /// The message. It mentions nobody, whatever it quotes, and is no longer than a homeserver takes.
+    pub(super) fn content(&self, sound: Sound) -> RoomMessageEventContent {
+        let length = |text| serde_json::to_string(text).map_or(usize::MAX, |json| json.len());
+        let content = if length(self.plain).saturating_add(length(self.html)) > LONGEST {
+            let text = shortened(self.plain);
+            match sound {
+                Sound::Rings => RoomMessageEventContent::text_plain(text),
+                Sound::Silent => RoomMessageEventContent::notice_plain(text),
+            }
+        } else {
+            match sound {
+                Sound::Rings => RoomMessageEventContent::text_html(self.plain, self.html),
+                Sound::Silent => RoomMessageEventContent::notice_html(self.plain, self.html),
+            }
+        };
+        mentioning_nobody(content)
+    }
+}
+
+/// The words of others may stand in a message, and ring nobody.
+pub(super) fn mentioning_nobody(content: RoomMessageEventContent) -> RoomMessageEventContent {
+    content.add_mentions(Mentions::new())
+}
+
+fn shortened(text: &str) -> String {
+    let mut shown = text.to_owned();
+    shown.truncate(text.floor_char_boundary(SHOWN));
+    // In JSON, each of them would be six bytes.
+    shown.retain(|character| character == '\n' || !character.is_control());
+    if text.len() > SHOWN {
+        shown.push_str(CUT);
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use matrix_sdk::ruma::TransactionId;
+    use serde_json::Value;
+
+    use super::*;
+
+    /// The largest event that a homeserver takes.
+    const LIMIT: usize = 64 * 1024;
+
+    fn content(plain: &str, html: &str) -> Value {
+        let transaction = TransactionId::new();
+        let notice = Notice {
+            plain,
+            html,
+            transaction: &transaction,
+        };
+        serde_json::to_value(notice.content(Sound::Silent)).unwrap()
+    }
+
+    #[test]
+    fn a_message_fits_into_an_event_whatever_it_is_made_of() {
+        for piece in ["a", "\"", "\u{1}", "\n", "ü", "&amp;", "<br>"] {
+            for length in [0, 100, SHOWN, 100_000, 1_000_000] {
+                let text = piece.repeat(length / piece.len());
+                let content = content(&text, &html_escape::encode_text(&text));
+                let encrypted = content.to_string().len() * 4 / 3;
+                assert!(encrypted < LIMIT - 8 * 1024, "{length} bytes of {piece:?}");
+                let body = content["body"].as_str().unwrap();
+                assert!(
+                    length <= SHOWN && body == text
+                        || length > SHOWN && body.ends_with(CUT)
+                        || piece == "\u{1}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_message_mentions_nobody() {
+        let content = content("I do not know the command `@room`.", "");
+        assert_eq!(content["m.mentions"], serde_json::json!({}));
+    }
+}

@@ -1,0 +1,168 @@
+//! What the bot sends gets there, once, whatever the room and the homeserver make of it.
+
+use matrix_sdk::ruma::{OwnedEventId, RoomId};
+use serde_json::json;
+
+use crate::support::{
+    bot::Bot,
+    bot_builder::BotBuilder,
+    event::Event,
+    eventually, homeserver,
+    person::Person,
+    proxy::{Answer, Proxy, Request},
+};
+
+async fn person(name: &str) -> Person {
+    Person::register(homeserver(), name).await.unwrap()
+}
+
+async fn behind_proxy(alice: &Person, with: impl FnOnce(BotBuilder) -> BotBuilder) -> (Proxy, Bot) {
+    let proxy = Proxy::start(homeserver()).await;
+    let bot = with(Bot::builder(homeserver()).through(&proxy));
+    let bot = bot.start(alice).await;
+    (proxy, bot)
+}
+
+/// The homeserver takes all links, and the bot never hears so.
+fn leave_links_untold(proxy: &Proxy, bot: &Bot) {
+    let admin_room = bot.admin_room().to_owned();
+    proxy
+        .on(move |request| request.sends() && !request.is_in(&admin_room))
+        .replace_answer(Answer::error_page(502));
+}
+
+/// Asks for a session, and waits until its link is there, of which the bot does not know.
+async fn link_untold(alice: &Person, bot: &Bot) -> Event {
+    bot.tell(alice, "start").await;
+    eventually("the link arrives", async || bot.links_of(alice).pop()).await
+}
+
+async fn wait_until_redacted(alice: &Person, room: &RoomId, event: &OwnedEventId) {
+    eventually("the message is redacted", async || {
+        let stored = alice.event_from_server(room, event).await.unwrap();
+        (stored["content"] == json!({})).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_answers_at_once_are_sent_where_each_message_needs_a_key_of_its_own() {
+    let alice = person("alice").await;
+    let mut bot = Bot::builder(homeserver())
+        .project("website", |project| project.standin("held"))
+        .prepare(&alice)
+        .await;
+    let encryption = json!({ "algorithm": "m.megolm.v1.aes-sha2", "rotation_period_msgs": 1 });
+    let room = alice.client().get_room(bot.admin_room()).unwrap();
+    room.send_state_event_raw("m.room.encryption", "", encryption)
+        .await
+        .unwrap();
+    bot.run();
+    bot.wait_until_ready(&alice).await;
+    let mut asked = Vec::new();
+    for _ in 0..50 {
+        asked.push(bot.tell(&alice, "start").await);
+    }
+    let judged = "decision=\"allowed\"";
+    bot.wait_for_log_times(judged, asked.len()).await;
+    bot.let_go();
+    for command in &asked {
+        let answer = bot.answer(&alice, command).await;
+        assert!(answer.body().unwrap().contains("is running"), "{answer}");
+    }
+    assert_eq!(bot.standin_starts(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_whose_relation_the_homeserver_refuses_comes_without_it() {
+    let alice = person("alice").await;
+    let (proxy, bot) = behind_proxy(&alice, |bot| bot.encrypted_admin_room(false)).await;
+    proxy
+        .on(|request| request.sends() && request.json.get("m.relates_to").is_some())
+        .times(1)
+        .answer(Answer::refusal(400, "M_UNKNOWN"));
+    bot.tell(&alice, "status").await;
+    bot.announcement(&alice, "website: no session").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_a_bot_sent_and_never_knew_of_is_redacted_if_its_session_ends_meanwhile() {
+    let alice = person("alice").await;
+    let (proxy, mut bot) = behind_proxy(&alice, |bot| bot).await;
+    leave_links_untold(&proxy, &bot);
+    let link = link_untold(&alice, &bot).await;
+    assert!(bot.terminate().await.success());
+    bot.end_process(bot.standin_records().pop().unwrap().pid)
+        .await;
+    proxy.be_honest();
+    bot.run();
+    bot.wait_until_taken_back(&alice, &link).await;
+    bot.announcement(&alice, "has ended").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_a_killed_bot_sent_is_redacted_where_another_room_takes_the_place_of_its_own() {
+    let alice = person("alice").await;
+    let (proxy, mut bot) = behind_proxy(&alice, |bot| bot).await;
+    leave_links_untold(&proxy, &bot);
+    let link = link_untold(&alice, &bot).await;
+    bot.kill_9();
+    let room = alice.client().get_room(&link.room).unwrap();
+    room.leave().await.unwrap();
+    proxy.be_honest();
+    bot.run();
+    let sent = eventually("the link in another room", async || {
+        let mut links = bot.links_of(&alice).into_iter();
+        links.find(|other| other.room != link.room)
+    })
+    .await;
+    wait_until_redacted(&alice, &link.room, &link.id).await;
+    bot.ask(&alice, "stop").await;
+    bot.wait_until_taken_back(&alice, &sent).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_waits_while_a_bot_that_was_removed_from_the_admin_room_has_not_noticed_yet() {
+    let alice = person("alice").await;
+    let id = alice.user_id().to_owned();
+    let (proxy, mut bot) = behind_proxy(&alice, |bot| {
+        bot.project("website", |project| project.set("autostart", json!([id])))
+    })
+    .await;
+    let first = bot.link_after(&alice, 0).await;
+    bot.ask(&alice, "stop").await;
+    bot.wait_for_withdrawal(&alice, &first).await;
+    bot.kill_9();
+    let room = alice.client().get_room(bot.admin_room()).unwrap();
+    room.kick_user(bot.user_id(), None).await.unwrap();
+    // It logs in and gets everything but what is new.
+    let held = proxy.on(Request::is_sync).hold();
+    bot.run();
+    eventually("the bot asks for what is new", async || {
+        held.has_caught().then_some(())
+    })
+    .await;
+    bot.wait_for_log("phase=Running").await;
+    proxy.be_honest();
+    drop(held);
+    alice.invite(bot.admin_room(), bot.user_id()).await.unwrap();
+    bot.wait_until_ready(&alice).await;
+    let second = bot.link_after(&alice, 1).await;
+    let joined = alice
+        .wait_for("the bot's second join", |event| {
+            event.kind == "m.room.member"
+                && event.json["state_key"] == bot.user_id().as_str()
+                && event.json["content"]["membership"] == "join"
+                && event.json["unsigned"]["prev_content"]["membership"] == "invite"
+                && event.json["origin_server_ts"].as_u64()
+                    > first.event.json["origin_server_ts"].as_u64()
+        })
+        .await
+        .unwrap();
+    let time = |event: &Event| event.json["origin_server_ts"].as_u64().unwrap();
+    assert!(
+        time(&joined) <= time(&second.event),
+        "{joined} {}",
+        second.event
+    );
+}
