@@ -261,6 +261,7 @@ mod tests {
             admin_room: "#admins:example.org".try_into().unwrap(),
             directory: "/srv".into(),
             project: "website".parse().unwrap(),
+            admins: Vec::new(),
             names: Names {
                 localpart: "rcbot".to_owned(),
                 host: None,
