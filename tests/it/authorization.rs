@@ -226,9 +226,10 @@ async fn a_command_that_waits_too_long_for_the_homeserver_is_not_obeyed() {
     let proxy = Proxy::start(homeserver()).await;
     let bot = Bot::builder(homeserver())
         .through(&proxy)
-        .configure(|config| config["max_command_age"] = json!("10s"))
+        .configure(|config| config["max_command_age"] = json!("15s"))
         .start(&alice)
         .await;
+    bot.ask(&alice, "status").await;
     let held = proxy.on(Request::reads_event).times(1).hold();
     let sent = SystemTime::now();
     let asked = bot.tell(&alice, "start").await;
@@ -237,7 +238,7 @@ async fn a_command_that_waits_too_long_for_the_homeserver_is_not_obeyed() {
     })
     .await;
     eventually("the command is too old", async || {
-        (sent.elapsed().unwrap() > Duration::from_secs(11)).then_some(())
+        (sent.elapsed().unwrap() > Duration::from_secs(16)).then_some(())
     })
     .await;
     drop(held);

@@ -1,5 +1,7 @@
 //! How a session begins by itself, lasts, comes back and ends, and what the operator on the host can do about it.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use crate::support::{bot::Bot, homeserver, person::Person, run_to_end};
@@ -135,13 +137,16 @@ async fn a_resumed_session_runs_the_resume_command() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_whose_time_is_up_is_announced_and_its_link_taken_back() {
     let alice = alice().await;
-    let bot = Bot::builder(homeserver())
+    let mut bot = Bot::builder(homeserver())
         .project("website", |project| {
-            project.standin("fork=1").set("max_duration", "8s")
+            project.standin("fork=1").set("max_duration", "1h")
         })
         .start(&alice)
         .await;
     let sent = bot.start_session(&alice, "website").await;
+    bot.kill_9();
+    bot.set_time_left("website", Duration::from_secs(1));
+    bot.run();
     let announced = bot.announcement(&alice, "time was up").await;
     assert_eq!(
         announced.body(),
@@ -156,11 +161,14 @@ async fn a_session_whose_time_is_up_is_announced_and_its_link_taken_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_ends_soon_is_told_to_those_who_have_its_link() {
     let alice = alice().await;
-    let bot = Bot::builder(homeserver())
-        .project("website", |project| project.set("max_duration", "10m 8s"))
+    let mut bot = Bot::builder(homeserver())
+        .project("website", |project| project.set("max_duration", "1h"))
         .start(&alice)
         .await;
     let sent = bot.start_session(&alice, "website").await;
+    bot.kill_9();
+    bot.set_time_left("website", Duration::from_mins(10));
+    bot.run();
     let word = bot
         .private_word(&alice, "Session for website ends in ")
         .await;

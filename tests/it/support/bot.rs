@@ -7,6 +7,7 @@ use std::{
     process::{Child, Command, ExitStatus, Stdio},
     sync::Mutex,
     thread,
+    time::{Duration, SystemTime},
 };
 
 use matrix_sdk::ruma::{
@@ -14,6 +15,7 @@ use matrix_sdk::ruma::{
 };
 use nix::{
     sys::signal::{Signal, kill},
+    time::{ClockId, clock_gettime},
     unistd::Pid,
 };
 use serde::Deserialize;
@@ -312,6 +314,19 @@ impl Bot {
             record["session"]["state"].get(state).map(|_| ())
         })
         .await;
+    }
+
+    /// Lets the time of a session be up so soon, by its record, which a bot that does not run reads when it starts.
+    pub(crate) fn set_time_left(&self, project: &str, left: Duration) {
+        let sessions = self.data_dir().join("sessions");
+        let path = sessions.join(project).join("session.json");
+        let mut record: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        let uptime: Duration = clock_gettime(ClockId::CLOCK_BOOTTIME).unwrap().into();
+        let end = &mut record["session"]["end"];
+        assert!(end.is_object(), "its time is not limited: {record}");
+        end["uptime"] = serde_json::to_value(uptime + left).unwrap();
+        end["wall"] = serde_json::to_value(SystemTime::now() + left).unwrap();
+        fs::write(path, record.to_string()).unwrap();
     }
 
     /// Every start of a stand-in and every further link, in order.
