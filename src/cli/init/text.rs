@@ -259,6 +259,7 @@ mod tests {
             homeserver: "http://127.0.0.1:8008".parse().unwrap(),
             server_name: "example.org".try_into().unwrap(),
             admin_room: "#admins:example.org".try_into().unwrap(),
+            admins: Vec::new(),
             directory: "/srv".into(),
             project: "website".parse().unwrap(),
             admins: Vec::new(),
