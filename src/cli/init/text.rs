@@ -262,7 +262,6 @@ mod tests {
             admins: Vec::new(),
             directory: "/srv".into(),
             project: "website".parse().unwrap(),
-            admins: Vec::new(),
             names: Names {
                 localpart: "rcbot".to_owned(),
                 host: None,
