@@ -1,29 +1,32 @@
 //! Writes a file so that a reader, or a crash, sees the old content or the new and never a mixture.
 
 use std::{
-    fs::{File, Permissions},
+    ffi::OsString,
+    fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::PermissionsExt as _,
-    path::Path,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
 };
 
 /// Only the owner may read and write.
 const OWNER_ONLY: u32 = 0o600;
 
-/// Replaces `path` by a file with this content, mode 0600, and returns once disk and folder have it.
+/// Only the owner gets in.
+const PRIVATE: u32 = 0o700;
+
+/// Replaces `path` by a file with this content, mode 0600, and returns once disk and folder have it. Each path has one writer.
 ///
 /// # Errors
-/// Whatever the file system says; then `path` is as it was.
+/// Whatever the file system says. Nearly always `path` is then as it was; where the disk fails in the last step, it may have
+/// the new content already.
 pub(crate) fn write(path: &Path, content: &[u8]) -> io::Result<()> {
-    let folder = folder_of(path)?;
-    let mut file = tempfile::Builder::new()
-        .prefix(".new-")
-        .permissions(Permissions::from_mode(OWNER_ONLY))
-        .tempfile_in(folder)?;
-    file.write_all(content)?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    sync_folder(folder)
+    let folder = File::open(folder_of(path)?)?;
+    let new = new_file(path);
+    // A crash has left it, perhaps as another user; what is in it counts for nothing.
+    remove_if_there(&new)?;
+    let written = write_new(&new, content).and_then(|()| fs::rename(&new, path));
+    written.inspect_err(|_| drop(remove_if_there(&new)))?;
+    sync(&folder)
 }
 
 /// Removes a file, and returns once the folder has forgotten it. A file that is not there is fine.
@@ -31,10 +34,31 @@ pub(crate) fn write(path: &Path, content: &[u8]) -> io::Result<()> {
 /// # Errors
 /// Whatever the file system says.
 pub(crate) fn remove(path: &Path) -> io::Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => sync_folder(folder_of(path)?),
+    remove_if_there(&new_file(path))?;
+    remove_if_there(path)?;
+    sync(&File::open(folder_of(path)?)?)
+}
+
+/// Makes a folder that is closed to others, with those above it, and returns once disk has them. One that is there is fine.
+///
+/// # Errors
+/// Whatever the file system says.
+pub(crate) fn create_folder(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
     }
+    let above = path.parent().filter(|above| *above != Path::new(""));
+    if let Some(above) = above {
+        create_folder(above)?;
+    }
+    match DirBuilder::new().mode(PRIVATE).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !path.is_dir() => {
+            return Err(error);
+        }
+        Ok(()) | Err(_) => {}
+    }
+    // A folder may be one to write to and not to read, and then cannot be asked.
+    File::open(above.unwrap_or(Path::new("."))).map_or(Ok(()), |above| sync(&above))
 }
 
 fn folder_of(path: &Path) -> io::Result<&Path> {
@@ -42,6 +66,89 @@ fn folder_of(path: &Path) -> io::Result<&Path> {
         .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidFilename))
 }
 
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
+/// Where the content is until it is whole: one name, so that the next write clears away what a crash has left.
+fn new_file(path: &Path) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(".new");
+    name.into()
+}
+
+fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(OWNER_ONLY)
+        .open(path)?;
+    file.write_all(content)?;
+    file.sync_all()
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Some file systems know no such thing for a folder, and say EINVAL.
+fn sync(folder: &File) -> io::Result<()> {
+    match folder.sync_all() {
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+        synced => synced,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn what_a_crash_has_left_is_cleared_away_by_the_next_write_or_removal() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let names = || {
+            let all = fs::read_dir(folder.path()).unwrap();
+            all.map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect::<Vec<_>>()
+        };
+        let crash = || fs::write(folder.path().join("file.new"), "half of a secr").unwrap();
+        crash();
+        write(&path, b"content").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"content");
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, OWNER_ONLY);
+        assert_eq!(names(), ["file"]);
+        crash();
+        remove(&path).unwrap();
+        assert!(names().is_empty());
+        remove(&path).unwrap();
+    }
+
+    #[test]
+    fn a_write_that_fails_leaves_the_file_as_it_was_and_nothing_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        // A folder that is not empty cannot be replaced.
+        fs::create_dir_all(path.join("full")).unwrap();
+        write(&path, b"content").unwrap_err();
+        assert!(path.is_dir());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_folder_is_made_with_those_above_it_and_closed_to_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a/b");
+        for _ in 0..2 {
+            create_folder(&path).unwrap();
+            for made in [&path, path.parent().unwrap()] {
+                let mode = fs::metadata(made).unwrap().permissions().mode();
+                assert_eq!(mode & 0o777, PRIVATE);
+            }
+        }
+        fs::write(path.join("file"), "").unwrap();
+        create_folder(&path.join("file")).unwrap_err();
+    }
 }

@@ -42,7 +42,7 @@ pub use service_manager::tell_failure;
 use crate::{
     command::reply::{self, Secret},
     config::Config,
-    data_dir::{DataDir, DataDirError},
+    data_dir::DataDir,
     matrix::{Announcement, Fault, Heard, Login, Message, SentLink},
     remote_control::{
         self, DeliveryId, Happened, ProjectName, RemoteControl, Request, RestoreError,
@@ -66,9 +66,6 @@ const FAREWELL: Duration = Duration::from_millis(500);
 /// Why the bot ended.
 #[derive(Debug, thiserror::Error)]
 pub enum BotError {
-    /// The data directory cannot be used.
-    #[error(transparent)]
-    DataDir(#[from] DataDirError),
     /// Sessions cannot be restored.
     #[error("the sessions of this host cannot be restored")]
     Restore(#[from] RestoreError),
@@ -127,16 +124,17 @@ enum Event {
     },
 }
 
-/// Runs the bot until `shutdown`, which leaves the sessions running.
+/// Runs the bot until `shutdown`, which leaves the sessions running. What it has begun may go on for a moment, so the data
+/// directory has to be kept until the runtime has ended.
 ///
 /// # Errors
 /// [`BotError`], for what waiting does not mend.
 pub async fn run(
     config: Config,
     login: Login,
+    data_dir: &DataDir,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), BotError> {
-    let data_dir = DataDir::open(&config.data_dir)?;
     let config = Arc::new(config);
     let settings = remote_control::Settings {
         folder: data_dir.sessions(),

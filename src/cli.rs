@@ -32,6 +32,7 @@ use log::LogFormat;
 use crate::{
     bot,
     config::{Config, LoginMethod},
+    data_dir::DataDir,
     matrix::{HomeserverKind, Login, generate, generate_with_device_management, write_new},
 };
 
@@ -154,14 +155,20 @@ fn run_bot(path: &Path) -> Result<(), Failure> {
         warn!(%project, "{why}: no session can start in it until that is mended");
     }
     let login = load_login(&config)?;
+    // Ours for as long as anything of the runtime goes on: a process that is made while that ends must not meet the next bot.
+    let data_dir = open_data_dir(&config.data_dir)?;
     let run = async {
         let shutdown = shutdown_signal().context("cannot wait for signals")?;
         info!(version = env!("CARGO_PKG_VERSION"), config = %path.display(), "rcbot starts");
-        bot::run(config, login, shutdown)
+        bot::run(config, login, &data_dir, shutdown)
             .await
             .map_err(anyhow::Error::from)
     };
     block_on(run)
+}
+
+fn open_data_dir(path: &Path) -> Result<DataDir, Failure> {
+    DataDir::open(path).map_err(|error| Failure::WhileRunning(error.into()))
 }
 
 fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> Result<T, Failure> {

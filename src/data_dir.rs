@@ -1,11 +1,9 @@
 //! The data directory: private, and one bot's at a time.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError},
+    fs::{self, File, OpenOptions, Permissions, TryLockError},
     io,
-    os::unix::fs::{
-        DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
-    },
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -14,6 +12,8 @@ use procfs::{
     process::{FDTarget, Process},
 };
 use tracing::warn;
+
+use crate::atomic_file;
 
 /// Nobody but the owner.
 const PRIVATE: u32 = 0o700;
@@ -73,6 +73,7 @@ pub enum DataDirError {
 /// A data directory that is ours until this is dropped.
 #[derive(Debug)]
 pub struct DataDir {
+    /// Without symbolic links, so that it is the same however the configuration writes it.
     path: PathBuf,
     /// Two bots on one Matrix store would spoil its keys.
     _lock: File,
@@ -84,11 +85,9 @@ impl DataDir {
     /// # Errors
     /// [`DataDirError`].
     pub fn open(path: &Path) -> Result<Self, DataDirError> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(PRIVATE)
-            .create(path)
+        let real_path = atomic_file::create_folder(path)
             .and_then(|()| close_to_others(path))
+            .and_then(|()| path.canonicalize())
             .map_err(|source| unusable(path, source))?;
         let file = path.join(LOCK);
         let lock = OpenOptions::new()
@@ -100,7 +99,7 @@ impl DataDir {
             .map_err(|source| unusable(&file, source))?;
         match lock.try_lock() {
             Ok(()) => Ok(Self {
-                path: path.to_owned(),
+                path: real_path,
                 _lock: lock,
             }),
             Err(TryLockError::WouldBlock) => Err(DataDirError::InUse {
@@ -192,6 +191,21 @@ fn close_to_others(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_data_directory_is_the_same_however_it_is_written_and_names_who_uses_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let real = folder.path().canonicalize().unwrap().join("data");
+        std::os::unix::fs::symlink("data", folder.path().join("link")).unwrap();
+        let paths = ["data", "./data", "data/../data", "link"];
+        for path in paths.map(|path| folder.path().join(path)) {
+            let opened = DataDir::open(&path).unwrap();
+            assert_eq!(opened.sessions(), real.join("sessions"));
+            let refused = DataDir::open(&path).unwrap_err().to_string();
+            let us = format!("(process {}", std::process::id());
+            assert!(refused.contains(&us), "{refused}");
+        }
+    }
 
     #[test]
     fn what_belongs_to_another_user_is_named_with_what_sees_to_it() {

@@ -37,7 +37,7 @@ const PARTS: [Part; 14] = [
     part("link", &[], &[]),
     part("secret", &[], &[]),
     part("atomic_file", &[], &[]),
-    part("data_dir", &[], &[]),
+    part("data_dir", &["atomic_file"], &[]),
     part("private_socket", &["atomic_file"], &[]),
     part("remote_control", &["atomic_file", "link"], &["matrix_sdk"]),
     part("remote_control::process", &[], &[]),

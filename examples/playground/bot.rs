@@ -6,6 +6,7 @@ use anyhow::{Context, Result, anyhow};
 use matrix_sdk::ruma::UserId;
 use rcbot::{
     config::Config,
+    data_dir::DataDir,
     matrix::{self, Login},
 };
 use tokio::{sync::oneshot, task::JoinHandle};
@@ -26,11 +27,12 @@ impl RunningBot {
     pub(crate) fn start(config: &Path) -> Result<Self> {
         let config = Config::load(config)?;
         let login = Login::load(&config)?;
+        let data_dir = DataDir::open(&config.data_dir)?;
         let (shutdown, requested) = oneshot::channel::<()>();
         let task = tokio::spawn(async move {
             // Dropped is as good as sent: then nobody is left to run for.
             let shutdown = async { drop(requested.await) };
-            Ok(rcbot::bot::run(config, login, shutdown).await?)
+            Ok(rcbot::bot::run(config, login, &data_dir, shutdown).await?)
         });
         Ok(Self { task, shutdown })
     }

@@ -4,7 +4,7 @@ use std::io;
 
 use anyhow::anyhow;
 
-use crate::{bot::BotError, data_dir::DataDirError, matrix::Fault};
+use crate::{data_dir::DataDirError, matrix::Fault};
 
 /// It failed while running, and a restart may help.
 const FAILED: u8 = 1;
@@ -48,9 +48,6 @@ pub(super) fn bug() -> Failure {
 }
 
 fn needs_operator(error: &(dyn std::error::Error + 'static)) -> bool {
-    if let Some(BotError::DataDir(error)) = error.downcast_ref() {
-        return data_dir_needs_operator(error);
-    }
     error.downcast_ref().is_some_and(data_dir_needs_operator)
         || error.downcast_ref().is_some_and(fault_needs_operator)
 }
@@ -105,6 +102,7 @@ mod tests {
     use anyhow::Context as _;
 
     use super::*;
+    use crate::bot::BotError;
 
     fn code_of(error: impl Into<anyhow::Error>) -> u8 {
         Failure::WhileRunning(error.into()).code()
@@ -171,12 +169,11 @@ mod tests {
             process: None,
         };
         assert_eq!(code_of(in_use()), 3);
-        assert_eq!(code_of(BotError::from(in_use())), 3);
         let full = DataDirError::Unusable {
             path: PathBuf::new(),
             source: io::ErrorKind::StorageFull.into(),
         };
-        assert_eq!(code_of(BotError::from(full)), 1);
+        assert_eq!(code_of(full), 1);
         assert_eq!(code_of(BotError::Panicked), 1);
         assert_eq!(code_of(anyhow!("anything else")), 1);
         let wrong = Failure::Configuration(Fault::PasswordWanted.into());

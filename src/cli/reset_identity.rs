@@ -7,8 +7,10 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
-use super::{ConfigFile, Failure, block_on, confirm, load_config, load_login, print};
-use crate::{data_dir::DataDir, matrix};
+use super::{
+    ConfigFile, Failure, block_on, confirm, load_config, load_login, open_data_dir, print,
+};
+use crate::matrix;
 
 /// What it means, before it is done.
 const WARNING: &str = "The bot gets a new device and a new cross-signing identity. Everybody's client will say that the bot's \
@@ -28,8 +30,7 @@ pub(super) struct ResetIdentity {
 pub(super) fn reset_identity(arguments: &ResetIdentity) -> Result<(), Failure> {
     let config = load_config(&arguments.config.config)?;
     let login = load_login(&config)?;
-    let data_dir =
-        DataDir::open(&config.data_dir).map_err(|error| Failure::WhileRunning(error.into()))?;
+    let data_dir = open_data_dir(&config.data_dir)?;
     if !arguments.yes {
         print(WARNING)?;
         consent(&config.file).map_err(Failure::WhileRunning)?;

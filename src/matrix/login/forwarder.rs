@@ -99,6 +99,7 @@ impl Forwarder {
             placeholder: format!("placeholder-{:032x}", rand::random::<u128>()),
             is_reachable: AtomicBool::new(true),
         });
+        let reached_at = socket.path().to_owned();
         let ended = CancellationToken::new();
         let serving = AssertUnwindSafe(serve(socket, Arc::clone(&route))).catch_unwind();
         let end = ended.clone().drop_guard();
@@ -108,7 +109,7 @@ impl Forwarder {
             drop(end);
         });
         Ok(Self {
-            socket: path,
+            socket: reached_at,
             route,
             ended,
             _serving: AbortOnDropHandle::new(serving),
