@@ -22,7 +22,8 @@ use crate::{
     link::Link,
     matrix::Sound,
     remote_control::{
-        self, DeliveryId, Ending, Notice, Outcome, Output, ProjectName, Request, Withdrawal,
+        self, Delivery, DeliveryId, Ending, Notice, Outcome, Output, ProjectName, Request,
+        Withdrawal,
     },
 };
 
@@ -55,6 +56,13 @@ impl Bot {
                     last_output,
                 } => {
                     self.tell_the_end(&project, &outcome, last_output.as_ref());
+                }
+                Notice::RecordLost {
+                    project,
+                    is_running,
+                } => {
+                    let prefix = &self.config.command_prefix;
+                    self.announce(&reply::record_lost(prefix, &project, is_running));
                 }
                 Notice::Restarting {
                     project,
@@ -230,8 +238,14 @@ impl Bot {
             | Ending::NotSpawned(_)
             | Ending::ExitedBeforeLink { .. }
             | Ending::NoLink { .. }
+            | Ending::HostRestarted
             | Ending::Exited { .. } => false,
         };
+        let started_by_us = |delivery: &Delivery| delivery.requests().all(nobody_asked);
+        if !had_link && !deliveries.is_empty() && deliveries.iter().all(started_by_us) {
+            let text = reply::not_started(&self.config.command_prefix, project, ending);
+            self.announce(&text);
+        }
         if *had_link && !asked_for && stop_requests.is_empty() {
             self.announce(&reply::ended(project, ending, *restarts));
         }

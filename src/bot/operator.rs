@@ -21,7 +21,7 @@ use crate::{
     config::MasterKey,
     data_dir::SOCKET,
     matrix::{IdentityReport, NotAccepted},
-    private_socket::PrivateSocket,
+    private_socket::{self, PrivateSocket},
 };
 
 /// How many orders may wait.
@@ -52,6 +52,9 @@ pub enum OperatorError {
         /// Why.
         source: io::Error,
     },
+    /// The bot has the order and is not done with it.
+    #[error("it has not done so within {}, and goes on trying: `rcbot status` shows what is left", humantime::format_duration(*.0))]
+    NotYet(Duration),
     /// The bot says why it did not.
     #[error("{0}")]
     Refused(String),
@@ -157,12 +160,19 @@ async fn hear(stream: UnixStream, orders: mpsc::Sender<Ordered>) {
     }
 }
 
-/// Asks the bot that runs with this data directory to stop a session; gives back its answer, once the session is over.
+/// Asks the bot that runs with this data directory to stop a session; gives back its answer, once the session is over, or
+/// cannot be ended.
 ///
 /// # Errors
-/// [`OperatorError`].
-pub async fn ask_to_stop(data_dir: &Path, project: &str) -> Result<String, OperatorError> {
-    ask(data_dir, &Order::Stop(project.to_owned())).await
+/// [`OperatorError`]; also when the answer takes longer than `patience`.
+pub async fn ask_to_stop(
+    data_dir: &Path,
+    project: &str,
+    patience: Duration,
+) -> Result<String, OperatorError> {
+    let order = Order::Stop(project.to_owned());
+    let answer = timeout(patience, ask(data_dir, &order)).await;
+    answer.unwrap_or(Err(OperatorError::NotYet(patience)))
 }
 
 /// Asks the bot that runs with this data directory for the identity of a user.
@@ -200,12 +210,13 @@ async fn ask_json<T: DeserializeOwned>(data_dir: &Path, order: &Order) -> Result
 
 async fn ask(data_dir: &Path, order: &Order) -> Result<String, OperatorError> {
     let path = data_dir.join(SOCKET);
-    let mut stream = UnixStream::connect(&path)
-        .await
-        .map_err(|source| OperatorError::NoBot {
-            path: path.clone(),
-            source,
-        })?;
+    let mut stream =
+        private_socket::connect(&path)
+            .await
+            .map_err(|source| OperatorError::NoBot {
+                path: path.clone(),
+                source,
+            })?;
     let exchange = async {
         let line = serde_json::to_string(order)? + "\n";
         stream.write_all(line.as_bytes()).await?;

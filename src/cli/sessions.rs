@@ -3,30 +3,33 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use anyhow::{Context as _, anyhow};
+use tracing::warn;
 
-use super::{Failure, block_on, load_config, print};
+use super::{Failure, block_on, print};
 use crate::{
     bot,
     command::reply,
-    config::Config,
+    config::Places,
     data_dir::{self, DataDir, DataDirError},
     remote_control::{
-        self, ProjectName, STOP_GRACE, SessionId, Usage,
+        self, Phase, ProjectName, STOP_GRACE, SessionId, Usage,
         offline::{self, Known},
     },
 };
 
+/// How long the bot may take for a stop beyond what the processes have to end by themselves.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 pub(super) fn status(path: &Path) -> Result<(), Failure> {
-    let config = load_config(path)?;
-    let all = offline::status(&data_dir::sessions(&config.data_dir))
-        .map_err(|error| Failure::WhileRunning(error.into()))?;
+    let places = load(path)?;
+    let all = look(&places)?;
     let mut lines = Vec::new();
-    for project in config.projects.keys() {
-        if !all.iter().any(|known| name_of(known) == project) {
+    for project in places.projects.keys() {
+        if !all.iter().any(|known| known.project() == project) {
             lines.push(format!("{project}: no session"));
         }
     }
@@ -36,23 +39,42 @@ pub(super) fn status(path: &Path) -> Result<(), Failure> {
     print(&lines.join("\n"))
 }
 
-fn name_of(known: &Known) -> &ProjectName {
-    match known {
-        Known::Record { status, .. } => &status.project,
-        Known::Unreadable { project } => project,
+/// What is wrong in the configuration and has nothing to do with sessions keeps nobody from looking after them.
+fn load(path: &Path) -> Result<Places, Failure> {
+    let places = Places::load(path).map_err(|error| Failure::Configuration(error.into()))?;
+    if let Some(problems) = &places.problems {
+        warn!("{problems}");
     }
+    Ok(places)
+}
+
+fn look(places: &Places) -> Result<Vec<Known>, Failure> {
+    offline::status(&data_dir::sessions(&places.data_dir))
+        .map_err(|error| Failure::WhileRunning(error.into()))
 }
 
 fn describe(known: &Known, usage: &BTreeMap<SessionId, Usage>) -> String {
     match known {
         Known::Record { status, is_alive } => {
             let line = reply::status_line(status, usage, SystemTime::now());
-            match is_alive {
-                Some(false) => {
+            match status.session.as_ref().map(|session| session.phase) {
+                Some(Phase::Stopping) if !is_alive => format!(
+                    "{}: stopped; the bot takes its link back when it runs again",
+                    status.project
+                ),
+                Some(Phase::Starting | Phase::Running) if !is_alive => {
                     format!("{line}; its process has ended, and a bot that runs clears it away")
                 }
-                Some(true) | None => line,
+                Some(Phase::Starting | Phase::Running | Phase::Stopping | Phase::Resting)
+                | None => line,
             }
+        }
+        Known::Unrecorded { project, session } => {
+            let taken = usage
+                .get(session)
+                .map(|usage| format!(", {}", reply::usage(usage)))
+                .unwrap_or_default();
+            format!("{project}: running, and its record is lost or unreadable{taken}")
         }
         Known::Unreadable { project } => {
             format!("{project}: its record makes no sense; the bot sets it aside at its next start")
@@ -61,17 +83,17 @@ fn describe(known: &Known, usage: &BTreeMap<SessionId, Usage>) -> String {
 }
 
 pub(super) fn stop(path: &Path, project: Option<&str>) -> Result<(), Failure> {
-    let config = load_config(path)?;
+    let places = load(path)?;
     let projects = match project {
-        Some(name) => vec![known(&config, name)?],
-        None => active(&config)?,
+        Some(name) => vec![known(&places, name)?],
+        None => active(&places)?,
     };
     if projects.is_empty() {
         return print("There is no active session.");
     }
     let mut failures = Vec::new();
     for project in &projects {
-        match block_on(stop_one(&config, project)) {
+        match block_on(stop_one(&places, project)) {
             Ok(text) => print(&text)?,
             Err(Failure::WhileRunning(error) | Failure::Configuration(error)) => {
                 failures.push(error);
@@ -85,20 +107,19 @@ pub(super) fn stop(path: &Path, project: Option<&str>) -> Result<(), Failure> {
     Err(Failure::WhileRunning(anyhow!(all.join("; "))))
 }
 
-/// A project that the configuration names or has named, as its record tells.
-fn known(config: &Config, name: &str) -> Result<ProjectName, Failure> {
+/// A project that the configuration names, or that has or had a session here.
+fn known(places: &Places, name: &str) -> Result<ProjectName, Failure> {
     let project = name.parse::<ProjectName>().map_err(|error| {
         Failure::Configuration(anyhow!("{name:?} cannot name a project: {error}"))
     })?;
-    if config.projects.contains_key(&project) {
+    if places.projects.contains_key(&project) {
         return Ok(project);
     }
-    let recorded = offline::status(&data_dir::sessions(&config.data_dir))
-        .map_err(|error| Failure::WhileRunning(error.into()))?;
-    let all: BTreeSet<_> = recorded
+    let all = look(places)?;
+    let all: BTreeSet<_> = all
         .iter()
-        .map(name_of)
-        .chain(config.projects.keys())
+        .map(Known::project)
+        .chain(places.projects.keys())
         .map(ProjectName::as_str)
         .collect();
     if all.contains(project.as_str()) {
@@ -111,36 +132,29 @@ fn known(config: &Config, name: &str) -> Result<ProjectName, Failure> {
     )))
 }
 
-fn active(config: &Config) -> Result<Vec<ProjectName>, Failure> {
-    let all = offline::status(&data_dir::sessions(&config.data_dir))
-        .map_err(|error| Failure::WhileRunning(error.into()))?;
-    let active = all.into_iter().filter_map(|known| match known {
-        Known::Record { status, .. } if status.session.is_some() => Some(status.project),
-        Known::Record { .. } | Known::Unreadable { .. } => None,
-    });
-    Ok(active.collect())
+fn active(places: &Places) -> Result<Vec<ProjectName>, Failure> {
+    let all = look(places)?;
+    let active = all.iter().filter(|known| known.is_active());
+    Ok(active.map(|known| known.project().clone()).collect())
 }
 
 /// The lock of the data directory tells whether a bot runs: if so, it is asked, as it would take an end that it did not
 /// order for an accident.
-async fn stop_one(config: &Config, project: &ProjectName) -> anyhow::Result<String> {
+async fn stop_one(places: &Places, project: &ProjectName) -> anyhow::Result<String> {
     // Nothing is made for this, all the less by another user than the bot's.
-    if !config.data_dir.try_exists().unwrap_or(true) {
+    if !places.data_dir.try_exists().unwrap_or(true) {
         return Ok(reply::nothing_to_stop(project).plain);
     }
-    let data_dir = match DataDir::open(&config.data_dir) {
+    let grace = places.projects.get(project).copied().unwrap_or(STOP_GRACE);
+    let data_dir = match DataDir::open(&places.data_dir) {
         Ok(data_dir) => data_dir,
         Err(DataDirError::InUse { .. }) => {
-            return bot::ask_to_stop(&config.data_dir, project.as_str())
+            return bot::ask_to_stop(&places.data_dir, project.as_str(), grace + PATIENCE)
                 .await
-                .context("a bot runs here");
+                .with_context(|| format!("a bot runs here and was asked to stop {project}"));
         }
         Err(error) => return Err(error.into()),
     };
-    let grace = config
-        .projects
-        .get(project)
-        .map_or(STOP_GRACE, |project| project.project.stop_grace);
     let report = offline::stop(&data_dir.sessions(), project, grace)
         .await
         .with_context(|| format!("{project} is not stopped"))?;

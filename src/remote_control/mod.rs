@@ -103,15 +103,17 @@ struct Slot {
     project: Option<Arc<Project>>,
     session: Option<Session>,
     withdrawals: Vec<Withdrawal>,
+    /// Its session was over before we came, so that a project with autostart is still to be started.
+    starts_when_over: bool,
     /// The record could not be written, and is to be tried again.
     save_is_due: bool,
 }
 
 impl Slot {
     fn terms(&self) -> Terms {
-        // A session without a project goes on until it is stopped, and does not come back.
+        // A session without a project goes on until it is stopped, and does not come back. Nobody looks for its link.
         let orphaned = Terms {
-            link_timeout: Duration::ZERO,
+            link_timeout: None,
             max_duration: None,
             restart: Restart::Never,
         };
@@ -158,7 +160,11 @@ impl RemoteControl {
     ) -> Vec<Notice> {
         let slot = self.slots.entry(project.clone()).or_default();
         if slot.session.is_some() {
-            return self.apply(project, Event::LinkRequested(request));
+            let event = match beginning {
+                Beginning::Fresh => Event::LinkRequested(request),
+                Beginning::Resumed => Event::ResumeRequested(request),
+            };
+            return self.apply(project, event);
         }
         self.begin(project, beginning, vec![request])
     }
@@ -271,6 +277,8 @@ impl RemoteControl {
         slot.session = Some(session);
         if let Err(error) = self.save(project) {
             self.slots.entry(project.clone()).or_default().session = None;
+            // What could not be written to the end may stand there all the same.
+            self.save_or_retry(project);
             let refuse = |request| not_recorded(project, request, &error);
             return requests.into_iter().map(refuse).collect();
         }

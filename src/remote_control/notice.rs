@@ -52,6 +52,13 @@ pub enum Notice {
         /// What it printed last, if that can be had.
         last_output: Option<Output>,
     },
+    /// The record of a session was lost: nobody knows who has its link.
+    RecordLost {
+        /// The project.
+        project: ProjectName,
+        /// Whether its process was found, and is looked after from now on.
+        is_running: bool,
+    },
     /// A session ended by itself and comes back after a while.
     Restarting {
         /// The project.

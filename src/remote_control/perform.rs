@@ -6,7 +6,8 @@ use tracing::{error, info};
 
 use super::{
     Action, Delivery, DeliveryId, Event, Notice, Outcome, OutputError, ProjectName, RemoteControl,
-    Session, SessionId, Slot, Withdrawal, not_recorded, tasks,
+    Session, SessionId, Slot, Withdrawal, not_recorded,
+    tasks::{self, Folder},
 };
 
 impl RemoteControl {
@@ -17,11 +18,11 @@ impl RemoteControl {
         let Some(session) = &mut slot.session else {
             return Vec::new();
         };
-        let before = session.clone();
+        let (before, withdrawals_before) = (session.clone(), slot.withdrawals.clone());
         let must_be_recorded = match &event {
-            Event::LinkRequested(request) | Event::ExtensionRequested(request, _) => {
-                Some(request.clone())
-            }
+            Event::LinkRequested(request)
+            | Event::ResumeRequested(request)
+            | Event::ExtensionRequested(request, _) => Some(request.clone()),
             // A stop is obeyed even if it cannot be written down; all else happened already.
             Event::StopRequested(_)
             | Event::Spawned(_)
@@ -40,29 +41,14 @@ impl RemoteControl {
         }
         log_transition(project, &before, session);
         let id = session.id().clone();
-        for action in &actions {
-            match action {
-                Action::Withdraw(deliveries) => note_withdrawals(slot, &id, deliveries),
-                Action::Finish(outcome) => {
-                    slot.session = None;
-                    if outcome.had_link {
-                        note_withdrawals(slot, &id, &outcome.deliveries);
-                    }
-                }
-                Action::Spawn
-                | Action::Observe(_)
-                | Action::EndTree(_)
-                | Action::Deliver(..)
-                | Action::Save
-                | Action::RefuseWhileStopping(_)
-                | Action::Extended(..)
-                | Action::Warn(..)
-                | Action::TellRestart(..) => {}
-            }
-        }
+        slot.note(&id, &actions);
         if let Some(request) = must_be_recorded {
             if let Err(error) = self.save(project) {
-                self.slots.entry(project.clone()).or_default().session = Some(before);
+                let slot = self.slots.entry(project.clone()).or_default();
+                slot.session = Some(before);
+                slot.withdrawals = withdrawals_before;
+                // What could not be written to the end may stand there all the same.
+                self.save_or_retry(project);
                 return vec![not_recorded(project, request, &error)];
             }
         } else {
@@ -124,7 +110,10 @@ impl RemoteControl {
                 }];
             }
             (Action::Spawn, Some(session)) => {
-                let folder = self.store.project_folder(name);
+                let folder = self.store.project_folder(name).map(|path| Folder {
+                    path,
+                    data_directory: self.store.id().to_owned(),
+                });
                 self.tasks
                     .spawn_process(name, session, slot.project.clone(), folder);
             }
@@ -169,7 +158,37 @@ impl RemoteControl {
             outcome,
             last_output: last_output.ok(),
         });
+        let slot = self.slots.entry(project.clone()).or_default();
+        if mem::take(&mut slot.starts_when_over) {
+            notices.extend(self.autostart(project));
+        }
         notices
+    }
+}
+
+impl Slot {
+    /// Takes over what the actions mean for the record.
+    pub(super) fn note(&mut self, id: &SessionId, actions: &[Action]) {
+        for action in actions {
+            match action {
+                Action::Withdraw(deliveries) => note_withdrawals(self, id, deliveries),
+                Action::Finish(outcome) => {
+                    self.session = None;
+                    if outcome.had_link {
+                        note_withdrawals(self, id, &outcome.deliveries);
+                    }
+                }
+                Action::TellRestart(..) => self.starts_when_over = false,
+                Action::Spawn
+                | Action::Observe(_)
+                | Action::EndTree(_)
+                | Action::Deliver(..)
+                | Action::Save
+                | Action::RefuseWhileStopping(_)
+                | Action::Extended(..)
+                | Action::Warn(..) => {}
+            }
+        }
     }
 }
 

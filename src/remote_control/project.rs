@@ -147,7 +147,7 @@ impl Project {
     #[must_use]
     pub fn terms(&self) -> Terms {
         Terms {
-            link_timeout: self.link_timeout,
+            link_timeout: Some(self.link_timeout),
             max_duration: self.max_duration,
             restart: self.restart,
         }

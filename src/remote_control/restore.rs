@@ -1,20 +1,16 @@
 //! What became of the sessions while nobody watched.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::{
-    Beginning, Happened, Notice, ProjectName, RemoteControl, Request, SESSION_ID_VARIABLE, Session,
-    SessionId, Settings, Slot, StoreError,
+    Action, Beginning, Happened, Notice, ProcessIdentity, ProjectName, RemoteControl, Request,
+    SESSION_ID_VARIABLE, Session, SessionId, Settings, Slot, State, StoreError,
     process::{self, IdentityError, Leader},
     store::{Found, Store},
-    tasks::{self, SESSION_FOLDER_VARIABLE, Tasks},
+    tasks::{self, DATA_DIRECTORY_VARIABLE, SESSION_FOLDER_VARIABLE, Tasks},
 };
 
 /// Why sessions cannot be restored. Nothing was changed.
@@ -58,12 +54,12 @@ impl RemoteControl {
             tasks,
             max_sessions: settings.max_sessions,
         };
-        let processes = Processes::look(this.store.folder())?;
-        let booted = this.load(&processes)?;
+        let processes = Processes::look(this.store.folder(), Some(this.store.id()))?;
+        let records = this.load(&processes)?;
         let mut notices = Vec::new();
         let names: Vec<_> = this.slots.keys().cloned().collect();
         for name in &names {
-            notices.extend(this.resume(name, booted.contains(name), &processes));
+            notices.extend(this.resume(name, &records, &processes));
         }
         // Where not all can run, those that ran before go first.
         for name in &names {
@@ -72,29 +68,33 @@ impl RemoteControl {
         Ok((this, happened, notices))
     }
 
-    /// Reads all records; gives back those of an earlier boot of the host.
-    fn load(&mut self, processes: &Processes) -> Result<BTreeSet<ProjectName>, StoreError> {
-        let mut booted = BTreeSet::new();
+    fn load(&mut self, processes: &Processes) -> Result<Records, StoreError> {
+        let mut records = Records::default();
         for (name, found) in self.store.load_all()? {
             let slot = self.slots.entry(name.clone()).or_default();
             match found {
                 Found::Record(record) => {
                     if record.is_of_another_boot() {
-                        booted.insert(name);
+                        records.of_another_boot.insert(name);
                     }
                     slot.session = record.session;
                     slot.withdrawals = record.withdrawals;
                 }
-                Found::Unreadable => {}
+                Found::Unreadable => drop(records.unreadable.insert(name)),
             }
         }
-        for name in processes.by_project.keys() {
+        for name in processes.projects() {
             self.slots.entry(name.clone()).or_default();
         }
-        Ok(booted)
+        Ok(records)
     }
 
-    fn resume(&mut self, name: &ProjectName, booted: bool, processes: &Processes) -> Vec<Notice> {
+    fn resume(
+        &mut self,
+        name: &ProjectName,
+        records: &Records,
+        processes: &Processes,
+    ) -> Vec<Notice> {
         let slot = self.slots.entry(name.clone()).or_default();
         let withdrawals = slot.withdrawals.iter().cloned();
         let mut notices: Vec<_> = withdrawals
@@ -103,47 +103,35 @@ impl RemoteControl {
                 withdrawal,
             })
             .collect();
-        let terms = slot.terms();
+        let booted = records.of_another_boot.contains(name);
         let recorded = slot.session.clone();
-        let leaders = processes.of(name);
-        let actions = if let Some(session) = &mut slot.session {
-            let leads = |leader: &&Leader| {
-                leader.variable(SESSION_ID_VARIABLE) == Some(session.id().as_str())
-            };
-            let found = leaders
-                .iter()
-                .find(leads)
-                .map(|leader| leader.identity.clone());
-            info!(project = %name, session = %session.id(), phase = ?session.phase(), "session restored");
-            session.resume(found, booted, &terms, tasks::now())
-        } else if let Some((id, leader)) = leaders
-            .iter()
-            .find_map(|leader| Some((session_id(leader)?, leader)))
-        {
-            warn!(project = %name, session = %id, "adopting a session whose record is lost");
-            let (session, actions) =
-                Session::adopted(id, leader.identity.clone(), &terms, tasks::now());
-            slot.session = Some(session);
-            actions
+        let actions = if slot.session.is_some() {
+            slot.resume(name, booted, processes)
         } else {
+            let adopted = slot.adopt(name, processes);
+            let is_running = adopted.is_some();
+            if is_running || records.unreadable.contains(name) {
+                notices.push(Notice::RecordLost {
+                    project: name.clone(),
+                    is_running,
+                });
+            }
+            adopted.unwrap_or_default()
+        };
+        let Some(session) = slot.session.as_ref().or(recorded.as_ref()) else {
             return notices;
         };
         if slot.project.is_none() {
             warn!(project = %name, "project left the configuration, its session stays until it is stopped");
         }
+        let id = session.id().clone();
+        slot.note(&id, &actions);
         // What stands on disk already is not written again: that takes milliseconds for each, and a start may meet hundreds.
         let must_be_recorded = booted || slot.session != recorded;
-        let ours = slot.session.as_ref().map(|session| session.id().clone());
-        let ids: BTreeSet<_> = leaders
-            .iter()
-            .filter_map(session_id)
-            .map(|id| id.to_string())
-            .collect();
-        for stray in ids
-            .into_iter()
-            .filter(|id| ours.as_ref().is_none_or(|ours| ours.as_str() != id))
-        {
-            self.tasks.end_stray(name, SessionId::from(stray));
+        let strays = processes.sessions_of(name).map(|(session, _)| session);
+        let strays: BTreeSet<_> = strays.filter(|stray| **stray != id).collect();
+        for stray in strays {
+            self.tasks.end_stray(name, stray.clone());
         }
         if must_be_recorded {
             self.save_or_retry(name);
@@ -152,7 +140,7 @@ impl RemoteControl {
         notices
     }
 
-    fn autostart(&mut self, name: &ProjectName) -> Vec<Notice> {
+    pub(super) fn autostart(&mut self, name: &ProjectName) -> Vec<Notice> {
         let Some(slot) = self.slots.get(name) else {
             return Vec::new();
         };
@@ -176,36 +164,111 @@ impl RemoteControl {
     }
 }
 
-fn session_id(leader: &Leader) -> Option<SessionId> {
-    leader
-        .variable(SESSION_ID_VARIABLE)
-        .map(|id| SessionId::from(id.to_owned()))
+/// What there is to know of the records besides what stands in them.
+#[derive(Default)]
+struct Records {
+    /// Written before the host was booted.
+    of_another_boot: BTreeSet<ProjectName>,
+    /// They made no sense, and were set aside.
+    unreadable: BTreeSet<ProjectName>,
 }
 
-/// The spawned processes of this host that belong to this folder of records, the oldest first. One look for all.
-struct Processes {
-    by_project: BTreeMap<ProjectName, Vec<Leader>>,
+impl Slot {
+    /// Lets the session go on that is on record.
+    fn resume(&mut self, name: &ProjectName, booted: bool, processes: &Processes) -> Vec<Action> {
+        let terms = self.terms();
+        let Some(session) = &mut self.session else {
+            return Vec::new();
+        };
+        info!(project = %name, session = %session.id(), phase = ?session.phase(), "session restored");
+        let found = processes.process_of(session.id()).cloned();
+        self.starts_when_over = is_over(session, found.as_ref());
+        session.resume(found, booted, &terms, tasks::now())
+    }
+
+    /// Takes over a process that no record knows. `None`: there is none.
+    fn adopt(&mut self, name: &ProjectName, processes: &Processes) -> Option<Vec<Action>> {
+        let (id, process) = processes.sessions_of(name).next()?;
+        warn!(project = %name, session = %id, "adopting a session whose record is lost");
+        let (session, actions) =
+            Session::adopted(id.clone(), process.clone(), &self.terms(), tasks::now());
+        self.session = Some(session);
+        Some(actions)
+    }
+}
+
+/// Whether the session ended before we came, and only its end is left to be told.
+fn is_over(session: &Session, found: Option<&ProcessIdentity>) -> bool {
+    match session.state() {
+        State::Starting { .. } | State::Running { .. } | State::Stopping { .. } => {
+            let is_gone = |process: &ProcessIdentity| matches!(process.is_alive(), Ok(false));
+            session.process().map_or(found.is_none(), is_gone)
+        }
+        State::Spawning { .. } | State::Resting { .. } => false,
+    }
+}
+
+/// The spawned processes of this host, the oldest first. One look for all.
+pub(super) struct Processes(Vec<Spawned>);
+
+struct Spawned {
+    leader: Leader,
+    session: SessionId,
+    /// Whose it is, if it is of this folder of records.
+    project: Option<ProjectName>,
 }
 
 impl Processes {
-    fn look(folder: &Path) -> Result<Self, IdentityError> {
-        let mut by_project: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for leader in process::leaders_with(SESSION_ID_VARIABLE)? {
-            let of_project = leader.variable(SESSION_FOLDER_VARIABLE).map(Path::new);
-            let name = of_project
-                .filter(|path| path.parent() == Some(folder))
-                .and_then(|path| path.file_name()?.to_str()?.parse::<ProjectName>().ok());
-            if let Some(name) = name {
-                by_project.entry(name).or_default().push(leader);
-            }
-        }
-        Ok(Self { by_project })
+    /// Looks for those of this folder of records, which has this name if it has one.
+    pub(super) fn look(folder: &Path, id: Option<&str>) -> Result<Self, IdentityError> {
+        let leaders = process::leaders_with(SESSION_ID_VARIABLE)?.into_iter();
+        // A bot that was started by hand from within a session is no session.
+        let others =
+            leaders.filter(|leader| u32::try_from(leader.identity.pid()) != Ok(std::process::id()));
+        let spawned = others.filter_map(|leader| {
+            let session = leader.variable(SESSION_ID_VARIABLE)?.to_str()?.to_owned();
+            Some(Spawned {
+                project: project_of(&leader, folder, id),
+                session: session.into(),
+                leader,
+            })
+        });
+        Ok(Self(spawned.collect()))
     }
 
-    fn of(&self, project: &ProjectName) -> &[Leader] {
-        self.by_project
-            .get(project)
-            .map(Vec::as_slice)
-            .unwrap_or_default()
+    /// The projects that have processes.
+    pub(super) fn projects(&self) -> impl Iterator<Item = &ProjectName> {
+        self.0.iter().filter_map(|spawned| spawned.project.as_ref())
     }
+
+    /// The sessions of a project, each once for each of its processes that leads a session of the kernel's.
+    pub(super) fn sessions_of(
+        &self,
+        project: &ProjectName,
+    ) -> impl Iterator<Item = (&SessionId, &ProcessIdentity)> {
+        let of_project = self
+            .0
+            .iter()
+            .filter(move |spawned| spawned.project.as_ref() == Some(project));
+        of_project.map(|spawned| (&spawned.session, &spawned.leader.identity))
+    }
+
+    /// The process of a session that is on record: its id is random, so it needs no folder.
+    pub(super) fn process_of(&self, session: &SessionId) -> Option<&ProcessIdentity> {
+        let spawned = self.0.iter().find(|spawned| spawned.session == *session);
+        spawned.map(|spawned| &spawned.leader.identity)
+    }
+}
+
+fn project_of(leader: &Leader, folder: &Path, id: Option<&str>) -> Option<ProjectName> {
+    let of_session = Path::new(leader.variable(SESSION_FOLDER_VARIABLE)?);
+    let is_here = match leader.variable(DATA_DIRECTORY_VARIABLE) {
+        Some(theirs) => id.is_some_and(|ours| theirs == ours),
+        // Of an rcbot that gave its sessions the path alone.
+        None => of_session
+            .parent()
+            .is_some_and(|parent| parent.canonicalize().is_ok_and(|parent| parent == folder)),
+    };
+    let name = of_session.file_name()?.to_str()?;
+    name.parse().ok().filter(|_| is_here)
 }

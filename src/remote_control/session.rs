@@ -16,7 +16,6 @@
 mod ending;
 mod event;
 mod machine;
-mod sound;
 
 use std::{
     fmt,
@@ -48,8 +47,8 @@ pub struct Moment {
 /// What the project's settings say about the life of a session.
 #[derive(Debug, Clone, Copy)]
 pub struct Terms {
-    /// How long a process may run without showing its link.
-    pub link_timeout: Duration,
+    /// How long a process may run without showing its link. `None`: nobody looks for it.
+    pub link_timeout: Option<Duration>,
     /// How long a session may last; `None`: until it is stopped.
     pub max_duration: Option<Duration>,
     /// Whether a session that ended by itself is brought back.
@@ -216,6 +215,8 @@ pub enum Ending {
     Stopped,
     /// Its time was up.
     Expired,
+    /// The host was restarted, and no process outlives that.
+    HostRestarted,
     /// The process ended by itself.
     Exited {
         /// How.

@@ -1,11 +1,10 @@
 //! Records on disk: one folder a project, written atomically, readable by nobody else.
 
 use std::{
-    fs::{self, DirBuilder},
+    fs::{self, Permissions},
     io,
-    os::unix::fs::DirBuilderExt as _,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use serde::{Deserialize, Serialize};
@@ -20,6 +19,12 @@ use crate::atomic_file;
 
 /// The format of a record. A record of another version is not understood.
 const VERSION: u32 = 1;
+
+/// The file with the name of the folder of records. No project can be called so.
+const ID: &str = ".id";
+
+/// How long it is: 128 random bits.
+const ID_LENGTH: usize = 32;
 
 /// The record's file in the project's folder.
 const RECORD: &str = "session.json";
@@ -53,7 +58,7 @@ impl Record {
     pub(super) fn new(session: Option<Session>, withdrawals: Vec<Withdrawal>) -> Self {
         Self {
             version: VERSION,
-            boot_id: boot_id(),
+            boot_id: process::boot_id().unwrap_or_default().to_owned(),
             session,
             withdrawals,
         }
@@ -62,15 +67,11 @@ impl Record {
 
 impl Record {
     /// Whether the host was booted since this was written.
+    ///
+    /// A host that does not tell its boot is taken for one that boots all the time.
     pub(super) fn is_of_another_boot(&self) -> bool {
-        self.boot_id != boot_id()
+        process::boot_id().map_or(true, |id| id != self.boot_id)
     }
-}
-
-/// A host that does not tell its boot is taken for one that boots all the time.
-fn boot_id() -> String {
-    let id = process::boot_id();
-    id.map(str::to_owned).unwrap_or_default()
 }
 
 /// What the folder of one project holds.
@@ -114,13 +115,37 @@ pub enum StoreError {
 /// The folder `sessions`.
 #[derive(Debug)]
 pub(super) struct Store {
+    /// Without symbolic links, so that it is the same however it was written.
     folder: PathBuf,
+    id: String,
 }
 
 impl Store {
     pub(super) fn open(folder: PathBuf) -> Result<Self, StoreError> {
         make_private_folder(&folder)?;
-        Ok(Self { folder })
+        let folder = folder.canonicalize().map_err(|source| StoreError::Folder {
+            path: folder,
+            source,
+        })?;
+        let id = match Self::id_of(&folder)? {
+            Some(id) => id,
+            None => make_id(&folder)?,
+        };
+        Ok(Self { folder, id })
+    }
+
+    /// The name of this folder of records: random, as its path can be another bot's too.
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The name of a folder of records, where it has one.
+    pub(super) fn id_of(folder: &Path) -> Result<Option<String>, StoreError> {
+        let text = read(&folder.join(ID))?;
+        let id = text.and_then(|text| String::from_utf8(text).ok());
+        let is_whole =
+            |id: &String| id.len() == ID_LENGTH && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+        Ok(id.filter(is_whole))
     }
 
     /// The folder in which those of the projects are.
@@ -139,11 +164,16 @@ impl Store {
     pub(super) fn load_all(&self) -> Result<Vec<(ProjectName, Found)>, StoreError> {
         let mut records = Vec::new();
         for project in projects(&self.folder)? {
-            if let Some(found) = load(&record_path(&self.folder, &project))? {
+            if let Some(found) = self.load(&project)? {
                 records.push((project, found));
             }
         }
         Ok(records)
+    }
+
+    /// What is known of one project. A record that makes no sense is set aside.
+    pub(super) fn load(&self, project: &ProjectName) -> Result<Option<Found>, StoreError> {
+        load(&record_path(&self.folder, project))
     }
 
     /// The records in a folder, which is left as it is. `None`: a record that makes no sense.
@@ -226,9 +256,6 @@ fn parse(text: &[u8]) -> Result<Record, String> {
             record.version
         ));
     }
-    if !record.session.as_ref().is_none_or(Session::is_sound) {
-        return Err("its times or numbers cannot be".to_owned());
-    }
     Ok(record)
 }
 
@@ -240,25 +267,33 @@ fn load(path: &Path) -> Result<Option<Found>, StoreError> {
         Ok(record) => return Ok(Some(Found::Record(Box::new(record)))),
         Err(reason) => reason,
     };
-    let aside = path.with_file_name(format!("{RECORD}.unreadable-{}", seconds_since_epoch()));
-    fs::rename(path, &aside).map_err(|source| StoreError::Read {
+    let aside = set_aside(path).map_err(|source| StoreError::Read {
         path: path.to_owned(),
         source,
     })?;
-    error!(record = %path.display(), kept_as = %aside.display(), reason, "session record unreadable, set aside");
+    error!(record = %path.display(), kept_as = %aside.display(), reason, "session record unreadable, set aside; it may hold a link");
     Ok(Some(Found::Unreadable))
 }
 
-fn seconds_since_epoch() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs()
+/// Under a name that no other has, closed to others as the record was.
+fn set_aside(path: &Path) -> io::Result<PathBuf> {
+    let number = rand::random::<u64>();
+    let aside = path.with_file_name(format!("{RECORD}.unreadable-{number:016x}"));
+    fs::rename(path, &aside)?;
+    fs::set_permissions(&aside, Permissions::from_mode(0o600))?;
+    Ok(aside)
+}
+
+fn make_id(folder: &Path) -> Result<String, StoreError> {
+    let id = format!("{:0ID_LENGTH$x}", rand::random::<u128>());
+    let path = folder.join(ID);
+    atomic_file::write(&path, id.as_bytes())
+        .map_err(|source| StoreError::Write { path, source })?;
+    Ok(id)
 }
 
 fn make_private_folder(path: &Path) -> Result<(), StoreError> {
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.map_err(|source| StoreError::Folder {
+    atomic_file::create_folder(path).map_err(|source| StoreError::Folder {
         path: path.to_owned(),
         source,
     })
@@ -266,10 +301,9 @@ fn make_private_folder(path: &Path) -> Result<(), StoreError> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::time::{Duration, SystemTime};
 
     use super::*;
-    use std::time::Duration;
 
     use crate::remote_control::session::{Beginning, Moment, Request, Restart, Terms};
 
@@ -281,7 +315,7 @@ mod tests {
             reference: "$event".to_owned(),
         };
         let terms = Terms {
-            link_timeout: Duration::ZERO,
+            link_timeout: None,
             max_duration: None,
             restart: Restart::Never,
         };
@@ -325,6 +359,21 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_of_records_has_one_name_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sessions");
+        assert_eq!(Store::id_of(&path).unwrap(), None);
+        let id = Store::open(path.clone()).unwrap().id().to_owned();
+        assert_eq!(Store::open(path.join("../sessions")).unwrap().id(), id);
+        assert_eq!(Store::id_of(&path).unwrap(), Some(id.clone()));
+        let other = Store::open(folder.path().join("other")).unwrap();
+        assert_ne!(other.id(), id);
+        // Half of one is none.
+        fs::write(path.join(ID), &id[1..]).unwrap();
+        assert_ne!(Store::open(path).unwrap().id(), id);
+    }
+
+    #[test]
     fn a_record_with_nothing_to_remember_is_removed() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path().join("sessions")).unwrap();
@@ -349,12 +398,20 @@ mod tests {
                 matches!(&store.load_all().unwrap()[..], [(_, Found::Unreadable)]),
                 "{text:?}"
             );
+            // A second one in the same second takes nothing from the first.
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+            store.load_all().unwrap();
             let kept: Vec<_> = fs::read_dir(path.parent().unwrap())
                 .unwrap()
                 .map(|entry| entry.unwrap().path())
                 .collect();
-            assert_eq!(kept.len(), 1);
-            assert_eq!(fs::read_to_string(&kept[0]).unwrap(), text);
+            assert_eq!(kept.len(), 2);
+            for kept in kept {
+                assert_eq!(fs::read_to_string(&kept).unwrap(), text);
+                let mode = fs::metadata(&kept).unwrap().permissions().mode();
+                assert_eq!(mode & 0o777, 0o600);
+            }
         }
     }
 }

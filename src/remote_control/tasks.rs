@@ -32,6 +32,12 @@ const REPORTS_WAITING: usize = 256;
 /// How long between two tries to write a record, or to end a process that would not end.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
+/// The folder of a project's record, and the name of the folder that all of them are in.
+pub(super) struct Folder {
+    pub(super) path: PathBuf,
+    pub(super) data_directory: String,
+}
+
 /// Running tasks. Dropping it ends the tasks and leaves the processes.
 #[derive(Debug)]
 pub(super) struct Tasks {
@@ -105,7 +111,7 @@ impl Tasks {
         name: &ProjectName,
         session: &Session,
         project: Option<Arc<Project>>,
-        folder: Result<PathBuf, StoreError>,
+        folder: Result<Folder, StoreError>,
     ) {
         let reporter = self.reporter(name, session.id());
         let beginning = session.beginning();
@@ -280,11 +286,14 @@ fn spawn(
     session: &SessionId,
     beginning: Beginning,
     host: &str,
-    folder: Result<PathBuf, StoreError>,
+    folder: Result<Folder, StoreError>,
 ) -> Result<ProcessIdentity, NotSpawned> {
     let other = |reason: String| NotSpawned::Other { reason };
     let project = project.ok_or_else(|| other("its project is no longer configured".to_owned()))?;
-    let folder = folder.map_err(|error| other(error.to_string()))?;
+    let Folder {
+        path: folder,
+        data_directory,
+    } = folder.map_err(|error| other(error.to_string()))?;
     let stdin = folder.join(observe::STDIN);
     atomic_file::write(&stdin, project.stdin.as_bytes())
         .map_err(|error| other(error.to_string()))?;
@@ -295,6 +304,7 @@ fn spawn(
     let mut environment =
         claude::environment(std::env::vars_os(), &project.environment, session.as_str());
     environment.insert(SESSION_FOLDER_VARIABLE.into(), folder.clone().into());
+    environment.insert(DATA_DIRECTORY_VARIABLE.into(), data_directory.into());
     let placeholders = claude::Placeholders {
         project: project.name.as_str(),
         host,

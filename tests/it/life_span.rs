@@ -281,11 +281,15 @@ async fn the_operator_sees_and_stops_sessions_while_no_bot_runs() {
     assert!(status.starts_with("website: running since "), "{status}");
     let said = operate(&bot, &["stop"]);
     assert!(
-        said.ends_with(" Its link is taken back when the bot runs again."),
+        said.ends_with(" Its link is taken back, and whoever waits for it gets an answer, when the bot runs again."),
         "{said}"
     );
     assert!(bot.session_processes().is_empty());
-    assert_eq!(operate(&bot, &["status"]), "website: no session");
+    assert_eq!(
+        operate(&bot, &["status"]),
+        "website: stopped; the bot takes its link back when it runs again"
+    );
+    assert_eq!(operate(&bot, &["stop"]), "There is no active session.");
 
     bot.restart(&alice).await;
     bot.wait_for_withdrawal(&alice, &sent).await;

@@ -1,18 +1,19 @@
 //! A pid names nobody: what is adopted, ended or left alone is told by who the process is.
 
 use std::{
-    fs,
+    env, fs,
+    path::Path,
     process::{Child, Command},
     time::{Duration, Instant},
 };
 
 use rcbot::remote_control::{
-    Ending, Exit, Phase, SESSION_ID_VARIABLE,
+    Ending, Exit, Notice, Phase, SESSION_FOLDER_VARIABLE, SESSION_ID_VARIABLE,
     process::{Launch, spawn},
 };
 use serde_json::{Value, json};
 
-use crate::support::{DEADLINE, STANDIN_LOG, Sandbox, owner::Owner};
+use crate::support::{DEADLINE, STANDIN_LOG, Sandbox, alone::alone_within, owner::Owner};
 
 /// A process that has nothing to do with any session, and ends at the first signal.
 struct Stranger(Child);
@@ -54,30 +55,13 @@ impl Drop for Stranger {
     }
 }
 
-/// Changes the record of the session while no bot runs.
-fn edit_record(sandbox: &Sandbox, edit: impl FnOnce(&mut Value)) {
-    let path = sandbox.session_file("session.json");
-    let mut record = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
-    edit(&mut record);
-    fs::write(path, record.to_string()).unwrap();
-}
-
-/// The one process of the session dies while no bot runs.
-fn kill_the_process(sandbox: &Sandbox) {
-    let [process] = sandbox.processes()[..] else {
-        panic!("one process")
-    };
-    nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGKILL).unwrap();
-    sandbox.wait_for_processes(0);
-}
-
 #[tokio::test]
 async fn a_record_whose_pid_is_anothers_now_is_stale_and_the_other_process_is_left_alone() {
     let sandbox = Sandbox::new();
     drop(Owner::with_session(&sandbox, sandbox.project("")).await);
-    kill_the_process(&sandbox);
+    sandbox.kill_the_process();
     let mut stranger = Stranger::unlike_the_process_of(&sandbox);
-    edit_record(&sandbox, |record| {
+    sandbox.edit_record(|record| {
         let process = &mut record["session"]["state"]["running"]["process"];
         process["pid"] = json!(stranger.0.id());
     });
@@ -98,9 +82,9 @@ async fn a_record_whose_pid_is_anothers_now_is_stale_and_the_other_process_is_le
 async fn a_stop_never_signals_whoever_has_the_pid_of_a_session_that_is_over() {
     let sandbox = Sandbox::new();
     drop(Owner::with_session(&sandbox, sandbox.project("")).await);
-    kill_the_process(&sandbox);
+    sandbox.kill_the_process();
     let mut stranger = Stranger::unlike_the_process_of(&sandbox);
-    edit_record(&sandbox, |record| {
+    sandbox.edit_record(|record| {
         let running = &record["session"]["state"]["running"];
         let mut process = running["process"].clone();
         process["pid"] = json!(stranger.0.id());
@@ -120,8 +104,8 @@ async fn a_process_of_before_a_boot_is_over_even_if_another_has_its_pid_and_star
     let sandbox = Sandbox::new();
     let mut stranger = Stranger::new();
     drop(Owner::with_session(&sandbox, sandbox.project("")).await);
-    kill_the_process(&sandbox);
-    edit_record(&sandbox, |record| {
+    sandbox.kill_the_process();
+    sandbox.edit_record(|record| {
         record["boot_id"] = json!("another boot");
         let process = &mut record["session"]["state"]["running"]["process"];
         process["boot_id"] = json!("another boot");
@@ -145,6 +129,15 @@ async fn a_process_whose_record_is_lost_is_adopted_and_its_link_found_again() {
         drop(Owner::with_session(&sandbox, sandbox.project("")).await);
         damage(&sandbox);
         let mut owner = Owner::restore(&sandbox, sandbox.project(""));
+        let told = owner.notices.pop();
+        let is_told = matches!(
+            told,
+            Some(Notice::RecordLost {
+                is_running: true,
+                ..
+            })
+        );
+        assert!(is_told, "{told:?}");
         owner
             .until("the link is found", |owner| {
                 (owner.phase() == Some(Phase::Running)).then_some(())
@@ -172,6 +165,14 @@ async fn half_a_record_is_set_aside_and_kept() {
 
     let owner = Owner::restore(&sandbox, sandbox.project(""));
     assert_eq!(owner.phase(), None);
+    let is_told = matches!(
+        owner.notices[..],
+        [Notice::RecordLost {
+            is_running: false,
+            ..
+        }]
+    );
+    assert!(is_told, "{:?}", owner.notices);
     let names = fs::read_dir(sandbox.session_file("")).unwrap();
     let aside: Vec<_> = names
         .map(|entry| entry.unwrap().path())
@@ -194,7 +195,7 @@ async fn a_second_process_that_no_record_knows_is_ended_and_the_first_is_not() {
         environment: [
             (SESSION_ID_VARIABLE.into(), "stray".into()),
             (
-                "RCBOT_SESSION_FOLDER".into(),
+                SESSION_FOLDER_VARIABLE.into(),
                 sandbox.path("sessions/website").into(),
             ),
             (STANDIN_LOG.into(), log.into()),
@@ -230,4 +231,67 @@ async fn a_session_whose_project_left_the_configuration_stays_and_can_be_stopped
     assert_eq!(outcome.report.unwrap().processes, 2);
     assert_eq!(owner.withdrawn.len(), 1);
     assert!(sandbox.processes().is_empty());
+}
+
+#[tokio::test]
+async fn a_process_without_a_record_is_known_however_the_folder_of_records_is_written() {
+    let sandbox = Sandbox::new();
+    std::os::unix::fs::symlink("sessions", sandbox.path("link")).unwrap();
+    let restore = |folder: &str| {
+        let mut settings = sandbox.settings([sandbox.project("")]);
+        settings.folder = sandbox.path(folder);
+        Owner::with(settings)
+    };
+    let mut owner = restore("website/../sessions");
+    owner.start("alice");
+    owner.link(0).await;
+    drop(owner);
+    for folder in ["link", "./sessions"] {
+        fs::remove_file(sandbox.session_file("session.json")).unwrap();
+        assert_eq!(restore(folder).phase(), Some(Phase::Starting), "{folder}");
+    }
+    restore("sessions").stop_and_wait().await;
+}
+
+#[tokio::test]
+async fn a_process_of_another_folder_that_has_the_same_path_is_left_alone() {
+    let sandbox = Sandbox::new();
+    drop(Owner::with_session(&sandbox, sandbox.project("")).await);
+    // As in another mount namespace: the same path, and another folder.
+    fs::rename(sandbox.path("sessions"), sandbox.path("elsewhere")).unwrap();
+    let mut owner = Owner::restore(&sandbox, sandbox.project(""));
+    assert_eq!(owner.phase(), None);
+    owner.start("bob");
+    owner.link(0).await;
+    owner.stop_and_wait().await;
+    assert_eq!(sandbox.processes().len(), 1);
+
+    // Its own bot knows it, also where the folder has moved.
+    let mut settings = sandbox.settings([sandbox.project("")]);
+    settings.folder = sandbox.path("elsewhere");
+    fs::remove_file(sandbox.path("elsewhere/website/session.json")).unwrap();
+    let mut owner = Owner::with(settings);
+    assert_eq!(owner.phase(), Some(Phase::Starting));
+    assert_eq!(owner.stop_and_wait().await.report.unwrap().processes, 1);
+}
+
+#[test]
+fn a_bot_that_was_started_from_within_a_session_is_no_session() {
+    let outer = Sandbox::new();
+    let folder = outer.path("sessions/website");
+    let name = "identity::a_bot_that_was_started_from_within_a_session_is_no_session";
+    let marks = [
+        (SESSION_ID_VARIABLE, "lost"),
+        (SESSION_FOLDER_VARIABLE, folder.to_str().unwrap()),
+    ];
+    if !alone_within(name, &["setsid", "--wait"], &marks) {
+        return;
+    }
+    let folder = env::var_os(SESSION_FOLDER_VARIABLE).unwrap();
+    let sandbox = Sandbox::of(Path::new(&folder).ancestors().nth(2).unwrap());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let owner = Owner::restore(&sandbox, sandbox.project(""));
+        assert_eq!(owner.phase(), None);
+    });
 }

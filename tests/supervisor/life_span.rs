@@ -1,11 +1,12 @@
 //! How a session begins, how long it lasts, and how it comes back.
 
-use std::{ffi::OsStr, time::Duration};
+use std::{ffi::OsStr, fs, path::Path, time::Duration};
 
 use rcbot::remote_control::{
     Beginning, Ending, Exit, Notice, Phase, Restart, WARNING,
     offline::{self, Known},
 };
+use serde_json::json;
 
 use crate::support::{
     DEADLINE, Sandbox,
@@ -44,7 +45,11 @@ fn what_the_bot_has_in_its_environment_does_not_reach_a_session() {
         let process = procfs::process::Process::new(process.as_raw()).unwrap();
         let environment = process.environ().unwrap();
         let of_project = ["RCBOT_STANDIN", "RCBOT_STANDIN_LOG"];
-        let of_session = ["RCBOT_SESSION_FOLDER", "RCBOT_SESSION_ID"];
+        let of_session = [
+            "RCBOT_DATA_DIRECTORY",
+            "RCBOT_SESSION_FOLDER",
+            "RCBOT_SESSION_ID",
+        ];
         let inherited = [
             "CLAUDE_CONFIG_DIR",
             "HOME",
@@ -186,6 +191,7 @@ async fn a_project_with_autostart_starts_with_the_bot_and_only_once() {
     assert_eq!(sandbox.standin_records().len(), 1);
     assert!(link.is(&sandbox.standin_records()[0].link));
     owner.stop_and_wait().await;
+    assert_eq!(owner.phase(), None, "the one that it found running");
 }
 
 #[tokio::test]
@@ -264,32 +270,134 @@ async fn a_resumed_session_runs_the_resume_command() {
 }
 
 #[tokio::test]
+async fn what_ended_while_no_bot_ran_is_started_again_where_that_is_wanted() {
+    for is_booted in [false, true] {
+        let sandbox = Sandbox::new();
+        let mut project = sandbox.project("");
+        project.autostart_for = vec!["alice".to_owned()];
+        let mut owner = Owner::restore(&sandbox, project.clone());
+        owner.link(0).await;
+        drop(owner);
+        sandbox.kill_the_process();
+        if is_booted {
+            sandbox.edit_record(|record| {
+                record["boot_id"] = json!("another boot");
+                let process = &mut record["session"]["state"]["running"]["process"];
+                process["boot_id"] = json!("another boot");
+            });
+        }
+
+        let mut owner = Owner::restore(&sandbox, project);
+        let is_told_apart = match owner.outcome().await.ending {
+            Ending::HostRestarted => is_booted,
+            Ending::Exited { .. } => !is_booted,
+            other => panic!("{other:?}"),
+        };
+        assert!(is_told_apart);
+        assert_eq!(owner.withdrawn.len(), 1);
+        owner.link(0).await;
+        assert_eq!(owner.delivered[0].1.requester, "alice");
+        assert_eq!(sandbox.standin_records().len(), 2);
+        // Whoever ends that one ends it for good.
+        owner.stop_and_wait().await;
+        assert_eq!(owner.phase(), None);
+    }
+}
+
+/// What is said of the only project, and whether anything of its session runs.
+fn status(folder: &Path) -> (Option<Phase>, bool) {
+    match &offline::status(folder).unwrap()[..] {
+        [Known::Record { status, is_alive }] => {
+            (status.session.as_ref().map(|it| it.phase), *is_alive)
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
 async fn sessions_can_be_seen_and_stopped_while_no_bot_runs() {
     let sandbox = Sandbox::new();
     let project = sandbox.project("fork=1");
     drop(Owner::with_session(&sandbox, project.clone()).await);
     let folder = sandbox.path("sessions");
-    let status = || match &offline::status(&folder).unwrap()[..] {
-        [Known::Record { status, is_alive }] => {
-            (status.session.as_ref().map(|it| it.phase), *is_alive)
-        }
-        other => panic!("{other:?}"),
-    };
-    assert_eq!(status(), (Some(Phase::Running), Some(true)));
+    assert_eq!(status(&folder), (Some(Phase::Running), true));
 
     let report = offline::stop(&folder, &website(), 10 * SECOND)
         .await
         .unwrap();
     assert_eq!(report.unwrap().processes, 2);
     assert!(sandbox.processes().is_empty());
-    assert_eq!(status(), (None, None));
+    assert_eq!(status(&folder), (Some(Phase::Stopping), false));
+    assert!(!offline::status(&folder).unwrap()[0].is_active());
     let again = offline::stop(&folder, &website(), 10 * SECOND)
         .await
         .unwrap();
     assert!(again.is_none());
 
-    let owner = Owner::restore(&sandbox, project);
+    let mut owner = Owner::restore(&sandbox, project);
+    assert_eq!(owner.outcome().await.ending, Ending::Stopped);
     assert_eq!(owner.withdrawn.len(), 1, "the bot takes the link back");
-    assert_eq!(owner.phase(), None);
     assert!(offline::status(&folder).unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_session_without_a_record_can_be_seen_and_stopped_while_no_bot_runs() {
+    let damages: [fn(&Sandbox); 2] = [
+        |sandbox| fs::remove_file(sandbox.session_file("session.json")).unwrap(),
+        |sandbox| fs::write(sandbox.session_file("session.json"), "x").unwrap(),
+    ];
+    for damage in damages {
+        let sandbox = Sandbox::new();
+        drop(Owner::with_session(&sandbox, sandbox.project("")).await);
+        damage(&sandbox);
+        let folder = sandbox.path("sessions");
+        let known = offline::status(&folder).unwrap();
+        assert!(matches!(&known[..], [it @ Known::Unrecorded { .. }] if it.is_active()));
+        let report = offline::stop(&folder, &website(), 10 * SECOND).await;
+        assert_eq!(report.unwrap().unwrap().processes, 1);
+        assert!(sandbox.processes().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn whoever_waits_for_a_session_that_is_stopped_without_a_bot_is_told_by_the_next_one() {
+    let sandbox = Sandbox::new();
+    let mut owner = Owner::restore(&sandbox, sandbox.project("silent"));
+    owner.start("alice");
+    assert!(owner.handle_next(DEADLINE).await, "it is spawned");
+    drop(owner);
+    let folder = sandbox.path("sessions");
+    let report = offline::stop(&folder, &website(), 10 * SECOND).await;
+    assert!(report.unwrap().is_some());
+    assert!(sandbox.processes().is_empty());
+
+    let mut owner = Owner::restore(&sandbox, sandbox.project("silent"));
+    let outcome = owner.outcome().await;
+    assert_eq!(outcome.ending, Ending::Stopped);
+    let [waiting] = &outcome.deliveries[..] else {
+        panic!("{outcome:?}")
+    };
+    assert_eq!(waiting.request.requester, "alice");
+}
+
+#[tokio::test]
+async fn a_stop_without_a_bot_that_is_cut_short_is_no_accident_to_the_next_one() {
+    let sandbox = Sandbox::new();
+    let mut project = sandbox.project("ignore-sigterm");
+    project.restart = Restart::OnExit;
+    drop(Owner::with_session(&sandbox, project.clone()).await);
+    let folder = sandbox.path("sessions");
+    let website = website();
+    let is_on_record = async {
+        while status(&folder).0 != Some(Phase::Stopping) {
+            tokio::time::sleep(SECOND / 100).await;
+        }
+    };
+    tokio::select! {
+        report = offline::stop(&folder, &website, 3600 * SECOND) => panic!("{report:?}"),
+        () = is_on_record => {}
+    }
+    sandbox.kill_the_process();
+    let mut owner = Owner::restore(&sandbox, project);
+    assert_eq!(owner.outcome().await.ending, Ending::Stopped);
 }

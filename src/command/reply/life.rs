@@ -35,6 +35,7 @@ pub fn not_started(prefix: &str, project: &ProjectName, ending: &Ending) -> Repl
         ),
         Ending::Stopped => "it was stopped before it showed a link.".to_owned(),
         Ending::Expired => "its time was up before it showed a link.".to_owned(),
+        Ending::HostRestarted => "the host was restarted before it showed a link.".to_owned(),
         Ending::Exited { exit, cause } => {
             format!(
                 "the process ended before the link was delivered ({}).{}",
@@ -98,9 +99,11 @@ pub fn stopped(project: &ProjectName, ending: &Ending, report: Option<&StopRepor
             "Session for {project} had ended by itself already ({}). What was left is cleared away. {how}",
             describe(*exit)
         )),
-        Ending::Stopped | Ending::Expired | Ending::NoLink { .. } | Ending::NotSpawned(_) => {
-            Reply::new(format!("Session for {project} is stopped. {how}"))
-        }
+        Ending::Stopped
+        | Ending::Expired
+        | Ending::HostRestarted
+        | Ending::NoLink { .. }
+        | Ending::NotSpawned(_) => Reply::new(format!("Session for {project} is stopped. {how}")),
     }
 }
 
@@ -108,7 +111,8 @@ pub fn stopped(project: &ProjectName, ending: &Ending, report: Option<&StopRepor
 #[must_use]
 pub fn stopped_offline(project: &ProjectName, report: &StopReport) -> Reply {
     Reply::new(format!(
-        "Session for {project} is stopped. {} Its link is taken back when the bot runs again.",
+        "Session for {project} is stopped. {} Its link is taken back, and whoever waits for it gets an answer, when the bot \
+         runs again.",
         how_it_ended(report)
     ))
 }
@@ -134,6 +138,7 @@ fn how_it_ended(report: &StopReport) -> String {
         (some, _) => format!(": {some} were killed, as they did not end when asked"),
     };
     match report.processes {
+        0 => "No process was running.".to_owned(),
         1 => format!("Its process ended {when}{killed}."),
         many => format!("Its {many} processes ended {when}{killed}."),
     }
@@ -169,7 +174,22 @@ fn why(ending: &Ending) -> String {
         }
         Ending::Stopped => "it was stopped.".to_owned(),
         Ending::Expired => "its time was up.".to_owned(),
+        Ending::HostRestarted => "the host was restarted.".to_owned(),
     }
+}
+
+/// The record of a session was lost, and with it who has the link.
+#[must_use]
+pub fn record_lost(prefix: &str, project: &ProjectName, is_running: bool) -> Reply {
+    let session = if is_running {
+        format!("It still runs: `{prefix} start {project}` gives its link again.")
+    } else {
+        "No process of it is left.".to_owned()
+    };
+    Reply::new(format!(
+        "The record of the session for {project} is lost or unreadable. {session} I cannot delete the messages with its link \
+         that I sent before: whoever has one should delete it."
+    ))
 }
 
 /// A session that would be one too many.

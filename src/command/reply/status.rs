@@ -146,11 +146,15 @@ fn describe_session(
     let requester = session.requester.as_ref();
     facts.extend(requester.map(|user| format!("started by {user}")));
     // The program is known to grow by a gigabyte a day, and to leave children behind.
-    facts.extend(usage.map(|usage| {
-        let memory = ByteSize(usage.memory).display().iec();
-        format!("{}, {memory:.0}", processes(usage.processes))
-    }));
+    facts.extend(usage.map(self::usage));
     facts
+}
+
+/// What a session takes of the host.
+#[must_use]
+pub fn usage(usage: &Usage) -> String {
+    let memory = ByteSize(usage.memory).display().iec();
+    format!("{}, {memory:.0}", processes(usage.processes))
 }
 
 fn span(time: Duration) -> String {

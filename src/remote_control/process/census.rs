@@ -1,6 +1,6 @@
 //! All processes of this host that were spawned with a mark, in one look.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, ffi::OsStr, os::unix::ffi::OsStrExt as _};
 
 use procfs::{
     ProcResult, WithCurrentSystemInfo as _,
@@ -22,7 +22,7 @@ pub struct Leader {
 impl Leader {
     /// A variable of the environment that the process was started with.
     #[must_use]
-    pub fn variable(&self, name: &str) -> Option<&str> {
+    pub fn variable(&self, name: &str) -> Option<&OsStr> {
         variable(&self.environment, name)
     }
 }
@@ -77,7 +77,8 @@ pub fn usage_by(name: &str) -> Result<HashMap<String, Usage>, IdentityError> {
     let mut usages: HashMap<String, Usage> = HashMap::new();
     let all = look_at_all(|process, _| {
         let environment = settled_environment(process)?;
-        Ok(variable(&environment, name).map(str::to_owned))
+        let value = variable(&environment, name).and_then(OsStr::to_str);
+        Ok(value.map(str::to_owned))
     })?;
     for (stat, value) in all {
         if let Some(value) = value {
@@ -124,12 +125,10 @@ fn look_at_all<T>(
     Ok(all)
 }
 
-fn variable<'e>(environment: &'e [u8], name: &str) -> Option<&'e str> {
+fn variable<'e>(environment: &'e [u8], name: &str) -> Option<&'e OsStr> {
     let mut entries = environment.split(|byte| *byte == 0);
-    entries.find_map(|entry| {
-        let entry = std::str::from_utf8(entry).ok()?;
-        entry.strip_prefix(name)?.strip_prefix('=')
-    })
+    let value = entries.find_map(|entry| entry.strip_prefix(name.as_bytes())?.strip_prefix(b"="));
+    value.map(OsStr::from_bytes)
 }
 
 #[cfg(test)]
@@ -159,7 +158,7 @@ mod tests {
         let leaders = leaders_with(name).unwrap();
         let mut ours = leaders
             .iter()
-            .filter(|leader| leader.variable(name) == Some(value));
+            .filter(|leader| leader.variable(name) == Some(OsStr::new(value)));
         assert_eq!(ours.next().unwrap().identity, spawned);
         assert_eq!(leaders.first().unwrap().variable("NO_SUCH_VARIABLE"), None);
     }

@@ -28,7 +28,7 @@ impl Session {
                 self.end(
                     process,
                     Ending::NoLink {
-                        waited: terms.link_timeout,
+                        waited: terms.link_timeout.unwrap_or_default(),
                         cause,
                     },
                     Vec::new(),
@@ -83,6 +83,22 @@ impl Session {
         vec![Action::EndTree(Some(process))]
     }
 
+    /// Takes down that the operator ends it while it has no owner. The next one finishes it, and tells whoever waits.
+    pub(in crate::remote_control) fn end_without_owner(&mut self) {
+        let stop_requests = match &mut self.state {
+            State::Stopping { stop_requests, .. } => std::mem::take(stop_requests),
+            State::Spawning { .. }
+            | State::Starting { .. }
+            | State::Running { .. }
+            | State::Resting { .. } => Vec::new(),
+        };
+        self.state = State::Stopping {
+            process: self.process().cloned(),
+            ending: Ending::Stopped,
+            stop_requests,
+        };
+    }
+
     pub(super) fn on_tree_gone(
         &mut self,
         report: StopReport,
@@ -118,6 +134,7 @@ impl Session {
             Ending::NotSpawned(_)
             | Ending::ExitedBeforeLink { .. }
             | Ending::NoLink { .. }
+            | Ending::HostRestarted
             | Ending::Exited { .. } => true,
             Ending::Stopped | Ending::Expired => false,
         };

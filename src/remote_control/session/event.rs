@@ -16,6 +16,8 @@ use crate::{
 pub enum Event {
     /// Somebody asks for the link.
     LinkRequested(Request),
+    /// Somebody asks for the link, and wants the last conversation back where a process is still to be made.
+    ResumeRequested(Request),
     /// Somebody asks for the end.
     StopRequested(Request),
     /// Somebody asks for more time.

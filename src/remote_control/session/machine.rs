@@ -8,6 +8,17 @@ use super::{
 };
 use crate::{link::Link, remote_control::process::ProcessIdentity};
 
+/// How many messages with the link of one session a requester keeps. Each stands in the record until the session is over; of
+/// more, the oldest is taken back.
+pub(super) const MOST_LINKS: usize = 20;
+
+/// The deadline where there is none: a hundred years of uptime.
+const NEVER: Duration = Duration::from_hours(24 * 36_500);
+
+/// How long a restored session that is starting has at least, however long nobody was here: its link may be there already, and
+/// has to be read first.
+const TIME_TO_READ: Duration = Duration::from_secs(5);
+
 impl Session {
     /// A session for these requests, and what to do for it.
     #[must_use]
@@ -58,6 +69,12 @@ impl Session {
     pub fn on(&mut self, event: Event, terms: &Terms, now: Moment) -> Vec<Action> {
         match event {
             Event::LinkRequested(request) => self.on_link_requested(request, now),
+            Event::ResumeRequested(request) => {
+                if let State::Resting { .. } = self.state {
+                    self.beginning = Beginning::Resumed;
+                }
+                self.on_link_requested(request, now)
+            }
             Event::StopRequested(request) => self.on_stop_requested(request),
             Event::ExtensionRequested(request, by) => self.on_extension_requested(request, by, now),
             Event::Spawned(process) => self.on_spawned(process, terms),
@@ -88,17 +105,24 @@ impl Session {
             end.uptime = now.uptime + end.wall.duration_since(now.wall).unwrap_or_default();
         }
         match &mut self.state {
-            State::Spawning { since } => {
-                // A process that is yet to be made has all of its time before it, however long nobody was here to make it.
-                if found.is_none() {
-                    *since = now.uptime;
-                }
-                found.map_or_else(
-                    || vec![Action::Spawn],
-                    |process| self.on_spawned(process, terms),
-                )
+            // A process that is yet to be made has all of its time before it, however long nobody was here to make it.
+            State::Spawning { .. } => match found {
+                Some(process) => self.on_spawned(process, terms),
+                None => self.spawn(now),
+            },
+            State::Starting { process, .. } | State::Running { process, .. }
+                if booted && found.is_none() =>
+            {
+                let process = process.clone();
+                self.end(process, Ending::HostRestarted, Vec::new())
             }
-            State::Starting { process, .. } => vec![Action::Observe(process.clone())],
+            State::Starting { process, deadline } => {
+                *deadline = terms.link_timeout.map_or(NEVER, |timeout| {
+                    let whole = now.uptime + timeout;
+                    (*deadline).min(whole).max(now.uptime + TIME_TO_READ)
+                });
+                vec![Action::Observe(process.clone())]
+            }
             State::Running { process, link, .. } => {
                 let (process, link) = (process.clone(), link.clone());
                 let mut actions = vec![Action::Observe(process)];
@@ -150,6 +174,26 @@ impl Session {
         Some(delivery)
     }
 
+    /// The oldest message with the link that the requester has, where they have too many. Who asked first stays on record.
+    fn make_room(&mut self, requester: &str) -> Option<Delivery> {
+        let arrived = |(_, delivery): &(usize, &Delivery)| {
+            delivery.receipt.is_some() && delivery.request.requester == requester
+        };
+        let mut of_requester = self.deliveries.iter().enumerate().skip(1).filter(arrived);
+        let (oldest, _) = of_requester.next()?;
+        let others = of_requester.count();
+        (others + 1 >= MOST_LINKS).then(|| self.deliveries.remove(oldest))
+    }
+
+    /// Has a process made, unless the session's time is up: no such session comes back, however long nobody looked.
+    fn spawn(&mut self, now: Moment) -> Vec<Action> {
+        if self.time_left(now.uptime) == Some(Duration::ZERO) {
+            return self.finish(Ending::Expired, None, Vec::new());
+        }
+        self.state = State::Spawning { since: now.uptime };
+        vec![Action::Spawn]
+    }
+
     fn undelivered(&self, link: &Link) -> Vec<Action> {
         let waiting = self
             .deliveries
@@ -187,15 +231,20 @@ impl Session {
             }
             State::Running { link, .. } => {
                 let link = link.clone();
+                let old = self.make_room(&request.requester);
                 let delivery = self.add_delivery(request);
-                vec![delivery.map_or(Action::Save, |delivery| Action::Deliver(delivery, link))]
+                let deliver =
+                    delivery.map_or(Action::Save, |delivery| Action::Deliver(delivery, link));
+                old.map(|old| Action::Withdraw(vec![old]))
+                    .into_iter()
+                    .chain([deliver])
+                    .collect()
             }
             State::Stopping { .. } => vec![Action::RefuseWhileStopping(request)],
             // Somebody is waiting: this is no time to rest.
             State::Resting { .. } => {
                 self.add_delivery(request);
-                self.state = State::Spawning { since: now.uptime };
-                vec![Action::Spawn]
+                self.spawn(now)
             }
         }
     }
@@ -243,18 +292,24 @@ impl Session {
     fn on_spawned(&mut self, process: ProcessIdentity, terms: &Terms) -> Vec<Action> {
         match &mut self.state {
             State::Spawning { since } => {
-                let deadline = *since + terms.link_timeout;
+                let deadline = terms.link_timeout.map_or(NEVER, |timeout| *since + timeout);
                 self.state = State::Starting {
                     process: process.clone(),
                     deadline,
                 };
                 vec![Action::Observe(process)]
             }
-            State::Stopping { process: known, .. } => {
+            State::Stopping {
+                process: known @ None,
+                ..
+            } => {
                 *known = Some(process.clone());
                 vec![Action::EndTree(Some(process))]
             }
-            State::Starting { .. } | State::Running { .. } | State::Resting { .. } => Vec::new(),
+            State::Starting { .. }
+            | State::Running { .. }
+            | State::Stopping { .. }
+            | State::Resting { .. } => Vec::new(),
         }
     }
 
@@ -310,10 +365,7 @@ impl Session {
 
     fn on_time_came(&mut self, now: Moment) -> Vec<Action> {
         match (&self.state, &mut self.end) {
-            (State::Resting { until }, _) if now.uptime >= *until => {
-                self.state = State::Spawning { since: now.uptime };
-                vec![Action::Spawn]
-            }
+            (State::Resting { until }, _) if now.uptime >= *until => self.spawn(now),
             (State::Running { process, .. }, Some(end)) if now.uptime >= end.uptime => {
                 let process = process.clone();
                 self.end(process, Ending::Expired, Vec::new())

@@ -11,8 +11,10 @@ const HOUR: Duration = Duration::from_hours(1);
 /// How long the host is up when a test begins.
 const BEGIN: Duration = Duration::from_hours(100);
 
+const LINK_TIMEOUT: Duration = Duration::from_secs(30);
+
 const TERMS: Terms = Terms {
-    link_timeout: Duration::from_secs(30),
+    link_timeout: Some(LINK_TIMEOUT),
     max_duration: None,
     restart: Restart::Never,
 };
@@ -240,34 +242,6 @@ fn a_process_that_comes_to_be_during_a_stop_is_ended_too() {
 }
 
 #[test]
-fn an_event_that_comes_too_late_changes_nothing() {
-    let late: [(Begin, fn() -> Event); 14] = [
-        (Life::begin, || Event::LinkShown(link("two"))),
-        (Life::begin, || Event::LinkTimedOut(None)),
-        (Life::begin, exited),
-        (Life::begin, gone),
-        (Life::starting, gone),
-        (Life::running, || Event::LinkShown(link("one"))),
-        (Life::running, || Event::LinkTimedOut(None)),
-        (Life::running, gone),
-        (Life::running, || Event::TimeCame),
-        (Life::stopping, || Event::LinkShown(link("two"))),
-        (Life::stopping, || Event::LinkTimedOut(None)),
-        (Life::stopping, exited),
-        (Life::stopping, || Event::TimeCame),
-        (Life::resting, exited),
-    ];
-    for (begin, event) in late {
-        let mut life = begin(terms(None, Restart::OnExit));
-        let before = life.session.clone();
-        let event = event();
-        let said = format!("{event:?} in {:?}", before.state());
-        assert_eq!(life.on(event), [], "{said}");
-        assert_eq!(life.session, before, "{said}");
-    }
-}
-
-#[test]
 fn all_who_wait_get_the_link_when_it_is_shown() {
     let mut life = Life::starting(TERMS);
     life.on(Event::LinkRequested(request("bob")));
@@ -289,7 +263,7 @@ fn a_process_that_shows_no_link_in_time_is_ended_with_its_cause() {
     assert_eq!(life.on(Event::LinkShown(link("one"))), []);
     let outcome = finished(life.on(gone()));
     let ending = Ending::NoLink {
-        waited: TERMS.link_timeout,
+        waited: LINK_TIMEOUT,
         cause: Some(Cause::ConsentAsked),
     };
     assert_eq!(outcome.ending, ending);
@@ -347,6 +321,7 @@ fn a_delivery_that_is_refused_leaves_the_session_for_a_next_try() {
     assert_eq!(actions, [again]);
 }
 
+mod events;
 mod life_span;
 mod restart;
 mod resume;

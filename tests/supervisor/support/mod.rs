@@ -19,6 +19,7 @@ use std::{
 use nix::unistd::Pid;
 use rcbot::remote_control::{LinkPattern, Project, ProjectName, Restart, Settings};
 use serde::Deserialize;
+use serde_json::Value;
 use tempfile::TempDir;
 
 use processes::Mark;
@@ -130,6 +131,23 @@ impl Sandbox {
     /// The living processes of all sessions, their children included.
     pub(crate) fn processes(&self) -> Vec<Pid> {
         mark(&self.standin_log()).processes()
+    }
+
+    /// Changes the record of the session while no bot runs.
+    pub(crate) fn edit_record(&self, edit: impl FnOnce(&mut Value)) {
+        let path = self.session_file("session.json");
+        let mut record = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        edit(&mut record);
+        fs::write(path, record.to_string()).unwrap();
+    }
+
+    /// The one process of the session dies while no bot runs.
+    pub(crate) fn kill_the_process(&self) {
+        let [process] = self.processes()[..] else {
+            panic!("one process")
+        };
+        nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGKILL).unwrap();
+        self.wait_for_processes(0);
     }
 
     /// Waits until there are so many processes.

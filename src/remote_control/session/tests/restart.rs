@@ -149,8 +149,62 @@ fn a_session_that_came_back_has_the_whole_time_for_its_link() {
     life.pass(HOUR);
     assert_eq!(life.on(Event::TimeCame), [Action::Spawn]);
     life.on(Event::Spawned(process(2)));
-    let deadline = BEGIN + HOUR + TERMS.link_timeout;
+    let deadline = BEGIN + HOUR + LINK_TIMEOUT;
     assert!(
         matches!(life.session.state(), State::Starting { deadline: it, .. } if *it == deadline)
     );
+}
+
+#[test]
+fn who_wants_the_last_conversation_back_gets_it_from_a_rest_alone() {
+    let resume = || Event::ResumeRequested(request("bob"));
+    let mut resting = Life::resting(ON_EXIT);
+    assert_eq!(resting.on(resume()), [Action::Spawn]);
+    assert_eq!(resting.session.beginning(), Beginning::Resumed);
+    let mut running = Life::running(ON_EXIT);
+    running.on(resume());
+    assert_eq!(running.session.beginning(), Beginning::Fresh);
+}
+
+#[test]
+fn a_session_whose_time_is_up_does_not_come_back() {
+    let ending = |actions| finished(actions).ending;
+    let terms = terms(Some(HOUR), Restart::OnExit);
+    let resting = || {
+        let mut life = Life::running(terms);
+        life.pass(HOUR - Duration::from_secs(2));
+        assert!(rest(&mut life).is_some());
+        life
+    };
+    // During the rest.
+    assert_eq!(ending(resting().wake()), Ending::Expired);
+    let asked = |life: &mut Life| life.on(Event::LinkRequested(request("bob")));
+    assert_eq!(asked(&mut resting()), [Action::Spawn], "in time");
+    assert_eq!(ending(asked(resting().pass(MINUTE))), Ending::Expired);
+    // While nobody was here, or the host was down.
+    let wall = |elapsed| UNIX_EPOCH + BEGIN + elapsed;
+    let later = |uptime| Moment {
+        wall: wall(20 * HOUR),
+        uptime,
+    };
+    let mut spawning = Life::begin(terms);
+    let actions = spawning.resume(None, false, later(BEGIN + 20 * HOUR));
+    assert_eq!(ending(actions), Ending::Expired);
+    for begin in [
+        |terms| Life::begin(terms),
+        |terms| {
+            let mut life = Life::running(terms);
+            rest(&mut life);
+            life
+        },
+    ] as [Begin; 2]
+    {
+        let mut life = begin(terms);
+        let mut actions = life.resume(None, true, later(MINUTE));
+        if actions.is_empty() {
+            let now = later(MINUTE);
+            actions = life.session.on(Event::TimeCame, &life.terms, now);
+        }
+        assert_eq!(ending(actions), Ending::Expired);
+    }
 }

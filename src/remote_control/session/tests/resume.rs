@@ -51,11 +51,55 @@ fn the_wait_for_the_link_goes_on_with_the_time_that_is_left() {
     let seconds = Duration::from_secs;
     let mut life = Life::starting(TERMS);
     life.resume(None, false, at(seconds(20)));
-    assert_eq!(deadline(&life), TERMS.link_timeout);
+    assert_eq!(deadline(&life), LINK_TIMEOUT);
 
     let mut life = Life::begin(TERMS);
     life.resume(Some(process(7)), false, at(seconds(20)));
-    assert_eq!(deadline(&life), TERMS.link_timeout);
+    assert_eq!(deadline(&life), LINK_TIMEOUT);
+}
+
+#[test]
+fn a_link_that_came_while_nobody_was_here_is_read_before_the_time_is_up() {
+    let mut life = Life::starting(TERMS);
+    life.resume(None, false, at(HOUR));
+    assert!(deadline(&life) > HOUR);
+}
+
+#[test]
+fn a_session_of_a_project_that_left_the_configuration_waits_for_no_link() {
+    let gone = Terms {
+        link_timeout: None,
+        ..TERMS
+    };
+    let century = Duration::from_hours(24 * 365 * 90);
+    let mut starting = Life::starting(TERMS);
+    starting.terms = gone;
+    starting.resume(None, false, at(HOUR));
+    assert!(deadline(&starting) > century);
+    let mut spawning = Life::begin(gone);
+    spawning.resume(Some(process(7)), false, at(HOUR));
+    assert!(deadline(&spawning) > century);
+    // Once it is back, so is the deadline.
+    spawning.terms = TERMS;
+    spawning.resume(None, false, at(HOUR));
+    assert_eq!(deadline(&spawning), HOUR + LINK_TIMEOUT);
+}
+
+#[test]
+fn no_process_is_waited_for_that_a_restart_of_the_host_has_ended() {
+    for begin in [Life::starting, Life::running] as [Begin; 2] {
+        let mut life = begin(TERMS);
+        let now = Moment {
+            wall: UNIX_EPOCH + BEGIN + HOUR,
+            uptime: MINUTE,
+        };
+        let actions = life.resume(None, true, now);
+        assert_eq!(actions, [Action::EndTree(Some(process(1)))]);
+        assert_eq!(finished(life.on(gone())).ending, Ending::HostRestarted);
+    }
+    // Where the process is there, the host was not.
+    let actions = Life::running(TERMS).resume(Some(process(1)), true, at(HOUR));
+    assert_eq!(actions, [Action::Observe(process(1))]);
 }
 
 #[test]
@@ -64,7 +108,7 @@ fn a_process_that_is_made_after_a_restart_has_the_whole_time_for_its_link() {
         let mut life = Life::begin(TERMS);
         assert_eq!(life.resume(None, booted, at(HOUR)), [Action::Spawn]);
         life.on(Event::Spawned(process(7)));
-        assert_eq!(deadline(&life), HOUR + TERMS.link_timeout);
+        assert_eq!(deadline(&life), HOUR + LINK_TIMEOUT);
     }
 }
 
