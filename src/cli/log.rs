@@ -67,7 +67,7 @@ pub(super) fn set_up(format: LogFormat) {
 fn tell_panic(panic: &PanicHookInfo<'_>) {
     let place = panic.location().map(ToString::to_string);
     let message = panic.payload_as_str();
-    error!(place, message, "rcbot has a bug");
+    error!(place, message, "a part of rcbot panicked");
     let backtrace = Backtrace::capture();
     if backtrace.status() == BacktraceStatus::Captured {
         error!("{backtrace}");
