@@ -160,7 +160,7 @@ fn run_bot(path: &Path) -> Result<(), Failure> {
     let run = async {
         let shutdown = shutdown_signal().context("cannot wait for signals")?;
         info!(version = env!("CARGO_PKG_VERSION"), config = %path.display(), "rcbot starts");
-        bot::run(config, login, &data_dir, shutdown)
+        Box::pin(bot::run(config, login, &data_dir, shutdown))
             .await
             .map_err(anyhow::Error::from)
     };

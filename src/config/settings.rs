@@ -31,7 +31,7 @@ const LINK_PATTERN: &str = r"https://claude\.ai/code[/?][A-Za-z0-9_./?=&%~-]+";
 
 /// How long a process may run without showing its link: a login check and two requests take 3 s on a slow day, and on a small
 /// host a first start takes most of a minute. Where the service refuses it, the program says so and stays for some 50 s.
-const LINK_TIMEOUT: Duration = Duration::from_secs(60);
+const LINK_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Nobody works longer at a stretch, and a forgotten session should not stay open over night.
 const MAX_DURATION: Duration = Duration::from_hours(12);

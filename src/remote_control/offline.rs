@@ -141,7 +141,7 @@ pub async fn stop(
         Some(Found::Record(record)) => (record.session, record.withdrawals),
         Some(Found::Unreadable) | None => (None, Vec::new()),
     };
-    let session = session.or_else(|| adopt(processes.sessions_of(project).next()?));
+    let session = session.or_else(|| processes.sessions_of(project).next().map(adopt));
     let Some(mut session) = session else {
         return Ok(None);
     };
@@ -171,12 +171,12 @@ pub async fn stop(
 }
 
 /// A session whose record is lost, as it is found. How long it may last makes no difference any more.
-fn adopt((id, process): (&SessionId, &process::ProcessIdentity)) -> Option<Session> {
+fn adopt((id, process): (&SessionId, &process::ProcessIdentity)) -> Session {
     let terms = Terms {
         link_timeout: None,
         max_duration: None,
         restart: Restart::Never,
     };
     let (session, _) = Session::adopted(id.clone(), process.clone(), &terms, tasks::now());
-    Some(session)
+    session
 }

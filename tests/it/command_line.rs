@@ -312,6 +312,30 @@ fn a_stop_names_the_projects_if_there_is_none_of_that_name_and_makes_nothing() {
 }
 
 #[test]
+fn sessions_are_seen_and_stopped_with_a_configuration_that_is_wrong_elsewhere() {
+    let folder = Folder::new();
+    fs::remove_dir(folder.path("website")).unwrap();
+    folder.replace("config.yaml", "admin_room", "admin_rom");
+    folder.assert_refused(&["admin_rom: unknown key"]);
+    for (arguments, wanted) in [
+        (&["status"][..], "website: no session\n"),
+        (&["stop"], "There is no active session.\n"),
+        (
+            &["stop", "website"],
+            "There is no active session for website.\n",
+        ),
+    ] {
+        let output = folder.rcbot(arguments);
+        assert!(output.status.success(), "{}", said(&output));
+        assert_eq!(String::from_utf8_lossy(&output.stdout), wanted);
+        assert!(
+            said(&output).contains("admin_rom: unknown key"),
+            "a warning"
+        );
+    }
+}
+
+#[test]
 fn a_session_of_a_project_that_left_the_configuration_can_be_stopped_by_name() {
     let folder = Folder::new();
     fs::create_dir_all(folder.path("data/sessions/former")).unwrap();

@@ -172,7 +172,7 @@ fn a_session_whose_time_is_up_does_not_come_back() {
     let terms = terms(Some(HOUR), Restart::OnExit);
     let resting = || {
         let mut life = Life::running(terms);
-        life.pass(HOUR - Duration::from_secs(2));
+        life.pass(59 * MINUTE).pass(Duration::from_secs(58));
         assert!(rest(&mut life).is_some());
         life
     };
