@@ -163,6 +163,92 @@ async fn errors_of_the_homeserver_and_of_what_stands_before_it_pass() {
     bot.start_session(&alice, "website").await;
 }
 
+/// What stands before a homeserver says while that is not there.
+fn pages() -> [Answer; 9] {
+    let location = |page: Answer| page.header("location", "/maintenance");
+    [
+        Answer::error_page(200),
+        location(Answer::error_page(302)),
+        location(Answer::error_page(307)),
+        Answer::error_page(401),
+        Answer::error_page(403),
+        Answer::error_page(404),
+        Answer::new(404, "text/plain", ""),
+        Answer::json(404, &json!({ "error": "no route" })),
+        Answer::error_page(429),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_a_proxy_at_a_start_and_afterwards_are_waited_out() {
+    let alice = alice().await;
+    let proxy = Proxy::start(homeserver()).await;
+    let mut bot = Bot::builder(homeserver())
+        .through(&proxy)
+        .prepare(&alice)
+        .await;
+    proxy.on(|_| true).answer(Answer::error_page(404));
+    bot.run();
+    let show = async |page: Answer| {
+        proxy.be_honest();
+        proxy.on(|_| true).answer(page);
+        let before = proxy.passed().len();
+        eventually("further tries", async || {
+            (proxy.passed().len() >= before + 3).then_some(())
+        })
+        .await;
+    };
+    for page in pages() {
+        show(page).await;
+    }
+    proxy.be_honest();
+    bot.wait_until_ready(&alice).await;
+    let sent = bot.start_session(&alice, "website").await;
+    for page in pages() {
+        show(page).await;
+    }
+    // Whoever is locked out may be let in again, and is not logged out.
+    let locked = json!({ "errcode": "M_USER_LOCKED", "error": "Locked.", "soft_logout": true });
+    show(Answer::json(401, &locked)).await;
+    proxy.be_honest();
+    let asked = bot.tell(&alice, "stop").await;
+    bot.answer(&alice, &asked).await;
+    bot.wait_for_withdrawal(&alice, &sent).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_a_proxy_in_the_midst_of_something_are_waited_out() {
+    let alice = alice().await;
+    let (proxy, bot) = bot_behind_proxy(&alice).await;
+    for page in pages() {
+        let on = |matches: fn(&Request) -> bool| {
+            proxy.on(matches).times(1).answer(page.clone());
+        };
+        // A start, its link and its answer, and all that is looked at before.
+        on(|request| request.reads_state("m.room.power_levels"));
+        on(|request| request.reads_state("m.room.encryption"));
+        on(Request::reads_event);
+        on(Request::reads_members);
+        on(Request::queries_keys);
+        on(Request::claims_keys);
+        on(Request::makes_room);
+        on(Request::sends_to_devices);
+        on(Request::sends);
+        let sent = bot.start_session(&alice, "website").await;
+        // A stop, and the redaction.
+        on(|request| request.reads_state("m.room.member"));
+        on(Request::sends);
+        on(|request| request.path.contains("/redact/"));
+        let stopped = bot.ask(&alice, "stop").await;
+        let body = stopped.body().unwrap();
+        assert!(body.starts_with("Session for website is stopped"), "{body}");
+        bot.wait_for_withdrawal(&alice, &sent).await;
+        proxy.be_honest();
+    }
+    assert_eq!(bot.standin_starts(), pages().len());
+    assert_eq!(bot.links_of(&alice).len(), pages().len());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_that_break_off_are_asked_for_again() {
     let alice = alice().await;

@@ -126,7 +126,11 @@ async fn a_link_waits_while_a_bot_that_was_removed_from_the_admin_room_has_not_n
     let alice = person("alice").await;
     let id = alice.user_id().to_owned();
     let (proxy, mut bot) = behind_proxy(&alice, |bot| {
-        bot.project("website", |project| project.set("autostart", json!([id])))
+        bot.project("website", |project| {
+            project
+                .set("autostart", true)
+                .set("deliver_to", json!([id]))
+        })
     })
     .await;
     let first = bot.link_after(&alice, 0).await;

@@ -33,7 +33,10 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{debug, info, warn};
 use url::Url;
 
-use super::Credential;
+use super::{
+    Credential,
+    request::{http_client, is_page},
+};
 use crate::{
     config::Config,
     matrix::{
@@ -91,7 +94,7 @@ impl Forwarder {
         }
         let route = Arc::new(Route {
             // Answers are compressed on the way here, and plain on the socket.
-            http: Client::builder().build().map_err(Fault::HttpClient)?,
+            http: http_client(Client::builder())?,
             homeserver: config.homeserver_url.clone(),
             credential,
             device,
@@ -249,6 +252,11 @@ impl Route {
             Err(error) => debug!(error = %Chain(error), "the homeserver still cannot be reached"),
         }
         let answer = answer?;
+        if is_page(&answer) {
+            let mut absent = Response::new(Body::default());
+            *absent.status_mut() = StatusCode::BAD_GATEWAY;
+            return Ok(absent);
+        }
         let mut answer = match (answer.status(), &subject) {
             (StatusCode::OK, Subject::Sync(since)) => {
                 let since = quarantine::honest(since);

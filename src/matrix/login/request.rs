@@ -2,10 +2,10 @@
 
 use std::{borrow::Cow, collections::BTreeSet, time::Duration};
 
-use hyper::Response;
+use hyper::{Response, StatusCode, header};
 use matrix_sdk::{
     HttpError,
-    reqwest::Client,
+    reqwest::{self, Client, ClientBuilder, redirect},
     ruma::api::{
         AppserviceUserIdentity, IncomingResponse as _, MatrixVersion, OutgoingRequest,
         OutgoingRequestAppserviceExt as _, SupportedVersions,
@@ -34,9 +34,8 @@ pub(super) struct Homeserver {
 impl Homeserver {
     /// Asks nothing yet.
     pub(super) fn new(config: &Config) -> Result<Self, Fault> {
-        let http = Client::builder().timeout(TIMEOUT).build();
         Ok(Self {
-            http: http.map_err(Fault::HttpClient)?,
+            http: http_client(Client::builder().timeout(TIMEOUT))?,
             address: config.homeserver_url.clone(),
         })
     }
@@ -69,7 +68,11 @@ impl Homeserver {
         let request = request.try_into().map_err(HttpError::Reqwest)?;
         let mut answer = self.http.execute(request).await?;
         let (mut parts, ()) = Response::new(()).into_parts();
-        parts.status = answer.status();
+        parts.status = if is_page(&answer) {
+            StatusCode::BAD_GATEWAY
+        } else {
+            answer.status()
+        };
         parts.headers = std::mem::take(answer.headers_mut());
         let response = Response::from_parts(parts, answer.bytes().await?);
         Ok(R::IncomingResponse::try_from_http_response(response)?)
@@ -79,4 +82,18 @@ impl Homeserver {
     pub(super) async fn kind(&self) -> HomeserverKind {
         HomeserverKind::ask(&self.address).await
     }
+}
+
+/// A client that follows no redirection: a homeserver sends nobody elsewhere.
+pub(super) fn http_client(builder: ClientBuilder) -> Result<Client, Fault> {
+    let client = builder.redirect(redirect::Policy::none()).build();
+    client.map_err(Fault::HttpClient)
+}
+
+/// Whether an answer that is no error is none of a homeserver's either, which answers in JSON: a proxy may say with a page, or a
+/// redirection to one, that the homeserver is not there. Where nothing is to be read from an answer, the SDK would believe it.
+pub(super) fn is_page(answer: &reqwest::Response) -> bool {
+    let kind = answer.headers().get(header::CONTENT_TYPE);
+    let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    answer.status().as_u16() < 400 && !kind.starts_with("application/json")
 }

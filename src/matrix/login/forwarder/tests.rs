@@ -230,12 +230,38 @@ async fn a_request_without_a_token_goes_out_without_one_and_one_with_a_strangers
 }
 
 #[tokio::test]
+async fn a_page_of_a_proxy_is_no_answer() {
+    let setting = Setting::new().await;
+    for page in [
+        "200 OK\r\ncontent-type: text/html\r\ncontent-length: 4\r\n\r\npage",
+        "200 OK\r\ncontent-length: 0\r\n\r\n",
+        "204 No Content\r\n\r\n",
+        "302 Found\r\nlocation: /maintenance\r\ncontent-length: 0\r\n\r\n",
+        "308 Permanent Redirect\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n",
+    ] {
+        let asking = tokio::spawn(setting.request("/x").send());
+        let (mut stream, _) = setting.homeserver.accept().await.unwrap();
+        read_until(&mut stream, "\r\n\r\n").await;
+        let said = format!(
+            "HTTP/1.1 {}",
+            page.replacen("\r\n", "\r\nconnection: close\r\n", 1)
+        );
+        stream.write_all(said.as_bytes()).await.unwrap();
+        drop(stream);
+        let answer = asking.await.unwrap().unwrap();
+        assert_eq!(answer.status(), 502, "{page}");
+        assert_eq!(answer.text().await.unwrap(), "", "{page}");
+    }
+}
+
+#[tokio::test]
 async fn an_answer_flows_as_it_comes_and_whoever_hangs_up_is_hung_up_on() {
     let setting = Setting::new().await;
     let asking = tokio::spawn(setting.request("/x").send());
     let (mut stream, _) = setting.homeserver.accept().await.unwrap();
     read_until(&mut stream, "\r\n\r\n").await;
-    let beginning = "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhello";
+    let beginning =
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 10\r\n\r\nhello";
     stream.write_all(beginning.as_bytes()).await.unwrap();
     let mut answer = asking.await.unwrap().unwrap();
     assert_eq!(
