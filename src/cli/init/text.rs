@@ -16,11 +16,8 @@ pub(super) fn config(answers: &Answers) -> String {
         project,
         names: Names { localpart, host },
     } = answers;
-    let users: String = admins
-        .iter()
-        .map(|user| format!("\n    - {}", quoted(user.as_str())))
-        .collect();
-    let users = if users.is_empty() { " []" } else { &users };
+    let users: Vec<_> = admins.iter().map(|user| quoted(user.as_str())).collect();
+    let users = users.join(", ");
     let host = host.as_ref().map_or_else(String::new, |host| {
         let host = quoted(host.as_str());
         format!(
@@ -56,7 +53,7 @@ authorization:
   # Who may command: only these users, and they need the power level too. Keep at least yourself here, such as
   # [{example}]: while it is empty, whoever gets the power level in the room commands, also somebody to
   # whom a thief of your password gives it.
-  users:{users}
+  users: [{users}]
   # The power level that a sender needs in the admin room.
   power_level: 100
 
