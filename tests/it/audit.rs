@@ -2,11 +2,7 @@
 
 use matrix_sdk::ruma::OwnedEventId;
 
-use crate::support::{bot::Bot, eventually, homeserver, person::Person};
-
-async fn person(name: &str) -> Person {
-    Person::register(homeserver(), name).await.unwrap()
-}
+use crate::support::{bot::Bot, eventually, homeserver, person};
 
 /// What the audit log has of this event, once there are so many lines.
 async fn audited(bot: &Bot, event: &OwnedEventId, lines: usize) -> Vec<String> {

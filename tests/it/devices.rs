@@ -5,23 +5,10 @@ use serde_json::json;
 
 use crate::support::{
     bot::Bot,
-    event::Event,
-    homeserver,
+    homeserver, person,
     person::{CrossSigning, Person},
     proxy::{Proxy, Request},
 };
-
-async fn person(name: &str) -> Person {
-    Person::register(homeserver(), name).await.unwrap()
-}
-
-#[track_caller]
-fn assert_says(answer: &Event, part: &str) {
-    assert!(
-        answer.body().unwrap().contains(part),
-        "{part:?} is not in: {answer}"
-    );
-}
 
 /// Whether the bot has sent this device of the person a key of a room.
 fn got_a_key(device: &Person, proxy: &Proxy) -> bool {
@@ -48,10 +35,8 @@ async fn someone_with_the_password_but_no_cross_signing_gets_no_link_and_no_coun
 
     let asked = bot.tell(&stolen, "start").await;
     let refusal = bot.answer(&alice, &asked).await;
-    assert_says(
-        &refusal,
-        "your device is not verified. Verify this device in your client's settings",
-    );
+    refusal
+        .assert_says("your device is not verified. Verify this device in your client's settings");
     bot.ask(&alice, "stop").await;
     bot.wait_for_withdrawal(&alice, &sent).await;
     assert!(!got_a_key(&stolen, &proxy));
@@ -65,10 +50,9 @@ async fn a_device_that_was_refused_commands_and_reads_once_its_owner_has_verifie
     let bot = Bot::builder(homeserver()).start(&alice).await;
     let telephone = alice.second_device(false).await.unwrap();
     let asked = bot.tell(&telephone, "start").await;
-    assert_says(
-        &bot.answer(&alice, &asked).await,
-        "Verify this device in your client's settings",
-    );
+    bot.answer(&alice, &asked)
+        .await
+        .assert_says("Verify this device in your client's settings");
     assert_eq!(bot.standin_starts(), 0);
 
     alice.verify(&telephone).await.unwrap();
@@ -88,10 +72,9 @@ async fn a_device_without_any_identity_behind_it_commands_nothing() {
         .start(&alice)
         .await;
     let asked = bot.tell(&bob, "start").await;
-    assert_says(
-        &bot.answer(&alice, &asked).await,
-        "your device is not verified",
-    );
+    bot.answer(&alice, &asked)
+        .await
+        .assert_says("your device is not verified");
     assert_eq!(bot.standin_starts(), 0);
     assert!(bot.links_of(&bob).is_empty());
 }
@@ -112,7 +95,7 @@ async fn whose_devices_are_all_gone_gets_no_link_and_no_process_is_started() {
     bob.client().matrix_auth().logout().await.unwrap();
     bot.run();
     let answer = bot.answer(&alice, &asked).await;
-    assert_says(&answer, "I cannot send you the link for website: ");
-    assert_says(&answer, "none of your devices is verified");
+    answer.assert_says("I cannot send you the link for website: ");
+    answer.assert_says("none of your devices is verified");
     assert_eq!(bot.standin_starts(), 0);
 }

@@ -4,11 +4,7 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::support::{bot::Bot, eventually, homeserver, person::Person, run_to_end};
-
-async fn alice() -> Person {
-    Person::register(homeserver(), "alice").await.unwrap()
-}
+use crate::support::{bot::Bot, eventually, homeserver, person, person::Person, run_to_end};
 
 /// A bot with one project after the other, whose start fails with these words.
 async fn assert_start_says(bot: &Bot, alice: &Person, project: &str, said: &str) {
@@ -33,7 +29,7 @@ async fn assert_nothing_is_left(bot: &Bot, alice: &Person) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_spawned_is_told_with_its_cause_and_remedy() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     // Such a file is for reading and writing alone.
     let script = tempfile::NamedTempFile::new().unwrap();
     let forbidden = script.path().to_str().unwrap();
@@ -76,7 +72,7 @@ async fn what_cannot_be_spawned_is_told_with_its_cause_and_remedy() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_ends_before_its_link_is_told_with_its_exit_code_and_its_cause() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let bot = Bot::builder(homeserver())
         .project("plain", |project| project.standin("exit=3,fork=1"))
         .project("login", |project| project.standin("fail"))
@@ -124,7 +120,7 @@ async fn a_process_that_ends_before_its_link_is_told_with_its_exit_code_and_its_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_without_a_link_in_time_is_ended_with_its_children() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let bot = Bot::builder(homeserver())
         .project("silent", |project| {
             project.standin("silent,fork=2").set("link_timeout", "1s")
@@ -150,7 +146,7 @@ async fn a_process_without_a_link_in_time_is_ended_with_its_children() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_before_the_link_ends_the_start() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let bot = Bot::builder(homeserver())
         .project("website", |project| project.standin("silent,fork=1"))
         .start(&alice)
@@ -186,7 +182,7 @@ async fn a_stop_before_the_link_ends_the_start() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_ends_by_itself_is_announced_and_its_link_taken_back() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let bot = Bot::builder(homeserver())
         .project("website", |project| project.standin("fork=1"))
         .start(&alice)
@@ -234,7 +230,7 @@ async fn a_session_that_ends_by_itself_is_announced_and_its_link_taken_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_ignores_sigterm_is_killed_and_that_is_told() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let bot = Bot::builder(homeserver())
         .project("website", |project| {
             project
@@ -256,7 +252,7 @@ async fn a_process_that_ignores_sigterm_is_killed_and_that_is_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_corrupt_record_is_set_aside_and_the_bot_runs() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let mut bot = Bot::builder(homeserver()).prepare(&alice).await;
     let folder = bot.data_dir().join("sessions/website");
     fs::create_dir_all(&folder).unwrap();
@@ -280,7 +276,7 @@ async fn a_corrupt_record_is_set_aside_and_the_bot_runs() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_bot_on_the_same_files_is_refused() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let bot = Bot::builder(homeserver()).start(&alice).await;
     let second = run_to_end(&mut bot.command("run"));
     assert_eq!(second.status.code(), Some(3));

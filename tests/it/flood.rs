@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::support::{
     bot::Bot,
     bot_builder::BotBuilder,
-    eventually, homeserver,
+    eventually, homeserver, person,
     person::Person,
     proxy::{
         Proxy,
@@ -26,10 +26,6 @@ const PIECES: usize = 10;
 
 /// What a flood may cost. A sync with a piece of it, which is ten times what a homeserver brings, takes its room for a moment.
 const MEMORY: u64 = 64 << 20;
-
-async fn person(name: &str) -> Person {
-    Person::register(homeserver(), name).await.unwrap()
-}
 
 /// Says so much that a sync cannot hold it.
 async fn flood(person: &Person, bot: &Bot) {

@@ -3,7 +3,7 @@
 use matrix_sdk::ruma::{OwnedEventId, OwnedUserId};
 use serde_json::json;
 
-use crate::support::{bot::Bot, event::Event, eventually, homeserver, person::Person};
+use crate::support::{bot::Bot, event::Event, eventually, homeserver, person, person::Person};
 
 /// Two hosts in alice's admin room, both with a project `website`, and each with one of its own.
 async fn two_hosts(alice: &Person) -> [Bot; 2] {
@@ -56,7 +56,7 @@ fn answered_by(alice: &Person, asked: &OwnedEventId) -> Vec<OwnedUserId> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_several_hosts_the_one_that_is_meant_answers_and_no_other() {
-    let alice = Person::register(homeserver(), "alice").await.unwrap();
+    let alice = person("alice").await;
     let bots = two_hosts(&alice).await;
     let users = bots.each_ref().map(|bot| bot.user_id().to_owned());
     let mut asked = Vec::new();

@@ -8,16 +8,12 @@ use matrix_sdk::ruma::{
     },
 };
 
-use crate::support::{bot::Bot, eventually, homeserver, person::Person};
-
-async fn alice() -> Person {
-    Person::register(homeserver(), "alice").await.unwrap()
-}
+use crate::support::{bot::Bot, eventually, homeserver, person};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_arrives_in_the_direct_message_and_nowhere_else() {
-    let alice = alice().await;
-    let onlooker = Person::register(homeserver(), "bob").await.unwrap();
+    let alice = person("alice").await;
+    let onlooker = person("bob").await;
     let bot = Bot::builder(homeserver())
         .invite(onlooker.user_id())
         .start(&alice)
@@ -38,7 +34,7 @@ async fn a_link_arrives_in_the_direct_message_and_nowhere_else() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_runs_detached_in_its_directory_with_an_environment_of_its_own() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let bot = Bot::builder(homeserver()).start(&alice).await;
     bot.start_session(&alice, "website").await;
 
@@ -67,7 +63,7 @@ async fn a_session_runs_detached_in_its_directory_with_an_environment_of_its_own
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_start_gives_the_same_link_in_a_new_message_and_no_second_process() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let bot = Bot::builder(homeserver()).start(&alice).await;
     let first = bot.start_session(&alice, "website").await;
     let second = bot.start_session(&alice, "website").await;
@@ -86,7 +82,7 @@ async fn a_second_start_gives_the_same_link_in_a_new_message_and_no_second_proce
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_status_tells_who_started_what_and_never_a_link() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let bot = Bot::builder(homeserver()).start(&alice).await;
     let before = bot.ask(&alice, "status").await;
     assert_eq!(before.body(), Some("website: no session"));
@@ -108,7 +104,7 @@ async fn a_status_tells_who_started_what_and_never_a_link() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_ends_the_whole_process_tree_and_takes_the_link_back() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let bot = Bot::builder(homeserver())
         .project("website", |project| project.standin("fork=3"))
         .start(&alice)
@@ -139,7 +135,7 @@ async fn a_stop_ends_the_whole_process_tree_and_takes_the_link_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_after_a_stop_is_a_new_one_in_the_same_direct_message() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let bot = Bot::builder(homeserver()).start(&alice).await;
     let first = bot.start_session(&alice, "website").await;
     bot.ask(&alice, "stop").await;
@@ -152,7 +148,7 @@ async fn a_session_after_a_stop_is_a_new_one_in_the_same_direct_message() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_done_is_answered_with_what_can() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let bot = Bot::builder(homeserver())
         .project("api", |project| project)
         .project("website", |project| project)
@@ -203,7 +199,7 @@ async fn what_cannot_be_done_is_answered_with_what_can() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_projects_have_a_session_each() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let bot = Bot::builder(homeserver())
         .project("api", |project| project)
         .project("website", |project| project)
@@ -244,7 +240,7 @@ async fn two_projects_have_a_session_each() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_stays_in_the_thread_of_its_command() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let bot = Bot::builder(homeserver()).start(&alice).await;
     let root = alice.say(bot.admin_room(), "about today").await.unwrap();
     let mut command = RoomMessageEventContent::text_plain("!rc start");
@@ -259,7 +255,7 @@ async fn an_answer_stays_in_the_thread_of_its_command() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unencrypted_admin_room_serves_and_the_link_is_encrypted_all_the_same() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let bot = Bot::builder(homeserver())
         .encrypted_admin_room(false)
         .start(&alice)
@@ -271,7 +267,7 @@ async fn an_unencrypted_admin_room_serves_and_the_link_is_encrypted_all_the_same
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_admin_room_can_be_named_by_its_alias() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let bot = Bot::builder(homeserver())
         .admin_room_by_alias()
         .start(&alice)
@@ -281,7 +277,7 @@ async fn the_admin_room_can_be_named_by_its_alias() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_creator_commands_in_a_room_of_version_12_without_standing_in_its_list() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let bot = Bot::builder(homeserver())
         .room_version(RoomVersionId::V12)
         .start(&alice)
@@ -296,7 +292,7 @@ async fn the_creator_commands_in_a_room_of_version_12_without_standing_in_its_li
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_list_of_power_levels_decides_in_a_room_of_version_10() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let bot = Bot::builder(homeserver())
         .room_version(RoomVersionId::V10)
         .start(&alice)

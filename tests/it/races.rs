@@ -1,14 +1,10 @@
 //! Commands that come close upon one another: each gets its answer, in their order.
 
-use crate::support::{bot::Bot, homeserver, person::Person};
-
-async fn alice() -> Person {
-    Person::register(homeserver(), "alice").await.unwrap()
-}
+use crate::support::{bot::Bot, homeserver, person};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_one_person_says_is_obeyed_in_its_order() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let bot = Bot::builder(homeserver())
         .project("api", |project| project)
         .project("website", |project| project.standin("slow=30"))

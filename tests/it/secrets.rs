@@ -16,7 +16,7 @@ use crate::support::{
     appservice::Tokens,
     bot::Bot,
     bot_builder::BotBuilder,
-    homeserver,
+    homeserver, person,
     person::{Person, random_text},
 };
 
@@ -74,10 +74,7 @@ async fn assert_main_job_keeps_its_secrets(
     arguments: &[&str],
     registration: usize,
 ) -> String {
-    let [alice, bob] = [
-        Person::register(homeserver(), "alice").await.unwrap(),
-        Person::register(homeserver(), "bob").await.unwrap(),
-    ];
+    let [alice, bob] = [person("alice").await, person("bob").await];
     let (input, variable) = (random_text().repeat(2), random_text().repeat(2));
     let mut bot = builder
         .log_filter("trace")
@@ -172,7 +169,7 @@ async fn assert_main_job_keeps_its_secrets(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_picture_of_a_link_is_noise_to_the_homeserver_before_and_after_it_is_taken_back() {
-    let alice = Person::register(homeserver(), "alice").await.unwrap();
+    let alice = person("alice").await;
     let bot = Bot::builder(homeserver()).start(&alice).await;
     bot.start_session(&alice, "website").await;
     let picture = bot.picture_after(&alice, 0).await;
@@ -207,7 +204,7 @@ async fn the_picture_of_a_link_is_noise_to_the_homeserver_before_and_after_it_is
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_in_the_data_directory_is_open_to_others() {
-    let alice = Person::register(homeserver(), "alice").await.unwrap();
+    let alice = person("alice").await;
     let bot = Bot::builder(homeserver()).start(&alice).await;
     bot.start_session(&alice, "website").await;
     let mut open = Vec::new();
@@ -218,7 +215,7 @@ async fn nothing_in_the_data_directory_is_open_to_others() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_ended_session_leaves_no_link_on_disk() {
-    let alice = Person::register(homeserver(), "alice").await.unwrap();
+    let alice = person("alice").await;
     let bot = Bot::builder(homeserver()).start(&alice).await;
     let sent = bot.start_session(&alice, "website").await;
     let record = bot.data_dir().join("sessions/website/session.json");

@@ -2,18 +2,18 @@
 //! in the homeserver's files.
 
 use crate::support::{
-    homeserver,
+    homeserver, person,
     person::{CrossSigning, Person},
     rooms::RoomOptions,
 };
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_client_shows_of_a_message_and_what_its_homeserver_knows_of_it() {
-    let alice = Person::register(homeserver(), "alice").await.unwrap();
+    let alice = person("alice").await;
     let unsigned = alice.second_device(false).await.unwrap();
     let carol = Person::register_with(homeserver(), "carol", CrossSigning::Without);
     let carol = carol.await.unwrap();
-    let bob = Person::register(homeserver(), "bob").await.unwrap();
+    let bob = person("bob").await;
     let options = RoomOptions {
         encrypted: true,
         invite: vec![alice.user_id().to_owned(), carol.user_id().to_owned()],

@@ -36,7 +36,7 @@ use anyhow::{Context as _, bail};
 use serde_json::json;
 
 use homeserver::{Homeserver, SERVER_NAME};
-use person::random_text;
+use person::{Person, random_text};
 use synapse::Synapse;
 
 /// How long a fact may take to become true: seconds at most, and more on a busy machine.
@@ -59,6 +59,11 @@ pub(crate) fn homeserver() -> &'static Homeserver {
         Ok((homeserver, _lock)) => homeserver,
         Err(error) => panic!("{error:#}"),
     }
+}
+
+/// Somebody on the one homeserver, `<name>-<random>`, with a cross-signing identity.
+pub(crate) async fn person(name: &str) -> Person {
+    Person::register(homeserver(), name).await.unwrap()
 }
 
 /// A homeserver of the caller's own, for tests that stop it. It keeps its files in `folder`.
