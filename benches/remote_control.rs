@@ -34,7 +34,11 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use rcbot::remote_control::{LinkPattern, claude::LinkFinder, process::Follower};
+use rcbot::remote_control::{
+    LinkPattern,
+    claude::LinkFinder,
+    process::{Follower, Start},
+};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use tempfile::TempDir;
 
@@ -296,11 +300,10 @@ mod scan_1_gib {
 
     async fn scan(path: &Path) {
         let mut finder = LinkFinder::new(LinkPattern::new(PATTERN).unwrap());
-        let mut follower = Follower::open(path, 0).unwrap();
-        let mut buffer = Vec::new();
+        let mut follower = Follower::new(path.to_owned(), Start::First, u64::MAX);
         loop {
-            follower.next(&mut buffer).await.unwrap();
-            if !finder.push(&buffer).is_empty() {
+            follower.next().await;
+            if !finder.push(follower.piece().bytes).is_empty() {
                 return;
             }
         }

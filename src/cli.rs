@@ -34,10 +34,15 @@ use crate::{
     config::{Config, LoginMethod},
     data_dir::DataDir,
     matrix::{HomeserverKind, Login, generate, generate_with_device_management, write_new},
+    remote_control::process::raise_descriptor_limit,
 };
 
 /// How long files that are being read or written may take at the end, after all else is done.
 const LAST_WORK: Duration = Duration::from_secs(1);
+
+/// How long threads for blocking work are kept: where a session takes all processes that its user may have, no new thread can be
+/// made, and it is ended by one that is there.
+const KEPT_THREADS: Duration = Duration::from_hours(24);
 
 /// Starts `claude remote-control` for those whom a Matrix room trusts, and sends them the link end-to-end encrypted.
 #[derive(Debug, Parser)]
@@ -157,6 +162,7 @@ fn run_bot(path: &Path) -> Result<(), Failure> {
     let login = load_login(&config)?;
     // Ours for as long as anything of the runtime goes on: a process that is made while that ends must not meet the next bot.
     let data_dir = open_data_dir(&config.data_dir)?;
+    raise_descriptor_limit();
     let run = async {
         let shutdown = shutdown_signal().context("cannot wait for signals")?;
         info!(version = env!("CARGO_PKG_VERSION"), config = %path.display(), "rcbot starts");
@@ -174,6 +180,7 @@ fn open_data_dir(path: &Path) -> Result<DataDir, Failure> {
 fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .thread_keep_alive(KEPT_THREADS)
         .build();
     let runtime = runtime
         .context("cannot start the runtime")

@@ -90,6 +90,20 @@ impl Bot {
                     let text = reply::extended(&project, end);
                     self.conclude(&project, &request, &text, "extended");
                 }
+                Notice::NotEnded {
+                    project,
+                    requests,
+                    reason,
+                } => {
+                    let text = reply::not_ended(&project, &reason);
+                    if requests.is_empty() {
+                        self.announce(&text);
+                    }
+                    for request in &requests {
+                        let conclusion = Conclusion::because("not ended", reason.clone());
+                        self.answer(&project, request, &text, &conclusion);
+                    }
+                }
                 Notice::NoSession { project, request } => {
                     let text = reply::no_session(&self.config.command_prefix, &project);
                     self.conclude(&project, &request, &text, "no session");

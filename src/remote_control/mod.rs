@@ -71,6 +71,12 @@ enum What {
         process: Option<ProcessIdentity>,
         event: Event,
     },
+    /// Some processes of a session cannot be ended.
+    NotEnded {
+        project: ProjectName,
+        session: SessionId,
+        error: process::StopError,
+    },
     /// It is time to try again to write a record.
     SaveAgain {
         project: ProjectName,
@@ -105,6 +111,8 @@ struct Slot {
     withdrawals: Vec<Withdrawal>,
     /// Its session was over before we came, so that a project with autostart is still to be started.
     starts_when_over: bool,
+    /// Why processes of the session are left that cannot be ended.
+    not_ended: Option<String>,
     /// The record could not be written, and is to be tried again.
     save_is_due: bool,
 }
@@ -171,7 +179,19 @@ impl RemoteControl {
 
     /// Asks for the end of the project's session.
     pub fn stop(&mut self, project: &ProjectName, request: Request) -> Vec<Notice> {
-        self.ask_running(project, request, Event::StopRequested)
+        let mut notices = self.ask_running(project, request.clone(), Event::StopRequested);
+        // Nobody knows when it will be over, so whoever asks has an answer now.
+        notices.extend(self.not_ended(project, vec![request]));
+        notices
+    }
+
+    fn not_ended(&self, project: &ProjectName, requests: Vec<Request>) -> Option<Notice> {
+        let slot = self.slots.get(project)?;
+        Some(Notice::NotEnded {
+            project: project.clone(),
+            requests,
+            reason: slot.not_ended.clone()?,
+        })
     }
 
     /// Asks for more time for the project's session.
@@ -231,6 +251,19 @@ impl RemoteControl {
                 } else {
                     Vec::new()
                 }
+            }
+            What::NotEnded {
+                project,
+                session,
+                error,
+            } => {
+                let slot = self.slots.entry(project.clone()).or_default();
+                let Some(of_slot) = slot.session.as_ref().filter(|it| *it.id() == session) else {
+                    return Ok(Vec::new());
+                };
+                let requests = of_slot.stop_requests().to_vec();
+                slot.not_ended = Some(in_full(&error));
+                self.not_ended(&project, requests).into_iter().collect()
             }
             What::SaveAgain { project } => {
                 self.slots.entry(project.clone()).or_default().save_is_due = false;
@@ -328,6 +361,12 @@ fn not_recorded(project: &ProjectName, request: Request, error: &StoreError) -> 
         request,
         reason,
     }
+}
+
+/// An error and what caused it, in one line.
+fn in_full(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 fn cause_of(error: &StoreError) -> String {

@@ -86,6 +86,15 @@ pub enum Notice {
         /// How long it lasts now. `None`: it has no end, so there was nothing to move.
         left: Option<Duration>,
     },
+    /// Some processes of a session cannot be ended. It is tried again, and once they are gone the session is over.
+    NotEnded {
+        /// The project.
+        project: ProjectName,
+        /// Who asked for the end.
+        requests: Vec<Request>,
+        /// Which process, and why it cannot be ended.
+        reason: String,
+    },
     /// There is no session to stop or to extend.
     NoSession {
         /// The project.

@@ -1,16 +1,16 @@
 //! Watches one process: what it prints, and when it ends.
 
-use std::{fs, future::pending, io, mem, path::PathBuf, time::Duration};
+use std::{future::pending, path::PathBuf, time::Duration};
 
 use tokio::{
     task::spawn_blocking,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
-use tracing::{debug, error, warn};
+use tracing::error;
 
 use super::{
     claude::{Cause, LinkFinder, LinkPattern, Sighting, visible_text},
-    process::{self, Exit, Follower, ProcessIdentity},
+    process::{self, Exit, Follower, Piece, ProcessIdentity, Start},
     session::Event,
     tasks::Reporter,
 };
@@ -21,9 +21,6 @@ pub(super) const STDIN: &str = "stdin";
 pub(super) const STDOUT: &str = "stdout.log";
 pub(super) const STDERR: &str = "stderr.log";
 
-/// How much of the latest output is kept in memory to tell what is wrong: several screens of a program that repaints.
-const TAIL: usize = 16 * 1024;
-
 /// How long a link that is only the target of a hyperlink waits for one that is shown as text. The program titles
 /// conversations so, a few lines above its own link.
 const TARGET_GRACE: Duration = Duration::from_secs(2);
@@ -32,26 +29,25 @@ const TARGET_GRACE: Duration = Duration::from_secs(2);
 /// must not make the bot send one after the other.
 const REPLACEMENT_GRACE: Duration = Duration::from_secs(2);
 
+/// How long a complaint may explain the end of a session that ran: the program stays for up to 300 s after some.
+const COMPLAINT_LASTS: Duration = Duration::from_mins(6);
+
+/// How long until the next try to hear of a process's end, where the kernel had no descriptor left for that.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
+
 /// What to watch.
 pub(super) struct Observation {
     pub(super) process: ProcessIdentity,
     /// `None`: there is no link to look for.
     pub(super) pattern: Option<LinkPattern>,
-    /// How large each output file may become, in bytes.
+    /// How much of each output file may stay on disk, in bytes.
     pub(super) max_output: u64,
-    pub(super) known: Known,
-    /// Where the output is; `None` if it cannot be had.
-    pub(super) folder: Option<PathBuf>,
-}
-
-/// What is known of the process when the watch begins.
-pub(super) enum Known {
-    /// No link yet; this is the uptime by which it has to be there.
-    Deadline(Duration),
-    /// Its link. Another may come.
-    Link(Link),
-    /// Nothing but that it will end.
-    Nothing,
+    /// The uptime by which the link has to be there; `None` where it is known.
+    pub(super) deadline: Option<Duration>,
+    /// The link that is known. Another may come.
+    pub(super) link: Option<Link>,
+    /// Where the output is.
+    pub(super) folder: PathBuf,
 }
 
 /// Watches until the process has ended.
@@ -60,52 +56,70 @@ pub(super) async fn observe(observation: Observation, reporter: Reporter) {
         process,
         pattern,
         max_output,
-        known,
+        deadline,
+        link,
         folder,
     } = observation;
-    let (mut deadline, link, pattern) = match known {
-        Known::Deadline(deadline) => (Some(deadline), None, pattern),
-        Known::Link(link) => (None, Some(link), pattern),
-        Known::Nothing => (None, None, None),
-    };
     // All of the output where the link is yet to be found, else what is needed to tell what went wrong.
-    let end_only = deadline.is_none();
-    let path = |name| folder.as_ref().map(|folder: &PathBuf| folder.join(name));
-    let mut stdout = Stream::open(path(STDOUT), end_only, max_output);
-    let mut stderr = Stream::open(path(STDERR), true, max_output);
+    let start = deadline.map_or(Start::Latest, |_| Start::First);
+    let mut stdout = Follower::new(folder.join(STDOUT), start, max_output);
+    let mut stderr = Follower::new(folder.join(STDERR), Start::Latest, max_output);
     let mut search = Search::new(pattern, link);
-    let exited = process::exited(&process);
-    tokio::pin!(exited);
+    let exited = exit_of(&process);
+    // Made once: a timer that is made anew in each turn never fires while there is always output.
+    let timed_out = deadline_passed(deadline);
+    tokio::pin!(exited, timed_out);
+    let mut waits_for_link = deadline.is_some();
     loop {
+        if !waits_for_link {
+            stderr.let_tail_last(COMPLAINT_LASTS);
+        }
+        // Whatever is ready has the same chance in each turn, and both followers give way: no flood keeps the rest waiting.
         tokio::select! {
             exit = &mut exited => {
-                stdout.drain(|piece| search.push(piece));
-                stderr.drain(|_| ());
+                stdout.finish(|piece| search.push(piece)).await;
+                stderr.finish(|_| ()).await;
                 if let Some(link) = search.end() {
                     reporter.report(Event::LinkShown(link)).await;
                 }
-                let exit = exit.unwrap_or_else(|error| {
-                    error!(%error, "end of the process not seen");
-                    Exit::Unknown
-                });
                 let cause = cause(&stdout, &stderr);
                 // Closing a watch takes the kernel some 20 ms, in which this thread could do nothing else.
                 drop(spawn_blocking(move || drop((stdout, stderr))));
                 reporter.report(Event::Exited(exit, cause)).await;
                 return;
             }
+            () = &mut timed_out, if waits_for_link => {
+                waits_for_link = false;
+                // What stands there by now counts: nobody looked while there was no bot.
+                stdout.finish(|piece| search.push(piece)).await;
+                if search.due().is_none() {
+                    reporter.report(Event::LinkTimedOut(cause(&stdout, &stderr))).await;
+                }
+            }
             () = stdout.next() => search.push(stdout.piece()),
             () = stderr.next() => {}
             () = sleep_until_some(search.due()) => {}
-            () = uptime(deadline) => {
-                deadline = None;
-                reporter.report(Event::LinkTimedOut(cause(&stdout, &stderr))).await;
-            }
         }
         if let Some(link) = search.take_news() {
-            deadline = None;
+            waits_for_link = false;
             reporter.report(Event::LinkShown(link)).await;
         }
+    }
+}
+
+/// How the process ends. Where that cannot be watched it is tried again: nobody knows that it has ended.
+async fn exit_of(process: &ProcessIdentity) -> Exit {
+    let mut is_told = false;
+    loop {
+        match process::exited(process).await {
+            Ok(exit) => return exit,
+            Err(error) if !is_told => {
+                error!(%error, "end of the process cannot be seen, trying again");
+                is_told = true;
+            }
+            Err(_) => {}
+        }
+        sleep(RETRY_AFTER).await;
     }
 }
 
@@ -116,22 +130,18 @@ async fn sleep_until_some(time: Option<Instant>) {
     }
 }
 
-/// Waits until the host is up for so long. Where the kernel has no timer left, a deadline is as good as passed.
-async fn uptime(deadline: Option<Duration>) {
-    match deadline {
-        Some(uptime) => {
-            if let Err(error) = process::until(uptime).await {
-                error!(%error, "no timer left to wait for the link");
-            }
-        }
+async fn deadline_passed(uptime: Option<Duration>) {
+    match uptime {
+        Some(uptime) => process::until(uptime).await,
         None => pending().await,
     }
 }
 
-/// What the last output tells about a failure. Errors come on stderr, questions on stdout.
-fn cause(stdout: &Stream, stderr: &Stream) -> Option<Cause> {
-    let recognise = |stream: &Stream| Cause::recognise(&visible_text(&stream.tail));
-    recognise(stderr).or_else(|| recognise(stdout))
+/// What the last output tells about a failure. Complaints come on stderr, questions on stdout, between titles of
+/// conversations, which may say anything.
+fn cause(stdout: &Follower, stderr: &Follower) -> Option<Cause> {
+    let complaint = Cause::complaint(&visible_text(stderr.tail()));
+    complaint.or_else(|| Cause::question(&visible_text(stdout.tail())))
 }
 
 /// The search for the link, and for another one later. A link shown as text wins over one that is only a hyperlink's target,
@@ -225,127 +235,6 @@ impl Search {
         self.note(sightings);
         let first = self.told.is_none();
         self.news.take().map(|(link, _)| link).filter(|_| first)
-    }
-}
-
-/// A piece of output.
-#[derive(Clone, Copy)]
-struct Piece<'b> {
-    bytes: &'b [u8],
-    /// Something was passed over before it.
-    after_gap: bool,
-}
-
-/// One output file, followed and kept small, with its latest bytes at hand.
-struct Stream {
-    follower: Option<Follower>,
-    buffer: Vec<u8>,
-    after_gap: bool,
-    tail: Vec<u8>,
-    /// How large the file may become. `None`: it cannot be cut.
-    limit: Option<u64>,
-}
-
-impl Stream {
-    fn open(path: Option<PathBuf>, end_only: bool, limit: u64) -> Self {
-        let follower = path.and_then(|path| {
-            let length = fs::metadata(&path)
-                .map(|metadata| metadata.len())
-                .unwrap_or_default();
-            let offset = if end_only {
-                length.saturating_sub(TAIL as u64)
-            } else {
-                0
-            };
-            let opened = Follower::open(&path, offset);
-            // The session goes on; only what it says stays unheard.
-            opened
-                .inspect_err(|error| warn!(%error, path = %path.display(), "output not readable"))
-                .ok()
-        });
-        Self {
-            follower,
-            buffer: Vec::new(),
-            after_gap: false,
-            tail: Vec::new(),
-            limit: Some(limit),
-        }
-    }
-
-    /// Waits for more output, which then is in [`Stream::piece`]. For ever, where there is none to be had.
-    async fn next(&mut self) {
-        self.give_up_backlog();
-        let Some(follower) = &mut self.follower else {
-            return pending().await;
-        };
-        let read = follower.next(&mut self.buffer).await;
-        self.keep(read);
-    }
-
-    /// What came last. Each is to be looked at once.
-    fn piece(&mut self) -> Piece<'_> {
-        Piece {
-            bytes: &self.buffer,
-            after_gap: mem::take(&mut self.after_gap),
-        }
-    }
-
-    /// Hands on whatever is left, without waiting.
-    fn drain(&mut self, mut sink: impl FnMut(Piece<'_>)) {
-        loop {
-            self.give_up_backlog();
-            let Some(follower) = &mut self.follower else {
-                return;
-            };
-            let read = follower.read_available(&mut self.buffer);
-            self.keep(read);
-            if self.buffer.is_empty() {
-                return;
-            }
-            sink(self.piece());
-        }
-    }
-
-    fn keep(&mut self, read: io::Result<usize>) {
-        if let Err(error) = read {
-            warn!(%error, "output no longer readable");
-            self.follower = None;
-            self.buffer.clear();
-        }
-        self.tail.extend_from_slice(&self.buffer);
-        self.trim();
-        let surplus = self.tail.len().saturating_sub(TAIL);
-        self.tail.drain(..surplus);
-    }
-
-    /// Only what was read is cut from the file, so a process that writes faster than we read would fill the disk: what is so
-    /// far behind is passed over.
-    fn give_up_backlog(&mut self) {
-        let (Some(follower), Some(limit)) = (&mut self.follower, self.limit) else {
-            return;
-        };
-        match follower.skip_to_last(limit) {
-            Ok(0) => {}
-            Ok(skipped) => {
-                debug!(skipped, "output passed over, it comes too fast");
-                self.after_gap = true;
-                self.trim();
-            }
-            Err(error) => self.keep(Err(error)),
-        }
-    }
-
-    /// What was read is no longer needed, but for people who want to look back.
-    fn trim(&mut self) {
-        let (Some(follower), Some(limit)) = (&mut self.follower, self.limit) else {
-            return;
-        };
-        if follower.offset() > limit
-            && let Err(error) = follower.trim(limit)
-        {
-            warn!(%error, "output not cut, it goes on growing");
-            self.limit = None;
-        }
     }
 }
 

@@ -118,7 +118,7 @@ impl RemoteControl {
                     .spawn_process(name, session, slot.project.clone(), folder);
             }
             (Action::Observe(process), Some(session)) => {
-                let folder = self.store.project_folder(name);
+                let folder = self.store.folder().join(name.as_str());
                 self.tasks
                     .observe(name, session, process, slot.project.as_deref(), folder);
             }
@@ -174,6 +174,7 @@ impl Slot {
                 Action::Withdraw(deliveries) => note_withdrawals(self, id, deliveries),
                 Action::Finish(outcome) => {
                     self.session = None;
+                    self.not_ended = None;
                     if outcome.had_link {
                         note_withdrawals(self, id, &outcome.deliveries);
                     }

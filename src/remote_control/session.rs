@@ -250,6 +250,11 @@ pub enum NotSpawned {
         /// The directory.
         directory: String,
     },
+    /// It did not come to be in the time that there was for a link: the directory or the program does not answer.
+    Unresponsive {
+        /// The directory.
+        directory: String,
+    },
     /// Anything else, in the words of the operating system.
     Other {
         /// Those words.
@@ -292,6 +297,18 @@ impl Session {
             State::Starting { process, .. } | State::Running { process, .. } => Some(process),
             State::Stopping { process, .. } => process.as_ref(),
             State::Spawning { .. } | State::Resting { .. } => None,
+        }
+    }
+
+    /// Who waits to hear of its end.
+    #[must_use]
+    pub fn stop_requests(&self) -> &[Request] {
+        match &self.state {
+            State::Stopping { stop_requests, .. } => stop_requests,
+            State::Spawning { .. }
+            | State::Starting { .. }
+            | State::Running { .. }
+            | State::Resting { .. } => &[],
         }
     }
 

@@ -2,35 +2,40 @@
 
 use std::{
     collections::HashMap,
+    fs::OpenOptions,
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
     panic::AssertUnwindSafe,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use futures_util::FutureExt as _;
 use tokio::{
-    sync::mpsc,
-    task::{AbortHandle, JoinSet},
-    time::sleep,
+    sync::{Mutex, mpsc},
+    task::{AbortHandle, JoinSet, spawn_blocking},
+    time::{sleep, timeout},
 };
-use tracing::{Instrument as _, error, info_span, warn};
+use tracing::{Instrument as _, debug, error, info_span, warn};
 
 use super::{
     Happened, What, claude,
-    observe::{self, Known, Observation},
-    process::{self, Launch, ProcessIdentity, SpawnError},
+    observe::{self, Observation},
+    process::{self, Launch, ProcessIdentity, SpawnError, StopError, StopReport},
     project::{MAX_OUTPUT, Project, ProjectName, STOP_GRACE},
     session::{Beginning, Event, Moment, NotSpawned, Session, SessionId, State},
     store::StoreError,
 };
-use crate::atomic_file;
-
 /// How many reports may wait for the owner before tasks wait for it.
 const REPORTS_WAITING: usize = 256;
 
-/// How long between two tries to write a record, or to end a process that would not end.
+/// How long between two tries to write a record, or to end a process that would not end; the latter grows to the other.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
+const LONGEST_RETRY: Duration = Duration::from_mins(5);
+
+/// What a session reads may be a secret.
+const STDIN_MODE: u32 = 0o600;
 
 /// The folder of a project's record, and the name of the folder that all of them are in.
 pub(super) struct Folder {
@@ -46,6 +51,8 @@ pub(super) struct Tasks {
     running: JoinSet<()>,
     /// The uptime at which each session is woken.
     timers: HashMap<ProjectName, (Duration, AbortHandle)>,
+    /// Held while a process is being made: one that hangs keeps a thread, and no second one of the project is to hang too.
+    spawning: HashMap<ProjectName, Arc<Mutex<()>>>,
 }
 
 /// The folder of a session's record, in the environment of its processes: with it they are found again even if the record
@@ -89,6 +96,15 @@ impl Reporter {
         };
         drop(self.reports.send(Happened(what)).await);
     }
+
+    async fn report_not_ended(&self, error: StopError) {
+        let what = What::NotEnded {
+            project: self.project.clone(),
+            session: self.session.clone(),
+            error,
+        };
+        drop(self.reports.send(Happened(what)).await);
+    }
 }
 
 impl Tasks {
@@ -100,12 +116,14 @@ impl Tasks {
                 reports,
                 running: JoinSet::new(),
                 timers: HashMap::new(),
+                spawning: HashMap::new(),
             },
             happened,
         )
     }
 
-    /// Makes the process of a session; reports `Spawned` or `NotSpawned`.
+    /// Makes the process of a session; reports `Spawned` or `NotSpawned`, the latter also where nothing answers in the time that
+    /// the session has for its link: a directory on a dead network file system blocks whoever enters it.
     pub(super) fn spawn_process(
         &mut self,
         name: &ProjectName,
@@ -117,11 +135,28 @@ impl Tasks {
         let beginning = session.beginning();
         let (host, session) = (self.host.clone(), session.id().clone());
         let mark = session.clone();
+        let lock = Arc::clone(self.spawning.entry(name.clone()).or_default());
+        let limit = project.as_ref().map_or(RETRY_AFTER, |it| it.link_timeout);
+        let hangs = Event::NotSpawned(NotSpawned::Unresponsive {
+            directory: directory_of(project.as_deref()),
+        });
         self.run(name, &session.clone(), async move {
-            let spawning = tokio::task::spawn_blocking(move || {
+            let Ok(lock) = lock.try_lock_owned() else {
+                return reporter.report(hangs).await;
+            };
+            let mut spawning = spawn_blocking(move || {
+                let _held = lock;
                 spawn(project.as_deref(), &session, beginning, &host, folder)
             });
-            let event = match spawning.await {
+            let Ok(spawned) = timeout(limit, &mut spawning).await else {
+                reporter.report(hangs).await;
+                // What comes of it after all is nobody's.
+                let late = spawning.await.ok().and_then(Result::ok);
+                let report = end(late.as_ref(), &mark, STOP_GRACE, None).await;
+                warn!(?report, "a session that came too late is ended");
+                return reap(late.as_ref()).await;
+            };
+            let event = match spawned {
                 Ok(Ok(process)) => Event::Spawned(process),
                 Ok(Err(reason)) => Event::NotSpawned(reason),
                 Err(panic) => Event::NotSpawned(NotSpawned::Other {
@@ -146,31 +181,30 @@ impl Tasks {
         session: &Session,
         process: ProcessIdentity,
         project: Option<&Project>,
-        folder: Result<PathBuf, StoreError>,
+        folder: PathBuf,
     ) {
         let reporter = Reporter {
             process: Some(process.clone()),
             ..self.reporter(name, session.id())
         };
-        let known = match session.state() {
-            State::Starting { deadline, .. } => Known::Deadline(*deadline),
-            State::Running { link, .. } => Known::Link(link.clone()),
+        let (deadline, link) = match session.state() {
+            State::Starting { deadline, .. } => (Some(*deadline), None),
+            State::Running { link, .. } => (None, Some(link.clone())),
             // There is nothing to wait for but the end.
-            State::Spawning { .. } | State::Stopping { .. } | State::Resting { .. } => {
-                Known::Nothing
-            }
+            State::Spawning { .. } | State::Stopping { .. } | State::Resting { .. } => (None, None),
         };
         let observation = Observation {
             process,
             pattern: project.map(|project| project.link_pattern.clone()),
             max_output: project.map_or(MAX_OUTPUT, |project| project.max_output),
-            known,
-            folder: folder.ok(),
+            deadline,
+            link,
+            folder,
         };
         self.run(name, session.id(), observe::observe(observation, reporter));
     }
 
-    /// Ends a process tree, however long it takes; reports `TreeGone`.
+    /// Ends a process tree, however long it takes; reports `TreeGone`, and first, where some of it cannot be ended, what.
     pub(super) fn end_tree(
         &mut self,
         name: &ProjectName,
@@ -182,14 +216,7 @@ impl Tasks {
         let grace = project.map_or(STOP_GRACE, |project| project.stop_grace);
         let mark = session.clone();
         self.run(name, session, async move {
-            let report = loop {
-                let mark = (claude::SESSION_ID_VARIABLE, mark.as_str());
-                match process::stop(process.as_ref(), mark, grace).await {
-                    Ok(report) => break report,
-                    Err(error) => error!(%error, "process tree not ended, trying again"),
-                }
-                sleep(RETRY_AFTER).await;
-            };
+            let report = end(process.as_ref(), &mark, grace, Some(&reporter)).await;
             reap(process.as_ref()).await;
             reporter.report(Event::TreeGone(report)).await;
         });
@@ -199,13 +226,8 @@ impl Tasks {
     pub(super) fn end_stray(&mut self, name: &ProjectName, session: SessionId) {
         let span = info_span!("stray", project = %name, %session);
         let task = async move {
-            let mark = (claude::SESSION_ID_VARIABLE, session.as_str());
-            match process::stop(None, mark, STOP_GRACE).await {
-                Ok(report) => warn!(?report, "ended processes of a session that no record knows"),
-                Err(error) => {
-                    error!(%error, "processes of a session that no record knows not ended");
-                }
-            }
+            let report = end(None, &session, STOP_GRACE, None).await;
+            warn!(?report, "ended processes of a session that no record knows");
         };
         self.spawn(task.instrument(span));
     }
@@ -223,10 +245,7 @@ impl Tasks {
         let Some((session, uptime)) = due else { return };
         let reporter = self.reporter(name, session.id());
         let timer = self.spawn(async move {
-            if let Err(error) = process::until(uptime).await {
-                error!(%error, "no timer left, the session's times are not kept");
-                return;
-            }
+            process::until(uptime).await;
             reporter.report(Event::TimeCame).await;
         });
         self.timers.insert(name.clone(), (uptime, timer));
@@ -272,6 +291,35 @@ impl Tasks {
     }
 }
 
+/// Ends all processes of a session. Where some cannot be ended it says so once, and goes on trying quietly: they may run as
+/// another user, or hang in the kernel, and still end one day.
+async fn end(
+    leader: Option<&ProcessIdentity>,
+    session: &SessionId,
+    mut grace: Duration,
+    reporter: Option<&Reporter>,
+) -> StopReport {
+    let (mut pause, mut is_told) = (RETRY_AFTER, false);
+    loop {
+        let mark = (claude::SESSION_ID_VARIABLE, session.as_str());
+        let error = match process::stop(leader, mark, grace).await {
+            Ok(report) => return report,
+            Err(error) => error,
+        };
+        if is_told {
+            debug!(%error, "process tree still not ended");
+        } else {
+            error!(%error, "process tree not ended, trying again");
+            if let Some(reporter) = reporter {
+                reporter.report_not_ended(error).await;
+            }
+        }
+        (grace, is_told) = (Duration::ZERO, true);
+        sleep(pause).await;
+        pause = pause.saturating_mul(2).min(LONGEST_RETRY);
+    }
+}
+
 /// A child that ended stays a zombie until somebody asks how: where nobody observed it, it is asked here.
 async fn reap(process: Option<&ProcessIdentity>) {
     if let Some(process) = process
@@ -295,8 +343,7 @@ fn spawn(
         data_directory,
     } = folder.map_err(|error| other(error.to_string()))?;
     let stdin = folder.join(observe::STDIN);
-    atomic_file::write(&stdin, project.stdin.as_bytes())
-        .map_err(|error| other(error.to_string()))?;
+    write_private(&stdin, project.stdin.as_bytes()).map_err(|error| other(error.to_string()))?;
     let command = match beginning {
         Beginning::Fresh => &project.command,
         Beginning::Resumed => &project.resume_command,
@@ -321,8 +368,22 @@ fn spawn(
         stdin,
         stdout: folder.join(observe::STDOUT),
         stderr: folder.join(observe::STDERR),
+        mark: session.to_string(),
     };
     process::spawn(&launch).map_err(not_spawned)
+}
+
+/// Not for good, as the process reads it at once.
+fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    let options = options.write(true).create(true).truncate(true);
+    options.mode(STDIN_MODE).open(path)?.write_all(bytes)
+}
+
+fn directory_of(project: Option<&Project>) -> String {
+    project
+        .map(|project| project.directory.display().to_string())
+        .unwrap_or_default()
 }
 
 fn not_spawned(error: SpawnError) -> NotSpawned {

@@ -204,6 +204,7 @@ async fn a_second_process_that_no_record_knows_is_ended_and_the_first_is_not() {
         stdin: "/dev/null".into(),
         stdout: sandbox.path("stray.stdout"),
         stderr: sandbox.path("stray.stderr"),
+        mark: "stray".to_owned(),
     })
     .unwrap();
     sandbox.wait_for_processes(2);

@@ -35,5 +35,11 @@ mod output;
 /// How a session begins, ends and comes back.
 mod life_span;
 
+/// Processes that print as fast as they can.
+mod floods;
+
+/// Whatever there is too few of, or too much.
+mod exhaustion;
+
 /// A disk that is full or read-only.
 mod disk;

@@ -2,8 +2,11 @@
 
 use std::{fs, os::unix::fs::MetadataExt as _, time::Duration};
 
-use rcbot::remote_control::{Cause, Ending, Exit, Phase};
-
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use rcbot::remote_control::{Cause, Ending, Exit, MAX_OUTPUT, Phase};
 use tokio::time::{Instant, sleep_until};
 
 use crate::support::{DEADLINE, Sandbox, alone::alone, eventually, owner::Owner};
@@ -24,31 +27,35 @@ async fn output_files_stay_small_while_a_process_floods_and_keep_its_last_lines(
     let mut owner = Owner::with_session(&sandbox, project.clone()).await;
     let stdout = sandbox.session_file("stdout.log");
     let inode = fs::metadata(&stdout).unwrap().ino();
-    assert_stays_small_in_a_flood(&sandbox, &mut owner).await;
+    assert_stays_small_in_a_flood(&sandbox, &mut owner, 256 * KIB).await;
     let output = owner.remote_control.output(&project.name).unwrap();
     assert!(output.expose().contains("Connected"));
     assert!(!output.expose().contains("claude.ai/code?"));
     assert_eq!(owner.delivered.len(), 1);
     owner.stop_and_wait().await;
-
     assert_eq!(fs::metadata(&stdout).unwrap().ino(), inode);
-    // A hole is read as zeros, which the stand-in does not write.
-    assert!(!fs::read(&stdout).unwrap().contains(&0));
 }
 
-/// How much is written between two looks of ours is up to the scheduler.
-async fn assert_stays_small_in_a_flood(sandbox: &Sandbox, owner: &mut Owner) {
+/// While it floods, what is on disk is up to the scheduler, within bounds that tests/supervisor/floods.rs looks at; once it
+/// does not, it is what the limit says.
+async fn assert_stays_small_in_a_flood(sandbox: &Sandbox, owner: &mut Owner, limit: u64) {
     let stdout = sandbox.session_file("stdout.log");
-    let process = procfs::process::Process::new(sandbox.standin_records()[0].pid).unwrap();
+    let pid = sandbox.standin_records()[0].pid;
+    let process = procfs::process::Process::new(pid).unwrap();
     let written = || process.io().unwrap().wchar;
-    let (before, mut largest) = (written(), 0);
-    while written() < before + FLOOD {
-        let metadata = fs::metadata(&stdout).unwrap();
-        largest = largest.max(metadata.len());
-        owner.handle_next(Duration::from_millis(5)).await;
-    }
-    eprintln!("at most {} KiB", largest / KIB);
-    assert!(largest < FLOOD / 4, "{largest}");
+    let before = written();
+    owner
+        .until_fact("it floods", || written() > before + FLOOD)
+        .await;
+    let send = |signal| kill(Pid::from_raw(pid), signal).unwrap();
+    send(Signal::SIGSTOP);
+    owner
+        .until_fact("what was read is given back", || {
+            let on_disk = fs::metadata(&stdout).unwrap().blocks() * 512;
+            on_disk <= limit + limit / 2
+        })
+        .await;
+    send(Signal::SIGCONT);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -56,12 +63,7 @@ async fn output_files_stay_small_when_their_project_left_the_configuration() {
     let sandbox = Sandbox::new();
     drop(Owner::with_session(&sandbox, sandbox.project("flood")).await);
     let mut owner = Owner::with(sandbox.settings([]));
-    // While nobody looked it grew.
-    let stdout = sandbox.session_file("stdout.log");
-    while fs::metadata(&stdout).unwrap().len() > FLOOD / 8 {
-        owner.handle_next(Duration::from_millis(5)).await;
-    }
-    assert_stays_small_in_a_flood(&sandbox, &mut owner).await;
+    assert_stays_small_in_a_flood(&sandbox, &mut owner, MAX_OUTPUT).await;
     owner.stop_and_wait().await;
 }
 

@@ -63,6 +63,10 @@ fn not_spawned(reason: &NotSpawned) -> String {
         NotSpawned::DirectoryForbidden { directory } => format!(
             "its directory `{directory}` may not be entered (EACCES). Let the bot's user on the host enter it."
         ),
+        NotSpawned::Unresponsive { directory } => format!(
+            "the directory {directory} or the program does not answer, as on a network file system whose server is away. Check \
+             its mount on the host."
+        ),
         NotSpawned::Other { reason } => format!("the host says: {reason}."),
     }
 }
@@ -259,6 +263,15 @@ pub fn link_is_void(project: &ProjectName) -> Reply {
 pub fn ended_before_delivery(project: &ProjectName) -> Reply {
     Reply::new(format!(
         "Session for {project} ended before I could send you the link. Start it again if you need it."
+    ))
+}
+
+/// Some processes of a session cannot be ended.
+#[must_use]
+pub fn not_ended(project: &ProjectName, reason: &str) -> Reply {
+    Reply::new(format!(
+        "Session for {project} cannot be ended as a whole: {reason}. End that process on the host; I keep trying, and the \
+         project can be started again once it is gone."
     ))
 }
 

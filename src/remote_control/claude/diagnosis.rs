@@ -61,16 +61,25 @@ const COMPLAINTS: [(&str, Cause); 14] = [
 ];
 
 impl Cause {
-    /// Recognises a cause in the visible text of the output, stdout and stderr alike; see
-    /// [`visible_text`](super::visible_text). The last few KiB will do.
+    /// Recognises what the program complains of, in the visible text of its stderr; see [`visible_text`](super::visible_text).
+    /// The last few KiB will do.
     #[must_use]
-    pub fn recognise(output: &str) -> Option<Self> {
-        let text = normalised(output);
+    pub fn complaint(stderr: &str) -> Option<Self> {
+        let text = normalised(stderr);
+        let complaint = COMPLAINTS.iter().find(|(part, _)| text.contains(part));
+        complaint.map(|(_, cause)| *cause)
+    }
+
+    /// Recognises the question at which the program waits, in the visible text of its stdout. Nothing else there tells a cause:
+    /// the titles of conversations are among it.
+    #[must_use]
+    pub fn question(stdout: &str) -> Option<Self> {
+        let text = normalised(stdout);
+        let end = text.trim_end_matches([' ', ':', '>']);
         let question = QUESTIONS
             .iter()
-            .find(|(question, _)| text.trim_end_matches([' ', ':', '>']).ends_with(question));
-        let complaint = || COMPLAINTS.iter().find(|(part, _)| text.contains(part));
-        question.or_else(complaint).map(|(_, cause)| *cause)
+            .find(|(question, _)| end.ends_with(question));
+        question.map(|(_, cause)| *cause)
     }
 
     /// What is the matter, as a part of a sentence.
@@ -180,6 +189,10 @@ mod tests {
                 Cause::Network,
             ),
             ("Remote credentials fetch failed: 503", Cause::Network),
+        ] {
+            assert_eq!(Cause::complaint(text), Some(cause), "{text}");
+        }
+        for (text, cause) in [
             ("Enable Remote Control? (y/n) ", Cause::ConsentAsked),
             (
                 "  [1] same-dir\n  [2] worktree\n\nChoose [1/2] ",
@@ -187,27 +200,32 @@ mod tests {
             ),
             ("Choose [1/2]: \n", Cause::SpawnModeAsked),
         ] {
-            assert_eq!(Cause::recognise(text), Some(cause), "{text}");
+            assert_eq!(Cause::question(text), Some(cause), "{text}");
         }
+    }
+
+    #[test]
+    fn the_title_of_a_conversation_is_no_cause() {
+        let screen =
+            "Connected\n    Update trusted devices page\n    Couldn't verify the getaddrinfo fix\n";
+        assert_eq!(Cause::question(screen), None);
     }
 
     #[test]
     fn a_question_that_was_answered_is_no_cause() {
         let text = "Enable Remote Control? (y/n) \n\u{b7}|\u{b7} Connecting";
-        assert_eq!(Cause::recognise(text), None);
+        assert_eq!(Cause::question(text), None);
         let text = "Choose [1/2]: 1\nsame-dir it is";
-        assert_eq!(Cause::recognise(text), None);
+        assert_eq!(Cause::question(text), None);
     }
 
     #[test]
     fn the_most_specific_cause_wins() {
         let text = "Error: You must be logged in to use Remote Control. \
                     Remote Control requires a full-scope login token.";
-        assert_eq!(Cause::recognise(text), Some(Cause::LongLivedToken));
+        assert_eq!(Cause::complaint(text), Some(Cause::LongLivedToken));
         let text = "Couldn't verify the login.\nError: Workspace not trusted.";
-        assert_eq!(Cause::recognise(text), Some(Cause::WorkspaceNotTrusted));
-        let text = "Error: getaddrinfo EAI_AGAIN\nEnable Remote Control? (y/n)";
-        assert_eq!(Cause::recognise(text), Some(Cause::ConsentAsked));
+        assert_eq!(Cause::complaint(text), Some(Cause::WorkspaceNotTrusted));
     }
 
     #[test]
@@ -218,7 +236,8 @@ mod tests {
             "\u{b7}\u{2714}\u{b7} Connected \u{b7} website",
             "Reconnecting",
         ] {
-            assert_eq!(Cause::recognise(text), None, "{text}");
+            assert_eq!(Cause::complaint(text), None, "{text}");
+            assert_eq!(Cause::question(text), None, "{text}");
         }
     }
 }

@@ -1,144 +1,359 @@
-//! Follows a file that grows.
+//! Follows a file that others append to, and keeps small what it takes on disk.
 
 use std::{
-    fs::File,
-    io,
-    os::{fd::OwnedFd, unix::fs::FileExt},
+    fs::{File, OpenOptions},
+    io, mem,
+    os::{
+        fd::OwnedFd,
+        unix::fs::{FileExt, MetadataExt},
+    },
     path::{Path, PathBuf},
-    time::Duration,
+    sync::Arc,
+    time::{Duration, SystemTime},
 };
 
-use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use rustix::{
+    fs::{
+        FallocateFlags, SeekFrom, fallocate,
+        inotify::{self, CreateFlags, WatchFlags},
+        seek,
+    },
+    io::Errno,
+};
 use tokio::{
     io::unix::AsyncFd,
-    time::{sleep, timeout},
+    task::{coop::consume_budget, spawn_blocking},
+    time::{Instant, sleep, sleep_until, timeout},
 };
+use tracing::{debug, warn};
 
-use super::{readiness::readable, trim::cap};
+use super::readiness::readable;
 
 /// How much is read at a time.
 const CHUNK: usize = 64 * 1024;
 
+/// How much of the latest bytes is kept at hand: several screens of a program that repaints.
+const TAIL: usize = 16 * 1024;
+
 /// How often to look where no event comes: network file systems send none for what others write.
 const SLOW_POLL: Duration = Duration::from_secs(2);
 
-/// Reads a file as it grows, each byte once.
+/// How much work with what was read makes a pause due, and how much of it counts at most: the rest was waiting.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+
+/// Where to begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// With the first byte that is still there.
+    First,
+    /// With the latest 16 KiB.
+    Latest,
+}
+
+/// A piece of a file.
+#[derive(Debug, Clone, Copy)]
+pub struct Piece<'b> {
+    /// What was read.
+    pub bytes: &'b [u8],
+    /// Something was passed over before it.
+    pub after_gap: bool,
+}
+
+/// Reads a file as it grows, each byte at most once, and gives what it has read back to the file system.
 ///
-/// A file that became shorter than what was read is followed from its new beginning. What others cut and wrote again between
-/// two looks cannot be told from growth; cut the file with [`Follower::trim`], then.
+/// A hole is punched where the file was read, so that offsets never change and no byte is lost, whoever writes meanwhile
+/// (ext4, xfs, btrfs, tmpfs, f2fs). Where the file system has no holes, the file is cut to nothing once all of it is read: what
+/// is written between that read and the cut, the very next system call, is lost. What is more than the limit behind is passed
+/// over, but for the beginning. So what the file takes on disk is bounded by the limit, half of it again, and what is written in one turn.
+///
+/// A file that cannot be opened or read at the moment is tried again. It takes no more than half of a processor, however fast
+/// others write: after its owner worked on what was read, it leaves the processor to others for as long.
 #[derive(Debug)]
 pub struct Follower {
     path: PathBuf,
-    file: File,
-    offset: u64,
+    /// How many bytes that were read may stay on disk.
+    limit: u64,
+    /// None once it was opened.
+    start: Option<Start>,
+    file: Option<Arc<File>>,
     /// None: the kernel has no watch left for us, so looking is all there is.
     watch: Option<AsyncFd<OwnedFd>>,
+    slow_poll: Duration,
+    offset: u64,
+    has_begun: bool,
+    /// Up to here the file takes no room any more.
+    freed: u64,
+    buffer: Vec<u8>,
+    after_gap: bool,
+    tail: Vec<u8>,
+    tail_written: SystemTime,
+    /// The latest bytes are dropped when others come so long after them.
+    tail_lasts: Option<Duration>,
+    given_out: Option<Instant>,
+    owed: Duration,
+    pause: Option<Instant>,
+    is_unreadable: bool,
+    is_uncut: bool,
 }
 
 impl Follower {
-    /// Follows the file at `path` from the byte `offset` on. Runs within a tokio runtime only.
-    ///
-    /// # Errors
-    /// When the file cannot be opened.
-    pub fn open(path: &Path, offset: u64) -> io::Result<Self> {
-        let file = File::open(path)?;
+    /// Follows the file at `path`, and keeps at most `limit` bytes of what was read on disk.
+    #[must_use]
+    pub fn new(path: PathBuf, start: Start, limit: u64) -> Self {
+        Self {
+            path,
+            limit,
+            start: Some(start),
+            file: None,
+            watch: None,
+            slow_poll: SLOW_POLL,
+            offset: 0,
+            has_begun: false,
+            freed: 0,
+            buffer: Vec::new(),
+            after_gap: false,
+            tail: Vec::new(),
+            tail_written: SystemTime::UNIX_EPOCH,
+            tail_lasts: None,
+            given_out: None,
+            owed: Duration::ZERO,
+            pause: None,
+            is_unreadable: false,
+            is_uncut: false,
+        }
+    }
+
+    /// Waits for more, up to 64 KiB, which then is in [`Follower::piece`]. Cancel safe. Runs within a tokio runtime only.
+    pub async fn next(&mut self) {
+        loop {
+            self.give_way().await;
+            self.free().await;
+            match self.read(u64::MAX) {
+                Ok(true) => return,
+                Ok(false) => self.changed().await,
+                Err(error) => {
+                    self.close(&error);
+                    sleep(self.slow_poll).await;
+                }
+            }
+        }
+    }
+
+    /// Hands on what is left up to where the file ends now, without waiting for more. For after the writer's end: another one
+    /// may go on writing.
+    pub async fn finish(&mut self, mut sink: impl FnMut(Piece<'_>)) {
+        let length = self.file().and_then(|file| file.metadata());
+        let length = match length {
+            Ok(metadata) => metadata.len(),
+            Err(error) => return self.close(&error),
+        };
+        loop {
+            self.give_way().await;
+            match self.read(length) {
+                Ok(true) => sink(self.piece()),
+                Ok(false) => return,
+                Err(error) => return self.close(&error),
+            }
+        }
+    }
+
+    /// What came last. Each is to be looked at once.
+    pub fn piece(&mut self) -> Piece<'_> {
+        Piece {
+            bytes: &self.buffer,
+            after_gap: mem::take(&mut self.after_gap),
+        }
+    }
+
+    /// The latest bytes, read one way or the other.
+    #[must_use]
+    pub fn tail(&self) -> &[u8] {
+        let is_old = self
+            .tail_lasts
+            .is_some_and(|most| self.age_of_tail() > most);
+        if is_old { &[] } else { &self.tail }
+    }
+
+    /// From now on the latest bytes last so long.
+    pub fn let_tail_last(&mut self, time: Duration) {
+        self.tail_lasts = Some(time);
+    }
+
+    fn age_of_tail(&self) -> Duration {
+        self.tail_written.elapsed().unwrap_or_default()
+    }
+
+    /// Leaves the processor to others for as long as the work with what was read took. Without this, one that never has to
+    /// wait would never let anybody else have a turn.
+    async fn give_way(&mut self) {
+        consume_budget().await;
+        if let Some(given_out) = self.given_out.take() {
+            self.owed += given_out.elapsed().min(LONGEST_PAUSE);
+        }
+        if self.owed >= SHORTEST_PAUSE {
+            self.pause = Some(Instant::now() + mem::take(&mut self.owed));
+        }
+        if let Some(end) = self.pause {
+            sleep_until(end).await;
+            self.pause = None;
+        }
+    }
+
+    /// Reads on, but not beyond `end`. Whether there was anything.
+    fn read(&mut self, end: u64) -> io::Result<bool> {
+        let file = self.file()?;
+        let metadata = file.metadata()?;
+        let length = metadata.len();
+        if length < self.offset {
+            // Somebody cut it.
+            (self.offset, self.freed, self.after_gap) = (0, 0, true);
+        }
+        let left = length.min(end).saturating_sub(self.offset);
+        let mut passed_over = left.saturating_sub(self.limit);
+        if !mem::replace(&mut self.has_begun, true) {
+            // What comes first is read in any case: more is printed in an instant than anybody can read.
+            passed_over = 0;
+        }
+        if passed_over > 0 {
+            debug!(passed_over, "output comes too fast");
+            self.offset += passed_over;
+            self.after_gap = true;
+        }
+        let size = usize::try_from(left - passed_over).map_or(CHUNK, |left| left.min(CHUNK));
+        self.buffer.resize(size, 0);
+        let count = match file.read_at(&mut self.buffer, self.offset) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+            read => read?,
+        };
+        self.is_unreadable = false;
+        self.buffer.truncate(count);
+        self.offset += count as u64;
+        if count > 0 {
+            self.given_out = Some(Instant::now());
+            self.keep_tail(metadata.modified()?);
+        }
+        Ok(count > 0)
+    }
+
+    fn keep_tail(&mut self, written: SystemTime) {
+        if self.tail().is_empty() {
+            self.tail.clear();
+        }
+        self.tail.extend_from_slice(&self.buffer);
+        let surplus = self.tail.len().saturating_sub(TAIL);
+        self.tail.drain(..surplus);
+        self.tail_written = written;
+    }
+
+    fn file(&mut self) -> io::Result<Arc<File>> {
+        if let Some(file) = &self.file {
+            return Ok(Arc::clone(file));
+        }
+        // Where it may not be written to it can be read all the same.
+        let file = OpenOptions::new().read(true).write(true).open(&self.path);
+        let file = file.or_else(|_| File::open(&self.path))?;
+        let metadata = file.metadata()?;
+        if let Some(start) = self.start.take() {
+            self.freed = first_byte(&file);
+            let latest = metadata.len().saturating_sub(TAIL as u64);
+            self.offset = match start {
+                Start::First => self.freed,
+                Start::Latest => self.freed.max(latest),
+            };
+            self.after_gap = self.offset > 0;
+        }
         // Watched before the first read, so no write falls between the two.
-        let watch = watch(path)
+        let watched = watch(&self.path);
+        self.watch = watched
             .inspect_err(|error| {
-                tracing::warn!(path = %path.display(), %error, "no file events, polling instead");
+                warn!(path = %self.path.display(), %error, "no file events, polling instead");
             })
             .ok();
-        Ok(Self {
-            path: path.to_owned(),
-            file,
-            offset,
-            watch,
-        })
+        Ok(Arc::clone(self.file.insert(Arc::new(file))))
     }
 
-    /// Waits until there is something new, puts up to 64 KiB of it into `buffer`, in place of what was there, and returns how
-    /// many bytes that are; never 0. Cancel safe: what was not returned is returned by the next call.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
-    pub async fn next(&mut self, buffer: &mut Vec<u8>) -> io::Result<usize> {
-        loop {
-            let count = self.read_available(buffer)?;
-            if count > 0 {
-                return Ok(count);
-            }
-            self.changed().await?;
+    fn close(&mut self, error: &io::Error) {
+        (self.file, self.watch) = (None, None);
+        if !mem::replace(&mut self.is_unreadable, true) {
+            warn!(path = %self.path.display(), %error, "output not readable, trying again");
         }
     }
 
-    /// As [`next`](Self::next) without waiting; 0 when there is nothing new. For what is left after the writer's end.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
-    pub fn read_available(&mut self, buffer: &mut Vec<u8>) -> io::Result<usize> {
-        let mut count = self.read(buffer)?;
-        if count == 0 && self.file.metadata()?.len() < self.offset {
-            self.offset = 0;
-            count = self.read(buffer)?;
+    /// Gives back to the file system what was read, but for the last of it, which people may want to look at.
+    async fn free(&mut self) {
+        let Some(file) = &self.file else { return };
+        if self.offset.saturating_sub(self.freed) <= self.limit {
+            return;
         }
-        self.offset += count as u64;
-        Ok(count)
-    }
-
-    /// How many bytes of the file were read: where a later follower goes on.
-    #[must_use]
-    pub fn offset(&self) -> u64 {
-        self.offset
-    }
-
-    /// Passes over what was not read yet, but for the last `keep` bytes of it, and returns how many bytes that were.
-    ///
-    /// # Errors
-    /// When the file cannot be looked at.
-    pub fn skip_to_last(&mut self, keep: u64) -> io::Result<u64> {
-        let unread = self.file.metadata()?.len().saturating_sub(self.offset);
-        let skipped = unread.saturating_sub(keep);
-        self.offset += skipped;
-        Ok(skipped)
-    }
-
-    /// Cuts the file when it is larger than `limit` bytes, and returns how many bytes were cut from its front; see [`cap`]. What
-    /// was not read yet is kept, and reading goes on where it was.
-    ///
-    /// # Errors
-    /// When the file cannot be cut.
-    pub fn trim(&mut self, limit: u64) -> io::Result<u64> {
-        let cut = cap(&self.path, limit, self.offset)?;
-        self.offset -= cut;
-        Ok(cut)
-    }
-
-    fn read(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
-        buffer.resize(CHUNK, 0);
-        let read = loop {
-            match self.file.read_at(buffer, self.offset) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                read => break read,
-            }
+        let keep_from = self.offset - self.limit / 2;
+        // If it fails it is tried again, but not with each piece.
+        self.freed = keep_from;
+        let for_punch = Arc::clone(file);
+        let punched = spawn_blocking(move || punch(&for_punch, keep_from)).await;
+        let freed = match punched.unwrap_or_else(|panic| Err(io::Error::other(panic))) {
+            Ok(true) => Ok(()),
+            Ok(false) => self.cut(),
+            Err(error) => Err(error),
         };
-        buffer.truncate(*read.as_ref().unwrap_or(&0));
-        read
+        match freed {
+            Ok(()) => self.is_uncut = false,
+            Err(error) if !mem::replace(&mut self.is_uncut, true) => {
+                warn!(path = %self.path.display(), %error, "output not cut, trying again");
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// Cuts the file to nothing, if all of it is read or so much is not that it has to be.
+    fn cut(&mut self) -> io::Result<()> {
+        let file = self.file()?;
+        let length = file.metadata()?.len();
+        let is_read = length <= self.offset;
+        self.freed = 0;
+        if is_read || length > self.limit.saturating_mul(2) {
+            file.set_len(0)?;
+            self.offset = 0;
+            self.after_gap |= !is_read;
+        }
+        Ok(())
     }
 
     /// Waits for an event of the file, or as long as the slow poll.
-    async fn changed(&self) -> io::Result<()> {
+    async fn changed(&mut self) {
+        self.owed = Duration::ZERO;
         let Some(watch) = &self.watch else {
-            sleep(SLOW_POLL).await;
-            return Ok(());
+            sleep(self.slow_poll).await;
+            self.watch = watch(&self.path).ok();
+            return;
         };
-        let Ok(ready) = timeout(SLOW_POLL, watch.readable()).await else {
-            return Ok(());
+        let Ok(ready) = timeout(self.slow_poll, watch.readable()).await else {
+            return;
         };
         // The events are taken before the file is read, so a write after that read makes a new one.
-        match ready?.try_io(|watch| take_events(watch.get_ref())) {
-            Ok(taken) => taken,
-            Err(_none_left) => Ok(()),
+        let taken = ready.map(|mut ready| ready.try_io(|watch| take_events(watch.get_ref())));
+        if !matches!(taken, Ok(Err(_) | Ok(Ok(())))) {
+            self.watch = None;
         }
+    }
+}
+
+/// The first byte that is not in a hole.
+fn first_byte(file: &File) -> u64 {
+    seek(file, SeekFrom::Data(0)).unwrap_or_default()
+}
+
+/// Makes a hole of what stands before `end`, in whole blocks. `false`: the file system has no holes.
+fn punch(file: &File, end: u64) -> io::Result<bool> {
+    let end = end - end % file.metadata()?.blksize().max(1);
+    if end == 0 {
+        return Ok(true);
+    }
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    match fallocate(file, flags, 0, end) {
+        Ok(()) => Ok(true),
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(false),
+        Err(errno) => Err(errno.into()),
     }
 }
 
@@ -158,18 +373,15 @@ fn take_events(watch: &OwnedFd) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        fs::{self, OpenOptions},
-        io::Write,
-    };
+    use std::{fs, io::Write, os::unix::fs::FileExt as _};
 
     use tempfile::TempDir;
 
     use super::super::testing::{Sandbox, within_deadline};
     use super::*;
 
-    /// How often a file is cut while a process writes to it.
-    const CUTS: usize = 30;
+    /// More than a shell writes while a test has to wait for its turn.
+    const LIMIT: u64 = 1024 * 1024;
 
     fn append(path: &Path, bytes: &[u8]) {
         let mut file = OpenOptions::new()
@@ -180,11 +392,34 @@ mod tests {
         file.write_all(bytes).unwrap();
     }
 
+    fn follower(path: &Path) -> Follower {
+        Follower::new(path.to_owned(), Start::First, u64::MAX)
+    }
+
     async fn next(follower: &mut Follower) -> Vec<u8> {
-        let mut buffer = Vec::new();
-        let count = within_deadline(follower.next(&mut buffer)).await.unwrap();
-        assert_eq!(count, buffer.len());
-        buffer
+        within_deadline(follower.next()).await;
+        follower.piece().bytes.to_owned()
+    }
+
+    /// The numbers of the lines `1\n2\n..` in pieces of output, each of which is whole.
+    fn numbers(seen: &[u8]) -> Vec<u64> {
+        let lines = seen.split(|byte| *byte == b'\n');
+        let lines = lines.filter(|line| !line.is_empty());
+        lines
+            .map(|line| str::from_utf8(line).unwrap().parse().unwrap())
+            .collect()
+    }
+
+    /// On the usual file system, and on tmpfs.
+    fn folders() -> [TempDir; 2] {
+        [
+            TempDir::new().unwrap(),
+            TempDir::new_in("/dev/shm").unwrap(),
+        ]
+    }
+
+    fn taken(path: &Path) -> u64 {
+        fs::metadata(path).unwrap().blocks() * 512
     }
 
     #[tokio::test]
@@ -192,25 +427,25 @@ mod tests {
         let sandbox = Sandbox::new();
         let launch = sandbox.launch("i=0; while [ $i -lt 20000 ]; do echo $i; i=$((i+1)); done");
         fs::write(&launch.stdout, "").unwrap();
-        let mut follower = Follower::open(&launch.stdout, 0).unwrap();
+        let mut follower = follower(&launch.stdout);
         super::super::spawn(&launch).unwrap();
         let mut seen = Vec::new();
         while !seen.ends_with(b"\n19999\n") {
             seen.extend(next(&mut follower).await);
         }
         assert_eq!(seen, fs::read(&launch.stdout).unwrap());
-        assert_eq!(follower.offset(), seen.len() as u64);
-        assert_eq!(follower.read_available(&mut Vec::new()).unwrap(), 0);
     }
 
     #[tokio::test]
-    async fn a_follower_goes_on_where_another_was() {
+    async fn a_follower_of_the_latest_bytes_says_that_there_were_others() {
         let sandbox = Sandbox::new();
         let path = sandbox.path("log");
-        append(&path, b"read, new");
-        let mut follower = Follower::open(&path, 6).unwrap();
-        assert_eq!(next(&mut follower).await, b"new");
-        assert_eq!(follower.offset(), 9);
+        append(&path, &[&vec![b'x'; TAIL][..], b"new"].concat());
+        let mut follower = Follower::new(path, Start::Latest, u64::MAX);
+        within_deadline(follower.next()).await;
+        let piece = follower.piece();
+        assert!(piece.bytes.len() == TAIL && piece.bytes.ends_with(b"xnew") && piece.after_gap);
+        assert!(!follower.piece().after_gap);
     }
 
     #[tokio::test]
@@ -218,8 +453,9 @@ mod tests {
         let sandbox = Sandbox::new();
         let path = sandbox.path("log");
         append(&path, b"");
-        let mut follower = Follower::open(&path, 0).unwrap();
-        assert!(follower.watch.is_some());
+        let mut follower = follower(&path);
+        // Longer than this test may take: nothing but an event wakes it.
+        follower.slow_poll = Duration::from_hours(1);
         for line in [b"one\n", b"two\n", b"six\n"] {
             let write = async {
                 // The follower waits by now: the first future of a join is polled first.
@@ -231,11 +467,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_file_that_is_not_there_yet_is_tried_again() {
+        let sandbox = Sandbox::new();
+        let path = sandbox.path("log");
+        let mut follower = follower(&path);
+        let (seen, ()) = tokio::join!(next(&mut follower), async { append(&path, b"new") });
+        assert_eq!(seen, b"new");
+    }
+
+    #[tokio::test]
     async fn a_follower_without_events_polls() {
         let sandbox = Sandbox::new();
         let path = sandbox.path("log");
-        append(&path, b"");
-        let mut follower = Follower::open(&path, 0).unwrap();
+        append(&path, b"old");
+        let mut follower = follower(&path);
+        next(&mut follower).await;
         follower.watch = None;
         let (seen, ()) = tokio::join!(next(&mut follower), async { append(&path, b"new") });
         assert_eq!(seen, b"new");
@@ -246,12 +492,11 @@ mod tests {
         let sandbox = Sandbox::new();
         let path = sandbox.path("log");
         append(&path, b"");
-        let mut follower = Follower::open(&path, 0).unwrap();
-        let mut buffer = Vec::new();
+        let mut follower = follower(&path);
         for number in 0..100_u8 {
             tokio::select! {
                 biased;
-                read = follower.next(&mut buffer) => panic!("{read:?}"),
+                () = follower.next() => panic!("there is nothing"),
                 () = std::future::ready(()) => append(&path, &[number]),
             }
             assert_eq!(next(&mut follower).await, [number]);
@@ -263,9 +508,9 @@ mod tests {
         let sandbox = Sandbox::new();
         let path = sandbox.path("log");
         append(&path, b"a long first line");
-        let mut follower = Follower::open(&path, 0).unwrap();
+        let mut follower = follower(&path);
         next(&mut follower).await;
-        File::options()
+        OpenOptions::new()
             .write(true)
             .open(&path)
             .unwrap()
@@ -276,14 +521,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_passed_over_is_not_read() {
+    async fn what_is_further_behind_than_the_limit_is_passed_over() {
         let sandbox = Sandbox::new();
         let path = sandbox.path("log");
+        append(&path, b"first");
+        let mut follower = Follower::new(path.clone(), Start::First, 3);
+        assert_eq!(next(&mut follower).await, b"first");
         append(&path, b"0123456789");
-        let mut follower = Follower::open(&path, 2).unwrap();
-        assert_eq!(follower.skip_to_last(8).unwrap(), 0);
-        assert_eq!(follower.skip_to_last(3).unwrap(), 5);
-        assert_eq!(next(&mut follower).await, b"789");
+        within_deadline(follower.next()).await;
+        let piece = follower.piece();
+        assert!(piece.bytes == b"789" && piece.after_gap);
     }
 
     #[tokio::test]
@@ -291,83 +538,148 @@ mod tests {
         let sandbox = Sandbox::new();
         let path = sandbox.path("log");
         append(&path, &vec![b'x'; CHUNK + 1]);
-        let mut follower = Follower::open(&path, 0).unwrap();
+        let mut follower = follower(&path);
         assert_eq!(next(&mut follower).await.len(), CHUNK);
         assert_eq!(next(&mut follower).await.len(), 1);
     }
 
-    /// Follows and trims the numbered lines that a process writes all the while; returns the numbers seen and the file's end.
-    async fn follow_and_trim(log: &Path) -> (Vec<u64>, Vec<u8>) {
-        const LIMIT: u64 = 256 * 1024;
+    #[tokio::test]
+    async fn the_rest_goes_up_to_the_present_end_whoever_goes_on_writing() {
         let sandbox = Sandbox::new();
-        let mut launch = sandbox
-            .launch("i=0; while [ ! -e enough ]; do i=$((i+1)); echo $i; done; echo $i > last");
-        launch.stdout = log.to_owned();
-        fs::write(log, "").unwrap();
-        let mut follower = Follower::open(log, 0).unwrap();
-        let writer = super::super::spawn(&launch).unwrap();
-        let (mut seen, mut cuts) = (Vec::new(), 0);
-        while cuts < CUTS {
-            seen.extend(next(&mut follower).await);
-            cuts += usize::from(follower.trim(LIMIT).unwrap() > 0);
-        }
-        fs::write(sandbox.path("enough"), "").unwrap();
-        within_deadline(super::super::exited(&writer))
-            .await
-            .unwrap();
-        let mut buffer = Vec::new();
-        while follower.read_available(&mut buffer).unwrap() > 0 {
-            seen.extend(&buffer);
-        }
-        let numbers = seen
-            .split(|byte| *byte == b'\n')
-            .filter(|line| !line.is_empty());
-        // A hole is read as zeros, which are in no number.
-        let numbers: Vec<u64> = numbers
-            .map(|line| str::from_utf8(line).unwrap().parse().unwrap())
-            .collect();
-        let last = fs::read_to_string(sandbox.path("last")).unwrap();
-        assert_eq!(numbers.last().unwrap().to_string(), last.trim());
-        (numbers, fs::read(log).unwrap())
+        let path = sandbox.path("log");
+        append(&path, &vec![b'x'; CHUNK + 1]);
+        let mut follower = follower(&path);
+        let mut seen = 0;
+        let finish = follower.finish(|piece| {
+            seen += piece.bytes.len();
+            append(&path, piece.bytes);
+        });
+        within_deadline(finish).await;
+        assert_eq!(seen, CHUNK + 1);
     }
 
     #[tokio::test]
-    async fn a_file_that_is_trimmed_while_a_process_writes_loses_no_line() {
-        let Some(folder) = folder_that_can_collapse() else {
-            // Not by a macro: the harness keeps to itself what a test prints that passes.
-            let skipped = "not tried, as no file system here can do that: to take out a range\n";
-            io::stderr().write_all(skipped.as_bytes()).unwrap();
-            return;
+    async fn a_follower_leaves_its_thread_to_others_for_as_long_as_its_pieces_took() {
+        let sandbox = Sandbox::new();
+        let path = sandbox.path("log");
+        append(&path, b"x");
+        let mut follower = follower(&path);
+        let turns = std::cell::Cell::new(0);
+        let others = async {
+            loop {
+                tokio::task::yield_now().await;
+                turns.set(turns.get() + 1);
+            }
         };
-        let (numbers, end) = follow_and_trim(&folder.path().join("log")).await;
-        assert_eq!(numbers[0], 1);
-        assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1));
-        assert!(!end.contains(&0));
+        let work = async {
+            for _ in 0..1000 {
+                // There is always something to read.
+                next(&mut follower).await;
+                append(&path, b"x");
+            }
+        };
+        tokio::select! { () = others => {}, () = work => {} }
+        assert!(turns.get() > 0);
     }
 
     #[tokio::test]
-    async fn a_file_that_is_trimmed_by_copying_has_at_most_one_gap_for_each_cut() {
-        let folder = TempDir::new_in("/dev/shm").unwrap();
-        let (numbers, end) = follow_and_trim(&folder.path().join("log")).await;
-        assert!(numbers.is_sorted_by(|one, other| one < other));
-        let gaps = numbers.windows(2).filter(|pair| pair[1] != pair[0] + 1);
-        assert!(gaps.count() <= CUTS);
-        assert!(!end.contains(&0));
+    async fn old_bytes_are_forgotten_where_they_last_for_a_while_only() {
+        let sandbox = Sandbox::new();
+        let path = sandbox.path("log");
+        append(&path, b"old, ");
+        let old = SystemTime::now() - Duration::from_hours(1);
+        let set_time = |time| {
+            let file = OpenOptions::new().write(true).open(&path).unwrap();
+            file.set_modified(time).unwrap();
+        };
+        set_time(old);
+        let mut follower = follower(&path);
+        next(&mut follower).await;
+        assert_eq!(follower.tail(), b"old, ");
+        follower.let_tail_last(Duration::from_mins(6));
+        assert_eq!(follower.tail(), b"");
+        append(&path, b"new");
+        next(&mut follower).await;
+        assert_eq!(follower.tail(), b"new");
     }
 
-    /// Where temporary files are, or, as tmpfs cannot do it, where the build is.
-    fn folder_that_can_collapse() -> Option<TempDir> {
-        let program = std::env::current_exe().unwrap();
-        let places = [std::env::temp_dir(), program.parent().unwrap().to_owned()];
-        let folders = places.iter().map(|place| TempDir::new_in(place).unwrap());
-        let mut able = folders.filter(|folder| can_collapse(&folder.path().join("tried")));
-        able.next()
+    #[tokio::test]
+    async fn what_was_read_takes_no_room_and_nothing_is_lost_while_a_process_writes() {
+        for folder in folders() {
+            let log = folder.path().join("log");
+            let sandbox = Sandbox::new();
+            let mut launch = sandbox
+                .launch("i=0; while [ ! -e enough ]; do i=$((i+1)); echo $i; done; echo $i > last");
+            launch.stdout.clone_from(&log);
+            fs::write(&log, "").unwrap();
+            let mut follower = Follower::new(log.clone(), Start::First, LIMIT);
+            let writer = super::super::spawn(&launch).unwrap();
+            let mut seen = Vec::new();
+            while follower.freed < LIMIT {
+                seen.extend(next(&mut follower).await);
+            }
+            fs::write(sandbox.path("enough"), "").unwrap();
+            within_deadline(super::super::exited(&writer))
+                .await
+                .unwrap();
+            within_deadline(follower.finish(|piece| seen.extend(piece.bytes))).await;
+            let numbers = numbers(&seen);
+            assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1));
+            let last = fs::read_to_string(sandbox.path("last")).unwrap();
+            assert_eq!(numbers.last().unwrap().to_string(), last.trim());
+            assert_eq!(fs::metadata(&log).unwrap().len(), seen.len() as u64);
+            assert!(taken(&log) <= LIMIT + LIMIT / 2, "{}", taken(&log));
+            // The last of it is there for people, and for another follower.
+            let mut again = Follower::new(log, Start::First, LIMIT);
+            let first = next(&mut again).await;
+            assert!(!first.contains(&0) && first.len() as u64 <= LIMIT);
+        }
     }
 
-    fn can_collapse(path: &Path) -> bool {
-        let file = File::create(path).unwrap();
-        file.set_len(1 << 20).unwrap();
-        let flags = rustix::fs::FallocateFlags::COLLAPSE_RANGE;
-        rustix::fs::fallocate(&file, flags, 0, 1 << 16).is_ok()
+    #[tokio::test]
+    async fn where_there_are_no_holes_a_file_is_cut_once_all_of_it_is_read() {
+        let sandbox = Sandbox::new();
+        let path = sandbox.path("log");
+        append(&path, &vec![b'x'; 1000]);
+        let mut follower = Follower::new(path.clone(), Start::First, 600);
+        next(&mut follower).await;
+        append(&path, b"unread");
+        follower.cut().unwrap();
+        assert_eq!(next(&mut follower).await, b"unread");
+        follower.cut().unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().len(), 0);
+        append(&path, b"1\n2\n");
+        assert_eq!(next(&mut follower).await, b"1\n2\n");
+        // It comes faster than it is read.
+        append(&path, &vec![b'x'; 1200]);
+        follower.cut().unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().len(), 0);
+        append(&path, b"3");
+        within_deadline(follower.next()).await;
+        let piece = follower.piece();
+        assert!(piece.bytes == b"3" && piece.after_gap);
+    }
+
+    #[test]
+    fn a_hole_ends_before_the_byte_that_is_to_stay() {
+        for folder in folders() {
+            let path = folder.path().join("log");
+            append(&path, &vec![b'x'; 1 << 20]);
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open(&path)
+                .unwrap();
+            let end = (1 << 19) + 1;
+            assert!(punch(&file, end).unwrap());
+            assert!(punch(&file, 1).unwrap(), "not one whole block");
+            let mut byte = [0];
+            file.read_exact_at(&mut byte, end).unwrap();
+            assert_eq!(byte, [b'x']);
+            let first = first_byte(&file);
+            assert!(first > 0 && first <= end, "{first}");
+            assert_eq!(file.metadata().unwrap().len(), 1 << 20);
+            assert!(taken(&path) <= 1 << 19);
+        }
     }
 }

@@ -5,6 +5,10 @@ use std::{
     os::fd::{AsFd, OwnedFd},
 };
 
+use super::{
+    identity::{IdentityError, ProcessIdentity},
+    readiness::readable,
+};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
@@ -12,12 +16,6 @@ use rustix::{
         Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_open,
         pidfd_send_signal, waitid,
     },
-};
-use tokio::io::unix::AsyncFd;
-
-use super::{
-    identity::{IdentityError, ProcessIdentity},
-    readiness::readable,
 };
 
 /// Why a process cannot be watched.
@@ -40,13 +38,15 @@ pub enum PidfdError {
 #[derive(Debug)]
 pub(super) struct Pidfd {
     pid: i32,
-    fd: AsyncFd<OwnedFd>,
+    fd: OwnedFd,
 }
 
 impl Pidfd {
+    pub(super) fn pid(&self) -> i32 {
+        self.pid
+    }
+
     /// A handle on this very process, be it a zombie. `None`: it is over, and its pid is free or another's.
-    ///
-    /// Runs within a tokio runtime only.
     pub(super) fn open(identity: &ProcessIdentity) -> Result<Option<Self>, PidfdError> {
         let pid = identity.pid();
         let failed = |source| PidfdError::Watch { pid, source };
@@ -61,18 +61,15 @@ impl Pidfd {
         if identity.observe()?.is_none() {
             return Ok(None);
         }
-        let fd = readable(fd).map_err(failed)?;
         Ok(Some(Self { pid, fd }))
     }
 
-    /// Waits until the process has ended: it is a zombie, or not even that. Cancel safe.
+    /// Waits until the process has ended: it is a zombie, or not even that. Cancel safe. Runs within a tokio runtime only.
     pub(super) async fn ended(&self) -> Result<(), PidfdError> {
+        let failed = |source| self.failed(source);
+        let fd = readable(self.fd.as_fd()).map_err(failed)?;
         loop {
-            let mut ready = self
-                .fd
-                .readable()
-                .await
-                .map_err(|source| self.failed(source))?;
+            let mut ready = fd.readable().await.map_err(failed)?;
             if self.has_ended()? {
                 return Ok(());
             }
@@ -82,7 +79,7 @@ impl Pidfd {
 
     /// Whether the process has ended.
     pub(super) fn has_ended(&self) -> Result<bool, PidfdError> {
-        let mut polled = [PollFd::new(self.fd.get_ref(), PollFlags::IN)];
+        let mut polled = [PollFd::new(&self.fd, PollFlags::IN)];
         let at_once = Timespec {
             tv_sec: 0,
             tv_nsec: 0,
@@ -93,7 +90,7 @@ impl Pidfd {
 
     /// Sends a signal. To a process that has ended it is sent in vain, which is no error.
     pub(super) fn signal(&self, signal: Signal) -> io::Result<()> {
-        match pidfd_send_signal(self.fd.get_ref(), signal) {
+        match pidfd_send_signal(&self.fd, signal) {
             Ok(()) | Err(Errno::SRCH) => Ok(()),
             Err(errno) => Err(errno.into()),
         }
@@ -101,7 +98,7 @@ impl Pidfd {
 
     /// Takes the exit status of a child of ours. `None`: it is not our child, or was reaped before.
     pub(super) fn reap(&self) -> Result<Option<WaitIdStatus>, PidfdError> {
-        let id = WaitId::PidFd(self.fd.get_ref().as_fd());
+        let id = WaitId::PidFd(self.fd.as_fd());
         match waitid(id, WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
             Err(Errno::CHILD) => Ok(None),
             waited => waited.map_err(|errno| self.failed(errno.into())),

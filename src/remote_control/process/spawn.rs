@@ -6,25 +6,37 @@ use std::{
     ffi::{OsStr, OsString},
     fs::{self, File, OpenOptions, Permissions},
     io,
-    os::unix::{
-        fs::{OpenOptionsExt, PermissionsExt},
-        process::CommandExt,
+    os::{
+        fd::AsRawFd,
+        unix::{
+            fs::{OpenOptionsExt, PermissionsExt},
+            process::CommandExt,
+        },
     },
     path::{Path, PathBuf},
     process::Command,
 };
 
 use nix::{
-    libc,
-    sys::signal::{SigHandler, Signal, signal},
+    libc::{self, c_int, c_uint},
     unistd::setsid,
 };
-use rustix::fs::{Access, access};
+use rustix::{
+    fs::{Access, access},
+    process::{Resource, setrlimit},
+};
 
-use super::identity::{IdentityError, ProcessIdentity, observe};
+use super::{
+    cgroup::Cgroup,
+    identity::{IdentityError, ProcessIdentity, observe},
+    limits::given_descriptor_limit,
+};
 
 /// The output of a process may hold secrets.
 const OUTPUT_MODE: u32 = 0o600;
+
+/// How many descriptors are closed one by one where the kernel cannot close them all.
+const CLOSED_SINGLY: c_int = 1 << 16;
 
 /// What to start, and in which surroundings. It has no `Debug`, because an environment may hold secrets.
 pub struct Launch {
@@ -42,6 +54,8 @@ pub struct Launch {
     pub stdout: PathBuf,
     /// As `stdout`.
     pub stderr: PathBuf,
+    /// The value of the mark in `environment`, by which [`stop`](super::stop) finds the process and all that comes of it.
+    pub mark: String,
 }
 
 /// Why a process was not started.
@@ -116,7 +130,8 @@ pub fn spawn(launch: &Launch) -> Result<ProcessIdentity, SpawnError> {
         .stdin(open(&launch.stdin, input)?)
         .stdout(open(&launch.stdout, output)?)
         .stderr(open(&launch.stderr, output)?);
-    detach(&mut command);
+    let cgroup = Cgroup::make(&launch.mark);
+    detach(&mut command, cgroup.and_then(|cgroup| cgroup.door()));
     // Dropped without a wait: it is to outlive us, and exit.rs reaps it.
     let child = command.spawn().map_err(|source| explain(launch, source))?;
 
@@ -161,31 +176,35 @@ fn output(path: &Path) -> io::Result<File> {
     unsafe_code,
     reason = "nothing safe closes the inherited descriptors and resets ignored signals between fork and exec"
 )]
-fn detach(command: &mut Command) {
+fn detach(command: &mut Command, cgroup: Option<File>) {
+    let descriptors = given_descriptor_limit();
     // SAFETY: Between fork and exec only async-signal-safe calls are allowed, because another thread may have held any lock at
-    // the fork. setsid, sigaction and close_range are plain system calls; nothing here allocates, locks or panics, also where
-    // it fails: an io::Error made from an errno does not allocate. Resetting a signal to its default cannot break a promise of
-    // our handlers, since exec drops these in any case. The descriptors are only marked to be closed by the exec, so the
-    // pipe on which the standard library reports a failed exec still works.
+    // the fork. setsid, signal, setrlimit, write, close_range and fcntl are plain system calls; nothing here allocates, locks or
+    // panics, also where it fails: an io::Error made from an errno does not allocate. Resetting a signal to its default cannot
+    // break a promise of our handlers, since exec drops these in any case. The descriptors are only marked to be closed by the
+    // exec, so the pipe on which the standard library reports a failed exec still works.
     unsafe {
-        command.pre_exec(|| {
+        command.pre_exec(move || {
             setsid()?;
-            for each in Signal::iterator() {
-                if !matches!(each, Signal::SIGKILL | Signal::SIGSTOP) {
-                    signal(each, SigHandler::SigDfl)?;
+            for each in 1..=libc::SIGRTMAX() {
+                // It fails for those that cannot be ignored, and for those that the C library keeps for itself.
+                libc::signal(each, libc::SIG_DFL);
+            }
+            if let Some(limit) = descriptors {
+                setrlimit(Resource::Nofile, limit)?;
+            }
+            if let Some(cgroup) = &cgroup {
+                // Without it the process is found all the same.
+                libc::write(cgroup.as_raw_fd(), c"0".as_ptr().cast(), 1);
+            }
+            let flags = libc::CLOSE_RANGE_CLOEXEC;
+            if libc::syscall(libc::SYS_close_range, 3, c_uint::MAX, flags) != 0 {
+                // Before Linux 5.11, or forbidden by an older container's filter.
+                for descriptor in 3..CLOSED_SINGLY {
+                    libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC);
                 }
             }
-            let marked = libc::syscall(
-                libc::SYS_close_range,
-                3,
-                libc::c_uint::MAX,
-                libc::CLOSE_RANGE_CLOEXEC,
-            );
-            if marked == 0 {
-                Ok(())
-            } else {
-                Err(io::Error::last_os_error())
-            }
+            Ok(())
         });
     }
 }

@@ -1,7 +1,7 @@
 //! Ends a process and all that came of it.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io,
     time::{Duration, Instant},
 };
@@ -11,6 +11,7 @@ use tokio::{task::spawn_blocking, time::timeout};
 
 use super::{
     census::observe_all,
+    cgroup::Cgroup,
     identity::{IdentityError, Observed, ProcessIdentity},
     pidfd::{Pidfd, PidfdError},
 };
@@ -18,9 +19,20 @@ use super::{
 /// How long a process may take to end after SIGKILL: the kernel has to free its memory, which takes seconds for very much of it.
 const KILL_WAIT: Duration = Duration::from_secs(5);
 
-/// How often to look for processes that came meanwhile. Two looks do for an obedient tree, three for a stubborn one; what goes
-/// on longer makes processes faster than they can be killed.
-const ROUNDS: usize = 100;
+/// How many processes are waited for at a time, as each takes a descriptor; and how many of these are given up for one that is
+/// needed.
+const MOST_HANDLES: usize = 256;
+const GIVEN_UP: usize = 8;
+
+/// How often new processes may come after all that were known have ended, before they are killed in spite of the grace: what
+/// answers SIGTERM with a successor does so for ever.
+const PATIENCE: usize = 10;
+
+/// How often new processes may be found and stopped (SIGSTOP) before those that are known are killed.
+const FREEZES: usize = 10;
+
+/// How often new processes may come altogether. Whatever goes on longer makes them faster than they can be killed.
+const GENERATIONS: usize = 100;
 
 /// How a stop went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,13 +49,13 @@ pub struct StopReport {
 #[derive(Debug, thiserror::Error)]
 pub enum StopError {
     /// It does not even end by SIGKILL: it hangs in the kernel, on a dead network file system for example.
-    #[error("process {pid} does not end after SIGKILL")]
+    #[error("process {pid} does not end after SIGKILL, it hangs in the kernel")]
     Unkillable {
         /// One of those that are left.
         pid: i32,
     },
     /// It may not be signalled: it runs as another user.
-    #[error("not allowed to signal process {pid}")]
+    #[error("process {pid} may not be signalled, it runs as another user")]
     Forbidden {
         /// One of those that are left.
         pid: i32,
@@ -51,7 +63,7 @@ pub enum StopError {
         source: io::Error,
     },
     /// New processes come faster than they can be ended.
-    #[error("new processes keep coming, process {pid} is one of them")]
+    #[error("new processes come faster than they can be ended, process {pid} is one of them")]
     Unending {
         /// One of those that are left.
         pid: i32,
@@ -71,8 +83,11 @@ pub enum StopError {
 /// SIGCONT, for what is stopped), `grace`, SIGKILL; then looks again until nothing is left. It returns as soon as that is so.
 ///
 /// To the leader belongs what is in its process group or its session, as long as it is certain that these numbers are
-/// still the leader's. A process found once is remembered: it is ended also if it leaves the group and clears its
-/// environment. No process is ever signalled by its pid.
+/// still the leader's, and what is in the cgroup that was made for it. A process found once is remembered: it is ended also if it
+/// leaves the group and clears its environment. No process is ever signalled by its pid.
+///
+/// What makes new processes all the while is first stopped as a whole (SIGSTOP), then killed. A handle is open for one process
+/// at a time, and for those that are waited for, a few hundred at most.
 ///
 /// Nothing is reaped here: children of ours remain as zombies, which are as good as gone, until
 /// [`exited`](super::exited) reaps them.
@@ -86,47 +101,73 @@ pub async fn stop(
 ) -> Result<StopReport, StopError> {
     let started = Instant::now();
     let mut hunt = Hunt::new(leader, mark);
-    for _ in 0..ROUNDS {
-        hunt.search().await?;
-        if hunt.alive().next().is_none() {
-            return Ok(hunt.report(started.elapsed()));
-        }
+    let (mut generations, mut freezes) = (0, 0);
+    while generations <= GENERATIONS {
         let grace_left = grace.saturating_sub(started.elapsed());
-        if grace_left.is_zero() {
-            hunt.kill();
-            hunt.wait(KILL_WAIT).await?;
-            hunt.nothing_survived()?;
+        let means = if !grace_left.is_zero() && generations < PATIENCE {
+            Means::Ask
+        } else if freezes < FREEZES {
+            Means::Freeze
         } else {
-            hunt.ask_to_end();
-            hunt.wait(grace_left).await?;
+            Means::Kill
+        };
+        let round = hunt.round(means).await?;
+        hunt = round.hunt;
+        if hunt.alive == 0 {
+            let took = started.elapsed();
+            return Ok(hunt.report(took));
+        }
+        generations += usize::from(round.found_new);
+        match means {
+            Means::Ask => hunt.wait(grace_left).await?,
+            Means::Freeze if round.found_new => freezes += 1,
+            Means::Freeze | Means::Kill => {
+                freezes = 0;
+                hunt.wait(KILL_WAIT).await?;
+                hunt.nothing_survived()?;
+            }
         }
     }
-    match hunt.alive().next() {
-        Some((identity, _)) => Err(StopError::Unending {
-            pid: identity.pid(),
-        }),
-        None => Ok(hunt.report(started.elapsed())),
-    }
+    Err(StopError::Unending {
+        pid: hunt.handles.first().map(Pidfd::pid).unwrap_or_default(),
+    })
+}
+
+/// What is done about processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Means {
+    /// They are asked to end.
+    Ask,
+    /// They are stopped, so that they make no more processes; and killed, once no new ones are found.
+    Freeze,
+    /// They are killed.
+    Kill,
 }
 
 struct Hunt {
     scope: Scope,
     found: HashMap<ProcessIdentity, Member>,
+    /// How many were alive in the last look.
+    alive: usize,
+    /// On those that are waited for.
+    handles: Vec<Pidfd>,
+}
+
+/// A look at all processes, with what was done about them.
+struct Round {
+    hunt: Hunt,
+    found_new: bool,
 }
 
 /// What belongs to the hunt.
-#[derive(Clone)]
 struct Scope {
     mark: (String, String),
     leader: Option<ProcessIdentity>,
-    /// Processes of the leader's session. As long as one of them is in it, the session's number cannot have become another's:
-    /// the kernel gives no pid away that still names a group or a session, and none can enter an existing session.
-    anchors: Vec<ProcessIdentity>,
+    cgroups: Vec<Cgroup>,
 }
 
+#[derive(Default)]
 struct Member {
-    /// None: it has ended.
-    pidfd: Option<Pidfd>,
     was_asked: bool,
     was_killed: bool,
     refusal: Option<io::Error>,
@@ -138,89 +179,101 @@ impl Hunt {
             scope: Scope {
                 mark: (name.to_owned(), value.to_owned()),
                 leader: leader.cloned(),
-                anchors: leader.cloned().into_iter().collect(),
+                cgroups: Cgroup::all(value, leader),
             },
             found: HashMap::new(),
+            alive: 0,
+            handles: Vec::new(),
         }
     }
 
-    /// Looks for processes that belong to the hunt and are not known yet.
-    async fn search(&mut self) -> Result<(), StopError> {
-        let scope = self.scope.clone();
-        let members = spawn_blocking(move || scope.members()).await??;
-        for process in members {
-            if self.found.contains_key(&process.identity) {
+    async fn round(mut self, means: Means) -> Result<Round, StopError> {
+        let round = spawn_blocking(move || {
+            let found_new = self.look_and_signal(means)?;
+            Ok(Round {
+                hunt: self,
+                found_new,
+            })
+        });
+        round.await?
+    }
+
+    /// Looks for all that belong to the hunt and does something about them. Whether there are some that were not known.
+    fn look_and_signal(&mut self, means: Means) -> Result<bool, StopError> {
+        self.handles.clear();
+        let alive = self.scope.members(&self.found)?;
+        self.alive = alive.len();
+        let known = self.found.len();
+        for identity in &alive {
+            self.found.entry(identity.clone()).or_default();
+        }
+        let found_new = self.found.len() > known;
+        let kills = means == Means::Kill || means == Means::Freeze && !found_new;
+        if kills {
+            self.scope.cgroups.iter().for_each(Cgroup::kill);
+        }
+        for identity in &alive {
+            let Some(member) = self.found.get_mut(identity) else {
+                continue;
+            };
+            if means == Means::Ask && member.was_asked && self.handles.len() >= MOST_HANDLES {
                 continue;
             }
-            let Some(pidfd) = Pidfd::open(&process.identity)? else {
+            let handle = Pidfd::open(identity).or_else(|_| {
+                let kept = self.handles.len().saturating_sub(GIVEN_UP);
+                self.handles.truncate(kept);
+                Pidfd::open(identity)
+            });
+            let Some(handle) = handle? else {
                 continue; // gone already
             };
-            if self.scope.is_in_session(&process) {
-                self.scope.anchors.push(process.identity.clone());
+            match means {
+                Means::Ask => member.ask(&handle),
+                Means::Freeze | Means::Kill if kills => member.kill(&handle),
+                Means::Freeze | Means::Kill => member.send(&handle, Signal::STOP),
             }
-            self.found.insert(process.identity, Member::new(pidfd));
+            if self.handles.len() < MOST_HANDLES {
+                self.handles.push(handle);
+            }
         }
-        Ok(())
+        Ok(found_new)
     }
 
-    fn alive(&self) -> impl Iterator<Item = (&ProcessIdentity, &Member)> {
-        self.found
-            .iter()
-            .filter(|(_, member)| member.pidfd.is_some())
-    }
-
-    fn ask_to_end(&mut self) {
-        for member in self.found.values_mut().filter(|member| !member.was_asked) {
-            member.was_asked = true;
-            member.send(Signal::TERM);
-            // A stopped process acts on SIGTERM only when it goes on.
-            member.send(Signal::CONT);
-        }
-    }
-
-    fn kill(&mut self) {
-        for member in self.found.values_mut() {
-            member.was_killed |= member.pidfd.is_some();
-            member.send(Signal::KILL);
-        }
-    }
-
-    /// Waits until all that were found have ended, but no longer than `limit`.
+    /// Waits until those with a handle have ended, but no longer than `limit`.
     async fn wait(&mut self, limit: Duration) -> Result<(), StopError> {
         let all_ended = async {
-            for pidfd in self.found.values().filter_map(|it| it.pidfd.as_ref()) {
-                pidfd.ended().await?;
+            for handle in &self.handles {
+                handle.ended().await?;
             }
             Ok::<_, PidfdError>(())
         };
         if let Ok(ended) = timeout(limit, all_ended).await {
             ended?;
         }
-        for member in self.found.values_mut() {
-            let Some(pidfd) = &member.pidfd else { continue };
-            if pidfd.has_ended()? {
-                member.pidfd = None;
-            }
-        }
         Ok(())
     }
 
     fn nothing_survived(&mut self) -> Result<(), StopError> {
-        let survivor = self
-            .found
-            .iter_mut()
-            .find(|(_, member)| member.pidfd.is_some());
-        let Some((identity, member)) = survivor else {
-            return Ok(());
-        };
-        let pid = identity.pid();
-        Err(match member.refusal.take() {
-            Some(source) => StopError::Forbidden { pid, source },
-            None => StopError::Unkillable { pid },
-        })
+        for handle in &self.handles {
+            if handle.has_ended()? {
+                continue;
+            }
+            let pid = handle.pid();
+            let mut members = self.found.iter_mut();
+            let survivor = members.find(|(identity, _)| identity.pid() == pid);
+            return Err(
+                match survivor.and_then(|(_, member)| member.refusal.take()) {
+                    Some(source) => StopError::Forbidden { pid, source },
+                    None => StopError::Unkillable { pid },
+                },
+            );
+        }
+        Ok(())
     }
 
+    /// Nothing is left.
     fn report(&self, took: Duration) -> StopReport {
+        self.scope.cgroups.iter().for_each(Cgroup::remove);
         let killed = self.found.values().filter(|member| member.was_killed);
         StopReport {
             processes: self.found.len(),
@@ -231,18 +284,24 @@ impl Hunt {
 }
 
 impl Member {
-    fn new(pidfd: Pidfd) -> Self {
-        Self {
-            pidfd: Some(pidfd),
-            was_asked: false,
-            was_killed: false,
-            refusal: None,
+    fn ask(&mut self, process: &Pidfd) {
+        if self.was_asked {
+            return;
         }
+        self.was_asked = true;
+        self.send(process, Signal::TERM);
+        // A stopped process acts on SIGTERM only when it goes on.
+        self.send(process, Signal::CONT);
+    }
+
+    fn kill(&mut self, process: &Pidfd) {
+        self.was_killed = true;
+        self.send(process, Signal::KILL);
     }
 
     /// A refusal counts only if the process is still there in the end.
-    fn send(&mut self, signal: Signal) {
-        if let Some(Err(refusal)) = self.pidfd.as_ref().map(|pidfd| pidfd.signal(signal)) {
+    fn send(&mut self, process: &Pidfd, signal: Signal) {
+        if let Err(refusal) = process.signal(signal) {
             self.refusal = Some(refusal);
         }
     }
@@ -250,32 +309,48 @@ impl Member {
 
 impl Scope {
     /// Every process that belongs to the hunt and has not ended, in one look at all processes.
-    fn members(&self) -> Result<Vec<Observed>, IdentityError> {
+    fn members(
+        &self,
+        known: &HashMap<ProcessIdentity, Member>,
+    ) -> Result<Vec<ProcessIdentity>, IdentityError> {
         let (name, value) = &self.mark;
         let all = observe_all(name, value)?;
-        // Looked at after the others: if the numbers are the leader's now, they were so all the while.
-        let is_anchored = self.is_anchored(&all)?;
+        // Looked at after the others: if the numbers are the leader's now, they were so all the while; and who has one of these
+        // pids and was seen before is who was seen.
+        let is_anchored = self.is_anchored(&all, known)?;
+        let in_cgroup: HashSet<i32> = self.cgroups.iter().flat_map(Cgroup::pids).collect();
         let is_ours = |process: &Observed, is_marked: bool| {
-            is_marked || (is_anchored && self.is_in_group_or_session(process))
+            is_marked
+                || (is_anchored && self.is_in_group_or_session(process))
+                || in_cgroup.contains(&process.identity.pid())
+                || known.contains_key(&process.identity)
         };
         let own_pid = i32::try_from(std::process::id()).ok();
         Ok(all
             .into_iter()
             .filter(|(process, is_marked)| !process.ended && is_ours(process, *is_marked))
-            .map(|(process, _)| process)
-            .filter(|process| Some(process.identity.pid()) != own_pid)
+            .map(|(process, _)| process.identity)
+            .filter(|identity| Some(identity.pid()) != own_pid)
             .collect())
     }
 
     /// Whether the leader's pid still names the leader's group and session. A process that carries the mark and is in that
-    /// session vouches for it too: the mark is handed down from the leader alone.
-    fn is_anchored(&self, all: &[(Observed, bool)]) -> Result<bool, IdentityError> {
-        let marked = all
-            .iter()
-            .filter(|(process, is_marked)| *is_marked && self.is_in_session(process))
-            .map(|(process, _)| &process.identity);
-        for anchor in self.anchors.iter().chain(marked) {
-            let process = anchor.observe()?;
+    /// session vouches for it too: the mark is handed down from the leader alone. So does one that was found before. As long as
+    /// one of them is in it, the session's number cannot have become another's: the kernel gives no pid away that still names a
+    /// group or a session, and none can enter an existing session.
+    fn is_anchored(
+        &self,
+        all: &[(Observed, bool)],
+        known: &HashMap<ProcessIdentity, Member>,
+    ) -> Result<bool, IdentityError> {
+        let vouches = |process: &Observed, is_marked: bool| {
+            is_marked || known.contains_key(&process.identity) || self.is_leader(process)
+        };
+        let anchors = all.iter().filter(|(process, is_marked)| {
+            vouches(process, *is_marked) && self.is_in_session(process)
+        });
+        for (anchor, _) in anchors {
+            let process = anchor.identity.observe()?;
             if process.is_some_and(|process| self.is_in_session(&process)) {
                 return Ok(true);
             }
@@ -283,9 +358,13 @@ impl Scope {
         Ok(false)
     }
 
+    fn is_leader(&self, process: &Observed) -> bool {
+        self.leader.as_ref() == Some(&process.identity)
+    }
+
     fn is_in_session(&self, process: &Observed) -> bool {
         let leader = self.leader.as_ref();
-        leader.is_some_and(|leader| process.session == leader.pid() || process.identity == *leader)
+        leader.is_some_and(|leader| process.session == leader.pid()) || self.is_leader(process)
     }
 
     fn is_in_group_or_session(&self, process: &Observed) -> bool {

@@ -54,6 +54,7 @@ impl Sandbox {
             stdin: self.path("stdin"),
             stdout: self.path("stdout"),
             stderr: self.path("stderr"),
+            mark: self.value.clone(),
         }
     }
 

@@ -23,7 +23,8 @@ pub(crate) fn alone_within(test: &str, wrapper: &[&str], environment: &[(&str, &
     }
     let binary = env::current_exe().unwrap();
     let binary = binary.to_str().unwrap();
-    let words = [wrapper, &[binary, test, "--exact", "--nocapture"]].concat();
+    let how = ["--exact", "--nocapture", "--include-ignored"];
+    let words = [wrapper, &[binary, test], &how].concat();
     let output = Command::new(words[0])
         .args(&words[1..])
         .env(ALONE, "")

@@ -59,7 +59,12 @@ pub(crate) struct StandinRecord {
 impl Sandbox {
     /// A new one.
     pub(crate) fn new() -> Self {
-        let owned = TempDir::with_prefix("rcbot-supervisor-").unwrap();
+        Self::new_in(&std::env::temp_dir())
+    }
+
+    /// A new one, on the file system of this folder.
+    pub(crate) fn new_in(folder: &Path) -> Self {
+        let owned = TempDir::with_prefix_in("rcbot-supervisor-", folder).unwrap();
         Self {
             folder: owned.path().to_owned(),
             owned: Some(owned),

@@ -9,7 +9,10 @@ use rcbot::{
         SessionStatus, Settings, Withdrawal,
     },
 };
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout},
+};
 
 use super::{DEADLINE, Sandbox, website};
 
@@ -139,6 +142,20 @@ impl Owner {
                 panic!("not within {DEADLINE:?}: {what}. {}", self.describe());
             };
             self.handle(happened.unwrap());
+        }
+    }
+
+    /// Handles what happens until something is so that sends no report.
+    pub(crate) async fn until_fact(&mut self, what: &str, mut holds: impl FnMut() -> bool) {
+        let deadline = Instant::now() + DEADLINE;
+        while !holds() {
+            let is_late = Instant::now() > deadline;
+            assert!(
+                !is_late,
+                "not within {DEADLINE:?}: {what}. {}",
+                self.describe()
+            );
+            self.handle_next(Duration::from_millis(5)).await;
         }
     }
 

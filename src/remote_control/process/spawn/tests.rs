@@ -1,5 +1,5 @@
 use super::super::{
-    Exit, exited,
+    Exit, exited, raise_descriptor_limit,
     testing::{Sandbox, eventually},
 };
 use super::*;
@@ -21,22 +21,28 @@ fn parent() {
     let launch = Launch {
         program: "sleep".to_owned(),
         arguments: vec!["600".to_owned()],
-        environment: BTreeMap::from([(name.into(), value.into())]),
+        environment: BTreeMap::from([(name.into(), value.clone().into())]),
+        mark: value,
         stdin: directory.join("stdin"),
         stdout: directory.join("stdout"),
         stderr: directory.join("stderr"),
         directory: directory.clone(),
     };
+    raise_descriptor_limit();
+    let limit = rustix::process::getrlimit(Resource::Nofile).current;
+    fs::write(directory.join("limit"), format!("{limit:?}")).unwrap();
     let identity = spawn(&launch).unwrap();
     let json = serde_json::to_vec(&identity).unwrap();
     fs::write(directory.join("identity"), json).unwrap();
 }
 
-#[tokio::test]
-async fn a_spawned_process_survives_the_one_that_started_it() {
-    let sandbox = Sandbox::new();
+/// Spawns `sleep` from a process that is over by then, and that is started by these words before its own.
+fn spawned_by_another(sandbox: &Sandbox, wrapper: &[&str]) -> ProcessIdentity {
     fs::write(sandbox.path("stdin"), "").unwrap();
-    let parent = Command::new(std::env::current_exe().unwrap())
+    let mut words = wrapper.iter().map(PathBuf::from).collect::<Vec<_>>();
+    words.push(std::env::current_exe().unwrap());
+    let parent = Command::new(&words[0])
+        .args(&words[1..])
         .args(["--ignored", "--exact"])
         .arg(
             concat!(module_path!(), "::parent")
@@ -50,7 +56,13 @@ async fn a_spawned_process_survives_the_one_that_started_it() {
         .unwrap();
     assert!(parent.status.success(), "{parent:?}");
     let json = fs::read(sandbox.path("identity")).unwrap();
-    let identity: ProcessIdentity = serde_json::from_slice(&json).unwrap();
+    serde_json::from_slice(&json).unwrap()
+}
+
+#[tokio::test]
+async fn a_spawned_process_survives_the_one_that_started_it() {
+    let sandbox = Sandbox::new();
+    let identity = spawned_by_another(&sandbox, &["env"]);
     assert!(identity.is_alive().unwrap());
 }
 
@@ -94,17 +106,32 @@ async fn a_spawned_process_has_the_given_environment_and_nothing_else() {
 #[tokio::test]
 async fn a_spawned_process_ignores_and_blocks_no_signal() {
     let sandbox = Sandbox::new();
-    let identity = sandbox.spawn("exec sleep 600");
+    let ignoring = r#"trap '' HUP USR1 40; exec "$0" "$@""#;
+    let identity = spawned_by_another(&sandbox, &["sh", "-c", ignoring]);
     let status = fs::read_to_string(format!("/proc/{}/status", identity.pid())).unwrap();
     for name in ["SigBlk:", "SigIgn:"] {
         let set = status
             .lines()
             .find_map(|line| line.strip_prefix(name))
             .unwrap();
-        let set = u64::from_str_radix(set.trim(), 16).unwrap();
-        // The C library keeps signal 32 for itself.
-        assert_eq!(set & 0x7fff_ffff, 0, "{status}");
+        // The C library keeps the signals 32 and 33 for itself.
+        let set = u64::from_str_radix(set.trim(), 16).unwrap() & !(0b11 << 31);
+        assert_eq!(set, 0, "{status}");
     }
+}
+
+#[tokio::test]
+async fn a_spawned_process_has_the_limit_of_descriptors_that_its_parent_began_with() {
+    let sandbox = Sandbox::new();
+    let identity = spawned_by_another(&sandbox, &["prlimit", "--nofile=500:600"]);
+    let limits = fs::read_to_string(format!("/proc/{}/limits", identity.pid())).unwrap();
+    let files = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"));
+    let words: Vec<_> = files.unwrap().split_whitespace().collect();
+    assert_eq!(words[3..5], ["500", "600"]);
+    let of_parent = fs::read_to_string(sandbox.path("limit")).unwrap();
+    assert_eq!(of_parent, "Some(600)", "it raised its own");
 }
 
 #[tokio::test]

@@ -1,5 +1,3 @@
-use std::fs;
-
 use super::super::{
     exited, spawn,
     testing::{Sandbox, eventually, find_by_environment, signal, within_deadline},
@@ -175,17 +173,45 @@ async fn a_stop_with_nothing_to_end_returns_at_once() {
 }
 
 #[tokio::test]
-async fn a_process_that_keeps_forking_is_ended() {
+async fn a_process_that_forks_as_fast_as_it_can_is_ended_with_all_that_it_made() {
     let sandbox = Sandbox::new();
-    let mut launch = sandbox.launch("trap '' TERM; while :; do sleep 600 & sleep 0.01; done");
-    launch.stdout = sandbox.path("out");
+    // A bounded bomb: children fork as well, in sessions of their own, until there were 1000 altogether.
+    let bomb = "import mmap, os, signal
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+signal.alarm(600)
+made = mmap.mmap(-1, 4096)
+for number in range(3): os.fork()
+while True:
+    if made[0] * 256 + made[1] < 1000 and os.fork() == 0:
+        os.setsid()
+        made[1] = (made[1] + 1) % 256
+        made[0] += made[1] == 0
+    elif made[0] * 256 + made[1] > 999: signal.pause()";
+    let mut launch = sandbox.launch("");
+    launch.program = "python3".to_owned();
+    launch.arguments = vec!["-c".to_owned(), bomb.to_owned()];
     let leader = spawn(&launch).unwrap();
     let (name, value) = sandbox.mark();
     eventually("it has forked", || {
-        find_by_environment(name, value).len() > 5
+        find_by_environment(name, value).len() > 100
     })
     .await;
     stop_within_deadline(&sandbox, Some(&leader), SHORT).await;
     assert_eq!(find_by_environment(name, value), []);
-    assert!(fs::exists(launch.stdout).unwrap());
+}
+
+#[tokio::test]
+async fn a_process_that_answers_with_a_successor_is_killed() {
+    let sandbox = Sandbox::new();
+    let mut launch = sandbox.launch(r#"echo $$ > ready; sh -c "$S""#);
+    let successor = r#"trap 'sh -c "$S" & exit' TERM; while :; do sleep 0.01; done"#;
+    launch.environment.insert("S".into(), successor.into());
+    let leader = spawn(&launch).unwrap();
+    sandbox.process("ready").await;
+    // A shell that was asked before it had its trap has lost that request, and has the whole grace.
+    let grace = Duration::from_secs(10);
+    let report = stop_within_deadline(&sandbox, Some(&leader), grace).await;
+    assert!(report.killed >= 1);
+    let (name, value) = sandbox.mark();
+    assert_eq!(find_by_environment(name, value), []);
 }

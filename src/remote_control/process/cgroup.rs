@@ -1,0 +1,142 @@
+//! A cgroup (v2) for each spawned process and all that comes of it, where systemd has delegated its own to us (`Delegate=yes`).
+//!
+//! What is in it cannot leave it by a new session, a new name or an emptied environment, and `cgroup.kill` ends it in one
+//! step, whoever the processes run as. Everything here is help on top: without it, processes are found as everywhere else.
+
+use std::{
+    collections::HashSet,
+    fs::{self, File},
+    path::{Component, Path, PathBuf},
+};
+
+use procfs::process::Process;
+use rustix::fs::getxattr;
+use tracing::debug;
+
+use super::identity::ProcessIdentity;
+
+/// Where systemd says that it leaves a cgroup to whoever runs in it.
+const DELEGATED: [&str; 2] = ["user.delegate", "trusted.delegate"];
+
+/// The folder of one cgroup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Cgroup(PathBuf);
+
+impl Cgroup {
+    /// Makes one for the processes with this mark. `None`: there is none to be had.
+    pub(super) fn make(mark: &str) -> Option<Self> {
+        let own = own_folder().filter(|folder| is_delegated(folder))?;
+        let folder = own.join(name(mark)?);
+        match fs::create_dir(&folder) {
+            Ok(()) => Some(Self(folder)),
+            Err(error) => {
+                debug!(folder = %folder.display(), %error, "no cgroup");
+                None
+            }
+        }
+    }
+
+    /// Those that were made for processes with this mark: below the cgroup that we are in, or, if we were in another then,
+    /// where the leader is.
+    pub(super) fn all(mark: &str, leader: Option<&ProcessIdentity>) -> Vec<Self> {
+        let Some(name) = name(mark) else {
+            return Vec::new();
+        };
+        let below_us = own_folder().map(|own| own.join(&name));
+        let of_leader = leader
+            .and_then(|leader| folder_of(&Process::new(leader.pid()).ok()?))
+            .and_then(|folder| {
+                let mut folders = folder.ancestors();
+                let of_session = folders.find(|folder| folder.ends_with(&name))?;
+                Some(of_session.to_owned())
+            });
+        let mut all: Vec<_> = [below_us, of_leader].into_iter().flatten().collect();
+        all.dedup();
+        all.into_iter()
+            .filter(|folder| folder.exists())
+            .map(Self)
+            .collect()
+    }
+
+    /// Whoever writes `0` to it is in the cgroup.
+    pub(super) fn door(&self) -> Option<File> {
+        let door = File::options()
+            .write(true)
+            .open(self.0.join("cgroup.procs"));
+        door.ok()
+    }
+
+    /// The pids of all that are in it, zombies left out.
+    pub(super) fn pids(&self) -> HashSet<i32> {
+        let mut pids = HashSet::new();
+        for folder in self.folders() {
+            let listed = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+            pids.extend(listed.lines().filter_map(|pid| pid.parse::<i32>().ok()));
+        }
+        pids
+    }
+
+    /// Sends SIGKILL to all that are in it; no fork escapes. Linux 5.14.
+    pub(super) fn kill(&self) {
+        if let Err(error) = fs::write(self.0.join("cgroup.kill"), "1") {
+            debug!(%error, "cgroup not killed as a whole");
+        }
+    }
+
+    /// Removes it, if nothing runs in it.
+    pub(super) fn remove(&self) {
+        for folder in self.folders().iter().rev() {
+            if let Err(error) = fs::remove_dir(folder) {
+                debug!(%error, "cgroup not removed");
+            }
+        }
+    }
+
+    /// It and all below it, the outer ones first.
+    fn folders(&self) -> Vec<PathBuf> {
+        let mut folders = vec![self.0.clone()];
+        let mut next = 0;
+        while let Some(folder) = folders.get(next) {
+            let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+            let below = entries.filter(|entry| entry.file_type().is_ok_and(|it| it.is_dir()));
+            let below: Vec<_> = below.map(|entry| entry.path()).collect();
+            folders.extend(below);
+            next += 1;
+        }
+        folders
+    }
+}
+
+/// A mark may come from the environment of any process: it names nothing but a folder.
+fn name(mark: &str) -> Option<String> {
+    let is_plain = !mark.is_empty()
+        && mark
+            .bytes()
+            .all(|it| it.is_ascii_alphanumeric() || it == b'-');
+    is_plain.then(|| format!("rcbot-{mark}"))
+}
+
+fn own_folder() -> Option<PathBuf> {
+    folder_of(&Process::myself().ok()?)
+}
+
+fn folder_of(process: &Process) -> Option<PathBuf> {
+    let cgroups = process.cgroups().ok()?;
+    let path = cgroups.into_iter().find(|it| it.hierarchy == 0)?.pathname;
+    let path = Path::new(&path).strip_prefix("/").ok()?.to_owned();
+    // Outside of what we see of the cgroups.
+    if path.components().any(|it| it == Component::ParentDir) {
+        return None;
+    }
+    let mounts = Process::myself().ok()?.mountinfo().ok()?;
+    let mut mounts = mounts.into_iter();
+    let mount = mounts.find(|mount| mount.fs_type == "cgroup2" && mount.root == "/")?;
+    Some(mount.mount_point.join(path))
+}
+
+fn is_delegated(folder: &Path) -> bool {
+    DELEGATED.into_iter().any(|name| {
+        let mut value = [0; 8];
+        getxattr(folder, name, &mut value).is_ok_and(|length| value.get(..length) == Some(b"1"))
+    })
+}

@@ -1,0 +1,248 @@
+//! Too few descriptors, too many processes, a disk that does not answer, a process that may not be ended: no session is lost for
+//! it, and what cannot be done is said.
+
+use std::{
+    env,
+    fs::{self, File, Permissions},
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use nix::{sys::stat::Mode, unistd::mkfifo};
+use procfs::process::Process;
+use rcbot::remote_control::{Ending, NotSpawned, Notice, Phase, process::ProcessIdentity};
+use rustix::fs::{XattrFlags, setxattr};
+
+use crate::support::{DEADLINE, Sandbox, alone::alone_within, eventually, owner::Owner};
+
+/// The variable with the cgroup that a test has for itself.
+const CGROUP: &str = "RCBOT_TEST_CGROUP";
+
+/// Whether the test has a process with so few descriptors by now.
+#[track_caller]
+fn has_few_descriptors(test: &str) -> bool {
+    alone_within(test, &["prlimit", "--nofile=100:100"], &[])
+}
+
+fn run(test: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(test);
+}
+
+/// Takes all descriptors that are left.
+fn all_descriptors() -> Vec<File> {
+    std::iter::from_fn(|| File::open("/dev/null").ok()).collect()
+}
+
+#[test]
+fn a_session_that_cannot_be_watched_for_lack_of_descriptors_is_watched_later() {
+    let name =
+        "exhaustion::a_session_that_cannot_be_watched_for_lack_of_descriptors_is_watched_later";
+    if !has_few_descriptors(name) {
+        return;
+    }
+    run(async {
+        let sandbox = Sandbox::new();
+        let mut owner = Owner::restore(&sandbox, sandbox.project("held,die=0.1"));
+        owner.start("alice");
+        owner
+            .until_fact("it runs", || !sandbox.standin_records().is_empty())
+            .await;
+        drop(owner);
+        // Its watch begins when there is nothing left for it: neither a handle on the process nor one on its output.
+        let mut owner = Owner::restore(&sandbox, sandbox.project("held,die=0.1"));
+        let descriptors = all_descriptors();
+        while owner.handle_next(Duration::from_millis(100)).await {}
+        assert_eq!(owner.phase(), Some(Phase::Starting));
+        drop(descriptors);
+        let mut go = sandbox.standin_log().into_os_string();
+        go.push(".go");
+        fs::write(go, "").unwrap();
+        owner.link(0).await;
+        let ending = owner.outcome().await.ending;
+        assert!(matches!(ending, Ending::Exited { .. }), "{ending:?}");
+    });
+}
+
+#[test]
+fn a_tree_of_more_processes_than_there_are_descriptors_is_ended() {
+    if !has_few_descriptors(
+        "exhaustion::a_tree_of_more_processes_than_there_are_descriptors_is_ended",
+    ) {
+        return;
+    }
+    run(async {
+        let sandbox = Sandbox::new();
+        let mut owner = Owner::with_session(&sandbox, sandbox.project("fork=2000")).await;
+        let report = owner.stop_and_wait().await.report.unwrap();
+        assert_eq!(report.processes, 2001);
+        assert!(sandbox.processes().is_empty());
+    });
+}
+
+#[tokio::test]
+async fn a_spawn_that_hangs_is_answered_and_ended_when_it_comes_after_all() {
+    let sandbox = Sandbox::new();
+    let mut project = sandbox.project("");
+    project.link_timeout = Duration::from_secs(5);
+    // Whoever writes to it waits for a reader, as for a disk that does not answer.
+    let stdin = sandbox.session_file("stdin");
+    fs::create_dir_all(sandbox.session_file("")).unwrap();
+    mkfifo(&stdin, Mode::S_IRWXU).unwrap();
+    let mut owner = Owner::restore(&sandbox, project.clone());
+    let unresponsive = Ending::NotSpawned(NotSpawned::Unresponsive {
+        directory: project.directory.display().to_string(),
+    });
+    owner.start("alice");
+    let outcome = owner.stop_and_wait().await;
+    assert_eq!(outcome.ending, unresponsive);
+    assert_eq!(outcome.stop_requests.len(), 1);
+    // Another one does not hang beside it, it is answered at once.
+    owner.start("alice");
+    assert_eq!(owner.outcome().await.ending, unresponsive);
+    // The disk answers again. What was to be a session then is nobody's.
+    let mut options = File::options();
+    let reader = options.read(true).write(true).open(&stdin).unwrap();
+    eventually("its output is made", || {
+        sandbox.session_file("stdout.log").exists().then_some(())
+    });
+    drop(reader);
+    fs::remove_file(&stdin).unwrap();
+    let began = Instant::now();
+    while owner.delivered.is_empty() {
+        assert!(began.elapsed() < DEADLINE, "it hangs for ever");
+        owner.start("alice");
+        owner
+            .until("a link, or the answer that it still hangs", |owner| {
+                let is_over = owner.notices.pop().is_some();
+                (is_over || !owner.delivered.is_empty()).then_some(())
+            })
+            .await;
+    }
+    owner
+        .until_fact("only the session is there", || {
+            sandbox.processes().len() == 1
+        })
+        .await;
+    owner.stop_and_wait().await;
+}
+
+#[test]
+#[ignore = "needs root; .ci/run runs it"]
+fn as_root_a_process_that_may_not_be_ended_is_told_and_its_session_kept() {
+    let name = "exhaustion::as_root_a_process_that_may_not_be_ended_is_told_and_its_session_kept";
+    // Root without the right to signal whom it likes, as the bot's user beside a process of root's.
+    let wrapper = ["setpriv", "--bounding-set=-kill", "--inh-caps=-kill"];
+    if !alone_within(name, &wrapper, &[]) {
+        return;
+    }
+    run(async {
+        let sandbox = Sandbox::new();
+        fs::set_permissions(sandbox.path(""), Permissions::from_mode(0o755)).unwrap();
+        let mut project = sandbox.project("");
+        let ended = project.directory.join("ended-on-the-host");
+        let other = r#"setpriv --reuid=65534 --clear-groups sh -c '
+            echo $$; while [ ! -e ended-on-the-host ]; do sleep 0.1; done' > other &
+            echo 'https://claude.ai/code/x '; wait"#;
+        project.command = ["sh", "-c", other].map(str::to_owned).into();
+        project.stop_grace = Duration::from_millis(100);
+        let other = project.directory.join("other");
+        let mut owner = Owner::with_session(&sandbox, project).await;
+        let pid = eventually("the other process runs", || {
+            fs::read_to_string(&other)
+                .ok()
+                .filter(|it| it.ends_with('\n'))
+        });
+        owner.stop("carol");
+        for asks in ["carol", "dave"] {
+            let (requests, reason) = owner
+                .until("what is left is told", |owner| {
+                    match owner.notices.pop()? {
+                        Notice::NotEnded {
+                            requests, reason, ..
+                        } => Some((requests, reason)),
+                        other => panic!("{other:?}"),
+                    }
+                })
+                .await;
+            assert_eq!(requests.len(), 1);
+            assert_eq!(requests[0].requester, asks);
+            assert!(
+                reason.contains(&format!("process {}", pid.trim())),
+                "{reason}"
+            );
+            assert_eq!(owner.phase(), Some(Phase::Stopping));
+            if asks == "carol" {
+                // Whoever asks from now on is told at once.
+                owner.stop("dave");
+            }
+        }
+        fs::write(ended, "").unwrap();
+        let outcome = owner.outcome().await;
+        assert_eq!(outcome.ending, Ending::Stopped);
+        assert_eq!(outcome.stop_requests.len(), 2);
+    });
+}
+
+/// Whether the test has a cgroup for itself by now that is delegated to it, as systemd would do it.
+#[track_caller]
+fn has_a_cgroup(test: &str) -> bool {
+    if env::var_os(CGROUP).is_some() {
+        return true;
+    }
+    let folder = delegated_cgroup();
+    let enter = ["sh", "-c", r#"echo $$ > "$0/cgroup.procs"; exec "$@""#];
+    let folder_text = folder.to_str().unwrap();
+    let wrapper = [&enter[..], &[folder_text]].concat();
+    assert!(!alone_within(test, &wrapper, &[(CGROUP, folder_text)]));
+    fs::remove_dir(folder).unwrap();
+    false
+}
+
+fn delegated_cgroup() -> PathBuf {
+    let this = Process::myself().unwrap();
+    let mut mounts = this.mountinfo().unwrap().into_iter();
+    let mount = mounts.find(|it| it.fs_type == "cgroup2").unwrap();
+    let mut cgroups = this.cgroups().unwrap().into_iter();
+    let own = cgroups.find(|it| it.hierarchy == 0).unwrap().pathname;
+    let parent = mount.mount_point.join(own.strip_prefix('/').unwrap());
+    let folder = parent.join(format!("rcbot-test-{}", std::process::id()));
+    fs::create_dir(&folder).unwrap();
+    setxattr(&folder, "user.delegate", b"1", XattrFlags::empty()).unwrap();
+    folder
+}
+
+#[test]
+#[ignore = "needs root; .ci/run runs it"]
+fn as_root_what_hides_is_ended_where_a_cgroup_is_delegated() {
+    let name = "exhaustion::as_root_what_hides_is_ended_where_a_cgroup_is_delegated";
+    if !has_a_cgroup(name) {
+        return;
+    }
+    run(async {
+        let sandbox = Sandbox::new();
+        let mut project = sandbox.project("");
+        let hide = "env -i setsid sh -c 'echo $$ > hidden; exec sleep 600' &
+            echo 'https://claude.ai/code/x '; wait";
+        project.command = ["sh", "-c", hide].map(str::to_owned).into();
+        let hidden = project.directory.join("hidden");
+        drop(Owner::with_session(&sandbox, project.clone()).await);
+        let pid = eventually("it hides", || {
+            let text = fs::read_to_string(&hidden).ok()?;
+            text.strip_suffix('\n')?.parse::<i32>().ok()
+        });
+        let process = ProcessIdentity::of(pid).unwrap().unwrap();
+        // By another bot than the one that made it.
+        let mut owner = Owner::restore(&sandbox, project);
+        owner.stop_and_wait().await;
+        assert!(!process.is_alive().unwrap());
+        let folder = env::var(CGROUP).unwrap();
+        let below = fs::read_dir(Path::new(&folder)).unwrap();
+        let below = below.filter(|it| it.as_ref().unwrap().file_type().unwrap().is_dir());
+        assert_eq!(below.count(), 0, "its cgroup is removed");
+    });
+}

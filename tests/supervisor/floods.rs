@@ -1,0 +1,132 @@
+//! Processes that print as fast as they can, on one processor: the owner hears, deadlines hold, ends are seen, and the disk
+//! stays small.
+
+use std::{fs, os::unix::fs::MetadataExt as _, path::Path, time::Duration};
+
+use nix::sys::signal::{Signal, kill};
+use procfs::process::Process;
+use rcbot::remote_control::{Ending, Exit, Phase, Project};
+
+use crate::support::{Sandbox, alone::alone_within, owner::Owner};
+
+const MIB: u64 = 1 << 20;
+
+/// How much is read of a session that floods before it is looked at again.
+const FLOOD: u64 = 256 * MIB;
+
+/// Runs a test, named by its whole path, in a process that has one processor, with all that it starts.
+#[track_caller]
+fn on_one_processor(test: &str, body: impl Future<Output = ()>) {
+    let allowed = Process::myself().unwrap().status().unwrap();
+    let first = allowed.cpus_allowed_list.unwrap()[0].0.to_string();
+    if alone_within(test, &["taskset", "--cpu-list", &first], &[]) {
+        // One worker, then.
+        tokio::runtime::Runtime::new().unwrap().block_on(body);
+    }
+}
+
+/// A session that is a shell script. It knows a link.
+fn script(sandbox: &Sandbox, script: &str) -> Project {
+    let mut project = sandbox.project("");
+    project.command = ["sh", "-c", script].map(str::to_owned).into();
+    project.max_output = MIB;
+    project
+}
+
+#[test]
+fn a_session_that_floods_is_stopped_on_one_processor() {
+    on_one_processor(
+        "floods::a_session_that_floods_is_stopped_on_one_processor",
+        async {
+            let sandbox = Sandbox::new();
+            let flood = "echo 'https://claude.ai/code/x '; exec yes";
+            let mut owner = Owner::with_session(&sandbox, script(&sandbox, flood)).await;
+            assert_eq!(owner.phase(), Some(Phase::Running));
+            assert_eq!(owner.stop_and_wait().await.ending, Ending::Stopped);
+        },
+    );
+}
+
+#[test]
+fn the_time_for_a_link_is_over_in_a_flood() {
+    on_one_processor("floods::the_time_for_a_link_is_over_in_a_flood", async {
+        let sandbox = Sandbox::new();
+        let mut project = script(&sandbox, "exec yes");
+        project.link_timeout = Duration::from_secs(2);
+        let mut owner = Owner::restore(&sandbox, project);
+        owner.start("alice");
+        let ending = owner.outcome().await.ending;
+        assert!(matches!(ending, Ending::NoLink { .. }), "{ending:?}");
+    });
+}
+
+#[test]
+fn the_end_of_a_process_is_seen_while_its_child_goes_on_printing() {
+    on_one_processor(
+        "floods::the_end_of_a_process_is_seen_while_its_child_goes_on_printing",
+        async {
+            let sandbox = Sandbox::new();
+            let words = "yes & echo 'https://claude.ai/code/x '; while [ ! -e end ]; do sleep 0.01; done; exit 3";
+            let project = script(&sandbox, words);
+            let mut owner = Owner::with_session(&sandbox, project.clone()).await;
+            fs::write(project.directory.join("end"), "").unwrap();
+            let outcome = owner.outcome().await;
+            let ending = Ending::Exited {
+                exit: Exit::Code(3),
+                cause: None,
+            };
+            assert_eq!(outcome.ending, ending);
+        },
+    );
+}
+
+/// Two floods at once, on stdout and stderr, in large pieces, on this file system.
+async fn assert_bounded_on_disk(sandbox: Sandbox) {
+    let dd = "echo 'https://claude.ai/code/x '; \
+              dd if=/dev/zero bs=1M status=none >&2 & exec dd if=/dev/zero bs=1M status=none";
+    let project = script(&sandbox, dd);
+    let mut owner = Owner::with_session(&sandbox, project).await;
+    let files = ["stdout.log", "stderr.log"].map(|name| sandbox.session_file(name));
+    let length = |path: &Path| fs::metadata(path).unwrap().len();
+    // Each has to grow by that much.
+    let enough = files.each_ref().map(|path| length(path) + FLOOD);
+    let mut most = 0;
+    owner
+        .until_fact("enough is written", || {
+            most = most.max(files.iter().map(|path| taken(path)).sum());
+            files
+                .iter()
+                .zip(enough)
+                .all(|(path, enough)| length(path) > enough)
+        })
+        .await;
+    eprintln!("at most {} MiB on disk", most / MIB);
+    // What comes while we have no turn is beyond anybody's power, as long as it goes again.
+    assert!(most < FLOOD, "{} MiB", most / MIB);
+    // Once nobody writes any more, what is left is what the limit says.
+    let processes = sandbox.processes();
+    for process in &processes {
+        kill(*process, Signal::SIGSTOP).unwrap();
+    }
+    owner
+        .until_fact("what was read is given back", || {
+            files.iter().all(|path| taken(path) <= 2 * MIB)
+        })
+        .await;
+    assert_eq!(owner.phase(), Some(Phase::Running));
+    owner.stop_and_wait().await;
+}
+
+fn taken(path: &Path) -> u64 {
+    fs::metadata(path).unwrap().blocks() * 512
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn output_is_bounded_on_a_disk_however_fast_it_comes() {
+    assert_bounded_on_disk(Sandbox::new_in(env!("CARGO_TARGET_TMPDIR").as_ref())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn output_is_bounded_in_memory_however_fast_it_comes() {
+    assert_bounded_on_disk(Sandbox::new_in("/dev/shm".as_ref())).await;
+}
