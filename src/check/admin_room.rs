@@ -1,5 +1,7 @@
 //! The admin room: whether the bot is in it, whether it is encrypted, and what the bot may do there.
 
+use std::collections::BTreeMap;
+
 use matrix_sdk::ruma::{
     OwnedRoomId, OwnedUserId, RoomId,
     events::{
@@ -7,7 +9,7 @@ use matrix_sdk::ruma::{
         room::member::{MembershipState, RoomMemberEventContent},
     },
 };
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::{
@@ -32,14 +34,24 @@ pub(super) const ALL: [&str; 9] = [
     ROOM, MEMBERSHIP, UPGRADE, ENCRYPTION, POWER, ACCESS, COMMANDERS, IDENTITIES, HOSTS,
 ];
 
-/// Looks at a room, of which /sync gave `sync`.
+#[derive(Debug, Deserialize)]
+struct JoinedRooms {
+    joined_rooms: Vec<OwnedRoomId>,
+}
+
+#[derive(Debug, Deserialize)]
+struct JoinedMembers {
+    joined: BTreeMap<String, Value>,
+}
+
+/// Looks at a room. `rooms` is what /sync said of it, where it could be asked.
 pub(super) async fn look(
     report: &mut Report,
     api: &Api<'_>,
     room: &StoredRoom,
-    sync: &Value,
+    rooms: Option<&Value>,
 ) -> Result<(), Blocked> {
-    look_at_membership(report, api, &room.id, sync).await?;
+    look_at_membership(report, api, &room.id, rooms).await?;
     look_at_upgrade(report, api, &room.id).await;
     let (mut facts, members) = match ask_for_facts(api, &room.id).await {
         Ok(known) => known,
@@ -60,44 +72,51 @@ async fn look_at_membership(
     report: &mut Report,
     api: &Api<'_>,
     room: &RoomId,
-    sync: &Value,
+    rooms: Option<&Value>,
 ) -> Result<(), Blocked> {
+    const NOT_YET: Blocked = "the bot is not in the admin room yet; run the bot, and check again";
     let bot = api.bot();
-    let has = |kind: &str| {
-        sync.pointer(&format!("/rooms/{kind}"))
+    let is_invited = rooms.map(|rooms| {
+        rooms
+            .pointer("/invite")
             .is_some_and(|all| all.get(room.as_str()).is_some())
-    };
-    let joined = match joined_rooms(api).await {
-        Ok(joined) => joined,
-        Err(trouble) => {
-            report.add(MEMBERSHIP, unexpected(&trouble));
-            return Err("the homeserver does not tell in which rooms the bot is");
+    });
+    let (outcome, then) = match (joined_rooms(api).await, is_invited) {
+        (Err(trouble), _) => (
+            unexpected(&trouble),
+            Err("the homeserver does not tell in which rooms the bot is"),
+        ),
+        (Ok(joined), _) if joined.iter().any(|joined| joined == room) => {
+            (Outcome::passed("joined"), Ok(()))
         }
-    };
-    let (outcome, blocked) = if joined.iter().any(|joined| joined == room) {
-        (Outcome::passed("joined"), None)
-    } else if has("invite") {
-        (
+        (Ok(_), Some(true)) => (
             Outcome::passed("invited; the bot joins when it runs"),
-            Some("the bot is not in the admin room yet; run the bot, and check again"),
-        )
-    } else {
-        (
+            Err(NOT_YET),
+        ),
+        (Ok(_), Some(false)) => (
             Outcome::failed(
                 "the bot is neither in the room nor invited to it",
                 format!("invite {bot} to the room; if it is banned there, lift the ban first"),
             ),
-            Some("the bot is not in the admin room"),
-        )
+            Err("the bot is not in the admin room"),
+        ),
+        (Ok(_), None) => (
+            Outcome::warning(
+                "the bot is not in the room, and whether it is invited cannot be told before it has run",
+                format!(
+                    "invite {bot} to the room, if that is not done; run the bot, and check again"
+                ),
+            ),
+            Err(NOT_YET),
+        ),
     };
-    report.add(MEMBERSHIP, outcome);
-    blocked.map_or(Ok(()), Err)
+    report.step(MEMBERSHIP, outcome, then)
 }
 
 pub(super) async fn joined_rooms(api: &Api<'_>) -> Result<Vec<OwnedRoomId>, Trouble> {
     let path = ["client", "v3", "joined_rooms"];
-    let answer = api.get(Asker::Bot, &path, &[]).await?;
-    field(&answer, "joined_rooms").ok_or(Trouble::Nonsense)
+    let answer: JoinedRooms = api.get(Asker::Bot, &path, &[]).await?;
+    Ok(answer.joined_rooms)
 }
 
 /// What decides about the commands of everybody in the room, and who is in it.
@@ -105,21 +124,21 @@ async fn ask_for_facts(
     api: &Api<'_>,
     room: &RoomId,
 ) -> Result<(RoomFacts, Vec<OwnedUserId>), Trouble> {
-    let create = state(api, room, "m.room.create", "", "event").await?;
+    let of_room = ["client", "v3", "rooms", room.as_str()];
+    let create = [&of_room[..], &["state", "m.room.create", ""]].concat();
     let events = StateEvents {
-        create: create.ok_or(Trouble::Nonsense)?,
-        power_levels: state(api, room, "m.room.power_levels", "", "content").await?,
-        join_rules: state(api, room, "m.room.join_rules", "", "content").await?,
+        // Every room has one.
+        create: api.get(Asker::Bot, &create, &[("format", "event")]).await?,
+        power_levels: state(api, room, "m.room.power_levels").await?,
+        join_rules: state(api, room, "m.room.join_rules").await?,
         // Only members are judged.
         member: Some(RoomMemberEventContent::new(MembershipState::Join)),
     };
-    let encryption: Option<Value> = state(api, room, "m.room.encryption", "", "content").await?;
-    let path = ["client", "v3", "rooms", room.as_str(), "joined_members"];
-    let members = api.get(Asker::Bot, &path, &[]).await?;
-    let members = members.get("joined").and_then(Value::as_object);
-    let members = members.ok_or(Trouble::Nonsense)?;
+    let encryption: Option<Value> = state(api, room, "m.room.encryption").await?;
+    let path = [&of_room[..], &["joined_members"]].concat();
+    let members: JoinedMembers = api.get(Asker::Bot, &path, &[]).await?;
     let facts = RoomFacts::from_state(events, encryption.is_some());
-    let users = members.keys();
+    let users = members.joined.keys();
     let users = users.filter_map(|user| OwnedUserId::try_from(user.as_str()).ok());
     Ok((facts, users.filter(|user| *user != api.bot()).collect()))
 }
@@ -161,12 +180,7 @@ fn judge_power(api: &Api<'_>, facts: &RoomFacts) -> Outcome {
         MessageLikeEventType::RoomMessage
     };
     if levels.user_can_send_message(bot, kind.clone()) {
-        let redacts = if levels.user_can_redact_own_event(bot) {
-            "send messages and redact its own"
-        } else {
-            "send messages, and not redact them"
-        };
-        return Outcome::passed(format!("the bot may {redacts}"));
+        return Outcome::passed("the bot may send messages");
     }
     let needs = levels.for_message(kind);
     Outcome::failed(
@@ -175,20 +189,12 @@ fn judge_power(api: &Api<'_>, facts: &RoomFacts) -> Outcome {
     )
 }
 
-/// A state event or its content; `None` where the homeserver says that there is no such event.
+/// The content of a state event; `None` where the homeserver says that there is no such event.
 pub(super) async fn state<T: DeserializeOwned>(
     api: &Api<'_>,
     room: &RoomId,
     kind: &str,
-    key: &str,
-    format: &str,
 ) -> Result<Option<T>, Trouble> {
-    let path = ["client", "v3", "rooms", room.as_str(), "state", kind, key];
-    let answer = api.find(Asker::Bot, &path, &[("format", format)]).await?;
-    let event = answer.map(serde_json::from_value).transpose();
-    event.map_err(|_| Trouble::Nonsense)
-}
-
-pub(super) fn field<T: DeserializeOwned>(answer: &Value, key: &str) -> Option<T> {
-    serde_json::from_value(answer.get(key)?.clone()).ok()
+    let path = ["client", "v3", "rooms", room.as_str(), "state", kind, ""];
+    api.find(Asker::Bot, &path, &[("format", "content")]).await
 }

@@ -13,10 +13,14 @@ use rustix::fs::{Access, access};
 use super::{
     Outcome,
     program::{NotPrinted, printed_by},
+    vantage::Vantage,
 };
 use crate::remote_control::{
     Project,
-    claude::prerequisites::{FIRST_TO_CONTINUE, Version},
+    claude::{
+        Invocation,
+        prerequisites::{FIRST_TO_CONTINUE, Version},
+    },
 };
 
 /// How much is shown of what a program prints as its version, in characters.
@@ -36,6 +40,7 @@ pub(super) struct Commands<'a> {
     pub(super) environment: &'a Environment,
     /// Without symbolic links.
     pub(super) directory: &'a Path,
+    pub(super) vantage: &'a Vantage,
 }
 
 impl Commands<'_> {
@@ -64,19 +69,30 @@ impl Commands<'_> {
         let Some(name) = words.first() else {
             return Outcome::failed("it is empty", "set it in config.yaml");
         };
+        let invocation = Invocation::of(words);
+        if invocation == Invocation::InTerminal {
+            return Outcome::failed(
+                "`--remote-control` opens Remote Control in a terminal, and a session has none",
+                "write `remote-control` in its place, without the dashes, in config.yaml; and restart the bot",
+            );
+        }
         let program = match self.find(name) {
             Ok(program) => program,
             Err(outcome) => return outcome,
         };
         let shown = program.display();
+        // Whoever can change it would have it run as root.
+        if self.vantage.is_root_for_another() {
+            return Outcome::passed(format!("{shown}, which root does not run"));
+        }
         let version = match self.version(&program, versions).await {
             Ok(version) => version,
-            Err(fault) => return judge_fault(&program, words, &fault),
+            Err(fault) => return judge_fault(&program, invocation, &fault),
         };
         let continues = resume.iter().any(|word| word == "--continue");
         match Version::parse(&version) {
             Some(old) if continues && old < FIRST_TO_CONTINUE => Outcome::warning(
-                format!("{shown} is version {old}, and `resume` takes {FIRST_TO_CONTINUE}"),
+                format!("{shown} is version {old}, and `resume` needs {FIRST_TO_CONTINUE}"),
                 "`claude update`, as the user who runs rcbot",
             ),
             Some(_) => Outcome::passed(format!("{shown}, {version}")),
@@ -113,13 +129,18 @@ impl Commands<'_> {
         }
         let place = if name.contains('/') {
             String::new()
-        } else {
+        } else if self.vantage.knows_environment() {
             format!(" in PATH ({})", path.to_string_lossy())
+        } else {
+            return Err(Outcome::skipped(format!(
+                "it is not in root's PATH, and the bot's is not known; {}",
+                self.vantage.as_bot()
+            )));
         };
         Err(Outcome::failed(
             format!("there is no {name}{place}"),
             "install it, or give its full path in config.yaml, or add its folder to the PATH of the bot (under systemd: \
-             `Environment=PATH=` in the unit); and start the bot again",
+             `Environment=PATH=` in the unit); and restart the bot",
         ))
     }
 
@@ -146,12 +167,12 @@ impl Commands<'_> {
 }
 
 /// `claude` and what stands in for it know their version. Other programs need not, as long as they can be started.
-fn judge_fault(program: &Path, words: &[String], fault: &NotPrinted) -> Outcome {
+fn judge_fault(program: &Path, invocation: Invocation, fault: &NotPrinted) -> Outcome {
     let shown = program.display();
-    let knows_its_version = words.iter().any(|word| word == "remote-control");
+    let knows_its_version = invocation == Invocation::Direct;
     let remedy = format!(
         "`{shown} --version`, as the user who runs rcbot, tells more; if it misses another program, add that program's folder \
-         to the PATH of the bot (under systemd: `Environment=PATH=` in the unit), and start the bot again"
+         to the PATH of the bot (under systemd: `Environment=PATH=` in the unit), and restart the bot"
     );
     match fault {
         NotPrinted::NotStarted(_) => {

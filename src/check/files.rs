@@ -1,10 +1,10 @@
 //! config.yaml and registration.yaml: what they say, and who can read them.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{fs, io, os::unix::fs::PermissionsExt as _, path::Path};
 
-use super::{Outcome, Report};
+use super::{Outcome, Report, vantage::check_as_owner};
 use crate::{
-    config::{Config, LoginMethod, Problem},
+    config::{Config, ConfigError, LoginMethod, Problem},
     matrix::{Login, RegistrationError},
 };
 
@@ -14,13 +14,47 @@ const REGISTRATION: &str = "registration";
 /// Reading is allowed to users who are neither the owner nor in the group.
 const READABLE_BY_OTHERS: u32 = 0o004;
 
+/// Why there is no configuration by which anything could be tried.
+pub(super) fn no_configuration(error: &ConfigError) -> Outcome {
+    match error {
+        ConfigError::Missing { path } => {
+            let path = path.display();
+            Outcome::failed(
+                format!("there is no {path}"),
+                format!(
+                    "`rcbot init --config {path}` writes one; or name another file with `--config`"
+                ),
+            )
+        }
+        ConfigError::Unreadable { path, source } => unreadable(path, source),
+        ConfigError::Invalid(problems) => Outcome::failed(
+            problems.to_string().replace('\n', "; "),
+            "correct that in the file, and restart the bot",
+        ),
+    }
+}
+
+/// A file of ours that is closed to us may be open to the bot.
+fn unreadable(file: &Path, error: &io::Error) -> Outcome {
+    let is_closed = error.kind() == io::ErrorKind::PermissionDenied;
+    let owner = is_closed.then(|| check_as_owner(file)).flatten();
+    let remedy = match owner {
+        Some(check) => format!("if the bot runs as the user whose file it is: {check}"),
+        None => "make it a file that the user who runs rcbot may read".to_owned(),
+    };
+    Outcome::failed(
+        format!("{} cannot be read ({error})", file.display()),
+        remedy,
+    )
+}
+
 pub(super) fn look_at_configuration(report: &mut Report, file: &Path, config: &Config) {
     let projects = match config.projects.len() {
         1 => "1 project".to_owned(),
         many => format!("{many} projects"),
     };
     let good = format!("{}, {projects}", file.display());
-    let remedy = "change that in config.yaml, and start the bot again";
+    let remedy = "change that in config.yaml, and restart the bot";
     report.add(CONFIGURATION, judge(file, good, config.warnings(), remedy));
 }
 
@@ -81,10 +115,7 @@ fn refused(error: &RegistrationError, file: &Path, config_file: &Path) -> Outcom
                 config_file.display()
             ),
         ),
-        RegistrationError::Unreadable { path, source } => Outcome::failed(
-            format!("{} cannot be read ({source})", path.display()),
-            "put a file there that the user who runs rcbot may read",
-        ),
+        RegistrationError::Unreadable { path, source } => unreadable(path, source),
         RegistrationError::Invalid(problems) => Outcome::failed(
             problems.to_string().replace('\n', "; "),
             "change that in the file and in the homeserver's copy, and restart the homeserver",

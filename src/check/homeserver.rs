@@ -2,12 +2,14 @@
 
 use std::time::SystemTime;
 
-use matrix_sdk::ruma::RoomId;
+use matrix_sdk::ruma::{OwnedUserId, RoomId};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
     Blocked, Outcome, Report,
-    api::{Api, Asker, Trouble},
+    account::who_am_i,
+    api::{Api, Asker, Cause, Trouble},
     files::replace_registration,
 };
 use crate::{
@@ -18,6 +20,20 @@ use crate::{
 pub(super) const REACHED: &str = "homeserver";
 pub(super) const SYNC: &str = "sync";
 
+/// What /sync says that matters here.
+#[derive(Debug, Deserialize)]
+struct Sync {
+    #[serde(rename = "next_batch")]
+    _next_batch: String,
+    #[serde(default)]
+    rooms: Value,
+}
+
+#[derive(Debug, Deserialize)]
+struct Versions {
+    versions: Vec<String>,
+}
+
 /// The way to the homeserver, where this host has one.
 pub(super) fn set_up<'a>(
     report: &mut Report,
@@ -27,7 +43,7 @@ pub(super) fn set_up<'a>(
     Api::new(config, login).map_err(|cause| {
         let outcome = Outcome::failed(
             format!("this host can make no requests ({cause})"),
-            "install the system's root certificates (in Debian the package `ca-certificates`), and start the bot again",
+            "install the system's root certificates (in Debian the package `ca-certificates`), and restart the bot",
         );
         report.add(REACHED, outcome);
         "this host can make no requests"
@@ -38,30 +54,37 @@ pub(super) fn set_up<'a>(
 pub(super) async fn reach(report: &mut Report, api: &Api<'_>) -> Result<(), Blocked> {
     let url = &api.config.homeserver_url;
     let answer = api.get(Asker::Nobody, &["client", "versions"], &[]).await;
-    let newest = answer.as_ref().ok().and_then(newest_version);
-    let (outcome, blocked) = match (answer, newest) {
-        (Ok(_), Some(newest)) => {
+    let newest = answer.map(|Versions { versions }| versions.last().cloned().unwrap_or_default());
+    let (outcome, then) = match newest {
+        Ok(newest) => {
             let software = software(api).await;
             let found = format!("{software} at {url}, up to Matrix {newest}");
-            (judge_clock(api, found).await, None)
+            (judge_clock(api, found).await, Ok(()))
         }
-        (Err(Trouble::Unreachable(cause)), _) => (
+        Err(Trouble {
+            cause: Cause::Unreachable(cause),
+            ..
+        }) => (
             Outcome::failed(
                 format!("{url} does not answer ({cause})"),
                 "start the homeserver, or correct `homeserver.url` in config.yaml",
             ),
-            Some("the homeserver does not answer"),
+            Err("the homeserver does not answer"),
         ),
-        (Ok(_), None) | (Err(Trouble::Refused { .. } | Trouble::Nonsense), _) => (
+        Err(trouble) if trouble.is_not_matrix() => (
             Outcome::failed(
-                format!("what answers at {url} is no Matrix homeserver"),
-                "correct `homeserver.url` in config.yaml: it is where the client-server API is",
+                format!("{url} is not a Matrix client-server API ({trouble})"),
+                "correct `homeserver.url` in config.yaml: it is where the client-server API is; if it is right, let the \
+                 reverse proxy there pass all requests below `/_matrix` on to the homeserver",
             ),
-            Some("there is no homeserver"),
+            Err("there is no homeserver"),
+        ),
+        Err(trouble) => (
+            Outcome::failed(format!("at {url}: {trouble}"), trouble.remedy()),
+            Err("the homeserver does not answer"),
         ),
     };
-    report.add(REACHED, outcome);
-    blocked.map_or(Ok(()), Err)
+    report.step(REACHED, outcome, then)
 }
 
 /// Commands are dropped for their age by both clocks.
@@ -79,15 +102,10 @@ async fn judge_clock(api: &Api<'_>, found: String) -> Outcome {
     }
 }
 
-fn newest_version(answer: &Value) -> Option<String> {
-    let versions = answer.get("versions")?.as_array()?;
-    versions.last()?.as_str().map(str::to_owned)
-}
-
 /// A courtesy: many homeservers have this part of them behind another port.
 async fn software(api: &Api<'_>) -> String {
     let path = ["federation", "v1", "version"];
-    let answer = api.get(Asker::Nobody, &path, &[]).await.unwrap_or_default();
+    let answer: Value = api.get(Asker::Nobody, &path, &[]).await.unwrap_or_default();
     let part = |key: &str| Some(answer.pointer(key)?.as_str()?.to_owned());
     match (part("/server/name"), part("/server/version")) {
         (Some(name), Some(version)) => format!("{name} {version}"),
@@ -95,12 +113,13 @@ async fn software(api: &Api<'_>) -> String {
     }
 }
 
-/// Whether the bot can hear: some homeservers refuse that to appservices. Gives what /sync says of the room.
+/// Whether the bot can hear: some homeservers refuse that to appservices. Gives what /sync says of the room; `None`, where
+/// only the bot's device can tell, which there is not yet.
 pub(super) async fn try_sync(
     report: &mut Report,
     api: &Api<'_>,
     room: Option<&RoomId>,
-) -> Result<Value, Blocked> {
+) -> Result<Option<Value>, Blocked> {
     let nothing = json!({ "not_types": ["*"] });
     let filter = json!({
         "presence": nothing,
@@ -122,42 +141,44 @@ pub(super) async fn try_sync(
     ];
     let path = ["client", "v3", "sync"];
     let answer = api.get(Asker::Bot, &path, &query).await;
-    let outcome = match &answer {
-        Ok(answer) if answer.get("next_batch").is_some() => Outcome::passed("answers"),
-        Ok(_) => unexpected(&Trouble::Nonsense),
-        Err(trouble) => fails_as_sender(api, trouble).unwrap_or_else(|| unexpected(trouble)),
+    let cannot = Err("the bot cannot /sync");
+    let (outcome, then) = match answer {
+        Ok(Sync { rooms, .. }) => (Outcome::passed("answers"), Ok(Some(rooms))),
+        Err(trouble) => match fails_as_sender(api, &trouble).await {
+            Some(outcome) => (outcome, cannot),
+            None if api.is_without_device() && trouble.is_refusal() => (
+                Outcome::skipped(format!(
+                    "the bot has no device yet, and without one the homeserver refuses it ({trouble}); run the bot, and \
+                     check again"
+                )),
+                Ok(None),
+            ),
+            None => (unexpected(&trouble), cannot),
+        },
     };
-    report.add(SYNC, outcome);
-    answer.map_err(|_| "the bot cannot /sync")
+    report.step(SYNC, outcome, then)
 }
 
 /// Synapse fails so for the user that its registration names as the sender.
-fn fails_as_sender(api: &Api<'_>, trouble: &Trouble) -> Option<Outcome> {
-    let (
-        Trouble::Refused {
-            status: 500, code, ..
-        },
-        Some(Login::Appservice(registration)),
-    ) = (trouble, api.login)
-    else {
+async fn fails_as_sender(api: &Api<'_>, trouble: &Trouble) -> Option<Outcome> {
+    let Some(Login::Appservice(registration)) = api.login else {
         return None;
     };
-    Some(Outcome::failed(
-        format!(
-            "the homeserver fails (500 {code}), as Synapse does for the `sender_localpart` of a registration"
-        ),
-        format!(
-            "set `bot.localpart` in config.yaml to another name, {}, and start the bot again; if that is not it, the \
-             homeserver's log tells more",
-            replace_registration(&registration.file, &api.config.file)
-        ),
-    ))
+    let sender: OwnedUserId = who_am_i(api, Asker::Token).await.ok()?;
+    (sender == api.bot()).then(|| {
+        Outcome::failed(
+            format!(
+                "{trouble}, as Synapse does for the `sender_localpart` of a registration, which the bot is there"
+            ),
+            format!(
+                "set `bot.localpart` in config.yaml to another name, {}, and restart the bot",
+                replace_registration(&registration.file, &api.config.file)
+            ),
+        )
+    })
 }
 
 /// What nobody foresees is told as it is.
 pub(super) fn unexpected(trouble: &Trouble) -> Outcome {
-    Outcome::failed(
-        format!("the homeserver gives {trouble}"),
-        "look into the homeserver's log, and at what stands between it and the bot",
-    )
+    Outcome::failed(trouble.to_string(), trouble.remedy())
 }

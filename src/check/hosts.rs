@@ -38,10 +38,10 @@ async fn others(
     members: &[OwnedUserId],
 ) -> Result<Vec<HostEvent>, Trouble> {
     let path = ["client", "v3", "rooms", room.as_str(), "state"];
-    let state = api.get(Asker::Bot, &path, &[]).await?;
-    let events = state.as_array().ok_or(Trouble::Nonsense)?.iter();
-    let announcements =
-        events.filter(|event| event.get("type").and_then(Value::as_str) == Some(HOST_EVENT));
+    let events: Vec<Value> = api.get(Asker::Bot, &path, &[]).await?;
+    let announcements = events
+        .iter()
+        .filter(|event| event.get("type").and_then(Value::as_str) == Some(HOST_EVENT));
     Ok(announcements
         .filter_map(|event| HostEvent::deserialize(event).ok())
         .filter(|event| members.contains(&event.bot))
@@ -65,7 +65,7 @@ fn judge(api: &Api<'_>, facts: &RoomFacts, others: &[HostEvent]) -> Outcome {
                 "{} calls its host {own} too, so each command to it is obeyed by both",
                 same.bot
             ),
-            "set `host` in config.yaml to a name that no other host has, and start the bot again",
+            "set `host` in config.yaml to a name that no other host has, and restart the bot",
         );
     }
     let bot = api.bot();
@@ -73,12 +73,15 @@ fn judge(api: &Api<'_>, facts: &RoomFacts, others: &[HostEvent]) -> Outcome {
     let levels = facts.levels();
     if let Some(levels) = levels.filter(|levels| !levels.user_can_send_state(bot, kind.clone())) {
         let needs = levels.for_state(kind);
+        // At 0 anybody in the room could announce hosts.
+        let enough = i64::from(levels.users_default).saturating_add(1).max(1);
         return Outcome::failed(
             format!(
                 "the bot may not announce this host: state events of the type {HOST_EVENT} take power level {needs}"
             ),
             format!(
-                "give {bot} power level {needs} in the room's settings, and start the bot again"
+                "in the room's `m.room.power_levels` (in Element: `/devtools`) set \"{HOST_EVENT}\": {enough} under `events`, \
+                 give {bot} power level {enough}, and restart the bot; {needs} would let it kick and ban too"
             ),
         );
     }
@@ -101,7 +104,7 @@ fn judge_nameless(names: &[&str]) -> Outcome {
             names.join(", ")
         ),
         format!(
-            "set `host` in config.yaml to a name that no other host has, such as `host: {}`, and start the bot again",
+            "set `host` in config.yaml to a name that no other host has, such as `host: {}`, and restart the bot",
             HostName::of_system()
         ),
     )

@@ -1,6 +1,7 @@
 //! The bot's cross-signing identity, and the recovery key that brings it back.
 
 use std::{
+    collections::BTreeMap,
     ffi::{OsStr, OsString},
     fs,
     os::unix::fs::PermissionsExt as _,
@@ -8,16 +9,18 @@ use std::{
 };
 
 use matrix_sdk::ruma::{
+    UserId,
     events::{EventContentFromType as _, secret_storage::key::SecretStorageKeyEventContent},
     serde::Raw,
 };
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
     Outcome, Report,
     api::{Api, Asker, Trouble},
     homeserver::unexpected,
-    process::BotProcess,
+    vantage::Vantage,
     which_room::unreadable,
 };
 use crate::{
@@ -32,23 +35,38 @@ pub(super) const IDENTITY: &str = "identity and recovery key";
 /// Nobody but the owner may know the key.
 const OTHERS: u32 = 0o077;
 
+/// What the homeserver knows of the bot's keys.
+#[derive(Debug, Deserialize)]
+struct Keys {
+    #[serde(default)]
+    master_keys: BTreeMap<String, MasterKeys>,
+}
+
+#[derive(Debug, Deserialize)]
+struct MasterKeys {
+    keys: BTreeMap<String, String>,
+}
+
 /// Looks at the identity that the homeserver knows, and whether the key opens its secrets.
-pub(super) async fn look(report: &mut Report, api: &Api<'_>, bot: &BotProcess) {
-    let outcome = judge(api, bot)
+pub(super) async fn look(report: &mut Report, api: &Api<'_>, vantage: &Vantage) {
+    let outcome = judge(api, vantage)
         .await
         .unwrap_or_else(|trouble| unexpected(&trouble));
     report.add(IDENTITY, outcome);
 }
 
-async fn judge(api: &Api<'_>, bot: &BotProcess) -> Result<Outcome, Trouble> {
+async fn judge(api: &Api<'_>, vantage: &Vantage) -> Result<Outcome, Trouble> {
     let matrix = data_dir::matrix(&api.config.data_dir);
     let file = matrix.join(RECOVERY_KEY_FILE);
-    let key = match find(&file, bot) {
+    let key = match find(&file, vantage) {
         Ok(key) => key,
         Err(outcome) => return Ok(outcome),
     };
     let (path, user) = (file.display(), api.bot());
-    let shown = identity(api).await?;
+    let body = json!({ "device_keys": { user.as_str(): [] } });
+    let path_of_keys = ["client", "v3", "keys", "query"];
+    let keys: Keys = api.post(Asker::Bot, &path_of_keys, &body).await?;
+    let shown = keys.identity(user);
     Ok(match (&shown, key) {
         (None, None) => Outcome::passed("none yet; the bot's first run makes both"),
         (None, Some(key)) => Outcome::warning(
@@ -60,7 +78,7 @@ async fn judge(api: &Api<'_>, bot: &BotProcess) -> Result<Outcome, Trouble> {
         ),
         (Some(_), None) if stored_own_identity(&matrix) == shown => Outcome::warning(
             format!("there is no {path}: if the Matrix store is lost, so is the identity"),
-            "start the bot again, which writes a recovery key",
+            "restart the bot, which writes a recovery key",
         ),
         (Some(_), None) => Outcome::failed(
             format!(
@@ -82,24 +100,32 @@ async fn judge(api: &Api<'_>, bot: &BotProcess) -> Result<Outcome, Trouble> {
             ),
             None => Outcome::warning(
                 "the homeserver keeps no secrets that a recovery key could open",
-                "start the bot again, which stores them and writes a new key",
+                "restart the bot, which stores them and writes a new key",
             ),
         },
     })
 }
 
+impl Keys {
+    /// The public key of this user's identity.
+    fn identity(&self, user: &UserId) -> Option<String> {
+        let keys = &self.master_keys.get(user.as_str())?.keys;
+        Some(keys.values().next().cloned().unwrap_or_default())
+    }
+}
+
 fn put_back(api: &Api<'_>, file: &Path) -> String {
     format!(
         "put your copy of the recovery key at {}, or into the variable {RECOVERY_KEY_VARIABLE}; if it is lost, stop the bot, \
-         `rcbot reset-identity --config {}`, and start the bot again",
+         `rcbot reset-identity --config {}`, and start it",
         file.display(),
         api.config.file.display()
     )
 }
 
 /// `Err`: there is something, and it is not as it should be.
-fn find(file: &Path, bot: &BotProcess) -> Result<Option<RecoveryKey>, Outcome> {
-    let variable = bot.environment.get(OsStr::new(RECOVERY_KEY_VARIABLE));
+fn find(file: &Path, vantage: &Vantage) -> Result<Option<RecoveryKey>, Outcome> {
+    let variable = vantage.environment.get(OsStr::new(RECOVERY_KEY_VARIABLE));
     let key = RecoveryKey::find(variable.map(OsString::as_os_str), file)
         .map_err(|fault| unreadable(&fault))?;
     if let Some(KeyOrigin::File(file)) = key.as_ref().map(RecoveryKey::origin) {
@@ -115,20 +141,6 @@ fn find(file: &Path, bot: &BotProcess) -> Result<Option<RecoveryKey>, Outcome> {
     Ok(key)
 }
 
-/// The public key of the identity that the homeserver shows.
-async fn identity(api: &Api<'_>) -> Result<Option<String>, Trouble> {
-    let bot = api.bot().as_str();
-    let body = json!({ "device_keys": { bot: [] } });
-    let path = ["client", "v3", "keys", "query"];
-    let answer = api.post(Asker::Bot, &path, &body).await?;
-    let identity = answer.get("master_keys").and_then(|keys| keys.get(bot));
-    Ok(identity.map(|identity| {
-        let keys = identity.get("keys").and_then(Value::as_object);
-        let key = keys.and_then(|keys| keys.values().next()?.as_str());
-        key.unwrap_or_default().to_owned()
-    }))
-}
-
 /// Compares the key with the proof that stands beside the secrets. `None`: there are no secrets.
 async fn opens_secrets(api: &Api<'_>, key: &RecoveryKey) -> Result<Option<bool>, Trouble> {
     let default = account_data(api, "m.secret_storage.default_key").await?;
@@ -142,8 +154,10 @@ async fn opens_secrets(api: &Api<'_>, key: &RecoveryKey) -> Result<Option<bool>,
     };
     let description = Raw::new(&description)
         .and_then(|raw| SecretStorageKeyEventContent::from_parts(&kind, raw.json()));
-    let description = description.map_err(|_| Trouble::Nonsense)?;
-    Ok(Some(key.fits(description)))
+    // What we do not know how to read is not what the key is for.
+    Ok(Some(
+        description.is_ok_and(|description| key.fits(description)),
+    ))
 }
 
 async fn account_data(api: &Api<'_>, kind: &str) -> Result<Option<Value>, Trouble> {

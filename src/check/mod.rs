@@ -14,12 +14,13 @@ mod files;
 mod homeserver;
 mod hosts;
 mod identity;
-mod process;
 mod program;
 mod project;
 mod report;
 mod service;
 mod storage;
+mod trust;
+mod vantage;
 mod which_room;
 
 use std::path::Path;
@@ -28,7 +29,7 @@ pub use report::{Check, Outcome, Report};
 
 use crate::config::{Config, ConfigError};
 use api::Api;
-use process::BotProcess;
+use vantage::Vantage;
 
 /// What is tried with the homeserver, in this order.
 const WITH_HOMESERVER: [&str; 16] = [
@@ -60,19 +61,24 @@ type Blocked = &'static str;
 pub async fn everything(config_file: &Path) -> Result<Report, ConfigError> {
     let config = Config::load(config_file)?;
     let mut report = Report::default();
+    let vantage = Vantage::new(&config);
+    let seen = vantage.look(&mut report);
     files::look_at_configuration(&mut report, config_file, &config);
+    if let Err(because) = seen {
+        report.add("all else", Outcome::skipped(because));
+        return Ok(report);
+    }
     let login = files::look_at_registration(&mut report, &config);
-    let bot = BotProcess::running_with(&config.data_dir);
     let tried = match homeserver::set_up(&mut report, &config, login.as_ref()) {
-        Ok(api) => try_homeserver(&mut report, &api, &bot).await,
+        Ok(mut api) => try_homeserver(&mut report, &mut api, &vantage).await,
         Err(blocked) => Err(blocked),
     };
     if let Err(because) = tried {
         report.skip_missing(&WITH_HOMESERVER, because);
     }
-    storage::look(&mut report, &config);
-    service::look(&mut report, &bot).await;
-    project::look(&mut report, &config, &bot).await;
+    storage::look(&mut report, &config, &vantage);
+    service::look(&mut report, &vantage).await;
+    project::look(&mut report, &config, &vantage).await;
     Ok(report)
 }
 
@@ -80,18 +86,14 @@ pub async fn everything(config_file: &Path) -> Result<Report, ConfigError> {
 #[must_use]
 pub fn without_configuration(error: &ConfigError) -> Report {
     let mut report = Report::default();
-    let found = error.to_string().replace('\n', "; ");
-    report.add(
-        files::CONFIGURATION,
-        Outcome::failed(found, "do that in the file, and start the bot again"),
-    );
+    report.add(files::CONFIGURATION, files::no_configuration(error));
     report
 }
 
 async fn try_homeserver(
     report: &mut Report,
-    api: &Api<'_>,
-    bot: &BotProcess,
+    api: &mut Api<'_>,
+    vantage: &Vantage,
 ) -> Result<(), Blocked> {
     homeserver::reach(report, api).await?;
     account::look(report, api).await?;
@@ -99,12 +101,12 @@ async fn try_homeserver(
     let id = room.as_ref().ok().map(|room| &*room.id);
     let sync = homeserver::try_sync(report, api, id).await;
     let looked = match (room, sync) {
-        (Ok(room), Ok(sync)) => admin_room::look(report, api, &room, &sync).await,
+        (Ok(room), Ok(rooms)) => admin_room::look(report, api, &room, rooms.as_ref()).await,
         (Err(blocked), _) | (_, Err(blocked)) => Err(blocked),
     };
     if let Err(because) = looked {
         report.skip_missing(&admin_room::ALL, because);
     }
-    identity::look(report, api, bot).await;
+    identity::look(report, api, vantage).await;
     Ok(())
 }

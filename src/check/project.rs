@@ -4,54 +4,66 @@ use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
     fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     time::SystemTime,
 };
 
-use rustix::fs::{Access, access};
+use rustix::{
+    fs::{Access, access},
+    io::Errno,
+};
 
 use super::{
     Outcome, Report,
     command::{Commands, Versions},
-    process::BotProcess,
+    trust,
+    vantage::Vantage,
 };
 use crate::{
     config::{Config, usable_directory},
     remote_control::{
         Cause, Project, SESSION_ID_VARIABLE,
         claude::{
-            self, WAY_OUT,
-            prerequisites::{self, ClaudeFiles, ClaudeState},
+            self, Invocation, WAY_OUT,
+            prerequisites::{self, ClaudeFiles, ClaudeState, Effect, MANAGED_FOLDER, Settings},
         },
     },
 };
 
-pub(super) async fn look(report: &mut Report, config: &Config, bot: &BotProcess) {
+const UNUSABLE: &str = "the directory cannot be used";
+
+pub(super) async fn look(report: &mut Report, config: &Config, vantage: &Vantage) {
     let mut versions = Versions::new();
     for project in config.projects.values() {
-        let site = Site::new(&project.project, bot);
+        let site = Site::new(&project.project, vantage);
         let mut add =
             |what: &str, outcome| report.add(format!("{}: {what}", site.project.name), outcome);
         let directory = site.directory();
-        let can_be_entered = matches!(directory, Outcome::Passed { .. });
+        let is_usable = matches!(directory, Outcome::Passed { .. });
         add("directory", directory);
-        if can_be_entered {
+        if is_usable {
             for (name, outcome) in site.commands().judge(&mut versions).await {
                 add(name, outcome);
             }
         } else {
-            add("command", Outcome::skipped("the directory cannot be used"));
+            add("command", Outcome::skipped(UNUSABLE));
         }
-        if !site.runs_remote_control() {
-            add(
-                "claude",
-                Outcome::skipped("its `command` does not name `remote-control`"),
-            );
+        if !Invocation::of(&site.project.command).serves() {
+            let because = "its `command` does not name `remote-control`";
+            add("claude", Outcome::skipped(because));
             continue;
         }
-        add("variables", site.variables(bot));
+        let unless_unusable = |judge: &dyn Fn() -> Outcome| {
+            if is_usable {
+                judge()
+            } else {
+                Outcome::skipped(UNUSABLE)
+            }
+        };
+        add("variables", unless_unusable(&|| site.variables()));
         add("log-in", site.log_in());
-        add("workspace trust", site.trust());
+        add("workspace trust", unless_unusable(&|| site.trust()));
         add("consent", site.consent());
     }
 }
@@ -59,10 +71,21 @@ pub(super) async fn look(report: &mut Report, config: &Config, bot: &BotProcess)
 /// A project, and the environment that its sessions get.
 struct Site<'a> {
     project: &'a Project,
+    vantage: &'a Vantage,
     environment: BTreeMap<OsString, OsString>,
     files: Option<ClaudeFiles>,
     /// Without symbolic links.
     directory: PathBuf,
+}
+
+/// What the environment of a session and claude's settings say.
+#[derive(Default)]
+struct Said {
+    variables: Vec<Variable>,
+    /// Keys of settings that switch Remote Control off, and where they stand.
+    switches: Vec<(String, String)>,
+    /// Which settings cannot be told.
+    unread: Option<Outcome>,
 }
 
 /// A variable of a session. It has no `Debug`, as the value may be secret.
@@ -74,8 +97,8 @@ struct Variable {
 }
 
 impl<'a> Site<'a> {
-    fn new(project: &'a Project, bot: &BotProcess) -> Self {
-        let ours = bot.environment.clone();
+    fn new(project: &'a Project, vantage: &'a Vantage) -> Self {
+        let ours = vantage.environment.clone();
         let mut environment = claude::environment(ours, &project.environment, "");
         // None of what is run here is a session.
         environment.remove(OsStr::new(SESSION_ID_VARIABLE));
@@ -83,6 +106,7 @@ impl<'a> Site<'a> {
         let directory = directory.unwrap_or_else(|_| project.directory.clone());
         Self {
             project,
+            vantage,
             files: ClaudeFiles::of(&environment, &directory),
             environment,
             directory,
@@ -94,62 +118,74 @@ impl<'a> Site<'a> {
             project: self.project,
             environment: &self.environment,
             directory: &self.directory,
+            vantage: self.vantage,
         }
     }
 
     fn directory(&self) -> Outcome {
         let path = &self.project.directory;
-        let remedy = "let the user who runs rcbot enter it";
-        if let Err(why) = usable_directory(path) {
+        let elsewhere = format!(
+            "or change `projects.{}.directory` in config.yaml and restart the bot",
+            self.project.name
+        );
+        let may_enter = access(path, Access::EXEC_OK | Access::READ_OK);
+        if let Err(error @ Errno::ACCESS) = may_enter {
             return Outcome::failed(
-                why,
                 format!(
-                    "bring it back, or change `projects.{}.directory` in config.yaml and start the bot again",
-                    self.project.name
+                    "{} is closed to us ({})",
+                    path.display(),
+                    io::Error::from(error)
                 ),
+                format!("let the user who runs rcbot enter and read it, {elsewhere}"),
             );
         }
-        match access(path, Access::EXEC_OK | Access::READ_OK) {
+        match usable_directory(path) {
             Ok(()) => Outcome::passed(path.display().to_string()),
-            Err(error) => {
-                let error = io::Error::from(error);
-                Outcome::failed(
-                    format!("{} cannot be used ({error})", path.display()),
-                    remedy,
-                )
-            }
+            Err(why) => Outcome::failed(why, format!("bring it back, {elsewhere}")),
         }
     }
 
-    fn runs_remote_control(&self) -> bool {
-        self.project
-            .command
-            .iter()
-            .any(|word| word.contains("remote-control"))
-    }
-
-    fn variables(&self, bot: &BotProcess) -> Outcome {
-        let (all, unread) = self.all_variables();
-        let is_culprit =
-            |variable: &&Variable| prerequisites::switches_off(&variable.name, &variable.value);
-        let culprits: Vec<_> = all.iter().filter(is_culprit).collect();
-        if culprits.is_empty() {
-            return unread.unwrap_or_else(|| self.way_out(bot, &all));
-        }
-        let list = |preposition: &str| {
-            let list = culprits
-                .iter()
-                .map(|Variable { name, place, .. }| format!("{name} {preposition} {place}"));
+    fn variables(&self) -> Outcome {
+        let said = self.said();
+        let of_effect = |wanted: Effect| {
+            let variables = said.variables.iter();
+            let found =
+                variables.filter(move |one| prerequisites::effect(&one.name, &one.value) == wanted);
+            found.map(|one| (one.name.clone(), one.place.clone()))
+        };
+        let list = |all: &[(String, String)], preposition: &str| {
+            let list = all.iter();
+            let list = list.map(|(name, place)| format!("{name} {preposition} {place}"));
             list.collect::<Vec<_>>().join(" and ")
         };
-        Outcome::failed(
-            format!("Remote Control is switched off by {}", list("in")),
-            format!("remove {}, and start the bot again", list("from")),
-        )
+        let remove =
+            |all: &[(String, String)]| format!("remove {}, and restart the bot", list(all, "from"));
+        let refused: Vec<_> = of_effect(Effect::Refused)
+            .chain(said.switches.clone())
+            .collect();
+        if !refused.is_empty() {
+            return Outcome::failed(
+                format!("Remote Control is switched off by {}", list(&refused, "in")),
+                remove(&refused),
+            );
+        }
+        if let Some(unread) = said.unread {
+            return unread;
+        }
+        let doubtful: Vec<_> = of_effect(Effect::RefusedByOld).collect();
+        if !doubtful.is_empty() {
+            return Outcome::warning(
+                format!(
+                    "a claude before 2.1.288, or an account with Trusted Devices, does not serve with {}",
+                    list(&doubtful, "in")
+                ),
+                remove(&doubtful),
+            );
+        }
+        self.way_out(&said.variables)
     }
 
-    /// The variables of a session, and of which settings that cannot be told.
-    fn all_variables(&self) -> (Vec<Variable>, Option<Outcome>) {
+    fn said(&self) -> Said {
         let of_environment = self.environment.iter().filter_map(|(name, value)| {
             Some(Variable {
                 name: name.to_str()?.to_owned(),
@@ -157,30 +193,42 @@ impl<'a> Site<'a> {
                 place: "`environment` in config.yaml".to_owned(),
             })
         });
-        let mut all: Vec<_> = of_environment.collect();
-        let mut unread = None;
-        for file in self.files.iter().flat_map(|files| &files.settings) {
-            let place = format!("`env` in {}", file.display());
-            match fs::read_to_string(file) {
+        let mut said = Said {
+            variables: of_environment.collect(),
+            ..Said::default()
+        };
+        let files = self.files.iter().flat_map(|files| files.settings.clone());
+        for file in files.chain(managed_files()) {
+            match fs::read_to_string(&file) {
                 Ok(text) => {
-                    let of_settings = prerequisites::variables_in_settings(&text).into_iter();
-                    all.extend(of_settings.map(|(name, value)| Variable {
-                        name,
-                        value,
-                        place: place.clone(),
-                    }));
+                    let is_of_project = file.parent() == Some(&self.directory.join(".claude"));
+                    let Settings {
+                        variables,
+                        switches,
+                    } = Settings::parse(&text, is_of_project);
+                    let place = format!("`env` in {}", file.display());
+                    said.variables
+                        .extend(variables.into_iter().map(|(name, value)| {
+                            let place = place.clone();
+                            Variable { name, value, place }
+                        }));
+                    let file = file.display().to_string();
+                    let switches = switches.into_iter();
+                    let switches = switches.map(|key| (format!("`{key}`"), file.clone()));
+                    said.switches.extend(switches);
                 }
                 Err(error) if is_missing(&error) => {}
-                Err(error) => unread = Some(unreadable_settings(file, &error)),
+                // It could switch Remote Control off.
+                Err(error) => said.unread = Some(unreadable(&file, &error, "or remove it")),
             }
         }
-        (all, unread)
+        said
     }
 
     /// What the host tells the bot of the way to the network has to be told to the sessions as well.
-    fn way_out(&self, bot: &BotProcess, all: &[Variable]) -> Outcome {
+    fn way_out(&self, all: &[Variable]) -> Outcome {
         let bot_has = |wanted: &str| {
-            bot.environment.iter().any(|(name, value)| {
+            self.vantage.environment.iter().any(|(name, value)| {
                 name.eq_ignore_ascii_case(OsStr::new(wanted)) && !value.is_empty()
             })
         };
@@ -213,41 +261,43 @@ impl<'a> Site<'a> {
         let verdict = match fs::read_to_string(&files.credentials) {
             Ok(text) => prerequisites::log_in(&text, SystemTime::now()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Cause::NotLoggedIn),
-            Err(error) => return unreadable(&files.credentials, &error),
+            Err(error) => return unreadable(&files.credentials, &error, LOG_IN),
         };
-        match verdict {
-            Ok(()) => {
-                let account = self
-                    .state()
-                    .ok()
-                    .and_then(|state| state.account().map(str::to_owned));
-                let account = account
-                    .map(|account| format!(" as {account}"))
-                    .unwrap_or_default();
-                Outcome::passed(format!("logged in{account}"))
+        match (verdict, self.state()) {
+            (Err(cause), _) => Outcome::failed(cause.what(), cause.remedy()),
+            (Ok(()), Ok(state)) if !state.has_account() => Outcome::failed(
+                format!(
+                    "claude has a token and not the account that it is of (`oauthAccount` in {}), as where only the token was \
+                     copied",
+                    state_file(files).display()
+                ),
+                Cause::NotLoggedIn.remedy(),
+            ),
+            (Ok(()), state) => {
+                let state = state.ok();
+                let account = state.as_ref().and_then(ClaudeState::account);
+                let account = account.map(|account| format!(" as {account}"));
+                Outcome::passed(format!("logged in{}", account.unwrap_or_default()))
             }
-            Err(cause) => Outcome::failed(cause.what(), cause.remedy()),
         }
     }
 
     fn trust(&self) -> Outcome {
         let home = self.environment.get(OsStr::new("HOME"));
-        if home.is_some_and(|home| {
-            Path::new(home)
-                .canonicalize()
-                .is_ok_and(|home| home == self.directory)
-        }) {
+        let home = home.and_then(|home| Path::new(home).canonicalize().ok());
+        if home.as_ref() == Some(&self.directory) {
             return Outcome::failed(
                 "claude never trusts a home directory",
                 format!(
-                    "set `projects.{}.directory` in config.yaml to another directory, and start the bot again",
+                    "set `projects.{}.directory` in config.yaml to another directory, and restart the bot",
                     self.project.name
                 ),
             );
         }
+        let places = trust::places(&self.directory, home.as_deref());
         match self.state() {
             Err(outcome) => outcome,
-            Ok(state) if state.trusts(&self.directory) => Outcome::passed("given"),
+            Ok(state) if places.iter().any(|place| state.trusts(place)) => Outcome::passed("given"),
             Ok(_) => Outcome::failed(
                 Cause::WorkspaceNotTrusted.what(),
                 format!(
@@ -267,7 +317,7 @@ impl<'a> Site<'a> {
             Ok(_) => Outcome::failed(
                 "claude asks once whether it may enable Remote Control, and nobody answers",
                 format!(
-                    "{} in config.yaml, and start the bot again",
+                    "{} in config.yaml, and restart the bot",
                     Cause::ConsentAsked.remedy()
                 ),
             ),
@@ -275,15 +325,28 @@ impl<'a> Site<'a> {
     }
 
     fn state(&self) -> Result<ClaudeState, Outcome> {
-        let files = self.files.as_ref().ok_or_else(no_home)?;
-        let [first, second] = &files.state;
-        let file = if first.exists() { first } else { second };
+        let file = state_file(self.files.as_ref().ok_or_else(no_home)?);
         match fs::read_to_string(file) {
-            Ok(text) => ClaudeState::parse(&text).map_err(|error| unreadable(file, &error.into())),
+            Ok(text) => {
+                ClaudeState::parse(&text).map_err(|error| unreadable(file, &error.into(), LOG_IN))
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(ClaudeState::default()),
-            Err(error) => Err(unreadable(file, &error)),
+            Err(error) => Err(unreadable(file, &error, LOG_IN)),
         }
     }
+}
+
+/// The one that claude reads, or would write.
+fn state_file(files: &ClaudeFiles) -> &Path {
+    let [first, second] = &files.state;
+    if first.exists() { first } else { second }
+}
+
+/// More settings of the organisation's.
+fn managed_files() -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(MANAGED_FOLDER).into_iter().flatten().flatten();
+    let files = entries.map(|entry| entry.path());
+    files.filter(|file| file.extension() == Some(OsStr::new("json")))
 }
 
 fn no_home() -> Outcome {
@@ -300,17 +363,25 @@ fn is_missing(error: &io::Error) -> bool {
     )
 }
 
-/// It could switch Remote Control off.
-fn unreadable_settings(file: &Path, error: &io::Error) -> Outcome {
-    Outcome::failed(
-        format!("{} cannot be read ({error})", file.display()),
-        "make it a file that the user who runs rcbot may read, or remove it; and run `rcbot check` as that user",
-    )
-}
+/// What claude does about a file of its own that makes no sense.
+const LOG_IN: &str = "or run `claude` once, as the user who runs rcbot, which writes it anew";
 
-fn unreadable(file: &Path, error: &io::Error) -> Outcome {
+/// A file of claude's that cannot be read, and what else can be done about it than to open it.
+fn unreadable(file: &Path, error: &io::Error, otherwise: &str) -> Outcome {
+    let is_of_root = fs::metadata(file).is_ok_and(|metadata| metadata.uid() == 0);
+    let remedy = if error.kind() != io::ErrorKind::PermissionDenied {
+        format!("repair it, {otherwise}")
+    } else if is_of_root {
+        format!(
+            "`sudo chown {} {}`",
+            rustix::process::geteuid().as_raw(),
+            file.display()
+        )
+    } else {
+        "let the user who runs rcbot read it".to_owned()
+    };
     Outcome::failed(
         format!("{} cannot be read ({error})", file.display()),
-        "run `claude` once as the user who runs rcbot, and `rcbot check` as the same user",
+        remedy,
     )
 }

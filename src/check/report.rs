@@ -6,6 +6,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::Blocked;
+
 /// All that was tried, in the order in which a start needs it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Report {
@@ -46,6 +48,11 @@ pub enum Outcome {
         /// What to do.
         remedy: String,
     },
+    /// Neither good nor bad, and good to know.
+    Noted {
+        /// What was found.
+        found: String,
+    },
     /// It was not tried.
     Skipped {
         /// Why not.
@@ -69,6 +76,11 @@ impl Outcome {
         Self::Failed { found, remedy }
     }
 
+    pub(super) fn noted(found: impl Into<String>) -> Self {
+        let found = found.into();
+        Self::Noted { found }
+    }
+
     pub(super) fn skipped(because: impl Into<String>) -> Self {
         let because = because.into();
         Self::Skipped { because }
@@ -79,6 +91,17 @@ impl Report {
     pub(super) fn add(&mut self, name: impl Into<String>, outcome: Outcome) {
         let name = name.into();
         self.checks.push(Check { name, outcome });
+    }
+
+    /// Adds what came of it, and gives back what follows: something to go on with, or why what stands on it cannot be tried.
+    pub(super) fn step<T>(
+        &mut self,
+        name: &str,
+        outcome: Outcome,
+        then: Result<T, Blocked>,
+    ) -> Result<T, Blocked> {
+        self.add(name, outcome);
+        then
     }
 
     /// Notes of each of these that is not in the report yet that it was not tried.
@@ -134,6 +157,7 @@ impl fmt::Display for Check {
             Outcome::Passed { found } => format!("✔ {name}: {found}"),
             Outcome::Warning { found, remedy } => format!("⚠ {name}: {found}. Better: {remedy}"),
             Outcome::Failed { found, remedy } => format!("✘ {name}: {found}. To fix it: {remedy}"),
+            Outcome::Noted { found } => format!("– {name}: {found}"),
             Outcome::Skipped { because } => format!("– {name}: not tried: {because}"),
         };
         formatter.write_str(&line)

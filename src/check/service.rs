@@ -2,9 +2,17 @@
 
 use std::{path::Path, process::Command};
 
-use super::{Outcome, Report, process::BotProcess, program::printed_by};
+use super::{
+    Outcome, Report,
+    program::{NotPrinted, printed_by},
+    vantage::Vantage,
+};
 
+const RUNNING: &str = "running bot";
 const UNIT: &str = "systemd unit";
+
+/// What the units are called that come with rcbot.
+const USUAL_NAME: &str = "rcbot.service";
 
 /// The unit that a process belongs to, and whose systemd manages it.
 #[derive(Debug, PartialEq, Eq)]
@@ -13,18 +21,39 @@ struct Unit {
     is_of_user: bool,
 }
 
-pub(super) async fn look(report: &mut Report, bot: &BotProcess) {
-    let running = bot
-        .running
-        .map(|pid| format!("process {pid} runs with this data directory"));
-    let none = "no bot runs with this data directory".to_owned();
-    report.add("running bot", Outcome::passed(running.unwrap_or(none)));
-    let outcome = match unit_of(&bot.control_group) {
-        // A shell can belong to a unit as well.
-        Some(unit) if bot.running.is_some() => ask(Path::new("systemctl"), &unit).await,
-        Some(_) | None => Outcome::skipped("no bot is running under systemd"),
+pub(super) async fn look(report: &mut Report, vantage: &Vantage) {
+    let running = match vantage.running {
+        Some(pid) => Outcome::passed(format!("process {pid} runs with this data directory")),
+        None => Outcome::noted("no bot runs with this data directory"),
+    };
+    report.add(RUNNING, running);
+    let systemctl = Path::new("systemctl");
+    let mut groups = vantage.control_groups.iter();
+    let unit = match groups.find_map(|group| unit_of(group)) {
+        Some(unit) => Some(unit),
+        None => installed(systemctl, &vantage.config_file).await,
+    };
+    let outcome = match unit {
+        Some(unit) => ask(systemctl, &unit).await,
+        None => Outcome::skipped(format!(
+            "no bot runs under systemd, and no {USUAL_NAME} is for this configuration"
+        )),
     };
     report.add(UNIT, outcome);
+}
+
+/// The unit with the usual name, if it is for this configuration: what is wrong with it can be mended before it runs.
+async fn installed(systemctl: &Path, config_file: &Path) -> Option<Unit> {
+    let config_file = config_file.to_str()?;
+    for is_of_user in [false, true] {
+        let name = USUAL_NAME.to_owned();
+        let unit = Unit { name, is_of_user };
+        let started = property(systemctl, &unit, "ExecStart").await;
+        if started.is_ok_and(|command| command.contains(config_file)) {
+            return Some(unit);
+        }
+    }
+    None
 }
 
 /// The innermost service that a control group lies in, but for the one that is a user's systemd itself.
@@ -43,15 +72,20 @@ fn unit_of(control_group: &str) -> Option<Unit> {
     })
 }
 
-async fn ask(systemctl: &Path, unit: &Unit) -> Outcome {
+async fn property(systemctl: &Path, unit: &Unit, name: &str) -> Result<String, NotPrinted> {
     let mut command = Command::new(systemctl);
     if unit.is_of_user {
         command.arg("--user");
     }
-    command.args(["show", "--property=KillMode", "--value", &unit.name]);
-    match printed_by(command).await {
+    let property = format!("--property={name}");
+    command.args(["show", &property, "--value", &unit.name]);
+    printed_by(command).await
+}
+
+async fn ask(systemctl: &Path, unit: &Unit) -> Outcome {
+    match property(systemctl, unit, "KillMode").await {
         Ok(kill_mode) => judge(unit, &kill_mode),
-        Err(_) => Outcome::skipped("systemctl does not tell"),
+        Err(fault) => Outcome::skipped(format!("`systemctl show` says nothing ({fault})")),
     }
 }
 
@@ -131,12 +165,18 @@ mod tests {
         let systemctl = folder.path().join("systemctl");
         let mode = folder.path().join("mode");
         let script = format!(
-            "#!/bin/sh\n[ \"$*\" = '--user show --property=KillMode --value rcbot.service' ] && cat {}",
+            "#!/bin/sh\ncase \"$*\" in\n\
+             '--user show --property=KillMode --value rcbot.service') cat {} ;;\n\
+             '--user show --property=ExecStart --value rcbot.service') echo '{{ argv[]=/rcbot run --config /a/config.yaml ; }}' ;;\n\
+             *) exit 1 ;;\nesac\n",
             mode.display()
         );
         fs::write(&systemctl, script).unwrap();
         fs::set_permissions(&systemctl, fs::Permissions::from_mode(0o700)).unwrap();
         let unit = unit("rcbot.service", true);
+        let of = async |config: &str| installed(&systemctl, Path::new(config)).await;
+        assert_eq!(of("/b/config.yaml").await, None);
+        assert_eq!(of("/a/config.yaml").await.as_ref(), Some(&unit));
         fs::write(&mode, "control-group\n").unwrap();
         let Outcome::Failed { remedy, .. } = ask(&systemctl, &unit).await else {
             panic!("not failed");
@@ -148,9 +188,7 @@ mod tests {
             Outcome::passed("rcbot.service, KillMode=process")
         );
         fs::remove_file(&systemctl).unwrap();
-        assert_eq!(
-            ask(&systemctl, &unit).await,
-            Outcome::skipped("systemctl does not tell")
-        );
+        let outcome = ask(&systemctl, &unit).await;
+        assert!(matches!(outcome, Outcome::Skipped { .. }), "{outcome:?}");
     }
 }

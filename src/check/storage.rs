@@ -10,11 +10,20 @@ use std::{
 use bytesize::ByteSize;
 use rustix::{
     fs::{Access, access, statfs, statvfs},
-    process::{getegid, geteuid},
+    process::getegid,
 };
 
-use super::{Outcome, Report};
-use crate::{config::Config, data_dir::CONTENT};
+use super::{
+    Outcome, Report,
+    vantage::{User, Vantage},
+};
+use crate::{
+    config::Config,
+    data_dir::{CONTENT, SOCKET},
+};
+
+/// How long the path of a Unix socket may be, in bytes (unix(7), `sun_path`, without the zero byte at its end).
+const LONGEST_SOCKET: usize = 107;
 
 /// The SDK's stores take some MiB, each session's output two times `max_output`.
 const LITTLE_ROOM: u64 = 100 * 1024 * 1024;
@@ -38,9 +47,9 @@ const DIRECTORY: &str = "data directory";
 const ROOM: &str = "room on disk";
 const FILE_SYSTEM: &str = "file system";
 
-pub(super) fn look(report: &mut Report, config: &Config) {
+pub(super) fn look(report: &mut Report, config: &Config, vantage: &Vantage) {
     let data_dir = &config.data_dir;
-    report.add(DIRECTORY, judge_directory(data_dir));
+    report.add(DIRECTORY, judge_directory(data_dir, vantage));
     let Some(existing) = nearest_existing(data_dir) else {
         return report.skip_missing(&[ROOM, FILE_SYSTEM], "there is no data directory");
     };
@@ -48,18 +57,20 @@ pub(super) fn look(report: &mut Report, config: &Config) {
     report.add(FILE_SYSTEM, judge_file_system(&existing));
 }
 
-fn judge_directory(path: &Path) -> Outcome {
+fn judge_directory(path: &Path, vantage: &Vantage) -> Outcome {
     let shown = path.display();
     let elsewhere = "or set `data_dir` in config.yaml to another path";
     let metadata = match fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => metadata,
         Ok(_) => {
             return Outcome::failed(
-                format!("{shown} is no directory"),
+                format!("{shown} is not a directory"),
                 format!("remove {shown}, {elsewhere}"),
             );
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return judge_missing(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return too_long(path).unwrap_or_else(|| judge_missing(path));
+        }
         Err(error) => {
             return Outcome::failed(
                 format!("{shown} cannot be used ({error})"),
@@ -69,15 +80,17 @@ fn judge_directory(path: &Path) -> Outcome {
     };
     if let Err(error) = access(path, Access::WRITE_OK | Access::EXEC_OK) {
         let error = io::Error::from(error);
+        let open = match error.kind() {
+            io::ErrorKind::PermissionDenied => open_to_us(path, &metadata, vantage),
+            _ => None,
+        };
+        let open = open.unwrap_or_else(|| "let the user who runs rcbot write there".to_owned());
         return Outcome::failed(
             format!("{shown} cannot be written to ({error})"),
-            format!(
-                "let the user who runs rcbot write there{}, {elsewhere}",
-                give_to_us(path, &metadata)
-            ),
+            format!("{open}, {elsewhere}"),
         );
     }
-    if let Some(outcome) = judge_content(path, &metadata) {
+    if let Some(outcome) = judge_content(path, &metadata, vantage) {
         return outcome;
     }
     if metadata.permissions().mode() & 0o077 != 0 {
@@ -86,25 +99,44 @@ fn judge_directory(path: &Path) -> Outcome {
             format!("`chmod 700 {shown}`"),
         );
     }
-    Outcome::passed(shown.to_string())
+    too_long(path).unwrap_or_else(|| Outcome::passed(shown.to_string()))
 }
 
-/// The command, where another's ownership is what keeps us out.
-fn give_to_us(path: &Path, metadata: &Metadata) -> String {
-    let (user, group) = (geteuid().as_raw(), getegid().as_raw());
-    if metadata.uid() == user {
-        return String::new();
+/// The command that opens the directory to whoever runs the check. Another user's is not ours to take: see `Vantage`.
+fn open_to_us(path: &Path, metadata: &Metadata, vantage: &Vantage) -> Option<String> {
+    let (path, me) = (path.display(), vantage.me.id);
+    match metadata.uid() {
+        owner if owner == me => Some(format!("`chmod 700 {path}`")),
+        0 if vantage.running.is_none() => Some(format!(
+            "`sudo chown -R {me}:{} {path}`",
+            getegid().as_raw()
+        )),
+        _ => None,
     }
-    format!(
-        " (if that is you: `sudo chown -R {user}:{group} {}`)",
-        path.display()
-    )
+}
+
+/// `None`: the bot's socket can be there.
+fn too_long(path: &Path) -> Option<Outcome> {
+    let length = path.join(SOCKET).as_os_str().len();
+    (length > LONGEST_SOCKET).then(|| {
+        Outcome::warning(
+            format!(
+                "the path {} is too long for the bot's socket there, so `rcbot stop` and `rcbot trust` do not reach a bot that \
+                 runs",
+                path.display()
+            ),
+            format!(
+                "set `data_dir` in config.yaml to a path that is {} bytes shorter",
+                length - LONGEST_SOCKET
+            ),
+        )
+    })
 }
 
 /// After one `sudo rcbot`, what that has made is root's, and no bot of another user gets at it. `None`: all is well.
-fn judge_content(data_dir: &Path, owner: &Metadata) -> Option<Outcome> {
-    // Root gets at everything.
-    if owner.uid() == 0 {
+fn judge_content(data_dir: &Path, owner: &Metadata, vantage: &Vantage) -> Option<Outcome> {
+    // Root gets at everything, and so does a bot that runs as the user whose the content is.
+    if owner.uid() == 0 || vantage.running.is_some() && !vantage.runs_as(owner.uid()) {
         return None;
     }
     let entries = CONTENT.map(|name| data_dir.join(name));
@@ -113,22 +145,30 @@ fn judge_content(data_dir: &Path, owner: &Metadata) -> Option<Outcome> {
         .filter_map(|entry| Some((entry, not_of(owner.uid(), entry)?)))
         .unzip();
     let first = found.first()?;
+    let other = fs::symlink_metadata(first).ok()?.uid();
     let spoilt: Vec<_> = spoilt
         .iter()
         .map(|path| path.display().to_string())
         .collect();
+    let (spoilt, user) = (spoilt.join(" "), User::of(owner.uid()));
     Some(Outcome::failed(
         format!(
-            "{} belongs to another user than {}, so that the bot does not get at it",
+            "{} belongs to {}, and {} to {user}, so that the bot does not get at it",
             first.display(),
+            User::of(other),
             data_dir.display()
         ),
-        format!(
-            "`sudo chown -R {}:{} {}`, and run rcbot as that user alone",
-            owner.uid(),
-            owner.gid(),
-            spoilt.join(" ")
-        ),
+        if other == 0 {
+            format!(
+                "`sudo chown -R {}:{} {spoilt}`, and run rcbot only as {user}",
+                owner.uid(),
+                owner.gid()
+            )
+        } else {
+            format!(
+                "stop all bots, give {spoilt} to the user who is to run rcbot, and run it only as that user"
+            )
+        },
     ))
 }
 

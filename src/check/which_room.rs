@@ -1,12 +1,15 @@
 //! Which room the admin room is: the one that the configuration names, or the one to which the bot followed it.
 
+use std::io;
+
 use matrix_sdk::ruma::{
     OwnedRoomId, OwnedRoomOrAliasId, RoomId, events::room::tombstone::RoomTombstoneEventContent,
 };
+use serde::Deserialize;
 
 use super::{
     Blocked, Outcome, Report,
-    admin_room::{field, joined_rooms, state},
+    admin_room::{joined_rooms, state},
     api::{Api, Asker, Trouble},
     homeserver::unexpected,
 };
@@ -20,6 +23,11 @@ pub(super) const UPGRADE: &str = "admin room upgrade";
 
 const UNKNOWN: Blocked = "the admin room is not known";
 
+#[derive(Debug, Deserialize)]
+struct Alias {
+    room_id: OwnedRoomId,
+}
+
 /// Which room it is. Where the bot was in it, that room counts, whatever an alias says now.
 pub(super) async fn find(report: &mut Report, api: &Api<'_>) -> Result<StoredRoom, Blocked> {
     let folder = data_dir::matrix(&api.config.data_dir);
@@ -28,8 +36,7 @@ pub(super) async fn find(report: &mut Report, api: &Api<'_>) -> Result<StoredRoo
         Ok(None) => look_up(api).await,
         Err(fault) => (unreadable(&fault), Err(UNKNOWN)),
     };
-    report.add(ROOM, outcome);
-    room
+    report.step(ROOM, outcome, room)
 }
 
 /// What is said where the bot's own files cannot be read.
@@ -39,9 +46,15 @@ pub(super) fn unreadable(fault: &Fault) -> Outcome {
             format!("the file {} makes no sense", path.display()),
             format!("{remedy}; stop the bot before that, and start it again"),
         ),
+        Fault::File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            Outcome::failed(
+                Chain(fault).to_string(),
+                "do what `data directory` in this report says",
+            )
+        }
         fault => Outcome::failed(
             Chain(fault).to_string(),
-            "run `rcbot check` as the user that the bot runs as",
+            "make it a file that the bot can read and write, or move it away while no bot runs",
         ),
     }
 }
@@ -97,10 +110,8 @@ async fn look_up(api: &Api<'_>) -> (Outcome, Result<StoredRoom, Blocked>) {
 async fn resolve(api: &Api<'_>) -> Result<Option<OwnedRoomId>, Trouble> {
     let alias = api.config.admin_room.as_str();
     let path = ["client", "v3", "directory", "room", alias];
-    let Some(answer) = api.find(Asker::Bot, &path, &[]).await? else {
-        return Ok(None);
-    };
-    field(&answer, "room_id").ok_or(Trouble::Nonsense).map(Some)
+    let answer = api.find(Asker::Bot, &path, &[]).await?;
+    Ok(answer.map(|Alias { room_id }| room_id))
 }
 
 /// Whether the room has a successor, in which the bot is not yet.
@@ -113,8 +124,7 @@ pub(super) async fn look_at_upgrade(report: &mut Report, api: &Api<'_>, room: &R
 }
 
 async fn judge_upgrade(api: &Api<'_>, room: &RoomId) -> Result<Outcome, Trouble> {
-    let tombstone: Option<RoomTombstoneEventContent> =
-        state(api, room, "m.room.tombstone", "", "content").await?;
+    let tombstone: Option<RoomTombstoneEventContent> = state(api, room, "m.room.tombstone").await?;
     let Some(successor) = tombstone.map(|content| content.replacement_room) else {
         return Ok(Outcome::passed("none"));
     };
@@ -129,6 +139,6 @@ async fn judge_upgrade(api: &Api<'_>, room: &RoomId) -> Result<Outcome, Trouble>
     };
     Ok(Outcome::warning(
         format!("the room was upgraded to {successor}, and the bot is still in the old one"),
-        format!("{remedy}, and start the bot again"),
+        format!("{remedy}, and restart the bot"),
     ))
 }

@@ -61,7 +61,7 @@ pub use reset::reset_identity;
 pub use send::Turn;
 pub use sent_link::{NoPicture, PictureMessage, SentLink};
 pub use stored::{
-    StoredRoom, acted_as_appservice, stored_access_token, stored_admin_room, stored_identities,
+    StoredLogin, StoredRoom, stored_admin_room, stored_identities, stored_login,
     stored_own_identity,
 };
 pub use withdrawal::LinkTransactions;

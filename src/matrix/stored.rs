@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path, time::SystemTime};
 
-use matrix_sdk::ruma::{OwnedRoomId, OwnedUserId, RoomOrAliasId};
+use matrix_sdk::ruma::{OwnedDeviceId, OwnedRoomId, OwnedUserId, RoomOrAliasId};
 
 use super::{
     Fault,
@@ -45,27 +45,39 @@ pub fn stored_identities(folder: &Path) -> Result<BTreeMap<OwnedUserId, MasterKe
     Ok(identities::table(folder.join(IDENTITIES))?.all())
 }
 
-/// The token of the last log-in, if that gave one.
-///
-/// # Errors
-/// [`Fault::File`].
-pub fn stored_access_token(folder: &Path) -> Result<Option<Token>, Fault> {
-    Ok(match authentication(folder)? {
-        Some(Authentication::AccessToken { access_token }) => Some(access_token),
-        Some(Authentication::IdentityAssertion) | None => None,
-    })
+/// What an earlier run proved with whose device it was.
+#[derive(Debug, Clone)]
+pub enum StoredLogin {
+    /// A token of the device's own.
+    AccessToken(Token),
+    /// The appservice's token, with this device named beside it: the homeserver logs in no appservice.
+    IdentityAssertion(OwnedDeviceId),
 }
 
-/// Whether the last run found that the homeserver logs in no appservice, and acted with the appservice's token.
+impl StoredLogin {
+    /// The device's own token, if it has one.
+    #[must_use]
+    pub fn into_token(self) -> Option<Token> {
+        match self {
+            Self::AccessToken(token) => Some(token),
+            Self::IdentityAssertion(_) => None,
+        }
+    }
+}
+
+/// The log-in of the last run. `None`: there is none yet, or the configuration gives the token.
 ///
 /// # Errors
 /// [`Fault::File`].
-pub fn acted_as_appservice(folder: &Path) -> Result<bool, Fault> {
-    let authentication = authentication(folder)?;
-    Ok(matches!(
-        authentication,
-        Some(Authentication::IdentityAssertion)
-    ))
+pub fn stored_login(folder: &Path) -> Result<Option<StoredLogin>, Fault> {
+    Ok(device::stored(folder)?.and_then(|session| {
+        Some(match session.authentication? {
+            Authentication::AccessToken { access_token } => StoredLogin::AccessToken(access_token),
+            Authentication::IdentityAssertion => {
+                StoredLogin::IdentityAssertion(session.device.meta.device_id)
+            }
+        })
+    }))
 }
 
 /// Whether the store is there, with the device's keys and the identity's.
@@ -78,8 +90,4 @@ pub(super) fn has_store(folder: &Path) -> bool {
 #[must_use]
 pub fn stored_own_identity(folder: &Path) -> Option<String> {
     fs::read_to_string(folder.join(STORE).join(OWN_IDENTITY)).ok()
-}
-
-fn authentication(folder: &Path) -> Result<Option<Authentication>, Fault> {
-    Ok(device::stored(folder)?.and_then(|session| session.authentication))
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::support::{
     checkup::commands,
-    host::{CLAUDE, Host},
+    host::{CLAUDE, Host, with_mounts},
 };
 
 #[test]
@@ -20,7 +20,7 @@ fn a_claude_that_cannot_resume_is_warned_of() {
     .unwrap();
     let remedy = host
         .check()
-        .expect("website: command", "warning", "`resume` takes 2.1.200");
+        .expect("website: command", "warning", "`resume` needs 2.1.200");
     assert_eq!(commands(&remedy), ["claude update"]);
     fs::write(
         host.path("bin/claude"),
@@ -40,16 +40,37 @@ fn a_claude_without_a_login_fails_until_somebody_logs_in() {
 #[test]
 fn a_directory_that_claude_does_not_trust_fails_until_it_does() {
     let host = Host::new();
+    let state = host.path("home/.claude.json");
+    let trusts = |name: &str| {
+        let trusted = json!({ host.path(name).canonicalize().unwrap().to_str().unwrap(): { "hasTrustDialogAccepted": true } });
+        let text = json!({ "remoteDialogSeen": true, "oauthAccount": {}, "projects": trusted });
+        fs::write(&state, text.to_string()).unwrap();
+    };
+    let is_trusted = || host.check().outcome("website: workspace trust") == "passed";
+    let fault = "does not trust the project's directory";
+    fs::write(&state, r#"{"remoteDialogSeen":true}"#).unwrap();
+    host.mend("website: workspace trust", "failed", fault);
+    trusts("");
+    assert!(is_trusted(), "it holds below");
+    // A repository needs trust of its own.
+    fs::create_dir(host.path("website/.git")).unwrap();
+    host.mend("website: workspace trust", "failed", fault);
+    // Of a linked worktree the main checkout counts.
+    fs::remove_dir(host.path("website/.git")).unwrap();
+    fs::create_dir_all(host.path("main/.git/worktrees/website")).unwrap();
     fs::write(
-        host.path("home/.claude.json"),
-        "{\"remoteDialogSeen\":true}",
+        host.path("main/.git/worktrees/website/commondir"),
+        "../..\n",
     )
     .unwrap();
-    host.mend(
-        "website: workspace trust",
-        "failed",
-        "does not trust the project's directory",
-    );
+    fs::write(
+        host.path("website/.git"),
+        "gitdir: ../main/.git/worktrees/website\n",
+    )
+    .unwrap();
+    assert!(!is_trusted());
+    trusts("main");
+    assert!(is_trusted());
 }
 
 #[test]
@@ -91,30 +112,36 @@ fn variables_that_switch_remote_control_off_are_named_with_their_place() {
         json!({ "ANTHROPIC_API_KEY": "sk-secret", "EDITOR": "vi" }),
     );
     let settings = host.path("home/.claude/settings.json");
-    fs::write(&settings, r#"{"env":{"DISABLE_TELEMETRY":"1"}}"#).unwrap();
+    fs::write(
+        &settings,
+        r#"{"env":{"DISABLE_GROWTHBOOK":"1"},"apiKeyHelper":"/key"}"#,
+    )
+    .unwrap();
     let checkup = host.check();
     checkup.expect(
         "website: variables",
         "failed",
         "ANTHROPIC_API_KEY in `environment` in config.yaml",
     );
-    checkup.expect(
+    let remedy = checkup.expect(
         "website: variables",
         "failed",
-        "DISABLE_TELEMETRY in `env` in /",
+        "DISABLE_GROWTHBOOK in `env` in /",
     );
-    let remedy = checkup.expect("website: variables", "failed", "");
+    let settings_file = settings.display();
     assert_eq!(
         remedy,
         format!(
-            "remove ANTHROPIC_API_KEY from `environment` in config.yaml and DISABLE_TELEMETRY from `env` in {}, and start \
-             the bot again",
-            settings.display()
+            "remove ANTHROPIC_API_KEY from `environment` in config.yaml and DISABLE_GROWTHBOOK from `env` in {settings_file} and \
+             `apiKeyHelper` from {settings_file}, and restart the bot"
         )
     );
     host.configure(|_| {});
     host.check()
-        .expect("website: variables", "failed", "DISABLE_TELEMETRY");
+        .expect("website: variables", "failed", "`apiKeyHelper` in /");
+    fs::write(&settings, r#"{"env":{"DISABLE_TELEMETRY":"1"}}"#).unwrap();
+    host.check()
+        .expect("website: variables", "warning", "DISABLE_TELEMETRY");
     fs::remove_file(settings).unwrap();
     // What the bot has in its own environment does not reach a session.
     let checker = host
@@ -122,6 +149,66 @@ fn variables_that_switch_remote_control_off_are_named_with_their_place() {
         .clone()
         .environment("ANTHROPIC_API_KEY", "sk-secret");
     assert_eq!(checker.run().outcome("website: variables"), "passed");
+}
+
+#[test]
+fn settings_of_every_level_can_switch_remote_control_off() {
+    let host = Host::new();
+    let off = r#"{"disableRemoteControl":true}"#;
+    let of_project = host.path("website/.claude");
+    fs::create_dir(&of_project).unwrap();
+    for name in ["settings.json", "settings.local.json"] {
+        fs::write(of_project.join(name), off).unwrap();
+        let part = format!(
+            "`disableRemoteControl` in {}",
+            of_project.join(name).display()
+        );
+        host.check().expect("website: variables", "failed", &part);
+        fs::remove_file(of_project.join(name)).unwrap();
+    }
+    for name in ["managed-settings.json", "managed-settings.d/10.json"] {
+        let file = format!("/etc/claude-code/{name}");
+        let script = format!(
+            "mount -t tmpfs tmpfs /etc && mkdir -p $(dirname {file}) && echo '{off}' > {file} && exec \"$@\""
+        );
+        with_mounts(&host, &script).run().expect(
+            "website: variables",
+            "failed",
+            &format!("`disableRemoteControl` in {file}"),
+        );
+    }
+    assert_eq!(host.check().outcome("website: variables"), "passed");
+}
+
+#[test]
+fn a_copied_token_without_its_account_fails_until_somebody_logs_in() {
+    let host = Host::new();
+    fs::write(
+        host.path("home/.claude.json"),
+        r#"{"remoteDialogSeen":true}"#,
+    )
+    .unwrap();
+    host.mend("website: log-in", "failed", "not the account that it is of");
+}
+
+#[test]
+fn each_way_to_run_a_server_is_one_and_a_terminal_is_none() {
+    let host = Host::new();
+    fs::remove_dir_all(host.path("home/.claude")).unwrap();
+    for command in [
+        json!(["claude", "rc"]),
+        json!(["bash", "-lc", "exec claude remote-control"]),
+    ] {
+        host.configure_project("command", command);
+        assert_eq!(host.check().outcome("website: log-in"), "failed");
+    }
+    host.configure_project("command", json!(["claude", "--remote-control", "website"]));
+    let remedy = host
+        .check()
+        .expect("website: command", "failed", "and a session has none");
+    assert_eq!(commands(&remedy), ["remote-control"]);
+    host.configure_project("command", json!(["claude", "remote-control"]));
+    assert_eq!(host.check().outcome("website: command"), "passed");
 }
 
 #[test]
@@ -181,7 +268,7 @@ fn a_file_of_claude_that_makes_no_sense_is_told_until_claude_has_written_it_anew
     let remedy = host
         .check()
         .expect("website: consent", "failed", ".claude.json cannot be read");
-    assert_eq!(commands(&remedy), ["claude", "rcbot check"]);
+    assert_eq!(commands(&remedy), ["claude"]);
     host.shell(commands(&remedy)[0]);
     let checkup = host.check();
     assert_eq!(checkup.outcome("website: consent"), "passed");

@@ -16,8 +16,9 @@ use crate::support::{
     bot::Bot,
     checkup::{Checker, Checkup, commands},
     eventually, homeserver,
+    homeserver::SERVER_NAME,
     person::Person,
-    proxy::{Answer, Proxy},
+    proxy::{Answer, Proxy, Request},
 };
 
 async fn alice() -> Person {
@@ -25,12 +26,11 @@ async fn alice() -> Person {
 }
 
 /// What stands on the admin room.
-const OF_THE_ROOM: [&str; 5] = [
+const OF_THE_ROOM: [&str; 4] = [
     "admin room membership",
     "bot's power",
     "admin room encryption",
     "admin room access",
-    "who may command",
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -95,7 +95,15 @@ async fn a_wrong_address_of_the_homeserver_is_told() {
     let remedy = Checkup::of(&bot).expect("homeserver", "failed", "does not answer (");
     assert!(remedy.contains("correct `homeserver.url`"), "{remedy}");
     address(&something_else());
-    Checkup::of(&bot).expect("homeserver", "failed", "is no Matrix homeserver");
+    let remedy = Checkup::of(&bot).expect(
+        "homeserver",
+        "failed",
+        "is not a Matrix client-server API (GET /_matrix/client/versions: 200 OK",
+    );
+    assert!(
+        remedy.starts_with("correct `homeserver.url` in config.yaml"),
+        "{remedy}"
+    );
     address(&homeserver().url());
     Checkup::of(&bot).expect("homeserver", "passed", "up to Matrix v1.");
 }
@@ -131,6 +139,177 @@ async fn a_host_without_root_certificates_is_told_before_the_bot_fails_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_what_stands_before_the_homeserver_is_told_from_a_wrong_address() {
+    let (alice, proxy) = (alice().await, Proxy::start(homeserver()).await);
+    let bot = Bot::builder(homeserver())
+        .through(&proxy)
+        .prepare(&alice)
+        .await;
+    let says = |what: &str| format!("GET /_matrix/client/versions: {what}");
+    let json = |status| Answer::json(status, &json!({ "error": "x" }));
+    for (answer, part, remedy) in [
+        (
+            Answer::error_page(502),
+            says("502 Bad Gateway (a reverse proxy is there"),
+            "start the homeserver",
+        ),
+        (
+            Answer::error_page(503),
+            says("503 Service Unavailable (a reverse"),
+            "start the homeserver",
+        ),
+        (
+            json(504),
+            says("504 Gateway Timeout (a reverse"),
+            "start the homeserver",
+        ),
+        (
+            Answer::error_page(500),
+            says("500 Internal Server Error"),
+            "look this request up in the logs",
+        ),
+        (
+            Answer::error_page(429),
+            says("429 Too Many Requests (a reverse"),
+            "check again in a minute",
+        ),
+        (
+            Answer::refusal(429, "M_LIMIT_EXCEEDED"),
+            says("the homeserver answers 429"),
+            "check again in a minute",
+        ),
+        (
+            Answer::error_page(401),
+            says("401 Unauthorized (a reverse"),
+            "let the reverse proxy or firewall",
+        ),
+        (
+            Answer::error_page(403),
+            says("403 Forbidden (a reverse"),
+            "let the reverse proxy or firewall",
+        ),
+        (
+            Answer::error_page(404),
+            "is not a Matrix client-server API".to_owned(),
+            "correct `homeserver.url`",
+        ),
+        (
+            Answer::error_page(200),
+            "is not a Matrix client-server API".to_owned(),
+            "correct `homeserver.url`",
+        ),
+        (
+            json(200),
+            "is not a Matrix client-server API".to_owned(),
+            "correct `homeserver.url`",
+        ),
+    ] {
+        proxy
+            .on(|request| request.path.ends_with("/versions"))
+            .answer(answer);
+        let told = Checkup::of(&bot).expect("homeserver", "failed", &part);
+        assert!(told.starts_with(remedy), "{part}: {told}");
+        proxy.be_honest();
+    }
+    assert_eq!(Checkup::of(&bot).outcome("homeserver"), "passed");
+}
+
+/// What Conduit and its family say of a user that they have not.
+fn no_such_user(status: u16, code: &str) -> Answer {
+    let body = json!({ "errcode": code, "error": "User does not exist" });
+    Answer::json(status, &body)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_words_of_other_homeservers_for_a_good_token_and_a_user_to_be_are_understood() {
+    let (alice, proxy) = (alice().await, Proxy::start(homeserver()).await);
+    let bot = Bot::builder(homeserver())
+        .through(&proxy)
+        .prepare(&alice)
+        .await;
+    for (of_sender, of_bot, token) in [
+        // Conduit makes no user for `sender_localpart`.
+        (
+            Some(no_such_user(403, "M_FORBIDDEN")),
+            no_such_user(403, "M_FORBIDDEN"),
+            "has no user for `sender_localpart`",
+        ),
+        // Tuwunel 1.4.6
+        (None, no_such_user(404, "M_NOT_FOUND"), "accepted, as @"),
+    ] {
+        let asks_as_bot = |request: &Request| request.query("user_id").is_some();
+        if let Some(of_sender) = of_sender {
+            proxy
+                .on(move |request| request.path.ends_with("/whoami") && !asks_as_bot(request))
+                .answer(of_sender);
+        }
+        proxy
+            .on(move |request| request.path.ends_with("/whoami") && asks_as_bot(request))
+            .answer(of_bot);
+        let checkup = Checkup::of(&bot);
+        checkup.expect("token", "passed", token);
+        checkup.expect("server name", "passed", SERVER_NAME);
+        checkup.expect("bot's user", "passed", "the bot's first run makes it");
+        proxy.be_honest();
+    }
+    // A token that is not known stays one.
+    proxy
+        .on(|request| request.path.ends_with("/whoami"))
+        .answer(Answer::refusal(401, "M_UNKNOWN_TOKEN"));
+    Checkup::of(&bot).expect("token", "failed", "the homeserver does not know it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_homeserver_that_lets_no_appservice_sync_without_a_device_is_asked_as_the_bots_device() {
+    let (alice, proxy) = (alice().await, Proxy::start(homeserver()).await);
+    for without_log_in in [false, true] {
+        let mut bot = Bot::builder(homeserver()).through(&proxy);
+        if without_log_in {
+            bot = bot.without_log_in(homeserver());
+        }
+        let mut bot = bot.start(&alice).await;
+        let file = bot.data_dir().join("matrix/session.json");
+        let log_in = fs::read(&file).unwrap();
+        let user = bot.user_id().to_string();
+        // Conduit, Tuwunel 1.4.6, Continuwuity.
+        for answer in [
+            Answer::new(500, "application/json", ""),
+            Answer::refusal(500, "M_UNKNOWN"),
+            Answer::refusal(403, "M_FORBIDDEN"),
+        ] {
+            let user = user.clone();
+            proxy
+                .on(move |request| {
+                    let names_bot = request.query("user_id").as_ref() == Some(&user);
+                    request.is_sync() && names_bot && request.query("device_id").is_none()
+                })
+                .answer(answer);
+            let checkup = Checkup::of(&bot);
+            assert_eq!(checkup.outcome("sync"), "passed", "{checkup:?}");
+            bot.kill_9();
+            fs::remove_file(&file).unwrap();
+            let checkup = Checkup::of(&bot);
+            checkup.expect("sync", "skipped", "the bot has no device yet");
+            assert_eq!(
+                checkup.outcome("admin room access"),
+                "passed",
+                "{checkup:?}"
+            );
+            // A log-in that is no longer good is none.
+            let other = String::from_utf8(log_in.clone()).unwrap();
+            let other = other.replace("\"access_token\":\"", "\"access_token\":\"x");
+            let other = other.replace("\"device_id\":\"", "\"device_id\":\"x");
+            fs::write(&file, other).unwrap();
+            let checkup = Checkup::of(&bot);
+            checkup.expect("sync", "skipped", "the bot has no device yet");
+            assert_eq!(checkup.outcome("bot's user"), "passed", "{checkup:?}");
+            fs::write(&file, &log_in).unwrap();
+            proxy.be_honest();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_recovery_key_that_is_lost_or_wrong_or_open_is_told() {
     const NAME: &str = "identity and recovery key";
     let alice = alice().await;
@@ -146,7 +325,7 @@ async fn a_recovery_key_that_is_lost_or_wrong_or_open_is_told() {
 
     let put_back = format!(
         "put your copy of the recovery key at {}, or into the variable RCBOT_RECOVERY_KEY; if it is lost, stop the bot, \
-         `rcbot reset-identity --config {}`, and start the bot again",
+         `rcbot reset-identity --config {}`, and start it",
         file.display(),
         bot.config_path().display()
     );
@@ -164,7 +343,7 @@ async fn a_recovery_key_that_is_lost_or_wrong_or_open_is_told() {
 
     fs::remove_file(&file).unwrap();
     let remedy = Checkup::of(&bot).expect(NAME, "warning", "there is no");
-    assert_eq!(remedy, "start the bot again, which writes a recovery key");
+    assert_eq!(remedy, "restart the bot, which writes a recovery key");
     bot.restart(&alice).await;
     eventually("a recovery key", async || file.exists().then_some(())).await;
     assert_eq!(Checkup::of(&bot).outcome(NAME), "passed");

@@ -42,7 +42,7 @@ async fn a_lost_recovery_key_can_be_given_by_a_variable_or_replaced_with_the_ide
 
     assert!(
         remedy.contains("if it is lost, stop the bot, `rcbot reset-identity --config /")
-            && remedy.ends_with(", and start the bot again"),
+            && remedy.ends_with(", and start it"),
         "{remedy}"
     );
     let elsewhere = std::env::temp_dir();
@@ -53,6 +53,35 @@ async fn a_lost_recovery_key_can_be_given_by_a_variable_or_replaced_with_the_ide
     bot.run();
     bot.wait_until_ready(&alice).await;
     assert_eq!(Checkup::of(&bot).outcome(NAME), "passed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_a_failed_start_has_made_is_no_identity() {
+    let alice = alice().await;
+    for loses_device in [true, false] {
+        let mut bot = Bot::builder(homeserver()).start(&alice).await;
+        assert!(bot.terminate().await.success());
+        if loses_device {
+            fs::remove_dir_all(bot.data_dir().join("matrix")).unwrap();
+        } else {
+            bot.lose_keys();
+            bot.lose_recovery_key();
+        }
+        bot.run();
+        assert!(!bot.wait_for_exit().await.success());
+        assert!(bot.data_dir().join("matrix/store").exists());
+        let checkup = Checkup::of(&bot);
+        let remedy = checkup.expect(NAME, "failed", "neither its keys nor");
+        assert!(
+            remedy.contains("if it is lost, stop the bot, `rcbot reset-identity"),
+            "{remedy}"
+        );
+        let command = format!("{} --yes", commands(&remedy)[0]);
+        Checker::new(&bot.config_path()).shell(&binary(&command), &std::env::temp_dir());
+        bot.run();
+        bot.wait_until_connected(2).await;
+        assert_eq!(Checkup::of(&bot).outcome(NAME), "passed");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -100,7 +129,7 @@ async fn secrets_that_the_homeserver_no_longer_keeps_are_stored_again_by_the_nex
     let remedy = Checkup::of(&bot).expect(NAME, "warning", "keeps no secrets");
     assert_eq!(
         remedy,
-        "start the bot again, which stores them and writes a new key"
+        "restart the bot, which stores them and writes a new key"
     );
     bot.restart(&alice).await;
     eventually("a new recovery key", async || {

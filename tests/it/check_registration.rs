@@ -111,7 +111,7 @@ async fn a_registration_that_the_homeserver_does_not_have_is_told_until_it_has_i
         .run()
         .expect("token", "failed", "does not know it");
     assert!(
-        remedy.starts_with("give the homeserver a copy of /"),
+        remedy.starts_with("name a copy of /") && remedy.ends_with(", and restart Synapse"),
         "{remedy}"
     );
     site.hand_over();
@@ -171,7 +171,7 @@ async fn a_wrong_name_in_the_configuration_does_not_cost_a_good_registration() {
     let remedy = checkup.expect("server name", "failed", "calls itself rcbot.test");
     assert_eq!(
         remedy,
-        "set `homeserver.server_name: rcbot.test` in config.yaml, and start the bot again"
+        "set `homeserver.server_name: rcbot.test` in config.yaml, and restart the bot"
     );
     checkup.expect("token", "skipped", "the server name is wrong");
     site.name_server(SERVER_NAME);

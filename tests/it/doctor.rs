@@ -96,12 +96,12 @@ async fn the_report_goes_to_its_requester_alone_and_holds_no_secret() {
 async fn the_report_is_of_the_configuration_as_it_is_now() {
     let alice = person("alice").await;
     let bot = Bot::builder(homeserver()).start(&alice).await;
-    bot.reconfigure(|config| config["projects"]["website"]["directory"] = json!("gone"));
+    bot.reconfigure(|config| config["projects"]["website"]["power_level"] = json!("much"));
     assert_eq!(bot.ask(&alice, "doctor").await.body(), Some(SENT));
     let word = bot.private_word(&alice, REPORT).await;
     let report = word.body().unwrap();
     assert!(report.contains("✘ configuration: "), "{report}");
-    assert!(report.contains("projects.website.directory"), "{report}");
+    assert!(report.contains("projects.website.power_level"), "{report}");
     assert!(report.contains("1 check has failed."), "{report}");
 }
 

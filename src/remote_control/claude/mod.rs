@@ -3,6 +3,7 @@
 //! Invariant: pure. Nothing here reads or writes a file, starts a process, asks for the time, or logs.
 
 mod diagnosis;
+mod invocation;
 mod launch;
 mod output;
 mod pattern;
@@ -11,6 +12,7 @@ mod url_text;
 mod visible;
 
 pub use diagnosis::Cause;
+pub use invocation::Invocation;
 pub use launch::{Placeholders, SESSION_ID_VARIABLE, WAY_OUT, environment};
 pub use output::{LinkFinder, Sighting};
 pub use pattern::{LinkPattern, PatternError};

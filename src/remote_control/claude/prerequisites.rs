@@ -1,6 +1,6 @@
 //! What must hold on the host before `claude remote-control` serves, as the program's own files tell it.
 //!
-//! Read in version 2.1.197. These files are the program's: they are looked at and never written, as it races for them.
+//! Read in version 2.1.332. These files are the program's: they are looked at and never written, as it races for them.
 
 use std::{
     collections::BTreeMap,
@@ -26,6 +26,9 @@ const SERVICE: &str = "api.anthropic.com";
 /// What an organisation prescribes to all users of a host.
 const MANAGED_SETTINGS: &str = "/etc/claude-code/managed-settings.json";
 
+/// The folder of more files of that kind, `*.json`.
+pub const MANAGED_FOLDER: &str = "/etc/claude-code/managed-settings.d";
+
 /// The version from which on `--continue` brings back a conversation of Remote Control.
 pub const FIRST_TO_CONTINUE: Version = Version(2, 1, 200);
 
@@ -39,7 +42,7 @@ pub struct ClaudeFiles {
     pub state: [PathBuf; 2],
     /// Where the log-in stands. The content is secret.
     pub credentials: PathBuf,
-    /// Settings, which can add variables to the environment. Each may be missing.
+    /// Settings, of which each may be missing, or add variables to the environment. Those in [`MANAGED_FOLDER`] count as well.
     pub settings: [PathBuf; 4],
 }
 
@@ -95,17 +98,18 @@ impl ClaudeState {
         self.0.get("remoteDialogSeen") == Some(&Value::Bool(true))
     }
 
-    /// Whether a directory is trusted: the trust in a directory holds for all below it. The path must be without symbolic
-    /// links, as the program asks the system where it is.
+    /// Whether this directory was trusted. For which others that holds is another question.
     #[must_use]
     pub fn trusts(&self, directory: &Path) -> bool {
-        let projects = self.0.get("projects");
-        let is_trusted = |path: &Path| {
-            let project = projects.and_then(|all| all.get(path.to_str()?));
-            let trust = project.and_then(|project| project.get("hasTrustDialogAccepted"));
-            trust == Some(&Value::Bool(true))
-        };
-        directory.ancestors().any(is_trusted)
+        let project = || self.0.get("projects")?.get(directory.to_str()?);
+        let trust = project().and_then(|project| project.get("hasTrustDialogAccepted"));
+        trust == Some(&Value::Bool(true))
+    }
+
+    /// Whether it is known whose the log-in is. Without that the program cannot tell the organisation, and refuses.
+    #[must_use]
+    pub fn has_account(&self) -> bool {
+        self.0.get("oauthAccount").is_some_and(Value::is_object)
     }
 
     /// The e-mail address of the claude.ai account, if it is known: ASCII without blanks or line ends, as it is shown to people.
@@ -140,14 +144,15 @@ pub fn log_in(credentials: &str, now: SystemTime) -> Result<(), Cause> {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()
         .as_millis();
-    let is_over = login
-        .get("expiresAt")
-        .and_then(Value::as_u64)
-        .is_some_and(|end| u128::from(end) <= millis);
     if !has_token("accessToken") || !has_scope(SCOPE_OF_SUBSCRIBERS) {
         return Err(Cause::NotLoggedIn);
     }
-    if is_over && !has_token("refreshToken") {
+    let is_over = |key: &str| {
+        let end = login.get(key).and_then(Value::as_u64);
+        end.is_some_and(|end| u128::from(end) <= millis)
+    };
+    // Where it can be renewed, it counts how long that is so.
+    if is_over("refreshTokenExpiresAt") || is_over("expiresAt") && !has_token("refreshToken") {
         return Err(Cause::NotLoggedIn);
     }
     if has_scope(SCOPE_OF_FULL_LOGINS) {
@@ -157,42 +162,82 @@ pub fn log_in(credentials: &str, now: SystemTime) -> Result<(), Cause> {
     }
 }
 
-/// Whether a variable makes the program refuse Remote Control.
-#[must_use]
-pub fn switches_off(name: &str, value: &str) -> bool {
-    match name {
-        "ANTHROPIC_API_KEY"
-        | "ANTHROPIC_AUTH_TOKEN"
-        | "CLAUDE_CODE_OAUTH_TOKEN"
-        | "DISABLE_TELEMETRY"
-        | "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC"
-        | "DISABLE_GROWTHBOOK" => !value.is_empty(),
-        "ANTHROPIC_BASE_URL" => !value.is_empty() && !is_service(value),
-        "DO_NOT_TRACK"
-        | "CLAUDE_CODE_USE_ANTHROPIC_AWS"
-        | "CLAUDE_CODE_USE_BEDROCK"
-        | "CLAUDE_CODE_USE_FOUNDRY"
-        | "CLAUDE_CODE_USE_GATEWAY"
-        | "CLAUDE_CODE_USE_MANTLE"
-        | "CLAUDE_CODE_USE_VERTEX" => is_on(value),
-        _ => false,
-    }
+/// What a variable does to Remote Control.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// Nothing.
+    None,
+    /// It is refused before version 2.1.288, and where the organisation asks for Trusted Devices.
+    RefusedByOld,
+    /// It is refused.
+    Refused,
 }
 
-/// The variables that the text of a settings file adds to the environment, with their values. A text that makes no sense has
-/// none: the program ignores it.
+/// What a variable of a session does to Remote Control.
 #[must_use]
-pub fn variables_in_settings(settings: &str) -> Vec<(String, String)> {
-    let settings: Value = serde_json::from_str(settings).unwrap_or_default();
-    let variables = settings.get("env").and_then(Value::as_object);
-    let text = |value: &Value| {
-        value
-            .as_str()
-            .map_or_else(|| value.to_string(), str::to_owned)
+pub fn effect(name: &str, value: &str) -> Effect {
+    let (effect, is_set) = match name {
+        "ANTHROPIC_API_KEY"
+        | "ANTHROPIC_AUTH_TOKEN"
+        | "ANTHROPIC_UNIX_SOCKET"
+        | "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC"
+        | "CLAUDE_CODE_OAUTH_TOKEN" => (Effect::Refused, !value.is_empty()),
+        "ANTHROPIC_BASE_URL" => (Effect::Refused, !value.is_empty() && !is_service(value)),
+        "CLAUDE_CODE_DISABLE_FEATURE_FLAGS"
+        | "CLAUDE_CODE_REMOTE"
+        | "CLAUDE_CODE_SIMPLE"
+        | "CLAUDE_CODE_USE_ANTHROPIC_AWS"
+        | "CLAUDE_CODE_USE_ANTHROPIC_GOOGLE_CLOUD"
+        | "CLAUDE_CODE_USE_BEDROCK"
+        | "CLAUDE_CODE_USE_FOUNDRY"
+        | "CLAUDE_CODE_USE_MANTLE"
+        | "CLAUDE_CODE_USE_VERTEX"
+        | "DISABLE_GROWTHBOOK" => (Effect::Refused, is_on(value)),
+        "DISABLE_TELEMETRY" => (Effect::RefusedByOld, !value.is_empty()),
+        "DO_NOT_TRACK" => (Effect::RefusedByOld, is_on(value)),
+        _ => (Effect::None, false),
     };
-    let all = variables.into_iter().flatten();
-    all.map(|(name, value)| (name.clone(), text(value)))
-        .collect()
+    if is_set { effect } else { Effect::None }
+}
+
+/// What of a settings file matters to Remote Control.
+#[derive(Debug, Default)]
+pub struct Settings {
+    /// The variables that it adds to the environment, with their values.
+    pub variables: Vec<(String, String)>,
+    /// Its keys that switch Remote Control off.
+    pub switches: Vec<&'static str>,
+}
+
+impl Settings {
+    /// Reads a file's text. One that makes no sense says nothing: the program ignores it. A project's own file, which whoever can
+    /// write to the project has written, gives no API key.
+    #[must_use]
+    pub fn parse(text: &str, is_of_project: bool) -> Self {
+        let settings: Value = serde_json::from_str(text).unwrap_or_default();
+        let variables = settings.get("env").and_then(Value::as_object);
+        let variables = variables.into_iter().flatten().map(|(name, value)| {
+            let text = value.as_str().map(str::to_owned);
+            (name.clone(), text.unwrap_or_else(|| value.to_string()))
+        });
+        let is_ignored = |name: &str| is_of_project && name == "ANTHROPIC_API_KEY";
+        let helper = settings.get("apiKeyHelper").and_then(Value::as_str);
+        let switches = [
+            (
+                "apiKeyHelper",
+                helper.is_some_and(|helper| !helper.is_empty()),
+            ),
+            (
+                "disableRemoteControl",
+                settings.get("disableRemoteControl") == Some(&Value::Bool(true)),
+            ),
+        ];
+        let switches = switches.into_iter().filter(|(_, is_set)| *is_set);
+        Self {
+            variables: variables.filter(|(name, _)| !is_ignored(name)).collect(),
+            switches: switches.map(|(name, _)| name).collect(),
+        }
+    }
 }
 
 /// The words that the program takes for a yes.

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use super::{
     checkup::{Checker, Checkup, commands},
+    mounts::with_mounts_of_its_own,
     program::rcbot,
     run_to_end,
 };
@@ -20,6 +21,9 @@ pub(crate) const CLAUDE: &str = r#"#!/bin/sh
 case "$*" in
 --version) echo "2.1.250 (Claude Code)" ;;
 "auth login") mkdir -p "$HOME/.claude"
+    [ -e "$HOME/.claude.json" ] || echo '{"numStartups":1}' > "$HOME/.claude.json"
+    grep -q oauthAccount "$HOME/.claude.json" ||
+        sed -i 's/^{/{"oauthAccount":{"emailAddress":"alice@example.org"},/' "$HOME/.claude.json"
     echo '{"claudeAiOauth":{"accessToken":"a","refreshToken":"r","expiresAt":1,"scopes":["user:inference","user:profile"]}}' \
         > "$HOME/.claude/.credentials.json" ;;
 "") echo "{\"remoteDialogSeen\":true,\"oauthAccount\":{\"emailAddress\":\"alice@example.org\"},\
@@ -117,6 +121,13 @@ impl Host {
         }
         assert_eq!(self.check().outcome(name), "passed", "{remedy}");
     }
+}
+
+/// The check, run by a shell script that may mount what it wants.
+pub(crate) fn with_mounts(host: &Host, script: &str) -> Checker {
+    let shell = ["sh", "-c", script, "sh"];
+    let words = [with_mounts_of_its_own(), &shell].concat();
+    host.checker.clone().wrapped(&words)
 }
 
 /// Changes who may do what with a file.

@@ -41,27 +41,22 @@ fn the_files_are_where_home_or_the_variables_say() {
 }
 
 #[test]
-fn trust_holds_for_all_below_and_for_nothing_beside() {
+fn a_directory_is_trusted_if_it_was_accepted_itself() {
     let state = json!({ "projects": {
         "/srv/website": { "hasTrustDialogAccepted": true },
         "/srv/api": { "hasTrustDialogAccepted": false },
         "/srv/docs": {},
     } });
     let state = ClaudeState::parse(&state.to_string()).unwrap();
-    for (directory, is_trusted) in [
-        ("/srv/website", true),
-        ("/srv/website/backend", true),
-        ("/srv/website-2", false),
-        ("/srv", false),
-        ("/srv/api", false),
-        ("/srv/docs", false),
-    ] {
-        assert_eq!(
-            state.trusts(Path::new(directory)),
-            is_trusted,
-            "{directory}"
-        );
-    }
+    let all = [
+        "/srv/website",
+        "/srv/website/backend",
+        "/srv",
+        "/srv/api",
+        "/srv/docs",
+    ];
+    let trusted = all.iter().filter(|path| state.trusts(Path::new(path)));
+    assert_eq!(trusted.collect::<Vec<_>>(), [&"/srv/website"]);
 }
 
 #[test]
@@ -74,7 +69,7 @@ fn what_is_missing_or_of_another_kind_says_no() {
         );
     }
     let state = ClaudeState::parse(r#"{"remoteDialogSeen":true}"#).unwrap();
-    assert!(state.was_asked_for_consent());
+    assert!(state.was_asked_for_consent() && !state.has_account());
     assert!(ClaudeState::parse("{").is_err());
 }
 
@@ -87,6 +82,7 @@ fn the_account_is_known_once_somebody_is_logged_in() {
     });
     let state = ClaudeState::parse(&state.to_string()).unwrap();
     assert_eq!(state.account(), Some("alice@example.org"));
+    assert!(state.has_account());
 }
 
 #[test]
@@ -141,39 +137,83 @@ fn a_login_needs_a_token_both_scopes_and_a_future() {
         login("a", "r", 2_000_000, &json!(["user:inference"])),
         Err(Cause::LongLivedToken)
     );
+    let over = json!({ "claudeAiOauth": {
+        "accessToken": "a", "refreshToken": "r", "expiresAt": 2_000_000, "refreshTokenExpiresAt": 500_000, "scopes": full,
+    } });
+    assert_eq!(
+        log_in(&over.to_string(), now),
+        not_logged_in,
+        "the login itself has ended"
+    );
     for text in ["", "{}", "{\"claudeAiOauth\":null}"] {
         assert_eq!(log_in(text, now), not_logged_in, "{text}");
     }
 }
 
 #[test]
-fn the_variables_that_switch_remote_control_off_are_known() {
-    for (name, value) in [
-        ("ANTHROPIC_API_KEY", "sk"),
-        ("ANTHROPIC_BASE_URL", "https://proxy.example"),
-        ("ANTHROPIC_BASE_URL", "nonsense"),
-        ("CLAUDE_CODE_USE_BEDROCK", "1"),
-        ("DISABLE_TELEMETRY", "0"),
-        ("DO_NOT_TRACK", "True"),
+fn what_switches_remote_control_off_is_known() {
+    for (name, value, expected) in [
+        ("ANTHROPIC_API_KEY", "sk", Effect::Refused),
+        ("ANTHROPIC_API_KEY", "", Effect::None),
+        (
+            "ANTHROPIC_BASE_URL",
+            "https://proxy.example",
+            Effect::Refused,
+        ),
+        ("ANTHROPIC_BASE_URL", "nonsense", Effect::Refused),
+        (
+            "ANTHROPIC_BASE_URL",
+            "https://api.anthropic.com",
+            Effect::None,
+        ),
+        ("ANTHROPIC_MODEL", "opus", Effect::None),
+        (
+            "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC",
+            "0",
+            Effect::Refused,
+        ),
+        ("CLAUDE_CODE_USE_BEDROCK", "1", Effect::Refused),
+        ("CLAUDE_CODE_USE_BEDROCK", "0", Effect::None),
+        ("CLAUDE_CODE_USE_GATEWAY", "1", Effect::None),
+        ("DISABLE_GROWTHBOOK", "0", Effect::None),
+        ("DISABLE_TELEMETRY", "0", Effect::RefusedByOld),
+        ("DO_NOT_TRACK", "True", Effect::RefusedByOld),
+        ("DO_NOT_TRACK", "0", Effect::None),
     ] {
-        assert!(switches_off(name, value), "{name}={value}");
+        assert_eq!(effect(name, value), expected, "{name}={value}");
     }
-    for (name, value) in [
-        ("ANTHROPIC_API_KEY", ""),
-        ("ANTHROPIC_BASE_URL", "https://api.anthropic.com"),
-        ("ANTHROPIC_MODEL", "opus"),
-        ("CLAUDE_CODE_USE_BEDROCK", "0"),
-        ("CLAUDE_CODE_USE_POWERSHELL_TOOL", "1"),
-        ("DO_NOT_TRACK", "0"),
+}
+
+#[test]
+fn settings_give_variables_and_switches() {
+    let text = json!({
+        "env": { "ANTHROPIC_API_KEY": "sk", "DISABLE_TELEMETRY": 1 },
+        "apiKeyHelper": "/usr/bin/key",
+        "disableRemoteControl": true,
+    });
+    let settings = |is_of_project| Settings::parse(&text.to_string(), is_of_project);
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let telemetry = pair("DISABLE_TELEMETRY", "1");
+    assert_eq!(
+        settings(false).variables,
+        [pair("ANTHROPIC_API_KEY", "sk"), telemetry.clone()]
+    );
+    assert_eq!(settings(true).variables, [telemetry]);
+    assert_eq!(
+        settings(true).switches,
+        ["apiKeyHelper", "disableRemoteControl"]
+    );
+    for nothing in [
+        "{",
+        "[]",
+        r#"{"apiKeyHelper":"","disableRemoteControl":false}"#,
     ] {
-        assert!(!switches_off(name, value), "{name}={value}");
+        let settings = Settings::parse(nothing, false);
+        assert!(
+            settings.variables.is_empty() && settings.switches.is_empty(),
+            "{nothing}"
+        );
     }
-    let settings = r#"{"env":{"DISABLE_TELEMETRY":1,"DO_NOT_TRACK":"no","EDITOR":"vi"}}"#;
-    let all = variables_in_settings(settings);
-    let culprits = all.iter().filter(|(name, value)| switches_off(name, value));
-    let culprits: Vec<_> = culprits.map(|(name, _)| name.as_str()).collect();
-    assert_eq!(culprits, ["DISABLE_TELEMETRY"]);
-    assert!(variables_in_settings("{").is_empty());
 }
 
 #[test]
