@@ -7,7 +7,7 @@
 use std::{borrow::Cow, collections::BTreeMap};
 
 use matrix_sdk_base::crypto::vodozemac::{Ed25519PublicKey, base64_decode};
-use serde::{Deserialize, de::IgnoredAny};
+use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 
 /// The only to-device events that a bot needs: they bring room keys, and all else that a device says in confidence.
@@ -149,7 +149,7 @@ fn sender_of_needed(event: &RawValue) -> Result<String, Dropped> {
     struct Content {
         algorithm: String,
         sender_key: String,
-        ciphertext: BTreeMap<String, IgnoredAny>,
+        ciphertext: BTreeMap<String, Box<RawValue>>,
     }
     let Ok(head) = serde_json::from_str::<Head>(event.get()) else {
         return Err(Dropped::new("", "to-device event without type or sender"));

@@ -99,7 +99,7 @@ enum Credential {
     /// A token that we cannot get another one for.
     Configured(Token),
     /// The appservice's token, with user and device named beside it.
-    Appservice(Appservice),
+    Appservice(Box<Appservice>),
 }
 
 impl Credential {
@@ -164,7 +164,7 @@ impl LoggedIn {
             let appservice = Appservice::new(config, registration)?;
             let id = self.device.meta.device_id.clone();
             appservice.check_device(&id).await?;
-            let credential = Credential::Appservice(appservice);
+            let credential = Credential::Appservice(Box::new(appservice));
             self.forwarder = Forwarder::start(config, credential, id, folder, quarantine)?;
         }
         Ok(self)
@@ -255,7 +255,7 @@ async fn as_appservice(
         Authentication::AccessToken { access_token } => Credential::Token(access_token),
         Authentication::IdentityAssertion => {
             appservice.check_device(&device.meta.device_id).await?;
-            Credential::Appservice(appservice)
+            Credential::Appservice(Box::new(appservice))
         }
     };
     Ok((device, credential))

@@ -139,7 +139,9 @@ impl Quarantine {
             keeps
         });
         let is_unchanged = dropped.is_empty();
-        dropped.into_iter().for_each(|dropped| state.tell(dropped));
+        for dropped in dropped {
+            state.tell(dropped);
+        }
         if is_unchanged && let [portion] = answer.portions.as_slice() {
             state.in_hand = Some(portion.sender.clone());
             return body;
@@ -160,7 +162,9 @@ impl Quarantine {
             return body;
         };
         let mut state = self.state();
-        dropped.into_iter().for_each(|dropped| state.tell(dropped));
+        for dropped in dropped {
+            state.tell(dropped);
+        }
         cleaned.into()
     }
 

@@ -34,7 +34,7 @@ struct Setting {
 
 impl Setting {
     async fn new() -> Self {
-        Self::with(Credential::Appservice).await
+        Self::with(|appservice| Credential::Appservice(Box::new(appservice))).await
     }
 
     async fn with(credential: impl FnOnce(Appservice) -> Credential) -> Self {
