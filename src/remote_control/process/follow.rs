@@ -81,7 +81,6 @@ pub struct Follower {
     watch: Option<AsyncFd<OwnedFd>>,
     slow_poll: Duration,
     offset: u64,
-    has_begun: bool,
     /// Up to here the file takes no room any more.
     freed: u64,
     buffer: Vec<u8>,
@@ -109,7 +108,6 @@ impl Follower {
             watch: None,
             slow_poll: SLOW_POLL,
             offset: 0,
-            has_begun: false,
             freed: 0,
             buffer: Vec::new(),
             after_gap: false,
@@ -211,7 +209,7 @@ impl Follower {
         }
         let left = length.min(end).saturating_sub(self.offset);
         let mut passed_over = left.saturating_sub(self.limit);
-        if !mem::replace(&mut self.has_begun, true) {
+        if self.tail.is_empty() {
             // What comes first is read in any case: more is printed in an instant than anybody can read.
             passed_over = 0;
         }
