@@ -8,6 +8,7 @@ use crate::support::{
     eventually, homeserver,
     person::Person,
     proxy::{Proxy, Request},
+    rooms::assert_forbidden,
 };
 
 async fn person(name: &str) -> Person {
@@ -67,14 +68,14 @@ async fn a_requester_cannot_bring_a_third_person_into_the_direct_message() {
     })
     .await;
     let room = room.room_id();
-    assert!(alice.invite(room, mallory.user_id()).await.is_err());
-    alice
-        .client()
-        .get_room(room)
-        .unwrap()
-        .update_power_levels(vec![(alice.user_id(), 100.into())])
-        .await
-        .unwrap_err();
+    let refused = alice.invite(room, mallory.user_id()).await;
+    assert_forbidden(&refused.unwrap_err());
+    let kind = "m.room.power_levels";
+    let mut levels = alice.state(room, kind).await.unwrap();
+    levels["users"][alice.user_id().as_str()] = 100.into();
+    let known = alice.client().get_room(room).unwrap();
+    let refused = known.send_state_event_raw(kind, "", levels).await;
+    assert_forbidden(&refused.unwrap_err().into());
     bot.answer(&alice, &asked).await;
     let sent = bot.link_after(&alice, 0).await;
     assert_eq!(sent.room(), room);

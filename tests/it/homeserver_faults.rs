@@ -64,7 +64,7 @@ async fn a_bot_whose_homeserver_is_down_at_its_start_says_so_once_and_keeps_tryi
 async fn take_away_in_the_midst_of_a_start(once_away: impl FnOnce(&Proxy)) {
     let alice = alice().await;
     let proxy = Proxy::start(homeserver()).await;
-    let mut bot = Bot::builder(homeserver())
+    let bot = Bot::builder(homeserver())
         .through(&proxy)
         .project("website", |project| project.standin("held"))
         .start(&alice)
@@ -76,7 +76,7 @@ async fn take_away_in_the_midst_of_a_start(once_away: impl FnOnce(&Proxy)) {
     .await;
     proxy.unplug();
     bot.let_go();
-    bot.wait_for_log("phase=Running").await;
+    bot.wait_for_state("website", "running").await;
     once_away(&proxy);
     let tries = || proxy.refused_connections() + proxy.passed().len();
     let before = tries();

@@ -157,11 +157,11 @@ async fn a_process_that_waits_at_a_question_is_reported_as_that() {
     let sandbox = Sandbox::new();
     let mut project = sandbox.project("ask");
     // Long enough for a slow machine to come to the question.
-    project.link_timeout = Duration::from_secs(5);
+    project.link_timeout = Duration::from_secs(15);
     let mut owner = Owner::restore(&sandbox, project);
     owner.start("alice");
     let ending = Ending::NoLink {
-        waited: Duration::from_secs(5),
+        waited: Duration::from_secs(15),
         cause: Some(Cause::ConsentAsked),
     };
     assert_eq!(owner.outcome().await.ending, ending);
@@ -172,7 +172,7 @@ async fn a_process_that_waits_at_a_question_is_reported_as_that() {
 async fn a_link_printed_while_nobody_looked_counts_even_if_its_time_is_over() {
     let sandbox = Sandbox::new();
     let mut project = sandbox.project("slow=0.5,noise=2");
-    project.link_timeout = Duration::from_secs(2);
+    project.link_timeout = Duration::from_secs(5);
     project.max_output = 64 << 20;
     let mut owner = Owner::restore(&sandbox, project.clone());
     owner.start("alice");

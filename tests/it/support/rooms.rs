@@ -12,6 +12,7 @@ use matrix_sdk::{
             message::send_message_event,
             room::{create_room, get_room_event},
         },
+        api::error::ErrorKind,
         assign,
         events::{
             AnyMessageLikeEventContent, EmptyStateKey, InitialStateEvent, MessageLikeEventContent,
@@ -187,4 +188,12 @@ impl Person {
             .filter(|room| room.state() == RoomState::Joined);
         known.with_context(|| format!("{} is not in {room}", self.user_id()))
     }
+}
+
+/// Asserts that the homeserver forbade it, and that it did not fail for another reason.
+#[track_caller]
+pub(crate) fn assert_forbidden(failed: &anyhow::Error) {
+    let error = failed.downcast_ref::<matrix_sdk::Error>();
+    let kind = error.and_then(matrix_sdk::Error::client_api_error_kind);
+    assert_eq!(kind, Some(&ErrorKind::Forbidden), "{failed:#}");
 }
