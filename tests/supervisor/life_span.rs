@@ -7,6 +7,7 @@ use rcbot::remote_control::{
     offline::{self, Known},
 };
 use serde_json::json;
+use tokio::time::timeout;
 
 use crate::support::{
     DEADLINE, Sandbox,
@@ -395,7 +396,7 @@ async fn a_stop_without_a_bot_that_is_cut_short_is_no_accident_to_the_next_one()
     };
     tokio::select! {
         report = offline::stop(&folder, &website, 3600 * SECOND) => panic!("{report:?}"),
-        () = is_on_record => {}
+        on_record = timeout(DEADLINE, is_on_record) => on_record.expect("it is written down first"),
     }
     sandbox.kill_the_process();
     let mut owner = Owner::restore(&sandbox, project);
