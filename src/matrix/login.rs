@@ -255,6 +255,9 @@ async fn as_appservice(
         Authentication::AccessToken { access_token } => Credential::Token(access_token),
         Authentication::IdentityAssertion => {
             appservice.check_device(&device.meta.device_id).await?;
+            info!(
+                "the homeserver logs in no appservice: requests go out with the appservice's token"
+            );
             Credential::Appservice(Box::new(appservice))
         }
     };

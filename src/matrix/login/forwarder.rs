@@ -30,7 +30,7 @@ use matrix_sdk::{
 use serde_json::Value;
 use tokio::{net::UnixStream, task::JoinSet};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 use url::Url;
 
 use super::{
@@ -87,11 +87,6 @@ impl Forwarder {
             path: path.clone(),
             source,
         })?;
-        if let Credential::Appservice(_) = credential {
-            info!(
-                "the homeserver logs in no appservice: requests go out with the appservice's token"
-            );
-        }
         let route = Arc::new(Route {
             // Answers are compressed on the way here, and plain on the socket.
             http: http_client(Client::builder())?,
