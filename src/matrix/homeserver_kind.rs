@@ -64,8 +64,8 @@ impl HomeserverKind {
             said.versions.pointer("/net.zemos.msc4383.server/name"),
         ];
         let named = named.into_iter().flatten().filter_map(Value::as_str);
-        let mut names = named.chain(said.header.as_deref());
-        if let Some(kind) = names.find_map(Self::named) {
+        let mut all = named.chain(said.header.as_deref());
+        if let Some(kind) = all.find_map(Self::named) {
             return kind;
         }
         let features = said.versions.get("unstable_features");
