@@ -32,7 +32,7 @@ impl RunningBot {
         let task = tokio::spawn(async move {
             // Dropped is as good as sent: then nobody is left to run for.
             let shutdown = async { drop(requested.await) };
-            Ok(rcbot::bot::run(config, login, &data_dir, shutdown).await?)
+            Ok(Box::pin(rcbot::bot::run(config, login, &data_dir, shutdown)).await?)
         });
         Ok(Self { task, shutdown })
     }

@@ -4,7 +4,6 @@
 use crate::support::{
     homeserver, person,
     person::{CrossSigning, Person},
-    rooms::RoomOptions,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -14,12 +13,8 @@ async fn what_a_client_shows_of_a_message_and_what_its_homeserver_knows_of_it() 
     let carol = Person::register_with(homeserver(), "carol", CrossSigning::Without);
     let carol = carol.await.unwrap();
     let bob = person("bob").await;
-    let options = RoomOptions {
-        encrypted: true,
-        invite: vec![alice.user_id().to_owned(), carol.user_id().to_owned()],
-        ..RoomOptions::default()
-    };
-    let room = bob.create_room(options).await.unwrap();
+    let room = bob.create_admin_room(alice.user_id()).await.unwrap();
+    bob.invite(&room, carol.user_id()).await.unwrap();
 
     for (person, text, encrypted, shield) in [
         (&alice, "well met by a signed device", true, "none"),

@@ -185,8 +185,8 @@ fn change_registration(bot: &Bot, number: usize, from: &str, to: &str) {
 /// Who asks, where a device is named beside the token.
 fn asks_as_device(request: &Request) -> bool {
     let names = ["device_id", "org.matrix.msc3202.device_id"];
-    let mut named = names.into_iter().filter_map(|name| request.query(name));
-    request.path.ends_with("/account/whoami") && named.next().is_some()
+    let is_named = names.iter().any(|name| request.query(name).is_some());
+    request.path.ends_with("/account/whoami") && is_named
 }
 
 fn makes_device(request: &Request) -> bool {

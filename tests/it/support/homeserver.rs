@@ -266,20 +266,16 @@ impl RecordFile {
         };
         file.seek(SeekFrom::Start(self.from))?;
         let finder = memchr::memmem::Finder::new(text);
-        let mut piece = vec![0; PIECE + text.len()];
-        // What was read last and may be the beginning of the text.
-        let mut kept = 0;
+        let mut piece = Vec::with_capacity(PIECE + text.len());
         loop {
-            let length = match file.read(&mut piece[kept..])? {
-                0 => return Ok(false),
-                read => kept + read,
-            };
-            if finder.find(&piece[..length]).is_some() {
+            if file.by_ref().take(PIECE as u64).read_to_end(&mut piece)? == 0 {
+                return Ok(false);
+            }
+            if finder.find(&piece).is_some() {
                 return Ok(true);
             }
-            let rest = length.saturating_sub(text.len() - 1);
-            piece.copy_within(rest..length, 0);
-            kept = length - rest;
+            // What was read last may be the beginning of the text.
+            piece.drain(..piece.len().saturating_sub(text.len() - 1));
         }
     }
 }

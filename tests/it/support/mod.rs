@@ -40,7 +40,7 @@ use person::{Person, random_text};
 use synapse::Synapse;
 
 /// How long a fact may take to become true: seconds at most, and more on a busy machine.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
 
 /// How soon it is looked at again: what takes long is looked at less often.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, anyhow};
 use matrix_sdk::{
     Client, ClientBuilder,
     authentication::matrix::MatrixSession,
-    encryption::EncryptionSettings,
+    encryption::{EncryptionSettings, identities::Device},
     ruma::{
         OwnedUserId, UserId,
         api::client::{
@@ -36,7 +36,7 @@ use super::{
 };
 
 /// How long a fact may take to arrive: seconds at most, and more on a busy machine.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 /// How long a client waits for its next sync before it asks all the same.
 const NEXT_SYNC: Duration = Duration::from_secs(1);
@@ -300,7 +300,7 @@ impl Person {
             encryption.request_user_identity(user).await.ok()?;
             let devices = encryption.get_user_devices(user).await.ok()?;
             let mut devices = devices.devices();
-            devices.find(|device| device.is_cross_signed_by_owner())
+            devices.find(Device::is_cross_signed_by_owner)
         })
         .await;
         Ok(())

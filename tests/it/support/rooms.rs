@@ -73,7 +73,6 @@ impl Person {
     }
 
     /// Makes an encrypted admin room of the server's own room version, with the bot invited.
-    #[cfg_attr(test, expect(dead_code, reason = "the playground's; no test needs it"))]
     pub(crate) async fn create_admin_room(&self, bot: &UserId) -> Result<OwnedRoomId> {
         self.create_room(RoomOptions {
             encrypted: true,
