@@ -146,7 +146,7 @@ fn as_root_a_process_that_may_not_be_ended_is_told_and_its_session_kept() {
         let mut project = sandbox.project("");
         let ended = project.directory.join("ended-on-the-host");
         let other = r"setpriv --reuid=65534 --clear-groups sh -c '
-            echo $$; while [ ! -e ended-on-the-host ]; do sleep 0.1; done' > other &
+            echo $$; for wait in $(seq 900); do [ -e ended-on-the-host ] && exit; sleep 0.1; done' > other &
             echo 'https://claude.ai/code/x '; wait";
         project.command = ["sh", "-c", other].map(str::to_owned).into();
         project.stop_grace = Duration::from_millis(100);

@@ -11,6 +11,11 @@ use crate::support::{Sandbox, alone::alone_within, owner::Owner};
 
 const MIB: u64 = 1 << 20;
 
+/// Prints more, and what takes longer to read, than anybody reads on the same processor: colours. Not for ever, nor
+/// without bounds, as a test that is killed leaves it and its file.
+const FAST: &str =
+    r#"ulimit -f 16777216; exec timeout 90 yes "$(printf '\033[1mx\033[0my\033[2mz')""#;
+
 /// How much is read of a session that floods before it is looked at again.
 const FLOOD: u64 = 256 * MIB;
 
@@ -19,7 +24,9 @@ const FLOOD: u64 = 256 * MIB;
 fn on_one_processor(test: &str, body: impl Future<Output = ()>) {
     let allowed = Process::myself().unwrap().status().unwrap();
     let first = allowed.cpus_allowed_list.unwrap()[0].0.to_string();
-    if alone_within(test, &["taskset", "--cpu-list", &first], &[]) {
+    // From outside: a runtime that has no turn fires no timer either.
+    let wrapper = ["timeout", "--signal=KILL", "60", "taskset", "--cpu-list"];
+    if alone_within(test, &[&wrapper[..], &[&first]].concat(), &[]) {
         // One worker, then.
         tokio::runtime::Runtime::new().unwrap().block_on(body);
     }
@@ -29,7 +36,8 @@ fn on_one_processor(test: &str, body: impl Future<Output = ()>) {
 fn script(sandbox: &Sandbox, script: &str) -> Project {
     let mut project = sandbox.project("");
     project.command = ["sh", "-c", script].map(str::to_owned).into();
-    project.max_output = MIB;
+    // So much that whoever reads it in one go is never done with it.
+    project.max_output = 64 * MIB;
     project
 }
 
@@ -39,8 +47,8 @@ fn a_session_that_floods_is_stopped_on_one_processor() {
         "floods::a_session_that_floods_is_stopped_on_one_processor",
         async {
             let sandbox = Sandbox::new();
-            let flood = "echo 'https://claude.ai/code/x '; exec yes";
-            let mut owner = Owner::with_session(&sandbox, script(&sandbox, flood)).await;
+            let flood = format!("echo 'https://claude.ai/code/x '; {FAST}");
+            let mut owner = Owner::with_session(&sandbox, script(&sandbox, &flood)).await;
             assert_eq!(owner.phase(), Some(Phase::Running));
             assert_eq!(owner.stop_and_wait().await.ending, Ending::Stopped);
         },
@@ -51,7 +59,7 @@ fn a_session_that_floods_is_stopped_on_one_processor() {
 fn the_time_for_a_link_is_over_in_a_flood() {
     on_one_processor("floods::the_time_for_a_link_is_over_in_a_flood", async {
         let sandbox = Sandbox::new();
-        let mut project = script(&sandbox, "exec yes");
+        let mut project = script(&sandbox, FAST);
         project.link_timeout = Duration::from_secs(2);
         let mut owner = Owner::restore(&sandbox, project);
         owner.start("alice");
@@ -66,8 +74,11 @@ fn the_end_of_a_process_is_seen_while_its_child_goes_on_printing() {
         "floods::the_end_of_a_process_is_seen_while_its_child_goes_on_printing",
         async {
             let sandbox = Sandbox::new();
-            let words = "yes & echo 'https://claude.ai/code/x '; while [ ! -e end ]; do sleep 0.01; done; exit 3";
-            let project = script(&sandbox, words);
+            let words = format!(
+                "({FAST}) & echo 'https://claude.ai/code/x '; \
+             while [ ! -e end ]; do sleep 0.01; done; exit 3"
+            );
+            let project = script(&sandbox, &words);
             let mut owner = Owner::with_session(&sandbox, project.clone()).await;
             fs::write(project.directory.join("end"), "").unwrap();
             let outcome = owner.outcome().await;
@@ -84,7 +95,8 @@ fn the_end_of_a_process_is_seen_while_its_child_goes_on_printing() {
 async fn assert_bounded_on_disk(sandbox: Sandbox) {
     let dd = "echo 'https://claude.ai/code/x '; \
               dd if=/dev/zero bs=1M status=none >&2 & exec dd if=/dev/zero bs=1M status=none";
-    let project = script(&sandbox, dd);
+    let mut project = script(&sandbox, dd);
+    project.max_output = MIB;
     let mut owner = Owner::with_session(&sandbox, project).await;
     let files = ["stdout.log", "stderr.log"].map(|name| sandbox.session_file(name));
     let length = |path: &Path| fs::metadata(path).unwrap().len();

@@ -35,6 +35,9 @@ const CHUNK: usize = 64 * 1024;
 /// How much of the latest bytes is kept at hand: several screens of a program that repaints.
 const TAIL: usize = 16 * 1024;
 
+/// How much is read when it has to be done with: nothing is given back meanwhile, however fast others write.
+const LAST: u64 = 1024 * 1024;
+
 /// How often to look where no event comes: network file systems send none for what others write.
 const SLOW_POLL: Duration = Duration::from_secs(2);
 
@@ -139,13 +142,17 @@ impl Follower {
     }
 
     /// Hands on what is left up to where the file ends now, without waiting for more. For after the writer's end: another one
-    /// may go on writing.
+    /// may go on writing. Of more than a MiB that is left, that much is handed on.
     pub async fn finish(&mut self, mut sink: impl FnMut(Piece<'_>)) {
         let length = self.file().and_then(|file| file.metadata());
         let length = match length {
             Ok(metadata) => metadata.len(),
             Err(error) => return self.close(&error),
         };
+        if length.saturating_sub(self.offset) > LAST {
+            self.offset = length - LAST;
+            self.after_gap = true;
+        }
         loop {
             self.give_way().await;
             match self.read(length) {

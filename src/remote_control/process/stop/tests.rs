@@ -203,14 +203,20 @@ while True:
 #[tokio::test]
 async fn a_process_that_answers_with_a_successor_is_killed() {
     let sandbox = Sandbox::new();
-    let mut launch = sandbox.launch(r#"echo $$ > ready; sh -c "$S""#);
-    let successor = r#"trap 'sh -c "$S" & exit' TERM; while :; do sleep 0.01; done"#;
-    launch.environment.insert("S".into(), successor.into());
+    // The successor has the handler from its first moment, so that it never fails to answer.
+    let script = "import os, signal, time
+def answer(*_):
+    if os.fork(): os._exit(0)
+signal.alarm(600)
+signal.signal(signal.SIGTERM, answer)
+print(os.getpid(), file=open('ready', 'w'))
+while True: time.sleep(0.01)";
+    let mut launch = sandbox.launch("");
+    launch.program = "python3".to_owned();
+    launch.arguments = vec!["-c".to_owned(), script.to_owned()];
     let leader = spawn(&launch).unwrap();
     sandbox.process("ready").await;
-    // A shell that was asked before it had its trap has lost that request, and has the whole grace.
-    let grace = Duration::from_secs(10);
-    let report = stop_within_deadline(&sandbox, Some(&leader), grace).await;
+    let report = stop_within_deadline(&sandbox, Some(&leader), LONG).await;
     assert!(report.killed >= 1);
     let (name, value) = sandbox.mark();
     assert_eq!(find_by_environment(name, value), []);
