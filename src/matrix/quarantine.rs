@@ -238,7 +238,7 @@ impl State {
         }
         waiting.parts += 1;
         waiting.token = format!("{}{PART}{}", waiting.since, waiting.parts);
-        let part = waiting.rest.part(&events, &waiting.token);
+        let part = Rest::part(&events, &waiting.token);
         self.waiting = Some(waiting);
         part.into()
     }
