@@ -59,6 +59,8 @@ struct State {
     offenders: BTreeMap<String, Offender>,
     /// Whose events the SDK has now.
     in_hand: Option<String>,
+    /// Whether the homeserver brought to-device events since the SDK was last done, of which perhaps none were handed on.
+    has_brought: bool,
     waiting: Option<Waiting>,
     /// Who has a part in the bot's encrypted rooms, while that matters.
     acquaintances: Option<BTreeSet<String>>,
@@ -104,6 +106,7 @@ impl Quarantine {
         let state = Mutex::new(State {
             offenders,
             in_hand: None,
+            has_brought: false,
             waiting: None,
             acquaintances: None,
             told: HashSet::new(),
@@ -126,6 +129,7 @@ impl Quarantine {
             return body;
         };
         let mut state = self.state();
+        state.has_brought = true;
         let now = SystemTime::now();
         let mut dropped = std::mem::take(&mut answer.dropped);
         answer.portions.retain(|portion| {
@@ -168,9 +172,17 @@ impl Quarantine {
         cleaned.into()
     }
 
-    /// The SDK is done with what it got.
-    pub(super) fn settle(&self) {
-        self.state().in_hand = None;
+    /// The SDK is done with what it got. Gives back whether the homeserver had to-device events for it, dropped ones too: then
+    /// it has not answered for nothing.
+    pub(super) fn settle(&self) -> bool {
+        let mut state = self.state();
+        state.in_hand = None;
+        std::mem::take(&mut state.has_brought)
+    }
+
+    /// Whether the SDK has yet to get a part of the homeserver's last answer.
+    pub(super) fn holds_more(&self) -> bool {
+        self.state().waiting.is_some()
     }
 
     /// The SDK panicked. Whose events it had at that moment makes it panic no more.

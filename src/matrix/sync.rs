@@ -69,11 +69,14 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
             note_acquaintances(matrix).await;
         }
         let answer = matrix.client().sync_once(settings(patience)).await;
-        matrix.quarantine().settle();
+        let brought_to_device = matrix.quarantine().settle();
         match answer {
             Ok(answer) => {
                 answered = true;
-                matrix.note_answer(true);
+                if !matrix.quarantine().holds_more() {
+                    // Before that, what the bot knows of rooms is as old as ever.
+                    matrix.note_answer(true);
+                }
                 if std::mem::take(&mut failing) {
                     info!("homeserver answers again");
                     failures = back_off();
@@ -93,7 +96,8 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
                 {
                     warn!(%room, bot = %matrix.own_user(), "removed from the admin room: invite the bot again");
                 }
-                let empty_and_fast = asked.elapsed() < SUSPICIOUSLY_FAST && brings_nothing(&answer);
+                let is_fast = asked.elapsed() < SUSPICIOUSLY_FAST;
+                let empty_and_fast = is_fast && !brought_to_device && brings_nothing(&answer);
                 fast_answers = if empty_and_fast { fast_answers + 1 } else { 0 };
             }
             Err(error) => {

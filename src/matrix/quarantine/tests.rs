@@ -49,9 +49,11 @@ fn parts(quarantine: &Quarantine, answer: Bytes) -> Vec<Vec<String>> {
         parts.push(senders);
         if is_last {
             assert_eq!(token, "b");
+            assert!(!quarantine.holds_more());
             return parts;
         }
         assert_eq!(honest(&token), "a");
+        assert!(quarantine.holds_more());
         part = quarantine.next_part(&token).unwrap();
     }
 }
@@ -62,6 +64,18 @@ fn what_several_users_sent_is_handed_out_by_user_and_the_rest_comes_last() {
     let parts = parts(&quarantine, answer(&["@a:x", "@b:x", "@a:x", "@c:x"]));
     assert_eq!(parts, [vec!["@a:x", "@a:x"], vec!["@b:x"], vec!["@c:x"]]);
     assert!(quarantine.next_part("a").is_none());
+}
+
+#[test]
+fn an_answer_of_which_all_is_dropped_is_not_taken_for_an_empty_one() {
+    let (_folder, quarantine) = quarantine();
+    let event = json!({ "type": "m.dummy", "sender": "@m:x", "content": {} });
+    let flood = json!({ "next_batch": "b", "to_device": { "events": [event] } });
+    quarantine.sync_answer("a", flood.to_string().into());
+    assert!(quarantine.settle());
+    let empty = json!({ "next_batch": "c", "to_device": { "events": [] } });
+    quarantine.sync_answer("b", empty.to_string().into());
+    assert!(!quarantine.settle());
 }
 
 #[test]
