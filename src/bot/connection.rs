@@ -1,6 +1,6 @@
 //! The line to the homeserver: kept up, and made anew when the homeserver logs the bot out, or the SDK fails at what somebody sent.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::VecDeque, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, watch},
@@ -74,6 +74,7 @@ pub(super) fn open(
     let (heard, messages) = mpsc::channel(MESSAGES_WAITING);
     let (answers, homeserver_answers) = watch::channel(false);
     let keep_up = async move {
+        let mut late = VecDeque::new();
         loop {
             let connecting = Matrix::connect(Arc::clone(&config), &login, &folder).await;
             let Connection {
@@ -83,6 +84,7 @@ pub(super) fn open(
                 Ok(connection) => connection,
                 Err(fault) => return fault,
             };
+            matrix.wait_on(std::mem::take(&mut late));
             connected.send_replace(Some(matrix.clone()));
             let fault = tokio::select! {
                 fault = matrix.follow() => fault,
@@ -99,6 +101,7 @@ pub(super) fn open(
             // What came just before that was heard, and no later connection hears it again.
             messages.close();
             forward(&mut messages, &heard).await;
+            late = matrix.take_late();
             matrix.close().await;
         }
     };

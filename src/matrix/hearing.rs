@@ -64,7 +64,7 @@ impl Matrix {
                 self.inbox().hear(event, &room).await;
             }
         }
-        self.inbox().hear_late().await;
+        self.inbox().hear_late(self.client()).await;
     }
 
     async fn hear_left_out(&self, room: &Room, timeline: &Timeline, before: &Standpoint) {

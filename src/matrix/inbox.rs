@@ -142,7 +142,7 @@ impl Inbox {
             }
             RoomEncrypted(SyncMessageLikeEvent::Original(encrypted)) => {
                 let raw = event.raw().clone().cast_unchecked();
-                self.await_key(Late::new(encrypted, raw, room.clone()));
+                self.await_key(Late::new(encrypted, raw, room.room_id().to_owned()));
             }
             _ => {}
         }
@@ -303,18 +303,17 @@ impl Inbox {
     pub(super) fn is_worth_waiting_for(
         &self,
         event: &OriginalSyncRoomEncryptedEvent,
-        room: &Room,
+        room: &RoomId,
     ) -> bool {
         let times = (event.origin_server_ts, event.unsigned.age);
         let now = SystemTime::now();
         // A new device cannot read what an earlier one has obeyed.
         if event.sender == self.config.bot_user || self.obeyed.has_event(&event.event_id) {
             false
-        } else if self.admin_room.is(room.room_id()) {
+        } else if self.admin_room.is(room) {
             self.check_time(times, now).is_ok()
         } else {
-            self.conversations.are_with(&event.sender, room.room_id())
-                && self.check_age(times, now).is_ok()
+            self.conversations.are_with(&event.sender, room) && self.check_age(times, now).is_ok()
         }
     }
 }

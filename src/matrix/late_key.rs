@@ -8,10 +8,10 @@ use std::{
 };
 
 use matrix_sdk::{
-    Room,
+    Client, Room,
     deserialized_responses::{EncryptionInfo, TimelineEventKind},
     ruma::{
-        UserId,
+        OwnedRoomId, UserId,
         events::room::{
             encrypted::OriginalSyncRoomEncryptedEvent, message::OriginalSyncRoomMessageEvent,
         },
@@ -20,7 +20,7 @@ use matrix_sdk::{
 };
 use tracing::{debug, warn};
 
-use super::{Chain, Fault, Heard, ReplyTo, inbox::Inbox};
+use super::{Chain, Fault, Heard, Matrix, ReplyTo, inbox::Inbox};
 
 /// How long a key may trail its event before the sender is told that the event cannot be read.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
@@ -33,10 +33,10 @@ const WAITING: usize = 1024;
 
 /// An event whose key is not there yet.
 #[derive(Debug)]
-pub(super) struct Late {
+pub struct Late {
     event: OriginalSyncRoomEncryptedEvent,
     raw: Raw<OriginalSyncRoomEncryptedEvent>,
-    room: Room,
+    room: OwnedRoomId,
     since: Instant,
 }
 
@@ -44,7 +44,7 @@ impl Late {
     pub(super) fn new(
         event: OriginalSyncRoomEncryptedEvent,
         raw: Raw<OriginalSyncRoomEncryptedEvent>,
-        room: Room,
+        room: OwnedRoomId,
     ) -> Self {
         Self {
             event,
@@ -87,6 +87,22 @@ impl LateKeys {
     }
 }
 
+impl Matrix {
+    /// The events that wait for their keys, which a connection in place of this one is to wait for: no later one hears them.
+    #[must_use]
+    pub fn take_late(&self) -> VecDeque<Late> {
+        self.inbox().late.take()
+    }
+
+    /// Waits for the keys of what an earlier connection has heard. They may come with the next sync, so the wait begins anew.
+    pub fn wait_on(&self, late: VecDeque<Late>) {
+        for late in late {
+            let since = Instant::now();
+            self.inbox().await_key(Late { since, ..late });
+        }
+    }
+}
+
 impl Inbox {
     /// The key may come after its event, with a later sync.
     pub(super) fn await_key(&self, late: Late) {
@@ -106,11 +122,14 @@ impl Inbox {
     }
 
     /// Hears the events whose keys have come. To be called after each sync, and soon enough for those whose keys do not come.
-    pub(super) async fn hear_late(&self) {
+    pub(super) async fn hear_late(&self, client: &Client) {
         for late in self.late.take() {
-            match try_to_decrypt(&late.room, &late.raw).await {
+            let Some(room) = client.get_room(&late.room) else {
+                continue;
+            };
+            match try_to_decrypt(&room, &late.raw).await {
                 Ok(Some(Decrypted::Message(message, _))) => {
-                    self.hear_message(&message, &late.room).await;
+                    self.hear_message(&message, &room).await;
                 }
                 Ok(Some(Decrypted::SomethingElse)) => {}
                 Ok(None) | Err(_) if !late.is_overdue() => drop(self.late.wait(late)),
@@ -124,7 +143,7 @@ impl Inbox {
     }
 
     async fn give_up(&self, Late { event, room, .. }: Late) {
-        if !self.admin_room.is(room.room_id()) {
+        if !self.admin_room.is(&room) {
             return debug!(event = %event.event_id, sender = %event.sender, "talk cannot be decrypted");
         }
         warn!(event = %event.event_id, sender = %event.sender, "event in the admin room cannot be decrypted");

@@ -49,6 +49,7 @@ pub use identities::{IdentityReport, KnownIdentity, NotAccepted};
 pub use identity::{KeyOrigin, RECOVERY_KEY_FILE, RECOVERY_KEY_VARIABLE, RecoveryKey};
 pub use inbox::{Heard, Message};
 pub use invitations::Invitation;
+pub use late_key::Late;
 pub use link_picture::PictureError;
 pub use link_receipt::LinkReceipt;
 pub use login::Login;

@@ -190,6 +190,25 @@ async fn a_flood_of_malformed_keys_while_the_bot_is_away_costs_one_panic_and_no_
     assert_eq!(panics(&bot), 1);
 }
 
+/// Synapse hands out a hundred events at a time: the command comes before its key, and the panic between the two.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_waits_for_its_key_is_obeyed_when_malformed_keys_come_before_that() {
+    let (alice, mallory) = (person("alice").await, person("mallory").await);
+    let mut bot = Bot::builder(homeserver()).start(&alice).await;
+    let mut channel = Channel::open(&mallory, bot.user_id()).await;
+    assert!(bot.terminate().await.success());
+    for _ in 0..FLOOD {
+        send_to_bot(&bot, &mallory, "m.dummy", &json!({})).await;
+    }
+    let malformed = channel.event(&malformed()[1]);
+    send_to_bot(&bot, &mallory, "m.room.encrypted", &malformed).await;
+    let asked = bot.tell(&alice, "status").await;
+    bot.run();
+    let status = bot.answer(&alice, &asked).await;
+    assert_eq!(status.body(), Some("website: no session"));
+    assert_eq!(panics(&bot), 1);
+}
+
 /// Lets the bot see malformed keys of Alice's, and waits until it has.
 async fn show(proxy: &Proxy, alice: &Person, key: &str, change: fn(&mut Value, &UserId, &str)) {
     let (user, malformed) = (alice.user_id().to_owned(), key.to_owned());
