@@ -108,6 +108,11 @@ impl Obeyed {
         place: Option<&Place>,
         now: SystemTime,
     ) -> Result<(), Fault> {
+        if event.as_str().contains(char::is_whitespace) {
+            // Such an id is none of a homeserver that is honest, and the file could not be read with it.
+            let source = io::Error::new(io::ErrorKind::InvalidInput, "event id with white space");
+            return Err(self.fault(source));
+        }
         let mut known = self.known();
         let mut lines = place.map_or_else(String::new, Place::to_line);
         lines.push_str(&event_line(event, now));
@@ -245,6 +250,19 @@ mod tests {
         let obeyed = Obeyed::load(path, REMEMBERED).unwrap();
         obeyed.insert(event_id!("$old"), None, old).unwrap();
         assert!(obeyed.has_event(event_id!("$old")));
+    }
+
+    #[test]
+    fn an_event_id_with_white_space_is_not_written_into_the_file() {
+        let (_folder, path) = file();
+        let obeyed = Obeyed::load(path.clone(), AGE).unwrap();
+        for id in ["$a b", "$a\n$b", "$a\u{2028}b", "$\n"] {
+            let event = EventId::parse(id).unwrap();
+            let inserted = obeyed.insert(&event, Some(&place(0)), SystemTime::now());
+            assert!(matches!(inserted, Err(Fault::File { .. })), "{id:?}");
+            assert!(!obeyed.has_event(&event) && !obeyed.has_place(&place(0)));
+        }
+        Obeyed::load(path, AGE).unwrap();
     }
 
     #[test]
