@@ -261,7 +261,8 @@ impl Route {
             (StatusCode::OK, Subject::Keys) => {
                 changed(answer, |body| self.quarantine.keys_answer(body)).await?
             }
-            (StatusCode::TOO_MANY_REQUESTS, _) => {
+            // The SDK goes by the error code, whatever the status.
+            (status, _) if status.is_client_error() || status.is_server_error() => {
                 let mut answer = changed(answer, bound_wait).await?;
                 bound_retry_after(answer.headers_mut());
                 answer

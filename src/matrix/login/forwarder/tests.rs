@@ -202,13 +202,15 @@ async fn a_homeserver_is_left_alone_for_five_minutes_at_most() {
         ("retry-after: Fri, 31 Dec 9999 23:59:59 GMT\r\n", 1, None, 1),
     ] {
         let said = json!({ "errcode": "M_LIMIT_EXCEEDED", "error": "no", "retry_after_ms": body });
-        let said = json("429 Too Many Requests", header, &said);
-        let (_, answer) = setting.answer(setting.request("/x"), &said).await;
-        assert_eq!(answer.status(), 429);
-        let wait = answer.headers().get("retry-after");
-        assert_eq!(wait.map(|wait| wait.to_str().unwrap()), header_then);
-        let body = read_json(answer).await;
-        assert_eq!(body["retry_after_ms"], body_then);
+        for status in [429, 400, 503] {
+            let said = json(&format!("{status} No"), header, &said);
+            let (_, answer) = setting.answer(setting.request("/x"), &said).await;
+            assert_eq!(answer.status(), status);
+            let wait = answer.headers().get("retry-after");
+            assert_eq!(wait.map(|wait| wait.to_str().unwrap()), header_then);
+            let body = read_json(answer).await;
+            assert_eq!(body["retry_after_ms"], body_then);
+        }
     }
 }
 
