@@ -4,7 +4,7 @@
 //! identity, so that for the SDK a change is a violation of a verification, and no key goes to a changed one in the midst of a
 //! sending.
 
-use std::{collections::HashMap, path::PathBuf};
+use std::{collections::HashMap, path::PathBuf, time::Duration};
 
 use futures_util::StreamExt as _;
 use matrix_sdk::{
@@ -12,11 +12,17 @@ use matrix_sdk::{
     ruma::{OwnedUserId, UserId},
 };
 use serde::{Deserialize, Serialize};
-use tokio::sync::OwnedRwLockReadGuard;
+use tokio::{
+    sync::{OwnedRwLockReadGuard, RwLock, RwLockWriteGuard},
+    time::sleep,
+};
 use tracing::{debug, info, warn};
 
 use super::{Fault, Heard, Matrix, table::Table};
 use crate::config::MasterKey;
+
+/// How often it is looked whether a link is still on its way to a user.
+const LOOKS_APART: Duration = Duration::from_millis(50);
 
 /// How the identity that the homeserver shows for a user stands to the one that the bot knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,7 +165,7 @@ impl Matrix {
         let user = identity.user_id();
         debug!(%user, "a verification is withdrawn once no link is on its way to this user");
         let verification = self.verifications().of(user.to_owned());
-        let _alone = verification.write().await;
+        let _alone = alone(&verification).await;
         let withdrawn = identity.withdraw_verification().await;
         Ok(withdrawn.map_err(matrix_sdk::Error::from)?)
     }
@@ -226,6 +232,17 @@ impl Matrix {
     }
 }
 
+/// Takes a lock for writing once nobody reads. Whoever waits for that in the lock's queue has later readers wait behind it, and
+/// one who brings a link holds the turn in its room meanwhile, which another waits for who holds the lock for reading.
+async fn alone(lock: &RwLock<()>) -> RwLockWriteGuard<'_, ()> {
+    loop {
+        match lock.try_write() {
+            Ok(alone) => return alone,
+            Err(_) => sleep(LOOKS_APART).await,
+        }
+    }
+}
+
 /// The identities that were seen first, or accepted by the operator.
 pub(super) fn table(path: PathBuf) -> Result<Table<MasterKey>, Fault> {
     Table::load(
@@ -236,4 +253,22 @@ pub(super) fn table(path: PathBuf) -> Result<Table<MasterKey>, Fault> {
 
 fn key_of(identity: &UserIdentity) -> Option<MasterKey> {
     identity.master_key().get_first_key().map(MasterKey::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_waits_to_withdraw_a_verification_keeps_no_further_link_waiting() {
+        let lock = RwLock::new(());
+        let on_its_way = lock.read().await;
+        let mut withdrawing = Box::pin(alone(&lock));
+        assert!((&mut withdrawing).now_or_never().is_none());
+        drop(lock.try_read().unwrap());
+        drop(on_its_way);
+        drop(withdrawing.await);
+    }
 }
