@@ -77,7 +77,8 @@ impl Audit {
         let (decision, project, why) = match verdict {
             // Nothing was asked about its sender: that is for the other bot to judge.
             Verdict::NotOurs => ("left to another host", None, None),
-            Verdict::Do(_, intent) => ("allowed", intent.project(), None),
+            Verdict::DoneBefore => ("obeyed before", None, None),
+            Verdict::Do(_, intent, _) => ("allowed", intent.project(), None),
             Verdict::Denied(Denied::NoPower(reason)) => ("denied", None, Some(shown(reason))),
             Verdict::Denied(denied) => ("denied", None, Some(shown(denied))),
             Verdict::Misused(misuse) => ("misused", None, Some(shown(misuse))),
@@ -90,6 +91,7 @@ impl Audit {
             Verdict::Denied(_)
             | Verdict::Misused(_)
             | Verdict::CannotDeliver(..)
+            | Verdict::DoneBefore
             | Verdict::NotOurs => match self.count_refusal(Instant::now()) {
                 None => return,
                 number => number,

@@ -45,7 +45,7 @@ pub(super) struct Delivery {
 /// What there is to know of a delivery when it is tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Occasion {
-    /// Its requester was judged at this moment.
+    /// Its requester was judged by what the homeserver said when it was asked at this moment.
     Judged(Instant),
     /// Its requester has to be judged.
     Later,

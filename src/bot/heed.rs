@@ -37,9 +37,9 @@ impl Bot {
         self.heed_all(notices, Occasion::AfterRestart);
     }
 
-    /// As [`Bot::heed`], right after the requester was judged.
-    pub(super) fn heed_judged(&mut self, notices: Vec<Notice>) {
-        self.heed_all(notices, Occasion::Judged(Instant::now()));
+    /// As [`Bot::heed`], right after the requester was judged by what the homeserver said when it was asked at this moment.
+    pub(super) fn heed_judged(&mut self, notices: Vec<Notice>, asked: Instant) {
+        self.heed_all(notices, Occasion::Judged(asked));
     }
 
     fn heed_all(&mut self, notices: Vec<Notice>, occasion: Occasion) {

@@ -1,6 +1,6 @@
 //! Judges commands by what the homeserver says now, which takes a while and so is never done in the sync loop.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 use tracing::{debug, error, warn};
@@ -49,7 +49,10 @@ pub(super) enum Verdict {
     Denied(Denied),
     Misused(Misuse),
     CannotDeliver(ProjectName, NotConfidential),
-    Do(Permit, Intent),
+    /// Also the moment before the homeserver was asked: what it said may be as old as that.
+    Do(Permit, Intent, Instant),
+    /// It was obeyed before: an earlier connection heard it too.
+    DoneBefore,
     /// The bot of another host answers.
     NotOurs,
 }
@@ -69,6 +72,9 @@ async fn judge_by(line: &Line, case: &Case) -> Verdict {
     } = case;
     debug!(event = %message.event_id, sender = %message.sender, "judging a command");
     let matrix = line.clone().matrix().await;
+    if matrix.has_obeyed(message) {
+        return Verdict::DoneBefore;
+    }
     let named = command::addressed_host(&message.text);
     // Whoever may send state events can say that they are a host, and a bot that shares the room with nobody leaves nothing to
     // them.
@@ -101,14 +107,15 @@ async fn judge_by(line: &Line, case: &Case) -> Verdict {
         let mut statuses = statuses.iter();
         statuses.any(|status| status.project == *project && status.session.is_some())
     };
+    let asked = Instant::now();
     match authorize_message(line, message, &policy).await {
         Err(denied) => Verdict::Denied(denied),
         Ok(permit) => match intent {
             Err(misuse) => Verdict::Misused(misuse),
             Ok(Intent::Start(project, beginning)) if !has_session(&project) => {
-                look_at_delivery(line, permit, project, beginning).await
+                look_at_delivery(line, (permit, asked), project, beginning).await
             }
-            Ok(intent) => Verdict::Do(permit, intent),
+            Ok(intent) => Verdict::Do(permit, intent, asked),
         },
     }
 }
@@ -167,7 +174,7 @@ fn intend(
 /// A session whose link can reach nobody is not started.
 async fn look_at_delivery(
     line: &Line,
-    permit: Permit,
+    (permit, asked): (Permit, Instant),
     project: ProjectName,
     beginning: Beginning,
 ) -> Verdict {
@@ -180,7 +187,7 @@ async fn look_at_delivery(
         }
     });
     match deliverable.await {
-        Some(Ok(())) => Verdict::Do(permit, Intent::Start(project, beginning)),
+        Some(Ok(())) => Verdict::Do(permit, Intent::Start(project, beginning), asked),
         Some(Err(reason)) => Verdict::CannotDeliver(project, reason),
         None => Verdict::Denied(Denied::NoFacts),
     }

@@ -1,6 +1,9 @@
 //! What comes of a command once it is judged.
 
-use std::{collections::BTreeMap, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    time::{Instant, SystemTime},
+};
 
 use tokio::task::spawn_blocking;
 use tracing::error;
@@ -55,12 +58,12 @@ impl Bot {
                     &reply::undeliverable(Secret::Link(&project), &reason),
                 );
             }
-            Verdict::Do(permit, intent) => self.carry_out(message, &permit, intent),
-            Verdict::NotOurs => {}
+            Verdict::Do(permit, intent, asked) => self.carry_out(message, &permit, intent, asked),
+            Verdict::NotOurs | Verdict::DoneBefore => {}
         }
     }
 
-    fn carry_out(&mut self, message: &Message, permit: &Permit, intent: Intent) {
+    fn carry_out(&mut self, message: &Message, permit: &Permit, intent: Intent, asked: Instant) {
         let request = || Request {
             requester: permit.requester().to_string(),
             reference: Reference::Message(message.into()).to_text(),
@@ -69,7 +72,7 @@ impl Bot {
             Intent::Start(project, beginning) => {
                 let notices = self.remote_control.start(&project, beginning, request());
                 // Whatever is delivered at once goes to whom was just judged.
-                self.heed_judged(notices);
+                self.heed_judged(notices, asked);
             }
             Intent::Stop(project) => {
                 let notices = self.remote_control.stop(&project, request());

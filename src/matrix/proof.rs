@@ -135,6 +135,12 @@ impl Matrix {
         }
     }
 
+    /// Whether a command was obeyed. What a connection heard just before it was made anew may be heard again by the next one.
+    #[must_use]
+    pub fn has_obeyed(&self, message: &Message) -> bool {
+        self.obeyed().has_event(&message.event_id)
+    }
+
     /// Remembers that a command is obeyed now, so that it never is again, and who its sender is.
     ///
     /// # Errors
