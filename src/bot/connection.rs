@@ -10,7 +10,7 @@ use tracing::warn;
 
 use crate::{
     config::Config,
-    matrix::{Connection, Fault, Heard, Login, Matrix},
+    matrix::{Connection, Fault, Heard, Login, Matrix, Quarantine},
 };
 
 /// How many messages may wait between the homeserver and the loop.
@@ -74,9 +74,14 @@ pub(super) fn open(
     let (heard, messages) = mpsc::channel(MESSAGES_WAITING);
     let (answers, homeserver_answers) = watch::channel(false);
     let keep_up = async move {
+        let quarantine = match Quarantine::load(&folder) {
+            Ok(quarantine) => Arc::new(quarantine),
+            Err(fault) => return fault,
+        };
         let mut late = VecDeque::new();
         loop {
-            let connecting = Matrix::connect(Arc::clone(&config), &login, &folder).await;
+            let connecting =
+                Matrix::connect(Arc::clone(&config), &login, &folder, &quarantine).await;
             let Connection {
                 matrix,
                 heard: mut messages,

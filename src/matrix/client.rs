@@ -115,13 +115,14 @@ impl Matrix {
         config: Arc<Config>,
         login: &Login,
         folder: &Path,
+        quarantine: &Arc<Quarantine>,
     ) -> Result<Connection, Fault> {
         make_folder(folder)?;
         let mut waits = sync::back_off();
         let mut warned = false;
         loop {
-            let quarantine = Arc::new(Quarantine::load(folder)?);
-            let trying = Self::try_connect(&config, login, folder, &quarantine);
+            quarantine.start_over();
+            let trying = Self::try_connect(&config, login, folder, quarantine);
             // Whatever a panic leaves half done is thrown away with the client.
             let fault = match AssertUnwindSafe(trying).catch_unwind().await {
                 Ok(Ok(connection)) => return Ok(connection),
@@ -170,7 +171,7 @@ impl Matrix {
         client.fetch_server_versions(None).await?;
         client.restore_session(logged_in.matrix_session()).await?;
         client.whoami().await?;
-        let ensured = identity::ensure(&client, login, folder, store_is_new).await;
+        let ensured = identity::ensure(&client, quarantine, login, folder, store_is_new).await;
         if matches!(ensured, Err(Fault::DeviceLost)) {
             // Clients do not believe a device that changes its keys.
             logged_in.delete_device(&client, folder).await?;

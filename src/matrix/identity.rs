@@ -28,7 +28,7 @@ use matrix_sdk::{
 use matrix_sdk_base::crypto::secret_storage::SecretStorageKey;
 use tracing::{info, warn};
 
-use super::{Fault, client::STORE, login::Login, sync};
+use super::{Fault, client::STORE, login::Login, quarantine::Quarantine, sync};
 use crate::atomic_file;
 
 /// The file with the recovery key, in the folder of Matrix.
@@ -126,6 +126,7 @@ impl fmt::Debug for RecoveryKey {
 /// identity for the password alone. What passes can be tried again: keys that were made and not taken are still there then.
 pub(super) async fn ensure(
     client: &Client,
+    quarantine: &Quarantine,
     login: &Login,
     folder: &Path,
     store_is_new: bool,
@@ -151,7 +152,7 @@ pub(super) async fn ensure(
         && let Some(key) = &recovery_key
     {
         warn!("the Matrix store has no identity, bringing it back with the recovery key");
-        recover(client, key).await?;
+        recover(client, quarantine, key).await?;
     }
     if !has_keys(client).await || !sign_device(client).await? {
         let user = client.user_id().map(ToString::to_string);
@@ -172,11 +173,16 @@ pub(super) async fn ensure(
 ///
 /// # Errors
 /// [`Fault`]s of the homeserver; then this can be tried again.
-pub(super) async fn replace(client: &Client, login: &Login, folder: &Path) -> Result<(), Fault> {
+pub(super) async fn replace(
+    client: &Client,
+    quarantine: &Quarantine,
+    login: &Login,
+    folder: &Path,
+) -> Result<(), Fault> {
     let encryption = client.encryption();
     encryption.wait_for_e2ee_initialization_tasks().await;
     // A new device's keys are uploaded with its first sync, and only a device that the homeserver knows can be signed.
-    sync::once(client).await?;
+    sync::once(client, quarantine).await?;
     if let Some(unfinished) = encryption.reset_cross_signing().await? {
         let CrossSigningResetAuthType::Uiaa(asked) = unfinished.auth_type() else {
             return Err(Fault::IdentityRefused);
@@ -356,9 +362,9 @@ fn not_stored(error: SecretStorageError) -> Fault {
     }
 }
 
-async fn recover(client: &Client, key: &RecoveryKey) -> Result<(), Fault> {
+async fn recover(client: &Client, quarantine: &Quarantine, key: &RecoveryKey) -> Result<(), Fault> {
     // A new device's keys are uploaded with its first sync, and only a device that the homeserver knows can be signed.
-    sync::once(client).await?;
+    sync::once(client, quarantine).await?;
     let recovered = client.encryption().recovery().recover(key.expose()).await;
     recovered.map_err(|error| match error {
         // It is the homeserver that failed, and not the key.

@@ -54,6 +54,7 @@ pub use link_picture::PictureError;
 pub use link_receipt::LinkReceipt;
 pub use login::Login;
 pub use proof::{Proof, Trust};
+pub use quarantine::Quarantine;
 pub use registration::{
     GenerateError, Registration, RegistrationError, generate, generate_with_device_management,
     write_new,

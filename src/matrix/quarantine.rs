@@ -14,7 +14,7 @@ use std::{
 
 use hyper::body::Bytes;
 use serde::{Deserialize, Serialize};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::{
     Fault,
@@ -49,7 +49,7 @@ const HOUR: Duration = Duration::from_hours(1);
 
 /// What the SDK gets, and what it does not.
 #[derive(Debug)]
-pub(super) struct Quarantine {
+pub struct Quarantine {
     path: PathBuf,
     state: Mutex<State>,
 }
@@ -92,7 +92,7 @@ impl Quarantine {
     ///
     /// # Errors
     /// [`Fault::File`].
-    pub(super) fn load(folder: &Path) -> Result<Self, Fault> {
+    pub fn load(folder: &Path) -> Result<Self, Fault> {
         let path = folder.join(FILE);
         let offenders = match fs::read(&path) {
             Ok(text) => serde_json::from_slice(&text)
@@ -113,6 +113,14 @@ impl Quarantine {
             telling_since: Instant::now(),
         });
         Ok(Self { path, state })
+    }
+
+    /// A new client of the SDK gets nothing that was meant for the one before. Who made that one panic stays known.
+    pub(super) fn start_over(&self) {
+        let mut state = self.state();
+        state.in_hand = None;
+        state.has_brought = false;
+        state.waiting = None;
     }
 
     /// The answer to a request for what came since this token, where it is here already.
@@ -205,13 +213,11 @@ impl Quarantine {
         );
         state.note_offence(user.clone(), SystemTime::now());
         let written = serde_json::to_vec(&state.offenders).map_err(io::Error::from);
-        match written.and_then(|text| atomic_file::write(&self.path, &text)) {
-            Ok(()) => Fault::SetAside { user },
-            Err(source) => Fault::File {
-                path: self.path.clone(),
-                source,
-            },
+        if let Err(error) = written.and_then(|text| atomic_file::write(&self.path, &text)) {
+            // This run knows it all the same, and a full disk must not make it end.
+            error!(path = %self.path.display(), %error, "not written down whose events are set aside: the next run has to learn it anew");
         }
+        Fault::SetAside { user }
     }
 
     /// Whether nothing is to be taken from strangers, so that it has to be known who is one.

@@ -33,14 +33,14 @@ pub async fn reset_identity(config: &Config, login: &Login, folder: &Path) -> Re
     let logged_in = match login {
         Login::Appservice(registration) => {
             logged_in
-                .by_appservice(config, registration, folder, quarantine)
+                .by_appservice(config, registration, folder, Arc::clone(&quarantine))
                 .await?
         }
         Login::AccessToken(_) | Login::Password(_) => logged_in,
     };
     let client = build_client(logged_in.client_builder()?, config, folder).await?;
     client.restore_session(logged_in.matrix_session()).await?;
-    let replaced = identity::replace(&client, login, folder).await;
+    let replaced = identity::replace(&client, &quarantine, login, folder).await;
     if let Err(error) = client.pause().await {
         warn!(%error, "the Matrix stores were not closed in order");
     }

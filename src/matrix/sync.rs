@@ -16,7 +16,10 @@ use matrix_sdk::{
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
-use super::{Chain, Fault, Matrix, admin_room::Upgrades, hearing::EVENTS_OF_A_ROOM, late_key};
+use super::{
+    Chain, Fault, Matrix, admin_room::Upgrades, hearing::EVENTS_OF_A_ROOM, late_key,
+    quarantine::Quarantine,
+};
 
 /// How long the homeserver may hold a request open when it has nothing to tell.
 const LONG_POLL: Duration = Duration::from_secs(30);
@@ -143,8 +146,10 @@ impl Matrix {
 }
 
 /// Asks the homeserver once for what there is, without waiting for more.
-pub(super) async fn once(client: &Client) -> Result<(), Fault> {
-    client.sync_once(settings(Duration::ZERO)).await?;
+pub(super) async fn once(client: &Client, quarantine: &Quarantine) -> Result<(), Fault> {
+    let answer = client.sync_once(settings(Duration::ZERO)).await;
+    quarantine.settle();
+    answer?;
     Ok(())
 }
 

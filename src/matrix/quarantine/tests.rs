@@ -108,6 +108,18 @@ fn after_a_panic_nothing_of_that_user_is_handed_out_in_this_life_and_the_next() 
 }
 
 #[test]
+fn a_panic_that_cannot_be_written_down_is_known_to_the_run_and_to_its_next_connection() {
+    let (folder, quarantine) = quarantine();
+    drop(folder);
+    let senders = ["@m:x", "@b:x"];
+    let (token, ..) = read(&quarantine.sync_answer("a", answer(&senders)));
+    assert!(matches!(quarantine.blame(), Fault::SetAside { .. }));
+    quarantine.start_over();
+    assert!(quarantine.next_part(&token).is_none());
+    assert_eq!(parts(&quarantine, answer(&senders)), [["@b:x"]]);
+}
+
+#[test]
 fn a_panic_at_nobodys_events_is_not_survived() {
     let (_folder, quarantine) = quarantine();
     assert!(matches!(quarantine.blame(), Fault::Panicked));
