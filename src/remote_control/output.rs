@@ -3,8 +3,8 @@
 use std::{
     fmt,
     fs::File,
-    io,
-    os::unix::fs::FileExt as _,
+    io::{self, Read as _, Seek as _, SeekFrom},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -85,10 +85,16 @@ pub(super) fn last_lines(
 
 fn end_of(path: &Path) -> Result<Option<Vec<u8>>, OutputError> {
     let read = || -> io::Result<Vec<u8>> {
-        let file = File::open(path)?;
+        // A session may have put a pipe in its place, which would wait for a writer.
+        let mut file = File::options()
+            .read(true)
+            .custom_flags(nix::libc::O_NONBLOCK)
+            .open(path)?;
         let length = file.metadata()?.len();
-        let mut end = vec![0; usize::try_from(length.min(END)).unwrap_or_default()];
-        file.read_exact_at(&mut end, length.saturating_sub(END))?;
+        file.seek(SeekFrom::Start(length.saturating_sub(END)))?;
+        // The file may be cut meanwhile: what is there, then.
+        let mut end = Vec::new();
+        file.take(END).read_to_end(&mut end)?;
         Ok(end)
     };
     match read() {
@@ -144,5 +150,14 @@ mod tests {
             last_lines(folder.path(), Some(&pattern()), 40),
             Err(OutputError::None)
         ));
+    }
+
+    #[test]
+    fn a_pipe_in_the_place_of_the_output_keeps_nobody_waiting() {
+        let folder = tempfile::tempdir().unwrap();
+        let stdout = folder.path().join(STDOUT);
+        nix::unistd::mkfifo(&stdout, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let shown = last_lines(folder.path(), Some(&pattern()), 40);
+        assert!(matches!(shown, Err(OutputError::Read { .. })), "{shown:?}");
     }
 }
