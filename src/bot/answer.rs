@@ -97,7 +97,29 @@ impl Bot {
         text: &Reply,
         outcome: &Conclusion,
     ) {
+        self.settle(project, request, Ok(text), outcome);
+    }
+
+    /// The same where nothing came of it: `rcbot stop` then fails.
+    pub(super) fn answer_failed(
+        &mut self,
+        project: &ProjectName,
+        request: &Request,
+        text: &Reply,
+        outcome: &Conclusion,
+    ) {
+        self.settle(project, request, Err(text), outcome);
+    }
+
+    fn settle(
+        &mut self,
+        project: &ProjectName,
+        request: &Request,
+        result: Result<&Reply, &Reply>,
+        outcome: &Conclusion,
+    ) {
         audit::done(request, project, outcome);
+        let (Ok(text) | Err(text)) = result;
         match Reference::from_text(&request.reference) {
             Reference::Message(reply_to) => {
                 self.spawn_quiet(courier::say(
@@ -108,7 +130,8 @@ impl Bot {
             }
             Reference::Operator(number) => {
                 if let Some(answer) = self.stop_orders.remove(&number) {
-                    answer.text(&text.plain);
+                    let plain = |text: &Reply| text.plain.clone();
+                    answer.give(&result.map(plain).map_err(plain));
                 }
             }
             Reference::Nobody => {}

@@ -101,7 +101,7 @@ impl Bot {
                     }
                     for request in &requests {
                         let conclusion = Conclusion::because("not ended", reason.clone());
-                        self.answer(&project, request, &text, &conclusion);
+                        self.answer_failed(&project, request, &text, &conclusion);
                     }
                 }
                 Notice::NoSession { project, request } => {

@@ -1,5 +1,5 @@
 //! The operator on the host, who commands without Matrix: a socket in the data directory, open to the bot's own user alone.
-//! One order a connection, a line of JSON; the answer is one text, or JSON.
+//! One order a connection, a line of JSON; the answer is JSON.
 
 use std::{
     io,
@@ -64,7 +64,7 @@ pub enum OperatorError {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Order {
-    /// To end the session of a project, named as it was typed. The answer is text.
+    /// To end the session of a project, named as it was typed. The answer is a text for the operator.
     Stop(String),
     /// To tell of a user's identity. The answer is a [`IdentityReport`], or why there is none.
     Identity(OwnedUserId),
@@ -84,15 +84,14 @@ pub(super) struct Ordered {
 pub(super) struct Answer(oneshot::Sender<String>);
 
 impl Answer {
-    pub(super) fn text(self, text: &str) {
-        if self.0.send(text.to_owned()).is_err() {
-            debug!("the operator did not wait for the answer");
-        }
-    }
-
-    pub(super) fn json<T: Serialize>(self, answer: &Result<T, String>) {
+    /// What came of the order, or why nothing did.
+    pub(super) fn give<T: Serialize>(self, answer: &Result<T, String>) {
         match serde_json::to_string(answer) {
-            Ok(text) => self.text(&text),
+            Ok(text) => {
+                if self.0.send(text).is_err() {
+                    debug!("the operator did not wait for the answer");
+                }
+            }
             Err(error) => error!(%error, "no answer to the operator"),
         }
     }
@@ -160,8 +159,7 @@ async fn hear(stream: UnixStream, orders: mpsc::Sender<Ordered>) {
     }
 }
 
-/// Asks the bot that runs with this data directory to stop a session; gives back its answer, once the session is over, or
-/// cannot be ended.
+/// Asks the bot that runs with this data directory to stop a session; gives back its answer, once the session is over.
 ///
 /// # Errors
 /// [`OperatorError`]; also when the answer takes longer than `patience`.
@@ -171,7 +169,7 @@ pub async fn ask_to_stop(
     patience: Duration,
 ) -> Result<String, OperatorError> {
     let order = Order::Stop(project.to_owned());
-    let answer = timeout(patience, ask(data_dir, &order)).await;
+    let answer = timeout(patience, ask_json(data_dir, &order)).await;
     answer.unwrap_or(Err(OperatorError::NotYet(patience)))
 }
 

@@ -44,7 +44,8 @@ impl Bot {
 
     fn stop_by_order(&mut self, project: &str, answer: Answer) {
         let Ok(project) = project.parse::<ProjectName>() else {
-            return answer.text(&format!("{project:?} cannot name a project"));
+            let refusal = format!("{project:?} cannot name a project");
+            return answer.give(&Err::<(), _>(refusal));
         };
         audit::ordered(OPERATOR, &project);
         let number = rand::random();
@@ -64,7 +65,7 @@ impl Bot {
 
 async fn tell_identity(line: Line, user: OwnedUserId, answer: Answer) {
     let told = with_homeserver(line, async |matrix: Matrix| matrix.identity(&user).await);
-    answer.json(&told.await);
+    answer.give(&told.await);
 }
 
 async fn trust(line: Line, user: OwnedUserId, key: MasterKey, answer: Answer) {
@@ -79,7 +80,7 @@ async fn trust(line: Line, user: OwnedUserId, key: MasterKey, answer: Answer) {
         Err(_) => "failed",
     };
     audit::trusted(OPERATOR, &user, key, outcome);
-    answer.json(&told);
+    answer.give(&told);
 }
 
 /// What the homeserver tells, or why it does not, in words for the operator.

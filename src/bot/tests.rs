@@ -91,3 +91,28 @@ async fn what_comes_of_tasks_while_the_bot_leaves_is_written_down() {
     let (_, _, notices) = RemoteControl::restore(settings(folder.path())).unwrap();
     assert!(notices.is_empty(), "{notices:?}");
 }
+
+#[tokio::test]
+async fn an_order_to_stop_fails_where_the_session_cannot_be_ended() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let (mut bot, _, _) = silent_bot(folder.path());
+    let mut operator = Operator::listen(&folder.path().join(crate::data_dir::SOCKET));
+    let asking = ask_to_stop(folder.path(), "website", Duration::from_secs(30));
+    let ordered = async {
+        let ordered = operator.next().await;
+        bot.stop_orders.insert(7, ordered.answer);
+        bot.heed(vec![remote_control::Notice::NotEnded {
+            project: "website".parse().unwrap(),
+            requests: vec![Request {
+                requester: "the operator".to_owned(),
+                reference: reference::Reference::Operator(7).to_text(),
+            }],
+            reason: "process 1 is root's".to_owned(),
+        }]);
+    };
+    let (answer, ()) = tokio::join!(asking, ordered);
+    assert!(
+        matches!(&answer, Err(OperatorError::Refused(why)) if why.contains("process 1")),
+        "{answer:?}"
+    );
+}
