@@ -179,6 +179,9 @@ impl RemoteControl {
 
     /// Asks for the end of the project's session.
     pub fn stop(&mut self, project: &ProjectName, request: Request) -> Vec<Notice> {
+        if let Some(slot) = self.slots.get_mut(project) {
+            slot.starts_when_over = false;
+        }
         let mut notices = self.ask_running(project, request.clone(), Event::StopRequested);
         // Nobody knows when it will be over, so whoever asks has an answer now.
         notices.extend(self.not_ended(project, vec![request]));

@@ -179,7 +179,10 @@ impl Slot {
                         note_withdrawals(self, id, &outcome.deliveries);
                     }
                 }
-                Action::TellRestart(..) => self.starts_when_over = false,
+                Action::TellRestart(..) => {
+                    self.starts_when_over = false;
+                    self.not_ended = None;
+                }
                 Action::Spawn
                 | Action::Observe(_)
                 | Action::EndTree(_)

@@ -144,32 +144,34 @@ impl Tasks {
             let Ok(lock) = lock.try_lock_owned() else {
                 return reporter.report(hangs).await;
             };
+            // Handed back, as it is held to the end: what is ended below would be a successor's as well, by the session's id.
             let mut spawning = spawn_blocking(move || {
-                let _held = lock;
-                spawn(project.as_deref(), &session, beginning, &host, folder)
+                let spawned = spawn(project.as_deref(), &session, beginning, &host, folder);
+                (lock, spawned)
             });
             let Ok(spawned) = timeout(limit, &mut spawning).await else {
                 reporter.report(hangs).await;
                 // What comes of it after all is nobody's.
-                let late = spawning.await.ok().and_then(Result::ok);
+                let (_lock, late) = spawning.await.ok().unzip();
+                let late = late.and_then(Result::ok);
                 let report = end(late.as_ref(), &mark, STOP_GRACE, None).await;
                 warn!(?report, "a session that came too late is ended");
                 return reap(late.as_ref()).await;
             };
-            let event = match spawned {
-                Ok(Ok(process)) => Event::Spawned(process),
-                Ok(Err(reason)) => Event::NotSpawned(reason),
-                Err(panic) => Event::NotSpawned(NotSpawned::Other {
-                    reason: panic.to_string(),
-                }),
+            let (lock, event) = match spawned {
+                Ok((lock, Ok(process))) => (Some(lock), Event::Spawned(process)),
+                Ok((lock, Err(reason))) => (Some(lock), Event::NotSpawned(reason)),
+                Err(panic) => {
+                    let reason = panic.to_string();
+                    (None, Event::NotSpawned(NotSpawned::Other { reason }))
+                }
             };
             if let Event::NotSpawned(_) = &event {
                 // What was started and could not be looked at must not stay.
-                let mark = (claude::SESSION_ID_VARIABLE, mark.as_str());
-                if let Err(error) = process::stop(None, mark, STOP_GRACE).await {
-                    error!(%error, "a process may be left of a session that did not start");
-                }
+                end(None, &mark, STOP_GRACE, Some(&reporter)).await;
             }
+            // Before anybody hears of it and tries again.
+            drop(lock);
             reporter.report(event).await;
         });
     }

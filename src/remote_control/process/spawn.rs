@@ -191,7 +191,8 @@ fn detach(command: &mut Command, cgroup: Option<File>) {
                 libc::signal(each, libc::SIG_DFL);
             }
             if let Some(limit) = descriptors {
-                setrlimit(Resource::Nofile, limit)?;
+                // It fails where somebody has lowered our hard limit since (prlimit): better with that one than not at all.
+                setrlimit(Resource::Nofile, limit).unwrap_or_default();
             }
             if let Some(cgroup) = &cgroup {
                 // Without it the process is found all the same.

@@ -29,6 +29,17 @@ fn parent() {
         directory: directory.clone(),
     };
     raise_descriptor_limit();
+    if std::env::var_os("PARENT_IS_LOWERED").is_some() {
+        let pid = std::process::id().to_string();
+        let prlimit = ["--pid", &pid, "--nofile=400:400"];
+        assert!(
+            Command::new("prlimit")
+                .args(prlimit)
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
     let limit = rustix::process::getrlimit(Resource::Nofile).current;
     fs::write(directory.join("limit"), format!("{limit:?}")).unwrap();
     let identity = spawn(&launch).unwrap();
@@ -57,6 +68,15 @@ fn spawned_by_another(sandbox: &Sandbox, wrapper: &[&str]) -> ProcessIdentity {
     assert!(parent.status.success(), "{parent:?}");
     let json = fs::read(sandbox.path("identity")).unwrap();
     serde_json::from_slice(&json).unwrap()
+}
+
+/// How many descriptors it may have open, the soft limit and the hard one.
+fn limit_of(process: &ProcessIdentity) -> [String; 2] {
+    let limits = fs::read_to_string(format!("/proc/{}/limits", process.pid())).unwrap();
+    let mut lines = limits.lines();
+    let files = lines.find(|line| line.starts_with("Max open files"));
+    let words: Vec<_> = files.unwrap().split_whitespace().collect();
+    [words[3].to_owned(), words[4].to_owned()]
 }
 
 #[tokio::test]
@@ -124,14 +144,21 @@ async fn a_spawned_process_ignores_and_blocks_no_signal() {
 async fn a_spawned_process_has_the_limit_of_descriptors_that_its_parent_began_with() {
     let sandbox = Sandbox::new();
     let identity = spawned_by_another(&sandbox, &["prlimit", "--nofile=500:600"]);
-    let limits = fs::read_to_string(format!("/proc/{}/limits", identity.pid())).unwrap();
-    let files = limits
-        .lines()
-        .find(|line| line.starts_with("Max open files"));
-    let words: Vec<_> = files.unwrap().split_whitespace().collect();
-    assert_eq!(words[3..5], ["500", "600"]);
+    assert_eq!(limit_of(&identity), ["500", "600"]);
     let of_parent = fs::read_to_string(sandbox.path("limit")).unwrap();
     assert_eq!(of_parent, "Some(600)", "it raised its own");
+}
+
+#[tokio::test]
+async fn a_process_is_spawned_with_less_descriptors_where_somebody_took_some_from_its_parent() {
+    let sandbox = Sandbox::new();
+    let mut wrapper = vec!["env", "PARENT_IS_LOWERED=1", "prlimit", "--nofile=500:600"];
+    if rustix::process::geteuid().is_root() {
+        // Root could raise its limit again.
+        wrapper.extend(["setpriv", "--bounding-set", "-sys_resource"]);
+    }
+    let identity = spawned_by_another(&sandbox, &wrapper);
+    assert_eq!(limit_of(&identity), ["400", "400"]);
 }
 
 #[tokio::test]
