@@ -35,6 +35,9 @@ const COMPLAINT_LASTS: Duration = Duration::from_mins(6);
 /// How long until the next try to hear of a process's end, where the kernel had no descriptor left for that.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
+/// How long a tree may take to end before its output is kept small: what obeys is over by then.
+const OBEDIENT_END: Duration = Duration::from_millis(100);
+
 /// What to watch.
 pub(super) struct Observation {
     pub(super) process: ProcessIdentity,
@@ -104,6 +107,15 @@ pub(super) async fn observe(observation: Observation, reporter: Reporter) {
             waits_for_link = false;
             reporter.report(Event::LinkShown(link)).await;
         }
+    }
+}
+
+/// Keeps an output file small, for as long as this is awaited.
+pub(super) async fn keep_small(file: PathBuf, limit: u64) {
+    sleep(OBEDIENT_END).await;
+    let mut follower = Follower::new(file, Start::Latest, limit);
+    loop {
+        follower.next().await;
     }
 }
 

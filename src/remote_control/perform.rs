@@ -123,8 +123,10 @@ impl RemoteControl {
                     .observe(name, session, process, slot.project.as_deref(), folder);
             }
             (Action::EndTree(process), Some(session)) => {
+                let folder = self.store.folder().join(name.as_str());
+                let project = slot.project.as_deref();
                 self.tasks
-                    .end_tree(name, session.id(), process, slot.project.as_deref());
+                    .end_tree(name, session.id(), process, project, &folder);
             }
             (Action::Save, _)
             | (

@@ -213,11 +213,19 @@ impl Tasks {
         session: &SessionId,
         process: Option<ProcessIdentity>,
         project: Option<&Project>,
+        folder: &Path,
     ) {
         let reporter = self.reporter(name, session);
         let grace = project.map_or(STOP_GRACE, |project| project.stop_grace);
+        let max_output = project.map_or(MAX_OUTPUT, |project| project.max_output);
+        let files = [observe::STDOUT, observe::STDERR].map(|file| folder.join(file));
         let mark = session.clone();
         self.run(name, session, async move {
+            // Nobody observes what prints on after the leader's end, or was being ended when the bot was restarted.
+            let files = files.into_iter();
+            let _followers: JoinSet<_> = files
+                .map(|file| observe::keep_small(file, max_output))
+                .collect();
             let report = end(process.as_ref(), &mark, grace, Some(&reporter)).await;
             reap(process.as_ref()).await;
             reporter.report(Event::TreeGone(report)).await;

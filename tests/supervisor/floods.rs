@@ -91,6 +91,34 @@ fn the_end_of_a_process_is_seen_while_its_child_goes_on_printing() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn output_is_bounded_while_what_prints_it_does_not_end() {
+    let sandbox = Sandbox::new_in(env!("CARGO_TARGET_TMPDIR").as_ref());
+    // Ignores SIGTERM and prints 64 MiB on each stream, more than a file may hold, once its leader is over.
+    let stubborn = "trap '' TERM XFSZ; ulimit -f 131072; echo 'https://claude.ai/code/x '; \
+                    while [ -e /proc/$LEADER ]; do sleep 0.01; done; \
+                    cat /dev/zero >&2; cat /dev/zero; while :; do sleep 1; done";
+    let mut project = script(
+        &sandbox,
+        "export LEADER=$$; sh -c \"$STUBBORN\" & exec sleep 600",
+    );
+    let environment = &mut project.environment;
+    environment.insert("STUBBORN".to_owned(), stubborn.to_owned());
+    project.max_output = MIB;
+    let mut owner = Owner::with_session(&sandbox, project).await;
+    owner.stop("carol");
+    let files = ["stdout.log", "stderr.log"].map(|name| sandbox.session_file(name));
+    owner
+        .until_fact("all is printed and given back", || {
+            files.iter().all(|path| {
+                let length = fs::metadata(path).unwrap().len();
+                length == 64 * MIB && taken(path) <= 2 * MIB
+            })
+        })
+        .await;
+    assert_eq!(owner.phase(), Some(Phase::Stopping));
+}
+
 /// Two floods at once, on stdout and stderr, in large pieces, on this file system.
 async fn assert_bounded_on_disk(sandbox: Sandbox) {
     let dd = "echo 'https://claude.ai/code/x '; \
