@@ -148,7 +148,9 @@ pub async fn stop(
     let was_stopping = session.phase() == Phase::Stopping;
     session.end_without_owner();
     // Before anything is ended: to a bot that comes after a stop that was cut short, it would look like an accident.
-    let (leader, id) = (session.process().cloned(), session.id().clone());
+    let id = session.id().clone();
+    let leader = session.process().or_else(|| processes.process_of(&id));
+    let leader = leader.cloned();
     store.save(project, &Record::new(Some(session), withdrawals))?;
     let failed = |source| OfflineError::Stop {
         project: project.clone(),
@@ -158,10 +160,11 @@ pub async fn stop(
     let mut report = process::stop(leader.as_ref(), mark, grace)
         .await
         .map_err(failed)?;
-    let strays: BTreeSet<_> = processes.sessions_of(project).map(|(id, _)| id).collect();
-    for stray in strays.into_iter().filter(|stray| **stray != id) {
+    for (stray, leader) in processes.strays_of(project, &id) {
         let mark = (SESSION_ID_VARIABLE, stray.as_str());
-        let more = process::stop(None, mark, grace).await.map_err(failed)?;
+        let more = process::stop(Some(leader), mark, grace)
+            .await
+            .map_err(failed)?;
         report.processes += more.processes;
         report.killed += more.killed;
         report.took += more.took;

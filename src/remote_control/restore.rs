@@ -1,6 +1,10 @@
 //! What became of the sessions while nobody watched.
 
-use std::{collections::BTreeSet, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::Arc,
+};
 
 use tokio::sync::mpsc;
 use tracing::{info, warn};
@@ -128,10 +132,8 @@ impl RemoteControl {
         slot.note(&id, &actions);
         // What stands on disk already is not written again: that takes milliseconds for each, and a start may meet hundreds.
         let must_be_recorded = booted || slot.session != recorded;
-        let strays = processes.sessions_of(name).map(|(session, _)| session);
-        let strays: BTreeSet<_> = strays.filter(|stray| **stray != id).collect();
-        for stray in strays {
-            self.tasks.end_stray(name, stray.clone());
+        for (stray, leader) in processes.strays_of(name, &id) {
+            self.tasks.end_stray(name, stray.clone(), leader.clone());
         }
         if must_be_recorded {
             self.save_or_retry(name);
@@ -251,6 +253,21 @@ impl Processes {
             .iter()
             .filter(move |spawned| spawned.project.as_ref() == Some(project));
         of_project.map(|spawned| (&spawned.session, &spawned.leader.identity))
+    }
+
+    /// The sessions of a project but for the one on record, each with the first of its processes.
+    pub(super) fn strays_of(
+        &self,
+        project: &ProjectName,
+        recorded: &SessionId,
+    ) -> BTreeMap<&SessionId, &ProcessIdentity> {
+        let all = self.sessions_of(project);
+        let strays = all.filter(|(session, _)| *session != recorded);
+        let mut by_id = BTreeMap::new();
+        for (session, leader) in strays {
+            by_id.entry(session).or_insert(leader);
+        }
+        by_id
     }
 
     /// The process of a session that is on record: its id is random, so it needs no folder.

@@ -233,10 +233,15 @@ impl Tasks {
     }
 
     /// Ends whatever carries the mark of a session that no record knows.
-    pub(super) fn end_stray(&mut self, name: &ProjectName, session: SessionId) {
+    pub(super) fn end_stray(
+        &mut self,
+        name: &ProjectName,
+        session: SessionId,
+        leader: ProcessIdentity,
+    ) {
         let span = info_span!("stray", project = %name, %session);
         let task = async move {
-            let report = end(None, &session, STOP_GRACE, None).await;
+            let report = end(Some(&leader), &session, STOP_GRACE, None).await;
             warn!(?report, "ended processes of a session that no record knows");
         };
         self.spawn(task.instrument(span));

@@ -6,6 +6,7 @@
 use std::{
     collections::HashSet,
     fs::{self, File},
+    io,
     path::{Component, Path, PathBuf},
 };
 
@@ -29,6 +30,8 @@ impl Cgroup {
         let folder = own.join(name(mark)?);
         match fs::create_dir(&folder) {
             Ok(()) => Some(Self(folder)),
+            // The session's, of its process before this one.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Some(Self(folder)),
             Err(error) => {
                 debug!(folder = %folder.display(), %error, "no cgroup");
                 None
@@ -37,12 +40,13 @@ impl Cgroup {
     }
 
     /// Those that were made for processes with this mark: below the cgroup that we are in, or, if we were in another then,
-    /// where the leader is.
+    /// where the leader is. None that we are in ourselves, as a bot that was started in a session is: it holds more than that.
     pub(super) fn all(mark: &str, leader: Option<&ProcessIdentity>) -> Vec<Self> {
         let Some(name) = name(mark) else {
             return Vec::new();
         };
-        let below_us = own_folder().map(|own| own.join(&name));
+        let own = own_folder();
+        let below_us = own.as_ref().map(|own| own.join(&name));
         let of_leader = leader
             .and_then(|leader| folder_of(&Process::new(leader.pid()).ok()?))
             .and_then(|folder| {
@@ -53,6 +57,7 @@ impl Cgroup {
         let mut all: Vec<_> = [below_us, of_leader].into_iter().flatten().collect();
         all.dedup();
         all.into_iter()
+            .filter(|folder| !own.as_ref().is_some_and(|own| own.starts_with(folder)))
             .filter(|folder| folder.exists())
             .map(Self)
             .collect()
