@@ -4,7 +4,7 @@ use std::io;
 
 use anyhow::anyhow;
 
-use crate::{data_dir::DataDirError, matrix::Fault};
+use crate::{data_dir::DataDirError, matrix::Fault, remote_control::StoreError};
 
 /// It failed while running, and a restart may help.
 const FAILED: u8 = 1;
@@ -49,13 +49,23 @@ pub(super) fn bug() -> Failure {
 
 fn needs_operator(error: &(dyn std::error::Error + 'static)) -> bool {
     error.downcast_ref().is_some_and(data_dir_needs_operator)
+        || error.downcast_ref().is_some_and(store_needs_operator)
         || error.downcast_ref().is_some_and(fault_needs_operator)
 }
 
 fn data_dir_needs_operator(error: &DataDirError) -> bool {
     match error {
-        DataDirError::NotOurs { .. } | DataDirError::InUse { .. } => true,
-        DataDirError::Unusable { .. } => false,
+        DataDirError::NotOurs { .. } => true,
+        // An `rcbot stop` without a bot, and one that is about to end, hold the lock for a moment.
+        DataDirError::Unusable { .. } | DataDirError::InUse { .. } => false,
+    }
+}
+
+fn store_needs_operator(error: &StoreError) -> bool {
+    match error {
+        StoreError::Folder { source, .. }
+        | StoreError::Write { source, .. }
+        | StoreError::Read { source, .. } => source.kind() == io::ErrorKind::PermissionDenied,
     }
 }
 
@@ -102,7 +112,7 @@ mod tests {
     use anyhow::Context as _;
 
     use super::*;
-    use crate::bot::BotError;
+    use crate::{bot::BotError, remote_control::RestoreError};
 
     fn code_of(error: impl Into<anyhow::Error>) -> u8 {
         Failure::WhileRunning(error.into()).code()
@@ -168,7 +178,17 @@ mod tests {
             path: PathBuf::new(),
             process: None,
         };
-        assert_eq!(code_of(in_use()), 3);
+        assert_eq!(code_of(in_use()), 1);
+        for (kind, code) in [
+            (io::ErrorKind::PermissionDenied, 3),
+            (io::ErrorKind::StorageFull, 1),
+        ] {
+            let records = StoreError::Read {
+                path: PathBuf::new(),
+                source: kind.into(),
+            };
+            assert_eq!(code_of(RestoreError::from(records)), code, "{kind}");
+        }
         let full = DataDirError::Unusable {
             path: PathBuf::new(),
             source: io::ErrorKind::StorageFull.into(),

@@ -93,17 +93,17 @@ pub(super) fn stop(path: &Path, project: Option<&str>) -> Result<(), Failure> {
     }
     let mut failures = Vec::new();
     for project in &projects {
-        match block_on(stop_one(&places, project)) {
-            Ok(text) => print(&text)?,
-            Err(Failure::WhileRunning(error) | Failure::Configuration(error)) => {
-                failures.push(error);
-            }
-        }
+        let stopped = block_on(stop_one(&places, project));
+        // Where nobody reads what is printed, the others are stopped all the same.
+        failures.extend(stopped.and_then(|text| print(&text)).err());
     }
-    if failures.is_empty() {
-        return Ok(());
+    if failures.len() < 2 {
+        return failures.pop().map_or(Ok(()), Err);
     }
-    let all: Vec<_> = failures.iter().map(|error| format!("{error:#}")).collect();
+    let all = failures.iter();
+    let all: Vec<_> = all
+        .map(|failure| format!("{:#}", failure.error()))
+        .collect();
     Err(Failure::WhileRunning(anyhow!(all.join("; "))))
 }
 

@@ -279,7 +279,7 @@ async fn a_second_bot_on_the_same_files_is_refused() {
     let alice = person("alice").await;
     let bot = Bot::builder(homeserver()).start(&alice).await;
     let second = run_to_end(&mut bot.command("run"));
-    assert_eq!(second.status.code(), Some(3));
+    assert_eq!(second.status.code(), Some(1));
     let said = String::from_utf8(second.stderr).unwrap();
     assert!(
         said.contains("another rcbot runs with the data directory"),
