@@ -368,7 +368,9 @@ const LOG_IN: &str = "or run `claude` once, as the user who runs rcbot, which wr
 
 /// A file of claude's that cannot be read, and what else can be done about it than to open it.
 fn unreadable(file: &Path, error: &io::Error, otherwise: &str) -> Outcome {
-    let is_of_root = fs::metadata(file).is_ok_and(|metadata| metadata.uid() == 0);
+    // The organisation's settings under /etc stay root's: whose they are decides whom claude obeys.
+    let is_of_root =
+        !file.starts_with("/etc") && fs::metadata(file).is_ok_and(|metadata| metadata.uid() == 0);
     let remedy = if error.kind() != io::ErrorKind::PermissionDenied {
         format!("repair it, {otherwise}")
     } else if is_of_root {

@@ -17,13 +17,7 @@ use super::{
     Outcome, Report,
     vantage::{User, Vantage},
 };
-use crate::{
-    config::Config,
-    data_dir::{CONTENT, SOCKET},
-};
-
-/// How long the path of a Unix socket may be, in bytes (unix(7), `sun_path`, without the zero byte at its end).
-const LONGEST_SOCKET: usize = 107;
+use crate::{config::Config, data_dir::CONTENT};
 
 /// The SDK's stores take some MiB, each session's output two times `max_output`.
 const LITTLE_ROOM: u64 = 100 * 1024 * 1024;
@@ -69,7 +63,7 @@ fn judge_directory(path: &Path, vantage: &Vantage) -> Outcome {
             );
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return too_long(path).unwrap_or_else(|| judge_missing(path));
+            return judge_missing(path);
         }
         Err(error) => {
             return Outcome::failed(
@@ -99,38 +93,29 @@ fn judge_directory(path: &Path, vantage: &Vantage) -> Outcome {
             format!("`chmod 700 {shown}`"),
         );
     }
-    too_long(path).unwrap_or_else(|| Outcome::passed(shown.to_string()))
+    Outcome::passed(shown.to_string())
 }
 
 /// The command that opens the directory to whoever runs the check. Another user's is not ours to take: see `Vantage`.
 fn open_to_us(path: &Path, metadata: &Metadata, vantage: &Vantage) -> Option<String> {
-    let (path, me) = (path.display(), vantage.me.id);
+    let (shown, me) = (path.display(), vantage.me.id);
     match metadata.uid() {
-        owner if owner == me => Some(format!("`chmod 700 {path}`")),
-        0 if vantage.running.is_none() => Some(format!(
-            "`sudo chown -R {me}:{} {path}`",
+        owner if owner == me => Some(format!("`chmod 700 {shown}`")),
+        0 if vantage.running.is_none() && is_for_a_bot(path) => Some(format!(
+            "`sudo chown -R {me}:{} {shown}`",
             getegid().as_raw()
         )),
         _ => None,
     }
 }
 
-/// `None`: the bot's socket can be there.
-fn too_long(path: &Path) -> Option<Outcome> {
-    let length = path.join(SOCKET).as_os_str().len();
-    (length > LONGEST_SOCKET).then(|| {
-        Outcome::warning(
-            format!(
-                "the path {} is too long for the bot's socket there, so `rcbot stop` and `rcbot trust` do not reach a bot that \
-                 runs",
-                path.display()
-            ),
-            format!(
-                "set `data_dir` in config.yaml to a path that is {} bytes shorter",
-                length - LONGEST_SOCKET
-            ),
-        )
-    })
+/// Whether the directory is nothing but a bot's, as far as we see into it: nobody is to give away /var/lib with all in it.
+fn is_for_a_bot(path: &Path) -> bool {
+    let Ok(entries) = fs::read_dir(path) else {
+        return true;
+    };
+    let names: Vec<_> = entries.flatten().map(|entry| entry.file_name()).collect();
+    names.is_empty() || CONTENT.iter().any(|ours| names.iter().any(|it| it == ours))
 }
 
 /// After one `sudo rcbot`, what that has made is root's, and no bot of another user gets at it. `None`: all is well.
@@ -263,6 +248,16 @@ mod tests {
         assert_eq!(not_of(owner, folder.path()), None);
         assert_eq!(not_of(owner, &folder.path().join("matrix")), None);
         assert_eq!(not_of(owner + 1, &file), Some(file));
+    }
+
+    #[test]
+    fn a_directory_with_other_things_in_it_is_not_given_to_the_bot() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(is_for_a_bot(folder.path()));
+        fs::write(folder.path().join("photos"), "").unwrap();
+        assert!(!is_for_a_bot(folder.path()));
+        fs::create_dir(folder.path().join("matrix")).unwrap();
+        assert!(is_for_a_bot(folder.path()));
     }
 
     #[test]

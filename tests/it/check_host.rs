@@ -88,28 +88,6 @@ fn a_configuration_that_cannot_be_read_is_told_with_what_makes_one() {
 }
 
 #[test]
-fn a_data_directory_whose_path_no_socket_can_have_is_warned_of() {
-    let host = Host::new();
-    let room = 107 - host.path("data//operator.sock").as_os_str().len();
-    for (length, outcome) in [(room, "passed"), (room + 1, "warning")] {
-        host.configure(|config| config["data_dir"] = json!(format!("data/{}", "d".repeat(length))));
-        let checkup = host.check();
-        assert_eq!(checkup.outcome("data directory"), outcome, "{length}");
-        if outcome == "warning" {
-            let remedy = checkup.expect(
-                "data directory",
-                outcome,
-                "is too long for the bot's socket",
-            );
-            assert!(
-                remedy.ends_with("a path that is 1 bytes shorter"),
-                "{remedy}"
-            );
-        }
-    }
-}
-
-#[test]
 fn a_missing_directory_fails_its_project_alone() {
     let host = Host::new();
     host.configure(|config| config["projects"]["other"] = json!({ "directory": "gone" }));

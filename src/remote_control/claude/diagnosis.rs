@@ -120,7 +120,7 @@ impl Cause {
             }
             Self::Policy => "ask an owner of the organization to allow it",
             Self::TrustedDevices => {
-                "log in again: run `claude auth login` on the host as the user that the bot runs as"
+                "run `claude` on the host as the user that the bot runs as, and type `/login` there"
             }
             Self::Network => {
                 "try again, and check the host's network and name resolution; if the host uses a proxy, set HTTPS_PROXY \
