@@ -9,11 +9,13 @@ use std::{
 
 use rcbot::remote_control::{
     Ending, Exit, Notice, Phase, SESSION_FOLDER_VARIABLE, SESSION_ID_VARIABLE,
-    process::{Launch, spawn},
+    process::{Launch, ProcessIdentity, spawn},
 };
 use serde_json::{Value, json};
 
-use crate::support::{DEADLINE, STANDIN_LOG, Sandbox, alone::alone_within, owner::Owner};
+use crate::support::{
+    DEADLINE, STANDIN_LOG, Sandbox, alone::alone_within, eventually, owner::Owner,
+};
 
 /// A process that has nothing to do with any session, and ends at the first signal.
 struct Stranger(Child);
@@ -188,9 +190,11 @@ async fn a_second_process_that_no_record_knows_is_ended_and_the_first_is_not() {
     drop(Owner::with_session(&sandbox, sandbox.project("")).await);
     let first = sandbox.processes();
     let log = sandbox.standin_log();
+    // Its child carries no mark, and is known by its leader alone.
+    let script = "/usr/bin/env -i /bin/sleep 600 & echo $! > unmarked; exec /bin/sleep 600";
     spawn(&Launch {
-        program: "/bin/sleep".to_owned(),
-        arguments: vec!["600".to_owned()],
+        program: "/bin/sh".to_owned(),
+        arguments: vec!["-c".to_owned(), script.to_owned()],
         directory: sandbox.path(""),
         environment: [
             (SESSION_ID_VARIABLE.into(), "stray".into()),
@@ -207,11 +211,15 @@ async fn a_second_process_that_no_record_knows_is_ended_and_the_first_is_not() {
         mark: "stray".to_owned(),
     })
     .unwrap();
-    sandbox.wait_for_processes(2);
+    let unmarked = eventually("a child without a mark, and its leader as it stays", || {
+        let text = fs::read_to_string(sandbox.path("unmarked")).ok()?;
+        let pid = text.strip_suffix('\n')?.parse().ok()?;
+        (sandbox.processes().len() == 2).then(|| ProcessIdentity::of(pid).unwrap().unwrap())
+    });
 
     let mut owner = Owner::restore(&sandbox, sandbox.project(""));
     let deadline = Instant::now() + DEADLINE;
-    while sandbox.processes().len() > 1 {
+    while sandbox.processes().len() > 1 || unmarked.is_alive().unwrap() {
         assert!(Instant::now() < deadline, "the second process stays");
         owner.handle_next(Duration::from_millis(5)).await;
     }
