@@ -12,6 +12,7 @@ use std::{
 };
 
 use futures_util::FutureExt as _;
+use nix::libc;
 use tokio::{
     sync::{Mutex, mpsc},
     task::{AbortHandle, JoinSet, spawn_blocking},
@@ -392,7 +393,9 @@ fn spawn(
 fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut options = OpenOptions::new();
     let options = options.write(true).create(true).truncate(true);
-    options.mode(STDIN_MODE).open(path)?.write_all(bytes)
+    // A FIFO that nobody reads would hold us up.
+    let options = options.mode(STDIN_MODE).custom_flags(libc::O_NONBLOCK);
+    options.open(path)?.write_all(bytes)
 }
 
 fn directory_of(project: Option<&Project>) -> String {

@@ -5,13 +5,14 @@ use std::{
     io, mem,
     os::{
         fd::OwnedFd,
-        unix::fs::{FileExt, MetadataExt},
+        unix::fs::{FileExt, MetadataExt, OpenOptionsExt as _},
     },
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
+use nix::libc;
 use rustix::{
     fs::{
         FallocateFlags, SeekFrom, fallocate,
@@ -27,7 +28,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use super::readiness::readable;
+use super::{readiness::readable, spawn::only_regular};
 
 /// How much is read at a time.
 const CHUNK: usize = 64 * 1024;
@@ -255,9 +256,13 @@ impl Follower {
         if let Some(file) = &self.file {
             return Ok(Arc::clone(file));
         }
+        // A FIFO that nobody writes to would hold us up.
+        let mut options = OpenOptions::new();
+        options.read(true).custom_flags(libc::O_NONBLOCK);
         // Where it may not be written to it can be read all the same.
-        let file = OpenOptions::new().read(true).write(true).open(&self.path);
-        let file = file.or_else(|_| File::open(&self.path))?;
+        let file = options.write(true).open(&self.path);
+        let file = file.or_else(|_| options.write(false).open(&self.path))?;
+        only_regular(&file)?;
         let metadata = file.metadata()?;
         if let Some(start) = self.start.take() {
             self.freed = first_byte(&file);
@@ -425,6 +430,17 @@ mod tests {
 
     fn taken(path: &Path) -> u64 {
         fs::metadata(path).unwrap().blocks() * 512
+    }
+
+    #[tokio::test]
+    async fn a_pipe_in_place_of_the_output_holds_nobody_up() {
+        let sandbox = Sandbox::new();
+        let path = sandbox.path("pipe");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRUSR).unwrap();
+        let mut follower = follower(&path);
+        let finished = within_deadline(follower.finish(|_| panic!("there is nothing to read")));
+        finished.await;
+        assert!(follower.is_unreadable);
     }
 
     #[tokio::test]

@@ -165,10 +165,21 @@ fn output(path: &Path) -> io::Result<File> {
         .append(true)
         .create(true)
         .mode(OUTPUT_MODE)
+        // A FIFO that nobody reads would hold us up. It makes no difference to a file.
+        .custom_flags(libc::O_NONBLOCK)
         .open(path)?;
+    only_regular(&file)?;
     file.set_permissions(Permissions::from_mode(OUTPUT_MODE))?;
     file.set_len(0)?;
     Ok(file)
+}
+
+/// What is not a file cannot be cut, and may be anything: a FIFO that holds everybody up, or a device.
+pub(super) fn only_regular(file: &File) -> io::Result<()> {
+    if file.metadata()?.is_file() {
+        return Ok(());
+    }
+    Err(io::Error::other("it is not a regular file"))
 }
 
 /// Makes the child leave everything of ours behind, right before it becomes the program.

@@ -1,7 +1,9 @@
 use super::super::{
     Exit, exited, raise_descriptor_limit,
-    testing::{Sandbox, eventually},
+    testing::{Sandbox, eventually, within_deadline},
 };
+use tokio::task::spawn_blocking;
+
 use super::*;
 
 #[tokio::test]
@@ -251,6 +253,23 @@ async fn a_stream_that_cannot_be_opened_is_named() {
         spawn(&launch),
         Err(SpawnError::Stream { path, .. }) if path == launch.stderr
     ));
+}
+
+#[tokio::test]
+async fn a_pipe_in_place_of_the_output_is_refused_at_once() {
+    let sandbox = Sandbox::new();
+    let launch = sandbox.launch("");
+    nix::unistd::mkfifo(&launch.stdout, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let mut reader = None;
+    for _ in 0..2 {
+        let launch = sandbox.launch("");
+        let fifo = launch.stdout.clone();
+        let spawned = within_deadline(spawn_blocking(move || spawn(&launch))).await;
+        assert!(matches!(spawned.unwrap(), Err(SpawnError::Stream { .. })));
+        // And where somebody has it open.
+        reader = Some(File::options().read(true).write(true).open(fifo).unwrap());
+    }
+    drop(reader);
 }
 
 #[tokio::test]
