@@ -12,7 +12,6 @@ use std::{
 };
 
 use futures_util::FutureExt as _;
-use nix::libc;
 use tokio::{
     sync::{Mutex, mpsc},
     task::{AbortHandle, JoinSet, spawn_blocking},
@@ -393,9 +392,8 @@ fn spawn(
 fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut options = OpenOptions::new();
     let options = options.write(true).create(true).truncate(true);
-    // A FIFO that nobody reads would hold us up.
-    let options = options.mode(STDIN_MODE).custom_flags(libc::O_NONBLOCK);
-    options.open(path)?.write_all(bytes)
+    // It may wait, on a file system that does not answer or at a FIFO: the time for the spawning bounds that.
+    options.mode(STDIN_MODE).open(path)?.write_all(bytes)
 }
 
 fn directory_of(project: Option<&Project>) -> String {

@@ -204,7 +204,7 @@ async fn why_a_service_ended_stands_in_its_status_and_in_the_journal_as_an_error
         .env("RUST_LOG", "off")
         .stderr(stderr);
     let status = second.stdin(Stdio::null()).status().unwrap();
-    assert_eq!(status.code(), Some(3));
+    assert_eq!(status.code(), Some(1));
     let said = fs::read_to_string(&path).unwrap();
     let line = said.lines().last().unwrap();
     let why = line.strip_prefix("<3>rcbot: ").unwrap();
