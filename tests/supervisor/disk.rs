@@ -97,6 +97,12 @@ impl Drop for SmallDisk {
     }
 }
 
+/// Whether this process has a file of this name open. What is opened for writing later keeps its mount from being made read-only.
+fn is_open(name: &str) -> bool {
+    let mut open = fs::read_dir("/proc/self/fd").unwrap();
+    open.any(|one| fs::read_link(one.unwrap().path()).is_ok_and(|file| file.ends_with(name)))
+}
+
 /// Mounts; what is busy at the moment is tried again.
 fn mount(options: &[&str], place: &Path) {
     eventually(&format!("mount {options:?}"), || {
@@ -202,6 +208,12 @@ fn what_could_not_be_written_down_is_written_when_there_is_space_again() {
         owner.start("alice");
         eventually("the stand-in runs", || disk.sandbox.standin_records().pop());
         assert!(owner.handle_next(DEADLINE).await, "it is spawned");
+        eventually("its output is followed", || {
+            ["stdout.log", "stderr.log"]
+                .into_iter()
+                .all(is_open)
+                .then_some(())
+        });
         // Its link comes when it cannot be written down; it is delivered all the same.
         disk.make_read_only();
         owner.link(0).await;
