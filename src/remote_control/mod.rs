@@ -6,19 +6,19 @@
 //! Invariant: nothing here knows Matrix. Who asks, and where the answer goes, are texts that belong to the caller.
 
 mod account;
+mod act;
 pub mod claude;
 mod deliveries;
+mod logs;
 mod notice;
-mod observe;
 pub mod offline;
-mod output;
-mod perform;
 pub mod process;
 mod project;
 mod restore;
 mod session;
 mod store;
 mod tasks;
+mod watch;
 
 use std::{collections::BTreeMap, mem, path::PathBuf, sync::Arc, time::Duration};
 
@@ -26,8 +26,8 @@ use tracing::{error, info};
 
 pub use account::account;
 pub use claude::{Cause, LinkPattern, PatternError, SESSION_ID_VARIABLE};
+pub use logs::{Output, OutputError};
 pub use notice::{DeliveryId, Notice, Phase, SessionStatus, Status};
-pub use output::{Output, OutputError};
 pub use process::{Exit, ProcessIdentity, StopReport, Usage};
 pub use project::{InvalidProjectName, MAX_OUTPUT, Project, ProjectName, STOP_GRACE};
 pub use restore::RestoreError;
@@ -215,7 +215,7 @@ impl RemoteControl {
             .and_then(|slot| slot.project.as_ref())
             .map(|project| &project.link_pattern);
         let folder = self.store.project_folder(project)?;
-        output::last_lines(&folder, pattern, SHOWN_LINES)
+        logs::last_lines(&folder, pattern, SHOWN_LINES)
     }
 
     /// One entry a project, in the order of their names.

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::{
-    output::Output,
+    logs::Output,
     project::ProjectName,
     session::{Ending, Outcome, Request, Session, SessionId, State},
     store::Withdrawal,

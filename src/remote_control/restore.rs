@@ -63,7 +63,7 @@ impl RemoteControl {
         let mut notices = Vec::new();
         let names: Vec<_> = this.slots.keys().cloned().collect();
         for name in &names {
-            notices.extend(this.resume(name, &records, &processes));
+            notices.extend(this.restore_project(name, &records, &processes));
         }
         // Where not all can run, those that ran before go first.
         for name in &names {
@@ -93,7 +93,7 @@ impl RemoteControl {
         Ok(records)
     }
 
-    fn resume(
+    fn restore_project(
         &mut self,
         name: &ProjectName,
         records: &Records,
@@ -110,7 +110,7 @@ impl RemoteControl {
         let booted = records.of_another_boot.contains(name);
         let recorded = slot.session.clone();
         let actions = if slot.session.is_some() {
-            slot.resume(name, booted, processes)
+            slot.restore_session(name, booted, processes)
         } else {
             let adopted = slot.adopt(name, processes);
             let is_running = adopted.is_some();
@@ -177,7 +177,12 @@ struct Records {
 
 impl Slot {
     /// Lets the session go on that is on record.
-    fn resume(&mut self, name: &ProjectName, booted: bool, processes: &Processes) -> Vec<Action> {
+    fn restore_session(
+        &mut self,
+        name: &ProjectName,
+        booted: bool,
+        processes: &Processes,
+    ) -> Vec<Action> {
         let terms = self.terms();
         let Some(session) = &mut self.session else {
             return Vec::new();
@@ -185,7 +190,7 @@ impl Slot {
         info!(project = %name, session = %session.id(), phase = ?session.phase(), "session restored");
         let found = processes.process_of(session.id()).cloned();
         self.starts_when_over = is_over(session, found.as_ref());
-        session.resume(found, booted, &terms, tasks::now())
+        session.restore(found, booted, &terms, tasks::now())
     }
 
     /// Takes over a process that no record knows. `None`: there is none.

@@ -1,4 +1,4 @@
-//! What is slow, as tasks that report back: making a process, observing it, ending its tree.
+//! What is slow, as tasks that report back: making a process, watching it, ending its tree.
 
 use std::{
     collections::HashMap,
@@ -21,11 +21,11 @@ use tracing::{Instrument as _, debug, error, info_span, warn};
 
 use super::{
     Happened, What, claude,
-    observe::{self, Observation},
     process::{self, Launch, ProcessIdentity, SpawnError, StopError, StopReport},
     project::{MAX_OUTPUT, Project, ProjectName, STOP_GRACE},
     session::{Beginning, Event, Moment, NotSpawned, Session, SessionId, State},
     store::StoreError,
+    watch::{self, Watch},
 };
 /// How many reports may wait for the owner before tasks wait for it.
 const REPORTS_WAITING: usize = 256;
@@ -177,7 +177,7 @@ impl Tasks {
     }
 
     /// Watches a process until it ends; reports its link, its end, and the end of its time.
-    pub(super) fn observe(
+    pub(super) fn watch(
         &mut self,
         name: &ProjectName,
         session: &Session,
@@ -195,7 +195,7 @@ impl Tasks {
             // There is nothing to wait for but the end.
             State::Spawning { .. } | State::Stopping { .. } | State::Resting { .. } => (None, None),
         };
-        let observation = Observation {
+        let watched = Watch {
             process,
             pattern: project.map(|project| project.link_pattern.clone()),
             max_output: project.map_or(MAX_OUTPUT, |project| project.max_output),
@@ -203,7 +203,7 @@ impl Tasks {
             link,
             folder,
         };
-        self.run(name, session.id(), observe::observe(observation, reporter));
+        self.run(name, session.id(), watch::watch(watched, reporter));
     }
 
     /// Ends a process tree, however long it takes; reports `TreeGone`, and first, where some of it cannot be ended, what.
@@ -218,13 +218,13 @@ impl Tasks {
         let reporter = self.reporter(name, session);
         let grace = project.map_or(STOP_GRACE, |project| project.stop_grace);
         let max_output = project.map_or(MAX_OUTPUT, |project| project.max_output);
-        let files = [observe::STDOUT, observe::STDERR].map(|file| folder.join(file));
+        let files = [watch::STDOUT, watch::STDERR].map(|file| folder.join(file));
         let mark = session.clone();
         self.run(name, session, async move {
-            // Nobody observes what prints on after the leader's end, or was being ended when the bot was restarted.
+            // Nobody watches what prints on after the leader's end, or was being ended when the bot was restarted.
             let files = files.into_iter();
             let _followers: JoinSet<_> = files
-                .map(|file| observe::keep_small(file, max_output))
+                .map(|file| watch::keep_small(file, max_output))
                 .collect();
             let report = end(process.as_ref(), &mark, grace, Some(&reporter)).await;
             reap(process.as_ref()).await;
@@ -335,7 +335,7 @@ async fn end(
     }
 }
 
-/// A child that ended stays a zombie until somebody asks how: where nobody observed it, it is asked here.
+/// A child that ended stays a zombie until somebody asks how: where nobody watched it, it is asked here.
 async fn reap(process: Option<&ProcessIdentity>) {
     if let Some(process) = process
         && let Err(error) = process::exited(process).await
@@ -357,7 +357,7 @@ fn spawn(
         path: folder,
         data_directory,
     } = folder.map_err(|error| other(error.to_string()))?;
-    let stdin = folder.join(observe::STDIN);
+    let stdin = folder.join(watch::STDIN);
     write_private(&stdin, project.stdin.as_bytes()).map_err(|error| other(error.to_string()))?;
     let command = match beginning {
         Beginning::Fresh => &project.command,
@@ -381,8 +381,8 @@ fn spawn(
         directory: project.directory.clone(),
         environment,
         stdin,
-        stdout: folder.join(observe::STDOUT),
-        stderr: folder.join(observe::STDERR),
+        stdout: folder.join(watch::STDOUT),
+        stderr: folder.join(watch::STDERR),
         mark: session.to_string(),
     };
     process::spawn(&launch).map_err(not_spawned)

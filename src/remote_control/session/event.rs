@@ -56,7 +56,7 @@ pub enum Action {
     /// Make the process.
     Spawn,
     /// Watch the process for its link, its end, and the time.
-    Observe(ProcessIdentity),
+    Watch(ProcessIdentity),
     /// End the process tree.
     EndTree(Option<ProcessIdentity>),
     /// Bring the link to a requester.

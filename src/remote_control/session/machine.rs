@@ -94,7 +94,7 @@ impl Session {
 
     /// What a session that was read from disk needs to go on. `found`: its process, looked for by the session id in the
     /// environment of all processes, for the case that the record does not name it. `booted`: the host was, since then.
-    pub fn resume(
+    pub fn restore(
         &mut self,
         found: Option<ProcessIdentity>,
         booted: bool,
@@ -121,11 +121,11 @@ impl Session {
                     let whole = now.uptime + timeout;
                     (*deadline).min(whole).max(now.uptime + TIME_TO_READ)
                 });
-                vec![Action::Observe(process.clone())]
+                vec![Action::Watch(process.clone())]
             }
             State::Running { process, link, .. } => {
                 let (process, link) = (process.clone(), link.clone());
-                let mut actions = vec![Action::Observe(process)];
+                let mut actions = vec![Action::Watch(process)];
                 actions.extend(self.undelivered(&link));
                 actions
             }
@@ -297,7 +297,7 @@ impl Session {
                     process: process.clone(),
                     deadline,
                 };
-                vec![Action::Observe(process)]
+                vec![Action::Watch(process)]
             }
             State::Stopping {
                 process: known @ None,

@@ -93,7 +93,7 @@ impl Life {
     fn starting(terms: Terms) -> Self {
         let mut life = Self::begin(terms);
         let actions = life.on(Event::Spawned(process(1)));
-        assert_eq!(actions, [Action::Observe(process(1))]);
+        assert_eq!(actions, [Action::Watch(process(1))]);
         life
     }
 
@@ -154,8 +154,13 @@ impl Life {
         Some(wake.saturating_sub(at(self.elapsed).uptime))
     }
 
-    fn resume(&mut self, found: Option<ProcessIdentity>, booted: bool, now: Moment) -> Vec<Action> {
-        self.session.resume(found, booted, &self.terms, now)
+    fn restore(
+        &mut self,
+        found: Option<ProcessIdentity>,
+        booted: bool,
+        now: Moment,
+    ) -> Vec<Action> {
+        self.session.restore(found, booted, &self.terms, now)
     }
 }
 
@@ -324,7 +329,7 @@ fn a_delivery_that_is_refused_leaves_the_session_for_a_next_try() {
 mod events;
 mod life_span;
 mod restart;
-mod resume;
+mod restored;
 
 #[test]
 fn what_a_requester_asks_for_while_a_link_is_under_way_is_answered_by_the_same_message() {

@@ -120,7 +120,7 @@ fn a_jump_of_the_wall_clock_moves_nothing() {
         wall: UNIX_EPOCH,
         uptime: BEGIN + MINUTE,
     };
-    life.resume(None, false, now);
+    life.restore(None, false, now);
     assert_eq!(life.session.time_left(now.uptime), Some(59 * MINUTE));
 }
 
@@ -132,12 +132,12 @@ fn the_end_is_carried_over_a_boot_by_the_wall_clock() {
         wall: UNIX_EPOCH + BEGIN + 2 * HOUR,
         uptime: MINUTE,
     };
-    life.resume(None, true, now);
+    life.restore(None, true, now);
     assert_eq!(life.session.time_left(now.uptime), Some(8 * HOUR));
     let later = Moment {
         wall: UNIX_EPOCH + BEGIN + 20 * HOUR,
         uptime: MINUTE,
     };
-    life.resume(None, true, later);
+    life.restore(None, true, later);
     assert_eq!(life.session.time_left(later.uptime), Some(Duration::ZERO));
 }

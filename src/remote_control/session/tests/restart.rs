@@ -188,7 +188,7 @@ fn a_session_whose_time_is_up_does_not_come_back() {
         uptime,
     };
     let mut spawning = Life::begin(terms);
-    let actions = spawning.resume(None, false, later(BEGIN + 20 * HOUR));
+    let actions = spawning.restore(None, false, later(BEGIN + 20 * HOUR));
     assert_eq!(ending(actions), Ending::Expired);
     for begin in [
         |terms| Life::begin(terms),
@@ -200,7 +200,7 @@ fn a_session_whose_time_is_up_does_not_come_back() {
     ] as [Begin; 2]
     {
         let mut life = begin(terms);
-        let mut actions = life.resume(None, true, later(MINUTE));
+        let mut actions = life.restore(None, true, later(MINUTE));
         if actions.is_empty() {
             let now = later(MINUTE);
             actions = life.session.on(Event::TimeCame, &life.terms, now);

@@ -39,7 +39,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(2);
 const OBEDIENT_END: Duration = Duration::from_millis(100);
 
 /// What to watch.
-pub(super) struct Observation {
+pub(super) struct Watch {
     pub(super) process: ProcessIdentity,
     /// `None`: there is no link to look for.
     pub(super) pattern: Option<LinkPattern>,
@@ -54,15 +54,15 @@ pub(super) struct Observation {
 }
 
 /// Watches until the process has ended.
-pub(super) async fn observe(observation: Observation, reporter: Reporter) {
-    let Observation {
+pub(super) async fn watch(watched: Watch, reporter: Reporter) {
+    let Watch {
         process,
         pattern,
         max_output,
         deadline,
         link,
         folder,
-    } = observation;
+    } = watched;
     // All of the output where the link is yet to be found, else what is needed to tell what went wrong.
     let start = deadline.map_or(Start::Latest, |_| Start::First);
     let mut stdout = Follower::new(folder.join(STDOUT), start, max_output);

@@ -117,10 +117,10 @@ impl RemoteControl {
                 self.tasks
                     .spawn_process(name, session, slot.project.clone(), folder);
             }
-            (Action::Observe(process), Some(session)) => {
+            (Action::Watch(process), Some(session)) => {
                 let folder = self.store.folder().join(name.as_str());
                 self.tasks
-                    .observe(name, session, process, slot.project.as_deref(), folder);
+                    .watch(name, session, process, slot.project.as_deref(), folder);
             }
             (Action::EndTree(process), Some(session)) => {
                 let folder = self.store.folder().join(name.as_str());
@@ -133,7 +133,7 @@ impl RemoteControl {
                 Action::Withdraw(_)
                 | Action::Deliver(..)
                 | Action::Spawn
-                | Action::Observe(_)
+                | Action::Watch(_)
                 | Action::EndTree(_),
                 None,
             ) => {}
@@ -186,7 +186,7 @@ impl Slot {
                     self.not_ended = None;
                 }
                 Action::Spawn
-                | Action::Observe(_)
+                | Action::Watch(_)
                 | Action::EndTree(_)
                 | Action::Deliver(..)
                 | Action::Save

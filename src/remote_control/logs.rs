@@ -10,8 +10,8 @@ use std::{
 
 use super::{
     claude::{LinkPattern, visible_text},
-    observe::{STDERR, STDOUT},
     store::StoreError,
+    watch::{STDERR, STDOUT},
 };
 
 /// How much of a file's end is read: a program that repaints fills many screens with the same lines.

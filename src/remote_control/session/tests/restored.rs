@@ -19,7 +19,7 @@ fn every_state_goes_on_where_it_was() {
         life
     };
     let to_bob = || Action::Deliver(delivery(1, "bob", None), link("one"));
-    let watched = || Action::Observe(process(1));
+    let watched = || Action::Watch(process(1));
     let expected: [(Begin, Vec<Action>); 6] = [
         (Life::begin, vec![Action::Spawn]),
         (Life::starting, vec![watched()]),
@@ -30,19 +30,19 @@ fn every_state_goes_on_where_it_was() {
     ];
     for (begin, actions) in expected {
         let mut life = begin(terms);
-        assert_eq!(life.resume(None, false, at(Duration::ZERO)), actions);
+        assert_eq!(life.restore(None, false, at(Duration::ZERO)), actions);
     }
 }
 
 #[test]
 fn a_process_that_no_record_names_is_found_and_not_made_a_second_time() {
     let mut life = Life::begin(TERMS);
-    let actions = life.resume(Some(process(7)), false, at(MINUTE));
-    assert_eq!(actions, [Action::Observe(process(7))]);
+    let actions = life.restore(Some(process(7)), false, at(MINUTE));
+    assert_eq!(actions, [Action::Watch(process(7))]);
 
     let mut life = Life::begin(TERMS);
     life.on(Event::StopRequested(request("bob")));
-    let actions = life.resume(Some(process(7)), false, at(MINUTE));
+    let actions = life.restore(Some(process(7)), false, at(MINUTE));
     assert_eq!(actions, [Action::EndTree(Some(process(7)))]);
 }
 
@@ -50,18 +50,18 @@ fn a_process_that_no_record_names_is_found_and_not_made_a_second_time() {
 fn the_wait_for_the_link_goes_on_with_the_time_that_is_left() {
     let seconds = Duration::from_secs;
     let mut life = Life::starting(TERMS);
-    life.resume(None, false, at(seconds(20)));
+    life.restore(None, false, at(seconds(20)));
     assert_eq!(deadline(&life), LINK_TIMEOUT);
 
     let mut life = Life::begin(TERMS);
-    life.resume(Some(process(7)), false, at(seconds(20)));
+    life.restore(Some(process(7)), false, at(seconds(20)));
     assert_eq!(deadline(&life), LINK_TIMEOUT);
 }
 
 #[test]
 fn a_link_that_came_while_nobody_was_here_is_read_before_the_time_is_up() {
     let mut life = Life::starting(TERMS);
-    life.resume(None, false, at(HOUR));
+    life.restore(None, false, at(HOUR));
     assert!(deadline(&life) > HOUR);
 }
 
@@ -74,14 +74,14 @@ fn a_session_of_a_project_that_left_the_configuration_waits_for_no_link() {
     let century = Duration::from_hours(24 * 365 * 90);
     let mut starting = Life::starting(TERMS);
     starting.terms = gone;
-    starting.resume(None, false, at(HOUR));
+    starting.restore(None, false, at(HOUR));
     assert!(deadline(&starting) > century);
     let mut spawning = Life::begin(gone);
-    spawning.resume(Some(process(7)), false, at(HOUR));
+    spawning.restore(Some(process(7)), false, at(HOUR));
     assert!(deadline(&spawning) > century);
     // Once it is back, so is the deadline.
     spawning.terms = TERMS;
-    spawning.resume(None, false, at(HOUR));
+    spawning.restore(None, false, at(HOUR));
     assert_eq!(deadline(&spawning), HOUR + LINK_TIMEOUT);
 }
 
@@ -93,20 +93,20 @@ fn no_process_is_waited_for_that_a_restart_of_the_host_has_ended() {
             wall: UNIX_EPOCH + BEGIN + HOUR,
             uptime: MINUTE,
         };
-        let actions = life.resume(None, true, now);
+        let actions = life.restore(None, true, now);
         assert_eq!(actions, [Action::EndTree(Some(process(1)))]);
         assert_eq!(finished(life.on(gone())).ending, Ending::HostRestarted);
     }
     // Where the process is there, the host was not.
-    let actions = Life::running(TERMS).resume(Some(process(1)), true, at(HOUR));
-    assert_eq!(actions, [Action::Observe(process(1))]);
+    let actions = Life::running(TERMS).restore(Some(process(1)), true, at(HOUR));
+    assert_eq!(actions, [Action::Watch(process(1))]);
 }
 
 #[test]
 fn a_process_that_is_made_after_a_restart_has_the_whole_time_for_its_link() {
     for booted in [false, true] {
         let mut life = Life::begin(TERMS);
-        assert_eq!(life.resume(None, booted, at(HOUR)), [Action::Spawn]);
+        assert_eq!(life.restore(None, booted, at(HOUR)), [Action::Spawn]);
         life.on(Event::Spawned(process(7)));
         assert_eq!(deadline(&life), HOUR + LINK_TIMEOUT);
     }
@@ -119,7 +119,7 @@ fn a_rest_is_over_when_the_host_was_booted() {
         wall: UNIX_EPOCH + BEGIN + HOUR,
         uptime: MINUTE,
     };
-    life.resume(None, true, now);
+    life.restore(None, true, now);
     assert_eq!(life.session.next_wake(), Some(MINUTE));
 }
 
@@ -127,7 +127,7 @@ fn a_rest_is_over_when_the_host_was_booted() {
 fn a_session_whose_record_was_lost_waits_for_its_link_and_has_nobody_to_tell() {
     let (mut session, actions) =
         Session::adopted(SessionId::random(), process(7), &TERMS, at(HOUR));
-    assert_eq!(actions, [Action::Observe(process(7))]);
+    assert_eq!(actions, [Action::Watch(process(7))]);
     let actions = session.on(Event::LinkShown(link("one")), &TERMS, at(HOUR));
     assert_eq!(actions, [Action::Save]);
     assert_eq!(session.requester(), None);
