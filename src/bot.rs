@@ -7,18 +7,18 @@
 mod answer;
 mod audit;
 mod connection;
-mod courier;
-mod desk;
+mod deliver;
 mod doctor;
-mod heed;
+mod execute;
 mod hosts;
 mod judge;
-mod obey;
-mod operator;
+mod local;
+mod notices;
 mod orders;
 mod picture;
+mod queue;
 mod rate;
-mod reference;
+mod reply_target;
 mod rooms;
 mod service_manager;
 mod typing;
@@ -36,7 +36,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-pub use operator::{OperatorError, ask_for_identity, ask_to_stop, ask_to_trust};
+pub use local::{OperatorError, ask_for_identity, ask_to_stop, ask_to_trust};
 pub use service_manager::tell_failure;
 
 use crate::{
@@ -50,11 +50,11 @@ use crate::{
     },
 };
 use audit::{Audit, Conclusion};
-use connection::{Hearing, Line};
-use courier::Obstacle;
-use desk::Desk;
-use judge::Verdict;
-use operator::{Answer, Operator};
+use connection::{Hearing, MatrixHandle};
+use deliver::NotDelivered;
+use judge::Decision;
+use local::{Answer, Operator};
+use queue::Queue;
 use service_manager::{ServiceManager, State};
 
 /// How many events may wait for the loop.
@@ -87,7 +87,7 @@ pub enum BotError {
 /// What comes back from a task.
 #[derive(Debug)]
 enum Event {
-    Judged(Message, Verdict),
+    Judged(Message, Decision),
     Delivered {
         id: DeliveryId,
         request: Request,
@@ -98,7 +98,7 @@ enum Event {
     Undeliverable {
         id: DeliveryId,
         request: Request,
-        obstacle: Obstacle,
+        obstacle: NotDelivered,
         tried: bool,
     },
     /// The delivery was called off. If it had been tried, the link may have arrived.
@@ -115,7 +115,7 @@ enum Event {
     Shown {
         project: ProjectName,
         request: Request,
-        result: Result<(), Obstacle>,
+        result: Result<(), NotDelivered>,
     },
     /// The report is in the requester's direct message, or cannot get there.
     Examined {
@@ -153,7 +153,7 @@ pub async fn run(
     let mut bot = Bot::new(config, remote_control, line.clone(), events);
     let announcing = hosts::keep_announced(line.clone(), bot.announced.subscribe());
     let typing = typing::show(line, bot.answer_is_due.subscribe());
-    bot.heed_restored(notices);
+    bot.handle_restored(notices);
     let running = async {
         tokio::select! {
             fault = connecting => Err(BotError::from(fault)),
@@ -185,8 +185,8 @@ struct Bot {
     /// Whether somebody waits for an answer that takes a while.
     answer_is_due: watch::Sender<bool>,
     remote_control: RemoteControl,
-    line: Line,
-    desk: Desk,
+    line: MatrixHandle,
+    queue: Queue,
     audit: Audit,
     events: mpsc::Sender<Event>,
     /// Deliveries under way, and how to call them off.
@@ -203,13 +203,13 @@ impl Bot {
     fn new(
         config: Arc<Config>,
         remote_control: RemoteControl,
-        line: Line,
+        line: MatrixHandle,
         events: mpsc::Sender<Event>,
     ) -> Self {
         Self {
             announced: watch::Sender::new(None),
             answer_is_due: watch::Sender::new(false),
-            desk: Desk::new(&config),
+            queue: Queue::new(&config),
             audit: Audit::new(),
             config,
             remote_control,
@@ -241,7 +241,7 @@ impl Bot {
                 () = self.service_manager.keep_alive() => {}
                 Some(event) = events.recv() => self.on(event),
                 Some(report) = happened.recv() => match self.remote_control.handle(report) {
-                    Ok(notices) => self.heed(notices),
+                    Ok(notices) => self.handle(notices),
                     Err(panicked) => return panicked.into(),
                 },
                 () = next_panic(&mut self.tasks) => return BotError::Panicked,
@@ -305,7 +305,7 @@ impl Bot {
         let message = match heard {
             Heard::Message(message) => message,
             Heard::IdentityChanged { user } => {
-                if self.desk.may_tell_identity(&user) {
+                if self.queue.may_tell_identity(&user) {
                     self.announce(&reply::identity_changed(&user));
                 }
                 return;
@@ -314,17 +314,17 @@ impl Bot {
             Heard::Talk(talk) => return self.converse(talk),
             Heard::AdminRoomMoved => return self.announce(&reply::moved_here()),
             Heard::Undecryptable { sender, reply_to } => {
-                if self.desk.may_tell_undecryptable(&sender) {
+                if self.queue.may_tell_undecryptable(&sender) {
                     let text = reply::undecryptable();
-                    self.spawn_quiet(courier::say(self.line.clone(), text, Some(reply_to)));
+                    self.spawn_quiet(deliver::say(self.line.clone(), text, Some(reply_to)));
                 }
                 return;
             }
         };
-        if let Err(excess) = self.desk.count(&message.sender) {
+        if let Err(excess) = self.queue.count(&message.sender) {
             return self.turn_away(&message, excess);
         }
-        if let Some(case) = self.desk.take_in(message, &self.remote_control.status()) {
+        if let Some(case) = self.queue.take_in(message, &self.remote_control.status()) {
             self.spawn(judge::judge(self.line.clone(), case));
         }
     }
@@ -332,10 +332,10 @@ impl Bot {
     fn on(&mut self, event: Event) {
         match event {
             Event::Judged(message, verdict) => {
-                self.obey(&message, verdict);
+                self.execute(&message, verdict);
                 // What the sender said next is looked at in the light of what this came to.
                 let statuses = self.remote_control.status();
-                if let Some(case) = self.desk.next_of(&message.sender, &statuses) {
+                if let Some(case) = self.queue.next_of(&message.sender, &statuses) {
                     self.spawn(judge::judge(self.line.clone(), case));
                 }
             }
@@ -350,7 +350,7 @@ impl Bot {
                 let notices = self
                     .remote_control
                     .delivered(id.clone(), request.clone(), receipt);
-                self.heed(notices);
+                self.handle(notices);
                 if is_wanted {
                     self.follow_with_picture(id, request, sent);
                 }
@@ -365,14 +365,14 @@ impl Bot {
                 let notices = self
                     .remote_control
                     .called_off(id.clone(), request.clone(), tried);
-                self.heed(notices);
+                self.handle(notices);
                 self.give_up(&id, &request, &obstacle);
             }
             Event::Pictured(settled) => self.on_pictured(settled),
             Event::CalledOff { id, request, tried } => {
                 self.deliveries.remove(&id);
                 let notices = self.remote_control.called_off(id, request, tried);
-                self.heed(notices);
+                self.handle(notices);
             }
             Event::Withdrawn {
                 project,

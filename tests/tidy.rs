@@ -289,7 +289,7 @@ fn the_rules_find_what_breaks_them() {
         names("src/a/mod.rs", "pub use b::C;\nr#\"x::y\"#;'\"';'a: d::e"),
         ["1 b::C", "2 d::e"]
     );
-    assert!(starts_with("bot::desk", "bot") && !starts_with("both", "bot"));
+    assert!(starts_with("bot::queue", "bot") && !starts_with("both", "bot"));
     let pure = part("command", &["config"], &["std::fs"]);
     assert!(pure.has("command::parse") && !pure.has("commands"));
     for path in [

@@ -6,8 +6,8 @@ use tracing::{error, warn};
 use super::{
     Bot,
     audit::{self, Conclusion},
-    courier::{self, Obstacle},
-    reference::Reference,
+    deliver::{self, NotDelivered},
+    reply_target::ReplyTarget,
 };
 use crate::{
     command::reply::{self, Reply, Secret},
@@ -20,15 +20,15 @@ const NOT_DELIVERED: &str = "not delivered";
 
 impl Bot {
     /// The requester does not get the link, and hears why. The session stays for a next try, unless the link was overheard.
-    pub(super) fn give_up(&mut self, id: &DeliveryId, request: &Request, obstacle: &Obstacle) {
+    pub(super) fn give_up(&mut self, id: &DeliveryId, request: &Request, obstacle: &NotDelivered) {
         for request in self.remote_control.requests(id, request) {
             self.explain(Secret::Link(&id.project), &request, obstacle);
         }
         let notices = self.remote_control.undeliverable(id);
-        self.heed(notices);
+        self.handle(notices);
         if matches!(
             obstacle,
-            Obstacle::NotConfidential(NotConfidential::Overheard)
+            NotDelivered::NotConfidential(NotConfidential::Overheard)
         ) {
             self.stop_overheard(&id.project);
         }
@@ -39,16 +39,21 @@ impl Bot {
         error!(%project, "a link was overheard, ending its session");
         let request = Request {
             requester: "the bot itself".to_owned(),
-            reference: Reference::Nobody.to_text(),
+            reference: ReplyTarget::Nobody.to_text(),
         };
         let notices = self.remote_control.stop(project, request);
-        self.heed(notices);
+        self.handle(notices);
     }
 
     /// Says why a link, or something else in confidence, does not get to its requester.
-    pub(super) fn explain(&mut self, secret: Secret<'_>, request: &Request, obstacle: &Obstacle) {
+    pub(super) fn explain(
+        &mut self,
+        secret: Secret<'_>,
+        request: &Request,
+        obstacle: &NotDelivered,
+    ) {
         let (text, why) = match obstacle {
-            Obstacle::NotConfidential(reason) => {
+            NotDelivered::NotConfidential(reason) => {
                 warn!(
                     ?secret,
                     requester = request.requester,
@@ -57,7 +62,7 @@ impl Bot {
                 );
                 (reply::undeliverable(secret, reason), format!("{reason:?}"))
             }
-            Obstacle::Denied(reason) => {
+            NotDelivered::Denied(reason) => {
                 warn!(
                     ?secret,
                     requester = request.requester,
@@ -66,7 +71,7 @@ impl Bot {
                 );
                 (reply::no_longer_allowed(secret), format!("{reason:?}"))
             }
-            Obstacle::Fault(fault) => {
+            NotDelivered::Fault(fault) => {
                 let error = Chain(fault).to_string();
                 error!(
                     ?secret,
@@ -82,7 +87,7 @@ impl Bot {
     }
 
     pub(super) fn say(&mut self, message: &Message, text: &Reply) {
-        self.spawn_quiet(courier::say(
+        self.spawn_quiet(deliver::say(
             self.line.clone(),
             text.clone(),
             Some(ReplyTo::from(message)),
@@ -120,32 +125,32 @@ impl Bot {
     ) {
         audit::done(request, project, outcome);
         let (Ok(text) | Err(text)) = result;
-        match Reference::from_text(&request.reference) {
-            Reference::Message(reply_to) => {
-                self.spawn_quiet(courier::say(
+        match ReplyTarget::from_text(&request.reference) {
+            ReplyTarget::Message(reply_to) => {
+                self.spawn_quiet(deliver::say(
                     self.line.clone(),
                     text.clone(),
                     Some(reply_to),
                 ));
             }
-            Reference::Operator(number) => {
+            ReplyTarget::Operator(number) => {
                 if let Some(answer) = self.stop_orders.remove(&number) {
                     let plain = |text: &Reply| text.plain.clone();
                     answer.give(&result.map(plain).map_err(plain));
                 }
             }
-            Reference::Nobody => {}
+            ReplyTarget::Nobody => {}
         }
     }
 
     pub(super) fn announce(&mut self, text: &Reply) {
-        self.spawn_quiet(courier::say(self.line.clone(), text.clone(), None));
+        self.spawn_quiet(deliver::say(self.line.clone(), text.clone(), None));
     }
 
     /// Tells somebody something in their direct message, if there is one.
     pub(super) fn tell(&mut self, user: &str, text: &Reply, sound: Sound) {
         if let Ok(user) = OwnedUserId::try_from(user) {
-            self.spawn_quiet(courier::tell(self.line.clone(), user, text.clone(), sound));
+            self.spawn_quiet(deliver::tell(self.line.clone(), user, text.clone(), sound));
         }
     }
 }

@@ -14,7 +14,7 @@ use std::{
 use matrix_sdk::ruma::{EventId, UserId};
 use tracing::info;
 
-use super::{judge::Verdict, rate::Excess, reference::Reference};
+use super::{judge::Decision, rate::Excess, reply_target::ReplyTarget};
 use crate::{
     command::{self, Denied},
     config::MasterKey,
@@ -72,27 +72,27 @@ impl Audit {
     }
 
     /// Writes what was decided about a command.
-    pub(super) fn judged(&mut self, prefix: &str, message: &Message, verdict: &Verdict) {
+    pub(super) fn judged(&mut self, prefix: &str, message: &Message, verdict: &Decision) {
         let command = understood(prefix, &message.text);
         let (decision, project, why) = match verdict {
             // Nothing was asked about its sender: that is for the other bot to judge.
-            Verdict::NotOurs => ("left to another host", None, None),
-            Verdict::DoneBefore => ("obeyed before", None, None),
-            Verdict::Do(_, intent, _) => ("allowed", intent.project(), None),
-            Verdict::Denied(Denied::NoPower(reason)) => ("denied", None, Some(shown(reason))),
-            Verdict::Denied(denied) => ("denied", None, Some(shown(denied))),
-            Verdict::Misused(misuse) => ("misused", None, Some(shown(misuse))),
-            Verdict::CannotDeliver(project, reason) => {
+            Decision::NotOurs => ("left to another host", None, None),
+            Decision::DoneBefore => ("obeyed before", None, None),
+            Decision::Do(_, intent, _) => ("allowed", intent.project(), None),
+            Decision::Denied(Denied::NoPower(reason)) => ("denied", None, Some(shown(reason))),
+            Decision::Denied(denied) => ("denied", None, Some(shown(denied))),
+            Decision::Misused(misuse) => ("misused", None, Some(shown(misuse))),
+            Decision::CannotDeliver(project, reason) => {
                 ("undeliverable", Some(project), Some(shown(reason)))
             }
         };
         let number = match verdict {
-            Verdict::Do(..) => None,
-            Verdict::Denied(_)
-            | Verdict::Misused(_)
-            | Verdict::CannotDeliver(..)
-            | Verdict::DoneBefore
-            | Verdict::NotOurs => match self.count_refusal(Instant::now()) {
+            Decision::Do(..) => None,
+            Decision::Denied(_)
+            | Decision::Misused(_)
+            | Decision::CannotDeliver(..)
+            | Decision::DoneBefore
+            | Decision::NotOurs => match self.count_refusal(Instant::now()) {
                 None => return,
                 number => number,
             },
@@ -146,7 +146,7 @@ fn is_power_of_ten(number: u32) -> bool {
 
 /// Writes what came of a request about a project.
 pub(super) fn done(request: &Request, project: &ProjectName, outcome: &Conclusion) {
-    let reference = Reference::from_text(&request.reference);
+    let reference = ReplyTarget::from_text(&request.reference);
     info!(
         target: "audit",
         user = request.requester,

@@ -21,9 +21,9 @@ const LONGEST_RENEWAL: Duration = Duration::from_secs(40);
 
 /// Gives whoever wants to speak the connection of the moment.
 #[derive(Debug, Clone)]
-pub(super) struct Line(watch::Receiver<Option<Matrix>>);
+pub(super) struct MatrixHandle(watch::Receiver<Option<Matrix>>);
 
-impl Line {
+impl MatrixHandle {
     /// Waits until there is a connection. For ever, once the bot ends.
     pub(super) async fn matrix(&mut self) -> Matrix {
         match self
@@ -69,7 +69,7 @@ pub(super) fn open(
     config: Arc<Config>,
     login: Login,
     folder: PathBuf,
-) -> (impl Future<Output = Fault>, Line, Hearing) {
+) -> (impl Future<Output = Fault>, MatrixHandle, Hearing) {
     let (connected, line) = watch::channel(None);
     let (heard, messages) = mpsc::channel(MESSAGES_WAITING);
     let (answers, homeserver_answers) = watch::channel(false);
@@ -114,7 +114,7 @@ pub(super) fn open(
         messages,
         homeserver_answers,
     };
-    (keep_up, Line(line), hearing)
+    (keep_up, MatrixHandle(line), hearing)
 }
 
 async fn forward(from: &mut mpsc::Receiver<Heard>, to: &mpsc::Sender<Heard>) {

@@ -9,7 +9,7 @@ use tracing::{error, warn};
 use super::{
     Bot, Event,
     audit::{self, Conclusion},
-    courier::{self, Obstacle},
+    deliver::{self, NotDelivered},
     hosts,
 };
 use crate::{
@@ -28,7 +28,7 @@ pub(super) enum NoReport {
     /// Nothing could be tried.
     NotMade(String),
     /// It cannot get there.
-    NotShown(Obstacle),
+    NotShown(NotDelivered),
 }
 
 impl Bot {
@@ -39,11 +39,11 @@ impl Bot {
             return audit::concluded(message, &Conclusion::new("refused, as one is under way"));
         }
         let (line, config) = (self.line.clone(), self.config.clone());
-        let policy = self.desk.policy(None);
+        let policy = self.queue.policy(None);
         let (message, requester) = (message.clone(), OwnedUserId::from(permit.requester()));
         self.spawn(async move {
             let result = match spawn_blocking(move || report(&config)).await {
-                Ok(Ok(text)) => courier::show(line, requester, text, policy)
+                Ok(Ok(text)) => deliver::show(line, requester, text, policy)
                     .await
                     .map_err(NoReport::NotShown),
                 Ok(Err(error)) => Err(NoReport::NotMade(error.to_string())),
@@ -61,15 +61,15 @@ impl Bot {
                 error!(error, "no report could be made");
                 (reply::no_report(), not_sent(error))
             }
-            Err(NoReport::NotShown(Obstacle::NotConfidential(reason))) => {
+            Err(NoReport::NotShown(NotDelivered::NotConfidential(reason))) => {
                 warn!(requester = %message.sender, ?reason, "report not sent");
                 let why = format!("{reason:?}");
                 (reply::report_undeliverable(&reason), not_sent(why))
             }
-            Err(NoReport::NotShown(Obstacle::Denied(reason))) => {
+            Err(NoReport::NotShown(NotDelivered::Denied(reason))) => {
                 (reply::denied(&reason), not_sent(format!("{reason:?}")))
             }
-            Err(NoReport::NotShown(Obstacle::Fault(fault))) => {
+            Err(NoReport::NotShown(NotDelivered::Fault(fault))) => {
                 let error = Chain(&fault).to_string();
                 error!(requester = %message.sender, error, "report not sent");
                 (reply::no_report(), not_sent(error))

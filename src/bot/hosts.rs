@@ -9,7 +9,7 @@ use matrix_sdk::ruma::OwnedUserId;
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
-use super::{connection::Line, courier::Patience};
+use super::{connection::MatrixHandle, deliver::Backoff};
 use crate::{
     command::{
         Command, Misuse,
@@ -49,7 +49,7 @@ pub(super) fn announcement(host: &HostName, statuses: &[Status]) -> Announcement
 /// Keeps the announcement in the room up to date; never ends. What the homeserver did not take before it changed is not
 /// announced any more.
 pub(super) async fn keep_announced(
-    mut line: Line,
+    mut line: MatrixHandle,
     mut latest: watch::Receiver<Option<Announcement>>,
 ) {
     loop {
@@ -70,8 +70,8 @@ pub(super) async fn keep_announced(
     std::future::pending::<()>().await;
 }
 
-async fn announce(line: &mut Line, announcement: &Announcement) {
-    let mut patience = Patience::new();
+async fn announce(line: &mut MatrixHandle, announcement: &Announcement) {
+    let mut patience = Backoff::new();
     loop {
         match line.matrix().await.announce(announcement).await {
             Ok(()) => return debug!("host announced"),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::time::timeout;
 use tracing::{debug, error, warn};
 
-use super::{Event, connection::Line, courier::Patience, desk::Case, hosts};
+use super::{Event, connection::MatrixHandle, deliver::Backoff, hosts, queue::Case};
 use crate::{
     command::{self, Command, Denied, Misuse, Permit, Policy, authorize::authorize, hosts::Turn},
     matrix::{Announcement, Chain, Fault, Matrix, Message, NotConfidential, NotSent},
@@ -45,7 +45,7 @@ impl Intent {
 
 /// What comes of a command.
 #[derive(Debug)]
-pub(super) enum Verdict {
+pub(super) enum Decision {
     Denied(Denied),
     Misused(Misuse),
     CannotDeliver(ProjectName, NotConfidential),
@@ -58,12 +58,12 @@ pub(super) enum Verdict {
 }
 
 /// Judges a case by what the homeserver says now. Comes back to the loop as an event.
-pub(super) async fn judge(line: Line, case: Case) -> Event {
+pub(super) async fn judge(line: MatrixHandle, case: Case) -> Event {
     let verdict = judge_by(&line, &case).await;
     Event::Judged(case.message, verdict)
 }
 
-async fn judge_by(line: &Line, case: &Case) -> Verdict {
+async fn judge_by(line: &MatrixHandle, case: &Case) -> Decision {
     let Case {
         message,
         command,
@@ -73,7 +73,7 @@ async fn judge_by(line: &Line, case: &Case) -> Verdict {
     debug!(event = %message.event_id, sender = %message.sender, "judging a command");
     let matrix = line.clone().matrix().await;
     if matrix.has_obeyed(message) {
-        return Verdict::DoneBefore;
+        return Decision::DoneBefore;
     }
     let named = command::addressed_host(&message.text);
     // Whoever may send state events can say that they are a host, and a bot that shares the room with nobody leaves nothing to
@@ -92,7 +92,7 @@ async fn judge_by(line: &Line, case: &Case) -> Verdict {
         statuses.as_slice(),
     );
     let intent = match hosts::turn(own, others, command, named) {
-        Turn::Others => return Verdict::NotOurs,
+        Turn::Others => return Decision::NotOurs,
         Turn::MineToAsk(misuse) => Err(misuse),
         Turn::Mine => command
             .clone()
@@ -109,13 +109,13 @@ async fn judge_by(line: &Line, case: &Case) -> Verdict {
     };
     let asked = Instant::now();
     match authorize_message(line, message, &policy).await {
-        Err(denied) => Verdict::Denied(denied),
+        Err(denied) => Decision::Denied(denied),
         Ok(permit) => match intent {
-            Err(misuse) => Verdict::Misused(misuse),
+            Err(misuse) => Decision::Misused(misuse),
             Ok(Intent::Start(project, beginning)) if !has_session(&project) => {
                 look_at_delivery(line, (permit, asked), project, beginning).await
             }
-            Ok(intent) => Verdict::Do(permit, intent, asked),
+            Ok(intent) => Decision::Do(permit, intent, asked),
         },
     }
 }
@@ -173,11 +173,11 @@ fn intend(
 
 /// A session whose link can reach nobody is not started.
 async fn look_at_delivery(
-    line: &Line,
+    line: &MatrixHandle,
     (permit, asked): (Permit, Instant),
     project: ProjectName,
     beginning: Beginning,
-) -> Verdict {
+) -> Decision {
     let requester = permit.requester();
     let deliverable = told(line, |matrix| async move {
         match matrix.confidential_room(requester, None).await {
@@ -187,15 +187,15 @@ async fn look_at_delivery(
         }
     });
     match deliverable.await {
-        Some(Ok(())) => Verdict::Do(permit, Intent::Start(project, beginning), asked),
-        Some(Err(reason)) => Verdict::CannotDeliver(project, reason),
-        None => Verdict::Denied(Denied::NoFacts),
+        Some(Ok(())) => Decision::Do(permit, Intent::Start(project, beginning), asked),
+        Some(Err(reason)) => Decision::CannotDeliver(project, reason),
+        None => Decision::Denied(Denied::NoFacts),
     }
 }
 
 /// Asks the homeserver for all that decides, and remembers the command where it may be obeyed.
 async fn authorize_message(
-    line: &Line,
+    line: &MatrixHandle,
     message: &Message,
     policy: &Policy,
 ) -> Result<Permit, Denied> {
@@ -220,12 +220,12 @@ async fn authorize_message(
 }
 
 /// What the homeserver tells when asked, again and again if need be. `None`: nothing is known.
-async fn told<T, F>(line: &Line, ask: impl Fn(Matrix) -> F) -> Option<T>
+async fn told<T, F>(line: &MatrixHandle, ask: impl Fn(Matrix) -> F) -> Option<T>
 where
     F: Future<Output = Result<T, Fault>>,
 {
     let mut line = line.clone();
-    let mut patience = Patience::new();
+    let mut patience = Backoff::new();
     let asking = async {
         loop {
             let matrix = line.matrix().await;

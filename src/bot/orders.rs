@@ -9,9 +9,9 @@ use tracing::warn;
 use super::{
     Bot,
     audit::{self, Conclusion},
-    connection::Line,
-    operator::{Answer, Order, Ordered},
-    reference::Reference,
+    connection::MatrixHandle,
+    local::{Answer, Order, Ordered},
+    reply_target::ReplyTarget,
 };
 use crate::{
     command::reply,
@@ -52,23 +52,23 @@ impl Bot {
         self.stop_orders.insert(number, answer);
         let request = Request {
             requester: OPERATOR.to_owned(),
-            reference: Reference::Operator(number).to_text(),
+            reference: ReplyTarget::Operator(number).to_text(),
         };
         let notices = self.remote_control.stop(&project, request);
         if let [Notice::NoSession { project, request }] = notices.as_slice() {
             let text = reply::nothing_to_stop(project);
             return self.answer(project, request, &text, &Conclusion::new("no session"));
         }
-        self.heed(notices);
+        self.handle(notices);
     }
 }
 
-async fn tell_identity(line: Line, user: OwnedUserId, answer: Answer) {
+async fn tell_identity(line: MatrixHandle, user: OwnedUserId, answer: Answer) {
     let told = with_homeserver(line, async |matrix: Matrix| matrix.identity(&user).await);
     answer.give(&told.await);
 }
 
-async fn trust(line: Line, user: OwnedUserId, key: MasterKey, answer: Answer) {
+async fn trust(line: MatrixHandle, user: OwnedUserId, key: MasterKey, answer: Answer) {
     let told = with_homeserver(line, async |matrix: Matrix| {
         matrix.accept_identity(&user, key).await
     });
@@ -85,7 +85,7 @@ async fn trust(line: Line, user: OwnedUserId, key: MasterKey, answer: Answer) {
 
 /// What the homeserver tells, or why it does not, in words for the operator.
 async fn with_homeserver<T>(
-    mut line: Line,
+    mut line: MatrixHandle,
     ask: impl AsyncFnOnce(Matrix) -> Result<T, Fault>,
 ) -> Result<T, String> {
     let told = async { ask(line.matrix().await).await };

@@ -5,8 +5,8 @@ use tracing::warn;
 
 use super::{
     Bot, Event,
-    connection::Line,
-    courier::{Obstacle, Patience, transactions},
+    connection::MatrixHandle,
+    deliver::{Backoff, NotDelivered, transactions},
 };
 use crate::{
     command::reply,
@@ -46,18 +46,18 @@ impl Bot {
         self.deliveries.remove(&id);
         if overheard {
             // A delivery that is wanted no more is taken back.
-            let obstacle = Obstacle::NotConfidential(NotConfidential::Overheard);
+            let obstacle = NotDelivered::NotConfidential(NotConfidential::Overheard);
             self.give_up(&id, &request, &obstacle);
         }
         let notices = self.remote_control.delivered(id, request, receipt);
-        self.heed(notices);
+        self.handle(notices);
     }
 }
 
 /// One try, as the link is there without its picture, and the SDK repeats each request by itself; but a picture that may be
 /// there is not left before it is known who sees it.
 async fn follow(
-    mut line: Line,
+    mut line: MatrixHandle,
     id: DeliveryId,
     request: Request,
     mut sent: SentLink,
@@ -66,7 +66,7 @@ async fn follow(
     let message = picture_message(&id);
     let transactions = transactions(&id);
     let attempt = async {
-        let mut patience = Patience::new();
+        let mut patience = Backoff::new();
         loop {
             let matrix = line.matrix().await;
             let transaction = transactions.picture.clone();

@@ -2,7 +2,7 @@
 
 use tracing::{info, warn};
 
-use super::{Bot, connection::Line, courier};
+use super::{Bot, connection::MatrixHandle, deliver};
 use crate::{
     command::{
         Denied, Policy,
@@ -16,7 +16,7 @@ use crate::{
 impl Bot {
     /// Decides about an invitation to another room: whoever may command may talk to the bot where they like.
     pub(super) fn consider(&mut self, invitation: Invitation) {
-        let policy = self.desk.policy(None);
+        let policy = self.queue.policy(None);
         self.spawn_quiet(decide(self.line.clone(), invitation, policy));
     }
 
@@ -24,9 +24,9 @@ impl Bot {
     pub(super) fn converse(&mut self, talk: Talk) {
         let remark = remark(&self.config.command_prefix, &talk.text);
         let is_answered = match remark {
-            Remark::Help | Remark::Command => self.desk.count(&talk.sender).is_ok(),
+            Remark::Help | Remark::Command => self.queue.count(&talk.sender).is_ok(),
             // People say thanks; once told, they know that nobody listens.
-            Remark::Chat => self.desk.may_hint(&talk.sender),
+            Remark::Chat => self.queue.may_hint(&talk.sender),
         };
         if is_answered {
             let prefix = self.config.command_prefix.clone();
@@ -35,7 +35,7 @@ impl Bot {
     }
 }
 
-async fn decide(mut line: Line, invitation: Invitation, policy: Policy) {
+async fn decide(mut line: MatrixHandle, invitation: Invitation, policy: Policy) {
     let matrix = line.matrix().await;
     if let Err(fault) = try_to_decide(&matrix, &invitation, &policy).await {
         let room = invitation.room();
@@ -72,12 +72,12 @@ async fn try_to_decide(
     Ok(())
 }
 
-async fn answer(mut line: Line, talk: Talk, remark: Remark, prefix: String) {
+async fn answer(mut line: MatrixHandle, talk: Talk, remark: Remark, prefix: String) {
     let admin_room = line.matrix().await.name_of_admin_room();
     let text = match remark {
         Remark::Help => reply::help_outside(&prefix, &admin_room),
         Remark::Command => reply::not_here(&admin_room),
         Remark::Chat => reply::hint(&prefix, &admin_room),
     };
-    courier::reply(line, talk, text).await;
+    deliver::reply(line, talk, text).await;
 }

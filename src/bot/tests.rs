@@ -101,11 +101,11 @@ async fn an_order_to_stop_fails_where_the_session_cannot_be_ended() {
     let ordered = async {
         let ordered = operator.next().await;
         bot.stop_orders.insert(7, ordered.answer);
-        bot.heed(vec![remote_control::Notice::NotEnded {
+        bot.handle(vec![remote_control::Notice::NotEnded {
             project: "website".parse().unwrap(),
             requests: vec![Request {
                 requester: "the operator".to_owned(),
-                reference: reference::Reference::Operator(7).to_text(),
+                reference: reply_target::ReplyTarget::Operator(7).to_text(),
             }],
             reason: "process 1 is root's".to_owned(),
         }]);

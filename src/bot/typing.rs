@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::{sync::watch, time::timeout};
 use tracing::debug;
 
-use super::connection::Line;
+use super::connection::MatrixHandle;
 use crate::matrix::{Chain, Matrix};
 
 /// What is answered sooner needs no sign that it will be.
@@ -18,7 +18,7 @@ const REPEATED: Duration = Duration::from_millis(3300);
 const LONGEST: Duration = Duration::from_mins(5);
 
 /// Shows it whenever an answer is due. Ends when nobody can say any more whether one is.
-pub(super) async fn show(mut line: Line, mut due: watch::Receiver<bool>) {
+pub(super) async fn show(mut line: MatrixHandle, mut due: watch::Receiver<bool>) {
     while due.wait_for(|due| *due).await.is_ok() {
         if answered_within(SOON, &mut due).await {
             continue;

@@ -11,10 +11,10 @@ use tracing::error;
 use super::{
     Bot, Event,
     audit::{self, Conclusion},
-    courier, hosts,
-    judge::{Intent, Verdict},
+    deliver, hosts,
+    judge::{Decision, Intent},
     rate::Excess,
-    reference::Reference,
+    reply_target::ReplyTarget,
 };
 use crate::{
     command::{
@@ -31,56 +31,56 @@ impl Bot {
     pub(super) fn turn_away(&mut self, message: &Message, excess: Excess) {
         let prefix = &self.config.command_prefix;
         self.audit.turned_away(prefix, message, excess);
-        if excess.number == 1 && self.desk.may_refuse(&message.sender) {
+        if excess.number == 1 && self.queue.may_refuse(&message.sender) {
             let limit = self.config.limits.commands_per_minute;
             self.say(message, &reply::too_many_commands(limit));
         }
     }
 
-    pub(super) fn obey(&mut self, message: &Message, verdict: Verdict) {
+    pub(super) fn execute(&mut self, message: &Message, verdict: Decision) {
         self.audit
             .judged(&self.config.command_prefix, message, &verdict);
         match verdict {
-            Verdict::Denied(denied) => {
-                if self.desk.may_refuse(&message.sender) {
+            Decision::Denied(denied) => {
+                if self.queue.may_refuse(&message.sender) {
                     self.say(message, &reply::denied(&denied));
                 }
             }
-            Verdict::Misused(misuse) => {
+            Decision::Misused(misuse) => {
                 self.say(
                     message,
                     &reply::misuse(&self.config.command_prefix, &misuse),
                 );
             }
-            Verdict::CannotDeliver(project, reason) => {
+            Decision::CannotDeliver(project, reason) => {
                 self.say(
                     message,
                     &reply::undeliverable(Secret::Link(&project), &reason),
                 );
             }
-            Verdict::Do(permit, intent, asked) => self.carry_out(message, &permit, intent, asked),
-            Verdict::NotOurs | Verdict::DoneBefore => {}
+            Decision::Do(permit, intent, asked) => self.carry_out(message, &permit, intent, asked),
+            Decision::NotOurs | Decision::DoneBefore => {}
         }
     }
 
     fn carry_out(&mut self, message: &Message, permit: &Permit, intent: Intent, asked: Instant) {
         let request = || Request {
             requester: permit.requester().to_string(),
-            reference: Reference::Message(message.into()).to_text(),
+            reference: ReplyTarget::Message(message.into()).to_text(),
         };
         match intent {
             Intent::Start(project, beginning) => {
                 let notices = self.remote_control.start(&project, beginning, request());
                 // Whatever is delivered at once goes to whom was just judged.
-                self.heed_judged(notices, asked);
+                self.handle_judged(notices, asked);
             }
             Intent::Stop(project) => {
                 let notices = self.remote_control.stop(&project, request());
-                self.heed(notices);
+                self.handle(notices);
             }
             Intent::Extend(project, by) => {
                 let notices = self.remote_control.extend(&project, by, request());
-                self.heed(notices);
+                self.handle(notices);
             }
             Intent::Logs(project) => self.show_output(project, permit, request()),
             Intent::Status { elsewhere } => {
@@ -119,7 +119,7 @@ impl Bot {
             } else {
                 reply::status_of_hosts(&host, text, &elsewhere, now)
             };
-            courier::say(line, text, Some(reply_to)).await;
+            deliver::say(line, text, Some(reply_to)).await;
         });
     }
 
@@ -127,8 +127,8 @@ impl Bot {
         match self.remote_control.output(&project) {
             Ok(output) => {
                 let text = reply::last_output(&project, &output);
-                let (line, policy) = (self.line.clone(), self.desk.policy(Some(&project)));
-                let showing = courier::show(line, permit.requester().to_owned(), text, policy);
+                let (line, policy) = (self.line.clone(), self.queue.policy(Some(&project)));
+                let showing = deliver::show(line, permit.requester().to_owned(), text, policy);
                 self.spawn(async move {
                     let result = showing.await;
                     Event::Shown {

@@ -46,7 +46,7 @@ pub(super) struct Case {
 }
 
 /// The commands that wait, and the denials that were answered.
-pub(super) struct Desk {
+pub(super) struct Queue {
     config: Arc<Config>,
     /// A sender with an entry has a command under judgement; those behind it wait.
     waiting: HashMap<OwnedUserId, VecDeque<Message>>,
@@ -57,7 +57,7 @@ pub(super) struct Desk {
     rate: Rate,
 }
 
-impl Desk {
+impl Queue {
     pub(super) fn new(config: &Arc<Config>) -> Self {
         Self {
             config: Arc::clone(config),

@@ -8,7 +8,7 @@ use crate::matrix::ReplyTo;
 /// Whom a request is to be answered.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Reference {
+pub(super) enum ReplyTarget {
     /// A message in the admin room.
     Message(ReplyTo),
     /// The operator on the host, by the number of the order; of use only as long as the bot runs.
@@ -17,7 +17,7 @@ pub(super) enum Reference {
     Nobody,
 }
 
-impl Reference {
+impl ReplyTarget {
     pub(super) fn to_text(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
@@ -41,10 +41,10 @@ mod tests {
 
     #[test]
     fn a_reference_survives_as_text_and_what_is_none_answers_nobody() {
-        let reference = Reference::Operator(7);
-        assert_eq!(Reference::from_text(&reference.to_text()), reference);
+        let reference = ReplyTarget::Operator(7);
+        assert_eq!(ReplyTarget::from_text(&reference.to_text()), reference);
         for text in ["", "{}", "null", "{\"message\": 3}"] {
-            assert_eq!(Reference::from_text(text), Reference::Nobody, "{text}");
+            assert_eq!(ReplyTarget::from_text(text), ReplyTarget::Nobody, "{text}");
         }
     }
 }

@@ -12,9 +12,9 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Bot,
     audit::Conclusion,
-    courier::{self, Occasion},
+    deliver::{self, Trigger},
     hosts,
-    reference::Reference,
+    reply_target::ReplyTarget,
 };
 use crate::{
     command::reply::{self, End, Opens, Reply},
@@ -28,21 +28,21 @@ use crate::{
 };
 
 impl Bot {
-    pub(super) fn heed(&mut self, notices: Vec<Notice>) {
-        self.heed_all(notices, Occasion::Later);
+    pub(super) fn handle(&mut self, notices: Vec<Notice>) {
+        self.handle_all(notices, Trigger::Later);
     }
 
-    /// As [`Bot::heed`], for what an earlier run has left.
-    pub(super) fn heed_restored(&mut self, notices: Vec<Notice>) {
-        self.heed_all(notices, Occasion::AfterRestart);
+    /// As [`Bot::handle`], for what an earlier run has left.
+    pub(super) fn handle_restored(&mut self, notices: Vec<Notice>) {
+        self.handle_all(notices, Trigger::AfterRestart);
     }
 
-    /// As [`Bot::heed`], right after the requester was judged by what the homeserver said when it was asked at this moment.
-    pub(super) fn heed_judged(&mut self, notices: Vec<Notice>, asked: Instant) {
-        self.heed_all(notices, Occasion::Judged(asked));
+    /// As [`Bot::handle`], right after the requester was judged by what the homeserver said when it was asked at this moment.
+    pub(super) fn handle_judged(&mut self, notices: Vec<Notice>, asked: Instant) {
+        self.handle_all(notices, Trigger::Judged(asked));
     }
 
-    fn heed_all(&mut self, notices: Vec<Notice>, occasion: Occasion) {
+    fn handle_all(&mut self, notices: Vec<Notice>, occasion: Trigger) {
         for notice in notices {
             match notice {
                 Notice::Deliver { id, request, link } => self.deliver(id, request, link, occasion),
@@ -154,15 +154,15 @@ impl Bot {
         }
     }
 
-    fn deliver(&mut self, id: DeliveryId, request: Request, link: Link, occasion: Occasion) {
+    fn deliver(&mut self, id: DeliveryId, request: Request, link: Link, occasion: Trigger) {
         let called_off = CancellationToken::new();
         self.deliveries.insert(id.clone(), called_off.clone());
         let (config, opens) = (Arc::clone(&self.config), self.opens(&id.project));
-        let policy = self.desk.policy(Some(&id.project));
+        let policy = self.queue.policy(Some(&id.project));
         let to_homeserver = self.line.clone();
         self.spawn(async move {
             let opens = with_account(&config, opens).await;
-            let delivery = courier::Delivery {
+            let delivery = deliver::Delivery {
                 id,
                 request,
                 link,
@@ -170,7 +170,7 @@ impl Bot {
                 policy,
                 occasion,
             };
-            courier::deliver(to_homeserver, delivery, called_off).await
+            deliver::deliver(to_homeserver, delivery, called_off).await
         });
     }
 
@@ -200,7 +200,7 @@ impl Bot {
         };
         match self.deliveries.get(&id) {
             Some(called_off) => called_off.cancel(),
-            None => self.spawn(courier::withdraw(self.line.clone(), id, withdrawal)),
+            None => self.spawn(deliver::withdraw(self.line.clone(), id, withdrawal)),
         }
     }
 
@@ -301,8 +301,8 @@ impl Bot {
             let output = last_output.filter(|output| !output.is_empty());
             if let (Some(output), Ok(user)) = (output, OwnedUserId::try_from(user)) {
                 let text = reply::last_output(project, output);
-                let (line, policy) = (self.line.clone(), self.desk.policy(Some(project)));
-                self.spawn_quiet(courier::show_last_output(line, user, text, policy));
+                let (line, policy) = (self.line.clone(), self.queue.policy(Some(project)));
+                self.spawn_quiet(deliver::show_last_output(line, user, text, policy));
             }
         }
     }
@@ -322,5 +322,5 @@ async fn with_account(config: &Config, opens: Opens) -> Opens {
 
 /// Whether it is for a session that starts with the bot: then there is no message to answer, and yet somebody may miss it.
 fn nobody_asked(request: &Request) -> bool {
-    Reference::from_text(&request.reference) == Reference::Nobody
+    ReplyTarget::from_text(&request.reference) == ReplyTarget::Nobody
 }

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
-use super::{Event, connection::Line};
+use super::{Event, connection::MatrixHandle};
 use crate::{
     command::{
         Denied, Policy,
@@ -39,12 +39,12 @@ pub(super) struct Delivery {
     pub(super) words: (Reply, Reply),
     /// What the requester has to live up to when the link is sent.
     pub(super) policy: Policy,
-    pub(super) occasion: Occasion,
+    pub(super) occasion: Trigger,
 }
 
 /// What there is to know of a delivery when it is tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Occasion {
+pub(super) enum Trigger {
     /// Its requester was judged by what the homeserver said when it was asked at this moment.
     Judged(Instant),
     /// Its requester has to be judged.
@@ -53,7 +53,7 @@ pub(super) enum Occasion {
     AfterRestart,
 }
 
-impl Occasion {
+impl Trigger {
     /// Whether what was found out about the requester still holds.
     fn is_judged(self) -> bool {
         match self {
@@ -65,7 +65,7 @@ impl Occasion {
 
 /// Why a link is not brought.
 #[derive(Debug)]
-pub(super) enum Obstacle {
+pub(super) enum NotDelivered {
     /// Not in confidence.
     NotConfidential(NotConfidential),
     /// Whoever asked may not command any more.
@@ -76,11 +76,11 @@ pub(super) enum Obstacle {
 
 /// Brings a link, however long the homeserver takes, unless it is called off between two tries.
 pub(super) async fn deliver(
-    mut line: Line,
+    mut line: MatrixHandle,
     delivery: Delivery,
     called_off: CancellationToken,
 ) -> Event {
-    let mut patience = Patience::new();
+    let mut patience = Backoff::new();
     let mut tried = None;
     loop {
         let attempt = async {
@@ -89,7 +89,7 @@ pub(super) async fn deliver(
         };
         // A homeserver that slows us down can hold an attempt for half a minute; the session may be over by then.
         let outcome = called_off.run_until_cancelled(attempt).await;
-        let may_have_arrived = tried.is_some() || delivery.occasion == Occasion::AfterRestart;
+        let may_have_arrived = tried.is_some() || delivery.occasion == Trigger::AfterRestart;
         let Delivery { id, request, .. } = &delivery;
         let (id, request) = (id.clone(), request.clone());
         let call_off = || Event::CalledOff {
@@ -100,7 +100,7 @@ pub(super) async fn deliver(
         let fault = match outcome {
             None => return call_off(),
             Some(Ok(sent)) => return Event::Delivered { id, request, sent },
-            Some(Err(Obstacle::Fault(fault))) if line.may_mend(&fault) => fault,
+            Some(Err(NotDelivered::Fault(fault))) if line.may_mend(&fault) => fault,
             Some(Err(obstacle)) => {
                 return Event::Undeliverable {
                     id,
@@ -118,7 +118,7 @@ pub(super) async fn deliver(
 }
 
 /// The connection, once the bot knows by it where it is: it may have been removed from the admin room while it heard nothing.
-async fn up_to_date(line: &mut Line) -> Matrix {
+async fn up_to_date(line: &mut MatrixHandle) -> Matrix {
     loop {
         let matrix = line.matrix().await;
         tokio::select! {
@@ -133,11 +133,11 @@ async fn try_to_deliver(
     matrix: &Matrix,
     delivery: &Delivery,
     tried: &mut Option<OwnedRoomId>,
-) -> Result<SentLink, Obstacle> {
+) -> Result<SentLink, NotDelivered> {
     let Ok(recipient) = OwnedUserId::try_from(delivery.request.requester.as_str()) else {
-        return Err(Obstacle::NotConfidential(NotConfidential::NoIdentity));
+        return Err(NotDelivered::NotConfidential(NotConfidential::NoIdentity));
     };
-    if delivery.occasion == Occasion::AfterRestart && tried.is_none() {
+    if delivery.occasion == Trigger::AfterRestart && tried.is_none() {
         look_after_earlier_run(matrix, delivery, &recipient, tried).await?;
     }
     // Nothing is waited for between these looks and the sending.
@@ -170,7 +170,7 @@ async fn look_after_earlier_run(
     delivery: &Delivery,
     recipient: &UserId,
     tried: &mut Option<OwnedRoomId>,
-) -> Result<(), Obstacle> {
+) -> Result<(), NotDelivered> {
     if let Some(room) = matrix.overheard_room(recipient).await {
         *tried = Some(room);
         return Err(NotSent::Refused(NotConfidential::Overheard).into());
@@ -180,19 +180,19 @@ async fn look_after_earlier_run(
     let harmless = reply::ended_before_delivery(&delivery.id.project).plain;
     let transactions = transactions(&delivery.id);
     let withdrawn = matrix.withdraw_replaced(recipient, &harmless, &transactions);
-    withdrawn.await.map_err(Obstacle::Fault)
+    withdrawn.await.map_err(NotDelivered::Fault)
 }
 
 /// Whether somebody may have what they asked for earlier.
-async fn judge(matrix: &Matrix, recipient: &UserId, policy: &Policy) -> Result<(), Obstacle> {
+async fn judge(matrix: &Matrix, recipient: &UserId, policy: &Policy) -> Result<(), NotDelivered> {
     let facts = matrix.room_facts(recipient).await;
-    let facts = facts.map_err(Obstacle::Fault)?;
+    let facts = facts.map_err(NotDelivered::Fault)?;
     // Nothing was sent by the requester now, so there is no encryption to judge.
     let permit = authorize(recipient, Trust::CrossSigned, Some(&facts), policy);
-    permit.map(drop).map_err(Obstacle::Denied)
+    permit.map(drop).map_err(NotDelivered::Denied)
 }
 
-impl From<NotSent> for Obstacle {
+impl From<NotSent> for NotDelivered {
     fn from(not_sent: NotSent) -> Self {
         match not_sent {
             NotSent::Refused(reason) => Self::NotConfidential(reason),
@@ -203,14 +203,14 @@ impl From<NotSent> for Obstacle {
 
 /// Shows somebody who may command what is for them alone and yet no link, and tells where the homeserver has it.
 pub(super) async fn show(
-    mut line: Line,
+    mut line: MatrixHandle,
     user: OwnedUserId,
     text: Reply,
     policy: Policy,
-) -> Result<(), Obstacle> {
+) -> Result<(), NotDelivered> {
     let transaction = TransactionId::new();
     let notice = notice(&text, &transaction);
-    let mut patience = Patience::new();
+    let mut patience = Backoff::new();
     loop {
         let matrix = up_to_date(&mut line).await;
         let shown = async {
@@ -221,21 +221,26 @@ pub(super) async fn show(
         };
         match Box::pin(shown).await {
             Ok(()) => return Ok(()),
-            Err(Obstacle::Fault(fault)) if line.may_mend(&fault) => patience.wait(&fault).await,
+            Err(NotDelivered::Fault(fault)) if line.may_mend(&fault) => patience.wait(&fault).await,
             Err(obstacle) => return Err(obstacle),
         }
     }
 }
 
 /// Shows somebody the last output of their session, which they did not ask for, if they may see it now.
-pub(super) async fn show_last_output(line: Line, user: OwnedUserId, text: Reply, policy: Policy) {
+pub(super) async fn show_last_output(
+    line: MatrixHandle,
+    user: OwnedUserId,
+    text: Reply,
+    policy: Policy,
+) {
     if let Err(obstacle) = show(line, user.clone(), text, policy).await {
         warn!(%user, ?obstacle, "the last output of a session is not shown");
     }
 }
 
 /// Takes a link back, and finds it first where its delivery was cut off.
-pub(super) async fn withdraw(line: Line, id: DeliveryId, withdrawal: Withdrawal) -> Event {
+pub(super) async fn withdraw(line: MatrixHandle, id: DeliveryId, withdrawal: Withdrawal) -> Event {
     let project = id.project.clone();
     let (delivery, transactions) = (&withdrawal.delivery, &transactions(&id));
     let harmless = &reply::ended_before_delivery(&project).plain;
@@ -262,7 +267,7 @@ pub(super) async fn withdraw(line: Line, id: DeliveryId, withdrawal: Withdrawal)
 }
 
 /// Says something in the admin room, as a reply where it answers somebody.
-pub(super) async fn say(line: Line, text: Reply, answered: Option<ReplyTo>) {
+pub(super) async fn say(line: MatrixHandle, text: Reply, answered: Option<ReplyTo>) {
     let (text, answered, transaction) = (&text, answered.as_ref(), &TransactionId::new());
     until_taken(line, |matrix| async move {
         matrix.say(notice(text, transaction), answered).await
@@ -271,7 +276,7 @@ pub(super) async fn say(line: Line, text: Reply, answered: Option<ReplyTo>) {
 }
 
 /// Tells somebody something in their direct message.
-pub(super) async fn tell(line: Line, user: OwnedUserId, text: Reply, sound: Sound) {
+pub(super) async fn tell(line: MatrixHandle, user: OwnedUserId, text: Reply, sound: Sound) {
     let (user, text, transaction) = (&user, &text, &TransactionId::new());
     until_taken(line, |matrix| async move {
         matrix.tell(user, notice(text, transaction), sound).await
@@ -280,7 +285,7 @@ pub(super) async fn tell(line: Line, user: OwnedUserId, text: Reply, sound: Soun
 }
 
 /// Answers what somebody said outside of the admin room.
-pub(super) async fn reply(line: Line, talk: Talk, text: Reply) {
+pub(super) async fn reply(line: MatrixHandle, talk: Talk, text: Reply) {
     let (talk, text, transaction) = (&talk, &text, &TransactionId::new());
     until_taken(line, |matrix| async move {
         matrix.reply(talk, notice(text, transaction)).await
@@ -290,11 +295,11 @@ pub(super) async fn reply(line: Line, talk: Talk, text: Reply) {
 
 /// Tries until the homeserver takes it, or never will. What is tried has the same transaction each time, so that it is done
 /// once.
-async fn until_taken<F>(mut line: Line, attempt: impl Fn(Matrix) -> F)
+async fn until_taken<F>(mut line: MatrixHandle, attempt: impl Fn(Matrix) -> F)
 where
     F: Future<Output = Result<(), Fault>>,
 {
-    let mut patience = Patience::new();
+    let mut patience = Backoff::new();
     loop {
         let matrix = line.matrix().await;
         match attempt(matrix).await {
@@ -326,12 +331,12 @@ pub(super) fn transactions(id: &DeliveryId) -> LinkTransactions {
 }
 
 /// Waits between tries, longer each time, and warns once: the line says when the homeserver is back.
-pub(super) struct Patience {
+pub(super) struct Backoff {
     waits: backon::ExponentialBackoff,
     warned: bool,
 }
 
-impl Patience {
+impl Backoff {
     pub(super) fn new() -> Self {
         let waits = ExponentialBuilder::default()
             .with_min_delay(Duration::from_millis(250))
@@ -366,10 +371,10 @@ mod tests {
     #[test]
     fn what_the_homeserver_says_of_a_requester_holds_for_a_moment() {
         let now = Instant::now();
-        assert!(Occasion::Judged(now).is_judged());
+        assert!(Trigger::Judged(now).is_judged());
         let before = now.checked_sub(JUDGED_FOR).unwrap();
-        assert!(!Occasion::Judged(before).is_judged());
-        assert!(!Occasion::Later.is_judged());
-        assert!(!Occasion::AfterRestart.is_judged());
+        assert!(!Trigger::Judged(before).is_judged());
+        assert!(!Trigger::Later.is_judged());
+        assert!(!Trigger::AfterRestart.is_judged());
     }
 }
