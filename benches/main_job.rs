@@ -109,7 +109,9 @@ async fn measure() -> Result<()> {
 async fn time_link(alice: &Person, bot: &Bot) -> Result<Duration> {
     let known = bot.links_of(alice).len();
     let begun = Instant::now();
-    let asked = alice.say(bot.admin_room(), "!rc start website").await?;
+    let asked = alice
+        .send_text(bot.admin_room(), "!rc start website")
+        .await?;
     let mut events = alice.watch_events();
     let is_link = |event: &support::event::Event| {
         event.sender == bot.user_id()
@@ -128,7 +130,7 @@ async fn time_link(alice: &Person, bot: &Bot) -> Result<Duration> {
 
 async fn time_help(alice: &Person, bot: &Bot) -> Result<Duration> {
     let begun = Instant::now();
-    let asked = alice.say(bot.admin_room(), "!rc help").await?;
+    let asked = alice.send_text(bot.admin_room(), "!rc help").await?;
     wait_for_reply(alice, bot.user_id(), &asked).await?;
     Ok(begun.elapsed())
 }
@@ -150,7 +152,7 @@ async fn time_echo(
 ) -> Result<Duration> {
     let text = format!("echo {round}");
     let begun = Instant::now();
-    alice.say(room, &text).await?;
+    alice.send_text(room, &text).await?;
     alice
         .wait_for("the echo", |event| {
             event.sender == bare.user_id() && event.body() == Some(text.as_str())

@@ -115,7 +115,10 @@ async fn stopped(playground: &Playground, link: &Event) -> Result<()> {
 /// Says a command and returns the bot's answer to it.
 async fn command(playground: &Playground, text: &str) -> Result<Event> {
     println!("> {text}");
-    let said = playground.admin.say(&playground.admin_room, text).await?;
+    let said = playground
+        .admin
+        .send_text(&playground.admin_room, text)
+        .await?;
     let bot = &playground.bot_user;
     let answer = |event: &Event| event.sender == *bot && event.replies_to() == Some(said.as_str());
     let answer = playground

@@ -30,7 +30,7 @@ pub(crate) async fn run(playground: &Playground) -> Result<()> {
                     return Ok(());
                 }
                 if !text.is_empty() {
-                    playground.admin.say(&playground.admin_room, text).await?;
+                    playground.admin.send_text(&playground.admin_room, text).await?;
                 }
                 prompt()?;
             }

@@ -6,19 +6,7 @@ use matrix_sdk::ruma::{
 };
 use serde_json::json;
 
-use crate::support::{bot::Bot, event::Event, homeserver, person::Person};
-
-async fn person(name: &str) -> Person {
-    Person::register(homeserver(), name).await.unwrap()
-}
-
-#[track_caller]
-fn assert_says(answer: &Event, part: &str) {
-    assert!(
-        answer.body().unwrap().contains(part),
-        "{part:?} is not in: {answer}"
-    );
-}
+use crate::support::{assert_says, bot::Bot, homeserver, person, person::Person};
 
 async fn set_join_rule(bot: &Bot, admin: &Person, rule: JoinRule) {
     let room = admin.client().get_room(bot.admin_room()).unwrap();
@@ -32,7 +20,7 @@ async fn a_public_room_is_refused_until_it_is_closed_again() {
     let bot = Bot::builder(homeserver()).start(&alice).await;
     set_join_rule(&bot, &alice, JoinRule::Public).await;
     assert_says(
-        &bot.ask(&alice, "start").await,
+        &bot.request(&alice, "start").await,
         "Sorry, I did not do that: anybody can join this room. Make it invite-only in its settings, or let the bot's \
          operator list who may command me in `authorization.users`.",
     );
@@ -51,7 +39,7 @@ async fn a_room_that_gives_the_level_to_everybody_is_refused() {
         .await;
     for person in [&alice, &bob] {
         assert_says(
-            &bot.ask(person, "start").await,
+            &bot.request(person, "start").await,
             "everybody in this room has power level 100, and this takes 100. Lower the room's default power level",
         );
     }
@@ -70,7 +58,7 @@ async fn a_list_of_users_makes_up_for_an_open_room() {
         .await;
     set_join_rule(&bot, &alice, JoinRule::Public).await;
     assert_says(
-        &bot.ask(&bob, "start").await,
+        &bot.request(&bob, "start").await,
         "you are not on the list of users",
     );
     bot.start_session(&alice, "website").await;
@@ -92,7 +80,7 @@ async fn the_creator_of_a_version_12_room_commands_and_nobody_else() {
         "the creator's power is in no list"
     );
     assert_says(
-        &bot.ask(&bob, "start").await,
+        &bot.request(&bob, "start").await,
         "your power level here is 0, and this takes 100",
     );
     assert_eq!(bot.standin_starts(), 0);
@@ -129,10 +117,10 @@ async fn in_a_version_12_room_whoever_is_no_creator_can_be_raised_and_lowered_ag
         .set_power_level(bot.admin_room(), bob.user_id(), 99)
         .await;
     assert_says(
-        &bot.ask(&bob, "stop").await,
+        &bot.request(&bob, "stop").await,
         "your power level here is 99, and this takes 100",
     );
     assert_eq!(bot.session_processes().len(), 1);
-    bot.ask(&alice, "stop").await;
-    bot.wait_for_withdrawal(&bob, &sent).await;
+    bot.request(&alice, "stop").await;
+    bot.wait_for_redaction(&bob, &sent).await;
 }

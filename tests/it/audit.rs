@@ -18,7 +18,7 @@ async fn a_command_leaves_who_what_decision_and_outcome_in_the_audit_log() {
     let alice = person("alice").await;
     let bot = Bot::builder(homeserver()).start(&alice).await;
     let user = alice.user_id();
-    let started = bot.tell(&alice, "start").await;
+    let started = bot.send(&alice, "start").await;
     bot.answer(&alice, &started).await;
     let link = bot.link_after(&alice, 0).await;
     assert_eq!(
@@ -30,7 +30,7 @@ async fn a_command_leaves_who_what_decision_and_outcome_in_the_audit_log() {
             format!("command done user=\"{user}\" project=\"website\" outcome=\"link sent\""),
         ]
     );
-    let stopped = bot.tell(&alice, "stop website").await;
+    let stopped = bot.send(&alice, "stop website").await;
     bot.answer(&alice, &stopped).await;
     assert_eq!(
         audited(&bot, &stopped, 2).await,
@@ -43,7 +43,7 @@ async fn a_command_leaves_who_what_decision_and_outcome_in_the_audit_log() {
             ),
         ]
     );
-    let asked = bot.tell(&alice, "status").await;
+    let asked = bot.send(&alice, "status").await;
     let lines = audited(&bot, &asked, 2).await;
     assert!(lines[1].ends_with("outcome=\"answered\""), "{lines:?}");
     assert!(!bot.log().contains(&link.link));
@@ -57,7 +57,7 @@ async fn refusals_are_in_the_audit_log_even_where_they_are_not_answered() {
         .start(&alice)
         .await;
     for command in ["start website", "stop"] {
-        let asked = bot.tell(&bob, command).await;
+        let asked = bot.send(&bob, command).await;
         let user = bob.user_id();
         let why = "PowerLevel { has: 0, needs: 100 }";
         assert_eq!(
@@ -74,7 +74,7 @@ async fn what_somebody_types_cannot_pass_for_a_line_of_the_audit_log() {
     let alice = person("alice").await;
     let bot = Bot::builder(homeserver()).start(&alice).await;
     let forged = "dance\n2026-01-01T00:00:00Z  INFO audit: command judged user=\"@root:x\"";
-    let asked = bot.tell(&alice, forged).await;
+    let asked = bot.send(&alice, forged).await;
     let lines = audited(&bot, &asked, 1).await;
     let command =
         r#"command="!rc dance\n2026-01-01T00:00:00Z  INFO audit: command judged user=\"@root:x\"""#;

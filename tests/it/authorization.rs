@@ -6,29 +6,17 @@ use matrix_sdk::ruma::events::room::message::RoomMessageEventContent;
 use serde_json::json;
 
 use crate::support::{
+    assert_says,
     bot::Bot,
-    event::Event,
-    eventually, homeserver,
+    eventually, homeserver, person,
     person::Person,
     proxy::{Proxy, Request},
     rooms::RoomOptions,
 };
 
-async fn person(name: &str) -> Person {
-    Person::register(homeserver(), name).await.unwrap()
-}
-
-#[track_caller]
-fn assert_says(answer: &Event, part: &str) {
-    assert!(
-        answer.body().unwrap().contains(part),
-        "{part:?} is not in: {answer}"
-    );
-}
-
 /// Asserts that nothing came of the commands so far. Whatever was under way is there once `admin` has an answer.
 async fn assert_nothing_happened(bot: &Bot, admin: &Person) {
-    let status = bot.ask(admin, "status").await;
+    let status = bot.request(admin, "status").await;
     assert_eq!(status.body(), Some("website: no session"));
     assert_eq!(bot.standin_starts(), 0);
 }
@@ -46,9 +34,9 @@ async fn an_administrator_who_was_demoted_is_refused_from_then_on() {
         .set_power_level(bot.admin_room(), bob.user_id(), 99)
         .await;
     for command in ["start", "stop"] {
-        bot.tell(&bob, command).await;
+        bot.send(&bob, command).await;
     }
-    let answer = bot.ask(&alice, "status").await;
+    let answer = bot.request(&alice, "status").await;
     assert_says(&answer, "website: running");
     bob.wait_for("the refusal", |event| {
         event
@@ -60,10 +48,10 @@ async fn an_administrator_who_was_demoted_is_refused_from_then_on() {
     assert_eq!(bot.links_of(&bob).len(), 1);
     // The session is the project's, so another administrator can end it.
     assert_says(
-        &bot.ask(&alice, "stop").await,
+        &bot.request(&alice, "stop").await,
         "Session for website is stopped",
     );
-    bot.wait_for_withdrawal(&bob, &sent).await;
+    bot.wait_for_redaction(&bob, &sent).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -78,7 +66,7 @@ async fn a_project_can_ask_for_another_level_than_the_rest() {
         .start(&alice)
         .await;
     bot.start_session(&bob, "website").await;
-    let answer = bot.ask(&bob, "start api").await;
+    let answer = bot.request(&bob, "start api").await;
     assert_says(&answer, "your power level here is 50, and this takes 75");
     assert_eq!(bot.standin_starts(), 1);
 }
@@ -99,11 +87,11 @@ async fn a_list_of_users_narrows_who_may_command_and_never_widens_it() {
         .start(&alice)
         .await;
     assert_says(
-        &bot.ask(&bob, "start").await,
+        &bot.request(&bob, "start").await,
         "you are not on the list of users",
     );
     assert_says(
-        &bot.ask(&carol, "start").await,
+        &bot.request(&carol, "start").await,
         "your power level here is 0",
     );
     assert_nothing_happened(&bot, &alice).await;
@@ -118,9 +106,9 @@ async fn who_has_left_the_room_is_refused() {
         .start(&alice)
         .await;
     // An answer shows that the bot knows of its own join; what was sent before that is not for it.
-    bot.ask(&alice, "status").await;
+    bot.request(&alice, "status").await;
     bot.kill_9();
-    let asked = bot.tell(&bob, "start").await;
+    let asked = bot.send(&bob, "start").await;
     bob.client()
         .get_room(bot.admin_room())
         .unwrap()
@@ -140,7 +128,7 @@ async fn an_edit_a_notice_and_a_command_in_another_room_do_nothing() {
     let alice = person("alice").await;
     let bot = Bot::builder(homeserver()).start(&alice).await;
     let before = alice
-        .say(bot.admin_room(), "!rc is what I type")
+        .send_text(bot.admin_room(), "!rc is what I type")
         .await
         .unwrap();
     bot.answer(&alice, &before).await;
@@ -151,13 +139,13 @@ async fn an_edit_a_notice_and_a_command_in_another_room_do_nothing() {
     let notice = RoomMessageEventContent::notice_plain("!rc start");
     let notice = alice.send(bot.admin_room(), notice).await.unwrap();
     let talk = alice
-        .say(bot.admin_room(), "!rcx start, or !rc start")
+        .send_text(bot.admin_room(), "!rcx start, or !rc start")
         .await
         .unwrap();
     let elsewhere = alice.create_room(RoomOptions::default()).await.unwrap();
     alice.invite(&elsewhere, bot.user_id()).await.unwrap();
     bot.wait_until_in(&alice, &elsewhere).await;
-    let other = alice.say(&elsewhere, "!rc start").await.unwrap();
+    let other = alice.send_text(&elsewhere, "!rc start").await.unwrap();
 
     assert_nothing_happened(&bot, &alice).await;
     // The bot says that nothing counts there, and does nothing.
@@ -183,7 +171,7 @@ async fn the_bot_does_not_obey_itself() {
     let builder = Bot::builder(homeserver()).encrypted_admin_room(false);
     let levels = json!({ "users": { builder.user_id(): 100 } });
     let bot = builder.power_levels(levels).start(&alice).await;
-    let own = bot.say_as_bot(&alice, bot.admin_room(), "!rc help").await;
+    let own = bot.send_as_bot(&alice, bot.admin_room(), "!rc help").await;
     alice
         .wait_for("the bot's own event", |event| event.id == own)
         .await
@@ -202,10 +190,10 @@ async fn a_command_that_is_too_old_is_not_obeyed() {
     let alice = person("alice").await;
     let mut bot = Bot::builder(homeserver()).start(&alice).await;
     // An answer shows that the bot knows of its own join; what was sent before that is not for it.
-    bot.ask(&alice, "status").await;
+    bot.request(&alice, "status").await;
     bot.kill_9();
     let sent = SystemTime::now();
-    bot.tell(&alice, "start").await;
+    bot.send(&alice, "start").await;
     let age = Duration::from_secs(1);
     eventually("the command is too old", async || {
         (sent.elapsed().unwrap() > 2 * age).then_some(())
@@ -229,10 +217,10 @@ async fn a_command_that_waits_too_long_for_the_homeserver_is_not_obeyed() {
         .configure(|config| config["max_command_age"] = json!("15s"))
         .start(&alice)
         .await;
-    bot.ask(&alice, "status").await;
+    bot.request(&alice, "status").await;
     let held = proxy.on(Request::reads_event).times(1).hold();
     let sent = SystemTime::now();
-    let asked = bot.tell(&alice, "start").await;
+    let asked = bot.send(&alice, "start").await;
     eventually("the homeserver is asked about it", async || {
         held.has_caught().then_some(())
     })
@@ -256,7 +244,7 @@ async fn a_command_of_before_the_bots_first_sync_is_not_obeyed() {
     let alice = person("alice").await;
     let builder = Bot::builder(homeserver()).encrypted_admin_room(false);
     let mut bot = builder.prepare(&alice).await;
-    let backlog = bot.tell(&alice, "start").await;
+    let backlog = bot.send(&alice, "start").await;
     bot.run();
     bot.wait_for_log("reason=BeforeFirstSync").await;
     bot.wait_until_ready(&alice).await;
@@ -274,10 +262,10 @@ async fn a_command_that_was_obeyed_is_not_obeyed_again_after_a_restart() {
     let alice = person("alice").await;
     let mut bot = Bot::builder(homeserver()).start(&alice).await;
     bot.start_session(&alice, "website").await;
-    bot.ask(&alice, "stop").await;
+    bot.request(&alice, "stop").await;
     bot.restart(&alice).await;
     assert_eq!(
-        bot.ask(&alice, "status").await.body(),
+        bot.request(&alice, "status").await.body(),
         Some("website: no session")
     );
     assert_eq!(bot.standin_starts(), 1);
@@ -288,7 +276,7 @@ async fn a_command_in_plain_text_does_not_count_in_an_encrypted_room() {
     let alice = person("alice").await;
     let bot = Bot::builder(homeserver()).start(&alice).await;
     let asked = alice
-        .say_plain(bot.admin_room(), "!rc start")
+        .send_plain_text(bot.admin_room(), "!rc start")
         .await
         .unwrap();
     assert_says(
@@ -309,7 +297,7 @@ async fn a_plain_room_can_be_made_to_need_encrypted_commands() {
         .start(&alice)
         .await;
     assert_says(
-        &bot.ask(&alice, "start").await,
+        &bot.request(&alice, "start").await,
         "your message was not encrypted, and has to be.",
     );
     assert_eq!(bot.standin_starts(), 0);
@@ -320,7 +308,7 @@ async fn a_command_from_a_device_that_its_owner_has_not_signed_does_not_count() 
     let alice = person("alice").await;
     let bot = Bot::builder(homeserver()).start(&alice).await;
     let stolen = alice.second_device(false).await.unwrap();
-    let asked = bot.tell(&stolen, "start").await;
+    let asked = bot.send(&stolen, "start").await;
     let answer = bot.answer(&alice, &asked).await;
     assert_says(
         &answer,

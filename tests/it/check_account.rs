@@ -8,8 +8,8 @@ use serde_json::json;
 use crate::support::{
     bot::Bot,
     checkup::{Checkup, commands},
-    homeserver,
-    person::{Person, random_text},
+    homeserver, person,
+    person::random_text,
     proxy::{Answer, Proxy},
 };
 
@@ -42,17 +42,13 @@ impl Account {
     }
 }
 
-async fn alice() -> Person {
-    Person::register(homeserver(), "alice").await.unwrap()
-}
-
 fn token_of(client: &Client) -> String {
     client.access_token().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bot_with_a_password_is_looked_at_without_a_log_in() {
-    let (alice, account) = (alice().await, Account::register().await);
+    let (alice, account) = (person("alice").await, Account::register().await);
     let observer = account.log_in().await;
     let devices = async || observer.devices().await.unwrap().devices.len();
     let mut bot = Bot::builder(homeserver())
@@ -78,7 +74,7 @@ async fn a_bot_with_a_password_is_looked_at_without_a_log_in() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_access_token_that_is_not_the_bots_is_told() {
-    let (alice, account) = (alice().await, Account::register().await);
+    let (alice, account) = (person("alice").await, Account::register().await);
     let former = account.log_in().await;
     let bot = Bot::builder(homeserver())
         .account(&account.localpart, "access_token", &token_of(&former))
@@ -106,7 +102,7 @@ async fn an_access_token_that_is_not_the_bots_is_told() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bot_that_the_homeserver_does_not_log_in_is_seen_to_act_as_the_appservice() {
     const ITSELF: &str = "acts as the appservice itself";
-    let alice = alice().await;
+    let alice = person("alice").await;
     let mut bot = Bot::builder(homeserver())
         .without_log_in(homeserver())
         .prepare(&alice)
@@ -135,7 +131,7 @@ async fn a_bot_that_the_homeserver_does_not_log_in_is_seen_to_act_as_the_appserv
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_homeserver_that_takes_no_passwords_is_told_until_the_bot_has_a_token() {
-    let (alice, account) = (alice().await, Account::register().await);
+    let (alice, account) = (person("alice").await, Account::register().await);
     let proxy = Proxy::start(homeserver()).await;
     let flows = json!({ "flows": [{ "type": "m.login.sso" }] });
     proxy
@@ -165,7 +161,7 @@ async fn a_homeserver_that_takes_no_passwords_is_told_until_the_bot_has_a_token(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_in_on_disk_that_cannot_be_read_is_told() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let bot = Bot::builder(homeserver()).prepare(&alice).await;
     let file = bot.data_dir().join("matrix/session.json");
     // No user can read a folder as a file, not even root.

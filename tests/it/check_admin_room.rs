@@ -15,17 +15,14 @@ use crate::support::{
     checkup::Checkup,
     homeserver,
     homeserver::SERVER_NAME,
+    person,
     person::{Person, random_text},
     proxy::{Answer, Proxy},
 };
 
-async fn alice() -> Person {
-    Person::register(homeserver(), "alice").await.unwrap()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn an_admin_room_that_is_not_there_is_told() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let bot = Bot::builder(homeserver()).start(&alice).await;
     let alias = format!("#admins-{}:{SERVER_NAME}", random_text());
     bot.reconfigure(|config| config["admin_room"] = json!(alias));
@@ -46,7 +43,7 @@ async fn an_admin_room_that_is_not_there_is_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bot_outside_the_admin_room_is_to_be_invited() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let mut bot = Bot::builder(homeserver()).start(&alice).await;
     bot.terminate().await;
     let room = alice.client().get_room(bot.admin_room()).unwrap();
@@ -83,7 +80,7 @@ async fn a_bot_outside_the_admin_room_is_to_be_invited() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unencrypted_admin_room_is_warned_of_or_useless() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let bot = Bot::builder(homeserver())
         .encrypted_admin_room(false)
         .start(&alice)
@@ -102,7 +99,7 @@ async fn an_unencrypted_admin_room_is_warned_of_or_useless() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_room_that_keeps_nobody_out_is_told() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let bot = Bot::builder(homeserver()).start(&alice).await;
     let room = alice.client().get_room(bot.admin_room()).unwrap();
     let join_rule = async |rule| {
@@ -126,7 +123,7 @@ async fn a_room_that_keeps_nobody_out_is_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_room_in_which_nobody_may_command_is_told() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     // Before version 12 its creator's power is a number.
     let bot = Bot::builder(homeserver())
         .room_version(RoomVersionId::V11)
@@ -177,7 +174,7 @@ async fn a_room_in_which_nobody_may_command_is_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bot_that_may_not_speak_is_told_what_it_takes() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let bot = Bot::builder(homeserver())
         .power_levels(json!({ "events_default": 50, "events": { "m.room.encrypted": 50 } }))
         .start(&alice)
@@ -198,7 +195,7 @@ async fn a_bot_that_may_not_speak_is_told_what_it_takes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_concluded_from_what_the_homeserver_does_not_tell() {
-    let (alice, proxy) = (alice().await, Proxy::start(homeserver()).await);
+    let (alice, proxy) = (person("alice").await, Proxy::start(homeserver()).await);
     let bot = Bot::builder(homeserver())
         .through(&proxy)
         .start(&alice)

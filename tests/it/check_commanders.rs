@@ -7,19 +7,15 @@ use serde_json::{Value, json};
 use crate::support::{
     bot::Bot,
     checkup::{Checker, Checkup, binary, commands},
-    homeserver,
+    homeserver, person,
     person::{CrossSigning, Person},
 };
 
 const NAME: &str = "who is who";
 
-async fn alice() -> Person {
-    Person::register(homeserver(), "alice").await.unwrap()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn another_identity_than_the_known_one_is_told_until_the_operator_accepts_it() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let mut bot = Bot::builder(homeserver()).start(&alice).await;
     Checkup::of(&bot).expect(NAME, "passed", "whom it sees first");
     bot.start_session(&alice, "website").await;
@@ -63,7 +59,7 @@ async fn another_identity_than_the_known_one_is_told_until_the_operator_accepts_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn that_nobody_is_named_is_a_warning_whose_remedy_ends_it() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let bot = Bot::builder(homeserver()).start(&alice).await;
     let user = alice.user_id();
     let check = || Checkup::of(&bot);
@@ -77,7 +73,7 @@ async fn that_nobody_is_named_is_a_warning_whose_remedy_ends_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_has_no_verified_device_is_told_and_why_that_matters() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let plain = Person::register_with(homeserver(), "plain", CrossSigning::Without)
         .await
         .unwrap();

@@ -17,13 +17,9 @@ use crate::support::{
     checkup::{Checker, Checkup, commands},
     eventually, homeserver,
     homeserver::SERVER_NAME,
-    person::Person,
+    person,
     proxy::{Answer, Proxy, Request},
 };
-
-async fn alice() -> Person {
-    Person::register(homeserver(), "alice").await.unwrap()
-}
 
 /// What stands on the admin room.
 const OF_THE_ROOM: [&str; 4] = [
@@ -35,7 +31,7 @@ const OF_THE_ROOM: [&str; 4] = [
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bot_that_runs_is_found_well_and_left_as_it_is() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let bot = Bot::builder(homeserver())
         .admin_room_by_alias()
         .configure(|config| config["authorization"]["users"] = json!([alice.user_id()]))
@@ -73,7 +69,7 @@ async fn a_bot_that_runs_is_found_well_and_left_as_it_is() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn before_the_first_run_nothing_is_made_and_nothing_fails() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let mut bot = Bot::builder(homeserver()).prepare(&alice).await;
     let checkup = Checkup::of(&bot);
     checkup.expect("bot's user", "passed", "the bot's first run makes it");
@@ -88,7 +84,7 @@ async fn before_the_first_run_nothing_is_made_and_nothing_fails() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_address_of_the_homeserver_is_told() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let bot = Bot::builder(homeserver()).prepare(&alice).await;
     let address = |url: &str| bot.reconfigure(|config| config["homeserver"]["url"] = json!(url));
     address("http://127.0.0.1:9");
@@ -126,7 +122,7 @@ fn something_else() -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_without_root_certificates_is_told_before_the_bot_fails_there() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let bot = Bot::builder(homeserver()).prepare(&alice).await;
     let checker = Checker::new(&bot.config_path())
         .environment("SSL_CERT_FILE", "/dev/null")
@@ -140,7 +136,7 @@ async fn a_host_without_root_certificates_is_told_before_the_bot_fails_there() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_of_what_stands_before_the_homeserver_is_told_from_a_wrong_address() {
-    let (alice, proxy) = (alice().await, Proxy::start(homeserver()).await);
+    let (alice, proxy) = (person("alice").await, Proxy::start(homeserver()).await);
     let bot = Bot::builder(homeserver())
         .through(&proxy)
         .prepare(&alice)
@@ -222,7 +218,7 @@ fn no_such_user(status: u16, code: &str) -> Answer {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_words_of_other_homeservers_for_a_good_token_and_a_user_to_be_are_understood() {
-    let (alice, proxy) = (alice().await, Proxy::start(homeserver()).await);
+    let (alice, proxy) = (person("alice").await, Proxy::start(homeserver()).await);
     let bot = Bot::builder(homeserver())
         .through(&proxy)
         .prepare(&alice)
@@ -261,7 +257,7 @@ async fn the_words_of_other_homeservers_for_a_good_token_and_a_user_to_be_are_un
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_homeserver_that_lets_no_appservice_sync_without_a_device_is_asked_as_the_bots_device() {
-    let (alice, proxy) = (alice().await, Proxy::start(homeserver()).await);
+    let (alice, proxy) = (person("alice").await, Proxy::start(homeserver()).await);
     for without_log_in in [false, true] {
         let mut bot = Bot::builder(homeserver()).through(&proxy);
         if without_log_in {
@@ -312,7 +308,7 @@ async fn a_homeserver_that_lets_no_appservice_sync_without_a_device_is_asked_as_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_recovery_key_that_is_lost_or_wrong_or_open_is_told() {
     const NAME: &str = "identity and recovery key";
-    let alice = alice().await;
+    let alice = person("alice").await;
     let mut bot = Bot::builder(homeserver()).start(&alice).await;
     let matrix = bot.data_dir().join("matrix");
     let file = matrix.join("recovery-key");
@@ -365,7 +361,7 @@ async fn a_recovery_key_that_is_lost_or_wrong_or_open_is_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_is_in_a_report() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let bot = Bot::builder(homeserver()).start(&alice).await;
     let link = bot.start_session(&alice, "website").await;
     let said = format!("{:?}", Checkup::of(&bot));
@@ -378,7 +374,7 @@ async fn no_secret_is_in_a_report() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_is_not_the_homeservers_is_told() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let proxy = Proxy::start(homeserver()).await;
     let builder = Bot::builder(homeserver()).through(&proxy);
     let bot = builder.prepare(&alice).await;

@@ -9,19 +9,14 @@ use crate::support::{
     appservice::Tokens,
     bot::Bot,
     checkup::{Checker, Checkup, binary, commands},
-    eventually, homeserver,
-    person::Person,
+    eventually, homeserver, person,
 };
 
 const NAME: &str = "identity and recovery key";
 
-async fn alice() -> Person {
-    Person::register(homeserver(), "alice").await.unwrap()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_recovery_key_can_be_given_by_a_variable_or_replaced_with_the_identity() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let mut bot = Bot::builder(homeserver()).start(&alice).await;
     let file = bot.data_dir().join("matrix/recovery-key");
     let copy = fs::read_to_string(&file).unwrap();
@@ -57,7 +52,7 @@ async fn a_lost_recovery_key_can_be_given_by_a_variable_or_replaced_with_the_ide
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_a_failed_start_has_made_is_no_identity() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     for loses_device in [true, false] {
         let mut bot = Bot::builder(homeserver()).start(&alice).await;
         assert!(bot.terminate().await.success());
@@ -86,7 +81,7 @@ async fn a_store_that_a_failed_start_has_made_is_no_identity() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_without_an_identity_is_warned_of_until_the_bot_has_run() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let other = Bot::builder(homeserver()).start(&alice).await;
     let key = fs::read_to_string(other.data_dir().join("matrix/recovery-key")).unwrap();
     let mut bot = Bot::builder(homeserver()).prepare(&alice).await;
@@ -119,7 +114,7 @@ async fn ask(method: Method, path: &str, body: &Value) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn secrets_that_the_homeserver_no_longer_keeps_are_stored_again_by_the_next_start() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let mut bot = Bot::builder(homeserver()).start(&alice).await;
     let file = bot.data_dir().join("matrix/recovery-key");
     let before = fs::read_to_string(&file).unwrap();

@@ -13,19 +13,15 @@ use matrix_sdk::ruma::{
 use serde_json::json;
 
 use crate::support::{
-    bot::Bot, checkup::Checkup, eventually, homeserver, person::Person, rooms::RoomOptions,
+    bot::Bot, checkup::Checkup, eventually, homeserver, person, person::Person, rooms::RoomOptions,
 };
 
 const UPGRADE: &str = "admin room upgrade";
 const HOSTS: &str = "hosts in the room";
 
-async fn alice() -> Person {
-    Person::register(homeserver(), "alice").await.unwrap()
-}
-
 /// A bot that has heard something in its room, and so knows it.
 async fn settled(bot: &Bot, alice: &Person) {
-    bot.ask(alice, "status").await;
+    bot.request(alice, "status").await;
 }
 
 async fn another_room(alice: &Person) -> OwnedRoomId {
@@ -38,7 +34,7 @@ async fn another_room(alice: &Person) -> OwnedRoomId {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upgraded_room_is_told_until_the_bot_is_invited_and_then_the_new_one_is_looked_at() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let mut bot = Bot::builder(homeserver())
         .room_version(RoomVersionId::V11)
         .start(&alice)
@@ -69,7 +65,7 @@ async fn an_upgraded_room_is_told_until_the_bot_is_invited_and_then_the_new_one_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upgrade_that_the_bot_does_not_follow_counts_once_the_configuration_says_so() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let mut bot = Bot::builder(homeserver()).start(&alice).await;
     settled(&bot, &alice).await;
     // It says nothing of the room that it is to replace.
@@ -98,7 +94,7 @@ async fn an_upgrade_that_the_bot_does_not_follow_counts_once_the_configuration_s
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_alias_that_leads_elsewhere_now_is_told_and_the_room_that_the_bot_knows_is_looked_at() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let mut bot = Bot::builder(homeserver())
         .admin_room_by_alias()
         .start(&alice)
@@ -144,7 +140,7 @@ async fn an_alias_that_leads_elsewhere_now_is_told_and_the_room_that_the_bot_kno
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hosts_that_share_a_room_are_told_apart_by_names_and_need_the_power_to_say_theirs() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let mut first = Bot::builder(homeserver()).start(&alice).await;
     Checkup::of(&first).expect(HOSTS, "passed", "this one alone");
     let host = |bot: &Bot, name: &str| bot.reconfigure(|config| config["host"] = json!(name));

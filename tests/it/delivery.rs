@@ -5,14 +5,10 @@ use serde_json::json;
 
 use crate::support::{
     bot::Bot,
-    eventually, homeserver,
+    eventually, homeserver, person,
     person::{CrossSigning, Person},
     rooms::assert_forbidden,
 };
-
-async fn person(name: &str) -> Person {
-    Person::register(homeserver(), name).await.unwrap()
-}
 
 /// Waits until this device has seen an event, and tells whether it could read it.
 async fn could_read(device: &Person, event: &matrix_sdk::ruma::EventId) -> bool {
@@ -32,7 +28,7 @@ async fn somebody_without_cross_signing_gets_no_link_and_no_process_is_started()
         .encrypted_admin_room(false)
         .start(&alice)
         .await;
-    let answer = bot.ask(&alice, "start").await;
+    let answer = bot.request(&alice, "start").await;
     let body = answer.body().unwrap();
     assert!(
         body.starts_with("I cannot send you the link for website: "),
@@ -43,7 +39,7 @@ async fn somebody_without_cross_signing_gets_no_link_and_no_process_is_started()
         "{body}"
     );
     assert!(body.contains("Set up encryption (secure backup)"), "{body}");
-    let status = bot.ask(&alice, "status").await;
+    let status = bot.request(&alice, "status").await;
     assert_eq!(status.body(), Some("website: no session"));
     assert_eq!(bot.standin_starts(), 0);
     assert!(bot.links_of(&alice).is_empty());
@@ -62,14 +58,14 @@ async fn somebody_without_cross_signing_gets_no_link_of_a_session_that_runs_alre
         .start(&alice)
         .await;
     let sent = bot.start_session(&alice, "website").await;
-    let answer = bot.ask(&bob, "start").await;
+    let answer = bot.request(&bob, "start").await;
     assert!(
         answer.body().unwrap().contains("no cross-signing identity"),
         "{answer}"
     );
     assert!(bob.never_read(&sent.link));
     // The session is not bob's to lose.
-    let status = bot.ask(&alice, "status").await;
+    let status = bot.request(&alice, "status").await;
     assert!(
         status.body().unwrap().starts_with("website: running"),
         "{status}"
@@ -90,7 +86,7 @@ async fn a_device_that_its_owner_has_not_signed_cannot_read_the_link() {
     })
     .await;
     // A key would have come before the event, and before the answer to the next command.
-    let after = bot.ask(&alice, "status").await;
+    let after = bot.request(&alice, "status").await;
     could_read(&stolen, &after.id).await;
     assert!(!could_read(&stolen, &sent.event.id).await);
     assert!(stolen.never_read(&sent.link));
@@ -177,7 +173,7 @@ async fn what_is_said_in_the_direct_message_is_no_command() {
         .unwrap();
     let body = answer.body().unwrap();
     assert!(body.starts_with("Commands count only in the admin room"));
-    let status = bot.ask(&alice, "status").await;
+    let status = bot.request(&alice, "status").await;
     assert!(
         status.body().unwrap().starts_with("website: running"),
         "{status}"
@@ -193,7 +189,7 @@ async fn two_administrators_get_the_same_link_each_in_their_own_direct_message()
         .start(&alice)
         .await;
     let to_alice = bot.start_session(&alice, "website").await;
-    bot.ask(&bob, "status").await;
+    bot.request(&bob, "status").await;
     assert!(bob.never_read(&to_alice.link) && bot.links_of(&bob).is_empty());
     assert!(bob.client().invited_rooms().is_empty());
     let to_bob = bot.start_session(&bob, "website").await;
@@ -202,10 +198,10 @@ async fn two_administrators_get_the_same_link_each_in_their_own_direct_message()
     assert_eq!(bot.standin_starts(), 1);
     assert!(alice.never_saw(to_bob.room()) && bob.never_saw(to_alice.room()));
 
-    bot.ask(&bob, "stop").await;
-    bot.wait_for_withdrawal(&alice, &to_alice).await;
-    bot.wait_for_withdrawal(&bob, &to_bob).await;
-    bot.private_word(&alice, "Session for website has ended.")
+    bot.request(&bob, "stop").await;
+    bot.wait_for_redaction(&alice, &to_alice).await;
+    bot.wait_for_redaction(&bob, &to_bob).await;
+    bot.private_message(&alice, "Session for website has ended.")
         .await;
 }
 
@@ -218,13 +214,13 @@ async fn a_link_is_delivered_once_a_homeserver_that_was_away_is_back() {
         .project("website", |project| project.standin("held"))
         .start(&alice)
         .await;
-    let asked = bot.tell(&alice, "start").await;
+    let asked = bot.send(&alice, "start").await;
     eventually("the stand-in starts", async || {
         (bot.standin_starts() == 1).then_some(())
     })
     .await;
     homeserver.stop();
-    bot.let_go();
+    bot.release_links();
     bot.wait_for_state("website", "running").await;
     assert!(bot.links_of(&alice).is_empty());
     homeserver.start_again().unwrap();

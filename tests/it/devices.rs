@@ -4,6 +4,7 @@
 use serde_json::json;
 
 use crate::support::{
+    assert_says,
     bot::Bot,
     homeserver, person,
     person::{CrossSigning, Person},
@@ -33,12 +34,14 @@ async fn someone_with_the_password_but_no_cross_signing_gets_no_link_and_no_coun
     assert!(got_a_key(&alice, &proxy));
     assert!(!got_a_key(&stolen, &proxy));
 
-    let asked = bot.tell(&stolen, "start").await;
+    let asked = bot.send(&stolen, "start").await;
     let refusal = bot.answer(&alice, &asked).await;
-    refusal
-        .assert_says("your device is not verified. Verify this device in your client's settings");
-    bot.ask(&alice, "stop").await;
-    bot.wait_for_withdrawal(&alice, &sent).await;
+    assert_says(
+        &refusal,
+        "your device is not verified. Verify this device in your client's settings",
+    );
+    bot.request(&alice, "stop").await;
+    bot.wait_for_redaction(&alice, &sent).await;
     assert!(!got_a_key(&stolen, &proxy));
     assert!(stolen.never_read(&sent.link));
     assert_eq!(bot.standin_starts(), 1);
@@ -49,10 +52,11 @@ async fn a_device_that_was_refused_commands_and_reads_once_its_owner_has_verifie
     let alice = person("alice").await;
     let bot = Bot::builder(homeserver()).start(&alice).await;
     let telephone = alice.second_device(false).await.unwrap();
-    let asked = bot.tell(&telephone, "start").await;
-    bot.answer(&alice, &asked)
-        .await
-        .assert_says("Verify this device in your client's settings");
+    let asked = bot.send(&telephone, "start").await;
+    assert_says(
+        &bot.answer(&alice, &asked).await,
+        "Verify this device in your client's settings",
+    );
     assert_eq!(bot.standin_starts(), 0);
 
     alice.verify(&telephone).await.unwrap();
@@ -71,10 +75,11 @@ async fn a_device_without_any_identity_behind_it_commands_nothing() {
         .power_levels(json!({ "users": { bob.user_id(): 100 } }))
         .start(&alice)
         .await;
-    let asked = bot.tell(&bob, "start").await;
-    bot.answer(&alice, &asked)
-        .await
-        .assert_says("your device is not verified");
+    let asked = bot.send(&bob, "start").await;
+    assert_says(
+        &bot.answer(&alice, &asked).await,
+        "your device is not verified",
+    );
     assert_eq!(bot.standin_starts(), 0);
     assert!(bot.links_of(&bob).is_empty());
 }
@@ -89,13 +94,13 @@ async fn whose_devices_are_all_gone_gets_no_link_and_no_process_is_started() {
         .start(&alice)
         .await;
     // An answer shows that the bot knows of its own join; what was sent before that is not for it.
-    bot.ask(&alice, "status").await;
+    bot.request(&alice, "status").await;
     bot.kill_9();
-    let asked = bot.tell(&bob, "start").await;
+    let asked = bot.send(&bob, "start").await;
     bob.client().matrix_auth().logout().await.unwrap();
     bot.run();
     let answer = bot.answer(&alice, &asked).await;
-    answer.assert_says("I cannot send you the link for website: ");
-    answer.assert_says("none of your devices is verified");
+    assert_says(&answer, "I cannot send you the link for website: ");
+    assert_says(&answer, "none of your devices is verified");
     assert_eq!(bot.standin_starts(), 0);
 }

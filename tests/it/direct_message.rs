@@ -5,15 +5,11 @@ use serde_json::json;
 
 use crate::support::{
     bot::Bot,
-    eventually, homeserver,
+    eventually, homeserver, person,
     person::Person,
     proxy::{Proxy, Request},
     rooms::assert_forbidden,
 };
-
-async fn person(name: &str) -> Person {
-    Person::register(homeserver(), name).await.unwrap()
-}
 
 /// Leaves a room, or declines the invitation to it.
 async fn leave(person: &Person, room: &RoomId) {
@@ -60,7 +56,7 @@ async fn a_requester_cannot_bring_a_third_person_into_the_direct_message() {
         .project("website", |project| project.standin("slow=1"))
         .start(&alice)
         .await;
-    let asked = bot.tell(&alice, "start").await;
+    let asked = bot.send(&alice, "start").await;
     let room = eventually("the direct message is made", async || {
         let mut rooms = alice.client().joined_rooms();
         rooms.retain(|room| room.room_id() != bot.admin_room());
@@ -87,7 +83,7 @@ async fn who_joins_the_direct_message_after_the_link_was_sent_reads_it() {
     let alice = person("alice").await;
     let bot = Bot::builder(homeserver()).start(&alice).await;
     alice.join_invitations(false);
-    bot.ask(&alice, "start").await;
+    bot.request(&alice, "start").await;
     assert!(bot.links_of(&alice).is_empty());
     let room = invitation_of(&alice).await;
     alice.join(room.room_id()).await.unwrap();
@@ -99,7 +95,7 @@ async fn who_declined_the_direct_message_is_invited_to_another_one() {
     let alice = person("alice").await;
     let bot = Bot::builder(homeserver()).start(&alice).await;
     alice.join_invitations(false);
-    bot.ask(&alice, "start").await;
+    bot.request(&alice, "start").await;
     let declined = invitation_of(&alice).await;
     leave(&alice, declined.room_id()).await;
 

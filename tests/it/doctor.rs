@@ -13,16 +13,12 @@ use crate::support::{
     bot::Bot,
     bot_builder::BotBuilder,
     checkup::Checkup,
-    eventually, homeserver,
+    eventually, homeserver, person,
     person::{CrossSigning, Person},
 };
 
 const SENT: &str = "The report is in our direct message.";
 const REPORT: &str = "This is what I found on";
-
-async fn person(name: &str) -> Person {
-    Person::register(homeserver(), name).await.unwrap()
-}
 
 /// How many reports the bot has sent to anybody that this person sees.
 fn reports(bot: &Bot, person: &Person) -> usize {
@@ -43,10 +39,10 @@ async fn the_report_goes_to_its_requester_alone_and_holds_no_secret() {
         .await;
     bob.join(bot.admin_room()).await.unwrap();
     let link = bot.start_session(&alice, "website").await;
-    let asked = bot.tell(&alice, "doctor").await;
+    let asked = bot.send(&alice, "doctor").await;
     let answer = bot.answer(&alice, &asked).await;
     assert_eq!(answer.body(), Some(SENT));
-    let word = bot.private_word(&alice, REPORT).await;
+    let word = bot.private_message(&alice, REPORT).await;
     assert_eq!(&word.room, link.room());
     assert!(word.encryption.is_some(), "{word}");
     let report = word.body().unwrap().to_owned();
@@ -97,8 +93,8 @@ async fn the_report_is_of_the_configuration_as_it_is_now() {
     let alice = person("alice").await;
     let bot = Bot::builder(homeserver()).start(&alice).await;
     bot.reconfigure(|config| config["projects"]["website"]["power_level"] = json!("much"));
-    assert_eq!(bot.ask(&alice, "doctor").await.body(), Some(SENT));
-    let word = bot.private_word(&alice, REPORT).await;
+    assert_eq!(bot.request(&alice, "doctor").await.body(), Some(SENT));
+    let word = bot.private_message(&alice, REPORT).await;
     let report = word.body().unwrap();
     assert!(report.contains("✘ configuration: "), "{report}");
     assert!(report.contains("projects.website.power_level"), "{report}");
@@ -121,12 +117,12 @@ async fn who_may_not_command_gets_no_report_and_who_cannot_read_it_is_told() {
     for person in [&bob, &plain] {
         person.join(bot.admin_room()).await.unwrap();
     }
-    let denial = bot.ask(&bob, "doctor").await;
+    let denial = bot.request(&bob, "doctor").await;
     assert!(
         denial.body().unwrap().contains("your power level here"),
         "{denial}"
     );
-    let obstacle = bot.ask(&plain, "doctor").await;
+    let obstacle = bot.request(&plain, "doctor").await;
     let body = obstacle.body().unwrap();
     assert!(
         body.starts_with(
@@ -136,7 +132,7 @@ async fn who_may_not_command_gets_no_report_and_who_cannot_read_it_is_told() {
     );
     assert_eq!([reports(&bot, &bob), reports(&bot, &plain)], [0, 0]);
     // The next one is not kept waiting for that.
-    assert_eq!(bot.ask(&alice, "doctor").await.body(), Some(SENT));
+    assert_eq!(bot.request(&alice, "doctor").await.body(), Some(SENT));
 }
 
 /// How many programs do not tell their versions. They are asked in turn, and each is waited for for 10 s, while a slow machine
@@ -187,7 +183,7 @@ impl SlowPrograms {
         .await
     }
 
-    fn let_go(&self) {
+    fn release_links(&self) {
         fs::write(self.folder.path().join("go"), "").unwrap();
     }
 }
@@ -198,20 +194,20 @@ async fn other_commands_are_obeyed_while_everything_is_tried() {
     let programs = SlowPrograms::new();
     let bot = Bot::builder(homeserver()).project("website", |project| project);
     let bot = programs.projects(bot).start(&alice).await;
-    let asked = bot.tell(&alice, "doctor").await;
+    let asked = bot.send(&alice, "doctor").await;
     programs.asked().await;
     bot.start_session(&alice, "website").await;
-    let again = bot.ask(&alice, "doctor").await;
+    let again = bot.request(&alice, "doctor").await;
     assert_eq!(
         again.body(),
         Some("I am looking already. Try again in a moment.")
     );
     assert_eq!(reports(&bot, &alice), 0);
-    programs.let_go();
+    programs.release_links();
     assert_eq!(bot.answer(&alice, &asked).await.body(), Some(SENT));
-    let word = bot.private_word(&alice, REPORT).await;
+    let word = bot.private_message(&alice, REPORT).await;
     assert!(word.body().unwrap().contains("1.2.3"), "{word}");
-    assert_eq!(bot.ask(&alice, "doctor").await.body(), Some(SENT));
+    assert_eq!(bot.request(&alice, "doctor").await.body(), Some(SENT));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -220,7 +216,7 @@ async fn a_bot_that_is_to_end_does_not_wait_for_what_it_tries() {
     let programs = SlowPrograms::new();
     let bot = programs.projects(Bot::builder(homeserver()));
     let mut bot = bot.start(&alice).await;
-    bot.tell(&alice, "doctor").await;
+    bot.send(&alice, "doctor").await;
     programs.asked().await;
     assert!(bot.terminate().await.success());
     let asked_last = programs.asked().await;

@@ -3,21 +3,9 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{bot::Bot, event::Event, homeserver, person::Person};
+use crate::support::{assert_says, bot::Bot, homeserver, person, person::Person};
 
 const REFUSAL: &str = "your message was not encrypted, and has to be.";
-
-async fn person(name: &str) -> Person {
-    Person::register(homeserver(), name).await.unwrap()
-}
-
-#[track_caller]
-fn assert_says(answer: &Event, part: &str) {
-    assert!(
-        answer.body().unwrap().contains(part),
-        "{part:?} is not in: {answer}"
-    );
-}
 
 /// A bot with this setting in a room that is not encrypted. Alice alone is its administrator, in the way that `users` says.
 async fn bot_in_plain_room(alice: &Person, setting: &str, users: Value) -> Bot {
@@ -45,8 +33,8 @@ async fn in_a_plain_room_a_plain_command_counts_unless_all_have_to_be_encrypted(
         for users in ways_to_name(&alice).await {
             let bot = bot_in_plain_room(&alice, setting, users).await;
             let sent = bot.start_session(&alice, "website").await;
-            bot.ask(&alice, "stop").await;
-            bot.wait_for_withdrawal(&alice, &sent).await;
+            bot.request(&alice, "stop").await;
+            bot.wait_for_redaction(&alice, &sent).await;
         }
     }
 }
@@ -56,7 +44,7 @@ async fn in_a_plain_room_no_command_counts_where_all_have_to_be_encrypted() {
     let alice = person("alice").await;
     for users in ways_to_name(&alice).await {
         let bot = bot_in_plain_room(&alice, "always", users).await;
-        assert_says(&bot.ask(&alice, "start").await, REFUSAL);
+        assert_says(&bot.request(&alice, "start").await, REFUSAL);
         assert_eq!(bot.standin_starts(), 0);
         assert!(bot.links_of(&alice).is_empty());
     }
@@ -66,7 +54,7 @@ async fn in_a_plain_room_no_command_counts_where_all_have_to_be_encrypted() {
 async fn a_plain_room_in_which_no_command_counts_serves_once_it_is_encrypted() {
     let alice = person("alice").await;
     let bot = bot_in_plain_room(&alice, "always", json!([])).await;
-    assert_says(&bot.ask(&alice, "start").await, REFUSAL);
+    assert_says(&bot.request(&alice, "start").await, REFUSAL);
     let room = alice.client().get_room(bot.admin_room()).unwrap();
     room.enable_encryption().await.unwrap();
     bot.start_session(&alice, "website").await;
@@ -79,11 +67,14 @@ async fn a_plain_room_that_is_encrypted_later_takes_no_plain_command_from_then_o
     let sent = bot.start_session(&alice, "website").await;
     let room = alice.client().get_room(bot.admin_room()).unwrap();
     room.enable_encryption().await.unwrap();
-    let asked = alice.say_plain(bot.admin_room(), "!rc stop").await.unwrap();
+    let asked = alice
+        .send_plain_text(bot.admin_room(), "!rc stop")
+        .await
+        .unwrap();
     assert_says(&bot.answer(&alice, &asked).await, REFUSAL);
     assert_eq!(bot.session_processes().len(), 1);
-    bot.ask(&alice, "stop").await;
-    bot.wait_for_withdrawal(&alice, &sent).await;
+    bot.request(&alice, "stop").await;
+    bot.wait_for_redaction(&alice, &sent).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -97,7 +88,7 @@ async fn where_commands_need_no_encryption_a_plain_one_counts_and_an_unsigned_de
         })
         .start(&alice)
         .await;
-    let asked = bot.tell(&stolen, "start").await;
+    let asked = bot.send(&stolen, "start").await;
     assert_says(
         &bot.answer(&alice, &asked).await,
         "your device is not verified",
@@ -105,7 +96,7 @@ async fn where_commands_need_no_encryption_a_plain_one_counts_and_an_unsigned_de
     assert_eq!(bot.standin_starts(), 0);
 
     let asked = alice
-        .say_plain(bot.admin_room(), "!rc start")
+        .send_plain_text(bot.admin_room(), "!rc start")
         .await
         .unwrap();
     assert_says(
@@ -122,12 +113,12 @@ async fn in_a_plain_room_somebody_whose_identity_was_replaced_commands_nothing()
         let bot = bot_in_plain_room(&alice, setting, json!([])).await;
         let sent = bot.start_session(&alice, "website").await;
         let intruder = alice.with_another_identity().await.unwrap();
-        let answer = bot.ask(&intruder, "start").await;
+        let answer = bot.request(&intruder, "start").await;
         assert_says(
             &answer,
             "your cross-signing identity is another one than I know",
         );
-        let asked = bot.tell(&intruder, "stop").await;
+        let asked = bot.send(&intruder, "stop").await;
         bot.wait_for_refusal(&asked, "IdentityChanged").await;
         bot.announcement(&intruder, "has another cross-signing identity than I know")
             .await;

@@ -8,7 +8,7 @@ use crate::support::{bot::Bot, eventually, homeserver, person, person::Person, r
 
 /// A bot with one project after the other, whose start fails with these words.
 async fn assert_start_says(bot: &Bot, alice: &Person, project: &str, said: &str) {
-    let answer = bot.ask(alice, &format!("start {project}")).await;
+    let answer = bot.request(alice, &format!("start {project}")).await;
     assert_eq!(
         answer.body(),
         Some(format!("Failed to start {project}: {said}").as_str())
@@ -19,7 +19,7 @@ async fn assert_start_says(bot: &Bot, alice: &Person, project: &str, said: &str)
 async fn assert_nothing_is_left(bot: &Bot, alice: &Person) {
     assert!(bot.session_processes().is_empty());
     assert!(bot.links_of(alice).is_empty());
-    let status = bot.ask(alice, "status").await;
+    let status = bot.request(alice, "status").await;
     let body = status.body().unwrap();
     assert!(
         body.lines().all(|line| line.ends_with(" no session")),
@@ -151,12 +151,12 @@ async fn a_stop_before_the_link_ends_the_start() {
         .project("website", |project| project.standin("silent,fork=1"))
         .start(&alice)
         .await;
-    let started = bot.tell(&alice, "start").await;
+    let started = bot.send(&alice, "start").await;
     eventually("the stand-in starts", async || {
         (bot.standin_starts() == 1).then_some(())
     })
     .await;
-    let status = bot.ask(&alice, "status").await;
+    let status = bot.request(&alice, "status").await;
     assert!(
         status
             .body()
@@ -164,7 +164,7 @@ async fn a_stop_before_the_link_ends_the_start() {
             .starts_with("website: starting since "),
         "{status}"
     );
-    let stopped = bot.ask(&alice, "stop").await;
+    let stopped = bot.request(&alice, "stop").await;
     assert!(
         stopped
             .body()
@@ -198,9 +198,9 @@ async fn a_session_that_ends_by_itself_is_announced_and_its_link_taken_back() {
             "Session for website has ended: its process was ended by signal 9 (SIGKILL). Its link no longer works."
         )
     );
-    bot.wait_for_withdrawal(&alice, &sent).await;
+    bot.wait_for_redaction(&alice, &sent).await;
     let word = bot
-        .private_word(&alice, "Session for website has ended.")
+        .private_message(&alice, "Session for website has ended.")
         .await;
     assert_eq!(word.room, *sent.room());
     assert_eq!(
@@ -209,7 +209,7 @@ async fn a_session_that_ends_by_itself_is_announced_and_its_link_taken_back() {
         "a notice rings no phone"
     );
     let last = bot
-        .private_word(
+        .private_message(
             &alice,
             "The last lines that the session for website printed:",
         )
@@ -240,14 +240,14 @@ async fn a_process_that_ignores_sigterm_is_killed_and_that_is_told() {
         .start(&alice)
         .await;
     let sent = bot.start_session(&alice, "website").await;
-    let answer = bot.ask(&alice, "stop").await;
+    let answer = bot.request(&alice, "stop").await;
     let body = answer.body().unwrap();
     assert!(
         body.ends_with(": 2 were killed, as they did not end when asked."),
         "{body}"
     );
     assert!(bot.session_processes().is_empty());
-    bot.wait_for_withdrawal(&alice, &sent).await;
+    bot.wait_for_redaction(&alice, &sent).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -29,7 +29,8 @@ const MEMORY: u64 = 64 << 20;
 
 /// Says so much that a sync cannot hold it.
 async fn flood(person: &Person, bot: &Bot) {
-    let said = (0..MORE_THAN_A_SYNC_BRINGS).map(|_| person.say_plain(bot.admin_room(), "Hello."));
+    let said =
+        (0..MORE_THAN_A_SYNC_BRINGS).map(|_| person.send_plain_text(bot.admin_room(), "Hello."));
     for said in join_all(said).await {
         said.unwrap();
     }
@@ -42,9 +43,9 @@ async fn talk_to_a_deaf_bot(
     others: &Person,
     bot: &Bot,
 ) -> (OwnedEventId, OwnedEventId) {
-    let started = bot.tell(alice, "start").await;
+    let started = bot.send(alice, "start").await;
     flood(others, bot).await;
-    (started, bot.tell(alice, "status").await)
+    (started, bot.send(alice, "status").await)
 }
 
 async fn assert_obeyed_in_order(
@@ -74,7 +75,7 @@ async fn what_a_flood_pushed_out_of_a_sync_is_obeyed() {
         .invite(bob.user_id())
         .start(&alice)
         .await;
-    bot.ask(&alice, "help").await;
+    bot.request(&alice, "help").await;
     proxy.unplug();
     let said = talk_to_a_deaf_bot(&alice, &bob, &bot).await;
     proxy.plug_in();
@@ -85,7 +86,7 @@ async fn what_a_flood_pushed_out_of_a_sync_is_obeyed() {
 async fn what_was_said_while_the_bot_was_away_is_obeyed_however_much_it_is() {
     let alice = person("alice").await;
     let mut bot = Bot::builder(homeserver()).start(&alice).await;
-    bot.ask(&alice, "help").await;
+    bot.request(&alice, "help").await;
     bot.kill_9();
     // Whoever may command may also be the one who floods.
     let said = talk_to_a_deaf_bot(&alice, &alice, &bot).await;
@@ -122,13 +123,13 @@ async fn assert_unimpressed(configure: impl FnOnce(BotBuilder, &UserId) -> BotBu
         .invite(bob.user_id());
     let begun = Instant::now();
     let bot = configure(builder, bob.user_id()).start(&alice).await;
-    bot.ask(&alice, "status").await;
+    bot.request(&alice, "status").await;
     let before = bot.memory().now;
     let mut delays = Vec::new();
     for _ in 0..PIECES / 2 {
         proxy.inject(piece_of_a_flood(bob.user_id(), &bot));
         let said = Instant::now();
-        let asked = bot.tell(&alice, "status").await;
+        let asked = bot.send(&alice, "status").await;
         proxy.inject(piece_of_a_flood(bob.user_id(), &bot));
         let status = bot.answer(&alice, &asked).await;
         delays.push(said.elapsed());

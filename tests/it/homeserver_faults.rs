@@ -13,14 +13,10 @@ use serde_json::{Value, json};
 
 use crate::support::{
     bot::Bot,
-    eventually, homeserver,
+    eventually, homeserver, person,
     person::Person,
     proxy::{Answer, Proxy, Request},
 };
-
-async fn alice() -> Person {
-    Person::register(homeserver(), "alice").await.unwrap()
-}
 
 /// A bot that sees its homeserver through a proxy.
 async fn bot_behind_proxy(alice: &Person) -> (Proxy, Bot) {
@@ -38,7 +34,7 @@ fn log_in(bot: &Bot) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bot_whose_homeserver_is_down_at_its_start_says_so_once_and_keeps_trying() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let proxy = Proxy::start(homeserver()).await;
     proxy.unplug();
     let mut bot = Bot::builder(homeserver())
@@ -62,20 +58,20 @@ async fn a_bot_whose_homeserver_is_down_at_its_start_says_so_once_and_keeps_tryi
 /// Takes the homeserver away in the midst of a start, and gives it back once the bot's waits have their full length: they double
 /// from a quarter of a second.
 async fn take_away_in_the_midst_of_a_start(once_away: impl FnOnce(&Proxy)) {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let proxy = Proxy::start(homeserver()).await;
     let bot = Bot::builder(homeserver())
         .through(&proxy)
         .project("website", |project| project.standin("held"))
         .start(&alice)
         .await;
-    let asked = bot.tell(&alice, "start").await;
+    let asked = bot.send(&alice, "start").await;
     eventually("the stand-in starts", async || {
         (bot.standin_starts() == 1).then_some(())
     })
     .await;
     proxy.unplug();
-    bot.let_go();
+    bot.release_links();
     bot.wait_for_state("website", "running").await;
     once_away(&proxy);
     let tries = || proxy.refused_connections() + proxy.passed().len();
@@ -114,7 +110,7 @@ async fn a_link_that_waits_for_what_stands_behind_a_reverse_proxy_arrives_soon_a
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_homeserver_that_asks_for_patience_gets_it() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let (proxy, bot) = bot_behind_proxy(&alice).await;
     let patience = Duration::from_secs(1);
     let too_many = Answer::json(
@@ -143,14 +139,14 @@ async fn a_homeserver_that_asks_for_patience_gets_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn errors_of_the_homeserver_and_of_what_stands_before_it_pass() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let (proxy, bot) = bot_behind_proxy(&alice).await;
     for answer in [
         Answer::error_page(502),
         Answer::refusal(500, "M_UNKNOWN"),
         Answer::error_page(200),
     ] {
-        let asked = bot.tell(&alice, "start").await;
+        let asked = bot.send(&alice, "start").await;
         // Whatever comes next: the judging, the direct message, the link, the answer.
         proxy
             .on(|request| !request.is_sync())
@@ -181,7 +177,7 @@ fn pages() -> [Answer; 9] {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_of_a_proxy_at_a_start_and_afterwards_are_waited_out() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let proxy = Proxy::start(homeserver()).await;
     let mut bot = Bot::builder(homeserver())
         .through(&proxy)
@@ -211,14 +207,14 @@ async fn pages_of_a_proxy_at_a_start_and_afterwards_are_waited_out() {
     let locked = json!({ "errcode": "M_USER_LOCKED", "error": "Locked.", "soft_logout": true });
     show(Answer::json(401, &locked)).await;
     proxy.be_honest();
-    let asked = bot.tell(&alice, "stop").await;
+    let asked = bot.send(&alice, "stop").await;
     bot.answer(&alice, &asked).await;
-    bot.wait_for_withdrawal(&alice, &sent).await;
+    bot.wait_for_redaction(&alice, &sent).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_of_a_proxy_in_the_midst_of_something_are_waited_out() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let (proxy, bot) = bot_behind_proxy(&alice).await;
     for page in pages() {
         let on = |matches: fn(&Request) -> bool| {
@@ -239,10 +235,10 @@ async fn pages_of_a_proxy_in_the_midst_of_something_are_waited_out() {
         on(|request| request.reads_state("m.room.member"));
         on(Request::sends);
         on(|request| request.path.contains("/redact/"));
-        let stopped = bot.ask(&alice, "stop").await;
+        let stopped = bot.request(&alice, "stop").await;
         let body = stopped.body().unwrap();
         assert!(body.starts_with("Session for website is stopped"), "{body}");
-        bot.wait_for_withdrawal(&alice, &sent).await;
+        bot.wait_for_redaction(&alice, &sent).await;
         proxy.be_honest();
     }
     assert_eq!(bot.standin_starts(), pages().len());
@@ -251,7 +247,7 @@ async fn pages_of_a_proxy_in_the_midst_of_something_are_waited_out() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_that_break_off_are_asked_for_again() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let (proxy, bot) = bot_behind_proxy(&alice).await;
     proxy.on(Request::is_sync).times(2).cut();
     for request in [
@@ -274,7 +270,7 @@ async fn answers_that_break_off_are_asked_for_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_line_makes_everything_slow_and_nothing_wrong() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let proxy = Proxy::start(homeserver()).await;
     proxy.on(|_| true).slow_down();
     let bot = Bot::builder(homeserver())
@@ -282,23 +278,23 @@ async fn a_slow_line_makes_everything_slow_and_nothing_wrong() {
         .start(&alice)
         .await;
     let sent = bot.start_session(&alice, "website").await;
-    bot.ask(&alice, "stop").await;
-    bot.wait_for_withdrawal(&alice, &sent).await;
+    bot.request(&alice, "stop").await;
+    bot.wait_for_redaction(&alice, &sent).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_is_obeyed_while_the_homeserver_sits_on_the_link() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let (proxy, bot) = bot_behind_proxy(&alice).await;
     let admin_room = bot.admin_room().to_owned();
     let link = move |request: &Request| request.sends() && !request.is_in(&admin_room);
     let held = proxy.on(link).times(1).hold();
-    bot.tell(&alice, "start").await;
+    bot.send(&alice, "start").await;
     eventually("the link is on its way", async || {
         held.has_caught().then_some(())
     })
     .await;
-    let stopped = bot.ask(&alice, "stop").await;
+    let stopped = bot.request(&alice, "stop").await;
     assert!(
         stopped
             .body()
@@ -314,7 +310,7 @@ async fn a_stop_is_obeyed_while_the_homeserver_sits_on_the_link() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_is_revoked_softly_is_replaced_on_the_same_device() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let (proxy, mut bot) = bot_behind_proxy(&alice).await;
     let sent = bot.start_session(&alice, "website").await;
     let before = log_in(&bot);
@@ -324,20 +320,20 @@ async fn a_token_that_is_revoked_softly_is_replaced_on_the_same_device() {
     proxy
         .on(move |request| request.bears(&token))
         .answer(Answer::json(401, &revoked));
-    let asked = bot.tell(&alice, "status").await;
+    let asked = bot.send(&alice, "status").await;
     bot.wait_for_log_times("connected to the homeserver", 2)
         .await;
     bot.answer(&alice, &asked).await;
     let after = log_in(&bot);
     assert_eq!(after["device_id"], before["device_id"]);
     assert_ne!(after["access_token"], before["access_token"]);
-    bot.ask(&alice, "stop").await;
-    bot.wait_for_withdrawal(&alice, &sent).await;
+    bot.request(&alice, "stop").await;
+    bot.wait_for_redaction(&alice, &sent).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bot_whose_device_is_deleted_comes_back_with_another_one_of_the_same_identity() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let mut bot = Bot::builder(homeserver()).start(&alice).await;
     let sent = bot.start_session(&alice, "website").await;
     let before = log_in(&bot);
@@ -356,14 +352,14 @@ async fn a_bot_whose_device_is_deleted_comes_back_with_another_one_of_the_same_i
     let again = bot.start_session(&alice, "website").await;
     assert_eq!(again.link, sent.link);
     assert_eq!(bot.standin_starts(), 1);
-    bot.ask(&alice, "stop").await;
-    bot.wait_for_withdrawal(&alice, &sent).await;
-    bot.wait_for_withdrawal(&alice, &again).await;
+    bot.request(&alice, "stop").await;
+    bot.wait_for_redaction(&alice, &sent).await;
+    bot.wait_for_redaction(&alice, &again).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bot_that_is_thrown_out_of_the_admin_room_comes_back_when_it_is_invited() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let mut bot = Bot::builder(homeserver()).start(&alice).await;
     let sent = bot.start_session(&alice, "website").await;
     let room = alice.client().get_room(bot.admin_room()).unwrap();
@@ -384,9 +380,9 @@ async fn a_bot_that_is_thrown_out_of_the_admin_room_comes_back_when_it_is_invite
         }
         alice.invite(bot.admin_room(), bot.user_id()).await.unwrap();
         bot.wait_until_ready(&alice).await;
-        let status = bot.ask(&alice, "status").await;
+        let status = bot.request(&alice, "status").await;
         assert!(status.body().unwrap().contains("running"), "{status}");
     }
-    bot.ask(&alice, "stop").await;
-    bot.wait_for_withdrawal(&alice, &sent).await;
+    bot.request(&alice, "stop").await;
+    bot.wait_for_redaction(&alice, &sent).await;
 }

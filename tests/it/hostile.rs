@@ -16,17 +16,14 @@ use matrix_sdk::ruma::{OwnedEventId, UserId};
 use serde_json::Value;
 
 use crate::support::{
+    assert_says,
     bot::Bot,
     bot_builder::BotBuilder,
     event::Event,
-    homeserver,
+    homeserver, person,
     person::Person,
     proxy::{Proxy, Request},
 };
-
-async fn person(name: &str) -> Person {
-    Person::register(homeserver(), name).await.unwrap()
-}
 
 /// An administrator, and a bot that sees the homeserver through a proxy.
 pub(super) async fn administrator_and_bot(
@@ -57,11 +54,6 @@ async fn assert_unharmed(bot: &Bot, proxy: &Proxy, alice: &Person) {
 pub(super) async fn answer_to(bot: &Bot, alice: &Person, forged: &Value) -> Event {
     let id: OwnedEventId = forged["event_id"].as_str().unwrap().try_into().unwrap();
     bot.answer(alice, &id).await
-}
-
-#[track_caller]
-pub(super) fn assert_says(answer: &Event, part: &str) {
-    assert!(answer.body().unwrap().contains(part), "{answer}");
 }
 
 /// No device of this user was sent a key by the bot.

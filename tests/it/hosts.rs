@@ -36,11 +36,11 @@ async fn two_hosts(alice: &Person) -> [Bot; 2] {
 }
 
 /// Says something in the room, waits until every bot has decided whose it is, and returns the question and an answer to it.
-async fn ask(bots: &[Bot; 2], alice: &Person, command: &str) -> (OwnedEventId, Event) {
+async fn request(bots: &[Bot; 2], alice: &Person, command: &str) -> (OwnedEventId, Event) {
     let [first, _] = bots;
-    let asked = first.tell(alice, command).await;
+    let asked = first.send(alice, command).await;
     for bot in bots {
-        bot.judgement(&asked).await;
+        bot.decision(&asked).await;
     }
     let is_answer = |event: &Event| event.replies_to() == Some(asked.as_str());
     let answer = alice.wait_for(command, is_answer).await.unwrap();
@@ -61,31 +61,31 @@ async fn of_several_hosts_the_one_that_is_meant_answers_and_no_other() {
     let users = bots.each_ref().map(|bot| bot.user_id().to_owned());
     let mut asked = Vec::new();
     // By nobody in particular, or by one of them.
-    let mut ask = async |command: &str, by: Option<usize>| {
-        let (question, answer) = ask(&bots, &alice, command).await;
+    let mut request = async |command: &str, by: Option<usize>| {
+        let (question, answer) = request(&bots, &alice, command).await;
         let by = by.map_or(answer.sender.clone(), |host| users[host].clone());
         asked.push((command.to_owned(), question.clone(), by));
         (question, answer.body().unwrap().to_owned())
     };
 
-    let (_, question) = ask("start website", None).await;
+    let (_, question) = request("start website", None).await;
     assert!(
         question.contains("`website@build1`, `website@build2`"),
         "{question}"
     );
     assert_eq!(bots.each_ref().map(Bot::standin_starts), [0, 0]);
-    let (question, _) = ask("start website@build2", Some(1)).await;
+    let (question, _) = request("start website@build2", Some(1)).await;
     assert_eq!(bots.each_ref().map(Bot::standin_starts), [0, 1]);
-    let judged = bots[0].judgement(&question).await;
+    let judged = bots[0].decision(&question).await;
     assert!(
         judged.contains("decision=\"left to another host\""),
         "{judged}"
     );
-    ask("start api", Some(0)).await;
+    request("start api", Some(0)).await;
     assert_eq!(bots.each_ref().map(Bot::standin_starts), [1, 1]);
 
     let status = eventually("both sessions are announced", async || {
-        let (_, status) = ask("status", None).await;
+        let (_, status) = request("status", None).await;
         (status.matches("running since").count() == 2).then_some(status)
     })
     .await;
@@ -93,17 +93,17 @@ async fn of_several_hosts_the_one_that_is_meant_answers_and_no_other() {
         assert!(status.contains(part), "{part} is not in: {status}");
     }
     // Of two hosts with the project, the one whose session runs is meant.
-    ask("stop website", Some(1)).await;
-    ask("doctor @build2", Some(1)).await;
-    let (_, unknown) = ask("start website@nowhere", None).await;
+    request("stop website", Some(1)).await;
+    request("doctor @build2", Some(1)).await;
+    let (_, unknown) = request("start website@nowhere", None).await;
     assert!(
         unknown.contains("There is no host `nowhere` here"),
         "{unknown}"
     );
 
     // Whatever else they had to say is said by the time that each of them has answered once more.
-    ask("status @build1", Some(0)).await;
-    ask("status @build2", Some(1)).await;
+    request("status @build1", Some(0)).await;
+    request("status @build2", Some(1)).await;
     alice.catch_up().await.unwrap();
     for (command, question, by) in asked {
         assert_eq!(answered_by(&alice, &question), [by], "{command}");

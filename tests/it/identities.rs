@@ -6,17 +6,13 @@ use std::{fs, process::Output};
 use serde_json::json;
 
 use crate::support::{
+    assert_says,
     bot::Bot,
-    event::Event,
-    homeserver,
+    homeserver, person,
     person::{Person, random_text},
     proxy::{Answer, Proxy, Request},
     run_to_end,
 };
-
-async fn person(name: &str) -> Person {
-    Person::register(homeserver(), name).await.unwrap()
-}
 
 /// Runs `rcbot trust` on the bot's host, with no terminal.
 fn trust(bot: &Bot, arguments: &[&str]) -> Output {
@@ -29,14 +25,6 @@ fn stdout(output: &Output) -> String {
 
 fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
-}
-
-#[track_caller]
-fn assert_says(answer: &Event, part: &str) {
-    assert!(
-        answer.body().unwrap().contains(part),
-        "{part:?} is not in: {answer}"
-    );
 }
 
 /// A bot with a session of this person's, and somebody else in the admin room who reads what the bot says there. Whoever takes
@@ -71,13 +59,13 @@ async fn a_replaced_identity_commands_nothing_and_gets_no_link_until_the_operato
     let shown = intruder.master_key().await.unwrap();
     assert_ne!(known, shown);
 
-    let asked = bot.tell(&intruder, "start").await;
+    let asked = bot.send(&intruder, "start").await;
     let refusal = bot.answer(&intruder, &asked).await;
     assert_says(
         &refusal,
         "your cross-signing identity is another one than I know",
     );
-    let asked = bot.tell(&intruder, "stop").await;
+    let asked = bot.send(&intruder, "stop").await;
     bot.wait_for_refusal(&asked, "IdentityChanged").await;
     bot.announcement(&onlooker, "has another cross-signing identity than I know")
         .await;
@@ -109,11 +97,11 @@ async fn a_replaced_identity_commands_nothing_and_gets_no_link_until_the_operato
     let output = trust(&bot, &[alice.user_id().as_str(), "--accept", &shown]);
     assert!(output.status.success(), "{output:?}");
     let before = bot.links_of(&intruder).len();
-    bot.tell(&intruder, "start").await;
+    bot.send(&intruder, "start").await;
     bot.link_after(&intruder, before).await;
 
     // From now on the device of the identity that was known before is as good as unverified, also in its old Megolm session.
-    let asked = bot.tell(&alice, "stop").await;
+    let asked = bot.send(&alice, "stop").await;
     bot.wait_for_refusal(&asked, "UnsignedDevice").await;
     assert_eq!(bot.session_processes().len(), 1);
 }
@@ -158,7 +146,7 @@ async fn an_identity_that_the_configuration_names_is_not_taken_on_first_sight() 
         .start(&alice)
         .await;
     assert_says(
-        &bot.ask(&bob, "start").await,
+        &bot.request(&bob, "start").await,
         "your cross-signing identity is another one than I know",
     );
     assert_eq!(bot.standin_starts(), 0);
@@ -178,7 +166,7 @@ async fn an_identity_that_did_not_change_needs_no_accepting() {
     let bot = Bot::builder(homeserver()).start(&alice).await;
     let first = trust(&bot, &[alice.user_id().as_str()]);
     assert!(stdout(&first).contains("none yet"), "{first:?}");
-    bot.ask(&alice, "status").await;
+    bot.request(&alice, "status").await;
     let output = trust(&bot, &[alice.user_id().as_str()]);
     assert!(output.status.success(), "{output:?}");
     assert!(stdout(&output).contains("They are the same"), "{output:?}");
@@ -233,7 +221,7 @@ async fn a_recovery_key_in_the_environment_brings_the_bots_identity_back() {
     assert_eq!(master_key_of_bot(&bot, &alice).await, before);
     assert!(!bot.data_dir().join("matrix/recovery-key").exists());
     let known = bot.links_of(&alice).len();
-    bot.tell(&alice, "start").await;
+    bot.send(&alice, "start").await;
     bot.link_after(&alice, known).await;
 }
 
@@ -264,7 +252,7 @@ async fn without_the_recovery_key_the_operator_resets_the_bots_identity_and_neve
     bot.restart(&alice).await;
     assert_eq!(master_key_of_bot(&bot, &alice).await, after);
     let known = bot.links_of(&alice).len();
-    bot.tell(&alice, "start").await;
+    bot.send(&alice, "start").await;
     let again = bot.link_after(&alice, known).await;
     assert_eq!(again.link, sent.link);
 

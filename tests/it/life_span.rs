@@ -4,11 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::support::{bot::Bot, homeserver, person::Person, run_to_end};
-
-async fn alice() -> Person {
-    Person::register(homeserver(), "alice").await.unwrap()
-}
+use crate::support::{bot::Bot, homeserver, person, person::Person, run_to_end};
 
 /// What the binary says to the operator on the host; it has to succeed.
 fn operate(bot: &Bot, arguments: &[&str]) -> String {
@@ -20,13 +16,13 @@ fn operate(bot: &Bot, arguments: &[&str]) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_extension_moves_the_end_of_a_session_and_is_answered_with_the_time_left() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let bot = Bot::builder(homeserver())
         .project("brief", |project| project.set("max_duration", "1h"))
         .project("endless", |project| project.set("max_duration", "none"))
         .start(&alice)
         .await;
-    let answer = bot.ask(&alice, "extend brief 2h").await;
+    let answer = bot.request(&alice, "extend brief 2h").await;
     let body = answer.body().unwrap();
     assert!(
         body.starts_with("There is no active session for brief."),
@@ -34,18 +30,18 @@ async fn an_extension_moves_the_end_of_a_session_and_is_answered_with_the_time_l
     );
     bot.start_session(&alice, "brief").await;
     // The only session is the one that is meant.
-    let answer = bot.ask(&alice, "extend 2h").await;
+    let answer = bot.request(&alice, "extend 2h").await;
     let body = answer.body().unwrap();
     let left = body.strip_prefix("Session for brief now ends in ").unwrap();
     assert!(left.starts_with("3h, at "), "{body}");
-    let status = bot.ask(&alice, "status").await;
+    let status = bot.request(&alice, "status").await;
     let mut lines = status.body().unwrap().lines();
     let left = lines.find_map(|line| line.trim().strip_prefix("ends in "));
     let left = left.unwrap();
     assert!(left.starts_with("2h 5") || left == "3h", "{status}");
 
     bot.start_session(&alice, "endless").await;
-    let answer = bot.ask(&alice, "extend endless 2h").await;
+    let answer = bot.request(&alice, "extend endless 2h").await;
     assert_eq!(
         answer.body(),
         Some("Session for endless has no end that could be moved: it goes on until it is stopped.")
@@ -54,26 +50,26 @@ async fn an_extension_moves_the_end_of_a_session_and_is_answered_with_the_time_l
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_last_lines_of_output_go_to_the_direct_message_alone_and_without_the_link() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let onlooker = Person::register(homeserver(), "bob").await.unwrap();
     let bot = Bot::builder(homeserver())
         .invite(onlooker.user_id())
         .start(&alice)
         .await;
-    let answer = bot.ask(&alice, "logs").await;
+    let answer = bot.request(&alice, "logs").await;
     assert_eq!(
         answer.body(),
         Some("There is no output of a session for website yet.")
     );
     let sent = bot.start_session(&alice, "website").await;
 
-    let answer = bot.ask(&alice, "logs").await;
+    let answer = bot.request(&alice, "logs").await;
     assert_eq!(
         answer.body(),
         Some("I sent you the last lines of the session for website privately.")
     );
     let said = "The last lines that the session for website printed:";
-    let word = bot.private_word(&alice, said).await;
+    let word = bot.private_message(&alice, said).await;
     assert_eq!(word.room, *sent.room());
     let body = word.body().unwrap();
     for part in ["Connected", "Capacity: 1/32", "[link]"] {
@@ -96,29 +92,29 @@ async fn the_last_lines_of_output_go_to_the_direct_message_alone_and_without_the
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_last_lines_of_a_start_that_failed_go_to_its_requester() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let bot = Bot::builder(homeserver())
         .project("website", |project| project.standin("fail"))
         .start(&alice)
         .await;
-    let answer = bot.ask(&alice, "start").await;
+    let answer = bot.request(&alice, "start").await;
     assert!(answer.body().unwrap().starts_with("Failed to start"));
     let said = "The last lines that the session for website printed:";
-    let word = bot.private_word(&alice, said).await;
+    let word = bot.private_message(&alice, said).await;
     let body = word.body().unwrap();
     assert!(body.contains("Please run `claude auth login`"), "{body}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_resumed_session_runs_the_resume_command() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let claude = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/claude");
     let command = json!([claude, "remote-control", "--continue"]);
     let bot = Bot::builder(homeserver())
         .project("website", |project| project.set("resume_command", command))
         .start(&alice)
         .await;
-    let answer = bot.ask(&alice, "resume").await;
+    let answer = bot.request(&alice, "resume").await;
     assert_eq!(
         answer.body(),
         Some("Session for website is running. I sent you the link privately.")
@@ -129,14 +125,14 @@ async fn a_resumed_session_runs_the_resume_command() {
     };
     assert_eq!(started.argv[1..], ["remote-control", "--continue"]);
     // What runs is not begun anew.
-    bot.ask(&alice, "resume").await;
+    bot.request(&alice, "resume").await;
     bot.link_after(&alice, 1).await;
     assert_eq!(bot.standin_starts(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_whose_time_is_up_is_announced_and_its_link_taken_back() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let mut bot = Bot::builder(homeserver())
         .project("website", |project| {
             project.standin("fork=1").set("max_duration", "1h")
@@ -152,15 +148,15 @@ async fn a_session_whose_time_is_up_is_announced_and_its_link_taken_back() {
         announced.body(),
         Some("Session for website has ended: its time was up. Its link no longer works.")
     );
-    bot.wait_for_withdrawal(&alice, &sent).await;
-    bot.private_word(&alice, "Session for website has ended.")
+    bot.wait_for_redaction(&alice, &sent).await;
+    bot.private_message(&alice, "Session for website has ended.")
         .await;
     assert!(bot.session_processes().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_ends_soon_is_told_to_those_who_have_its_link() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let mut bot = Bot::builder(homeserver())
         .project("website", |project| project.set("max_duration", "1h"))
         .start(&alice)
@@ -170,7 +166,7 @@ async fn a_session_that_ends_soon_is_told_to_those_who_have_its_link() {
     bot.set_time_left("website", Duration::from_mins(10));
     bot.run();
     let word = bot
-        .private_word(&alice, "Session for website ends in ")
+        .private_message(&alice, "Session for website ends in ")
         .await;
     assert_eq!(word.room, *sent.room());
     let body = word.body().unwrap();
@@ -184,7 +180,7 @@ async fn a_session_that_ends_soon_is_told_to_those_who_have_its_link() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_ended_by_itself_comes_back_and_its_new_link_takes_the_place_of_the_old() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let bot = Bot::builder(homeserver())
         .project("website", |project| project.set("restart", "on_exit"))
         .start(&alice)
@@ -199,20 +195,20 @@ async fn a_session_that_ended_by_itself_comes_back_and_its_new_link_takes_the_pl
              send its link again."
         )
     );
-    bot.wait_for_withdrawal(&alice, &first).await;
+    bot.wait_for_redaction(&alice, &first).await;
     let second = bot.link_after(&alice, 1).await;
     assert_ne!(second.link, first.link);
     assert_eq!(second.room(), first.room());
     assert_eq!(bot.standin_starts(), 2);
 
-    bot.ask(&alice, "stop").await;
-    bot.wait_for_withdrawal(&alice, &second).await;
+    bot.request(&alice, "stop").await;
+    bot.wait_for_redaction(&alice, &second).await;
     assert!(bot.session_processes().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_project_with_autostart_sends_its_link_to_those_alone_who_may_have_it() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let bob = Person::register(homeserver(), "bob").await.unwrap();
     let users = json!([bob.user_id(), alice.user_id()]);
     let mut bot = Bot::builder(homeserver())
@@ -236,7 +232,7 @@ async fn a_project_with_autostart_sends_its_link_to_those_alone_who_may_have_it(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_operator_sees_and_stops_sessions_while_the_bot_runs() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let bot = Bot::builder(homeserver())
         .project("api", |project| project)
         .project("website", |project| project.standin("fork=1"))
@@ -260,8 +256,8 @@ async fn the_operator_sees_and_stops_sessions_while_the_bot_runs() {
         "{said}"
     );
     assert!(bot.session_processes().is_empty());
-    bot.wait_for_withdrawal(&alice, &sent).await;
-    let status = bot.ask(&alice, "status").await;
+    bot.wait_for_redaction(&alice, &sent).await;
+    let status = bot.request(&alice, "status").await;
     assert_eq!(
         status.body(),
         Some("api:     no session\nwebsite: no session")
@@ -270,7 +266,7 @@ async fn the_operator_sees_and_stops_sessions_while_the_bot_runs() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_operator_sees_and_stops_sessions_while_no_bot_runs() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let mut bot = Bot::builder(homeserver())
         .project("website", |project| project.standin("fork=1"))
         .start(&alice)
@@ -292,6 +288,6 @@ async fn the_operator_sees_and_stops_sessions_while_no_bot_runs() {
     assert_eq!(operate(&bot, &["stop"]), "There is no active session.");
 
     bot.restart(&alice).await;
-    bot.wait_for_withdrawal(&alice, &sent).await;
+    bot.wait_for_redaction(&alice, &sent).await;
     bot.start_session(&alice, "website").await;
 }

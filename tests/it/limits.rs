@@ -2,11 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{bot::Bot, event::Event, homeserver, person::Person};
-
-async fn person(name: &str) -> Person {
-    Person::register(homeserver(), name).await.unwrap()
-}
+use crate::support::{bot::Bot, event::Event, homeserver, person};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_commands_too_often_is_told_once_and_nobody_else_has_to_wait() {
@@ -20,12 +16,12 @@ async fn who_commands_too_often_is_told_once_and_nobody_else_has_to_wait() {
     // All of it in one minute: nothing is waited for in between.
     let mut obeyed = Vec::new();
     for _ in 0..2 {
-        obeyed.push(bot.tell(&alice, "help").await);
+        obeyed.push(bot.send(&alice, "help").await);
     }
-    let refused = bot.tell(&alice, "start").await;
+    let refused = bot.send(&alice, "start").await;
     let mut unanswered = Vec::new();
     for _ in 0..9 {
-        unanswered.push(bot.tell(&alice, "start").await);
+        unanswered.push(bot.send(&alice, "start").await);
     }
     for asked in &obeyed {
         let help = bot.answer(&alice, asked).await;
@@ -38,7 +34,7 @@ async fn who_commands_too_often_is_told_once_and_nobody_else_has_to_wait() {
             "Sorry, I did not do that: I take 2 commands a minute from each user. Wait a moment, and say it again."
         )
     );
-    let status = bot.ask(&bob, "status").await;
+    let status = bot.request(&bob, "status").await;
     assert_eq!(status.body(), Some("website: no session"));
     let answers = bob.events();
     for event in &unanswered {
@@ -69,7 +65,7 @@ async fn a_session_too_many_is_refused_until_another_one_ends() {
         .start(&alice)
         .await;
     bot.start_session(&alice, "api").await;
-    let refused = bot.ask(&alice, "start website").await;
+    let refused = bot.request(&alice, "start website").await;
     assert_eq!(
         refused.body(),
         Some(
@@ -79,7 +75,7 @@ async fn a_session_too_many_is_refused_until_another_one_ends() {
     );
     // The link of the session that there is, is no further session.
     bot.start_session(&alice, "api").await;
-    bot.ask(&alice, "stop api").await;
+    bot.request(&alice, "stop api").await;
     bot.start_session(&alice, "website").await;
     assert_eq!(bot.standin_starts(), 2);
 }

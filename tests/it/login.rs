@@ -6,14 +6,10 @@ use serde_json::json;
 use crate::support::{
     bot::Bot,
     device::log_out,
-    eventually, homeserver,
+    eventually, homeserver, person,
     person::{CrossSigning, Person, random_text},
     proxy::{Answer, Proxy},
 };
-
-async fn alice() -> Person {
-    Person::register(homeserver(), "alice").await.unwrap()
-}
 
 /// An account for a bot, with its localpart and its password.
 async fn account() -> (String, String) {
@@ -47,7 +43,7 @@ async fn assert_refused(bot: &mut Bot, words: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bot_with_a_password_does_the_main_job_and_gets_over_a_lost_store() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let (localpart, password) = account().await;
     let mut bot = Bot::builder(homeserver())
         .account(&localpart, "password", &password)
@@ -63,7 +59,7 @@ async fn a_bot_with_a_password_does_the_main_job_and_gets_over_a_lost_store() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bot_with_an_access_token_does_the_main_job_as_its_device() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let account = account().await;
     let (device, token) = log_in(&account).await;
     let mut bot = Bot::builder(homeserver())
@@ -102,7 +98,7 @@ async fn a_bot_with_an_access_token_does_the_main_job_as_its_device() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_or_password_that_is_not_the_bots_is_refused_with_its_remedy() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let (account, other) = (account().await, account().await);
     let (_, of_another) = log_in(&other).await;
     let bot = |key, secret: &str| {
@@ -133,7 +129,7 @@ async fn a_token_or_password_that_is_not_the_bots_is_refused_with_its_remedy() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_identity_is_reset_with_the_password_and_not_with_a_token_alone() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let account = account().await;
     let mut bot = Bot::builder(homeserver())
         .account(&account.0, "password", &account.1)
@@ -171,7 +167,7 @@ async fn an_identity_is_reset_with_the_password_and_not_with_a_token_alone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_locked_account_is_waited_out() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let proxy = Proxy::start(homeserver()).await;
     let mut bot = Bot::builder(homeserver())
         .through(&proxy)
@@ -192,7 +188,7 @@ async fn a_locked_account_is_waited_out() {
         })
         .await;
         proxy.be_honest();
-        let status = bot.ask(&alice, "status").await;
+        let status = bot.request(&alice, "status").await;
         assert_eq!(status.body(), Some("website: no session"), "life {life}");
     }
 }

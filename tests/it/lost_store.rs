@@ -2,11 +2,7 @@
 
 use std::fs;
 
-use crate::support::{bot::Bot, checkup::Checkup, device::log_out, homeserver, person::Person};
-
-async fn person(name: &str) -> Person {
-    Person::register(homeserver(), name).await.unwrap()
-}
+use crate::support::{bot::Bot, checkup::Checkup, device::log_out, homeserver, person};
 
 /// Ends the bot and loses everything of Matrix but the recovery key's file.
 fn lose_all_but_the_recovery_key(bot: &mut Bot) {
@@ -34,7 +30,7 @@ async fn a_bot_with_nothing_but_its_recovery_key_has_its_identity_and_its_sessio
     bot.wait_until_connected(2).await;
     bot.wait_until_reached_at_its_device(&alice).await;
     assert_eq!(bot.identity(&alice).await, identity);
-    let status = bot.ask(&alice, "status").await;
+    let status = bot.request(&alice, "status").await;
     assert!(
         status.body().unwrap().starts_with("website: running"),
         "{status}"
@@ -44,9 +40,9 @@ async fn a_bot_with_nothing_but_its_recovery_key_has_its_identity_and_its_sessio
     assert_eq!(bot.standin_starts(), 1);
 
     // The link that the lost device had sent is taken back too.
-    bot.ask(&alice, "stop").await;
-    bot.wait_for_withdrawal(&alice, &first).await;
-    bot.wait_for_withdrawal(&alice, &second).await;
+    bot.request(&alice, "stop").await;
+    bot.wait_for_redaction(&alice, &first).await;
+    bot.wait_for_redaction(&alice, &second).await;
     bot.wait_until_no_process_is_left().await;
 }
 
@@ -60,14 +56,14 @@ async fn a_command_of_before_the_store_was_lost_is_not_obeyed_again() {
             .start(&alice)
             .await;
         let sent = bot.start_session(&alice, "website").await;
-        bot.ask(&alice, "stop").await;
-        bot.wait_for_withdrawal(&alice, &sent).await;
+        bot.request(&alice, "stop").await;
+        bot.wait_for_redaction(&alice, &sent).await;
 
         lose_all_but_the_recovery_key(&mut bot);
         bot.run();
         bot.wait_until_connected(2).await;
         bot.wait_until_reached_at_its_device(&alice).await;
-        let status = bot.ask(&alice, "status").await;
+        let status = bot.request(&alice, "status").await;
         assert_eq!(status.body(), Some("website: no session"));
         assert_eq!(bot.standin_starts(), 1, "encrypted: {encrypted}");
     }

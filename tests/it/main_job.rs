@@ -75,20 +75,20 @@ async fn a_second_start_gives_the_same_link_in_a_new_message_and_no_second_proce
     assert_eq!(bot.standin_starts(), 1);
     assert_eq!(bot.session_processes().len(), 1);
 
-    bot.ask(&alice, "stop").await;
-    bot.wait_for_withdrawal(&alice, &first).await;
-    bot.wait_for_withdrawal(&alice, &second).await;
+    bot.request(&alice, "stop").await;
+    bot.wait_for_redaction(&alice, &first).await;
+    bot.wait_for_redaction(&alice, &second).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_status_tells_who_started_what_and_never_a_link() {
     let alice = person("alice").await;
     let bot = Bot::builder(homeserver()).start(&alice).await;
-    let before = bot.ask(&alice, "status").await;
+    let before = bot.request(&alice, "status").await;
     assert_eq!(before.body(), Some("website: no session"));
 
     bot.start_session(&alice, "website").await;
-    let status = bot.ask(&alice, "status").await;
+    let status = bot.request(&alice, "status").await;
     let line = status.body().unwrap();
     assert!(line.starts_with("website: running since "), "{line}");
     assert!(
@@ -115,20 +115,20 @@ async fn a_stop_ends_the_whole_process_tree_and_takes_the_link_back() {
     })
     .await;
 
-    let answer = bot.ask(&alice, "stop website").await;
+    let answer = bot.request(&alice, "stop website").await;
     let body = answer.body().unwrap();
     assert!(bot.session_processes().is_empty(), "stopped means gone");
     assert!(
         body.starts_with("Session for website is stopped. Its 4 processes ended "),
         "{body}"
     );
-    bot.wait_for_withdrawal(&alice, &sent).await;
+    bot.wait_for_redaction(&alice, &sent).await;
     let word = bot
-        .private_word(&alice, "Session for website has ended.")
+        .private_message(&alice, "Session for website has ended.")
         .await;
     assert_eq!(word.room, *sent.room());
     assert_eq!(
-        bot.ask(&alice, "status").await.body(),
+        bot.request(&alice, "status").await.body(),
         Some("website: no session")
     );
 }
@@ -138,7 +138,7 @@ async fn a_session_after_a_stop_is_a_new_one_in_the_same_direct_message() {
     let alice = person("alice").await;
     let bot = Bot::builder(homeserver()).start(&alice).await;
     let first = bot.start_session(&alice, "website").await;
-    bot.ask(&alice, "stop").await;
+    bot.request(&alice, "stop").await;
     let second = bot.start_session(&alice, "website").await;
     assert_ne!(second.link, first.link);
     assert_eq!(second.room(), first.room());
@@ -189,7 +189,7 @@ async fn what_cannot_be_done_is_answered_with_what_can() {
             ],
         ),
     ] {
-        let answer = bot.ask(&alice, command).await;
+        let answer = bot.request(&alice, command).await;
         for part in parts {
             assert!(answer.body().unwrap().contains(part), "{command}: {answer}");
         }
@@ -210,9 +210,9 @@ async fn two_projects_have_a_session_each() {
     assert_ne!(api.link, website.link);
     assert_eq!(bot.session_processes().len(), 2);
 
-    bot.ask(&alice, "stop api").await;
-    bot.wait_for_withdrawal(&alice, &api).await;
-    let status = bot.ask(&alice, "status").await;
+    bot.request(&alice, "stop api").await;
+    bot.wait_for_redaction(&alice, &api).await;
+    let status = bot.request(&alice, "status").await;
     let body = status.body().unwrap();
     assert!(
         body.starts_with("api:     no session\nwebsite: running since "),
@@ -228,7 +228,7 @@ async fn two_projects_have_a_session_each() {
         "the other link stays"
     );
     // Only one session is left, so it is the one that is meant.
-    let answer = bot.ask(&alice, "stop").await;
+    let answer = bot.request(&alice, "stop").await;
     assert!(
         answer
             .body()
@@ -242,7 +242,10 @@ async fn two_projects_have_a_session_each() {
 async fn an_answer_stays_in_the_thread_of_its_command() {
     let alice = person("alice").await;
     let bot = Bot::builder(homeserver()).start(&alice).await;
-    let root = alice.say(bot.admin_room(), "about today").await.unwrap();
+    let root = alice
+        .send_text(bot.admin_room(), "about today")
+        .await
+        .unwrap();
     let mut command = RoomMessageEventContent::text_plain("!rc start");
     command.relates_to = Some(Relation::Thread(Thread::plain(root.clone(), root.clone())));
     let asked = alice.send(bot.admin_room(), command).await.unwrap();
@@ -250,7 +253,7 @@ async fn an_answer_stays_in_the_thread_of_its_command() {
     let answer = bot.answer(&alice, &asked).await;
     assert_eq!(answer.thread(), Some(root.as_str()));
     bot.link_after(&alice, 0).await;
-    assert_eq!(bot.ask(&alice, "status").await.thread(), None);
+    assert_eq!(bot.request(&alice, "status").await.thread(), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -261,8 +264,8 @@ async fn an_unencrypted_admin_room_serves_and_the_link_is_encrypted_all_the_same
         .start(&alice)
         .await;
     let sent = bot.start_session(&alice, "website").await;
-    bot.ask(&alice, "stop").await;
-    bot.wait_for_withdrawal(&alice, &sent).await;
+    bot.request(&alice, "stop").await;
+    bot.wait_for_redaction(&alice, &sent).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -298,11 +301,11 @@ async fn the_list_of_power_levels_decides_in_a_room_of_version_10() {
         .start(&alice)
         .await;
     bot.start_session(&alice, "website").await;
-    bot.ask(&alice, "stop").await;
+    bot.request(&alice, "stop").await;
     alice
         .set_power_level(bot.admin_room(), alice.user_id(), 99)
         .await;
-    let answer = bot.ask(&alice, "start").await;
+    let answer = bot.request(&alice, "start").await;
     assert!(
         answer
             .body()

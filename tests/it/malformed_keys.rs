@@ -19,7 +19,7 @@ use crate::{
     hostile::administrator_and_bot,
     support::{
         bot::Bot,
-        eventually, homeserver,
+        eventually, homeserver, person,
         person::{Person, random_text},
         proxy::{Proxy, Request},
     },
@@ -36,14 +36,10 @@ fn malformed() -> [String; 2] {
     [format!("{}=", "A".repeat(42)), "A".repeat(44)]
 }
 
-async fn person(name: &str) -> Person {
-    Person::register(homeserver(), name).await.unwrap()
-}
-
 /// The bot obeys, in this life and the next one.
 async fn assert_obeys(bot: &mut Bot, alice: &Person) {
     for life in 1..=2 {
-        let status = bot.ask(alice, "status").await;
+        let status = bot.request(alice, "status").await;
         assert_eq!(status.body(), Some("website: no session"), "life {life}");
         bot.restart(alice).await;
     }
@@ -179,7 +175,7 @@ async fn a_flood_of_malformed_keys_while_the_bot_is_away_costs_one_panic_and_no_
     let key = &malformed()[1];
     // The first that Alice's client encrypts for the bot is the key of this message. It comes before the flood, so that it is in
     // the bot's hands when that begins.
-    let asked = bot.tell(&alice, "status").await;
+    let asked = bot.send(&alice, "status").await;
     for _ in 0..FLOOD {
         send_to_bot(&bot, &mallory, "m.room.encrypted", &channel.event(key)).await;
     }
@@ -202,7 +198,7 @@ async fn a_command_that_waits_for_its_key_is_obeyed_when_malformed_keys_come_bef
     }
     let malformed = channel.event(&malformed()[1]);
     send_to_bot(&bot, &mallory, "m.room.encrypted", &malformed).await;
-    let asked = bot.tell(&alice, "status").await;
+    let asked = bot.send(&alice, "status").await;
     bot.run();
     let status = bot.answer(&alice, &asked).await;
     assert_eq!(status.body(), Some("website: no session"));
@@ -244,7 +240,7 @@ fn devices_of<'a>(answer: &'a mut Value, user: &UserId) -> Option<&'a mut Map<St
 async fn assert_stands(change: fn(&mut Value, &UserId, &str)) {
     for key in malformed() {
         let (alice, proxy, mut bot) = administrator_and_bot(|bot, _| bot).await;
-        bot.ask(&alice, "status").await;
+        bot.request(&alice, "status").await;
         show(&proxy, &alice, &key, change).await;
         // What has such keys does not count, so that it takes a plain answer to see that the bot is there.
         bot.restart(&alice).await;

@@ -7,17 +7,13 @@ use serde_json::json;
 use tokio::{sync::watch, time::timeout};
 
 use crate::support::{
-    DEADLINE, bot::Bot, eventually, homeserver, person::Person, picture::read_code,
+    DEADLINE, bot::Bot, eventually, homeserver, person, person::Person, picture::read_code,
     start_homeserver,
 };
 
-async fn alice() -> Person {
-    Person::register(homeserver(), "alice").await.unwrap()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_comes_with_what_it_opens_and_for_whom() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let login = tempfile::tempdir().unwrap();
     let state = json!({ "oauthAccount": { "emailAddress": "alice@claude.example" } });
     fs::write(login.path().join(".claude.json"), state.to_string()).unwrap();
@@ -51,7 +47,7 @@ async fn a_link_comes_with_what_it_opens_and_for_whom() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_bot_is_typing_in_the_admin_room_until_it_answers_a_start() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let bot = Bot::builder(homeserver())
         .project("website", |project| project.standin("slow=5,held"))
         .start(&alice)
@@ -70,7 +66,7 @@ async fn the_bot_is_typing_in_the_admin_room_until_it_answers_a_start() {
     };
     alice.client().add_event_handler(handle);
 
-    let asked = bot.tell(&alice, "start").await;
+    let asked = bot.send(&alice, "start").await;
     let types = typing.wait_for(|(typing, _)| *typing);
     timeout(DEADLINE, types).await.unwrap().unwrap();
     let answers = || {
@@ -78,7 +74,7 @@ async fn the_bot_is_typing_in_the_admin_room_until_it_answers_a_start() {
         events.any(|event| event.replies_to() == Some(asked.as_str()))
     };
     assert!(!answers(), "it types before it answers");
-    bot.let_go();
+    bot.release_links();
     bot.answer(&alice, &asked).await;
     let stops = typing.wait_for(|(typing, _)| !*typing);
     let (_, times) = *timeout(DEADLINE, stops).await.unwrap().unwrap();
@@ -87,7 +83,7 @@ async fn the_bot_is_typing_in_the_admin_room_until_it_answers_a_start() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_picture_that_a_telephone_reads_follows_the_link() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let bot = Bot::builder(homeserver()).start(&alice).await;
     let sent = bot.start_session(&alice, "website").await;
 
@@ -112,16 +108,16 @@ async fn a_picture_that_a_telephone_reads_follows_the_link() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_takes_back_the_picture_of_the_link_too() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let bot = Bot::builder(homeserver()).start(&alice).await;
     let first = bot.start_session(&alice, "website").await;
     let picture = bot.picture_after(&alice, 0).await;
     // A second message with the same link has a picture of its own, which may still be under way when the session ends.
     let second = bot.start_session(&alice, "website").await;
-    bot.ask(&alice, "stop").await;
-    bot.wait_for_withdrawal(&alice, &first).await;
-    bot.wait_for_withdrawal(&alice, &second).await;
-    bot.wait_until_taken_back(&alice, &picture).await;
+    bot.request(&alice, "stop").await;
+    bot.wait_for_redaction(&alice, &first).await;
+    bot.wait_for_redaction(&alice, &second).await;
+    bot.wait_for_redaction(&alice, &picture).await;
     // Whatever was under way is there by the time that a later session's picture is.
     let later = bot.start_session(&alice, "website").await;
     eventually("the picture of the later link", async || {
@@ -133,7 +129,7 @@ async fn a_stop_takes_back_the_picture_of_the_link_too() {
     .await;
     for picture in bot.pictures_of(&alice) {
         if read_code(&alice.download(&picture).await, 300) == first.link {
-            bot.wait_until_taken_back(&alice, &picture).await;
+            bot.wait_for_redaction(&alice, &picture).await;
         }
     }
 }
@@ -148,7 +144,7 @@ async fn links_in_pictures(bot: &Bot, person: &Person) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_picture_that_a_killed_bot_was_at_is_found_and_taken_back() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let mut bot = Bot::builder(homeserver()).start(&alice).await;
     let sent = bot.start_session(&alice, "website").await;
     let picture = bot.picture_after(&alice, 0).await;
@@ -161,9 +157,9 @@ async fn a_picture_that_a_killed_bot_was_at_is_found_and_taken_back() {
     fs::write(&record, text.replace(picture.id.as_str(), "?")).unwrap();
 
     bot.run();
-    bot.ask(&alice, "stop").await;
-    bot.wait_for_withdrawal(&alice, &sent).await;
-    bot.wait_until_taken_back(&alice, &picture).await;
+    bot.request(&alice, "stop").await;
+    bot.wait_for_redaction(&alice, &sent).await;
+    bot.wait_for_redaction(&alice, &picture).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -185,9 +181,9 @@ async fn a_link_stands_where_the_homeserver_takes_no_picture() {
         "the log says why"
     );
     assert!(bot.pictures_of(&alice).is_empty());
-    bot.ask(&alice, "stop").await;
-    bot.wait_for_withdrawal(&alice, &sent).await;
-    bot.private_word(&alice, "Session for website has ended.")
+    bot.request(&alice, "stop").await;
+    bot.wait_for_redaction(&alice, &sent).await;
+    bot.private_message(&alice, "Session for website has ended.")
         .await;
     // Nothing was sent, so nothing else was taken back.
     let redactions = alice.events().into_iter();

@@ -10,9 +10,9 @@ async fn what_one_person_says_is_obeyed_in_its_order() {
         .project("website", |project| project.standin("slow=30"))
         .start(&alice)
         .await;
-    let start = bot.tell(&alice, "start website").await;
+    let start = bot.send(&alice, "start website").await;
     // Without a name it means the one session that there is, once the start before it was obeyed.
-    let stop = bot.tell(&alice, "stop").await;
+    let stop = bot.send(&alice, "stop").await;
     let stopped = bot.answer(&alice, &stop).await;
     assert!(
         stopped

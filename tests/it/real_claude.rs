@@ -48,7 +48,7 @@ async fn the_real_claude_without_a_login_is_told_as_that_with_its_remedy() {
         })
         .start(&alice)
         .await;
-    let answer = bot.ask(&alice, "start").await;
+    let answer = bot.request(&alice, "start").await;
     assert_eq!(
         answer.body(),
         Some(
@@ -57,7 +57,7 @@ async fn the_real_claude_without_a_login_is_told_as_that_with_its_remedy() {
         )
     );
     let said = "The last lines that the session for website printed:";
-    let word = bot.private_word(&alice, said).await;
+    let word = bot.private_message(&alice, said).await;
     eprintln!("{}", word.body().unwrap());
     assert!(bot.links_of(&alice).is_empty());
 }

@@ -1,14 +1,10 @@
 //! The bot can go at any moment: sessions stay, and the next bot knows them.
 
-use crate::support::{bot::Bot, eventually, homeserver, person::Person};
-
-async fn alice() -> Person {
-    Person::register(homeserver(), "alice").await.unwrap()
-}
+use crate::support::{bot::Bot, eventually, homeserver, person};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_outlives_a_killed_bot_and_is_known_to_the_next_one() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let mut bot = Bot::builder(homeserver())
         .project("website", |project| project.standin("fork=2"))
         .start(&alice)
@@ -22,7 +18,7 @@ async fn a_session_outlives_a_killed_bot_and_is_known_to_the_next_one() {
     bot.restart(&alice).await;
 
     assert_eq!(bot.devices(&alice).await, device, "it is the same device");
-    let status = bot.ask(&alice, "status").await;
+    let status = bot.request(&alice, "status").await;
     assert!(
         status
             .body()
@@ -36,7 +32,7 @@ async fn a_session_outlives_a_killed_bot_and_is_known_to_the_next_one() {
     assert_eq!(bot.standin_starts(), 1);
     assert_eq!(bot.session_processes(), processes);
 
-    let answer = bot.ask(&alice, "stop").await;
+    let answer = bot.request(&alice, "stop").await;
     assert!(
         answer
             .body()
@@ -45,13 +41,13 @@ async fn a_session_outlives_a_killed_bot_and_is_known_to_the_next_one() {
         "{answer}"
     );
     assert!(bot.session_processes().is_empty());
-    bot.wait_for_withdrawal(&alice, &first).await;
-    bot.wait_for_withdrawal(&alice, &second).await;
+    bot.wait_for_redaction(&alice, &first).await;
+    bot.wait_for_redaction(&alice, &second).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_ends_the_bot_in_order_and_leaves_its_sessions() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let mut bot = Bot::builder(homeserver()).start(&alice).await;
     let sent = bot.start_session(&alice, "website").await;
     let processes = bot.session_processes();
@@ -70,13 +66,13 @@ async fn sigterm_ends_the_bot_in_order_and_leaves_its_sessions() {
     );
 
     bot.restart(&alice).await;
-    bot.ask(&alice, "stop").await;
-    bot.wait_for_withdrawal(&alice, &sent).await;
+    bot.request(&alice, "stop").await;
+    bot.wait_for_redaction(&alice, &sent).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_ends_a_bot_that_waits_for_its_homeserver() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let nobody = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let url = format!("http://{}", nobody.local_addr().unwrap());
     drop(nobody);
@@ -92,7 +88,7 @@ async fn sigterm_ends_a_bot_that_waits_for_its_homeserver() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_ended_while_the_bot_was_away_is_announced_and_its_link_taken_back() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let mut bot = Bot::builder(homeserver())
         .project("website", |project| project.standin("fork=1"))
         .start(&alice)
@@ -123,24 +119,24 @@ async fn a_session_that_ended_while_the_bot_was_away_is_announced_and_its_link_t
         .contains(&how),
         "{body}"
     );
-    bot.wait_for_withdrawal(&alice, &sent).await;
-    bot.private_word(&alice, "Session for website has ended.")
+    bot.wait_for_redaction(&alice, &sent).await;
+    bot.private_message(&alice, "Session for website has ended.")
         .await;
     bot.wait_until_no_process_is_left().await;
     assert_eq!(
-        bot.ask(&alice, "status").await.body(),
+        bot.request(&alice, "status").await.body(),
         Some("website: no session")
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_that_a_killed_bot_waited_for_is_delivered_once() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let mut bot = Bot::builder(homeserver())
         .project("website", |project| project.standin("held"))
         .start(&alice)
         .await;
-    let asked = bot.tell(&alice, "start").await;
+    let asked = bot.send(&alice, "start").await;
     eventually("the stand-in starts", async || {
         (bot.standin_starts() == 1).then_some(())
     })
@@ -148,7 +144,7 @@ async fn a_link_that_a_killed_bot_waited_for_is_delivered_once() {
     bot.kill_9();
     assert!(bot.links_of(&alice).is_empty());
     bot.run();
-    bot.let_go();
+    bot.release_links();
 
     let answer = bot.answer(&alice, &asked).await;
     assert_eq!(
@@ -157,9 +153,9 @@ async fn a_link_that_a_killed_bot_waited_for_is_delivered_once() {
     );
     let sent = bot.link_after(&alice, 0).await;
     // Whatever else was under way is there by the time that a later command is answered and its word is in the room.
-    bot.ask(&alice, "stop").await;
-    bot.wait_for_withdrawal(&alice, &sent).await;
-    bot.private_word(&alice, "Session for website has ended.")
+    bot.request(&alice, "stop").await;
+    bot.wait_for_redaction(&alice, &sent).await;
+    bot.private_message(&alice, "Session for website has ended.")
         .await;
     assert_eq!(bot.links_of(&alice).len(), 1);
     assert_eq!(bot.standin_starts(), 1);
@@ -167,7 +163,7 @@ async fn a_link_that_a_killed_bot_waited_for_is_delivered_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_that_a_killed_bot_was_at_is_finished_by_the_next_one() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let mut bot = Bot::builder(homeserver())
         .project("website", |project| {
             project.standin("ignore-sigterm").set("stop_grace", "1h")
@@ -175,7 +171,7 @@ async fn a_stop_that_a_killed_bot_was_at_is_finished_by_the_next_one() {
         .start(&alice)
         .await;
     let sent = bot.start_session(&alice, "website").await;
-    let asked = bot.tell(&alice, "stop").await;
+    let asked = bot.send(&alice, "stop").await;
     // What stands in a log is not yet on disk.
     bot.wait_for_state("website", "stopping").await;
     bot.kill_9();
@@ -192,5 +188,5 @@ async fn a_stop_that_a_killed_bot_was_at_is_finished_by_the_next_one() {
         "{body}"
     );
     assert!(bot.session_processes().is_empty());
-    bot.wait_for_withdrawal(&alice, &sent).await;
+    bot.wait_for_redaction(&alice, &sent).await;
 }

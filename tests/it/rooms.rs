@@ -9,9 +9,10 @@ use matrix_sdk::ruma::{
 use serde_json::json;
 
 use crate::support::{
+    assert_says,
     bot::Bot,
     event::Event,
-    eventually, homeserver,
+    eventually, homeserver, person,
     person::Person,
     proxy::{Proxy, Request},
     rooms::RoomOptions,
@@ -19,10 +20,6 @@ use crate::support::{
 
 const NOT_HERE: &str = "Commands count only in the admin room: ";
 const HINT: &str = "I am a bot, and understand nothing here but `help`.";
-
-async fn person(name: &str) -> Person {
-    Person::register(homeserver(), name).await.unwrap()
-}
 
 async fn room_with(bot: &Bot, maker: &Person) -> OwnedRoomId {
     let options = RoomOptions {
@@ -34,8 +31,8 @@ async fn room_with(bot: &Bot, maker: &Person) -> OwnedRoomId {
 }
 
 /// What the bot answers, which is encrypted like all that it says there.
-async fn say(person: &Person, room: &RoomId, text: &str) -> Event {
-    let said = person.say(room, text).await.unwrap();
+async fn request(person: &Person, room: &RoomId, text: &str) -> Event {
+    let said = person.send_text(room, text).await.unwrap();
     let answer = person
         .wait_for(&format!("the answer to {text:?}"), |event| {
             event.replies_to() == Some(said.as_str()) && event.body().is_some()
@@ -45,14 +42,6 @@ async fn say(person: &Person, room: &RoomId, text: &str) -> Event {
     assert_eq!(answer.message_type(), Some("m.notice"));
     assert_eq!(answer.shield(), "none");
     answer
-}
-
-#[track_caller]
-fn assert_says(answer: &Event, part: &str) {
-    assert!(
-        answer.body().unwrap().contains(part),
-        "{part:?} is not in: {answer}"
-    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -68,7 +57,7 @@ async fn invitations_of_those_who_may_not_command_are_declined() {
         .invite(bob.user_id())
         .start(&alice)
         .await;
-    bot.ask(&alice, "status").await;
+    bot.request(&alice, "status").await;
     let of_a_member = room_with(&bot, &bob).await;
     let of_a_stranger = room_with(&bot, &mallory).await;
     // Whoever leaves this one with all that it names as its predecessors leaves the admin room.
@@ -92,7 +81,7 @@ async fn invitations_of_those_who_may_not_command_are_declined() {
         })
         .await;
     }
-    bot.ask(&alice, "status").await;
+    bot.request(&alice, "status").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -102,18 +91,18 @@ async fn who_may_command_can_talk_to_the_bot_anywhere_and_is_told_where_commands
         .admin_room_by_alias()
         .start(&alice)
         .await;
-    bot.ask(&alice, "status").await;
+    bot.request(&alice, "status").await;
     let room = room_with(&bot, &alice).await;
     bot.wait_until_in(&alice, &room).await;
     for text in ["Help", "!rc help"] {
-        let answer = say(&alice, &room, text).await;
+        let answer = request(&alice, &room, text).await;
         assert_says(&answer, "`!rc start [project]`: start a session");
         assert_says(&answer, &format!("{NOT_HERE}#admins-"));
     }
-    assert_says(&say(&alice, &room, "!rc start").await, NOT_HERE);
-    assert_says(&say(&alice, &room, "Good morning").await, HINT);
-    let chat = alice.say(&room, "How are you?").await.unwrap();
-    say(&alice, &room, "help").await;
+    assert_says(&request(&alice, &room, "!rc start").await, NOT_HERE);
+    assert_says(&request(&alice, &room, "Good morning").await, HINT);
+    let chat = alice.send_text(&room, "How are you?").await.unwrap();
+    request(&alice, &room, "help").await;
     let answered = |event: &Event| event.replies_to() == Some(chat.as_str());
     assert!(!alice.events().iter().any(answered), "one hint is enough");
     assert_eq!(bot.standin_starts(), 0);
@@ -121,35 +110,35 @@ async fn who_may_command_can_talk_to_the_bot_anywhere_and_is_told_where_commands
     // Links go where only the bot has a say, and there it talks in the same way.
     let sent = bot.start_session(&alice, "website").await;
     assert_ne!(*sent.room(), room);
-    assert_says(&say(&alice, sent.room(), "!rc stop").await, NOT_HERE);
-    assert_says(&say(&alice, sent.room(), "help").await, NOT_HERE);
+    assert_says(&request(&alice, sent.room(), "!rc stop").await, NOT_HERE);
+    assert_says(&request(&alice, sent.room(), "help").await, NOT_HERE);
     assert_eq!(bot.session_processes().len(), 1);
 
     bot.restart(&alice).await;
-    assert_says(&say(&alice, &room, "help").await, NOT_HERE);
+    assert_says(&request(&alice, &room, "help").await, NOT_HERE);
     let another = room_with(&bot, &alice).await;
     bot.wait_until_in(&alice, &another).await;
     bot.wait_for_membership(&alice, &room, "leave").await;
-    assert_says(&say(&alice, &another, "help").await, NOT_HERE);
+    assert_says(&request(&alice, &another, "help").await, NOT_HERE);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn in_a_room_that_somebody_made_for_the_bot_nobody_else_is_answered() {
     let (alice, bob) = (person("alice").await, person("bob").await);
     let bot = Bot::builder(homeserver()).start(&alice).await;
-    bot.ask(&alice, "status").await;
+    bot.request(&alice, "status").await;
     let room = room_with(&bot, &alice).await;
     bot.wait_until_in(&alice, &room).await;
     alice.invite(&room, bob.user_id()).await.unwrap();
     bob.wait_for("the join", |event| event.room == room)
         .await
         .unwrap();
-    let asked = bob.say(&room, "!rc help").await.unwrap();
+    let asked = bob.send_text(&room, "!rc help").await.unwrap();
     alice
         .wait_for("what Bob said", |event| event.id == asked)
         .await
         .unwrap();
-    say(&alice, &room, "help").await;
+    request(&alice, &room, "help").await;
     let answered = |event: &Event| event.replies_to() == Some(asked.as_str());
     assert!(!alice.events().iter().any(answered));
 }
@@ -163,8 +152,8 @@ async fn in_a_room_that_is_nobodys_the_bot_says_nothing() {
     let known = alice.client().get_room(&room).unwrap();
     known.send_state_event(open).await.unwrap();
     bot.join_as_bot(&alice, &room).await;
-    let asked = alice.say(&room, "!rc start").await.unwrap();
-    let status = bot.ask(&alice, "status").await;
+    let asked = alice.send_text(&room, "!rc start").await.unwrap();
+    let status = bot.request(&alice, "status").await;
     assert_eq!(status.body(), Some("website: no session"));
     let answered = |event: &Event| event.replies_to() == Some(asked.as_str());
     assert!(!alice.events().iter().any(answered));
@@ -175,7 +164,7 @@ async fn in_a_room_that_is_nobodys_the_bot_says_nothing() {
 async fn an_invitation_waits_while_the_bot_cannot_tell_who_may_command() {
     let alice = person("alice").await;
     let mut bot = Bot::builder(homeserver()).start(&alice).await;
-    bot.ask(&alice, "status").await;
+    bot.request(&alice, "status").await;
     let admin_room = alice.client().get_room(bot.admin_room()).unwrap();
     admin_room.kick_user(bot.user_id(), None).await.unwrap();
     bot.wait_for_log("removed from the admin room").await;
@@ -184,5 +173,5 @@ async fn an_invitation_waits_while_the_bot_cannot_tell_who_may_command() {
     bot.wait_for_membership(&alice, &room, "invite").await;
     alice.invite(bot.admin_room(), bot.user_id()).await.unwrap();
     bot.wait_until_in(&alice, &room).await;
-    assert_says(&say(&alice, &room, "help").await, NOT_HERE);
+    assert_says(&request(&alice, &room, "help").await, NOT_HERE);
 }

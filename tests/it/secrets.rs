@@ -93,17 +93,17 @@ async fn assert_main_job_keeps_its_secrets(
     bot.run();
     bot.wait_until_ready(&alice).await;
 
-    bot.ask(&bob, "start").await;
+    bot.request(&bob, "start").await;
     let first = bot.start_session(&alice, "website").await;
-    bot.ask(&alice, "logs").await;
-    bot.private_word(&alice, "The last lines").await;
-    bot.ask(&alice, "stop").await;
-    bot.wait_for_withdrawal(&alice, &first).await;
+    bot.request(&alice, "logs").await;
+    bot.private_message(&alice, "The last lines").await;
+    bot.request(&alice, "stop").await;
+    bot.wait_for_redaction(&alice, &first).await;
     let recovery_key = fs::read_to_string(bot.data_dir().join("matrix/recovery-key")).unwrap();
     bot.set_variable("RCBOT_RECOVERY_KEY", recovery_key.trim());
     bot.restart(&alice).await;
     let second = bot.start_session(&alice, "website").await;
-    bot.ask(&alice, "status").await;
+    bot.request(&alice, "status").await;
 
     let mut secrets = registered_secrets(registration);
     secrets.extend(access_token(&bot));
@@ -147,9 +147,9 @@ async fn assert_main_job_keeps_its_secrets(
     assert_in_no_process(&bot, &secrets);
     assert_in_no_other_file(&bot, &secrets);
     bot.restart(&alice).await;
-    bot.ask(&alice, "stop").await;
-    bot.wait_for_withdrawal(&alice, &second).await;
-    bot.private_word(&alice, "Session for website has ended.")
+    bot.request(&alice, "stop").await;
+    bot.wait_for_redaction(&alice, &second).await;
+    bot.private_message(&alice, "Session for website has ended.")
         .await;
     assert!(bot.terminate().await.success());
 
@@ -185,8 +185,8 @@ async fn the_picture_of_a_link_is_noise_to_the_homeserver_before_and_after_it_is
         .as_str()
         .unwrap();
     bot.check_homeserver_never_read(key);
-    bot.ask(&alice, "stop").await;
-    bot.wait_until_taken_back(&alice, &picture).await;
+    bot.request(&alice, "stop").await;
+    bot.wait_for_redaction(&alice, &picture).await;
     bot.check_homeserver_never_read(key);
     let files = files_in(&homeserver().media_folder());
     assert!(!files.is_empty());
@@ -220,8 +220,8 @@ async fn an_ended_session_leaves_no_link_on_disk() {
     let sent = bot.start_session(&alice, "website").await;
     let record = bot.data_dir().join("sessions/website/session.json");
     assert!(fs::read_to_string(&record).unwrap().contains(&sent.link));
-    bot.ask(&alice, "stop").await;
-    bot.wait_for_withdrawal(&alice, &sent).await;
+    bot.request(&alice, "stop").await;
+    bot.wait_for_redaction(&alice, &sent).await;
     crate::support::eventually("the record is gone", async || {
         (!record.exists()).then_some(())
     })

@@ -7,14 +7,10 @@ use crate::support::{
     bot::Bot,
     bot_builder::BotBuilder,
     event::Event,
-    eventually, homeserver,
+    eventually, homeserver, person,
     person::Person,
     proxy::{Answer, Proxy, Request},
 };
-
-async fn person(name: &str) -> Person {
-    Person::register(homeserver(), name).await.unwrap()
-}
 
 async fn behind_proxy(alice: &Person, with: impl FnOnce(BotBuilder) -> BotBuilder) -> (Proxy, Bot) {
     let proxy = Proxy::start(homeserver()).await;
@@ -33,7 +29,7 @@ fn leave_links_untold(proxy: &Proxy, bot: &Bot) {
 
 /// Asks for a session, and waits until its link is there, of which the bot does not know.
 async fn link_untold(alice: &Person, bot: &Bot) -> Event {
-    bot.tell(alice, "start").await;
+    bot.send(alice, "start").await;
     eventually("the link arrives", async || bot.links_of(alice).pop()).await
 }
 
@@ -61,11 +57,11 @@ async fn fifty_answers_at_once_are_sent_where_each_message_needs_a_key_of_its_ow
     bot.wait_until_ready(&alice).await;
     let mut asked = Vec::new();
     for _ in 0..50 {
-        asked.push(bot.tell(&alice, "start").await);
+        asked.push(bot.send(&alice, "start").await);
     }
     let judged = "decision=\"allowed\"";
     bot.wait_for_log_times(judged, asked.len()).await;
-    bot.let_go();
+    bot.release_links();
     for command in &asked {
         let answer = bot.answer(&alice, command).await;
         assert!(answer.body().unwrap().contains("is running"), "{answer}");
@@ -81,7 +77,7 @@ async fn an_answer_whose_relation_the_homeserver_refuses_comes_without_it() {
         .on(|request| request.sends() && request.json.get("m.relates_to").is_some())
         .times(1)
         .answer(Answer::refusal(400, "M_UNKNOWN"));
-    bot.tell(&alice, "status").await;
+    bot.send(&alice, "status").await;
     bot.announcement(&alice, "website: no session").await;
 }
 
@@ -96,7 +92,7 @@ async fn a_link_that_a_bot_sent_and_never_knew_of_is_redacted_if_its_session_end
         .await;
     proxy.be_honest();
     bot.run();
-    bot.wait_until_taken_back(&alice, &link).await;
+    bot.wait_for_redaction(&alice, &link).await;
     bot.announcement(&alice, "has ended").await;
 }
 
@@ -117,8 +113,8 @@ async fn a_link_that_a_killed_bot_sent_is_redacted_where_another_room_takes_the_
     })
     .await;
     wait_until_redacted(&alice, &link.room, &link.id).await;
-    bot.ask(&alice, "stop").await;
-    bot.wait_until_taken_back(&alice, &sent).await;
+    bot.request(&alice, "stop").await;
+    bot.wait_for_redaction(&alice, &sent).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -134,8 +130,8 @@ async fn a_link_waits_while_a_bot_that_was_removed_from_the_admin_room_has_not_n
     })
     .await;
     let first = bot.link_after(&alice, 0).await;
-    bot.ask(&alice, "stop").await;
-    bot.wait_for_withdrawal(&alice, &first).await;
+    bot.request(&alice, "stop").await;
+    bot.wait_for_redaction(&alice, &first).await;
     bot.kill_9();
     let room = alice.client().get_room(bot.admin_room()).unwrap();
     room.kick_user(bot.user_id(), None).await.unwrap();

@@ -139,8 +139,8 @@ async fn a_restart_of_the_service_leaves_the_whole_process_tree_of_a_session() {
     bot.wait_until_ready(&alice).await;
     let again = bot.start_session(&alice, "website").await;
     assert_eq!(again.link, sent.link);
-    bot.ask(&alice, "stop").await;
-    bot.wait_for_withdrawal(&alice, &sent).await;
+    bot.request(&alice, "stop").await;
+    bot.wait_for_redaction(&alice, &sent).await;
     assert!(bot.session_processes().is_empty());
 }
 

@@ -30,9 +30,9 @@ async fn what_a_client_shows_of_a_message_and_what_its_homeserver_knows_of_it() 
         let joined = person.wait_for("its join", |event| event.room == room);
         joined.await.unwrap();
         let sent = if encrypted {
-            person.say(&room, text).await.unwrap()
+            person.send_text(&room, text).await.unwrap()
         } else {
-            person.say_plain(&room, text).await.unwrap()
+            person.send_plain_text(&room, text).await.unwrap()
         };
         let heard = bob.wait_for(text, |event| event.id == sent && event.body().is_some());
         let heard = heard.await.unwrap();

@@ -6,12 +6,13 @@ use std::{fs, os::unix::fs::MetadataExt as _};
 use serde_json::json;
 
 use crate::{
-    hostile::{administrator_and_bot, answer_to, assert_says, sessions},
+    hostile::{administrator_and_bot, answer_to, sessions},
     support::{
+        assert_says,
         bot::Bot,
         eventually, homeserver,
         impostor::Impostor,
-        person::Person,
+        person,
         proxy::{
             Answer, Proxy,
             forgery::{forged_message, forged_state, in_timeline, membership, under_new_ids},
@@ -22,10 +23,6 @@ use crate::{
 /// What a session's process may cost: the bot reads in pieces.
 const MEMORY: u64 = 64 << 20;
 
-async fn person(name: &str) -> Person {
-    Person::register(homeserver(), name).await.unwrap()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_room_member_without_the_power_level_gets_no_session_no_link_and_one_denial_a_minute() {
     let (alice, bob) = (person("alice").await, person("bob").await);
@@ -34,7 +31,7 @@ async fn a_room_member_without_the_power_level_gets_no_session_no_link_and_one_d
         .invite(bob.user_id())
         .start(&alice)
         .await;
-    let asked = bot.tell(&bob, "start").await;
+    let asked = bot.send(&bob, "start").await;
     assert_says(
         &bot.answer(&bob, &asked).await,
         "Sorry, I did not do that: your power level here is 0, and this takes 100.",
@@ -42,17 +39,17 @@ async fn a_room_member_without_the_power_level_gets_no_session_no_link_and_one_d
     let edited = bob.edit(bot.admin_room(), &asked, "!rc start").await;
     let mut unanswered = vec![edited.unwrap()];
     for command in ["stop", "dance", "start website"] {
-        let asked = bot.tell(&bob, command).await;
+        let asked = bot.send(&bob, command).await;
         bot.wait_for_refusal(&asked, "PowerLevel { has: 0, needs: 100 }")
             .await;
         unanswered.push(asked);
     }
     // That it is one too many within a minute would be a second sentence.
-    let too_many = bot.tell(&bob, "start").await;
-    bot.judgement(&too_many).await;
+    let too_many = bot.send(&bob, "start").await;
+    bot.decision(&too_many).await;
     unanswered.push(too_many);
     // What the bot had to say of them is said by the time that a later command is answered.
-    let status = bot.ask(&alice, "status").await;
+    let status = bot.request(&alice, "status").await;
     assert_eq!(status.body(), Some("website: no session"));
     assert_eq!(bot.standin_starts(), 0);
     alice.catch_up().await.unwrap();
@@ -71,10 +68,10 @@ async fn a_former_admin_gets_nothing_from_replayed_or_delayed_events() {
     let (alice, proxy, bot) =
         administrator_and_bot(|bot, _| bot.invite(bob.user_id()).power_levels(levels)).await;
     bot.start_session(&bob, "website").await;
-    bot.ask(&bob, "stop").await;
+    bot.request(&bob, "stop").await;
     // Said by an administrator, and heard when he is none any more.
     proxy.unplug();
-    let delayed = bot.tell(&bob, "start").await;
+    let delayed = bot.send(&bob, "start").await;
     alice
         .set_power_level(bot.admin_room(), bob.user_id(), 0)
         .await;
@@ -97,7 +94,7 @@ async fn a_former_admin_gets_nothing_from_replayed_or_delayed_events() {
         proxy.has_injected_all().then_some(())
     })
     .await;
-    let status = bot.ask(&alice, "status").await;
+    let status = bot.request(&alice, "status").await;
     assert_eq!(status.body(), Some("website: no session"));
     assert_eq!((sessions(&bot), bot.links_of(&bob).len()), (1, 1));
 }
@@ -111,7 +108,7 @@ async fn a_moderator_does_not_silence_a_bot_that_shares_the_room_with_no_other()
         .power_levels(json!({ "users": { bob.user_id(): 50 } }))
         .start(&alice)
         .await;
-    bot.ask(&alice, "status").await;
+    bot.request(&alice, "status").await;
     // Of several bots, the first by its user id speaks for all.
     assert!(bob.user_id() < bot.user_id());
     let session = json!({ "phase": "running", "since": 1 });
@@ -121,9 +118,9 @@ async fn a_moderator_does_not_silence_a_bot_that_shares_the_room_with_no_other()
         .await
         .unwrap();
     bot.start_session(&alice, "website").await;
-    let status = bot.ask(&alice, "status").await;
+    let status = bot.request(&alice, "status").await;
     assert_says(&status, "website: running");
-    let stopped = bot.ask(&alice, "stop website").await;
+    let stopped = bot.request(&alice, "stop website").await;
     assert_says(&stopped, "Session for website is stopped");
 }
 
@@ -145,10 +142,10 @@ async fn with_the_password_of_an_administrator_an_accomplice_gets_nothing_where_
         .wait_for("the admin room", |event| event.room == room)
         .await
         .unwrap();
-    let answer = bot.ask(&mallory, "start").await;
+    let answer = bot.request(&mallory, "start").await;
     assert_says(&answer, "you are not on the list of users");
     for command in ["stop", "logs", "status"] {
-        let asked = bot.tell(&mallory, command).await;
+        let asked = bot.send(&mallory, command).await;
         bot.wait_for_refusal(&asked, "NotListed").await;
     }
     assert!(bot.links_of(&mallory).is_empty() && mallory.never_read(&sent.link));
@@ -193,7 +190,7 @@ async fn the_homeserver_gets_no_session_and_no_link() {
         })
         .start(&alice)
         .await;
-    bot.ask(&alice, "status").await;
+    bot.request(&alice, "status").await;
     let room = bot.admin_room().to_owned();
 
     // A command in plain text, and power for somebody of its own.
@@ -209,7 +206,7 @@ async fn the_homeserver_gets_no_session_and_no_link() {
     proxy
         .on(move |request| request.reads_state(kind))
         .answer(Answer::json(200, &levels));
-    let answer = bot.ask(&mallory, "start").await;
+    let answer = bot.request(&mallory, "start").await;
     assert_says(&answer, "you are not on the list of users");
     proxy.be_honest();
 
@@ -224,7 +221,7 @@ async fn the_homeserver_gets_no_session_and_no_link() {
     ] {
         impostor.show(&proxy);
         let asked = impostor
-            .say(&proxy, &alice, bot.user_id(), &room, "!rc start")
+            .send_text(&proxy, &alice, bot.user_id(), &room, "!rc start")
             .await;
         let asked = asked["event_id"].as_str().unwrap().try_into().unwrap();
         bot.wait_for_refusal(&asked, why).await;
@@ -259,15 +256,15 @@ async fn the_session_process_gets_no_words_into_the_room_no_crash_and_no_unbound
         })
         .start(&alice)
         .await;
-    bot.ask(&alice, "status").await;
+    bot.request(&alice, "status").await;
     let before = bot.memory().now;
     bot.start_session(&alice, "website").await;
-    bot.ask(&alice, "status").await;
+    bot.request(&alice, "status").await;
     // It ends by itself.
     bot.end_process(bot.standin_records()[0].pid).await;
     bot.announcement(&alice, "Session for website has ended")
         .await;
-    let status = bot.ask(&alice, "status").await;
+    let status = bot.request(&alice, "status").await;
     assert_eq!(status.body(), Some("website: no session"));
     let most = bot.memory().most;
     assert!(

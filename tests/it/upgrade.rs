@@ -12,15 +12,13 @@ use matrix_sdk::ruma::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{bot::Bot, event::Event, homeserver, person::Person, rooms::RoomOptions};
+use crate::support::{
+    bot::Bot, event::Event, homeserver, person, person::Person, rooms::RoomOptions,
+};
 
 const ARRIVED: &str = "I followed the upgrade of the admin room: commands count here now";
 const NOT_FOLLOWED: &str = "the upgrade of the admin room is not followed";
 const INVITE: &str = "the admin room was upgraded: invite the bot to the new room";
-
-async fn person(name: &str) -> Person {
-    Person::register(homeserver(), name).await.unwrap()
-}
 
 /// Upgrades the admin room as a client does, and comes along.
 async fn upgrade(bot: &Bot, admin: &Person) -> OwnedRoomId {
@@ -39,7 +37,7 @@ async fn upgrade(bot: &Bot, admin: &Person) -> OwnedRoomId {
 }
 
 /// Says that another room takes the admin room's place.
-async fn bury(bot: &Bot, person: &Person, new: &RoomId) {
+async fn tombstone(bot: &Bot, person: &Person, new: &RoomId) {
     let room = person.client().get_room(bot.admin_room()).unwrap();
     let content = RoomTombstoneEventContent::new("moved".to_owned(), new.to_owned());
     room.send_state_event(content).await.unwrap();
@@ -62,7 +60,7 @@ async fn successor(bot: &Bot, maker: &Person, encrypted: bool) -> OwnedRoomId {
 
 /// The admin room is what it was: commands are answered.
 async fn assert_stays(bot: &Bot, admin: &Person) {
-    let status = bot.ask(admin, "status").await;
+    let status = bot.request(admin, "status").await;
     assert_eq!(status.body(), Some("website: no session"));
 }
 
@@ -92,7 +90,7 @@ async fn an_upgrade_is_followed_once_the_bot_is_invited_and_the_old_room_is_left
         (&json!(old), &json!(new))
     );
 
-    let ignored = alice.say(&old, "!rc start").await.unwrap();
+    let ignored = alice.send_text(&old, "!rc start").await.unwrap();
     bot.start_session(&alice, "website").await;
     assert_eq!(bot.standin_starts(), 1);
     let answers = |event: &Event| event.replies_to() == Some(ignored.as_str());
@@ -131,7 +129,7 @@ async fn a_tombstone_to_a_room_that_does_not_name_the_old_one_is_not_followed() 
         ..RoomOptions::default()
     };
     let other = alice.create_room(options).await.unwrap();
-    bury(&bot, &alice, &other).await;
+    tombstone(&bot, &alice, &other).await;
     bot.wait_for_log(INVITE).await;
     alice.invite(&other, bot.user_id()).await.unwrap();
     bot.wait_for_log("reason=NotItsSuccessor").await;
@@ -144,7 +142,7 @@ async fn an_encrypted_admin_room_is_not_followed_to_one_that_is_not() {
     let alice = person("alice").await;
     let mut bot = Bot::builder(homeserver()).start(&alice).await;
     assert_stays(&bot, &alice).await;
-    bury(&bot, &alice, &successor(&bot, &alice, false).await).await;
+    tombstone(&bot, &alice, &successor(&bot, &alice, false).await).await;
     bot.wait_for_log("reason=NotEncrypted").await;
     assert!(bot.log().contains(NOT_FOLLOWED));
     assert_stays(&bot, &alice).await;
@@ -163,7 +161,7 @@ async fn who_may_not_command_does_not_move_the_admin_room() {
         .await;
     assert_stays(&bot, &alice).await;
     let own = successor(&bot, &mallory, true).await;
-    bury(&bot, &mallory, &own).await;
+    tombstone(&bot, &mallory, &own).await;
     bot.wait_for_log("reason=NoPower").await;
     assert_stays(&bot, &alice).await;
     bot.wait_for_membership(&mallory, &own, "leave").await;
@@ -183,7 +181,7 @@ async fn a_tombstone_of_somebody_who_is_gone_does_not_move_the_admin_room() {
         // An administrator, but not any more when the bot hears of the tombstone.
         bot.kill_9();
         let own = successor(&bot, &mallory, true).await;
-        bury(&bot, &mallory, &own).await;
+        tombstone(&bot, &mallory, &own).await;
         let room = |person: &Person| person.client().get_room(bot.admin_room()).unwrap();
         if banned {
             let room = room(&alice);
@@ -209,17 +207,17 @@ async fn a_tombstone_by_a_stolen_password_gives_an_accomplice_nothing_where_user
     let sent = bot.start_session(&alice, "website").await;
     let own = successor(&bot, &mallory, true).await;
     let thief = alice.second_device(false).await.unwrap();
-    bury(&bot, &thief, &own).await;
+    tombstone(&bot, &thief, &own).await;
     // The invitation of an accomplice is declined, but that of whoever upgraded the room would do.
     bot.wait_for_log(INVITE).await;
     bot.wait_for_membership(&mallory, &own, "leave").await;
     mallory.invite(&own, bot.user_id()).await.unwrap();
     bot.follow_to(own);
     bot.announcement(&mallory, ARRIVED).await;
-    let answer = bot.ask(&mallory, "start").await;
+    let answer = bot.request(&mallory, "start").await;
     let refusal = "you are not on the list of users";
     assert!(answer.body().unwrap().contains(refusal), "{answer}");
-    let asked = bot.tell(&mallory, "stop").await;
+    let asked = bot.send(&mallory, "stop").await;
     bot.wait_for_refusal(&asked, "NotListed").await;
     assert!(bot.links_of(&mallory).is_empty() && mallory.never_read(&sent.link));
     assert_eq!(bot.session_processes().len(), 1);

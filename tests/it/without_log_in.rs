@@ -10,7 +10,7 @@ use crate::support::{
     appservice::Tokens,
     bot::Bot,
     device::log_out,
-    homeserver,
+    homeserver, person,
     person::Person,
     proxy::{Answer, Proxy, Request},
     start_homeserver,
@@ -19,17 +19,13 @@ use crate::support::{
 /// What the bot says once it acts without a log-in.
 const WITHOUT_LOG_IN: &str = "requests go out with the appservice's token";
 
-async fn alice() -> Person {
-    Person::register(homeserver(), "alice").await.unwrap()
-}
-
 fn registration_without_log_in() -> PathBuf {
     homeserver().registrations()[1].clone()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bot_that_the_homeserver_does_not_log_in_does_the_main_job_and_stays_its_device() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let mut bot = Bot::builder(homeserver())
         .without_log_in(homeserver())
         .log_filter("trace")
@@ -58,7 +54,7 @@ async fn a_bot_that_the_homeserver_does_not_log_in_does_the_main_job_and_stays_i
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bot_that_the_homeserver_does_not_log_in_gets_over_a_lost_store_and_a_deleted_device() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let mut bot = Bot::builder(homeserver())
         .without_log_in(homeserver())
         .start(&alice)
@@ -120,7 +116,7 @@ async fn a_homeserver_may_begin_and_cease_to_log_in_the_bot() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_identity_is_reset_without_a_log_in() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let mut bot = Bot::builder(homeserver())
         .without_log_in(homeserver())
         .start(&alice)
@@ -195,7 +191,7 @@ fn makes_device(request: &Request) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_homeserver_without_any_log_in_is_used_without_a_word_in_the_registration() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let proxy = Proxy::start(homeserver()).await;
     let unknown = json!({ "errcode": "M_UNRECOGNIZED", "error": "Unrecognized request" });
     let logs_in = |request: &Request| request.path.ends_with("/login");
@@ -214,7 +210,7 @@ async fn a_homeserver_without_any_log_in_is_used_without_a_word_in_the_registrat
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_homeserver_that_makes_no_devices_for_appservices_logs_the_bot_in() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let not_found = json!({ "errcode": "M_NOT_FOUND", "error": "Device not found" });
     // Conduit refuses; Tuwunel 1.4 goes on as if no device had been named.
     for made in [Answer::json(404, &not_found), Answer::json(200, &json!({}))] {
@@ -234,7 +230,7 @@ async fn a_homeserver_that_makes_no_devices_for_appservices_logs_the_bot_in() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reset_that_an_appservice_may_not_make_leaves_its_device_as_it_is() {
-    let alice = alice().await;
+    let alice = person("alice").await;
     let proxy = Proxy::start(homeserver()).await;
     let mut bot = Bot::builder(homeserver())
         .through(&proxy)

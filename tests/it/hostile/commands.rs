@@ -49,7 +49,7 @@ async fn a_forged_power_level_gives_no_session_to_whom_the_list_of_users_leaves_
         .on(move |request| request.reads_state(kind))
         .answer(Answer::json(200, &levels));
 
-    let answer = bot.ask(&bob, "start").await;
+    let answer = bot.request(&bob, "start").await;
     assert_says(&answer, "you are not on the list of users");
     // Whom the list names needs a command that was encrypted.
     let forged = forged_message(alice.user_id(), "!rc start");
@@ -73,7 +73,7 @@ fn withhold_encryption(proxy: &Proxy) {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_admin_room_that_was_encrypted_once_needs_encrypted_commands_for_ever() {
     let (alice, proxy, mut bot) = administrator_and_bot(|bot, _| bot).await;
-    bot.ask(&alice, "status").await;
+    bot.request(&alice, "status").await;
     withhold_encryption(&proxy);
     for restarts in [false, true] {
         if restarts {
@@ -105,13 +105,13 @@ async fn a_bot_that_always_needs_encrypted_commands_needs_no_word_of_the_homeser
     assert_eq!(sessions(&bot), 0);
 
     proxy.be_honest();
-    bot.tell(&alice, "start").await;
+    bot.send(&alice, "start").await;
     bot.link_after(&alice, 0).await;
 }
 
 /// A session was started and stopped, and whatever was said since brings no other.
 async fn assert_no_second_session(bot: &Bot, alice: &Person) {
-    let status = bot.ask(alice, "status").await;
+    let status = bot.request(alice, "status").await;
     assert_eq!(status.body(), Some("website: no session"));
     assert_eq!(sessions(bot), 1);
     assert_eq!(bot.links_of(alice).len(), 1);
@@ -120,9 +120,9 @@ async fn assert_no_second_session(bot: &Bot, alice: &Person) {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_encrypted_word_in_the_place_of_a_forged_command_does_not_prove_it() {
     let (alice, proxy, bot) = administrator_and_bot(|bot, _| bot).await;
-    bot.ask(&alice, "status").await;
+    bot.request(&alice, "status").await;
     let room = bot.admin_room().to_owned();
-    let word = alice.say(&room, "Good morning").await.unwrap();
+    let word = alice.send_text(&room, "Good morning").await.unwrap();
     let mut shown = alice.event_from_server(&room, &word).await.unwrap();
     assert_eq!(shown["type"], "m.room.encrypted");
     let forged = forged_message(alice.user_id(), "!rc start");
@@ -141,7 +141,7 @@ async fn an_encrypted_word_in_the_place_of_a_forged_command_does_not_prove_it() 
 async fn a_timeline_that_is_played_once_more_starts_nothing() {
     let (alice, proxy, mut bot) = administrator_and_bot(|bot, _| bot).await;
     bot.start_session(&alice, "website").await;
-    bot.ask(&alice, "stop").await;
+    bot.request(&alice, "stop").await;
     let (events, to_device) = proxy.brought_to(bot.admin_room());
     assert!(events.len() > 3, "{events:?}");
     let again = || {
@@ -168,7 +168,7 @@ async fn a_timeline_that_is_played_once_more_starts_nothing() {
 async fn an_old_command_under_a_new_event_id_starts_nothing() {
     let (alice, proxy, mut bot) = administrator_and_bot(|bot, _| bot).await;
     bot.start_session(&alice, "website").await;
-    bot.ask(&alice, "stop").await;
+    bot.request(&alice, "stop").await;
     let (events, _) = proxy.brought_to(bot.admin_room());
     let encrypted: Vec<_> = events
         .into_iter()
@@ -208,8 +208,8 @@ async fn nothing_is_obeyed_twice_and_nobody_hears_of_it_where_a_gap_brings_the_w
         let (alice, proxy, mut bot) =
             administrator_and_bot(|bot, _| bot.encrypted_admin_room(encrypted)).await;
         bot.start_session(&alice, "website").await;
-        bot.ask(&alice, "stop").await;
-        bot.ask(&alice, "status").await;
+        bot.request(&alice, "stop").await;
+        bot.request(&alice, "status").await;
         let room = bot.admin_room().to_owned();
         let everything = everything_in(&alice, &room).await;
         let asks_for_gap = |request: &Request| request.path.ends_with("/messages");

@@ -51,7 +51,7 @@ async fn a_member_that_the_sync_hides_in_the_direct_message_gets_no_link() {
         }
     });
     // The sync that was under way is over once the bot has heard something.
-    bot.ask(&alice, "status").await;
+    bot.request(&alice, "status").await;
     bot.bring_in_as_bot(&alice, first.room(), &mallory).await;
 
     let second = bot.start_session(&alice, "website").await;
@@ -74,7 +74,7 @@ async fn a_member_that_the_list_of_members_shows_in_the_direct_message_gets_no_l
             joins["room_id"] = json!(request.path.rsplit('/').nth(1));
             answer["chunk"].as_array_mut().unwrap().push(joins);
         });
-    let answer = bot.ask(&alice, "start").await;
+    let answer = bot.request(&alice, "start").await;
     let body = answer.body().unwrap();
     assert!(
         body.starts_with("I cannot send you the link for website: "),
@@ -115,7 +115,7 @@ async fn a_link_that_somebody_joined_in_upon_is_taken_back_and_its_session_ended
     let first = bot.start_session(&alice, "website").await;
     let room = first.room().clone();
     let held = hold_message(&proxy, &room);
-    let asked = bot.tell(&alice, "start").await;
+    let asked = bot.send(&alice, "start").await;
     wait_until_caught(&held).await;
     bot.bring_in_as_bot(&alice, &room, &mallory).await;
     drop(held);
@@ -141,7 +141,7 @@ async fn a_link_that_somebody_joined_in_upon_is_not_hidden_by_an_error_after_it(
         move |request: &Request| request.is_in(&room)
     };
     let held = hold_message(&proxy, &room);
-    let asked = bot.tell(&alice, "start").await;
+    let asked = bot.send(&alice, "start").await;
     wait_until_caught(&held).await;
     bot.bring_in_as_bot(&alice, &room, &mallory).await;
     // The link arrives, and who is in the room then is told only once the bot has tried again.
@@ -154,7 +154,7 @@ async fn a_link_that_somebody_joined_in_upon_is_not_hidden_by_an_error_after_it(
     let answer = bot.answer(&alice, &asked).await;
     assert_says(&answer, "somebody else");
     let overheard = bot.links_of(&alice).remove(1);
-    bot.wait_until_taken_back(&alice, &overheard).await;
+    bot.wait_for_redaction(&alice, &overheard).await;
     assert_eq!(bot.links_of(&alice).len(), 2);
     assert!(mallory.never_read(&first.link));
     assert_session_ended(&bot, &alice, &first).await;
@@ -175,7 +175,7 @@ async fn a_member_who_is_shown_only_while_the_key_goes_out_is_found_and_the_sess
     let looks = members_are_asked_for().len();
     let devices = proxy.on(Request::queries_keys).times(1).hold();
     let link = hold_message(&proxy, &room);
-    let asked = bot.tell(&alice, "start").await;
+    let asked = bot.send(&alice, "start").await;
     eventually(
         "the room was looked at, and the devices not yet",
         async || (devices.has_caught() && members_are_asked_for().len() > looks).then_some(()),
@@ -203,13 +203,13 @@ async fn a_member_who_is_shown_only_while_the_key_goes_out_is_found_and_the_sess
         &[membership(mallory.user_id(), "leave")],
     ));
     // What the bot hears next tells that it has heard this.
-    bot.ask(&alice, "status").await;
+    bot.request(&alice, "status").await;
     drop(link);
 
     let answer = bot.answer(&alice, &asked).await;
     assert_says(&answer, "somebody else");
     let overheard = bot.links_of(&alice).remove(1);
-    bot.wait_until_taken_back(&alice, &overheard).await;
+    bot.wait_for_redaction(&alice, &overheard).await;
     assert_session_ended(&bot, &alice, &first).await;
 }
 
@@ -221,11 +221,11 @@ async fn a_link_that_somebody_joined_in_upon_ends_its_session_also_if_the_bot_wa
     let first = bot.start_session(&alice, "website").await;
     let room = first.room().clone();
     let held = hold_message(&proxy, &room);
-    bot.tell(&alice, "start").await;
+    bot.send(&alice, "start").await;
     wait_until_caught(&held).await;
     proxy.inject(in_timeline(&room, &[membership(mallory.user_id(), "join")]));
     // What the bot hears next tells that it has heard this.
-    bot.ask(&alice, "status").await;
+    bot.request(&alice, "status").await;
     bot.kill_9();
     drop(held);
 
@@ -247,7 +247,7 @@ async fn an_identity_that_is_shown_while_a_link_is_on_its_way_does_not_get_it() 
             .times(1)
             .hold()
     };
-    bot.tell(&alice, "start").await;
+    bot.send(&alice, "start").await;
     eventually(
         "the devices were looked at, and the room not yet",
         async || {
@@ -281,7 +281,7 @@ async fn a_link_that_arrived_unknown_to_the_bot_is_taken_back_from_who_was_demot
     proxy
         .on(move |request| request.sends() && !request.is_in(&admin_room))
         .replace_answer(Answer::error_page(502));
-    let asked = bot.tell(&bob, "start").await;
+    let asked = bot.send(&bob, "start").await;
     let arrived = eventually("the link arrives", async || bot.links_of(&bob).pop()).await;
     alice
         .set_power_level(bot.admin_room(), bob.user_id(), 0)
@@ -289,7 +289,7 @@ async fn a_link_that_arrived_unknown_to_the_bot_is_taken_back_from_who_was_demot
     let answer = bot.answer(&alice, &asked).await;
     assert_says(&answer, "may not command me now");
     proxy.be_honest();
-    bot.wait_until_taken_back(&bob, &arrived).await;
+    bot.wait_for_redaction(&bob, &arrived).await;
     assert_eq!(bot.links_of(&bob).len(), 1);
     // The session stays for who may have it.
     bot.start_session(&alice, "website").await;
@@ -307,7 +307,7 @@ async fn a_direct_message_whose_encryption_the_homeserver_withholds_gets_no_link
     proxy
         .on(move |request| request.reads_state("m.room.encryption") && !request.is_in(&admin_room))
         .answer(Answer::refusal(404, "M_NOT_FOUND"));
-    let answer = bot.ask(&alice, "start").await;
+    let answer = bot.request(&alice, "start").await;
     let body = answer.body().unwrap();
     assert!(
         body.starts_with("I cannot send you the link for website: "),

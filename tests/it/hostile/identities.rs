@@ -12,7 +12,7 @@ async fn a_device_that_the_homeserver_adds_gets_no_key_and_commands_nothing() {
     impostor.show(&proxy);
     let room = bot.admin_room().to_owned();
     let forged = impostor
-        .say(&proxy, &alice, bot.user_id(), &room, "!rc start")
+        .send_text(&proxy, &alice, bot.user_id(), &room, "!rc start")
         .await;
     let answer = answer_to(&bot, &alice, &forged).await;
     assert_says(&answer, "your device is not verified.");
@@ -28,19 +28,19 @@ async fn an_identity_in_the_place_of_the_administrators_own_gets_no_link_and_com
     let (alice, proxy, mut bot) =
         administrator_and_bot(|bot, _| bot.project("website", |project| project.standin("held")))
             .await;
-    bot.tell(&alice, "start").await;
+    bot.send(&alice, "start").await;
     eventually("the stand-in starts", async || {
         (bot.standin_starts() == 1).then_some(())
     })
     .await;
     let impostor = Impostor::identity_of(alice.user_id()).await;
     impostor.show(&proxy);
-    bot.let_go();
+    bot.release_links();
     // What the bot says now is for the impostor's device alone, so the log tells it.
     bot.wait_for_log("why=\"IdentityChanged\"").await;
     let room = bot.admin_room().to_owned();
     impostor
-        .say(&proxy, &alice, bot.user_id(), &room, "!rc start")
+        .send_text(&proxy, &alice, bot.user_id(), &room, "!rc start")
         .await;
     bot.wait_for_log_times("why=\"IdentityChanged\"", 2).await;
     let links = proxy.passed_by(|request| request.sends() && !request.is_in(&room));
@@ -65,14 +65,14 @@ async fn a_device_of_an_identity_that_was_shown_for_a_while_commands_nothing_aft
     impostor.show(&proxy);
     let room = bot.admin_room().to_owned();
     impostor
-        .say(&proxy, &alice, bot.user_id(), &room, "!rc start")
+        .send_text(&proxy, &alice, bot.user_id(), &room, "!rc start")
         .await;
     bot.wait_for_log("why=\"IdentityChanged\"").await;
 
     // The SDK remembers with the Megolm session that its sender was signed by the owner: by the one that was shown then.
     proxy.be_honest();
     impostor
-        .say(&proxy, &alice, bot.user_id(), &room, "!rc start")
+        .send_text(&proxy, &alice, bot.user_id(), &room, "!rc start")
         .await;
     bot.wait_for_log("why=\"UnsignedDevice\"").await;
     assert_eq!(sessions(&bot), 0);

@@ -48,13 +48,13 @@ async fn permits_nothing(
 ) {
     let before = sessions(bot);
     let given = proxy.on(request).answer_in_turn(nonsense());
-    let mut asked = bot.tell(alice, "start").await;
+    let mut asked = bot.send(alice, "start").await;
     eventually("all nonsense was answered", async || {
         if given.load(Ordering::Relaxed) >= nonsense().len() {
             return Some(());
         }
         if !bot.audit(&asked).is_empty() {
-            asked = bot.tell(alice, "start").await;
+            asked = bot.send(alice, "start").await;
         }
         None
     })
@@ -62,7 +62,7 @@ async fn permits_nothing(
     assert_eq!(sessions(bot), before);
     proxy.be_honest();
     bot.start_session(alice, "website").await;
-    bot.ask(alice, "stop").await;
+    bot.request(alice, "stop").await;
 }
 
 /// In a room of version 10 the list of power levels decides about everybody.
@@ -137,7 +137,7 @@ async fn nonsense_for_a_sync_is_asked_for_again() {
     for answer in nonsense() {
         proxy.on(Request::is_sync).times(1).answer(answer);
         // Whatever wakes the sync that waits.
-        let status = bot.ask(&alice, "status").await;
+        let status = bot.request(&alice, "status").await;
         assert_eq!(status.body(), Some("website: no session"));
     }
     assert_unharmed(&bot, &proxy, &alice).await;

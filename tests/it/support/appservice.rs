@@ -42,7 +42,7 @@ impl Tokens {
 
 impl Bot {
     /// Says a text in the bot's name, in plain text.
-    pub(crate) async fn say_as_bot(
+    pub(crate) async fn send_as_bot(
         &self,
         through: &Person,
         room: &RoomId,
@@ -50,20 +50,20 @@ impl Bot {
     ) -> OwnedEventId {
         let path = format!("rooms/{room}/send/m.room.message/{}", random_text());
         let content = json!({ "msgtype": "m.text", "body": text });
-        let answer = self.request(through, Method::PUT, &path, &content).await;
+        let answer = self.call(through, Method::PUT, &path, &content).await;
         answer["event_id"].as_str().unwrap().try_into().unwrap()
     }
 
     /// Joins a room in the bot's name.
     pub(crate) async fn join_as_bot(&self, through: &Person, room: &RoomId) {
-        self.request(through, Method::POST, &format!("join/{room}"), &json!({}))
+        self.call(through, Method::POST, &format!("join/{room}"), &json!({}))
             .await;
     }
 
     /// Invites somebody in the bot's name.
     pub(crate) async fn invite_as_bot(&self, through: &Person, room: &RoomId, user: &UserId) {
         let path = format!("rooms/{room}/invite");
-        self.request(through, Method::POST, &path, &json!({ "user_id": user }))
+        self.call(through, Method::POST, &path, &json!({ "user_id": user }))
             .await;
     }
 
@@ -85,10 +85,10 @@ impl Bot {
         content: &Value,
     ) {
         let path = format!("rooms/{room}/state/{kind}/");
-        self.request(through, Method::PUT, &path, content).await;
+        self.call(through, Method::PUT, &path, content).await;
     }
 
-    async fn request(&self, through: &Person, method: Method, path: &str, body: &Value) -> Value {
+    async fn call(&self, through: &Person, method: Method, path: &str, body: &Value) -> Value {
         let url = format!(
             "{}/_matrix/client/v3/{path}?user_id={}",
             homeserver().url(),

@@ -345,7 +345,7 @@ impl Bot {
     }
 
     /// Lets the stand-ins show their links that are `held`.
-    pub(crate) fn let_go(&self) {
+    pub(crate) fn release_links(&self) {
         fs::write(self.standin_log().with_added_extension("go"), "").unwrap();
     }
 

@@ -25,19 +25,25 @@ impl LinkMessage {
     }
 }
 
+impl AsRef<Event> for LinkMessage {
+    fn as_ref(&self) -> &Event {
+        &self.event
+    }
+}
+
 impl Bot {
-    /// Says a command, without the prefix, in the admin room and returns the bot's answer to it.
-    pub(crate) async fn ask(&self, person: &Person, command: &str) -> Event {
-        let asked = self.tell(person, command).await;
+    /// Sends a command, without the prefix, to the admin room and returns the bot's answer to it.
+    pub(crate) async fn request(&self, person: &Person, command: &str) -> Event {
+        let asked = self.send(person, command).await;
         self.answer(person, &asked).await
     }
 
-    /// Says a command, without the prefix, in the admin room and does not wait for an answer. A bot that is there can
+    /// Sends a command, without the prefix, to the admin room and does not wait for an answer. A bot that is there can
     /// read it.
-    pub(crate) async fn tell(&self, person: &Person, command: &str) -> OwnedEventId {
+    pub(crate) async fn send(&self, person: &Person, command: &str) -> OwnedEventId {
         self.wait_until_known_to(person).await;
         person
-            .say(self.admin_room(), &format!("!rc {command}"))
+            .send_text(self.admin_room(), &format!("!rc {command}"))
             .await
             .unwrap()
     }
@@ -68,7 +74,7 @@ impl Bot {
     }
 
     /// What the bot has decided about a message, by its audit log: not everything is answered.
-    pub(crate) async fn judgement(&self, asked: &OwnedEventId) -> String {
+    pub(crate) async fn decision(&self, asked: &OwnedEventId) -> String {
         eventually("the command is judged", async || {
             let mut lines = self.audit(asked).into_iter();
             lines.find(|line| line.starts_with("command judged"))
@@ -78,7 +84,7 @@ impl Bot {
 
     /// Waits until the bot has refused a command for this reason.
     pub(crate) async fn wait_for_refusal(&self, asked: &OwnedEventId, why: &str) {
-        let judged = self.judgement(asked).await;
+        let judged = self.decision(asked).await;
         let refused = format!("decision=\"denied\" why=\"{why}\"");
         assert!(judged.contains(&refused), "{judged}");
     }
@@ -101,7 +107,7 @@ impl Bot {
     /// Asks for a session and returns the message with its link, once that was checked.
     pub(crate) async fn start_session(&self, person: &Person, project: &str) -> LinkMessage {
         let known = self.links_of(person).len();
-        let answer = self.ask(person, &format!("start {project}")).await;
+        let answer = self.request(person, &format!("start {project}")).await;
         let running = format!("Session for {project} is running. I sent you the link privately.");
         assert_eq!(answer.body(), Some(running.as_str()));
         self.link_after(person, known).await
@@ -130,7 +136,7 @@ impl Bot {
     }
 
     /// What the bot says to this person in their direct message; `part` is in it.
-    pub(crate) async fn private_word(&self, person: &Person, part: &str) -> Event {
+    pub(crate) async fn private_message(&self, person: &Person, part: &str) -> Event {
         let what = format!("the bot's private word with {part:?}");
         let word = person
             .wait_for(&what, |event| {
@@ -144,13 +150,9 @@ impl Bot {
         word
     }
 
-    /// Waits until the bot has taken a link back, and checks that the homeserver has nothing left of the message.
-    pub(crate) async fn wait_for_withdrawal(&self, person: &Person, link: &LinkMessage) {
-        self.wait_until_taken_back(person, &link.event).await;
-    }
-
-    /// Waits until the bot has taken a message back, and checks that the homeserver has nothing left of it.
-    pub(crate) async fn wait_until_taken_back(&self, person: &Person, message: &Event) {
+    /// Waits until the bot has redacted a message, and checks that the homeserver has nothing left of it.
+    pub(crate) async fn wait_for_redaction(&self, person: &Person, message: &impl AsRef<Event>) {
+        let message = message.as_ref();
         let redaction = person
             .wait_for("the message being taken back", |event| {
                 event.redacts() == Some(message.id.as_str())

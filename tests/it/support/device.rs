@@ -75,11 +75,11 @@ impl Bot {
         let second = self.start_session(admin, "website").await;
         assert_eq!(second.link, first.link);
         assert_eq!(second.room(), first.room());
-        let answer = self.ask(admin, "stop").await;
+        let answer = self.request(admin, "stop").await;
         let body = answer.body().unwrap();
         assert!(body.starts_with("Session for website is stopped"), "{body}");
-        self.wait_for_withdrawal(admin, &first).await;
-        self.wait_for_withdrawal(admin, &second).await;
+        self.wait_for_redaction(admin, &first).await;
+        self.wait_for_redaction(admin, &second).await;
     }
 
     /// Ends the bot, takes all its keys but for the recovery key, and starts it again: it is another device with the same

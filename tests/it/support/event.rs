@@ -44,13 +44,6 @@ impl Event {
         self.content("/body")
     }
 
-    /// Asserts that a text stands in the message.
-    #[track_caller]
-    pub(crate) fn assert_says(&self, part: &str) {
-        let says = self.body().is_some_and(|body| body.contains(part));
-        assert!(says, "{part:?} is not in: {self}");
-    }
-
     /// The HTML of a message.
     pub(crate) fn formatted_body(&self) -> Option<&str> {
         self.content("/formatted_body")
@@ -94,6 +87,12 @@ impl Event {
 
     fn content(&self, pointer: &str) -> Option<&str> {
         self.json.get("content")?.pointer(pointer)?.as_str()
+    }
+}
+
+impl AsRef<Self> for Event {
+    fn as_ref(&self) -> &Self {
+        self
     }
 }
 

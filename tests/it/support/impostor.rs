@@ -125,7 +125,7 @@ impl Impostor {
     }
 
     /// Says something in the user's name, encrypted for the bot. `through` asks the homeserver for the bot's keys.
-    pub(crate) async fn say(
+    pub(crate) async fn send_text(
         &self,
         proxy: &Proxy,
         through: &Person,

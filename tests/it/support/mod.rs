@@ -35,6 +35,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use serde_json::json;
 
+use event::Event;
 use homeserver::{Homeserver, SERVER_NAME};
 use person::{Person, random_text};
 use synapse::Synapse;
@@ -64,6 +65,13 @@ pub(crate) fn homeserver() -> &'static Homeserver {
 /// Somebody on the one homeserver, `<name>-<random>`, with a cross-signing identity.
 pub(crate) async fn person(name: &str) -> Person {
     Person::register(homeserver(), name).await.unwrap()
+}
+
+/// Asserts that a text stands in a message.
+#[track_caller]
+pub(crate) fn assert_says(message: &Event, part: &str) {
+    let says = message.body().is_some_and(|body| body.contains(part));
+    assert!(says, "{part:?} is not in: {message}");
 }
 
 /// A homeserver of the caller's own, for tests that stop it. It keeps its files in `folder`.

@@ -83,7 +83,7 @@ impl Person {
     }
 
     /// Says something, encrypted where the room is.
-    pub(crate) async fn say(&self, room: &RoomId, text: &str) -> Result<OwnedEventId> {
+    pub(crate) async fn send_text(&self, room: &RoomId, text: &str) -> Result<OwnedEventId> {
         self.send(room, RoomMessageEventContent::text_plain(text))
             .await
     }
@@ -98,7 +98,7 @@ impl Person {
     }
 
     /// Says something in plain text even where the room is encrypted.
-    pub(crate) async fn say_plain(&self, room: &RoomId, text: &str) -> Result<OwnedEventId> {
+    pub(crate) async fn send_plain_text(&self, room: &RoomId, text: &str) -> Result<OwnedEventId> {
         let content = Raw::new(&json!({ "msgtype": "m.text", "body": text }))?
             .cast_unchecked::<AnyMessageLikeEventContent>();
         let transaction = TransactionId::new();
