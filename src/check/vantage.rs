@@ -224,16 +224,19 @@ fn runs_as_root(config_file: &Path) -> bool {
     bots.any(|bot| may_be_for(config_file, &bot.cmdline().unwrap_or_default()))
 }
 
+/// A process that has exited and that nobody has waited for has no arguments any more, and other commands of the binary are no bot.
 fn may_be_for(config_file: &Path, arguments: &[String]) -> bool {
+    if !arguments.iter().any(|argument| argument == "run") {
+        return false;
+    }
     let mut rest = arguments.iter();
     let named = rest.find_map(|argument| argument.strip_prefix("--config"));
     let named = match named {
         Some("") => rest.next().map(String::as_str),
         named => named.and_then(|value| value.strip_prefix('=')),
     };
-    named
-        .map(Path::new)
-        .is_none_or(|path| path.is_relative() || path == config_file)
+    let named = Path::new(named.unwrap_or("config.yaml"));
+    named == config_file || (named.is_relative() && named.file_name() == config_file.file_name())
 }
 
 /// Root's home directory is not where another user's bot has its own.
@@ -374,19 +377,26 @@ mod tests {
     }
 
     #[test]
-    fn a_bot_of_root_is_another_one_if_it_names_another_configuration() {
+    fn a_process_of_root_may_be_the_bot_only_if_it_runs_one_with_this_configuration() {
         for (arguments, expected) in [
             ("rcbot run --config /srv/config.yaml", true),
             ("rcbot run --config=/srv/config.yaml", true),
             ("rcbot run --config config.yaml", true),
+            ("rcbot run --config ./config.yaml", true),
             ("rcbot run", true),
             ("rcbot run --config /etc/rcbot.yaml", false),
             ("rcbot run --config=/etc/rcbot.yaml", false),
+            ("rcbot run --config other.yaml", false),
+            ("rcbot check", false),
+            ("rcbot registration --config /srv/config.yaml", false),
+            // Exited, and not waited for.
+            ("", false),
         ] {
             let words: Vec<_> = arguments.split(' ').map(str::to_owned).collect();
             let found = may_be_for(Path::new("/srv/config.yaml"), &words);
             assert_eq!(found, expected, "{arguments}");
         }
+        assert!(!may_be_for(Path::new("/srv/config.yaml"), &[]));
     }
 
     #[test]

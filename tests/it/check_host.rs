@@ -3,8 +3,13 @@
 use std::{
     fs,
     os::unix::fs::{MetadataExt as _, chown},
+    process::Stdio,
 };
 
+use nix::{
+    sys::wait::{Id, WaitPidFlag, waitid},
+    unistd::Pid,
+};
 use serde_json::json;
 
 use crate::support::{
@@ -197,10 +202,25 @@ fn as_root_another_user_is_told_as_whom_to_check_and_given_no_command_that_takes
         .environment("HOME", "/root")
         .run()
         .expect("website: command", "passed", "which root does not run");
-    // What is root's in the place of ours is what `sudo rcbot` has made.
+    // What is root's in the place of ours is what `sudo rcbot` has made, whatever else root runs or has run.
+    let other = Host::new();
+    fs::rename(other.path("config.yaml"), other.path("other.yaml")).unwrap();
+    let spawn = |words: &[&str]| {
+        let mut command = rcbot(&other.path("home"));
+        command.args(words).current_dir(other.path(""));
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().unwrap()
+    };
+    let mut running = spawn(&["run", "--config", "other.yaml"]);
+    let mut exited = spawn(&["--version"]);
+    let id_of_exited = Id::Pid(Pid::from_raw(exited.id().try_into().unwrap()));
+    waitid(id_of_exited, WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).unwrap();
     chown(host.path("data"), Some(0), Some(0)).unwrap();
     set_mode(&host.path("data"), 0o700);
     let checkup = id(1);
+    running.kill().unwrap();
+    running.wait().unwrap();
+    exited.wait().unwrap();
     checkup.expect("checked as", "passed", "daemon, with");
     let remedy = checkup.expect("data directory", "failed", "cannot be written to");
     let command = format!("sudo chown -R 1:1 {}", host.path("data").display());
