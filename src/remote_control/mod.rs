@@ -28,12 +28,12 @@ pub use account::account;
 pub use claude::{Cause, LinkPattern, PatternError, SESSION_ID_VARIABLE};
 pub use logs::{Output, OutputError};
 pub use notice::{DeliveryId, Notice, Phase, SessionStatus, Status};
-pub use process::{Exit, ProcessIdentity, StopReport, Usage};
+pub use process::{Exit, NotSpawned, ProcessIdentity, StopReport, Usage};
 pub use project::{InvalidProjectName, MAX_OUTPUT, Project, ProjectName, STOP_GRACE};
 pub use restore::RestoreError;
 pub use session::{
-    Action, Beginning, Delivery, Ending, Event, Moment, NotSpawned, Outcome, Receipt, Request,
-    Restart, Session, SessionId, State, Terms, WARNING,
+    Action, Beginning, Delivery, Ending, Event, Moment, Outcome, Receipt, Request, Restart,
+    Session, SessionId, State, Terms, WARNING,
 };
 pub use store::{StoreError, Withdrawal};
 pub use tasks::{DATA_DIRECTORY_VARIABLE, SESSION_FOLDER_VARIABLE};
@@ -95,7 +95,7 @@ pub struct TaskPanicked;
 ///
 /// # Errors
 /// When `/proc` cannot be read.
-pub fn usage() -> Result<BTreeMap<SessionId, Usage>, process::IdentityError> {
+pub fn usage() -> Result<BTreeMap<SessionId, Usage>, process::ProcessError> {
     let by_id = process::usage_by(SESSION_ID_VARIABLE)?.into_iter();
     Ok(by_id
         .map(|(id, usage)| (SessionId::from(id), usage))

@@ -9,7 +9,7 @@ use std::{
 use super::{
     SESSION_ID_VARIABLE, Status, StopReport, Terms,
     notice::Phase,
-    process::{self, IdentityError, StopError},
+    process::{self, ProcessError, StopError},
     project::ProjectName,
     restore::Processes,
     session::{Restart, Session, SessionId},
@@ -25,7 +25,7 @@ pub enum OfflineError {
     Records(#[from] StoreError),
     /// The processes cannot be looked at.
     #[error("the processes of this host cannot be looked at")]
-    Processes(#[from] IdentityError),
+    Processes(#[from] ProcessError),
     /// Processes cannot be ended.
     #[error("the processes of {project} cannot be ended")]
     Stop {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
     path::Path,
     sync::Arc,
 };
@@ -12,7 +13,7 @@ use tracing::{info, warn};
 use super::{
     Action, Beginning, Happened, Notice, ProcessIdentity, ProjectName, RemoteControl, Request,
     SESSION_ID_VARIABLE, Session, SessionId, Settings, Slot, State, StoreError,
-    process::{self, IdentityError, Leader},
+    process::{self, ProcessError},
     store::{Found, Store},
     tasks::{self, DATA_DIRECTORY_VARIABLE, SESSION_FOLDER_VARIABLE, Tasks},
 };
@@ -25,7 +26,7 @@ pub enum RestoreError {
     Records(#[from] StoreError),
     /// The processes of this host cannot be searched, so that a second one could be started beside a first.
     #[error("the processes of this host cannot be searched")]
-    Processes(#[from] IdentityError),
+    Processes(#[from] ProcessError),
 }
 
 impl RemoteControl {
@@ -219,7 +220,7 @@ fn is_over(session: &Session, found: Option<&ProcessIdentity>) -> bool {
 pub(super) struct Processes(Vec<Spawned>);
 
 struct Spawned {
-    leader: Leader,
+    process: ProcessIdentity,
     session: SessionId,
     /// Whose it is, if it is of this folder of records.
     project: Option<ProjectName>,
@@ -227,17 +228,24 @@ struct Spawned {
 
 impl Processes {
     /// Looks for those of this folder of records, which has this name if it has one.
-    pub(super) fn look(folder: &Path, id: Option<&str>) -> Result<Self, IdentityError> {
-        let leaders = process::leaders_with(SESSION_ID_VARIABLE)?.into_iter();
+    pub(super) fn look(folder: &Path, id: Option<&str>) -> Result<Self, ProcessError> {
+        let variables = [
+            SESSION_ID_VARIABLE,
+            SESSION_FOLDER_VARIABLE,
+            DATA_DIRECTORY_VARIABLE,
+        ];
+        let all = process::survey(variables)?.into_iter();
         // A bot that was started by hand from within a session is no session.
-        let others =
-            leaders.filter(|leader| u32::try_from(leader.identity.pid()) != Ok(std::process::id()));
-        let spawned = others.filter_map(|leader| {
-            let session = leader.variable(SESSION_ID_VARIABLE)?.to_str()?.to_owned();
+        let leaders = all.filter(|(process, _)| {
+            process.leads_session()
+                && u32::try_from(process.identity.pid()) != Ok(std::process::id())
+        });
+        let spawned = leaders.filter_map(|(process, [session, of_session, data_directory])| {
             Some(Spawned {
-                project: project_of(&leader, folder, id),
-                session: session.into(),
-                leader,
+                process: process.identity,
+                session: session?.into_string().ok()?.into(),
+                project: of_session
+                    .and_then(|it| project_of(Path::new(&it), data_directory, folder, id)),
             })
         });
         Ok(Self(spawned.collect()))
@@ -257,7 +265,7 @@ impl Processes {
             .0
             .iter()
             .filter(move |spawned| spawned.project.as_ref() == Some(project));
-        of_project.map(|spawned| (&spawned.session, &spawned.leader.identity))
+        of_project.map(|spawned| (&spawned.session, &spawned.process))
     }
 
     /// The sessions of a project but for the one on record, each with the first of its processes.
@@ -278,13 +286,17 @@ impl Processes {
     /// The process of a session that is on record: its id is random, so it needs no folder.
     pub(super) fn process_of(&self, session: &SessionId) -> Option<&ProcessIdentity> {
         let spawned = self.0.iter().find(|spawned| spawned.session == *session);
-        spawned.map(|spawned| &spawned.leader.identity)
+        spawned.map(|spawned| &spawned.process)
     }
 }
 
-fn project_of(leader: &Leader, folder: &Path, id: Option<&str>) -> Option<ProjectName> {
-    let of_session = Path::new(leader.variable(SESSION_FOLDER_VARIABLE)?);
-    let is_here = match leader.variable(DATA_DIRECTORY_VARIABLE) {
+fn project_of(
+    of_session: &Path,
+    data_directory: Option<OsString>,
+    folder: &Path,
+    id: Option<&str>,
+) -> Option<ProjectName> {
+    let is_here = match data_directory {
         Some(theirs) => id.is_some_and(|ours| theirs == ours),
         // Of an rcbot that gave its sessions the path alone.
         None => of_session

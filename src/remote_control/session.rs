@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     claude::Cause,
-    process::{Exit, ProcessIdentity},
+    process::{Exit, NotSpawned, ProcessIdentity},
 };
 use crate::link::Link;
 
@@ -223,42 +223,6 @@ pub enum Ending {
         exit: Exit,
         /// Why, where its output tells.
         cause: Option<Cause>,
-    },
-}
-
-/// Why a process could not be spawned.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum NotSpawned {
-    /// The program does not exist (ENOENT).
-    CommandNotFound {
-        /// The program.
-        program: String,
-    },
-    /// The program may not be run (EACCES).
-    NotExecutable {
-        /// The program.
-        program: String,
-    },
-    /// The project's directory does not exist.
-    DirectoryGone {
-        /// The directory.
-        directory: String,
-    },
-    /// The project's directory may not be entered.
-    DirectoryForbidden {
-        /// The directory.
-        directory: String,
-    },
-    /// It did not come to be in the time that there was for a link: the directory or the program does not answer.
-    Unresponsive {
-        /// The directory.
-        directory: String,
-    },
-    /// Anything else, in the words of the operating system.
-    Other {
-        /// Those words.
-        reason: String,
     },
 }
 

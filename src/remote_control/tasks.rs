@@ -21,9 +21,9 @@ use tracing::{Instrument as _, debug, error, info_span, warn};
 
 use super::{
     Happened, What, claude,
-    process::{self, Launch, ProcessIdentity, SpawnError, StopError, StopReport},
+    process::{self, Launch, NotSpawned, ProcessIdentity, StopError, StopReport},
     project::{MAX_OUTPUT, Project, ProjectName, STOP_GRACE},
-    session::{Beginning, Event, Moment, NotSpawned, Session, SessionId, State},
+    session::{Beginning, Event, Moment, Session, SessionId, State},
     store::StoreError,
     watch::{self, Watch},
 };
@@ -385,7 +385,7 @@ fn spawn(
         stderr: folder.join(watch::STDERR),
         mark: session.to_string(),
     };
-    process::spawn(&launch).map_err(not_spawned)
+    process::spawn(&launch)
 }
 
 /// Not for good, as the process reads it at once.
@@ -400,25 +400,6 @@ fn directory_of(project: Option<&Project>) -> String {
     project
         .map(|project| project.directory.display().to_string())
         .unwrap_or_default()
-}
-
-fn not_spawned(error: SpawnError) -> NotSpawned {
-    match error {
-        SpawnError::CommandNotFound { program } => NotSpawned::CommandNotFound { program },
-        SpawnError::NotExecutable { program } => NotSpawned::NotExecutable { program },
-        SpawnError::DirectoryGone { directory } => NotSpawned::DirectoryGone {
-            directory: directory.display().to_string(),
-        },
-        SpawnError::DirectoryForbidden { directory } => NotSpawned::DirectoryForbidden {
-            directory: directory.display().to_string(),
-        },
-        SpawnError::Identity { .. } => NotSpawned::Other {
-            reason: error.to_string(),
-        },
-        SpawnError::Stream { source, .. } | SpawnError::Other { source, .. } => NotSpawned::Other {
-            reason: source.to_string(),
-        },
-    }
 }
 
 #[cfg(test)]

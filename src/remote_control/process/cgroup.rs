@@ -1,4 +1,4 @@
-//! A cgroup (v2) for each spawned process and all that comes of it, where systemd has delegated its own to us (`Delegate=yes`).
+//! A cgroup (v2) for each spawned process and all that comes of it, where systemd has delegated its own to us (`Delegate=`).
 //!
 //! What is in it cannot leave it by a new session, a new name or an emptied environment, and `cgroup.kill` ends it in one
 //! step, whoever the processes run as. Everything here is help on top: without it, processes are found as everywhere else.

@@ -11,15 +11,12 @@ use tokio::time::sleep;
 const SLICE: Duration = Duration::from_mins(1);
 
 /// How long this host is up, suspended times included.
-///
-/// # Errors
-/// When the kernel does not tell, which no Linux of this century does.
-pub fn since_boot() -> io::Result<Duration> {
+pub(crate) fn since_boot() -> io::Result<Duration> {
     Ok(clock_gettime(ClockId::CLOCK_BOOTTIME)?.into())
 }
 
 /// Waits until the host is up for so long. It takes no descriptor, so nothing keeps it from being woken.
-pub async fn until(uptime: Duration) {
+pub(crate) async fn until(uptime: Duration) {
     loop {
         // A clock that cannot be read is looked at again.
         let now = since_boot().unwrap_or_default();

@@ -28,7 +28,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use super::{readiness::readable, spawn::only_regular};
+use super::{handle::readable, spawn::only_regular};
 
 /// How much is read at a time.
 const CHUNK: usize = 64 * 1024;

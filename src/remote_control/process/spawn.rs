@@ -14,7 +14,8 @@ use std::{
         },
     },
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
+    sync::OnceLock,
 };
 
 use nix::{
@@ -23,13 +24,14 @@ use nix::{
 };
 use rustix::{
     fs::{Access, access},
-    process::{Resource, setrlimit},
+    process::{Resource, Rlimit, getrlimit, setrlimit},
 };
+use serde::{Deserialize, Serialize};
+use tracing::warn;
 
 use super::{
     cgroup::Cgroup,
-    identity::{IdentityError, ProcessIdentity, observe},
-    limits::given_descriptor_limit,
+    identity::{ProcessIdentity, look},
 };
 
 /// The output of a process may hold secrets.
@@ -37,6 +39,24 @@ const OUTPUT_MODE: u32 = 0o600;
 
 /// How many descriptors are closed one by one where the kernel cannot close them all.
 const CLOSED_SINGLY: c_int = 1 << 16;
+
+/// How many descriptors we were allowed to have open when we began; what is spawned may have as many.
+static GIVEN_LIMIT: OnceLock<Rlimit> = OnceLock::new();
+
+/// Raises the soft limit of open files to the hard one: a soft limit of 1024 is there for programs that use select(2), and a
+/// supervisor that has no descriptor left can neither watch nor end anything.
+pub(crate) fn raise_descriptor_limit() {
+    let given = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: given.maximum,
+        ..given
+    };
+    match setrlimit(Resource::Nofile, raised) {
+        // Only the first time tells what we were given.
+        Ok(()) => drop(GIVEN_LIMIT.set(given)),
+        Err(error) => warn!(%error, "limit of open files not raised"),
+    }
+}
 
 /// What to start, and in which surroundings. It has no `Debug`, because an environment may hold secrets.
 pub struct Launch {
@@ -58,58 +78,39 @@ pub struct Launch {
     pub mark: String,
 }
 
-/// Why a process was not started.
-#[derive(Debug, thiserror::Error)]
-pub enum SpawnError {
-    /// There is no such program (ENOENT), neither at that path nor in `PATH`; or the interpreter that it names is not there.
-    #[error("command not found: {program} (ENOENT)")]
+/// Why a process could not be spawned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NotSpawned {
+    /// There is no such program (ENOENT), neither at that path nor in `PATH`; or the interpreter that it names does not exist.
     CommandNotFound {
         /// As the command line names it.
         program: String,
     },
-    /// The program is there and may not be run (EACCES).
-    #[error("not allowed to run {program} (EACCES)")]
+    /// The program may not be run (EACCES).
     NotExecutable {
         /// As the command line names it.
         program: String,
     },
-    /// The working directory is not there, or is no directory.
-    #[error("there is no directory {}", .directory.display())]
+    /// The working directory does not exist, or is no directory.
     DirectoryGone {
-        /// The working directory.
-        directory: PathBuf,
+        /// The directory.
+        directory: String,
     },
     /// The working directory may not be entered.
-    #[error("not allowed to enter the directory {}", .directory.display())]
     DirectoryForbidden {
-        /// The working directory.
-        directory: PathBuf,
+        /// The directory.
+        directory: String,
     },
-    /// A file for one of the three streams cannot be opened.
-    #[error("cannot open {}", .path.display())]
-    Stream {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
+    /// It did not come to be in the time that there was for it: the directory or the program does not answer.
+    Unresponsive {
+        /// The directory.
+        directory: String,
     },
-    /// The process was started and cannot be looked at, so that it can be found by its environment alone.
-    #[error("{program} was started as process {pid}, which cannot be looked at")]
-    Identity {
-        /// As the command line names it.
-        program: String,
-        /// The process.
-        pid: u32,
-        /// Why not; nothing, if somebody has reaped it already.
-        source: Option<IdentityError>,
-    },
-    /// Anything else: no memory, too many processes, an argument too long.
-    #[error("cannot start {program}")]
+    /// Anything else, in the words of the operating system: no memory, too many processes, an argument too long.
     Other {
-        /// As the command line names it.
-        program: String,
-        /// Why not.
-        source: io::Error,
+        /// Those words.
+        reason: String,
     },
 }
 
@@ -119,45 +120,38 @@ pub enum SpawnError {
 /// The process is our child and a zombie after its end, until [`exited`](super::exited) reaps it.
 ///
 /// # Errors
-/// See [`SpawnError`]. With all of them but `Identity`, no process is left.
-pub fn spawn(launch: &Launch) -> Result<ProcessIdentity, SpawnError> {
+/// See [`NotSpawned`]. In the one case that a process was started and cannot be looked at, it can be found by its mark alone.
+pub fn spawn(launch: &Launch) -> Result<ProcessIdentity, NotSpawned> {
     let mut command = Command::new(&launch.program);
     command
         .args(&launch.arguments)
         .current_dir(&launch.directory)
         .env_clear()
         .envs(&launch.environment)
-        .stdin(open(&launch.stdin, input)?)
-        .stdout(open(&launch.stdout, output)?)
-        .stderr(open(&launch.stderr, output)?);
+        .stdin(stream(&launch.stdin, |path| File::open(path))?)
+        .stdout(stream(&launch.stdout, output)?)
+        .stderr(stream(&launch.stderr, output)?);
     let cgroup = Cgroup::make(&launch.mark);
     detach(&mut command, cgroup.and_then(|cgroup| cgroup.door()));
-    // Dropped without a wait: it is to outlive us, and exit.rs reaps it.
-    let child = command.spawn().map_err(|source| explain(launch, source))?;
-
-    let unseen = |source| SpawnError::Identity {
-        program: launch.program.clone(),
-        pid: child.id(),
-        source,
-    };
+    // Dropped without a wait: it is to outlive us, and whoever watches it reaps it.
+    let child = command.spawn().map_err(|error| explain(launch, &error))?;
     // It may have ended already; as a zombie it keeps its identity.
-    let pid = i32::try_from(child.id()).map_err(|_| unseen(None))?;
-    match observe(pid) {
-        Ok(Some(process)) => Ok(process.identity),
-        Ok(None) => Err(unseen(None)),
-        Err(source) => Err(unseen(Some(source))),
-    }
-}
-
-fn open(path: &Path, how: fn(&Path) -> io::Result<File>) -> Result<File, SpawnError> {
-    how(path).map_err(|source| SpawnError::Stream {
-        path: path.to_owned(),
-        source,
+    let seen = i32::try_from(child.id())
+        .ok()
+        .and_then(|pid| look(pid).ok()?);
+    seen.map(|process| process.identity).ok_or_else(|| {
+        let (program, pid) = (&launch.program, child.id());
+        let reason = format!("{program} was started as process {pid}, which cannot be looked at");
+        NotSpawned::Other { reason }
     })
 }
 
-fn input(path: &Path) -> io::Result<File> {
-    File::open(path)
+fn stream(path: &Path, open: fn(&Path) -> io::Result<File>) -> Result<Stdio, NotSpawned> {
+    open(path).map(Stdio::from).map_err(|error| {
+        let name = path.file_name().unwrap_or_default().display();
+        let reason = format!("cannot open {name}: {error}");
+        NotSpawned::Other { reason }
+    })
 }
 
 fn output(path: &Path) -> io::Result<File> {
@@ -188,7 +182,7 @@ pub(super) fn only_regular(file: &File) -> io::Result<()> {
     reason = "nothing safe closes the inherited descriptors and resets ignored signals between fork and exec"
 )]
 fn detach(command: &mut Command, cgroup: Option<File>) {
-    let descriptors = given_descriptor_limit();
+    let descriptors = GIVEN_LIMIT.get().copied();
     // SAFETY: Between fork and exec only async-signal-safe calls are allowed, because another thread may have held any lock at
     // the fork. setsid, signal, setrlimit, write, close_range and fcntl are plain system calls; nothing here allocates, locks or
     // panics, also where it fails: an io::Error made from an errno does not allocate. Resetting a signal to its default cannot
@@ -222,41 +216,40 @@ fn detach(command: &mut Command, cgroup: Option<File>) {
 }
 
 /// ENOENT and EACCES come from chdir and exec alike, so look at the directory to tell them apart.
-fn explain(launch: &Launch, source: io::Error) -> SpawnError {
-    let directory = launch.directory.clone();
+fn explain(launch: &Launch, error: &io::Error) -> NotSpawned {
+    let path = &launch.directory;
+    let is_directory = fs::metadata(path).is_ok_and(|metadata| metadata.is_dir());
+    let may_enter = is_directory && access(path, Access::EXEC_OK).is_ok();
+    let directory = path.display().to_string();
     let program = launch.program.clone();
-    let is_there = fs::metadata(&directory).map(|metadata| metadata.is_dir());
-    match (source.kind(), is_there) {
-        (io::ErrorKind::NotFound | io::ErrorKind::NotADirectory, Ok(true)) => {
-            SpawnError::CommandNotFound { program }
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory if is_directory => {
+            NotSpawned::CommandNotFound { program }
         }
-        (io::ErrorKind::NotFound | io::ErrorKind::NotADirectory, _) => {
-            SpawnError::DirectoryGone { directory }
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+            NotSpawned::DirectoryGone { directory }
         }
-        (io::ErrorKind::PermissionDenied, Ok(true))
-            if access(&directory, Access::EXEC_OK).is_ok() =>
-        {
-            if is_in_sight(launch) {
-                SpawnError::NotExecutable { program }
-            } else {
-                SpawnError::CommandNotFound { program }
-            }
+        io::ErrorKind::PermissionDenied if !may_enter => {
+            NotSpawned::DirectoryForbidden { directory }
         }
-        (io::ErrorKind::PermissionDenied, _) => SpawnError::DirectoryForbidden { directory },
-        _ => SpawnError::Other { program, source },
+        io::ErrorKind::PermissionDenied if is_in_sight(launch) => {
+            NotSpawned::NotExecutable { program }
+        }
+        io::ErrorKind::PermissionDenied => NotSpawned::CommandNotFound { program },
+        _ => NotSpawned::Other {
+            reason: error.to_string(),
+        },
     }
 }
 
 /// Whether the program is there. A search through `PATH` also ends in EACCES when one of its folders may not be read, and the
 /// program is nowhere.
 fn is_in_sight(launch: &Launch) -> bool {
-    if launch.program.contains('/') {
-        return true;
-    }
     let path = launch.environment.get(OsStr::new("PATH"));
-    path.is_some_and(|path| {
-        env::split_paths(path).any(|folder| folder.join(&launch.program).exists())
-    })
+    launch.program.contains('/')
+        || path.is_some_and(|path| {
+            env::split_paths(path).any(|folder| folder.join(&launch.program).exists())
+        })
 }
 
 #[cfg(test)]

@@ -10,10 +10,10 @@ use rustix::process::Signal;
 use tokio::{task::spawn_blocking, time::timeout};
 
 use super::{
-    census::observe_all,
     cgroup::Cgroup,
-    identity::{IdentityError, Observed, ProcessIdentity},
-    pidfd::{Pidfd, PidfdError},
+    handle::Handle,
+    identity::{ProcessError, ProcessIdentity, Seen},
+    survey::survey,
 };
 
 /// How long a process may take to end after SIGKILL: the kernel has to free its memory, which takes seconds for very much of it.
@@ -68,12 +68,9 @@ pub enum StopError {
         /// One of those that are left.
         pid: i32,
     },
-    /// The processes of this host cannot be looked at.
-    #[error("cannot look for the processes to end")]
-    Search(#[from] IdentityError),
-    /// A process cannot be watched.
-    #[error("cannot watch a process to end")]
-    Watch(#[from] PidfdError),
+    /// The processes of this host cannot be looked at or watched.
+    #[error("cannot find the processes to end")]
+    Search(#[from] ProcessError),
     /// The runtime ends.
     #[error("interrupted while looking for the processes to end")]
     Interrupted(#[from] tokio::task::JoinError),
@@ -94,7 +91,7 @@ pub enum StopError {
 ///
 /// # Errors
 /// See [`StopError`]; with each of them something may be left.
-pub async fn stop(
+pub(crate) async fn stop(
     leader: Option<&ProcessIdentity>,
     mark: (&str, &str),
     grace: Duration,
@@ -111,16 +108,19 @@ pub async fn stop(
         } else {
             Means::Kill
         };
-        let round = hunt.round(means).await?;
-        hunt = round.hunt;
+        let found_new;
+        (hunt, found_new) = spawn_blocking(move || {
+            let found_new = hunt.look_and_signal(means)?;
+            Ok::<_, ProcessError>((hunt, found_new))
+        })
+        .await??;
         if hunt.alive == 0 {
-            let took = started.elapsed();
-            return Ok(hunt.report(took));
+            return Ok(hunt.report(started.elapsed()));
         }
-        generations += usize::from(round.found_new);
+        generations += usize::from(found_new);
         match means {
             Means::Ask => hunt.wait(grace_left).await?,
-            Means::Freeze if round.found_new => freezes += 1,
+            Means::Freeze if found_new => freezes += 1,
             Means::Freeze | Means::Kill => {
                 freezes = 0;
                 hunt.wait(KILL_WAIT).await?;
@@ -129,7 +129,7 @@ pub async fn stop(
         }
     }
     Err(StopError::Unending {
-        pid: hunt.handles.first().map(Pidfd::pid).unwrap_or_default(),
+        pid: hunt.handles.first().map(Handle::pid).unwrap_or_default(),
     })
 }
 
@@ -145,63 +145,40 @@ enum Means {
 }
 
 struct Hunt {
-    scope: Scope,
+    mark: (String, String),
+    leader: Option<ProcessIdentity>,
+    cgroups: Vec<Cgroup>,
     found: HashMap<ProcessIdentity, Member>,
     /// How many were alive in the last look.
     alive: usize,
     /// On those that are waited for.
-    handles: Vec<Pidfd>,
-}
-
-/// A look at all processes, with what was done about them.
-struct Round {
-    hunt: Hunt,
-    found_new: bool,
-}
-
-/// What belongs to the hunt.
-struct Scope {
-    mark: (String, String),
-    leader: Option<ProcessIdentity>,
-    cgroups: Vec<Cgroup>,
+    handles: Vec<Handle>,
 }
 
 #[derive(Default)]
 struct Member {
     was_asked: bool,
     was_killed: bool,
+    /// Of a signal; it counts only if the process is still there in the end.
     refusal: Option<io::Error>,
 }
 
 impl Hunt {
     fn new(leader: Option<&ProcessIdentity>, (name, value): (&str, &str)) -> Self {
         Self {
-            scope: Scope {
-                mark: (name.to_owned(), value.to_owned()),
-                leader: leader.cloned(),
-                cgroups: Cgroup::all(value, leader),
-            },
+            mark: (name.to_owned(), value.to_owned()),
+            leader: leader.cloned(),
+            cgroups: Cgroup::all(value, leader),
             found: HashMap::new(),
             alive: 0,
             handles: Vec::new(),
         }
     }
 
-    async fn round(mut self, means: Means) -> Result<Round, StopError> {
-        let round = spawn_blocking(move || {
-            let found_new = self.look_and_signal(means)?;
-            Ok(Round {
-                hunt: self,
-                found_new,
-            })
-        });
-        round.await?
-    }
-
     /// Looks for all that belong to the hunt and does something about them. Whether there are some that were not known.
-    fn look_and_signal(&mut self, means: Means) -> Result<bool, StopError> {
+    fn look_and_signal(&mut self, means: Means) -> Result<bool, ProcessError> {
         self.handles.clear();
-        let alive = self.scope.members(&self.found)?;
+        let alive = self.members()?;
         self.alive = alive.len();
         let known = self.found.len();
         for identity in &alive {
@@ -210,7 +187,7 @@ impl Hunt {
         let found_new = self.found.len() > known;
         let kills = means == Means::Kill || means == Means::Freeze && !found_new;
         if kills {
-            self.scope.cgroups.iter().for_each(Cgroup::kill);
+            self.cgroups.iter().for_each(Cgroup::kill);
         }
         for identity in &alive {
             let Some(member) = self.found.get_mut(identity) else {
@@ -219,10 +196,10 @@ impl Hunt {
             if means == Means::Ask && member.was_asked && self.handles.len() >= MOST_HANDLES {
                 continue;
             }
-            let handle = Pidfd::open(identity).or_else(|_| {
+            let handle = Handle::open(identity).or_else(|_| {
                 let kept = self.handles.len().saturating_sub(GIVEN_UP);
                 self.handles.truncate(kept);
-                Pidfd::open(identity)
+                Handle::open(identity)
             });
             let Some(handle) = handle? else {
                 continue; // gone already
@@ -239,93 +216,27 @@ impl Hunt {
         Ok(found_new)
     }
 
-    /// Waits until those with a handle have ended, but no longer than `limit`.
-    async fn wait(&mut self, limit: Duration) -> Result<(), StopError> {
-        let all_ended = async {
-            for handle in &self.handles {
-                handle.ended().await?;
-            }
-            Ok::<_, PidfdError>(())
-        };
-        if let Ok(ended) = timeout(limit, all_ended).await {
-            ended?;
-        }
-        Ok(())
-    }
-
-    fn nothing_survived(&mut self) -> Result<(), StopError> {
-        for handle in &self.handles {
-            if handle.has_ended()? {
-                continue;
-            }
-            let pid = handle.pid();
-            let mut members = self.found.iter_mut();
-            let survivor = members.find(|(identity, _)| identity.pid() == pid);
-            return Err(
-                match survivor.and_then(|(_, member)| member.refusal.take()) {
-                    Some(source) => StopError::Forbidden { pid, source },
-                    None => StopError::Unkillable { pid },
-                },
-            );
-        }
-        Ok(())
-    }
-
-    /// Nothing is left.
-    fn report(&self, took: Duration) -> StopReport {
-        self.scope.cgroups.iter().for_each(Cgroup::remove);
-        let killed = self.found.values().filter(|member| member.was_killed);
-        StopReport {
-            processes: self.found.len(),
-            killed: killed.count(),
-            took,
-        }
-    }
-}
-
-impl Member {
-    fn ask(&mut self, process: &Pidfd) {
-        if self.was_asked {
-            return;
-        }
-        self.was_asked = true;
-        self.send(process, Signal::TERM);
-        // A stopped process acts on SIGTERM only when it goes on.
-        self.send(process, Signal::CONT);
-    }
-
-    fn kill(&mut self, process: &Pidfd) {
-        self.was_killed = true;
-        self.send(process, Signal::KILL);
-    }
-
-    /// A refusal counts only if the process is still there in the end.
-    fn send(&mut self, process: &Pidfd, signal: Signal) {
-        if let Err(refusal) = process.signal(signal) {
-            self.refusal = Some(refusal);
-        }
-    }
-}
-
-impl Scope {
     /// Every process that belongs to the hunt and has not ended, in one look at all processes.
-    fn members(
-        &self,
-        known: &HashMap<ProcessIdentity, Member>,
-    ) -> Result<Vec<ProcessIdentity>, IdentityError> {
+    fn members(&self) -> Result<Vec<ProcessIdentity>, ProcessError> {
         let (name, value) = &self.mark;
-        let all = observe_all(name, value)?;
+        let all = survey([name])?.into_iter();
+        let all: Vec<_> = all
+            .map(|(process, [found])| {
+                let is_marked = found.is_some_and(|found| found == value.as_str());
+                (process, is_marked)
+            })
+            .collect();
         // Looked at after the others: if the numbers are the leader's now, they were so all the while; and who has one of these
         // pids and was seen before is who was seen.
-        let is_anchored = self.is_anchored(&all, known)?;
+        let is_anchored = self.is_anchored(&all)?;
         let in_cgroup: HashSet<i32> = self.cgroups.iter().flat_map(Cgroup::pids).collect();
-        let is_ours = |process: &Observed, is_marked: bool| {
-            is_marked
-                || (is_anchored && self.is_in_group_or_session(process))
-                || in_cgroup.contains(&process.identity.pid())
-                || known.contains_key(&process.identity)
-        };
         let own_pid = i32::try_from(std::process::id()).ok();
+        let is_ours = |process: &Seen, is_marked: bool| {
+            is_marked
+                || is_anchored && (self.is_in_session(process) || self.is_in_group(process))
+                || in_cgroup.contains(&process.identity.pid())
+                || self.found.contains_key(&process.identity)
+        };
         Ok(all
             .into_iter()
             .filter(|(process, is_marked)| !process.ended && is_ours(process, *is_marked))
@@ -338,38 +249,94 @@ impl Scope {
     /// session vouches for it too: the mark is handed down from the leader alone. So does one that was found before. As long as
     /// one of them is in it, the session's number cannot have become another's: the kernel gives no pid away that still names a
     /// group or a session, and none can enter an existing session.
-    fn is_anchored(
-        &self,
-        all: &[(Observed, bool)],
-        known: &HashMap<ProcessIdentity, Member>,
-    ) -> Result<bool, IdentityError> {
-        let vouches = |process: &Observed, is_marked: bool| {
-            is_marked || known.contains_key(&process.identity) || self.is_leader(process)
-        };
-        let anchors = all.iter().filter(|(process, is_marked)| {
-            vouches(process, *is_marked) && self.is_in_session(process)
-        });
-        for (anchor, _) in anchors {
-            let process = anchor.identity.observe()?;
-            if process.is_some_and(|process| self.is_in_session(&process)) {
+    fn is_anchored(&self, all: &[(Seen, bool)]) -> Result<bool, ProcessError> {
+        for (process, is_marked) in all {
+            let vouches =
+                *is_marked || self.found.contains_key(&process.identity) || self.is_leader(process);
+            if vouches
+                && self.is_in_session(process)
+                && let Some(process) = process.identity.look()?
+                && self.is_in_session(&process)
+            {
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
-    fn is_leader(&self, process: &Observed) -> bool {
+    fn is_leader(&self, process: &Seen) -> bool {
         self.leader.as_ref() == Some(&process.identity)
     }
 
-    fn is_in_session(&self, process: &Observed) -> bool {
+    fn is_in_session(&self, process: &Seen) -> bool {
         let leader = self.leader.as_ref();
         leader.is_some_and(|leader| process.session == leader.pid()) || self.is_leader(process)
     }
 
-    fn is_in_group_or_session(&self, process: &Observed) -> bool {
+    fn is_in_group(&self, process: &Seen) -> bool {
         let leader = self.leader.as_ref();
-        self.is_in_session(process) || leader.is_some_and(|it| process.group == it.pid())
+        leader.is_some_and(|leader| process.group == leader.pid())
+    }
+
+    /// Waits until those with a handle have ended, but no longer than `limit`.
+    async fn wait(&self, limit: Duration) -> Result<(), ProcessError> {
+        let all_ended = async {
+            for handle in &self.handles {
+                handle.ended().await?;
+            }
+            Ok(())
+        };
+        timeout(limit, all_ended).await.unwrap_or(Ok(()))
+    }
+
+    fn nothing_survived(&mut self) -> Result<(), StopError> {
+        for handle in &self.handles {
+            if handle.has_ended()? {
+                continue;
+            }
+            let pid = handle.pid();
+            let mut members = self.found.iter_mut();
+            let survivor = members.find(|(identity, _)| identity.pid() == pid);
+            let refusal = survivor.and_then(|(_, member)| member.refusal.take());
+            return Err(refusal.map_or(StopError::Unkillable { pid }, |source| {
+                StopError::Forbidden { pid, source }
+            }));
+        }
+        Ok(())
+    }
+
+    /// Nothing is left.
+    fn report(&self, took: Duration) -> StopReport {
+        self.cgroups.iter().for_each(Cgroup::remove);
+        let killed = self.found.values().filter(|member| member.was_killed);
+        StopReport {
+            processes: self.found.len(),
+            killed: killed.count(),
+            took,
+        }
+    }
+}
+
+impl Member {
+    fn ask(&mut self, process: &Handle) {
+        if self.was_asked {
+            return;
+        }
+        self.was_asked = true;
+        self.send(process, Signal::TERM);
+        // A stopped process acts on SIGTERM only when it goes on.
+        self.send(process, Signal::CONT);
+    }
+
+    fn kill(&mut self, process: &Handle) {
+        self.was_killed = true;
+        self.send(process, Signal::KILL);
+    }
+
+    fn send(&mut self, process: &Handle, signal: Signal) {
+        if let Err(refusal) = process.signal(signal) {
+            self.refusal = Some(refusal);
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tempfile::TempDir;
 
-use super::{Launch, ProcessIdentity, census::observe_all, spawn};
+use super::{Launch, ProcessIdentity, spawn, survey};
 
 /// Far beyond what anything here takes; only a broken test waits that long.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -81,8 +81,8 @@ impl Drop for Sandbox {
 
 /// Every process of ours that carries `name=value` in its environment and has not ended.
 pub(super) fn find_by_environment(name: &str, value: &str) -> Vec<ProcessIdentity> {
-    let all = observe_all(name, value).unwrap().into_iter();
-    all.filter(|(process, carries)| *carries && !process.ended)
+    let all = survey([name]).unwrap().into_iter();
+    all.filter(|(process, [found])| found.as_deref() == Some(value.as_ref()) && !process.ended)
         .map(|(process, _)| process.identity)
         .collect()
 }

@@ -10,7 +10,7 @@ use super::*;
 async fn a_spawned_process_leads_a_session_of_its_own() {
     let sandbox = Sandbox::new();
     let identity = sandbox.spawn("exec sleep 600");
-    let seen = identity.observe().unwrap().unwrap();
+    let seen = identity.look().unwrap().unwrap();
     assert_eq!((seen.session, seen.group), (identity.pid(), identity.pid()));
 }
 
@@ -216,17 +216,17 @@ async fn a_program_that_is_not_there_is_told_from_a_directory_that_is_not_there(
     launch.program = "no-such-program-7f3a".to_owned();
     assert!(matches!(
         spawn(&launch),
-        Err(SpawnError::CommandNotFound { program }) if program == launch.program
+        Err(NotSpawned::CommandNotFound { program }) if program == launch.program
     ));
     launch.directory = sandbox.path("gone");
     assert!(matches!(
         spawn(&launch),
-        Err(SpawnError::DirectoryGone { directory }) if directory == launch.directory
+        Err(NotSpawned::DirectoryGone { directory }) if Path::new(&directory) == launch.directory
     ));
     fs::write(&launch.directory, "a file").unwrap();
     assert!(matches!(
         spawn(&launch),
-        Err(SpawnError::DirectoryGone { .. })
+        Err(NotSpawned::DirectoryGone { .. })
     ));
 }
 
@@ -240,7 +240,7 @@ async fn a_program_that_may_not_be_run_is_named() {
     launch.program = program.display().to_string();
     assert!(matches!(
         spawn(&launch),
-        Err(SpawnError::NotExecutable { .. })
+        Err(NotSpawned::NotExecutable { .. })
     ));
 }
 
@@ -251,7 +251,7 @@ async fn a_stream_that_cannot_be_opened_is_named() {
     launch.stderr = sandbox.path("gone/stderr");
     assert!(matches!(
         spawn(&launch),
-        Err(SpawnError::Stream { path, .. }) if path == launch.stderr
+        Err(NotSpawned::Other { reason }) if reason.contains("stderr")
     ));
 }
 
@@ -265,7 +265,7 @@ async fn a_pipe_in_place_of_the_output_is_refused_at_once() {
         let launch = sandbox.launch("");
         let fifo = launch.stdout.clone();
         let spawned = within_deadline(spawn_blocking(move || spawn(&launch))).await;
-        assert!(matches!(spawned.unwrap(), Err(SpawnError::Stream { .. })));
+        assert!(matches!(spawned.unwrap(), Err(NotSpawned::Other { .. })));
         // And where somebody has it open.
         reader = Some(File::options().read(true).write(true).open(fifo).unwrap());
     }

@@ -1,0 +1,241 @@
+//! A process that we hold: whatever becomes of its pid, what is signalled, waited for and reaped by a handle is that process.
+
+use std::{
+    fmt, io,
+    os::{
+        fd::{AsFd as _, AsRawFd, OwnedFd},
+        unix::process::ExitStatusExt as _,
+    },
+    process::ExitStatus,
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+    process::{
+        Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
+    },
+};
+use serde::{Deserialize, Serialize};
+use tokio::io::{Interest, unix::AsyncFd};
+
+use super::identity::{ProcessError, ProcessIdentity};
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Exit {
+    /// It ended by itself, with this code.
+    Code(i32),
+    /// This signal ended it.
+    Signal(i32),
+    /// It ended, and the kernel told somebody else how.
+    Unknown,
+}
+
+/// Waits until this very process has ended, and reaps it if it is a child of ours. Cancel safe.
+///
+/// How a child ended is known: one caller, the first, gets it. How another process ended (one that we adopted after a restart)
+/// the kernel tells its parent. We know it only if we see the zombie before the parent reaps it; otherwise it is
+/// [`Exit::Unknown`]. Since Linux 6.15 the ioctl `PIDFD_GET_INFO` with `PIDFD_INFO_EXIT` would tell it to any holder of a pidfd,
+/// but neither rustix nor nix has a safe wrapper for it.
+///
+/// # Errors
+/// When the kernel gives no handle on the process. That it is over already is no error, nor that its pid is another's now.
+pub(crate) async fn exited(identity: &ProcessIdentity) -> Result<Exit, ProcessError> {
+    let Some(process) = Handle::open(identity)? else {
+        return Ok(Exit::Unknown);
+    };
+    process.ended().await?;
+    if let Some(exit) = process.reap()? {
+        return Ok(exit);
+    }
+    let zombie = identity.look()?.filter(|process| process.ended);
+    let status = zombie.and_then(|process| process.exit_status);
+    let status = status.map(ExitStatus::from_raw);
+    Ok(status.map_or(Exit::Unknown, |status| {
+        Exit::new(status.code(), status.signal())
+    }))
+}
+
+impl Exit {
+    fn new(code: Option<i32>, signal: Option<i32>) -> Self {
+        let code = code.map(Self::Code);
+        code.or(signal.map(Self::Signal)).unwrap_or(Self::Unknown)
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Code(code) => write!(formatter, "exit code {code}"),
+            Self::Signal(number) => match nix::sys::signal::Signal::try_from(number) {
+                Ok(signal) => write!(formatter, "signal {number} ({signal})"),
+                Err(_) => write!(formatter, "signal {number}"),
+            },
+            Self::Unknown => formatter.write_str("unknown exit status"),
+        }
+    }
+}
+
+/// A pidfd whose process was recognised after it was opened; see `pidfd_open(2)`.
+#[derive(Debug)]
+pub(super) struct Handle {
+    pid: i32,
+    fd: OwnedFd,
+}
+
+impl Handle {
+    /// A handle on this very process, be it a zombie. `None`: it is over, and its pid is free or another's.
+    pub(super) fn open(identity: &ProcessIdentity) -> Result<Option<Self>, ProcessError> {
+        let pid = identity.pid();
+        let Some(raw) = Pid::from_raw(pid).filter(|_| pid > 1) else {
+            return Ok(None);
+        };
+        let fd = match pidfd_open(raw, PidfdFlags::NONBLOCK) {
+            Ok(fd) => fd,
+            Err(Errno::SRCH) => return Ok(None),
+            Err(errno) => return Err(unwatched(pid, errno)),
+        };
+        // Looked at before the handle was opened, the process could have been replaced in between.
+        Ok(identity.look()?.map(|_| Self { pid, fd }))
+    }
+
+    pub(super) fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Waits until the process has ended: it is a zombie, or not even that. Cancel safe. Runs within a tokio runtime only.
+    pub(super) async fn ended(&self) -> Result<(), ProcessError> {
+        let failed = |source| unwatched(self.pid, source);
+        let fd = readable(self.fd.as_fd()).map_err(failed)?;
+        loop {
+            let mut ready = fd.readable().await.map_err(failed)?;
+            if self.has_ended()? {
+                return Ok(());
+            }
+            ready.clear_ready();
+        }
+    }
+
+    pub(super) fn has_ended(&self) -> Result<bool, ProcessError> {
+        let mut polled = [PollFd::new(&self.fd, PollFlags::IN)];
+        let at_once = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        let ready = poll(&mut polled, Some(&at_once));
+        Ok(ready.map_err(|errno| unwatched(self.pid, errno))? > 0)
+    }
+
+    /// Sends a signal. To a process that has ended it is sent in vain, which is no error.
+    pub(super) fn signal(&self, signal: Signal) -> io::Result<()> {
+        match pidfd_send_signal(&self.fd, signal) {
+            Ok(()) | Err(Errno::SRCH) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Takes the exit status of a child of ours. `None`: it is not our child, or was reaped before.
+    fn reap(&self) -> Result<Option<Exit>, ProcessError> {
+        let id = WaitId::PidFd(self.fd.as_fd());
+        let status = match waitid(id, WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
+            Ok(status) => status,
+            Err(Errno::CHILD) => None,
+            Err(errno) => return Err(unwatched(self.pid, errno)),
+        };
+        Ok(status.map(|status| Exit::new(status.exit_status(), status.terminating_signal())))
+    }
+}
+
+fn unwatched(pid: i32, source: impl Into<io::Error>) -> ProcessError {
+    let source = source.into();
+    ProcessError::Watch { pid, source }
+}
+
+/// Registers a descriptor of the kernel's (a pidfd, an inotify instance), to wait until it can be read. Runs within a tokio
+/// runtime only.
+#[expect(
+    deprecated,
+    reason = "deprecated because a type could swap its descriptor, which OwnedFd and BorrowedFd cannot; what replaces it is unsafe"
+)]
+pub(super) fn readable<D: AsRawFd>(descriptor: D) -> io::Result<AsyncFd<D>> {
+    AsyncFd::with_interest(descriptor, Interest::READABLE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{
+        Sandbox, eventually, find_by_environment, signal, within_deadline,
+    };
+    use super::*;
+
+    #[tokio::test]
+    async fn the_exit_code_of_a_child_is_known() {
+        let sandbox = Sandbox::new();
+        let identity = sandbox.spawn("exit 7");
+        let exit = within_deadline(exited(&identity)).await.unwrap();
+        assert_eq!(exit, Exit::Code(7));
+    }
+
+    #[tokio::test]
+    async fn the_signal_that_ended_a_child_is_known() {
+        let sandbox = Sandbox::new();
+        let identity = sandbox.spawn("exec sleep 600");
+        let (exit, ()) = tokio::join!(within_deadline(exited(&identity)), async {
+            signal(&identity, rustix::process::Signal::KILL);
+        });
+        assert_eq!(exit.unwrap(), Exit::Signal(9));
+    }
+
+    #[tokio::test]
+    async fn an_ended_child_is_reaped() {
+        let sandbox = Sandbox::new();
+        let identity = sandbox.spawn("exit 0");
+        within_deadline(exited(&identity)).await.unwrap();
+        assert!(identity.look().unwrap().is_none());
+        let again = within_deadline(exited(&identity)).await.unwrap();
+        assert_eq!(again, Exit::Unknown);
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_process_that_is_not_our_child_is_noticed() {
+        let sandbox = Sandbox::new();
+        let parent = sandbox.spawn("sleep 600 & echo $! > child; wait");
+        let pid = || std::fs::read_to_string(sandbox.path("child")).unwrap_or_default();
+        eventually("the child is there", || pid().ends_with('\n')).await;
+        let pid = pid().trim().parse().unwrap();
+        let child = ProcessIdentity::of(pid).unwrap().unwrap();
+        let (exit, ()) = tokio::join!(within_deadline(exited(&child)), async {
+            signal(&child, rustix::process::Signal::TERM);
+        });
+        // The shell may reap its child before we look.
+        assert!(matches!(exit.unwrap(), Exit::Signal(15) | Exit::Unknown));
+        assert!(!child.is_alive().unwrap());
+        within_deadline(exited(&parent)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_reused_pid_is_over_at_once() {
+        let sandbox = Sandbox::new();
+        let other = sandbox.spawn("exec sleep 600");
+        let exit = within_deadline(exited(&other.with_reused_pid())).await;
+        assert_eq!(exit.unwrap(), Exit::Unknown);
+        let (name, value) = sandbox.mark();
+        assert_eq!(find_by_environment(name, value), [other]);
+    }
+
+    #[test]
+    fn an_exit_reads_well() {
+        assert_eq!(Exit::Code(1).to_string(), "exit code 1");
+        assert_eq!(Exit::Signal(9).to_string(), "signal 9 (SIGKILL)");
+        assert_eq!(Exit::Signal(40).to_string(), "signal 40");
+        assert_eq!(Exit::Unknown.to_string(), "unknown exit status");
+    }
+
+    #[test]
+    fn an_exit_has_a_stable_form_on_disk() {
+        let written = serde_json::to_string(&[Exit::Code(1), Exit::Signal(9), Exit::Unknown]);
+        assert_eq!(written.unwrap(), r#"[{"code":1},{"signal":9},"unknown"]"#);
+    }
+}
