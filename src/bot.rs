@@ -43,7 +43,7 @@ use crate::{
     command::reply::{self, Secret},
     config::Config,
     data_dir::DataDir,
-    matrix::{Announcement, Fault, Heard, Login, Message, SentLink},
+    matrix::{Announcement, Fault, Heard, Login, MatrixFolder, Message, SentLink},
     remote_control::{
         self, DeliveryId, Happened, ProjectName, RemoteControl, Request, RestoreError,
         TaskPanicked, Withdrawal,
@@ -147,7 +147,11 @@ pub async fn run(
         max_sessions: config.limits.max_sessions,
     };
     let (remote_control, happened, notices) = RemoteControl::restore(settings)?;
-    let (connecting, line, heard) = connection::open(Arc::clone(&config), login, data_dir.matrix());
+    let (connecting, line, heard) = connection::open(
+        Arc::clone(&config),
+        login,
+        MatrixFolder::new(data_dir.matrix()),
+    );
     let (events, mut incoming) = mpsc::channel(EVENTS_WAITING);
     let operator = Operator::listen(&data_dir.socket());
     let mut bot = Bot::new(config, remote_control, line.clone(), events);

@@ -140,7 +140,7 @@ const MAY_EXPOSE: &[(&str, &str)] = &[
         "src/command/reply.rs",
         "a session's output, for the encrypted message",
     ),
-    ("src/matrix/device.rs", "the device's token, for its file"),
+    ("src/matrix/folder.rs", "the device's token, for its file"),
     (
         "src/matrix/identity.rs",
         "the recovery key, for the SDK that opens the secrets with it",

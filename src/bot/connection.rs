@@ -1,6 +1,6 @@
 //! The line to the homeserver: kept up, and made anew when the homeserver logs the bot out, or the SDK fails at what somebody sent.
 
-use std::{collections::VecDeque, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, watch},
@@ -10,7 +10,7 @@ use tracing::warn;
 
 use crate::{
     config::Config,
-    matrix::{Connection, Fault, Heard, Login, Matrix, Quarantine},
+    matrix::{Connection, Fault, Heard, Login, Matrix, MatrixFolder, Quarantine},
 };
 
 /// How many messages may wait between the homeserver and the loop.
@@ -68,7 +68,7 @@ pub(super) struct Hearing {
 pub(super) fn open(
     config: Arc<Config>,
     login: Login,
-    folder: PathBuf,
+    folder: MatrixFolder,
 ) -> (impl Future<Output = Fault>, MatrixHandle, Hearing) {
     let (connected, line) = watch::channel(None);
     let (heard, messages) = mpsc::channel(MESSAGES_WAITING);

@@ -27,7 +27,11 @@ fn silent_bot(folder: &std::path::Path) -> (Bot, Hearing, mpsc::Receiver<Event>)
     let config = Arc::new(Config::load(&file).unwrap());
     let login = Login::load(&config).unwrap();
     let (remote_control, _, _) = RemoteControl::restore(settings(folder)).unwrap();
-    let (_, line, heard) = connection::open(Arc::clone(&config), login, folder.join("matrix"));
+    let (_, line, heard) = connection::open(
+        Arc::clone(&config),
+        login,
+        MatrixFolder::new(folder.join("matrix")),
+    );
     let (events, incoming) = mpsc::channel(EVENTS_WAITING);
     let bot = Bot::new(config, remote_control, line, events);
     (bot, heard, incoming)

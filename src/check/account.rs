@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     data_dir,
-    matrix::{HomeserverKind, Login, Registration, StoredLogin, stored_login},
+    matrix::{Authentication, HomeserverKind, Login, MatrixFolder, Registration, Session},
 };
 
 pub(super) const LOG_IN: &str = "log-in";
@@ -120,9 +120,18 @@ fn judge_appservice(api: &Api<'_>, registration: &Registration, is_offered: bool
     if registration.has_device_management {
         return itself("`io.element.msc4190` in the registration");
     }
-    match stored_login(&data_dir::matrix(&api.config.data_dir)) {
+    match MatrixFolder::new(data_dir::matrix(&api.config.data_dir)).session() {
         Err(fault) => unreadable(&fault),
-        Ok(stored) if !is_offered || matches!(stored, Some(StoredLogin::IdentityAssertion(_))) => {
+        Ok(stored)
+            if !is_offered
+                || matches!(
+                    &stored,
+                    Some(Session {
+                        authentication: Some(Authentication::IdentityAssertion),
+                        ..
+                    })
+                ) =>
+        {
             itself("the homeserver logs in no appservice, as with Matrix Authentication Service")
         }
         Ok(_) => Outcome::passed("logs in as the appservice's user"),

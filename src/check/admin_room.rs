@@ -51,9 +51,9 @@ pub(super) async fn look(
     room: &StoredRoom,
     rooms: Option<&Value>,
 ) -> Result<(), Blocked> {
-    look_at_membership(report, api, &room.id, rooms).await?;
-    look_at_upgrade(report, api, &room.id).await;
-    let (mut facts, members) = match ask_for_facts(api, &room.id).await {
+    look_at_membership(report, api, &room.room, rooms).await?;
+    look_at_upgrade(report, api, &room.room).await;
+    let (mut facts, members) = match ask_for_facts(api, &room.room).await {
         Ok(known) => known,
         Err(trouble) => {
             report.add(ACCESS, unexpected(&trouble));
@@ -64,7 +64,7 @@ pub(super) async fn look(
     report.add(ENCRYPTION, judge_encryption(api, &facts));
     report.add(POWER, judge_power(api, &facts));
     commanders::look(report, api, &facts, &members).await;
-    hosts::look(report, api, &room.id, &facts, &members).await;
+    hosts::look(report, api, &room.room, &facts, &members).await;
     Ok(())
 }
 

@@ -17,7 +17,7 @@ use url::Url;
 use crate::{
     config::Config,
     data_dir,
-    matrix::{Fault, Login, StoredLogin, stored_login},
+    matrix::{Fault, Login, MatrixFolder, Session},
     secret::Token,
 };
 
@@ -36,7 +36,7 @@ pub(super) struct Api<'a> {
     /// `None`: the bot has not logged in yet.
     token: Result<Option<Token>, Fault>,
     /// As what an appservice's user is logged in: some homeservers let an appservice without a device do little.
-    own: Option<StoredLogin>,
+    own: Option<Session>,
 }
 
 /// In whose name something is asked.
@@ -176,17 +176,20 @@ impl<'a> Api<'a> {
     pub(super) fn new(config: &'a Config, login: Option<&'a Login>) -> Result<Self, String> {
         let http = Client::builder().timeout(TIMEOUT).build();
         let http = http.map_err(|error| innermost(&error))?;
-        let stored = stored_login(&data_dir::matrix(&config.data_dir));
+        let stored = MatrixFolder::new(data_dir::matrix(&config.data_dir)).session();
         let (token, own) = match login {
             None => (Ok(None), None),
             Some(Login::Appservice(registration)) => (
                 Ok(Some(registration.as_token.clone())),
-                stored.ok().flatten(),
+                stored
+                    .ok()
+                    .flatten()
+                    .filter(|session| session.authentication.is_some()),
             ),
             Some(Login::AccessToken(token)) => (Ok(Some(token.clone())), None),
             // To log in would make a device.
             Some(Login::Password(_)) => {
-                let token = stored.map(|login| login.and_then(StoredLogin::into_token));
+                let token = stored.map(|session| session?.token().cloned());
                 (token, None)
             }
         };
@@ -269,13 +272,10 @@ impl<'a> Api<'a> {
         }
         let mut pairs = query.to_vec();
         if asker == Asker::Bot && matches!(self.login, Some(Login::Appservice(_))) {
-            match &self.own {
-                Some(StoredLogin::AccessToken(_)) => {}
-                Some(StoredLogin::IdentityAssertion(device)) => {
-                    pairs.push(("user_id", self.bot().as_str()));
-                    pairs.push(("device_id", device.as_str()));
-                }
-                None => pairs.push(("user_id", self.bot().as_str())),
+            if self.own_token().is_none() {
+                pairs.push(("user_id", self.bot().as_str()));
+                let device = self.own.as_ref().map(Session::device_id);
+                pairs.extend(device.map(|device| ("device_id", device.as_str())));
             }
         }
         if !pairs.is_empty() {
@@ -284,10 +284,14 @@ impl<'a> Api<'a> {
         url
     }
 
+    fn own_token(&self) -> Option<&Token> {
+        self.own.as_ref().and_then(Session::token)
+    }
+
     fn token_of(&self, asker: Asker) -> Option<&Token> {
-        match (asker, &self.own) {
+        match (asker, self.own_token()) {
             (Asker::Nobody, _) => None,
-            (Asker::Bot, Some(StoredLogin::AccessToken(own))) => Some(own),
+            (Asker::Bot, Some(own)) => Some(own),
             (Asker::Token | Asker::Bot, _) => self.token.as_ref().ok()?.as_ref(),
         }
     }

@@ -15,7 +15,7 @@ use crate::{
     command::{Denied, Policy, authorize::authorize},
     config::{Devices, MasterKey},
     data_dir,
-    matrix::{NoPower, RoomFacts, Trust, stored_identities},
+    matrix::{MatrixFolder, NoPower, RoomFacts, Trust},
 };
 
 pub(super) const ACCESS: &str = "admin room access";
@@ -195,8 +195,8 @@ enum Standing {
 
 /// Compares the identities that the homeserver shows with those that the bot goes by.
 async fn judge_identities(api: &Api<'_>, users: &[&UserId]) -> Result<Outcome, Trouble> {
-    let seen = match stored_identities(&data_dir::matrix(&api.config.data_dir)) {
-        Ok(seen) => seen,
+    let seen = match MatrixFolder::new(data_dir::matrix(&api.config.data_dir)).pinned_identities() {
+        Ok(seen) => seen.all(),
         Err(fault) => return Ok(unreadable(&fault)),
     };
     let others = users.len().saturating_sub(LOOKED_AT);

@@ -25,9 +25,7 @@ use super::{
 };
 use crate::{
     data_dir,
-    matrix::{
-        KeyOrigin, RECOVERY_KEY_FILE, RECOVERY_KEY_VARIABLE, RecoveryKey, stored_own_identity,
-    },
+    matrix::{KeyOrigin, MatrixFolder, RECOVERY_KEY_VARIABLE, RecoveryKey},
 };
 
 pub(super) const IDENTITY: &str = "identity and recovery key";
@@ -56,8 +54,8 @@ pub(super) async fn look(report: &mut Report, api: &Api<'_>, vantage: &Vantage) 
 }
 
 async fn judge(api: &Api<'_>, vantage: &Vantage) -> Result<Outcome, Trouble> {
-    let matrix = data_dir::matrix(&api.config.data_dir);
-    let file = matrix.join(RECOVERY_KEY_FILE);
+    let folder = MatrixFolder::new(data_dir::matrix(&api.config.data_dir));
+    let file = folder.recovery_key();
     let key = match find(&file, vantage) {
         Ok(key) => key,
         Err(outcome) => return Ok(outcome),
@@ -76,7 +74,7 @@ async fn judge(api: &Api<'_>, vantage: &Vantage) -> Result<Outcome, Trouble> {
             ),
             "run the bot, which makes one",
         ),
-        (Some(_), None) if stored_own_identity(&matrix) == shown => Outcome::warning(
+        (Some(_), None) if folder.own_identity() == shown => Outcome::warning(
             format!("there is no {path}: if the Matrix store is lost, so is the identity"),
             "restart the bot, which writes a recovery key",
         ),

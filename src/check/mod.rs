@@ -98,7 +98,7 @@ async fn try_homeserver(
     homeserver::reach(report, api).await?;
     account::look(report, api).await?;
     let room = which_room::find(report, api).await;
-    let id = room.as_ref().ok().map(|room| &*room.id);
+    let id = room.as_ref().ok().map(|room| &*room.room);
     let sync = homeserver::try_sync(report, api, id).await;
     let looked = match (room, sync) {
         (Ok(room), Ok(rooms)) => admin_room::look(report, api, &room, rooms.as_ref()).await,

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     data_dir,
-    matrix::{Chain, Fault, StoredRoom, stored_admin_room},
+    matrix::{Chain, Fault, MatrixFolder, StoredRoom},
 };
 
 pub(super) const ROOM: &str = "admin room";
@@ -30,9 +30,9 @@ struct Alias {
 
 /// Which room it is. Where the bot was in it, that room counts, whatever an alias says now.
 pub(super) async fn find(report: &mut Report, api: &Api<'_>) -> Result<StoredRoom, Blocked> {
-    let folder = data_dir::matrix(&api.config.data_dir);
-    let (outcome, room) = match stored_admin_room(&folder, &api.config.admin_room) {
-        Ok(Some(known)) => (judge_known(api, &known.id).await, Ok(known)),
+    let folder = MatrixFolder::new(data_dir::matrix(&api.config.data_dir));
+    let (outcome, room) = match folder.admin_room(&api.config.admin_room) {
+        Ok(Some(known)) => (judge_known(api, &known.room).await, Ok(known)),
         Ok(None) => look_up(api).await,
         Err(fault) => (unreadable(&fault), Err(UNKNOWN)),
     };
@@ -86,9 +86,12 @@ async fn judge_known(api: &Api<'_>, known: &RoomId) -> Outcome {
 /// The room that the configuration names.
 async fn look_up(api: &Api<'_>) -> (Outcome, Result<StoredRoom, Blocked>) {
     let configured = &api.config.admin_room;
-    let found = |id: OwnedRoomId| {
-        let was_encrypted = false;
-        Ok(StoredRoom { id, was_encrypted })
+    let found = |room: OwnedRoomId| {
+        Ok(StoredRoom {
+            configured: configured.clone(),
+            room,
+            was_encrypted: false,
+        })
     };
     if let Ok(id) = OwnedRoomId::try_from(OwnedRoomOrAliasId::clone(configured)) {
         return (Outcome::passed(id.as_str()), found(id));

@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 use super::{
     ConfigFile, Failure, block_on, confirm, load_config, load_login, open_data_dir, print,
 };
-use crate::matrix;
+use crate::matrix::{self, MatrixFolder};
 
 /// What it means, before it is done.
 const WARNING: &str = "The bot gets a new device and a new cross-signing identity. Everybody's client will say that the bot's \
@@ -35,7 +35,7 @@ pub(super) fn reset_identity(arguments: &ResetIdentity) -> Result<(), Failure> {
         print(WARNING)?;
         consent(&config.file).map_err(Failure::WhileRunning)?;
     }
-    let folder = data_dir.matrix();
+    let folder = MatrixFolder::new(data_dir.matrix());
     block_on(async {
         matrix::reset_identity(&config, &login, &folder)
             .await
@@ -43,7 +43,7 @@ pub(super) fn reset_identity(arguments: &ResetIdentity) -> Result<(), Failure> {
     })?;
     print(&format!(
         "The bot has a new identity. Its recovery key is in {}: keep a copy of it in a safe place. Now start the bot.",
-        folder.join(matrix::RECOVERY_KEY_FILE).display()
+        folder.recovery_key().display()
     ))
 }
 

@@ -154,9 +154,9 @@ impl Matrix {
     pub async fn room_facts(&self, user: &UserId) -> Result<RoomFacts, Fault> {
         let mut facts = facts(&self.admin_room()?, user).await?;
         if facts.encrypted {
-            self.which_room().note_encrypted()?;
+            self.admin_room.note_encrypted()?;
         }
-        facts.encrypted |= self.which_room().was_encrypted();
+        facts.encrypted |= self.admin_room.was_encrypted();
         Ok(facts)
     }
 
@@ -183,8 +183,9 @@ impl Matrix {
 
     pub(super) fn admin_room(&self) -> Result<Room, Fault> {
         let room = self
-            .admin_room_id()
-            .and_then(|id| self.client().get_room(&id))
+            .admin_room
+            .id()
+            .and_then(|id| self.client.get_room(&id))
             .filter(|room| room.state() == RoomState::Joined);
         room.ok_or(Fault::NotInAdminRoom)
     }

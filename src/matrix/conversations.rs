@@ -1,53 +1,33 @@
 //! The rooms besides the admin room in which somebody talks to the bot: one that the bot made for them, in which it sends links,
 //! and one to which they invited the bot. Nothing that is said there is a command.
 
-use std::path::Path;
-
 use matrix_sdk::{
     RoomState,
     ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomAliasId, RoomId, UserId},
 };
 
-use super::{Fault, Matrix, Notice, ReplyTo, Sound, table::Table};
+use super::{Fault, Matrix, MatrixFolder, Notice, ReplyTo, Sound, folder::JsonMap};
 
-/// The table of the rooms that the bot made, in the folder of Matrix.
-const OURS: &str = "direct-messages.json";
-
-/// The table of the rooms that the bot made before those, in the folder of Matrix.
-const REPLACED: &str = "replaced-direct-messages.json";
-
-/// How many of them are kept for each person.
+/// How many rooms that the bot made before are kept for each person.
 const MOST_REPLACED: usize = 8;
-
-/// The table of the rooms that it was invited to, in the folder of Matrix.
-const THEIRS: &str = "invited-to.json";
 
 /// Which room is for talk with whom. Kept by ourselves, as `m.direct` is too easily wrong.
 #[derive(Debug)]
 pub(super) struct Conversations {
     /// The rooms that the bot made. Links go there alone.
-    pub(super) ours: Table<OwnedRoomId>,
+    pub(super) ours: JsonMap<OwnedRoomId>,
     /// The rooms that the bot made before, and that were no longer fit for a link. Earlier links may stand there.
-    replaced: Table<Vec<OwnedRoomId>>,
+    replaced: JsonMap<Vec<OwnedRoomId>>,
     /// The rooms to which their users invited the bot.
-    pub(super) theirs: Table<OwnedRoomId>,
+    pub(super) theirs: JsonMap<OwnedRoomId>,
 }
 
 impl Conversations {
-    pub(super) fn load(folder: &Path) -> Result<Self, Fault> {
+    pub(super) fn load(folder: &MatrixFolder) -> Result<Self, Fault> {
         Ok(Self {
-            ours: Table::load(
-                folder.join(OURS),
-                "delete it, and the bot makes new direct messages",
-            )?,
-            replaced: Table::load(
-                folder.join(REPLACED),
-                "delete it, and links that a killed bot sent to rooms which it has left since are not redacted",
-            )?,
-            theirs: Table::load(
-                folder.join(THEIRS),
-                "delete it, and invite the bot again to where you want to talk to it",
-            )?,
+            ours: folder.direct_messages()?,
+            replaced: folder.replaced_direct_messages()?,
+            theirs: folder.invited_to()?,
         })
     }
 
@@ -94,7 +74,7 @@ impl Matrix {
     /// # Errors
     /// [`Fault`], when the homeserver did not take it.
     pub async fn reply(&self, talk: &Talk, notice: Notice<'_>) -> Result<(), Fault> {
-        let room = self.client().get_room(&talk.room);
+        let room = self.client.get_room(&talk.room);
         let Some(room) = room.filter(|room| room.state() == RoomState::Joined) else {
             return Ok(());
         };
@@ -107,8 +87,8 @@ impl Matrix {
     /// How people find the admin room: by its alias, if the configuration has one, else by an address that clients open.
     #[must_use]
     pub fn name_of_admin_room(&self) -> String {
-        let configured = self.which_room().configured();
-        match (<&RoomAliasId>::try_from(configured), self.admin_room_id()) {
+        let configured = self.admin_room.configured();
+        match (<&RoomAliasId>::try_from(configured), self.admin_room.id()) {
             (Ok(alias), _) => alias.to_string(),
             (Err(_), Some(id)) => id.matrix_to_uri().to_string(),
             (Err(id), None) => id.matrix_to_uri().to_string(),

@@ -191,8 +191,8 @@ impl Matrix {
     /// Waits for the turn to send to this user, in the room of earlier links if there is one: whatever is looked at afterwards
     /// is a moment old when it is used. `None`: there is nothing to wait for.
     pub async fn turn_to_confide(&self, recipient: &UserId) -> Option<Turn> {
-        let room = self.conversations().ours.get(recipient)?;
-        let room = self.client().get_room(&room)?;
+        let room = self.conversations.ours.get(recipient)?;
+        let room = self.client.get_room(&room)?;
         Some(self.turn(&room).await)
     }
 
@@ -233,7 +233,7 @@ impl Matrix {
         turn: Option<Turn>,
     ) -> Result<ConfidentialRoom, NotSent> {
         let overheard = || NotSent::Refused(NotConfidential::Overheard);
-        let room = self.client().get_room(room);
+        let room = self.client.get_room(room);
         let room = room
             .filter(|room| room.state() == RoomState::Joined)
             .ok_or_else(overheard)?;
@@ -273,12 +273,12 @@ impl Matrix {
     /// The identity is signed first: only then does the SDK itself refuse to send, should it change before the sending. For
     /// that the caller keeps them verified ([`Matrix::keep_verified`]) until the sending is over.
     pub(super) async fn check_devices(&self, recipient: &UserId) -> Result<(), NotSent> {
-        let encryption = self.client().encryption();
+        let encryption = self.client.encryption();
         let identity = encryption.request_user_identity(recipient).await?;
         if self.standing(recipient, identity.as_ref()) == Standing::Changed {
             return Err(NotSent::Refused(NotConfidential::IdentityChanged));
         }
-        match (self.devices(), identity) {
+        match (self.config.encryption.devices, identity) {
             (Devices::Any, _) => {}
             (Devices::CrossSigned, None) => {
                 return Err(NotSent::Refused(NotConfidential::NoIdentity));
@@ -288,7 +288,7 @@ impl Matrix {
         self.note_identity(recipient).await?;
         let devices = encryption.get_user_devices(recipient).await?;
         let mut devices = devices.devices().filter(|device| !device.is_dehydrated());
-        let readable = match self.devices() {
+        let readable = match self.config.encryption.devices {
             Devices::Any => devices.next().is_some(),
             Devices::CrossSigned => devices.any(|device| device.is_cross_signed_by_owner()),
         };
@@ -301,18 +301,18 @@ impl Matrix {
 
     /// The room of an earlier link, if somebody else was ever in it, and so may have read what was sent there.
     pub async fn overheard_room(&self, recipient: &UserId) -> Option<OwnedRoomId> {
-        let room = self.conversations().ours.get(recipient)?;
-        let room = self.client().get_room(&room)?;
+        let room = self.conversations.ours.get(recipient)?;
+        let room = self.client.get_room(&room)?;
         let was_overheard = !was_between_two(&room, recipient).await;
         was_overheard.then(|| room.room_id().to_owned())
     }
 
     /// The room of an earlier link, if it is still fit for another.
     async fn known_room(&self, recipient: &UserId) -> Result<Option<Room>, Fault> {
-        let Some(id) = self.conversations().ours.get(recipient) else {
+        let Some(id) = self.conversations.ours.get(recipient) else {
             return Ok(None);
         };
-        let room = match self.client().get_room(&id) {
+        let room = match self.client.get_room(&id) {
             Some(room) => Some(room),
             None => self.room_once_heard(&id).await,
         };
@@ -328,7 +328,7 @@ impl Matrix {
 
     async fn make_room(&self, recipient: &UserId) -> Result<Room, NotSent> {
         // Not by the SDK's own function, which keeps a list of direct messages besides, with two more requests.
-        let made = self.client().send(room_request(recipient)?).await;
+        let made = self.client.send(room_request(recipient)?).await;
         let id = match made.map_err(Fault::from) {
             Ok(made) => made.room_id,
             Err(fault) if !fault.is_refusal() => return Err(NotSent::Fault(fault)),
@@ -338,7 +338,7 @@ impl Matrix {
             }
         };
         info!(room = %id, %recipient, "direct message made");
-        self.conversations().replace(recipient, &id)?;
+        self.conversations.replace(recipient, &id)?;
         let room = self.room_once_heard(&id).await.ok_or(Fault::RoomNotShown)?;
         if is_confidential(&room, recipient).await? {
             Ok(room)

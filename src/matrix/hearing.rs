@@ -38,7 +38,7 @@ pub(super) struct Standpoint {
 impl Matrix {
     /// To be asked for before a sync.
     pub(super) async fn standpoint(&self) -> Standpoint {
-        let store = self.client().state_store();
+        let store = self.client.state_store();
         let stored = store.get_kv_data(StateStoreDataKey::SyncToken).await;
         Standpoint {
             token: stored.map(|stored| stored.and_then(StateStoreDataValue::into_sync_token)),
@@ -49,22 +49,22 @@ impl Matrix {
     /// Hears what a sync brought. Waits while the bot has more to do than may wait.
     pub(super) async fn hear(&self, answer: &SyncResponse, before: &Standpoint) {
         for (id, update) in &answer.rooms.joined {
-            let room = self.client().get_room(id);
+            let room = self.client.get_room(id);
             let Some(room) = room.filter(|room| room.state() == RoomState::Joined) else {
                 continue;
             };
             if let Some(latest) = update.timeline.events.last() {
-                self.inbox().compare_clocks(latest);
+                self.inbox.compare_clocks(latest);
             }
             if update.timeline.limited && before.room.as_ref().is_some_and(|it| it.room_id() == id)
             {
                 self.hear_left_out(&room, &update.timeline, before).await;
             }
             for event in &update.timeline.events {
-                self.inbox().hear(event, &room).await;
+                self.inbox.hear(event, &room).await;
             }
         }
-        self.inbox().hear_late(self.client()).await;
+        self.inbox.hear_late(&self.client).await;
     }
 
     async fn hear_left_out(&self, room: &Room, timeline: &Timeline, before: &Standpoint) {
@@ -82,7 +82,7 @@ impl Matrix {
             Ok(events) => {
                 info!(room = %room.room_id(), events = events.len(), "a sync left events of the admin room out, and they were asked for");
                 for event in &events {
-                    self.inbox().hear(event, room).await;
+                    self.inbox.hear(event, room).await;
                 }
             }
             Err(fault) => {
@@ -109,10 +109,7 @@ impl Matrix {
             options.filter = filter.clone();
             let page = room.messages(options).await?;
             let is_last = page.chunk.is_empty()
-                || page
-                    .chunk
-                    .iter()
-                    .any(|event| self.inbox().was_obeyed(event));
+                || page.chunk.iter().any(|event| self.inbox.was_obeyed(event));
             events.extend(page.chunk);
             match page.end {
                 Some(end) if !is_last => until = end,
@@ -139,8 +136,8 @@ impl Matrix {
         filter.not_senders = vec![self.own_user().to_owned()];
         // Without the levels anybody may be of those.
         if let Ok(levels) = room.power_levels().await {
-            let needs = UserPowerLevel::Int(Int::new_saturating(self.config().least_power_level()));
-            let authorization = &self.config().authorization;
+            let needs = UserPowerLevel::Int(Int::new_saturating(self.config.least_power_level()));
+            let authorization = &self.config.authorization;
             let members = room.members_no_sync(RoomMemberships::JOIN).await?;
             let members = members.iter().map(|member| member.user_id().to_owned());
             let powerful: Vec<OwnedUserId> = members

@@ -4,7 +4,7 @@
 //! identity, so that for the SDK a change is a violation of a verification, and no key goes to a changed one in the midst of a
 //! sending.
 
-use std::{collections::HashMap, path::PathBuf, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 use futures_util::StreamExt as _;
 use matrix_sdk::{
@@ -18,7 +18,7 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use super::{Fault, Heard, Matrix, table::Table};
+use super::{Fault, Heard, Matrix};
 use crate::config::MasterKey;
 
 /// How often it is looked whether a link is still on its way to a user.
@@ -86,7 +86,7 @@ impl Matrix {
     /// # Errors
     /// [`Fault`], when the homeserver does not tell.
     pub async fn identity(&self, user: &UserId) -> Result<IdentityReport, Fault> {
-        let encryption = self.client().encryption();
+        let encryption = self.client.encryption();
         let identity = encryption.request_user_identity(user).await?;
         Ok(IdentityReport {
             known: self.known_identity(user),
@@ -106,7 +106,7 @@ impl Matrix {
         if let Some(KnownIdentity::Configured(_)) = self.known_identity(user) {
             return Ok(Err(NotAccepted::Configured));
         }
-        let encryption = self.client().encryption();
+        let encryption = self.client.encryption();
         let identity = encryption.request_user_identity(user).await?;
         let Some(identity) = identity.filter(|identity| key_of(identity) == Some(key)) else {
             return Ok(Err(NotAccepted::NotShown));
@@ -114,14 +114,14 @@ impl Matrix {
         self.withdraw_verification(&identity).await?;
         self.sign(&identity).await?;
         // Last, so that a fault on the way leaves the one that was known.
-        self.identities().insert(user, key)?;
+        self.pinned_identities.insert(user, key)?;
         info!(%user, %key, "identity of a user accepted by the operator");
         Ok(Ok(()))
     }
 
     /// Tells of each identity that changes, from now on; never ends.
     pub(super) async fn watch_identities(&self) -> Fault {
-        let updates = match self.client().encryption().user_identities_stream().await {
+        let updates = match self.client.encryption().user_identities_stream().await {
             Ok(updates) => updates,
             Err(error) => return error.into(),
         };
@@ -134,7 +134,7 @@ impl Matrix {
                     // Should the other one be shown again, it is told again.
                     told.remove(&user);
                 } else if told.insert(user.clone(), key) != Some(key) {
-                    self.tell_bot(Heard::IdentityChanged { user }).await;
+                    self.inbox.hand_over(Heard::IdentityChanged { user }).await;
                 }
             }
         }
@@ -145,7 +145,7 @@ impl Matrix {
     /// others should not wait for the operator. Links do not go by this: whose identity is not the known one gets none.
     pub(super) async fn let_read(&self, users: &[OwnedUserId]) -> Result<(), Fault> {
         for user in users {
-            let identity = self.client().encryption().get_user_identity(user).await;
+            let identity = self.client.encryption().get_user_identity(user).await;
             if let Some(identity) = identity.map_err(matrix_sdk::Error::from)? {
                 self.withdraw_verification(&identity).await?;
             }
@@ -156,7 +156,7 @@ impl Matrix {
     /// Keeps a user verified, for as long as what this gives is held: between the look at their identity and the end of a
     /// sending, another identity in its place makes the SDK refuse to encrypt.
     pub(super) async fn keep_verified(&self, user: &UserId) -> KeptVerification {
-        let verification = self.verifications().of(user.to_owned());
+        let verification = self.verifications.of(user.to_owned());
         KeptVerification(verification.read_owned().await)
     }
 
@@ -164,7 +164,7 @@ impl Matrix {
     async fn withdraw_verification(&self, identity: &UserIdentity) -> Result<(), Fault> {
         let user = identity.user_id();
         debug!(%user, "a verification is withdrawn once no link is on its way to this user");
-        let verification = self.verifications().of(user.to_owned());
+        let verification = self.verifications.of(user.to_owned());
         let _alone = alone(&verification).await;
         let withdrawn = identity.withdraw_verification().await;
         Ok(withdrawn.map_err(matrix_sdk::Error::from)?)
@@ -197,10 +197,10 @@ impl Matrix {
         if self.known_identity(user).is_some() {
             return Ok(());
         }
-        let identity = self.client().encryption().get_user_identity(user).await;
+        let identity = self.client.encryption().get_user_identity(user).await;
         let identity = identity.map_err(matrix_sdk::Error::from)?;
         if let Some(key) = identity.as_ref().and_then(key_of) {
-            self.identities().insert(user, key)?;
+            self.pinned_identities.insert(user, key)?;
             info!(%user, %key, "identity of a user seen for the first time, the bot goes by it from now on");
         }
         Ok(())
@@ -216,7 +216,7 @@ impl Matrix {
 
     async fn sign(&self, identity: &UserIdentity) -> Result<UserIdentity, Fault> {
         identity.verify().await?;
-        let encryption = self.client().encryption();
+        let encryption = self.client.encryption();
         // The store hears of the signature from the homeserver alone.
         let signed = encryption.request_user_identity(identity.user_id()).await?;
         signed
@@ -225,9 +225,10 @@ impl Matrix {
     }
 
     fn known_identity(&self, user: &UserId) -> Option<KnownIdentity> {
-        match self.configured_identity(user) {
+        let configured = self.config.authorization.users.get(user);
+        match configured.copied().flatten() {
             Some(key) => Some(KnownIdentity::Configured(key)),
-            None => self.identities().get(user).map(KnownIdentity::Seen),
+            None => self.pinned_identities.get(user).map(KnownIdentity::Seen),
         }
     }
 }
@@ -241,14 +242,6 @@ async fn alone(lock: &RwLock<()>) -> RwLockWriteGuard<'_, ()> {
             Err(_) => sleep(LOOKS_APART).await,
         }
     }
-}
-
-/// The identities that were seen first, or accepted by the operator.
-pub(super) fn table(path: PathBuf) -> Result<Table<MasterKey>, Fault> {
-    Table::load(
-        path,
-        "it says who is who; mend it, or delete it, and the bot goes by the identities that it sees next",
-    )
 }
 
 fn key_of(identity: &UserIdentity) -> Option<MasterKey> {

@@ -6,7 +6,7 @@
 use std::{
     env,
     ffi::OsStr,
-    fmt, fs, io,
+    fmt,
     path::{Path, PathBuf},
 };
 
@@ -28,14 +28,7 @@ use matrix_sdk::{
 use matrix_sdk_base::crypto::secret_storage::SecretStorageKey;
 use tracing::{info, warn};
 
-use super::{Fault, client::STORE, login::Login, quarantine::Quarantine, sync};
-use crate::atomic_file;
-
-/// The file with the recovery key, in the folder of Matrix.
-pub const RECOVERY_KEY_FILE: &str = "recovery-key";
-
-/// The file with the public key of the identity whose private keys the store holds, in the folder of the SDK's stores.
-pub(super) const OWN_IDENTITY: &str = "identity";
+use super::{Fault, MatrixFolder, folder, login::Login, quarantine::Quarantine, sync};
 
 /// The variable that gives the recovery key where there is no file, for hosts that keep secrets elsewhere.
 pub const RECOVERY_KEY_VARIABLE: &str = "RCBOT_RECOVERY_KEY";
@@ -78,17 +71,11 @@ impl RecoveryKey {
                 origin: KeyOrigin::Variable,
             }));
         }
-        match fs::read_to_string(file) {
-            Ok(text) => Ok(Some(Self {
-                text,
-                origin: KeyOrigin::File(file.to_owned()),
-            })),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(Fault::File {
-                path: file.to_owned(),
-                source,
-            }),
-        }
+        let text = folder::read(file)?;
+        Ok(text.map(|text| Self {
+            text: String::from_utf8_lossy(&text).into_owned(),
+            origin: KeyOrigin::File(file.to_owned()),
+        }))
     }
 
     /// Where it was found.
@@ -128,10 +115,10 @@ pub(super) async fn ensure(
     client: &Client,
     quarantine: &Quarantine,
     login: &Login,
-    folder: &Path,
+    folder: &MatrixFolder,
     store_is_new: bool,
 ) -> Result<(), Fault> {
-    let key_file = folder.join(RECOVERY_KEY_FILE);
+    let key_file = folder.recovery_key();
     client
         .encryption()
         .wait_for_e2ee_initialization_tasks()
@@ -158,7 +145,7 @@ pub(super) async fn ensure(
         let user = client.user_id().map(ToString::to_string);
         return Err(Fault::IdentityLost {
             user: user.unwrap_or_default(),
-            folder: folder.to_owned(),
+            folder: folder.path().to_owned(),
             recovery_key: key_file,
         });
     }
@@ -177,7 +164,7 @@ pub(super) async fn replace(
     client: &Client,
     quarantine: &Quarantine,
     login: &Login,
-    folder: &Path,
+    folder: &MatrixFolder,
 ) -> Result<(), Fault> {
     let encryption = client.encryption();
     encryption.wait_for_e2ee_initialization_tasks().await;
@@ -193,7 +180,7 @@ pub(super) async fn replace(
     if !has_keys(client).await || !sign_device(client).await? {
         return Err(Fault::IdentityRefused);
     }
-    write_recovery_key(client, &folder.join(RECOVERY_KEY_FILE)).await?;
+    write_recovery_key(client, &folder.recovery_key()).await?;
     note_identity(client, folder).await
 }
 
@@ -304,10 +291,9 @@ async fn own_master_key(client: &Client) -> Result<Option<String>, Fault> {
 }
 
 /// Writes down whose keys the store holds, beside them.
-async fn note_identity(client: &Client, folder: &Path) -> Result<(), Fault> {
+async fn note_identity(client: &Client, folder: &MatrixFolder) -> Result<(), Fault> {
     let key = own_master_key(client).await?.unwrap_or_default();
-    let path = folder.join(STORE).join(OWN_IDENTITY);
-    atomic_file::write(&path, key.as_bytes()).map_err(|source| Fault::File { path, source })
+    folder.set_own_identity(&key)
 }
 
 /// Sees to it that this device is signed by the identity: the upload of the signature may have failed when that was made.
@@ -347,10 +333,7 @@ async fn write_recovery_key(client: &Client, path: &Path) -> Result<(), Fault> {
     let storage = client.encryption().secret_storage();
     let store = storage.create_secret_store().await.map_err(not_stored)?;
     let key = store.secret_storage_key();
-    atomic_file::write(path, key.as_bytes()).map_err(|source| Fault::File {
-        path: path.to_owned(),
-        source,
-    })?;
+    folder::write(path, key.as_bytes())?;
     info!(path = %path.display(), "recovery key written: keep a copy of it in a safe place");
     Ok(())
 }
@@ -386,7 +369,7 @@ mod tests {
     #[test]
     fn a_recovery_key_in_the_variable_comes_before_the_one_in_the_file() {
         let folder = TempDir::new().unwrap();
-        let file = folder.path().join(RECOVERY_KEY_FILE);
+        let file = folder.path().join("recovery-key");
         let find = |variable: Option<&str>| {
             let key = RecoveryKey::find(variable.map(OsStr::new), &file).unwrap();
             key.map(|key| (key.expose().to_owned(), key.origin().clone()))
@@ -395,7 +378,7 @@ mod tests {
         assert_eq!(find(Some("given")), given);
         assert_eq!(find(None), None);
         assert_eq!(find(Some("")), None);
-        fs::write(&file, "written\n").unwrap();
+        std::fs::write(&file, "written\n").unwrap();
         let written = Some(("written".to_owned(), KeyOrigin::File(file.clone())));
         assert_eq!(find(None), written);
         assert_eq!(find(Some("")), written);

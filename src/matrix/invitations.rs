@@ -100,11 +100,11 @@ impl Pending {
 impl Matrix {
     /// Shows the bot the invitations that wait. To be called after each sync, and after the admin room was joined.
     pub(super) async fn show_invitations(&self) {
-        let invited = self.client().invited_rooms();
-        self.invitations().keep(&invited);
+        let invited = self.client.invited_rooms();
+        self.invitations.keep(&invited);
         for room in invited {
             let id = room.room_id();
-            if self.which_room().may_be(id) || !self.invitations().take(id) {
+            if self.admin_room.may_be(id) || !self.invitations.take(id) {
                 continue;
             }
             match room.invite_details().await {
@@ -112,21 +112,21 @@ impl Matrix {
                     let invitation = Invitation {
                         room: id.to_owned(),
                         inviter: details.inviter_id,
-                        pending: Arc::clone(self.invitations()),
+                        pending: Arc::clone(&self.invitations),
                     };
-                    self.tell_bot(Heard::Invitation(invitation)).await;
+                    self.inbox.hand_over(Heard::Invitation(invitation)).await;
                 }
                 // Nobody has invited the bot, so nobody who may.
                 Err(error) => {
                     debug!(room = %id, %error, "invitation of nobody, declining");
-                    self.invitations().decided(id);
+                    self.invitations.decided(id);
                     if let Err(fault) = self.leave(id).await {
                         warn!(room = %id, error = %Chain(&fault), "invitation not declined");
                     }
                 }
             }
         }
-        self.invitations().synced.notify_one();
+        self.invitations.synced.notify_one();
     }
 
     /// Forgets the rooms that the bot has left, after each sync, and never ends: the SDK keeps what it knows of each in memory
@@ -135,12 +135,12 @@ impl Matrix {
         let gone = RoomStateFilter::LEFT | RoomStateFilter::BANNED;
         let mut not_forgotten = HashSet::new();
         loop {
-            self.invitations().synced.notified().await;
-            let rooms = self.client().rooms_filtered(gone);
+            self.invitations.synced.notified().await;
+            let rooms = self.client.rooms_filtered(gone);
             not_forgotten.retain(|id| rooms.iter().any(|room| room.room_id() == *id));
             for room in rooms {
                 let id = room.room_id();
-                if self.which_room().may_be(id) || not_forgotten.contains(id) {
+                if self.admin_room.may_be(id) || not_forgotten.contains(id) {
                     continue;
                 }
                 if let Err(error) = room.forget().await {
@@ -162,11 +162,11 @@ impl Matrix {
     /// [`Fault`], if it may work later.
     pub async fn accept(&self, invitation: &Invitation) -> Result<(), Fault> {
         let Invitation { room, inviter, .. } = invitation;
-        let theirs = &self.conversations().theirs;
+        let theirs = &self.conversations.theirs;
         let before = theirs.get(inviter);
         // On disk before the bot is there, so that it knows after a crash what it does there.
         theirs.insert(inviter, room.clone())?;
-        if let Err(error) = self.client().join_room_by_id(room).await {
+        if let Err(error) = self.client.join_room_by_id(room).await {
             let fault = Fault::from(error);
             if fault.is_passing() || fault.is_logged_out() {
                 return Err(fault);
@@ -174,7 +174,7 @@ impl Matrix {
             warn!(%room, error = %Chain(&fault), "cannot join a room that the bot is invited to, declining");
             return self.decline(invitation).await;
         }
-        self.invitations().decided(room);
+        self.invitations.decided(room);
         match before.filter(|before| before != room) {
             Some(before) => self.leave_for_another(&before).await,
             None => Ok(()),
@@ -193,21 +193,21 @@ impl Matrix {
             }
             warn!(%room, error = %Chain(&fault), "invitation cannot be declined");
         }
-        self.invitations().decided(room);
+        self.invitations.decided(room);
         Ok(())
     }
 
     /// Leaves a room, or declines the invitation to it, and nothing else.
     pub(super) async fn leave(&self, room: &RoomId) -> Result<(), Fault> {
         let request = leave_room::v3::Request::new(room.to_owned());
-        self.client().send(request).await?;
+        self.client.send(request).await?;
         Ok(())
     }
 
     /// There is one such room for each user, so that their number does not grow.
     async fn leave_for_another(&self, before: &RoomId) -> Result<(), Fault> {
-        let state = self.client().get_room(before).map(|room| room.state());
-        if state == Some(RoomState::Joined) && !self.which_room().is(before) {
+        let state = self.client.get_room(before).map(|room| room.state());
+        if state == Some(RoomState::Joined) && !self.admin_room.is(before) {
             self.leave(before).await?;
         }
         Ok(())

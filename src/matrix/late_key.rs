@@ -91,14 +91,14 @@ impl Matrix {
     /// The events that wait for their keys, which a connection in place of this one is to wait for: no later one hears them.
     #[must_use]
     pub fn take_late(&self) -> VecDeque<Late> {
-        self.inbox().late.take()
+        self.inbox.late.take()
     }
 
     /// Waits for the keys of what an earlier connection has heard. They may come with the next sync, so the wait begins anew.
     pub fn wait_on(&self, late: VecDeque<Late>) {
         for late in late {
             let since = Instant::now();
-            self.inbox().await_key(Late { since, ..late });
+            self.inbox.await_key(Late { since, ..late });
         }
     }
 }

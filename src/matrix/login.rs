@@ -10,14 +10,14 @@ mod request;
 #[cfg(test)]
 mod testing;
 
-use std::{path::Path, sync::Arc, time::SystemTime};
+use std::{sync::Arc, time::SystemTime};
 
 use matrix_sdk::{
     Client, ClientBuilder, SessionMeta, SessionTokens,
     authentication::matrix::MatrixSession,
     reqwest::RequestBuilder,
     ruma::{
-        OwnedDeviceId, UserId,
+        DeviceId, UserId,
         api::client::{
             session::login,
             uiaa::{AuthData, UiaaInfo},
@@ -28,8 +28,8 @@ use tracing::info;
 
 use self::{appservice::Appservice, forwarder::Forwarder};
 use super::{
-    Fault, Registration, RegistrationError,
-    device::{self, Authentication, Device, Session},
+    Fault, MatrixFolder, Registration, RegistrationError,
+    folder::{Authentication, Session},
     quarantine::Quarantine,
 };
 use crate::{
@@ -87,7 +87,7 @@ impl Login {
 /// The bot's user on its device, as the homeserver knows them, and the way of its requests.
 #[derive(Debug)]
 pub(super) struct LoggedIn {
-    device: Device,
+    session: Session,
     forwarder: Forwarder,
 }
 
@@ -119,34 +119,50 @@ impl LoggedIn {
     pub(super) async fn new(
         config: &Config,
         login: &Login,
-        folder: &Path,
+        folder: &MatrixFolder,
         quarantine: Arc<Quarantine>,
     ) -> Result<Self, Fault> {
-        let stored = device::stored(folder)?;
-        if let Some(Session { device, .. }) = &stored
-            && device.meta.user_id != config.bot_user
+        if let Some(session) = folder.session()?
+            && session.meta.user_id != config.bot_user
         {
             return Err(Fault::AnotherUser {
-                stored: device.meta.user_id.to_string(),
+                stored: session.meta.user_id.to_string(),
                 configured: config.bot_user.to_string(),
-                folder: folder.to_owned(),
+                folder: folder.path().to_owned(),
             });
         }
-        let (device, credential) = match login {
-            Login::Appservice(registration) => {
-                as_appservice(config, registration, stored, folder).await?
-            }
-            Login::AccessToken(token) => with_token(config, token, folder).await?,
-            Login::Password(password) => with_password(config, password, stored, folder).await?,
+        let device_id = match login {
+            Login::AccessToken(token) => access_token::take_up(config, token, folder).await?,
+            Login::Appservice(_) | Login::Password(_) => folder.device_id_or_new()?,
         };
-        let id = device.meta.device_id.clone();
+        // The device may be another one than a moment ago.
+        let stored = folder.session()?;
+        let known = stored
+            .as_ref()
+            .and_then(|session| session.authentication.clone());
+        let (authentication, credential) = authenticate(config, login, &device_id, known).await?;
+        let session = match stored {
+            Some(session) if session.authentication == authentication => session,
+            Some(_) | None => {
+                let user_id = config.bot_user.clone();
+                info!(user = %user_id, device = %device_id, "logged in");
+                let session = Session {
+                    meta: SessionMeta { user_id, device_id },
+                    listening_since: SystemTime::now(),
+                    authentication,
+                };
+                folder.set_session(&session)?;
+                session
+            }
+        };
+        let id = session.meta.device_id.clone();
         let forwarder = Forwarder::start(config, credential, id, folder, quarantine)?;
-        Ok(Self { device, forwarder })
+        Ok(Self { session, forwarder })
     }
 
     /// What was sent before was not sent to us.
     pub(super) fn listening_since(&self) -> SystemTime {
-        self.device.listening_since
+        self.session.listening_since
     }
 
     /// The same device, with requests in its name that the appservice makes: those need no interactive authentication.
@@ -157,12 +173,12 @@ impl LoggedIn {
         mut self,
         config: &Config,
         registration: &Registration,
-        folder: &Path,
+        folder: &MatrixFolder,
         quarantine: Arc<Quarantine>,
     ) -> Result<Self, Fault> {
         if let Credential::Token(_) = self.forwarder.credential() {
             let appservice = Appservice::new(config, registration)?;
-            let id = self.device.meta.device_id.clone();
+            let id = self.session.meta.device_id.clone();
             appservice.check_device(&id).await?;
             let credential = Credential::Appservice(Box::new(appservice));
             self.forwarder = Forwarder::start(config, credential, id, folder, quarantine)?;
@@ -180,7 +196,7 @@ impl LoggedIn {
     /// What such a client is to take up.
     pub(super) fn matrix_session(&self) -> MatrixSession {
         MatrixSession {
-            meta: self.device.meta.clone(),
+            meta: self.session.meta.clone(),
             tokens: SessionTokens {
                 access_token: self.forwarder.placeholder().to_owned(),
                 refresh_token: None,
@@ -197,7 +213,11 @@ impl LoggedIn {
     ///
     /// # Errors
     /// Whatever the homeserver says, and [`Fault::DeviceInUse`] where it takes somebody else to log in.
-    pub(super) async fn delete_device(&self, client: &Client, folder: &Path) -> Result<(), Fault> {
+    pub(super) async fn delete_device(
+        &self,
+        client: &Client,
+        folder: &MatrixFolder,
+    ) -> Result<(), Fault> {
         let device = self.forwarder.device();
         match self.forwarder.credential() {
             Credential::Token(_) => {
@@ -219,9 +239,9 @@ impl LoggedIn {
 pub(super) async fn check_appservice(
     config: &Config,
     registration: &Registration,
-    folder: &Path,
+    folder: &MatrixFolder,
 ) -> Result<(), Fault> {
-    let Some(device) = device::known_id(folder)? else {
+    let Some(device) = folder.device_id()? else {
         return Ok(());
     };
     let appservice = Appservice::new(config, registration)?;
@@ -232,95 +252,49 @@ pub(super) async fn check_appservice(
     }
 }
 
-async fn as_appservice(
+/// Logs in, unless what an earlier log-in gave is `known`.
+async fn authenticate(
     config: &Config,
-    registration: &Registration,
-    stored: Option<Session>,
-    folder: &Path,
-) -> Result<(Device, Credential), Fault> {
-    let appservice = Appservice::new(config, registration)?;
-    let (device, authentication) = if let Some(Session {
-        device,
-        authentication: Some(authentication),
-    }) = stored
-    {
-        (device, authentication)
-    } else {
-        let device_id = device::id(folder)?;
-        let authentication = appservice.log_in(&device_id).await?;
-        let device = begin(config, device_id, Some(&authentication), folder)?;
-        (device, authentication)
-    };
-    let credential = match authentication {
-        Authentication::AccessToken { access_token } => Credential::Token(access_token),
-        Authentication::IdentityAssertion => {
-            appservice.check_device(&device.meta.device_id).await?;
-            info!(
-                "the homeserver logs in no appservice: requests go out with the appservice's token"
-            );
-            Credential::Appservice(Box::new(appservice))
+    login: &Login,
+    device: &DeviceId,
+    known: Option<Authentication>,
+) -> Result<(Option<Authentication>, Credential), Fault> {
+    match login {
+        Login::AccessToken(token) => Ok((None, Credential::Configured(token.clone()))),
+        Login::Password(password) => {
+            let access_token = match known {
+                Some(Authentication::AccessToken { access_token }) => access_token,
+                Some(Authentication::IdentityAssertion) | None => {
+                    password::log_in(config, password, device).await?
+                }
+            };
+            let credential = Credential::Token(access_token.clone());
+            Ok((
+                Some(Authentication::AccessToken { access_token }),
+                credential,
+            ))
         }
-    };
-    Ok((device, credential))
-}
-
-async fn with_token(
-    config: &Config,
-    token: &Token,
-    folder: &Path,
-) -> Result<(Device, Credential), Fault> {
-    let device_id = access_token::take_up(config, token, folder).await?;
-    // What an earlier device had, or another way to log in, was forgotten meanwhile or is now.
-    let device = match device::stored(folder)? {
-        Some(Session {
-            device,
-            authentication: None,
-        }) => device,
-        Some(_) | None => begin(config, device_id, None, folder)?,
-    };
-    Ok((device, Credential::Configured(token.clone())))
-}
-
-async fn with_password(
-    config: &Config,
-    password: &Password,
-    stored: Option<Session>,
-    folder: &Path,
-) -> Result<(Device, Credential), Fault> {
-    if let Some(Session {
-        device,
-        authentication: Some(Authentication::AccessToken { access_token }),
-    }) = stored
-    {
-        return Ok((device, Credential::Token(access_token)));
+        Login::Appservice(registration) => {
+            let appservice = Appservice::new(config, registration)?;
+            let authentication = match known {
+                Some(authentication) => authentication,
+                None => appservice.log_in(device).await?,
+            };
+            let credential = match &authentication {
+                Authentication::AccessToken { access_token } => {
+                    Credential::Token(access_token.clone())
+                }
+                Authentication::IdentityAssertion => {
+                    appservice.check_device(device).await?;
+                    info!(
+                        "the homeserver logs in no appservice: requests go out with the appservice's token"
+                    );
+                    Credential::Appservice(Box::new(appservice))
+                }
+            };
+            Ok((Some(authentication), credential))
+        }
     }
-    let device_id = device::id(folder)?;
-    let access_token = password::log_in(config, password, &device_id).await?;
-    let authentication = Authentication::AccessToken {
-        access_token: access_token.clone(),
-    };
-    let device = begin(config, device_id, Some(&authentication), folder)?;
-    Ok((device, Credential::Token(access_token)))
-}
-
-/// Writes down that the bot is logged in from now on, and how.
-fn begin(
-    config: &Config,
-    device_id: OwnedDeviceId,
-    authentication: Option<&Authentication>,
-    folder: &Path,
-) -> Result<Device, Fault> {
-    let user_id = config.bot_user.clone();
-    info!(user = %user_id, device = %device_id, "logged in");
-    let session = Session {
-        device: Device {
-            meta: SessionMeta { user_id, device_id },
-            listening_since: SystemTime::now(),
-        },
-        authentication: authentication.cloned(),
-    };
-    device::store(folder, &session)?;
-    Ok(session.device)
 }
 
 /// The token that a log-in gave, if it is this user's.

@@ -8,10 +8,11 @@ mod admin_room;
 mod client;
 mod clock;
 mod confidentiality;
+mod connect;
 mod conversations;
-mod device;
 mod direct_message;
 mod fault;
+mod folder;
 mod guard;
 mod hearing;
 mod homeserver_kind;
@@ -32,21 +33,22 @@ mod registration;
 mod reset;
 mod send;
 mod sent_link;
-mod stored;
 mod sync;
-mod table;
 mod withdrawal;
 
 pub use admin_room::{CreateEvent, NoPower, Notice, PowerLevels, ReplyTo, RoomFacts, StateEvents};
-pub use client::{Connection, Matrix};
+pub use client::Matrix;
 pub use clock::Skew;
+pub use connect::Connection;
 pub use conversations::Talk;
 pub use direct_message::{ConfidentialRoom, LinkMessage, NotConfidential, NotSent, Sound};
 pub use fault::{Chain, Fault};
+pub use folder::MatrixFolder;
+pub(crate) use folder::{Authentication, Session, StoredRoom};
 pub use homeserver_kind::HomeserverKind;
 pub use hosts::{AnnouncedProject, AnnouncedSession, Announcement, HOST_EVENT, HostEvent};
 pub use identities::{IdentityReport, KnownIdentity, NotAccepted};
-pub use identity::{KeyOrigin, RECOVERY_KEY_FILE, RECOVERY_KEY_VARIABLE, RecoveryKey};
+pub use identity::{KeyOrigin, RECOVERY_KEY_VARIABLE, RecoveryKey};
 pub use inbox::{Heard, Message};
 pub use invitations::Invitation;
 pub use late_key::Late;
@@ -62,8 +64,4 @@ pub use registration::{
 pub use reset::reset_identity;
 pub use send::Turn;
 pub use sent_link::{NoPicture, PictureMessage, SentLink};
-pub use stored::{
-    StoredLogin, StoredRoom, stored_admin_room, stored_identities, stored_login,
-    stored_own_identity,
-};
 pub use withdrawal::LinkTransactions;

@@ -79,7 +79,7 @@ impl Matrix {
             Shown::TooOld => Ok(Proof::nothing(Trust::TooOld)),
             Shown::Plaintext => {
                 // No device list goes with a plain event, so the identity is asked for.
-                let encryption = self.client().encryption();
+                let encryption = self.client.encryption();
                 let identity = encryption.request_user_identity(&message.sender).await?;
                 Ok(Proof::nothing(
                     match self.standing(&message.sender, identity.as_ref()) {
@@ -89,7 +89,7 @@ impl Matrix {
                 ))
             }
             Shown::Encrypted(place, info) => {
-                let trust = if self.obeyed().has_place(&place) {
+                let trust = if self.obeyed.has_place(&place) {
                     warn!(event = %message.event_id, sender = %message.sender, "an encrypted command was shown again");
                     Trust::Replayed
                 } else {
@@ -118,14 +118,14 @@ impl Matrix {
                 let is_it = inbox::text_of(&text) == Some(message.text.as_str());
                 Ok(if !is_it {
                     Shown::Nothing
-                } else if self.inbox().is_too_old((sent, text.unsigned.age)) {
+                } else if self.inbox.is_too_old((sent, text.unsigned.age)) {
                     Shown::TooOld
                 } else {
                     Shown::Plaintext
                 })
             }
             AnySyncMessageLikeEvent::RoomEncrypted(SyncMessageLikeEvent::Original(encrypted)) => {
-                if self.inbox().is_too_old((sent, encrypted.unsigned.age)) {
+                if self.inbox.is_too_old((sent, encrypted.unsigned.age)) {
                     return Ok(Shown::TooOld);
                 }
                 let raw = event.cast_unchecked();
@@ -138,7 +138,7 @@ impl Matrix {
     /// Whether a command was obeyed. What a connection heard just before it was made anew may be heard again by the next one.
     #[must_use]
     pub fn has_obeyed(&self, message: &Message) -> bool {
-        self.obeyed().has_event(&message.event_id)
+        self.obeyed.has_event(&message.event_id)
     }
 
     /// Remembers that a command is obeyed now, so that it never is again, and who its sender is.
@@ -147,7 +147,7 @@ impl Matrix {
     /// [`Fault`], where that cannot be written down.
     pub async fn obey(&self, message: &Message, proof: &Proof) -> Result<(), Fault> {
         let now = SystemTime::now();
-        self.obeyed()
+        self.obeyed
             .insert(&message.event_id, proof.place.as_ref(), now)?;
         self.note_identity(&message.sender).await
     }
@@ -160,7 +160,7 @@ impl Matrix {
         sender: &UserId,
         mut info: Arc<EncryptionInfo>,
     ) -> Result<Trust, Fault> {
-        let encryption = self.client().encryption();
+        let encryption = self.client.encryption();
         let mut trust = of_encryption(sender, &info);
         let mut identity = encryption
             .get_user_identity(sender)
@@ -182,7 +182,7 @@ impl Matrix {
             Standing::New => false,
             Standing::Known => true,
         };
-        if trust != Trust::CrossSigned || self.devices() == Devices::Any {
+        if trust != Trust::CrossSigned || self.config.encryption.devices == Devices::Any {
             return Ok(trust);
         }
         if let Some(identity) = identity.filter(|_| is_known) {
@@ -217,7 +217,7 @@ impl Matrix {
         let Some(device) = &info.sender_device else {
             return Ok(false);
         };
-        let encryption = self.client().encryption();
+        let encryption = self.client.encryption();
         let device = encryption.get_device(sender, device).await;
         let Some(device) = device.map_err(matrix_sdk::Error::from)? else {
             return Ok(false);

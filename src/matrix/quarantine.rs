@@ -6,8 +6,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
-    fs, io,
-    path::{Path, PathBuf},
+    io,
+    path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
@@ -17,13 +17,10 @@ use serde::{Deserialize, Serialize};
 use tracing::{error, info, warn};
 
 use super::{
-    Fault,
+    Fault, MatrixFolder, folder,
     guard::{self, Dropped, Portion, Rest, SyncAnswer},
 };
 use crate::atomic_file;
-
-/// Who made the SDK panic, in the folder of Matrix.
-const FILE: &str = "quarantine.json";
 
 /// What stands in the tokens of a part of an answer, behind the homeserver's own.
 const PART: &str = "_rcbot-part-";
@@ -92,19 +89,17 @@ impl Quarantine {
     ///
     /// # Errors
     /// [`Fault::File`].
-    pub fn load(folder: &Path) -> Result<Self, Fault> {
-        let path = folder.join(FILE);
-        let offenders = match fs::read(&path) {
-            Ok(text) => serde_json::from_slice(&text)
+    pub fn load(folder: &MatrixFolder) -> Result<Self, Fault> {
+        let path = folder.quarantine();
+        let offenders = folder::read(&path)?.and_then(|text| {
+            serde_json::from_slice(&text)
                 .inspect_err(
                     |_| warn!(path = %path.display(), "unreadable, beginning with an empty one"),
                 )
-                .unwrap_or_default(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
-            Err(source) => return Err(Fault::File { path, source }),
-        };
+                .ok()
+        });
         let state = Mutex::new(State {
-            offenders,
+            offenders: offenders.unwrap_or_default(),
             in_hand: None,
             has_brought: false,
             waiting: None,

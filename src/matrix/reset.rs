@@ -1,13 +1,13 @@
 //! Replaces the bot's identity, where neither its keys nor the recovery key are left.
 
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
 use tracing::{info, warn};
 
 use super::{
-    Chain, Fault,
-    client::{build_client, make_folder},
-    device, identity,
+    Chain, Fault, MatrixFolder,
+    client::build_client,
+    identity,
     login::{LoggedIn, Login, check_appservice},
     quarantine::Quarantine,
 };
@@ -19,11 +19,15 @@ use crate::config::Config;
 /// # Errors
 /// [`Fault`]s of the homeserver and of our files; then this can be tried again. [`Fault::PasswordWanted`] where the bot has only
 /// a token, and [`Fault::NoIdentityAssertion`] where the homeserver asks an appservice for a password too; then nothing is done.
-pub async fn reset_identity(config: &Config, login: &Login, folder: &Path) -> Result<(), Fault> {
+pub async fn reset_identity(
+    config: &Config,
+    login: &Login,
+    folder: &MatrixFolder,
+) -> Result<(), Fault> {
     if matches!(login, Login::AccessToken(_)) {
         return Err(Fault::PasswordWanted);
     }
-    make_folder(folder)?;
+    folder.create()?;
     if let Login::Appservice(registration) = login {
         check_appservice(config, registration, folder).await?;
     }
@@ -38,7 +42,7 @@ pub async fn reset_identity(config: &Config, login: &Login, folder: &Path) -> Re
         }
         Login::AccessToken(_) | Login::Password(_) => logged_in,
     };
-    let client = build_client(logged_in.client_builder()?, config, folder).await?;
+    let client = build_client(&logged_in, config, folder).await?;
     client.restore_session(logged_in.matrix_session()).await?;
     let replaced = identity::replace(&client, &quarantine, login, folder).await;
     if let Err(error) = client.pause().await {
@@ -53,16 +57,16 @@ pub async fn reset_identity(config: &Config, login: &Login, folder: &Path) -> Re
 async fn leave_old_device(
     config: &Config,
     login: &Login,
-    folder: &Path,
+    folder: &MatrixFolder,
     quarantine: &Arc<Quarantine>,
 ) -> Result<(), Fault> {
-    if device::stored(folder)?.is_some() {
+    if folder.session()?.is_some() {
         let logged_in = LoggedIn::new(config, login, folder, Arc::clone(quarantine)).await?;
-        let client = build_client(logged_in.client_builder()?, config, folder).await?;
+        let client = build_client(&logged_in, config, folder).await?;
         client.restore_session(logged_in.matrix_session()).await?;
         if let Err(fault) = logged_in.delete_device(&client, folder).await {
             warn!(error = %Chain(&fault), "the bot's old device stays on the homeserver");
         }
     }
-    device::forget(folder, true)
+    folder.forget_device()
 }

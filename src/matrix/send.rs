@@ -55,7 +55,7 @@ pub(super) struct Confided {
 impl Matrix {
     /// Waits for the turn to send into a room.
     pub(super) async fn turn(&self, room: &Room) -> Turn {
-        let turn = self.turns().of(room.room_id().to_owned());
+        let turn = self.turns.of(room.room_id().to_owned());
         Turn {
             room: room.clone(),
             _held: turn.lock_owned().await,

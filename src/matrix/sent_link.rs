@@ -121,7 +121,7 @@ impl SentLink {
         message: &PictureMessage,
         transaction: OwnedTransactionId,
     ) -> Result<(), NoPicture> {
-        let room = matrix.client().get_room(&self.receipt.room);
+        let room = matrix.client.get_room(&self.receipt.room);
         let room = room
             .filter(|room| room.state() == RoomState::Joined)
             .ok_or(NoPicture::NotConfidential)?;

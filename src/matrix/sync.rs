@@ -61,24 +61,24 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
         // At first, and after a failure, a long poll would keep us from seeing that the homeserver is there.
         let patience = if !answered {
             Duration::ZERO
-        } else if matrix.inbox().waits_for_keys() {
+        } else if matrix.inbox.waits_for_keys() {
             // Whoever said what cannot be read is told soon.
             late_key::PATIENCE
         } else {
             LONG_POLL
         };
         let before = matrix.standpoint().await;
-        if matrix.quarantine().is_besieged() {
+        if matrix.quarantine.is_besieged() {
             note_acquaintances(matrix).await;
         }
-        let answer = matrix.client().sync_once(settings(patience)).await;
-        let brought_to_device = matrix.quarantine().settle();
+        let answer = matrix.client.sync_once(settings(patience)).await;
+        let brought_to_device = matrix.quarantine.settle();
         match answer {
             Ok(answer) => {
                 answered = true;
-                if !matrix.quarantine().holds_more() {
+                if !matrix.quarantine.holds_more() {
                     // Before that, what the bot knows of rooms is as old as ever.
-                    matrix.note_answer(true);
+                    note_answer(matrix, true);
                 }
                 if std::mem::take(&mut failing) {
                     info!("homeserver answers again");
@@ -94,7 +94,7 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
                 if !std::mem::replace(&mut alias_is_compared, true) {
                     matrix.compare_alias().await;
                 }
-                if let Some(room) = matrix.admin_room_id()
+                if let Some(room) = matrix.admin_room.id()
                     && answer.rooms.left.contains_key(&room)
                 {
                     warn!(%room, bot = %matrix.own_user(), "removed from the admin room: invite the bot again");
@@ -109,7 +109,7 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
                     return fault;
                 }
                 answered = false;
-                matrix.note_answer(false);
+                note_answer(matrix, false);
                 let wanted = fault.retry_after().unwrap_or_default();
                 let wait = failures.next().unwrap_or(PACE).max(wanted);
                 if failing {
@@ -131,11 +131,11 @@ impl Matrix {
     /// A new room, once a sync has brought it and was done with it. The SDK asks for the keys of all its members then, and a
     /// send that begins before they are there holds the lock that this takes, until it gives up after five seconds.
     pub(super) async fn room_once_heard(&self, id: &RoomId) -> Option<Room> {
-        let mut heard = self.heard_rooms().subscribe();
+        let mut heard = self.heard_rooms.subscribe();
         let room_is_heard = heard.wait_for(|rooms| rooms.contains(id));
         // Slow is better than never.
         drop(timeout(LONGEST_WAIT_FOR_ROOM, room_is_heard).await);
-        self.client().get_room(id)
+        self.client.get_room(id)
     }
 
     /// Waits until the homeserver has told what is new, so that the bot knows where it is, and where it is no longer.
@@ -177,19 +177,24 @@ fn filter() -> FilterDefinition {
 
 /// Tells those who wait for a room of theirs: whatever the SDK asks for after a sync that brings it has been asked for.
 fn note_rooms(matrix: &Matrix, answer: &SyncResponse) {
-    matrix.heard_rooms().send_if_modified(|heard| {
+    matrix.heard_rooms.send_if_modified(|heard| {
         let before = heard.len();
         heard.extend(answer.rooms.joined.keys().cloned());
         heard.len() > before
     });
 }
 
+fn note_answer(matrix: &Matrix, answered: bool) {
+    let answers = &matrix.answers;
+    answers.send_if_modified(|known| std::mem::replace(known, answered) != answered);
+}
+
 /// Strangers are those who have no part in the bot's encrypted rooms.
 async fn note_acquaintances(matrix: &Matrix) {
-    match matrix.client().encryption().tracked_users().await {
+    match matrix.client.encryption().tracked_users().await {
         Ok(users) => {
             let users = users.iter().map(ToString::to_string).collect();
-            matrix.quarantine().set_acquaintances(users);
+            matrix.quarantine.set_acquaintances(users);
         }
         Err(error) => warn!(error = %Chain(&error), "not known who is a stranger"),
     }

@@ -26,7 +26,7 @@ impl Matrix {
     /// # Errors
     /// [`Fault`], if it may work later.
     pub async fn withdraw(&self, receipt: &LinkReceipt) -> Result<(), Fault> {
-        let Some(room) = self.client().get_room(&receipt.room) else {
+        let Some(room) = self.client.get_room(&receipt.room) else {
             warn!(room = %receipt.room, "link not taken back, its room is gone");
             return Ok(());
         };
@@ -48,7 +48,7 @@ impl Matrix {
         harmless: &str,
         transactions: &LinkTransactions,
     ) -> Result<(), Fault> {
-        if let Some(room) = self.conversations().ours.get(recipient) {
+        if let Some(room) = self.conversations.ours.get(recipient) {
             self.withdraw_from(&room, harmless, transactions).await?;
         }
         self.withdraw_replaced(recipient, harmless, transactions)
@@ -65,7 +65,7 @@ impl Matrix {
         harmless: &str,
         transactions: &LinkTransactions,
     ) -> Result<(), Fault> {
-        for room in self.conversations().replaced(recipient) {
+        for room in self.conversations.replaced(recipient) {
             self.withdraw_from(&room, harmless, transactions).await?;
         }
         Ok(())
@@ -77,7 +77,7 @@ impl Matrix {
         harmless: &str,
         transactions: &LinkTransactions,
     ) -> Result<(), Fault> {
-        let Some(room) = self.client().get_room(room) else {
+        let Some(room) = self.client.get_room(room) else {
             return Ok(());
         };
         let Some(event) = self.find(&room, harmless, &transactions.link).await? else {
@@ -102,7 +102,7 @@ impl Matrix {
         harmless: &str,
         transactions: &LinkTransactions,
     ) -> Result<LinkReceipt, Fault> {
-        let room = self.client().get_room(&receipt.room);
+        let room = self.client.get_room(&receipt.room);
         let (Picture::Unsettled, Some(room)) = (&receipt.picture, room) else {
             return Ok(receipt);
         };

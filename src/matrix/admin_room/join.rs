@@ -28,7 +28,7 @@ impl Matrix {
         let Some(id) = self.find_admin_room().await else {
             return false;
         };
-        match self.client().get_room(&id).map(|room| room.state()) {
+        match self.client.get_room(&id).map(|room| room.state()) {
             Some(RoomState::Joined) => self.note_join(&id).await,
             Some(RoomState::Banned) => {
                 warn!(room = %id, "banned from the admin room");
@@ -42,13 +42,13 @@ impl Matrix {
 
     /// Says so in the log if the configured alias no longer leads to the admin room.
     pub(in crate::matrix) async fn compare_alias(&self) {
-        let Some(id) = self.admin_room_id() else {
+        let Some(id) = self.admin_room.id() else {
             return;
         };
-        let Ok(alias) = <&RoomAliasId>::try_from(self.which_room().configured()) else {
+        let Ok(alias) = <&RoomAliasId>::try_from(self.admin_room.configured()) else {
             return;
         };
-        match self.client().resolve_room_alias(alias).await {
+        match self.client.resolve_room_alias(alias).await {
             Ok(response) if response.room_id == id => {}
             Ok(response) => warn!(
                 %alias, leads_to = %response.room_id, admin_room = %id,
@@ -64,12 +64,12 @@ impl Matrix {
         let own = self.own_user().as_str();
         let kind = StateEventType::RoomMember;
         let membership: Option<OwnMembership> =
-            state_event(self.client(), id, kind, own, StateEventFormat::Event).await?;
+            state_event(&self.client, id, kind, own, StateEventFormat::Event).await?;
         Ok(membership.and_then(|it| it.origin_server_ts.to_system_time()))
     }
 
     async fn try_to_join(&self, id: &RoomId) -> bool {
-        match self.client().join_room_by_id(id).await {
+        match self.client.join_room_by_id(id).await {
             Ok(_) => {
                 info!(room = %id, "joined the admin room");
                 self.note_join(id).await
@@ -89,7 +89,7 @@ impl Matrix {
     /// Notes when the bot joined: joining a room that one is in already changes nothing. False: it is not known yet.
     async fn note_join(&self, id: &RoomId) -> bool {
         let entered = match self.own_join(id).await {
-            Ok(Some(joined)) => self.which_room().enter(id, joined),
+            Ok(Some(joined)) => self.admin_room.enter(id, joined),
             Ok(None) => return false,
             Err(fault) => Err(fault),
         };
@@ -101,12 +101,12 @@ impl Matrix {
 
     /// The room that the bot was in before, else the one that the configuration names; an alias is looked up once it exists.
     async fn find_admin_room(&self) -> Option<OwnedRoomId> {
-        if let Some(id) = self.admin_room_id() {
+        if let Some(id) = self.admin_room.id() {
             return Some(id);
         }
-        match <&RoomId>::try_from(self.which_room().configured()) {
+        match <&RoomId>::try_from(self.admin_room.configured()) {
             Ok(id) => Some(id.to_owned()),
-            Err(alias) => match self.client().resolve_room_alias(alias).await {
+            Err(alias) => match self.client.resolve_room_alias(alias).await {
                 Ok(response) => Some(response.room_id),
                 Err(error) => {
                     let fault = Fault::from(error);

@@ -79,7 +79,7 @@ impl Upgrades {
     pub(in crate::matrix) async fn after_sync(&mut self, matrix: &Matrix, answer: &SyncResponse) {
         let has_arrived = |room: &mut OwnedRoomId| answer.rooms.joined.contains_key(room);
         if self.arriving.take_if(has_arrived).is_some() {
-            matrix.tell_bot(Heard::AdminRoomMoved).await;
+            matrix.inbox.hand_over(Heard::AdminRoomMoved).await;
         }
         let Ok(room) = matrix.admin_room() else {
             return;
@@ -134,7 +134,7 @@ async fn look(matrix: &Matrix, old: &Room) -> Result<Found, Fault> {
         return Ok(Found::Nothing);
     };
     let facts = facts(old, &sender).await?;
-    if let Err(refusal) = may_move(&sender, &facts, &matrix.config().authorization) {
+    if let Err(refusal) = may_move(&sender, &facts, &matrix.config.authorization) {
         return Ok(Found::Refused(refusal));
     }
     let new = content.replacement_room;
@@ -167,12 +167,12 @@ async fn enter(matrix: &Matrix, old: &Room, new: &RoomId) -> Result<Found, Fault
     if predecessor.as_deref() != Some(old.room_id()) {
         return Ok(Found::Refused(Refusal::NotItsSuccessor));
     }
-    let was_encrypted = matrix.which_room().was_encrypted() || is_encrypted(old).await?;
+    let was_encrypted = matrix.admin_room.was_encrypted() || is_encrypted(old).await?;
     if was_encrypted && !is_encrypted(&room).await? {
         return Ok(Found::Refused(Refusal::NotEncrypted));
     }
     let joined = matrix.own_join(new).await?.ok_or(Fault::NotInAdminRoom)?;
-    matrix.which_room().enter(new, joined)?;
+    matrix.admin_room.enter(new, joined)?;
     Ok(Found::Moved(new.to_owned()))
 }
 

@@ -4,21 +4,18 @@
 //! has the power over an alias, which may be another than over the room, must not be able to move the admin room.
 
 use std::{
-    fs, io,
-    path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
 
 use matrix_sdk::ruma::{OwnedRoomId, OwnedRoomOrAliasId, RoomId, RoomOrAliasId};
-use serde::{Deserialize, Serialize};
 
-use crate::{atomic_file, matrix::Fault};
+use crate::matrix::{Fault, MatrixFolder, folder::StoredRoom};
 
 /// The admin room, shared by all that hear and speak.
 #[derive(Debug)]
 pub(in crate::matrix) struct AdminRoom {
-    path: PathBuf,
+    folder: MatrixFolder,
     configured: OwnedRoomOrAliasId,
     /// When the bot logged in, by its own clock, if its store is new: the first sync brings what was said before once more.
     logged_in: Option<SystemTime>,
@@ -35,41 +32,17 @@ struct Now {
     was_encrypted: bool,
 }
 
-/// What stands on disk.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Stored {
-    /// What the configuration said. If it says something else now, the rest does not count.
-    configured: OwnedRoomOrAliasId,
-    /// The room that it led to, perhaps by way of an upgrade.
-    room: OwnedRoomId,
-    /// Whether it was ever seen encrypted, or the room that it replaces was.
-    #[serde(default)]
-    was_encrypted: bool,
-}
-
 impl AdminRoom {
     /// Reads the file. `listening_since` is the time of the log-in, and counts until the time of the bot's join is known.
     pub(in crate::matrix) fn load(
-        path: PathBuf,
+        folder: &MatrixFolder,
         configured: OwnedRoomOrAliasId,
         listening_since: SystemTime,
         store_is_new: bool,
     ) -> Result<Self, Fault> {
-        let stored = match fs::read(&path) {
-            Ok(text) => {
-                let stored: Stored =
-                    serde_json::from_slice(&text).map_err(|_| Fault::UnreadableFile {
-                        path: path.clone(),
-                        remedy: "delete it, and the bot goes to the room that the configuration names",
-                    })?;
-                (stored.configured == configured).then_some(stored)
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(source) => return Err(Fault::File { path, source }),
-        };
+        let stored = folder.admin_room(&configured)?;
         Ok(Self {
-            path,
+            folder: folder.clone(),
             configured,
             logged_in: store_is_new.then_some(listening_since),
             now: Mutex::new(Now {
@@ -144,17 +117,10 @@ impl AdminRoom {
     }
 
     fn write(&self, room: &RoomId, was_encrypted: bool) -> Result<(), Fault> {
-        let stored = Stored {
+        self.folder.set_admin_room(&StoredRoom {
             configured: self.configured.clone(),
             room: room.to_owned(),
             was_encrypted,
-        };
-        let written = serde_json::to_vec_pretty(&stored)
-            .map_err(io::Error::from)
-            .and_then(|text| atomic_file::write(&self.path, &text));
-        written.map_err(|source| Fault::File {
-            path: self.path.clone(),
-            source,
         })
     }
 
@@ -169,50 +135,49 @@ mod tests {
 
     use super::*;
 
-    fn load(path: &std::path::Path, configured: &str) -> Result<AdminRoom, Fault> {
+    fn load(folder: &tempfile::TempDir, configured: &str) -> Result<AdminRoom, Fault> {
         let configured = RoomOrAliasId::parse(configured).unwrap();
-        AdminRoom::load(path.to_owned(), configured, SystemTime::UNIX_EPOCH, false)
+        let folder = MatrixFolder::new(folder.path().to_owned());
+        AdminRoom::load(&folder, configured, SystemTime::UNIX_EPOCH, false)
     }
 
     #[test]
     fn the_room_that_was_entered_counts_as_long_as_the_configuration_says_the_same() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("admin-room.json");
         let (room, now) = (room_id!("!a:x.y"), SystemTime::now());
-        let admin_room = load(&path, "#admins:x.y").unwrap();
+        let admin_room = load(&folder, "#admins:x.y").unwrap();
         assert_eq!(admin_room.id(), None);
         admin_room.enter(room, now).unwrap();
         assert!(admin_room.is(room) && admin_room.listening_since() == now);
 
-        assert!(load(&path, "#admins:x.y").unwrap().is(room));
-        assert_eq!(load(&path, "#others:x.y").unwrap().id(), None);
-        assert_eq!(load(&path, "!a:x.y").unwrap().id(), None);
+        assert!(load(&folder, "#admins:x.y").unwrap().is(room));
+        assert_eq!(load(&folder, "#others:x.y").unwrap().id(), None);
+        assert_eq!(load(&folder, "!a:x.y").unwrap().id(), None);
     }
 
     #[test]
     fn a_room_that_was_encrypted_stays_so_over_restarts_and_upgrades() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("admin-room.json");
-        let admin_room = load(&path, "#admins:x.y").unwrap();
+        let admin_room = load(&folder, "#admins:x.y").unwrap();
         admin_room
             .enter(room_id!("!a:x.y"), SystemTime::now())
             .unwrap();
-        assert!(!load(&path, "#admins:x.y").unwrap().was_encrypted());
+        assert!(!load(&folder, "#admins:x.y").unwrap().was_encrypted());
         admin_room.note_encrypted().unwrap();
-        let admin_room = load(&path, "#admins:x.y").unwrap();
+        let admin_room = load(&folder, "#admins:x.y").unwrap();
         assert!(admin_room.was_encrypted());
         admin_room
             .enter(room_id!("!b:x.y"), SystemTime::now())
             .unwrap();
-        assert!(load(&path, "#admins:x.y").unwrap().was_encrypted());
-        assert!(!load(&path, "#others:x.y").unwrap().was_encrypted());
+        assert!(load(&folder, "#admins:x.y").unwrap().was_encrypted());
+        assert!(!load(&folder, "#others:x.y").unwrap().was_encrypted());
     }
 
     #[test]
     fn a_room_that_cannot_be_written_down_is_not_entered() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("gone/admin-room.json");
-        let admin_room = load(&path, "#admins:x.y").unwrap();
+        let admin_room = load(&folder, "#admins:x.y").unwrap();
+        drop(folder);
         let entered = admin_room.enter(room_id!("!a:x.y"), SystemTime::now());
         assert!(matches!(entered, Err(Fault::File { .. })));
         assert_eq!(admin_room.id(), None);
@@ -222,9 +187,9 @@ mod tests {
     fn a_file_that_makes_no_sense_is_no_reason_to_believe_the_alias_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("admin-room.json");
-        fs::write(&path, "{ \"configured\": \"#admins:x.y\" }").unwrap();
+        std::fs::write(path, "{ \"configured\": \"#admins:x.y\" }").unwrap();
         assert!(matches!(
-            load(&path, "#admins:x.y"),
+            load(&folder, "#admins:x.y"),
             Err(Fault::UnreadableFile { .. })
         ));
     }

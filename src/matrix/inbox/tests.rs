@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::*;
+use crate::matrix::MatrixFolder;
 
 /// The inbox of a bot with its files in this folder, which logged in at this time.
 fn inbox(
@@ -20,10 +21,11 @@ fn inbox(
         "projects": { "website": { "directory": folder } },
     });
     let config = Config::from_text(&folder.join("config.yaml"), &text.to_string()).unwrap();
-    let (path, room) = (folder.join("admin-room.json"), config.admin_room.clone());
-    let admin_room = AdminRoom::load(path, room, logged_in, store_is_new).unwrap();
-    let obeyed = Obeyed::load(folder.join("obeyed"), config.max_command_age).unwrap();
-    let conversations = Conversations::load(folder).unwrap();
+    let matrix = MatrixFolder::new(folder.to_owned());
+    let room = config.admin_room.clone();
+    let admin_room = AdminRoom::load(&matrix, room, logged_in, store_is_new).unwrap();
+    let obeyed = Obeyed::load(matrix.obeyed(), config.max_command_age).unwrap();
+    let conversations = Conversations::load(&matrix).unwrap();
     let (heard, waiting) = mpsc::channel(1);
     let inbox = Inbox::new(
         &Arc::new(config),

@@ -1,7 +1,5 @@
 //! The log-in that somebody else has made for the bot: its token names the device, which must be the bot's alone.
 
-use std::path::Path;
-
 use matrix_sdk::{
     HttpError,
     ruma::{
@@ -20,7 +18,7 @@ use tracing::warn;
 use super::request::Homeserver;
 use crate::{
     config::Config,
-    matrix::{Fault, device, stored::has_store},
+    matrix::{Fault, MatrixFolder},
     secret::Token,
 };
 
@@ -32,26 +30,26 @@ use crate::{
 pub(super) async fn take_up(
     config: &Config,
     token: &Token,
-    folder: &Path,
+    folder: &MatrixFolder,
 ) -> Result<OwnedDeviceId, Fault> {
     let homeserver = Homeserver::new(config)?;
     let device = device_of(&homeserver, config, token).await?;
-    if device::known_id(folder)?.is_some_and(|known| known != device) {
+    if folder.device_id()?.is_some_and(|known| known != device) {
         warn!(%device, "bot.access_token is of another device than before, which begins anew");
-        device::forget(folder, true)?;
+        folder.forget_device()?;
     }
-    if !has_store(folder) && has_keys(&homeserver, config, token, &device).await? {
+    if !folder.has_store() && has_keys(&homeserver, config, token, &device).await? {
         return Err(in_use(&device, folder));
     }
-    device::set_id(folder, &device)?;
+    folder.set_device_id(&device)?;
     Ok(device)
 }
 
 /// Why this device cannot be the bot's.
-pub(super) fn in_use(device: &DeviceId, folder: &Path) -> Fault {
+pub(super) fn in_use(device: &DeviceId, folder: &MatrixFolder) -> Fault {
     Fault::DeviceInUse {
         device: device.to_string(),
-        folder: folder.to_owned(),
+        folder: folder.path().to_owned(),
     }
 }
 

@@ -28,8 +28,8 @@ use super::request::Homeserver;
 use crate::{
     config::Config,
     matrix::{
-        Chain, Fault, HomeserverKind, Registration, device::Authentication,
-        fault::is_unknown_device,
+        Chain, Fault, HomeserverKind, Registration, fault::is_unknown_device,
+        folder::Authentication,
     },
     secret::Token,
 };

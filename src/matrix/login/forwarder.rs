@@ -7,7 +7,7 @@
 
 use std::{
     panic::AssertUnwindSafe,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -40,15 +40,12 @@ use super::{
 use crate::{
     config::Config,
     matrix::{
-        Chain, Fault,
+        Chain, Fault, MatrixFolder,
         fault::LONGEST_WAIT,
         quarantine::{self, Quarantine},
     },
     private_socket::PrivateSocket,
 };
-
-/// The socket, in the folder of Matrix.
-const SOCKET: &str = "homeserver.sock";
 
 /// What is between two neighbours on the way and goes no further (RFC 9110, section 7.6.1), and what is made anew.
 const NOT_FORWARDED: [HeaderName; 9] = [
@@ -79,10 +76,10 @@ impl Forwarder {
         config: &Config,
         credential: Credential,
         device: OwnedDeviceId,
-        folder: &Path,
+        folder: &MatrixFolder,
         quarantine: Arc<Quarantine>,
     ) -> Result<Self, Fault> {
-        let path = folder.join(SOCKET);
+        let path = folder.homeserver_socket();
         let socket = PrivateSocket::listen(&path).map_err(|source| Fault::File {
             path: path.clone(),
             source,

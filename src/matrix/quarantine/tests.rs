@@ -9,7 +9,7 @@ const KEY: &str = "nqOvzeuGWT/sRx3h7+MHoInYj3Uk2LD/unI9kDYcHwk";
 
 fn quarantine() -> (TempDir, Quarantine) {
     let folder = TempDir::new().unwrap();
-    let quarantine = Quarantine::load(folder.path()).unwrap();
+    let quarantine = Quarantine::load(&MatrixFolder::new(folder.path().to_owned())).unwrap();
     (folder, quarantine)
 }
 
@@ -97,7 +97,7 @@ fn after_a_panic_nothing_of_that_user_is_handed_out_in_this_life_and_the_next() 
         matches!(&fault, Fault::SetAside { user } if user == "@m:x"),
         "{fault}"
     );
-    let next = Quarantine::load(folder.path()).unwrap();
+    let next = Quarantine::load(&MatrixFolder::new(folder.path().to_owned())).unwrap();
     for quarantine in [quarantine, next] {
         assert_eq!(parts(&quarantine, answer(&senders)), [["@a:x"], ["@b:x"]]);
         assert_eq!(

@@ -43,9 +43,9 @@ impl Setting {
         let (appservice, as_token) = appservice(&config, folder.path());
         let credential = credential(appservice);
         let device = device_id!("RCBOT+1").to_owned();
-        let quarantine = Arc::new(Quarantine::load(folder.path()).unwrap());
-        let forwarder =
-            Forwarder::start(&config, credential, device, folder.path(), quarantine).unwrap();
+        let matrix = MatrixFolder::new(folder.path().to_owned());
+        let quarantine = Arc::new(Quarantine::load(&matrix).unwrap());
+        let forwarder = Forwarder::start(&config, credential, device, &matrix, quarantine).unwrap();
         Self {
             as_token,
             homeserver,
@@ -87,7 +87,7 @@ fn json(status: &str, header: &str, body: &Value) -> String {
 }
 
 /// The appservice of a configuration, and its token.
-fn appservice(config: &Config, folder: &Path) -> (Appservice, String) {
+fn appservice(config: &Config, folder: &std::path::Path) -> (Appservice, String) {
     let registration = folder.join("registration.yaml");
     write_new(&registration, &generate(&config.bot_user).unwrap()).unwrap();
     let registration = Registration::load(&registration, &config.bot_user).unwrap();
@@ -306,7 +306,7 @@ async fn a_homeserver_that_is_away_or_hangs_up_is_a_fault_of_the_network() {
 #[tokio::test]
 async fn the_socket_is_the_owners_alone_and_its_end_is_the_forwarders() {
     let setting = Setting::new().await;
-    let socket = setting.folder.path().join(SOCKET);
+    let socket = setting.folder.path().join("homeserver.sock");
     let mode = std::fs::metadata(&socket).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     assert!(!format!("{:?}", setting.forwarder).contains(&setting.as_token));

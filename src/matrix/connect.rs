@@ -1,0 +1,191 @@
+//! Makes the connection: logs in, waits for a homeserver that does not answer, and begins anew where it has logged the bot out.
+//!
+//! Invariant: nothing in matrix/ imports this.
+
+use std::{env, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use futures_util::FutureExt as _;
+use matrix_sdk::Client;
+use tokio::{
+    sync::{mpsc, watch},
+    time::sleep,
+};
+use tracing::{debug, info, warn};
+
+use super::{
+    Chain, Fault, Heard, Matrix, MatrixFolder,
+    admin_room::AdminRoom,
+    client::build_client,
+    conversations::Conversations,
+    identity::{self, RECOVERY_KEY_VARIABLE, RecoveryKey},
+    inbox::Inbox,
+    login::{LoggedIn, Login},
+    obeyed::Obeyed,
+    quarantine::Quarantine,
+    sync,
+};
+use crate::config::Config;
+
+/// How many commands may wait for the bot. More than people type; a flood waits for its turn with the homeserver.
+const MESSAGES_WAITING: usize = 256;
+
+/// How long to wait between tries at most.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// What [`Matrix::connect`] gives.
+#[derive(Debug)]
+pub struct Connection {
+    /// To speak.
+    pub matrix: Matrix,
+    /// What is heard, once [`Matrix::follow`] runs.
+    pub heard: mpsc::Receiver<Heard>,
+}
+
+impl Matrix {
+    /// Logs in, or takes up the session of an earlier run, and sees to the bot's identity. Waits for a homeserver that
+    /// does not answer, for as long as it takes. `folder` is for Matrix alone, and is made if need be.
+    ///
+    /// # Errors
+    /// [`Fault`]s that waiting does not mend.
+    pub async fn connect(
+        config: Arc<Config>,
+        login: &Login,
+        folder: &MatrixFolder,
+        quarantine: &Arc<Quarantine>,
+    ) -> Result<Connection, Fault> {
+        folder.create()?;
+        let mut waits = sync::back_off();
+        let mut warned = false;
+        loop {
+            quarantine.start_over();
+            let trying = try_connect(&config, login, folder, quarantine);
+            // Whatever a panic leaves half done is thrown away with the client.
+            let fault = match AssertUnwindSafe(trying).catch_unwind().await {
+                Ok(Ok(connection)) => return Ok(connection),
+                Ok(Err(fault)) => fault,
+                Err(_) => quarantine.blame(),
+            };
+            if matches!(fault, Fault::DeviceLost) {
+                warn!("the bot's device has lost its keys, making a new one");
+                folder.forget_device()?;
+            } else if fault.is_logged_out() {
+                forget_log_in(&fault, folder)?;
+            } else if !fault.is_passing() {
+                return Err(fault);
+            } else if !matches!(fault, Fault::SetAside { .. }) {
+                let error = Chain(&fault);
+                if warned {
+                    debug!(%error, "still waiting for the homeserver");
+                } else {
+                    warn!(homeserver = %config.homeserver_url, %error, "waiting for the homeserver");
+                }
+                warned = true;
+            }
+            let wanted = fault.retry_after().unwrap_or_default();
+            sleep(waits.next().unwrap_or(LONGEST_WAIT).max(wanted)).await;
+        }
+    }
+
+    /// Follows the homeserver until that makes no sense any more, and tells why. Joins the admin room when it can.
+    pub async fn follow(&self) -> Fault {
+        let following = async {
+            tokio::select! {
+                fault = sync::follow(self) => fault,
+                fault = self.watch_identities() => fault,
+                fault = self.forget_left_rooms() => fault,
+                () = self.logged_in.ended() => Fault::Panicked,
+            }
+        };
+        // Whatever a panic leaves half done is thrown away with the client.
+        let followed = AssertUnwindSafe(following).catch_unwind().await;
+        followed.unwrap_or_else(|_| self.quarantine.blame())
+    }
+}
+
+/// A log-out, unless it is a soft one, has deleted the device too. Where nothing could bring the bot's identity to another one,
+/// nothing of the present one is thrown away.
+fn forget_log_in(fault: &Fault, folder: &MatrixFolder) -> Result<(), Fault> {
+    let session = folder.session()?;
+    let has_token = session.is_some_and(|session| session.token().is_some());
+    let device_is_gone = fault.is_device_deleted(has_token);
+    if device_is_gone && folder.own_identity().is_some() {
+        let recovery_key = folder.recovery_key();
+        let variable = env::var_os(RECOVERY_KEY_VARIABLE);
+        if RecoveryKey::find(variable.as_deref(), &recovery_key)?.is_none() {
+            return Err(Fault::LoggedOutForGood {
+                folder: folder.path().to_owned(),
+                recovery_key,
+            });
+        }
+    }
+    warn!(
+        device_is_gone,
+        "the homeserver no longer knows the bot's access token or device, logging in again"
+    );
+    if device_is_gone {
+        folder.forget_device()
+    } else {
+        folder.forget_session()
+    }
+}
+
+async fn try_connect(
+    config: &Arc<Config>,
+    login: &Login,
+    folder: &MatrixFolder,
+    quarantine: &Arc<Quarantine>,
+) -> Result<Connection, Fault> {
+    let logged_in = LoggedIn::new(config, login, folder, Arc::clone(quarantine)).await?;
+    let store_is_new = !folder.has_store();
+    let client = build_client(&logged_in, config, folder).await?;
+    // Before the SDK has a log-in, with which it asks for more and complains of each answer that does not come.
+    client.fetch_server_versions(None).await?;
+    client.restore_session(logged_in.matrix_session()).await?;
+    client.whoami().await?;
+    let ensured = identity::ensure(&client, quarantine, login, folder, store_is_new).await;
+    if matches!(ensured, Err(Fault::DeviceLost)) {
+        // Clients do not believe a device that changes its keys.
+        logged_in.delete_device(&client, folder).await?;
+    }
+    ensured?;
+    let (sender, heard) = mpsc::channel(MESSAGES_WAITING);
+    let admin_room = Arc::new(AdminRoom::load(
+        folder,
+        config.admin_room.clone(),
+        logged_in.listening_since(),
+        store_is_new,
+    )?);
+    let conversations = Arc::new(Conversations::load(folder)?);
+    let obeyed = Arc::new(Obeyed::load(folder.obeyed(), config.max_command_age)?);
+    let inbox = Inbox::new(config, &admin_room, &conversations, &obeyed, sender);
+    let matrix = Matrix {
+        client,
+        config: Arc::clone(config),
+        admin_room,
+        logged_in: Arc::new(logged_in),
+        quarantine: Arc::clone(quarantine),
+        conversations,
+        inbox: Arc::new(inbox),
+        invitations: Arc::default(),
+        pinned_identities: Arc::new(folder.pinned_identities()?),
+        verifications: Arc::default(),
+        turns: Arc::default(),
+        obeyed,
+        heard_rooms: watch::Sender::default(),
+        answers: watch::Sender::new(false),
+    };
+    set_display_name(&matrix.client, &config.display_name).await;
+    info!(user = %matrix.own_user(), "connected to the homeserver");
+    Ok(Connection { matrix, heard })
+}
+
+/// A name is a courtesy: the bot works without.
+async fn set_display_name(client: &Client, wanted: &str) {
+    let account = client.account();
+    if let Ok(name) = account.get_display_name().await
+        && name.as_deref() != Some(wanted)
+        && let Err(error) = account.set_display_name(Some(wanted)).await
+    {
+        warn!(%error, "display name not set");
+    }
+}

@@ -1,0 +1,348 @@
+//! Every file of the folder of Matrix, `data_dir/matrix`: its name, and what is in it.
+//!
+//! Invariant: nothing here knows the SDK but its ids, and nothing here needs a connection.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
+
+use matrix_sdk::{
+    SessionMeta,
+    ruma::{
+        DeviceId, OwnedDeviceId, OwnedRoomId, OwnedRoomOrAliasId, OwnedUserId, RoomOrAliasId,
+        UserId,
+    },
+};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{DeserializeOwned, Error as _},
+};
+use tracing::warn;
+
+use super::Fault;
+use crate::{atomic_file, config::MasterKey, secret::Token};
+
+/// The folder of Matrix. Its files are the bot's alone.
+#[derive(Debug, Clone)]
+pub struct MatrixFolder(PathBuf);
+
+/// A log-in that lasts over restarts.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+pub(crate) struct Session {
+    #[serde(flatten)]
+    pub(super) meta: SessionMeta,
+    /// When the bot logged in. What was sent before was not sent to us.
+    pub(super) listening_since: SystemTime,
+    /// Nothing, where the configuration gives a token.
+    #[serde(flatten)]
+    pub(crate) authentication: Option<Authentication>,
+}
+
+impl Session {
+    pub(crate) fn device_id(&self) -> &DeviceId {
+        &self.meta.device_id
+    }
+
+    /// The device's own token, if it has one.
+    pub(crate) fn token(&self) -> Option<&Token> {
+        match &self.authentication {
+            Some(Authentication::AccessToken { access_token }) => Some(access_token),
+            Some(Authentication::IdentityAssertion) | None => None,
+        }
+    }
+}
+
+/// What proves that a request is the device's.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(tag = "authentication", rename_all = "snake_case")]
+pub(crate) enum Authentication {
+    /// A token of the device's own, which a log-in gave.
+    AccessToken {
+        #[serde(deserialize_with = "read_token", serialize_with = "write_token")]
+        access_token: Token,
+    },
+    /// The appservice's token, with user and device named beside it: the homeserver logs in no appservice.
+    IdentityAssertion,
+}
+
+/// The admin room in which the bot was last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StoredRoom {
+    /// What the configuration said. If it says something else now, the rest does not count.
+    pub(crate) configured: OwnedRoomOrAliasId,
+    /// It may be another one than the configuration names: an alias is believed once, and upgrades are followed.
+    pub(crate) room: OwnedRoomId,
+    /// Whether it was ever seen encrypted, or the room that it replaces was.
+    #[serde(default)]
+    pub(crate) was_encrypted: bool,
+}
+
+impl MatrixFolder {
+    /// With this path, which need not be there yet.
+    #[must_use]
+    pub fn new(path: PathBuf) -> Self {
+        Self(path)
+    }
+
+    pub(super) fn create(&self) -> Result<(), Fault> {
+        atomic_file::create_folder(&self.0).map_err(|source| file_fault(&self.0, source))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The SDK's databases, with the device's keys and the identity's.
+    pub(super) fn store(&self) -> PathBuf {
+        self.0.join("store")
+    }
+
+    pub(super) fn has_store(&self) -> bool {
+        self.store().exists()
+    }
+
+    /// What brings the bot's identity back to another device.
+    #[must_use]
+    pub fn recovery_key(&self) -> PathBuf {
+        self.0.join("recovery-key")
+    }
+
+    /// The socket through which the SDK's requests go.
+    pub(super) fn homeserver_socket(&self) -> PathBuf {
+        self.0.join("homeserver.sock")
+    }
+
+    /// Which commands were obeyed.
+    pub(super) fn obeyed(&self) -> PathBuf {
+        self.0.join("obeyed")
+    }
+
+    /// At whose events the SDK panicked.
+    pub(super) fn quarantine(&self) -> PathBuf {
+        self.0.join("quarantine.json")
+    }
+
+    /// The rooms that the bot made for links, by user.
+    pub(super) fn direct_messages(&self) -> Result<JsonMap<OwnedRoomId>, Fault> {
+        self.json_map(
+            "direct-messages.json",
+            "delete it, and the bot makes new direct messages",
+        )
+    }
+
+    /// The rooms that the bot made before those, by user.
+    pub(super) fn replaced_direct_messages(&self) -> Result<JsonMap<Vec<OwnedRoomId>>, Fault> {
+        self.json_map(
+            "replaced-direct-messages.json",
+            "delete it, and links that a killed bot sent to rooms which it has left since are not redacted",
+        )
+    }
+
+    /// The rooms to which users invited the bot.
+    pub(super) fn invited_to(&self) -> Result<JsonMap<OwnedRoomId>, Fault> {
+        self.json_map(
+            "invited-to.json",
+            "delete it, and invite the bot again to where you want to talk to it",
+        )
+    }
+
+    /// The identities of users that were seen first, or accepted by the operator.
+    pub(crate) fn pinned_identities(&self) -> Result<JsonMap<MasterKey>, Fault> {
+        self.json_map(
+            "identities.json",
+            "it says who is who; mend it, or delete it, and the bot goes by the identities that it sees next",
+        )
+    }
+
+    fn json_map<V: DeserializeOwned>(
+        &self,
+        name: &str,
+        remedy: &'static str,
+    ) -> Result<JsonMap<V>, Fault> {
+        let path = self.0.join(name);
+        let values = read_json(&path, remedy)?.unwrap_or_default();
+        Ok(JsonMap {
+            path,
+            values: Mutex::new(values),
+        })
+    }
+
+    /// The log-in of the last run, if there is one. An unreadable one is as good as none: the device's id is kept by itself,
+    /// so that the bot logs in again as the same device.
+    pub(crate) fn session(&self) -> Result<Option<Session>, Fault> {
+        let path = self.session_file();
+        let session = read(&path)?.map(|text| serde_json::from_slice(&text));
+        Ok(session.and_then(|session| {
+            session
+                .inspect_err(|_| warn!(path = %path.display(), "the log-in on disk is unreadable, logging in again"))
+                .ok()
+        }))
+    }
+
+    pub(super) fn set_session(&self, session: &Session) -> Result<(), Fault> {
+        write_json(&self.session_file(), session)
+    }
+
+    fn session_file(&self) -> PathBuf {
+        self.0.join("session.json")
+    }
+
+    pub(super) fn device_id(&self) -> Result<Option<OwnedDeviceId>, Fault> {
+        let text = read(&self.device_file())?;
+        Ok(text.map(|id| String::from_utf8_lossy(&id).trim().into()))
+    }
+
+    /// The device's id, which is written down before it is used: a crash between must not make a second device.
+    pub(super) fn device_id_or_new(&self) -> Result<OwnedDeviceId, Fault> {
+        if let Some(id) = self.device_id()? {
+            return Ok(id);
+        }
+        let id = OwnedDeviceId::from(format!("RCBOT{:08X}", rand::random::<u32>()));
+        self.set_device_id(&id)?;
+        Ok(id)
+    }
+
+    pub(super) fn set_device_id(&self, id: &DeviceId) -> Result<(), Fault> {
+        write(&self.device_file(), id.as_bytes())
+    }
+
+    /// It stays when the access token is no longer good.
+    fn device_file(&self) -> PathBuf {
+        self.0.join("device-id")
+    }
+
+    /// Forgets the access token, but not the device, which may log in again.
+    pub(super) fn forget_session(&self) -> Result<(), Fault> {
+        remove(&self.session_file())
+    }
+
+    /// Forgets the log-in and the device with its keys. The identity comes back with the recovery key.
+    pub(super) fn forget_device(&self) -> Result<(), Fault> {
+        remove(&self.device_file())?;
+        let store = self.store();
+        match fs::remove_dir_all(&store) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(file_fault(&store, error));
+            }
+            Ok(()) | Err(_) => {}
+        }
+        // Last, so that a crash before leaves the token whose refusal leads here again.
+        self.forget_session()
+    }
+
+    /// The public key of the bot's own identity, if its private keys are in the store: a start that found another one, or
+    /// failed before, leaves a store without.
+    pub(crate) fn own_identity(&self) -> Option<String> {
+        fs::read_to_string(self.own_identity_file()).ok()
+    }
+
+    pub(super) fn set_own_identity(&self, key: &str) -> Result<(), Fault> {
+        write(&self.own_identity_file(), key.as_bytes())
+    }
+
+    /// It goes with the private keys.
+    fn own_identity_file(&self) -> PathBuf {
+        self.store().join("identity")
+    }
+
+    /// The admin room to which the configuration led, if it did so yet.
+    pub(crate) fn admin_room(
+        &self,
+        configured: &RoomOrAliasId,
+    ) -> Result<Option<StoredRoom>, Fault> {
+        let stored: Option<StoredRoom> = read_json(
+            &self.admin_room_file(),
+            "delete it, and the bot goes to the room that the configuration names",
+        )?;
+        Ok(stored.filter(|stored| stored.configured == configured))
+    }
+
+    pub(super) fn set_admin_room(&self, room: &StoredRoom) -> Result<(), Fault> {
+        write_json(&self.admin_room_file(), room)
+    }
+
+    fn admin_room_file(&self) -> PathBuf {
+        self.0.join("admin-room.json")
+    }
+}
+
+/// One value for each user, in a file. Whatever is put in is on disk before anyone sees it.
+#[derive(Debug)]
+pub(crate) struct JsonMap<V> {
+    path: PathBuf,
+    values: Mutex<BTreeMap<OwnedUserId, V>>,
+}
+
+impl<V: Clone + Serialize> JsonMap<V> {
+    pub(super) fn get(&self, user: &UserId) -> Option<V> {
+        self.values().get(user).cloned()
+    }
+
+    pub(crate) fn all(&self) -> BTreeMap<OwnedUserId, V> {
+        self.values().clone()
+    }
+
+    pub(super) fn insert(&self, user: &UserId, value: V) -> Result<(), Fault> {
+        let mut values = self.values();
+        let mut changed = values.clone();
+        changed.insert(user.to_owned(), value);
+        write_json(&self.path, &changed)?;
+        *values = changed;
+        Ok(())
+    }
+
+    fn values(&self) -> MutexGuard<'_, BTreeMap<OwnedUserId, V>> {
+        self.values.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// `None` where there is no file. `remedy` says what to do about an unreadable one.
+fn read_json<T: DeserializeOwned>(path: &Path, remedy: &'static str) -> Result<Option<T>, Fault> {
+    let value = read(path)?.map(|text| serde_json::from_slice(&text));
+    value.transpose().map_err(|_| Fault::UnreadableFile {
+        path: path.to_owned(),
+        remedy,
+    })
+}
+
+fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Fault> {
+    let text = serde_json::to_vec_pretty(value).map_err(|error| file_fault(path, error.into()))?;
+    write(path, &text)
+}
+
+/// `None` where there is no file.
+pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, Fault> {
+    match fs::read(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(file_fault(path, source)),
+    }
+}
+
+pub(super) fn write(path: &Path, content: &[u8]) -> Result<(), Fault> {
+    atomic_file::write(path, content).map_err(|source| file_fault(path, source))
+}
+
+fn remove(path: &Path) -> Result<(), Fault> {
+    atomic_file::remove(path).map_err(|source| file_fault(path, source))
+}
+
+pub(super) fn file_fault(path: &Path, source: io::Error) -> Fault {
+    Fault::File {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+fn read_token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Token, D::Error> {
+    Token::new(String::deserialize(deserializer)?).map_err(D::Error::custom)
+}
+
+fn write_token<S: Serializer>(token: &Token, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(token.expose())
+}
