@@ -47,7 +47,6 @@ pub(crate) use self::yaml::Node;
 use self::{
     login::Noted,
     section::{Section, UnknownKeys},
-    settings::SessionSettings,
 };
 use crate::remote_control::ProjectName;
 
@@ -205,7 +204,7 @@ impl Config {
         }
         let mut projects = self.projects.values();
         projects
-            .any(|configured| !configured.project.environment.is_empty())
+            .any(|configured| !configured.project.settings.environment.is_empty())
             .then_some("what it puts into `environment` may be secret")
     }
 
@@ -248,10 +247,8 @@ impl Config {
             check::positive_duration,
         );
         let data_dir = root.or("data_dir", default_data_dir(folder), check::path(folder));
-        let built_in = root.noted("sessions", SessionSettings::built_in())?;
-        let sessions = root.section("sessions", |sessions| {
-            SessionSettings::read(sessions, built_in)
-        });
+        let built_in = root.noted("sessions", settings::built_in())?;
+        let sessions = root.section("sessions", |sessions| settings::read(sessions, built_in));
         let projects = root.section("projects", |projects| {
             projects::read(projects, &sessions, folder)
         });

@@ -1,69 +1,95 @@
-//! What proves who the bot is: access tokens, the appservice's among them, and its account's password.
+//! Texts that nobody else may see: access tokens, the appservice's among them, the account's password, and what a project gives
+//! its sessions.
 //!
 //! Invariant: a secret leaves its type through `expose` alone, so that one search finds every place that could leak it. It
 //! has no `Display` and no `Serialize`, and its `Debug` shows nothing.
 
-use std::fmt;
+use std::{fmt, marker::PhantomData};
 
-/// An access token: a text of visible ASCII characters, as it travels in an HTTP header.
+/// An access token, as it travels in an HTTP header.
+pub type Token = Secret<AccessToken>;
+
+/// An account's password.
+pub type Password = Secret<AccountPassword>;
+
+/// A text that may be secret.
+pub type SecretText = Secret<AnyText>;
+
+/// A text that nothing prints.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Token(String);
+pub struct Secret<K>(String, PhantomData<K>);
 
-/// Why a text is no token. It never holds the text.
+/// What a secret is for.
+pub trait Kind {
+    /// Which texts it can be.
+    const WANTED: &'static str;
+
+    /// Whether this is one of them.
+    fn is(text: &str) -> bool;
+}
+
+/// Visible ASCII characters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AccessToken {}
+
+/// Any text but the empty one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AccountPassword {}
+
+/// Any text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AnyText {}
+
+impl Kind for AccessToken {
+    const WANTED: &'static str =
+        "is empty or holds more than visible ASCII characters; wanted a long random text";
+
+    fn is(text: &str) -> bool {
+        !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
+    }
+}
+
+impl Kind for AccountPassword {
+    const WANTED: &'static str = "is empty; wanted the account's password";
+
+    fn is(text: &str) -> bool {
+        !text.is_empty()
+    }
+}
+
+/// Why a text is not such a secret. It never holds the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("is empty or holds more than visible ASCII characters; wanted a long random text")]
-pub struct NotAToken;
+#[error("{0}")]
+pub struct NotASecret(&'static str);
 
-impl Token {
-    /// Takes a text for a token.
+impl<K: Kind> Secret<K> {
+    /// Takes a text for a secret.
     ///
     /// # Errors
-    /// When it cannot travel in an HTTP header.
-    pub fn new(text: String) -> Result<Self, NotAToken> {
-        let is_token = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
-        is_token.then_some(Self(text)).ok_or(NotAToken)
+    /// When it is no text of this kind.
+    pub fn new(text: String) -> Result<Self, NotASecret> {
+        K::is(&text)
+            .then_some(Self(text, PhantomData))
+            .ok_or(NotASecret(K::WANTED))
     }
+}
 
-    /// The token itself: for the homeserver, and the file (mode 0600) that keeps a log-in.
+impl<K> Secret<K> {
+    /// The text itself: for the homeserver, for the session, or for a file of mode 0600.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
     }
 }
 
-impl fmt::Debug for Token {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Token(..)")
+impl From<&str> for SecretText {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned(), PhantomData)
     }
 }
 
-/// An account's password: a text that is not empty.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Password(String);
-
-/// Why a text is no password.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("is empty; wanted the account's password")]
-pub struct NotAPassword;
-
-impl Password {
-    /// Takes a text for a password.
-    ///
-    /// # Errors
-    /// When there is none.
-    pub fn new(text: String) -> Result<Self, NotAPassword> {
-        (!text.is_empty()).then_some(Self(text)).ok_or(NotAPassword)
-    }
-
-    /// The password itself: for the homeserver, and nobody else.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Password {
+impl<K> fmt::Debug for Secret<K> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Password(..)")
+        formatter.write_str("Secret(..)")
     }
 }

@@ -39,9 +39,13 @@ const PARTS: [Part; 14] = [
     part("atomic_file", &[], &[]),
     part("data_dir", &["atomic_file"], &[]),
     part("private_socket", &["atomic_file"], &[]),
-    part("remote_control", &["atomic_file", "link"], &["matrix_sdk"]),
+    part(
+        "remote_control",
+        &["atomic_file", "link", "secret"],
+        &["matrix_sdk"],
+    ),
     part("remote_control::process", &[], &[]),
-    part("remote_control::claude", &["link"], OUTSIDE),
+    part("remote_control::claude", &["link", "secret"], OUTSIDE),
     part("config", &["remote_control", "secret"], &[]),
     part(
         "matrix",
@@ -137,6 +141,14 @@ const MAY_EXPOSE: &[(&str, &str)] = &[
         "a link, for the record on disk",
     ),
     (
+        "src/remote_control/tasks.rs",
+        "a project's input, for the session",
+    ),
+    (
+        "src/remote_control/claude/launch.rs",
+        "a project's variables, for the session",
+    ),
+    (
         "src/command/reply.rs",
         "a session's output, for the encrypted message",
     ),
@@ -157,6 +169,10 @@ const MAY_EXPOSE: &[(&str, &str)] = &[
     (
         "src/matrix/login/appservice.rs",
         "the appservice's token, for its requests",
+    ),
+    (
+        "src/check/project.rs",
+        "a project's input, to see whether it answers the program's question",
     ),
     (
         "src/check/api.rs",

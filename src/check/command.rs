@@ -46,7 +46,10 @@ pub(super) struct Commands<'a> {
 impl Commands<'_> {
     /// Judges both command lines, and gives each its name. Where they begin with the same program, one line tells of both.
     pub(super) async fn judge(&self, versions: &mut Versions) -> Vec<(&'static str, Outcome)> {
-        let (start, resume) = (&self.project.command, &self.project.resume_command);
+        let (start, resume) = (
+            &self.project.settings.command,
+            &self.project.settings.resume_command,
+        );
         if start.first() == resume.first() {
             return vec![("command", self.judge_line(start, resume, versions).await)];
         }

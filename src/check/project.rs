@@ -49,7 +49,7 @@ pub(super) async fn look(report: &mut Report, config: &Config, vantage: &Vantage
         } else {
             add("command", Outcome::skipped(UNUSABLE));
         }
-        if !Invocation::of(&site.project.command).serves() {
+        if !Invocation::of(&site.project.settings.command).serves() {
             let because = "its `command` does not name `remote-control`";
             add("claude", Outcome::skipped(because));
             continue;
@@ -99,7 +99,7 @@ struct Variable {
 impl<'a> Site<'a> {
     fn new(project: &'a Project, vantage: &'a Vantage) -> Self {
         let ours = vantage.environment.clone();
-        let mut environment = claude::environment(ours, &project.environment, "");
+        let mut environment = claude::environment(ours, &project.settings.environment, "");
         // None of what is run here is a session.
         environment.remove(OsStr::new(SESSION_ID_VARIABLE));
         let directory = project.directory.canonicalize();
@@ -309,7 +309,13 @@ impl<'a> Site<'a> {
     }
 
     fn consent(&self) -> Outcome {
-        let answers = self.project.stdin.to_lowercase().starts_with('y');
+        let answers = self
+            .project
+            .settings
+            .stdin
+            .expose()
+            .to_lowercase()
+            .starts_with('y');
         match self.state() {
             Err(outcome) => outcome,
             Ok(state) if state.was_asked_for_consent() => Outcome::passed("given"),

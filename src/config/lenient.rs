@@ -55,7 +55,7 @@ impl From<Config> for Places {
         Self {
             data_dir: config.data_dir,
             projects: projects
-                .map(|(name, configured)| (name, configured.project.stop_grace))
+                .map(|(name, configured)| (name, configured.project.settings.stop_grace))
                 .collect(),
             problems: None,
         }

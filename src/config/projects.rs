@@ -6,8 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{check, section::Section, settings::SessionSettings};
-use crate::remote_control::{Project, ProjectName};
+use super::{check, section::Section, settings};
+use crate::remote_control::{Project, ProjectName, SessionSettings};
 
 /// A project, and who may use it.
 #[derive(Debug, Clone)]
@@ -83,10 +83,15 @@ fn read_project(
     }
     let directory = project.required("directory", check::path(folder));
     let power_level = project.optional("power_level", check::power_level);
-    let settings = SessionSettings::read(project, sessions);
-    let autostart_for = read_autostart(project);
+    let settings = settings::read(project, sessions);
+    let deliver_to = read_autostart(project);
     Some(ConfiguredProject {
-        project: settings.into_project(name.ok()?, directory?, autostart_for),
+        project: Project {
+            name: name.ok()?,
+            directory: directory?,
+            deliver_to,
+            settings,
+        },
         power_level,
     })
 }

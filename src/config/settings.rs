@@ -1,10 +1,10 @@
 //! How sessions run: the keys that `sessions` and every project have in common.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use super::{check, section::Section};
 use crate::remote_control::{
-    LinkPattern, MAX_OUTPUT, PatternError, Project, ProjectName, Restart, STOP_GRACE,
+    LinkPattern, MAX_OUTPUT, PatternError, Restart, STOP_GRACE, SessionSettings,
 };
 
 /// Server mode needs no terminal. Without `--spawn` it asks a question in some directories and waits for ever; two
@@ -38,90 +38,40 @@ const MAX_DURATION: Duration = Duration::from_hours(12);
 
 const RESTARTS: [(&str, Restart); 2] = [("never", Restart::Never), ("on_exit", Restart::OnExit)];
 
-/// The values of those keys. Variables and input may be secrets, so this has no `Debug`.
-#[derive(Clone)]
-pub(super) struct SessionSettings {
-    command: Vec<String>,
-    resume_command: Vec<String>,
-    environment: BTreeMap<String, String>,
-    stdin: String,
-    link_pattern: LinkPattern,
-    link_timeout: Duration,
-    stop_grace: Duration,
-    max_duration: Option<Duration>,
-    max_output: u64,
-    restart: Restart,
+/// What holds where nothing is given.
+pub(super) fn built_in() -> Result<SessionSettings, PatternError> {
+    Ok(SessionSettings {
+        command: COMMAND.map(str::to_owned).to_vec(),
+        resume_command: RESUME_COMMAND.map(str::to_owned).to_vec(),
+        environment: BTreeMap::new(),
+        // Answers the question that is asked once, the first time ever.
+        stdin: "y\n".into(),
+        link_pattern: LinkPattern::new(LINK_PATTERN)?,
+        link_timeout: LINK_TIMEOUT,
+        stop_grace: STOP_GRACE,
+        max_duration: Some(MAX_DURATION),
+        max_output: MAX_OUTPUT,
+        restart: Restart::Never,
+    })
 }
 
-impl SessionSettings {
-    /// What holds where nothing is given.
-    pub(super) fn built_in() -> Result<Self, PatternError> {
-        Ok(Self {
-            command: COMMAND.map(str::to_owned).to_vec(),
-            resume_command: RESUME_COMMAND.map(str::to_owned).to_vec(),
-            environment: BTreeMap::new(),
-            // Answers the question that is asked once, the first time ever.
-            stdin: "y\n".to_owned(),
-            link_pattern: LinkPattern::new(LINK_PATTERN)?,
-            link_timeout: LINK_TIMEOUT,
-            stop_grace: STOP_GRACE,
-            max_duration: Some(MAX_DURATION),
-            max_output: MAX_OUTPUT,
-            restart: Restart::Never,
-        })
-    }
-
-    /// What the mapping gives, over what holds outside it. Variables are added to those outside; one of the same name wins.
-    pub(super) fn read(section: &mut Section<'_>, outer: Self) -> Self {
-        let inner = section.section("environment", |environment| {
-            environment.each(check::environment_variable)
-        });
-        Self {
-            command: section.or("command", outer.command, check::command),
-            resume_command: section.or("resume_command", outer.resume_command, check::command),
-            environment: outer.environment.into_iter().chain(inner).collect(),
-            stdin: section.or("stdin", outer.stdin, check::secret_text),
-            link_pattern: section.or("link_pattern", outer.link_pattern, check::link_pattern),
-            link_timeout: section.or("link_timeout", outer.link_timeout, check::positive_duration),
-            stop_grace: section.or("stop_grace", outer.stop_grace, check::duration),
-            max_duration: section.or("max_duration", outer.max_duration, check::optional_duration),
-            max_output: section.or("max_output", outer.max_output, check::output_size),
-            restart: section.or("restart", outer.restart, check::one_of(&RESTARTS)),
-        }
-    }
-
-    pub(super) fn into_project(
-        self,
-        name: ProjectName,
-        directory: PathBuf,
-        autostart_for: Vec<String>,
-    ) -> Project {
-        let Self {
-            command,
-            resume_command,
-            environment,
-            stdin,
-            link_pattern,
-            link_timeout,
-            stop_grace,
-            max_duration,
-            max_output,
-            restart,
-        } = self;
-        Project {
-            name,
-            directory,
-            command,
-            resume_command,
-            environment,
-            stdin,
-            link_pattern,
-            link_timeout,
-            stop_grace,
-            max_duration,
-            max_output,
-            restart,
-            autostart_for,
-        }
+/// What the mapping gives, over what holds outside it. Variables are added to those outside; one of the same name wins.
+pub(super) fn read(section: &mut Section<'_>, outer: SessionSettings) -> SessionSettings {
+    let inner = section.section("environment", |environment| {
+        environment.each(|name, node| Ok(check::environment_variable(name, node)?.as_str().into()))
+    });
+    SessionSettings {
+        command: section.or("command", outer.command, check::command),
+        resume_command: section.or("resume_command", outer.resume_command, check::command),
+        environment: outer.environment.into_iter().chain(inner).collect(),
+        stdin: section.or("stdin", outer.stdin, |node| {
+            Ok(check::secret_text(node)?.as_str().into())
+        }),
+        link_pattern: section.or("link_pattern", outer.link_pattern, check::link_pattern),
+        link_timeout: section.or("link_timeout", outer.link_timeout, check::positive_duration),
+        stop_grace: section.or("stop_grace", outer.stop_grace, check::duration),
+        max_duration: section.or("max_duration", outer.max_duration, check::optional_duration),
+        max_output: section.or("max_output", outer.max_output, check::output_size),
+        restart: section.or("restart", outer.restart, check::one_of(&RESTARTS)),
     }
 }

@@ -89,7 +89,7 @@ fn the_least_configuration_has_the_documented_defaults() {
     ) = config.projects.first_key_value().unwrap();
     assert_eq!((name.as_str(), power_level), ("website", &None));
     assert_eq!(
-        project.command,
+        project.settings.command,
         [
             "claude",
             "remote-control",
@@ -99,7 +99,10 @@ fn the_least_configuration_has_the_documented_defaults() {
         ]
     );
     assert_eq!(
-        (project.stdin.as_str(), project.link_timeout.as_secs()),
+        (
+            project.settings.stdin.expose(),
+            project.settings.link_timeout.as_secs()
+        ),
         ("y\n", 60)
     );
 }
@@ -117,18 +120,19 @@ fn a_project_has_its_own_settings_over_the_common_ones() {
     assert_eq!((website.power_level, other.power_level), (Some(50), None));
     assert_eq!(
         (
-            website.project.link_timeout.as_secs(),
-            other.project.link_timeout.as_secs()
+            website.project.settings.link_timeout.as_secs(),
+            other.project.settings.link_timeout.as_secs()
         ),
         (60, 20)
     );
-    assert_eq!(website.project.stop_grace, Duration::ZERO);
+    assert_eq!(website.project.settings.stop_grace, Duration::ZERO);
     assert_eq!(other.project.directory, Path::new("/etc/rcbot/sub"));
     let pairs = |project: &Project| {
         project
+            .settings
             .environment
             .iter()
-            .map(|(name, value)| format!("{name}={value}"))
+            .map(|(name, value)| format!("{name}={}", value.expose()))
             .collect::<Vec<_>>()
     };
     assert_eq!(

@@ -18,7 +18,7 @@ const LONGEST_STATE_FILE: u64 = 64 << 20;
 #[must_use]
 pub fn account(project: &Project) -> Option<String> {
     // Which session it is makes no difference to where the file is.
-    let environment = claude::environment(env::vars_os(), &project.environment, "");
+    let environment = claude::environment(env::vars_os(), &project.settings.environment, "");
     account_with(&environment, &project.directory)
 }
 

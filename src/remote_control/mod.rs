@@ -29,7 +29,9 @@ pub use claude::{Cause, LinkPattern, PatternError, SESSION_ID_VARIABLE};
 pub use logs::{Output, OutputError};
 pub use notice::{DeliveryId, Notice, Phase, SessionStatus, Status};
 pub use process::{Exit, NotSpawned, ProcessIdentity, StopReport, Usage};
-pub use project::{InvalidProjectName, MAX_OUTPUT, Project, ProjectName, STOP_GRACE};
+pub use project::{
+    InvalidProjectName, MAX_OUTPUT, Project, ProjectName, STOP_GRACE, SessionSettings,
+};
 pub use restore::RestoreError;
 pub use session::{
     Action, Beginning, Delivery, Ending, Event, Moment, Outcome, Receipt, Request, Restart,
@@ -127,7 +129,7 @@ impl Slot {
         };
         self.project
             .as_ref()
-            .map_or(orphaned, |project| project.terms())
+            .map_or(orphaned, |project| project.settings.terms())
     }
 
     fn has_session(&self, id: &SessionId) -> bool {
@@ -213,7 +215,7 @@ impl RemoteControl {
             .slots
             .get(project)
             .and_then(|slot| slot.project.as_ref())
-            .map(|project| &project.link_pattern);
+            .map(|project| &project.settings.link_pattern);
         let folder = self.store.project_folder(project)?;
         logs::last_lines(&folder, pattern, SHOWN_LINES)
     }

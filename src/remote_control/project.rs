@@ -8,6 +8,7 @@ use super::{
     claude::LinkPattern,
     session::{Restart, Terms},
 };
+use crate::secret::SecretText;
 
 /// How long a project's name may be, in bytes: it is a folder's name, and part of what people type.
 const LONGEST_NAME: usize = 64;
@@ -75,20 +76,29 @@ impl fmt::Display for ProjectName {
 }
 
 /// One project of the configuration, checked.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Project {
     /// Its name.
     pub name: ProjectName,
     /// Where its sessions run. Absolute.
     pub directory: PathBuf,
+    /// If not empty, the session starts with us, and these get its link.
+    pub deliver_to: Vec<String>,
+    /// How its sessions run.
+    pub settings: SessionSettings,
+}
+
+/// How sessions run.
+#[derive(Debug, Clone)]
+pub struct SessionSettings {
     /// The program and its arguments; never empty. `{project}`, `{host}` and `{id}` are filled in.
     pub command: Vec<String>,
     /// The same, to bring back the last conversation.
     pub resume_command: Vec<String>,
-    /// Set in the child besides the allow-list. May hold secrets.
-    pub environment: BTreeMap<String, String>,
-    /// What the process reads on its standard input, then end of file. May hold secrets.
-    pub stdin: String,
+    /// Set in the child besides the allow-list.
+    pub environment: BTreeMap<String, SecretText>,
+    /// What the process reads on its standard input, then end of file.
+    pub stdin: SecretText,
     /// What a link looks like.
     pub link_pattern: LinkPattern,
     /// How long a process may run without showing its link.
@@ -101,49 +111,10 @@ pub struct Project {
     pub max_output: u64,
     /// Whether a session that ended by itself is brought back.
     pub restart: Restart,
-    /// If not empty, the session starts with us, and these get its link.
-    pub autostart_for: Vec<String>,
 }
 
-impl fmt::Debug for Project {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Names every field, so that a new one is not forgotten; of the environment the names alone, and nothing of the input.
-        let Self {
-            name,
-            directory,
-            command,
-            resume_command,
-            environment,
-            stdin,
-            link_pattern,
-            link_timeout,
-            stop_grace,
-            max_duration,
-            max_output,
-            restart,
-            autostart_for,
-        } = self;
-        formatter
-            .debug_struct("Project")
-            .field("name", name)
-            .field("directory", directory)
-            .field("command", command)
-            .field("resume_command", resume_command)
-            .field("environment", &environment.keys())
-            .field("stdin", &format_args!("{} bytes", stdin.len()))
-            .field("link_pattern", link_pattern)
-            .field("link_timeout", link_timeout)
-            .field("stop_grace", stop_grace)
-            .field("max_duration", max_duration)
-            .field("max_output", max_output)
-            .field("restart", restart)
-            .field("autostart_for", autostart_for)
-            .finish()
-    }
-}
-
-impl Project {
-    /// What the settings say about the life of a session.
+impl SessionSettings {
+    /// What these say about the life of a session.
     #[must_use]
     pub fn terms(&self) -> Terms {
         Terms {

@@ -31,7 +31,7 @@ pub enum RestoreError {
 
 impl RemoteControl {
     /// Opens the folder of records and restores what stands there: sessions that still run are adopted, those that ended
-    /// in the meantime are finished, deliveries and withdrawals go on, and projects with `autostart_for` start. What the
+    /// in the meantime are finished, deliveries and withdrawals go on, and projects with `deliver_to` start. What the
     /// tasks report comes by the receiver.
     ///
     /// Has to be called within a tokio runtime.
@@ -150,7 +150,7 @@ impl RemoteControl {
         let users = slot
             .project
             .as_ref()
-            .map(|project| project.autostart_for.clone())
+            .map(|project| project.deliver_to.clone())
             .unwrap_or_default();
         if slot.session.is_some() || users.is_empty() {
             return Vec::new();

@@ -136,7 +136,9 @@ impl Tasks {
         let (host, session) = (self.host.clone(), session.id().clone());
         let mark = session.clone();
         let lock = Arc::clone(self.spawning.entry(name.clone()).or_default());
-        let limit = project.as_ref().map_or(RETRY_AFTER, |it| it.link_timeout);
+        let limit = project
+            .as_ref()
+            .map_or(RETRY_AFTER, |it| it.settings.link_timeout);
         let hangs = Event::NotSpawned(NotSpawned::Unresponsive {
             directory: directory_of(project.as_deref()),
         });
@@ -197,8 +199,8 @@ impl Tasks {
         };
         let watched = Watch {
             process,
-            pattern: project.map(|project| project.link_pattern.clone()),
-            max_output: project.map_or(MAX_OUTPUT, |project| project.max_output),
+            pattern: project.map(|project| project.settings.link_pattern.clone()),
+            max_output: project.map_or(MAX_OUTPUT, |project| project.settings.max_output),
             deadline,
             link,
             folder,
@@ -216,8 +218,8 @@ impl Tasks {
         folder: &Path,
     ) {
         let reporter = self.reporter(name, session);
-        let grace = project.map_or(STOP_GRACE, |project| project.stop_grace);
-        let max_output = project.map_or(MAX_OUTPUT, |project| project.max_output);
+        let grace = project.map_or(STOP_GRACE, |project| project.settings.stop_grace);
+        let max_output = project.map_or(MAX_OUTPUT, |project| project.settings.max_output);
         let files = [watch::STDOUT, watch::STDERR].map(|file| folder.join(file));
         let mark = session.clone();
         self.run(name, session, async move {
@@ -358,13 +360,17 @@ fn spawn(
         data_directory,
     } = folder.map_err(|error| other(error.to_string()))?;
     let stdin = folder.join(watch::STDIN);
-    write_private(&stdin, project.stdin.as_bytes()).map_err(|error| other(error.to_string()))?;
+    write_private(&stdin, project.settings.stdin.expose().as_bytes())
+        .map_err(|error| other(error.to_string()))?;
     let command = match beginning {
-        Beginning::Fresh => &project.command,
-        Beginning::Resumed => &project.resume_command,
+        Beginning::Fresh => &project.settings.command,
+        Beginning::Resumed => &project.settings.resume_command,
     };
-    let mut environment =
-        claude::environment(std::env::vars_os(), &project.environment, session.as_str());
+    let mut environment = claude::environment(
+        std::env::vars_os(),
+        &project.settings.environment,
+        session.as_str(),
+    );
     environment.insert(SESSION_FOLDER_VARIABLE.into(), folder.clone().into());
     environment.insert(DATA_DIRECTORY_VARIABLE.into(), data_directory.into());
     let placeholders = claude::Placeholders {

@@ -255,6 +255,7 @@ fn project(sandbox: &Sandbox) -> Project {
         &lock,
     ];
     project
+        .settings
         .command
         .splice(0..0, flock.into_iter().map(str::to_owned));
     project

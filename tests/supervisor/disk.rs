@@ -228,7 +228,7 @@ fn what_could_not_be_written_down_is_written_when_there_is_space_again() {
             .await;
         assert!(record().contains("receipt 0"));
         drop(owner);
-        project.command = vec!["must-not-be-run".to_owned()];
+        project.settings.command = vec!["must-not-be-run".to_owned()];
         let mut owner = Owner::restore(&disk.sandbox, project);
         assert_eq!(owner.phase(), Some(Phase::Running));
         assert!(owner.delivered.is_empty());

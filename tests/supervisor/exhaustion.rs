@@ -88,7 +88,7 @@ fn a_tree_of_more_processes_than_there_are_descriptors_is_ended() {
 async fn a_spawn_that_hangs_is_answered_and_ended_when_it_comes_after_all() {
     let sandbox = Sandbox::new();
     let mut project = sandbox.project("");
-    project.link_timeout = Duration::from_secs(5);
+    project.settings.link_timeout = Duration::from_secs(5);
     // Whoever writes to it waits for a reader, as for a disk that does not answer.
     let stdin = sandbox.session_file("stdin");
     fs::create_dir_all(sandbox.session_file("")).unwrap();
@@ -148,8 +148,8 @@ fn as_root_a_process_that_may_not_be_ended_is_told_and_its_session_kept() {
         let other = r"setpriv --reuid=65534 --clear-groups sh -c '
             echo $$; for wait in $(seq 900); do [ -e ended-on-the-host ] && exit; sleep 0.1; done' > other &
             echo 'https://claude.ai/code/x '; wait";
-        project.command = ["sh", "-c", other].map(str::to_owned).into();
-        project.stop_grace = Duration::from_millis(100);
+        project.settings.command = ["sh", "-c", other].map(str::to_owned).into();
+        project.settings.stop_grace = Duration::from_millis(100);
         let other = project.directory.join("other");
         let mut owner = Owner::with_session(&sandbox, project).await;
         let pid = eventually("the other process runs", || {
@@ -228,7 +228,7 @@ fn as_root_what_hides_is_ended_where_a_cgroup_is_delegated() {
         let mut project = sandbox.project("");
         let hide = "env -i setsid sh -c 'echo $$ > hidden; exec sleep 600' &
             echo 'https://claude.ai/code/x '; wait";
-        project.command = ["sh", "-c", hide].map(str::to_owned).into();
+        project.settings.command = ["sh", "-c", hide].map(str::to_owned).into();
         let hidden = project.directory.join("hidden");
         drop(Owner::with_session(&sandbox, project.clone()).await);
         let pid = eventually("it hides", || {

@@ -35,9 +35,9 @@ fn on_one_processor(test: &str, body: impl Future<Output = ()>) {
 /// A session that is a shell script. It knows a link.
 fn script(sandbox: &Sandbox, script: &str) -> Project {
     let mut project = sandbox.project("");
-    project.command = ["sh", "-c", script].map(str::to_owned).into();
+    project.settings.command = ["sh", "-c", script].map(str::to_owned).into();
     // So much that whoever reads it in one go is never done with it.
-    project.max_output = 64 * MIB;
+    project.settings.max_output = 64 * MIB;
     project
 }
 
@@ -60,7 +60,7 @@ fn the_time_for_a_link_is_over_in_a_flood() {
     on_one_processor("floods::the_time_for_a_link_is_over_in_a_flood", async {
         let sandbox = Sandbox::new();
         let mut project = script(&sandbox, FAST);
-        project.link_timeout = Duration::from_secs(2);
+        project.settings.link_timeout = Duration::from_secs(2);
         let mut owner = Owner::restore(&sandbox, project);
         owner.start("alice");
         let ending = owner.outcome().await.ending;
@@ -102,9 +102,9 @@ async fn output_is_bounded_while_what_prints_it_does_not_end() {
         &sandbox,
         "export LEADER=$$; sh -c \"$STUBBORN\" & exec sleep 600",
     );
-    let environment = &mut project.environment;
-    environment.insert("STUBBORN".to_owned(), stubborn.to_owned());
-    project.max_output = MIB;
+    let environment = &mut project.settings.environment;
+    environment.insert("STUBBORN".to_owned(), stubborn.into());
+    project.settings.max_output = MIB;
     let mut owner = Owner::with_session(&sandbox, project).await;
     owner.stop("carol");
     let files = ["stdout.log", "stderr.log"].map(|name| sandbox.session_file(name));
@@ -124,7 +124,7 @@ async fn assert_bounded_on_disk(sandbox: Sandbox) {
     let dd = "echo 'https://claude.ai/code/x '; \
               dd if=/dev/zero bs=1M status=none >&2 & exec dd if=/dev/zero bs=1M status=none";
     let mut project = script(&sandbox, dd);
-    project.max_output = MIB;
+    project.settings.max_output = MIB;
     let mut owner = Owner::with_session(&sandbox, project).await;
     let files = ["stdout.log", "stderr.log"].map(|name| sandbox.session_file(name));
     let length = |path: &Path| fs::metadata(path).unwrap().len();

@@ -36,7 +36,7 @@ fn what_the_bot_has_in_its_environment_does_not_reach_a_session() {
         let sandbox = Sandbox::new();
         let mut project = sandbox.project("");
         // It leaves its environment as it is.
-        project.command = ["sleep", "600"].map(str::to_owned).into();
+        project.settings.command = ["sleep", "600"].map(str::to_owned).into();
         let mut owner = Owner::restore(&sandbox, project);
         owner.start("alice");
         assert!(owner.handle_next(DEADLINE).await, "it is spawned");
@@ -81,7 +81,7 @@ fn what_the_bot_has_in_its_environment_does_not_reach_a_session() {
 async fn a_session_whose_time_is_up_is_ended_and_its_link_withdrawn() {
     let sandbox = Sandbox::new();
     let mut project = sandbox.project("fork=1");
-    project.max_duration = Some(2 * SECOND);
+    project.settings.max_duration = Some(2 * SECOND);
     let mut owner = Owner::with_session(&sandbox, project).await;
     let left = owner.session().unwrap().time_left.unwrap();
     assert!(left <= 2 * SECOND);
@@ -96,10 +96,10 @@ async fn a_session_whose_time_is_up_is_ended_and_its_link_withdrawn() {
 async fn the_end_of_its_time_is_kept_over_a_restart_of_the_bot() {
     let sandbox = Sandbox::new();
     let mut project = sandbox.project("");
-    project.max_duration = Some(2 * SECOND);
+    project.settings.max_duration = Some(2 * SECOND);
     drop(Owner::with_session(&sandbox, project.clone()).await);
     // Whatever the settings say now: this one was begun with two seconds.
-    project.max_duration = None;
+    project.settings.max_duration = None;
     let mut owner = Owner::restore(&sandbox, project);
     assert_eq!(owner.outcome().await.ending, Ending::Expired);
 }
@@ -108,7 +108,7 @@ async fn the_end_of_its_time_is_kept_over_a_restart_of_the_bot() {
 async fn a_session_that_ends_soon_is_announced_and_can_be_extended() {
     let sandbox = Sandbox::new();
     let mut project = sandbox.project("");
-    project.max_duration = Some(WARNING + 2 * SECOND);
+    project.settings.max_duration = Some(WARNING + 2 * SECOND);
     let mut owner = Owner::with_session(&sandbox, project).await;
     let (holders, left) = owner
         .until("the warning", |owner| match owner.notices.pop()? {
@@ -138,7 +138,7 @@ async fn a_session_that_ends_soon_is_announced_and_can_be_extended() {
 async fn a_session_that_ended_by_itself_comes_back_with_a_new_link() {
     let sandbox = Sandbox::new();
     let mut project = sandbox.project("die=0.5");
-    project.restart = Restart::OnExit;
+    project.settings.restart = Restart::OnExit;
     let mut owner = Owner::with_session(&sandbox, project.clone()).await;
     let (ending, rest) = owner
         .until("the rest", |owner| match owner.notices.pop()? {
@@ -176,7 +176,7 @@ async fn a_session_that_ended_by_itself_comes_back_with_a_new_link() {
 async fn a_project_with_autostart_starts_with_the_bot_and_only_once() {
     let sandbox = Sandbox::new();
     let mut project = sandbox.project("");
-    project.autostart_for = vec!["alice".to_owned(), "bob".to_owned()];
+    project.deliver_to = vec!["alice".to_owned(), "bob".to_owned()];
     let mut owner = Owner::restore(&sandbox, project.clone());
     let link = owner.link(1).await;
     let users: Vec<_> = owner
@@ -202,7 +202,7 @@ async fn there_are_no_more_sessions_than_there_may_be() {
         let mut project = sandbox.project("");
         project.name = name.parse().unwrap();
         // The first in the order of names, which must not take the place of one that runs.
-        project.autostart_for = (name == "api")
+        project.deliver_to = (name == "api")
             .then(|| "carol".to_owned())
             .into_iter()
             .collect();
@@ -275,7 +275,7 @@ async fn what_ended_while_no_bot_ran_is_started_again_where_that_is_wanted() {
     for is_booted in [false, true] {
         let sandbox = Sandbox::new();
         let mut project = sandbox.project("");
-        project.autostart_for = vec!["alice".to_owned()];
+        project.deliver_to = vec!["alice".to_owned()];
         let mut owner = Owner::restore(&sandbox, project.clone());
         owner.link(0).await;
         drop(owner);
@@ -385,7 +385,7 @@ async fn whoever_waits_for_a_session_that_is_stopped_without_a_bot_is_told_by_th
 async fn a_stop_without_a_bot_that_is_cut_short_is_no_accident_to_the_next_one() {
     let sandbox = Sandbox::new();
     let mut project = sandbox.project("ignore-sigterm");
-    project.restart = Restart::OnExit;
+    project.settings.restart = Restart::OnExit;
     drop(Owner::with_session(&sandbox, project.clone()).await);
     let folder = sandbox.path("sessions");
     let website = website();

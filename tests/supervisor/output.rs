@@ -23,7 +23,7 @@ const MEMORY_KIB: u64 = 32 * 1024;
 async fn output_files_stay_small_while_a_process_floods_and_keep_its_last_lines() {
     let sandbox = Sandbox::new();
     let mut project = sandbox.project("flood");
-    project.max_output = 256 * KIB;
+    project.settings.max_output = 256 * KIB;
     let mut owner = Owner::with_session(&sandbox, project.clone()).await;
     let stdout = sandbox.session_file("stdout.log");
     let inode = fs::metadata(&stdout).unwrap().ino();
@@ -77,7 +77,7 @@ fn a_link_after_64_mib_of_noise_is_found_with_little_memory() {
         let sandbox = Sandbox::new();
         let mut project = sandbox.project("noise=64");
         // All of it is read.
-        project.max_output = 128 << 20;
+        project.settings.max_output = 128 << 20;
         let before = peak_memory();
         let mut owner = Owner::with_session(&sandbox, project).await;
         let link = owner.link(0).await;
@@ -123,7 +123,7 @@ async fn two_links_in_turn_are_one_link() {
     let script = "import itertools, time\n\
                   for link in itertools.cycle(['one', 'two']):\n    \
                   print(f'https://claude.ai/code/{link} ', flush=True); time.sleep(0.05)";
-    project.command = ["python3", "-c", script].map(str::to_owned).into();
+    project.settings.command = ["python3", "-c", script].map(str::to_owned).into();
     let mut owner = Owner::with_session(&sandbox, project).await;
     // Longer than a second link has to stand alone to count.
     let until = Instant::now() + Duration::from_secs(4);
@@ -157,7 +157,7 @@ async fn a_process_that_waits_at_a_question_is_reported_as_that() {
     let sandbox = Sandbox::new();
     let mut project = sandbox.project("ask");
     // Long enough for a slow machine to come to the question.
-    project.link_timeout = Duration::from_secs(15);
+    project.settings.link_timeout = Duration::from_secs(15);
     let mut owner = Owner::restore(&sandbox, project);
     owner.start("alice");
     let ending = Ending::NoLink {
@@ -172,8 +172,8 @@ async fn a_process_that_waits_at_a_question_is_reported_as_that() {
 async fn a_link_printed_while_nobody_looked_counts_even_if_its_time_is_over() {
     let sandbox = Sandbox::new();
     let mut project = sandbox.project("slow=0.5,noise=2");
-    project.link_timeout = Duration::from_secs(5);
-    project.max_output = 64 << 20;
+    project.settings.link_timeout = Duration::from_secs(5);
+    project.settings.max_output = 64 << 20;
     let mut owner = Owner::restore(&sandbox, project.clone());
     owner.start("alice");
     assert!(owner.handle_next(DEADLINE).await, "it is spawned");
@@ -183,7 +183,7 @@ async fn a_link_printed_while_nobody_looked_counts_even_if_its_time_is_over() {
         let output = fs::read(sandbox.session_file("stdout.log")).ok()?;
         memchr::memmem::find(&output, b"space to show QR code").map(|_| ())
     });
-    sleep_until(asked + project.link_timeout).await;
+    sleep_until(asked + project.settings.link_timeout).await;
 
     let mut owner = Owner::restore(&sandbox, project);
     let link = owner.link(0).await;

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, ffi::OsString};
 
+use crate::secret::SecretText;
+
 /// The variable that carries the session's id into every process of the session, by which they are found again.
 pub const SESSION_ID_VARIABLE: &str = "RCBOT_SESSION_ID";
 
@@ -88,7 +90,7 @@ impl Placeholders<'_> {
 #[must_use]
 pub fn environment(
     ours: impl IntoIterator<Item = (OsString, OsString)>,
-    extra: &BTreeMap<String, String>,
+    extra: &BTreeMap<String, SecretText>,
     session_id: &str,
 ) -> BTreeMap<OsString, OsString> {
     let mut environment: BTreeMap<OsString, OsString> = ours
@@ -98,7 +100,7 @@ pub fn environment(
     let extra = extra
         .iter()
         .filter(|(name, _)| !name.is_empty() && !name.contains('='));
-    environment.extend(extra.map(|(name, value)| (name.into(), value.into())));
+    environment.extend(extra.map(|(name, value)| (name.into(), value.expose().into())));
     environment.insert(SESSION_ID_VARIABLE.into(), session_id.into());
     environment
 }
@@ -179,14 +181,15 @@ mod tests {
     #[test]
     fn the_project_overrides_what_is_inherited_and_nothing_overrides_the_session_id() {
         let ours = pairs(&[("HOME", "/home/x"), (SESSION_ID_VARIABLE, "outer")]);
-        let extra = pairs(&[
+        let extra = [
             ("", "x"),
             ("EXTRA", "a=b"),
             ("HOME", "/srv"),
             ("RCBOT_SESSION_ID", "forged"),
             ("RCBOT_SESSION_ID=forged", "x"),
-        ]);
-        let environment = environment(ours, &extra.into_iter().collect(), "4711");
+        ];
+        let extra = extra.map(|(name, value)| (name.to_owned(), value.into()));
+        let environment = environment(ours, &extra.into(), "4711");
         let expected = pairs(&[
             ("EXTRA", "a=b"),
             ("HOME", "/srv"),

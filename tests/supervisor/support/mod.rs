@@ -17,7 +17,9 @@ use std::{
 };
 
 use nix::unistd::Pid;
-use rcbot::remote_control::{LinkPattern, Project, ProjectName, Restart, Settings};
+use rcbot::remote_control::{
+    LinkPattern, Project, ProjectName, Restart, SessionSettings, Settings,
+};
 use serde::Deserialize;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -97,22 +99,24 @@ impl Sandbox {
         Project {
             name: website(),
             directory,
-            command: standin(&["--spawn=same-dir", "--name", "{project}@{host} {id}"]),
-            resume_command: standin(&["--continue"]),
-            environment: [
-                (STANDIN_LOG.to_owned(), log),
-                ("RCBOT_STANDIN".to_owned(), words.to_owned()),
-            ]
-            .into(),
-            stdin: "y\n".to_owned(),
-            link_pattern: LinkPattern::new(r"https://claude\.ai/code[/?][A-Za-z0-9_./?=&%~-]+")
-                .unwrap(),
-            link_timeout: DEADLINE,
-            stop_grace: DEADLINE,
-            max_duration: None,
-            max_output: 1 << 20,
-            restart: Restart::Never,
-            autostart_for: Vec::new(),
+            deliver_to: Vec::new(),
+            settings: SessionSettings {
+                command: standin(&["--spawn=same-dir", "--name", "{project}@{host} {id}"]),
+                resume_command: standin(&["--continue"]),
+                environment: [
+                    (STANDIN_LOG.to_owned(), log.as_str().into()),
+                    ("RCBOT_STANDIN".to_owned(), words.into()),
+                ]
+                .into(),
+                stdin: "y\n".into(),
+                link_pattern: LinkPattern::new(r"https://claude\.ai/code[/?][A-Za-z0-9_./?=&%~-]+")
+                    .unwrap(),
+                link_timeout: DEADLINE,
+                stop_grace: DEADLINE,
+                max_duration: None,
+                max_output: 1 << 20,
+                restart: Restart::Never,
+            },
         }
     }
 
