@@ -19,7 +19,6 @@ mod picture;
 mod queue;
 mod rate;
 mod reply_target;
-mod rooms;
 mod service_manager;
 mod typing;
 
@@ -43,7 +42,7 @@ use crate::{
     command::reply::{self, Secret},
     config::Config,
     data_dir::DataDir,
-    matrix::{Announcement, Fault, Heard, Login, MatrixFolder, Message, SentLink},
+    matrix::{Announcement, Fault, Heard, Login, MatrixFolder, Message, SentLink, Sound},
     remote_control::{
         self, DeliveryId, Happened, ProjectName, RemoteControl, Request, RestoreError,
         TaskPanicked, Withdrawal,
@@ -314,8 +313,15 @@ impl Bot {
                 }
                 return;
             }
-            Heard::Invitation(invitation) => return self.consider(invitation),
-            Heard::Talk(talk) => return self.converse(talk),
+            Heard::DirectMessage { sender } => {
+                if self.queue.may_hint(&sender) {
+                    let config = &self.config;
+                    let text =
+                        reply::commands_count_elsewhere(&config.command_prefix, &config.admin_room);
+                    self.tell(sender.as_str(), &text, Sound::Silent);
+                }
+                return;
+            }
             Heard::AdminRoomMoved => return self.announce(&reply::moved_here()),
             Heard::Undecryptable { sender, reply_to } => {
                 if self.queue.may_tell_undecryptable(&sender) {

@@ -18,7 +18,7 @@ use crate::{
     link::Link,
     matrix::{
         Chain, Fault, LinkMessage, LinkReceipt, LinkTransactions, Matrix, NotConfidential, NotSent,
-        Notice, ReplyTo, SentLink, Sound, Talk, Trust,
+        Notice, ReplyTo, SentLink, Sound, Trust,
     },
     remote_control::{DeliveryId, Request, Withdrawal},
 };
@@ -280,15 +280,6 @@ pub(super) async fn tell(line: MatrixHandle, user: OwnedUserId, text: Reply, sou
     let (user, text, transaction) = (&user, &text, &TransactionId::new());
     until_taken(line, |matrix| async move {
         matrix.tell(user, notice(text, transaction), sound).await
-    })
-    .await;
-}
-
-/// Answers what somebody said outside of the admin room.
-pub(super) async fn reply(line: MatrixHandle, talk: Talk, text: Reply) {
-    let (talk, text, transaction) = (&talk, &text, &TransactionId::new());
-    until_taken(line, |matrix| async move {
-        matrix.reply(talk, notice(text, transaction)).await
     })
     .await;
 }

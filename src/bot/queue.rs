@@ -33,7 +33,7 @@ const UNDECRYPTABLE_AN_HOUR: usize = 3;
 /// That the homeserver shows another identity of a user is told once in this time.
 const IDENTITIES_APART: Duration = Duration::from_hours(1);
 
-/// Who chats with the bot is told what it is once in this time.
+/// Who writes to the bot in their direct message is told once in this time where commands count.
 const HINTS_APART: Duration = Duration::from_hours(1);
 
 /// A command, and all that judging it takes but the homeserver's word.
@@ -124,7 +124,7 @@ impl Queue {
         is_due(&mut self.identities, user, IDENTITIES_APART)
     }
 
-    /// Whether a user who chats with the bot is to be told now what it is, and not for a while after.
+    /// Whether a user who writes in their direct message is to be told now where commands count, and not for a while after.
     pub(super) fn may_hint(&mut self, user: &UserId) -> bool {
         is_due(&mut self.hints, user, HINTS_APART)
     }

@@ -7,7 +7,6 @@ pub mod authorize;
 pub mod hosts;
 mod parse;
 pub mod reply;
-pub mod talk;
 
 pub use authorize::{Denied, Permit, Policy};
 pub use parse::{Command, Misuse, addressed_host, choose_project, parse};

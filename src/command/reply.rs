@@ -8,15 +8,15 @@ mod doctor;
 mod life;
 mod link;
 mod refusal;
-mod rooms;
 mod status;
 
 pub use doctor::*;
 pub use life::*;
 pub use link::*;
 pub use refusal::*;
-pub use rooms::*;
 pub use status::*;
+
+use matrix_sdk::ruma::{RoomId, RoomOrAliasId};
 
 use crate::remote_control::{Output, OutputError, ProjectName};
 
@@ -126,6 +126,29 @@ pub fn help(prefix: &str) -> Reply {
             Reply::new(rest).html
         ),
     }
+}
+
+/// Somebody writes to the bot in their direct message, where no command counts.
+#[must_use]
+pub fn commands_count_elsewhere(prefix: &str, admin_room: &RoomOrAliasId) -> Reply {
+    let admin_room = match <&RoomId>::try_from(admin_room) {
+        // Clients open such an address, and show nothing for an id.
+        Ok(id) => id.matrix_to_uri().to_string(),
+        Err(alias) => alias.to_string(),
+    };
+    Reply::new(format!(
+        "I am a bot and read no messages here. Commands such as `{prefix} start` and `{prefix} help` count only in the \
+         admin room: {}",
+        unmarked(&admin_room)
+    ))
+}
+
+/// The admin room was upgraded to the one in which this is said.
+#[must_use]
+pub fn moved_here() -> Reply {
+    Reply::new(
+        "I followed the upgrade of the admin room: commands count here now, and no longer in the room before.",
+    )
 }
 
 /// A text from elsewhere, which is not to be taken for code.

@@ -28,10 +28,9 @@ use tracing::warn;
 use super::{
     Fault, MatrixFolder,
     admin_room::AdminRoom,
-    conversations::Conversations,
+    direct_message::DirectMessages,
     folder::{JsonMap, file_fault},
     inbox::Inbox,
-    invitations::Pending,
     locks::Locks,
     login::LoggedIn,
     obeyed::Obeyed,
@@ -58,9 +57,8 @@ pub struct Matrix {
     /// Lets the client reach the homeserver for as long as it lives.
     pub(super) logged_in: Arc<LoggedIn>,
     pub(super) quarantine: Arc<Quarantine>,
-    pub(super) conversations: Arc<Conversations>,
+    pub(super) direct_messages: Arc<DirectMessages>,
     pub(super) inbox: Arc<Inbox>,
-    pub(super) invitations: Arc<Pending>,
     /// The identity that each user was seen with first.
     pub(super) pinned_identities: Arc<JsonMap<MasterKey>>,
     /// Held for reading while a link is on its way to a user, and for writing to withdraw their verification.
@@ -70,6 +68,8 @@ pub struct Matrix {
     pub(super) obeyed: Arc<Obeyed>,
     /// The rooms that a sync has brought, and was done with.
     pub(super) heard_rooms: watch::Sender<BTreeSet<OwnedRoomId>>,
+    /// Sent after each sync: the room, if any, that takes the admin room's place once the bot is in it.
+    pub(super) synced: watch::Sender<Option<OwnedRoomId>>,
     /// Whether the last sync was answered.
     pub(super) answers: watch::Sender<bool>,
 }

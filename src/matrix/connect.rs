@@ -16,7 +16,7 @@ use super::{
     Chain, Fault, Heard, Matrix, MatrixFolder,
     admin_room::AdminRoom,
     client::build_client,
-    conversations::Conversations,
+    direct_message::DirectMessages,
     identity::{self, RECOVERY_KEY_VARIABLE, RecoveryKey},
     inbox::Inbox,
     login::{LoggedIn, Login},
@@ -92,7 +92,7 @@ impl Matrix {
             tokio::select! {
                 fault = sync::follow(self) => fault,
                 fault = self.watch_identities() => fault,
-                fault = self.forget_left_rooms() => fault,
+                fault = self.decline_and_forget() => fault,
                 () = self.logged_in.ended() => Fault::Panicked,
             }
         };
@@ -155,23 +155,23 @@ async fn try_connect(
         logged_in.listening_since(),
         store_is_new,
     )?);
-    let conversations = Arc::new(Conversations::load(folder)?);
+    let direct_messages = Arc::new(DirectMessages::load(folder)?);
     let obeyed = Arc::new(Obeyed::load(folder.obeyed(), config.max_command_age)?);
-    let inbox = Inbox::new(config, &admin_room, &conversations, &obeyed, sender);
+    let inbox = Inbox::new(config, &admin_room, &direct_messages, &obeyed, sender);
     let matrix = Matrix {
         client,
         config: Arc::clone(config),
         admin_room,
         logged_in: Arc::new(logged_in),
         quarantine: Arc::clone(quarantine),
-        conversations,
+        direct_messages,
         inbox: Arc::new(inbox),
-        invitations: Arc::default(),
         pinned_identities: Arc::new(folder.pinned_identities()?),
         verifications: Arc::default(),
         turns: Arc::default(),
         obeyed,
         heard_rooms: watch::Sender::default(),
+        synced: watch::Sender::default(),
         answers: watch::Sender::new(false),
     };
     set_display_name(&matrix.client, &config.display_name).await;

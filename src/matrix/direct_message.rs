@@ -27,8 +27,9 @@ use serde_json::json;
 use tracing::{error, info, warn};
 
 use super::{
-    Chain, Fault, LinkReceipt, Matrix, Notice, SentLink,
+    Chain, Fault, LinkReceipt, Matrix, MatrixFolder, Notice, SentLink,
     confidentiality::{is_confidential, was_between_two},
+    folder::JsonMap,
     identities::{KeptVerification, Standing},
     link_receipt::Picture,
     send::{Turn, mentioning_nobody},
@@ -191,7 +192,7 @@ impl Matrix {
     /// Waits for the turn to send to this user, in the room of earlier links if there is one: whatever is looked at afterwards
     /// is a moment old when it is used. `None`: there is nothing to wait for.
     pub async fn turn_to_confide(&self, recipient: &UserId) -> Option<Turn> {
-        let room = self.conversations.ours.get(recipient)?;
+        let room = self.direct_messages.with(recipient)?;
         let room = self.client.get_room(&room)?;
         Some(self.turn(&room).await)
     }
@@ -301,7 +302,7 @@ impl Matrix {
 
     /// The room of an earlier link, if somebody else was ever in it, and so may have read what was sent there.
     pub async fn overheard_room(&self, recipient: &UserId) -> Option<OwnedRoomId> {
-        let room = self.conversations.ours.get(recipient)?;
+        let room = self.direct_messages.with(recipient)?;
         let room = self.client.get_room(&room)?;
         let was_overheard = !was_between_two(&room, recipient).await;
         was_overheard.then(|| room.room_id().to_owned())
@@ -309,7 +310,7 @@ impl Matrix {
 
     /// The room of an earlier link, if it is still fit for another.
     async fn known_room(&self, recipient: &UserId) -> Result<Option<Room>, Fault> {
-        let Some(id) = self.conversations.ours.get(recipient) else {
+        let Some(id) = self.direct_messages.with(recipient) else {
             return Ok(None);
         };
         let room = match self.client.get_room(&id) {
@@ -338,7 +339,7 @@ impl Matrix {
             }
         };
         info!(room = %id, %recipient, "direct message made");
-        self.conversations.replace(recipient, &id)?;
+        self.direct_messages.replace(recipient, &id)?;
         let room = self.room_once_heard(&id).await.ok_or(Fault::RoomNotShown)?;
         if is_confidential(&room, recipient).await? {
             Ok(room)
@@ -346,6 +347,47 @@ impl Matrix {
             let reason = "the new room is not as it was asked for".to_owned();
             Err(NotSent::Refused(NotConfidential::RoomRefused { reason }))
         }
+    }
+}
+
+/// How many rooms that the bot made before are kept for each person.
+const MOST_REPLACED: usize = 8;
+
+/// Whose direct message is which room. Kept by ourselves, as `m.direct` is too easily wrong.
+#[derive(Debug)]
+pub(super) struct DirectMessages {
+    current: JsonMap<OwnedRoomId>,
+    /// The rooms before, which were no longer fit for a link. Earlier links may stand there.
+    replaced: JsonMap<Vec<OwnedRoomId>>,
+}
+
+impl DirectMessages {
+    pub(super) fn load(folder: &MatrixFolder) -> Result<Self, Fault> {
+        Ok(Self {
+            current: folder.direct_messages()?,
+            replaced: folder.replaced_direct_messages()?,
+        })
+    }
+
+    /// The room to which links to this user go.
+    pub(super) fn with(&self, user: &UserId) -> Option<OwnedRoomId> {
+        self.current.get(user)
+    }
+
+    /// The rooms to which links to this user went before.
+    pub(super) fn replaced(&self, user: &UserId) -> Vec<OwnedRoomId> {
+        self.replaced.get(user).unwrap_or_default()
+    }
+
+    /// Links to this user go to another room from now on.
+    fn replace(&self, user: &UserId, room: &RoomId) -> Result<(), Fault> {
+        if let Some(before) = self.current.get(user) {
+            let mut replaced = self.replaced(user);
+            replaced.push(before);
+            let surplus = replaced.len().saturating_sub(MOST_REPLACED);
+            self.replaced.insert(user, replaced.split_off(surplus))?;
+        }
+        self.current.insert(user, room.to_owned())
     }
 }
 

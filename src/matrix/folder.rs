@@ -143,14 +143,6 @@ impl MatrixFolder {
         )
     }
 
-    /// The rooms to which users invited the bot.
-    pub(super) fn invited_to(&self) -> Result<JsonMap<OwnedRoomId>, Fault> {
-        self.json_map(
-            "invited-to.json",
-            "delete it, and invite the bot again to where you want to talk to it",
-        )
-    }
-
     /// The identities of users that were seen first, or accepted by the operator.
     pub(crate) fn pinned_identities(&self) -> Result<JsonMap<MasterKey>, Fault> {
         self.json_map(

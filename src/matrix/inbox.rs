@@ -33,8 +33,7 @@ use super::{
     ReplyTo,
     admin_room::AdminRoom,
     clock::Clock,
-    conversations::{Conversations, Talk},
-    invitations::Invitation,
+    direct_message::DirectMessages,
     late_key::{Late, LateKeys},
     obeyed::Obeyed,
 };
@@ -55,10 +54,11 @@ pub enum Heard {
         /// To answer it.
         reply_to: ReplyTo,
     },
-    /// Somebody said something to the bot outside of the admin room.
-    Talk(Talk),
-    /// Somebody invites the bot to another room.
-    Invitation(Invitation),
+    /// Somebody writes to the bot in their direct message, where no command counts.
+    DirectMessage {
+        /// Who.
+        sender: OwnedUserId,
+    },
     /// The admin room was upgraded, and is another room now.
     AdminRoomMoved,
     /// The homeserver shows another identity of a user than the one that the bot knows.
@@ -100,7 +100,7 @@ enum Dropped {
 pub(super) struct Inbox {
     config: Arc<Config>,
     pub(super) admin_room: Arc<AdminRoom>,
-    conversations: Arc<Conversations>,
+    direct_messages: Arc<DirectMessages>,
     /// The commands that were obeyed, in this run or an earlier one.
     obeyed: Arc<Obeyed>,
     seen: Mutex<Seen>,
@@ -113,14 +113,14 @@ impl Inbox {
     pub(super) fn new(
         config: &Arc<Config>,
         admin_room: &Arc<AdminRoom>,
-        conversations: &Arc<Conversations>,
+        direct_messages: &Arc<DirectMessages>,
         obeyed: &Arc<Obeyed>,
         heard: mpsc::Sender<Heard>,
     ) -> Self {
         Self {
             config: Arc::clone(config),
             admin_room: Arc::clone(admin_room),
-            conversations: Arc::clone(conversations),
+            direct_messages: Arc::clone(direct_messages),
             obeyed: Arc::clone(obeyed),
             seen: Mutex::default(),
             late: LateKeys::default(),
@@ -169,8 +169,7 @@ impl Inbox {
         let heard = if self.admin_room.is(room.room_id()) {
             self.accept(event, now).map(Heard::Message)
         } else {
-            self.accept_talk(event, room.room_id(), now)
-                .map(Heard::Talk)
+            self.accept_direct_message(event, room.room_id(), now)
         };
         match heard {
             Ok(heard) => self.hand_over(heard).await,
@@ -212,27 +211,22 @@ impl Inbox {
         })
     }
 
-    fn accept_talk(
+    fn accept_direct_message(
         &self,
         event: &OriginalSyncRoomMessageEvent,
         room: &RoomId,
         now: SystemTime,
-    ) -> Result<Talk, Dropped> {
-        if !self.conversations.are_with(&event.sender, room) {
+    ) -> Result<Heard, Dropped> {
+        if self.direct_messages.with(&event.sender).as_deref() != Some(room) {
             return Err(Dropped::AnotherRoom);
         }
-        let text = self.own_words(event)?;
+        self.own_words(event)?;
         self.check_age((event.origin_server_ts, event.unsigned.age), now)?;
-        self.note(event)?;
-        Ok(Talk {
-            sender: event.sender.clone(),
-            text: text.to_owned(),
-            room: room.to_owned(),
-            event_id: event.event_id.clone(),
-        })
+        let sender = event.sender.clone();
+        Ok(Heard::DirectMessage { sender })
     }
 
-    /// What somebody else said, and for the first time.
+    /// What somebody else said.
     fn own_words<'a>(&self, event: &'a OriginalSyncRoomMessageEvent) -> Result<&'a str, Dropped> {
         if event.sender == self.config.bot_user {
             return Err(Dropped::OwnEvent);
@@ -308,13 +302,10 @@ impl Inbox {
         let times = (event.origin_server_ts, event.unsigned.age);
         let now = SystemTime::now();
         // A new device cannot read what an earlier one has obeyed.
-        if event.sender == self.config.bot_user || self.obeyed.has_event(&event.event_id) {
-            false
-        } else if self.admin_room.is(room) {
-            self.check_time(times, now).is_ok()
-        } else {
-            self.conversations.are_with(&event.sender, room) && self.check_age(times, now).is_ok()
-        }
+        event.sender != self.config.bot_user
+            && !self.obeyed.has_event(&event.event_id)
+            && self.admin_room.is(room)
+            && self.check_time(times, now).is_ok()
     }
 }
 

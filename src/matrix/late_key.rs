@@ -142,10 +142,7 @@ impl Inbox {
         }
     }
 
-    async fn give_up(&self, Late { event, room, .. }: Late) {
-        if !self.admin_room.is(&room) {
-            return debug!(event = %event.event_id, sender = %event.sender, "talk cannot be decrypted");
-        }
+    async fn give_up(&self, Late { event, .. }: Late) {
         warn!(event = %event.event_id, sender = %event.sender, "event in the admin room cannot be decrypted");
         let (sender, reply_to) = (event.sender, ReplyTo::event(event.event_id));
         self.hand_over(Heard::Undecryptable { sender, reply_to })

@@ -9,7 +9,6 @@ mod client;
 mod clock;
 mod confidentiality;
 mod connect;
-mod conversations;
 mod direct_message;
 mod fault;
 mod folder;
@@ -40,7 +39,6 @@ pub use admin_room::{CreateEvent, NoPower, Notice, PowerLevels, ReplyTo, RoomFac
 pub use client::Matrix;
 pub use clock::Skew;
 pub use connect::Connection;
-pub use conversations::Talk;
 pub use direct_message::{ConfidentialRoom, LinkMessage, NotConfidential, NotSent, Sound};
 pub use fault::{Chain, Fault};
 pub use folder::MatrixFolder;
@@ -50,7 +48,6 @@ pub use hosts::{AnnouncedProject, AnnouncedSession, Announcement, HOST_EVENT, Ho
 pub use identities::{IdentityReport, KnownIdentity, NotAccepted};
 pub use identity::{KeyOrigin, RECOVERY_KEY_VARIABLE, RecoveryKey};
 pub use inbox::{Heard, Message};
-pub use invitations::Invitation;
 pub use late_key::Late;
 pub use link_picture::PictureError;
 pub use link_receipt::LinkReceipt;

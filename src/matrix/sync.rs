@@ -90,7 +90,7 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
                     join_is_settled = matrix.join_admin_room().await;
                 }
                 upgrades.after_sync(matrix, &answer).await;
-                matrix.show_invitations().await;
+                matrix.synced.send_replace(upgrades.awaited());
                 if !std::mem::replace(&mut alias_is_compared, true) {
                     matrix.compare_alias().await;
                 }

@@ -48,7 +48,7 @@ impl Matrix {
         harmless: &str,
         transactions: &LinkTransactions,
     ) -> Result<(), Fault> {
-        if let Some(room) = self.conversations.ours.get(recipient) {
+        if let Some(room) = self.direct_messages.with(recipient) {
             self.withdraw_from(&room, harmless, transactions).await?;
         }
         self.withdraw_replaced(recipient, harmless, transactions)
@@ -65,7 +65,7 @@ impl Matrix {
         harmless: &str,
         transactions: &LinkTransactions,
     ) -> Result<(), Fault> {
-        for room in self.conversations.replaced(recipient) {
+        for room in self.direct_messages.replaced(recipient) {
             self.withdraw_from(&room, harmless, transactions).await?;
         }
         Ok(())

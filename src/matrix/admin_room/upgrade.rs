@@ -35,7 +35,8 @@ pub(in crate::matrix) struct Upgrades {
     successor: Option<OwnedRoomId>,
     /// The tombstone is to be looked at, whatever the SDK knows.
     is_due: bool,
-    waits_for_invitation: bool,
+    /// The new admin room, where the bot is not invited yet.
+    awaited: Option<OwnedRoomId>,
     /// The new admin room, until a sync has brought it and it can be spoken to.
     arriving: Option<OwnedRoomId>,
 }
@@ -70,7 +71,7 @@ impl Upgrades {
         Self {
             successor: None,
             is_due: true,
-            waits_for_invitation: false,
+            awaited: None,
             arriving: None,
         }
     }
@@ -85,7 +86,7 @@ impl Upgrades {
             return;
         };
         let successor = room.successor_room().map(|successor| successor.room_id);
-        let is_invited = self.waits_for_invitation && !answer.rooms.invited.is_empty();
+        let is_invited = self.awaited.is_some() && !answer.rooms.invited.is_empty();
         if !self.is_due && !is_invited && successor == self.successor {
             return;
         }
@@ -93,9 +94,15 @@ impl Upgrades {
             Ok(found) => self.conclude(matrix, &room, successor, found),
             Err(fault) => {
                 self.is_due = true;
+                self.awaited = successor;
                 warn!(room = %room.room_id(), error = %Chain(&fault), "cannot tell yet whether the admin room was upgraded");
             }
         }
+    }
+
+    /// The room that the bot goes to once it is invited there, or that may be such a one.
+    pub(in crate::matrix) fn awaited(&self) -> Option<OwnedRoomId> {
+        self.awaited.clone()
     }
 
     fn conclude(
@@ -109,7 +116,7 @@ impl Upgrades {
         self.successor = successor;
         // The new room may have been upgraded too.
         self.is_due = matches!(found, Found::Moved(_));
-        self.waits_for_invitation = matches!(found, Found::NotInvited(_));
+        self.awaited = None;
         match found {
             Found::Nothing => {}
             Found::Refused(reason) => {
@@ -117,6 +124,7 @@ impl Upgrades {
             }
             Found::NotInvited(new) => {
                 warn!(room = %old, %new, bot = %matrix.own_user(), "the admin room was upgraded: invite the bot to the new room");
+                self.awaited = Some(new);
             }
             Found::Moved(new) => {
                 info!(from = %old, room = %new, "the admin room was upgraded, and the bot followed");

@@ -68,11 +68,10 @@ impl AdminRoom {
         self.now().room.as_deref() == Some(room)
     }
 
-    /// Whether this is the room, or will be once the bot is in it.
-    pub(in crate::matrix) fn may_be(&self, room: &RoomId) -> bool {
-        let now = self.now();
+    /// The room, also before the bot is in it. `None`: only an alias of it is known yet.
+    pub(in crate::matrix) fn expected(&self) -> Option<OwnedRoomId> {
         let configured = <&RoomId>::try_from(&*self.configured).ok();
-        now.room.as_deref().or(configured) == Some(room)
+        self.id().or(configured.map(RoomId::to_owned))
     }
 
     /// When the bot began to hear the room.

@@ -25,12 +25,12 @@ fn inbox(
     let room = config.admin_room.clone();
     let admin_room = AdminRoom::load(&matrix, room, logged_in, store_is_new).unwrap();
     let obeyed = Obeyed::load(matrix.obeyed(), config.max_command_age).unwrap();
-    let conversations = Conversations::load(&matrix).unwrap();
+    let direct_messages = DirectMessages::load(&matrix).unwrap();
     let (heard, waiting) = mpsc::channel(1);
     let inbox = Inbox::new(
         &Arc::new(config),
         &Arc::new(admin_room),
-        &Arc::new(conversations),
+        &Arc::new(direct_messages),
         &Arc::new(obeyed),
         heard,
     );
