@@ -26,7 +26,9 @@ use crate::{
         Cause, Project, SESSION_ID_VARIABLE,
         claude::{
             self, Invocation, WAY_OUT,
-            prerequisites::{self, ClaudeFiles, ClaudeState, Effect, MANAGED_FOLDER, Settings},
+            prerequisites::{
+                self, ClaudeFiles, ClaudeSettings, ClaudeState, Hindrance, MANAGED_FOLDER,
+            },
         },
     },
 };
@@ -147,10 +149,10 @@ impl<'a> Site<'a> {
 
     fn variables(&self) -> Outcome {
         let said = self.said();
-        let of_effect = |wanted: Effect| {
+        let kept_off_by = |wanted: Hindrance| {
             let variables = said.variables.iter();
-            let found =
-                variables.filter(move |one| prerequisites::effect(&one.name, &one.value) == wanted);
+            let found = variables
+                .filter(move |one| prerequisites::hindrance(&one.name, &one.value) == wanted);
             found.map(|one| (one.name.clone(), one.place.clone()))
         };
         let list = |all: &[(String, String)], preposition: &str| {
@@ -160,7 +162,7 @@ impl<'a> Site<'a> {
         };
         let remove =
             |all: &[(String, String)]| format!("remove {}, and restart the bot", list(all, "from"));
-        let refused: Vec<_> = of_effect(Effect::Refused)
+        let refused: Vec<_> = kept_off_by(Hindrance::All)
             .chain(said.switches.clone())
             .collect();
         if !refused.is_empty() {
@@ -172,7 +174,7 @@ impl<'a> Site<'a> {
         if let Some(unread) = said.unread {
             return unread;
         }
-        let doubtful: Vec<_> = of_effect(Effect::RefusedByOld).collect();
+        let doubtful: Vec<_> = kept_off_by(Hindrance::Old).collect();
         if !doubtful.is_empty() {
             return Outcome::warning(
                 format!(
@@ -202,10 +204,10 @@ impl<'a> Site<'a> {
             match fs::read_to_string(&file) {
                 Ok(text) => {
                     let is_of_project = file.parent() == Some(&self.directory.join(".claude"));
-                    let Settings {
+                    let ClaudeSettings {
                         variables,
                         switches,
-                    } = Settings::parse(&text, is_of_project);
+                    } = ClaudeSettings::parse(&text, is_of_project);
                     let place = format!("`env` in {}", file.display());
                     said.variables
                         .extend(variables.into_iter().map(|(name, value)| {

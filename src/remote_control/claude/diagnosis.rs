@@ -63,8 +63,7 @@ const COMPLAINTS: [(&str, Cause); 14] = [
 impl Cause {
     /// Recognises what the program complains of, in the visible text of its stderr; see [`visible_text`](super::visible_text).
     /// The last few KiB will do.
-    #[must_use]
-    pub fn complaint(stderr: &str) -> Option<Self> {
+    pub(crate) fn complaint(stderr: &str) -> Option<Self> {
         let text = normalised(stderr);
         let complaint = COMPLAINTS.iter().find(|(part, _)| text.contains(part));
         complaint.map(|(_, cause)| *cause)
@@ -72,8 +71,7 @@ impl Cause {
 
     /// Recognises the question at which the program waits, in the visible text of its stdout. Nothing else there tells a cause:
     /// the titles of conversations are among it.
-    #[must_use]
-    pub fn question(stdout: &str) -> Option<Self> {
+    pub(crate) fn question(stdout: &str) -> Option<Self> {
         let text = normalised(stdout);
         let end = text.trim_end_matches([' ', ':', '>']);
         let question = QUESTIONS
@@ -83,8 +81,7 @@ impl Cause {
     }
 
     /// What is the matter, as a part of a sentence.
-    #[must_use]
-    pub fn what(self) -> &'static str {
+    pub(crate) fn what(self) -> &'static str {
         match self {
             Self::NotLoggedIn => "claude is not logged in",
             Self::LongLivedToken => "claude is logged in with a long-lived token",
@@ -100,8 +97,7 @@ impl Cause {
     }
 
     /// The one thing to do about it, as a part of a sentence.
-    #[must_use]
-    pub fn remedy(self) -> &'static str {
+    pub(crate) fn remedy(self) -> &'static str {
         match self {
             Self::NotLoggedIn => {
                 "run `claude auth login` on the host as the user that the bot runs as"

@@ -1,6 +1,10 @@
 //! The command line and the environment of a session.
 
-use std::{collections::BTreeMap, ffi::OsString};
+use std::{
+    collections::BTreeMap,
+    ffi::{OsStr, OsString},
+    path::Path,
+};
 
 use crate::secret::SecretText;
 
@@ -27,7 +31,7 @@ const INHERITED_PREFIXES: [&str; 2] = ["LC_", "XDG_"];
 
 /// How a host tells its programs the way out, in upper or lower case. They stay ours like everything else, as the address of
 /// a proxy may hold a password; where the way is this one, a project's own environment has to name it.
-pub const WAY_OUT: [&str; 5] = [
+pub(crate) const WAY_OUT: [&str; 5] = [
     "HTTPS_PROXY",
     "HTTP_PROXY",
     "NO_PROXY",
@@ -35,64 +39,63 @@ pub const WAY_OUT: [&str; 5] = [
     "SSL_CERT_FILE",
 ];
 
+/// What the program is called.
+const PROGRAM: &str = "claude";
+
+/// The verb of a server, and its other names.
+const VERBS: [&str; 5] = ["remote-control", "rc", "remote", "sync", "bridge"];
+
+/// The options that open Remote Control in a terminal, for the conversation there.
+const IN_TERMINAL: [&str; 2] = ["--remote-control", "--rc"];
+
 /// What stands for `{project}`, `{host}` and `{id}` in a command line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Placeholders<'a> {
-    /// The project's name.
-    pub project: &'a str,
-    /// The name of this host.
-    pub host: &'a str,
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Placeholders<'a> {
+    pub(crate) project: &'a str,
+    pub(crate) host: &'a str,
     /// The session's id.
-    pub id: &'a str,
+    pub(crate) id: &'a str,
 }
 
 impl Placeholders<'_> {
     /// Fills in the placeholders of each word. Whatever else stands in braces is left as it is, and what was filled in is
     /// not looked at again.
-    #[must_use]
-    pub fn fill(&self, command: &[String]) -> Vec<String> {
+    pub(crate) fn fill(&self, command: &[String]) -> Vec<String> {
         command.iter().map(|word| self.fill_word(word)).collect()
     }
 
     fn fill_word(&self, word: &str) -> String {
-        let mut filled = String::with_capacity(word.len());
-        let mut rest = word;
-        while let Some(start) = rest.find('{') {
-            let (before, placeholder) = rest.split_at(start);
-            filled.push_str(before);
-            if let Some((value, after)) = self.value_at_start(placeholder) {
-                filled.push_str(value);
-                rest = after;
-            } else {
-                filled.push('{');
-                rest = placeholder.strip_prefix('{').unwrap_or_default();
-            }
-        }
-        filled.push_str(rest);
-        filled
-    }
-
-    /// The value of the placeholder that a text begins with, and the text after it.
-    fn value_at_start<'t>(&self, text: &'t str) -> Option<(&str, &'t str)> {
         let known = [
-            ("{project}", self.project),
-            ("{host}", self.host),
-            ("{id}", self.id),
+            ("project}", self.project),
+            ("host}", self.host),
+            ("id}", self.id),
         ];
-        known
-            .into_iter()
-            .find_map(|(name, value)| Some((value, text.strip_prefix(name)?)))
+        let mut parts = word.split('{');
+        let mut filled = parts.next().unwrap_or_default().to_owned();
+        for part in parts {
+            let placeholder = known
+                .iter()
+                .find_map(|(name, value)| Some((*value, part.strip_prefix(name)?)));
+            let (value, rest) = placeholder.unwrap_or(("{", part));
+            filled.extend([value, rest]);
+        }
+        filled
     }
 }
 
 /// The complete environment of a session: what the allow-list lets through of `ours`, then `extra`, then the session's id,
 /// which nothing overrides. A name that no environment can hold (empty, or with `=`) is left out.
-#[must_use]
-pub fn environment(
+pub(crate) fn environment(
     ours: impl IntoIterator<Item = (OsString, OsString)>,
     extra: &BTreeMap<String, SecretText>,
     session_id: &str,
 ) -> BTreeMap<OsString, OsString> {
+    let is_inherited = |name: &str| {
+        INHERITED.contains(&name)
+            || INHERITED_PREFIXES
+                .iter()
+                .any(|prefix| name.starts_with(prefix))
+    };
     let mut environment: BTreeMap<OsString, OsString> = ours
         .into_iter()
         .filter(|(name, _)| name.to_str().is_some_and(is_inherited))
@@ -105,11 +108,58 @@ pub fn environment(
     environment
 }
 
-fn is_inherited(name: &str) -> bool {
-    INHERITED.contains(&name)
-        || INHERITED_PREFIXES
-            .iter()
-            .any(|prefix| name.starts_with(prefix))
+/// What a command line has to do with `claude`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Invocation {
+    /// It runs a server, by its first word.
+    Direct,
+    /// It runs a server by way of another program, such as a shell.
+    Wrapped,
+    /// It opens Remote Control in a terminal, which a session has none of.
+    InTerminal,
+    /// Nothing.
+    Other,
+}
+
+impl Invocation {
+    /// Looks at the words, and at what stands in those that a shell would take apart. Whatever is given `remote-control` stands in
+    /// for the program; the verb's other names are too common for that.
+    pub(crate) fn of(command: &[String]) -> Self {
+        let parts = command.iter().enumerate().flat_map(|(place, word)| {
+            let parts = word.split_whitespace();
+            parts.map(move |part| {
+                (
+                    place,
+                    part.trim_matches(['\'', '"', ';', '&', '|', '(', ')']),
+                )
+            })
+        });
+        let parts: Vec<_> = parts.collect();
+        let is_program = |word: &str| Path::new(word).file_name() == Some(OsStr::new(PROGRAM));
+        let program = parts.iter().position(|(_, word)| is_program(word));
+        let program_is_first = program
+            .and_then(|index| parts.get(index))
+            .is_none_or(|(place, _)| *place == 0);
+        for (place, word) in parts.iter().skip(program.unwrap_or(0) + 1) {
+            if VERBS.first() == Some(word) || program.is_some() && VERBS.contains(word) {
+                let is_whole_word = command.get(*place).is_some_and(|whole| whole == word);
+                return if program_is_first && is_whole_word {
+                    Self::Direct
+                } else {
+                    Self::Wrapped
+                };
+            }
+            if program.is_some() && IN_TERMINAL.contains(word) {
+                return Self::InTerminal;
+            }
+        }
+        Self::Other
+    }
+
+    /// Whether it runs a server.
+    pub(crate) fn serves(self) -> bool {
+        matches!(self, Self::Direct | Self::Wrapped)
+    }
 }
 
 #[cfg(test)]
@@ -196,5 +246,62 @@ mod tests {
             (SESSION_ID_VARIABLE, "4711"),
         ]);
         assert_eq!(environment, expected.into_iter().collect());
+    }
+
+    #[test]
+    fn a_server_is_told_from_all_else_that_a_command_line_can_run() {
+        for (command, expected) in [
+            (&["claude", "remote-control"][..], Invocation::Direct),
+            (
+                &["/usr/bin/claude", "--model", "x", "rc", "--name", "y"],
+                Invocation::Direct,
+            ),
+            (&["claude", "remote"], Invocation::Direct),
+            (&["claude", "sync"], Invocation::Direct),
+            (
+                &[
+                    "claude",
+                    "bridge",
+                    "--remote-control-session-name-prefix",
+                    "x",
+                ],
+                Invocation::Direct,
+            ),
+            (&["stand-in", "remote-control"], Invocation::Direct),
+            (
+                &["bash", "-lc", "exec claude 'remote-control' --name x; true"],
+                Invocation::Wrapped,
+            ),
+            (
+                &["bash", "-lc", "cd /srv && claude rc"],
+                Invocation::Wrapped,
+            ),
+            (
+                &["script", "-qefc", "claude remote-control", "/dev/null"],
+                Invocation::Wrapped,
+            ),
+            (
+                &["env", "X=1", "claude", "remote-control"],
+                Invocation::Wrapped,
+            ),
+            (&["serve", "claude-remote-control"], Invocation::Other),
+            (
+                &["claude", "--remote-control", "website"],
+                Invocation::InTerminal,
+            ),
+            (&["claude", "--rc"], Invocation::InTerminal),
+            (
+                &["bash", "-c", "claude --remote-control"],
+                Invocation::InTerminal,
+            ),
+            (&["claude"], Invocation::Other),
+            (&["git", "remote"], Invocation::Other),
+            (&["git", "--remote-control"], Invocation::Other),
+            (&["sleep", "60"], Invocation::Other),
+            (&[], Invocation::Other),
+        ] {
+            let words: Vec<_> = command.iter().map(|word| (*word).to_owned()).collect();
+            assert_eq!(Invocation::of(&words), expected, "{command:?}");
+        }
     }
 }

@@ -3,17 +3,16 @@
 //! Invariant: pure. Nothing here reads or writes a file, starts a process, asks for the time, or logs.
 
 mod diagnosis;
-mod invocation;
 mod launch;
-mod output;
+mod links;
 mod pattern;
-pub mod prerequisites;
-mod url_text;
+pub(crate) mod prerequisites;
 mod visible;
 
 pub use diagnosis::Cause;
-pub use invocation::Invocation;
-pub use launch::{Placeholders, SESSION_ID_VARIABLE, WAY_OUT, environment};
-pub use output::{LinkFinder, Sighting};
+pub use launch::SESSION_ID_VARIABLE;
+pub use links::{LinkFinder, Sighting};
 pub use pattern::{LinkPattern, PatternError};
 pub use visible::visible_text;
+
+pub(crate) use launch::{Invocation, Placeholders, WAY_OUT, environment};

@@ -9,7 +9,7 @@ use url::Url;
 
 use crate::link::Link;
 
-const SCHEME: &str = "https://";
+pub(super) const SCHEME: &str = "https://";
 
 /// What can stand right after a host in a URL.
 const HOST_ENDS: [char; 4] = ['/', '?', '#', ':'];

@@ -27,29 +27,28 @@ const SERVICE: &str = "api.anthropic.com";
 const MANAGED_SETTINGS: &str = "/etc/claude-code/managed-settings.json";
 
 /// The folder of more files of that kind, `*.json`.
-pub const MANAGED_FOLDER: &str = "/etc/claude-code/managed-settings.d";
+pub(crate) const MANAGED_FOLDER: &str = "/etc/claude-code/managed-settings.d";
 
 /// The version from which on `--continue` brings back a conversation of Remote Control.
-pub const FIRST_TO_CONTINUE: Version = Version(2, 1, 200);
+pub(crate) const FIRST_TO_CONTINUE: Version = Version(2, 1, 200);
 
 /// The longest e-mail address there can be, in bytes: RFC 5321, 4.5.3.1.3.
 const LONGEST_ADDRESS: usize = 254;
 
 /// Where the program keeps what it remembers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClaudeFiles {
+pub(crate) struct ClaudeFiles {
     /// Where the trusted directories and the consent stand; the first of these that exists.
-    pub state: [PathBuf; 2],
+    pub(crate) state: [PathBuf; 2],
     /// Where the log-in stands. The content is secret.
-    pub credentials: PathBuf,
+    pub(crate) credentials: PathBuf,
     /// Settings, of which each may be missing, or add variables to the environment. Those in [`MANAGED_FOLDER`] count as well.
-    pub settings: [PathBuf; 4],
+    pub(crate) settings: [PathBuf; 4],
 }
 
 impl ClaudeFiles {
     /// The files that a session with this environment uses in a directory. `None`: without HOME they cannot be told.
-    #[must_use]
-    pub fn of(environment: &BTreeMap<OsString, OsString>, directory: &Path) -> Option<Self> {
+    pub(crate) fn of(environment: &BTreeMap<OsString, OsString>, directory: &Path) -> Option<Self> {
         let get = |name: &str| {
             environment
                 .get(OsStr::new(name))
@@ -81,40 +80,33 @@ impl ClaudeFiles {
 
 /// What `.claude.json` says. A key that is missing or of another kind says no.
 #[derive(Debug, Default)]
-pub struct ClaudeState(Value);
+pub(crate) struct ClaudeState(Value);
 
 impl ClaudeState {
     /// Reads the file's text.
-    ///
-    /// # Errors
-    /// When it is no JSON.
-    pub fn parse(text: &str) -> Result<Self, serde_json::Error> {
+    pub(crate) fn parse(text: &str) -> Result<Self, serde_json::Error> {
         serde_json::from_str(text).map(Self)
     }
 
     /// Whether somebody was once asked whether Remote Control may be enabled. It is not asked again, whatever the answer.
-    #[must_use]
-    pub fn was_asked_for_consent(&self) -> bool {
+    pub(crate) fn was_asked_for_consent(&self) -> bool {
         self.0.get("remoteDialogSeen") == Some(&Value::Bool(true))
     }
 
     /// Whether this directory was trusted. For which others that holds is another question.
-    #[must_use]
-    pub fn trusts(&self, directory: &Path) -> bool {
+    pub(crate) fn trusts(&self, directory: &Path) -> bool {
         let project = || self.0.get("projects")?.get(directory.to_str()?);
         let trust = project().and_then(|project| project.get("hasTrustDialogAccepted"));
         trust == Some(&Value::Bool(true))
     }
 
     /// Whether it is known whose the log-in is. Without that the program cannot tell the organisation, and refuses.
-    #[must_use]
-    pub fn has_account(&self) -> bool {
+    pub(crate) fn has_account(&self) -> bool {
         self.0.get("oauthAccount").is_some_and(Value::is_object)
     }
 
     /// The e-mail address of the claude.ai account, if it is known: ASCII without blanks or line ends, as it is shown to people.
-    #[must_use]
-    pub fn account(&self) -> Option<&str> {
+    pub(crate) fn account(&self) -> Option<&str> {
         let address = self.0.pointer("/oauthAccount/emailAddress")?.as_str()?;
         let is_address = address.len() <= LONGEST_ADDRESS
             && address.contains('@')
@@ -126,10 +118,7 @@ impl ClaudeState {
 }
 
 /// Judges the text of `.credentials.json`.
-///
-/// # Errors
-/// [`Cause::NotLoggedIn`] or [`Cause::LongLivedToken`].
-pub fn log_in(credentials: &str, now: SystemTime) -> Result<(), Cause> {
+pub(crate) fn log_in(credentials: &str, now: SystemTime) -> Result<(), Cause> {
     let all: Value = serde_json::from_str(credentials).map_err(|_| Cause::NotLoggedIn)?;
     let login = all.get("claudeAiOauth").ok_or(Cause::NotLoggedIn)?;
     let has_token = |name: &str| {
@@ -140,16 +129,13 @@ pub fn log_in(credentials: &str, now: SystemTime) -> Result<(), Cause> {
         let scopes = login.get("scopes").and_then(Value::as_array);
         scopes.is_some_and(|all| all.iter().any(|scope| scope == wanted))
     };
-    let millis = now
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_millis();
     if !has_token("accessToken") || !has_scope(SCOPE_OF_SUBSCRIBERS) {
         return Err(Cause::NotLoggedIn);
     }
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let is_over = |key: &str| {
         let end = login.get(key).and_then(Value::as_u64);
-        end.is_some_and(|end| u128::from(end) <= millis)
+        end.is_some_and(|end| u128::from(end) <= now.as_millis())
     };
     // Where it can be renewed, it counts how long that is so.
     if is_over("refreshTokenExpiresAt") || is_over("expiresAt") && !has_token("refreshToken") {
@@ -162,27 +148,23 @@ pub fn log_in(credentials: &str, now: SystemTime) -> Result<(), Cause> {
     }
 }
 
-/// What a variable does to Remote Control.
+/// Which versions of the program a variable keeps from serving.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Effect {
-    /// Nothing.
+pub(crate) enum Hindrance {
     None,
-    /// It is refused before version 2.1.288, and where the organisation asks for Trusted Devices.
-    RefusedByOld,
-    /// It is refused.
-    Refused,
+    /// Those before 2.1.288, and all where the organisation asks for Trusted Devices.
+    Old,
+    All,
 }
 
-/// What a variable of a session does to Remote Control.
-#[must_use]
-pub fn effect(name: &str, value: &str) -> Effect {
-    let (effect, is_set) = match name {
+pub(crate) fn hindrance(name: &str, value: &str) -> Hindrance {
+    let (hindrance, is_set) = match name {
         "ANTHROPIC_API_KEY"
         | "ANTHROPIC_AUTH_TOKEN"
         | "ANTHROPIC_UNIX_SOCKET"
         | "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC"
-        | "CLAUDE_CODE_OAUTH_TOKEN" => (Effect::Refused, !value.is_empty()),
-        "ANTHROPIC_BASE_URL" => (Effect::Refused, !value.is_empty() && !is_service(value)),
+        | "CLAUDE_CODE_OAUTH_TOKEN" => (Hindrance::All, !value.is_empty()),
+        "ANTHROPIC_BASE_URL" => (Hindrance::All, !value.is_empty() && !is_service(value)),
         "CLAUDE_CODE_DISABLE_FEATURE_FLAGS"
         | "CLAUDE_CODE_REMOTE"
         | "CLAUDE_CODE_SIMPLE"
@@ -192,28 +174,27 @@ pub fn effect(name: &str, value: &str) -> Effect {
         | "CLAUDE_CODE_USE_FOUNDRY"
         | "CLAUDE_CODE_USE_MANTLE"
         | "CLAUDE_CODE_USE_VERTEX"
-        | "DISABLE_GROWTHBOOK" => (Effect::Refused, is_on(value)),
-        "DISABLE_TELEMETRY" => (Effect::RefusedByOld, !value.is_empty()),
-        "DO_NOT_TRACK" => (Effect::RefusedByOld, is_on(value)),
-        _ => (Effect::None, false),
+        | "DISABLE_GROWTHBOOK" => (Hindrance::All, is_on(value)),
+        "DISABLE_TELEMETRY" => (Hindrance::Old, !value.is_empty()),
+        "DO_NOT_TRACK" => (Hindrance::Old, is_on(value)),
+        _ => (Hindrance::None, false),
     };
-    if is_set { effect } else { Effect::None }
+    if is_set { hindrance } else { Hindrance::None }
 }
 
 /// What of a settings file matters to Remote Control.
 #[derive(Debug, Default)]
-pub struct Settings {
+pub(crate) struct ClaudeSettings {
     /// The variables that it adds to the environment, with their values.
-    pub variables: Vec<(String, String)>,
+    pub(crate) variables: Vec<(String, String)>,
     /// Its keys that switch Remote Control off.
-    pub switches: Vec<&'static str>,
+    pub(crate) switches: Vec<&'static str>,
 }
 
-impl Settings {
+impl ClaudeSettings {
     /// Reads a file's text. One that makes no sense says nothing: the program ignores it. A project's own file, which whoever can
     /// write to the project has written, gives no API key.
-    #[must_use]
-    pub fn parse(text: &str, is_of_project: bool) -> Self {
+    pub(crate) fn parse(text: &str, is_of_project: bool) -> Self {
         let settings: Value = serde_json::from_str(text).unwrap_or_default();
         let variables = settings.get("env").and_then(Value::as_object);
         let variables = variables.into_iter().flatten().map(|(name, value)| {
@@ -222,15 +203,13 @@ impl Settings {
         });
         let is_ignored = |name: &str| is_of_project && name == "ANTHROPIC_API_KEY";
         let helper = settings.get("apiKeyHelper").and_then(Value::as_str);
+        let is_disabled = settings.get("disableRemoteControl") == Some(&Value::Bool(true));
         let switches = [
             (
                 "apiKeyHelper",
                 helper.is_some_and(|helper| !helper.is_empty()),
             ),
-            (
-                "disableRemoteControl",
-                settings.get("disableRemoteControl") == Some(&Value::Bool(true)),
-            ),
+            ("disableRemoteControl", is_disabled),
         ];
         let switches = switches.into_iter().filter(|(_, is_set)| *is_set);
         Self {
@@ -251,12 +230,11 @@ fn is_service(url: &str) -> bool {
 
 /// A version of the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Version(u32, u32, u32);
+pub(crate) struct Version(u32, u32, u32);
 
 impl Version {
     /// Finds it in what `claude --version` prints: `2.1.197 (Claude Code)`.
-    #[must_use]
-    pub fn parse(printed: &str) -> Option<Self> {
+    pub(crate) fn parse(printed: &str) -> Option<Self> {
         let numbers = printed.strip_suffix("(Claude Code)")?.trim_end();
         let mut numbers = numbers.split('.').map(str::parse::<u32>);
         let mut next = || numbers.next()?.ok();

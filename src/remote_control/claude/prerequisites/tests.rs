@@ -153,34 +153,34 @@ fn a_login_needs_a_token_both_scopes_and_a_future() {
 #[test]
 fn what_switches_remote_control_off_is_known() {
     for (name, value, expected) in [
-        ("ANTHROPIC_API_KEY", "sk", Effect::Refused),
-        ("ANTHROPIC_API_KEY", "", Effect::None),
+        ("ANTHROPIC_API_KEY", "sk", Hindrance::All),
+        ("ANTHROPIC_API_KEY", "", Hindrance::None),
         (
             "ANTHROPIC_BASE_URL",
             "https://proxy.example",
-            Effect::Refused,
+            Hindrance::All,
         ),
-        ("ANTHROPIC_BASE_URL", "nonsense", Effect::Refused),
+        ("ANTHROPIC_BASE_URL", "nonsense", Hindrance::All),
         (
             "ANTHROPIC_BASE_URL",
             "https://api.anthropic.com",
-            Effect::None,
+            Hindrance::None,
         ),
-        ("ANTHROPIC_MODEL", "opus", Effect::None),
+        ("ANTHROPIC_MODEL", "opus", Hindrance::None),
         (
             "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC",
             "0",
-            Effect::Refused,
+            Hindrance::All,
         ),
-        ("CLAUDE_CODE_USE_BEDROCK", "1", Effect::Refused),
-        ("CLAUDE_CODE_USE_BEDROCK", "0", Effect::None),
-        ("CLAUDE_CODE_USE_GATEWAY", "1", Effect::None),
-        ("DISABLE_GROWTHBOOK", "0", Effect::None),
-        ("DISABLE_TELEMETRY", "0", Effect::RefusedByOld),
-        ("DO_NOT_TRACK", "True", Effect::RefusedByOld),
-        ("DO_NOT_TRACK", "0", Effect::None),
+        ("CLAUDE_CODE_USE_BEDROCK", "1", Hindrance::All),
+        ("CLAUDE_CODE_USE_BEDROCK", "0", Hindrance::None),
+        ("CLAUDE_CODE_USE_GATEWAY", "1", Hindrance::None),
+        ("DISABLE_GROWTHBOOK", "0", Hindrance::None),
+        ("DISABLE_TELEMETRY", "0", Hindrance::Old),
+        ("DO_NOT_TRACK", "True", Hindrance::Old),
+        ("DO_NOT_TRACK", "0", Hindrance::None),
     ] {
-        assert_eq!(effect(name, value), expected, "{name}={value}");
+        assert_eq!(hindrance(name, value), expected, "{name}={value}");
     }
 }
 
@@ -191,7 +191,7 @@ fn settings_give_variables_and_switches() {
         "apiKeyHelper": "/usr/bin/key",
         "disableRemoteControl": true,
     });
-    let settings = |is_of_project| Settings::parse(&text.to_string(), is_of_project);
+    let settings = |is_of_project| ClaudeSettings::parse(&text.to_string(), is_of_project);
     let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     let telemetry = pair("DISABLE_TELEMETRY", "1");
     assert_eq!(
@@ -208,7 +208,7 @@ fn settings_give_variables_and_switches() {
         "[]",
         r#"{"apiKeyHelper":"","disableRemoteControl":false}"#,
     ] {
-        let settings = Settings::parse(nothing, false);
+        let settings = ClaudeSettings::parse(nothing, false);
         assert!(
             settings.variables.is_empty() && settings.switches.is_empty(),
             "{nothing}"
