@@ -8,9 +8,7 @@ use matrix_sdk::{
     Room, RoomMemberships,
     ruma::{
         EventEncryptionAlgorithm, UserId,
-        api::client::{
-            membership::get_member_events, state::get_state_event_for_key::v3::StateEventFormat,
-        },
+        api::client::membership::get_member_events,
         events::{
             StateEventType,
             room::member::{MembershipState, RoomMemberEvent},
@@ -22,7 +20,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tracing::error;
 
-use super::{Chain, Fault, admin_room::state_event};
+use super::{Chain, Fault, facts::content};
 
 /// The one algorithm of rooms that the SDK speaks. With another one nothing can be sent.
 const ALGORITHM: EventEncryptionAlgorithm = EventEncryptionAlgorithm::MegolmV1AesSha2;
@@ -42,14 +40,7 @@ pub(super) async fn is_confidential(room: &Room, recipient: &UserId) -> Result<b
 }
 
 async fn is_encrypted_on_server(room: &Room) -> Result<bool, Fault> {
-    let content: Option<Value> = state_event(
-        &room.client(),
-        room.room_id(),
-        StateEventType::RoomEncryption,
-        "",
-        StateEventFormat::default(),
-    )
-    .await?;
+    let content: Option<Value> = content(room, StateEventType::RoomEncryption, "").await?;
     let algorithm = content
         .as_ref()
         .and_then(|content| content.get("algorithm"));

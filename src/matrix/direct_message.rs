@@ -32,7 +32,7 @@ use super::{
     folder::JsonMap,
     identities::{KeptVerification, Standing},
     link_receipt::Picture,
-    send::{Turn, mentioning_nobody},
+    send::{Sound, Turn, mentioning_nobody},
 };
 use crate::{config::Devices, link::Link};
 
@@ -70,16 +70,6 @@ impl<F: Into<Fault>> From<F> for NotSent {
             fault => Self::Fault(fault),
         }
     }
-}
-
-/// Whether somebody's phone rings for a message. With the push rules that each account begins with, it does for a text, and not for
-/// a notice (specification, "Predefined rules", `.m.rule.suppress_notices`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sound {
-    /// It comes unasked, and has to be known now.
-    Rings,
-    /// It answers somebody who waits for it, or can wait.
-    Silent,
 }
 
 /// What stands around the link.

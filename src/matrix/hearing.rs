@@ -42,7 +42,7 @@ impl Matrix {
         let stored = store.get_kv_data(StateStoreDataKey::SyncToken).await;
         Standpoint {
             token: stored.map(|stored| stored.and_then(StateStoreDataValue::into_sync_token)),
-            room: self.admin_room().ok(),
+            room: self.joined_admin_room().ok(),
         }
     }
 

@@ -87,7 +87,7 @@ impl Matrix {
     /// # Errors
     /// [`Fault`], where the store cannot be read or the bot is not in the room.
     pub async fn announcements(&self) -> Result<Vec<(OwnedUserId, Announcement)>, Fault> {
-        let room = self.admin_room()?;
+        let room = self.joined_admin_room()?;
         let mut announcements = Vec::new();
         for event in room
             .get_state_events(StateEventType::from(HOST_EVENT))
@@ -116,14 +116,14 @@ impl Matrix {
             request: "the announcement of this host",
             source,
         })?;
-        self.admin_room()?
+        self.joined_admin_room()?
             .send_state_event_raw(HOST_EVENT, self.own_user().as_str(), content)
             .await?;
         Ok(())
     }
 
     async fn is_in_admin_room(&self, user: &UserId) -> Result<bool, Fault> {
-        let member = self.admin_room()?.get_member_no_sync(user).await?;
+        let member = self.joined_admin_room()?.get_member_no_sync(user).await?;
         Ok(member.is_some_and(|member| *member.membership() == MembershipState::Join))
     }
 }

@@ -10,6 +10,7 @@ mod clock;
 mod confidentiality;
 mod connect;
 mod direct_message;
+mod facts;
 mod fault;
 mod folder;
 mod guard;
@@ -33,13 +34,14 @@ mod reset;
 mod send;
 mod sent_link;
 mod sync;
+mod upgrade;
 mod withdrawal;
 
-pub use admin_room::{CreateEvent, NoPower, Notice, PowerLevels, ReplyTo, RoomFacts, StateEvents};
 pub use client::Matrix;
 pub use clock::Skew;
 pub use connect::Connection;
-pub use direct_message::{ConfidentialRoom, LinkMessage, NotConfidential, NotSent, Sound};
+pub use direct_message::{ConfidentialRoom, LinkMessage, NotConfidential, NotSent};
+pub use facts::{CreateEvent, NoPower, RoomFacts, StateEvents};
 pub use fault::{Chain, Fault};
 pub use folder::MatrixFolder;
 pub(crate) use folder::{Authentication, Session, StoredRoom};
@@ -59,6 +61,6 @@ pub use registration::{
     write_new,
 };
 pub use reset::reset_identity;
-pub use send::Turn;
+pub use send::{Notice, ReplyTo, Sound, Turn};
 pub use sent_link::{NoPicture, PictureMessage, SentLink};
 pub use withdrawal::LinkTransactions;

@@ -73,7 +73,7 @@ impl Matrix {
     /// # Errors
     /// [`Fault`]: nothing is known, and nothing may be concluded.
     pub async fn proof(&self, message: &Message) -> Result<Proof, Fault> {
-        let room = self.admin_room()?;
+        let room = self.joined_admin_room()?;
         match self.fetch(&room, message).await? {
             Shown::Nothing => Ok(Proof::nothing(Trust::Gone)),
             Shown::TooOld => Ok(Proof::nothing(Trust::TooOld)),

@@ -5,17 +5,22 @@
 
 use matrix_sdk::{
     Room,
+    room::futures::SendMessageLikeEventResult,
     ruma::{
-        OwnedEventId, OwnedTransactionId, UserId,
-        events::{Mentions, room::message::RoomMessageEventContent},
+        EventId, OwnedEventId, OwnedTransactionId, UserId,
+        events::{
+            Mentions,
+            relation::{InReplyTo, Reply, Thread},
+            room::message::{Relation, RoomMessageEventContent},
+        },
     },
 };
-use matrix_sdk_base::deserialized_responses::EncryptionInfo;
+use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedMutexGuard;
 use tracing::{debug, error};
 
 use super::{
-    Chain, Fault, Matrix, Notice, Sound,
+    Chain, Fault, Matrix, Message,
     confidentiality::{is_between_two, was_between_two},
 };
 
@@ -36,13 +41,6 @@ pub struct Turn {
     _held: OwnedMutexGuard<()>,
 }
 
-/// What the homeserver took.
-#[derive(Debug)]
-pub(super) struct Sent {
-    pub(super) event: OwnedEventId,
-    encryption: Option<EncryptionInfo>,
-}
-
 /// What came of something that is for one person alone.
 #[derive(Debug)]
 pub(super) struct Confided {
@@ -52,7 +50,87 @@ pub(super) struct Confided {
     pub(super) is_confidential: Result<bool, Fault>,
 }
 
+/// Whether somebody's phone rings for a message. With the push rules that each account begins with, it does for a text, and not for
+/// a notice (specification, "Predefined rules", `.m.rule.suppress_notices`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sound {
+    /// It comes unasked, and has to be known now.
+    Rings,
+    /// It answers somebody who waits for it, or can wait.
+    Silent,
+}
+
+/// What the bot says to people that is no link.
+#[derive(Debug, Clone, Copy)]
+pub struct Notice<'a> {
+    /// For clients without HTML.
+    pub plain: &'a str,
+    /// The same in HTML.
+    pub html: &'a str,
+    /// The same for each try to say it, so that it is said once.
+    pub transaction: &'a OwnedTransactionId,
+}
+
+/// What an answer needs to know of the message that it answers. Survives a restart as text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplyTo {
+    event_id: OwnedEventId,
+    thread: Option<OwnedEventId>,
+}
+
+impl ReplyTo {
+    pub(super) fn event(event_id: OwnedEventId) -> Self {
+        Self {
+            event_id,
+            thread: None,
+        }
+    }
+
+    /// The message that is answered.
+    #[must_use]
+    pub fn event_id(&self) -> &EventId {
+        &self.event_id
+    }
+
+    pub(super) fn relation<C>(&self) -> Relation<C> {
+        match &self.thread {
+            Some(root) => Relation::Thread(Thread::reply(root.clone(), self.event_id.clone())),
+            None => Relation::Reply(Reply::new(InReplyTo::new(self.event_id.clone()))),
+        }
+    }
+}
+
+impl From<&Message> for ReplyTo {
+    fn from(message: &Message) -> Self {
+        Self {
+            event_id: message.event_id.clone(),
+            thread: message.thread.clone(),
+        }
+    }
+}
+
 impl Matrix {
+    /// Says something in the admin room; where it answers a message, as a reply, and in the message's thread if it was
+    /// sent in one.
+    ///
+    /// # Errors
+    /// [`Fault`], when the homeserver did not take it.
+    pub async fn say(&self, notice: Notice<'_>, answered: Option<&ReplyTo>) -> Result<(), Fault> {
+        let mut content = notice.content(Sound::Silent);
+        content.relates_to = answered.map(ReplyTo::relation);
+        let room = self.joined_admin_room()?;
+        self.send(&room, content, notice.transaction).await?;
+        Ok(())
+    }
+
+    /// Shows in the admin room that the bot is about to say something, for some seconds, or no longer.
+    ///
+    /// # Errors
+    /// [`Fault`], when the homeserver did not take it.
+    pub async fn show_typing(&self, typing: bool) -> Result<(), Fault> {
+        Ok(self.joined_admin_room()?.typing_notice(typing).await?)
+    }
+
     /// Waits for the turn to send into a room.
     pub(super) async fn turn(&self, room: &Room) -> Turn {
         let turn = self.turns.of(room.room_id().to_owned());
@@ -80,7 +158,7 @@ impl Matrix {
             // What comes next may take a while.
             drop(turn);
             match sent {
-                Ok(sent) => return Ok(sent.event),
+                Ok(sent) => return Ok(sent.response.event_id),
                 Err(Fault::IdentityChanged { users }) if !has_let_read => {
                     has_let_read = true;
                     self.let_read(&users).await?;
@@ -106,16 +184,9 @@ impl Turn {
         &self,
         content: RoomMessageEventContent,
         transaction: &OwnedTransactionId,
-    ) -> Result<Sent, Fault> {
-        let sending = self
-            .room
-            .send(content)
-            .with_transaction_id(transaction.clone());
-        let sent = sending.await?;
-        Ok(Sent {
-            event: sent.response.event_id,
-            encryption: sent.encryption_info,
-        })
+    ) -> Result<SendMessageLikeEventResult, Fault> {
+        let sending = self.room.send(content);
+        Ok(sending.with_transaction_id(transaction.clone()).await?)
     }
 
     /// What is sent next is encrypted with a new Megolm session: whoever got the key of an earlier one cannot read it with that.
@@ -133,10 +204,13 @@ impl Turn {
         let sent = self.send(content, transaction).await;
         // Whatever the homeserver answers, the key is with those who were there.
         let was_between_two = was_between_two(&self.room, recipient).await;
-        let event = sent.as_ref().ok().map(|sent| sent.event.clone());
+        let event = sent
+            .as_ref()
+            .ok()
+            .map(|sent| sent.response.event_id.clone());
         let is_confidential = match sent {
             Err(fault) if was_between_two => Err(fault),
-            Ok(Sent { encryption, .. }) if was_between_two && encryption.is_some() => {
+            Ok(sent) if was_between_two && sent.encryption_info.is_some() => {
                 is_between_two(&self.room, recipient).await
             }
             Ok(_) | Err(_) => Ok(false),

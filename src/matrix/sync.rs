@@ -17,8 +17,8 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
 use super::{
-    Chain, Fault, Matrix, admin_room::Upgrades, hearing::EVENTS_OF_A_ROOM, late_key,
-    quarantine::Quarantine,
+    Chain, Fault, Matrix, hearing::EVENTS_OF_A_ROOM, late_key, quarantine::Quarantine,
+    upgrade::Upgrades,
 };
 
 /// How long the homeserver may hold a request open when it has nothing to tell.
@@ -53,7 +53,7 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
     let mut failing = false;
     let mut answered = false;
     let mut join_is_settled = matrix.join_admin_room().await;
-    let mut upgrades = Upgrades::new();
+    let mut upgrades = Upgrades::default();
     let mut alias_is_compared = false;
     let mut fast_answers = 0;
     loop {
@@ -89,8 +89,8 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
                 if !join_is_settled || !answer.rooms.invited.is_empty() {
                     join_is_settled = matrix.join_admin_room().await;
                 }
-                upgrades.after_sync(matrix, &answer).await;
-                matrix.synced.send_replace(upgrades.awaited());
+                let successor = upgrades.after_sync(matrix, &answer).await;
+                matrix.synced.send_replace(successor);
                 if !std::mem::replace(&mut alias_is_compared, true) {
                     matrix.compare_alias().await;
                 }

@@ -13,7 +13,6 @@ use matrix_sdk::ruma::{
 };
 
 use super::*;
-use crate::matrix::PowerLevels;
 
 fn alice() -> &'static UserId {
     user_id!("@alice:example.org")
@@ -32,13 +31,13 @@ fn policy() -> Policy {
 
 fn facts(room_version: RoomVersionId, levels: Option<&[(&UserId, i32)]>) -> RoomFacts {
     let rules = room_version.rules().unwrap();
-    let power_levels = levels.map_or(PowerLevels::Absent, |levels| {
+    let power_levels = levels.map(|levels| {
         let mut content = RoomPowerLevelsEventContent::new(&rules.authorization);
         content.users = levels
             .iter()
             .map(|(user, level)| ((*user).to_owned(), Int::from(*level)))
             .collect();
-        PowerLevels::Event(Box::new(content))
+        Box::new(content)
     });
     RoomFacts {
         room_version,
@@ -133,7 +132,7 @@ fn a_room_that_gives_the_level_to_all_is_refused_unless_the_users_are_listed() {
     for version in [RoomVersionId::V11, RoomVersionId::V12] {
         let mut facts = facts(version, Some(&[(alice(), 100)]));
         let set_default = |facts: &mut RoomFacts, level: i32| {
-            if let PowerLevels::Event(content) = &mut facts.power_levels {
+            if let Some(content) = &mut facts.power_levels {
                 content.users_default = level.into();
             }
         };

@@ -5,16 +5,14 @@ use std::time::SystemTime;
 use matrix_sdk::{
     RoomState,
     ruma::{
-        MilliSecondsSinceUnixEpoch, OwnedRoomId, RoomAliasId, RoomId,
-        api::{client::state::get_state_event_for_key::v3::StateEventFormat, error::ErrorKind},
+        MilliSecondsSinceUnixEpoch, OwnedRoomId, RoomAliasId, RoomId, api::error::ErrorKind,
         events::StateEventType,
     },
 };
 use serde::Deserialize;
 use tracing::{debug, info, warn};
 
-use super::state_event;
-use crate::matrix::{Chain, Fault, Matrix};
+use crate::matrix::{Chain, Fault, Matrix, facts::state_event};
 
 #[derive(Deserialize)]
 struct OwnMembership {
@@ -60,11 +58,13 @@ impl Matrix {
     }
 
     /// When the bot joined a room, as the homeserver has it. `None`: it has not.
-    pub(super) async fn own_join(&self, id: &RoomId) -> Result<Option<SystemTime>, Fault> {
+    pub(in crate::matrix) async fn own_join(
+        &self,
+        id: &RoomId,
+    ) -> Result<Option<SystemTime>, Fault> {
         let own = self.own_user().as_str();
         let kind = StateEventType::RoomMember;
-        let membership: Option<OwnMembership> =
-            state_event(&self.client, id, kind, own, StateEventFormat::Event).await?;
+        let membership: Option<OwnMembership> = state_event(&self.client, id, kind, own).await?;
         Ok(membership.and_then(|it| it.origin_server_ts.to_system_time()))
     }
 

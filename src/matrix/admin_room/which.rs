@@ -105,7 +105,7 @@ impl AdminRoom {
     }
 
     /// The room is seen encrypted.
-    pub(super) fn note_encrypted(&self) -> Result<(), Fault> {
+    pub(in crate::matrix) fn note_encrypted(&self) -> Result<(), Fault> {
         // Held while it is written: between the two the room may become another one.
         let mut now = self.now();
         if let Some(room) = now.room.as_deref().filter(|_| !now.was_encrypted) {

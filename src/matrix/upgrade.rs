@@ -8,7 +8,6 @@ use matrix_sdk::{
     Room, RoomState,
     ruma::{
         OwnedRoomId, OwnedUserId, RoomId, UserId,
-        api::client::state::get_state_event_for_key::v3::StateEventFormat,
         events::{StateEventType, room::tombstone::RoomTombstoneEventContent},
     },
     sync::SyncResponse,
@@ -16,11 +15,11 @@ use matrix_sdk::{
 use serde::Deserialize;
 use tracing::{info, warn};
 
-use super::{NoPower, RoomFacts, create_event, facts, is_encrypted, state_event};
-use crate::{
-    config::Authorization,
-    matrix::{Chain, Fault, Heard, Matrix},
+use super::{
+    Chain, Fault, Heard, Matrix, NoPower, RoomFacts,
+    facts::{create_event, facts, is_encrypted, state_event},
 };
+use crate::config::Authorization;
 
 #[derive(Deserialize)]
 struct Tombstone {
@@ -29,27 +28,15 @@ struct Tombstone {
 }
 
 /// What the sync loop knows of upgrades.
-#[derive(Debug)]
-pub(in crate::matrix) struct Upgrades {
-    /// What the SDK knew of a successor when the tombstone was looked at last.
-    successor: Option<OwnedRoomId>,
-    /// The tombstone is to be looked at, whatever the SDK knows.
-    is_due: bool,
-    /// The new admin room, where the bot is not invited yet.
+#[derive(Debug, Default)]
+pub(super) struct Upgrades {
+    /// The successor that the SDK knew of when the homeserver was asked last. `None`: it is to be asked, whatever the SDK knows,
+    /// as the bot may have been away.
+    asked_about: Option<Option<OwnedRoomId>>,
+    /// The room to go to once the bot is invited there, or that may be such a one.
     awaited: Option<OwnedRoomId>,
     /// The new admin room, until a sync has brought it and it can be spoken to.
     arriving: Option<OwnedRoomId>,
-}
-
-/// What came of a look at the tombstone.
-#[derive(Debug)]
-enum Found {
-    Nothing,
-    /// It does not count, and that does not change.
-    Refused(Refusal),
-    /// The bot can go there once it is invited.
-    NotInvited(OwnedRoomId),
-    Moved(OwnedRoomId),
 }
 
 /// Why a tombstone is not followed.
@@ -65,123 +52,115 @@ enum Refusal {
     NotEncrypted,
 }
 
-impl Upgrades {
-    /// As the bot may have been away, the homeserver is asked once at first.
-    pub(in crate::matrix) fn new() -> Self {
-        Self {
-            successor: None,
-            is_due: true,
-            awaited: None,
-            arriving: None,
-        }
-    }
+/// What keeps the bot in the old room.
+enum Stays {
+    /// For good.
+    Refused(Refusal),
+    /// Until it is invited to this room.
+    NotInvited(OwnedRoomId),
+    /// Until the homeserver can be asked.
+    Fault(Fault),
+}
 
-    /// Follows the admin room if it was upgraded. To be called after each sync.
-    pub(in crate::matrix) async fn after_sync(&mut self, matrix: &Matrix, answer: &SyncResponse) {
+impl<F: Into<Fault>> From<F> for Stays {
+    fn from(fault: F) -> Self {
+        Self::Fault(fault.into())
+    }
+}
+
+impl Upgrades {
+    /// Follows the admin room if it was upgraded. To be called after each sync. Gives back the room, if any, that takes its place
+    /// once the bot is in it.
+    pub(super) async fn after_sync(
+        &mut self,
+        matrix: &Matrix,
+        answer: &SyncResponse,
+    ) -> Option<OwnedRoomId> {
         let has_arrived = |room: &mut OwnedRoomId| answer.rooms.joined.contains_key(room);
         if self.arriving.take_if(has_arrived).is_some() {
             matrix.inbox.hand_over(Heard::AdminRoomMoved).await;
         }
-        let Ok(room) = matrix.admin_room() else {
-            return;
-        };
+        let room = matrix.joined_admin_room().ok()?;
         let successor = room.successor_room().map(|successor| successor.room_id);
         let is_invited = self.awaited.is_some() && !answer.rooms.invited.is_empty();
-        if !self.is_due && !is_invited && successor == self.successor {
-            return;
+        if is_invited || self.asked_about.as_ref() != Some(&successor) {
+            self.look(matrix, &room, successor).await;
         }
-        match look(matrix, &room).await {
-            Ok(found) => self.conclude(matrix, &room, successor, found),
-            Err(fault) => {
-                self.is_due = true;
-                self.awaited = successor;
-                warn!(room = %room.room_id(), error = %Chain(&fault), "cannot tell yet whether the admin room was upgraded");
-            }
-        }
-    }
-
-    /// The room that the bot goes to once it is invited there, or that may be such a one.
-    pub(in crate::matrix) fn awaited(&self) -> Option<OwnedRoomId> {
         self.awaited.clone()
     }
 
-    fn conclude(
-        &mut self,
-        matrix: &Matrix,
-        room: &Room,
-        successor: Option<OwnedRoomId>,
-        found: Found,
-    ) {
+    async fn look(&mut self, matrix: &Matrix, room: &Room, successor: Option<OwnedRoomId>) {
         let old = room.room_id();
-        self.successor = successor;
-        // The new room may have been upgraded too.
-        self.is_due = matches!(found, Found::Moved(_));
         self.awaited = None;
-        match found {
-            Found::Nothing => {}
-            Found::Refused(reason) => {
+        self.asked_about = Some(successor.clone());
+        match follow(matrix, room).await {
+            Ok(None) => {}
+            Ok(Some(new)) => {
+                info!(from = %old, room = %new, "the admin room was upgraded, and the bot followed");
+                self.arriving = Some(new);
+                // The new room may have been upgraded too.
+                self.asked_about = None;
+            }
+            Err(Stays::Refused(reason)) => {
                 warn!(room = %old, ?reason, "the upgrade of the admin room is not followed, it stays the admin room");
             }
-            Found::NotInvited(new) => {
+            Err(Stays::NotInvited(new)) => {
                 warn!(room = %old, %new, bot = %matrix.own_user(), "the admin room was upgraded: invite the bot to the new room");
                 self.awaited = Some(new);
             }
-            Found::Moved(new) => {
-                info!(from = %old, room = %new, "the admin room was upgraded, and the bot followed");
-                self.arriving = Some(new);
+            Err(Stays::Fault(fault)) => {
+                warn!(room = %old, error = %Chain(&fault), "cannot tell yet whether the admin room was upgraded");
+                self.asked_about = None;
+                self.awaited = successor;
             }
         }
     }
 }
 
-async fn look(matrix: &Matrix, old: &Room) -> Result<Found, Fault> {
-    let (client, kind) = (old.client(), StateEventType::RoomTombstone);
-    let format = StateEventFormat::Event;
-    let tombstone = state_event(&client, old.room_id(), kind, "", format).await?;
+/// Makes the room that a tombstone names the admin room. `None`: there is no tombstone.
+async fn follow(matrix: &Matrix, old: &Room) -> Result<Option<OwnedRoomId>, Stays> {
+    let (client, kind) = (&matrix.client, StateEventType::RoomTombstone);
+    let tombstone = state_event(client, old.room_id(), kind, "").await?;
     let Some(Tombstone { sender, content }) = tombstone else {
-        return Ok(Found::Nothing);
+        return Ok(None);
     };
     let facts = facts(old, &sender).await?;
-    if let Err(refusal) = may_move(&sender, &facts, &matrix.config.authorization) {
-        return Ok(Found::Refused(refusal));
-    }
+    may_move(&sender, &facts, &matrix.config.authorization).map_err(Stays::Refused)?;
     let new = content.replacement_room;
-    let known = client.get_room(&new).map(|room| room.state());
-    if known == Some(RoomState::Joined) {
-        return enter(matrix, old, &new).await;
+    let was_joined = client.get_room(&new).map(|room| room.state()) == Some(RoomState::Joined);
+    if !was_joined {
+        // Room ids of version 12 name no server, so one that is in the room is named besides.
+        let via = [sender.server_name().to_owned()];
+        if let Err(error) = client.join_room_by_id_or_alias((&*new).into(), &via).await {
+            let fault = Fault::from(error);
+            let may_pass = fault.is_passing() || fault.is_logged_out();
+            return Err(if may_pass {
+                Stays::Fault(fault)
+            } else {
+                Stays::NotInvited(new)
+            });
+        }
     }
-    // Room ids of version 12 name no server, so one that is in the room is named besides.
-    let via = [sender.server_name().to_owned()];
-    if let Err(error) = client.join_room_by_id_or_alias((&*new).into(), &via).await {
-        let fault = Fault::from(error);
-        return if fault.is_passing() || fault.is_logged_out() {
-            Err(fault)
-        } else {
-            Ok(Found::NotInvited(new))
-        };
-    }
-    let found = enter(matrix, old, &new).await?;
-    if let Found::Refused(_) = &found {
+    let entered = enter(matrix, old, &new).await;
+    if !was_joined && matches!(entered, Err(Stays::Refused(_))) {
         matrix.leave(&new).await?;
     }
-    Ok(found)
+    entered.map(|()| Some(new))
 }
 
 /// Makes a room that the bot is in the admin room, if it takes the old one's place.
-async fn enter(matrix: &Matrix, old: &Room, new: &RoomId) -> Result<Found, Fault> {
-    let room = old.client().get_room(new).ok_or(Fault::NotInAdminRoom)?;
-    let create = create_event(&room).await?;
-    let predecessor = create.content.predecessor.map(|old| old.room_id);
-    if predecessor.as_deref() != Some(old.room_id()) {
-        return Ok(Found::Refused(Refusal::NotItsSuccessor));
+async fn enter(matrix: &Matrix, old: &Room, new: &RoomId) -> Result<(), Stays> {
+    let room = matrix.client.get_room(new).ok_or(Fault::NotInAdminRoom)?;
+    let predecessor = create_event(&room).await?.content.predecessor;
+    if predecessor.is_none_or(|it| it.room_id != old.room_id()) {
+        return Err(Stays::Refused(Refusal::NotItsSuccessor));
     }
     let was_encrypted = matrix.admin_room.was_encrypted() || is_encrypted(old).await?;
     if was_encrypted && !is_encrypted(&room).await? {
-        return Ok(Found::Refused(Refusal::NotEncrypted));
+        return Err(Stays::Refused(Refusal::NotEncrypted));
     }
     let joined = matrix.own_join(new).await?.ok_or(Fault::NotInAdminRoom)?;
-    matrix.admin_room.enter(new, joined)?;
-    Ok(Found::Moved(new.to_owned()))
+    Ok(matrix.admin_room.enter(new, joined)?)
 }
 
 /// Whether a tombstone of this user moves the admin room. The power to send one is not enough: a room may give that to
@@ -217,7 +196,6 @@ mod tests {
     };
 
     use super::*;
-    use crate::matrix::PowerLevels;
 
     fn with_level(power_level: i64) -> Authorization {
         Authorization {
@@ -244,7 +222,7 @@ mod tests {
         RoomFacts {
             room_version: version,
             creators: vec![owned_user_id!("@creator:x.y")],
-            power_levels: PowerLevels::Event(Box::new(content)),
+            power_levels: Some(Box::new(content)),
             join_rule: JoinRule::Invite,
             membership: MembershipState::Join,
             encrypted: true,
