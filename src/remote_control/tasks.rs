@@ -373,12 +373,12 @@ fn spawn(
     );
     environment.insert(SESSION_FOLDER_VARIABLE.into(), folder.clone().into());
     environment.insert(DATA_DIRECTORY_VARIABLE.into(), data_directory.into());
-    let placeholders = claude::Placeholders {
-        project: project.name.as_str(),
-        host,
-        id: session.as_str(),
-    };
-    let mut words = placeholders.fill(command).into_iter();
+    let values = [
+        ("project", project.name.as_str()),
+        ("host", host),
+        ("id", session.as_str()),
+    ];
+    let mut words = claude::fill_in(command, values).into_iter();
     let launch = Launch {
         program: words
             .next()

@@ -48,39 +48,23 @@ const VERBS: [&str; 5] = ["remote-control", "rc", "remote", "sync", "bridge"];
 /// The options that open Remote Control in a terminal, for the conversation there.
 const IN_TERMINAL: [&str; 2] = ["--remote-control", "--rc"];
 
-/// What stands for `{project}`, `{host}` and `{id}` in a command line.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Placeholders<'a> {
-    pub(crate) project: &'a str,
-    pub(crate) host: &'a str,
-    /// The session's id.
-    pub(crate) id: &'a str,
-}
-
-impl Placeholders<'_> {
-    /// Fills in the placeholders of each word. Whatever else stands in braces is left as it is, and what was filled in is
-    /// not looked at again.
-    pub(crate) fn fill(&self, command: &[String]) -> Vec<String> {
-        command.iter().map(|word| self.fill_word(word)).collect()
-    }
-
-    fn fill_word(&self, word: &str) -> String {
-        let known = [
-            ("project}", self.project),
-            ("host}", self.host),
-            ("id}", self.id),
-        ];
+/// Fills in placeholders, such as `{project}`, in each word of a command line. Whatever else stands in braces is left as it is,
+/// and what was filled in is not looked at again.
+pub(crate) fn fill_in(command: &[String], values: [(&str, &str); 3]) -> Vec<String> {
+    let fill_in_word = |word: &String| {
         let mut parts = word.split('{');
         let mut filled = parts.next().unwrap_or_default().to_owned();
         for part in parts {
-            let placeholder = known
-                .iter()
-                .find_map(|(name, value)| Some((*value, part.strip_prefix(name)?)));
-            let (value, rest) = placeholder.unwrap_or(("{", part));
+            let known = values.iter().find_map(|(name, value)| {
+                let rest = part.strip_prefix(name)?.strip_prefix('}')?;
+                Some((*value, rest))
+            });
+            let (value, rest) = known.unwrap_or(("{", part));
             filled.extend([value, rest]);
         }
         filled
-    }
+    };
+    command.iter().map(fill_in_word).collect()
 }
 
 /// The complete environment of a session: what the allow-list lets through of `ours`, then `extra`, then the session's id,
@@ -166,14 +150,9 @@ impl Invocation {
 mod tests {
     use super::*;
 
-    const PLACEHOLDERS: Placeholders<'_> = Placeholders {
-        project: "website",
-        host: "{id}",
-        id: "4711",
-    };
-
     fn fill(word: &str) -> String {
-        PLACEHOLDERS.fill(&[word.to_owned()]).remove(0)
+        let values = [("project", "website"), ("host", "{id}"), ("id", "4711")];
+        fill_in(&[word.to_owned()], values).remove(0)
     }
 
     #[test]

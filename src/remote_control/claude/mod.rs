@@ -15,4 +15,4 @@ pub use links::{LinkFinder, Sighting};
 pub use pattern::{LinkPattern, PatternError};
 pub use visible::visible_text;
 
-pub(crate) use launch::{Invocation, Placeholders, WAY_OUT, environment};
+pub(crate) use launch::{Invocation, WAY_OUT, environment, fill_in};

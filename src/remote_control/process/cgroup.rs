@@ -1,4 +1,5 @@
-//! A cgroup (v2) for each spawned process and all that comes of it, where systemd has delegated its own to us (`Delegate=`).
+//! A cgroup (v2) for each spawned process and all that comes of it, where systemd has delegated its own to us, as our units ask
+//! for (`Delegate=pids`).
 //!
 //! What is in it cannot leave it by a new session, a new name or an emptied environment, and `cgroup.kill` ends it in one
 //! step, whoever the processes run as. Everything here is help on top: without it, processes are found as everywhere else.
@@ -51,34 +52,31 @@ impl Cgroup {
             .and_then(|leader| folder_of(&Process::new(leader.pid()).ok()?))
             .and_then(|folder| {
                 let mut folders = folder.ancestors();
-                let of_session = folders.find(|folder| folder.ends_with(&name))?;
-                Some(of_session.to_owned())
+                Some(folders.find(|folder| folder.ends_with(&name))?.to_owned())
             });
-        let mut all: Vec<_> = [below_us, of_leader].into_iter().flatten().collect();
+        let mut all: Vec<_> = below_us.into_iter().chain(of_leader).collect();
         all.dedup();
-        all.into_iter()
-            .filter(|folder| !own.as_ref().is_some_and(|own| own.starts_with(folder)))
-            .filter(|folder| folder.exists())
-            .map(Self)
-            .collect()
+        let holds_us = |folder: &Path| own.as_ref().is_some_and(|own| own.starts_with(folder));
+        all.retain(|folder| folder.exists() && !holds_us(folder));
+        all.into_iter().map(Self).collect()
     }
 
     /// Whoever writes `0` to it is in the cgroup.
     pub(super) fn door(&self) -> Option<File> {
-        let door = File::options()
-            .write(true)
-            .open(self.0.join("cgroup.procs"));
-        door.ok()
+        let processes = self.0.join("cgroup.procs");
+        File::options().write(true).open(processes).ok()
     }
 
     /// The pids of all that are in it, zombies left out.
     pub(super) fn pids(&self) -> HashSet<i32> {
-        let mut pids = HashSet::new();
-        for folder in self.folders() {
-            let listed = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
-            pids.extend(listed.lines().filter_map(|pid| pid.parse::<i32>().ok()));
-        }
-        pids
+        let lists = folders(&self.0)
+            .into_iter()
+            .map(|it| it.join("cgroup.procs"));
+        let lists: Vec<_> = lists
+            .filter_map(|list| fs::read_to_string(list).ok())
+            .collect();
+        let pids = lists.iter().flat_map(|list| list.lines());
+        pids.filter_map(|pid| pid.parse().ok()).collect()
     }
 
     /// Sends SIGKILL to all that are in it; no fork escapes. Linux 5.14.
@@ -90,35 +88,32 @@ impl Cgroup {
 
     /// Removes it, if nothing runs in it.
     pub(super) fn remove(&self) {
-        for folder in self.folders().iter().rev() {
+        for folder in folders(&self.0).iter().rev() {
             if let Err(error) = fs::remove_dir(folder) {
                 debug!(%error, "cgroup not removed");
             }
         }
     }
+}
 
-    /// It and all below it, the outer ones first.
-    fn folders(&self) -> Vec<PathBuf> {
-        let mut folders = vec![self.0.clone()];
-        let mut next = 0;
-        while let Some(folder) = folders.get(next) {
-            let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-            let below = entries.filter(|entry| entry.file_type().is_ok_and(|it| it.is_dir()));
-            let below: Vec<_> = below.map(|entry| entry.path()).collect();
-            folders.extend(below);
-            next += 1;
-        }
-        folders
+/// This one and all below it, the outer ones first. It does not recurse: a session's processes may nest them as they like.
+fn folders(folder: &Path) -> Vec<PathBuf> {
+    let mut folders = vec![folder.to_owned()];
+    let mut next = 0;
+    while let Some(folder) = folders.get(next) {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        let below = entries.filter(|entry| entry.file_type().is_ok_and(|it| it.is_dir()));
+        let below: Vec<_> = below.map(|entry| entry.path()).collect();
+        folders.extend(below);
+        next += 1;
     }
+    folders
 }
 
 /// A mark may come from the environment of any process: it names nothing but a folder.
 fn name(mark: &str) -> Option<String> {
-    let is_plain = !mark.is_empty()
-        && mark
-            .bytes()
-            .all(|it| it.is_ascii_alphanumeric() || it == b'-');
-    is_plain.then(|| format!("rcbot-{mark}"))
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    (!mark.is_empty() && mark.bytes().all(is_plain)).then(|| format!("rcbot-{mark}"))
 }
 
 fn own_folder() -> Option<PathBuf> {
@@ -128,13 +123,12 @@ fn own_folder() -> Option<PathBuf> {
 fn folder_of(process: &Process) -> Option<PathBuf> {
     let cgroups = process.cgroups().ok()?;
     let path = cgroups.into_iter().find(|it| it.hierarchy == 0)?.pathname;
-    let path = Path::new(&path).strip_prefix("/").ok()?.to_owned();
+    let path = Path::new(&path).strip_prefix("/").ok()?;
     // Outside of what we see of the cgroups.
     if path.components().any(|it| it == Component::ParentDir) {
         return None;
     }
-    let mounts = Process::myself().ok()?.mountinfo().ok()?;
-    let mut mounts = mounts.into_iter();
+    let mut mounts = Process::myself().ok()?.mountinfo().ok()?.into_iter();
     let mount = mounts.find(|mount| mount.fs_type == "cgroup2" && mount.root == "/")?;
     Some(mount.mount_point.join(path))
 }

@@ -91,8 +91,7 @@ pub struct Follower {
     after_gap: bool,
     tail: Vec<u8>,
     tail_written: SystemTime,
-    /// The latest bytes are dropped when others come so long after them.
-    tail_lasts: Option<Duration>,
+    tail_lasts: Duration,
     given_out: Option<Instant>,
     owed: Duration,
     pause: Option<Instant>,
@@ -117,7 +116,7 @@ impl Follower {
             after_gap: false,
             tail: Vec::new(),
             tail_written: SystemTime::UNIX_EPOCH,
-            tail_lasts: None,
+            tail_lasts: Duration::MAX,
             given_out: None,
             owed: Duration::ZERO,
             pause: None,
@@ -144,16 +143,13 @@ impl Follower {
 
     /// Hands on what is left up to where the file ends now, without waiting for more. For after the writer's end: another one
     /// may go on writing. Of more than a MiB that is left, that much is handed on.
-    pub async fn finish(&mut self, mut sink: impl FnMut(Piece<'_>)) {
+    pub(crate) async fn finish(&mut self, mut sink: impl FnMut(Piece<'_>)) {
         let length = self.file().and_then(|file| file.metadata());
         let length = match length {
             Ok(metadata) => metadata.len(),
             Err(error) => return self.close(&error),
         };
-        if length.saturating_sub(self.offset) > LAST {
-            self.offset = length - LAST;
-            self.after_gap = true;
-        }
+        self.pass_over(length.saturating_sub(self.offset + LAST));
         loop {
             self.give_way().await;
             match self.read(length) {
@@ -173,21 +169,18 @@ impl Follower {
     }
 
     /// The latest bytes, read one way or the other.
-    #[must_use]
-    pub fn tail(&self) -> &[u8] {
-        let is_old = self
-            .tail_lasts
-            .is_some_and(|most| self.age_of_tail() > most);
-        if is_old { &[] } else { &self.tail }
+    pub(crate) fn tail(&self) -> &[u8] {
+        let age = self.tail_written.elapsed().unwrap_or_default();
+        if age > self.tail_lasts {
+            &[]
+        } else {
+            &self.tail
+        }
     }
 
-    /// From now on the latest bytes last so long.
-    pub fn let_tail_last(&mut self, time: Duration) {
-        self.tail_lasts = Some(time);
-    }
-
-    fn age_of_tail(&self) -> Duration {
-        self.tail_written.elapsed().unwrap_or_default()
+    /// From now on the latest bytes are dropped when others come so long after them.
+    pub(crate) fn let_tail_last(&mut self, time: Duration) {
+        self.tail_lasts = time;
     }
 
     /// Leaves the processor to others for as long as the work with what was read took. Without this, one that never has to
@@ -216,17 +209,12 @@ impl Follower {
             (self.offset, self.freed, self.after_gap) = (0, 0, true);
         }
         let left = length.min(end).saturating_sub(self.offset);
-        let mut passed_over = left.saturating_sub(self.limit);
-        if self.tail.is_empty() {
-            // What comes first is read in any case: more is printed in an instant than anybody can read.
-            passed_over = 0;
+        // What comes first is read in any case: more is printed in an instant than anybody can read.
+        if !self.tail.is_empty() {
+            self.pass_over(left.saturating_sub(self.limit));
         }
-        if passed_over > 0 {
-            debug!(passed_over, "output comes too fast");
-            self.offset += passed_over;
-            self.after_gap = true;
-        }
-        let size = usize::try_from(left - passed_over).map_or(CHUNK, |left| left.min(CHUNK));
+        let left = length.min(end).saturating_sub(self.offset);
+        let size = usize::try_from(left).map_or(CHUNK, |left| left.min(CHUNK));
         self.buffer.resize(size, 0);
         let count = match file.read_at(&mut self.buffer, self.offset) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
@@ -240,6 +228,14 @@ impl Follower {
             self.keep_tail(metadata.modified()?);
         }
         Ok(count > 0)
+    }
+
+    fn pass_over(&mut self, bytes: u64) {
+        if bytes > 0 {
+            debug!(bytes, "output comes too fast");
+            self.offset += bytes;
+            self.after_gap = true;
+        }
     }
 
     fn keep_tail(&mut self, written: SystemTime) {
@@ -263,23 +259,22 @@ impl Follower {
         let file = options.write(true).open(&self.path);
         let file = file.or_else(|_| options.write(false).open(&self.path))?;
         only_regular(&file)?;
-        let metadata = file.metadata()?;
+        let length = file.metadata()?.len();
         if let Some(start) = self.start.take() {
             self.freed = first_byte(&file);
-            let latest = metadata.len().saturating_sub(TAIL as u64);
             self.offset = match start {
                 Start::First => self.freed,
-                Start::Latest => self.freed.max(latest),
+                Start::Latest => self.freed.max(length.saturating_sub(TAIL as u64)),
             };
             self.after_gap = self.offset > 0;
         }
         // Watched before the first read, so no write falls between the two.
-        let watched = watch(&self.path);
-        self.watch = watched
-            .inspect_err(|error| {
+        match watch(&self.path) {
+            Ok(watch) => self.watch = Some(watch),
+            Err(error) => {
                 warn!(path = %self.path.display(), %error, "no file events, polling instead");
-            })
-            .ok();
+            }
+        }
         Ok(Arc::clone(self.file.insert(Arc::new(file))))
     }
 
@@ -299,19 +294,18 @@ impl Follower {
         let keep_from = self.offset - self.limit / 2;
         // If it fails it is tried again, but not with each piece.
         self.freed = keep_from;
-        let for_punch = Arc::clone(file);
-        let punched = spawn_blocking(move || punch(&for_punch, keep_from)).await;
+        let file = Arc::clone(file);
+        let punched = spawn_blocking(move || punch(&file, keep_from)).await;
         let freed = match punched.unwrap_or_else(|panic| Err(io::Error::other(panic))) {
             Ok(true) => Ok(()),
             Ok(false) => self.cut(),
             Err(error) => Err(error),
         };
-        match freed {
-            Ok(()) => self.is_uncut = false,
-            Err(error) if !mem::replace(&mut self.is_uncut, true) => {
-                warn!(path = %self.path.display(), %error, "output not cut, trying again");
-            }
-            Err(_) => {}
+        let was_uncut = mem::replace(&mut self.is_uncut, freed.is_err());
+        if let Err(error) = freed
+            && !was_uncut
+        {
+            warn!(path = %self.path.display(), %error, "output not cut, trying again");
         }
     }
 

@@ -120,11 +120,7 @@ impl Handle {
 
     pub(super) fn has_ended(&self) -> Result<bool, ProcessError> {
         let mut polled = [PollFd::new(&self.fd, PollFlags::IN)];
-        let at_once = Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
-        let ready = poll(&mut polled, Some(&at_once));
+        let ready = poll(&mut polled, Some(&Timespec::default()));
         Ok(ready.map_err(|errno| unwatched(self.pid, errno))? > 0)
     }
 

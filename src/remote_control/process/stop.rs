@@ -204,10 +204,19 @@ impl Hunt {
             let Some(handle) = handle? else {
                 continue; // gone already
             };
-            match means {
-                Means::Ask => member.ask(&handle),
-                Means::Freeze | Means::Kill if kills => member.kill(&handle),
-                Means::Freeze | Means::Kill => member.send(&handle, Signal::STOP),
+            let signals: &[Signal] = match means {
+                Means::Ask if member.was_asked => &[],
+                // A stopped process acts on SIGTERM only when it goes on.
+                Means::Ask => &[Signal::TERM, Signal::CONT],
+                Means::Freeze if !kills => &[Signal::STOP],
+                Means::Freeze | Means::Kill => &[Signal::KILL],
+            };
+            member.was_asked |= means == Means::Ask;
+            member.was_killed |= kills;
+            for signal in signals {
+                if let Err(refusal) = handle.signal(*signal) {
+                    member.refusal = Some(refusal);
+                }
             }
             if self.handles.len() < MOST_HANDLES {
                 self.handles.push(handle);
@@ -219,21 +228,19 @@ impl Hunt {
     /// Every process that belongs to the hunt and has not ended, in one look at all processes.
     fn members(&self) -> Result<Vec<ProcessIdentity>, ProcessError> {
         let (name, value) = &self.mark;
-        let all = survey([name])?.into_iter();
-        let all: Vec<_> = all
-            .map(|(process, [found])| {
-                let is_marked = found.is_some_and(|found| found == value.as_str());
-                (process, is_marked)
-            })
-            .collect();
+        let all = survey([name])?.into_iter().map(|(process, [found])| {
+            let is_marked = found.is_some_and(|found| found == value.as_str());
+            (process, is_marked)
+        });
+        let all: Vec<_> = all.collect();
         // Looked at after the others: if the numbers are the leader's now, they were so all the while; and who has one of these
         // pids and was seen before is who was seen.
-        let is_anchored = self.is_anchored(&all)?;
+        let anchor = self.anchor(&all)?;
         let in_cgroup: HashSet<i32> = self.cgroups.iter().flat_map(Cgroup::pids).collect();
         let own_pid = i32::try_from(std::process::id()).ok();
         let is_ours = |process: &Seen, is_marked: bool| {
             is_marked
-                || is_anchored && (self.is_in_session(process) || self.is_in_group(process))
+                || anchor.is_some_and(|leader| [process.session, process.group].contains(&leader))
                 || in_cgroup.contains(&process.identity.pid())
                 || self.found.contains_key(&process.identity)
         };
@@ -245,37 +252,27 @@ impl Hunt {
             .collect())
     }
 
-    /// Whether the leader's pid still names the leader's group and session. A process that carries the mark and is in that
-    /// session vouches for it too: the mark is handed down from the leader alone. So does one that was found before. As long as
-    /// one of them is in it, the session's number cannot have become another's: the kernel gives no pid away that still names a
-    /// group or a session, and none can enter an existing session.
-    fn is_anchored(&self, all: &[(Seen, bool)]) -> Result<bool, ProcessError> {
+    /// The leader's pid, if it still names the leader's group and session. A process that carries the mark and is in that session
+    /// vouches for it too: the mark is handed down from the leader alone. So does one that was found before. As long as one of
+    /// them is in it, the session's number cannot have become another's: the kernel gives no pid away that still names a group
+    /// or a session, and none can enter an existing session.
+    fn anchor(&self, all: &[(Seen, bool)]) -> Result<Option<i32>, ProcessError> {
+        let Some(leader) = &self.leader else {
+            return Ok(None);
+        };
         for (process, is_marked) in all {
-            let vouches =
-                *is_marked || self.found.contains_key(&process.identity) || self.is_leader(process);
+            let vouches = *is_marked
+                || process.identity == *leader
+                || self.found.contains_key(&process.identity);
             if vouches
-                && self.is_in_session(process)
+                && process.session == leader.pid()
                 && let Some(process) = process.identity.look()?
-                && self.is_in_session(&process)
+                && process.session == leader.pid()
             {
-                return Ok(true);
+                return Ok(Some(leader.pid()));
             }
         }
-        Ok(false)
-    }
-
-    fn is_leader(&self, process: &Seen) -> bool {
-        self.leader.as_ref() == Some(&process.identity)
-    }
-
-    fn is_in_session(&self, process: &Seen) -> bool {
-        let leader = self.leader.as_ref();
-        leader.is_some_and(|leader| process.session == leader.pid()) || self.is_leader(process)
-    }
-
-    fn is_in_group(&self, process: &Seen) -> bool {
-        let leader = self.leader.as_ref();
-        leader.is_some_and(|leader| process.group == leader.pid())
+        Ok(None)
     }
 
     /// Waits until those with a handle have ended, but no longer than `limit`.
@@ -313,29 +310,6 @@ impl Hunt {
             processes: self.found.len(),
             killed: killed.count(),
             took,
-        }
-    }
-}
-
-impl Member {
-    fn ask(&mut self, process: &Handle) {
-        if self.was_asked {
-            return;
-        }
-        self.was_asked = true;
-        self.send(process, Signal::TERM);
-        // A stopped process acts on SIGTERM only when it goes on.
-        self.send(process, Signal::CONT);
-    }
-
-    fn kill(&mut self, process: &Handle) {
-        self.was_killed = true;
-        self.send(process, Signal::KILL);
-    }
-
-    fn send(&mut self, process: &Handle, signal: Signal) {
-        if let Err(refusal) = process.signal(signal) {
-            self.refusal = Some(refusal);
         }
     }
 }
