@@ -78,7 +78,7 @@ pub(super) fn open(
             Ok(quarantine) => Arc::new(quarantine),
             Err(fault) => return fault,
         };
-        let mut late = VecDeque::new();
+        let mut undecrypted = VecDeque::new();
         loop {
             let connecting =
                 Matrix::connect(Arc::clone(&config), &login, &folder, &quarantine).await;
@@ -89,7 +89,7 @@ pub(super) fn open(
                 Ok(connection) => connection,
                 Err(fault) => return fault,
             };
-            matrix.wait_on(std::mem::take(&mut late));
+            matrix.wait_on(std::mem::take(&mut undecrypted));
             connected.send_replace(Some(matrix.clone()));
             let fault = tokio::select! {
                 fault = matrix.follow() => fault,
@@ -106,7 +106,7 @@ pub(super) fn open(
             // What came just before that was heard, and no later connection hears it again.
             messages.close();
             forward(&mut messages, &heard).await;
-            late = matrix.take_late();
+            undecrypted = matrix.take_undecrypted();
             matrix.close().await;
         }
     };

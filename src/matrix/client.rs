@@ -33,8 +33,8 @@ use super::{
     inbox::Inbox,
     locks::Locks,
     login::LoggedIn,
-    obeyed::Obeyed,
     quarantine::Quarantine,
+    replay::ReplayProtection,
 };
 use crate::config::{Config, Devices, MasterKey};
 
@@ -65,7 +65,7 @@ pub struct Matrix {
     pub(super) verifications: Arc<Locks<OwnedUserId, RwLock<()>>>,
     /// Held by whoever sends into a room.
     pub(super) turns: Arc<Locks<OwnedRoomId, Mutex<()>>>,
-    pub(super) obeyed: Arc<Obeyed>,
+    pub(super) replay_protection: Arc<ReplayProtection>,
     /// The rooms that a sync has brought, and was done with.
     pub(super) heard_rooms: watch::Sender<BTreeSet<OwnedRoomId>>,
     /// Sent after each sync: the room, if any, that takes the admin room's place once the bot is in it.

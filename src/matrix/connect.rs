@@ -20,8 +20,8 @@ use super::{
     identity::{self, RECOVERY_KEY_VARIABLE, RecoveryKey},
     inbox::Inbox,
     login::{LoggedIn, Login},
-    obeyed::Obeyed,
     quarantine::Quarantine,
+    replay::ReplayProtection,
     sync,
 };
 use crate::config::Config;
@@ -156,8 +156,15 @@ async fn try_connect(
         store_is_new,
     )?);
     let direct_messages = Arc::new(DirectMessages::load(folder)?);
-    let obeyed = Arc::new(Obeyed::load(folder.obeyed(), config.max_command_age)?);
-    let inbox = Inbox::new(config, &admin_room, &direct_messages, &obeyed, sender);
+    let replay_protection = ReplayProtection::load(folder.obeyed(), config.max_command_age)?;
+    let replay_protection = Arc::new(replay_protection);
+    let inbox = Inbox::new(
+        config,
+        &admin_room,
+        &direct_messages,
+        &replay_protection,
+        sender,
+    );
     let matrix = Matrix {
         client,
         config: Arc::clone(config),
@@ -169,7 +176,7 @@ async fn try_connect(
         pinned_identities: Arc::new(folder.pinned_identities()?),
         verifications: Arc::default(),
         turns: Arc::default(),
-        obeyed,
+        replay_protection,
         heard_rooms: watch::Sender::default(),
         synced: watch::Sender::default(),
         answers: watch::Sender::new(false),

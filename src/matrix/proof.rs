@@ -25,9 +25,8 @@ use tracing::{debug, warn};
 use super::{
     Fault, Matrix, Message,
     identities::Standing,
-    inbox,
-    late_key::{self, Decrypted},
-    obeyed::Place,
+    inbox::{self, Decrypted},
+    replay::Place,
 };
 use crate::config::Devices;
 
@@ -89,7 +88,7 @@ impl Matrix {
                 ))
             }
             Shown::Encrypted(place, info) => {
-                let trust = if self.obeyed.has_place(&place) {
+                let trust = if self.replay_protection.has_place(&place) {
                     warn!(event = %message.event_id, sender = %message.sender, "an encrypted command was shown again");
                     Trust::Replayed
                 } else {
@@ -138,7 +137,7 @@ impl Matrix {
     /// Whether a command was obeyed. What a connection heard just before it was made anew may be heard again by the next one.
     #[must_use]
     pub fn has_obeyed(&self, message: &Message) -> bool {
-        self.obeyed.has_event(&message.event_id)
+        self.replay_protection.has_event(&message.event_id)
     }
 
     /// Remembers that a command is obeyed now, so that it never is again, and who its sender is.
@@ -147,7 +146,7 @@ impl Matrix {
     /// [`Fault`], where that cannot be written down.
     pub async fn obey(&self, message: &Message, proof: &Proof) -> Result<(), Fault> {
         let now = SystemTime::now();
-        self.obeyed
+        self.replay_protection
             .insert(&message.event_id, proof.place.as_ref(), now)?;
         self.note_identity(&message.sender).await
     }
@@ -261,7 +260,7 @@ async fn decrypt(
     encrypted: &OriginalSyncRoomEncryptedEvent,
     raw: &Raw<OriginalSyncRoomEncryptedEvent>,
 ) -> Result<Shown, Fault> {
-    let Some(Decrypted::Message(text, info)) = late_key::try_to_decrypt(room, raw).await? else {
+    let Some(Decrypted::Message(text, info)) = inbox::try_to_decrypt(room, raw).await? else {
         return Ok(Shown::Nothing);
     };
     if inbox::text_of(&text) != Some(message.text.as_str()) {

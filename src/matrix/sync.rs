@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
 use super::{
-    Chain, Fault, Matrix, hearing::EVENTS_OF_A_ROOM, late_key, quarantine::Quarantine,
+    Chain, Fault, Matrix, backfill::EVENTS_OF_A_ROOM, inbox::KEY_TIMEOUT, quarantine::Quarantine,
     upgrade::Upgrades,
 };
 
@@ -63,7 +63,7 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
             Duration::ZERO
         } else if matrix.inbox.waits_for_keys() {
             // Whoever said what cannot be read is told soon.
-            late_key::PATIENCE
+            KEY_TIMEOUT
         } else {
             LONG_POLL
         };

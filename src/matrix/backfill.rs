@@ -109,7 +109,7 @@ impl Matrix {
             options.filter = filter.clone();
             let page = room.messages(options).await?;
             let is_last = page.chunk.is_empty()
-                || page.chunk.iter().any(|event| self.inbox.was_obeyed(event));
+                || page.chunk.iter().any(|event| self.inbox.has_counted(event));
             events.extend(page.chunk);
             match page.end {
                 Some(end) if !is_last => until = end,
