@@ -11,7 +11,6 @@ use super::{
 use crate::link::Link;
 
 const ESCAPE: u8 = 0x1b;
-const DELETE: u8 = 0x7f;
 
 /// Bytes of the longest run of characters that is looked at for a URL. Links have about 80.
 const LONGEST_RUN: usize = 2048;
@@ -60,13 +59,7 @@ impl LinkFinder {
     /// Takes the next piece of output; returns what became certain with it, in order.
     #[must_use]
     pub fn push(&mut self, output: &[u8]) -> Vec<Sighting> {
-        // The parser holds back the beginning of a character until it is whole. No character that is not ASCII can be part of a
-        // link, so another such one stands for each of their bytes.
-        let ascii = output
-            .iter()
-            .map(|byte| if byte.is_ascii() { *byte } else { DELETE });
-        let ascii: Vec<_> = ascii.collect();
-        for part in ascii.split_inclusive(|byte| *byte == ESCAPE) {
+        for part in output.split_inclusive(|byte| *byte == ESCAPE) {
             self.screen.enter(part);
             self.parser.advance(&mut self.screen, part);
             if part.ends_with(&[ESCAPE]) {

@@ -574,6 +574,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn of_a_long_rest_the_last_mib_is_handed_on() {
+        let sandbox = Sandbox::new();
+        let path = sandbox.path("log");
+        append(&path, b"old");
+        append(&path, &vec![b'x'; 1 << 20]);
+        let mut follower = follower(&path);
+        let (mut seen, mut gaps) = (Vec::<u8>::new(), 0);
+        let finish = follower.finish(|piece| {
+            seen.extend(piece.bytes);
+            gaps += usize::from(piece.after_gap);
+        });
+        within_deadline(finish).await;
+        assert!(seen == vec![b'x'; 1 << 20] && gaps == 1);
+    }
+
+    #[tokio::test]
     async fn a_follower_leaves_its_thread_to_others_for_as_long_as_its_pieces_took() {
         let sandbox = Sandbox::new();
         let path = sandbox.path("log");
