@@ -133,10 +133,6 @@ const MAY_EXPOSE: &[(&str, &str)] = &[
         "a link, for its picture, which is as secret",
     ),
     (
-        "src/matrix/sent_link.rs",
-        "a link's picture, for the encrypted attachment",
-    ),
-    (
         "src/remote_control/session.rs",
         "a link, for the record on disk",
     ),

@@ -1,4 +1,4 @@
-//! Brings links and answers, and takes links back: each a task that goes on until the homeserver has it.
+//! Brings links and answers, and redacts links: each a task that goes on until the homeserver has it.
 
 use std::time::{Duration, Instant};
 
@@ -179,7 +179,7 @@ async fn look_after_earlier_run(
     drop(matrix.confidential_room(recipient, None).await?);
     let harmless = reply::ended_before_delivery(&delivery.id.project).plain;
     let transactions = transactions(&delivery.id);
-    let withdrawn = matrix.withdraw_replaced(recipient, &harmless, &transactions);
+    let withdrawn = matrix.redact_in_replaced(recipient, &harmless, &transactions);
     withdrawn.await.map_err(NotDelivered::Fault)
 }
 
@@ -239,7 +239,7 @@ pub(super) async fn show_last_output(
     }
 }
 
-/// Takes a link back, and finds it first where its delivery was cut off.
+/// Redacts a link, and finds it first where its delivery was cut off.
 pub(super) async fn withdraw(line: MatrixHandle, id: DeliveryId, withdrawal: Withdrawal) -> Event {
     let project = id.project.clone();
     let (delivery, transactions) = (&withdrawal.delivery, &transactions(&id));
@@ -249,15 +249,14 @@ pub(super) async fn withdraw(line: MatrixHandle, id: DeliveryId, withdrawal: Wit
             let Ok(user) = OwnedUserId::try_from(delivery.request.requester.as_str()) else {
                 return Ok(());
             };
-            return matrix.withdraw_untold(&user, harmless, transactions).await;
+            return matrix
+                .redact_undelivered(&user, harmless, transactions)
+                .await;
         };
         let Ok(receipt) = receipt.parse::<LinkReceipt>() else {
             return Ok(());
         };
-        let receipt = matrix
-            .trace_picture(receipt, harmless, transactions)
-            .await?;
-        matrix.withdraw(&receipt).await
+        matrix.redact_link(&receipt, harmless, transactions).await
     })
     .await;
     Event::Withdrawn {

@@ -191,7 +191,7 @@ impl Bot {
         }
     }
 
-    /// A link that is still under way, or its picture, is called off first; how that went decides what there is to take back.
+    /// A link that is still under way, or its picture, is called off first; how that went decides what there is to redact.
     pub(super) fn withdraw(&mut self, project: &ProjectName, withdrawal: Withdrawal) {
         let id = DeliveryId {
             project: project.clone(),

@@ -45,7 +45,7 @@ impl Bot {
         } = settled;
         self.deliveries.remove(&id);
         if overheard {
-            // A delivery that is wanted no more is taken back.
+            // A delivery that is wanted no more is redacted.
             let obstacle = NotDelivered::NotConfidential(NotConfidential::Overheard);
             self.give_up(&id, &request, &obstacle);
         }

@@ -78,8 +78,8 @@ pub enum Denied {
     IdentityChanged,
     /// Who encrypted the command cannot be told.
     UnknownDevice,
-    /// The command was taken back.
-    TakenBack,
+    /// The command was redacted.
+    Redacted,
     /// The same encrypted message was obeyed before.
     Replayed,
     /// The command has waited too long.
@@ -125,7 +125,7 @@ fn check_trust(trust: Trust, room_encrypted: bool, policy: &Policy) -> Result<()
         (Trust::Plaintext | Trust::CrossSigned, _) | (Trust::UnsignedDevice, Devices::Any) => {
             Ok(())
         }
-        (Trust::Gone, _) => Err(Denied::TakenBack),
+        (Trust::Gone, _) => Err(Denied::Redacted),
         (Trust::Replayed, _) => Err(Denied::Replayed),
         (Trust::TooOld, _) => Err(Denied::TooOld),
         (Trust::IdentityChanged, _) => Err(Denied::IdentityChanged),

@@ -31,7 +31,7 @@ use super::{
     confidentiality::{is_confidential, was_between_two},
     folder::JsonMap,
     identities::{KeptVerification, Standing},
-    link_receipt::Picture,
+    redact::Picture,
     send::{Sound, Turn, mentioning_nobody},
 };
 use crate::{config::Devices, link::Link};
@@ -45,7 +45,7 @@ pub enum NotConfidential {
     IdentityChanged,
     /// None of the requester's devices may read it.
     NoReadableDevice,
-    /// Somebody else came into the room while the link was sent. It was taken back, and may have been read before.
+    /// Somebody else came into the room while the link was sent. It was redacted, and may have been read before.
     Overheard,
     /// The homeserver would not make a room with the requester.
     RoomRefused {
@@ -158,7 +158,7 @@ async fn confide(
         (Some(event), true) => return Ok(event),
         (Some(event), false) => {
             if let Err(error) = turn.room().redact(&event, None, None).await {
-                error!(%event, %error, "an overheard message was not taken back");
+                error!(%event, %error, "an overheard message was not redacted");
             }
         }
         (None, _) => {}

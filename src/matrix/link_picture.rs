@@ -1,12 +1,32 @@
-//! A link as a QR code, for the camera of a telephone beside the screen.
+//! The QR code of a link, for the camera of a telephone beside the screen. It follows the link into the same room, after the same
+//! checks, in the Megolm session that was made for the link.
 //!
-//! The picture is as secret as the link in it: it is made in memory, and leaves encrypted.
+//! The picture is as secret as the link in it: it is made in memory, and its file is encrypted here, under a key that stands in the
+//! encrypted event alone. A homeserver keeps the files of redacted events, Synapse for one, and the file of a bot that was killed
+//! before it sent the event: both are noise to whoever does not have that key.
 
-use std::fmt;
+use std::{fmt, io::Cursor};
 
+use matrix_sdk::{
+    Room, RoomState,
+    ruma::{
+        OwnedTransactionId, OwnedUserId,
+        events::room::{
+            EncryptedFile, ImageInfo,
+            message::{
+                FormattedBody, ImageMessageEventContent, MessageType, RoomMessageEventContent,
+            },
+        },
+    },
+};
 use png::{BitDepth, ColorType, Encoder, EncodingError};
 use qrcode::{EcLevel, QrCode, types::QrError};
+use tracing::info;
 
+use super::{
+    Fault, LinkReceipt, Matrix, NotSent, confidentiality::is_confidential, redact::Picture,
+    send::mentioning_nobody,
+};
 use crate::link::Link;
 
 /// How wide a module is, in pixels. A link of today makes 33 modules, and with its margin a picture of 328 pixels; shown at
@@ -25,29 +45,185 @@ const LIGHT: u8 = 0xff;
 /// The byte of eight black pixels.
 const DARK: u8 = 0x00;
 
-/// A PNG of a link.
-pub(super) struct LinkPicture {
-    png: Vec<u8>,
-    /// Its width and its height, in pixels.
-    side: u32,
+/// A link that was sent, for the picture that may follow it once.
+pub struct SentLink {
+    link: Link,
+    recipient: OwnedUserId,
+    receipt: LinkReceipt,
+    /// The picture's message, once it may be in the room.
+    picture: Option<Box<RoomMessageEventContent>>,
 }
 
-/// Why a link has no picture. It never holds the link.
+/// What stands with the picture.
+#[derive(Debug, Clone)]
+pub struct PictureMessage {
+    /// Under which name a client saves it.
+    pub file_name: String,
+    /// What is said of it, plain and HTML.
+    pub caption: (String, String),
+}
+
+/// Why no picture follows a link. But for [`NoPicture::Overheard`], the link stands.
 #[derive(Debug, thiserror::Error)]
-pub enum PictureError {
+pub enum NoPicture {
     /// It is longer than a QR code can be, about 2,300 bytes.
     #[error("the link does not fit into a QR code")]
     TooLong(#[source] QrError),
     /// It cannot be written as a PNG.
     #[error("the picture cannot be encoded")]
     Encode(#[from] EncodingError),
+    /// The homeserver did not take its file, or did not tell whether the room is fit for it. It was not sent.
+    #[error("the homeserver did not take the picture")]
+    NotTaken(#[source] Fault),
+    /// It may be in the room, and who is in the room is not known: this has to be tried again.
+    #[error("it is not known who sees the picture")]
+    Unsure(#[source] Fault),
+    /// The room is no longer fit for it. It was not sent.
+    #[error("the direct message is no longer fit for the picture")]
+    NotConfidential,
+    /// Somebody else came into the room while it was sent: it has to be redacted, and the link too.
+    #[error("somebody else came into the direct message with the picture")]
+    Overheard,
+}
+
+impl SentLink {
+    pub(super) fn new(link: &Link, recipient: OwnedUserId, receipt: LinkReceipt) -> Self {
+        Self {
+            link: link.clone(),
+            recipient,
+            receipt,
+            picture: None,
+        }
+    }
+
+    /// What it takes to redact all that was sent up to now.
+    #[must_use]
+    pub fn receipt(&self) -> &LinkReceipt {
+        &self.receipt
+    }
+
+    /// Sends the link's picture after it. The link itself is not held up by this, nor lost if it fails.
+    ///
+    /// Whoever drops this future halfway still has a receipt that is right: it says that the picture may have been sent.
+    ///
+    /// # Errors
+    /// [`NoPicture`].
+    pub async fn follow_with_picture(
+        &mut self,
+        matrix: &Matrix,
+        message: &PictureMessage,
+        transaction: OwnedTransactionId,
+    ) -> Result<(), NoPicture> {
+        let may_be_there = self.picture.is_some();
+        if !may_be_there {
+            self.receipt.picture = Picture::None;
+        }
+        let attempt = Box::pin(self.try_to_follow(matrix, message, transaction));
+        attempt.await.map_err(|reason| match reason {
+            NoPicture::NotTaken(fault) if may_be_there => NoPicture::Unsure(fault),
+            NoPicture::NotConfidential if may_be_there => NoPicture::Overheard,
+            reason => reason,
+        })
+    }
+
+    async fn try_to_follow(
+        &mut self,
+        matrix: &Matrix,
+        message: &PictureMessage,
+        transaction: OwnedTransactionId,
+    ) -> Result<(), NoPicture> {
+        let room = matrix.client.get_room(&self.receipt.room);
+        let room = room
+            .filter(|room| room.state() == RoomState::Joined)
+            .ok_or(NoPicture::NotConfidential)?;
+        let content = match &self.picture {
+            Some(content) => *content.clone(),
+            None => prepare(&room, &self.link, message).await?,
+        };
+        let turn = matrix.turn(&room).await;
+        let _verification = matrix.keep_verified(&self.recipient).await;
+        self.check(matrix, &room).await?;
+        self.picture = Some(Box::new(content.clone()));
+        self.receipt.picture = Picture::Unsettled;
+        let sent = turn.confide(&self.recipient, content, &transaction).await;
+        if let Some(event) = sent.event {
+            self.receipt.picture = Picture::Sent(event);
+        }
+        if sent.is_confidential.map_err(NoPicture::Unsure)? {
+            info!(recipient = %self.recipient, "picture of the link sent");
+            Ok(())
+        } else {
+            Err(NoPicture::Overheard)
+        }
+    }
+
+    /// What was looked at before the link was sent is looked at again: the file took its time.
+    async fn check(&self, matrix: &Matrix, room: &Room) -> Result<(), NoPicture> {
+        let is_confidential = async { Ok(is_confidential(room, &self.recipient).await?) };
+        match tokio::try_join!(matrix.check_devices(&self.recipient), is_confidential) {
+            Ok(((), true)) => Ok(()),
+            Ok(((), false)) | Err(NotSent::Refused(_)) => Err(NoPicture::NotConfidential),
+            Err(NotSent::Fault(fault)) => Err(NoPicture::NotTaken(fault)),
+        }
+    }
+}
+
+impl fmt::Debug for SentLink {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { receipt, .. } = self;
+        formatter
+            .debug_struct("SentLink")
+            .field("receipt", receipt)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Draws the picture, and leaves its file encrypted on the homeserver.
+///
+/// The SDK's other ways to send a file leave it plain where the SDK believes the room to be so, or keep it in a cache. This
+/// one does neither.
+async fn prepare(
+    room: &Room,
+    link: &Link,
+    message: &PictureMessage,
+) -> Result<RoomMessageEventContent, NoPicture> {
+    let picture = LinkPicture::draw(link)?;
+    let client = room.client();
+    let mut file = Cursor::new(picture.png.as_slice());
+    let uploaded = client.upload_encrypted_file(&mut file).await;
+    let uploaded = uploaded.map_err(Fault::from);
+    let uploaded = uploaded.map_err(NoPicture::NotTaken)?;
+    Ok(compose(&picture, uploaded, message))
+}
+
+fn compose(
+    picture: &LinkPicture,
+    file: EncryptedFile,
+    message: &PictureMessage,
+) -> RoomMessageEventContent {
+    let (caption, html) = message.caption.clone();
+    let mut info = ImageInfo::new();
+    info.width = Some(picture.side.into());
+    info.height = Some(picture.side.into());
+    info.size = u32::try_from(picture.png.len()).ok().map(Into::into);
+    info.mimetype = Some("image/png".to_owned());
+    let mut content = ImageMessageEventContent::encrypted(caption, file).info(Box::new(info));
+    content.filename = Some(message.file_name.clone());
+    content.formatted = Some(FormattedBody::html(html));
+    mentioning_nobody(RoomMessageEventContent::new(MessageType::Image(content)))
+}
+
+/// A PNG of a link. Nothing prints it.
+struct LinkPicture {
+    png: Vec<u8>,
+    /// Its width and its height, in pixels.
+    side: u32,
 }
 
 impl LinkPicture {
-    /// Draws it.
-    pub(super) fn draw(link: &Link) -> Result<Self, PictureError> {
+    fn draw(link: &Link) -> Result<Self, NoPicture> {
         let code = QrCode::with_error_correction_level(link.expose(), CORRECTION)
-            .map_err(PictureError::TooLong)?;
+            .map_err(NoPicture::TooLong)?;
         let side = (code.width() + 2 * QUIET_ZONE) * MODULE;
         let margin = vec![LIGHT; side / 8 * QUIET_ZONE * MODULE];
         let mut pixels = margin.clone();
@@ -65,22 +241,6 @@ impl LinkPicture {
             png: encode(&pixels, side)?,
             side,
         })
-    }
-
-    /// The file itself: for the encrypted attachment, and nothing else.
-    pub(super) fn expose(&self) -> &[u8] {
-        &self.png
-    }
-
-    /// Its width and its height, in pixels.
-    pub(super) fn side(&self) -> u32 {
-        self.side
-    }
-}
-
-impl fmt::Debug for LinkPicture {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("LinkPicture(..)")
     }
 }
 
@@ -119,13 +279,13 @@ mod tests {
 
     /// The pixels of a picture, and its side.
     fn pixels(picture: &LinkPicture) -> (Vec<u8>, usize) {
-        let mut decoder = Decoder::new(Cursor::new(picture.expose()));
+        let mut decoder = Decoder::new(Cursor::new(picture.png.as_slice()));
         decoder.set_transformations(Transformations::EXPAND);
         let mut reader = decoder.read_info().unwrap();
         let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
         let info = reader.next_frame(&mut pixels).unwrap();
         assert_eq!(info.width, info.height);
-        assert_eq!(info.width, picture.side());
+        assert_eq!(info.width, picture.side);
         (pixels, info.width.try_into().unwrap())
     }
 
@@ -161,7 +321,7 @@ mod tests {
     fn another_reader_finds_the_link_in_its_picture_at_any_size_of_300_pixels_and_more() {
         for text in links() {
             let picture = LinkPicture::draw(&Link::parse(&text).unwrap()).unwrap();
-            let own = usize::try_from(picture.side()).unwrap();
+            let own = usize::try_from(picture.side).unwrap();
             for shown in [300, 360, own, 1000] {
                 assert_eq!(read(&picture, shown), text, "at {shown} pixels");
             }
@@ -186,14 +346,8 @@ mod tests {
     #[test]
     fn a_link_that_is_too_long_has_no_picture_and_is_not_told() {
         let link = Link::parse(&format!("https://claude.ai/{}", "x".repeat(3000))).unwrap();
-        let error = LinkPicture::draw(&link).unwrap_err();
-        assert!(matches!(error, PictureError::TooLong(_)));
+        let error = LinkPicture::draw(&link).err().unwrap();
+        assert!(matches!(error, NoPicture::TooLong(_)));
         assert!(!format!("{error:?}").contains("xxx"));
-    }
-
-    #[test]
-    fn debug_shows_nothing_of_a_picture() {
-        let picture = LinkPicture::draw(&Link::parse(&links().remove(0)).unwrap()).unwrap();
-        assert_eq!(format!("{picture:?}"), "LinkPicture(..)");
     }
 }

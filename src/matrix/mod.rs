@@ -22,19 +22,17 @@ mod identity;
 mod inbox;
 mod invitations;
 mod link_picture;
-mod link_receipt;
 mod locks;
 mod login;
 mod proof;
 mod quarantine;
+mod redact;
 mod registration;
 mod replay;
 mod reset;
 mod send;
-mod sent_link;
 mod sync;
 mod upgrade;
-mod withdrawal;
 
 pub use client::Matrix;
 pub use clock::Skew;
@@ -49,16 +47,14 @@ pub use hosts::{AnnouncedProject, AnnouncedSession, Announcement, HOST_EVENT, Ho
 pub use identities::{IdentityReport, KnownIdentity, NotAccepted};
 pub use identity::{KeyOrigin, RECOVERY_KEY_VARIABLE, RecoveryKey};
 pub use inbox::{Heard, Message, Undecrypted};
-pub use link_picture::PictureError;
-pub use link_receipt::LinkReceipt;
+pub use link_picture::{NoPicture, PictureMessage, SentLink};
 pub use login::Login;
 pub use proof::{Proof, Trust};
 pub use quarantine::Quarantine;
+pub use redact::{LinkReceipt, LinkTransactions};
 pub use registration::{
     GenerateError, Registration, RegistrationError, generate, generate_with_device_management,
     write_new,
 };
 pub use reset::reset_identity;
 pub use send::{Notice, ReplyTo, Sound, Turn};
-pub use sent_link::{NoPicture, PictureMessage, SentLink};
-pub use withdrawal::LinkTransactions;

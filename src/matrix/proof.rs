@@ -1,6 +1,6 @@
 //! What a command proves about its sender, looked at when it is judged.
 //!
-//! The event is fetched anew: it may have been taken back since, and what was known of its device may have changed. And the SDK
+//! The event is fetched anew: it may have been redacted since, and what was known of its device may have changed. And the SDK
 //! decrypts one ciphertext as often as the homeserver shows it, under whatever event id and time, so each message's place in its
 //! Megolm session is remembered once it was obeyed (specification, "Megolm": "Replay attacks").
 
@@ -43,7 +43,7 @@ pub enum Trust {
     IdentityChanged,
     /// It cannot be told which device encrypted it.
     UnknownDevice,
-    /// Nothing: the event was taken back, or the homeserver shows another one in its place.
+    /// Nothing: the event was redacted, or the homeserver shows another one in its place.
     Gone,
     /// Nothing: the same encrypted text was obeyed before.
     Replayed,

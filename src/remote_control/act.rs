@@ -143,7 +143,7 @@ impl RemoteControl {
 
     fn finish(&mut self, project: &ProjectName, outcome: Outcome) -> Vec<Notice> {
         info!(%project, session = %outcome.session, ending = ?outcome.ending, report = ?outcome.report, "session over");
-        // The link is taken back before anyone reads that it is of no use any more.
+        // The link is redacted before anyone reads that it is of no use any more.
         let mut notices = if outcome.had_link {
             withdraw_all(project, &outcome.session, &outcome.deliveries)
         } else {

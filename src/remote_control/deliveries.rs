@@ -34,12 +34,12 @@ impl RemoteControl {
             let number = id.number;
             return self.apply(&id.project, Event::Delivered { number, receipt });
         }
-        // The link became void while it was under way: it is taken back at once.
+        // The link became void while it was under way: it is redacted at once.
         let withdrawal = withdrawal(&id, request, Some(receipt));
         self.take_back(id.project, withdrawal)
     }
 
-    /// Nobody brings this link any more. If that was `tried`, it may have arrived all the same, and is taken back at once; if
+    /// Nobody brings this link any more. If that was `tried`, it may have arrived all the same, and is redacted at once; if
     /// not, there is nothing to take back.
     pub fn called_off(&mut self, id: DeliveryId, request: Request, tried: bool) -> Vec<Notice> {
         let withdrawal = withdrawal(&id, request, None);
@@ -59,7 +59,7 @@ impl RemoteControl {
         Vec::new()
     }
 
-    /// The link is taken back.
+    /// The link is redacted.
     pub fn withdrawn(&mut self, project: &ProjectName, withdrawal: &Withdrawal) {
         let slot = self.slots.entry(project.clone()).or_default();
         slot.withdrawals

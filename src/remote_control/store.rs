@@ -29,7 +29,7 @@ const ID_LENGTH: usize = 32;
 /// The record's file in the project's folder.
 const RECORD: &str = "session.json";
 
-/// A link that has to be taken back from a requester, as its session is over.
+/// A link that has to be redacted from a requester, as its session is over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Withdrawal {
     /// Whose link it was.

@@ -277,7 +277,7 @@ async fn the_operator_sees_and_stops_sessions_while_no_bot_runs() {
     assert!(status.starts_with("website: running since "), "{status}");
     let said = operate(&bot, &["stop"]);
     assert!(
-        said.ends_with(" Its link is taken back, and whoever waits for it gets an answer, when the bot runs again."),
+        said.ends_with(" Its link is deleted, and whoever waits for it gets an answer, when the bot runs again."),
         "{said}"
     );
     assert!(bot.session_processes().is_empty());

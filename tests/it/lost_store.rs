@@ -39,7 +39,7 @@ async fn a_bot_with_nothing_but_its_recovery_key_has_its_identity_and_its_sessio
     assert_eq!(second.link, first.link);
     assert_eq!(bot.standin_starts(), 1);
 
-    // The link that the lost device had sent is taken back too.
+    // The link that the lost device had sent is redacted too.
     bot.request(&alice, "stop").await;
     bot.wait_for_redaction(&alice, &first).await;
     bot.wait_for_redaction(&alice, &second).await;

@@ -185,7 +185,7 @@ async fn a_link_stands_where_the_homeserver_takes_no_picture() {
     bot.wait_for_redaction(&alice, &sent).await;
     bot.private_message(&alice, "Session for website has ended.")
         .await;
-    // Nothing was sent, so nothing else was taken back.
+    // Nothing was sent, so nothing else was redacted.
     let redactions = alice.events().into_iter();
     assert_eq!(
         redactions.filter(|event| event.redacts().is_some()).count(),

@@ -232,7 +232,7 @@ fn what_was_taken_back_or_obeyed_before_is_refused_under_every_setting() {
             };
             let facts = facts(RoomVersionId::V12, Some(&[(alice(), 100)]));
             let decide = |trust| authorize(alice(), trust, Some(&facts), &policy).map(|_| ());
-            assert_eq!(decide(Trust::Gone), Err(Denied::TakenBack));
+            assert_eq!(decide(Trust::Gone), Err(Denied::Redacted));
             assert_eq!(decide(Trust::Replayed), Err(Denied::Replayed));
             assert_eq!(decide(Trust::TooOld), Err(Denied::TooOld));
         }

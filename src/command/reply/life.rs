@@ -115,7 +115,7 @@ pub fn stopped(project: &ProjectName, ending: &Ending, report: Option<&StopRepor
 #[must_use]
 pub fn stopped_offline(project: &ProjectName, report: &StopReport) -> Reply {
     Reply::new(format!(
-        "Session for {project} is stopped. {} Its link is taken back, and whoever waits for it gets an answer, when the bot \
+        "Session for {project} is stopped. {} Its link is deleted, and whoever waits for it gets an answer, when the bot \
          runs again.",
         how_it_ended(report)
     ))

@@ -30,7 +30,7 @@ pub fn denied(denied: &Denied) -> Reply {
              device in your client's settings"
                 .to_owned()
         }
-        Denied::TakenBack => "the message was taken back before I got to it".to_owned(),
+        Denied::Redacted => "the message was deleted before I got to it".to_owned(),
         Denied::Replayed => {
             "I have done this once already. If you mean it again, say it again; if you did not say it twice, the homeserver \
              showed me an old message"

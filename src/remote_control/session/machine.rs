@@ -9,7 +9,7 @@ use super::{
 use crate::{link::Link, remote_control::process::ProcessIdentity};
 
 /// How many messages with the link of one session a requester keeps. Each stands in the record until the session is over; of
-/// more, the oldest is taken back.
+/// more, the oldest is redacted.
 pub(super) const MOST_LINKS: usize = 20;
 
 /// The deadline where there is none: a hundred years of uptime.

@@ -133,7 +133,7 @@ async fn an_encrypted_word_in_the_place_of_a_forged_command_does_not_prove_it() 
         .answer(Answer::json(200, &shown));
     proxy.inject(in_timeline(&room, std::slice::from_ref(&forged)));
     let answer = answer_to(&bot, &alice, &forged).await;
-    assert_says(&answer, "was taken back");
+    assert_says(&answer, "was deleted");
     assert_unharmed(&bot, &proxy, &alice).await;
 }
 

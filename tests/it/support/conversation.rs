@@ -126,7 +126,7 @@ impl Bot {
         LinkMessage { event, link }
     }
 
-    /// All messages of the bot with a link that this person's client shows, those that were taken back since included.
+    /// All messages of the bot with a link that this person's client shows, those that were redacted since included.
     pub(crate) fn links_of(&self, person: &Person) -> Vec<Event> {
         let mut events = person.events();
         events.retain(|event| {
@@ -154,7 +154,7 @@ impl Bot {
     pub(crate) async fn wait_for_redaction(&self, person: &Person, message: &impl AsRef<Event>) {
         let message = message.as_ref();
         let redaction = person
-            .wait_for("the message being taken back", |event| {
+            .wait_for("the message being redacted", |event| {
                 event.redacts() == Some(message.id.as_str())
             })
             .await

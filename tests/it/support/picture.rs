@@ -27,7 +27,7 @@ impl Bot {
         picture
     }
 
-    /// All pictures of the bot that this person's client shows, those that were taken back since included.
+    /// All pictures of the bot that this person's client shows, those that were redacted since included.
     pub(crate) fn pictures_of(&self, person: &Person) -> Vec<Event> {
         let mut events = person.events();
         events.retain(|event| {

@@ -29,7 +29,7 @@ impl Ledger {
         self.write("delivered", session, number, &text);
     }
 
-    /// The link is taken back.
+    /// The link is redacted.
     pub(crate) fn withdraw(&self, session: &SessionId, number: u32) {
         self.write("withdrawn", session, number, "so");
     }

@@ -25,7 +25,7 @@ pub(crate) struct Owner {
     pub(crate) delivered: Vec<(DeliveryId, Request, Link)>,
     /// Every request that was answered with a link.
     pub(crate) answered: Vec<Request>,
-    /// What was taken back, in order.
+    /// What was redacted, in order.
     pub(crate) withdrawn: Vec<Withdrawal>,
     /// All other notices, in order.
     pub(crate) notices: Vec<Notice>,

@@ -1,0 +1,228 @@
+//! Redacts links and their pictures, also those whose sending was cut off: by the receipt that the record of the session keeps, or
+//! by the transactions under which they were sent.
+
+use std::{fmt, str::FromStr};
+
+use matrix_sdk::{
+    Room, RoomState,
+    ruma::{
+        EventId, OwnedEventId, OwnedRoomId, OwnedTransactionId, RoomId, UserId,
+        events::room::message::RoomMessageEventContent,
+    },
+};
+use tracing::warn;
+
+use super::{Chain, Fault, Matrix, send::mentioning_nobody};
+
+/// Stands for a picture of which it is not known whether it was sent.
+const UNSETTLED: &str = "?";
+
+/// Where a link was sent, and its picture: what it takes to redact both.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkReceipt {
+    pub(super) room: OwnedRoomId,
+    pub(super) event: OwnedEventId,
+    pub(super) picture: Picture,
+}
+
+/// What became of a link's picture.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Picture {
+    /// None was sent.
+    None,
+    /// It may have been sent, or be sent still: its transaction tells.
+    Unsettled,
+    /// It was sent.
+    Sent(OwnedEventId),
+}
+
+impl fmt::Display for LinkReceipt {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} {}", self.room, self.event)?;
+        match &self.picture {
+            Picture::None => Ok(()),
+            Picture::Unsettled => write!(formatter, " {UNSETTLED}"),
+            Picture::Sent(event) => write!(formatter, " {event}"),
+        }
+    }
+}
+
+impl FromStr for LinkReceipt {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut words = text.split(' ');
+        let mut next = || words.next();
+        let room = next().ok_or("no room")?;
+        let event = next().ok_or("no event")?;
+        let picture = match next() {
+            None => Picture::None,
+            Some(UNSETTLED) => Picture::Unsettled,
+            Some(event) => Picture::Sent(event.try_into().map_err(|_| "no picture")?),
+        };
+        if next().is_some() {
+            return Err("more than a room and two events");
+        }
+        Ok(Self {
+            room: room.try_into().map_err(|_| "no room")?,
+            event: event.try_into().map_err(|_| "no event")?,
+            picture,
+        })
+    }
+}
+
+/// Under which transactions a link and its picture are sent: the same for each try, so that each is one event.
+#[derive(Debug, Clone)]
+pub struct LinkTransactions {
+    /// The link's.
+    pub link: OwnedTransactionId,
+    /// Its picture's.
+    pub picture: OwnedTransactionId,
+}
+
+impl Matrix {
+    /// Redacts a link and its picture. If it is not known where the picture is, the homeserver is asked as for a link without a
+    /// receipt. A room or an event that is gone, or that is no longer ours, cannot be mended.
+    ///
+    /// # Errors
+    /// [`Fault`], if it may work later.
+    pub async fn redact_link(
+        &self,
+        receipt: &LinkReceipt,
+        harmless: &str,
+        transactions: &LinkTransactions,
+    ) -> Result<(), Fault> {
+        let Some(room) = self.client.get_room(&receipt.room) else {
+            warn!(room = %receipt.room, "link not redacted, its room is gone");
+            return Ok(());
+        };
+        let picture = match &receipt.picture {
+            Picture::None => None,
+            Picture::Sent(event) => Some(event.clone()),
+            Picture::Unsettled => self.find(&room, harmless, &transactions.picture).await?,
+        };
+        redact(&room, &receipt.event).await?;
+        match picture {
+            Some(picture) => redact(&room, &picture).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Redacts a link whose sending was cut off, and its picture, wherever it may be. The homeserver is sent a harmless text under
+    /// the same transaction: if the link had arrived, it answers with the link's event.
+    ///
+    /// # Errors
+    /// [`Fault`], if it may work later.
+    pub async fn redact_undelivered(
+        &self,
+        recipient: &UserId,
+        harmless: &str,
+        transactions: &LinkTransactions,
+    ) -> Result<(), Fault> {
+        if let Some(room) = self.direct_messages.with(recipient) {
+            self.redact_in(&room, harmless, transactions).await?;
+        }
+        self.redact_in_replaced(recipient, harmless, transactions)
+            .await
+    }
+
+    /// The same in the rooms to which no link of this user goes any more: another one is to be sent in their place.
+    ///
+    /// # Errors
+    /// [`Fault`], if it may work later.
+    pub async fn redact_in_replaced(
+        &self,
+        recipient: &UserId,
+        harmless: &str,
+        transactions: &LinkTransactions,
+    ) -> Result<(), Fault> {
+        for room in self.direct_messages.replaced(recipient) {
+            self.redact_in(&room, harmless, transactions).await?;
+        }
+        Ok(())
+    }
+
+    async fn redact_in(
+        &self,
+        id: &RoomId,
+        harmless: &str,
+        transactions: &LinkTransactions,
+    ) -> Result<(), Fault> {
+        let Some(room) = self.client.get_room(id) else {
+            return Ok(());
+        };
+        let Some(event) = self.find(&room, harmless, &transactions.link).await? else {
+            return Ok(());
+        };
+        let receipt = LinkReceipt {
+            room: id.to_owned(),
+            event,
+            picture: Picture::Unsettled,
+        };
+        self.redact_link(&receipt, harmless, transactions).await
+    }
+
+    /// The event of a transaction. `None`: in this room nothing can be said, nor redacted.
+    async fn find(
+        &self,
+        room: &Room,
+        harmless: &str,
+        transaction: &OwnedTransactionId,
+    ) -> Result<Option<OwnedEventId>, Fault> {
+        if room.state() != RoomState::Joined
+            || !room.latest_encryption_state().await?.is_encrypted()
+        {
+            return Ok(None);
+        }
+        let content = mentioning_nobody(RoomMessageEventContent::notice_plain(harmless));
+        self.send(room, content, transaction).await.map(Some)
+    }
+}
+
+async fn redact(room: &Room, event: &EventId) -> Result<(), Fault> {
+    let redacted = room.redact(event, Some("the session has ended"), None);
+    match redacted.await.map_err(Fault::from) {
+        Ok(_) => Ok(()),
+        Err(fault) if !fault.is_refusal() => Err(fault),
+        Err(fault) => {
+            warn!(room = %room.room_id(), error = %Chain(&fault), "link not redacted");
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_receipt_survives_as_text_whatever_became_of_the_picture() {
+        // The first is of before there were pictures.
+        for (text, picture) in [
+            ("!room:example.org $link", Picture::None),
+            ("!room:example.org $link ?", Picture::Unsettled),
+            (
+                "!room:example.org $link $picture",
+                Picture::Sent("$picture".try_into().unwrap()),
+            ),
+        ] {
+            let receipt: LinkReceipt = text.parse().unwrap();
+            assert_eq!(receipt.event, "$link");
+            assert_eq!(receipt.picture, picture);
+            assert_eq!(receipt.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_names_no_events_is_no_receipt() {
+        for text in [
+            "",
+            "!room",
+            "!room link",
+            "!room $link picture",
+            "!room $link $picture $more",
+        ] {
+            assert!(text.parse::<LinkReceipt>().is_err(), "{text}");
+        }
+    }
+}
