@@ -44,8 +44,8 @@ use crate::{
     data_dir::DataDir,
     matrix::{Announcement, Fault, Heard, Login, MatrixFolder, Message, SentLink, Sound},
     remote_control::{
-        self, DeliveryId, Happened, ProjectName, RemoteControl, Request, RestoreError,
-        TaskPanicked, Withdrawal,
+        self, DeliveryId, ProjectName, RemoteControl, Request, RestoreError, TaskPanicked,
+        Withdrawal,
     },
 };
 use audit::{Audit, Conclusion};
@@ -145,7 +145,7 @@ pub async fn run(
             .collect(),
         max_sessions: config.limits.max_sessions,
     };
-    let (remote_control, happened, notices) = RemoteControl::restore(settings)?;
+    let (remote_control, notices) = RemoteControl::restore(settings)?;
     let (connecting, line, heard) = connection::open(
         Arc::clone(&config),
         login,
@@ -160,7 +160,7 @@ pub async fn run(
     let running = async {
         tokio::select! {
             fault = connecting => Err(BotError::from(fault)),
-            error = bot.serve(heard, &mut incoming, happened, operator) => Err(error),
+            error = bot.serve(heard, &mut incoming, operator) => Err(error),
             () = announcing => Ok(()),
             () = typing => Ok(()),
             () = shutdown => {
@@ -231,7 +231,6 @@ impl Bot {
         &mut self,
         mut heard: Hearing,
         events: &mut mpsc::Receiver<Event>,
-        mut happened: mpsc::Receiver<Happened>,
         mut operator: Operator,
     ) -> BotError {
         loop {
@@ -243,8 +242,11 @@ impl Bot {
                 Ok(()) = heard.homeserver_answers.changed() => {}
                 () = self.service_manager.keep_alive() => {}
                 Some(event) = events.recv() => self.on(event),
-                Some(report) = happened.recv() => match self.remote_control.handle(report) {
-                    Ok(notices) => self.handle(notices),
+                happened = self.remote_control.next() => match happened {
+                    Ok(happened) => {
+                        let notices = self.remote_control.handle(happened);
+                        self.handle(notices);
+                    }
                     Err(panicked) => return panicked.into(),
                 },
                 () = next_panic(&mut self.tasks) => return BotError::Panicked,

@@ -10,10 +10,10 @@ use std::{
 
 use rcbot::remote_control::{
     Beginning, Happened, LinkPattern, Notice, Project, ProjectName, RemoteControl, Request,
-    Restart, Settings,
+    Restart, SessionSettings, Settings,
 };
 use tempfile::TempDir;
-use tokio::{runtime::Runtime, sync::mpsc::Receiver};
+use tokio::runtime::Runtime;
 
 /// The pattern of config.example.yaml.
 pub(crate) const PATTERN: &str = r"https://claude\.ai/code[/?][A-Za-z0-9_./?=&%~-]+";
@@ -30,7 +30,6 @@ const PROJECT: &str = "website";
 pub(crate) struct Host {
     folder: TempDir,
     remote_control: RemoteControl,
-    happened: Receiver<Happened>,
 }
 
 impl Host {
@@ -39,11 +38,10 @@ impl Host {
         let folder = TempDir::new().unwrap();
         let settings = settings_for(&folder.path().join("sessions"), &[PROJECT.to_owned()]);
         let _runtime = RUNTIME.enter();
-        let (remote_control, happened, _) = RemoteControl::restore(settings).unwrap();
+        let (remote_control, _) = RemoteControl::restore(settings).unwrap();
         Self {
             folder,
             remote_control,
-            happened,
         }
     }
 
@@ -61,7 +59,7 @@ impl Host {
             .start(&name(PROJECT), Beginning::Fresh, request());
         assert!(started.is_empty(), "{started:?}");
         let spawned = self.next();
-        assert!(self.remote_control.handle(spawned).unwrap().is_empty());
+        assert!(self.remote_control.handle(spawned).is_empty());
     }
 
     /// Waits for the link, and tells when it was known. On return it is on disk too, and ready to be delivered.
@@ -69,9 +67,9 @@ impl Host {
         let report = self.next();
         let known = Instant::now();
         let _runtime = RUNTIME.enter();
-        let notices = self.remote_control.handle(report).unwrap();
+        let notices = self.remote_control.handle(report);
         assert!(
-            matches!(notices[..], [Notice::Deliver { .. }]),
+            matches!(notices[..], [(_, Notice::Deliver { .. })]),
             "{notices:?}"
         );
         known
@@ -85,16 +83,16 @@ impl Host {
         };
         while !notices
             .iter()
-            .any(|notice| matches!(notice, Notice::Over { .. }))
+            .any(|(_, notice)| matches!(notice, Notice::Over { .. }))
         {
             let report = self.next();
             let _runtime = RUNTIME.enter();
-            notices = self.remote_control.handle(report).unwrap();
+            notices = self.remote_control.handle(report);
         }
     }
 
     fn next(&mut self) -> Happened {
-        RUNTIME.block_on(self.happened.recv()).unwrap()
+        RUNTIME.block_on(self.remote_control.next()).unwrap()
     }
 }
 
@@ -155,17 +153,19 @@ pub(crate) fn settings_for(sessions: &Path, projects: &[String]) -> Settings {
     let project = |text: &String| Project {
         name: name(text),
         directory: PathBuf::from("/"),
-        command: vec!["sleep".to_owned(), "600".to_owned()],
-        resume_command: vec!["sleep".to_owned(), "600".to_owned()],
-        environment: [].into(),
-        stdin: String::new(),
-        link_pattern: LinkPattern::new(PATTERN).unwrap(),
-        link_timeout: Duration::from_mins(1),
-        stop_grace: Duration::from_secs(10),
-        max_duration: None,
-        max_output: 8 << 20,
-        restart: Restart::Never,
-        autostart_for: Vec::new(),
+        deliver_to: Vec::new(),
+        settings: SessionSettings {
+            command: vec!["sleep".to_owned(), "600".to_owned()],
+            resume_command: vec!["sleep".to_owned(), "600".to_owned()],
+            environment: [].into(),
+            stdin: "".into(),
+            link_pattern: LinkPattern::new(PATTERN).unwrap(),
+            link_timeout: Duration::from_mins(1),
+            stop_grace: Duration::from_secs(10),
+            max_duration: None,
+            max_output: 8 << 20,
+            restart: Restart::Never,
+        },
     };
     Settings {
         folder: sessions.to_owned(),

@@ -22,79 +22,68 @@ use crate::{
     link::Link,
     matrix::Sound,
     remote_control::{
-        self, Delivery, DeliveryId, Ending, Notice, Outcome, Output, ProjectName, Request,
+        self, Delivery, DeliveryId, Ending, Notice, Notices, Outcome, Output, ProjectName, Request,
         Withdrawal,
     },
 };
 
 impl Bot {
-    pub(super) fn handle(&mut self, notices: Vec<Notice>) {
+    pub(super) fn handle(&mut self, notices: Notices) {
         self.handle_all(notices, Trigger::Later);
     }
 
     /// As [`Bot::handle`], for what an earlier run has left.
-    pub(super) fn handle_restored(&mut self, notices: Vec<Notice>) {
+    pub(super) fn handle_restored(&mut self, notices: Notices) {
         self.handle_all(notices, Trigger::AfterRestart);
     }
 
     /// As [`Bot::handle`], right after the requester was judged by what the homeserver said when it was asked at this moment.
-    pub(super) fn handle_judged(&mut self, notices: Vec<Notice>, asked: Instant) {
+    pub(super) fn handle_judged(&mut self, notices: Notices, asked: Instant) {
         self.handle_all(notices, Trigger::Judged(asked));
     }
 
-    fn handle_all(&mut self, notices: Vec<Notice>, occasion: Trigger) {
-        for notice in notices {
+    fn handle_all(&mut self, notices: Notices, occasion: Trigger) {
+        for (project, notice) in notices {
             match notice {
-                Notice::Deliver { id, request, link } => self.deliver(id, request, link, occasion),
-                Notice::Withdraw {
-                    project,
-                    withdrawal,
-                } => self.withdraw(&project, withdrawal),
+                Notice::Deliver {
+                    session,
+                    number,
+                    request,
+                    link,
+                } => {
+                    let id = DeliveryId {
+                        project,
+                        session,
+                        number,
+                    };
+                    self.deliver(id, request, link, occasion);
+                }
+                Notice::Withdraw(withdrawal) => self.withdraw(&project, withdrawal),
                 Notice::Over {
-                    project,
                     outcome,
                     last_output,
                 } => {
                     self.tell_the_end(&project, &outcome, last_output.as_ref());
                 }
-                Notice::RecordLost {
-                    project,
-                    is_running,
-                } => {
+                Notice::RecordLost { is_running } => {
                     let prefix = &self.config.command_prefix;
                     self.announce(&reply::record_lost(prefix, &project, is_running));
                 }
-                Notice::Restarting {
-                    project,
-                    ending,
-                    rest,
-                } => {
+                Notice::Restarting { ending, rest } => {
                     self.announce(&reply::restarting(&project, &ending, rest));
                 }
-                Notice::EndsSoon {
-                    project,
-                    holders,
-                    left,
-                } => {
+                Notice::EndsSoon { holders, left } => {
                     let text = reply::ends_soon(&self.config.command_prefix, &project, left);
                     for user in holders {
                         self.tell(&user, &text, Sound::Rings);
                     }
                 }
-                Notice::Extended {
-                    project,
-                    request,
-                    left,
-                } => {
+                Notice::Extended { request, left } => {
                     let end = left.map(|left| End::after(SystemTime::now(), left));
                     let text = reply::extended(&project, end);
                     self.conclude(&project, &request, &text, "extended");
                 }
-                Notice::NotEnded {
-                    project,
-                    requests,
-                    reason,
-                } => {
+                Notice::NotEnded { requests, reason } => {
                     let text = reply::not_ended(&project, &reason);
                     if requests.is_empty() {
                         self.announce(&text);
@@ -104,16 +93,15 @@ impl Bot {
                         self.answer_failed(&project, request, &text, &conclusion);
                     }
                 }
-                Notice::NoSession { project, request } => {
+                Notice::NoSession(request) => {
                     let text = reply::no_session(&self.config.command_prefix, &project);
                     self.conclude(&project, &request, &text, "no session");
                 }
-                Notice::RefusedWhileStopping { project, request } => {
+                Notice::RefusedWhileStopping(request) => {
                     let text = reply::stopping(&project);
                     self.conclude(&project, &request, &text, "refused while stopping");
                 }
                 Notice::TooManySessions {
-                    project,
                     requests,
                     limit,
                     active,
@@ -122,11 +110,7 @@ impl Bot {
                     let text = reply::too_many_sessions(prefix, &project, limit, &active);
                     self.refuse_all(&project, &requests, &text);
                 }
-                Notice::NotRecorded {
-                    project,
-                    request,
-                    reason,
-                } => {
+                Notice::NotRecorded { request, reason } => {
                     let text = reply::not_recorded(&project, &reason);
                     let conclusion = Conclusion::because("not recorded", reason);
                     self.answer(&project, &request, &text, &conclusion);

@@ -55,7 +55,7 @@ impl Bot {
             reference: ReplyTarget::Operator(number).to_text(),
         };
         let notices = self.remote_control.stop(&project, request);
-        if let [Notice::NoSession { project, request }] = notices.as_slice() {
+        if let [(project, Notice::NoSession(request))] = notices.as_slice() {
             let text = reply::nothing_to_stop(project);
             return self.answer(project, request, &text, &Conclusion::new("no session"));
         }

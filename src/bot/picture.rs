@@ -11,7 +11,7 @@ use super::{
 use crate::{
     command::reply,
     matrix::{Chain, NoPicture, NotConfidential, PictureMessage, SentLink},
-    remote_control::{DeliveryId, Receipt, Request},
+    remote_control::{DeliveryId, Request},
 };
 
 /// What became of a picture, and of the link with it.
@@ -20,7 +20,7 @@ pub(super) struct Settled {
     id: DeliveryId,
     request: Request,
     /// Where both are.
-    receipt: Receipt,
+    receipt: String,
     /// Somebody else may have read them.
     overheard: bool,
 }

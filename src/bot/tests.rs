@@ -26,7 +26,7 @@ fn silent_bot(folder: &std::path::Path) -> (Bot, Hearing, mpsc::Receiver<Event>)
     fs::write(&file, text).unwrap();
     let config = Arc::new(Config::load(&file).unwrap());
     let login = Login::load(&config).unwrap();
-    let (remote_control, _, _) = RemoteControl::restore(settings(folder)).unwrap();
+    let (remote_control, _) = RemoteControl::restore(settings(folder)).unwrap();
     let (_, line, heard) = connection::open(
         Arc::clone(&config),
         login,
@@ -41,7 +41,6 @@ fn silent_bot(folder: &std::path::Path) -> (Bot, Hearing, mpsc::Receiver<Event>)
 async fn a_task_that_panics_ends_the_bot_and_one_that_ends_well_does_not() {
     let folder = tempfile::TempDir::new().unwrap();
     let (mut bot, heard, mut incoming) = silent_bot(folder.path());
-    let (_reports, happened) = mpsc::channel(1);
     let operator = Operator::listen(&folder.path().join("operator.sock"));
     let (go_on, gone_on) = tokio::sync::oneshot::channel::<()>();
     bot.spawn_quiet(async { go_on.send(()).unwrap() });
@@ -49,7 +48,7 @@ async fn a_task_that_panics_ends_the_bot_and_one_that_ends_well_does_not() {
         gone_on.await.unwrap();
         panic!("as it must");
     });
-    let served = bot.serve(heard, &mut incoming, happened, operator);
+    let served = bot.serve(heard, &mut incoming, operator);
     let error = timeout(Duration::from_secs(30), served).await;
     assert!(matches!(error, Ok(BotError::Panicked)), "{error:?}");
 }
@@ -74,13 +73,7 @@ async fn what_comes_of_tasks_while_the_bot_leaves_is_written_down() {
         reference: String::new(),
     };
     let called_off = bot.remote_control.called_off(id, request, true);
-    let [
-        remote_control::Notice::Withdraw {
-            project,
-            withdrawal,
-        },
-    ] = &called_off[..]
-    else {
+    let [(project, remote_control::Notice::Withdraw(withdrawal))] = &called_off[..] else {
         panic!("{called_off:?}")
     };
     let (project, withdrawal) = (project.clone(), withdrawal.clone());
@@ -92,7 +85,7 @@ async fn what_comes_of_tasks_while_the_bot_leaves_is_written_down() {
         }
     });
     bot.leave(&mut incoming).await;
-    let (_, _, notices) = RemoteControl::restore(settings(folder.path())).unwrap();
+    let (_, notices) = RemoteControl::restore(settings(folder.path())).unwrap();
     assert!(notices.is_empty(), "{notices:?}");
 }
 
@@ -105,14 +98,14 @@ async fn an_order_to_stop_fails_where_the_session_cannot_be_ended() {
     let ordered = async {
         let ordered = operator.next().await;
         bot.stop_orders.insert(7, ordered.answer);
-        bot.handle(vec![remote_control::Notice::NotEnded {
-            project: "website".parse().unwrap(),
+        let not_ended = remote_control::Notice::NotEnded {
             requests: vec![Request {
                 requester: "the operator".to_owned(),
                 reference: reply_target::ReplyTarget::Operator(7).to_text(),
             }],
             reason: "process 1 is root's".to_owned(),
-        }]);
+        };
+        bot.handle(vec![("website".parse().unwrap(), not_ended)]);
     };
     let (answer, ()) = tokio::join!(asking, ordered);
     assert!(

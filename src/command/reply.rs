@@ -85,7 +85,7 @@ pub fn output_sent(project: &ProjectName) -> Reply {
 pub fn no_output(project: &ProjectName, error: &OutputError) -> Reply {
     Reply::new(match error {
         OutputError::None => format!("There is no output of a session for {project} yet."),
-        OutputError::Read { .. } | OutputError::Folder(_) => format!(
+        OutputError::Read { .. } => format!(
             "I cannot read the output of the session for {project}. The bot's log on the host says why."
         ),
     })

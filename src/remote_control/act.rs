@@ -1,28 +1,30 @@
-//! Does what a session decides: writes it down first, then acts.
+//! What is done about an event: the session decides, what it decided is written down, and only then it is done.
 
-use std::mem;
+use std::{mem, sync::Arc, time::Duration};
 
-use tracing::{error, info};
+use tracing::{Instrument as _, error, info, info_span};
 
 use super::{
-    Action, Delivery, DeliveryId, Event, Notice, Outcome, OutputError, ProjectName, RemoteControl,
-    Session, SessionId, Slot, Withdrawal, not_recorded,
-    tasks::{self, Folder},
+    Effect, Event, Notice, Notices, Outcome, OutputError, Phase, ProcessIdentity, ProjectName,
+    RemoteControl, Request, Session, SessionId, Slot, State, StoreError, now,
+    store::Record,
+    tasks::{RETRY_AFTER, Start, Task},
+    watch,
 };
 
 impl RemoteControl {
     /// Lets the session decide, writes down what it decided, and does it.
-    pub(super) fn apply(&mut self, project: &ProjectName, event: Event) -> Vec<Notice> {
-        let slot = self.slots.entry(project.clone()).or_default();
+    pub(super) fn apply(&mut self, name: &ProjectName, event: Event) -> Notices {
+        let slot = self.slot(name);
+        let before = slot.record.clone();
         let terms = slot.terms();
-        let Some(session) = &mut slot.session else {
+        let Some(session) = &mut slot.record.session else {
             return Vec::new();
         };
-        let (before, withdrawals_before) = (session.clone(), slot.withdrawals.clone());
-        let must_be_recorded = match &event {
-            Event::LinkRequested(request)
-            | Event::ResumeRequested(request)
-            | Event::ExtensionRequested(request, _) => Some(request.clone()),
+        let refusable = match &event {
+            Event::LinkRequested(request, _) | Event::ExtensionRequested(request, _) => {
+                vec![request.clone()]
+            }
             // A stop is obeyed even if it cannot be written down; all else happened already.
             Event::StopRequested(_)
             | Event::Spawned(_)
@@ -30,200 +32,200 @@ impl RemoteControl {
             | Event::LinkShown(_)
             | Event::LinkTimedOut(_)
             | Event::Exited(..)
+            | Event::NotEnded(_)
             | Event::TreeGone(_)
             | Event::TimeCame
             | Event::Delivered { .. }
-            | Event::Undeliverable { .. } => None,
+            | Event::Undeliverable { .. } => Vec::new(),
         };
-        let actions = session.on(event, &terms, tasks::now());
-        if actions.is_empty() {
-            return Vec::new();
+        let state_before = mem::discriminant(session.state());
+        let effects = session.on(event, &terms, now());
+        if state_before != mem::discriminant(session.state()) {
+            info!(project = %name, session = %session.id(), phase = ?Phase::of(session), "session changed");
         }
-        log_transition(project, &before, session);
-        let id = session.id().clone();
-        slot.note(&id, &actions);
-        if let Some(request) = must_be_recorded {
-            if let Err(error) = self.save(project) {
-                let slot = self.slots.entry(project.clone()).or_default();
-                slot.session = Some(before);
-                slot.withdrawals = withdrawals_before;
+        self.save_and_act(name, before, refusable, effects)
+    }
+
+    /// Writes down what changed, then acts. What cannot be written down is refused, where somebody can ask again.
+    pub(super) fn save_and_act(
+        &mut self,
+        name: &ProjectName,
+        before: Record,
+        refusable: Vec<Request>,
+        effects: Vec<Effect>,
+    ) -> Notices {
+        let slot = self.slot(name);
+        slot.note(&effects);
+        if slot.record == before {
+            return self.act(name, effects);
+        }
+        match self.save(name) {
+            Err(error) if !refusable.is_empty() => {
+                self.slot(name).record = before;
                 // What could not be written to the end may stand there all the same.
-                self.save_or_retry(project);
-                return vec![not_recorded(project, request, &error)];
-            }
-        } else {
-            self.save_or_retry(project);
-        }
-        self.perform(project, actions)
-    }
-
-    pub(super) fn perform(&mut self, name: &ProjectName, actions: Vec<Action>) -> Vec<Notice> {
-        let slot = self.slots.get(name);
-        let session = slot.and_then(|slot| slot.session.as_ref());
-        self.tasks.wake(name, session);
-        let all = actions.into_iter();
-        all.flat_map(|action| self.perform_one(name, action))
-            .collect()
-    }
-
-    fn perform_one(&mut self, name: &ProjectName, action: Action) -> Vec<Notice> {
-        let project = name.clone();
-        let slot = self.slots.entry(name.clone()).or_default();
-        let session = slot.session.as_ref();
-        match (action, session) {
-            (Action::Finish(outcome), _) => return self.finish(name, outcome),
-            (Action::Withdraw(deliveries), Some(session)) => {
-                return withdraw_all(name, session.id(), &deliveries);
-            }
-            (Action::Deliver(delivery, link), Some(session)) => {
-                let (session, number) = (session.id().clone(), delivery.number);
-                let id = DeliveryId {
-                    project,
-                    session,
-                    number,
+                self.save_or_retry(name);
+                let reason = cause_of(&error);
+                error!(project = %name, %error, reason, "request refused, it cannot be written down");
+                let refuse = |request| {
+                    let reason = reason.clone();
+                    (name.clone(), Notice::NotRecorded { request, reason })
                 };
-                let request = delivery.request;
-                return vec![Notice::Deliver { id, request, link }];
+                return refusable.into_iter().map(refuse).collect();
             }
-            (Action::RefuseWhileStopping(request), _) => {
-                return vec![Notice::RefusedWhileStopping { project, request }];
-            }
-            (Action::Extended(request, left), _) => {
-                return vec![Notice::Extended {
-                    project,
-                    request,
-                    left,
-                }];
-            }
-            (Action::Warn(holders, left), _) => {
-                return vec![Notice::EndsSoon {
-                    project,
-                    holders,
-                    left,
-                }];
-            }
-            (Action::TellRestart(ending, rest), _) => {
-                return vec![Notice::Restarting {
-                    project,
-                    ending,
-                    rest,
-                }];
-            }
-            (Action::Spawn, Some(session)) => {
-                let folder = self.store.project_folder(name).map(|path| Folder {
-                    path,
-                    data_directory: self.store.id().to_owned(),
-                });
-                self.tasks
-                    .spawn_process(name, session, slot.project.clone(), folder);
-            }
-            (Action::Watch(process), Some(session)) => {
-                let folder = self.store.folder().join(name.as_str());
-                self.tasks
-                    .watch(name, session, process, slot.project.as_deref(), folder);
-            }
-            (Action::EndTree(process), Some(session)) => {
-                let folder = self.store.folder().join(name.as_str());
-                let project = slot.project.as_deref();
-                self.tasks
-                    .end_tree(name, session.id(), process, project, &folder);
-            }
-            (Action::Save, _)
-            | (
-                Action::Withdraw(_)
-                | Action::Deliver(..)
-                | Action::Spawn
-                | Action::Watch(_)
-                | Action::EndTree(_),
-                None,
-            ) => {}
+            Err(error) => self.save_again(name, &error),
+            Ok(()) => {}
         }
-        Vec::new()
+        self.act(name, effects)
     }
 
-    fn finish(&mut self, project: &ProjectName, outcome: Outcome) -> Vec<Notice> {
-        info!(%project, session = %outcome.session, ending = ?outcome.ending, report = ?outcome.report, "session over");
-        // The link is redacted before anyone reads that it is of no use any more.
-        let mut notices = if outcome.had_link {
-            withdraw_all(project, &outcome.session, &outcome.deliveries)
-        } else {
-            Vec::new()
+    fn act(&mut self, name: &ProjectName, effects: Vec<Effect>) -> Notices {
+        let mut notices = Vec::new();
+        for effect in effects {
+            match effect {
+                Effect::Tell(notice) => notices.push((name.clone(), notice)),
+                Effect::Finish(outcome) => notices.extend(self.finish(name, outcome)),
+                Effect::Spawn => self.spawn(name),
+                Effect::Watch(process) => self.watch(name, process),
+                Effect::EndTree(process) => {
+                    if let Some(task) = self.task(name, process) {
+                        self.run(&task.clone(), task.end_tree());
+                    }
+                }
+            }
+        }
+        notices
+    }
+
+    fn spawn(&mut self, name: &ProjectName) {
+        let marks = self.store.marks(name);
+        let host = self.host.clone();
+        let slot = self.slot(name);
+        let turn = Arc::clone(&slot.spawning);
+        let session = slot.record.session.as_ref();
+        let beginning = session.map(Session::beginning);
+        if let (Some(task), Some(beginning)) = (self.task(name, None), beginning) {
+            let start = Start {
+                beginning,
+                host,
+                marks,
+                turn,
+            };
+            self.run(&task.clone(), task.spawn(start));
+        }
+    }
+
+    fn watch(&mut self, name: &ProjectName, process: ProcessIdentity) {
+        let session = self.slot(name).record.session.as_ref();
+        let (deadline, link) = match session.map(Session::state) {
+            Some(State::Starting { deadline, .. }) => (Some(*deadline), None),
+            Some(State::Running { link, .. }) => (None, Some(link.clone())),
+            // There is nothing to wait for but the end.
+            Some(State::Spawning { .. } | State::Stopping { .. } | State::Resting { .. })
+            | None => (None, None),
         };
-        let last_output = self.output(project).inspect_err(|error| match error {
+        if let Some(task) = self.task(name, Some(process.clone())) {
+            let watching = watch::watch(task.clone(), process, deadline, link);
+            self.run(&task, watching);
+        }
+    }
+
+    fn task(&mut self, name: &ProjectName, process: Option<ProcessIdentity>) -> Option<Task> {
+        let session = self.slot(name).record.session.as_ref()?.id().clone();
+        Some(self.task_of(name, session, process))
+    }
+
+    pub(super) fn task_of(
+        &mut self,
+        name: &ProjectName,
+        session: SessionId,
+        process: Option<ProcessIdentity>,
+    ) -> Task {
+        Task {
+            name: name.clone(),
+            session,
+            process,
+            project: self.slot(name).project.clone(),
+            folder: self.store.project_folder(name),
+            reports: self.reporting.clone(),
+        }
+    }
+
+    pub(super) fn run(&mut self, task: &Task, work: impl Future<Output = ()> + Send + 'static) {
+        let span = info_span!("session", project = %task.name, session = %task.session);
+        self.running.spawn(work.instrument(span));
+    }
+
+    fn finish(&mut self, name: &ProjectName, outcome: Outcome) -> Notices {
+        info!(project = %name, session = %outcome.session, ending = ?outcome.ending, report = ?outcome.report, "session over");
+        let last_output = self.output(name).inspect_err(|error| match error {
             OutputError::None => {}
-            OutputError::Read { .. } | OutputError::Folder(_) => {
-                error!(%project, %error, "last output not readable");
+            OutputError::Read { .. } => {
+                error!(project = %name, %error, "last output not readable");
             }
         });
-        notices.push(Notice::Over {
-            project: project.clone(),
+        let over = Notice::Over {
             outcome,
             last_output: last_output.ok(),
-        });
-        let slot = self.slots.entry(project.clone()).or_default();
-        if mem::take(&mut slot.starts_when_over) {
-            notices.extend(self.autostart(project));
+        };
+        let mut notices = vec![(name.clone(), over)];
+        if mem::take(&mut self.slot(name).starts_when_over) {
+            notices.extend(self.autostart(name));
+        }
+        notices
+    }
+
+    pub(super) fn save_or_retry(&mut self, name: &ProjectName) {
+        if let Err(error) = self.save(name) {
+            self.save_again(name, &error);
+        }
+    }
+
+    fn save(&mut self, name: &ProjectName) -> Result<(), StoreError> {
+        let slot = self.slots.entry(name.clone()).or_default();
+        self.store.save(name, &slot.record)?;
+        slot.save_again_at = None;
+        Ok(())
+    }
+
+    fn save_again(&mut self, name: &ProjectName, error: &StoreError) {
+        error!(project = %name, %error, source = cause_of(error), "session record not saved, trying again");
+        self.slot(name).save_again_at = Some(now().uptime + RETRY_AFTER);
+    }
+
+    /// Does what it is time for.
+    pub(super) fn on_time(&mut self) -> Notices {
+        let is_due = |due: Option<Duration>| due.is_some_and(|due| due <= now().uptime);
+        let names: Vec<_> = self.slots.keys().cloned().collect();
+        let mut notices = Vec::new();
+        for name in &names {
+            if is_due(self.slot(name).save_again_at) {
+                self.save_or_retry(name);
+            }
+            if is_due(self.slot(name).next_wake()) {
+                notices.extend(self.apply(name, Event::TimeCame));
+            }
         }
         notices
     }
 }
 
 impl Slot {
-    /// Takes over what the actions mean for the record.
-    pub(super) fn note(&mut self, id: &SessionId, actions: &[Action]) {
-        for action in actions {
-            match action {
-                Action::Withdraw(deliveries) => note_withdrawals(self, id, deliveries),
-                Action::Finish(outcome) => {
-                    self.session = None;
-                    self.not_ended = None;
-                    if outcome.had_link {
-                        note_withdrawals(self, id, &outcome.deliveries);
-                    }
+    /// Takes over what the effects mean for what is known of the project.
+    fn note(&mut self, effects: &[Effect]) {
+        for effect in effects {
+            match effect {
+                Effect::Tell(Notice::Withdraw(withdrawal)) => {
+                    self.record.add_withdrawal(withdrawal.clone());
                 }
-                Action::TellRestart(..) => {
-                    self.starts_when_over = false;
-                    self.not_ended = None;
-                }
-                Action::Spawn
-                | Action::Watch(_)
-                | Action::EndTree(_)
-                | Action::Deliver(..)
-                | Action::Save
-                | Action::RefuseWhileStopping(_)
-                | Action::Extended(..)
-                | Action::Warn(..) => {}
+                Effect::Tell(Notice::Restarting { .. }) => self.starts_when_over = false,
+                Effect::Finish(_) => self.record.session = None,
+                Effect::Tell(_) | Effect::Spawn | Effect::Watch(_) | Effect::EndTree(_) => {}
             }
         }
     }
 }
 
-fn note_withdrawals(slot: &mut Slot, session: &SessionId, deliveries: &[Delivery]) {
-    for delivery in deliveries {
-        slot.note_withdrawal(Withdrawal {
-            session: session.clone(),
-            delivery: delivery.clone(),
-        });
-    }
-}
-
-fn withdraw_all(
-    project: &ProjectName,
-    session: &SessionId,
-    deliveries: &[Delivery],
-) -> Vec<Notice> {
-    let withdraw = |delivery: &Delivery| Notice::Withdraw {
-        project: project.clone(),
-        withdrawal: Withdrawal {
-            session: session.clone(),
-            delivery: delivery.clone(),
-        },
-    };
-    deliveries.iter().map(withdraw).collect()
-}
-
-fn log_transition(project: &ProjectName, before: &Session, after: &Session) {
-    if mem::discriminant(before.state()) != mem::discriminant(after.state()) {
-        info!(%project, session = %after.id(), phase = ?after.phase(), "session changed");
-    }
+fn cause_of(error: &StoreError) -> String {
+    let source = std::error::Error::source(error);
+    source.map(ToString::to_string).unwrap_or_default()
 }

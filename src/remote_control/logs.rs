@@ -10,7 +10,6 @@ use std::{
 
 use super::{
     claude::{LinkPattern, visible_text},
-    store::StoreError,
     watch::{STDERR, STDOUT},
 };
 
@@ -49,16 +48,8 @@ pub enum OutputError {
     None,
     /// A file cannot be read.
     #[error("cannot read {path}")]
-    Read {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// The folder cannot be used.
-    #[error(transparent)]
-    Folder(#[from] StoreError),
+    #[expect(missing_docs, reason = "the names of the fields say it")]
+    Read { path: PathBuf, source: io::Error },
 }
 
 /// The last lines of what was printed: complaints after the rest, as they say more.

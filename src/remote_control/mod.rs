@@ -1,14 +1,21 @@
 //! Supervises detached `claude remote-control` processes: starts, follows, restores and ends them.
 //!
-//! Usable without the rest of rcbot: [`RemoteControl`] takes requests and gives [`Notice`]s; between them its tasks send
-//! [`Happened`]s, which the owner hands back to [`RemoteControl::handle`]. One owner, no locks.
+//! Usable without the rest of rcbot: [`RemoteControl`] takes requests and gives [`Notice`]s. What its tasks report comes by
+//! [`RemoteControl::next`] and goes to [`RemoteControl::handle`]. One owner, no locks.
+//!
+//! ```text
+//! request or report ─▶ session: Event ─▶ Effects ─▶ act: saved, then done ─▶ Notices, or a task that reports
+//! ```
+//!
+//! - `session` decides, and is pure; `act` writes down what it decided, then does it; `tasks` and `watch` are what is slow.
+//! - `restore` is a start of the bot, `offline` what works without one, `store` the records, `logs` the last lines for people.
+//! - `claude` knows that program, `process` knows Linux.
 //!
 //! Invariant: nothing here knows Matrix. Who asks, and where the answer goes, are texts that belong to the caller.
 
 mod account;
 mod act;
 pub mod claude;
-mod deliveries;
 mod logs;
 mod notice;
 pub mod offline;
@@ -20,28 +27,36 @@ mod store;
 mod tasks;
 mod watch;
 
-use std::{collections::BTreeMap, mem, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    future::pending,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
+use tokio::{
+    sync::{Mutex, mpsc},
+    task::JoinSet,
+};
 use tracing::{error, info};
 
 pub use account::account;
 pub use claude::{Cause, LinkPattern, PatternError, SESSION_ID_VARIABLE};
 pub use logs::{Output, OutputError};
-pub use notice::{DeliveryId, Notice, Phase, SessionStatus, Status};
+pub use notice::{DeliveryId, Notice, Notices, Outcome, Phase, SessionStatus, Status};
 pub use process::{Exit, NotSpawned, ProcessIdentity, StopReport, Usage};
 pub use project::{
     InvalidProjectName, MAX_OUTPUT, Project, ProjectName, STOP_GRACE, SessionSettings,
 };
 pub use restore::RestoreError;
-pub use session::{
-    Action, Beginning, Delivery, Ending, Event, Moment, Outcome, Receipt, Request, Restart,
-    Session, SessionId, State, Terms, WARNING,
-};
-pub use store::{StoreError, Withdrawal};
-pub use tasks::{DATA_DIRECTORY_VARIABLE, SESSION_FOLDER_VARIABLE};
+pub use session::{Beginning, Delivery, Ending, Request, Restart, SessionId, WARNING, Withdrawal};
+pub(crate) use store::DATA_DIRECTORY_VARIABLE;
+pub use store::{SESSION_FOLDER_VARIABLE, StoreError};
 
+use session::{Effect, Event, Moment, Session, State, Terms};
 use store::{Record, Store};
-use tasks::Tasks;
+use tasks::Report;
 
 /// How many lines of output are shown to people: what fits on two screens of a phone.
 const SHOWN_LINES: usize = 40;
@@ -60,30 +75,14 @@ pub struct Settings {
     pub max_sessions: Option<usize>,
 }
 
-/// Something came about in a task. For [`RemoteControl::handle`], and opaque to everyone else.
+/// Something came about. For [`RemoteControl::handle`], and opaque to everyone else.
 #[derive(Debug)]
 pub struct Happened(What);
 
 #[derive(Debug)]
 enum What {
-    Session {
-        project: ProjectName,
-        session: SessionId,
-        /// The process that it was seen of. `None`: it is of the session as a whole.
-        process: Option<ProcessIdentity>,
-        event: Event,
-    },
-    /// Some processes of a session cannot be ended.
-    NotEnded {
-        project: ProjectName,
-        session: SessionId,
-        error: process::StopError,
-    },
-    /// It is time to try again to write a record.
-    SaveAgain {
-        project: ProjectName,
-    },
-    Panicked,
+    Reported(Report),
+    TimeCame,
 }
 
 /// A task panicked, which is a bug: what it was to do would stay undone, such as to see a process end. Records and processes
@@ -104,60 +103,63 @@ pub fn usage() -> Result<BTreeMap<SessionId, Usage>, process::ProcessError> {
         .collect())
 }
 
+/// A kernel that does not tell its uptime has none of the other facilities needed here either.
+fn now() -> Moment {
+    let uptime = process::since_boot().unwrap_or_else(|error| {
+        error!(%error, "uptime unknown");
+        Duration::ZERO
+    });
+    Moment {
+        wall: SystemTime::now(),
+        uptime,
+    }
+}
+
 /// What is kept for one project.
 #[derive(Debug, Default)]
 struct Slot {
     /// `None`: the project left the configuration while it had a session.
     project: Option<Arc<Project>>,
-    session: Option<Session>,
-    withdrawals: Vec<Withdrawal>,
+    record: Record,
     /// Its session was over before we came, so that a project with autostart is still to be started.
     starts_when_over: bool,
-    /// Why processes of the session are left that cannot be ended.
-    not_ended: Option<String>,
-    /// The record could not be written, and is to be tried again.
-    save_is_due: bool,
+    /// The uptime at which the record that could not be written is tried again.
+    save_again_at: Option<Duration>,
+    spawning: Arc<Mutex<()>>,
 }
 
 impl Slot {
     fn terms(&self) -> Terms {
-        // A session without a project goes on until it is stopped, and does not come back. Nobody looks for its link.
-        let orphaned = Terms {
-            link_timeout: None,
-            max_duration: None,
-            restart: Restart::Never,
-        };
-        self.project
-            .as_ref()
-            .map_or(orphaned, |project| project.settings.terms())
+        let project = self.project.as_ref();
+        project.map_or(Terms::ORPHANED, |project| project.settings.terms())
     }
 
-    fn has_session(&self, id: &SessionId) -> bool {
-        self.session
-            .as_ref()
-            .is_some_and(|session| session.id() == id)
+    fn session(&self, id: &SessionId) -> Option<&Session> {
+        let session = self.record.session.as_ref();
+        session.filter(|session| session.id() == id)
     }
 
     /// A session that is over has nothing more to hear, nor has one of a process whose place another has taken.
     fn awaits(&self, id: &SessionId, process: Option<&ProcessIdentity>) -> bool {
-        let session = self.session.as_ref().filter(|session| session.id() == id);
-        session.is_some_and(|session| process.is_none() || process == session.process())
+        self.session(id)
+            .is_some_and(|session| process.is_none() || process == session.process())
     }
 
-    fn note_withdrawal(&mut self, withdrawal: Withdrawal) {
-        self.withdrawals
-            .retain(|known| !known.is_same_delivery(&withdrawal));
-        self.withdrawals.push(withdrawal);
+    fn next_wake(&self) -> Option<Duration> {
+        self.record.session.as_ref()?.next_wake()
     }
 }
 
-/// The owner of all sessions of this host and configuration.
+/// The owner of all sessions of this host and configuration. Dropping it ends its tasks and leaves the processes.
 #[derive(Debug)]
 pub struct RemoteControl {
     slots: BTreeMap<ProjectName, Slot>,
     store: Store,
-    tasks: Tasks,
+    host: String,
     max_sessions: Option<usize>,
+    running: JoinSet<()>,
+    reporting: mpsc::Sender<Report>,
+    reports: mpsc::Receiver<Report>,
 }
 
 impl RemoteControl {
@@ -167,41 +169,24 @@ impl RemoteControl {
         project: &ProjectName,
         beginning: Beginning,
         request: Request,
-    ) -> Vec<Notice> {
-        let slot = self.slots.entry(project.clone()).or_default();
-        if slot.session.is_some() {
-            let event = match beginning {
-                Beginning::Fresh => Event::LinkRequested(request),
-                Beginning::Resumed => Event::ResumeRequested(request),
-            };
-            return self.apply(project, event);
+    ) -> Notices {
+        if self.slot(project).record.session.is_some() {
+            return self.apply(project, Event::LinkRequested(request, beginning));
         }
         self.begin(project, beginning, vec![request])
     }
 
     /// Asks for the end of the project's session.
-    pub fn stop(&mut self, project: &ProjectName, request: Request) -> Vec<Notice> {
+    pub fn stop(&mut self, project: &ProjectName, request: Request) -> Notices {
         if let Some(slot) = self.slots.get_mut(project) {
             slot.starts_when_over = false;
         }
-        let mut notices = self.ask_running(project, request.clone(), Event::StopRequested);
-        // Nobody knows when it will be over, so whoever asks has an answer now.
-        notices.extend(self.not_ended(project, vec![request]));
-        notices
-    }
-
-    fn not_ended(&self, project: &ProjectName, requests: Vec<Request>) -> Option<Notice> {
-        let slot = self.slots.get(project)?;
-        Some(Notice::NotEnded {
-            project: project.clone(),
-            requests,
-            reason: slot.not_ended.clone()?,
-        })
+        self.ask_active(project, request, Event::StopRequested)
     }
 
     /// Asks for more time for the project's session.
-    pub fn extend(&mut self, project: &ProjectName, by: Duration, request: Request) -> Vec<Notice> {
-        self.ask_running(project, request, |request| {
+    pub fn extend(&mut self, project: &ProjectName, by: Duration, request: Request) -> Notices {
+        self.ask_active(project, request, |request| {
             Event::ExtensionRequested(request, by)
         })
     }
@@ -211,81 +196,127 @@ impl RemoteControl {
     /// # Errors
     /// [`OutputError`].
     pub fn output(&self, project: &ProjectName) -> Result<Output, OutputError> {
-        let pattern = self
-            .slots
-            .get(project)
-            .and_then(|slot| slot.project.as_ref())
-            .map(|project| &project.settings.link_pattern);
-        let folder = self.store.project_folder(project)?;
-        logs::last_lines(&folder, pattern, SHOWN_LINES)
+        let slot = self.slots.get(project);
+        let configured = slot.and_then(|slot| slot.project.as_ref());
+        let pattern = configured.map(|project| &project.settings.link_pattern);
+        logs::last_lines(&self.store.project_folder(project), pattern, SHOWN_LINES)
     }
 
     /// One entry a project, in the order of their names.
     #[must_use]
     pub fn status(&self) -> Vec<Status> {
-        let uptime = tasks::now().uptime;
+        let uptime = now().uptime;
         let slots = self.slots.iter();
         slots
-            .map(|(name, slot)| Status::of(name, slot.session.as_ref(), uptime))
+            .map(|(name, slot)| Status::of(name, slot.record.session.as_ref(), uptime))
             .collect()
     }
 
     /// Whether somebody waits to hear what came of asking for a link.
     #[must_use]
     pub fn owes_answers(&self) -> bool {
-        let sessions = self.slots.values().filter_map(|slot| slot.session.as_ref());
+        let slots = self.slots.values();
+        let sessions = slots.filter_map(|slot| slot.record.session.as_ref());
         let mut deliveries = sessions.flat_map(Session::deliveries);
         deliveries.any(|delivery| delivery.receipt.is_none())
     }
 
-    /// Takes in what a task reports.
+    /// Waits until something comes about that is to be handled. It may be called off at any time.
     ///
     /// # Errors
     /// [`TaskPanicked`].
-    pub fn handle(&mut self, happened: Happened) -> Result<Vec<Notice>, TaskPanicked> {
-        Ok(match happened.0 {
-            What::Session {
-                project,
-                session,
-                process,
-                event,
-            } => {
-                let slot = self.slots.get(&project);
-                if slot.is_some_and(|slot| slot.awaits(&session, process.as_ref())) {
-                    self.apply(&project, event)
-                } else {
-                    Vec::new()
-                }
-            }
-            What::NotEnded {
-                project,
-                session,
-                error,
-            } => {
-                let slot = self.slots.entry(project.clone()).or_default();
-                let Some(of_slot) = slot.session.as_ref().filter(|it| *it.id() == session) else {
-                    return Ok(Vec::new());
-                };
-                let requests = of_slot.stop_requests().to_vec();
-                slot.not_ended = Some(in_full(&error));
-                self.not_ended(&project, requests).into_iter().collect()
-            }
-            What::SaveAgain { project } => {
-                self.slots.entry(project.clone()).or_default().save_is_due = false;
-                self.save_or_retry(&project);
-                Vec::new()
-            }
-            What::Panicked => return Err(TaskPanicked),
-        })
+    pub async fn next(&mut self) -> Result<Happened, TaskPanicked> {
+        let slots = self.slots.values();
+        let due = slots.flat_map(|slot| [slot.save_again_at, slot.next_wake()]);
+        let due = due.flatten().min();
+        tokio::select! {
+            panicked = next_panic(&mut self.running) => Err(panicked),
+            Some(report) = self.reports.recv() => Ok(Happened(What::Reported(report))),
+            () = uptime_reached(due) => Ok(Happened(What::TimeCame)),
+        }
     }
 
-    /// The projects that have a session, in whatever phase.
-    fn active(&self) -> Vec<ProjectName> {
-        let slots = self.slots.iter();
-        slots
-            .filter(|(_, slot)| slot.session.is_some())
-            .map(|(name, _)| name.clone())
-            .collect()
+    /// Does what is to be done about it.
+    pub fn handle(&mut self, happened: Happened) -> Notices {
+        let report = match happened.0 {
+            What::Reported(report) => report,
+            What::TimeCame => return self.on_time(),
+        };
+        let Report {
+            project,
+            session,
+            process,
+            event,
+        } = report;
+        if self.slot(&project).awaits(&session, process.as_ref()) {
+            self.apply(&project, event)
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// All requests that a delivery answers; of a session that is over, `first` alone.
+    #[must_use]
+    pub fn requests(&self, id: &DeliveryId, first: &Request) -> Vec<Request> {
+        match self.delivery(id) {
+            Some(delivery) => delivery.requests().cloned().collect(),
+            None => vec![first.clone()],
+        }
+    }
+
+    /// Whether a delivery is still wanted: its session goes on, and shows that link.
+    #[must_use]
+    pub fn wants(&self, id: &DeliveryId) -> bool {
+        self.delivery(id).is_some()
+    }
+
+    /// The requester has the link, and the receipt tells where. It may be said again with a receipt that tells more.
+    pub fn delivered(&mut self, id: DeliveryId, request: Request, receipt: String) -> Notices {
+        if self.wants(&id) {
+            let number = id.number;
+            return self.apply(&id.project, Event::Delivered { number, receipt });
+        }
+        // The link became void while it was under way: it is redacted at once.
+        self.take_back(id, request, Some(receipt))
+    }
+
+    /// Nobody brings this link any more. If that was `tried`, it may have arrived all the same, and is redacted at once; if
+    /// not, there is nothing to redact.
+    pub fn called_off(&mut self, id: DeliveryId, request: Request, tried: bool) -> Notices {
+        if tried {
+            return self.take_back(id, request, None);
+        }
+        let project = id.project.clone();
+        self.withdrawn(&project, &withdrawal(id, request, None));
+        Vec::new()
+    }
+
+    /// The requester cannot get the link. The session stays for a next try.
+    pub fn undeliverable(&mut self, id: &DeliveryId) -> Notices {
+        if self.slot(&id.project).session(&id.session).is_none() {
+            return Vec::new();
+        }
+        self.apply(&id.project, Event::Undeliverable { number: id.number })
+    }
+
+    /// The link is redacted.
+    pub fn withdrawn(&mut self, project: &ProjectName, withdrawal: &Withdrawal) {
+        self.slot(project).record.remove_withdrawal(withdrawal);
+        self.save_or_retry(project);
+    }
+
+    fn take_back(&mut self, id: DeliveryId, request: Request, receipt: Option<String>) -> Notices {
+        let project = id.project.clone();
+        let withdrawal = withdrawal(id, request, receipt);
+        let record = &mut self.slot(&project).record;
+        record.add_withdrawal(withdrawal.clone());
+        self.save_or_retry(&project);
+        vec![(project, Notice::Withdraw(withdrawal))]
+    }
+
+    fn delivery(&self, id: &DeliveryId) -> Option<&Delivery> {
+        let slot = self.slots.get(&id.project)?;
+        slot.session(&id.session)?.delivery(id.number)
     }
 
     fn begin(
@@ -293,95 +324,90 @@ impl RemoteControl {
         project: &ProjectName,
         beginning: Beginning,
         requests: Vec<Request>,
-    ) -> Vec<Notice> {
+    ) -> Notices {
         // Looked at here, where the slot is taken in the same breath, so that two starts cannot both get the last place.
-        let active = self.active();
+        let slots = self.slots.iter();
+        let active = slots.filter(|(_, slot)| slot.record.session.is_some());
+        let active: Vec<_> = active.map(|(name, _)| name.clone()).collect();
         if let Some(limit) = self.max_sessions
             && active.len() >= limit
         {
-            let project = project.clone();
-            return vec![Notice::TooManySessions {
-                project,
+            let notice = Notice::TooManySessions {
                 requests,
                 limit,
                 active,
-            }];
+            };
+            return vec![(project.clone(), notice)];
         }
-        let slot = self.slots.entry(project.clone()).or_default();
+        let slot = self.slot(project);
+        let before = slot.record.clone();
         let id = SessionId::random();
         info!(%project, session = %id, ?beginning, "session starting");
-        let (session, actions) =
-            Session::new(id, beginning, requests.clone(), &slot.terms(), tasks::now());
-        slot.session = Some(session);
-        if let Err(error) = self.save(project) {
-            self.slots.entry(project.clone()).or_default().session = None;
-            // What could not be written to the end may stand there all the same.
-            self.save_or_retry(project);
-            let refuse = |request| not_recorded(project, request, &error);
-            return requests.into_iter().map(refuse).collect();
-        }
-        self.perform(project, actions)
+        let session = Session::new(id, beginning, requests.clone(), &slot.terms(), now());
+        slot.record.session = Some(session);
+        self.save_and_act(project, before, requests, vec![Effect::Spawn])
     }
 
-    fn ask_running(
+    fn ask_active(
         &mut self,
         project: &ProjectName,
         request: Request,
         event: impl FnOnce(Request) -> Event,
-    ) -> Vec<Notice> {
+    ) -> Notices {
         let slot = self.slots.get(project);
-        if slot.is_none_or(|slot| slot.session.is_none()) {
-            let project = project.clone();
-            return vec![Notice::NoSession { project, request }];
+        if slot.is_none_or(|slot| slot.record.session.is_none()) {
+            return vec![(project.clone(), Notice::NoSession(request))];
         }
         self.apply(project, event(request))
     }
 
-    fn save(&mut self, project: &ProjectName) -> Result<(), StoreError> {
-        let slot = self.slots.entry(project.clone()).or_default();
-        // The record owns what it writes, so it is lent that and gives it back.
-        let record = Record::new(slot.session.take(), mem::take(&mut slot.withdrawals));
-        let result = self.store.save(project, &record);
-        slot.session = record.session;
-        slot.withdrawals = record.withdrawals;
-        result
+    fn slot(&mut self, project: &ProjectName) -> &mut Slot {
+        self.slots.entry(project.clone()).or_default()
     }
+}
 
-    fn save_or_retry(&mut self, project: &ProjectName) {
-        if let Err(error) = self.save(project) {
-            error!(%project, %error, source = cause_of(&error), "session record not saved, trying again");
-            let slot = self.slots.entry(project.clone()).or_default();
-            if !mem::replace(&mut slot.save_is_due, true) {
-                self.tasks.save_again_later(project);
-            }
+fn withdrawal(id: DeliveryId, request: Request, receipt: Option<String>) -> Withdrawal {
+    Withdrawal {
+        session: id.session,
+        delivery: Delivery {
+            number: id.number,
+            request,
+            also: Vec::new(),
+            receipt,
+        },
+    }
+}
+
+/// Waits for a task that panics, and forgets those that end well, so that their number stays that of the sessions.
+async fn next_panic(tasks: &mut JoinSet<()>) -> TaskPanicked {
+    loop {
+        match tasks.join_next().await {
+            Some(Err(error)) if error.is_panic() => return TaskPanicked,
+            Some(Ok(()) | Err(_)) => {}
+            None => pending().await,
         }
     }
 }
 
-fn not_recorded(project: &ProjectName, request: Request, error: &StoreError) -> Notice {
-    let reason = cause_of(error);
-    error!(%project, %error, reason, "request refused, it cannot be written down");
-    Notice::NotRecorded {
-        project: project.clone(),
-        request,
-        reason,
+async fn uptime_reached(uptime: Option<Duration>) {
+    match uptime {
+        Some(uptime) => process::until(uptime).await,
+        None => pending().await,
     }
-}
-
-/// An error and what caused it, in one line.
-fn in_full(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
-}
-
-fn cause_of(error: &StoreError) -> String {
-    let source = std::error::Error::source(error);
-    source.map(ToString::to_string).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn settings(folder: &tempfile::TempDir) -> Settings {
+        Settings {
+            folder: folder.path().join("sessions"),
+            host: "host".to_owned(),
+            projects: Vec::new(),
+            max_sessions: None,
+        }
+    }
 
     fn process(pid: i32) -> ProcessIdentity {
         let json = serde_json::json!({ "pid": pid, "start_time": 1, "boot_id": "boot" });
@@ -389,16 +415,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_owner_is_told_of_a_task_that_panicked() {
+    async fn the_owner_is_told_of_a_task_that_panicked_and_not_of_one_that_ended() {
         let folder = tempfile::TempDir::new().unwrap();
-        let settings = Settings {
-            folder: folder.path().join("sessions"),
-            host: "host".to_owned(),
-            projects: Vec::new(),
-            max_sessions: None,
-        };
-        let (mut sessions, _happened, _) = RemoteControl::restore(settings).unwrap();
-        assert!(sessions.handle(Happened(What::Panicked)).is_err());
+        let (mut sessions, _) = RemoteControl::restore(settings(&folder)).unwrap();
+        let (go_on, gone_on) = tokio::sync::oneshot::channel::<()>();
+        sessions.running.spawn(async { go_on.send(()).unwrap() });
+        sessions.running.spawn(async {
+            gone_on.await.unwrap();
+            panic!("as it must");
+        });
+        let next = tokio::time::timeout(Duration::from_mins(1), sessions.next()).await;
+        assert!(matches!(next, Ok(Err(TaskPanicked))), "{next:?}");
     }
 
     #[test]
@@ -406,12 +433,37 @@ mod tests {
         let mut slot = Slot::default();
         let id = SessionId::random();
         assert!(!slot.awaits(&id, None));
-        let (now, terms) = (tasks::now(), slot.terms());
-        let (mut session, _) = Session::new(id.clone(), Beginning::Fresh, Vec::new(), &terms, now);
+        let (now, terms) = (now(), slot.terms());
+        let mut session = Session::new(id.clone(), Beginning::Fresh, Vec::new(), &terms, now);
         session.on(Event::Spawned(process(2)), &terms, now);
-        slot.session = Some(session);
+        slot.record.session = Some(session);
         assert!(slot.awaits(&id, None) && slot.awaits(&id, Some(&process(2))));
         assert!(!slot.awaits(&id, Some(&process(1))), "of the one before");
         assert!(!slot.awaits(&SessionId::random(), None));
+    }
+
+    #[tokio::test]
+    async fn a_link_that_is_called_off_is_taken_back_only_if_it_may_have_arrived() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let id = DeliveryId {
+            project: "website".parse().unwrap(),
+            session: SessionId::random(),
+            number: 1,
+        };
+        let request = Request {
+            requester: "alice".to_owned(),
+            reference: String::new(),
+        };
+        let (mut sessions, _) = RemoteControl::restore(settings(&folder)).unwrap();
+        let notices = sessions.called_off(id.clone(), request.clone(), true);
+        assert!(
+            matches!(&notices[..], [(_, Notice::Withdraw(withdrawal))] if withdrawal.session == id.session),
+            "{notices:?}"
+        );
+        let (mut restored, notices) = RemoteControl::restore(settings(&folder)).unwrap();
+        assert!(matches!(notices[..], [(_, Notice::Withdraw(_))]), "on disk");
+        assert!(restored.called_off(id, request, false).is_empty());
+        let (_, notices) = RemoteControl::restore(settings(&folder)).unwrap();
+        assert!(notices.is_empty(), "{notices:?}");
     }
 }

@@ -4,148 +4,114 @@ use std::time::{Duration, SystemTime};
 
 use super::{
     logs::Output,
+    process::StopReport,
     project::ProjectName,
-    session::{Ending, Outcome, Request, Session, SessionId, State},
-    store::Withdrawal,
+    session::{Delivery, Ending, Request, Session, SessionId, State, Withdrawal},
 };
 use crate::link::Link;
 
-/// Names one delivery for good.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct DeliveryId {
-    /// The project.
-    pub project: ProjectName,
-    /// The session.
-    pub session: SessionId,
-    /// The delivery's number within the session.
-    pub number: u32,
-}
+/// What the owner has to do or to say, each with the project that it is about.
+pub type Notices = Vec<(ProjectName, Notice)>;
 
 /// What the owner has to do or to say.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names of the fields say it")]
 pub enum Notice {
     /// Bring this link to the requester; then call [`RemoteControl::delivered`](super::RemoteControl::delivered). If it
     /// cannot get there, or was called off, call [`RemoteControl::called_off`](super::RemoteControl::called_off), and in the
-    /// first case [`RemoteControl::undeliverable`](super::RemoteControl::undeliverable) after that.
+    /// first case [`RemoteControl::undeliverable`](super::RemoteControl::undeliverable) after that. Session and number are the
+    /// same after a crash, so that a repetition can be recognised.
     Deliver {
-        /// For the answer; also the same after a crash, so that a repetition can be recognised.
-        id: DeliveryId,
-        /// Who gets the link, and the request to answer.
+        session: SessionId,
+        number: u32,
         request: Request,
-        /// The link.
         link: Link,
     },
     /// Take a link back; then call [`RemoteControl::withdrawn`](super::RemoteControl::withdrawn). One that is still under way
     /// is called off instead.
-    Withdraw {
-        /// The project.
-        project: ProjectName,
-        /// Which link.
-        withdrawal: Withdrawal,
-    },
-    /// A session is over.
+    Withdraw(Withdrawal),
+    /// A session is over. What it printed last is there if it can be had.
     Over {
-        /// The project.
-        project: ProjectName,
-        /// How, and who has to hear of it.
         outcome: Outcome,
-        /// What it printed last, if that can be had.
         last_output: Option<Output>,
     },
-    /// The record of a session was lost: nobody knows who has its link.
-    RecordLost {
-        /// The project.
-        project: ProjectName,
-        /// Whether its process was found, and is looked after from now on.
-        is_running: bool,
-    },
+    /// The record of a session was lost: nobody knows who has its link. Whether its process was found, and is looked after from
+    /// now on.
+    RecordLost { is_running: bool },
     /// A session ended by itself and comes back after a while.
-    Restarting {
-        /// The project.
-        project: ProjectName,
-        /// How it ended.
-        ending: Ending,
-        /// How long until it comes back.
-        rest: Duration,
-    },
-    /// A session ends soon.
+    Restarting { ending: Ending, rest: Duration },
+    /// A session ends soon. For those who have its link.
     EndsSoon {
-        /// The project.
-        project: ProjectName,
-        /// Who has its link.
         holders: Vec<String>,
-        /// How soon.
         left: Duration,
     },
-    /// A session got more time.
+    /// A session got more time. `None`: it has no end, so there was nothing to move.
     Extended {
-        /// The project.
-        project: ProjectName,
-        /// Who asked.
         request: Request,
-        /// How long it lasts now. `None`: it has no end, so there was nothing to move.
         left: Option<Duration>,
     },
-    /// Some processes of a session cannot be ended. It is tried again, and once they are gone the session is over.
+    /// Some processes of a session cannot be ended. It is tried again, and once they are gone the session is over. For those who
+    /// asked for the end.
     NotEnded {
-        /// The project.
-        project: ProjectName,
-        /// Who asked for the end.
         requests: Vec<Request>,
-        /// Which process, and why it cannot be ended.
         reason: String,
     },
     /// There is no session to stop or to extend.
-    NoSession {
-        /// The project.
-        project: ProjectName,
-        /// Who asked.
-        request: Request,
-    },
+    NoSession(Request),
     /// Nothing but waiting can be done about a session that is ending.
-    RefusedWhileStopping {
-        /// The project.
-        project: ProjectName,
-        /// Who asked.
-        request: Request,
-    },
+    RefusedWhileStopping(Request),
     /// No further session may start, as there are as many as there may be at once.
     TooManySessions {
-        /// The project.
-        project: ProjectName,
-        /// Who asked.
         requests: Vec<Request>,
-        /// How many there may be.
         limit: usize,
-        /// The projects whose sessions there are.
         active: Vec<ProjectName>,
     },
-    /// The request could not be written down, so nothing was done about it.
-    NotRecorded {
-        /// The project.
-        project: ProjectName,
-        /// Who asked.
-        request: Request,
-        /// Why, in the words of the operating system.
-        reason: String,
-    },
+    /// The request could not be written down, so nothing was done about it. Why, in the words of the operating system.
+    NotRecorded { request: Request, reason: String },
+}
+
+/// How a session ended, and who has to hear of it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The session.
+    pub session: SessionId,
+    /// Why it ended.
+    pub ending: Ending,
+    /// How the process tree ended, where there was one.
+    pub report: Option<StopReport>,
+    /// Who asked for the end.
+    pub stop_requests: Vec<Request>,
+    /// All deliveries that are not withdrawn yet. Without a receipt: it may or may not have arrived.
+    pub deliveries: Vec<Delivery>,
+    /// Whether a link was ever known.
+    pub had_link: bool,
+    /// How often it was brought back in vain.
+    pub restarts: u32,
+}
+
+/// Names one delivery for good.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "the names of the fields say it")]
+pub struct DeliveryId {
+    pub project: ProjectName,
+    pub session: SessionId,
+    /// Within the session.
+    pub number: u32,
 }
 
 /// One project's line in an overview.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names of the fields say it")]
 pub struct Status {
-    /// The project.
     pub project: ProjectName,
-    /// Its session, if it has one.
     pub session: Option<SessionStatus>,
 }
 
 /// What can be said of a session without its link.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names of the fields say it")]
 pub struct SessionStatus {
-    /// The session.
     pub id: SessionId,
-    /// What it is at.
     pub phase: Phase,
     /// When it was asked for.
     pub since: SystemTime,
@@ -155,7 +121,7 @@ pub struct SessionStatus {
     pub time_left: Option<Duration>,
 }
 
-/// A session's [`State`], without what is in it.
+/// What a session is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     /// No link yet.
@@ -172,7 +138,7 @@ impl Status {
     pub(super) fn of(project: &ProjectName, session: Option<&Session>, uptime: Duration) -> Self {
         let session = session.map(|session| SessionStatus {
             id: session.id().clone(),
-            phase: session.phase(),
+            phase: Phase::of(session),
             since: session.created(),
             requester: session.requester().map(str::to_owned),
             time_left: session.time_left(uptime),
@@ -184,15 +150,13 @@ impl Status {
     }
 }
 
-impl Session {
-    /// What it is at, without what is in it.
-    #[must_use]
-    pub fn phase(&self) -> Phase {
-        match self.state() {
-            State::Spawning { .. } | State::Starting { .. } => Phase::Starting,
-            State::Running { .. } => Phase::Running,
-            State::Stopping { .. } => Phase::Stopping,
-            State::Resting { .. } => Phase::Resting,
+impl Phase {
+    pub(super) fn of(session: &Session) -> Self {
+        match session.state() {
+            State::Spawning { .. } | State::Starting { .. } => Self::Starting,
+            State::Running { .. } => Self::Running,
+            State::Stopping { .. } => Self::Stopping,
+            State::Resting { .. } => Self::Resting,
         }
     }
 }

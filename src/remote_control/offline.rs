@@ -7,18 +7,16 @@ use std::{
 };
 
 use super::{
-    SESSION_ID_VARIABLE, Status, StopReport, Terms,
-    notice::Phase,
+    Phase, ProcessIdentity, ProjectName, SESSION_ID_VARIABLE, Session, SessionId, Status,
+    StopReport, StoreError, Terms, now,
     process::{self, ProcessError, StopError},
-    project::ProjectName,
     restore::Processes,
-    session::{Restart, Session, SessionId},
-    store::{Found, Record, Store, StoreError},
-    tasks,
+    store::{Record, Store},
 };
 
 /// Why the sessions on this host cannot be told or ended.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the names of the fields say it")]
 pub enum OfflineError {
     /// The records cannot be used.
     #[error("the session records cannot be used")]
@@ -29,36 +27,24 @@ pub enum OfflineError {
     /// Processes cannot be ended.
     #[error("the processes of {project} cannot be ended")]
     Stop {
-        /// The project.
         project: ProjectName,
-        /// Why.
-        #[source]
         source: StopError,
     },
 }
 
 /// What is known of one project's session.
 #[derive(Debug)]
+#[expect(missing_docs, reason = "the names of the fields say it")]
 pub enum Known {
-    /// A record that makes sense.
-    Record {
-        /// What it says.
-        status: Status,
-        /// Whether processes of the session run.
-        is_alive: bool,
-    },
+    /// A record that makes sense, and whether processes of its session run.
+    Record { status: Status, is_alive: bool },
     /// Processes of a session, and no record of it that makes sense.
     Unrecorded {
-        /// The project.
         project: ProjectName,
-        /// The session.
         session: SessionId,
     },
     /// A record that makes no sense, and no processes.
-    Unreadable {
-        /// The project.
-        project: ProjectName,
-    },
+    Unreadable { project: ProjectName },
 }
 
 impl Known {
@@ -91,28 +77,24 @@ impl Known {
 /// # Errors
 /// [`OfflineError`].
 pub fn status(folder: &Path) -> Result<Vec<Known>, OfflineError> {
-    let uptime = tasks::now().uptime;
-    let id = Store::id_of(folder)?;
-    let real_folder = folder.canonicalize();
-    let real_folder = real_folder.as_deref().unwrap_or(folder);
-    let processes = Processes::look(real_folder, id.as_deref())?;
+    let uptime = now().uptime;
+    let store = Store::existing(folder)?;
+    let processes = Processes::look(&store)?;
     let running = process::usage_by(SESSION_ID_VARIABLE)?;
-    let mut records: BTreeMap<_, _> = Store::peek(folder)?.into_iter().collect();
-    let mut names: BTreeSet<_> = processes.projects().cloned().collect();
-    names.extend(records.keys().cloned());
-    let mut all = Vec::new();
-    for project in names {
+    let mut records: BTreeMap<_, _> = store.load()?.into_iter().collect();
+    let mut projects: BTreeSet<_> = processes.projects().cloned().collect();
+    projects.extend(records.keys().cloned());
+    let known = |project: ProjectName| {
+        let record = records.remove(&project).and_then(Result::ok);
         let unrecorded = processes.sessions_of(&project).next();
-        all.push(match (records.remove(&project).flatten(), unrecorded) {
+        match (record, unrecorded) {
             (Some(record), unrecorded) if record.session.is_some() || unrecorded.is_none() => {
                 let session = record.session.as_ref();
                 let process = session.and_then(Session::process);
                 Known::Record {
                     status: Status::of(&project, session, uptime),
-                    is_alive: process
-                        .is_some_and(|process| !matches!(process.is_alive(), Ok(false)))
-                        || session
-                            .is_some_and(|session| running.contains_key(session.id().as_str())),
+                    is_alive: process.is_some_and(|it| !matches!(it.is_alive(), Ok(false)))
+                        || session.is_some_and(|it| running.contains_key(it.id().as_str())),
                 }
             }
             (_, Some((session, _))) => Known::Unrecorded {
@@ -120,9 +102,9 @@ pub fn status(folder: &Path) -> Result<Vec<Known>, OfflineError> {
                 project,
             },
             (_, None) => Known::Unreadable { project },
-        });
-    }
-    Ok(all)
+        }
+    };
+    Ok(projects.into_iter().map(known).collect())
 }
 
 /// Ends a project's session, on record or not. The next bot takes the link back, and answers whoever waits. Only while none
@@ -135,36 +117,43 @@ pub async fn stop(
     project: &ProjectName,
     grace: Duration,
 ) -> Result<Option<StopReport>, OfflineError> {
-    let store = Store::open(folder.to_owned())?;
-    let processes = Processes::look(store.folder(), Some(store.id()))?;
-    let (session, withdrawals) = match store.load(project)? {
-        Some(Found::Record(record)) => (record.session, record.withdrawals),
-        Some(Found::Unreadable) | None => (None, Vec::new()),
+    let store = Store::open(folder)?;
+    let processes = Processes::look(&store)?;
+    let mut records = store.load()?.into_iter();
+    let mut record = match records.find(|(name, _)| name == project) {
+        Some((_, Ok(record))) => record,
+        Some((_, Err(reason))) => {
+            store.set_aside(project, &reason)?;
+            Record::default()
+        }
+        None => Record::default(),
     };
-    let session = session.or_else(|| processes.sessions_of(project).next().map(adopt));
-    let Some(mut session) = session else {
+    if record.session.is_none() {
+        record.session = processes.sessions_of(project).next().map(adopt);
+    }
+    let Some(session) = &mut record.session else {
         return Ok(None);
     };
-    let was_stopping = session.phase() == Phase::Stopping;
+    let was_stopping = Phase::of(session) == Phase::Stopping;
     session.end_without_owner();
-    // Before anything is ended: to a bot that comes after a stop that was cut short, it would look like an accident.
     let id = session.id().clone();
     let leader = session.process().or_else(|| processes.process_of(&id));
     let leader = leader.cloned();
-    store.save(project, &Record::new(Some(session), withdrawals))?;
-    let failed = |source| OfflineError::Stop {
-        project: project.clone(),
-        source,
-    };
-    let mark = (SESSION_ID_VARIABLE, id.as_str());
-    let mut report = process::stop(leader.as_ref(), mark, grace)
-        .await
-        .map_err(failed)?;
-    for (stray, leader) in processes.strays_of(project, &id) {
-        let mark = (SESSION_ID_VARIABLE, stray.as_str());
-        let more = process::stop(Some(leader), mark, grace)
-            .await
-            .map_err(failed)?;
+    // Before anything is ended: to a bot that comes after a stop that was cut short, it would look like an accident.
+    store.save(project, &record)?;
+    let mut all = vec![(&id, leader.as_ref())];
+    let strays = processes.strays_of(project, &id).into_iter();
+    all.extend(strays.map(|(stray, leader)| (stray, Some(leader))));
+    let mut report = StopReport::default();
+    for (session, leader) in all {
+        let mark = (SESSION_ID_VARIABLE, session.as_str());
+        let more =
+            process::stop(leader, mark, grace)
+                .await
+                .map_err(|source| OfflineError::Stop {
+                    project: project.clone(),
+                    source,
+                })?;
         report.processes += more.processes;
         report.killed += more.killed;
         report.took += more.took;
@@ -174,12 +163,7 @@ pub async fn stop(
 }
 
 /// A session whose record is lost, as it is found. How long it may last makes no difference any more.
-fn adopt((id, process): (&SessionId, &process::ProcessIdentity)) -> Session {
-    let terms = Terms {
-        link_timeout: None,
-        max_duration: None,
-        restart: Restart::Never,
-    };
-    let (session, _) = Session::adopted(id.clone(), process.clone(), &terms, tasks::now());
+fn adopt((id, process): (&SessionId, &ProcessIdentity)) -> Session {
+    let (session, _) = Session::adopted(id.clone(), process.clone(), &Terms::ORPHANED, now());
     session
 }

@@ -114,9 +114,7 @@ pub struct SessionSettings {
 }
 
 impl SessionSettings {
-    /// What these say about the life of a session.
-    #[must_use]
-    pub fn terms(&self) -> Terms {
+    pub(super) fn terms(&self) -> Terms {
         Terms {
             link_timeout: Some(self.link_timeout),
             max_duration: self.max_duration,

@@ -1,4 +1,4 @@
-//! One session as a pure state machine: an event and the time go in, actions come out.
+//! One session as a pure state machine: an event and the time go in, effects come out.
 //!
 //! ```text
 //!    ┌────────────── time to try again ──────────────┐
@@ -14,8 +14,7 @@
 //! process that never came to be.
 
 mod ending;
-mod event;
-mod machine;
+mod life;
 
 use std::{
     fmt,
@@ -30,29 +29,37 @@ use super::{
 };
 use crate::link::Link;
 
-pub use event::{Action, Event, Outcome};
+pub(crate) use life::{Effect, Event};
 
 /// How long before its end a session's requesters are warned.
 pub const WARNING: Duration = Duration::from_mins(10);
 
 /// A moment by both clocks.
 #[derive(Debug, Clone, Copy)]
-pub struct Moment {
+pub(crate) struct Moment {
     /// For people, and to carry a time over a reboot.
-    pub wall: SystemTime,
+    pub(crate) wall: SystemTime,
     /// For all that is waited for: how long the host is up.
-    pub uptime: Duration,
+    pub(crate) uptime: Duration,
 }
 
 /// What the project's settings say about the life of a session.
 #[derive(Debug, Clone, Copy)]
-pub struct Terms {
+pub(crate) struct Terms {
     /// How long a process may run without showing its link. `None`: nobody looks for it.
-    pub link_timeout: Option<Duration>,
+    pub(crate) link_timeout: Option<Duration>,
     /// How long a session may last; `None`: until it is stopped.
-    pub max_duration: Option<Duration>,
-    /// Whether a session that ended by itself is brought back.
-    pub restart: Restart,
+    pub(crate) max_duration: Option<Duration>,
+    pub(crate) restart: Restart,
+}
+
+impl Terms {
+    /// Without a project it goes on until it is stopped, and does not come back. Nobody looks for its link.
+    pub(crate) const ORPHANED: Self = Self {
+        link_timeout: None,
+        max_duration: None,
+        restart: Restart::Never,
+    };
 }
 
 /// Whether a session that ended by itself is brought back.
@@ -97,9 +104,7 @@ impl SessionId {
         Self(format!("{:016x}", rand::random::<u64>()))
     }
 
-    /// The text that stands in the environment of the session's processes.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }
@@ -125,9 +130,6 @@ pub struct Request {
     pub reference: String,
 }
 
-/// Where a delivered link can be found again, to withdraw it. In the caller's words.
-pub type Receipt = String;
-
 /// One link on its way to one requester.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Delivery {
@@ -138,8 +140,8 @@ pub struct Delivery {
     /// What the same requester asked for while this was under way: one message answers it all.
     #[serde(default)]
     pub also: Vec<Request>,
-    /// Set once the link has arrived.
-    pub receipt: Option<Receipt>,
+    /// Where the link that arrived can be found again, in the caller's words. `None`: it has not arrived, as far as is known.
+    pub receipt: Option<String>,
 }
 
 impl Delivery {
@@ -149,10 +151,19 @@ impl Delivery {
     }
 }
 
+/// A link that has to be redacted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Withdrawal {
+    /// Whose link it was.
+    pub session: SessionId,
+    /// How it was delivered. Without a receipt it may or may not have arrived.
+    pub delivery: Delivery,
+}
+
 /// What a session is at. Only what holds in a state is in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum State {
+pub(crate) enum State {
     /// The record is on disk; the process may or may not exist yet.
     Spawning {
         /// The uptime at which it was to be spawned.
@@ -160,16 +171,13 @@ pub enum State {
     },
     /// The process runs and has not shown its link.
     Starting {
-        /// The process.
         process: ProcessIdentity,
         /// The uptime by which the link has to be there.
         deadline: Duration,
     },
     /// The process runs, its link is known.
     Running {
-        /// The process.
         process: ProcessIdentity,
-        /// The link.
         #[serde(with = "stored_link")]
         link: Link,
         /// The uptime at which the link was first known.
@@ -179,7 +187,6 @@ pub enum State {
     Stopping {
         /// `None` where the process has not been seen yet.
         process: Option<ProcessIdentity>,
-        /// Why.
         ending: Ending,
         /// Who wants to hear when it is done, besides those who wait for the link.
         stop_requests: Vec<Request>,
@@ -191,24 +198,18 @@ pub enum State {
     },
 }
 
-/// Why a session ends.
+/// Why a session ends. A cause is there where the output tells it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the names of the fields say it")]
 pub enum Ending {
     /// The process could not be spawned.
     NotSpawned(NotSpawned),
     /// The process ended before it showed a link.
-    ExitedBeforeLink {
-        /// How.
-        exit: Exit,
-        /// Why, where its output tells.
-        cause: Option<Cause>,
-    },
+    ExitedBeforeLink { exit: Exit, cause: Option<Cause> },
     /// The process showed no link in time.
     NoLink {
-        /// How long it had.
         waited: Duration,
-        /// Why, where its output tells.
         cause: Option<Cause>,
     },
     /// Somebody asked for the end.
@@ -218,45 +219,39 @@ pub enum Ending {
     /// The host was restarted, and no process outlives that.
     HostRestarted,
     /// The process ended by itself.
-    Exited {
-        /// How.
-        exit: Exit,
-        /// Why, where its output tells.
-        cause: Option<Cause>,
-    },
+    Exited { exit: Exit, cause: Option<Cause> },
 }
 
 /// One session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Session {
+pub(crate) struct Session {
     id: SessionId,
     created: SystemTime,
     beginning: Beginning,
     state: State,
+    /// All that are not withdrawn.
     deliveries: Vec<Delivery>,
     next_delivery: u32,
     had_link: bool,
     end: Option<End>,
     /// How often it was brought back since it last ran well.
     restarts: u32,
+    /// Why some of its processes cannot be ended. Found out anew after a restart.
+    #[serde(skip)]
+    not_ended: Option<String>,
 }
 
 impl Session {
-    /// Its name.
-    #[must_use]
-    pub fn id(&self) -> &SessionId {
+    pub(crate) fn id(&self) -> &SessionId {
         &self.id
     }
 
-    /// What it is at.
-    #[must_use]
-    pub fn state(&self) -> &State {
+    pub(crate) fn state(&self) -> &State {
         &self.state
     }
 
     /// The process that runs it now, if there is one and it is known.
-    #[must_use]
-    pub fn process(&self) -> Option<&ProcessIdentity> {
+    pub(crate) fn process(&self) -> Option<&ProcessIdentity> {
         match &self.state {
             State::Starting { process, .. } | State::Running { process, .. } => Some(process),
             State::Stopping { process, .. } => process.as_ref(),
@@ -265,8 +260,7 @@ impl Session {
     }
 
     /// Who waits to hear of its end.
-    #[must_use]
-    pub fn stop_requests(&self) -> &[Request] {
+    fn stop_requests(&self) -> &[Request] {
         match &self.state {
             State::Stopping { stop_requests, .. } => stop_requests,
             State::Spawning { .. }
@@ -276,56 +270,34 @@ impl Session {
         }
     }
 
-    /// With what it began.
-    #[must_use]
-    pub fn beginning(&self) -> Beginning {
+    pub(crate) fn beginning(&self) -> Beginning {
         self.beginning
     }
 
     /// When it was asked for.
-    #[must_use]
-    pub fn created(&self) -> SystemTime {
+    pub(crate) fn created(&self) -> SystemTime {
         self.created
     }
 
     /// Who asked for it first, unless that delivery was refused.
-    #[must_use]
-    pub fn requester(&self) -> Option<&str> {
-        self.deliveries
-            .first()
-            .map(|delivery| delivery.request.requester.as_str())
+    pub(crate) fn requester(&self) -> Option<&str> {
+        let first = self.deliveries.first();
+        first.map(|delivery| delivery.request.requester.as_str())
     }
 
     /// How long it may still last, at that uptime. `None`: until it is stopped.
-    #[must_use]
-    pub fn time_left(&self, uptime: Duration) -> Option<Duration> {
+    pub(crate) fn time_left(&self, uptime: Duration) -> Option<Duration> {
         self.end.map(|end| end.uptime.saturating_sub(uptime))
     }
 
-    /// All deliveries that are not withdrawn.
-    #[must_use]
-    pub fn deliveries(&self) -> &[Delivery] {
+    pub(crate) fn deliveries(&self) -> &[Delivery] {
         &self.deliveries
     }
 
-    /// All requests that this delivery answers.
-    #[must_use]
-    pub fn requests(&self, number: u32) -> Vec<Request> {
-        let delivery = self
-            .deliveries
-            .iter()
-            .find(|delivery| delivery.number == number);
-        delivery
-            .map(|delivery| delivery.requests().cloned().collect())
-            .unwrap_or_default()
-    }
-
-    /// Whether this delivery is still wanted.
-    #[must_use]
-    pub fn wants(&self, number: u32) -> bool {
-        self.deliveries
-            .iter()
-            .any(|delivery| delivery.number == number)
+    /// A delivery that is still wanted.
+    pub(crate) fn delivery(&self, number: u32) -> Option<&Delivery> {
+        let mut all = self.deliveries.iter();
+        all.find(|delivery| delivery.number == number)
     }
 }
 

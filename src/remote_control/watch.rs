@@ -11,8 +11,9 @@ use tracing::error;
 use super::{
     claude::{Cause, LinkFinder, LinkPattern, Sighting, visible_text},
     process::{self, Exit, Follower, Piece, ProcessIdentity, Start},
+    project::MAX_OUTPUT,
     session::Event,
-    tasks::Reporter,
+    tasks::Task,
 };
 use crate::link::Link;
 
@@ -38,35 +39,22 @@ const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// How long a tree may take to end before its output is kept small: what obeys is over by then.
 const OBEDIENT_END: Duration = Duration::from_millis(100);
 
-/// What to watch.
-pub(super) struct Watch {
-    pub(super) process: ProcessIdentity,
-    /// `None`: there is no link to look for.
-    pub(super) pattern: Option<LinkPattern>,
-    /// How much of each output file may stay on disk, in bytes.
-    pub(super) max_output: u64,
-    /// The uptime by which the link has to be there; `None` where it is known.
-    pub(super) deadline: Option<Duration>,
-    /// The link that is known. Another may come.
-    pub(super) link: Option<Link>,
-    /// Where the output is.
-    pub(super) folder: PathBuf,
-}
-
-/// Watches until the process has ended.
-pub(super) async fn watch(watched: Watch, reporter: Reporter) {
-    let Watch {
-        process,
-        pattern,
-        max_output,
-        deadline,
-        link,
-        folder,
-    } = watched;
+/// Watches a process until it has ended; reports its link, that the time for it is over, and how it ended.
+///
+/// `deadline`: the uptime by which the link has to be there. `link`: the one that is known, another may come.
+pub(super) async fn watch(
+    task: Task,
+    process: ProcessIdentity,
+    deadline: Option<Duration>,
+    link: Option<Link>,
+) {
+    let settings = task.project.as_ref().map(|project| &project.settings);
+    let pattern = settings.map(|settings| settings.link_pattern.clone());
+    let max_output = settings.map_or(MAX_OUTPUT, |settings| settings.max_output);
     // All of the output where the link is yet to be found, else what is needed to tell what went wrong.
     let start = deadline.map_or(Start::Latest, |_| Start::First);
-    let mut stdout = Follower::new(folder.join(STDOUT), start, max_output);
-    let mut stderr = Follower::new(folder.join(STDERR), Start::Latest, max_output);
+    let mut stdout = Follower::new(task.folder.join(STDOUT), start, max_output);
+    let mut stderr = Follower::new(task.folder.join(STDERR), Start::Latest, max_output);
     let mut search = Search::new(pattern, link);
     let exited = exit_of(&process);
     // Made once: a timer that is made anew in each turn never fires while there is always output.
@@ -83,12 +71,12 @@ pub(super) async fn watch(watched: Watch, reporter: Reporter) {
                 stdout.finish(|piece| search.push(piece)).await;
                 stderr.finish(|_| ()).await;
                 if let Some(link) = search.end() {
-                    reporter.report(Event::LinkShown(link)).await;
+                    task.report(Event::LinkShown(link)).await;
                 }
                 let cause = cause(&stdout, &stderr);
                 // Closing a watch takes the kernel some 20 ms, in which this thread could do nothing else.
                 drop(spawn_blocking(move || drop((stdout, stderr))));
-                reporter.report(Event::Exited(exit, cause)).await;
+                task.report(Event::Exited(exit, cause)).await;
                 return;
             }
             () = &mut timed_out, if waits_for_link => {
@@ -96,7 +84,7 @@ pub(super) async fn watch(watched: Watch, reporter: Reporter) {
                 // What stands there by now counts: nobody looked while there was no bot.
                 stdout.finish(|piece| search.push(piece)).await;
                 if search.due().is_none() {
-                    reporter.report(Event::LinkTimedOut(cause(&stdout, &stderr))).await;
+                    task.report(Event::LinkTimedOut(cause(&stdout, &stderr))).await;
                 }
             }
             () = stdout.next() => search.push(stdout.piece()),
@@ -105,7 +93,7 @@ pub(super) async fn watch(watched: Watch, reporter: Reporter) {
         }
         if let Some(link) = search.take_news() {
             waits_for_link = false;
-            reporter.report(Event::LinkShown(link)).await;
+            task.report(Event::LinkShown(link)).await;
         }
     }
 }

@@ -13,9 +13,9 @@ use nix::{
     unistd::Pid,
 };
 use rcbot::remote_control::{
-    Beginning, Ending, Happened, Notice, Phase, Project, RemoteControl, Request,
+    Beginning, DeliveryId, Ending, Notice, Notices, Phase, Project, RemoteControl, Request,
 };
-use tokio::{sync::mpsc, time::timeout};
+use tokio::time::timeout;
 
 use crate::support::{DEADLINE, Sandbox, ledger::Ledger, website};
 
@@ -102,7 +102,6 @@ fn run() {
 
 struct Bot {
     remote_control: RemoteControl,
-    happened: mpsc::Receiver<Happened>,
     ledger: Ledger,
     steps: Steps,
     sessions: usize,
@@ -132,10 +131,9 @@ impl Bot {
         };
         steps.step();
         let settings = sandbox.settings([project(sandbox)]);
-        let (remote_control, happened, notices) = RemoteControl::restore(settings).unwrap();
+        let (remote_control, notices) = RemoteControl::restore(settings).unwrap();
         let mut bot = Self {
             remote_control,
-            happened,
             ledger: Ledger::open(&sandbox.path("ledger")),
             steps,
             sessions: number(SESSIONS).unwrap_or_default(),
@@ -148,10 +146,10 @@ impl Bot {
     async fn serve(mut self) {
         while !self.is_done() {
             self.ask_for_what_is_missing();
-            let report = timeout(DEADLINE, self.happened.recv()).await;
-            let report = report.expect("nothing happens any more").unwrap();
+            let happened = timeout(DEADLINE, self.remote_control.next()).await;
+            let happened = happened.expect("nothing happens any more").unwrap();
             self.steps.step();
-            let notices = self.remote_control.handle(report).unwrap();
+            let notices = self.remote_control.handle(happened);
             self.heed(notices);
         }
         self.steps.step();
@@ -199,11 +197,21 @@ impl Bot {
         self.heed(notices);
     }
 
-    fn heed(&mut self, notices: Vec<Notice>) {
-        for notice in notices {
+    fn heed(&mut self, notices: Notices) {
+        for (project, notice) in notices {
             self.steps.step();
             match notice {
-                Notice::Deliver { id, request, link } => {
+                Notice::Deliver {
+                    session,
+                    number,
+                    request,
+                    link,
+                } => {
+                    let id = DeliveryId {
+                        project,
+                        session,
+                        number,
+                    };
                     let withdrawn = self.ledger.withdrawn();
                     let entry = (id.session.to_string(), id.number);
                     assert!(!withdrawn.contains(&entry), "delivered after its end");
@@ -215,10 +223,7 @@ impl Bot {
                         .delivered(id, request, "receipt".to_owned());
                     self.heed(more);
                 }
-                Notice::Withdraw {
-                    project,
-                    withdrawal,
-                } => {
+                Notice::Withdraw(withdrawal) => {
                     self.ledger
                         .withdraw(&withdrawal.session, withdrawal.delivery.number);
                     self.steps.step();

@@ -215,14 +215,13 @@ async fn there_are_no_more_sessions_than_there_may_be() {
     };
     let refusal = |notices: &mut Vec<Notice>| match notices.pop() {
         Some(Notice::TooManySessions {
-            project,
             requests,
             limit,
             active,
         }) => {
             let active: Vec<_> = active.iter().map(ToString::to_string).collect();
             let of = requests[0].requester.clone();
-            (project.to_string(), of, limit, active)
+            (of, limit, active)
         }
         other => panic!("{other:?}"),
     };
@@ -230,12 +229,7 @@ async fn there_are_no_more_sessions_than_there_may_be() {
     let mut owner = restore(Some(1));
     for user in ["alice", "bob"] {
         owner.start(user);
-        let expected = (
-            "website".to_owned(),
-            user.to_owned(),
-            1,
-            vec!["api".to_owned()],
-        );
+        let expected = (user.to_owned(), 1, vec!["api".to_owned()]);
         assert_eq!(refusal(&mut owner.notices), expected);
     }
     let api = "api".parse().unwrap();
@@ -249,12 +243,7 @@ async fn there_are_no_more_sessions_than_there_may_be() {
     drop(owner);
     // A session that ran before comes first, and the bot's own start is refused.
     let mut owner = restore(Some(1));
-    let expected = (
-        "api".to_owned(),
-        "carol".to_owned(),
-        1,
-        vec!["website".to_owned()],
-    );
+    let expected = ("carol".to_owned(), 1, vec!["website".to_owned()]);
     assert_eq!(refusal(&mut owner.notices), expected);
     owner.stop("alice");
     owner.outcome().await;

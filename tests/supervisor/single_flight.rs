@@ -116,7 +116,7 @@ async fn check(owner: &mut Owner, sandbox: &Sandbox) {
     };
     let refused = match first {
         // Carol came too early.
-        Notice::RefusedWhileStopping { request, .. } => {
+        Notice::RefusedWhileStopping(request) => {
             assert_eq!(request.requester, "carol");
             assert_eq!(owner.notices.len(), 2);
             true

@@ -35,7 +35,7 @@ const FREEZES: usize = 10;
 const GENERATIONS: usize = 100;
 
 /// How a stop went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StopReport {
     /// How many processes were ended; those that were over before are not counted.
     pub processes: usize,

@@ -1,9 +1,9 @@
-//! What a session does about what happens, as tables: an event and a time go in, actions come out.
+//! What a session does about what happens, as tables: an event and a time go in, effects come out.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::*;
-use crate::remote_control::StopReport;
+use crate::remote_control::{Notice, Outcome, StopReport};
 
 const MINUTE: Duration = Duration::from_mins(1);
 const HOUR: Duration = Duration::from_hours(1);
@@ -58,6 +58,45 @@ const REPORT: StopReport = StopReport {
     took: Duration::ZERO,
 };
 
+fn id() -> SessionId {
+    SessionId::from("session".to_owned())
+}
+
+fn asked_by(requester: &str) -> Event {
+    Event::LinkRequested(request(requester), Beginning::Fresh)
+}
+
+fn deliver(number: u32, requester: &str, shown: &str) -> Effect {
+    Effect::Tell(Notice::Deliver {
+        session: id(),
+        number,
+        request: request(requester),
+        link: link(shown),
+    })
+}
+
+fn withdraw(delivery: Delivery) -> Effect {
+    let session = id();
+    Effect::Tell(Notice::Withdraw(Withdrawal { session, delivery }))
+}
+
+fn refused(requester: &str) -> Effect {
+    Effect::Tell(Notice::RefusedWhileStopping(request(requester)))
+}
+
+fn extended(left: Option<Duration>) -> Effect {
+    let request = request("bob");
+    Effect::Tell(Notice::Extended { request, left })
+}
+
+/// Alice hears that ten minutes are left.
+fn warning() -> Effect {
+    Effect::Tell(Notice::EndsSoon {
+        holders: vec!["alice".to_owned()],
+        left: 10 * MINUTE,
+    })
+}
+
 fn delivery(number: u32, requester: &str, receipt: Option<&str>) -> Delivery {
     Delivery {
         number,
@@ -78,10 +117,8 @@ impl Life {
     /// Alice asked for it, and it is about to be spawned.
     fn begin(terms: Terms) -> Self {
         let requests = vec![request("alice")];
-        let id = SessionId::random();
-        let (session, actions) =
-            Session::new(id, Beginning::Fresh, requests, &terms, at(Duration::ZERO));
-        assert_eq!(actions, [Action::Spawn]);
+        let now = at(Duration::ZERO);
+        let session = Session::new(id(), Beginning::Fresh, requests, &terms, now);
         Self {
             session,
             terms,
@@ -92,8 +129,8 @@ impl Life {
     /// Its process runs.
     fn starting(terms: Terms) -> Self {
         let mut life = Self::begin(terms);
-        let actions = life.on(Event::Spawned(process(1)));
-        assert_eq!(actions, [Action::Watch(process(1))]);
+        let effects = life.on(Event::Spawned(process(1)));
+        assert_eq!(effects, [Effect::Watch(process(1))]);
         life
     }
 
@@ -107,8 +144,8 @@ impl Life {
     /// It is being ended by request.
     fn stopping(terms: Terms) -> Self {
         let mut life = Self::running(terms);
-        let actions = life.on(Event::StopRequested(request("carol")));
-        assert_eq!(actions, [Action::EndTree(Some(process(1)))]);
+        let effects = life.on(Event::StopRequested(request("carol")));
+        assert_eq!(effects, [Effect::EndTree(Some(process(1)))]);
         life
     }
 
@@ -121,7 +158,7 @@ impl Life {
         life
     }
 
-    fn on(&mut self, event: Event) -> Vec<Action> {
+    fn on(&mut self, event: Event) -> Vec<Effect> {
         self.session.on(event, &self.terms, at(self.elapsed))
     }
 
@@ -131,7 +168,7 @@ impl Life {
     }
 
     /// Lets time pass until the session wants to be woken, and wakes it.
-    fn wake(&mut self) -> Vec<Action> {
+    fn wake(&mut self) -> Vec<Effect> {
         let wake = self.session.next_wake().expect("it wants to be woken");
         self.elapsed = self.elapsed.max(wake.saturating_sub(BEGIN));
         self.on(Event::TimeCame)
@@ -139,10 +176,9 @@ impl Life {
 
     /// Shows a link, and delivers it to all who wait.
     fn show_and_deliver(&mut self, id: &str) {
-        for action in self.on(Event::LinkShown(link(id))) {
-            if let Action::Deliver(delivery, _) = action {
+        for effect in self.on(Event::LinkShown(link(id))) {
+            if let Effect::Tell(Notice::Deliver { number, .. }) = effect {
                 let receipt = "receipt".to_owned();
-                let number = delivery.number;
                 self.on(Event::Delivered { number, receipt });
             }
         }
@@ -154,12 +190,18 @@ impl Life {
         Some(wake.saturating_sub(at(self.elapsed).uptime))
     }
 
+    /// How many requests this delivery answers.
+    fn requests(&self, number: u32) -> usize {
+        let delivery = self.session.delivery(number);
+        delivery.map_or(0, |delivery| delivery.requests().count())
+    }
+
     fn restore(
         &mut self,
         found: Option<ProcessIdentity>,
         booted: bool,
         now: Moment,
-    ) -> Vec<Action> {
+    ) -> Vec<Effect> {
         self.session.restore(found, booted, &self.terms, now)
     }
 }
@@ -173,11 +215,16 @@ fn terms(max_duration: Option<Duration>, restart: Restart) -> Terms {
 }
 
 #[track_caller]
-fn finished(actions: Vec<Action>) -> Outcome {
-    match <[Action; 1]>::try_from(actions) {
-        Ok([Action::Finish(outcome)]) => outcome,
-        other => panic!("not finished: {other:?}"),
-    }
+fn finished(effects: Vec<Effect>) -> Outcome {
+    let mut effects = effects;
+    let Some(Effect::Finish(outcome)) = effects.pop() else {
+        panic!("not finished: {effects:?}")
+    };
+    // Every link that may have arrived is taken back first.
+    let void = outcome.deliveries.iter().filter(|_| outcome.had_link);
+    let taken_back: Vec<_> = void.cloned().map(withdraw).collect();
+    assert_eq!(effects, taken_back);
+    outcome
 }
 
 /// What each state is, and what becomes of it.
@@ -186,49 +233,45 @@ type Begin = fn(Terms) -> Life;
 #[test]
 fn a_link_request_is_answered_in_every_state() {
     let terms = terms(None, Restart::OnExit);
-    let bob = || delivery(1, "bob", None);
-    let expected: [(Begin, Vec<Action>); 5] = [
-        (Life::begin, vec![Action::Save]),
-        (Life::starting, vec![Action::Save]),
-        (Life::running, vec![Action::Deliver(bob(), link("one"))]),
-        (
-            Life::stopping,
-            vec![Action::RefuseWhileStopping(request("bob"))],
-        ),
-        (Life::resting, vec![Action::Spawn]),
+    let expected: [(Begin, Vec<Effect>); 5] = [
+        (Life::begin, vec![]),
+        (Life::starting, vec![]),
+        (Life::running, vec![deliver(1, "bob", "one")]),
+        (Life::stopping, vec![refused("bob")]),
+        (Life::resting, vec![Effect::Spawn]),
     ];
-    for (begin, actions) in expected {
+    for (begin, effects) in expected {
         let mut life = begin(terms);
-        assert_eq!(life.on(Event::LinkRequested(request("bob"))), actions);
+        assert_eq!(life.on(asked_by("bob")), effects);
     }
 }
 
 #[test]
 fn a_stop_request_leads_to_the_end_from_every_state() {
     let terms = terms(None, Restart::OnExit);
-    let expected: [(Begin, Vec<Action>, Event); 4] = [
+    let expected: [(Begin, Vec<Effect>, Event); 4] = [
         (
             Life::begin,
-            vec![Action::Save],
+            vec![],
             Event::NotSpawned(NotSpawned::Other {
                 reason: String::new(),
             }),
         ),
         (
             Life::starting,
-            vec![Action::EndTree(Some(process(1)))],
+            vec![Effect::EndTree(Some(process(1)))],
             gone(),
         ),
         (
             Life::running,
-            vec![Action::EndTree(Some(process(1)))],
+            vec![Effect::EndTree(Some(process(1)))],
             gone(),
         ),
-        (Life::stopping, vec![Action::Save], gone()),
+        (Life::stopping, vec![], gone()),
     ];
-    for (begin, actions, last) in expected {
+    for (begin, effects, last) in expected {
         let mut life = begin(terms);
-        assert_eq!(life.on(Event::StopRequested(request("bob"))), actions);
+        assert_eq!(life.on(Event::StopRequested(request("bob"))), effects);
         let outcome = finished(life.on(last));
         assert!(outcome.stop_requests.contains(&request("bob")));
     }
@@ -241,29 +284,27 @@ fn a_stop_request_leads_to_the_end_from_every_state() {
 fn a_process_that_comes_to_be_during_a_stop_is_ended_too() {
     let mut life = Life::begin(TERMS);
     life.on(Event::StopRequested(request("bob")));
-    let actions = life.on(Event::Spawned(process(1)));
-    assert_eq!(actions, [Action::EndTree(Some(process(1)))]);
+    let effects = life.on(Event::Spawned(process(1)));
+    assert_eq!(effects, [Effect::EndTree(Some(process(1)))]);
     assert_eq!(finished(life.on(gone())).ending, Ending::Stopped);
 }
 
 #[test]
 fn all_who_wait_get_the_link_when_it_is_shown() {
     let mut life = Life::starting(TERMS);
-    life.on(Event::LinkRequested(request("bob")));
-    let actions = life.on(Event::LinkShown(link("one")));
-    let expected = [
-        Action::Deliver(delivery(0, "alice", None), link("one")),
-        Action::Deliver(delivery(1, "bob", None), link("one")),
-        Action::Save,
-    ];
-    assert_eq!(actions, expected);
+    life.on(asked_by("bob"));
+    let effects = life.on(Event::LinkShown(link("one")));
+    assert_eq!(
+        effects,
+        [deliver(0, "alice", "one"), deliver(1, "bob", "one")]
+    );
 }
 
 #[test]
 fn a_process_that_shows_no_link_in_time_is_ended_with_its_cause() {
     let mut life = Life::starting(TERMS);
-    let actions = life.on(Event::LinkTimedOut(Some(Cause::ConsentAsked)));
-    assert_eq!(actions, [Action::EndTree(Some(process(1)))]);
+    let effects = life.on(Event::LinkTimedOut(Some(Cause::ConsentAsked)));
+    assert_eq!(effects, [Effect::EndTree(Some(process(1)))]);
     // Too late.
     assert_eq!(life.on(Event::LinkShown(link("one"))), []);
     let outcome = finished(life.on(gone()));
@@ -279,7 +320,7 @@ fn a_process_that_shows_no_link_in_time_is_ended_with_its_cause() {
 #[test]
 fn a_process_that_ended_by_itself_has_its_tree_ended_before_that_is_told() {
     let mut life = Life::running(TERMS);
-    assert_eq!(life.on(exited()), [Action::EndTree(Some(process(1)))]);
+    assert_eq!(life.on(exited()), [Effect::EndTree(Some(process(1)))]);
     let outcome = finished(life.on(gone()));
     let ending = Ending::Exited {
         exit: Exit::Code(1),
@@ -293,37 +334,30 @@ fn a_process_that_ended_by_itself_has_its_tree_ended_before_that_is_told() {
 #[test]
 fn another_link_takes_the_place_of_the_first_for_each_requester_once() {
     let mut life = Life::running(TERMS);
-    life.on(Event::LinkRequested(request("alice")));
-    life.on(Event::LinkRequested(request("bob")));
-    let actions = life.on(Event::LinkShown(link("two")));
-    // The one that she has had an answer to, and the one that she waits for.
-    let for_both_requests = Delivery {
-        also: vec![request("alice")],
-        ..delivery(3, "alice", None)
-    };
+    life.on(asked_by("alice"));
+    life.on(asked_by("bob"));
+    let effects = life.on(Event::LinkShown(link("two")));
     let expected = [
-        Action::Withdraw(vec![
-            delivery(0, "alice", Some("receipt")),
-            delivery(1, "alice", None),
-            delivery(2, "bob", None),
-        ]),
-        Action::Deliver(for_both_requests, link("two")),
-        Action::Deliver(delivery(4, "bob", None), link("two")),
+        withdraw(delivery(0, "alice", Some("receipt"))),
+        withdraw(delivery(1, "alice", None)),
+        withdraw(delivery(2, "bob", None)),
+        deliver(3, "alice", "two"),
+        deliver(4, "bob", "two"),
     ];
-    assert_eq!(actions, expected);
-    assert!(!life.session.wants(0) && life.session.wants(3));
+    assert_eq!(effects, expected);
+    assert_eq!(life.session.delivery(0), None);
+    // The one that she has had an answer to, and the one that she waits for.
+    assert_eq!(life.requests(3), 2);
 }
 
 #[test]
 fn a_delivery_that_is_refused_leaves_the_session_for_a_next_try() {
     let mut life = Life::starting(TERMS);
     life.on(Event::LinkShown(link("one")));
-    let actions = life.on(Event::Undeliverable { number: 0 });
-    assert_eq!(actions, [Action::Save]);
+    assert_eq!(life.on(Event::Undeliverable { number: 0 }), []);
     assert!(life.session.deliveries().is_empty());
-    let actions = life.on(Event::LinkRequested(request("alice")));
-    let again = Action::Deliver(delivery(1, "alice", None), link("one"));
-    assert_eq!(actions, [again]);
+    let effects = life.on(asked_by("alice"));
+    assert_eq!(effects, [deliver(1, "alice", "one")]);
 }
 
 mod events;
@@ -334,18 +368,33 @@ mod restored;
 #[test]
 fn what_a_requester_asks_for_while_a_link_is_under_way_is_answered_by_the_same_message() {
     let mut life = Life::starting(TERMS);
-    assert_eq!(
-        life.on(Event::LinkRequested(request("alice"))),
-        [Action::Save]
-    );
-    let actions = life.on(Event::LinkShown(link("one")));
-    let for_both_requests = Delivery {
-        also: vec![request("alice")],
-        ..delivery(0, "alice", None)
+    assert_eq!(life.on(asked_by("alice")), []);
+    let effects = life.on(Event::LinkShown(link("one")));
+    assert_eq!(effects, [deliver(0, "alice", "one")]);
+    assert_eq!(life.requests(0), 2);
+    assert_eq!(life.on(asked_by("alice")), []);
+    assert_eq!(life.requests(0), 3);
+}
+
+#[test]
+fn whoever_stops_what_cannot_be_ended_hears_so_and_nobody_does_once_it_is_gone() {
+    let not_ended = |requesters: &[&str]| {
+        let requests = requesters.iter().copied().map(request).collect();
+        let reason = "it is root's".to_owned();
+        Effect::Tell(Notice::NotEnded { requests, reason })
     };
-    assert_eq!(actions[0], Action::Deliver(for_both_requests, link("one")));
-    assert_eq!(life.session.requests(0).len(), 2);
-    let later = Event::LinkRequested(request("alice"));
-    assert_eq!(life.on(later), [Action::Save]);
-    assert_eq!(life.session.requests(0).len(), 3);
+    let fails = || Event::NotEnded("it is root's".to_owned());
+    let stop = || Event::StopRequested(request("bob"));
+    let mut life = Life::stopping(TERMS);
+    assert_eq!(life.on(fails()), [not_ended(&["carol"])]);
+    assert_eq!(life.on(stop()), [not_ended(&["bob"])]);
+    assert_eq!(finished(life.on(gone())).stop_requests.len(), 2);
+    // Nobody asked.
+    let mut life = Life::running(terms(None, Restart::OnExit));
+    life.on(exited());
+    assert_eq!(life.on(fails()), [not_ended(&[])]);
+    life.on(gone());
+    life.wake();
+    life.on(Event::Spawned(process(2)));
+    assert_eq!(life.on(stop()), [Effect::EndTree(Some(process(2)))]);
 }

@@ -5,14 +5,11 @@ use std::{fmt::Write as _, time::Duration};
 use rcbot::{
     link::Link,
     remote_control::{
-        Beginning, DeliveryId, Happened, Notice, Outcome, Phase, Project, RemoteControl, Request,
+        Beginning, DeliveryId, Notice, Notices, Outcome, Phase, Project, RemoteControl, Request,
         SessionStatus, Settings, Withdrawal,
     },
 };
-use tokio::{
-    sync::mpsc,
-    time::{Instant, timeout},
-};
+use tokio::time::{Instant, timeout};
 
 use super::{DEADLINE, Sandbox, website};
 
@@ -20,7 +17,6 @@ use super::{DEADLINE, Sandbox, website};
 #[derive(Debug)]
 pub(crate) struct Owner {
     pub(crate) remote_control: RemoteControl,
-    happened: mpsc::Receiver<Happened>,
     /// What was delivered, in order.
     pub(crate) delivered: Vec<(DeliveryId, Request, Link)>,
     /// Every request that was answered with a link.
@@ -39,10 +35,9 @@ impl Owner {
 
     /// Restores with these settings.
     pub(crate) fn with(settings: Settings) -> Self {
-        let (remote_control, happened, notices) = RemoteControl::restore(settings).unwrap();
+        let (remote_control, notices) = RemoteControl::restore(settings).unwrap();
         let mut owner = Self {
             remote_control,
-            happened,
             delivered: Vec::new(),
             answered: Vec::new(),
             withdrawn: Vec::new(),
@@ -137,11 +132,11 @@ impl Owner {
             if let Some(found) = look(self) {
                 return found;
             }
-            let happened = timeout(DEADLINE, self.happened.recv()).await;
-            let Ok(happened) = happened else {
-                panic!("not within {DEADLINE:?}: {what}. {}", self.describe());
-            };
-            self.handle(happened.unwrap());
+            assert!(
+                self.handle_next(DEADLINE).await,
+                "not within {DEADLINE:?}: {what}. {}",
+                self.describe()
+            );
         }
     }
 
@@ -161,22 +156,28 @@ impl Owner {
 
     /// Handles one thing that happens, if it does so within this time. Whether it did.
     pub(crate) async fn handle_next(&mut self, within: Duration) -> bool {
-        match timeout(within, self.happened.recv()).await {
-            Ok(happened) => self.handle(happened.unwrap()),
-            Err(_) => return false,
-        }
+        let Ok(happened) = timeout(within, self.remote_control.next()).await else {
+            return false;
+        };
+        let notices = self.remote_control.handle(happened.unwrap());
+        self.heed(notices);
         true
     }
 
-    fn handle(&mut self, happened: Happened) {
-        let notices = self.remote_control.handle(happened).unwrap();
-        self.heed(notices);
-    }
-
-    fn heed(&mut self, notices: Vec<Notice>) {
-        for notice in notices {
+    fn heed(&mut self, notices: Notices) {
+        for (project, notice) in notices {
             match notice {
-                Notice::Deliver { id, request, link } => {
+                Notice::Deliver {
+                    session,
+                    number,
+                    request,
+                    link,
+                } => {
+                    let id = DeliveryId {
+                        project,
+                        session,
+                        number,
+                    };
                     self.delivered.push((id.clone(), request.clone(), link));
                     let answered = self.remote_control.requests(&id, &request);
                     self.answered.extend(answered);
@@ -184,10 +185,7 @@ impl Owner {
                     let more = self.remote_control.delivered(id, request, receipt);
                     self.heed(more);
                 }
-                Notice::Withdraw {
-                    project,
-                    withdrawal,
-                } => {
+                Notice::Withdraw(withdrawal) => {
                     self.remote_control.withdrawn(&project, &withdrawal);
                     self.withdrawn.push(withdrawal);
                 }

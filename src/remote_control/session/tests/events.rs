@@ -1,14 +1,14 @@
 //! Every event in every state: what matters, what came too late, and what would become too much.
 
 use super::*;
-use crate::remote_control::session::machine::MOST_LINKS;
+use crate::remote_control::session::life::MOST_LINKS;
 
 /// Everything that can happen, by name.
 fn events() -> [(&'static str, Event); 13] {
     let reason = String::new();
     [
-        ("link", Event::LinkRequested(request("bob"))),
-        ("resume", Event::ResumeRequested(request("bob"))),
+        ("link", asked_by("bob")),
+        ("not ended", Event::NotEnded(reason.clone())),
         ("stop", Event::StopRequested(request("bob"))),
         ("extend", Event::ExtensionRequested(request("bob"), HOUR)),
         ("spawned", Event::Spawned(process(2))),
@@ -34,32 +34,31 @@ fn events() -> [(&'static str, Event); 13] {
 
 #[test]
 fn an_event_that_comes_too_late_changes_nothing() {
-    // What matters in each state, besides what people ask for and what becomes of a delivery. A time that came is not due.
-    let timely: [(Begin, &[&str]); 5] = [
-        (Life::begin, &["spawned", "not spawned"]),
-        (Life::starting, &["shown", "timed out", "exited"]),
-        (Life::running, &["shown", "exited"]),
-        (Life::stopping, &["gone"]),
-        (Life::resting, &[]),
+    // What matters in each state, besides what people ask for. A time that came is not due.
+    let of_delivery = ["delivered", "undeliverable"];
+    let timely: [(Begin, &[&str], &[&str]); 5] = [
+        (Life::begin, &["spawned", "not spawned"], &of_delivery),
+        (
+            Life::starting,
+            &["shown", "timed out", "exited"],
+            &of_delivery,
+        ),
+        (Life::running, &["shown", "exited"], &of_delivery),
+        (Life::stopping, &["gone"], &of_delivery),
+        // Its deliveries have begun anew, under other numbers.
+        (Life::resting, &[], &[]),
     ];
-    let always = [
-        "link",
-        "resume",
-        "stop",
-        "extend",
-        "delivered",
-        "undeliverable",
-    ];
-    for (begin, timely) in timely {
+    let always = ["link", "not ended", "stop", "extend"];
+    for (begin, timely, of_delivery) in timely {
         for (name, event) in events() {
             let mut life = begin(terms(None, Restart::OnExit));
             let before = life.session.clone();
             let said = format!("{name} in {:?}", before.state());
-            let actions = life.on(event);
-            if timely.contains(&name) || always.contains(&name) {
-                assert_ne!(actions, [], "{said}");
+            let effects = life.on(event);
+            if [timely, of_delivery, &always].concat().contains(&name) {
+                assert!(effects != [] || life.session != before, "{said}");
             } else {
-                assert_eq!(actions, [], "{said}");
+                assert_eq!(effects, [], "{said}");
                 assert_eq!(life.session, before, "{said}");
             }
         }
@@ -73,13 +72,13 @@ fn a_requester_keeps_so_many_messages_with_the_link_and_no_more() {
     let mut life = Life::running(TERMS);
     let mut withdrawn = Vec::new();
     for user in ["bob"].into_iter().chain(["alice"; 2 * MOST_LINKS]) {
-        for action in life.on(Event::LinkRequested(request(user))) {
-            match action {
-                Action::Deliver(delivery, _) => {
-                    let (number, receipt) = (delivery.number, "receipt".to_owned());
+        for effect in life.on(asked_by(user)) {
+            match effect {
+                Effect::Tell(Notice::Deliver { number, .. }) => {
+                    let receipt = "receipt".to_owned();
                     life.on(Event::Delivered { number, receipt });
                 }
-                Action::Withdraw(old) => withdrawn.extend(old),
+                Effect::Tell(Notice::Withdraw(old)) => withdrawn.push(old.delivery),
                 other => panic!("{other:?}"),
             }
         }

@@ -9,23 +9,23 @@ fn lasting(duration: Duration) -> Terms {
 #[test]
 fn those_who_have_the_link_are_warned_ten_minutes_before_the_end_and_once() {
     let mut life = Life::running(lasting(HOUR));
-    life.on(Event::LinkRequested(request("bob")));
+    life.on(asked_by("bob"));
     assert_eq!(life.sleeps(), Some(50 * MINUTE));
-    let warning = Action::Warn(vec!["alice".to_owned()], 10 * MINUTE);
+    let warning = warning();
     assert_eq!(life.wake(), [warning]);
     assert_eq!(life.on(Event::TimeCame), [], "warned already");
     assert_eq!(life.sleeps(), Some(10 * MINUTE));
-    assert_eq!(life.wake(), [Action::EndTree(Some(process(1)))]);
+    assert_eq!(life.wake(), [Effect::EndTree(Some(process(1)))]);
     assert_eq!(finished(life.on(gone())).ending, Ending::Expired);
 }
 
 #[test]
 fn a_requester_with_two_messages_is_warned_once() {
     let mut life = Life::running(lasting(HOUR));
-    life.on(Event::LinkRequested(request("alice")));
+    life.on(asked_by("alice"));
     let receipt = "second".to_owned();
     life.on(Event::Delivered { number: 1, receipt });
-    let warning = Action::Warn(vec!["alice".to_owned()], 10 * MINUTE);
+    let warning = warning();
     assert_eq!(life.wake(), [warning]);
 }
 
@@ -34,11 +34,14 @@ fn a_session_no_longer_than_the_warning_ends_without_one() {
     for duration in [Duration::from_secs(1), WARNING] {
         let mut life = Life::running(lasting(duration));
         assert_eq!(life.sleeps(), Some(duration));
-        assert_eq!(life.wake(), [Action::EndTree(Some(process(1)))]);
+        assert_eq!(life.wake(), [Effect::EndTree(Some(process(1)))]);
     }
     let mut life = Life::running(lasting(WARNING + MINUTE));
     assert_eq!(life.sleeps(), Some(MINUTE));
-    assert!(matches!(life.wake()[..], [Action::Warn(..)]));
+    assert!(matches!(
+        life.wake()[..],
+        [Effect::Tell(Notice::EndsSoon { .. })]
+    ));
 }
 
 #[test]
@@ -47,8 +50,8 @@ fn a_session_without_an_end_is_never_woken() {
     assert_eq!(life.session.next_wake(), None);
     assert_eq!(life.session.time_left(BEGIN), None);
     assert_eq!(life.pass(10_000 * HOUR).on(Event::TimeCame), []);
-    let actions = life.on(Event::ExtensionRequested(request("bob"), HOUR));
-    assert_eq!(actions, [Action::Extended(request("bob"), None)]);
+    let effects = life.on(Event::ExtensionRequested(request("bob"), HOUR));
+    assert_eq!(effects, [extended(None)]);
     assert_eq!(life.session.next_wake(), None);
 }
 
@@ -58,7 +61,7 @@ fn an_extension_moves_the_end_from_where_it_was() {
     life.pass(30 * MINUTE);
     let extension = Event::ExtensionRequested(request("bob"), 2 * HOUR);
     let left = 2 * HOUR + 30 * MINUTE;
-    let answer = Action::Extended(request("bob"), Some(left));
+    let answer = extended(Some(left));
     assert_eq!(life.on(extension), [answer]);
     assert_eq!(life.sleeps(), left.checked_sub(WARNING));
     // The timer of before it was moved.
@@ -68,25 +71,31 @@ fn an_extension_moves_the_end_from_where_it_was() {
 #[test]
 fn an_extension_after_the_warning_brings_another_warning() {
     let mut life = Life::running(lasting(HOUR));
-    assert!(matches!(life.wake()[..], [Action::Warn(..)]));
+    assert!(matches!(
+        life.wake()[..],
+        [Effect::Tell(Notice::EndsSoon { .. })]
+    ));
     life.on(Event::ExtensionRequested(request("bob"), HOUR));
     assert_eq!(life.sleeps(), Some(HOUR));
-    assert!(matches!(life.wake()[..], [Action::Warn(..)]));
+    assert!(matches!(
+        life.wake()[..],
+        [Effect::Tell(Notice::EndsSoon { .. })]
+    ));
     // So short that whoever asked knows that it ends soon.
     life.on(Event::ExtensionRequested(request("bob"), MINUTE));
     life.pass(5 * MINUTE);
     life.on(Event::ExtensionRequested(request("bob"), MINUTE));
-    assert_eq!(life.wake(), [Action::EndTree(Some(process(1)))]);
+    assert_eq!(life.wake(), [Effect::EndTree(Some(process(1)))]);
 }
 
 #[test]
 fn an_extension_is_refused_while_stopping_and_kept_before_the_link() {
     let mut life = Life::stopping(lasting(HOUR));
-    let refusal = Action::RefuseWhileStopping(request("bob"));
+    let refusal = refused("bob");
     let extension = || Event::ExtensionRequested(request("bob"), HOUR);
     assert_eq!(life.on(extension()), [refusal]);
     let mut life = Life::starting(lasting(HOUR));
-    let answer = Action::Extended(request("bob"), Some(2 * HOUR));
+    let answer = extended(Some(2 * HOUR));
     assert_eq!(life.on(extension()), [answer]);
     life.show_and_deliver("one");
     assert_eq!(life.sleeps(), (2 * HOUR).checked_sub(WARNING));
@@ -109,10 +118,10 @@ fn a_jump_of_the_wall_clock_moves_nothing() {
                 .on(Event::TimeCame, &life.terms, jumped(elapsed))
         };
         assert_eq!(on(MINUTE), []);
-        let warning = Action::Warn(vec!["alice".to_owned()], 10 * MINUTE);
+        let warning = warning();
         assert_eq!(on(50 * MINUTE), [warning]);
         assert_eq!(on(59 * MINUTE), []);
-        assert_eq!(on(HOUR), [Action::EndTree(Some(process(1)))]);
+        assert_eq!(on(HOUR), [Effect::EndTree(Some(process(1)))]);
     }
     // Nor does it for a bot that is started again on the same boot.
     let mut life = Life::running(lasting(HOUR));

@@ -10,19 +10,19 @@ const ON_EXIT: Terms = Terms {
 /// Ends by itself; the rest that it takes, if it is to come back.
 fn rest(life: &mut Life) -> Option<Duration> {
     life.on(exited());
-    match &life.on(gone())[..] {
-        [
-            Action::Withdraw(_),
-            Action::TellRestart(Ending::Exited { .. } | Ending::ExitedBeforeLink { .. }, rest),
-        ] => Some(*rest),
-        [Action::Finish(_)] => None,
+    match life.on(gone()).pop() {
+        Some(Effect::Tell(Notice::Restarting {
+            ending: Ending::Exited { .. } | Ending::ExitedBeforeLink { .. },
+            rest,
+        })) => Some(rest),
+        Some(Effect::Finish(_)) => None,
         other => panic!("{other:?}"),
     }
 }
 
 /// Comes back with a process.
 fn come_back(life: &mut Life) {
-    assert_eq!(life.wake(), [Action::Spawn]);
+    assert_eq!(life.wake(), [Effect::Spawn]);
     life.on(Event::Spawned(process(2)));
 }
 
@@ -32,14 +32,15 @@ fn a_session_comes_back_with_rests_that_double_and_is_given_up_after_five() {
     let mut rests = Vec::new();
     let outcome = loop {
         life.pass(MINUTE).on(exited());
-        let actions = life.on(gone());
-        if let [Action::Withdraw(_), Action::TellRestart(_, rest)] = actions[..] {
+        let effects = life.on(gone());
+        if let Some(Effect::Tell(Notice::Restarting { rest, .. })) = effects.last() {
+            let rest = *rest;
             assert_eq!(life.sleeps(), Some(rest));
             rests.push(rest.as_secs());
             come_back(&mut life);
             life.show_and_deliver("again");
         } else {
-            break finished(actions);
+            break finished(effects);
         }
     };
     assert_eq!(rests, [5, 10, 20, 40, 80]);
@@ -102,42 +103,39 @@ fn a_first_start_that_failed_does_not_come_back() {
     // Once it ran, that is a reason to try again.
     let mut resting = Life::resting(ON_EXIT);
     resting.wake();
-    let actions = resting.on(Event::NotSpawned(reason()));
+    let effects = resting.on(Event::NotSpawned(reason()));
     let ten_seconds = Duration::from_secs(10);
-    let expected = Action::TellRestart(Ending::NotSpawned(reason()), ten_seconds);
-    assert_eq!(actions.last(), Some(&expected));
+    let expected = Effect::Tell(Notice::Restarting {
+        ending: Ending::NotSpawned(reason()),
+        rest: ten_seconds,
+    });
+    assert_eq!(effects.last(), Some(&expected));
 }
 
 #[test]
 fn a_session_that_comes_back_has_a_new_link_for_each_requester_and_takes_the_old_ones_back() {
     let mut life = Life::running(ON_EXIT);
-    life.on(Event::LinkRequested(request("alice")));
-    life.on(Event::LinkRequested(request("bob")));
+    life.on(asked_by("alice"));
+    life.on(asked_by("bob"));
     life.on(exited());
-    let Action::Withdraw(old) = &life.on(gone())[0] else {
-        panic!("no withdrawal")
-    };
-    assert_eq!(old.len(), 3);
+    let effects = life.on(gone());
+    let is_withdrawal = |effect: &&Effect| matches!(effect, Effect::Tell(Notice::Withdraw(_)));
+    assert_eq!(effects.iter().filter(is_withdrawal).count(), 3);
     come_back(&mut life);
-    let actions = life.on(Event::LinkShown(link("two")));
+    let effects = life.on(Event::LinkShown(link("two")));
+    assert_eq!(
+        effects,
+        [deliver(3, "alice", "two"), deliver(4, "bob", "two")]
+    );
     // The one that she has had an answer to, and the one that she waits for.
-    let for_both_requests = Delivery {
-        also: vec![request("alice")],
-        ..delivery(3, "alice", None)
-    };
-    let expected = [
-        Action::Deliver(for_both_requests, link("two")),
-        Action::Deliver(delivery(4, "bob", None), link("two")),
-        Action::Save,
-    ];
-    assert_eq!(actions, expected);
+    assert_eq!(life.requests(3), 2);
 }
 
 #[test]
 fn a_request_ends_the_rest() {
     let mut life = Life::resting(ON_EXIT);
-    let actions = life.on(Event::LinkRequested(request("bob")));
-    assert_eq!(actions, [Action::Spawn]);
+    let effects = life.on(asked_by("bob"));
+    assert_eq!(effects, [Effect::Spawn]);
     assert_eq!(life.session.next_wake(), None);
     // The alarm of the rest comes too late.
     assert_eq!(life.pass(HOUR).on(Event::TimeCame), []);
@@ -147,7 +145,7 @@ fn a_request_ends_the_rest() {
 fn a_session_that_came_back_has_the_whole_time_for_its_link() {
     let mut life = Life::resting(ON_EXIT);
     life.pass(HOUR);
-    assert_eq!(life.on(Event::TimeCame), [Action::Spawn]);
+    assert_eq!(life.on(Event::TimeCame), [Effect::Spawn]);
     life.on(Event::Spawned(process(2)));
     let deadline = BEGIN + HOUR + LINK_TIMEOUT;
     assert!(
@@ -157,9 +155,9 @@ fn a_session_that_came_back_has_the_whole_time_for_its_link() {
 
 #[test]
 fn who_wants_the_last_conversation_back_gets_it_from_a_rest_alone() {
-    let resume = || Event::ResumeRequested(request("bob"));
+    let resume = || Event::LinkRequested(request("bob"), Beginning::Resumed);
     let mut resting = Life::resting(ON_EXIT);
-    assert_eq!(resting.on(resume()), [Action::Spawn]);
+    assert_eq!(resting.on(resume()), [Effect::Spawn]);
     assert_eq!(resting.session.beginning(), Beginning::Resumed);
     let mut running = Life::running(ON_EXIT);
     running.on(resume());
@@ -168,7 +166,7 @@ fn who_wants_the_last_conversation_back_gets_it_from_a_rest_alone() {
 
 #[test]
 fn a_session_whose_time_is_up_does_not_come_back() {
-    let ending = |actions| finished(actions).ending;
+    let ending = |effects| finished(effects).ending;
     let terms = terms(Some(HOUR), Restart::OnExit);
     let resting = || {
         let mut life = Life::running(terms);
@@ -178,8 +176,8 @@ fn a_session_whose_time_is_up_does_not_come_back() {
     };
     // During the rest.
     assert_eq!(ending(resting().wake()), Ending::Expired);
-    let asked = |life: &mut Life| life.on(Event::LinkRequested(request("bob")));
-    assert_eq!(asked(&mut resting()), [Action::Spawn], "in time");
+    let asked = |life: &mut Life| life.on(asked_by("bob"));
+    assert_eq!(asked(&mut resting()), [Effect::Spawn], "in time");
     assert_eq!(ending(asked(resting().pass(MINUTE))), Ending::Expired);
     // While nobody was here, or the host was down.
     let wall = |elapsed| UNIX_EPOCH + BEGIN + elapsed;
@@ -188,8 +186,8 @@ fn a_session_whose_time_is_up_does_not_come_back() {
         uptime,
     };
     let mut spawning = Life::begin(terms);
-    let actions = spawning.restore(None, false, later(BEGIN + 20 * HOUR));
-    assert_eq!(ending(actions), Ending::Expired);
+    let effects = spawning.restore(None, false, later(BEGIN + 20 * HOUR));
+    assert_eq!(ending(effects), Ending::Expired);
     for begin in [
         |terms| Life::begin(terms),
         |terms| {
@@ -200,11 +198,11 @@ fn a_session_whose_time_is_up_does_not_come_back() {
     ] as [Begin; 2]
     {
         let mut life = begin(terms);
-        let mut actions = life.restore(None, true, later(MINUTE));
-        if actions.is_empty() {
+        let mut effects = life.restore(None, true, later(MINUTE));
+        if effects.is_empty() {
             let now = later(MINUTE);
-            actions = life.session.on(Event::TimeCame, &life.terms, now);
+            effects = life.session.on(Event::TimeCame, &life.terms, now);
         }
-        assert_eq!(ending(actions), Ending::Expired);
+        assert_eq!(ending(effects), Ending::Expired);
     }
 }

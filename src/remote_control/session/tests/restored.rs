@@ -15,35 +15,35 @@ fn every_state_goes_on_where_it_was() {
     let terms = terms(None, Restart::OnExit);
     let waiting = |terms| {
         let mut life = Life::running(terms);
-        life.on(Event::LinkRequested(request("bob")));
+        life.on(asked_by("bob"));
         life
     };
-    let to_bob = || Action::Deliver(delivery(1, "bob", None), link("one"));
-    let watched = || Action::Watch(process(1));
-    let expected: [(Begin, Vec<Action>); 6] = [
-        (Life::begin, vec![Action::Spawn]),
+    let to_bob = || deliver(1, "bob", "one");
+    let watched = || Effect::Watch(process(1));
+    let expected: [(Begin, Vec<Effect>); 6] = [
+        (Life::begin, vec![Effect::Spawn]),
         (Life::starting, vec![watched()]),
         (Life::running, vec![watched()]),
         (waiting, vec![watched(), to_bob()]),
-        (Life::stopping, vec![Action::EndTree(Some(process(1)))]),
+        (Life::stopping, vec![Effect::EndTree(Some(process(1)))]),
         (Life::resting, vec![]),
     ];
-    for (begin, actions) in expected {
+    for (begin, effects) in expected {
         let mut life = begin(terms);
-        assert_eq!(life.restore(None, false, at(Duration::ZERO)), actions);
+        assert_eq!(life.restore(None, false, at(Duration::ZERO)), effects);
     }
 }
 
 #[test]
 fn a_process_that_no_record_names_is_found_and_not_made_a_second_time() {
     let mut life = Life::begin(TERMS);
-    let actions = life.restore(Some(process(7)), false, at(MINUTE));
-    assert_eq!(actions, [Action::Watch(process(7))]);
+    let effects = life.restore(Some(process(7)), false, at(MINUTE));
+    assert_eq!(effects, [Effect::Watch(process(7))]);
 
     let mut life = Life::begin(TERMS);
     life.on(Event::StopRequested(request("bob")));
-    let actions = life.restore(Some(process(7)), false, at(MINUTE));
-    assert_eq!(actions, [Action::EndTree(Some(process(7)))]);
+    let effects = life.restore(Some(process(7)), false, at(MINUTE));
+    assert_eq!(effects, [Effect::EndTree(Some(process(7)))]);
 }
 
 #[test]
@@ -93,20 +93,20 @@ fn no_process_is_waited_for_that_a_restart_of_the_host_has_ended() {
             wall: UNIX_EPOCH + BEGIN + HOUR,
             uptime: MINUTE,
         };
-        let actions = life.restore(None, true, now);
-        assert_eq!(actions, [Action::EndTree(Some(process(1)))]);
+        let effects = life.restore(None, true, now);
+        assert_eq!(effects, [Effect::EndTree(Some(process(1)))]);
         assert_eq!(finished(life.on(gone())).ending, Ending::HostRestarted);
     }
     // Where the process is there, the host was not.
-    let actions = Life::running(TERMS).restore(Some(process(1)), true, at(HOUR));
-    assert_eq!(actions, [Action::Watch(process(1))]);
+    let effects = Life::running(TERMS).restore(Some(process(1)), true, at(HOUR));
+    assert_eq!(effects, [Effect::Watch(process(1))]);
 }
 
 #[test]
 fn a_process_that_is_made_after_a_restart_has_the_whole_time_for_its_link() {
     for booted in [false, true] {
         let mut life = Life::begin(TERMS);
-        assert_eq!(life.restore(None, booted, at(HOUR)), [Action::Spawn]);
+        assert_eq!(life.restore(None, booted, at(HOUR)), [Effect::Spawn]);
         life.on(Event::Spawned(process(7)));
         assert_eq!(deadline(&life), HOUR + LINK_TIMEOUT);
     }
@@ -125,11 +125,12 @@ fn a_rest_is_over_when_the_host_was_booted() {
 
 #[test]
 fn a_session_whose_record_was_lost_waits_for_its_link_and_has_nobody_to_tell() {
-    let (mut session, actions) =
+    let (mut session, effects) =
         Session::adopted(SessionId::random(), process(7), &TERMS, at(HOUR));
-    assert_eq!(actions, [Action::Watch(process(7))]);
-    let actions = session.on(Event::LinkShown(link("one")), &TERMS, at(HOUR));
-    assert_eq!(actions, [Action::Save]);
+    assert_eq!(effects, [Effect::Watch(process(7))]);
+    let effects = session.on(Event::LinkShown(link("one")), &TERMS, at(HOUR));
+    assert_eq!(effects, []);
+    assert!(matches!(session.state(), State::Running { .. }));
     assert_eq!(session.requester(), None);
 }
 

@@ -1,12 +1,19 @@
-//! What a session does about what happens.
+//! What happens to a session, and what it does about it: from its start to its link, and after a restart of the bot.
 
 use std::time::Duration;
 
 use super::{
-    Action, Beginning, Delivery, End, Ending, Event, Moment, NotSpawned, Receipt, Request, Session,
-    SessionId, State, Terms, WARNING,
+    Beginning, Delivery, End, Ending, Moment, Request, Session, SessionId, State, Terms, WARNING,
+    Withdrawal,
 };
-use crate::{link::Link, remote_control::process::ProcessIdentity};
+use crate::{
+    link::Link,
+    remote_control::{
+        claude::Cause,
+        notice::{Notice, Outcome},
+        process::{Exit, NotSpawned, ProcessIdentity, StopReport},
+    },
+};
 
 /// How many messages with the link of one session a requester keeps. Each stands in the record until the session is over; of
 /// more, the oldest is redacted.
@@ -19,16 +26,56 @@ const NEVER: Duration = Duration::from_hours(24 * 36_500);
 /// has to be read first.
 const TIME_TO_READ: Duration = Duration::from_secs(5);
 
+/// What happened.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// Somebody asks for the link; of a process that is still to be made, with this beginning.
+    LinkRequested(Request, Beginning),
+    StopRequested(Request),
+    /// Somebody asks for so much more time.
+    ExtensionRequested(Request, Duration),
+    Spawned(ProcessIdentity),
+    /// The process does not exist and will not.
+    NotSpawned(NotSpawned),
+    LinkShown(Link),
+    LinkTimedOut(Option<Cause>),
+    Exited(Exit, Option<Cause>),
+    /// Some processes cannot be ended, and it is tried again.
+    NotEnded(String),
+    TreeGone(StopReport),
+    /// The time has come that [`Session::next_wake`] named.
+    TimeCame,
+    Delivered {
+        number: u32,
+        receipt: String,
+    },
+    Undeliverable {
+        number: u32,
+    },
+}
+
+/// What is to be done, in this order, once the session as it is now is on disk.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    Spawn,
+    /// Watch the process for its link, its end, and the time for its link.
+    Watch(ProcessIdentity),
+    /// End the process tree. `None`: it is known by its mark alone.
+    EndTree(Option<ProcessIdentity>),
+    Tell(Notice),
+    /// The session is over, and to be forgotten.
+    Finish(Outcome),
+}
+
 impl Session {
-    /// A session for these requests, and what to do for it.
-    #[must_use]
-    pub fn new(
+    /// A session for these requests, whose process is to be spawned.
+    pub(crate) fn new(
         id: SessionId,
         beginning: Beginning,
         requests: Vec<Request>,
         terms: &Terms,
         now: Moment,
-    ) -> (Self, Vec<Action>) {
+    ) -> Self {
         let end = terms.max_duration.map(|duration| End {
             uptime: now.uptime + duration,
             wall: now.wall + duration,
@@ -45,35 +92,31 @@ impl Session {
             had_link: false,
             end,
             restarts: 0,
+            not_ended: None,
         };
         for request in requests {
             session.add_delivery(request);
         }
-        (session, vec![Action::Spawn])
+        session
     }
 
-    /// A session whose record was lost, but not its process.
-    #[must_use]
-    pub fn adopted(
+    /// A session whose record was lost, but not its process; and what it does about that.
+    pub(crate) fn adopted(
         id: SessionId,
         process: ProcessIdentity,
         terms: &Terms,
         now: Moment,
-    ) -> (Self, Vec<Action>) {
-        let (mut session, _) = Self::new(id, Beginning::Fresh, Vec::new(), terms, now);
-        let actions = session.on_spawned(process, terms);
-        (session, actions)
+    ) -> (Self, Vec<Effect>) {
+        let mut session = Self::new(id, Beginning::Fresh, Vec::new(), terms, now);
+        let effects = session.on_spawned(process, terms);
+        (session, effects)
     }
 
     /// What the session does about an event. One that makes no sense in the present state came late and changes nothing.
-    pub fn on(&mut self, event: Event, terms: &Terms, now: Moment) -> Vec<Action> {
+    pub(crate) fn on(&mut self, event: Event, terms: &Terms, now: Moment) -> Vec<Effect> {
         match event {
-            Event::LinkRequested(request) => self.on_link_requested(request, now),
-            Event::ResumeRequested(request) => {
-                if let State::Resting { .. } = self.state {
-                    self.beginning = Beginning::Resumed;
-                }
-                self.on_link_requested(request, now)
+            Event::LinkRequested(request, beginning) => {
+                self.on_link_requested(request, beginning, now)
             }
             Event::StopRequested(request) => self.on_stop_requested(request),
             Event::ExtensionRequested(request, by) => self.on_extension_requested(request, by, now),
@@ -82,25 +125,32 @@ impl Session {
             Event::LinkShown(link) => self.on_link_shown(&link, now),
             Event::LinkTimedOut(cause) => self.on_link_timed_out(cause, terms),
             Event::Exited(exit, cause) => self.on_exited(exit, cause, now),
+            Event::NotEnded(reason) => self.on_not_ended(reason),
             Event::TreeGone(report) => self.on_tree_gone(report, terms, now),
             Event::TimeCame => self.on_time_came(now),
-            Event::Delivered { number, receipt } => self.on_delivered(number, &receipt),
+            Event::Delivered { number, receipt } => {
+                let mut all = self.deliveries.iter_mut();
+                if let Some(delivery) = all.find(|delivery| delivery.number == number) {
+                    delivery.receipt = Some(receipt);
+                }
+                Vec::new()
+            }
             Event::Undeliverable { number } => {
                 self.deliveries.retain(|delivery| delivery.number != number);
-                vec![Action::Save]
+                Vec::new()
             }
         }
     }
 
     /// What a session that was read from disk needs to go on. `found`: its process, looked for by the session id in the
     /// environment of all processes, for the case that the record does not name it. `booted`: the host was, since then.
-    pub fn restore(
+    pub(crate) fn restore(
         &mut self,
         found: Option<ProcessIdentity>,
         booted: bool,
         terms: &Terms,
         now: Moment,
-    ) -> Vec<Action> {
+    ) -> Vec<Effect> {
         if booted && let Some(end) = &mut self.end {
             end.uptime = now.uptime + end.wall.duration_since(now.wall).unwrap_or_default();
         }
@@ -110,26 +160,23 @@ impl Session {
                 Some(process) => self.on_spawned(process, terms),
                 None => self.spawn(now),
             },
-            State::Starting { process, .. } | State::Running { process, .. }
-                if booted && found.is_none() =>
-            {
-                let process = process.clone();
-                self.end(process, Ending::HostRestarted, Vec::new())
+            State::Starting { .. } | State::Running { .. } if booted && found.is_none() => {
+                self.end(Ending::HostRestarted, Vec::new())
             }
             State::Starting { process, deadline } => {
                 *deadline = terms.link_timeout.map_or(NEVER, |timeout| {
                     let whole = now.uptime + timeout;
                     (*deadline).min(whole).max(now.uptime + TIME_TO_READ)
                 });
-                vec![Action::Watch(process.clone())]
+                vec![Effect::Watch(process.clone())]
             }
             State::Running { process, link, .. } => {
                 let (process, link) = (process.clone(), link.clone());
-                let mut actions = vec![Action::Watch(process)];
-                actions.extend(self.undelivered(&link));
-                actions
+                let mut effects = vec![Effect::Watch(process)];
+                effects.extend(self.deliver_waiting(&link));
+                effects
             }
-            State::Stopping { process, .. } => vec![Action::EndTree(process.clone().or(found))],
+            State::Stopping { process, .. } => vec![Effect::EndTree(process.clone().or(found))],
             State::Resting { until } => {
                 if booted {
                     *until = now.uptime;
@@ -140,8 +187,7 @@ impl Session {
     }
 
     /// The uptime at which the session wants to hear [`Event::TimeCame`].
-    #[must_use]
-    pub fn next_wake(&self) -> Option<Duration> {
+    pub(crate) fn next_wake(&self) -> Option<Duration> {
         match (&self.state, self.end) {
             (State::Resting { until }, _) => Some(*until),
             (State::Running { .. }, Some(end)) if end.warned => Some(end.uptime),
@@ -152,26 +198,23 @@ impl Session {
     }
 
     /// A delivery for this request. `None`: another is under way to the same requester, which answers it too.
-    fn add_delivery(&mut self, request: Request) -> Option<Delivery> {
-        let mut under_way = self
-            .deliveries
-            .iter_mut()
-            .filter(|delivery| delivery.receipt.is_none());
-        if let Some(delivery) =
-            under_way.find(|delivery| delivery.request.requester == request.requester)
-        {
+    fn add_delivery(&mut self, request: Request) -> Option<&Delivery> {
+        let mut all = self.deliveries.iter_mut();
+        let under_way = all.find(|delivery| {
+            delivery.receipt.is_none() && delivery.request.requester == request.requester
+        });
+        if let Some(delivery) = under_way {
             delivery.also.push(request);
             return None;
         }
-        let delivery = Delivery {
+        self.deliveries.push(Delivery {
             number: self.next_delivery,
             request,
             also: Vec::new(),
             receipt: None,
-        };
+        });
         self.next_delivery += 1;
-        self.deliveries.push(delivery.clone());
-        Some(delivery)
+        self.deliveries.last()
     }
 
     /// The oldest message with the link that the requester has, where they have too many. Who asked first stays on record.
@@ -186,26 +229,40 @@ impl Session {
     }
 
     /// Has a process made, unless the session's time is up: no such session comes back, however long nobody looked.
-    fn spawn(&mut self, now: Moment) -> Vec<Action> {
+    fn spawn(&mut self, now: Moment) -> Vec<Effect> {
         if self.time_left(now.uptime) == Some(Duration::ZERO) {
             return self.finish(Ending::Expired, None, Vec::new());
         }
         self.state = State::Spawning { since: now.uptime };
-        vec![Action::Spawn]
+        vec![Effect::Spawn]
     }
 
-    fn undelivered(&self, link: &Link) -> Vec<Action> {
-        let waiting = self
-            .deliveries
-            .iter()
-            .filter(|delivery| delivery.receipt.is_none());
+    fn deliver(&self, delivery: &Delivery, link: &Link) -> Effect {
+        Effect::Tell(Notice::Deliver {
+            session: self.id.clone(),
+            number: delivery.number,
+            request: delivery.request.clone(),
+            link: link.clone(),
+        })
+    }
+
+    fn deliver_waiting(&self, link: &Link) -> Vec<Effect> {
+        let all = self.deliveries.iter();
+        let waiting = all.filter(|delivery| delivery.receipt.is_none());
         waiting
-            .map(|delivery| Action::Deliver(delivery.clone(), link.clone()))
+            .map(|delivery| self.deliver(delivery, link))
             .collect()
     }
 
-    /// Begins all deliveries anew, once for each requester; gives back the old ones.
-    pub(super) fn renew_deliveries(&mut self) -> Vec<Delivery> {
+    pub(super) fn withdraw(&self, delivery: Delivery) -> Effect {
+        Effect::Tell(Notice::Withdraw(Withdrawal {
+            session: self.id.clone(),
+            delivery,
+        }))
+    }
+
+    /// Takes all links back, and begins their deliveries anew, once for each requester.
+    pub(super) fn renew_deliveries(&mut self) -> Vec<Effect> {
         let old = std::mem::take(&mut self.deliveries);
         for delivery in &old {
             let same = |new: &Delivery| new.request.requester == delivery.request.requester;
@@ -220,55 +277,37 @@ impl Session {
                 }
             }
         }
-        old
+        old.into_iter().map(|old| self.withdraw(old)).collect()
     }
 
-    fn on_link_requested(&mut self, request: Request, now: Moment) -> Vec<Action> {
+    fn on_link_requested(
+        &mut self,
+        request: Request,
+        beginning: Beginning,
+        now: Moment,
+    ) -> Vec<Effect> {
         match &self.state {
             State::Spawning { .. } | State::Starting { .. } => {
                 self.add_delivery(request);
-                vec![Action::Save]
+                Vec::new()
             }
             State::Running { link, .. } => {
                 let link = link.clone();
                 let old = self.make_room(&request.requester);
-                let delivery = self.add_delivery(request);
-                let deliver =
-                    delivery.map_or(Action::Save, |delivery| Action::Deliver(delivery, link));
-                old.map(|old| Action::Withdraw(vec![old]))
-                    .into_iter()
-                    .chain([deliver])
-                    .collect()
+                let new = self.add_delivery(request).cloned();
+                let withdraw = old.map(|old| self.withdraw(old));
+                let deliver = new.map(|new| self.deliver(&new, &link));
+                withdraw.into_iter().chain(deliver).collect()
             }
-            State::Stopping { .. } => vec![Action::RefuseWhileStopping(request)],
+            State::Stopping { .. } => vec![Effect::Tell(Notice::RefusedWhileStopping(request))],
             // Somebody is waiting: this is no time to rest.
             State::Resting { .. } => {
                 self.add_delivery(request);
+                if beginning == Beginning::Resumed {
+                    self.beginning = beginning;
+                }
                 self.spawn(now)
             }
-        }
-    }
-
-    fn on_stop_requested(&mut self, request: Request) -> Vec<Action> {
-        match &mut self.state {
-            // The process comes to be at this moment: it is ended as soon as it is known.
-            State::Spawning { .. } => {
-                self.state = State::Stopping {
-                    process: None,
-                    ending: Ending::Stopped,
-                    stop_requests: vec![request],
-                };
-                vec![Action::Save]
-            }
-            State::Starting { process, .. } | State::Running { process, .. } => {
-                let process = process.clone();
-                self.end(process, Ending::Stopped, vec![request])
-            }
-            State::Stopping { stop_requests, .. } => {
-                stop_requests.push(request);
-                vec![Action::Save]
-            }
-            State::Resting { .. } => self.finish(Ending::Stopped, None, vec![request]),
         }
     }
 
@@ -277,19 +316,20 @@ impl Session {
         request: Request,
         by: Duration,
         now: Moment,
-    ) -> Vec<Action> {
+    ) -> Vec<Effect> {
         if let State::Stopping { .. } = self.state {
-            return vec![Action::RefuseWhileStopping(request)];
+            return vec![Effect::Tell(Notice::RefusedWhileStopping(request))];
         }
         if let Some(end) = &mut self.end {
             end.uptime += by;
             end.wall += by;
             end.warned = end.uptime.saturating_sub(now.uptime) <= WARNING;
         }
-        vec![Action::Extended(request, self.time_left(now.uptime))]
+        let left = self.time_left(now.uptime);
+        vec![Effect::Tell(Notice::Extended { request, left })]
     }
 
-    fn on_spawned(&mut self, process: ProcessIdentity, terms: &Terms) -> Vec<Action> {
+    fn on_spawned(&mut self, process: ProcessIdentity, terms: &Terms) -> Vec<Effect> {
         match &mut self.state {
             State::Spawning { since } => {
                 let deadline = terms.link_timeout.map_or(NEVER, |timeout| *since + timeout);
@@ -297,14 +337,14 @@ impl Session {
                     process: process.clone(),
                     deadline,
                 };
-                vec![Action::Watch(process)]
+                vec![Effect::Watch(process)]
             }
             State::Stopping {
                 process: known @ None,
                 ..
             } => {
                 *known = Some(process.clone());
-                vec![Action::EndTree(Some(process))]
+                vec![Effect::EndTree(Some(process))]
             }
             State::Starting { .. }
             | State::Running { .. }
@@ -313,11 +353,10 @@ impl Session {
         }
     }
 
-    fn on_not_spawned(&mut self, reason: NotSpawned, terms: &Terms, now: Moment) -> Vec<Action> {
+    fn on_not_spawned(&mut self, reason: NotSpawned, terms: &Terms, now: Moment) -> Vec<Effect> {
+        let ending = Ending::NotSpawned(reason);
         match &self.state {
-            State::Spawning { .. } => {
-                self.rest_or_finish(Ending::NotSpawned(reason), None, Vec::new(), terms, now)
-            }
+            State::Spawning { .. } => self.rest_or_finish(ending, None, Vec::new(), terms, now),
             // Nothing came to be, so what was to be stopped is.
             State::Stopping {
                 process: None,
@@ -325,7 +364,7 @@ impl Session {
                 ..
             } => {
                 let stop_requests = stop_requests.clone();
-                self.finish(Ending::NotSpawned(reason), None, stop_requests)
+                self.finish(ending, None, stop_requests)
             }
             State::Stopping { .. }
             | State::Starting { .. }
@@ -334,7 +373,7 @@ impl Session {
         }
     }
 
-    fn on_link_shown(&mut self, shown: &Link, now: Moment) -> Vec<Action> {
+    fn on_link_shown(&mut self, shown: &Link, now: Moment) -> Vec<Effect> {
         match &mut self.state {
             State::Starting { process, .. } => {
                 let process = process.clone();
@@ -344,17 +383,14 @@ impl Session {
                     link: shown.clone(),
                     since: now.uptime,
                 };
-                let mut actions = self.undelivered(shown);
-                actions.push(Action::Save);
-                actions
+                self.deliver_waiting(shown)
             }
             // The program replaces its environment in mid-life, and the link with it.
             State::Running { link, .. } if link != shown => {
                 *link = shown.clone();
-                let old = self.renew_deliveries();
-                let mut actions = vec![Action::Withdraw(old)];
-                actions.extend(self.undelivered(shown));
-                actions
+                let mut effects = self.renew_deliveries();
+                effects.extend(self.deliver_waiting(shown));
+                effects
             }
             State::Spawning { .. }
             | State::Running { .. }
@@ -363,19 +399,19 @@ impl Session {
         }
     }
 
-    fn on_time_came(&mut self, now: Moment) -> Vec<Action> {
+    fn on_time_came(&mut self, now: Moment) -> Vec<Effect> {
         match (&self.state, &mut self.end) {
             (State::Resting { until }, _) if now.uptime >= *until => self.spawn(now),
-            (State::Running { process, .. }, Some(end)) if now.uptime >= end.uptime => {
-                let process = process.clone();
-                self.end(process, Ending::Expired, Vec::new())
+            (State::Running { .. }, Some(end)) if now.uptime >= end.uptime => {
+                self.end(Ending::Expired, Vec::new())
             }
             (State::Running { .. }, Some(end))
                 if !end.warned && now.uptime >= end.uptime.saturating_sub(WARNING) =>
             {
                 end.warned = true;
                 let left = end.uptime.saturating_sub(now.uptime);
-                vec![Action::Warn(self.holders(), left)]
+                let holders = self.holders();
+                vec![Effect::Tell(Notice::EndsSoon { holders, left })]
             }
             // It was moved since.
             (
@@ -391,26 +427,13 @@ impl Session {
 
     /// Those who have the link.
     fn holders(&self) -> Vec<String> {
-        let arrived = self
-            .deliveries
-            .iter()
-            .filter(|delivery| delivery.receipt.is_some());
+        let all = self.deliveries.iter();
+        let arrived = all.filter(|delivery| delivery.receipt.is_some());
         let mut holders: Vec<_> = arrived
             .map(|delivery| delivery.request.requester.clone())
             .collect();
         holders.sort_unstable();
         holders.dedup();
         holders
-    }
-
-    fn on_delivered(&mut self, number: u32, receipt: &Receipt) -> Vec<Action> {
-        for delivery in self
-            .deliveries
-            .iter_mut()
-            .filter(|delivery| delivery.number == number)
-        {
-            delivery.receipt = Some(receipt.clone());
-        }
-        vec![Action::Save]
     }
 }
