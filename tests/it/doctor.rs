@@ -183,7 +183,7 @@ impl SlowPrograms {
         .await
     }
 
-    fn release_links(&self) {
+    fn answer(&self) {
         fs::write(self.folder.path().join("go"), "").unwrap();
     }
 }
@@ -203,7 +203,7 @@ async fn other_commands_are_obeyed_while_everything_is_tried() {
         Some("I am looking already. Try again in a moment.")
     );
     assert_eq!(reports(&bot, &alice), 0);
-    programs.release_links();
+    programs.answer();
     assert_eq!(bot.answer(&alice, &asked).await.body(), Some(SENT));
     let word = bot.private_message(&alice, REPORT).await;
     assert!(word.body().unwrap().contains("1.2.3"), "{word}");
