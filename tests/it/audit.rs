@@ -15,8 +15,11 @@ async fn audited(bot: &Bot, event: &OwnedEventId, lines: usize) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_leaves_who_what_decision_and_outcome_in_the_audit_log() {
-    let alice = person("alice").await;
-    let bot = Bot::builder(homeserver()).start(&alice).await;
+    let (alice, bob) = (person("alice").await, person("bob").await);
+    let bot = Bot::builder(homeserver())
+        .invite(bob.user_id())
+        .start(&alice)
+        .await;
     let user = alice.user_id();
     let started = bot.send(&alice, "start").await;
     bot.answer(&alice, &started).await;
@@ -47,43 +50,27 @@ async fn a_command_leaves_who_what_decision_and_outcome_in_the_audit_log() {
     let lines = audited(&bot, &asked, 2).await;
     assert!(lines[1].ends_with("outcome=\"answered\""), "{lines:?}");
     assert!(!bot.log().contains(&link.link));
-}
 
-#[tokio::test(flavor = "multi_thread")]
-async fn refusals_are_in_the_audit_log_even_where_they_are_not_answered() {
-    let (alice, bob) = (person("alice").await, person("bob").await);
-    let bot = Bot::builder(homeserver())
-        .invite(bob.user_id())
-        .start(&alice)
-        .await;
+    // A refusal too, also one that is not answered.
+    let (user, why) = (bob.user_id(), "PowerLevel { has: 0, needs: 100 }");
     for command in ["start website", "stop"] {
         let asked = bot.send(&bob, command).await;
-        let user = bob.user_id();
-        let why = "PowerLevel { has: 0, needs: 100 }";
-        assert_eq!(
-            audited(&bot, &asked, 1).await,
-            [format!(
-                "command judged user=\"{user}\" command=\"{command}\" decision=\"denied\" why=\"{why}\""
-            )]
+        let line = format!(
+            "command judged user=\"{user}\" command=\"{command}\" decision=\"denied\" why=\"{why}\""
         );
+        assert_eq!(audited(&bot, &asked, 1).await, [line]);
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_somebody_types_cannot_pass_for_a_line_of_the_audit_log() {
-    let alice = person("alice").await;
-    let bot = Bot::builder(homeserver()).start(&alice).await;
+    // What somebody types cannot pass for a line of the log.
     let forged = "dance\n2026-01-01T00:00:00Z  INFO audit: command judged user=\"@root:x\"";
     let asked = bot.send(&alice, forged).await;
     let lines = audited(&bot, &asked, 1).await;
     let command =
-        r#"command="!rc dance\n2026-01-01T00:00:00Z  INFO audit: command judged user=\"@root:x\"""#;
+        r#"command="!rc dance\n2026-01-01T00:00:00Z  INFO audit: command judged user=\"@root:x\""#;
     assert!(lines[0].contains(command), "{lines:?}");
     assert!(lines[0].contains("decision=\"misused\""), "{lines:?}");
-    assert_eq!(lines.len(), 1);
+    let log = bot.log();
     assert!(
-        bot.log()
-            .lines()
-            .all(|line| !line.starts_with("2026-01-01T00:00:00Z"))
+        !log.lines()
+            .any(|line| line.starts_with("2026-01-01T00:00:00Z"))
     );
 }

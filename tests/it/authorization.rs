@@ -71,32 +71,6 @@ async fn a_project_can_ask_for_another_level_than_the_rest() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_list_of_users_narrows_who_may_command_and_never_widens_it() {
-    let (alice, bob, carol) = (
-        person("alice").await,
-        person("bob").await,
-        person("carol").await,
-    );
-    let users = json!([alice.user_id(), carol.user_id()]);
-    let bot = Bot::builder(homeserver())
-        .configure(|config| config["authorization"]["users"] = users)
-        .invite(bob.user_id())
-        .invite(carol.user_id())
-        .power_levels(json!({ "users": { bob.user_id(): 100 } }))
-        .start(&alice)
-        .await;
-    assert_says(
-        &bot.request(&bob, "start").await,
-        "you are not on the list of users",
-    );
-    assert_says(
-        &bot.request(&carol, "start").await,
-        "your power level here is 0",
-    );
-    assert_nothing_happened(&bot, &alice).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn who_has_left_the_room_is_refused() {
     let (alice, bob) = (person("alice").await, person("bob").await);
     let mut bot = Bot::builder(homeserver())
@@ -243,64 +217,4 @@ async fn a_command_of_before_the_bots_first_sync_is_not_obeyed() {
             .iter()
             .all(|answer| answer.replies_to() != Some(backlog.as_str()))
     );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_command_that_was_obeyed_is_not_obeyed_again_after_a_restart() {
-    let alice = person("alice").await;
-    let mut bot = Bot::builder(homeserver()).start(&alice).await;
-    bot.start_session(&alice, "website").await;
-    bot.request(&alice, "stop").await;
-    bot.restart(&alice).await;
-    assert_eq!(
-        bot.request(&alice, "status").await.body(),
-        Some("website: no session")
-    );
-    assert_eq!(bot.standin_starts(), 1);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_command_in_plain_text_does_not_count_in_an_encrypted_room() {
-    let alice = person("alice").await;
-    let bot = Bot::builder(homeserver()).start(&alice).await;
-    let asked = alice
-        .send_plain_text(bot.admin_room(), "!rc start")
-        .await
-        .unwrap();
-    assert_says(
-        &bot.answer(&alice, &asked).await,
-        "your message was not encrypted, and has to be.",
-    );
-    assert_nothing_happened(&bot, &alice).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_plain_room_can_be_made_to_need_encrypted_commands() {
-    let alice = person("alice").await;
-    let bot = Bot::builder(homeserver())
-        .encrypted_admin_room(false)
-        .configure(|config| {
-            config["encryption"] = json!({ "require_encrypted_commands": "always" });
-        })
-        .start(&alice)
-        .await;
-    assert_says(
-        &bot.request(&alice, "start").await,
-        "your message was not encrypted, and has to be.",
-    );
-    assert_eq!(bot.standin_starts(), 0);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_command_from_a_device_that_its_owner_has_not_signed_does_not_count() {
-    let alice = person("alice").await;
-    let bot = Bot::builder(homeserver()).start(&alice).await;
-    let stolen = alice.second_device(false).await.unwrap();
-    let asked = bot.send(&stolen, "start").await;
-    let answer = bot.answer(&alice, &asked).await;
-    assert_says(
-        &answer,
-        "your device is not verified. Verify this device in your client's settings",
-    );
-    assert_nothing_happened(&bot, &alice).await;
 }

@@ -6,6 +6,7 @@ use serde_json::json;
 use crate::support::{
     assert_says,
     bot::Bot,
+    event::Event,
     homeserver, person,
     person::{CrossSigning, Person},
     proxy::{Proxy, Request},
@@ -25,19 +26,19 @@ fn got_a_key(device: &Person, proxy: &Proxy) -> bool {
 async fn someone_with_the_password_but_no_cross_signing_gets_no_link_and_no_counted_command() {
     let alice = person("alice").await;
     let stolen = alice.second_device(false).await.unwrap();
+    let telephone = alice.second_device(true).await.unwrap();
     let proxy = Proxy::start(homeserver()).await;
     let bot = Bot::builder(homeserver())
         .through(&proxy)
         .start(&alice)
         .await;
     let sent = bot.start_session(&alice, "website").await;
-    assert!(got_a_key(&alice, &proxy));
-    assert!(!got_a_key(&stolen, &proxy));
-
+    assert!(got_a_key(&alice, &proxy) && got_a_key(&telephone, &proxy));
+    let read = |event: &Event| event.id == sent.event.id && event.body().is_some();
+    telephone.wait_for("the link", read).await.unwrap();
     let asked = bot.send(&stolen, "start").await;
-    let refusal = bot.answer(&alice, &asked).await;
     assert_says(
-        &refusal,
+        &bot.answer(&alice, &asked).await,
         "your device is not verified. Verify this device in your client's settings",
     );
     bot.request(&alice, "stop").await;
@@ -45,23 +46,12 @@ async fn someone_with_the_password_but_no_cross_signing_gets_no_link_and_no_coun
     assert!(!got_a_key(&stolen, &proxy));
     assert!(stolen.never_read(&sent.link));
     assert_eq!(bot.standin_starts(), 1);
-}
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_device_that_was_refused_commands_and_reads_once_its_owner_has_verified_it() {
-    let alice = person("alice").await;
-    let bot = Bot::builder(homeserver()).start(&alice).await;
-    let telephone = alice.second_device(false).await.unwrap();
-    let asked = bot.send(&telephone, "start").await;
-    assert_says(
-        &bot.answer(&alice, &asked).await,
-        "Verify this device in your client's settings",
-    );
-    assert_eq!(bot.standin_starts(), 0);
-
-    alice.verify(&telephone).await.unwrap();
-    bot.start_session(&telephone, "website").await;
-    assert_eq!(bot.standin_starts(), 1);
+    alice.verify(&stolen).await.unwrap();
+    let known = bot.links_of(&stolen).len();
+    bot.request(&stolen, "start").await;
+    bot.link_after(&stolen, known).await;
+    assert_eq!(bot.standin_starts(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

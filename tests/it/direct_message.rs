@@ -3,13 +3,7 @@
 use matrix_sdk::ruma::RoomId;
 use serde_json::json;
 
-use crate::support::{
-    bot::Bot,
-    eventually, homeserver, person,
-    person::Person,
-    proxy::{Proxy, Request},
-    rooms::assert_forbidden,
-};
+use crate::support::{bot::Bot, eventually, homeserver, person, person::Person};
 
 /// Leaves a room, or declines the invitation to it.
 async fn leave(person: &Person, room: &RoomId) {
@@ -26,72 +20,8 @@ async fn invitation_of(person: &Person) -> matrix_sdk::Room {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_third_person_who_was_in_the_direct_message_between_two_links_reads_neither() {
-    let (alice, mallory) = (person("alice").await, person("mallory").await);
-    let proxy = Proxy::start(homeserver()).await;
-    let bot = Bot::builder(homeserver())
-        .through(&proxy)
-        .start(&alice)
-        .await;
-    let first = bot.start_session(&alice, "website").await;
-    // Only the bot may invite there; a homeserver that plays false can do it in its name.
-    bot.bring_in_as_bot(&alice, first.room(), &mallory).await;
-    leave(&mallory, first.room()).await;
-
-    let second = bot.start_session(&alice, "website").await;
-    assert_ne!(second.room(), first.room(), "it was not always between two");
-    for sent in proxy.passed_by(Request::sends_to_devices) {
-        let messages = &sent.request.json["messages"];
-        assert!(messages.get(mallory.user_id().as_str()).is_none());
-    }
-    assert!(mallory.never_read(&first.link));
-    let seen = mallory.events();
-    assert!(seen.iter().all(|event| event.id != second.event.id));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_requester_cannot_bring_a_third_person_into_the_direct_message() {
-    let (alice, mallory) = (person("alice").await, person("mallory").await);
-    let bot = Bot::builder(homeserver())
-        .project("website", |project| project.standin("slow=1"))
-        .start(&alice)
-        .await;
-    let asked = bot.send(&alice, "start").await;
-    let room = eventually("the direct message is made", async || {
-        let mut rooms = alice.client().joined_rooms();
-        rooms.retain(|room| room.room_id() != bot.admin_room());
-        rooms.pop()
-    })
-    .await;
-    let room = room.room_id();
-    let refused = alice.invite(room, mallory.user_id()).await;
-    assert_forbidden(&refused.unwrap_err());
-    let kind = "m.room.power_levels";
-    let mut levels = alice.state(room, kind).await.unwrap();
-    levels["users"][alice.user_id().as_str()] = 100.into();
-    let known = alice.client().get_room(room).unwrap();
-    let refused = known.send_state_event_raw(kind, "", levels).await;
-    assert_forbidden(&refused.unwrap_err().into());
-    bot.answer(&alice, &asked).await;
-    let sent = bot.link_after(&alice, 0).await;
-    assert_eq!(sent.room(), room);
-    assert!(mallory.never_saw(room));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn who_joins_the_direct_message_after_the_link_was_sent_reads_it() {
-    let alice = person("alice").await;
-    let bot = Bot::builder(homeserver()).start(&alice).await;
-    alice.join_invitations(false);
-    bot.request(&alice, "start").await;
-    assert!(bot.links_of(&alice).is_empty());
-    let room = invitation_of(&alice).await;
-    alice.join(room.room_id()).await.unwrap();
-    bot.link_after(&alice, 0).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn who_declined_the_direct_message_is_invited_to_another_one() {
+async fn who_declines_or_leaves_the_direct_message_gets_another_and_who_joins_late_reads_the_link()
+{
     let alice = person("alice").await;
     let bot = Bot::builder(homeserver()).start(&alice).await;
     alice.join_invitations(false);
@@ -99,27 +29,39 @@ async fn who_declined_the_direct_message_is_invited_to_another_one() {
     let declined = invitation_of(&alice).await;
     leave(&alice, declined.room_id()).await;
 
+    bot.request(&alice, "start").await;
+    assert!(bot.links_of(&alice).is_empty());
+    let room = invitation_of(&alice).await;
+    assert_ne!(room.room_id(), declined.room_id());
+    alice.join(room.room_id()).await.unwrap();
+    let sent = bot.link_after(&alice, 0).await;
     alice.join_invitations(true);
-    let sent = bot.start_session(&alice, "website").await;
-    assert_ne!(sent.room(), declined.room_id());
+
+    leave(&alice, sent.room()).await;
+    let after_leaving = bot.start_session(&alice, "website").await;
+    assert_ne!(after_leaving.room(), sent.room());
+    // From now on it is this one.
+    let next = bot.start_session(&alice, "website").await;
+    assert_eq!(next.room(), after_leaving.room());
     assert_eq!(bot.standin_starts(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_direct_message_whose_encryption_was_altered_gets_no_link() {
+    let alice = person("alice").await;
+    let bot = Bot::builder(homeserver()).start(&alice).await;
+    let mut last = bot.start_session(&alice, "website").await;
     for content in [
         json!({ "algorithm": "m.olm.v1.curve25519-aes-sha2" }),
         json!({ "algorithm": "org.example.none" }),
         json!({}),
     ] {
-        let alice = person("alice").await;
-        let bot = Bot::builder(homeserver()).start(&alice).await;
-        let first = bot.start_session(&alice, "website").await;
-        bot.set_state_as_bot(&alice, first.room(), "m.room.encryption", &content)
+        bot.set_state_as_bot(&alice, last.room(), "m.room.encryption", &content)
             .await;
-        let second = bot.start_session(&alice, "website").await;
-        assert_ne!(second.room(), first.room(), "{content}");
-        assert_eq!(second.link, first.link);
+        let next = bot.start_session(&alice, "website").await;
+        assert_ne!(next.room(), last.room(), "{content}");
+        assert_eq!(next.link, last.link);
+        last = next;
     }
 }
 

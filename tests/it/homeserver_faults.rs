@@ -3,16 +3,13 @@
 //! A homeserver that is away for ten minutes cannot be waited for here: these are away for seconds, but for longer than the
 //! bot's waits between tries take to grow to their full length where that matters.
 
-use std::{
-    fs,
-    time::{Duration, Instant},
-};
+use std::time::Duration;
 
-use matrix_sdk::reqwest;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::support::{
     bot::Bot,
+    device::log_out,
     eventually, homeserver, person,
     person::Person,
     proxy::{Answer, Proxy, Request},
@@ -24,12 +21,6 @@ async fn bot_behind_proxy(alice: &Person) -> (Proxy, Bot) {
     let bot = Bot::builder(homeserver()).through(&proxy).start(alice);
     let bot = bot.await;
     (proxy, bot)
-}
-
-/// The log-in of the bot, as it keeps it on disk.
-fn log_in(bot: &Bot) -> Value {
-    let path = bot.data_dir().join("matrix/session.json");
-    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -47,17 +38,20 @@ async fn a_bot_whose_homeserver_is_down_at_its_start_says_so_once_and_keeps_tryi
         (proxy.refused_connections() >= 5).then_some(())
     })
     .await;
-    let warning = "WARN rcbot::matrix::client: waiting for the homeserver";
-    assert_eq!(bot.log().matches(warning).count(), 1, "it says so once");
+    let log = bot.log();
+    let is_warning =
+        |line: &&str| line.contains("WARN") && line.contains("waiting for the homeserver");
+    assert_eq!(log.lines().filter(is_warning).count(), 1, "it says so once");
 
     proxy.plug_in();
     bot.wait_until_ready(&alice).await;
     bot.start_session(&alice, "website").await;
 }
 
-/// Takes the homeserver away in the midst of a start, and gives it back once the bot's waits have their full length: they double
-/// from a quarter of a second.
-async fn take_away_in_the_midst_of_a_start(once_away: impl FnOnce(&Proxy)) {
+/// The homeserver goes in the midst of a start, first with nothing and then with a reverse proxy in its place, and comes back
+/// once the bot's waits have their full length: they double from a quarter of a second.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_waits_for_the_homeserver_arrives_once_it_is_back() {
     let alice = person("alice").await;
     let proxy = Proxy::start(homeserver()).await;
     let bot = Bot::builder(homeserver())
@@ -73,39 +67,24 @@ async fn take_away_in_the_midst_of_a_start(once_away: impl FnOnce(&Proxy)) {
     proxy.unplug();
     bot.release_links();
     bot.wait_for_state("website", "running").await;
-    once_away(&proxy);
-    let tries = || proxy.refused_connections() + proxy.passed().len();
-    let before = tries();
-    eventually("the bot goes on trying", async || {
-        (tries() >= before + 8).then_some(())
-    })
-    .await;
+    for reverse_proxy in [false, true] {
+        if reverse_proxy {
+            proxy.on(|_| true).answer(Answer::error_page(502));
+            proxy.plug_in();
+        }
+        let tries = || proxy.refused_connections() + proxy.passed().len();
+        let before = tries();
+        eventually("the bot goes on trying", async || {
+            (tries() >= before + 8).then_some(())
+        })
+        .await;
+    }
     assert!(bot.links_of(&alice).is_empty());
     proxy.be_honest();
-    proxy.plug_in();
-    let back = Instant::now();
     bot.link_after(&alice, 0).await;
-    eprintln!(
-        "the link arrived {:?} after the homeserver's return",
-        back.elapsed()
-    );
     bot.answer(&alice, &asked).await;
     assert_eq!(bot.links_of(&alice).len(), 1);
     assert_eq!(bot.standin_starts(), 1);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_link_that_waits_for_the_homeserver_arrives_soon_after_its_return() {
-    take_away_in_the_midst_of_a_start(|_| {}).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_link_that_waits_for_what_stands_behind_a_reverse_proxy_arrives_soon_after_its_return() {
-    take_away_in_the_midst_of_a_start(|proxy| {
-        proxy.on(|_| true).answer(Answer::error_page(502));
-        proxy.plug_in();
-    })
-    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -137,30 +116,8 @@ async fn a_homeserver_that_asks_for_patience_gets_it() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn errors_of_the_homeserver_and_of_what_stands_before_it_pass() {
-    let alice = person("alice").await;
-    let (proxy, bot) = bot_behind_proxy(&alice).await;
-    for answer in [
-        Answer::error_page(502),
-        Answer::refusal(500, "M_UNKNOWN"),
-        Answer::error_page(200),
-    ] {
-        let asked = bot.send(&alice, "start").await;
-        // Whatever comes next: the judging, the direct message, the link, the answer.
-        proxy
-            .on(|request| !request.is_sync())
-            .times(3)
-            .answer(answer.clone());
-        proxy.on(Request::is_sync).times(1).answer(answer);
-        bot.answer(&alice, &asked).await;
-        proxy.be_honest();
-    }
-    bot.start_session(&alice, "website").await;
-}
-
 /// What stands before a homeserver says while that is not there.
-fn pages() -> [Answer; 9] {
+fn pages() -> [Answer; 11] {
     let location = |page: Answer| page.header("location", "/maintenance");
     [
         Answer::error_page(200),
@@ -172,6 +129,8 @@ fn pages() -> [Answer; 9] {
         Answer::new(404, "text/plain", ""),
         Answer::json(404, &json!({ "error": "no route" })),
         Answer::error_page(429),
+        Answer::error_page(502),
+        Answer::refusal(500, "M_UNKNOWN"),
     ]
 }
 
@@ -313,7 +272,7 @@ async fn a_token_that_is_revoked_softly_is_replaced_on_the_same_device() {
     let alice = person("alice").await;
     let (proxy, mut bot) = bot_behind_proxy(&alice).await;
     let sent = bot.start_session(&alice, "website").await;
-    let before = log_in(&bot);
+    let before = bot.stored_log_in();
     let revoked =
         json!({ "errcode": "M_UNKNOWN_TOKEN", "error": "Soft logout", "soft_logout": true });
     let token = before["access_token"].as_str().unwrap().to_owned();
@@ -321,10 +280,9 @@ async fn a_token_that_is_revoked_softly_is_replaced_on_the_same_device() {
         .on(move |request| request.bears(&token))
         .answer(Answer::json(401, &revoked));
     let asked = bot.send(&alice, "status").await;
-    bot.wait_for_log_times("connected to the homeserver", 2)
-        .await;
+    bot.wait_until_connected(2).await;
     bot.answer(&alice, &asked).await;
-    let after = log_in(&bot);
+    let after = bot.stored_log_in();
     assert_eq!(after["device_id"], before["device_id"]);
     assert_ne!(after["access_token"], before["access_token"]);
     bot.request(&alice, "stop").await;
@@ -336,16 +294,11 @@ async fn a_bot_whose_device_is_deleted_comes_back_with_another_one_of_the_same_i
     let alice = person("alice").await;
     let mut bot = Bot::builder(homeserver()).start(&alice).await;
     let sent = bot.start_session(&alice, "website").await;
-    let before = log_in(&bot);
+    let before = bot.stored_log_in();
     // Whoever logs a device out deletes it.
-    let url = format!("{}/_matrix/client/v3/logout", homeserver().url());
-    let token = before["access_token"].as_str().unwrap();
-    let logged_out = reqwest::Client::new().post(url).bearer_auth(token).send();
-    assert!(logged_out.await.unwrap().status().is_success());
-
-    bot.wait_for_log_times("connected to the homeserver", 2)
-        .await;
-    let after = log_in(&bot);
+    log_out(homeserver(), before["access_token"].as_str().unwrap()).await;
+    bot.wait_until_connected(2).await;
+    let after = bot.stored_log_in();
     assert_ne!(after["device_id"], before["device_id"]);
     bot.wait_until_ready(&alice).await;
     // Its answers have no warning beside them, and the link is the one that the session has.

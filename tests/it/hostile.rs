@@ -58,7 +58,7 @@ pub(super) async fn answer_to(bot: &Bot, alice: &Person, forged: &Value) -> Even
 
 /// No device of this user was sent a key by the bot.
 #[track_caller]
-fn assert_no_key_for(user: &UserId, proxy: &Proxy) {
+pub(super) fn assert_no_key_for(user: &UserId, proxy: &Proxy) {
     for sent in proxy.passed_by(Request::sends_to_devices) {
         let messages = &sent.request.json["messages"];
         assert!(messages.get(user.as_str()).is_none(), "{user} got a key");

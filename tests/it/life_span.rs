@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::support::{bot::Bot, homeserver, person, person::Person, run_to_end};
+use crate::support::{assert_says, bot::Bot, homeserver, person, person::Person, run_to_end};
 
 /// What the binary says to the operator on the host; it has to succeed.
 fn operate(bot: &Bot, arguments: &[&str]) -> String {
@@ -91,21 +91,6 @@ async fn the_last_lines_of_output_go_to_the_direct_message_alone_and_without_the
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_last_lines_of_a_start_that_failed_go_to_its_requester() {
-    let alice = person("alice").await;
-    let bot = Bot::builder(homeserver())
-        .project("website", |project| project.standin("fail"))
-        .start(&alice)
-        .await;
-    let answer = bot.request(&alice, "start").await;
-    assert!(answer.body().unwrap().starts_with("Failed to start"));
-    let said = "The last lines that the session for website printed:";
-    let word = bot.private_message(&alice, said).await;
-    let body = word.body().unwrap();
-    assert!(body.contains("Please run `claude auth login`"), "{body}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_resumed_session_runs_the_resume_command() {
     let alice = person("alice").await;
     let claude = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/claude");
@@ -131,7 +116,7 @@ async fn a_resumed_session_runs_the_resume_command() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_whose_time_is_up_is_announced_and_its_link_taken_back() {
+async fn the_end_of_a_session_is_told_before_it_and_when_it_comes() {
     let alice = person("alice").await;
     let mut bot = Bot::builder(homeserver())
         .project("website", |project| {
@@ -140,6 +125,19 @@ async fn a_session_whose_time_is_up_is_announced_and_its_link_taken_back() {
         .start(&alice)
         .await;
     let sent = bot.start_session(&alice, "website").await;
+    bot.kill_9();
+    bot.set_time_left("website", Duration::from_mins(10));
+    bot.run();
+    let soon = "Session for website ends in ";
+    let word = bot.private_message(&alice, soon).await;
+    assert_eq!(word.room, *sent.room());
+    assert_says(&word, "`!rc extend website 2h`");
+    assert_eq!(
+        word.message_type(),
+        Some("m.text"),
+        "a notice rings no phone"
+    );
+
     bot.kill_9();
     bot.set_time_left("website", Duration::from_secs(1));
     bot.run();
@@ -152,30 +150,6 @@ async fn a_session_whose_time_is_up_is_announced_and_its_link_taken_back() {
     bot.private_message(&alice, "Session for website has ended.")
         .await;
     assert!(bot.session_processes().is_empty());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_session_that_ends_soon_is_told_to_those_who_have_its_link() {
-    let alice = person("alice").await;
-    let mut bot = Bot::builder(homeserver())
-        .project("website", |project| project.set("max_duration", "1h"))
-        .start(&alice)
-        .await;
-    let sent = bot.start_session(&alice, "website").await;
-    bot.kill_9();
-    bot.set_time_left("website", Duration::from_mins(10));
-    bot.run();
-    let word = bot
-        .private_message(&alice, "Session for website ends in ")
-        .await;
-    assert_eq!(word.room, *sent.room());
-    let body = word.body().unwrap();
-    assert!(body.contains("`!rc extend website 2h`"), "{body}");
-    assert_eq!(
-        word.message_type(),
-        Some("m.text"),
-        "a notice rings no phone"
-    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -231,63 +205,48 @@ async fn a_project_with_autostart_sends_its_link_to_those_alone_who_may_have_it(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_operator_sees_and_stops_sessions_while_the_bot_runs() {
+async fn the_operator_sees_and_stops_sessions_with_and_without_a_running_bot() {
     let alice = person("alice").await;
-    let bot = Bot::builder(homeserver())
+    let mut bot = Bot::builder(homeserver())
         .project("api", |project| project)
         .project("website", |project| project.standin("fork=1"))
         .start(&alice)
         .await;
-    assert_eq!(operate(&bot, &["stop"]), "There is no active session.");
-    assert_eq!(
-        operate(&bot, &["stop", "api"]),
-        "There is no active session for api."
-    );
-    let sent = bot.start_session(&alice, "website").await;
-    let status = operate(&bot, &["status"]);
-    let lines: Vec<_> = status.lines().collect();
-    assert_eq!(lines[0], "api: no session");
-    assert!(lines[1].starts_with("website: running since "), "{status}");
-    assert!(!status.contains("claude.ai"), "{status}");
-
-    let said = operate(&bot, &["stop", "website"]);
-    assert!(
-        said.starts_with("Session for website is stopped. Its 2 processes ended "),
-        "{said}"
-    );
-    assert!(bot.session_processes().is_empty());
-    bot.wait_for_redaction(&alice, &sent).await;
-    let status = bot.request(&alice, "status").await;
-    assert_eq!(
-        status.body(),
-        Some("api:     no session\nwebsite: no session")
-    );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_operator_sees_and_stops_sessions_while_no_bot_runs() {
-    let alice = person("alice").await;
-    let mut bot = Bot::builder(homeserver())
-        .project("website", |project| project.standin("fork=1"))
-        .start(&alice)
-        .await;
-    let sent = bot.start_session(&alice, "website").await;
-    bot.kill_9();
-    let status = operate(&bot, &["status"]);
-    assert!(status.starts_with("website: running since "), "{status}");
-    let said = operate(&bot, &["stop"]);
-    assert!(
-        said.ends_with(" Its link is deleted, and whoever waits for it gets an answer, when the bot runs again."),
-        "{said}"
-    );
-    assert!(bot.session_processes().is_empty());
-    assert_eq!(
-        operate(&bot, &["status"]),
-        "website: stopped; the bot takes its link back when it runs again"
-    );
-    assert_eq!(operate(&bot, &["stop"]), "There is no active session.");
-
-    bot.restart(&alice).await;
-    bot.wait_for_redaction(&alice, &sent).await;
-    bot.start_session(&alice, "website").await;
+    for (runs, stopped) in [
+        (
+            true,
+            "Session for website is stopped. Its 2 processes ended ",
+        ),
+        (
+            false,
+            " Its link is deleted, and whoever waits for it gets an answer, when the bot runs again.",
+        ),
+    ] {
+        assert_eq!(operate(&bot, &["stop"]), "There is no active session.");
+        let none = "There is no active session for api.";
+        assert_eq!(operate(&bot, &["stop", "api"]), none);
+        let sent = bot.start_session(&alice, "website").await;
+        if !runs {
+            bot.kill_9();
+        }
+        let status = operate(&bot, &["status"]);
+        let (api, website) = status.split_once('\n').unwrap();
+        assert_eq!(api, "api: no session");
+        assert!(website.starts_with("website: running since "), "{status}");
+        assert!(!status.contains("claude.ai"), "{status}");
+        let said = operate(&bot, &["stop", "website"]);
+        assert!(said.contains(stopped), "{said}");
+        assert!(bot.session_processes().is_empty());
+        if !runs {
+            let status = operate(&bot, &["status"]);
+            let left = "website: stopped; the bot takes its link back when it runs again";
+            assert!(status.ends_with(left), "{status}");
+            assert_eq!(operate(&bot, &["stop"]), "There is no active session.");
+            bot.restart(&alice).await;
+        }
+        bot.wait_for_redaction(&alice, &sent).await;
+        let status = bot.request(&alice, "status").await;
+        let none = "api:     no session\nwebsite: no session";
+        assert_eq!(status.body(), Some(none));
+    }
 }

@@ -237,47 +237,36 @@ fn devices_of<'a>(answer: &'a mut Value, user: &UserId) -> Option<&'a mut Map<St
         .as_object_mut()
 }
 
-async fn assert_stands(change: fn(&mut Value, &UserId, &str)) {
-    for key in malformed() {
-        let (alice, proxy, mut bot) = administrator_and_bot(|bot, _| bot).await;
-        bot.request(&alice, "status").await;
-        show(&proxy, &alice, &key, change).await;
-        // What has such keys does not count, so that it takes a plain answer to see that the bot is there.
-        bot.restart(&alice).await;
-        proxy.be_honest();
-        proxy.inject(json!({ "device_lists": { "changed": [alice.user_id()] } }));
-        assert_obeys(&mut bot, &alice).await;
-        assert_eq!(panics(&bot), 0);
-    }
-}
-
+/// The device in use, its owner's identity, or another device beside it.
 #[tokio::test(flavor = "multi_thread")]
-async fn devices_with_malformed_keys_do_not_count() {
-    assert_stands(|answer, user, key| {
+async fn devices_and_identities_with_malformed_keys_do_not_count() {
+    let (alice, proxy, mut bot) = administrator_and_bot(|bot, _| bot).await;
+    bot.request(&alice, "status").await;
+    let of_devices = |answer: &mut Value, user: &UserId, key: &str| {
         for (id, device) in devices_of(answer, user).into_iter().flatten() {
             device["keys"][format!("ed25519:{id}")] = json!(key);
         }
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn identities_with_malformed_keys_do_not_count() {
-    assert_stands(|answer, user, key| {
+    };
+    let of_identities = |answer: &mut Value, user: &UserId, key: &str| {
         for kind in ["master_keys", "self_signing_keys"] {
             if let Some(identity) = answer[kind].get_mut(user.as_str()) {
                 identity["keys"] = json!({ format!("ed25519:{key}"): key });
             }
         }
-    })
-    .await;
-}
-
-/// Another device of hers with malformed keys is none, and the one that she uses goes on to count.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_device_with_malformed_keys_beside_an_honest_one_changes_nothing() {
+    };
+    for change in [of_devices as fn(&mut Value, &UserId, &str), of_identities] {
+        for key in malformed() {
+            show(&proxy, &alice, &key, change).await;
+            // Such keys do not count, so that it takes an honest answer to see that the bot is there.
+            bot.restart(&alice).await;
+            proxy.be_honest();
+            proxy.inject(json!({ "device_lists": { "changed": [alice.user_id()] } }));
+            let status = bot.request(&alice, "status").await;
+            assert_eq!(status.body(), Some("website: no session"));
+        }
+    }
     for key in malformed() {
-        let (alice, proxy, mut bot) = administrator_and_bot(|bot, _| bot).await;
+        // The device that she uses goes on to count.
         show(&proxy, &alice, &key, |answer, user, key| {
             if let Some(devices) = devices_of(answer, user)
                 && let Some(mut device) = devices.values().next().cloned()
@@ -288,7 +277,9 @@ async fn a_device_with_malformed_keys_beside_an_honest_one_changes_nothing() {
             }
         })
         .await;
-        assert_obeys(&mut bot, &alice).await;
-        assert_eq!(panics(&bot), 0);
+        let status = bot.request(&alice, "status").await;
+        assert_eq!(status.body(), Some("website: no session"));
     }
+    assert_obeys(&mut bot, &alice).await;
+    assert_eq!(panics(&bot), 0);
 }

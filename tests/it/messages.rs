@@ -7,8 +7,12 @@ use serde_json::json;
 use tokio::{sync::watch, time::timeout};
 
 use crate::support::{
-    DEADLINE, bot::Bot, eventually, homeserver, person, person::Person, picture::read_code,
-    start_homeserver,
+    DEADLINE,
+    bot::Bot,
+    eventually, homeserver, person,
+    person::Person,
+    picture::read_code,
+    proxy::{Answer, Proxy, Request},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -164,31 +168,25 @@ async fn a_picture_that_a_killed_bot_was_at_is_found_and_taken_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_stands_where_the_homeserver_takes_no_picture() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut homeserver = start_homeserver(folder.path()).unwrap();
-    homeserver.stop();
-    let configuration = folder.path().join("homeserver.yaml");
-    let text = fs::read_to_string(&configuration).unwrap();
-    fs::write(&configuration, text + "\nmax_upload_size: 100\n").unwrap();
-    homeserver.start_again().unwrap();
-    let alice = Person::register(&homeserver, "alice").await.unwrap();
-    let mut bot = Bot::builder(&homeserver).start(&alice).await;
+    let alice = person("alice").await;
+    let proxy = Proxy::start(homeserver()).await;
+    let too_large = Answer::refusal(413, "M_TOO_LARGE");
+    let uploads =
+        |request: &Request| request.path.ends_with("/upload") && request.path.contains("/media/");
+    proxy.on(uploads).answer(too_large);
+    let builder = Bot::builder(homeserver()).through(&proxy);
+    let mut bot = builder.start(&alice).await;
 
     let sent = bot.start_session(&alice, "website").await;
     bot.wait_for_log("no picture follows the link").await;
-    assert!(
-        bot.log().contains("too large to upload"),
-        "the log says why"
-    );
+    assert!(bot.log().contains("M_TOO_LARGE"), "the log says why");
     assert!(bot.pictures_of(&alice).is_empty());
     bot.request(&alice, "stop").await;
     bot.wait_for_redaction(&alice, &sent).await;
-    bot.private_message(&alice, "Session for website has ended.")
-        .await;
+    let ended = "Session for website has ended.";
+    bot.private_message(&alice, ended).await;
     // Nothing was sent, so nothing else was redacted.
     let redactions = alice.events().into_iter();
-    assert_eq!(
-        redactions.filter(|event| event.redacts().is_some()).count(),
-        1
-    );
+    let redactions = redactions.filter(|event| event.redacts().is_some());
+    assert_eq!(redactions.count(), 1);
 }

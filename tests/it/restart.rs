@@ -3,7 +3,7 @@
 use crate::support::{bot::Bot, eventually, homeserver, person};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_outlives_a_killed_bot_and_is_known_to_the_next_one() {
+async fn a_session_outlives_a_bot_that_is_killed_or_terminated_and_is_known_to_the_next_one() {
     let alice = person("alice").await;
     let mut bot = Bot::builder(homeserver())
         .project("website", |project| project.standin("fork=2"))
@@ -32,6 +32,14 @@ async fn a_session_outlives_a_killed_bot_and_is_known_to_the_next_one() {
     assert_eq!(bot.standin_starts(), 1);
     assert_eq!(bot.session_processes(), processes);
 
+    // One that is asked to end ends in order, and leaves as much.
+    assert!(bot.terminate().await.success());
+    assert_eq!(bot.session_processes(), processes);
+    let stored = alice.event_from_server(second.room(), &second.event.id);
+    let stored = stored.await.unwrap();
+    assert_ne!(stored["content"], serde_json::json!({}), "the link works");
+    bot.restart(&alice).await;
+
     let answer = bot.request(&alice, "stop").await;
     assert!(
         answer
@@ -43,31 +51,6 @@ async fn a_session_outlives_a_killed_bot_and_is_known_to_the_next_one() {
     assert!(bot.session_processes().is_empty());
     bot.wait_for_redaction(&alice, &first).await;
     bot.wait_for_redaction(&alice, &second).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn sigterm_ends_the_bot_in_order_and_leaves_its_sessions() {
-    let alice = person("alice").await;
-    let mut bot = Bot::builder(homeserver()).start(&alice).await;
-    let sent = bot.start_session(&alice, "website").await;
-    let processes = bot.session_processes();
-
-    let status = bot.terminate().await;
-    assert!(status.success(), "{status}");
-    assert_eq!(bot.session_processes(), processes);
-    let stored = alice
-        .event_from_server(sent.room(), &sent.event.id)
-        .await
-        .unwrap();
-    assert_ne!(
-        stored["content"],
-        serde_json::json!({}),
-        "the link still works, so it stays"
-    );
-
-    bot.restart(&alice).await;
-    bot.request(&alice, "stop").await;
-    bot.wait_for_redaction(&alice, &sent).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -16,7 +16,7 @@ use crate::support::{
     appservice::Tokens,
     bot::Bot,
     bot_builder::BotBuilder,
-    homeserver, person,
+    eventually, homeserver, person,
     person::{Person, random_text},
 };
 
@@ -203,26 +203,20 @@ async fn the_picture_of_a_link_is_noise_to_the_homeserver_before_and_after_it_is
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_in_the_data_directory_is_open_to_others() {
+async fn nothing_on_disk_is_open_to_others_and_an_ended_session_leaves_no_link() {
     let alice = person("alice").await;
     let bot = Bot::builder(homeserver()).start(&alice).await;
-    bot.start_session(&alice, "website").await;
+    let sent = bot.start_session(&alice, "website").await;
     let mut open = Vec::new();
     let files = collect_open_to_others(&bot.data_dir(), &mut open);
     assert!(files > 10, "only {files} files were looked at");
     assert!(open.is_empty(), "open to others: {open:#?}");
-}
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_ended_session_leaves_no_link_on_disk() {
-    let alice = person("alice").await;
-    let bot = Bot::builder(homeserver()).start(&alice).await;
-    let sent = bot.start_session(&alice, "website").await;
     let record = bot.data_dir().join("sessions/website/session.json");
     assert!(fs::read_to_string(&record).unwrap().contains(&sent.link));
     bot.request(&alice, "stop").await;
     bot.wait_for_redaction(&alice, &sent).await;
-    crate::support::eventually("the record is gone", async || {
+    eventually("the record is gone", async || {
         (!record.exists()).then_some(())
     })
     .await;

@@ -6,7 +6,7 @@ use std::{fs, os::unix::fs::MetadataExt as _};
 use serde_json::json;
 
 use crate::{
-    hostile::{administrator_and_bot, answer_to, sessions},
+    hostile::{administrator_and_bot, answer_to, assert_no_key_for, sessions},
     support::{
         assert_says,
         bot::Bot,
@@ -154,24 +154,30 @@ async fn with_the_password_of_an_administrator_an_accomplice_gets_nothing_where_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_third_person_in_an_old_dm_does_not_get_the_link() {
-    for joins in [true, false] {
-        let (alice, mallory) = (person("alice").await, person("mallory").await);
-        mallory.join_invitations(joins);
-        let bot = Bot::builder(homeserver()).start(&alice).await;
-        let first = bot.start_session(&alice, "website").await;
-        // Only the bot may invite there; a homeserver that plays false can do it in its name.
-        if joins {
-            bot.bring_in_as_bot(&alice, first.room(), &mallory).await;
-        } else {
-            bot.invite_as_bot(&alice, first.room(), mallory.user_id())
+    let (alice, mallory) = (person("alice").await, person("mallory").await);
+    let proxy = Proxy::start(homeserver()).await;
+    let bot = Bot::builder(homeserver());
+    let bot = bot.through(&proxy).start(&alice).await;
+    let mut last = bot.start_session(&alice, "website").await;
+    // Only the bot may invite there; a homeserver that plays false can do it in its name.
+    for presence in ["in it", "gone again", "invited"] {
+        if presence == "invited" {
+            mallory.join_invitations(false);
+            bot.invite_as_bot(&alice, last.room(), mallory.user_id())
                 .await;
+        } else {
+            bot.bring_in_as_bot(&alice, last.room(), &mallory).await;
         }
-
-        let second = bot.start_session(&alice, "website").await;
-        assert_ne!(second.room(), first.room());
-        assert!(mallory.never_saw(second.room()));
-        assert!(mallory.never_read(&first.link));
+        if presence == "gone again" {
+            let room = mallory.client().get_room(last.room()).unwrap();
+            room.leave().await.unwrap();
+        }
+        let next = bot.start_session(&alice, "website").await;
+        assert_ne!(next.room(), last.room(), "{presence}");
+        assert!(mallory.never_saw(next.room()) && mallory.never_read(&last.link));
+        last = next;
     }
+    assert_no_key_for(mallory.user_id(), &proxy);
 }
 
 /// With what docs/security.md asks for: users that are named by their keys, and encryption always.
@@ -212,13 +218,11 @@ async fn the_homeserver_gets_no_session_and_no_link() {
 
     // A device and an identity in the administrator's name, and a member of the direct message.
     let joins = membership(mallory.user_id(), "join");
-    for (impostor, why) in [
-        (Impostor::device_of(alice.user_id()).await, "UnsignedDevice"),
-        (
-            Impostor::identity_of(alice.user_id()).await,
-            "IdentityChanged",
-        ),
-    ] {
+    let impostors = [
+        Impostor::device_of(alice.user_id()).await,
+        Impostor::identity_of(alice.user_id()).await,
+    ];
+    for (impostor, why) in impostors.iter().zip(["UnsignedDevice", "IdentityChanged"]) {
         impostor.show(&proxy);
         let asked = impostor
             .send_text(&proxy, &alice, bot.user_id(), &room, "!rc start")
@@ -230,6 +234,9 @@ async fn the_homeserver_gets_no_session_and_no_link() {
         proxy.inject(json!({ "device_lists": { "changed": [alice.user_id()] } }));
     }
     let sent = bot.start_session(&alice, "website").await;
+    for impostor in impostors {
+        assert!(!impostor.got_a_key(&proxy));
+    }
     proxy.inject(in_timeline(sent.room(), &[joins]));
     let again = bot.start_session(&alice, "website").await;
     assert_ne!(again.room(), sent.room());

@@ -138,31 +138,25 @@ async fn an_identity_is_reset_without_a_log_in() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_homeserver_that_forgets_the_appservice_costs_the_bot_no_device() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut homeserver = start_homeserver(folder.path()).unwrap();
-    let alice = Person::register(&homeserver, "alice").await.unwrap();
-    let mut bot = Bot::builder(&homeserver)
-        .without_log_in(&homeserver)
+    let alice = person("alice").await;
+    let proxy = Proxy::start(homeserver()).await;
+    let mut bot = Bot::builder(homeserver())
+        .without_log_in(homeserver())
+        .through(&proxy)
         .start(&alice)
         .await;
     bot.wait_until_connected(1).await;
     let device = bot.devices(&alice).await;
-    let theirs = homeserver.registrations()[1].clone();
-    let ours = bot.data_dir().with_file_name("registration.yaml");
-    let text = fs::read_to_string(&theirs).unwrap();
-    fs::write(&ours, &text).unwrap();
-    bot.reconfigure(|config| config["appservice"]["registration"] = json!(ours));
-    let token = Tokens::of(&theirs).appservice;
-
-    fs::write(&theirs, text.replace(&token, "another_token")).unwrap();
-    homeserver.start_again().unwrap();
+    let token = Tokens::of(&registration_without_log_in()).appservice;
+    proxy
+        .on(move |request| request.bears(&token))
+        .answer(Answer::refusal(401, "M_UNKNOWN_TOKEN"));
     assert_eq!(bot.wait_for_exit().await.code(), Some(1));
     let log = bot.log();
     assert!(log.contains("M_UNKNOWN_TOKEN: name a copy of"), "{log}");
     assert!(!log.contains("device_is_gone=true"), "{log}");
 
-    fs::write(&theirs, &text).unwrap();
-    homeserver.start_again().unwrap();
+    proxy.be_honest();
     bot.run();
     bot.wait_until_connected(2).await;
     assert_eq!(bot.devices(&alice).await, device);

@@ -21,24 +21,6 @@ use crate::support::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_member_that_only_the_sync_shows_in_the_direct_message_gets_no_link() {
-    let mallory = person("mallory").await;
-    let (alice, proxy, bot) = administrator_and_bot(|bot, _| bot).await;
-    let first = bot.start_session(&alice, "website").await;
-    let joins = membership(mallory.user_id(), "join");
-    proxy.inject(in_timeline(first.room(), &[joins]));
-    eventually("the bot has heard it", async || {
-        proxy.has_injected_all().then_some(())
-    })
-    .await;
-
-    let second = bot.start_session(&alice, "website").await;
-    assert_ne!(second.room(), first.room());
-    assert_no_key_for(mallory.user_id(), &proxy);
-    assert!(mallory.never_read(&first.link));
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_member_that_the_sync_hides_in_the_direct_message_gets_no_link() {
     let mallory = person("mallory").await;
     let (alice, proxy, bot) = administrator_and_bot(|bot, _| bot).await;
@@ -106,28 +88,6 @@ async fn assert_session_ended(bot: &Bot, alice: &Person, read: &LinkMessage) {
     let next = bot.start_session(alice, "website").await;
     assert_ne!(next.room(), read.room());
     assert_ne!(next.link, read.link);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_link_that_somebody_joined_in_upon_is_taken_back_and_its_session_ended() {
-    let mallory = person("mallory").await;
-    let (alice, proxy, bot) = administrator_and_bot(|bot, _| bot).await;
-    let first = bot.start_session(&alice, "website").await;
-    let room = first.room().clone();
-    let held = hold_message(&proxy, &room);
-    let asked = bot.send(&alice, "start").await;
-    wait_until_caught(&held).await;
-    bot.bring_in_as_bot(&alice, &room, &mallory).await;
-    drop(held);
-
-    let answer = bot.answer(&alice, &asked).await;
-    let body = answer.body().unwrap();
-    assert!(body.contains("somebody else"), "{body}");
-    let overheard = bot.links_of(&alice).remove(1);
-    let stored = alice.event_from_server(&room, &overheard.id).await.unwrap();
-    assert_eq!(stored["content"], json!({}), "{stored}");
-    assert!(mallory.never_read(&first.link));
-    assert_session_ended(&bot, &alice, &first).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

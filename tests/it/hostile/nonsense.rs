@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 use super::{administrator_and_bot, assert_unharmed, sessions};
 use crate::support::{
     bot::Bot,
-    bot_builder::BotBuilder,
     eventually,
     person::Person,
     proxy::{
@@ -65,44 +64,25 @@ async fn permits_nothing(
     bot.request(alice, "stop").await;
 }
 
-/// In a room of version 10 the list of power levels decides about everybody.
-async fn in_version_10() -> (Person, Proxy, Bot) {
-    administrator_and_bot(|bot, _| patient(bot.room_version(RoomVersionId::V10))).await
-}
-
-/// A bot that takes as many commands as a test gives.
-fn patient(bot: BotBuilder) -> BotBuilder {
-    bot.configure(|config| config["rate"]["commands_per_minute"] = json!(100))
-}
-
 #[tokio::test(flavor = "multi_thread")]
-async fn nonsense_for_the_state_of_the_admin_room_permits_nothing() {
-    let (alice, proxy, bot) = in_version_10().await;
+async fn nonsense_for_what_a_start_asks_permits_nothing_and_gives_a_key_to_nobody_else() {
+    // In a room of version 10 the list of power levels decides about everybody.
+    let (alice, proxy, bot) = administrator_and_bot(|bot, _| {
+        bot.room_version(RoomVersionId::V10)
+            .configure(|config| config["rate"]["commands_per_minute"] = json!(100))
+    })
+    .await;
+    let everything = (&alice, &proxy, &bot);
     for kind in ["m.room.create", "m.room.power_levels", "m.room.member"] {
-        let requests = move |request: &Request| request.reads_state(kind);
-        permits_nothing((&alice, &proxy, &bot), requests).await;
+        let state = move |request: &Request| request.reads_state(kind);
+        permits_nothing(everything, state).await;
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn nonsense_for_the_event_of_a_command_permits_nothing() {
-    let (alice, proxy, bot) = in_version_10().await;
-    permits_nothing((&alice, &proxy, &bot), Request::reads_event).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn nonsense_for_the_direct_message_starts_no_session() {
-    let (alice, proxy, bot) = administrator_and_bot(|bot, _| patient(bot)).await;
-    permits_nothing((&alice, &proxy, &bot), Request::makes_room).await;
+    permits_nothing(everything, Request::reads_event).await;
+    permits_nothing(everything, Request::makes_room).await;
     let admin_room = bot.admin_room().to_owned();
     let members = move |request: &Request| request.reads_members() && !request.is_in(&admin_room);
-    permits_nothing((&alice, &proxy, &bot), members).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn nonsense_for_the_keys_of_people_gives_a_key_to_nobody_else() {
-    let (alice, proxy, bot) = administrator_and_bot(|bot, _| patient(bot)).await;
-    permits_nothing((&alice, &proxy, &bot), Request::queries_keys).await;
+    permits_nothing(everything, members).await;
+    permits_nothing(everything, Request::queries_keys).await;
     let receivers: BTreeSet<String> = proxy
         .passed_by(Request::sends_to_devices)
         .iter()
@@ -132,7 +112,7 @@ async fn nonsense_for_a_link_that_was_sent_makes_no_second_message_of_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nonsense_for_a_sync_is_asked_for_again() {
+async fn nonsense_for_a_sync_is_asked_for_again_and_in_a_timeline_passed_over() {
     let (alice, proxy, bot) = administrator_and_bot(|bot, _| bot).await;
     for answer in nonsense() {
         proxy.on(Request::is_sync).times(1).answer(answer);
@@ -140,12 +120,6 @@ async fn nonsense_for_a_sync_is_asked_for_again() {
         let status = bot.request(&alice, "status").await;
         assert_eq!(status.body(), Some("website: no session"));
     }
-    assert_unharmed(&bot, &proxy, &alice).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn nonsense_in_a_timeline_is_passed_over() {
-    let (alice, proxy, bot) = administrator_and_bot(|bot, _| bot).await;
     let mut events = Vec::new();
     for (key, value) in [
         ("content", json!(7)),
