@@ -94,7 +94,6 @@ async fn a_direct_message_is_closed_to_everybody_else_from_its_beginning() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[tokio::test(flavor = "multi_thread")]
 async fn what_is_said_in_the_direct_message_is_no_command() {
     let alice = person("alice").await;
     let bot = Bot::builder(homeserver()).start(&alice).await;

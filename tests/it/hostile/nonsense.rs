@@ -73,12 +73,13 @@ async fn nonsense_for_what_a_start_asks_permits_nothing_and_gives_a_key_to_nobod
     })
     .await;
     let everything = (&alice, &proxy, &bot);
+    // There is no direct message yet.
+    permits_nothing(everything, Request::makes_room).await;
     for kind in ["m.room.create", "m.room.power_levels", "m.room.member"] {
         let state = move |request: &Request| request.reads_state(kind);
         permits_nothing(everything, state).await;
     }
     permits_nothing(everything, Request::reads_event).await;
-    permits_nothing(everything, Request::makes_room).await;
     let admin_room = bot.admin_room().to_owned();
     let members = move |request: &Request| request.reads_members() && !request.is_in(&admin_room);
     permits_nothing(everything, members).await;
