@@ -1,14 +1,28 @@
-//! Finds links in the output of a session, as it comes.
+//! What a link looks like, and where links are in the output of a session, as it comes.
 
 use std::mem;
 
+use regex::Regex;
+use regex_syntax::hir::{
+    Hir,
+    literal::{ExtractKind, Extractor},
+};
+use url::Url;
 use vte::{Params, Parser, Perform};
 
-use super::{
-    pattern::{LinkPattern, SCHEME},
-    visible::{is_string_end, is_style},
-};
+use super::visible::{is_string_end, is_style};
 use crate::link::Link;
+
+const SCHEME: &str = "https://";
+
+/// What can stand right after a host in a URL.
+const HOST_ENDS: [char; 4] = ['/', '?', '#', ':'];
+
+/// What prose puts after a URL, and no link ends with.
+const CLOSING: [char; 10] = ['.', ',', ';', ':', '!', '?', ')', ']', '\'', '*'];
+
+/// How much of the beginning of a pattern is looked at; no host is longer (RFC 1035: 253 bytes).
+const LONGEST_PREFIX: usize = 300;
 
 const ESCAPE: u8 = 0x1b;
 
@@ -20,6 +34,82 @@ const LONGEST_OSC: usize = 2048;
 
 /// The parser takes an OSC string for so many parameters apart at most, and drops the rest.
 const MOST_OSC_PARAMETERS: usize = 16;
+
+/// A regular expression for links, all of one host.
+#[derive(Debug, Clone)]
+pub struct LinkPattern {
+    /// Matches a whole text or nothing.
+    regex: Regex,
+    host: String,
+}
+
+/// Why a text is no pattern for links.
+#[derive(Debug, thiserror::Error)]
+pub enum PatternError {
+    /// It is no regular expression.
+    #[error("not a regular expression")]
+    Syntax(#[source] Box<regex_syntax::Error>),
+    /// It is a regular expression too large to be compiled.
+    #[error("too large a regular expression")]
+    TooLarge(#[source] Box<regex::Error>),
+    /// It leaves open which host a link names, so a link to any host could be handed out.
+    #[error(
+        "must begin with https://, one host, and the '/', '?', '#' or ':' that ends it, \
+         as in 'https://claude\\.ai/code/[a-z0-9_]+' (a dot of the host is '\\.')"
+    )]
+    NoHost,
+    /// It begins with different hosts.
+    #[error("must name one host, and names both {0} and {1}")]
+    TwoHosts(String, String),
+}
+
+impl LinkPattern {
+    /// Takes a regular expression for a pattern.
+    ///
+    /// # Errors
+    /// When it does not compile, or does not say literally which host every link of it names.
+    pub fn new(pattern: &str) -> Result<Self, PatternError> {
+        let syntax =
+            regex_syntax::parse(pattern).map_err(|error| PatternError::Syntax(Box::new(error)))?;
+        let host = host_of(&syntax)?;
+        // Printed from what was parsed, because flags and comments in the text could swallow what is put around it.
+        let regex = Regex::new(&format!(r"\A(?:{syntax})\z"))
+            .map_err(|error| PatternError::TooLarge(Box::new(error)))?;
+        Ok(Self { regex, host })
+    }
+
+    /// The host that every link names.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// A text with every URL of this host replaced, whether it is a link or only begins like one.
+    #[must_use]
+    pub fn blot_out(&self, text: &str) -> String {
+        let start = format!("{SCHEME}{}", self.host);
+        let mut pieces = text.split(&start);
+        let mut blotted = pieces.next().unwrap_or_default().to_owned();
+        for piece in pieces {
+            let rest = piece.find(char::is_whitespace).unwrap_or(piece.len());
+            blotted.push_str("[link]");
+            blotted.push_str(piece.get(rest..).unwrap_or_default());
+        }
+        blotted
+    }
+
+    /// The link that a text is, as a whole.
+    fn link(&self, text: &str) -> Option<Link> {
+        let is_match = self.regex.is_match(text);
+        let link = is_match.then(|| Link::parse(text).ok()).flatten();
+        link.filter(|link| link.host() == self.host)
+    }
+
+    /// The link that stands in prose, with the punctuation after it.
+    fn link_in_prose(&self, text: &str) -> Option<Link> {
+        self.link(text.trim_end_matches(CLOSING))
+    }
+}
 
 /// A link in the output, and how it stands there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -208,6 +298,35 @@ impl Perform for Screen {
 /// The characters of RFC 3986: unreserved, the delimiters, and the percent sign.
 fn is_of_url(character: char) -> bool {
     matches!(character, '!' | '#'..=';' | '=' | '?'..='[' | ']' | '_' | 'a'..='z' | '~')
+}
+
+/// The one host that all texts of a pattern begin with.
+fn host_of(syntax: &Hir) -> Result<String, PatternError> {
+    let prefixes = Extractor::new()
+        .kind(ExtractKind::Prefix)
+        .limit_literal_len(LONGEST_PREFIX)
+        .extract(syntax);
+    // None: the text may begin with anything.
+    let literals = prefixes.literals().ok_or(PatternError::NoHost)?;
+    let mut hosts = literals.iter().map(|literal| {
+        let text = str::from_utf8(literal.as_bytes()).ok();
+        text.and_then(host_at_start).ok_or(PatternError::NoHost)
+    });
+    let host = hosts.next().ok_or(PatternError::NoHost)??;
+    for other in hosts {
+        let other = other?;
+        if other != host {
+            return Err(PatternError::TwoHosts(host.to_owned(), other.to_owned()));
+        }
+    }
+    Ok(host.to_owned())
+}
+
+/// The host that a text begins with, if it is there as a whole.
+fn host_at_start(text: &str) -> Option<&str> {
+    let (host, _) = text.strip_prefix(SCHEME)?.split_once(HOST_ENDS)?;
+    let url = Url::parse(&format!("{SCHEME}{host}/")).ok()?;
+    (url.host_str() == Some(host)).then_some(host)
 }
 
 #[cfg(test)]

@@ -5,14 +5,12 @@
 mod diagnosis;
 mod launch;
 mod links;
-mod pattern;
 pub(crate) mod prerequisites;
 mod visible;
 
 pub use diagnosis::Cause;
 pub use launch::SESSION_ID_VARIABLE;
-pub use links::{LinkFinder, Sighting};
-pub use pattern::{LinkPattern, PatternError};
+pub use links::{LinkFinder, LinkPattern, PatternError, Sighting};
 pub use visible::visible_text;
 
 pub(crate) use launch::{Invocation, WAY_OUT, environment, fill_in};
