@@ -44,8 +44,8 @@ use crate::{
     data_dir::DataDir,
     matrix::{Announcement, Fault, Heard, Login, MatrixFolder, Message, SentLink, Sound},
     remote_control::{
-        self, DeliveryId, ProjectName, RemoteControl, Request, RestoreError, TaskPanicked,
-        Withdrawal,
+        self, DeliveryId, ProjectName, Redaction, RemoteControl, Request, RestoreError,
+        TaskPanicked,
     },
 };
 use audit::{Audit, Conclusion};
@@ -106,9 +106,9 @@ enum Event {
         request: Request,
         tried: bool,
     },
-    Withdrawn {
+    Redacted {
         project: ProjectName,
-        withdrawal: Withdrawal,
+        redaction: Redaction,
     },
     /// The requester's last lines of output are in the direct message, or cannot get there.
     Shown {
@@ -386,10 +386,9 @@ impl Bot {
                 let notices = self.remote_control.called_off(id, request, tried);
                 self.handle(notices);
             }
-            Event::Withdrawn {
-                project,
-                withdrawal,
-            } => self.remote_control.withdrawn(&project, &withdrawal),
+            Event::Redacted { project, redaction } => {
+                self.remote_control.redacted(&project, &redaction)
+            }
             Event::Shown {
                 project,
                 request,

@@ -20,7 +20,7 @@ use crate::{
         Chain, Fault, LinkMessage, LinkReceipt, LinkTransactions, Matrix, NotConfidential, NotSent,
         Notice, ReplyTo, SentLink, Sound, Trust,
     },
-    remote_control::{DeliveryId, Request, Withdrawal},
+    remote_control::{DeliveryId, Redaction, Request},
 };
 
 /// The longest wait between two tries, which chance makes up to twice as long: so soon after its return the homeserver gets
@@ -179,8 +179,8 @@ async fn look_after_earlier_run(
     drop(matrix.confidential_room(recipient, None).await?);
     let harmless = reply::ended_before_delivery(&delivery.id.project).plain;
     let transactions = transactions(&delivery.id);
-    let withdrawn = matrix.redact_in_replaced(recipient, &harmless, &transactions);
-    withdrawn.await.map_err(NotDelivered::Fault)
+    let redacted = matrix.redact_in_replaced(recipient, &harmless, &transactions);
+    redacted.await.map_err(NotDelivered::Fault)
 }
 
 /// Whether somebody may have what they asked for earlier.
@@ -240,9 +240,9 @@ pub(super) async fn show_last_output(
 }
 
 /// Redacts a link, and finds it first where its delivery was cut off.
-pub(super) async fn withdraw(line: MatrixHandle, id: DeliveryId, withdrawal: Withdrawal) -> Event {
+pub(super) async fn redact(line: MatrixHandle, id: DeliveryId, redaction: Redaction) -> Event {
     let project = id.project.clone();
-    let (delivery, transactions) = (&withdrawal.delivery, &transactions(&id));
+    let (delivery, transactions) = (&redaction.delivery, &transactions(&id));
     let harmless = &reply::ended_before_delivery(&project).plain;
     until_taken(line, |matrix| async move {
         let Some(receipt) = &delivery.receipt else {
@@ -259,10 +259,7 @@ pub(super) async fn withdraw(line: MatrixHandle, id: DeliveryId, withdrawal: Wit
         matrix.redact_link(&receipt, harmless, transactions).await
     })
     .await;
-    Event::Withdrawn {
-        project,
-        withdrawal,
-    }
+    Event::Redacted { project, redaction }
 }
 
 /// Says something in the admin room, as a reply where it answers somebody.

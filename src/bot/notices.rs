@@ -22,8 +22,8 @@ use crate::{
     link::Link,
     matrix::Sound,
     remote_control::{
-        self, Delivery, DeliveryId, Ending, Notice, Notices, Outcome, Output, ProjectName, Request,
-        Withdrawal,
+        self, Delivery, DeliveryId, Ending, Notice, Notices, Outcome, Output, ProjectName,
+        Redaction, Request,
     },
 };
 
@@ -58,7 +58,7 @@ impl Bot {
                     };
                     self.deliver(id, request, link, occasion);
                 }
-                Notice::Withdraw(withdrawal) => self.withdraw(&project, withdrawal),
+                Notice::Redact(redaction) => self.redact(&project, redaction),
                 Notice::Over {
                     outcome,
                     last_output,
@@ -176,15 +176,15 @@ impl Bot {
     }
 
     /// A link that is still under way, or its picture, is called off first; how that went decides what there is to redact.
-    pub(super) fn withdraw(&mut self, project: &ProjectName, withdrawal: Withdrawal) {
+    pub(super) fn redact(&mut self, project: &ProjectName, redaction: Redaction) {
         let id = DeliveryId {
             project: project.clone(),
-            session: withdrawal.session.clone(),
-            number: withdrawal.delivery.number,
+            session: redaction.session.clone(),
+            number: redaction.delivery.number,
         };
         match self.deliveries.get(&id) {
             Some(called_off) => called_off.cancel(),
-            None => self.spawn(deliver::withdraw(self.line.clone(), id, withdrawal)),
+            None => self.spawn(deliver::redact(self.line.clone(), id, redaction)),
         }
     }
 

@@ -73,16 +73,13 @@ async fn what_comes_of_tasks_while_the_bot_leaves_is_written_down() {
         reference: String::new(),
     };
     let called_off = bot.remote_control.called_off(id, request, true);
-    let [(project, remote_control::Notice::Withdraw(withdrawal))] = &called_off[..] else {
+    let [(project, remote_control::Notice::Redact(redaction))] = &called_off[..] else {
         panic!("{called_off:?}")
     };
-    let (project, withdrawal) = (project.clone(), withdrawal.clone());
+    let (project, redaction) = (project.clone(), redaction.clone());
     bot.spawn(async move {
         tokio::task::yield_now().await;
-        Event::Withdrawn {
-            project,
-            withdrawal,
-        }
+        Event::Redacted { project, redaction }
     });
     bot.leave(&mut incoming).await;
     let (_, notices) = RemoteControl::restore(settings(folder.path())).unwrap();

@@ -214,8 +214,8 @@ impl Slot {
     fn note(&mut self, effects: &[Effect]) {
         for effect in effects {
             match effect {
-                Effect::Tell(Notice::Withdraw(withdrawal)) => {
-                    self.record.add_withdrawal(withdrawal.clone());
+                Effect::Tell(Notice::Redact(redaction)) => {
+                    self.record.add_redaction(redaction.clone());
                 }
                 Effect::Tell(Notice::Restarting { .. }) => self.starts_when_over = false,
                 Effect::Finish(_) => self.record.session = None,

@@ -50,7 +50,7 @@ pub use project::{
     InvalidProjectName, MAX_OUTPUT, Project, ProjectName, STOP_GRACE, SessionSettings,
 };
 pub use restore::RestoreError;
-pub use session::{Beginning, Delivery, Ending, Request, Restart, SessionId, WARNING, Withdrawal};
+pub use session::{Beginning, Delivery, Ending, Redaction, Request, Restart, SessionId, WARNING};
 pub(crate) use store::DATA_DIRECTORY_VARIABLE;
 pub use store::{SESSION_FOLDER_VARIABLE, StoreError};
 
@@ -287,7 +287,7 @@ impl RemoteControl {
             return self.take_back(id, request, None);
         }
         let project = id.project.clone();
-        self.withdrawn(&project, &withdrawal(id, request, None));
+        self.redacted(&project, &redaction(id, request, None));
         Vec::new()
     }
 
@@ -300,18 +300,18 @@ impl RemoteControl {
     }
 
     /// The link is redacted.
-    pub fn withdrawn(&mut self, project: &ProjectName, withdrawal: &Withdrawal) {
-        self.slot(project).record.remove_withdrawal(withdrawal);
+    pub fn redacted(&mut self, project: &ProjectName, redaction: &Redaction) {
+        self.slot(project).record.remove_redaction(redaction);
         self.save_or_retry(project);
     }
 
     fn take_back(&mut self, id: DeliveryId, request: Request, receipt: Option<String>) -> Notices {
         let project = id.project.clone();
-        let withdrawal = withdrawal(id, request, receipt);
+        let redaction = redaction(id, request, receipt);
         let record = &mut self.slot(&project).record;
-        record.add_withdrawal(withdrawal.clone());
+        record.add_redaction(redaction.clone());
         self.save_or_retry(&project);
-        vec![(project, Notice::Withdraw(withdrawal))]
+        vec![(project, Notice::Redact(redaction))]
     }
 
     fn delivery(&self, id: &DeliveryId) -> Option<&Delivery> {
@@ -366,8 +366,8 @@ impl RemoteControl {
     }
 }
 
-fn withdrawal(id: DeliveryId, request: Request, receipt: Option<String>) -> Withdrawal {
-    Withdrawal {
+fn redaction(id: DeliveryId, request: Request, receipt: Option<String>) -> Redaction {
+    Redaction {
         session: id.session,
         delivery: Delivery {
             number: id.number,
@@ -457,11 +457,11 @@ mod tests {
         let (mut sessions, _) = RemoteControl::restore(settings(&folder)).unwrap();
         let notices = sessions.called_off(id.clone(), request.clone(), true);
         assert!(
-            matches!(&notices[..], [(_, Notice::Withdraw(withdrawal))] if withdrawal.session == id.session),
+            matches!(&notices[..], [(_, Notice::Redact(redaction))] if redaction.session == id.session),
             "{notices:?}"
         );
         let (mut restored, notices) = RemoteControl::restore(settings(&folder)).unwrap();
-        assert!(matches!(notices[..], [(_, Notice::Withdraw(_))]), "on disk");
+        assert!(matches!(notices[..], [(_, Notice::Redact(_))]), "on disk");
         assert!(restored.called_off(id, request, false).is_empty());
         let (_, notices) = RemoteControl::restore(settings(&folder)).unwrap();
         assert!(notices.is_empty(), "{notices:?}");

@@ -6,7 +6,7 @@ use super::{
     logs::Output,
     process::StopReport,
     project::ProjectName,
-    session::{Delivery, Ending, Request, Session, SessionId, State, Withdrawal},
+    session::{Delivery, Ending, Redaction, Request, Session, SessionId, State},
 };
 use crate::link::Link;
 
@@ -27,9 +27,9 @@ pub enum Notice {
         request: Request,
         link: Link,
     },
-    /// Take a link back; then call [`RemoteControl::withdrawn`](super::RemoteControl::withdrawn). One that is still under way
+    /// Redact the message with a link; then call [`RemoteControl::redacted`](super::RemoteControl::redacted). One that is still under way
     /// is called off instead.
-    Withdraw(Withdrawal),
+    Redact(Redaction),
     /// A session is over. What it printed last is there if it can be had.
     Over {
         outcome: Outcome,
@@ -81,7 +81,7 @@ pub struct Outcome {
     pub report: Option<StopReport>,
     /// Who asked for the end.
     pub stop_requests: Vec<Request>,
-    /// All deliveries that are not withdrawn yet. Without a receipt: it may or may not have arrived.
+    /// All deliveries that are not redacted yet. Without a receipt: it may or may not have arrived.
     pub deliveries: Vec<Delivery>,
     /// Whether a link was ever known.
     pub had_link: bool,

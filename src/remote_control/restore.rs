@@ -32,7 +32,7 @@ pub enum RestoreError {
 
 impl RemoteControl {
     /// Opens the folder of records and restores what stands there: sessions that still run are adopted, those that ended
-    /// in the meantime are finished, deliveries and withdrawals go on, and projects with `deliver_to` start.
+    /// in the meantime are finished, deliveries and redactions go on, and projects with `deliver_to` start.
     ///
     /// Has to be called within a tokio runtime.
     ///
@@ -90,9 +90,9 @@ impl RemoteControl {
     ) -> Notices {
         let slot = self.slot(name);
         let before = slot.record.clone();
-        let withdrawals = slot.record.withdrawals.iter().cloned();
-        let mut effects: Vec<_> = withdrawals
-            .map(|withdrawal| Effect::Tell(Notice::Withdraw(withdrawal)))
+        let redactions = slot.record.redactions.iter().cloned();
+        let mut effects: Vec<_> = redactions
+            .map(|redaction| Effect::Tell(Notice::Redact(redaction)))
             .collect();
         effects.extend(slot.restore_session(name, processes));
         if before.session.is_none() && (is_unreadable || slot.record.session.is_some()) {

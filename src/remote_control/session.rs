@@ -153,7 +153,7 @@ impl Delivery {
 
 /// A link that has to be redacted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Withdrawal {
+pub struct Redaction {
     /// Whose link it was.
     pub session: SessionId,
     /// How it was delivered. Without a receipt it may or may not have arrived.
@@ -229,7 +229,7 @@ pub(crate) struct Session {
     created: SystemTime,
     beginning: Beginning,
     state: State,
-    /// All that are not withdrawn.
+    /// All that are not redacted.
     deliveries: Vec<Delivery>,
     next_delivery: u32,
     had_link: bool,

@@ -14,7 +14,7 @@ use tracing::error;
 use super::{
     process,
     project::ProjectName,
-    session::{Session, Withdrawal},
+    session::{Redaction, Session},
 };
 use crate::atomic_file;
 
@@ -44,7 +44,8 @@ pub(super) struct Record {
     /// The boot of the host in which it was written: uptimes mean something within it alone.
     boot_id: String,
     pub(super) session: Option<Session>,
-    pub(super) withdrawals: Vec<Withdrawal>,
+    #[serde(rename = "withdrawals")]
+    pub(super) redactions: Vec<Redaction>,
 }
 
 impl Default for Record {
@@ -53,7 +54,7 @@ impl Default for Record {
             version: VERSION,
             boot_id: process::boot_id().unwrap_or_default().to_owned(),
             session: None,
-            withdrawals: Vec::new(),
+            redactions: Vec::new(),
         }
     }
 }
@@ -68,15 +69,14 @@ impl Record {
         booted
     }
 
-    pub(super) fn add_withdrawal(&mut self, withdrawal: Withdrawal) {
-        self.remove_withdrawal(&withdrawal);
-        self.withdrawals.push(withdrawal);
+    pub(super) fn add_redaction(&mut self, redaction: Redaction) {
+        self.remove_redaction(&redaction);
+        self.redactions.push(redaction);
     }
 
-    pub(super) fn remove_withdrawal(&mut self, withdrawal: &Withdrawal) {
-        self.withdrawals.retain(|known| {
-            known.session != withdrawal.session
-                || known.delivery.number != withdrawal.delivery.number
+    pub(super) fn remove_redaction(&mut self, redaction: &Redaction) {
+        self.redactions.retain(|known| {
+            known.session != redaction.session || known.delivery.number != redaction.delivery.number
         });
     }
 }
@@ -221,7 +221,7 @@ impl Store {
     pub(super) fn save(&self, project: &ProjectName, record: &Record) -> Result<(), StoreError> {
         make_private_folder(&self.project_folder(project))?;
         let path = self.record_path(project);
-        let saved = if record.session.is_none() && record.withdrawals.is_empty() {
+        let saved = if record.session.is_none() && record.redactions.is_empty() {
             atomic_file::remove(&path)
         } else {
             serde_json::to_vec_pretty(record)

@@ -163,7 +163,7 @@ impl Bot {
     }
 
     fn is_done(&self) -> bool {
-        let over = self.ledger.withdrawn().len() / REQUESTERS.len();
+        let over = self.ledger.redacted().len() / REQUESTERS.len();
         self.phase().is_none() && over >= self.sessions
     }
 
@@ -212,9 +212,9 @@ impl Bot {
                         session,
                         number,
                     };
-                    let withdrawn = self.ledger.withdrawn();
+                    let redacted = self.ledger.redacted();
                     let entry = (id.session.to_string(), id.number);
-                    assert!(!withdrawn.contains(&entry), "delivered after its end");
+                    assert!(!redacted.contains(&entry), "delivered after its end");
                     self.ledger
                         .deliver(&id.session, id.number, &request, link.expose());
                     self.steps.step();
@@ -223,11 +223,11 @@ impl Bot {
                         .delivered(id, request, "receipt".to_owned());
                     self.heed(more);
                 }
-                Notice::Withdraw(withdrawal) => {
+                Notice::Redact(redaction) => {
                     self.ledger
-                        .withdraw(&withdrawal.session, withdrawal.delivery.number);
+                        .redact(&redaction.session, redaction.delivery.number);
                     self.steps.step();
-                    self.remote_control.withdrawn(&project, &withdrawal);
+                    self.remote_control.redacted(&project, &redaction);
                 }
                 Notice::Over { outcome, .. } => {
                     assert_eq!(outcome.ending, Ending::Stopped);

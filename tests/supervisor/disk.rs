@@ -141,7 +141,7 @@ fn assert_start_is_refused(owner: &mut Owner, disk: &SmallDisk, reason_begins: &
     );
 }
 
-/// A session runs; then the disk makes trouble. It goes on, is stopped, and its link is withdrawn; and once there is no trouble
+/// A session runs; then the disk makes trouble. It goes on, is stopped, and its link is redacted; and once there is no trouble
 /// any more, nothing that a later bot would need is missing.
 async fn outlive(trouble: impl Fn(&SmallDisk), mend: impl Fn(&SmallDisk), reason: &str) {
     let disk = SmallDisk::new();
@@ -155,7 +155,7 @@ async fn outlive(trouble: impl Fn(&SmallDisk), mend: impl Fn(&SmallDisk), reason
     let outcome = owner.stop_and_wait().await;
     assert_eq!(outcome.ending, Ending::Stopped);
     assert!(disk.sandbox.processes().is_empty());
-    assert_eq!(owner.withdrawn.len(), 1);
+    assert_eq!(owner.redacted.len(), 1);
     // Its record took some space.
     trouble(&disk);
     assert_start_is_refused(&mut owner, &disk, reason);
@@ -233,7 +233,7 @@ fn what_could_not_be_written_down_is_written_when_there_is_space_again() {
         assert_eq!(owner.phase(), Some(Phase::Running));
         assert!(owner.delivered.is_empty());
         owner.stop_and_wait().await;
-        assert_eq!(owner.withdrawn.len(), 1);
+        assert_eq!(owner.redacted.len(), 1);
     });
 }
 

@@ -76,7 +76,7 @@ async fn a_record_whose_pid_is_anothers_now_is_stale_and_the_other_process_is_le
     };
     assert_eq!(outcome.ending, ending);
     assert_eq!(outcome.report.unwrap().processes, 0);
-    assert_eq!(owner.withdrawn.len(), 1);
+    assert_eq!(owner.redacted.len(), 1);
     assert!(stranger.was_left_alone());
 }
 
@@ -238,7 +238,7 @@ async fn a_session_whose_project_left_the_configuration_stays_and_can_be_stopped
     let outcome = owner.stop_and_wait().await;
     assert_eq!(outcome.ending, Ending::Stopped);
     assert_eq!(outcome.report.unwrap().processes, 2);
-    assert_eq!(owner.withdrawn.len(), 1);
+    assert_eq!(owner.redacted.len(), 1);
     assert!(sandbox.processes().is_empty());
 }
 

@@ -78,7 +78,7 @@ fn what_the_bot_has_in_its_environment_does_not_reach_a_session() {
 }
 
 #[tokio::test]
-async fn a_session_whose_time_is_up_is_ended_and_its_link_withdrawn() {
+async fn a_session_whose_time_is_up_is_ended_and_its_link_redacted() {
     let sandbox = Sandbox::new();
     let mut project = sandbox.project("fork=1");
     project.settings.max_duration = Some(2 * SECOND);
@@ -87,7 +87,7 @@ async fn a_session_whose_time_is_up_is_ended_and_its_link_withdrawn() {
     assert!(left <= 2 * SECOND);
     let outcome = owner.outcome().await;
     assert_eq!(outcome.ending, Ending::Expired);
-    assert_eq!(owner.withdrawn.len(), 1);
+    assert_eq!(owner.redacted.len(), 1);
     assert!(owner.notices.is_empty(), "no warning of so short a time");
     assert!(sandbox.processes().is_empty());
 }
@@ -150,7 +150,7 @@ async fn a_session_that_ended_by_itself_comes_back_with_a_new_link() {
     assert_eq!(ending, Ending::Exited { exit, cause: None });
     assert_eq!(rest, 5 * SECOND);
     assert_eq!(owner.phase(), Some(Phase::Resting));
-    assert_eq!(owner.withdrawn.len(), 1);
+    assert_eq!(owner.redacted.len(), 1);
     // The rest is kept over a restart of the bot.
     drop(owner);
     let mut owner = Owner::restore(&sandbox, project);
@@ -284,7 +284,7 @@ async fn what_ended_while_no_bot_ran_is_started_again_where_that_is_wanted() {
             other => panic!("{other:?}"),
         };
         assert!(is_told_apart);
-        assert_eq!(owner.withdrawn.len(), 1);
+        assert_eq!(owner.redacted.len(), 1);
         owner.link(0).await;
         assert_eq!(owner.delivered[0].1.requester, "alice");
         assert_eq!(sandbox.standin_records().len(), 2);
@@ -326,7 +326,7 @@ async fn sessions_can_be_seen_and_stopped_while_no_bot_runs() {
 
     let mut owner = Owner::restore(&sandbox, project);
     assert_eq!(owner.outcome().await.ending, Ending::Stopped);
-    assert_eq!(owner.withdrawn.len(), 1, "the bot takes the link back");
+    assert_eq!(owner.redacted.len(), 1, "the bot takes the link back");
     assert!(offline::status(&folder).unwrap().is_empty());
 }
 

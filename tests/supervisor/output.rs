@@ -96,7 +96,7 @@ fn peak_memory() -> u64 {
 }
 
 #[tokio::test]
-async fn a_different_link_is_delivered_anew_and_the_old_one_withdrawn() {
+async fn a_different_link_is_delivered_anew_and_the_old_one_redacted() {
     let sandbox = Sandbox::new();
     let mut owner = Owner::with_session(&sandbox, sandbox.project("relink=0.5")).await;
     let second = owner.link(1).await;
@@ -107,10 +107,10 @@ async fn a_different_link_is_delivered_anew_and_the_old_one_withdrawn() {
         .collect();
     assert_eq!(printed.len(), 2);
     assert!(owner.delivered[0].2.is(&printed[0]) && second.is(&printed[1]));
-    let [withdrawn] = &owner.withdrawn[..] else {
-        panic!("{:?}", owner.withdrawn)
+    let [redacted] = &owner.redacted[..] else {
+        panic!("{:?}", owner.redacted)
     };
-    assert_eq!(withdrawn.delivery.number, owner.delivered[0].0.number);
+    assert_eq!(redacted.delivery.number, owner.delivered[0].0.number);
     assert_eq!(owner.phase(), Some(Phase::Running));
     let outcome = owner.stop_and_wait().await;
     assert_eq!(outcome.deliveries.len(), 1);
@@ -131,7 +131,7 @@ async fn two_links_in_turn_are_one_link() {
         owner.handle_next(Duration::from_millis(100)).await;
     }
     assert_eq!(owner.delivered.len(), 1);
-    assert!(owner.withdrawn.is_empty());
+    assert!(owner.redacted.is_empty());
     owner.stop_and_wait().await;
 }
 

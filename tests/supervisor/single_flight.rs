@@ -46,7 +46,7 @@ async fn fifty_concurrent_starts_make_one_process_and_fifty_equal_answers() {
 
     let deliveries = owner.delivered.len();
     assert_eq!(owner.stop_and_wait().await.deliveries.len(), deliveries);
-    assert_eq!(owner.withdrawn.len(), deliveries);
+    assert_eq!(owner.redacted.len(), deliveries);
 }
 
 #[tokio::test]
@@ -86,7 +86,7 @@ async fn time_of_a_start(owner: &mut Owner) -> Duration {
     let time = begin.elapsed();
     owner.stop_and_wait().await;
     owner.delivered.clear();
-    owner.withdrawn.clear();
+    owner.redacted.clear();
     time
 }
 
@@ -143,7 +143,7 @@ async fn check(owner: &mut Owner, sandbox: &Sandbox) {
         .map(|it| &it.request.requester)
         .collect();
     assert_eq!(of_alice, ["alice"]);
-    assert_eq!(outcome.had_link, !owner.withdrawn.is_empty());
+    assert_eq!(outcome.had_link, !owner.redacted.is_empty());
 
     let delivered: Vec<_> = owner
         .delivered
@@ -165,5 +165,5 @@ async fn check(owner: &mut Owner, sandbox: &Sandbox) {
         assert_eq!(owner.stop_and_wait().await.report.unwrap().processes, 2);
     }
     assert!(sandbox.processes().is_empty());
-    owner.withdrawn.clear();
+    owner.redacted.clear();
 }

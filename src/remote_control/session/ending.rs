@@ -176,7 +176,7 @@ impl Session {
         let deliveries = mem::take(&mut self.deliveries);
         // The link is redacted before anyone reads that it is of no use any more.
         let void = deliveries.iter().filter(|_| self.had_link).cloned();
-        let mut effects: Vec<_> = void.map(|delivery| self.withdraw(delivery)).collect();
+        let mut effects: Vec<_> = void.map(|delivery| self.redact(delivery)).collect();
         effects.push(Effect::Finish(Outcome {
             session: self.id.clone(),
             ending,

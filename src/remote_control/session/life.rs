@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Beginning, Delivery, End, Ending, Moment, Request, Session, SessionId, State, Terms, WARNING,
-    Withdrawal,
+    Beginning, Delivery, End, Ending, Moment, Redaction, Request, Session, SessionId, State, Terms,
+    WARNING,
 };
 use crate::{
     link::Link,
@@ -254,14 +254,14 @@ impl Session {
             .collect()
     }
 
-    pub(super) fn withdraw(&self, delivery: Delivery) -> Effect {
-        Effect::Tell(Notice::Withdraw(Withdrawal {
+    pub(super) fn redact(&self, delivery: Delivery) -> Effect {
+        Effect::Tell(Notice::Redact(Redaction {
             session: self.id.clone(),
             delivery,
         }))
     }
 
-    /// Takes all links back, and begins their deliveries anew, once for each requester.
+    /// Redacts all links, and begins their deliveries anew, once for each requester.
     pub(super) fn renew_deliveries(&mut self) -> Vec<Effect> {
         let old = std::mem::take(&mut self.deliveries);
         for delivery in &old {
@@ -277,7 +277,7 @@ impl Session {
                 }
             }
         }
-        old.into_iter().map(|old| self.withdraw(old)).collect()
+        old.into_iter().map(|old| self.redact(old)).collect()
     }
 
     fn on_link_requested(
@@ -295,9 +295,9 @@ impl Session {
                 let link = link.clone();
                 let old = self.make_room(&request.requester);
                 let new = self.add_delivery(request).cloned();
-                let withdraw = old.map(|old| self.withdraw(old));
+                let redact = old.map(|old| self.redact(old));
                 let deliver = new.map(|new| self.deliver(&new, &link));
-                withdraw.into_iter().chain(deliver).collect()
+                redact.into_iter().chain(deliver).collect()
             }
             State::Stopping { .. } => vec![Effect::Tell(Notice::RefusedWhileStopping(request))],
             // Somebody is waiting: this is no time to rest.

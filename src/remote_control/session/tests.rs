@@ -75,9 +75,9 @@ fn deliver(number: u32, requester: &str, shown: &str) -> Effect {
     })
 }
 
-fn withdraw(delivery: Delivery) -> Effect {
+fn redact(delivery: Delivery) -> Effect {
     let session = id();
-    Effect::Tell(Notice::Withdraw(Withdrawal { session, delivery }))
+    Effect::Tell(Notice::Redact(Redaction { session, delivery }))
 }
 
 fn refused(requester: &str) -> Effect {
@@ -220,10 +220,10 @@ fn finished(effects: Vec<Effect>) -> Outcome {
     let Some(Effect::Finish(outcome)) = effects.pop() else {
         panic!("not finished: {effects:?}")
     };
-    // Every link that may have arrived is taken back first.
+    // Every link that may have arrived is redacted first.
     let void = outcome.deliveries.iter().filter(|_| outcome.had_link);
-    let taken_back: Vec<_> = void.cloned().map(withdraw).collect();
-    assert_eq!(effects, taken_back);
+    let redacted: Vec<_> = void.cloned().map(redact).collect();
+    assert_eq!(effects, redacted);
     outcome
 }
 
@@ -338,9 +338,9 @@ fn another_link_takes_the_place_of_the_first_for_each_requester_once() {
     life.on(asked_by("bob"));
     let effects = life.on(Event::LinkShown(link("two")));
     let expected = [
-        withdraw(delivery(0, "alice", Some("receipt"))),
-        withdraw(delivery(1, "alice", None)),
-        withdraw(delivery(2, "bob", None)),
+        redact(delivery(0, "alice", Some("receipt"))),
+        redact(delivery(1, "alice", None)),
+        redact(delivery(2, "bob", None)),
         deliver(3, "alice", "two"),
         deliver(4, "bob", "two"),
     ];

@@ -30,8 +30,8 @@ impl Ledger {
     }
 
     /// The link is redacted.
-    pub(crate) fn withdraw(&self, session: &SessionId, number: u32) {
-        self.write("withdrawn", session, number, "so");
+    pub(crate) fn redact(&self, session: &SessionId, number: u32) {
+        self.write("redacted", session, number, "so");
     }
 
     /// All that was delivered: to whom, and the link.
@@ -44,18 +44,18 @@ impl Ledger {
         entries.map(|(entry, text)| (entry, split(text))).collect()
     }
 
-    /// All that was withdrawn.
-    pub(crate) fn withdrawn(&self) -> BTreeSet<Entry> {
-        self.read("withdrawn").into_keys().collect()
+    /// All that was redacted.
+    pub(crate) fn redacted(&self) -> BTreeSet<Entry> {
+        self.read("redacted").into_keys().collect()
     }
 
-    /// Those who have a link that is not withdrawn.
+    /// Those who have a link that is not redacted.
     pub(crate) fn holders(&self) -> Vec<String> {
-        let withdrawn = self.withdrawn();
+        let redacted = self.redacted();
         let held = self
             .delivered()
             .into_iter()
-            .filter(|(entry, _)| !withdrawn.contains(entry));
+            .filter(|(entry, _)| !redacted.contains(entry));
         held.map(|(_, (requester, _))| requester).collect()
     }
 

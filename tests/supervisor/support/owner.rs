@@ -5,8 +5,8 @@ use std::{fmt::Write as _, time::Duration};
 use rcbot::{
     link::Link,
     remote_control::{
-        Beginning, DeliveryId, Notice, Notices, Outcome, Phase, Project, RemoteControl, Request,
-        SessionStatus, Settings, Withdrawal,
+        Beginning, DeliveryId, Notice, Notices, Outcome, Phase, Project, Redaction, RemoteControl,
+        Request, SessionStatus, Settings,
     },
 };
 use tokio::time::{Instant, timeout};
@@ -22,7 +22,7 @@ pub(crate) struct Owner {
     /// Every request that was answered with a link.
     pub(crate) answered: Vec<Request>,
     /// What was redacted, in order.
-    pub(crate) withdrawn: Vec<Withdrawal>,
+    pub(crate) redacted: Vec<Redaction>,
     /// All other notices, in order.
     pub(crate) notices: Vec<Notice>,
 }
@@ -40,7 +40,7 @@ impl Owner {
             remote_control,
             delivered: Vec::new(),
             answered: Vec::new(),
-            withdrawn: Vec::new(),
+            redacted: Vec::new(),
             notices: Vec::new(),
         };
         owner.heed(notices);
@@ -185,9 +185,9 @@ impl Owner {
                     let more = self.remote_control.delivered(id, request, receipt);
                     self.heed(more);
                 }
-                Notice::Withdraw(withdrawal) => {
-                    self.remote_control.withdrawn(&project, &withdrawal);
-                    self.withdrawn.push(withdrawal);
+                Notice::Redact(redaction) => {
+                    self.remote_control.redacted(&project, &redaction);
+                    self.redacted.push(redaction);
                 }
                 other => self.notices.push(other),
             }

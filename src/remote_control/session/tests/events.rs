@@ -70,7 +70,7 @@ fn an_event_that_comes_too_late_changes_nothing() {
 #[test]
 fn a_requester_keeps_so_many_messages_with_the_link_and_no_more() {
     let mut life = Life::running(TERMS);
-    let mut withdrawn = Vec::new();
+    let mut redacted = Vec::new();
     for user in ["bob"].into_iter().chain(["alice"; 2 * MOST_LINKS]) {
         for effect in life.on(asked_by(user)) {
             match effect {
@@ -78,7 +78,7 @@ fn a_requester_keeps_so_many_messages_with_the_link_and_no_more() {
                     let receipt = "receipt".to_owned();
                     life.on(Event::Delivered { number, receipt });
                 }
-                Effect::Tell(Notice::Withdraw(old)) => withdrawn.push(old.delivery),
+                Effect::Tell(Notice::Redact(old)) => redacted.push(old.delivery),
                 other => panic!("{other:?}"),
             }
         }
@@ -90,7 +90,7 @@ fn a_requester_keeps_so_many_messages_with_the_link_and_no_more() {
     };
     // Hers, the first of all, and his.
     assert_eq!((of("alice"), of("bob")), (MOST_LINKS + 1, 1));
-    let numbers = withdrawn.iter().map(|delivery| delivery.number);
+    let numbers = redacted.iter().map(|delivery| delivery.number);
     let oldest = (2..).take(MOST_LINKS);
     assert!(numbers.eq(oldest));
     assert_eq!(life.session.requester(), Some("alice"));

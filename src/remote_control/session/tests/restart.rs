@@ -119,8 +119,8 @@ fn a_session_that_comes_back_has_a_new_link_for_each_requester_and_takes_the_old
     life.on(asked_by("bob"));
     life.on(exited());
     let effects = life.on(gone());
-    let is_withdrawal = |effect: &&Effect| matches!(effect, Effect::Tell(Notice::Withdraw(_)));
-    assert_eq!(effects.iter().filter(is_withdrawal).count(), 3);
+    let is_redaction = |effect: &&Effect| matches!(effect, Effect::Tell(Notice::Redact(_)));
+    assert_eq!(effects.iter().filter(is_redaction).count(), 3);
     come_back(&mut life);
     let effects = life.on(Event::LinkShown(link("two")));
     assert_eq!(

@@ -104,7 +104,7 @@ fn record_of(events: &[(u8, u8)], waits: &[u32]) -> Record {
                     record.session = Some(before);
                     return record;
                 }
-                Effect::Tell(Notice::Withdraw(old)) => record.add_withdrawal(old),
+                Effect::Tell(Notice::Redact(old)) => record.add_redaction(old),
                 _ => {}
             }
         }
