@@ -1,7 +1,7 @@
 //! config.yaml -> [`Config`]: typed, and checked as a whole, so that every problem is told in one go.
 //!
-//! [`Config::load`] reads the file, `check` says what each value must be, `section` reads mappings and notes problems,
-//! `yaml` knows lines. A new key is a field here and a line where its mapping is read.
+//! `file` has the keys as serde structs and makes a [`Config`] of them, `values` says what each value must be, `yaml`
+//! knows where each stands, and `document` brings these together and collects what is wrong.
 //!
 //! Invariant: no message shows a secret.
 
@@ -13,21 +13,17 @@ use std::{
     time::Duration,
 };
 
-use matrix_sdk::ruma::{OwnedRoomOrAliasId, OwnedServerName, OwnedUserId, UserId};
+use matrix_sdk::ruma::{OwnedRoomOrAliasId, OwnedServerName, OwnedUserId};
 use url::Url;
 
 mod authorization;
-pub(crate) mod check;
+pub(crate) mod document;
+mod file;
 mod host;
-mod lenient;
-mod limits;
-mod login;
+mod places;
 mod problem;
-mod projects;
-mod report;
-pub(crate) mod section;
-mod settings;
-mod yaml;
+pub(crate) mod values;
+pub(crate) mod yaml;
 
 #[cfg(test)]
 pub(crate) mod testing;
@@ -36,19 +32,17 @@ mod tests;
 
 pub use self::authorization::{Authorization, MasterKey, NotAKey};
 pub use self::host::{HostName, InvalidHostName};
-pub use self::lenient::Places;
-pub use self::limits::Limits;
-pub use self::login::LoginMethod;
+pub use self::places::Places;
 pub(crate) use self::problem::Refusal;
 pub use self::problem::{Problem, Problems};
-pub use self::projects::ConfiguredProject;
-pub(crate) use self::projects::usable_directory;
-pub(crate) use self::yaml::Node;
 use self::{
-    login::Noted,
-    section::{Section, UnknownKeys},
+    document::{Document, UnknownKeys},
+    file::File,
 };
-use crate::remote_control::ProjectName;
+use crate::{
+    remote_control::{Project, ProjectName},
+    secret::{Password, Token},
+};
 
 /// Reading is allowed to the group, or to all.
 const READABLE_BY_GROUP_OR_OTHERS: u32 = 0o044;
@@ -87,6 +81,38 @@ pub struct Config {
     /// What sessions can run in; at least one.
     pub projects: BTreeMap<ProjectName, ConfiguredProject>,
     warnings: Vec<Problem>,
+}
+
+/// How the bot logs in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LoginMethod {
+    /// As an appservice's user.
+    Appservice {
+        /// The registration file. Absolute; not looked at yet.
+        registration: PathBuf,
+    },
+    /// With the token of a log-in that somebody has made for the bot.
+    AccessToken(Token),
+    /// With the account's password.
+    Password(Password),
+}
+
+/// How much is too much.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// How many commands of one user are looked at within a minute.
+    pub commands_per_minute: usize,
+    /// How many sessions there may be at once. `None`: one for each project.
+    pub max_sessions: Option<usize>,
+}
+
+/// A project, and who may use it.
+#[derive(Debug, Clone)]
+pub struct ConfiguredProject {
+    /// What runs, and how.
+    pub project: Project,
+    /// What a sender needs for this project, in place of [`Authorization::power_level`].
+    pub power_level: Option<i64>,
 }
 
 /// Which devices are trusted, and with what.
@@ -224,102 +250,17 @@ impl Config {
     }
 
     fn parse(file: &Path, text: &str, folder: &Path) -> Result<Self, Problems> {
-        let reader = |root: &mut Section<'_>| Self::read(root, folder);
-        let (config, warnings) = section::read(file, text, UnknownKeys::Refused, reader)?;
+        let convert = |given: File, document: &Document<'_>| given.into_config(folder, document);
+        let (config, warnings) = document::read(file, text, UnknownKeys::Refused, convert)?;
         Ok(Self { warnings, ..config })
     }
-
-    /// Reads all keys before it gives up on any.
-    fn read(root: &mut Section<'_>, folder: &Path) -> Option<Self> {
-        let (homeserver_url, server_name) = root.section("homeserver", read_homeserver);
-        let (bot_user, display_name, secret) =
-            root.section("bot", |bot| read_bot(bot, server_name.as_ref()));
-        let login = login::read(root, secret, folder);
-        let admin_room = root.required("admin_room", check::room);
-        let host = root.optional("host", check::host);
-        let command_prefix = root.or("command_prefix", "!rc".to_owned(), check::command_prefix);
-        let authorization = root.section("authorization", authorization::read);
-        let encryption = root.section("encryption", read_encryption);
-        let limits = Limits::read(root);
-        let max_command_age = root.or(
-            "max_command_age",
-            Duration::from_mins(2),
-            check::positive_duration,
-        );
-        let data_dir = root.or("data_dir", default_data_dir(folder), check::path(folder));
-        let built_in = root.noted("sessions", settings::built_in())?;
-        let sessions = root.section("sessions", |sessions| settings::read(sessions, built_in));
-        let projects = root.section("projects", |projects| {
-            projects::read(projects, &sessions, folder)
-        });
-        Some(Self {
-            file: PathBuf::new(),
-            homeserver_url: homeserver_url?,
-            server_name: server_name?,
-            login: login?,
-            bot_user: bot_user?,
-            display_name,
-            admin_room: admin_room?,
-            host,
-            command_prefix,
-            authorization,
-            encryption,
-            limits,
-            max_command_age,
-            data_dir,
-            projects: projects?,
-            warnings: Vec::new(),
-        })
-    }
 }
 
-/// Where the bot keeps its files if nothing else is said, with the configuration in this folder.
-fn default_data_dir(folder: &Path) -> PathBuf {
-    folder.join("data")
-}
-
-fn read_homeserver(homeserver: &mut Section<'_>) -> (Option<Url>, Option<OwnedServerName>) {
-    let url = homeserver.required("url", check::homeserver_url);
-    if url.as_ref().is_some_and(check::is_unprotected) {
-        homeserver.warning(
-            "url",
-            "is http to another host: tokens go there in the clear; use https or 127.0.0.1",
-        );
-    }
-    (url, homeserver.required("server_name", check::server_name))
-}
-
-fn read_bot(
-    bot: &mut Section<'_>,
-    server_name: Option<&OwnedServerName>,
-) -> (
-    Option<OwnedUserId>,
-    String,
-    Result<Option<LoginMethod>, Noted>,
-) {
-    let localpart = bot.or("localpart", "rcbot".to_owned(), check::localpart);
-    let display_name = bot.or("display_name", "Remote Control".to_owned(), check::name);
-    let user = server_name
-        .and_then(|server| bot.noted("localpart", UserId::parse(format!("@{localpart}:{server}"))));
-    (user, display_name, login::read_secret(bot))
-}
-
-fn read_encryption(encryption: &mut Section<'_>) -> Encryption {
-    let devices = [
-        ("cross_signed", Devices::CrossSigned),
-        ("any", Devices::Any),
-    ];
-    let required = [
-        ("auto", RequireEncryptedCommands::Auto),
-        ("always", RequireEncryptedCommands::Always),
-        ("never", RequireEncryptedCommands::Never),
-    ];
-    Encryption {
-        devices: encryption.or("devices", Devices::CrossSigned, check::one_of(&devices)),
-        require_encrypted_commands: encryption.or(
-            "require_encrypted_commands",
-            RequireEncryptedCommands::Auto,
-            check::one_of(&required),
-        ),
+/// Whether a project's directory is there now; else what is there.
+pub(crate) fn usable_directory(path: &Path) -> Result<(), String> {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => Ok(()),
+        Ok(_) => Err(format!("{} is not a directory", path.display())),
+        Err(error) => Err(format!("no directory at {} ({error})", path.display())),
     }
 }

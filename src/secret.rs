@@ -21,8 +21,10 @@ pub struct Secret<K>(String, PhantomData<K>);
 
 /// What a secret is for.
 pub trait Kind {
-    /// Which texts it can be.
-    const WANTED: &'static str;
+    /// What it is called.
+    const NAME: &'static str;
+    /// What is said of a text that it cannot be.
+    const UNFIT: &'static str;
 
     /// Whether this is one of them.
     fn is(text: &str) -> bool;
@@ -41,7 +43,8 @@ pub enum AccountPassword {}
 pub enum AnyText {}
 
 impl Kind for AccessToken {
-    const WANTED: &'static str =
+    const NAME: &'static str = "a secret text";
+    const UNFIT: &'static str =
         "is empty or holds more than visible ASCII characters; wanted a long random text";
 
     fn is(text: &str) -> bool {
@@ -50,10 +53,20 @@ impl Kind for AccessToken {
 }
 
 impl Kind for AccountPassword {
-    const WANTED: &'static str = "is empty; wanted the account's password";
+    const NAME: &'static str = "the password";
+    const UNFIT: &'static str = "is empty; wanted the account's password";
 
     fn is(text: &str) -> bool {
         !text.is_empty()
+    }
+}
+
+impl Kind for AnyText {
+    const NAME: &'static str = "a text";
+    const UNFIT: &'static str = "";
+
+    fn is(_: &str) -> bool {
+        true
     }
 }
 
@@ -70,7 +83,7 @@ impl<K: Kind> Secret<K> {
     pub fn new(text: String) -> Result<Self, NotASecret> {
         K::is(&text)
             .then_some(Self(text, PhantomData))
-            .ok_or(NotASecret(K::WANTED))
+            .ok_or(NotASecret(K::UNFIT))
     }
 }
 

@@ -6,7 +6,12 @@ use matrix_sdk::ruma::{OwnedUserId, UserId};
 use matrix_sdk_base::crypto::vodozemac::{Ed25519PublicKey, base64_decode};
 use serde::{Deserialize, Serialize};
 
-use super::{Node, Refusal, check, section::Section};
+use super::{
+    document::{Document, Given},
+    problem::Refusal,
+    values,
+    yaml::Value,
+};
 
 /// How many characters 32 bytes are in unpadded base64.
 const LENGTH: usize = 43;
@@ -76,31 +81,26 @@ impl fmt::Display for MasterKey {
     }
 }
 
-pub(super) fn read(authorization: &mut Section<'_>) -> Authorization {
-    Authorization {
-        power_level: authorization.or("power_level", 100, check::power_level),
-        users: read_users(authorization),
-    }
+/// A list of users, or a mapping of users to their keys. Anything else is refused, also a key without a value: an empty list
+/// would let everybody command.
+pub(super) fn read_users(
+    users: &Given,
+    document: &Document<'_>,
+) -> BTreeMap<OwnedUserId, Option<MasterKey>> {
+    let without_keys = || {
+        let users = document.list(users, values::user_id).into_iter();
+        users.map(|user| (user, None)).collect()
+    };
+    let with_keys = document.entries(users, user_and_key);
+    with_keys.unwrap_or_else(without_keys).into_iter().collect()
 }
 
-/// A list of users, or a mapping of users to their keys.
-fn read_users(authorization: &mut Section<'_>) -> BTreeMap<OwnedUserId, Option<MasterKey>> {
-    if authorization.is_mapping("users") {
-        return authorization.section("users", |users| {
-            users.each(user_and_key).into_values().collect()
-        });
-    }
-    let users = authorization.list("users", check::user_id);
-    users.into_iter().map(|user| (user, None)).collect()
-}
-
-fn user_and_key(user: &str, node: &Node) -> Result<(OwnedUserId, Option<MasterKey>), Refusal> {
-    let name = Node::Text(user.to_owned());
-    let id = check::user_id(&name).map_err(|refusal| Refusal::because(refusal.of(&name)))?;
-    if *node == Node::Nothing {
+fn user_and_key(user: &str, key: &Value) -> Result<(OwnedUserId, Option<MasterKey>), Refusal> {
+    let id = values::of_text(user, values::user_id).map_err(Refusal::because)?;
+    if matches!(key, Value::Nothing) {
         return Ok((id, None));
     }
-    let key = check::text(node).ok().and_then(|text| text.parse().ok());
+    let key = values::text(key).ok().and_then(|text| text.parse().ok());
     let key = key.ok_or_else(|| {
         Refusal::wanted(format!(
             "the master key of {id} (`rcbot trust {id}` shows it), or nothing for the key that is seen first"

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::yaml::Node;
+use super::yaml::Value;
 
 /// One thing in a file that is wrong, or worth a warning. Displayed as `file:line: key: message`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,9 +90,9 @@ impl Refusal {
     }
 
     /// The message about a value.
-    pub(crate) fn of(self, node: &Node) -> String {
+    pub(crate) fn of(self, value: &Value) -> String {
         match self {
-            Self::Wanted(what) => format!("found {}, wanted {what}", describe(node)),
+            Self::Wanted(what) => format!("found {}, wanted {what}", describe(value)),
             Self::Because(message) => message,
         }
     }
@@ -109,17 +109,17 @@ impl Refusal {
 /// How much of a value a message shows, in characters.
 const SHOWN: usize = 80;
 
-fn describe(node: &Node) -> String {
-    match node {
-        Node::Nothing | Node::List(_) | Node::Map(_) => node.kind().to_owned(),
-        Node::Plain(value) => value.clone(),
-        Node::Text(text) if text.chars().count() > SHOWN => {
+fn describe(value: &Value) -> String {
+    match value {
+        Value::Nothing | Value::List(_) | Value::Map(_) => value.kind().to_owned(),
+        Value::Plain(written) => written.clone(),
+        Value::Text(text) if text.chars().count() > SHOWN => {
             format!(
                 "{:?} and more",
                 text.chars().take(SHOWN).collect::<String>()
             )
         }
-        Node::Text(text) => format!("{text:?}"),
-        Node::Tagged(tag) => format!("!{tag} without quotes, which YAML takes for a tag"),
+        Value::Text(text) => format!("{text:?}"),
+        Value::Tagged(tag) => format!("{tag} without quotes, which YAML takes for a tag"),
     }
 }

@@ -1,36 +1,93 @@
-//! YAML text as a tree that keeps what a tree of values drops: keys given twice, numbers as they were written, and the
-//! line of every key.
+//! A text in YAML as a tree in which every value knows its key and its line. serde's readers of YAML keep neither those nor
+//! numbers as they were written.
 //!
 //! Invariant: nothing here knows which keys there are, or what they mean.
 
-use std::fmt;
+use std::vec::IntoIter;
 
-use serde::{
-    Deserializer,
-    de::{
-        self, DeserializeSeed, EnumAccess, Error as _, IgnoredAny, MapAccess, SeqAccess,
-        VariantAccess, Visitor,
-    },
-};
+use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span};
 
-/// One value of the text.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Node {
+/// How deep values may lie in one another.
+const DEEPEST: usize = 64;
+
+/// What a value is.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Value {
     /// No value, or `null`.
     Nothing,
     /// A number, `true` or `false`, as it was written.
     Plain(String),
-    /// A text.
     Text(String),
-    /// A list.
     List(Vec<Node>),
-    /// A mapping in the order of the text; a key can stand in it twice.
+    /// In the order of the text; a key can stand in it twice.
     Map(Vec<(String, Node)>),
     /// A value with a tag of its own (`!rc`): nearly always a text that lacks its quotes.
     Tagged(String),
 }
 
+/// A value, and where it stands.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Node {
+    pub(crate) value: Value,
+    /// `projects.website.command[0]`; empty for the whole text.
+    pub(crate) path: String,
+    /// That of its key, counted from 1.
+    pub(crate) line: usize,
+}
+
 impl Node {
+    /// Reads the text as one document. A text without any value is [`Value::Nothing`].
+    pub(crate) fn parse(text: &str) -> Result<Self, ScanError> {
+        let events = Parser::new_from_str(text).collect::<Result<Vec<_>, _>>()?;
+        let is_content = |event: &Event<'_>| match event {
+            Event::Nothing
+            | Event::StreamStart
+            | Event::StreamEnd
+            | Event::DocumentStart(_)
+            | Event::DocumentEnd => false,
+            Event::Alias(_)
+            | Event::Scalar(..)
+            | Event::SequenceStart(..)
+            | Event::SequenceEnd
+            | Event::MappingStart(..)
+            | Event::MappingEnd => true,
+        };
+        let events: Vec<_> = events
+            .into_iter()
+            .filter(|(event, _)| is_content(event))
+            .collect();
+        let mut events = events.into_iter();
+        let root = match events.next() {
+            Some(event) => {
+                let line = event.1.start.line();
+                build(event, &mut events, String::new(), line, 0)?
+            }
+            None => Self {
+                value: Value::Nothing,
+                path: String::new(),
+                line: 1,
+            },
+        };
+        match events.next() {
+            None => Ok(root),
+            Some((_, span)) => Err(fault(span, "there is more than one document")),
+        }
+    }
+
+    /// The value at a path, the first where there are two.
+    pub(crate) fn find(&self, path: &str) -> Option<&Self> {
+        if self.path == path {
+            return Some(self);
+        }
+        match &self.value {
+            Value::List(items) => items.iter().find_map(|item| item.find(path)),
+            Value::Map(entries) => entries.iter().find_map(|(_, node)| node.find(path)),
+            Value::Nothing | Value::Plain(_) | Value::Text(_) | Value::Tagged(_) => None,
+        }
+    }
+}
+
+impl Value {
     /// What it is, without what it says.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
@@ -40,286 +97,89 @@ impl Node {
             Self::Map(_) => "a mapping",
         }
     }
-}
 
-/// Where a value stands: `projects.website.command[0]`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct KeyPath(Vec<Step>);
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Step {
-    Key(String),
-    Item(usize),
-}
-
-impl KeyPath {
-    pub(crate) fn key(&self, key: &str) -> Self {
-        self.and(Step::Key(key.to_owned()))
-    }
-
-    pub(crate) fn item(&self, index: usize) -> Self {
-        self.and(Step::Item(index))
-    }
-
-    pub(crate) fn parent(&self) -> Option<Self> {
-        let (_, parents) = self.0.split_last()?;
-        Some(Self(parents.to_vec()))
-    }
-
-    fn and(&self, step: Step) -> Self {
-        let mut path = self.clone();
-        path.0.push(step);
-        path
+    /// The value of a key of a mapping.
+    pub(crate) fn get(&self, key: &str) -> Option<&Self> {
+        let Self::Map(entries) = self else {
+            return None;
+        };
+        let mut entries = entries.iter();
+        let entry = entries.find(|(name, _)| name == key);
+        entry.map(|(_, node)| &node.value)
     }
 }
 
-impl fmt::Display for KeyPath {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (position, step) in self.0.iter().enumerate() {
-            match step {
-                Step::Key(key) if position == 0 => formatter.write_str(key)?,
-                Step::Key(key) => write!(formatter, ".{key}")?,
-                Step::Item(index) => write!(formatter, "[{index}]")?,
+type Spot<'t> = (Event<'t>, Span);
+
+fn build<'t>(
+    (event, span): Spot<'t>,
+    events: &mut IntoIter<Spot<'t>>,
+    path: String,
+    line: usize,
+    depth: usize,
+) -> Result<Node, ScanError> {
+    if depth > DEEPEST {
+        return Err(fault(span, "values lie too deep in one another"));
+    }
+    let value = match event {
+        Event::Scalar(text, style, _, tag) => match tag {
+            Some(tag) if !tag.is_yaml_core_schema() => Value::Tagged(tag.to_string()),
+            Some(_) => Value::Text(text.into_owned()),
+            None => scalar(text.into_owned(), style),
+        },
+        Event::SequenceStart(..) => {
+            let mut items = Vec::new();
+            while let Some(item) = events.next().filter(|(it, _)| *it != Event::SequenceEnd) {
+                let (path, line) = (format!("{path}[{}]", items.len()), item.1.start.line());
+                items.push(build(item, events, path, line, depth + 1)?);
             }
+            Value::List(items)
         }
-        Ok(())
-    }
-}
-
-/// Reads the text as one YAML document. A text without any value is [`Node::Nothing`].
-pub(crate) fn parse(text: &str) -> Result<Node, serde_yaml::Error> {
-    let has_value = |line: &str| !matches!(line.trim_start().chars().next(), None | Some('#'));
-    if !text.lines().any(has_value) {
-        return Ok(Node::Nothing);
-    }
-    let build = Build {
-        text,
-        path: KeyPath::default(),
-    };
-    build.deserialize(serde_yaml::Deserializer::from_str(text))
-}
-
-/// The line, counted from 1, of a key, or of an item of a list. A key that its mapping holds twice: the nth, counted from 0.
-/// For texts that [`parse`] has taken.
-pub(crate) fn line_of(text: &str, path: &KeyPath, nth: usize) -> Option<usize> {
-    let find = Find {
-        steps: &path.0,
-        goal: Goal::Fail { nth },
-    };
-    let failure = find
-        .deserialize(serde_yaml::Deserializer::from_str(text))
-        .err()?;
-    failure.location().map(|location| location.line())
-}
-
-/// A scalar as it was written: `0x1f`, where the parser of values says 31.
-fn written(text: &str, path: &KeyPath) -> Option<String> {
-    let find = Find {
-        steps: &path.0,
-        goal: Goal::Written,
-    };
-    find.deserialize(serde_yaml::Deserializer::from_str(text))
-        .ok()?
-}
-
-/// Builds the tree.
-struct Build<'a> {
-    text: &'a str,
-    path: KeyPath,
-}
-
-impl Build<'_> {
-    fn plain(&self, value: &dyn fmt::Display) -> Node {
-        Node::Plain(written(self.text, &self.path).unwrap_or_else(|| value.to_string()))
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Build<'_> {
-    type Value = Node;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Build<'_> {
-    type Value = Node;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("any value")
-    }
-
-    fn visit_unit<E: de::Error>(self) -> Result<Node, E> {
-        Ok(Node::Nothing)
-    }
-
-    fn visit_none<E: de::Error>(self) -> Result<Node, E> {
-        Ok(Node::Nothing)
-    }
-
-    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Node, E> {
-        Ok(self.plain(&value))
-    }
-
-    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Node, E> {
-        Ok(self.plain(&value))
-    }
-
-    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Node, E> {
-        Ok(self.plain(&value))
-    }
-
-    fn visit_i128<E: de::Error>(self, value: i128) -> Result<Node, E> {
-        Ok(self.plain(&value))
-    }
-
-    fn visit_u128<E: de::Error>(self, value: u128) -> Result<Node, E> {
-        Ok(self.plain(&value))
-    }
-
-    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Node, E> {
-        Ok(self.plain(&value))
-    }
-
-    fn visit_str<E: de::Error>(self, value: &str) -> Result<Node, E> {
-        Ok(Node::Text(value.to_owned()))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Node, A::Error> {
-        let mut items = Vec::new();
-        while let Some(item) = list.next_element_seed(Build {
-            text: self.text,
-            path: self.path.item(items.len()),
-        })? {
-            items.push(item);
-        }
-        Ok(Node::List(items))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
-        let mut entries = Vec::new();
-        while let Some(key) = map.next_key::<String>()? {
-            let value = map.next_value_seed(Build {
-                text: self.text,
-                path: self.path.key(&key),
-            })?;
-            entries.push((key, value));
-        }
-        Ok(Node::Map(entries))
-    }
-
-    fn visit_enum<A: EnumAccess<'de>>(self, tagged: A) -> Result<Node, A::Error> {
-        let (tag, value) = tagged.variant::<String>()?;
-        value.newtype_variant::<IgnoredAny>()?;
-        Ok(Node::Tagged(tag))
-    }
-}
-
-/// Walks down to one place. The parser tells a position with its errors alone, so the way to learn it is to fail there.
-/// As the text has been parsed before, there is no other failure.
-#[derive(Clone, Copy)]
-struct Find<'a> {
-    steps: &'a [Step],
-    goal: Goal,
-}
-
-/// The text of that failure; nobody reads it.
-const PLACE: &str = "the place searched for";
-
-#[derive(Clone, Copy)]
-enum Goal {
-    /// Fail there: at the nth such key, or at the item.
-    Fail { nth: usize },
-    /// Come back with the scalar as it was written.
-    Written,
-}
-
-impl<'de> DeserializeSeed<'de> for Find<'_> {
-    type Value = Option<String>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        match (self.steps.is_empty(), self.goal) {
-            (true, Goal::Written) => deserializer.deserialize_str(self),
-            (true, Goal::Fail { .. }) | (false, _) => deserializer.deserialize_any(self),
-        }
-    }
-}
-
-impl<'de> Visitor<'de> for Find<'_> {
-    type Value = Option<String>;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(PLACE)
-    }
-
-    fn visit_str<E: de::Error>(self, value: &str) -> Result<Self::Value, E> {
-        match self.goal {
-            Goal::Written => Ok(Some(value.to_owned())),
-            Goal::Fail { .. } => Err(E::custom(PLACE)),
-        }
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-        let Some((Step::Item(wanted), steps)) = self.steps.split_first() else {
-            return Err(A::Error::custom(PLACE));
-        };
-        for _ in 0..*wanted {
-            list.next_element::<IgnoredAny>()?;
-        }
-        let found = list.next_element_seed(Find { steps, ..self })?.flatten();
-        while list.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(found)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let Some((Step::Key(wanted), steps)) = self.steps.split_first() else {
-            return Err(A::Error::custom(PLACE));
-        };
-        let mut fail_after = match self.goal {
-            Goal::Fail { nth } if steps.is_empty() => Some(nth),
-            Goal::Fail { .. } | Goal::Written => None,
-        };
-        let mut found = None;
-        while let Some(is_wanted) = map.next_key_seed(FindKey {
-            wanted,
-            fail: fail_after == Some(0),
-        })? {
-            if is_wanted && fail_after.is_none() && found.is_none() {
-                found = map.next_value_seed(Find { steps, ..self })?;
-            } else {
-                map.next_value::<IgnoredAny>()?;
-                fail_after = fail_after.map(|nth| nth.saturating_sub(usize::from(is_wanted)));
+        Event::MappingStart(..) => {
+            let mut entries = Vec::new();
+            while let Some((key, span)) = events.next().filter(|(it, _)| *it != Event::MappingEnd) {
+                let (Event::Scalar(key, ..), Some(value)) = (key, events.next()) else {
+                    return Err(fault(span, "a key must be a text"));
+                };
+                let dot = if path.is_empty() { "" } else { "." };
+                let path = format!("{path}{dot}{key}");
+                let value = build(value, events, path, span.start.line(), depth + 1)?;
+                entries.push((key.into_owned(), value));
             }
+            Value::Map(entries)
         }
-        Ok(found)
-    }
+        Event::Alias(_) => return Err(fault(span, "write out what * stands for")),
+        Event::Nothing
+        | Event::StreamStart
+        | Event::StreamEnd
+        | Event::DocumentStart(_)
+        | Event::DocumentEnd
+        | Event::SequenceEnd
+        | Event::MappingEnd => return Err(fault(span, "a value is missing")),
+    };
+    Ok(Node { value, path, line })
 }
 
-/// Tells whether a key is the wanted one; fails at it where asked to.
-struct FindKey<'a> {
-    wanted: &'a str,
-    fail: bool,
-}
-
-impl<'de> DeserializeSeed<'de> for FindKey<'_> {
-    type Value = bool;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for FindKey<'_> {
-    type Value = bool;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a key")
-    }
-
-    fn visit_str<E: de::Error>(self, key: &str) -> Result<bool, E> {
-        if self.fail && key == self.wanted {
-            return Err(E::custom(PLACE));
+/// As the core schema of YAML 1.2 has it.
+fn scalar(text: String, style: ScalarStyle) -> Value {
+    let looks_like_number = text.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c));
+    let is_number = looks_like_number
+        && (text.parse::<f64>().is_ok()
+            || [("0x", 16), ("0o", 8)].into_iter().any(|(prefix, radix)| {
+                let digits = text.strip_prefix(prefix);
+                digits.is_some_and(|digits| u64::from_str_radix(digits, radix).is_ok())
+            }));
+    match text.as_str() {
+        _ if style != ScalarStyle::Plain => Value::Text(text),
+        "" | "~" | "null" | "Null" | "NULL" => Value::Nothing,
+        "true" | "True" | "TRUE" | "false" | "False" | "FALSE" | ".inf" | "-.inf" | ".nan" => {
+            Value::Plain(text)
         }
-        Ok(key == self.wanted)
+        _ if is_number => Value::Plain(text),
+        _ => Value::Text(text),
     }
+}
+
+fn fault(span: Span, info: &str) -> ScanError {
+    ScanError::new_str(span.start, info)
 }

@@ -12,11 +12,14 @@ use std::{
 
 use matrix_sdk::ruma::UserId;
 use regex::Regex;
+use serde::Deserialize;
 
 use crate::{
     config::{
-        Node, Problem, Problems, Refusal, check,
-        section::{self, Section, UnknownKeys},
+        Problem, Problems, Refusal,
+        document::{self, Document, Given, UnknownKeys},
+        values,
+        yaml::Value,
     },
     secret::Token,
 };
@@ -114,8 +117,11 @@ impl Registration {
 
     fn parse(file: &Path, text: &str, bot_user: &UserId) -> Result<Self, RegistrationError> {
         let mut cover = None;
-        let reader = |root: &mut Section<'_>| read(root, bot_user, &mut cover);
-        let read = section::read(file, text, UnknownKeys::Ignored, reader);
+        let convert = |given: File, document: &Document<'_>| {
+            cover = check_users(&given.namespaces.users, bot_user, document);
+            given.into_registration(file, bot_user, document)
+        };
+        let read = document::read(file, text, UnknownKeys::Ignored, convert);
         let (registration, warnings) = read.map_err(|problems| match cover {
             Some(Cover::Other) => RegistrationError::OfAnotherUser(problems),
             Some(Cover::Unknown | Cover::Shared | Cover::Exclusive) | None => {
@@ -123,7 +129,6 @@ impl Registration {
             }
         })?;
         Ok(Self {
-            file: file.to_owned(),
             warnings,
             ..registration
         })
@@ -133,55 +138,79 @@ impl Registration {
 /// Reading is allowed to users who are neither the owner nor in the group.
 const READABLE_BY_OTHERS: u32 = 0o004;
 
-/// Gives what the namespaces do for the bot's user in `cover`, where that can be told.
-fn read(
-    root: &mut Section<'_>,
-    bot_user: &UserId,
-    cover: &mut Option<Cover>,
-) -> Option<Registration> {
-    let id = root.required("id", check::name);
-    let as_token = root.required("as_token", token);
-    let hs_token = root.required("hs_token", token);
-    if as_token.is_some() && as_token == hs_token {
-        root.problem(
-            "hs_token",
-            "is the same as as_token; wanted two different secrets",
-        );
+/// The file. Other software adds keys of its own.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct File {
+    id: Given,
+    as_token: Given,
+    hs_token: Given,
+    sender_localpart: Given,
+    url: Given,
+    #[serde(rename = "io.element.msc4190")]
+    has_device_management: Given,
+    namespaces: Namespaces,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Namespaces {
+    users: Vec<Namespace>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Namespace {
+    regex: Given,
+    exclusive: Given,
+}
+
+impl File {
+    fn into_registration(
+        self,
+        file: &Path,
+        bot_user: &UserId,
+        document: &Document<'_>,
+    ) -> Option<Registration> {
+        let id = document.required("id", &self.id, values::name);
+        let as_token = document.required("as_token", &self.as_token, token);
+        let hs_token = document.required("hs_token", &self.hs_token, token);
+        if as_token.is_some() && as_token == hs_token {
+            let message = "is the same as as_token; wanted two different secrets";
+            document.problem("hs_token", message);
+        }
+        let sender = |value: &Value| sender_localpart(value, bot_user);
+        let sender_localpart =
+            document.required("sender_localpart", &self.sender_localpart, sender);
+        if document.optional(&self.url, is_url) == Some(true) {
+            let message = "is not null: the homeserver will push events there in vain, as rcbot opens no port; make it null";
+            document.warning("url", message);
+        }
+        Some(Registration {
+            file: file.to_owned(),
+            has_device_management: document.or(&self.has_device_management, false, values::flag),
+            id: id?,
+            as_token: as_token?,
+            hs_token: hs_token?,
+            sender_localpart: sender_localpart?,
+            warnings: Vec::new(),
+        })
     }
-    let sender_localpart =
-        root.required("sender_localpart", |node| sender_localpart(node, bot_user));
-    if root.optional("url", is_url) == Some(true) {
-        let message = "is not null: the homeserver will push events there in vain, as rcbot opens no port; make it null";
-        root.warning("url", message);
-    }
-    let has_device_management = root.or(DEVICE_MANAGEMENT, false, check::flag);
-    root.section("namespaces", |namespaces| {
-        *cover = check_user_namespaces(namespaces, bot_user);
-    });
-    Some(Registration {
-        file: PathBuf::new(),
-        id: id?,
-        as_token: as_token?,
-        hs_token: hs_token?,
-        sender_localpart: sender_localpart?,
-        has_device_management,
-        warnings: Vec::new(),
-    })
 }
 
 /// A token that somebody has filled in; no message shows the value.
-fn token(node: &Node) -> Result<Token, Refusal> {
-    if matches!(node, Node::Text(text) if text.contains(PLACEHOLDER)) {
+fn token(value: &Value) -> Result<Token, Refusal> {
+    if matches!(value, Value::Text(text) if text.contains(PLACEHOLDER)) {
         return Err(Refusal::because(format!(
             "still holds the template's placeholder {PLACEHOLDER}; remove the file and write one with fresh tokens: \
              `rcbot registration --config` and the path of your config.yaml"
         )));
     }
-    check::token(node)
+    values::secret(value)
 }
 
-fn sender_localpart(node: &Node, bot_user: &UserId) -> Result<String, Refusal> {
-    let localpart = check::name(node)?;
+fn sender_localpart(value: &Value, bot_user: &UserId) -> Result<String, Refusal> {
+    let localpart = values::name(value)?;
     if localpart == bot_user.localpart() {
         return Err(Refusal::because(format!(
             "is {localpart:?}, the bot's own user (bot.localpart in config.yaml), for which Synapse cannot /sync; wanted a \
@@ -191,11 +220,11 @@ fn sender_localpart(node: &Node, bot_user: &UserId) -> Result<String, Refusal> {
     Ok(localpart)
 }
 
-fn is_url(node: &Node) -> Result<bool, Refusal> {
-    match node {
-        Node::Nothing => Ok(false),
-        Node::Text(url) => Ok(!url.is_empty()),
-        Node::Plain(_) | Node::List(_) | Node::Map(_) | Node::Tagged(_) => {
+fn is_url(value: &Value) -> Result<bool, Refusal> {
+    match value {
+        Value::Nothing => Ok(false),
+        Value::Text(url) => Ok(!url.is_empty()),
+        Value::Plain(_) | Value::List(_) | Value::Map(_) | Value::Tagged(_) => {
             Err(Refusal::wanted("null"))
         }
     }
@@ -214,44 +243,53 @@ enum Cover {
     Exclusive,
 }
 
-/// What the entries do together, if there are any. One that is wrong in itself has been noted, and nothing is said about the
-/// whole then.
-fn check_user_namespaces(namespaces: &mut Section<'_>, bot_user: &UserId) -> Option<Cover> {
-    let entries = namespaces.list_of_sections("users", |entry| read_namespace(entry, bot_user));
-    let covers = entries.into_iter().collect::<Option<Vec<_>>>()?;
+/// What the entries do together. One that is wrong in itself has been noted, and nothing is said about the whole then.
+fn check_users(entries: &[Namespace], bot_user: &UserId, document: &Document<'_>) -> Option<Cover> {
+    let entries = entries.iter().enumerate();
+    let covers: Vec<_> = entries
+        .map(|(index, entry)| {
+            read_namespace(
+                &format!("namespaces.users[{index}]"),
+                entry,
+                bot_user,
+                document,
+            )
+        })
+        .collect();
+    let covers = covers.into_iter().collect::<Option<Vec<_>>>()?;
     let cover = covers.into_iter().max();
     let regex = generate::namespace_regex(bot_user);
     let wanted = format!("wanted an entry with `exclusive: true` and `regex: '{regex}'`");
     match cover.unwrap_or(Cover::Other) {
         Cover::Exclusive => {}
-        Cover::Shared => {
-            let message = format!(
-                "the entry for the bot's user {bot_user} is not exclusive, so others can take it; {wanted}"
-            );
-            namespaces.problem("users", message);
-        }
-        Cover::Unknown => {
-            namespaces.warning(
-                "users",
-                format!("cannot tell whether a regex here matches {bot_user}; {wanted}"),
-            );
-        }
-        Cover::Other => {
-            namespaces.problem(
-                "users",
-                format!(
-                    "no regex here matches {bot_user}, the bot's user by bot.localpart and homeserver.server_name in \
-                     config.yaml; {wanted}"
-                ),
-            );
-        }
+        Cover::Shared => document.problem(
+            "namespaces.users",
+            format!("the entry for the bot's user {bot_user} is not exclusive, so others can take it; {wanted}"),
+        ),
+        Cover::Unknown => document.warning(
+            "namespaces.users",
+            format!("cannot tell whether a regex here matches {bot_user}; {wanted}"),
+        ),
+        Cover::Other => document.problem(
+            "namespaces.users",
+            format!(
+                "no regex here matches {bot_user}, the bot's user by bot.localpart and homeserver.server_name in \
+                 config.yaml; {wanted}"
+            ),
+        ),
     }
     cover
 }
 
-fn read_namespace(entry: &mut Section<'_>, bot_user: &UserId) -> Option<Cover> {
-    let regex = entry.required("regex", check::text);
-    let is_exclusive = entry.required("exclusive", check::flag)?;
+fn read_namespace(
+    at: &str,
+    entry: &Namespace,
+    bot_user: &UserId,
+    document: &Document<'_>,
+) -> Option<Cover> {
+    let regex = document.required(&format!("{at}.regex"), &entry.regex, values::text);
+    let exclusive = format!("{at}.exclusive");
+    let is_exclusive = document.required(&exclusive, &entry.exclusive, values::flag)?;
     // The whole id must match: what a homeserver makes of a regex that stops half-way differs from one to the next.
     let Ok(regex) = Regex::new(&format!("^(?:{})$", regex?)) else {
         return Some(Cover::Unknown);

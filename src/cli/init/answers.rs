@@ -11,7 +11,7 @@ use url::Url;
 
 use super::{Init, questions::Questions, suggest::Suggestion};
 use crate::{
-    config::{HostName, Node, Refusal, check, usable_directory},
+    config::{HostName, usable_directory, values},
     remote_control::ProjectName,
 };
 
@@ -256,15 +256,15 @@ fn flag<T>(
 }
 
 fn homeserver(text: &str) -> Result<Url, String> {
-    by(check::homeserver_url, text)
+    values::of_text(text, values::homeserver_url)
 }
 
 fn server_name(text: &str) -> Result<OwnedServerName, String> {
-    by(check::server_name, text)
+    values::of_text(text, values::server_name)
 }
 
 fn admin_room(text: &str) -> Result<OwnedRoomOrAliasId, String> {
-    check::room(&Node::Text(text.to_owned())).map_err(|_| {
+    values::of_text(text, values::room).map_err(|_| {
         format!("found {text:?}, wanted a room's alias or id, such as #admins:example.org or !abcdef:example.org")
     })
 }
@@ -273,15 +273,17 @@ fn admin_room(text: &str) -> Result<OwnedRoomOrAliasId, String> {
 fn admins(text: &str) -> Result<Vec<OwnedUserId>, String> {
     let words = text.split([' ', ',']).filter(|word| !word.is_empty());
     let words = words.filter(|word| *word != NONE);
-    words.map(|word| by(check::user_id, word)).collect()
+    words
+        .map(|word| values::of_text(word, values::user_id))
+        .collect()
 }
 
 fn localpart(text: &str) -> Result<String, String> {
-    by(check::localpart, text)
+    values::of_text(text, values::localpart)
 }
 
 fn host(text: &str) -> Result<HostName, String> {
-    by(check::host, text)
+    values::of_text(text, values::host)
 }
 
 fn project(text: &str) -> Result<ProjectName, String> {
@@ -293,7 +295,7 @@ fn project(text: &str) -> Result<ProjectName, String> {
 fn directory(text: &str, home: Option<&Path>) -> Result<PathBuf, String> {
     let path = match (text.strip_prefix("~/"), home) {
         (Some(rest), Some(home)) => home.join(rest),
-        (Some(_) | None, _) => by(check::path(Path::new("")), text)?,
+        (Some(_) | None, _) => values::of_text(text, values::path(Path::new("")))?,
     };
     let path = std::path::absolute(path).map_err(|error| error.to_string())?;
     usable_directory(&path).map_err(|why| format!("{why}; make it or name another"))?;
@@ -311,11 +313,6 @@ fn directory(text: &str, home: Option<&Path>) -> Result<PathBuf, String> {
         return Err(format!("{} is no text in UTF-8", path.display()));
     }
     Ok(path)
-}
-
-fn by<T>(check: impl Fn(&Node) -> Result<T, Refusal>, text: &str) -> Result<T, String> {
-    let node = Node::Text(text.to_owned());
-    check(&node).map_err(|refusal| refusal.of(&node))
 }
 
 #[cfg(test)]

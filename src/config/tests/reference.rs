@@ -29,11 +29,18 @@ fn keys_at(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
+/// Whether the section `sessions` takes a key of a project.
+fn is_common(key: &str) -> bool {
+    !problems_of(&format!("sessions:\n  {key}: 1\n")).contains("is a key of a project")
+}
+
 /// Every key, as the reference writes it.
 fn all_keys() -> BTreeSet<String> {
     let mut keys = BTreeSet::new();
     for (place, text) in PLACES {
-        keys.extend(keys_at(text).iter().map(|key| format!("{place}{key}")));
+        let mut here = keys_at(text);
+        here.retain(|key| place != "sessions." || is_common(key));
+        keys.extend(here.iter().map(|key| format!("{place}{key}")));
     }
     let of_project = keys_at("projects:\n  website:\n    nonsense: 1\n");
     let common: BTreeSet<_> = of_project

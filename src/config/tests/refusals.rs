@@ -97,7 +97,8 @@ sessions.environment: [A=b]         | found a list, wanted a mapping
 sessions.environment: TOKEN=hunter2 | found a text, wanted a mapping
 sessions.stdin: 482913              | wanted a text, in quotes
 sessions.link_timout: 5s            | unknown key; did you mean `link_timeout`?
-sessions.directory: /srv            | unknown key; the keys here are command, environment
+sessions.directory: /srv            | is a key of a project; move it below `projects`
+sessions.restrat_now: x             | unknown key; the keys here are autostart, command
 sessions.max_duration: soon         | found "soon", wanted a duration such as 12h, or none
 sessions.max_output: 1KiB           | found "1KiB", wanted a size such as 8MiB
 sessions.restart: always            | found "always", wanted never or on_exit
@@ -205,7 +206,7 @@ fn what_is_missing_is_named_with_what_is_wanted() {
 fn what_is_not_yaml_is_told_with_line_and_column() {
     let said = problems_of("homeserver:\n  url: [\nadmin_room: x\n");
     assert!(
-        said.contains("config.yaml:4: not YAML: ") && said.contains("at line 2 column 8"),
+        said.contains("config.yaml:3: not YAML: ") && said.contains("in column 1"),
         "{said}"
     );
     let said = problems_of("authorization:\n  users: [@me:example.org]\n");

@@ -7,7 +7,12 @@ use std::{
     time::Duration,
 };
 
-use super::{Config, ConfigError, Problems, check, default_data_dir, yaml, yaml::Node};
+use super::{
+    Config, ConfigError, Problems,
+    file::default_data_dir,
+    values,
+    yaml::{Node, Value},
+};
 use crate::remote_control::{ProjectName, STOP_GRACE};
 
 /// Where sessions are, and what can have one.
@@ -64,29 +69,21 @@ impl From<Config> for Places {
 
 /// `None`: the text does not say where the data directory is.
 fn read(text: &str, folder: &Path) -> Option<(PathBuf, BTreeMap<ProjectName, Duration>)> {
-    let root = yaml::parse(text).ok()?;
-    let data_dir = match get(&root, "data_dir") {
-        Some(node) => check::path(folder)(node).ok()?,
+    let root = Node::parse(text).ok()?.value;
+    let data_dir = match root.get("data_dir") {
+        Some(value) => values::path(folder)(value).ok()?,
         None => default_data_dir(folder),
     };
-    let grace_in = |node: &Node| check::duration(get(node, "stop_grace")?).ok();
-    let common = get(&root, "sessions").and_then(grace_in);
-    let Some(Node::Map(projects)) = get(&root, "projects") else {
+    let grace_in = |section: &Value| values::duration(section.get("stop_grace")?).ok();
+    let common = root.get("sessions").and_then(grace_in);
+    let Some(Value::Map(projects)) = root.get("projects") else {
         return Some((data_dir, BTreeMap::new()));
     };
-    let projects = projects.iter().filter_map(|(name, project)| {
-        let grace = grace_in(project).or(common).unwrap_or(STOP_GRACE);
-        Some((name.parse().ok()?, grace))
+    let projects = projects.iter().filter_map(|(key, project)| {
+        let grace = grace_in(&project.value).or(common).unwrap_or(STOP_GRACE);
+        Some((key.parse().ok()?, grace))
     });
     Some((data_dir, projects.collect()))
-}
-
-fn get<'n>(node: &'n Node, key: &str) -> Option<&'n Node> {
-    let Node::Map(entries) = node else {
-        return None;
-    };
-    let mut entries = entries.iter();
-    entries.find(|(name, _)| name == key).map(|(_, node)| node)
 }
 
 #[cfg(test)]

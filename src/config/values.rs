@@ -1,0 +1,331 @@
+//! What a single value must be. Each function turns a value into its type or says what is wanted; none looks at the system.
+
+use std::{
+    error::Error,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use bytesize::ByteSize;
+use matrix_sdk::ruma::{
+    Int, OwnedRoomOrAliasId, OwnedServerName, OwnedUserId, RoomOrAliasId, ServerName, UserId,
+};
+use url::{Host, Url};
+
+use super::{HostName, problem::Refusal, yaml::Value};
+use crate::{
+    remote_control::{
+        DATA_DIRECTORY_VARIABLE, LinkPattern, SESSION_FOLDER_VARIABLE, SESSION_ID_VARIABLE,
+    },
+    secret::{Kind, Secret, SecretText},
+};
+
+/// The least that an output file may hold, in bytes.
+const SMALLEST_OUTPUT: u64 = 256 * 1024;
+
+/// No duration is longer: so none can overflow a clock to which it is added.
+const LONGEST_DURATION: Duration = Duration::from_hours(24 * 366);
+
+/// Nothing that is counted comes to more than this.
+const LARGEST_COUNT: i64 = 1_000;
+
+/// How long a room id without a domain is, in bytes: `!` and a SHA-256 hash in unpadded base64 (room version 12).
+const ROOM_ID_WITHOUT_DOMAIN: usize = 44;
+
+/// The variables by which rcbot knows the processes of its sessions.
+const OURS: [&str; 3] = [
+    SESSION_ID_VARIABLE,
+    SESSION_FOLDER_VARIABLE,
+    DATA_DIRECTORY_VARIABLE,
+];
+
+/// What a text at a terminal says, as if it stood in the file.
+pub(crate) fn of_text<T>(
+    text: &str,
+    read: impl FnOnce(&Value) -> Result<T, Refusal>,
+) -> Result<T, String> {
+    let value = Value::Text(text.to_owned());
+    read(&value).map_err(|refusal| refusal.of(&value))
+}
+
+/// Any text.
+pub(crate) fn text(value: &Value) -> Result<String, Refusal> {
+    match value {
+        Value::Text(text) => Ok(text.clone()),
+        Value::Plain(_) => Err(Refusal::wanted("a text: put it in quotes")),
+        Value::Nothing | Value::List(_) | Value::Map(_) | Value::Tagged(_) => {
+            Err(Refusal::wanted("a text"))
+        }
+    }
+}
+
+/// A text that can be read as something.
+fn text_as<T>(
+    value: &Value,
+    wanted: &str,
+    read: impl FnOnce(&str) -> Option<T>,
+) -> Result<T, Refusal> {
+    let text = text(value).ok();
+    let read = text.and_then(|text| read(&text));
+    read.ok_or_else(|| Refusal::wanted(wanted))
+}
+
+/// A whole number within bounds.
+fn number(value: &Value, least: i64, most: i64, more: &str) -> Result<i64, Refusal> {
+    let number = match value {
+        Value::Plain(number) => number.parse().ok(),
+        Value::Nothing | Value::Text(_) | Value::List(_) | Value::Map(_) | Value::Tagged(_) => None,
+    };
+    let number = number.filter(|number| (least..=most).contains(number));
+    number.ok_or_else(|| Refusal::wanted(format!("a whole number from {least} to {most}{more}")))
+}
+
+/// A value of some kind, or `none`.
+fn or_none<T>(
+    value: &Value,
+    wanted: &str,
+    read: impl FnOnce(&Value) -> Result<T, Refusal>,
+) -> Result<Option<T>, Refusal> {
+    match value {
+        Value::Text(text) if text == "none" => Ok(None),
+        other => read(other)
+            .map(Some)
+            .map_err(|_| Refusal::wanted(format!("{wanted}, or none"))),
+    }
+}
+
+/// A text to show to people.
+pub(crate) fn name(value: &Value) -> Result<String, Refusal> {
+    let name = text(value)?;
+    (!name.trim().is_empty() && !name.contains(char::is_control))
+        .then_some(name)
+        .ok_or_else(|| Refusal::wanted("a text of one line"))
+}
+
+pub(crate) fn host(value: &Value) -> Result<HostName, Refusal> {
+    let wanted = "a host's name without white space, such as build1";
+    text_as(value, wanted, |name| name.parse().ok())
+}
+
+pub(crate) fn command_prefix(value: &Value) -> Result<String, Refusal> {
+    let wanted = "a word without white space or backticks, in quotes, such as \"!rc\"";
+    // What the bot says puts commands between backticks.
+    let is_apart = |c: char| c.is_whitespace() || c.is_control() || c == '`';
+    text_as(value, wanted, |word| {
+        (!word.is_empty() && !word.contains(is_apart)).then(|| word.to_owned())
+    })
+}
+
+/// The address of the client-server API.
+pub(crate) fn homeserver_url(value: &Value) -> Result<Url, Refusal> {
+    // A password stands before the @, be the rest a URL or not; so this is looked at before anything is shown.
+    if matches!(value, Value::Text(text) if text.contains('@')) {
+        return Err(Refusal::because(
+            "names a user or a password; wanted a URL without them",
+        ));
+    }
+    let wanted = "an http or https URL such as http://127.0.0.1:8008";
+    text_as(value, wanted, |text| {
+        let url = Url::parse(text).ok()?;
+        let is_plain = url.query().is_none() && url.fragment().is_none();
+        (matches!(url.scheme(), "http" | "https") && url.has_host() && is_plain).then_some(url)
+    })
+}
+
+/// Whether what is sent to the URL can be read by others on its way.
+pub(crate) fn is_unprotected(url: &Url) -> bool {
+    let is_loopback = match url.host() {
+        Some(Host::Domain(domain)) => domain == "localhost" || domain.ends_with(".localhost"),
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    };
+    url.scheme() == "http" && !is_loopback
+}
+
+pub(crate) fn server_name(value: &Value) -> Result<OwnedServerName, Refusal> {
+    let wanted = "a server name without https://, such as example.org";
+    text_as(value, wanted, |text| ServerName::parse(text).ok())
+}
+
+/// The part of a new user's id before the colon.
+pub(crate) fn localpart(value: &Value) -> Result<String, Refusal> {
+    let name = text(value)?;
+    let user = UserId::parse(format!("@{name}:localhost"));
+    user.is_ok_and(|user| user.validate_strict().is_ok())
+        .then_some(name)
+        .ok_or_else(|| {
+            Refusal::wanted(
+                "a user name of lower-case letters, digits and . _ = - / + alone, without @ and server name",
+            )
+        })
+}
+
+/// A secret of some kind. No message shows it.
+pub(crate) fn secret<K: Kind>(value: &Value) -> Result<Secret<K>, Refusal> {
+    let text =
+        text(value).map_err(|_| Refusal::because(format!("wanted {}, in quotes", K::NAME)))?;
+    Secret::new(text).map_err(|error| Refusal::because(error.to_string()))
+}
+
+pub(crate) fn user_id(value: &Value) -> Result<OwnedUserId, Refusal> {
+    let wanted = "a user id in quotes, such as \"@admin:example.org\"";
+    text_as(value, wanted, |text| {
+        let user = UserId::parse(text).ok()?;
+        user.validate_historical().is_ok().then_some(user)
+    })
+}
+
+/// A room's id or alias.
+pub(crate) fn room(value: &Value) -> Result<OwnedRoomOrAliasId, Refusal> {
+    let wanted =
+        "a room alias or id in quotes, such as \"#admins:example.org\" or \"!abcdef:example.org\"";
+    text_as(value, wanted, |text| {
+        let is_whole = text.contains(':') || text.len() == ROOM_ID_WITHOUT_DOMAIN;
+        let room = RoomOrAliasId::parse(text).ok()?;
+        (is_whole && !text.contains(char::is_whitespace)).then_some(room)
+    })
+}
+
+pub(crate) fn power_level(value: &Value) -> Result<i64, Refusal> {
+    number(value, Int::MIN.into(), Int::MAX.into(), ", such as 100")
+}
+
+pub(crate) fn flag(value: &Value) -> Result<bool, Refusal> {
+    match value {
+        Value::Plain(word) => word.parse().ok(),
+        Value::Nothing | Value::Text(_) | Value::List(_) | Value::Map(_) | Value::Tagged(_) => None,
+    }
+    .ok_or_else(|| Refusal::wanted("true or false"))
+}
+
+/// A time span, maybe none.
+pub(crate) fn duration(value: &Value) -> Result<Duration, Refusal> {
+    let wanted = "a duration such as 30s or 2m, of a year at most";
+    text_as(value, wanted, |text| {
+        let duration = humantime::parse_duration(text).ok();
+        duration.filter(|duration| *duration <= LONGEST_DURATION)
+    })
+}
+
+/// A time span that is not zero.
+pub(crate) fn positive_duration(value: &Value) -> Result<Duration, Refusal> {
+    let duration = duration(value)?;
+    (!duration.is_zero())
+        .then_some(duration)
+        .ok_or_else(|| Refusal::wanted("a duration longer than nothing, such as 30s or 2m"))
+}
+
+pub(crate) fn optional_duration(value: &Value) -> Result<Option<Duration>, Refusal> {
+    or_none(value, "a duration such as 12h", positive_duration)
+}
+
+/// A number of bytes that a file may have. Files are cut by whole blocks, so it cannot be less than some dozens of them.
+pub(crate) fn output_size(value: &Value) -> Result<u64, Refusal> {
+    text_as(value, "a size such as 8MiB, of 256KiB at least", |text| {
+        let size = text.parse::<ByteSize>().ok()?.as_u64();
+        (size >= SMALLEST_OUTPUT).then_some(size)
+    })
+}
+
+/// A number of things that is at least one.
+pub(crate) fn count(value: &Value) -> Result<usize, Refusal> {
+    let count = number(value, 1, LARGEST_COUNT, "")?;
+    Ok(usize::try_from(count).unwrap_or(usize::MAX))
+}
+
+pub(crate) fn optional_count(value: &Value) -> Result<Option<usize>, Refusal> {
+    let wanted = format!("a whole number from 1 to {LARGEST_COUNT}");
+    or_none(value, &wanted, count)
+}
+
+/// One of the named choices.
+pub(crate) fn one_of<T: Copy>(choices: &[(&str, T)]) -> impl Fn(&Value) -> Result<T, Refusal> {
+    move |value| {
+        let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
+        text_as(value, &names.join(" or "), |text| {
+            let mut choices = choices.iter();
+            choices.find_map(|(name, choice)| (*name == text).then_some(*choice))
+        })
+    }
+}
+
+/// A path; a relative one begins at `folder`.
+pub(crate) fn path(folder: &Path) -> impl Fn(&Value) -> Result<PathBuf, Refusal> {
+    move |value| {
+        if matches!(value, Value::Text(text) if text.starts_with('~')) {
+            return Err(Refusal::wanted(
+                "a path without ~, which is not expanded here: write it out",
+            ));
+        }
+        text_as(value, "a path", |text| {
+            (!text.is_empty() && !text.contains('\0')).then(|| folder.join(text))
+        })
+    }
+}
+
+/// What a link looks like.
+pub(crate) fn link_pattern(value: &Value) -> Result<LinkPattern, Refusal> {
+    LinkPattern::new(&text(value)?).map_err(|error| {
+        let cause = in_one_line(&error);
+        Refusal::wanted(format!("a regular expression for an https URL ({cause})"))
+    })
+}
+
+/// A program and its arguments. They are no secrets: every process on the host can read them.
+pub(crate) fn command(value: &Value) -> Result<Vec<String>, Refusal> {
+    let Value::List(items) = value else {
+        let wanted = "a list of a program and its arguments, such as [claude, remote-control]";
+        return Err(Refusal::wanted(wanted));
+    };
+    let words = items.iter().map(|item| argument(&item.value));
+    let words = words.collect::<Option<Vec<_>>>().ok_or_else(|| {
+        Refusal::because("an argument is not a text; wanted texts alone, in quotes where they hold : or # or begin with {")
+    })?;
+    match words.first() {
+        None => Err(Refusal::because(
+            "the list is empty; wanted a program and its arguments",
+        )),
+        Some(program) if program.trim().is_empty() => Err(Refusal::because(
+            "the program's name is empty; wanted a program such as claude",
+        )),
+        Some(_) => Ok(words),
+    }
+}
+
+/// The value of an environment variable. It may be a secret, so no message shows it.
+pub(crate) fn variable(name: &str, value: &Value) -> Result<SecretText, Refusal> {
+    if OURS.contains(&name) {
+        return Err(Refusal::because(
+            "is set by rcbot itself, to know its processes by; remove it",
+        ));
+    }
+    if name.is_empty() || name.contains(['=', '\0']) {
+        return Err(Refusal::because(
+            "no name for an environment variable: it is empty or holds = or a NUL",
+        ));
+    }
+    let text = argument(value).ok_or_else(|| {
+        Refusal::because("wanted a text as the variable's value; \"\" is the empty one")
+    })?;
+    Ok(text.as_str().into())
+}
+
+/// Numbers and truth values are taken as they were written. `None` where the system takes no such text.
+fn argument(value: &Value) -> Option<String> {
+    match value {
+        Value::Text(text) | Value::Plain(text) => (!text.contains('\0')).then(|| text.clone()),
+        Value::Nothing | Value::List(_) | Value::Map(_) | Value::Tagged(_) => None,
+    }
+}
+
+/// The innermost cause. The errors of regular expressions draw a picture first; the cause is their last line.
+fn in_one_line(error: &dyn Error) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    let message = innermost.to_string();
+    let last = message.lines().last().unwrap_or_default();
+    last.trim_start_matches("error: ").to_owned()
+}
