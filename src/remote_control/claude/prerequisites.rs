@@ -49,25 +49,22 @@ pub(crate) struct ClaudeFiles {
 impl ClaudeFiles {
     /// The files that a session with this environment uses in a directory. `None`: without HOME they cannot be told.
     pub(crate) fn of(environment: &BTreeMap<OsString, OsString>, directory: &Path) -> Option<Self> {
-        let get = |name: &str| {
-            environment
-                .get(OsStr::new(name))
-                .filter(|value| !value.is_empty())
+        let set = |name: &str| {
+            let value = environment.get(OsStr::new(name));
+            value.filter(|it| !it.is_empty()).map(PathBuf::from)
         };
-        let home = get("HOME").map(PathBuf::from);
-        let configured = get("CLAUDE_CONFIG_DIR").map(PathBuf::from);
+        let home = set("HOME");
+        let configured = set("CLAUDE_CONFIG_DIR");
         let folder = configured
             .clone()
-            .or_else(|| home.as_ref().map(|home| home.join(".claude")))?;
-        let storage = get("CLAUDE_SECURESTORAGE_CONFIG_DIR").map(PathBuf::from);
+            .or_else(|| Some(home.as_ref()?.join(".claude")))?;
+        let storage = set("CLAUDE_SECURESTORAGE_CONFIG_DIR").unwrap_or_else(|| folder.clone());
         Some(Self {
             state: [
                 folder.join(".config.json"),
                 configured.or(home)?.join(".claude.json"),
             ],
-            credentials: storage
-                .unwrap_or_else(|| folder.clone())
-                .join(".credentials.json"),
+            credentials: storage.join(".credentials.json"),
             settings: [
                 MANAGED_SETTINGS.into(),
                 directory.join(".claude/settings.local.json"),

@@ -28,6 +28,9 @@ const EXEC_LOOKS: usize = 50;
 /// How long to wait between these looks: an exec maps its files within a few hundred microseconds once they are cached.
 const EXEC_PAUSE: Duration = Duration::from_millis(1);
 
+/// What the environment of a process says of some variables.
+pub(crate) type Values<const N: usize> = [Option<OsString>; N];
+
 /// All processes of this host, zombies included, the oldest first, each with the values of these variables in the environment
 /// that it was started with. A zombie has none any more, nor has a process for us that is not ours.
 ///
@@ -36,7 +39,7 @@ const EXEC_PAUSE: Duration = Duration::from_millis(1);
 /// error, as it may be the one that is looked for.
 pub(crate) fn survey<const N: usize>(
     names: [&str; N],
-) -> Result<Vec<(Seen, [Option<OsString>; N])>, ProcessError> {
+) -> Result<Vec<(Seen, Values<N>)>, ProcessError> {
     let mut all = Vec::new();
     for process in all_processes().map_err(ProcessError::List)? {
         let looked = process.and_then(|process| {
