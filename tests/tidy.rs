@@ -150,17 +150,16 @@ const MAY_EXPOSE: &[(&str, &str)] = &[
     ),
     ("src/matrix/folder.rs", "the device's token, for its file"),
     (
-        "src/matrix/identity.rs",
+        "src/matrix/own_identity.rs",
         "the recovery key, for the SDK that opens the secrets with it",
     ),
-    ("src/matrix/login.rs", "the device's token, for the SDK"),
     (
-        "src/matrix/login/access_token.rs",
-        "the configured token, for its requests",
+        "src/matrix/login.rs",
+        "the token and the password, for requests and the log-in",
     ),
     (
-        "src/matrix/login/password.rs",
-        "the configured password, for the log-in",
+        "src/matrix/login/request.rs",
+        "the token of a single request",
     ),
     (
         "src/matrix/login/appservice.rs",

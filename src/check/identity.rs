@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     data_dir,
-    matrix::{KeyOrigin, MatrixFolder, RECOVERY_KEY_VARIABLE, RecoveryKey},
+    matrix::{MatrixFolder, RECOVERY_KEY_VARIABLE, RecoveryKey},
 };
 
 pub(super) const IDENTITY: &str = "identity and recovery key";
@@ -56,7 +56,7 @@ pub(super) async fn look(report: &mut Report, api: &Api<'_>, vantage: &Vantage) 
 async fn judge(api: &Api<'_>, vantage: &Vantage) -> Result<Outcome, Trouble> {
     let folder = MatrixFolder::new(data_dir::matrix(&api.config.data_dir));
     let file = folder.recovery_key();
-    let key = match find(&file, vantage) {
+    let key = match find(&folder, vantage) {
         Ok(key) => key,
         Err(outcome) => return Ok(outcome),
     };
@@ -122,11 +122,11 @@ fn put_back(api: &Api<'_>, file: &Path) -> String {
 }
 
 /// `Err`: there is something, and it is not as it should be.
-fn find(file: &Path, vantage: &Vantage) -> Result<Option<RecoveryKey>, Outcome> {
+fn find(folder: &MatrixFolder, vantage: &Vantage) -> Result<Option<RecoveryKey>, Outcome> {
     let variable = vantage.environment.get(OsStr::new(RECOVERY_KEY_VARIABLE));
-    let key = RecoveryKey::find(variable.map(OsString::as_os_str), file)
+    let key = RecoveryKey::find(variable.map(OsString::as_os_str), folder)
         .map_err(|fault| unreadable(&fault))?;
-    if let Some(KeyOrigin::File(file)) = key.as_ref().map(RecoveryKey::origin) {
+    if let Some(file) = key.as_ref().and_then(RecoveryKey::file) {
         let mode = fs::metadata(file).map(|metadata| metadata.permissions().mode());
         if mode.is_ok_and(|mode| mode & OTHERS != 0) {
             let file = file.display();

@@ -4,7 +4,11 @@ use std::io;
 
 use anyhow::anyhow;
 
-use crate::{data_dir::DataDirError, matrix::Fault, remote_control::StoreError};
+use crate::{
+    data_dir::DataDirError,
+    matrix::{Fault, Severity},
+    remote_control::StoreError,
+};
 
 /// It failed while running, and a restart may help.
 const FAILED: u8 = 1;
@@ -50,7 +54,9 @@ pub(super) fn bug() -> Failure {
 fn needs_operator(error: &(dyn std::error::Error + 'static)) -> bool {
     error.downcast_ref().is_some_and(data_dir_needs_operator)
         || error.downcast_ref().is_some_and(store_needs_operator)
-        || error.downcast_ref().is_some_and(fault_needs_operator)
+        || error
+            .downcast_ref()
+            .is_some_and(|fault: &Fault| fault.severity() == Severity::NeedsOperator)
 }
 
 fn data_dir_needs_operator(error: &DataDirError) -> bool {
@@ -66,42 +72,6 @@ fn store_needs_operator(error: &StoreError) -> bool {
         StoreError::Folder { source, .. }
         | StoreError::Write { source, .. }
         | StoreError::Read { source, .. } => source.kind() == io::ErrorKind::PermissionDenied,
-    }
-}
-
-fn fault_needs_operator(fault: &Fault) -> bool {
-    match fault {
-        Fault::HttpClient(_)
-        | Fault::TokenRefused
-        | Fault::PasswordRefused { .. }
-        | Fault::LoggedInAsAnother { .. }
-        | Fault::UnusableToken
-        | Fault::TokenWithoutDevice
-        | Fault::DeviceInUse { .. }
-        | Fault::NoIdentityAssertion { .. }
-        | Fault::UnreadableFile { .. }
-        | Fault::AnotherUser { .. }
-        | Fault::IdentityLost { .. }
-        | Fault::LoggedOutForGood { .. }
-        | Fault::Recovery { .. }
-        | Fault::IdentityRefused
-        | Fault::PasswordWanted => true,
-        Fault::File { source, .. } => source.kind() == io::ErrorKind::PermissionDenied,
-        Fault::Request(_)
-        | Fault::Unreachable(_)
-        | Fault::Nonsense { .. }
-        // The homeserver may load the registration meanwhile.
-        | Fault::LoginRefused { .. }
-        | Fault::Store { .. }
-        | Fault::NotInAdminRoom
-        | Fault::RoomNotShown
-        | Fault::DeviceLost
-        | Fault::Panicked
-        | Fault::SetAside { .. }
-        | Fault::IdentityChanged { .. }
-        | Fault::NotSigned(_)
-        | Fault::SignatureNotKept
-        | Fault::SecretStorage(_) => false,
     }
 }
 
@@ -135,33 +105,20 @@ mod tests {
 
     #[test]
     fn a_restart_is_left_to_what_it_may_mend() {
-        let path = PathBuf::new;
-        let for_operator = [
-            Fault::PasswordWanted,
-            Fault::TokenRefused,
-            Fault::TokenWithoutDevice,
-            Fault::IdentityLost {
-                user: String::new(),
-                folder: path(),
-                recovery_key: path(),
-            },
-            Fault::Recovery {
-                origin: String::new(),
-                source: "wrong".into(),
-            },
-            Fault::AnotherUser {
-                stored: String::new(),
-                configured: String::new(),
-                folder: path(),
+        for fault in [
+            Fault::for_operator("wrong password"),
+            Fault::UnreadableFile {
+                path: PathBuf::new(),
+                remedy: "",
             },
             file(io::ErrorKind::PermissionDenied),
-        ];
-        for fault in for_operator {
+        ] {
             let said = fault.to_string();
             assert_eq!(code_of(BotError::from(fault)), 3, "{said}");
         }
         for fault in [
             Fault::NotInAdminRoom,
+            Fault::fatal("database locked", "busy"),
             file(io::ErrorKind::StorageFull),
             refused("M_UNKNOWN_TOKEN"),
         ] {
@@ -172,7 +129,8 @@ mod tests {
 
     #[test]
     fn what_stands_behind_other_words_counts_as_well() {
-        let error = Err::<(), _>(Fault::PasswordWanted).context("the identity is not reset");
+        let error =
+            Err::<(), _>(Fault::for_operator("no password")).context("the identity is not reset");
         assert_eq!(code_of(error.unwrap_err()), 3);
         let in_use = || DataDirError::InUse {
             path: PathBuf::new(),
@@ -196,7 +154,7 @@ mod tests {
         assert_eq!(code_of(full), 1);
         assert_eq!(code_of(BotError::Panicked), 1);
         assert_eq!(code_of(anyhow!("anything else")), 1);
-        let wrong = Failure::Configuration(Fault::PasswordWanted.into());
+        let wrong = Failure::Configuration(Fault::for_operator("no password").into());
         assert_eq!(wrong.code(), 2);
     }
 }

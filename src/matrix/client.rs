@@ -126,9 +126,12 @@ pub(super) async fn build_client(
         .with_enable_share_history_on_invite(false)
         .build()
         .await
-        .map_err(|source| Fault::Store {
-            folder: folder.path().to_owned(),
-            source: Box::new(source),
+        .map_err(|error| {
+            let folder = folder.path().display();
+            Fault::fatal(
+                format!("the Matrix store in {folder} cannot be opened"),
+                error,
+            )
         })?;
     close_to_others(&store).map_err(|source| file_fault(&store, source))?;
     Ok(client)

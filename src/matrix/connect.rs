@@ -2,7 +2,7 @@
 //!
 //! Invariant: nothing in matrix/ imports this.
 
-use std::{env, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
 use matrix_sdk::Client;
@@ -17,9 +17,9 @@ use super::{
     admin_room::AdminRoom,
     client::build_client,
     direct_message::DirectMessages,
-    identity::{self, RECOVERY_KEY_VARIABLE, RecoveryKey},
     inbox::Inbox,
     login::{LoggedIn, Login},
+    own_identity::{OwnIdentity, RECOVERY_KEY_VARIABLE, RecoveryKey},
     quarantine::Quarantine,
     replay::ReplayProtection,
     sync,
@@ -108,15 +108,16 @@ fn forget_log_in(fault: &Fault, folder: &MatrixFolder) -> Result<(), Fault> {
     let session = folder.session()?;
     let has_token = session.is_some_and(|session| session.token().is_some());
     let device_is_gone = fault.is_device_deleted(has_token);
-    if device_is_gone && folder.own_identity().is_some() {
-        let recovery_key = folder.recovery_key();
-        let variable = env::var_os(RECOVERY_KEY_VARIABLE);
-        if RecoveryKey::find(variable.as_deref(), &recovery_key)?.is_none() {
-            return Err(Fault::LoggedOutForGood {
-                folder: folder.path().to_owned(),
-                recovery_key,
-            });
-        }
+    if device_is_gone && folder.own_identity().is_some() && RecoveryKey::find_own(folder)?.is_none()
+    {
+        return Err(Fault::for_operator(format!(
+            "the homeserver has logged the bot out and deleted its device, and there is no recovery key, without which another \
+             device is another bot to everybody. Nothing in {} was removed: bring back the file {}, or give its content in \
+             {RECOVERY_KEY_VARIABLE}. If it is lost, `rcbot reset-identity --config` and the path of your config.yaml makes a \
+             new identity",
+            folder.path().display(),
+            folder.recovery_key().display()
+        )));
     }
     warn!(
         device_is_gone,
@@ -142,7 +143,15 @@ async fn try_connect(
     client.fetch_server_versions(None).await?;
     client.restore_session(logged_in.matrix_session()).await?;
     client.whoami().await?;
-    let ensured = identity::ensure(&client, quarantine, login, folder, store_is_new).await;
+    let own_identity = OwnIdentity {
+        client: &client,
+        user: &config.bot_user,
+        device: logged_in.device(),
+        login,
+        folder,
+        quarantine,
+    };
+    let ensured = own_identity.ensure(store_is_new).await;
     if matches!(ensured, Err(Fault::DeviceLost)) {
         // Clients do not believe a device that changes its keys.
         logged_in.delete_device(&client, folder).await?;

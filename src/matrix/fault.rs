@@ -23,13 +23,10 @@ pub(super) const LONGEST_WAIT: Duration = Duration::from_mins(5);
 /// A fault of the homeserver, of the way to it, or of our own stores.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
-    /// A request failed.
-    #[error("the homeserver did not do what was asked")]
+    /// A request failed, or the SDK did.
+    #[error("the request to the homeserver failed")]
     Request(#[source] Box<matrix_sdk::Error>),
-    /// A request of the log-in failed on its way.
-    #[error("the homeserver cannot be reached")]
-    Unreachable(#[source] Box<HttpError>),
-    /// The homeserver answered what makes no sense.
+    /// The homeserver's answer cannot be read.
     #[error("the homeserver's answer to {request} makes no sense")]
     Nonsense {
         /// What was asked.
@@ -38,9 +35,6 @@ pub enum Fault {
         #[source]
         source: serde_json::Error,
     },
-    /// There is no way to make requests at all, such as no certificates to check a homeserver's by.
-    #[error("the HTTP client cannot be set up")]
-    HttpClient(#[source] matrix_sdk::reqwest::Error),
     /// The homeserver refused the log-in.
     #[error("the homeserver refuses the log-in: {status} {code}: {remedy}")]
     LoginRefused {
@@ -50,48 +44,6 @@ pub enum Fault {
         code: String,
         /// What to do.
         remedy: String,
-    },
-    /// The homeserver no longer knows the configured token.
-    #[error(
-        "bot.access_token is no longer good: log in once more, and put the new token into config.yaml"
-    )]
-    TokenRefused,
-    /// The homeserver does not take the configured password.
-    #[error("there is no user {user}, or bot.password is not its password")]
-    PasswordRefused {
-        /// Whose it should be.
-        user: String,
-    },
-    /// The homeserver takes us for somebody else.
-    #[error(
-        "the homeserver takes the bot for {user}, and the configuration names {configured}: set homeserver.server_name \
-         and bot.localpart right, or log in as that user"
-    )]
-    LoggedInAsAnother {
-        /// Whom it takes us for.
-        user: String,
-        /// Who was asked for.
-        configured: String,
-    },
-    /// The homeserver gave an access token that cannot be sent.
-    #[error("the homeserver gave an access token that cannot travel in an HTTP header")]
-    UnusableToken,
-    /// The configured token is of no log-in.
-    #[error(
-        "bot.access_token belongs to no device, and without one nothing can be encrypted: log in as the bot, and take the \
-         token of that log-in"
-    )]
-    TokenWithoutDevice,
-    /// Keys of the configured token's device are there, and not ours.
-    #[error(
-        "the device {device} of bot.access_token has keys that are not in {folder}: it is another program's, or the bot's \
-         files were lost. Log in once more as the bot, for a device of its own, and put the new token into config.yaml"
-    )]
-    DeviceInUse {
-        /// Which.
-        device: String,
-        /// Where the keys should be.
-        folder: PathBuf,
     },
     /// The homeserver does not let an appservice speak for a device.
     #[error(
@@ -103,21 +55,18 @@ pub enum Fault {
         /// Which.
         device: String,
     },
-    /// The SDK could not be set up.
-    #[error("the Matrix store in {folder} cannot be opened")]
-    Store {
-        /// Where it is.
-        folder: PathBuf,
-        /// Why.
-        #[source]
-        source: Box<matrix_sdk::ClientBuildError>,
-    },
     /// Which room the admin room is has yet to be found out, or the bot is not in it.
     #[error("the bot is not in the admin room yet")]
     NotInAdminRoom,
     /// A room that the homeserver has made for us has yet to come with /sync.
     #[error("the homeserver has made a room and does not show it yet")]
     RoomNotShown,
+    /// Users whom the bot had signed have another identity now, so the SDK did not send.
+    #[error("another identity than the one that the bot has signed is shown for {users:?}")]
+    IdentityChanged {
+        /// Who.
+        users: Vec<OwnedUserId>,
+    },
     /// A file of ours could not be read or written.
     #[error("cannot use the file {path}")]
     File {
@@ -127,7 +76,7 @@ pub enum Fault {
         #[source]
         source: io::Error,
     },
-    /// A file of ours makes no sense.
+    /// A file of ours cannot be parsed.
     #[error("the file {path} makes no sense: {remedy}")]
     UnreadableFile {
         /// Which.
@@ -135,83 +84,9 @@ pub enum Fault {
         /// What to do.
         remedy: &'static str,
     },
-    /// The log-in on disk is another user's than the configured one.
-    #[error(
-        "{folder} holds the keys of {stored}, and the configuration names {configured}: \
-         set bot.localpart back, or give this user a data_dir of its own"
-    )]
-    AnotherUser {
-        /// Whose the log-in is.
-        stored: String,
-        /// Who was asked for.
-        configured: String,
-        /// Where the log-in is.
-        folder: PathBuf,
-    },
-    /// The homeserver knows another identity of the bot than the one in our store.
-    #[error(
-        "the homeserver knows a cross-signing identity of {user} whose keys are not in {folder}: \
-         bring back the file {recovery_key}, which was written when the identity was made, or give its content in \
-         RCBOT_RECOVERY_KEY. If it is lost, `rcbot reset-identity --config` and the path of your config.yaml makes a new identity while \
-         no bot runs; people's clients will warn of it"
-    )]
-    IdentityLost {
-        /// The bot.
-        user: String,
-        /// Where the keys should be.
-        folder: PathBuf,
-        /// What brings them back.
-        recovery_key: PathBuf,
-    },
-    /// The keys of the bot's device are not those that the homeserver has for it.
+    /// The keys of the bot's device are not those that the homeserver has for it: it has to be another device.
     #[error("the keys of the bot's device are lost")]
     DeviceLost,
-    /// The recovery key does not open the secrets that the homeserver keeps for the bot.
-    #[error("the recovery key in {origin} does not bring back the bot's identity")]
-    Recovery {
-        /// Where the key was found.
-        origin: String,
-        /// Why.
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// Users whom the bot had signed have another identity now, so the SDK did not send.
-    #[error("another identity than the one that the bot has signed is shown for {users:?}")]
-    IdentityChanged {
-        /// Who.
-        users: Vec<OwnedUserId>,
-    },
-    /// A user's identity cannot be signed, as the bot's own is not whole.
-    #[error("the bot cannot sign the identity of a user")]
-    NotSigned(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The homeserver took the bot's signature and does not show it.
-    #[error("the homeserver does not keep the bot's signature on the identity of a user")]
-    SignatureNotKept,
-    /// The homeserver keeps the bot's identity as it is, also with the password, or asks for what a bot cannot give.
-    #[error(
-        "the homeserver does not take the bot's cross-signing identity: bot.password is not its password, or the homeserver \
-         asks for more than that"
-    )]
-    IdentityRefused,
-    /// The homeserver wants what only the password proves.
-    #[error(
-        "the homeserver wants the password of the bot's user before it takes a cross-signing identity: give the user a \
-         password, and set bot.password in config.yaml in place of `appservice` or bot.access_token"
-    )]
-    PasswordWanted,
-    /// The homeserver has deleted the bot's device, and what would bring back its identity on another one is not there.
-    #[error(
-        "the homeserver has logged the bot out and deleted its device, and there is no recovery key, without which another device \
-         is another bot to everybody. Nothing in {folder} was removed: bring back the file {recovery_key}, or give its \
-         content in RCBOT_RECOVERY_KEY. If it is lost, `rcbot reset-identity --config` and the path of your config.yaml \
-         makes a new identity"
-    )]
-    LoggedOutForGood {
-        /// Where the keys are.
-        folder: PathBuf,
-        /// What is missing.
-        recovery_key: PathBuf,
-    },
     /// The SDK panicked at what a user sent, of which a new connection takes nothing.
     #[error("the Matrix library failed at what {user} sent")]
     SetAside {
@@ -221,55 +96,91 @@ pub enum Fault {
     /// The connection failed by a bug, or the SDK did, at something that cannot be set aside.
     #[error("the Matrix library or what works on it failed, which is a bug: see above in the log")]
     Panicked,
-    /// Secret storage on the homeserver failed.
-    #[error("the bot's identity cannot be put into the homeserver's secret storage")]
-    SecretStorage(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Anything else that ends the bot.
+    #[error("{what}")]
+    Fatal {
+        /// What is wrong, and what to do about it.
+        what: String,
+        /// How it may be mended: never [`Severity::Passing`].
+        severity: Severity,
+        /// Why.
+        #[source]
+        source: Option<Cause>,
+    },
+}
+
+/// What is behind a [`Fault::Fatal`].
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// What may mend a fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    /// The same once more, later.
+    Passing,
+    /// A restart, perhaps.
+    Restart,
+    /// The operator.
+    NeedsOperator,
 }
 
 impl Fault {
-    /// Whether trying again later may help.
+    /// A fault that the operator has to mend, with what to do.
+    pub(crate) fn for_operator(what: impl Into<String>) -> Self {
+        Self::Fatal {
+            what: what.into(),
+            severity: Severity::NeedsOperator,
+            source: None,
+        }
+    }
+
+    /// The same, with its cause.
+    pub(super) fn for_operator_by(what: impl Into<String>, source: impl Into<Cause>) -> Self {
+        Self::Fatal {
+            what: what.into(),
+            severity: Severity::NeedsOperator,
+            source: Some(source.into()),
+        }
+    }
+
+    /// A fault that ends the bot, which may do better after a restart.
+    pub(crate) fn fatal(what: impl Into<String>, source: impl Into<Cause>) -> Self {
+        Self::Fatal {
+            what: what.into(),
+            severity: Severity::Restart,
+            source: Some(source.into()),
+        }
+    }
+
+    /// What may mend it.
     #[must_use]
-    pub fn is_passing(&self) -> bool {
+    pub fn severity(&self) -> Severity {
         match self {
-            Self::Request(error) => match &**error {
-                matrix_sdk::Error::Http(error) => http_error_is_passing(error),
-                // Something in an otherwise good answer makes no sense, an event without a type for example; or a request
-                // failed that another task made for both.
-                matrix_sdk::Error::SerdeJson(_)
-                | matrix_sdk::Error::Identifier(_)
-                | matrix_sdk::Error::ConcurrentRequestFailed => true,
-                _ => false,
-            },
-            Self::Unreachable(error) => http_error_is_passing(error),
+            Self::Request(error) if sdk_error_is_passing(error) => Severity::Passing,
             Self::Nonsense { .. }
             | Self::NotInAdminRoom
             | Self::RoomNotShown
-            | Self::SetAside { .. } => true,
+            | Self::SetAside { .. } => Severity::Passing,
+            // The homeserver may load the registration meanwhile.
             Self::LoginRefused { .. }
-            | Self::TokenRefused
-            | Self::PasswordRefused { .. }
-            | Self::HttpClient(_)
-            | Self::LoggedInAsAnother { .. }
-            | Self::UnusableToken
-            | Self::TokenWithoutDevice
-            | Self::DeviceInUse { .. }
-            | Self::NoIdentityAssertion { .. }
-            | Self::Store { .. }
-            | Self::File { .. }
-            | Self::UnreadableFile { .. }
-            | Self::AnotherUser { .. }
-            | Self::IdentityLost { .. }
+            | Self::Request(_)
             | Self::DeviceLost
-            | Self::LoggedOutForGood { .. }
             | Self::Panicked
-            | Self::Recovery { .. }
-            | Self::IdentityChanged { .. }
-            | Self::NotSigned(_)
-            | Self::SignatureNotKept
-            | Self::IdentityRefused
-            | Self::PasswordWanted
-            | Self::SecretStorage(_) => false,
+            | Self::IdentityChanged { .. } => Severity::Restart,
+            Self::File { source, .. } => match source.kind() {
+                io::ErrorKind::PermissionDenied => Severity::NeedsOperator,
+                _ => Severity::Restart,
+            },
+            Self::NoIdentityAssertion { .. } | Self::UnreadableFile { .. } => {
+                Severity::NeedsOperator
+            }
+            Self::Fatal { severity, .. } => *severity,
         }
+    }
+
+    /// Whether trying again later may help.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        self.severity() == Severity::Passing
     }
 
     /// What a failed log-in is: a refusal with its remedy, where the homeserver gave an error of its own. The remedy is made
@@ -290,7 +201,7 @@ impl Fault {
                 code: body.kind.errcode().to_string(),
                 remedy: remedy(&body.kind, &body.message),
             },
-            _ => Self::Unreachable(Box::new(error)),
+            _ => Self::from(error),
         }
     }
 
@@ -346,7 +257,6 @@ impl Fault {
                 matrix_sdk::Error::Http(error) => Some(error),
                 _ => None,
             },
-            Self::Unreachable(error) => Some(error),
             _ => None,
         }
     }
@@ -355,7 +265,6 @@ impl Fault {
     pub(super) fn code(&self) -> Option<&ErrorKind> {
         match self {
             Self::Request(error) => error.client_api_error_kind(),
-            Self::Unreachable(error) => error.client_api_error_kind(),
             _ => None,
         }
     }
@@ -385,7 +294,9 @@ impl From<ManualVerifyError> for Fault {
     fn from(error: ManualVerifyError) -> Self {
         match error {
             ManualVerifyError::Http(error) => error.into(),
-            ManualVerifyError::Signature(error) => Self::NotSigned(Box::new(error)),
+            ManualVerifyError::Signature(error) => {
+                Self::fatal("the bot cannot sign the identity of a user", error)
+            }
         }
     }
 }
@@ -406,6 +317,18 @@ pub(super) fn is_unknown_device(error: &HttpError) -> bool {
         "M_INVALID_PARAM" => says("Unknown device"),
         "M_FORBIDDEN" => says("Device does not exist"),
         "M_NOT_FOUND" => says("Device not found"),
+        _ => false,
+    }
+}
+
+fn sdk_error_is_passing(error: &matrix_sdk::Error) -> bool {
+    match error {
+        matrix_sdk::Error::Http(error) => http_error_is_passing(error),
+        // Something in an otherwise good answer makes no sense, an event without a type for example; or a request failed that
+        // another task made for both.
+        matrix_sdk::Error::SerdeJson(_)
+        | matrix_sdk::Error::Identifier(_)
+        | matrix_sdk::Error::ConcurrentRequestFailed => true,
         _ => false,
     }
 }

@@ -18,7 +18,7 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use super::{Fault, Heard, Matrix};
+use super::{Fault, Heard, Matrix, Severity};
 use crate::config::MasterKey;
 
 /// How often it is looked whether a link is still on its way to a user.
@@ -221,7 +221,12 @@ impl Matrix {
         let signed = encryption.request_user_identity(identity.user_id()).await?;
         signed
             .filter(|signed| signed.is_verified() && key_of(signed) == key_of(identity))
-            .ok_or(Fault::SignatureNotKept)
+            .ok_or_else(|| Fault::Fatal {
+                what: "the homeserver does not keep the bot's signature on the identity of a user"
+                    .to_owned(),
+                severity: Severity::Restart,
+                source: None,
+            })
     }
 
     fn known_identity(&self, user: &UserId) -> Option<KnownIdentity> {

@@ -2,31 +2,33 @@
 //!
 //! Invariant: nothing here knows rooms or encryption, and no secret is in an error or in the log.
 
-mod access_token;
 mod appservice;
 mod forwarder;
-mod password;
 mod request;
-#[cfg(test)]
-mod testing;
 
 use std::{sync::Arc, time::SystemTime};
 
 use matrix_sdk::{
-    Client, ClientBuilder, SessionMeta, SessionTokens,
+    Client, ClientBuilder, HttpError, SessionMeta, SessionTokens,
     authentication::matrix::MatrixSession,
     reqwest::RequestBuilder,
     ruma::{
-        DeviceId, UserId,
-        api::client::{
-            session::login,
-            uiaa::{AuthData, UiaaInfo},
+        DeviceId, OwnedDeviceId, UserId,
+        api::{
+            AppserviceUserIdentity,
+            client::{
+                account::whoami,
+                keys::get_keys,
+                session::login,
+                uiaa::{AuthData, AuthType, Password as PasswordStage, UiaaInfo, UserIdentifier},
+            },
+            error::ErrorKind,
         },
     },
 };
-use tracing::info;
+use tracing::{info, warn};
 
-use self::{appservice::Appservice, forwarder::Forwarder};
+use self::{appservice::Appservice, forwarder::Forwarder, request::Homeserver};
 use super::{
     Fault, MatrixFolder, Registration, RegistrationError,
     folder::{Authentication, Session},
@@ -75,13 +77,37 @@ impl Login {
         }
     }
 
-    /// What to say to a homeserver that asks who the bot is once more, before it does what was asked.
-    pub(super) fn interactive_auth(&self, user: &UserId, asked: &UiaaInfo) -> Option<AuthData> {
-        match self {
-            Self::Password(password) => password::interactive_auth(user, password, asked),
-            Self::Appservice(_) | Self::AccessToken(_) => None,
+    /// The answer to a homeserver that wants the password before it takes an identity, and nothing besides.
+    pub(super) fn prove(&self, user: &UserId, asked: &UiaaInfo) -> Result<AuthData, Fault> {
+        let Self::Password(password) = self else {
+            return Err(password_wanted());
+        };
+        if !asked
+            .flows
+            .iter()
+            .any(|flow| flow.stages == [AuthType::Password])
+        {
+            return Err(identity_refused());
         }
+        let user = UserIdentifier::Matrix(user.to_owned().into());
+        let mut stage = PasswordStage::new(user, password.expose().to_owned());
+        stage.session.clone_from(&asked.session);
+        Ok(AuthData::Password(stage))
     }
+}
+
+pub(super) fn password_wanted() -> Fault {
+    Fault::for_operator(
+        "the homeserver wants the password of the bot's user before it takes a cross-signing identity: give the user a \
+         password, and set bot.password in config.yaml in place of `appservice` or bot.access_token",
+    )
+}
+
+pub(super) fn identity_refused() -> Fault {
+    Fault::for_operator(
+        "the homeserver does not take the bot's cross-signing identity: bot.password is not its password, or the homeserver \
+         asks for more than that",
+    )
 }
 
 /// The bot's user on its device, as the homeserver knows them, and the way of its requests.
@@ -113,9 +139,6 @@ impl Credential {
 
 impl LoggedIn {
     /// Takes up the log-in of an earlier run, or logs in.
-    ///
-    /// # Errors
-    /// [`Fault`]s of the homeserver and the way to it, and where what is on disk is another user's.
     pub(super) async fn new(
         config: &Config,
         login: &Login,
@@ -125,17 +148,19 @@ impl LoggedIn {
         if let Some(session) = folder.session()?
             && session.meta.user_id != config.bot_user
         {
-            return Err(Fault::AnotherUser {
-                stored: session.meta.user_id.to_string(),
-                configured: config.bot_user.to_string(),
-                folder: folder.path().to_owned(),
-            });
+            return Err(Fault::for_operator(format!(
+                "{} holds the keys of {}, and the configuration names {}: set bot.localpart back, or give this user a data_dir \
+                 of its own",
+                folder.path().display(),
+                session.meta.user_id,
+                config.bot_user
+            )));
         }
         let device_id = match login {
-            Login::AccessToken(token) => access_token::take_up(config, token, folder).await?,
+            Login::AccessToken(token) => take_up_device(config, token, folder).await?,
             Login::Appservice(_) | Login::Password(_) => folder.device_id_or_new()?,
         };
-        // The device may be another one than a moment ago.
+        // Asked for once more, as the device may be another one now.
         let stored = folder.session()?;
         let known = stored
             .as_ref()
@@ -165,10 +190,11 @@ impl LoggedIn {
         self.session.listening_since
     }
 
+    pub(super) fn device(&self) -> &DeviceId {
+        &self.session.meta.device_id
+    }
+
     /// The same device, with requests in its name that the appservice makes: those need no interactive authentication.
-    ///
-    /// # Errors
-    /// [`Fault`], where the homeserver does not take the appservice for the device.
     pub(super) async fn by_appservice(
         mut self,
         config: &Config,
@@ -178,7 +204,7 @@ impl LoggedIn {
     ) -> Result<Self, Fault> {
         if let Credential::Token(_) = self.forwarder.credential() {
             let appservice = Appservice::new(config, registration)?;
-            let id = self.session.meta.device_id.clone();
+            let id = self.device().to_owned();
             appservice.check_device(&id).await?;
             let credential = Credential::Appservice(Box::new(appservice));
             self.forwarder = Forwarder::start(config, credential, id, folder, quarantine)?;
@@ -210,32 +236,25 @@ impl LoggedIn {
     }
 
     /// Deletes the device, whose keys are of no use any more, so that the next log-in makes another one.
-    ///
-    /// # Errors
-    /// Whatever the homeserver says, and [`Fault::DeviceInUse`] where it takes somebody else to log in.
     pub(super) async fn delete_device(
         &self,
         client: &Client,
         folder: &MatrixFolder,
     ) -> Result<(), Fault> {
-        let device = self.forwarder.device();
         match self.forwarder.credential() {
             Credential::Token(_) => {
                 client.matrix_auth().logout().await?;
                 Ok(())
             }
-            Credential::Configured(_) => Err(access_token::in_use(device, folder)),
+            Credential::Configured(_) => Err(device_in_use(self.device(), folder)),
             // A log-out would be the appservice's, and is unknown to Matrix Authentication Service.
-            Credential::Appservice(appservice) => appservice.delete_device(device).await,
+            Credential::Appservice(appservice) => appservice.delete_device(self.device()).await,
         }
     }
 }
 
 /// Whether the homeserver takes the appservice for the bot's device, without which it does not let it replace an identity. Only
 /// asks.
-///
-/// # Errors
-/// [`Fault::NoIdentityAssertion`] if not, and [`Fault`]s of the homeserver.
 pub(super) async fn check_appservice(
     config: &Config,
     registration: &Registration,
@@ -252,7 +271,7 @@ pub(super) async fn check_appservice(
     }
 }
 
-/// Logs in, unless what an earlier log-in gave is `known`.
+/// Logs in, unless what an earlier log-in gave is `known`. What is to be kept, and what requests are to go out with.
 async fn authenticate(
     config: &Config,
     login: &Login,
@@ -265,7 +284,7 @@ async fn authenticate(
             let access_token = match known {
                 Some(Authentication::AccessToken { access_token }) => access_token,
                 Some(Authentication::IdentityAssertion) | None => {
-                    password::log_in(config, password, device).await?
+                    log_in(config, password, device).await?
                 }
             };
             let credential = Credential::Token(access_token.clone());
@@ -297,13 +316,219 @@ async fn authenticate(
     }
 }
 
+/// Logs in with the password on this device, which is made if need be.
+async fn log_in(config: &Config, password: &Password, device: &DeviceId) -> Result<Token, Fault> {
+    let user = UserIdentifier::Matrix(config.bot_user.clone().into());
+    let login_info = login::v3::Password::new(user, password.expose().to_owned());
+    let login_info = login::v3::LoginInfo::Password(login_info);
+    let request = log_in_request(login_info, device);
+    let identity = AppserviceUserIdentity::default();
+    let answer = Homeserver::new(config)?.send(request, None, identity).await;
+    let answer = answer.map_err(|error| match error.client_api_error_kind() {
+        Some(ErrorKind::Forbidden) => Fault::for_operator(format!(
+            "there is no user {}, or bot.password is not its password",
+            config.bot_user
+        )),
+        _ => Fault::login_refused(error, |_, said| said.to_owned()),
+    })?;
+    token_for(&config.bot_user, answer)
+}
+
+fn log_in_request(login_info: login::v3::LoginInfo, device: &DeviceId) -> login::v3::Request {
+    let mut request = login::v3::Request::new(login_info);
+    request.device_id = Some(device.to_owned());
+    request.initial_device_display_name = Some(DEVICE_NAME.to_owned());
+    request
+}
+
 /// The token that a log-in gave, if it is this user's.
 fn token_for(user: &UserId, answer: login::v3::Response) -> Result<Token, Fault> {
     if answer.user_id != *user {
-        return Err(Fault::LoggedInAsAnother {
-            user: answer.user_id.to_string(),
-            configured: user.to_string(),
-        });
+        return Err(logged_in_as_another(&answer.user_id, user));
     }
-    Token::new(answer.access_token).map_err(|_| Fault::UnusableToken)
+    Token::new(answer.access_token).map_err(|_| {
+        Fault::for_operator(
+            "the homeserver gave an access token that cannot travel in an HTTP header",
+        )
+    })
+}
+
+fn logged_in_as_another(user: &UserId, configured: &UserId) -> Fault {
+    Fault::for_operator(format!(
+        "the homeserver takes the bot for {user}, and the configuration names {configured}: set homeserver.server_name and \
+         bot.localpart right, or log in as that user"
+    ))
+}
+
+/// The device of the configured token, which must be the bot's alone. One that belonged to an earlier token is forgotten, and its
+/// identity comes back with the recovery key.
+async fn take_up_device(
+    config: &Config,
+    token: &Token,
+    folder: &MatrixFolder,
+) -> Result<OwnedDeviceId, Fault> {
+    let homeserver = Homeserver::new(config)?;
+    let device = device_of(&homeserver, config, token).await?;
+    if folder.device_id()?.is_some_and(|known| known != device) {
+        warn!(%device, "bot.access_token is of another device than before, which begins anew");
+        folder.forget_device()?;
+    }
+    if !folder.has_store() && has_keys(&homeserver, config, token, &device).await? {
+        return Err(device_in_use(&device, folder));
+    }
+    folder.set_device_id(&device)?;
+    Ok(device)
+}
+
+async fn device_of(
+    homeserver: &Homeserver,
+    config: &Config,
+    token: &Token,
+) -> Result<OwnedDeviceId, Fault> {
+    let identity = AppserviceUserIdentity::default();
+    let request = whoami::v3::Request::new();
+    let answer = homeserver.send(request, Some(token), identity).await;
+    let answer = answer.map_err(|error| match error.client_api_error_kind() {
+        Some(ErrorKind::UnknownToken(_)) => Fault::for_operator(
+            "bot.access_token is no longer good: log in once more, and put the new token into config.yaml",
+        ),
+        _ => Fault::login_refused(error, |_, said| said.to_owned()),
+    })?;
+    if answer.user_id != config.bot_user {
+        return Err(logged_in_as_another(&answer.user_id, &config.bot_user));
+    }
+    answer.device_id.ok_or_else(|| {
+        Fault::for_operator(
+            "bot.access_token belongs to no device, and without one nothing can be encrypted: log in as the bot, and take the \
+             token of that log-in",
+        )
+    })
+}
+
+/// Whether the homeserver has keys for the device.
+async fn has_keys(
+    homeserver: &Homeserver,
+    config: &Config,
+    token: &Token,
+    device: &DeviceId,
+) -> Result<bool, HttpError> {
+    let mut request = get_keys::v3::Request::new();
+    let user = config.bot_user.clone();
+    request.device_keys.insert(user, vec![device.to_owned()]);
+    let identity = AppserviceUserIdentity::default();
+    let answer = homeserver.send(request, Some(token), identity).await?;
+    let devices = answer.device_keys.get(&config.bot_user);
+    Ok(devices.is_some_and(|devices| devices.contains_key(device)))
+}
+
+fn device_in_use(device: &DeviceId, folder: &MatrixFolder) -> Fault {
+    Fault::for_operator(format!(
+        "the device {device} of bot.access_token has keys that are not in {}: it is another program's, or the bot's files were \
+         lost. Log in once more as the bot, for a device of its own, and put the new token into config.yaml",
+        folder.path().display()
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use matrix_sdk::ruma::{api::client::uiaa::AuthFlow, device_id, user_id};
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::{
+        request::testing::{homeserver, read_until},
+        *,
+    };
+    use crate::matrix::Severity;
+
+    /// What comes of a log-in that is answered so.
+    async fn refused(answer: &str) -> Fault {
+        let folder = tempfile::tempdir().unwrap();
+        let (homeserver, config) = homeserver(folder.path()).await;
+        let password = Password::new("hunter2".to_owned()).unwrap();
+        let logging_in = log_in(&config, &password, device_id!("RCBOT1"));
+        let answering = async {
+            let (mut stream, _) = homeserver.accept().await.unwrap();
+            let asked = read_until(&mut stream, "hunter2").await;
+            assert!(asked.starts_with("POST /base/_matrix/client/v3/login HTTP/1.1"));
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        };
+        tokio::join!(logging_in, answering).0.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn too_many_log_ins_pass_and_the_homeserver_says_when() {
+        let body = r#"{"errcode":"M_LIMIT_EXCEEDED","error":"too many"}"#;
+        let length = body.len();
+        let fault = refused(&format!(
+            "HTTP/1.1 429 Too Many Requests\r\nretry-after: 77\r\ncontent-length: {length}\r\n\r\n{body}"
+        ))
+        .await;
+        assert!(fault.is_passing(), "{fault:?}");
+        assert_eq!(fault.retry_after(), Some(Duration::from_secs(77)));
+    }
+
+    #[tokio::test]
+    async fn a_wrong_password_does_not_pass_and_is_told_with_its_remedy() {
+        let body = r#"{"errcode":"M_FORBIDDEN","error":"no"}"#;
+        let length = body.len();
+        let fault = refused(&format!(
+            "HTTP/1.1 403 Forbidden\r\ncontent-length: {length}\r\n\r\n{body}"
+        ))
+        .await;
+        assert_eq!(fault.severity(), Severity::NeedsOperator);
+        let said = fault.to_string();
+        assert!(said.contains("bot.password is not its password"), "{said}");
+        assert!(!format!("{fault:?}").contains("hunter2"));
+    }
+
+    #[tokio::test]
+    async fn a_folder_of_another_user_is_left_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_homeserver, config) = homeserver(folder.path()).await;
+        let folder = MatrixFolder::new(folder.path().to_owned());
+        let meta = SessionMeta {
+            user_id: user_id!("@another:example.org").to_owned(),
+            device_id: device_id!("RCBOT1").to_owned(),
+        };
+        let session = Session {
+            meta,
+            listening_since: SystemTime::now(),
+            authentication: None,
+        };
+        folder.set_session(&session).unwrap();
+        let login = Login::AccessToken(Token::new("token".to_owned()).unwrap());
+        let quarantine = Arc::new(Quarantine::load(&folder).unwrap());
+        let fault = LoggedIn::new(&config, &login, &folder, quarantine).await;
+        let fault = fault.unwrap_err();
+        assert_eq!(fault.severity(), Severity::NeedsOperator);
+        assert!(fault.to_string().contains("holds the keys of @another"));
+    }
+
+    #[test]
+    fn the_password_is_given_where_it_alone_suffices() {
+        let prove = |login: Login, flows: &[&[AuthType]]| {
+            let flows = flows.iter().map(|stages| AuthFlow::new(stages.to_vec()));
+            let mut asked = UiaaInfo::new(flows.collect());
+            asked.session = Some("a session".to_owned());
+            login.prove(user_id!("@rcbot:example.org"), &asked)
+        };
+        let password = || Login::Password(Password::new("secret".to_owned()).unwrap());
+        let proof = prove(password(), &[&[AuthType::Sso], &[AuthType::Password]]);
+        let Ok(AuthData::Password(stage)) = proof else {
+            panic!("no password")
+        };
+        assert_eq!(stage.password, "secret");
+        assert_eq!(stage.session.as_deref(), Some("a session"));
+        let with_more: &[_] = &[AuthType::Password, AuthType::EmailIdentity];
+        for flows in [&[AuthType::Sso][..], with_more] {
+            let fault = prove(password(), &[flows]).unwrap_err();
+            assert_eq!(fault.severity(), Severity::NeedsOperator);
+        }
+        let token = Login::AccessToken(Token::new("token".to_owned()).unwrap());
+        let fault = prove(token, &[&[AuthType::Password]]).unwrap_err();
+        assert_eq!(fault.severity(), Severity::NeedsOperator);
+        assert!(fault.to_string().contains("set bot.password"));
+    }
 }

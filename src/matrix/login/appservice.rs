@@ -36,7 +36,7 @@ use crate::{
 
 /// The appservice on its homeserver, for the bot's user.
 #[derive(Debug, Clone)]
-pub(in crate::matrix) struct Appservice {
+pub(super) struct Appservice {
     homeserver: Homeserver,
     user: OwnedUserId,
     registration: Registration,
@@ -44,34 +44,12 @@ pub(in crate::matrix) struct Appservice {
 
 impl Appservice {
     /// Asks nothing yet.
-    ///
-    /// # Errors
-    /// [`Fault::HttpClient`].
-    pub(in crate::matrix) fn new(
-        config: &Config,
-        registration: &Registration,
-    ) -> Result<Self, Fault> {
+    pub(super) fn new(config: &Config, registration: &Registration) -> Result<Self, Fault> {
         Ok(Self {
             homeserver: Homeserver::new(config)?,
             user: config.bot_user.clone(),
             registration: registration.clone(),
         })
-    }
-
-    /// Sends one request in the name of the bot's user and of no device, which needs no interactive authentication.
-    ///
-    /// # Errors
-    /// Whatever the homeserver says, or the way to it.
-    pub(in crate::matrix) async fn send<R>(
-        &self,
-        request: R,
-    ) -> Result<R::IncomingResponse, HttpError>
-    where
-        R: OutgoingRequest<PathBuilder = VersionHistory>,
-        for<'a> R::Authentication: AuthScheme<Input<'a> = SendAccessToken<'a>>,
-        HttpError: From<FromHttpResponseError<R::EndpointError>>,
-    {
-        self.send_as(self.identity(None), request).await
     }
 
     /// Makes the bot's user, if there is none yet.
@@ -80,7 +58,7 @@ impl Appservice {
         request.login_type = Some(LoginType::ApplicationService);
         request.username = Some(self.user.localpart().to_owned());
         request.inhibit_login = true;
-        match self.send_as_itself(request).await {
+        match self.send(AppserviceUserIdentity::default(), request).await {
             Ok(_) => info!(user = %self.user, "user registered"),
             Err(error) if matches!(error.client_api_error_kind(), Some(ErrorKind::UserInUse)) => {
                 debug!("user exists already");
@@ -111,16 +89,20 @@ impl Appservice {
         Ok(Authentication::IdentityAssertion)
     }
 
-    /// Makes this device without a log-in (MSC4190), if need be, and sees that the homeserver takes us for it.
+    /// Makes this device without a log-in (MSC4190), unless it is there, and sees that the homeserver takes us for it.
     async fn take_device(&self, device: &DeviceId) -> Result<(), Fault> {
-        self.make_device(device).await?;
-        self.check_device(device).await
+        let mut request = update_device::v3::Request::new(device.to_owned());
+        request.display_name = Some(super::DEVICE_NAME.to_owned());
+        match self.send(self.identity(None), request).await {
+            Ok(_) => self.check_device(device).await,
+            Err(error) => Err(self.refused(error).await),
+        }
     }
 
     /// Whether the homeserver takes us for the bot's user on this device (MSC4326).
     pub(super) async fn check_device(&self, device: &DeviceId) -> Result<(), Fault> {
         let identity = self.identity(Some(device));
-        let answer = self.send_as(identity, whoami::v3::Request::new()).await;
+        let answer = self.send(identity, whoami::v3::Request::new()).await;
         let answer = match answer {
             Ok(answer) => answer,
             Err(error) if is_unknown_device(&error) => return Err(error.into()),
@@ -137,7 +119,7 @@ impl Appservice {
     /// Deletes the device, and with it what the homeserver keeps for it.
     pub(super) async fn delete_device(&self, device: &DeviceId) -> Result<(), Fault> {
         let request = delete_device::v3::Request::new(device.to_owned());
-        match self.send(request).await {
+        match self.send(self.identity(None), request).await {
             Ok(_) => Ok(()),
             Err(error) => Err(self.refused(error).await),
         }
@@ -163,37 +145,16 @@ impl Appservice {
         let user = UserIdentifier::Matrix(self.user.clone().into());
         let login_info =
             login::v3::LoginInfo::ApplicationService(login::v3::ApplicationService::new(user));
-        let mut request = login::v3::Request::new(login_info);
-        request.device_id = Some(device.to_owned());
-        request.initial_device_display_name = Some(super::DEVICE_NAME.to_owned());
-        match self.send_as_itself(request).await {
+        let request = super::log_in_request(login_info, device);
+        match self.send(AppserviceUserIdentity::default(), request).await {
             Ok(answer) => super::token_for(&self.user, answer).map(Some),
             Err(error) if logs_in_no_appservice(&error) => Ok(None),
             Err(error) => Err(self.refused(error).await),
         }
     }
 
-    /// Makes the device without a log-in (MSC4190). One that is there stays as it is.
-    async fn make_device(&self, device: &DeviceId) -> Result<(), Fault> {
-        let mut request = update_device::v3::Request::new(device.to_owned());
-        request.display_name = Some(super::DEVICE_NAME.to_owned());
-        match self.send(request).await {
-            Ok(_) => Ok(()),
-            Err(error) => Err(self.refused(error).await),
-        }
-    }
-
-    async fn send_as_itself<R>(&self, request: R) -> Result<R::IncomingResponse, HttpError>
-    where
-        R: OutgoingRequest<PathBuilder = VersionHistory>,
-        for<'a> R::Authentication: AuthScheme<Input<'a> = SendAccessToken<'a>>,
-        HttpError: From<FromHttpResponseError<R::EndpointError>>,
-    {
-        self.send_as(AppserviceUserIdentity::default(), request)
-            .await
-    }
-
-    async fn send_as<R>(
+    /// In the name of the bot's user and of no device, a request needs no interactive authentication.
+    async fn send<R>(
         &self,
         identity: AppserviceUserIdentity<'_>,
         request: R,
@@ -203,8 +164,8 @@ impl Appservice {
         for<'a> R::Authentication: AuthScheme<Input<'a> = SendAccessToken<'a>>,
         HttpError: From<FromHttpResponseError<R::EndpointError>>,
     {
-        let token = SendAccessToken::Always(self.registration.as_token.expose());
-        self.homeserver.send(request, token, identity).await
+        let token = &self.registration.as_token;
+        self.homeserver.send(request, Some(token), identity).await
     }
 
     async fn refused(&self, error: HttpError) -> Fault {

@@ -35,7 +35,7 @@ use url::Url;
 
 use super::{
     Credential,
-    request::{http_client, is_page},
+    request::{http_client, is_page, no_http_client},
 };
 use crate::{
     config::Config,
@@ -115,7 +115,7 @@ impl Forwarder {
     pub(super) fn http_client(&self) -> Result<Client, Fault> {
         let client = Client::builder().unix_socket(self.socket.as_path());
         let client = client.no_proxy().no_gzip().build();
-        client.map_err(Fault::HttpClient)
+        client.map_err(no_http_client)
     }
 
     /// The homeserver's address as the SDK is to know it. There is none like it in the network.
@@ -132,11 +132,6 @@ impl Forwarder {
     /// What proves whose the requests are.
     pub(super) fn credential(&self) -> &Credential {
         &self.route.credential
-    }
-
-    /// In whose name requests go out.
-    pub(super) fn device(&self) -> &OwnedDeviceId {
-        &self.route.device
     }
 
     /// Waits until no request is forwarded any more, which is a bug.

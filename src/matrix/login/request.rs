@@ -19,6 +19,7 @@ use url::Url;
 use crate::{
     config::Config,
     matrix::{Fault, HomeserverKind},
+    secret::Token,
 };
 
 /// How long one request may take.
@@ -40,11 +41,11 @@ impl Homeserver {
         })
     }
 
-    /// Sends a request, with a token or without, and reads the answer. The appservice's token can name whose request it is.
+    /// With the appservice's token, `identity` names whose request it is.
     pub(super) async fn send<R>(
         &self,
         request: R,
-        token: SendAccessToken<'_>,
+        token: Option<&Token>,
         identity: AppserviceUserIdentity<'_>,
     ) -> Result<R::IncomingResponse, HttpError>
     where
@@ -52,6 +53,9 @@ impl Homeserver {
         for<'a> R::Authentication: AuthScheme<Input<'a> = SendAccessToken<'a>>,
         HttpError: From<FromHttpResponseError<R::EndpointError>>,
     {
+        let token = token.map_or(SendAccessToken::None, |token| {
+            SendAccessToken::Always(token.expose())
+        });
         // What is asked here has had its path since then.
         let versions = SupportedVersions {
             versions: BTreeSet::from([MatrixVersion::V1_1]),
@@ -87,7 +91,12 @@ impl Homeserver {
 /// A client that follows no redirection: a homeserver sends nobody elsewhere.
 pub(super) fn http_client(builder: ClientBuilder) -> Result<Client, Fault> {
     let client = builder.redirect(redirect::Policy::none()).build();
-    client.map_err(Fault::HttpClient)
+    client.map_err(no_http_client)
+}
+
+/// There may be no certificates to check a homeserver's by.
+pub(super) fn no_http_client(error: reqwest::Error) -> Fault {
+    Fault::for_operator_by("the HTTP client cannot be set up", error)
 }
 
 /// Whether an answer that is no error is none of a homeserver's either, which answers in JSON: a proxy may say with a page, or a
@@ -96,4 +105,38 @@ pub(super) fn is_page(answer: &reqwest::Response) -> bool {
     let kind = answer.headers().get(header::CONTENT_TYPE);
     let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     answer.status().as_u16() < 400 && !kind.starts_with("application/json")
+}
+
+#[cfg(test)]
+pub(super) mod testing {
+    use std::path::Path;
+
+    use tokio::{
+        io::AsyncReadExt as _,
+        net::{TcpListener, TcpStream},
+    };
+
+    use crate::config::Config;
+
+    /// A homeserver that a test plays, and a configuration in `folder` that names it. Its address has a path.
+    pub(in crate::matrix::login) async fn homeserver(folder: &Path) -> (TcpListener, Config) {
+        let homeserver = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = homeserver.local_addr().unwrap();
+        let file = folder.join("config.yaml");
+        let text = format!(
+            "homeserver: {{ url: 'http://{address}/base/', server_name: example.org }}\nadmin_room: '#a:example.org'\n\
+             projects: {{ website: {{ directory: . }} }}\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        (homeserver, Config::load(&file).unwrap())
+    }
+
+    /// Reads until the text is there.
+    pub(in crate::matrix::login) async fn read_until(stream: &mut TcpStream, end: &str) -> String {
+        let mut text = Vec::new();
+        while !String::from_utf8_lossy(&text).contains(end) {
+            assert_ne!(stream.read_buf(&mut text).await.unwrap(), 0, "cut off");
+        }
+        String::from_utf8(text).unwrap()
+    }
 }

@@ -16,7 +16,7 @@ use crate::{
         Registration, generate,
         login::{
             Appservice,
-            testing::{self, read_until},
+            request::testing::{self, read_until},
         },
         write_new,
     },

@@ -1,0 +1,436 @@
+//! The bot's own identity: cross-signing, the recovery key that brings it back, and a new one where neither is left.
+//!
+//! A bot that is not cross-signed goes unheard: clients are to ignore its device (specification 1.18, MSC4153), and we
+//! could not send under the identity-based strategy ourselves.
+
+use std::{
+    env,
+    ffi::OsStr,
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use matrix_sdk::{
+    Client,
+    encryption::{
+        CrossSigningResetAuthType, identities::Device, recovery::RecoveryError,
+        secret_storage::SecretStorageError,
+    },
+    ruma::{
+        DeviceId, UserId, api::client::keys::get_keys,
+        events::secret_storage::key::SecretStorageKeyEventContent, serde::Raw,
+    },
+};
+use matrix_sdk_base::crypto::secret_storage::SecretStorageKey;
+use tracing::{info, warn};
+
+use super::{
+    Chain, Fault, MatrixFolder,
+    client::build_client,
+    folder,
+    login::{LoggedIn, Login, check_appservice, identity_refused, password_wanted},
+    quarantine::Quarantine,
+    sync,
+};
+use crate::config::Config;
+
+/// The variable that gives the recovery key where there is no file, for hosts that keep secrets elsewhere.
+pub const RECOVERY_KEY_VARIABLE: &str = "RCBOT_RECOVERY_KEY";
+
+/// What brings the identity back. It has no `Display`, and its `Debug` shows nothing.
+pub struct RecoveryKey {
+    text: String,
+    /// `None`: it is in the variable.
+    file: Option<PathBuf>,
+}
+
+impl RecoveryKey {
+    /// The key of the bot with this folder, where this is the value of the variable [`RECOVERY_KEY_VARIABLE`]. The variable
+    /// comes before the file; an empty one is none.
+    ///
+    /// # Errors
+    /// [`Fault::File`].
+    pub fn find(variable: Option<&OsStr>, folder: &MatrixFolder) -> Result<Option<Self>, Fault> {
+        let given = variable.and_then(OsStr::to_str);
+        if let Some(text) = given.filter(|text| !text.is_empty()) {
+            let text = text.to_owned();
+            return Ok(Some(Self { text, file: None }));
+        }
+        let file = folder.recovery_key();
+        Ok(folder::read(&file)?.map(|text| Self {
+            text: String::from_utf8_lossy(&text).into_owned(),
+            file: Some(file),
+        }))
+    }
+
+    /// The same, with this process's variable.
+    pub(super) fn find_own(folder: &MatrixFolder) -> Result<Option<Self>, Fault> {
+        Self::find(env::var_os(RECOVERY_KEY_VARIABLE).as_deref(), folder)
+    }
+
+    /// The file in which it was found, if it was not the variable.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
+    /// Where it was found, in words.
+    #[must_use]
+    pub fn origin(&self) -> String {
+        match &self.file {
+            Some(file) => format!("the file {}", file.display()),
+            None => format!("the variable {RECOVERY_KEY_VARIABLE}"),
+        }
+    }
+
+    /// Whether it is the key with this description, which the homeserver keeps beside the secrets.
+    #[must_use]
+    pub fn fits(&self, description: SecretStorageKeyEventContent) -> bool {
+        SecretStorageKey::from_account_data(self.expose(), description).is_ok()
+    }
+
+    /// The key itself: for the SDK, which opens the secrets with it, and nothing else.
+    fn expose(&self) -> &str {
+        self.text.trim()
+    }
+}
+
+impl fmt::Debug for RecoveryKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("RecoveryKey(..)")
+    }
+}
+
+/// Gives the bot a new device and a new identity, whose recovery key replaces the old one in `folder`. People's clients will
+/// say that the bot's identity has changed. No bot may run on the folder meanwhile.
+///
+/// # Errors
+/// [`Fault`]s of the homeserver and of our files; then this can be tried again. Nothing is done where the bot has only a token, or
+/// the homeserver asks an appservice for a password too.
+pub async fn reset_identity(
+    config: &Config,
+    login: &Login,
+    folder: &MatrixFolder,
+) -> Result<(), Fault> {
+    folder.create()?;
+    match login {
+        Login::AccessToken(_) => return Err(password_wanted()),
+        Login::Appservice(registration) => check_appservice(config, registration, folder).await?,
+        Login::Password(_) => {}
+    }
+    let quarantine = Arc::new(Quarantine::load(folder)?);
+    if folder.session()?.is_some() {
+        // It may have other keys than the store, or none; clients do not believe a device whose keys change.
+        let old = LoggedIn::new(config, login, folder, Arc::clone(&quarantine)).await?;
+        let client = build_client(&old, config, folder).await?;
+        client.restore_session(old.matrix_session()).await?;
+        if let Err(fault) = old.delete_device(&client, folder).await {
+            warn!(error = %Chain(&fault), "the bot's old device stays on the homeserver");
+        }
+    }
+    folder.forget_device()?;
+    let mut new = LoggedIn::new(config, login, folder, Arc::clone(&quarantine)).await?;
+    if let Login::Appservice(registration) = login {
+        let quarantine = Arc::clone(&quarantine);
+        new = new
+            .by_appservice(config, registration, folder, quarantine)
+            .await?;
+    }
+    let client = build_client(&new, config, folder).await?;
+    client.restore_session(new.matrix_session()).await?;
+    let own_identity = OwnIdentity {
+        client: &client,
+        user: &config.bot_user,
+        device: new.device(),
+        login,
+        folder,
+        quarantine: &quarantine,
+    };
+    let replaced = own_identity.replace().await;
+    if let Err(error) = client.pause().await {
+        warn!(%error, "the Matrix stores were not closed in order");
+    }
+    replaced?;
+    info!(user = %config.bot_user, "the bot has a new identity");
+    Ok(())
+}
+
+/// The identity of a bot that is logged in.
+pub(super) struct OwnIdentity<'a> {
+    pub(super) client: &'a Client,
+    pub(super) user: &'a UserId,
+    pub(super) device: &'a DeviceId,
+    pub(super) login: &'a Login,
+    pub(super) folder: &'a MatrixFolder,
+    pub(super) quarantine: &'a Quarantine,
+}
+
+impl OwnIdentity<'_> {
+    /// Sees to it that the homeserver shows an identity of the bot whose keys are here, and this device signed by it.
+    ///
+    /// The secrets are put into the homeserver's secret storage, under a key that is written to the folder; a later device with
+    /// an empty store gets them back with it, or with the same key in the environment.
+    ///
+    /// [`Fault::DeviceLost`]: only the device cannot be used any more. What passes can be tried again: keys that were made and
+    /// not taken are still there then.
+    pub(super) async fn ensure(&self, store_is_new: bool) -> Result<(), Fault> {
+        let encryption = self.client.encryption();
+        encryption.wait_for_e2ee_initialization_tasks().await;
+        let recovery_key = RecoveryKey::find_own(self.folder)?;
+        let shown = self.ask().await?;
+        if recovery_key.is_some() && !self.has_device(&shown, store_is_new).await {
+            return Err(Fault::DeviceLost);
+        }
+        if shown.master_key.is_none() {
+            self.publish().await?;
+        } else if shown.master_key != self.master_key().await? {
+            // The store has yet to hear of it. It drops keys of its own that are of another identity.
+            self.refresh().await?;
+        }
+        if !self.has_keys().await
+            && let Some(key) = &recovery_key
+        {
+            warn!("the Matrix store has no identity, bringing it back with the recovery key");
+            self.recover(key).await?;
+        }
+        if !self.has_keys().await || !self.sign_device().await? {
+            return Err(self.lost());
+        }
+        // One that was given beforehand opens nothing yet: the identity is new, and gets a key of its own.
+        if recovery_key.is_none() || !encryption.secret_storage().is_enabled().await? {
+            self.write_recovery_key().await?;
+        }
+        self.note().await
+    }
+
+    /// Replaces the identity by a new one, and the recovery key with it. For a client whose requests need no interactive
+    /// authentication, or none that the log-in cannot give. After a fault this can be tried again.
+    async fn replace(&self) -> Result<(), Fault> {
+        let encryption = self.client.encryption();
+        encryption.wait_for_e2ee_initialization_tasks().await;
+        self.upload_device().await?;
+        if let Some(unfinished) = encryption.reset_cross_signing().await? {
+            let CrossSigningResetAuthType::Uiaa(asked) = unfinished.auth_type() else {
+                return Err(identity_refused());
+            };
+            let proof = self.login.prove(self.user, asked)?;
+            unfinished.auth(Some(proof)).await?;
+        }
+        if !self.has_keys().await || !self.sign_device().await? {
+            return Err(identity_refused());
+        }
+        self.write_recovery_key().await?;
+        self.note().await
+    }
+
+    /// Gives the homeserver the keys of the identity, which are made if there are none.
+    async fn publish(&self) -> Result<(), Fault> {
+        let encryption = self.client.encryption();
+        let Err(error) = encryption.bootstrap_cross_signing(None).await else {
+            return Ok(());
+        };
+        let fault = Fault::from(error);
+        let Some(asked) = fault.interactive_auth() else {
+            return Err(fault);
+        };
+        let proof = self.login.prove(self.user, asked)?;
+        let published = encryption.bootstrap_cross_signing(Some(proof)).await;
+        published.map_err(|error| {
+            let fault = Fault::from(error);
+            if fault.interactive_auth().is_some() {
+                return identity_refused();
+            }
+            fault
+        })
+    }
+
+    async fn recover(&self, key: &RecoveryKey) -> Result<(), Fault> {
+        self.upload_device().await?;
+        let recovery = self.client.encryption().recovery();
+        let recovered = recovery.recover(key.expose()).await;
+        recovered.map_err(|error| match error {
+            // It is the homeserver that failed, and not the key.
+            RecoveryError::Sdk(error)
+            | RecoveryError::SecretStorage(SecretStorageError::Sdk(error)) => error.into(),
+            error => Fault::for_operator_by(
+                format!(
+                    "the recovery key in {} does not bring back the bot's identity",
+                    key.origin()
+                ),
+                error,
+            ),
+        })
+    }
+
+    fn lost(&self) -> Fault {
+        Fault::for_operator(format!(
+            "the homeserver knows a cross-signing identity of {} whose keys are not in {}: bring back the file {}, which was \
+             written when the identity was made, or give its content in {RECOVERY_KEY_VARIABLE}. If it is lost, `rcbot \
+             reset-identity --config` and the path of your config.yaml makes a new identity while no bot runs; people's \
+             clients will warn of it",
+            self.user,
+            self.folder.path().display(),
+            self.folder.recovery_key().display()
+        ))
+    }
+
+    /// A new device's keys are uploaded with its first sync, and only a device that the homeserver knows can be signed.
+    async fn upload_device(&self) -> Result<(), Fault> {
+        sync::once(self.client, self.quarantine).await
+    }
+
+    /// Asks past the store, which knows of our own what it has made itself.
+    async fn ask(&self) -> Result<Shown, Fault> {
+        let mut request = get_keys::v3::Request::new();
+        let devices = vec![self.device.to_owned()];
+        request.device_keys.insert(self.user.to_owned(), devices);
+        let answer = self.client.send(request).await?;
+        let nonsense = |source| Fault::Nonsense {
+            request: "the bot's own keys",
+            source,
+        };
+        let master_key = answer.master_keys.get(self.user).map(Raw::deserialize);
+        let master_key = master_key.transpose().map_err(nonsense)?;
+        let devices = answer.device_keys.get(self.user);
+        let device = devices.and_then(|devices| devices.get(self.device));
+        let device = device.map(Raw::deserialize).transpose().map_err(nonsense)?;
+        Ok(Shown {
+            master_key: master_key.and_then(|key| key.keys.into_values().next()),
+            device: device.map(|device| device.keys.into_values().collect()),
+        })
+    }
+
+    /// Whether store and homeserver agree on this device's keys: the store may have been lost, or the device deleted and made
+    /// again by a log-in. A new store may have keys that are still to be uploaded.
+    async fn has_device(&self, shown: &Shown, store_is_new: bool) -> bool {
+        let Some(keys) = &shown.device else {
+            return store_is_new;
+        };
+        let ours = self.client.encryption().ed25519_key().await;
+        ours.is_some_and(|ours| keys.contains(&ours))
+    }
+
+    /// Lets the store hear what the homeserver shows of the bot.
+    async fn refresh(&self) -> Result<(), Fault> {
+        let encryption = self.client.encryption();
+        encryption.request_user_identity(self.user).await?;
+        Ok(())
+    }
+
+    /// Whether the private keys of the identity are here.
+    async fn has_keys(&self) -> bool {
+        let status = self.client.encryption().cross_signing_status().await;
+        status.is_some_and(|status| status.is_complete())
+    }
+
+    /// The public key of the identity, as the store knows it.
+    async fn master_key(&self) -> Result<Option<String>, Fault> {
+        let identity = self.client.encryption().get_user_identity(self.user).await;
+        let identity = identity.map_err(matrix_sdk::Error::from)?;
+        let key = identity.and_then(|identity| identity.master_key().get_first_key());
+        Ok(key.map(|key| key.to_base64()))
+    }
+
+    /// Writes down whose keys the store holds, beside them.
+    async fn note(&self) -> Result<(), Fault> {
+        let key = self.master_key().await?;
+        self.folder.set_own_identity(&key.unwrap_or_default())
+    }
+
+    /// Sees to it that this device is signed by the identity: the upload of the signature may have failed when that was made.
+    async fn sign_device(&self) -> Result<bool, Fault> {
+        if self.is_device_signed().await? {
+            return Ok(true);
+        }
+        // Right after the identity is made, the store has yet to hear of the signature.
+        self.refresh().await?;
+        if self.is_device_signed().await? {
+            return Ok(true);
+        }
+        if let Some(device) = self.own_device().await? {
+            device.verify().await?;
+            self.refresh().await?;
+        }
+        self.is_device_signed().await
+    }
+
+    async fn is_device_signed(&self) -> Result<bool, Fault> {
+        let device = self.own_device().await?;
+        Ok(device.is_some_and(|device| device.is_cross_signed_by_owner()))
+    }
+
+    async fn own_device(&self) -> Result<Option<Device>, Fault> {
+        let device = self.client.encryption().get_own_device().await;
+        Ok(device.map_err(matrix_sdk::Error::from)?)
+    }
+
+    async fn write_recovery_key(&self) -> Result<(), Fault> {
+        let storage = self.client.encryption().secret_storage();
+        let store = storage.create_secret_store().await;
+        let store = store.map_err(|error| match error {
+            SecretStorageError::Sdk(error) => error.into(),
+            error => Fault::fatal(
+                "the bot's identity cannot be put into the homeserver's secret storage",
+                error,
+            ),
+        })?;
+        let path = self.folder.recovery_key();
+        folder::write(&path, store.secret_storage_key().as_bytes())?;
+        info!(path = %path.display(), "recovery key written: keep a copy of it in a safe place");
+        Ok(())
+    }
+}
+
+/// What the homeserver shows of the bot, to whoever asks.
+struct Shown {
+    /// The key of the identity.
+    master_key: Option<String>,
+    /// The keys of this device.
+    device: Option<Vec<String>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn find(variable: Option<&str>, folder: &Path) -> Result<Option<RecoveryKey>, Fault> {
+        let folder = MatrixFolder::new(folder.to_owned());
+        RecoveryKey::find(variable.map(OsStr::new), &folder)
+    }
+
+    #[test]
+    fn a_recovery_key_in_the_variable_comes_before_the_one_in_the_file() {
+        let folder = TempDir::new().unwrap();
+        let file = folder.path().join("recovery-key");
+        let find = |variable| {
+            let key = find(variable, folder.path()).unwrap()?;
+            Some((key.expose().to_owned(), key.file().map(Path::to_owned)))
+        };
+        let given = Some(("given".to_owned(), None));
+        assert_eq!(find(Some("given")), given);
+        assert_eq!(find(None), None);
+        assert_eq!(find(Some("")), None);
+        std::fs::write(&file, "written\n").unwrap();
+        let written = Some(("written".to_owned(), Some(file)));
+        assert_eq!(find(None), written);
+        assert_eq!(find(Some("")), written);
+        assert_eq!(find(Some("given")), given);
+    }
+
+    #[test]
+    fn a_recovery_key_that_cannot_be_read_is_not_taken_for_none() {
+        let folder = TempDir::new().unwrap();
+        std::fs::create_dir(folder.path().join("recovery-key")).unwrap();
+        let found = find(None, folder.path());
+        assert!(matches!(found, Err(Fault::File { .. })), "{found:?}");
+    }
+
+    #[test]
+    fn a_recovery_key_is_not_shown() {
+        let key = find(Some("given"), Path::new("/")).unwrap();
+        assert_eq!(format!("{:?}", key.unwrap()), "RecoveryKey(..)");
+    }
+}
