@@ -88,7 +88,7 @@ impl RemoteControl {
                 Effect::Watch(process) => self.watch(name, process),
                 Effect::EndTree(process) => {
                     if let Some(task) = self.task(name, process) {
-                        self.run(&task.clone(), task.end_tree());
+                        self.run(task, Task::end_tree);
                     }
                 }
             }
@@ -110,7 +110,7 @@ impl RemoteControl {
                 marks,
                 turn,
             };
-            self.run(&task.clone(), task.spawn(start));
+            self.run(task, |task| task.spawn(start));
         }
     }
 
@@ -124,8 +124,7 @@ impl RemoteControl {
             | None => (None, None),
         };
         if let Some(task) = self.task(name, Some(process.clone())) {
-            let watching = watch::watch(task.clone(), process, deadline, link);
-            self.run(&task, watching);
+            self.run(task, |task| watch::watch(task, process, deadline, link));
         }
     }
 
@@ -150,9 +149,12 @@ impl RemoteControl {
         }
     }
 
-    pub(super) fn run(&mut self, task: &Task, work: impl Future<Output = ()> + Send + 'static) {
+    pub(super) fn run<F>(&mut self, task: Task, work: impl FnOnce(Task) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let span = info_span!("session", project = %task.name, session = %task.session);
-        self.running.spawn(work.instrument(span));
+        self.running.spawn(work(task).instrument(span));
     }
 
     fn finish(&mut self, name: &ProjectName, outcome: Outcome) -> Notices {

@@ -75,15 +75,9 @@ pub struct Settings {
     pub max_sessions: Option<usize>,
 }
 
-/// Something came about. For [`RemoteControl::handle`], and opaque to everyone else.
+/// Something came about. For [`RemoteControl::handle`], and opaque to everyone else. `None`: it is time for something.
 #[derive(Debug)]
-pub struct Happened(What);
-
-#[derive(Debug)]
-enum What {
-    Reported(Report),
-    TimeCame,
-}
+pub struct Happened(Option<Report>);
 
 /// A task panicked, which is a bug: what it was to do would stay undone, such as to see a process end. Records and processes
 /// are as good as after a crash, so whoever restores anew goes on.
@@ -231,16 +225,15 @@ impl RemoteControl {
         let due = due.flatten().min();
         tokio::select! {
             panicked = next_panic(&mut self.running) => Err(panicked),
-            Some(report) = self.reports.recv() => Ok(Happened(What::Reported(report))),
-            () = uptime_reached(due) => Ok(Happened(What::TimeCame)),
+            Some(report) = self.reports.recv() => Ok(Happened(Some(report))),
+            () = uptime_reached(due) => Ok(Happened(None)),
         }
     }
 
     /// Does what is to be done about it.
     pub fn handle(&mut self, happened: Happened) -> Notices {
-        let report = match happened.0 {
-            What::Reported(report) => report,
-            What::TimeCame => return self.on_time(),
+        let Some(report) = happened.0 else {
+            return self.on_time();
         };
         let Report {
             project,

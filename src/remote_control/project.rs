@@ -22,7 +22,7 @@ pub const MAX_OUTPUT: u64 = 8 * 1024 * 1024;
 
 /// The name of a project: ASCII letters, digits, `-`, `_`, `.`, beginning with a letter or digit. Safe as a folder's name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[serde(try_from = "String")]
 pub struct ProjectName(String);
 
 /// A text that cannot name a project.
@@ -60,12 +60,6 @@ impl std::str::FromStr for ProjectName {
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
         Self::try_from(name.to_owned())
-    }
-}
-
-impl From<ProjectName> for String {
-    fn from(name: ProjectName) -> Self {
-        name.0
     }
 }
 

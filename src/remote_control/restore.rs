@@ -14,6 +14,7 @@ use super::{
     State, StoreError, now,
     process::{self, ProcessError},
     store::{DATA_DIRECTORY_VARIABLE, Store},
+    tasks::Task,
 };
 
 /// How many reports may wait for the owner before tasks wait for it.
@@ -106,7 +107,7 @@ impl RemoteControl {
             }
             for (stray, leader) in processes.strays_of(name, &id) {
                 let task = self.task_of(name, stray.clone(), Some(leader.clone()));
-                self.run(&task.clone(), task.end_stray());
+                self.run(task, Task::end_stray);
             }
         }
         // What stands on disk already is not written again: that takes milliseconds for each, and a start may meet hundreds.

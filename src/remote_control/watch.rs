@@ -14,6 +14,7 @@ use super::{
     project::MAX_OUTPUT,
     session::Event,
     tasks::Task,
+    uptime_reached,
 };
 use crate::link::Link;
 
@@ -58,7 +59,7 @@ pub(super) async fn watch(
     let mut search = Search::new(pattern, link);
     let exited = exit_of(&process);
     // Made once: a timer that is made anew in each turn never fires while there is always output.
-    let timed_out = deadline_passed(deadline);
+    let timed_out = uptime_reached(deadline);
     tokio::pin!(exited, timed_out);
     let mut waits_for_link = deadline.is_some();
     loop {
@@ -126,13 +127,6 @@ async fn exit_of(process: &ProcessIdentity) -> Exit {
 async fn sleep_until_some(time: Option<Instant>) {
     match time {
         Some(time) => sleep_until(time).await,
-        None => pending().await,
-    }
-}
-
-async fn deadline_passed(uptime: Option<Duration>) {
-    match uptime {
-        Some(uptime) => process::until(uptime).await,
         None => pending().await,
     }
 }

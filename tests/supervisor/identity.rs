@@ -8,13 +8,13 @@ use std::{
 };
 
 use rcbot::remote_control::{
-    Ending, Exit, Notice, Phase, SESSION_FOLDER_VARIABLE, SESSION_ID_VARIABLE,
+    Ending, Exit, Notice, Phase, SESSION_FOLDER_VARIABLE, SESSION_ID_VARIABLE, SessionId, offline,
     process::{Launch, ProcessIdentity, spawn},
 };
 use serde_json::{Value, json};
 
 use crate::support::{
-    DEADLINE, STANDIN_LOG, Sandbox, alone::alone_within, eventually, owner::Owner,
+    DEADLINE, STANDIN_LOG, Sandbox, alone::alone_within, eventually, owner::Owner, website,
 };
 
 /// A process that has nothing to do with any session, and ends at the first signal.
@@ -184,38 +184,44 @@ async fn half_a_record_is_set_aside_and_kept() {
     assert_eq!(fs::read(&aside[0]).unwrap(), half);
 }
 
-#[tokio::test]
-async fn a_second_process_that_no_record_knows_is_ended_and_the_first_is_not() {
-    let sandbox = Sandbox::new();
-    drop(Owner::with_session(&sandbox, sandbox.project("")).await);
-    let first = sandbox.processes();
-    let log = sandbox.standin_log();
-    // Its child carries no mark, and is known by its leader alone.
+/// A second process in the place of a session of `website`, which no record knows. Its child carries no mark.
+fn spawn_stray(sandbox: &Sandbox) -> ProcessIdentity {
+    // Another one for each, as whatever carries it is ended with it.
+    let mark = SessionId::random().to_string();
+    // Known by its leader alone.
     let script = "/usr/bin/env -i /bin/sleep 600 & echo $! > unmarked; exec /bin/sleep 600";
     spawn(&Launch {
         program: "/bin/sh".to_owned(),
         arguments: vec!["-c".to_owned(), script.to_owned()],
         directory: sandbox.path(""),
         environment: [
-            (SESSION_ID_VARIABLE.into(), "stray".into()),
+            (SESSION_ID_VARIABLE.into(), mark.clone().into()),
             (
                 SESSION_FOLDER_VARIABLE.into(),
                 sandbox.path("sessions/website").into(),
             ),
-            (STANDIN_LOG.into(), log.into()),
+            (STANDIN_LOG.into(), sandbox.standin_log().into()),
         ]
         .into(),
         stdin: "/dev/null".into(),
         stdout: sandbox.path("stray.stdout"),
         stderr: sandbox.path("stray.stderr"),
-        mark: "stray".to_owned(),
+        mark,
     })
     .unwrap();
-    let unmarked = eventually("a child without a mark, and its leader as it stays", || {
+    eventually("a child without a mark, and its leader as it stays", || {
         let text = fs::read_to_string(sandbox.path("unmarked")).ok()?;
         let pid = text.strip_suffix('\n')?.parse().ok()?;
         (sandbox.processes().len() == 2).then(|| ProcessIdentity::of(pid).unwrap().unwrap())
-    });
+    })
+}
+
+#[tokio::test]
+async fn a_second_process_that_no_record_knows_is_ended_and_the_first_is_not() {
+    let sandbox = Sandbox::new();
+    drop(Owner::with_session(&sandbox, sandbox.project("")).await);
+    let first = sandbox.processes();
+    let unmarked = spawn_stray(&sandbox);
 
     let mut owner = Owner::restore(&sandbox, sandbox.project(""));
     let deadline = Instant::now() + DEADLINE;
@@ -226,6 +232,18 @@ async fn a_second_process_that_no_record_knows_is_ended_and_the_first_is_not() {
     assert_eq!(sandbox.processes(), first);
     assert_eq!(owner.phase(), Some(Phase::Running));
     assert_eq!(owner.stop_and_wait().await.report.unwrap().processes, 1);
+}
+
+#[tokio::test]
+async fn a_second_process_is_ended_by_its_leader_also_while_no_bot_runs() {
+    let sandbox = Sandbox::new();
+    drop(Owner::with_session(&sandbox, sandbox.project("")).await);
+    let unmarked = spawn_stray(&sandbox);
+    let folder = sandbox.path("sessions");
+    let report = offline::stop(&folder, &website(), DEADLINE).await.unwrap();
+    assert_eq!(report.unwrap().processes, 3);
+    assert!(!unmarked.is_alive().unwrap());
+    assert!(sandbox.processes().is_empty());
 }
 
 #[tokio::test]
