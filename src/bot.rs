@@ -387,7 +387,7 @@ impl Bot {
                 self.handle(notices);
             }
             Event::Redacted { project, redaction } => {
-                self.remote_control.redacted(&project, &redaction)
+                self.remote_control.redacted(&project, &redaction);
             }
             Event::Shown {
                 project,

@@ -85,6 +85,9 @@ impl Record {
 #[derive(Debug)]
 pub(super) struct Unreadable(String);
 
+/// What is known of each project.
+pub(super) type Records = Vec<(ProjectName, Result<Record, Unreadable>)>;
+
 /// The records could not be read or written.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the names of the fields say it")]
@@ -170,9 +173,7 @@ impl Store {
     }
 
     /// The records of all projects that ever had a session here.
-    pub(super) fn load(
-        &self,
-    ) -> Result<Vec<(ProjectName, Result<Record, Unreadable>)>, StoreError> {
+    pub(super) fn load(&self) -> Result<Records, StoreError> {
         let folder_error = |source| StoreError::Folder {
             path: self.folder.clone(),
             source,

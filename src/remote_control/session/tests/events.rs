@@ -56,7 +56,7 @@ fn an_event_that_comes_too_late_changes_nothing() {
             let said = format!("{name} in {:?}", before.state());
             let effects = life.on(event);
             if [timely, of_delivery, &always].concat().contains(&name) {
-                assert!(effects != [] || life.session != before, "{said}");
+                assert!(!effects.is_empty() || life.session != before, "{said}");
             } else {
                 assert_eq!(effects, [], "{said}");
                 assert_eq!(life.session, before, "{said}");
