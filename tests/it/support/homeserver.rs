@@ -2,11 +2,12 @@
 
 use std::{
     fs::{self, File},
-    io::{ErrorKind, Read as _, Seek as _, SeekFrom},
+    io::{self, BufRead as _, BufReader, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _},
     net::TcpListener,
-    os::unix::process::CommandExt,
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{ChildStdin, ChildStdout, Command, Stdio},
+    sync::{Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -18,6 +19,10 @@ use matrix_sdk::{
         api::client::{account::register, uiaa},
         assign,
     },
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
 };
 use rand::{RngExt as _, distr::Alphanumeric};
 use serde_json::json;
@@ -31,7 +36,7 @@ pub(crate) const SERVER_NAME: &str = "rcbot.test";
 const START_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// How often the log is looked at while Synapse starts.
-const START_POLL: Duration = Duration::from_millis(50);
+const START_POLL: Duration = Duration::from_millis(10);
 
 /// How many free ports are tried: another process can take a port between its choice and Synapse's use of it.
 const PORT_ATTEMPTS: usize = 5;
@@ -42,25 +47,81 @@ const LOG_TAIL_LINES: usize = 25;
 /// How much of a file is looked at in one go: what a processor's cache holds.
 const PIECE: usize = 256 << 10;
 
-/// Runs Synapse until standard input ends. The other end of it is held by the process that starts us and by no other, so
-/// Synapse is gone with it, however it ends. (The kernel's parent-death signal would follow the starting *thread*.)
+/// Imports Synapse once, which is nine tenths of a start, and forks a homeserver for each folder that is named on standard input;
+/// writes its process's id. All of them are gone with it, and it is gone when standard input ends: the other end is held by the
+/// process that starts us and by no other, however that ends. (There the kernel's parent-death signal would follow a *thread*.)
 ///
 /// No disk is waited for: what a database loses without, it loses to a power cut and not to the end of its process.
-const WRAPPER: &str = "
-import os, runpy, threading
+const PARENT: &str = "
+import ctypes, os, signal, sys
+import synapse.app.homeserver
 from synapse.storage.engines import Sqlite3Engine
+from twisted.internet import reactor
 connected = Sqlite3Engine.on_new_connection
 def connect(engine, connection):
     connected(engine, connection)
     connection.execute('PRAGMA synchronous = OFF;')
 Sqlite3Engine.on_new_connection = connect
-def end_with_parent():
-    while os.read(0, 1):
-        pass
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+for folder in sys.stdin:
+    process = os.fork()
+    if process:
+        print(process, flush=True)
+        continue
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.chdir(folder.rstrip('\\n'))
+    log = os.open('homeserver.log', os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for stream, file in (0, os.open(os.devnull, os.O_RDONLY)), (1, log), (2, log):
+        os.dup2(file, stream)
+    # What it watches by is shared with the parent until it is made anew.
+    reactor.waker = None
+    reactor.__init__()
+    sys.argv = ['homeserver', '--config-path', 'homeserver.yaml']
+    synapse.app.homeserver.main()
     os._exit(0)
-threading.Thread(target=end_with_parent, daemon=True).start()
-runpy.run_module('synapse.app.homeserver', run_name='__main__', alter_sys=True)
 ";
+
+/// The process that imported Synapse.
+#[derive(Debug)]
+struct Parent {
+    folders: ChildStdin,
+    processes: BufReader<ChildStdout>,
+}
+
+impl Parent {
+    fn start(python: &Path) -> Result<Self> {
+        let mut process = Command::new(python)
+            .args(["-c", PARENT])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            // Ctrl-C in the terminal is for whoever started us.
+            .process_group(0)
+            .spawn()
+            .context("cannot start Synapse's Python")?;
+        Ok(Self {
+            folders: process.stdin.take().context("no standard input")?,
+            processes: BufReader::new(process.stdout.take().context("no standard output")?),
+        })
+    }
+
+    /// Starts a homeserver on the files in this folder.
+    fn fork(python: &Path, folder: &Path) -> Result<Pid> {
+        static PARENT: Mutex<Option<Parent>> = Mutex::new(None);
+        let mut parent = PARENT.lock().unwrap_or_else(PoisonError::into_inner);
+        if parent.is_none() {
+            *parent = Some(Self::start(python)?);
+        }
+        let parent = parent.as_mut().context("no parent of homeservers")?;
+        writeln!(parent.folders, "{}", folder.display())?;
+        let mut process = String::new();
+        parent.processes.read_line(&mut process)?;
+        let process = process.trim().parse();
+        Ok(Pid::from_raw(
+            process.context("Synapse cannot be imported")?,
+        ))
+    }
+}
 
 /// A running Synapse. Killed when dropped; its files stay.
 #[derive(Debug)]
@@ -69,7 +130,7 @@ pub(crate) struct Homeserver {
     folder: PathBuf,
     registrations: Vec<PathBuf>,
     port: u16,
-    process: Option<Child>,
+    process: Option<Pid>,
 }
 
 /// A file in which a homeserver writes something down.
@@ -136,10 +197,11 @@ impl Homeserver {
 
     /// Kills Synapse, as a power cut would. Clients find a closed port until [`Self::start_again`].
     pub(crate) fn stop(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            // It may have ended by itself; either way it is reaped.
-            process.kill().ok();
-            process.wait().ok();
+        if let Some(process) = self.process.take() {
+            // Its parent reaps it at once, however it ends.
+            while kill(process, Signal::SIGKILL).is_ok() {
+                thread::sleep(START_POLL);
+            }
         }
     }
 
@@ -211,33 +273,20 @@ impl Homeserver {
 
     /// Starts the process and waits until it listens, by its own word: another server could answer on the port.
     fn run(&mut self) -> Result<()> {
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.log_path())?;
-        let earlier = usize::try_from(log.metadata()?.len())?;
-        let process = Command::new(&self.python)
-            .args(["-c", WRAPPER, "--config-path"])
-            .arg(self.folder.join("homeserver.yaml"))
-            .current_dir(&self.folder)
-            .stdin(Stdio::piped())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            // Ctrl-C in the terminal is for whoever started us.
-            .process_group(0)
-            .spawn()
-            .context("cannot start Synapse")?;
-        let process = self.process.insert(process);
+        let earlier = fs::read(self.log_path()).map_or(0, |log| log.len());
+        let process = *self
+            .process
+            .insert(Parent::fork(&self.python, &self.folder)?);
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
-            let ended = process.try_wait()?;
-            let said = fs::read(self.folder.join("homeserver.log"))?;
+            let ended = kill(process, None).is_err();
+            let said = fs::read(self.log_path()).unwrap_or_default();
             let said = String::from_utf8_lossy(said.get(earlier..).unwrap_or_default());
             if said.contains("Synapse now listening on TCP port") {
                 return Ok(());
             }
-            if let Some(status) = ended {
-                bail!("Synapse ended ({status}):\n{}", tail(&said));
+            if ended {
+                bail!("Synapse ended:\n{}", tail(&said));
             }
             if Instant::now() > deadline {
                 bail!(
@@ -268,7 +317,8 @@ impl RecordFile {
         let finder = memchr::memmem::Finder::new(text);
         let mut piece = Vec::with_capacity(PIECE + text.len());
         loop {
-            if file.by_ref().take(PIECE as u64).read_to_end(&mut piece)? == 0 {
+            let mut next = io::Read::by_ref(&mut file).take(PIECE as u64);
+            if next.read_to_end(&mut piece)? == 0 {
                 return Ok(false);
             }
             if finder.find(&piece).is_some() {
