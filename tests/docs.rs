@@ -102,7 +102,9 @@ fn with_gaps(text: &str) -> String {
 #[test]
 fn what_stands_in_a_comment_or_a_test_is_not_said() {
     let text = "// \"a\"\nfn f() { g(\"b {c} \\\n    d\"); }\n#[cfg(test)]\nmod tests {\n    const E: &str = \"e\";\n}";
-    let literals = SourceFile::new("src/x.rs".to_owned(), text.to_owned()).literals();
+    let name = "src/x.rs".to_owned();
+    let text = text.to_owned();
+    let literals = SourceFile { name, text }.literals();
     assert_eq!(literals, ["\"b {c} d\""]);
     assert_eq!(with_gaps("`b` {c} 12"), "b .. ..");
 }

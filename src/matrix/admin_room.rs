@@ -1,4 +1,6 @@
 //! The admin room: which one it is stands in `which`, and `join` gets the bot into it.
+//!
+//! Invariant: nothing here knows commands or who may give them.
 
 mod join;
 mod which;
