@@ -30,10 +30,10 @@ use super::{
     admin_room::AdminRoom,
     direct_message::DirectMessages,
     folder::{JsonMap, file_fault},
+    guard::Quarantine,
     inbox::Inbox,
     locks::Locks,
     login::LoggedIn,
-    quarantine::Quarantine,
     replay::ReplayProtection,
 };
 use crate::config::{Config, Devices, MasterKey};

@@ -17,10 +17,10 @@ use super::{
     admin_room::AdminRoom,
     client::build_client,
     direct_message::DirectMessages,
+    guard::Quarantine,
     inbox::Inbox,
     login::{LoggedIn, Login},
     own_identity::{OwnIdentity, RECOVERY_KEY_VARIABLE, RecoveryKey},
-    quarantine::Quarantine,
     replay::ReplayProtection,
     sync,
 };

@@ -1,14 +1,30 @@
 //! What the homeserver brings, before the SDK reads it: the cryptography library below the SDK panics at public keys that are a
 //! byte too short or too long, and the SDK feeds it what strangers send.
 //!
-//! Invariant: pure, and whatever is let through unchanged is not copied. What cannot be read here is left to the SDK, whose
-//! parsers are stricter.
+//! What is malformed, or of no use to a bot, is dropped. What is encrypted cannot be looked at, so the SDK may panic at it: it gets
+//! what one user sent at a time, and where it panics, it is known at whose events, and a connection that is made anew does not meet
+//! them again.
+//!
+//! Invariant: what others sent beside that is not lost. The SDK keeps the channel of an event before it keeps what the event
+//! brought, so one that shared its step with a panic could not be read a second time. What cannot be read here is left to the SDK,
+//! whose parsers are stricter.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
+    io,
+    path::PathBuf,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant, SystemTime},
+};
 
+use hyper::body::Bytes;
 use matrix_sdk_base::crypto::vodozemac::{Ed25519PublicKey, base64_decode};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
+use tracing::{error, info, warn};
+
+use super::{Fault, MatrixFolder, folder};
+use crate::atomic_file;
 
 /// The only to-device events that a bot needs: they bring room keys, and all else that a device says in confidence.
 ///
@@ -23,111 +39,104 @@ const OLM: &str = "m.olm.v1.curve25519-aes-sha2";
 /// How much of a text that others chose is kept for the log, in characters.
 const LONGEST_TEXT: usize = 255;
 
+/// What stands in the tokens of a part of an answer, behind the homeserver's own.
+const PART: &str = "_rcbot-part-";
+
+/// How long nothing is taken from a user at whose events the SDK panicked for the first time: all that they sent together
+/// comes within minutes.
+const FIRST_TIME: Duration = Duration::from_mins(10);
+
+/// How long it is after each further time.
+const FURTHER_TIMES: Duration = Duration::from_hours(24);
+
+/// So many users who made the SDK panic within [`FIRST_TIME`] are one attacker with many accounts: strangers have to wait.
+const MANY: usize = 4;
+
+/// How many users are remembered.
+const MOST_OFFENDERS: usize = 1_000;
+
+/// How many lines an hour tell what was dropped.
+const MOST_LINES: usize = 100;
+
+/// The time in which nothing is told twice.
+const HOUR: Duration = Duration::from_hours(1);
+
+/// The fields of an object, none of which is looked into without need.
+type Fields = BTreeMap<String, Box<RawValue>>;
+
 /// Something that the SDK does not get.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Dropped {
+struct Dropped {
     /// Whose it is.
-    pub(super) user: String,
+    user: String,
     /// What it is.
-    pub(super) what: String,
+    what: String,
 }
 
 /// What one user sent to the bot's device.
 #[derive(Debug)]
-pub(super) struct Portion {
-    pub(super) sender: String,
-    pub(super) events: Vec<Box<RawValue>>,
+struct Portion {
+    sender: String,
+    events: Vec<Box<RawValue>>,
 }
 
 /// An answer to /sync with to-device events.
 #[derive(Debug)]
-pub(super) struct SyncAnswer<'a> {
-    fields: BTreeMap<Cow<'a, str>, &'a RawValue>,
+struct SyncAnswer {
     /// What is needed and well-formed, by sender.
-    pub(super) portions: Vec<Portion>,
-    /// The rest.
-    pub(super) dropped: Vec<Dropped>,
+    portions: Vec<Portion>,
+    dropped: Vec<Dropped>,
+    /// The answer but for its to-device events.
+    rest: Fields,
 }
 
-impl<'a> SyncAnswer<'a> {
+impl SyncAnswer {
     /// `None` where there is nothing to look at.
-    pub(super) fn read(body: &'a [u8]) -> Option<Self> {
+    fn read(body: &[u8]) -> Option<Self> {
         #[derive(Deserialize)]
         struct ToDevice<'a> {
             #[serde(borrow, default)]
             events: Vec<&'a RawValue>,
         }
-        let fields: BTreeMap<Cow<'a, str>, &'a RawValue> = serde_json::from_slice(body).ok()?;
-        let to_device: ToDevice<'_> = serde_json::from_str(fields.get("to_device")?.get()).ok()?;
-        if to_device.events.is_empty() {
+        let mut rest: Fields = serde_json::from_slice(body).ok()?;
+        let to_device = rest.remove("to_device")?;
+        let ToDevice { events } = serde_json::from_str(to_device.get()).ok()?;
+        if events.is_empty() {
             return None;
         }
-        let mut answer = Self {
-            fields,
-            portions: Vec::new(),
-            dropped: Vec::new(),
-        };
-        for event in to_device.events {
-            answer.take(event);
+        let (mut portions, mut dropped) = (Vec::<Portion>::new(), Vec::new());
+        for event in events {
+            let sender = match sender_of_needed(event) {
+                Ok(sender) => sender,
+                Err(reason) => {
+                    dropped.push(reason);
+                    continue;
+                }
+            };
+            let event = event.to_owned();
+            match portions.iter_mut().find(|one| one.sender == sender) {
+                Some(portion) => portion.events.push(event),
+                None => portions.push(Portion {
+                    sender,
+                    events: vec![event],
+                }),
+            }
         }
-        Some(answer)
-    }
-
-    fn take(&mut self, event: &RawValue) {
-        let sender = match sender_of_needed(event) {
-            Ok(sender) => sender,
-            Err(dropped) => return self.dropped.push(dropped),
-        };
-        let event = event.to_owned();
-        match self.portions.iter_mut().find(|one| one.sender == sender) {
-            Some(portion) => portion.events.push(event),
-            None => self.portions.push(Portion {
-                sender,
-                events: vec![event],
-            }),
-        }
-    }
-
-    /// The answer but for its to-device events.
-    pub(super) fn rest(&self) -> Rest {
-        let rest = self.fields.iter();
-        let rest = rest.filter(|(name, _)| *name != "to_device");
-        Rest(
-            rest.map(|(name, value)| (name.to_string(), (*value).to_owned()))
-                .collect(),
-        )
+        Some(Self {
+            portions,
+            dropped,
+            rest,
+        })
     }
 }
 
-/// An answer to /sync but for its to-device events.
-#[derive(Debug)]
-pub(super) struct Rest(BTreeMap<String, Box<RawValue>>);
-
-impl Rest {
-    /// An answer with these to-device events and nothing besides, after which the SDK asks with this token. The counts of keys
-    /// that the homeserver has left come with the last part alone: the SDK uploads keys whenever it is told that few are left.
-    pub(super) fn part(events: &[Box<RawValue>], next_batch: &str) -> Vec<u8> {
-        let mut fields = BTreeMap::new();
-        if let Ok(next_batch) = to_raw_value(next_batch) {
-            fields.insert("next_batch", next_batch);
-        }
-        with_events(fields, events)
-    }
-
-    /// All of it, with these to-device events.
-    pub(super) fn whole(&self, events: &[Box<RawValue>]) -> Vec<u8> {
-        let fields = self.0.iter();
-        let fields = fields.map(|(name, value)| (name.as_str(), value.clone()));
-        with_events(fields.collect(), events)
-    }
-}
-
-fn with_events(mut fields: BTreeMap<&str, Box<RawValue>>, events: &[Box<RawValue>]) -> Vec<u8> {
+/// An answer with these to-device events.
+fn with_events(mut fields: Fields, events: &[Box<RawValue>]) -> Bytes {
     if let Ok(to_device) = to_raw_value(&BTreeMap::from([("events", events)])) {
-        fields.insert("to_device", to_device);
+        fields.insert("to_device".to_owned(), to_device);
     }
     // Texts and JSON that was read before can be written.
-    serde_json::to_vec(&fields).unwrap_or_default()
+    serde_json::to_vec(&fields).unwrap_or_default().into()
 }
 
 /// Who sent an event that a bot needs, and that is well-formed as far as can be seen from outside.
@@ -164,15 +173,14 @@ fn sender_of_needed(event: &RawValue) -> Result<String, Dropped> {
 
 /// An answer to /keys/query without the devices and identities that have a malformed key, and what they were. It is written
 /// anew in any case: a name that stands twice in an object would be read in one way here and in another one by the SDK.
-pub(super) fn clean_keys(body: &[u8]) -> Option<(Vec<u8>, Vec<Dropped>)> {
-    type ByUser<T> = BTreeMap<String, T>;
+fn clean_keys(body: &[u8]) -> Option<(Vec<u8>, Vec<Dropped>)> {
     let mut dropped = Vec::new();
-    let mut fields: ByUser<Box<RawValue>> = serde_json::from_slice(body).ok()?;
+    let mut fields: Fields = serde_json::from_slice(body).ok()?;
     for (name, field) in &mut fields {
         let cleaned = match name.as_str() {
             "device_keys" => {
                 let devices = serde_json::from_str(field.get());
-                let mut devices: ByUser<BTreeMap<String, Box<RawValue>>> = devices.ok()?;
+                let mut devices: BTreeMap<String, Fields> = devices.ok()?;
                 for (user, devices) in &mut devices {
                     devices.retain(|id, device| {
                         keep(device, user, || format!("device {id}"), &mut dropped)
@@ -181,7 +189,7 @@ pub(super) fn clean_keys(body: &[u8]) -> Option<(Vec<u8>, Vec<Dropped>)> {
                 to_raw_value(&devices)
             }
             "master_keys" | "self_signing_keys" | "user_signing_keys" => {
-                let mut keys: ByUser<Box<RawValue>> = serde_json::from_str(field.get()).ok()?;
+                let mut keys: Fields = serde_json::from_str(field.get()).ok()?;
                 keys.retain(|user, key| keep(key, user, || name.clone(), &mut dropped));
                 to_raw_value(&keys)
             }
@@ -227,9 +235,286 @@ impl Dropped {
     }
 }
 
+/// What the SDK gets, and what it does not.
+#[derive(Debug)]
+pub struct Quarantine {
+    path: PathBuf,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    offenders: BTreeMap<String, Offender>,
+    step: Step,
+    /// Who has a part in the bot's encrypted rooms, while that matters.
+    acquaintances: Option<BTreeSet<String>>,
+    told: HashSet<(String, String)>,
+    telling_since: Instant,
+}
+
+/// What the SDK is at.
+#[derive(Debug, Default)]
+struct Step {
+    /// Whose events the SDK has now.
+    in_hand: Option<String>,
+    /// Whether the homeserver brought to-device events since the SDK was last done, of which perhaps none were handed on.
+    has_brought: bool,
+    waiting: Option<Waiting>,
+}
+
+/// A user at whose events the SDK panicked.
+#[derive(Debug, Deserialize, Serialize)]
+struct Offender {
+    last: SystemTime,
+    times: u32,
+}
+
+/// What the SDK has yet to get of an answer to /sync.
+#[derive(Debug)]
+struct Waiting {
+    /// What the SDK asked with first.
+    since: String,
+    /// What it asks with next.
+    token: String,
+    parts: usize,
+    portions: VecDeque<Portion>,
+    rest: Fields,
+}
+
+impl Quarantine {
+    /// With what earlier runs have learned.
+    ///
+    /// # Errors
+    /// [`Fault::File`].
+    pub fn load(folder: &MatrixFolder) -> Result<Self, Fault> {
+        let path = folder.quarantine();
+        let offenders = folder::read(&path)?.and_then(|text| {
+            serde_json::from_slice(&text)
+                .inspect_err(
+                    |_| warn!(path = %path.display(), "unreadable, beginning with an empty one"),
+                )
+                .ok()
+        });
+        let state = Mutex::new(State {
+            offenders: offenders.unwrap_or_default(),
+            step: Step::default(),
+            acquaintances: None,
+            told: HashSet::new(),
+            telling_since: Instant::now(),
+        });
+        Ok(Self { path, state })
+    }
+
+    /// A new client of the SDK gets nothing that was meant for the one before. Who made that one panic stays known.
+    pub(super) fn start_over(&self) {
+        self.state().step = Step::default();
+    }
+
+    /// The answer to a request for what came since this token, where it is here already.
+    pub(super) fn next_part(&self, since: &str) -> Option<Bytes> {
+        let step = &mut self.state().step;
+        step.in_hand = None;
+        let waiting = step.waiting.take()?;
+        (waiting.token == since).then(|| step.hand_out(waiting))
+    }
+
+    /// What the SDK gets of the homeserver's answer, which is about what came since this token.
+    pub(super) fn sync_answer(&self, since: &str, body: Bytes) -> Bytes {
+        let Some(answer) = SyncAnswer::read(&body) else {
+            return body;
+        };
+        let SyncAnswer {
+            portions,
+            mut dropped,
+            rest,
+        } = answer;
+        let (mut state, now) = (self.state(), SystemTime::now());
+        let takes = |portion: &Portion| state.takes_from(&portion.sender, now);
+        let (portions, set_aside): (Vec<_>, Vec<_>) = portions.into_iter().partition(takes);
+        dropped.extend(set_aside.into_iter().map(|portion| Dropped {
+            what: format!("{} encrypted to-device events", portion.events.len()),
+            user: portion.sender,
+        }));
+        state.step.has_brought = true;
+        if dropped.is_empty()
+            && let [portion] = portions.as_slice()
+        {
+            state.step.in_hand = Some(portion.sender.clone());
+            return body;
+        }
+        state.tell(dropped);
+        state.step.hand_out(Waiting {
+            since: since.to_owned(),
+            token: String::new(),
+            parts: 0,
+            portions: portions.into(),
+            rest,
+        })
+    }
+
+    /// What the SDK gets of the homeserver's answer about people's keys.
+    pub(super) fn keys_answer(&self, body: Bytes) -> Bytes {
+        let Some((cleaned, dropped)) = clean_keys(&body) else {
+            return body;
+        };
+        self.state().tell(dropped);
+        cleaned.into()
+    }
+
+    /// The SDK is done with what it got. Gives back whether the homeserver had to-device events for it, dropped ones too: then
+    /// it has not answered for nothing.
+    pub(super) fn settle(&self) -> bool {
+        let step = &mut self.state().step;
+        step.in_hand = None;
+        std::mem::take(&mut step.has_brought)
+    }
+
+    /// Whether the SDK has yet to get a part of the homeserver's last answer.
+    pub(super) fn holds_more(&self) -> bool {
+        self.state().step.waiting.is_some()
+    }
+
+    /// The SDK panicked. Whose events it had at that moment makes it panic no more.
+    pub(super) fn blame(&self) -> Fault {
+        let mut state = self.state();
+        let Some(user) = state.step.in_hand.take() else {
+            return Fault::Panicked;
+        };
+        warn!(
+            user = user.as_str(),
+            "the Matrix library panicked at encrypted events of this user, which are set aside: malformed keys, probably. Connecting anew"
+        );
+        info!(
+            target: "audit",
+            user = user.as_str(),
+            event_type = "m.room.encrypted",
+            decision = "set aside",
+            why = "the Matrix library panicked",
+            "to-device events judged"
+        );
+        state.note_offence(user.clone(), SystemTime::now());
+        let written = serde_json::to_vec(&state.offenders).map_err(io::Error::from);
+        if let Err(error) = written.and_then(|text| atomic_file::write(&self.path, &text)) {
+            // This run knows it all the same, and a full disk must not make it end.
+            error!(path = %self.path.display(), %error, "not written down whose events are set aside: the next run has to learn it anew");
+        }
+        Fault::SetAside { user }
+    }
+
+    /// Whether nothing is to be taken from strangers, so that it has to be known who is one.
+    pub(super) fn is_besieged(&self) -> bool {
+        self.state().is_besieged(SystemTime::now())
+    }
+
+    /// Who is no stranger.
+    pub(super) fn set_acquaintances(&self, users: BTreeSet<String>) {
+        self.state().acquaintances = Some(users);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The homeserver's own token.
+pub(super) fn honest(token: &str) -> &str {
+    token.split_once(PART).map_or(token, |(honest, _)| honest)
+}
+
+/// Whether a query may hold a token that is not the homeserver's.
+pub(super) fn may_hold_part(query: &str) -> bool {
+    query.contains(PART)
+}
+
+impl Step {
+    /// The counts of keys that the homeserver has left come with the last part alone: the SDK uploads keys whenever it is told that
+    /// few are left.
+    fn hand_out(&mut self, mut waiting: Waiting) -> Bytes {
+        let portion = waiting.portions.pop_front();
+        let (sender, events) = portion.map(|one| (one.sender, one.events)).unzip();
+        let events = events.unwrap_or_default();
+        self.in_hand = sender;
+        if waiting.portions.is_empty() {
+            return with_events(waiting.rest, &events);
+        }
+        waiting.parts += 1;
+        waiting.token = format!("{}{PART}{}", waiting.since, waiting.parts);
+        let next_batch = to_raw_value(&waiting.token).ok();
+        let next_batch = next_batch.map(|token| ("next_batch".to_owned(), token));
+        self.waiting = Some(waiting);
+        with_events(next_batch.into_iter().collect(), &events)
+    }
+}
+
+impl State {
+    fn takes_from(&self, user: &str, now: SystemTime) -> bool {
+        let offender = self.offenders.get(user);
+        let is_kept_out = offender.is_some_and(|offender| offender.is_kept_out(now));
+        let acquaintances = self.acquaintances.as_ref();
+        let is_stranger = acquaintances.is_some_and(|known| !known.contains(user));
+        !(is_kept_out || is_stranger && self.is_besieged(now))
+    }
+
+    fn is_besieged(&self, now: SystemTime) -> bool {
+        let recent = self.offenders.values();
+        let recent = recent.filter(|offender| offender.age(now) < FIRST_TIME);
+        recent.take(MANY).count() == MANY
+    }
+
+    fn note_offence(&mut self, user: String, now: SystemTime) {
+        let offenders = &mut self.offenders;
+        offenders.retain(|_, offender| offender.age(now) < FURTHER_TIMES);
+        let offender = offenders.entry(user).or_insert(Offender {
+            last: now,
+            times: 0,
+        });
+        offender.last = now;
+        offender.times = offender.times.saturating_add(1);
+        if offenders.len() > MOST_OFFENDERS {
+            let oldest = offenders.iter().min_by_key(|(_, offender)| offender.last);
+            if let Some(oldest) = oldest.map(|(user, _)| user.clone()) {
+                offenders.remove(&oldest);
+            }
+        }
+    }
+
+    /// Tells what was dropped, once, and not too much of it.
+    fn tell(&mut self, dropped: Vec<Dropped>) {
+        if self.telling_since.elapsed() > HOUR {
+            self.telling_since = Instant::now();
+            self.told.clear();
+        }
+        for Dropped { user, what } in dropped {
+            if self.told.len() < MOST_LINES && self.told.insert((user.clone(), what.clone())) {
+                warn!(
+                    user,
+                    what, "dropped what a bot has no use for, or what is malformed"
+                );
+            }
+        }
+    }
+}
+
+impl Offender {
+    fn is_kept_out(&self, now: SystemTime) -> bool {
+        let time = if self.times > 1 {
+            FURTHER_TIMES
+        } else {
+            FIRST_TIME
+        };
+        self.age(now) < time
+    }
+
+    /// A clock that was set back makes it young.
+    fn age(&self, now: SystemTime) -> Duration {
+        now.duration_since(self.last).unwrap_or_default()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
+    use tempfile::TempDir;
 
     use super::*;
 
@@ -307,21 +592,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_part_brings_events_alone_and_the_whole_brings_the_rest() {
-        let body = json!({
-            "next_batch": "b", "rooms": { "join": {} }, "device_one_time_keys_count": { "signed_curve25519": 7 },
-            "to_device": { "events": [encrypted("@a:x", KEY)] },
-        });
-        let text = body.to_string();
-        let answer = SyncAnswer::read(text.as_bytes()).unwrap();
-        let (rest, events) = (answer.rest(), &answer.portions[0].events);
-        let part = json!({ "next_batch": "a-1", "to_device": body["to_device"] });
-        let read = |text: Vec<u8>| serde_json::from_slice::<Value>(&text).unwrap();
-        assert_eq!(read(Rest::part(events, "a-1")), part);
-        assert_eq!(read(rest.whole(events)), body);
-    }
-
     fn device(key: &str) -> Value {
         json!({ "keys": { "ed25519:D": key, "curve25519:D": KEY, "other:D": "x" }, "unsigned": {} })
     }
@@ -381,5 +651,189 @@ mod tests {
         ] {
             assert!(clean_keys(body.as_bytes()).is_none(), "{body}");
         }
+    }
+
+    fn quarantine() -> (TempDir, Quarantine) {
+        let folder = TempDir::new().unwrap();
+        let quarantine = Quarantine::load(&MatrixFolder::new(folder.path().to_owned())).unwrap();
+        (folder, quarantine)
+    }
+
+    fn answer(senders: &[&str]) -> Bytes {
+        let events: Vec<Value> = senders
+            .iter()
+            .map(|sender| encrypted(sender, KEY))
+            .collect();
+        let rooms = json!({ "join": { "!r:x": {} } });
+        let answer =
+            json!({ "next_batch": "b", "rooms": rooms, "to_device": { "events": events } });
+        answer.to_string().into()
+    }
+
+    /// The token with which the SDK asks next, who sent what it got, and whether it got the rest.
+    fn read_part(part: &Bytes) -> (String, Vec<String>, bool) {
+        let part: Value = serde_json::from_slice(part).unwrap();
+        let events = part["to_device"]["events"].as_array().unwrap();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let senders = events.iter().map(|event| text(&event["sender"]));
+        (
+            text(&part["next_batch"]),
+            senders.collect(),
+            part.get("rooms").is_some(),
+        )
+    }
+
+    /// All that the SDK gets of an answer, by the senders of each part.
+    fn parts(quarantine: &Quarantine, answer: Bytes) -> Vec<Vec<String>> {
+        let mut part = quarantine.sync_answer("a", answer);
+        let mut parts = Vec::new();
+        loop {
+            let (token, senders, is_last) = read_part(&part);
+            parts.push(senders);
+            if is_last {
+                assert_eq!(token, "b");
+                assert!(!quarantine.holds_more());
+                return parts;
+            }
+            assert_eq!(honest(&token), "a");
+            assert!(quarantine.holds_more());
+            part = quarantine.next_part(&token).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_several_users_sent_is_handed_out_by_user_and_the_rest_comes_last() {
+        let (_folder, quarantine) = quarantine();
+        let parts = parts(&quarantine, answer(&["@a:x", "@b:x", "@a:x", "@c:x"]));
+        assert_eq!(parts, [vec!["@a:x", "@a:x"], vec!["@b:x"], vec!["@c:x"]]);
+        assert!(quarantine.next_part("a").is_none());
+    }
+
+    #[test]
+    fn a_part_brings_events_alone_and_the_last_one_brings_the_rest() {
+        let (_folder, quarantine) = quarantine();
+        let body = |senders: &[&str], rest: Value| {
+            let events: Vec<_> = senders.iter().map(|it| encrypted(it, KEY)).collect();
+            let mut body = rest;
+            body["to_device"] = json!({ "events": events });
+            body
+        };
+        let rest = json!({ "next_batch": "b", "rooms": {}, "device_one_time_keys_count": { "signed_curve25519": 7 } });
+        let answer = body(&["@a:x", "@b:x"], rest.clone());
+        let read = |part: &Bytes| serde_json::from_slice::<Value>(part).unwrap();
+        let part = read(&quarantine.sync_answer("a", answer.to_string().into()));
+        let token = part["next_batch"].as_str().unwrap();
+        assert_eq!(part, body(&["@a:x"], json!({ "next_batch": token })));
+        let last = quarantine.next_part(token).unwrap();
+        assert_eq!(read(&last), body(&["@b:x"], rest));
+    }
+
+    #[test]
+    fn an_answer_of_which_all_is_dropped_is_not_taken_for_an_empty_one() {
+        let (_folder, quarantine) = quarantine();
+        let event = json!({ "type": "m.dummy", "sender": "@m:x", "content": {} });
+        let flood = json!({ "next_batch": "b", "to_device": { "events": [event] } });
+        quarantine.sync_answer("a", flood.to_string().into());
+        assert!(quarantine.settle());
+        let empty = json!({ "next_batch": "c", "to_device": { "events": [] } });
+        quarantine.sync_answer("b", empty.to_string().into());
+        assert!(!quarantine.settle());
+    }
+
+    #[test]
+    fn what_one_user_sent_is_handed_out_as_it_came() {
+        let (_folder, quarantine) = quarantine();
+        let answer = answer(&["@a:x", "@a:x"]);
+        let handed_out = quarantine.sync_answer("a", answer.clone());
+        assert_eq!(handed_out.as_ptr(), answer.as_ptr());
+    }
+
+    #[test]
+    fn after_a_panic_nothing_of_that_user_is_handed_out_in_this_life_and_the_next() {
+        let (folder, quarantine) = quarantine();
+        let senders = ["@a:x", "@m:x", "@b:x"];
+        let (token, ..) = read_part(&quarantine.sync_answer("a", answer(&senders)));
+        quarantine.next_part(&token).unwrap();
+        let fault = quarantine.blame();
+        assert!(
+            matches!(&fault, Fault::SetAside { user } if user == "@m:x"),
+            "{fault}"
+        );
+        let next = Quarantine::load(&MatrixFolder::new(folder.path().to_owned())).unwrap();
+        for quarantine in [quarantine, next] {
+            assert_eq!(parts(&quarantine, answer(&senders)), [["@a:x"], ["@b:x"]]);
+            assert_eq!(
+                parts(&quarantine, answer(&["@m:x"])),
+                [Vec::<String>::new()]
+            );
+        }
+    }
+
+    #[test]
+    fn a_panic_that_cannot_be_written_down_is_known_to_the_run_and_to_its_next_connection() {
+        let (folder, quarantine) = quarantine();
+        drop(folder);
+        let senders = ["@m:x", "@b:x"];
+        let (token, ..) = read_part(&quarantine.sync_answer("a", answer(&senders)));
+        assert!(matches!(quarantine.blame(), Fault::SetAside { .. }));
+        quarantine.start_over();
+        assert!(quarantine.next_part(&token).is_none());
+        assert_eq!(parts(&quarantine, answer(&senders)), [["@b:x"]]);
+    }
+
+    #[test]
+    fn a_panic_at_nobodys_events_is_not_survived() {
+        let (_folder, quarantine) = quarantine();
+        assert!(matches!(quarantine.blame(), Fault::Panicked));
+        quarantine.sync_answer("a", answer(&["@m:x"]));
+        quarantine.settle();
+        assert!(matches!(quarantine.blame(), Fault::Panicked));
+        quarantine.sync_answer("a", answer(&["@m:x"]));
+        assert!(quarantine.next_part("b").is_none());
+        assert!(matches!(quarantine.blame(), Fault::Panicked));
+    }
+
+    #[test]
+    fn whoever_does_it_again_waits_longer_and_nobody_waits_for_ever() {
+        let (_folder, quarantine) = quarantine();
+        let mut state = quarantine.state();
+        let begin = SystemTime::now();
+        state.note_offence("@m:x".to_owned(), begin);
+        assert!(!state.takes_from("@m:x", begin));
+        assert!(!state.takes_from("@m:x", begin - HOUR));
+        assert!(state.takes_from("@m:x", begin + FIRST_TIME));
+        let again = begin + FIRST_TIME;
+        state.note_offence("@m:x".to_owned(), again);
+        assert!(!state.takes_from("@m:x", again + 10 * HOUR));
+        assert!(state.takes_from("@m:x", again + FURTHER_TIMES));
+    }
+
+    #[test]
+    fn an_attacker_with_many_accounts_keeps_strangers_out_and_nobody_else() {
+        let (_folder, quarantine) = quarantine();
+        let mut state = quarantine.state();
+        let begin = SystemTime::now();
+        for number in 0..2_000 {
+            state.note_offence(format!("@{number}:x"), begin);
+        }
+        assert_eq!(state.offenders.len(), MOST_OFFENDERS);
+        assert!(state.is_besieged(begin));
+        assert!(
+            state.takes_from("@stranger:x", begin),
+            "not known who is one"
+        );
+        state.acquaintances = Some(BTreeSet::from(["@alice:x".to_owned()]));
+        assert!(state.takes_from("@alice:x", begin));
+        assert!(!state.takes_from("@stranger:x", begin));
+        assert!(state.takes_from("@stranger:x", begin + FIRST_TIME));
+    }
+
+    #[test]
+    fn a_flood_of_what_is_dropped_leaves_few_lines() {
+        let (_folder, quarantine) = quarantine();
+        let mut state = quarantine.state();
+        let dropped = |number| Dropped::new(&format!("@{number}:x"), "m.dummy");
+        state.tell((0..1_000).map(dropped).collect());
+        assert_eq!(state.told.len(), MOST_LINES);
     }
 }

@@ -32,7 +32,7 @@ use self::{appservice::Appservice, forwarder::Forwarder, request::Homeserver};
 use super::{
     Fault, MatrixFolder, Registration, RegistrationError,
     folder::{Authentication, Session},
-    quarantine::Quarantine,
+    guard::Quarantine,
 };
 use crate::{
     config::{Config, LoginMethod, Problem},

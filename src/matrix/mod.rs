@@ -25,7 +25,6 @@ mod locks;
 mod login;
 mod own_identity;
 mod proof;
-mod quarantine;
 mod redact;
 mod registration;
 mod replay;
@@ -41,6 +40,7 @@ pub use facts::{CreateEvent, NoPower, RoomFacts, StateEvents};
 pub use fault::{Cause, Chain, Fault, Severity};
 pub use folder::MatrixFolder;
 pub(crate) use folder::{Authentication, Session, StoredRoom};
+pub use guard::Quarantine;
 pub use homeserver_kind::HomeserverKind;
 pub use hosts::{AnnouncedProject, AnnouncedSession, Announcement, HOST_EVENT, HostEvent};
 pub use identities::{IdentityReport, KnownIdentity, NotAccepted};
@@ -49,7 +49,6 @@ pub use link_picture::{NoPicture, PictureMessage, SentLink};
 pub use login::Login;
 pub use own_identity::{RECOVERY_KEY_VARIABLE, RecoveryKey, reset_identity};
 pub use proof::{Proof, Trust};
-pub use quarantine::Quarantine;
 pub use redact::{LinkReceipt, LinkTransactions};
 pub use registration::{
     GenerateError, Registration, RegistrationError, generate, generate_with_device_management,

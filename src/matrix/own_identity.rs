@@ -29,8 +29,8 @@ use super::{
     Chain, Fault, MatrixFolder,
     client::build_client,
     folder,
+    guard::Quarantine,
     login::{LoggedIn, Login, check_appservice, identity_refused, password_wanted},
-    quarantine::Quarantine,
     sync,
 };
 use crate::config::Config;

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
 use super::{
-    Chain, Fault, Matrix, backfill::EVENTS_OF_A_ROOM, inbox::KEY_TIMEOUT, quarantine::Quarantine,
+    Chain, Fault, Matrix, backfill::EVENTS_OF_A_ROOM, guard::Quarantine, inbox::KEY_TIMEOUT,
     upgrade::Upgrades,
 };
 

@@ -42,7 +42,7 @@ use crate::{
     matrix::{
         Chain, Fault, MatrixFolder,
         fault::LONGEST_WAIT,
-        quarantine::{self, Quarantine},
+        guard::{self, Quarantine},
     },
     private_socket::PrivateSocket,
 };
@@ -246,7 +246,7 @@ impl Route {
         }
         let mut answer = match (answer.status(), &subject) {
             (StatusCode::OK, Subject::Sync(since)) => {
-                let since = quarantine::honest(since);
+                let since = guard::honest(since);
                 let change = |body| self.quarantine.sync_answer(since, body);
                 changed(answer, change).await?
             }
@@ -343,14 +343,14 @@ fn address(homeserver: &Url, uri: &Uri) -> Result<Url, url::ParseError> {
     let base = homeserver.as_str().trim_end_matches('/');
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     let mut url = Url::parse(&format!("{base}{path}"))?;
-    if uri.query().is_some_and(quarantine::may_hold_part) {
+    if uri.query().is_some_and(guard::may_hold_part) {
         let pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();
         let mut query = url.query_pairs_mut();
         query.clear();
         for (name, value) in &pairs {
             let is_token = ["since", "from", "to"].contains(&name.as_str());
             match if is_token {
-                quarantine::honest(value)
+                guard::honest(value)
             } else {
                 value
             } {
