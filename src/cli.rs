@@ -123,7 +123,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
 
 fn perform(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Init(arguments) => init::init(&arguments),
+        Command::Init(arguments) => init::init(arguments),
         Command::Run(file) => run_bot(&file.config),
         Command::Check { config, json } => check::check(&config.config, json),
         Command::Status(file) => sessions::status(&file.config),

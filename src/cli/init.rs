@@ -2,10 +2,10 @@
 //!
 //! Invariant: it overwrites nothing, and without an answer to every question it writes nothing.
 
-mod answers;
-mod questions;
-mod suggest;
-mod text;
+mod discover;
+mod input;
+mod prompt;
+mod templates;
 
 use std::{
     fs::{self, DirBuilder},
@@ -21,9 +21,9 @@ use crate::{
     config::Config,
     matrix::{HomeserverKind, generate, generate_with_device_management, write_new},
 };
-use answers::{Answers, Given};
-use questions::Questions;
-use suggest::Suggestion;
+use discover::Discovery;
+use input::{Answers, Input};
+use prompt::Prompt;
 
 /// Nobody but the owner, for the folder of the two files.
 const PRIVATE: u32 = 0o700;
@@ -33,30 +33,8 @@ const PRIVATE: u32 = 0o700;
 pub(super) struct Init {
     #[command(flatten)]
     config: ConfigFile,
-    /// Where the homeserver's client-server API is, such as `http://127.0.0.1:8008`.
-    #[arg(long, value_name = "URL")]
-    homeserver: Option<String>,
-    /// The name in which the user ids of the homeserver end, such as example.org.
-    #[arg(long, value_name = "NAME")]
-    server_name: Option<String>,
-    /// The one room in which commands count: its alias or id.
-    #[arg(long, value_name = "ROOM")]
-    admin_room: Option<String>,
-    /// An administrator: only the users who are named here may command the bot. Repeatable.
-    #[arg(long, value_name = "USER")]
-    admin: Vec<String>,
-    /// Where the first project's sessions run.
-    #[arg(long, value_name = "PATH")]
-    directory: Option<String>,
-    /// What people call the first project.
-    #[arg(long, value_name = "NAME")]
-    project: Option<String>,
-    /// The name of the bot's user, before the colon.
-    #[arg(long, value_name = "NAME", default_value = "rcbot")]
-    localpart: String,
-    /// What this host is called, where the bots of several hosts share the admin room, such as build1.
-    #[arg(long, value_name = "NAME")]
-    host: Option<String>,
+    #[command(flatten)]
+    input: Input,
     /// For a homeserver with Matrix Authentication Service that does not ask for MSC4190 by itself.
     #[arg(long)]
     msc4190: bool,
@@ -68,23 +46,22 @@ struct Files {
     registration: PathBuf,
 }
 
-pub(super) fn init(arguments: &Init) -> Result<(), Failure> {
+pub(super) fn init(arguments: Init) -> Result<(), Failure> {
     let files = Files::beside(&arguments.config.config).map_err(Failure::WhileRunning)?;
     files.refuse_existing().map_err(Failure::WhileRunning)?;
-    let given = Given::check(arguments).map_err(Failure::Configuration)?;
-    let answers = match given.complete() {
-        Ok(answers) => answers,
-        Err(missing) if !io::stdin().is_terminal() => {
+    let answers = match arguments.input.complete() {
+        Some(answers) => answers,
+        None if io::stdin().is_terminal() => ask(arguments.input)?,
+        None => {
             return Err(Failure::Configuration(anyhow!(
                 "there is no terminal to ask at: give {} as well",
-                missing.join(", ")
+                arguments.input.missing().join(", ")
             )));
         }
-        Err(_) => ask(&given)?,
     };
     write(&files, &answers, arguments.msc4190).map_err(Failure::WhileRunning)?;
     let kind = block_on(async { Ok(HomeserverKind::ask(&answers.homeserver).await) })?;
-    print(&text::next_steps(
+    print(&templates::next_steps(
         &files.config,
         &files.registration,
         &answers,
@@ -93,16 +70,16 @@ pub(super) fn init(arguments: &Init) -> Result<(), Failure> {
 }
 
 /// Asks for what is not given.
-fn ask(given: &Given) -> Result<Answers, Failure> {
-    let mut questions = Questions::new(BufReader::new(io::stdin()), io::stdout());
-    let suggest = |url: &url::Url| {
+fn ask(input: Input) -> Result<Answers, Failure> {
+    let mut prompt = Prompt::new(BufReader::new(io::stdin()), io::stdout());
+    let discover = |url: &url::Url| {
         let url = url.clone();
-        block_on(async move { Ok(suggest::about(&url).await) })
-            .unwrap_or_else(|_| Suggestion::default())
+        block_on(async move { Ok(discover::about(&url).await) })
+            .unwrap_or_else(|_| Discovery::default())
     };
     let home = std::env::var_os("HOME").map(PathBuf::from);
-    given
-        .ask_for_the_rest(&mut questions, suggest, home.as_deref())
+    input
+        .ask_for_the_rest(&mut prompt, discover, home.as_deref())
         .map_err(Failure::WhileRunning)
 }
 
@@ -140,7 +117,7 @@ impl Files {
 
 /// Both files or neither.
 fn write(files: &Files, answers: &Answers, has_device_management: bool) -> anyhow::Result<()> {
-    let config = text::config(answers);
+    let config = templates::config(answers);
     let user = Config::from_text(&files.config, &config)
         .context("these answers make no configuration")?
         .bot_user;

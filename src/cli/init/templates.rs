@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::answers::{Answers, Names};
+use super::input::Answers;
 use crate::matrix::HomeserverKind;
 
 /// A configuration, with a word on each key.
@@ -14,7 +14,8 @@ pub(super) fn config(answers: &Answers) -> String {
         admins,
         directory,
         project,
-        names: Names { localpart, host },
+        localpart,
+        host,
     } = answers;
     let users: Vec<_> = admins.iter().map(|user| quoted(user.as_str())).collect();
     let users = users.join(", ");
@@ -95,7 +96,7 @@ pub(super) fn next_steps(
 ) -> String {
     let (config, registration) = (shell_word(config), shell_word(registration));
     let (room, server) = (&answers.admin_room, &answers.server_name);
-    let localpart = &answers.names.localpart;
+    let localpart = &answers.localpart;
     format!(
         "\
 Wrote {config} and {registration}, which only you can read.
@@ -114,7 +115,7 @@ Wrote {config} and {registration}, which only you can read.
 
 /// The way of this homeserver, or all of them where it does not say which one it is.
 fn register(kind: HomeserverKind, registration: &str, answers: &Answers) -> String {
-    let (localpart, server) = (&answers.names.localpart, &answers.server_name);
+    let (localpart, server) = (&answers.localpart, &answers.server_name);
     let in_configuration = |name: &str, user: &str, folder: &str, file: &str, key: &str| {
         format!(
             "   - {name}: a file that its own user can read, named in {file}; then restart {name}.
@@ -224,10 +225,8 @@ mod tests {
                     admins: admins.clone(),
                     directory: directory.clone(),
                     project: project.parse().unwrap(),
-                    names: Names {
-                        localpart: "1.50".to_owned(),
-                        host: Some("build1".parse().unwrap()),
-                    },
+                    localpart: "1.50".to_owned(),
+                    host: Some("build1".parse().unwrap()),
                 };
                 let text = config(&answers);
                 let file = folder.path().join("config.yaml");
@@ -235,7 +234,7 @@ mod tests {
                 assert!(config.warnings().is_empty(), "{text}");
                 assert_eq!(config.homeserver_url, answers.homeserver);
                 assert_eq!(config.bot_user.as_str(), "@1.50:example.org");
-                assert_eq!(config.host, answers.names.host);
+                assert_eq!(config.host, answers.host);
                 assert_eq!(config.admin_room, answers.admin_room);
                 assert!(
                     config
@@ -259,10 +258,8 @@ mod tests {
             admins: Vec::new(),
             directory: "/srv".into(),
             project: "website".parse().unwrap(),
-            names: Names {
-                localpart: "rcbot".to_owned(),
-                host: None,
-            },
+            localpart: "rcbot".to_owned(),
+            host: None,
         };
         let (synapse, conduit, tuwunel) = (
             "app_service_config_files",

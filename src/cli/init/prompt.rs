@@ -1,16 +1,16 @@
-//! Questions to a person at a terminal, one after the other, each until the answer will do.
+//! Prompt to a person at a terminal, one after the other, each until the answer will do.
 
 use std::io::{BufRead, Write};
 
 use anyhow::bail;
 
 /// Somebody who is asked.
-pub(super) struct Questions<R, W> {
+pub(super) struct Prompt<R, W> {
     keyboard: R,
     screen: W,
 }
 
-impl<R: BufRead, W: Write> Questions<R, W> {
+impl<R: BufRead, W: Write> Prompt<R, W> {
     pub(super) fn new(keyboard: R, screen: W) -> Self {
         Self { keyboard, screen }
     }
@@ -44,6 +44,20 @@ impl<R: BufRead, W: Write> Questions<R, W> {
                 Err(reason) => self.say(&format!("  {reason}"))?,
             }
         }
+    }
+
+    /// What was given, else the answer to a question.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub(super) fn unless_given<T>(
+        &mut self,
+        given: Option<T>,
+        question: &str,
+        offer: Option<&str>,
+        check: impl Fn(&str) -> Result<T, String>,
+    ) -> anyhow::Result<T> {
+        given.map_or_else(|| self.ask(question, offer, check), Ok)
     }
 
     /// Tells something that is no question.
@@ -85,8 +99,8 @@ mod tests {
     #[test]
     fn a_bad_answer_is_asked_again_with_the_reason() {
         let mut screen = Vec::new();
-        let mut questions = Questions::new("three\n3\n\n '4' \n".as_bytes(), &mut screen);
-        assert_eq!(questions.ask("Which", None, even).unwrap(), 4);
+        let mut prompt = Prompt::new("three\n3\n\n '4' \n".as_bytes(), &mut screen);
+        assert_eq!(prompt.ask("Which", None, even).unwrap(), 4);
         assert_eq!(
             String::from_utf8(screen).unwrap(),
             "Which:   \"three\" is no number\nWhich:   3 is odd\nWhich:   \"\" is no number\nWhich: "
@@ -96,9 +110,9 @@ mod tests {
     #[test]
     fn an_empty_answer_takes_what_is_offered_and_none_ends_it() {
         let mut screen = Vec::new();
-        let mut questions = Questions::new("\n".as_bytes(), &mut screen);
-        assert_eq!(questions.ask("Which", Some("6"), even).unwrap(), 6);
-        let error = questions.ask("Which", Some("6"), even).unwrap_err();
+        let mut prompt = Prompt::new("\n".as_bytes(), &mut screen);
+        assert_eq!(prompt.ask("Which", Some("6"), even).unwrap(), 6);
+        let error = prompt.ask("Which", Some("6"), even).unwrap_err();
         assert_eq!(error.to_string(), "no answer came, so nothing was written");
         assert_eq!(String::from_utf8(screen).unwrap(), "Which [6]: Which [6]: ");
     }

@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use matrix_sdk::{
-    reqwest::Client,
-    ruma::{OwnedServerName, ServerName},
-};
+use matrix_sdk::{reqwest::Client, ruma::OwnedServerName};
 use serde_json::Value;
 use url::{Host, Url};
 
@@ -14,7 +11,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What is worth offering.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Suggestion {
+pub(super) struct Discovery {
     /// Whether a homeserver answers there.
     pub(super) is_homeserver: bool,
     /// Where it is by `.well-known`, if not there.
@@ -24,19 +21,19 @@ pub(super) struct Suggestion {
 }
 
 /// Looks at what answers at a URL.
-pub(super) async fn about(url: &Url) -> Suggestion {
+pub(super) async fn about(url: &Url) -> Discovery {
     let Ok(http) = Client::builder().timeout(PATIENCE).build() else {
-        return Suggestion::default();
+        return Discovery::default();
     };
     if is_homeserver(&http, url).await {
-        return Suggestion {
+        return Discovery {
             is_homeserver: true,
             elsewhere: None,
             server_name: name_of(&http, url).await,
         };
     }
     let elsewhere = well_known(&http, url).await;
-    Suggestion {
+    Discovery {
         is_homeserver: false,
         server_name: elsewhere
             .as_ref()
@@ -50,24 +47,11 @@ async fn is_homeserver(http: &Client, url: &Url) -> bool {
     answer.is_some_and(|answer| answer.get("versions").is_some_and(Value::is_array))
 }
 
-/// As it signs (`/_matrix/key`); else a domain above that names this homeserver; else the host itself.
+/// As it signs (`/_matrix/key`); else the host itself.
 async fn name_of(http: &Client, url: &Url) -> Option<OwnedServerName> {
     let key = get(http, url, &["_matrix", "key", "v2", "server"]).await;
-    let signed = key.and_then(|key| parse(key.get("server_name")?.as_str()?));
-    if signed.is_some() {
-        return signed;
-    }
-    let host = domain(url)?;
-    if let Some((_, above)) = host
-        .split_once('.')
-        .filter(|(_, above)| above.contains('.'))
-    {
-        let site = Url::parse(&format!("https://{above}")).ok()?;
-        if well_known(http, &site).await.as_ref() == Some(url) {
-            return parse(above);
-        }
-    }
-    parse(host)
+    let signed = key.and_then(|key| key.get("server_name")?.as_str()?.try_into().ok());
+    signed.or_else(|| domain(url)?.try_into().ok())
 }
 
 /// Where a site says that its homeserver is (specification, "Well-known URI").
@@ -90,8 +74,4 @@ fn domain(url: &Url) -> Option<&str> {
         Host::Domain(domain) => domain.contains('.').then_some(domain),
         Host::Ipv4(_) | Host::Ipv6(_) => None,
     }
-}
-
-fn parse(name: &str) -> Option<OwnedServerName> {
-    ServerName::parse(name).ok()
 }

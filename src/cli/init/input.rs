@@ -1,0 +1,302 @@
+//! What a first configuration needs: given as flags, or asked for; each answer checked as the configuration checks it.
+
+use std::{
+    io::{BufRead, Write},
+    path::{Path, PathBuf},
+};
+
+use matrix_sdk::ruma::{OwnedRoomOrAliasId, OwnedServerName, OwnedUserId};
+use url::Url;
+
+use super::{discover::Discovery, prompt::Prompt};
+use crate::{
+    config::{HostName, usable_directory, values},
+    remote_control::ProjectName,
+};
+
+/// The answer that names no administrator.
+const NONE: &str = "none";
+
+/// What `rcbot init` can be given. Whatever is not is asked for, but for what one bot in a room does not need.
+#[derive(Debug, Default, clap::Args)]
+pub(super) struct Input {
+    /// Where the homeserver's client-server API is, such as `http://127.0.0.1:8008`.
+    #[arg(long, value_name = "URL", value_parser = homeserver)]
+    pub(super) homeserver: Option<Url>,
+    /// The name in which the user ids of the homeserver end, such as example.org.
+    #[arg(long, value_name = "NAME", value_parser = server_name)]
+    pub(super) server_name: Option<OwnedServerName>,
+    /// The one room in which commands count: its alias or id.
+    #[arg(long, value_name = "ROOM", value_parser = admin_room)]
+    pub(super) admin_room: Option<OwnedRoomOrAliasId>,
+    /// An administrator: only the users who are named here may command the bot. Repeatable.
+    #[arg(long, value_name = "USER", value_parser = user)]
+    pub(super) admin: Vec<OwnedUserId>,
+    /// Where the first project's sessions run.
+    #[arg(long, value_name = "PATH", value_parser = |text: &str| directory(text, None))]
+    pub(super) directory: Option<PathBuf>,
+    /// What people call the first project.
+    #[arg(long, value_name = "NAME", value_parser = project)]
+    pub(super) project: Option<ProjectName>,
+    /// The name of the bot's user, before the colon.
+    #[arg(long, value_name = "NAME", default_value = "rcbot", value_parser = localpart)]
+    pub(super) localpart: String,
+    /// What this host is called, where the bots of several hosts share the admin room, such as build1.
+    #[arg(long, value_name = "NAME", value_parser = host)]
+    pub(super) host: Option<HostName>,
+}
+
+/// All that it takes.
+#[derive(Debug, Clone)]
+pub(super) struct Answers {
+    pub(super) homeserver: Url,
+    pub(super) server_name: OwnedServerName,
+    pub(super) admin_room: OwnedRoomOrAliasId,
+    /// Who may command. Nobody named: whoever has the power level.
+    pub(super) admins: Vec<OwnedUserId>,
+    /// Absolute; it exists.
+    pub(super) directory: PathBuf,
+    pub(super) project: ProjectName,
+    /// The name of the bot's user.
+    pub(super) localpart: String,
+    pub(super) host: Option<HostName>,
+}
+
+impl Input {
+    /// All answers, if all were given.
+    pub(super) fn complete(&self) -> Option<Answers> {
+        Some(Answers {
+            homeserver: self.homeserver.clone()?,
+            server_name: self.server_name.clone()?,
+            admin_room: self.admin_room.clone()?,
+            admins: self.admin.clone(),
+            directory: self.directory.clone()?,
+            project: self.project.clone()?,
+            localpart: self.localpart.clone(),
+            host: self.host.clone(),
+        })
+    }
+
+    /// The flags without which there is something to ask.
+    pub(super) fn missing(&self) -> Vec<&'static str> {
+        let flags = [
+            ("--homeserver", self.homeserver.is_none()),
+            ("--server-name", self.server_name.is_none()),
+            ("--admin-room", self.admin_room.is_none()),
+            ("--directory", self.directory.is_none()),
+            ("--project", self.project.is_none()),
+        ];
+        let missing = flags.into_iter().filter(|(_, is_missing)| *is_missing);
+        missing.map(|(flag, _)| flag).collect()
+    }
+
+    /// Asks for what was not given. `discover` looks at a homeserver.
+    ///
+    /// # Errors
+    /// When no answer comes any more.
+    pub(super) fn ask_for_the_rest<R: BufRead, W: Write>(
+        self,
+        prompt: &mut Prompt<R, W>,
+        discover: impl Fn(&Url) -> Discovery,
+        home: Option<&Path>,
+    ) -> anyhow::Result<Answers> {
+        let (homeserver, discovery) = match self.homeserver {
+            Some(url) if self.server_name.is_some() => (url, Discovery::default()),
+            Some(url) => {
+                let discovery = discover(&url);
+                (url, discovery)
+            }
+            None => ask_for_homeserver(prompt, discover)?,
+        };
+        let server_name = prompt.unless_given(
+            self.server_name,
+            "Server name, in which its user ids end (such as example.org)",
+            discovery.server_name.as_ref().map(|name| name.as_str()),
+            server_name,
+        )?;
+        let admin_room = prompt.unless_given(
+            self.admin_room,
+            &format!("Admin room, its alias or id (such as #admins:{server_name})"),
+            None,
+            admin_room,
+        )?;
+        let admins = prompt.unless_given(
+            Some(self.admin).filter(|admins| !admins.is_empty()),
+            &format!(
+                "Administrators, the only users who may command the bot (such as @alice:{server_name}; several with spaces \
+                 between)"
+            ),
+            Some(NONE),
+            admins,
+        )?;
+        let directory = prompt.unless_given(
+            self.directory,
+            "Directory of the first project (such as /srv/website)",
+            None,
+            |text| directory(text, home),
+        )?;
+        let name = directory.file_name().and_then(|name| name.to_str());
+        let project = prompt.unless_given(
+            self.project,
+            "Name of the project, as people type it",
+            name.filter(|name| project(name).is_ok()),
+            project,
+        )?;
+        Ok(Answers {
+            homeserver,
+            server_name,
+            admin_room,
+            admins,
+            directory,
+            project,
+            localpart: self.localpart,
+            host: self.host,
+        })
+    }
+}
+
+/// People know their server's name better than where its client-server API is: `.well-known` leads there.
+fn ask_for_homeserver<R: BufRead, W: Write>(
+    prompt: &mut Prompt<R, W>,
+    discover: impl Fn(&Url) -> Discovery,
+) -> anyhow::Result<(Url, Discovery)> {
+    let question = "Homeserver, where its client-server API is (such as http://127.0.0.1:8008)";
+    let url = prompt.ask(question, None, homeserver)?;
+    let discovery = discover(&url);
+    if let Some(elsewhere) = &discovery.elsewhere {
+        prompt.say(&format!("  {url} says that it is at {elsewhere}"))?;
+        let url = prompt.ask(question, Some(elsewhere.as_str()), homeserver)?;
+        return Ok((url, discovery));
+    }
+    if !discovery.is_homeserver {
+        prompt.say(&format!(
+            "  No homeserver answers at {url} now; `rcbot check` tells more later."
+        ))?;
+    }
+    Ok((url, discovery))
+}
+
+fn homeserver(text: &str) -> Result<Url, String> {
+    values::of_text(text, values::homeserver_url)
+}
+
+fn server_name(text: &str) -> Result<OwnedServerName, String> {
+    values::of_text(text, values::server_name)
+}
+
+fn admin_room(text: &str) -> Result<OwnedRoomOrAliasId, String> {
+    values::of_text(text, values::room).map_err(|_| {
+        format!("found {text:?}, wanted a room's alias or id, such as #admins:example.org or !abcdef:example.org")
+    })
+}
+
+/// User ids with spaces or commas between, or the word for none.
+fn admins(text: &str) -> Result<Vec<OwnedUserId>, String> {
+    let words = text.split([' ', ',']).filter(|word| !word.is_empty());
+    let words = words.filter(|word| *word != NONE);
+    words.map(user).collect()
+}
+
+fn user(text: &str) -> Result<OwnedUserId, String> {
+    values::of_text(text, values::user_id)
+}
+
+fn localpart(text: &str) -> Result<String, String> {
+    values::of_text(text, values::localpart)
+}
+
+fn host(text: &str) -> Result<HostName, String> {
+    values::of_text(text, values::host)
+}
+
+fn project(text: &str) -> Result<ProjectName, String> {
+    text.parse::<ProjectName>()
+        .map_err(|error| format!("found {text:?}: {error}"))
+}
+
+/// A relative path begins at the current directory, as everywhere at a terminal.
+fn directory(text: &str, home: Option<&Path>) -> Result<PathBuf, String> {
+    let path = match (text.strip_prefix("~/"), home) {
+        (Some(rest), Some(home)) => home.join(rest),
+        (Some(_) | None, _) => values::of_text(text, values::path(Path::new("")))?,
+    };
+    let path = std::path::absolute(path).map_err(|error| error.to_string())?;
+    usable_directory(&path).map_err(|why| format!("{why}; make it or name another"))?;
+    let is_home = home.is_some_and(|home| {
+        let home = home.canonicalize();
+        home.is_ok_and(|home| path.canonicalize().is_ok_and(|path| path == home))
+    });
+    if is_home {
+        return Err(format!(
+            "{} is your home directory, which claude never trusts; name another one",
+            path.display()
+        ));
+    }
+    if path.to_str().is_none() {
+        return Err(format!("{} is no text in UTF-8", path.display()));
+    }
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is made of these lines at a terminal, and what the screen shows.
+    fn ask(lines: &str, given: Input, discover: impl Fn(&Url) -> Discovery) -> (Answers, String) {
+        let mut screen = Vec::new();
+        let mut prompt = Prompt::new(lines.as_bytes(), &mut screen);
+        let home = Path::new("/");
+        let answers = given
+            .ask_for_the_rest(&mut prompt, discover, Some(home))
+            .unwrap();
+        (answers, String::from_utf8(screen).unwrap())
+    }
+
+    #[test]
+    fn where_a_site_says_that_its_homeserver_is_is_offered_with_its_name() {
+        let discover = |url: &Url| {
+            assert_eq!(url.as_str(), "https://example.org/");
+            Discovery {
+                is_homeserver: false,
+                elsewhere: Some("https://matrix.example.org".parse().unwrap()),
+                server_name: Some("example.org".try_into().unwrap()),
+            }
+        };
+        let lines = "https://example.org\n\n\n#admins:example.org\n\n/tmp\n\n";
+        let (answers, screen) = ask(lines, Input::default(), discover);
+        assert_eq!(answers.homeserver.as_str(), "https://matrix.example.org/");
+        assert_eq!(answers.server_name.as_str(), "example.org");
+        assert_eq!(answers.project.as_str(), "tmp");
+        assert!(answers.admins.is_empty());
+        assert!(
+            screen.contains("https://example.org/ says that it is at https://matrix.example.org/"),
+            "{screen}"
+        );
+    }
+
+    #[test]
+    fn only_what_was_not_given_is_asked_for_and_bad_answers_are_asked_again() {
+        let given = Input {
+            homeserver: Some("http://127.0.0.1:8008".parse().unwrap()),
+            admin_room: Some("!room:example.org".try_into().unwrap()),
+            ..Input::default()
+        };
+        let lines = "https://example.org\nexample.org\nalice\n@alice:example.org, @bob:x.y\n/\n~/nowhere\n/dev/null\n~/tmp\n../x\nsite\n";
+        let (answers, screen) = ask(lines, given, |_| Discovery::default());
+        assert_eq!(answers.admins, ["@alice:example.org", "@bob:x.y"]);
+        assert_eq!(answers.directory, Path::new("/tmp"));
+        assert_eq!(answers.project.as_str(), "site");
+        for part in [
+            "found \"https://example.org\", wanted a server name without https://",
+            "found \"alice\", wanted a user id",
+            "/ is your home directory, which claude never trusts",
+            "no directory at /nowhere (No such file or directory",
+            "/dev/null is not a directory",
+            "found \"../x\": ",
+        ] {
+            assert!(screen.contains(part), "{part:?} is not in: {screen}");
+        }
+        assert!(!screen.contains("Homeserver") && !screen.contains("Admin room"));
+    }
+}
