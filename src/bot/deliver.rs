@@ -150,14 +150,9 @@ async fn try_to_deliver(
         before: (before.plain.clone(), before.html.clone()),
         after: (after.plain.clone(), after.html.clone()),
     };
-    let room = match tried {
-        None => matrix.confidential_room(&recipient, turn).await?,
-        Some(room) => {
-            matrix
-                .confidential_room_again(&recipient, room, turn)
-                .await?
-        }
-    };
+    let room = matrix
+        .confidential_room(&recipient, tried.as_deref(), turn)
+        .await?;
     *tried = Some(room.id().to_owned());
     Ok(room
         .send(&delivery.link, &message, transactions(&delivery.id).link)
@@ -176,7 +171,7 @@ async fn look_after_earlier_run(
         return Err(NotSent::Refused(NotConfidential::Overheard).into());
     }
     judge(matrix, recipient, &delivery.policy).await?;
-    drop(matrix.confidential_room(recipient, None).await?);
+    drop(matrix.confidential_room(recipient, None, None).await?);
     let harmless = reply::ended_before_delivery(&delivery.id.project).plain;
     let transactions = transactions(&delivery.id);
     let redacted = matrix.redact_in_replaced(recipient, &harmless, &transactions);
@@ -216,7 +211,7 @@ pub(super) async fn show(
         let shown = async {
             let turn = matrix.turn_to_confide(&user).await;
             judge(&matrix, &user, &policy).await?;
-            let room = matrix.confidential_room(&user, turn).await?;
+            let room = matrix.confidential_room(&user, None, turn).await?;
             Ok(room.tell(notice).await?)
         };
         match Box::pin(shown).await {

@@ -180,7 +180,7 @@ async fn look_at_delivery(
 ) -> Decision {
     let requester = permit.requester();
     let deliverable = told(line, |matrix| async move {
-        match matrix.confidential_room(requester, None).await {
+        match matrix.confidential_room(requester, None, None).await {
             Ok(_) => Ok(Ok(())),
             Err(NotSent::Refused(reason)) => Ok(Err(reason)),
             Err(NotSent::Fault(fault)) => Err(fault),

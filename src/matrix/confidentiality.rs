@@ -8,11 +8,8 @@ use matrix_sdk::{
     Room, RoomMemberships,
     ruma::{
         EventEncryptionAlgorithm, UserId,
-        api::client::membership::get_member_events,
-        events::{
-            StateEventType,
-            room::member::{MembershipState, RoomMemberEvent},
-        },
+        api::client::state::get_state_events,
+        events::{AnyStateEvent, StateEventType, room::member::MembershipState},
         serde::Raw,
     },
 };
@@ -20,38 +17,23 @@ use serde::Deserialize;
 use serde_json::Value;
 use tracing::error;
 
-use super::{Chain, Fault, facts::content};
+use super::{Chain, Fault};
 
 /// The one algorithm of rooms that the SDK speaks. With another one nothing can be sent.
 const ALGORITHM: EventEncryptionAlgorithm = EventEncryptionAlgorithm::MegolmV1AesSha2;
 
-/// Whether a room is encrypted, by the homeserver's word and by the SDK's, and between the two alone. The homeserver is
-/// asked for both at once: a person waits.
+/// Whether a room is encrypted, by the homeserver's word and by the SDK's, and exactly the bot and the recipient are in it or
+/// invited, and nobody else ever was: as the homeserver says now, and as the SDK believes, which decides who gets the key.
 pub(super) async fn is_confidential(room: &Room, recipient: &UserId) -> Result<bool, Fault> {
-    let (is_encrypted, is_between_two) = tokio::try_join!(
-        is_encrypted_on_server(room),
-        is_between_two(room, recipient)
-    )?;
-    let believed = room.latest_encryption_state().await?.is_encrypted()
+    let request = get_state_events::v3::Request::new(room.room_id().to_owned());
+    // All that the room is at one moment.
+    let state = room.client().send(request).await?.room_state;
+    let two = two(room, recipient);
+    let is_encrypted = room.latest_encryption_state().await?.is_encrypted()
         && room
             .encryption_settings()
             .is_some_and(|settings| settings.algorithm == Some(ALGORITHM));
-    Ok(is_encrypted && is_between_two && believed)
-}
-
-async fn is_encrypted_on_server(room: &Room) -> Result<bool, Fault> {
-    let content: Option<Value> = content(room, StateEventType::RoomEncryption, "").await?;
-    let algorithm = content
-        .as_ref()
-        .and_then(|content| content.get("algorithm"));
-    Ok(algorithm.and_then(Value::as_str) == Some(ALGORITHM.as_str()))
-}
-
-/// Whether exactly the bot and the recipient are in the room or invited, and nobody else ever was: as the homeserver says now,
-/// and as the SDK believes, which decides who gets the key.
-pub(super) async fn is_between_two(room: &Room, recipient: &UserId) -> Result<bool, Fault> {
-    let two = two(room, recipient);
-    if !members_on_server(room).await?.are(&two) {
+    if !is_encrypted || !says_encrypted(&state) || !Members::of(&state).are(&two) {
         return Ok(false);
     }
     if members_in_store(room).await?.are(&two) {
@@ -60,6 +42,25 @@ pub(super) async fn is_between_two(room: &Room, recipient: &UserId) -> Result<bo
     room.mark_members_missing();
     room.sync_members().await?;
     Ok(members_in_store(room).await?.are(&two))
+}
+
+fn says_encrypted(state: &[Raw<AnyStateEvent>]) -> bool {
+    let mut events = events_of(state, StateEventType::RoomEncryption);
+    events.any(|event| {
+        let content: Option<Value> = event.get_field("content").ok().flatten();
+        content.is_some_and(|content| content["algorithm"] == ALGORITHM.as_str())
+    })
+}
+
+fn events_of(
+    state: &[Raw<AnyStateEvent>],
+    kind: StateEventType,
+) -> impl Iterator<Item = &Raw<AnyStateEvent>> {
+    let is_one = move |event: &&Raw<AnyStateEvent>| {
+        let found = event.get_field::<String>("type");
+        found.is_ok_and(|found| found.as_deref() == Some(&*kind.to_string()))
+    };
+    state.iter().filter(is_one)
 }
 
 /// Whether nobody but the bot and the recipient was ever in the room, by the store alone.
@@ -96,9 +97,9 @@ struct Members {
 impl Members {
     /// What these events say. All that a member says of themselves may be nonsense, and means nothing here; whoever's
     /// membership cannot be read is taken for being there.
-    fn of(events: &[Raw<RoomMemberEvent>]) -> Self {
+    fn of(state: &[Raw<AnyStateEvent>]) -> Self {
         let mut members = Self::default();
-        for event in events {
+        for event in events_of(state, StateEventType::RoomMember) {
             let user: Option<String> = event.get_field("state_key").ok().flatten();
             let user = user.unwrap_or_default();
             let content: Option<Membership> = event.get_field("content").ok().flatten();
@@ -136,12 +137,6 @@ async fn members_in_store(room: &Room) -> Result<Members, Fault> {
     })
 }
 
-async fn members_on_server(room: &Room) -> Result<Members, Fault> {
-    let request = get_member_events::v3::Request::new(room.room_id().to_owned());
-    let response = room.client().send(request).await?;
-    Ok(Members::of(&response.chunk))
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -168,7 +163,7 @@ mod tests {
             event("@mallory:x.y", &json!({ "membership": "leave" })),
             event("@mallory:x.y", &json!({ "membership": 7 })),
             event("not a user", &json!({ "membership": "join" })),
-            json!({ "content": { "membership": "join" } }),
+            json!({ "type": "m.room.member", "content": { "membership": "join" } }),
         ] {
             let members = members(&[bot.clone(), alice.clone(), third.clone()]);
             assert!(!members.are(&two), "{third}");

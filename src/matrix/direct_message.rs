@@ -187,21 +187,24 @@ impl Matrix {
         Some(self.turn(&room).await)
     }
 
-    /// Finds or makes the room in which a link may be sent to this user, and proves that it is fit for it.
+    /// Finds or makes the room in which a link may be sent to this user, and proves that it is fit for it. `tried`: the room in
+    /// which a link may stand already. No other one will do then, as it could not be told who reads it there.
     ///
     /// # Errors
     /// [`NotSent::Refused`] if there can be none, [`NotSent::Fault`] if it cannot be told.
     pub async fn confidential_room(
         &self,
         recipient: &UserId,
+        tried: Option<&RoomId>,
         turn: Option<Turn>,
     ) -> Result<ConfidentialRoom, NotSent> {
         let verification = self.keep_verified(recipient).await;
-        let known = async { Ok::<_, NotSent>(self.known_room(recipient).await?) };
-        let ((), known) = tokio::try_join!(self.check_devices(recipient), known)?;
-        let room = match known {
-            Some(room) => room,
-            None => self.make_room(recipient).await?,
+        let fit = async { Ok::<_, NotSent>(self.fit_room(recipient, tried).await?) };
+        let ((), fit) = tokio::try_join!(self.check_devices(recipient), fit)?;
+        let room = match (fit, tried) {
+            (Some(room), _) => room,
+            (None, None) => self.make_room(recipient).await?,
+            (None, Some(_)) => return Err(NotSent::Refused(NotConfidential::Overheard)),
         };
         Ok(ConfidentialRoom {
             matrix: self.clone(),
@@ -210,35 +213,6 @@ impl Matrix {
             turn,
             _verification: verification,
         })
-    }
-
-    /// The same for another try, once a link may stand in this room already: no other room will do then, as it could not be
-    /// told who reads it in this one.
-    ///
-    /// # Errors
-    /// [`NotSent::Refused`] if the room is no longer fit, [`NotSent::Fault`] if it cannot be told.
-    pub async fn confidential_room_again(
-        &self,
-        recipient: &UserId,
-        room: &RoomId,
-        turn: Option<Turn>,
-    ) -> Result<ConfidentialRoom, NotSent> {
-        let overheard = || NotSent::Refused(NotConfidential::Overheard);
-        let room = self.client.get_room(room);
-        let room = room
-            .filter(|room| room.state() == RoomState::Joined)
-            .ok_or_else(overheard)?;
-        let verification = self.keep_verified(recipient).await;
-        let is_confidential = async { Ok::<_, NotSent>(is_confidential(&room, recipient).await?) };
-        let ((), fit) = tokio::try_join!(self.check_devices(recipient), is_confidential)?;
-        let proven = ConfidentialRoom {
-            matrix: self.clone(),
-            room,
-            recipient: recipient.to_owned(),
-            turn,
-            _verification: verification,
-        };
-        fit.then_some(proven).ok_or_else(overheard)
     }
 
     /// Tells somebody something in their direct message, if there is one. For what belongs to a link, and is none.
@@ -251,7 +225,7 @@ impl Matrix {
         notice: Notice<'_>,
         sound: Sound,
     ) -> Result<(), Fault> {
-        if let Some(room) = self.known_room(recipient).await? {
+        if let Some(room) = self.fit_room(recipient, None).await? {
             let content = notice.content(sound);
             self.send(&room, content, notice.transaction).await?;
         }
@@ -298,9 +272,14 @@ impl Matrix {
         was_overheard.then(|| room.room_id().to_owned())
     }
 
-    /// The room of an earlier link, if it is still fit for another.
-    async fn known_room(&self, recipient: &UserId) -> Result<Option<Room>, Fault> {
-        let Some(id) = self.direct_messages.with(recipient) else {
+    /// The room that was tried, or else the one of an earlier link, if it is still fit for another.
+    async fn fit_room(
+        &self,
+        recipient: &UserId,
+        tried: Option<&RoomId>,
+    ) -> Result<Option<Room>, Fault> {
+        let known = || self.direct_messages.with(recipient);
+        let Some(id) = tried.map(RoomId::to_owned).or_else(known) else {
             return Ok(None);
         };
         let room = match self.client.get_room(&id) {
@@ -312,7 +291,7 @@ impl Matrix {
         };
         let fit = is_confidential(&room, recipient).await?;
         if !fit {
-            warn!(room = %room.room_id(), %recipient, "direct message no longer fit for links, making a new one");
+            warn!(room = %id, %recipient, "direct message no longer fit for links");
         }
         Ok(fit.then_some(room))
     }

@@ -21,7 +21,7 @@ use tracing::{debug, error};
 
 use super::{
     Chain, Fault, Matrix, Message,
-    confidentiality::{is_between_two, was_between_two},
+    confidentiality::{is_confidential, was_between_two},
 };
 
 /// How long a text may be as JSON, plain and HTML together. An event is 64 KiB at most (specification, "Size limits"), and
@@ -211,7 +211,7 @@ impl Turn {
         let is_confidential = match sent {
             Err(fault) if was_between_two => Err(fault),
             Ok(sent) if was_between_two && sent.encryption_info.is_some() => {
-                is_between_two(&self.room, recipient).await
+                is_confidential(&self.room, recipient).await
             }
             Ok(_) | Err(_) => Ok(false),
         };

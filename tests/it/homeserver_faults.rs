@@ -183,7 +183,7 @@ async fn pages_of_a_proxy_in_the_midst_of_something_are_waited_out() {
         on(|request| request.reads_state("m.room.power_levels"));
         on(|request| request.reads_state("m.room.encryption"));
         on(Request::reads_event);
-        on(Request::reads_members);
+        on(Request::reads_all_state);
         on(Request::queries_keys);
         on(Request::claims_keys);
         on(Request::makes_room);
@@ -211,7 +211,7 @@ async fn answers_that_break_off_are_asked_for_again() {
     proxy.on(Request::is_sync).times(2).cut();
     for request in [
         Request::reads_event,
-        Request::reads_members,
+        Request::reads_all_state,
         Request::queries_keys,
         Request::sends,
         Request::sends_to_devices,

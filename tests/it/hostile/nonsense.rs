@@ -81,8 +81,8 @@ async fn nonsense_for_what_a_start_asks_permits_nothing() {
     }
     permits_nothing(everything, Request::reads_event).await;
     let admin_room = bot.admin_room().to_owned();
-    let members = move |request: &Request| request.reads_members() && !request.is_in(&admin_room);
-    permits_nothing(everything, members).await;
+    let state = move |request: &Request| request.reads_all_state() && !request.is_in(&admin_room);
+    permits_nothing(everything, state).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

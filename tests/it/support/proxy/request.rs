@@ -80,9 +80,9 @@ impl Request {
         self.method == Method::GET && self.path.contains("/event/")
     }
 
-    /// Reads the members of a room.
-    pub(crate) fn reads_members(&self) -> bool {
-        self.method == Method::GET && self.path.ends_with("/members")
+    /// Reads all state of a room, as the bot does of a direct message.
+    pub(crate) fn reads_all_state(&self) -> bool {
+        self.method == Method::GET && self.path.ends_with("/state")
     }
 
     /// Asks for people's devices and identities.
