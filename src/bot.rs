@@ -14,11 +14,7 @@ mod hosts;
 mod judge;
 mod local;
 mod notices;
-mod orders;
-mod picture;
 mod queue;
-mod rate;
-mod reply_target;
 mod service_manager;
 mod typing;
 
@@ -35,8 +31,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-pub use local::{OperatorError, ask_for_identity, ask_to_stop, ask_to_trust};
-pub use service_manager::tell_failure;
+pub(crate) use local::{ask_for_identity, ask_to_stop, ask_to_trust};
+pub(crate) use service_manager::tell_failure;
 
 use crate::{
     command::reply::{self, Secret},
@@ -48,12 +44,11 @@ use crate::{
         TaskPanicked,
     },
 };
-use audit::{Audit, Conclusion};
-use connection::{Hearing, MatrixHandle};
-use deliver::NotDelivered;
+use connection::{Inbound, MatrixHandle};
+use deliver::{NotDelivered, Pictured, Trigger};
 use judge::Decision;
-use local::{Answer, Operator};
-use queue::Queue;
+use local::{Answer, Ordered};
+use queue::{Limited, Limits, Queue};
 use service_manager::{ServiceManager, State};
 
 /// How many events may wait for the loop.
@@ -87,39 +82,24 @@ pub enum BotError {
 #[derive(Debug)]
 enum Event {
     Judged(Message, Decision),
+    /// A delivery came to an end; an error without a reason: it was called off.
     Delivered {
         id: DeliveryId,
         request: Request,
-        sent: SentLink,
-    },
-    Pictured(picture::Settled),
-    /// If it had been tried, the link may have arrived all the same.
-    Undeliverable {
-        id: DeliveryId,
-        request: Request,
-        obstacle: NotDelivered,
+        result: Result<SentLink, Option<NotDelivered>>,
+        /// If it was, the link may have arrived all the same.
         tried: bool,
     },
-    /// The delivery was called off. If it had been tried, the link may have arrived.
-    CalledOff {
-        id: DeliveryId,
-        request: Request,
-        tried: bool,
-    },
+    Pictured(Pictured),
     Redacted {
         project: ProjectName,
         redaction: Redaction,
     },
-    /// The requester's last lines of output are in the direct message, or cannot get there.
+    /// Something is in the requester's direct message, or cannot get there.
     Shown {
-        project: ProjectName,
+        secret: Secret,
         request: Request,
         result: Result<(), NotDelivered>,
-    },
-    /// The report is in the requester's direct message, or cannot get there.
-    Examined {
-        message: Message,
-        result: Result<(), doctor::NoReport>,
     },
 }
 
@@ -146,22 +126,24 @@ pub async fn run(
         max_sessions: config.limits.max_sessions,
     };
     let (remote_control, notices) = RemoteControl::restore(settings)?;
-    let (connecting, line, heard) = connection::open(
+    let (connecting, matrix, inbound) = connection::open(
         Arc::clone(&config),
         login,
         MatrixFolder::new(data_dir.matrix()),
     );
     let (events, mut incoming) = mpsc::channel(EVENTS_WAITING);
-    let operator = Operator::listen(&data_dir.socket());
-    let mut bot = Bot::new(config, remote_control, line.clone(), events);
-    let announcing = hosts::keep_announced(line.clone(), bot.announced.subscribe());
-    let typing = typing::show(line, bot.answer_is_due.subscribe());
-    bot.handle_restored(notices);
+    let (orders, mut ordered) = mpsc::channel(local::ORDERS_WAITING);
+    let listening = local::listen(data_dir.socket(), orders);
+    let mut bot = Bot::new(config, remote_control, matrix.clone(), events);
+    let announcing = hosts::keep_announced(matrix.clone(), bot.announced.subscribe());
+    let typing = typing::show(matrix, bot.answer_is_due.subscribe());
+    bot.handle_all(notices, Trigger::Restore);
     let running = async {
         tokio::select! {
             fault = connecting => Err(BotError::from(fault)),
-            error = bot.serve(heard, &mut incoming, operator) => Err(error),
-            () = announcing => Ok(()),
+            error = bot.serve(inbound, &mut incoming, &mut ordered) => Err(error),
+            never = announcing => match never {},
+            never = listening => match never {},
             () = typing => Ok(()),
             () = shutdown => {
                 info!("ending; sessions go on");
@@ -188,9 +170,9 @@ struct Bot {
     /// Whether somebody waits for an answer that takes a while.
     answer_is_due: watch::Sender<bool>,
     remote_control: RemoteControl,
-    line: MatrixHandle,
+    matrix: MatrixHandle,
     queue: Queue,
-    audit: Audit,
+    limits: Limits,
     events: mpsc::Sender<Event>,
     /// Deliveries under way, and how to call them off.
     deliveries: HashMap<DeliveryId, CancellationToken>,
@@ -206,17 +188,17 @@ impl Bot {
     fn new(
         config: Arc<Config>,
         remote_control: RemoteControl,
-        line: MatrixHandle,
+        matrix: MatrixHandle,
         events: mpsc::Sender<Event>,
     ) -> Self {
         Self {
             announced: watch::Sender::new(None),
             answer_is_due: watch::Sender::new(false),
-            queue: Queue::new(&config),
-            audit: Audit::new(),
+            queue: Queue::default(),
+            limits: Limits::new(config.limits.commands_per_minute),
             config,
             remote_control,
-            line,
+            matrix,
             events,
             deliveries: HashMap::new(),
             stop_orders: HashMap::new(),
@@ -229,17 +211,17 @@ impl Bot {
     /// Serves until a task fails by a bug.
     async fn serve(
         &mut self,
-        mut heard: Hearing,
+        mut inbound: Inbound,
         events: &mut mpsc::Receiver<Event>,
-        mut operator: Operator,
+        orders: &mut mpsc::Receiver<Ordered>,
     ) -> BotError {
         loop {
             self.announce_host();
             self.note_answers_due();
-            self.tell_service_manager(*heard.homeserver_answers.borrow_and_update());
+            self.tell_service_manager(*inbound.homeserver_answers.borrow_and_update());
             tokio::select! {
-                Some(heard) = heard.messages.recv() => self.take_in(heard),
-                Ok(()) = heard.homeserver_answers.changed() => {}
+                Some(heard) = inbound.messages.recv() => self.take_in(heard),
+                Ok(()) = inbound.homeserver_answers.changed() => {}
                 () = self.service_manager.keep_alive() => {}
                 Some(event) = events.recv() => self.on(event),
                 happened = self.remote_control.next() => match happened {
@@ -250,7 +232,7 @@ impl Bot {
                     Err(panicked) => return panicked.into(),
                 },
                 () = next_panic(&mut self.tasks) => return BotError::Panicked,
-                ordered = operator.next() => self.carry_out_order(ordered),
+                Some(ordered) = orders.recv() => self.carry_out_order(ordered),
             }
         }
     }
@@ -303,104 +285,69 @@ impl Bot {
             }
         };
         drop(timeout(FAREWELL, all).await);
-        self.line.close().await;
+        self.matrix.close().await;
     }
 
     fn take_in(&mut self, heard: Heard) {
-        let message = match heard {
-            Heard::Message(message) => message,
+        match heard {
+            Heard::Message(message) if self.limits.allow(Limited::Command, &message.sender) => {
+                let first = self.queue.push(message);
+                self.judge(first);
+            }
+            Heard::Message(message) => self.turn_away(&message),
             Heard::IdentityChanged { user } => {
-                if self.queue.may_tell_identity(&user) {
+                if self.limits.allow(Limited::IdentityChange, &user) {
                     self.announce(&reply::identity_changed(&user));
                 }
-                return;
             }
             Heard::DirectMessage { sender } => {
-                if self.queue.may_hint(&sender) {
+                if self.limits.allow(Limited::Hint, &sender) {
                     let config = &self.config;
                     let text =
                         reply::commands_count_elsewhere(&config.command_prefix, &config.admin_room);
                     self.tell(sender.as_str(), &text, Sound::Silent);
                 }
-                return;
             }
-            Heard::AdminRoomMoved => return self.announce(&reply::moved_here()),
+            Heard::AdminRoomMoved => self.announce(&reply::moved_here()),
             Heard::Undecryptable { sender, reply_to } => {
-                if self.queue.may_tell_undecryptable(&sender) {
-                    let text = reply::undecryptable();
-                    self.spawn_quiet(deliver::say(self.line.clone(), text, Some(reply_to)));
+                if self.limits.allow(Limited::Undecryptable, &sender) {
+                    self.say(&reply::undecryptable(), Some(reply_to));
                 }
-                return;
             }
-        };
-        if let Err(excess) = self.queue.count(&message.sender) {
-            return self.turn_away(&message, excess);
         }
-        if let Some(case) = self.queue.take_in(message, &self.remote_control.status()) {
-            self.spawn(judge::judge(self.line.clone(), case));
+    }
+
+    fn judge(&mut self, message: Option<Message>) {
+        if let Some(message) = message {
+            let (matrix, config) = (self.matrix.clone(), Arc::clone(&self.config));
+            let statuses = self.remote_control.status();
+            self.spawn(async move { judge::judge(matrix, &config, &statuses, message).await });
         }
     }
 
     fn on(&mut self, event: Event) {
         match event {
-            Event::Judged(message, verdict) => {
-                self.execute(&message, verdict);
+            Event::Judged(message, decision) => {
+                self.execute(&message, decision);
                 // What the sender said next is looked at in the light of what this came to.
-                let statuses = self.remote_control.status();
-                if let Some(case) = self.queue.next_of(&message.sender, &statuses) {
-                    self.spawn(judge::judge(self.line.clone(), case));
-                }
+                let next = self.queue.next_of(&message.sender);
+                self.judge(next);
             }
-            Event::Delivered { id, request, sent } => {
-                self.deliveries.remove(&id);
-                for request in self.remote_control.requests(&id, &request) {
-                    let text = reply::running(&id.project);
-                    self.answer(&id.project, &request, &text, &Conclusion::new("link sent"));
-                }
-                let is_wanted = self.remote_control.wants(&id);
-                let receipt = sent.receipt().to_string();
-                let notices = self
-                    .remote_control
-                    .delivered(id.clone(), request.clone(), receipt);
-                self.handle(notices);
-                if is_wanted {
-                    self.follow_with_picture(id, request, sent);
-                }
-            }
-            Event::Undeliverable {
+            Event::Delivered {
                 id,
                 request,
-                obstacle,
+                result,
                 tried,
-            } => {
-                self.deliveries.remove(&id);
-                let notices = self
-                    .remote_control
-                    .called_off(id.clone(), request.clone(), tried);
-                self.handle(notices);
-                self.give_up(&id, &request, &obstacle);
-            }
-            Event::Pictured(settled) => self.on_pictured(settled),
-            Event::CalledOff { id, request, tried } => {
-                self.deliveries.remove(&id);
-                let notices = self.remote_control.called_off(id, request, tried);
-                self.handle(notices);
-            }
+            } => self.on_delivered(id, request, result, tried),
+            Event::Pictured(pictured) => self.on_pictured(pictured),
             Event::Redacted { project, redaction } => {
                 self.remote_control.redacted(&project, &redaction);
             }
             Event::Shown {
-                project,
+                secret,
                 request,
                 result,
-            } => match result {
-                Ok(()) => {
-                    let text = reply::output_sent(&project);
-                    self.answer(&project, &request, &text, &Conclusion::new("output sent"));
-                }
-                Err(obstacle) => self.explain(Secret::Output(&project), &request, &obstacle),
-            },
-            Event::Examined { message, result } => self.on_examined(&message, result),
+            } => self.on_shown(&secret, &request, result),
         }
     }
 

@@ -22,7 +22,7 @@
 //!   of it that follows, encrypted too.
 //! - A process is known by pid, start time and boot, and signalled through a pidfd; a bare pid is never trusted.
 //! - What is begun is on disk before it is begun.
-//! - A command counts only with a [`command::Permit`], and missing evidence gives none.
+//! - A command counts only with a `command::Permit`, and missing evidence gives none.
 
 // The SDK's futures are deep once they are spawned.
 #![recursion_limit = "256"]

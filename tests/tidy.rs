@@ -57,7 +57,7 @@ src/matrix/link_picture.rs: a link, for its picture, which is as secret
 src/remote_control/session.rs: a link, for the record on disk
 src/remote_control/tasks.rs: a project's input, for the session
 src/remote_control/claude/launch.rs: a project's variables, for the session
-src/command/reply.rs: a session's output, for the encrypted message
+src/command/reply/confidential.rs: a session's output, for the encrypted message
 src/matrix/folder.rs: the device's token, for its file
 src/matrix/own_identity.rs: the recovery key, for the SDK that opens the secrets with it
 src/matrix/login.rs: the token and the password, for requests and the log-in

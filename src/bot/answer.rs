@@ -1,138 +1,63 @@
-//! What the bot says, and to whom.
+//! What the bot says that is no secret: answers, announcements, and what it tells somebody in their direct message.
 
-use matrix_sdk::ruma::OwnedUserId;
-use tracing::{error, warn};
+use matrix_sdk::ruma::{EventId, OwnedTransactionId, OwnedUserId, TransactionId};
+use serde::{Deserialize, Serialize};
+use tracing::error;
 
 use super::{
     Bot,
     audit::{self, Conclusion},
-    deliver::{self, NotDelivered},
-    reply_target::ReplyTarget,
+    connection::MatrixHandle,
 };
 use crate::{
-    command::reply::{self, Reply, Secret},
-    matrix::{Chain, Message, NotConfidential, ReplyTo, Sound},
-    remote_control::{DeliveryId, ProjectName, Request},
+    command::reply::Reply,
+    matrix::{Chain, Fault, Message, Notice, ReplyTo, Sound},
+    remote_control::{ProjectName, Request},
 };
 
-/// What came of a link, or something else in confidence, that did not get to its requester.
-const NOT_DELIVERED: &str = "not delivered";
+/// Whom a request is to be answered. As text it stands in the records of sessions, and outlives the bot.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum ReplyTarget {
+    /// A message in the admin room.
+    Message(ReplyTo),
+    /// The operator on the host, by the number of the order; of use only as long as the bot runs.
+    Operator(u64),
+    /// Nobody asked.
+    Nobody,
+}
+
+impl ReplyTarget {
+    pub(super) fn of(request: &Request) -> Self {
+        serde_json::from_str(&request.reference).unwrap_or(Self::Nobody)
+    }
+
+    pub(super) fn to_text(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// The event that asked, if one did.
+    pub(super) fn event(&self) -> Option<&EventId> {
+        match self {
+            Self::Message(reply_to) => Some(reply_to.event_id()),
+            Self::Operator(_) | Self::Nobody => None,
+        }
+    }
+}
 
 impl Bot {
-    /// The requester does not get the link, and hears why. The session stays for a next try, unless the link was overheard.
-    pub(super) fn give_up(&mut self, id: &DeliveryId, request: &Request, obstacle: &NotDelivered) {
-        for request in self.remote_control.requests(id, request) {
-            self.explain(Secret::Link(&id.project), &request, obstacle);
-        }
-        let notices = self.remote_control.undeliverable(id);
-        self.handle(notices);
-        if matches!(
-            obstacle,
-            NotDelivered::NotConfidential(NotConfidential::Overheard)
-        ) {
-            self.stop_overheard(&id.project);
-        }
-    }
-
-    /// Whoever read a link can use it as long as its session lasts.
-    fn stop_overheard(&mut self, project: &ProjectName) {
-        error!(%project, "a link was overheard, ending its session");
-        let request = Request {
-            requester: "the bot itself".to_owned(),
-            reference: ReplyTarget::Nobody.to_text(),
-        };
-        let notices = self.remote_control.stop(project, request);
-        self.handle(notices);
-    }
-
-    /// Says why a link, or something else in confidence, does not get to its requester.
-    pub(super) fn explain(
-        &mut self,
-        secret: Secret<'_>,
-        request: &Request,
-        obstacle: &NotDelivered,
-    ) {
-        let (text, why) = match obstacle {
-            NotDelivered::NotConfidential(reason) => {
-                warn!(
-                    ?secret,
-                    requester = request.requester,
-                    ?reason,
-                    "not delivered"
-                );
-                (reply::undeliverable(secret, reason), format!("{reason:?}"))
-            }
-            NotDelivered::Denied(reason) => {
-                warn!(
-                    ?secret,
-                    requester = request.requester,
-                    ?reason,
-                    "not delivered, no longer allowed"
-                );
-                (reply::no_longer_allowed(secret), format!("{reason:?}"))
-            }
-            NotDelivered::Fault(fault) => {
-                let error = Chain(fault).to_string();
-                error!(
-                    ?secret,
-                    requester = request.requester,
-                    error,
-                    "not delivered"
-                );
-                (reply::not_taken(secret), error)
-            }
-        };
-        let conclusion = Conclusion::because(NOT_DELIVERED, why);
-        self.answer(secret.project(), request, &text, &conclusion);
-    }
-
-    pub(super) fn say(&mut self, message: &Message, text: &Reply) {
-        self.spawn_quiet(deliver::say(
-            self.line.clone(),
-            text.clone(),
-            Some(ReplyTo::from(message)),
-        ));
-    }
-
-    /// Answers a request, perhaps one of before a restart, with what came of it.
+    /// Answers a request, perhaps one of before a restart, with what came of it. An error: nothing did, and `rcbot stop` fails.
     pub(super) fn answer(
         &mut self,
-        project: &ProjectName,
-        request: &Request,
-        text: &Reply,
-        outcome: &Conclusion,
-    ) {
-        self.settle(project, request, Ok(text), outcome);
-    }
-
-    /// The same where nothing came of it: `rcbot stop` then fails.
-    pub(super) fn answer_failed(
-        &mut self,
-        project: &ProjectName,
-        request: &Request,
-        text: &Reply,
-        outcome: &Conclusion,
-    ) {
-        self.settle(project, request, Err(text), outcome);
-    }
-
-    fn settle(
-        &mut self,
-        project: &ProjectName,
+        project: Option<&ProjectName>,
         request: &Request,
         result: Result<&Reply, &Reply>,
-        outcome: &Conclusion,
+        conclusion: &Conclusion,
     ) {
-        audit::done(request, project, outcome);
+        audit::done(request, project, conclusion);
         let (Ok(text) | Err(text)) = result;
-        match ReplyTarget::from_text(&request.reference) {
-            ReplyTarget::Message(reply_to) => {
-                self.spawn_quiet(deliver::say(
-                    self.line.clone(),
-                    text.clone(),
-                    Some(reply_to),
-                ));
-            }
+        match ReplyTarget::of(request) {
+            ReplyTarget::Message(reply_to) => self.say(text, Some(reply_to)),
             ReplyTarget::Operator(number) => {
                 if let Some(answer) = self.stop_orders.remove(&number) {
                     let plain = |text: &Reply| text.plain.clone();
@@ -143,14 +68,84 @@ impl Bot {
         }
     }
 
+    /// The same where a word says what came of it.
+    pub(super) fn conclude(
+        &mut self,
+        project: &ProjectName,
+        request: &Request,
+        text: &Reply,
+        what: &'static str,
+    ) {
+        self.answer(Some(project), request, Ok(text), &Conclusion::new(what));
+    }
+
+    pub(super) fn reply(&mut self, message: &Message, text: &Reply) {
+        self.say(text, Some(message.into()));
+    }
+
     pub(super) fn announce(&mut self, text: &Reply) {
-        self.spawn_quiet(deliver::say(self.line.clone(), text.clone(), None));
+        self.say(text, None);
+    }
+
+    pub(super) fn say(&mut self, text: &Reply, answered: Option<ReplyTo>) {
+        self.spawn_quiet(say(self.matrix.clone(), text.clone(), answered));
     }
 
     /// Tells somebody something in their direct message, if there is one.
     pub(super) fn tell(&mut self, user: &str, text: &Reply, sound: Sound) {
         if let Ok(user) = OwnedUserId::try_from(user) {
-            self.spawn_quiet(deliver::tell(self.line.clone(), user, text.clone(), sound));
+            self.spawn_quiet(tell(self.matrix.clone(), user, text.clone(), sound));
+        }
+    }
+}
+
+/// Says something in the admin room, as a reply where it answers somebody.
+pub(super) async fn say(matrix: MatrixHandle, text: Reply, answered: Option<ReplyTo>) {
+    let (text, answered, transaction) = (&text, answered.as_ref(), &TransactionId::new());
+    let said = matrix
+        .until_taken(|matrix| async move { matrix.say(notice(text, transaction), answered).await });
+    log_rejection(said.await);
+}
+
+async fn tell(matrix: MatrixHandle, user: OwnedUserId, text: Reply, sound: Sound) {
+    let (user, text, transaction) = (&user, &text, &TransactionId::new());
+    let told = matrix.until_taken(|matrix| async move {
+        matrix.tell(user, notice(text, transaction), sound).await
+    });
+    log_rejection(told.await);
+}
+
+/// What the homeserver does not take now, it never will.
+pub(super) fn log_rejection(result: Result<(), Fault>) {
+    if let Err(fault) = result {
+        error!(error = %Chain(&fault), "the homeserver does not take it");
+    }
+}
+
+pub(super) fn notice<'a>(text: &'a Reply, transaction: &'a OwnedTransactionId) -> Notice<'a> {
+    Notice {
+        plain: &text.plain,
+        html: &text.html,
+        transaction,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_target_survives_as_text_and_what_is_none_answers_nobody() {
+        let of = |text: &str| {
+            ReplyTarget::of(&Request {
+                requester: String::new(),
+                reference: text.to_owned(),
+            })
+        };
+        let target = ReplyTarget::Operator(7);
+        assert_eq!(of(&target.to_text()), target);
+        for text in ["", "{}", "null", "{\"message\": 3}"] {
+            assert_eq!(of(text), ReplyTarget::Nobody, "{text}");
         }
     }
 }

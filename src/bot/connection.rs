@@ -1,16 +1,18 @@
-//! The line to the homeserver: kept up, and made anew when the homeserver logs the bot out, or the SDK fails at what somebody sent.
+//! The connection to the homeserver: kept up, made anew when the homeserver logs the bot out or the SDK fails at what somebody
+//! sent, and used until what is tried over it succeeds.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
+use backon::{BackoffBuilder as _, ExponentialBuilder};
 use tokio::{
     sync::{mpsc, watch},
-    time::timeout,
+    time::{sleep, timeout},
 };
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::{
     config::Config,
-    matrix::{Connection, Fault, Heard, Login, Matrix, MatrixFolder, Quarantine},
+    matrix::{Chain, Connection, Fault, Heard, Login, Matrix, MatrixFolder, Quarantine},
 };
 
 /// How many messages may wait between the homeserver and the loop.
@@ -19,32 +21,80 @@ const MESSAGES_WAITING: usize = 64;
 /// How long a log-out may stay unnoticed by /sync: a homeserver may hold a request open for half a minute.
 const LONGEST_RENEWAL: Duration = Duration::from_secs(40);
 
+/// The longest wait between two tries, which chance makes up to twice as long: so soon after its return the homeserver gets
+/// what waits for it.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+
 /// Gives whoever wants to speak the connection of the moment.
 #[derive(Debug, Clone)]
 pub(super) struct MatrixHandle(watch::Receiver<Option<Matrix>>);
 
+/// Something that may have failed because of the homeserver.
+pub(super) trait MayPass {
+    /// The fault, if it was one.
+    fn fault(&self) -> Option<&Fault>;
+}
+
+impl MayPass for Fault {
+    fn fault(&self) -> Option<&Fault> {
+        Some(self)
+    }
+}
+
 impl MatrixHandle {
     /// Waits until there is a connection. For ever, once the bot ends.
-    pub(super) async fn matrix(&mut self) -> Matrix {
-        match self
-            .0
-            .wait_for(Option::is_some)
-            .await
-            .map(|matrix| matrix.clone())
-        {
+    pub(super) async fn connected(&mut self) -> Matrix {
+        let connected = self.0.wait_for(Option::is_some).await;
+        match connected.map(|matrix| matrix.clone()) {
             Ok(Some(matrix)) => matrix,
             Ok(None) | Err(_) => std::future::pending().await,
         }
     }
 
+    /// The connection, once the bot knows by it where it is: it may have been removed from a room while it heard nothing.
+    async fn up_to_date(&mut self) -> Matrix {
+        loop {
+            let matrix = self.connected().await;
+            tokio::select! {
+                () = matrix.wait_until_up_to_date() => return matrix,
+                () = self.wait_for_another() => {}
+            }
+        }
+    }
+
+    /// Tries until it succeeds, or fails for a reason that waiting does not mend. What is sent needs the same transaction at each
+    /// try, so that it is sent once.
+    pub(super) async fn until_taken<T, E: MayPass, F>(
+        &self,
+        attempt: impl Fn(Matrix) -> F,
+    ) -> Result<T, E>
+    where
+        F: Future<Output = Result<T, E>>,
+    {
+        let mut handle = self.clone();
+        let mut backoff = Backoff::new();
+        loop {
+            let matrix = handle.up_to_date().await;
+            let result = Box::pin(attempt(matrix)).await;
+            let fault = result.as_ref().err().and_then(MayPass::fault);
+            let Some(fault) = fault.filter(|fault| handle.may_mend(fault)) else {
+                return result;
+            };
+            if fault.is_logged_out() {
+                handle.wait_for_another().await;
+            }
+            backoff.wait(fault).await;
+        }
+    }
+
     /// Whether trying again may mend a fault. A log-out passes, as the connection is made anew, which takes with it whatever was
     /// under way on the one before.
-    pub(super) fn may_mend(&self, fault: &Fault) -> bool {
+    fn may_mend(&self, fault: &Fault) -> bool {
         fault.is_passing() || fault.is_logged_out() || self.0.has_changed().unwrap_or(true)
     }
 
-    /// Waits until the connection is no longer the one that [`Self::matrix`] gave last, but not for ever.
-    pub(super) async fn wait_for_another(&mut self) {
+    /// Waits until the connection is no longer the one that [`Self::connected`] gave last, but not for ever.
+    async fn wait_for_another(&mut self) {
         drop(timeout(LONGEST_RENEWAL, self.0.changed()).await);
     }
 
@@ -57,20 +107,54 @@ impl MatrixHandle {
     }
 }
 
+/// Waits between tries, longer each time, and warns once: the connection says when the homeserver is back.
+struct Backoff {
+    waits: backon::ExponentialBackoff,
+    warned: bool,
+}
+
+impl Backoff {
+    fn new() -> Self {
+        let waits = ExponentialBuilder::default()
+            .with_min_delay(Duration::from_millis(250))
+            .with_max_delay(LONGEST_WAIT)
+            .with_jitter()
+            .without_max_times()
+            .build();
+        Self {
+            waits,
+            warned: false,
+        }
+    }
+
+    async fn wait(&mut self, fault: &Fault) {
+        if matches!(fault, Fault::NotInAdminRoom) {
+            // Whoever joins it says what it waits for.
+            debug!(error = %Chain(fault), "nothing can be said yet");
+        } else if std::mem::replace(&mut self.warned, true) {
+            debug!(error = %Chain(fault), "the homeserver still does not take it");
+        } else {
+            warn!(error = %Chain(fault), "the homeserver did not take it yet, trying again until it does");
+        }
+        let wanted = fault.retry_after().unwrap_or_default();
+        sleep(self.waits.next().unwrap_or(LONGEST_WAIT).max(wanted)).await;
+    }
+}
+
 /// What is heard from the homeserver, over all connections.
-pub(super) struct Hearing {
+pub(super) struct Inbound {
     pub(super) messages: mpsc::Receiver<Heard>,
     /// Whether the homeserver answered when it was last asked.
     pub(super) homeserver_answers: watch::Receiver<bool>,
 }
 
-/// The future that keeps up the line, and ends with the fault that it cannot mend; the line; and what is heard.
+/// The future that keeps up the connection, and ends with the fault that it cannot mend; the handle of it; and what is heard.
 pub(super) fn open(
     config: Arc<Config>,
     login: Login,
     folder: MatrixFolder,
-) -> (impl Future<Output = Fault>, MatrixHandle, Hearing) {
-    let (connected, line) = watch::channel(None);
+) -> (impl Future<Output = Fault>, MatrixHandle, Inbound) {
+    let (connected, handle) = watch::channel(None);
     let (heard, messages) = mpsc::channel(MESSAGES_WAITING);
     let (answers, homeserver_answers) = watch::channel(false);
     let keep_up = async move {
@@ -110,11 +194,11 @@ pub(super) fn open(
             matrix.close().await;
         }
     };
-    let hearing = Hearing {
+    let inbound = Inbound {
         messages,
         homeserver_answers,
     };
-    (keep_up, MatrixHandle(line), hearing)
+    (keep_up, MatrixHandle(handle), inbound)
 }
 
 async fn forward(from: &mut mpsc::Receiver<Heard>, to: &mpsc::Sender<Heard>) {

@@ -1,69 +1,62 @@
-//! Brings links and answers, and redacts links: each a task that goes on until the homeserver has it.
+//! What is for one person alone, on its way to them: links above all, each a task that goes on until the homeserver has it, then
+//! the link's picture, and in the end the redaction of both.
 
-use std::time::{Duration, Instant};
-
-use backon::{BackoffBuilder as _, ExponentialBuilder};
-use matrix_sdk::ruma::{OwnedRoomId, OwnedTransactionId, OwnedUserId, TransactionId, UserId};
-use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, warn};
-
-use super::{Event, connection::MatrixHandle};
-use crate::{
-    command::{
-        Denied, Policy,
-        authorize::authorize,
-        reply::{self, Reply},
-    },
-    link::Link,
-    matrix::{
-        Chain, Fault, LinkMessage, LinkReceipt, LinkTransactions, Matrix, NotConfidential, NotSent,
-        Notice, ReplyTo, SentLink, Sound, Trust,
-    },
-    remote_control::{DeliveryId, Redaction, Request},
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
 };
 
-/// The longest wait between two tries, which chance makes up to twice as long: so soon after its return the homeserver gets
-/// what waits for it.
-const LONGEST_WAIT: Duration = Duration::from_secs(2);
+use matrix_sdk::ruma::{OwnedRoomId, OwnedUserId, TransactionId, UserId};
+use tokio::{sync::Mutex, task::spawn_blocking};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+
+use super::{
+    Bot, Event,
+    answer::{ReplyTarget, log_rejection, notice},
+    audit::Conclusion,
+    connection::{MatrixHandle, MayPass},
+    hosts,
+};
+use crate::{
+    command::{
+        Denied, Policy, authorize,
+        reply::{self, End, Opens, Reply, Secret},
+    },
+    config::Config,
+    link::Link,
+    matrix::{
+        Chain, Fault, LinkMessage, LinkReceipt, LinkTransactions, Matrix, NoPicture,
+        NotConfidential, NotSent, PictureMessage, SentLink, Trust,
+    },
+    remote_control::{self, DeliveryId, ProjectName, Redaction, Request},
+};
 
 /// How long the homeserver's word about a requester holds. What takes longer waits for something, and much can happen meanwhile.
 const JUDGED_FOR: Duration = Duration::from_secs(2);
 
-/// A link to bring.
-pub(super) struct Delivery {
-    pub(super) id: DeliveryId,
-    pub(super) request: Request,
-    pub(super) link: Link,
-    /// What stands before the link, and after it.
-    pub(super) words: (Reply, Reply),
-    /// What the requester has to live up to when the link is sent.
-    pub(super) policy: Policy,
-    pub(super) occasion: Trigger,
-}
-
-/// What there is to know of a delivery when it is tried.
+/// What makes a link leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trigger {
-    /// Its requester was judged by what the homeserver said when it was asked at this moment.
-    Judged(Instant),
-    /// Its requester has to be judged.
-    Later,
-    /// The same, and an earlier run of the bot may have sent the link, and ended before it could look who read it.
-    AfterRestart,
+    /// A command, whose sender was judged by what the homeserver said when it was asked at this moment.
+    Command(Instant),
+    /// Something that came about in the session. Its requester has to be judged.
+    Session,
+    /// The same at the start of the bot, where an earlier run may have sent the link, and ended before it could look who read it.
+    Restore,
 }
 
 impl Trigger {
     /// Whether what was found out about the requester still holds.
     fn is_judged(self) -> bool {
         match self {
-            Self::Judged(at) => at.elapsed() < JUDGED_FOR,
-            Self::Later | Self::AfterRestart => false,
+            Self::Command(judged) => judged.elapsed() < JUDGED_FOR,
+            Self::Session | Self::Restore => false,
         }
     }
 }
 
-/// Why a link is not brought.
+/// Why something does not get to its requester.
 #[derive(Debug)]
 pub(super) enum NotDelivered {
     /// Not in confidence.
@@ -74,57 +67,290 @@ pub(super) enum NotDelivered {
     Fault(Fault),
 }
 
-/// Brings a link, however long the homeserver takes, unless it is called off between two tries.
-pub(super) async fn deliver(
-    mut line: MatrixHandle,
-    delivery: Delivery,
-    called_off: CancellationToken,
-) -> Event {
-    let mut patience = Backoff::new();
-    let mut tried = None;
-    loop {
-        let attempt = async {
-            let matrix = up_to_date(&mut line).await;
-            Box::pin(try_to_deliver(&matrix, &delivery, &mut tried)).await
-        };
-        // A homeserver that slows us down can hold an attempt for half a minute; the session may be over by then.
-        let outcome = called_off.run_until_cancelled(attempt).await;
-        let may_have_arrived = tried.is_some() || delivery.occasion == Trigger::AfterRestart;
-        let Delivery { id, request, .. } = &delivery;
-        let (id, request) = (id.clone(), request.clone());
-        let call_off = || Event::CalledOff {
-            id: id.clone(),
-            request: request.clone(),
-            tried: may_have_arrived,
-        };
-        let fault = match outcome {
-            None => return call_off(),
-            Some(Ok(sent)) => return Event::Delivered { id, request, sent },
-            Some(Err(NotDelivered::Fault(fault))) if line.may_mend(&fault) => fault,
-            Some(Err(obstacle)) => {
-                return Event::Undeliverable {
-                    id,
-                    request,
-                    obstacle,
-                    tried: may_have_arrived,
-                };
-            }
-        };
-        let waited = called_off.run_until_cancelled(patience.wait(&fault));
-        if waited.await.is_none() {
-            return call_off();
+impl From<NotSent> for NotDelivered {
+    fn from(not_sent: NotSent) -> Self {
+        match not_sent {
+            NotSent::Refused(reason) => Self::NotConfidential(reason),
+            NotSent::Fault(fault) => Self::Fault(fault),
         }
     }
 }
 
-/// The connection, once the bot knows by it where it is: it may have been removed from the admin room while it heard nothing.
-async fn up_to_date(line: &mut MatrixHandle) -> Matrix {
-    loop {
-        let matrix = line.matrix().await;
-        tokio::select! {
-            () = matrix.wait_until_up_to_date() => return matrix,
-            () = line.wait_for_another() => {}
+impl MayPass for NotDelivered {
+    fn fault(&self) -> Option<&Fault> {
+        match self {
+            Self::Fault(fault) => Some(fault),
+            Self::NotConfidential(_) | Self::Denied(_) => None,
         }
+    }
+}
+
+/// What became of a picture, and of the link with it.
+#[derive(Debug)]
+pub(super) struct Pictured {
+    id: DeliveryId,
+    request: Request,
+    /// Where both are.
+    receipt: String,
+    /// Somebody else may have read them.
+    overheard: bool,
+}
+
+impl Bot {
+    pub(super) fn deliver(
+        &mut self,
+        id: DeliveryId,
+        request: Request,
+        link: Link,
+        trigger: Trigger,
+    ) {
+        let called_off = self.note_delivery(&id);
+        let (config, opens) = (Arc::clone(&self.config), self.opens(&id.project));
+        let policy = Policy::of(&self.config, Some(&id.project));
+        let matrix = self.matrix.clone();
+        self.spawn(async move {
+            let opens = with_account(&config, opens).await;
+            let delivery = Delivery {
+                id,
+                request,
+                link,
+                words: reply::around_link(&config.command_prefix, &opens),
+                policy,
+                trigger,
+            };
+            deliver(matrix, delivery, called_off).await
+        });
+    }
+
+    /// `result`: an error without a reason is a delivery that was called off. If it was `tried`, the link may have arrived.
+    pub(super) fn on_delivered(
+        &mut self,
+        id: DeliveryId,
+        request: Request,
+        result: Result<SentLink, Option<NotDelivered>>,
+        tried: bool,
+    ) {
+        self.deliveries.remove(&id);
+        match result {
+            Ok(sent) => {
+                let text = reply::sent(&Secret::Link(id.project.clone()));
+                for request in self.remote_control.requests(&id, &request) {
+                    self.conclude(&id.project, &request, &text, "link sent");
+                }
+                let is_wanted = self.remote_control.wants(&id);
+                let receipt = sent.receipt().to_string();
+                let notices = self
+                    .remote_control
+                    .delivered(id.clone(), request.clone(), receipt);
+                self.handle(notices);
+                if is_wanted {
+                    self.follow_with_picture(id, request, sent);
+                }
+            }
+            Err(reason) => {
+                let notices = self
+                    .remote_control
+                    .called_off(id.clone(), request.clone(), tried);
+                self.handle(notices);
+                if let Some(reason) = reason {
+                    self.give_up(&id, &request, &reason);
+                }
+            }
+        }
+    }
+
+    /// Lets the picture of a link follow it. The record of the session says already that it may.
+    fn follow_with_picture(&mut self, id: DeliveryId, request: Request, sent: SentLink) {
+        let called_off = self.note_delivery(&id);
+        let matrix = self.matrix.clone();
+        self.spawn(async move {
+            Event::Pictured(follow_with_picture(matrix, id, request, sent, called_off).await)
+        });
+    }
+
+    pub(super) fn on_pictured(&mut self, pictured: Pictured) {
+        let Pictured {
+            id,
+            request,
+            receipt,
+            overheard,
+        } = pictured;
+        self.deliveries.remove(&id);
+        if overheard {
+            // A delivery that is wanted no more is redacted.
+            let reason = NotDelivered::NotConfidential(NotConfidential::Overheard);
+            self.give_up(&id, &request, &reason);
+        }
+        let notices = self.remote_control.delivered(id, request, receipt);
+        self.handle(notices);
+    }
+
+    /// A link that is still under way, or its picture, is called off first; how that went decides what there is to redact.
+    pub(super) fn redact(&mut self, project: &ProjectName, redaction: Redaction) {
+        let id = DeliveryId {
+            project: project.clone(),
+            session: redaction.session.clone(),
+            number: redaction.delivery.number,
+        };
+        match self.deliveries.get(&id) {
+            Some(called_off) => called_off.cancel(),
+            None => self.spawn(redact(self.matrix.clone(), id, redaction)),
+        }
+    }
+
+    /// Notes that a delivery is under way; gives back what calls it off.
+    fn note_delivery(&mut self, id: &DeliveryId) -> CancellationToken {
+        let called_off = CancellationToken::new();
+        self.deliveries.insert(id.clone(), called_off.clone());
+        called_off
+    }
+
+    /// What the link of this project opens, but for the account, which a file tells.
+    fn opens(&self, project: &ProjectName) -> Opens {
+        let configured = self.config.projects.get(project);
+        let statuses = self.remote_control.status();
+        let left = statuses
+            .into_iter()
+            .find(|status| status.project == *project)
+            .and_then(|status| status.session?.time_left);
+        Opens {
+            project: project.clone(),
+            host: hosts::own_name(&self.config).to_string(),
+            directory: configured.map(|configured| configured.project.directory.clone()),
+            account: None,
+            until: left.map(|left| End::after(SystemTime::now(), left)),
+        }
+    }
+
+    /// The requester does not get the link, and hears why. The session stays for a next try, unless the link was overheard:
+    /// whoever read it can use it as long as its session lasts.
+    fn give_up(&mut self, id: &DeliveryId, request: &Request, reason: &NotDelivered) {
+        let secret = Secret::Link(id.project.clone());
+        for request in self.remote_control.requests(id, request) {
+            self.explain(&secret, &request, reason);
+        }
+        let notices = self.remote_control.undeliverable(id);
+        self.handle(notices);
+        if let NotDelivered::NotConfidential(NotConfidential::Overheard) = reason {
+            error!(project = %id.project, "a link was overheard, ending its session");
+            let request = Request {
+                requester: "the bot itself".to_owned(),
+                reference: ReplyTarget::Nobody.to_text(),
+            };
+            let notices = self.remote_control.stop(&id.project, request);
+            self.handle(notices);
+        }
+    }
+
+    /// Shows somebody who may command what is for them alone, and answers in the room.
+    pub(super) fn show(
+        &mut self,
+        secret: Secret,
+        request: Request,
+        user: OwnedUserId,
+        text: Reply,
+    ) {
+        let policy = Policy::of(&self.config, secret.project());
+        let matrix = self.matrix.clone();
+        self.spawn(async move {
+            let result = show(matrix, user, text, policy).await;
+            Event::Shown {
+                secret,
+                request,
+                result,
+            }
+        });
+    }
+
+    pub(super) fn on_shown(
+        &mut self,
+        secret: &Secret,
+        request: &Request,
+        result: Result<(), NotDelivered>,
+    ) {
+        if let Secret::Report = secret {
+            self.is_examining = false;
+        }
+        match (result, secret) {
+            (Err(reason), _) => self.explain(secret, request, &reason),
+            (Ok(()), Secret::Report) => {
+                let conclusion = Conclusion::new("report sent");
+                self.answer(None, request, Ok(&reply::sent(secret)), &conclusion);
+            }
+            (Ok(()), Secret::Link(project) | Secret::Output(project)) => {
+                self.conclude(project, request, &reply::sent(secret), "output sent");
+            }
+        }
+    }
+
+    /// Says why something does not get to its requester.
+    fn explain(&mut self, secret: &Secret, request: &Request, reason: &NotDelivered) {
+        let (text, why) = match reason {
+            NotDelivered::NotConfidential(reason) => {
+                (reply::undeliverable(secret, reason), format!("{reason:?}"))
+            }
+            NotDelivered::Denied(denied) => {
+                (reply::no_longer_allowed(secret), format!("{denied:?}"))
+            }
+            NotDelivered::Fault(fault) => (reply::not_taken(secret), Chain(fault).to_string()),
+        };
+        warn!(%secret, requester = request.requester, why, "not delivered");
+        let conclusion = Conclusion::because("not delivered", why);
+        self.answer(secret.project(), request, Ok(&text), &conclusion);
+    }
+
+    /// Shows somebody the last output of their session, which they did not ask for, if they may see it now.
+    pub(super) fn show_unasked(&mut self, project: &ProjectName, user: OwnedUserId, text: Reply) {
+        let (matrix, policy) = (self.matrix.clone(), Policy::of(&self.config, Some(project)));
+        self.spawn_quiet(async move {
+            if let Err(reason) = show(matrix, user.clone(), text, policy).await {
+                warn!(%user, ?reason, "the last output of a session is not shown");
+            }
+        });
+    }
+}
+
+async fn with_account(config: &Config, opens: Opens) -> Opens {
+    let project = config.projects.get(&opens.project);
+    let Some(project) = project.map(|configured| configured.project.clone()) else {
+        return opens;
+    };
+    let account = spawn_blocking(move || remote_control::account(&project)).await;
+    Opens {
+        account: account.ok().flatten(),
+        ..opens
+    }
+}
+
+/// A link on its way.
+struct Delivery {
+    id: DeliveryId,
+    request: Request,
+    link: Link,
+    /// What stands before the link, and after it.
+    words: (Reply, Reply),
+    /// What the requester has to live up to when the link is sent.
+    policy: Policy,
+    trigger: Trigger,
+}
+
+/// Brings a link, however long the homeserver takes, unless it is called off.
+async fn deliver(matrix: MatrixHandle, delivery: Delivery, called_off: CancellationToken) -> Event {
+    let (delivery_, tried) = (&delivery, Mutex::new(None));
+    let delivering = matrix.until_taken(|matrix| {
+        let tried = tried.lock();
+        async move { try_to_deliver(&matrix, delivery_, &mut *tried.await).await }
+    });
+    // A homeserver that slows us down can hold an attempt for half a minute; the session may be over by then.
+    let result = match called_off.run_until_cancelled(delivering).await {
+        Some(result) => result.map_err(Some),
+        None => Err(None),
+    };
+    Event::Delivered {
+        tried: tried.into_inner().is_some() || delivery.trigger == Trigger::Restore,
+        id: delivery.id,
+        request: delivery.request,
+        result,
     }
 }
 
@@ -137,12 +363,12 @@ async fn try_to_deliver(
     let Ok(recipient) = OwnedUserId::try_from(delivery.request.requester.as_str()) else {
         return Err(NotDelivered::NotConfidential(NotConfidential::NoIdentity));
     };
-    if delivery.occasion == Trigger::AfterRestart && tried.is_none() {
+    if delivery.trigger == Trigger::Restore && tried.is_none() {
         look_after_earlier_run(matrix, delivery, &recipient, tried).await?;
     }
     // Nothing is waited for between these looks and the sending.
     let turn = matrix.turn_to_confide(&recipient).await;
-    if !delivery.occasion.is_judged() {
+    if !delivery.trigger.is_judged() {
         judge(matrix, &recipient, &delivery.policy).await?;
     }
     let (before, after) = &delivery.words;
@@ -168,7 +394,7 @@ async fn look_after_earlier_run(
 ) -> Result<(), NotDelivered> {
     if let Some(room) = matrix.overheard_room(recipient).await {
         *tried = Some(room);
-        return Err(NotSent::Refused(NotConfidential::Overheard).into());
+        return Err(NotDelivered::NotConfidential(NotConfidential::Overheard));
     }
     judge(matrix, recipient, &delivery.policy).await?;
     drop(matrix.confidential_room(recipient, None, None).await?);
@@ -187,59 +413,77 @@ async fn judge(matrix: &Matrix, recipient: &UserId, policy: &Policy) -> Result<(
     permit.map(drop).map_err(NotDelivered::Denied)
 }
 
-impl From<NotSent> for NotDelivered {
-    fn from(not_sent: NotSent) -> Self {
-        match not_sent {
-            NotSent::Refused(reason) => Self::NotConfidential(reason),
-            NotSent::Fault(fault) => Self::Fault(fault),
-        }
-    }
-}
-
-/// Shows somebody who may command what is for them alone and yet no link, and tells where the homeserver has it.
 pub(super) async fn show(
-    mut line: MatrixHandle,
+    matrix: MatrixHandle,
     user: OwnedUserId,
     text: Reply,
     policy: Policy,
 ) -> Result<(), NotDelivered> {
-    let transaction = TransactionId::new();
-    let notice = notice(&text, &transaction);
-    let mut patience = Backoff::new();
-    loop {
-        let matrix = up_to_date(&mut line).await;
-        let shown = async {
-            let turn = matrix.turn_to_confide(&user).await;
-            judge(&matrix, &user, &policy).await?;
-            let room = matrix.confidential_room(&user, None, turn).await?;
-            Ok(room.tell(notice).await?)
-        };
-        match Box::pin(shown).await {
-            Ok(()) => return Ok(()),
-            Err(NotDelivered::Fault(fault)) if line.may_mend(&fault) => patience.wait(&fault).await,
-            Err(obstacle) => return Err(obstacle),
+    let (user, text, policy, transaction) = (&user, &text, &policy, &TransactionId::new());
+    let shown = matrix.until_taken(|matrix| async move {
+        let turn = matrix.turn_to_confide(user).await;
+        judge(&matrix, user, policy).await?;
+        let room = matrix.confidential_room(user, None, turn).await?;
+        Ok(room.tell(notice(text, transaction)).await?)
+    });
+    shown.await
+}
+
+impl MayPass for NoPicture {
+    /// One try, as the link is there without its picture, and the SDK repeats each request by itself; but a picture that may be
+    /// there is not left before it is known who sees it.
+    fn fault(&self) -> Option<&Fault> {
+        match self {
+            Self::Unsure(fault) => Some(fault),
+            Self::TooLong(_)
+            | Self::Encode(_)
+            | Self::NotTaken(_)
+            | Self::NotConfidential
+            | Self::Overheard => None,
         }
     }
 }
 
-/// Shows somebody the last output of their session, which they did not ask for, if they may see it now.
-pub(super) async fn show_last_output(
-    line: MatrixHandle,
-    user: OwnedUserId,
-    text: Reply,
-    policy: Policy,
-) {
-    if let Err(obstacle) = show(line, user.clone(), text, policy).await {
-        warn!(%user, ?obstacle, "the last output of a session is not shown");
+async fn follow_with_picture(
+    matrix: MatrixHandle,
+    id: DeliveryId,
+    request: Request,
+    sent: SentLink,
+    called_off: CancellationToken,
+) -> Pictured {
+    let caption = reply::picture();
+    let message = PictureMessage {
+        file_name: format!("remote-control-{}.png", id.project),
+        caption: (caption.plain, caption.html),
+    };
+    let (message, transaction, sent) = (&message, &transactions(&id).picture, Mutex::new(sent));
+    let following = matrix.until_taken(|matrix| {
+        let sent = sent.lock();
+        async move {
+            let mut sent = sent.await;
+            let transaction = transaction.clone();
+            sent.follow_with_picture(&matrix, message, transaction)
+                .await
+        }
+    });
+    let result = called_off.run_until_cancelled(following).await;
+    let overheard = matches!(result, Some(Err(NoPicture::Overheard)));
+    if let Some(Err(reason)) = result {
+        warn!(project = %id.project, error = %Chain(&reason), "no picture follows the link");
+    }
+    Pictured {
+        receipt: sent.into_inner().receipt().to_string(),
+        id,
+        request,
+        overheard,
     }
 }
 
 /// Redacts a link, and finds it first where its delivery was cut off.
-pub(super) async fn redact(line: MatrixHandle, id: DeliveryId, redaction: Redaction) -> Event {
-    let project = id.project.clone();
+async fn redact(matrix: MatrixHandle, id: DeliveryId, redaction: Redaction) -> Event {
     let (delivery, transactions) = (&redaction.delivery, &transactions(&id));
-    let harmless = &reply::ended_before_delivery(&project).plain;
-    until_taken(line, |matrix| async move {
+    let harmless = &reply::ended_before_delivery(&id.project).plain;
+    let redacted = matrix.until_taken(|matrix| async move {
         let Some(receipt) = &delivery.receipt else {
             let Ok(user) = OwnedUserId::try_from(delivery.request.requester.as_str()) else {
                 return Ok(());
@@ -252,97 +496,20 @@ pub(super) async fn redact(line: MatrixHandle, id: DeliveryId, redaction: Redact
             return Ok(());
         };
         matrix.redact_link(&receipt, harmless, transactions).await
-    })
-    .await;
-    Event::Redacted { project, redaction }
-}
-
-/// Says something in the admin room, as a reply where it answers somebody.
-pub(super) async fn say(line: MatrixHandle, text: Reply, answered: Option<ReplyTo>) {
-    let (text, answered, transaction) = (&text, answered.as_ref(), &TransactionId::new());
-    until_taken(line, |matrix| async move {
-        matrix.say(notice(text, transaction), answered).await
-    })
-    .await;
-}
-
-/// Tells somebody something in their direct message.
-pub(super) async fn tell(line: MatrixHandle, user: OwnedUserId, text: Reply, sound: Sound) {
-    let (user, text, transaction) = (&user, &text, &TransactionId::new());
-    until_taken(line, |matrix| async move {
-        matrix.tell(user, notice(text, transaction), sound).await
-    })
-    .await;
-}
-
-/// Tries until the homeserver takes it, or never will. What is tried has the same transaction each time, so that it is done
-/// once.
-async fn until_taken<F>(mut line: MatrixHandle, attempt: impl Fn(Matrix) -> F)
-where
-    F: Future<Output = Result<(), Fault>>,
-{
-    let mut patience = Backoff::new();
-    loop {
-        let matrix = line.matrix().await;
-        match attempt(matrix).await {
-            Ok(()) => return,
-            Err(fault) if line.may_mend(&fault) => patience.wait(&fault).await,
-            Err(fault) => {
-                error!(error = %Chain(&fault), "the homeserver does not take it");
-                return;
-            }
-        }
-    }
-}
-
-fn notice<'a>(text: &'a Reply, transaction: &'a OwnedTransactionId) -> Notice<'a> {
-    Notice {
-        plain: &text.plain,
-        html: &text.html,
-        transaction,
+    });
+    log_rejection(redacted.await);
+    Event::Redacted {
+        project: id.project,
+        redaction,
     }
 }
 
 /// The same after a crash, so that a second sending is no second event.
-pub(super) fn transactions(id: &DeliveryId) -> LinkTransactions {
+fn transactions(id: &DeliveryId) -> LinkTransactions {
     let link = format!("rcbot-{}-{}", id.session, id.number);
     LinkTransactions {
         picture: format!("{link}-picture").into(),
         link: link.into(),
-    }
-}
-
-/// Waits between tries, longer each time, and warns once: the line says when the homeserver is back.
-pub(super) struct Backoff {
-    waits: backon::ExponentialBackoff,
-    warned: bool,
-}
-
-impl Backoff {
-    pub(super) fn new() -> Self {
-        let waits = ExponentialBuilder::default()
-            .with_min_delay(Duration::from_millis(250))
-            .with_max_delay(LONGEST_WAIT)
-            .with_jitter()
-            .without_max_times()
-            .build();
-        Self {
-            waits,
-            warned: false,
-        }
-    }
-
-    pub(super) async fn wait(&mut self, fault: &Fault) {
-        if matches!(fault, Fault::NotInAdminRoom) {
-            // Whoever joins it says what it waits for.
-            debug!(error = %Chain(fault), "nothing can be said yet");
-        } else if std::mem::replace(&mut self.warned, true) {
-            debug!(error = %Chain(fault), "the homeserver still does not take it");
-        } else {
-            warn!(error = %Chain(fault), "the homeserver did not take it yet, trying again until it does");
-        }
-        let wanted = fault.retry_after().unwrap_or_default();
-        sleep(self.waits.next().unwrap_or(LONGEST_WAIT).max(wanted)).await;
     }
 }
 
@@ -353,10 +520,10 @@ mod tests {
     #[test]
     fn what_the_homeserver_says_of_a_requester_holds_for_a_moment() {
         let now = Instant::now();
-        assert!(Trigger::Judged(now).is_judged());
+        assert!(Trigger::Command(now).is_judged());
         let before = now.checked_sub(JUDGED_FOR).unwrap();
-        assert!(!Trigger::Judged(before).is_judged());
-        assert!(!Trigger::Later.is_judged());
-        assert!(!Trigger::AfterRestart.is_judged());
+        assert!(!Trigger::Command(before).is_judged());
+        assert!(!Trigger::Session.is_judged());
+        assert!(!Trigger::Restore.is_judged());
     }
 }

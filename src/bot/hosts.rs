@@ -2,20 +2,18 @@
 
 use std::{
     collections::BTreeMap,
+    convert::Infallible,
+    future::pending,
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use matrix_sdk::ruma::OwnedUserId;
+use matrix_sdk::ruma::{OwnedUserId, UserId};
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
-use super::{connection::MatrixHandle, deliver::Backoff};
+use super::connection::MatrixHandle;
 use crate::{
-    command::{
-        Command, Misuse,
-        hosts::{self, Host, Turn},
-        reply,
-    },
+    command::{hosts::Host, reply},
     config::{Config, HostName},
     matrix::{AnnouncedProject, AnnouncedSession, Announcement, Chain, Matrix},
     remote_control::Status,
@@ -49,41 +47,34 @@ pub(super) fn announcement(host: &HostName, statuses: &[Status]) -> Announcement
 /// Keeps the announcement in the room up to date; never ends. What the homeserver did not take before it changed is not
 /// announced any more.
 pub(super) async fn keep_announced(
-    mut line: MatrixHandle,
+    matrix: MatrixHandle,
     mut latest: watch::Receiver<Option<Announcement>>,
-) {
+) -> Infallible {
     loop {
         let announcement = latest.borrow_and_update().clone();
-        if let Some(announcement) = announcement {
-            tokio::select! {
-                () = announce(&mut line, &announcement) => {}
-                changed = latest.changed() => match changed {
-                    Ok(()) => continue,
-                    Err(_) => break,
-                },
+        let announcing = async {
+            if let Some(announcement) = announcement {
+                announce(&matrix, &announcement).await;
             }
-        }
-        if latest.changed().await.is_err() {
-            break;
+            pending::<Infallible>().await
+        };
+        tokio::select! {
+            never = announcing => match never {},
+            Ok(()) = latest.changed() => {}
         }
     }
-    std::future::pending::<()>().await;
 }
 
-async fn announce(line: &mut MatrixHandle, announcement: &Announcement) {
-    let mut patience = Backoff::new();
-    loop {
-        match line.matrix().await.announce(announcement).await {
-            Ok(()) => return debug!("host announced"),
-            Err(fault) if line.may_mend(&fault) => patience.wait(&fault).await,
-            Err(fault) => {
-                return warn!(
-                    error = %Chain(&fault),
-                    "this host is not announced: give the bot the power to send state events of the type rcbot.host in the \
-                     admin room"
-                );
-            }
-        }
+async fn announce(matrix: &MatrixHandle, announcement: &Announcement) {
+    let announced = matrix
+        .until_taken(|matrix| async move { matrix.announce(announcement).await })
+        .await;
+    match announced {
+        Ok(()) => debug!("host announced"),
+        Err(fault) => warn!(
+            error = %Chain(&fault),
+            "this host is not announced: give the bot the power to send state events of the type rcbot.host in the admin room"
+        ),
     }
 }
 
@@ -95,36 +86,28 @@ pub(super) async fn others(matrix: &Matrix) -> Vec<(OwnedUserId, Announcement)> 
     })
 }
 
-/// Whose turn it is to answer.
-pub(super) fn turn(
-    own: (&HostName, OwnedUserId, &[Status]),
-    others: Vec<(OwnedUserId, Announcement)>,
-    command: &Result<Command, Misuse>,
-    named: Option<&str>,
-) -> Turn {
-    let (name, bot, statuses) = own;
+/// This host, as it is announced.
+pub(super) fn own(config: &Config, bot: &UserId, statuses: &[Status]) -> Host {
     let projects = statuses
         .iter()
         .map(|status| (status.project.clone(), status.session.is_some()));
-    let own = Host {
-        name: name.clone(),
-        bot,
+    Host {
+        name: own_name(config),
+        bot: bot.to_owned(),
         projects: projects.collect(),
-    };
-    let others: Vec<_> = others.into_iter().filter_map(host).collect();
-    hosts::turn(&own, &others, command, named)
+    }
 }
 
-/// Names that could not be addressed are nobody's.
-fn host((bot, announcement): (OwnedUserId, Announcement)) -> Option<Host> {
+/// Another one. Names that could not be addressed are nobody's.
+pub(super) fn host((bot, announcement): &(OwnedUserId, Announcement)) -> Option<Host> {
     let projects: BTreeMap<_, _> = announcement
         .projects
-        .into_iter()
+        .iter()
         .filter_map(|(name, project)| Some((name.parse().ok()?, project.session.is_some())))
         .collect();
     Some(Host {
         name: announcement.host.parse().ok()?,
-        bot,
+        bot: bot.clone(),
         projects,
     })
 }

@@ -5,9 +5,13 @@ use std::time::{Duration, Instant};
 use tokio::time::timeout;
 use tracing::{debug, error, warn};
 
-use super::{Event, connection::MatrixHandle, deliver::Backoff, hosts, queue::Case};
+use super::{Event, connection::MatrixHandle, hosts};
 use crate::{
-    command::{self, Command, Denied, Misuse, Permit, Policy, authorize::authorize, hosts::Turn},
+    command::{
+        self, Command, Denied, Misuse, Permit, Policy, Verb, authorize,
+        hosts::{Host, Turn, choose_project},
+    },
+    config::Config,
     matrix::{Announcement, Chain, Fault, Matrix, Message, NotConfidential, NotSent},
     remote_control::{Beginning, ProjectName, Status},
 };
@@ -51,54 +55,38 @@ pub(super) enum Decision {
     CannotDeliver(ProjectName, NotConfidential),
     /// Also the moment before the homeserver was asked: what it said may be as old as that.
     Do(Permit, Intent, Instant),
-    /// It was obeyed before: an earlier connection heard it too.
+    /// It was executed before: an earlier connection heard it too.
     DoneBefore,
     /// The bot of another host answers.
     NotOurs,
 }
 
-/// Judges a case by what the homeserver says now. Comes back to the loop as an event.
-pub(super) async fn judge(line: MatrixHandle, case: Case) -> Event {
-    let verdict = judge_by(&line, &case).await;
-    Event::Judged(case.message, verdict)
+/// Judges a command by what the homeserver says now. Comes back to the loop as an event.
+pub(super) async fn judge(
+    matrix: MatrixHandle,
+    config: &Config,
+    statuses: &[Status],
+    message: Message,
+) -> Event {
+    debug!(event = %message.event_id, sender = %message.sender, "judging a command");
+    let decision = decide(matrix, config, statuses, &message).await;
+    Event::Judged(message, decision)
 }
 
-async fn judge_by(line: &MatrixHandle, case: &Case) -> Decision {
-    let Case {
-        message,
-        command,
-        statuses,
-        config,
-    } = case;
-    debug!(event = %message.event_id, sender = %message.sender, "judging a command");
-    let matrix = line.clone().matrix().await;
+async fn decide(
+    mut handle: MatrixHandle,
+    config: &Config,
+    statuses: &[Status],
+    message: &Message,
+) -> Decision {
+    let matrix = handle.connected().await;
     if matrix.has_obeyed(message) {
         return Decision::DoneBefore;
     }
-    let named = command::addressed_host(&message.text);
-    // Whoever may send state events can say that they are a host, and a bot that shares the room with nobody leaves nothing to
-    // them.
-    let others = match &config.host {
-        Some(_) => hosts::others(&matrix).await,
-        None => Vec::new(),
+    let intent = match understand(&matrix, config, statuses, message).await {
+        Some(intent) => intent,
+        None => return Decision::NotOurs,
     };
-    let elsewhere = match named {
-        Some(_) => Vec::new(),
-        None => others.iter().map(|(_, other)| other.clone()).collect(),
-    };
-    let own = (
-        &hosts::own_name(config),
-        matrix.own_user().to_owned(),
-        statuses.as_slice(),
-    );
-    let intent = match hosts::turn(own, others, command, named) {
-        Turn::Others => return Decision::NotOurs,
-        Turn::MineToAsk(misuse) => Err(misuse),
-        Turn::Mine => command
-            .clone()
-            .and_then(|command| intend(command, statuses, elsewhere)),
-    };
-    let intent = intent.map_err(|misuse| with_known_projects(misuse, statuses));
     let policy = match &intent {
         Ok(intent) => Policy::of(config, intent.project()),
         Err(_) => Policy::of_any(config),
@@ -108,141 +96,120 @@ async fn judge_by(line: &MatrixHandle, case: &Case) -> Decision {
         statuses.any(|status| status.project == *project && status.session.is_some())
     };
     let asked = Instant::now();
-    match authorize_message(line, message, &policy).await {
-        Err(denied) => Decision::Denied(denied),
-        Ok(permit) => match intent {
-            Err(misuse) => Decision::Misused(misuse),
-            Ok(Intent::Start(project, beginning)) if !has_session(&project) => {
-                look_at_delivery(line, (permit, asked), project, beginning).await
+    let permit = match authorize_message(&mut handle, message, &policy).await {
+        Ok(permit) => permit,
+        Err(denied) => return Decision::Denied(denied),
+    };
+    match intent {
+        Err(misuse) => Decision::Misused(misuse),
+        // A session whose link can reach nobody is not started.
+        Ok(Intent::Start(project, beginning)) if !has_session(&project) => {
+            match is_deliverable(&handle, &permit).await {
+                Some(Ok(())) => Decision::Do(permit, Intent::Start(project, beginning), asked),
+                Some(Err(reason)) => Decision::CannotDeliver(project, reason),
+                None => Decision::Denied(Denied::NoFacts),
             }
-            Ok(intent) => Decision::Do(permit, intent, asked),
-        },
+        }
+        Ok(intent) => Decision::Do(permit, intent, asked),
     }
 }
 
-/// What cannot name a project is no project's name either: the sender is told those that exist.
-fn with_known_projects(misuse: Misuse, statuses: &[Status]) -> Misuse {
-    match misuse {
-        Misuse::UnknownProject { name, .. } => {
-            let known = statuses
-                .iter()
-                .map(|status| status.project.clone())
-                .collect();
-            Misuse::UnknownProject { name, known }
+/// What a message means on this host. `None`: it is for the bot of another one.
+async fn understand(
+    matrix: &Matrix,
+    config: &Config,
+    statuses: &[Status],
+    message: &Message,
+) -> Option<Result<Intent, Misuse>> {
+    let command = command::parse(&config.command_prefix, &message.text)?;
+    let named = command::addressed_host(&message.text);
+    // Whoever may send state events can say that they are a host, and a bot that shares the room with nobody leaves nothing to
+    // them.
+    let others = match &config.host {
+        Some(_) => hosts::others(matrix).await,
+        None => Vec::new(),
+    };
+    let own = hosts::own(config, matrix.own_user(), statuses);
+    let known: Vec<_> = others.iter().filter_map(hosts::host).collect();
+    match command::hosts::turn(&own, &known, &command, named) {
+        Turn::Others => None,
+        Turn::MineToAsk(misuse) => Some(Err(misuse)),
+        Turn::Mine => {
+            let elsewhere = match named {
+                Some(_) => Vec::new(),
+                None => others.into_iter().map(|(_, other)| other).collect(),
+            };
+            Some(command.and_then(|command| intend(&command, &own, elsewhere)))
         }
-        other => other,
     }
 }
 
 /// What a command means, on this host. `elsewhere` is what others announce, for an overview of all.
-fn intend(
-    command: Command,
-    statuses: &[Status],
-    elsewhere: Vec<Announcement>,
-) -> Result<Intent, Misuse> {
-    let all: Vec<_> = statuses
-        .iter()
-        .map(|status| status.project.clone())
-        .collect();
-    let choose = |command, named: Option<ProjectName>| {
-        command::choose_project(command, named.as_ref(), &all)
-    };
-    // Of several projects, one that has a session is meant.
-    let active = statuses.iter().filter(|status| status.session.is_some());
-    let active: Vec<_> = active.map(|status| status.project.clone()).collect();
-    let choose_active = |command, named: Option<ProjectName>| {
-        if named.is_none() && !active.is_empty() {
-            command::choose_project(command, None, &active)
-        } else {
-            choose(command, named)
-        }
-    };
-    Ok(match command {
-        Command::Start { project } => Intent::Start(choose("start", project)?, Beginning::Fresh),
-        Command::Resume { project } => {
-            Intent::Start(choose("resume", project)?, Beginning::Resumed)
-        }
-        Command::Stop { project } => Intent::Stop(choose_active("stop", project)?),
-        Command::Extend { project, by } => Intent::Extend(choose_active("extend", project)?, by),
-        Command::Logs { project } => Intent::Logs(choose_active("logs", project)?),
-        Command::Status => Intent::Status { elsewhere },
-        Command::Doctor => Intent::Doctor,
-        Command::Help => Intent::Help,
+fn intend(command: &Command, own: &Host, elsewhere: Vec<Announcement>) -> Result<Intent, Misuse> {
+    let project = || choose_project(command, own);
+    Ok(match command.verb {
+        Verb::Start => Intent::Start(project()?, Beginning::Fresh),
+        Verb::Resume => Intent::Start(project()?, Beginning::Resumed),
+        Verb::Stop => Intent::Stop(project()?),
+        Verb::Extend(by) => Intent::Extend(project()?, by),
+        Verb::Logs => Intent::Logs(project()?),
+        Verb::Status => Intent::Status { elsewhere },
+        Verb::Doctor => Intent::Doctor,
+        Verb::Help => Intent::Help,
     })
 }
 
-/// A session whose link can reach nobody is not started.
-async fn look_at_delivery(
-    line: &MatrixHandle,
-    (permit, asked): (Permit, Instant),
-    project: ProjectName,
-    beginning: Beginning,
-) -> Decision {
+async fn is_deliverable(
+    matrix: &MatrixHandle,
+    permit: &Permit,
+) -> Option<Result<(), NotConfidential>> {
     let requester = permit.requester();
-    let deliverable = told(line, |matrix| async move {
+    let proven = ask(matrix, |matrix| async move {
         match matrix.confidential_room(requester, None, None).await {
             Ok(_) => Ok(Ok(())),
             Err(NotSent::Refused(reason)) => Ok(Err(reason)),
             Err(NotSent::Fault(fault)) => Err(fault),
         }
     });
-    match deliverable.await {
-        Some(Ok(())) => Decision::Do(permit, Intent::Start(project, beginning), asked),
-        Some(Err(reason)) => Decision::CannotDeliver(project, reason),
-        None => Decision::Denied(Denied::NoFacts),
-    }
+    proven.await
 }
 
-/// Asks the homeserver for all that decides, and remembers the command where it may be obeyed.
+/// Asks the homeserver for all that decides, and remembers the command where it may be executed.
 async fn authorize_message(
-    line: &MatrixHandle,
+    handle: &mut MatrixHandle,
     message: &Message,
     policy: &Policy,
 ) -> Result<Permit, Denied> {
     let sender = &*message.sender;
     let (facts, proof) = tokio::join!(
-        told(
-            line,
+        ask(
+            handle,
             |matrix| async move { matrix.room_facts(sender).await }
         ),
-        told(line, |matrix| async move { matrix.proof(message).await })
+        ask(handle, |matrix| async move { matrix.proof(message).await })
     );
     let proof = proof.ok_or(Denied::NoFacts)?;
     let permit = authorize(sender, proof.trust, facts.as_ref(), policy)?;
-    let matrix = line.clone().matrix().await;
-    match matrix.obey(message, &proof).await {
+    match handle.connected().await.obey(message, &proof).await {
         Ok(()) => Ok(permit),
         Err(fault) => {
-            error!(error = %Chain(&fault), "what is obeyed cannot be written down");
+            error!(error = %Chain(&fault), "what is executed cannot be written down");
             Err(Denied::NotRecorded)
         }
     }
 }
 
-/// What the homeserver tells when asked, again and again if need be. `None`: nothing is known.
-async fn told<T, F>(line: &MatrixHandle, ask: impl Fn(Matrix) -> F) -> Option<T>
+/// What the homeserver says when asked, again and again if need be. `None`: nothing is known.
+async fn ask<T, F>(matrix: &MatrixHandle, question: impl Fn(Matrix) -> F) -> Option<T>
 where
     F: Future<Output = Result<T, Fault>>,
 {
-    let mut line = line.clone();
-    let mut patience = Backoff::new();
-    let asking = async {
-        loop {
-            let matrix = line.matrix().await;
-            match ask(matrix).await {
-                Ok(answer) => return Some(answer),
-                Err(fault) => {
-                    if !line.may_mend(&fault) {
-                        warn!(error = %Chain(&fault), "the homeserver does not tell what a decision needs");
-                        return None;
-                    }
-                    if fault.is_logged_out() {
-                        line.wait_for_another().await;
-                    }
-                    patience.wait(&fault).await;
-                }
-            }
+    match timeout(LONGEST_WAIT, matrix.until_taken(question)).await {
+        Ok(Ok(answer)) => Some(answer),
+        Ok(Err(fault)) => {
+            warn!(error = %Chain(&fault), "the homeserver does not tell what a decision needs");
+            None
         }
-    };
-    timeout(LONGEST_WAIT, asking).await.ok().flatten()
+        Err(_) => None,
+    }
 }

@@ -2,11 +2,14 @@
 //! One order a connection, a line of JSON; the answer is JSON.
 
 use std::{
+    convert::Infallible,
+    future::pending,
     io,
     path::{Path, PathBuf},
     time::Duration,
 };
 
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use matrix_sdk::ruma::{OwnedUserId, UserId};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{
@@ -17,15 +20,23 @@ use tokio::{
 };
 use tracing::{debug, error, warn};
 
+use super::{Bot, answer::ReplyTarget, audit, connection::MatrixHandle};
 use crate::{
     config::MasterKey,
     data_dir::SOCKET,
-    matrix::{IdentityReport, NotAccepted},
+    matrix::{Chain, Fault, IdentityReport, Matrix, NotAccepted},
     private_socket::{self, PrivateSocket},
+    remote_control::{ProjectName, Request},
 };
 
+/// Who asks when the operator on the host does.
+const OPERATOR: &str = "the operator on the host";
+
+/// How long the operator waits for a homeserver that does not answer.
+const PATIENCE_WITH_HOMESERVER: Duration = Duration::from_secs(30);
+
 /// How many orders may wait.
-const ORDERS_WAITING: usize = 8;
+pub(super) const ORDERS_WAITING: usize = 8;
 
 /// The longest order, in bytes: a user id has at most 255.
 const LONGEST_ORDER: u64 = 1024;
@@ -35,7 +46,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why an order did not get to the bot, or was not carried out.
 #[derive(Debug, thiserror::Error)]
-pub enum OperatorError {
+pub(crate) enum OperatorError {
     /// Nobody listens.
     #[error("no bot runs with this data directory, or it does not listen at {path}")]
     NoBot {
@@ -97,40 +108,22 @@ impl Answer {
     }
 }
 
-/// Hears the operator.
-#[derive(Debug)]
-pub(super) struct Operator(Option<mpsc::Receiver<Ordered>>);
-
-impl Operator {
-    /// Opens the socket. A bot without it works all the same, but for `rcbot stop` and `rcbot trust`.
-    pub(super) fn listen(path: &Path) -> Self {
-        match PrivateSocket::listen(path) {
-            Ok(socket) => {
-                let (orders, received) = mpsc::channel(ORDERS_WAITING);
-                tokio::spawn(accept(socket, orders));
-                Self(Some(received))
-            }
-            Err(error) => {
-                warn!(path = %path.display(), %error, "no socket for the operator, `rcbot stop` and `rcbot trust` will not work");
-                Self(None)
-            }
+/// Hears the operator at the socket; never ends, and fails by a panic as all of the bot does. A bot without the socket works all
+/// the same, but for `rcbot stop` and `rcbot trust`.
+pub(super) async fn listen(path: PathBuf, orders: mpsc::Sender<Ordered>) -> Infallible {
+    let socket = match PrivateSocket::listen(&path) {
+        Ok(socket) => socket,
+        Err(error) => {
+            warn!(path = %path.display(), %error, "no socket for the operator, `rcbot stop` and `rcbot trust` will not work");
+            return pending().await;
         }
-    }
-
-    /// The next order; waits for ever where none can come.
-    pub(super) async fn next(&mut self) -> Ordered {
-        if let Some(orders) = &mut self.0
-            && let Some(order) = orders.recv().await
-        {
-            return order;
+    };
+    let mut connections = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            stream = socket.accept() => connections.push(hear(stream, orders.clone())),
+            Some(()) = connections.next() => {}
         }
-        std::future::pending().await
-    }
-}
-
-async fn accept(socket: PrivateSocket, orders: mpsc::Sender<Ordered>) {
-    while !orders.is_closed() {
-        tokio::spawn(hear(socket.accept().await, orders.clone()));
     }
 }
 
@@ -159,17 +152,87 @@ async fn hear(stream: UnixStream, orders: mpsc::Sender<Ordered>) {
     }
 }
 
+impl Bot {
+    pub(super) fn carry_out_order(&mut self, ordered: Ordered) {
+        let Ordered { order, answer } = ordered;
+        let matrix = self.matrix.clone();
+        match order {
+            Order::Stop(project) => self.stop_by_order(&project, answer),
+            Order::Identity(user) => self.spawn_quiet(async move {
+                let user = &user;
+                let told =
+                    ask_homeserver(&matrix, |matrix| async move { matrix.identity(user).await });
+                answer.give(&told.await);
+            }),
+            Order::Trust(user, key) => self.spawn_quiet(trust(matrix, user, key, answer)),
+        }
+    }
+
+    fn stop_by_order(&mut self, project: &str, answer: Answer) {
+        let Ok(project) = project.parse::<ProjectName>() else {
+            let refusal = format!("{project:?} cannot name a project");
+            return answer.give(&Err::<(), _>(refusal));
+        };
+        audit::ordered(OPERATOR, &project);
+        let number = rand::random();
+        self.stop_orders.insert(number, answer);
+        let request = Request {
+            requester: OPERATOR.to_owned(),
+            reference: ReplyTarget::Operator(number).to_text(),
+        };
+        let notices = self.remote_control.stop(&project, request);
+        self.handle(notices);
+    }
+}
+
+async fn trust(matrix: MatrixHandle, user: OwnedUserId, key: MasterKey, answer: Answer) {
+    let whose = &user;
+    let told = ask_homeserver(&matrix, |matrix| async move {
+        matrix.accept_identity(whose, key).await
+    });
+    let told = told.await;
+    let outcome = match &told {
+        Ok(Ok(())) => "accepted",
+        Ok(Err(NotAccepted::Configured)) => "refused: the configuration names the key",
+        Ok(Err(NotAccepted::NotShown)) => "refused: the homeserver shows another key",
+        Err(_) => "failed",
+    };
+    audit::trusted(OPERATOR, &user, key, outcome);
+    answer.give(&told);
+}
+
+/// What the homeserver tells, or why it does not, in words for the operator.
+async fn ask_homeserver<T, F>(
+    matrix: &MatrixHandle,
+    question: impl Fn(Matrix) -> F,
+) -> Result<T, String>
+where
+    F: Future<Output = Result<T, Fault>>,
+{
+    match timeout(PATIENCE_WITH_HOMESERVER, matrix.until_taken(question)).await {
+        Ok(Ok(told)) => Ok(told),
+        Ok(Err(fault)) => {
+            warn!(error = %Chain(&fault), "an order of the operator failed");
+            Err(Chain(&fault).to_string())
+        }
+        Err(_) => Err(format!(
+            "the homeserver has not answered for {}",
+            humantime::format_duration(PATIENCE_WITH_HOMESERVER)
+        )),
+    }
+}
+
 /// Asks the bot that runs with this data directory to stop a session; gives back its answer, once the session is over.
 ///
 /// # Errors
 /// [`OperatorError`]; also when the answer takes longer than `patience`.
-pub async fn ask_to_stop(
+pub(crate) async fn ask_to_stop(
     data_dir: &Path,
     project: &str,
     patience: Duration,
 ) -> Result<String, OperatorError> {
     let order = Order::Stop(project.to_owned());
-    let answer = timeout(patience, ask_json(data_dir, &order)).await;
+    let answer = timeout(patience, ask(data_dir, &order)).await;
     answer.unwrap_or(Err(OperatorError::NotYet(patience)))
 }
 
@@ -177,44 +240,31 @@ pub async fn ask_to_stop(
 ///
 /// # Errors
 /// [`OperatorError`].
-pub async fn ask_for_identity(
+pub(crate) async fn ask_for_identity(
     data_dir: &Path,
     user: &UserId,
 ) -> Result<IdentityReport, OperatorError> {
-    ask_json(data_dir, &Order::Identity(user.to_owned())).await
+    ask(data_dir, &Order::Identity(user.to_owned())).await
 }
 
 /// Asks the bot that runs with this data directory to go by this identity of a user from now on.
 ///
 /// # Errors
 /// [`OperatorError`].
-pub async fn ask_to_trust(
+pub(crate) async fn ask_to_trust(
     data_dir: &Path,
     user: &UserId,
     key: MasterKey,
 ) -> Result<Result<(), NotAccepted>, OperatorError> {
-    ask_json(data_dir, &Order::Trust(user.to_owned(), key)).await
+    ask(data_dir, &Order::Trust(user.to_owned(), key)).await
 }
 
-async fn ask_json<T: DeserializeOwned>(data_dir: &Path, order: &Order) -> Result<T, OperatorError> {
-    let text = ask(data_dir, order).await?;
-    let answer: Result<T, String> =
-        serde_json::from_str(&text).map_err(|error| OperatorError::NoAnswer {
-            path: data_dir.join(SOCKET),
-            source: error.into(),
-        })?;
-    answer.map_err(OperatorError::Refused)
-}
-
-async fn ask(data_dir: &Path, order: &Order) -> Result<String, OperatorError> {
+async fn ask<T: DeserializeOwned>(data_dir: &Path, order: &Order) -> Result<T, OperatorError> {
     let path = data_dir.join(SOCKET);
-    let mut stream =
-        private_socket::connect(&path)
-            .await
-            .map_err(|source| OperatorError::NoBot {
-                path: path.clone(),
-                source,
-            })?;
+    let mut stream = match private_socket::connect(&path).await {
+        Ok(stream) => stream,
+        Err(source) => return Err(OperatorError::NoBot { path, source }),
+    };
     let exchange = async {
         let line = serde_json::to_string(order)? + "\n";
         stream.write_all(line.as_bytes()).await?;
@@ -223,10 +273,9 @@ async fn ask(data_dir: &Path, order: &Order) -> Result<String, OperatorError> {
         if answer.is_empty() {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
         }
-        Ok(answer)
+        Ok(serde_json::from_str::<Result<T, String>>(&answer)?)
     };
-    exchange.await.map_err(|source| OperatorError::NoAnswer {
-        path: path.clone(),
-        source,
-    })
+    let answer = exchange.await;
+    let answer = answer.map_err(|source| OperatorError::NoAnswer { path, source })?;
+    answer.map_err(OperatorError::Refused)
 }

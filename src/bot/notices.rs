@@ -1,48 +1,25 @@
 //! What the sessions want done and said.
 
-use std::{
-    sync::Arc,
-    time::{Instant, SystemTime},
-};
+use std::time::SystemTime;
 
 use matrix_sdk::ruma::OwnedUserId;
-use tokio::task::spawn_blocking;
-use tokio_util::sync::CancellationToken;
 
-use super::{
-    Bot,
-    audit::Conclusion,
-    deliver::{self, Trigger},
-    hosts,
-    reply_target::ReplyTarget,
-};
+use super::{Bot, answer::ReplyTarget, audit::Conclusion, deliver::Trigger};
 use crate::{
-    command::reply::{self, End, Opens, Reply},
-    config::Config,
-    link::Link,
+    command::reply::{self, End},
     matrix::Sound,
     remote_control::{
-        self, Delivery, DeliveryId, Ending, Notice, Notices, Outcome, Output, ProjectName,
-        Redaction, Request,
+        Delivery, DeliveryId, Ending, Notice, Notices, Outcome, Output, ProjectName, Request,
     },
 };
 
 impl Bot {
     pub(super) fn handle(&mut self, notices: Notices) {
-        self.handle_all(notices, Trigger::Later);
+        self.handle_all(notices, Trigger::Session);
     }
 
-    /// As [`Bot::handle`], for what an earlier run has left.
-    pub(super) fn handle_restored(&mut self, notices: Notices) {
-        self.handle_all(notices, Trigger::AfterRestart);
-    }
-
-    /// As [`Bot::handle`], right after the requester was judged by what the homeserver said when it was asked at this moment.
-    pub(super) fn handle_judged(&mut self, notices: Notices, asked: Instant) {
-        self.handle_all(notices, Trigger::Judged(asked));
-    }
-
-    fn handle_all(&mut self, notices: Notices, occasion: Trigger) {
+    /// As [`Bot::handle`], with what made the links leave.
+    pub(super) fn handle_all(&mut self, notices: Notices, trigger: Trigger) {
         for (project, notice) in notices {
             match notice {
                 Notice::Deliver {
@@ -56,7 +33,7 @@ impl Bot {
                         session,
                         number,
                     };
-                    self.deliver(id, request, link, occasion);
+                    self.deliver(id, request, link, trigger);
                 }
                 Notice::Redact(redaction) => self.redact(&project, redaction),
                 Notice::Over {
@@ -90,11 +67,17 @@ impl Bot {
                     }
                     for request in &requests {
                         let conclusion = Conclusion::because("not ended", reason.clone());
-                        self.answer_failed(&project, request, &text, &conclusion);
+                        self.answer(Some(&project), request, Err(&text), &conclusion);
                     }
                 }
                 Notice::NoSession(request) => {
-                    let text = reply::no_session(&self.config.command_prefix, &project);
+                    let prefix = match ReplyTarget::of(&request) {
+                        ReplyTarget::Operator(_) => None,
+                        ReplyTarget::Message(_) | ReplyTarget::Nobody => {
+                            Some(self.config.command_prefix.as_str())
+                        }
+                    };
+                    let text = reply::no_session(prefix, &project);
                     self.conclude(&project, &request, &text, "no session");
                 }
                 Notice::RefusedWhileStopping(request) => {
@@ -108,83 +91,19 @@ impl Bot {
                 } => {
                     let prefix = &self.config.command_prefix;
                     let text = reply::too_many_sessions(prefix, &project, limit, &active);
-                    self.refuse_all(&project, &requests, &text);
+                    if requests.iter().all(nobody_asked) {
+                        self.announce(&text);
+                    }
+                    for request in &requests {
+                        self.conclude(&project, request, &text, "too many sessions");
+                    }
                 }
                 Notice::NotRecorded { request, reason } => {
                     let text = reply::not_recorded(&project, &reason);
                     let conclusion = Conclusion::because("not recorded", reason);
-                    self.answer(&project, &request, &text, &conclusion);
+                    self.answer(Some(&project), &request, Ok(&text), &conclusion);
                 }
             }
-        }
-    }
-
-    fn conclude(
-        &mut self,
-        project: &ProjectName,
-        request: &Request,
-        text: &Reply,
-        what: &'static str,
-    ) {
-        self.answer(project, request, text, &Conclusion::new(what));
-    }
-
-    fn refuse_all(&mut self, project: &ProjectName, requests: &[Request], text: &Reply) {
-        if requests.iter().all(nobody_asked) {
-            self.announce(text);
-        }
-        for request in requests {
-            self.conclude(project, request, text, "too many sessions");
-        }
-    }
-
-    fn deliver(&mut self, id: DeliveryId, request: Request, link: Link, occasion: Trigger) {
-        let called_off = CancellationToken::new();
-        self.deliveries.insert(id.clone(), called_off.clone());
-        let (config, opens) = (Arc::clone(&self.config), self.opens(&id.project));
-        let policy = self.queue.policy(Some(&id.project));
-        let to_homeserver = self.line.clone();
-        self.spawn(async move {
-            let opens = with_account(&config, opens).await;
-            let delivery = deliver::Delivery {
-                id,
-                request,
-                link,
-                words: reply::around_link(&config.command_prefix, &opens),
-                policy,
-                occasion,
-            };
-            deliver::deliver(to_homeserver, delivery, called_off).await
-        });
-    }
-
-    /// What the link of this project opens, but for the account, which a file tells.
-    fn opens(&self, project: &ProjectName) -> Opens {
-        let configured = self.config.projects.get(project);
-        let statuses = self.remote_control.status();
-        let left = statuses
-            .into_iter()
-            .find(|status| status.project == *project)
-            .and_then(|status| status.session?.time_left);
-        Opens {
-            project: project.clone(),
-            host: hosts::own_name(&self.config).to_string(),
-            directory: configured.map(|configured| configured.project.directory.clone()),
-            account: None,
-            until: left.map(|left| End::after(SystemTime::now(), left)),
-        }
-    }
-
-    /// A link that is still under way, or its picture, is called off first; how that went decides what there is to redact.
-    pub(super) fn redact(&mut self, project: &ProjectName, redaction: Redaction) {
-        let id = DeliveryId {
-            project: project.clone(),
-            session: redaction.session.clone(),
-            number: redaction.delivery.number,
-        };
-        match self.deliveries.get(&id) {
-            Some(called_off) => called_off.cancel(),
-            None => self.spawn(deliver::redact(self.line.clone(), id, redaction)),
         }
     }
 
@@ -205,12 +124,8 @@ impl Bot {
         } = outcome;
         for request in stop_requests {
             let text = reply::stopped(project, ending, report.as_ref());
-            self.answer(
-                project,
-                request,
-                &text,
-                &Conclusion::because("session stopped", format!("{ending:?}")),
-            );
+            let conclusion = Conclusion::because("session stopped", format!("{ending:?}"));
+            self.answer(Some(project), request, Ok(&text), &conclusion);
         }
         for delivery in deliveries
             .iter()
@@ -222,12 +137,8 @@ impl Bot {
                 reply::not_started(&self.config.command_prefix, project, ending)
             };
             for request in delivery.requests() {
-                self.answer(
-                    project,
-                    request,
-                    &answer,
-                    &Conclusion::because("no link", format!("{ending:?}")),
-                );
+                let conclusion = Conclusion::because("no link", format!("{ending:?}"));
+                self.answer(Some(project), request, Ok(&answer), &conclusion);
             }
         }
         let asked_for = match ending {
@@ -285,26 +196,13 @@ impl Bot {
             let output = last_output.filter(|output| !output.is_empty());
             if let (Some(output), Ok(user)) = (output, OwnedUserId::try_from(user)) {
                 let text = reply::last_output(project, output);
-                let (line, policy) = (self.line.clone(), self.queue.policy(Some(project)));
-                self.spawn_quiet(deliver::show_last_output(line, user, text, policy));
+                self.show_unasked(project, user, text);
             }
         }
     }
 }
 
-async fn with_account(config: &Config, opens: Opens) -> Opens {
-    let project = config.projects.get(&opens.project);
-    let Some(project) = project.map(|configured| configured.project.clone()) else {
-        return opens;
-    };
-    let account = spawn_blocking(move || remote_control::account(&project)).await;
-    Opens {
-        account: account.ok().flatten(),
-        ..opens
-    }
-}
-
 /// Whether it is for a session that starts with the bot: then there is no message to answer, and yet somebody may miss it.
 fn nobody_asked(request: &Request) -> bool {
-    ReplyTarget::from_text(&request.reference) == ReplyTarget::Nobody
+    ReplyTarget::of(request) == ReplyTarget::Nobody
 }

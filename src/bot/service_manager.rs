@@ -107,7 +107,7 @@ impl ServiceManager {
 }
 
 /// Tells the service manager why the bot ended, which it goes on showing. Does nothing where none listens.
-pub fn tell_failure(error: &str) {
+pub(crate) fn tell_failure(error: &str) {
     // What is told is told in lines.
     let status = error.replace('\n', "; ");
     notify(&[NotifyState::Status(&status)]);

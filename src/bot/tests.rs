@@ -14,7 +14,7 @@ fn settings(folder: &std::path::Path) -> remote_control::Settings {
 }
 
 /// A bot that nobody speaks to, and what is to tell it what comes about.
-fn silent_bot(folder: &std::path::Path) -> (Bot, Hearing, mpsc::Receiver<Event>) {
+fn silent_bot(folder: &std::path::Path) -> (Bot, Inbound, mpsc::Receiver<Event>) {
     let file = folder.join("config.yaml");
     let text = format!(
         "homeserver: {{ url: http://127.0.0.1:1, server_name: x.y }}\n\
@@ -41,14 +41,14 @@ fn silent_bot(folder: &std::path::Path) -> (Bot, Hearing, mpsc::Receiver<Event>)
 async fn a_task_that_panics_ends_the_bot_and_one_that_ends_well_does_not() {
     let folder = tempfile::TempDir::new().unwrap();
     let (mut bot, heard, mut incoming) = silent_bot(folder.path());
-    let operator = Operator::listen(&folder.path().join("operator.sock"));
+    let (_orders, mut ordered) = mpsc::channel(1);
     let (go_on, gone_on) = tokio::sync::oneshot::channel::<()>();
     bot.spawn_quiet(async { go_on.send(()).unwrap() });
     bot.spawn_quiet(async {
         gone_on.await.unwrap();
         panic!("as it must");
     });
-    let served = bot.serve(heard, &mut incoming, operator);
+    let served = bot.serve(heard, &mut incoming, &mut ordered);
     let error = timeout(Duration::from_secs(30), served).await;
     assert!(matches!(error, Ok(BotError::Panicked)), "{error:?}");
 }
@@ -90,23 +90,30 @@ async fn what_comes_of_tasks_while_the_bot_leaves_is_written_down() {
 async fn an_order_to_stop_fails_where_the_session_cannot_be_ended() {
     let folder = tempfile::TempDir::new().unwrap();
     let (mut bot, _, _) = silent_bot(folder.path());
-    let mut operator = Operator::listen(&folder.path().join(crate::data_dir::SOCKET));
+    let (orders, mut ordered) = mpsc::channel(1);
+    let listening = local::listen(folder.path().join(crate::data_dir::SOCKET), orders);
     let asking = ask_to_stop(folder.path(), "website", Duration::from_secs(30));
-    let ordered = async {
-        let ordered = operator.next().await;
+    let carrying_out = async {
+        let ordered = ordered.recv().await.unwrap();
         bot.stop_orders.insert(7, ordered.answer);
         let not_ended = remote_control::Notice::NotEnded {
             requests: vec![Request {
                 requester: "the operator".to_owned(),
-                reference: reply_target::ReplyTarget::Operator(7).to_text(),
+                reference: answer::ReplyTarget::Operator(7).to_text(),
             }],
             reason: "process 1 is root's".to_owned(),
         };
         bot.handle(vec![("website".parse().unwrap(), not_ended)]);
     };
-    let (answer, ()) = tokio::join!(asking, ordered);
+    let asking = async { tokio::join!(asking, carrying_out).0 };
+    let answer = tokio::select! {
+        // The socket is there before it is asked for.
+        biased;
+        never = listening => match never {},
+        answer = asking => answer,
+    };
     assert!(
-        matches!(&answer, Err(OperatorError::Refused(why)) if why.contains("process 1")),
+        matches!(&answer, Err(local::OperatorError::Refused(why)) if why.contains("process 1")),
         "{answer:?}"
     );
 }

@@ -18,12 +18,12 @@ const REPEATED: Duration = Duration::from_millis(3300);
 const LONGEST: Duration = Duration::from_mins(5);
 
 /// Shows it whenever an answer is due. Ends when nobody can say any more whether one is.
-pub(super) async fn show(mut line: MatrixHandle, mut due: watch::Receiver<bool>) {
+pub(super) async fn show(mut handle: MatrixHandle, mut due: watch::Receiver<bool>) {
     while due.wait_for(|due| *due).await.is_ok() {
         if answered_within(SOON, &mut due).await {
             continue;
         }
-        let matrix = line.matrix().await;
+        let matrix = handle.connected().await;
         let repeat = async {
             loop {
                 set(&matrix, true).await;

@@ -12,7 +12,7 @@ use super::{
     which_room::unreadable,
 };
 use crate::{
-    command::{Denied, Policy, authorize::authorize},
+    command::{Denied, Policy, authorize},
     config::{Devices, MasterKey},
     data_dir,
     matrix::{MatrixFolder, NoPower, RoomFacts, Trust},

@@ -143,7 +143,7 @@ fn active(places: &Places) -> Result<Vec<ProjectName>, Failure> {
 async fn stop_one(places: &Places, project: &ProjectName) -> anyhow::Result<String> {
     // Nothing is made for this, all the less by another user than the bot's.
     if !places.data_dir.try_exists().unwrap_or(true) {
-        return Ok(reply::nothing_to_stop(project).plain);
+        return Ok(reply::stopped_offline(project, None).plain);
     }
     let grace = places.projects.get(project).copied().unwrap_or(STOP_GRACE);
     let data_dir = match DataDir::open(&places.data_dir) {
@@ -158,8 +158,5 @@ async fn stop_one(places: &Places, project: &ProjectName) -> anyhow::Result<Stri
     let report = offline::stop(&data_dir.sessions(), project, grace)
         .await
         .with_context(|| format!("{project} is not stopped"))?;
-    Ok(match report {
-        Some(report) => reply::stopped_offline(project, &report).plain,
-        None => reply::nothing_to_stop(project).plain,
-    })
+    Ok(reply::stopped_offline(project, report.as_ref()).plain)
 }

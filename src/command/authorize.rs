@@ -12,31 +12,27 @@ use crate::{
 
 /// What the configuration asks of a sender.
 #[derive(Debug, Clone)]
-pub struct Policy {
+pub(crate) struct Policy {
     /// Who has power over the admin room.
-    pub authorization: Authorization,
+    pub(crate) authorization: Authorization,
     /// Whose messages count.
-    pub devices: Devices,
+    pub(crate) devices: Devices,
     /// Whether a command must have been encrypted.
-    pub require_encrypted_commands: RequireEncryptedCommands,
+    pub(crate) require_encrypted_commands: RequireEncryptedCommands,
 }
 
 impl Policy {
     /// What is asked of whoever commands a project or gets its link; without one, of whoever commands at all.
-    #[must_use]
-    pub fn of(config: &Config, project: Option<&ProjectName>) -> Self {
+    pub(crate) fn of(config: &Config, project: Option<&ProjectName>) -> Self {
         let of_project = project
             .and_then(|name| config.projects.get(name))
             .and_then(|project| project.power_level);
-        Self::with_level(
-            config,
-            of_project.unwrap_or(config.authorization.power_level),
-        )
+        let level = of_project.unwrap_or(config.authorization.power_level);
+        Self::with_level(config, level)
     }
 
     /// What is asked of whoever commands anything at all: a wrong command is about no project that is known.
-    #[must_use]
-    pub fn of_any(config: &Config) -> Self {
+    pub(crate) fn of_any(config: &Config) -> Self {
         Self::with_level(config, config.least_power_level())
     }
 
@@ -55,19 +51,17 @@ impl Policy {
 
 /// Proof that a requester may command, judged a moment ago. Made by [`authorize`] alone.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Permit(OwnedUserId);
+pub(crate) struct Permit(OwnedUserId);
 
 impl Permit {
-    /// Who may command.
-    #[must_use]
-    pub fn requester(&self) -> &UserId {
+    pub(crate) fn requester(&self) -> &UserId {
         &self.0
     }
 }
 
 /// Why a sender may not command.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Denied {
+pub(crate) enum Denied {
     /// The room and the configuration give the sender no power.
     NoPower(NoPower),
     /// The command was not encrypted, and has to be.
@@ -78,7 +72,7 @@ pub enum Denied {
     IdentityChanged,
     /// Who encrypted the command cannot be told.
     UnknownDevice,
-    /// The command was redacted.
+    /// The command was redacted, or the homeserver shows another event in its place.
     Redacted,
     /// The same encrypted message was obeyed before.
     Replayed,
@@ -102,7 +96,7 @@ impl From<NoPower> for Denied {
 ///
 /// # Errors
 /// [`Denied`], with the first reason that applies.
-pub fn authorize(
+pub(crate) fn authorize(
     sender: &UserId,
     trust: Trust,
     facts: Option<&RoomFacts>,

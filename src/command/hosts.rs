@@ -1,4 +1,4 @@
-//! Several hosts, one admin room: which of the bots there answers a command.
+//! Which project a command means, and where several hosts share the admin room, which of their bots answers.
 //!
 //! Each bot comes to the same answer by itself, from what all of them announce in the room: so exactly one answers.
 
@@ -6,23 +6,21 @@ use std::collections::BTreeMap;
 
 use matrix_sdk::ruma::OwnedUserId;
 
-use super::{Command, Misuse};
+use super::{Command, Misuse, Target};
 use crate::{config::HostName, remote_control::ProjectName};
 
 /// A host as its bot announces it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Host {
-    /// What people call it.
-    pub name: HostName,
-    /// Its bot.
-    pub bot: OwnedUserId,
+pub(crate) struct Host {
+    pub(crate) name: HostName,
+    pub(crate) bot: OwnedUserId,
     /// Its projects, and whether each has a session.
-    pub projects: BTreeMap<ProjectName, bool>,
+    pub(crate) projects: BTreeMap<ProjectName, bool>,
 }
 
 /// Who answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Turn {
+pub(crate) enum Turn {
     /// This bot.
     Mine,
     /// Another one.
@@ -32,136 +30,102 @@ pub enum Turn {
 }
 
 /// Decides who answers. `named` is the host that the command names, if it names one.
-#[must_use]
-pub fn turn(
+pub(crate) fn turn(
     own: &Host,
     others: &[Host],
     command: &Result<Command, Misuse>,
     named: Option<&str>,
 ) -> Turn {
-    let mut all: Vec<_> = others.iter().chain([own]).collect();
-    all.sort_unstable_by(|a, b| a.bot.cmp(&b.bot));
-    let speaks_for_all = all.first().is_some_and(|first| first.bot == own.bot);
-    let ask = |misuse| {
-        if speaks_for_all {
-            Turn::MineToAsk(misuse)
-        } else {
-            Turn::Others
-        }
-    };
-    let of = |host: &Host| {
-        if host.bot == own.bot {
-            Turn::Mine
-        } else {
-            Turn::Others
-        }
-    };
-    if named == Some(own.name.as_str()) {
+    let is_own = named == Some(own.name.as_str());
+    if is_own || (named.is_none() && others.is_empty()) {
         // Whoever else calls a host so: nobody keeps this one from its own commands.
         return Turn::Mine;
     }
-    if let Some(name) = named {
-        return match all.iter().find(|host| host.name.as_str() == name) {
-            Some(host) => of(host),
-            None => ask(Misuse::UnknownHost {
+    let mut all: Vec<_> = others.iter().chain([own]).collect();
+    all.sort_unstable_by(|a, b| a.bot.cmp(&b.bot));
+    let speaks_for_all = all.first().copied();
+    let answers = match (named, command) {
+        (Some(name), _) => match all.iter().find(|host| host.name.as_str() == name) {
+            Some(host) => Ok(Some(*host)),
+            None => Err(Misuse::UnknownHost {
                 name: name.to_owned(),
-                known: all.iter().map(|host| host.name.clone()).collect(),
+                known: all.iter().map(|host| host.name.to_string()).collect(),
             }),
-        };
-    }
-    if others.is_empty() {
-        return Turn::Mine;
-    }
-    let Some((command, project)) = command.as_ref().ok().and_then(at_a_project) else {
-        return if speaks_for_all {
-            Turn::Mine
-        } else {
-            Turn::Others
-        };
+        },
+        (None, Ok(command)) if command.verb.target() != Target::Host => {
+            let places = all.iter().flat_map(|host| places(host, Some(host)));
+            choose(command, &places.collect::<Vec<_>>()).map(|place| place.host)
+        }
+        (None, Ok(_) | Err(_)) => Ok(speaks_for_all),
     };
-    match candidates(&all, command, project).as_slice() {
-        [] => ask(no_candidate(&all, command, project)),
-        [(host, _)] => of(host),
-        several => ask(Misuse::WhichHost {
-            command: command.name(),
-            known: places(several),
+    match answers {
+        Ok(host) if host == Some(own) => Turn::Mine,
+        Err(misuse) if speaks_for_all == Some(own) => Turn::MineToAsk(misuse),
+        Ok(_) | Err(_) => Turn::Others,
+    }
+}
+
+/// The project of this host that a command means: the one that it names, else the only one that can be meant.
+///
+/// # Errors
+/// [`Misuse::UnknownProject`] or [`Misuse::Ambiguous`].
+pub(crate) fn choose_project(command: &Command, own: &Host) -> Result<ProjectName, Misuse> {
+    let places: Vec<_> = places(own, None).collect();
+    choose(command, &places).map(|place| place.project.clone())
+}
+
+/// A project, and on which host it is where that matters.
+#[derive(Debug, Clone, Copy)]
+struct Place<'a> {
+    host: Option<&'a Host>,
+    project: &'a ProjectName,
+    has_session: bool,
+}
+
+fn places<'a>(of: &'a Host, host: Option<&'a Host>) -> impl Iterator<Item = Place<'a>> {
+    of.projects.iter().map(move |(project, has_session)| Place {
+        host,
+        project,
+        has_session: *has_session,
+    })
+}
+
+fn choose<'a>(command: &Command, all: &[Place<'a>]) -> Result<Place<'a>, Misuse> {
+    let typed = command.project.as_deref();
+    let named = all
+        .iter()
+        .filter(|place| typed.is_none_or(|name| name == place.project.as_str()));
+    let prefers_active = command.verb.target() == Target::Session;
+    let active = named
+        .clone()
+        .filter(|place| prefers_active && place.has_session);
+    let meant: Vec<_> = if active.clone().next().is_some() {
+        active.copied().collect()
+    } else {
+        named.copied().collect()
+    };
+    match (meant.as_slice(), typed) {
+        ([one], _) => Ok(*one),
+        ([], Some(name)) => Err(Misuse::UnknownProject {
+            name: name.to_owned(),
+            known: as_typed(all),
+        }),
+        (several, _) => Err(Misuse::Ambiguous {
+            command: command.verb.name(),
+            known: as_typed(several),
         }),
     }
 }
 
-/// The command, and the project that it names, if it is about one.
-fn at_a_project(command: &Command) -> Option<(&Command, Option<&ProjectName>)> {
-    match command {
-        Command::Start { project }
-        | Command::Resume { project }
-        | Command::Stop { project }
-        | Command::Logs { project }
-        | Command::Extend { project, .. } => Some((command, project.as_ref())),
-        Command::Status | Command::Doctor | Command::Help => None,
-    }
-}
-
-/// The places that may be meant; of those for an existing session, the ones that have one, if any has.
-fn candidates<'a>(
-    all: &[&'a Host],
-    command: &Command,
-    project: Option<&ProjectName>,
-) -> Vec<(&'a Host, &'a ProjectName)> {
-    let places = || {
-        all.iter().flat_map(|host| {
-            let projects = host.projects.iter();
-            projects.map(move |(name, active)| (*host, name, *active))
-        })
-    };
-    let named = places().filter(|(_, name, _)| project.is_none_or(|project| project == *name));
-    let active: Vec<_> = named.clone().filter(|(_, _, active)| *active).collect();
-    let chosen: Vec<_> = match command {
-        Command::Start { .. } | Command::Resume { .. } => named.collect(),
-        Command::Stop { .. }
-        | Command::Logs { .. }
-        | Command::Extend { .. }
-        | Command::Status
-        | Command::Doctor
-        | Command::Help => {
-            if active.is_empty() {
-                named.collect()
-            } else {
-                active
-            }
-        }
-    };
-    chosen
-        .into_iter()
-        .map(|(host, name, _)| (host, name))
-        .collect()
-}
-
-fn no_candidate(all: &[&Host], command: &Command, project: Option<&ProjectName>) -> Misuse {
-    let everywhere: Vec<_> = all
-        .iter()
-        .flat_map(|host| host.projects.keys().map(|name| (*host, name)))
-        .collect();
-    let known = places(&everywhere);
-    match project {
-        Some(project) => Misuse::NowhereKnown {
-            name: project.to_string(),
-            known,
-        },
-        None => Misuse::WhichHost {
-            command: command.name(),
-            known,
-        },
-    }
-}
-
 /// As people address them.
-fn places(at: &[(&Host, &ProjectName)]) -> Vec<String> {
-    let places = at
-        .iter()
-        .map(|(host, project)| format!("{project}@{}", host.name));
-    let mut places: Vec<_> = places.collect();
-    places.sort_unstable();
-    places
+fn as_typed(places: &[Place<'_>]) -> Vec<String> {
+    let names = places.iter().map(|place| match place.host {
+        Some(host) => format!("{}@{}", place.project, host.name),
+        None => place.project.to_string(),
+    });
+    let mut names: Vec<_> = names.collect();
+    names.sort_unstable();
+    names
 }
 
 #[cfg(test)]
@@ -272,10 +236,40 @@ mod tests {
     }
 
     #[test]
+    fn a_project_may_be_left_out_only_where_one_alone_can_be_meant() {
+        let chosen = |own: &Host, text: &str| {
+            let command = crate::command::parse("!rc", text).unwrap().unwrap();
+            choose_project(&command, own).map(|project| project.to_string())
+        };
+        let (one, two) = (host("h", "a"), host("h", "a* b"));
+        for (own, text, project) in [
+            (&one, "!rc start", "a"),
+            (&two, "!rc start b", "b"),
+            (&two, "!rc stop", "a"),
+            (&two, "!rc stop b", "b"),
+        ] {
+            assert_eq!(chosen(own, text), Ok(project.to_owned()), "{text}");
+        }
+        let known = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let ambiguous = |command, names: &[&str]| {
+            let known = known(names);
+            Err(Misuse::Ambiguous { command, known })
+        };
+        assert_eq!(chosen(&two, "!rc start"), ambiguous("start", &["a", "b"]));
+        let idle = host("h", "a b");
+        assert_eq!(chosen(&idle, "!rc logs"), ambiguous("logs", &["a", "b"]));
+        let unknown = Misuse::UnknownProject {
+            name: "../c".to_owned(),
+            known: known(&["a"]),
+        };
+        assert_eq!(chosen(&one, "!rc stop ../c"), Err(unknown));
+    }
+
+    #[test]
     fn where_several_may_be_meant_one_bot_asks_which() {
         let which = |command, known: &[&str]| {
             let known = known.iter().map(|place| (*place).to_owned()).collect();
-            Turn::MineToAsk(Misuse::WhichHost { command, known })
+            Turn::MineToAsk(Misuse::Ambiguous { command, known })
         };
         for (text, question) in [
             (
@@ -285,7 +279,7 @@ mod tests {
             ("!rc stop", which("stop", &["api@build2", "website@build1"])),
             (
                 "!rc start nothing",
-                Turn::MineToAsk(Misuse::NowhereKnown {
+                Turn::MineToAsk(Misuse::UnknownProject {
                     name: "nothing".to_owned(),
                     known: [
                         "api@build1",

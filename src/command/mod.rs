@@ -3,10 +3,10 @@
 //! Invariant: pure. Nothing here waits, reads a file, asks a server or logs; time comes in as a parameter. It knows the
 //! words of `matrix` and `remote_control` (evidence, endings), never how they do their work.
 
-pub mod authorize;
-pub mod hosts;
+pub(crate) mod authorize;
+pub(crate) mod hosts;
 mod parse;
 pub mod reply;
 
-pub use authorize::{Denied, Permit, Policy};
-pub use parse::{Command, Misuse, addressed_host, choose_project, parse};
+pub(crate) use authorize::{Denied, Permit, Policy, authorize};
+pub(crate) use parse::{Command, Misuse, Target, Verb, addressed_host, parse};

@@ -1,66 +1,61 @@
 //! "!rc ..." -> `Command` or `Misuse`.
 
-use std::{fmt, time::Duration};
+use std::{fmt, ops::RangeInclusive, time::Duration};
 
-use crate::{config::HostName, remote_control::ProjectName};
+/// By how much a session can be extended at a time.
+const EXTENSIONS: RangeInclusive<Duration> = Duration::from_mins(1)..=Duration::from_hours(24 * 30);
 
-/// The least by which a session can be extended.
-const SHORTEST_EXTENSION: Duration = Duration::from_mins(1);
-
-/// The most by which a session can be extended at a time.
-const LONGEST_EXTENSION: Duration = Duration::from_hours(24 * 30);
-
-/// What somebody asks for, by the contract's table of commands.
+/// What somebody asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Command {
-    /// Start a session, or get the running one's link.
-    Start {
-        /// `None`: the only one there is.
-        project: Option<ProjectName>,
-    },
-    /// Start a session that brings back the conversation of the last one.
-    Resume {
-        /// `None`: the only one there is.
-        project: Option<ProjectName>,
-    },
-    /// End a session.
-    Stop {
-        /// `None`: the only one there is.
-        project: Option<ProjectName>,
-    },
-    /// Move the end of a session.
-    Extend {
-        /// `None`: the only one there is.
-        project: Option<ProjectName>,
-        /// By how much.
-        by: Duration,
-    },
-    /// The last lines that a session printed.
-    Logs {
-        /// `None`: the only one there is.
-        project: Option<ProjectName>,
-    },
-    /// One line a project.
+pub(crate) struct Command {
+    pub(crate) verb: Verb,
+    /// The project as it was typed, which need not exist. `None`: the only one that can be meant.
+    pub(crate) project: Option<String>,
+}
+
+/// The contract's table of commands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verb {
+    Start,
+    Resume,
+    Stop,
+    Extend(Duration),
+    Logs,
     Status,
-    /// Whether all that a start needs is there.
     Doctor,
-    /// The list of commands.
     Help,
 }
 
-impl Command {
-    /// What it is called.
-    #[must_use]
-    pub fn name(&self) -> &'static str {
+/// What a verb is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// A project, with a session or without.
+    Project,
+    /// The session of a project: where one has a session, none without is meant.
+    Session,
+    /// The host as a whole.
+    Host,
+}
+
+impl Verb {
+    pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::Start { .. } => "start",
-            Self::Resume { .. } => "resume",
-            Self::Stop { .. } => "stop",
-            Self::Extend { .. } => "extend",
-            Self::Logs { .. } => "logs",
+            Self::Start => "start",
+            Self::Resume => "resume",
+            Self::Stop => "stop",
+            Self::Extend(_) => "extend",
+            Self::Logs => "logs",
             Self::Status => "status",
             Self::Doctor => "doctor",
             Self::Help => "help",
+        }
+    }
+
+    pub(crate) fn target(self) -> Target {
+        match self {
+            Self::Start | Self::Resume => Target::Project,
+            Self::Stop | Self::Extend(_) | Self::Logs => Target::Session,
+            Self::Status | Self::Doctor | Self::Help => Target::Host,
         }
     }
 }
@@ -68,81 +63,44 @@ impl Command {
 /// As it is typed, in one way of several, without the prefix.
 impl fmt::Display for Command {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let project = match self {
-            Self::Start { project }
-            | Self::Resume { project }
-            | Self::Stop { project }
-            | Self::Logs { project }
-            | Self::Extend { project, .. } => project.as_ref(),
-            Self::Status | Self::Doctor | Self::Help => None,
-        };
-        let name = self.name();
-        formatter.write_str(name)?;
-        if let Some(project) = project {
+        formatter.write_str(self.verb.name())?;
+        if let Some(project) = &self.project {
             write!(formatter, " {project}")?;
         }
-        if let Self::Extend { by, .. } = self {
-            let by = humantime::format_duration(*by).to_string();
+        if let Verb::Extend(by) = self.verb {
+            let by = humantime::format_duration(by).to_string();
             write!(formatter, " {}", by.replace(' ', ""))?;
         }
         Ok(())
     }
 }
 
-/// Why a text that addresses the bot is no command.
+/// Why a text that addresses the bot is no command, or none that can be executed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Misuse {
-    /// Nothing follows the prefix.
+pub(crate) enum Misuse {
     NoCommand,
-    /// No command goes by this name.
     UnknownCommand {
-        /// What was typed.
         word: String,
     },
-    /// More words than the command takes.
     TooManyWords {
-        /// The command's name.
         command: &'static str,
     },
     /// This is no time by which a session can be extended.
-    HowLong {
-        /// What was typed; empty if nothing was.
-        word: String,
-    },
-    /// No project goes by this name.
+    HowLong,
     UnknownProject {
-        /// What was typed.
         name: String,
-        /// The names that exist.
-        known: Vec<ProjectName>,
+        /// The projects that exist: by name, or as `project@host` where there are several hosts.
+        known: Vec<String>,
     },
-    /// No host goes by this name.
     UnknownHost {
-        /// What was typed.
         name: String,
-        /// The names that exist.
-        known: Vec<HostName>,
-    },
-    /// Several places may be meant.
-    WhichHost {
-        /// The command's name.
-        command: &'static str,
-        /// The places, as `project@host`.
         known: Vec<String>,
     },
-    /// No host has a project of this name.
-    NowhereKnown {
-        /// What was typed.
-        name: String,
-        /// The places that exist, as `project@host`.
-        known: Vec<String>,
-    },
-    /// There are several projects, and none was named.
-    WhichProject {
-        /// The command's name.
+    /// Several projects may be meant.
+    Ambiguous {
         command: &'static str,
-        /// The names that exist.
-        known: Vec<ProjectName>,
+        /// Those, as above.
+        known: Vec<String>,
     },
 }
 
@@ -151,8 +109,7 @@ pub enum Misuse {
 ///
 /// Prefix and command may be written in any case, as telephones begin sentences with a capital; names of projects not. Which
 /// host is addressed is told by [`addressed_host`].
-#[must_use]
-pub fn parse(prefix: &str, text: &str) -> Option<Result<Command, Misuse>> {
+pub(crate) fn parse(prefix: &str, text: &str) -> Option<Result<Command, Misuse>> {
     let mut words = text.split_whitespace();
     if !words.next()?.eq_ignore_ascii_case(prefix) {
         return None;
@@ -166,8 +123,7 @@ pub fn parse(prefix: &str, text: &str) -> Option<Result<Command, Misuse>> {
 }
 
 /// The host that a command addresses: what stands behind an `@` in one of its words, as in `!rc start website@build1`.
-#[must_use]
-pub fn addressed_host(text: &str) -> Option<&str> {
+pub(crate) fn addressed_host(text: &str) -> Option<&str> {
     text.split_whitespace()
         .skip(2)
         .find_map(|word| without_host(word).1)
@@ -181,101 +137,36 @@ fn without_host(word: &str) -> (&str, Option<&str>) {
 }
 
 fn parse_command(word: &str, arguments: &[&str]) -> Result<Command, Misuse> {
-    match word.to_ascii_lowercase().as_str() {
-        "start" => Ok(Command::Start {
-            project: optional_project("start", arguments)?,
-        }),
-        "stop" => Ok(Command::Stop {
-            project: optional_project("stop", arguments)?,
-        }),
-        "resume" => Ok(Command::Resume {
-            project: optional_project("resume", arguments)?,
-        }),
-        "logs" => Ok(Command::Logs {
-            project: optional_project("logs", arguments)?,
-        }),
-        "extend" => parse_extend(arguments),
-        "status" => without_arguments("status", arguments, Command::Status),
-        "doctor" => without_arguments("doctor", arguments, Command::Doctor),
-        "help" => without_arguments("help", arguments, Command::Help),
-        _ => Err(Misuse::UnknownCommand {
-            word: word.to_owned(),
-        }),
-    }
-}
-
-fn parse_extend(arguments: &[&str]) -> Result<Command, Misuse> {
-    let (duration, project) = match arguments {
-        [] => {
-            return Err(Misuse::HowLong {
-                word: String::new(),
+    let (verb, arguments) = match word.to_ascii_lowercase().as_str() {
+        "start" => (Verb::Start, arguments),
+        "resume" => (Verb::Resume, arguments),
+        "stop" => (Verb::Stop, arguments),
+        "extend" => {
+            let (duration, project) = arguments.split_last().ok_or(Misuse::HowLong)?;
+            let by = humantime::parse_duration(duration).ok();
+            let by = by.filter(|by| EXTENSIONS.contains(by));
+            (Verb::Extend(by.ok_or(Misuse::HowLong)?), project)
+        }
+        "logs" => (Verb::Logs, arguments),
+        "status" => (Verb::Status, arguments),
+        "doctor" => (Verb::Doctor, arguments),
+        "help" => (Verb::Help, arguments),
+        _ => {
+            return Err(Misuse::UnknownCommand {
+                word: word.to_owned(),
             });
         }
-        [project @ .., duration] => (duration, project),
     };
-    let by = humantime::parse_duration(duration)
-        .ok()
-        .filter(|by| (SHORTEST_EXTENSION..=LONGEST_EXTENSION).contains(by))
-        .ok_or_else(|| Misuse::HowLong {
-            word: (*duration).to_owned(),
-        })?;
-    Ok(Command::Extend {
-        project: optional_project("extend", project)?,
-        by,
-    })
-}
-
-fn without_arguments(
-    name: &'static str,
-    arguments: &[&str],
-    command: Command,
-) -> Result<Command, Misuse> {
-    if arguments.is_empty() {
-        Ok(command)
-    } else {
-        Err(Misuse::TooManyWords { command: name })
-    }
-}
-
-fn optional_project(
-    command: &'static str,
-    arguments: &[&str],
-) -> Result<Option<ProjectName>, Misuse> {
-    match arguments {
-        [] => Ok(None),
-        [name] => match name.parse() {
-            Ok(project) => Ok(Some(project)),
-            // What cannot be a name is the name of no project.
-            Err(_) => Err(Misuse::UnknownProject {
-                name: (*name).to_owned(),
-                known: Vec::new(),
-            }),
-        },
-        _ => Err(Misuse::TooManyWords { command }),
-    }
-}
-
-/// The project that a command means: the one it names, if it exists, else the only one there is.
-///
-/// # Errors
-/// [`Misuse::UnknownProject`] or [`Misuse::WhichProject`].
-pub fn choose_project(
-    command: &'static str,
-    named: Option<&ProjectName>,
-    known: &[ProjectName],
-) -> Result<ProjectName, Misuse> {
-    match (named, known) {
-        (Some(name), _) if known.contains(name) => Ok(name.clone()),
-        (Some(name), _) => Err(Misuse::UnknownProject {
-            name: name.to_string(),
-            known: known.to_vec(),
-        }),
-        (None, [only]) => Ok(only.clone()),
-        (None, _) => Err(Misuse::WhichProject {
-            command,
-            known: known.to_vec(),
-        }),
-    }
+    let project = match (verb.target(), arguments) {
+        (_, []) => None,
+        (Target::Project | Target::Session, [project]) => Some((*project).to_owned()),
+        (Target::Project | Target::Session | Target::Host, _) => {
+            return Err(Misuse::TooManyWords {
+                command: verb.name(),
+            });
+        }
+    };
+    Ok(Command { verb, project })
 }
 
 #[cfg(test)]
@@ -284,88 +175,56 @@ mod tests {
 
     mod properties;
 
-    fn name(name: &str) -> ProjectName {
-        name.parse().unwrap()
+    fn command(verb: Verb, project: Option<&str>) -> Command {
+        let project = project.map(str::to_owned);
+        Command { verb, project }
     }
 
     #[test]
     fn a_text_is_a_command_a_misuse_or_not_for_us() {
-        let start = |project: Option<&str>| {
-            Some(Ok(Command::Start {
-                project: project.map(name),
-            }))
+        let is = |verb, project: &str| {
+            Some(Ok(command(
+                verb,
+                Some(project).filter(|name| !name.is_empty()),
+            )))
         };
-        let stop = |project: Option<&str>| {
-            Some(Ok(Command::Stop {
-                project: project.map(name),
-            }))
-        };
-        let how_long = |word: &str| {
-            Some(Err(Misuse::HowLong {
-                word: word.to_owned(),
-            }))
-        };
+        let too_many = |command| Some(Err(Misuse::TooManyWords { command }));
+        let how_long = || Some(Err(Misuse::HowLong));
         let unknown = |word: &str| {
             Some(Err(Misuse::UnknownCommand {
                 word: word.to_owned(),
             }))
         };
         for (text, expected) in [
-            ("!rc start", start(None)),
-            ("  !rc   start\twebsite ", start(Some("website"))),
-            ("!RC Start website", start(Some("website"))),
-            ("!rc stop", stop(None)),
-            ("!rc stop api-2.x", stop(Some("api-2.x"))),
+            ("!rc start", is(Verb::Start, "")),
+            ("  !rc   start\twebsite ", is(Verb::Start, "website")),
+            ("!RC Start website", is(Verb::Start, "website")),
+            ("!rc start ../etc", is(Verb::Start, "../etc")),
+            ("!rc stop", is(Verb::Stop, "")),
+            ("!rc stop api-2.x", is(Verb::Stop, "api-2.x")),
             (
                 "!rc extend 2h",
-                Some(Ok(Command::Extend {
-                    project: None,
-                    by: Duration::from_hours(2),
-                })),
+                is(Verb::Extend(Duration::from_hours(2)), ""),
             ),
             (
                 "!rc extend website 90m",
-                Some(Ok(Command::Extend {
-                    project: Some(name("website")),
-                    by: Duration::from_mins(90),
-                })),
+                is(Verb::Extend(Duration::from_mins(90)), "website"),
             ),
-            ("!rc extend", how_long("")),
-            ("!rc extend website", how_long("website")),
-            ("!rc extend 1s", how_long("1s")),
-            ("!rc extend 900d", how_long("900d")),
-            (
-                "!rc extend a b 2h",
-                Some(Err(Misuse::TooManyWords { command: "extend" })),
-            ),
-            ("!rc resume", Some(Ok(Command::Resume { project: None }))),
-            (
-                "!rc logs website",
-                Some(Ok(Command::Logs {
-                    project: Some(name("website")),
-                })),
-            ),
-            ("!rc status", Some(Ok(Command::Status))),
-            ("!rc doctor", Some(Ok(Command::Doctor))),
-            ("!rc help", Some(Ok(Command::Help))),
+            ("!rc extend", how_long()),
+            ("!rc extend website", how_long()),
+            ("!rc extend 1s", how_long()),
+            ("!rc extend 900d", how_long()),
+            ("!rc extend a b 2h", too_many("extend")),
+            ("!rc resume", is(Verb::Resume, "")),
+            ("!rc logs website", is(Verb::Logs, "website")),
+            ("!rc status", is(Verb::Status, "")),
+            ("!rc doctor", is(Verb::Doctor, "")),
+            ("!rc help", is(Verb::Help, "")),
             ("!rc", Some(Err(Misuse::NoCommand))),
             ("!rc strat", unknown("strat")),
             ("!rc starting", unknown("starting")),
-            (
-                "!rc start a b",
-                Some(Err(Misuse::TooManyWords { command: "start" })),
-            ),
-            (
-                "!rc status now",
-                Some(Err(Misuse::TooManyWords { command: "status" })),
-            ),
-            (
-                "!rc start ../etc",
-                Some(Err(Misuse::UnknownProject {
-                    name: "../etc".to_owned(),
-                    known: vec![],
-                })),
-            ),
+            ("!rc start a b", too_many("start")),
+            ("!rc status now", too_many("status")),
             ("", None),
             ("hello", None),
             ("!rcstart", None),
@@ -377,29 +236,5 @@ mod tests {
                 assert_eq!(parse("!rc", &format!("!rc {command}")), expected);
             }
         }
-    }
-
-    #[test]
-    fn a_project_may_be_left_out_only_where_there_is_one() {
-        let (one, two) = (vec![name("a")], vec![name("a"), name("b")]);
-        assert_eq!(choose_project("start", None, &one), Ok(name("a")));
-        assert_eq!(
-            choose_project("start", Some(&name("b")), &two),
-            Ok(name("b"))
-        );
-        assert_eq!(
-            choose_project("start", None, &two),
-            Err(Misuse::WhichProject {
-                command: "start",
-                known: two.clone()
-            })
-        );
-        assert_eq!(
-            choose_project("stop", Some(&name("c")), &one),
-            Err(Misuse::UnknownProject {
-                name: "c".to_owned(),
-                known: one.clone()
-            })
-        );
     }
 }

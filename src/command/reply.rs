@@ -4,25 +4,21 @@
 
 use std::time::{Duration, SystemTime};
 
-mod doctor;
-mod life;
-mod link;
+mod confidential;
 mod refusal;
+mod report;
+mod session;
 mod status;
 
-pub use doctor::*;
-pub use life::*;
-pub use link::*;
-pub use refusal::*;
-pub use status::*;
+pub(crate) use confidential::*;
+pub(crate) use refusal::*;
+pub(crate) use report::*;
+pub(crate) use session::*;
+pub(crate) use status::*;
 
 use matrix_sdk::ruma::{RoomId, RoomOrAliasId};
 
-use crate::remote_control::{Output, OutputError, ProjectName};
-
-/// How many bytes of a session's output are shown: a message fits into an event of 64 KiB, encrypted, and on a phone this is ten
-/// screens.
-const LONGEST_OUTPUT: usize = 10 * 1024;
+use crate::remote_control::ProjectName;
 
 /// A text in both forms of a Matrix message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,49 +47,8 @@ impl Reply {
     }
 }
 
-/// What a session printed last, for those who may have its link, in confidence. The only reply with words of a process.
-#[must_use]
-pub fn last_output(project: &ProjectName, output: &Output) -> Reply {
-    if output.is_empty() {
-        return Reply::new(format!("The last session for {project} printed nothing."));
-    }
-    let head = format!("The last lines that the session for {project} printed:");
-    let all = output.expose();
-    // What was printed last tells most.
-    let text = all
-        .split_at(all.ceil_char_boundary(all.len().saturating_sub(LONGEST_OUTPUT)))
-        .1;
-    Reply {
-        plain: format!("{head}\n\n{text}"),
-        html: format!(
-            "<p>{head}</p><pre><code>{}</code></pre>",
-            html_escape::encode_text(text)
-        ),
-    }
-}
-
-/// The last lines are in the requester's direct message.
-#[must_use]
-pub fn output_sent(project: &ProjectName) -> Reply {
-    Reply::new(format!(
-        "I sent you the last lines of the session for {project} privately."
-    ))
-}
-
-/// There are no last lines.
-#[must_use]
-pub fn no_output(project: &ProjectName, error: &OutputError) -> Reply {
-    Reply::new(match error {
-        OutputError::None => format!("There is no output of a session for {project} yet."),
-        OutputError::Read { .. } => format!(
-            "I cannot read the output of the session for {project}. The bot's log on the host says why."
-        ),
-    })
-}
-
 /// The bot cannot write down what it was asked for.
-#[must_use]
-pub fn not_recorded(project: &ProjectName, reason: &str) -> Reply {
+pub(crate) fn not_recorded(project: &ProjectName, reason: &str) -> Reply {
     Reply::new(format!(
         "I did nothing about {project}, as I cannot write it down ({reason}). Make room in the bot's data directory on \
          the host, or make it writable, and try again."
@@ -129,8 +84,7 @@ pub fn help(prefix: &str) -> Reply {
 }
 
 /// Somebody writes to the bot in their direct message, where no command counts.
-#[must_use]
-pub fn commands_count_elsewhere(prefix: &str, admin_room: &RoomOrAliasId) -> Reply {
+pub(crate) fn commands_count_elsewhere(prefix: &str, admin_room: &RoomOrAliasId) -> Reply {
     let admin_room = match <&RoomId>::try_from(admin_room) {
         // Clients open such an address, and show nothing for an id.
         Ok(id) => id.matrix_to_uri().to_string(),
@@ -144,8 +98,7 @@ pub fn commands_count_elsewhere(prefix: &str, admin_room: &RoomOrAliasId) -> Rep
 }
 
 /// The admin room was upgraded to the one in which this is said.
-#[must_use]
-pub fn moved_here() -> Reply {
+pub(crate) fn moved_here() -> Reply {
     Reply::new(
         "I followed the upgrade of the admin room: commands count here now, and no longer in the room before.",
     )
@@ -165,22 +118,19 @@ fn moment(time: SystemTime) -> String {
 
 /// When a session ends.
 #[derive(Debug, Clone, Copy)]
-pub struct End {
+pub(crate) struct End {
     at: SystemTime,
     left: Duration,
 }
 
 impl End {
-    /// So long after `now`.
-    #[must_use]
-    pub fn after(now: SystemTime, left: Duration) -> Self {
+    pub(crate) fn after(now: SystemTime, left: Duration) -> Self {
         Self {
             at: now.checked_add(left).unwrap_or(now),
             left,
         }
     }
 
-    /// The time of day.
     fn moment(self) -> String {
         moment(self.at)
     }
@@ -197,50 +147,4 @@ fn rounded(age: Duration) -> Duration {
     let seconds = age.as_secs();
     let unit = if seconds < 600 { 1 } else { 60 };
     Duration::from_secs(seconds - seconds % unit)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::remote_control::{Ending, NotSpawned, StopReport};
-
-    fn website() -> ProjectName {
-        "website".parse().unwrap()
-    }
-
-    #[test]
-    fn a_missing_command_is_named_with_its_errno() {
-        let ending = Ending::NotSpawned(NotSpawned::CommandNotFound {
-            program: "claude".to_owned(),
-        });
-        let reply = not_started("!rc", &website(), &ending);
-        assert!(
-            reply.plain.starts_with(
-                "Failed to start website: the command `claude` was not found (ENOENT)."
-            )
-        );
-    }
-
-    #[test]
-    fn a_stop_tells_how_it_went() {
-        let report = StopReport {
-            processes: 4,
-            killed: 1,
-            took: Duration::from_millis(340),
-        };
-        assert_eq!(
-            stopped(&website(), &Ending::Stopped, Some(&report)).plain,
-            "Session for website is stopped. Its 4 processes ended within 0.3 s: 1 was killed, as it did not end when \
-             asked."
-        );
-        let report = StopReport {
-            processes: 1,
-            killed: 0,
-            took: Duration::from_millis(40),
-        };
-        assert_eq!(
-            stopped(&website(), &Ending::Stopped, Some(&report)).plain,
-            "Session for website is stopped. Its process ended at once."
-        );
-    }
 }

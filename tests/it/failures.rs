@@ -88,7 +88,7 @@ async fn a_process_that_ends_before_its_link_is_told_with_its_exit_code_and_its_
         &format!("{ended} (exit code 3). Say `!rc logs plain` to see what it printed."),
     )
     .await;
-    let login = "It says: claude is not logged in. To fix it: run `claude auth login` on the host as the user that \
+    let login = "Probable cause: claude is not logged in. To fix it: run `claude auth login` on the host as the user that \
                  the bot runs as.";
     let login_printed = "The last lines that the session for login printed:";
     assert_start_says(
@@ -100,7 +100,7 @@ async fn a_process_that_ends_before_its_link_is_told_with_its_exit_code_and_its_
     .await;
     let word = bot.private_message(&alice, login_printed).await;
     assert_says(&word, "Please run `claude auth login`");
-    let trust = "It says: claude does not trust the project's directory. To fix it: run `claude` once in that \
+    let trust = "Probable cause: claude does not trust the project's directory. To fix it: run `claude` once in that \
                  directory on the host as the user that the bot runs as, and accept the question.";
     assert_start_says(
         &bot,
@@ -109,7 +109,7 @@ async fn a_process_that_ends_before_its_link_is_told_with_its_exit_code_and_its_
         &format!("{ended} (exit code 1). {trust}"),
     )
     .await;
-    let consent = "It says: claude waits for consent to enable Remote Control. To fix it: set `stdin: \"y\\n\"` for \
+    let consent = "Probable cause: claude waits for consent to enable Remote Control. To fix it: set `stdin: \"y\\n\"` for \
                    the project.";
     assert_start_says(
         &bot,
@@ -140,7 +140,7 @@ async fn a_process_without_a_link_in_time_is_ended_with_its_children() {
         "no link within 1s, so the process was ended. Say `!rc logs silent` to see what it printed.",
     )
     .await;
-    let text = "it waits at a question, so the process was ended. It says: claude waits for consent to enable Remote \
+    let text = "it waits at a question, so the process was ended. Probable cause: claude waits for consent to enable Remote \
                 Control. To fix it: set `stdin: \"y\\n\"` for the project.";
     assert_start_says(&bot, &alice, "asking", text).await;
     assert_eq!(bot.standin_starts(), 2);

@@ -48,11 +48,7 @@ async fn who_commands_too_often_is_told_once_and_nobody_else_has_to_wait() {
         .lines()
         .filter(|line| line.contains("INFO audit: ") && line.contains("decision=\"too many\""))
         .collect();
-    let numbers: Vec<_> = turned_away
-        .iter()
-        .filter_map(|line| Some(line.rsplit_once("too_many_in_this_minute=")?.1))
-        .collect();
-    assert_eq!(numbers, ["1", "10"]);
+    assert_eq!(turned_away.len(), 1, "{turned_away:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

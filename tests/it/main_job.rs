@@ -97,7 +97,10 @@ async fn two_projects_have_a_session_each() {
         .await;
     // What cannot be done is answered with what can: the unit tests of command/ have every such sentence.
     for (command, part) in [
-        ("start", "Which project? Say `!rc start` and its name."),
+        (
+            "start",
+            "Which project? Say `!rc start` and one of: `api`, `website`.",
+        ),
         ("dance", "I do not know the command `dance`."),
         ("", "What would you like me to do?"),
     ] {

@@ -52,7 +52,7 @@ async fn the_real_claude_without_a_login_is_told_as_that_with_its_remedy() {
     assert_eq!(
         answer.body(),
         Some(
-            "Failed to start website: the process ended before it showed a link (exit code 1). It says: claude is not \
+            "Failed to start website: the process ended before it showed a link (exit code 1). Probable cause: claude is not \
              logged in. To fix it: run `claude auth login` on the host as the user that the bot runs as."
         )
     );

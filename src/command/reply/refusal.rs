@@ -6,47 +6,56 @@ use super::{Reply, help};
 use crate::{
     command::{Denied, Misuse},
     matrix::NoPower,
-    remote_control::ProjectName,
 };
 
+pub(super) const IDENTITY_CHANGED: &str = "your cross-signing identity is another one than I know. If you reset it yourself, ask \
+     the bot's operator to accept it: `rcbot trust` and your user id, on the host";
+
 /// Who may not command is told why.
-#[must_use]
-pub fn denied(denied: &Denied) -> Reply {
-    let reason = match denied {
-        Denied::NoPower(reason) => no_power(reason),
+pub(crate) fn denied(denied: &Denied) -> Reply {
+    not_done(match denied {
+        Denied::NoPower(reason) => return not_done(&no_power(reason)),
         Denied::NotEncrypted => {
-            "your message was not encrypted, and has to be. Use a client that supports encrypted rooms".to_owned()
+            "your message was not encrypted, and has to be. Use a client that supports encrypted rooms"
         }
         Denied::UnsignedDevice => {
-            "your device is not verified. Verify this device in your client's settings, and try again".to_owned()
+            "your device is not verified. Verify this device in your client's settings, and try again"
         }
-        Denied::IdentityChanged => {
-            "your cross-signing identity is another one than I know. If you reset it yourself, ask the bot's operator to \
-             accept it: `rcbot trust` and your user id, on the host"
-                .to_owned()
-        }
+        Denied::IdentityChanged => IDENTITY_CHANGED,
         Denied::UnknownDevice => {
             "I cannot tell which device your message came from. Send it once more; if that does not help, verify your \
              device in your client's settings"
-                .to_owned()
         }
-        Denied::Redacted => "the message was deleted before I got to it".to_owned(),
+        Denied::Redacted => "the message was deleted before I got to it",
         Denied::Replayed => {
             "I have done this once already. If you mean it again, say it again; if you did not say it twice, the homeserver \
              showed me an old message"
-                .to_owned()
         }
         Denied::TooOld => {
-            "it took too long until I could ask the homeserver about it. If you still want it, say it again".to_owned()
+            "it took too long until I could ask the homeserver about it. If you still want it, say it again"
         }
         Denied::NotRecorded => {
-            "I cannot write down that I do it, and so I do not. The bot's log on the host says why".to_owned()
+            "I cannot write down that I do it, and so I do not. The bot's log on the host says why"
         }
         Denied::NoFacts => {
-            "the homeserver did not tell me what I need to know about you and this room. Try again in a moment".to_owned()
+            "the homeserver did not tell me what I need to know about you and this room. Try again in a moment"
         }
+    })
+}
+
+/// Somebody commands more often than they may.
+pub(crate) fn too_many_commands(per_minute: usize) -> Reply {
+    let commands = match per_minute {
+        1 => "1 command".to_owned(),
+        many => format!("{many} commands"),
     };
-    Reply::new(format!("Sorry, I did not do that: {reason}."))
+    not_done(&format!(
+        "I take {commands} a minute from each user. Wait a moment, and say it again"
+    ))
+}
+
+fn not_done(why: &str) -> Reply {
+    Reply::new(format!("Sorry, I did not do that: {why}."))
 }
 
 fn no_power(reason: &NoPower) -> String {
@@ -80,29 +89,15 @@ fn no_power(reason: &NoPower) -> String {
 }
 
 /// The homeserver shows another identity of a user than the one that the bot knows.
-#[must_use]
-pub fn identity_changed(user: &UserId) -> Reply {
+pub(crate) fn identity_changed(user: &UserId) -> Reply {
     Reply::new(format!(
         "{user} has another cross-signing identity than I know: a new one of theirs, or somebody who poses as them. I take \
          no commands of theirs and send them no link, until the bot's operator accepts it: `rcbot trust {user}`, on the host."
     ))
 }
 
-/// Somebody commands more often than they may.
-#[must_use]
-pub fn too_many_commands(per_minute: usize) -> Reply {
-    let commands = match per_minute {
-        1 => "1 command".to_owned(),
-        many => format!("{many} commands"),
-    };
-    Reply::new(format!(
-        "Sorry, I did not do that: I take {commands} a minute from each user. Wait a moment, and say it again."
-    ))
-}
-
 /// What somebody said cannot be decrypted.
-#[must_use]
-pub fn undecryptable() -> Reply {
+pub(crate) fn undecryptable() -> Reply {
     Reply::new(
         "I could not decrypt this. If it was a command, send it once more; if that does not help, verify your device in your \
          client's settings, or leave and reopen this room so that your client sees my device.",
@@ -110,8 +105,7 @@ pub fn undecryptable() -> Reply {
 }
 
 /// What was typed is no command.
-#[must_use]
-pub fn misuse(prefix: &str, misuse: &Misuse) -> Reply {
+pub(crate) fn misuse(prefix: &str, misuse: &Misuse) -> Reply {
     let what = match misuse {
         Misuse::NoCommand => "What would you like me to do?".to_owned(),
         Misuse::UnknownCommand { word } => {
@@ -120,7 +114,7 @@ pub fn misuse(prefix: &str, misuse: &Misuse) -> Reply {
         Misuse::TooManyWords { command } => {
             format!("`{prefix} {command}` takes fewer words than that.")
         }
-        Misuse::HowLong { .. } => {
+        Misuse::HowLong => {
             return Reply::new(format!(
                 "By how long? Say for example `{prefix} extend 2h`, or `{prefix} extend PROJECT 90m`. Anything from a \
                  minute to 30 days is possible."
@@ -128,36 +122,22 @@ pub fn misuse(prefix: &str, misuse: &Misuse) -> Reply {
         }
         Misuse::UnknownProject { name, known } => {
             return Reply::new(format!(
-                "There is no project `{}`. {}",
+                "There is no project `{}`. Projects: {}.",
                 shortened(name),
-                projects_are(known)
+                listed(known)
             ));
         }
         Misuse::UnknownHost { name, known } => {
-            let names: Vec<_> = known.iter().map(|name| format!("`{name}`")).collect();
             return Reply::new(format!(
                 "There is no host `{}` here. Hosts: {}.",
                 shortened(name),
-                names.join(", ")
+                listed(known)
             ));
         }
-        Misuse::WhichHost { command, known } => {
+        Misuse::Ambiguous { command, known } => {
             return Reply::new(format!(
-                "Which one? Say `{prefix} {command}` and one of: {}.",
-                places_are(known)
-            ));
-        }
-        Misuse::NowhereKnown { name, known } => {
-            return Reply::new(format!(
-                "No host has a project `{}`. There are: {}.",
-                shortened(name),
-                places_are(known)
-            ));
-        }
-        Misuse::WhichProject { command, known } => {
-            return Reply::new(format!(
-                "Which project? Say `{prefix} {command}` and its name. {}",
-                projects_are(known)
+                "Which project? Say `{prefix} {command}` and one of: {}.",
+                listed(known)
             ));
         }
     };
@@ -170,27 +150,16 @@ pub fn misuse(prefix: &str, misuse: &Misuse) -> Reply {
 
 /// Nobody needs to read back a page of what they typed.
 fn shortened(word: &str) -> String {
-    let plain: String = word
-        .chars()
-        .filter(|character| *character != '`')
-        .take(40)
-        .collect();
-    plain
+    let shown = word.chars().filter(|character| *character != '`');
+    shown.take(40).collect()
 }
 
-fn places_are(known: &[String]) -> String {
-    let names: Vec<_> = known.iter().map(|place| format!("`{place}`")).collect();
-    names.join(", ")
-}
-
-fn projects_are(known: &[ProjectName]) -> String {
-    match known {
-        [] => "Names of projects are letters, digits, `-`, `_` and `.`.".to_owned(),
-        known => {
-            let names: Vec<_> = known.iter().map(|name| format!("`{name}`")).collect();
-            format!("Projects: {}.", names.join(", "))
-        }
+fn listed(names: &[String]) -> String {
+    if names.is_empty() {
+        return "none".to_owned();
     }
+    let names: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
+    names.join(", ")
 }
 
 #[cfg(test)]

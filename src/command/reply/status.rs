@@ -8,7 +8,7 @@ use std::{
 
 use bytesize::ByteSize;
 
-use super::{Reply, life::processes, moment, rounded};
+use super::{Reply, moment, rounded};
 use crate::{
     config::HostName,
     matrix::Announcement,
@@ -19,8 +19,11 @@ use crate::{
 ///
 /// Two columns, as a third would not fit on a phone beside a user's name. The cells of a row are apart and end with a line
 /// break, so that a client that knows no tables shows rows all the same.
-#[must_use]
-pub fn status(statuses: &[Status], usage: &BTreeMap<SessionId, Usage>, now: SystemTime) -> Reply {
+pub(crate) fn status(
+    statuses: &[Status],
+    usage: &BTreeMap<SessionId, Usage>,
+    now: SystemTime,
+) -> Reply {
     let mut statuses: Vec<_> = statuses.iter().collect();
     statuses.sort_unstable_by_key(|status| &status.project);
     let rows = statuses
@@ -53,8 +56,7 @@ fn table(rows: &[(&str, Vec<String>)]) -> Reply {
 }
 
 /// The overview of this host, and below it those of others as they announce themselves.
-#[must_use]
-pub fn status_of_hosts(
+pub(crate) fn status_of_hosts(
     host: &HostName,
     own: Reply,
     elsewhere: &[Announcement],
@@ -99,8 +101,11 @@ fn announced(host: &Announcement, now: SystemTime) -> Reply {
 }
 
 /// One project in one line.
-#[must_use]
-pub fn status_line(status: &Status, usage: &BTreeMap<SessionId, Usage>, now: SystemTime) -> String {
+pub(crate) fn status_line(
+    status: &Status,
+    usage: &BTreeMap<SessionId, Usage>,
+    now: SystemTime,
+) -> String {
     format!(
         "{}: {}",
         status.project,
@@ -115,9 +120,7 @@ fn describe(status: &Status, usage: &BTreeMap<SessionId, Usage>, now: SystemTime
     )
 }
 
-/// What a session is at.
-#[must_use]
-pub fn phase(phase: Phase) -> &'static str {
+pub(crate) fn phase(phase: Phase) -> &'static str {
     match phase {
         Phase::Starting => "starting",
         Phase::Running => "running",
@@ -150,11 +153,12 @@ fn describe_session(
     facts
 }
 
-/// What a session takes of the host.
-#[must_use]
-pub fn usage(usage: &Usage) -> String {
+pub(crate) fn usage(usage: &Usage) -> String {
     let memory = ByteSize(usage.memory).display().iec();
-    format!("{}, {memory:.0}", processes(usage.processes))
+    match usage.processes {
+        1 => format!("1 process, {memory:.0}"),
+        many => format!("{many} processes, {memory:.0}"),
+    }
 }
 
 fn span(time: Duration) -> String {

@@ -39,47 +39,40 @@ fn white_space() -> impl Strategy<Value = String> {
     r"[ \t\r\n\u{a0}\u{3000}]{1,3}"
 }
 
-fn project() -> impl Strategy<Value = Option<ProjectName>> {
-    prop::option::of("[A-Za-z0-9][A-Za-z0-9._-]{0,20}".prop_map(|text| name(&text)))
+fn project() -> impl Strategy<Value = Option<String>> {
+    prop::option::of("[A-Za-z0-9][A-Za-z0-9._-]{0,20}")
 }
 
-fn command() -> impl Strategy<Value = Command> {
-    let by =
-        (SHORTEST_EXTENSION.as_secs()..=LONGEST_EXTENSION.as_secs()).prop_map(Duration::from_secs);
-    prop_oneof![
-        project().prop_map(|project| Command::Start { project }),
-        project().prop_map(|project| Command::Resume { project }),
-        project().prop_map(|project| Command::Stop { project }),
-        project().prop_map(|project| Command::Logs { project }),
-        (project(), by).prop_map(|(project, by)| Command::Extend { project, by }),
-        Just(Command::Status),
-        Just(Command::Doctor),
-        Just(Command::Help),
-    ]
+fn a_command() -> impl Strategy<Value = Command> {
+    let (shortest, longest) = (EXTENSIONS.start().as_secs(), EXTENSIONS.end().as_secs());
+    let by = (shortest..=longest).prop_map(Duration::from_secs);
+    let verb = prop_oneof![
+        Just(Verb::Start),
+        Just(Verb::Resume),
+        Just(Verb::Stop),
+        Just(Verb::Logs),
+        by.prop_map(Verb::Extend),
+        Just(Verb::Status),
+        Just(Verb::Doctor),
+        Just(Verb::Help),
+    ];
+    (verb, project()).prop_map(|(verb, project)| Command {
+        verb,
+        project: project.filter(|_| verb.target() != Target::Host),
+    })
 }
 
 /// The words that mean a command, as a person would type them.
 fn spell(command: &Command) -> Vec<String> {
-    let (word, project, last) = match command {
-        Command::Start { project } => ("start", project.as_ref(), None),
-        Command::Resume { project } => ("resume", project.as_ref(), None),
-        Command::Stop { project } => ("stop", project.as_ref(), None),
-        Command::Logs { project } => ("logs", project.as_ref(), None),
-        Command::Extend { project, by } => (
-            "extend",
-            project.as_ref(),
-            Some(format!("{}s", by.as_secs())),
-        ),
-        Command::Status => ("status", None, None),
-        Command::Doctor => ("doctor", None, None),
-        Command::Help => ("help", None, None),
+    let by = match command.verb {
+        Verb::Extend(by) => Some(format!("{}s", by.as_secs())),
+        _ => None,
     };
-    let words = [
-        Some(word.to_owned()),
-        project.map(ToString::to_string),
-        last,
-    ];
-    words.into_iter().flatten().collect()
+    let word = Some(command.verb.name().to_owned());
+    [word, command.project.clone(), by]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// Whether this is text with line breaks, paragraphs, lists and well-formed code in it, and no other HTML.
@@ -115,7 +108,7 @@ proptest! {
 
     #[test]
     fn a_well_formed_command_is_understood_however_it_is_spaced(
-        command in command(),
+        command in a_command(),
         spaces in prop::collection::vec(white_space(), 4),
         shout in any::<bool>(),
     ) {
@@ -144,17 +137,13 @@ proptest! {
     #[test]
     fn what_is_said_about_misuse_is_harmless_html_whatever_was_typed(
         (prefix, text) in prefix_and_text(),
-        known in prop::collection::vec("[a-z]{1,5}".prop_map(|text| name(&text)), 0..3),
+        known in prop::collection::vec("[a-z]{1,5}", 0..3),
     ) {
         let misuse = match parse(&prefix, &text) {
             Some(Err(misuse)) => misuse,
-            Some(Ok(Command::Start { project })) => {
-                match choose_project("start", project.as_ref(), &known) {
-                    Err(misuse) => misuse,
-                    Ok(_) => return Ok(()),
-                }
-            }
-            None | Some(Ok(_)) => return Ok(()),
+            Some(Ok(Command { project: Some(name), .. })) => Misuse::UnknownProject { name, known },
+            Some(Ok(command)) => Misuse::Ambiguous { command: command.verb.name(), known },
+            None => return Ok(()),
         };
         let said = reply::misuse(&prefix, &misuse);
         prop_assert!(is_harmless(&said.html), "{}", said.html);

@@ -1,42 +1,26 @@
 //! What is said of a look at everything that a start needs.
 
-use super::{Reply, not_confidential, unmarked};
-use crate::matrix::NotConfidential;
+use super::{Reply, unmarked};
 
 /// How long a report may be, in bytes of plain text. An event is 64 KiB at most, and holds the text twice, encrypted.
 const LONGEST_REPORT: usize = 12 * 1024;
 
 /// One thing that was tried.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
+pub(crate) struct Finding {
     /// What came of it, in one line.
-    pub line: String,
+    pub(crate) line: String,
     /// Whether nothing needs to be done about it.
-    pub is_good: bool,
+    pub(crate) is_good: bool,
 }
 
 /// What was found on a host, in confidence: it names files and people.
-#[must_use]
-pub fn report(host: &str, findings: &[Finding], summary: &str) -> Reply {
+pub(crate) fn report(host: &str, findings: &[Finding], summary: &str) -> Reply {
     let mut all: Vec<_> = findings.iter().collect();
     // What needs something done comes first: on a phone the rest is three screens.
     all.sort_by_key(|finding| finding.is_good);
-    let length = |lines: &[&Finding]| {
-        lines
-            .iter()
-            .map(|finding| finding.line.len())
-            .sum::<usize>()
-    };
-    let shown = if length(&all) > LONGEST_REPORT {
-        all.iter()
-            .copied()
-            .filter(|finding| !finding.is_good)
-            .collect()
-    } else {
-        all
-    };
     let mut left = LONGEST_REPORT;
-    let fitting = shown.iter().take_while(|finding| {
+    let fitting = all.iter().take_while(|finding| {
         let fits = finding.line.len() <= left;
         left = left.saturating_sub(finding.line.len());
         fits
@@ -68,27 +52,16 @@ fn line(text: &str) -> Reply {
     }
 }
 
-/// The report is where its requester alone sees it.
-#[must_use]
-pub fn report_sent() -> Reply {
-    Reply::new("The report is in our direct message.")
-}
-
-/// The report cannot be delivered in confidence.
-#[must_use]
-pub fn report_undeliverable(reason: &NotConfidential) -> Reply {
-    not_confidential("the report", reason)
-}
-
-/// There is no report, or the homeserver does not take it.
-#[must_use]
-pub fn no_report() -> Reply {
-    Reply::new("I cannot send you the report. The bot's log on the host says why.")
+/// There is none.
+pub(crate) fn no_report(reason: &str) -> Reply {
+    Reply::new(format!(
+        "I could not examine this host: {}. Try again, or run `rcbot check` on the host.",
+        unmarked(reason)
+    ))
 }
 
 /// One report at a time is enough.
-#[must_use]
-pub fn already_examining() -> Reply {
+pub(crate) fn already_examining() -> Reply {
     Reply::new("I am looking already. Try again in a moment.")
 }
 
@@ -121,18 +94,15 @@ mod tests {
     }
 
     #[test]
-    fn a_long_report_says_what_is_wrong_and_fits_into_an_event() {
+    fn a_long_report_says_what_is_wrong_first_and_fits_into_an_event() {
         let long = "x".repeat(100);
         let mut findings = vec![finding(&long, true); 1_000];
         findings.push(finding("✘ token: wrong", false));
         let reply = report("build1", &findings, "1 check has failed.");
-        assert!(
-            reply
-                .plain
-                .ends_with("\n\n✘ token: wrong\n1000 more: `rcbot check` on the host shows all."),
-            "{}",
-            reply.plain
-        );
+        let begin = "This is what I found on build1. 1 check has failed.\n\n✘ token: wrong\nxxx";
+        assert!(reply.plain.starts_with(begin), "{}", reply.plain);
+        let end = "\n878 more: `rcbot check` on the host shows all.";
+        assert!(reply.plain.ends_with(end), "{}", reply.plain);
         let findings = vec![finding(&long, false); 1_000];
         let reply = report("build1", &findings, "1000 checks have failed.");
         assert!(reply.plain.len() + reply.html.len() < 30_000);

@@ -1,4 +1,4 @@
-//! What is said of the life of a session: that it failed to start, ended, comes back, ends soon.
+//! What is said of a session: that it failed to start, ended, comes back, ends soon.
 
 use std::time::Duration;
 
@@ -6,45 +6,63 @@ use super::{End, Reply, rounded};
 use crate::remote_control::{Cause, Ending, Exit, NotSpawned, ProjectName, StopReport};
 
 /// A start that came to nothing.
-#[must_use]
-pub fn not_started(prefix: &str, project: &ProjectName, ending: &Ending) -> Reply {
-    let look = format!(" Say `{prefix} logs {project}` to see what it printed.");
+pub(crate) fn not_started(prefix: &str, project: &ProjectName, ending: &Ending) -> Reply {
+    let cause_or_logs = |cause: Option<Cause>| match cause {
+        Some(_) => explain(cause),
+        None => format!(" Say `{prefix} logs {project}` to see what it printed."),
+    };
     let reason = match ending {
         Ending::NotSpawned(reason) => not_spawned(reason),
-        Ending::ExitedBeforeLink { exit, cause } => {
-            format!(
-                "the process ended before it showed a link ({}).{}",
-                describe(*exit),
-                explain_or(*cause, &look)
-            )
-        }
+        Ending::ExitedBeforeLink { exit, cause } => format!(
+            "the process ended before it showed a link ({}).{}",
+            describe(*exit),
+            cause_or_logs(*cause)
+        ),
         // It would have waited for ever: no time is too short for that.
         Ending::NoLink {
-            cause: Some(question @ (Cause::ConsentAsked | Cause::SpawnModeAsked)),
+            cause: question @ Some(Cause::ConsentAsked | Cause::SpawnModeAsked),
             ..
-        } => {
-            format!(
-                "it waits at a question, so the process was ended.{}",
-                explain(Some(*question))
-            )
-        }
+        } => format!(
+            "it waits at a question, so the process was ended.{}",
+            explain(*question)
+        ),
         Ending::NoLink { waited, cause } => format!(
             "no link within {}, so the process was ended.{}",
             humantime::format_duration(*waited),
-            explain_or(*cause, &look)
+            cause_or_logs(*cause)
         ),
         Ending::Stopped => "it was stopped before it showed a link.".to_owned(),
         Ending::Expired => "its time was up before it showed a link.".to_owned(),
         Ending::HostRestarted => "the host was restarted before it showed a link.".to_owned(),
-        Ending::Exited { exit, cause } => {
-            format!(
-                "the process ended before the link was delivered ({}).{}",
-                describe(*exit),
-                explain_or(*cause, &look)
-            )
-        }
+        Ending::Exited { exit, cause } => format!(
+            "the process ended before the link was delivered ({}).{}",
+            describe(*exit),
+            cause_or_logs(*cause)
+        ),
     };
     Reply::new(format!("Failed to start {project}: {reason}"))
+}
+
+/// Why a session ended that had a link.
+fn why_ended(ending: &Ending) -> String {
+    match ending {
+        Ending::Exited { exit, cause } | Ending::ExitedBeforeLink { exit, cause } => {
+            let cause = explain(*cause);
+            match exit {
+                Exit::Signal(_) => format!("its process was ended by {exit}.{cause}"),
+                Exit::Code(_) | Exit::Unknown => {
+                    format!("its process ended by itself ({}).{cause}", describe(*exit))
+                }
+            }
+        }
+        Ending::NoLink { cause, .. } => format!("it showed no link any more.{}", explain(*cause)),
+        Ending::NotSpawned(reason) => {
+            format!("it could not be brought back: {}", not_spawned(reason))
+        }
+        Ending::Stopped => "it was stopped.".to_owned(),
+        Ending::Expired => "its time was up.".to_owned(),
+        Ending::HostRestarted => "the host was restarted.".to_owned(),
+    }
 }
 
 fn not_spawned(reason: &NotSpawned) -> String {
@@ -78,57 +96,56 @@ fn describe(exit: Exit) -> String {
     }
 }
 
-/// What is known of the cause, else where to look for it.
-fn explain_or(cause: Option<Cause>, look: &str) -> String {
-    cause.map_or_else(|| look.to_owned(), |cause| explain(Some(cause)))
-}
-
 fn explain(cause: Option<Cause>) -> String {
-    cause
-        .map(|cause| format!(" It says: {}. To fix it: {}.", cause.what(), cause.remedy()))
-        .unwrap_or_default()
+    cause.map_or_else(String::new, |cause| {
+        format!(
+            " Probable cause: {}. To fix it: {}.",
+            cause.what(),
+            cause.remedy()
+        )
+    })
 }
 
 /// A session that somebody stopped.
-#[must_use]
-pub fn stopped(project: &ProjectName, ending: &Ending, report: Option<&StopReport>) -> Reply {
+pub(crate) fn stopped(
+    project: &ProjectName,
+    ending: &Ending,
+    report: Option<&StopReport>,
+) -> Reply {
     let Some(report) = report else {
         return Reply::new(format!(
             "Session for {project} is stopped: no process was running."
         ));
     };
-    let how = how_it_ended(report);
-    match ending {
-        Ending::Exited { exit, .. } | Ending::ExitedBeforeLink { exit, .. } => Reply::new(format!(
+    let how = how_it_stopped(report);
+    Reply::new(match ending {
+        Ending::Exited { exit, .. } | Ending::ExitedBeforeLink { exit, .. } => format!(
             "Session for {project} had ended by itself already ({}). What was left is cleared away. {how}",
             describe(*exit)
-        )),
+        ),
         Ending::Stopped
         | Ending::Expired
         | Ending::HostRestarted
         | Ending::NoLink { .. }
-        | Ending::NotSpawned(_) => Reply::new(format!("Session for {project} is stopped. {how}")),
-    }
+        | Ending::NotSpawned(_) => format!("Session for {project} is stopped. {how}"),
+    })
 }
 
-/// A session that the operator stopped while no bot ran.
-#[must_use]
-pub fn stopped_offline(project: &ProjectName, report: &StopReport) -> Reply {
-    Reply::new(format!(
-        "Session for {project} is stopped. {} Its link is deleted, and whoever waits for it gets an answer, when the bot \
-         runs again.",
-        how_it_ended(report)
-    ))
+/// What the operator hears of a stop while no bot runs. `None`: there was no session.
+pub(crate) fn stopped_offline(project: &ProjectName, report: Option<&StopReport>) -> Reply {
+    report.map_or_else(
+        || no_session(None, project),
+        |report| {
+            Reply::new(format!(
+                "Session for {project} is stopped. {} Its link is deleted, and whoever waits for it gets an answer, when \
+                 the bot runs again.",
+                how_it_stopped(report)
+            ))
+        },
+    )
 }
 
-pub(super) fn processes(count: usize) -> String {
-    match count {
-        1 => "1 process".to_owned(),
-        many => format!("{many} processes"),
-    }
-}
-
-fn how_it_ended(report: &StopReport) -> String {
+fn how_it_stopped(report: &StopReport) -> String {
     let took = report.took.as_secs_f32();
     let when = if took < 0.1 {
         "at once".to_owned()
@@ -149,42 +166,28 @@ fn how_it_ended(report: &StopReport) -> String {
 }
 
 /// A session that ended without being asked to, for the admin room.
-#[must_use]
-pub fn ended(project: &ProjectName, ending: &Ending, restarts: u32) -> Reply {
-    let why = why(ending);
+pub(crate) fn ended(project: &ProjectName, ending: &Ending, restarts: u32) -> Reply {
     let gave_up = match restarts {
         0 => String::new(),
         times => format!(" I brought it back {times} times in vain, and give up."),
     };
     Reply::new(format!(
-        "Session for {project} has ended: {why} Its link no longer works.{gave_up}"
+        "Session for {project} has ended: {} Its link no longer works.{gave_up}",
+        why_ended(ending)
     ))
 }
 
-fn why(ending: &Ending) -> String {
-    match ending {
-        Ending::Exited { exit, cause } | Ending::ExitedBeforeLink { exit, cause } => {
-            let end = match exit {
-                Exit::Signal(_) => format!("its process was ended by {exit}."),
-                Exit::Code(_) | Exit::Unknown => {
-                    format!("its process ended by itself ({}).", describe(*exit))
-                }
-            };
-            format!("{end}{}", explain(*cause))
-        }
-        Ending::NoLink { cause, .. } => format!("it showed no link any more.{}", explain(*cause)),
-        Ending::NotSpawned(reason) => {
-            format!("it could not be brought back: {}", not_spawned(reason))
-        }
-        Ending::Stopped => "it was stopped.".to_owned(),
-        Ending::Expired => "its time was up.".to_owned(),
-        Ending::HostRestarted => "the host was restarted.".to_owned(),
-    }
+/// A session that ended by itself and comes back.
+pub(crate) fn restarting(project: &ProjectName, ending: &Ending, rest: Duration) -> Reply {
+    Reply::new(format!(
+        "Session for {project} has ended: {} I bring it back in {}, and send its link again.",
+        why_ended(ending),
+        humantime::format_duration(rest)
+    ))
 }
 
 /// The record of a session was lost, and with it who has the link.
-#[must_use]
-pub fn record_lost(prefix: &str, project: &ProjectName, is_running: bool) -> Reply {
+pub(crate) fn record_lost(prefix: &str, project: &ProjectName, is_running: bool) -> Reply {
     let session = if is_running {
         format!("It still runs: `{prefix} start {project}` gives its link again.")
     } else {
@@ -196,9 +199,7 @@ pub fn record_lost(prefix: &str, project: &ProjectName, is_running: bool) -> Rep
     ))
 }
 
-/// A session that would be one too many.
-#[must_use]
-pub fn too_many_sessions(
+pub(crate) fn too_many_sessions(
     prefix: &str,
     project: &ProjectName,
     limit: usize,
@@ -216,28 +217,16 @@ pub fn too_many_sessions(
     ))
 }
 
-/// A session that ended by itself and comes back.
-#[must_use]
-pub fn restarting(project: &ProjectName, ending: &Ending, rest: Duration) -> Reply {
-    let rest = humantime::format_duration(rest);
-    Reply::new(format!(
-        "Session for {project} has ended: {} I bring it back in {rest}, and send its link again.",
-        why(ending)
-    ))
-}
-
 /// For those who have the link of a session that ends soon.
-#[must_use]
-pub fn ends_soon(prefix: &str, project: &ProjectName, left: Duration) -> Reply {
+pub(crate) fn ends_soon(prefix: &str, project: &ProjectName, left: Duration) -> Reply {
     let left = humantime::format_duration(rounded(left));
     Reply::new(format!(
         "Session for {project} ends in {left}. To go on, say `{prefix} extend {project} 2h` in the admin room."
     ))
 }
 
-/// A session got more time.
-#[must_use]
-pub fn extended(project: &ProjectName, end: Option<End>) -> Reply {
+/// A session got more time. `None`: it has no end.
+pub(crate) fn extended(project: &ProjectName, end: Option<End>) -> Reply {
     Reply::new(match end {
         Some(end) => format!(
             "Session for {project} now ends in {}, at {}.",
@@ -251,48 +240,76 @@ pub fn extended(project: &ProjectName, end: Option<End>) -> Reply {
 }
 
 /// For those who have the link of a session that is over.
-#[must_use]
-pub fn link_is_void(project: &ProjectName) -> Reply {
+pub(crate) fn link_is_void(project: &ProjectName) -> Reply {
     Reply::new(format!(
-        "Session for {project} has ended. Its link no longer works, and I took it back."
+        "Session for {project} has ended. Its link no longer works, and I deleted it."
     ))
 }
 
-/// The session ended while its link was under way.
-#[must_use]
-pub fn ended_before_delivery(project: &ProjectName) -> Reply {
+pub(crate) fn ended_before_delivery(project: &ProjectName) -> Reply {
     Reply::new(format!(
         "Session for {project} ended before I could send you the link. Start it again if you need it."
     ))
 }
 
 /// Some processes of a session cannot be ended.
-#[must_use]
-pub fn not_ended(project: &ProjectName, reason: &str) -> Reply {
+pub(crate) fn not_ended(project: &ProjectName, reason: &str) -> Reply {
     Reply::new(format!(
         "Session for {project} cannot be ended as a whole: {reason}. End that process on the host; I keep trying, and the \
          project can be started again once it is gone."
     ))
 }
 
-/// There is nothing to stop.
-#[must_use]
-pub fn no_session(prefix: &str, project: &ProjectName) -> Reply {
-    Reply::new(format!(
-        "There is no active session for {project}. Say `{prefix} start {project}` to start one."
-    ))
+/// There is nothing to stop or to extend. The operator on the host, who cannot start one either, has no `prefix`.
+pub(crate) fn no_session(prefix: Option<&str>, project: &ProjectName) -> Reply {
+    let remedy = prefix.map_or_else(String::new, |prefix| {
+        format!(" Say `{prefix} start {project}` to start one.")
+    });
+    Reply::new(format!("There is no active session for {project}.{remedy}"))
 }
 
-/// The same, for the operator on the host, who starts none.
-#[must_use]
-pub fn nothing_to_stop(project: &ProjectName) -> Reply {
-    Reply::new(format!("There is no active session for {project}."))
-}
-
-/// No link while the session is ending.
-#[must_use]
-pub fn stopping(project: &ProjectName) -> Reply {
+pub(crate) fn stopping(project: &ProjectName) -> Reply {
     Reply::new(format!(
         "Session for {project} is being stopped right now. Try again in a moment."
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn website() -> ProjectName {
+        "website".parse().unwrap()
+    }
+
+    #[test]
+    fn a_missing_command_is_named_with_its_errno() {
+        let program = "claude".to_owned();
+        let ending = Ending::NotSpawned(NotSpawned::CommandNotFound { program });
+        let reply = not_started("!rc", &website(), &ending);
+        let begins = "Failed to start website: the command `claude` was not found (ENOENT).";
+        assert!(reply.plain.starts_with(begins), "{}", reply.plain);
+    }
+
+    #[test]
+    fn a_stop_tells_how_it_went() {
+        let told = |processes, killed, milliseconds| {
+            let took = Duration::from_millis(milliseconds);
+            let report = StopReport {
+                processes,
+                killed,
+                took,
+            };
+            stopped(&website(), &Ending::Stopped, Some(&report)).plain
+        };
+        assert_eq!(
+            told(4, 1, 340),
+            "Session for website is stopped. Its 4 processes ended within 0.3 s: 1 was killed, as it did not end when \
+             asked."
+        );
+        assert_eq!(
+            told(1, 0, 40),
+            "Session for website is stopped. Its process ended at once."
+        );
+    }
 }

@@ -1,0 +1,236 @@
+//! What is said to one person alone, with a link above all, and what is said where that cannot be sent.
+
+use std::{fmt, path::PathBuf};
+
+use super::{End, IDENTITY_CHANGED, Reply, unmarked};
+use crate::{
+    matrix::NotConfidential,
+    remote_control::{Output, OutputError, ProjectName},
+};
+
+/// How many bytes of a session's output are shown: a message fits into an event of 64 KiB, encrypted, and on a phone this is ten
+/// screens.
+const LONGEST_OUTPUT: usize = 10 * 1024;
+
+/// What a link opens.
+#[derive(Debug, Clone)]
+pub(crate) struct Opens {
+    pub(crate) project: ProjectName,
+    pub(crate) host: String,
+    /// The project's directory. `None`: it left the configuration.
+    pub(crate) directory: Option<PathBuf>,
+    /// The claude.ai account for which the link opens, where that is known.
+    pub(crate) account: Option<String>,
+    /// When the session ends. `None`: it goes on until it is stopped.
+    pub(crate) until: Option<End>,
+}
+
+/// What stands before a link, and after it. Short lines, as they are read on a phone.
+pub(crate) fn around_link(prefix: &str, opens: &Opens) -> (Reply, Reply) {
+    let Opens { project, host, .. } = opens;
+    let mut lines = Vec::new();
+    lines.extend(opens.directory.as_ref().map(|directory| {
+        let directory = unmarked(&directory.to_string_lossy());
+        format!("Directory: `{directory}`")
+    }));
+    lines.push(match &opens.account {
+        Some(account) => format!("Opens for: {}, at claude.ai", unmarked(account)),
+        None => format!("Opens for: the claude.ai account that is logged in on {host}"),
+    });
+    lines.push(match opens.until {
+        Some(end) => format!("Until: {} ({})", end.moment(), end.span()),
+        None => "Until: somebody stops it".to_owned(),
+    });
+    lines.push(String::new());
+    lines.push(format!(
+        "Whoever has this link can run commands on {host}: keep it to yourself."
+    ));
+    lines.push(format!(
+        "To end the session, say `{prefix} stop {project}` in the admin room."
+    ));
+    (
+        Reply::new(format!("Remote Control session for {project} on {host}:")),
+        Reply::new(lines.join("\n")),
+    )
+}
+
+/// What is said of a link's picture, which stands below the link.
+pub(crate) fn picture() -> Reply {
+    Reply::new("The same link as a QR code: open it on a phone with the phone's camera.")
+}
+
+/// What a session printed last, for those who may have its link. The only reply with words of a process.
+pub(crate) fn last_output(project: &ProjectName, output: &Output) -> Reply {
+    if output.is_empty() {
+        return Reply::new(format!("The last session for {project} printed nothing."));
+    }
+    let head = format!("The last lines that the session for {project} printed:");
+    let all = output.expose();
+    // What was printed last tells most.
+    let text = all
+        .split_at(all.ceil_char_boundary(all.len().saturating_sub(LONGEST_OUTPUT)))
+        .1;
+    Reply {
+        plain: format!("{head}\n\n{text}"),
+        html: format!(
+            "<p>{head}</p><pre><code>{}</code></pre>",
+            html_escape::encode_text(text)
+        ),
+    }
+}
+
+pub(crate) fn no_output(project: &ProjectName, error: &OutputError) -> Reply {
+    Reply::new(match error {
+        OutputError::None => format!("There is no output of a session for {project} yet."),
+        OutputError::Read { .. } => format!(
+            "I cannot read the output of the session for {project}. The bot's log on the host says why."
+        ),
+    })
+}
+
+/// What only its requester may see.
+#[derive(Debug, Clone)]
+pub(crate) enum Secret {
+    /// The link of a project's session.
+    Link(ProjectName),
+    /// What a project's session printed.
+    Output(ProjectName),
+    /// What `doctor` found, which names files and people.
+    Report,
+}
+
+impl Secret {
+    pub(crate) fn project(&self) -> Option<&ProjectName> {
+        match self {
+            Self::Link(project) | Self::Output(project) => Some(project),
+            Self::Report => None,
+        }
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Link(project) => write!(formatter, "the link for {project}"),
+            Self::Output(project) => write!(formatter, "the output of {project}"),
+            Self::Report => formatter.write_str("the report"),
+        }
+    }
+}
+
+/// It is in the requester's direct message.
+pub(crate) fn sent(secret: &Secret) -> Reply {
+    Reply::new(match secret {
+        Secret::Link(project) => {
+            format!("Session for {project} is running. I sent you the link privately.")
+        }
+        Secret::Output(project) => {
+            format!("I sent you the last lines of the session for {project} privately.")
+        }
+        Secret::Report => "The report is in our direct message.".to_owned(),
+    })
+}
+
+/// It cannot be sent in confidence.
+pub(crate) fn undeliverable(secret: &Secret, reason: &NotConfidential) -> Reply {
+    let reason = match (reason, secret) {
+        (NotConfidential::NoIdentity, _) => {
+            "your account has no cross-signing identity, so I cannot tell which devices are yours. Set up encryption \
+             (secure backup) in your client's settings, and try again."
+                .to_owned()
+        }
+        (NotConfidential::IdentityChanged, _) => format!("{}.", IDENTITY_CHANGED),
+        (NotConfidential::NoReadableDevice, _) => {
+            "none of your devices is verified. Verify this device in your client's settings, and try again.".to_owned()
+        }
+        (NotConfidential::Overheard, Secret::Link(_)) => {
+            "somebody else was in our direct message when I sent it. I deleted it and end the session, as they may have \
+             read it. Leave that room, and start again."
+                .to_owned()
+        }
+        (NotConfidential::Overheard, Secret::Output(_) | Secret::Report) => {
+            "somebody else was in our direct message when I sent it. I deleted it. Leave that room, and try again."
+                .to_owned()
+        }
+        (NotConfidential::RoomRefused { reason }, _) => format!(
+            "the homeserver would not make a direct message with you ({}). Nothing was sent.",
+            unmarked(reason)
+        ),
+    };
+    Reply::new(format!("I cannot send you {secret}: {reason}"))
+}
+
+/// Whoever asked for it may not have it any more.
+pub(crate) fn no_longer_allowed(secret: &Secret) -> Reply {
+    Reply::new(format!(
+        "I did not send {secret}: whoever asked for it may not command me now."
+    ))
+}
+
+/// The homeserver rejects it, and a retry does not help.
+pub(crate) fn not_taken(secret: &Secret) -> Reply {
+    Reply::new(format!(
+        "I cannot send you {secret}: the homeserver does not take it. The bot's log on the host says why."
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+
+    fn website() -> Opens {
+        Opens {
+            project: "website".parse().unwrap(),
+            host: "buildhost".to_owned(),
+            directory: Some("/srv/web`site".into()),
+            account: Some("alice@example.org".to_owned()),
+            until: Some(End::after(
+                SystemTime::UNIX_EPOCH + Duration::from_secs(1_790_000_000 - 43_199),
+                Duration::from_secs(43_199),
+            )),
+        }
+    }
+
+    #[test]
+    fn a_link_comes_with_what_it_opens_for_whom_until_when_and_how_to_stop_it() {
+        let (before, after) = around_link("!rc", &website());
+        assert_eq!(
+            before.plain,
+            "Remote Control session for website on buildhost:"
+        );
+        let lines = [
+            "Directory: `/srv/web'site`",
+            "Opens for: alice@example.org, at claude.ai",
+            "Until: 2026-09-21 14:13 UTC (12h)",
+            "",
+            "Whoever has this link can run commands on buildhost: keep it to yourself.",
+            "To end the session, say `!rc stop website` in the admin room.",
+        ];
+        assert_eq!(after.plain, lines.join("\n"));
+        assert!(
+            after.html.contains("<code>!rc stop website</code>"),
+            "{}",
+            after.html
+        );
+    }
+
+    #[test]
+    fn what_is_not_known_of_a_session_is_left_out() {
+        let opens = Opens {
+            directory: None,
+            account: None,
+            until: None,
+            ..website()
+        };
+        let (_, after) = around_link("!rc", &opens);
+        assert!(
+            after.plain.starts_with(
+                "Opens for: the claude.ai account that is logged in on buildhost\nUntil: somebody stops it\n\n"
+            ),
+            "{}",
+            after.plain
+        );
+    }
+}
