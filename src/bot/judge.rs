@@ -83,9 +83,8 @@ async fn decide(
     if matrix.has_obeyed(message) {
         return Decision::DoneBefore;
     }
-    let intent = match understand(&matrix, config, statuses, message).await {
-        Some(intent) => intent,
-        None => return Decision::NotOurs,
+    let Some(intent) = understand(&matrix, config, statuses, message).await else {
+        return Decision::NotOurs;
     };
     let policy = match &intent {
         Ok(intent) => Policy::of(config, intent.project()),

@@ -139,7 +139,7 @@ pub(crate) fn undeliverable(secret: &Secret, reason: &NotConfidential) -> Reply 
              (secure backup) in your client's settings, and try again."
                 .to_owned()
         }
-        (NotConfidential::IdentityChanged, _) => format!("{}.", IDENTITY_CHANGED),
+        (NotConfidential::IdentityChanged, _) => format!("{IDENTITY_CHANGED}."),
         (NotConfidential::NoReadableDevice, _) => {
             "none of your devices is verified. Verify this device in your client's settings, and try again.".to_owned()
         }
