@@ -193,7 +193,7 @@ async fn a_project_with_autostart_sends_its_link_to_those_alone_who_may_have_it(
         .start(&alice)
         .await;
     let sent = bot.link_after(&alice, 0).await;
-    bot.wait_for_log("not delivered, no longer allowed").await;
+    bot.wait_for_log("why=\"NoPower").await;
     assert!(bob.never_read(&sent.link));
     assert!(bot.links_of(&bob).is_empty());
 
