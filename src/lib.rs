@@ -34,6 +34,7 @@ pub mod cli;
 pub mod command;
 pub mod config;
 pub mod data_dir;
+mod http;
 pub mod link;
 pub mod matrix;
 mod private_socket;

@@ -17,16 +17,20 @@ const MAY_NAME: &[(&str, &str)] = &[
     ("secret", ""),
     ("atomic_file", ""),
     ("data_dir", "atomic_file"),
+    ("http", ""),
     ("private_socket", "atomic_file"),
     ("remote_control", "atomic_file link secret"),
     ("remote_control::process", ""),
     ("remote_control::claude", "link secret"),
     ("config", "remote_control secret"),
-    ("matrix", "atomic_file config link private_socket secret"),
+    (
+        "matrix",
+        "atomic_file config http link private_socket secret",
+    ),
     ("command", "config matrix remote_control"),
     (
         "check",
-        "command config data_dir matrix remote_control secret",
+        "command config data_dir http matrix remote_control secret",
     ),
     (
         "bot",
@@ -34,7 +38,7 @@ const MAY_NAME: &[(&str, &str)] = &[
     ),
     (
         "cli",
-        "bot check command config data_dir matrix remote_control",
+        "bot check command config data_dir http matrix remote_control",
     ),
 ];
 

@@ -9,6 +9,8 @@ use matrix_sdk::{
 use serde_json::Value;
 use url::Url;
 
+use crate::http::{self, Answer};
+
 /// How long an answer may take that only makes a sentence more precise.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -43,17 +45,23 @@ struct Said {
 impl HomeserverKind {
     /// Asks the homeserver at this address.
     pub async fn ask(homeserver: &Url) -> Self {
-        let Ok(http) = Client::builder().timeout(PATIENCE).build() else {
+        let Ok(client) = http::client(Client::builder().timeout(PATIENCE)) else {
             return Self::Unknown;
         };
-        let ((header, versions), (_, version)) = tokio::join!(
-            get(&http, homeserver, &["client", "versions"]),
-            get(&http, homeserver, &["federation", "v1", "version"]),
+        let get = |path: &[&str]| http::send(client.get(http::address(homeserver, path)));
+        let (versions, version) = tokio::join!(
+            get(&["_matrix", "client", "versions"]),
+            get(&["_matrix", "federation", "v1", "version"]),
         );
+        let header = versions.as_ref().ok().and_then(|answer| {
+            let header = answer.headers.get(SERVER)?;
+            Some(header.to_str().ok()?.to_owned())
+        });
+        let body = |answer: Result<Answer, _>| answer.map_or(Value::Null, |answer| answer.body);
         Self::of(&Said {
             header,
-            versions,
-            version,
+            versions: body(versions),
+            version: body(version),
         })
     }
 
@@ -119,22 +127,6 @@ impl HomeserverKind {
             ),
         }
     }
-}
-
-/// The header `Server`, and the answer; null where there is none.
-async fn get(http: &Client, homeserver: &Url, path: &[&str]) -> (Option<String>, Value) {
-    let mut url = homeserver.clone();
-    // A URL with a host has a path.
-    if let Ok(mut segments) = url.path_segments_mut() {
-        segments.pop_if_empty().push("_matrix").extend(path);
-    }
-    let Ok(answer) = http.get(url).send().await else {
-        return (None, Value::Null);
-    };
-    let header = answer.headers().get(SERVER);
-    let header = header.and_then(|header| Some(header.to_str().ok()?.to_owned()));
-    let body = answer.bytes().await.unwrap_or_default();
-    (header, serde_json::from_slice(&body).unwrap_or_default())
 }
 
 #[cfg(test)]

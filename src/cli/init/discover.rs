@@ -6,6 +6,8 @@ use matrix_sdk::{reqwest::Client, ruma::OwnedServerName};
 use serde_json::Value;
 use url::{Host, Url};
 
+use crate::http;
+
 /// A person waits.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -22,17 +24,17 @@ pub(super) struct Discovery {
 
 /// Looks at what answers at a URL.
 pub(super) async fn about(url: &Url) -> Discovery {
-    let Ok(http) = Client::builder().timeout(PATIENCE).build() else {
+    let Ok(client) = Client::builder().timeout(PATIENCE).build() else {
         return Discovery::default();
     };
-    if is_homeserver(&http, url).await {
+    if is_homeserver(&client, url).await {
         return Discovery {
             is_homeserver: true,
             elsewhere: None,
-            server_name: name_of(&http, url).await,
+            server_name: name_of(&client, url).await,
         };
     }
-    let elsewhere = well_known(&http, url).await;
+    let elsewhere = well_known(&client, url).await;
     Discovery {
         is_homeserver: false,
         server_name: elsewhere
@@ -42,30 +44,28 @@ pub(super) async fn about(url: &Url) -> Discovery {
     }
 }
 
-async fn is_homeserver(http: &Client, url: &Url) -> bool {
-    let answer = get(http, url, &["_matrix", "client", "versions"]).await;
+async fn is_homeserver(client: &Client, url: &Url) -> bool {
+    let answer = get(client, url, &["_matrix", "client", "versions"]).await;
     answer.is_some_and(|answer| answer.get("versions").is_some_and(Value::is_array))
 }
 
 /// As it signs (`/_matrix/key`); else the host itself.
-async fn name_of(http: &Client, url: &Url) -> Option<OwnedServerName> {
-    let key = get(http, url, &["_matrix", "key", "v2", "server"]).await;
+async fn name_of(client: &Client, url: &Url) -> Option<OwnedServerName> {
+    let key = get(client, url, &["_matrix", "key", "v2", "server"]).await;
     let signed = key.and_then(|key| key.get("server_name")?.as_str()?.try_into().ok());
     signed.or_else(|| domain(url)?.try_into().ok())
 }
 
 /// Where a site says that its homeserver is (specification, "Well-known URI").
-async fn well_known(http: &Client, site: &Url) -> Option<Url> {
-    let answer = get(http, site, &[".well-known", "matrix", "client"]).await?;
+async fn well_known(client: &Client, site: &Url) -> Option<Url> {
+    let answer = get(client, site, &[".well-known", "matrix", "client"]).await?;
     let base = answer.pointer("/m.homeserver/base_url")?.as_str()?;
     Url::parse(base).ok().filter(Url::has_host)
 }
 
-async fn get(http: &Client, site: &Url, path: &[&str]) -> Option<Value> {
-    let mut url = site.clone();
-    url.path_segments_mut().ok()?.pop_if_empty().extend(path);
-    let answer = http.get(url).send().await.ok()?.error_for_status().ok()?;
-    serde_json::from_slice(&answer.bytes().await.ok()?).ok()
+async fn get(client: &Client, site: &Url, path: &[&str]) -> Option<Value> {
+    let answer = http::send(client.get(http::address(site, path))).await;
+    answer.ok().map(|answer| answer.body)
 }
 
 /// A name that others may know: that of this host is none.

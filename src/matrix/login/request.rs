@@ -5,7 +5,7 @@ use std::{borrow::Cow, collections::BTreeSet, time::Duration};
 use hyper::{Response, StatusCode, header};
 use matrix_sdk::{
     HttpError,
-    reqwest::{self, Client, ClientBuilder, redirect},
+    reqwest::{self, Client, ClientBuilder},
     ruma::api::{
         AppserviceUserIdentity, IncomingResponse as _, MatrixVersion, OutgoingRequest,
         OutgoingRequestAppserviceExt as _, SupportedVersions,
@@ -18,6 +18,7 @@ use url::Url;
 
 use crate::{
     config::Config,
+    http,
     matrix::{Fault, HomeserverKind},
     secret::Token,
 };
@@ -88,10 +89,8 @@ impl Homeserver {
     }
 }
 
-/// A client that follows no redirection: a homeserver sends nobody elsewhere.
 pub(super) fn http_client(builder: ClientBuilder) -> Result<Client, Fault> {
-    let client = builder.redirect(redirect::Policy::none()).build();
-    client.map_err(no_http_client)
+    http::client(builder).map_err(no_http_client)
 }
 
 /// There may be no certificates to check a homeserver's by.

@@ -1,0 +1,127 @@
+//! Single requests to a homeserver, without the SDK, which sends none before it is logged in.
+
+use std::{error::Error, fmt};
+
+use matrix_sdk::reqwest::{
+    self, Client, ClientBuilder, RequestBuilder, StatusCode, header::HeaderMap, redirect,
+};
+use serde_json::Value;
+use url::Url;
+
+/// How large an answer may be: what is asked for is a few KiB, the state of a room of thousands some MiB.
+const LARGEST_ANSWER: usize = 16 * 1024 * 1024;
+
+/// A homeserver's answer.
+pub(crate) struct Answer {
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Value,
+}
+
+/// Why there is no answer to go by. Displayed as a part of a sentence.
+#[derive(Debug)]
+pub(crate) enum Cause {
+    /// Nothing came back.
+    Unreachable(String),
+    /// The homeserver says no: a JSON object with an `errcode`.
+    Refused {
+        status: u16,
+        code: String,
+        message: String,
+    },
+    /// Not the homeserver says this, but a reverse proxy before it, or another server.
+    Page { status: u16 },
+    /// It is JSON, and not what was asked for.
+    Nonsense,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable(cause) => write!(formatter, "no answer ({cause})"),
+            Self::Refused {
+                status,
+                code,
+                message,
+            } => write!(
+                formatter,
+                "the homeserver answers {status} {code} ({message})"
+            ),
+            Self::Page { status } => {
+                let reason = StatusCode::from_u16(*status).ok();
+                let reason = reason.and_then(|status| status.canonical_reason());
+                let who = match status {
+                    502..=504 => "a reverse proxy is there, and the homeserver behind it is not",
+                    401 | 403 | 429 => "a reverse proxy says so, and not the homeserver",
+                    _ => "this is not the answer of a homeserver",
+                };
+                write!(formatter, "{status} {} ({who})", reason.unwrap_or_default())
+            }
+            Self::Nonsense => formatter.write_str("the answer is not what Matrix prescribes"),
+        }
+    }
+}
+
+/// A client that follows no redirection: a homeserver sends nobody elsewhere.
+///
+/// # Errors
+/// When this host has no root certificates.
+pub(crate) fn client(builder: ClientBuilder) -> reqwest::Result<Client> {
+    builder.redirect(redirect::Policy::none()).build()
+}
+
+/// What is at this path of a site. Its parts need not be escaped.
+pub(crate) fn address(site: &Url, path: &[&str]) -> Url {
+    let mut url = site.clone();
+    // A URL with a host has a path.
+    if let Ok(mut segments) = url.path_segments_mut() {
+        segments.pop_if_empty().extend(path);
+    }
+    url
+}
+
+/// # Errors
+/// Whatever is not a JSON answer with a status of success.
+pub(crate) async fn send(request: RequestBuilder) -> Result<Answer, Cause> {
+    let unreachable = |error: reqwest::Error| Cause::Unreachable(innermost(&error));
+    let mut response = request.send().await.map_err(unreachable)?;
+    let status = response.status();
+    let headers = std::mem::take(response.headers_mut());
+    let mut text = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
+        text.extend_from_slice(&chunk);
+        if text.len() > LARGEST_ANSWER {
+            return Err(Cause::Nonsense);
+        }
+    }
+    let status_code = status.as_u16();
+    let page = Cause::Page {
+        status: status_code,
+    };
+    let Ok(body) = serde_json::from_slice::<Value>(&text) else {
+        return Err(page);
+    };
+    if status.is_success() {
+        return Ok(Answer { headers, body });
+    }
+    let part = |key| body.get(key).and_then(Value::as_str);
+    let Some(code) = part("errcode") else {
+        return Err(page);
+    };
+    Err(Cause::Refused {
+        status: status_code,
+        code: code.to_owned(),
+        message: part("error").unwrap_or_default().to_owned(),
+    })
+}
+
+/// The innermost cause says what people can act on.
+pub(crate) fn innermost(error: &reqwest::Error) -> String {
+    if error.is_timeout() {
+        return "none in time".to_owned();
+    }
+    let mut cause: &dyn Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
