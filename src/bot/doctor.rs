@@ -68,7 +68,7 @@ fn finding(check: &check::Check) -> Finding {
     Finding {
         line: check.to_string(),
         is_good: match check.outcome {
-            Outcome::Passed { .. } | Outcome::Noted { .. } | Outcome::Skipped { .. } => true,
+            Outcome::Passed { .. } | Outcome::Skipped { .. } => true,
             Outcome::Warning { .. } | Outcome::Failed { .. } => false,
         },
     }

@@ -1,42 +1,34 @@
 //! Questions to the homeserver: plain requests with the token that is there, so that no device is made.
 
-use std::{
-    error::Error,
-    fmt,
-    time::{Duration, SystemTime},
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use matrix_sdk::{
-    reqwest::{self, Client, Method, StatusCode},
-    ruma::{UserId, http_headers::http_date_to_system_time},
+    reqwest::{self, Client, Method},
+    ruma::{OwnedUserId, UserId},
 };
-use serde::de::DeserializeOwned;
-use serde_json::Value;
-use url::Url;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value, json};
 
+use super::{Outcome, Stop};
 use crate::{
     config::Config,
     data_dir,
-    matrix::{Fault, Login, MatrixFolder, Session},
+    http::{self, Answer, Cause},
+    matrix::{Authentication, Fault, Login, MatrixFolder, Session},
     secret::Token,
 };
 
 /// How long one answer may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How large an answer may be: what is asked for is a few KiB, in a room of thousands a few hundred.
-const LARGEST_ANSWER: usize = 8 * 1024 * 1024;
-
 /// The way to the homeserver.
 pub(super) struct Api<'a> {
-    http: Client,
+    client: Client,
     pub(super) config: &'a Config,
     /// `None`: the registration is missing or refused, and nothing can be asked in anybody's name.
     pub(super) login: Option<&'a Login>,
-    /// `None`: the bot has not logged in yet.
-    token: Result<Option<Token>, Fault>,
-    /// As what an appservice's user is logged in: some homeservers let an appservice without a device do little.
-    own: Option<Session>,
+    /// As what the bot is logged in: some homeservers let an appservice without a device do little.
+    pub(super) session: Result<Option<Session>, Fault>,
 }
 
 /// In whose name something is asked.
@@ -57,20 +49,16 @@ pub(super) struct Trouble {
     pub(super) cause: Cause,
 }
 
-#[derive(Debug)]
-pub(super) enum Cause {
-    /// Nothing came back.
-    Unreachable(String),
-    /// The homeserver says no: a JSON object with an `errcode`.
-    Refused {
-        status: u16,
-        code: String,
-        message: String,
-    },
-    /// Not the homeserver says this, but a reverse proxy before it, or another server.
-    Page { status: u16 },
-    /// It is JSON, and not what was asked for.
-    Nonsense,
+/// The public keys of identities, by user.
+#[derive(Debug, Deserialize)]
+pub(super) struct Identities {
+    #[serde(default)]
+    master_keys: BTreeMap<OwnedUserId, MasterKeys>,
+}
+
+#[derive(Debug, Deserialize)]
+struct MasterKeys {
+    keys: BTreeMap<String, String>,
 }
 
 impl Trouble {
@@ -143,89 +131,73 @@ impl Trouble {
     }
 }
 
-impl fmt::Display for Cause {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unreachable(cause) => write!(formatter, "no answer ({cause})"),
-            Self::Refused {
-                status,
-                code,
-                message,
-            } => write!(
-                formatter,
-                "the homeserver answers {status} {code} ({message})"
-            ),
-            Self::Page { status } => {
-                let reason = StatusCode::from_u16(*status).ok();
-                let reason = reason.and_then(|status| status.canonical_reason());
-                let who = match status {
-                    502..=504 => "a reverse proxy is there, and the homeserver behind it is not",
-                    401 | 403 | 429 => "a reverse proxy says so, and not the homeserver",
-                    _ => "this is not the answer of a homeserver",
-                };
-                write!(formatter, "{status} {} ({who})", reason.unwrap_or_default())
-            }
-            Self::Nonsense => formatter.write_str("the answer is not what Matrix prescribes"),
-        }
+/// What nobody foresees is told as it is.
+impl From<Trouble> for Outcome {
+    fn from(trouble: Trouble) -> Self {
+        Self::failed(trouble.to_string(), trouble.remedy())
+    }
+}
+
+impl From<Trouble> for Stop {
+    fn from(trouble: Trouble) -> Self {
+        Outcome::from(trouble).stops("the homeserver does not tell what is needed for that")
     }
 }
 
 impl<'a> Api<'a> {
     /// # Errors
-    /// Why requests cannot be made at all: this host has no root certificates.
-    pub(super) fn new(config: &'a Config, login: Option<&'a Login>) -> Result<Self, String> {
-        let http = Client::builder().timeout(TIMEOUT).build();
-        let http = http.map_err(|error| innermost(&error))?;
-        let stored = MatrixFolder::new(data_dir::matrix(&config.data_dir)).session();
-        let (token, own) = match login {
-            None => (Ok(None), None),
-            Some(Login::Appservice(registration)) => (
-                Ok(Some(registration.as_token.clone())),
-                stored
-                    .ok()
-                    .flatten()
-                    .filter(|session| session.authentication.is_some()),
-            ),
-            Some(Login::AccessToken(token)) => (Ok(Some(token.clone())), None),
-            // To log in would make a device.
-            Some(Login::Password(_)) => {
-                let token = stored.map(|session| session?.token().cloned());
-                (token, None)
-            }
-        };
+    /// When requests cannot be made at all: this host has no root certificates.
+    pub(super) fn new(config: &'a Config, login: Option<&'a Login>) -> reqwest::Result<Self> {
         Ok(Self {
-            http,
+            client: http::client(Client::builder().timeout(TIMEOUT))?,
             config,
             login,
-            token,
-            own,
+            session: MatrixFolder::new(data_dir::matrix(&config.data_dir)).session(),
         })
-    }
-
-    /// Whether anything can be asked in anybody's name.
-    pub(super) fn has_token(&self) -> Result<bool, &Fault> {
-        self.token.as_ref().map(Option::is_some)
     }
 
     pub(super) fn bot(&self) -> &'a UserId {
         &self.config.bot_user
     }
 
+    pub(super) fn folder(&self) -> MatrixFolder {
+        MatrixFolder::new(data_dir::matrix(&self.config.data_dir))
+    }
+
+    fn is_appservice(&self) -> bool {
+        matches!(self.login, Some(Login::Appservice(_)))
+    }
+
+    /// How the bot's device is logged in, if it is.
+    fn device(&self) -> Option<(&Session, &Authentication)> {
+        let session = self.session.as_ref().ok()?.as_ref()?;
+        Some((session, session.authentication.as_ref()?))
+    }
+
     /// Whether the bot is asked for by an appservice that names the user alone.
     pub(super) fn is_without_device(&self) -> bool {
-        matches!(self.login, Some(Login::Appservice(_))) && self.own.is_none()
+        self.is_appservice() && self.device().is_none()
     }
 
     /// From now on asks without the bot's device, whose log-in may be no longer good. Gives whether that makes a difference.
     pub(super) fn forget_device(&mut self) -> bool {
-        self.own.take().is_some()
+        let had_one = self.device().is_some();
+        self.session = Ok(None);
+        had_one
     }
 
-    /// The time of whatever answers for the homeserver. `None`: it does not tell.
-    pub(super) async fn time(&self) -> Option<SystemTime> {
-        let url = self.url(Asker::Nobody, &["client", "versions"], &[]);
-        let answer = self.http.get(url).send().await.ok()?;
-        http_date_to_system_time(answer.headers().get("date")?).ok()
+    pub(super) fn token_of(&self, asker: Asker) -> Option<&Token> {
+        match (asker, self.login?) {
+            (Asker::Nobody, _) => None,
+            (_, Login::AccessToken(token)) => Some(token),
+            // To log in would make a device.
+            (_, Login::Password(_)) => self.session.as_ref().ok()?.as_ref()?.token(),
+            (Asker::Token, Login::Appservice(registration)) => Some(&registration.as_token),
+            (Asker::Bot, Login::Appservice(registration)) => match self.device() {
+                Some((_, Authentication::AccessToken { access_token })) => Some(access_token),
+                Some((_, Authentication::IdentityAssertion)) | None => Some(&registration.as_token),
+            },
+        }
     }
 
     /// Asks below `/_matrix`. The parts of the path need not be escaped.
@@ -235,8 +207,8 @@ impl<'a> Api<'a> {
         path: &[&str],
         query: &[(&str, &str)],
     ) -> Result<T, Trouble> {
-        let url = self.url(asker, path, query);
-        self.send(asker, Method::GET, url, None).await
+        let answer = self.send(asker, Method::GET, path, query, None).await?;
+        parse(answer, &Method::GET, path)
     }
 
     /// The same where there may be no such thing: `None`, if the homeserver says so.
@@ -244,67 +216,49 @@ impl<'a> Api<'a> {
         &self,
         asker: Asker,
         path: &[&str],
-        query: &[(&str, &str)],
     ) -> Result<Option<T>, Trouble> {
-        match self.get(asker, path, query).await {
+        match self.get(asker, path, &[]).await {
             Ok(answer) => Ok(Some(answer)),
             Err(trouble) if trouble.is_absence() => Ok(None),
             Err(trouble) => Err(trouble),
         }
     }
 
-    /// Asks with a body, for questions that need one.
-    pub(super) async fn post<T: DeserializeOwned>(
-        &self,
-        asker: Asker,
-        path: &[&str],
-        body: &Value,
-    ) -> Result<T, Trouble> {
-        let url = self.url(asker, path, &[]);
-        self.send(asker, Method::POST, url, Some(body)).await
+    /// The identities of users, as the homeserver shows them.
+    pub(super) async fn identities(&self, users: &[&UserId]) -> Result<Identities, Trouble> {
+        let path = ["client", "v3", "keys", "query"];
+        let asked: BTreeMap<_, _> = users.iter().map(|user| (*user, json!([]))).collect();
+        let body = json!({ "device_keys": asked });
+        let answer = self.send(Asker::Bot, Method::POST, &path, &[], Some(&body));
+        parse(answer.await?, &Method::POST, &path)
     }
 
-    fn url(&self, asker: Asker, path: &[&str], query: &[(&str, &str)]) -> Url {
-        let mut url = self.config.homeserver_url.clone();
-        // A URL with a host has a path.
-        if let Ok(mut segments) = url.path_segments_mut() {
-            segments.pop_if_empty().push("_matrix").extend(path);
-        }
+    pub(super) async fn send(
+        &self,
+        asker: Asker,
+        method: Method,
+        path: &[&str],
+        query: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> Result<Answer, Trouble> {
+        let path = [&["_matrix"], path].concat();
+        let mut url = http::address(&self.config.homeserver_url, &path);
         let mut pairs = query.to_vec();
-        if asker == Asker::Bot && matches!(self.login, Some(Login::Appservice(_))) {
-            if self.own_token().is_none() {
-                pairs.push(("user_id", self.bot().as_str()));
-                let device = self.own.as_ref().map(Session::device_id);
-                pairs.extend(device.map(|device| ("device_id", device.as_str())));
+        if asker == Asker::Bot && self.is_appservice() {
+            match self.device() {
+                Some((_, Authentication::AccessToken { .. })) => {}
+                Some((session, Authentication::IdentityAssertion)) => {
+                    pairs.push(("user_id", self.bot().as_str()));
+                    pairs.push(("device_id", session.device_id().as_str()));
+                }
+                None => pairs.push(("user_id", self.bot().as_str())),
             }
         }
         if !pairs.is_empty() {
             url.query_pairs_mut().extend_pairs(pairs);
         }
-        url
-    }
-
-    fn own_token(&self) -> Option<&Token> {
-        self.own.as_ref().and_then(Session::token)
-    }
-
-    fn token_of(&self, asker: Asker) -> Option<&Token> {
-        match (asker, self.own_token()) {
-            (Asker::Nobody, _) => None,
-            (Asker::Bot, Some(own)) => Some(own),
-            (Asker::Token | Asker::Bot, _) => self.token.as_ref().ok()?.as_ref(),
-        }
-    }
-
-    async fn send<T: DeserializeOwned>(
-        &self,
-        asker: Asker,
-        method: Method,
-        url: Url,
-        body: Option<&Value>,
-    ) -> Result<T, Trouble> {
         let request = format!("{method} {}", url.path());
-        let mut builder = self.http.request(method, url);
+        let mut builder = self.client.request(method, url);
         if let Some(token) = self.token_of(asker) {
             builder = builder.bearer_auth(token.expose());
         }
@@ -312,57 +266,32 @@ impl<'a> Api<'a> {
             builder = builder.header("content-type", "application/json");
             builder = builder.body(body.to_string());
         }
-        let answer = exchange(builder).await;
+        let answer = http::send(builder).await;
         answer.map_err(|cause| Trouble { request, cause })
     }
 }
 
-async fn exchange<T: DeserializeOwned>(request: reqwest::RequestBuilder) -> Result<T, Cause> {
-    let mut response = request.send().await.map_err(|error| unreachable(&error))?;
-    let status = response.status();
-    let mut body = Vec::new();
-    while let Some(chunk) = response
-        .chunk()
-        .await
-        .map_err(|error| unreachable(&error))?
-    {
-        body.extend_from_slice(&chunk);
-        if body.len() > LARGEST_ANSWER {
-            return Err(Cause::Nonsense);
-        }
+impl Trouble {
+    /// The answer is JSON, and not what was asked for.
+    pub(super) fn nonsense(method: &Method, path: &[&str]) -> Self {
+        let request = format!("{method} /_matrix/{}", path.join("/"));
+        let cause = Cause::Nonsense;
+        Self { request, cause }
     }
-    let page = Cause::Page {
-        status: status.as_u16(),
-    };
-    let Ok(answer) = serde_json::from_slice::<Value>(&body) else {
-        return Err(page);
-    };
-    if status.is_success() {
-        return serde_json::from_value(answer).map_err(|_| Cause::Nonsense);
-    }
-    let text = |key| answer.get(key).and_then(Value::as_str);
-    let Some(code) = text("errcode") else {
-        return Err(page);
-    };
-    Err(Cause::Refused {
-        status: status.as_u16(),
-        code: code.to_owned(),
-        message: text("error").unwrap_or_default().to_owned(),
-    })
 }
 
-fn unreachable(error: &reqwest::Error) -> Cause {
-    if error.is_timeout() {
-        return Cause::Unreachable(format!("none within {} s", TIMEOUT.as_secs()));
-    }
-    Cause::Unreachable(innermost(error))
+fn parse<T: DeserializeOwned>(
+    answer: Answer,
+    method: &Method,
+    path: &[&str],
+) -> Result<T, Trouble> {
+    serde_json::from_value(answer.body).map_err(|_| Trouble::nonsense(method, path))
 }
 
-/// The innermost cause says what people can act on.
-fn innermost(error: &reqwest::Error) -> String {
-    let mut cause: &dyn Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
+impl Identities {
+    /// The public key of this user's identity.
+    pub(super) fn of(&self, user: &UserId) -> Option<&str> {
+        let keys = &self.master_keys.get(user)?.keys;
+        Some(keys.values().next().map_or("", String::as_str))
     }
-    cause.to_string()
 }

@@ -1,24 +1,44 @@
-//! The homeserver: whether it answers, and whether the bot can hear.
+//! The homeserver: whether it answers, what it calls itself, whether it knows the bot, and whether the bot can hear.
 
 use std::time::SystemTime;
 
-use matrix_sdk::ruma::{OwnedUserId, RoomId};
+use matrix_sdk::{
+    reqwest::Method,
+    ruma::{
+        OwnedServerName, OwnedUserId, ServerName, UserId, http_headers::http_date_to_system_time,
+    },
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    Blocked, Outcome, Report,
-    account::who_am_i,
-    api::{Api, Asker, Cause, Trouble},
-    files::replace_registration,
+    Blocked, Found, Outcome, Report,
+    api::{Api, Asker, Trouble},
+    host::{replace_registration, unreadable},
 };
 use crate::{
     config::Config,
-    matrix::{Login, Skew},
+    http::{self, Cause},
+    matrix::{HomeserverKind, Login, Registration, Skew},
 };
 
 pub(super) const REACHED: &str = "homeserver";
+pub(super) const SERVER_NAME: &str = "server name";
+pub(super) const ACCOUNT: &str = "bot's account";
 pub(super) const SYNC: &str = "sync";
+
+const NOT_YET: Blocked = "the bot has not logged in yet; run it, and check again";
+const NOT_THE_BOT: Blocked = "the homeserver does not let the appservice act as the bot";
+
+#[derive(Debug, Deserialize)]
+struct WhoAmI {
+    user_id: OwnedUserId,
+}
+
+#[derive(Debug, Deserialize)]
+struct Versions {
+    versions: Vec<String>,
+}
 
 /// What /sync says that matters here.
 #[derive(Debug, Deserialize)]
@@ -29,69 +49,53 @@ struct Sync {
     rooms: Value,
 }
 
-#[derive(Debug, Deserialize)]
-struct Versions {
-    versions: Vec<String>,
-}
-
-/// The way to the homeserver, where this host has one.
-pub(super) fn set_up<'a>(
-    report: &mut Report,
-    config: &'a Config,
-    login: Option<&'a Login>,
-) -> Result<Api<'a>, Blocked> {
-    Api::new(config, login).map_err(|cause| {
-        let outcome = Outcome::failed(
-            format!("this host can make no requests ({cause})"),
-            "install the system's root certificates (in Debian the package `ca-certificates`), and restart the bot",
-        );
-        report.add(REACHED, outcome);
-        "this host can make no requests"
-    })
-}
-
 /// Whether a homeserver is where the configuration says.
-pub(super) async fn reach(report: &mut Report, api: &Api<'_>) -> Result<(), Blocked> {
-    let url = &api.config.homeserver_url;
-    let answer = api.get(Asker::Nobody, &["client", "versions"], &[]).await;
-    let newest = answer.map(|Versions { versions }| versions.last().cloned().unwrap_or_default());
-    let (outcome, then) = match newest {
-        Ok(newest) => {
-            let software = software(api).await;
-            let found = format!("{software} at {url}, up to Matrix {newest}");
-            (judge_clock(api, found).await, Ok(()))
+pub(super) async fn reach<'a>(config: &'a Config, login: Option<&'a Login>) -> Found<Api<'a>> {
+    let api = Api::new(config, login).map_err(|error| {
+        Outcome::failed(
+            format!("this host can make no requests ({})", http::innermost(&error)),
+            "install the system's root certificates (in Debian the package `ca-certificates`), and restart the bot",
+        )
+        .stops("this host can make no requests")
+    })?;
+    let url = &config.homeserver_url;
+    let path = ["client", "versions"];
+    let answer = api.send(Asker::Nobody, Method::GET, &path, &[], None).await;
+    let answer = answer.and_then(|answer| {
+        let versions = Versions::deserialize(answer.body);
+        let versions = versions.map_err(|_| Trouble::nonsense(&Method::GET, &path))?;
+        Ok((
+            answer.headers,
+            versions.versions.last().cloned().unwrap_or_default(),
+        ))
+    });
+    match answer {
+        Ok((headers, newest)) => {
+            let found = format!("{} at {url}, up to Matrix {newest}", software(&api).await);
+            let date = headers.get("date");
+            let time = date.and_then(|date| http_date_to_system_time(date).ok());
+            Ok((judge_clock(&api, found, time), api))
         }
-        Err(Trouble {
-            cause: Cause::Unreachable(cause),
-            ..
-        }) => (
-            Outcome::failed(
-                format!("{url} does not answer ({cause})"),
-                "start the homeserver, or correct `homeserver.url` in config.yaml",
-            ),
-            Err("the homeserver does not answer"),
-        ),
-        Err(trouble) if trouble.is_not_matrix() => (
-            Outcome::failed(
-                format!("{url} is not a Matrix client-server API ({trouble})"),
-                "correct `homeserver.url` in config.yaml: it is where the client-server API is; if it is right, let the \
-                 reverse proxy there pass all requests below `/_matrix` on to the homeserver",
-            ),
-            Err("there is no homeserver"),
-        ),
-        Err(trouble) => (
-            Outcome::failed(format!("at {url}: {trouble}"), trouble.remedy()),
-            Err("the homeserver does not answer"),
-        ),
-    };
-    report.step(REACHED, outcome, then)
+        Err(Trouble { cause: Cause::Unreachable(cause), .. }) => Err(Outcome::failed(
+            format!("{url} does not answer ({cause})"),
+            "start the homeserver, or correct `homeserver.url` in config.yaml",
+        )
+        .stops("the homeserver does not answer")),
+        Err(trouble) if trouble.is_not_matrix() => Err(Outcome::failed(
+            format!("{url} is not a Matrix client-server API ({trouble})"),
+            "correct `homeserver.url` in config.yaml: it is where the client-server API is; if it is right, let the reverse \
+             proxy there pass all requests below `/_matrix` on to the homeserver",
+        )
+        .stops("there is no homeserver")),
+        Err(trouble) => Err(Outcome::failed(format!("at {url}: {trouble}"), trouble.remedy())
+            .stops("the homeserver does not answer")),
+    }
 }
 
 /// Commands are dropped for their age by both clocks.
-async fn judge_clock(api: &Api<'_>, found: String) -> Outcome {
-    let own = SystemTime::now();
-    let skew = |time| Skew::between(own, time, api.config.max_command_age);
-    match api.time().await.and_then(skew) {
+fn judge_clock(api: &Api<'_>, found: String, time: Option<SystemTime>) -> Outcome {
+    let skew = |time| Skew::between(SystemTime::now(), time, api.config.max_command_age);
+    match time.and_then(skew) {
         None => Outcome::passed(found),
         Some(skew) => Outcome::warning(
             format!(
@@ -113,50 +117,236 @@ async fn software(api: &Api<'_>) -> String {
     }
 }
 
-/// Whether the bot can hear: some homeservers refuse that to appservices. Gives what /sync says of the room; `None`, where
-/// only the bot's device can tell, which there is not yet.
-pub(super) async fn try_sync(
-    report: &mut Report,
-    api: &Api<'_>,
-    room: Option<&RoomId>,
-) -> Result<Option<Value>, Blocked> {
+/// Whose the homeserver takes the bot's token for, and whether its name is the configured one.
+pub(super) async fn look_at_account(report: &mut Report, api: &mut Api<'_>) -> Result<(), Blocked> {
+    let owner = match api.token_of(Asker::Token) {
+        Some(_) => Some(who_am_i(api, Asker::Token).await),
+        None => None,
+    };
+    let actual = match &owner {
+        Some(Ok(user)) => Some(user.server_name().to_owned()),
+        Some(Err(_)) | None => signing_name(api).await,
+    };
+    let has_right_name = compare_server_name(api, actual.as_deref());
+    report.step(SERVER_NAME, has_right_name)?;
+    let Some(login) = api.login else {
+        return Err("there is no valid registration");
+    };
+    if let (Login::Appservice(_) | Login::Password(_), Err(fault)) = (login, &api.session) {
+        let found = Err(unreadable(fault).stops("the log-in on disk cannot be read"));
+        return report.step(ACCOUNT, found);
+    }
+    let found = match (login, owner) {
+        (Login::Appservice(registration), Some(owner)) => {
+            judge_appservice(api, registration, owner).await
+        }
+        (Login::AccessToken(_) | Login::Password(_), Some(owner)) => judge_token(api, login, owner),
+        (_, None) => judge_first_log_in(api).await,
+    };
+    report.step(ACCOUNT, found)
+}
+
+/// The name with which the homeserver signs.
+async fn signing_name(api: &Api<'_>) -> Option<OwnedServerName> {
+    let path = ["key", "v2", "server"];
+    let answer: Value = api.get(Asker::Nobody, &path, &[]).await.ok()?;
+    answer.get("server_name")?.as_str()?.try_into().ok()
+}
+
+/// A registration that is in use was written for the user with the wrong name.
+fn compare_server_name(api: &Api<'_>, actual: Option<&ServerName>) -> Found {
+    let configured = &api.config.server_name;
+    let Some(actual) = actual else {
+        return Ok((
+            Outcome::skipped("the homeserver does not tell its name"),
+            (),
+        ));
+    };
+    if actual == configured {
+        return Ok((Outcome::passed(actual.as_str()), ()));
+    }
+    let anew = match api.login {
+        Some(Login::Appservice(registration)) => {
+            format!(
+                ", {}",
+                replace_registration(&registration.file, &api.config.file)
+            )
+        }
+        Some(Login::AccessToken(_) | Login::Password(_)) | None => String::new(),
+    };
+    Err(Outcome::failed(
+        format!("config.yaml says {configured}, and the homeserver calls itself {actual}"),
+        format!("set `homeserver.server_name: {actual}` in config.yaml{anew}, and restart the bot"),
+    )
+    .stops("the server name is wrong"))
+}
+
+/// Whether the homeserver knows the appservice's token, and lets it act as the bot. `sender` is the appservice's own user.
+async fn judge_appservice(
+    api: &mut Api<'_>,
+    registration: &Registration,
+    sender: Result<OwnedUserId, Trouble>,
+) -> Found {
+    let bot = api.bot();
+    let mut answer = who_am_i(api, Asker::Bot).await;
+    // The log-in on disk may be no longer good.
+    if answer.is_err() && api.forget_device() {
+        answer = who_am_i(api, Asker::Bot).await;
+    }
+    let trouble = match answer {
+        Ok(user) if user == bot => {
+            return Ok((Outcome::passed(format!("{bot}, by the registration")), ()));
+        }
+        Ok(user) => {
+            return Err(Outcome::failed(
+                format!(
+                    "the homeserver takes the appservice for {user}, and not for {bot}, whom it names"
+                ),
+                "install a newer homeserver, or give the bot an account (`bot.password`)",
+            )
+            .stops(NOT_THE_BOT));
+        }
+        Err(trouble) => trouble,
+    };
+    let Some(message) = trouble.refusal() else {
+        return Err(trouble.into());
+    };
+    // Conduit makes no user for `sender_localpart`, and refuses that one as well; what it says of the bot tells that it knows the token.
+    let is_unknown = sender.is_err_and(|refused| {
+        refused.is_unknown_token() || !is_of_missing_user(message) && !is_of_another(message)
+    });
+    if is_unknown {
+        let kind = HomeserverKind::ask(&api.config.homeserver_url).await;
+        return Err(Outcome::failed(
+            format!("the homeserver does not know the appservice's token ({trouble})"),
+            kind.how_to_register(&registration.file, bot),
+        )
+        .stops("the homeserver does not know the appservice's token"));
+    }
+    if is_unregistered(api, message).await {
+        return Err(Outcome::passed(format!(
+            "{bot} is not there yet; the bot's first run makes it"
+        ))
+        .stops("the bot's user is not there yet; run the bot, and check again"));
+    }
+    Err(Outcome::failed(
+        format!("the homeserver does not let the appservice act as {bot} ({trouble})"),
+        format!(
+            "give the homeserver a new copy of {}, and restart it",
+            registration.file.display()
+        ),
+    )
+    .stops(NOT_THE_BOT))
+}
+
+/// A user that does not exist is refused like one of somebody else's. Most homeservers tell the two apart in words; elsewhere only
+/// an existing user has a profile.
+async fn is_unregistered(api: &Api<'_>, message: &str) -> bool {
+    if is_of_another(message) || is_of_missing_user(message) {
+        return !is_of_another(message);
+    }
+    let profile = ["client", "v3", "profile", api.bot().as_str()];
+    matches!(api.find::<Value>(Asker::Token, &profile).await, Ok(None))
+}
+
+/// In words of Synapse.
+fn is_of_another(message: &str) -> bool {
+    message.contains("masquerade")
+}
+
+/// In words of Synapse, and of Conduit and its family.
+fn is_of_missing_user(message: &str) -> bool {
+    message.contains("not registered") || message.contains("does not exist")
+}
+
+/// Whether the token of a log-in is good, and the bot's.
+fn judge_token(api: &Api<'_>, login: &Login, owner: Result<OwnedUserId, Trouble>) -> Found {
+    let bot = api.bot();
+    match owner {
+        Ok(user) if user == bot => Ok((Outcome::passed(bot.as_str()), ())),
+        Ok(user) => Err(Outcome::failed(
+            format!("the token is of {user}, and config.yaml names {bot}"),
+            format!(
+                "set `bot.localpart: {}` in config.yaml, or log in as {bot}",
+                user.localpart()
+            ),
+        )
+        .stops("the token is another user's")),
+        Err(trouble) if !trouble.is_unknown_token() => Err(trouble.into()),
+        Err(_) if matches!(login, Login::AccessToken(_)) => Err(Outcome::failed(
+            "`bot.access_token` is no longer good",
+            "log in once more, and put the new token into config.yaml",
+        )
+        .stops("the bot's token is not good")),
+        Err(_) => Err(
+            Outcome::passed("the log-in is no longer good; the bot's next run logs in")
+                .stops(NOT_YET),
+        ),
+    }
+}
+
+/// Whether the homeserver takes passwords. To try it would make a device.
+async fn judge_first_log_in(api: &Api<'_>) -> Found {
+    let path = ["client", "v3", "login"];
+    let answer: Value = api.get(Asker::Nobody, &path, &[]).await?;
+    let flows = answer.get("flows").and_then(Value::as_array);
+    let mut flows = flows.into_iter().flatten();
+    if flows.any(|flow| {
+        flow.get("type")
+            .is_some_and(|kind| kind == "m.login.password")
+    }) {
+        return Err(Outcome::passed("the bot's first run logs in").stops(NOT_YET));
+    }
+    Err(Outcome::failed(
+        "the homeserver does not offer a log-in with a password",
+        "log the bot's user in with another client, and set `bot.access_token` in place of `bot.password`",
+    )
+    .stops("the bot cannot log in"))
+}
+
+async fn who_am_i(api: &Api<'_>, asker: Asker) -> Result<OwnedUserId, Trouble> {
+    let path = ["client", "v3", "account", "whoami"];
+    let answer: WhoAmI = api.get(asker, &path, &[]).await?;
+    Ok(answer.user_id)
+}
+
+/// Whether the bot can hear: some homeservers refuse that to appservices. Gives what /sync says of its rooms; `None`, where only
+/// the bot's device can tell, which there is not yet.
+pub(super) async fn try_sync(api: &Api<'_>) -> Found<Option<Value>> {
     let nothing = json!({ "not_types": ["*"] });
     let filter = json!({
         "presence": nothing,
         "account_data": nothing,
         "room": {
-            "rooms": room.as_slice(),
             // Synapse gives its last answer again to whoever asks the same within two minutes.
             "timeline": { "limit": rand::random_range(1..10_000), "not_types": ["*"] },
             "state": nothing,
             "ephemeral": nothing,
             "account_data": nothing,
         },
-    });
-    let filter = filter.to_string();
+    })
+    .to_string();
     let query = [
         ("timeout", "0"),
         ("set_presence", "offline"),
         ("filter", filter.as_str()),
     ];
-    let path = ["client", "v3", "sync"];
-    let answer = api.get(Asker::Bot, &path, &query).await;
-    let cannot = Err("the bot cannot /sync");
-    let (outcome, then) = match answer {
-        Ok(Sync { rooms, .. }) => (Outcome::passed("answers"), Ok(Some(rooms))),
-        Err(trouble) => match fails_as_sender(api, &trouble).await {
-            Some(outcome) => (outcome, cannot),
-            None if api.is_without_device() && trouble.is_refusal() => (
-                Outcome::skipped(format!(
-                    "the bot has no device yet, and without one the homeserver refuses it ({trouble}); run the bot, and \
-                     check again"
-                )),
-                Ok(None),
-            ),
-            None => (unexpected(&trouble), cannot),
-        },
+    let answer = api.get(Asker::Bot, &["client", "v3", "sync"], &query).await;
+    let trouble = match answer {
+        Ok(Sync { rooms, .. }) => return Ok((Outcome::passed("answers"), Some(rooms))),
+        Err(trouble) => trouble,
     };
-    report.step(SYNC, outcome, then)
+    let outcome = if let Some(outcome) = fails_as_sender(api, &trouble).await {
+        outcome
+    } else if api.is_without_device() && trouble.is_refusal() {
+        let outcome = Outcome::skipped(format!(
+            "the bot has no device yet, and without one the homeserver refuses it ({trouble}); run the bot, and check again"
+        ));
+        return Ok((outcome, None));
+    } else {
+        trouble.into()
+    };
+    Err(outcome.stops("the bot cannot /sync"))
 }
 
 /// Synapse fails so for the user that its registration names as the sender.
@@ -164,8 +354,9 @@ async fn fails_as_sender(api: &Api<'_>, trouble: &Trouble) -> Option<Outcome> {
     let Some(Login::Appservice(registration)) = api.login else {
         return None;
     };
-    let sender: OwnedUserId = who_am_i(api, Asker::Token).await.ok()?;
-    (sender == api.bot()).then(|| {
+    let sender = who_am_i(api, Asker::Token).await.ok()?;
+    let bot: &UserId = api.bot();
+    (sender == bot).then(|| {
         Outcome::failed(
             format!(
                 "{trouble}, as Synapse does for the `sender_localpart` of a registration, which the bot is there"
@@ -176,9 +367,4 @@ async fn fails_as_sender(api: &Api<'_>, trouble: &Trouble) -> Option<Outcome> {
             ),
         )
     })
-}
-
-/// What nobody foresees is told as it is.
-pub(super) fn unexpected(trouble: &Trouble) -> Outcome {
-    Outcome::failed(trouble.to_string(), trouble.remedy())
 }

@@ -1,7 +1,6 @@
 //! The bot's cross-signing identity, and the recovery key that brings it back.
 
 use std::{
-    collections::BTreeMap,
     ffi::{OsStr, OsString},
     fs,
     os::unix::fs::PermissionsExt as _,
@@ -9,62 +8,32 @@ use std::{
 };
 
 use matrix_sdk::ruma::{
-    UserId,
     events::{EventContentFromType as _, secret_storage::key::SecretStorageKeyEventContent},
     serde::Raw,
 };
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{
-    Outcome, Report,
+    Outcome, Stop,
     api::{Api, Asker, Trouble},
-    homeserver::unexpected,
+    host::unreadable,
     vantage::Vantage,
-    which_room::unreadable,
 };
-use crate::{
-    data_dir,
-    matrix::{MatrixFolder, RECOVERY_KEY_VARIABLE, RecoveryKey},
-};
+use crate::matrix::{MatrixFolder, RECOVERY_KEY_VARIABLE, RecoveryKey};
 
 pub(super) const IDENTITY: &str = "identity and recovery key";
 
 /// Nobody but the owner may know the key.
 const OTHERS: u32 = 0o077;
 
-/// What the homeserver knows of the bot's keys.
-#[derive(Debug, Deserialize)]
-struct Keys {
-    #[serde(default)]
-    master_keys: BTreeMap<String, MasterKeys>,
-}
-
-#[derive(Debug, Deserialize)]
-struct MasterKeys {
-    keys: BTreeMap<String, String>,
-}
-
 /// Looks at the identity that the homeserver knows, and whether the key opens its secrets.
-pub(super) async fn look(report: &mut Report, api: &Api<'_>, vantage: &Vantage) {
-    let outcome = judge(api, vantage)
-        .await
-        .unwrap_or_else(|trouble| unexpected(&trouble));
-    report.add(IDENTITY, outcome);
-}
-
-async fn judge(api: &Api<'_>, vantage: &Vantage) -> Result<Outcome, Trouble> {
-    let folder = MatrixFolder::new(data_dir::matrix(&api.config.data_dir));
+pub(super) async fn judge(api: &Api<'_>, vantage: &Vantage) -> Result<Outcome, Stop> {
+    let folder = api.folder();
     let file = folder.recovery_key();
-    let key = match find(&folder, vantage) {
-        Ok(key) => key,
-        Err(outcome) => return Ok(outcome),
-    };
+    let key = find(&folder, vantage).map_err(|outcome| outcome.stops(""))?;
     let (path, user) = (file.display(), api.bot());
-    let body = json!({ "device_keys": { user.as_str(): [] } });
-    let path_of_keys = ["client", "v3", "keys", "query"];
-    let keys: Keys = api.post(Asker::Bot, &path_of_keys, &body).await?;
-    let shown = keys.identity(user);
+    let shown = api.identities(&[user]).await?;
+    let shown = shown.of(user).map(str::to_owned);
     Ok(match (&shown, key) {
         (None, None) => Outcome::passed("none yet; the bot's first run makes both"),
         (None, Some(key)) => Outcome::warning(
@@ -102,14 +71,6 @@ async fn judge(api: &Api<'_>, vantage: &Vantage) -> Result<Outcome, Trouble> {
             ),
         },
     })
-}
-
-impl Keys {
-    /// The public key of this user's identity.
-    fn identity(&self, user: &UserId) -> Option<String> {
-        let keys = &self.master_keys.get(user.as_str())?.keys;
-        Some(keys.values().next().cloned().unwrap_or_default())
-    }
 }
 
 fn put_back(api: &Api<'_>, file: &Path) -> String {
@@ -159,13 +120,7 @@ async fn opens_secrets(api: &Api<'_>, key: &RecoveryKey) -> Result<Option<bool>,
 }
 
 async fn account_data(api: &Api<'_>, kind: &str) -> Result<Option<Value>, Trouble> {
-    let path = [
-        "client",
-        "v3",
-        "user",
-        api.bot().as_str(),
-        "account_data",
-        kind,
-    ];
-    api.find(Asker::Bot, &path, &[]).await
+    let user = api.bot().as_str();
+    let path = ["client", "v3", "user", user, "account_data", kind];
+    api.find(Asker::Bot, &path).await
 }

@@ -5,23 +5,19 @@
 //! Invariant: it only looks. It makes no user, no device and no file, joins no room, and leaves the Matrix store alone, so
 //! that it works beside a bot that runs.
 
-mod account;
-mod admin_room;
 mod api;
-mod command;
-mod commanders;
-mod files;
+mod claude;
 mod homeserver;
-mod hosts;
+mod host;
 mod identity;
-mod program;
+mod people;
 mod project;
 mod report;
+mod room;
+mod run;
 mod service;
-mod storage;
 mod trust;
 mod vantage;
-mod which_room;
 
 use std::path::Path;
 
@@ -29,30 +25,25 @@ pub use report::{Check, Outcome, Report};
 
 use crate::config::{Config, ConfigError};
 use api::Api;
+use report::{Blocked, Found, Stop};
 use vantage::Vantage;
 
 /// What is tried with the homeserver, in this order.
-const WITH_HOMESERVER: [&str; 16] = [
+const WITH_HOMESERVER: [&str; 13] = [
     homeserver::REACHED,
-    account::LOG_IN,
-    account::TOKEN,
-    account::SERVER_NAME,
-    account::USER,
-    which_room::ROOM,
-    homeserver::SYNC,
-    admin_room::MEMBERSHIP,
-    which_room::UPGRADE,
-    admin_room::ENCRYPTION,
-    admin_room::POWER,
-    commanders::ACCESS,
-    commanders::COMMANDERS,
-    commanders::IDENTITIES,
-    hosts::HOSTS,
+    homeserver::SERVER_NAME,
+    homeserver::ACCOUNT,
     identity::IDENTITY,
+    homeserver::SYNC,
+    room::ROOM,
+    room::MEMBERSHIP,
+    room::ENCRYPTION,
+    room::POWER,
+    people::ACCESS,
+    people::COMMANDERS,
+    people::IDENTITIES,
+    room::HOSTS,
 ];
-
-/// Why what stands on something cannot be tried.
-type Blocked = &'static str;
 
 /// Tries everything. Takes a few seconds, and as long as the homeserver's time-outs where that does not answer.
 ///
@@ -63,20 +54,24 @@ pub async fn everything(config_file: &Path) -> Result<Report, ConfigError> {
     let mut report = Report::default();
     let vantage = Vantage::new(&config);
     let seen = vantage.look(&mut report);
-    files::look_at_configuration(&mut report, config_file, &config);
+    host::look_at_configuration(&mut report, config_file, &config);
     if let Err(because) = seen {
         report.add("all else", Outcome::skipped(because));
         return Ok(report);
     }
-    let login = files::look_at_registration(&mut report, &config);
-    let tried = match homeserver::set_up(&mut report, &config, login.as_ref()) {
+    let login = host::look_at_registration(&mut report, &config);
+    let api = report.step(
+        homeserver::REACHED,
+        homeserver::reach(&config, login.as_ref()).await,
+    );
+    let tried = match api {
         Ok(mut api) => try_homeserver(&mut report, &mut api, &vantage).await,
         Err(blocked) => Err(blocked),
     };
     if let Err(because) = tried {
         report.skip_missing(&WITH_HOMESERVER, because);
     }
-    storage::look(&mut report, &config, &vantage);
+    host::look_at_data_dir(&mut report, &config, &vantage);
     service::look(&mut report, &vantage).await;
     project::look(&mut report, &config, &vantage).await;
     Ok(report)
@@ -86,7 +81,7 @@ pub async fn everything(config_file: &Path) -> Result<Report, ConfigError> {
 #[must_use]
 pub fn without_configuration(error: &ConfigError) -> Report {
     let mut report = Report::default();
-    report.add(files::CONFIGURATION, files::no_configuration(error));
+    report.add(host::CONFIGURATION, host::no_configuration(error));
     report
 }
 
@@ -95,18 +90,14 @@ async fn try_homeserver(
     api: &mut Api<'_>,
     vantage: &Vantage,
 ) -> Result<(), Blocked> {
-    homeserver::reach(report, api).await?;
-    account::look(report, api).await?;
-    let room = which_room::find(report, api).await;
-    let id = room.as_ref().ok().map(|room| &*room.room);
-    let sync = homeserver::try_sync(report, api, id).await;
-    let looked = match (room, sync) {
-        (Ok(room), Ok(rooms)) => admin_room::look(report, api, &room, rooms.as_ref()).await,
-        (Err(blocked), _) | (_, Err(blocked)) => Err(blocked),
-    };
-    if let Err(because) = looked {
-        report.skip_missing(&admin_room::ALL, because);
-    }
-    identity::look(report, api, vantage).await;
+    homeserver::look_at_account(report, api).await?;
+    report.leaf(identity::IDENTITY, identity::judge(api, vantage).await);
+    let heard = report.step(homeserver::SYNC, homeserver::try_sync(api).await)?;
+    let room = report.step(room::ROOM, room::find(api).await)?;
+    let state = room::look_at_membership(api, &room, heard.as_ref()).await;
+    let state = report.step(room::MEMBERSHIP, state)?;
+    room::look(report, api, &state);
+    people::look(report, api, &state).await;
+    report.add(room::HOSTS, room::judge_hosts(api, &state));
     Ok(())
 }

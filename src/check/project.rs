@@ -1,8 +1,7 @@
 //! A project: its directory, its program, and what `claude` must have been told before it serves there.
 
 use std::{
-    collections::BTreeMap,
-    ffi::{OsStr, OsString},
+    ffi::OsStr,
     fs, io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
@@ -16,7 +15,7 @@ use rustix::{
 
 use super::{
     Outcome, Report,
-    command::{Commands, Versions},
+    claude::{Environment, Versions},
     trust,
     vantage::Vantage,
 };
@@ -33,51 +32,59 @@ use crate::{
     },
 };
 
-const UNUSABLE: &str = "the directory cannot be used";
-
 pub(super) async fn look(report: &mut Report, config: &Config, vantage: &Vantage) {
     let mut versions = Versions::new();
     for project in config.projects.values() {
         let site = Site::new(&project.project, vantage);
         let mut add =
             |what: &str, outcome| report.add(format!("{}: {what}", site.project.name), outcome);
-        let directory = site.directory();
+        let directory = site.judge_directory();
         let is_usable = matches!(directory, Outcome::Passed { .. });
         add("directory", directory);
-        if is_usable {
-            for (name, outcome) in site.commands().judge(&mut versions).await {
-                add(name, outcome);
-            }
+        let unusable = || Outcome::skipped("the directory cannot be used");
+        let settings = &site.project.settings;
+        let (start, resume) = (&settings.command, &settings.resume_command);
+        if !is_usable {
+            add("command", unusable());
+        } else if start.first() == resume.first() {
+            add("command", site.command(start, resume, &mut versions).await);
         } else {
-            add("command", Outcome::skipped(UNUSABLE));
+            add("command", site.command(start, start, &mut versions).await);
+            add(
+                "resume command",
+                site.command(resume, resume, &mut versions).await,
+            );
         }
-        if !Invocation::of(&site.project.settings.command).serves() {
+        if !Invocation::of(start).serves() {
             let because = "its `command` does not name `remote-control`";
             add("claude", Outcome::skipped(because));
             continue;
         }
-        let unless_unusable = |judge: &dyn Fn() -> Outcome| {
+        add(
+            "variables",
             if is_usable {
-                judge()
+                site.variables()
             } else {
-                Outcome::skipped(UNUSABLE)
-            }
-        };
-        add("variables", unless_unusable(&|| site.variables()));
+                unusable()
+            },
+        );
         add("log-in", site.log_in());
-        add("workspace trust", unless_unusable(&|| site.trust()));
+        add(
+            "workspace trust",
+            if is_usable { site.trust() } else { unusable() },
+        );
         add("consent", site.consent());
     }
 }
 
 /// A project, and the environment that its sessions get.
-struct Site<'a> {
-    project: &'a Project,
-    vantage: &'a Vantage,
-    environment: BTreeMap<OsString, OsString>,
+pub(super) struct Site<'a> {
+    pub(super) project: &'a Project,
+    pub(super) vantage: &'a Vantage,
+    pub(super) environment: Environment,
     files: Option<ClaudeFiles>,
     /// Without symbolic links.
-    directory: PathBuf,
+    pub(super) directory: PathBuf,
 }
 
 /// What the environment of a session and claude's settings say.
@@ -115,16 +122,7 @@ impl<'a> Site<'a> {
         }
     }
 
-    fn commands(&self) -> Commands<'_> {
-        Commands {
-            project: self.project,
-            environment: &self.environment,
-            directory: &self.directory,
-            vantage: self.vantage,
-        }
-    }
-
-    fn directory(&self) -> Outcome {
+    fn judge_directory(&self) -> Outcome {
         let path = &self.project.directory;
         let elsewhere = format!(
             "or change `projects.{}.directory` in config.yaml and restart the bot",

@@ -6,7 +6,17 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::Blocked;
+/// Why what stands on something cannot be tried.
+pub(super) type Blocked = &'static str;
+
+/// What came of a check, with what the next ones go on with.
+pub(super) type Found<T = ()> = Result<(Outcome, T), Stop>;
+
+/// What came of a check, and why the next ones cannot be tried.
+pub(super) struct Stop {
+    pub(super) outcome: Outcome,
+    pub(super) blocked: Blocked,
+}
 
 /// All that was tried, in the order in which a start needs it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -48,11 +58,6 @@ pub enum Outcome {
         /// What to do.
         remedy: String,
     },
-    /// Neither good nor bad, and good to know.
-    Noted {
-        /// What was found.
-        found: String,
-    },
     /// It was not tried.
     Skipped {
         /// Why not.
@@ -76,14 +81,15 @@ impl Outcome {
         Self::Failed { found, remedy }
     }
 
-    pub(super) fn noted(found: impl Into<String>) -> Self {
-        let found = found.into();
-        Self::Noted { found }
-    }
-
     pub(super) fn skipped(because: impl Into<String>) -> Self {
         let because = because.into();
         Self::Skipped { because }
+    }
+
+    /// The same, where others stand on it.
+    pub(super) fn stops(self, blocked: Blocked) -> Stop {
+        let outcome = self;
+        Stop { outcome, blocked }
     }
 }
 
@@ -93,15 +99,19 @@ impl Report {
         self.checks.push(Check { name, outcome });
     }
 
-    /// Adds what came of it, and gives back what follows: something to go on with, or why what stands on it cannot be tried.
-    pub(super) fn step<T>(
-        &mut self,
-        name: &str,
-        outcome: Outcome,
-        then: Result<T, Blocked>,
-    ) -> Result<T, Blocked> {
+    /// Adds what was found, and gives back what the next checks go on with.
+    pub(super) fn step<T>(&mut self, name: &str, found: Found<T>) -> Result<T, Blocked> {
+        let (outcome, then) = match found {
+            Ok((outcome, value)) => (outcome, Ok(value)),
+            Err(stop) => (stop.outcome, Err(stop.blocked)),
+        };
         self.add(name, outcome);
         then
+    }
+
+    /// Adds what was found, where nothing stands on it.
+    pub(super) fn leaf(&mut self, name: &str, found: Result<Outcome, Stop>) {
+        self.add(name, found.unwrap_or_else(|stop| stop.outcome));
     }
 
     /// Notes of each of these that is not in the report yet that it was not tried.
@@ -157,7 +167,6 @@ impl fmt::Display for Check {
             Outcome::Passed { found } => format!("✔ {name}: {found}"),
             Outcome::Warning { found, remedy } => format!("⚠ {name}: {found}. Better: {remedy}"),
             Outcome::Failed { found, remedy } => format!("✘ {name}: {found}. To fix it: {remedy}"),
-            Outcome::Noted { found } => format!("– {name}: {found}"),
             Outcome::Skipped { because } => format!("– {name}: not tried: {because}"),
         };
         formatter.write_str(&line)

@@ -4,11 +4,10 @@ use std::{path::Path, process::Command};
 
 use super::{
     Outcome, Report,
-    program::{NotPrinted, printed_by},
+    run::{NotPrinted, printed_by},
     vantage::Vantage,
 };
 
-const RUNNING: &str = "running bot";
 const UNIT: &str = "systemd unit";
 
 /// What the units are called that come with rcbot.
@@ -22,11 +21,6 @@ struct Unit {
 }
 
 pub(super) async fn look(report: &mut Report, vantage: &Vantage) {
-    let running = match vantage.running {
-        Some(pid) => Outcome::passed(format!("process {pid} runs with this data directory")),
-        None => Outcome::noted("no bot runs with this data directory"),
-    };
-    report.add(RUNNING, running);
     let systemctl = Path::new("systemctl");
     let mut groups = vantage.control_groups.iter();
     let unit = match groups.find_map(|group| unit_of(group)) {

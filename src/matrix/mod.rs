@@ -39,7 +39,7 @@ pub use direct_message::{ConfidentialRoom, LinkMessage, NotConfidential, NotSent
 pub use facts::{CreateEvent, NoPower, RoomFacts, StateEvents};
 pub use fault::{Cause, Chain, Fault, Severity};
 pub use folder::MatrixFolder;
-pub(crate) use folder::{Authentication, Session, StoredRoom};
+pub(crate) use folder::{Authentication, Session};
 pub use guard::Quarantine;
 pub use homeserver_kind::HomeserverKind;
 pub use hosts::{AnnouncedProject, AnnouncedSession, Announcement, HOST_EVENT, HostEvent};

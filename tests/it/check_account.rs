@@ -13,6 +13,8 @@ use crate::support::{
     proxy::{Answer, Proxy},
 };
 
+const ACCOUNT: &str = "bot's account";
+
 /// An account for a bot.
 struct Account {
     localpart: String,
@@ -57,15 +59,14 @@ async fn a_bot_with_a_password_is_looked_at_without_a_log_in() {
         .await;
     let checkup = Checkup::of(&bot);
     checkup.expect("registration", "skipped", "`bot.password`");
-    checkup.expect("log-in", "passed", "with `bot.password`");
-    checkup.expect("token", "passed", "the bot's first run logs in");
+    checkup.expect(ACCOUNT, "passed", "the bot's first run logs in");
     checkup.expect("sync", "skipped", "run it, and check again");
     assert_eq!(devices().await, 1, "no device was made");
 
     bot.run();
     bot.wait_until_ready(&alice).await;
     let checkup = Checkup::of(&bot);
-    for name in ["token", "server name", "bot's user", "sync"] {
+    for name in [ACCOUNT, "server name", "sync"] {
         assert_eq!(checkup.outcome(name), "passed", "{checkup:?}");
     }
     assert_eq!(devices().await, 2, "no device was made");
@@ -82,32 +83,30 @@ async fn an_access_token_that_is_not_the_bots_is_told() {
         .await;
     assert_eq!(Checkup::of(&bot).outcome("sync"), "passed");
     former.logout().await.unwrap();
-    let remedy = Checkup::of(&bot).expect("token", "failed", "no longer good");
+    let remedy = Checkup::of(&bot).expect(ACCOUNT, "failed", "no longer good");
     assert_eq!(
         remedy,
         "log in once more, and put the new token into config.yaml"
     );
     let token = token_of(&account.log_in().await);
     bot.reconfigure(|config| config["bot"]["access_token"] = json!(token));
-    assert_eq!(Checkup::of(&bot).outcome("token"), "passed");
+    assert_eq!(Checkup::of(&bot).outcome(ACCOUNT), "passed");
 
     bot.reconfigure(|config| config["bot"]["localpart"] = json!("somebody"));
-    let remedy = Checkup::of(&bot).expect("bot's user", "failed", "config.yaml names @somebody:");
+    let remedy = Checkup::of(&bot).expect(ACCOUNT, "failed", "config.yaml names @somebody:");
     let key = format!("bot.localpart: {}", account.localpart);
     assert_eq!(commands(&remedy), [key.as_str()]);
     bot.reconfigure(|config| config["bot"]["localpart"] = json!(account.localpart));
-    assert_eq!(Checkup::of(&bot).outcome("bot's user"), "passed");
+    assert_eq!(Checkup::of(&bot).outcome(ACCOUNT), "passed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bot_that_the_homeserver_does_not_log_in_is_seen_to_act_as_the_appservice() {
-    const ITSELF: &str = "acts as the appservice itself";
     let alice = person("alice").await;
     let mut bot = Bot::builder(homeserver())
         .without_log_in(homeserver())
         .prepare(&alice)
         .await;
-    Checkup::of(&bot).expect("log-in", "passed", ITSELF);
     // The bot's own copy of the registration does not say so: the homeserver's refusal does.
     let shared = homeserver().registrations()[1].clone();
     let text = fs::read_to_string(shared).unwrap();
@@ -115,14 +114,13 @@ async fn a_bot_that_the_homeserver_does_not_log_in_is_seen_to_act_as_the_appserv
     fs::write(&copy, text.replace("io.element.msc4190: true", "")).unwrap();
     fs::set_permissions(&copy, fs::Permissions::from_mode(0o600)).unwrap();
     bot.reconfigure(|config| config["appservice"]["registration"] = json!(copy));
-    Checkup::of(&bot).expect("log-in", "passed", "logs in as the appservice's user");
+    Checkup::of(&bot).expect(ACCOUNT, "passed", "the bot's first run makes it");
 
     bot.run();
     bot.wait_until_ready(&alice).await;
     let devices = bot.devices(&alice).await;
     let checkup = Checkup::of(&bot);
-    checkup.expect("log-in", "passed", ITSELF);
-    for name in ["token", "server name", "bot's user", "sync", "who is who"] {
+    for name in ["server name", ACCOUNT, "sync", "pinned identities"] {
         assert_eq!(checkup.outcome(name), "passed", "{checkup:?}");
     }
     checkup.expect("identity and recovery key", "passed", "opens the secrets");
@@ -142,11 +140,8 @@ async fn a_homeserver_that_takes_no_passwords_is_told_until_the_bot_has_a_token(
         .account(&account.localpart, "password", &account.password)
         .prepare(&alice)
         .await;
-    let remedy = Checkup::of(&bot).expect(
-        "log-in",
-        "failed",
-        "does not offer a log-in with a password",
-    );
+    let remedy =
+        Checkup::of(&bot).expect(ACCOUNT, "failed", "does not offer a log-in with a password");
     assert_eq!(commands(&remedy), ["bot.access_token", "bot.password"]);
     let token = token_of(&account.log_in().await);
     bot.reconfigure(|config| {
@@ -154,9 +149,7 @@ async fn a_homeserver_that_takes_no_passwords_is_told_until_the_bot_has_a_token(
         section.remove("password");
         section.insert("access_token".to_owned(), json!(token));
     });
-    let checkup = Checkup::of(&bot);
-    checkup.expect("log-in", "passed", "with `bot.access_token`");
-    assert_eq!(checkup.outcome("sync"), "passed");
+    assert_eq!(Checkup::of(&bot).outcome("sync"), "passed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -166,24 +159,13 @@ async fn a_log_in_on_disk_that_cannot_be_read_is_told() {
     let file = bot.data_dir().join("matrix/session.json");
     // No user can read a folder as a file, not even root.
     fs::create_dir_all(&file).unwrap();
-    let remedy = Checkup::of(&bot).expect("log-in", "failed", "session.json");
+    let checkup = Checkup::of(&bot);
+    let remedy = checkup.expect(ACCOUNT, "failed", "session.json");
     assert!(
         remedy.contains("or move it away while no bot runs"),
         "{remedy}"
     );
-    fs::remove_dir(&file).unwrap();
-    Checkup::of(&bot).expect("log-in", "passed", "logs in as the appservice's user");
-
-    let account = Account::register().await;
-    let bot = Bot::builder(homeserver())
-        .account(&account.localpart, "password", &account.password)
-        .prepare(&alice)
-        .await;
-    let file = bot.data_dir().join("matrix/session.json");
-    fs::create_dir_all(&file).unwrap();
-    let checkup = Checkup::of(&bot);
-    checkup.expect("token", "failed", "session.json");
     checkup.expect("sync", "skipped", "the log-in on disk cannot be read");
     fs::remove_dir(&file).unwrap();
-    Checkup::of(&bot).expect("token", "passed", "the bot's first run logs in");
+    Checkup::of(&bot).expect(ACCOUNT, "passed", "the bot's first run makes it");
 }

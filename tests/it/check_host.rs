@@ -134,7 +134,7 @@ fn a_registration_that_does_not_fit_is_told_with_what_is_wanted() {
     host.configure(|config| config["bot"] = json!({ "localpart": "other" }));
     let checkup = host.check();
     checkup.expect("registration", "failed", r"regex: '@other:example\.org$'");
-    checkup.expect("token", "skipped", "the homeserver does not answer");
+    checkup.expect("bot's account", "skipped", "the homeserver does not answer");
     let text = fs::read_to_string(host.path("registration.yaml")).unwrap();
     let text = text.replace(r"@rcbot:example\.org$", r"@other:example\.org$");
     fs::write(host.path("registration.yaml"), text).unwrap();
@@ -286,9 +286,9 @@ fn a_disk_with_little_room_is_warned_of() {
         );
         with_mounts(&host, &script).run()
     };
-    let remedy = on_a_disk_of("50m").expect("room on disk", "warning", "50 MiB left");
+    let remedy = on_a_disk_of("50m").expect("disk space", "warning", "50 MiB left");
     assert!(remedy.contains("100 MiB"), "{remedy}");
-    assert_eq!(on_a_disk_of("101m").outcome("room on disk"), "passed");
+    assert_eq!(on_a_disk_of("101m").outcome("disk space"), "passed");
 }
 
 #[test]

@@ -49,7 +49,7 @@ async fn the_report_goes_to_its_requester_alone_and_holds_no_secret() {
     for part in [
         "✔ homeserver: ",
         "✔ sync: answers",
-        "✔ running bot: process ",
+        "with the environment of the bot, process ",
         "✔ website: directory: ",
     ] {
         assert!(report.contains(part), "{part:?} is not in: {report}");
@@ -78,7 +78,7 @@ async fn the_report_goes_to_its_requester_alone_and_holds_no_secret() {
         assert!(!word.json.to_string().contains(secret), "{report}");
     }
     assert_eq!(reports(&bot, &bob), 0);
-    bot.check_homeserver_never_read("running bot: process ");
+    bot.check_homeserver_never_read("with the environment of the bot");
     let event = format!("event=\"{asked}\"");
     let log = bot.log();
     let mut audited = log.lines().filter(|line| line.contains(&event));

@@ -314,7 +314,11 @@ fn the_answers_make_the_files_of_a_bot_for_that_homeserver() {
     for name in ["configuration", "registration", "homeserver"] {
         assert_eq!(checkup.outcome(name), "passed", "{checkup:?}");
     }
-    checkup.expect("token", "failed", "the homeserver does not know it");
+    checkup.expect(
+        "bot's account",
+        "failed",
+        "does not know the appservice's token",
+    );
 }
 
 #[test]

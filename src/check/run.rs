@@ -3,21 +3,19 @@
 use std::{
     io::Read,
     os::fd::AsFd,
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Command, ExitStatus, Stdio},
+    thread,
+    time::{Duration, Instant},
 };
 
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    io::{ioctl_fionbio, retry_on_intr},
-    process::{Pid, PidfdFlags, pidfd_open},
-};
+use rustix::io::ioctl_fionbio;
 use tokio::task::spawn_blocking;
 
 /// How long it may take: `claude --version` takes half a second, and more on a busy host.
-const PATIENCE: Timespec = Timespec {
-    tv_sec: 10,
-    tv_nsec: 0,
-};
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How soon it is looked at again.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// How much is read of what it prints on each of its two outputs, in bytes. It fits into a pipe, so that nobody needs to read
 /// while it runs.
@@ -29,30 +27,25 @@ const LONGEST_COMPLAINT: usize = 200;
 /// Why a program's output is not there.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum NotPrinted {
-    /// The system does not run it, for this reason.
+    /// The system does not run it.
     #[error("{0}")]
     NotStarted(String),
     /// It did not end by itself, and was killed.
-    #[error("it had not ended after {} s", PATIENCE.tv_sec)]
+    #[error("it had not ended after {} s", PATIENCE.as_secs())]
     TooSlow,
-    /// It failed.
-    #[error("{how}{complaint}")]
-    Failed {
-        /// Its exit code, or the signal that ended it.
-        how: String,
-        /// The first line that it printed on standard error, after a colon; empty where there is none.
-        complaint: String,
-    },
+    /// It failed: its exit code or signal, and the first line that it printed on standard error.
+    #[error("{0}")]
+    Failed(String),
 }
 
 /// What a program prints on its standard output, without white space around it.
 pub(super) async fn printed_by(mut command: Command) -> Result<String, NotPrinted> {
-    spawn_blocking(move || run(&mut command, &PATIENCE))
+    spawn_blocking(move || run(&mut command, PATIENCE))
         .await
         .unwrap_or_else(|error| Err(NotPrinted::NotStarted(error.to_string())))
 }
 
-fn run(command: &mut Command, patience: &Timespec) -> Result<String, NotPrinted> {
+fn run(command: &mut Command, patience: Duration) -> Result<String, NotPrinted> {
     let not_started = |error: std::io::Error| NotPrinted::NotStarted(error.to_string());
     let mut child = command
         .stdin(Stdio::null())
@@ -60,20 +53,24 @@ fn run(command: &mut Command, patience: &Timespec) -> Result<String, NotPrinted>
         .stderr(Stdio::piped())
         .spawn()
         .map_err(not_started)?;
-    let in_time = ends_in_time(&child, patience);
-    if !in_time {
-        // It may have ended by now; either way it is reaped.
-        child.kill().ok();
-    }
-    let status = child.wait().map_err(not_started)?;
+    let deadline = Instant::now() + patience;
+    let status = loop {
+        if let Some(status) = child.try_wait().map_err(not_started)? {
+            break status;
+        }
+        if Instant::now() > deadline {
+            child
+                .kill()
+                .and_then(|()| child.wait())
+                .map_err(not_started)?;
+            return Err(NotPrinted::TooSlow);
+        }
+        thread::sleep(PAUSE);
+    };
     if status.success() {
         return Ok(read(child.stdout.take()).trim().to_owned());
     }
-    if in_time {
-        Err(failed(status, &read(child.stderr.take())))
-    } else {
-        Err(NotPrinted::TooSlow)
-    }
+    Err(failed(status, &read(child.stderr.take())))
 }
 
 /// What is in the pipe. What the program left running may hold the pipe open: nothing more is waited for.
@@ -88,34 +85,17 @@ fn read(pipe: Option<impl Read + AsFd>) -> String {
 }
 
 fn failed(status: ExitStatus, errors: &str) -> NotPrinted {
-    let first_line = errors.lines().find(|line| !line.trim().is_empty());
-    let shown: String = first_line
-        .unwrap_or_default()
-        .trim()
-        .chars()
-        .filter(|each| !each.is_control())
-        .take(LONGEST_COMPLAINT)
-        .collect();
-    NotPrinted::Failed {
-        how: match status.code() {
-            Some(code) => format!("exit code {code}"),
-            None => status.to_string(),
-        },
-        complaint: if shown.is_empty() {
-            shown
-        } else {
-            format!(": {shown}")
-        },
-    }
-}
-
-fn ends_in_time(child: &Child, patience: &Timespec) -> bool {
-    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    let Some(handle) = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) else {
-        return false;
+    let how = match status.code() {
+        Some(code) => format!("exit code {code}"),
+        None => status.to_string(),
     };
-    let mut ended = [PollFd::new(&handle, PollFlags::IN)];
-    retry_on_intr(|| poll(&mut ended, Some(patience))).is_ok_and(|events| events > 0)
+    let mut lines = errors.lines().map(str::trim);
+    let Some(line) = lines.find(|line| !line.is_empty()) else {
+        return NotPrinted::Failed(how);
+    };
+    let line = line.chars().filter(|each| !each.is_control());
+    let complaint: String = line.take(LONGEST_COMPLAINT).collect();
+    NotPrinted::Failed(format!("{how}: {complaint}"))
 }
 
 #[cfg(test)]
@@ -161,13 +141,10 @@ mod tests {
 
     #[test]
     fn a_program_that_does_not_end_is_killed() {
-        let patience = Timespec {
-            tv_sec: 0,
-            tv_nsec: 100_000_000,
-        };
+        let patience = Duration::from_millis(100);
         for script in ["echo 2.1.197; exec sleep 3600", "exec yes"] {
             let mut command = Command::new("sh");
-            let printed = run(command.args(["-c", script]), &patience);
+            let printed = run(command.args(["-c", script]), patience);
             assert_eq!(printed, Err(NotPrinted::TooSlow));
         }
     }

@@ -12,15 +12,12 @@ use rustix::fs::{Access, access};
 
 use super::{
     Outcome,
-    program::{NotPrinted, printed_by},
-    vantage::Vantage,
+    project::Site,
+    run::{NotPrinted, printed_by},
 };
-use crate::remote_control::{
-    Project,
-    claude::{
-        Invocation,
-        prerequisites::{FIRST_TO_CONTINUE, Version},
-    },
+use crate::remote_control::claude::{
+    Invocation,
+    prerequisites::{FIRST_TO_CONTINUE, Version},
 };
 
 /// How much is shown of what a program prints as its version, in characters.
@@ -32,38 +29,11 @@ const DEFAULT_PATH: &str = "/bin:/usr/bin";
 /// What programs print as their versions, by the environment that they run in: none is asked twice.
 pub(super) type Versions = BTreeMap<(PathBuf, Environment), Result<String, NotPrinted>>;
 
-type Environment = BTreeMap<OsString, OsString>;
+pub(super) type Environment = BTreeMap<OsString, OsString>;
 
-/// Where a project's programs are run.
-pub(super) struct Commands<'a> {
-    pub(super) project: &'a Project,
-    pub(super) environment: &'a Environment,
-    /// Without symbolic links.
-    pub(super) directory: &'a Path,
-    pub(super) vantage: &'a Vantage,
-}
-
-impl Commands<'_> {
-    /// Judges both command lines, and gives each its name. Where they begin with the same program, one line tells of both.
-    pub(super) async fn judge(&self, versions: &mut Versions) -> Vec<(&'static str, Outcome)> {
-        let (start, resume) = (
-            &self.project.settings.command,
-            &self.project.settings.resume_command,
-        );
-        if start.first() == resume.first() {
-            return vec![("command", self.judge_line(start, resume, versions).await)];
-        }
-        vec![
-            ("command", self.judge_line(start, start, versions).await),
-            (
-                "resume command",
-                self.judge_line(resume, resume, versions).await,
-            ),
-        ]
-    }
-
+impl Site<'_> {
     /// The program's first word alone is run, with `--version`: that starts nothing.
-    async fn judge_line(
+    pub(super) async fn command(
         &self,
         words: &[String],
         resume: &[String],
@@ -156,9 +126,9 @@ impl Commands<'_> {
         let mut command = Command::new(program);
         command
             .arg("--version")
-            .current_dir(self.directory)
+            .current_dir(&self.directory)
             .env_clear()
-            .envs(self.environment);
+            .envs(&self.environment);
         let printed = printed_by(command).await;
         let line = printed.map(|text| {
             let line = text.lines().next().unwrap_or_default();
@@ -172,24 +142,21 @@ impl Commands<'_> {
 /// `claude` and what stands in for it know their version. Other programs need not, as long as they can be started.
 fn judge_fault(program: &Path, invocation: Invocation, fault: &NotPrinted) -> Outcome {
     let shown = program.display();
-    let knows_its_version = invocation == Invocation::Direct;
     let remedy = format!(
         "`{shown} --version`, as the user who runs rcbot, tells more; if it misses another program, add that program's folder \
          to the PATH of the bot (under systemd: `Environment=PATH=` in the unit), and restart the bot"
     );
+    let knows_its_version = invocation == Invocation::Direct;
     match fault {
-        NotPrinted::NotStarted(_) => {
+        NotPrinted::Failed(_) | NotPrinted::TooSlow if !knows_its_version => {
+            Outcome::passed(format!("{shown}, version unknown"))
+        }
+        NotPrinted::NotStarted(_) | NotPrinted::Failed(_) => {
             Outcome::failed(format!("{shown} does not run ({fault})"), remedy)
         }
-        NotPrinted::Failed { .. } if knows_its_version => {
-            Outcome::failed(format!("{shown} does not run ({fault})"), remedy)
-        }
-        NotPrinted::TooSlow if knows_its_version => Outcome::warning(
+        NotPrinted::TooSlow => Outcome::warning(
             format!("{shown} does not tell its version: {fault}"),
             remedy,
         ),
-        NotPrinted::Failed { .. } | NotPrinted::TooSlow => {
-            Outcome::passed(format!("{shown}, version unknown"))
-        }
     }
 }

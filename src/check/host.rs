@@ -1,0 +1,415 @@
+//! What is on this host: config.yaml, registration.yaml and the data directory, and who can read and write them.
+
+use std::{
+    fs::{self, Metadata},
+    io,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use bytesize::ByteSize;
+use procfs::process::Process;
+use rustix::{
+    fs::{Access, access, statvfs},
+    process::getegid,
+};
+
+use super::{
+    Outcome, Report,
+    vantage::{User, Vantage, check_as_owner},
+};
+use crate::{
+    config::{Config, ConfigError, LoginMethod, Problem},
+    data_dir::CONTENT,
+    matrix::{Chain, Fault, Login, RegistrationError},
+};
+
+pub(super) const CONFIGURATION: &str = "configuration";
+const REGISTRATION: &str = "registration";
+
+/// Reading is allowed to users who are neither the owner nor in the group.
+const READABLE_BY_OTHERS: u32 = 0o004;
+
+/// The SDK's stores take some MiB, each session's output two times `max_output`.
+const LITTLE_ROOM: u64 = 100 * 1024 * 1024;
+
+/// File systems whose files lie on another host, as /proc/mounts calls them: locks and the news of changes are not reliable there.
+const OF_NETWORKS: [&str; 12] = [
+    "9p",
+    "afs",
+    "ceph",
+    "cifs",
+    "coda",
+    "fuse.sshfs",
+    "lustre",
+    "nfs",
+    "nfs4",
+    "smb3",
+    "vboxsf",
+    "virtiofs",
+];
+
+const DIRECTORY: &str = "data directory";
+const DISK: &str = "disk space";
+
+/// Why there is no configuration by which anything could be tried.
+pub(super) fn no_configuration(error: &ConfigError) -> Outcome {
+    match error {
+        ConfigError::Missing { path } => {
+            let path = path.display();
+            Outcome::failed(
+                format!("there is no {path}"),
+                format!(
+                    "`rcbot init --config {path}` writes one; or name another file with `--config`"
+                ),
+            )
+        }
+        ConfigError::Unreadable { path, source } => unreadable_file(path, source),
+        ConfigError::Invalid(problems) => Outcome::failed(
+            problems.to_string().replace('\n', "; "),
+            "correct that in the file, and restart the bot",
+        ),
+    }
+}
+
+/// A file of ours that is closed to us may be open to the bot.
+fn unreadable_file(file: &Path, error: &io::Error) -> Outcome {
+    let is_closed = error.kind() == io::ErrorKind::PermissionDenied;
+    let owner = is_closed.then(|| check_as_owner(file)).flatten();
+    let remedy = match owner {
+        Some(check) => format!("if the bot runs as the user whose file it is: {check}"),
+        None => "make it a file that the user who runs rcbot may read".to_owned(),
+    };
+    Outcome::failed(
+        format!("{} cannot be read ({error})", file.display()),
+        remedy,
+    )
+}
+
+pub(super) fn look_at_configuration(report: &mut Report, file: &Path, config: &Config) {
+    let projects = match config.projects.len() {
+        1 => "1 project".to_owned(),
+        many => format!("{many} projects"),
+    };
+    let good = format!("{}, {projects}", file.display());
+    let remedy = "change that in config.yaml, and restart the bot";
+    report.add(CONFIGURATION, judge(file, good, config.warnings(), remedy));
+}
+
+/// How the bot logs in, with what that takes.
+pub(super) fn look_at_registration(report: &mut Report, config: &Config) -> Option<Login> {
+    let LoginMethod::Appservice { registration: file } = &config.login else {
+        let because = "config.yaml gives `bot.access_token` or `bot.password` in its place";
+        report.add(REGISTRATION, Outcome::skipped(because));
+        return Login::load(config).ok();
+    };
+    let (outcome, login) = match Login::load(config) {
+        Ok(login) => {
+            let good = format!("{}, for {}", file.display(), config.bot_user);
+            let remedy = format!(
+                "change that in {} and in the homeserver's copy, and restart the homeserver",
+                file.display()
+            );
+            (judge(file, good, login.warnings(), &remedy), Some(login))
+        }
+        Err(error) => (refused(&error, file, &config.file), None),
+    };
+    report.add(REGISTRATION, outcome);
+    login
+}
+
+/// Both files hold secrets: one the tokens, the other perhaps some in `environment`.
+fn judge(file: &Path, good: String, warnings: &[Problem], remedy: &str) -> Outcome {
+    let mode = fs::metadata(file).map(|metadata| metadata.permissions().mode());
+    if mode.is_ok_and(|mode| mode & READABLE_BY_OTHERS != 0) {
+        let file = file.display();
+        return Outcome::failed(
+            format!("every user of this host can read {file}"),
+            format!("`chmod o-rwx {file}`"),
+        );
+    }
+    if warnings.is_empty() {
+        return Outcome::passed(good);
+    }
+    let all: Vec<_> = warnings.iter().map(ToString::to_string).collect();
+    Outcome::warning(all.join("; "), remedy)
+}
+
+/// How a registration is replaced: none is overwritten.
+pub(super) fn replace_registration(file: &Path, config_file: &Path) -> String {
+    format!(
+        "remove {}, `rcbot registration --config {}`, give the homeserver the new copy, and restart it",
+        file.display(),
+        config_file.display()
+    )
+}
+
+fn refused(error: &RegistrationError, file: &Path, config_file: &Path) -> Outcome {
+    match error {
+        RegistrationError::Missing { path } => Outcome::failed(
+            format!("there is no {}", path.display()),
+            format!(
+                "`rcbot registration --config {}`, and give the homeserver a copy",
+                config_file.display()
+            ),
+        ),
+        RegistrationError::Unreadable { path, source } => unreadable_file(path, source),
+        RegistrationError::Invalid(problems) => Outcome::failed(
+            problems.to_string().replace('\n', "; "),
+            "change that in the file and in the homeserver's copy, and restart the homeserver",
+        ),
+        RegistrationError::OfAnotherUser(problems) => Outcome::failed(
+            problems.to_string().replace('\n', "; "),
+            format!(
+                "correct `bot.localpart` or `homeserver.server_name` in config.yaml, if one of them is wrong; else {}",
+                replace_registration(file, config_file)
+            ),
+        ),
+    }
+}
+
+/// What is said where the bot's own files cannot be read.
+pub(super) fn unreadable(fault: &Fault) -> Outcome {
+    match fault {
+        Fault::UnreadableFile { path, remedy } => Outcome::failed(
+            format!("the file {} makes no sense", path.display()),
+            format!("{remedy}; stop the bot before that, and restart it"),
+        ),
+        Fault::File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            Outcome::failed(
+                Chain(fault).to_string(),
+                "do what `data directory` in this report says",
+            )
+        }
+        fault => Outcome::failed(
+            Chain(fault).to_string(),
+            "make it a file that the bot can read and write, or move it away while no bot runs",
+        ),
+    }
+}
+
+pub(super) fn look_at_data_dir(report: &mut Report, config: &Config, vantage: &Vantage) {
+    let data_dir = &config.data_dir;
+    report.add(DIRECTORY, judge_directory(data_dir, vantage));
+    report.add(
+        DISK,
+        match nearest_existing(data_dir) {
+            Some(existing) => judge_disk(&existing),
+            None => Outcome::skipped("there is no data directory"),
+        },
+    );
+}
+
+fn judge_directory(path: &Path, vantage: &Vantage) -> Outcome {
+    let shown = path.display();
+    let elsewhere = "or set `data_dir` in config.yaml to another path";
+    let metadata = match fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => metadata,
+        Ok(_) => {
+            return Outcome::failed(
+                format!("{shown} is not a directory"),
+                format!("remove {shown}, {elsewhere}"),
+            );
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return judge_missing(path);
+        }
+        Err(error) => {
+            return Outcome::failed(
+                format!("{shown} cannot be used ({error})"),
+                format!("let the user who runs rcbot use it, {elsewhere}"),
+            );
+        }
+    };
+    if let Err(error) = access(path, Access::WRITE_OK | Access::EXEC_OK) {
+        let error = io::Error::from(error);
+        let open = match error.kind() {
+            io::ErrorKind::PermissionDenied => open_to_us(path, &metadata, vantage),
+            _ => None,
+        };
+        let open = open.unwrap_or_else(|| "let the user who runs rcbot write there".to_owned());
+        return Outcome::failed(
+            format!("{shown} cannot be written to ({error})"),
+            format!("{open}, {elsewhere}"),
+        );
+    }
+    if let Some(outcome) = judge_content(path, &metadata, vantage) {
+        return outcome;
+    }
+    if metadata.permissions().mode() & 0o077 != 0 {
+        return Outcome::warning(
+            format!("other users of this host get into {shown}"),
+            format!("`chmod 700 {shown}`"),
+        );
+    }
+    Outcome::passed(shown.to_string())
+}
+
+/// The command that opens the directory to whoever runs the check. Another user's is not ours to take: see `Vantage`.
+fn open_to_us(path: &Path, metadata: &Metadata, vantage: &Vantage) -> Option<String> {
+    let (shown, me) = (path.display(), vantage.me.id);
+    match metadata.uid() {
+        owner if owner == me => Some(format!("`chmod 700 {shown}`")),
+        0 if vantage.running.is_none() && is_for_a_bot(path) => Some(format!(
+            "`sudo chown -R {me}:{} {shown}`",
+            getegid().as_raw()
+        )),
+        _ => None,
+    }
+}
+
+/// Whether the directory is nothing but a bot's, as far as we see into it: nobody is to give away /var/lib with all in it.
+fn is_for_a_bot(path: &Path) -> bool {
+    let Ok(entries) = fs::read_dir(path) else {
+        return true;
+    };
+    let names: Vec<_> = entries.flatten().map(|entry| entry.file_name()).collect();
+    names.is_empty() || CONTENT.iter().any(|ours| names.iter().any(|it| it == ours))
+}
+
+/// After one `sudo rcbot`, what that has made is root's, and no bot of another user gets at it. `None`: all is well.
+fn judge_content(data_dir: &Path, owner: &Metadata, vantage: &Vantage) -> Option<Outcome> {
+    // Root gets at everything, and so does a bot that runs as the user whose the content is.
+    if owner.uid() == 0 || vantage.running.is_some() && !vantage.runs_as(owner.uid()) {
+        return None;
+    }
+    let entries = CONTENT.map(|name| data_dir.join(name));
+    let (spoilt, found): (Vec<_>, Vec<_>) = entries
+        .iter()
+        .filter_map(|entry| Some((entry, not_of(owner.uid(), entry)?)))
+        .unzip();
+    let first = found.first()?;
+    let other = fs::symlink_metadata(first).ok()?.uid();
+    let spoilt: Vec<_> = spoilt
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    let (spoilt, user) = (spoilt.join(" "), User::of(owner.uid()));
+    Some(Outcome::failed(
+        format!(
+            "{} belongs to {}, and {} to {user}, so that the bot does not get at it",
+            first.display(),
+            User::of(other),
+            data_dir.display()
+        ),
+        if other == 0 {
+            format!(
+                "`sudo chown -R {}:{} {spoilt}`, and run rcbot only as {user}",
+                owner.uid(),
+                owner.gid()
+            )
+        } else {
+            format!(
+                "stop all bots, give {spoilt} to the user who is to run rcbot, and run it only as that user"
+            )
+        },
+    ))
+}
+
+/// The first that is not this user's, of a path and all below it.
+fn not_of(user: u32, path: &Path) -> Option<PathBuf> {
+    let metadata = fs::symlink_metadata(path).ok()?;
+    if metadata.uid() != user {
+        return Some(path.to_owned());
+    }
+    if !metadata.is_dir() {
+        return None;
+    }
+    let entries = fs::read_dir(path).ok()?.flatten();
+    entries
+        .into_iter()
+        .find_map(|entry| not_of(user, &entry.path()))
+}
+
+fn judge_missing(path: &Path) -> Outcome {
+    let parent = nearest_existing(path).unwrap_or_default();
+    let may = access(&parent, Access::WRITE_OK | Access::EXEC_OK);
+    match may.map_err(io::Error::from) {
+        Ok(()) if parent.is_dir() => Outcome::passed(format!(
+            "{} is not there yet; the bot makes it",
+            path.display()
+        )),
+        Ok(()) => cannot_be_made(path, &parent, &io::ErrorKind::NotADirectory.into()),
+        Err(error) => cannot_be_made(path, &parent, &error),
+    }
+}
+
+fn cannot_be_made(path: &Path, parent: &Path, error: &io::Error) -> Outcome {
+    Outcome::failed(
+        format!(
+            "{} cannot be made in {} ({error})",
+            path.display(),
+            parent.display()
+        ),
+        "make it, for the user who runs rcbot, or set `data_dir` in config.yaml to another path",
+    )
+}
+
+fn nearest_existing(path: &Path) -> Option<PathBuf> {
+    path.ancestors()
+        .find(|path| path.exists())
+        .map(Path::to_owned)
+}
+
+fn judge_disk(path: &Path) -> Outcome {
+    let left = match statvfs(path) {
+        Ok(disk) => disk.f_bavail.saturating_mul(disk.f_frsize),
+        Err(error) => return Outcome::skipped(io::Error::from(error).to_string()),
+    };
+    let kind = path.canonicalize().ok().and_then(|path| file_system(&path));
+    let kind = kind.unwrap_or_else(|| "an unknown file system".to_owned());
+    let found = format!("{:.0} left, on {kind}", ByteSize(left).display().iec());
+    if left < LITTLE_ROOM {
+        return Outcome::warning(
+            format!("{found}, for {}", path.display()),
+            "make room there: at least 100 MiB",
+        );
+    }
+    if OF_NETWORKS.contains(&kind.as_str()) {
+        return Outcome::warning(
+            format!("{found}: locks, and the news of changed files, are not reliable there"),
+            "set `data_dir` in config.yaml to a path on a disk of this host",
+        );
+    }
+    Outcome::passed(found)
+}
+
+/// The kind of file system on which a path without symbolic links is.
+fn file_system(path: &Path) -> Option<String> {
+    let mounts = Process::myself()
+        .and_then(|process| process.mountinfo())
+        .ok()?;
+    let mounts = mounts
+        .into_iter()
+        .filter(|mount| path.starts_with(&mount.mount_point));
+    // The last of those at one place is on top.
+    let mount = mounts.max_by_key(|mount| mount.mount_point.components().count())?;
+    Some(mount.fs_type)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_user_owns_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let owner = fs::metadata(folder.path()).unwrap().uid();
+        let file = folder.path().join("sessions/website/session.json");
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, "").unwrap();
+        assert_eq!(not_of(owner, folder.path()), None);
+        assert_eq!(not_of(owner, &folder.path().join("matrix")), None);
+        assert_eq!(not_of(owner + 1, &file), Some(file));
+    }
+
+    #[test]
+    fn a_directory_with_other_things_in_it_is_not_given_to_the_bot() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(is_for_a_bot(folder.path()));
+        fs::write(folder.path().join("photos"), "").unwrap();
+        assert!(!is_for_a_bot(folder.path()));
+        fs::create_dir(folder.path().join("matrix")).unwrap();
+        assert!(is_for_a_bot(folder.path()));
+    }
+}

@@ -1,0 +1,223 @@
+//! Who gets into the admin room, who may command there, and whether the homeserver shows the identities that the bot knows.
+
+use matrix_sdk::ruma::UserId;
+
+use super::{
+    Outcome, Report, Stop,
+    api::{Api, Identities},
+    host::unreadable,
+    room::RoomState,
+};
+use crate::{
+    command::{Denied, Policy, authorize},
+    config::{Devices, MasterKey},
+    matrix::{NoPower, Trust},
+};
+
+pub(super) const ACCESS: &str = "admin room access";
+pub(super) const COMMANDERS: &str = "who may command";
+pub(super) const IDENTITIES: &str = "pinned identities";
+
+/// How many users are named before the rest is counted.
+const NAMED: usize = 3;
+
+/// Of how many users the identities are looked at.
+const LOOKED_AT: usize = 100;
+
+/// Judges everybody in the room as the bot would judge a well-encrypted command of theirs.
+pub(super) async fn look(report: &mut Report, api: &Api<'_>, state: &RoomState) {
+    let policy = Policy::of(api.config, None);
+    let (mut allowed, mut denied) = (Vec::new(), Vec::new());
+    for user in &state.members {
+        match authorize(user, Trust::CrossSigned, Some(&state.facts), &policy) {
+            Ok(_) => allowed.push(&**user),
+            Err(reason) => denied.push(reason),
+        }
+    }
+    if let Some(access) = denied.iter().find_map(refused_room) {
+        report.add(ACCESS, access);
+        return report.skip_missing(&[COMMANDERS, IDENTITIES], "the room keeps nobody out");
+    }
+    let access = format!("join rule `{}`", state.facts.join_rule.as_str());
+    report.add(ACCESS, Outcome::passed(access));
+    let needs = policy.authorization.power_level;
+    if allowed.is_empty() {
+        report.add(COMMANDERS, nobody(api, needs));
+        return report.skip_missing(&[IDENTITIES], "nobody may command");
+    }
+    let found = format!(
+        "power level {needs} is needed, which {}",
+        enumerate(&allowed)
+    );
+    report.add(
+        COMMANDERS,
+        if policy.authorization.users.is_empty() {
+            unlisted(&found, &allowed)
+        } else {
+            Outcome::passed(found)
+        },
+    );
+    report.leaf(IDENTITIES, judge_identities(api, &allowed).await);
+}
+
+/// What is said of the room as a whole, if a member is refused for that.
+fn refused_room(denied: &Denied) -> Option<Outcome> {
+    let or_list = "or list in `authorization.users` in config.yaml who may command";
+    match denied {
+        Denied::NoPower(NoPower::NotInviteOnly { join_rule }) => {
+            let who = match join_rule.as_str() {
+                "public" => "anybody can join the room".to_owned(),
+                other => {
+                    format!("people can join the room without an invitation (join rule `{other}`)")
+                }
+            };
+            Some(Outcome::failed(
+                format!("{who}, so no command counts"),
+                format!("make the room invite-only in its settings, {or_list}"),
+            ))
+        }
+        Denied::NoPower(NoPower::OpenToAllMembers { has, needs }) => Some(Outcome::failed(
+            format!("everybody in the room has power level {has}, so no command counts"),
+            format!(
+                "lower the room's default power level below {needs} in its settings, {or_list}"
+            ),
+        )),
+        _ => None,
+    }
+}
+
+/// Power levels are state of the room, which an administrator's password is enough to change.
+fn unlisted(found: &str, allowed: &[&UserId]) -> Outcome {
+    let names = allowed.iter().map(|user| format!("\"{user}\""));
+    let names: Vec<_> = names.collect();
+    Outcome::warning(
+        format!(
+            "{found}; but `authorization.users` is empty, so that somebody with the password or access token of one of them can \
+             give the level to an account of their own, and get sessions and links with that"
+        ),
+        format!(
+            "name those who may command in config.yaml, `users: [{}]` under `authorization`, and restart the bot",
+            names.join(", ")
+        ),
+    )
+}
+
+fn nobody(api: &Api<'_>, needs: i64) -> Outcome {
+    let listed: Vec<_> = api
+        .config
+        .authorization
+        .users
+        .keys()
+        .map(|user| user.as_str())
+        .collect();
+    if listed.is_empty() {
+        return Outcome::failed(
+            format!("nobody in the room: power level {needs} is needed"),
+            format!(
+                "give a member power level {needs} in the room's settings, or lower `authorization.power_level` in config.yaml"
+            ),
+        );
+    }
+    Outcome::failed(
+        format!("nobody: of `authorization.users` none is in the room with power level {needs}"),
+        format!(
+            "let {} join, and have power level {needs}",
+            listed.join(" or ")
+        ),
+    )
+}
+
+fn enumerate(users: &[&UserId]) -> String {
+    let named = users
+        .iter()
+        .take(NAMED)
+        .map(|user| user.as_str())
+        .collect::<Vec<_>>()
+        .join(", ");
+    match users.len() {
+        1 => format!("{named} has"),
+        count if count <= NAMED => format!("{named} have"),
+        count => format!("{named} and {} more have", count - NAMED),
+    }
+}
+
+/// Compares the identities that the homeserver shows with those that the bot goes by. Which devices they have signed, the bot
+/// itself looks at with each command and each link.
+async fn judge_identities(api: &Api<'_>, users: &[&UserId]) -> Result<Outcome, Stop> {
+    let unreadable = |fault| unreadable(&fault).stops("");
+    let pinned = api.folder().pinned_identities().map_err(unreadable)?.all();
+    let others = users.len().saturating_sub(LOOKED_AT);
+    let users = users.get(..LOOKED_AT).unwrap_or(users);
+    let shown = api.identities(users).await?;
+    let (mut problems, mut known, mut new) = (Vec::new(), 0, 0);
+    for user in users {
+        match judge_identity(api, &shown, user, pinned.get(*user)) {
+            Err(problem) => problems.push(problem),
+            Ok(true) => known += 1,
+            Ok(false) => new += 1,
+        }
+    }
+    if problems.is_empty() {
+        let mut found = match (known, new) {
+            (_, 0) => "each has the identity that the bot knows".to_owned(),
+            (0, _) => {
+                "the bot has seen nobody yet, and pins the first identity that it sees".to_owned()
+            }
+            (_, new) => {
+                format!("{known} known, and {new} whose identity is pinned as soon as it is seen")
+            }
+        };
+        if others > 0 {
+            found = format!("{found}; {others} more were not looked at");
+        }
+        return Ok(Outcome::passed(found));
+    }
+    let (found, remedies): (Vec<_>, Vec<_>) = problems.into_iter().unzip();
+    let (found, remedy) = (found.join("; "), remedies.join("; "));
+    Ok(if known + new == 0 {
+        Outcome::failed(found, remedy)
+    } else {
+        Outcome::warning(found, remedy)
+    })
+}
+
+/// Whether the user's identity is known, or is pinned when it is seen. `Err`: what is the matter, and what to do about it.
+fn judge_identity(
+    api: &Api<'_>,
+    shown: &Identities,
+    user: &UserId,
+    pinned: Option<&MasterKey>,
+) -> Result<bool, (String, String)> {
+    let configured = api.config.authorization.users.get(user);
+    let configured = configured.and_then(Option::as_ref);
+    let shown = shown.of(user).and_then(|key| key.parse::<MasterKey>().ok());
+    let known = configured.or(pinned);
+    let ask = format!("ask {user}, not by Matrix, whether they have a new identity; if so");
+    if known.is_some() && known != shown.as_ref() {
+        return Err(if configured.is_some() {
+            (
+                format!("the homeserver shows another identity of {user} than config.yaml names"),
+                format!(
+                    "{ask}, correct their key under `authorization.users` in config.yaml, and restart the bot"
+                ),
+            )
+        } else {
+            (
+                format!("the homeserver shows another identity of {user} than the bot knows"),
+                format!(
+                    "{ask}, `rcbot trust --config {} {user}` while the bot runs",
+                    api.config.file.display()
+                ),
+            )
+        });
+    }
+    if api.config.encryption.devices == Devices::CrossSigned && shown.is_none() {
+        return Err((
+            format!("{user} has no cross-signing identity, so that no command of theirs counts"),
+            format!(
+                "{user} sets up encryption (secure backup, recovery) in their client's settings"
+            ),
+        ));
+    }
+    Ok(known.is_some())
+}

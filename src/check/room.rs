@@ -1,0 +1,328 @@
+//! The admin room: which one it is, whether the bot is in it, whether it is encrypted, and what the bot may do there.
+
+use matrix_sdk::{
+    reqwest::Method,
+    ruma::{
+        OwnedRoomId, OwnedRoomOrAliasId, OwnedUserId, RoomId,
+        events::{
+            MessageLikeEventType, StateEventType,
+            room::{
+                member::{MembershipState, RoomMemberEventContent},
+                tombstone::RoomTombstoneEventContent,
+            },
+        },
+    },
+};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::Value;
+
+use super::{
+    Blocked, Found, Outcome, Report,
+    api::{Api, Asker, Trouble},
+    host::unreadable,
+};
+use crate::{
+    config::{HostName, RequireEncryptedCommands},
+    matrix::{HOST_EVENT, HostEvent, RoomFacts, StateEvents},
+};
+
+pub(super) const ROOM: &str = "admin room";
+pub(super) const MEMBERSHIP: &str = "admin room membership";
+pub(super) const ENCRYPTION: &str = "admin room encryption";
+pub(super) const POWER: &str = "bot's power";
+pub(super) const HOSTS: &str = "hosts in the room";
+
+/// The room in which commands count.
+pub(super) struct Room {
+    id: OwnedRoomId,
+    was_encrypted: bool,
+}
+
+/// What the homeserver says of the room.
+pub(super) struct RoomState {
+    pub(super) facts: RoomFacts,
+    /// Everybody in it but the bot.
+    pub(super) members: Vec<OwnedUserId>,
+    /// What the bots of other hosts announce.
+    hosts: Vec<HostEvent>,
+    /// Where it was upgraded to.
+    successor: Option<OwnedRoomId>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Alias {
+    room_id: OwnedRoomId,
+}
+
+/// Which room it is. Where the bot was in it, that room counts, whatever an alias says now.
+pub(super) async fn find(api: &Api<'_>) -> Found<Room> {
+    const UNKNOWN: Blocked = "the admin room is not known";
+    let configured = &api.config.admin_room;
+    let known = api.folder().admin_room(configured);
+    if let Some(known) = known.map_err(|fault| unreadable(&fault).stops(UNKNOWN))? {
+        let (id, was_encrypted) = (known.room, known.was_encrypted);
+        return Ok((judge_known(api, &id).await, Room { id, was_encrypted }));
+    }
+    let id = match OwnedRoomId::try_from(OwnedRoomOrAliasId::clone(configured)) {
+        Ok(id) => Some(id),
+        Err(_) => resolve(api).await?,
+    };
+    let Some(id) = id else {
+        return Err(Outcome::failed(
+            format!("no room has the address {configured}"),
+            "give the room this address in its settings, or correct `admin_room` in config.yaml",
+        )
+        .stops("there is no admin room"));
+    };
+    let outcome = Outcome::passed(if configured.as_str() == id.as_str() {
+        id.to_string()
+    } else {
+        format!("{configured} is {id}")
+    });
+    let was_encrypted = false;
+    Ok((outcome, Room { id, was_encrypted }))
+}
+
+/// The room that the bot was in.
+async fn judge_known(api: &Api<'_>, known: &RoomId) -> Outcome {
+    let configured = &api.config.admin_room;
+    if configured.as_str() == known.as_str() {
+        return Outcome::passed(known.as_str());
+    }
+    if configured.is_room_id() {
+        return Outcome::passed(format!("{known}, to which the bot followed {configured}"));
+    }
+    match resolve(api).await {
+        Ok(Some(other)) if other != known => Outcome::warning(
+            format!("{configured} leads to {other} now, and the bot stays in {known}"),
+            format!(
+                "set `admin_room: \"{known}\"` in config.yaml, or \"{other}\" if commands are to count there, and restart the bot"
+            ),
+        ),
+        Ok(Some(_)) => Outcome::passed(format!("{configured} is {known}")),
+        Ok(None) => Outcome::passed(format!("{known}, to which {configured} led once")),
+        Err(trouble) => trouble.into(),
+    }
+}
+
+/// Where the configured alias leads. `None`: nowhere.
+async fn resolve(api: &Api<'_>) -> Result<Option<OwnedRoomId>, Trouble> {
+    let alias = api.config.admin_room.as_str();
+    let path = ["client", "v3", "directory", "room", alias];
+    let answer = api.find(Asker::Bot, &path).await?;
+    Ok(answer.map(|Alias { room_id }| room_id))
+}
+
+/// Whether the bot is in the room, and what the homeserver says of it then. `heard` is what /sync said of the bot's rooms, where
+/// it could be asked.
+pub(super) async fn look_at_membership(
+    api: &Api<'_>,
+    room: &Room,
+    heard: Option<&Value>,
+) -> Found<RoomState> {
+    const NOT_YET: Blocked = "the bot is not in the admin room yet; run the bot, and check again";
+    let (id, bot) = (room.id.as_str(), api.bot());
+    let path = ["client", "v3", "rooms", id, "state"];
+    // Whoever was in the room once gets its state of that time.
+    match api.get::<Vec<Value>>(Asker::Bot, &path, &[]).await {
+        Ok(events) if members(&events).any(|user| user == bot) => {
+            let state = RoomState::of(&events, api, room.was_encrypted);
+            let state = state.ok_or_else(|| Trouble::nonsense(&Method::GET, &path))?;
+            return Ok((Outcome::passed("joined"), state));
+        }
+        Err(trouble) if trouble.refusal().is_none() => return Err(trouble.into()),
+        Ok(_) | Err(_) => {}
+    }
+    let is_invited =
+        heard.map(|rooms| rooms.get("invite").is_some_and(|all| all.get(id).is_some()));
+    Err(match is_invited {
+        Some(true) => Outcome::passed("invited; the bot joins when it runs").stops(NOT_YET),
+        Some(false) => Outcome::failed(
+            "the bot is neither in the room nor invited to it",
+            format!("invite {bot} to the room; if it is banned there, lift the ban first"),
+        )
+        .stops("the bot is not in the admin room"),
+        None => Outcome::warning(
+            "the bot is not in the room, and whether it is invited cannot be told before it has run",
+            format!("invite {bot} to the room, if that is not done; run the bot, and check again"),
+        )
+        .stops(NOT_YET),
+    })
+}
+
+impl RoomState {
+    /// `None`: it is no room's state.
+    fn of(events: &[Value], api: &Api<'_>, was_encrypted: bool) -> Option<Self> {
+        let create = events
+            .iter()
+            .find(|event| is_of_kind(event, "m.room.create"))?;
+        let state_events = StateEvents {
+            create: Deserialize::deserialize(create).ok()?,
+            power_levels: content(events, "m.room.power_levels").ok()?,
+            join_rules: content(events, "m.room.join_rules").ok()?,
+            // Only members are judged.
+            member: Some(RoomMemberEventContent::new(MembershipState::Join)),
+        };
+        let encryption: Option<Value> = content(events, "m.room.encryption").ok()?;
+        let is_encrypted = was_encrypted || encryption.is_some();
+        let tombstone: Option<RoomTombstoneEventContent> =
+            content(events, "m.room.tombstone").ok().flatten();
+        let members: Vec<_> = members(events).filter(|user| *user != api.bot()).collect();
+        let hosts = events.iter().filter(|event| is_of_kind(event, HOST_EVENT));
+        let hosts = hosts.filter_map(|event| HostEvent::deserialize(event).ok());
+        Some(Self {
+            facts: RoomFacts::from_state(state_events, is_encrypted),
+            hosts: hosts.filter(|event| members.contains(&event.bot)).collect(),
+            members,
+            successor: tombstone.map(|content| content.replacement_room),
+        })
+    }
+}
+
+fn at<'a>(event: &'a Value, pointer: &str) -> Option<&'a str> {
+    event.pointer(pointer)?.as_str()
+}
+
+fn is_of_kind(event: &Value, kind: &str) -> bool {
+    at(event, "/type") == Some(kind)
+}
+
+fn content<T: DeserializeOwned>(events: &[Value], kind: &str) -> serde_json::Result<Option<T>> {
+    let mut events = events.iter();
+    let event = events.find(|event| is_of_kind(event, kind) && at(event, "/state_key") == Some(""));
+    let content = event.and_then(|event| event.get("content"));
+    content.map(T::deserialize).transpose()
+}
+
+fn members(events: &[Value]) -> impl Iterator<Item = OwnedUserId> {
+    let members = events.iter().filter(|event| {
+        is_of_kind(event, "m.room.member") && at(event, "/content/membership") == Some("join")
+    });
+    members.filter_map(|event| at(event, "/state_key")?.try_into().ok())
+}
+
+pub(super) fn look(report: &mut Report, api: &Api<'_>, state: &RoomState) {
+    if let Some(successor) = &state.successor {
+        let outcome = Outcome::warning(
+            format!("the room was upgraded to {successor}, and the bot is still in the old one"),
+            format!(
+                "invite {bot} to {successor} while it runs: it goes there if who upgraded the room may command. If it does not, \
+                 set `admin_room: \"{successor}\"` in config.yaml, and restart the bot",
+                bot = api.bot()
+            ),
+        );
+        report.add("admin room upgrade", outcome);
+    }
+    report.add(ENCRYPTION, judge_encryption(api, &state.facts));
+    report.add(POWER, judge_power(api, &state.facts));
+}
+
+fn judge_encryption(api: &Api<'_>, facts: &RoomFacts) -> Outcome {
+    let remedy = "turn on encryption in the room's settings";
+    match (
+        facts.encrypted,
+        api.config.encryption.require_encrypted_commands,
+    ) {
+        (true, _) => Outcome::passed("on"),
+        (false, RequireEncryptedCommands::Always) => Outcome::failed(
+            "off, and `encryption.require_encrypted_commands` is always, so that no command counts",
+            remedy,
+        ),
+        (false, RequireEncryptedCommands::Auto | RequireEncryptedCommands::Never) => {
+            Outcome::warning(
+                "off, so that an administrator's access token is enough to give commands",
+                remedy,
+            )
+        }
+    }
+}
+
+fn judge_power(api: &Api<'_>, facts: &RoomFacts) -> Outcome {
+    let bot = api.bot();
+    let Some(levels) = facts.levels() else {
+        return Outcome::failed(
+            format!(
+                "the bot does not know rooms of version {}",
+                facts.room_version
+            ),
+            "install a newer rcbot, or use a room of an older version",
+        );
+    };
+    let kind = if facts.encrypted {
+        MessageLikeEventType::RoomEncrypted
+    } else {
+        MessageLikeEventType::RoomMessage
+    };
+    if levels.user_can_send_message(bot, kind.clone()) {
+        return Outcome::passed("the bot may send messages");
+    }
+    let needs = levels.for_message(kind);
+    Outcome::failed(
+        format!("the bot may not send messages, which takes power level {needs}"),
+        format!("give {bot} power level {needs} in the room's settings"),
+    )
+}
+
+/// Whether the bots of several hosts in the room can tell one another apart.
+pub(super) fn judge_hosts(api: &Api<'_>, state: &RoomState) -> Outcome {
+    let others = &state.hosts;
+    let names: Vec<_> = others
+        .iter()
+        .map(|event| event.announcement.host.as_str())
+        .collect();
+    let Some(own) = &api.config.host else {
+        return judge_nameless(&names);
+    };
+    if let Some(same) = others
+        .iter()
+        .find(|event| event.announcement.host == own.as_str())
+    {
+        return Outcome::failed(
+            format!(
+                "{} calls its host {own} too, so each command to it is obeyed by both",
+                same.bot
+            ),
+            "set `host` in config.yaml to a name that no other host has, and restart the bot",
+        );
+    }
+    let bot = api.bot();
+    let kind = StateEventType::from(HOST_EVENT);
+    let levels = state.facts.levels();
+    if let Some(levels) = levels.filter(|levels| !levels.user_can_send_state(bot, kind.clone())) {
+        let needs = levels.for_state(kind);
+        // At 0 anybody in the room could announce hosts.
+        let enough = i64::from(levels.users_default).saturating_add(1).max(1);
+        return Outcome::failed(
+            format!(
+                "the bot may not announce this host: state events of the type {HOST_EVENT} take power level {needs}"
+            ),
+            format!(
+                "in the room's `m.room.power_levels` (in Element: `/devtools`) set \"{HOST_EVENT}\": {enough} under `events`, \
+                 give {bot} power level {enough}, and restart the bot; {needs} would let it kick and ban too"
+            ),
+        );
+    }
+    let beside = if names.is_empty() {
+        "alone so far".to_owned()
+    } else {
+        format!("beside {}", names.join(", "))
+    };
+    Outcome::passed(format!("this one is {own}, {beside}"))
+}
+
+/// Without a name in the configuration a host is not announced, so that the other bots do not know of it.
+fn judge_nameless(names: &[&str]) -> Outcome {
+    if names.is_empty() {
+        return Outcome::passed("this one alone");
+    }
+    Outcome::failed(
+        format!(
+            "others are announced here ({}), and this one has no name, so that several bots answer",
+            names.join(", ")
+        ),
+        format!(
+            "set `host` in config.yaml to a name that no other host has, such as `host: {}`, and restart the bot",
+            HostName::of_system()
+        ),
+    )
+}
