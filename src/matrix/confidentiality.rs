@@ -47,8 +47,11 @@ pub(super) async fn is_confidential(room: &Room, recipient: &UserId) -> Result<b
 fn says_encrypted(state: &[Raw<AnyStateEvent>]) -> bool {
     let mut events = events_of(state, StateEventType::RoomEncryption);
     events.any(|event| {
+        let state_key: Option<String> = event.get_field("state_key").ok().flatten();
         let content: Option<Value> = event.get_field("content").ok().flatten();
-        content.is_some_and(|content| content["algorithm"] == ALGORITHM.as_str())
+        let content = content.unwrap_or_default();
+        let algorithm = content.get("algorithm").and_then(Value::as_str);
+        state_key.as_deref() == Some("") && algorithm == Some(ALGORITHM.as_str())
     })
 }
 

@@ -30,13 +30,21 @@ struct Tombstone {
 /// What the sync loop knows of upgrades.
 #[derive(Debug, Default)]
 pub(super) struct Upgrades {
-    /// The successor that the SDK knew of when the homeserver was asked last. `None`: it is to be asked, whatever the SDK knows,
-    /// as the bot may have been away.
-    asked_about: Option<Option<OwnedRoomId>>,
+    asked: Asked,
     /// The room to go to once the bot is invited there, or that may be such a one.
     awaited: Option<OwnedRoomId>,
     /// The new admin room, until a sync has brought it and it can be spoken to.
     arriving: Option<OwnedRoomId>,
+}
+
+/// What the homeserver was asked of the admin room's upgrade.
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Asked {
+    /// Nothing yet: it is to be asked whatever the SDK knows, as the bot may have been away.
+    #[default]
+    Nothing,
+    /// It was asked when the SDK knew of this successor.
+    About(Option<OwnedRoomId>),
 }
 
 /// Why a tombstone is not followed.
@@ -83,7 +91,9 @@ impl Upgrades {
         let room = matrix.joined_admin_room().ok()?;
         let successor = room.successor_room().map(|successor| successor.room_id);
         let is_invited = self.awaited.is_some() && !answer.rooms.invited.is_empty();
-        if is_invited || self.asked_about.as_ref() != Some(&successor) {
+        let asked = Asked::About(successor.clone());
+        if is_invited || self.asked != asked {
+            self.asked = asked;
             self.look(matrix, &room, successor).await;
         }
         self.awaited.clone()
@@ -92,14 +102,13 @@ impl Upgrades {
     async fn look(&mut self, matrix: &Matrix, room: &Room, successor: Option<OwnedRoomId>) {
         let old = room.room_id();
         self.awaited = None;
-        self.asked_about = Some(successor.clone());
         match follow(matrix, room).await {
             Ok(None) => {}
             Ok(Some(new)) => {
                 info!(from = %old, room = %new, "the admin room was upgraded, and the bot followed");
                 self.arriving = Some(new);
                 // The new room may have been upgraded too.
-                self.asked_about = None;
+                self.asked = Asked::Nothing;
             }
             Err(Stays::Refused(reason)) => {
                 warn!(room = %old, ?reason, "the upgrade of the admin room is not followed, it stays the admin room");
@@ -110,7 +119,7 @@ impl Upgrades {
             }
             Err(Stays::Fault(fault)) => {
                 warn!(room = %old, error = %Chain(&fault), "cannot tell yet whether the admin room was upgraded");
-                self.asked_about = None;
+                self.asked = Asked::Nothing;
                 self.awaited = successor;
             }
         }

@@ -113,7 +113,7 @@ pub(crate) fn rust_files(folder: &str) -> Vec<SourceFile> {
             .to_owned();
         if path.is_dir() {
             files.extend(rust_files(&name));
-        } else if name.ends_with(".rs") {
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
             let text = fs::read_to_string(&path).unwrap();
             files.push(SourceFile { name, text });
         }
