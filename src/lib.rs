@@ -1,28 +1,48 @@
-//! rcbot: starts `claude remote-control` on its host for those whom a Matrix room trusts, and hands them the link.
+//! rcbot: starts `claude remote-control` on its host for the administrators of a Matrix room, and sends them the link.
 //!
-//! # The walk of a command
+//! # One `!rc start website`, from file to file
 //! ```text
-//! matrix::inbox ─▶ command::parse ─▶ command::authorize ─▶ bot ─▶ remote_control ─▶ bot ─▶ matrix::direct_message
+//! homeserver ─▶ matrix::guard ─▶ matrix::sync ─▶ matrix::inbox            an event becomes a Message
+//!   ─▶ bot::queue ─▶ bot::judge ─▶ command::{parse, authorize}            a Message becomes a Permit and an Intent, or a refusal
+//!   ─▶ bot::execute ─▶ remote_control ─▶ session::life                    the session decides: save, then spawn
+//!   ─▶ remote_control::process::spawn ─▶ watch ─▶ claude::links           a detached process shows its link
+//!   ─▶ bot::notices ─▶ bot::deliver ─▶ matrix::direct_message             one encrypted event, to the requester only
+//!   ─▶ bot::answer ─▶ matrix::send ─▶ homeserver                          the admin room hears that it was sent
 //! ```
-//! An event comes by /sync, is taken for a command, is judged by what the homeserver says of the admin room now, and
-//! becomes a detached process. Once that process shows its link, the link goes to the requester alone, end-to-end
-//! encrypted; the admin room hears that it was sent.
+//! Whatever is slow (asking the homeserver, spawning, delivering, stopping) is a task that comes back to the loop of [`bot`]
+//! as an event. [`matrix`] and [`remote_control`] do not know each other.
 //!
-//! # The house
-//! - [`config`], [`data_dir`], [`link`], [`secret`]: what everyone may know.
-//! - [`matrix`]: hears and speaks; knows no process.
-//! - [`remote_control`]: supervises processes; knows no Matrix; usable without the rest.
-//! - [`command`]: understands and words, pure.
-//! - [`bot`]: the one loop that brings them together.
-//! - [`check`]: tries everything that a start needs, and changes nothing.
-//! - [`cli`]: the commands of the binary.
+//! # Words
+//! - *admin room*: the one room in which commands are accepted; *requester*: the user who sent one.
+//! - *project*: a configured directory in which a session can run, one at a time.
+//! - *session*: a detached `claude remote-control` process, and all that is known of it; *link*: its URL, a secret.
+//! - *delivery*: a link on its way to a requester, until the homeserver has accepted the encrypted event.
+//! - *restore*: to take up sessions after a restart of the bot; *resume*: to bring back a conversation (`!rc resume`).
+//! - *pinned identity*: a user's cross-signing identity as first seen, or as named in the configuration.
 //!
-//! # Invariants
+//! # Where to look
+//! | question | file |
+//! | --- | --- |
+//! | what happens when a process exits, a stop is requested, the time is up? | `remote_control/session/life.rs`, `session/ending.rs`: pure, with the diagram of states |
+//! | where is a link sent, and to whom? | `bot/deliver.rs` decides when, `matrix/direct_message.rs` how; nothing else can |
+//! | who may command? | `command/authorize.rs`: the rules; `matrix/facts.rs` and `matrix/proof.rs`: the evidence |
+//! | what does the bot say? | `command/reply/`: every sentence in Matrix |
+//! | how do I add a command, or a key of the configuration? | docs/development.md shows both as small diffs |
+//! | what is on disk? | `matrix/folder.rs`, `remote_control/store.rs`; docs/operations.md for people |
+//! | how are processes found, signalled, ended? | `remote_control/process/`: `survey`, `handle`, `stop` |
+//! | what does `claude` print, and what does it mean? | `remote_control/claude/` |
+//! | what comes in before the SDK sees it? | `matrix/login/forwarder.rs` carries, `matrix/guard.rs` decides |
+//! | which failures pass, which end the bot, with which exit code? | `matrix/fault.rs` (`Severity`), `cli/exit.rs` |
+//! | what does `rcbot check` look at? | `check/mod.rs`, in order |
+//!
+//! # Invariants that span folders
 //! - A link leaves [`link::Link`] in three places: the record of its session on disk, the encrypted event, and the picture
 //!   of it that follows, encrypted too.
 //! - A process is known by pid, start time and boot, and signalled through a pidfd; a bare pid is never trusted.
 //! - What is begun is on disk before it is begun.
 //! - A command counts only with a `command::Permit`, and missing evidence gives none.
+//! - Nothing that the homeserver sends reaches the SDK before `matrix::guard` has looked at it.
+//! - Imports point one way. What each part may name, and where secrets may leave their types, are two tables in tests/tidy.rs.
 
 // The SDK's futures are deep once they are spawned.
 #![recursion_limit = "256"]
