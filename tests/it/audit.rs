@@ -54,16 +54,16 @@ async fn a_command_leaves_who_what_decision_and_outcome_in_the_audit_log() {
     // A refusal too, also one that is not answered.
     let (user, why) = (bob.user_id(), "PowerLevel { has: 0, needs: 100 }");
     for command in ["start website", "stop"] {
-        let asked = bot.send(&bob, command).await;
-        let line = format!(
+        let refused = bot.send(&bob, command).await;
+        let judged = format!(
             "command judged user=\"{user}\" command=\"{command}\" decision=\"denied\" why=\"{why}\""
         );
-        assert_eq!(audited(&bot, &asked, 1).await, [line]);
+        assert_eq!(audited(&bot, &refused, 1).await, [judged]);
     }
     // What somebody types cannot pass for a line of the log.
     let forged = "dance\n2026-01-01T00:00:00Z  INFO audit: command judged user=\"@root:x\"";
-    let asked = bot.send(&alice, forged).await;
-    let lines = audited(&bot, &asked, 1).await;
+    let refused = bot.send(&alice, forged).await;
+    let lines = audited(&bot, &refused, 1).await;
     let command =
         r#"command="!rc dance\n2026-01-01T00:00:00Z  INFO audit: command judged user=\"@root:x\""#;
     assert!(lines[0].contains(command), "{lines:?}");
