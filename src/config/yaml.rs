@@ -121,6 +121,13 @@ fn build<'t>(
     if depth > DEEPEST {
         return Err(fault(span, "values lie too deep in one another"));
     }
+    // A key of an identity whose first digit was mistyped would be the name of a value that is not there.
+    if let Event::Scalar(_, _, 1.., _)
+    | Event::SequenceStart(1.., _)
+    | Event::MappingStart(1.., _) = event
+    {
+        return Err(fault(span, "a text that begins with & must be in quotes"));
+    }
     let value = match event {
         Event::Scalar(text, style, _, tag) => match tag {
             Some(tag) if !tag.is_yaml_core_schema() => Value::Tagged(tag.to_string()),

@@ -220,6 +220,9 @@ fn what_is_not_yaml_is_told_with_line_and_column() {
         "{said}"
     );
     assert!(problems_of("a: 1\n---\nb: 2\n").contains("more than one document"));
+    // Not a user without a key.
+    let anchor = "authorization:\n  users:\n    \"@alice:example.org\": &KEY\n";
+    assert!(problems_of(&format!("{LEAST}{anchor}")).contains("begins with & must be in quotes"));
 }
 
 #[test]
