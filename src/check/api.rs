@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use matrix_sdk::{
     reqwest::{self, Client, Method},
-    ruma::{OwnedUserId, UserId},
+    ruma::UserId,
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -49,16 +49,11 @@ pub(super) struct Trouble {
     pub(super) cause: Cause,
 }
 
-/// The public keys of identities, by user.
+/// The public keys of identities, by user. Each is read by itself: what one user publishes keeps nobody from the others' keys.
 #[derive(Debug, Deserialize)]
 pub(super) struct Identities {
     #[serde(default)]
-    master_keys: BTreeMap<OwnedUserId, MasterKeys>,
-}
-
-#[derive(Debug, Deserialize)]
-struct MasterKeys {
-    keys: BTreeMap<String, String>,
+    master_keys: BTreeMap<String, Value>,
 }
 
 impl Trouble {
@@ -81,7 +76,10 @@ impl Trouble {
                 message,
                 ..
             } => Some(message),
-            _ => None,
+            Cause::Refused { .. }
+            | Cause::Unreachable(_)
+            | Cause::Page { .. }
+            | Cause::Nonsense => None,
         }
     }
 
@@ -289,9 +287,42 @@ fn parse<T: DeserializeOwned>(
 }
 
 impl Identities {
-    /// The public key of this user's identity.
+    /// The public key of this user's identity; empty where it makes no sense.
     pub(super) fn of(&self, user: &UserId) -> Option<&str> {
-        let keys = &self.master_keys.get(user)?.keys;
-        Some(keys.values().next().map_or("", String::as_str))
+        let shown = self.master_keys.get(user.as_str())?;
+        let key = shown.get("keys").and_then(Value::as_object);
+        let key = key.and_then(|keys| keys.values().next()?.as_str());
+        Some(key.unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use matrix_sdk::ruma::user_id;
+
+    use super::*;
+
+    #[test]
+    fn a_malformed_key_of_one_user_costs_no_other_user_theirs() {
+        let good = json!({ "keys": { "ed25519:abc": "abc" } });
+        for malformed in [
+            json!(null),
+            json!({}),
+            json!({ "keys": [] }),
+            json!({ "keys": {} }),
+            json!({ "keys": { "ed25519:abc": 7 } }),
+        ] {
+            let answer = json!({
+                "master_keys": {
+                    "@alice:example.org": good,
+                    "@mallory:example.org": malformed,
+                    "nobody": malformed,
+                },
+            });
+            let identities = Identities::deserialize(answer).unwrap();
+            assert_eq!(identities.of(user_id!("@alice:example.org")), Some("abc"));
+            assert_eq!(identities.of(user_id!("@mallory:example.org")), Some(""));
+            assert_eq!(identities.of(user_id!("@carol:example.org")), None);
+        }
     }
 }

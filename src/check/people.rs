@@ -9,9 +9,8 @@ use super::{
     room::RoomState,
 };
 use crate::{
-    command::{Denied, Policy, authorize},
     config::{Devices, MasterKey},
-    matrix::{NoPower, Trust},
+    matrix::NoPower,
 };
 
 pub(super) const ACCESS: &str = "admin room access";
@@ -26,21 +25,21 @@ const LOOKED_AT: usize = 100;
 
 /// Judges everybody in the room as the bot would judge a well-encrypted command of theirs.
 pub(super) async fn look(report: &mut Report, api: &Api<'_>, state: &RoomState) {
-    let policy = Policy::of(api.config, None);
-    let (mut allowed, mut denied) = (Vec::new(), Vec::new());
+    let authorization = &api.config.authorization;
+    let (mut allowed, mut refused) = (Vec::new(), Vec::new());
     for user in &state.members {
-        match authorize(user, Trust::CrossSigned, Some(&state.facts), &policy) {
+        match state.facts.power_of(user, authorization) {
             Ok(_) => allowed.push(&**user),
-            Err(reason) => denied.push(reason),
+            Err(reason) => refused.push(reason),
         }
     }
-    if let Some(access) = denied.iter().find_map(refused_room) {
+    if let Some(access) = refused.iter().find_map(refused_room) {
         report.add(ACCESS, access);
         return report.skip_missing(&[COMMANDERS, IDENTITIES], "the room keeps nobody out");
     }
     let access = format!("join rule `{}`", state.facts.join_rule.as_str());
     report.add(ACCESS, Outcome::passed(access));
-    let needs = policy.authorization.power_level;
+    let needs = authorization.power_level;
     if allowed.is_empty() {
         report.add(COMMANDERS, nobody(api, needs));
         return report.skip_missing(&[IDENTITIES], "nobody may command");
@@ -51,7 +50,7 @@ pub(super) async fn look(report: &mut Report, api: &Api<'_>, state: &RoomState) 
     );
     report.add(
         COMMANDERS,
-        if policy.authorization.users.is_empty() {
+        if authorization.users.is_empty() {
             unlisted(&found, &allowed)
         } else {
             Outcome::passed(found)
@@ -61,10 +60,10 @@ pub(super) async fn look(report: &mut Report, api: &Api<'_>, state: &RoomState) 
 }
 
 /// What is said of the room as a whole, if a member is refused for that.
-fn refused_room(denied: &Denied) -> Option<Outcome> {
+fn refused_room(reason: &NoPower) -> Option<Outcome> {
     let or_list = "or list in `authorization.users` in config.yaml who may command";
-    match denied {
-        Denied::NoPower(NoPower::NotInviteOnly { join_rule }) => {
+    match reason {
+        NoPower::NotInviteOnly { join_rule } => {
             let who = match join_rule.as_str() {
                 "public" => "anybody can join the room".to_owned(),
                 other => {
@@ -76,13 +75,16 @@ fn refused_room(denied: &Denied) -> Option<Outcome> {
                 format!("make the room invite-only in its settings, {or_list}"),
             ))
         }
-        Denied::NoPower(NoPower::OpenToAllMembers { has, needs }) => Some(Outcome::failed(
+        NoPower::OpenToAllMembers { has, needs } => Some(Outcome::failed(
             format!("everybody in the room has power level {has}, so no command counts"),
             format!(
                 "lower the room's default power level below {needs} in its settings, {or_list}"
             ),
         )),
-        _ => None,
+        NoPower::NotListed
+        | NoPower::NotAMember
+        | NoPower::PowerLevel { .. }
+        | NoPower::UnknownVersion => None,
     }
 }
 
@@ -190,7 +192,14 @@ fn judge_identity(
 ) -> Result<bool, (String, String)> {
     let configured = api.config.authorization.users.get(user);
     let configured = configured.and_then(Option::as_ref);
-    let shown = shown.of(user).and_then(|key| key.parse::<MasterKey>().ok());
+    let shown = shown.of(user).map(str::parse::<MasterKey>);
+    if matches!(shown, Some(Err(_))) {
+        return Err((
+            format!("the homeserver shows a malformed key as the identity of {user}"),
+            format!("ask whoever runs the homeserver of {user} where it comes from"),
+        ));
+    }
+    let shown = shown.and_then(Result::ok);
     let known = configured.or(pinned);
     let ask = format!("ask {user}, not by Matrix, whether they have a new identity; if so");
     if known.is_some() && known != shown.as_ref() {
