@@ -58,9 +58,9 @@ async fn a_bot_with_a_password_is_looked_at_without_a_log_in() {
         .prepare(&alice)
         .await;
     let checkup = Checkup::of(&bot);
-    checkup.expect("registration", "skipped", "`bot.password`");
-    checkup.expect(ACCOUNT, "passed", "the bot's first run logs in");
-    checkup.expect("sync", "skipped", "run it, and check again");
+    checkup.assert_outcome("registration", "skipped", "`bot.password`");
+    checkup.assert_outcome(ACCOUNT, "passed", "the bot's first run logs in");
+    checkup.assert_outcome("sync", "skipped", "run it, and check again");
     assert_eq!(devices().await, 1, "no device was made");
 
     bot.run();
@@ -83,7 +83,7 @@ async fn an_access_token_that_is_not_the_bots_is_told() {
         .await;
     assert_eq!(Checkup::of(&bot).outcome("sync"), "passed");
     former.logout().await.unwrap();
-    let remedy = Checkup::of(&bot).expect(ACCOUNT, "failed", "no longer good");
+    let remedy = Checkup::of(&bot).assert_outcome(ACCOUNT, "failed", "no longer good");
     assert_eq!(
         remedy,
         "log in once more, and put the new token into config.yaml"
@@ -93,7 +93,8 @@ async fn an_access_token_that_is_not_the_bots_is_told() {
     assert_eq!(Checkup::of(&bot).outcome(ACCOUNT), "passed");
 
     bot.reconfigure(|config| config["bot"]["localpart"] = json!("somebody"));
-    let remedy = Checkup::of(&bot).expect(ACCOUNT, "failed", "config.yaml names @somebody:");
+    let remedy =
+        Checkup::of(&bot).assert_outcome(ACCOUNT, "failed", "config.yaml names @somebody:");
     let key = format!("bot.localpart: {}", account.localpart);
     assert_eq!(commands(&remedy), [key.as_str()]);
     bot.reconfigure(|config| config["bot"]["localpart"] = json!(account.localpart));
@@ -114,7 +115,7 @@ async fn a_bot_that_the_homeserver_does_not_log_in_is_seen_to_act_as_the_appserv
     fs::write(&copy, text.replace("io.element.msc4190: true", "")).unwrap();
     fs::set_permissions(&copy, fs::Permissions::from_mode(0o600)).unwrap();
     bot.reconfigure(|config| config["appservice"]["registration"] = json!(copy));
-    Checkup::of(&bot).expect(ACCOUNT, "passed", "the bot's first run makes it");
+    Checkup::of(&bot).assert_outcome(ACCOUNT, "passed", "the bot's first run makes it");
 
     bot.run();
     bot.wait_until_ready(&alice).await;
@@ -123,7 +124,7 @@ async fn a_bot_that_the_homeserver_does_not_log_in_is_seen_to_act_as_the_appserv
     for name in ["server name", ACCOUNT, "sync", "pinned identities"] {
         assert_eq!(checkup.outcome(name), "passed", "{checkup:?}");
     }
-    checkup.expect("identity and recovery key", "passed", "opens the secrets");
+    checkup.assert_outcome("identity and recovery key", "passed", "opens the secrets");
     assert_eq!(bot.devices(&alice).await, devices, "no device was made");
 }
 
@@ -140,8 +141,11 @@ async fn a_homeserver_that_takes_no_passwords_is_told_until_the_bot_has_a_token(
         .account(&account.localpart, "password", &account.password)
         .prepare(&alice)
         .await;
-    let remedy =
-        Checkup::of(&bot).expect(ACCOUNT, "failed", "does not offer a log-in with a password");
+    let remedy = Checkup::of(&bot).assert_outcome(
+        ACCOUNT,
+        "failed",
+        "does not offer a log-in with a password",
+    );
     assert_eq!(commands(&remedy), ["bot.access_token", "bot.password"]);
     let token = token_of(&account.log_in().await);
     bot.reconfigure(|config| {
@@ -160,12 +164,12 @@ async fn a_log_in_on_disk_that_cannot_be_read_is_told() {
     // No user can read a folder as a file, not even root.
     fs::create_dir_all(&file).unwrap();
     let checkup = Checkup::of(&bot);
-    let remedy = checkup.expect(ACCOUNT, "failed", "session.json");
+    let remedy = checkup.assert_outcome(ACCOUNT, "failed", "session.json");
     assert!(
         remedy.contains("or move it away while no bot runs"),
         "{remedy}"
     );
-    checkup.expect("sync", "skipped", "the log-in on disk cannot be read");
+    checkup.assert_outcome("sync", "skipped", "the log-in on disk cannot be read");
     fs::remove_dir(&file).unwrap();
-    Checkup::of(&bot).expect(ACCOUNT, "passed", "the bot's first run makes it");
+    Checkup::of(&bot).assert_outcome(ACCOUNT, "passed", "the bot's first run makes it");
 }

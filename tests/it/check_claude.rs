@@ -18,9 +18,9 @@ fn a_claude_that_cannot_resume_is_warned_of() {
         CLAUDE.replace("2.1.250", "2.1.199"),
     )
     .unwrap();
-    let remedy = host
-        .check()
-        .expect("website: command", "warning", "`resume` needs 2.1.200");
+    let remedy =
+        host.check()
+            .assert_outcome("website: command", "warning", "`resume` needs 2.1.200");
     assert_eq!(commands(&remedy), ["claude update"]);
     fs::write(
         host.path("bin/claude"),
@@ -34,7 +34,7 @@ fn a_claude_that_cannot_resume_is_warned_of() {
 fn a_claude_without_a_login_fails_until_somebody_logs_in() {
     let host = Host::new();
     fs::remove_dir_all(host.path("home/.claude")).unwrap();
-    host.mend("website: log-in", "failed", "claude is not logged in");
+    host.assert_remedy_fixes("website: log-in", "failed", "claude is not logged in");
 }
 
 #[test]
@@ -49,12 +49,12 @@ fn a_directory_that_claude_does_not_trust_fails_until_it_does() {
     let is_trusted = || host.check().outcome("website: workspace trust") == "passed";
     let fault = "does not trust the project's directory";
     fs::write(&state, r#"{"remoteDialogSeen":true}"#).unwrap();
-    host.mend("website: workspace trust", "failed", fault);
+    host.assert_remedy_fixes("website: workspace trust", "failed", fault);
     trusts("");
     assert!(is_trusted(), "it holds below");
     // A repository needs trust of its own.
     fs::create_dir(host.path("website/.git")).unwrap();
-    host.mend("website: workspace trust", "failed", fault);
+    host.assert_remedy_fixes("website: workspace trust", "failed", fault);
     // Of a linked worktree the main checkout counts.
     fs::remove_dir(host.path("website/.git")).unwrap();
     fs::create_dir_all(host.path("main/.git/worktrees/website")).unwrap();
@@ -77,9 +77,9 @@ fn a_directory_that_claude_does_not_trust_fails_until_it_does() {
 fn a_home_directory_is_told_to_be_the_wrong_place() {
     let host = Host::new();
     host.configure_project("directory", json!("home"));
-    let remedy = host
-        .check()
-        .expect("website: workspace trust", "failed", "home directory");
+    let remedy =
+        host.check()
+            .assert_outcome("website: workspace trust", "failed", "home directory");
     assert!(remedy.contains("`projects.website.directory`"), "{remedy}");
     host.configure_project("directory", json!("website"));
     assert_eq!(host.check().outcome("website: workspace trust"), "passed");
@@ -97,11 +97,11 @@ fn a_consent_that_nobody_gives_fails() {
     host.configure_project("stdin", json!(""));
     let remedy = host
         .check()
-        .expect("website: consent", "failed", "asks once");
+        .assert_outcome("website: consent", "failed", "asks once");
     assert_eq!(commands(&remedy), ["stdin: \"y\\n\""]);
     host.configure_project("stdin", json!("y\n"));
     host.check()
-        .expect("website: consent", "passed", "`stdin` answers");
+        .assert_outcome("website: consent", "passed", "`stdin` answers");
 }
 
 #[test]
@@ -118,12 +118,12 @@ fn variables_that_switch_remote_control_off_are_named_with_their_place() {
     )
     .unwrap();
     let checkup = host.check();
-    checkup.expect(
+    checkup.assert_outcome(
         "website: variables",
         "failed",
         "ANTHROPIC_API_KEY in `environment` in config.yaml",
     );
-    let remedy = checkup.expect(
+    let remedy = checkup.assert_outcome(
         "website: variables",
         "failed",
         "DISABLE_GROWTHBOOK in `env` in /",
@@ -138,10 +138,10 @@ fn variables_that_switch_remote_control_off_are_named_with_their_place() {
     );
     host.configure(|_| {});
     host.check()
-        .expect("website: variables", "failed", "`apiKeyHelper` in /");
+        .assert_outcome("website: variables", "failed", "`apiKeyHelper` in /");
     fs::write(&settings, r#"{"env":{"DISABLE_TELEMETRY":"1"}}"#).unwrap();
     host.check()
-        .expect("website: variables", "warning", "DISABLE_TELEMETRY");
+        .assert_outcome("website: variables", "warning", "DISABLE_TELEMETRY");
     fs::remove_file(settings).unwrap();
     // What the bot has in its own environment does not reach a session.
     let checker = host
@@ -163,7 +163,8 @@ fn settings_of_every_level_can_switch_remote_control_off() {
             "`disableRemoteControl` in {}",
             of_project.join(name).display()
         );
-        host.check().expect("website: variables", "failed", &part);
+        host.check()
+            .assert_outcome("website: variables", "failed", &part);
         fs::remove_file(of_project.join(name)).unwrap();
     }
     for name in ["managed-settings.json", "managed-settings.d/10.json"] {
@@ -171,7 +172,7 @@ fn settings_of_every_level_can_switch_remote_control_off() {
         let script = format!(
             "mount -t tmpfs tmpfs /etc && mkdir -p $(dirname {file}) && echo '{off}' > {file} && exec \"$@\""
         );
-        with_mounts(&host, &script).run().expect(
+        with_mounts(&host, &script).run().assert_outcome(
             "website: variables",
             "failed",
             &format!("`disableRemoteControl` in {file}"),
@@ -188,7 +189,7 @@ fn a_copied_token_without_its_account_fails_until_somebody_logs_in() {
         r#"{"remoteDialogSeen":true}"#,
     )
     .unwrap();
-    host.mend("website: log-in", "failed", "not the account that it is of");
+    host.assert_remedy_fixes("website: log-in", "failed", "not the account that it is of");
 }
 
 #[test]
@@ -203,9 +204,9 @@ fn each_way_to_run_a_server_is_one_and_a_terminal_is_none() {
         assert_eq!(host.check().outcome("website: log-in"), "failed");
     }
     host.configure_project("command", json!(["claude", "--remote-control", "website"]));
-    let remedy = host
-        .check()
-        .expect("website: command", "failed", "and a session has none");
+    let remedy =
+        host.check()
+            .assert_outcome("website: command", "failed", "and a session has none");
     assert_eq!(commands(&remedy), ["remote-control"]);
     host.configure_project("command", json!(["claude", "remote-control"]));
     assert_eq!(host.check().outcome("website: command"), "passed");
@@ -218,7 +219,9 @@ fn settings_that_cannot_be_read_are_told_until_they_can() {
     // Nobody reads a folder, root neither.
     fs::create_dir(&settings).unwrap();
     let part = format!("{} cannot be read", settings.display());
-    let remedy = host.check().expect("website: variables", "failed", &part);
+    let remedy = host
+        .check()
+        .assert_outcome("website: variables", "failed", &part);
     assert!(remedy.contains("or remove it"), "{remedy}");
     fs::remove_dir(&settings).unwrap();
     assert_eq!(host.check().outcome("website: variables"), "passed");
@@ -232,7 +235,7 @@ fn a_proxy_that_the_bot_alone_is_told_of_is_warned_of() {
         let checker = host.checker.clone().environment(name, proxy);
         let checkup = checker.run();
         let part = "set for the bot, and not for its sessions: HTTPS_PROXY";
-        let remedy = checkup.expect("website: variables", "warning", part);
+        let remedy = checkup.assert_outcome("website: variables", "warning", part);
         assert!(
             remedy.contains("add HTTPS_PROXY under `projects.website.environment` in config.yaml"),
             "{remedy}"
@@ -258,16 +261,16 @@ fn a_long_lived_token_fails_until_somebody_logs_in_in_full() {
     let file = host.path("home/.claude/.credentials.json");
     let text = fs::read_to_string(&file).unwrap();
     fs::write(&file, text.replace(",\"user:profile\"", "")).unwrap();
-    host.mend("website: log-in", "failed", "with a long-lived token");
+    host.assert_remedy_fixes("website: log-in", "failed", "with a long-lived token");
 }
 
 #[test]
 fn a_file_of_claude_that_makes_no_sense_is_told_until_claude_has_written_it_anew() {
     let host = Host::new();
     fs::write(host.path("home/.claude.json"), "{").unwrap();
-    let remedy = host
-        .check()
-        .expect("website: consent", "failed", ".claude.json cannot be read");
+    let remedy =
+        host.check()
+            .assert_outcome("website: consent", "failed", ".claude.json cannot be read");
     assert_eq!(commands(&remedy), ["claude"]);
     host.shell(commands(&remedy)[0]);
     let checkup = host.check();
@@ -281,7 +284,8 @@ fn without_a_home_directory_claude_finds_nothing_until_it_is_told_one() {
     let homeless = host.checker.clone().wrapped(&["env", "-u", "HOME"]);
     let checkup = homeless.run();
     for name in ["log-in", "workspace trust", "consent"] {
-        let remedy = checkup.expect(&format!("website: {name}"), "failed", "HOME is not set");
+        let remedy =
+            checkup.assert_outcome(&format!("website: {name}"), "failed", "HOME is not set");
         assert!(
             remedy.contains("under `environment` in config.yaml"),
             "{remedy}"

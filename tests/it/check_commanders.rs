@@ -9,6 +9,7 @@ use crate::support::{
     checkup::{Checker, Checkup, binary, commands},
     homeserver, person,
     person::{CrossSigning, Person},
+    proxy::{Proxy, Request},
 };
 
 const NAME: &str = "pinned identities";
@@ -17,13 +18,13 @@ const NAME: &str = "pinned identities";
 async fn another_identity_than_the_known_one_is_told_until_the_operator_accepts_it() {
     let alice = person("alice").await;
     let mut bot = Bot::builder(homeserver()).start(&alice).await;
-    Checkup::of(&bot).expect(NAME, "passed", "pins the first identity that it sees");
+    Checkup::of(&bot).assert_outcome(NAME, "passed", "pins the first identity that it sees");
     bot.start_session(&alice, "website").await;
-    Checkup::of(&bot).expect(NAME, "passed", "the identity that the bot knows");
+    Checkup::of(&bot).assert_outcome(NAME, "passed", "the identity that the bot knows");
 
     let new = alice.with_another_identity().await.unwrap();
     let part = format!("another identity of {} than the bot knows", alice.user_id());
-    let remedy = Checkup::of(&bot).expect(NAME, "failed", &part);
+    let remedy = Checkup::of(&bot).assert_outcome(NAME, "failed", &part);
     // Without a terminal it says how to answer its question.
     let (checker, elsewhere) = (Checker::new(&bot.config_path()), std::env::temp_dir());
     let refused = checker.complaint(&binary(commands(&remedy)[0]), &elsewhere);
@@ -40,7 +41,7 @@ async fn another_identity_than_the_known_one_is_told_until_the_operator_accepts_
     bot.reconfigure(|config| {
         config["authorization"]["users"] = json!({ alice.user_id(): key_of_another });
     });
-    let remedy = Checkup::of(&bot).expect(NAME, "failed", "than config.yaml names");
+    let remedy = Checkup::of(&bot).assert_outcome(NAME, "failed", "than config.yaml names");
     assert!(
         remedy.contains("correct their key under `authorization.users`"),
         "{remedy}"
@@ -49,7 +50,7 @@ async fn another_identity_than_the_known_one_is_told_until_the_operator_accepts_
     assert_eq!(Checkup::of(&bot).outcome(NAME), "passed");
 
     fs::write(bot.data_dir().join("matrix/identities.json"), "[]").unwrap();
-    let remedy = Checkup::of(&bot).expect(NAME, "failed", "identities.json makes no sense");
+    let remedy = Checkup::of(&bot).assert_outcome(NAME, "failed", "identities.json makes no sense");
     assert!(remedy.contains("mend it, or delete it"), "{remedy}");
     assert!(remedy.contains("stop the bot before that"), "{remedy}");
     bot.kill_9();
@@ -63,12 +64,12 @@ async fn that_nobody_is_named_is_a_warning_whose_remedy_ends_it() {
     let bot = Bot::builder(homeserver()).start(&alice).await;
     let user = alice.user_id();
     let check = || Checkup::of(&bot);
-    let remedy = check().expect("who may command", "warning", user.as_str());
+    let remedy = check().assert_outcome("who may command", "warning", user.as_str());
     let users = commands(&remedy)[0].strip_prefix("users: ").unwrap();
     let users: Value = serde_yaml::from_str(users).unwrap();
     assert_eq!(users, json!([user]));
     bot.reconfigure(|config| config["authorization"]["users"] = users);
-    check().expect("who may command", "passed", user.as_str());
+    check().assert_outcome("who may command", "passed", user.as_str());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -88,13 +89,39 @@ async fn who_has_no_identity_is_told_and_why_that_matters() {
     plain.join(bot.admin_room()).await.unwrap();
 
     let part = format!("{user} has no cross-signing identity");
-    let remedy = Checkup::of(&bot).expect(NAME, "warning", &part);
+    let remedy = Checkup::of(&bot).assert_outcome(NAME, "warning", &part);
     assert!(remedy.contains("sets up encryption"), "{remedy}");
     list(json!([user]));
-    Checkup::of(&bot).expect(NAME, "failed", &part);
+    Checkup::of(&bot).assert_outcome(NAME, "failed", &part);
     bot.reconfigure(|config| config["encryption"] = json!({ "devices": "any" }));
     assert_eq!(Checkup::of(&bot).outcome(NAME), "passed");
     bot.reconfigure(|config| config["encryption"] = json!({}));
     plain.with_another_identity().await.unwrap();
     assert_eq!(Checkup::of(&bot).outcome(NAME), "passed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_malformed_key_of_one_user_is_told_of_that_user_alone() {
+    let (alice, carol) = (person("alice").await, person("carol").await);
+    let proxy = Proxy::start(homeserver()).await;
+    let bot = Bot::builder(homeserver())
+        .through(&proxy)
+        .power_level(0)
+        .invite(carol.user_id())
+        .start(&alice)
+        .await;
+    carol.join(bot.admin_room()).await.unwrap();
+    let users = json!([alice.user_id(), carol.user_id()]);
+    bot.reconfigure(|config| config["authorization"]["users"] = users);
+    let user = carol.user_id().to_owned();
+    proxy.on(Request::queries_keys).rewrite(move |_, answer| {
+        answer["master_keys"][user.as_str()]["keys"] = json!({ "ed25519:malformed": 7 });
+    });
+    let part = format!("a malformed key as the identity of {}", carol.user_id());
+    let remedy = Checkup::of(&bot).assert_outcome(NAME, "warning", &part);
+    assert!(
+        remedy.contains("ask whoever runs the homeserver"),
+        "{remedy}"
+    );
+    assert!(!remedy.contains(alice.user_id().as_str()), "{remedy}");
 }

@@ -57,10 +57,10 @@ async fn a_bot_that_runs_is_found_well_and_left_as_it_is() {
     for name in of_homeserver.iter().chain(&OF_THE_ROOM) {
         assert_eq!(checkup.outcome(name), "passed", "{checkup:?}");
     }
-    checkup.expect("identity and recovery key", "passed", "opens the secrets");
-    checkup.expect("admin room", "passed", bot.admin_room().as_str());
-    checkup.expect("who may command", "passed", alice.user_id().as_str());
-    checkup.expect(
+    checkup.assert_outcome("identity and recovery key", "passed", "opens the secrets");
+    checkup.assert_outcome("admin room", "passed", bot.admin_room().as_str());
+    checkup.assert_outcome("who may command", "passed", alice.user_id().as_str());
+    checkup.assert_outcome(
         "checked as",
         "passed",
         "with the environment of the bot, process ",
@@ -74,10 +74,10 @@ async fn before_the_first_run_nothing_is_made_and_nothing_fails() {
     let alice = person("alice").await;
     let mut bot = Bot::builder(homeserver()).prepare(&alice).await;
     let checkup = Checkup::of(&bot);
-    checkup.expect("bot's account", "passed", "the bot's first run makes it");
-    checkup.expect("sync", "skipped", "run the bot, and check again");
+    checkup.assert_outcome("bot's account", "passed", "the bot's first run makes it");
+    checkup.assert_outcome("sync", "skipped", "run the bot, and check again");
     let again = Checkup::of(&bot);
-    again.expect("bot's account", "passed", "the bot's first run makes it");
+    again.assert_outcome("bot's account", "passed", "the bot's first run makes it");
     assert!(!bot.data_dir().exists());
     bot.run();
     bot.wait_until_ready(&alice).await;
@@ -90,10 +90,10 @@ async fn a_wrong_address_of_the_homeserver_is_told() {
     let bot = Bot::builder(homeserver()).prepare(&alice).await;
     let address = |url: &str| bot.reconfigure(|config| config["homeserver"]["url"] = json!(url));
     address("http://127.0.0.1:9");
-    let remedy = Checkup::of(&bot).expect("homeserver", "failed", "does not answer (");
+    let remedy = Checkup::of(&bot).assert_outcome("homeserver", "failed", "does not answer (");
     assert!(remedy.contains("correct `homeserver.url`"), "{remedy}");
     address(&something_else());
-    let remedy = Checkup::of(&bot).expect(
+    let remedy = Checkup::of(&bot).assert_outcome(
         "homeserver",
         "failed",
         "is not a Matrix client-server API (GET /_matrix/client/versions: 200 OK",
@@ -103,7 +103,7 @@ async fn a_wrong_address_of_the_homeserver_is_told() {
         "{remedy}"
     );
     address(&homeserver().url());
-    Checkup::of(&bot).expect("homeserver", "passed", "up to Matrix v1.");
+    Checkup::of(&bot).assert_outcome("homeserver", "passed", "up to Matrix v1.");
 }
 
 /// A web server that is no homeserver.
@@ -130,9 +130,9 @@ async fn a_host_without_root_certificates_is_told_before_the_bot_fails_there() {
         .environment("SSL_CERT_FILE", "/dev/null")
         .environment("SSL_CERT_DIR", "/dev/null");
     let checkup = checker.run();
-    let remedy = checkup.expect("homeserver", "failed", "No CA certificates");
+    let remedy = checkup.assert_outcome("homeserver", "failed", "No CA certificates");
     assert!(remedy.contains("`ca-certificates`"), "{remedy}");
-    checkup.expect("bot's account", "skipped", "this host can make no requests");
+    checkup.assert_outcome("bot's account", "skipped", "this host can make no requests");
     assert_eq!(Checkup::of(&bot).outcome("homeserver"), "passed");
 }
 
@@ -205,7 +205,7 @@ async fn a_page_of_what_stands_before_the_homeserver_is_told_from_a_wrong_addres
         proxy
             .on(|request| request.path.ends_with("/versions"))
             .answer(answer);
-        let told = Checkup::of(&bot).expect("homeserver", "failed", &part);
+        let told = Checkup::of(&bot).assert_outcome("homeserver", "failed", &part);
         assert!(told.starts_with(remedy), "{part}: {told}");
         proxy.be_honest();
     }
@@ -244,15 +244,15 @@ async fn the_words_of_other_homeservers_for_a_good_token_and_a_user_to_be_are_un
             .on(move |request| request.path.ends_with("/whoami") && asks_as_bot(request))
             .answer(of_bot);
         let checkup = Checkup::of(&bot);
-        checkup.expect("server name", "passed", SERVER_NAME);
-        checkup.expect("bot's account", "passed", "the bot's first run makes it");
+        checkup.assert_outcome("server name", "passed", SERVER_NAME);
+        checkup.assert_outcome("bot's account", "passed", "the bot's first run makes it");
         proxy.be_honest();
     }
     // A token that is not known stays one.
     proxy
         .on(|request| request.path.ends_with("/whoami"))
         .answer(Answer::refusal(401, "M_UNKNOWN_TOKEN"));
-    Checkup::of(&bot).expect(
+    Checkup::of(&bot).assert_outcome(
         "bot's account",
         "failed",
         "does not know the appservice's token",
@@ -289,7 +289,7 @@ async fn a_homeserver_that_lets_no_appservice_sync_without_a_device_is_asked_as_
             bot.kill_9();
             fs::remove_file(&file).unwrap();
             let checkup = Checkup::of(&bot);
-            checkup.expect("sync", "skipped", "the bot has no device yet");
+            checkup.assert_outcome("sync", "skipped", "the bot has no device yet");
             assert_eq!(
                 checkup.outcome("admin room access"),
                 "passed",
@@ -302,7 +302,7 @@ async fn a_homeserver_that_lets_no_appservice_sync_without_a_device_is_asked_as_
             assert_ne!(other.as_bytes(), log_in);
             fs::write(&file, other).unwrap();
             let checkup = Checkup::of(&bot);
-            checkup.expect("sync", "skipped", "the bot has no device yet");
+            checkup.assert_outcome("sync", "skipped", "the bot has no device yet");
             assert_eq!(checkup.outcome("bot's account"), "passed", "{checkup:?}");
             fs::write(&file, &log_in).unwrap();
             proxy.be_honest();
@@ -320,7 +320,8 @@ async fn a_recovery_key_that_is_lost_or_wrong_or_open_is_told() {
     let copy = fs::read_to_string(&file).unwrap();
 
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
-    let remedy = Checkup::of(&bot).expect(NAME, "failed", "other users of this host can read");
+    let remedy =
+        Checkup::of(&bot).assert_outcome(NAME, "failed", "other users of this host can read");
     Checker::new(&file).shell(commands(&remedy)[0], &matrix);
     assert_eq!(Checkup::of(&bot).outcome(NAME), "passed");
 
@@ -336,14 +337,14 @@ async fn a_recovery_key_that_is_lost_or_wrong_or_open_is_told() {
     )
     .unwrap();
     assert_eq!(
-        Checkup::of(&bot).expect(NAME, "failed", "does not open the secrets"),
+        Checkup::of(&bot).assert_outcome(NAME, "failed", "does not open the secrets"),
         put_back
     );
     fs::write(&file, &copy).unwrap();
     assert_eq!(Checkup::of(&bot).outcome(NAME), "passed");
 
     fs::remove_file(&file).unwrap();
-    let remedy = Checkup::of(&bot).expect(NAME, "warning", "there is no");
+    let remedy = Checkup::of(&bot).assert_outcome(NAME, "warning", "there is no");
     assert_eq!(remedy, "restart the bot, which writes a recovery key");
     bot.restart(&alice).await;
     eventually("a recovery key", async || file.exists().then_some(())).await;
@@ -353,7 +354,7 @@ async fn a_recovery_key_that_is_lost_or_wrong_or_open_is_told() {
     bot.kill_9();
     fs::remove_dir_all(&matrix).unwrap();
     assert_eq!(
-        Checkup::of(&bot).expect(NAME, "failed", "neither its keys nor"),
+        Checkup::of(&bot).assert_outcome(NAME, "failed", "neither its keys nor"),
         put_back
     );
     fs::create_dir(&matrix).unwrap();
@@ -388,6 +389,7 @@ async fn a_clock_that_is_not_the_homeservers_is_told() {
     proxy
         .on(|request| request.path.ends_with("/versions"))
         .answer(versions.header("date", "Sat, 01 Jan 2000 00:00:00 GMT"));
-    let remedy = Checkup::of(&bot).expect("homeserver", "warning", "ahead of the homeserver's");
+    let remedy =
+        Checkup::of(&bot).assert_outcome("homeserver", "warning", "ahead of the homeserver's");
     assert!(remedy.starts_with("set the time"), "{remedy}");
 }

@@ -26,12 +26,12 @@ fn a_host_without_a_fault_lacks_the_homeserver_alone() {
     assert_eq!(checkup.all("failed"), ["homeserver"]);
     assert_eq!(checkup.all("warning"), [""; 0]);
     assert_eq!(checkup.code, Some(1));
-    checkup.expect(
+    checkup.assert_outcome(
         "website: command",
         "passed",
         "bin/claude, 2.1.250 (Claude Code)",
     );
-    checkup.expect("website: log-in", "passed", "alice@example.org");
+    checkup.assert_outcome("website: log-in", "passed", "alice@example.org");
     assert!(!host.path("data").exists(), "nothing is made");
 }
 
@@ -71,8 +71,8 @@ fn a_configuration_by_which_nothing_can_be_tried_is_told_with_all_its_problems()
     });
     let checkup = host.check();
     assert_eq!(checkup.code, Some(2));
-    checkup.expect("configuration", "failed", "homeserver.url");
-    checkup.expect("configuration", "failed", "projects.website.directory");
+    checkup.assert_outcome("configuration", "failed", "homeserver.url");
+    checkup.assert_outcome("configuration", "failed", "projects.website.directory");
 }
 
 #[test]
@@ -82,13 +82,13 @@ fn a_configuration_that_cannot_be_read_is_told_with_what_makes_one() {
     fs::remove_file(&file).unwrap();
     let remedy = host
         .check()
-        .expect("configuration", "failed", "there is no /");
+        .assert_outcome("configuration", "failed", "there is no /");
     let init = format!("rcbot init --config {}", file.display());
     assert_eq!(commands(&remedy), [&init, "--config"]);
     fs::create_dir(&file).unwrap();
     let remedy = host
         .check()
-        .expect("configuration", "failed", "cannot be read (");
+        .assert_outcome("configuration", "failed", "cannot be read (");
     assert!(remedy.starts_with("make it a file that"), "{remedy}");
 }
 
@@ -97,7 +97,7 @@ fn a_missing_directory_fails_its_project_alone() {
     let host = Host::new();
     host.configure(|config| config["projects"]["other"] = json!({ "directory": "gone" }));
     let checkup = host.check();
-    checkup.expect("other: directory", "failed", "no directory at /");
+    checkup.assert_outcome("other: directory", "failed", "no directory at /");
     for name in ["configuration", "website: directory", "website: command"] {
         assert_eq!(checkup.outcome(name), "passed", "{name}");
     }
@@ -111,7 +111,7 @@ fn files_that_others_can_read_fail_until_they_are_closed() {
         ("registration", "registration.yaml"),
     ] {
         set_mode(&host.path(file), 0o644);
-        host.mend(name, "failed", "every user of this host can read");
+        host.assert_remedy_fixes(name, "failed", "every user of this host can read");
     }
 }
 
@@ -119,7 +119,9 @@ fn files_that_others_can_read_fail_until_they_are_closed() {
 fn a_missing_registration_is_written_by_the_remedy() {
     let host = Host::new();
     fs::remove_file(host.path("registration.yaml")).unwrap();
-    let remedy = host.check().expect("registration", "failed", "there is no");
+    let remedy = host
+        .check()
+        .assert_outcome("registration", "failed", "there is no");
     assert!(
         commands(&remedy)[0].starts_with("rcbot registration --config /"),
         "{remedy}"
@@ -133,8 +135,8 @@ fn a_registration_that_does_not_fit_is_told_with_what_is_wanted() {
     let host = Host::new();
     host.configure(|config| config["bot"] = json!({ "localpart": "other" }));
     let checkup = host.check();
-    checkup.expect("registration", "failed", r"regex: '@other:example\.org$'");
-    checkup.expect("bot's account", "skipped", "the homeserver does not answer");
+    checkup.assert_outcome("registration", "failed", r"regex: '@other:example\.org$'");
+    checkup.assert_outcome("bot's account", "skipped", "the homeserver does not answer");
     let text = fs::read_to_string(host.path("registration.yaml")).unwrap();
     let text = text.replace(r"@rcbot:example\.org$", r"@other:example\.org$");
     fs::write(host.path("registration.yaml"), text).unwrap();
@@ -146,15 +148,16 @@ fn a_data_directory_that_cannot_be_one_is_told() {
     let host = Host::new();
     fs::write(host.path("data"), "").unwrap();
     host.check()
-        .expect("data directory", "failed", "is not a directory");
+        .assert_outcome("data directory", "failed", "is not a directory");
     host.configure(|config| config["data_dir"] = json!("data/below"));
-    host.check().expect("data directory", "failed", "cannot be");
+    host.check()
+        .assert_outcome("data directory", "failed", "cannot be");
     host.configure(|config| config["data_dir"] = json!("data-2"));
     host.check()
-        .expect("data directory", "passed", "the bot makes it");
+        .assert_outcome("data directory", "passed", "the bot makes it");
     fs::create_dir(host.path("data-2")).unwrap();
     set_mode(&host.path("data-2"), 0o755);
-    host.mend(
+    host.assert_remedy_fixes(
         "data directory",
         "warning",
         "other users of this host get into",
@@ -178,7 +181,7 @@ fn as_root_another_user_is_told_as_whom_to_check_and_given_no_command_that_takes
         host.checker.clone().wrapped(&words).run()
     };
     let checkup = id(65534);
-    let remedy = checkup.expect(
+    let remedy = checkup.assert_outcome(
         "checked as",
         "failed",
         "and the bot's data directory belongs to daemon",
@@ -186,10 +189,10 @@ fn as_root_another_user_is_told_as_whom_to_check_and_given_no_command_that_takes
     let config = host.path("config.yaml");
     let check = format!("sudo -u daemon rcbot check --config {}", config.display());
     assert_eq!(commands(&remedy)[0], check);
-    checkup.expect("all else", "skipped", "does not see what belongs to daemon");
+    checkup.assert_outcome("all else", "skipped", "does not see what belongs to daemon");
     assert!(!format!("{checkup:?}").contains("chown"), "{checkup:?}");
     let checkup = id(1);
-    checkup.expect(
+    checkup.assert_outcome(
         "checked as",
         "passed",
         "daemon, with the environment of this shell",
@@ -201,7 +204,7 @@ fn as_root_another_user_is_told_as_whom_to_check_and_given_no_command_that_takes
         .clone()
         .environment("HOME", "/root")
         .run()
-        .expect("website: command", "passed", "which root does not run");
+        .assert_outcome("website: command", "passed", "which root does not run");
     // What is root's in the place of ours is what `sudo rcbot` has made, whatever else root runs or has run.
     let other = Host::new();
     fs::rename(other.path("config.yaml"), other.path("other.yaml")).unwrap();
@@ -221,8 +224,8 @@ fn as_root_another_user_is_told_as_whom_to_check_and_given_no_command_that_takes
     running.kill().unwrap();
     running.wait().unwrap();
     exited.wait().unwrap();
-    checkup.expect("checked as", "passed", "daemon, with");
-    let remedy = checkup.expect("data directory", "failed", "cannot be written to");
+    checkup.assert_outcome("checked as", "passed", "daemon, with");
+    let remedy = checkup.assert_outcome("data directory", "failed", "cannot be written to");
     let command = format!("sudo chown -R 1:1 {}", host.path("data").display());
     assert_eq!(commands(&remedy)[0], command);
     host.shell(command.strip_prefix("sudo ").unwrap());
@@ -249,7 +252,7 @@ fn as_root_what_root_has_made_in_the_data_directory_fails_until_it_is_given_back
         fs::write(host.path(name), "").unwrap();
         set_mode(&host.path(name), 0o600);
     }
-    let remedy = host.check().expect(
+    let remedy = host.check().assert_outcome(
         "data directory",
         "failed",
         "data/lock belongs to root, and ",
@@ -257,7 +260,7 @@ fn as_root_what_root_has_made_in_the_data_directory_fails_until_it_is_given_back
     // Root looks in the place of the user to whom the directory belongs.
     let whole = host
         .check()
-        .expect("checked as", "warning", "root in place of ");
+        .assert_outcome("checked as", "warning", "root in place of ");
     let rest = format!(
         " rcbot check --config {}",
         host.path("config.yaml").display()
@@ -286,7 +289,7 @@ fn a_disk_with_little_room_is_warned_of() {
         );
         with_mounts(&host, &script).run()
     };
-    let remedy = on_a_disk_of("50m").expect("disk space", "warning", "50 MiB left");
+    let remedy = on_a_disk_of("50m").assert_outcome("disk space", "warning", "50 MiB left");
     assert!(remedy.contains("100 MiB"), "{remedy}");
     assert_eq!(on_a_disk_of("101m").outcome("disk space"), "passed");
 }
@@ -295,11 +298,11 @@ fn a_disk_with_little_room_is_warned_of() {
 fn a_program_that_cannot_be_run_is_told() {
     let host = Host::new();
     set_mode(&host.path("bin/claude"), 0o644);
-    host.mend("website: command", "failed", "may not be run");
+    host.assert_remedy_fixes("website: command", "failed", "may not be run");
     fs::rename(host.path("bin/claude"), host.path("website/claude")).unwrap();
-    let remedy = host
-        .check()
-        .expect("website: command", "failed", "there is no claude in PATH (");
+    let remedy =
+        host.check()
+            .assert_outcome("website: command", "failed", "there is no claude in PATH (");
     assert!(
         remedy.contains("give its full path in config.yaml"),
         "{remedy}"
@@ -316,7 +319,7 @@ fn a_program_that_knows_no_version_is_no_failure() {
     set_mode(&host.path("bin/serve"), 0o755);
     host.configure_project("command", json!(["serve", "claude remote-control"]));
     host.check()
-        .expect("website: command", "passed", "version unknown");
+        .assert_outcome("website: command", "passed", "version unknown");
 }
 
 #[test]
@@ -329,7 +332,7 @@ fn a_claude_that_does_not_run_fails_until_what_it_misses_is_in_path() {
     );
     fs::write(host.path("bin/claude"), script).unwrap();
     set_mode(&host.path("bin/claude"), 0o755);
-    let remedy = host.check().expect(
+    let remedy = host.check().assert_outcome(
         "website: command",
         "failed",
         "bin/claude does not run (exit code 127: ",
@@ -355,7 +358,9 @@ fn a_claude_that_does_not_run_fails_until_what_it_misses_is_in_path() {
     let search = [&host.path("bin"), &folder].map(|folder| folder.display().to_string());
     let search = format!("{}:/usr/bin:/bin", search.join(":"));
     let mended = host.checker.clone().environment("PATH", search);
-    mended.run().expect("website: command", "passed", "2.1.250");
+    mended
+        .run()
+        .assert_outcome("website: command", "passed", "2.1.250");
 }
 
 #[test]
@@ -370,7 +375,8 @@ fn a_claude_that_ends_in_another_way_than_well_fails() {
         ("#!/nowhere/node\n", "No such file or directory"),
     ] {
         fs::write(host.path("bin/claude"), script).unwrap();
-        host.check().expect("website: command", "failed", how);
+        host.check()
+            .assert_outcome("website: command", "failed", how);
     }
 }
 
@@ -389,7 +395,7 @@ fn a_program_that_resumes_alone_is_looked_up_too() {
     );
     let checkup = host.check();
     assert_eq!(checkup.outcome("website: command"), "passed");
-    let remedy = checkup.expect(
+    let remedy = checkup.assert_outcome(
         "website: resume command",
         "failed",
         "there is no nope in PATH (",
@@ -406,7 +412,7 @@ fn a_program_that_resumes_alone_is_looked_up_too() {
         CLAUDE.replace("2.1.250", "2.1.199"),
     )
     .unwrap();
-    host.check().expect(
+    host.check().assert_outcome(
         "website: resume command",
         "warning",
         "`resume` needs 2.1.200",
@@ -419,7 +425,7 @@ fn a_project_that_runs_something_else_is_not_asked_for_what_claude_needs() {
     let host = Host::new();
     host.configure_project("command", json!(["sleep", "60"]));
     let checkup = host.check();
-    checkup.expect(
+    checkup.assert_outcome(
         "website: claude",
         "skipped",
         "does not name `remote-control`",
@@ -434,7 +440,7 @@ fn a_configuration_that_the_group_can_read_is_warned_of_if_it_may_hold_secrets()
     assert_eq!(host.check().outcome("configuration"), "passed");
     host.configure_project("environment", json!({ "EDITOR": "vi" }));
     host.check()
-        .expect("configuration", "warning", "may be secret: chmod 600");
+        .assert_outcome("configuration", "warning", "may be secret: chmod 600");
     set_mode(&host.path("config.yaml"), 0o600);
     assert_eq!(host.check().outcome("configuration"), "passed");
 }
@@ -447,7 +453,7 @@ fn a_registration_with_an_address_is_warned_of() {
     fs::write(&file, good.replace("url: null", "url: http://127.0.0.1:9")).unwrap();
     let remedy = host
         .check()
-        .expect("registration", "warning", "make it null");
+        .assert_outcome("registration", "warning", "make it null");
     assert_eq!(
         remedy,
         format!(
@@ -466,7 +472,7 @@ fn a_data_directory_in_the_way_or_closed_is_told_and_what_to_remove() {
     fs::write(&data, "").unwrap();
     let remedy = host
         .check()
-        .expect("data directory", "failed", "is not a directory");
+        .assert_outcome("data directory", "failed", "is not a directory");
     let remove = format!("remove {}, or set `data_dir`", data.display());
     assert!(remedy.starts_with(&remove), "{remedy}");
     fs::remove_file(&data).unwrap();
@@ -478,7 +484,7 @@ fn a_data_directory_in_the_way_or_closed_is_told_and_what_to_remove() {
         "mount -t tmpfs -o ro,mode=700 tmpfs {} && exec \"$@\"",
         data.display()
     );
-    let remedy = with_mounts(&host, &script).run().expect(
+    let remedy = with_mounts(&host, &script).run().assert_outcome(
         "data directory",
         "failed",
         "cannot be written to",
@@ -493,9 +499,9 @@ fn a_data_directory_in_the_way_or_closed_is_told_and_what_to_remove() {
 fn a_program_in_another_folder_is_found_once_the_folder_is_in_path() {
     let host = Host::new();
     fs::rename(host.path("bin"), host.path("elsewhere")).unwrap();
-    let remedy = host
-        .check()
-        .expect("website: command", "failed", "there is no claude in PATH");
+    let remedy =
+        host.check()
+            .assert_outcome("website: command", "failed", "there is no claude in PATH");
     assert!(
         remedy.contains("or add its folder to the PATH of the bot"),
         "{remedy}"

@@ -23,7 +23,7 @@ async fn a_lost_recovery_key_can_be_given_by_a_variable_or_replaced_with_the_ide
     assert!(bot.terminate().await.success());
     bot.lose_keys();
     bot.lose_recovery_key();
-    let remedy = Checkup::of(&bot).expect(NAME, "failed", "neither its keys nor");
+    let remedy = Checkup::of(&bot).assert_outcome(NAME, "failed", "neither its keys nor");
     assert!(
         remedy.contains("or into the variable RCBOT_RECOVERY_KEY"),
         "{remedy}"
@@ -33,7 +33,7 @@ async fn a_lost_recovery_key_can_be_given_by_a_variable_or_replaced_with_the_ide
         .clone()
         .environment("RCBOT_RECOVERY_KEY", copy.trim());
     let checkup = with_key.run();
-    checkup.expect(NAME, "passed", "the variable RCBOT_RECOVERY_KEY opens");
+    checkup.assert_outcome(NAME, "passed", "the variable RCBOT_RECOVERY_KEY opens");
 
     assert!(
         remedy.contains("if it is lost, stop the bot, `rcbot reset-identity --config /")
@@ -66,7 +66,7 @@ async fn a_store_that_a_failed_start_has_made_is_no_identity() {
         assert!(!bot.wait_for_exit().await.success());
         assert!(bot.data_dir().join("matrix/store").exists());
         let checkup = Checkup::of(&bot);
-        let remedy = checkup.expect(NAME, "failed", "neither its keys nor");
+        let remedy = checkup.assert_outcome(NAME, "failed", "neither its keys nor");
         assert!(
             remedy.contains("if it is lost, stop the bot, `rcbot reset-identity"),
             "{remedy}"
@@ -96,7 +96,8 @@ async fn a_key_without_an_identity_is_warned_of_until_the_bot_has_run() {
     fs::create_dir_all(&matrix).unwrap();
     fs::write(&file, key).unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
-    let remedy = Checkup::of(&bot).expect(NAME, "warning", "the homeserver knows no identity of");
+    let remedy =
+        Checkup::of(&bot).assert_outcome(NAME, "warning", "the homeserver knows no identity of");
     assert_eq!(remedy, "run the bot, which makes one");
     bot.run();
     bot.wait_until_connected(1).await;
@@ -121,7 +122,7 @@ async fn secrets_that_the_homeserver_no_longer_keeps_are_stored_again_by_the_nex
     let user = bot.user_id();
     let path = format!("user/{user}/account_data/m.secret_storage.default_key?user_id={user}");
     ask(Method::PUT, &path, &json!({})).await;
-    let remedy = Checkup::of(&bot).expect(NAME, "warning", "keeps no secrets");
+    let remedy = Checkup::of(&bot).assert_outcome(NAME, "warning", "keeps no secrets");
     assert_eq!(
         remedy,
         "restart the bot, which stores them and writes a new key"

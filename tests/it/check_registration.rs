@@ -106,7 +106,7 @@ impl Site {
 async fn a_registration_that_the_homeserver_does_not_have_is_told_until_it_has_it() {
     let mut site = Site::new();
     site.write_registration();
-    let remedy = site.checker.run().expect(
+    let remedy = site.checker.run().assert_outcome(
         "bot's account",
         "failed",
         "does not know the appservice's token",
@@ -123,7 +123,7 @@ async fn a_registration_that_the_homeserver_does_not_have_is_told_until_it_has_i
     site.name_bot("remote-2");
     site.change_registration("'@remote:", "'@remote-2:");
     let checkup = site.checker.run();
-    let remedy = checkup.expect(
+    let remedy = checkup.assert_outcome(
         "bot's account",
         "failed",
         "does not let the appservice act as @remote-2:rcbot.test",
@@ -145,7 +145,7 @@ async fn a_wrong_name_in_the_configuration_does_not_cost_a_good_registration() {
 
     site.name_server("example.net");
     let checkup = site.checker.run();
-    let remedy = checkup.expect("registration", "failed", "@remote:example.net");
+    let remedy = checkup.assert_outcome("registration", "failed", "@remote:example.net");
     assert!(
         remedy.starts_with(
             "correct `bot.localpart` or `homeserver.server_name` in config.yaml, if one"
@@ -153,19 +153,19 @@ async fn a_wrong_name_in_the_configuration_does_not_cost_a_good_registration() {
         "{remedy}"
     );
     assert_eq!(checkup.outcome("homeserver"), "passed");
-    let remedy = checkup.expect("server name", "failed", "calls itself rcbot.test");
+    let remedy = checkup.assert_outcome("server name", "failed", "calls itself rcbot.test");
     assert_eq!(
         remedy,
         "set `homeserver.server_name: rcbot.test` in config.yaml, and restart the bot"
     );
-    checkup.expect("bot's account", "skipped", "the server name is wrong");
+    checkup.assert_outcome("bot's account", "skipped", "the server name is wrong");
     site.name_server(SERVER_NAME);
     assert_eq!(site.checker.run().outcome("bot's account"), "passed");
 
     site.name_bot("rmote");
     let checkup = site.checker.run();
     assert_eq!(checkup.outcome("server name"), "passed");
-    let remedy = checkup.expect("registration", "failed", "@rmote:rcbot.test");
+    let remedy = checkup.assert_outcome("registration", "failed", "@rmote:rcbot.test");
     site.name_bot("remote");
     assert_eq!(site.checker.run().outcome("bot's account"), "passed");
     assert_eq!(fs::read_to_string(site.registration()).unwrap(), good);
@@ -175,7 +175,7 @@ async fn a_wrong_name_in_the_configuration_does_not_cost_a_good_registration() {
     site.replace_registration(&remedy);
     site.checker
         .run()
-        .expect("bot's account", "passed", "@rmote:rcbot.test");
+        .assert_outcome("bot's account", "passed", "@rmote:rcbot.test");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -184,10 +184,10 @@ async fn a_wrong_server_name_is_told_with_the_right_one_and_a_registration_for_i
     site.name_server("example.org");
     site.write_registration();
     site.hand_over();
-    let remedy = site
-        .checker
-        .run()
-        .expect("server name", "failed", "calls itself rcbot.test");
+    let remedy =
+        site.checker
+            .run()
+            .assert_outcome("server name", "failed", "calls itself rcbot.test");
     assert_eq!(commands(&remedy)[0], "homeserver.server_name: rcbot.test");
     site.name_server(SERVER_NAME);
     site.replace_registration(&remedy);
@@ -205,7 +205,7 @@ async fn a_bot_with_the_senders_name_cannot_sync_until_it_has_another() {
     site.hand_over();
     site.change_registration("'remote'", "'remote-appservice'");
     let checkup = site.checker.run();
-    let remedy = checkup.expect("sync", "failed", "500");
+    let remedy = checkup.assert_outcome("sync", "failed", "500");
     assert!(
         remedy.starts_with("set `bot.localpart` in config.yaml to another name, remove /"),
         "{remedy}"
@@ -213,6 +213,6 @@ async fn a_bot_with_the_senders_name_cannot_sync_until_it_has_another() {
     site.name_bot("remote-2");
     site.replace_registration(&remedy);
     let checkup = site.checker.run();
-    checkup.expect("bot's account", "passed", "@remote-2:rcbot.test");
-    checkup.expect("sync", "skipped", "run the bot, and check again");
+    checkup.assert_outcome("bot's account", "passed", "@remote-2:rcbot.test");
+    checkup.assert_outcome("sync", "skipped", "run the bot, and check again");
 }

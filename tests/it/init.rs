@@ -138,10 +138,10 @@ fn flags_make_both_files_private_and_the_next_steps_are_told_without_a_secret() 
         assert!(!said.contains(registration[token].as_str().unwrap()));
     }
     let checkup = Checker::new(&config).run();
-    checkup.expect("configuration", "passed", "1 project");
-    checkup.expect("registration", "passed", "for @rcbot:example.org");
+    checkup.assert_outcome("configuration", "passed", "1 project");
+    checkup.assert_outcome("registration", "passed", "for @rcbot:example.org");
     assert_eq!(users(&config), json!([]), "nobody was named");
-    checkup.expect("homeserver", "failed", "http://127.0.0.1:9/");
+    checkup.assert_outcome("homeserver", "failed", "http://127.0.0.1:9/");
 }
 
 /// Who may command, as a configuration says it.
@@ -188,7 +188,7 @@ fn a_further_host_gets_a_bot_and_a_name_of_its_own() {
     let config: serde_json::Value = serde_yaml::from_str(&read("config.yaml")).unwrap();
     assert_eq!(config["host"], "build1");
     let checkup = Checker::new(&folder.path("bot").join("config.yaml")).run();
-    checkup.expect("registration", "passed", "for @rcbot-build1:example.org");
+    checkup.assert_outcome("registration", "passed", "for @rcbot-build1:example.org");
 }
 
 #[test]
@@ -314,7 +314,7 @@ fn the_answers_make_the_files_of_a_bot_for_that_homeserver() {
     for name in ["configuration", "registration", "homeserver"] {
         assert_eq!(checkup.outcome(name), "passed", "{checkup:?}");
     }
-    checkup.expect(
+    checkup.assert_outcome(
         "bot's account",
         "failed",
         "does not know the appservice's token",

@@ -121,7 +121,7 @@ impl Checkup {
 
     /// Asserts what came of a check, and that a text stands in what was found. Returns the remedy, if there is one.
     #[track_caller]
-    pub(crate) fn expect(&self, name: &str, outcome: &str, part: &str) -> String {
+    pub(crate) fn assert_outcome(&self, name: &str, outcome: &str, part: &str) -> String {
         let check = self.check(name);
         let found = check["found"]
             .as_str()

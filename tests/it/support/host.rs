@@ -112,10 +112,10 @@ impl Host {
         self.checker.run()
     }
 
-    /// Asserts the fault, and that the commands in its remedy mend it.
+    /// Asserts the fault, and that the commands in its remedy fix it.
     #[track_caller]
-    pub(crate) fn mend(&self, name: &str, outcome: &str, part: &str) {
-        let remedy = self.check().expect(name, outcome, part);
+    pub(crate) fn assert_remedy_fixes(&self, name: &str, outcome: &str, part: &str) {
+        let remedy = self.check().assert_outcome(name, outcome, part);
         for command in commands(&remedy) {
             self.shell(command);
         }
