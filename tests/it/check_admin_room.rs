@@ -16,7 +16,7 @@ use crate::support::{
     homeserver,
     homeserver::SERVER_NAME,
     person,
-    person::{Person, random_text},
+    person::random_text,
     proxy::{Answer, Proxy},
 };
 
@@ -163,7 +163,7 @@ async fn a_room_in_which_nobody_may_command_is_told() {
     level(100);
     Checkup::of(&bot).assert_outcome("who may command", "warning", alice.user_id().as_str());
 
-    let bob = Person::register(homeserver(), "bob").await.unwrap();
+    let bob = person("bob").await;
     let user = bob.user_id();
     bot.reconfigure(|config| config["authorization"]["users"] = json!([user]));
     let remedy =

@@ -84,78 +84,21 @@ fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
 
+/// What else is refused, and in which words, the library's own tests show.
 #[test]
 fn a_bad_configuration_is_refused_with_file_key_and_remedy() {
-    let url = "http://127.0.0.1:9";
-    let room = "\"#admins:example.org\"";
     for (from, to, words) in [
-        // Not YAML.
         (
             "homeserver:",
             "homeserver: [",
             &["config.yaml:", "not YAML"][..],
         ),
-        // An unknown key.
         (
             "admin_room:",
             "admin_rom:",
             &["config.yaml:4: admin_rom: unknown key; did you mean `admin_room`?"],
         ),
-        // A wrong type.
-        (
-            "directory: website",
-            "directory: [website]",
-            &["config.yaml:7: projects.website.directory: found a list, wanted a path"],
-        ),
-        // A malformed URL.
-        (
-            url,
-            "localhost:8008",
-            &[
-                "config.yaml:2: homeserver.url: found \"localhost:8008\", wanted an http or https URL such as",
-            ],
-        ),
-        // A malformed room.
-        (
-            room,
-            "admins",
-            &[
-                "config.yaml:4: admin_room: found \"admins\", wanted a room alias or id in quotes, such as",
-            ],
-        ),
-        // A bad duration.
-        (
-            "directory: website",
-            "directory: website\n    link_timeout: soon",
-            &[
-                "config.yaml:8: projects.website.link_timeout: found \"soon\", wanted a duration such as 30s",
-            ],
-        ),
-        // A bad pattern.
-        (
-            "directory: website",
-            "directory: website\n    link_pattern: 'https://('",
-            &[
-                "config.yaml:8: projects.website.link_pattern: found \"https://(\", wanted a regular expression",
-            ],
-        ),
-        // An empty command.
-        (
-            "directory: website",
-            "directory: website\n    command: []",
-            &[
-                "config.yaml:8: projects.website.command: the list is empty; wanted a program and its arguments",
-            ],
-        ),
-        // A project twice.
-        (
-            "  website:\n",
-            "  website: { directory: website }\n  website:\n",
-            &[
-                "config.yaml:7: projects.website: given twice, first in line 6; remove or rename one of them",
-            ],
-        ),
-        // The sender's name for the bot.
+        // The sender's name for the bot, which two files give together.
         (
             "admin_room:",
             "bot: { localpart: rcbot-appservice }\nadmin_room:",

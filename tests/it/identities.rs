@@ -190,19 +190,12 @@ fn lose_the_store(bot: &mut Bot) -> String {
     key
 }
 
-async fn master_key_of_bot(bot: &Bot, seen_by: &Person) -> String {
-    let encryption = seen_by.client().encryption();
-    let identity = encryption.request_user_identity(bot.user_id()).await;
-    let identity = identity.unwrap().unwrap();
-    identity.master_key().get_first_key().unwrap().to_base64()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_recovery_key_in_the_environment_brings_the_bots_identity_back() {
     let alice = person("alice").await;
     let mut bot = Bot::builder(homeserver()).start(&alice).await;
     bot.start_session(&alice, "website").await;
-    let before = master_key_of_bot(&bot, &alice).await;
+    let before = bot.identity(&alice).await;
 
     let key = lose_the_store(&mut bot);
     bot.set_variable("RCBOT_RECOVERY_KEY", "EsT wrong");
@@ -218,7 +211,7 @@ async fn a_recovery_key_in_the_environment_brings_the_bots_identity_back() {
     bot.restart(&alice).await;
     // The device that was lost is still there, and signed.
     bot.wait_until_reached_at_its_device(&alice).await;
-    assert_eq!(master_key_of_bot(&bot, &alice).await, before);
+    assert_eq!(bot.identity(&alice).await, before);
     assert!(!bot.data_dir().join("matrix/recovery-key").exists());
     let known = bot.links_of(&alice).len();
     bot.send(&alice, "start").await;
@@ -230,7 +223,7 @@ async fn without_the_recovery_key_the_operator_resets_the_bots_identity_and_neve
     let alice = person("alice").await;
     let mut bot = Bot::builder(homeserver()).start(&alice).await;
     let sent = bot.start_session(&alice, "website").await;
-    let before = master_key_of_bot(&bot, &alice).await;
+    let before = bot.identity(&alice).await;
 
     assert!(reset_identity(&bot, &["--yes"]).contains("another rcbot runs"));
     lose_the_store(&mut bot);
@@ -244,13 +237,13 @@ async fn without_the_recovery_key_the_operator_resets_the_bots_identity_and_neve
         "{log}"
     );
     assert!(reset_identity(&bot, &[]).contains("nothing is done"));
-    assert_eq!(master_key_of_bot(&bot, &alice).await, before);
+    assert_eq!(bot.identity(&alice).await, before);
 
     assert_eq!(reset_identity(&bot, &["--yes"]), "");
-    let after = master_key_of_bot(&bot, &alice).await;
+    let after = bot.identity(&alice).await;
     assert_ne!(after, before);
     bot.restart(&alice).await;
-    assert_eq!(master_key_of_bot(&bot, &alice).await, after);
+    assert_eq!(bot.identity(&alice).await, after);
     let known = bot.links_of(&alice).len();
     bot.send(&alice, "start").await;
     let again = bot.link_after(&alice, known).await;
@@ -260,7 +253,7 @@ async fn without_the_recovery_key_the_operator_resets_the_bots_identity_and_neve
     let key = lose_the_store(&mut bot);
     bot.set_variable("RCBOT_RECOVERY_KEY", &key);
     bot.restart(&alice).await;
-    assert_eq!(master_key_of_bot(&bot, &alice).await, after);
+    assert_eq!(bot.identity(&alice).await, after);
 }
 
 /// Runs `rcbot reset-identity` on the bot's host, with no terminal. What it complains of.
@@ -304,11 +297,11 @@ async fn an_identity_that_the_homeserver_did_not_take_at_first_is_published_in_t
     let mut bot = bot.start(&alice).await;
     assert!(uploads() > 4, "{}", uploads());
     bot.start_session(&alice, "website").await;
-    let identity = master_key_of_bot(&bot, &alice).await;
+    let identity = bot.identity(&alice).await;
     let published = uploads();
     bot.restart(&alice).await;
     bot.wait_until_connected(2).await;
-    assert_eq!(master_key_of_bot(&bot, &alice).await, identity);
+    assert_eq!(bot.identity(&alice).await, identity);
     assert_eq!(uploads(), published);
 }
 

@@ -13,10 +13,9 @@ use tempfile::TempDir;
 
 use crate::support::{
     checkup::Checker,
-    homeserver,
     homeserver::SERVER_NAME,
     program::{isolate, rcbot},
-    run_to_end,
+    run_to_end, start_homeserver,
 };
 
 /// Runs a program at a terminal, with what is typed there on its standard input.
@@ -288,11 +287,12 @@ fn an_answer_that_does_not_come_leaves_nothing_behind() {
 }
 
 #[test]
-fn the_answers_make_the_files_of_a_bot_for_that_homeserver() {
+fn the_answers_and_what_is_told_then_make_a_bot_that_the_homeserver_knows() {
     let folder = Folder::new();
+    let mut homeserver = start_homeserver(&folder.path("homeserver")).unwrap();
     let lines = format!(
         "localhost\n{}\n\nadmins\n\"#admins:{SERVER_NAME}\"\nalice\n@alice:{SERVER_NAME}\n../nowhere\n../website\n\n",
-        homeserver().url()
+        homeserver.url()
     );
     let (screen, code) = folder.init_at_a_terminal(&[], &lines);
     assert_eq!(code, Some(0), "{screen}");
@@ -309,8 +309,8 @@ fn the_answers_make_the_files_of_a_bot_for_that_homeserver() {
     }
     let config = folder.path("bot/config.yaml");
     assert_eq!(users(&config), json!([format!("@alice:{SERVER_NAME}")]));
-    // What it takes to be known there is followed to the letter in check_registration.
-    let checkup = Checker::new(&config).run();
+    let checker = Checker::new(&config);
+    let checkup = checker.run();
     for name in ["configuration", "registration", "homeserver"] {
         assert_eq!(checkup.outcome(name), "passed", "{checkup:?}");
     }
@@ -319,6 +319,15 @@ fn the_answers_make_the_files_of_a_bot_for_that_homeserver() {
         "failed",
         "does not know the appservice's token",
     );
+
+    // The first of the steps that are told.
+    let copy = homeserver.registrations()[0].clone();
+    fs::copy(folder.path("bot/registration.yaml"), copy).unwrap();
+    homeserver.start_again().unwrap();
+    let checkup = checker.run();
+    for name in ["registration", "server name", "bot's account"] {
+        assert_eq!(checkup.outcome(name), "passed", "{checkup:?}");
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::support::{assert_says, bot::Bot, homeserver, person, person::Person, run_to_end};
+use crate::support::{assert_says, bot::Bot, homeserver, person, run_to_end};
 
 /// What the binary says to the operator on the host; it has to succeed.
 fn operate(bot: &Bot, arguments: &[&str]) -> String {
@@ -51,7 +51,7 @@ async fn an_extension_moves_the_end_of_a_session_and_is_answered_with_the_time_l
 #[tokio::test(flavor = "multi_thread")]
 async fn the_last_lines_of_output_go_to_the_direct_message_alone_and_without_the_link() {
     let alice = person("alice").await;
-    let onlooker = Person::register(homeserver(), "bob").await.unwrap();
+    let onlooker = person("bob").await;
     let bot = Bot::builder(homeserver())
         .invite(onlooker.user_id())
         .start(&alice)
@@ -183,7 +183,7 @@ async fn a_session_that_ended_by_itself_comes_back_and_its_new_link_takes_the_pl
 #[tokio::test(flavor = "multi_thread")]
 async fn a_project_with_autostart_sends_its_link_to_those_alone_who_may_have_it() {
     let alice = person("alice").await;
-    let bob = Person::register(homeserver(), "bob").await.unwrap();
+    let bob = person("bob").await;
     let users = json!([bob.user_id(), alice.user_id()]);
     let mut bot = Bot::builder(homeserver())
         .invite(bob.user_id())

@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::json;
 
-use crate::support::{bot::Bot, homeserver, person::Person};
+use crate::support::{bot::Bot, homeserver, person};
 
 /// The package, as its makers publish it.
 const PACKAGE: &str = "@anthropic-ai/claude-code";
@@ -35,7 +35,7 @@ fn install() -> PathBuf {
 #[ignore = "needs the real claude, which npm installs under target/ (about 200 MB)"]
 async fn the_real_claude_without_a_login_is_told_as_that_with_its_remedy() {
     let claude = install();
-    let alice = Person::register(homeserver(), "alice").await.unwrap();
+    let alice = person("alice").await;
     // Nobody is logged in there, whoever runs this test.
     let home = tempfile::tempdir().unwrap();
     let bot = Bot::builder(homeserver())

@@ -21,6 +21,7 @@ use crate::support::{
     bot_builder::BotBuilder,
     eventually, homeserver,
     host::set_mode,
+    person,
     person::Person,
     program::isolate,
     proxy::{Answer, Proxy},
@@ -110,7 +111,7 @@ async fn a_service_is_ready_once_the_homeserver_answers_and_tells_how_it_does() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_of_the_service_leaves_the_whole_process_tree_of_a_session() {
-    let alice = Person::register(homeserver(), "alice").await.unwrap();
+    let alice = person("alice").await;
     let systemd = ServiceManager::listen();
     let builder =
         Bot::builder(homeserver()).project("website", |project| project.standin("fork=3"));
@@ -146,7 +147,7 @@ async fn a_restart_of_the_service_leaves_the_whole_process_tree_of_a_session() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_journal_gets_lines_with_a_priority_and_without_the_time() {
-    let alice = Person::register(homeserver(), "alice").await.unwrap();
+    let alice = person("alice").await;
     let bot = Bot::builder(homeserver()).prepare(&alice).await;
     let folder = tempfile::tempdir().unwrap();
     let said = |name: &str, stream: &dyn Fn(&File) -> String| {
@@ -185,7 +186,7 @@ async fn the_journal_gets_lines_with_a_priority_and_without_the_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn why_a_service_ended_stands_in_its_status_and_in_the_journal_as_an_error() {
-    let alice = Person::register(homeserver(), "alice").await.unwrap();
+    let alice = person("alice").await;
     let systemd = ServiceManager::listen();
     let mut first = systemd.bot(Bot::builder(homeserver()), &alice).await;
     first.run();
@@ -219,7 +220,7 @@ async fn why_a_service_ended_stands_in_its_status_and_in_the_journal_as_an_error
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_closed_terminal_ends_the_bot_in_order_unless_nohup_is_before_it() {
-    let alice = Person::register(homeserver(), "alice").await.unwrap();
+    let alice = person("alice").await;
     let systemd = ServiceManager::listen();
     let mut bot = systemd.bot(Bot::builder(homeserver()), &alice).await;
     bot.run();
@@ -252,7 +253,7 @@ async fn a_closed_terminal_ends_the_bot_in_order_unless_nohup_is_before_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_homeserver_that_is_away_when_the_service_starts_is_told_of_in_one_line() {
-    let alice = Person::register(homeserver(), "alice").await.unwrap();
+    let alice = person("alice").await;
     let proxy = Proxy::start(homeserver()).await;
     let mut bot = Bot::builder(homeserver())
         .through(&proxy)

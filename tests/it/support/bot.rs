@@ -40,16 +40,16 @@ pub(super) const STANDIN_LOG: &str = "RCBOT_STANDIN_LOG";
 /// A bot on files of its own. Dropping it kills it and every process of its sessions.
 #[derive(Debug)]
 pub(crate) struct Bot {
-    folder: TempDir,
-    user: OwnedUserId,
-    admin_room: OwnedRoomId,
-    log_filter: String,
-    homeserver_files: Vec<RecordFile>,
+    pub(super) folder: TempDir,
+    pub(super) user: OwnedUserId,
+    pub(super) admin_room: OwnedRoomId,
+    pub(super) log_filter: String,
+    pub(super) homeserver_files: Vec<RecordFile>,
     /// The devices whose clients know this life of the bot.
-    known_to: Mutex<BTreeSet<OwnedDeviceId>>,
-    variables: BTreeMap<String, String>,
-    arguments: Vec<String>,
-    process: Option<Child>,
+    pub(super) known_to: Mutex<BTreeSet<OwnedDeviceId>>,
+    pub(super) variables: BTreeMap<String, String>,
+    pub(super) arguments: Vec<String>,
+    pub(super) process: Option<Child>,
 }
 
 /// The resident memory of a process, in bytes.
@@ -87,27 +87,6 @@ impl Bot {
     /// A bot with a user of its own on this homeserver.
     pub(crate) fn builder(homeserver: &Homeserver) -> BotBuilder {
         BotBuilder::new(homeserver)
-    }
-
-    /// A bot that does not run yet. It keeps its files in `folder`.
-    pub(super) fn new(
-        folder: TempDir,
-        user: OwnedUserId,
-        admin_room: OwnedRoomId,
-        log_filter: String,
-        homeserver_files: Vec<RecordFile>,
-    ) -> Self {
-        Self {
-            folder,
-            user,
-            admin_room,
-            log_filter,
-            homeserver_files,
-            known_to: Mutex::default(),
-            variables: BTreeMap::new(),
-            arguments: Vec::new(),
-            process: None,
-        }
     }
 
     /// The bot's user.

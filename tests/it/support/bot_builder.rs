@@ -1,6 +1,6 @@
 //! What a bot is made of before it runs: its config.yaml, its projects, its admin room.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path, sync::Mutex};
 
 use matrix_sdk::ruma::{OwnedRoomId, OwnedUserId, RoomVersionId, UserId};
 use serde::Serialize;
@@ -203,13 +203,17 @@ impl BotBuilder {
         if self.config["admin_room"].is_null() {
             self.config["admin_room"] = json!(admin_room);
         }
-        let bot = Bot::new(
-            self.folder,
-            self.user,
+        let bot = Bot {
+            folder: self.folder,
+            user: self.user,
             admin_room,
-            self.log_filter,
-            self.homeserver_files,
-        );
+            log_filter: self.log_filter,
+            homeserver_files: self.homeserver_files,
+            known_to: Mutex::default(),
+            variables: BTreeMap::new(),
+            arguments: Vec::new(),
+            process: None,
+        };
         bot.write_config(&self.config);
         bot
     }

@@ -1,11 +1,20 @@
-//! The bot's device and identity, as it has them on disk and as the homeserver shows them.
+//! The bot's device, identity and keys, as it has them on disk and as the homeserver shows them.
 
-use std::{fs, process::Output};
+use std::{fs, ops::Range, process::Output};
 
-use matrix_sdk::reqwest::{Client, Method, StatusCode};
+use matrix_sdk::{
+    SqliteCryptoStore,
+    reqwest::{Client, Method, StatusCode},
+    ruma::events::secret::request::SecretName,
+};
+use matrix_sdk_base::crypto::store::CryptoStore as _;
 use serde_json::Value;
 
 use super::{bot::Bot, homeserver::Homeserver, person::Person, run_to_end};
+
+/// Where the ratchet lies in the text of a Megolm key, which is base64: behind the version and the index, whose bytes depend on
+/// the form of the key.
+const RATCHET: Range<usize> = 8..60;
 
 impl Bot {
     /// The ids of the bot's devices, as the homeserver knows them.
@@ -94,6 +103,26 @@ impl Bot {
         assert_eq!(self.identity(admin).await, known);
         self.wait_until_connected(connections + 1).await;
         self.start_session(admin, "website").await;
+    }
+
+    /// All private keys of a bot that has ended, in base64, with the names of what they are for.
+    pub(crate) async fn private_keys(&self) -> Vec<(&'static str, String)> {
+        let folder = self.data_dir().join("matrix/store");
+        let store = SqliteCryptoStore::open(folder, None).await.unwrap();
+        let mut keys = Vec::new();
+        for session in store.get_inbound_group_sessions().await.unwrap() {
+            let key = session.export().await.session_key.to_base64();
+            keys.push(("room key", key[RATCHET].to_owned()));
+        }
+        let identity = store.load_identity().await.unwrap().unwrap();
+        for (name, secret) in [
+            ("master key", SecretName::CrossSigningMasterKey),
+            ("self-signing key", SecretName::CrossSigningSelfSigningKey),
+            ("user-signing key", SecretName::CrossSigningUserSigningKey),
+        ] {
+            keys.push((name, identity.export_secret(&secret).await.unwrap()));
+        }
+        keys
     }
 
     /// Removes the keys of a bot that does not run, but for the recovery key.

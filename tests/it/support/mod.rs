@@ -10,7 +10,6 @@ pub(crate) mod event;
 pub(crate) mod homeserver;
 pub(crate) mod host;
 pub(crate) mod impostor;
-pub(crate) mod key_store;
 pub(crate) mod listen;
 pub(crate) mod mounts;
 pub(crate) mod person;

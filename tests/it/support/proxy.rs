@@ -31,7 +31,7 @@ use tokio::{
 
 use super::homeserver::Homeserver;
 use answer::Body;
-use injection::{Injections, merge};
+use injection::Injections;
 use rules::{RuleBuilder, Rules};
 
 pub(crate) use answer::Answer;
@@ -230,8 +230,8 @@ impl Shared {
         tokio::select! {
             biased;
             part = self.injections.next() => {
-                let mut answer = json!({ "next_batch": self.injections.token(&since) });
-                merge(&mut answer, part);
+                let mut answer = part;
+                answer["next_batch"] = json!(self.injections.token(&since));
                 Ok(Answer::json(200, &answer))
             }
             answer = self.ask_homeserver(request) => answer,

@@ -10,7 +10,6 @@ use std::{
 };
 
 use regex::Regex;
-
 use serde_json::Value;
 use tokio::sync::Notify;
 
@@ -79,18 +78,5 @@ impl Injections {
 
     pub(super) fn is_empty(&self) -> bool {
         self.parts.lock().unwrap().is_empty()
-    }
-}
-
-/// Lays one JSON value over another: objects are united, lists joined, anything else replaced.
-pub(super) fn merge(base: &mut Value, part: Value) {
-    match (base, part) {
-        (Value::Object(base), Value::Object(part)) => {
-            for (key, value) in part {
-                merge(base.entry(key).or_insert(Value::Null), value);
-            }
-        }
-        (Value::Array(base), Value::Array(part)) => base.extend(part),
-        (base, part) => *base = part,
     }
 }

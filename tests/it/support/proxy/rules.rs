@@ -28,10 +28,8 @@ struct Rule {
 }
 
 enum Effect {
-    /// The proxy answers, and the homeserver hears nothing of it.
-    Answer(Answer),
-    /// The same with one answer after the other, and how many were given.
-    AnswerInTurn(Vec<Answer>, Arc<AtomicUsize>),
+    /// The proxy answers with one after the other of these, and the homeserver hears nothing of it; and how many were given.
+    Answer(Vec<Answer>, Arc<AtomicUsize>),
     /// The homeserver does what was asked, and the bot hears this.
     Replace(Answer),
     /// The homeserver's answer is changed.
@@ -99,13 +97,13 @@ impl RuleBuilder<'_> {
 
     /// The proxy answers, and the homeserver hears nothing of it.
     pub(crate) fn answer(self, answer: Answer) {
-        self.add(Effect::Answer(answer));
+        self.answer_in_turn(vec![answer]);
     }
 
     /// The proxy answers, each time with the next of these, and begins again after the last. Counts the answers.
     pub(crate) fn answer_in_turn(self, answers: Vec<Answer>) -> Arc<AtomicUsize> {
         let given = Arc::<AtomicUsize>::default();
-        self.add(Effect::AnswerInTurn(answers, Arc::clone(&given)));
+        self.add(Effect::Answer(answers, Arc::clone(&given)));
         given
     }
 
@@ -177,8 +175,7 @@ impl Verdict {
     /// The proxy's own answer, if it has one.
     pub(super) fn answer(&self) -> Option<Answer> {
         self.0.iter().find_map(|effect| match &**effect {
-            Effect::Answer(answer) => Some(answer.clone()),
-            Effect::AnswerInTurn(answers, given) => {
+            Effect::Answer(answers, given) => {
                 let turn = given.fetch_add(1, Ordering::Relaxed);
                 answers.iter().cycle().nth(turn).cloned()
             }
@@ -190,7 +187,7 @@ impl Verdict {
     pub(super) fn change(&self, request: &Request, answer: &mut Answer) {
         for effect in &self.0 {
             match &**effect {
-                Effect::Answer(_) | Effect::AnswerInTurn(..) | Effect::Hold(_) => {}
+                Effect::Answer(..) | Effect::Hold(_) => {}
                 Effect::Replace(other) => *answer = other.clone(),
                 Effect::Rewrite(rewrite) => {
                     let mut body = answer.json_body();
