@@ -74,6 +74,7 @@ async fn a_replaced_identity_commands_nothing_and_gets_no_link_until_the_operato
 
     // It holds after a restart too.
     bot.restart(&intruder).await;
+    bot.wait_until_connected(2).await;
     let output = trust(&bot, &[alice.user_id().as_str()]);
     assert_eq!(output.status.code(), Some(1));
     let told = stdout(&output);
