@@ -143,7 +143,7 @@ fn enumerate(users: &[&UserId]) -> String {
     }
 }
 
-/// Compares the identities that the homeserver shows with those that the bot goes by. Which devices they have signed, the bot
+/// Compares the identities that the homeserver shows with those that are pinned. Which devices they have signed, the bot
 /// itself looks at with each command and each link.
 async fn judge_identities(api: &Api<'_>, users: &[&UserId]) -> Result<Outcome, Stop> {
     let unreadable = |fault| unreadable(&fault).stops("");

@@ -50,7 +50,7 @@ fn describe(user: &OwnedUserId, report: &IdentityReport) -> String {
     let known = match report.known {
         Some(KnownIdentity::Configured(key)) => format!("{key} (named in the configuration)"),
         Some(KnownIdentity::Seen(key)) => key.to_string(),
-        None => "none yet; it goes by the first that it sees".to_owned(),
+        None => "none yet: the first one seen is pinned".to_owned(),
     };
     let shown = report
         .shown
@@ -93,7 +93,7 @@ fn accept(data_dir: &Path, user: &OwnedUserId, key: MasterKey) -> Result<(), Fai
             .context("not accepted")
     })?;
     match accepted {
-        Ok(()) => print(&format!("Accepted: the bot goes by {key} for {user}.")),
+        Ok(()) => print(&format!("Accepted: {key} is now pinned for {user}.")),
         Err(NotAccepted::Configured) => Err(Failure::WhileRunning(anyhow!(
             "not accepted: the configuration names the key of {user}. Change it under authorization.users, and start the \
              bot again"

@@ -147,7 +147,7 @@ impl MatrixFolder {
     pub(crate) fn pinned_identities(&self) -> Result<JsonMap<MasterKey>, Fault> {
         self.json_map(
             "identities.json",
-            "it says who is who; mend it, or delete it, and the bot goes by the identities that it sees next",
+            "it holds the pinned identities; repair it, or delete it, and the bot pins the identities that it sees next",
         )
     }
 

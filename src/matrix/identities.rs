@@ -38,13 +38,13 @@ pub(super) enum Standing {
 /// The identity of a user, for the operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdentityReport {
-    /// The one that the bot goes by.
+    /// The pinned one.
     pub known: Option<KnownIdentity>,
     /// The one that the homeserver shows now.
     pub shown: Option<MasterKey>,
 }
 
-/// An identity that the bot goes by.
+/// A pinned identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KnownIdentity {
@@ -201,7 +201,7 @@ impl Matrix {
         let identity = identity.map_err(matrix_sdk::Error::from)?;
         if let Some(key) = identity.as_ref().and_then(key_of) {
             self.pinned_identities.insert(user, key)?;
-            info!(%user, %key, "identity of a user seen for the first time, the bot goes by it from now on");
+            info!(%user, %key, "identity of a user seen for the first time and pinned");
         }
         Ok(())
     }

@@ -144,7 +144,7 @@ async fn the_end_of_a_session_is_told_before_it_and_when_it_comes() {
     let announced = bot.announcement(&alice, "time was up").await;
     assert_eq!(
         announced.body(),
-        Some("Session for website has ended: its time was up. Its link no longer works.")
+        Some("Session for website has ended: its time was up.")
     );
     bot.wait_for_redaction(&alice, &sent).await;
     bot.private_message(&alice, "Session for website has ended.")
@@ -161,11 +161,11 @@ async fn a_session_that_ended_by_itself_comes_back_and_its_new_link_takes_the_pl
         .await;
     let first = bot.start_session(&alice, "website").await;
     bot.end_process(bot.standin_records()[0].pid).await;
-    let announced = bot.announcement(&alice, "I bring it back").await;
+    let announced = bot.announcement(&alice, "I will restart it").await;
     assert_eq!(
         announced.body(),
         Some(
-            "Session for website has ended: its process was ended by signal 9 (SIGKILL). I bring it back in 5s, and \
+            "Session for website has ended: its process was ended by signal 9 (SIGKILL). I will restart it in 5s, and \
              send its link again."
         )
     );

@@ -169,10 +169,10 @@ fn how_it_stopped(report: &StopReport) -> String {
 pub(crate) fn ended(project: &ProjectName, ending: &Ending, restarts: u32) -> Reply {
     let gave_up = match restarts {
         0 => String::new(),
-        times => format!(" I brought it back {times} times in vain, and give up."),
+        times => format!(" It kept ending after {times} restarts, so I gave up."),
     };
     Reply::new(format!(
-        "Session for {project} has ended: {} Its link no longer works.{gave_up}",
+        "Session for {project} has ended: {}{gave_up}",
         why_ended(ending)
     ))
 }
@@ -180,7 +180,7 @@ pub(crate) fn ended(project: &ProjectName, ending: &Ending, restarts: u32) -> Re
 /// A session that ended by itself and comes back.
 pub(crate) fn restarting(project: &ProjectName, ending: &Ending, rest: Duration) -> Reply {
     Reply::new(format!(
-        "Session for {project} has ended: {} I bring it back in {}, and send its link again.",
+        "Session for {project} has ended: {} I will restart it in {}, and send its link again.",
         why_ended(ending),
         humantime::format_duration(rest)
     ))
@@ -242,7 +242,7 @@ pub(crate) fn extended(project: &ProjectName, end: Option<End>) -> Reply {
 /// For those who have the link of a session that is over.
 pub(crate) fn link_is_void(project: &ProjectName) -> Reply {
     Reply::new(format!(
-        "Session for {project} has ended. Its link no longer works, and I deleted it."
+        "Session for {project} has ended. I deleted the message with its link."
     ))
 }
 

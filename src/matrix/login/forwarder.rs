@@ -253,7 +253,7 @@ impl Route {
             (StatusCode::OK, Subject::Keys) => {
                 changed(answer, |body| self.quarantine.keys_answer(body)).await?
             }
-            // The SDK goes by the error code, whatever the status.
+            // The SDK decides by the error code, whatever the status.
             (status, _) if status.is_client_error() || status.is_server_error() => {
                 let mut answer = changed(answer, bound_wait).await?;
                 bound_retry_after(answer.headers_mut());
