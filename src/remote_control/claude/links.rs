@@ -2,6 +2,7 @@
 
 use std::mem;
 
+use memchr::{memchr, memmem};
 use regex::Regex;
 use regex_syntax::hir::{
     Hir,
@@ -149,14 +150,30 @@ impl LinkFinder {
     /// Takes the next piece of output; returns what became certain with it, in order.
     #[must_use]
     pub fn push(&mut self, output: &[u8]) -> Vec<Sighting> {
-        for part in output.split_inclusive(|byte| *byte == ESCAPE) {
+        let mut rest = output;
+        while !rest.is_empty() {
+            let end = memchr(ESCAPE, rest).map_or(rest.len(), |escape| escape + 1);
+            let (part, after) = rest.split_at(end);
             self.screen.enter(part);
-            self.parser.advance(&mut self.screen, part);
+            self.parse(part);
             if part.ends_with(&[ESCAPE]) {
                 self.screen.place = Place::Escape;
             }
+            rest = after;
         }
         mem::take(&mut self.screen.found)
+    }
+
+    /// Parses text up to the next escape character. What cannot hold a URL is passed over, as a flood is mostly that, and the
+    /// parser takes its time for each character.
+    fn parse(&mut self, part: &[u8]) {
+        match around_plain_words(part) {
+            Some((begin, end)) if self.screen.place == Place::Text => {
+                self.parser.advance(&mut self.screen, begin);
+                self.parser.advance(&mut self.screen, end);
+            }
+            Some(_) | None => self.parser.advance(&mut self.screen, part),
+        }
     }
 
     /// The output has ended: whatever stands at its end is whole.
@@ -293,6 +310,19 @@ impl Perform for Screen {
             _ => self.close_hyperlink(),
         }
     }
+}
+
+/// The text up to its first white space and from its last on, if no URL begins in between. No run of characters reaches over
+/// white space, and outside of escape sequences no character changes what the next one means.
+fn around_plain_words(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let is_space = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
+    let first = text.iter().position(is_space)?;
+    let last = text.iter().rposition(is_space)?;
+    let between = text.get(first + 1..last)?;
+    if memmem::find(between, SCHEME.as_bytes()).is_some() {
+        return None;
+    }
+    Some((text.get(..=first)?, text.get(last..)?))
 }
 
 /// The characters of RFC 3986: unreserved, the delimiters, and the percent sign.
