@@ -51,7 +51,7 @@ async fn another_identity_than_the_known_one_is_told_until_the_operator_accepts_
 
     fs::write(bot.data_dir().join("matrix/identities.json"), "[]").unwrap();
     let remedy = Checkup::of(&bot).assert_outcome(NAME, "failed", "identities.json makes no sense");
-    assert!(remedy.contains("mend it, or delete it"), "{remedy}");
+    assert!(remedy.contains("repair it, or delete it"), "{remedy}");
     assert!(remedy.contains("stop the bot before that"), "{remedy}");
     bot.kill_9();
     fs::remove_file(bot.data_dir().join("matrix/identities.json")).unwrap();
