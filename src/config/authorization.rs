@@ -97,13 +97,10 @@ pub(super) fn read_users(
 
 fn user_and_key(user: &str, key: &Value) -> Result<(OwnedUserId, Option<MasterKey>), Refusal> {
     let id = values::of_text(user, values::user_id).map_err(Refusal::because)?;
-    if matches!(key, Value::Nothing) {
-        return Ok((id, None));
-    }
     let key = values::text(key).ok().and_then(|text| text.parse().ok());
     let key = key.ok_or_else(|| {
         Refusal::wanted(format!(
-            "the master key of {id} (`rcbot trust {id}` shows it), or nothing for the key that is seen first"
+            "the master key of {id} (`rcbot trust {id}` shows it); users whose keys are not written down stand in a list"
         ))
     })?;
     Ok((id, Some(key)))

@@ -202,6 +202,23 @@ fn what_is_missing_is_named_with_what_is_wanted() {
     }
 }
 
+/// It would be pinned to whichever identity is seen first.
+#[test]
+fn a_user_in_a_mapping_without_a_key_is_refused() {
+    for user in [
+        "\"@alice:example.org\":",
+        "\"@alice:example.org\": null",
+        "\"@alice:example.org\": ~",
+        "\"@alice:example.org\": #KEY",
+        "\"@alice:example.org\": &KEY",
+        "? \"@alice:example.org\"",
+        "{ \"@alice:example.org\" }",
+    ] {
+        let text = format!("{LEAST}authorization:\n  users:\n    {user}\n");
+        assert!(parse(&text).is_err(), "{user}");
+    }
+}
+
 #[test]
 fn what_is_not_yaml_is_told_with_line_and_column() {
     let said = problems_of("homeserver:\n  url: [\nadmin_room: x\n");
