@@ -4,7 +4,7 @@ use std::{
     fs::{self, File},
     io::{self, BufRead as _, BufReader, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _},
     net::TcpListener,
-    os::unix::process::CommandExt as _,
+    os::{fd::OwnedFd, unix::process::CommandExt as _},
     path::{Path, PathBuf},
     process::{ChildStdin, ChildStdout, Command, Stdio},
     sync::{Mutex, PoisonError},
@@ -20,11 +20,11 @@ use matrix_sdk::{
         assign,
     },
 };
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
 use rand::{RngExt as _, distr::Alphanumeric};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
+};
 use serde_json::json;
 
 use super::synapse::Synapse;
@@ -105,8 +105,9 @@ impl Parent {
         })
     }
 
-    /// Starts a homeserver on the files in this folder.
-    fn fork(python: &Path, folder: &Path) -> Result<Pid> {
+    /// Starts a homeserver on the files in this folder. Gives back what it is held by: a bare pid may be another process's by
+    /// the time that it is signalled.
+    fn fork(python: &Path, folder: &Path) -> Result<OwnedFd> {
         static PARENT: Mutex<Option<Parent>> = Mutex::new(None);
         let mut parent = PARENT.lock().unwrap_or_else(PoisonError::into_inner);
         if parent.is_none() {
@@ -117,9 +118,9 @@ impl Parent {
         let mut process = String::new();
         parent.processes.read_line(&mut process)?;
         let process = process.trim().parse();
-        Ok(Pid::from_raw(
-            process.context("Synapse cannot be imported")?,
-        ))
+        let process = Pid::from_raw(process.context("Synapse cannot be imported")?);
+        let process = process.context("Synapse has no process")?;
+        pidfd_open(process, PidfdFlags::empty()).context("Synapse ended at once")
     }
 }
 
@@ -130,7 +131,7 @@ pub(crate) struct Homeserver {
     folder: PathBuf,
     registrations: Vec<PathBuf>,
     port: u16,
-    process: Option<Pid>,
+    process: Option<OwnedFd>,
 }
 
 /// A file in which a homeserver writes something down.
@@ -198,10 +199,9 @@ impl Homeserver {
     /// Kills Synapse, as a power cut would. Clients find a closed port until [`Self::start_again`].
     pub(crate) fn stop(&mut self) {
         if let Some(process) = self.process.take() {
-            // Its parent reaps it at once, however it ends.
-            while kill(process, Signal::SIGKILL).is_ok() {
-                thread::sleep(START_POLL);
-            }
+            // It may have ended by itself. Its parent reaps it, however it ends.
+            pidfd_send_signal(&process, Signal::KILL).ok();
+            has_ended(&process, None).ok();
         }
     }
 
@@ -274,13 +274,14 @@ impl Homeserver {
     /// Starts the process and waits until it listens, by its own word: another server could answer on the port.
     fn run(&mut self) -> Result<()> {
         let earlier = fs::read(self.log_path()).map_or(0, |log| log.len());
-        let process = *self
+        let log = self.log_path();
+        let process = self
             .process
             .insert(Parent::fork(&self.python, &self.folder)?);
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
-            let ended = kill(process, None).is_err();
-            let said = fs::read(self.log_path()).unwrap_or_default();
+            let ended = has_ended(process, Some(&Timespec::default()))?;
+            let said = fs::read(&log).unwrap_or_default();
             let said = String::from_utf8_lossy(said.get(earlier..).unwrap_or_default());
             if said.contains("Synapse now listening on TCP port") {
                 return Ok(());
@@ -334,6 +335,11 @@ impl Drop for Homeserver {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// Whether a process has ended, after waiting so long for it; `None`: as long as it takes.
+fn has_ended(process: &OwnedFd, patience: Option<&Timespec>) -> Result<bool> {
+    Ok(poll(&mut [PollFd::new(process, PollFlags::IN)], patience)? > 0)
 }
 
 fn configuration(folder: &Path, port: u16, registrations: &[PathBuf]) -> serde_json::Value {
