@@ -146,7 +146,7 @@ impl ConfidentialRoom {
     }
 }
 
-/// Sends a secret, and takes it back if somebody else may have got it.
+/// Sends a secret, and redacts it if somebody else may have got it.
 async fn confide(
     turn: &Turn,
     recipient: &UserId,

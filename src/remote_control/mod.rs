@@ -270,14 +270,14 @@ impl RemoteControl {
             return self.apply(&id.project, Event::Delivered { number, receipt });
         }
         // The link became void while it was under way: it is redacted at once.
-        self.take_back(id, request, Some(receipt))
+        self.redact_at_once(id, request, Some(receipt))
     }
 
     /// Nobody brings this link any more. If that was `tried`, it may have arrived all the same, and is redacted at once; if
     /// not, there is nothing to redact.
     pub fn called_off(&mut self, id: DeliveryId, request: Request, tried: bool) -> Notices {
         if tried {
-            return self.take_back(id, request, None);
+            return self.redact_at_once(id, request, None);
         }
         let project = id.project.clone();
         self.redacted(&project, &redaction(id, request, None));
@@ -298,7 +298,12 @@ impl RemoteControl {
         self.save_or_retry(project);
     }
 
-    fn take_back(&mut self, id: DeliveryId, request: Request, receipt: Option<String>) -> Notices {
+    fn redact_at_once(
+        &mut self,
+        id: DeliveryId,
+        request: Request,
+        receipt: Option<String>,
+    ) -> Notices {
         let project = id.project.clone();
         let redaction = redaction(id, request, receipt);
         let record = &mut self.slot(&project).record;

@@ -107,7 +107,7 @@ pub fn status(folder: &Path) -> Result<Vec<Known>, OfflineError> {
     Ok(projects.into_iter().map(known).collect())
 }
 
-/// Ends a project's session, on record or not. The next bot takes the link back, and answers whoever waits. Only while none
+/// Ends a project's session, on record or not. The next bot redacts the link, and answers whoever waits. Only while none
 /// runs: the caller holds the lock of the data directory. `None`: there is no session.
 ///
 /// # Errors
