@@ -162,6 +162,7 @@ pub(crate) fn settings_for(sessions: &Path, projects: &[String]) -> Settings {
             link_pattern: LinkPattern::new(PATTERN).unwrap(),
             link_timeout: Duration::from_mins(1),
             stop_grace: Duration::from_secs(10),
+            reconnect_limit: Duration::from_mins(10),
             max_duration: None,
             max_output: 8 << 20,
             restart: Restart::Never,

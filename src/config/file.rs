@@ -20,7 +20,8 @@ use super::{
     values,
 };
 use crate::remote_control::{
-    LinkPattern, MAX_OUTPUT, Project, ProjectName, Restart, STOP_GRACE, SessionSettings,
+    LinkPattern, MAX_OUTPUT, Project, ProjectName, RECONNECT_LIMIT, Restart, STOP_GRACE,
+    SessionSettings,
 };
 
 /// Faster than anybody types who reads the answers.
@@ -138,6 +139,7 @@ struct ProjectSection {
     link_pattern: Given,
     link_timeout: Given,
     stop_grace: Given,
+    reconnect_limit: Given,
     max_duration: Given,
     max_output: Given,
     restart: Given,
@@ -443,6 +445,7 @@ impl ProjectSection {
                 .ok()?,
             link_timeout: LINK_TIMEOUT,
             stop_grace: STOP_GRACE,
+            reconnect_limit: RECONNECT_LIMIT,
             max_duration: Some(MAX_DURATION),
             max_output: MAX_OUTPUT,
             restart: Restart::Never,
@@ -474,6 +477,11 @@ impl ProjectSection {
                 values::positive_duration,
             ),
             stop_grace: document.or(&self.stop_grace, outer.stop_grace, values::duration),
+            reconnect_limit: document.or(
+                &self.reconnect_limit,
+                outer.reconnect_limit,
+                values::positive_duration,
+            ),
             max_duration: document.or(
                 &self.max_duration,
                 outer.max_duration,

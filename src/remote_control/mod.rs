@@ -47,7 +47,8 @@ pub use logs::{Output, OutputError};
 pub use notice::{DeliveryId, Notice, Notices, Outcome, Phase, SessionStatus, Status};
 pub use process::{Exit, NotSpawned, ProcessIdentity, StopReport, Usage};
 pub use project::{
-    InvalidProjectName, MAX_OUTPUT, Project, ProjectName, STOP_GRACE, SessionSettings,
+    InvalidProjectName, MAX_OUTPUT, Project, ProjectName, RECONNECT_LIMIT, STOP_GRACE,
+    SessionSettings,
 };
 pub use restore::RestoreError;
 pub use session::{Beginning, Delivery, Ending, Redaction, Request, Restart, SessionId, WARNING};

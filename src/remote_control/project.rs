@@ -13,8 +13,13 @@ use crate::secret::SecretText;
 /// How long a project's name may be, in bytes: it is a folder's name, and part of what people type.
 const LONGEST_NAME: usize = 64;
 
-/// How long a process has to end in good order before it is killed, unless its project says otherwise.
-pub const STOP_GRACE: Duration = Duration::from_secs(10);
+/// How long a process has to end in good order before it is killed, unless its project says otherwise. The program gives its
+/// conversations up to 30 s, and tells its service after that: without it the service refuses the next start for minutes.
+pub const STOP_GRACE: Duration = Duration::from_secs(45);
+
+/// How long a session may be cut off from its service before people hear of it and it is restarted, unless its project says
+/// otherwise. The program itself gives up then, if it is not stuck.
+pub const RECONNECT_LIMIT: Duration = Duration::from_mins(10);
 
 /// How large each of a session's output files may become, in bytes, unless its project says otherwise. The program repaints
 /// its screen all the time, about 30 MB a day: this holds the last hours of it.
@@ -99,6 +104,8 @@ pub struct SessionSettings {
     pub link_timeout: Duration,
     /// How long a process has between SIGTERM and SIGKILL.
     pub stop_grace: Duration,
+    /// How long a session may be cut off from its service before people hear of it and `restart` acts.
+    pub reconnect_limit: Duration,
     /// How long a session may last; `None`: until it is stopped.
     pub max_duration: Option<Duration>,
     /// How large each of a session's output files may become, in bytes.

@@ -222,6 +222,19 @@ pub enum Ending {
     Exited { exit: Exit, cause: Option<Cause> },
 }
 
+impl Ending {
+    /// What the program complained of, where that is known.
+    #[must_use]
+    pub fn cause(&self) -> Option<Cause> {
+        match self {
+            Self::ExitedBeforeLink { cause, .. }
+            | Self::NoLink { cause, .. }
+            | Self::Exited { cause, .. } => *cause,
+            Self::NotSpawned(_) | Self::Stopped | Self::Expired | Self::HostRestarted => None,
+        }
+    }
+}
+
 /// One session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Session {

@@ -28,6 +28,21 @@ pub enum Cause {
     ConsentAsked,
     /// It waits for an answer to how it should spawn sessions.
     SpawnModeAsked,
+    /// Another server serves the directory, or the registration of the last one has not lapsed.
+    AlreadyServed,
+    /// There is no conversation to bring back.
+    NothingToResume,
+}
+
+/// What it takes for a cause to go away. What is unknown is no [`Cause`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outlook {
+    /// It passes by itself, nobody knows when: trying again helps.
+    Passes,
+    /// It passes by itself within one to three minutes.
+    Lapses,
+    /// Only a person can mend it: trying again is of no use.
+    NeedsPerson,
 }
 
 /// Questions count only when nothing was shown after them: then the program waits.
@@ -37,7 +52,7 @@ const QUESTIONS: [(&str, Cause); 2] = [
 ];
 
 /// Where several match, the first one counts: the more specific stand before those that are said along with them.
-const COMPLAINTS: [(&str, Cause); 14] = [
+const COMPLAINTS: [(&str, Cause); 17] = [
     ("requires a full-scope login token", Cause::LongLivedToken),
     ("workspace not trusted", Cause::WorkspaceNotTrusted),
     ("trusted devices", Cause::TrustedDevices),
@@ -54,6 +69,9 @@ const COMPLAINTS: [(&str, Cause); 14] = [
         Cause::NotLoggedIn,
     ),
     ("requires a claude.ai subscription", Cause::NotLoggedIn),
+    ("no recent session found", Cause::NothingToResume),
+    ("already served by", Cause::AlreadyServed),
+    ("already running in this directory", Cause::AlreadyServed),
     ("remote credentials fetch failed", Cause::Network),
     ("could not verify", Cause::Network),
     ("couldn't verify", Cause::Network),
@@ -80,6 +98,24 @@ impl Cause {
         question.map(|(_, cause)| *cause)
     }
 
+    /// Whether it is of use to try again.
+    pub(crate) fn outlook(self) -> Outlook {
+        match self {
+            Self::Network => Outlook::Passes,
+            Self::AlreadyServed => Outlook::Lapses,
+            Self::NotLoggedIn
+            | Self::LongLivedToken
+            | Self::WorkspaceNotTrusted
+            | Self::ForeignEndpoint
+            | Self::TelemetryOff
+            | Self::Policy
+            | Self::TrustedDevices
+            | Self::ConsentAsked
+            | Self::SpawnModeAsked
+            | Self::NothingToResume => Outlook::NeedsPerson,
+        }
+    }
+
     /// What is the matter, as a part of a sentence.
     pub(crate) fn what(self) -> &'static str {
         match self {
@@ -93,6 +129,11 @@ impl Cause {
             Self::Network => "claude cannot reach its service",
             Self::ConsentAsked => "claude waits for consent to enable Remote Control",
             Self::SpawnModeAsked => "claude waits for a choice of its spawn mode",
+            Self::AlreadyServed => {
+                "another `claude remote-control` serves the project's directory, or the last one's registration has not \
+                 lapsed, which takes one to three minutes"
+            }
+            Self::NothingToResume => "there is no recent conversation to bring back",
         }
     }
 
@@ -124,6 +165,10 @@ impl Cause {
             }
             Self::ConsentAsked => "set `stdin: \"y\\n\"` for the project",
             Self::SpawnModeAsked => "add `--spawn=same-dir` to the project's command",
+            Self::AlreadyServed => {
+                "stop the other one, which may run in a terminal of the host, or wait three minutes and try again"
+            }
+            Self::NothingToResume => "use the command `start` instead of `resume`",
         }
     }
 }
@@ -185,6 +230,18 @@ mod tests {
                 Cause::Network,
             ),
             ("Remote credentials fetch failed: 503", Cause::Network),
+            (
+                "Error: This folder is already served by a terminal `claude remote-control` on this device.",
+                Cause::AlreadyServed,
+            ),
+            (
+                "Error: Another `claude remote-control` instance (pid 7) is already running in this directory.",
+                Cause::AlreadyServed,
+            ),
+            (
+                "Error: No recent session found in this directory or its worktrees.",
+                Cause::NothingToResume,
+            ),
         ] {
             assert_eq!(Cause::complaint(text), Some(cause), "{text}");
         }

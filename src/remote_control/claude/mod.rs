@@ -13,4 +13,5 @@ pub use launch::SESSION_ID_VARIABLE;
 pub use links::{LinkFinder, LinkPattern, PatternError, Sighting};
 pub use visible::visible_text;
 
+pub(crate) use diagnosis::Outlook;
 pub(crate) use launch::{Invocation, WAY_OUT, environment, fill_in};

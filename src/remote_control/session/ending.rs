@@ -4,7 +4,7 @@ use std::{mem, time::Duration};
 
 use super::{Effect, Ending, Moment, Request, Restart, Session, State, Terms};
 use crate::remote_control::{
-    claude::Cause,
+    claude::{Cause, Outlook},
     notice::{Notice, Outcome},
     process::{Exit, StopReport},
 };
@@ -148,6 +148,7 @@ impl Session {
         let comes_back = terms.restart == Restart::OnExit
             && self.had_link
             && by_itself
+            && ending.cause().map(Cause::outlook) != Some(Outlook::NeedsPerson)
             && stop_requests.is_empty()
             && self.restarts < MAX_RESTARTS
             && self.time_left(now.uptime) != Some(Duration::ZERO);

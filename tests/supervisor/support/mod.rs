@@ -18,7 +18,7 @@ use std::{
 
 use nix::unistd::Pid;
 use rcbot::remote_control::{
-    LinkPattern, Project, ProjectName, Restart, SessionSettings, Settings,
+    LinkPattern, Project, ProjectName, RECONNECT_LIMIT, Restart, SessionSettings, Settings,
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -113,6 +113,7 @@ impl Sandbox {
                     .unwrap(),
                 link_timeout: DEADLINE,
                 stop_grace: DEADLINE,
+                reconnect_limit: RECONNECT_LIMIT,
                 max_duration: None,
                 max_output: 1 << 20,
                 restart: Restart::Never,
