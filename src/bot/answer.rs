@@ -79,6 +79,22 @@ impl Bot {
         self.answer(Some(project), request, Ok(text), &Conclusion::new(what));
     }
 
+    /// Tells those who wait what there is to tell before they have their answer; the room, where none of them wrote there.
+    pub(super) fn say_meanwhile(&mut self, text: &Reply, requests: &[Request]) {
+        let targets = requests.iter().map(ReplyTarget::of);
+        let messages = targets.filter_map(|target| match target {
+            ReplyTarget::Message(reply_to) => Some(reply_to),
+            ReplyTarget::Operator(_) | ReplyTarget::Nobody => None,
+        });
+        let messages: Vec<_> = messages.collect();
+        if messages.is_empty() {
+            self.announce(text);
+        }
+        for reply_to in messages {
+            self.say(text, Some(reply_to));
+        }
+    }
+
     pub(super) fn reply(&mut self, message: &Message, text: &Reply) {
         self.say(text, Some(message.into()));
     }

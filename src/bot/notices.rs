@@ -46,8 +46,19 @@ impl Bot {
                     let prefix = &self.config.command_prefix;
                     self.announce(&reply::record_lost(prefix, &project, is_running));
                 }
-                Notice::Restarting { ending, rest } => {
-                    self.announce(&reply::restarting(&project, &ending, rest));
+                Notice::Restarting {
+                    ending,
+                    rest,
+                    had_link,
+                    requests,
+                } => {
+                    let prefix = &self.config.command_prefix;
+                    let text = if had_link {
+                        reply::restarting(prefix, &project, &ending, rest)
+                    } else {
+                        reply::trying_again(prefix, &project, &ending, rest)
+                    };
+                    self.say_meanwhile(&text, &requests);
                 }
                 Notice::EndsSoon { holders, left } => {
                     let text = reply::ends_soon(&self.config.command_prefix, &project, left);
@@ -119,7 +130,6 @@ impl Bot {
             stop_requests,
             deliveries,
             had_link,
-            restarts,
             ..
         } = outcome;
         for request in stop_requests {
@@ -144,6 +154,7 @@ impl Bot {
         let asked_for = match ending {
             Ending::Stopped => true,
             Ending::Expired
+            | Ending::Completed
             | Ending::NotSpawned(_)
             | Ending::ExitedBeforeLink { .. }
             | Ending::NoLink { .. }
@@ -156,14 +167,15 @@ impl Bot {
             self.announce(&text);
         }
         if *had_link && !asked_for && stop_requests.is_empty() {
-            self.announce(&reply::ended(project, ending, *restarts));
+            self.announce(&reply::ended(project, ending));
         }
         let sound = if asked_for {
             Sound::Silent
         } else {
             Sound::Rings
         };
-        let last_output = last_output.filter(|_| !asked_for);
+        let is_in_order = asked_for || *ending == Ending::Completed;
+        let last_output = last_output.filter(|_| !is_in_order);
         self.tell_requesters(project, outcome, last_output, sound);
     }
 

@@ -214,12 +214,15 @@ impl RemoteControl {
 impl Slot {
     /// Takes over what the effects mean for what is known of the project.
     fn note(&mut self, effects: &[Effect]) {
+        let session = self.record.session.as_ref();
+        if session.is_some_and(|session| Phase::of(session) == Phase::Resting) {
+            self.starts_when_over = false;
+        }
         for effect in effects {
             match effect {
                 Effect::Tell(Notice::Redact(redaction)) => {
                     self.record.add_redaction(redaction.clone());
                 }
-                Effect::Tell(Notice::Restarting { .. }) => self.starts_when_over = false,
                 Effect::Finish(_) => self.record.session = None,
                 Effect::Tell(_) | Effect::Spawn | Effect::Watch(_) | Effect::EndTree(_) => {}
             }

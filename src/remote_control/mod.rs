@@ -212,6 +212,8 @@ impl RemoteControl {
     pub fn owes_answers(&self) -> bool {
         let slots = self.slots.values();
         let sessions = slots.filter_map(|slot| slot.record.session.as_ref());
+        // One that rests may do so for hours, and those who wait have heard of it.
+        let sessions = sessions.filter(|session| Phase::of(session) != Phase::Resting);
         let mut deliveries = sessions.flat_map(Session::deliveries);
         deliveries.any(|delivery| delivery.receipt.is_none())
     }

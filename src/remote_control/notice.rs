@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::{
+    claude::Cause,
     logs::Output,
     process::StopReport,
     project::ProjectName,
@@ -38,8 +39,14 @@ pub enum Notice {
     /// The record of a session was lost: nobody knows who has its link. Whether its process was found, and is looked after from
     /// now on.
     RecordLost { is_running: bool },
-    /// A session ended by itself and comes back after a while.
-    Restarting { ending: Ending, rest: Duration },
+    /// A session ended by itself, or could not start, and is tried again after a while, as often as it takes. Told once for each
+    /// reason; and to those who asked for the link meanwhile, who get it when it is there.
+    Restarting {
+        ending: Ending,
+        rest: Duration,
+        had_link: bool,
+        requests: Vec<Request>,
+    },
     /// A session ends soon. For those who have its link.
     EndsSoon {
         holders: Vec<String>,
@@ -85,8 +92,6 @@ pub struct Outcome {
     pub deliveries: Vec<Delivery>,
     /// Whether a link was ever known.
     pub had_link: bool,
-    /// How often it was brought back in vain.
-    pub restarts: u32,
 }
 
 /// Names one delivery for good.
@@ -119,6 +124,8 @@ pub struct SessionStatus {
     pub requester: Option<String>,
     /// How long it may still last. `None`: until it is stopped.
     pub time_left: Option<Duration>,
+    /// While it rests: how long until it is tried again, and why it has to be, where that is known.
+    pub next_try: Option<(Duration, Option<Cause>)>,
 }
 
 /// What a session is at.
@@ -130,7 +137,7 @@ pub enum Phase {
     Running,
     /// Being ended.
     Stopping,
-    /// Ended by itself, to come back.
+    /// To be tried again, after it ended by itself or could not start.
     Resting,
 }
 
@@ -142,6 +149,13 @@ impl Status {
             since: session.created(),
             requester: session.requester().map(str::to_owned),
             time_left: session.time_left(uptime),
+            next_try: match session.state() {
+                State::Resting { until, cause } => Some((until.saturating_sub(uptime), *cause)),
+                State::Spawning { .. }
+                | State::Starting { .. }
+                | State::Running { .. }
+                | State::Stopping { .. } => None,
+            },
         });
         Self {
             project: project.clone(),

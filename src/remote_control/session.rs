@@ -67,7 +67,7 @@ impl Terms {
 pub enum Restart {
     /// No.
     Never,
-    /// Yes, after a while that grows with each time, and not for ever.
+    /// Yes, after a while that grows with each time, for as long as the session's time lasts.
     OnExit,
 }
 
@@ -191,10 +191,13 @@ pub(crate) enum State {
         /// Who wants to hear when it is done, besides those who wait for the link.
         stop_requests: Vec<Request>,
     },
-    /// The process ended by itself, and another is to take its place.
+    /// The process ended by itself, or could not start, and another is to take its place.
     Resting {
         /// The uptime at which that is to be spawned.
         until: Duration,
+        /// Why it rests.
+        #[serde(default)]
+        cause: Option<Cause>,
     },
 }
 
@@ -220,6 +223,8 @@ pub enum Ending {
     HostRestarted,
     /// The process ended by itself.
     Exited { exit: Exit, cause: Option<Cause> },
+    /// The conversation that it brought back is over, and so is the process.
+    Completed,
 }
 
 impl Ending {
@@ -230,7 +235,43 @@ impl Ending {
             Self::ExitedBeforeLink { cause, .. }
             | Self::NoLink { cause, .. }
             | Self::Exited { cause, .. } => *cause,
-            Self::NotSpawned(_) | Self::Stopped | Self::Expired | Self::HostRestarted => None,
+            Self::NotSpawned(_)
+            | Self::Stopped
+            | Self::Expired
+            | Self::HostRestarted
+            | Self::Completed => None,
+        }
+    }
+
+    /// Whether the process showed its link before.
+    #[must_use]
+    pub fn came_after_link(&self) -> bool {
+        match self {
+            Self::Exited { .. } | Self::Completed | Self::Expired | Self::HostRestarted => true,
+            Self::NotSpawned(_)
+            | Self::ExitedBeforeLink { .. }
+            | Self::NoLink { .. }
+            | Self::Stopped => false,
+        }
+    }
+
+    /// The same without what makes no difference to people: they need not hear of two such endings.
+    fn in_short(&self) -> Self {
+        match self {
+            Self::ExitedBeforeLink { exit, cause } | Self::Exited { exit, cause } => Self::Exited {
+                // What the program complains of says more than its exit code.
+                exit: cause.map_or(*exit, |_| Exit::Unknown),
+                cause: *cause,
+            },
+            Self::NoLink { cause, .. } => Self::NoLink {
+                waited: Duration::ZERO,
+                cause: *cause,
+            },
+            Self::NotSpawned(_)
+            | Self::Stopped
+            | Self::Expired
+            | Self::HostRestarted
+            | Self::Completed => self.clone(),
         }
     }
 }
@@ -247,8 +288,14 @@ pub(crate) struct Session {
     next_delivery: u32,
     had_link: bool,
     end: Option<End>,
-    /// How often it was brought back since it last ran well.
+    /// How often it was tried again since it last ran well, but for the times that others only had to be waited for.
     restarts: u32,
+    /// Why it had to be tried again since then, each in short and once: people have heard of these.
+    #[serde(default)]
+    told: Vec<Ending>,
+    /// Who asked for the link and has heard nothing yet.
+    #[serde(default)]
+    unheard: Vec<Request>,
     /// Why some of its processes cannot be ended. Found out anew after a restart.
     #[serde(skip)]
     not_ended: Option<String>,

@@ -7,11 +7,24 @@ use crate::remote_control::{Cause, Ending, Exit, NotSpawned, ProjectName, StopRe
 
 /// A start that came to nothing.
 pub(crate) fn not_started(prefix: &str, project: &ProjectName, ending: &Ending) -> Reply {
+    if ending.cause() == Some(Cause::NothingToResume) {
+        return Reply::new(format!(
+            "Failed to resume {project}: there is no recent conversation to bring back. Say `{prefix} start {project}` to \
+             start a new one."
+        ));
+    }
+    Reply::new(format!(
+        "Failed to start {project}: {}",
+        why_not_started(prefix, project, ending)
+    ))
+}
+
+fn why_not_started(prefix: &str, project: &ProjectName, ending: &Ending) -> String {
     let cause_or_logs = |cause: Option<Cause>| match cause {
         Some(_) => explain(cause),
         None => format!(" Say `{prefix} logs {project}` to see what it printed."),
     };
-    let reason = match ending {
+    match ending {
         Ending::NotSpawned(reason) => not_spawned(reason),
         Ending::ExitedBeforeLink { exit, cause } => format!(
             "the process ended before it showed a link ({}).{}",
@@ -39,8 +52,8 @@ pub(crate) fn not_started(prefix: &str, project: &ProjectName, ending: &Ending) 
             describe(*exit),
             cause_or_logs(*cause)
         ),
-    };
-    Reply::new(format!("Failed to start {project}: {reason}"))
+        Ending::Completed => "its conversation was over before the link was delivered.".to_owned(),
+    }
 }
 
 /// Why a session ended that had a link.
@@ -62,6 +75,7 @@ fn why_ended(ending: &Ending) -> String {
         Ending::Stopped => "it was stopped.".to_owned(),
         Ending::Expired => "its time was up.".to_owned(),
         Ending::HostRestarted => "the host was restarted.".to_owned(),
+        Ending::Completed => "the conversation that it brought back is over.".to_owned(),
     }
 }
 
@@ -125,6 +139,7 @@ pub(crate) fn stopped(
         ),
         Ending::Stopped
         | Ending::Expired
+        | Ending::Completed
         | Ending::HostRestarted
         | Ending::NoLink { .. }
         | Ending::NotSpawned(_) => format!("Session for {project} is stopped. {how}"),
@@ -166,22 +181,51 @@ fn how_it_stopped(report: &StopReport) -> String {
 }
 
 /// A session that ended without being asked to, for the admin room.
-pub(crate) fn ended(project: &ProjectName, ending: &Ending, restarts: u32) -> Reply {
-    let gave_up = match restarts {
-        0 => String::new(),
-        times => format!(" It kept ending after {times} restarts, so I gave up."),
-    };
+pub(crate) fn ended(project: &ProjectName, ending: &Ending) -> Reply {
     Reply::new(format!(
-        "Session for {project} has ended: {}{gave_up}",
+        "Session for {project} has ended: {}",
         why_ended(ending)
     ))
 }
 
-/// A session that ended by itself and comes back.
-pub(crate) fn restarting(project: &ProjectName, ending: &Ending, rest: Duration) -> Reply {
+/// A session that ended by itself, or did not come up again, and is restarted.
+pub(crate) fn restarting(
+    prefix: &str,
+    project: &ProjectName,
+    ending: &Ending,
+    rest: Duration,
+) -> Reply {
+    let rest = humantime::format_duration(rest);
+    Reply::new(if ending.cause() == Some(Cause::NothingToResume) {
+        format!(
+            "Session for {project} is not back: there is no recent conversation to bring back. I will start a new one in \
+             {rest}, and send its link."
+        )
+    } else if ending.came_after_link() {
+        format!(
+            "Session for {project} has ended: {} I will restart it in {rest}, and send its link again.",
+            why_ended(ending)
+        )
+    } else {
+        format!(
+            "Session for {project} is not back: {} I will try again in {rest}, and for as long as it takes. \
+             `{prefix} stop {project}` ends that.",
+            why_not_started(prefix, project, ending)
+        )
+    })
+}
+
+/// A first start that failed for a reason that passes.
+pub(crate) fn trying_again(
+    prefix: &str,
+    project: &ProjectName,
+    ending: &Ending,
+    rest: Duration,
+) -> Reply {
     Reply::new(format!(
-        "Session for {project} has ended: {} I will restart it in {}, and send its link again.",
-        why_ended(ending),
+        "{project} has not started yet: {} I will try again in {}, for as long as it takes, and send the link then. \
+         `{prefix} stop {project}` ends that.",
+        why_not_started(prefix, project, ending),
         humantime::format_duration(rest)
     ))
 }

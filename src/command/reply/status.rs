@@ -125,7 +125,7 @@ pub(crate) fn phase(phase: Phase) -> &'static str {
         Phase::Starting => "starting",
         Phase::Running => "running",
         Phase::Stopping => "stopping",
-        Phase::Resting => "coming back after it ended by itself",
+        Phase::Resting => "waiting to be started again",
     }
 }
 
@@ -141,6 +141,10 @@ fn describe_session(
         moment(session.since),
         span(age)
     )];
+    if let Some((next_try, cause)) = session.next_try {
+        facts.push(format!("next try in {}", span(next_try)));
+        facts.extend(cause.map(|cause| format!("probable cause: {}", cause.what())));
+    }
     facts.extend(
         session
             .time_left
@@ -179,6 +183,7 @@ mod tests {
             since,
             requester: Some("@alice:example.org".to_owned()),
             time_left: Some(Duration::from_secs(35_875)),
+            next_try: None,
         };
         let statuses = vec![
             Status {

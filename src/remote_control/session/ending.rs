@@ -2,21 +2,23 @@
 
 use std::{mem, time::Duration};
 
-use super::{Effect, Ending, Moment, Request, Restart, Session, State, Terms};
+use super::{Beginning, Effect, Ending, Moment, Request, Restart, Session, State, Terms};
 use crate::remote_control::{
     claude::{Cause, Outlook},
     notice::{Notice, Outcome},
     process::{Exit, StopReport},
 };
 
-/// The wait before a session that ended by itself is brought back for the first time. It doubles with each time.
+/// The wait before a session that ended by itself is tried again for the first time. It doubles with each time: outages last
+/// for hours.
 const FIRST_REST: Duration = Duration::from_secs(5);
 
 /// The longest such wait.
 const LONGEST_REST: Duration = Duration::from_mins(5);
 
-/// How often a session is brought back that does not run well.
-const MAX_RESTARTS: u32 = 5;
+/// The wait for what lapses within one to three minutes; and where it has not, as somebody else may go on for long.
+const FIRST_LAPSE: Duration = Duration::from_mins(1);
+const NEXT_LAPSE: Duration = Duration::from_mins(3);
 
 /// A session that had its link for so long ran well: what goes wrong now is a new trouble.
 const RAN_WELL: Duration = Duration::from_mins(10);
@@ -75,8 +77,15 @@ impl Session {
             State::Running { since, .. } => {
                 if now.uptime.saturating_sub(*since) > RAN_WELL {
                     self.restarts = 0;
+                    self.told.clear();
                 }
-                self.end(Ending::Exited { exit, cause }, Vec::new())
+                let is_complete = self.beginning == Beginning::Resumed && exit == Exit::Code(0);
+                let ending = if is_complete {
+                    Ending::Completed
+                } else {
+                    Ending::Exited { exit, cause }
+                };
+                self.end(ending, Vec::new())
             }
             // On its way out already; the tree is gone when it says so.
             State::Spawning { .. } | State::Stopping { .. } | State::Resting { .. } => Vec::new(),
@@ -128,7 +137,7 @@ impl Session {
         }
     }
 
-    /// Brings back what ended by itself, if that is wanted; a first start that failed is its requester's to repeat.
+    /// Tries again what ended by itself, if that is wanted and of use.
     pub(super) fn rest_or_finish(
         &mut self,
         ending: Ending,
@@ -137,34 +146,71 @@ impl Session {
         terms: &Terms,
         now: Moment,
     ) -> Vec<Effect> {
-        let by_itself = match ending {
+        let comes_back = stop_requests.is_empty()
+            && self.is_worth_a_try(&ending, terms)
+            && self.time_left(now.uptime) != Some(Duration::ZERO);
+        if comes_back {
+            self.rest(ending, now)
+        } else {
+            self.finish(ending, report, stop_requests)
+        }
+    }
+
+    fn is_worth_a_try(&self, ending: &Ending, terms: &Terms) -> bool {
+        match ending {
+            Ending::Stopped | Ending::Expired | Ending::Completed => return false,
             Ending::NotSpawned(_)
             | Ending::ExitedBeforeLink { .. }
             | Ending::NoLink { .. }
             | Ending::HostRestarted
-            | Ending::Exited { .. } => true,
-            Ending::Stopped | Ending::Expired => false,
-        };
-        let comes_back = terms.restart == Restart::OnExit
-            && self.had_link
-            && by_itself
-            && ending.cause().map(Cause::outlook) != Some(Outlook::NeedsPerson)
-            && stop_requests.is_empty()
-            && self.restarts < MAX_RESTARTS
-            && self.time_left(now.uptime) != Some(Duration::ZERO);
-        if !comes_back {
-            return self.finish(ending, report, stop_requests);
+            | Ending::Exited { .. } => {}
         }
-        let rest = FIRST_REST
-            .saturating_mul(2_u32.saturating_pow(self.restarts))
-            .min(LONGEST_REST);
-        self.restarts += 1;
-        self.not_ended = None;
-        self.state = State::Resting {
-            until: now.uptime + rest,
+        let is_restarted = self.had_link && terms.restart == Restart::OnExit;
+        // Nobody has to ask twice for a start that was only too early.
+        let is_first_start = !self.had_link;
+        match (ending.cause(), ending.cause().map(Cause::outlook)) {
+            // It begins without the conversation then.
+            (Some(Cause::NothingToResume), _) => is_restarted,
+            (_, Some(Outlook::NeedsPerson)) => false,
+            (_, Some(Outlook::Passes | Outlook::Lapses)) => is_restarted || is_first_start,
+            (_, None) => is_restarted || is_first_start && !self.told.is_empty(),
+        }
+    }
+
+    fn rest(&mut self, ending: Ending, now: Moment) -> Vec<Effect> {
+        let cause = ending.cause();
+        let is_known = self.told.contains(&ending.in_short());
+        let rest = match cause.map(Cause::outlook) {
+            Some(Outlook::Lapses) if is_known => NEXT_LAPSE,
+            Some(Outlook::Lapses) => FIRST_LAPSE,
+            Some(Outlook::Passes | Outlook::NeedsPerson) | None => {
+                let growth = 2_u32.saturating_pow(self.restarts);
+                self.restarts = self.restarts.saturating_add(1);
+                FIRST_REST.saturating_mul(growth).min(LONGEST_REST)
+            }
         };
-        let mut effects = self.renew_deliveries();
-        effects.push(Effect::Tell(Notice::Restarting { ending, rest }));
+        if cause == Some(Cause::NothingToResume) {
+            self.beginning = Beginning::Fresh;
+        }
+        self.not_ended = None;
+        let until = now.uptime + rest;
+        self.state = State::Resting { until, cause };
+        let mut effects = Vec::new();
+        if ending.came_after_link() {
+            effects = self.renew_deliveries();
+        }
+        let requests = mem::take(&mut self.unheard);
+        if !is_known {
+            self.told.push(ending.in_short());
+        }
+        if !is_known || !requests.is_empty() {
+            effects.push(Effect::Tell(Notice::Restarting {
+                ending,
+                rest,
+                had_link: self.had_link,
+                requests,
+            }));
+        }
         effects
     }
 
@@ -185,7 +231,6 @@ impl Session {
             stop_requests,
             deliveries,
             had_link: self.had_link,
-            restarts: self.restarts,
         }));
         effects
     }

@@ -92,6 +92,8 @@ impl Session {
             had_link: false,
             end,
             restarts: 0,
+            told: Vec::new(),
+            unheard: requests.clone(),
             not_ended: None,
         };
         for request in requests {
@@ -177,7 +179,7 @@ impl Session {
                 effects
             }
             State::Stopping { process, .. } => vec![Effect::EndTree(process.clone().or(found))],
-            State::Resting { until } => {
+            State::Resting { until, .. } => {
                 if booted {
                     *until = now.uptime;
                 }
@@ -189,7 +191,8 @@ impl Session {
     /// The uptime at which the session wants to hear [`Event::TimeCame`].
     pub(crate) fn next_wake(&self) -> Option<Duration> {
         match (&self.state, self.end) {
-            (State::Resting { until }, _) => Some(*until),
+            (State::Resting { until, .. }, Some(end)) => Some(end.uptime.min(*until)),
+            (State::Resting { until, .. }, None) => Some(*until),
             (State::Running { .. }, Some(end)) if end.warned => Some(end.uptime),
             (State::Running { .. }, Some(end)) => Some(end.uptime.saturating_sub(WARNING)),
             (State::Running { .. }, None)
@@ -288,6 +291,7 @@ impl Session {
     ) -> Vec<Effect> {
         match &self.state {
             State::Spawning { .. } | State::Starting { .. } => {
+                self.unheard.push(request.clone());
                 self.add_delivery(request);
                 Vec::new()
             }
@@ -302,6 +306,7 @@ impl Session {
             State::Stopping { .. } => vec![Effect::Tell(Notice::RefusedWhileStopping(request))],
             // Somebody is waiting: this is no time to rest.
             State::Resting { .. } => {
+                self.unheard.push(request.clone());
                 self.add_delivery(request);
                 if beginning == Beginning::Resumed {
                     self.beginning = beginning;
@@ -378,6 +383,7 @@ impl Session {
             State::Starting { process, .. } => {
                 let process = process.clone();
                 self.had_link = true;
+                self.unheard.clear();
                 self.state = State::Running {
                     process,
                     link: shown.clone(),
@@ -401,7 +407,10 @@ impl Session {
 
     fn on_time_came(&mut self, now: Moment) -> Vec<Effect> {
         match (&self.state, &mut self.end) {
-            (State::Resting { until }, _) if now.uptime >= *until => self.spawn(now),
+            (State::Resting { .. }, Some(end)) if now.uptime >= end.uptime => {
+                self.finish(Ending::Expired, None, Vec::new())
+            }
+            (State::Resting { until, .. }, _) if now.uptime >= *until => self.spawn(now),
             (State::Running { .. }, Some(end)) if now.uptime >= end.uptime => {
                 self.end(Ending::Expired, Vec::new())
             }

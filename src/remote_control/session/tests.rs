@@ -154,8 +154,12 @@ impl Life {
         let mut life = Self::running(terms);
         life.on(exited());
         life.on(gone());
-        assert!(matches!(life.session.state(), State::Resting { .. }));
+        assert!(life.is_resting());
         life
+    }
+
+    fn is_resting(&self) -> bool {
+        matches!(self.session.state(), State::Resting { .. })
     }
 
     fn on(&mut self, event: Event) -> Vec<Effect> {

@@ -1,4 +1,4 @@
-//! Coming back: with growing rests, not for ever, and only where that is wanted.
+//! Coming back: with growing rests, for as long as its time lasts, and only where that is wanted and of use.
 
 use super::*;
 
@@ -9,15 +9,22 @@ const ON_EXIT: Terms = Terms {
 
 /// Ends by itself; the rest that it takes, if it is to come back.
 fn rest(life: &mut Life) -> Option<Duration> {
-    life.on(exited());
+    end(life, exited());
+    life.is_resting().then(|| life.sleeps()).flatten()
+}
+
+/// Ends so, and what is told of that.
+fn end(life: &mut Life, event: Event) -> Option<Notice> {
+    life.on(event);
     match life.on(gone()).pop() {
-        Some(Effect::Tell(Notice::Restarting {
-            ending: Ending::Exited { .. } | Ending::ExitedBeforeLink { .. },
-            rest,
-        })) => Some(rest),
-        Some(Effect::Finish(_)) => None,
+        Some(Effect::Tell(notice @ Notice::Restarting { .. })) => Some(notice),
+        Some(Effect::Finish(_) | Effect::Tell(Notice::Redact(_))) | None => None,
         other => panic!("{other:?}"),
     }
+}
+
+fn exits_because(cause: Cause) -> Event {
+    Event::Exited(Exit::Code(1), Some(cause))
 }
 
 /// Comes back with a process.
@@ -27,25 +34,138 @@ fn come_back(life: &mut Life) {
 }
 
 #[test]
-fn a_session_comes_back_with_rests_that_double_and_is_given_up_after_five() {
+fn a_session_comes_back_for_as_long_as_its_time_lasts_with_rests_up_to_five_minutes() {
+    let mut life = Life::running(terms(Some(12 * HOUR), Restart::OnExit));
+    let mut rests = vec![rest(&mut life).unwrap().as_secs()];
+    while life.wake() == [Effect::Spawn] {
+        life.on(Event::Spawned(process(2)));
+        rests.extend(rest(&mut life).map(|rest| rest.as_secs()));
+    }
+    assert_eq!(rests[..8], [5, 10, 20, 40, 80, 160, 300, 300]);
+    assert!(rests.len() > 100, "{}", rests.len());
+    assert_eq!(life.elapsed, 12 * HOUR, "it rests no longer than it lasts");
+}
+
+#[test]
+fn each_reason_to_try_again_is_told_once() {
     let mut life = Life::running(ON_EXIT);
-    let mut rests = Vec::new();
-    let outcome = loop {
-        life.pass(MINUTE).on(exited());
-        let effects = life.on(gone());
-        if let Some(Effect::Tell(Notice::Restarting { rest, .. })) = effects.last() {
-            let rest = *rest;
-            assert_eq!(life.sleeps(), Some(rest));
-            rests.push(rest.as_secs());
-            come_back(&mut life);
-            life.show_and_deliver("again");
-        } else {
-            break finished(effects);
-        }
-    };
-    assert_eq!(rests, [5, 10, 20, 40, 80]);
-    assert_eq!(outcome.restarts, 5);
-    assert!(matches!(outcome.ending, Ending::Exited { .. }));
+    let mut told = Vec::new();
+    for cause in [
+        Cause::Network,
+        Cause::Network,
+        Cause::AlreadyServed,
+        Cause::Network,
+    ] {
+        told.push(end(&mut life, exits_because(cause)).is_some());
+        come_back(&mut life);
+    }
+    told.push(end(&mut life, exited()).is_some());
+    assert_eq!(told, [true, false, true, false, true]);
+    // Who asks meanwhile is not left without a word.
+    assert_eq!(life.on(asked_by("bob")), [Effect::Spawn]);
+    life.on(Event::Spawned(process(3)));
+    let notice = end(&mut life, exited());
+    assert!(
+        matches!(&notice, Some(Notice::Restarting { requests, .. }) if *requests == [request("bob")]),
+        "{notice:?}"
+    );
+    // Once it ran well, it is a new trouble.
+    come_back(&mut life);
+    life.show_and_deliver("again");
+    life.pass(11 * MINUTE);
+    assert!(end(&mut life, exits_because(Cause::Network)).is_some());
+}
+
+#[test]
+fn what_only_a_person_can_mend_ends_it_at_once() {
+    for cause in [
+        Cause::NotLoggedIn,
+        Cause::WorkspaceNotTrusted,
+        Cause::Policy,
+    ] {
+        let mut life = Life::running(ON_EXIT);
+        rest(&mut life);
+        come_back(&mut life);
+        life.on(exits_because(cause));
+        let outcome = finished(life.on(gone()));
+        assert_eq!(outcome.ending.cause(), Some(cause));
+    }
+}
+
+#[test]
+fn what_lapses_is_waited_for_and_does_not_make_the_rests_grow() {
+    let mut life = Life::running(ON_EXIT);
+    let seconds = [Cause::AlreadyServed, Cause::AlreadyServed, Cause::Network].map(|cause| {
+        end(&mut life, exits_because(cause));
+        let rest = life.sleeps().unwrap();
+        come_back(&mut life);
+        rest.as_secs()
+    });
+    assert_eq!(seconds, [60, 180, 5]);
+}
+
+#[test]
+fn a_first_start_that_was_only_too_early_is_tried_again_and_can_be_stopped() {
+    for cause in [Cause::Network, Cause::AlreadyServed] {
+        let mut life = Life::starting(TERMS);
+        let notice = end(&mut life, exits_because(cause));
+        assert!(
+            matches!(&notice, Some(Notice::Restarting { requests, had_link: false, .. }) if *requests == [request("alice")]),
+            "{notice:?}"
+        );
+        come_back(&mut life);
+        assert_eq!(end(&mut life, exits_because(cause)), None, "told already");
+        // In the midst of an outage a program may also die without a word.
+        come_back(&mut life);
+        assert!(end(&mut life, exited()).is_some());
+        come_back(&mut life);
+        let effects = life.on(Event::LinkShown(link("one")));
+        assert_eq!(effects, [deliver(0, "alice", "one")]);
+    }
+    let mut life = Life::starting(TERMS);
+    end(&mut life, exits_because(Cause::Network));
+    let outcome = finished(life.on(Event::StopRequested(request("bob"))));
+    assert_eq!(outcome.deliveries, [delivery(0, "alice", None)]);
+    let mut life = Life::starting(TERMS);
+    end(&mut life, exits_because(Cause::Network));
+    come_back(&mut life);
+    life.on(exits_because(Cause::NotLoggedIn));
+    finished(life.on(gone()));
+}
+
+/// A session that brought back a conversation.
+fn resumed() -> Life {
+    let mut life = Life::begin(ON_EXIT);
+    let (requests, now) = (vec![request("alice")], at(Duration::ZERO));
+    life.session = Session::new(id(), Beginning::Resumed, requests, &ON_EXIT, now);
+    life.on(Event::Spawned(process(1)));
+    life.show_and_deliver("one");
+    life
+}
+
+#[test]
+fn a_resumed_session_whose_conversation_is_over_does_not_come_back() {
+    let done = || Event::Exited(Exit::Code(0), None);
+    let mut life = resumed();
+    life.on(done());
+    assert_eq!(finished(life.on(gone())).ending, Ending::Completed);
+    // Of a session that serves more than one it means nothing good.
+    let mut life = Life::running(ON_EXIT);
+    assert!(end(&mut life, done()).is_some());
+}
+
+#[test]
+fn a_resumed_session_comes_back_without_its_conversation_where_none_is_left() {
+    let mut life = resumed();
+    rest(&mut life);
+    assert_eq!(life.session.beginning(), Beginning::Resumed);
+    come_back(&mut life);
+    assert!(end(&mut life, exits_because(Cause::NothingToResume)).is_some());
+    assert_eq!(life.session.beginning(), Beginning::Fresh);
+    // Who asked for the conversation hears that there is none.
+    let mut life = Life::starting(ON_EXIT);
+    life.on(exits_because(Cause::NothingToResume));
+    finished(life.on(gone()));
 }
 
 #[test]
@@ -104,10 +224,11 @@ fn a_first_start_that_failed_does_not_come_back() {
     let mut resting = Life::resting(ON_EXIT);
     resting.wake();
     let effects = resting.on(Event::NotSpawned(reason()));
-    let ten_seconds = Duration::from_secs(10);
     let expected = Effect::Tell(Notice::Restarting {
         ending: Ending::NotSpawned(reason()),
-        rest: ten_seconds,
+        rest: Duration::from_secs(10),
+        had_link: true,
+        requests: Vec::new(),
     });
     assert_eq!(effects.last(), Some(&expected));
 }

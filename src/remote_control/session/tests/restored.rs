@@ -150,3 +150,29 @@ fn a_session_comes_back_from_its_record_as_it_was() {
         assert_eq!(serde_json::from_str::<Session>(&record).unwrap(), session);
     }
 }
+
+#[test]
+fn a_record_of_the_version_before_is_read() {
+    let process = r#"{"pid": 1, "start_time": 1, "boot_id": "boot"}"#;
+    for state in [
+        r#"{"spawning": {"since": {"secs": 1, "nanos": 0}}}"#.to_owned(),
+        format!(
+            r#"{{"starting": {{"process": {process}, "deadline": {{"secs": 9, "nanos": 0}}}}}}"#
+        ),
+        format!(
+            r#"{{"running": {{"process": {process}, "link": "https://claude.ai/code/one", "since": {{"secs": 1, "nanos": 0}}}}}}"#
+        ),
+        format!(
+            r#"{{"stopping": {{"process": {process}, "ending": {{"exited": {{"exit": {{"code": 1}}, "cause": "network"}}}},
+               "stop_requests": []}}}}"#
+        ),
+        r#"{"resting": {"until": {"secs": 1, "nanos": 0}}}"#.to_owned(),
+    ] {
+        let record = format!(
+            r#"{{"id": "session", "created": {{"secs_since_epoch": 1, "nanos_since_epoch": 0}}, "beginning": "fresh",
+               "state": {state}, "deliveries": [], "next_delivery": 0, "had_link": true, "end": null, "restarts": 0}}"#
+        );
+        let session: Result<Session, _> = serde_json::from_str(&record);
+        assert!(session.is_ok(), "{session:?}: {record}");
+    }
+}
