@@ -218,7 +218,7 @@ impl Bot {
             host: hosts::own_name(&self.config).to_string(),
             directory: configured.map(|configured| configured.project.directory.clone()),
             account: None,
-            until: left.map(|left| End::after(SystemTime::now(), left)),
+            end: left.map(|left| End::after(SystemTime::now(), left)),
         }
     }
 

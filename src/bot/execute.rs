@@ -92,7 +92,13 @@ impl Bot {
             }
             Intent::Doctor => self.examine(permit, request),
             Intent::Help => {
-                let text = reply::help(&self.config.command_prefix);
+                let projects: Vec<_> = self
+                    .config
+                    .projects
+                    .keys()
+                    .map(ToString::to_string)
+                    .collect();
+                let text = reply::help(&self.config.command_prefix, &projects);
                 self.answer(None, &request, Ok(&text), &answered);
             }
         }

@@ -202,7 +202,12 @@ impl Bot {
         requesters.sort_unstable_by_key(|(user, arrived)| (*user, !arrived));
         requesters.dedup_by_key(|(user, _)| *user);
         for (user, arrived) in requesters {
-            if arrived {
+            // Whoever said stop knows.
+            let has_asked = outcome
+                .stop_requests
+                .iter()
+                .any(|request| request.requester == user);
+            if arrived && !has_asked {
                 self.tell(user, &reply::link_is_void(project), sound);
             }
             let output = last_output.filter(|output| !output.is_empty());

@@ -68,7 +68,7 @@ pub(crate) fn turn(
 /// The project of this host that a command means: the one that it names, else the only one that can be meant.
 ///
 /// # Errors
-/// [`Misuse::UnknownProject`] or [`Misuse::Ambiguous`].
+/// [`Misuse::UnknownProject`], [`Misuse::NothingRuns`] or [`Misuse::Ambiguous`].
 pub(crate) fn choose_project(command: &Command, own: &Host) -> Result<ProjectName, Misuse> {
     let places: Vec<_> = places(own, None).collect();
     choose(command, &places).map(|place| place.project.clone())
@@ -100,7 +100,7 @@ fn choose<'a>(command: &Command, all: &[Place<'a>]) -> Result<Place<'a>, Misuse>
         .clone()
         .filter(|place| prefers_active && place.has_session);
     let meant: Vec<_> = if active.clone().next().is_some() {
-        active.copied().collect()
+        active.clone().copied().collect()
     } else {
         named.copied().collect()
     };
@@ -110,6 +110,10 @@ fn choose<'a>(command: &Command, all: &[Place<'a>]) -> Result<Place<'a>, Misuse>
             name: name.to_owned(),
             known: as_typed(all),
         }),
+        // A session that is over still has its output.
+        (_, None) if command.verb.needs_session() && active.clone().next().is_none() => {
+            Err(Misuse::NothingRuns)
+        }
         (several, _) => Err(Misuse::Ambiguous {
             command: command.verb.name(),
             known: as_typed(several),
@@ -258,6 +262,9 @@ mod tests {
         assert_eq!(chosen(&two, "!rc start"), ambiguous("start", &["a", "b"]));
         let idle = host("h", "a b");
         assert_eq!(chosen(&idle, "!rc logs"), ambiguous("logs", &["a", "b"]));
+        for text in ["!rc stop", "!rc extend 2h"] {
+            assert_eq!(chosen(&idle, text), Err(Misuse::NothingRuns), "{text}");
+        }
         let unknown = Misuse::UnknownProject {
             name: "../c".to_owned(),
             known: known(&["a"]),

@@ -37,7 +37,22 @@ pub(crate) enum Target {
     Host,
 }
 
+/// What each verb is called.
+const VERBS: [&str; 8] = [
+    "start", "resume", "stop", "extend", "logs", "status", "doctor", "help",
+];
+
 impl Verb {
+    /// Whether there is nothing to do without a session.
+    pub(crate) fn needs_session(self) -> bool {
+        match self {
+            Self::Stop | Self::Extend(_) => true,
+            Self::Start | Self::Resume | Self::Logs | Self::Status | Self::Doctor | Self::Help => {
+                false
+            }
+        }
+    }
+
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Start => "start",
@@ -78,9 +93,10 @@ impl fmt::Display for Command {
 /// Why a text that addresses the bot is no command, or none that can be executed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Misuse {
-    NoCommand,
     UnknownCommand {
         word: String,
+        /// The text with the command that may have been meant, without the prefix.
+        meant: Option<String>,
     },
     TooManyWords {
         command: &'static str,
@@ -96,6 +112,8 @@ pub(crate) enum Misuse {
         name: String,
         known: Vec<String>,
     },
+    /// No project has the session that the command is about.
+    NothingRuns,
     /// Several projects may be meant.
     Ambiguous {
         command: &'static str,
@@ -114,9 +132,8 @@ pub(crate) fn parse(prefix: &str, text: &str) -> Option<Result<Command, Misuse>>
     if !words.next()?.eq_ignore_ascii_case(prefix) {
         return None;
     }
-    let Some(word) = words.next() else {
-        return Some(Err(Misuse::NoCommand));
-    };
+    // Whoever calls the bot by its name alone wants to know what it can do.
+    let word = words.next().unwrap_or(Verb::Help.name());
     let arguments = words.map(|word| without_host(word).0);
     let arguments: Vec<_> = arguments.filter(|word| !word.is_empty()).collect();
     Some(parse_command(word, &arguments))
@@ -127,6 +144,30 @@ pub(crate) fn addressed_host(text: &str) -> Option<&str> {
     text.split_whitespace()
         .skip(2)
         .find_map(|word| without_host(word).1)
+}
+
+/// The name that somebody meant who typed another: the only one that begins so, else the one that is nearest.
+pub(crate) fn nearest<'n>(
+    typed: &str,
+    names: impl IntoIterator<Item = &'n str>,
+) -> Option<&'n str> {
+    let typed = typed.to_lowercase();
+    let names: Vec<_> = names.into_iter().collect();
+    let mut beginning = names
+        .iter()
+        .filter(|name| name.to_lowercase().starts_with(&typed));
+    if let (Some(name), None) = (beginning.next(), beginning.next()) {
+        return Some(name);
+    }
+    // One slip in three letters is a misspelling; more is another word.
+    let distances = names.iter().map(|name| {
+        (
+            strsim::damerau_levenshtein(&typed, &name.to_lowercase()),
+            *name,
+        )
+    });
+    let (distance, name) = distances.min()?;
+    (distance <= typed.chars().count().div_ceil(3)).then_some(name)
 }
 
 fn without_host(word: &str) -> (&str, Option<&str>) {
@@ -151,10 +192,10 @@ fn parse_command(word: &str, arguments: &[&str]) -> Result<Command, Misuse> {
         "status" => (Verb::Status, arguments),
         "doctor" => (Verb::Doctor, arguments),
         "help" => (Verb::Help, arguments),
-        _ => {
-            return Err(Misuse::UnknownCommand {
-                word: word.to_owned(),
-            });
+        lower => {
+            let meant = nearest(lower, VERBS).map(|verb| [&[verb], arguments].concat().join(" "));
+            let word = word.to_owned();
+            return Err(Misuse::UnknownCommand { word, meant });
         }
     };
     let project = match (verb.target(), arguments) {
@@ -190,9 +231,10 @@ mod tests {
         };
         let too_many = |command| Some(Err(Misuse::TooManyWords { command }));
         let how_long = || Some(Err(Misuse::HowLong));
-        let unknown = |word: &str| {
+        let unknown = |word: &str, meant: Option<&str>| {
             Some(Err(Misuse::UnknownCommand {
                 word: word.to_owned(),
+                meant: meant.map(str::to_owned),
             }))
         };
         for (text, expected) in [
@@ -220,9 +262,10 @@ mod tests {
             ("!rc status", is(Verb::Status, "")),
             ("!rc doctor", is(Verb::Doctor, "")),
             ("!rc help", is(Verb::Help, "")),
-            ("!rc", Some(Err(Misuse::NoCommand))),
-            ("!rc strat", unknown("strat")),
-            ("!rc starting", unknown("starting")),
+            ("!rc", is(Verb::Help, "")),
+            ("!rc strat", unknown("strat", Some("start"))),
+            ("!rc Strat website", unknown("Strat", Some("start website"))),
+            ("!rc dance", unknown("dance", None)),
             ("!rc start a b", too_many("start")),
             ("!rc status now", too_many("status")),
             ("", None),

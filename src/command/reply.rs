@@ -2,7 +2,10 @@
 //!
 //! Invariant: no sentence holds a link, and none but [`last_output`] a word that a session's process printed.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
 
 mod confidential;
 mod refusal;
@@ -18,7 +21,7 @@ pub(crate) use status::*;
 
 use matrix_sdk::ruma::{RoomId, RoomOrAliasId};
 
-use crate::remote_control::ProjectName;
+use crate::remote_control::{Phase, ProjectName};
 
 /// A text in both forms of a Matrix message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,22 +32,88 @@ pub struct Reply {
     pub html: String,
 }
 
-impl Reply {
-    /// Lines of text, in which what stands between backticks is code.
-    fn new(text: impl AsRef<str>) -> Self {
-        let escaped = html_escape::encode_text(text.as_ref()).replace('\n', "<br>");
-        let mut html = String::with_capacity(escaped.len());
-        for (index, part) in escaped.split('`').enumerate() {
-            if index > 0 {
-                html.push_str(if index % 2 == 1 { "<code>" } else { "</code>" });
-            }
-            html.push_str(part);
-        }
-        Self {
-            plain: text.as_ref().to_owned(),
-            html,
+/// What a session or a project is at, for the eye. The words beside it say the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mark {
+    Running,
+    /// On its way from one state to another.
+    Busy,
+    /// Ended as somebody wanted.
+    Stopped,
+    /// Ended, or came to nothing, without anybody wanting it.
+    Failed,
+    Idle,
+}
+
+impl Mark {
+    fn of(phase: Phase) -> Self {
+        match phase {
+            Phase::Running => Self::Running,
+            Phase::Starting | Phase::Stopping | Phase::Resting => Self::Busy,
         }
     }
+
+    fn symbol(self) -> &'static str {
+        match self {
+            Self::Running => "🟢",
+            Self::Busy => "🟡",
+            Self::Stopped => "⏹️",
+            Self::Failed => "🔴",
+            Self::Idle => "⚪",
+        }
+    }
+}
+
+impl Reply {
+    /// Lines of text, in which what stands between backticks is code and what stands between two pairs of asterisks is bold.
+    fn new(text: impl AsRef<str>) -> Self {
+        let text = text.as_ref();
+        let mut html = html_escape::encode_text(text).replace('\n', "<br>");
+        // Space at the beginning of a line is lost in HTML.
+        html = html.replace("<br>  ", "<br>\u{a0}\u{a0}");
+        if html.starts_with("  ") {
+            html.replace_range(..2, "\u{a0}\u{a0}");
+        }
+        html = enclosed(&html, "`", "code");
+        Self {
+            plain: text.replace("**", ""),
+            html: enclosed(&html, "**", "b"),
+        }
+    }
+
+    /// The same after a mark, which clients without HTML can do without.
+    fn marked(mark: Mark, text: impl AsRef<str>) -> Self {
+        let Self { plain, html } = Self::new(text);
+        Self {
+            plain,
+            html: format!("{} {html}", mark.symbol()),
+        }
+    }
+
+    /// Each on lines of its own.
+    fn lines(replies: impl IntoIterator<Item = Self>) -> Self {
+        let (plain, html): (Vec<_>, Vec<_>) = replies
+            .into_iter()
+            .map(|reply| (reply.plain, reply.html))
+            .unzip();
+        Self {
+            plain: plain.join("\n"),
+            html: html.join("<br>"),
+        }
+    }
+}
+
+/// What stands between two of these signs becomes an HTML element.
+fn enclosed(text: &str, sign: &str, element: &str) -> String {
+    let mut enclosed = String::with_capacity(text.len());
+    for (index, part) in text.split(sign).enumerate() {
+        if index > 0 {
+            let slash = if index % 2 == 1 { "" } else { "/" };
+            enclosed.push_str(&format!("<{slash}{element}>"));
+        }
+        enclosed.push_str(part);
+    }
+    enclosed
 }
 
 /// The bot cannot write down what it was asked for.
@@ -55,12 +124,12 @@ pub(crate) fn not_recorded(project: &ProjectName, reason: &str) -> Reply {
     ))
 }
 
-/// The list of commands.
+/// The list of commands, and the projects that they can be about.
 #[must_use]
-pub fn help(prefix: &str) -> Reply {
+pub fn help(prefix: &str, projects: &[String]) -> Reply {
     let commands = format!(
         "`{prefix} start [project]`: start a session, or get the running one's link again\n\
-         `{prefix} resume [project]`: the same, and bring back the last conversation\n\
+         `{prefix} resume [project]`: start a session, and bring back the last conversation\n\
          `{prefix} stop [project]`: end the session and all its processes\n\
          `{prefix} status`: what runs, since when, and who started it\n\
          `{prefix} extend [project] 2h`: move the session's end\n\
@@ -68,33 +137,52 @@ pub fn help(prefix: &str) -> Reply {
          `{prefix} doctor`: try everything that a session needs, and send you the report privately\n\
          `{prefix} help`: this list"
     );
-    let rest = "The project may be left out where there is only one, and for `stop`, `extend` and `logs` where only one \
-                has a session.";
     let items = commands
         .lines()
         .map(|line| format!("<li>{}</li>", Reply::new(line).html));
+    let projects = Reply::new(format!("Projects: {}.", listed(projects)));
     Reply {
-        plain: format!("{commands}\n{rest}"),
+        plain: format!("{commands}\n{}", projects.plain),
         html: format!(
             "<ul>{}</ul><p>{}</p>",
             items.collect::<String>(),
-            Reply::new(rest).html
+            projects.html
         ),
     }
 }
 
+/// Names in a sentence.
+fn listed(names: &[String]) -> String {
+    if names.is_empty() {
+        return "none".to_owned();
+    }
+    let names: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
+    names.join(", ")
+}
+
 /// Somebody writes to the bot in their direct message, where no command counts.
 pub(crate) fn commands_count_elsewhere(prefix: &str, admin_room: &RoomOrAliasId) -> Reply {
-    let admin_room = match <&RoomId>::try_from(admin_room) {
-        // Clients open such an address, and show nothing for an id.
-        Ok(id) => id.matrix_to_uri().to_string(),
-        Err(alias) => alias.to_string(),
-    };
-    Reply::new(format!(
-        "I am a bot and read no messages here. Commands such as `{prefix} start` and `{prefix} help` count only in the \
-         admin room: {}",
-        unmarked(&admin_room)
-    ))
+    let says = format!(
+        "I am a bot and read no messages here. Commands such as `{prefix} start` and `{prefix} help` count only in"
+    );
+    match <&RoomId>::try_from(admin_room) {
+        // Clients show the name of a room in place of such a link.
+        Ok(id) => {
+            let address = id.matrix_to_uri().to_string();
+            let href = html_escape::encode_double_quoted_attribute(&address);
+            Reply {
+                plain: format!("{} the admin room: {address}", Reply::new(&says).plain),
+                html: format!(
+                    "{} <a href=\"{href}\">the admin room</a>.",
+                    Reply::new(&says).html
+                ),
+            }
+        }
+        Err(alias) => Reply::new(format!(
+            "{says} the admin room: {}",
+            unmarked(alias.as_str())
+        )),
+    }
 }
 
 /// The admin room was upgraded to the one in which this is said.
@@ -104,42 +192,51 @@ pub(crate) fn moved_here() -> Reply {
     )
 }
 
-/// A text from elsewhere, which is not to be taken for code.
+/// A text from elsewhere, which is not to be taken for code or for bold.
 fn unmarked(text: &str) -> String {
-    text.replace('`', "'")
+    text.replace('`', "'").replace("**", "*")
 }
 
-/// A time of day that means the same to everybody.
-fn moment(time: SystemTime) -> String {
-    let text = humantime::format_rfc3339_seconds(time).to_string();
-    let minutes = text.get(.."2026-09-21T14:13".len()).unwrap_or(&text);
-    format!("{} UTC", minutes.replace('T', " "))
+/// A time of day that means the same to everybody; with its date unless that is today's.
+fn moment(time: SystemTime, now: SystemTime) -> String {
+    let text = |time| humantime::format_rfc3339_seconds(time).to_string();
+    let (time, now) = (text(time), text(now));
+    let (Some((date, clock)), Some((today, _))) = (time.split_once('T'), now.split_once('T'))
+    else {
+        return time;
+    };
+    let minutes = clock.get(.."14:13".len()).unwrap_or(clock);
+    if date == today {
+        format!("{minutes} UTC")
+    } else {
+        format!("{date} {minutes} UTC")
+    }
 }
 
 /// When a session ends.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct End {
-    at: SystemTime,
+    now: SystemTime,
     left: Duration,
 }
 
 impl End {
     pub(crate) fn after(now: SystemTime, left: Duration) -> Self {
-        Self {
-            at: now.checked_add(left).unwrap_or(now),
-            left,
-        }
+        Self { now, left }
     }
+}
 
-    fn moment(self) -> String {
-        moment(self.at)
+/// As in "ends in 2h (14:13 UTC)", to the nearest minute: of twelve hours, a moment is gone already.
+impl fmt::Display for End {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = self.now.checked_add(self.left).unwrap_or(self.now);
+        let left = span(self.left + Duration::from_secs(30));
+        write!(formatter, "in {left} ({})", moment(at, self.now))
     }
+}
 
-    /// How far off it is, to the nearest minute: of twelve hours, a moment is gone already.
-    fn span(self) -> String {
-        let left = rounded(self.left + Duration::from_secs(30));
-        humantime::format_duration(left).to_string()
-    }
+fn span(time: Duration) -> String {
+    humantime::format_duration(rounded(time)).to_string()
 }
 
 /// Seconds matter in the first minutes only.

@@ -29,12 +29,13 @@ use super::{
 };
 use crate::link::Link;
 
-/// How wide a module is, in pixels. A link of today makes 33 modules, and with its margin a picture of 328 pixels; shown at
-/// 300, each is still wider than seven, where a camera needs about three. Eight pixels of one bit are one byte besides.
+/// How wide a module is, in pixels. A link of today makes 33 modules, and with its margin a picture of 392 pixels; shown at
+/// 300, each is still wider than six, where a camera needs about three. Eight pixels of one bit are one byte besides.
 const MODULE: usize = 8;
 
-/// The margin around the code in modules, without which readers do not find it: ISO/IEC 18004, 9.1.
-const QUIET_ZONE: usize = 4;
+/// The margin around the code in modules. Readers need four to find it (ISO/IEC 18004, 9.1); clients on a phone crop pictures at
+/// the sides, and of eight enough is left.
+const QUIET_ZONE: usize = 8;
 
 /// The lowest, which mends 7 % of damage: a screen has no holes, and fewer modules are larger ones at the same size.
 const CORRECTION: EcLevel = EcLevel::L;

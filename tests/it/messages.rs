@@ -34,11 +34,11 @@ async fn a_link_comes_with_what_it_opens_and_for_whom() {
     let body = sent.event.body().unwrap();
     let directory = bot.project_directory("website");
     for part in [
-        "Remote Control session for website on ",
+        "Session for website on ",
         &format!("Directory: `{}`", directory.display()),
-        "Opens for: alice@claude.example",
-        " UTC (12h)",
-        "say `!rc stop website` in the admin room",
+        "Opens for: `alice@claude.example`",
+        "Ends in 12h (",
+        "To end it: `!rc stop website` in the admin room",
     ] {
         assert!(body.contains(part), "{part:?} is not in {body}");
     }
@@ -183,8 +183,7 @@ async fn a_link_stands_where_the_homeserver_takes_no_picture() {
     assert!(bot.pictures_of(&alice).is_empty());
     bot.request(&alice, "stop").await;
     bot.wait_for_redaction(&alice, &sent).await;
-    let ended = "Session for website has ended.";
-    bot.private_message(&alice, ended).await;
+    bot.request(&alice, "status").await;
     // Nothing was sent, so nothing else was redacted.
     let redactions = alice.events().into_iter();
     let redactions = redactions.filter(|event| event.redacts().is_some());

@@ -135,11 +135,10 @@ async fn a_link_that_a_killed_bot_waited_for_is_delivered_once() {
         Some("Session for website is running. I sent you the link privately.")
     );
     let sent = bot.link_after(&alice, 0).await;
-    // Whatever else was under way is there by the time that a later command is answered and its word is in the room.
+    // Whatever else was under way is there by the time that later commands are answered.
     bot.request(&alice, "stop").await;
     bot.wait_for_redaction(&alice, &sent).await;
-    bot.private_message(&alice, "Session for website has ended.")
-        .await;
+    bot.request(&alice, "status").await;
     assert_eq!(bot.links_of(&alice).len(), 1);
     assert_eq!(bot.standin_starts(), 1);
 }

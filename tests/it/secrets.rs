@@ -149,8 +149,6 @@ async fn assert_main_job_keeps_its_secrets(
     bot.restart(&alice).await;
     bot.request(&alice, "stop").await;
     bot.wait_for_redaction(&alice, &second).await;
-    bot.private_message(&alice, "Session for website has ended.")
-        .await;
     assert!(bot.terminate().await.success());
 
     assert_in_no_message(&bot, &alice, &secrets);

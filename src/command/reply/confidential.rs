@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf};
 
-use super::{End, IDENTITY_CHANGED, Reply, unmarked};
+use super::{End, IDENTITY_CHANGED, Mark, Reply, unmarked};
 use crate::{
     matrix::NotConfidential,
     remote_control::{Output, OutputError, ProjectName},
@@ -22,7 +22,7 @@ pub(crate) struct Opens {
     /// The claude.ai account for which the link opens, where that is known.
     pub(crate) account: Option<String>,
     /// When the session ends. `None`: it goes on until it is stopped.
-    pub(crate) until: Option<End>,
+    pub(crate) end: Option<End>,
 }
 
 /// What stands before a link, and after it. Short lines, as they are read on a phone.
@@ -31,25 +31,26 @@ pub(crate) fn around_link(prefix: &str, opens: &Opens) -> (Reply, Reply) {
     let mut lines = Vec::new();
     lines.extend(opens.directory.as_ref().map(|directory| {
         let directory = unmarked(&directory.to_string_lossy());
-        format!("Directory: `{directory}`")
+        format!("**Directory:** `{directory}`")
     }));
     lines.push(match &opens.account {
-        Some(account) => format!("Opens for: {}, at claude.ai", unmarked(account)),
-        None => format!("Opens for: the claude.ai account that is logged in on {host}"),
+        // As code, so that no client makes an address of it to write to, right below the link.
+        Some(account) => format!("**Opens for:** `{}` at claude.ai", unmarked(account)),
+        None => format!("**Opens for:** the claude.ai account that is logged in on {host}"),
     });
-    lines.push(match opens.until {
-        Some(end) => format!("Until: {} ({})", end.moment(), end.span()),
-        None => "Until: somebody stops it".to_owned(),
+    lines.push(match opens.end {
+        Some(end) => format!("**Ends** {end}"),
+        None => "**Ends** when somebody stops it".to_owned(),
     });
+    lines.push(format!(
+        "**To end it:** `{prefix} stop {project}` in the admin room"
+    ));
     lines.push(String::new());
     lines.push(format!(
         "Whoever has this link can run commands on {host}: keep it to yourself."
     ));
-    lines.push(format!(
-        "To end the session, say `{prefix} stop {project}` in the admin room."
-    ));
     (
-        Reply::new(format!("Remote Control session for {project} on {host}:")),
+        Reply::new(format!("Session for **{project}** on **{host}**:")),
         Reply::new(lines.join("\n")),
     )
 }
@@ -62,18 +63,23 @@ pub(crate) fn picture() -> Reply {
 /// What a session printed last, for those who may have its link. The only reply with words of a process.
 pub(crate) fn last_output(project: &ProjectName, output: &Output) -> Reply {
     if output.is_empty() {
-        return Reply::new(format!("The last session for {project} printed nothing."));
+        return Reply::new(format!(
+            "The last session for **{project}** printed nothing."
+        ));
     }
-    let head = format!("The last lines that the session for {project} printed:");
+    let head = Reply::new(format!(
+        "The last lines that the session for **{project}** printed:"
+    ));
     let all = output.expose();
     // What was printed last tells most.
     let text = all
         .split_at(all.ceil_char_boundary(all.len().saturating_sub(LONGEST_OUTPUT)))
         .1;
     Reply {
-        plain: format!("{head}\n\n{text}"),
+        plain: format!("{}\n\n{text}", head.plain),
         html: format!(
-            "<p>{head}</p><pre><code>{}</code></pre>",
+            "<p>{}</p><pre><code>{}</code></pre>",
+            head.html,
             html_escape::encode_text(text)
         ),
     }
@@ -81,9 +87,9 @@ pub(crate) fn last_output(project: &ProjectName, output: &Output) -> Reply {
 
 pub(crate) fn no_output(project: &ProjectName, error: &OutputError) -> Reply {
     Reply::new(match error {
-        OutputError::None => format!("There is no output of a session for {project} yet."),
+        OutputError::None => format!("There is no output of a session for **{project}** yet."),
         OutputError::Read { .. } => format!(
-            "I cannot read the output of the session for {project}. The bot's log on the host says why."
+            "I cannot read the output of the session for **{project}**. The bot's log on the host says why."
         ),
     })
 }
@@ -122,10 +128,13 @@ impl fmt::Display for Secret {
 pub(crate) fn sent(secret: &Secret) -> Reply {
     Reply::new(match secret {
         Secret::Link(project) => {
-            format!("Session for {project} is running. I sent you the link privately.")
+            return Reply::marked(
+                Mark::Running,
+                format!("Session for **{project}** is running. I sent you the link privately."),
+            );
         }
         Secret::Output(project) => {
-            format!("I sent you the last lines of the session for {project} privately.")
+            format!("I sent you the last lines of the session for **{project}** privately.")
         }
         Secret::Report => "The report is in our direct message.".to_owned(),
     })
@@ -186,7 +195,7 @@ mod tests {
             host: "buildhost".to_owned(),
             directory: Some("/srv/web`site".into()),
             account: Some("alice@example.org".to_owned()),
-            until: Some(End::after(
+            end: Some(End::after(
                 SystemTime::UNIX_EPOCH + Duration::from_secs(1_790_000_000 - 43_199),
                 Duration::from_secs(43_199),
             )),
@@ -196,17 +205,18 @@ mod tests {
     #[test]
     fn a_link_comes_with_what_it_opens_for_whom_until_when_and_how_to_stop_it() {
         let (before, after) = around_link("!rc", &website());
+        assert_eq!(before.plain, "Session for website on buildhost:");
         assert_eq!(
-            before.plain,
-            "Remote Control session for website on buildhost:"
+            before.html,
+            "Session for <b>website</b> on <b>buildhost</b>:"
         );
         let lines = [
             "Directory: `/srv/web'site`",
-            "Opens for: alice@example.org, at claude.ai",
-            "Until: 2026-09-21 14:13 UTC (12h)",
+            "Opens for: `alice@example.org` at claude.ai",
+            "Ends in 12h (14:13 UTC)",
+            "To end it: `!rc stop website` in the admin room",
             "",
             "Whoever has this link can run commands on buildhost: keep it to yourself.",
-            "To end the session, say `!rc stop website` in the admin room.",
         ];
         assert_eq!(after.plain, lines.join("\n"));
         assert!(
@@ -221,13 +231,13 @@ mod tests {
         let opens = Opens {
             directory: None,
             account: None,
-            until: None,
+            end: None,
             ..website()
         };
         let (_, after) = around_link("!rc", &opens);
         assert!(
             after.plain.starts_with(
-                "Opens for: the claude.ai account that is logged in on buildhost\nUntil: somebody stops it\n\n"
+                "Opens for: the claude.ai account that is logged in on buildhost\nEnds when somebody stops it\n"
             ),
             "{}",
             after.plain

@@ -2,9 +2,9 @@
 
 use matrix_sdk::ruma::UserId;
 
-use super::{Reply, help};
+use super::{Reply, listed};
 use crate::{
-    command::{Denied, Misuse},
+    command::{Denied, Misuse, nearest},
     matrix::NoPower,
 };
 
@@ -104,80 +104,101 @@ pub(crate) fn undecryptable() -> Reply {
     )
 }
 
-/// What was typed is no command.
+/// What was typed is no command, or none that can be executed.
 pub(crate) fn misuse(prefix: &str, misuse: &Misuse) -> Reply {
-    let what = match misuse {
-        Misuse::NoCommand => "What would you like me to do?".to_owned(),
-        Misuse::UnknownCommand { word } => {
-            format!("I do not know the command `{}`.", shortened(word))
+    Reply::new(match misuse {
+        Misuse::UnknownCommand { word, meant } => {
+            let meant = meant
+                .as_ref()
+                .map(|meant| format!(" Did you mean `{prefix} {}`?", shortened(meant)));
+            format!(
+                "I do not know the command `{}`.{} `{prefix} help` lists the commands.",
+                shortened(word),
+                meant.unwrap_or_default()
+            )
         }
-        Misuse::TooManyWords { command } => {
-            format!("`{prefix} {command}` takes fewer words than that.")
-        }
-        Misuse::HowLong => {
-            return Reply::new(format!(
-                "By how long? Say for example `{prefix} extend 2h`, or `{prefix} extend PROJECT 90m`. Anything from a \
-                 minute to 30 days is possible."
-            ));
-        }
+        Misuse::TooManyWords { command } => format!(
+            "`{prefix} {command}` takes fewer words than that. `{prefix} help` shows how each command is used."
+        ),
+        Misuse::HowLong => format!(
+            "By how long? Say for example `{prefix} extend 2h`, or `{prefix} extend PROJECT 90m`. Anything from a minute to \
+             30 days is possible."
+        ),
         Misuse::UnknownProject { name, known } => {
-            return Reply::new(format!(
-                "There is no project `{}`. Projects: {}.",
+            let names = known.iter().map(String::as_str);
+            let meant = nearest(name, names).map(|name| format!(" Did you mean `{name}`?"));
+            format!(
+                "There is no project `{}`.{} Projects: {}.",
                 shortened(name),
+                meant.unwrap_or_default(),
                 listed(known)
-            ));
+            )
         }
-        Misuse::UnknownHost { name, known } => {
-            return Reply::new(format!(
-                "There is no host `{}` here. Hosts: {}.",
-                shortened(name),
-                listed(known)
-            ));
-        }
-        Misuse::Ambiguous { command, known } => {
-            return Reply::new(format!(
-                "Which project? Say `{prefix} {command}` and one of: {}.",
-                listed(known)
-            ));
-        }
-    };
-    let usage = help(prefix);
-    Reply {
-        plain: format!("{what}\n{}", usage.plain),
-        html: format!("<p>{}</p>{}", Reply::new(what).html, usage.html),
-    }
+        Misuse::UnknownHost { name, known } => format!(
+            "There is no host `{}` here. Hosts: {}.",
+            shortened(name),
+            listed(known)
+        ),
+        Misuse::NothingRuns => format!("No session is running. `{prefix} start` starts one."),
+        Misuse::Ambiguous { command, known } => format!(
+            "Which project? Say `{prefix} {command}` and one of: {}.",
+            listed(known)
+        ),
+    })
 }
 
 /// Nobody needs to read back a page of what they typed.
 fn shortened(word: &str) -> String {
-    let shown = word.chars().filter(|character| *character != '`');
+    let shown = word.chars().filter(|sign| !matches!(sign, '`' | '*'));
     shown.take(40).collect()
-}
-
-fn listed(names: &[String]) -> String {
-    if names.is_empty() {
-        return "none".to_owned();
-    }
-    let names: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
-    names.join(", ")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command::parse;
 
     #[test]
     fn what_people_typed_cannot_become_html() {
         let misuse = Misuse::UnknownCommand {
-            word: "<b>`x`</b>".to_owned(),
+            word: "<b>`x`**</b>".to_owned(),
+            meant: None,
         };
         let reply = super::misuse("!rc", &misuse);
         assert!(
             reply
                 .html
-                .starts_with("<p>I do not know the command <code>&lt;b&gt;x&lt;/b&gt;</code>."),
+                .starts_with("I do not know the command <code>&lt;b&gt;x&lt;/b&gt;</code>."),
             "{}",
             reply.html
+        );
+    }
+
+    #[test]
+    fn what_was_misspelt_is_told_with_what_may_have_been_meant() {
+        let meant = |text: &str| {
+            let misuse = parse("!rc", text)?.err()?;
+            let said = super::misuse("!rc", &misuse).plain;
+            let (_, meant) = said.split_once("Did you mean `")?;
+            Some(meant.split_once("`?")?.0.to_owned())
+        };
+        for (text, expected) in [
+            ("!rc strat website", Some("!rc start website")),
+            ("!rc STRAT website", Some("!rc start website")),
+            ("!rc stauts", Some("!rc status")),
+            ("!rc log website", Some("!rc logs website")),
+            ("!rc dance", None),
+            ("!rc x", None),
+        ] {
+            assert_eq!(meant(text).as_deref(), expected, "{text}");
+        }
+        let unknown = Misuse::UnknownProject {
+            name: "Web".to_owned(),
+            known: vec!["api".to_owned(), "website".to_owned()],
+        };
+        assert_eq!(
+            super::misuse("!rc", &unknown).plain,
+            "There is no project `Web`. Did you mean `website`? Projects: `api`, `website`."
         );
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{End, Reply, rounded};
+use super::{End, Mark, Reply, rounded};
 use crate::remote_control::{Cause, Ending, Exit, NotSpawned, ProjectName, StopReport};
 
 /// A start that came to nothing.
@@ -13,10 +13,13 @@ pub(crate) fn not_started(prefix: &str, project: &ProjectName, ending: &Ending) 
              start a new one."
         ));
     }
-    Reply::new(format!(
-        "Failed to start {project}: {}",
-        why_not_started(prefix, project, ending)
-    ))
+    Reply::marked(
+        Mark::Failed,
+        format!(
+            "Failed to start **{project}**: {}",
+            why_not_started(prefix, project, ending)
+        ),
+    )
 }
 
 fn why_not_started(prefix: &str, project: &ProjectName, ending: &Ending) -> String {
@@ -127,23 +130,27 @@ pub(crate) fn stopped(
     report: Option<&StopReport>,
 ) -> Reply {
     let Some(report) = report else {
-        return Reply::new(format!(
-            "Session for {project} is stopped: no process was running."
-        ));
+        return Reply::marked(
+            Mark::Stopped,
+            format!("Session for **{project}** is stopped: no process was running."),
+        );
     };
     let how = how_it_stopped(report);
-    Reply::new(match ending {
-        Ending::Exited { exit, .. } | Ending::ExitedBeforeLink { exit, .. } => format!(
-            "Session for {project} had ended by itself already ({}). What was left is cleared away. {how}",
-            describe(*exit)
-        ),
-        Ending::Stopped
-        | Ending::Expired
-        | Ending::Completed
-        | Ending::HostRestarted
-        | Ending::NoLink { .. }
-        | Ending::NotSpawned(_) => format!("Session for {project} is stopped. {how}"),
-    })
+    Reply::marked(
+        Mark::Stopped,
+        match ending {
+            Ending::Exited { exit, .. } | Ending::ExitedBeforeLink { exit, .. } => format!(
+                "Session for **{project}** had ended by itself already ({}). What was left is cleared away. {how}",
+                describe(*exit)
+            ),
+            Ending::Stopped
+            | Ending::Expired
+            | Ending::Completed
+            | Ending::HostRestarted
+            | Ending::NoLink { .. }
+            | Ending::NotSpawned(_) => format!("Session for **{project}** is stopped. {how}"),
+        },
+    )
 }
 
 /// What the operator hears of a stop while no bot runs. `None`: there was no session.
@@ -152,7 +159,7 @@ pub(crate) fn stopped_offline(project: &ProjectName, report: Option<&StopReport>
         || no_session(None, project),
         |report| {
             Reply::new(format!(
-                "Session for {project} is stopped. {} Its link is deleted, and whoever waits for it gets an answer, when \
+                "Session for **{project}** is stopped. {} Its link is deleted, and whoever waits for it gets an answer, when \
                  the bot runs again.",
                 how_it_stopped(report)
             ))
@@ -182,10 +189,10 @@ fn how_it_stopped(report: &StopReport) -> String {
 
 /// A session that ended without being asked to, for the admin room.
 pub(crate) fn ended(project: &ProjectName, ending: &Ending) -> Reply {
-    Reply::new(format!(
-        "Session for {project} has ended: {}",
-        why_ended(ending)
-    ))
+    Reply::marked(
+        Mark::Failed,
+        format!("Session for **{project}** has ended: {}", why_ended(ending)),
+    )
 }
 
 /// A session that ended by itself, or did not come up again, and is restarted.
@@ -196,23 +203,26 @@ pub(crate) fn restarting(
     rest: Duration,
 ) -> Reply {
     let rest = humantime::format_duration(rest);
-    Reply::new(if ending.cause() == Some(Cause::NothingToResume) {
-        format!(
-            "Session for {project} is not back: there is no recent conversation to bring back. I will start a new one in \
+    Reply::marked(
+        Mark::Busy,
+        if ending.cause() == Some(Cause::NothingToResume) {
+            format!(
+                "Session for **{project}** is not back: there is no recent conversation to bring back. I will start a new one in \
              {rest}, and send its link."
-        )
-    } else if ending.came_after_link() {
-        format!(
-            "Session for {project} has ended: {} I will restart it in {rest}, and send its link again.",
-            why_ended(ending)
-        )
-    } else {
-        format!(
-            "Session for {project} is not back: {} I will try again in {rest}, and for as long as it takes. \
+            )
+        } else if ending.came_after_link() {
+            format!(
+                "Session for **{project}** has ended: {} I will restart it in {rest}, and send its link again.",
+                why_ended(ending)
+            )
+        } else {
+            format!(
+                "Session for **{project}** is not back: {} I will try again in {rest}, and for as long as it takes. \
              `{prefix} stop {project}` ends that.",
-            why_not_started(prefix, project, ending)
-        )
-    })
+                why_not_started(prefix, project, ending)
+            )
+        },
+    )
 }
 
 /// A first start that failed for a reason that passes.
@@ -222,12 +232,15 @@ pub(crate) fn trying_again(
     ending: &Ending,
     rest: Duration,
 ) -> Reply {
-    Reply::new(format!(
-        "{project} has not started yet: {} I will try again in {}, for as long as it takes, and send the link then. \
+    Reply::marked(
+        Mark::Busy,
+        format!(
+            "**{project}** has not started yet: {} I will try again in {}, for as long as it takes, and send the link then. \
          `{prefix} stop {project}` ends that.",
-        why_not_started(prefix, project, ending),
-        humantime::format_duration(rest)
-    ))
+            why_not_started(prefix, project, ending),
+            humantime::format_duration(rest)
+        ),
+    )
 }
 
 /// The record of a session was lost, and with it who has the link.
@@ -238,7 +251,7 @@ pub(crate) fn record_lost(prefix: &str, project: &ProjectName, is_running: bool)
         "No process of it is left.".to_owned()
     };
     Reply::new(format!(
-        "The record of the session for {project} is lost or unreadable. {session} I cannot delete the messages with its link \
+        "The record of the session for **{project}** is lost or unreadable. {session} I cannot delete the messages with its link \
          that I sent before: whoever has one should delete it."
     ))
 }
@@ -255,7 +268,7 @@ pub(crate) fn too_many_sessions(
         many => format!("no more than {many} sessions"),
     };
     Reply::new(format!(
-        "I did not start a session for {project}: there may be {most} at once (`max_sessions`). Sessions now: {}. Say \
+        "I did not start a session for **{project}**: there may be {most} at once (`max_sessions`). Sessions now: {}. Say \
          `{prefix} stop PROJECT` to end one.",
         names.join(", ")
     ))
@@ -265,20 +278,16 @@ pub(crate) fn too_many_sessions(
 pub(crate) fn ends_soon(prefix: &str, project: &ProjectName, left: Duration) -> Reply {
     let left = humantime::format_duration(rounded(left));
     Reply::new(format!(
-        "Session for {project} ends in {left}. To go on, say `{prefix} extend {project} 2h` in the admin room."
+        "Session for **{project}** ends in {left}. To go on, say `{prefix} extend {project} 2h` in the admin room."
     ))
 }
 
 /// A session got more time. `None`: it has no end.
 pub(crate) fn extended(project: &ProjectName, end: Option<End>) -> Reply {
     Reply::new(match end {
-        Some(end) => format!(
-            "Session for {project} now ends in {}, at {}.",
-            end.span(),
-            end.moment()
-        ),
+        Some(end) => format!("Session for **{project}** now ends {end}."),
         None => format!(
-            "Session for {project} has no end that could be moved: it goes on until it is stopped."
+            "Session for **{project}** has no end that could be moved: it goes on until it is stopped."
         ),
     })
 }
@@ -286,20 +295,20 @@ pub(crate) fn extended(project: &ProjectName, end: Option<End>) -> Reply {
 /// For those who have the link of a session that is over.
 pub(crate) fn link_is_void(project: &ProjectName) -> Reply {
     Reply::new(format!(
-        "Session for {project} has ended. I deleted the message with its link."
+        "Session for **{project}** has ended. I deleted the message with its link."
     ))
 }
 
 pub(crate) fn ended_before_delivery(project: &ProjectName) -> Reply {
     Reply::new(format!(
-        "Session for {project} ended before I could send you the link. Start it again if you need it."
+        "Session for **{project}** ended before I could send you the link. Start it again if you need it."
     ))
 }
 
 /// Some processes of a session cannot be ended.
 pub(crate) fn not_ended(project: &ProjectName, reason: &str) -> Reply {
     Reply::new(format!(
-        "Session for {project} cannot be ended as a whole: {reason}. End that process on the host; I keep trying, and the \
+        "Session for **{project}** cannot be ended as a whole: {reason}. End that process on the host; I keep trying, and the \
          project can be started again once it is gone."
     ))
 }
@@ -309,12 +318,14 @@ pub(crate) fn no_session(prefix: Option<&str>, project: &ProjectName) -> Reply {
     let remedy = prefix.map_or_else(String::new, |prefix| {
         format!(" Say `{prefix} start {project}` to start one.")
     });
-    Reply::new(format!("There is no active session for {project}.{remedy}"))
+    Reply::new(format!(
+        "There is no active session for **{project}**.{remedy}"
+    ))
 }
 
 pub(crate) fn stopping(project: &ProjectName) -> Reply {
     Reply::new(format!(
-        "Session for {project} is being stopped right now. Try again in a moment."
+        "Session for **{project}** is being stopped right now. Try again in a moment."
     ))
 }
 

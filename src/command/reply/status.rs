@@ -2,56 +2,51 @@
 
 use std::{
     collections::BTreeMap,
-    iter,
     time::{Duration, SystemTime},
 };
 
 use bytesize::ByteSize;
 
-use super::{Reply, moment, rounded};
+use super::{End, Mark, Reply, moment, span, unmarked};
 use crate::{
     config::HostName,
     matrix::Announcement,
-    remote_control::{Phase, SessionId, SessionStatus, Status, Usage},
+    remote_control::{Phase, SessionId, Status, Usage},
 };
 
-/// A row for each project, in the order of their names.
-///
-/// Two columns, as a third would not fit on a phone beside a user's name. The cells of a row are apart and end with a line
-/// break, so that a client that knows no tables shows rows all the same.
+/// What is said of each project: those with a session first, each group in the order of names. No table, as one breaks words on
+/// a phone.
 pub(crate) fn status(
     statuses: &[Status],
     usage: &BTreeMap<SessionId, Usage>,
     now: SystemTime,
 ) -> Reply {
     let mut statuses: Vec<_> = statuses.iter().collect();
-    statuses.sort_unstable_by_key(|status| &status.project);
-    let rows = statuses
+    statuses.sort_unstable_by_key(|status| (status.session.is_none(), &status.project));
+    let entries = statuses
         .iter()
-        .map(|status| (status.project.as_str(), describe(status, usage, now)));
-    table(&rows.collect::<Vec<_>>())
+        .map(|status| entry(status, usage, now).reply());
+    Reply::lines(entries)
 }
 
-fn table(rows: &[(&str, Vec<String>)]) -> Reply {
-    let names = rows.iter().map(|(name, _)| name.len());
-    let width = names.max().unwrap_or_default() + ":".len();
-    let (mut plain, mut html) = (Vec::new(), Vec::new());
-    for (name, facts) in rows {
-        let name_once = iter::once(format!("{name}:")).chain(iter::repeat(String::new()));
-        let lines = name_once.zip(facts);
-        plain.extend(lines.map(|(name, fact)| format!("{name:width$} {fact}")));
-        html.push(format!(
-            "<tr><td><b>{}</b></td> <td>{}<br></td></tr>",
-            html_escape::encode_text(name),
-            html_escape::encode_text(&facts.join("\n")).replace('\n', "<br>")
-        ));
-    }
-    Reply {
-        plain: plain.join("\n"),
-        html: format!(
-            "<table><thead><tr><th>Project</th> <th>Session<br></th></tr></thead><tbody>{}</tbody></table>",
-            html.concat()
-        ),
+/// A project and its session, if it has one.
+struct Entry<'a> {
+    mark: Mark,
+    project: &'a str,
+    /// What it is at, and the times that go with it.
+    phase: Vec<String>,
+    details: Vec<String>,
+}
+
+impl Entry<'_> {
+    fn reply(&self) -> Reply {
+        let phase = self.phase.join(", ");
+        let head = Reply::marked(self.mark, format!("**{}**: {phase}", self.project));
+        if self.details.is_empty() {
+            return head;
+        }
+        let details = Reply::new(format!("  {}", self.details.join(", ")));
+        Reply::lines([head, details])
     }
 }
 
@@ -86,18 +81,34 @@ pub(crate) fn status_of_hosts(
 }
 
 fn announced(host: &Announcement, now: SystemTime) -> Reply {
-    let rows = host.projects.iter().map(|(name, project)| {
-        let facts = project.session.as_ref().map_or_else(
-            || "no session".to_owned(),
+    let mut projects: Vec<_> = host.projects.iter().collect();
+    projects.sort_by_key(|(_, project)| project.session.is_none());
+    let entries = projects.into_iter().map(|(project, announced)| {
+        let (mark, phase) = announced.session.as_ref().map_or_else(
+            || (Mark::Idle, "no session".to_owned()),
             |session| {
                 let since = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(session.since));
                 let since = since.filter(|since| *since <= now).unwrap_or(now);
-                format!("{} since {}", session.phase, moment(since))
+                let is_running = session.phase == phase(Phase::Running);
+                let mark = if is_running {
+                    Mark::Running
+                } else {
+                    Mark::Busy
+                };
+                // The word is another bot's.
+                let phase = unmarked(&session.phase);
+                (mark, format!("{phase} since {}", moment(since, now)))
             },
         );
-        (name.as_str(), vec![facts])
+        let entry = Entry {
+            mark,
+            project,
+            phase: vec![phase],
+            details: Vec::new(),
+        };
+        entry.reply()
     });
-    table(&rows.collect::<Vec<_>>())
+    Reply::lines(entries)
 }
 
 /// One project in one line.
@@ -106,18 +117,47 @@ pub(crate) fn status_line(
     usage: &BTreeMap<SessionId, Usage>,
     now: SystemTime,
 ) -> String {
-    format!(
-        "{}: {}",
-        status.project,
-        describe(status, usage, now).join(", ")
-    )
+    let Entry { phase, details, .. } = entry(status, usage, now);
+    let facts: Vec<_> = phase.into_iter().chain(details).collect();
+    format!("{}: {}", status.project, facts.join(", "))
 }
 
-fn describe(status: &Status, usage: &BTreeMap<SessionId, Usage>, now: SystemTime) -> Vec<String> {
-    status.session.as_ref().map_or_else(
-        || vec!["no session".to_owned()],
-        |session| describe_session(session, usage.get(&session.id), now),
-    )
+fn entry<'a>(status: &'a Status, usage: &BTreeMap<SessionId, Usage>, now: SystemTime) -> Entry<'a> {
+    let project = status.project.as_str();
+    let Some(session) = &status.session else {
+        return Entry {
+            mark: Mark::Idle,
+            project,
+            phase: vec!["no session".to_owned()],
+            details: Vec::new(),
+        };
+    };
+    let age = now.duration_since(session.since).unwrap_or_default();
+    let mut phase = vec![format!(
+        "{} since {} ({})",
+        self::phase(session.phase),
+        moment(session.since, now),
+        span(age)
+    )];
+    if let Some((next_try, cause)) = session.next_try {
+        phase.push(format!("next try in {}", span(next_try)));
+        phase.extend(cause.map(|cause| format!("probable cause: {}", cause.what())));
+    }
+    let end = session.time_left.map(|left| End::after(now, left));
+    phase.extend(end.map(|end| format!("ends {end}")));
+    let requester = session.requester.as_ref();
+    let mut details: Vec<_> = requester
+        .map(|user| format!("started by {user}"))
+        .into_iter()
+        .collect();
+    // The program is known to grow by a gigabyte a day, and to leave children behind.
+    details.extend(usage.get(&session.id).map(self::usage));
+    Entry {
+        mark: Mark::of(session.phase),
+        project,
+        phase,
+        details,
+    }
 }
 
 pub(crate) fn phase(phase: Phase) -> &'static str {
@@ -129,34 +169,6 @@ pub(crate) fn phase(phase: Phase) -> &'static str {
     }
 }
 
-fn describe_session(
-    session: &SessionStatus,
-    usage: Option<&Usage>,
-    now: SystemTime,
-) -> Vec<String> {
-    let phase = phase(session.phase);
-    let age = now.duration_since(session.since).unwrap_or_default();
-    let mut facts = vec![format!(
-        "{phase} since {} ({})",
-        moment(session.since),
-        span(age)
-    )];
-    if let Some((next_try, cause)) = session.next_try {
-        facts.push(format!("next try in {}", span(next_try)));
-        facts.extend(cause.map(|cause| format!("probable cause: {}", cause.what())));
-    }
-    facts.extend(
-        session
-            .time_left
-            .map(|left| format!("ends in {}", span(left))),
-    );
-    let requester = session.requester.as_ref();
-    facts.extend(requester.map(|user| format!("started by {user}")));
-    // The program is known to grow by a gigabyte a day, and to leave children behind.
-    facts.extend(usage.map(self::usage));
-    facts
-}
-
 pub(crate) fn usage(usage: &Usage) -> String {
     let memory = ByteSize(usage.memory).display().iec();
     match usage.processes {
@@ -165,13 +177,10 @@ pub(crate) fn usage(usage: &Usage) -> String {
     }
 }
 
-fn span(time: Duration) -> String {
-    humantime::format_duration(rounded(time)).to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::remote_control::SessionStatus;
 
     /// Two projects, one with a session, and 2 hours and some minutes after that began.
     fn overview() -> (Vec<Status>, BTreeMap<SessionId, Usage>, SystemTime) {
@@ -204,21 +213,20 @@ mod tests {
     }
 
     #[test]
-    fn a_status_is_a_table_of_two_columns_and_rounds_its_times() {
+    fn a_status_has_what_runs_first_and_rounds_its_times() {
         let (statuses, usage, now) = overview();
         let reply = status(&statuses, &usage, now);
         let plain = [
-            "api:     no session",
-            "website: running since 2026-09-21 14:13 UTC (2h 2m)",
-            "         ends in 9h 57m",
-            "         started by @alice:example.org",
-            "         3 processes, 412 MiB",
+            "website: running since 14:13 UTC (2h 2m), ends in 9h 58m (2026-09-22 02:13 UTC)",
+            "  started by @alice:example.org, 3 processes, 412 MiB",
+            "api: no session",
         ];
         assert_eq!(reply.plain, plain.join("\n"));
-        let rows = "<tr><td><b>api</b></td> <td>no session<br></td></tr>\
-                    <tr><td><b>website</b></td> <td>running since 2026-09-21 14:13 UTC (2h 2m)<br>ends in 9h 57m<br>\
-                    started by @alice:example.org<br>3 processes, 412 MiB<br></td></tr>";
-        assert!(reply.html.contains(rows), "{}", reply.html);
+        assert_eq!(
+            reply.html,
+            "🟢 <b>website</b>: running since 14:13 UTC (2h 2m), ends in 9h 58m (2026-09-22 02:13 UTC)<br>\
+             \u{a0}\u{a0}started by @alice:example.org, 3 processes, 412 MiB<br>⚪ <b>api</b>: no session"
+        );
     }
 
     #[test]
@@ -226,8 +234,8 @@ mod tests {
         let (statuses, usage, now) = overview();
         assert_eq!(
             status_line(&statuses[0], &usage, now),
-            "website: running since 2026-09-21 14:13 UTC (2h 2m), ends in 9h 57m, started by @alice:example.org, 3 \
-             processes, 412 MiB"
+            "website: running since 14:13 UTC (2h 2m), ends in 9h 58m (2026-09-22 02:13 UTC), started by \
+             @alice:example.org, 3 processes, 412 MiB"
         );
     }
 }

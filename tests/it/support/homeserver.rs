@@ -53,7 +53,7 @@ const PIECE: usize = 256 << 10;
 ///
 /// No disk is waited for: what a database loses without, it loses to a power cut and not to the end of its process.
 const PARENT: &str = "
-import ctypes, os, signal, sys
+import ctypes, gc, os, signal, sys
 import synapse.app.homeserver
 from synapse.storage.engines import Sqlite3Engine
 from twisted.internet import reactor
@@ -63,6 +63,9 @@ def connect(engine, connection):
     connection.execute('PRAGMA synchronous = OFF;')
 Sqlite3Engine.on_new_connection = connect
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+# Each homeserver collects garbage once it has started: among what is its own alone.
+gc.collect()
+gc.freeze()
 for folder in sys.stdin:
     process = os.fork()
     if process:
