@@ -75,8 +75,8 @@ async fn a_process_that_ends_before_its_link_is_told_with_its_exit_code_and_its_
     let alice = person("alice").await;
     let bot = Bot::builder(homeserver())
         .project("plain", |project| project.standin("exit=3,fork=1"))
-        .project("login", |project| project.standin("fail"))
-        .project("trust", |project| project.standin("untrusted"))
+        .project("login", |project| project.standin("complaint=login"))
+        .project("trust", |project| project.standin("complaint=trust"))
         .project("consent", |project| project.set("stdin", ""))
         .start(&alice)
         .await;
@@ -99,7 +99,7 @@ async fn a_process_that_ends_before_its_link_is_told_with_its_exit_code_and_its_
     )
     .await;
     let word = bot.private_message(&alice, login_printed).await;
-    assert_says(&word, "Please run `claude auth login`");
+    assert_says(&word, "Run `claude auth login`");
     let trust = "Probable cause: claude does not trust the project's directory. To fix it: run `claude` once in that \
                  directory on the host as the user that the bot runs as, and accept the question.";
     assert_start_says(
@@ -115,7 +115,7 @@ async fn a_process_that_ends_before_its_link_is_told_with_its_exit_code_and_its_
         &bot,
         &alice,
         "consent",
-        &format!("{ended} (exit code 0). {consent}"),
+        &format!("{ended} (exit code 1). {consent}"),
     )
     .await;
     assert_nothing_is_left(&bot, &alice).await;

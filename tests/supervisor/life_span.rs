@@ -146,7 +146,7 @@ async fn a_session_that_ended_by_itself_comes_back_with_a_new_link() {
             other => panic!("{other:?}"),
         })
         .await;
-    let exit = Exit::Code(1);
+    let exit = Exit::Code(4);
     assert_eq!(ending, Ending::Exited { exit, cause: None });
     assert_eq!(rest, 5 * SECOND);
     assert_eq!(owner.phase(), Some(Phase::Resting));

@@ -138,8 +138,8 @@ async fn two_links_in_turn_are_one_link() {
 #[tokio::test]
 async fn what_the_program_says_before_it_ends_is_a_named_cause() {
     for (words, cause) in [
-        ("fail", Cause::NotLoggedIn),
-        ("untrusted", Cause::WorkspaceNotTrusted),
+        ("complaint=login", Cause::NotLoggedIn),
+        ("complaint=trust", Cause::WorkspaceNotTrusted),
     ] {
         let sandbox = Sandbox::new();
         let mut owner = Owner::restore(&sandbox, sandbox.project(words));

@@ -7,7 +7,7 @@ use tokio::{runtime::Handle, task::block_in_place};
 use super::{bot::Bot, event::Event, eventually, person::Person};
 
 /// What every link of the stand-in has, and nothing else that is said.
-const LINK_MARK: &str = "environment=env_";
+const LINK_MARK: &str = "_01Link";
 
 /// A message with a link, as the requester's client shows it.
 #[derive(Debug, Clone)]
