@@ -79,19 +79,20 @@ impl Bot {
         self.answer(Some(project), request, Ok(text), &Conclusion::new(what));
     }
 
-    /// Tells those who wait what there is to tell before they have their answer; the room, where none of them wrote there.
+    /// Tells those who wait what there is to tell before they have their answer; the room, where nobody waits who could be told.
     pub(super) fn say_meanwhile(&mut self, text: &Reply, requests: &[Request]) {
-        let targets = requests.iter().map(ReplyTarget::of);
-        let messages = targets.filter_map(|target| match target {
-            ReplyTarget::Message(reply_to) => Some(reply_to),
-            ReplyTarget::Operator(_) | ReplyTarget::Nobody => None,
-        });
-        let messages: Vec<_> = messages.collect();
-        if messages.is_empty() {
-            self.announce(text);
+        let mut is_told = false;
+        for request in requests {
+            match ReplyTarget::of(request) {
+                ReplyTarget::Message(reply_to) => self.say(text, Some(reply_to)),
+                // Has one answer, at the end.
+                ReplyTarget::Operator(_) => {}
+                ReplyTarget::Nobody => continue,
+            }
+            is_told = true;
         }
-        for reply_to in messages {
-            self.say(text, Some(reply_to));
+        if !is_told {
+            self.announce(text);
         }
     }
 

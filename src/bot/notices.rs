@@ -81,6 +81,9 @@ impl Bot {
                         self.answer(Some(&project), request, Err(&text), &conclusion);
                     }
                 }
+                Notice::ShuttingDown(requests) => {
+                    self.say_meanwhile(&reply::shutting_down(&project), &requests);
+                }
                 Notice::NoSession(request) => {
                     let prefix = match ReplyTarget::of(&request) {
                         ReplyTarget::Operator(_) => None,

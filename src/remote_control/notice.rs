@@ -63,6 +63,8 @@ pub enum Notice {
         requests: Vec<Request>,
         reason: String,
     },
+    /// The end of a session takes a while. For those who asked for it, who hear when it is over.
+    ShuttingDown(Vec<Request>),
     /// There is no session to stop or to extend.
     NoSession(Request),
     /// Nothing but waiting can be done about a session that is ending.

@@ -190,6 +190,9 @@ pub(crate) enum State {
         ending: Ending,
         /// Who wants to hear when it is done, besides those who wait for the link.
         stop_requests: Vec<Request>,
+        /// The uptime at which they hear that it takes a while.
+        #[serde(default)]
+        told_at: Option<Duration>,
     },
     /// The process ended by itself, or could not start, and another is to take its place.
     Resting {
@@ -293,7 +296,7 @@ pub(crate) struct Session {
     /// Why it had to be tried again since then, each in short and once: people have heard of these.
     #[serde(default)]
     told: Vec<Ending>,
-    /// Who asked for the link and has heard nothing yet.
+    /// Who asked for the link, or then for the end, and has heard nothing yet.
     #[serde(default)]
     unheard: Vec<Request>,
     /// Why some of its processes cannot be ended. Found out anew after a restart.

@@ -8,10 +8,13 @@ use crate::remote_control::{Cause, Ending, Exit, NotSpawned, ProjectName, StopRe
 /// A start that came to nothing.
 pub(crate) fn not_started(prefix: &str, project: &ProjectName, ending: &Ending) -> Reply {
     if ending.cause() == Some(Cause::NothingToResume) {
-        return Reply::new(format!(
-            "Failed to resume {project}: there is no recent conversation to bring back. Say `{prefix} start {project}` to \
-             start a new one."
-        ));
+        return Reply::marked(
+            Mark::Failed,
+            format!(
+                "Failed to resume **{project}**: there is no recent conversation to bring back. Say `{prefix} start {project}` \
+                 to start a new one."
+            ),
+        );
     }
     Reply::marked(
         Mark::Failed,
@@ -150,6 +153,17 @@ pub(crate) fn stopped(
             | Ending::NoLink { .. }
             | Ending::NotSpawned(_) => format!("Session for **{project}** is stopped. {how}"),
         },
+    )
+}
+
+/// A stop that takes a while.
+pub(crate) fn shutting_down(project: &ProjectName) -> Reply {
+    Reply::marked(
+        Mark::Busy,
+        format!(
+            "Session for **{project}** is shutting down: its processes were asked to end, and are killed if they take longer \
+             than `stop_grace`. I will say when it is over."
+        ),
     )
 }
 
@@ -295,7 +309,8 @@ pub(crate) fn extended(project: &ProjectName, end: Option<End>) -> Reply {
 /// For those who have the link of a session that is over.
 pub(crate) fn link_is_void(project: &ProjectName) -> Reply {
     Reply::new(format!(
-        "Session for **{project}** has ended. I deleted the message with its link."
+        "Session for **{project}** has ended. I deleted the message with its link. The next session for {project} may have \
+         the same link: keep no copy of it."
     ))
 }
 

@@ -79,6 +79,9 @@ pub enum StopError {
 /// Ends every process that belongs to `leader` or carries `mark`, a name and its value, in its environment: SIGTERM (and
 /// SIGCONT, for what is stopped), `grace`, SIGKILL; then looks again until nothing is left. It returns as soon as that is so.
 ///
+/// The leader is asked alone at first: a server ends its children in its own way, and tells others that it leaves. The rest is
+/// asked once it has ended, or half of the grace is over.
+///
 /// To the leader belongs what is in its process group or its session, as long as it is certain that these numbers are
 /// still the leader's, and what is in the cgroup that was made for it. A process found once is remembered: it is ended also if it
 /// leaves the group and clears its environment. No process is ever signalled by its pid.
@@ -100,8 +103,10 @@ pub(crate) async fn stop(
     let mut hunt = Hunt::new(leader, mark);
     let (mut generations, mut freezes) = (0, 0);
     while generations <= GENERATIONS {
-        let grace_left = grace.saturating_sub(started.elapsed());
-        let means = if !grace_left.is_zero() && generations < PATIENCE {
+        let elapsed = started.elapsed();
+        let means = if elapsed < grace / 2 && generations < PATIENCE {
+            Means::AskLeader
+        } else if elapsed < grace && generations < PATIENCE {
             Means::Ask
         } else if freezes < FREEZES {
             Means::Freeze
@@ -118,8 +123,10 @@ pub(crate) async fn stop(
             return Ok(hunt.report(started.elapsed()));
         }
         generations += usize::from(found_new);
+        let left_of = |time: Duration| time.saturating_sub(started.elapsed());
         match means {
-            Means::Ask => hunt.wait(grace_left).await?,
+            Means::AskLeader => hunt.wait(left_of(grace / 2)).await?,
+            Means::Ask => hunt.wait(left_of(grace)).await?,
             Means::Freeze if found_new => freezes += 1,
             Means::Freeze | Means::Kill => {
                 freezes = 0;
@@ -136,6 +143,8 @@ pub(crate) async fn stop(
 /// What is done about processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Means {
+    /// The leader is asked to end; if there is none, they all are.
+    AskLeader,
     /// They are asked to end.
     Ask,
     /// They are stopped, so that they make no more processes; and killed, once no new ones are found.
@@ -185,6 +194,9 @@ impl Hunt {
             self.found.entry(identity.clone()).or_default();
         }
         let found_new = self.found.len() > known;
+        let leader = self.leader.as_ref().filter(|leader| alive.contains(leader));
+        let asked_alone = leader.filter(|_| means == Means::AskLeader).cloned();
+        let asks = matches!(means, Means::AskLeader | Means::Ask);
         let kills = means == Means::Kill || means == Means::Freeze && !found_new;
         if kills {
             self.cgroups.iter().for_each(Cgroup::kill);
@@ -193,7 +205,11 @@ impl Hunt {
             let Some(member) = self.found.get_mut(identity) else {
                 continue;
             };
-            if means == Means::Ask && member.was_asked && self.handles.len() >= MOST_HANDLES {
+            let is_others_turn = asked_alone
+                .as_ref()
+                .is_some_and(|leader| leader != identity);
+            let is_one_too_many = member.was_asked && self.handles.len() >= MOST_HANDLES;
+            if is_others_turn || asks && is_one_too_many {
                 continue;
             }
             let handle = Handle::open(identity).or_else(|_| {
@@ -205,13 +221,13 @@ impl Hunt {
                 continue; // gone already
             };
             let signals: &[Signal] = match means {
-                Means::Ask if member.was_asked => &[],
+                Means::AskLeader | Means::Ask if member.was_asked => &[],
                 // A stopped process acts on SIGTERM only when it goes on.
-                Means::Ask => &[Signal::TERM, Signal::CONT],
+                Means::AskLeader | Means::Ask => &[Signal::TERM, Signal::CONT],
                 Means::Freeze if !kills => &[Signal::STOP],
                 Means::Freeze | Means::Kill => &[Signal::KILL],
             };
-            member.was_asked |= means == Means::Ask;
+            member.was_asked |= asks;
             member.was_killed |= kills;
             for signal in signals {
                 if let Err(refusal) = handle.signal(*signal) {
@@ -346,6 +362,41 @@ mod tests {
         let report = stop_within_deadline(&sandbox, Some(&leader), LONG).await;
         assert_eq!(counts(report), (1, 0));
         assert!(!leader.is_alive().unwrap());
+    }
+
+    /// A leader with a child that tells when it was asked to end. `on_asked`: what the leader does then.
+    async fn leader_with_child(sandbox: &Sandbox, on_asked: &str) -> ProcessIdentity {
+        let child =
+            "trap 'touch child-asked; exit' TERM; echo $$ > child; while :; do sleep 0.01; done";
+        std::fs::write(sandbox.path("child.sh"), child).unwrap();
+        let leader = sandbox.spawn(&format!(
+            "trap '{on_asked}' TERM; sh child.sh & while :; do sleep 0.01; done"
+        ));
+        sandbox.process("child").await;
+        leader
+    }
+
+    #[tokio::test]
+    async fn the_leader_ends_in_its_own_way_before_the_rest_is_asked() {
+        let sandbox = Sandbox::new();
+        let in_its_way = "sleep 0.5; test -e child-asked || touch alone; exit";
+        let leader = leader_with_child(&sandbox, in_its_way).await;
+        let report = stop_within_deadline(&sandbox, Some(&leader), LONG).await;
+        assert_eq!(report.killed, 0);
+        assert!(sandbox.path("alone").exists());
+        assert!(
+            sandbox.path("child-asked").exists(),
+            "the child's turn comes"
+        );
+    }
+
+    #[tokio::test]
+    async fn the_rest_is_asked_after_half_of_the_grace_if_the_leader_stays() {
+        let sandbox = Sandbox::new();
+        let leader = leader_with_child(&sandbox, ":").await;
+        let report = stop_within_deadline(&sandbox, Some(&leader), Duration::from_secs(4)).await;
+        assert!(sandbox.path("child-asked").exists());
+        assert!(report.killed >= 1);
     }
 
     #[tokio::test]

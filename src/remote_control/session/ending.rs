@@ -20,11 +20,17 @@ const LONGEST_REST: Duration = Duration::from_mins(5);
 const FIRST_LAPSE: Duration = Duration::from_mins(1);
 const NEXT_LAPSE: Duration = Duration::from_mins(3);
 
+/// How long an end may take before those who asked for it hear that it is under way.
+const ORDERLY_END: Duration = Duration::from_secs(2);
+
 /// A session that had its link for so long ran well: what goes wrong now is a new trouble.
 const RAN_WELL: Duration = Duration::from_mins(10);
 
 impl Session {
-    pub(super) fn on_stop_requested(&mut self, request: Request) -> Vec<Effect> {
+    pub(super) fn on_stop_requested(&mut self, request: Request, now: Moment) -> Vec<Effect> {
+        if self.stop_requests().is_empty() {
+            self.unheard.clear();
+        }
         let mut effects = match &mut self.state {
             // The process comes to be at this moment: it is ended as soon as it is known.
             State::Spawning { .. } => {
@@ -43,11 +49,13 @@ impl Session {
             }
         };
         // Nobody knows when it will be over, so whoever asks has an answer now.
-        let reason = self.not_ended.clone();
-        effects.extend(reason.map(|reason| {
+        if let Some(reason) = self.not_ended.clone() {
             let requests = vec![request];
-            Effect::Tell(Notice::NotEnded { requests, reason })
-        }));
+            effects.push(Effect::Tell(Notice::NotEnded { requests, reason }));
+        } else if let State::Stopping { told_at, .. } = &mut self.state {
+            told_at.get_or_insert(now.uptime + ORDERLY_END);
+            self.unheard.push(request);
+        }
         effects
     }
 
@@ -99,6 +107,7 @@ impl Session {
             process: process.clone(),
             ending,
             stop_requests,
+            told_at: None,
         };
         vec![Effect::EndTree(process)]
     }
@@ -111,6 +120,9 @@ impl Session {
 
     pub(super) fn on_not_ended(&mut self, reason: String) -> Vec<Effect> {
         self.not_ended = Some(reason.clone());
+        if let State::Stopping { told_at, .. } = &mut self.state {
+            *told_at = None;
+        }
         let requests = self.stop_requests().to_vec();
         vec![Effect::Tell(Notice::NotEnded { requests, reason })]
     }

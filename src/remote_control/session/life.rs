@@ -120,7 +120,7 @@ impl Session {
             Event::LinkRequested(request, beginning) => {
                 self.on_link_requested(request, beginning, now)
             }
-            Event::StopRequested(request) => self.on_stop_requested(request),
+            Event::StopRequested(request) => self.on_stop_requested(request, now),
             Event::ExtensionRequested(request, by) => self.on_extension_requested(request, by, now),
             Event::Spawned(process) => self.on_spawned(process, terms),
             Event::NotSpawned(reason) => self.on_not_spawned(reason, terms, now),
@@ -178,7 +178,14 @@ impl Session {
                 effects.extend(self.deliver_waiting(&link));
                 effects
             }
-            State::Stopping { process, .. } => vec![Effect::EndTree(process.clone().or(found))],
+            State::Stopping {
+                process, told_at, ..
+            } => {
+                if booted {
+                    *told_at = told_at.map(|_| now.uptime);
+                }
+                vec![Effect::EndTree(process.clone().or(found))]
+            }
             State::Resting { until, .. } => {
                 if booted {
                     *until = now.uptime;
@@ -195,8 +202,9 @@ impl Session {
             (State::Resting { until, .. }, None) => Some(*until),
             (State::Running { .. }, Some(end)) if end.warned => Some(end.uptime),
             (State::Running { .. }, Some(end)) => Some(end.uptime.saturating_sub(WARNING)),
+            (State::Stopping { told_at, .. }, _) => *told_at,
             (State::Running { .. }, None)
-            | (State::Spawning { .. } | State::Starting { .. } | State::Stopping { .. }, _) => None,
+            | (State::Spawning { .. } | State::Starting { .. }, _) => None,
         }
     }
 
@@ -406,7 +414,12 @@ impl Session {
     }
 
     fn on_time_came(&mut self, now: Moment) -> Vec<Effect> {
-        match (&self.state, &mut self.end) {
+        match (&mut self.state, &mut self.end) {
+            (State::Stopping { told_at, .. }, _) if told_at.is_some_and(|at| now.uptime >= at) => {
+                *told_at = None;
+                let requests = std::mem::take(&mut self.unheard);
+                vec![Effect::Tell(Notice::ShuttingDown(requests))]
+            }
             (State::Resting { .. }, Some(end)) if now.uptime >= end.uptime => {
                 self.finish(Ending::Expired, None, Vec::new())
             }

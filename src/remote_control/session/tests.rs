@@ -402,3 +402,24 @@ fn whoever_stops_what_cannot_be_ended_hears_so_and_nobody_does_once_it_is_gone()
     life.on(Event::Spawned(process(2)));
     assert_eq!(life.on(stop()), [Effect::EndTree(Some(process(2)))]);
 }
+
+#[test]
+fn whoever_stops_what_takes_a_while_hears_so_after_two_seconds_and_once() {
+    let mut life = Life::stopping(TERMS);
+    assert_eq!(life.sleeps(), Some(Duration::from_secs(2)));
+    life.on(Event::StopRequested(request("bob")));
+    let told = |who: &[&str]| {
+        let requests = who.iter().copied().map(request).collect();
+        [Effect::Tell(Notice::ShuttingDown(requests))]
+    };
+    assert_eq!(life.wake(), told(&["carol", "bob"]));
+    assert_eq!(life.session.next_wake(), None);
+    // Who asks later hears it too.
+    life.pass(MINUTE).on(Event::StopRequested(request("alice")));
+    assert_eq!(life.wake(), told(&["alice"]));
+    assert_eq!(finished(life.on(gone())).stop_requests.len(), 3);
+    // Who waited for the link has another answer coming.
+    let mut life = Life::starting(TERMS);
+    life.on(Event::StopRequested(request("bob")));
+    assert_eq!(life.wake(), told(&["bob"]));
+}

@@ -49,12 +49,16 @@ impl Bot {
     }
 
     /// The bot's answer to a message in the admin room. Every answer is checked for what holds for all of them: a notice,
-    /// encrypted where the room is, with no warning beside it and no link in it.
+    /// encrypted where the room is, with no warning beside it and no link in it. That an end takes a while is no answer yet.
     pub(crate) async fn answer(&self, person: &Person, asked: &OwnedEventId) -> Event {
         let what = format!("the bot's answer to {asked}");
         let answer = person
             .wait_for(&what, |event| {
-                self.said(event) && event.replies_to() == Some(asked.as_str())
+                self.said(event)
+                    && event.replies_to() == Some(asked.as_str())
+                    && !event
+                        .body()
+                        .is_some_and(|body| body.contains(" is shutting down: "))
             })
             .await
             .unwrap();
