@@ -8,13 +8,13 @@ use tracing::error;
 
 use super::{Bot, Event, audit::Conclusion, deliver, hosts};
 use crate::{
-    check::{self, Outcome, Report},
+    check::{self, Check, Outcome, Report},
     command::{
         Permit, Policy,
         reply::{self, Finding, Reply, Secret},
     },
     config::Config,
-    remote_control::Request,
+    remote_control::{Connection, Request, Status},
 };
 
 impl Bot {
@@ -26,9 +26,11 @@ impl Bot {
         }
         let (matrix, config) = (self.matrix.clone(), self.config.clone());
         let user = OwnedUserId::from(permit.requester());
+        let statuses = self.remote_control.status();
+        let sessions: Vec<_> = statuses.iter().filter_map(connection).collect();
         self.spawn(async move {
             let policy = Policy::of(&config, None);
-            let report = match spawn_blocking(move || report(&config)).await {
+            let report = match spawn_blocking(move || report(&config, sessions)).await {
                 Ok(report) => report,
                 Err(error) => Err(error.into()),
             };
@@ -47,11 +49,12 @@ impl Bot {
 
 /// Reads files and waits for programs, and so has a thread and a runtime of its own, which the end of the bot need not
 /// wait for.
-fn report(config: &Config) -> io::Result<Reply> {
+fn report(config: &Config, sessions: Vec<Check>) -> io::Result<Reply> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let report = runtime.block_on(everything(&config.file));
+    let mut report = runtime.block_on(everything(&config.file));
+    report.checks.extend(sessions);
     runtime.shutdown_background();
     let findings: Vec<_> = report.checks.iter().map(finding).collect();
     let host = hosts::own_name(config);
@@ -64,7 +67,24 @@ async fn everything(config_file: &Path) -> Report {
     report.unwrap_or_else(|error| check::without_configuration(&error))
 }
 
-fn finding(check: &check::Check) -> Finding {
+/// What a session's program says of its connection, which only the bot knows that looks after it.
+fn connection(status: &Status) -> Option<Check> {
+    let said = status.session.as_ref()?.connection?;
+    let found = reply::connection(said);
+    Some(Check {
+        name: format!("{}: connection", status.project),
+        outcome: if said == Connection::Connected {
+            Outcome::Passed { found }
+        } else {
+            let remedy =
+                "check the host's network; if it is well, stop the session and start it again"
+                    .to_owned();
+            Outcome::Warning { found, remedy }
+        },
+    })
+}
+
+fn finding(check: &Check) -> Finding {
     Finding {
         line: check.to_string(),
         is_good: match check.outcome {

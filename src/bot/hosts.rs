@@ -33,7 +33,7 @@ pub(super) fn announcement(host: &HostName, statuses: &[Status]) -> Announcement
     };
     let projects = statuses.iter().map(|status| {
         let session = status.session.as_ref().map(|session| AnnouncedSession {
-            phase: reply::phase(session.phase).to_owned(),
+            phase: reply::announced_phase(session),
             since: seconds(session.since),
         });
         (status.project.to_string(), AnnouncedProject { session })

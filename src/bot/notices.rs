@@ -60,6 +60,13 @@ impl Bot {
                     };
                     self.say_meanwhile(&text, &requests);
                 }
+                Notice::CutOff { lasts, restart } => {
+                    let prefix = &self.config.command_prefix;
+                    self.announce(&reply::cut_off(prefix, &project, lasts, restart));
+                }
+                Notice::Reconnected { after } => {
+                    self.announce(&reply::reconnected(&project, after));
+                }
                 Notice::EndsSoon { holders, left } => {
                     let text = reply::ends_soon(&self.config.command_prefix, &project, left);
                     for user in holders {
@@ -158,6 +165,7 @@ impl Bot {
             Ending::Stopped => true,
             Ending::Expired
             | Ending::Completed
+            | Ending::CutOff { .. }
             | Ending::NotSpawned(_)
             | Ending::ExitedBeforeLink { .. }
             | Ending::NoLink { .. }

@@ -31,6 +31,7 @@ impl RemoteControl {
             | Event::NotSpawned(_)
             | Event::LinkShown(_)
             | Event::LinkTimedOut(_)
+            | Event::Connection(_)
             | Event::Exited(..)
             | Event::NotEnded(_)
             | Event::TreeGone(_)

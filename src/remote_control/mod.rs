@@ -42,7 +42,7 @@ use tokio::{
 use tracing::{error, info};
 
 pub use account::account;
-pub use claude::{Cause, LinkPattern, PatternError, SESSION_ID_VARIABLE};
+pub use claude::{Cause, Connection, LinkPattern, PatternError, SESSION_ID_VARIABLE};
 pub use logs::{Output, OutputError};
 pub use notice::{DeliveryId, Notice, Notices, Outcome, Phase, SessionStatus, Status};
 pub use process::{Exit, NotSpawned, ProcessIdentity, StopReport, Usage};
@@ -141,7 +141,7 @@ impl Slot {
     }
 
     fn next_wake(&self) -> Option<Duration> {
-        self.record.session.as_ref()?.next_wake()
+        self.record.session.as_ref()?.next_wake(&self.terms())
     }
 }
 

@@ -3,11 +3,11 @@
 use std::time::{Duration, SystemTime};
 
 use super::{
-    claude::Cause,
+    claude::{Cause, Connection},
     logs::Output,
     process::StopReport,
     project::ProjectName,
-    session::{Delivery, Ending, Redaction, Request, Session, SessionId, State},
+    session::{Delivery, Ending, Redaction, Request, Restart, Session, SessionId, State},
 };
 use crate::link::Link;
 
@@ -47,6 +47,11 @@ pub enum Notice {
         had_link: bool,
         requests: Vec<Request>,
     },
+    /// A session has been cut off from its service for so long that people should know. It is restarted a little later, if that is
+    /// wanted.
+    CutOff { lasts: Duration, restart: Restart },
+    /// It is back, after so long a time.
+    Reconnected { after: Duration },
     /// A session ends soon. For those who have its link.
     EndsSoon {
         holders: Vec<String>,
@@ -126,6 +131,10 @@ pub struct SessionStatus {
     pub requester: Option<String>,
     /// How long it may still last. `None`: until it is stopped.
     pub time_left: Option<Duration>,
+    /// What its program says of the connection to the service, if it says so.
+    pub connection: Option<Connection>,
+    /// Whether it is cut off from its service for longer than `reconnect_limit`.
+    pub is_cut_off: bool,
     /// While it rests: how long until it is tried again, and why it has to be, where that is known.
     pub next_try: Option<(Duration, Option<Cause>)>,
 }
@@ -151,6 +160,8 @@ impl Status {
             since: session.created(),
             requester: session.requester().map(str::to_owned),
             time_left: session.time_left(uptime),
+            connection: session.connection(uptime),
+            is_cut_off: session.is_cut_off(),
             next_try: match session.state() {
                 State::Resting { until, cause } => Some((until.saturating_sub(uptime), *cause)),
                 State::Spawning { .. }

@@ -119,6 +119,7 @@ impl SessionSettings {
         Terms {
             link_timeout: Some(self.link_timeout),
             max_duration: self.max_duration,
+            reconnect_limit: Some(self.reconnect_limit),
             restart: self.restart,
         }
     }

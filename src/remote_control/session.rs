@@ -13,6 +13,7 @@
 //! Invariants: no I/O; every way out of life leads through `Stopping`, where the whole process tree is ended, but for a
 //! process that never came to be.
 
+mod cut_off;
 mod ending;
 mod life;
 
@@ -24,7 +25,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    claude::Cause,
+    claude::{Cause, Connection},
     process::{Exit, NotSpawned, ProcessIdentity},
 };
 use crate::link::Link;
@@ -50,6 +51,8 @@ pub(crate) struct Terms {
     pub(crate) link_timeout: Option<Duration>,
     /// How long a session may last; `None`: until it is stopped.
     pub(crate) max_duration: Option<Duration>,
+    /// How long it may be cut off from its service; `None`: nobody minds.
+    pub(crate) reconnect_limit: Option<Duration>,
     pub(crate) restart: Restart,
 }
 
@@ -58,6 +61,7 @@ impl Terms {
     pub(crate) const ORPHANED: Self = Self {
         link_timeout: None,
         max_duration: None,
+        reconnect_limit: None,
         restart: Restart::Never,
     };
 }
@@ -228,6 +232,8 @@ pub enum Ending {
     Exited { exit: Exit, cause: Option<Cause> },
     /// The conversation that it brought back is over, and so is the process.
     Completed,
+    /// The process runs, but was cut off from its service for too long.
+    CutOff { lasted: Duration },
 }
 
 impl Ending {
@@ -242,7 +248,8 @@ impl Ending {
             | Self::Stopped
             | Self::Expired
             | Self::HostRestarted
-            | Self::Completed => None,
+            | Self::Completed
+            | Self::CutOff { .. } => None,
         }
     }
 
@@ -250,7 +257,11 @@ impl Ending {
     #[must_use]
     pub fn came_after_link(&self) -> bool {
         match self {
-            Self::Exited { .. } | Self::Completed | Self::Expired | Self::HostRestarted => true,
+            Self::Exited { .. }
+            | Self::Completed
+            | Self::CutOff { .. }
+            | Self::Expired
+            | Self::HostRestarted => true,
             Self::NotSpawned(_)
             | Self::ExitedBeforeLink { .. }
             | Self::NoLink { .. }
@@ -270,6 +281,9 @@ impl Ending {
                 waited: Duration::ZERO,
                 cause: *cause,
             },
+            Self::CutOff { .. } => Self::CutOff {
+                lasted: Duration::ZERO,
+            },
             Self::NotSpawned(_)
             | Self::Stopped
             | Self::Expired
@@ -277,6 +291,14 @@ impl Ending {
             | Self::Completed => self.clone(),
         }
     }
+}
+
+/// What the program said last of its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Heard {
+    connection: Connection,
+    /// The uptime since which that is so.
+    since: Duration,
 }
 
 /// One session.
@@ -299,6 +321,12 @@ pub(crate) struct Session {
     /// Who asked for the link, or then for the end, and has heard nothing yet.
     #[serde(default)]
     unheard: Vec<Request>,
+    /// `None`: its process has not said so far.
+    #[serde(default)]
+    heard: Option<Heard>,
+    /// The uptime at which people last heard that it is cut off.
+    #[serde(default)]
+    cut_off_told: Option<Duration>,
     /// Why some of its processes cannot be ended. Found out anew after a restart.
     #[serde(skip)]
     not_ended: Option<String>,
@@ -351,6 +379,17 @@ impl Session {
     /// How long it may still last, at that uptime. `None`: until it is stopped.
     pub(crate) fn time_left(&self, uptime: Duration) -> Option<Duration> {
         self.end.map(|end| end.uptime.saturating_sub(uptime))
+    }
+
+    /// What is known of its connection, at that uptime.
+    pub(crate) fn connection(&self, uptime: Duration) -> Option<Connection> {
+        let Heard { connection, since } = self.heard?;
+        Some(match connection {
+            Connection::Reconnecting { .. } => Connection::Reconnecting {
+                disconnected: Some(uptime.saturating_sub(since)),
+            },
+            Connection::Connecting | Connection::Connected => connection,
+        })
     }
 
     pub(crate) fn deliveries(&self) -> &[Delivery] {

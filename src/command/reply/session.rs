@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{End, Mark, Reply, rounded};
-use crate::remote_control::{Cause, Ending, Exit, NotSpawned, ProjectName, StopReport};
+use crate::remote_control::{Cause, Ending, Exit, NotSpawned, ProjectName, Restart, StopReport};
 
 /// A start that came to nothing.
 pub(crate) fn not_started(prefix: &str, project: &ProjectName, ending: &Ending) -> Reply {
@@ -59,6 +59,7 @@ fn why_not_started(prefix: &str, project: &ProjectName, ending: &Ending) -> Stri
             cause_or_logs(*cause)
         ),
         Ending::Completed => "its conversation was over before the link was delivered.".to_owned(),
+        Ending::CutOff { .. } => "it lost its service before the link was delivered.".to_owned(),
     }
 }
 
@@ -82,6 +83,10 @@ fn why_ended(ending: &Ending) -> String {
         Ending::Expired => "its time was up.".to_owned(),
         Ending::HostRestarted => "the host was restarted.".to_owned(),
         Ending::Completed => "the conversation that it brought back is over.".to_owned(),
+        Ending::CutOff { lasted } => format!(
+            "it was cut off from its service for {}.",
+            humantime::format_duration(rounded(*lasted))
+        ),
     }
 }
 
@@ -149,6 +154,7 @@ pub(crate) fn stopped(
             Ending::Stopped
             | Ending::Expired
             | Ending::Completed
+            | Ending::CutOff { .. }
             | Ending::HostRestarted
             | Ending::NoLink { .. }
             | Ending::NotSpawned(_) => format!("Session for **{project}** is stopped. {how}"),
@@ -236,6 +242,40 @@ pub(crate) fn restarting(
                 why_not_started(prefix, project, ending)
             )
         },
+    )
+}
+
+/// A session that runs and that nobody can use.
+pub(crate) fn cut_off(
+    prefix: &str,
+    project: &ProjectName,
+    lasts: Duration,
+    restart: Restart,
+) -> Reply {
+    let what_next = match restart {
+        Restart::OnExit => "I will restart it if it is not back in a minute.".to_owned(),
+        Restart::Never => format!(
+            "If the host's network is well, restart it: `{prefix} stop {project}`, then `{prefix} start {project}`."
+        ),
+    };
+    Reply::marked(
+        Mark::Failed,
+        format!(
+            "Session for **{project}** has been cut off from its service for {}: it runs, but nobody can use it until it \
+             reconnects. {what_next}",
+            humantime::format_duration(rounded(lasts))
+        ),
+    )
+}
+
+/// A session that can be used again.
+pub(crate) fn reconnected(project: &ProjectName, after: Duration) -> Reply {
+    Reply::marked(
+        Mark::Running,
+        format!(
+            "Session for **{project}** is connected to its service again, after {}. Its link is the same.",
+            humantime::format_duration(rounded(after))
+        ),
     )
 }
 

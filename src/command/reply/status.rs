@@ -11,7 +11,7 @@ use super::{End, Mark, Reply, moment, span, unmarked};
 use crate::{
     config::HostName,
     matrix::Announcement,
-    remote_control::{Phase, SessionId, Status, Usage},
+    remote_control::{Connection, Phase, SessionId, SessionStatus, Status, Usage},
 };
 
 /// What is said of each project: those with a session first, each group in the order of names. No table, as one breaks words on
@@ -139,6 +139,7 @@ fn entry<'a>(status: &'a Status, usage: &BTreeMap<SessionId, Usage>, now: System
         moment(session.since, now),
         span(age)
     )];
+    phase.extend(session.connection.map(connection));
     if let Some((next_try, cause)) = session.next_try {
         phase.push(format!("next try in {}", span(next_try)));
         phase.extend(cause.map(|cause| format!("probable cause: {}", cause.what())));
@@ -153,7 +154,11 @@ fn entry<'a>(status: &'a Status, usage: &BTreeMap<SessionId, Usage>, now: System
     // The program is known to grow by a gigabyte a day, and to leave children behind.
     details.extend(usage.get(&session.id).map(self::usage));
     Entry {
-        mark: Mark::of(session.phase),
+        mark: match session.connection {
+            _ if session.is_cut_off => Mark::Failed,
+            Some(Connection::Connecting | Connection::Reconnecting { .. }) => Mark::Busy,
+            Some(Connection::Connected) | None => Mark::of(session.phase),
+        },
         project,
         phase,
         details,
@@ -169,6 +174,24 @@ pub(crate) fn phase(phase: Phase) -> &'static str {
     }
 }
 
+/// What a session is at, for those on other hosts.
+pub(crate) fn announced_phase(session: &SessionStatus) -> String {
+    let cut_off = if session.is_cut_off { " (cut off)" } else { "" };
+    format!("{}{cut_off}", phase(session.phase))
+}
+
+/// What the program says of its connection.
+pub(crate) fn connection(connection: Connection) -> String {
+    match connection {
+        Connection::Connecting => "connecting".to_owned(),
+        Connection::Connected => "connected".to_owned(),
+        Connection::Reconnecting { disconnected } => {
+            let time = disconnected.map(|time| format!(" for {}", span(time)));
+            format!("cut off from its service{}", time.unwrap_or_default())
+        }
+    }
+}
+
 pub(crate) fn usage(usage: &Usage) -> String {
     let memory = ByteSize(usage.memory).display().iec();
     match usage.processes {
@@ -180,8 +203,6 @@ pub(crate) fn usage(usage: &Usage) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::remote_control::SessionStatus;
-
     /// Two projects, one with a session, and 2 hours and some minutes after that began.
     fn overview() -> (Vec<Status>, BTreeMap<SessionId, Usage>, SystemTime) {
         let since = SystemTime::UNIX_EPOCH + Duration::from_secs(1_790_000_000);
@@ -192,6 +213,8 @@ mod tests {
             since,
             requester: Some("@alice:example.org".to_owned()),
             time_left: Some(Duration::from_secs(35_875)),
+            connection: Some(Connection::Connected),
+            is_cut_off: false,
             next_try: None,
         };
         let statuses = vec![
@@ -217,16 +240,29 @@ mod tests {
         let (statuses, usage, now) = overview();
         let reply = status(&statuses, &usage, now);
         let plain = [
-            "website: running since 14:13 UTC (2h 2m), ends in 9h 58m (2026-09-22 02:13 UTC)",
+            "website: running since 14:13 UTC (2h 2m), connected, ends in 9h 58m (2026-09-22 02:13 UTC)",
             "  started by @alice:example.org, 3 processes, 412 MiB",
             "api: no session",
         ];
         assert_eq!(reply.plain, plain.join("\n"));
         assert_eq!(
             reply.html,
-            "🟢 <b>website</b>: running since 14:13 UTC (2h 2m), ends in 9h 58m (2026-09-22 02:13 UTC)<br>\
+            "🟢 <b>website</b>: running since 14:13 UTC (2h 2m), connected, ends in 9h 58m (2026-09-22 02:13 UTC)<br>\
              \u{a0}\u{a0}started by @alice:example.org, 3 processes, 412 MiB<br>⚪ <b>api</b>: no session"
         );
+    }
+
+    #[test]
+    fn a_session_that_is_cut_off_is_shown_as_such() {
+        let (mut statuses, usage, now) = overview();
+        let session = statuses[0].session.as_mut().unwrap();
+        let disconnected = Some(Duration::from_secs(754));
+        session.connection = Some(Connection::Reconnecting { disconnected });
+        session.is_cut_off = true;
+        assert_eq!(announced_phase(session), "running (cut off)");
+        let reply = status(&statuses, &usage, now);
+        let said = "🔴 <b>website</b>: running since 14:13 UTC (2h 2m), cut off from its service for 12m, ends in ";
+        assert!(reply.html.starts_with(said), "{}", reply.html);
     }
 
     #[test]
@@ -234,7 +270,7 @@ mod tests {
         let (statuses, usage, now) = overview();
         assert_eq!(
             status_line(&statuses[0], &usage, now),
-            "website: running since 14:13 UTC (2h 2m), ends in 9h 58m (2026-09-22 02:13 UTC), started by \
+            "website: running since 14:13 UTC (2h 2m), connected, ends in 9h 58m (2026-09-22 02:13 UTC), started by \
              @alice:example.org, 3 processes, 412 MiB"
         );
     }

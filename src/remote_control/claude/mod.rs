@@ -2,12 +2,14 @@
 //!
 //! Invariant: pure. Nothing here reads or writes a file, starts a process, asks for the time, or logs.
 
+mod connection;
 mod diagnosis;
 mod launch;
 mod links;
 pub(crate) mod prerequisites;
 mod visible;
 
+pub use connection::Connection;
 pub use diagnosis::Cause;
 pub use launch::SESSION_ID_VARIABLE;
 pub use links::{LinkFinder, LinkPattern, PatternError, Sighting};

@@ -23,7 +23,7 @@ const NEXT_LAPSE: Duration = Duration::from_mins(3);
 /// How long an end may take before those who asked for it hear that it is under way.
 const ORDERLY_END: Duration = Duration::from_secs(2);
 
-/// A session that had its link for so long ran well: what goes wrong now is a new trouble.
+/// A session that had its link for so long ran well.
 const RAN_WELL: Duration = Duration::from_mins(10);
 
 impl Session {
@@ -82,11 +82,8 @@ impl Session {
             State::Starting { .. } => {
                 self.end(Ending::ExitedBeforeLink { exit, cause }, Vec::new())
             }
-            State::Running { since, .. } => {
-                if now.uptime.saturating_sub(*since) > RAN_WELL {
-                    self.restarts = 0;
-                    self.told.clear();
-                }
+            State::Running { .. } => {
+                self.note_good_run(now);
                 let is_complete = self.beginning == Beginning::Resumed && exit == Exit::Code(0);
                 let ending = if is_complete {
                     Ending::Completed
@@ -97,6 +94,16 @@ impl Session {
             }
             // On its way out already; the tree is gone when it says so.
             State::Spawning { .. } | State::Stopping { .. } | State::Resting { .. } => Vec::new(),
+        }
+    }
+
+    /// What goes wrong after a good run is a new trouble.
+    pub(super) fn note_good_run(&mut self, now: Moment) {
+        if let State::Running { since, .. } = &self.state
+            && now.uptime.saturating_sub(*since) > RAN_WELL
+        {
+            self.restarts = 0;
+            self.told.clear();
         }
     }
 
@@ -175,6 +182,7 @@ impl Session {
             | Ending::ExitedBeforeLink { .. }
             | Ending::NoLink { .. }
             | Ending::HostRestarted
+            | Ending::CutOff { .. }
             | Ending::Exited { .. } => {}
         }
         let is_restarted = self.had_link && terms.restart == Restart::OnExit;

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     link::Link,
     remote_control::{
-        claude::Cause,
+        claude::{Cause, Connection},
         notice::{Notice, Outcome},
         process::{Exit, NotSpawned, ProcessIdentity, StopReport},
     },
@@ -39,6 +39,8 @@ pub(crate) enum Event {
     NotSpawned(NotSpawned),
     LinkShown(Link),
     LinkTimedOut(Option<Cause>),
+    /// The program says something else of its connection than before.
+    Connection(Connection),
     Exited(Exit, Option<Cause>),
     /// Some processes cannot be ended, and it is tried again.
     NotEnded(String),
@@ -94,6 +96,8 @@ impl Session {
             restarts: 0,
             told: Vec::new(),
             unheard: requests.clone(),
+            heard: None,
+            cut_off_told: None,
             not_ended: None,
         };
         for request in requests {
@@ -126,10 +130,11 @@ impl Session {
             Event::NotSpawned(reason) => self.on_not_spawned(reason, terms, now),
             Event::LinkShown(link) => self.on_link_shown(&link, now),
             Event::LinkTimedOut(cause) => self.on_link_timed_out(cause, terms),
+            Event::Connection(connection) => self.on_connection(connection, now),
             Event::Exited(exit, cause) => self.on_exited(exit, cause, now),
             Event::NotEnded(reason) => self.on_not_ended(reason),
             Event::TreeGone(report) => self.on_tree_gone(report, terms, now),
-            Event::TimeCame => self.on_time_came(now),
+            Event::TimeCame => self.on_time_came(terms, now),
             Event::Delivered { number, receipt } => {
                 let mut all = self.deliveries.iter_mut();
                 if let Some(delivery) = all.find(|delivery| delivery.number == number) {
@@ -196,16 +201,19 @@ impl Session {
     }
 
     /// The uptime at which the session wants to hear [`Event::TimeCame`].
-    pub(crate) fn next_wake(&self) -> Option<Duration> {
-        match (&self.state, self.end) {
-            (State::Resting { until, .. }, Some(end)) => Some(end.uptime.min(*until)),
-            (State::Resting { until, .. }, None) => Some(*until),
-            (State::Running { .. }, Some(end)) if end.warned => Some(end.uptime),
-            (State::Running { .. }, Some(end)) => Some(end.uptime.saturating_sub(WARNING)),
-            (State::Stopping { told_at, .. }, _) => *told_at,
-            (State::Running { .. }, None)
-            | (State::Spawning { .. } | State::Starting { .. }, _) => None,
-        }
+    pub(crate) fn next_wake(&self, terms: &Terms) -> Option<Duration> {
+        let of_state = match &self.state {
+            State::Resting { until, .. } => Some(*until),
+            State::Running { .. } => self.cut_off_wake(terms),
+            State::Stopping { told_at, .. } => return *told_at,
+            State::Spawning { .. } | State::Starting { .. } => return None,
+        };
+        let warns = matches!(self.state, State::Running { .. });
+        let of_end = self.end.map(|end| match end {
+            End { warned: false, .. } if warns => end.uptime.saturating_sub(WARNING),
+            End { .. } => end.uptime,
+        });
+        of_state.into_iter().chain(of_end).min()
     }
 
     /// A delivery for this request. `None`: another is under way to the same requester, which answers it too.
@@ -245,6 +253,7 @@ impl Session {
             return self.finish(Ending::Expired, None, Vec::new());
         }
         self.state = State::Spawning { since: now.uptime };
+        self.heard = None;
         vec![Effect::Spawn]
     }
 
@@ -413,7 +422,8 @@ impl Session {
         }
     }
 
-    fn on_time_came(&mut self, now: Moment) -> Vec<Effect> {
+    fn on_time_came(&mut self, terms: &Terms, now: Moment) -> Vec<Effect> {
+        let cut_off = self.cut_off_wake(terms);
         match (&mut self.state, &mut self.end) {
             (State::Stopping { told_at, .. }, _) if told_at.is_some_and(|at| now.uptime >= at) => {
                 *told_at = None;
@@ -434,6 +444,9 @@ impl Session {
                 let left = end.uptime.saturating_sub(now.uptime);
                 let holders = self.holders();
                 vec![Effect::Tell(Notice::EndsSoon { holders, left })]
+            }
+            (State::Running { .. }, _) if cut_off.is_some_and(|due| now.uptime >= due) => {
+                self.on_cut_off(terms, now)
             }
             // It was moved since.
             (

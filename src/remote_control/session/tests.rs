@@ -13,9 +13,13 @@ const BEGIN: Duration = Duration::from_hours(100);
 
 const LINK_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long a session may be cut off.
+const LIMIT: Duration = Duration::from_mins(10);
+
 const TERMS: Terms = Terms {
     link_timeout: Some(LINK_TIMEOUT),
     max_duration: None,
+    reconnect_limit: Some(LIMIT),
     restart: Restart::Never,
 };
 
@@ -173,7 +177,8 @@ impl Life {
 
     /// Lets time pass until the session wants to be woken, and wakes it.
     fn wake(&mut self) -> Vec<Effect> {
-        let wake = self.session.next_wake().expect("it wants to be woken");
+        let wake = self.session.next_wake(&self.terms);
+        let wake = wake.expect("it wants to be woken");
         self.elapsed = self.elapsed.max(wake.saturating_sub(BEGIN));
         self.on(Event::TimeCame)
     }
@@ -190,7 +195,7 @@ impl Life {
 
     /// How long until it is woken.
     fn sleeps(&self) -> Option<Duration> {
-        let wake = self.session.next_wake()?;
+        let wake = self.session.next_wake(&self.terms)?;
         Some(wake.saturating_sub(at(self.elapsed).uptime))
     }
 
@@ -364,6 +369,7 @@ fn a_delivery_that_is_refused_leaves_the_session_for_a_next_try() {
     assert_eq!(effects, [deliver(1, "alice", "one")]);
 }
 
+mod connection;
 mod events;
 mod life_span;
 mod restart;
@@ -413,7 +419,7 @@ fn whoever_stops_what_takes_a_while_hears_so_after_two_seconds_and_once() {
         [Effect::Tell(Notice::ShuttingDown(requests))]
     };
     assert_eq!(life.wake(), told(&["carol", "bob"]));
-    assert_eq!(life.session.next_wake(), None);
+    assert_eq!(life.session.next_wake(&life.terms), None);
     // Who asks later hears it too.
     life.pass(MINUTE).on(Event::StopRequested(request("alice")));
     assert_eq!(life.wake(), told(&["alice"]));

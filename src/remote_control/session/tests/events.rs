@@ -4,7 +4,7 @@ use super::*;
 use crate::remote_control::session::life::MOST_LINKS;
 
 /// Everything that can happen, by name.
-fn events() -> [(&'static str, Event); 13] {
+fn events() -> [(&'static str, Event); 14] {
     let reason = String::new();
     [
         ("link", asked_by("bob")),
@@ -18,6 +18,7 @@ fn events() -> [(&'static str, Event); 13] {
         ),
         ("shown", Event::LinkShown(link("two"))),
         ("timed out", Event::LinkTimedOut(None)),
+        ("connected", Event::Connection(Connection::Connected)),
         ("exited", exited()),
         ("gone", gone()),
         ("time", Event::TimeCame),
@@ -40,10 +41,14 @@ fn an_event_that_comes_too_late_changes_nothing() {
         (Life::begin, &["spawned", "not spawned"], &of_delivery),
         (
             Life::starting,
-            &["shown", "timed out", "exited"],
+            &["shown", "timed out", "connected", "exited"],
             &of_delivery,
         ),
-        (Life::running, &["shown", "exited"], &of_delivery),
+        (
+            Life::running,
+            &["shown", "connected", "exited"],
+            &of_delivery,
+        ),
         (Life::stopping, &["gone"], &of_delivery),
         // Its deliveries have begun anew, under other numbers.
         (Life::resting, &[], &[]),

@@ -47,12 +47,12 @@ fn a_session_no_longer_than_the_warning_ends_without_one() {
 #[test]
 fn a_session_without_an_end_is_never_woken() {
     let mut life = Life::running(TERMS);
-    assert_eq!(life.session.next_wake(), None);
+    assert_eq!(life.session.next_wake(&life.terms), None);
     assert_eq!(life.session.time_left(BEGIN), None);
     assert_eq!(life.pass(10_000 * HOUR).on(Event::TimeCame), []);
     let effects = life.on(Event::ExtensionRequested(request("bob"), HOUR));
     assert_eq!(effects, [extended(None)]);
-    assert_eq!(life.session.next_wake(), None);
+    assert_eq!(life.session.next_wake(&life.terms), None);
 }
 
 #[test]

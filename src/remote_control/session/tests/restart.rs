@@ -257,7 +257,7 @@ fn a_request_ends_the_rest() {
     let mut life = Life::resting(ON_EXIT);
     let effects = life.on(asked_by("bob"));
     assert_eq!(effects, [Effect::Spawn]);
-    assert_eq!(life.session.next_wake(), None);
+    assert_eq!(life.session.next_wake(&life.terms), None);
     // The alarm of the rest comes too late.
     assert_eq!(life.pass(HOUR).on(Event::TimeCame), []);
 }

@@ -120,7 +120,7 @@ fn a_rest_is_over_when_the_host_was_booted() {
         uptime: MINUTE,
     };
     life.restore(None, true, now);
-    assert_eq!(life.session.next_wake(), Some(MINUTE));
+    assert_eq!(life.session.next_wake(&life.terms), Some(MINUTE));
 }
 
 #[test]

@@ -16,6 +16,7 @@ use crate::{
 
 const TERMS: Terms = Terms {
     link_timeout: Some(Duration::from_secs(30)),
+    reconnect_limit: None,
     max_duration: Some(Duration::from_hours(12)),
     restart: Restart::OnExit,
 };
