@@ -4,9 +4,11 @@
 
 mod check;
 mod exit;
+mod generate;
 mod init;
 mod log;
 mod reset_identity;
+mod service;
 mod sessions;
 mod trust;
 
@@ -21,6 +23,7 @@ use std::{
 
 use anyhow::{Context as _, anyhow};
 use clap::{Parser, Subcommand};
+use clap_complete::Shell;
 use futures_util::FutureExt as _;
 use procfs::process::Process;
 use tokio::signal::unix::{SignalKind, signal};
@@ -93,6 +96,17 @@ enum Command {
         #[arg(long)]
         msc4190: bool,
     },
+    /// Run the bot as a systemd service: write the unit, enable and start it, or remove it.
+    Service(service::Service),
+    /// Print a configuration that has every key with its default.
+    Config,
+    /// Print a script that completes rcbot's commands and options in a shell.
+    Completions {
+        /// The shell, such as bash.
+        shell: Shell,
+    },
+    /// Print the manual page.
+    Man,
 }
 
 #[derive(Debug, clap::Args)]
@@ -135,6 +149,10 @@ fn perform(command: Command) -> Result<(), Failure> {
             output,
             msc4190,
         } => write_registration(&config.config, output, msc4190),
+        Command::Service(arguments) => service::service(&arguments),
+        Command::Config => generate::config(),
+        Command::Completions { shell } => generate::completions(shell),
+        Command::Man => generate::man(),
     }
 }
 
@@ -191,8 +209,12 @@ fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> Result<T, Failu
     result.map_err(Failure::WhileRunning)
 }
 
+/// Whoever has read enough, such as head(1), closes the pipe: that is no failure.
 fn print(text: &str) -> Result<(), Failure> {
-    let written = writeln!(io::stdout(), "{text}");
+    let written = match writeln!(io::stdout(), "{text}") {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    };
     written
         .context("cannot write to standard output")
         .map_err(Failure::WhileRunning)

@@ -36,6 +36,12 @@ impl Failure {
         }
     }
 
+    pub(super) fn into_error(self) -> anyhow::Error {
+        match self {
+            Self::WhileRunning(error) | Self::Configuration(error) => error,
+        }
+    }
+
     /// The exit code that it ends with.
     pub(super) fn code(&self) -> u8 {
         match self {

@@ -135,6 +135,9 @@ mod secrets;
 /// What systemd and its journal are told, and the units.
 mod service;
 
+/// `rcbot service`, and what the binary prints about itself.
+mod service_command;
+
 /// What a session and its link go through when the bot ends.
 mod restart;
 

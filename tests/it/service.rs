@@ -23,7 +23,7 @@ use crate::support::{
     host::set_mode,
     person,
     person::Person,
-    program::isolate,
+    program::{isolate, rcbot},
     proxy::{Answer, Proxy},
     start_homeserver,
 };
@@ -292,6 +292,38 @@ fn the_units_are_sound() {
         ("rcbot.user.service", None, &["--user"]),
     ] {
         let unit = lay_out(folder.path(), unit, drop_in);
+        let Some(output) = systemd_analyze(folder.path(), options, &["verify", "--man=no"], &unit)
+        else {
+            return;
+        };
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.is_empty(), "{said}");
+    }
+}
+
+#[test]
+fn the_units_that_rcbot_service_writes_are_sound_however_the_paths_are_spelt() {
+    let home = TempDir::with_prefix("rcbot 100% $HOME \"é\" '-").unwrap();
+    let home = home.path();
+    fs::write(
+        home.join("config.yaml"),
+        "homeserver: { url: http://127.0.0.1:9, server_name: example.org }\n\
+         admin_room: \"#admins:example.org\"\n\
+         authorization: { users: [\"@alice:example.org\"] }\n\
+         projects: { website: { directory: . } }\n",
+    )
+    .unwrap();
+    for (mode, options) in [("--run-as=daemon", &[][..]), ("--user", &["--user"])] {
+        let output = rcbot(home)
+            .args(["service", "--print", mode, "--config"])
+            .arg(home.join("config.yaml"))
+            .output()
+            .unwrap();
+        assert!(output.status.success());
+        let folder = tempfile::tempdir().unwrap();
+        let unit = folder.path().join("rcbot.service");
+        fs::write(&unit, output.stdout).unwrap();
+        set_mode(&unit, 0o644);
         let Some(output) = systemd_analyze(folder.path(), options, &["verify", "--man=no"], &unit)
         else {
             return;

@@ -1,0 +1,73 @@
+//! `rcbot config`, `rcbot completions` and `rcbot man`: texts about this binary, for a pipe.
+
+use std::io::{self, Write as _};
+
+use clap::{Command, CommandFactory as _};
+use clap_complete::Shell;
+use clap_mangen::Man;
+
+use super::{Arguments, Failure, print};
+
+/// Every key of a configuration with its default.
+const EXAMPLE: &str = include_str!("../../config.example.yaml");
+
+pub(super) fn config() -> Result<(), Failure> {
+    print(EXAMPLE.trim_end())
+}
+
+pub(super) fn completions(shell: Shell) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "rcbot", &mut script);
+    print_bytes(&script)
+}
+
+pub(super) fn man() -> Result<(), Failure> {
+    let page =
+        man_page(Arguments::command()).map_err(|error| Failure::WhileRunning(error.into()))?;
+    print_bytes(&page)
+}
+
+fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
+    print(String::from_utf8_lossy(bytes).trim_end())
+}
+
+/// One page for all commands: what `clap_mangen` makes of each is a page, which becomes a section here.
+fn man_page(command: Command) -> io::Result<Vec<u8>> {
+    let command = command
+        .disable_help_subcommand(true)
+        .disable_version_flag(true);
+    let subcommands: Vec<_> = command.get_subcommands().cloned().collect();
+    let page = Man::new(command);
+    let mut text = Vec::new();
+    page.render_title(&mut text)?;
+    page.render_name_section(&mut text)?;
+    page.render_synopsis_section(&mut text)?;
+    page.render_description_section(&mut text)?;
+    page.render_options_section(&mut text)?;
+    writeln!(text, ".SH COMMANDS")?;
+    for subcommand in subcommands.into_iter().filter(|one| !one.is_hide_set()) {
+        let name = format!("rcbot {}", subcommand.get_name());
+        writeln!(text, ".SS {name}")?;
+        let page = Man::new(subcommand.bin_name(name).disable_help_flag(true));
+        let mut section = Vec::new();
+        page.render_synopsis_section(&mut section)?;
+        page.render_description_section(&mut section)?;
+        page.render_options_section(&mut section)?;
+        let section = String::from_utf8_lossy(&section);
+        for line in section
+            .lines()
+            .filter(|line| !line.starts_with(".ie") && !line.starts_with(".el"))
+        {
+            writeln!(
+                text,
+                "{}",
+                if line.starts_with(".SH ") {
+                    ".PP"
+                } else {
+                    line
+                }
+            )?;
+        }
+    }
+    Ok(text)
+}

@@ -1,0 +1,273 @@
+//! `rcbot service`: writes the unit that runs the bot as a service, enables it, and undoes both.
+//!
+//! Invariant: it starts and ends the bot by systemd alone, and no session.
+
+mod search_path;
+mod systemd;
+mod unit;
+
+use std::{
+    env, fs,
+    io::{self, Write as _},
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, anyhow, bail};
+use nix::unistd::{Uid, User, geteuid};
+use tracing::warn;
+
+use super::{ConfigFile, Failure, load_config, print};
+use crate::config::Config;
+use systemd::Systemd;
+use unit::Unit;
+
+/// Where units of the administrator lie: systemd.unit(5).
+const SYSTEM_UNITS: &str = "/etc/systemd/system";
+
+/// What `rcbot service` takes.
+#[derive(Debug, clap::Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line"
+)]
+pub(super) struct Service {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// Make it a service of your own user instead of the system. Needs no root.
+    #[arg(long)]
+    user: bool,
+    /// The user whom the bot and its sessions run as. [default: the owner of the configuration]
+    #[arg(long, value_name = "USER", conflicts_with = "user")]
+    run_as: Option<String>,
+    /// The service's name, where several bots run on this host.
+    #[arg(long, default_value = "rcbot", value_parser = service_name)]
+    name: String,
+    /// The PATH of the bot and its sessions. [default: the usual folders, and the one that has `claude`]
+    #[arg(long, value_name = "FOLDERS")]
+    path: Option<String>,
+    /// Print the unit. Writes nothing and starts nothing.
+    #[arg(long, conflicts_with = "remove")]
+    print: bool,
+    /// Replace a unit of that name that differs.
+    #[arg(long, conflicts_with = "remove")]
+    replace: bool,
+    /// Stop the service and remove its unit. Sessions keep running.
+    #[arg(long)]
+    remove: bool,
+}
+
+pub(super) fn service(arguments: &Service) -> Result<(), Failure> {
+    if !arguments.print {
+        refuse_wrong_user(arguments.user).map_err(Failure::Configuration)?;
+    }
+    if arguments.remove {
+        return remove(arguments).map_err(Failure::WhileRunning);
+    }
+    let config = load_config(&arguments.config.config)?;
+    let unit = unit_for(arguments, &config).map_err(Failure::Configuration)?;
+    let text = unit.text().map_err(Failure::Configuration)?;
+    if arguments.print {
+        return print(text.trim_end());
+    }
+    install(arguments, &text).map_err(Failure::WhileRunning)
+}
+
+fn service_name(text: &str) -> Result<String, String> {
+    let fits = |character: char| character.is_ascii_alphanumeric() || "-_".contains(character);
+    if !text.is_empty() && text.chars().all(fits) {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "found {text:?}, wanted letters, digits, - and _, without .service"
+    ))
+}
+
+/// Before anything is read: each of the two has its own place, which only its own user writes.
+fn refuse_wrong_user(of_user: bool) -> anyhow::Result<()> {
+    match (of_user, geteuid().is_root()) {
+        (false, false) => bail!(
+            "only root can write or remove a service of the system: put `sudo` before the command. `--user` makes a \
+             service of your own user instead, and `--print` only shows the unit"
+        ),
+        (true, true) if env::var_os("SUDO_USER").is_some() => {
+            bail!("with `sudo`, `--user` would make a service of root: run it without `sudo`")
+        }
+        (true, _) | (false, true) => Ok(()),
+    }
+}
+
+fn unit_for(arguments: &Service, config: &Config) -> anyhow::Result<Unit> {
+    let owner = owner(arguments, &config.file)?;
+    let programs: Vec<_> = config
+        .projects
+        .values()
+        .flat_map(|configured| {
+            [
+                &configured.project.settings.command,
+                &configured.project.settings.resume_command,
+            ]
+        })
+        .filter_map(|words| words.first())
+        .map(String::as_str)
+        .collect();
+    let path = arguments.path.clone().unwrap_or_else(|| {
+        // Root's own PATH, or that of `sudo`, says nothing of another user's.
+        let ours = env::var_os("PATH").filter(|_| owner.uid == geteuid());
+        let found = search_path::of(&owner.dir, ours.as_deref(), &programs);
+        for program in &found.missing {
+            warn!(
+                program,
+                "not found in any usual folder: name the service's folders with --path, or install it and run this again"
+            );
+        }
+        found.path
+    });
+    Ok(Unit {
+        program: env::current_exe().context("cannot tell where rcbot is")?,
+        config: config.file.clone(),
+        path,
+        user: (!arguments.user).then_some(owner.name),
+    })
+}
+
+/// Who the bot is to run as.
+fn owner(arguments: &Service, config: &Path) -> anyhow::Result<User> {
+    if let Some(name) = &arguments.run_as {
+        return User::from_name(name)?.with_context(|| format!("there is no user {name}"));
+    }
+    let id = if arguments.user {
+        geteuid()
+    } else {
+        let file = fs::metadata(config);
+        let file = file.with_context(|| format!("cannot look at {}", config.display()))?;
+        Uid::from_raw(file.uid())
+    };
+    if id.is_root() && !arguments.user {
+        bail!(
+            "{} belongs to root, and every session would run as root: name the user whom the bot runs as with `--run-as`, \
+             and give that user the file, or say `--run-as root` if that is what you want",
+            config.display()
+        );
+    }
+    User::from_uid(id)?.with_context(|| format!("the user {id} has no name"))
+}
+
+fn unit_file(arguments: &Service) -> anyhow::Result<PathBuf> {
+    let folder = if arguments.user {
+        let home = || Some(PathBuf::from(env::var_os("HOME")?).join(".config"));
+        let configuration = env::var_os("XDG_CONFIG_HOME").map(PathBuf::from);
+        let configuration = configuration
+            .filter(|folder| folder.is_absolute())
+            .or_else(home);
+        configuration
+            .context("HOME is not set")?
+            .join("systemd/user")
+    } else {
+        PathBuf::from(SYSTEM_UNITS)
+    };
+    Ok(folder.join(format!("{}.service", arguments.name)))
+}
+
+fn install(arguments: &Service, text: &str) -> anyhow::Result<()> {
+    let file = unit_file(arguments)?;
+    print_line(&write(&file, text, arguments.replace)?)?;
+    let systemd = Systemd::of(arguments.user, &arguments.name);
+    let steps = systemd.enable();
+    if systemd.is_running() {
+        for step in &steps {
+            print_line(&format!("Running `{step}`"))?;
+            step.run().with_context(|| {
+                format!(
+                    "the unit is written, but the service does not run. If you still run the bot in a terminal, end it there; \
+                     `{}` tells more. Then run the command again",
+                    systemd.status()
+                )
+            })?;
+        }
+        return print_line(&format!(
+            "The service runs, and starts with the {}. Watch it with `{}`, and try it with `rcbot check --config {}`.",
+            if arguments.user {
+                "user's first login, or at boot"
+            } else {
+                "system"
+            },
+            systemd.log(),
+            arguments.config.config.display()
+        ));
+    }
+    print_line("systemd does not run here, so the service is not started. Where it runs:")?;
+    steps
+        .iter()
+        .try_for_each(|step| print_line(&format!("  {step}")))
+}
+
+/// Whole or not at all; what is there already stays unless it is to be replaced.
+fn write(file: &Path, text: &str, replace: bool) -> anyhow::Result<String> {
+    let shown = file.display();
+    let there = fs::read(file);
+    let is_there = file.symlink_metadata().is_ok();
+    if there.is_ok_and(|there| there == text.as_bytes()) {
+        return Ok(format!("{shown} is there already, and the same."));
+    }
+    if is_there && !replace {
+        bail!(
+            "{shown} exists already and differs, so nothing was changed: `--replace` replaces it, and `--print` shows what \
+             would be written"
+        );
+    }
+    let writing = || -> io::Result<()> {
+        let folder = file.parent().unwrap_or(file);
+        fs::create_dir_all(folder)?;
+        let mut new = tempfile::Builder::new()
+            .permissions(fs::Permissions::from_mode(0o644))
+            .tempfile_in(folder)?;
+        new.write_all(text.as_bytes())?;
+        new.as_file().sync_all()?;
+        if replace {
+            new.persist(file)?;
+        } else {
+            new.persist_noclobber(file)?;
+        }
+        Ok(())
+    };
+    writing().with_context(|| format!("cannot write {shown}"))?;
+    Ok(format!(
+        "{} {shown}.",
+        if is_there { "Replaced" } else { "Wrote" }
+    ))
+}
+
+fn remove(arguments: &Service) -> anyhow::Result<()> {
+    let file = unit_file(arguments)?;
+    let shown = file.display();
+    let text = match fs::read_to_string(&file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return print_line(&format!("There is no {shown}: nothing to remove."));
+        }
+        Err(error) => return Err(anyhow!(error).context(format!("cannot read {shown}"))),
+    };
+    let systemd = Systemd::of(arguments.user, &arguments.name);
+    let is_running = systemd.is_running();
+    if is_running {
+        let step = systemd.disable();
+        print_line(&format!("Running `{step}`"))?;
+        step.run().context("nothing was removed")?;
+    }
+    fs::remove_file(&file).with_context(|| format!("cannot remove {shown}"))?;
+    if is_running {
+        systemd.reload().run()?;
+    }
+    let stop = unit::stop_command(&text);
+    let stop = stop.unwrap_or_else(|| "rcbot stop --config FILE".to_owned());
+    print_line(&format!(
+        "Removed {shown}. The bot has ended.\n\
+         Sessions keep running, without a time limit and with links that work. `{stop}` ends them.\n\
+         The configuration and the bot's data are still there."
+    ))
+}
+
+fn print_line(text: &str) -> anyhow::Result<()> {
+    print(text).map_err(Failure::into_error)
+}

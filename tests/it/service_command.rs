@@ -1,0 +1,294 @@
+//! `rcbot service` with a systemd that notes what it is told; and what the binary prints about itself for a pipe.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+use nix::unistd::geteuid;
+use tempfile::TempDir;
+
+use crate::support::{program::rcbot, run_to_end};
+
+/// A home directory with a configuration, and a systemd and a `claude` of the test.
+struct Home(TempDir);
+
+impl Home {
+    /// `state` is what systemd says of itself.
+    fn new(state: &str) -> Self {
+        let home = Self(TempDir::with_prefix("rcbot-test-").unwrap());
+        fs::create_dir_all(home.path("website")).unwrap();
+        fs::write(
+            home.path("config.yaml"),
+            "homeserver: { url: http://127.0.0.1:9, server_name: example.org }\n\
+             admin_room: \"#admins:example.org\"\n\
+             authorization: { users: [\"@alice:example.org\"] }\n\
+             projects: { website: { directory: website } }\n",
+        )
+        .unwrap();
+        home.program(
+            "systemctl",
+            &format!(
+                "case \"$*\" in *is-system-running) echo {state} ;; *) echo \"systemctl $*\" >> \"$HOME/told\" ;; esac"
+            ),
+        );
+        home.program("loginctl", "echo \"loginctl $*\" >> \"$HOME/told\"");
+        home.program("claude", "");
+        home
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn program(&self, name: &str, script: &str) {
+        fs::create_dir_all(self.path("bin")).unwrap();
+        let program = self.path("bin").join(name);
+        fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    fn service(&self, arguments: &[&str]) -> Output {
+        let path = format!(
+            "{}:{}",
+            self.path("bin").display(),
+            std::env::var("PATH").unwrap()
+        );
+        run_to_end(
+            rcbot(self.0.path())
+                .env("PATH", path)
+                .arg("service")
+                .args(arguments)
+                .current_dir(self.0.path()),
+        )
+    }
+
+    fn unit(&self) -> PathBuf {
+        self.path(".config/systemd/user/rcbot.service")
+    }
+
+    /// What systemd was told since the last look.
+    fn told(&self) -> Vec<String> {
+        let told = fs::read_to_string(self.path("told")).unwrap_or_default();
+        drop(fs::remove_file(self.path("told")));
+        told.lines().map(str::to_owned).collect()
+    }
+}
+
+#[track_caller]
+fn passed(output: &Output) -> String {
+    let said = String::from_utf8(output.stdout.clone()).unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}{stderr}");
+    said
+}
+
+#[track_caller]
+fn refused(output: &Output, code: i32) -> String {
+    let said = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    said
+}
+
+#[test]
+fn a_service_of_a_user_is_written_started_and_removed() {
+    let home = Home::new("running");
+    let said = passed(&home.service(&["--user"]));
+    assert!(
+        said.contains(&format!("Wrote {}", home.unit().display())),
+        "{said}"
+    );
+    assert_eq!(
+        home.told(),
+        [
+            "systemctl --user daemon-reload",
+            "systemctl --user enable rcbot.service",
+            "loginctl enable-linger",
+            "systemctl --user restart rcbot.service",
+        ]
+    );
+    let unit = fs::read_to_string(home.unit()).unwrap();
+    let config = home.path("config.yaml");
+    let start = format!("rcbot run --config {}", config.display());
+    let path = format!("Environment=PATH={}:", home.path("bin").display());
+    let lines = |part: &str| unit.lines().filter(|line| line.contains(part)).count();
+    assert_eq!((lines(&start), lines(&path)), (1, 1), "{unit}");
+
+    let said = passed(&home.service(&["--user", "--remove"]));
+    assert_eq!(
+        home.told(),
+        [
+            "systemctl --user disable --now rcbot.service",
+            "systemctl --user daemon-reload"
+        ]
+    );
+    assert!(!home.unit().exists());
+    let stop = format!("rcbot stop --config {}` ends them", config.display());
+    assert!(
+        said.contains("Sessions keep running") && said.contains(&stop),
+        "{said}"
+    );
+    let again = passed(&home.service(&["--user", "--remove"]));
+    assert!(again.contains("nothing to remove"), "{again}");
+    assert!(home.told().is_empty());
+}
+
+#[test]
+fn a_unit_that_somebody_changed_is_replaced_only_if_asked() {
+    let home = Home::new("running");
+    passed(&home.service(&["--user"]));
+    let unit = fs::read_to_string(home.unit()).unwrap();
+    let same = passed(&home.service(&["--user"]));
+    assert!(same.contains("is there already, and the same"), "{same}");
+
+    fs::write(home.unit(), "mine").unwrap();
+    home.told();
+    let said = refused(&home.service(&["--user"]), 1);
+    assert!(
+        said.contains("exists already and differs") && said.contains("--replace"),
+        "{said}"
+    );
+    assert_eq!(fs::read_to_string(home.unit()).unwrap(), "mine");
+    assert!(home.told().is_empty());
+
+    let said = passed(&home.service(&["--user", "--replace"]));
+    assert!(said.contains("Replaced"), "{said}");
+    assert_eq!(fs::read_to_string(home.unit()).unwrap(), unit);
+}
+
+#[test]
+fn without_a_running_systemd_the_commands_are_said() {
+    let home = Home::new("offline");
+    let said = passed(&home.service(&["--user", "--name=rcbot-2"]));
+    assert!(home.told().is_empty());
+    assert!(home.path(".config/systemd/user/rcbot-2.service").exists());
+    for step in [
+        "  systemctl --user enable rcbot-2.service\n",
+        "  loginctl enable-linger\n",
+    ] {
+        assert!(said.contains(step), "{said}");
+    }
+}
+
+#[test]
+fn a_service_that_does_not_start_is_told_with_what_to_look_at() {
+    let home = Home::new("running");
+    home.program(
+        "systemctl",
+        "case \"$*\" in *is-system-running) echo degraded ;; *restart*) exit 1 ;; esac",
+    );
+    let said = refused(&home.service(&["--user"]), 1);
+    for part in [
+        "`systemctl --user restart rcbot.service` failed",
+        "end it there",
+        "`systemctl --user status rcbot.service`",
+    ] {
+        assert!(said.contains(part), "{said}");
+    }
+}
+
+#[test]
+fn a_preview_writes_nothing_and_what_cannot_be_is_refused_before_anything_is_written() {
+    let home = Home::new("running");
+    let unit = passed(&home.service(&["--print", "--run-as=nobody"]));
+    assert!(
+        unit.contains("\nUser=nobody\n") && unit.contains("WantedBy=multi-user.target"),
+        "{unit}"
+    );
+    let said = refused(
+        &home.service(&["--print", "--run-as=nobody-of-this-name"]),
+        2,
+    );
+    assert!(
+        said.contains("there is no user nobody-of-this-name"),
+        "{said}"
+    );
+    let said = refused(&home.service(&["--user", "--name=../x"]), 2);
+    assert!(said.contains("wanted letters, digits"), "{said}");
+    if geteuid().is_root() {
+        // The configuration belongs to root here.
+        let said = refused(&home.service(&[]), 2);
+        assert!(
+            said.contains("every session would run as root") && said.contains("--run-as"),
+            "{said}"
+        );
+    } else {
+        let said = refused(&home.service(&[]), 2);
+        assert!(said.contains("put `sudo` before the command"), "{said}");
+    }
+    fs::write(home.path("config.yaml"), "nonsense").unwrap();
+    refused(&home.service(&["--user"]), 2);
+    assert!(!home.path(".config").exists() && home.told().is_empty());
+}
+
+/// What a command prints to a pipe, whole.
+fn printed(arguments: &[&str]) -> String {
+    let home = tempfile::tempdir().unwrap();
+    passed(&run_to_end(rcbot(home.path()).args(arguments)))
+}
+
+#[test]
+fn the_example_configuration_is_printed_as_it_is() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let example = fs::read_to_string(root.join("config.example.yaml")).unwrap();
+    assert_eq!(printed(&["config"]), example);
+}
+
+#[test]
+fn completions_know_every_command_and_are_sound() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = printed(&["completions", shell]);
+        for word in ["reset-identity", "service", "--run-as"] {
+            let word = if shell == "fish" {
+                word.trim_start_matches("--")
+            } else {
+                word
+            };
+            assert!(script.contains(word), "{word} is not in {shell}'s");
+        }
+    }
+    let mut bash = Command::new("bash");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("rcbot.bash");
+    fs::write(&file, printed(&["completions", "bash"])).unwrap();
+    assert!(bash.arg("-n").arg(&file).status().unwrap().success());
+}
+
+#[test]
+fn the_manual_page_has_a_section_for_each_command() {
+    let page = printed(&["man"]);
+    assert!(page.contains(".TH rcbot 1"), "{page}");
+    for command in ["init", "run", "reset\\-identity", "service", "completions"] {
+        let section = page.split("\n.SS ").find_map(|section| {
+            let (name, section) = section.split_once('\n')?;
+            (name == format!("rcbot {}", command.replace("\\-", "-"))).then_some(section)
+        });
+        let section = section.unwrap_or_else(|| panic!("{command} is not in {page}"));
+        let usage = format!("rcbot {}", command);
+        assert!(section.contains(&usage), "{section}");
+    }
+    assert!(page.contains("run\\-as"), "{page}");
+}
+
+#[test]
+fn a_reader_who_has_seen_enough_makes_no_failure() {
+    let home = tempfile::tempdir().unwrap();
+    let mut reader = Command::new("true").stdin(Stdio::piped()).spawn().unwrap();
+    let pipe = reader.stdin.take().unwrap();
+    reader.wait().unwrap();
+    let mut command = rcbot(home.path());
+    let output = command
+        .arg("man")
+        .stdout(pipe)
+        .stderr(Stdio::piped())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(
+        output.stderr.is_empty(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
