@@ -1,7 +1,7 @@
 //! config.yaml -> [`Config`]: typed, and checked as a whole, so that every problem is told in one go.
 //!
-//! `file` has the keys as serde structs and makes a [`Config`] of them, `values` says what each value must be, `yaml`
-//! knows where each stands, and `document` brings these together and collects what is wrong.
+//! `file` has the keys as serde structs and makes a [`Config`] of them, `values` says what each value must be, `outline`
+//! where each stands, and `document` reads by serde and collects what is wrong.
 //!
 //! Invariant: no message shows a secret.
 
@@ -20,10 +20,10 @@ mod authorization;
 pub(crate) mod document;
 mod file;
 mod host;
+mod outline;
 mod places;
 mod problem;
 pub(crate) mod values;
-pub(crate) mod yaml;
 
 #[cfg(test)]
 pub(crate) mod testing;
@@ -35,10 +35,7 @@ pub use self::host::{HostName, InvalidHostName};
 pub use self::places::Places;
 pub(crate) use self::problem::Refusal;
 pub use self::problem::{Problem, Problems};
-use self::{
-    document::{Document, UnknownKeys},
-    file::File,
-};
+use self::{document::Document, file::File};
 use crate::{
     remote_control::{Project, ProjectName},
     secret::{Password, Token},
@@ -186,7 +183,7 @@ impl Config {
             path: path.to_owned(),
             source,
         };
-        let text = fs::read_to_string(path).map_err(|error| match error.kind() {
+        let text = document::text_of(path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => ConfigError::Missing {
                 path: path.to_owned(),
             },
@@ -251,7 +248,7 @@ impl Config {
 
     fn parse(file: &Path, text: &str, folder: &Path) -> Result<Self, Problems> {
         let convert = |given: File, document: &Document<'_>| given.into_config(folder, document);
-        let (config, warnings) = document::read(file, text, UnknownKeys::Refused, convert)?;
+        let (config, warnings) = document::read(file, text, convert)?;
         Ok(Self { warnings, ..config })
     }
 }

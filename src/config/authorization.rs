@@ -5,13 +5,9 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 use matrix_sdk::ruma::{OwnedUserId, UserId};
 use matrix_sdk_base::crypto::vodozemac::{Ed25519PublicKey, base64_decode};
 use serde::{Deserialize, Serialize};
+use serde_yaml::Value;
 
-use super::{
-    document::{Document, Given},
-    problem::Refusal,
-    values,
-    yaml::Value,
-};
+use super::{document::Document, problem::Refusal, values};
 
 /// How many characters 32 bytes are in unpadded base64.
 const LENGTH: usize = 43;
@@ -84,20 +80,25 @@ impl fmt::Display for MasterKey {
 /// A list of users, or a mapping of users to their keys. Anything else is refused, also a key without a value: an empty list
 /// would let everybody command.
 pub(super) fn read_users(
-    users: &Given,
+    path: &str,
+    users: &Value,
     document: &Document<'_>,
 ) -> BTreeMap<OwnedUserId, Option<MasterKey>> {
-    let without_keys = || {
-        let users = document.list(users, values::user_id).into_iter();
-        users.map(|user| (user, None)).collect()
+    let Value::Mapping(users) = users else {
+        let users = document.list(path, users, values::user_id).into_iter();
+        return users.map(|user| (user, None)).collect();
     };
-    let with_keys = document.entries(users, user_and_key);
-    with_keys.unwrap_or_else(without_keys).into_iter().collect()
+    let users = users.iter().filter_map(|(user, key)| {
+        let user = user.as_str().unwrap_or_default();
+        let read = |key: &Value| user_and_key(user, key);
+        document.value(&format!("{path}.{user}"), key, read)
+    });
+    users.collect()
 }
 
 fn user_and_key(user: &str, key: &Value) -> Result<(OwnedUserId, Option<MasterKey>), Refusal> {
     let id = values::of_text(user, values::user_id).map_err(Refusal::because)?;
-    let key = values::text(key).ok().and_then(|text| text.parse().ok());
+    let key = key.as_str().and_then(|text| text.parse().ok());
     let key = key.ok_or_else(|| {
         Refusal::wanted(format!(
             "the master key of {id} (`rcbot trust {id}` shows it); users whose keys are not written down stand in a list"

@@ -4,6 +4,7 @@
 
 use std::{
     collections::BTreeMap,
+    mem,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -17,7 +18,12 @@ use super::{
     RequireEncryptedCommands,
     authorization::read_users,
     document::{Document, Given},
-    values,
+    values::{
+        self, AccessToken, AccountPassword, AnyDuration, Anything, Command, CommandPrefix, Count,
+        CountOrNone, DevicesToTrust, DurationOrNone, EncryptedCommands, FilePath, Flag,
+        HomeserverUrl, Host, Input, Localpart, Name, OutputSize, Pattern, PositiveDuration,
+        PowerLevel, RestartWhen, Room, Server, Variable,
+    },
 };
 use crate::remote_control::{
     LinkPattern, MAX_OUTPUT, Project, ProjectName, RECONNECT_LIMIT, Restart, STOP_GRACE,
@@ -64,86 +70,89 @@ const MAX_DURATION: Duration = Duration::from_hours(12);
 
 /// The whole file.
 #[derive(Default, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub(super) struct File {
     homeserver: HomeserverSection,
-    appservice: Option<AppserviceSection>,
+    appservice: AppserviceSection,
     bot: BotSection,
-    admin_room: Given,
-    host: Given,
-    command_prefix: Given,
+    admin_room: Given<Room>,
+    host: Given<Host>,
+    command_prefix: Given<CommandPrefix>,
     authorization: AuthorizationSection,
     encryption: EncryptionSection,
-    max_command_age: Given,
+    max_command_age: Given<PositiveDuration>,
     rate: RateSection,
-    max_sessions: Given,
-    data_dir: Given,
+    max_sessions: Given<CountOrNone>,
+    data_dir: Given<FilePath>,
     sessions: ProjectSection,
     projects: BTreeMap<String, ProjectSection>,
 }
 
 #[derive(Default, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 struct HomeserverSection {
-    url: Given,
-    server_name: Given,
+    url: Given<HomeserverUrl>,
+    server_name: Given<Server>,
 }
 
 #[derive(Default, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 struct AppserviceSection {
-    registration: Given,
+    registration: Given<FilePath>,
 }
 
 #[derive(Default, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 struct BotSection {
-    localpart: Given,
-    display_name: Given,
-    access_token: Given,
-    password: Given,
+    localpart: Given<Localpart>,
+    display_name: Given<Name>,
+    access_token: Given<AccessToken>,
+    password: Given<AccountPassword>,
 }
 
 #[derive(Default, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 struct AuthorizationSection {
-    users: Given,
-    power_level: Given,
+    users: Given<Anything>,
+    power_level: Given<PowerLevel>,
 }
 
 #[derive(Default, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 struct EncryptionSection {
-    devices: Given,
-    require_encrypted_commands: Given,
+    devices: Given<DevicesToTrust>,
+    require_encrypted_commands: Given<EncryptedCommands>,
 }
 
 #[derive(Default, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 struct RateSection {
-    commands_per_minute: Given,
+    commands_per_minute: Given<Count>,
 }
 
 /// A project, or `sessions`, which has its keys but for the first four.
 #[derive(Default, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 struct ProjectSection {
-    directory: Given,
-    power_level: Given,
-    autostart: Given,
-    deliver_to: Given,
-    command: Given,
-    resume_command: Given,
-    environment: BTreeMap<String, Given>,
-    stdin: Given,
-    link_pattern: Given,
-    link_timeout: Given,
-    stop_grace: Given,
-    reconnect_limit: Given,
-    max_duration: Given,
-    max_output: Given,
-    restart: Given,
+    directory: Given<FilePath>,
+    power_level: Given<PowerLevel>,
+    autostart: Given<Flag>,
+    deliver_to: Given<Anything>,
+    command: Given<Command>,
+    resume_command: Given<Command>,
+    environment: BTreeMap<String, Given<Variable>>,
+    stdin: Given<Input>,
+    link_pattern: Given<Pattern>,
+    link_timeout: Given<PositiveDuration>,
+    stop_grace: Given<AnyDuration>,
+    reconnect_limit: Given<PositiveDuration>,
+    max_duration: Given<DurationOrNone>,
+    max_output: Given<OutputSize>,
+    restart: Given<RestartWhen>,
 }
+
+/// The keys of a project that `sessions` does not have.
+const OF_PROJECT: [&str; 4] = ["directory", "power_level", "autostart", "deliver_to"];
 
 /// Where the bot keeps its files if nothing else is said, with the configuration in this folder.
 pub(super) fn default_data_dir(folder: &Path) -> PathBuf {
@@ -155,45 +164,30 @@ impl File {
     pub(super) fn into_config(self, folder: &Path, document: &Document<'_>) -> Option<Config> {
         let (homeserver_url, server_name) = self.homeserver.read(document);
         let bot = self.bot;
-        let (bot_user, display_name) = bot.read_user(server_name.as_ref(), document);
-        let login = bot.read_login(self.appservice, folder, document);
-        let admin_room = document.required("admin_room", &self.admin_room, values::room);
-        let rate = self.rate.commands_per_minute;
-        let sessions = self.sessions;
-        let projects = read_projects(self.projects, sessions, folder, document);
+        let bot_user = read_user(bot.localpart, server_name.as_ref(), document);
+        let registration = self.appservice.registration.or("registration.yaml".into());
+        let registration = folder.join(registration);
+        let login = read_login(bot.access_token, bot.password, registration, document);
+        let admin_room = document.required("admin_room", self.admin_room);
+        let projects = read_projects(self.projects, self.sessions, folder, document);
+        let data_dir = self.data_dir.0.map(|path| folder.join(path));
         Some(Config {
             file: PathBuf::new(),
-            host: document.optional(&self.host, values::host),
-            command_prefix: document.or(
-                &self.command_prefix,
-                "!rc".to_owned(),
-                values::command_prefix,
-            ),
+            host: self.host.0,
+            command_prefix: self.command_prefix.or("!rc".to_owned()),
             authorization: self.authorization.read(document),
-            encryption: self.encryption.read(document),
+            encryption: self.encryption.read(),
             limits: Limits {
-                commands_per_minute: document.or(&rate, COMMANDS_PER_MINUTE, values::count),
-                max_sessions: document.or(
-                    &self.max_sessions,
-                    Some(MAX_SESSIONS),
-                    values::optional_count,
-                ),
+                commands_per_minute: self.rate.commands_per_minute.or(COMMANDS_PER_MINUTE),
+                max_sessions: self.max_sessions.or(Some(MAX_SESSIONS)),
             },
-            max_command_age: document.or(
-                &self.max_command_age,
-                MAX_COMMAND_AGE,
-                values::positive_duration,
-            ),
-            data_dir: document.or(
-                &self.data_dir,
-                default_data_dir(folder),
-                values::path(folder),
-            ),
+            max_command_age: self.max_command_age.or(MAX_COMMAND_AGE),
+            data_dir: data_dir.unwrap_or_else(|| default_data_dir(folder)),
             homeserver_url: homeserver_url?,
             server_name: server_name?,
             login: login?,
             bot_user: bot_user?,
-            display_name,
+            display_name: bot.display_name.or("Remote Control".to_owned()),
             admin_room: admin_room?,
             projects: projects?,
             warnings: Vec::new(),
@@ -203,107 +197,72 @@ impl File {
 
 impl HomeserverSection {
     fn read(self, document: &Document<'_>) -> (Option<Url>, Option<OwnedServerName>) {
-        let url = document.required("homeserver.url", &self.url, values::homeserver_url);
+        let url = document.required("homeserver.url", self.url);
         if url.as_ref().is_some_and(values::is_unprotected) {
             document.warning(
                 "homeserver.url",
                 "is http to another host: tokens go there in the clear; use https or 127.0.0.1",
             );
         }
-        let name = document.required(
-            "homeserver.server_name",
-            &self.server_name,
-            values::server_name,
-        );
+        let name = document.required("homeserver.server_name", self.server_name);
         (url, name)
     }
 }
 
-impl BotSection {
-    fn read_user(
-        &self,
-        server: Option<&OwnedServerName>,
-        document: &Document<'_>,
-    ) -> (Option<OwnedUserId>, String) {
-        let localpart = document.or(&self.localpart, "rcbot".to_owned(), values::localpart);
-        let display_name = document.or(
-            &self.display_name,
-            "Remote Control".to_owned(),
-            values::name,
-        );
-        let user = server.map(|server| UserId::parse(format!("@{localpart}:{server}")));
-        let user = user.and_then(|user| {
-            user.map_err(|error| document.problem("bot.localpart", error.to_string()))
-                .ok()
-        });
-        (user, display_name)
-    }
+fn read_user(
+    localpart: Given<Localpart>,
+    server: Option<&OwnedServerName>,
+    document: &Document<'_>,
+) -> Option<OwnedUserId> {
+    let localpart = localpart.or("rcbot".to_owned());
+    UserId::parse(format!("@{localpart}:{}", server?))
+        .map_err(|error| document.problem("bot.localpart", error.to_string()))
+        .ok()
+}
 
-    /// Exactly one way. Without any word about it, it is the appservice's.
-    fn read_login(
-        &self,
-        appservice: Option<AppserviceSection>,
-        folder: &Path,
-        document: &Document<'_>,
-    ) -> Option<LoginMethod> {
-        let token = document.optional(&self.access_token, values::secret);
-        let password = document.optional(&self.password, values::secret);
-        let has_appservice = appservice.is_some();
-        let registration = document.or(
-            &appservice.unwrap_or_default().registration,
-            folder.join("registration.yaml"),
-            values::path(folder),
-        );
-        match (self.access_token.is_there(), self.password.is_there()) {
-            (true, true) => {
-                let message = "is given beside bot.access_token, and the bot logs in one way; remove one of the two";
-                document.problem("bot.password", message);
-                None
-            }
-            (false, false) => Some(LoginMethod::Appservice { registration }),
-            (true, false) | (false, true) if has_appservice => {
-                let message = "is given beside bot.access_token or bot.password, and the bot logs in one way; remove this \
-                               section, or the other key";
-                document.problem("appservice", message);
-                None
-            }
-            (true, false) => token.map(LoginMethod::AccessToken),
-            (false, true) => password.map(LoginMethod::Password),
+/// Exactly one way. Without any word about it, it is the appservice's.
+fn read_login(
+    token: Given<AccessToken>,
+    password: Given<AccountPassword>,
+    registration: PathBuf,
+    document: &Document<'_>,
+) -> Option<LoginMethod> {
+    let has = |key| document.has(key);
+    match (has("bot.access_token"), has("bot.password")) {
+        (true, true) => {
+            let message = "is given beside bot.access_token, and the bot logs in one way; remove one of the two";
+            document.problem("bot.password", message);
+            None
         }
+        (false, false) => Some(LoginMethod::Appservice { registration }),
+        (true, false) | (false, true) if has("appservice") => {
+            let message = "is given beside bot.access_token or bot.password, and the bot logs in one way; remove this \
+                           section, or the other key";
+            document.problem("appservice", message);
+            None
+        }
+        (true, false) => token.0.map(LoginMethod::AccessToken),
+        (false, true) => password.0.map(LoginMethod::Password),
     }
 }
 
 impl AuthorizationSection {
     fn read(self, document: &Document<'_>) -> Authorization {
+        let users = self.users.0;
+        let users = users.map(|users| read_users("authorization.users", &users, document));
         Authorization {
-            power_level: document.or(&self.power_level, 100, values::power_level),
-            users: read_users(&self.users, document),
+            power_level: self.power_level.or(100),
+            users: users.unwrap_or_default(),
         }
     }
 }
 
 impl EncryptionSection {
-    fn read(self, document: &Document<'_>) -> Encryption {
-        let devices = [
-            ("cross_signed", Devices::CrossSigned),
-            ("any", Devices::Any),
-        ];
-        let required = [
-            ("auto", RequireEncryptedCommands::Auto),
-            ("always", RequireEncryptedCommands::Always),
-            ("never", RequireEncryptedCommands::Never),
-        ];
+    fn read(self) -> Encryption {
+        let required = self.require_encrypted_commands;
         Encryption {
-            devices: document.or(
-                &self.devices,
-                Devices::CrossSigned,
-                values::one_of(&devices),
-            ),
-            require_encrypted_commands: document.or(
-                &self.require_encrypted_commands,
-                RequireEncryptedCommands::Auto,
-                values::one_of(&required),
-            ),
+            devices: self.devices.or(Devices::CrossSigned),
+            require_encrypted_commands: required.or(RequireEncryptedCommands::Auto),
         }
     }
 }
@@ -315,7 +274,7 @@ fn read_projects(
     document: &Document<'_>,
 ) -> Option<BTreeMap<ProjectName, ConfiguredProject>> {
     let sessions = sessions.read_sessions(document)?;
-    if projects.is_empty() && document.can_have_keys("projects") {
+    if projects.is_empty() && !document.is_wrong_below("projects") {
         document.problem(
             "projects",
             "none given, wanted at least one: a name, and below it `directory: /path/to/it`",
@@ -377,7 +336,7 @@ fn real_path(project: &Project) -> PathBuf {
 
 impl ProjectSection {
     fn read_project(
-        self,
+        mut self,
         name: String,
         at: &str,
         sessions: &SessionSettings,
@@ -388,15 +347,15 @@ impl ProjectSection {
         if let Err(error) = &name {
             document.problem(at, format!("{error}; rename it"));
         }
-        let key = format!("{at}.directory");
-        let directory = document.required(&key, &self.directory, values::path(folder));
-        let power_level = document.optional(&self.power_level, values::power_level);
+        let directory = mem::take(&mut self.directory);
+        let directory = document.required(&format!("{at}.directory"), directory);
+        let power_level = self.power_level.0;
         let deliver_to = self.read_autostart(at, document);
-        let settings = self.read_settings(sessions.clone(), document);
+        let settings = self.read_settings(at, sessions.clone(), document);
         Some(ConfiguredProject {
             project: Project {
                 name: name.ok()?,
-                directory: directory?,
+                directory: folder.join(directory?),
                 deliver_to,
                 settings,
             },
@@ -406,17 +365,17 @@ impl ProjectSection {
 
     /// Who gets the link of a session that starts with the bot; nobody, where none does.
     fn read_autostart(&self, at: &str, document: &Document<'_>) -> Vec<String> {
-        let autostart = document.or(&self.autostart, false, values::flag);
-        let users = document.list(&self.deliver_to, values::user_id);
+        let autostart = self.autostart.0.unwrap_or(false);
+        let path = format!("{at}.deliver_to");
+        let users = self.deliver_to.0.as_ref();
+        let users = users.map(|users| document.list(&path, users, values::user_id));
+        let users = users.unwrap_or_default();
         match (autostart, users.is_empty()) {
             (true, true) => document.problem(
                 &format!("{at}.autostart"),
                 "needs deliver_to, wanted a list of users who get the link, such as [\"@admin:example.org\"]",
             ),
-            (false, false) => document.problem(
-                &format!("{at}.deliver_to"),
-                "is of no use without autostart: true",
-            ),
+            (false, false) => document.problem(&path, "is of no use without autostart: true"),
             (true, false) | (false, true) => {}
         }
         users.iter().map(ToString::to_string).collect()
@@ -424,15 +383,9 @@ impl ProjectSection {
 
     /// What holds for every project that does not say otherwise.
     fn read_sessions(self, document: &Document<'_>) -> Option<SessionSettings> {
-        let misplaced = [
-            ("directory", self.directory.is_there()),
-            ("power_level", self.power_level.is_there()),
-            ("autostart", self.autostart.is_there()),
-            ("deliver_to", self.deliver_to.is_there()),
-        ];
-        for (key, _) in misplaced.iter().filter(|(_, is_there)| *is_there) {
-            let message = "is a key of a project; move it below `projects`";
-            document.problem(&format!("sessions.{key}"), message);
+        let misplaced = OF_PROJECT.map(|key| format!("sessions.{key}"));
+        for key in misplaced.iter().filter(|key| document.has(key)) {
+            document.problem(key, "is a key of a project; move it below `projects`");
         }
         let built_in = SessionSettings {
             command: COMMAND.map(str::to_owned).to_vec(),
@@ -450,45 +403,46 @@ impl ProjectSection {
             max_output: MAX_OUTPUT,
             restart: Restart::Never,
         };
-        Some(self.read_settings(built_in, document))
+        Some(self.read_settings("sessions", built_in, document))
     }
 
     /// What is given here, over what holds outside. Variables are added to those outside; one of the same name wins.
-    fn read_settings(self, outer: SessionSettings, document: &Document<'_>) -> SessionSettings {
-        let variable = |(name, given): (String, Given)| {
-            let value = document.optional(&given, |value| values::variable(&name, value))?;
+    fn read_settings(
+        self,
+        at: &str,
+        outer: SessionSettings,
+        document: &Document<'_>,
+    ) -> SessionSettings {
+        let as_written = |path: String| document.plain(&path).map(str::to_owned);
+        let command = |key: &str, given: Given<Command>| {
+            let words = given.0?.into_iter().enumerate();
+            let words = words
+                .map(|(index, word)| as_written(format!("{at}.{key}[{index}]")).unwrap_or(word));
+            Some(words.collect())
+        };
+        let variable = |(name, given): (String, Given<Variable>)| {
+            let path = format!("{at}.environment.{name}");
+            if let Some(why) = values::unfit_name(&name) {
+                document.problem(&path, why);
+            }
+            let value = given.0?;
+            let value = as_written(path).map_or(value, |text| text.as_str().into());
             Some((name, value))
         };
         let inner = self.environment.into_iter().filter_map(variable);
-        let restarts = [("never", Restart::Never), ("on_exit", Restart::OnExit)];
         SessionSettings {
-            command: document.or(&self.command, outer.command, values::command),
-            resume_command: document.or(
-                &self.resume_command,
-                outer.resume_command,
-                values::command,
-            ),
+            command: command("command", self.command).unwrap_or(outer.command),
+            resume_command: command("resume_command", self.resume_command)
+                .unwrap_or(outer.resume_command),
             environment: outer.environment.into_iter().chain(inner).collect(),
-            stdin: document.or(&self.stdin, outer.stdin, values::secret),
-            link_pattern: document.or(&self.link_pattern, outer.link_pattern, values::link_pattern),
-            link_timeout: document.or(
-                &self.link_timeout,
-                outer.link_timeout,
-                values::positive_duration,
-            ),
-            stop_grace: document.or(&self.stop_grace, outer.stop_grace, values::duration),
-            reconnect_limit: document.or(
-                &self.reconnect_limit,
-                outer.reconnect_limit,
-                values::positive_duration,
-            ),
-            max_duration: document.or(
-                &self.max_duration,
-                outer.max_duration,
-                values::optional_duration,
-            ),
-            max_output: document.or(&self.max_output, outer.max_output, values::output_size),
-            restart: document.or(&self.restart, outer.restart, values::one_of(&restarts)),
+            stdin: self.stdin.or(outer.stdin),
+            link_pattern: self.link_pattern.or(outer.link_pattern),
+            link_timeout: self.link_timeout.or(outer.link_timeout),
+            stop_grace: self.stop_grace.or(outer.stop_grace),
+            reconnect_limit: self.reconnect_limit.or(outer.reconnect_limit),
+            max_duration: self.max_duration.or(outer.max_duration),
+            max_output: self.max_output.or(outer.max_output),
+            restart: self.restart.or(outer.restart),
         }
     }
 }

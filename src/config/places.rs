@@ -2,16 +2,18 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
     path::{Path, PathBuf},
     time::Duration,
 };
 
+use serde::Deserialize;
+use serde_yaml::Value;
+
 use super::{
     Config, ConfigError, Problems,
+    document::{self, Given},
     file::default_data_dir,
-    values,
-    yaml::{Node, Value},
+    values::{self, FilePath},
 };
 use crate::remote_control::{ProjectName, STOP_GRACE};
 
@@ -41,7 +43,7 @@ impl Places {
             path: path.to_owned(),
             source,
         };
-        let text = fs::read_to_string(path).map_err(unreadable)?;
+        let text = document::text_of(path).map_err(unreadable)?;
         let absolute = std::path::absolute(path).map_err(unreadable)?;
         match read(&text, absolute.parent().unwrap_or(&absolute)) {
             Some((data_dir, projects)) => Ok(Self {
@@ -67,27 +69,34 @@ impl From<Config> for Places {
     }
 }
 
+/// The only key that cannot be done without.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct DataDir {
+    data_dir: Given<FilePath>,
+}
+
 /// `None`: the text does not say where the data directory is.
 fn read(text: &str, folder: &Path) -> Option<(PathBuf, BTreeMap<ProjectName, Duration>)> {
-    let root = Node::parse(text).ok()?.value;
-    let data_dir = match root.get("data_dir") {
-        Some(value) => values::path(folder)(value).ok()?,
-        None => default_data_dir(folder),
-    };
+    let DataDir { data_dir } = serde_yaml::from_str(text).ok()?;
+    let data_dir = data_dir.0.map(|path| folder.join(path));
+    let data_dir = data_dir.unwrap_or_else(|| default_data_dir(folder));
+    // Where a key is given twice there is nothing: sessions are found by their records.
+    let root = serde_yaml::from_str(text).unwrap_or(Value::Null);
     let grace_in = |section: &Value| values::duration(section.get("stop_grace")?).ok();
     let common = root.get("sessions").and_then(grace_in);
-    let Some(Value::Map(projects)) = root.get("projects") else {
-        return Some((data_dir, BTreeMap::new()));
-    };
-    let projects = projects.iter().filter_map(|(key, project)| {
-        let grace = grace_in(&project.value).or(common).unwrap_or(STOP_GRACE);
-        Some((key.parse().ok()?, grace))
+    let projects = root.get("projects").and_then(Value::as_mapping);
+    let projects = projects.into_iter().flatten().filter_map(|(key, project)| {
+        let grace = grace_in(project).or(common).unwrap_or(STOP_GRACE);
+        Some((key.as_str()?.parse().ok()?, grace))
     });
     Some((data_dir, projects.collect()))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -110,8 +119,21 @@ mod tests {
 
         let places = load("projects: []\n").unwrap();
         assert_eq!(places.data_dir, folder.path().join("data"));
+        for text in [
+            "admin_room: &x y\nbot: !z { x: *x }\ndata_dir: here\n",
+            "5: x\nhost: a\nhost: b\ndata_dir: here\nprojects: { web: {}, web: {} }\n",
+            "data_dir: here\nbot: { password: 99999999999999999999 }\n",
+        ] {
+            let places = load(text).unwrap();
+            assert_eq!(places.data_dir, folder.path().join("here"), "{text}");
+        }
         // Where the sessions are cannot be guessed.
-        for text in ["data_dir: [x]\n", "data_dir: [\n"] {
+        for text in [
+            "data_dir: [x]\n",
+            "data_dir: [\n",
+            "data_dir: a\ndata_dir: b\n",
+            "data_dir:\n",
+        ] {
             assert!(matches!(load(text), Err(ConfigError::Invalid(_))), "{text}");
         }
     }

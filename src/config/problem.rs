@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::yaml::Value;
+use serde_yaml::Value;
 
 /// One thing in a file that is wrong, or worth a warning. Displayed as `file:line: key: message`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +26,21 @@ impl Problem {
             message,
         }
     }
+
+    /// Whether it is about the value of a key, or about one that this is in.
+    pub(super) fn is_about(&self, path: &str) -> bool {
+        is_in(path, &self.key)
+    }
+
+    /// Whether it is about the value of a key, or about one in this.
+    pub(super) fn is_below(&self, path: &str) -> bool {
+        is_in(&self.key, path)
+    }
+}
+
+fn is_in(path: &str, outer: &str) -> bool {
+    let rest = path.strip_prefix(outer);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
 impl fmt::Display for Problem {
@@ -111,15 +126,25 @@ const SHOWN: usize = 80;
 
 fn describe(value: &Value) -> String {
     match value {
-        Value::Nothing | Value::List(_) | Value::Map(_) => value.kind().to_owned(),
-        Value::Plain(written) => written.clone(),
-        Value::Text(text) if text.chars().count() > SHOWN => {
-            format!(
-                "{:?} and more",
-                text.chars().take(SHOWN).collect::<String>()
-            )
+        Value::Bool(flag) => flag.to_string(),
+        Value::Number(number) => number.to_string(),
+        Value::String(text) if text.chars().count() > SHOWN => {
+            let beginning: String = text.chars().take(SHOWN).collect();
+            format!("{beginning:?} and more")
         }
-        Value::Text(text) => format!("{text:?}"),
-        Value::Tagged(tag) => format!("{tag} without quotes, which YAML takes for a tag"),
+        Value::String(text) => format!("{text:?}"),
+        Value::Null | Value::Sequence(_) | Value::Mapping(_) | Value::Tagged(_) => {
+            kind(value).to_owned()
+        }
+    }
+}
+
+/// What a value is, without what it says.
+pub(super) fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "nothing",
+        Value::Sequence(_) => "a list",
+        Value::Mapping(_) => "a mapping",
+        Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Tagged(_) => "a text",
     }
 }

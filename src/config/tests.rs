@@ -152,6 +152,15 @@ fn a_project_has_its_own_settings_over_the_common_ones() {
 }
 
 #[test]
+fn an_argument_is_taken_as_it_was_written() {
+    let text = format!("{LEAST}    command: [run, 1.10, 0x1f, 1e3, true, 007, \"0\", '#']\n");
+    let config = parse(&text).unwrap();
+    let project = config.projects.into_values().next().unwrap().project;
+    let wanted = ["run", "1.10", "0x1f", "1e3", "true", "007", "0", "#"];
+    assert_eq!(project.settings.command, wanted);
+}
+
+#[test]
 fn the_number_of_sessions_can_be_left_open() {
     let config = parse(&format!("{LEAST}max_sessions: none\n")).unwrap();
     assert_eq!(config.limits.max_sessions, None);

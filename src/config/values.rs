@@ -1,23 +1,20 @@
 //! What a single value must be. Each function turns a value into its type or says what is wanted; none looks at the system.
 
-use std::{
-    error::Error,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{error::Error, iter, path::PathBuf, time::Duration};
 
 use bytesize::ByteSize;
 use matrix_sdk::ruma::{
     Int, OwnedRoomOrAliasId, OwnedServerName, OwnedUserId, RoomOrAliasId, ServerName, UserId,
 };
-use url::{Host, Url};
+use serde_yaml::Value;
+use url::Url;
 
-use super::{HostName, problem::Refusal, yaml::Value};
+use super::{Devices, HostName, RequireEncryptedCommands, problem::Refusal};
 use crate::{
     remote_control::{
-        DATA_DIRECTORY_VARIABLE, LinkPattern, SESSION_FOLDER_VARIABLE, SESSION_ID_VARIABLE,
+        DATA_DIRECTORY_VARIABLE, LinkPattern, Restart, SESSION_FOLDER_VARIABLE, SESSION_ID_VARIABLE,
     },
-    secret::{Kind, Secret, SecretText},
+    secret::{self, Password, Secret, SecretText, Token},
 };
 
 /// The least that an output file may hold, in bytes.
@@ -39,21 +36,73 @@ const OURS: [&str; 3] = [
     DATA_DIRECTORY_VARIABLE,
 ];
 
+/// What the value of a key can be.
+pub(crate) trait Kind {
+    type Value;
+
+    fn read(value: &Value) -> Result<Self::Value, Refusal>;
+}
+
+/// A name for each, for the structs that say which keys there are.
+macro_rules! kinds {
+    ($($kind:ident: $read:ident -> $value:ty;)*) => {$(
+        pub(crate) enum $kind {}
+
+        impl Kind for $kind {
+            type Value = $value;
+
+            fn read(value: &Value) -> Result<$value, Refusal> {
+                $read(value)
+            }
+        }
+    )*};
+}
+
+kinds! {
+    AccessToken: secret -> Token;
+    AccountPassword: secret -> Password;
+    AnyDuration: duration -> Duration;
+    Anything: anything -> Value;
+    Command: command -> Vec<String>;
+    CommandPrefix: command_prefix -> String;
+    Count: count -> usize;
+    CountOrNone: count_or_none -> Option<usize>;
+    DevicesToTrust: devices -> Devices;
+    DurationOrNone: duration_or_none -> Option<Duration>;
+    EncryptedCommands: encrypted_commands -> RequireEncryptedCommands;
+    FilePath: path -> PathBuf;
+    Flag: flag -> bool;
+    HomeserverUrl: homeserver_url -> Url;
+    Host: host -> HostName;
+    Input: secret -> SecretText;
+    Localpart: localpart -> String;
+    Name: name -> String;
+    OutputSize: output_size -> u64;
+    Pattern: link_pattern -> LinkPattern;
+    PositiveDuration: positive_duration -> Duration;
+    PowerLevel: power_level -> i64;
+    RestartWhen: restart -> Restart;
+    Room: room -> OwnedRoomOrAliasId;
+    Server: server_name -> OwnedServerName;
+    Text: text -> String;
+    Variable: variable -> SecretText;
+}
+
 /// What a text at a terminal says, as if it stood in the file.
 pub(crate) fn of_text<T>(
     text: &str,
     read: impl FnOnce(&Value) -> Result<T, Refusal>,
 ) -> Result<T, String> {
-    let value = Value::Text(text.to_owned());
+    let value = Value::from(text);
     read(&value).map_err(|refusal| refusal.of(&value))
 }
 
 /// Any text.
 pub(crate) fn text(value: &Value) -> Result<String, Refusal> {
     match value {
-        Value::Text(text) => Ok(text.clone()),
-        Value::Plain(_) => Err(Refusal::wanted("a text: put it in quotes")),
-        Value::Nothing | Value::List(_) | Value::Map(_) | Value::Tagged(_) => {
+        Value::String(text) => Ok(text.clone()),
+        Value::Bool(_) | Value::Number(_) => Err(Refusal::wanted("a text: put it in quotes")),
+        Value::Null | Value::Sequence(_) | Value::Mapping(_) | Value::Tagged(_) => {
             Err(Refusal::wanted("a text"))
         }
     }
@@ -65,17 +114,13 @@ fn text_as<T>(
     wanted: &str,
     read: impl FnOnce(&str) -> Option<T>,
 ) -> Result<T, Refusal> {
-    let text = text(value).ok();
-    let read = text.and_then(|text| read(&text));
+    let read = value.as_str().and_then(read);
     read.ok_or_else(|| Refusal::wanted(wanted))
 }
 
 /// A whole number within bounds.
 fn number(value: &Value, least: i64, most: i64, more: &str) -> Result<i64, Refusal> {
-    let number = match value {
-        Value::Plain(number) => number.parse().ok(),
-        Value::Nothing | Value::Text(_) | Value::List(_) | Value::Map(_) | Value::Tagged(_) => None,
-    };
+    let number = value.as_i64();
     let number = number.filter(|number| (least..=most).contains(number));
     number.ok_or_else(|| Refusal::wanted(format!("a whole number from {least} to {most}{more}")))
 }
@@ -86,12 +131,11 @@ fn or_none<T>(
     wanted: &str,
     read: impl FnOnce(&Value) -> Result<T, Refusal>,
 ) -> Result<Option<T>, Refusal> {
-    match value {
-        Value::Text(text) if text == "none" => Ok(None),
-        other => read(other)
-            .map(Some)
-            .map_err(|_| Refusal::wanted(format!("{wanted}, or none"))),
+    if value == "none" {
+        return Ok(None);
     }
+    let read = read(value).map(Some);
+    read.map_err(|_| Refusal::wanted(format!("{wanted}, or none")))
 }
 
 /// A text to show to people.
@@ -119,7 +163,7 @@ pub(crate) fn command_prefix(value: &Value) -> Result<String, Refusal> {
 /// The address of the client-server API.
 pub(crate) fn homeserver_url(value: &Value) -> Result<Url, Refusal> {
     // A password stands before the @, be the rest a URL or not; so this is looked at before anything is shown.
-    if matches!(value, Value::Text(text) if text.contains('@')) {
+    if value.as_str().is_some_and(|text| text.contains('@')) {
         return Err(Refusal::because(
             "names a user or a password; wanted a URL without them",
         ));
@@ -135,9 +179,9 @@ pub(crate) fn homeserver_url(value: &Value) -> Result<Url, Refusal> {
 /// Whether what is sent to the URL can be read by others on its way.
 pub(crate) fn is_unprotected(url: &Url) -> bool {
     let is_loopback = match url.host() {
-        Some(Host::Domain(domain)) => domain == "localhost" || domain.ends_with(".localhost"),
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(url::Host::Domain(domain)) => domain == "localhost" || domain.ends_with(".localhost"),
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
         None => false,
     };
     url.scheme() == "http" && !is_loopback
@@ -162,7 +206,7 @@ pub(crate) fn localpart(value: &Value) -> Result<String, Refusal> {
 }
 
 /// A secret of some kind. No message shows it.
-pub(crate) fn secret<K: Kind>(value: &Value) -> Result<Secret<K>, Refusal> {
+pub(crate) fn secret<K: secret::Kind>(value: &Value) -> Result<Secret<K>, Refusal> {
     let text =
         text(value).map_err(|_| Refusal::because(format!("wanted {}, in quotes", K::NAME)))?;
     Secret::new(text).map_err(|error| Refusal::because(error.to_string()))
@@ -192,11 +236,8 @@ pub(crate) fn power_level(value: &Value) -> Result<i64, Refusal> {
 }
 
 pub(crate) fn flag(value: &Value) -> Result<bool, Refusal> {
-    match value {
-        Value::Plain(word) => word.parse().ok(),
-        Value::Nothing | Value::Text(_) | Value::List(_) | Value::Map(_) | Value::Tagged(_) => None,
-    }
-    .ok_or_else(|| Refusal::wanted("true or false"))
+    let flag = value.as_bool();
+    flag.ok_or_else(|| Refusal::wanted("true or false"))
 }
 
 /// A time span, maybe none.
@@ -216,7 +257,7 @@ pub(crate) fn positive_duration(value: &Value) -> Result<Duration, Refusal> {
         .ok_or_else(|| Refusal::wanted("a duration longer than nothing, such as 30s or 2m"))
 }
 
-pub(crate) fn optional_duration(value: &Value) -> Result<Option<Duration>, Refusal> {
+pub(crate) fn duration_or_none(value: &Value) -> Result<Option<Duration>, Refusal> {
     or_none(value, "a duration such as 12h", positive_duration)
 }
 
@@ -234,34 +275,51 @@ pub(crate) fn count(value: &Value) -> Result<usize, Refusal> {
     Ok(usize::try_from(count).unwrap_or(usize::MAX))
 }
 
-pub(crate) fn optional_count(value: &Value) -> Result<Option<usize>, Refusal> {
+pub(crate) fn count_or_none(value: &Value) -> Result<Option<usize>, Refusal> {
     let wanted = format!("a whole number from 1 to {LARGEST_COUNT}");
     or_none(value, &wanted, count)
 }
 
-/// One of the named choices.
-pub(crate) fn one_of<T: Copy>(choices: &[(&str, T)]) -> impl Fn(&Value) -> Result<T, Refusal> {
-    move |value| {
-        let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
-        text_as(value, &names.join(" or "), |text| {
-            let mut choices = choices.iter();
-            choices.find_map(|(name, choice)| (*name == text).then_some(*choice))
-        })
-    }
+fn devices(value: &Value) -> Result<Devices, Refusal> {
+    let choices = [
+        ("cross_signed", Devices::CrossSigned),
+        ("any", Devices::Any),
+    ];
+    one_of(value, &choices)
 }
 
-/// A path; a relative one begins at `folder`.
-pub(crate) fn path(folder: &Path) -> impl Fn(&Value) -> Result<PathBuf, Refusal> {
-    move |value| {
-        if matches!(value, Value::Text(text) if text.starts_with('~')) {
-            return Err(Refusal::wanted(
-                "a path without ~, which is not expanded here: write it out",
-            ));
-        }
-        text_as(value, "a path", |text| {
-            (!text.is_empty() && !text.contains('\0')).then(|| folder.join(text))
-        })
+fn encrypted_commands(value: &Value) -> Result<RequireEncryptedCommands, Refusal> {
+    let choices = [
+        ("auto", RequireEncryptedCommands::Auto),
+        ("always", RequireEncryptedCommands::Always),
+        ("never", RequireEncryptedCommands::Never),
+    ];
+    one_of(value, &choices)
+}
+
+fn restart(value: &Value) -> Result<Restart, Refusal> {
+    let choices = [("never", Restart::Never), ("on_exit", Restart::OnExit)];
+    one_of(value, &choices)
+}
+
+fn one_of<T: Copy>(value: &Value, choices: &[(&str, T)]) -> Result<T, Refusal> {
+    let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
+    text_as(value, &names.join(" or "), |text| {
+        let mut choices = choices.iter();
+        choices.find_map(|(name, choice)| (*name == text).then_some(*choice))
+    })
+}
+
+/// A path; a relative one begins at the folder of the file.
+pub(crate) fn path(value: &Value) -> Result<PathBuf, Refusal> {
+    if value.as_str().is_some_and(|text| text.starts_with('~')) {
+        return Err(Refusal::wanted(
+            "a path without ~, which is not expanded here: write it out",
+        ));
     }
+    text_as(value, "a path", |text| {
+        (!text.is_empty() && !text.contains('\0')).then(|| text.into())
+    })
 }
 
 /// What a link looks like.
@@ -273,12 +331,12 @@ pub(crate) fn link_pattern(value: &Value) -> Result<LinkPattern, Refusal> {
 }
 
 /// A program and its arguments. They are no secrets: every process on the host can read them.
-pub(crate) fn command(value: &Value) -> Result<Vec<String>, Refusal> {
-    let Value::List(items) = value else {
+fn command(value: &Value) -> Result<Vec<String>, Refusal> {
+    let Value::Sequence(items) = value else {
         let wanted = "a list of a program and its arguments, such as [claude, remote-control]";
         return Err(Refusal::wanted(wanted));
     };
-    let words = items.iter().map(|item| argument(&item.value));
+    let words = items.iter().map(argument);
     let words = words.collect::<Option<Vec<_>>>().ok_or_else(|| {
         Refusal::because("an argument is not a text; wanted texts alone, in quotes where they hold : or # or begin with {")
     })?;
@@ -294,38 +352,42 @@ pub(crate) fn command(value: &Value) -> Result<Vec<String>, Refusal> {
 }
 
 /// The value of an environment variable. It may be a secret, so no message shows it.
-pub(crate) fn variable(name: &str, value: &Value) -> Result<SecretText, Refusal> {
-    if OURS.contains(&name) {
-        return Err(Refusal::because(
-            "is set by rcbot itself, to know its processes by; remove it",
-        ));
-    }
-    if name.is_empty() || name.contains(['=', '\0']) {
-        return Err(Refusal::because(
-            "no name for an environment variable: it is empty or holds = or a NUL",
-        ));
-    }
+fn variable(value: &Value) -> Result<SecretText, Refusal> {
     let text = argument(value).ok_or_else(|| {
         Refusal::because("wanted a text as the variable's value; \"\" is the empty one")
     })?;
     Ok(text.as_str().into())
 }
 
-/// Numbers and truth values are taken as they were written. `None` where the system takes no such text.
+/// What a variable cannot be called, and why.
+pub(super) fn unfit_name(variable: &str) -> Option<&'static str> {
+    if OURS.contains(&variable) {
+        return Some("is set by rcbot itself, to know its processes by; remove it");
+    }
+    (variable.is_empty() || variable.contains(['=', '\0']))
+        .then_some("no name for an environment variable: it is empty or holds = or a NUL")
+}
+
+/// Numbers and truth values are texts here. `None` where the system takes no such text.
 fn argument(value: &Value) -> Option<String> {
     match value {
-        Value::Text(text) | Value::Plain(text) => (!text.contains('\0')).then(|| text.clone()),
-        Value::Nothing | Value::List(_) | Value::Map(_) | Value::Tagged(_) => None,
+        Value::Bool(flag) => Some(flag.to_string()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::String(text) => (!text.contains('\0')).then(|| text.clone()),
+        Value::Null | Value::Sequence(_) | Value::Mapping(_) | Value::Tagged(_) => None,
     }
 }
 
+/// For what is looked at together with other keys.
+#[expect(clippy::unnecessary_wraps, reason = "others refuse something")]
+fn anything(value: &Value) -> Result<Value, Refusal> {
+    Ok(value.clone())
+}
+
 /// The innermost cause. The errors of regular expressions draw a picture first; the cause is their last line.
-fn in_one_line(error: &dyn Error) -> String {
-    let mut innermost = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    let message = innermost.to_string();
+fn in_one_line(error: &(dyn Error + 'static)) -> String {
+    let innermost = iter::successors(Some(error), |cause| (**cause).source()).last();
+    let message = innermost.map(ToString::to_string).unwrap_or_default();
     let last = message.lines().last().unwrap_or_default();
     last.trim_start_matches("error: ").to_owned()
 }

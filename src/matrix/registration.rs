@@ -5,7 +5,7 @@
 //! Invariant: no message shows a token.
 
 use std::{
-    fs, io,
+    fs, io, mem,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
@@ -13,13 +13,13 @@ use std::{
 use matrix_sdk::ruma::UserId;
 use regex::Regex;
 use serde::Deserialize;
+use serde_yaml::Value;
 
 use crate::{
     config::{
         Problem, Problems, Refusal,
-        document::{self, Document, Given, UnknownKeys},
-        values,
-        yaml::Value,
+        document::{self, Document, Given},
+        values::{self, Anything, Flag, Kind, Name, Text},
     },
     secret::Token,
 };
@@ -88,7 +88,7 @@ impl Registration {
     /// # Errors
     /// With everything that is wrong, each with its line and what is wanted.
     pub fn load(path: &Path, bot_user: &UserId) -> Result<Self, RegistrationError> {
-        let text = fs::read_to_string(path).map_err(|source| match source.kind() {
+        let text = document::text_of(path).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => RegistrationError::Missing {
                 path: path.to_owned(),
             },
@@ -117,11 +117,12 @@ impl Registration {
 
     fn parse(file: &Path, text: &str, bot_user: &UserId) -> Result<Self, RegistrationError> {
         let mut cover = None;
-        let convert = |given: File, document: &Document<'_>| {
-            cover = check_users(&given.namespaces.users, bot_user, document);
+        let convert = |mut given: File, document: &Document<'_>| {
+            let users = mem::take(&mut given.namespaces.users);
+            cover = check_users(users, bot_user, document);
             given.into_registration(file, bot_user, document)
         };
-        let read = document::read(file, text, UnknownKeys::Ignored, convert);
+        let read = document::read(file, text, convert);
         let (registration, warnings) = read.map_err(|problems| match cover {
             Some(Cover::Other) => RegistrationError::OfAnotherUser(problems),
             Some(Cover::Unknown | Cover::Shared | Cover::Exclusive) | None => {
@@ -142,13 +143,13 @@ const READABLE_BY_OTHERS: u32 = 0o004;
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct File {
-    id: Given,
-    as_token: Given,
-    hs_token: Given,
-    sender_localpart: Given,
-    url: Given,
+    id: Given<Name>,
+    as_token: Given<FilledIn>,
+    hs_token: Given<FilledIn>,
+    sender_localpart: Given<Name>,
+    url: Given<Anything>,
     #[serde(rename = "io.element.msc4190")]
-    has_device_management: Given,
+    has_device_management: Given<Flag>,
     namespaces: Namespaces,
 }
 
@@ -161,8 +162,8 @@ struct Namespaces {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Namespace {
-    regex: Given,
-    exclusive: Given,
+    regex: Given<Text>,
+    exclusive: Given<Flag>,
 }
 
 impl File {
@@ -172,61 +173,64 @@ impl File {
         bot_user: &UserId,
         document: &Document<'_>,
     ) -> Option<Registration> {
-        let id = document.required("id", &self.id, values::name);
-        let as_token = document.required("as_token", &self.as_token, token);
-        let hs_token = document.required("hs_token", &self.hs_token, token);
+        let id = document.required("id", self.id);
+        let as_token = document.required("as_token", self.as_token);
+        let hs_token = document.required("hs_token", self.hs_token);
         if as_token.is_some() && as_token == hs_token {
             let message = "is the same as as_token; wanted two different secrets";
             document.problem("hs_token", message);
         }
-        let sender = |value: &Value| sender_localpart(value, bot_user);
-        let sender_localpart =
-            document.required("sender_localpart", &self.sender_localpart, sender);
-        if document.optional(&self.url, is_url) == Some(true) {
+        let sender = document.required("sender_localpart", self.sender_localpart);
+        let bot = bot_user.localpart();
+        if sender.as_deref() == Some(bot) {
+            let message = format!(
+                "is {bot:?}, the bot's own user (bot.localpart in config.yaml), for which Synapse cannot /sync; wanted a name \
+                 that nobody uses, such as \"{bot}-appservice\""
+            );
+            document.problem("sender_localpart", message);
+        }
+        let url = self.url.0.unwrap_or(Value::Null);
+        if document.value("url", &url, is_url) == Some(true) {
             let message = "is not null: the homeserver will push events there in vain, as rcbot opens no port; make it null";
             document.warning("url", message);
         }
         Some(Registration {
             file: file.to_owned(),
-            has_device_management: document.or(&self.has_device_management, false, values::flag),
+            has_device_management: self.has_device_management.or(false),
             id: id?,
             as_token: as_token?,
             hs_token: hs_token?,
-            sender_localpart: sender_localpart?,
+            sender_localpart: sender?,
             warnings: Vec::new(),
         })
     }
 }
 
 /// A token that somebody has filled in; no message shows the value.
-fn token(value: &Value) -> Result<Token, Refusal> {
-    if matches!(value, Value::Text(text) if text.contains(PLACEHOLDER)) {
-        return Err(Refusal::because(format!(
-            "still holds the template's placeholder {PLACEHOLDER}; remove the file and write one with fresh tokens: \
-             `rcbot registration --config` and the path of your config.yaml"
-        )));
-    }
-    values::secret(value)
-}
+enum FilledIn {}
 
-fn sender_localpart(value: &Value, bot_user: &UserId) -> Result<String, Refusal> {
-    let localpart = values::name(value)?;
-    if localpart == bot_user.localpart() {
-        return Err(Refusal::because(format!(
-            "is {localpart:?}, the bot's own user (bot.localpart in config.yaml), for which Synapse cannot /sync; wanted a \
-             name that nobody uses, such as \"{localpart}-appservice\""
-        )));
+impl Kind for FilledIn {
+    type Value = Token;
+
+    fn read(value: &Value) -> Result<Token, Refusal> {
+        if value
+            .as_str()
+            .is_some_and(|text| text.contains(PLACEHOLDER))
+        {
+            return Err(Refusal::because(format!(
+                "still holds the template's placeholder {PLACEHOLDER}; remove the file and write one with fresh tokens: \
+                 `rcbot registration --config` and the path of your config.yaml"
+            )));
+        }
+        values::secret(value)
     }
-    Ok(localpart)
 }
 
 fn is_url(value: &Value) -> Result<bool, Refusal> {
     match value {
-        Value::Nothing => Ok(false),
-        Value::Text(url) => Ok(!url.is_empty()),
-        Value::Plain(_) | Value::List(_) | Value::Map(_) | Value::Tagged(_) => {
-            Err(Refusal::wanted("null"))
-        }
+        Value::Null => Ok(false),
+        Value::String(url) => Ok(!url.is_empty()),
+        _ => Err(Refusal::wanted("null")),
     }
 }
 
@@ -244,18 +248,16 @@ enum Cover {
 }
 
 /// What the entries do together. One that is wrong in itself has been noted, and nothing is said about the whole then.
-fn check_users(entries: &[Namespace], bot_user: &UserId, document: &Document<'_>) -> Option<Cover> {
-    let entries = entries.iter().enumerate();
-    let covers: Vec<_> = entries
-        .map(|(index, entry)| {
-            read_namespace(
-                &format!("namespaces.users[{index}]"),
-                entry,
-                bot_user,
-                document,
-            )
-        })
-        .collect();
+fn check_users(
+    entries: Vec<Namespace>,
+    bot_user: &UserId,
+    document: &Document<'_>,
+) -> Option<Cover> {
+    let mut covers = Vec::new();
+    for (index, entry) in entries.into_iter().enumerate() {
+        let at = format!("namespaces.users[{index}]");
+        covers.push(read_namespace(&at, entry, bot_user, document));
+    }
     let covers = covers.into_iter().collect::<Option<Vec<_>>>()?;
     let cover = covers.into_iter().max();
     let regex = generate::namespace_regex(bot_user);
@@ -283,13 +285,12 @@ fn check_users(entries: &[Namespace], bot_user: &UserId, document: &Document<'_>
 
 fn read_namespace(
     at: &str,
-    entry: &Namespace,
+    entry: Namespace,
     bot_user: &UserId,
     document: &Document<'_>,
 ) -> Option<Cover> {
-    let regex = document.required(&format!("{at}.regex"), &entry.regex, values::text);
-    let exclusive = format!("{at}.exclusive");
-    let is_exclusive = document.required(&exclusive, &entry.exclusive, values::flag)?;
+    let regex = document.required(&format!("{at}.regex"), entry.regex);
+    let is_exclusive = document.required(&format!("{at}.exclusive"), entry.exclusive)?;
     // The whole id must match: what a homeserver makes of a regex that stops half-way differs from one to the next.
     let Ok(regex) = Regex::new(&format!("^(?:{})$", regex?)) else {
         return Some(Cover::Unknown);

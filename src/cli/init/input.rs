@@ -218,7 +218,7 @@ fn project(text: &str) -> Result<ProjectName, String> {
 fn directory(text: &str, home: Option<&Path>) -> Result<PathBuf, String> {
     let path = match (text.strip_prefix("~/"), home) {
         (Some(rest), Some(home)) => home.join(rest),
-        (Some(_) | None, _) => values::of_text(text, values::path(Path::new("")))?,
+        (Some(_) | None, _) => values::of_text(text, values::path)?,
     };
     let path = std::path::absolute(path).map_err(|error| error.to_string())?;
     usable_directory(&path).map_err(|why| format!("{why}; make it or name another"))?;

@@ -48,7 +48,7 @@ const WRONG_ADDITIONS: &str = r#"
 command_prefix: ''                  | found "", wanted a word without white space
 command_prefix: '! rc'              | found "! rc", wanted a word without white space
 command_prefix: '`rc'               | found "`rc", wanted a word without white space or backticks
-command_prefix: !rc                 | found !rc without quotes, which YAML takes for a tag, wanted a word
+command_prefix: !rc                 | found !rc without quotes, which YAML takes for a tag; put it in quotes
 rate.commands_per_minute: 0         | found 0, wanted a whole number from 1 to 1000
 rate.commands_per_minute: none      | found "none", wanted a whole number from 1 to 1000
 rate.per_minute: 5                  | unknown key; the keys here are commands_per_minute
@@ -77,7 +77,10 @@ authorization.power_level: high     | found "high", wanted a whole number from -
 authorization.power_level: '100'    | found "100", wanted a whole number
 authorization.power_level: 49.5     | found 49.5, wanted a whole number
 authorization.power_level: 9007199254740992     | found 9007199254740992, wanted a whole number
-authorization.power_level: 99999999999999999999 | found 99999999999999999999, wanted a whole number
+authorization.power_level: 0o17x    | found "0o17x", wanted a whole number
+authorization.power_level: 1_000    | found "1_000", wanted a whole number
+authorization.power_level: 99999999999999999999 | a number as large as this must be in quotes
+bot.password: 99999999999999999999  | a number as large as this must be in quotes
 authorization.users: '@me:example.org' | found "@me:example.org", wanted a list, such as []
 authorization.users:                | found nothing, wanted a list, such as []
 authorization.user: []              | unknown key; did you mean `users`?
@@ -240,6 +243,115 @@ fn what_is_not_yaml_is_told_with_line_and_column() {
     // Not a user without a key.
     let anchor = "authorization:\n  users:\n    \"@alice:example.org\": &KEY\n";
     assert!(problems_of(&format!("{LEAST}{anchor}")).contains("begins with & must be in quotes"));
+}
+
+/// What YAML has beside keys and values, at line 9 below the least configuration, and what is said about it.
+const BESIDE_VALUES: &str = r#"
+bot:\n  localpart: &x y              | 9: bot.localpart: a text that begins with & must be in quotes
+bot: &x\n  localpart: y              | 8: bot: a text that begins with & must be in quotes
+bot:\n  &x localpart: y              | 9: bot: a text that begins with & must be in quotes
+authorization:\n  users: [&x "@a:b"]  | 9: authorization.users[0]: a text that begins with & must be in quotes
+authorization:\n  users: &x []        | 9: authorization.users: a text that begins with & must be in quotes
+authorization:\n  users:\n    &x "@a:b": nqOvzeuGWT/sRx3h7+MHoInYj3Uk2LD/unI9kDYcHwk | 10: authorization.users: a text that begins with &
+authorization: !x\n  power_level: 1   | 8: authorization: found !x without quotes, which YAML takes for a tag
+authorization:\n  power_level: !!int 1 | 9: authorization.power_level: found tag:yaml.org,2002:!int without quotes
+authorization:\n  !!str power_level: 1 | 9: authorization: found tag:yaml.org,2002:!str without quotes
+sessions:\n  <<: { restart: never }   | 9: sessions.<<: unknown key; the keys here are
+sessions:\n  0: x                     | 9: sessions: a key must be a text; put it in quotes
+sessions:\n  true: x                  | 9: sessions: a key must be a text; put it in quotes
+sessions:\n  ~: x                     | 9: sessions: a key must be a text; put it in quotes
+sessions:\n  : x                      | 9: sessions: a key must be a text; put it in quotes
+sessions:\n  ? [x]\n  : y             | 9: sessions: a key must be a text; put it in quotes
+sessions:\n  "": y                    | 9: sessions.: unknown key; the keys here are
+sessions:\n  environment: { 5: x }    | 9: sessions.environment: a key must be a text; put it in quotes
+bot:\n  localpart: "a"\n---\nx: y     | 11: there is more than one document
+bot:\n  localpart: "a\u{1}"           | 9: holds a control character; remove it
+bot:\n  localpart: a\u{0}\n  x: y     | 9: holds a control character; remove it
+bot:\n\tlocalpart: a                  | 9: not YAML: 
+"#;
+
+#[test]
+fn what_yaml_has_beside_values_is_refused_with_its_line() {
+    for (case, wanted) in table(BESIDE_VALUES) {
+        let case = case.replace("\\n", "\n").replace("\\t", "\t");
+        let case = case.replace("\\u{0}", "\0").replace("\\u{1}", "\u{1}");
+        assert_one_problem(&format!("{LEAST}{case}\n"), wanted);
+    }
+    let anchored = format!("{LEAST}bot:\n  localpart: &x y\n  display_name: *x\n");
+    let said = problems_of(&anchored);
+    assert!(said.contains("has 2 problems") && said.contains("begins with * must be in quotes"));
+    for (open, close) in [("[", "]"), ("{ a: ", "}")] {
+        let deep = |times| format!("{LEAST}x: {}{}\n", open.repeat(times), close.repeat(times));
+        let said = problems_of(&deep(100));
+        assert!(
+            said.contains("8: values lie too deep in one another"),
+            "{said}"
+        );
+        let said = problems_of(&deep(5_000));
+        assert!(said.contains("\nconfig.yaml:8: "), "{said}");
+    }
+    let large = format!("{LEAST}x: {}\n", "y".repeat(1024 * 1024));
+    assert_one_problem(&large, " is larger than 1 MiB");
+}
+
+#[test]
+fn a_file_as_other_systems_write_it_is_read() {
+    parse(&format!("\u{feff}{LEAST}")).unwrap();
+    parse(&LEAST.replace('\n', "\r\n")).unwrap();
+    parse(&format!("---\n{LEAST}...\n")).unwrap();
+}
+
+#[test]
+fn what_is_wrong_in_any_way_is_told_in_one_go() {
+    let text = "\
+homeserver: 5
+admin_room: !abc:example.org
+admin_rom: x
+bot: { localprt: x, display_name: '' }
+authorization:
+  users: [me, 5, \"@a:example.org\", you]
+appservice: [x]
+sessions:
+  environment: { A: [x], B: [y] }
+  stop_grace: 1
+  directory: /srv
+projects:
+  web site: { directory: a }
+  website: { directory: 5, deliver_to: [me], autostart: perhaps }
+  other: x
+";
+    let said = problems_of(text);
+    let places: Vec<_> = said
+        .lines()
+        .skip(1)
+        .filter_map(|line| line.split(": ").nth(1))
+        .collect();
+    let wanted = "homeserver admin_room admin_rom bot.localprt bot.display_name authorization.users[0] authorization.users[1] \
+                  authorization.users[3] appservice sessions.environment.A sessions.environment.B sessions.stop_grace \
+                  sessions.directory projects.web_site projects.website.directory projects.website.autostart \
+                  projects.website.deliver_to[0] projects.other";
+    let mut wanted: Vec<_> = wanted.split_whitespace().map(str::to_owned).collect();
+    let mut places: Vec<_> = places
+        .into_iter()
+        .map(|place| place.replace("web site", "web_site"))
+        .collect();
+    places.sort_unstable();
+    wanted.sort_unstable();
+    assert_eq!(places, wanted, "{said}");
+}
+
+/// Each costs a reading of the file.
+#[test]
+fn a_file_with_thousands_of_problems_is_refused_too() {
+    let keys: Vec<_> = (0..5_000)
+        .map(|number| format!("key{number}: x\n"))
+        .collect();
+    let said = problems_of(&format!("{LEAST}{}", keys.concat()));
+    assert!(
+        said.starts_with("config.yaml has 100 problems"),
+        "{}",
+        said.len()
+    );
 }
 
 #[test]

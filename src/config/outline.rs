@@ -1,0 +1,192 @@
+//! Where each value of a text in YAML stands, which serde does not tell; and what is refused as serde reads it in silence:
+//! anchors, tags, and keys that are no text.
+//!
+//! Invariant: nothing here knows which keys there are, or what they mean; no message shows a value.
+
+use std::{collections::BTreeMap, path::Path};
+
+use saphyr_parser::{Event, Parser, ScalarStyle, ScanError};
+use serde_yaml::Value;
+
+use super::Problem;
+
+/// How deep values may lie in one another.
+const DEEPEST: usize = 64;
+
+/// The values of a text by their paths, such as `projects.website.command[0]`. The path of the whole is empty.
+pub(super) struct Outline<'a> {
+    file: &'a Path,
+    places: BTreeMap<String, Place>,
+    problems: Vec<Problem>,
+}
+
+struct Place {
+    /// That of the key, counted from 1.
+    line: usize,
+    /// What stands there without quotes, as it was written: serde makes 1.1 of 1.10.
+    plain: Option<String>,
+}
+
+/// A list or a mapping whose end has not come yet.
+enum Open {
+    List {
+        path: String,
+        length: usize,
+    },
+    Mapping {
+        path: String,
+        /// The keys up to here, and their lines.
+        keys: BTreeMap<String, usize>,
+        /// Path and line of the key whose value is next.
+        next: Option<(String, usize)>,
+    },
+}
+
+impl<'a> Outline<'a> {
+    pub(super) fn of(file: &'a Path, text: &str) -> (Self, Vec<Problem>) {
+        let mut outline = Self {
+            file,
+            places: BTreeMap::new(),
+            problems: Vec::new(),
+        };
+        let rest = outline.read(text);
+        let mut problems = std::mem::take(&mut outline.problems);
+        problems.extend(rest.err());
+        (outline, problems)
+    }
+
+    pub(super) fn line(&self, path: &str) -> Option<usize> {
+        self.places.get(path).map(|place| place.line)
+    }
+
+    pub(super) fn plain(&self, path: &str) -> Option<&str> {
+        self.places.get(path)?.plain.as_deref()
+    }
+
+    /// Ends at what makes the rest unreadable.
+    fn read(&mut self, text: &str) -> Result<(), Problem> {
+        let is_control = |c: char| c.is_control() && !"\t\n\r\u{85}".contains(c);
+        if let Some((before, _)) = text.split_once(is_control) {
+            let line = before.matches('\n').count() + 1;
+            return Err(self.about(line, "", "holds a control character; remove it"));
+        }
+        let mut open = Vec::new();
+        for event in Parser::new_from_str(text) {
+            let (event, span) = event.map_err(|error| self.not_yaml(&error))?;
+            match event {
+                Event::MappingEnd | Event::SequenceEnd => drop(open.pop()),
+                Event::Alias(_)
+                | Event::Scalar(..)
+                | Event::SequenceStart(..)
+                | Event::MappingStart(..) => self.node(event, span.start.line(), &mut open)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes up a key or a value.
+    fn node(&mut self, event: Event<'_>, line: usize, open: &mut Vec<Open>) -> Result<(), Problem> {
+        let (path, line) = match open.last_mut() {
+            None if self.places.is_empty() => (String::new(), line),
+            None => return Err(self.about(line, "", "there is more than one document")),
+            Some(Open::List { path, length }) => {
+                *length += 1;
+                (format!("{path}[{}]", *length - 1), line)
+            }
+            Some(Open::Mapping { path, keys, next }) => {
+                if let Some(place) = next.take() {
+                    place
+                } else {
+                    self.refuse_marks(&event, line, path);
+                    *next = Some((self.key(event, line, path, keys)?, line));
+                    return Ok(());
+                }
+            }
+        };
+        self.refuse_marks(&event, line, &path);
+        if open.len() > DEEPEST {
+            return Err(self.about(line, "", "values lie too deep in one another"));
+        }
+        let mut plain = None;
+        match event {
+            Event::SequenceStart(..) => open.push(Open::List {
+                path: path.clone(),
+                length: 0,
+            }),
+            Event::MappingStart(..) => open.push(Open::Mapping {
+                path: path.clone(),
+                keys: BTreeMap::new(),
+                next: None,
+            }),
+            Event::Scalar(text, ScalarStyle::Plain, ..) => {
+                let is_number = |c: char| c.is_ascii_digit() || "+-".contains(c);
+                if text.starts_with(is_number) && serde_yaml::from_str::<Value>(&text).is_err() {
+                    let message = "a number as large as this must be in quotes";
+                    self.problems.push(self.about(line, &path, message));
+                }
+                plain = Some(text.into_owned());
+            }
+            _ => {}
+        }
+        self.places.entry(path).or_insert(Place { line, plain });
+        Ok(())
+    }
+
+    /// Its path.
+    fn key(
+        &mut self,
+        event: Event<'_>,
+        line: usize,
+        path: &str,
+        keys: &mut BTreeMap<String, usize>,
+    ) -> Result<String, Problem> {
+        let is_text = |plain: &str| matches!(serde_yaml::from_str(plain), Ok(Value::String(_)));
+        let key = match event {
+            Event::Scalar(text, style, ..) if style != ScalarStyle::Plain || is_text(&text) => text,
+            _ => return Err(self.about(line, path, "a key must be a text; put it in quotes")),
+        };
+        let dot = if path.is_empty() { "" } else { "." };
+        let path = format!("{path}{dot}{key}");
+        if let Some(first) = keys.insert(key.into_owned(), line) {
+            let message =
+                format!("given twice, first in line {first}; remove or rename one of them");
+            self.problems.push(self.about(line, &path, message));
+        }
+        Ok(path)
+    }
+
+    /// A key of an identity whose first digit was mistyped would be the name of a value that is not there.
+    fn refuse_marks(&mut self, event: &Event<'_>, line: usize, path: &str) {
+        let message = match event {
+            Event::Alias(_) => "a text that begins with * must be in quotes".to_owned(),
+            Event::Scalar(_, _, 1.., _)
+            | Event::SequenceStart(1.., _)
+            | Event::MappingStart(1.., _) => {
+                "a text that begins with & must be in quotes".to_owned()
+            }
+            Event::Scalar(_, _, _, Some(tag))
+            | Event::SequenceStart(_, Some(tag))
+            | Event::MappingStart(_, Some(tag)) => {
+                format!("found {tag} without quotes, which YAML takes for a tag; put it in quotes")
+            }
+            _ => return,
+        };
+        self.problems.push(self.about(line, path, message));
+    }
+
+    fn not_yaml(&self, error: &ScanError) -> Problem {
+        let remedy = if error.info().contains("unexpected character") {
+            "; indent with spaces, and put a value that begins with @ in quotes"
+        } else {
+            ""
+        };
+        let (line, column) = (error.marker().line(), error.marker().col() + 1);
+        let message = format!("not YAML: {} in column {column}{remedy}", error.info());
+        self.about(line, "", message)
+    }
+
+    fn about(&self, line: usize, path: &str, message: impl Into<String>) -> Problem {
+        Problem::new(self.file, Some(line), path.to_owned(), message.into())
+    }
+}
