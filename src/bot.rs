@@ -89,6 +89,7 @@ enum Event {
         result: Result<SentLink, Option<NotDelivered>>,
         /// If it was, the link may have arrived all the same.
         tried: bool,
+        trigger: Trigger,
     },
     Pictured(Pictured),
     Redacted {
@@ -338,7 +339,8 @@ impl Bot {
                 request,
                 result,
                 tried,
-            } => self.on_delivered(id, request, result, tried),
+                trigger,
+            } => self.on_delivered(id, request, result, tried, trigger),
             Event::Pictured(pictured) => self.on_pictured(pictured),
             Event::Redacted { project, redaction } => {
                 self.remote_control.redacted(&project, &redaction);

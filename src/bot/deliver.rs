@@ -129,11 +129,13 @@ impl Bot {
         request: Request,
         result: Result<SentLink, Option<NotDelivered>>,
         tried: bool,
+        trigger: Trigger,
     ) {
         self.deliveries.remove(&id);
         match result {
             Ok(sent) => {
-                let text = reply::sent(&Secret::Link(id.project.clone()));
+                let anew = matches!(trigger, Trigger::Command(_));
+                let text = reply::link_sent(&id.project, anew);
                 for request in self.remote_control.requests(&id, &request) {
                     self.conclude(&id.project, &request, &text, "link sent");
                 }
@@ -275,10 +277,10 @@ impl Bot {
             (Err(reason), _) => self.explain(secret, request, &reason),
             (Ok(()), Secret::Report) => {
                 let conclusion = Conclusion::new("report sent");
-                self.answer(None, request, Ok(&reply::sent(secret)), &conclusion);
+                self.answer(None, request, Ok(&reply::shown(secret)), &conclusion);
             }
             (Ok(()), Secret::Link(project) | Secret::Output(project)) => {
-                self.conclude(project, request, &reply::sent(secret), "output sent");
+                self.conclude(project, request, &reply::shown(secret), "output sent");
             }
         }
     }
@@ -351,6 +353,7 @@ async fn deliver(matrix: MatrixHandle, delivery: Delivery, called_off: Cancellat
         id: delivery.id,
         request: delivery.request,
         result,
+        trigger: delivery.trigger,
     }
 }
 

@@ -73,9 +73,16 @@ impl Bot {
                         self.tell(&user, &text, Sound::Rings);
                     }
                 }
-                Notice::Extended { request, left } => {
+                Notice::Extended {
+                    request,
+                    holders,
+                    left,
+                } => {
                     let end = left.map(|left| End::after(SystemTime::now(), left));
                     let text = reply::extended(&project, end);
+                    for user in holders.iter().filter(|_| end.is_some()) {
+                        self.tell(user, &text, Sound::Silent);
+                    }
                     self.conclude(&project, &request, &text, "extended");
                 }
                 Notice::NotEnded { requests, reason } => {

@@ -60,6 +60,8 @@ pub enum Notice {
     /// A session got more time. `None`: it has no end, so there was nothing to move.
     Extended {
         request: Request,
+        /// Those who have its link, and read there when it ends.
+        holders: Vec<String>,
         left: Option<Duration>,
     },
     /// Some processes of a session cannot be ended. It is tried again, and once they are gone the session is over. For those who

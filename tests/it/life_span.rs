@@ -34,6 +34,8 @@ async fn an_extension_moves_the_end_of_a_session_and_is_answered_with_the_time_l
     let body = answer.body().unwrap();
     let left = body.strip_prefix("Session for brief now ends in ").unwrap();
     assert!(left.starts_with("3h ("), "{body}");
+    // Beside the link it says another end, so that stands there too.
+    bot.private_message(&alice, body).await;
     let status = bot.request(&alice, "status").await;
     let (_, left) = status.body().unwrap().split_once("ends in ").unwrap();
     assert!(

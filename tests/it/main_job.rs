@@ -60,7 +60,9 @@ async fn from_the_first_start_to_the_session_after_the_stop() {
     assert!(html.starts_with(begin), "{html}");
 
     // A second start gives the same link in a new message, and no second process.
-    let second = bot.start_session(&alice, "website").await;
+    let answer = bot.request(&alice, "start website").await;
+    assert_says(&answer, "is already running. I sent you its link");
+    let second = bot.link_after(&alice, 1).await;
     assert_eq!(second.link, first.link);
     assert_ne!(second.event.id, first.event.id);
     assert_eq!(second.room(), first.room());

@@ -124,15 +124,20 @@ impl fmt::Display for Secret {
     }
 }
 
+/// A link is in its requester's direct message. `anew`: the session was running before they asked.
+pub(crate) fn link_sent(project: &ProjectName, anew: bool) -> Reply {
+    let how = if anew {
+        "is already running. I sent you its link privately."
+    } else {
+        "is running. I sent you the link privately."
+    };
+    Reply::marked(Mark::Running, format!("Session for **{project}** {how}"))
+}
+
 /// It is in the requester's direct message.
-pub(crate) fn sent(secret: &Secret) -> Reply {
+pub(crate) fn shown(secret: &Secret) -> Reply {
     Reply::new(match secret {
-        Secret::Link(project) => {
-            return Reply::marked(
-                Mark::Running,
-                format!("Session for **{project}** is running. I sent you the link privately."),
-            );
-        }
+        Secret::Link(project) => return link_sent(project, false),
         Secret::Output(project) => {
             format!("I sent you the last lines of the session for **{project}** privately.")
         }

@@ -348,7 +348,12 @@ impl Session {
             end.warned = end.uptime.saturating_sub(now.uptime) <= WARNING;
         }
         let left = self.time_left(now.uptime);
-        vec![Effect::Tell(Notice::Extended { request, left })]
+        let holders = self.holders();
+        vec![Effect::Tell(Notice::Extended {
+            request,
+            holders,
+            left,
+        })]
     }
 
     fn on_spawned(&mut self, process: ProcessIdentity, terms: &Terms) -> Vec<Effect> {

@@ -88,9 +88,14 @@ fn refused(requester: &str) -> Effect {
     Effect::Tell(Notice::RefusedWhileStopping(request(requester)))
 }
 
-fn extended(left: Option<Duration>) -> Effect {
+/// Bob moved the end, which these hear who have the link.
+fn extended(holders: &[&str], left: Option<Duration>) -> Effect {
     let request = request("bob");
-    Effect::Tell(Notice::Extended { request, left })
+    Effect::Tell(Notice::Extended {
+        request,
+        holders: holders.iter().map(ToString::to_string).collect(),
+        left,
+    })
 }
 
 /// Alice hears that ten minutes are left.

@@ -51,7 +51,7 @@ fn a_session_without_an_end_is_never_woken() {
     assert_eq!(life.session.time_left(BEGIN), None);
     assert_eq!(life.pass(10_000 * HOUR).on(Event::TimeCame), []);
     let effects = life.on(Event::ExtensionRequested(request("bob"), HOUR));
-    assert_eq!(effects, [extended(None)]);
+    assert_eq!(effects, [extended(&["alice"], None)]);
     assert_eq!(life.session.next_wake(&life.terms), None);
 }
 
@@ -61,7 +61,7 @@ fn an_extension_moves_the_end_from_where_it_was() {
     life.pass(30 * MINUTE);
     let extension = Event::ExtensionRequested(request("bob"), 2 * HOUR);
     let left = 2 * HOUR + 30 * MINUTE;
-    let answer = extended(Some(left));
+    let answer = extended(&["alice"], Some(left));
     assert_eq!(life.on(extension), [answer]);
     assert_eq!(life.sleeps(), left.checked_sub(WARNING));
     // The timer of before it was moved.
@@ -95,7 +95,7 @@ fn an_extension_is_refused_while_stopping_and_kept_before_the_link() {
     let extension = || Event::ExtensionRequested(request("bob"), HOUR);
     assert_eq!(life.on(extension()), [refusal]);
     let mut life = Life::starting(lasting(HOUR));
-    let answer = extended(Some(2 * HOUR));
+    let answer = extended(&[], Some(2 * HOUR));
     assert_eq!(life.on(extension()), [answer]);
     life.show_and_deliver("one");
     assert_eq!(life.sleeps(), (2 * HOUR).checked_sub(WARNING));
