@@ -19,14 +19,18 @@ mod service_manager;
 mod typing;
 
 use std::{
-    collections::HashMap, future::pending, panic::AssertUnwindSafe, sync::Arc, time::Duration,
+    collections::{BTreeMap, HashMap},
+    future::pending,
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::Duration,
 };
 
 use futures_util::FutureExt as _;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
-    time::timeout,
+    time::{interval, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -96,6 +100,8 @@ enum Event {
         project: ProjectName,
         redaction: Redaction,
     },
+    /// Logins of `claude` that are about to end: how long each lasts, and of which projects.
+    LoginsEnd(BTreeMap<Duration, Vec<String>>),
     /// Something is in the requester's direct message, or cannot get there.
     Shown {
         secret: Secret,
@@ -216,6 +222,7 @@ impl Bot {
         events: &mut mpsc::Receiver<Event>,
         orders: &mut mpsc::Receiver<Ordered>,
     ) -> BotError {
+        let mut daily = interval(doctor::LOOKS_EVERY);
         loop {
             self.announce_host();
             self.note_answers_due();
@@ -224,6 +231,7 @@ impl Bot {
                 Some(heard) = inbound.messages.recv() => self.take_in(heard),
                 Ok(()) = inbound.homeserver_answers.changed() => {}
                 () = self.service_manager.keep_alive() => {}
+                _ = daily.tick() => self.look_at_logins(),
                 Some(event) = events.recv() => self.on(event),
                 happened = self.remote_control.next() => match happened {
                     Ok(happened) => {
@@ -342,6 +350,7 @@ impl Bot {
                 trigger,
             } => self.on_delivered(id, request, result, tried, trigger),
             Event::Pictured(pictured) => self.on_pictured(pictured),
+            Event::LoginsEnd(logins) => self.on_logins_end(logins),
             Event::Redacted { project, redaction } => {
                 self.remote_control.redacted(&project, &redaction);
             }

@@ -68,6 +68,9 @@ enum Command {
     Check {
         #[command(flatten)]
         config: ConfigFile,
+        /// List what passed and what was not tried too.
+        #[arg(long)]
+        verbose: bool,
         /// Write the report for machines.
         #[arg(long)]
         json: bool,
@@ -139,7 +142,11 @@ fn perform(command: Command) -> Result<(), Failure> {
     match command {
         Command::Init(arguments) => init::init(arguments),
         Command::Run(file) => run_bot(&file.config),
-        Command::Check { config, json } => check::check(&config.config, json),
+        Command::Check {
+            config,
+            verbose,
+            json,
+        } => check::check(&config.config, check::Form { verbose, json }),
         Command::Status(file) => sessions::status(&file.config),
         Command::Stop { config, project } => sessions::stop(&config.config, project.as_deref()),
         Command::Trust(arguments) => trust::trust(&arguments),

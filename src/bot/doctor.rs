@@ -1,6 +1,12 @@
-//! What `rcbot check` says, for those who are not at the host: in confidence, as it names files and people.
+//! What `rcbot check` says, for those who are not at the host: in confidence, as it names files and people. And what the bot looks at
+//! by itself, once a day.
 
-use std::{io, path::Path};
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use matrix_sdk::ruma::OwnedUserId;
 use tokio::{runtime, task::spawn_blocking};
@@ -8,14 +14,17 @@ use tracing::error;
 
 use super::{Bot, Event, audit::Conclusion, deliver, hosts};
 use crate::{
-    check::{self, Check, Outcome, Report},
+    check::{self, Check, Finding, Outcome},
     command::{
         Permit, Policy,
-        reply::{self, Finding, Reply, Secret},
+        reply::{self, Reply, Secret},
     },
     config::Config,
-    remote_control::{Connection, Request, Status},
+    remote_control::{Connection, Request, Status, login_ends_in},
 };
+
+/// How often the bot looks when the login of `claude` ends: often enough for whoever reads the room once a day.
+pub(super) const LOOKS_EVERY: Duration = Duration::from_hours(24);
 
 impl Bot {
     /// Tries everything, which takes some seconds, and shows it to the requester; one at a time.
@@ -45,51 +54,71 @@ impl Bot {
             }
         });
     }
+
+    /// Looks how long the logins last with which sessions run.
+    pub(super) fn look_at_logins(&mut self) {
+        let config = Arc::clone(&self.config);
+        self.spawn(async move {
+            let ending = spawn_blocking(move || logins_that_end(&config)).await;
+            Event::LoginsEnd(ending.unwrap_or_default())
+        });
+    }
+
+    /// Warns of them.
+    pub(super) fn on_logins_end(&mut self, logins: BTreeMap<Duration, Vec<String>>) {
+        let host = hosts::own_name(&self.config);
+        for (left, projects) in logins {
+            self.announce(&reply::login_ends(host.as_str(), &projects, left));
+        }
+    }
+}
+
+/// Projects with one login are told together.
+fn logins_that_end(config: &Config) -> BTreeMap<Duration, Vec<String>> {
+    let now = SystemTime::now();
+    let mut logins = BTreeMap::<_, Vec<_>>::new();
+    for project in config.projects.values() {
+        if let Some(left) = login_ends_in(&project.project, now) {
+            let name = project.project.name.to_string();
+            logins.entry(left).or_default().push(name);
+        }
+    }
+    logins
 }
 
 /// Reads files and waits for programs, and so has a thread and a runtime of its own, which the end of the bot need not
 /// wait for.
-fn report(config: &Config, sessions: Vec<Check>) -> io::Result<Reply> {
+fn report(config: &Config, sessions: Vec<Finding>) -> io::Result<Reply> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let mut report = runtime.block_on(everything(&config.file));
-    report.checks.extend(sessions);
+    // The file as it is now: what it says counts from the bot's next start.
+    let mut report = runtime.block_on(async {
+        match Config::load(&config.file) {
+            Ok(config) => check::everything(&config).await,
+            Err(error) => check::without_configuration(&error),
+        }
+    });
     runtime.shutdown_background();
-    let findings: Vec<_> = report.checks.iter().map(finding).collect();
+    report.findings.extend(sessions);
     let host = hosts::own_name(config);
-    Ok(reply::report(host.as_str(), &findings, &report.summary()))
-}
-
-/// The file as it is now: what it says counts from the bot's next start.
-async fn everything(config_file: &Path) -> Report {
-    let report = check::everything(config_file).await;
-    report.unwrap_or_else(|error| check::without_configuration(&error))
+    let (summary, lines) = (report.summary(), report.lines(false));
+    Ok(reply::report(host.as_str(), &summary, &lines))
 }
 
 /// What a session's program says of its connection, which only the bot knows that looks after it.
-fn connection(status: &Status) -> Option<Check> {
+fn connection(status: &Status) -> Option<Finding> {
     let said = status.session.as_ref()?.connection?;
     let found = reply::connection(said);
-    Some(Check {
-        name: format!("{}: connection", status.project),
+    Some(Finding {
+        check: Check::Connection,
+        project: Some(status.project.to_string()),
         outcome: if said == Connection::Connected {
-            Outcome::Passed { found }
+            Outcome::passed(found)
         } else {
             let remedy =
-                "check the host's network; if it is well, stop the session and start it again"
-                    .to_owned();
-            Outcome::Warning { found, remedy }
+                "check the host's network; if it is well, stop the session and start it again";
+            Outcome::warning(found, remedy)
         },
     })
-}
-
-fn finding(check: &Check) -> Finding {
-    Finding {
-        line: check.to_string(),
-        is_good: match check.outcome {
-            Outcome::Passed { .. } | Outcome::Skipped { .. } => true,
-            Outcome::Warning { .. } | Outcome::Failed { .. } => false,
-        },
-    }
 }

@@ -9,7 +9,7 @@ use matrix_sdk::{
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
-use super::{Outcome, Stop};
+use super::Outcome;
 use crate::{
     config::Config,
     data_dir,
@@ -133,12 +133,6 @@ impl Trouble {
 impl From<Trouble> for Outcome {
     fn from(trouble: Trouble) -> Self {
         Self::failed(trouble.to_string(), trouble.remedy())
-    }
-}
-
-impl From<Trouble> for Stop {
-    fn from(trouble: Trouble) -> Self {
-        Outcome::from(trouble).stops("the homeserver does not tell what is needed for that")
     }
 }
 

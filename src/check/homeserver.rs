@@ -4,15 +4,13 @@ use std::time::SystemTime;
 
 use matrix_sdk::{
     reqwest::Method,
-    ruma::{
-        OwnedServerName, OwnedUserId, ServerName, UserId, http_headers::http_date_to_system_time,
-    },
+    ruma::{OwnedServerName, OwnedUserId, http_headers::http_date_to_system_time},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    Blocked, Found, Outcome, Report,
+    Found, Outcome,
     api::{Api, Asker, Trouble},
     host::{replace_registration, unreadable},
 };
@@ -21,14 +19,6 @@ use crate::{
     http::{self, Cause},
     matrix::{HomeserverKind, Login, Registration, Skew},
 };
-
-pub(super) const REACHED: &str = "homeserver";
-pub(super) const SERVER_NAME: &str = "server name";
-pub(super) const ACCOUNT: &str = "bot's account";
-pub(super) const SYNC: &str = "sync";
-
-const NOT_YET: Blocked = "the bot has not logged in yet; run it, and check again";
-const NOT_THE_BOT: Blocked = "the homeserver does not let the appservice act as the bot";
 
 #[derive(Debug, Deserialize)]
 struct WhoAmI {
@@ -56,7 +46,6 @@ pub(super) async fn reach<'a>(config: &'a Config, login: Option<&'a Login>) -> F
             format!("this host can make no requests ({})", http::innermost(&error)),
             "install the system's root certificates (in Debian the package `ca-certificates`), and restart the bot",
         )
-        .stops("this host can make no requests")
     })?;
     let url = &config.homeserver_url;
     let path = ["client", "versions"];
@@ -76,19 +65,22 @@ pub(super) async fn reach<'a>(config: &'a Config, login: Option<&'a Login>) -> F
             let time = date.and_then(|date| http_date_to_system_time(date).ok());
             Ok((judge_clock(&api, found, time), api))
         }
-        Err(Trouble { cause: Cause::Unreachable(cause), .. }) => Err(Outcome::failed(
+        Err(Trouble {
+            cause: Cause::Unreachable(cause),
+            ..
+        }) => Err(Outcome::failed(
             format!("{url} does not answer ({cause})"),
             "start the homeserver, or correct `homeserver.url` in config.yaml",
-        )
-        .stops("the homeserver does not answer")),
+        )),
         Err(trouble) if trouble.is_not_matrix() => Err(Outcome::failed(
             format!("{url} is not a Matrix client-server API ({trouble})"),
             "correct `homeserver.url` in config.yaml: it is where the client-server API is; if it is right, let the reverse \
              proxy there pass all requests below `/_matrix` on to the homeserver",
-        )
-        .stops("there is no homeserver")),
-        Err(trouble) => Err(Outcome::failed(format!("at {url}: {trouble}"), trouble.remedy())
-            .stops("the homeserver does not answer")),
+        )),
+        Err(trouble) => Err(Outcome::failed(
+            format!("at {url}: {trouble}"),
+            trouble.remedy(),
+        )),
     }
 }
 
@@ -117,33 +109,30 @@ async fn software(api: &Api<'_>) -> String {
     }
 }
 
-/// Whose the homeserver takes the bot's token for, and whether its name is the configured one.
-pub(super) async fn look_at_account(report: &mut Report, api: &mut Api<'_>) -> Result<(), Blocked> {
-    let owner = match api.token_of(Asker::Token) {
-        Some(_) => Some(who_am_i(api, Asker::Token).await),
-        None => None,
-    };
-    let actual = match &owner {
-        Some(Ok(user)) => Some(user.server_name().to_owned()),
-        Some(Err(_)) | None => signing_name(api).await,
-    };
-    let has_right_name = compare_server_name(api, actual.as_deref());
-    report.step(SERVER_NAME, has_right_name)?;
+/// Whose the homeserver takes the token for. `None`: there is none yet.
+pub(super) async fn token_owner(api: &Api<'_>) -> Option<Result<OwnedUserId, Trouble>> {
+    api.token_of(Asker::Token)?;
+    Some(who_am_i(api, Asker::Token).await)
+}
+
+/// Whether the homeserver takes the bot's token, or will give it one.
+pub(super) async fn judge_account(
+    api: &mut Api<'_>,
+    owner: Option<Result<OwnedUserId, Trouble>>,
+) -> Found<()> {
     let Some(login) = api.login else {
-        return Err("there is no valid registration");
+        return Err(Outcome::skipped("there is no valid registration"));
     };
     if let (Login::Appservice(_) | Login::Password(_), Err(fault)) = (login, &api.session) {
-        let found = Err(unreadable(fault).stops("the log-in on disk cannot be read"));
-        return report.step(ACCOUNT, found);
+        return Err(unreadable(fault));
     }
-    let found = match (login, owner) {
+    match (login, owner) {
         (Login::Appservice(registration), Some(owner)) => {
             judge_appservice(api, registration, owner).await
         }
         (Login::AccessToken(_) | Login::Password(_), Some(owner)) => judge_token(api, login, owner),
         (_, None) => judge_first_log_in(api).await,
-    };
-    report.step(ACCOUNT, found)
+    }
 }
 
 /// The name with which the homeserver signs.
@@ -153,14 +142,19 @@ async fn signing_name(api: &Api<'_>) -> Option<OwnedServerName> {
     answer.get("server_name")?.as_str()?.try_into().ok()
 }
 
-/// A registration that is in use was written for the user with the wrong name.
-fn compare_server_name(api: &Api<'_>, actual: Option<&ServerName>) -> Found {
+/// Whether the homeserver's name is the configured one. A registration that is in use was written for the user with that name.
+pub(super) async fn compare_server_name(
+    api: &Api<'_>,
+    owner: Option<&Result<OwnedUserId, Trouble>>,
+) -> Found<()> {
     let configured = &api.config.server_name;
-    let Some(actual) = actual else {
-        return Ok((
-            Outcome::skipped("the homeserver does not tell its name"),
-            (),
-        ));
+    let actual = match owner {
+        Some(Ok(user)) => Some(user.server_name().to_owned()),
+        Some(Err(_)) | None => signing_name(api).await,
+    };
+    let Some(actual) = &actual else {
+        let because = "the homeserver does not tell its name";
+        return Ok((Outcome::skipped(because), ()));
     };
     if actual == configured {
         return Ok((Outcome::passed(actual.as_str()), ()));
@@ -177,8 +171,7 @@ fn compare_server_name(api: &Api<'_>, actual: Option<&ServerName>) -> Found {
     Err(Outcome::failed(
         format!("config.yaml says {configured}, and the homeserver calls itself {actual}"),
         format!("set `homeserver.server_name: {actual}` in config.yaml{anew}, and restart the bot"),
-    )
-    .stops("the server name is wrong"))
+    ))
 }
 
 /// Whether the homeserver knows the appservice's token, and lets it act as the bot. `sender` is the appservice's own user.
@@ -186,7 +179,7 @@ async fn judge_appservice(
     api: &mut Api<'_>,
     registration: &Registration,
     sender: Result<OwnedUserId, Trouble>,
-) -> Found {
+) -> Found<()> {
     let bot = api.bot();
     let mut answer = who_am_i(api, Asker::Bot).await;
     // The log-in on disk may be no longer good.
@@ -203,8 +196,7 @@ async fn judge_appservice(
                     "the homeserver takes the appservice for {user}, and not for {bot}, whom it names"
                 ),
                 "install a newer homeserver, or give the bot an account (`bot.password`)",
-            )
-            .stops(NOT_THE_BOT));
+            ));
         }
         Err(trouble) => trouble,
     };
@@ -220,14 +212,12 @@ async fn judge_appservice(
         return Err(Outcome::failed(
             format!("the homeserver does not know the appservice's token ({trouble})"),
             kind.how_to_register(&registration.file, bot),
-        )
-        .stops("the homeserver does not know the appservice's token"));
+        ));
     }
     if is_unregistered(api, message).await {
         return Err(Outcome::passed(format!(
-            "{bot} is not there yet; the bot's first run makes it"
-        ))
-        .stops("the bot's user is not there yet; run the bot, and check again"));
+            "{bot} is not there yet; the bot's first run makes it: run it, and check again"
+        )));
     }
     Err(Outcome::failed(
         format!("the homeserver does not let the appservice act as {bot} ({trouble})"),
@@ -235,8 +225,7 @@ async fn judge_appservice(
             "give the homeserver a new copy of {}, and restart it",
             registration.file.display()
         ),
-    )
-    .stops(NOT_THE_BOT))
+    ))
 }
 
 /// A user that does not exist is refused like one of somebody else's. Most homeservers tell the two apart in words; elsewhere only
@@ -260,7 +249,7 @@ fn is_of_missing_user(message: &str) -> bool {
 }
 
 /// Whether the token of a log-in is good, and the bot's.
-fn judge_token(api: &Api<'_>, login: &Login, owner: Result<OwnedUserId, Trouble>) -> Found {
+fn judge_token(api: &Api<'_>, login: &Login, owner: Result<OwnedUserId, Trouble>) -> Found<()> {
     let bot = api.bot();
     match owner {
         Ok(user) if user == bot => Ok((Outcome::passed(bot.as_str()), ())),
@@ -270,23 +259,20 @@ fn judge_token(api: &Api<'_>, login: &Login, owner: Result<OwnedUserId, Trouble>
                 "set `bot.localpart: {}` in config.yaml, or log in as {bot}",
                 user.localpart()
             ),
-        )
-        .stops("the token is another user's")),
+        )),
         Err(trouble) if !trouble.is_unknown_token() => Err(trouble.into()),
         Err(_) if matches!(login, Login::AccessToken(_)) => Err(Outcome::failed(
             "`bot.access_token` is no longer good",
             "log in once more, and put the new token into config.yaml",
-        )
-        .stops("the bot's token is not good")),
-        Err(_) => Err(
-            Outcome::passed("the log-in is no longer good; the bot's next run logs in")
-                .stops(NOT_YET),
-        ),
+        )),
+        Err(_) => Err(Outcome::passed(
+            "the login is no longer good; the bot's next run logs in: run it, and check again",
+        )),
     }
 }
 
 /// Whether the homeserver takes passwords. To try it would make a device.
-async fn judge_first_log_in(api: &Api<'_>) -> Found {
+async fn judge_first_log_in(api: &Api<'_>) -> Found<()> {
     let path = ["client", "v3", "login"];
     let answer: Value = api.get(Asker::Nobody, &path, &[]).await?;
     let flows = answer.get("flows").and_then(Value::as_array);
@@ -295,13 +281,14 @@ async fn judge_first_log_in(api: &Api<'_>) -> Found {
         flow.get("type")
             .is_some_and(|kind| kind == "m.login.password")
     }) {
-        return Err(Outcome::passed("the bot's first run logs in").stops(NOT_YET));
+        return Err(Outcome::passed(
+            "the bot's first run logs in: run it, and check again",
+        ));
     }
     Err(Outcome::failed(
         "the homeserver does not offer a log-in with a password",
         "log the bot's user in with another client, and set `bot.access_token` in place of `bot.password`",
-    )
-    .stops("the bot cannot log in"))
+    ))
 }
 
 async fn who_am_i(api: &Api<'_>, asker: Asker) -> Result<OwnedUserId, Trouble> {
@@ -336,35 +323,11 @@ pub(super) async fn try_sync(api: &Api<'_>) -> Found<Option<Value>> {
         Ok(Sync { rooms, .. }) => return Ok((Outcome::passed("answers"), Some(rooms))),
         Err(trouble) => trouble,
     };
-    let outcome = if let Some(outcome) = fails_as_sender(api, &trouble).await {
-        outcome
-    } else if api.is_without_device() && trouble.is_refusal() {
+    if api.is_without_device() && trouble.is_refusal() {
         let outcome = Outcome::skipped(format!(
             "the bot has no device yet, and without one the homeserver refuses it ({trouble}); run the bot, and check again"
         ));
         return Ok((outcome, None));
-    } else {
-        trouble.into()
-    };
-    Err(outcome.stops("the bot cannot /sync"))
-}
-
-/// Synapse fails so for the user that its registration names as the sender.
-async fn fails_as_sender(api: &Api<'_>, trouble: &Trouble) -> Option<Outcome> {
-    let Some(Login::Appservice(registration)) = api.login else {
-        return None;
-    };
-    let sender = who_am_i(api, Asker::Token).await.ok()?;
-    let bot: &UserId = api.bot();
-    (sender == bot).then(|| {
-        Outcome::failed(
-            format!(
-                "{trouble}, as Synapse does for the `sender_localpart` of a registration, which the bot is there"
-            ),
-            format!(
-                "set `bot.localpart` in config.yaml to another name, {}, and restart the bot",
-                replace_registration(&registration.file, &api.config.file)
-            ),
-        )
-    })
+    }
+    Err(trouble.into())
 }

@@ -8,15 +8,14 @@ use std::{
 };
 
 use bytesize::ByteSize;
-use procfs::process::Process;
 use rustix::{
-    fs::{Access, access, statvfs},
+    fs::{Access, access, statfs},
     process::getegid,
 };
 
 use super::{
-    Outcome, Report,
-    vantage::{User, Vantage, check_as_owner},
+    Outcome,
+    vantage::{User, Vantage, owner},
 };
 use crate::{
     config::{Config, ConfigError, LoginMethod, Problem},
@@ -24,33 +23,22 @@ use crate::{
     matrix::{Chain, Fault, Login, RegistrationError},
 };
 
-pub(super) const CONFIGURATION: &str = "configuration";
-const REGISTRATION: &str = "registration";
-
 /// Reading is allowed to users who are neither the owner nor in the group.
 const READABLE_BY_OTHERS: u32 = 0o004;
 
 /// The SDK's stores take some MiB, each session's output two times `max_output`.
 const LITTLE_ROOM: u64 = 100 * 1024 * 1024;
 
-/// File systems whose files lie on another host, as /proc/mounts calls them: locks and the news of changes are not reliable there.
-const OF_NETWORKS: [&str; 12] = [
-    "9p",
-    "afs",
-    "ceph",
-    "cifs",
-    "coda",
-    "fuse.sshfs",
-    "lustre",
-    "nfs",
-    "nfs4",
-    "smb3",
-    "vboxsf",
-    "virtiofs",
+/// File systems whose files lie on another host, by the numbers of statfs(2): 9p, Ceph, CIFS, Lustre, NFS, SMB. Locks, and the news
+/// of changes, are not reliable there.
+const OF_NETWORKS: [u64; 6] = [
+    0x0102_1997,
+    0x00c3_6400,
+    0xff53_4d42,
+    0x0bd0_0bd0,
+    0x6969,
+    0xfe53_4d42,
 ];
-
-const DIRECTORY: &str = "data directory";
-const DISK: &str = "disk space";
 
 /// Why there is no configuration by which anything could be tried.
 pub(super) fn no_configuration(error: &ConfigError) -> Outcome {
@@ -75,9 +63,11 @@ pub(super) fn no_configuration(error: &ConfigError) -> Outcome {
 /// A file of ours that is closed to us may be open to the bot.
 fn unreadable_file(file: &Path, error: &io::Error) -> Outcome {
     let is_closed = error.kind() == io::ErrorKind::PermissionDenied;
-    let owner = is_closed.then(|| check_as_owner(file)).flatten();
-    let remedy = match owner {
-        Some(check) => format!("if the bot runs as the user whose file it is: {check}"),
+    let remedy = match owner(file).filter(|_| is_closed) {
+        Some(owner) => format!(
+            "if the bot runs as the user whose file it is: {}",
+            owner.check(file)
+        ),
         None => "make it a file that the user who runs rcbot may read".to_owned(),
     };
     Outcome::failed(
@@ -86,40 +76,38 @@ fn unreadable_file(file: &Path, error: &io::Error) -> Outcome {
     )
 }
 
-pub(super) fn look_at_configuration(report: &mut Report, file: &Path, config: &Config) {
+pub(super) fn judge_configuration(config: &Config) -> Outcome {
     let projects = match config.projects.len() {
         1 => "1 project".to_owned(),
         many => format!("{many} projects"),
     };
-    let good = format!("{}, {projects}", file.display());
+    let good = format!("{}, {projects}", config.file.display());
     let remedy = "change that in config.yaml, and restart the bot";
-    report.add(CONFIGURATION, judge(file, good, config.warnings(), remedy));
+    judge_secret_file(&config.file, good, config.warnings(), remedy)
 }
 
-/// How the bot logs in, with what that takes.
-pub(super) fn look_at_registration(report: &mut Report, config: &Config) -> Option<Login> {
+/// How the bot logs in, and what that takes.
+pub(super) fn judge_registration(config: &Config) -> (Outcome, Option<Login>) {
     let LoginMethod::Appservice { registration: file } = &config.login else {
         let because = "config.yaml gives `bot.access_token` or `bot.password` in its place";
-        report.add(REGISTRATION, Outcome::skipped(because));
-        return Login::load(config).ok();
+        return (Outcome::skipped(because), Login::load(config).ok());
     };
-    let (outcome, login) = match Login::load(config) {
+    match Login::load(config) {
         Ok(login) => {
             let good = format!("{}, for {}", file.display(), config.bot_user);
             let remedy = format!(
                 "change that in {} and in the homeserver's copy, and restart the homeserver",
                 file.display()
             );
-            (judge(file, good, login.warnings(), &remedy), Some(login))
+            let outcome = judge_secret_file(file, good, login.warnings(), &remedy);
+            (outcome, Some(login))
         }
         Err(error) => (refused(&error, file, &config.file), None),
-    };
-    report.add(REGISTRATION, outcome);
-    login
+    }
 }
 
 /// Both files hold secrets: one the tokens, the other perhaps some in `environment`.
-fn judge(file: &Path, good: String, warnings: &[Problem], remedy: &str) -> Outcome {
+fn judge_secret_file(file: &Path, good: String, warnings: &[Problem], remedy: &str) -> Outcome {
     let mode = fs::metadata(file).map(|metadata| metadata.permissions().mode());
     if mode.is_ok_and(|mode| mode & READABLE_BY_OTHERS != 0) {
         let file = file.display();
@@ -188,19 +176,7 @@ pub(super) fn unreadable(fault: &Fault) -> Outcome {
     }
 }
 
-pub(super) fn look_at_data_dir(report: &mut Report, config: &Config, vantage: &Vantage) {
-    let data_dir = &config.data_dir;
-    report.add(DIRECTORY, judge_directory(data_dir, vantage));
-    report.add(
-        DISK,
-        match nearest_existing(data_dir) {
-            Some(existing) => judge_disk(&existing),
-            None => Outcome::skipped("there is no data directory"),
-        },
-    );
-}
-
-fn judge_directory(path: &Path, vantage: &Vantage) -> Outcome {
+pub(super) fn judge_data_dir(path: &Path, vantage: &Vantage) -> Outcome {
     let shown = path.display();
     let elsewhere = "or set `data_dir` in config.yaml to another path";
     let metadata = match fs::metadata(path) {
@@ -276,34 +252,26 @@ fn judge_content(data_dir: &Path, owner: &Metadata, vantage: &Vantage) -> Option
     let entries = CONTENT.map(|name| data_dir.join(name));
     let (spoilt, found): (Vec<_>, Vec<_>) = entries
         .iter()
-        .filter_map(|entry| Some((entry, not_of(owner.uid(), entry)?)))
+        .filter_map(|entry| Some((entry.display().to_string(), not_of(owner.uid(), entry)?)))
         .unzip();
     let first = found.first()?;
     let other = fs::symlink_metadata(first).ok()?.uid();
-    let spoilt: Vec<_> = spoilt
-        .iter()
-        .map(|path| path.display().to_string())
-        .collect();
     let (spoilt, user) = (spoilt.join(" "), User::of(owner.uid()));
-    Some(Outcome::failed(
+    let remedy = if other == 0 {
+        let (uid, gid) = (owner.uid(), owner.gid());
+        format!("`sudo chown -R {uid}:{gid} {spoilt}`, and run rcbot only as {user}")
+    } else {
         format!(
-            "{} belongs to {}, and {} to {user}, so that the bot does not get at it",
-            first.display(),
-            User::of(other),
-            data_dir.display()
-        ),
-        if other == 0 {
-            format!(
-                "`sudo chown -R {}:{} {spoilt}`, and run rcbot only as {user}",
-                owner.uid(),
-                owner.gid()
-            )
-        } else {
-            format!(
-                "stop all bots, give {spoilt} to the user who is to run rcbot, and run it only as that user"
-            )
-        },
-    ))
+            "stop all bots, give {spoilt} to the user who is to run rcbot, and run it only as that user"
+        )
+    };
+    let found = format!(
+        "{} belongs to {}, and {} to {user}, so that the bot does not get at it",
+        first.display(),
+        User::of(other),
+        data_dir.display()
+    );
+    Some(Outcome::failed(found, remedy))
 }
 
 /// The first that is not this user's, of a path and all below it.
@@ -322,69 +290,51 @@ fn not_of(user: u32, path: &Path) -> Option<PathBuf> {
 }
 
 fn judge_missing(path: &Path) -> Outcome {
-    let parent = nearest_existing(path).unwrap_or_default();
-    let may = access(&parent, Access::WRITE_OK | Access::EXEC_OK);
+    let parent = nearest_existing(path);
+    // With the dot a file in the way is told as one.
+    let may = access(parent.join("."), Access::WRITE_OK | Access::EXEC_OK);
+    let (shown, parent) = (path.display(), parent.display());
     match may.map_err(io::Error::from) {
-        Ok(()) if parent.is_dir() => Outcome::passed(format!(
-            "{} is not there yet; the bot makes it",
-            path.display()
-        )),
-        Ok(()) => cannot_be_made(path, &parent, &io::ErrorKind::NotADirectory.into()),
-        Err(error) => cannot_be_made(path, &parent, &error),
+        Ok(()) => Outcome::passed(format!("{shown} is not there yet; the bot makes it")),
+        Err(error) => Outcome::failed(
+            format!("{shown} cannot be made in {parent} ({error})"),
+            "make it, for the user who runs rcbot, or set `data_dir` in config.yaml to another path",
+        ),
     }
 }
 
-fn cannot_be_made(path: &Path, parent: &Path, error: &io::Error) -> Outcome {
-    Outcome::failed(
-        format!(
-            "{} cannot be made in {} ({error})",
-            path.display(),
-            parent.display()
-        ),
-        "make it, for the user who runs rcbot, or set `data_dir` in config.yaml to another path",
-    )
+/// Itself, or the nearest above it.
+fn nearest_existing(path: &Path) -> &Path {
+    let mut all = path.ancestors();
+    all.find(|path| path.exists()).unwrap_or(path)
 }
 
-fn nearest_existing(path: &Path) -> Option<PathBuf> {
-    path.ancestors()
-        .find(|path| path.exists())
-        .map(Path::to_owned)
-}
-
-fn judge_disk(path: &Path) -> Outcome {
-    let left = match statvfs(path) {
-        Ok(disk) => disk.f_bavail.saturating_mul(disk.f_frsize),
+pub(super) fn judge_disk(data_dir: &Path) -> Outcome {
+    let path = nearest_existing(data_dir);
+    let disk = match statfs(path) {
+        Ok(disk) => disk,
         Err(error) => return Outcome::skipped(io::Error::from(error).to_string()),
     };
-    let kind = path.canonicalize().ok().and_then(|path| file_system(&path));
-    let kind = kind.unwrap_or_else(|| "an unknown file system".to_owned());
-    let found = format!("{:.0} left, on {kind}", ByteSize(left).display().iec());
-    if left < LITTLE_ROOM {
+    let free = disk
+        .f_bavail
+        .saturating_mul(u64::try_from(disk.f_bsize).unwrap_or_default());
+    let found = format!("{:.0} free", ByteSize(free).display().iec());
+    if free < LITTLE_ROOM {
         return Outcome::warning(
             format!("{found}, for {}", path.display()),
             "make room there: at least 100 MiB",
         );
     }
-    if OF_NETWORKS.contains(&kind.as_str()) {
+    // The kernel's numbers have 32 bits, whatever the type.
+    if OF_NETWORKS.contains(&(u64::try_from(disk.f_type).unwrap_or_default() & 0xffff_ffff)) {
         return Outcome::warning(
-            format!("{found}: locks, and the news of changed files, are not reliable there"),
+            format!(
+                "{found}, on a network file system: locks, and the news of changed files, are not reliable there"
+            ),
             "set `data_dir` in config.yaml to a path on a disk of this host",
         );
     }
     Outcome::passed(found)
-}
-
-/// The kind of file system on which a path without symbolic links is.
-fn file_system(path: &Path) -> Option<String> {
-    let mounts = Process::myself()
-        .and_then(|process| process.mountinfo())
-        .ok()?;
-    let mounts = mounts
-        .into_iter()
-        .filter(|mount| path.starts_with(&mount.mount_point));
-    // The last of those at one place is on top.
-    let mount = mounts.max_by_key(|mount| mount.mount_point.components().count())?;
-    Some(mount.fs_type)
 }
 
 #[cfg(test)]

@@ -14,23 +14,21 @@ use matrix_sdk::ruma::{
 use serde_json::Value;
 
 use super::{
-    Outcome, Stop,
+    Outcome,
     api::{Api, Asker, Trouble},
     host::unreadable,
     vantage::Vantage,
 };
 use crate::matrix::{MatrixFolder, RECOVERY_KEY_VARIABLE, RecoveryKey};
 
-pub(super) const IDENTITY: &str = "identity and recovery key";
-
 /// Nobody but the owner may know the key.
 const OTHERS: u32 = 0o077;
 
 /// Looks at the identity that the homeserver knows, and whether the key opens its secrets.
-pub(super) async fn judge(api: &Api<'_>, vantage: &Vantage) -> Result<Outcome, Stop> {
+pub(super) async fn judge(api: &Api<'_>, vantage: &Vantage) -> Result<Outcome, Outcome> {
     let folder = api.folder();
     let file = folder.recovery_key();
-    let key = find(&folder, vantage).map_err(|outcome| outcome.stops(""))?;
+    let key = find(&folder, vantage)?;
     let (path, user) = (file.display(), api.bot());
     let shown = api.identities(&[user]).await?;
     let shown = shown.of(user).map(str::to_owned);

@@ -6,7 +6,7 @@
 //! that it works beside a bot that runs.
 
 mod api;
-mod claude;
+mod command;
 mod homeserver;
 mod host;
 mod identity;
@@ -16,88 +16,79 @@ mod report;
 mod room;
 mod run;
 mod service;
-mod trust;
 mod vantage;
 
-use std::path::Path;
+pub use report::{Check, Finding, Outcome, Report, Verdict};
 
-pub use report::{Check, Outcome, Report};
-
-use crate::config::{Config, ConfigError};
-use api::Api;
-use report::{Blocked, Found, Stop};
+use crate::{
+    config::{Config, ConfigError},
+    matrix::Login,
+};
+use report::Found;
 use vantage::Vantage;
 
-/// What is tried with the homeserver, in this order.
-const WITH_HOMESERVER: [&str; 13] = [
-    homeserver::REACHED,
-    homeserver::SERVER_NAME,
-    homeserver::ACCOUNT,
-    identity::IDENTITY,
-    homeserver::SYNC,
-    room::ROOM,
-    room::MEMBERSHIP,
-    room::ENCRYPTION,
-    room::POWER,
-    people::ACCESS,
-    people::COMMANDERS,
-    people::IDENTITIES,
-    room::HOSTS,
-];
-
 /// Tries everything. Takes a few seconds, and as long as the homeserver's time-outs where that does not answer.
-///
-/// # Errors
-/// When there is no configuration by which anything could be tried.
-pub async fn everything(config_file: &Path) -> Result<Report, ConfigError> {
-    let config = Config::load(config_file)?;
+pub async fn everything(config: &Config) -> Report {
     let mut report = Report::default();
-    let vantage = Vantage::new(&config);
-    let seen = vantage.look(&mut report);
-    host::look_at_configuration(&mut report, config_file, &config);
-    if let Err(because) = seen {
-        report.add("all else", Outcome::skipped(because));
-        return Ok(report);
+    let vantage = Vantage::new(config);
+    let sees = report.step(Check::CheckedAs, vantage.judge());
+    if sees.is_none() {
+        report.skip(Check::Configuration..=Check::Unit);
+        return report;
     }
-    let login = host::look_at_registration(&mut report, &config);
-    let api = report.step(
-        homeserver::REACHED,
-        homeserver::reach(&config, login.as_ref()).await,
+    report.add(Check::Configuration, host::judge_configuration(config));
+    let (registration, login) = host::judge_registration(config);
+    report.add(Check::Registration, registration);
+    if try_homeserver(&mut report, config, login.as_ref(), &vantage)
+        .await
+        .is_none()
+    {
+        report.skip(Check::Homeserver..=Check::PinnedIdentities);
+    }
+    report.add(
+        Check::DataDirectory,
+        host::judge_data_dir(&config.data_dir, &vantage),
     );
-    let tried = match api {
-        Ok(mut api) => try_homeserver(&mut report, &mut api, &vantage).await,
-        Err(blocked) => Err(blocked),
-    };
-    if let Err(because) = tried {
-        report.skip_missing(&WITH_HOMESERVER, because);
-    }
-    host::look_at_data_dir(&mut report, &config, &vantage);
-    service::look(&mut report, &vantage).await;
-    project::look(&mut report, &config, &vantage).await;
-    Ok(report)
+    report.add(Check::DiskSpace, host::judge_disk(&config.data_dir));
+    report.add(Check::Unit, service::judge(&vantage).await);
+    project::look(&mut report, config, &vantage).await;
+    report
 }
 
 /// What there is to say where there is no configuration.
 #[must_use]
 pub fn without_configuration(error: &ConfigError) -> Report {
     let mut report = Report::default();
-    report.add(host::CONFIGURATION, host::no_configuration(error));
+    report.add(Check::Configuration, host::no_configuration(error));
     report
 }
 
+/// `None`: the rest cannot be tried.
 async fn try_homeserver(
     report: &mut Report,
-    api: &mut Api<'_>,
+    config: &Config,
+    login: Option<&Login>,
     vantage: &Vantage,
-) -> Result<(), Blocked> {
-    homeserver::look_at_account(report, api).await?;
-    report.leaf(identity::IDENTITY, identity::judge(api, vantage).await);
-    let heard = report.step(homeserver::SYNC, homeserver::try_sync(api).await)?;
-    let room = report.step(room::ROOM, room::find(api).await)?;
-    let state = room::look_at_membership(api, &room, heard.as_ref()).await;
-    let state = report.step(room::MEMBERSHIP, state)?;
-    room::look(report, api, &state);
-    people::look(report, api, &state).await;
-    report.add(room::HOSTS, room::judge_hosts(api, &state));
-    Ok(())
+) -> Option<()> {
+    let reached = homeserver::reach(config, login).await;
+    let mut api = report.step(Check::Homeserver, reached)?;
+    let owner = homeserver::token_owner(&api).await;
+    let name = homeserver::compare_server_name(&api, owner.as_ref()).await;
+    report.step(Check::ServerName, name)?;
+    let account = homeserver::judge_account(&mut api, owner).await;
+    report.step(Check::Account, account)?;
+    report.leaf(Check::Identity, identity::judge(&api, vantage).await);
+    let heard = report.step(Check::Sync, homeserver::try_sync(&api).await)?;
+    let room = report.step(Check::Room, room::find(&api).await)?;
+    let state = room::judge_membership(&api, &room, heard.as_ref()).await;
+    let state = report.step(Check::Membership, state)?;
+    report.add(Check::Upgrade, room::judge_upgrade(&api, &state));
+    report.add(Check::Encryption, room::judge_encryption(&api, &state));
+    report.add(Check::Power, room::judge_power(&api, &state));
+    report.add(Check::Hosts, room::judge_hosts(&api, &state));
+    let allowed = report.step(Check::Access, people::judge_access(&api, &state))?;
+    report.step(Check::Commanders, people::judge_commanders(&api, &allowed))?;
+    let identities = people::judge_identities(&api, &allowed).await;
+    report.leaf(Check::PinnedIdentities, identities);
+    Some(())
 }

@@ -3,7 +3,7 @@
 use matrix_sdk::ruma::UserId;
 
 use super::{
-    Outcome, Report, Stop,
+    Found, Outcome,
     api::{Api, Identities},
     host::unreadable,
     room::RoomState,
@@ -13,50 +13,45 @@ use crate::{
     matrix::NoPower,
 };
 
-pub(super) const ACCESS: &str = "admin room access";
-pub(super) const COMMANDERS: &str = "who may command";
-pub(super) const IDENTITIES: &str = "pinned identities";
-
 /// How many users are named before the rest is counted.
 const NAMED: usize = 3;
 
 /// Of how many users the identities are looked at.
 const LOOKED_AT: usize = 100;
 
-/// Judges everybody in the room as the bot would judge a well-encrypted command of theirs.
-pub(super) async fn look(report: &mut Report, api: &Api<'_>, state: &RoomState) {
-    let authorization = &api.config.authorization;
-    let (mut allowed, mut refused) = (Vec::new(), Vec::new());
-    for user in &state.members {
-        match state.facts.power_of(user, authorization) {
-            Ok(_) => allowed.push(&**user),
-            Err(reason) => refused.push(reason),
-        }
+/// Judges everybody in the room as the bot would judge a well-encrypted command of theirs. Gives who may command; `Err`: the room
+/// keeps nobody out.
+pub(super) fn judge_access<'a>(api: &Api<'_>, state: &'a RoomState) -> Found<Vec<&'a UserId>> {
+    let power = |user: &UserId| state.facts.power_of(user, &api.config.authorization);
+    let members = state.members.iter().map(|user| &**user);
+    if let Some(outcome) = members
+        .clone()
+        .find_map(|user| refused_room(&power(user).err()?))
+    {
+        return Err(outcome);
     }
-    if let Some(access) = refused.iter().find_map(refused_room) {
-        report.add(ACCESS, access);
-        return report.skip_missing(&[COMMANDERS, IDENTITIES], "the room keeps nobody out");
-    }
+    let allowed = members.filter(|user| power(user).is_ok()).collect();
     let access = format!("join rule `{}`", state.facts.join_rule.as_str());
-    report.add(ACCESS, Outcome::passed(access));
+    Ok((Outcome::passed(access), allowed))
+}
+
+/// `Err`: nobody may command.
+pub(super) fn judge_commanders(api: &Api<'_>, allowed: &[&UserId]) -> Found<()> {
+    let authorization = &api.config.authorization;
     let needs = authorization.power_level;
     if allowed.is_empty() {
-        report.add(COMMANDERS, nobody(api, needs));
-        return report.skip_missing(&[IDENTITIES], "nobody may command");
+        return Err(nobody(api, needs));
     }
     let found = format!(
         "power level {needs} is needed, which {}",
-        enumerate(&allowed)
+        enumerate(allowed)
     );
-    report.add(
-        COMMANDERS,
-        if authorization.users.is_empty() {
-            unlisted(&found, &allowed)
-        } else {
-            Outcome::passed(found)
-        },
-    );
-    report.leaf(IDENTITIES, judge_identities(api, &allowed).await);
+    let outcome = if authorization.users.is_empty() {
+        unlisted(&found, allowed)
+    } else {
+        Outcome::passed(found)
+    };
+    Ok((outcome, ()))
 }
 
 /// What is said of the room as a whole, if a member is refused for that.
@@ -145,8 +140,8 @@ fn enumerate(users: &[&UserId]) -> String {
 
 /// Compares the identities that the homeserver shows with those that are pinned. Which devices they have signed, the bot
 /// itself looks at with each command and each link.
-async fn judge_identities(api: &Api<'_>, users: &[&UserId]) -> Result<Outcome, Stop> {
-    let unreadable = |fault| unreadable(&fault).stops("");
+pub(super) async fn judge_identities(api: &Api<'_>, users: &[&UserId]) -> Result<Outcome, Outcome> {
+    let unreadable = |fault| unreadable(&fault);
     let pinned = api.folder().pinned_identities().map_err(unreadable)?.all();
     let others = users.len().saturating_sub(LOOKED_AT);
     let users = users.get(..LOOKED_AT).unwrap_or(users);

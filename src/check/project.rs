@@ -14,9 +14,8 @@ use rustix::{
 };
 
 use super::{
-    Outcome, Report,
-    claude::{Environment, Versions},
-    trust,
+    Check, Finding, Outcome, Report, Verdict,
+    command::{Environment, Versions},
     vantage::Vantage,
 };
 use crate::{
@@ -25,55 +24,46 @@ use crate::{
         Cause, Project, SESSION_ID_VARIABLE,
         claude::{
             self, Invocation, WAY_OUT,
-            prerequisites::{
-                self, ClaudeFiles, ClaudeSettings, ClaudeState, Hindrance, MANAGED_FOLDER,
-            },
+            prerequisites::{ClaudeFiles, Hindrance, Setting, Unmet, gives_terminal},
         },
     },
 };
 
+/// What a session is asked for, if the project has one.
+const OF_SESSIONS: [Check; 5] = [
+    Check::Command,
+    Check::Settings,
+    Check::Login,
+    Check::Trust,
+    Check::Consent,
+];
+
 pub(super) async fn look(report: &mut Report, config: &Config, vantage: &Vantage) {
     let mut versions = Versions::new();
-    for project in config.projects.values() {
-        let site = Site::new(&project.project, vantage);
-        let mut add =
-            |what: &str, outcome| report.add(format!("{}: {what}", site.project.name), outcome);
-        let directory = site.judge_directory();
-        let is_usable = matches!(directory, Outcome::Passed { .. });
-        add("directory", directory);
-        let unusable = || Outcome::skipped("the directory cannot be used");
-        let settings = &site.project.settings;
-        let (start, resume) = (&settings.command, &settings.resume_command);
-        if !is_usable {
-            add("command", unusable());
-        } else if start.first() == resume.first() {
-            add("command", site.command(start, resume, &mut versions).await);
+    let projects = config.projects.values();
+    let sites: Vec<_> = projects
+        .map(|project| Site::new(&project.project, vantage))
+        .collect();
+    for site in &sites {
+        let mut found = site.judge(&sites, &mut versions).await;
+        let because = if found.len() == 1 {
+            "\"directory\" comes first"
         } else {
-            add("command", site.command(start, start, &mut versions).await);
-            add(
-                "resume command",
-                site.command(resume, resume, &mut versions).await,
-            );
+            "its `command` does not run `claude remote-control`"
+        };
+        for check in OF_SESSIONS {
+            if !found.iter().any(|(tried, _)| *tried == check) {
+                found.push((check, Outcome::skipped(because)));
+            }
         }
-        if !Invocation::of(start).serves() {
-            let because = "its `command` does not name `remote-control`";
-            add("claude", Outcome::skipped(because));
-            continue;
-        }
-        add(
-            "variables",
-            if is_usable {
-                site.variables()
-            } else {
-                unusable()
-            },
-        );
-        add("log-in", site.log_in());
-        add(
-            "workspace trust",
-            if is_usable { site.trust() } else { unusable() },
-        );
-        add("consent", site.consent());
+        let project = Some(site.project.name.to_string());
+        report
+            .findings
+            .extend(found.into_iter().map(|(check, outcome)| Finding {
+                check,
+                project: project.clone(),
+                outcome,
+            }));
     }
 }
 
@@ -85,24 +75,6 @@ pub(super) struct Site<'a> {
     files: Option<ClaudeFiles>,
     /// Without symbolic links.
     pub(super) directory: PathBuf,
-}
-
-/// What the environment of a session and claude's settings say.
-#[derive(Default)]
-struct Said {
-    variables: Vec<Variable>,
-    /// Keys of settings that switch Remote Control off, and where they stand.
-    switches: Vec<(String, String)>,
-    /// Which settings cannot be told.
-    unread: Option<Outcome>,
-}
-
-/// A variable of a session. It has no `Debug`, as the value may be secret.
-struct Variable {
-    name: String,
-    value: String,
-    /// Where it is set.
-    place: String,
 }
 
 impl<'a> Site<'a> {
@@ -122,274 +94,251 @@ impl<'a> Site<'a> {
         }
     }
 
-    fn judge_directory(&self) -> Outcome {
+    /// All that can be tried.
+    async fn judge(&self, all: &[Site<'_>], versions: &mut Versions) -> Vec<(Check, Outcome)> {
+        let directory = self.judge_directory(all);
+        let is_usable = directory.verdict != Verdict::Failed;
+        let mut found = vec![(Check::Directory, directory)];
+        if !is_usable {
+            return found;
+        }
+        let settings = &self.project.settings;
+        let (start, resume) = (&settings.command, &settings.resume_command);
+        if start.first() == resume.first() {
+            let command = self.judge_command(start, resume, versions).await;
+            found.push((Check::Command, command));
+        } else {
+            let command = self.judge_command(start, start, versions).await;
+            found.push((Check::Command, command));
+            let command = self.judge_command(resume, resume, versions).await;
+            found.push((Check::ResumeCommand, command));
+        }
+        if Invocation::of(start).serves() {
+            let of_claude = [
+                (Check::Settings, self.judge_settings()),
+                (Check::Login, self.judge_login()),
+                (Check::Trust, self.judge_trust()),
+                (Check::Consent, self.judge_consent()),
+            ];
+            let told = of_claude.map(|(check, found)| {
+                let (Ok(outcome) | Err(outcome)) = found;
+                (check, outcome)
+            });
+            found.extend(told);
+        }
+        found
+    }
+
+    fn judge_directory(&self, all: &[Site<'_>]) -> Outcome {
         let path = &self.project.directory;
-        let elsewhere = format!(
-            "or change `projects.{}.directory` in config.yaml and restart the bot",
-            self.project.name
-        );
+        let name = &self.project.name;
+        let elsewhere =
+            format!("or change `projects.{name}.directory` in config.yaml and restart the bot");
         let may_enter = access(path, Access::EXEC_OK | Access::READ_OK);
         if let Err(error @ Errno::ACCESS) = may_enter {
+            let error = io::Error::from(error);
             return Outcome::failed(
-                format!(
-                    "{} is closed to us ({})",
-                    path.display(),
-                    io::Error::from(error)
-                ),
+                format!("{} is closed to us ({error})", path.display()),
                 format!("let the user who runs rcbot enter and read it, {elsewhere}"),
             );
         }
-        match usable_directory(path) {
-            Ok(()) => Outcome::passed(path.display().to_string()),
-            Err(why) => Outcome::failed(why, format!("bring it back, {elsewhere}")),
+        if let Err(why) = usable_directory(path) {
+            return Outcome::failed(why, format!("bring it back, {elsewhere}"));
         }
+        let shared = all.iter().filter(|other| self.keeps_out(other));
+        let shared: Vec<_> = shared.map(|other| other.project.name.as_str()).collect();
+        if shared.is_empty() {
+            return Outcome::passed(path.display().to_string());
+        }
+        let shared = shared.join(" and ");
+        Outcome::warning(
+            format!(
+                "{} is the directory of {shared} too, and claude serves a directory once at a time",
+                path.display()
+            ),
+            format!("stop one of them before you start the other, {elsewhere}"),
+        )
     }
 
-    fn variables(&self) -> Outcome {
-        let said = self.said();
-        let kept_off_by = |wanted: Hindrance| {
-            let variables = said.variables.iter();
-            let found = variables
-                .filter(move |one| prerequisites::hindrance(&one.name, &one.value) == wanted);
-            found.map(|one| (one.name.clone(), one.place.clone()))
-        };
-        let list = |all: &[(String, String)], preposition: &str| {
-            let list = all.iter();
-            let list = list.map(|(name, place)| format!("{name} {preposition} {place}"));
-            list.collect::<Vec<_>>().join(" and ")
-        };
-        let remove =
-            |all: &[(String, String)]| format!("remove {}, and restart the bot", list(all, "from"));
-        let refused: Vec<_> = kept_off_by(Hindrance::All)
-            .chain(said.switches.clone())
-            .collect();
-        if !refused.is_empty() {
-            return Outcome::failed(
-                format!("Remote Control is switched off by {}", list(&refused, "in")),
-                remove(&refused),
-            );
-        }
-        if let Some(unread) = said.unread {
-            return unread;
-        }
-        let doubtful: Vec<_> = kept_off_by(Hindrance::Old).collect();
-        if !doubtful.is_empty() {
-            return Outcome::warning(
-                format!(
-                    "a claude before 2.1.288, or an account with Trusted Devices, does not serve with {}",
-                    list(&doubtful, "in")
-                ),
-                remove(&doubtful),
-            );
-        }
-        self.way_out(&said.variables)
+    /// Whether a session here and one there cannot run at the same time.
+    fn keeps_out(&self, other: &Site<'_>) -> bool {
+        let machine = |site: &Site<'_>| Some(site.files.as_ref()?.state_file().to_owned());
+        let serves = |site: &Site<'_>| Invocation::of(&site.project.settings.command).serves();
+        other.project.name != self.project.name
+            && other.directory == self.directory
+            && machine(other) == machine(self)
+            && serves(other)
+            && serves(self)
     }
 
-    fn said(&self) -> Said {
-        let of_environment = self.environment.iter().filter_map(|(name, value)| {
-            Some(Variable {
-                name: name.to_str()?.to_owned(),
-                value: value.to_string_lossy().into_owned(),
-                place: "`environment` in config.yaml".to_owned(),
-            })
+    fn judge_settings(&self) -> Result<Outcome, Outcome> {
+        let place = "`environment` in config.yaml";
+        let variables = self.environment.iter().filter_map(|(name, value)| {
+            let value = value.to_string_lossy();
+            Some(Setting::variable(name.to_str()?, &value, place))
         });
-        let mut said = Said {
-            variables: of_environment.collect(),
-            ..Said::default()
+        let mut all: Vec<_> = variables.collect();
+        let settings = self.files()?.settings();
+        all.extend(settings.map_err(|unmet| self.unmet(&unmet, "or remove it"))?);
+        let list = |hindrance: Hindrance, preposition: &str| {
+            let hinder = all.iter().filter(|it| it.hindrance == hindrance);
+            let hinder = hinder.map(|it| format!("{} {preposition} {}", it.name, it.place));
+            hinder.collect::<Vec<_>>().join(" and ")
         };
-        let files = self.files.iter().flat_map(|files| files.settings.clone());
-        for file in files.chain(managed_files()) {
-            match fs::read_to_string(&file) {
-                Ok(text) => {
-                    let is_of_project = file.parent() == Some(&self.directory.join(".claude"));
-                    let ClaudeSettings {
-                        variables,
-                        switches,
-                    } = ClaudeSettings::parse(&text, is_of_project);
-                    let place = format!("`env` in {}", file.display());
-                    said.variables
-                        .extend(variables.into_iter().map(|(name, value)| {
-                            let place = place.clone();
-                            Variable { name, value, place }
-                        }));
-                    let file = file.display().to_string();
-                    let switches = switches.into_iter();
-                    let switches = switches.map(|key| (format!("`{key}`"), file.clone()));
-                    said.switches.extend(switches);
-                }
-                Err(error) if is_missing(&error) => {}
-                // It could switch Remote Control off.
-                Err(error) => said.unread = Some(unreadable(&file, &error, "or remove it")),
-            }
+        let remove = |which| format!("remove {}, and restart the bot", list(which, "from"));
+        let refused = list(Hindrance::All, "in");
+        if !refused.is_empty() {
+            let found = format!("Remote Control is switched off by {refused}");
+            return Err(Outcome::failed(found, remove(Hindrance::All)));
         }
-        said
+        let doubtful = list(Hindrance::Old, "in");
+        if !doubtful.is_empty() {
+            let found = format!(
+                "a claude before 2.1.288, or an account with Trusted Devices, does not serve with {doubtful}"
+            );
+            return Err(Outcome::warning(found, remove(Hindrance::Old)));
+        }
+        Ok(self.judge_way_out(&all))
     }
 
     /// What the host tells the bot of the way to the network has to be told to the sessions as well.
-    fn way_out(&self, all: &[Variable]) -> Outcome {
+    fn judge_way_out(&self, all: &[Setting]) -> Outcome {
         let bot_has = |wanted: &str| {
             self.vantage.environment.iter().any(|(name, value)| {
                 name.eq_ignore_ascii_case(OsStr::new(wanted)) && !value.is_empty()
             })
         };
         let session_has = |wanted: &str| {
-            all.iter().any(|variable| {
-                variable.name.eq_ignore_ascii_case(wanted) && !variable.value.is_empty()
-            })
+            all.iter()
+                .any(|it| it.name.eq_ignore_ascii_case(wanted) && !it.is_empty)
         };
         let missing = WAY_OUT
             .into_iter()
             .filter(|name| bot_has(name) && !session_has(name));
         let missing = missing.collect::<Vec<_>>().join(", ");
         if missing.is_empty() {
-            return Outcome::passed("none that switches Remote Control off");
+            return Outcome::passed("none switches Remote Control off");
         }
+        let name = &self.project.name;
         Outcome::warning(
             format!("set for the bot, and not for its sessions: {missing}"),
             format!(
-                "if claude needs that to reach its service, add {missing} under `projects.{}.environment` in config.yaml, and \
-                 start the bot again",
-                self.project.name
+                "if claude needs that to reach its service, add {missing} under `projects.{name}.environment` in config.yaml, \
+                 and restart the bot"
             ),
         )
     }
 
-    fn log_in(&self) -> Outcome {
-        let Some(files) = &self.files else {
-            return no_home();
-        };
-        let verdict = match fs::read_to_string(&files.credentials) {
-            Ok(text) => prerequisites::log_in(&text, SystemTime::now()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Cause::NotLoggedIn),
-            Err(error) => return unreadable(&files.credentials, &error, LOG_IN),
-        };
-        match (verdict, self.state()) {
-            (Err(cause), _) => Outcome::failed(cause.what(), cause.remedy()),
-            (Ok(()), Ok(state)) if !state.has_account() => Outcome::failed(
-                format!(
-                    "claude has a token and not the account that it is of (`oauthAccount` in {}), as where only the token was \
-                     copied",
-                    state_file(files).display()
-                ),
-                Cause::NotLoggedIn.remedy(),
-            ),
-            (Ok(()), state) => {
-                let state = state.ok();
-                let account = state.as_ref().and_then(ClaudeState::account);
-                let account = account.map(|account| format!(" as {account}"));
-                Outcome::passed(format!("logged in{}", account.unwrap_or_default()))
-            }
+    fn judge_login(&self) -> Result<Outcome, Outcome> {
+        let now = SystemTime::now();
+        let login = self.files()?.log_in(now);
+        let login = login.map_err(|unmet| self.unmet(&unmet, LOG_IN))?;
+        let mut found = "logged in".to_owned();
+        if let Some(account) = &login.account {
+            found = format!("{found} as {account}");
         }
+        if let Some(end) = login.ends {
+            let end = humantime::format_rfc3339_seconds(end).to_string();
+            let day = end.split('T').next().unwrap_or_default();
+            found = format!("{found}, until {day}");
+        }
+        Ok(match login.ends_in(now) {
+            None => Outcome::passed(found),
+            Some(left) => {
+                let days = left.as_secs() / (24 * 60 * 60);
+                let found = format!("{found}, {days} days from now; sessions end with it");
+                Outcome::warning(found, Cause::NotLoggedIn.remedy())
+            }
+        })
     }
 
-    fn trust(&self) -> Outcome {
-        let home = self.environment.get(OsStr::new("HOME"));
-        let home = home.and_then(|home| Path::new(home).canonicalize().ok());
-        if home.as_ref() == Some(&self.directory) {
-            return Outcome::failed(
-                "claude never trusts a home directory",
-                format!(
-                    "set `projects.{}.directory` in config.yaml to another directory, and restart the bot",
-                    self.project.name
-                ),
-            );
+    fn judge_trust(&self) -> Result<Outcome, Outcome> {
+        let trusted = self.files()?.trust();
+        trusted.map_err(|unmet| self.unmet(&unmet, LOG_IN))?;
+        Ok(Outcome::passed("given"))
+    }
+
+    fn judge_consent(&self) -> Result<Outcome, Outcome> {
+        let consents = self.files()?.has_consent();
+        let consents = consents.map_err(|unmet| self.unmet(&unmet, LOG_IN))?;
+        let settings = &self.project.settings;
+        let answers = settings.stdin.expose().to_lowercase().starts_with('y');
+        if answers && gives_terminal(&settings.command) {
+            return Ok(Outcome::warning(
+                "`command` gives claude a terminal, in which it asks more than that: `stdin` could answer whether the directory \
+                 is to be trusted",
+                "run claude without `script` or the like; or set `stdin: \"\"`, and run `claude remote-control` there by hand once",
+            ));
         }
-        let places = trust::places(&self.directory, home.as_deref());
-        match self.state() {
-            Err(outcome) => outcome,
-            Ok(state) if places.iter().any(|place| state.trusts(place)) => Outcome::passed("given"),
-            Ok(_) => Outcome::failed(
-                Cause::WorkspaceNotTrusted.what(),
+        Ok(if consents {
+            Outcome::passed("given")
+        } else if answers {
+            Outcome::passed("`stdin` answers the question")
+        } else {
+            let remedy = Cause::ConsentAsked.remedy();
+            Outcome::failed(
+                "claude asks once whether it may enable Remote Control, and nobody answers",
+                format!("{remedy} in config.yaml, and restart the bot"),
+            )
+        })
+    }
+
+    fn files(&self) -> Result<&ClaudeFiles, Outcome> {
+        self.files.as_ref().ok_or_else(|| {
+            Outcome::failed(
+                "HOME is not set, so claude does not find its files",
+                "set it for the bot, or under `environment` in config.yaml",
+            )
+        })
+    }
+
+    /// What is the matter, and what to do about it: with a file that makes no sense, what else than to repair it.
+    fn unmet(&self, unmet: &Unmet, otherwise: &str) -> Outcome {
+        let name = &self.project.name;
+        match unmet {
+            Unmet::Cause(cause @ Cause::WorkspaceNotTrusted) => Outcome::failed(
+                cause.what(),
                 format!(
                     "run `claude` once in {}, as the user that the bot runs as, and accept the question",
                     self.directory.display()
                 ),
             ),
-        }
-    }
-
-    fn consent(&self) -> Outcome {
-        let answers = self
-            .project
-            .settings
-            .stdin
-            .expose()
-            .to_lowercase()
-            .starts_with('y');
-        match self.state() {
-            Err(outcome) => outcome,
-            Ok(state) if state.was_asked_for_consent() => Outcome::passed("given"),
-            Ok(_) if answers => Outcome::passed("`stdin` answers the question"),
-            Ok(_) => Outcome::failed(
-                "claude asks once whether it may enable Remote Control, and nobody answers",
+            Unmet::Cause(cause) => Outcome::failed(cause.what(), cause.remedy()),
+            Unmet::NoAccount(file) => Outcome::failed(
                 format!(
-                    "{} in config.yaml, and restart the bot",
-                    Cause::ConsentAsked.remedy()
+                    "claude has a token and not the account that it is of (`oauthAccount` in {}), as where only the token was \
+                     copied",
+                    file.display()
+                ),
+                Cause::NotLoggedIn.remedy(),
+            ),
+            Unmet::IsHome => Outcome::failed(
+                "claude never trusts a home directory",
+                format!(
+                    "set `projects.{name}.directory` in config.yaml to another directory, and restart the bot"
                 ),
             ),
+            Unmet::Unreadable(file, error) => unreadable(file, error, otherwise),
         }
     }
-
-    fn state(&self) -> Result<ClaudeState, Outcome> {
-        let file = state_file(self.files.as_ref().ok_or_else(no_home)?);
-        match fs::read_to_string(file) {
-            Ok(text) => {
-                ClaudeState::parse(&text).map_err(|error| unreadable(file, &error.into(), LOG_IN))
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(ClaudeState::default()),
-            Err(error) => Err(unreadable(file, &error, LOG_IN)),
-        }
-    }
-}
-
-/// The one that claude reads, or would write.
-fn state_file(files: &ClaudeFiles) -> &Path {
-    let [first, second] = &files.state;
-    if first.exists() { first } else { second }
-}
-
-/// More settings of the organisation's.
-fn managed_files() -> impl Iterator<Item = PathBuf> {
-    let entries = fs::read_dir(MANAGED_FOLDER).into_iter().flatten().flatten();
-    let files = entries.map(|entry| entry.path());
-    files.filter(|file| file.extension() == Some(OsStr::new("json")))
-}
-
-fn no_home() -> Outcome {
-    Outcome::failed(
-        "HOME is not set, so claude does not find its files",
-        "set it for the bot, or under `environment` in config.yaml",
-    )
-}
-
-fn is_missing(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-    )
 }
 
 /// What claude does about a file of its own that makes no sense.
-const LOG_IN: &str = "or run `claude` once, as the user who runs rcbot, which writes it anew";
+const LOG_IN: &str = "or run `claude` once, as the user who runs rcbot, which writes it again";
 
 /// A file of claude's that cannot be read, and what else can be done about it than to open it.
 fn unreadable(file: &Path, error: &io::Error, otherwise: &str) -> Outcome {
     // The organisation's settings under /etc stay root's: whose they are decides whom claude obeys.
     let is_of_root =
         !file.starts_with("/etc") && fs::metadata(file).is_ok_and(|metadata| metadata.uid() == 0);
+    let shown = file.display();
     let remedy = if error.kind() != io::ErrorKind::PermissionDenied {
         format!("repair it, {otherwise}")
     } else if is_of_root {
-        format!(
-            "`sudo chown {} {}`",
-            rustix::process::geteuid().as_raw(),
-            file.display()
-        )
+        let user = rustix::process::geteuid().as_raw();
+        format!("`sudo chown {user} {shown}`")
     } else {
         "let the user who runs rcbot read it".to_owned()
     };
-    Outcome::failed(
-        format!("{} cannot be read ({error})", file.display()),
-        remedy,
-    )
+    Outcome::failed(format!("{shown} cannot be read ({error})"), remedy)
 }

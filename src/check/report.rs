@@ -1,124 +1,203 @@
-//! What was tried, and what came of it: a line for each thing.
+//! What was tried, and what came of it.
 //!
 //! Invariant: pure. What stands in a report can be shown to whoever may run the bot; no token or key is in it.
 
-use std::fmt;
+use std::ops::RangeInclusive;
 
-use serde::Serialize;
+use serde_json::{Value, json};
 
-/// Why what stands on something cannot be tried.
-pub(super) type Blocked = &'static str;
+use Verdict::{Failed, Passed, Skipped, Warning};
 
-/// What came of a check, with what the next ones go on with.
-pub(super) type Found<T = ()> = Result<(Outcome, T), Stop>;
+/// The version of what [`Report::to_json`] gives: another one means that a key or an id has changed its meaning or is gone.
+const SCHEMA: u32 = 1;
 
-/// What came of a check, and why the next ones cannot be tried.
-pub(super) struct Stop {
-    pub(super) outcome: Outcome,
-    pub(super) blocked: Blocked,
+/// One table: each check with its id, which monitoring relies on and which never changes, and what people read in its place.
+macro_rules! checks {
+    ($($check:ident $id:literal $label:literal)*) => {
+        /// What is tried, in the order in which a start needs it.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Check {
+            $(#[doc = $label] $check,)*
+        }
+
+        impl Check {
+            /// Each of them.
+            pub const ALL: &[Self] = &[$(Self::$check),*];
+
+            /// For machines.
+            #[must_use]
+            pub fn id(self) -> &'static str {
+                match self {
+                    $(Self::$check => $id,)*
+                }
+            }
+
+            /// For people.
+            #[must_use]
+            pub fn label(self) -> &'static str {
+                match self {
+                    $(Self::$check => $label,)*
+                }
+            }
+        }
+    };
 }
 
-/// All that was tried, in the order in which a start needs it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Report {
-    /// A line each.
-    pub checks: Vec<Check>,
+checks! {
+    CheckedAs "checked_as" "checked as"
+    Configuration "configuration" "configuration"
+    Registration "registration" "registration"
+    Homeserver "homeserver" "homeserver"
+    ServerName "server_name" "server name"
+    Account "account" "bot's account"
+    Identity "identity" "identity and recovery key"
+    Sync "sync" "sync"
+    Room "room" "admin room"
+    Membership "membership" "admin room membership"
+    Upgrade "upgrade" "admin room upgrade"
+    Encryption "encryption" "admin room encryption"
+    Power "power" "bot's power"
+    Hosts "hosts" "hosts in the room"
+    Access "access" "admin room access"
+    Commanders "commanders" "who may command"
+    PinnedIdentities "pinned_identities" "pinned identities"
+    DataDirectory "data_directory" "data directory"
+    DiskSpace "disk_space" "disk space"
+    Unit "unit" "systemd unit"
+    Directory "directory" "directory"
+    Command "command" "command"
+    ResumeCommand "resume_command" "resume command"
+    Settings "settings" "settings"
+    Login "login" "login"
+    Trust "trust" "workspace trust"
+    Consent "consent" "consent"
+    Connection "connection" "connection"
 }
 
-/// One thing that was tried. Displayed as one line, with the remedy where it needs one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Check {
-    /// What was tried, such as `homeserver` or `website: workspace trust`. Each name stands once in a report.
-    pub name: String,
-    /// What came of it.
-    #[serde(flatten)]
-    pub outcome: Outcome,
+/// How it went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The bot, or a session, does not work as it is.
+    Failed,
+    /// The bot works, and something should be done all the same.
+    Warning,
+    /// It was not tried.
+    Skipped,
+    /// It is as it should be.
+    Passed,
 }
 
 /// What came of trying.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(tag = "outcome", rename_all = "snake_case")]
-pub enum Outcome {
-    /// It is as it should be.
-    Passed {
-        /// What was found.
-        found: String,
-    },
-    /// The bot works, and something should be done all the same.
-    Warning {
-        /// What was found.
-        found: String,
-        /// What to do.
-        remedy: String,
-    },
-    /// The bot, or a session, does not work as it is.
-    Failed {
-        /// What was found.
-        found: String,
-        /// What to do.
-        remedy: String,
-    },
-    /// It was not tried.
-    Skipped {
-        /// Why not.
-        because: String,
-    },
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// How it went.
+    pub verdict: Verdict,
+    /// What was found, or why it was not tried.
+    pub found: String,
+    /// What to do about it: of what has failed, and of warnings.
+    pub remedy: Option<String>,
+}
+
+/// What came of a check, with what the next ones go on with. `Err`: they cannot be tried.
+pub(super) type Found<T> = Result<(Outcome, T), Outcome>;
+
+/// One thing that was tried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// What.
+    pub check: Check,
+    /// For which project. `None`: for the bot.
+    pub project: Option<String>,
+    /// What came of it.
+    pub outcome: Outcome,
+}
+
+/// All that was tried, in the order in which a start needs it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Each check stands once in it for the bot, or once for each project.
+    pub findings: Vec<Finding>,
 }
 
 impl Outcome {
-    pub(super) fn passed(found: impl Into<String>) -> Self {
-        let found = found.into();
-        Self::Passed { found }
-    }
-
-    pub(super) fn warning(found: impl Into<String>, remedy: impl Into<String>) -> Self {
-        let (found, remedy) = (found.into(), remedy.into());
-        Self::Warning { found, remedy }
-    }
-
-    pub(super) fn failed(found: impl Into<String>, remedy: impl Into<String>) -> Self {
-        let (found, remedy) = (found.into(), remedy.into());
-        Self::Failed { found, remedy }
+    pub(crate) fn passed(found: impl Into<String>) -> Self {
+        Self::new(Passed, found, None)
     }
 
     pub(super) fn skipped(because: impl Into<String>) -> Self {
-        let because = because.into();
-        Self::Skipped { because }
+        Self::new(Skipped, because, None)
     }
 
-    /// The same, where others stand on it.
-    pub(super) fn stops(self, blocked: Blocked) -> Stop {
-        let outcome = self;
-        Stop { outcome, blocked }
+    pub(crate) fn warning(found: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self::new(Warning, found, Some(remedy.into()))
+    }
+
+    pub(super) fn failed(found: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self::new(Failed, found, Some(remedy.into()))
+    }
+
+    fn new(verdict: Verdict, found: impl Into<String>, remedy: Option<String>) -> Self {
+        let found = found.into();
+        Self {
+            verdict,
+            found,
+            remedy,
+        }
+    }
+}
+
+impl Verdict {
+    fn mark(self) -> char {
+        match self {
+            Failed => '✘',
+            Warning => '⚠',
+            Skipped => '–',
+            Passed => '✔',
+        }
+    }
+
+    fn id(self) -> &'static str {
+        match self {
+            Failed => "failed",
+            Warning => "warning",
+            Skipped => "skipped",
+            Passed => "passed",
+        }
     }
 }
 
 impl Report {
-    pub(super) fn add(&mut self, name: impl Into<String>, outcome: Outcome) {
-        let name = name.into();
-        self.checks.push(Check { name, outcome });
+    pub(super) fn add(&mut self, check: Check, outcome: Outcome) {
+        self.findings.push(Finding {
+            check,
+            project: None,
+            outcome,
+        });
     }
 
-    /// Adds what was found, and gives back what the next checks go on with.
-    pub(super) fn step<T>(&mut self, name: &str, found: Found<T>) -> Result<T, Blocked> {
+    /// Adds what was found, where nothing depends on it.
+    pub(super) fn leaf(&mut self, check: Check, found: Result<Outcome, Outcome>) {
+        let (Ok(outcome) | Err(outcome)) = found;
+        self.add(check, outcome);
+    }
+
+    /// Adds what was found, and gives back what the next checks go on with. `None`: they cannot be tried.
+    pub(super) fn step<T>(&mut self, check: Check, found: Found<T>) -> Option<T> {
         let (outcome, then) = match found {
-            Ok((outcome, value)) => (outcome, Ok(value)),
-            Err(stop) => (stop.outcome, Err(stop.blocked)),
+            Ok((outcome, value)) => (outcome, Some(value)),
+            Err(outcome) => (outcome, None),
         };
-        self.add(name, outcome);
+        self.add(check, outcome);
         then
     }
 
-    /// Adds what was found, where nothing stands on it.
-    pub(super) fn leaf(&mut self, name: &str, found: Result<Outcome, Stop>) {
-        self.add(name, found.unwrap_or_else(|stop| stop.outcome));
-    }
-
-    /// Notes of each of these that is not in the report yet that it was not tried.
-    pub(super) fn skip_missing(&mut self, names: &[&str], because: &str) {
-        for name in names {
-            if !self.checks.iter().any(|check| check.name == *name) {
-                self.add(*name, Outcome::skipped(because));
+    /// Notes of each of these that is not in the report yet that it was not tried: what was tried last comes first.
+    pub(super) fn skip(&mut self, checks: RangeInclusive<Check>) {
+        let last = self.findings.last().map(|finding| finding.check.label());
+        let because = format!("\"{}\" comes first", last.unwrap_or_default());
+        for check in Check::ALL.iter().filter(|check| checks.contains(check)) {
+            if !self.findings.iter().any(|finding| finding.check == *check) {
+                self.add(*check, Outcome::skipped(&because));
             }
         }
     }
@@ -126,50 +205,117 @@ impl Report {
     /// Whether something does not work.
     #[must_use]
     pub fn has_failures(&self) -> bool {
-        self.failures() > 0
+        self.count(Failed) > 0
+    }
+
+    /// For people: who looked, what has failed, warnings; with `all` what was not tried and what passed too.
+    #[must_use]
+    pub fn lines(&self, all: bool) -> Vec<String> {
+        let (first, rest): (Vec<_>, Vec<_>) = self
+            .findings
+            .iter()
+            .partition(|finding| finding.check == Check::CheckedAs);
+        let shown = if all {
+            &[Failed, Warning, Skipped, Passed][..]
+        } else {
+            &[Failed, Warning]
+        };
+        let mut lines: Vec<_> = first.iter().map(|finding| finding.told(&[])).collect();
+        for verdict in shown {
+            let mut groups: Vec<(&Finding, Vec<&str>)> = Vec::new();
+            for finding in rest
+                .iter()
+                .filter(|finding| finding.outcome.verdict == *verdict)
+            {
+                let same = groups.iter_mut().find(|(first, _)| {
+                    first.check == finding.check && first.outcome == finding.outcome
+                });
+                match same {
+                    Some((_, projects)) => projects.extend(finding.project.as_deref()),
+                    None => {
+                        groups.push((finding, finding.project.as_deref().into_iter().collect()))
+                    }
+                }
+            }
+            lines.extend(groups.iter().map(|(first, projects)| first.told(projects)));
+        }
+        lines
     }
 
     /// How it went as a whole, in one sentence.
     #[must_use]
     pub fn summary(&self) -> String {
-        let warnings = self.count(|outcome| matches!(outcome, Outcome::Warning { .. }));
-        let skipped = self.count(|outcome| matches!(outcome, Outcome::Skipped { .. }));
-        let mut parts = vec![match self.failures() {
-            0 => "Nothing has failed".to_owned(),
-            1 => "1 check has failed".to_owned(),
-            many => format!("{many} checks have failed"),
-        }];
-        match warnings {
-            0 => {}
-            1 => parts.push("1 warning".to_owned()),
-            many => parts.push(format!("{many} warnings")),
-        }
-        if skipped > 0 {
-            parts.push(format!("{skipped} not tried"));
-        }
-        format!("{}.", parts.join(", "))
+        let parts = [
+            (Failed, "failed"),
+            (Warning, "to be looked at"),
+            (Passed, "passed"),
+            (Skipped, "not tried"),
+        ];
+        let parts = parts.map(|(verdict, what)| (self.count(verdict), what));
+        let parts = parts
+            .iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, what)| format!("{count} {what}"));
+        let parts: Vec<_> = parts.collect();
+        let checks = match self.findings.len() {
+            1 => "1 check".to_owned(),
+            many => format!("{many} checks"),
+        };
+        format!("{checks}: {}.", parts.join(", "))
     }
 
-    fn failures(&self) -> usize {
-        self.count(|outcome| matches!(outcome, Outcome::Failed { .. }))
+    /// For machines.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let checks = self.findings.iter().map(|finding| {
+            json!({
+                "id": finding.check.id(),
+                "project": finding.project,
+                "label": finding.check.label(),
+                "outcome": finding.outcome.verdict.id(),
+                "found": finding.outcome.found,
+                "remedy": finding.outcome.remedy,
+            })
+        });
+        json!({
+            "schema": SCHEMA,
+            "version": env!("CARGO_PKG_VERSION"),
+            "failed": self.count(Failed),
+            "warnings": self.count(Warning),
+            "checks": checks.collect::<Vec<_>>(),
+        })
     }
 
-    fn count(&self, is_counted: fn(&Outcome) -> bool) -> usize {
-        let outcomes = self.checks.iter().map(|check| &check.outcome);
-        outcomes.filter(|outcome| is_counted(outcome)).count()
+    fn count(&self, verdict: Verdict) -> usize {
+        let verdicts = self.findings.iter().map(|finding| finding.outcome.verdict);
+        verdicts.filter(|each| *each == verdict).count()
     }
 }
 
-impl fmt::Display for Check {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = &self.name;
-        let line = match &self.outcome {
-            Outcome::Passed { found } => format!("✔ {name}: {found}"),
-            Outcome::Warning { found, remedy } => format!("⚠ {name}: {found}. Better: {remedy}"),
-            Outcome::Failed { found, remedy } => format!("✘ {name}: {found}. To fix it: {remedy}"),
-            Outcome::Skipped { because } => format!("– {name}: not tried: {because}"),
+impl Finding {
+    /// What was found, and below it what to do.
+    fn told(&self, projects: &[&str]) -> String {
+        let Outcome {
+            verdict,
+            found,
+            remedy,
+        } = &self.outcome;
+        let projects = if projects.is_empty() {
+            String::new()
+        } else {
+            format!("{}: ", projects.join(", "))
         };
-        formatter.write_str(&line)
+        let label = self.check.label();
+        let mut told = format!("{} {projects}{label}: {found}", verdict.mark());
+        if let Some(remedy) = remedy {
+            let what = if *verdict == Warning {
+                "Better"
+            } else {
+                "To fix it"
+            };
+            told.extend(["\n   ", what, ": ", remedy]);
+        }
+        told
     }
 }
 
@@ -179,64 +325,64 @@ mod tests {
 
     fn report() -> Report {
         let mut report = Report::default();
-        report.add("homeserver", Outcome::passed("Synapse 1.163.2"));
-        report.add(
-            "admin room encryption",
-            Outcome::warning("off", "turn it on"),
-        );
-        report.add(
-            "registration",
-            Outcome::failed("no such file", "`rcbot registration`"),
-        );
-        report.skip_missing(
-            &["registration", "sync", "server name"],
-            "the registration is missing",
-        );
+        report.add(Check::CheckedAs, Outcome::passed("alice"));
+        report.add(Check::Homeserver, Outcome::passed("Synapse 1.163.2"));
+        report.add(Check::Encryption, Outcome::warning("off", "turn it on"));
+        for project in ["api", "website"] {
+            report.findings.push(Finding {
+                check: Check::Login,
+                project: Some(project.to_owned()),
+                outcome: Outcome::failed("claude is not logged in", "`claude auth login`"),
+            });
+        }
         report
     }
 
     #[test]
-    fn each_check_is_one_line_with_its_remedy() {
-        let lines: Vec<_> = report().checks.iter().map(ToString::to_string).collect();
+    fn who_looked_comes_first_then_what_failed_once_for_all_projects_and_what_passed_is_counted() {
+        let mut report = report();
+        let short = [
+            "✔ checked as: alice",
+            "✘ api, website: login: claude is not logged in\n   To fix it: `claude auth login`",
+            "⚠ admin room encryption: off\n   Better: turn it on",
+        ];
+        assert_eq!(report.lines(false), short);
+        report.skip(Check::Homeserver..=Check::ServerName);
+        let rest = [
+            "– server name: \"login\" comes first",
+            "✔ homeserver: Synapse 1.163.2",
+        ];
+        assert_eq!(report.lines(true), [&short[..], &rest].concat());
         assert_eq!(
-            lines,
-            [
-                "✔ homeserver: Synapse 1.163.2",
-                "⚠ admin room encryption: off. Better: turn it on",
-                "✘ registration: no such file. To fix it: `rcbot registration`",
-                "– sync: not tried: the registration is missing",
-                "– server name: not tried: the registration is missing",
-            ]
+            report.summary(),
+            "6 checks: 2 failed, 1 to be looked at, 2 passed, 1 not tried."
         );
-        assert_eq!(
-            report().summary(),
-            "1 check has failed, 1 warning, 2 not tried."
-        );
-        assert!(report().has_failures());
+        assert!(report.has_failures());
     }
 
     #[test]
-    fn machines_get_the_outcome_beside_the_name() {
-        let json = serde_json::to_value(report()).unwrap();
-        assert_eq!(
-            json["checks"][2],
-            serde_json::json!({
-                "name": "registration",
-                "outcome": "failed",
-                "found": "no such file",
-                "remedy": "`rcbot registration`",
-            })
-        );
-    }
-
-    #[test]
-    fn warnings_are_no_failures() {
+    fn what_a_failed_step_leaves_open_is_skipped_and_told_what_comes_first() {
         let mut report = Report::default();
-        report.add(
-            "admin room encryption",
-            Outcome::warning("off", "turn it on"),
+        assert_eq!(
+            report.step(Check::Sync, Ok((Outcome::passed("answers"), 7))),
+            Some(7)
         );
-        assert!(!report.has_failures());
-        assert_eq!(report.summary(), "Nothing has failed, 1 warning.");
+        let stop: Found<()> = Err(Outcome::failed("no such room", "make one"));
+        assert_eq!(report.step(Check::Room, stop), None);
+        report.skip(Check::Sync..=Check::Membership);
+        let skipped = report.findings.last().unwrap();
+        assert_eq!(report.findings.len(), 3);
+        assert_eq!(
+            skipped.outcome,
+            Outcome::skipped("\"admin room\" comes first")
+        );
+    }
+
+    #[test]
+    fn no_two_checks_have_one_id() {
+        let mut ids: Vec<_> = Check::ALL.iter().map(|check| check.id()).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), Check::ALL.len());
     }
 }

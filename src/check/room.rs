@@ -17,7 +17,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::{
-    Blocked, Found, Outcome, Report,
+    Found, Outcome,
     api::{Api, Asker, Trouble},
     host::unreadable,
 };
@@ -25,12 +25,6 @@ use crate::{
     config::{HostName, RequireEncryptedCommands},
     matrix::{HOST_EVENT, HostEvent, RoomFacts, StateEvents},
 };
-
-pub(super) const ROOM: &str = "admin room";
-pub(super) const MEMBERSHIP: &str = "admin room membership";
-pub(super) const ENCRYPTION: &str = "admin room encryption";
-pub(super) const POWER: &str = "bot's power";
-pub(super) const HOSTS: &str = "hosts in the room";
 
 /// The room in which commands count.
 pub(super) struct Room {
@@ -56,10 +50,9 @@ struct Alias {
 
 /// Which room it is. Where the bot was in it, that room counts, whatever an alias says now.
 pub(super) async fn find(api: &Api<'_>) -> Found<Room> {
-    const UNKNOWN: Blocked = "the admin room is not known";
     let configured = &api.config.admin_room;
     let known = api.folder().admin_room(configured);
-    if let Some(known) = known.map_err(|fault| unreadable(&fault).stops(UNKNOWN))? {
+    if let Some(known) = known.map_err(|fault| unreadable(&fault))? {
         let (id, was_encrypted) = (known.room, known.was_encrypted);
         return Ok((judge_known(api, &id).await, Room { id, was_encrypted }));
     }
@@ -71,8 +64,7 @@ pub(super) async fn find(api: &Api<'_>) -> Found<Room> {
         return Err(Outcome::failed(
             format!("no room has the address {configured}"),
             "give the room this address in its settings, or correct `admin_room` in config.yaml",
-        )
-        .stops("there is no admin room"));
+        ));
     };
     let outcome = Outcome::passed(if configured.as_str() == id.as_str() {
         id.to_string()
@@ -115,12 +107,11 @@ async fn resolve(api: &Api<'_>) -> Result<Option<OwnedRoomId>, Trouble> {
 
 /// Whether the bot is in the room, and what the homeserver says of it then. `heard` is what /sync said of the bot's rooms, where
 /// it could be asked.
-pub(super) async fn look_at_membership(
+pub(super) async fn judge_membership(
     api: &Api<'_>,
     room: &Room,
     heard: Option<&Value>,
 ) -> Found<RoomState> {
-    const NOT_YET: Blocked = "the bot is not in the admin room yet; run the bot, and check again";
     let (id, bot) = (room.id.as_str(), api.bot());
     let path = ["client", "v3", "rooms", id, "state"];
     // Whoever was in the room once gets its state of that time.
@@ -136,17 +127,17 @@ pub(super) async fn look_at_membership(
     let is_invited =
         heard.map(|rooms| rooms.get("invite").is_some_and(|all| all.get(id).is_some()));
     Err(match is_invited {
-        Some(true) => Outcome::passed("invited; the bot joins when it runs").stops(NOT_YET),
+        Some(true) => {
+            Outcome::passed("invited; the bot joins when it runs: run it, and check again")
+        }
         Some(false) => Outcome::failed(
             "the bot is neither in the room nor invited to it",
             format!("invite {bot} to the room; if it is banned there, lift the ban first"),
-        )
-        .stops("the bot is not in the admin room"),
+        ),
         None => Outcome::warning(
             "the bot is not in the room, and whether it is invited cannot be told before it has run",
             format!("invite {bot} to the room, if that is not done; run the bot, and check again"),
-        )
-        .stops(NOT_YET),
+        ),
     })
 }
 
@@ -201,26 +192,24 @@ fn members(events: &[Value]) -> impl Iterator<Item = OwnedUserId> {
     members.filter_map(|event| at(event, "/state_key")?.try_into().ok())
 }
 
-pub(super) fn look(report: &mut Report, api: &Api<'_>, state: &RoomState) {
-    if let Some(successor) = &state.successor {
-        let outcome = Outcome::warning(
-            format!("the room was upgraded to {successor}, and the bot is still in the old one"),
-            format!(
-                "invite {bot} to {successor} while it runs: it goes there if who upgraded the room may command. If it does not, \
-                 set `admin_room: \"{successor}\"` in config.yaml, and restart the bot",
-                bot = api.bot()
-            ),
-        );
-        report.add("admin room upgrade", outcome);
-    }
-    report.add(ENCRYPTION, judge_encryption(api, &state.facts));
-    report.add(POWER, judge_power(api, &state.facts));
+pub(super) fn judge_upgrade(api: &Api<'_>, state: &RoomState) -> Outcome {
+    let Some(successor) = &state.successor else {
+        return Outcome::passed("the room was not upgraded");
+    };
+    let bot = api.bot();
+    Outcome::warning(
+        format!("the room was upgraded to {successor}, and the bot is still in the old one"),
+        format!(
+            "invite {bot} to {successor} while it runs: it goes there if who upgraded the room may command. If it does not, \
+             set `admin_room: \"{successor}\"` in config.yaml, and restart the bot"
+        ),
+    )
 }
 
-fn judge_encryption(api: &Api<'_>, facts: &RoomFacts) -> Outcome {
+pub(super) fn judge_encryption(api: &Api<'_>, state: &RoomState) -> Outcome {
     let remedy = "turn on encryption in the room's settings";
     match (
-        facts.encrypted,
+        state.facts.encrypted,
         api.config.encryption.require_encrypted_commands,
     ) {
         (true, _) => Outcome::passed("on"),
@@ -237,8 +226,8 @@ fn judge_encryption(api: &Api<'_>, facts: &RoomFacts) -> Outcome {
     }
 }
 
-fn judge_power(api: &Api<'_>, facts: &RoomFacts) -> Outcome {
-    let bot = api.bot();
+pub(super) fn judge_power(api: &Api<'_>, state: &RoomState) -> Outcome {
+    let (bot, facts) = (api.bot(), &state.facts);
     let Some(levels) = facts.levels() else {
         return Outcome::failed(
             format!(

@@ -2,13 +2,13 @@
 
 use std::{path::Path, process::Command};
 
+use procfs::{ProcessCGroup, process::Process};
+
 use super::{
-    Outcome, Report,
+    Outcome,
     run::{NotPrinted, printed_by},
     vantage::Vantage,
 };
-
-const UNIT: &str = "systemd unit";
 
 /// What the units are called that come with rcbot.
 const USUAL_NAME: &str = "rcbot.service";
@@ -20,20 +20,21 @@ struct Unit {
     is_of_user: bool,
 }
 
-pub(super) async fn look(report: &mut Report, vantage: &Vantage) {
+pub(super) async fn judge(vantage: &Vantage) -> Outcome {
     let systemctl = Path::new("systemctl");
-    let mut groups = vantage.control_groups.iter();
-    let unit = match groups.find_map(|group| unit_of(group)) {
+    let process = vantage.running.and_then(|pid| Process::new(pid).ok());
+    let groups = process.and_then(|process| process.cgroups().ok());
+    let mut groups = groups.into_iter().flat_map(|groups| groups.0);
+    let unit = match groups.find_map(|group| unit_of(&group)) {
         Some(unit) => Some(unit),
         None => installed(systemctl, &vantage.config_file).await,
     };
-    let outcome = match unit {
+    match unit {
         Some(unit) => ask(systemctl, &unit).await,
         None => Outcome::skipped(format!(
             "no bot runs under systemd, and no {USUAL_NAME} is for this configuration"
         )),
-    };
-    report.add(UNIT, outcome);
+    }
 }
 
 /// The unit with the usual name, if it is for this configuration: what is wrong with it can be mended before it runs.
@@ -50,9 +51,14 @@ async fn installed(systemctl: &Path, config_file: &Path) -> Option<Unit> {
     None
 }
 
-/// The innermost service that a control group lies in, but for the one that is a user's systemd itself.
-fn unit_of(control_group: &str) -> Option<Unit> {
-    let mut services = control_group.split('/').filter(|part| {
+/// The innermost service that a control group lies in, but for the one that is a user's systemd itself. The second version of
+/// control groups has one hierarchy; where both versions are there, services are in that one or in the first version's
+/// `name=systemd`.
+fn unit_of(group: &ProcessCGroup) -> Option<Unit> {
+    if group.hierarchy != 0 && !group.controllers.iter().any(|name| name == "name=systemd") {
+        return None;
+    }
+    let mut services = group.pathname.split('/').filter(|part| {
         Path::new(part)
             .extension()
             .is_some_and(|end| end == "service")
@@ -78,12 +84,12 @@ async fn property(systemctl: &Path, unit: &Unit, name: &str) -> Result<String, N
 
 async fn ask(systemctl: &Path, unit: &Unit) -> Outcome {
     match property(systemctl, unit, "KillMode").await {
-        Ok(kill_mode) => judge(unit, &kill_mode),
+        Ok(kill_mode) => judge_kill_mode(unit, &kill_mode),
         Err(fault) => Outcome::skipped(format!("`systemctl show` says nothing ({fault})")),
     }
 }
 
-fn judge(unit: &Unit, kill_mode: &str) -> Outcome {
+fn judge_kill_mode(unit: &Unit, kill_mode: &str) -> Outcome {
     let name = &unit.name;
     let systemctl = if unit.is_of_user {
         "systemctl --user"
@@ -105,7 +111,7 @@ fn judge(unit: &Unit, kill_mode: &str) -> Outcome {
 mod tests {
     use std::{fs, os::unix::fs::PermissionsExt as _};
 
-    use super::*;
+    use super::{super::Verdict, *};
 
     fn unit(name: &str, is_of_user: bool) -> Unit {
         let name = name.to_owned();
@@ -114,7 +120,16 @@ mod tests {
 
     #[test]
     fn the_unit_is_told_from_shells_and_managers() {
-        for (group, expected) in [
+        let group = |hierarchy, controller: &str, pathname: &str| ProcessCGroup {
+            hierarchy,
+            controllers: vec![controller.to_owned()],
+            pathname: pathname.to_owned(),
+        };
+        let service = "/system.slice/rcbot.service";
+        assert_eq!(unit_of(&group(2, "memory", service)), None);
+        let of_both = unit_of(&group(1, "name=systemd", service));
+        assert_eq!(of_both, Some(unit("rcbot.service", false)));
+        for (path, expected) in [
             (
                 "/system.slice/rcbot.service",
                 Some(unit("rcbot.service", false)),
@@ -135,7 +150,7 @@ mod tests {
             ("/", None),
             ("", None),
         ] {
-            assert_eq!(unit_of(group), expected, "{group}");
+            assert_eq!(unit_of(&group(0, "", path)), expected, "{path}");
         }
     }
 
@@ -145,10 +160,9 @@ mod tests {
             (false, "`sudo systemctl edit rcbot.service`"),
             (true, "`systemctl --user edit rcbot.service`"),
         ] {
-            let outcome = judge(&unit("rcbot.service", is_of_user), "control-group");
-            let Outcome::Failed { remedy, .. } = outcome else {
-                panic!("not failed");
-            };
+            let outcome = judge_kill_mode(&unit("rcbot.service", is_of_user), "control-group");
+            assert_eq!(outcome.verdict, Verdict::Failed);
+            let remedy = outcome.remedy.unwrap();
             assert!(remedy.starts_with(begin), "{remedy}");
         }
     }
@@ -172,10 +186,9 @@ mod tests {
         assert_eq!(of("/b/config.yaml").await, None);
         assert_eq!(of("/a/config.yaml").await.as_ref(), Some(&unit));
         fs::write(&mode, "control-group\n").unwrap();
-        let Outcome::Failed { remedy, .. } = ask(&systemctl, &unit).await else {
-            panic!("not failed");
-        };
-        assert!(remedy.contains("`KillMode=process`"));
+        let outcome = ask(&systemctl, &unit).await;
+        assert_eq!(outcome.verdict, Verdict::Failed);
+        assert!(outcome.remedy.unwrap().contains("`KillMode=process`"));
         fs::write(&mode, "process\n").unwrap();
         assert_eq!(
             ask(&systemctl, &unit).await,
@@ -183,6 +196,6 @@ mod tests {
         );
         fs::remove_file(&systemctl).unwrap();
         let outcome = ask(&systemctl, &unit).await;
-        assert!(matches!(outcome, Outcome::Skipped { .. }), "{outcome:?}");
+        assert_eq!(outcome.verdict, Verdict::Skipped);
     }
 }

@@ -5,23 +5,35 @@ use std::path::Path;
 use anyhow::anyhow;
 
 use super::{Failure, block_on, print};
-use crate::check::{self, Report};
+use crate::{
+    check::{self, Report},
+    config::Config,
+};
 
-pub(super) fn check(path: &Path, json: bool) -> Result<(), Failure> {
-    let report = block_on(async { Ok(check::everything(path).await) })?;
-    let report = match report {
-        Ok(report) => report,
+/// How the report is shown.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Form {
+    /// With what passed and what was not tried.
+    pub(super) verbose: bool,
+    /// For machines.
+    pub(super) json: bool,
+}
+
+pub(super) fn check(path: &Path, form: Form) -> Result<(), Failure> {
+    let config = match Config::load(path) {
+        Ok(config) => config,
         Err(error) => {
-            if json {
+            if form.json {
                 print(&as_json(&check::without_configuration(&error))?)?;
             }
             return Err(Failure::Configuration(error.into()));
         }
     };
-    print(&if json {
+    let report = block_on(async { Ok(check::everything(&config).await) })?;
+    print(&if form.json {
         as_json(&report)?
     } else {
-        as_text(&report)
+        as_text(&report, form.verbose)
     })?;
     if report.has_failures() {
         return Err(Failure::WhileRunning(anyhow!(
@@ -31,12 +43,16 @@ pub(super) fn check(path: &Path, json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-fn as_text(report: &Report) -> String {
-    let lines = report.checks.iter().map(ToString::to_string);
-    let lines: Vec<_> = lines.chain([report.summary()]).collect();
+fn as_text(report: &Report, verbose: bool) -> String {
+    let mut lines = report.lines(verbose);
+    lines.push(report.summary());
+    if !verbose {
+        lines.push("`rcbot check --verbose` lists all.".to_owned());
+    }
     lines.join("\n")
 }
 
 fn as_json(report: &Report) -> Result<String, Failure> {
-    serde_json::to_string_pretty(report).map_err(|error| Failure::WhileRunning(error.into()))
+    let json = serde_json::to_string_pretty(&report.to_json());
+    json.map_err(|error| Failure::WhileRunning(error.into()))
 }

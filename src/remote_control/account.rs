@@ -1,37 +1,39 @@
-//! Whose claude.ai account a project's sessions belong to.
+//! Whose claude.ai account a project's sessions belong to, and how long it is logged in.
 
-use std::{collections::BTreeMap, env, ffi::OsString, fs::File, io::Read as _, path::Path};
+use std::{
+    collections::BTreeMap,
+    env,
+    ffi::OsString,
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
 use super::{
     Project,
-    claude::{
-        self,
-        prerequisites::{ClaudeFiles, ClaudeState},
-    },
+    claude::{self, prerequisites::ClaudeFiles},
 };
-
-/// How much of the state file is read, in bytes. It grows with the projects in it, to some megabytes.
-const LONGEST_STATE_FILE: u64 = 64 << 20;
 
 /// The address of the claude.ai account for which the links of this project open: of the one that is logged in now, with
 /// the environment that a session gets. `None` where that cannot be told. Reads a file, so it may block.
 #[must_use]
 pub fn account(project: &Project) -> Option<String> {
-    // Which session it is makes no difference to where the file is.
-    let environment = claude::environment(env::vars_os(), &project.settings.environment, "");
-    account_with(&environment, &project.directory)
+    account_with(&environment(project), &project.directory)
+}
+
+/// How long the login lasts with which a project's sessions run, if that is not long. Reads files, so it may block.
+#[must_use]
+pub fn login_ends_in(project: &Project, now: SystemTime) -> Option<Duration> {
+    let files = ClaudeFiles::of(&environment(project), &project.directory)?;
+    files.log_in(now).ok()?.ends_in(now)
+}
+
+/// Which session it is makes no difference to where the files are.
+fn environment(project: &Project) -> BTreeMap<OsString, OsString> {
+    claude::environment(env::vars_os(), &project.settings.environment, "")
 }
 
 fn account_with(environment: &BTreeMap<OsString, OsString>, directory: &Path) -> Option<String> {
-    let files = ClaudeFiles::of(environment, directory)?;
-    let path = files.state.iter().find(|path| path.exists())?;
-    let mut state = String::new();
-    let file = File::open(path).ok()?;
-    file.take(LONGEST_STATE_FILE)
-        .read_to_string(&mut state)
-        .ok()?;
-    let state = ClaudeState::parse(&state).ok()?;
-    state.account().map(str::to_owned)
+    ClaudeFiles::of(environment, directory)?.account()
 }
 
 #[cfg(test)]

@@ -41,7 +41,7 @@ use tokio::{
 };
 use tracing::{error, info};
 
-pub use account::account;
+pub use account::{account, login_ends_in};
 pub use claude::{Cause, Connection, LinkPattern, PatternError, SESSION_ID_VARIABLE};
 pub use logs::{Output, OutputError};
 pub use notice::{DeliveryId, Notice, Notices, Outcome, Phase, SessionStatus, Status};

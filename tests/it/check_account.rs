@@ -13,7 +13,7 @@ use crate::support::{
     proxy::{Answer, Proxy},
 };
 
-const ACCOUNT: &str = "bot's account";
+const ACCOUNT: &str = "account";
 
 /// An account for a bot.
 struct Account {
@@ -58,16 +58,16 @@ async fn a_bot_with_a_password_is_looked_at_without_a_log_in() {
         .prepare(&alice)
         .await;
     let checkup = Checkup::of(&bot);
-    checkup.assert_outcome("registration", "skipped", "`bot.password`");
-    checkup.assert_outcome(ACCOUNT, "passed", "the bot's first run logs in");
-    checkup.assert_outcome("sync", "skipped", "run it, and check again");
+    checkup.skipped("registration", "`bot.password`");
+    checkup.passed(ACCOUNT, "the bot's first run logs in");
+    checkup.skipped("sync", "\"bot's account\" comes first");
     assert_eq!(devices().await, 1, "no device was made");
 
     bot.run();
     bot.wait_until_ready(&alice).await;
     let checkup = Checkup::of(&bot);
-    for name in [ACCOUNT, "server name", "sync"] {
-        assert_eq!(checkup.outcome(name), "passed", "{checkup:?}");
+    for name in [ACCOUNT, "server_name", "sync"] {
+        checkup.passed(name, "");
     }
     assert_eq!(devices().await, 2, "no device was made");
     bot.start_session(&alice, "website").await;
@@ -81,24 +81,23 @@ async fn an_access_token_that_is_not_the_bots_is_told() {
         .account(&account.localpart, "access_token", &token_of(&former))
         .prepare(&alice)
         .await;
-    assert_eq!(Checkup::of(&bot).outcome("sync"), "passed");
+    Checkup::of(&bot).passed("sync", "");
     former.logout().await.unwrap();
-    let remedy = Checkup::of(&bot).assert_outcome(ACCOUNT, "failed", "no longer good");
+    let remedy = Checkup::of(&bot).failed(ACCOUNT, "no longer good");
     assert_eq!(
         remedy,
         "log in once more, and put the new token into config.yaml"
     );
     let token = token_of(&account.log_in().await);
     bot.reconfigure(|config| config["bot"]["access_token"] = json!(token));
-    assert_eq!(Checkup::of(&bot).outcome(ACCOUNT), "passed");
+    Checkup::of(&bot).passed(ACCOUNT, "");
 
     bot.reconfigure(|config| config["bot"]["localpart"] = json!("somebody"));
-    let remedy =
-        Checkup::of(&bot).assert_outcome(ACCOUNT, "failed", "config.yaml names @somebody:");
+    let remedy = Checkup::of(&bot).failed(ACCOUNT, "config.yaml names @somebody:");
     let key = format!("bot.localpart: {}", account.localpart);
     assert_eq!(commands(&remedy), [key.as_str()]);
     bot.reconfigure(|config| config["bot"]["localpart"] = json!(account.localpart));
-    assert_eq!(Checkup::of(&bot).outcome(ACCOUNT), "passed");
+    Checkup::of(&bot).passed(ACCOUNT, "");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -115,16 +114,16 @@ async fn a_bot_that_the_homeserver_does_not_log_in_is_seen_to_act_as_the_appserv
     fs::write(&copy, text.replace("io.element.msc4190: true", "")).unwrap();
     fs::set_permissions(&copy, fs::Permissions::from_mode(0o600)).unwrap();
     bot.reconfigure(|config| config["appservice"]["registration"] = json!(copy));
-    Checkup::of(&bot).assert_outcome(ACCOUNT, "passed", "the bot's first run makes it");
+    Checkup::of(&bot).passed(ACCOUNT, "the bot's first run makes it");
 
     bot.run();
     bot.wait_until_ready(&alice).await;
     let devices = bot.devices(&alice).await;
     let checkup = Checkup::of(&bot);
-    for name in ["server name", ACCOUNT, "sync", "pinned identities"] {
-        assert_eq!(checkup.outcome(name), "passed", "{checkup:?}");
+    for name in ["server_name", ACCOUNT, "sync", "pinned_identities"] {
+        checkup.passed(name, "");
     }
-    checkup.assert_outcome("identity and recovery key", "passed", "opens the secrets");
+    checkup.passed("identity", "opens the secrets");
     assert_eq!(bot.devices(&alice).await, devices, "no device was made");
 }
 
@@ -141,11 +140,7 @@ async fn a_homeserver_that_takes_no_passwords_is_told_until_the_bot_has_a_token(
         .account(&account.localpart, "password", &account.password)
         .prepare(&alice)
         .await;
-    let remedy = Checkup::of(&bot).assert_outcome(
-        ACCOUNT,
-        "failed",
-        "does not offer a log-in with a password",
-    );
+    let remedy = Checkup::of(&bot).failed(ACCOUNT, "does not offer a log-in with a password");
     assert_eq!(commands(&remedy), ["bot.access_token", "bot.password"]);
     let token = token_of(&account.log_in().await);
     bot.reconfigure(|config| {
@@ -153,7 +148,7 @@ async fn a_homeserver_that_takes_no_passwords_is_told_until_the_bot_has_a_token(
         section.remove("password");
         section.insert("access_token".to_owned(), json!(token));
     });
-    assert_eq!(Checkup::of(&bot).outcome("sync"), "passed");
+    Checkup::of(&bot).passed("sync", "");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -164,12 +159,12 @@ async fn a_log_in_on_disk_that_cannot_be_read_is_told() {
     // No user can read a folder as a file, not even root.
     fs::create_dir_all(&file).unwrap();
     let checkup = Checkup::of(&bot);
-    let remedy = checkup.assert_outcome(ACCOUNT, "failed", "session.json");
+    let remedy = checkup.failed(ACCOUNT, "session.json");
     assert!(
         remedy.contains("or move it away while no bot runs"),
         "{remedy}"
     );
-    checkup.assert_outcome("sync", "skipped", "the log-in on disk cannot be read");
+    checkup.skipped("sync", "\"bot's account\" comes first");
     fs::remove_dir(&file).unwrap();
-    Checkup::of(&bot).assert_outcome(ACCOUNT, "passed", "the bot's first run makes it");
+    Checkup::of(&bot).passed(ACCOUNT, "the bot's first run makes it");
 }

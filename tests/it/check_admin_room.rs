@@ -27,18 +27,14 @@ async fn an_admin_room_that_is_not_there_is_told() {
     let alias = format!("#admins-{}:{SERVER_NAME}", random_text());
     bot.reconfigure(|config| config["admin_room"] = json!(alias));
     let checkup = Checkup::of(&bot);
-    let remedy = checkup.assert_outcome(
-        "admin room",
-        "failed",
-        &format!("no room has the address {alias}"),
-    );
+    let remedy = checkup.failed("room", &format!("no room has the address {alias}"));
     assert!(remedy.starts_with("give the room this address"), "{remedy}");
-    checkup.assert_outcome("who may command", "skipped", "there is no admin room");
-    assert_eq!(checkup.outcome("sync"), "passed");
+    checkup.skipped("commanders", "\"admin room\" comes first");
+    checkup.passed("sync", "");
     let request =
         create_alias::v3::Request::new(alias.try_into().unwrap(), bot.admin_room().to_owned());
     alice.client().send(request).await.unwrap();
-    assert_eq!(Checkup::of(&bot).outcome("admin room"), "passed");
+    Checkup::of(&bot).passed("room", "");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -49,33 +45,21 @@ async fn a_bot_outside_the_admin_room_is_to_be_invited() {
     let room = alice.client().get_room(bot.admin_room()).unwrap();
     room.kick_user(bot.user_id(), None).await.unwrap();
     let checkup = Checkup::of(&bot);
-    let remedy = checkup.assert_outcome(
-        "admin room membership",
-        "failed",
-        "neither in the room nor invited",
-    );
+    let remedy = checkup.failed("membership", "neither in the room nor invited");
     let invite = format!("invite {} to the room", bot.user_id());
     assert!(remedy.starts_with(&invite), "{remedy}");
-    checkup.assert_outcome(
-        "who may command",
-        "skipped",
-        "the bot is not in the admin room",
-    );
+    checkup.skipped("commanders", "\"admin room membership\" comes first");
     room.ban_user(bot.user_id(), None).await.unwrap();
-    let remedy = Checkup::of(&bot).assert_outcome("admin room membership", "failed", "neither");
+    let remedy = Checkup::of(&bot).failed("membership", "neither");
     assert!(remedy.ends_with("lift the ban first"), "{remedy}");
     room.unban_user(bot.user_id(), None).await.unwrap();
     room.invite_user_by_id(bot.user_id()).await.unwrap();
     let checkup = Checkup::of(&bot);
-    checkup.assert_outcome(
-        "admin room membership",
-        "passed",
-        "invited; the bot joins when it runs",
-    );
-    checkup.assert_outcome("who may command", "skipped", "run the bot");
+    checkup.passed("membership", "invited; the bot joins when it runs");
+    checkup.skipped("commanders", "\"admin room membership\" comes first");
     bot.run();
     bot.wait_until_ready(&alice).await;
-    Checkup::of(&bot).assert_outcome("admin room membership", "passed", "joined");
+    Checkup::of(&bot).passed("membership", "joined");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -85,16 +69,16 @@ async fn an_unencrypted_admin_room_is_warned_of_or_useless() {
         .encrypted_admin_room(false)
         .start(&alice)
         .await;
-    let remedy = Checkup::of(&bot).assert_outcome("admin room encryption", "warning", "off");
+    let remedy = Checkup::of(&bot).warned("encryption", "off");
     assert_eq!(remedy, "turn on encryption in the room's settings");
     bot.reconfigure(|config| {
         config["encryption"] = json!({ "require_encrypted_commands": "always" });
     });
-    Checkup::of(&bot).assert_outcome("admin room encryption", "failed", "no command counts");
+    Checkup::of(&bot).failed("encryption", "no command counts");
     let room = alice.client().get_room(bot.admin_room()).unwrap();
     let content = RoomEncryptionEventContent::with_recommended_defaults();
     room.send_state_event(content).await.unwrap();
-    Checkup::of(&bot).assert_outcome("admin room encryption", "passed", "on");
+    Checkup::of(&bot).passed("encryption", "on");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -107,19 +91,18 @@ async fn a_room_that_keeps_nobody_out_is_told() {
         room.send_state_event(content).await.unwrap();
     };
     join_rule(JoinRule::Public).await;
-    let remedy =
-        Checkup::of(&bot).assert_outcome("admin room access", "failed", "anybody can join");
+    let remedy = Checkup::of(&bot).failed("access", "anybody can join");
     assert!(
         remedy.starts_with("make the room invite-only in its settings, or list"),
         "{remedy}"
     );
     let list = |users: Value| bot.reconfigure(|config| config["authorization"]["users"] = users);
     list(json!([alice.user_id()]));
-    assert_eq!(Checkup::of(&bot).outcome("admin room access"), "passed");
+    Checkup::of(&bot).passed("access", "");
     list(json!([]));
-    assert_eq!(Checkup::of(&bot).outcome("admin room access"), "failed");
+    Checkup::of(&bot).failed("access", "");
     join_rule(JoinRule::Invite).await;
-    assert_eq!(Checkup::of(&bot).outcome("admin room access"), "passed");
+    Checkup::of(&bot).passed("access", "");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -135,18 +118,13 @@ async fn a_room_in_which_nobody_may_command_is_told() {
         bot.reconfigure(|config| config["authorization"]["power_level"] = json!(level));
     };
     level(101);
-    let remedy =
-        Checkup::of(&bot).assert_outcome("who may command", "failed", "power level 101 is needed");
+    let remedy = Checkup::of(&bot).failed("commanders", "power level 101 is needed");
     assert!(
         remedy.contains("or lower `authorization.power_level`"),
         "{remedy}"
     );
     level(50);
-    let remedy = Checkup::of(&bot).assert_outcome(
-        "admin room access",
-        "failed",
-        "everybody in the room has power level 50",
-    );
+    let remedy = Checkup::of(&bot).failed("access", "everybody in the room has power level 50");
     assert!(
         remedy.starts_with("lower the room's default power level below 50"),
         "{remedy}"
@@ -159,20 +137,19 @@ async fn a_room_in_which_nobody_may_command_is_told() {
     let room = alice.client().get_room(bot.admin_room()).unwrap();
     let sent = room.send_state_event_raw("m.room.power_levels", "", levels);
     sent.await.unwrap();
-    assert_eq!(Checkup::of(&bot).outcome("admin room access"), "passed");
+    Checkup::of(&bot).passed("access", "");
     level(100);
-    Checkup::of(&bot).assert_outcome("who may command", "warning", alice.user_id().as_str());
+    Checkup::of(&bot).warned("commanders", alice.user_id().as_str());
 
     let bob = person("bob").await;
     let user = bob.user_id();
     bot.reconfigure(|config| config["authorization"]["users"] = json!([user]));
-    let remedy =
-        Checkup::of(&bot).assert_outcome("who may command", "failed", "none is in the room");
+    let remedy = Checkup::of(&bot).failed("commanders", "none is in the room");
     assert_eq!(remedy, format!("let {user} join, and have power level 100"));
     alice.invite(bot.admin_room(), user).await.unwrap();
     bob.join(bot.admin_room()).await.unwrap();
     alice.set_power_level(bot.admin_room(), user, 100).await;
-    Checkup::of(&bot).assert_outcome("who may command", "passed", user.as_str());
+    Checkup::of(&bot).passed("commanders", user.as_str());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -182,7 +159,7 @@ async fn a_bot_that_may_not_speak_is_told_what_it_takes() {
         .power_levels(json!({ "events_default": 50, "events": { "m.room.encrypted": 50 } }))
         .start(&alice)
         .await;
-    let remedy = Checkup::of(&bot).assert_outcome("bot's power", "failed", "takes power level 50");
+    let remedy = Checkup::of(&bot).failed("power", "takes power level 50");
     assert_eq!(
         remedy,
         format!(
@@ -193,7 +170,7 @@ async fn a_bot_that_may_not_speak_is_told_what_it_takes() {
     alice
         .set_power_level(bot.admin_room(), bot.user_id(), 50)
         .await;
-    Checkup::of(&bot).assert_outcome("bot's power", "passed", "may send messages");
+    Checkup::of(&bot).passed("power", "may send messages");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -224,10 +201,10 @@ async fn nothing_is_concluded_from_what_the_homeserver_does_not_tell() {
             .on(move |request| request.method == "GET" && request.path.ends_with("/state"))
             .answer(answer);
         let checkup = Checkup::of(&bot);
-        let remedy = checkup.assert_outcome("admin room membership", "failed", part);
+        let remedy = checkup.failed("membership", part);
         assert!(remedy.starts_with(begin), "{remedy}");
-        checkup.assert_outcome("who may command", "skipped", "the homeserver does not ");
+        checkup.skipped("commanders", "\"admin room membership\" comes first");
         proxy.be_honest();
     }
-    assert_eq!(Checkup::of(&bot).outcome("who may command"), "warning");
+    Checkup::of(&bot).warned("commanders", "");
 }

@@ -1,7 +1,7 @@
 //! `rcbot check` and what `claude` must have been told: for each fault the failed line, and that its remedy mends it. Needs no
 //! homeserver.
 
-use std::fs;
+use std::{fs, time::SystemTime};
 
 use serde_json::json;
 
@@ -10,290 +10,271 @@ use crate::support::{
     host::{CLAUDE, Host, with_mounts},
 };
 
-#[test]
-fn a_claude_that_cannot_resume_is_warned_of() {
-    let host = Host::new();
-    fs::write(
-        host.path("bin/claude"),
-        CLAUDE.replace("2.1.250", "2.1.199"),
-    )
-    .unwrap();
-    let remedy =
-        host.check()
-            .assert_outcome("website: command", "warning", "`resume` needs 2.1.200");
-    assert_eq!(commands(&remedy), ["claude update"]);
-    fs::write(
-        host.path("bin/claude"),
-        CLAUDE.replace("2.1.250", "2.1.200"),
-    )
-    .unwrap();
-    assert_eq!(host.check().outcome("website: command"), "passed");
+const STATE: &str = "home/.claude.json";
+const CREDENTIALS: &str = "home/.claude/.credentials.json";
+const USER_SETTINGS: &str = "home/.claude/settings.json";
+
+/// Replaces a text in a file.
+fn edit(host: &Host, file: &str, from: &str, to: &str) {
+    let text = fs::read_to_string(host.path(file)).unwrap();
+    assert!(text.contains(from), "{text}");
+    fs::write(host.path(file), text.replace(from, to)).unwrap();
 }
 
 #[test]
-fn a_claude_without_a_login_fails_until_somebody_logs_in() {
-    let host = Host::new();
-    fs::remove_dir_all(host.path("home/.claude")).unwrap();
-    host.assert_remedy_fixes("website: log-in", "failed", "claude is not logged in");
+fn what_claude_must_be_told_fails_until_the_command_in_the_remedy_was_run() {
+    type Break = fn(&Host);
+    let faults: [(Break, &str, &str); 6] = [
+        (
+            |host| fs::remove_dir_all(host.path("home/.claude")).unwrap(),
+            "website: login",
+            "claude is not logged in",
+        ),
+        (
+            |host| edit(host, CREDENTIALS, ",\"user:profile\"", ""),
+            "website: login",
+            "with a long-lived token",
+        ),
+        (
+            |host| edit(host, STATE, "oauthAccount", "other"),
+            "website: login",
+            "not the account that it is of",
+        ),
+        (
+            |host| edit(host, STATE, "projects", "other"),
+            "website: trust",
+            "does not trust the project's directory",
+        ),
+        (
+            // A repository needs trust of its own.
+            |host| {
+                let (here, above) = ("website\":{\"has", "\":{\"has");
+                edit(host, STATE, &format!("/{here}"), above);
+                host.check().passed("website: trust", "given");
+                fs::create_dir(host.path("website/.git")).unwrap();
+            },
+            "website: trust",
+            "does not trust the project's directory",
+        ),
+        (
+            |host| fs::write(host.path(STATE), "{").unwrap(),
+            "website: consent",
+            ".claude.json cannot be read",
+        ),
+    ];
+    for (spoil, name, part) in faults {
+        let host = Host::new();
+        spoil(&host);
+        host.assert_remedy_fixes(name, "failed", part);
+    }
 }
 
 #[test]
-fn a_directory_that_claude_does_not_trust_fails_until_it_does() {
+fn a_login_that_ends_within_five_days_is_warned_of_until_somebody_logs_in_again() {
     let host = Host::new();
-    let state = host.path("home/.claude.json");
-    let trusts = |name: &str| {
-        let trusted = json!({ host.path(name).canonicalize().unwrap().to_str().unwrap(): { "hasTrustDialogAccepted": true } });
-        let text = json!({ "remoteDialogSeen": true, "oauthAccount": {}, "projects": trusted });
-        fs::write(&state, text.to_string()).unwrap();
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let ends_in = |days: u128| {
+        let end = now.clone().unwrap().as_millis() + (days * 24 + 1) * 3_600_000;
+        let key = format!("\"refreshTokenExpiresAt\":{end},\"scopes\"");
+        edit(&host, CREDENTIALS, "\"scopes\"", &key);
     };
-    let is_trusted = || host.check().outcome("website: workspace trust") == "passed";
-    let fault = "does not trust the project's directory";
-    fs::write(&state, r#"{"remoteDialogSeen":true}"#).unwrap();
-    host.assert_remedy_fixes("website: workspace trust", "failed", fault);
-    trusts("");
-    assert!(is_trusted(), "it holds below");
-    // A repository needs trust of its own.
-    fs::create_dir(host.path("website/.git")).unwrap();
-    host.assert_remedy_fixes("website: workspace trust", "failed", fault);
-    // Of a linked worktree the main checkout counts.
-    fs::remove_dir(host.path("website/.git")).unwrap();
+    ends_in(6);
+    host.check().passed("website: login", "example.org, until ");
+    host.shell("claude auth login");
+    ends_in(4);
+    host.assert_remedy_fixes(
+        "website: login",
+        "warning",
+        ", 4 days from now; sessions end",
+    );
+}
+
+#[test]
+fn of_a_worktree_the_main_checkout_is_trusted_and_a_home_directory_never() {
+    let host = Host::new();
     fs::create_dir_all(host.path("main/.git/worktrees/website")).unwrap();
-    fs::write(
-        host.path("main/.git/worktrees/website/commondir"),
-        "../..\n",
-    )
-    .unwrap();
-    fs::write(
-        host.path("website/.git"),
-        "gitdir: ../main/.git/worktrees/website\n",
-    )
-    .unwrap();
-    assert!(!is_trusted());
-    trusts("main");
-    assert!(is_trusted());
-}
+    let common = host.path("main/.git/worktrees/website/commondir");
+    fs::write(common, "../..\n").unwrap();
+    let leads = "gitdir: ../main/.git/worktrees/website\n";
+    fs::write(host.path("website/.git"), leads).unwrap();
+    host.check().failed("website: trust", "does not trust");
+    edit(&host, STATE, "/website\"", "/main\"");
+    host.check().passed("website: trust", "given");
 
-#[test]
-fn a_home_directory_is_told_to_be_the_wrong_place() {
-    let host = Host::new();
     host.configure_project("directory", json!("home"));
-    let remedy =
-        host.check()
-            .assert_outcome("website: workspace trust", "failed", "home directory");
+    let remedy = host.check().failed("website: trust", "home directory");
     assert!(remedy.contains("`projects.website.directory`"), "{remedy}");
-    host.configure_project("directory", json!("website"));
-    assert_eq!(host.check().outcome("website: workspace trust"), "passed");
 }
 
 #[test]
-fn a_consent_that_nobody_gives_fails() {
+fn a_consent_that_nobody_gives_fails_and_one_given_in_a_terminal_is_warned_of() {
     let host = Host::new();
-    let state = fs::read_to_string(host.path("home/.claude.json")).unwrap();
-    fs::write(
-        host.path("home/.claude.json"),
-        state.replace("remoteDialogSeen", "other"),
-    )
-    .unwrap();
+    edit(&host, STATE, "remoteDialogSeen", "other");
     host.configure_project("stdin", json!(""));
-    let remedy = host
-        .check()
-        .assert_outcome("website: consent", "failed", "asks once");
+    let remedy = host.check().failed("website: consent", "asks once");
     assert_eq!(commands(&remedy), ["stdin: \"y\\n\""]);
     host.configure_project("stdin", json!("y\n"));
-    host.check()
-        .assert_outcome("website: consent", "passed", "`stdin` answers");
+    host.check().passed("website: consent", "`stdin` answers");
+    let in_terminal = json!(["script", "-qefc", "claude remote-control", "/dev/null"]);
+    host.configure_project("command", in_terminal);
+    let remedy = host.check().warned("website: consent", "is to be trusted");
+    assert!(remedy.contains("set `stdin: \"\"`"), "{remedy}");
 }
 
 #[test]
-fn variables_that_switch_remote_control_off_are_named_with_their_place() {
+fn settings_of_every_level_that_switch_remote_control_off_are_named_with_their_place() {
     let host = Host::new();
-    host.configure_project(
-        "environment",
-        json!({ "ANTHROPIC_API_KEY": "sk-secret", "EDITOR": "vi" }),
-    );
-    let settings = host.path("home/.claude/settings.json");
-    fs::write(
-        &settings,
-        r#"{"env":{"DISABLE_GROWTHBOOK":"1"},"apiKeyHelper":"/key"}"#,
-    )
-    .unwrap();
+    let key = json!({ "ANTHROPIC_API_KEY": "sk-secret", "EDITOR": "vi" });
+    host.configure_project("environment", key);
+    let settings = host.path(USER_SETTINGS);
+    let text = r#"{"env":{"DISABLE_GROWTHBOOK":"1"},"apiKeyHelper":"/key"}"#;
+    fs::write(&settings, text).unwrap();
     let checkup = host.check();
-    checkup.assert_outcome(
-        "website: variables",
-        "failed",
-        "ANTHROPIC_API_KEY in `environment` in config.yaml",
+    let shown = settings.display();
+    let remedy = checkup.failed(
+        "website: settings",
+        "ANTHROPIC_API_KEY in `environment` in config.yaml and ",
     );
-    let remedy = checkup.assert_outcome(
-        "website: variables",
-        "failed",
-        "DISABLE_GROWTHBOOK in `env` in /",
-    );
-    let settings_file = settings.display();
     assert_eq!(
         remedy,
         format!(
-            "remove ANTHROPIC_API_KEY from `environment` in config.yaml and DISABLE_GROWTHBOOK from `env` in {settings_file} and \
-             `apiKeyHelper` from {settings_file}, and restart the bot"
+            "remove ANTHROPIC_API_KEY from `environment` in config.yaml and DISABLE_GROWTHBOOK from `env` in {shown} and \
+             `apiKeyHelper` from {shown}, and restart the bot"
         )
     );
+    assert!(!format!("{checkup:?}").contains("sk-secret"));
     host.configure(|_| {});
-    host.check()
-        .assert_outcome("website: variables", "failed", "`apiKeyHelper` in /");
     fs::write(&settings, r#"{"env":{"DISABLE_TELEMETRY":"1"}}"#).unwrap();
     host.check()
-        .assert_outcome("website: variables", "warning", "DISABLE_TELEMETRY");
-    fs::remove_file(settings).unwrap();
-    // What the bot has in its own environment does not reach a session.
-    let checker = host
-        .checker
-        .clone()
-        .environment("ANTHROPIC_API_KEY", "sk-secret");
-    assert_eq!(checker.run().outcome("website: variables"), "passed");
-}
+        .warned("website: settings", "DISABLE_TELEMETRY");
+    // Nobody reads a folder, root neither.
+    fs::remove_file(&settings).unwrap();
+    fs::create_dir(&settings).unwrap();
+    let part = format!("{shown} cannot be read");
+    let remedy = host.check().failed("website: settings", &part);
+    assert!(remedy.contains("or remove it"), "{remedy}");
+    fs::remove_dir(&settings).unwrap();
 
-#[test]
-fn settings_of_every_level_can_switch_remote_control_off() {
-    let host = Host::new();
     let off = r#"{"disableRemoteControl":true}"#;
-    let of_project = host.path("website/.claude");
-    fs::create_dir(&of_project).unwrap();
+    fs::create_dir(host.path("website/.claude")).unwrap();
     for name in ["settings.json", "settings.local.json"] {
-        fs::write(of_project.join(name), off).unwrap();
-        let part = format!(
-            "`disableRemoteControl` in {}",
-            of_project.join(name).display()
-        );
-        host.check()
-            .assert_outcome("website: variables", "failed", &part);
-        fs::remove_file(of_project.join(name)).unwrap();
+        let file = host.path("website/.claude").join(name);
+        fs::write(&file, off).unwrap();
+        let part = format!("`disableRemoteControl` in {}", file.display());
+        host.check().failed("website: settings", &part);
+        fs::remove_file(&file).unwrap();
     }
     for name in ["managed-settings.json", "managed-settings.d/10.json"] {
         let file = format!("/etc/claude-code/{name}");
         let script = format!(
             "mount -t tmpfs tmpfs /etc && mkdir -p $(dirname {file}) && echo '{off}' > {file} && exec \"$@\""
         );
-        with_mounts(&host, &script).run().assert_outcome(
-            "website: variables",
-            "failed",
-            &format!("`disableRemoteControl` in {file}"),
-        );
+        let part = format!("`disableRemoteControl` in {file}");
+        let checkup = with_mounts(&host, &script).run();
+        checkup.failed("website: settings", &part);
     }
-    assert_eq!(host.check().outcome("website: variables"), "passed");
-}
-
-#[test]
-fn a_copied_token_without_its_account_fails_until_somebody_logs_in() {
-    let host = Host::new();
-    fs::write(
-        host.path("home/.claude.json"),
-        r#"{"remoteDialogSeen":true}"#,
-    )
-    .unwrap();
-    host.assert_remedy_fixes("website: log-in", "failed", "not the account that it is of");
-}
-
-#[test]
-fn each_way_to_run_a_server_is_one_and_a_terminal_is_none() {
-    let host = Host::new();
-    fs::remove_dir_all(host.path("home/.claude")).unwrap();
-    for command in [
-        json!(["claude", "rc"]),
-        json!(["bash", "-lc", "exec claude remote-control"]),
-    ] {
-        host.configure_project("command", command);
-        assert_eq!(host.check().outcome("website: log-in"), "failed");
-    }
-    host.configure_project("command", json!(["claude", "--remote-control", "website"]));
-    let remedy =
-        host.check()
-            .assert_outcome("website: command", "failed", "and a session has none");
-    assert_eq!(commands(&remedy), ["remote-control"]);
-    host.configure_project("command", json!(["claude", "remote-control"]));
-    assert_eq!(host.check().outcome("website: command"), "passed");
-}
-
-#[test]
-fn settings_that_cannot_be_read_are_told_until_they_can() {
-    let host = Host::new();
-    let settings = host.path("home/.claude/settings.json");
-    // Nobody reads a folder, root neither.
-    fs::create_dir(&settings).unwrap();
-    let part = format!("{} cannot be read", settings.display());
-    let remedy = host
-        .check()
-        .assert_outcome("website: variables", "failed", &part);
-    assert!(remedy.contains("or remove it"), "{remedy}");
-    fs::remove_dir(&settings).unwrap();
-    assert_eq!(host.check().outcome("website: variables"), "passed");
+    // What the bot has in its own environment does not reach a session.
+    let checker = host.checker.clone();
+    let checker = checker.environment("ANTHROPIC_API_KEY", "sk-secret");
+    checker.run().passed("website: settings", "");
 }
 
 #[test]
 fn a_proxy_that_the_bot_alone_is_told_of_is_warned_of() {
     let host = Host::new();
     let proxy = "http://user:secret@127.0.0.1:9";
+    let settings = json!({ "env": { "HTTPS_PROXY": proxy } }).to_string();
     for name in ["HTTPS_PROXY", "https_proxy"] {
         let checker = host.checker.clone().environment(name, proxy);
         let checkup = checker.run();
         let part = "set for the bot, and not for its sessions: HTTPS_PROXY";
-        let remedy = checkup.assert_outcome("website: variables", "warning", part);
-        assert!(
-            remedy.contains("add HTTPS_PROXY under `projects.website.environment` in config.yaml"),
-            "{remedy}"
-        );
+        let remedy = checkup.warned("website: settings", part);
+        let add = "add HTTPS_PROXY under `projects.website.environment` in config.yaml";
+        assert!(remedy.contains(add), "{remedy}");
         assert!(!format!("{checkup:?}").contains("secret"));
         host.configure_project("environment", json!({ "HTTPS_PROXY": proxy }));
-        assert_eq!(checker.run().outcome("website: variables"), "passed");
+        checker.run().passed("website: settings", "");
         host.configure(|_| {});
-        let settings = host.path("home/.claude/settings.json");
-        fs::write(
-            &settings,
-            json!({ "env": { "HTTPS_PROXY": proxy } }).to_string(),
-        )
-        .unwrap();
-        assert_eq!(checker.run().outcome("website: variables"), "passed");
-        fs::remove_file(&settings).unwrap();
+        fs::write(host.path(USER_SETTINGS), &settings).unwrap();
+        checker.run().passed("website: settings", "");
+        fs::remove_file(host.path(USER_SETTINGS)).unwrap();
     }
 }
 
 #[test]
-fn a_long_lived_token_fails_until_somebody_logs_in_in_full() {
+fn a_command_is_judged_by_what_it_runs_and_with_which_options() {
     let host = Host::new();
-    let file = host.path("home/.claude/.credentials.json");
-    let text = fs::read_to_string(&file).unwrap();
-    fs::write(&file, text.replace(",\"user:profile\"", "")).unwrap();
-    host.assert_remedy_fixes("website: log-in", "failed", "with a long-lived token");
+    let command = |words: &[&str]| {
+        host.configure_project("command", json!(words));
+        host.check()
+    };
+    let remedy = command(&["claude", "--remote-control", "website"])
+        .failed("website: command", "and a session has none");
+    assert_eq!(commands(&remedy), ["remote-control"]);
+    command(&["claude", "rc", "--sandbox"]).failed("website: command", "refuses `--sandbox`");
+    command(&["bash", "-lc", "claude remote-control --verbose"])
+        .warned("website: command", "all that is said in a session");
+    let elsewhere = command(&["sleep", "60"]);
+    elsewhere.skipped("website: login", "does not run `claude remote-control`");
+
+    fs::remove_dir_all(host.path("home/.claude")).unwrap();
+    for words in [
+        &["claude", "rc"][..],
+        &["bash", "-lc", "exec claude remote-control"],
+    ] {
+        command(words).failed("website: login", "");
+    }
 }
 
 #[test]
-fn a_file_of_claude_that_makes_no_sense_is_told_until_claude_has_written_it_anew() {
+fn a_claude_of_another_version_than_rcbot_knows_is_told() {
     let host = Host::new();
-    fs::write(host.path("home/.claude.json"), "{").unwrap();
-    let remedy =
+    let check = |version: &str| {
+        let claude = CLAUDE.replace("2.1.250", version);
+        fs::write(host.path("bin/claude"), claude).unwrap();
         host.check()
-            .assert_outcome("website: consent", "failed", ".claude.json cannot be read");
-    assert_eq!(commands(&remedy), ["claude"]);
-    host.shell(commands(&remedy)[0]);
+    };
+    for (version, part) in [
+        ("2.1.199", "`resume` needs 2.1.200"),
+        ("2.1.196", "was written for 2.1.197 to "),
+    ] {
+        let remedy = check(version).warned("website: command", part);
+        assert_eq!(commands(&remedy), ["claude update"]);
+    }
+    check("2.1.200").passed("website: command", "2.1.200 (Claude Code)");
+    check("2.2.0").passed("website: command", "was written for versions up to 2.1.");
+}
+
+#[test]
+fn two_projects_with_one_directory_are_warned_of() {
+    let host = Host::new();
+    let other = |settings| host.configure(|config| config["projects"]["other"] = settings);
+    other(json!({ "directory": "website/../website" }));
     let checkup = host.check();
-    assert_eq!(checkup.outcome("website: consent"), "passed");
-    assert_eq!(checkup.outcome("website: workspace trust"), "passed");
+    checkup.warned("other: directory", "is the directory of website too");
+    let remedy = checkup.warned("website: directory", "is the directory of other too");
+    assert!(remedy.contains("`projects.website.directory`"), "{remedy}");
+    // Another account, or something else that is run there.
+    let environment = json!({ "CLAUDE_CONFIG_DIR": host.path("home-2") });
+    other(json!({ "directory": "website", "environment": environment }));
+    host.check().passed("website: directory", "");
+    other(json!({ "directory": "website", "command": ["sleep", "60"] }));
+    host.check().passed("website: directory", "");
 }
 
 #[test]
 fn without_a_home_directory_claude_finds_nothing_until_it_is_told_one() {
     let host = Host::new();
     let homeless = host.checker.clone().wrapped(&["env", "-u", "HOME"]);
+    let of_home = ["website: login", "website: trust", "website: consent"];
     let checkup = homeless.run();
-    for name in ["log-in", "workspace trust", "consent"] {
-        let remedy =
-            checkup.assert_outcome(&format!("website: {name}"), "failed", "HOME is not set");
-        assert!(
-            remedy.contains("under `environment` in config.yaml"),
-            "{remedy}"
-        );
+    for name in of_home {
+        let remedy = checkup.failed(name, "HOME is not set");
+        assert!(remedy.contains("under `environment` in config.yaml"));
     }
     host.configure_project("environment", json!({ "HOME": host.path("home") }));
     let checkup = homeless.run();
-    for name in ["log-in", "workspace trust", "consent"] {
-        assert_eq!(checkup.outcome(&format!("website: {name}")), "passed");
+    for name in of_home {
+        checkup.passed(name, "");
     }
 }

@@ -12,19 +12,19 @@ use crate::support::{
     proxy::{Proxy, Request},
 };
 
-const NAME: &str = "pinned identities";
+const NAME: &str = "pinned_identities";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_identity_than_the_known_one_is_told_until_the_operator_accepts_it() {
     let alice = person("alice").await;
     let mut bot = Bot::builder(homeserver()).start(&alice).await;
-    Checkup::of(&bot).assert_outcome(NAME, "passed", "pins the first identity that it sees");
+    Checkup::of(&bot).passed(NAME, "pins the first identity that it sees");
     bot.start_session(&alice, "website").await;
-    Checkup::of(&bot).assert_outcome(NAME, "passed", "the identity that the bot knows");
+    Checkup::of(&bot).passed(NAME, "the identity that the bot knows");
 
     let new = alice.with_another_identity().await.unwrap();
     let part = format!("another identity of {} than the bot knows", alice.user_id());
-    let remedy = Checkup::of(&bot).assert_outcome(NAME, "failed", &part);
+    let remedy = Checkup::of(&bot).failed(NAME, &part);
     // Without a terminal it says how to answer its question.
     let (checker, elsewhere) = (Checker::new(&bot.config_path()), std::env::temp_dir());
     let refused = checker.complaint(&binary(commands(&remedy)[0]), &elsewhere);
@@ -35,27 +35,27 @@ async fn another_identity_than_the_known_one_is_told_until_the_operator_accepts_
         "{told}"
     );
     checker.shell(&binary(told), &elsewhere);
-    assert_eq!(Checkup::of(&bot).outcome(NAME), "passed");
+    Checkup::of(&bot).passed(NAME, "");
 
     let key_of_another = bot.identity(&alice).await;
     bot.reconfigure(|config| {
         config["authorization"]["users"] = json!({ alice.user_id(): key_of_another });
     });
-    let remedy = Checkup::of(&bot).assert_outcome(NAME, "failed", "than config.yaml names");
+    let remedy = Checkup::of(&bot).failed(NAME, "than config.yaml names");
     assert!(
         remedy.contains("correct their key under `authorization.users`"),
         "{remedy}"
     );
     bot.reconfigure(|config| config["authorization"]["users"] = json!({ alice.user_id(): shown }));
-    assert_eq!(Checkup::of(&bot).outcome(NAME), "passed");
+    Checkup::of(&bot).passed(NAME, "");
 
     fs::write(bot.data_dir().join("matrix/identities.json"), "[]").unwrap();
-    let remedy = Checkup::of(&bot).assert_outcome(NAME, "failed", "identities.json makes no sense");
+    let remedy = Checkup::of(&bot).failed(NAME, "identities.json makes no sense");
     assert!(remedy.contains("repair it, or delete it"), "{remedy}");
     assert!(remedy.contains("stop the bot before that"), "{remedy}");
     bot.kill_9();
     fs::remove_file(bot.data_dir().join("matrix/identities.json")).unwrap();
-    assert_eq!(Checkup::of(&bot).outcome(NAME), "passed");
+    Checkup::of(&bot).passed(NAME, "");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -64,12 +64,12 @@ async fn that_nobody_is_named_is_a_warning_whose_remedy_ends_it() {
     let bot = Bot::builder(homeserver()).start(&alice).await;
     let user = alice.user_id();
     let check = || Checkup::of(&bot);
-    let remedy = check().assert_outcome("who may command", "warning", user.as_str());
+    let remedy = check().warned("commanders", user.as_str());
     let users = commands(&remedy)[0].strip_prefix("users: ").unwrap();
     let users: Value = serde_yaml::from_str(users).unwrap();
     assert_eq!(users, json!([user]));
     bot.reconfigure(|config| config["authorization"]["users"] = users);
-    check().assert_outcome("who may command", "passed", user.as_str());
+    check().passed("commanders", user.as_str());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -89,15 +89,15 @@ async fn who_has_no_identity_is_told_and_why_that_matters() {
     plain.join(bot.admin_room()).await.unwrap();
 
     let part = format!("{user} has no cross-signing identity");
-    let remedy = Checkup::of(&bot).assert_outcome(NAME, "warning", &part);
+    let remedy = Checkup::of(&bot).warned(NAME, &part);
     assert!(remedy.contains("sets up encryption"), "{remedy}");
     list(json!([user]));
-    Checkup::of(&bot).assert_outcome(NAME, "failed", &part);
+    Checkup::of(&bot).failed(NAME, &part);
     bot.reconfigure(|config| config["encryption"] = json!({ "devices": "any" }));
-    assert_eq!(Checkup::of(&bot).outcome(NAME), "passed");
+    Checkup::of(&bot).passed(NAME, "");
     bot.reconfigure(|config| config["encryption"] = json!({}));
     plain.with_another_identity().await.unwrap();
-    assert_eq!(Checkup::of(&bot).outcome(NAME), "passed");
+    Checkup::of(&bot).passed(NAME, "");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -118,7 +118,7 @@ async fn a_malformed_key_of_one_user_is_told_of_that_user_alone() {
         answer["master_keys"][user.as_str()]["keys"] = json!({ "ed25519:malformed": 7 });
     });
     let part = format!("a malformed key as the identity of {}", carol.user_id());
-    let remedy = Checkup::of(&bot).assert_outcome(NAME, "warning", &part);
+    let remedy = Checkup::of(&bot).warned(NAME, &part);
     assert!(
         remedy.contains("ask whoever runs the homeserver"),
         "{remedy}"

@@ -12,7 +12,7 @@ use crate::support::{
     eventually, homeserver, person,
 };
 
-const NAME: &str = "identity and recovery key";
+const NAME: &str = "identity";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_recovery_key_can_be_given_by_a_variable_or_replaced_with_the_identity() {
@@ -23,7 +23,7 @@ async fn a_lost_recovery_key_can_be_given_by_a_variable_or_replaced_with_the_ide
     assert!(bot.terminate().await.success());
     bot.lose_keys();
     bot.lose_recovery_key();
-    let remedy = Checkup::of(&bot).assert_outcome(NAME, "failed", "neither its keys nor");
+    let remedy = Checkup::of(&bot).failed(NAME, "neither its keys nor");
     assert!(
         remedy.contains("or into the variable RCBOT_RECOVERY_KEY"),
         "{remedy}"
@@ -33,7 +33,7 @@ async fn a_lost_recovery_key_can_be_given_by_a_variable_or_replaced_with_the_ide
         .clone()
         .environment("RCBOT_RECOVERY_KEY", copy.trim());
     let checkup = with_key.run();
-    checkup.assert_outcome(NAME, "passed", "the variable RCBOT_RECOVERY_KEY opens");
+    checkup.passed(NAME, "the variable RCBOT_RECOVERY_KEY opens");
 
     assert!(
         remedy.contains("if it is lost, stop the bot, `rcbot reset-identity --config /")
@@ -44,39 +44,49 @@ async fn a_lost_recovery_key_can_be_given_by_a_variable_or_replaced_with_the_ide
     let refused = checker.complaint(&binary(commands(&remedy)[0]), &elsewhere);
     let (_, told) = refused.split_once("without a question: ").unwrap();
     checker.shell(&binary(told), &elsewhere);
-    assert_eq!(Checkup::of(&bot).outcome(NAME), "passed");
+    Checkup::of(&bot).passed(NAME, "");
     bot.run();
     bot.wait_until_ready(&alice).await;
-    assert_eq!(Checkup::of(&bot).outcome(NAME), "passed");
+    Checkup::of(&bot).passed(NAME, "");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_a_failed_start_has_made_is_no_identity() {
+async fn a_recovery_key_that_is_open_to_others_or_wrong_or_gone_is_told() {
     let alice = person("alice").await;
-    for loses_device in [true, false] {
-        let mut bot = Bot::builder(homeserver()).start(&alice).await;
-        assert!(bot.terminate().await.success());
-        if loses_device {
-            fs::remove_dir_all(bot.data_dir().join("matrix")).unwrap();
-        } else {
-            bot.lose_keys();
-            bot.lose_recovery_key();
-        }
-        bot.run();
-        assert!(!bot.wait_for_exit().await.success());
-        assert!(bot.data_dir().join("matrix/store").exists());
-        let checkup = Checkup::of(&bot);
-        let remedy = checkup.assert_outcome(NAME, "failed", "neither its keys nor");
-        assert!(
-            remedy.contains("if it is lost, stop the bot, `rcbot reset-identity"),
-            "{remedy}"
-        );
-        let command = format!("{} --yes", commands(&remedy)[0]);
-        Checker::new(&bot.config_path()).shell(&binary(&command), &std::env::temp_dir());
-        bot.run();
-        bot.wait_until_connected(2).await;
-        assert_eq!(Checkup::of(&bot).outcome(NAME), "passed");
-    }
+    let mut bot = Bot::builder(homeserver()).start(&alice).await;
+    let matrix = bot.data_dir().join("matrix");
+    let file = matrix.join("recovery-key");
+    let copy = fs::read_to_string(&file).unwrap();
+
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    let remedy = Checkup::of(&bot).failed(NAME, "other users of this host can read");
+    Checker::new(&file).shell(commands(&remedy)[0], &matrix);
+    Checkup::of(&bot).passed(NAME, "");
+
+    let put_back = format!(
+        "put your copy of the recovery key at {}, or into the variable RCBOT_RECOVERY_KEY; if it is lost, stop the bot, \
+         `rcbot reset-identity --config {}`, and start it",
+        file.display(),
+        bot.config_path().display()
+    );
+    fs::write(
+        &file,
+        "EsTR mwqJ JoXZ 8dKN F8hP 9tpv FGT3 ZvCn tYCy Kq4e 8FJh Hrdm",
+    )
+    .unwrap();
+    assert_eq!(
+        Checkup::of(&bot).failed(NAME, "does not open the secrets"),
+        put_back
+    );
+    fs::write(&file, &copy).unwrap();
+    Checkup::of(&bot).passed(NAME, "");
+
+    fs::remove_file(&file).unwrap();
+    let remedy = Checkup::of(&bot).warned(NAME, "there is no");
+    assert_eq!(remedy, "restart the bot, which writes a recovery key");
+    bot.restart(&alice).await;
+    eventually("a recovery key", async || file.exists().then_some(())).await;
+    Checkup::of(&bot).passed(NAME, "");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -96,12 +106,11 @@ async fn a_key_without_an_identity_is_warned_of_until_the_bot_has_run() {
     fs::create_dir_all(&matrix).unwrap();
     fs::write(&file, key).unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
-    let remedy =
-        Checkup::of(&bot).assert_outcome(NAME, "warning", "the homeserver knows no identity of");
+    let remedy = Checkup::of(&bot).warned(NAME, "the homeserver knows no identity of");
     assert_eq!(remedy, "run the bot, which makes one");
     bot.run();
     bot.wait_until_connected(1).await;
-    assert_eq!(Checkup::of(&bot).outcome(NAME), "passed");
+    Checkup::of(&bot).passed(NAME, "");
 }
 
 /// Asks the homeserver as the appservice.
@@ -122,7 +131,7 @@ async fn secrets_that_the_homeserver_no_longer_keeps_are_stored_again_by_the_nex
     let user = bot.user_id();
     let path = format!("user/{user}/account_data/m.secret_storage.default_key?user_id={user}");
     ask(Method::PUT, &path, &json!({})).await;
-    let remedy = Checkup::of(&bot).assert_outcome(NAME, "warning", "keeps no secrets");
+    let remedy = Checkup::of(&bot).warned(NAME, "keeps no secrets");
     assert_eq!(
         remedy,
         "restart the bot, which stores them and writes a new key"
@@ -132,5 +141,5 @@ async fn secrets_that_the_homeserver_no_longer_keeps_are_stored_again_by_the_nex
         (fs::read_to_string(&file).ok()? != before).then_some(())
     })
     .await;
-    assert_eq!(Checkup::of(&bot).outcome(NAME), "passed");
+    Checkup::of(&bot).passed(NAME, "");
 }

@@ -14,8 +14,8 @@ use crate::support::{
     bot::Bot, checkup::Checkup, eventually, homeserver, person, person::Person, rooms::RoomOptions,
 };
 
-const UPGRADE: &str = "admin room upgrade";
-const HOSTS: &str = "hosts in the room";
+const UPGRADE: &str = "upgrade";
+const HOSTS: &str = "hosts";
 
 /// A bot that has heard something in its room, and so knows it.
 async fn settled(bot: &Bot, alice: &Person) {
@@ -41,7 +41,7 @@ async fn an_upgraded_room_is_told_until_the_bot_is_invited_and_then_the_new_one_
     let old = bot.admin_room().to_owned();
     let request = upgrade_room::v3::Request::new(old.clone(), RoomVersionId::V12);
     let new = alice.client().send(request).await.unwrap().replacement_room;
-    let remedy = Checkup::of(&bot).assert_outcome(UPGRADE, "warning", "is still in the old one");
+    let remedy = Checkup::of(&bot).warned(UPGRADE, "is still in the old one");
     let invite = format!("invite {} to {new} while it runs", bot.user_id());
     assert!(remedy.starts_with(&invite), "{remedy}");
     alice.invite(&new, bot.user_id()).await.unwrap();
@@ -52,11 +52,11 @@ async fn an_upgraded_room_is_told_until_the_bot_is_invited_and_then_the_new_one_
     // The configuration names the old room all the while.
     let checkup = Checkup::of(&bot);
     let followed = format!("{new}, to which the bot followed {old}");
-    checkup.assert_outcome("admin room", "passed", &followed);
+    checkup.passed("room", &followed);
     assert!(!checkup.all("warning").contains(&UPGRADE), "{checkup:?}");
-    checkup.assert_outcome("admin room membership", "passed", "joined");
-    checkup.assert_outcome("admin room encryption", "passed", "on");
-    checkup.assert_outcome("who may command", "warning", alice.user_id().as_str());
+    checkup.passed("membership", "joined");
+    checkup.passed("encryption", "on");
+    checkup.warned("commanders", alice.user_id().as_str());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -71,31 +71,30 @@ async fn an_alias_that_leads_elsewhere_now_is_told_and_the_room_that_the_bot_kno
     let stored: serde_json::Value = serde_json::from_str(&text).unwrap();
     let alias = RoomAliasId::parse(stored["configured"].as_str().unwrap()).unwrap();
     let known = bot.admin_room().to_owned();
-    Checkup::of(&bot).assert_outcome("admin room", "passed", &format!("{alias} is {known}"));
+    Checkup::of(&bot).passed("room", &format!("{alias} is {known}"));
 
     let other = another_room(&alice).await;
     let client = alice.client();
     let remove = delete_alias::v3::Request::new(alias.clone());
     client.send(remove).await.unwrap();
-    Checkup::of(&bot).assert_outcome("admin room", "passed", "led once");
+    Checkup::of(&bot).passed("room", "led once");
     let add = create_alias::v3::Request::new(alias, other.clone());
     client.send(add).await.unwrap();
     let checkup = Checkup::of(&bot);
-    let remedy = checkup.assert_outcome("admin room", "warning", &format!("leads to {other} now"));
+    let remedy = checkup.warned("room", &format!("leads to {other} now"));
     assert!(
         remedy.starts_with(&format!("set `admin_room: \"{known}\"`")),
         "{remedy}"
     );
-    checkup.assert_outcome("who may command", "warning", alice.user_id().as_str());
+    checkup.warned("commanders", alice.user_id().as_str());
     bot.reconfigure(|config| config["admin_room"] = json!(known));
     bot.restart(&alice).await;
-    Checkup::of(&bot).assert_outcome("admin room", "passed", known.as_str());
+    Checkup::of(&bot).passed("room", known.as_str());
 
     // What the bot wrote down of it is gone.
     let file = bot.data_dir().join("matrix/admin-room.json");
     std::fs::write(&file, "{").unwrap();
-    let remedy =
-        Checkup::of(&bot).assert_outcome("admin room", "failed", "admin-room.json makes no sense");
+    let remedy = Checkup::of(&bot).failed("room", "admin-room.json makes no sense");
     assert!(
         remedy.starts_with("delete it, and the bot goes to the room that the configuration names"),
         "{remedy}"
@@ -103,18 +102,17 @@ async fn an_alias_that_leads_elsewhere_now_is_told_and_the_room_that_the_bot_kno
     bot.kill_9();
     std::fs::remove_file(&file).unwrap();
     bot.restart(&alice).await;
-    Checkup::of(&bot).assert_outcome("admin room", "passed", known.as_str());
+    Checkup::of(&bot).passed("room", known.as_str());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hosts_that_share_a_room_are_told_apart_by_names_and_need_the_power_to_say_theirs() {
     let alice = person("alice").await;
     let mut first = Bot::builder(homeserver()).start(&alice).await;
-    Checkup::of(&first).assert_outcome(HOSTS, "passed", "this one alone");
+    Checkup::of(&first).passed(HOSTS, "this one alone");
     let host = |bot: &Bot, name: &str| bot.reconfigure(|config| config["host"] = json!(name));
     host(&first, "build1");
-    let remedy =
-        Checkup::of(&first).assert_outcome(HOSTS, "failed", "rcbot.host take power level 50");
+    let remedy = Checkup::of(&first).failed(HOSTS, "rcbot.host take power level 50");
     // Not the power to kick and ban that comes with level 50.
     let set = "in the room's `m.room.power_levels` (in Element: `/devtools`) set \"rcbot.host\": 1 under `events`, ";
     let give = format!(
@@ -131,20 +129,19 @@ async fn hosts_that_share_a_room_are_told_apart_by_names_and_need_the_power_to_s
     events.send_state_event(levels).await.unwrap();
     first.restart(&alice).await;
     announced(&alice, &first).await;
-    Checkup::of(&first).assert_outcome(HOSTS, "passed", "build1, alone so far");
+    Checkup::of(&first).passed(HOSTS, "build1, alone so far");
 
     let second = Bot::builder(homeserver())
         .beside(&first)
         .start(&alice)
         .await;
-    let remedy =
-        Checkup::of(&second).assert_outcome(HOSTS, "failed", "(build1), and this one has no name");
+    let remedy = Checkup::of(&second).failed(HOSTS, "(build1), and this one has no name");
     assert!(remedy.starts_with("set `host` in config.yaml"), "{remedy}");
     host(&second, "build1");
-    Checkup::of(&second).assert_outcome(HOSTS, "failed", "calls its host build1 too");
+    Checkup::of(&second).failed(HOSTS, "calls its host build1 too");
     host(&second, "build2");
     alice.set_power_level(&room, second.user_id(), 1).await;
-    Checkup::of(&second).assert_outcome(HOSTS, "passed", "build2, beside build1");
+    Checkup::of(&second).passed(HOSTS, "build2, beside build1");
 }
 
 async fn announced(alice: &Person, bot: &Bot) {

@@ -1,6 +1,11 @@
 //! `!rc doctor`: the report of `rcbot check`, for its requester alone.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
 
 use nix::{
     sys::signal::{Signal, kill},
@@ -46,21 +51,22 @@ async fn the_report_goes_to_its_requester_alone_and_holds_no_secret() {
     assert_eq!(&word.room, link.room());
     assert!(word.encryption.is_some(), "{word}");
     let report = word.body().unwrap().to_owned();
-    for part in [
-        "✔ homeserver: ",
-        "✔ sync: answers",
-        "with the environment of the bot, process ",
-        "✔ website: directory: ",
-    ] {
-        assert!(report.contains(part), "{part:?} is not in: {report}");
-    }
+    let (head, rest) = report.split_once("\n\n").unwrap();
+    let lines: Vec<_> = rest.lines().collect();
+    assert!(lines[0].starts_with("✔ checked as: "), "{report}");
+    assert!(lines[0].ends_with("; environment: the bot's"), "{report}");
+    assert!(
+        lines[1].starts_with("✘ "),
+        "what failed comes first: {report}"
+    );
+    assert!(!rest.contains("sync"), "what passed is counted: {report}");
     // The same as on the host.
     let checkup = Checkup::of(&bot);
     let failed = checkup.all("failed").len();
     assert_eq!(report.matches('✘').count(), failed, "{report}");
     assert!(failed > 0, "a test's claude is not logged in");
     assert!(
-        report.contains(&format!("{failed} checks have failed")),
+        head.contains(&format!(" checks: {failed} failed, ")),
         "{report}"
     );
 
@@ -78,7 +84,7 @@ async fn the_report_goes_to_its_requester_alone_and_holds_no_secret() {
         assert!(!word.json.to_string().contains(secret), "{report}");
     }
     assert_eq!(reports(&bot, &bob), 0);
-    bot.check_homeserver_never_read("with the environment of the bot");
+    bot.check_homeserver_never_read("environment: the bot's");
     let event = format!("event=\"{asked}\"");
     let log = bot.log();
     let mut audited = log.lines().filter(|line| line.contains(&event));
@@ -98,7 +104,7 @@ async fn the_report_is_of_the_configuration_as_it_is_now() {
     let report = word.body().unwrap();
     assert!(report.contains("✘ configuration: "), "{report}");
     assert!(report.contains("projects.website.power_level"), "{report}");
-    assert!(report.contains("1 check has failed."), "{report}");
+    assert!(report.contains("1 check: 1 failed."), "{report}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -206,7 +212,7 @@ async fn other_commands_are_obeyed_while_everything_is_tried() {
     programs.answer();
     assert_eq!(bot.answer(&alice, &asked).await.body(), Some(SENT));
     let word = bot.private_message(&alice, REPORT).await;
-    assert!(word.body().unwrap().contains("1.2.3"), "{word}");
+    assert!(word.body().unwrap().contains(" checks: "), "{word}");
     assert_eq!(bot.request(&alice, "doctor").await.body(), Some(SENT));
 }
 
@@ -221,4 +227,35 @@ async fn a_bot_that_is_to_end_does_not_wait_for_what_it_tries() {
     assert!(bot.terminate().await.success());
     let asked_last = programs.asked().await;
     kill(asked_last, Signal::SIGKILL).expect("the bot waited for the program");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_room_is_told_of_a_login_that_is_about_to_end() {
+    let alice = person("alice").await;
+    let mut bot = Bot::builder(homeserver()).prepare(&alice).await;
+    let home = bot.config_path().parent().unwrap().to_owned();
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let end = (now.unwrap() + Duration::from_hours(4 * 24 + 1)).as_millis();
+    let credentials = json!({ "claudeAiOauth": {
+        "accessToken": "a",
+        "refreshToken": "r",
+        "refreshTokenExpiresAt": end,
+        "scopes": ["user:inference", "user:profile"],
+    } });
+    fs::create_dir_all(home.join(".claude")).unwrap();
+    fs::write(
+        home.join(".claude/.credentials.json"),
+        credentials.to_string(),
+    )
+    .unwrap();
+    fs::write(home.join(".claude.json"), r#"{"oauthAccount":{}}"#).unwrap();
+    bot.run();
+    bot.wait_until_ready(&alice).await;
+    eventually("the warning", async || {
+        let events = alice.events();
+        let mut told = events.iter().filter_map(|event| event.body());
+        told.find(|text| text.contains(" ends in 4 days, and with it the sessions of: website."))
+            .map(str::to_owned)
+    })
+    .await;
 }

@@ -80,8 +80,8 @@ async fn a_start_that_failed_for_want_of_the_recovery_key_changes_nothing_about_
     for start in 1..=2 {
         bot.run();
         assert_eq!(bot.wait_for_exit().await.code(), Some(3), "start {start}");
-        let name = "identity and recovery key";
-        let remedy = Checkup::of(&bot).assert_outcome(name, "failed", "neither its keys nor");
+        let name = "identity";
+        let remedy = Checkup::of(&bot).failed(name, "neither its keys nor");
         assert!(remedy.starts_with("put your copy of the recovery key at"));
     }
     fs::write(folder.join("recovery-key"), key).unwrap();

@@ -1,38 +1,28 @@
 //! What is said of a look at everything that a start needs.
 
+use std::time::Duration;
+
 use super::{Reply, unmarked};
 
 /// How long a report may be, in bytes of plain text. An event is 64 KiB at most, and holds the text twice, encrypted.
 const LONGEST_REPORT: usize = 12 * 1024;
 
-/// One thing that was tried.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Finding {
-    /// What came of it, in one line.
-    pub(crate) line: String,
-    /// Whether nothing needs to be done about it.
-    pub(crate) is_good: bool,
-}
-
-/// What was found on a host, in confidence: it names files and people.
-pub(crate) fn report(host: &str, findings: &[Finding], summary: &str) -> Reply {
-    let mut all: Vec<_> = findings.iter().collect();
-    // What needs something done comes first: on a phone the rest is three screens.
-    all.sort_by_key(|finding| finding.is_good);
+/// What was found on a host, in confidence: it names files and people. What has failed comes first.
+pub(crate) fn report(host: &str, summary: &str, findings: &[String]) -> Reply {
     let mut left = LONGEST_REPORT;
-    let fitting = all.iter().take_while(|finding| {
-        let fits = finding.line.len() <= left;
-        left = left.saturating_sub(finding.line.len());
+    let fitting = findings.iter().take_while(|finding| {
+        let fits = finding.len() <= left;
+        left = left.saturating_sub(finding.len());
         fits
     });
-    let mut lines: Vec<_> = fitting.map(|finding| line(&finding.line)).collect();
-    if lines.len() < findings.len() {
-        let rest = findings.len() - lines.len();
-        lines.push(line(&format!(
-            "{rest} more: `rcbot check` on the host shows all."
-        )));
-    }
-    let head = Reply::new(format!("This is what I found on {host}. {summary}"));
+    let mut lines: Vec<_> = fitting.map(|finding| line(finding)).collect();
+    let rest = findings.len() - lines.len();
+    lines.push(line(&if rest > 0 {
+        format!("{rest} more: `rcbot check --verbose` on the host lists all.")
+    } else {
+        "`rcbot check --verbose` on the host lists all.".to_owned()
+    }));
+    let head = Reply::new(format!("This is what I found on {host}: {summary}"));
     let (plain, html): (Vec<_>, Vec<_>) = lines
         .into_iter()
         .map(|line| (line.plain, line.html))
@@ -60,6 +50,22 @@ pub(crate) fn no_report(reason: &str) -> Reply {
     ))
 }
 
+/// The login of `claude` is about to end, which is told once a day.
+pub(crate) fn login_ends(host: &str, projects: &[String], left: Duration) -> Reply {
+    let hours = left.as_secs().div_ceil(60 * 60);
+    let left = if hours > 48 {
+        format!("{} days", hours / 24)
+    } else {
+        format!("{hours} hours")
+    };
+    let projects = unmarked(&projects.join(", "));
+    Reply::new(format!(
+        "claude's login on {} ends in {left}, and with it the sessions of: {projects}. To renew it, run `claude auth login` on \
+         the host as the user that the bot runs as.",
+        unmarked(host)
+    ))
+}
+
 /// One report at a time is enough.
 pub(crate) fn already_examining() -> Reply {
     Reply::new("I am looking already. Try again in a moment.")
@@ -69,42 +75,26 @@ pub(crate) fn already_examining() -> Reply {
 mod tests {
     use super::*;
 
-    fn finding(line: &str, is_good: bool) -> Finding {
-        let line = line.to_owned();
-        Finding { line, is_good }
-    }
-
     #[test]
-    fn a_report_has_a_line_for_each_thing_in_both_forms_and_what_is_wrong_first() {
-        let findings = [
-            finding("✔ sync: answers", true),
-            finding("✘ token: `M_X` <b>", false),
-            finding("⚠ a ` of somebody else", false),
-        ];
-        let reply = report("build1", &findings, "1 check has failed.");
+    fn a_report_has_a_line_for_each_thing_in_both_forms() {
+        let findings = ["✘ token: `M_X` <b>", "⚠ a ` of somebody else"].map(str::to_owned);
+        let reply = report("build1", "2 checks: 1 failed.", &findings);
         assert_eq!(
             reply.plain,
-            "This is what I found on build1. 1 check has failed.\n\n✘ token: `M_X` <b>\n⚠ a ' of somebody else\n✔ sync: answers"
+            "This is what I found on build1: 2 checks: 1 failed.\n\n✘ token: `M_X` <b>\n⚠ a ' of somebody else\n\
+             `rcbot check --verbose` on the host lists all."
         );
         assert_eq!(
             reply.html,
-            "<p>This is what I found on build1. 1 check has failed.</p><p>✘ token: <code>M_X</code> &lt;b&gt;<br>⚠ a ' of \
-             somebody else<br>✔ sync: answers</p>"
+            "<p>This is what I found on build1: 2 checks: 1 failed.</p><p>✘ token: <code>M_X</code> &lt;b&gt;<br>⚠ a ' of \
+             somebody else<br><code>rcbot check --verbose</code> on the host lists all.</p>"
         );
     }
 
     #[test]
-    fn a_long_report_says_what_is_wrong_first_and_fits_into_an_event() {
-        let long = "x".repeat(100);
-        let mut findings = vec![finding(&long, true); 1_000];
-        findings.push(finding("✘ token: wrong", false));
-        let reply = report("build1", &findings, "1 check has failed.");
-        let begin = "This is what I found on build1. 1 check has failed.\n\n✘ token: wrong\nxxx";
-        assert!(reply.plain.starts_with(begin), "{}", reply.plain);
-        let end = "\n878 more: `rcbot check` on the host shows all.";
-        assert!(reply.plain.ends_with(end), "{}", reply.plain);
-        let findings = vec![finding(&long, false); 1_000];
-        let reply = report("build1", &findings, "1000 checks have failed.");
+    fn a_long_report_fits_into_an_event() {
+        let findings = vec!["x".repeat(100); 1_000];
+        let reply = report("build1", "1000 checks: 1000 failed.", &findings);
         assert!(reply.plain.len() + reply.html.len() < 30_000);
         assert!(reply.plain.contains("878 more"), "{}", reply.plain);
     }

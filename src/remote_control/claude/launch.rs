@@ -43,7 +43,7 @@ pub(crate) const WAY_OUT: [&str; 5] = [
 const PROGRAM: &str = "claude";
 
 /// The verb of a server, and its other names.
-const VERBS: [&str; 5] = ["remote-control", "rc", "remote", "sync", "bridge"];
+pub(super) const VERBS: [&str; 5] = ["remote-control", "rc", "remote", "sync", "bridge"];
 
 /// The options that open Remote Control in a terminal, for the conversation there.
 const IN_TERMINAL: [&str; 2] = ["--remote-control", "--rc"];

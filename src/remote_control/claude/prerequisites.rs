@@ -5,14 +5,22 @@
 use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
+    fmt, fs,
+    io::{self, Read as _},
     path::{Path, PathBuf},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use serde_json::Value;
 use url::Url;
 
-use super::Cause;
+use super::{Cause, launch::VERBS};
+
+/// The oldest and the newest version from which these facts were taken.
+pub(crate) const KNOWN_VERSIONS: (Version, Version) = (Version(2, 1, 197), Version(2, 1, 332));
+
+/// The version from which on `--continue` brings back a conversation of Remote Control.
+pub(crate) const FIRST_TO_CONTINUE: Version = Version(2, 1, 200);
 
 /// The scope that a log-in with a claude.ai account has, and one with an API console has not.
 const SCOPE_OF_SUBSCRIBERS: &str = "user:inference";
@@ -27,27 +35,72 @@ const SERVICE: &str = "api.anthropic.com";
 const MANAGED_SETTINGS: &str = "/etc/claude-code/managed-settings.json";
 
 /// The folder of more files of that kind, `*.json`.
-pub(crate) const MANAGED_FOLDER: &str = "/etc/claude-code/managed-settings.d";
-
-/// The version from which on `--continue` brings back a conversation of Remote Control.
-pub(crate) const FIRST_TO_CONTINUE: Version = Version(2, 1, 200);
+const MANAGED_FOLDER: &str = "/etc/claude-code/managed-settings.d";
 
 /// The longest e-mail address there can be, in bytes: RFC 5321, 4.5.3.1.3.
 const LONGEST_ADDRESS: usize = 254;
 
-/// Where the program keeps what it remembers.
+/// How long before a login ends people are warned: a holiday is no longer.
+const ENDS_SOON: Duration = Duration::from_hours(5 * 24);
+
+/// How much is read of a file, in bytes. The state file grows with the projects in it, to some megabytes.
+const LONGEST_FILE: u64 = 64 << 20;
+
+/// Where the program keeps what it remembers, for a session with a certain environment in a certain directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ClaudeFiles {
     /// Where the trusted directories and the consent stand; the first of these that exists.
-    pub(crate) state: [PathBuf; 2],
+    state: [PathBuf; 2],
     /// Where the log-in stands. The content is secret.
-    pub(crate) credentials: PathBuf,
-    /// Settings, of which each may be missing, or add variables to the environment. Those in [`MANAGED_FOLDER`] count as well.
-    pub(crate) settings: [PathBuf; 4],
+    credentials: PathBuf,
+    /// Settings of the user, of which each may be missing.
+    settings: PathBuf,
+    directory: PathBuf,
+    home: Option<PathBuf>,
+}
+
+/// Why something that must hold does not.
+#[derive(Debug)]
+pub(crate) enum Unmet {
+    /// The program would say so itself.
+    Cause(Cause),
+    /// There is a token, and not the account that it is of, which this file would name.
+    NoAccount(PathBuf),
+    /// A home directory is never trusted.
+    IsHome,
+    /// A file cannot be read, so that what it says is not known.
+    Unreadable(PathBuf, io::Error),
+}
+
+/// A log-in that is good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Login {
+    /// Whose it is, if that can be told.
+    pub(crate) account: Option<String>,
+    /// When it ends for good. `None`: that is not known.
+    pub(crate) ends: Option<SystemTime>,
+}
+
+impl Login {
+    /// How long it lasts, if that is not long.
+    pub(crate) fn ends_in(&self, now: SystemTime) -> Option<Duration> {
+        let left = self.ends?.duration_since(now).unwrap_or_default();
+        (left < ENDS_SOON).then_some(left)
+    }
+}
+
+/// A variable of the environment, or a key of a settings file. Not its value, which may be secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Setting {
+    pub(crate) name: String,
+    /// Where it stands, as people are told.
+    pub(crate) place: String,
+    pub(crate) is_empty: bool,
+    pub(crate) hindrance: Hindrance,
 }
 
 impl ClaudeFiles {
-    /// The files that a session with this environment uses in a directory. `None`: without HOME they cannot be told.
+    /// Those that a session with this environment uses in a directory. `None`: without HOME they cannot be told.
     pub(crate) fn of(environment: &BTreeMap<OsString, OsString>, directory: &Path) -> Option<Self> {
         let set = |name: &str| {
             let value = environment.get(OsStr::new(name));
@@ -62,48 +115,135 @@ impl ClaudeFiles {
         Some(Self {
             state: [
                 folder.join(".config.json"),
-                configured.or(home)?.join(".claude.json"),
+                configured.or(home.clone())?.join(".claude.json"),
             ],
             credentials: storage.join(".credentials.json"),
-            settings: [
-                MANAGED_SETTINGS.into(),
-                directory.join(".claude/settings.local.json"),
-                directory.join(".claude/settings.json"),
-                folder.join("settings.json"),
-            ],
+            settings: folder.join("settings.json"),
+            // The program asks the system where it is.
+            directory: directory.canonicalize().unwrap_or(directory.to_owned()),
+            home: home.and_then(|home| home.canonicalize().ok()),
         })
+    }
+
+    /// The one that the program reads, or would write. Two servers with one of these and one directory keep each other out.
+    pub(crate) fn state_file(&self) -> &Path {
+        let [first, second] = &self.state;
+        if first.exists() { first } else { second }
+    }
+
+    /// Whose account is logged in, if that can be told.
+    pub(crate) fn account(&self) -> Option<String> {
+        self.state().ok()?.account().map(str::to_owned)
+    }
+
+    /// Whether somebody is logged in, with all that it takes.
+    pub(crate) fn log_in(&self, now: SystemTime) -> Result<Login, Unmet> {
+        let text = read(&self.credentials)?.ok_or(Unmet::Cause(Cause::NotLoggedIn))?;
+        let ends = log_in(&text, now).map_err(Unmet::Cause)?;
+        // The log-in is good where the account cannot be read: trust and consent tell of that.
+        let Ok(state) = self.state() else {
+            return Ok(Login {
+                account: None,
+                ends,
+            });
+        };
+        if !state.has_account() {
+            return Err(Unmet::NoAccount(self.state_file().to_owned()));
+        }
+        let account = state.account().map(str::to_owned);
+        Ok(Login { account, ends })
+    }
+
+    /// Whether the directory is trusted: one of the places that count for it.
+    pub(crate) fn trust(&self) -> Result<(), Unmet> {
+        if self.home.as_ref() == Some(&self.directory) {
+            return Err(Unmet::IsHome);
+        }
+        let state = self.state()?;
+        let places = trusted_by(&self.directory, self.home.as_deref());
+        if places.iter().any(|place| state.trusts(place)) {
+            Ok(())
+        } else {
+            Err(Unmet::Cause(Cause::WorkspaceNotTrusted))
+        }
+    }
+
+    /// Whether somebody was once asked whether Remote Control may be enabled, and said yes.
+    pub(crate) fn has_consent(&self) -> Result<bool, Unmet> {
+        Ok(self.state()?.was_asked_for_consent())
+    }
+
+    /// What the settings files of all levels say that matters.
+    pub(crate) fn settings(&self) -> Result<Vec<Setting>, Unmet> {
+        let of_project = self.directory.join(".claude");
+        let managed = fs::read_dir(MANAGED_FOLDER).into_iter().flatten().flatten();
+        let managed = managed.map(|entry| entry.path());
+        let files = managed.filter(|file| file.extension() == Some(OsStr::new("json")));
+        let files = files.chain([
+            MANAGED_SETTINGS.into(),
+            of_project.join("settings.local.json"),
+            of_project.join("settings.json"),
+            self.settings.clone(),
+        ]);
+        let mut settings = Vec::new();
+        for file in files {
+            if let Some(text) = read(&file)? {
+                let is_of_project = file.parent() == Some(&of_project);
+                settings.extend(settings_in(&text, &file, is_of_project));
+            }
+        }
+        Ok(settings)
+    }
+
+    /// An empty one where there is no file yet.
+    fn state(&self) -> Result<ClaudeState, Unmet> {
+        let file = self.state_file();
+        let text = read(file)?.unwrap_or_else(|| "{}".to_owned());
+        let state = serde_json::from_str(&text);
+        state
+            .map(ClaudeState)
+            .map_err(|error| Unmet::Unreadable(file.to_owned(), error.into()))
+    }
+}
+
+/// `None`: there is no such file.
+fn read(file: &Path) -> Result<Option<String>, Unmet> {
+    let mut text = String::new();
+    let read = fs::File::open(file).and_then(|it| it.take(LONGEST_FILE).read_to_string(&mut text));
+    match read {
+        Ok(_) => Ok(Some(text)),
+        Err(error)
+            if [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&error.kind()) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(Unmet::Unreadable(file.to_owned(), error)),
     }
 }
 
 /// What `.claude.json` says. A key that is missing or of another kind says no.
-#[derive(Debug, Default)]
-pub(crate) struct ClaudeState(Value);
+#[derive(Debug)]
+struct ClaudeState(Value);
 
 impl ClaudeState {
-    /// Reads the file's text.
-    pub(crate) fn parse(text: &str) -> Result<Self, serde_json::Error> {
-        serde_json::from_str(text).map(Self)
-    }
-
-    /// Whether somebody was once asked whether Remote Control may be enabled. It is not asked again, whatever the answer.
-    pub(crate) fn was_asked_for_consent(&self) -> bool {
+    fn was_asked_for_consent(&self) -> bool {
         self.0.get("remoteDialogSeen") == Some(&Value::Bool(true))
     }
 
     /// Whether this directory was trusted. For which others that holds is another question.
-    pub(crate) fn trusts(&self, directory: &Path) -> bool {
+    fn trusts(&self, directory: &Path) -> bool {
         let project = || self.0.get("projects")?.get(directory.to_str()?);
         let trust = project().and_then(|project| project.get("hasTrustDialogAccepted"));
         trust == Some(&Value::Bool(true))
     }
 
     /// Whether it is known whose the log-in is. Without that the program cannot tell the organisation, and refuses.
-    pub(crate) fn has_account(&self) -> bool {
+    fn has_account(&self) -> bool {
         self.0.get("oauthAccount").is_some_and(Value::is_object)
     }
 
     /// The e-mail address of the claude.ai account, if it is known: ASCII without blanks or line ends, as it is shown to people.
-    pub(crate) fn account(&self) -> Option<&str> {
+    fn account(&self) -> Option<&str> {
         let address = self.0.pointer("/oauthAccount/emailAddress")?.as_str()?;
         let is_address = address.len() <= LONGEST_ADDRESS
             && address.contains('@')
@@ -114,8 +254,8 @@ impl ClaudeState {
     }
 }
 
-/// Judges the text of `.credentials.json`.
-pub(crate) fn log_in(credentials: &str, now: SystemTime) -> Result<(), Cause> {
+/// Judges the text of `.credentials.json`. Gives when the log-in ends for good, where that is known.
+fn log_in(credentials: &str, now: SystemTime) -> Result<Option<SystemTime>, Cause> {
     let all: Value = serde_json::from_str(credentials).map_err(|_| Cause::NotLoggedIn)?;
     let login = all.get("claudeAiOauth").ok_or(Cause::NotLoggedIn)?;
     let has_token = |name: &str| {
@@ -126,22 +266,60 @@ pub(crate) fn log_in(credentials: &str, now: SystemTime) -> Result<(), Cause> {
         let scopes = login.get("scopes").and_then(Value::as_array);
         scopes.is_some_and(|all| all.iter().any(|scope| scope == wanted))
     };
-    if !has_token("accessToken") || !has_scope(SCOPE_OF_SUBSCRIBERS) {
-        return Err(Cause::NotLoggedIn);
-    }
-    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let is_over = |key: &str| {
-        let end = login.get(key).and_then(Value::as_u64);
-        end.is_some_and(|end| u128::from(end) <= now.as_millis())
+    let end = |key: &str| {
+        let milliseconds = login.get(key).and_then(Value::as_u64)?;
+        UNIX_EPOCH.checked_add(Duration::from_millis(milliseconds))
     };
     // Where it can be renewed, it counts how long that is so.
-    if is_over("refreshTokenExpiresAt") || is_over("expiresAt") && !has_token("refreshToken") {
+    let ends = if has_token("refreshToken") {
+        end("refreshTokenExpiresAt")
+    } else {
+        end("expiresAt")
+    };
+    let is_over = ends.is_some_and(|end| end <= now);
+    if !has_token("accessToken") || !has_scope(SCOPE_OF_SUBSCRIBERS) || is_over {
         return Err(Cause::NotLoggedIn);
     }
     if has_scope(SCOPE_OF_FULL_LOGINS) {
-        Ok(())
+        Ok(ends)
     } else {
         Err(Cause::LongLivedToken)
+    }
+}
+
+/// The directories of which one has to be trusted: the project's own and those above it, up to the root of its git repository and
+/// no further. For a linked worktree it is the main checkout. A home directory is never trusted. The paths must be without symbolic
+/// links.
+fn trusted_by(directory: &Path, home: Option<&Path>) -> Vec<PathBuf> {
+    let mut places = Vec::new();
+    for place in directory.ancestors() {
+        let git = place.join(".git");
+        if let Some(checkout) = main_checkout(&git) {
+            return vec![checkout];
+        }
+        if Some(place) != home {
+            places.push(place.to_owned());
+        }
+        if git.exists() {
+            break;
+        }
+    }
+    places
+}
+
+/// Where the repository of a linked worktree is checked out. Its `.git` is a file that leads to a folder of its own within the
+/// repository, and that names the repository (gitrepository-layout(5)). `None`: it is not a linked worktree.
+fn main_checkout(git: &Path) -> Option<PathBuf> {
+    let leads_to = |file: &Path, prefix: &str| -> Option<PathBuf> {
+        let text = fs::read_to_string(file).ok()?;
+        let path = text.strip_prefix(prefix)?.trim();
+        file.parent()?.join(path).canonicalize().ok()
+    };
+    let own = leads_to(git, "gitdir:")?;
+    let repository = leads_to(&own.join("commondir"), "")?;
+    match repository.file_name()?.to_str() {
+        Some(".git") => repository.parent().map(Path::to_owned),
+        _ => Some(repository),
     }
 }
 
@@ -154,7 +332,7 @@ pub(crate) enum Hindrance {
     All,
 }
 
-pub(crate) fn hindrance(name: &str, value: &str) -> Hindrance {
+fn hindrance(name: &str, value: &str) -> Hindrance {
     let (hindrance, is_set) = match name {
         "ANTHROPIC_API_KEY"
         | "ANTHROPIC_AUTH_TOKEN"
@@ -179,41 +357,78 @@ pub(crate) fn hindrance(name: &str, value: &str) -> Hindrance {
     if is_set { hindrance } else { Hindrance::None }
 }
 
-/// What of a settings file matters to Remote Control.
-#[derive(Debug, Default)]
-pub(crate) struct ClaudeSettings {
-    /// The variables that it adds to the environment, with their values.
-    pub(crate) variables: Vec<(String, String)>,
-    /// Its keys that switch Remote Control off.
-    pub(crate) switches: Vec<&'static str>,
-}
-
-impl ClaudeSettings {
-    /// Reads a file's text. One that makes no sense says nothing: the program ignores it. A project's own file, which whoever can
-    /// write to the project has written, gives no API key.
-    pub(crate) fn parse(text: &str, is_of_project: bool) -> Self {
-        let settings: Value = serde_json::from_str(text).unwrap_or_default();
-        let variables = settings.get("env").and_then(Value::as_object);
-        let variables = variables.into_iter().flatten().map(|(name, value)| {
-            let text = value.as_str().map(str::to_owned);
-            (name.clone(), text.unwrap_or_else(|| value.to_string()))
-        });
-        let is_ignored = |name: &str| is_of_project && name == "ANTHROPIC_API_KEY";
-        let helper = settings.get("apiKeyHelper").and_then(Value::as_str);
-        let is_disabled = settings.get("disableRemoteControl") == Some(&Value::Bool(true));
-        let switches = [
-            (
-                "apiKeyHelper",
-                helper.is_some_and(|helper| !helper.is_empty()),
-            ),
-            ("disableRemoteControl", is_disabled),
-        ];
-        let switches = switches.into_iter().filter(|(_, is_set)| *is_set);
+impl Setting {
+    /// A variable of the environment.
+    pub(crate) fn variable(name: &str, value: &str, place: &str) -> Self {
         Self {
-            variables: variables.filter(|(name, _)| !is_ignored(name)).collect(),
-            switches: switches.map(|(name, _)| name).collect(),
+            name: name.to_owned(),
+            place: place.to_owned(),
+            is_empty: value.is_empty(),
+            hindrance: hindrance(name, value),
         }
     }
+}
+
+/// What a settings file's text says. One that makes no sense says nothing: the program ignores it. A project's own file, which
+/// whoever can write to the project has written, gives no API key.
+fn settings_in(text: &str, file: &Path, is_of_project: bool) -> Vec<Setting> {
+    let settings: Value = serde_json::from_str(text).unwrap_or_default();
+    let file = file.display().to_string();
+    let place = format!("`env` in {file}");
+    let variables = settings.get("env").and_then(Value::as_object);
+    let variables = variables.into_iter().flatten().map(|(name, value)| {
+        let text = value.as_str().map(str::to_owned);
+        Setting::variable(name, &text.unwrap_or_else(|| value.to_string()), &place)
+    });
+    let helper = settings.get("apiKeyHelper").and_then(Value::as_str);
+    let is_disabled = settings.get("disableRemoteControl") == Some(&Value::Bool(true));
+    let keys = [
+        (
+            "apiKeyHelper",
+            helper.is_some_and(|helper| !helper.is_empty()),
+        ),
+        ("disableRemoteControl", is_disabled),
+    ];
+    let keys = keys.into_iter().filter(|(_, is_set)| *is_set);
+    let keys = keys.map(|(key, _)| Setting {
+        name: format!("`{key}`"),
+        place: file.clone(),
+        is_empty: false,
+        hindrance: Hindrance::All,
+    });
+    let is_ignored = |variable: &Setting| is_of_project && variable.name == "ANTHROPIC_API_KEY";
+    let variables = variables.filter(|variable| !is_ignored(variable));
+    variables.chain(keys).collect()
+}
+
+/// An option of a server's command that does harm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Misuse {
+    /// It prints every message of every conversation.
+    Verbose,
+    /// It is refused: a sandbox is a matter of settings.
+    Sandbox,
+}
+
+impl Misuse {
+    /// Looks at the words after the verb, also at those that a shell would take apart.
+    pub(crate) fn of(command: &[String]) -> Option<Self> {
+        let words = command.iter().flat_map(|word| word.split_whitespace());
+        let words = words.map(|word| word.trim_matches(['\'', '"', ';', '&', '|', '(', ')']));
+        let mut options = words.skip_while(|word| !VERBS.contains(word));
+        options.find_map(|option| match option {
+            "--verbose" | "-v" => Some(Self::Verbose),
+            "--sandbox" | "--no-sandbox" => Some(Self::Sandbox),
+            _ => None,
+        })
+    }
+}
+
+/// Whether a command gives the program a terminal, at which it asks more than once, and first whether it may trust the directory.
+pub(crate) fn gives_terminal(command: &[String]) -> bool {
+    let words = command.iter().flat_map(|word| word.split_whitespace());
+    let mut programs = words.filter_map(|word| Path::new(word).file_name()?.to_str());
+    programs.any(|program| ["script", "unbuffer"].contains(&program))
 }
 
 /// The words that the program takes for a yes.
@@ -239,19 +454,22 @@ impl Version {
     }
 }
 
-impl std::fmt::Display for Version {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Version {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}.{}.{}", self.0, self.1, self.2)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use serde_json::json;
+    use tempfile::TempDir;
 
     use super::*;
+
+    fn parse(state: &str) -> ClaudeState {
+        ClaudeState(serde_json::from_str(state).unwrap())
+    }
 
     fn environment(pairs: &[(&str, &str)]) -> BTreeMap<OsString, OsString> {
         let pairs = pairs.iter();
@@ -283,10 +501,7 @@ mod tests {
             elsewhere.credentials,
             Path::new("/srv/claude/.credentials.json")
         );
-        assert_eq!(
-            elsewhere.settings[3],
-            Path::new("/srv/claude/settings.json")
-        );
+        assert_eq!(elsewhere.settings, Path::new("/srv/claude/settings.json"));
         assert_eq!(files(&[("HOME", "")]), None);
     }
 
@@ -297,7 +512,7 @@ mod tests {
         "/srv/api": { "hasTrustDialogAccepted": false },
         "/srv/docs": {},
     } });
-        let state = ClaudeState::parse(&state.to_string()).unwrap();
+        let state = parse(&state.to_string());
         let all = [
             "/srv/website",
             "/srv/website/backend",
@@ -312,15 +527,14 @@ mod tests {
     #[test]
     fn what_is_missing_or_of_another_kind_says_no() {
         for text in ["{}", "[]", r#"{"remoteDialogSeen":"yes","projects":[]}"#] {
-            let state = ClaudeState::parse(text).unwrap();
+            let state = parse(text);
             assert!(
                 !state.was_asked_for_consent() && !state.trusts(Path::new("/srv")),
                 "{text}"
             );
         }
-        let state = ClaudeState::parse(r#"{"remoteDialogSeen":true}"#).unwrap();
+        let state = parse(r#"{"remoteDialogSeen":true}"#);
         assert!(state.was_asked_for_consent() && !state.has_account());
-        assert!(ClaudeState::parse("{").is_err());
     }
 
     #[test]
@@ -330,7 +544,7 @@ mod tests {
             "oauthAccount": { "accountUuid": "u", "emailAddress": "alice@example.org", "organizationName": "x" },
             "projects": { "/srv/website": { "hasTrustDialogAccepted": true } },
         });
-        let state = ClaudeState::parse(&state.to_string()).unwrap();
+        let state = parse(&state.to_string());
         assert_eq!(state.account(), Some("alice@example.org"));
         assert!(state.has_account());
     }
@@ -351,7 +565,7 @@ mod tests {
             r#"{"oauthAccount": {"emailAddress": "a@b\nHost: another"}}"#,
             &long,
         ] {
-            assert_eq!(ClaudeState::parse(text).unwrap().account(), None, "{text}");
+            assert_eq!(parse(text).account(), None, "{text}");
         }
     }
 
@@ -365,8 +579,8 @@ mod tests {
         } });
             log_in(&text.to_string(), now)
         };
-        assert_eq!(login("a", "r", 2_000_000, &full), Ok(()));
-        assert_eq!(login("a", "r", 500_000, &full), Ok(()), "it is renewed");
+        assert_eq!(login("a", "r", 2_000_000, &full), Ok(None));
+        assert_eq!(login("a", "r", 500_000, &full), Ok(None), "it is renewed");
         let not_logged_in = Err(Cause::NotLoggedIn);
         assert_eq!(
             login("a", "", 500_000, &full),
@@ -387,14 +601,15 @@ mod tests {
             login("a", "r", 2_000_000, &json!(["user:inference"])),
             Err(Cause::LongLivedToken)
         );
-        let over = json!({ "claudeAiOauth": {
-        "accessToken": "a", "refreshToken": "r", "expiresAt": 2_000_000, "refreshTokenExpiresAt": 500_000, "scopes": full,
-    } });
-        assert_eq!(
-            log_in(&over.to_string(), now),
-            not_logged_in,
-            "the login itself has ended"
-        );
+        let ends = |end: u64| {
+            let text = json!({ "claudeAiOauth": {
+                "accessToken": "a", "refreshToken": "r", "expiresAt": 500_000, "refreshTokenExpiresAt": end, "scopes": full,
+            } });
+            log_in(&text.to_string(), now)
+        };
+        assert_eq!(ends(500_000), not_logged_in, "the login itself has ended");
+        let later = now + Duration::from_secs(1_000);
+        assert_eq!(ends(2_000_000), Ok(Some(later)));
         for text in ["", "{}", "{\"claudeAiOauth\":null}"] {
             assert_eq!(log_in(text, now), not_logged_in, "{text}");
         }
@@ -441,29 +656,43 @@ mod tests {
             "apiKeyHelper": "/usr/bin/key",
             "disableRemoteControl": true,
         });
-        let settings = |is_of_project| ClaudeSettings::parse(&text.to_string(), is_of_project);
-        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        let telemetry = pair("DISABLE_TELEMETRY", "1");
-        assert_eq!(
-            settings(false).variables,
-            [pair("ANTHROPIC_API_KEY", "sk"), telemetry.clone()]
-        );
-        assert_eq!(settings(true).variables, [telemetry]);
-        assert_eq!(
-            settings(true).switches,
-            ["apiKeyHelper", "disableRemoteControl"]
-        );
+        let told = |text: &str, is_of_project| {
+            let settings = settings_in(text, Path::new("/s"), is_of_project).into_iter();
+            let told = settings.map(|it| format!("{} {} {:?}", it.name, it.place, it.hindrance));
+            told.collect::<Vec<_>>()
+        };
+        let all = [
+            "ANTHROPIC_API_KEY `env` in /s All",
+            "DISABLE_TELEMETRY `env` in /s Old",
+            "`apiKeyHelper` /s All",
+            "`disableRemoteControl` /s All",
+        ];
+        assert_eq!(told(&text.to_string(), false), all);
+        assert_eq!(told(&text.to_string(), true), all[1..]);
         for nothing in [
             "{",
             "[]",
             r#"{"apiKeyHelper":"","disableRemoteControl":false}"#,
         ] {
-            let settings = ClaudeSettings::parse(nothing, false);
-            assert!(
-                settings.variables.is_empty() && settings.switches.is_empty(),
-                "{nothing}"
-            );
+            assert_eq!(told(nothing, false), [""; 0], "{nothing}");
         }
+    }
+
+    #[test]
+    fn options_that_do_harm_are_found_behind_the_verb_alone() {
+        for (command, expected) in [
+            ("claude remote-control --verbose", Some(Misuse::Verbose)),
+            ("claude rc -v", Some(Misuse::Verbose)),
+            ("claude remote-control --sandbox", Some(Misuse::Sandbox)),
+            ("bash -v -c claude remote-control", None),
+            ("claude remote-control --name verbose", None),
+        ] {
+            let words: Vec<_> = command.split(' ').map(str::to_owned).collect();
+            assert_eq!(Misuse::of(&words), expected, "{command}");
+        }
+        let in_shell =
+            ["bash", "-lc", "exec claude remote-control --no-sandbox"].map(str::to_owned);
+        assert_eq!(Misuse::of(&in_shell), Some(Misuse::Sandbox));
     }
 
     #[test]
@@ -474,5 +703,79 @@ mod tests {
         for other in ["", "2.1.197", "bash 5.2.15", "2.1 (Claude Code)"] {
             assert_eq!(version(other), None, "{other}");
         }
+    }
+
+    /// A folder with these repositories (folders with a `.git`) and files.
+    fn host(repositories: &[&str], files: &[(&str, &str)]) -> TempDir {
+        let folder = TempDir::with_prefix("rcbot-test-").unwrap();
+        for repository in repositories {
+            fs::create_dir_all(folder.path().join(repository).join(".git")).unwrap();
+        }
+        for (file, text) in files {
+            let file = folder.path().join(file);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, text).unwrap();
+        }
+        folder
+    }
+
+    #[test]
+    fn trust_is_looked_for_up_to_the_root_of_the_repository_and_a_worktrees_in_the_main_checkout() {
+        let host = host(
+            &["srv/website", "srv/website/vendored", "srv/main"],
+            &[
+                ("srv/plain/below/file", ""),
+                ("srv/website/backend/file", ""),
+                ("srv/website/vendored/deep/file", ""),
+                (
+                    "srv/worktree/.git",
+                    "gitdir: ../main/.git/worktrees/worktree\n",
+                ),
+                ("srv/worktree/backend/file", ""),
+                ("srv/main/.git/worktrees/worktree/commondir", "../..\n"),
+                ("srv/bare.git/worktrees/other/commondir", "../..\n"),
+                ("srv/other/.git", "gitdir: ../bare.git/worktrees/other\n"),
+                // A submodule is a repository of its own.
+                (
+                    "srv/website/module/.git",
+                    "gitdir: ../.git/modules/module\n",
+                ),
+                ("srv/website/.git/modules/module/HEAD", ""),
+                ("srv/broken/.git", "gitdir: /nowhere\n"),
+            ],
+        );
+        let root = host.path().canonicalize().unwrap();
+        let home = root.join("srv");
+        for (directory, expected) in [
+            ("srv/website", &["srv/website"][..]),
+            (
+                "srv/website/backend",
+                &["srv/website/backend", "srv/website"],
+            ),
+            ("srv/website/vendored", &["srv/website/vendored"]),
+            (
+                "srv/website/vendored/deep",
+                &["srv/website/vendored/deep", "srv/website/vendored"],
+            ),
+            ("srv/website/module", &["srv/website/module"]),
+            ("srv/worktree", &["srv/main"]),
+            ("srv/worktree/backend", &["srv/main"]),
+            ("srv/other", &["srv/bare.git"]),
+            ("srv/broken", &["srv/broken"]),
+        ] {
+            let expected: Vec<_> = expected.iter().map(|path| root.join(path)).collect();
+            assert_eq!(
+                trusted_by(&root.join(directory), Some(&home)),
+                expected,
+                "{directory}"
+            );
+        }
+        // Outside of all repositories there is no end but the root, and the home directory is left out.
+        let plain = trusted_by(&root.join("srv/plain/below"), Some(&home));
+        assert_eq!(
+            plain[..3],
+            ["srv/plain/below", "srv/plain", ""].map(|path| root.join(path))
+        );
+        assert_eq!(plain.last().map(PathBuf::as_path), Some(Path::new("/")));
     }
 }

@@ -7,7 +7,7 @@ use std::{
     process::{Command, Output},
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{bot::Bot, program, run_to_end};
 
@@ -50,19 +50,10 @@ impl Checker {
         self
     }
 
-    /// Runs it to its end.
+    /// Runs it to its end, and reads what it writes for machines.
     #[track_caller]
     pub(crate) fn run(&self) -> Checkup {
-        let own: [OsString; 4] = [
-            env!("CARGO_BIN_EXE_rcbot").into(),
-            "check".into(),
-            "--json".into(),
-            "--config".into(),
-        ];
-        let mut words = self.wrapper.iter().chain(&own);
-        let mut command = Command::new(words.next().unwrap());
-        self.isolate(&mut command);
-        let output = run_to_end(command.args(words).arg(&self.config));
+        let output = self.output(&["--json"]);
         let said = String::from_utf8_lossy(&output.stdout);
         let report: Value = serde_json::from_str(&said).unwrap_or_else(|_| {
             panic!(
@@ -74,6 +65,15 @@ impl Checker {
             checks: report["checks"].as_array().unwrap().clone(),
             code: output.status.code(),
         }
+    }
+
+    /// What it writes with these options.
+    pub(crate) fn output(&self, options: &[&str]) -> Output {
+        let own = [env!("CARGO_BIN_EXE_rcbot"), "check", "--config"].map(OsString::from);
+        let mut words = self.wrapper.iter().chain(&own);
+        let mut command = Command::new(words.next().unwrap());
+        self.isolate(&mut command);
+        run_to_end(command.args(words).arg(&self.config).args(options))
     }
 
     /// A shell command in the same environment, which has to succeed: a remedy, for example.
@@ -113,20 +113,35 @@ impl Checkup {
         Checker::new(&bot.config_path()).run()
     }
 
-    /// `passed`, `warning`, `failed` or `skipped`.
+    /// Asserts that a check has passed, and that this stands in what was found. Checks are named by their ids, those of a project
+    /// as `website: login`.
     #[track_caller]
-    pub(crate) fn outcome(&self, name: &str) -> &str {
-        self.check(name)["outcome"].as_str().unwrap()
+    pub(crate) fn passed(&self, name: &str, part: &str) {
+        self.assert_outcome(name, "passed", part);
     }
 
-    /// Asserts what came of a check, and that a text stands in what was found. Returns the remedy, if there is one.
+    /// The same of one that was not tried, with why not.
+    #[track_caller]
+    pub(crate) fn skipped(&self, name: &str, part: &str) {
+        self.assert_outcome(name, "skipped", part);
+    }
+
+    /// The same of one that has failed. Returns the remedy.
+    #[track_caller]
+    pub(crate) fn failed(&self, name: &str, part: &str) -> String {
+        self.assert_outcome(name, "failed", part)
+    }
+
+    /// The same of a warning.
+    #[track_caller]
+    pub(crate) fn warned(&self, name: &str, part: &str) -> String {
+        self.assert_outcome(name, "warning", part)
+    }
+
     #[track_caller]
     pub(crate) fn assert_outcome(&self, name: &str, outcome: &str, part: &str) -> String {
         let check = self.check(name);
-        let found = check["found"]
-            .as_str()
-            .or(check["because"].as_str())
-            .unwrap();
+        let found = check["found"].as_str().unwrap();
         assert!(
             check["outcome"] == outcome && found.contains(part),
             "{outcome}, {part:?}: {check}"
@@ -134,18 +149,24 @@ impl Checkup {
         check["remedy"].as_str().unwrap_or_default().to_owned()
     }
 
-    /// The names of the checks of which this came, in order.
+    /// The ids of the checks of which this came, in order.
     pub(crate) fn all(&self, outcome: &str) -> Vec<&str> {
         let all = self
             .checks
             .iter()
             .filter(|check| check["outcome"] == outcome);
-        all.map(|check| check["name"].as_str().unwrap()).collect()
+        all.map(|check| check["id"].as_str().unwrap()).collect()
     }
 
     #[track_caller]
     fn check(&self, name: &str) -> &Value {
-        let found = self.checks.iter().find(|check| check["name"] == name);
+        let (project, id) = match name.split_once(": ") {
+            Some((project, id)) => (Some(project), id),
+            None => (None, name),
+        };
+        let project = json!(project);
+        let mut all = self.checks.iter();
+        let found = all.find(|check| check["id"] == id && check["project"] == project);
         found.unwrap_or_else(|| panic!("{name:?} is not in {:#?}", self.checks))
     }
 }

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::remote_control::claude::{
     Invocation,
-    prerequisites::{FIRST_TO_CONTINUE, Version},
+    prerequisites::{FIRST_TO_CONTINUE, KNOWN_VERSIONS, Misuse, Version},
 };
 
 /// How much is shown of what a program prints as its version, in characters.
@@ -33,7 +33,7 @@ pub(super) type Environment = BTreeMap<OsString, OsString>;
 
 impl Site<'_> {
     /// The program's first word alone is run, with `--version`: that starts nothing.
-    pub(super) async fn command(
+    pub(super) async fn judge_command(
         &self,
         words: &[String],
         resume: &[String],
@@ -49,6 +49,9 @@ impl Site<'_> {
                 "write `remote-control` in its place, without the dashes, in config.yaml; and restart the bot",
             );
         }
+        if let Some(misuse) = Misuse::of(words).or_else(|| Misuse::of(resume)) {
+            return judge_misuse(misuse);
+        }
         let program = match self.find(name) {
             Ok(program) => program,
             Err(outcome) => return outcome,
@@ -63,7 +66,17 @@ impl Site<'_> {
             Err(fault) => return judge_fault(&program, invocation, &fault),
         };
         let continues = resume.iter().any(|word| word == "--continue");
+        let (oldest, newest) = KNOWN_VERSIONS;
         match Version::parse(&version) {
+            Some(new) if new > newest => Outcome::passed(format!(
+                "{shown}, {version}; this rcbot was written for versions up to {newest}"
+            )),
+            Some(old) if old < oldest => Outcome::warning(
+                format!(
+                    "{shown} is version {old}, and this rcbot was written for {oldest} to {newest}"
+                ),
+                "`claude update`, as the user who runs rcbot",
+            ),
             Some(old) if continues && old < FIRST_TO_CONTINUE => Outcome::warning(
                 format!("{shown} is version {old}, and `resume` needs {FIRST_TO_CONTINUE}"),
                 "`claude update`, as the user who runs rcbot",
@@ -136,6 +149,19 @@ impl Site<'_> {
         });
         versions.insert(key, line.clone());
         line
+    }
+}
+
+fn judge_misuse(misuse: Misuse) -> Outcome {
+    match misuse {
+        Misuse::Verbose => Outcome::warning(
+            "with `--verbose` claude prints all that is said in a session, which ends up in its log and in `!rc logs`",
+            "remove it from `command` in config.yaml, and restart the bot",
+        ),
+        Misuse::Sandbox => Outcome::failed(
+            "claude refuses `--sandbox` and `--no-sandbox`: a sandbox is a matter of its settings",
+            "remove it from `command` in config.yaml, restart the bot, and set `sandbox.enabled` in claude's settings",
+        ),
     }
 }
 
