@@ -270,12 +270,12 @@ impl Bot {
         request: &Request,
         result: Result<(), NotDelivered>,
     ) {
-        if let Secret::Report = secret {
+        if let Secret::Report(_) = secret {
             self.is_examining = false;
         }
         match (result, secret) {
             (Err(reason), _) => self.explain(secret, request, &reason),
-            (Ok(()), Secret::Report) => {
+            (Ok(()), Secret::Report(_)) => {
                 let conclusion = Conclusion::new("report sent");
                 self.answer(None, request, Ok(&reply::shown(secret)), &conclusion);
             }

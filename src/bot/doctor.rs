@@ -43,12 +43,13 @@ impl Bot {
                 Ok(report) => report,
                 Err(error) => Err(error.into()),
             };
-            let report = report.unwrap_or_else(|error| {
+            let (report, summary) = report.unwrap_or_else(|error| {
                 error!(%error, "no report could be made");
-                reply::no_report(&error.to_string())
+                let reason = error.to_string();
+                (reply::no_report(&reason), "Nothing was checked.".to_owned())
             });
             Event::Shown {
-                secret: Secret::Report,
+                secret: Secret::Report(summary),
                 request,
                 result: deliver::show(matrix, user, report, policy).await,
             }
@@ -88,7 +89,7 @@ fn logins_that_end(config: &Config) -> BTreeMap<Duration, Vec<String>> {
 
 /// Reads files and waits for programs, and so has a thread and a runtime of its own, which the end of the bot need not
 /// wait for.
-fn report(config: &Config, sessions: Vec<Finding>) -> io::Result<Reply> {
+fn report(config: &Config, sessions: Vec<Finding>) -> io::Result<(Reply, String)> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -103,7 +104,8 @@ fn report(config: &Config, sessions: Vec<Finding>) -> io::Result<Reply> {
     report.findings.extend(sessions);
     let host = hosts::own_name(config);
     let (summary, lines) = (report.summary(), report.lines(false));
-    Ok(reply::report(host.as_str(), &summary, &lines))
+    let report = reply::report(host.as_str(), &summary, &lines);
+    Ok((report, summary))
 }
 
 /// What a session's program says of its connection, which only the bot knows that looks after it.

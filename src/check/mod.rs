@@ -18,7 +18,8 @@ mod run;
 mod service;
 mod vantage;
 
-pub use report::{Check, Finding, Outcome, Report, Verdict};
+pub use report::Check;
+pub(crate) use report::{Finding, Outcome, Report, Verdict};
 
 use crate::{
     config::{Config, ConfigError},
@@ -28,7 +29,7 @@ use report::Found;
 use vantage::Vantage;
 
 /// Tries everything. Takes a few seconds, and as long as the homeserver's time-outs where that does not answer.
-pub async fn everything(config: &Config) -> Report {
+pub(crate) async fn everything(config: &Config) -> Report {
     let mut report = Report::default();
     let vantage = Vantage::new(config);
     let sees = report.step(Check::CheckedAs, vantage.judge());
@@ -56,8 +57,7 @@ pub async fn everything(config: &Config) -> Report {
 }
 
 /// What there is to say where there is no configuration.
-#[must_use]
-pub fn without_configuration(error: &ConfigError) -> Report {
+pub(crate) fn without_configuration(error: &ConfigError) -> Report {
     let mut report = Report::default();
     report.add(Check::Configuration, host::no_configuration(error));
     report

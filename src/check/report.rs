@@ -25,7 +25,6 @@ macro_rules! checks {
             pub const ALL: &[Self] = &[$(Self::$check),*];
 
             /// For machines.
-            #[must_use]
             pub fn id(self) -> &'static str {
                 match self {
                     $(Self::$check => $id,)*
@@ -33,8 +32,7 @@ macro_rules! checks {
             }
 
             /// For people.
-            #[must_use]
-            pub fn label(self) -> &'static str {
+            pub(crate) fn label(self) -> &'static str {
                 match self {
                     $(Self::$check => $label,)*
                 }
@@ -76,7 +74,7 @@ checks! {
 
 /// How it went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// The bot, or a session, does not work as it is.
     Failed,
     /// The bot works, and something should be done all the same.
@@ -89,13 +87,12 @@ pub enum Verdict {
 
 /// What came of trying.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outcome {
-    /// How it went.
-    pub verdict: Verdict,
+pub(crate) struct Outcome {
+    pub(crate) verdict: Verdict,
     /// What was found, or why it was not tried.
-    pub found: String,
+    pub(crate) found: String,
     /// What to do about it: of what has failed, and of warnings.
-    pub remedy: Option<String>,
+    pub(crate) remedy: Option<String>,
 }
 
 /// What came of a check, with what the next ones go on with. `Err`: they cannot be tried.
@@ -103,20 +100,18 @@ pub(super) type Found<T> = Result<(Outcome, T), Outcome>;
 
 /// One thing that was tried.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    /// What.
-    pub check: Check,
+pub(crate) struct Finding {
+    pub(crate) check: Check,
     /// For which project. `None`: for the bot.
-    pub project: Option<String>,
-    /// What came of it.
-    pub outcome: Outcome,
+    pub(crate) project: Option<String>,
+    pub(crate) outcome: Outcome,
 }
 
 /// All that was tried, in the order in which a start needs it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Report {
+pub(crate) struct Report {
     /// Each check stands once in it for the bot, or once for each project.
-    pub findings: Vec<Finding>,
+    pub(crate) findings: Vec<Finding>,
 }
 
 impl Outcome {
@@ -147,21 +142,13 @@ impl Outcome {
 }
 
 impl Verdict {
-    fn mark(self) -> char {
+    /// For people, and for machines.
+    fn names(self) -> (char, &'static str) {
         match self {
-            Failed => '✘',
-            Warning => '⚠',
-            Skipped => '–',
-            Passed => '✔',
-        }
-    }
-
-    fn id(self) -> &'static str {
-        match self {
-            Failed => "failed",
-            Warning => "warning",
-            Skipped => "skipped",
-            Passed => "passed",
+            Failed => ('✘', "failed"),
+            Warning => ('⚠', "warning"),
+            Skipped => ('–', "skipped"),
+            Passed => ('✔', "passed"),
         }
     }
 }
@@ -202,15 +189,12 @@ impl Report {
         }
     }
 
-    /// Whether something does not work.
-    #[must_use]
-    pub fn has_failures(&self) -> bool {
+    pub(crate) fn has_failures(&self) -> bool {
         self.count(Failed) > 0
     }
 
     /// For people: who looked, what has failed, warnings; with `all` what was not tried and what passed too.
-    #[must_use]
-    pub fn lines(&self, all: bool) -> Vec<String> {
+    pub(crate) fn lines(&self, all: bool) -> Vec<String> {
         let (first, rest): (Vec<_>, Vec<_>) = self
             .findings
             .iter()
@@ -243,8 +227,7 @@ impl Report {
     }
 
     /// How it went as a whole, in one sentence.
-    #[must_use]
-    pub fn summary(&self) -> String {
+    pub(crate) fn summary(&self) -> String {
         let parts = [
             (Failed, "failed"),
             (Warning, "to be looked at"),
@@ -265,14 +248,13 @@ impl Report {
     }
 
     /// For machines.
-    #[must_use]
-    pub fn to_json(&self) -> Value {
+    pub(crate) fn to_json(&self) -> Value {
         let checks = self.findings.iter().map(|finding| {
             json!({
                 "id": finding.check.id(),
                 "project": finding.project,
                 "label": finding.check.label(),
-                "outcome": finding.outcome.verdict.id(),
+                "outcome": finding.outcome.verdict.names().1,
                 "found": finding.outcome.found,
                 "remedy": finding.outcome.remedy,
             })
@@ -306,7 +288,7 @@ impl Finding {
             format!("{}: ", projects.join(", "))
         };
         let label = self.check.label();
-        let mut told = format!("{} {projects}{label}: {found}", verdict.mark());
+        let mut told = format!("{} {projects}{label}: {found}", verdict.names().0);
         if let Some(remedy) = remedy {
             let what = if *verdict == Warning {
                 "Better"

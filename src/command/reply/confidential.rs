@@ -101,15 +101,15 @@ pub(crate) enum Secret {
     Link(ProjectName),
     /// What a project's session printed.
     Output(ProjectName),
-    /// What `doctor` found, which names files and people.
-    Report,
+    /// What `doctor` found, which names files and people; and how that went as a whole, which anybody may see.
+    Report(String),
 }
 
 impl Secret {
     pub(crate) fn project(&self) -> Option<&ProjectName> {
         match self {
             Self::Link(project) | Self::Output(project) => Some(project),
-            Self::Report => None,
+            Self::Report(_) => None,
         }
     }
 }
@@ -119,7 +119,7 @@ impl fmt::Display for Secret {
         match self {
             Self::Link(project) => write!(formatter, "the link for {project}"),
             Self::Output(project) => write!(formatter, "the output of {project}"),
-            Self::Report => formatter.write_str("the report"),
+            Self::Report(_) => formatter.write_str("the report"),
         }
     }
 }
@@ -141,7 +141,7 @@ pub(crate) fn shown(secret: &Secret) -> Reply {
         Secret::Output(project) => {
             format!("I sent you the last lines of the session for **{project}** privately.")
         }
-        Secret::Report => "The report is in our direct message.".to_owned(),
+        Secret::Report(summary) => format!("{summary} I sent you the report privately."),
     })
 }
 
@@ -162,7 +162,7 @@ pub(crate) fn undeliverable(secret: &Secret, reason: &NotConfidential) -> Reply 
              read it. Leave that room, and start again."
                 .to_owned()
         }
-        (NotConfidential::Overheard, Secret::Output(_) | Secret::Report) => {
+        (NotConfidential::Overheard, Secret::Output(_) | Secret::Report(_)) => {
             "somebody else was in our direct message when I sent it. I deleted it. Leave that room, and try again."
                 .to_owned()
         }
