@@ -133,6 +133,9 @@ fn each_row_of_the_threat_model_has_a_test() {
 fn links_between_the_pages_lead_somewhere() {
     for page in [
         "README.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
         "docs/configuration.md",
         "docs/security.md",
         "docs/operations.md",

@@ -259,10 +259,15 @@ fn remove(arguments: &Service) -> anyhow::Result<()> {
     if is_running {
         systemd.reload().run()?;
     }
+    let ended = if is_running {
+        "The bot has ended."
+    } else {
+        "systemd does not run here, so the bot was not stopped."
+    };
     let stop = unit::stop_command(&text);
     let stop = stop.unwrap_or_else(|| "rcbot stop --config FILE".to_owned());
     print_line(&format!(
-        "Removed {shown}. The bot has ended.\n\
+        "Removed {shown}. {ended}\n\
          Sessions keep running, without a time limit and with links that work. `{stop}` ends them.\n\
          The configuration and the bot's data are still there."
     ))

@@ -383,6 +383,10 @@ fn what_the_container_is_built_from_is_all_that_cargo_needs() {
             .status();
         assert!(copying.unwrap().success(), "{words}");
     }
+    for included in included_files(&root.join("src")) {
+        let file = included.strip_prefix(root).unwrap();
+        assert!(folder.path().join(file).exists(), "{}", file.display());
+    }
     let output = Command::new(env!("CARGO"))
         .args([
             "metadata",
@@ -399,6 +403,27 @@ fn what_the_container_is_built_from_is_all_that_cargo_needs() {
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+/// The files that the source takes in with `include_str!`, but for those of tests.
+fn included_files(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.file_stem().is_some_and(|name| name == "tests") {
+            continue;
+        }
+        if path.is_dir() {
+            files.extend(included_files(&path));
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        let names = code.split("include_str!(\"").skip(1);
+        let names = names.filter_map(|rest| rest.split_once('"'));
+        files.extend(names.map(|(name, _)| folder.join(name).canonicalize().unwrap()));
+    }
+    files
 }
 
 fn deployment(name: &str) -> PathBuf {

@@ -74,7 +74,7 @@ pub struct Launch {
     pub stdout: PathBuf,
     /// As `stdout`.
     pub stderr: PathBuf,
-    /// The value of the mark in `environment`, by which [`stop`](super::stop) finds the process and all that comes of it.
+    /// The value of the mark in `environment`, by which `stop` finds the process and all that comes of it.
     pub mark: String,
 }
 
@@ -117,7 +117,7 @@ pub enum NotSpawned {
 /// Starts a process in a session of its own (setsid), which inherits no descriptor but its three streams, no ignored signal,
 /// and nothing of our environment. It returns once the program runs.
 ///
-/// The process is our child and a zombie after its end, until [`exited`](super::exited) reaps it.
+/// The process is our child and a zombie after its end, until `exited` reaps it.
 ///
 /// # Errors
 /// See [`NotSpawned`]. In the one case that a process was started and cannot be looked at, it can be found by its mark alone.
