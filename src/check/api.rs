@@ -107,19 +107,17 @@ impl Trouble {
             Cause::Unreachable(_) => {
                 "start the homeserver, and check the network and any reverse proxy between it and this host"
             }
-            Cause::Refused { status: 429, .. } => "check again in a minute",
-            Cause::Refused { .. } => "look this request up in the homeserver's log",
+            Cause::Refused { status: 429, .. } | Cause::Page { status: 429 } => {
+                "check again in a minute"
+            }
             Cause::Page { status: 502..=504 } => {
                 "start the homeserver, or correct the address to which the reverse proxy passes requests"
-            }
-            Cause::Page { status: 429 } => {
-                "check again in a minute; if it is the same then, let the reverse proxy's rate limit except this host"
             }
             Cause::Page { status: 401 | 403 } => {
                 "let the reverse proxy or firewall before the homeserver pass all requests below `/_matrix`, without a log-in \
                  or a filter of its own"
             }
-            Cause::Page { status: 500.. } | Cause::Nonsense => {
+            Cause::Refused { .. } | Cause::Page { status: 500.. } | Cause::Nonsense => {
                 "look this request up in the logs of the homeserver and of any reverse proxy before it"
             }
             Cause::Page { .. } => {

@@ -204,21 +204,18 @@ impl Report {
         } else {
             &[Failed, Warning]
         };
-        let mut lines: Vec<_> = first.iter().map(|finding| finding.told(&[])).collect();
+        let mut lines: Vec<_> = first.iter().map(|finding| finding.told("")).collect();
         for verdict in shown {
-            let mut groups: Vec<(&Finding, Vec<&str>)> = Vec::new();
-            for finding in rest
-                .iter()
-                .filter(|finding| finding.outcome.verdict == *verdict)
-            {
+            // What holds for several projects is told once.
+            let mut groups: Vec<(&Finding, String)> = Vec::new();
+            for finding in rest.iter().filter(|it| it.outcome.verdict == *verdict) {
+                let project = finding.project.as_deref().unwrap_or_default();
                 let same = groups.iter_mut().find(|(first, _)| {
                     first.check == finding.check && first.outcome == finding.outcome
                 });
                 match same {
-                    Some((_, projects)) => projects.extend(finding.project.as_deref()),
-                    None => {
-                        groups.push((finding, finding.project.as_deref().into_iter().collect()))
-                    }
+                    Some((_, projects)) => projects.extend([", ", project]),
+                    None => groups.push((finding, project.to_owned())),
                 }
             }
             lines.extend(groups.iter().map(|(first, projects)| first.told(projects)));
@@ -276,24 +273,15 @@ impl Report {
 
 impl Finding {
     /// What was found, and below it what to do.
-    fn told(&self, projects: &[&str]) -> String {
-        let Outcome {
-            verdict,
-            found,
-            remedy,
-        } = &self.outcome;
-        let projects = if projects.is_empty() {
-            String::new()
-        } else {
-            format!("{}: ", projects.join(", "))
-        };
-        let label = self.check.label();
-        let mut told = format!("{} {projects}{label}: {found}", verdict.names().0);
-        if let Some(remedy) = remedy {
-            let what = if *verdict == Warning {
-                "Better"
-            } else {
-                "To fix it"
+    fn told(&self, projects: &str) -> String {
+        let (label, outcome) = (self.check.label(), &self.outcome);
+        let (mark, _) = outcome.verdict.names();
+        let colon = if projects.is_empty() { "" } else { ": " };
+        let mut told = format!("{mark} {projects}{colon}{label}: {}", outcome.found);
+        if let Some(remedy) = &outcome.remedy {
+            let what = match outcome.verdict {
+                Warning => "Better",
+                Failed | Skipped | Passed => "To fix it",
             };
             told.extend(["\n   ", what, ": ", remedy]);
         }

@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     Project,
-    claude::{self, prerequisites::ClaudeFiles},
+    claude::{self, Invocation, prerequisites::ClaudeFiles},
 };
 
 /// The address of the claude.ai account for which the links of this project open: of the one that is logged in now, with
@@ -20,9 +20,13 @@ pub fn account(project: &Project) -> Option<String> {
     account_with(&environment(project), &project.directory)
 }
 
-/// How long the login lasts with which a project's sessions run, if that is not long. Reads files, so it may block.
+/// How long the login lasts with which a project's sessions run, if that is not long. `None` as well where they run something else.
+/// Reads files, so it may block.
 #[must_use]
 pub fn login_ends_in(project: &Project, now: SystemTime) -> Option<Duration> {
+    if !Invocation::of(&project.settings.command).serves() {
+        return None;
+    }
     let files = ClaudeFiles::of(&environment(project), &project.directory)?;
     files.log_in(now).ok()?.ends_in(now)
 }
