@@ -36,7 +36,7 @@ use nix::{
 };
 use rcbot::remote_control::{
     LinkPattern,
-    claude::LinkFinder,
+    claude::{OutputReader, Said},
     process::{Follower, Start},
 };
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
@@ -299,11 +299,15 @@ mod scan_1_gib {
     }
 
     async fn scan(path: &Path) {
-        let mut finder = LinkFinder::new(LinkPattern::new(PATTERN).unwrap());
+        let mut reader = OutputReader::new(LinkPattern::new(PATTERN).unwrap());
         let mut follower = Follower::new(path.to_owned(), Start::First, u64::MAX);
         loop {
             follower.next().await;
-            if !finder.push(follower.piece().bytes).is_empty() {
+            let said = reader.push(follower.piece().bytes);
+            if said
+                .iter()
+                .any(|said| matches!(said, Said::LinkAfter(..) | Said::Link(_)))
+            {
                 return;
             }
         }

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use libfuzzer_sys::fuzz_target;
 use rcbot::remote_control::{
     LinkPattern,
-    claude::{LinkFinder, Sighting, visible_text},
+    claude::{OutputReader, Said, visible_text},
 };
 
 /// The default pattern, and one that leaves nearly everything to the check of the host.
@@ -19,15 +19,20 @@ static PATTERNS: LazyLock<[LinkPattern; 2]> = LazyLock::new(|| {
     .map(|pattern| LinkPattern::new(pattern).unwrap())
 });
 
-/// Ends whatever sequence is under way (ECMA-48: CAN), and the line.
-const BACK_TO_TEXT: &[u8] = b"\x18\n";
+/// Ends whatever sequence is under way (ECMA-48: CAN), a hyperlink, and the line.
+const BACK_TO_TEXT: &[u8] = b"\x18\x1b]8;;\x07\n";
 
+const OWN_LINE: &str =
+    "Code anywhere with the Claude mobile app or https://claude.ai/code?environment=env_0123456789";
 const LINK: &str = "https://claude.ai/code?environment=env_0123456789";
 
 fuzz_target!(|output: &[u8]| {
     for pattern in &*PATTERNS {
         let whole = find(pattern, &[output]);
-        for Sighting::Shown(link) | Sighting::Target(link) in &whole {
+        for said in &whole {
+            let (Said::Link(link) | Said::LinkAfter(link, _)) = said else {
+                continue;
+            };
             assert_eq!(link.host(), "claude.ai");
             assert!(
                 ["/", "?", "#", ":"]
@@ -40,12 +45,12 @@ fuzz_target!(|output: &[u8]| {
         let (head, tail) = output.split_at(place_to_cut(output));
         assert_eq!(find(pattern, &[head, tail]), whole);
 
-        let mut finder = LinkFinder::new(pattern.clone());
-        let early = finder.push(head);
+        let mut reader = OutputReader::new(pattern.clone());
+        let early = reader.push(head);
         assert_eq!(early[..], whole[..early.len()]);
-        drop(finder.push(BACK_TO_TEXT));
-        assert_eq!(finder.push(LINK.as_bytes()), []);
-        let [Sighting::Shown(link)] = &finder.push(b"\n")[..] else {
+        drop(reader.push(BACK_TO_TEXT));
+        assert_eq!(reader.push(OWN_LINE.as_bytes()), []);
+        let [Said::Link(link)] = &reader.push(b"\n")[..] else {
             panic!("the link after the noise");
         };
         assert!(link.is(LINK));
@@ -55,11 +60,11 @@ fuzz_target!(|output: &[u8]| {
     }
 });
 
-fn find(pattern: &LinkPattern, pieces: &[&[u8]]) -> Vec<Sighting> {
-    let mut finder = LinkFinder::new(pattern.clone());
-    let mut found: Vec<_> = pieces.iter().flat_map(|piece| finder.push(piece)).collect();
-    found.extend(finder.finish());
-    found
+fn find(pattern: &LinkPattern, pieces: &[&[u8]]) -> Vec<Said> {
+    let mut reader = OutputReader::new(pattern.clone());
+    let mut said: Vec<_> = pieces.iter().flat_map(|piece| reader.push(piece)).collect();
+    said.extend(reader.unfinished());
+    said
 }
 
 /// Any place, and the same for the same output.

@@ -30,7 +30,7 @@ impl RemoteControl {
             | Event::Spawned(_)
             | Event::NotSpawned(_)
             | Event::LinkShown(_)
-            | Event::LinkTimedOut(_)
+            | Event::NoLink(_)
             | Event::Connection(_)
             | Event::Exited(..)
             | Event::NotEnded(_)

@@ -9,7 +9,7 @@ use tokio::{
 use tracing::error;
 
 use super::{
-    claude::{Cause, LinkFinder, LinkPattern, Sighting, visible_text},
+    claude::{self, Cause, LinkPattern, OutputReader, Said, visible_text},
     process::{self, Exit, Follower, Piece, ProcessIdentity, Start},
     project::MAX_OUTPUT,
     session::Event,
@@ -23,13 +23,15 @@ pub(super) const STDIN: &str = "stdin";
 pub(super) const STDOUT: &str = "stdout.log";
 pub(super) const STDERR: &str = "stderr.log";
 
-/// How long a link that is only the target of a hyperlink waits for one that is shown as text. The program titles
-/// conversations so, a few lines above its own link.
-const TARGET_GRACE: Duration = Duration::from_secs(2);
+/// How long a link in a line that is not known as the program's own waits for that one.
+const OTHER_LINE_GRACE: Duration = Duration::from_secs(2);
 
 /// How long another link has to be shown, and the known one not, before it takes its place: a program that shows two in turn
 /// must not make the bot send one after the other.
 const REPLACEMENT_GRACE: Duration = Duration::from_secs(2);
+
+/// How long nothing may follow a line that has no end before it counts as it stands.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// How long a complaint may explain the end of a session that ran: the program stays for up to 300 s after some.
 const COMPLAINT_LASTS: Duration = Duration::from_mins(6);
@@ -57,6 +59,22 @@ pub(super) async fn watch(
     let mut stdout = Follower::new(task.folder.join(STDOUT), start, max_output);
     let mut stderr = Follower::new(task.folder.join(STDERR), Start::Latest, max_output);
     let mut search = Search::new(pattern, link);
+    let stdin = settings.map(|settings| settings.stdin.expose().to_owned());
+    let cause = |search: &Search, stdout: &Follower, stderr: &Follower| {
+        let running = search.told.is_some();
+        let stdin = stdin.as_deref().unwrap_or_default();
+        let complained = visible_text(stderr.tail());
+        // With `--verbose`, all of the conversations are there too.
+        let complained = if running {
+            claude::errors(&complained)
+        } else {
+            complained
+        };
+        Cause::complaint(&complained)
+            .or_else(|| search.complaint())
+            .or_else(|| Cause::question(&visible_text(stdout.tail()), stdin))
+            .or_else(|| Cause::unknown(&complained))
+    };
     let exited = exit_of(&process);
     // Made once: a timer that is made anew in each turn never fires while there is always output.
     let timed_out = uptime_reached(deadline);
@@ -71,10 +89,10 @@ pub(super) async fn watch(
             exit = &mut exited => {
                 stdout.finish(|piece| search.push(piece)).await;
                 stderr.finish(|_| ()).await;
+                let cause = cause(&search, &stdout, &stderr);
                 if let Some(link) = search.end() {
                     task.report(Event::LinkShown(link)).await;
                 }
-                let cause = cause(&stdout, &stderr);
                 // Closing a watch takes the kernel some 20 ms, in which this thread could do nothing else.
                 drop(spawn_blocking(move || drop((stdout, stderr))));
                 task.report(Event::Exited(exit, cause)).await;
@@ -84,13 +102,20 @@ pub(super) async fn watch(
                 waits_for_link = false;
                 // What stands there by now counts: nobody looked while there was no bot.
                 stdout.finish(|piece| search.push(piece)).await;
-                if search.due().is_none() {
-                    task.report(Event::LinkTimedOut(cause(&stdout, &stderr))).await;
+                search.note_unfinished();
+                if search.news.is_none() {
+                    task.report(Event::NoLink(cause(&search, &stdout, &stderr))).await;
                 }
             }
             () = stdout.next() => search.push(stdout.piece()),
-            () = stderr.next() => {}
-            () = sleep_until_some(search.due()) => {}
+            () = stderr.next() => {
+                // It would stay for longer than anybody waits.
+                if waits_for_link && Cause::is_lingering(&visible_text(stderr.tail())) {
+                    waits_for_link = false;
+                    task.report(Event::NoLink(cause(&search, &stdout, &stderr))).await;
+                }
+            }
+            () = sleep_until_some(search.due()) => search.settle(),
         }
         if let Some(link) = search.take_news() {
             waits_for_link = false;
@@ -131,85 +156,111 @@ async fn sleep_until_some(time: Option<Instant>) {
     }
 }
 
-/// What the last output tells about a failure. Complaints come on stderr, questions on stdout, between titles of
-/// conversations, which may say anything.
-fn cause(stdout: &Follower, stderr: &Follower) -> Option<Cause> {
-    let complaint = Cause::complaint(&visible_text(stderr.tail()));
-    complaint.or_else(|| Cause::question(&visible_text(stdout.tail())))
-}
-
-/// The search for the link, and for another one later. A link shown as text wins over one that is only a hyperlink's target,
-/// and a target never takes the place of a link.
+/// The search for the link, for another one later, and for complaints between the two.
+///
+/// The program's own line counts at once, and its link takes the place of another. A link in another line is good enough where
+/// there is no better one within a while; the same line may show another link later.
 struct Search {
-    pattern: Option<LinkPattern>,
-    finder: Option<LinkFinder>,
-    /// What was passed over ends in the middle of a line, and nobody knows what its rest means.
-    in_torn_line: bool,
+    reader: Option<OutputReader>,
     /// What was found last, and told.
     told: Option<Link>,
+    /// What stands before it, where it does not stand in the program's own line.
+    told_after: Option<String>,
     /// What is to be told, and when at the earliest.
     news: Option<(Link, Instant)>,
+    /// When the line at the end counts as it stands.
+    quiet: Option<Instant>,
+    complaint: Option<(Cause, Instant)>,
 }
 
 impl Search {
     fn new(pattern: Option<LinkPattern>, told: Option<Link>) -> Self {
         Self {
-            finder: pattern.clone().map(LinkFinder::new),
-            pattern,
-            in_torn_line: false,
+            reader: pattern.map(OutputReader::new),
             told,
+            told_after: None,
             news: None,
+            quiet: None,
+            complaint: None,
         }
     }
 
     fn push(&mut self, Piece { bytes, after_gap }: Piece<'_>) {
+        let Some(reader) = &mut self.reader else {
+            return;
+        };
         if after_gap {
-            self.finder = self.pattern.clone().map(LinkFinder::new);
-            self.in_torn_line = true;
+            reader.skip();
         }
-        let bytes = self.without_torn_line(bytes);
-        let sightings = self
-            .finder
-            .as_mut()
-            .map(|finder| finder.push(bytes))
-            .unwrap_or_default();
-        self.note(sightings);
+        let said = reader.push(bytes);
+        let is_open = reader.unfinished().is_some();
+        self.quiet = is_open.then(|| Instant::now() + QUIET);
+        for said in said {
+            self.note(said);
+        }
     }
 
-    fn without_torn_line<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
-        if !self.in_torn_line {
-            return bytes;
+    /// Takes the line at the end for whole, if it was quiet for long enough.
+    fn settle(&mut self) {
+        if self
+            .quiet
+            .take_if(|quiet| *quiet <= Instant::now())
+            .is_some()
+        {
+            self.note_unfinished();
         }
-        let end = bytes.iter().position(|byte| *byte == b'\n');
-        self.in_torn_line = end.is_none();
-        end.and_then(|end| bytes.get(end..)).unwrap_or_default()
     }
 
-    fn note(&mut self, sightings: Vec<Sighting>) {
-        for sighting in sightings {
-            match sighting {
-                // It is shown again, so whatever came in between was no more than that.
-                Sighting::Shown(link) if self.told.as_ref() == Some(&link) => self.news = None,
-                Sighting::Shown(link) => {
-                    let waits = self.news.as_ref().is_some_and(|(news, _)| *news == link);
-                    let now = Instant::now();
-                    if self.told.is_none() {
-                        self.news = Some((link, now));
-                    } else if !waits {
-                        self.news = Some((link, now + REPLACEMENT_GRACE));
-                    }
+    fn note_unfinished(&mut self) {
+        let unfinished = self.reader.as_ref().and_then(OutputReader::unfinished);
+        if let Some(said) = unfinished {
+            self.note(said);
+        }
+    }
+
+    fn note(&mut self, said: Said) {
+        let now = Instant::now();
+        match said {
+            Said::Link(link) => self.note_link(link, None, now),
+            Said::LinkAfter(link, words) => self.note_link(link, Some(words), now),
+            Said::Event(event) => {
+                if let Some(cause) = Cause::event(&event) {
+                    self.complaint = Some((cause, now));
                 }
-                Sighting::Target(link) if self.told.is_none() && self.news.is_none() => {
-                    self.news = Some((link, Instant::now() + TARGET_GRACE));
-                }
-                Sighting::Target(_) => {}
+            }
+            Said::Head(_) => {}
+        }
+    }
+
+    /// `words`: what stands before it, where that is not the program's own line.
+    fn note_link(&mut self, link: Link, words: Option<String>, now: Instant) {
+        let is_own = words.is_none();
+        let Some(told) = &self.told else {
+            let is_own_waiting = self.news.is_some() && self.told_after.is_none();
+            if is_own || !is_own_waiting {
+                let due = if is_own { now } else { now + OTHER_LINE_GRACE };
+                let earlier = self.news.as_ref().map_or(due, |(_, due)| *due);
+                self.told_after = words;
+                self.news = Some((link, due.min(earlier)));
+            }
+            return;
+        };
+        if *told == link {
+            // It is shown again, so whatever came in between was no more than that.
+            self.told_after = words;
+            self.news = None;
+        } else if is_own || words == self.told_after {
+            let waits = self.news.as_ref().is_some_and(|(news, _)| *news == link);
+            if !waits {
+                self.news = Some((link, now + REPLACEMENT_GRACE));
             }
         }
     }
 
     /// When there may be something to tell.
     fn due(&self) -> Option<Instant> {
-        self.news.as_ref().map(|(_, due)| *due)
+        let news = self.news.as_ref().map(|(_, due)| *due);
+        news.into_iter().chain(self.quiet).min()
     }
 
     fn take_news(&mut self) -> Option<Link> {
@@ -219,14 +270,15 @@ impl Search {
         Some(link)
     }
 
+    /// What the program said of itself of late.
+    fn complaint(&self) -> Option<Cause> {
+        let (cause, said) = self.complaint?;
+        (said.elapsed() <= COMPLAINT_LASTS).then_some(cause)
+    }
+
     /// The process is gone: what stands there is all there will be. Only a first link is still worth telling.
     fn end(&mut self) -> Option<Link> {
-        let sightings = self
-            .finder
-            .take()
-            .map(LinkFinder::finish)
-            .unwrap_or_default();
-        self.note(sightings);
+        self.note_unfinished();
         let first = self.told.is_none();
         self.news.take().map(|(link, _)| link).filter(|_| first)
     }
@@ -247,22 +299,102 @@ mod tests {
         search.take_news()
     }
 
+    fn search(output: &str) -> Search {
+        let pattern = LinkPattern::new(r"https://claude\.ai/code[/?][A-Za-z0-9_./?=&%~-]+");
+        let mut search = Search::new(pattern.ok(), None);
+        push(&mut search, output);
+        search
+    }
+
+    fn push(search: &mut Search, output: &str) {
+        let (bytes, after_gap) = (output.as_bytes(), false);
+        search.push(Piece { bytes, after_gap });
+    }
+
+    fn link(name: &str) -> Link {
+        Link::parse(&format!("https://claude.ai/code/session_{name}")).unwrap()
+    }
+
+    /// What is to be told, and whether at once.
+    fn news(search: &Search) -> Option<(&Link, bool)> {
+        let (link, due) = search.news.as_ref()?;
+        Some((link, *due <= Instant::now()))
+    }
+
+    const OWN: &str = "Code anywhere with the Claude mobile app or https://claude.ai/code/session_";
+    const OTHER: &str = "session link: https://claude.ai/code/session_";
+
+    #[test]
+    fn the_own_line_counts_at_once_and_another_waits_for_it() {
+        assert_eq!(
+            news(&search(&format!("{OWN}1\n"))),
+            Some((&link("1"), true))
+        );
+        let mut late = search(&format!("{OTHER}1\n"));
+        assert_eq!(news(&late), Some((&link("1"), false)));
+        push(&mut late, &format!("{OWN}2\n{OTHER}3\n"));
+        assert_eq!(news(&late), Some((&link("2"), true)));
+    }
+
+    #[test]
+    fn only_the_own_line_or_the_same_line_shows_another_link_later() {
+        let mut own = search(&format!("{OWN}1\n"));
+        assert_eq!(own.take_news(), Some(link("1")));
+        push(
+            &mut own,
+            &format!("{OTHER}2\nhttps://claude.ai/code/session_3 \n"),
+        );
+        push(
+            &mut own,
+            &format!("\u{b7}|\u{b7} x\n    {OWN}4\n[12:34:56] {OWN}5\n"),
+        );
+        assert_eq!(
+            news(&own).map(|(link, _)| link),
+            Some(&link("3")),
+            "alone, and before the block"
+        );
+        push(&mut own, &format!("{OWN}1\n"));
+        assert_eq!(news(&own), None, "the known one is still shown");
+        push(&mut own, "https://claude.ai/code/session_6\n");
+        assert_eq!(news(&own), None);
+        push(&mut own, &format!("{OWN}7\n"));
+        assert_eq!(news(&own), Some((&link("7"), false)));
+
+        let mut other = search(&format!("{OTHER}1\n"));
+        other.told = other.news.take().map(|(link, _)| link);
+        push(&mut other, "else: https://claude.ai/code/session_2\n");
+        assert_eq!(news(&other), None);
+        push(&mut other, &format!("{OTHER}3\n"));
+        assert_eq!(news(&other), Some((&link("3"), false)));
+    }
+
+    #[test]
+    fn a_line_without_an_end_counts_once_it_was_quiet() {
+        let mut search = search(&format!("{OWN}1"));
+        assert!(search.due().is_some());
+        search.settle();
+        assert_eq!(news(&search), None);
+        search.quiet = Some(Instant::now());
+        search.settle();
+        assert_eq!(news(&search), Some((&link("1"), true)));
+    }
+
     #[test]
     fn what_stands_before_and_after_a_gap_is_not_one_link() {
         let link = Link::parse(std::str::from_utf8(LINK).unwrap()).unwrap();
         assert_eq!(
-            shown(&[(LINK, false), (b"234 \n", false)]).map(|it| it == link),
+            shown(&[(LINK, false), (b"234\n", false)]).map(|it| it == link),
             Some(false)
         );
-        assert_eq!(shown(&[(LINK, false), (b"234 \n", true)]), None);
+        assert_eq!(shown(&[(LINK, false), (b"234\n", true)]), None);
         assert_eq!(
-            shown(&[(LINK, false), (b"2", true), (b"34 \n", false)]),
+            shown(&[(LINK, false), (b"2", true), (b"34\n", false)]),
             None
         );
         // The rest of a line may be a hyperlink's target as well as its text.
-        assert_eq!(shown(&[(LINK, true), (b" \n", false)]), None);
+        assert_eq!(shown(&[(LINK, true), (b"\n", false)]), None);
         assert_eq!(
-            shown(&[(b"2\n", true), (LINK, false), (b" ", false)]),
+            shown(&[(b"2\n", true), (LINK, false), (b"\n", false)]),
             Some(link)
         );
     }

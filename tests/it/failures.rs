@@ -129,7 +129,10 @@ async fn a_process_without_a_link_in_time_is_ended_with_its_children() {
             project.standin("silent,fork=2").set("link_timeout", "1s")
         })
         .project("asking", |project| {
-            project.standin("ask").set("link_timeout", "1s")
+            project
+                .standin("ask")
+                .set("stdin", "")
+                .set("link_timeout", "1s")
         })
         .start(&alice)
         .await;

@@ -3,7 +3,7 @@
 use std::{ffi::OsStr, fs, path::Path, time::Duration};
 
 use rcbot::remote_control::{
-    Beginning, Ending, Exit, Notice, Phase, Restart, WARNING,
+    Beginning, Cause, Ending, Exit, Notice, Phase, Restart, WARNING,
     offline::{self, Known},
 };
 use serde_json::json;
@@ -147,7 +147,8 @@ async fn a_session_that_ended_by_itself_comes_back_with_a_new_link() {
         })
         .await;
     let exit = Exit::Code(4);
-    assert_eq!(ending, Ending::Exited { exit, cause: None });
+    let cause = Some(Cause::Network);
+    assert_eq!(ending, Ending::Exited { exit, cause });
     assert_eq!(rest, 5 * SECOND);
     assert_eq!(owner.phase(), Some(Phase::Resting));
     assert_eq!(owner.redacted.len(), 1);

@@ -135,20 +135,110 @@ async fn two_links_in_turn_are_one_link() {
     owner.stop_and_wait().await;
 }
 
+/// Whatever a conversation is called or does, and whatever an event says: the link is the one in the own line.
 #[tokio::test]
-async fn what_the_program_says_before_it_ends_is_a_named_cause() {
-    for (words, cause) in [
-        ("complaint=login", Cause::NotLoggedIn),
-        ("complaint=trust", Cause::WorkspaceNotTrusted),
+async fn nothing_that_a_conversation_shows_is_a_link_or_a_cause() {
+    const OTHER: &str = "https%3A//claude.ai/code/session_01Other";
+    for words in [
+        format!("title={OTHER}"),
+        format!("title=Code anywhere with {OTHER}"),
+        format!(
+            "title=Error: Workspace not trusted. {OTHER},event=Session failed: Workspace not trusted. {OTHER}"
+        ),
     ] {
         let sandbox = Sandbox::new();
-        let mut owner = Owner::restore(&sandbox, sandbox.project(words));
+        let mut owner = Owner::restore(&sandbox, sandbox.project(&format!("{words},die=3")));
+        owner.start("alice");
+        let link = owner.link(0).await;
+        assert!(link.is(&sandbox.standin_records()[0].link), "{words}");
+        let outcome = owner.outcome().await;
+        assert_eq!(owner.delivered.len(), 1, "{words}");
+        let ending = Ending::Exited {
+            exit: Exit::Code(4),
+            cause: Some(Cause::Network),
+        };
+        assert_eq!(
+            outcome.ending, ending,
+            "what it says itself counts: {words}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_link_with_nothing_behind_it_is_one() {
+    let sandbox = Sandbox::new();
+    let mut owner = Owner::with_session(&sandbox, sandbox.project("cut")).await;
+    let link = owner.link(0).await;
+    assert!(link.is(&sandbox.standin_records()[0].link));
+    owner.stop_and_wait().await;
+}
+
+#[tokio::test]
+async fn a_conversation_that_is_continued_has_the_link_of_its_own_line() {
+    let sandbox = Sandbox::new();
+    let mut project = sandbox.project("");
+    project.settings.command = project.settings.resume_command.clone();
+    let mut owner = Owner::with_session(&sandbox, project).await;
+    let link = owner.link(0).await;
+    assert!(link.starts_with("https://claude.ai/code/session_"));
+    assert!(link.is(&sandbox.standin_records()[0].link));
+    owner.stop_and_wait().await;
+}
+
+#[tokio::test]
+async fn what_the_program_says_before_it_ends_is_a_named_cause() {
+    for (name, exit, cause) in [
+        ("argument", 1, Cause::CommandLine),
+        ("sandbox", 1, Cause::CommandLine),
+        ("login", 1, Cause::NotLoggedIn),
+        ("subscription", 1, Cause::NotLoggedIn),
+        ("organization", 1, Cause::NotLoggedIn),
+        ("key", 1, Cause::ApiKey),
+        ("token", 1, Cause::LongLivedToken),
+        ("provider", 1, Cause::ForeignEndpoint),
+        ("flags", 1, Cause::TelemetryOff),
+        ("managed", 1, Cause::SwitchedOff),
+        ("policy", 1, Cause::Policy),
+        ("account", 1, Cause::NotEnabled),
+        ("proxy", 1, Cause::PolicyUnreadable),
+        ("device", 1, Cause::TrustedDevices),
+        ("version", 1, Cause::TooOld),
+        ("trust", 1, Cause::WorkspaceNotTrusted),
+        ("home", 1, Cause::HomeDirectory),
+        ("pointer", 1, Cause::StalePointer),
+        ("The moon is full.", 1, Cause::Unknown),
+    ] {
+        let sandbox = Sandbox::new();
+        let project = sandbox.project(&format!("complaint={name}"));
+        let mut owner = Owner::restore(&sandbox, project);
         owner.start("alice");
         let ending = Ending::ExitedBeforeLink {
-            exit: Exit::Code(1),
+            exit: Exit::Code(exit),
             cause: Some(cause),
         };
-        assert_eq!(owner.outcome().await.ending, ending);
+        assert_eq!(owner.outcome().await.ending, ending, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_program_that_lingers_after_a_refusal_is_not_waited_for() {
+    for (name, cause) in [
+        ("refused", Cause::LoginRefused),
+        ("denied", Cause::AccessDenied),
+        ("unavailable", Cause::NotEnabled),
+    ] {
+        let sandbox = Sandbox::new();
+        let project = sandbox.project(&format!("complaint={name},linger=300"));
+        let mut owner = Owner::restore(&sandbox, project);
+        let asked = Instant::now();
+        owner.start("alice");
+        let ending = owner.outcome().await.ending;
+        assert!(
+            matches!(ending, Ending::NoLink { waited, cause: Some(told) }
+                if told == cause && waited <= asked.elapsed() + Duration::from_secs(1)),
+            "{name}: {ending:?}"
+        );
+        assert!(sandbox.processes().is_empty());
     }
 }
 
@@ -156,6 +246,7 @@ async fn what_the_program_says_before_it_ends_is_a_named_cause() {
 async fn a_process_that_waits_at_a_question_is_reported_as_that() {
     let sandbox = Sandbox::new();
     let mut project = sandbox.project("ask");
+    project.settings.stdin = "".into();
     // Long enough for a slow machine to come to the question.
     project.settings.link_timeout = Duration::from_secs(15);
     let mut owner = Owner::restore(&sandbox, project);

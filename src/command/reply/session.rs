@@ -45,10 +45,20 @@ fn why_not_started(prefix: &str, project: &ProjectName, ending: &Ending) -> Stri
             "it waits at a question, so the process was ended.{}",
             explain(*question)
         ),
-        Ending::NoLink { waited, cause } => format!(
+        Ending::NoLink {
+            cause: complaint @ Some(_),
+            ..
+        } => format!(
+            "it showed no link, so the process was ended.{}",
+            explain(*complaint)
+        ),
+        Ending::NoLink {
+            waited,
+            cause: None,
+        } => format!(
             "no link within {}, so the process was ended.{}",
             humantime::format_duration(*waited),
-            cause_or_logs(*cause)
+            cause_or_logs(None)
         ),
         Ending::Stopped => "it was stopped before it showed a link.".to_owned(),
         Ending::Expired => "its time was up before it showed a link.".to_owned(),
@@ -122,13 +132,21 @@ fn describe(exit: Exit) -> String {
 }
 
 fn explain(cause: Option<Cause>) -> String {
-    cause.map_or_else(String::new, |cause| {
-        format!(
+    match cause {
+        None => String::new(),
+        Some(Cause::Unknown) => {
+            format!(
+                " It seems that {}. To find out more: {}.",
+                Cause::Unknown.what(),
+                Cause::Unknown.remedy()
+            )
+        }
+        Some(cause) => format!(
             " Probable cause: {}. To fix it: {}.",
             cause.what(),
             cause.remedy()
-        )
-    })
+        ),
+    }
 }
 
 /// A session that somebody stopped.

@@ -1,40 +1,48 @@
-//! Why a session does not come up, told from what the program says.
+//! Why a session does not come up or ends, told from what the program says, and what to do about it.
 //!
-//! The texts are those of `claude` 2.1 and its documentation. They are matched loosely, for wording changes.
+//! The texts are those of `claude` 2.1.332, read in the program itself, and of earlier versions; docs/claude.md has the evidence. They
+//! are matched loosely, for wording changes.
 
 use serde::{Deserialize, Serialize};
 
 /// A reason that the program gives for not serving.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "`facts` says of each what it means")]
 pub enum Cause {
-    /// Nobody is logged in on the host.
     NotLoggedIn,
-    /// The login is a long-lived token, which Remote Control does not take.
+    LoginRefused,
+    ApiKey,
     LongLivedToken,
-    /// The program was never told to trust the project's directory.
-    WorkspaceNotTrusted,
-    /// Another provider or base URL is set.
     ForeignEndpoint,
-    /// Telemetry, and with it the evaluation of feature flags, is switched off.
     TelemetryOff,
-    /// The organisation or the plan does not allow it.
+    SwitchedOff,
     Policy,
-    /// The device is not enrolled, or the login is too old for it.
+    NotEnabled,
+    PolicyUnreadable,
     TrustedDevices,
-    /// The service cannot be reached.
+    WorkspaceNotTrusted,
+    HomeDirectory,
+    TooOld,
+    CommandLine,
+    NeedsTerminal,
+    NotInstalled,
+    Certificate,
+    AccessDenied,
     Network,
-    /// It waits for an answer to whether Remote Control may be enabled.
-    ConsentAsked,
-    /// It waits for an answer to how it should spawn sessions.
-    SpawnModeAsked,
-    /// Another server serves the directory, or the registration of the last one has not lapsed.
+    ServiceBusy,
+    ServiceFails,
+    EnvironmentLost,
+    StalePointer,
     AlreadyServed,
-    /// There is no conversation to bring back.
     NothingToResume,
+    ConsentAsked,
+    SpawnModeAsked,
+    /// It complains of something that is not known here.
+    Unknown,
 }
 
-/// What it takes for a cause to go away. What is unknown is no [`Cause`].
+/// What it takes for a cause to go away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outlook {
     /// It passes by itself, nobody knows when: trying again helps.
@@ -43,134 +51,377 @@ pub(crate) enum Outlook {
     Lapses,
     /// Only a person can mend it: trying again is of no use.
     NeedsPerson,
+    /// Nobody knows.
+    Unknown,
 }
 
-/// Questions count only when nothing was shown after them: then the program waits.
-const QUESTIONS: [(&str, Cause); 2] = [
-    ("enable remote control? (y/n)", Cause::ConsentAsked),
-    ("choose [1/2]", Cause::SpawnModeAsked),
-];
+/// What is to be said of a cause, each as a part of a sentence.
+struct Facts {
+    /// What is the matter.
+    what: &'static str,
+    /// The one thing to do about it.
+    remedy: &'static str,
+    outlook: Outlook,
+}
 
-/// Where several match, the first one counts: the more specific stand before those that are said along with them.
-const COMPLAINTS: [(&str, Cause); 17] = [
-    ("requires a full-scope login token", Cause::LongLivedToken),
-    ("workspace not trusted", Cause::WorkspaceNotTrusted),
-    ("trusted devices", Cause::TrustedDevices),
+/// What the program says, in lower case; `*` stands for any text. Where several match, the first one counts: the more specific
+/// stand before those that are said along with them.
+const COMPLAINTS: [(&str, Cause); 69] = [
+    // The host and the command line.
+    ("native binary not installed", Cause::NotInstalled),
+    ("unknown argument", Cause::CommandLine),
+    ("unknown option", Cause::CommandLine),
+    ("unknown permission mode", Cause::CommandLine),
+    ("cannot be used with", Cause::CommandLine),
     (
-        "only available when using claude via api.anthropic.com",
-        Cause::ForeignEndpoint,
+        "is not supported by claude remote-control",
+        Cause::CommandLine,
     ),
-    ("requires feature-flag evaluation", Cause::TelemetryOff),
-    ("disabled by your organization's policy", Cause::Policy),
-    ("compliance policy", Cause::Policy),
-    ("isn't enabled for this account", Cause::Policy),
+    ("may only be specified once", Cause::CommandLine),
+    ("--spawn requires", Cause::CommandLine),
+    ("--capacity requires", Cause::CommandLine),
+    ("--settings requires", Cause::CommandLine),
+    ("part or all of the --settings file", Cause::CommandLine),
+    ("worktree mode needs a git repository", Cause::CommandLine),
+    (
+        "input must be provided either through stdin",
+        Cause::NeedsTerminal,
+    ),
+    // Trust.
+    ("is your home directory", Cause::HomeDirectory),
+    (
+        "home directory is trusted one session at a time",
+        Cause::HomeDirectory,
+    ),
+    ("workspace not trusted", Cause::WorkspaceNotTrusted),
+    // Who is logged in, and with what.
+    ("requires a full-scope login token", Cause::LongLivedToken),
+    ("requires claude.ai subscription auth", Cause::ApiKey),
+    ("trusted device", Cause::TrustedDevices),
     (
         "must be logged in to use remote control",
         Cause::NotLoggedIn,
     ),
     ("requires a claude.ai subscription", Cause::NotLoggedIn),
+    ("unable to determine your organization", Cause::NotLoggedIn),
+    (
+        "could not renew this computer's connection",
+        Cause::LoginRefused,
+    ),
+    ("authentication failed (401)", Cause::LoginRefused),
+    ("oauth token has expired", Cause::LoginRefused),
+    // What is switched off, and by whom.
+    (
+        "only available when using claude via api.anthropic.com",
+        Cause::ForeignEndpoint,
+    ),
+    ("base url uses http", Cause::ForeignEndpoint),
+    ("requires feature-flag evaluation", Cause::TelemetryOff),
+    ("(managed setting", Cause::SwitchedOff),
+    (
+        "couldn't load your organization's policy",
+        Cause::PolicyUnreadable,
+    ),
+    ("by your organization's policy", Cause::Policy),
+    ("compliance policy", Cause::Policy),
+    ("enabled for this account", Cause::NotEnabled),
+    ("enabled for your account", Cause::NotEnabled),
+    ("not available for your account", Cause::NotEnabled),
+    ("not be available for this organization", Cause::NotEnabled),
+    ("is too old for remote control", Cause::TooOld),
+    ("older than the minimum version", Cause::TooOld),
+    // Conversations, and the directory.
     ("no recent session found", Cause::NothingToResume),
+    ("error: session * not found", Cause::NothingToResume),
+    (
+        "error: session * has no environment",
+        Cause::NothingToResume,
+    ),
+    ("couldn't reconnect session", Cause::NothingToResume),
+    ("worker registration failed * 404", Cause::StalePointer),
     ("already served by", Cause::AlreadyServed),
+    ("already being served by", Cause::AlreadyServed),
     ("already running in this directory", Cause::AlreadyServed),
+    ("failed with status 409", Cause::AlreadyServed),
+    (
+        "could not renew this environment's credential",
+        Cause::EnvironmentLost,
+    ),
+    ("remote control session expired", Cause::EnvironmentLost),
+    // Whom the service refuses, and that it cannot be reached.
+    ("access denied (403)", Cause::AccessDenied),
+    ("refused to reconnect this computer", Cause::AccessDenied),
+    ("rate limited (429)", Cause::ServiceBusy),
+    ("failed with status 5", Cause::ServiceFails),
+    ("persistent errors for", Cause::ServiceFails),
+    ("certificate", Cause::Certificate),
     ("remote credentials fetch failed", Cause::Network),
     ("could not verify", Cause::Network),
     ("couldn't verify", Cause::Network),
+    ("couldn't reach the server", Cause::Network),
+    ("server unreachable for", Cause::Network),
     ("getaddrinfo", Cause::Network),
+    ("socket hang up", Cause::Network),
+    ("econnre", Cause::Network),
+    ("etimedout", Cause::Network),
+    ("enetunreach", Cause::Network),
+    ("ehostunreach", Cause::Network),
+    ("timeout of", Cause::Network),
+    // No answer to a question.
+    (
+        "\"enable remote control?\" got no answer",
+        Cause::ConsentAsked,
+    ),
+    ("\"choose [1/2] * got no answer", Cause::SpawnModeAsked),
 ];
+
+/// At the end of what was printed: the program may wait for an answer.
+const QUESTIONS: [(&str, Cause); 3] = [
+    ("enable remote control? (y/n)", Cause::ConsentAsked),
+    ("choose [1/2] (default: 1)", Cause::SpawnModeAsked),
+    ("choose [1/2]", Cause::SpawnModeAsked),
+];
+
+/// The question whether to trust a directory, which it asks at a terminal: `Trust /srv/website? [y/N]`.
+const TRUST_QUESTION: &str = "? [y/n]";
+
+/// What it says when it stays for a while after a refusal, and comes to nothing.
+const LINGERS: &str = "exiting in about";
+
+/// How lines on stderr begin that are no complaints.
+const REMARKS: [&str; 2] = ["Warning: ", "Resuming session "];
+
+/// The lines of a text that the program calls errors itself.
+pub(crate) fn errors(stderr: &str) -> String {
+    let lines = stderr.lines().filter(|line| line.starts_with("Error"));
+    lines.collect::<Vec<_>>().join("\n")
+}
 
 impl Cause {
     /// Recognises what the program complains of, in the visible text of its stderr; see [`visible_text`](super::visible_text).
     /// The last few KiB will do.
     pub(crate) fn complaint(stderr: &str) -> Option<Self> {
         let text = normalised(stderr);
-        let complaint = COMPLAINTS.iter().find(|(part, _)| text.contains(part));
+        let complaint = COMPLAINTS.iter().find(|(part, _)| holds(&text, part));
         complaint.map(|(_, cause)| *cause)
     }
 
-    /// Recognises the question at which the program waits, in the visible text of its stdout. Nothing else there tells a cause:
-    /// the titles of conversations are among it.
-    pub(crate) fn question(stdout: &str) -> Option<Self> {
+    /// Recognises what the program says of itself among its events on stdout. Other events may hold words of conversations.
+    pub(crate) fn event(event: &str) -> Option<Self> {
+        let begins = ["Error: ", "Warning: Remote Control", "Remote Control"];
+        let is_of_itself = begins.iter().any(|begin| event.starts_with(begin));
+        is_of_itself.then(|| Self::complaint(event)).flatten()
+    }
+
+    /// Recognises the question at which the program waits, in the visible text of its stdout. Nothing else there tells a cause: the
+    /// titles of conversations are among it. The answer is not echoed, so a question that `stdin` has answered is none any more.
+    pub(crate) fn question(stdout: &str, stdin: &str) -> Option<Self> {
         let text = normalised(stdout);
         let end = text.trim_end_matches([' ', ':', '>']);
-        let question = QUESTIONS
-            .iter()
-            .find(|(question, _)| end.ends_with(question));
-        question.map(|(_, cause)| *cause)
+        if end.ends_with(TRUST_QUESTION) && end.contains("trust ") {
+            return Some(Self::WorkspaceNotTrusted);
+        }
+        let question = QUESTIONS.iter().find(|(part, _)| end.ends_with(part));
+        let cause = question.map(|(_, cause)| *cause)?;
+        let is_answered = cause == Self::ConsentAsked && !stdin.trim().is_empty();
+        (!is_answered).then_some(cause)
+    }
+
+    /// Whether the program complains of anything at all.
+    pub(crate) fn unknown(stderr: &str) -> Option<Self> {
+        let lines = stderr.lines().filter(|line| !line.trim().is_empty());
+        let mut complaints =
+            lines.filter(|line| !REMARKS.iter().any(|begin| line.starts_with(begin)));
+        complaints.next().map(|_| Self::Unknown)
+    }
+
+    /// Whether the program says on stderr that it comes to nothing, and stays for a while all the same.
+    pub(crate) fn is_lingering(stderr: &str) -> bool {
+        normalised(stderr).contains(LINGERS)
     }
 
     /// Whether it is of use to try again.
     pub(crate) fn outlook(self) -> Outlook {
-        match self {
-            Self::Network => Outlook::Passes,
-            Self::AlreadyServed => Outlook::Lapses,
-            Self::NotLoggedIn
-            | Self::LongLivedToken
-            | Self::WorkspaceNotTrusted
-            | Self::ForeignEndpoint
-            | Self::TelemetryOff
-            | Self::Policy
-            | Self::TrustedDevices
-            | Self::ConsentAsked
-            | Self::SpawnModeAsked
-            | Self::NothingToResume => Outlook::NeedsPerson,
-        }
+        self.facts().outlook
     }
 
     /// What is the matter, as a part of a sentence.
     pub(crate) fn what(self) -> &'static str {
-        match self {
-            Self::NotLoggedIn => "claude is not logged in",
-            Self::LongLivedToken => "claude is logged in with a long-lived token",
-            Self::WorkspaceNotTrusted => "claude does not trust the project's directory",
-            Self::ForeignEndpoint => "claude is set to another provider or base URL",
-            Self::TelemetryOff => "claude's telemetry is switched off, which Remote Control needs",
-            Self::Policy => "the organization or plan of the account does not allow Remote Control",
-            Self::TrustedDevices => "the host is not one of the account's trusted devices",
-            Self::Network => "claude cannot reach its service",
-            Self::ConsentAsked => "claude waits for consent to enable Remote Control",
-            Self::SpawnModeAsked => "claude waits for a choice of its spawn mode",
-            Self::AlreadyServed => {
-                "another `claude remote-control` serves the project's directory, or the last one's registration has not \
-                 lapsed, which takes one to three minutes"
-            }
-            Self::NothingToResume => "there is no recent conversation to bring back",
-        }
+        self.facts().what
     }
 
     /// The one thing to do about it, as a part of a sentence.
     pub(crate) fn remedy(self) -> &'static str {
-        match self {
-            Self::NotLoggedIn => {
-                "run `claude auth login` on the host as the user that the bot runs as"
-            }
-            Self::LongLivedToken => {
-                "unset CLAUDE_CODE_OAUTH_TOKEN and run `claude auth login` on the host as the user that the bot runs as"
-            }
-            Self::WorkspaceNotTrusted => {
-                "run `claude` once in that directory on the host as the user that the bot runs as, and accept the question"
-            }
-            Self::ForeignEndpoint => {
-                "remove ANTHROPIC_BASE_URL and CLAUDE_CODE_USE_* from the project's environment and claude's settings"
-            }
-            Self::TelemetryOff => {
-                "remove the variable that its output names from the project's environment and claude's settings"
-            }
-            Self::Policy => "ask an owner of the organization to allow it",
-            Self::TrustedDevices => {
-                "run `claude` on the host as the user that the bot runs as, and type `/login` there"
-            }
-            Self::Network => {
-                "try again, and check the host's network and name resolution; if the host uses a proxy, set HTTPS_PROXY \
-                 under `environment` of the project in config.yaml, and start the bot again"
-            }
-            Self::ConsentAsked => "set `stdin: \"y\\n\"` for the project",
-            Self::SpawnModeAsked => "add `--spawn=same-dir` to the project's command",
-            Self::AlreadyServed => {
-                "stop the other one, which may run in a terminal of the host, or wait three minutes and try again"
-            }
-            Self::NothingToResume => "use the command `start` instead of `resume`",
+        self.facts().remedy
+    }
+
+    #[expect(clippy::too_many_lines, reason = "a table")]
+    fn facts(self) -> Facts {
+        use Outlook::{Lapses, NeedsPerson, Passes, Unknown};
+        let (what, remedy, outlook) = match self {
+            Self::NotLoggedIn => (
+                "claude is not logged in",
+                "run `claude auth login` on the host as the user that the bot runs as",
+                NeedsPerson,
+            ),
+            Self::LoginRefused => (
+                "claude's login has expired or was revoked",
+                "run `claude auth login` on the host as the user that the bot runs as",
+                NeedsPerson,
+            ),
+            Self::ApiKey => (
+                "claude is set to an API key, which Remote Control does not take",
+                "remove ANTHROPIC_API_KEY, ANTHROPIC_AUTH_TOKEN and `apiKeyHelper` from the project's environment and claude's settings",
+                NeedsPerson,
+            ),
+            Self::LongLivedToken => (
+                "claude is logged in with a long-lived token",
+                "unset CLAUDE_CODE_OAUTH_TOKEN and run `claude auth login` on the host as the user that the bot runs as",
+                NeedsPerson,
+            ),
+            Self::ForeignEndpoint => (
+                "claude is set to another provider or base URL",
+                "remove ANTHROPIC_BASE_URL and CLAUDE_CODE_USE_* from the project's environment and claude's settings",
+                NeedsPerson,
+            ),
+            Self::TelemetryOff => (
+                "claude's feature flags are switched off, which Remote Control needs",
+                "remove the variable that its output names from the project's environment and claude's settings",
+                NeedsPerson,
+            ),
+            Self::SwitchedOff => (
+                "the setting `disableRemoteControl` switches Remote Control off on the host",
+                "remove it from claude's settings files: managed-settings.json in /etc/claude-code, settings.json in claude's folder, and .claude/settings.json in the project",
+                NeedsPerson,
+            ),
+            Self::Policy => (
+                "the organization's policy does not allow Remote Control",
+                "ask an owner of the organization to allow it, then run `claude auth logout` and `claude auth login` on the host",
+                NeedsPerson,
+            ),
+            Self::NotEnabled => (
+                "Remote Control is not enabled for the account",
+                "run `claude auth logout` and then `claude auth login` on the host as the user that the bot runs as; on a Team or Enterprise plan, an owner has to switch it on first",
+                NeedsPerson,
+            ),
+            Self::PolicyUnreadable => (
+                "a proxy keeps claude from reading the organization's policy (404)",
+                "let the proxy forward all of api.anthropic.com; `claude doctor` shows which host was asked",
+                NeedsPerson,
+            ),
+            Self::TrustedDevices => (
+                "the host is not one of the account's trusted devices",
+                "run `claude` on the host as the user that the bot runs as, and type `/login` there; `claude auth login` does not enroll it",
+                NeedsPerson,
+            ),
+            Self::WorkspaceNotTrusted => (
+                "claude does not trust the project's directory",
+                "run `claude` once in that directory on the host as the user that the bot runs as, and accept the question",
+                NeedsPerson,
+            ),
+            Self::HomeDirectory => (
+                "the project's directory is a home directory, for which claude never saves that it is trusted",
+                "set `directory` to another one in config.yaml, such as a folder in it, and run `claude` there once",
+                NeedsPerson,
+            ),
+            Self::TooOld => (
+                "this version of claude is too old for Remote Control",
+                "run `claude update` on the host",
+                NeedsPerson,
+            ),
+            Self::CommandLine => (
+                "claude does not accept the project's command line",
+                "correct `command` and `resume_command` in config.yaml, and restart the bot; the output names the argument",
+                NeedsPerson,
+            ),
+            Self::NeedsTerminal => (
+                "`claude --remote-control` needs a terminal",
+                "use the verb instead of the option in `command` in config.yaml: `claude remote-control`; then restart the bot",
+                NeedsPerson,
+            ),
+            Self::NotInstalled => (
+                "claude is not fully installed",
+                "install it again on the host",
+                NeedsPerson,
+            ),
+            Self::Certificate => (
+                "claude does not accept the certificate of its service or of a proxy before it",
+                "set NODE_EXTRA_CA_CERTS under `environment` of the project in config.yaml to the file with the proxy's certificate authority, and restart the bot",
+                NeedsPerson,
+            ),
+            Self::AccessDenied => (
+                "the service denies the account access",
+                "check that the account still belongs to the organization and may use Remote Control, then run `claude auth login` on the host",
+                NeedsPerson,
+            ),
+            Self::Network => (
+                "claude cannot reach its service",
+                "check the host's network and name resolution; if the host uses a proxy, set HTTPS_PROXY under `environment` of the project in config.yaml, and restart the bot",
+                Passes,
+            ),
+            Self::ServiceBusy => (
+                "the service answers that there were too many requests (429)",
+                "wait some minutes and try again",
+                Passes,
+            ),
+            Self::ServiceFails => (
+                "the service fails",
+                "wait some minutes and try again; https://status.claude.com tells of disturbances",
+                Passes,
+            ),
+            Self::EnvironmentLost => (
+                "the service does not know the session's environment any more",
+                "start it again",
+                Passes,
+            ),
+            Self::StalePointer => (
+                "what claude remembers of the last session in this directory is of no use to the service",
+                "delete bridge-pointer.json in the directory's folder below ~/.claude/projects on the host, and try again",
+                NeedsPerson,
+            ),
+            Self::AlreadyServed => (
+                "another `claude remote-control` serves the project's directory, or the last one's registration has not lapsed, which takes one to three minutes",
+                "stop the other one, which may run in a terminal of the host, or wait three minutes and try again",
+                Lapses,
+            ),
+            Self::NothingToResume => (
+                "there is no recent conversation to bring back",
+                "use the command `start` instead of `resume`",
+                NeedsPerson,
+            ),
+            Self::ConsentAsked => (
+                "claude waits for consent to enable Remote Control",
+                "set `stdin: \"y\\n\"` for the project",
+                NeedsPerson,
+            ),
+            Self::SpawnModeAsked => (
+                "claude waits for a choice of its spawn mode",
+                "add `--spawn=same-dir` to the project's command",
+                NeedsPerson,
+            ),
+            Self::Unknown => (
+                "claude printed an error that I do not know",
+                "read what it printed, which the command `logs` shows in private",
+                Unknown,
+            ),
+        };
+        Facts {
+            what,
+            remedy,
+            outlook,
         }
     }
+}
+
+/// Whether a text holds these parts, one after the other.
+fn holds(text: &str, parts: &str) -> bool {
+    let mut rest = Some(text);
+    for part in parts.split(" * ") {
+        rest = rest
+            .and_then(|rest| rest.split_once(part))
+            .map(|(_, rest)| rest);
+    }
+    rest.is_some()
 }
 
 /// Lower case, plain apostrophes, and any white space a single space.
@@ -184,52 +435,91 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_known_messages_are_recognised() {
+    fn what_the_program_says_is_recognised() {
         for (text, cause) in [
+            ("claude native binary not installed.", Cause::NotInstalled),
             (
-                "Error: You must be logged in to use Remote Control.",
-                Cause::NotLoggedIn,
+                "Error: Unknown argument: --x\nRun 'claude",
+                Cause::CommandLine,
             ),
             (
-                "Remote Control requires a claude.ai subscription.",
-                Cause::NotLoggedIn,
+                "Error: --spawn may only be specified once",
+                Cause::CommandLine,
             ),
             (
-                "Remote Control requires a full-scope login token.",
-                Cause::LongLivedToken,
+                "Error: --spawn requires one of: session, same-dir",
+                Cause::CommandLine,
+            ),
+            (
+                "Error: Input must be provided either through stdin or as a prompt argument when using --print",
+                Cause::NeedsTerminal,
             ),
             (
                 "Error: Workspace not trusted. Please run `claude` in /srv/website first.",
                 Cause::WorkspaceNotTrusted,
             ),
             (
+                "Error: Workspace not trusted. /home/x is your home directory, and for security",
+                Cause::HomeDirectory,
+            ),
+            (
+                "Error: You must be logged in to use Remote Control.\n\nRemote Control is only available with claude.ai subscriptions.",
+                Cause::NotLoggedIn,
+            ),
+            (
+                "Error: You must be logged in to use Remote Control. Remote Control requires a full-scope login token.",
+                Cause::LongLivedToken,
+            ),
+            (
+                "Error: Registration: Authentication failed (401): OAuth token has expired. Please use `/login`",
+                Cause::LoginRefused,
+            ),
+            (
+                "Error: Remote Control requires claude.ai subscription auth. Unset apiKeyHelper to use",
+                Cause::ApiKey,
+            ),
+            (
                 "Remote Control is only available when using Claude via api.anthropic.com.",
                 Cause::ForeignEndpoint,
             ),
             (
-                "Remote Control requires feature-flag evaluation (DISABLE_TELEMETRY is set).",
+                "Remote Control requires feature-flag evaluation, which is unavailable",
                 Cause::TelemetryOff,
             ),
             (
-                "Remote Control is disabled by your organization\u{2019}s policy.",
+                "Remote Control is disabled by your organization\u{2019}s policy (managed setting `disableRemoteControl`).",
+                Cause::SwitchedOff,
+            ),
+            (
+                "was turned off by your organization's policy.",
                 Cause::Policy,
             ),
             ("blocked by a compliance policy", Cause::Policy),
             (
                 "Remote Control isn't enabled\n  for this account",
-                Cause::Policy,
+                Cause::NotEnabled,
+            ),
+            (
+                "Error: Remote Control is not yet enabled for your account.",
+                Cause::NotEnabled,
+            ),
+            (
+                "Error: Couldn't load your organization's policy, which governs remote control.",
+                Cause::PolicyUnreadable,
             ),
             (
                 "This organization requires Trusted Devices.",
                 Cause::TrustedDevices,
             ),
-            ("Could not verify your account", Cause::Network),
-            ("Couldn\u{2019}t verify your account", Cause::Network),
+            ("(2.1.100) is too old for Remote Control.", Cause::TooOld),
             (
-                "Error: getaddrinfo ENOTFOUND api.anthropic.com",
-                Cause::Network,
+                "Error: Session abc not found. It may have been archived",
+                Cause::NothingToResume,
             ),
-            ("Remote credentials fetch failed: 503", Cause::Network),
+            (
+                "Error: CCR v2 worker registration failed for session cse_1: Request failed with status code 404",
+                Cause::StalePointer,
+            ),
             (
                 "Error: This folder is already served by a terminal `claude remote-control` on this device.",
                 Cause::AlreadyServed,
@@ -239,58 +529,114 @@ mod tests {
                 Cause::AlreadyServed,
             ),
             (
-                "Error: No recent session found in this directory or its worktrees.",
-                Cause::NothingToResume,
+                "Registration: Access denied (403). Check",
+                Cause::AccessDenied,
+            ),
+            (
+                "Registration: Rate limited (429). Polling",
+                Cause::ServiceBusy,
+            ),
+            ("Registration: Failed with status 503", Cause::ServiceFails),
+            ("Couldn\u{2019}t verify your account", Cause::Network),
+            (
+                "Error: getaddrinfo ENOTFOUND api.anthropic.com",
+                Cause::Network,
+            ),
+            ("Error: connect ECONNREFUSED 127.0.0.1:443", Cause::Network),
+            (
+                "Error: self-signed certificate in certificate chain",
+                Cause::Certificate,
+            ),
+            (
+                "Remote Control did not start: \"Enable Remote Control?\" got no answer. Run",
+                Cause::ConsentAsked,
             ),
         ] {
             assert_eq!(Cause::complaint(text), Some(cause), "{text}");
         }
-        for (text, cause) in [
-            ("Enable Remote Control? (y/n) ", Cause::ConsentAsked),
-            (
-                "  [1] same-dir\n  [2] worktree\n\nChoose [1/2] ",
-                Cause::SpawnModeAsked,
-            ),
-            ("Choose [1/2]: \n", Cause::SpawnModeAsked),
-        ] {
-            assert_eq!(Cause::question(text), Some(cause), "{text}");
-        }
-    }
-
-    #[test]
-    fn the_title_of_a_conversation_is_no_cause() {
-        let screen =
-            "Connected\n    Update trusted devices page\n    Couldn't verify the getaddrinfo fix\n";
-        assert_eq!(Cause::question(screen), None);
-    }
-
-    #[test]
-    fn a_question_that_was_answered_is_no_cause() {
-        let text = "Enable Remote Control? (y/n) \n\u{b7}|\u{b7} Connecting";
-        assert_eq!(Cause::question(text), None);
-        let text = "Choose [1/2]: 1\nsame-dir it is";
-        assert_eq!(Cause::question(text), None);
-    }
-
-    #[test]
-    fn the_most_specific_cause_wins() {
-        let text = "Error: You must be logged in to use Remote Control. \
-                    Remote Control requires a full-scope login token.";
-        assert_eq!(Cause::complaint(text), Some(Cause::LongLivedToken));
-        let text = "Couldn't verify the login.\nError: Workspace not trusted.";
-        assert_eq!(Cause::complaint(text), Some(Cause::WorkspaceNotTrusted));
-    }
-
-    #[test]
-    fn ordinary_output_is_no_cause() {
         for text in [
             "",
             " \n",
-            "\u{b7}\u{2714}\u{b7} Connected \u{b7} website",
+            "\u{b7}\u{2714}\u{b7} Connected",
             "Reconnecting",
+            "Error: session",
         ] {
             assert_eq!(Cause::complaint(text), None, "{text}");
-            assert_eq!(Cause::question(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn every_text_stands_in_the_table_as_it_is_compared() {
+        for (text, cause) in COMPLAINTS.iter().chain(&QUESTIONS) {
+            assert_eq!(*text, normalised(text), "{cause:?}");
+        }
+        // None is hidden by one before it.
+        for (text, cause) in COMPLAINTS {
+            assert_eq!(Cause::complaint(text), Some(cause), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_events_in_which_the_program_speaks_of_itself_are_causes() {
+        for (event, cause) in [
+            (
+                "Error: Server unreachable for 10 minutes, giving up.",
+                Some(Cause::Network),
+            ),
+            (
+                "Remote Control session expired.",
+                Some(Cause::EnvironmentLost),
+            ),
+            (
+                "Warning: Remote Control could not renew this computer's connection: claude.ai did not accept the sign-in",
+                Some(Cause::LoginRefused),
+            ),
+            ("Session failed: Workspace not trusted (1)", None),
+            ("kept worktree /srv/getaddrinfo", None),
+            ("Warning: getaddrinfo (session_1)", None),
+        ] {
+            assert_eq!(Cause::event(event), cause, "{event}");
+        }
+    }
+
+    #[test]
+    fn a_question_is_a_cause_until_it_is_answered_or_something_follows() {
+        let consent = "Enable Remote Control? (y/n) ";
+        let spawn = "  [1] same-dir\n  [2] worktree\n\nChoose [1/2] (default: 1): ";
+        let trust = "Security guide: https://code.claude.com\nTrust /srv/website? [y/N] ";
+        for (stdout, stdin, cause) in [
+            (consent, "", Some(Cause::ConsentAsked)),
+            (consent, "y\n", None),
+            (
+                "Enable Remote Control? (y/n) \n\u{b7}|\u{b7} Connecting",
+                "",
+                None,
+            ),
+            (spawn, "y\n", Some(Cause::SpawnModeAsked)),
+            ("Choose [1/2]: \n", "", Some(Cause::SpawnModeAsked)),
+            ("Choose [1/2]: 1\nsame-dir it is", "", None),
+            (trust, "y\n", Some(Cause::WorkspaceNotTrusted)),
+            (
+                "Connected\n    Couldn't verify the getaddrinfo fix\n",
+                "",
+                None,
+            ),
+            ("", "", None),
+        ] {
+            assert_eq!(Cause::question(stdout, stdin), cause, "{stdout}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_told_from_nothing() {
+        for (stderr, cause) in [
+            ("Error: The moon is full.\n", Some(Cause::Unknown)),
+            ("Resuming session session_1 (5m ago)\u{2026}\n", None),
+            ("Warning: Saved spawn mode is worktree\n", None),
+            ("\n", None),
+        ] {
+            assert_eq!(Cause::unknown(stderr), cause, "{stderr}");
+        }
+        assert_eq!(errors("a\nError: b\nc"), "Error: b");
     }
 }

@@ -7,14 +7,16 @@ mod connection;
 mod diagnosis;
 mod launch;
 mod links;
+mod output;
 pub(crate) mod prerequisites;
 mod visible;
 
 pub use connection::Connection;
 pub use diagnosis::Cause;
 pub use launch::SESSION_ID_VARIABLE;
-pub use links::{LinkFinder, LinkPattern, PatternError, Sighting};
+pub use links::{LinkPattern, PatternError};
+pub use output::{OutputReader, Said};
 pub use visible::visible_text;
 
-pub(crate) use diagnosis::Outlook;
+pub(crate) use diagnosis::{Outlook, errors};
 pub(crate) use launch::{Invocation, WAY_OUT, environment, fill_in};

@@ -59,10 +59,16 @@ impl Session {
         effects
     }
 
-    pub(super) fn on_link_timed_out(&mut self, cause: Option<Cause>, terms: &Terms) -> Vec<Effect> {
+    pub(super) fn on_no_link(
+        &mut self,
+        cause: Option<Cause>,
+        terms: &Terms,
+        now: Moment,
+    ) -> Vec<Effect> {
         match &self.state {
-            State::Starting { .. } => {
-                let waited = terms.link_timeout.unwrap_or_default();
+            State::Starting { deadline, .. } => {
+                let left = deadline.saturating_sub(now.uptime);
+                let waited = terms.link_timeout.unwrap_or_default().saturating_sub(left);
                 self.end(Ending::NoLink { waited, cause }, Vec::new())
             }
             State::Spawning { .. }
@@ -193,7 +199,9 @@ impl Session {
             (Some(Cause::NothingToResume), _) => is_restarted,
             (_, Some(Outlook::NeedsPerson)) => false,
             (_, Some(Outlook::Passes | Outlook::Lapses)) => is_restarted || is_first_start,
-            (_, None) => is_restarted || is_first_start && !self.told.is_empty(),
+            (_, Some(Outlook::Unknown) | None) => {
+                is_restarted || is_first_start && !self.told.is_empty()
+            }
         }
     }
 
@@ -203,7 +211,7 @@ impl Session {
         let rest = match cause.map(Cause::outlook) {
             Some(Outlook::Lapses) if is_known => NEXT_LAPSE,
             Some(Outlook::Lapses) => FIRST_LAPSE,
-            Some(Outlook::Passes | Outlook::NeedsPerson) | None => {
+            Some(Outlook::Passes | Outlook::NeedsPerson | Outlook::Unknown) | None => {
                 let growth = 2_u32.saturating_pow(self.restarts);
                 self.restarts = self.restarts.saturating_add(1);
                 FIRST_REST.saturating_mul(growth).min(LONGEST_REST)

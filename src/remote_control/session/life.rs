@@ -38,7 +38,8 @@ pub(crate) enum Event {
     /// The process does not exist and will not.
     NotSpawned(NotSpawned),
     LinkShown(Link),
-    LinkTimedOut(Option<Cause>),
+    /// Its time is over without one, or the program says that it comes to nothing.
+    NoLink(Option<Cause>),
     /// The program says something else of its connection than before.
     Connection(Connection),
     Exited(Exit, Option<Cause>),
@@ -129,7 +130,7 @@ impl Session {
             Event::Spawned(process) => self.on_spawned(process, terms),
             Event::NotSpawned(reason) => self.on_not_spawned(reason, terms, now),
             Event::LinkShown(link) => self.on_link_shown(&link, now),
-            Event::LinkTimedOut(cause) => self.on_link_timed_out(cause, terms),
+            Event::NoLink(cause) => self.on_no_link(cause, terms, now),
             Event::Connection(connection) => self.on_connection(connection, now),
             Event::Exited(exit, cause) => self.on_exited(exit, cause, now),
             Event::NotEnded(reason) => self.on_not_ended(reason),

@@ -317,7 +317,8 @@ fn all_who_wait_get_the_link_when_it_is_shown() {
 #[test]
 fn a_process_that_shows_no_link_in_time_is_ended_with_its_cause() {
     let mut life = Life::starting(TERMS);
-    let effects = life.on(Event::LinkTimedOut(Some(Cause::ConsentAsked)));
+    life.pass(LINK_TIMEOUT);
+    let effects = life.on(Event::NoLink(Some(Cause::ConsentAsked)));
     assert_eq!(effects, [Effect::EndTree(Some(process(1)))]);
     // Too late.
     assert_eq!(life.on(Event::LinkShown(link("one"))), []);

@@ -17,7 +17,7 @@ fn events() -> [(&'static str, Event); 14] {
             Event::NotSpawned(NotSpawned::Other { reason }),
         ),
         ("shown", Event::LinkShown(link("two"))),
-        ("timed out", Event::LinkTimedOut(None)),
+        ("timed out", Event::NoLink(None)),
         ("connected", Event::Connection(Connection::Connected)),
         ("exited", exited()),
         ("gone", gone()),

@@ -212,7 +212,7 @@ fn a_first_start_that_failed_does_not_come_back() {
     assert_eq!(rest(&mut Life::starting(ON_EXIT)), None);
 
     let mut silent = Life::starting(ON_EXIT);
-    silent.on(Event::LinkTimedOut(None));
+    silent.on(Event::NoLink(None));
     finished(silent.on(gone()));
 
     let reason = || NotSpawned::Other {

@@ -50,7 +50,7 @@ fn event(kind: u8, number: u8) -> Event {
             reason: format!("\"{number}\n"),
         }),
         5 => Event::LinkShown(Link::parse(&format!("https://claude.ai/code/{number}")).unwrap()),
-        6 => Event::LinkTimedOut(Some(Cause::ConsentAsked)),
+        6 => Event::NoLink(Some(Cause::ConsentAsked)),
         7 => Event::Exited(Exit::Code(i32::from(number)), None),
         8 => Event::TreeGone(StopReport {
             processes: 1,

@@ -1,0 +1,302 @@
+//! What the program says on its stdout, line by line, as it comes: its link, its state, its events.
+//!
+//! Invariant: what a conversation is called, does or prints is none of these. The program shows titles as hyperlinks in indented
+//! lines of its status block, and after the mark at the head of that block; what it says itself begins where a line begins.
+
+use std::mem;
+
+use memchr::{memchr, memmem};
+use vte::{Params, Parser, Perform};
+
+use super::{
+    links::{LinkPattern, SCHEME, is_of_url},
+    visible::{is_string_end, is_style},
+};
+use crate::link::Link;
+
+/// How the line begins in which the program shows the session's link. The link is its last word.
+const OWN_LINES: [&str; 2] = ["Code anywhere with", "Continue coding in"];
+
+/// How the head of the status block begins: a mark between two dots (U+00B7).
+const HEAD: char = '\u{b7}';
+
+const ESCAPE: u8 = 0x1b;
+
+/// Bytes of the longest line that is looked at. Those of the program have less than 200.
+const LONGEST_LINE: usize = 4096;
+
+/// Bytes of a control string that are held; the parser drops what comes beyond.
+const LONGEST_OSC: usize = 2048;
+
+/// Something that the program said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Said {
+    /// A link, in the program's own line or alone in a line.
+    Link(Link),
+    /// A link in another line, as wrappers and other versions may print it, and what stands before it there.
+    LinkAfter(Link, String),
+    /// The head of the status block, such as `·|· Reconnecting · retrying in 8s · disconnected 42s`; only when it changes.
+    Head(String),
+    /// An event, without its time.
+    Event(String),
+}
+
+/// Reads a stream of output that comes in pieces, cut anywhere, in constant memory.
+///
+/// A line counts once it has ended, by a line break or a move of the cursor; so a link is whole or it is not there. Colours and
+/// hyperlinks (SGR and OSC escape sequences) take no room: around a link or within it they change nothing, and where a hyperlink
+/// leads to does not matter.
+pub struct OutputReader {
+    parser: Parser<LONGEST_OSC>,
+    page: Page,
+    /// The beginning of a character that was cut. The parser would lose what comes after such a one.
+    held: Vec<u8>,
+}
+
+impl OutputReader {
+    /// Looks for links of this pattern.
+    #[must_use]
+    pub fn new(pattern: LinkPattern) -> Self {
+        Self {
+            parser: Parser::new_with_size(),
+            page: Page {
+                pattern,
+                in_text: true,
+                in_hyperlink: false,
+                line: Line::default(),
+                head: None,
+                said: Vec::new(),
+            },
+            held: Vec::new(),
+        }
+    }
+
+    /// Takes the next piece of output; returns what became certain with it, in order.
+    #[must_use]
+    pub fn push(&mut self, output: &[u8]) -> Vec<Said> {
+        let joined;
+        let mut output = output;
+        if !self.held.is_empty() {
+            joined = [&self.held, output].concat();
+            output = &joined;
+        }
+        let (mut rest, held) = output.split_at(output.len() - cut_character(output));
+        self.held = held.to_vec();
+        while !rest.is_empty() {
+            let end = memchr(ESCAPE, rest).map_or(rest.len(), |escape| escape + 1);
+            let (part, after) = rest.split_at(end);
+            self.parse(part);
+            if part.ends_with(&[ESCAPE]) {
+                self.page.in_text = false;
+            }
+            rest = after;
+        }
+        mem::take(&mut self.page.said)
+    }
+
+    /// Parses text up to the next escape character. Whole lines that say nothing are passed over, as a flood is mostly that, and
+    /// the parser takes its time for each character.
+    fn parse(&mut self, part: &[u8]) {
+        let whole_lines = around_whole_lines(part).filter(|_| self.page.in_text);
+        let Some((begin, lines, end)) = whole_lines else {
+            return self.parser.advance(&mut self.page, part);
+        };
+        self.parser.advance(&mut self.page, begin);
+        let mut rest = lines;
+        let mut url = memmem::find(rest, SCHEME.as_bytes());
+        while let Some(length) = memchr(b'\n', rest).map(|end| end + 1) {
+            let (line, after) = rest.split_at(length);
+            let has_url = url.is_some_and(|url| url < length);
+            if has_url || line.starts_with(b"[") || line.starts_with("\u{b7}".as_bytes()) {
+                self.parser.advance(&mut self.page, line);
+            }
+            url = if has_url {
+                memmem::find(after, SCHEME.as_bytes())
+            } else {
+                url.map(|url| url - length)
+            };
+            rest = after;
+        }
+        self.parser.advance(&mut self.page, end);
+    }
+
+    /// Something was passed over: what is left of the line in which that ended means nothing.
+    pub(crate) fn skip(&mut self) {
+        self.parser = Parser::new_with_size();
+        self.held.clear();
+        self.page.in_text = true;
+        self.page.in_hyperlink = false;
+        self.page.line = Line {
+            is_lost: true,
+            ..Line::default()
+        };
+    }
+
+    /// What the unfinished line at the end says, if it goes no further.
+    #[must_use]
+    pub fn unfinished(&self) -> Option<Said> {
+        self.page.judge()
+    }
+}
+
+/// How many bytes at the end begin a character (UTF-8) that goes on.
+fn cut_character(text: &[u8]) -> usize {
+    let last = text.iter().rev().zip(1..=3);
+    let mut begins = last.skip_while(|(byte, _)| matches!(byte, 0x80..=0xbf));
+    let Some((first, length)) = begins.next() else {
+        return 0;
+    };
+    let whole = match first {
+        0xc2..=0xdf => 2,
+        0xe0..=0xef => 3,
+        0xf0..=0xf4 => 4,
+        _ => 0,
+    };
+    if whole > length { length } else { 0 }
+}
+
+/// The text up to its first line break and from its last on, and what is in between.
+fn around_whole_lines(text: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let first = memchr(b'\n', text)? + 1;
+    let last = memchr::memrchr(b'\n', text)? + 1;
+    Some((
+        text.get(..first)?,
+        text.get(first..last)?,
+        text.get(last..)?,
+    ))
+}
+
+struct Page {
+    pattern: LinkPattern,
+    /// Neither in an escape sequence nor right after its beginning, for certain.
+    in_text: bool,
+    in_hyperlink: bool,
+    line: Line,
+    /// The last one; with the first one it is known that the program shows a status block.
+    head: Option<String>,
+    said: Vec<Said>,
+}
+
+/// The line that is being written.
+#[derive(Default)]
+struct Line {
+    /// Of a longer one, a character more than counts.
+    text: String,
+    /// Its first character stands in a hyperlink.
+    begins_in_hyperlink: bool,
+    /// The cursor was moved to its beginning from the middle of another: nobody knows where on the screen it begins.
+    is_torn: bool,
+    /// Its beginning was passed over.
+    is_lost: bool,
+}
+
+impl Page {
+    fn end_line(&mut self) {
+        self.said.extend(self.judge());
+        if let Some(Said::Head(head)) = self.said.last() {
+            self.head = Some(head.clone());
+        }
+        self.line = Line::default();
+    }
+
+    /// The cursor moves, or something is erased. `keeps_column`: the cursor is no farther to the right after that.
+    fn tear_line(&mut self, keeps_column: bool) {
+        let is_torn = self.line.is_torn || !self.line.text.is_empty() || !keeps_column;
+        let is_lost = self.line.is_lost;
+        self.end_line();
+        (self.line.is_torn, self.line.is_lost) = (is_torn, is_lost);
+    }
+
+    fn judge(&self) -> Option<Said> {
+        let line = &self.line;
+        let text = line.text.trim_end();
+        if text.is_empty() || text.len() > LONGEST_LINE || line.is_lost {
+            return None;
+        }
+        let begins_on_the_left = !line.is_torn && !text.starts_with(' ');
+        let is_of_program = begins_on_the_left && !line.begins_in_hyperlink;
+        if is_of_program && text.starts_with(HEAD) {
+            let is_news = self.head.as_deref() != Some(text);
+            return is_news.then(|| Said::Head(text.to_owned()));
+        }
+        if is_of_program && let Some(event) = event(text) {
+            return Some(Said::Event(event.to_owned()));
+        }
+        let (before, link) = self.link_in(text)?;
+        let is_alone = self.head.is_none() && text.len() == link.expose().len();
+        let is_own = OWN_LINES.iter().any(|begin| text.starts_with(begin));
+        if is_of_program && (is_own && text.ends_with(link.expose()) || is_alone) {
+            Some(Said::Link(link))
+        } else if self.head.is_none() || is_of_program {
+            Some(Said::LinkAfter(link, before.to_owned()))
+        } else {
+            None
+        }
+    }
+
+    /// The first link in a text, and what stands before it.
+    fn link_in<'t>(&self, text: &'t str) -> Option<(&'t str, Link)> {
+        let words = text.split(|character| !is_of_url(character));
+        let link = words
+            .into_iter()
+            .find_map(|word| self.pattern.link_in_prose(word))?;
+        let place = text.find(link.expose())?;
+        Some((text.get(..place)?, link))
+    }
+}
+
+/// What stands after the time of an event, as in `[12:34:56] Error: ..`.
+fn event(line: &str) -> Option<&str> {
+    let (time, event) = line.strip_prefix('[')?.split_once("] ")?;
+    let is_time = time.len() == 8
+        && time
+            .bytes()
+            .all(|byte| byte == b':' || byte.is_ascii_digit());
+    is_time.then_some(event)
+}
+
+impl Perform for Page {
+    fn print(&mut self, character: char) {
+        self.in_text = true;
+        if self.line.text.is_empty() {
+            self.line.begins_in_hyperlink = self.in_hyperlink;
+        }
+        if self.line.text.len() <= LONGEST_LINE {
+            self.line.text.push(character);
+        }
+    }
+
+    fn execute(&mut self, byte: u8) {
+        match byte {
+            b'\n' => self.end_line(),
+            b'\r' if !self.line.is_lost => self.end_line(),
+            // It takes room, or ends a word at least.
+            _ if self.line.text.len() <= LONGEST_LINE => self.line.text.push(' '),
+            _ => {}
+        }
+    }
+
+    fn csi_dispatch(&mut self, _: &Params, intermediates: &[u8], _: bool, action: char) {
+        if !is_style(intermediates, action) {
+            self.tear_line(matches!(action, 'A' | 'B' | 'J' | 'K' | 'h' | 'l'));
+        }
+        self.in_text = true;
+    }
+
+    fn esc_dispatch(&mut self, intermediates: &[u8], _: bool, byte: u8) {
+        if !is_string_end(intermediates, byte) {
+            self.tear_line(false);
+        }
+        self.in_text = true;
+    }
+
+    fn osc_dispatch(&mut self, parameters: &[&[u8]], _: bool) {
+        if let [b"8", _, target @ ..] = parameters {
+            self.in_hyperlink = target.iter().any(|part| !part.is_empty());
+        }
+        self.in_text = true;
+    }
+}
+
+#[cfg(test)]
+mod tests;
