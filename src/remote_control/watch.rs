@@ -1,6 +1,6 @@
 //! Watches one process: what it prints, and when it ends.
 
-use std::{future::pending, path::PathBuf, time::Duration};
+use std::{future::pending, mem, path::PathBuf, time::Duration};
 
 use tokio::{
     task::spawn_blocking,
@@ -9,7 +9,7 @@ use tokio::{
 use tracing::error;
 
 use super::{
-    claude::{self, Cause, LinkPattern, OutputReader, Said, visible_text},
+    claude::{self, Cause, Connection, LinkPattern, OutputReader, Said, visible_text},
     process::{self, Exit, Follower, Piece, ProcessIdentity, Start},
     project::MAX_OUTPUT,
     session::Event,
@@ -121,6 +121,9 @@ pub(super) async fn watch(
             waits_for_link = false;
             task.report(Event::LinkShown(link)).await;
         }
+        if let Some(connection) = search.connection_news.take() {
+            task.report(Event::Connection(connection)).await;
+        }
     }
 }
 
@@ -171,6 +174,9 @@ struct Search {
     /// When the line at the end counts as it stands.
     quiet: Option<Instant>,
     complaint: Option<(Cause, Instant)>,
+    /// What it said of its connection last, and that again if it is to be told.
+    connection: Option<Connection>,
+    connection_news: Option<Connection>,
 }
 
 impl Search {
@@ -182,6 +188,8 @@ impl Search {
             news: None,
             quiet: None,
             complaint: None,
+            connection: None,
+            connection_news: None,
         }
     }
 
@@ -228,7 +236,15 @@ impl Search {
                     self.complaint = Some((cause, now));
                 }
             }
-            Said::Head(_) => {}
+            Said::Head(head) => {
+                let connection = Connection::of(&head);
+                let is_news = connection.map(|it| mem::discriminant(&it))
+                    != self.connection.map(|it| mem::discriminant(&it));
+                if is_news && connection.is_some() {
+                    self.connection = connection;
+                    self.connection_news = connection;
+                }
+            }
         }
     }
 
