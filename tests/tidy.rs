@@ -9,6 +9,8 @@
 #[path = "tidy/source.rs"]
 mod source;
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use source::{SourceFile, rust_files};
 
 /// The parts of the crate, and which of its other modules each may name. A file may be of two, where one lies in the other.
@@ -42,6 +44,9 @@ const MAY_NAME: &[(&str, &str)] = &[
     ),
 ];
 
+/// The folders whose files do not name one another in a circle, whatever is between.
+const WITHOUT_CIRCLES: &[&str] = &["matrix"];
+
 /// What else a part must not name.
 const MUST_NOT_NAME: &[(&str, &str)] = &[
     ("matrix", "crate::matrix::connect"),
@@ -68,7 +73,8 @@ src/command/reply/confidential.rs: a session's output, for the encrypted message
 src/matrix/folder.rs: the device's token, for its file
 src/matrix/own_identity.rs: the recovery key, for the SDK that opens the secrets with it
 src/matrix/login.rs: the token and the password, for requests and the log-in
-src/matrix/login/request.rs: the token of a single request
+src/matrix/homeserver.rs: the token of a single request
+src/matrix/login/forwarder.rs: the device's token, for the SDK's requests
 src/matrix/login/appservice.rs: the appservice's token, for its requests
 src/check/project.rs: a project's input, to see whether it answers the program's question
 src/check/api.rs: a token, for questions to the homeserver
@@ -154,6 +160,66 @@ fn modules_name_only_what_they_may_know() {
     assert_none(misnamed);
 }
 
+/// The files of a folder that name one another in a circle, and those above them. Its mod.rs names all and hands out their names.
+fn in_circles(folder: &str, files: &[SourceFile]) -> Vec<String> {
+    let root = format!("crate::{folder}");
+    let within = |path: &str| path.strip_prefix(&format!("{root}::")).map(str::to_owned);
+    let mut names: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let is_root = |file: &&SourceFile| file.module() == folder;
+    let handed_out: Vec<_> = files
+        .iter()
+        .filter(is_root)
+        .flat_map(SourceFile::paths)
+        .map(|(_, path)| path)
+        .collect();
+    for file in files
+        .iter()
+        .filter(|file| !is_root(file) && !file.is_test())
+    {
+        let Some(module) = within(&format!("crate::{}", file.module())) else {
+            continue;
+        };
+        let named = file
+            .paths()
+            .into_iter()
+            .filter_map(|(_, path)| within(&path));
+        names.insert(module, named.collect());
+    }
+    let modules: Vec<_> = names.keys().cloned().collect();
+    let deepest = |path: &str| {
+        let found = modules.iter().filter(|module| is_below(path, module));
+        found.max_by_key(|module| module.len())
+    };
+    let leads_to = |path: &String| {
+        let handed_out = handed_out
+            .iter()
+            .find(|one| one.rsplit("::").next() == path.split("::").next());
+        deepest(path).or_else(|| deepest(handed_out?))
+    };
+    let mut edges: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+    for (module, named) in &names {
+        let named = named.iter().filter_map(leads_to);
+        edges.insert(module, named.filter(|named| *named != module).collect());
+    }
+    // Whoever names none that is left is in no circle.
+    while let Some(free) = edges.iter().find(|(_, named)| named.is_empty()) {
+        let free = *free.0;
+        edges.remove(free);
+        for named in edges.values_mut() {
+            named.retain(|named| *named != free);
+        }
+    }
+    edges.into_keys().cloned().collect()
+}
+
+#[test]
+fn no_files_name_one_another_in_a_circle() {
+    for folder in WITHOUT_CIRCLES {
+        let found = in_circles(folder, &rust_files(&format!("src/{folder}")));
+        assert!(found.is_empty(), "{folder}: {found:#?}");
+    }
+}
+
 #[test]
 fn a_secret_leaves_its_type_in_few_places_and_unsafe_code_is_in_one() {
     assert_none(|file| lines_with(file, ".expose()", MAY_EXPOSE));
@@ -232,6 +298,18 @@ fn the_rules_find_what_breaks_them() {
         1
     );
     assert_eq!(found("src/new.rs", ""), 1);
+    let circle = [
+        file("src/a/mod.rs", "mod b; pub use b::{B, c::C};"),
+        file("src/a/b.rs", "use super::d::D;"),
+        file("src/a/b/c.rs", "fn f() {}"),
+        file("src/a/d.rs", "fn f() { crate::a::C; }"),
+    ];
+    assert!(in_circles("a", &circle).is_empty());
+    let circle = circle.map(|it| match it.name.as_str() {
+        "src/a/d.rs" => file("src/a/d.rs", "use crate::{a::{e, B}, x};"),
+        _ => it,
+    });
+    assert_eq!(in_circles("a", &circle), ["b", "d"]);
     let exposes = file("src/x.rs", "// link.expose()\nlink.expose();");
     assert_eq!(lines_with(&exposes, ".expose()", MAY_EXPOSE).len(), 1);
     assert!(lines_with(&exposes, ".expose()", "src/x.rs: why").is_empty());

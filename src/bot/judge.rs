@@ -80,7 +80,7 @@ async fn decide(
     message: &Message,
 ) -> Decision {
     let matrix = handle.connected().await;
-    if matrix.has_obeyed(message) {
+    if matrix.has_counted(message) {
         return Decision::DoneBefore;
     }
     let Some(intent) = understand(&matrix, config, statuses, message).await else {
@@ -189,7 +189,7 @@ async fn authorize_message(
     );
     let proof = proof.ok_or(Denied::NoFacts)?;
     let permit = authorize(sender, proof.trust, facts.as_ref(), policy)?;
-    match handle.connected().await.obey(message, &proof).await {
+    match handle.connected().await.count(message, &proof).await {
         Ok(()) => Ok(permit),
         Err(fault) => {
             error!(error = %Chain(&fault), "what is executed cannot be written down");

@@ -1,19 +1,20 @@
 //! The logged-in client of the SDK, and what everything that hears and speaks works on.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     fs::{self, Permissions},
+    hash::Hash,
     io,
     os::unix::fs::PermissionsExt as _,
     panic::AssertUnwindSafe,
     path::Path,
-    sync::Arc,
+    sync::{self, Arc, PoisonError, Weak},
     time::Duration,
 };
 
 use futures_util::FutureExt as _;
 use matrix_sdk::{
-    Client,
+    Client, Room, RoomState,
     config::RequestConfig,
     cross_process_lock::CrossProcessLockConfig,
     ruma::{OwnedRoomId, OwnedUserId, UserId},
@@ -27,14 +28,12 @@ use tracing::warn;
 
 use super::{
     Fault, MatrixFolder,
-    admin_room::AdminRoom,
-    direct_message::DirectMessages,
     folder::{JsonMap, file_fault},
     guard::Quarantine,
     inbox::Inbox,
-    locks::Locks,
     login::LoggedIn,
     replay::ReplayProtection,
+    rooms::{AdminRoom, DirectMessages},
 };
 use crate::config::{Config, Devices, MasterKey};
 
@@ -85,6 +84,15 @@ impl Matrix {
     #[must_use]
     pub fn homeserver_answers(&self) -> watch::Receiver<bool> {
         self.answers.subscribe()
+    }
+
+    pub(super) fn joined_admin_room(&self) -> Result<Room, Fault> {
+        let room = self
+            .admin_room
+            .id()
+            .and_then(|id| self.client.get_room(&id));
+        let room = room.filter(|room| room.state() == RoomState::Joined);
+        room.ok_or(Fault::NotInAdminRoom)
     }
 
     /// Closes the stores. Nothing works afterwards.
@@ -144,4 +152,46 @@ fn close_to_others(store: &Path) -> io::Result<()> {
         fs::set_permissions(entry?.path(), Permissions::from_mode(0o600))?;
     }
     Ok(())
+}
+
+/// A lock for each room, or each person: there as long as somebody holds it or waits for it.
+#[derive(Debug)]
+pub(super) struct Locks<K, L>(sync::Mutex<HashMap<K, Weak<L>>>);
+
+impl<K, L> Default for Locks<K, L> {
+    fn default() -> Self {
+        Self(sync::Mutex::default())
+    }
+}
+
+impl<K: Eq + Hash, L: Default> Locks<K, L> {
+    /// The lock for this. It is the same one as long as anybody has it.
+    pub(super) fn of(&self, key: K) -> Arc<L> {
+        let mut locks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        locks.retain(|_, lock| lock.strong_count() > 0);
+        let known = locks.get(&key).and_then(Weak::upgrade);
+        known.unwrap_or_else(|| {
+            let lock = Arc::default();
+            locks.insert(key, Arc::downgrade(&lock));
+            lock
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_shared_while_it_is_held_and_forgotten_afterwards() {
+        let locks = Locks::<u32, Mutex<()>>::default();
+        let one = locks.of(1);
+        assert!(Arc::ptr_eq(&one, &locks.of(1)));
+        assert!(!Arc::ptr_eq(&one, &locks.of(2)));
+        drop(one);
+        for key in 0..1000 {
+            drop(locks.of(key));
+        }
+        assert_eq!(locks.0.lock().unwrap().len(), 1);
+    }
 }

@@ -22,6 +22,42 @@ use super::{Chain, Fault};
 /// The one algorithm of rooms that the SDK speaks. With another one nothing can be sent.
 const ALGORITHM: EventEncryptionAlgorithm = EventEncryptionAlgorithm::MegolmV1AesSha2;
 
+/// Why a link may not be sent to somebody. Nothing was sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotConfidential {
+    /// The requester has no cross-signing identity, so it cannot be told which devices are theirs.
+    NoIdentity,
+    /// The requester's identity is another one than the one we signed.
+    IdentityChanged,
+    /// None of the requester's devices may read it.
+    NoReadableDevice,
+    /// Somebody else came into the room while the link was sent. It was redacted, and may have been read before.
+    Overheard,
+    /// The homeserver would not make a room with the requester.
+    RoomRefused {
+        /// Its words.
+        reason: String,
+    },
+}
+
+/// Why a link was not sent.
+#[derive(Debug)]
+pub enum NotSent {
+    /// It may not be.
+    Refused(NotConfidential),
+    /// It could not be; it may or may not have arrived.
+    Fault(Fault),
+}
+
+impl<F: Into<Fault>> From<F> for NotSent {
+    fn from(fault: F) -> Self {
+        match fault.into() {
+            Fault::IdentityChanged { .. } => Self::Refused(NotConfidential::IdentityChanged),
+            fault => Self::Fault(fault),
+        }
+    }
+}
+
 /// Whether a room is encrypted, by the homeserver's word and by the SDK's, and exactly the bot and the recipient are in it or
 /// invited, and nobody else ever was: as the homeserver says now, and as the SDK believes, which decides who gets the key.
 pub(super) async fn is_confidential(room: &Room, recipient: &UserId) -> Result<bool, Fault> {

@@ -14,14 +14,13 @@ use tracing::{debug, info, warn};
 
 use super::{
     Chain, Fault, Heard, Matrix, MatrixFolder,
-    admin_room::AdminRoom,
     client::build_client,
-    direct_message::DirectMessages,
     guard::Quarantine,
     inbox::Inbox,
     login::{LoggedIn, Login},
     own_identity::{OwnIdentity, RECOVERY_KEY_VARIABLE, RecoveryKey},
     replay::ReplayProtection,
+    rooms::{AdminRoom, DirectMessages},
     sync,
 };
 use crate::config::Config;
@@ -165,7 +164,8 @@ async fn try_connect(
         store_is_new,
     )?);
     let direct_messages = Arc::new(DirectMessages::load(folder)?);
-    let replay_protection = ReplayProtection::load(folder.obeyed(), config.max_command_age)?;
+    let replay_protection =
+        ReplayProtection::load(folder.counted_commands(), config.max_command_age)?;
     let replay_protection = Arc::new(replay_protection);
     let inbox = Inbox::new(
         config,

@@ -27,50 +27,13 @@ use serde_json::json;
 use tracing::{error, info, warn};
 
 use super::{
-    Chain, Fault, LinkReceipt, Matrix, MatrixFolder, Notice, SentLink,
+    Chain, Fault, LinkReceipt, Matrix, NotConfidential, NotSent, Notice, SentLink,
     confidentiality::{is_confidential, was_between_two},
-    folder::JsonMap,
-    identities::{KeptVerification, Standing},
+    pinned_identities::KeptVerification,
     redact::Picture,
     send::{Sound, Turn, mentioning_nobody},
 };
-use crate::{config::Devices, link::Link};
-
-/// Why a link may not be sent to somebody. Nothing was sent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NotConfidential {
-    /// The requester has no cross-signing identity, so it cannot be told which devices are theirs.
-    NoIdentity,
-    /// The requester's identity is another one than the one we signed.
-    IdentityChanged,
-    /// None of the requester's devices may read it.
-    NoReadableDevice,
-    /// Somebody else came into the room while the link was sent. It was redacted, and may have been read before.
-    Overheard,
-    /// The homeserver would not make a room with the requester.
-    RoomRefused {
-        /// Its words.
-        reason: String,
-    },
-}
-
-/// Why a link was not sent.
-#[derive(Debug)]
-pub enum NotSent {
-    /// It may not be.
-    Refused(NotConfidential),
-    /// It could not be; it may or may not have arrived.
-    Fault(Fault),
-}
-
-impl<F: Into<Fault>> From<F> for NotSent {
-    fn from(fault: F) -> Self {
-        match fault.into() {
-            Fault::IdentityChanged { .. } => Self::Refused(NotConfidential::IdentityChanged),
-            fault => Self::Fault(fault),
-        }
-    }
-}
+use crate::link::Link;
 
 /// What stands around the link.
 #[derive(Debug, Clone)]
@@ -232,38 +195,6 @@ impl Matrix {
         Ok(())
     }
 
-    /// Under the identity-based strategy a user without cross-signing gets nothing, and the sending still succeeds: so
-    /// this is looked at before. The device list is asked for anew, as stale ones happen.
-    ///
-    /// The identity is signed first: only then does the SDK itself refuse to send, should it change before the sending. For
-    /// that the caller keeps them verified ([`Matrix::keep_verified`]) until the sending is over.
-    pub(super) async fn check_devices(&self, recipient: &UserId) -> Result<(), NotSent> {
-        let encryption = self.client.encryption();
-        let identity = encryption.request_user_identity(recipient).await?;
-        if self.standing(recipient, identity.as_ref()) == Standing::Changed {
-            return Err(NotSent::Refused(NotConfidential::IdentityChanged));
-        }
-        match (self.config.encryption.devices, identity) {
-            (Devices::Any, _) => {}
-            (Devices::CrossSigned, None) => {
-                return Err(NotSent::Refused(NotConfidential::NoIdentity));
-            }
-            (Devices::CrossSigned, Some(identity)) => drop(self.signed(identity).await?),
-        }
-        self.note_identity(recipient).await?;
-        let devices = encryption.get_user_devices(recipient).await?;
-        let mut devices = devices.devices().filter(|device| !device.is_dehydrated());
-        let readable = match self.config.encryption.devices {
-            Devices::Any => devices.next().is_some(),
-            Devices::CrossSigned => devices.any(|device| device.is_cross_signed_by_owner()),
-        };
-        if readable {
-            Ok(())
-        } else {
-            Err(NotSent::Refused(NotConfidential::NoReadableDevice))
-        }
-    }
-
     /// The room of an earlier link, if somebody else was ever in it, and so may have read what was sent there.
     pub async fn overheard_room(&self, recipient: &UserId) -> Option<OwnedRoomId> {
         let room = self.direct_messages.with(recipient)?;
@@ -316,47 +247,6 @@ impl Matrix {
             let reason = "the new room is not as it was asked for".to_owned();
             Err(NotSent::Refused(NotConfidential::RoomRefused { reason }))
         }
-    }
-}
-
-/// How many rooms that the bot made before are kept for each person.
-const MOST_REPLACED: usize = 8;
-
-/// Whose direct message is which room. Kept by ourselves, as `m.direct` is too easily wrong.
-#[derive(Debug)]
-pub(super) struct DirectMessages {
-    current: JsonMap<OwnedRoomId>,
-    /// The rooms before, which were no longer fit for a link. Earlier links may stand there.
-    replaced: JsonMap<Vec<OwnedRoomId>>,
-}
-
-impl DirectMessages {
-    pub(super) fn load(folder: &MatrixFolder) -> Result<Self, Fault> {
-        Ok(Self {
-            current: folder.direct_messages()?,
-            replaced: folder.replaced_direct_messages()?,
-        })
-    }
-
-    /// The room to which links to this user go.
-    pub(super) fn with(&self, user: &UserId) -> Option<OwnedRoomId> {
-        self.current.get(user)
-    }
-
-    /// The rooms to which links to this user went before.
-    pub(super) fn replaced(&self, user: &UserId) -> Vec<OwnedRoomId> {
-        self.replaced.get(user).unwrap_or_default()
-    }
-
-    /// Links to this user go to another room from now on.
-    fn replace(&self, user: &UserId, room: &RoomId) -> Result<(), Fault> {
-        if let Some(before) = self.current.get(user) {
-            let mut replaced = self.replaced(user);
-            replaced.push(before);
-            let surplus = replaced.len().saturating_sub(MOST_REPLACED);
-            self.replaced.insert(user, replaced.split_off(surplus))?;
-        }
-        self.current.insert(user, room.to_owned())
     }
 }
 

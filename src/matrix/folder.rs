@@ -117,8 +117,8 @@ impl MatrixFolder {
         self.0.join("homeserver.sock")
     }
 
-    /// Which commands were obeyed.
-    pub(super) fn obeyed(&self) -> PathBuf {
+    /// Which commands counted.
+    pub(super) fn counted_commands(&self) -> PathBuf {
         self.0.join("obeyed")
     }
 

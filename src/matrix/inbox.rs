@@ -17,7 +17,7 @@ use matrix_sdk::{
     deserialized_responses::{EncryptionInfo, TimelineEvent, TimelineEventKind},
     ruma::{
         EventId, Int, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId,
-        UserId,
+        ServerName, UserId,
         events::{
             AnySyncMessageLikeEvent, AnySyncTimelineEvent, SyncMessageLikeEvent,
             room::{
@@ -31,12 +31,14 @@ use matrix_sdk::{
         serde::Raw,
     },
 };
+use serde::Deserialize;
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
 use super::{
-    Chain, Fault, Matrix, ReplyTo, admin_room::AdminRoom, clock::Clock,
-    direct_message::DirectMessages, replay::ReplayProtection,
+    Chain, Fault, Heard, Message, ReplyTo,
+    replay::ReplayProtection,
+    rooms::{AdminRoom, DirectMessages},
 };
 use crate::config::Config;
 
@@ -51,45 +53,6 @@ const WAITING_PER_SENDER: usize = 16;
 
 /// How many may wait of all senders: each is looked up after each sync, and a homeserver can invent senders.
 const WAITING: usize = 1024;
-
-/// What the bot hears.
-#[derive(Debug)]
-pub enum Heard {
-    /// Somebody addressed the bot.
-    Message(Message),
-    /// Somebody said what the bot cannot decrypt.
-    Undecryptable {
-        /// Who.
-        sender: OwnedUserId,
-        /// To answer it.
-        reply_to: ReplyTo,
-    },
-    /// Somebody writes to the bot in their direct message, where no command counts.
-    DirectMessage {
-        /// Who.
-        sender: OwnedUserId,
-    },
-    /// The admin room was upgraded, and is another room now.
-    AdminRoomMoved,
-    /// The homeserver shows another identity of a user than the one that the bot knows.
-    IdentityChanged {
-        /// Whose.
-        user: OwnedUserId,
-    },
-}
-
-/// A text that somebody addressed to the bot in the admin room.
-#[derive(Debug, Clone)]
-pub struct Message {
-    /// The event, to reply to.
-    pub event_id: OwnedEventId,
-    /// Who sent it, says the homeserver; what proves it is looked at later (see [`Matrix::proof`]).
-    pub sender: OwnedUserId,
-    /// The text, without the quotation that some clients put before a reply.
-    pub text: String,
-    /// The thread that it was sent in.
-    pub(super) thread: Option<OwnedEventId>,
-}
 
 /// Why an event is no message for the bot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -290,7 +253,7 @@ impl Inbox {
     fn await_key(&self, late: Undecrypted) {
         let Undecrypted { event, room, .. } = &late;
         let sent = (event.origin_server_ts, event.unsigned.age);
-        // A new device cannot decrypt what an earlier one has obeyed.
+        // A new device cannot decrypt what counted for an earlier one.
         if event.sender == self.config.bot_user
             || !self.admin_room.is(room)
             || self.replay_protection.has_event(&event.event_id)
@@ -313,10 +276,22 @@ impl Inbox {
         !self.undecrypted().is_empty()
     }
 
+    /// The events that wait for their keys, which wait here no longer.
+    pub(super) fn take_undecrypted(&self) -> VecDeque<Undecrypted> {
+        std::mem::take(&mut *self.undecrypted())
+    }
+
+    /// Waits for the keys of what an earlier connection has heard. They may come with the next sync, so the wait begins anew.
+    pub(super) fn wait_on(&self, undecrypted: VecDeque<Undecrypted>) {
+        for late in undecrypted {
+            let since = Instant::now();
+            self.await_key(Undecrypted { since, ..late });
+        }
+    }
+
     /// Hears the events whose keys have come. To be called after each sync, and soon enough for those whose keys do not come.
     pub(super) async fn hear_late(&self, client: &Client) {
-        let waiting = std::mem::take(&mut *self.undecrypted());
-        for late in waiting {
+        for late in self.take_undecrypted() {
             let Some(room) = client.get_room(&late.room) else {
                 continue;
             };
@@ -349,22 +324,6 @@ impl Inbox {
         self.undecrypted
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Matrix {
-    /// The events that wait for their keys, which a connection in place of this one is to wait for: no later one hears them.
-    #[must_use]
-    pub fn take_undecrypted(&self) -> VecDeque<Undecrypted> {
-        std::mem::take(&mut *self.inbox.undecrypted())
-    }
-
-    /// Waits for the keys of what an earlier connection has heard. They may come with the next sync, so the wait begins anew.
-    pub fn wait_on(&self, undecrypted: VecDeque<Undecrypted>) {
-        for late in undecrypted {
-            let since = Instant::now();
-            self.inbox.await_key(Undecrypted { since, ..late });
-        }
     }
 }
 
@@ -441,6 +400,107 @@ impl Seen {
     }
 }
 
+/// How often it is told that the clocks differ.
+const TOLD_APART: Duration = Duration::from_hours(1);
+
+/// A difference that a slow answer makes, and that harms nothing.
+const HARMLESS: Duration = Duration::from_secs(5);
+
+/// How far this host's clock is from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Skew {
+    /// It is so much ahead.
+    Ahead(Duration),
+    /// It is so much behind.
+    Behind(Duration),
+}
+
+impl Skew {
+    /// The difference between this host's time and another's, if it takes away half of the time or more in which a command
+    /// counts.
+    #[must_use]
+    pub fn between(own: SystemTime, other: SystemTime, max_command_age: Duration) -> Option<Self> {
+        let skew = match own.duration_since(other) {
+            Ok(ahead) => Self::Ahead(ahead),
+            Err(behind) => Self::Behind(behind.duration()),
+        };
+        let (Self::Ahead(by) | Self::Behind(by)) = skew;
+        (by >= HARMLESS.max(max_command_age / 2)).then_some(skew)
+    }
+}
+
+impl std::fmt::Display for Skew {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (by, direction) = match self {
+            Self::Ahead(by) => (by, "ahead of"),
+            Self::Behind(by) => (by, "behind"),
+        };
+        let by = humantime::format_duration(Duration::from_secs(by.as_secs()));
+        write!(formatter, "{by} {direction} the homeserver's")
+    }
+}
+
+/// Compares the clocks by what the homeserver says of events.
+#[derive(Debug, Default)]
+pub(super) struct Clock {
+    told: Mutex<Option<Instant>>,
+}
+
+/// What an event tells of the clock of the homeserver on which it was sent.
+#[derive(Deserialize)]
+struct Stamps {
+    sender: OwnedUserId,
+    origin_server_ts: MilliSecondsSinceUnixEpoch,
+    unsigned: Age,
+}
+
+#[derive(Deserialize)]
+struct Age {
+    age: i64,
+}
+
+impl Clock {
+    /// Looks at an event that an answer has just brought, and says so in the log if the clocks differ.
+    pub(super) fn compare(
+        &self,
+        event: &TimelineEvent,
+        homeserver: &ServerName,
+        max_command_age: Duration,
+    ) {
+        let Ok(stamps) = event.raw().deserialize_as_unchecked::<Stamps>() else {
+            return;
+        };
+        // Others stamp their events by clocks of their own.
+        if stamps.sender.server_name() != homeserver {
+            return;
+        }
+        let now = homeserver_time(&stamps);
+        let skew = now.and_then(|now| Skew::between(SystemTime::now(), now, max_command_age));
+        if let Some(skew) = skew.filter(|_| self.is_to_be_told(Instant::now())) {
+            warn!(
+                clock = %skew,
+                "the clocks of this host and of the homeserver differ, so commands seem too old or from the future, and do not \
+                 count: set the time of both hosts"
+            );
+        }
+    }
+
+    fn is_to_be_told(&self, now: Instant) -> bool {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = told.is_none_or(|told| now.duration_since(told) >= TOLD_APART);
+        if is_due {
+            *told = Some(now);
+        }
+        is_due
+    }
+}
+
+/// The homeserver's time when it gave the event.
+fn homeserver_time(stamps: &Stamps) -> Option<SystemTime> {
+    let sent = stamps.origin_server_ts.to_system_time()?;
+    sent.checked_add(Duration::from_millis(stamps.unsigned.age.try_into().ok()?))
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -471,7 +531,7 @@ mod tests {
         let joined = SystemTime::UNIX_EPOCH;
         admin_room.enter(admins(), joined).unwrap();
         let replay_protection =
-            ReplayProtection::load(matrix.obeyed(), config.max_command_age).unwrap();
+            ReplayProtection::load(matrix.counted_commands(), config.max_command_age).unwrap();
         let direct_messages = DirectMessages::load(&matrix).unwrap();
         let (heard, waiting) = mpsc::channel(1);
         let inbox = Inbox::new(
@@ -510,7 +570,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_an_earlier_run_obeyed_is_not_heard_again() {
+    fn a_command_that_counted_in_an_earlier_run_is_not_heard_again() {
         let folder = tempfile::tempdir().unwrap();
         let now = SystemTime::now();
         let first = command("$first", now, Some(0));
@@ -575,5 +635,42 @@ mod tests {
         assert!(!has_place(of_mallory(WAITING_PER_SENDER), mallory));
         assert!(has_place(of_mallory(WAITING_PER_SENDER), alice));
         assert!(!has_place(of_mallory(WAITING), alice));
+    }
+    const AGE: Duration = Duration::from_mins(2);
+
+    #[test]
+    fn a_difference_counts_from_half_of_the_age_of_commands_on() {
+        let now = SystemTime::now();
+        let mins = Duration::from_mins;
+        assert_eq!(Skew::between(now, now, AGE), None);
+        assert_eq!(Skew::between(now, now + Duration::from_secs(59), AGE), None);
+        let ahead = Skew::between(now + mins(10), now, AGE).unwrap();
+        assert_eq!(ahead, Skew::Ahead(mins(10)));
+        assert_eq!(ahead.to_string(), "10m ahead of the homeserver's");
+        let behind = Skew::between(now, now + mins(1), AGE).unwrap();
+        assert_eq!(behind.to_string(), "1m behind the homeserver's");
+        let short = Duration::from_secs(1);
+        assert_eq!(
+            Skew::between(now, now + Duration::from_secs(4), short),
+            None
+        );
+    }
+
+    #[test]
+    fn the_age_of_an_event_tells_the_time_of_the_homeserver() {
+        let stamps = json!({
+            "sender": "@alice:x.y", "origin_server_ts": 1_000_000, "unsigned": { "age": 5_000 },
+        });
+        let stamps: Stamps = serde_json::from_value(stamps).unwrap();
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_005);
+        assert_eq!(homeserver_time(&stamps), Some(time));
+    }
+
+    #[test]
+    fn it_is_told_once_an_hour() {
+        let (clock, begin) = (Clock::default(), Instant::now());
+        assert!(clock.is_to_be_told(begin));
+        assert!(!clock.is_to_be_told(begin + Duration::from_mins(59)));
+        assert!(clock.is_to_be_told(begin + TOLD_APART));
     }
 }

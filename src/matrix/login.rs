@@ -4,14 +4,12 @@
 
 mod appservice;
 mod forwarder;
-mod request;
 
 use std::{sync::Arc, time::SystemTime};
 
 use matrix_sdk::{
     Client, ClientBuilder, HttpError, SessionMeta, SessionTokens,
     authentication::matrix::MatrixSession,
-    reqwest::RequestBuilder,
     ruma::{
         DeviceId, OwnedDeviceId, UserId,
         api::{
@@ -28,19 +26,20 @@ use matrix_sdk::{
 };
 use tracing::{info, warn};
 
-use self::{appservice::Appservice, forwarder::Forwarder, request::Homeserver};
+use self::{
+    appservice::{Appservice, log_in_request, logged_in_as_another, token_for},
+    forwarder::{Credential, Forwarder},
+};
 use super::{
     Fault, MatrixFolder, Registration, RegistrationError,
     folder::{Authentication, Session},
     guard::Quarantine,
+    homeserver::Homeserver,
 };
 use crate::{
     config::{Config, LoginMethod, Problem},
     secret::{Password, Token},
 };
-
-/// What people see as the device's name.
-const DEVICE_NAME: &str = "rcbot";
 
 /// How the bot logs in, with what that takes.
 #[derive(Debug, Clone)]
@@ -115,26 +114,6 @@ pub(super) fn identity_refused() -> Fault {
 pub(super) struct LoggedIn {
     session: Session,
     forwarder: Forwarder,
-}
-
-/// What proves whose the SDK's requests are.
-#[derive(Debug)]
-enum Credential {
-    /// The device's own token.
-    Token(Token),
-    /// A token that we cannot get another one for.
-    Configured(Token),
-    /// The appservice's token, with user and device named beside it.
-    Appservice(Box<Appservice>),
-}
-
-impl Credential {
-    fn authenticate(&self, request: RequestBuilder) -> RequestBuilder {
-        match self {
-            Self::Token(token) | Self::Configured(token) => request.bearer_auth(token.expose()),
-            Self::Appservice(appservice) => appservice.authenticate(request),
-        }
-    }
 }
 
 impl LoggedIn {
@@ -334,32 +313,6 @@ async fn log_in(config: &Config, password: &Password, device: &DeviceId) -> Resu
     token_for(&config.bot_user, answer)
 }
 
-fn log_in_request(login_info: login::v3::LoginInfo, device: &DeviceId) -> login::v3::Request {
-    let mut request = login::v3::Request::new(login_info);
-    request.device_id = Some(device.to_owned());
-    request.initial_device_display_name = Some(DEVICE_NAME.to_owned());
-    request
-}
-
-/// The token that a log-in gave, if it is this user's.
-fn token_for(user: &UserId, answer: login::v3::Response) -> Result<Token, Fault> {
-    if answer.user_id != *user {
-        return Err(logged_in_as_another(&answer.user_id, user));
-    }
-    Token::new(answer.access_token).map_err(|_| {
-        Fault::for_operator(
-            "the homeserver gave an access token that cannot travel in an HTTP header",
-        )
-    })
-}
-
-fn logged_in_as_another(user: &UserId, configured: &UserId) -> Fault {
-    Fault::for_operator(format!(
-        "the homeserver takes the bot for {user}, and the configuration names {configured}: set homeserver.server_name and \
-         bot.localpart right, or log in as that user"
-    ))
-}
-
 /// The device of the configured token, which must be the bot's alone. One that belonged to an earlier token is forgotten, and its
 /// identity comes back with the recovery key.
 async fn take_up_device(
@@ -436,11 +389,11 @@ mod tests {
     use matrix_sdk::ruma::{api::client::uiaa::AuthFlow, device_id, user_id};
     use tokio::io::AsyncWriteExt as _;
 
-    use super::{
-        request::testing::{homeserver, read_until},
-        *,
+    use super::*;
+    use crate::matrix::{
+        Severity,
+        homeserver::testing::{homeserver, read_until},
     };
-    use crate::matrix::Severity;
 
     /// What comes of a log-in that is answered so.
     async fn refused(answer: &str) -> Fault {

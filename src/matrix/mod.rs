@@ -4,10 +4,7 @@
 //! and keeps the one promise that is its own: a link leaves through [`ConfidentialRoom::send`], its picture through what
 //! that gives back, and neither in any other way.
 
-mod admin_room;
-mod backfill;
 mod client;
-mod clock;
 mod confidentiality;
 mod connect;
 mod direct_message;
@@ -15,43 +12,44 @@ mod facts;
 mod fault;
 mod folder;
 mod guard;
-mod homeserver_kind;
+mod homeserver;
 mod hosts;
-mod identities;
 mod inbox;
-mod invitations;
 mod link_picture;
-mod locks;
 mod login;
+mod membership;
+mod message;
 mod own_identity;
+mod pinned_identities;
 mod proof;
 mod redact;
 mod registration;
 mod replay;
+mod rooms;
 mod send;
 mod sync;
-mod upgrade;
 
 pub use client::Matrix;
-pub use clock::Skew;
+pub use confidentiality::{NotConfidential, NotSent};
 pub use connect::Connection;
-pub use direct_message::{ConfidentialRoom, LinkMessage, NotConfidential, NotSent};
+pub use direct_message::{ConfidentialRoom, LinkMessage};
 pub use facts::{CreateEvent, NoPower, RoomFacts, StateEvents};
 pub use fault::{Cause, Chain, Fault, Severity};
 pub use folder::MatrixFolder;
 pub(crate) use folder::{Authentication, Session};
 pub use guard::Quarantine;
-pub use homeserver_kind::HomeserverKind;
+pub use homeserver::HomeserverKind;
 pub use hosts::{AnnouncedProject, AnnouncedSession, Announcement, HOST_EVENT, HostEvent};
-pub use identities::{IdentityReport, KnownIdentity, NotAccepted};
-pub use inbox::{Heard, Message, Undecrypted};
+pub use inbox::{Skew, Undecrypted};
 pub use link_picture::{NoPicture, PictureMessage, SentLink};
 pub use login::Login;
+pub use message::{Heard, Message, ReplyTo};
 pub use own_identity::{RECOVERY_KEY_VARIABLE, RecoveryKey, reset_identity};
+pub use pinned_identities::{IdentityReport, KnownIdentity, NotAccepted};
 pub use proof::{Proof, Trust};
 pub use redact::{LinkReceipt, LinkTransactions};
 pub use registration::{
     GenerateError, Registration, RegistrationError, generate, generate_with_device_management,
     write_new,
 };
-pub use send::{Notice, ReplyTo, Sound, Turn};
+pub use send::{Notice, Sound, Turn};

@@ -2,7 +2,7 @@
 //!
 //! The event is fetched anew: it may have been redacted since, and what was known of its device may have changed. And the SDK
 //! decrypts one ciphertext as often as the homeserver shows it, under whatever event id and time, so each message's place in its
-//! Megolm session is remembered once it was obeyed (specification, "Megolm": "Replay attacks").
+//! Megolm session is remembered once it has counted (specification, "Megolm": "Replay attacks").
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -24,8 +24,8 @@ use tracing::{debug, warn};
 
 use super::{
     Fault, Matrix, Message,
-    identities::Standing,
     inbox::{self, Decrypted},
+    pinned_identities::Standing,
     replay::Place,
 };
 use crate::config::Devices;
@@ -45,13 +45,13 @@ pub enum Trust {
     UnknownDevice,
     /// Nothing: the event was redacted, or the homeserver shows another one in its place.
     Gone,
-    /// Nothing: the same encrypted text was obeyed before.
+    /// Nothing: the same encrypted text counted before.
     Replayed,
     /// Nothing any more: it waited too long, as for a homeserver that was away. What its sender wanted then may be wrong now.
     TooOld,
 }
 
-/// What a command proves, and what is to be remembered if it is obeyed.
+/// What a command proves, and what is to be remembered if it counts.
 #[derive(Debug)]
 pub struct Proof {
     /// What it proves.
@@ -134,17 +134,17 @@ impl Matrix {
         }
     }
 
-    /// Whether a command was obeyed. What a connection heard just before it was made anew may be heard again by the next one.
+    /// Whether a command counted already. What a connection heard just before it was made anew may be heard again by the next one.
     #[must_use]
-    pub fn has_obeyed(&self, message: &Message) -> bool {
+    pub fn has_counted(&self, message: &Message) -> bool {
         self.replay_protection.has_event(&message.event_id)
     }
 
-    /// Remembers that a command is obeyed now, so that it never is again, and who its sender is.
+    /// Makes a command count, now and never again, and pins its sender's identity if none is pinned yet.
     ///
     /// # Errors
     /// [`Fault`], where that cannot be written down.
-    pub async fn obey(&self, message: &Message, proof: &Proof) -> Result<(), Fault> {
+    pub async fn count(&self, message: &Message, proof: &Proof) -> Result<(), Fault> {
         let now = SystemTime::now();
         self.replay_protection
             .insert(&message.event_id, proof.place.as_ref(), now)?;

@@ -5,12 +5,18 @@
 //! Invariant: no message shows a token.
 
 use std::{
-    fs, io, mem,
+    fs::{self, File},
+    io::{self, Write},
+    mem,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
 use matrix_sdk::ruma::UserId;
+use rand::{
+    TryRng,
+    rngs::{SysError, SysRng},
+};
 use regex::Regex;
 use serde::Deserialize;
 use serde_yaml::Value;
@@ -23,10 +29,6 @@ use crate::{
     },
     secret::Token,
 };
-
-mod generate;
-
-pub use self::generate::{GenerateError, generate, generate_with_device_management, write_new};
 
 /// What the committed template has in place of a token.
 const PLACEHOLDER: &str = "REPLACE_ME";
@@ -117,7 +119,7 @@ impl Registration {
 
     fn parse(file: &Path, text: &str, bot_user: &UserId) -> Result<Self, RegistrationError> {
         let mut cover = None;
-        let convert = |mut given: File, document: &Document<'_>| {
+        let convert = |mut given: RegistrationFile, document: &Document<'_>| {
             let users = mem::take(&mut given.namespaces.users);
             cover = check_users(users, bot_user, document);
             given.into_registration(file, bot_user, document)
@@ -142,7 +144,7 @@ const READABLE_BY_OTHERS: u32 = 0o004;
 /// The file. Other software adds keys of its own.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct File {
+struct RegistrationFile {
     id: Given<Name>,
     as_token: Given<FilledIn>,
     hs_token: Given<FilledIn>,
@@ -166,7 +168,7 @@ struct Namespace {
     exclusive: Given<Flag>,
 }
 
-impl File {
+impl RegistrationFile {
     fn into_registration(
         self,
         file: &Path,
@@ -260,7 +262,7 @@ fn check_users(
     }
     let covers = covers.into_iter().collect::<Option<Vec<_>>>()?;
     let cover = covers.into_iter().max();
-    let regex = generate::namespace_regex(bot_user);
+    let regex = namespace_regex(bot_user);
     let wanted = format!("wanted an entry with `exclusive: true` and `regex: '{regex}'`");
     match cover.unwrap_or(Cover::Other) {
         Cover::Exclusive => {}
@@ -301,6 +303,121 @@ fn read_namespace(
         (true, true) => Cover::Exclusive,
     };
     Some(cover)
+}
+
+/// Why no registration was written.
+#[derive(Debug, thiserror::Error)]
+pub enum GenerateError {
+    /// The system has no random numbers for the tokens.
+    #[error("the system gives no random numbers for the tokens")]
+    NoRandomness(#[source] SysError),
+    /// There is such a file. The homeserver may know its tokens, so it is left alone.
+    #[error(
+        "{path} exists already and is left as it is: remove it, or name another file with --output"
+    )]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It cannot be written.
+    #[error(
+        "cannot write {path}: its folder must exist, and the user who runs rcbot must be allowed to write there"
+    )]
+    Unwritable {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+/// The text of a registration for the bot's user, with two fresh tokens of 256 bits. A secret as a whole.
+///
+/// # Errors
+/// When the system has no random numbers.
+pub fn generate(bot_user: &UserId) -> Result<String, GenerateError> {
+    let localpart = bot_user.localpart();
+    let as_token = random_token().map_err(GenerateError::NoRandomness)?;
+    let hs_token = random_token().map_err(GenerateError::NoRandomness)?;
+    let regex = namespace_regex(bot_user);
+    Ok(format!(
+        "\
+# Lets rcbot act as {bot_user}. Keep it secret: whoever can read it can be the bot.
+# The homeserver needs a copy: `rcbot check` says how it gets one.
+id: '{localpart}'
+# rcbot opens no port, so the homeserver has nothing to push events to.
+url: null
+as_token: '{as_token}'
+hs_token: '{hs_token}'
+# A name that nobody uses. Not the bot's user: Synapse cannot /sync as the sender.
+sender_localpart: '{localpart}-appservice'
+rate_limited: false
+namespaces:
+  users:
+    - exclusive: true
+      regex: '{regex}'
+  aliases: []
+  rooms: []
+"
+    ))
+}
+
+/// The same for a homeserver with Matrix Authentication Service, which logs in no appservice. Newer homeservers take for
+/// granted what it says.
+///
+/// # Errors
+/// When the system has no random numbers.
+pub fn generate_with_device_management(bot_user: &UserId) -> Result<String, GenerateError> {
+    let text = generate(bot_user)?;
+    Ok(format!(
+        "{text}# The appservice makes and deletes its users' devices itself: it is not logged in.\n{DEVICE_MANAGEMENT}: true\n"
+    ))
+}
+
+/// Writes the text to a file that must not exist yet, mode 0600: the whole of it, or no file at all.
+///
+/// # Errors
+/// When there is such a file, or when it cannot be written.
+pub fn write_new(path: &Path, text: &str) -> Result<(), GenerateError> {
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    try_write_new(path, folder, text).map_err(|source| match source.kind() {
+        io::ErrorKind::AlreadyExists => GenerateError::Exists {
+            path: path.to_owned(),
+        },
+        _ => GenerateError::Unwritable {
+            path: path.to_owned(),
+            source,
+        },
+    })
+}
+
+/// A regular expression for the user's id and nothing else. Synapse looks for a match at the beginning, hence the `$`.
+fn namespace_regex(bot_user: &UserId) -> String {
+    format!("{}$", regex::escape(bot_user.as_str()))
+}
+
+fn try_write_new(path: &Path, folder: &Path, text: &str) -> io::Result<()> {
+    // Made with mode 0600.
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(text.as_bytes())?;
+    file.as_file().sync_all()?;
+    file.persist_noclobber(path)?;
+    File::open(folder)?.sync_all()
+}
+
+/// 256 bits of the system's randomness, in hexadecimal digits.
+fn random_token() -> Result<String, SysError> {
+    let word = || SysRng.try_next_u64();
+    Ok(format!(
+        "{:016x}{:016x}{:016x}{:016x}",
+        word()?,
+        word()?,
+        word()?,
+        word()?
+    ))
 }
 
 #[cfg(test)]

@@ -60,7 +60,7 @@ impl ReplayProtection {
         let unreadable = || Fault::UnreadableFile {
             path: path.clone(),
             remedy: "remove the lines that are not a Megolm session's id or an event's id, and a number; without the file, \
-                     old commands could be obeyed again",
+                     old commands could be executed again",
         };
         let text = String::from_utf8(folder::read(&path)?.unwrap_or_default());
         let text = text.map_err(|_| unreadable())?;

@@ -7,20 +7,15 @@ use matrix_sdk::{
     Room,
     room::futures::SendMessageLikeEventResult,
     ruma::{
-        EventId, OwnedEventId, OwnedTransactionId, UserId,
-        events::{
-            Mentions,
-            relation::{InReplyTo, Reply, Thread},
-            room::message::{Relation, RoomMessageEventContent},
-        },
+        OwnedEventId, OwnedTransactionId, UserId,
+        events::{Mentions, room::message::RoomMessageEventContent},
     },
 };
-use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedMutexGuard;
 use tracing::{debug, error};
 
 use super::{
-    Chain, Fault, Matrix, Message,
+    Chain, Fault, Matrix, ReplyTo,
     confidentiality::{is_confidential, was_between_two},
 };
 
@@ -69,44 +64,6 @@ pub struct Notice<'a> {
     pub html: &'a str,
     /// The same for each try to say it, so that it is said once.
     pub transaction: &'a OwnedTransactionId,
-}
-
-/// What an answer needs to know of the message that it answers. Survives a restart as text.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReplyTo {
-    event_id: OwnedEventId,
-    thread: Option<OwnedEventId>,
-}
-
-impl ReplyTo {
-    pub(super) fn event(event_id: OwnedEventId) -> Self {
-        Self {
-            event_id,
-            thread: None,
-        }
-    }
-
-    /// The message that is answered.
-    #[must_use]
-    pub fn event_id(&self) -> &EventId {
-        &self.event_id
-    }
-
-    pub(super) fn relation<C>(&self) -> Relation<C> {
-        match &self.thread {
-            Some(root) => Relation::Thread(Thread::reply(root.clone(), self.event_id.clone())),
-            None => Relation::Reply(Reply::new(InReplyTo::new(self.event_id.clone()))),
-        }
-    }
-}
-
-impl From<&Message> for ReplyTo {
-    fn from(message: &Message) -> Self {
-        Self {
-            event_id: message.event_id.clone(),
-            thread: message.thread.clone(),
-        }
-    }
 }
 
 impl Matrix {

@@ -4,7 +4,7 @@ use matrix_sdk::{
     HttpError,
     reqwest::RequestBuilder,
     ruma::{
-        DeviceId, OwnedUserId,
+        DeviceId, OwnedUserId, UserId,
         api::{
             AppserviceUserIdentity, OutgoingRequest,
             auth_scheme::{AuthScheme, SendAccessToken},
@@ -24,15 +24,17 @@ use matrix_sdk::{
 };
 use tracing::{debug, info, warn};
 
-use super::request::Homeserver;
 use crate::{
     config::Config,
     matrix::{
         Chain, Fault, HomeserverKind, Registration, fault::is_unknown_device,
-        folder::Authentication,
+        folder::Authentication, homeserver::Homeserver,
     },
     secret::Token,
 };
+
+/// What people see as the device's name.
+const DEVICE_NAME: &str = "rcbot";
 
 /// The appservice on its homeserver, for the bot's user.
 #[derive(Debug, Clone)]
@@ -92,7 +94,7 @@ impl Appservice {
     /// Makes this device without a log-in (MSC4190), unless it is there, and sees that the homeserver takes us for it.
     async fn take_device(&self, device: &DeviceId) -> Result<(), Fault> {
         let mut request = update_device::v3::Request::new(device.to_owned());
-        request.display_name = Some(super::DEVICE_NAME.to_owned());
+        request.display_name = Some(DEVICE_NAME.to_owned());
         match self.send(self.identity(None), request).await {
             Ok(_) => self.check_device(device).await,
             Err(error) => Err(self.refused(error).await),
@@ -145,9 +147,9 @@ impl Appservice {
         let user = UserIdentifier::Matrix(self.user.clone().into());
         let login_info =
             login::v3::LoginInfo::ApplicationService(login::v3::ApplicationService::new(user));
-        let request = super::log_in_request(login_info, device);
+        let request = log_in_request(login_info, device);
         match self.send(AppserviceUserIdentity::default(), request).await {
-            Ok(answer) => super::token_for(&self.user, answer).map(Some),
+            Ok(answer) => token_for(&self.user, answer).map(Some),
             Err(error) if logs_in_no_appservice(&error) => Ok(None),
             Err(error) => Err(self.refused(error).await),
         }
@@ -193,6 +195,35 @@ impl Appservice {
             _ => said.to_owned(),
         })
     }
+}
+
+pub(super) fn log_in_request(
+    login_info: login::v3::LoginInfo,
+    device: &DeviceId,
+) -> login::v3::Request {
+    let mut request = login::v3::Request::new(login_info);
+    request.device_id = Some(device.to_owned());
+    request.initial_device_display_name = Some(DEVICE_NAME.to_owned());
+    request
+}
+
+/// The token that a log-in gave, if it is this user's.
+pub(super) fn token_for(user: &UserId, answer: login::v3::Response) -> Result<Token, Fault> {
+    if answer.user_id != *user {
+        return Err(logged_in_as_another(&answer.user_id, user));
+    }
+    Token::new(answer.access_token).map_err(|_| {
+        Fault::for_operator(
+            "the homeserver gave an access token that cannot travel in an HTTP header",
+        )
+    })
+}
+
+pub(super) fn logged_in_as_another(user: &UserId, configured: &UserId) -> Fault {
+    Fault::for_operator(format!(
+        "the homeserver takes the bot for {user}, and the configuration names {configured}: set homeserver.server_name and \
+         bot.localpart right, or log in as that user"
+    ))
 }
 
 /// Whether a log-in is refused because the homeserver has none for appservices. With Matrix Authentication Service that is said in

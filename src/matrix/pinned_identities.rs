@@ -1,4 +1,4 @@
-//! Who is who: the cross-signing identity of each user who may command, as it was seen first or as the configuration names it.
+//! Pinned identities: the cross-signing identity of each user who may command, as it was seen first or as the configuration names it.
 //!
 //! The table on disk is what counts: it outlasts the SDK's store and is no word of the homeserver. The bot also signs each
 //! identity, so that for the SDK a change is a violation of a verification, and no key goes to a changed one in the midst of a
@@ -18,8 +18,8 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use super::{Fault, Heard, Matrix, Severity};
-use crate::config::MasterKey;
+use super::{Fault, Heard, Matrix, NotConfidential, NotSent, Severity};
+use crate::config::{Devices, MasterKey};
 
 /// How often it is looked whether a link is still on its way to a user.
 const LOOKS_APART: Duration = Duration::from_millis(50);
@@ -227,6 +227,38 @@ impl Matrix {
                 severity: Severity::Restart,
                 source: None,
             })
+    }
+
+    /// Under the identity-based strategy a user without cross-signing gets nothing, and the sending still succeeds: so
+    /// this is looked at before. The device list is asked for anew, as stale ones happen.
+    ///
+    /// The identity is signed first: only then does the SDK itself refuse to send, should it change before the sending. For
+    /// that the caller keeps them verified ([`Matrix::keep_verified`]) until the sending is over.
+    pub(super) async fn check_devices(&self, recipient: &UserId) -> Result<(), NotSent> {
+        let encryption = self.client.encryption();
+        let identity = encryption.request_user_identity(recipient).await?;
+        if self.standing(recipient, identity.as_ref()) == Standing::Changed {
+            return Err(NotSent::Refused(NotConfidential::IdentityChanged));
+        }
+        match (self.config.encryption.devices, identity) {
+            (Devices::Any, _) => {}
+            (Devices::CrossSigned, None) => {
+                return Err(NotSent::Refused(NotConfidential::NoIdentity));
+            }
+            (Devices::CrossSigned, Some(identity)) => drop(self.signed(identity).await?),
+        }
+        self.note_identity(recipient).await?;
+        let devices = encryption.get_user_devices(recipient).await?;
+        let mut devices = devices.devices().filter(|device| !device.is_dehydrated());
+        let readable = match self.config.encryption.devices {
+            Devices::Any => devices.next().is_some(),
+            Devices::CrossSigned => devices.any(|device| device.is_cross_signed_by_owner()),
+        };
+        if readable {
+            Ok(())
+        } else {
+            Err(NotSent::Refused(NotConfidential::NoReadableDevice))
+        }
     }
 
     fn known_identity(&self, user: &UserId) -> Option<KnownIdentity> {

@@ -1,4 +1,4 @@
-//! Which room the admin room is, and since when the bot hears it.
+//! Which rooms are the bot's: the admin room, since when the bot hears it, and the direct messages with those who get links.
 //!
 //! An alias is believed until the bot is in the room that it names. From then on the room's id counts, over restarts too: who
 //! has the power over an alias, which may be another than over the room, must not be able to move the admin room.
@@ -8,13 +8,16 @@ use std::{
     time::SystemTime,
 };
 
-use matrix_sdk::ruma::{OwnedRoomId, OwnedRoomOrAliasId, RoomId, RoomOrAliasId};
+use matrix_sdk::ruma::{OwnedRoomId, OwnedRoomOrAliasId, RoomId, RoomOrAliasId, UserId};
 
-use crate::matrix::{Fault, MatrixFolder, folder::StoredRoom};
+use super::{
+    Fault, MatrixFolder,
+    folder::{JsonMap, StoredRoom},
+};
 
 /// The admin room, shared by all that hear and speak.
 #[derive(Debug)]
-pub(in crate::matrix) struct AdminRoom {
+pub(super) struct AdminRoom {
     folder: MatrixFolder,
     configured: OwnedRoomOrAliasId,
     /// When the bot logged in, by its own clock, if its store is new: the first sync brings what was said before once more.
@@ -26,7 +29,7 @@ pub(in crate::matrix) struct AdminRoom {
 struct Now {
     room: Option<OwnedRoomId>,
     /// What was sent before was not sent to us. Whoever joins a room again gets its latest events once more, also those
-    /// that an earlier run has obeyed.
+    /// that counted in an earlier run.
     listening_since: SystemTime,
     /// Whether it was ever seen encrypted, or the room that it replaces was.
     was_encrypted: bool,
@@ -34,7 +37,7 @@ struct Now {
 
 impl AdminRoom {
     /// Reads the file. `listening_since` is the time of the log-in, and counts until the time of the bot's join is known.
-    pub(in crate::matrix) fn load(
+    pub(super) fn load(
         folder: &MatrixFolder,
         configured: OwnedRoomOrAliasId,
         listening_since: SystemTime,
@@ -54,38 +57,38 @@ impl AdminRoom {
     }
 
     /// What the configuration says.
-    pub(in crate::matrix) fn configured(&self) -> &RoomOrAliasId {
+    pub(super) fn configured(&self) -> &RoomOrAliasId {
         &self.configured
     }
 
     /// The room, once the bot was in it.
-    pub(in crate::matrix) fn id(&self) -> Option<OwnedRoomId> {
+    pub(super) fn id(&self) -> Option<OwnedRoomId> {
         self.now().room.clone()
     }
 
     /// Whether this is the room.
-    pub(in crate::matrix) fn is(&self, room: &RoomId) -> bool {
+    pub(super) fn is(&self, room: &RoomId) -> bool {
         self.now().room.as_deref() == Some(room)
     }
 
     /// The room, also before the bot is in it. `None`: only an alias of it is known yet.
-    pub(in crate::matrix) fn expected(&self) -> Option<OwnedRoomId> {
+    pub(super) fn expected(&self) -> Option<OwnedRoomId> {
         let configured = <&RoomId>::try_from(&*self.configured).ok();
         self.id().or(configured.map(RoomId::to_owned))
     }
 
     /// When the bot began to hear the room.
-    pub(in crate::matrix) fn listening_since(&self) -> SystemTime {
+    pub(super) fn listening_since(&self) -> SystemTime {
         self.now().listening_since
     }
 
     /// When the bot logged in, by its own clock, if that was for the first time with this store.
-    pub(in crate::matrix) fn logged_in(&self) -> Option<SystemTime> {
+    pub(super) fn logged_in(&self) -> Option<SystemTime> {
         self.logged_in
     }
 
     /// The bot is in this room since then, and it is the admin room from now on. To be called before the next sync.
-    pub(in crate::matrix) fn enter(&self, room: &RoomId, joined: SystemTime) -> Result<(), Fault> {
+    pub(super) fn enter(&self, room: &RoomId, joined: SystemTime) -> Result<(), Fault> {
         let mut now = self.now();
         if now.room.as_deref() != Some(room) {
             self.write(room, now.was_encrypted)?;
@@ -100,12 +103,12 @@ impl AdminRoom {
 
     /// Whether the room was ever seen encrypted, or the one that it replaces was: an encrypted room stays so (specification,
     /// "m.room.encryption"), whatever a homeserver shows later.
-    pub(in crate::matrix) fn was_encrypted(&self) -> bool {
+    pub(super) fn was_encrypted(&self) -> bool {
         self.now().was_encrypted
     }
 
     /// The room is seen encrypted.
-    pub(in crate::matrix) fn note_encrypted(&self) -> Result<(), Fault> {
+    pub(super) fn note_encrypted(&self) -> Result<(), Fault> {
         // Held while it is written: between the two the room may become another one.
         let mut now = self.now();
         if let Some(room) = now.room.as_deref().filter(|_| !now.was_encrypted) {
@@ -125,6 +128,47 @@ impl AdminRoom {
 
     fn now(&self) -> MutexGuard<'_, Now> {
         self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How many rooms that the bot made before are kept for each person.
+const MOST_REPLACED: usize = 8;
+
+/// Whose direct message is which room. Kept by ourselves, as `m.direct` is too easily wrong.
+#[derive(Debug)]
+pub(super) struct DirectMessages {
+    current: JsonMap<OwnedRoomId>,
+    /// The rooms before, which were no longer fit for a link. Earlier links may stand there.
+    replaced: JsonMap<Vec<OwnedRoomId>>,
+}
+
+impl DirectMessages {
+    pub(super) fn load(folder: &MatrixFolder) -> Result<Self, Fault> {
+        Ok(Self {
+            current: folder.direct_messages()?,
+            replaced: folder.replaced_direct_messages()?,
+        })
+    }
+
+    /// The room to which links to this user go.
+    pub(super) fn with(&self, user: &UserId) -> Option<OwnedRoomId> {
+        self.current.get(user)
+    }
+
+    /// The rooms to which links to this user went before.
+    pub(super) fn replaced(&self, user: &UserId) -> Vec<OwnedRoomId> {
+        self.replaced.get(user).unwrap_or_default()
+    }
+
+    /// Links to this user go to another room from now on.
+    pub(super) fn replace(&self, user: &UserId, room: &RoomId) -> Result<(), Fault> {
+        if let Some(before) = self.current.get(user) {
+            let mut replaced = self.replaced(user);
+            replaced.push(before);
+            let surplus = replaced.len().saturating_sub(MOST_REPLACED);
+            self.replaced.insert(user, replaced.split_off(surplus))?;
+        }
+        self.current.insert(user, room.to_owned())
     }
 }
 

@@ -1,25 +1,187 @@
-//! Follows the admin room when it is upgraded: a tombstone in it names the room that takes its place.
+//! Where the bot is: it joins the admin room, follows it when it is upgraded, declines every other invitation, and forgets the
+//! rooms that it has left. The SDK keeps what it knows of each in memory and on disk, and whoever invites the bot would add one
+//! each time.
 //!
 //! A tombstone is one event, and moves all power to another room. So its sender must be one who may command and may send it, by
 //! the old room's state as the homeserver gives it now: who was banned since, or has left, moves nothing. And the new room must
 //! name the old one as its predecessor.
+//!
+//! Invariant: a room is left by a plain request, never by the SDK, which leaves the rooms too that a room names as its
+//! predecessors. Whoever invites the bot could name the admin room.
+
+use std::{collections::HashMap, time::SystemTime};
 
 use matrix_sdk::{
     Room, RoomState,
     ruma::{
-        OwnedRoomId, OwnedUserId, RoomId, UserId,
+        MilliSecondsSinceUnixEpoch, OwnedRoomId, OwnedUserId, RoomAliasId, RoomId, UserId,
+        api::{client::membership::leave_room, error::ErrorKind},
         events::{StateEventType, room::tombstone::RoomTombstoneEventContent},
     },
     sync::SyncResponse,
 };
+use matrix_sdk_base::RoomStateFilter;
 use serde::Deserialize;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{
     Chain, Fault, Heard, Matrix, NoPower, RoomFacts,
     facts::{create_event, facts, is_encrypted, state_event},
 };
 use crate::config::Authorization;
+
+#[derive(Deserialize)]
+struct OwnMembership {
+    origin_server_ts: MilliSecondsSinceUnixEpoch,
+}
+
+impl Matrix {
+    /// Joins the admin room if that is possible now: the bot was invited, or anyone may join. False: it may work later
+    /// without anybody inviting the bot.
+    pub(super) async fn join_admin_room(&self) -> bool {
+        let Some(id) = self.find_admin_room().await else {
+            return false;
+        };
+        match self.client.get_room(&id).map(|room| room.state()) {
+            Some(RoomState::Joined) => self.note_join(&id).await,
+            Some(RoomState::Banned) => {
+                warn!(room = %id, "banned from the admin room");
+                true
+            }
+            Some(RoomState::Invited | RoomState::Knocked | RoomState::Left) | None => {
+                self.try_to_join(&id).await
+            }
+        }
+    }
+
+    /// Says so in the log if the configured alias no longer leads to the admin room.
+    pub(super) async fn compare_alias(&self) {
+        let Some(id) = self.admin_room.id() else {
+            return;
+        };
+        let Ok(alias) = <&RoomAliasId>::try_from(self.admin_room.configured()) else {
+            return;
+        };
+        match self.client.resolve_room_alias(alias).await {
+            Ok(response) if response.room_id == id => {}
+            Ok(response) => warn!(
+                %alias, leads_to = %response.room_id, admin_room = %id,
+                "the admin room's alias leads to another room now, where the bot does not follow it: if it should, name \
+                 that room's id in the configuration"
+            ),
+            Err(error) => debug!(%alias, %error, "the admin room's alias cannot be looked up"),
+        }
+    }
+
+    /// When the bot joined a room, as the homeserver has it. `None`: it has not.
+    pub(super) async fn own_join(&self, id: &RoomId) -> Result<Option<SystemTime>, Fault> {
+        let own = self.own_user().as_str();
+        let kind = StateEventType::RoomMember;
+        let membership: Option<OwnMembership> = state_event(&self.client, id, kind, own).await?;
+        Ok(membership.and_then(|it| it.origin_server_ts.to_system_time()))
+    }
+
+    async fn try_to_join(&self, id: &RoomId) -> bool {
+        match self.client.join_room_by_id(id).await {
+            Ok(_) => {
+                info!(room = %id, "joined the admin room");
+                self.note_join(id).await
+            }
+            Err(error) if error.client_api_error_kind() == Some(&ErrorKind::Forbidden) => {
+                info!(room = %id, bot = %self.own_user(), "waiting for an invitation to the admin room");
+                true
+            }
+            Err(error) => {
+                let fault = Fault::from(error);
+                warn!(room = %id, error = %Chain(&fault), "cannot join the admin room yet");
+                false
+            }
+        }
+    }
+
+    /// Notes when the bot joined: joining a room that one is in already changes nothing. False: it is not known yet.
+    async fn note_join(&self, id: &RoomId) -> bool {
+        let entered = match self.own_join(id).await {
+            Ok(Some(joined)) => self.admin_room.enter(id, joined),
+            Ok(None) => return false,
+            Err(fault) => Err(fault),
+        };
+        if let Err(fault) = &entered {
+            warn!(room = %id, error = %Chain(fault), "the bot's join to the admin room not noted yet");
+        }
+        entered.is_ok()
+    }
+
+    /// The room that the bot was in before, else the one that the configuration names; an alias is looked up once it exists.
+    async fn find_admin_room(&self) -> Option<OwnedRoomId> {
+        if let Some(id) = self.admin_room.id() {
+            return Some(id);
+        }
+        match <&RoomId>::try_from(self.admin_room.configured()) {
+            Ok(id) => Some(id.to_owned()),
+            Err(alias) => match self.client.resolve_room_alias(alias).await {
+                Ok(response) => Some(response.room_id),
+                Err(error) => {
+                    let fault = Fault::from(error);
+                    warn!(%alias, error = %Chain(&fault), "the admin room's alias cannot be looked up yet");
+                    None
+                }
+            },
+        }
+    }
+}
+
+impl Matrix {
+    /// Works after each sync, beside the sync loop, one room at a time: whoever sends thousands of invitations waits. Never ends.
+    pub(super) async fn decline_and_forget(&self) -> Fault {
+        let unwanted = RoomStateFilter::INVITED | RoomStateFilter::LEFT | RoomStateFilter::BANNED;
+        let mut synced = self.synced.subscribe();
+        // The homeserver is asked once for each: the next sync takes the room from the list, or it will never be done.
+        let mut settled: HashMap<OwnedRoomId, RoomState> = HashMap::new();
+        while synced.changed().await.is_ok() {
+            let successor = synced.borrow_and_update().clone();
+            let Some(admin_room) = self.admin_room.expected() else {
+                // An alias leads to it that cannot be looked up yet, so any invitation may be the one to it.
+                continue;
+            };
+            let rooms = self.client.rooms_filtered(unwanted);
+            settled.retain(|id, _| rooms.iter().any(|room| room.room_id() == id));
+            for room in rooms {
+                let id = room.room_id();
+                let is_kept = id == admin_room || successor.as_deref() == Some(id);
+                if is_kept || settled.get(id) == Some(&room.state()) {
+                    continue;
+                }
+                if let Err(fault) = self.decline_or_forget(&room).await {
+                    debug!(room = %id, error = %Chain(&fault), "room not left or not forgotten");
+                    if fault.is_passing() || fault.is_logged_out() {
+                        break;
+                    }
+                }
+                settled.insert(id.to_owned(), room.state());
+            }
+        }
+        Fault::Panicked
+    }
+
+    async fn decline_or_forget(&self, room: &Room) -> Result<(), Fault> {
+        if room.state() != RoomState::Invited {
+            return Ok(room.forget().await?);
+        }
+        let details = room.invite_details().await;
+        let inviter = details.map_or_else(|_| "unknown".to_owned(), |it| it.inviter_id.to_string());
+        self.leave(room.room_id()).await?;
+        info!(room = %room.room_id(), %inviter, "invitation declined");
+        Ok(())
+    }
+
+    /// Leaves a room, or declines the invitation to it, and nothing else.
+    pub(super) async fn leave(&self, room: &RoomId) -> Result<(), Fault> {
+        let request = leave_room::v3::Request::new(room.to_owned());
+        self.client.send(request).await?;
+        Ok(())
+    }
+}
 
 #[derive(Deserialize)]
 struct Tombstone {

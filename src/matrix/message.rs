@@ -1,0 +1,87 @@
+//! What the bot hears, and what it takes to answer that.
+
+use matrix_sdk::ruma::{
+    EventId, OwnedEventId, OwnedUserId,
+    events::{
+        relation::{InReplyTo, Reply, Thread},
+        room::message::Relation,
+    },
+};
+use serde::{Deserialize, Serialize};
+
+/// What the bot hears.
+#[derive(Debug)]
+pub enum Heard {
+    /// Somebody addressed the bot.
+    Message(Message),
+    /// Somebody said what the bot cannot decrypt.
+    Undecryptable {
+        /// Who.
+        sender: OwnedUserId,
+        /// To answer it.
+        reply_to: ReplyTo,
+    },
+    /// Somebody writes to the bot in their direct message, where no command counts.
+    DirectMessage {
+        /// Who.
+        sender: OwnedUserId,
+    },
+    /// The admin room was upgraded, and is another room now.
+    AdminRoomMoved,
+    /// The homeserver shows another identity of a user than the one that the bot knows.
+    IdentityChanged {
+        /// Whose.
+        user: OwnedUserId,
+    },
+}
+
+/// A text that somebody addressed to the bot in the admin room.
+#[derive(Debug, Clone)]
+pub struct Message {
+    /// The event, to reply to.
+    pub event_id: OwnedEventId,
+    /// Who sent it, says the homeserver; what proves it is looked at later (see `Matrix::proof`).
+    pub sender: OwnedUserId,
+    /// The text, without the quotation that some clients put before a reply.
+    pub text: String,
+    /// The thread that it was sent in.
+    pub(super) thread: Option<OwnedEventId>,
+}
+
+/// What an answer needs to know of the message that it answers. Survives a restart as text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplyTo {
+    event_id: OwnedEventId,
+    thread: Option<OwnedEventId>,
+}
+
+impl ReplyTo {
+    pub(super) fn event(event_id: OwnedEventId) -> Self {
+        Self {
+            event_id,
+            thread: None,
+        }
+    }
+
+    /// The message that is answered.
+    #[must_use]
+    pub fn event_id(&self) -> &EventId {
+        &self.event_id
+    }
+
+    pub(super) fn relation<C>(&self) -> Relation<C> {
+        match &self.thread {
+            Some(root) => Relation::Thread(Thread::reply(root.clone(), self.event_id.clone())),
+            None => Relation::Reply(Reply::new(InReplyTo::new(self.event_id.clone()))),
+        }
+    }
+}
+
+impl From<&Message> for ReplyTo {
+    fn from(message: &Message) -> Self {
+        Self {
+            event_id: message.event_id.clone(),
+            thread: message.thread.clone(),
+        }
+    }
+}
