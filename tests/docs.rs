@@ -140,6 +140,7 @@ fn links_between_the_pages_lead_somewhere() {
         "docs/security.md",
         "docs/operations.md",
         "docs/troubleshooting.md",
+        "docs/claude.md",
         "docs/development.md",
     ] {
         let folder = Path::new(page).parent().unwrap();

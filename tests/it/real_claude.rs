@@ -3,7 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
 use serde_json::json;
@@ -13,26 +13,64 @@ use crate::support::{bot::Bot, homeserver, person};
 /// The package, as its makers publish it.
 const PACKAGE: &str = "@anthropic-ai/claude-code";
 
-/// Installs it under target/, once for all runs.
+/// Installs the newest version under target/.
 fn install() -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("claude-code");
-    let program = folder.join("node_modules/.bin/claude");
-    if !program.exists() {
-        fs::create_dir_all(&folder).unwrap();
-        let installed = Command::new("npm")
-            .args(["install", "--no-audit", "--no-fund", "--prefix"])
-            .arg(&folder)
-            .arg(PACKAGE)
-            .output()
-            .expect("npm is needed for the real claude");
-        let said = String::from_utf8_lossy(&installed.stderr);
-        assert!(installed.status.success(), "{said}");
-    }
-    program
+    fs::create_dir_all(&folder).unwrap();
+    let newest = npm(&["view", PACKAGE, "version"]);
+    // Without a version npm takes the newest one that says it runs with this node, which the program does without.
+    let package = format!("{PACKAGE}@{}", newest.trim());
+    npm(&[
+        "install",
+        "--no-audit",
+        "--no-fund",
+        "--prefix",
+        folder.to_str().unwrap(),
+        &package,
+    ]);
+    // The program itself: what stands in node_modules/.bin is put in place by a script, which npm may not run.
+    let packages = fs::read_dir(folder.join("node_modules/@anthropic-ai")).unwrap();
+    let programs = packages.map(|package| package.unwrap().path().join("claude"));
+    let mut programs = programs.filter(|program| program.is_file());
+    programs.next().expect("the package for this machine")
+}
+
+fn npm(arguments: &[&str]) -> String {
+    let ran = Command::new("npm").args(arguments).output();
+    let ran = ran.expect("npm is needed for the real claude");
+    let said = String::from_utf8_lossy(&ran.stderr);
+    assert!(ran.status.success(), "{said}");
+    String::from_utf8(ran.stdout).unwrap()
+}
+
+/// What a program says on stderr, and its exit code, where nobody is logged in.
+fn refusal(program: &Path, standin: &str) -> (String, Option<i32>) {
+    let home = tempfile::tempdir().unwrap();
+    let ran = Command::new(program)
+        .args(["remote-control", "--spawn=same-dir"])
+        .env_clear()
+        .env("HOME", home.path())
+        .env("PATH", std::env::var_os("PATH").unwrap())
+        .env("RCBOT_STANDIN", standin)
+        .current_dir(home.path())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    (String::from_utf8(ran.stderr).unwrap(), ran.status.code())
+}
+
+#[test]
+#[ignore = "needs the real claude, which npm installs under target/ (about 400 MB)"]
+fn the_stand_in_says_what_the_real_claude_says_without_a_login() {
+    let standin = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/claude");
+    assert_eq!(
+        refusal(&standin, "complaint=login"),
+        refusal(&install(), "")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the real claude, which npm installs under target/ (about 200 MB)"]
+#[ignore = "needs the real claude, which npm installs under target/ (about 400 MB)"]
 async fn the_real_claude_without_a_login_is_told_as_that_with_its_remedy() {
     let claude = install();
     let alice = person("alice").await;

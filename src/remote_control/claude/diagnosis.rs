@@ -435,6 +435,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table")]
     fn what_the_program_says_is_recognised() {
         for (text, cause) in [
             ("claude native binary not installed.", Cause::NotInstalled),

@@ -222,13 +222,13 @@ impl Page {
         if is_of_program && let Some(event) = event(text) {
             return Some(Said::Event(event.to_owned()));
         }
-        let (before, link) = self.link_in(text)?;
+        let (words, link) = self.link_in(text)?;
         let is_alone = self.head.is_none() && text.len() == link.expose().len();
         let is_own = OWN_LINES.iter().any(|begin| text.starts_with(begin));
         if is_of_program && (is_own && text.ends_with(link.expose()) || is_alone) {
             Some(Said::Link(link))
         } else if self.head.is_none() || is_of_program {
-            Some(Said::LinkAfter(link, before.to_owned()))
+            Some(Said::LinkAfter(link, words.to_owned()))
         } else {
             None
         }
