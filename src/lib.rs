@@ -27,7 +27,8 @@
 //! | where is a link sent, and to whom? | `bot/deliver.rs` decides when, `matrix/direct_message.rs` how; nothing else can |
 //! | who may command? | `command/authorize.rs`: the rules; `matrix/facts.rs` and `matrix/proof.rs`: the evidence |
 //! | what does the bot say? | `command/reply/`: every sentence in Matrix |
-//! | how do I add a command, or a key of the configuration? | docs/development.md shows both as small diffs |
+//! | how do I add a command? | `command/parse.rs`, `bot/judge.rs`, `bot/execute.rs`; docs/development.md has a diff |
+//! | how do I add a key of the configuration? | a typed field in `config/file.rs`; docs/development.md has a diff |
 //! | what is on disk? | `matrix/folder.rs`, `remote_control/store.rs`; docs/operations.md for people |
 //! | how are processes found, signalled, ended? | `remote_control/process/`: `survey`, `handle`, `stop` |
 //! | what does `claude` print, and what does it mean? | `remote_control/claude/` |
