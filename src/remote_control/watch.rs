@@ -30,6 +30,10 @@ const OTHER_LINE_GRACE: Duration = Duration::from_secs(2);
 /// must not make the bot send one after the other.
 const REPLACEMENT_GRACE: Duration = Duration::from_secs(2);
 
+/// How long another state of the connection has to be shown before it is told: each is written down, and a program that shows two
+/// in turn must not keep the disk busy.
+const CONNECTION_GRACE: Duration = Duration::from_secs(1);
+
 /// How long nothing may follow a line that has no end before it counts as it stands.
 const QUIET: Duration = Duration::from_secs(1);
 
@@ -121,7 +125,7 @@ pub(super) async fn watch(
             waits_for_link = false;
             task.report(Event::LinkShown(link)).await;
         }
-        if let Some(connection) = search.connection_news.take() {
+        if let Some(connection) = search.take_connection() {
             task.report(Event::Connection(connection)).await;
         }
     }
@@ -174,9 +178,9 @@ struct Search {
     /// When the line at the end counts as it stands.
     quiet: Option<Instant>,
     complaint: Option<(Cause, Instant)>,
-    /// What it said of its connection last, and that again if it is to be told.
+    /// What it said of its connection and is told, and what is to be told, and when at the earliest.
     connection: Option<Connection>,
-    connection_news: Option<Connection>,
+    connection_news: Option<(Connection, Instant)>,
 }
 
 impl Search {
@@ -237,13 +241,14 @@ impl Search {
                 }
             }
             Said::Head(head) => {
-                let connection = Connection::of(&head);
-                let is_news = connection.map(|it| mem::discriminant(&it))
-                    != self.connection.map(|it| mem::discriminant(&it));
-                if is_news && connection.is_some() {
-                    self.connection = connection;
-                    self.connection_news = connection;
-                }
+                let Some(connection) = Connection::of(&head) else {
+                    return;
+                };
+                let told = self.connection.as_ref().map(mem::discriminant);
+                let is_news = told != Some(mem::discriminant(&connection));
+                let earlier = self.connection_news.map(|(_, due)| due);
+                let due = earlier.unwrap_or(now + CONNECTION_GRACE);
+                self.connection_news = is_news.then_some((connection, due));
             }
         }
     }
@@ -276,7 +281,8 @@ impl Search {
     /// When there may be something to tell.
     fn due(&self) -> Option<Instant> {
         let news = self.news.as_ref().map(|(_, due)| *due);
-        news.into_iter().chain(self.quiet).min()
+        let connection = self.connection_news.map(|(_, due)| due);
+        news.into_iter().chain(self.quiet).chain(connection).min()
     }
 
     fn take_news(&mut self) -> Option<Link> {
@@ -284,6 +290,13 @@ impl Search {
         let (link, _) = self.news.take_if(|(_, due)| *due <= now)?;
         self.told = Some(link.clone());
         Some(link)
+    }
+
+    fn take_connection(&mut self) -> Option<Connection> {
+        let now = Instant::now();
+        let (connection, _) = self.connection_news.take_if(|(_, due)| *due <= now)?;
+        self.connection = Some(connection);
+        Some(connection)
     }
 
     /// What the program said of itself of late.
@@ -413,5 +426,32 @@ mod tests {
             shown(&[(b"2\n", true), (LINK, false), (b"\n", false)]),
             Some(link)
         );
+    }
+
+    #[tokio::test]
+    async fn a_state_of_the_connection_is_told_once_it_lasted_for_a_moment() {
+        const LOST: &str = "\u{b7}|\u{b7} Reconnecting \u{b7} disconnected 5s\n";
+        const BACK: &str = "\u{b7}\u{2714}\u{b7} Connected\n";
+        let mut search = search(BACK);
+        sleep_until_some(search.due()).await;
+        assert_eq!(search.take_connection(), Some(Connection::Connected));
+        for _ in 0..100 {
+            push(&mut search, LOST);
+            push(&mut search, BACK);
+            assert_eq!(search.take_connection(), None);
+        }
+        assert_eq!(search.due(), None);
+        push(&mut search, LOST);
+        sleep_until_some(search.due()).await;
+        let told = search.take_connection();
+        assert!(
+            matches!(told, Some(Connection::Reconnecting { .. })),
+            "{told:?}"
+        );
+        push(
+            &mut search,
+            "\u{b7}/\u{b7} Reconnecting \u{b7} disconnected 6s\n",
+        );
+        assert_eq!(search.due(), None, "that is no news");
     }
 }

@@ -3,7 +3,7 @@
 use std::{ffi::OsStr, fs, path::Path, time::Duration};
 
 use rcbot::remote_control::{
-    Beginning, Cause, Ending, Exit, Notice, Phase, Restart, WARNING,
+    Beginning, Cause, Connection, Ending, Exit, Notice, Phase, Restart, WARNING,
     offline::{self, Known},
 };
 use serde_json::json;
@@ -171,6 +171,42 @@ async fn a_session_that_ended_by_itself_comes_back_with_a_new_link() {
     let outcome = owner.stop_and_wait().await;
     assert_eq!(outcome.ending, Ending::Stopped);
     assert_eq!(owner.phase(), None);
+}
+
+#[tokio::test]
+async fn a_session_that_is_cut_off_is_told_once_and_again_when_it_is_back() {
+    let sandbox = Sandbox::new();
+    let mut project = sandbox.project("reconnect=1,back=6");
+    project.settings.reconnect_limit = SECOND;
+    let mut owner = Owner::with_session(&sandbox, project).await;
+    let told = owner
+        .until("it is cut off", |owner| owner.notices.pop())
+        .await;
+    assert!(matches!(told, Notice::CutOff { .. }), "{told:?}");
+    let session = owner.session().unwrap();
+    let said = session.connection;
+    assert!(session.is_cut_off && matches!(said, Some(Connection::Reconnecting { .. })));
+    let told = owner.until("it is back", |owner| owner.notices.pop()).await;
+    assert!(matches!(told, Notice::Reconnected { .. }), "{told:?}");
+    assert_eq!(
+        owner.session().unwrap().connection,
+        Some(Connection::Connected)
+    );
+    owner.stop_and_wait().await;
+}
+
+#[tokio::test]
+async fn a_stop_that_takes_a_while_is_told_before_it_is_over_and_kills_nothing() {
+    let sandbox = Sandbox::new();
+    let mut owner = Owner::with_session(&sandbox, sandbox.project("stopping=4")).await;
+    owner.stop("carol");
+    let told = owner
+        .until("it is shutting down", |owner| owner.notices.pop())
+        .await;
+    assert_eq!(told, Notice::ShuttingDown(vec![request("carol")]));
+    let outcome = owner.outcome().await;
+    assert_eq!(outcome.report.unwrap().killed, 0);
+    assert_eq!(outcome.stop_requests, [request("carol")]);
 }
 
 #[tokio::test]
