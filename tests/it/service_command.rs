@@ -266,7 +266,7 @@ fn the_manual_page_has_a_section_for_each_command() {
             (name == format!("rcbot {}", command.replace("\\-", "-"))).then_some(section)
         });
         let section = section.unwrap_or_else(|| panic!("{command} is not in {page}"));
-        let usage = format!("rcbot {}", command);
+        let usage = format!("rcbot {command}");
         assert!(section.contains(&usage), "{section}");
     }
     assert!(page.contains("run\\-as"), "{page}");
