@@ -68,6 +68,12 @@ pub(super) struct Start {
 }
 
 impl Task {
+    /// Whether the project's `stdin` answers a question.
+    pub(super) fn has_answer(&self) -> bool {
+        let project = self.project.as_ref();
+        project.is_some_and(|project| !project.settings.stdin.expose().trim().is_empty())
+    }
+
     /// Reports, and waits while too many reports wait. Without an owner there is nobody to tell: the record on disk has
     /// what the next owner needs.
     pub(super) async fn report(&self, event: Event) {

@@ -63,10 +63,9 @@ pub(super) async fn watch(
     let mut stdout = Follower::new(task.folder.join(STDOUT), start, max_output);
     let mut stderr = Follower::new(task.folder.join(STDERR), Start::Latest, max_output);
     let mut search = Search::new(pattern, link);
-    let stdin = settings.map(|settings| settings.stdin.expose().to_owned());
+    let has_answer = task.has_answer();
     let cause = |search: &Search, stdout: &Follower, stderr: &Follower| {
         let running = search.told.is_some();
-        let stdin = stdin.as_deref().unwrap_or_default();
         let complained = visible_text(stderr.tail());
         // With `--verbose`, all of the conversations are there too.
         let complained = if running {
@@ -76,7 +75,7 @@ pub(super) async fn watch(
         };
         Cause::complaint(&complained)
             .or_else(|| search.complaint())
-            .or_else(|| Cause::question(&visible_text(stdout.tail()), stdin))
+            .or_else(|| Cause::question(&visible_text(stdout.tail()), has_answer))
             .or_else(|| Cause::unknown(&complained))
     };
     let exited = exit_of(&process);

@@ -214,8 +214,8 @@ impl Cause {
     }
 
     /// Recognises the question at which the program waits, in the visible text of its stdout. Nothing else there tells a cause: the
-    /// titles of conversations are among it. The answer is not echoed, so a question that `stdin` has answered is none any more.
-    pub(crate) fn question(stdout: &str, stdin: &str) -> Option<Self> {
+    /// titles of conversations are among it. The answer is not echoed, so the first question is none any more where there is an answer on stdin.
+    pub(crate) fn question(stdout: &str, has_answer: bool) -> Option<Self> {
         let text = normalised(stdout);
         let end = text.trim_end_matches([' ', ':', '>']);
         if end.ends_with(TRUST_QUESTION) && end.contains("trust ") {
@@ -223,7 +223,7 @@ impl Cause {
         }
         let question = QUESTIONS.iter().find(|(part, _)| end.ends_with(part));
         let cause = question.map(|(_, cause)| *cause)?;
-        let is_answered = cause == Self::ConsentAsked && !stdin.trim().is_empty();
+        let is_answered = cause == Self::ConsentAsked && has_answer;
         (!is_answered).then_some(cause)
     }
 
@@ -605,26 +605,26 @@ mod tests {
         let consent = "Enable Remote Control? (y/n) ";
         let spawn = "  [1] same-dir\n  [2] worktree\n\nChoose [1/2] (default: 1): ";
         let trust = "Security guide: https://code.claude.com\nTrust /srv/website? [y/N] ";
-        for (stdout, stdin, cause) in [
-            (consent, "", Some(Cause::ConsentAsked)),
-            (consent, "y\n", None),
+        for (stdout, has_answer, cause) in [
+            (consent, false, Some(Cause::ConsentAsked)),
+            (consent, true, None),
             (
                 "Enable Remote Control? (y/n) \n\u{b7}|\u{b7} Connecting",
-                "",
+                false,
                 None,
             ),
-            (spawn, "y\n", Some(Cause::SpawnModeAsked)),
-            ("Choose [1/2]: \n", "", Some(Cause::SpawnModeAsked)),
-            ("Choose [1/2]: 1\nsame-dir it is", "", None),
-            (trust, "y\n", Some(Cause::WorkspaceNotTrusted)),
+            (spawn, true, Some(Cause::SpawnModeAsked)),
+            ("Choose [1/2]: \n", false, Some(Cause::SpawnModeAsked)),
+            ("Choose [1/2]: 1\nsame-dir it is", false, None),
+            (trust, true, Some(Cause::WorkspaceNotTrusted)),
             (
                 "Connected\n    Couldn't verify the getaddrinfo fix\n",
-                "",
+                false,
                 None,
             ),
-            ("", "", None),
+            ("", false, None),
         ] {
-            assert_eq!(Cause::question(stdout, stdin), cause, "{stdout}");
+            assert_eq!(Cause::question(stdout, has_answer), cause, "{stdout}");
         }
     }
 

@@ -90,13 +90,14 @@ impl LinkPattern {
         link.filter(|link| link.host() == self.host)
     }
 
-    /// The link that stands in prose, with the punctuation after it and what stands before it in the same word. That must not look
+    /// The link that a word is in prose, and the text of it: with the punctuation after it and what stands before it in the same word. That must not look
     /// like (the beginning of) another URL: in `https://evil.example/?u=https://claude.ai/x` only the first `https://` begins one.
-    pub(super) fn link_in_prose(&self, word: &str) -> Option<Link> {
+    pub(super) fn link_in_prose<'w>(&self, word: &'w str) -> Option<(&'w str, Link)> {
         let (before, url) = word.split_at(word.find(SCHEME)?);
         let is_part_of_another = before.contains(['/', '?', '#']);
         let url = (!is_part_of_another).then_some(url)?;
-        self.link(url.trim_end_matches(CLOSING))
+        let url = url.trim_end_matches(CLOSING);
+        Some((url, self.link(url)?))
     }
 }
 

@@ -222,26 +222,23 @@ impl Page {
         if is_of_program && let Some(event) = event(text) {
             return Some(Said::Event(event.to_owned()));
         }
-        let (words, link) = self.link_in(text)?;
-        let is_alone = self.head.is_none() && text.len() == link.expose().len();
+        let (url, found) = self.link_in(text)?;
+        let is_alone = self.head.is_none() && text == url;
         let is_own = OWN_LINES.iter().any(|begin| text.starts_with(begin));
-        if is_of_program && (is_own && text.ends_with(link.expose()) || is_alone) {
-            Some(Said::Link(link))
+        if is_of_program && (is_own && text.ends_with(url) || is_alone) {
+            Some(Said::Link(found))
         } else if self.head.is_none() || is_of_program {
-            Some(Said::LinkAfter(link, words.to_owned()))
+            let words = text.split(url).next().unwrap_or_default();
+            Some(Said::LinkAfter(found, words.to_owned()))
         } else {
             None
         }
     }
 
-    /// The first link in a text, and what stands before it.
+    /// The first link in a text, and the part of the text that it is.
     fn link_in<'t>(&self, text: &'t str) -> Option<(&'t str, Link)> {
-        let words = text.split(|character| !is_of_url(character));
-        let link = words
-            .into_iter()
-            .find_map(|word| self.pattern.link_in_prose(word))?;
-        let place = text.find(link.expose())?;
-        Some((text.get(..place)?, link))
+        let mut words = text.split(|character| !is_of_url(character));
+        words.find_map(|word| self.pattern.link_in_prose(word))
     }
 }
 

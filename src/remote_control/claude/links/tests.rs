@@ -69,7 +69,7 @@ fn what_does_not_compile_is_told_apart() {
 #[test]
 fn a_link_is_the_whole_text_without_the_punctuation_after_it() {
     let pattern = LinkPattern::new(PATTERN).unwrap();
-    let link = |text: &str| Some(pattern.link_in_prose(text)?.expose().to_owned());
+    let link = |text: &str| Some(pattern.link_in_prose(text)?.1.expose().to_owned());
     let whole = "https://claude.ai/code/session_01AbC?from=cli";
     for after in ["", ".", ",", ")", ").", "?", "!", "...", "]", "**"] {
         assert_eq!(link(&format!("{whole}{after}")).as_deref(), Some(whole));
