@@ -144,7 +144,7 @@ pub async fn run(
     let mut bot = Bot::new(config, remote_control, matrix.clone(), events);
     let announcing = hosts::keep_announced(matrix.clone(), bot.announced.subscribe());
     let typing = typing::show(matrix, bot.answer_is_due.subscribe());
-    bot.handle_all(notices, Trigger::Restore);
+    bot.handle_all(notices, Trigger::Restore, None);
     let running = async {
         tokio::select! {
             fault = connecting => Err(BotError::from(fault)),

@@ -17,6 +17,7 @@ use super::{
     audit::Conclusion,
     connection::{MatrixHandle, MayPass},
     hosts,
+    judge::{Proving, proven},
 };
 use crate::{
     command::{
@@ -102,7 +103,7 @@ impl Bot {
         id: DeliveryId,
         request: Request,
         link: Link,
-        trigger: Trigger,
+        (trigger, proving): (Trigger, Option<Proving>),
     ) {
         let called_off = self.note_delivery(&id);
         let (config, opens) = (Arc::clone(&self.config), self.opens(&id.project));
@@ -118,7 +119,7 @@ impl Bot {
                 policy,
                 trigger,
             };
-            deliver(matrix, delivery, called_off).await
+            deliver(matrix, delivery, proving, called_off).await
         });
     }
 
@@ -337,11 +338,19 @@ struct Delivery {
 }
 
 /// Brings a link, however long the homeserver takes, unless it is called off.
-async fn deliver(matrix: MatrixHandle, delivery: Delivery, called_off: CancellationToken) -> Event {
-    let (delivery_, tried) = (&delivery, Mutex::new(None));
+async fn deliver(
+    matrix: MatrixHandle,
+    delivery: Delivery,
+    proving: Option<Proving>,
+    called_off: CancellationToken,
+) -> Event {
+    let (delivery_, known) = (&delivery, Mutex::new((None, proving)));
     let delivering = matrix.until_taken(|matrix| {
-        let tried = tried.lock();
-        async move { try_to_deliver(&matrix, delivery_, &mut *tried.await).await }
+        let known = known.lock();
+        async move {
+            let (tried, proving) = &mut *known.await;
+            try_to_deliver(&matrix, delivery_, tried, proving).await
+        }
     });
     // A homeserver that slows us down can hold an attempt for half a minute; the session may be over by then.
     let result = match called_off.run_until_cancelled(delivering).await {
@@ -349,7 +358,7 @@ async fn deliver(matrix: MatrixHandle, delivery: Delivery, called_off: Cancellat
         None => Err(None),
     };
     Event::Delivered {
-        tried: tried.into_inner().is_some() || delivery.trigger == Trigger::Restore,
+        tried: known.into_inner().0.is_some() || delivery.trigger == Trigger::Restore,
         id: delivery.id,
         request: delivery.request,
         result,
@@ -357,11 +366,13 @@ async fn deliver(matrix: MatrixHandle, delivery: Delivery, called_off: Cancellat
     }
 }
 
-/// `tried`: the room in which an earlier try may have left the link.
+/// `tried`: the room in which an earlier try may have left the link. `proving`: of the requester's direct message, for the first
+/// try.
 async fn try_to_deliver(
     matrix: &Matrix,
     delivery: &Delivery,
     tried: &mut Option<OwnedRoomId>,
+    proving: &mut Option<Proving>,
 ) -> Result<SentLink, NotDelivered> {
     let Ok(recipient) = OwnedUserId::try_from(delivery.request.requester.as_str()) else {
         return Err(NotDelivered::NotConfidential(NotConfidential::NoIdentity));
@@ -371,6 +382,10 @@ async fn try_to_deliver(
     }
     // Nothing is waited for between these looks and the sending.
     let turn = matrix.turn_to_confide(&recipient).await;
+    let known = match proving.take() {
+        Some(proving) => proven(proving).await,
+        None => None,
+    };
     if !delivery.trigger.is_judged() {
         judge(matrix, &recipient, &delivery.policy).await?;
     }
@@ -380,7 +395,7 @@ async fn try_to_deliver(
         after: (after.plain.clone(), after.html.clone()),
     };
     let room = matrix
-        .confidential_room(&recipient, tried.as_deref(), turn)
+        .confidential_room(&recipient, tried.as_deref(), turn, known)
         .await?;
     *tried = Some(room.id().to_owned());
     Ok(room
@@ -400,7 +415,11 @@ async fn look_after_earlier_run(
         return Err(NotDelivered::NotConfidential(NotConfidential::Overheard));
     }
     judge(matrix, recipient, &delivery.policy).await?;
-    drop(matrix.confidential_room(recipient, None, None).await?);
+    drop(
+        matrix
+            .confidential_room(recipient, None, None, None)
+            .await?,
+    );
     let harmless = reply::ended_before_delivery(&delivery.id.project).plain;
     let transactions = transactions(&delivery.id);
     let redacted = matrix.redact_in_replaced(recipient, &harmless, &transactions);
@@ -426,7 +445,7 @@ pub(super) async fn show(
     let shown = matrix.until_taken(|matrix| async move {
         let turn = matrix.turn_to_confide(user).await;
         judge(&matrix, user, policy).await?;
-        let room = matrix.confidential_room(user, None, turn).await?;
+        let room = matrix.confidential_room(user, None, turn, None).await?;
         Ok(room.tell(notice(text, transaction)).await?)
     });
     shown.await

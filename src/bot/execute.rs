@@ -14,7 +14,7 @@ use super::{
     audit::{self, Conclusion},
     deliver::Trigger,
     hosts,
-    judge::{Decision, Intent},
+    judge::{Decision, Intent, Proving},
     queue::Limited,
 };
 use crate::{
@@ -59,12 +59,20 @@ impl Bot {
                     &reply::undeliverable(&Secret::Link(project), &reason),
                 );
             }
-            Decision::Do(permit, intent, asked) => self.carry_out(message, &permit, intent, asked),
+            Decision::Do(permit, intent, asked, proving) => {
+                self.carry_out(message, &permit, intent, (asked, proving));
+            }
             Decision::NotOurs | Decision::DoneBefore => {}
         }
     }
 
-    fn carry_out(&mut self, message: &Message, permit: &Permit, intent: Intent, asked: Instant) {
+    fn carry_out(
+        &mut self,
+        message: &Message,
+        permit: &Permit,
+        intent: Intent,
+        (asked, proving): (Instant, Option<Proving>),
+    ) {
         let reply_to = ReplyTo::from(message);
         let request = Request {
             requester: permit.requester().to_string(),
@@ -75,7 +83,7 @@ impl Bot {
             Intent::Start(project, beginning) => {
                 let notices = self.remote_control.start(&project, beginning, request);
                 // Whatever is delivered at once goes to whom was just judged.
-                self.handle_all(notices, Trigger::Command(asked));
+                self.handle_all(notices, Trigger::Command(asked), proving);
             }
             Intent::Stop(project) => {
                 let notices = self.remote_control.stop(&project, request);

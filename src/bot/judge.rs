@@ -1,8 +1,12 @@
 //! Judges commands by what the homeserver says now, which takes a while and so is never done in the sync loop.
 
-use std::time::{Duration, Instant};
+use std::{
+    panic::resume_unwind,
+    time::{Duration, Instant},
+};
 
 use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, error, warn};
 
 use super::{Event, connection::MatrixHandle, hosts};
@@ -12,12 +16,17 @@ use crate::{
         hosts::{Host, Turn, choose_project},
     },
     config::Config,
-    matrix::{Announcement, Chain, Fault, Matrix, Message, NotConfidential, NotSent},
+    matrix::{
+        Announcement, Chain, ConfidentialRoom, Fault, Matrix, Message, NotConfidential, NotSent,
+    },
     remote_control::{Beginning, ProjectName, Status},
 };
 
 /// How long a homeserver that does not answer is asked for the facts. Somebody waits, and may want something else by then.
 const LONGEST_WAIT: Duration = Duration::from_mins(1);
+
+/// How long a proof is waited for: afterwards it would be too old.
+const LONGEST_PROOF: Duration = Duration::from_secs(2);
 
 /// What a command means here and now.
 #[derive(Debug, Clone)]
@@ -54,12 +63,16 @@ pub(super) enum Decision {
     Misused(Misuse),
     CannotDeliver(ProjectName, NotConfidential),
     /// Also the moment before the homeserver was asked: what it said may be as old as that.
-    Do(Permit, Intent, Instant),
+    Do(Permit, Intent, Instant, Option<Proving>),
     /// It was executed before: an earlier connection heard it too.
     DoneBefore,
     /// The bot of another host answers.
     NotOurs,
 }
+
+/// The proof of the sender's direct message, which goes on while they are judged and while what was decided is written down. What
+/// becomes of it is looked at by those who send; `None`: it has to be made then.
+pub(super) type Proving = AbortOnDropHandle<Option<ConfidentialRoom>>;
 
 /// Judges a command by what the homeserver says now. Comes back to the loop as an event.
 pub(super) async fn judge(
@@ -95,6 +108,10 @@ async fn decide(
         statuses.any(|status| status.project == *project && status.session.is_some())
     };
     let asked = Instant::now();
+    let proving = match &intent {
+        Ok(Intent::Start(..)) => Some(prove_direct_message(&matrix, message)),
+        Ok(_) | Err(_) => None,
+    };
     let permit = match authorize_message(&mut handle, message, &policy).await {
         Ok(permit) => permit,
         Err(denied) => return Decision::Denied(denied),
@@ -103,13 +120,15 @@ async fn decide(
         Err(misuse) => Decision::Misused(misuse),
         // A session whose link can reach nobody is not started.
         Ok(Intent::Start(project, beginning)) if !has_session(&project) => {
-            match is_deliverable(&handle, &permit).await {
-                Some(Ok(())) => Decision::Do(permit, Intent::Start(project, beginning), asked),
+            match is_deliverable(&handle, &permit, proving).await {
+                Some(Ok(())) => {
+                    Decision::Do(permit, Intent::Start(project, beginning), asked, None)
+                }
                 Some(Err(reason)) => Decision::CannotDeliver(project, reason),
                 None => Decision::Denied(Denied::NoFacts),
             }
         }
-        Ok(intent) => Decision::Do(permit, intent, asked),
+        Ok(intent) => Decision::Do(permit, intent, asked, proving),
     }
 }
 
@@ -158,19 +177,43 @@ fn intend(command: &Command, own: &Host, elsewhere: Vec<Announcement>) -> Result
     })
 }
 
+fn prove_direct_message(matrix: &Matrix, message: &Message) -> Proving {
+    let (matrix, sender) = (matrix.clone(), message.sender.clone());
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        let proven = matrix.known_confidential_room(&sender).await;
+        // A reason against it is found once more by those who tell it.
+        proven.ok().flatten()
+    }))
+}
+
 async fn is_deliverable(
     matrix: &MatrixHandle,
     permit: &Permit,
+    proving: Option<Proving>,
 ) -> Option<Result<(), NotConfidential>> {
+    if let Some(proving) = proving
+        && proven(proving).await.is_some()
+    {
+        return Some(Ok(()));
+    }
     let requester = permit.requester();
     let proven = ask(matrix, |matrix| async move {
-        match matrix.confidential_room(requester, None, None).await {
+        match matrix.confidential_room(requester, None, None, None).await {
             Ok(_) => Ok(Ok(())),
             Err(NotSent::Refused(reason)) => Ok(Err(reason)),
             Err(NotSent::Fault(fault)) => Err(fault),
         }
     });
     proven.await
+}
+
+/// What a proof came to. A panic in it ends the bot, as any other.
+pub(super) async fn proven(proving: Proving) -> Option<ConfidentialRoom> {
+    match timeout(LONGEST_PROOF, proving).await {
+        Ok(Ok(room)) => room,
+        Ok(Err(failed)) if failed.is_panic() => resume_unwind(failed.into_panic()),
+        Ok(Err(_)) | Err(_) => None,
+    }
 }
 
 /// Asks the homeserver for all that decides, and remembers the command where it may be executed.

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use matrix_sdk::ruma::OwnedUserId;
 
-use super::{Bot, answer::ReplyTarget, audit::Conclusion, deliver::Trigger};
+use super::{Bot, answer::ReplyTarget, audit::Conclusion, deliver::Trigger, judge::Proving};
 use crate::{
     command::reply::{self, End},
     matrix::Sound,
@@ -15,11 +15,16 @@ use crate::{
 
 impl Bot {
     pub(super) fn handle(&mut self, notices: Notices) {
-        self.handle_all(notices, Trigger::Session);
+        self.handle_all(notices, Trigger::Session, None);
     }
 
-    /// As [`Bot::handle`], with what made the links leave.
-    pub(super) fn handle_all(&mut self, notices: Notices, trigger: Trigger) {
+    /// As [`Bot::handle`], with what made the links leave, and the proof of the first one's direct message.
+    pub(super) fn handle_all(
+        &mut self,
+        notices: Notices,
+        trigger: Trigger,
+        mut proving: Option<Proving>,
+    ) {
         for (project, notice) in notices {
             match notice {
                 Notice::Deliver {
@@ -33,7 +38,7 @@ impl Bot {
                         session,
                         number,
                     };
-                    self.deliver(id, request, link, trigger);
+                    self.deliver(id, request, link, (trigger, proving.take()));
                 }
                 Notice::Redact(redaction) => self.redact(&project, redaction),
                 Notice::Over {

@@ -6,6 +6,11 @@
 //! Invariant: [`Link::expose`] is called here once, and what it gives goes into an encrypted event. What its picture shows is
 //! taken from it in `link_picture`, and goes into an encrypted attachment.
 
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
 use matrix_sdk::{
     Room, RoomState,
     ruma::{
@@ -31,9 +36,14 @@ use super::{
     confidentiality::{is_confidential, was_between_two},
     pinned_identities::KeptVerification,
     redact::Picture,
+    rooms::LinkKey,
     send::{Sound, Turn, mentioning_nobody},
 };
 use crate::link::Link;
+
+/// How long what was found out about a room and its people holds. What takes longer waits for something, and much can happen
+/// meanwhile.
+const PROVEN_FOR: Duration = Duration::from_secs(2);
 
 /// What stands around the link.
 #[derive(Debug, Clone)]
@@ -45,12 +55,15 @@ pub struct LinkMessage {
 }
 
 /// Proof that a room was found fit for a link a moment ago: ours, encrypted, with exactly the bot and the requester in
-/// it, who has a device that may read. Good for one sending, soon: as long as it is held, no verification is withdrawn.
+/// it, who has a device that may read. Good for one sending within two seconds: as long as it is held, no verification is
+/// withdrawn.
 #[derive(Debug)]
 pub struct ConfidentialRoom {
     matrix: Matrix,
     room: Room,
     recipient: OwnedUserId,
+    /// When its proof began: what was asked is as old as that.
+    proven: Instant,
     /// The turn to send there, if it was waited for before the room was looked at.
     turn: Option<Turn>,
     _verification: KeptVerification,
@@ -79,8 +92,17 @@ impl ConfidentialRoom {
         let recipient = self.recipient.clone();
         // Nobody else sends in between, so that no other message makes the new key its own.
         let turn = self.turn().await;
-        turn.renew_key().await?;
+        let key = LinkKey {
+            link: link.clone(),
+            readers: self.matrix.readers(&recipient).await?,
+        };
+        let direct_messages = &self.matrix.direct_messages;
+        // Each link has a key of its own. Who could read this one with the key that there is, and nobody else, is to read it again.
+        if direct_messages.take_key(&room).as_ref() != Some(&key) {
+            turn.renew_key().await?;
+        }
         let event = confide(&turn, &recipient, compose(link, message), &transaction).await?;
+        direct_messages.set_key(&room, key);
         info!(%recipient, %event, "link sent");
         let receipt = LinkReceipt {
             room,
@@ -99,6 +121,15 @@ impl ConfidentialRoom {
         let content = notice.content(Sound::Silent);
         confide(&turn, &self.recipient, content, notice.transaction).await?;
         Ok(())
+    }
+
+    /// Whether this proof still holds, over this connection, where such a room is wanted.
+    fn holds(&self, matrix: &Matrix, recipient: &UserId, tried: Option<&RoomId>) -> bool {
+        let known = self.matrix.direct_messages.with(recipient);
+        is_fresh(self.proven)
+            && self.recipient == recipient
+            && Arc::ptr_eq(&self.matrix.logged_in, &matrix.logged_in)
+            && tried.or(known.as_deref()) == Some(self.id())
     }
 
     async fn turn(&mut self) -> Turn {
@@ -150,8 +181,34 @@ impl Matrix {
         Some(self.turn(&room).await)
     }
 
+    /// Proves the room in which this user got a link before, if there is one and their identity is pinned: for a command that is
+    /// still to be judged. No room is made, and nobody pinned.
+    ///
+    /// # Errors
+    /// As [`Self::confidential_room`].
+    pub async fn known_confidential_room(
+        &self,
+        recipient: &UserId,
+    ) -> Result<Option<ConfidentialRoom>, NotSent> {
+        if self.direct_messages.with(recipient).is_none() || !self.is_pinned(recipient) {
+            return Ok(None);
+        }
+        let proven = Instant::now();
+        let verification = self.keep_verified(recipient).await;
+        let room = self.find_room(recipient, None).await?;
+        Ok(room.map(|room| ConfidentialRoom {
+            matrix: self.clone(),
+            room,
+            recipient: recipient.to_owned(),
+            proven,
+            turn: None,
+            _verification: verification,
+        }))
+    }
+
     /// Finds or makes the room in which a link may be sent to this user, and proves that it is fit for it. `tried`: the room in
-    /// which a link may stand already. No other one will do then, as it could not be told who reads it there.
+    /// which a link may stand already. No other one will do then, as it could not be told who reads it there. `known`: a proof that
+    /// is good for it, unless it is too old.
     ///
     /// # Errors
     /// [`NotSent::Refused`] if there can be none, [`NotSent::Fault`] if it cannot be told.
@@ -160,11 +217,14 @@ impl Matrix {
         recipient: &UserId,
         tried: Option<&RoomId>,
         turn: Option<Turn>,
+        known: Option<ConfidentialRoom>,
     ) -> Result<ConfidentialRoom, NotSent> {
+        if let Some(known) = known.filter(|known| known.holds(self, recipient, tried)) {
+            return Ok(ConfidentialRoom { turn, ..known });
+        }
+        let proven = Instant::now();
         let verification = self.keep_verified(recipient).await;
-        let fit = async { Ok::<_, NotSent>(self.fit_room(recipient, tried).await?) };
-        let ((), fit) = tokio::try_join!(self.check_devices(recipient), fit)?;
-        let room = match (fit, tried) {
+        let room = match (self.find_room(recipient, tried).await?, tried) {
             (Some(room), _) => room,
             (None, None) => self.make_room(recipient).await?,
             (None, Some(_)) => return Err(NotSent::Refused(NotConfidential::Overheard)),
@@ -173,6 +233,7 @@ impl Matrix {
             matrix: self.clone(),
             room,
             recipient: recipient.to_owned(),
+            proven,
             turn,
             _verification: verification,
         })
@@ -201,6 +262,17 @@ impl Matrix {
         let room = self.client.get_room(&room)?;
         let was_overheard = !was_between_two(&room, recipient).await;
         was_overheard.then(|| room.room_id().to_owned())
+    }
+
+    /// The same room as [`Self::fit_room`], for somebody who may have a link.
+    async fn find_room(
+        &self,
+        recipient: &UserId,
+        tried: Option<&RoomId>,
+    ) -> Result<Option<Room>, NotSent> {
+        let fit = async { Ok::<_, NotSent>(self.fit_room(recipient, tried).await?) };
+        let ((), fit) = tokio::try_join!(self.check_devices(recipient), fit)?;
+        Ok(fit)
     }
 
     /// The room that was tried, or else the one of an earlier link, if it is still fit for another.
@@ -250,6 +322,10 @@ impl Matrix {
     }
 }
 
+fn is_fresh(proven: Instant) -> bool {
+    proven.elapsed() < PROVEN_FOR
+}
+
 fn room_request(recipient: &UserId) -> Result<create_room::v3::Request, Fault> {
     let nonsense = |source| Fault::Nonsense {
         request: "making a room",
@@ -289,4 +365,19 @@ fn without_previews() -> serde_json::Result<Raw<AnyInitialStateEvent>> {
         "type": "org.matrix.room.preview_urls", "state_key": "", "content": { "disable": true },
     });
     Ok(Raw::new(&event)?.cast_unchecked())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proof_holds_for_two_seconds_at_most() {
+        let now = Instant::now();
+        assert!(is_fresh(now));
+        assert!(is_fresh(
+            now.checked_sub(Duration::from_millis(1_500)).unwrap()
+        ));
+        assert!(!is_fresh(now.checked_sub(Duration::from_secs(2)).unwrap()));
+    }
 }

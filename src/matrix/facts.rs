@@ -1,12 +1,17 @@
 //! What the homeserver says of the admin room and of a user in it, asked at this moment: never the cache of /sync, which can be
-//! stale.
+//! stale. Only the create event, which cannot change, is asked for once a connection.
 //!
 //! Invariant: what [`RoomFacts::power_of`] says of a user holds for commands and for tombstones alike. Missing evidence means no.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+};
 
 use matrix_sdk::{
     Client, Room,
     ruma::{
-        OwnedUserId, RoomId, RoomVersionId, UserId,
+        OwnedRoomId, OwnedUserId, RoomId, RoomVersionId, UserId,
         api::{
             client::state::get_state_event_for_key::{self, v3::StateEventFormat},
             error::ErrorKind,
@@ -28,7 +33,7 @@ use matrix_sdk::{
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use super::{Fault, Matrix};
+use super::Fault;
 use crate::config::Authorization;
 
 /// What the homeserver says of the admin room, and of one user in it, at this moment.
@@ -63,7 +68,7 @@ pub struct StateEvents {
 }
 
 /// The event `m.room.create`, whole: from version 11 on, who made the room is its sender.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 pub struct CreateEvent {
     sender: OwnedUserId,
     pub(super) content: RoomCreateEventContent,
@@ -208,26 +213,45 @@ impl RoomFacts {
     }
 }
 
-impl Matrix {
-    /// Asks the homeserver for all that decides about a command of this user.
-    ///
-    /// # Errors
-    /// [`Fault`]: nothing is known, and nothing may be concluded.
-    pub async fn room_facts(&self, user: &UserId) -> Result<RoomFacts, Fault> {
-        let mut facts = facts(&self.joined_admin_room()?, user).await?;
-        if facts.encrypted {
-            self.admin_room.note_encrypted()?;
+/// The create events that the homeserver gave. A room has one, which never changes (specification, "Authorization rules", 1).
+#[derive(Debug, Default)]
+pub(super) struct CreateEvents(Mutex<HashMap<OwnedRoomId, CreateEvent>>);
+
+impl CreateEvents {
+    pub(super) async fn of(&self, room: &Room) -> Result<CreateEvent, Fault> {
+        let known = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = known().get(room.room_id()) {
+            return Ok(known.clone());
         }
-        facts.encrypted |= self.admin_room.was_encrypted();
-        Ok(facts)
+        let kind = StateEventType::RoomCreate;
+        let create = state_event(&room.client(), room.room_id(), kind, "").await?;
+        // Every room has a create event: a homeserver that does not know it cannot be asked.
+        let create: CreateEvent =
+            create.ok_or_else(|| Fault::from(matrix_sdk::Error::InsufficientData))?;
+        known().insert(room.room_id().to_owned(), create.clone());
+        Ok(create)
     }
 }
 
-pub(super) async fn facts(room: &Room, user: &UserId) -> Result<RoomFacts, Fault> {
+/// Asks the homeserver for all that decides about a command of this user. Who may come into the room decides nothing where a list
+/// names those who have power.
+pub(super) async fn facts(
+    room: &Room,
+    user: &UserId,
+    authorization: &Authorization,
+    create_events: &CreateEvents,
+) -> Result<RoomFacts, Fault> {
+    let join_rules = async {
+        if authorization.users.is_empty() {
+            content(room, StateEventType::RoomJoinRules, "").await
+        } else {
+            Ok(None)
+        }
+    };
     let (create, power_levels, join_rules, member, encrypted) = tokio::try_join!(
-        create_event(room),
+        create_events.of(room),
         content(room, StateEventType::RoomPowerLevels, ""),
-        content(room, StateEventType::RoomJoinRules, ""),
+        join_rules,
         content(room, StateEventType::RoomMember, user.as_str()),
         is_encrypted(room),
     )?;
@@ -238,13 +262,6 @@ pub(super) async fn facts(room: &Room, user: &UserId) -> Result<RoomFacts, Fault
         member,
     };
     Ok(RoomFacts::from_state(events, encrypted))
-}
-
-pub(super) async fn create_event(room: &Room) -> Result<CreateEvent, Fault> {
-    let kind = StateEventType::RoomCreate;
-    let create = state_event(&room.client(), room.room_id(), kind, "").await?;
-    // Every room has a create event: a homeserver that does not know it cannot be asked.
-    create.ok_or_else(|| Fault::from(matrix_sdk::Error::InsufficientData))
 }
 
 /// The homeserver may withhold the encryption event; what the SDK has once seen encrypted stays so for it.

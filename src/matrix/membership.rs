@@ -26,7 +26,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     Chain, Fault, Heard, Matrix, NoPower, RoomFacts,
-    facts::{create_event, facts, is_encrypted, state_event},
+    facts::{facts, is_encrypted, state_event},
 };
 use crate::config::Authorization;
 
@@ -295,8 +295,9 @@ async fn follow(matrix: &Matrix, old: &Room) -> Result<Option<OwnedRoomId>, Stay
     let Some(Tombstone { sender, content }) = tombstone else {
         return Ok(None);
     };
-    let facts = facts(old, &sender).await?;
-    may_move(&sender, &facts, &matrix.config.authorization).map_err(Stays::Refused)?;
+    let authorization = &matrix.config.authorization;
+    let facts = facts(old, &sender, authorization, &matrix.create_events).await?;
+    may_move(&sender, &facts, authorization).map_err(Stays::Refused)?;
     let new = content.replacement_room;
     let was_joined = client.get_room(&new).map(|room| room.state()) == Some(RoomState::Joined);
     if !was_joined {
@@ -322,7 +323,8 @@ async fn follow(matrix: &Matrix, old: &Room) -> Result<Option<OwnedRoomId>, Stay
 /// Makes a room that the bot is in the admin room, if it takes the old one's place.
 async fn enter(matrix: &Matrix, old: &Room, new: &RoomId) -> Result<(), Stays> {
     let room = matrix.client.get_room(new).ok_or(Fault::NotInAdminRoom)?;
-    let predecessor = create_event(&room).await?.content.predecessor;
+    let create = matrix.create_events.of(&room).await?;
+    let predecessor = create.content.predecessor;
     if predecessor.is_none_or(|it| it.room_id != old.room_id()) {
         return Err(Stays::Refused(Refusal::NotItsSuccessor));
     }

@@ -18,7 +18,7 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use super::{Fault, Heard, Matrix, NotConfidential, NotSent, Severity};
+use super::{Fault, Heard, Matrix, NotConfidential, NotSent, Severity, rooms::Readers};
 use crate::config::{Devices, MasterKey};
 
 /// How often it is looked whether a link is still on its way to a user.
@@ -259,6 +259,28 @@ impl Matrix {
         } else {
             Err(NotSent::Refused(NotConfidential::NoReadableDevice))
         }
+    }
+
+    /// The devices of this user and of the bot, as the store has them: those that the SDK gives a room's key.
+    pub(super) async fn readers(&self, user: &UserId) -> Result<Readers, Fault> {
+        let mut readers = Readers::new();
+        for user in [user, self.own_user()] {
+            let devices = self.client.encryption().get_user_devices(user).await;
+            for device in devices.map_err(matrix_sdk::Error::from)?.devices() {
+                readers.insert((
+                    user.to_owned(),
+                    device.device_id().to_owned(),
+                    device.curve25519_key().map(|key| key.to_base64()),
+                    device.is_cross_signed_by_owner(),
+                ));
+            }
+        }
+        Ok(readers)
+    }
+
+    /// Whether the identity of this user is pinned.
+    pub(super) fn is_pinned(&self, user: &UserId) -> bool {
+        self.known_identity(user).is_some()
     }
 
     fn known_identity(&self, user: &UserId) -> Option<KnownIdentity> {

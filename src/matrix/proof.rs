@@ -20,10 +20,12 @@ use matrix_sdk::{
     },
 };
 use matrix_sdk_base::crypto::vodozemac::megolm::MegolmMessage;
+use tokio::task::spawn_blocking;
 use tracing::{debug, warn};
 
 use super::{
-    Fault, Matrix, Message,
+    Fault, Matrix, Message, RoomFacts,
+    facts::facts,
     inbox::{self, Decrypted},
     pinned_identities::Standing,
     replay::Place,
@@ -67,6 +69,21 @@ impl Proof {
 }
 
 impl Matrix {
+    /// Asks the homeserver for all that decides about a command of this user.
+    ///
+    /// # Errors
+    /// [`Fault`]: nothing is known, and nothing may be concluded.
+    pub async fn room_facts(&self, user: &UserId) -> Result<RoomFacts, Fault> {
+        let room = self.joined_admin_room()?;
+        let authorization = &self.config.authorization;
+        let mut facts = facts(&room, user, authorization, &self.create_events).await?;
+        if facts.encrypted {
+            self.admin_room.note_encrypted()?;
+        }
+        facts.encrypted |= self.admin_room.was_encrypted();
+        Ok(facts)
+    }
+
     /// Asks the homeserver for the event of a message once more, and looks at what it proves.
     ///
     /// # Errors
@@ -145,9 +162,13 @@ impl Matrix {
     /// # Errors
     /// [`Fault`], where that cannot be written down.
     pub async fn count(&self, message: &Message, proof: &Proof) -> Result<(), Fault> {
-        let now = SystemTime::now();
-        self.replay_protection
-            .insert(&message.event_id, proof.place.as_ref(), now)?;
+        let replay_protection = Arc::clone(&self.replay_protection);
+        let (event, place) = (message.event_id.clone(), proof.place.clone());
+        // It waits for the disk, and nobody else has to.
+        let counted = spawn_blocking(move || {
+            replay_protection.insert(&event, place.as_ref(), SystemTime::now())
+        });
+        counted.await.map_err(|_| Fault::Panicked)??;
         self.note_identity(&message.sender).await
     }
 

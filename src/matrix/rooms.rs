@@ -4,16 +4,20 @@
 //! has the power over an alias, which may be another than over the room, must not be able to move the admin room.
 
 use std::{
+    collections::{BTreeSet, HashMap},
     sync::{Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
 
-use matrix_sdk::ruma::{OwnedRoomId, OwnedRoomOrAliasId, RoomId, RoomOrAliasId, UserId};
+use matrix_sdk::ruma::{
+    OwnedDeviceId, OwnedRoomId, OwnedRoomOrAliasId, OwnedUserId, RoomId, RoomOrAliasId, UserId,
+};
 
 use super::{
     Fault, MatrixFolder,
     folder::{JsonMap, StoredRoom},
 };
+use crate::link::Link;
 
 /// The admin room, shared by all that hear and speak.
 #[derive(Debug)]
@@ -140,13 +144,25 @@ pub(super) struct DirectMessages {
     current: JsonMap<OwnedRoomId>,
     /// The rooms before, which were no longer fit for a link. Earlier links may stand there.
     replaced: JsonMap<Vec<OwnedRoomId>>,
+    room_keys: Mutex<HashMap<OwnedRoomId, LinkKey>>,
 }
+
+/// What a room's key was made for: a link, and the devices that could read it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct LinkKey {
+    pub(super) link: Link,
+    pub(super) readers: Readers,
+}
+
+/// Devices with their keys, and whether their owner has signed them.
+pub(super) type Readers = BTreeSet<(OwnedUserId, OwnedDeviceId, Option<String>, bool)>;
 
 impl DirectMessages {
     pub(super) fn load(folder: &MatrixFolder) -> Result<Self, Fault> {
         Ok(Self {
             current: folder.direct_messages()?,
             replaced: folder.replaced_direct_messages()?,
+            room_keys: Mutex::default(),
         })
     }
 
@@ -158,6 +174,21 @@ impl DirectMessages {
     /// The rooms to which links to this user went before.
     pub(super) fn replaced(&self, user: &UserId) -> Vec<OwnedRoomId> {
         self.replaced.get(user).unwrap_or_default()
+    }
+
+    /// What the room's key was made for, if that is known. It is not any more, until what is sent next has arrived.
+    pub(super) fn take_key(&self, room: &RoomId) -> Option<LinkKey> {
+        self.room_keys().remove(room)
+    }
+
+    pub(super) fn set_key(&self, room: &RoomId, key: LinkKey) {
+        self.room_keys().insert(room.to_owned(), key);
+    }
+
+    fn room_keys(&self) -> MutexGuard<'_, HashMap<OwnedRoomId, LinkKey>> {
+        self.room_keys
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Links to this user go to another room from now on.

@@ -94,3 +94,22 @@ async fn whose_devices_are_all_gone_gets_no_link_and_no_process_is_started() {
     assert_says(&answer, "none of your devices is verified");
     assert_eq!(bot.standin_starts(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_is_sent_again_has_the_same_key_until_another_device_may_read_it() {
+    let alice = person("alice").await;
+    let bot = Bot::builder(homeserver()).start(&alice).await;
+    let key = async || {
+        let sent = bot.start_session(&alice, "website").await;
+        let encryption = sent.event.encryption.clone().unwrap();
+        encryption.session_id().unwrap().to_owned()
+    };
+    let first = key().await;
+    assert_eq!(key().await, first);
+    let _telephone = alice.second_device(true).await.unwrap();
+    let with_telephone = key().await;
+    assert_ne!(with_telephone, first);
+    assert_eq!(key().await, with_telephone);
+    bot.request(&alice, "stop").await;
+    assert_ne!(key().await, with_telephone);
+}

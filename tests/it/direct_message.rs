@@ -1,9 +1,16 @@
 //! What becomes of a direct message between two links: whatever was done to it, the next link is read by its requester alone.
 
+use std::time::Duration;
+
 use matrix_sdk::ruma::RoomId;
 use serde_json::json;
 
-use crate::support::{bot::Bot, eventually, homeserver, person, person::Person};
+use crate::support::{
+    bot::Bot,
+    eventually, homeserver, person,
+    person::Person,
+    proxy::{Proxy, Request},
+};
 
 /// Leaves a room, or declines the invitation to it.
 async fn leave(person: &Person, room: &RoomId) {
@@ -89,4 +96,45 @@ async fn a_direct_message_that_everybody_may_look_into_shows_them_no_link() {
     for sent in [first, second, third] {
         assert!(mallory.never_read(&sent.link));
     }
+}
+
+/// How often the bot has looked at a room before it last sent something there.
+fn looks_before_sending(proxy: &Proxy, room: &RoomId) -> usize {
+    let mut passed = proxy.passed_by(|request| request.is_in(room));
+    let last = passed.iter().rposition(|passed| passed.request.sends());
+    passed.truncate(last.unwrap_or(0));
+    let looks = passed
+        .iter()
+        .filter(|passed| passed.request.reads_all_state());
+    looks.count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_direct_message_is_proved_while_its_requester_is_judged_and_again_after_two_seconds() {
+    let alice = person("alice").await;
+    let proxy = Proxy::start(homeserver()).await;
+    let mut bot = Bot::builder(homeserver())
+        .through(&proxy)
+        .start(&alice)
+        .await;
+    let room = bot.start_session(&alice, "website").await.room().to_owned();
+    let looks = || {
+        let looks = proxy.passed_by(|request| request.reads_all_state() && request.is_in(&room));
+        looks.len()
+    };
+    // The picture is looked after too.
+    bot.wait_for_log_times("picture of the link sent", 1).await;
+    let before = looks();
+    let held = proxy.on(Request::reads_event).times(1).hold();
+    let known = bot.links_of(&alice).len();
+    bot.send(&alice, "start").await;
+    eventually("the room is looked at", async || {
+        (held.has_caught() && looks() > before).then_some(())
+    })
+    .await;
+    assert_eq!(looks(), before + 1);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    drop(held);
+    bot.link_after(&alice, known).await;
+    assert_eq!(looks_before_sending(&proxy, &room), before + 2);
 }
