@@ -91,14 +91,7 @@ impl Bot {
                     self.conclude(&project, &request, &text, "extended");
                 }
                 Notice::NotEnded { requests, reason } => {
-                    let text = reply::not_ended(&project, &reason);
-                    if requests.is_empty() {
-                        self.announce(&text);
-                    }
-                    for request in &requests {
-                        let conclusion = Conclusion::because("not ended", reason.clone());
-                        self.answer(Some(&project), request, Err(&text), &conclusion);
-                    }
+                    self.tell_not_ended(&project, &requests, &reason);
                 }
                 Notice::ShuttingDown(requests) => {
                     self.say_meanwhile(&reply::shutting_down(&project), &requests);
@@ -122,14 +115,7 @@ impl Bot {
                     limit,
                     active,
                 } => {
-                    let prefix = &self.config.command_prefix;
-                    let text = reply::too_many_sessions(prefix, &project, limit, &active);
-                    if requests.iter().all(nobody_asked) {
-                        self.announce(&text);
-                    }
-                    for request in &requests {
-                        self.conclude(&project, request, &text, "too many sessions");
-                    }
+                    self.refuse_one_more(&project, &requests, limit, &active);
                 }
                 Notice::NotRecorded { request, reason } => {
                     let text = reply::not_recorded(&project, &reason);
@@ -137,6 +123,34 @@ impl Bot {
                     self.answer(Some(&project), &request, Ok(&text), &conclusion);
                 }
             }
+        }
+    }
+
+    fn tell_not_ended(&mut self, project: &ProjectName, requests: &[Request], reason: &str) {
+        let text = reply::not_ended(project, reason);
+        if requests.is_empty() {
+            self.announce(&text);
+        }
+        for request in requests {
+            let conclusion = Conclusion::because("not ended", reason);
+            self.answer(Some(project), request, Err(&text), &conclusion);
+        }
+    }
+
+    fn refuse_one_more(
+        &mut self,
+        project: &ProjectName,
+        requests: &[Request],
+        limit: usize,
+        active: &[ProjectName],
+    ) {
+        let prefix = &self.config.command_prefix;
+        let text = reply::too_many_sessions(prefix, project, limit, active);
+        if requests.iter().all(nobody_asked) {
+            self.announce(&text);
+        }
+        for request in requests {
+            self.conclude(project, request, &text, "too many sessions");
         }
     }
 

@@ -49,9 +49,9 @@ mod tests {
 
     const CONNECTED: Option<Connection> = Some(Connection::Connected);
 
-    fn reconnecting(seconds: impl Into<Option<u64>>) -> Option<Connection> {
+    fn reconnecting(seconds: impl Into<Option<u64>>) -> Connection {
         let disconnected = seconds.into().map(Duration::from_secs);
-        Some(Connection::Reconnecting { disconnected })
+        Connection::Reconnecting { disconnected }
     }
 
     #[test]
@@ -65,22 +65,22 @@ mod tests {
             ("·✔︎· Ready", CONNECTED),
             ("·✔︎· Connected · website · main", CONNECTED),
             ("·✔· Connected", CONNECTED),
-            ("·|· Reconnecting", reconnecting(None)),
+            ("·|· Reconnecting", Some(reconnecting(None))),
             (
                 "·-· Reconnecting · retrying in 2.0s · disconnected 42s",
-                reconnecting(42),
+                Some(reconnecting(42)),
             ),
             (
                 "·\\· Reconnecting · retrying in 8s · disconnected 1m 5s",
-                reconnecting(65),
+                Some(reconnecting(65)),
             ),
             (
                 "·\\· Reconnecting · retrying in 8s · disconnected 2h",
-                reconnecting(7200),
+                Some(reconnecting(7200)),
             ),
             (
                 "·|· Reconnecting · disconnected for ever",
-                reconnecting(None),
+                Some(reconnecting(None)),
             ),
             ("·|· Updating", None),
             ("Reconnecting · disconnected 42s", None),
