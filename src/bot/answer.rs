@@ -100,6 +100,17 @@ impl Bot {
         self.say(text, Some(message.into()));
     }
 
+    pub(super) fn react(&mut self, message: &Message, text: &'static str) {
+        let (matrix, message) = (self.matrix.clone(), ReplyTo::from(message));
+        self.spawn_quiet(async move {
+            let (message, transaction) = (&message, &TransactionId::new());
+            let reacted = matrix.until_taken(|matrix| async move {
+                matrix.react(message, text, transaction).await
+            });
+            log_rejection(reacted.await);
+        });
+    }
+
     pub(super) fn announce(&mut self, text: &Reply) {
         self.say(text, None);
     }

@@ -136,7 +136,7 @@ impl Bot {
         match result {
             Ok(sent) => {
                 let anew = matches!(trigger, Trigger::Command(_));
-                let text = reply::link_sent(&id.project, anew);
+                let text = reply::link_sent(&id.project, anew, sent.room(), sent.is_invited());
                 for request in self.remote_control.requests(&id, &request) {
                     self.conclude(&id.project, &request, &text, "link sent");
                 }

@@ -47,6 +47,9 @@ impl Bot {
             Decision::Denied(denied) => {
                 if self.limits.allow(Limited::Refusal, &message.sender) {
                     self.reply(message, &reply::denied(&denied));
+                    if let Some(text) = reply::denied_to_device(&denied) {
+                        self.react(message, text);
+                    }
                 }
             }
             Decision::Misused(misuse) => {

@@ -90,6 +90,15 @@ impl Reply {
         }
     }
 
+    /// The same, with a link to a room behind the first of these words. Clients open such an address.
+    fn linked(mut self, words: &str, room: &RoomId) -> Self {
+        let address = room.matrix_to_uri().to_string();
+        let href = html_escape::encode_double_quoted_attribute(&address);
+        let link = format!("<a href=\"{href}\">{words}</a>");
+        self.html = self.html.replacen(words, &link, 1);
+        self
+    }
+
     /// Each on lines of its own.
     fn lines(replies: impl IntoIterator<Item = Self>) -> Self {
         let (plain, html): (Vec<_>, Vec<_>) = replies
@@ -168,15 +177,10 @@ pub(crate) fn commands_count_elsewhere(prefix: &str, admin_room: &RoomOrAliasId)
     match <&RoomId>::try_from(admin_room) {
         // Clients show the name of a room in place of such a link.
         Ok(id) => {
-            let address = id.matrix_to_uri().to_string();
-            let href = html_escape::encode_double_quoted_attribute(&address);
-            Reply {
-                plain: format!("{} the admin room: {address}", Reply::new(&says).plain),
-                html: format!(
-                    "{} <a href=\"{href}\">the admin room</a>.",
-                    Reply::new(&says).html
-                ),
-            }
+            let Reply { html, .. } =
+                Reply::new(format!("{says} the admin room.")).linked("the admin room", id);
+            let plain = format!("{says} the admin room: {}", id.matrix_to_uri());
+            Reply { plain, html }
         }
         Err(alias) => Reply::new(format!(
             "{says} the admin room: {}",

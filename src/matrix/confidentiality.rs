@@ -162,6 +162,14 @@ impl Members {
     }
 }
 
+/// Whether somebody was invited and has not come in yet, as far as the bot has heard.
+pub(super) async fn is_invited(room: &Room, user: &UserId) -> bool {
+    let (client, id) = (room.client(), room.room_id());
+    let store = client.state_store();
+    let invited = store.get_user_ids(id, RoomMemberships::INVITE).await;
+    invited.is_ok_and(|invited| invited.iter().any(|it| it == user))
+}
+
 /// From the table by which the SDK shares keys.
 async fn members_in_store(room: &Room) -> Result<Members, Fault> {
     let (client, id) = (room.client(), room.room_id());

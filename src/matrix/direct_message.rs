@@ -33,7 +33,7 @@ use tracing::{error, info, warn};
 
 use super::{
     Chain, Fault, LinkReceipt, Matrix, NotConfidential, NotSent, Notice, SentLink,
-    confidentiality::{is_confidential, was_between_two},
+    confidentiality::{is_confidential, is_invited, was_between_two},
     pinned_identities::KeptVerification,
     redact::Picture,
     rooms::LinkKey,
@@ -109,7 +109,8 @@ impl ConfidentialRoom {
             event,
             picture: Picture::Unsettled,
         };
-        Ok(SentLink::new(link, recipient, receipt))
+        let is_invited = is_invited(turn.room(), &recipient).await;
+        Ok(SentLink::new(link, recipient, receipt, is_invited))
     }
 
     /// Says something that is for the recipient alone and yet no link.
@@ -334,6 +335,10 @@ fn room_request(recipient: &UserId) -> Result<create_room::v3::Request, Fault> {
     let mut request = create_room::v3::Request::new();
     request.preset = Some(RoomPreset::PrivateChat);
     request.is_direct = true;
+    // The invitation shows it.
+    request.topic = Some(
+        "Links to your Claude Code sessions. Only you and the bot are in this room.".to_owned(),
+    );
     request.invite = vec![recipient.to_owned()];
     request.initial_state = vec![
         InitialStateEvent::with_empty_state_key(

@@ -10,7 +10,7 @@ use std::{fmt, io::Cursor, iter};
 use matrix_sdk::{
     Room, RoomState,
     ruma::{
-        OwnedTransactionId, OwnedUserId,
+        OwnedTransactionId, OwnedUserId, RoomId,
         events::room::{
             EncryptedFile, ImageInfo,
             message::{
@@ -53,6 +53,8 @@ pub struct SentLink {
     link: Link,
     recipient: OwnedUserId,
     receipt: LinkReceipt,
+    /// The recipient has yet to accept the invitation to the room.
+    is_invited: bool,
     /// The picture's message, once it may be in the room.
     picture: Option<Box<RoomMessageEventContent>>,
 }
@@ -90,11 +92,17 @@ pub enum NoPicture {
 }
 
 impl SentLink {
-    pub(super) fn new(link: &Link, recipient: OwnedUserId, receipt: LinkReceipt) -> Self {
+    pub(super) fn new(
+        link: &Link,
+        recipient: OwnedUserId,
+        receipt: LinkReceipt,
+        is_invited: bool,
+    ) -> Self {
         Self {
             link: link.clone(),
             recipient,
             receipt,
+            is_invited,
             picture: None,
         }
     }
@@ -103,6 +111,18 @@ impl SentLink {
     #[must_use]
     pub fn receipt(&self) -> &LinkReceipt {
         &self.receipt
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn room(&self) -> &RoomId {
+        &self.receipt.room
+    }
+
+    /// Whether the recipient has yet to accept the invitation to that room.
+    #[must_use]
+    pub fn is_invited(&self) -> bool {
+        self.is_invited
     }
 
     /// Sends the link's picture after it. The link itself is not held up by this, nor lost if it fails.

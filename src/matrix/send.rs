@@ -8,7 +8,10 @@ use matrix_sdk::{
     room::futures::SendMessageLikeEventResult,
     ruma::{
         OwnedEventId, OwnedTransactionId, UserId,
-        events::{Mentions, room::message::RoomMessageEventContent},
+        events::{
+            Mentions, reaction::ReactionEventContent, relation::Annotation,
+            room::message::RoomMessageEventContent,
+        },
     },
 };
 use tokio::sync::OwnedMutexGuard;
@@ -77,6 +80,24 @@ impl Matrix {
         content.relates_to = answered.map(ReplyTo::relation);
         let room = self.joined_admin_room()?;
         self.send(&room, content, notice.transaction).await?;
+        Ok(())
+    }
+
+    /// Puts a reaction to a message in the admin room. The SDK never encrypts one, so that devices can read it that get no keys.
+    ///
+    /// # Errors
+    /// [`Fault`], when the homeserver did not take it.
+    pub async fn react(
+        &self,
+        message: &ReplyTo,
+        text: &str,
+        transaction: &OwnedTransactionId,
+    ) -> Result<(), Fault> {
+        let room = self.joined_admin_room()?;
+        let annotation = Annotation::new(message.event_id().to_owned(), text.to_owned());
+        let turn = self.turn(&room).await;
+        let sending = turn.room.send(ReactionEventContent::new(annotation));
+        sending.with_transaction_id(transaction.clone()).await?;
         Ok(())
     }
 

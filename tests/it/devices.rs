@@ -39,8 +39,14 @@ async fn someone_with_the_password_but_no_cross_signing_gets_no_link_and_no_coun
     let asked = bot.send(&stolen, "start").await;
     assert_says(
         &bot.answer(&alice, &asked).await,
-        "your device is not verified. Verify this device in your client's settings",
+        "your device is not verified. Verify the device that you sent this with in its own settings",
     );
+    // That answer it cannot read. This it can.
+    let reaction = |event: &Event| {
+        let relation = &event.json["content"]["m.relates_to"];
+        relation["event_id"] == asked.as_str() && relation["key"] == "🔒 not verified"
+    };
+    stolen.wait_for("a reaction", reaction).await.unwrap();
     bot.request(&alice, "stop").await;
     bot.wait_for_redaction(&alice, &sent).await;
     assert!(!got_a_key(&stolen, &proxy));

@@ -103,9 +103,9 @@ async fn a_resumed_session_runs_the_resume_command() {
         .start(&alice)
         .await;
     let answer = bot.request(&alice, "resume").await;
-    assert_eq!(
-        answer.body(),
-        Some("Session for website is running. I sent you the link privately.")
+    assert_says(
+        &answer,
+        "Session for website is running. I sent you the link privately.",
     );
     bot.link_after(&alice, 0).await;
     let [started] = &bot.standin_records()[..] else {

@@ -29,6 +29,9 @@ async fn from_the_first_start_to_the_session_after_the_stop() {
     let answer = bot.answer(&alice, &asked).await;
     assert_eq!(answer.thread(), Some(root.as_str()));
     let first = bot.link_after(&alice, 0).await;
+    let address = first.room().matrix_to_uri().to_string();
+    let html = answer.formatted_body().unwrap();
+    assert!(html.contains(&address), "{address} is not in {html}");
 
     // Whoever is in the admin room learns that there is a session, and nothing of the link.
     let seen = onlooker.wait_for("the answer in the admin room", |event| {

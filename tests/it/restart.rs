@@ -1,6 +1,6 @@
 //! The bot can go at any moment: sessions stay, and the next bot knows them.
 
-use crate::support::{bot::Bot, eventually, homeserver, person};
+use crate::support::{assert_says, bot::Bot, eventually, homeserver, person};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_outlives_a_bot_that_is_killed_or_terminated_and_is_known_to_the_next_one() {
@@ -130,9 +130,9 @@ async fn a_link_that_a_killed_bot_waited_for_is_delivered_once() {
     bot.release_links();
 
     let answer = bot.answer(&alice, &asked).await;
-    assert_eq!(
-        answer.body(),
-        Some("Session for website is running. I sent you the link privately.")
+    assert_says(
+        &answer,
+        "Session for website is running. I sent you the link privately.",
     );
     let sent = bot.link_after(&alice, 0).await;
     // Whatever else was under way is there by the time that later commands are answered.

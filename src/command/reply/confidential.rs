@@ -2,6 +2,8 @@
 
 use std::{fmt, path::PathBuf};
 
+use matrix_sdk::ruma::RoomId;
+
 use super::{End, IDENTITY_CHANGED, Mark, Reply, unmarked};
 use crate::{
     matrix::NotConfidential,
@@ -124,20 +126,34 @@ impl fmt::Display for Secret {
     }
 }
 
-/// A link is in its requester's direct message. `anew`: the session was running before they asked.
-pub(crate) fn link_sent(project: &ProjectName, anew: bool) -> Reply {
+/// A link is in its requester's direct message. `anew`: the session was running before they asked. `is_invited`: they have yet to
+/// come into that room.
+pub(crate) fn link_sent(
+    project: &ProjectName,
+    anew: bool,
+    room: &RoomId,
+    is_invited: bool,
+) -> Reply {
     let how = if anew {
         "is already running. I sent you its link privately."
     } else {
         "is running. I sent you the link privately."
     };
-    Reply::marked(Mark::Running, format!("Session for **{project}** {how}"))
+    let invitation = if is_invited {
+        " Accept my invitation to a direct message."
+    } else {
+        ""
+    };
+    let text = format!("Session for **{project}** {how}{invitation}");
+    Reply::marked(Mark::Running, text).linked("privately", room)
 }
 
 /// It is in the requester's direct message.
 pub(crate) fn shown(secret: &Secret) -> Reply {
     Reply::new(match secret {
-        Secret::Link(project) => return link_sent(project, false),
+        Secret::Link(project) => {
+            format!("I sent you the link of the session for **{project}** privately.")
+        }
         Secret::Output(project) => {
             format!("I sent you the last lines of the session for **{project}** privately.")
         }
@@ -229,6 +245,26 @@ mod tests {
             "{}",
             after.html
         );
+    }
+
+    #[test]
+    fn whoever_has_not_come_into_the_direct_message_is_asked_to() {
+        let (website, room) = (
+            "website".parse().unwrap(),
+            "!dm:example.org".try_into().unwrap(),
+        );
+        let said = |anew, is_invited| link_sent(&website, anew, room, is_invited);
+        assert_eq!(
+            said(false, true).plain,
+            "Session for website is running. I sent you the link privately. Accept my invitation to a direct message."
+        );
+        let again = said(true, false);
+        assert_eq!(
+            again.plain,
+            "Session for website is already running. I sent you its link privately."
+        );
+        let room = "<a href=\"https://matrix.to/#/!dm:example.org\">privately</a>";
+        assert!(again.html.contains(room), "{}", again.html);
     }
 
     #[test]

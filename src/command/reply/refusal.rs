@@ -19,7 +19,8 @@ pub(crate) fn denied(denied: &Denied) -> Reply {
             "your message was not encrypted, and has to be. Use a client that supports encrypted rooms"
         }
         Denied::UnsignedDevice => {
-            "your device is not verified. Verify this device in your client's settings, and try again"
+            "your device is not verified. Verify the device that you sent this with in its own settings (or set up encryption \
+             there, if it offers no verification), and try again"
         }
         Denied::IdentityChanged => IDENTITY_CHANGED,
         Denied::UnknownDevice => {
@@ -41,6 +42,21 @@ pub(crate) fn denied(denied: &Denied) -> Reply {
             "the homeserver did not tell me what I need to know about you and this room. Try again in a moment"
         }
     })
+}
+
+/// The same in two words, for a device that cannot read the answer: keys go to verified devices alone.
+pub(crate) fn denied_to_device(denied: &Denied) -> Option<&'static str> {
+    match denied {
+        Denied::UnsignedDevice | Denied::UnknownDevice => Some("🔒 not verified"),
+        Denied::NoPower(_)
+        | Denied::NotEncrypted
+        | Denied::IdentityChanged
+        | Denied::Redacted
+        | Denied::Replayed
+        | Denied::TooOld
+        | Denied::NotRecorded
+        | Denied::NoFacts => None,
+    }
 }
 
 /// Somebody commands more often than they may.
