@@ -179,11 +179,9 @@ fn in_circles(folder: &str, files: &[SourceFile]) -> Vec<String> {
         let Some(module) = within(&format!("crate::{}", file.module())) else {
             continue;
         };
-        let named = file
-            .paths()
-            .into_iter()
-            .filter_map(|(_, path)| within(&path));
-        names.insert(module, named.collect());
+        let paths = file.paths().into_iter();
+        let paths = paths.filter_map(|(_, path)| within(&path));
+        names.insert(module, paths.collect());
     }
     let modules: Vec<_> = names.keys().cloned().collect();
     let deepest = |path: &str| {
@@ -198,8 +196,11 @@ fn in_circles(folder: &str, files: &[SourceFile]) -> Vec<String> {
     };
     let mut edges: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
     for (module, named) in &names {
-        let named = named.iter().filter_map(leads_to);
-        edges.insert(module, named.filter(|named| *named != module).collect());
+        let others = named
+            .iter()
+            .filter_map(leads_to)
+            .filter(|other| *other != module);
+        edges.insert(module, others.collect());
     }
     // Whoever names none that is left is in no circle.
     while let Some(free) = edges.iter().find(|(_, named)| named.is_empty()) {

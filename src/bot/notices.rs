@@ -1,6 +1,6 @@
 //! What the sessions want done and said.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use matrix_sdk::ruma::OwnedUserId;
 
@@ -83,12 +83,7 @@ impl Bot {
                     holders,
                     left,
                 } => {
-                    let end = left.map(|left| End::after(SystemTime::now(), left));
-                    let text = reply::extended(&project, end);
-                    for user in holders.iter().filter(|_| end.is_some()) {
-                        self.tell(user, &text, Sound::Silent);
-                    }
-                    self.conclude(&project, &request, &text, "extended");
+                    self.tell_the_new_end(&project, &request, &holders, left);
                 }
                 Notice::NotEnded { requests, reason } => {
                     self.tell_not_ended(&project, &requests, &reason);
@@ -96,16 +91,7 @@ impl Bot {
                 Notice::ShuttingDown(requests) => {
                     self.say_meanwhile(&reply::shutting_down(&project), &requests);
                 }
-                Notice::NoSession(request) => {
-                    let prefix = match ReplyTarget::of(&request) {
-                        ReplyTarget::Operator(_) => None,
-                        ReplyTarget::Message(_) | ReplyTarget::Nobody => {
-                            Some(self.config.command_prefix.as_str())
-                        }
-                    };
-                    let text = reply::no_session(prefix, &project);
-                    self.conclude(&project, &request, &text, "no session");
-                }
+                Notice::NoSession(request) => self.tell_that_there_is_none(&project, &request),
                 Notice::RefusedWhileStopping(request) => {
                     let text = reply::stopping(&project);
                     self.conclude(&project, &request, &text, "refused while stopping");
@@ -124,6 +110,33 @@ impl Bot {
                 }
             }
         }
+    }
+
+    /// Where the link is, its end is told too.
+    fn tell_the_new_end(
+        &mut self,
+        project: &ProjectName,
+        request: &Request,
+        holders: &[String],
+        left: Option<Duration>,
+    ) {
+        let end = left.map(|left| End::after(SystemTime::now(), left));
+        let text = reply::extended(project, end);
+        for user in holders.iter().filter(|_| end.is_some()) {
+            self.tell(user, &text, Sound::Silent);
+        }
+        self.conclude(project, request, &text, "extended");
+    }
+
+    fn tell_that_there_is_none(&mut self, project: &ProjectName, request: &Request) {
+        let prefix = match ReplyTarget::of(request) {
+            ReplyTarget::Operator(_) => None,
+            ReplyTarget::Message(_) | ReplyTarget::Nobody => {
+                Some(self.config.command_prefix.as_str())
+            }
+        };
+        let text = reply::no_session(prefix, project);
+        self.conclude(project, request, &text, "no session");
     }
 
     fn tell_not_ended(&mut self, project: &ProjectName, requests: &[Request], reason: &str) {

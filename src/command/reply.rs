@@ -114,15 +114,14 @@ impl Reply {
 
 /// What stands between two of these signs becomes an HTML element.
 fn enclosed(text: &str, sign: &str, element: &str) -> String {
-    let mut enclosed = String::with_capacity(text.len());
-    for (index, part) in text.split(sign).enumerate() {
-        if index > 0 {
-            let slash = if index % 2 == 1 { "" } else { "/" };
-            enclosed.push_str(&format!("<{slash}{element}>"));
-        }
-        enclosed.push_str(part);
-    }
-    enclosed
+    let tags = [format!("<{element}>"), format!("</{element}>")];
+    let mut parts = text.split(sign);
+    let begin = parts.next().unwrap_or_default().to_owned();
+    parts
+        .zip(tags.iter().cycle())
+        .fold(begin, |enclosed, (part, tag)| {
+            enclosed + tag.as_str() + part
+        })
 }
 
 /// The bot cannot write down what it was asked for.

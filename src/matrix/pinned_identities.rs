@@ -266,7 +266,7 @@ impl Matrix {
         let mut readers = Readers::new();
         for user in [user, self.own_user()] {
             let devices = self.client.encryption().get_user_devices(user).await;
-            for device in devices.map_err(matrix_sdk::Error::from)?.devices() {
+            for device in devices?.devices() {
                 readers.insert((
                     user.to_owned(),
                     device.device_id().to_owned(),
