@@ -157,6 +157,8 @@ pub(crate) fn settings_for(sessions: &Path, projects: &[String]) -> Settings {
         settings: SessionSettings {
             command: vec!["sleep".to_owned(), "600".to_owned()],
             resume_command: vec!["sleep".to_owned(), "600".to_owned()],
+            permission_modes: Vec::new(),
+            spawn: Vec::new(),
             environment: [].into(),
             stdin: "".into(),
             link_pattern: LinkPattern::new(PATTERN).unwrap(),

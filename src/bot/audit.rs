@@ -12,7 +12,10 @@ use std::fmt::Debug;
 use matrix_sdk::ruma::{EventId, UserId};
 use tracing::info;
 
-use super::{answer::ReplyTarget, judge::Decision};
+use super::{
+    answer::ReplyTarget,
+    judge::{Decision, Intent},
+};
 use crate::{
     command::{self, Denied},
     config::MasterKey,
@@ -44,7 +47,7 @@ impl Conclusion {
 
 /// Writes what was decided about a command.
 pub(super) fn judged(prefix: &str, message: &Message, decision: &Decision) {
-    let (decision, project, why) = match decision {
+    let (judged, project, why) = match decision {
         // Nothing was asked about its sender: that is for the other bot to judge.
         Decision::NotOurs => ("left to another host", None, None),
         Decision::DoneBefore => ("executed before", None, None),
@@ -56,13 +59,25 @@ pub(super) fn judged(prefix: &str, message: &Message, decision: &Decision) {
             ("undeliverable", Some(project), Some(shown(reason)))
         }
     };
+    let options = match decision {
+        Decision::Do(_, Intent::Start { complete, .. }, _, _) => Some(&complete.options),
+        Decision::Do(..)
+        | Decision::NotOurs
+        | Decision::DoneBefore
+        | Decision::Denied(_)
+        | Decision::Misused(_)
+        | Decision::CannotDeliver(..) => None,
+    };
     info!(
         target: "audit",
         user = message.sender.as_str(),
         event = message.event_id.as_str(),
         command = understood(prefix, &message.text),
         project = project.map(ProjectName::as_str),
-        decision,
+        mode = options.and_then(|options| options.mode.as_deref()),
+        spawn = options.and_then(|options| options.spawn.as_deref()),
+        named = options.map(|options| options.name.is_some()),
+        decision = judged,
         why,
         "command judged"
     );
@@ -115,7 +130,11 @@ pub(super) fn trusted(user: &str, subject: &UserId, key: MasterKey, outcome: &st
 /// The command as it was understood, or the beginning of what was not.
 fn understood(prefix: &str, text: &str) -> String {
     match command::parse(prefix, text) {
-        Some(Ok(command)) => shortened(&command.to_string()),
+        Some(Ok(mut command)) => {
+            // What a session is called is between those who use it.
+            let name = command.options.name.take().map_or("", |_| " --name ..");
+            shortened(&format!("{command}{name}"))
+        }
         Some(Err(_)) | None => shortened(text),
     }
 }
@@ -138,6 +157,11 @@ mod tests {
     #[test]
     fn a_command_is_written_as_it_was_understood_and_else_its_beginning() {
         assert_eq!(understood("!rc", " !RC  Stop\nwebsite "), "stop website");
+        let start = "!rc start --name “fix it” --mode plan website";
+        assert_eq!(
+            understood("!rc", start),
+            "start website --mode plan --name .."
+        );
         for nonsense in ["!rc ", "!rc stop "] {
             let nonsense = format!("{nonsense}{}", "ä".repeat(1_000));
             let written = understood("!rc", &nonsense);

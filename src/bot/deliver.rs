@@ -30,7 +30,7 @@ use crate::{
         Chain, Fault, LinkMessage, LinkReceipt, LinkTransactions, Matrix, NoPicture,
         NotConfidential, NotSent, PictureMessage, SentLink, Trust,
     },
-    remote_control::{self, DeliveryId, ProjectName, Redaction, Request},
+    remote_control::{self, DeliveryId, ProjectName, Redaction, Request, SessionStatus},
 };
 
 /// How long the homeserver's word about a requester holds. What takes longer waits for something, and much can happen meanwhile.
@@ -39,8 +39,9 @@ const JUDGED_FOR: Duration = Duration::from_secs(2);
 /// What makes a link leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trigger {
-    /// A command, whose sender was judged by what the homeserver said when it was asked at this moment.
-    Command(Instant),
+    /// A command, whose sender was judged by what the homeserver said when it was asked at this moment, and found to have this
+    /// power level.
+    Command { judged: Instant, power_level: i64 },
     /// Something that came about in the session. Its requester has to be judged.
     Session,
     /// The same at the start of the bot, where an earlier run may have sent the link, and ended before it could look who read it.
@@ -49,9 +50,12 @@ pub(super) enum Trigger {
 
 impl Trigger {
     /// Whether what was found out about the requester still holds.
-    fn is_judged(self) -> bool {
+    fn is_judged(self, policy: &Policy) -> bool {
         match self {
-            Self::Command(judged) => judged.elapsed() < JUDGED_FOR,
+            Self::Command {
+                judged,
+                power_level,
+            } => judged.elapsed() < JUDGED_FOR && power_level >= policy.authorization.power_level,
             Self::Session | Self::Restore => false,
         }
     }
@@ -106,8 +110,12 @@ impl Bot {
         (trigger, proving): (Trigger, Option<Proving>),
     ) {
         let called_off = self.note_delivery(&id);
-        let (config, opens) = (Arc::clone(&self.config), self.opens(&id.project));
-        let policy = Policy::of(&self.config, Some(&id.project));
+        let (config, session) = (Arc::clone(&self.config), self.session_of(&id.project));
+        let policy = match &session {
+            Some(session) => Policy::of_session(&config, &id.project, &session.start),
+            None => Policy::of(&config, Some(&id.project)),
+        };
+        let opens = self.opens(&id.project, session);
         let matrix = self.matrix.clone();
         self.spawn(async move {
             let opens = with_account(&config, opens).await;
@@ -135,7 +143,7 @@ impl Bot {
         self.deliveries.remove(&id);
         match result {
             Ok(sent) => {
-                let anew = matches!(trigger, Trigger::Command(_));
+                let anew = matches!(trigger, Trigger::Command { .. });
                 let text = reply::link_sent(&id.project, anew, sent.room(), sent.is_invited());
                 for request in self.remote_control.requests(&id, &request) {
                     self.conclude(&id.project, &request, &text, "link sent");
@@ -209,20 +217,24 @@ impl Bot {
     }
 
     /// What the link of this project opens, but for the account, which a file tells.
-    fn opens(&self, project: &ProjectName) -> Opens {
+    fn opens(&self, project: &ProjectName, session: Option<SessionStatus>) -> Opens {
         let configured = self.config.projects.get(project);
-        let statuses = self.remote_control.status();
-        let left = statuses
-            .into_iter()
-            .find(|status| status.project == *project)
-            .and_then(|status| status.session?.time_left);
+        let left = session.as_ref().and_then(|session| session.time_left);
         Opens {
             project: project.clone(),
             host: hosts::own_name(&self.config).to_string(),
             directory: configured.map(|configured| configured.project.directory.clone()),
             account: None,
+            options: session
+                .map(|session| session.start.options)
+                .unwrap_or_default(),
             end: left.map(|left| End::after(SystemTime::now(), left)),
         }
+    }
+
+    fn session_of(&self, project: &ProjectName) -> Option<SessionStatus> {
+        let mut statuses = self.remote_control.status().into_iter();
+        statuses.find(|status| status.project == *project)?.session
     }
 
     /// The requester does not get the link, and hears why. The session stays for a next try, unless the link was overheard:
@@ -386,7 +398,7 @@ async fn try_to_deliver(
         Some(proving) => proven(proving).await,
         None => None,
     };
-    if !delivery.trigger.is_judged() {
+    if !delivery.trigger.is_judged(&delivery.policy) {
         judge(matrix, &recipient, &delivery.policy).await?;
     }
     let (before, after) = &delivery.words;
@@ -537,15 +549,32 @@ fn transactions(id: &DeliveryId) -> LinkTransactions {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+    use crate::config::{Authorization, Devices, RequireEncryptedCommands};
 
     #[test]
-    fn what_the_homeserver_says_of_a_requester_holds_for_a_moment() {
+    fn what_the_homeserver_says_of_a_requester_holds_for_a_moment_and_for_what_was_asked() {
+        let policy = |power_level| Policy {
+            authorization: Authorization {
+                power_level,
+                users: BTreeMap::new(),
+            },
+            devices: Devices::CrossSigned,
+            require_encrypted_commands: RequireEncryptedCommands::Auto,
+        };
+        let command = |judged| Trigger::Command {
+            judged,
+            power_level: 50,
+        };
         let now = Instant::now();
-        assert!(Trigger::Command(now).is_judged());
+        assert!(command(now).is_judged(&policy(50)));
+        // The session began with other options since.
+        assert!(!command(now).is_judged(&policy(100)));
         let before = now.checked_sub(JUDGED_FOR).unwrap();
-        assert!(!Trigger::Command(before).is_judged());
-        assert!(!Trigger::Session.is_judged());
-        assert!(!Trigger::Restore.is_judged());
+        assert!(!command(before).is_judged(&policy(50)));
+        assert!(!Trigger::Session.is_judged(&policy(0)));
+        assert!(!Trigger::Restore.is_judged(&policy(0)));
     }
 }

@@ -83,10 +83,18 @@ impl Bot {
         };
         let answered = Conclusion::new("answered");
         match intent {
-            Intent::Start(project, beginning) => {
-                let notices = self.remote_control.start(&project, beginning, request);
+            Intent::Start {
+                project,
+                asked: start,
+                ..
+            } => {
+                let notices = self.remote_control.start(&project, start, request);
                 // Whatever is delivered at once goes to whom was just judged.
-                self.handle_all(notices, Trigger::Command(asked), proving);
+                let trigger = Trigger::Command {
+                    judged: asked,
+                    power_level: permit.power_level(),
+                };
+                self.handle_all(notices, trigger, proving);
             }
             Intent::Stop(project) => {
                 let notices = self.remote_control.stop(&project, request);

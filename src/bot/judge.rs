@@ -19,7 +19,7 @@ use crate::{
     matrix::{
         Announcement, Chain, ConfidentialRoom, Fault, Matrix, Message, NotConfidential, NotSent,
     },
-    remote_control::{Beginning, ProjectName, Status},
+    remote_control::{Beginning, NotAllowed, ProjectName, SessionStatus, Start, Status},
 };
 
 /// How long a homeserver that does not answer is asked for the facts. Somebody waits, and may want something else by then.
@@ -31,7 +31,13 @@ const LONGEST_PROOF: Duration = Duration::from_secs(2);
 /// What a command means here and now.
 #[derive(Debug, Clone)]
 pub(super) enum Intent {
-    Start(ProjectName, Beginning),
+    Start {
+        project: ProjectName,
+        /// What was asked for.
+        asked: Start,
+        /// What a session runs with that begins now.
+        complete: Start,
+    },
     Stop(ProjectName),
     Extend(ProjectName, Duration),
     Logs(ProjectName),
@@ -47,7 +53,7 @@ impl Intent {
     /// What it is about, if it is about one project.
     pub(super) fn project(&self) -> Option<&ProjectName> {
         match self {
-            Self::Start(project, _)
+            Self::Start { project, .. }
             | Self::Stop(project)
             | Self::Extend(project, _)
             | Self::Logs(project) => Some(project),
@@ -100,36 +106,40 @@ async fn decide(
         return Decision::NotOurs;
     };
     let policy = match &intent {
+        Ok(Intent::Start {
+            project, complete, ..
+        }) => {
+            // Whoever gets the link of a session can do what those can who may start such a one.
+            let running = session_of(statuses, project).map(|session| &session.start);
+            Policy::of_session(config, project, running.unwrap_or(complete))
+        }
         Ok(intent) => Policy::of(config, intent.project()),
         Err(_) => Policy::of_any(config),
     };
-    let has_session = |project: &ProjectName| {
-        let mut statuses = statuses.iter();
-        statuses.any(|status| status.project == *project && status.session.is_some())
-    };
     let asked = Instant::now();
     let proving = match &intent {
-        Ok(Intent::Start(..)) => Some(prove_direct_message(&matrix, message)),
+        Ok(Intent::Start { .. }) => Some(prove_direct_message(&matrix, message)),
         Ok(_) | Err(_) => None,
     };
     let permit = match authorize_message(&mut handle, message, &policy).await {
         Ok(permit) => permit,
         Err(denied) => return Decision::Denied(denied),
     };
-    match intent {
-        Err(misuse) => Decision::Misused(misuse),
-        // A session whose link can reach nobody is not started.
-        Ok(Intent::Start(project, beginning)) if !has_session(&project) => {
-            match is_deliverable(&handle, &permit, proving).await {
-                Some(Ok(())) => {
-                    Decision::Do(permit, Intent::Start(project, beginning), asked, None)
-                }
-                Some(Err(reason)) => Decision::CannotDeliver(project, reason),
-                None => Decision::Denied(Denied::NoFacts),
-            }
-        }
-        Ok(intent) => Decision::Do(permit, intent, asked, proving),
+    let intent = match intent {
+        Ok(intent) => intent,
+        Err(misuse) => return Decision::Misused(misuse),
+    };
+    // A session whose link can reach nobody is not started.
+    if let Intent::Start { project, .. } = &intent
+        && session_of(statuses, project).is_none()
+    {
+        return match is_deliverable(&handle, &permit, proving).await {
+            Some(Ok(())) => Decision::Do(permit, intent, asked, None),
+            Some(Err(reason)) => Decision::CannotDeliver(project.clone(), reason),
+            None => Decision::Denied(Denied::NoFacts),
+        };
     }
+    Decision::Do(permit, intent, asked, proving)
 }
 
 /// What a message means on this host. `None`: it is for the bot of another one.
@@ -157,17 +167,23 @@ async fn understand(
                 Some(_) => Vec::new(),
                 None => others.into_iter().map(|(_, other)| other).collect(),
             };
-            Some(command.and_then(|command| intend(&command, &own, elsewhere)))
+            Some(command.and_then(|command| intend(&command, &own, config, elsewhere)))
         }
     }
 }
 
 /// What a command means, on this host. `elsewhere` is what others announce, for an overview of all.
-fn intend(command: &Command, own: &Host, elsewhere: Vec<Announcement>) -> Result<Intent, Misuse> {
+fn intend(
+    command: &Command,
+    own: &Host,
+    config: &Config,
+    elsewhere: Vec<Announcement>,
+) -> Result<Intent, Misuse> {
     let project = || choose_project(command, own);
+    let start = |beginning| intend_start(command, project()?, beginning, config);
     Ok(match command.verb {
-        Verb::Start => Intent::Start(project()?, Beginning::Fresh),
-        Verb::Resume => Intent::Start(project()?, Beginning::Resumed),
+        Verb::Start => start(Beginning::Fresh)?,
+        Verb::Resume => start(Beginning::Resumed)?,
         Verb::Stop => Intent::Stop(project()?),
         Verb::Extend(by) => Intent::Extend(project()?, by),
         Verb::Logs => Intent::Logs(project()?),
@@ -184,6 +200,40 @@ fn prove_direct_message(matrix: &Matrix, message: &Message) -> Proving {
         // A reason against it is found once more by those who tell it.
         proven.ok().flatten()
     }))
+}
+
+fn intend_start(
+    command: &Command,
+    project: ProjectName,
+    beginning: Beginning,
+    config: &Config,
+) -> Result<Intent, Misuse> {
+    let options = command.options.clone();
+    let mut asked = Start { beginning, options };
+    let mut complete = asked.clone();
+    // A project that left the configuration has a session, to which the options are compared.
+    if let Some(configured) = config.projects.get(&project) {
+        let settings = &configured.project.settings;
+        let not_allowed = |NotAllowed { option, allowed }| Misuse::NotAllowed {
+            option,
+            value: command.options.get(option).unwrap_or_default().to_owned(),
+            allowed,
+            project: project.clone(),
+        };
+        asked = settings.allow(&asked).map_err(not_allowed)?;
+        complete = settings.complete(&asked);
+    }
+    Ok(Intent::Start {
+        project,
+        asked,
+        complete,
+    })
+}
+
+fn session_of<'s>(statuses: &'s [Status], project: &ProjectName) -> Option<&'s SessionStatus> {
+    let mut statuses = statuses.iter();
+    let status = statuses.find(|status| status.project == *project)?;
+    status.session.as_ref()
 }
 
 async fn is_deliverable(

@@ -92,6 +92,11 @@ impl Bot {
                     self.say_meanwhile(&reply::shutting_down(&project), &requests);
                 }
                 Notice::NoSession(request) => self.tell_that_there_is_none(&project, &request),
+                Notice::OtherOptions { request, options } => {
+                    let prefix = &self.config.command_prefix;
+                    let text = reply::other_options(prefix, &project, &options);
+                    self.conclude(&project, &request, &text, "runs with other options");
+                }
                 Notice::RefusedWhileStopping(request) => {
                     let text = reply::stopping(&project);
                     self.conclude(&project, &request, &text, "refused while stopping");

@@ -7,8 +7,11 @@ use matrix_sdk::ruma::{OwnedUserId, UserId};
 use crate::{
     config::{Authorization, Config, Devices, RequireEncryptedCommands},
     matrix::{NoPower, RoomFacts, Trust},
-    remote_control::ProjectName,
+    remote_control::{ProjectName, Start},
 };
+
+/// A power level that nobody has: the highest that Matrix knows.
+pub(crate) const NOBODY: i64 = (1 << 53) - 1;
 
 /// What the configuration asks of a sender.
 #[derive(Debug, Clone)]
@@ -31,6 +34,19 @@ impl Policy {
         Self::with_level(config, level)
     }
 
+    /// What is asked of whoever starts such a session of a project, or gets its link: what its options ask for too, or what nobody
+    /// has where they are not allowed any more.
+    pub(crate) fn of_session(config: &Config, project: &ProjectName, start: &Start) -> Self {
+        let mut policy = Self::of(config, Some(project));
+        let level = &mut policy.authorization.power_level;
+        if let Some(configured) = config.projects.get(project) {
+            let of_options = configured.project.settings.level(start);
+            let of_options = of_options.unwrap_or(Some(NOBODY)).unwrap_or(*level);
+            *level = (*level).max(of_options);
+        }
+        policy
+    }
+
     /// What is asked of whoever commands anything at all: a wrong command is about no project that is known.
     pub(crate) fn of_any(config: &Config) -> Self {
         Self::with_level(config, config.least_power_level())
@@ -51,11 +67,19 @@ impl Policy {
 
 /// Proof that a requester may command, judged a moment ago. Made by [`authorize`] alone.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Permit(OwnedUserId);
+pub(crate) struct Permit {
+    requester: OwnedUserId,
+    power_level: i64,
+}
 
 impl Permit {
     pub(crate) fn requester(&self) -> &UserId {
-        &self.0
+        &self.requester
+    }
+
+    /// The power level that was asked of them.
+    pub(crate) fn power_level(&self) -> i64 {
+        self.power_level
     }
 }
 
@@ -105,7 +129,10 @@ pub(crate) fn authorize(
     let facts = facts.ok_or(Denied::NoFacts)?;
     facts.power_of(sender, &policy.authorization)?;
     check_trust(trust, facts.encrypted, policy)?;
-    Ok(Permit(sender.to_owned()))
+    Ok(Permit {
+        requester: sender.to_owned(),
+        power_level: policy.authorization.power_level,
+    })
 }
 
 fn check_trust(trust: Trust, room_encrypted: bool, policy: &Policy) -> Result<(), Denied> {

@@ -2,8 +2,25 @@
 
 use std::{fmt, ops::RangeInclusive, time::Duration};
 
+use crate::remote_control::{InvalidSessionName, Options, ProjectName, SessionName, StartOption};
+
 /// By how much a session can be extended at a time.
 const EXTENSIONS: RangeInclusive<Duration> = Duration::from_mins(1)..=Duration::from_hours(24 * 30);
+
+/// What an option begins with: phones make one of two hyphens.
+const DASHES: [char; 6] = [
+    '-', '\u{2010}', '\u{2011}', '\u{2013}', '\u{2014}', '\u{2212}',
+];
+
+/// What stands around a value of several words, as keyboards in several languages have it. Any of a kind closes what another opens.
+const QUOTES: [&[char]; 2] = [
+    &[
+        '"', '\u{201c}', '\u{201d}', '\u{201e}', '\u{201f}', '\u{ab}', '\u{bb}',
+    ],
+    &[
+        '\'', '\u{2018}', '\u{2019}', '\u{201a}', '\u{201b}', '\u{2039}', '\u{203a}',
+    ],
+];
 
 /// What somebody asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,6 +28,8 @@ pub(crate) struct Command {
     pub(crate) verb: Verb,
     /// The project as it was typed, which need not exist. `None`: the only one that can be meant.
     pub(crate) project: Option<String>,
+    /// The options as they were typed, which need not be allowed.
+    pub(crate) options: Options,
 }
 
 /// The contract's table of commands.
@@ -66,6 +85,20 @@ impl Verb {
         }
     }
 
+    /// The options that it takes. A resumed session brings back one conversation, and spawns no others.
+    fn options(self) -> &'static [StartOption] {
+        match self {
+            Self::Start => &StartOption::ALL,
+            Self::Resume => &[StartOption::Mode, StartOption::Name],
+            Self::Stop
+            | Self::Extend(_)
+            | Self::Logs
+            | Self::Status
+            | Self::Doctor
+            | Self::Help => &[],
+        }
+    }
+
     pub(crate) fn target(self) -> Target {
         match self {
             Self::Start | Self::Resume => Target::Project,
@@ -86,6 +119,15 @@ impl fmt::Display for Command {
             let by = humantime::format_duration(by).to_string();
             write!(formatter, " {}", by.replace(' ', ""))?;
         }
+        for option in StartOption::ALL {
+            match self.options.get(option) {
+                Some(value) if option == StartOption::Name => {
+                    write!(formatter, " {option} \"{value}\"")?;
+                }
+                Some(value) => write!(formatter, " {option} {value}")?,
+                None => {}
+            }
+        }
         Ok(())
     }
 }
@@ -103,6 +145,24 @@ pub(crate) enum Misuse {
     },
     /// This is no time by which a session can be extended.
     HowLong,
+    /// The command takes other options, or none.
+    UnknownOption {
+        command: &'static str,
+        name: String,
+        known: &'static [StartOption],
+    },
+    RepeatedOption(StartOption),
+    OptionWithoutValue(StartOption),
+    /// A quote begins the value and none ends it.
+    OpenQuote(StartOption),
+    InvalidName(InvalidSessionName),
+    /// The project's settings do not allow this value, or the option as a whole.
+    NotAllowed {
+        option: StartOption,
+        value: String,
+        allowed: Vec<String>,
+        project: ProjectName,
+    },
     UnknownProject {
         name: String,
         /// The projects that exist: by name, or as `project@host` where there are several hosts.
@@ -128,22 +188,22 @@ pub(crate) enum Misuse {
 /// Prefix and command may be written in any case, as telephones begin sentences with a capital; names of projects not. Which
 /// host is addressed is told by [`addressed_host`].
 pub(crate) fn parse(prefix: &str, text: &str) -> Option<Result<Command, Misuse>> {
-    let mut words = text.split_whitespace();
-    if !words.next()?.eq_ignore_ascii_case(prefix) {
+    let (first, rest) = first_word(text);
+    if first.is_empty() || !first.eq_ignore_ascii_case(prefix) {
         return None;
     }
+    let (word, rest) = first_word(rest);
     // Whoever calls the bot by its name alone wants to know what it can do.
-    let word = words.next().unwrap_or(Verb::Help.name());
-    let arguments = words.map(|word| without_host(word).0);
-    let arguments: Vec<_> = arguments.filter(|word| !word.is_empty()).collect();
-    Some(parse_command(word, &arguments))
+    let word = Some(word).filter(|word| !word.is_empty());
+    Some(parse_command(word.unwrap_or(Verb::Help.name()), rest))
 }
 
 /// The host that a command addresses: what stands behind an `@` in one of its words, as in `!rc start website@build1`.
 pub(crate) fn addressed_host(text: &str) -> Option<&str> {
-    text.split_whitespace()
-        .skip(2)
-        .find_map(|word| without_host(word).1)
+    let (_prefix, rest) = first_word(text);
+    let (_command, rest) = first_word(rest);
+    let arguments = Arguments::of(rest);
+    arguments.words.iter().find_map(|word| without_host(word).1)
 }
 
 /// The name that somebody meant who typed another: the only one that begins so, else the one that is nearest.
@@ -177,7 +237,134 @@ fn without_host(word: &str) -> (&str, Option<&str>) {
     }
 }
 
-fn parse_command(word: &str, arguments: &[&str]) -> Result<Command, Misuse> {
+/// The first word, and what follows it.
+fn first_word(text: &str) -> (&str, &str) {
+    let text = text.trim_start();
+    text.split_once(char::is_whitespace).unwrap_or((text, ""))
+}
+
+/// What stands behind a command.
+struct Arguments<'t> {
+    words: Vec<&'t str>,
+    /// Each by its name as it was typed.
+    options: Vec<(&'t str, Option<Word<'t>>)>,
+}
+
+/// What stands in quotes is one word, without them.
+#[derive(Clone, Copy)]
+struct Word<'t> {
+    text: &'t str,
+    is_quoted: bool,
+}
+
+impl<'t> Arguments<'t> {
+    /// An option takes the next word as its value, be it behind white space or behind an `=`.
+    fn of(text: &'t str) -> Self {
+        let (mut words, mut options) = (Vec::new(), Vec::new());
+        let mut rest = text.trim_start();
+        while let Some((word, after)) = Word::first(rest) {
+            rest = after;
+            if !word.is_option() {
+                words.push(word.text);
+                continue;
+            }
+            let value = Word::first(rest).filter(|(value, _)| !value.is_option());
+            if let Some((_, after)) = value {
+                rest = after;
+            }
+            let name = word.text.trim_start_matches(DASHES);
+            options.push((name, value.map(|(value, _)| value)));
+        }
+        Self { words, options }
+    }
+}
+
+impl<'t> Word<'t> {
+    /// The first word of a text without white space before it, and what follows.
+    fn first(text: &'t str) -> Option<(Self, &'t str)> {
+        let (text, is_quoted, rest) = match in_quotes(text) {
+            Some((quoted, rest)) => (quoted, true, rest),
+            None => {
+                let ends_option = |sign: char| sign == '=' && text.starts_with(DASHES);
+                let end = text.find(|sign: char| sign.is_whitespace() || ends_option(sign));
+                let (word, rest) = text.split_at(end.unwrap_or(text.len()));
+                (
+                    word,
+                    false,
+                    rest.strip_prefix('=')
+                        .filter(|_| text.starts_with(DASHES))
+                        .unwrap_or(rest),
+                )
+            }
+        };
+        let is_there = is_quoted || !text.is_empty();
+        is_there.then_some((Self { text, is_quoted }, rest.trim_start()))
+    }
+
+    fn is_option(self) -> bool {
+        !self.is_quoted && self.text.starts_with(DASHES)
+    }
+
+    fn opens_quote(self) -> bool {
+        !self.is_quoted
+            && self
+                .text
+                .starts_with(|sign| QUOTES.concat().contains(&sign))
+    }
+}
+
+/// What stands in the quotes that a text begins with, and what follows. A quote ends at the end of a word, so that it may hold
+/// apostrophes.
+fn in_quotes(text: &str) -> Option<(&str, &str)> {
+    let mut signs = text.chars();
+    let first = signs.next()?;
+    let quotes = QUOTES.into_iter().find(|quotes| quotes.contains(&first))?;
+    let quoted = signs.as_str();
+    let mut closing = quoted.match_indices(quotes);
+    closing.find_map(|(at, quote)| {
+        let (inner, rest) = (quoted.get(..at)?, quoted.get(at + quote.len()..)?);
+        let ends_word = rest.is_empty() || rest.starts_with(char::is_whitespace);
+        ends_word.then_some((inner, rest))
+    })
+}
+
+fn parse_options(verb: Verb, given: &[(&str, Option<Word<'_>>)]) -> Result<Options, Misuse> {
+    let known = verb.options();
+    let mut options = Options::default();
+    for (name, value) in given {
+        let mut known_options = known.iter();
+        let option = known_options.find(|option| option.name().eq_ignore_ascii_case(name));
+        let option = *option.ok_or_else(|| Misuse::UnknownOption {
+            command: verb.name(),
+            name: (*name).to_owned(),
+            known,
+        })?;
+        if options.get(option).is_some() {
+            return Err(Misuse::RepeatedOption(option));
+        }
+        let value = value.filter(|value| !value.text.trim().is_empty());
+        let value = value.ok_or(Misuse::OptionWithoutValue(option))?;
+        if value.opens_quote() {
+            return Err(Misuse::OpenQuote(option));
+        }
+        let text = value.text.trim().to_owned();
+        match option {
+            StartOption::Mode => options.mode = Some(text),
+            StartOption::Spawn => options.spawn = Some(text),
+            StartOption::Name => {
+                let name = SessionName::try_from(text).map_err(Misuse::InvalidName)?;
+                options.name = Some(name);
+            }
+        }
+    }
+    Ok(options)
+}
+
+fn parse_command(word: &str, rest: &str) -> Result<Command, Misuse> {
+    let all = Arguments::of(rest);
+    let words = all.words.iter().map(|word| without_host(word).0);
+    let words: Vec<_> = words.filter(|word| !word.is_empty()).collect();
+    let arguments = words.as_slice();
     let (verb, arguments) = match word.to_ascii_lowercase().as_str() {
         "start" => (Verb::Start, arguments),
         "resume" => (Verb::Resume, arguments),
@@ -193,11 +380,14 @@ fn parse_command(word: &str, arguments: &[&str]) -> Result<Command, Misuse> {
         "doctor" => (Verb::Doctor, arguments),
         "help" => (Verb::Help, arguments),
         lower => {
-            let meant = nearest(lower, VERBS).map(|verb| [&[verb], arguments].concat().join(" "));
+            let rest = rest.split_whitespace();
+            let meant = nearest(lower, VERBS)
+                .map(|verb| [verb].into_iter().chain(rest).collect::<Vec<_>>().join(" "));
             let word = word.to_owned();
             return Err(Misuse::UnknownCommand { word, meant });
         }
     };
+    let options = parse_options(verb, &all.options)?;
     let project = match (verb.target(), arguments) {
         (_, []) => None,
         (Target::Project | Target::Session, [project]) => Some((*project).to_owned()),
@@ -207,7 +397,11 @@ fn parse_command(word: &str, arguments: &[&str]) -> Result<Command, Misuse> {
             });
         }
     };
-    Ok(Command { verb, project })
+    Ok(Command {
+        verb,
+        project,
+        options,
+    })
 }
 
 #[cfg(test)]
@@ -218,7 +412,139 @@ mod tests {
 
     fn command(verb: Verb, project: Option<&str>) -> Command {
         let project = project.map(str::to_owned);
-        Command { verb, project }
+        Command {
+            verb,
+            project,
+            options: Options::default(),
+        }
+    }
+
+    #[test]
+    fn options_are_read_as_people_and_phones_type_them_and_each_slip_has_its_line() {
+        let options = |mode: &str, spawn: &str, name: &str| {
+            let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+            Options {
+                mode: given(mode),
+                spawn: given(spawn),
+                name: given(name).map(|name| SessionName::try_from(name).unwrap()),
+            }
+        };
+        let all = || Ok(options("plan", "worktree", "fix the build"));
+        let mode = || Ok(options("plan", "", ""));
+        let name = |name| Ok(options("", "", name));
+        let unknown = |command, name: &str, known| {
+            let name = name.to_owned();
+            Err(Misuse::UnknownOption {
+                command,
+                name,
+                known,
+            })
+        };
+        let without = |option| Err(Misuse::OptionWithoutValue(option));
+        let invalid = || Err(Misuse::InvalidName(InvalidSessionName));
+        for (arguments, expected) in [
+            (
+                "start website --mode plan --spawn worktree --name \"fix the build\"",
+                all(),
+            ),
+            (
+                "start --name=\"fix the build\" website --mode=plan --spawn=worktree",
+                all(),
+            ),
+            (
+                "start —mode plan –spawn worktree website —name “fix the build”",
+                all(),
+            ),
+            (
+                "start website --Mode=plan --SPAWN worktree --name=„fix  the\nbuild‟",
+                all(),
+            ),
+            ("start website --mode plan", mode()),
+            ("resume website --mode plan", mode()),
+            ("start website --mode “plan”", mode()),
+            ("start website --name fix", name("fix")),
+            ("start website --name « fix it »", name("fix it")),
+            ("start website --name 'fix it'", name("fix it")),
+            ("start website --name “don’t ask @bob”", invalid()),
+            ("start website --name ‘don’t ask’", name("don’t ask")),
+            ("start website --name \"a - b\"", name("a - b")),
+            ("start website --name \"-x\"", invalid()),
+            (
+                "start website --name \"a --permission-mode bypassPermissions\"",
+                invalid(),
+            ),
+            ("start website --name \"$(id)\"", invalid()),
+            ("start website --name \"it's; id\"", invalid()),
+            ("start website --name \"a\u{202e}b\"", invalid()),
+            ("start website --name \"a\u{7}b\"", invalid()),
+            (
+                "start website --name \"fix the build",
+                Err(Misuse::OpenQuote(StartOption::Name)),
+            ),
+            (
+                "start website --name “fix the build",
+                Err(Misuse::OpenQuote(StartOption::Name)),
+            ),
+            ("start website --name", without(StartOption::Name)),
+            ("start website --name \"\"", without(StartOption::Name)),
+            ("start website --mode", without(StartOption::Mode)),
+            ("start website --mode=", without(StartOption::Mode)),
+            (
+                "start website --mode --spawn worktree",
+                without(StartOption::Mode),
+            ),
+            (
+                "start website --mode plan --mode=plan",
+                Err(Misuse::RepeatedOption(StartOption::Mode)),
+            ),
+            (
+                "start website --model opus",
+                unknown("start", "model", &StartOption::ALL),
+            ),
+            (
+                "start website -- x",
+                unknown("start", "", &StartOption::ALL),
+            ),
+            (
+                "resume website --spawn worktree",
+                unknown("resume", "spawn", &[StartOption::Mode, StartOption::Name]),
+            ),
+            ("stop website --force", unknown("stop", "force", &[])),
+            ("status --mode plan", unknown("status", "mode", &[])),
+            (
+                "start website --name fix it",
+                Err(Misuse::TooManyWords { command: "start" }),
+            ),
+        ] {
+            let parsed = parse("!rc", &format!("!rc {arguments}")).unwrap();
+            let read = parsed.map(|command| {
+                assert_eq!(command.project.as_deref(), Some("website"), "{arguments}");
+                assert_eq!(
+                    parse("!rc", &format!("!rc {command}")),
+                    Some(Ok(command.clone()))
+                );
+                command.options
+            });
+            assert_eq!(read, expected, "{arguments}");
+        }
+        let long = |count| format!("!rc start --name \"{}\"", "ä".repeat(count));
+        assert!(parse("!rc", &long(60)).unwrap().is_ok());
+        assert_eq!(
+            parse("!rc", &long(61)),
+            Some(Err(Misuse::InvalidName(InvalidSessionName)))
+        );
+    }
+
+    #[test]
+    fn a_host_is_addressed_beside_the_options_and_not_within_their_values() {
+        for (text, host) in [
+            ("!rc start website@build1 --name \"a@b\"", Some("build1")),
+            ("!rc start --mode plan website@build1", Some("build1")),
+            ("!rc start website --name a@build1", None),
+            ("!rc start website --name=“ask me@build1 now”", None),
+        ] {
+            assert_eq!(addressed_host(text), host, "{text}");
+        }
     }
 
     #[test]
@@ -266,6 +592,10 @@ mod tests {
             ("!rc strat", unknown("strat", Some("start"))),
             ("!rc Strat website", unknown("Strat", Some("start website"))),
             ("!rc dance", unknown("dance", None)),
+            (
+                "!rc strat a@b --name “c d”",
+                unknown("strat", Some("start a@b --name “c d”")),
+            ),
             ("!rc start a b", too_many("start")),
             ("!rc status now", too_many("status")),
             ("", None),

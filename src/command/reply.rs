@@ -136,8 +136,9 @@ pub(crate) fn not_recorded(project: &ProjectName, reason: &str) -> Reply {
 #[must_use]
 pub fn help(prefix: &str, projects: &[String]) -> Reply {
     let commands = format!(
-        "`{prefix} start [project]`: start a session, or get the running one's link again\n\
-         `{prefix} resume [project]`: start a session, and bring back the last conversation\n\
+        "`{prefix} start [project] [options]`: start a session, or get the running one's link again. Options, as far as the \
+         configuration allows them: `--mode plan` (permission mode), `--spawn worktree`, `--name \"fix the build\"`\n\
+         `{prefix} resume [project] [options]`: start a session, and bring back the last conversation; without `--spawn`\n\
          `{prefix} stop [project]`: end the session and all its processes\n\
          `{prefix} status`: what runs, since when, and who started it\n\
          `{prefix} extend [project] 2h`: move the session's end\n\

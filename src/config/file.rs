@@ -11,6 +11,7 @@ use std::{
 
 use matrix_sdk::ruma::{OwnedServerName, OwnedUserId, UserId};
 use serde::Deserialize;
+use serde_yaml::Value;
 use url::Url;
 
 use super::{
@@ -26,8 +27,8 @@ use super::{
     },
 };
 use crate::remote_control::{
-    LinkPattern, MAX_OUTPUT, Project, ProjectName, RECONNECT_LIMIT, Restart, STOP_GRACE,
-    SessionSettings,
+    Choice, LinkPattern, MAX_OUTPUT, Project, ProjectName, RECONNECT_LIMIT, Restart, STOP_GRACE,
+    SessionSettings, StartOption,
 };
 
 /// Faster than anybody types who reads the answers.
@@ -41,22 +42,29 @@ const MAX_COMMAND_AGE: Duration = Duration::from_mins(2);
 
 /// Server mode needs no terminal. Without `--spawn` it asks a question in some directories and waits for ever; two
 /// sessions of one name get mixed up in the app's list.
-const COMMAND: [&str; 5] = [
+const COMMAND: [&str; 7] = [
     "claude",
     "remote-control",
-    "--spawn=same-dir",
+    "--permission-mode",
+    "{mode}",
+    "--spawn={spawn}",
     "--name",
-    "{project}@{host} {id}",
+    "{name} {project}@{host} {id}",
 ];
 
 /// `--continue` excludes `--spawn`.
-const RESUME_COMMAND: [&str; 5] = [
+const RESUME_COMMAND: [&str; 7] = [
     "claude",
     "remote-control",
     "--continue",
+    "--permission-mode",
+    "{mode}",
     "--name",
-    "{project}@{host} {id}",
+    "{name} {project}@{host} {id}",
 ];
+
+/// Where the conversations of a session work: all in the project's directory.
+const SPAWN: &str = "same-dir";
 
 /// All forms that the link has had: `/code?environment=..`, `/code?bridge=..`, `/code/session_..`.
 const LINK_PATTERN: &str = r"https://claude\.ai/code[/?][A-Za-z0-9_./?=&%~-]+";
@@ -140,6 +148,8 @@ struct ProjectSection {
     deliver_to: Given<Anything>,
     command: Given<Command>,
     resume_command: Given<Command>,
+    permission_modes: Given<Anything>,
+    spawn: Given<Anything>,
     environment: BTreeMap<String, Given<Variable>>,
     stdin: Given<Input>,
     link_pattern: Given<Pattern>,
@@ -390,6 +400,11 @@ impl ProjectSection {
         let built_in = SessionSettings {
             command: COMMAND.map(str::to_owned).to_vec(),
             resume_command: RESUME_COMMAND.map(str::to_owned).to_vec(),
+            permission_modes: Vec::new(),
+            spawn: vec![Choice {
+                value: SPAWN.to_owned(),
+                level: None,
+            }],
             environment: BTreeMap::new(),
             // Answers the question that is asked once, the first time ever.
             stdin: "y\n".into(),
@@ -413,6 +428,7 @@ impl ProjectSection {
         outer: SessionSettings,
         document: &Document<'_>,
     ) -> SessionSettings {
+        let (mode, spawn) = (self.permission_modes.0, self.spawn.0);
         let as_written = |path: String| document.plain(&path).map(str::to_owned);
         let command = |key: &str, given: Given<Command>| {
             let words = given.0?.into_iter().enumerate();
@@ -430,10 +446,23 @@ impl ProjectSection {
             Some((name, value))
         };
         let inner = self.environment.into_iter().filter_map(variable);
+        let start = command("command", self.command);
+        let resume = command("resume_command", self.resume_command);
+        for (key, words) in [("command", &start), ("resume_command", &resume)] {
+            refuse_name_in_script(&format!("{at}.{key}"), words.as_deref(), document);
+        }
+        let start = start.unwrap_or(outer.command);
+        let choices = |option, key: &str, given: Option<Value>| {
+            let path = format!("{at}.{key}");
+            Some(read_choices(option, &path, &given?, &start, document))
+        };
+        let mode = choices(StartOption::Mode, "permission_modes", mode);
+        let spawn = choices(StartOption::Spawn, "spawn", spawn);
         SessionSettings {
-            command: command("command", self.command).unwrap_or(outer.command),
-            resume_command: command("resume_command", self.resume_command)
-                .unwrap_or(outer.resume_command),
+            permission_modes: mode.unwrap_or(outer.permission_modes),
+            spawn: spawn.unwrap_or(outer.spawn),
+            command: start,
+            resume_command: resume.unwrap_or(outer.resume_command),
             environment: outer.environment.into_iter().chain(inner).collect(),
             stdin: self.stdin.or(outer.stdin),
             link_pattern: self.link_pattern.or(outer.link_pattern),
@@ -443,6 +472,51 @@ impl ProjectSection {
             max_duration: self.max_duration.or(outer.max_duration),
             max_output: self.max_output.or(outer.max_output),
             restart: self.restart.or(outer.restart),
+        }
+    }
+}
+
+/// The values that a start may ask for. They are of use only where the command has a place for them.
+fn read_choices(
+    option: StartOption,
+    path: &str,
+    given: &Value,
+    command: &[String],
+    document: &Document<'_>,
+) -> Vec<Choice> {
+    let choices = document.list(path, given, values::choice);
+    let name = option.name();
+    if !choices.is_empty() && !option.is_in(command) {
+        let message = format!("is of no use, as the command has no `{{{name}}}`; add it there");
+        document.problem(path, message);
+    }
+    for (index, choice) in choices.iter().enumerate() {
+        let mut before = choices.iter().take(index);
+        if before.any(|other| other.value.eq_ignore_ascii_case(&choice.value)) {
+            document.problem(path, format!("has `{}` twice; remove one", choice.value));
+        }
+    }
+    choices
+}
+
+/// A name is an argument and never part of what a shell reads, as in `sh -c ".."`.
+fn refuse_name_in_script(path: &str, command: Option<&[String]>, document: &Document<'_>) {
+    let is_script_option = |word: &String| {
+        let letters = word
+            .strip_prefix('-')
+            .and_then(|word| word.strip_suffix('c'));
+        letters.is_some_and(|letters| letters.bytes().all(|byte| byte.is_ascii_alphabetic()))
+    };
+    let pairs = command.unwrap_or_default().windows(2).enumerate();
+    for (index, words) in pairs {
+        if let [before, script] = words
+            && is_script_option(before)
+            && StartOption::Name.is_in(std::slice::from_ref(script))
+        {
+            document.problem(
+                &format!("{path}[{}]", index + 1),
+                "a shell would read `{name}`, which people choose; use \"$1\" in its place, and add two arguments: sh, \"{name}\"",
+            );
         }
     }
 }

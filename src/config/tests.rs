@@ -93,9 +93,11 @@ fn the_least_configuration_has_the_documented_defaults() {
         [
             "claude",
             "remote-control",
-            "--spawn=same-dir",
+            "--permission-mode",
+            "{mode}",
+            "--spawn={spawn}",
             "--name",
-            "{project}@{host} {id}"
+            "{name} {project}@{host} {id}"
         ]
     );
     assert_eq!(

@@ -12,7 +12,8 @@ use url::Url;
 use super::{Devices, HostName, RequireEncryptedCommands, problem::Refusal};
 use crate::{
     remote_control::{
-        DATA_DIRECTORY_VARIABLE, LinkPattern, Restart, SESSION_FOLDER_VARIABLE, SESSION_ID_VARIABLE,
+        Choice, DATA_DIRECTORY_VARIABLE, LinkPattern, Restart, SESSION_FOLDER_VARIABLE,
+        SESSION_ID_VARIABLE,
     },
     secret::{self, Password, Secret, SecretText, Token},
 };
@@ -349,6 +350,33 @@ fn command(value: &Value) -> Result<Vec<String>, Refusal> {
         )),
         Some(_) => Ok(words),
     }
+}
+
+/// A value that a start may ask for: a word, or a mapping of it to the power level that it takes.
+pub(crate) fn choice(value: &Value) -> Result<Choice, Refusal> {
+    let wanted =
+        "a word such as plan, or one with the power level that it takes, such as `plan: 50`";
+    let (word, level) = match value {
+        Value::Mapping(mapping) => {
+            let mut entries = mapping.iter();
+            match (entries.next(), entries.next()) {
+                (Some((word, level)), None) => (word, Some(power_level(level)?)),
+                _ => return Err(Refusal::wanted(wanted)),
+            }
+        }
+        word => (word, None),
+    };
+    // It becomes an argument, and must not pass for an option.
+    let is_of_words = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    let is_word = |text: &str| {
+        !text.starts_with('-') && (1..=40).contains(&text.len()) && text.bytes().all(is_of_words)
+    };
+    text_as(word, wanted, |text| {
+        is_word(text).then(|| Choice {
+            value: text.to_owned(),
+            level,
+        })
+    })
 }
 
 /// The value of an environment variable. It may be a secret, so no message shows it.

@@ -8,7 +8,7 @@ use super::{
     Effect, Event, Notice, Notices, Outcome, OutputError, Phase, ProcessIdentity, ProjectName,
     RemoteControl, Request, Session, SessionId, Slot, State, StoreError, now,
     store::Record,
-    tasks::{RETRY_AFTER, Start, Task},
+    tasks::{RETRY_AFTER, Spawning, Task},
     watch,
 };
 
@@ -103,15 +103,15 @@ impl RemoteControl {
         let slot = self.slot(name);
         let turn = Arc::clone(&slot.spawning);
         let session = slot.record.session.as_ref();
-        let beginning = session.map(Session::beginning);
-        if let (Some(task), Some(beginning)) = (self.task(name, None), beginning) {
-            let start = Start {
-                beginning,
+        let start = session.map(Session::start);
+        if let (Some(task), Some(start)) = (self.task(name, None), start) {
+            let spawning = Spawning {
+                start,
                 host,
                 marks,
                 turn,
             };
-            self.run(task, |task| task.spawn(start));
+            self.run(task, |task| task.spawn(spawning));
         }
     }
 

@@ -19,6 +19,7 @@ pub mod claude;
 mod logs;
 mod notice;
 pub mod offline;
+mod options;
 pub mod process;
 mod project;
 mod restore;
@@ -45,6 +46,9 @@ pub use account::{account, login_ends_in};
 pub use claude::{Cause, Connection, LinkPattern, PatternError, SESSION_ID_VARIABLE};
 pub use logs::{Output, OutputError};
 pub use notice::{DeliveryId, Notice, Notices, Outcome, Phase, SessionStatus, Status};
+pub use options::{
+    Choice, InvalidSessionName, NotAllowed, Options, SessionName, Start, StartOption,
+};
 pub use process::{Exit, NotSpawned, ProcessIdentity, StopReport, Usage};
 pub use project::{
     InvalidProjectName, MAX_OUTPUT, Project, ProjectName, RECONNECT_LIMIT, STOP_GRACE,
@@ -129,6 +133,12 @@ impl Slot {
         project.map_or(Terms::ORPHANED, |project| project.settings.terms())
     }
 
+    /// What a start comes to that leaves options to the settings.
+    fn complete(&self, start: &Start) -> Start {
+        let project = self.project.as_ref();
+        project.map_or_else(|| start.clone(), |it| it.settings.complete(start))
+    }
+
     fn session(&self, id: &SessionId) -> Option<&Session> {
         let session = self.record.session.as_ref();
         session.filter(|session| session.id() == id)
@@ -158,17 +168,19 @@ pub struct RemoteControl {
 }
 
 impl RemoteControl {
-    /// Asks for the link of the project's session, which is started if there is none.
+    /// Asks for the link of the project's session, which is started if there is none. Of one that has other options than those that
+    /// are asked for, there is no link.
     pub fn start(
         &mut self,
         project: &ProjectName,
-        beginning: Beginning,
+        start: impl Into<Start>,
         request: Request,
     ) -> Notices {
+        let start = start.into();
         if self.slot(project).record.session.is_some() {
-            return self.apply(project, Event::LinkRequested(request, beginning));
+            return self.apply(project, Event::LinkRequested(request, start));
         }
-        self.begin(project, beginning, vec![request])
+        self.begin(project, &start, vec![request])
     }
 
     /// Asks for the end of the project's session.
@@ -320,12 +332,7 @@ impl RemoteControl {
         slot.session(&id.session)?.delivery(id.number)
     }
 
-    fn begin(
-        &mut self,
-        project: &ProjectName,
-        beginning: Beginning,
-        requests: Vec<Request>,
-    ) -> Notices {
+    fn begin(&mut self, project: &ProjectName, start: &Start, requests: Vec<Request>) -> Notices {
         // Looked at here, where the slot is taken in the same breath, so that two starts cannot both get the last place.
         let slots = self.slots.iter();
         let active = slots.filter(|(_, slot)| slot.record.session.is_some());
@@ -343,8 +350,10 @@ impl RemoteControl {
         let slot = self.slot(project);
         let before = slot.record.clone();
         let id = SessionId::random();
-        info!(%project, session = %id, ?beginning, "session starting");
-        let session = Session::new(id, beginning, requests.clone(), &slot.terms(), now());
+        let start = slot.complete(start);
+        let (mode, spawn) = (&start.options.mode, &start.options.spawn);
+        info!(%project, session = %id, beginning = ?start.beginning, mode, spawn, "session starting");
+        let session = Session::new(id, start, requests.clone(), &slot.terms(), now());
         slot.record.session = Some(session);
         self.save_and_act(project, before, requests, vec![Effect::Spawn])
     }
@@ -435,7 +444,8 @@ mod tests {
         let id = SessionId::random();
         assert!(!slot.awaits(&id, None));
         let (now, terms) = (now(), slot.terms());
-        let mut session = Session::new(id.clone(), Beginning::Fresh, Vec::new(), &terms, now);
+        let mut session =
+            Session::new(id.clone(), Beginning::Fresh.into(), Vec::new(), &terms, now);
         session.on(Event::Spawned(process(2)), &terms, now);
         slot.record.session = Some(session);
         assert!(slot.awaits(&id, None) && slot.awaits(&id, Some(&process(2))));

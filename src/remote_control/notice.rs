@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use super::{
     claude::{Cause, Connection},
     logs::Output,
+    options::{Options, Start},
     process::StopReport,
     project::ProjectName,
     session::{Delivery, Ending, Redaction, Request, Restart, Session, SessionId, State},
@@ -74,6 +75,8 @@ pub enum Notice {
     ShuttingDown(Vec<Request>),
     /// There is no session to stop or to extend.
     NoSession(Request),
+    /// The session of the project was started with other options than those that are asked for now: it goes on with these.
+    OtherOptions { request: Request, options: Options },
     /// Nothing but waiting can be done about a session that is ending.
     RefusedWhileStopping(Request),
     /// No further session may start, as there are as many as there may be at once.
@@ -127,6 +130,8 @@ pub struct Status {
 pub struct SessionStatus {
     pub id: SessionId,
     pub phase: Phase,
+    /// What it runs with.
+    pub start: Start,
     /// When it was asked for.
     pub since: SystemTime,
     /// Who asked for it first, where that is still known.
@@ -159,6 +164,7 @@ impl Status {
         let session = session.map(|session| SessionStatus {
             id: session.id().clone(),
             phase: Phase::of(session),
+            start: session.start(),
             since: session.created(),
             requester: session.requester().map(str::to_owned),
             time_left: session.time_left(uptime),

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     claude::LinkPattern,
+    options::Choice,
     session::{Restart, Terms},
 };
 use crate::secret::SecretText;
@@ -90,10 +91,15 @@ pub struct Project {
 /// How sessions run.
 #[derive(Debug, Clone)]
 pub struct SessionSettings {
-    /// The program and its arguments; never empty. `{project}`, `{host}` and `{id}` are filled in.
+    /// The program and its arguments; never empty. `{project}`, `{host}` and `{id}` are filled in, and the options of the start:
+    /// `{mode}`, `{spawn}` and `{name}`.
     pub command: Vec<String>,
     /// The same, to bring back the last conversation.
     pub resume_command: Vec<String>,
+    /// The permission modes that a start may ask for, where the command has `{mode}`. The first is the default.
+    pub permission_modes: Vec<Choice>,
+    /// The spawn modes, likewise.
+    pub spawn: Vec<Choice>,
     /// Set in the child besides the allow-list.
     pub environment: BTreeMap<String, SecretText>,
     /// What the process reads on its standard input, then end of file.

@@ -128,7 +128,7 @@ impl RemoteControl {
             reference: String::new(),
         };
         let requests = users.into_iter().map(nobody_asked).collect();
-        self.begin(name, Beginning::Fresh, requests)
+        self.begin(name, &Beginning::Fresh.into(), requests)
     }
 }
 

@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     claude::{Cause, Connection},
+    options::{Options, Start},
     process::{Exit, NotSpawned, ProcessIdentity},
 };
 use crate::link::Link;
@@ -307,6 +308,9 @@ pub(crate) struct Session {
     id: SessionId,
     created: SystemTime,
     beginning: Beginning,
+    /// Of one that began before there were options, or whose record was lost, they are not known.
+    #[serde(default)]
+    options: Options,
     state: State,
     /// All that are not redacted.
     deliveries: Vec<Delivery>,
@@ -361,8 +365,12 @@ impl Session {
         }
     }
 
-    pub(crate) fn beginning(&self) -> Beginning {
-        self.beginning
+    /// What it runs with.
+    pub(crate) fn start(&self) -> Start {
+        Start {
+            beginning: self.beginning,
+            options: self.options.clone(),
+        }
     }
 
     /// When it was asked for.

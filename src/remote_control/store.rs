@@ -299,7 +299,13 @@ mod tests {
             uptime: Duration::ZERO,
         };
         let id = SessionId::random();
-        let session = Session::new(id, Beginning::Fresh, vec![request], &Terms::ORPHANED, now);
+        let session = Session::new(
+            id,
+            Beginning::Fresh.into(),
+            vec![request],
+            &Terms::ORPHANED,
+            now,
+        );
         Record {
             session: Some(session),
             ..Record::default()
@@ -329,6 +335,16 @@ mod tests {
                 path.display()
             );
         }
+    }
+
+    #[test]
+    fn a_record_of_before_there_were_options_is_read() {
+        let mut record = serde_json::to_value(a_record()).unwrap();
+        let session = record["session"].as_object_mut().unwrap();
+        session.remove("options").unwrap();
+        let read = parse(&serde_json::to_vec(&record).unwrap()).unwrap();
+        let start = read.session.unwrap().start();
+        assert_eq!(start, Beginning::Fresh.into());
     }
 
     #[test]

@@ -19,9 +19,10 @@ use tracing::{debug, error, warn};
 
 use super::{
     SESSION_ID_VARIABLE, claude,
+    options::{Start, StartOption},
     process::{self, Launch, NotSpawned, ProcessIdentity, StopReport},
     project::{MAX_OUTPUT, Project, ProjectName, STOP_GRACE},
-    session::{Beginning, Event, SessionId},
+    session::{Event, SessionId},
     watch::{self, STDERR, STDIN, STDOUT},
 };
 
@@ -57,8 +58,8 @@ pub(super) struct Task {
 }
 
 /// How to make a process.
-pub(super) struct Start {
-    pub(super) beginning: Beginning,
+pub(super) struct Spawning {
+    pub(super) start: Start,
     /// The name of this host.
     pub(super) host: String,
     /// What the process is recognised by, besides the session's id.
@@ -88,7 +89,7 @@ impl Task {
 
     /// Makes the process; reports `Spawned` or `NotSpawned`, the latter also where nothing answers in the time that the session
     /// has for its link: a directory on a dead network file system blocks whoever enters it.
-    pub(super) async fn spawn(self, start: Start) {
+    pub(super) async fn spawn(self, spawning: Spawning) {
         let project = self.project.as_ref();
         let limit = project.map_or(RETRY_AFTER, |it| it.settings.link_timeout);
         let hangs = Event::NotSpawned(NotSpawned::Unresponsive {
@@ -97,15 +98,15 @@ impl Task {
                 .unwrap_or_default(),
         });
         // To the end: what is ended below would be a successor's as well, by the session's id.
-        let Ok(turn) = Arc::clone(&start.turn).try_lock_owned() else {
+        let Ok(turn) = Arc::clone(&spawning.turn).try_lock_owned() else {
             return self.report(hangs).await;
         };
         let this = self.clone();
-        let mut spawning = spawn_blocking(move || this.spawn_now(start));
-        let Ok(spawned) = timeout(limit, &mut spawning).await else {
+        let mut spawned = spawn_blocking(move || this.spawn_now(spawning));
+        let Ok(spawned) = timeout(limit, &mut spawned).await else {
             self.report(hangs).await;
             // What comes of it after all is nobody's.
-            let late = spawning.await.ok().and_then(Result::ok);
+            let late = spawned.await.ok().and_then(Result::ok);
             let report = self.end(late.as_ref()).await;
             return warn!(?report, "a session that came too late is ended");
         };
@@ -122,26 +123,32 @@ impl Task {
         self.report(event).await;
     }
 
-    fn spawn_now(self, start: Start) -> Result<ProcessIdentity, NotSpawned> {
+    fn spawn_now(self, spawning: Spawning) -> Result<ProcessIdentity, NotSpawned> {
         let project = self
             .project
             .ok_or_else(|| other(&"its project is no longer configured"))?;
         let settings = &project.settings;
         let stdin = self.folder.join(STDIN);
         write_private(&stdin, settings.stdin.expose().as_bytes()).map_err(|error| other(&error))?;
-        let command = match start.beginning {
-            Beginning::Fresh => &settings.command,
-            Beginning::Resumed => &settings.resume_command,
-        };
+        // The settings may be others than when it was started first.
+        let start = settings.complete(&spawning.start);
+        settings.level(&start).map_err(|option| {
+            let value = start.options.get(option).unwrap_or_default();
+            other(&format!(
+                "the configuration does not allow {option} {value} any more"
+            ))
+        })?;
         let id = self.session.as_str();
-        let values = [
-            ("project", self.name.as_str()),
-            ("host", &start.host),
-            ("id", id),
+        let mut values = vec![
+            ("project", Some(self.name.as_str())),
+            ("host", Some(&spawning.host)),
+            ("id", Some(id)),
         ];
-        let mut words = claude::fill_in(command, values).into_iter();
+        values.extend(StartOption::ALL.map(|option| (option.name(), start.options.get(option))));
+        let words = claude::fill_in(settings.command_for(start.beginning), &values);
+        let mut words = words.into_iter();
         let mut environment = claude::environment(std::env::vars_os(), &settings.environment, id);
-        environment.extend(start.marks);
+        environment.extend(spawning.marks);
         process::spawn(&Launch {
             program: words.next().ok_or_else(|| other(&"the command is empty"))?,
             arguments: words.collect(),

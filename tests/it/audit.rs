@@ -28,7 +28,8 @@ async fn a_command_leaves_who_what_decision_and_outcome_in_the_audit_log() {
         audited(&bot, &started, 2).await,
         [
             format!(
-                "command judged user=\"{user}\" command=\"start\" project=\"website\" decision=\"allowed\""
+                "command judged user=\"{user}\" command=\"start\" project=\"website\" spawn=\"same-dir\" \
+                 named=false decision=\"allowed\""
             ),
             format!("command done user=\"{user}\" project=\"website\" outcome=\"link sent\""),
         ]

@@ -52,6 +52,7 @@ mod limits;
 mod hosts;
 
 /// Commands that come close upon one another.
+mod options;
 mod races;
 
 /// To whom a link goes, and into what room.

@@ -7,7 +7,7 @@ use matrix_sdk::ruma::RoomId;
 use super::{End, IDENTITY_CHANGED, Mark, Reply, unmarked};
 use crate::{
     matrix::NotConfidential,
-    remote_control::{Output, OutputError, ProjectName},
+    remote_control::{Options, Output, OutputError, ProjectName},
 };
 
 /// How many bytes of a session's output are shown: a message fits into an event of 64 KiB, encrypted, and on a phone this is ten
@@ -23,6 +23,8 @@ pub(crate) struct Opens {
     pub(crate) directory: Option<PathBuf>,
     /// The claude.ai account for which the link opens, where that is known.
     pub(crate) account: Option<String>,
+    /// What the session runs with.
+    pub(crate) options: Options,
     /// When the session ends. `None`: it goes on until it is stopped.
     pub(crate) end: Option<End>,
 }
@@ -40,6 +42,10 @@ pub(crate) fn around_link(prefix: &str, opens: &Opens) -> (Reply, Reply) {
         Some(account) => format!("**Opens for:** `{}` at claude.ai", unmarked(account)),
         None => format!("**Opens for:** the claude.ai account that is logged in on {host}"),
     });
+    let options = super::status::options(&opens.options);
+    if !options.is_empty() {
+        lines.push(format!("**Runs with:** {}", options.join(", ")));
+    }
     lines.push(match opens.end {
         Some(end) => format!("**Ends** {end}"),
         None => "**Ends** when somebody stops it".to_owned(),
@@ -209,6 +215,7 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
+    use crate::remote_control::SessionName;
 
     fn website() -> Opens {
         Opens {
@@ -216,6 +223,11 @@ mod tests {
             host: "buildhost".to_owned(),
             directory: Some("/srv/web`site".into()),
             account: Some("alice@example.org".to_owned()),
+            options: Options {
+                mode: Some("plan".to_owned()),
+                spawn: Some("worktree".to_owned()),
+                name: SessionName::try_from("fix the build".to_owned()).ok(),
+            },
             end: Some(End::after(
                 SystemTime::UNIX_EPOCH + Duration::from_secs(1_790_000_000 - 43_199),
                 Duration::from_secs(43_199),
@@ -234,6 +246,7 @@ mod tests {
         let lines = [
             "Directory: `/srv/web'site`",
             "Opens for: `alice@example.org` at claude.ai",
+            "Runs with: permission mode plan, spawn mode worktree, name \"fix the build\"",
             "Ends in 12h (14:13 UTC)",
             "To end it: `!rc stop website` in the admin room",
             "",
@@ -272,6 +285,7 @@ mod tests {
         let opens = Opens {
             directory: None,
             account: None,
+            options: Options::default(),
             end: None,
             ..website()
         };

@@ -4,8 +4,9 @@ use matrix_sdk::ruma::UserId;
 
 use super::{Reply, listed};
 use crate::{
-    command::{Denied, Misuse, nearest},
+    command::{Denied, Misuse, authorize::NOBODY, nearest},
     matrix::NoPower,
+    remote_control::{ProjectName, StartOption},
 };
 
 pub(super) const IDENTITY_CHANGED: &str = "your cross-signing identity is another one than I know. If you reset it yourself, ask \
@@ -79,6 +80,9 @@ fn no_power(reason: &NoPower) -> String {
     match reason {
         NoPower::NotListed => "you are not on the list of users who may command me".to_owned(),
         NoPower::NotAMember => "you are not a member of this room".to_owned(),
+        NoPower::PowerLevel { needs: NOBODY, .. } => {
+            "the session runs with options that config.yaml does not allow any more. Stop it, and start it again".to_owned()
+        }
         NoPower::PowerLevel { has, needs } => {
             format!(
                 "your power level here is {has}, and this takes {needs}. Ask an administrator of this room"
@@ -126,7 +130,7 @@ pub(crate) fn misuse(prefix: &str, misuse: &Misuse) -> Reply {
         Misuse::UnknownCommand { word, meant } => {
             let meant = meant
                 .as_ref()
-                .map(|meant| format!(" Did you mean `{prefix} {}`?", shortened(meant)));
+                .map(|meant| format!(" Did you mean `{prefix} {}`?", cut(meant, LONGEST_COMMAND)));
             format!(
                 "I do not know the command `{}`.{} `{prefix} help` lists the commands.",
                 shortened(word),
@@ -134,8 +138,47 @@ pub(crate) fn misuse(prefix: &str, misuse: &Misuse) -> Reply {
             )
         }
         Misuse::TooManyWords { command } => format!(
-            "`{prefix} {command}` takes fewer words than that. `{prefix} help` shows how each command is used."
+            "`{prefix} {command}` takes fewer words than that; a name of several words goes in quotes. `{prefix} help` shows how \
+             each command is used."
         ),
+        Misuse::UnknownOption {
+            command,
+            name,
+            known,
+        } => {
+            let known: Vec<_> = known.iter().map(|option| format!("`{option}`")).collect();
+            match known.as_slice() {
+                [] => format!(
+                    "`{prefix} {command}` takes no options, such as `--{}`.",
+                    shortened(name)
+                ),
+                known => format!(
+                    "`{prefix} {command}` has no option `--{}`. It takes {}.",
+                    shortened(name),
+                    known.join(", ")
+                ),
+            }
+        }
+        Misuse::RepeatedOption(option) => {
+            format!("`{option}` is given twice, and only one can count. Say it once.")
+        }
+        Misuse::OptionWithoutValue(option) => {
+            format!(
+                "`{option}` needs a value, such as `{option} {}`.",
+                example(*option)
+            )
+        }
+        Misuse::OpenQuote(option) => format!(
+            "The quote behind `{option}` has no end. Put one behind the last word: `{option} {}`.",
+            example(*option)
+        ),
+        Misuse::InvalidName(error) => format!("I cannot call a session so: {error}."),
+        Misuse::NotAllowed {
+            option,
+            value,
+            allowed,
+            project,
+        } => not_allowed(*option, value, allowed, project),
         Misuse::HowLong => format!(
             "By how long? Say for example `{prefix} extend 2h`, or `{prefix} extend PROJECT 90m`. Anything from a minute to \
              30 days is possible."
@@ -163,10 +206,49 @@ pub(crate) fn misuse(prefix: &str, misuse: &Misuse) -> Reply {
     })
 }
 
+fn example(option: StartOption) -> &'static str {
+    match option {
+        StartOption::Mode => "plan",
+        StartOption::Spawn => "worktree",
+        StartOption::Name => "\"fix the build\"",
+    }
+}
+
+/// An option whose value the project's settings do not allow, or that they do not have.
+fn not_allowed(
+    option: StartOption,
+    value: &str,
+    allowed: &[String],
+    project: &ProjectName,
+) -> String {
+    if !allowed.is_empty() {
+        return format!(
+            "`{option} {}` is not allowed for **{project}**. Allowed: {}; the first is the default.",
+            shortened(value),
+            listed(allowed)
+        );
+    }
+    let setting = match option {
+        StartOption::Mode => "`sessions.permission_modes`, and `{mode}` in the command",
+        StartOption::Spawn => "`sessions.spawn`, and `{spawn}` in the command",
+        StartOption::Name => "`{name}` in the command",
+    };
+    format!(
+        "`{option}` cannot be asked for in **{project}**. The bot's operator can allow it in config.yaml: {setting}."
+    )
+}
+
+/// How long a command is that is suggested to somebody, in characters.
+const LONGEST_COMMAND: usize = 200;
+
 /// Nobody needs to read back a page of what they typed.
 fn shortened(word: &str) -> String {
-    let shown = word.chars().filter(|sign| !matches!(sign, '`' | '*'));
-    shown.take(40).collect()
+    cut(word, 40)
+}
+
+fn cut(text: &str, longest: usize) -> String {
+    let shown = text.chars().filter(|sign| !matches!(sign, '`' | '*'));
+    shown.take(longest).collect()
 }
 
 #[cfg(test)]

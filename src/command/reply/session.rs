@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::{End, Mark, Reply, rounded};
-use crate::remote_control::{Cause, Ending, Exit, NotSpawned, ProjectName, Restart, StopReport};
+use crate::remote_control::{
+    Cause, Ending, Exit, NotSpawned, Options, ProjectName, Restart, StopReport,
+};
 
 /// A start that came to nothing.
 pub(crate) fn not_started(prefix: &str, project: &ProjectName, ending: &Ending) -> Reply {
@@ -393,6 +395,20 @@ pub(crate) fn no_session(prefix: Option<&str>, project: &ProjectName) -> Reply {
     });
     Reply::new(format!(
         "There is no active session for **{project}**.{remedy}"
+    ))
+}
+
+/// Somebody asked for a session with other options than the one has that is there.
+pub(crate) fn other_options(prefix: &str, project: &ProjectName, options: &Options) -> Reply {
+    let options = super::status::options(options);
+    let options = if options.is_empty() {
+        "none that I know of".to_owned()
+    } else {
+        options.join(", ")
+    };
+    Reply::new(format!(
+        "Session for **{project}** has been started already, with other options: {options}. Say `{prefix} start {project}` for its \
+         link as it is, or `{prefix} stop {project}` and then start it with yours."
     ))
 }
 

@@ -11,7 +11,7 @@ use super::{End, Mark, Reply, moment, span, unmarked};
 use crate::{
     config::HostName,
     matrix::Announcement,
-    remote_control::{Connection, Phase, SessionId, SessionStatus, Status, Usage},
+    remote_control::{Connection, Options, Phase, SessionId, SessionStatus, Status, Usage},
 };
 
 /// What is said of each project: those with a session first, each group in the order of names. No table, as one breaks words on
@@ -153,6 +153,7 @@ fn entry<'a>(status: &'a Status, usage: &BTreeMap<SessionId, Usage>, now: System
         .collect();
     // The program is known to grow by a gigabyte a day, and to leave children behind.
     details.extend(usage.get(&session.id).map(self::usage));
+    details.extend(options(&session.start.options));
     Entry {
         mark: match session.connection {
             _ if session.is_cut_off => Mark::Failed,
@@ -163,6 +164,17 @@ fn entry<'a>(status: &'a Status, usage: &BTreeMap<SessionId, Usage>, now: System
         phase,
         details,
     }
+}
+
+/// What a session runs with, in words; those that are not known are left out.
+pub(super) fn options(options: &Options) -> Vec<String> {
+    let Options { mode, spawn, name } = options;
+    let words = [
+        mode.as_ref().map(|mode| format!("permission mode {mode}")),
+        spawn.as_ref().map(|spawn| format!("spawn mode {spawn}")),
+        name.as_ref().map(|name| format!("name \"{name}\"")),
+    ];
+    words.into_iter().flatten().collect()
 }
 
 pub(crate) fn phase(phase: Phase) -> &'static str {
@@ -203,6 +215,8 @@ pub(crate) fn usage(usage: &Usage) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::remote_control::{Beginning, SessionName, Start};
+
     /// Two projects, one with a session, and 2 hours and some minutes after that began.
     fn overview() -> (Vec<Status>, BTreeMap<SessionId, Usage>, SystemTime) {
         let since = SystemTime::UNIX_EPOCH + Duration::from_secs(1_790_000_000);
@@ -210,6 +224,14 @@ mod tests {
         let session = SessionStatus {
             id: id.clone(),
             phase: Phase::Running,
+            start: Start {
+                beginning: Beginning::Fresh,
+                options: Options {
+                    mode: Some("plan".to_owned()),
+                    spawn: None,
+                    name: SessionName::try_from("fix it".to_owned()).ok(),
+                },
+            },
             since,
             requester: Some("@alice:example.org".to_owned()),
             time_left: Some(Duration::from_secs(35_875)),
@@ -241,14 +263,14 @@ mod tests {
         let reply = status(&statuses, &usage, now);
         let plain = [
             "website: running since 14:13 UTC (2h 2m), connected, ends in 9h 58m (2026-09-22 02:13 UTC)",
-            "  started by @alice:example.org, 3 processes, 412 MiB",
+            "  started by @alice:example.org, 3 processes, 412 MiB, permission mode plan, name \"fix it\"",
             "api: no session",
         ];
         assert_eq!(reply.plain, plain.join("\n"));
         assert_eq!(
             reply.html,
             "🟢 <b>website</b>: running since 14:13 UTC (2h 2m), connected, ends in 9h 58m (2026-09-22 02:13 UTC)<br>\
-             \u{a0}\u{a0}started by @alice:example.org, 3 processes, 412 MiB<br>⚪ <b>api</b>: no session"
+             \u{a0}\u{a0}started by @alice:example.org, 3 processes, 412 MiB, permission mode plan, name \"fix it\"<br>⚪ <b>api</b>: no session"
         );
     }
 
@@ -271,7 +293,7 @@ mod tests {
         assert_eq!(
             status_line(&statuses[0], &usage, now),
             "website: running since 14:13 UTC (2h 2m), connected, ends in 9h 58m (2026-09-22 02:13 UTC), started by \
-             @alice:example.org, 3 processes, 412 MiB"
+             @alice:example.org, 3 processes, 412 MiB, permission mode plan, name \"fix it\""
         );
     }
 }

@@ -96,6 +96,8 @@ sessions.command: claude -x         | found "claude -x", wanted a list of a prog
 sessions.command: []                | the list is empty; wanted a program and its arguments
 sessions.command: ['', -x]          | the program's name is empty; wanted a program
 sessions.command: [claude, {project}] | an argument is not a text; wanted texts alone, in quotes
+sessions.permission_modes: plan     | found "plan", wanted a list, such as []
+sessions.permission_modes: [a, A]   | has `A` twice; remove one
 sessions.environment: [A=b]         | found a list, wanted a mapping
 sessions.environment: TOKEN=hunter2 | found a text, wanted a mapping
 sessions.stdin: 482913              | wanted a text, in quotes
@@ -127,6 +129,12 @@ fn each_wrong_value_is_named_with_its_line_its_key_and_what_is_wanted() {
 fn each_wrong_item_variable_or_project_is_named_with_its_line_and_what_is_wanted() {
     for (addition, wanted) in table(
         r#"
+sessions:\n  permission_modes: [--x] | 9: sessions.permission_modes[0]: found "--x", wanted a word such as plan
+sessions:\n  spawn: [a b] | 9: sessions.spawn[0]: found "a b", wanted a word such as plan
+sessions:\n  spawn: [{a: b}] | 9: sessions.spawn[0]: found a mapping, wanted a whole number
+sessions:\n  spawn: [{a: 1, b: 2}] | 9: sessions.spawn[0]: found a mapping, wanted a word such as plan
+sessions:\n  command: [x]\n  permission_modes: [plan] | 10: sessions.permission_modes: is of no use, as the command has no `{mode}`
+sessions:\n  command: [sh, -lc, 'x {name}'] | 9: sessions.command[2]: a shell would read `{name}`, which people choose
 authorization:\n  users:\n  - me                 | 10: authorization.users[0]: found "me", wanted a user id
 authorization:\n  users:\n  - "@a:b"\n  - 5       | 11: authorization.users[1]: found 5, wanted a user id
 authorization:\n  users:\n    me:              | 10: authorization.users.me: found "me", wanted a user id

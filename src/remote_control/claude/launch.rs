@@ -50,21 +50,48 @@ const IN_TERMINAL: [&str; 2] = ["--remote-control", "--rc"];
 
 /// Fills in placeholders, such as `{project}`, in each word of a command line. Whatever else stands in braces is left as it is,
 /// and what was filled in is not looked at again.
-pub(crate) fn fill_in(command: &[String], values: [(&str, &str); 3]) -> Vec<String> {
-    let fill_in_word = |word: &String| {
-        let mut parts = word.split('{');
-        let mut filled = parts.next().unwrap_or_default().to_owned();
-        for part in parts {
-            let known = values.iter().find_map(|(name, value)| {
-                let rest = part.strip_prefix(name)?.strip_prefix('}')?;
-                Some((*value, rest))
-            });
-            let (value, rest) = known.unwrap_or(("{", part));
-            filled.extend([value, rest]);
+///
+/// A placeholder without a value leaves nothing, nor white space at the ends of its word. A word that holds nothing else vanishes
+/// (`{mode}`), and with it the option before it (`--permission-mode`), or the option that it is the value of (`--spawn={spawn}`).
+pub(crate) fn fill_in(command: &[String], values: &[(&str, Option<&str>)]) -> Vec<String> {
+    let mut words: Vec<String> = Vec::new();
+    let mut option_before = false;
+    for word in command {
+        let (filled, lacks_value) = fill_in_word(word, values);
+        let is_option = word.starts_with('-') && word != "--";
+        let is_kept = if lacks_value {
+            !filled.is_empty() && !(is_option && filled.ends_with('='))
+        } else {
+            true
+        };
+        if is_kept {
+            words.push(filled);
+        } else if filled.is_empty() && option_before {
+            words.pop();
         }
-        filled
-    };
-    command.iter().map(fill_in_word).collect()
+        option_before = is_kept && is_option && !word.contains('=');
+    }
+    words
+}
+
+/// Also whether a placeholder had no value.
+fn fill_in_word(word: &str, values: &[(&str, Option<&str>)]) -> (String, bool) {
+    let mut parts = word.split('{');
+    let mut filled = parts.next().unwrap_or_default().to_owned();
+    let mut lacks_value = false;
+    for part in parts {
+        let known = values.iter().find_map(|(name, value)| {
+            let rest = part.strip_prefix(name)?.strip_prefix('}')?;
+            Some((*value, rest))
+        });
+        let (value, rest) = known.unwrap_or((Some("{"), part));
+        lacks_value |= value.is_none();
+        filled.extend([value.unwrap_or_default(), rest]);
+    }
+    if lacks_value {
+        filled = filled.trim().to_owned();
+    }
+    (filled, lacks_value)
 }
 
 /// The complete environment of a session: what the allow-list lets through of `ours`, then `extra`, then the session's id,
@@ -151,8 +178,41 @@ mod tests {
     use super::*;
 
     fn fill(word: &str) -> String {
-        let values = [("project", "website"), ("host", "{id}"), ("id", "4711")];
-        fill_in(&[word.to_owned()], values).remove(0)
+        let values = [
+            ("project", Some("website")),
+            ("host", Some("{id}")),
+            ("id", Some("4711")),
+        ];
+        fill_in(&[word.to_owned()], &values).remove(0)
+    }
+
+    #[test]
+    fn an_option_without_a_value_vanishes_with_its_flag() {
+        let command = "p --permission-mode {mode} --spawn={spawn} --flag -- {mode} --name|{name} {project}|{name}|end";
+        let filled = |values: &[(&str, Option<&str>)]| {
+            let words = command.replace('|', "\u{1f}").replace(' ', "\u{1f}");
+            let words = words.replace("{name}\u{1f}{project}", "{name} {project}");
+            let words: Vec<_> = words.split('\u{1f}').map(str::to_owned).collect();
+            fill_in(&words, values).join("|")
+        };
+        assert_eq!(
+            filled(&[
+                ("mode", Some("plan")),
+                ("spawn", Some("worktree")),
+                ("name", Some("fix {mode}; it")),
+                ("project", Some("website")),
+            ]),
+            "p|--permission-mode|plan|--spawn=worktree|--flag|--|plan|--name|fix {mode}; it website|fix {mode}; it|end"
+        );
+        assert_eq!(
+            filled(&[
+                ("mode", None),
+                ("spawn", None),
+                ("name", None),
+                ("project", Some("website")),
+            ]),
+            "p|--flag|--|--name|website|end"
+        );
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::{
     remote_control::{
         claude::{Cause, Connection},
         notice::{Notice, Outcome},
+        options::Start,
         process::{Exit, NotSpawned, ProcessIdentity, StopReport},
     },
 };
@@ -29,8 +30,8 @@ const TIME_TO_READ: Duration = Duration::from_secs(5);
 /// What happened.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// Somebody asks for the link; of a process that is still to be made, with this beginning.
-    LinkRequested(Request, Beginning),
+    /// Somebody asks for the link of such a session; of a process that is still to be made, with this beginning.
+    LinkRequested(Request, Start),
     StopRequested(Request),
     /// Somebody asks for so much more time.
     ExtensionRequested(Request, Duration),
@@ -74,7 +75,7 @@ impl Session {
     /// A session for these requests, whose process is to be spawned.
     pub(crate) fn new(
         id: SessionId,
-        beginning: Beginning,
+        start: Start,
         requests: Vec<Request>,
         terms: &Terms,
         now: Moment,
@@ -88,7 +89,8 @@ impl Session {
         let mut session = Self {
             id,
             created: now.wall,
-            beginning,
+            beginning: start.beginning,
+            options: start.options,
             state: State::Spawning { since: now.uptime },
             deliveries: Vec::new(),
             next_delivery: 0,
@@ -114,7 +116,7 @@ impl Session {
         terms: &Terms,
         now: Moment,
     ) -> (Self, Vec<Effect>) {
-        let mut session = Self::new(id, Beginning::Fresh, Vec::new(), terms, now);
+        let mut session = Self::new(id, Beginning::Fresh.into(), Vec::new(), terms, now);
         let effects = session.on_spawned(process, terms);
         (session, effects)
     }
@@ -122,9 +124,7 @@ impl Session {
     /// What the session does about an event. One that makes no sense in the present state came late and changes nothing.
     pub(crate) fn on(&mut self, event: Event, terms: &Terms, now: Moment) -> Vec<Effect> {
         match event {
-            Event::LinkRequested(request, beginning) => {
-                self.on_link_requested(request, beginning, now)
-            }
+            Event::LinkRequested(request, start) => self.on_link_requested(request, &start, now),
             Event::StopRequested(request) => self.on_stop_requested(request, now),
             Event::ExtensionRequested(request, by) => self.on_extension_requested(request, by, now),
             Event::Spawned(process) => self.on_spawned(process, terms),
@@ -301,13 +301,19 @@ impl Session {
         old.into_iter().map(|old| self.redact(old)).collect()
     }
 
-    fn on_link_requested(
-        &mut self,
-        request: Request,
-        beginning: Beginning,
-        now: Moment,
-    ) -> Vec<Effect> {
+    fn on_link_requested(&mut self, request: Request, start: &Start, now: Moment) -> Vec<Effect> {
         match &self.state {
+            State::Stopping { .. } => vec![Effect::Tell(Notice::RefusedWhileStopping(request))],
+            // Whoever wants another permission mode is not to have this one without knowing.
+            State::Spawning { .. }
+            | State::Starting { .. }
+            | State::Running { .. }
+            | State::Resting { .. }
+                if !start.options.are_met_by(&self.options) =>
+            {
+                let options = self.options.clone();
+                vec![Effect::Tell(Notice::OtherOptions { request, options })]
+            }
             State::Spawning { .. } | State::Starting { .. } => {
                 self.unheard.push(request.clone());
                 self.add_delivery(request);
@@ -321,13 +327,14 @@ impl Session {
                 let deliver = new.map(|new| self.deliver(&new, &link));
                 redact.into_iter().chain(deliver).collect()
             }
-            State::Stopping { .. } => vec![Effect::Tell(Notice::RefusedWhileStopping(request))],
             // Somebody is waiting: this is no time to rest.
             State::Resting { .. } => {
                 self.unheard.push(request.clone());
                 self.add_delivery(request);
-                if beginning == Beginning::Resumed {
-                    self.beginning = beginning;
+                if start.beginning == Beginning::Resumed {
+                    self.beginning = start.beginning;
+                    // One conversation has no others to spawn.
+                    self.options.spawn = None;
                 }
                 self.spawn(now)
             }

@@ -67,7 +67,7 @@ fn id() -> SessionId {
 }
 
 fn asked_by(requester: &str) -> Event {
-    Event::LinkRequested(request(requester), Beginning::Fresh)
+    Event::LinkRequested(request(requester), Beginning::Fresh.into())
 }
 
 fn deliver(number: u32, requester: &str, shown: &str) -> Effect {
@@ -127,7 +127,7 @@ impl Life {
     fn begin(terms: Terms) -> Self {
         let requests = vec![request("alice")];
         let now = at(Duration::ZERO);
-        let session = Session::new(id(), Beginning::Fresh, requests, &terms, now);
+        let session = Session::new(id(), Beginning::Fresh.into(), requests, &terms, now);
         Self {
             session,
             terms,

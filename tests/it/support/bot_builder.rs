@@ -52,7 +52,10 @@ impl BotBuilder {
             "rate": { "commands_per_minute": 1_000 },
             "data_dir": "data",
             "sessions": {
-                "command": [claude, "remote-control", "--spawn=same-dir", "--name", "{project}@{host} {id}"],
+                "command": [
+                    claude, "remote-control", "--permission-mode", "{mode}", "--spawn={spawn}", "--name",
+                    "{name} {project}@{host} {id}"
+                ],
             },
             "projects": {},
         });

@@ -103,6 +103,8 @@ impl Sandbox {
             settings: SessionSettings {
                 command: standin(&["--spawn=same-dir", "--name", "{project}@{host} {id}"]),
                 resume_command: standin(&["--continue"]),
+                permission_modes: Vec::new(),
+                spawn: Vec::new(),
                 environment: [
                     (STANDIN_LOG.to_owned(), log.as_str().into()),
                     ("RCBOT_STANDIN".to_owned(), words.into()),

@@ -17,7 +17,7 @@ fn prefix() -> impl Strategy<Value = String> {
 fn text(prefix: &str) -> impl Strategy<Value = String> + use<> {
     let known = [
         "start", "Stop", "resume", "extend", "logs", "status", "doctor", "HELP", "website", "2h",
-        "<b>", "`x`", "@room", "&lt;",
+        "<b>", "`x`", "@room", "&lt;", "--mode", "--name=", "--x", "—spawn", "“a", "b”", "'", "=",
     ];
     let word = prop_oneof![
         Just(prefix.to_owned()),
@@ -56,10 +56,46 @@ fn a_command() -> impl Strategy<Value = Command> {
         Just(Verb::Doctor),
         Just(Verb::Help),
     ];
-    (verb, project()).prop_map(|(verb, project)| Command {
+    (verb, project(), options()).prop_map(|(verb, project, options)| Command {
         verb,
         project: project.filter(|_| verb.target() != Target::Host),
+        options: match verb {
+            Verb::Start => options,
+            Verb::Resume => Options {
+                spawn: None,
+                ..options
+            },
+            _ => Options::default(),
+        },
     })
+}
+
+fn options() -> impl Strategy<Value = Options> {
+    let value = || prop::option::of("[A-Za-z0-9][A-Za-z0-9_-]{0,20}");
+    let name = prop::option::of("[A-Za-z0-9éб🦀-]{1,12}( [a-z0-9#.,:!?@é’-]{1,9}){0,3}");
+    (value(), value(), name).prop_map(|(mode, spawn, name)| Options {
+        mode,
+        spawn,
+        name: name.and_then(|name| SessionName::try_from(name).ok()),
+    })
+}
+
+/// The words of the options, in any of the ways in which people and their keyboards write them.
+fn spell_options(options: &Options, dashes: &str, quotes: (char, char), sign: bool) -> Vec<String> {
+    let spelt = StartOption::ALL.into_iter().filter_map(|option| {
+        let value = options.get(option)?;
+        let value = match (option, quotes) {
+            (StartOption::Name, (open, close)) => format!("{open}{value}{close}"),
+            (StartOption::Mode | StartOption::Spawn, _) => value.to_owned(),
+        };
+        let flag = format!("{dashes}{}", option.name());
+        Some(if sign {
+            vec![format!("{flag}={value}")]
+        } else {
+            vec![flag, value]
+        })
+    });
+    spelt.flatten().collect()
 }
 
 /// The words that mean a command, as a person would type them.
@@ -109,10 +145,17 @@ proptest! {
     #[test]
     fn a_well_formed_command_is_understood_however_it_is_spaced(
         command in a_command(),
-        spaces in prop::collection::vec(white_space(), 4),
+        spaces in prop::collection::vec(white_space(), 10),
         shout in any::<bool>(),
+        dashes in prop::sample::select(vec!["--", "—", "–", "-"]),
+        quotes in prop::sample::select(vec![('"', '"'), ('“', '”'), ('„', '‟'), ('«', '»'), ('”', '”')]),
+        sign in any::<bool>(),
+        options_first in any::<bool>(),
     ) {
         let mut words = spell(&command);
+        let options = spell_options(&command.options, dashes, quotes, sign);
+        let at = if options_first { 1 } else { words.len() };
+        words.splice(at..at, options);
         if shout {
             words[0] = words[0].to_uppercase();
         }

@@ -1,7 +1,7 @@
 //! Every event in every state: what matters, what came too late, and what would become too much.
 
 use super::*;
-use crate::remote_control::session::life::MOST_LINKS;
+use crate::remote_control::{SessionName, session::life::MOST_LINKS};
 
 /// Everything that can happen, by name.
 fn events() -> [(&'static str, Event); 14] {
@@ -99,4 +99,32 @@ fn a_requester_keeps_so_many_messages_with_the_link_and_no_more() {
     let oldest = (2..).take(MOST_LINKS);
     assert!(numbers.eq(oldest));
     assert_eq!(life.session.requester(), Some("alice"));
+}
+
+#[test]
+fn who_asks_for_other_options_than_a_session_has_hears_which_and_gets_no_link() {
+    let options = |mode: &str, name: Option<&str>| Options {
+        mode: Some(mode.to_owned()),
+        spawn: None,
+        name: name.map(|name| SessionName::try_from(name.to_owned()).unwrap()),
+    };
+    let has = options("plan", Some("it"));
+    for begin in [Life::begin, Life::starting, Life::running, Life::resting] {
+        let restart = Restart::OnExit;
+        let mut life = begin(Terms { restart, ..TERMS });
+        life.session.options = has.clone();
+        let before = life.session.clone();
+        let mut ask = |options| {
+            let beginning = Beginning::Fresh;
+            let start = Start { beginning, options };
+            life.on(Event::LinkRequested(request("bob"), start))
+        };
+        for other in [options("default", None), options("plan", Some("other"))] {
+            let (request, options) = (request("bob"), has.clone());
+            let refused = Effect::Tell(Notice::OtherOptions { request, options });
+            assert_eq!(ask(other), [refused]);
+        }
+        ask(options("plan", None));
+        assert_ne!(life.session, before, "it has what was asked for");
+    }
 }

@@ -137,7 +137,7 @@ fn a_first_start_that_was_only_too_early_is_tried_again_and_can_be_stopped() {
 fn resumed() -> Life {
     let mut life = Life::begin(ON_EXIT);
     let (requests, now) = (vec![request("alice")], at(Duration::ZERO));
-    life.session = Session::new(id(), Beginning::Resumed, requests, &ON_EXIT, now);
+    life.session = Session::new(id(), Beginning::Resumed.into(), requests, &ON_EXIT, now);
     life.on(Event::Spawned(process(1)));
     life.show_and_deliver("one");
     life
@@ -158,10 +158,10 @@ fn a_resumed_session_whose_conversation_is_over_does_not_come_back() {
 fn a_resumed_session_comes_back_without_its_conversation_where_none_is_left() {
     let mut life = resumed();
     rest(&mut life);
-    assert_eq!(life.session.beginning(), Beginning::Resumed);
+    assert_eq!(life.session.start().beginning, Beginning::Resumed);
     come_back(&mut life);
     assert!(end(&mut life, exits_because(Cause::NothingToResume)).is_some());
-    assert_eq!(life.session.beginning(), Beginning::Fresh);
+    assert_eq!(life.session.start().beginning, Beginning::Fresh);
     // Who asked for the conversation hears that there is none.
     let mut life = Life::starting(ON_EXIT);
     life.on(exits_because(Cause::NothingToResume));
@@ -276,13 +276,13 @@ fn a_session_that_came_back_has_the_whole_time_for_its_link() {
 
 #[test]
 fn who_wants_the_last_conversation_back_gets_it_from_a_rest_alone() {
-    let resume = || Event::LinkRequested(request("bob"), Beginning::Resumed);
+    let resume = || Event::LinkRequested(request("bob"), Beginning::Resumed.into());
     let mut resting = Life::resting(ON_EXIT);
     assert_eq!(resting.on(resume()), [Effect::Spawn]);
-    assert_eq!(resting.session.beginning(), Beginning::Resumed);
+    assert_eq!(resting.session.start().beginning, Beginning::Resumed);
     let mut running = Life::running(ON_EXIT);
     running.on(resume());
-    assert_eq!(running.session.beginning(), Beginning::Fresh);
+    assert_eq!(running.session.start().beginning, Beginning::Fresh);
 }
 
 #[test]

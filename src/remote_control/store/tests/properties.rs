@@ -41,8 +41,8 @@ fn event(kind: u8, number: u8) -> Event {
     let request = request(number);
     let process = json!({ "pid": number, "start_time": 1, "boot_id": "boot" });
     match kind % 13 {
-        12 => Event::LinkRequested(request, Beginning::Resumed),
-        0 => Event::LinkRequested(request, Beginning::Fresh),
+        12 => Event::LinkRequested(request, Beginning::Resumed.into()),
+        0 => Event::LinkRequested(request, Beginning::Fresh.into()),
         1 => Event::StopRequested(request),
         2 => Event::ExtensionRequested(request, Duration::from_hours(24 * 30)),
         3 => Event::Spawned(serde_json::from_value(process).unwrap()),
@@ -89,7 +89,7 @@ fn record_of(events: &[(u8, u8)], waits: &[u32]) -> Record {
     let requests = vec![request(0)];
     let mut session = Session::new(
         SessionId::random(),
-        Beginning::Fresh,
+        Beginning::Fresh.into(),
         requests,
         &TERMS,
         at(0),

@@ -1,0 +1,148 @@
+//! The options of a start: what may be asked for, by whom, and what a session runs with.
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+
+use crate::support::{
+    assert_says, bot::Bot, bot_builder::BotBuilder, eventually, homeserver, person,
+};
+
+/// A bot whose sessions may be asked for in these modes; the last of each list needs power level 100.
+fn builder() -> BotBuilder {
+    Bot::builder(homeserver()).configure(|config| {
+        let modes = json!(["default", "plan", { "bypassPermissions": 100 }]);
+        config["sessions"]["permission_modes"] = modes;
+        config["sessions"]["spawn"] = json!(["same-dir", "worktree"]);
+    })
+}
+
+/// The arguments of the stand-in's starts, each without the name's random end.
+fn arguments(bot: &Bot) -> Vec<String> {
+    let records = bot.standin_records().into_iter();
+    let starts = records.filter(|record| record.event == "start");
+    let arguments = starts.map(|record| {
+        let words = record.argv[2..].join("|");
+        words.split('@').next().unwrap().to_owned()
+    });
+    arguments.collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_runs_with_the_options_it_was_started_with_and_keeps_them_over_restarts() {
+    let alice = person("alice").await;
+    let mut bot = builder()
+        .project("website", |project| project.set("restart", "on_exit"))
+        .start(&alice)
+        .await;
+    let text = "start website --mode Plan —spawn=worktree --name “fix the build”";
+    let asked = bot.send(&alice, text).await;
+    assert_says(&bot.answer(&alice, &asked).await, "website is running");
+    let wanted = "--permission-mode|plan|--spawn=worktree|--name|fix the build website";
+    assert_eq!(arguments(&bot), [wanted]);
+    let link = bot.link_after(&alice, 0).await;
+    let options = "permission mode plan, spawn mode worktree, name \"fix the build\"";
+    let words = link.event.body().unwrap();
+    assert!(words.contains(&format!("Runs with: {options}")), "{words}");
+    let status = bot.request(&alice, "status").await;
+    assert_says(&status, &format!(" MiB, {options}"));
+    let audit = bot.audit(&asked);
+    let judged = "command=\"start website --mode Plan --spawn worktree --name ..\" project=\"website\" mode=\"plan\" \
+                  spawn=\"worktree\" named=true decision=\"allowed\"";
+    assert!(audit.iter().any(|line| line.contains(judged)), "{audit:?}");
+
+    // Whoever wants other options hears which it has, and gets no link to it.
+    let asked = bot.send(&alice, "start website --mode default").await;
+    let answer = bot.answer(&alice, &asked).await;
+    assert_says(
+        &answer,
+        &format!("started already, with other options: {options}."),
+    );
+    assert_eq!(bot.links_of(&alice).len(), 1);
+    let answer = bot.request(&alice, "start website --mode plan").await;
+    assert_says(&answer, "is already running");
+
+    bot.kill_9();
+    let pid = Pid::from_raw(bot.standin_records()[0].pid).unwrap();
+    kill_process(pid, Signal::KILL).unwrap();
+    bot.run();
+    eventually("the session runs again", async || {
+        (arguments(&bot).len() == 2).then_some(())
+    })
+    .await;
+    assert_eq!(arguments(&bot), [wanted, wanted]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_asked_for_is_the_default_and_what_is_not_configured_is_refused_with_what_is() {
+    let alice = person("alice").await;
+    let bot = builder()
+        .project("website", |project| project)
+        .project("plain", |project| {
+            project.set("permission_modes", json!([]))
+        })
+        .start(&alice)
+        .await;
+    let no_mode = "`--mode dance` is not allowed for website. Allowed: `default`, `plan`, `bypassPermissions`; the first is the \
+                   default.";
+    let no_spawn = "`!rc resume` has no option `--spawn`. It takes `--mode`, `--name`.";
+    for (command, refusal) in [
+        ("start website --mode dance", no_mode),
+        (
+            "start website --mode",
+            "`--mode` needs a value, such as `--mode plan`.",
+        ),
+        (
+            "start plain --mode plan",
+            "`--mode` cannot be asked for in plain.",
+        ),
+        ("resume website --spawn worktree", no_spawn),
+        (
+            "stop website --now",
+            "`!rc stop` takes no options, such as `--now`.",
+        ),
+        (
+            "start website --name \"$(id)\"",
+            "I cannot call a session so: a session's name is 1 to 60",
+        ),
+    ] {
+        let answer = bot.request(&alice, command).await;
+        let said = answer.body().unwrap();
+        assert!(said.starts_with(refusal), "{command}: {said}");
+    }
+    assert_eq!(bot.standin_starts(), 0);
+    bot.start_session(&alice, "website").await;
+    bot.start_session(&alice, "plain").await;
+    assert_eq!(
+        arguments(&bot),
+        [
+            "--permission-mode|default|--spawn=same-dir|--name|website",
+            "--spawn=same-dir|--name|plain",
+        ]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_permission_mode_can_need_a_power_level_to_be_asked_for_and_to_get_the_link() {
+    let (alice, bob) = (person("alice").await, person("bob").await);
+    let bot = builder()
+        .power_level(50)
+        .invite(bob.user_id())
+        .power_levels(json!({ "users": { bob.user_id(): 50 } }))
+        .start(&alice)
+        .await;
+    let refused = "your power level here is 50, and this takes 100";
+    let command = "start website --mode bypassPermissions";
+    assert_says(&bot.request(&bob, command).await, refused);
+    assert_eq!(bot.standin_starts(), 0);
+    let answer = bot.request(&alice, command).await;
+    assert_says(&answer, "website is running");
+    // Refused as well, and not told a second time within a minute.
+    let asked = bot.send(&bob, "start website").await;
+    let denied = eventually("the decision", async || bot.audit(&asked).pop()).await;
+    assert!(denied.contains("has: 50, needs: 100"), "{denied}");
+    assert!(bot.links_of(&bob).is_empty());
+    // What else can be done about the session is the project's.
+    assert_says(&bot.request(&bob, "stop website").await, "is stopped");
+    let answer = bot.request(&bob, "start website --mode plan").await;
+    assert_says(&answer, "website is running");
+}
