@@ -206,10 +206,16 @@ pub(crate) fn connection(connection: Connection) -> String {
 
 pub(crate) fn usage(usage: &Usage) -> String {
     let memory = ByteSize(usage.memory).display().iec();
-    match usage.processes {
-        1 => format!("1 process, {memory:.0}"),
-        many => format!("{many} processes, {memory:.0}"),
-    }
+    let processes = match usage.processes {
+        1 => "1 process".to_owned(),
+        many => format!("{many} processes"),
+    };
+    let version = if usage.is_replaced {
+        ", its program was updated since (stop and start it to run the new version)"
+    } else {
+        ""
+    };
+    format!("{processes}, {memory:.0}{version}")
 }
 
 #[cfg(test)]
@@ -252,6 +258,7 @@ mod tests {
         let usage = Usage {
             processes: 3,
             memory: 412 << 20,
+            is_replaced: false,
         };
         let now = since + Duration::from_secs(7_325);
         (statuses, BTreeMap::from([(id, usage)]), now)
@@ -285,6 +292,19 @@ mod tests {
         let reply = status(&statuses, &usage, now);
         let said = "🔴 <b>website</b>: running since 14:13 UTC (2h 2m), cut off from its service for 12m, ends in ";
         assert!(reply.html.starts_with(said), "{}", reply.html);
+    }
+
+    #[test]
+    fn a_session_whose_program_was_updated_is_told_apart() {
+        let (statuses, mut usage, now) = overview();
+        for usage in usage.values_mut() {
+            usage.is_replaced = true;
+        }
+        let said = status(&statuses, &usage, now).plain;
+        assert!(
+            said.contains("412 MiB, its program was updated since"),
+            "{said}"
+        );
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     ffi::{OsStr, OsString},
+    fs,
     io::Read as _,
     os::unix::ffi::OsStrExt as _,
     thread,
@@ -62,6 +63,8 @@ pub struct Usage {
     pub processes: usize,
     /// How much memory they have in use, in bytes; what they share is counted for each.
     pub memory: u64,
+    /// The file of the program that leads them was removed or replaced since it was started, as by an update.
+    pub is_replaced: bool,
 }
 
 /// What all processes of ours take of the host that have the variable `name` in their environment, by its value.
@@ -72,9 +75,17 @@ pub(crate) fn usage_by(name: &str) -> Result<HashMap<String, Usage>, ProcessErro
             let usage = usages.entry(value).or_default();
             usage.processes += 1;
             usage.memory += process.memory;
+            // What a session builds and runs is replaced all the time.
+            usage.is_replaced |= process.leads_session() && has_lost_its_file(&process);
         }
     }
     Ok(usages)
+}
+
+/// See proc_pid_exe(5). Of a process that has vanished or is hidden nothing is said.
+fn has_lost_its_file(process: &Seen) -> bool {
+    let program = fs::read_link(format!("/proc/{}/exe", process.identity.pid()));
+    program.is_ok_and(|program| program.as_os_str().as_bytes().ends_with(b" (deleted)"))
 }
 
 fn value(environment: &[u8], name: &str) -> Option<OsString> {
@@ -201,6 +212,25 @@ mod tests {
         })
         .await;
         assert!(usage_by(name).unwrap()[value].memory > 0);
+    }
+
+    #[tokio::test]
+    async fn a_program_that_was_replaced_while_it_runs_is_told() {
+        let sandbox = Sandbox::new();
+        let program = sandbox.path("program");
+        fs::copy("/bin/sleep", &program).unwrap();
+        sandbox.spawn(&format!("exec {} 600", program.display()));
+        let (name, value) = sandbox.mark();
+        let usage = || usage_by(name).unwrap().get(value).copied();
+        let runs_from = |file: &std::path::Path| {
+            let all = find_by_environment(name, value);
+            let exe = all.first().map(|it| format!("/proc/{}/exe", it.pid()));
+            exe.is_some_and(|exe| fs::read_link(exe).is_ok_and(|exe| exe == file))
+        };
+        eventually("the program runs", || runs_from(&program)).await;
+        assert_eq!(usage().map(|usage| usage.is_replaced), Some(false));
+        fs::remove_file(&program).unwrap();
+        assert_eq!(usage().map(|usage| usage.is_replaced), Some(true));
     }
 
     #[tokio::test]
