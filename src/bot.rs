@@ -14,6 +14,7 @@ mod hosts;
 mod judge;
 mod local;
 mod notices;
+mod projects;
 mod queue;
 mod service_manager;
 mod typing;
@@ -40,7 +41,7 @@ pub(crate) use service_manager::tell_failure;
 
 use crate::{
     command::reply::{self, Secret},
-    config::Config,
+    config::{Config, Found},
     data_dir::DataDir,
     matrix::{Announcement, Fault, Heard, Login, MatrixFolder, Message, SentLink, Sound},
     remote_control::{
@@ -50,8 +51,9 @@ use crate::{
 };
 use connection::{Inbound, MatrixHandle};
 use deliver::{NotDelivered, Pictured, Trigger};
-use judge::Decision;
+use judge::{Decision, Known};
 use local::{Answer, Ordered};
+use projects::{BelowRoots, Projects};
 use queue::{Limited, Limits, Queue};
 use service_manager::{ServiceManager, State};
 
@@ -100,6 +102,7 @@ enum Event {
         project: ProjectName,
         redaction: Redaction,
     },
+    LookedBelowRoots(Found),
     /// Logins of `claude` that are about to end: how long each lasts, and of which projects.
     LoginsEnd(BTreeMap<Duration, Vec<String>>),
     /// Something is in the requester's direct message, or cannot get there.
@@ -132,7 +135,9 @@ pub async fn run(
             .collect(),
         max_sessions: config.limits.max_sessions,
     };
-    let (remote_control, notices) = RemoteControl::restore(settings)?;
+    let mut projects = Projects::new(Arc::clone(&config));
+    let (remote_control, notices) =
+        RemoteControl::restore_with(settings, |name| projects.find_at_start(name))?;
     let (connecting, matrix, inbound) = connection::open(
         Arc::clone(&config),
         login,
@@ -141,7 +146,7 @@ pub async fn run(
     let (events, mut incoming) = mpsc::channel(EVENTS_WAITING);
     let (orders, mut ordered) = mpsc::channel(local::ORDERS_WAITING);
     let listening = local::listen(data_dir.socket(), orders);
-    let mut bot = Bot::new(config, remote_control, matrix.clone(), events);
+    let mut bot = Bot::new(projects, remote_control, matrix.clone(), events);
     let announcing = hosts::keep_announced(matrix.clone(), bot.announced.subscribe());
     let typing = typing::show(matrix, bot.answer_is_due.subscribe());
     bot.handle_all(notices, Trigger::Restore, None);
@@ -172,6 +177,12 @@ async fn catch_panic(running: impl Future<Output = Result<(), BotError>>) -> Res
 
 struct Bot {
     config: Arc<Config>,
+    projects: Projects,
+    /// What is below the roots, as other hosts are to know it. `None`: nobody has looked yet.
+    below_roots: Option<BelowRoots>,
+    is_looking: bool,
+    /// Which roots could not be read the last time.
+    failed_roots: Vec<bool>,
     /// What other hosts are to know of this one, where there are any.
     announced: watch::Sender<Option<Announcement>>,
     /// Whether somebody waits for an answer that takes a while.
@@ -193,12 +204,17 @@ struct Bot {
 
 impl Bot {
     fn new(
-        config: Arc<Config>,
+        projects: Projects,
         remote_control: RemoteControl,
         matrix: MatrixHandle,
         events: mpsc::Sender<Event>,
     ) -> Self {
+        let config = projects.shared_config();
         Self {
+            projects,
+            below_roots: None,
+            is_looking: false,
+            failed_roots: Vec::new(),
             announced: watch::Sender::new(None),
             answer_is_due: watch::Sender::new(false),
             queue: Queue::default(),
@@ -223,6 +239,7 @@ impl Bot {
         orders: &mut mpsc::Receiver<Ordered>,
     ) -> BotError {
         let mut daily = interval(doctor::LOOKS_EVERY);
+        let mut looks = projects::looks(&self.config);
         loop {
             self.announce_host();
             self.note_answers_due();
@@ -232,6 +249,7 @@ impl Bot {
                 Ok(()) = inbound.homeserver_answers.changed() => {}
                 () = self.service_manager.keep_alive() => {}
                 _ = daily.tick() => self.look_at_logins(),
+                () = projects::next_look(&mut looks) => self.look_below_roots(),
                 Some(event) = events.recv() => self.on(event),
                 happened = self.remote_control.next() => match happened {
                     Ok(happened) => {
@@ -268,7 +286,13 @@ impl Bot {
         let Some(host) = &self.config.host else {
             return;
         };
-        let announcement = Some(hosts::announcement(host, &self.remote_control.status()));
+        // What is announced without them would have to be announced again a moment later.
+        let below = match &self.below_roots {
+            None if self.projects.has_roots() => return,
+            below => below.clone().unwrap_or_default(),
+        };
+        let statuses = self.remote_control.status();
+        let announcement = Some(hosts::announcement(host, &statuses, &below));
         self.announced.send_if_modified(|announced| {
             let changed = *announced != announcement;
             *announced = announcement;
@@ -328,9 +352,13 @@ impl Bot {
 
     fn judge(&mut self, message: Option<Message>) {
         if let Some(message) = message {
-            let (matrix, config) = (self.matrix.clone(), Arc::clone(&self.config));
-            let statuses = self.remote_control.status();
-            self.spawn(async move { judge::judge(matrix, &config, &statuses, message).await });
+            let known = Known {
+                projects: self.projects.clone(),
+                statuses: self.remote_control.status(),
+                announced: self.announced.borrow().clone(),
+            };
+            let matrix = self.matrix.clone();
+            self.spawn(async move { judge::judge(matrix, &known, message).await });
         }
     }
 
@@ -350,6 +378,7 @@ impl Bot {
                 trigger,
             } => self.on_delivered(id, request, result, tried, trigger),
             Event::Pictured(pictured) => self.on_pictured(pictured),
+            Event::LookedBelowRoots(found) => self.on_looked(&found),
             Event::LoginsEnd(logins) => self.on_logins_end(logins),
             Event::Redacted { project, redaction } => {
                 self.remote_control.redacted(&project, &redaction);

@@ -23,6 +23,7 @@ mod host;
 mod outline;
 mod places;
 mod problem;
+mod roots;
 pub(crate) mod values;
 
 #[cfg(test)]
@@ -35,6 +36,7 @@ pub use self::host::{HostName, InvalidHostName};
 pub use self::places::Places;
 pub(crate) use self::problem::Refusal;
 pub use self::problem::{Problem, Problems};
+pub use self::roots::{Found, ProjectRoot, Seen};
 use self::{document::Document, file::File};
 use crate::{
     remote_control::{Project, ProjectName},
@@ -75,8 +77,10 @@ pub struct Config {
     pub max_command_age: Duration,
     /// Where the bot keeps its files. Absolute; may not exist yet.
     pub data_dir: PathBuf,
-    /// What sessions can run in; at least one.
+    /// What sessions can run in; at least one, unless there are roots.
     pub projects: BTreeMap<ProjectName, ConfiguredProject>,
+    /// Directories whose folders are projects too.
+    pub project_roots: Vec<ProjectRoot>,
     warnings: Vec<Problem>,
 }
 
@@ -169,9 +173,19 @@ impl Config {
     /// The power level that any command needs, those included that are about a project which says otherwise.
     #[must_use]
     pub fn least_power_level(&self) -> i64 {
-        let of_projects = self.projects.values();
-        let of_projects = of_projects.filter_map(|project| project.power_level);
-        of_projects.fold(self.authorization.power_level, i64::min)
+        let of_projects = self.projects.values().map(|project| project.power_level);
+        let of_roots = self.project_roots.iter().map(|root| root.power_level);
+        let all = of_projects.chain(of_roots).flatten();
+        all.fold(self.authorization.power_level, i64::min)
+    }
+
+    /// The power level for a project that is not known any more, such as a folder that went: the highest that it may have needed.
+    #[must_use]
+    pub fn power_level_of_unknown(&self) -> i64 {
+        let of_roots = self.project_roots.iter().map(|root| root.power_level);
+        let of_root = |level: Option<i64>| level.unwrap_or(self.authorization.power_level);
+        let highest = of_roots.map(of_root).max();
+        highest.unwrap_or(self.authorization.power_level)
     }
 
     /// Reads and checks a file. Relative paths in it begin at the folder that it is in.
@@ -225,9 +239,12 @@ impl Config {
             LoginMethod::Password(_) => return Some("bot.password is a secret"),
             LoginMethod::Appservice { .. } => {}
         }
-        let mut projects = self.projects.values();
-        projects
-            .any(|configured| !configured.project.settings.environment.is_empty())
+        let of_projects = self
+            .projects
+            .values()
+            .map(|configured| &configured.project.settings);
+        let mut all = of_projects.chain(self.project_roots.iter().map(|root| &root.settings));
+        all.any(|settings| !settings.environment.is_empty())
             .then_some("what it puts into `environment` may be secret")
     }
 
@@ -237,13 +254,15 @@ impl Config {
         &self.warnings
     }
 
-    /// The projects in which no session can start as things are now, and why. It concerns them alone: a directory can come
+    /// The projects and roots in which no session can start as things are now, and why. It concerns them alone: a directory can come
     /// back while the bot runs, such as one on a disk that is mounted late.
-    pub fn unusable_directories(&self) -> impl Iterator<Item = (&ProjectName, String)> {
-        self.projects.iter().filter_map(|(name, configured)| {
-            let why = usable_directory(&configured.project.directory).err()?;
-            Some((name, why))
-        })
+    pub fn unusable_directories(&self) -> impl Iterator<Item = (String, String)> {
+        let projects = self.projects.iter();
+        let projects = projects.map(|(name, it)| (name.to_string(), &it.project.directory));
+        let roots = self.project_roots.iter();
+        let roots = roots.map(|root| ("project_roots".to_owned(), &root.directory));
+        let all = projects.chain(roots);
+        all.filter_map(|(name, directory)| Some((name, usable_directory(directory).err()?)))
     }
 
     fn parse(file: &Path, text: &str, folder: &Path) -> Result<Self, Problems> {

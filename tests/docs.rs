@@ -37,7 +37,7 @@ fn commands(texts: &[String], prefix: &str) -> BTreeSet<String> {
 
 #[test]
 fn readme_lists_the_commands_that_help_lists() {
-    let help = reply::help("!rc", &[]).plain;
+    let help = reply::help("!rc", &[], true).plain;
     let in_help: Vec<_> = help
         .split('`')
         .skip(1)

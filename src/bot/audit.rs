@@ -51,7 +51,7 @@ pub(super) fn judged(prefix: &str, message: &Message, decision: &Decision) {
         // Nothing was asked about its sender: that is for the other bot to judge.
         Decision::NotOurs => ("left to another host", None, None),
         Decision::DoneBefore => ("executed before", None, None),
-        Decision::Do(_, intent, _, _) => ("allowed", intent.project(), None),
+        Decision::Do(_, intent, ..) => ("allowed", intent.project(), None),
         Decision::Denied(Denied::NoPower(reason)) => ("denied", None, Some(shown(reason))),
         Decision::Denied(denied) => ("denied", None, Some(shown(denied))),
         Decision::Misused(misuse) => ("misused", None, Some(shown(misuse))),

@@ -24,13 +24,12 @@ use crate::{
         Denied, Policy, authorize,
         reply::{self, End, Opens, Reply, Secret},
     },
-    config::Config,
     link::Link,
     matrix::{
         Chain, Fault, LinkMessage, LinkReceipt, LinkTransactions, Matrix, NoPicture,
         NotConfidential, NotSent, PictureMessage, SentLink, Trust,
     },
-    remote_control::{self, DeliveryId, ProjectName, Redaction, Request, SessionStatus},
+    remote_control::{self, DeliveryId, Project, ProjectName, Redaction, Request, SessionStatus},
 };
 
 /// How long the homeserver's word about a requester holds. What takes longer waits for something, and much can happen meanwhile.
@@ -112,13 +111,15 @@ impl Bot {
         let called_off = self.note_delivery(&id);
         let (config, session) = (Arc::clone(&self.config), self.session_of(&id.project));
         let policy = match &session {
-            Some(session) => Policy::of_session(&config, &id.project, &session.start),
-            None => Policy::of(&config, Some(&id.project)),
+            Some(session) => self.projects.policy_of_session(&id.project, &session.start),
+            None => self.projects.policy(Some(&id.project)),
         };
+        let project = self.projects.get(&id.project);
+        let project = project.map(|configured| configured.project.clone());
         let opens = self.opens(&id.project, session);
         let matrix = self.matrix.clone();
         self.spawn(async move {
-            let opens = with_account(&config, opens).await;
+            let opens = with_account(project, opens).await;
             let delivery = Delivery {
                 id,
                 request,
@@ -218,7 +219,7 @@ impl Bot {
 
     /// What the link of this project opens, but for the account, which a file tells.
     fn opens(&self, project: &ProjectName, session: Option<SessionStatus>) -> Opens {
-        let configured = self.config.projects.get(project);
+        let configured = self.projects.get(project);
         let left = session.as_ref().and_then(|session| session.time_left);
         Opens {
             project: project.clone(),
@@ -265,7 +266,7 @@ impl Bot {
         user: OwnedUserId,
         text: Reply,
     ) {
-        let policy = Policy::of(&self.config, secret.project());
+        let policy = self.projects.policy(secret.project());
         let matrix = self.matrix.clone();
         self.spawn(async move {
             let result = show(matrix, user, text, policy).await;
@@ -316,7 +317,7 @@ impl Bot {
 
     /// Shows somebody the last output of their session, which they did not ask for, if they may see it now.
     pub(super) fn show_unasked(&mut self, project: &ProjectName, user: OwnedUserId, text: Reply) {
-        let (matrix, policy) = (self.matrix.clone(), Policy::of(&self.config, Some(project)));
+        let (matrix, policy) = (self.matrix.clone(), self.projects.policy(Some(project)));
         self.spawn_quiet(async move {
             if let Err(reason) = show(matrix, user.clone(), text, policy).await {
                 warn!(%user, ?reason, "the last output of a session is not shown");
@@ -325,9 +326,8 @@ impl Bot {
     }
 }
 
-async fn with_account(config: &Config, opens: Opens) -> Opens {
-    let project = config.projects.get(&opens.project);
-    let Some(project) = project.map(|configured| configured.project.clone()) else {
+async fn with_account(project: Option<Project>, opens: Opens) -> Opens {
+    let Some(project) = project else {
         return opens;
     };
     let account = spawn_blocking(move || remote_control::account(&project)).await;

@@ -14,7 +14,7 @@ use super::{
     audit::{self, Conclusion},
     deliver::Trigger,
     hosts,
-    judge::{Decision, Intent, Proving},
+    judge::{Decision, Intent, Prepared, Proving},
     queue::Limited,
 };
 use crate::{
@@ -62,7 +62,13 @@ impl Bot {
                     &reply::undeliverable(&Secret::Link(project), &reason),
                 );
             }
-            Decision::Do(permit, intent, asked, proving) => {
+            Decision::Do(permit, intent, asked, prepared) => {
+                let Prepared { proving, found } = prepared;
+                if let Some(found) = found
+                    && self.remote_control.take_in(found.project.clone())
+                {
+                    self.projects.take_in(*found);
+                }
                 self.carry_out(message, &permit, intent, (asked, proving));
             }
             Decision::NotOurs | Decision::DoneBefore => {}
@@ -109,6 +115,10 @@ impl Bot {
                 self.show_status(reply_to, elsewhere);
                 audit::done(&request, None, &answered);
             }
+            Intent::Projects { word, elsewhere } => {
+                self.show_projects(word, reply_to, elsewhere);
+                audit::done(&request, None, &answered);
+            }
             Intent::Doctor => self.examine(permit, request),
             Intent::Help => {
                 let projects: Vec<_> = self
@@ -117,7 +127,11 @@ impl Bot {
                     .keys()
                     .map(ToString::to_string)
                     .collect();
-                let text = reply::help(&self.config.command_prefix, &projects);
+                let text = reply::help(
+                    &self.config.command_prefix,
+                    &projects,
+                    self.projects.has_roots(),
+                );
                 self.answer(None, &request, Ok(&text), &answered);
             }
         }

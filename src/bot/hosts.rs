@@ -1,23 +1,31 @@
 //! Several hosts, one admin room: what this bot announces of its host, and what it makes of the announcements of others.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     convert::Infallible,
     future::pending,
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use matrix_sdk::ruma::{OwnedUserId, UserId};
+use matrix_sdk::ruma::{OwnedUserId, UserId, serde::Base64};
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
-use super::connection::MatrixHandle;
+use super::{connection::MatrixHandle, projects::BelowRoots};
 use crate::{
-    command::{hosts::Host, reply},
+    command::{
+        digest::Digest,
+        hosts::{Host, Unnamed},
+        reply,
+    },
     config::{Config, HostName},
-    matrix::{AnnouncedProject, AnnouncedSession, Announcement, Chain, Matrix},
+    matrix::{AnnouncedNames, AnnouncedProject, AnnouncedSession, Announcement, Chain, Matrix},
     remote_control::Status,
 };
+
+/// How much of an announcement is for the names of projects without a session, in bytes. With that, a digest and eight sessions
+/// it stays under 4 KiB.
+const ROOM_FOR_NAMES: usize = 1_200;
 
 /// What this host is called.
 pub(super) fn own_name(config: &Config) -> HostName {
@@ -25,22 +33,50 @@ pub(super) fn own_name(config: &Config) -> HostName {
 }
 
 /// What there is to announce.
-pub(super) fn announcement(host: &HostName, statuses: &[Status]) -> Announcement {
+pub(super) fn announcement(
+    host: &HostName,
+    statuses: &[Status],
+    below: &BelowRoots,
+) -> Announcement {
     let seconds = |time: SystemTime| {
         time.duration_since(UNIX_EPOCH)
             .unwrap_or_default()
             .as_secs()
     };
-    let projects = statuses.iter().map(|status| {
+    let mut projects = BTreeMap::new();
+    let (mut room, mut left_out) = (ROOM_FOR_NAMES, BTreeSet::new());
+    for status in statuses {
         let session = status.session.as_ref().map(|session| AnnouncedSession {
             phase: reply::announced_phase(session),
             since: seconds(session.since),
         });
-        (status.project.to_string(), AnnouncedProject { session })
-    });
+        let name = status.project.to_string();
+        if session.is_none() {
+            // Beside the name: `"":{"session":null},`.
+            let Some(left) = room.checked_sub(name.len() + 20) else {
+                left_out.insert(&status.project);
+                continue;
+            };
+            room = left;
+        }
+        projects.insert(name, AnnouncedProject { session });
+    }
+    let unnamed = if left_out.is_empty() {
+        below.unnamed(&projects)
+    } else {
+        left_out.extend(&below.names);
+        Unnamed {
+            count: left_out.len(),
+            digest: Digest::of(&left_out),
+        }
+    };
     Announcement {
         host: host.to_string(),
-        projects: projects.collect(),
+        projects,
+        unnamed: (unnamed.count > 0).then(|| AnnouncedNames {
+            count: unnamed.count,
+            digest: Base64::new(unnamed.digest.as_bytes().to_vec()),
+        }),
     }
 }
 
@@ -95,6 +131,7 @@ pub(super) fn own(config: &Config, bot: &UserId, statuses: &[Status]) -> Host {
         name: own_name(config),
         bot: bot.to_owned(),
         projects: projects.collect(),
+        unnamed: Unnamed::default(),
     }
 }
 
@@ -109,5 +146,12 @@ pub(super) fn host((bot, announcement): &(OwnedUserId, Announcement)) -> Option<
         name: announcement.host.parse().ok()?,
         bot: bot.clone(),
         projects,
+        unnamed: announcement
+            .unnamed
+            .as_ref()
+            .map_or_else(Unnamed::default, |unnamed| Unnamed {
+                count: unnamed.count,
+                digest: Digest::from_bytes(unnamed.digest.as_bytes()),
+            }),
     })
 }

@@ -9,13 +9,13 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, error, warn};
 
-use super::{Event, connection::MatrixHandle, hosts};
+use super::{Event, connection::MatrixHandle, hosts, projects::Projects};
 use crate::{
     command::{
         self, Command, Denied, Misuse, Permit, Policy, Verb, authorize,
         hosts::{Host, Turn, choose_project},
     },
-    config::Config,
+    config::ConfiguredProject,
     matrix::{
         Announcement, Chain, ConfidentialRoom, Fault, Matrix, Message, NotConfidential, NotSent,
     },
@@ -45,6 +45,11 @@ pub(super) enum Intent {
     Status {
         elsewhere: Vec<Announcement>,
     },
+    /// What can be started, with what other hosts announce.
+    Projects {
+        word: Option<String>,
+        elsewhere: Vec<Announcement>,
+    },
     Doctor,
     Help,
 }
@@ -57,7 +62,7 @@ impl Intent {
             | Self::Stop(project)
             | Self::Extend(project, _)
             | Self::Logs(project) => Some(project),
-            Self::Status { .. } | Self::Doctor | Self::Help => None,
+            Self::Status { .. } | Self::Projects { .. } | Self::Doctor | Self::Help => None,
         }
     }
 }
@@ -69,7 +74,7 @@ pub(super) enum Decision {
     Misused(Misuse),
     CannotDeliver(ProjectName, NotConfidential),
     /// Also the moment before the homeserver was asked: what it said may be as old as that.
-    Do(Permit, Intent, Instant, Option<Proving>),
+    Do(Permit, Intent, Instant, Prepared),
     /// It was executed before: an earlier connection heard it too.
     DoneBefore,
     /// The bot of another host answers.
@@ -80,117 +85,230 @@ pub(super) enum Decision {
 /// becomes of it is looked at by those who send; `None`: it has to be made then.
 pub(super) type Proving = AbortOnDropHandle<Option<ConfidentialRoom>>;
 
+/// What the loop knew when a command came to its turn.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) projects: Projects,
+    pub(super) statuses: Vec<Status>,
+    /// What the other hosts know of this one, if there may be any.
+    pub(super) announced: Option<Announcement>,
+}
+
+/// What a command means, and the project that was found for it below a root.
+struct Meaning {
+    intent: Intent,
+    found: Option<Box<ConfiguredProject>>,
+}
+
+/// What was made ready for a command while it was judged.
+#[derive(Debug, Default)]
+pub(super) struct Prepared {
+    pub(super) proving: Option<Proving>,
+    /// The project, if it was found below a root just now.
+    pub(super) found: Option<Box<ConfiguredProject>>,
+}
+
 /// Judges a command by what the homeserver says now. Comes back to the loop as an event.
-pub(super) async fn judge(
-    matrix: MatrixHandle,
-    config: &Config,
-    statuses: &[Status],
-    message: Message,
-) -> Event {
+pub(super) async fn judge(matrix: MatrixHandle, known: &Known, message: Message) -> Event {
     debug!(event = %message.event_id, sender = %message.sender, "judging a command");
-    let decision = decide(matrix, config, statuses, &message).await;
+    let decision = decide(matrix, known, &message).await;
     Event::Judged(message, decision)
 }
 
-async fn decide(
-    mut handle: MatrixHandle,
-    config: &Config,
-    statuses: &[Status],
-    message: &Message,
-) -> Decision {
+async fn decide(mut handle: MatrixHandle, known: &Known, message: &Message) -> Decision {
     let matrix = handle.connected().await;
     if matrix.has_counted(message) {
         return Decision::DoneBefore;
     }
-    let Some(intent) = understand(&matrix, config, statuses, message).await else {
+    let Some(meaning) = known.understand(&matrix, message).await else {
         return Decision::NotOurs;
     };
-    let policy = match &intent {
-        Ok(Intent::Start {
-            project, complete, ..
-        }) => {
-            // Whoever gets the link of a session can do what those can who may start such a one.
-            let running = session_of(statuses, project).map(|session| &session.start);
-            Policy::of_session(config, project, running.unwrap_or(complete))
-        }
-        Ok(intent) => Policy::of(config, intent.project()),
-        Err(_) => Policy::of_any(config),
+    let policy = match &meaning {
+        Ok(meaning) => known.policy(meaning),
+        Err(_) => Policy::of_any(known.projects.config()),
     };
     let asked = Instant::now();
-    let proving = match &intent {
-        Ok(Intent::Start { .. }) => Some(prove_direct_message(&matrix, message)),
+    let proving = match &meaning {
+        Ok(Meaning {
+            intent: Intent::Start { .. },
+            ..
+        }) => Some(prove_direct_message(&matrix, message)),
         Ok(_) | Err(_) => None,
     };
     let permit = match authorize_message(&mut handle, message, &policy).await {
         Ok(permit) => permit,
         Err(denied) => return Decision::Denied(denied),
     };
-    let intent = match intent {
-        Ok(intent) => intent,
+    let Meaning { intent, found } = match meaning {
+        Ok(meaning) => meaning,
         Err(misuse) => return Decision::Misused(misuse),
     };
     // A session whose link can reach nobody is not started.
     if let Intent::Start { project, .. } = &intent
-        && session_of(statuses, project).is_none()
+        && known.session_of(project).is_none()
     {
         return match is_deliverable(&handle, &permit, proving).await {
-            Some(Ok(())) => Decision::Do(permit, intent, asked, None),
+            Some(Ok(())) => {
+                let proving = None;
+                Decision::Do(permit, intent, asked, Prepared { proving, found })
+            }
             Some(Err(reason)) => Decision::CannotDeliver(project.clone(), reason),
             None => Decision::Denied(Denied::NoFacts),
         };
     }
-    Decision::Do(permit, intent, asked, proving)
+    Decision::Do(permit, intent, asked, Prepared { proving, found })
 }
 
-/// What a message means on this host. `None`: it is for the bot of another one.
-async fn understand(
-    matrix: &Matrix,
-    config: &Config,
-    statuses: &[Status],
-    message: &Message,
-) -> Option<Result<Intent, Misuse>> {
-    let command = command::parse(&config.command_prefix, &message.text)?;
-    let named = command::addressed_host(&message.text);
-    // Whoever may send state events can say that they are a host, and a bot that shares the room with nobody leaves nothing to
-    // them.
-    let others = match &config.host {
-        Some(_) => hosts::others(matrix).await,
-        None => Vec::new(),
-    };
-    let own = hosts::own(config, matrix.own_user(), statuses);
-    let known: Vec<_> = others.iter().filter_map(hosts::host).collect();
-    match command::hosts::turn(&own, &known, &command, named) {
-        Turn::Others => None,
-        Turn::MineToAsk(misuse) => Some(Err(misuse)),
-        Turn::Mine => {
-            let elsewhere = match named {
-                Some(_) => Vec::new(),
-                None => others.into_iter().map(|(_, other)| other).collect(),
+impl Known {
+    fn session_of(&self, project: &ProjectName) -> Option<&SessionStatus> {
+        let mut statuses = self.statuses.iter();
+        let status = statuses.find(|status| status.project == *project)?;
+        status.session.as_ref()
+    }
+
+    fn policy(&self, Meaning { intent, found }: &Meaning) -> Policy {
+        let config = self.projects.config();
+        if let Intent::Start {
+            project, complete, ..
+        } = intent
+        {
+            // Whoever gets the link of a session can do what those can who may start such a one.
+            let running = self.session_of(project).map(|session| &session.start);
+            let start = running.unwrap_or(complete);
+            return match found {
+                Some(found) => Policy::of_found(config, found).and_start(found, start),
+                None => self.projects.policy_of_session(project, start),
             };
-            Some(command.and_then(|command| intend(&command, &own, config, elsewhere)))
+        }
+        match found {
+            Some(found) => Policy::of_found(config, found),
+            None => self.projects.policy(intent.project()),
         }
     }
-}
 
-/// What a command means, on this host. `elsewhere` is what others announce, for an overview of all.
-fn intend(
-    command: &Command,
-    own: &Host,
-    config: &Config,
-    elsewhere: Vec<Announcement>,
-) -> Result<Intent, Misuse> {
-    let project = || choose_project(command, own);
-    let start = |beginning| intend_start(command, project()?, beginning, config);
-    Ok(match command.verb {
-        Verb::Start => start(Beginning::Fresh)?,
-        Verb::Resume => start(Beginning::Resumed)?,
-        Verb::Stop => Intent::Stop(project()?),
-        Verb::Extend(by) => Intent::Extend(project()?, by),
-        Verb::Logs => Intent::Logs(project()?),
-        Verb::Status => Intent::Status { elsewhere },
-        Verb::Doctor => Intent::Doctor,
-        Verb::Help => Intent::Help,
-    })
+    /// What a message means on this host. `None`: it is for the bot of another one.
+    async fn understand(
+        &self,
+        matrix: &Matrix,
+        message: &Message,
+    ) -> Option<Result<Meaning, Misuse>> {
+        let config = self.projects.config();
+        let command = command::parse(&config.command_prefix, &message.text)?;
+        let named = command::addressed_host(&message.text);
+        // Whoever may send state events can say that they are a host, and a bot that shares the room with nobody leaves nothing
+        // to them.
+        let others = match &config.host {
+            Some(_) => hosts::others(matrix).await,
+            None => Vec::new(),
+        };
+        let own = hosts::own(config, matrix.own_user(), &self.statuses);
+        // As the others know this host, so that all come to the same answer.
+        let announced = self.announced.as_ref();
+        let announced = announced.and_then(|it| hosts::host(&(own.bot.clone(), it.clone())));
+        let known: Vec<_> = others.iter().filter_map(hosts::host).collect();
+        let seen = announced.as_ref().unwrap_or(&own);
+        match command::hosts::turn(seen, &known, &command, named) {
+            Turn::Others => None,
+            Turn::MineToAsk(misuse) => Some(Err(misuse)),
+            Turn::Mine => {
+                let elsewhere = match named {
+                    Some(_) => Vec::new(),
+                    None => others.into_iter().map(|(_, other)| other).collect(),
+                };
+                Some(match command {
+                    Ok(command) => self.intend(&command, own, elsewhere).await,
+                    Err(misuse) => Err(misuse),
+                })
+            }
+        }
+    }
+
+    /// What a command means, on this host. `elsewhere` is what others announce, for an overview of all.
+    async fn intend(
+        &self,
+        command: &Command,
+        own: Host,
+        elsewhere: Vec<Announcement>,
+    ) -> Result<Meaning, Misuse> {
+        let intent = match command.verb {
+            Verb::Status => Intent::Status { elsewhere },
+            Verb::Projects => Intent::Projects {
+                word: command.project.clone(),
+                elsewhere,
+            },
+            Verb::Doctor => Intent::Doctor,
+            Verb::Help => Intent::Help,
+            Verb::Start | Verb::Resume | Verb::Stop | Verb::Extend(_) | Verb::Logs => {
+                return self.intend_about_project(command, own).await;
+            }
+        };
+        let found = None;
+        Ok(Meaning { intent, found })
+    }
+
+    async fn intend_about_project(
+        &self,
+        command: &Command,
+        mut own: Host,
+    ) -> Result<Meaning, Misuse> {
+        let typed = command.project.as_deref();
+        let typed = typed.and_then(|name| name.parse::<ProjectName>().ok());
+        let (below, whole) = self.projects.look(typed).await;
+        let is_cut = below.roots.iter().flatten().any(|seen| seen.is_cut);
+        if is_cut {
+            // What a name begins with is not told by a part of the names.
+            own.unnamed.count = below.projects.len();
+        } else {
+            for name in below.projects.into_keys() {
+                own.projects.entry(name).or_insert(false);
+            }
+        }
+        if let Some(whole) = &whole {
+            own.projects
+                .entry(whole.project.name.clone())
+                .or_insert(false);
+        }
+        let project = choose_project(command, &own)?;
+        let found = self.found(&project, whole).await;
+        let is_configured = self.projects.config().projects.contains_key(&project);
+        let is_known = found.is_some() || is_configured || self.session_of(&project).is_some();
+        if !is_known {
+            // It went while it was asked for.
+            return Err(Misuse::UnknownProject {
+                name: project.to_string(),
+                known: Vec::new(),
+                more: 0,
+            });
+        }
+        let configured = found.as_deref().or_else(|| self.projects.get(&project));
+        let start = |beginning| intend_start(command, project.clone(), beginning, configured);
+        let intent = match command.verb {
+            Verb::Resume => start(Beginning::Resumed)?,
+            Verb::Stop => Intent::Stop(project),
+            Verb::Extend(by) => Intent::Extend(project, by),
+            Verb::Logs => Intent::Logs(project),
+            Verb::Start | Verb::Status | Verb::Projects | Verb::Doctor | Verb::Help => {
+                start(Beginning::Fresh)?
+            }
+        };
+        Ok(Meaning { intent, found })
+    }
+
+    /// The project as it is below its root now, unless the configuration has it, or it has a session and is known from then.
+    async fn found(
+        &self,
+        project: &ProjectName,
+        whole: Option<ConfiguredProject>,
+    ) -> Option<Box<ConfiguredProject>> {
+        let known = self.projects.get(project);
+        if known.is_some_and(|it| !it.project.is_found || self.session_of(project).is_some()) {
+            return None;
+        }
+        match whole.filter(|it| it.project.name == *project) {
+            Some(whole) => Some(Box::new(whole)),
+            None => self.projects.resolve(project).await.map(Box::new),
+        }
+    }
 }
 
 fn prove_direct_message(matrix: &Matrix, message: &Message) -> Proving {
@@ -206,13 +324,13 @@ fn intend_start(
     command: &Command,
     project: ProjectName,
     beginning: Beginning,
-    config: &Config,
+    configured: Option<&ConfiguredProject>,
 ) -> Result<Intent, Misuse> {
     let options = command.options.clone();
     let mut asked = Start { beginning, options };
     let mut complete = asked.clone();
     // A project that left the configuration has a session, to which the options are compared.
-    if let Some(configured) = config.projects.get(&project) {
+    if let Some(configured) = configured {
         let settings = &configured.project.settings;
         let not_allowed = |NotAllowed { option, allowed }| Misuse::NotAllowed {
             option,
@@ -228,12 +346,6 @@ fn intend_start(
         asked,
         complete,
     })
-}
-
-fn session_of<'s>(statuses: &'s [Status], project: &ProjectName) -> Option<&'s SessionStatus> {
-    let mut statuses = statuses.iter();
-    let status = statuses.find(|status| status.project == *project)?;
-    status.session.as_ref()
 }
 
 async fn is_deliverable(

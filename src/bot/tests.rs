@@ -33,7 +33,7 @@ fn silent_bot(folder: &std::path::Path) -> (Bot, Inbound, mpsc::Receiver<Event>)
         MatrixFolder::new(folder.join("matrix")),
     );
     let (events, incoming) = mpsc::channel(EVENTS_WAITING);
-    let bot = Bot::new(config, remote_control, line, events);
+    let bot = Bot::new(Projects::new(config), remote_control, line, events);
     (bot, heard, incoming)
 }
 

@@ -81,7 +81,12 @@ pub(super) fn judge_configuration(config: &Config) -> Outcome {
         1 => "1 project".to_owned(),
         many => format!("{many} projects"),
     };
-    let good = format!("{}, {projects}", config.file.display());
+    let roots = match config.project_roots.len() {
+        0 => String::new(),
+        1 => ", 1 project root".to_owned(),
+        many => format!(", {many} project roots"),
+    };
+    let good = format!("{}, {projects}{roots}", config.file.display());
     let remedy = "change that in config.yaml, and restart the bot";
     judge_secret_file(&config.file, good, config.warnings(), remedy)
 }

@@ -51,6 +51,7 @@ pub(crate) async fn everything(config: &Config) -> Report {
         host::judge_data_dir(&config.data_dir, &vantage),
     );
     report.add(Check::DiskSpace, host::judge_disk(&config.data_dir));
+    report.add(Check::ProjectRoots, project::judge_roots(config, &vantage));
     report.add(Check::Unit, service::judge(&vantage).await);
     project::look(&mut report, config, &vantage).await;
     report

@@ -19,12 +19,12 @@ use super::{
     vantage::Vantage,
 };
 use crate::{
-    config::{Config, usable_directory},
+    config::{Config, ConfiguredProject, Seen, usable_directory},
     remote_control::{
         Cause, Project, SESSION_ID_VARIABLE,
         claude::{
             self, Invocation, WAY_OUT,
-            prerequisites::{ClaudeFiles, Hindrance, Setting, Unmet, gives_terminal},
+            prerequisites::{ClaudeFiles, Hindrance, Setting, TrustReader, Unmet, gives_terminal},
         },
     },
 };
@@ -40,7 +40,8 @@ const OF_SESSIONS: [Check; 5] = [
 
 pub(super) async fn look(report: &mut Report, config: &Config, vantage: &Vantage) {
     let mut versions = Versions::new();
-    let projects = config.projects.values();
+    let of_roots = one_of_each_root(config, vantage);
+    let projects = config.projects.values().chain(&of_roots);
     let sites: Vec<_> = projects
         .map(|project| Site::new(&project.project, vantage))
         .collect();
@@ -65,6 +66,91 @@ pub(super) async fn look(report: &mut Report, config: &Config, vantage: &Vantage
                 outcome,
             }));
     }
+}
+
+/// Of each root the first project that claude trusts, else the first: what is said of it holds for the others, which differ in their
+/// folders alone.
+fn one_of_each_root(config: &Config, vantage: &Vantage) -> Vec<ConfiguredProject> {
+    let found = config.look_below_roots();
+    let roots = found.roots.iter().flatten();
+    let of_root = |seen: &Seen| {
+        let mut reader = TrustReader::default();
+        let mut all = seen.projects.iter().filter_map(|name| config.project(name));
+        let first = all.next()?;
+        let is_trusted = |it: &ConfiguredProject| trusts(&mut reader, &it.project, vantage);
+        Some(
+            [first.clone()]
+                .into_iter()
+                .chain(all)
+                .find(is_trusted)
+                .unwrap_or(first),
+        )
+    };
+    roots.filter_map(of_root).collect()
+}
+
+fn trusts(reader: &mut TrustReader, project: &Project, vantage: &Vantage) -> bool {
+    let files = Site::new(project, vantage).files;
+    files.and_then(|files| reader.trusts(&files)) == Some(true)
+}
+
+/// Whether each root can be read, and what is below it.
+pub(super) fn judge_roots(config: &Config, vantage: &Vantage) -> Outcome {
+    if config.project_roots.is_empty() {
+        return Outcome::skipped("config.yaml gives no `project_roots`");
+    }
+    let found = config.look_below_roots();
+    let (mut told, mut unreadable) = (Vec::new(), Vec::new());
+    let mut reader = TrustReader::default();
+    for (root, seen) in config.project_roots.iter().zip(&found.roots) {
+        let root = root.directory.display();
+        match seen {
+            Ok(seen) => {
+                let projects = seen.projects.iter().filter_map(|name| config.project(name));
+                let trusted = projects.filter(|it| trusts(&mut reader, &it.project, vantage));
+                told.push(format!("{root}: {}", told_of(seen, trusted.count())));
+            }
+            Err(error) => unreadable.push(format!("{root} cannot be read ({error})")),
+        }
+    }
+    if !unreadable.is_empty() {
+        return Outcome::warning(
+            unreadable.join("; "),
+            "make it a directory that the user who runs rcbot may read, or change `project_roots` in config.yaml and restart \
+             the bot",
+        );
+    }
+    let told = told.join("; ");
+    if found.projects.is_empty() {
+        return Outcome::warning(
+            told,
+            "make a folder there for each project, or change `project_roots`",
+        );
+    }
+    Outcome::passed(told)
+}
+
+fn told_of(seen: &Seen, trusted: usize) -> String {
+    let plural = |count: usize, one: &str, many: &str| match count {
+        1 => format!("1 {one}"),
+        _ => format!("{count} {many}"),
+    };
+    let mut parts = vec![
+        plural(seen.projects.len(), "project", "projects"),
+        format!("{trusted} trusted by claude"),
+    ];
+    if seen.unfit > 0 {
+        let folders = plural(seen.unfit, "folder", "folders");
+        parts.push(format!("{folders} with names that cannot be a project's"));
+    }
+    if seen.outside > 0 {
+        let links = plural(seen.outside, "symbolic link", "symbolic links");
+        parts.push(format!("{links} out of it or to hidden folders"));
+    }
+    if seen.is_cut {
+        parts.push("and more that are not listed".to_owned());
+    }
+    parts.join(", ")
 }
 
 /// A project, and the environment that its sessions get.
@@ -131,9 +217,10 @@ impl<'a> Site<'a> {
 
     fn judge_directory(&self, all: &[Site<'_>]) -> Outcome {
         let path = &self.project.directory;
-        let name = &self.project.name;
-        let elsewhere =
-            format!("or change `projects.{name}.directory` in config.yaml and restart the bot");
+        let elsewhere = format!(
+            "or change `{}` in config.yaml and restart the bot",
+            self.key("directory")
+        );
         let may_enter = access(path, Access::EXEC_OK | Access::READ_OK);
         if let Err(error @ Errno::ACCESS) = may_enter {
             let error = io::Error::from(error);
@@ -158,6 +245,15 @@ impl<'a> Site<'a> {
             ),
             format!("stop one of them before you start the other, {elsewhere}"),
         )
+    }
+
+    /// Where a key of this project stands in config.yaml.
+    fn key(&self, key: &str) -> String {
+        if self.project.is_found {
+            format!("project_roots[..].{key}")
+        } else {
+            format!("projects.{}.{key}", self.project.name)
+        }
     }
 
     /// Whether a session here and one there cannot run at the same time.
@@ -219,12 +315,11 @@ impl<'a> Site<'a> {
         if missing.is_empty() {
             return Outcome::passed("none switches Remote Control off");
         }
-        let name = &self.project.name;
         Outcome::warning(
             format!("set for the bot, and not for its sessions: {missing}"),
             format!(
-                "if claude needs that to reach its service, add {missing} under `projects.{name}.environment` in config.yaml, \
-                 and restart the bot"
+                "if claude needs that to reach its service, add {missing} under `{}` in config.yaml, and restart the bot",
+                self.key("environment")
             ),
         )
     }
@@ -294,7 +389,6 @@ impl<'a> Site<'a> {
 
     /// What is the matter, and what to do about it: with a file that makes no sense, what else than to repair it.
     fn unmet(&self, unmet: &Unmet, otherwise: &str) -> Outcome {
-        let name = &self.project.name;
         match unmet {
             Unmet::Cause(cause @ Cause::WorkspaceNotTrusted) => Outcome::failed(
                 cause.what(),
@@ -315,7 +409,8 @@ impl<'a> Site<'a> {
             Unmet::IsHome => Outcome::failed(
                 "claude never trusts a home directory",
                 format!(
-                    "set `projects.{name}.directory` in config.yaml to another directory, and restart the bot"
+                    "set `{}` in config.yaml to another directory, and restart the bot",
+                    self.key("directory")
                 ),
             ),
             Unmet::Unreadable(file, error) => unreadable(file, error, otherwise),

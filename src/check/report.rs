@@ -61,6 +61,7 @@ checks! {
     PinnedIdentities "pinned_identities" "pinned identities"
     DataDirectory "data_directory" "data directory"
     DiskSpace "disk_space" "disk space"
+    ProjectRoots "project_roots" "project roots"
     Unit "unit" "systemd unit"
     Directory "directory" "directory"
     Command "command" "command"

@@ -102,12 +102,9 @@ fn unit_for(arguments: &Service, config: &Config) -> anyhow::Result<Unit> {
     let programs: Vec<_> = config
         .projects
         .values()
-        .flat_map(|configured| {
-            [
-                &configured.project.settings.command,
-                &configured.project.settings.resume_command,
-            ]
-        })
+        .map(|configured| &configured.project.settings)
+        .chain(config.project_roots.iter().map(|root| &root.settings))
+        .flat_map(|settings| [&settings.command, &settings.resume_command])
         .filter_map(|words| words.first())
         .map(String::as_str)
         .collect();

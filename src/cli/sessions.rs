@@ -16,7 +16,7 @@ use crate::{
     config::Places,
     data_dir::{self, DataDir, DataDirError},
     remote_control::{
-        self, Phase, ProjectName, STOP_GRACE, SessionId, Usage,
+        self, Phase, ProjectName, SessionId, Usage,
         offline::{self, Known},
     },
 };
@@ -145,7 +145,8 @@ async fn stop_one(places: &Places, project: &ProjectName) -> anyhow::Result<Stri
     if !places.data_dir.try_exists().unwrap_or(true) {
         return Ok(reply::stopped_offline(project, None).plain);
     }
-    let grace = places.projects.get(project).copied().unwrap_or(STOP_GRACE);
+    let grace = places.projects.get(project).copied();
+    let grace = grace.unwrap_or(places.stop_grace);
     let data_dir = match DataDir::open(&places.data_dir) {
         Ok(data_dir) => data_dir,
         Err(DataDirError::InUse { .. }) => {

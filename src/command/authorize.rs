@@ -5,7 +5,7 @@
 use matrix_sdk::ruma::{OwnedUserId, UserId};
 
 use crate::{
-    config::{Authorization, Config, Devices, RequireEncryptedCommands},
+    config::{Authorization, Config, ConfiguredProject, Devices, RequireEncryptedCommands},
     matrix::{NoPower, RoomFacts, Trust},
     remote_control::{ProjectName, Start},
 };
@@ -27,24 +27,38 @@ pub(crate) struct Policy {
 impl Policy {
     /// What is asked of whoever commands a project or gets its link; without one, of whoever commands at all.
     pub(crate) fn of(config: &Config, project: Option<&ProjectName>) -> Self {
-        let of_project = project
-            .and_then(|name| config.projects.get(name))
-            .and_then(|project| project.power_level);
-        let level = of_project.unwrap_or(config.authorization.power_level);
-        Self::with_level(config, level)
+        let level = match project.map(|name| config.projects.get(name)) {
+            Some(Some(project)) => project.power_level,
+            // Its folder below a root went, or it left the configuration.
+            Some(None) => Some(config.power_level_of_unknown()),
+            None => None,
+        };
+        Self::with_level(config, level.unwrap_or(config.authorization.power_level))
+    }
+
+    /// The same for a project that was found below a root.
+    pub(crate) fn of_found(config: &Config, found: &ConfiguredProject) -> Self {
+        let level = found.power_level;
+        Self::with_level(config, level.unwrap_or(config.authorization.power_level))
     }
 
     /// What is asked of whoever starts such a session of a project, or gets its link: what its options ask for too, or what nobody
     /// has where they are not allowed any more.
     pub(crate) fn of_session(config: &Config, project: &ProjectName, start: &Start) -> Self {
-        let mut policy = Self::of(config, Some(project));
-        let level = &mut policy.authorization.power_level;
-        if let Some(configured) = config.projects.get(project) {
-            let of_options = configured.project.settings.level(start);
-            let of_options = of_options.unwrap_or(Some(NOBODY)).unwrap_or(*level);
-            *level = (*level).max(of_options);
+        let policy = Self::of(config, Some(project));
+        match config.projects.get(project) {
+            Some(configured) => policy.and_start(configured, start),
+            None => policy,
         }
-        policy
+    }
+
+    /// The same, with what the options of a start ask for.
+    pub(crate) fn and_start(mut self, configured: &ConfiguredProject, start: &Start) -> Self {
+        let level = &mut self.authorization.power_level;
+        let of_options = configured.project.settings.level(start);
+        let of_options = of_options.unwrap_or(Some(NOBODY)).unwrap_or(*level);
+        *level = (*level).max(of_options);
+        self
     }
 
     /// What is asked of whoever commands anything at all: a wrong command is about no project that is known.

@@ -1,12 +1,18 @@
 //! Which project a command means, and where several hosts share the admin room, which of their bots answers.
 //!
-//! Each bot comes to the same answer by itself, from what all of them announce in the room: so exactly one answers.
+//! Each bot comes to the same answer by itself, from what all of them announce in the room: so exactly one answers. What a bot
+//! knows beyond its own announcement, such as a folder that was made a moment ago, decides nothing here.
+//!
+//! A host with many projects announces most of them by a digest alone. That a name is in it may be wrong, and then all bots are
+//! wrong about it in the same way: the one that is taken for meant says that there is no such project, or, where two are, one
+//! asks which. What a digest cannot tell is what its names begin with: so where there is one, a beginning counts for sessions,
+//! which are all announced by name, and starts nothing unless the host is named too.
 
 use std::collections::BTreeMap;
 
 use matrix_sdk::ruma::OwnedUserId;
 
-use super::{Command, Misuse, Target};
+use super::{Command, Misuse, Target, digest::Digest};
 use crate::{config::HostName, remote_control::ProjectName};
 
 /// A host as its bot announces it.
@@ -14,8 +20,17 @@ use crate::{config::HostName, remote_control::ProjectName};
 pub(crate) struct Host {
     pub(crate) name: HostName,
     pub(crate) bot: OwnedUserId,
-    /// Its projects, and whether each has a session.
+    /// Its projects that are known by name, and whether each has a session.
     pub(crate) projects: BTreeMap<ProjectName, bool>,
+    /// Its other projects, none of which has a session.
+    pub(crate) unnamed: Unnamed,
+}
+
+/// Projects of which there is only a digest.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Unnamed {
+    pub(crate) count: usize,
+    pub(crate) digest: Digest,
 }
 
 /// Who answers.
@@ -53,8 +68,7 @@ pub(crate) fn turn(
             }),
         },
         (None, Ok(command)) if command.verb.target() != Target::Host => {
-            let places = all.iter().flat_map(|host| places(host, Some(host)));
-            choose(command, &places.collect::<Vec<_>>()).map(|place| place.host)
+            choose(command, &all, true).map(|place| Some(place.host))
         }
         (None, Ok(_) | Err(_)) => Ok(speaks_for_all),
     };
@@ -65,67 +79,116 @@ pub(crate) fn turn(
     }
 }
 
-/// The project of this host that a command means: the one that it names, else the only one that can be meant.
+/// The project of this host that a command means: the one that it names, or that alone begins so, else the only one that can be
+/// meant.
 ///
 /// # Errors
 /// [`Misuse::UnknownProject`], [`Misuse::NothingRuns`] or [`Misuse::Ambiguous`].
 pub(crate) fn choose_project(command: &Command, own: &Host) -> Result<ProjectName, Misuse> {
-    let places: Vec<_> = places(own, None).collect();
-    choose(command, &places).map(|place| place.project.clone())
+    choose(command, &[own], false).map(|place| place.project)
 }
 
-/// A project, and on which host it is where that matters.
-#[derive(Debug, Clone, Copy)]
+/// A project, and on which host it is.
+#[derive(Debug, Clone)]
 struct Place<'a> {
-    host: Option<&'a Host>,
-    project: &'a ProjectName,
+    host: &'a Host,
+    project: ProjectName,
     has_session: bool,
 }
 
-fn places<'a>(of: &'a Host, host: Option<&'a Host>) -> impl Iterator<Item = Place<'a>> {
-    of.projects.iter().map(move |(project, has_session)| Place {
-        host,
-        project,
-        has_session: *has_session,
-    })
-}
-
-fn choose<'a>(command: &Command, all: &[Place<'a>]) -> Result<Place<'a>, Misuse> {
+/// `with_hosts`: whether people address projects by their hosts too.
+fn choose<'a>(
+    command: &Command,
+    hosts: &[&'a Host],
+    with_hosts: bool,
+) -> Result<Place<'a>, Misuse> {
+    let all: Vec<_> = hosts.iter().flat_map(|host| named(host)).collect();
+    let more = hosts.iter().map(|host| host.unnamed.count).sum();
     let typed = command.project.as_deref();
-    let named = all
-        .iter()
-        .filter(|place| typed.is_none_or(|name| name == place.project.as_str()));
     let prefers_active = command.verb.target() == Target::Session;
-    let active = named
-        .clone()
-        .filter(|place| prefers_active && place.has_session);
-    let meant: Vec<_> = if active.clone().next().is_some() {
-        active.clone().copied().collect()
-    } else {
-        named.copied().collect()
+    let is_active = |place: &&Place<'_>| prefers_active && place.has_session;
+    let candidates = match typed {
+        None => all.clone(),
+        Some(typed) => by_name(typed, &all, hosts)
+            .or_else(|| by_beginning(typed, all.iter().filter(is_active)))
+            .or_else(|| by_beginning(typed, all.iter().filter(|_| more == 0)))
+            .unwrap_or_default(),
     };
+    let active: Vec<_> = candidates.iter().filter(is_active).cloned().collect();
+    let has_active = !active.is_empty();
+    let meant = if has_active { active } else { candidates };
+    let as_typed = |places: &[Place<'_>]| as_typed(places, with_hosts);
     match (meant.as_slice(), typed) {
-        ([one], _) => Ok(*one),
+        ([one], Some(_)) => Ok(one.clone()),
+        ([one], None) if more == 0 || has_active => Ok(one.clone()),
         ([], Some(name)) => Err(Misuse::UnknownProject {
             name: name.to_owned(),
-            known: as_typed(all),
+            known: as_typed(&all),
+            more,
         }),
         // A session that is over still has its output.
-        (_, None) if command.verb.needs_session() && active.clone().next().is_none() => {
-            Err(Misuse::NothingRuns)
-        }
+        (_, None) if command.verb.needs_session() && !has_active => Err(Misuse::NothingRuns),
         (several, _) => Err(Misuse::Ambiguous {
             command: command.verb.name(),
             known: as_typed(several),
+            more: if typed.is_none() && !has_active {
+                more
+            } else {
+                0
+            },
         }),
     }
 }
 
+/// The projects of a host that are known by name.
+fn named(host: &Host) -> impl Iterator<Item = Place<'_>> {
+    host.projects
+        .iter()
+        .map(move |(project, has_session)| Place {
+            host,
+            project: project.clone(),
+            has_session: *has_session,
+        })
+}
+
+/// Those of this very name, also where a digest alone tells.
+fn by_name<'a>(typed: &str, all: &[Place<'a>], hosts: &[&'a Host]) -> Option<Vec<Place<'a>>> {
+    let by_name = all.iter().filter(|place| place.project.as_str() == typed);
+    let mut places: Vec<_> = by_name.cloned().collect();
+    if let Ok(project) = typed.parse::<ProjectName>() {
+        let unnamed = hosts.iter().filter(|host| {
+            host.unnamed.digest.may_hold(typed) && !host.projects.contains_key(&project)
+        });
+        places.extend(unnamed.map(|host| Place {
+            host,
+            project: project.clone(),
+            has_session: false,
+        }));
+    }
+    Some(places).filter(|places| !places.is_empty())
+}
+
+/// Those whose names begin so, in whatever case, as telephones begin words with a capital.
+fn by_beginning<'p, 'a: 'p>(
+    typed: &str,
+    places: impl Iterator<Item = &'p Place<'a>>,
+) -> Option<Vec<Place<'a>>> {
+    let begins = |place: &&Place<'_>| {
+        let beginning = place.project.as_str().get(..typed.len());
+        beginning.is_some_and(|beginning| beginning.eq_ignore_ascii_case(typed))
+    };
+    let places: Vec<_> = places.filter(begins).cloned().collect();
+    Some(places).filter(|places| !places.is_empty())
+}
+
 /// As people address them.
-fn as_typed(places: &[Place<'_>]) -> Vec<String> {
-    let names = places.iter().map(|place| match place.host {
-        Some(host) => format!("{}@{}", place.project, host.name),
-        None => place.project.to_string(),
+fn as_typed(places: &[Place<'_>], with_hosts: bool) -> Vec<String> {
+    let names = places.iter().map(|place| {
+        if with_hosts {
+            format!("{}@{}", place.project, place.host.name)
+        } else {
+            place.project.to_string()
+        }
     });
     let mut names: Vec<_> = names.collect();
     names.sort_unstable();
@@ -146,6 +209,21 @@ mod tests {
             name: name.parse().unwrap(),
             bot: OwnedUserId::try_from(format!("@rcbot-{name}:example.org")).unwrap(),
             projects: projects.collect(),
+            unnamed: Unnamed::default(),
+        }
+    }
+
+    /// A host that announces these projects by a digest besides.
+    fn with_unnamed(host: Host, names: &str) -> Host {
+        let names: Vec<ProjectName> = names
+            .split_whitespace()
+            .map(|it| it.parse().unwrap())
+            .collect();
+        let digest = Digest::of(&names.iter().collect());
+        let count = names.len();
+        Host {
+            unnamed: Unnamed { count, digest },
+            ..host
         }
     }
 
@@ -167,6 +245,103 @@ mod tests {
             host("build1", "website* api"),
             host("build2", "website api*"),
         ]
+    }
+
+    /// Hosts of which some have many projects; `wiki` is on two of them.
+    fn large_park() -> Vec<Host> {
+        vec![
+            with_unnamed(host("laptop", "notes"), "blog wiki"),
+            with_unnamed(host("build1", "website* api"), "wiki tools"),
+            host("build2", "website api*"),
+        ]
+    }
+
+    fn everything(name: &str) -> Host {
+        let unnamed = Unnamed {
+            count: 5_000,
+            digest: Digest::from_bytes(&[0xff; 1_024]),
+        };
+        Host {
+            unnamed,
+            ..host(name, "")
+        }
+    }
+
+    #[test]
+    fn a_host_that_announces_a_digest_alone_is_found_by_the_names_in_it() {
+        let mine = |name: &str| [(name.to_owned(), Turn::Mine)];
+        for (text, answering) in [
+            ("!rc start blog", "laptop"),
+            ("!rc resume tools", "build1"),
+            ("!rc start wiki@laptop", "laptop"),
+            ("!rc start notes", "laptop"),
+            // Sessions are all announced by name.
+            ("!rc stop w", "build1"),
+            ("!rc stop a", "build2"),
+            ("!rc start b@laptop", "laptop"),
+        ] {
+            assert_eq!(answers(&large_park(), text), mine(answering), "{text}");
+        }
+        let asks = |text: &str| match answers(&large_park(), text).as_slice() {
+            [(_, Turn::MineToAsk(misuse))] => misuse.clone(),
+            other => panic!("{text}: {other:?}"),
+        };
+        let known = ["wiki@build1", "wiki@laptop"].map(str::to_owned).to_vec();
+        assert_eq!(
+            asks("!rc start wiki"),
+            Misuse::Ambiguous {
+                command: "start",
+                known,
+                more: 0
+            }
+        );
+        // Whether another host has a project that begins so is not known.
+        for text in ["!rc start n", "!rc start bl", "!rc start nothing"] {
+            assert!(
+                matches!(asks(text), Misuse::UnknownProject { more: 4, .. }),
+                "{text}"
+            );
+        }
+        assert!(matches!(
+            asks("!rc start"),
+            Misuse::Ambiguous { more: 4, .. }
+        ));
+    }
+
+    #[test]
+    fn a_unique_beginning_of_a_name_is_as_good_as_the_name() {
+        let chosen = |own: &Host, text: &str| {
+            let command = crate::command::parse("!rc", text).unwrap().unwrap();
+            choose_project(&command, own).map(|project| project.to_string())
+        };
+        let own = host("h", "api api-2 web* website wiki* notes");
+        for (text, project) in [
+            ("!rc start n", "notes"),
+            ("!rc start Not", "notes"),
+            ("!rc start webs", "website"),
+            // A whole name is that project's, whatever else begins so.
+            ("!rc start web", "web"),
+            ("!rc start api", "api"),
+            ("!rc stop we", "web"),
+            ("!rc extend wi 2h", "wiki"),
+            ("!rc logs n", "notes"),
+        ] {
+            assert_eq!(chosen(&own, text), Ok(project.to_owned()), "{text}");
+        }
+        for (text, meant) in [
+            ("!rc start w", vec!["web", "website", "wiki"]),
+            ("!rc start ap", vec!["api", "api-2"]),
+            ("!rc stop w", vec!["web", "wiki"]),
+        ] {
+            let Err(Misuse::Ambiguous { known, .. }) = chosen(&own, text) else {
+                panic!("{text}");
+            };
+            assert_eq!(known, meant, "{text}");
+        }
+        assert!(matches!(
+            chosen(&own, "!rc start ebsite"),
+            Err(Misuse::UnknownProject { .. })
+        ));
     }
 
     #[test]
@@ -199,9 +374,27 @@ mod tests {
             "!rc status @build2",
             "!rc doctor",
             "!rc doctor @build2",
+            "!rc projects",
+            "!rc projects web",
+            "!rc projects @build2",
+            "!rc start w",
+            "!rc start blog",
+            "!rc start wiki",
+            "!rc start wi",
+            "!rc start wi@laptop",
+            "!rc stop w",
+            "!rc stop wiki",
+            "!rc logs a",
         ];
         for all in [
             park(),
+            large_park(),
+            // All of whose bits are set: every name seems to be there.
+            vec![
+                everything("laptop"),
+                everything("build1"),
+                host("build2", "website"),
+            ],
             park()[..1].to_vec(),
             vec![host("a", ""), host("b", "")],
         ] {
@@ -257,7 +450,11 @@ mod tests {
         let known = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         let ambiguous = |command, names: &[&str]| {
             let known = known(names);
-            Err(Misuse::Ambiguous { command, known })
+            Err(Misuse::Ambiguous {
+                command,
+                known,
+                more: 0,
+            })
         };
         assert_eq!(chosen(&two, "!rc start"), ambiguous("start", &["a", "b"]));
         let idle = host("h", "a b");
@@ -268,6 +465,7 @@ mod tests {
         let unknown = Misuse::UnknownProject {
             name: "../c".to_owned(),
             known: known(&["a"]),
+            more: 0,
         };
         assert_eq!(chosen(&one, "!rc stop ../c"), Err(unknown));
     }
@@ -276,7 +474,11 @@ mod tests {
     fn where_several_may_be_meant_one_bot_asks_which() {
         let which = |command, known: &[&str]| {
             let known = known.iter().map(|place| (*place).to_owned()).collect();
-            Turn::MineToAsk(Misuse::Ambiguous { command, known })
+            Turn::MineToAsk(Misuse::Ambiguous {
+                command,
+                known,
+                more: 0,
+            })
         };
         for (text, question) in [
             (
@@ -297,6 +499,7 @@ mod tests {
                     ]
                     .map(str::to_owned)
                     .to_vec(),
+                    more: 0,
                 }),
             ),
         ] {

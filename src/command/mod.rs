@@ -4,6 +4,7 @@
 //! words of `matrix` and `remote_control` (evidence, endings), never how they do their work.
 
 pub(crate) mod authorize;
+pub(crate) mod digest;
 pub(crate) mod hosts;
 mod parse;
 pub mod reply;

@@ -26,7 +26,8 @@ const QUOTES: [&[char]; 2] = [
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Command {
     pub(crate) verb: Verb,
-    /// The project as it was typed, which need not exist. `None`: the only one that can be meant.
+    /// The project as it was typed, which need not exist, or a part of its name. `None`: the only one that can be meant; of
+    /// [`Verb::Projects`], all.
     pub(crate) project: Option<String>,
     /// The options as they were typed, which need not be allowed.
     pub(crate) options: Options,
@@ -41,6 +42,7 @@ pub(crate) enum Verb {
     Extend(Duration),
     Logs,
     Status,
+    Projects,
     Doctor,
     Help,
 }
@@ -57,8 +59,8 @@ pub(crate) enum Target {
 }
 
 /// What each verb is called.
-const VERBS: [&str; 8] = [
-    "start", "resume", "stop", "extend", "logs", "status", "doctor", "help",
+const VERBS: [&str; 9] = [
+    "start", "resume", "stop", "extend", "logs", "status", "projects", "doctor", "help",
 ];
 
 impl Verb {
@@ -66,9 +68,13 @@ impl Verb {
     pub(crate) fn needs_session(self) -> bool {
         match self {
             Self::Stop | Self::Extend(_) => true,
-            Self::Start | Self::Resume | Self::Logs | Self::Status | Self::Doctor | Self::Help => {
-                false
-            }
+            Self::Start
+            | Self::Resume
+            | Self::Logs
+            | Self::Status
+            | Self::Projects
+            | Self::Doctor
+            | Self::Help => false,
         }
     }
 
@@ -80,6 +86,7 @@ impl Verb {
             Self::Extend(_) => "extend",
             Self::Logs => "logs",
             Self::Status => "status",
+            Self::Projects => "projects",
             Self::Doctor => "doctor",
             Self::Help => "help",
         }
@@ -95,6 +102,7 @@ impl Verb {
             | Self::Logs
             | Self::Status
             | Self::Doctor
+            | Self::Projects
             | Self::Help => &[],
         }
     }
@@ -103,7 +111,7 @@ impl Verb {
         match self {
             Self::Start | Self::Resume => Target::Project,
             Self::Stop | Self::Extend(_) | Self::Logs => Target::Session,
-            Self::Status | Self::Doctor | Self::Help => Target::Host,
+            Self::Status | Self::Projects | Self::Doctor | Self::Help => Target::Host,
         }
     }
 }
@@ -167,6 +175,8 @@ pub(crate) enum Misuse {
         name: String,
         /// The projects that exist: by name, or as `project@host` where there are several hosts.
         known: Vec<String>,
+        /// How many there are besides, on hosts that announce no names but a digest of them.
+        more: usize,
     },
     UnknownHost {
         name: String,
@@ -179,6 +189,7 @@ pub(crate) enum Misuse {
         command: &'static str,
         /// Those, as above.
         known: Vec<String>,
+        more: usize,
     },
 }
 
@@ -377,6 +388,7 @@ fn parse_command(word: &str, rest: &str) -> Result<Command, Misuse> {
         }
         "logs" => (Verb::Logs, arguments),
         "status" => (Verb::Status, arguments),
+        "projects" => (Verb::Projects, arguments),
         "doctor" => (Verb::Doctor, arguments),
         "help" => (Verb::Help, arguments),
         lower => {
@@ -391,6 +403,7 @@ fn parse_command(word: &str, rest: &str) -> Result<Command, Misuse> {
     let project = match (verb.target(), arguments) {
         (_, []) => None,
         (Target::Project | Target::Session, [project]) => Some((*project).to_owned()),
+        (Target::Host, [word]) if verb == Verb::Projects => Some((*word).to_owned()),
         (Target::Project | Target::Session | Target::Host, _) => {
             return Err(Misuse::TooManyWords {
                 command: verb.name(),
@@ -586,6 +599,9 @@ mod tests {
             ("!rc resume", is(Verb::Resume, "")),
             ("!rc logs website", is(Verb::Logs, "website")),
             ("!rc status", is(Verb::Status, "")),
+            ("!rc projects", is(Verb::Projects, "")),
+            ("!rc Projects web", is(Verb::Projects, "web")),
+            ("!rc projects a b", too_many("projects")),
             ("!rc doctor", is(Verb::Doctor, "")),
             ("!rc help", is(Verb::Help, "")),
             ("!rc", is(Verb::Help, "")),

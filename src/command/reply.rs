@@ -8,12 +8,14 @@ use std::{
 };
 
 mod confidential;
+mod projects;
 mod refusal;
 mod report;
 mod session;
 mod status;
 
 pub(crate) use confidential::*;
+pub(crate) use projects::*;
 pub(crate) use refusal::*;
 pub(crate) use report::*;
 pub(crate) use session::*;
@@ -22,6 +24,9 @@ pub(crate) use status::*;
 use matrix_sdk::ruma::{RoomId, RoomOrAliasId};
 
 use crate::remote_control::{Phase, ProjectName};
+
+/// How many names or lines of a list are shown: what fits on two screens of a phone.
+const MOST_LISTED: usize = 40;
 
 /// A text in both forms of a Matrix message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,13 +139,14 @@ pub(crate) fn not_recorded(project: &ProjectName, reason: &str) -> Reply {
 
 /// The list of commands, and the projects that they can be about.
 #[must_use]
-pub fn help(prefix: &str, projects: &[String]) -> Reply {
+pub fn help(prefix: &str, projects: &[String], has_roots: bool) -> Reply {
     let commands = format!(
         "`{prefix} start [project] [options]`: start a session, or get the running one's link again. Options, as far as the \
          configuration allows them: `--mode plan` (permission mode), `--spawn worktree`, `--name \"fix the build\"`\n\
          `{prefix} resume [project] [options]`: start a session, and bring back the last conversation; without `--spawn`\n\
          `{prefix} stop [project]`: end the session and all its processes\n\
          `{prefix} status`: what runs, since when, and who started it\n\
+         `{prefix} projects [word]`: what can be started, and its git branch\n\
          `{prefix} extend [project] 2h`: move the session's end\n\
          `{prefix} logs [project]`: the last lines that the session printed, privately\n\
          `{prefix} doctor`: try everything that a session needs, and send you the report privately\n\
@@ -149,7 +155,13 @@ pub fn help(prefix: &str, projects: &[String]) -> Reply {
     let items = commands
         .lines()
         .map(|line| format!("<li>{}</li>", Reply::new(line).html));
-    let projects = Reply::new(format!("Projects: {}.", listed(projects)));
+    let projects = Reply::new(if has_roots {
+        let named = projects.iter().map(|name| format!("`{name}`, "));
+        let named: String = named.take(MOST_LISTED).collect();
+        format!("Projects: {named}and the folders that `{prefix} projects` lists.")
+    } else {
+        format!("Projects: {}.", listed(projects))
+    });
     Reply {
         plain: format!("{commands}\n{}", projects.plain),
         html: format!(
@@ -162,11 +174,21 @@ pub fn help(prefix: &str, projects: &[String]) -> Reply {
 
 /// Names in a sentence.
 fn listed(names: &[String]) -> String {
-    if names.is_empty() {
-        return "none".to_owned();
+    listed_with(names, 0)
+}
+
+/// The same, and how many there are besides. Nobody reads two hundred.
+fn listed_with(names: &[String], more: usize) -> String {
+    let more = more + names.len().saturating_sub(MOST_LISTED);
+    let names = names.iter().take(MOST_LISTED);
+    let mut parts: Vec<_> = names.map(|name| format!("`{name}`")).collect();
+    match (parts.is_empty(), more) {
+        (true, 0) => parts.push("none".to_owned()),
+        (_, 0) => {}
+        (true, more) => parts.push(format!("{more}")),
+        (false, more) => parts.push(format!("and {more} more")),
     }
-    let names: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
-    names.join(", ")
+    parts.join(", ")
 }
 
 /// Somebody writes to the bot in their direct message, where no command counts.

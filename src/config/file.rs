@@ -4,25 +4,28 @@
 
 use std::{
     collections::BTreeMap,
-    mem,
+    fmt, mem,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use matrix_sdk::ruma::{OwnedServerName, OwnedUserId, UserId};
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, value::MapAccessDeserializer},
+};
 use serde_yaml::Value;
 use url::Url;
 
 use super::{
     Authorization, Config, ConfiguredProject, Devices, Encryption, Limits, LoginMethod,
-    RequireEncryptedCommands,
+    ProjectRoot, RequireEncryptedCommands,
     authorization::read_users,
     document::{Document, Given},
     values::{
         self, AccessToken, AccountPassword, AnyDuration, Anything, Command, CommandPrefix, Count,
         CountOrNone, DevicesToTrust, DurationOrNone, EncryptedCommands, FilePath, Flag,
-        HomeserverUrl, Host, Input, Localpart, Name, OutputSize, Pattern, PositiveDuration,
+        HomeserverUrl, Host, Input, Kind, Localpart, Name, OutputSize, Pattern, PositiveDuration,
         PowerLevel, RestartWhen, Room, Server, Variable,
     },
 };
@@ -94,6 +97,7 @@ pub(super) struct File {
     data_dir: Given<FilePath>,
     sessions: ProjectSection,
     projects: BTreeMap<String, ProjectSection>,
+    project_roots: Vec<RootSection>,
 }
 
 #[derive(Default, Deserialize)]
@@ -161,6 +165,38 @@ struct ProjectSection {
     restart: Given<RestartWhen>,
 }
 
+/// A root: its directory, or a mapping with the keys of a project.
+struct RootSection(ProjectSection);
+
+impl<'de> Deserialize<'de> for RootSection {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(RootVisitor)
+    }
+}
+
+struct RootVisitor;
+
+impl<'de> de::Visitor<'de> for RootVisitor {
+    type Value = RootSection;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a path, or a mapping")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<RootSection, E> {
+        let value = Value::String(text.to_owned());
+        let directory = FilePath::read(&value).map_err(|refusal| E::custom(refusal.of(&value)))?;
+        Ok(RootSection(ProjectSection {
+            directory: Given(Some(directory)),
+            ..ProjectSection::default()
+        }))
+    }
+
+    fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<RootSection, A::Error> {
+        ProjectSection::deserialize(MapAccessDeserializer::new(map)).map(RootSection)
+    }
+}
+
 /// The keys of a project that `sessions` does not have.
 const OF_PROJECT: [&str; 4] = ["directory", "power_level", "autostart", "deliver_to"];
 
@@ -179,7 +215,16 @@ impl File {
         let registration = folder.join(registration);
         let login = read_login(bot.access_token, bot.password, registration, document);
         let admin_room = document.required("admin_room", self.admin_room);
-        let projects = read_projects(self.projects, self.sessions, folder, document);
+        let has_roots = document.has("project_roots[0]");
+        let sessions = self.sessions.read_sessions(document);
+        let projects = read_projects(
+            self.projects,
+            sessions.as_ref(),
+            has_roots,
+            folder,
+            document,
+        );
+        let project_roots = read_roots(self.project_roots, sessions.as_ref(), folder, document);
         let data_dir = self.data_dir.0.map(|path| folder.join(path));
         Some(Config {
             file: PathBuf::new(),
@@ -200,6 +245,7 @@ impl File {
             display_name: bot.display_name.or("Remote Control".to_owned()),
             admin_room: admin_room?,
             projects: projects?,
+            project_roots: project_roots?,
             warnings: Vec::new(),
         })
     }
@@ -279,12 +325,13 @@ impl EncryptionSection {
 
 fn read_projects(
     projects: BTreeMap<String, ProjectSection>,
-    sessions: ProjectSection,
+    sessions: Option<&SessionSettings>,
+    has_roots: bool,
     folder: &Path,
     document: &Document<'_>,
 ) -> Option<BTreeMap<ProjectName, ConfiguredProject>> {
-    let sessions = sessions.read_sessions(document)?;
-    if projects.is_empty() && !document.is_wrong_below("projects") {
+    let sessions = sessions?;
+    if projects.is_empty() && !has_roots && !document.is_wrong_below("projects") {
         document.problem(
             "projects",
             "none given, wanted at least one: a name, and below it `directory: /path/to/it`",
@@ -297,13 +344,42 @@ fn read_projects(
         .collect();
     projects.sort_by_key(|(at, ..)| document.line_of(at));
     for (at, name, section) in projects {
-        let Some(read) = section.read_project(name, &at, &sessions, folder, document) else {
+        let Some(read) = section.read_project(name, &at, sessions, folder, document) else {
             continue;
         };
         compare(&read.project, &known, &at, document);
         known.insert(read.project.name.clone(), read);
     }
     Some(known)
+}
+
+fn read_roots(
+    roots: Vec<RootSection>,
+    sessions: Option<&SessionSettings>,
+    folder: &Path,
+    document: &Document<'_>,
+) -> Option<Vec<ProjectRoot>> {
+    let sessions = sessions?;
+    let roots = roots.into_iter().enumerate();
+    let roots = roots.filter_map(|(index, RootSection(mut section))| {
+        let at = format!("project_roots[{index}]");
+        for key in ["autostart", "deliver_to"].map(|key| format!("{at}.{key}")) {
+            if document.has(&key) {
+                document.problem(
+                    &key,
+                    "is a key of a project, not of a root; move it below `projects`",
+                );
+            }
+        }
+        let directory = mem::take(&mut section.directory);
+        let directory = document.required(&format!("{at}.directory"), directory);
+        Some(ProjectRoot {
+            power_level: section.power_level.0,
+            settings: section.read_settings(&at, sessions.clone(), document),
+            directory: folder.join(directory?),
+        })
+    });
+    Some(roots.collect())
 }
 
 /// What two projects must not share, or better not.
@@ -368,6 +444,7 @@ impl ProjectSection {
                 directory: folder.join(directory?),
                 deliver_to,
                 settings,
+                is_found: false,
             },
             power_level,
         })

@@ -24,6 +24,8 @@ pub struct Places {
     pub data_dir: PathBuf,
     /// The projects, and how long a session of each has to end by itself.
     pub projects: BTreeMap<ProjectName, Duration>,
+    /// How long a session has of a project that is not among them, such as one found below a root.
+    pub stop_grace: Duration,
     /// What is wrong in the file.
     pub problems: Option<Problems>,
 }
@@ -46,9 +48,10 @@ impl Places {
         let text = document::text_of(path).map_err(unreadable)?;
         let absolute = std::path::absolute(path).map_err(unreadable)?;
         match read(&text, absolute.parent().unwrap_or(&absolute)) {
-            Some((data_dir, projects)) => Ok(Self {
+            Some((data_dir, projects, stop_grace)) => Ok(Self {
                 data_dir,
                 projects,
+                stop_grace,
                 problems: Some(problems),
             }),
             None => Err(problems.into()),
@@ -59,7 +62,10 @@ impl Places {
 impl From<Config> for Places {
     fn from(config: Config) -> Self {
         let projects = config.projects.into_iter();
+        let roots = config.project_roots.iter();
+        let of_roots = roots.map(|root| root.settings.stop_grace).max();
         Self {
+            stop_grace: of_roots.unwrap_or(STOP_GRACE),
             data_dir: config.data_dir,
             projects: projects
                 .map(|(name, configured)| (name, configured.project.settings.stop_grace))
@@ -77,7 +83,7 @@ struct DataDir {
 }
 
 /// `None`: the text does not say where the data directory is.
-fn read(text: &str, folder: &Path) -> Option<(PathBuf, BTreeMap<ProjectName, Duration>)> {
+fn read(text: &str, folder: &Path) -> Option<(PathBuf, BTreeMap<ProjectName, Duration>, Duration)> {
     let DataDir { data_dir } = serde_yaml::from_str(text).ok()?;
     let data_dir = data_dir.0.map(|path| folder.join(path));
     let data_dir = data_dir.unwrap_or_else(|| default_data_dir(folder));
@@ -90,7 +96,7 @@ fn read(text: &str, folder: &Path) -> Option<(PathBuf, BTreeMap<ProjectName, Dur
         let grace = grace_in(project).or(common).unwrap_or(STOP_GRACE);
         Some((key.as_str()?.parse().ok()?, grace))
     });
-    Some((data_dir, projects.collect()))
+    Some((data_dir, projects.collect(), common.unwrap_or(STOP_GRACE)))
 }
 
 #[cfg(test)]

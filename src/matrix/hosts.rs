@@ -6,7 +6,10 @@ use std::collections::BTreeMap;
 
 use matrix_sdk::{
     deserialized_responses::RawAnySyncOrStrippedState,
-    ruma::{OwnedUserId, UserId, events::StateEventType, events::room::member::MembershipState},
+    ruma::{
+        OwnedUserId, UserId, events::StateEventType, events::room::member::MembershipState,
+        serde::Base64,
+    },
 };
 use serde::{Deserialize, Serialize};
 use tracing::debug;
@@ -21,8 +24,20 @@ pub const HOST_EVENT: &str = "rcbot.host";
 pub struct Announcement {
     /// What people call the host.
     pub host: String,
-    /// Its projects, by name.
+    /// Its projects, by name: those with a session, and of the others as many as fit.
     pub projects: BTreeMap<String, AnnouncedProject>,
+    /// The others, if there are any. Bots that do not know of such take the named ones for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unnamed: Option<AnnouncedNames>,
+}
+
+/// Projects without a session that are not announced one by one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnnouncedNames {
+    /// How many there are.
+    pub count: usize,
+    /// By which one that knows a name can tell whether it is one of these.
+    pub digest: Base64,
 }
 
 /// A project of a host.

@@ -39,7 +39,9 @@ pub use folder::MatrixFolder;
 pub(crate) use folder::{Authentication, Session};
 pub use guard::Quarantine;
 pub use homeserver::HomeserverKind;
-pub use hosts::{AnnouncedProject, AnnouncedSession, Announcement, HOST_EVENT, HostEvent};
+pub use hosts::{
+    AnnouncedNames, AnnouncedProject, AnnouncedSession, Announcement, HOST_EVENT, HostEvent,
+};
 pub use inbox::{Skew, Undecrypted};
 pub use link_picture::{NoPicture, PictureMessage, SentLink};
 pub use login::Login;

@@ -16,6 +16,7 @@
 mod account;
 mod act;
 pub mod claude;
+mod folder;
 mod logs;
 mod notice;
 pub mod offline;
@@ -31,7 +32,7 @@ mod watch;
 use std::{
     collections::BTreeMap,
     future::pending,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -44,6 +45,7 @@ use tracing::{error, info};
 
 pub use account::{account, login_ends_in};
 pub use claude::{Cause, Connection, LinkPattern, PatternError, SESSION_ID_VARIABLE};
+pub use folder::{FolderFacts, FolderReader, last_used};
 pub use logs::{Output, OutputError};
 pub use notice::{DeliveryId, Notice, Notices, Outcome, Phase, SessionStatus, Status};
 pub use options::{
@@ -117,7 +119,7 @@ fn now() -> Moment {
 /// What is kept for one project.
 #[derive(Debug, Default)]
 struct Slot {
-    /// `None`: the project left the configuration while it had a session.
+    /// `None`: the project left the configuration, or its folder the root, while it had a session.
     project: Option<Arc<Project>>,
     record: Record,
     /// Its session was over before we came, so that a project with autostart is still to be started.
@@ -209,12 +211,31 @@ impl RemoteControl {
         logs::last_lines(&self.store.project_folder(project), pattern, SHOWN_LINES)
     }
 
-    /// One entry a project, in the order of their names.
+    /// Where the records are: a folder for each project that has had a session.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.store.folder()
+    }
+
+    /// Takes up a project that was found beside those of the configuration: how its next session is to run. A session that is there
+    /// keeps what it began with, if that is known. Tells whether it was taken up.
+    pub fn take_in(&mut self, project: Project) -> bool {
+        let slot = self.slots.entry(project.name.clone()).or_default();
+        let is_free = slot.project.is_none() || slot.record.session.is_none();
+        if is_free {
+            slot.project = Some(Arc::new(project));
+        }
+        is_free
+    }
+
+    /// One entry for each project of the configuration, and for each other one with a session, in the order of their names.
     #[must_use]
     pub fn status(&self) -> Vec<Status> {
         let uptime = now().uptime;
+        let is_configured = |slot: &Slot| slot.project.as_ref().is_some_and(|it| !it.is_found);
         let slots = self.slots.iter();
         slots
+            .filter(|(_, slot)| slot.record.session.is_some() || is_configured(slot))
             .map(|(name, slot)| Status::of(name, slot.record.session.as_ref(), uptime))
             .collect()
     }

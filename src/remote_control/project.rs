@@ -86,6 +86,9 @@ pub struct Project {
     pub deliver_to: Vec<String>,
     /// How its sessions run.
     pub settings: SessionSettings,
+    /// Whether it was found below a project root: then `directory` is without symbolic links, and a session starts there only
+    /// while that is so. It could lead anywhere else.
+    pub is_found: bool,
 }
 
 /// How sessions run.

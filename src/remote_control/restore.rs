@@ -9,9 +9,9 @@ use tokio::{sync::mpsc, task::JoinSet};
 use tracing::{info, warn};
 
 use super::{
-    Beginning, Effect, Notice, Notices, Phase, ProcessIdentity, ProjectName, RemoteControl,
-    Request, SESSION_FOLDER_VARIABLE, SESSION_ID_VARIABLE, Session, SessionId, Settings, Slot,
-    State, StoreError, now,
+    Beginning, Effect, Notice, Notices, Phase, ProcessIdentity, Project, ProjectName,
+    RemoteControl, Request, SESSION_FOLDER_VARIABLE, SESSION_ID_VARIABLE, Session, SessionId,
+    Settings, Slot, State, StoreError, now,
     process::{self, ProcessError},
     store::{DATA_DIRECTORY_VARIABLE, Store},
     tasks::Task,
@@ -40,6 +40,17 @@ impl RemoteControl {
     /// # Errors
     /// [`RestoreError`].
     pub fn restore(settings: Settings) -> Result<(Self, Notices), RestoreError> {
+        Self::restore_with(settings, |_| None)
+    }
+
+    /// The same, where projects are also found that the configuration does not name: asked for each that has a session.
+    ///
+    /// # Errors
+    /// [`RestoreError`].
+    pub fn restore_with(
+        settings: Settings,
+        mut find: impl FnMut(&ProjectName) -> Option<Project>,
+    ) -> Result<(Self, Notices), RestoreError> {
         let store = Store::open(&settings.folder)?;
         let processes = Processes::look(&store)?;
         let records = store.load()?;
@@ -69,6 +80,13 @@ impl RemoteControl {
                     this.slot(&name);
                     unreadable.insert(name);
                 }
+            }
+        }
+        for (name, slot) in &mut this.slots {
+            let has_session = slot.record.session.is_some()
+                || processes.projects().any(|project| project == name);
+            if slot.project.is_none() && has_session {
+                slot.project = find(name).map(Arc::new);
             }
         }
         let mut notices = Vec::new();

@@ -139,6 +139,10 @@ impl Store {
         })
     }
 
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Where the record and the files of a project's session are.
     pub(super) fn project_folder(&self, project: &ProjectName) -> PathBuf {
         self.folder.join(project.as_str())

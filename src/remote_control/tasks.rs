@@ -153,6 +153,7 @@ impl Task {
             program: words.next().ok_or_else(|| other(&"the command is empty"))?,
             arguments: words.collect(),
             directory: project.directory.clone(),
+            follows_links: !project.is_found,
             environment,
             stdin,
             stdout: self.folder.join(STDOUT),

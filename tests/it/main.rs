@@ -51,6 +51,9 @@ mod limits;
 /// Several hosts whose bots share an admin room.
 mod hosts;
 
+/// Projects that are found below a root.
+mod project_roots;
+
 /// Commands that come close upon one another.
 mod options;
 mod races;

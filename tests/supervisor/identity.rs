@@ -191,6 +191,7 @@ fn spawn_stray(sandbox: &Sandbox) -> ProcessIdentity {
     // Known by its leader alone.
     let script = "/usr/bin/env -i /bin/sleep 600 & echo $! > unmarked; exec /bin/sleep 600";
     spawn(&Launch {
+        follows_links: true,
         program: "/bin/sh".to_owned(),
         arguments: vec!["-c".to_owned(), script.to_owned()],
         directory: sandbox.path(""),

@@ -2,7 +2,7 @@
 
 use matrix_sdk::ruma::UserId;
 
-use super::{Reply, listed};
+use super::{Reply, listed, listed_with};
 use crate::{
     command::{Denied, Misuse, authorize::NOBODY, nearest},
     matrix::NoPower,
@@ -183,14 +183,15 @@ pub(crate) fn misuse(prefix: &str, misuse: &Misuse) -> Reply {
             "By how long? Say for example `{prefix} extend 2h`, or `{prefix} extend PROJECT 90m`. Anything from a minute to \
              30 days is possible."
         ),
-        Misuse::UnknownProject { name, known } => {
+        Misuse::UnknownProject { name, known, more } => {
             let names = known.iter().map(String::as_str);
             let meant = nearest(name, names).map(|name| format!(" Did you mean `{name}`?"));
             format!(
-                "There is no project `{}`.{} Projects: {}.",
+                "There is no project `{}`.{} Projects: {}.{}",
                 shortened(name),
                 meant.unwrap_or_default(),
-                listed(known)
+                listed_with(known, *more),
+                elsewhere(prefix, *more)
             )
         }
         Misuse::UnknownHost { name, known } => format!(
@@ -199,9 +200,14 @@ pub(crate) fn misuse(prefix: &str, misuse: &Misuse) -> Reply {
             listed(known)
         ),
         Misuse::NothingRuns => format!("No session is running. `{prefix} start` starts one."),
-        Misuse::Ambiguous { command, known } => format!(
-            "Which project? Say `{prefix} {command}` and one of: {}.",
-            listed(known)
+        Misuse::Ambiguous {
+            command,
+            known,
+            more,
+        } => format!(
+            "Which project? Say `{prefix} {command}` and one of: {}.{}",
+            listed_with(known, *more),
+            elsewhere(prefix, *more)
         ),
     })
 }
@@ -240,6 +246,16 @@ fn not_allowed(
 
 /// How long a command is that is suggested to somebody, in characters.
 const LONGEST_COMMAND: usize = 200;
+
+/// Hosts with many projects do not announce all of their names.
+fn elsewhere(prefix: &str, more: usize) -> String {
+    match more {
+        0 => String::new(),
+        _ => format!(
+            " Give the whole name, or the host too: `PROJECT@HOST`. `{prefix} projects @HOST` lists a host's projects."
+        ),
+    }
+}
 
 /// Nobody needs to read back a page of what they typed.
 fn shortened(word: &str) -> String {
@@ -293,6 +309,7 @@ mod tests {
         let unknown = Misuse::UnknownProject {
             name: "Web".to_owned(),
             known: vec!["api".to_owned(), "website".to_owned()],
+            more: 0,
         };
         assert_eq!(
             super::misuse("!rc", &unknown).plain,

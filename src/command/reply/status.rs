@@ -57,12 +57,19 @@ pub(crate) fn status_of_hosts(
     elsewhere: &[Announcement],
     now: SystemTime,
 ) -> Reply {
+    let others = elsewhere.iter();
+    let others = others.map(|other| (other.host.clone(), announced(other, now)));
+    by_host(host, own, others)
+}
+
+/// What there is to say of this host, and of others by their names.
+pub(crate) fn by_host(
+    host: &HostName,
+    own: Reply,
+    others: impl Iterator<Item = (String, Reply)>,
+) -> Reply {
     let mut all = vec![(host.to_string(), own)];
-    all.extend(
-        elsewhere
-            .iter()
-            .map(|other| (other.host.clone(), announced(other, now))),
-    );
+    all.extend(others);
     all.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
     let plain = all
         .iter()

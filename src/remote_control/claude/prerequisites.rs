@@ -159,7 +159,10 @@ impl ClaudeFiles {
         if self.home.as_ref() == Some(&self.directory) {
             return Err(Unmet::IsHome);
         }
-        let state = self.state()?;
+        self.trust_by(&self.state()?)
+    }
+
+    fn trust_by(&self, state: &ClaudeState) -> Result<(), Unmet> {
         let places = trusted_by(&self.directory, self.home.as_deref());
         if places.iter().any(|place| state.trusts(place)) {
             Ok(())
@@ -203,6 +206,22 @@ impl ClaudeFiles {
         state
             .map(ClaudeState)
             .map_err(|error| Unmet::Unreadable(file.to_owned(), error.into()))
+    }
+}
+
+/// Tells of many directories whether they are trusted, and reads the program's file once for all of them.
+#[derive(Debug, Default)]
+pub(crate) struct TrustReader(BTreeMap<PathBuf, Option<ClaudeState>>);
+
+impl TrustReader {
+    /// `None`: the file cannot be read.
+    pub(crate) fn trusts(&mut self, files: &ClaudeFiles) -> Option<bool> {
+        if files.home.as_ref() == Some(&files.directory) {
+            return Some(false);
+        }
+        let known = self.0.entry(files.state_file().to_owned());
+        let state = known.or_insert_with(|| files.state().ok()).as_ref()?;
+        Some(files.trust_by(state).is_ok())
     }
 }
 

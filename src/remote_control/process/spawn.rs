@@ -7,7 +7,7 @@ use std::{
     fs::{self, File, OpenOptions, Permissions},
     io,
     os::{
-        fd::AsRawFd,
+        fd::{AsRawFd, OwnedFd},
         unix::{
             fs::{OpenOptionsExt, PermissionsExt},
             process::CommandExt,
@@ -23,7 +23,7 @@ use nix::{
     unistd::setsid,
 };
 use rustix::{
-    fs::{Access, access},
+    fs::{Access, Mode, OFlags, access},
     process::{Resource, Rlimit, getrlimit, setrlimit},
 };
 use serde::{Deserialize, Serialize};
@@ -66,6 +66,8 @@ pub struct Launch {
     pub arguments: Vec<String>,
     /// Its working directory.
     pub directory: PathBuf,
+    /// Whether the way there may lead over symbolic links.
+    pub follows_links: bool,
     /// Its whole environment: nothing of ours is added.
     pub environment: BTreeMap<OsString, OsString>,
     /// The file that it reads, then end of file.
@@ -122,10 +124,20 @@ pub enum NotSpawned {
 /// # Errors
 /// See [`NotSpawned`]. In the one case that a process was started and cannot be looked at, it can be found by its mark alone.
 pub fn spawn(launch: &Launch) -> Result<ProcessIdentity, NotSpawned> {
+    let held = match launch.follows_links {
+        true => None,
+        false => {
+            Some(open_without_links(&launch.directory).map_err(|error| explain(launch, &error))?)
+        }
+    };
     let mut command = Command::new(&launch.program);
     command
         .args(&launch.arguments)
-        .current_dir(&launch.directory)
+        // The child still has the descriptor when it changes its directory: that is the very one that was looked at.
+        .current_dir(held.as_ref().map_or_else(
+            || launch.directory.clone(),
+            |directory| format!("/proc/self/fd/{}", directory.as_raw_fd()).into(),
+        ))
         .env_clear()
         .envs(&launch.environment)
         .stdin(stream(&launch.stdin, |path| File::open(path))?)
@@ -143,6 +155,17 @@ pub fn spawn(launch: &Launch) -> Result<ProcessIdentity, NotSpawned> {
         let (program, pid) = (&launch.program, child.id());
         let reason = format!("{program} was started as process {pid}, which cannot be looked at");
         NotSpawned::Other { reason }
+    })
+}
+
+/// Opens a directory on whose path, which is absolute, there is no symbolic link at this moment. Not by openat2, which older kernels
+/// and containers do not have.
+fn open_without_links(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let top = rustix::fs::open("/", flags, Mode::empty())?;
+    let below = path.strip_prefix("/").map_err(io::Error::other)?;
+    below.iter().try_fold(top, |directory, name| {
+        Ok(rustix::fs::openat(&directory, name, flags, Mode::empty())?)
     })
 }
 
@@ -223,6 +246,10 @@ fn explain(launch: &Launch, error: &io::Error) -> NotSpawned {
     let directory = path.display().to_string();
     let program = launch.program.clone();
     match error.kind() {
+        // On the way there, a symbolic link took a folder's place.
+        io::ErrorKind::NotADirectory if !launch.follows_links => {
+            NotSpawned::DirectoryGone { directory }
+        }
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory if is_directory => {
             NotSpawned::CommandNotFound { program }
         }
@@ -285,6 +312,7 @@ mod tests {
             stdout: directory.join("stdout"),
             stderr: directory.join("stderr"),
             directory: directory.clone(),
+            follows_links: true,
         };
         raise_descriptor_limit();
         if std::env::var_os("PARENT_IS_LOWERED").is_some() {

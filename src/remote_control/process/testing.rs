@@ -43,6 +43,7 @@ impl Sandbox {
     pub(super) fn launch(&self, script: &str) -> Launch {
         fs::write(self.path("stdin"), "").unwrap();
         Launch {
+            follows_links: true,
             program: "sh".to_owned(),
             arguments: vec!["-c".to_owned(), script.to_owned()],
             directory: self.directory.path().to_owned(),

@@ -124,6 +124,11 @@ impl Bot {
         self.folder.path().join("projects").join(name)
     }
 
+    /// Its project root, without symbolic links.
+    pub(crate) fn root(&self) -> PathBuf {
+        self.folder.path().canonicalize().unwrap().join("src")
+    }
+
     /// Writes config.yaml anew; it counts from the next start.
     pub(crate) fn write_config(&self, config: &Value) {
         fs::write(self.config_path(), serde_yaml::to_string(config).unwrap()).unwrap();

@@ -117,6 +117,18 @@ impl BotBuilder {
         self
     }
 
+    /// Adds a project root, `src`, with these folders. See [`Bot::root`].
+    pub(crate) fn root(mut self, folders: &[&str]) -> Self {
+        let root = self.folder.path().join("src");
+        for folder in folders {
+            fs::create_dir_all(root.join(folder)).unwrap();
+        }
+        let log = standin_log(self.folder.path());
+        let root = json!({ "directory": root, "environment": { STANDIN_LOG: log } });
+        self.config["project_roots"] = json!([root]);
+        self
+    }
+
     /// Whether the admin room that [`Self::start`] makes is encrypted; it is, unless this says otherwise.
     pub(crate) fn encrypted_admin_room(mut self, encrypted: bool) -> Self {
         self.room.encrypted = encrypted;
@@ -193,7 +205,8 @@ impl BotBuilder {
 
     /// Makes the admin room, with the bot invited, and all files, and starts nothing.
     pub(crate) async fn prepare(mut self, admin: &Person) -> Bot {
-        if self.config["projects"].as_object().unwrap().is_empty() {
+        let has_root = self.config.get("project_roots").is_some();
+        if self.config["projects"].as_object().unwrap().is_empty() && !has_root {
             self = self.project("website", |project| project);
         }
         let admin_room = if let Some(room) = self.shared_room {

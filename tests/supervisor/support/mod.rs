@@ -97,6 +97,7 @@ impl Sandbox {
         fs::create_dir_all(&directory).unwrap();
         let log = self.standin_log().to_str().unwrap().to_owned();
         Project {
+            is_found: false,
             name: website(),
             directory,
             deliver_to: Vec::new(),

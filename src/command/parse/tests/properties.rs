@@ -181,11 +181,12 @@ proptest! {
     fn what_is_said_about_misuse_is_harmless_html_whatever_was_typed(
         (prefix, text) in prefix_and_text(),
         known in prop::collection::vec("[a-z]{1,5}", 0..3),
+        more in 0_usize..3,
     ) {
         let misuse = match parse(&prefix, &text) {
             Some(Err(misuse)) => misuse,
-            Some(Ok(Command { project: Some(name), .. })) => Misuse::UnknownProject { name, known },
-            Some(Ok(command)) => Misuse::Ambiguous { command: command.verb.name(), known },
+            Some(Ok(Command { project: Some(name), .. })) => Misuse::UnknownProject { name, known, more },
+            Some(Ok(command)) => Misuse::Ambiguous { command: command.verb.name(), known, more },
             None => return Ok(()),
         };
         let said = reply::misuse(&prefix, &misuse);

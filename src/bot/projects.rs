@@ -1,0 +1,323 @@
+//! Which projects there are: those of the configuration, and the folders below its roots, which are looked at when somebody asks.
+//!
+//! Invariant: the loop never waits for a root. It keeps what it was told of the found projects that it has to do with.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::pending,
+    sync::{Arc, mpsc},
+    thread,
+    time::{Duration, SystemTime},
+};
+
+use tokio::{
+    sync::Mutex,
+    task::spawn_blocking,
+    time::{Interval, interval, timeout},
+};
+use tracing::{error, warn};
+
+use super::{Bot, Event, hosts};
+use crate::{
+    command::{
+        Policy,
+        digest::Digest,
+        hosts::Unnamed,
+        reply::{self, List, Listed, Reply},
+    },
+    config::{Config, ConfiguredProject, Found},
+    matrix::{Announcement, ReplyTo},
+    remote_control::{FolderReader, Phase, Project, ProjectName, Start, last_used},
+};
+
+/// How long roots may take to answer; one on a dead network file system never does.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// How often the names below the roots are looked at where other hosts are to know of them.
+const LOOKS_EVERY: Duration = Duration::from_secs(5);
+
+/// The projects that the loop knows.
+#[derive(Debug, Clone)]
+pub(super) struct Projects {
+    config: Arc<Config>,
+    /// Those below roots that have had to do with a session, as they were when it began.
+    found: BTreeMap<ProjectName, ConfiguredProject>,
+    /// Held while the roots are looked at: where they do not answer, one thread waits, and not one for each command.
+    turn: Arc<Mutex<()>>,
+    answer_at_start: bool,
+}
+
+/// The names below the roots, as they are announced to other hosts.
+#[derive(Debug, Clone, Default)]
+pub(super) struct BelowRoots {
+    pub(super) names: BTreeSet<ProjectName>,
+    pub(super) digest: Digest,
+}
+
+impl From<&Found> for BelowRoots {
+    fn from(found: &Found) -> Self {
+        Self {
+            names: found.projects.keys().cloned().collect(),
+            digest: Digest::of(&found.projects.keys().collect()),
+        }
+    }
+}
+
+impl BelowRoots {
+    /// Those that are not among the ones announced by name.
+    pub(super) fn unnamed(&self, named: &BTreeMap<String, impl Sized>) -> Unnamed {
+        let is_named = |name: &&ProjectName| named.contains_key(name.as_str());
+        let count = self.names.len() - self.names.iter().filter(is_named).count();
+        let digest = self.digest.clone();
+        Unnamed { count, digest }
+    }
+}
+
+impl Projects {
+    pub(super) fn new(config: Arc<Config>) -> Self {
+        Self {
+            config,
+            found: BTreeMap::new(),
+            turn: Arc::default(),
+            answer_at_start: true,
+        }
+    }
+
+    pub(super) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub(super) fn shared_config(&self) -> Arc<Config> {
+        Arc::clone(&self.config)
+    }
+
+    pub(super) fn has_roots(&self) -> bool {
+        !self.config.project_roots.is_empty()
+    }
+
+    /// One of the configuration, or one that was found earlier.
+    pub(super) fn get(&self, name: &ProjectName) -> Option<&ConfiguredProject> {
+        let configured = self.config.projects.get(name);
+        configured.or_else(|| self.found.get(name))
+    }
+
+    pub(super) fn take_in(&mut self, found: ConfiguredProject) {
+        self.found.insert(found.project.name.clone(), found);
+    }
+
+    /// What is asked of whoever commands a project or gets its link.
+    pub(super) fn policy(&self, project: Option<&ProjectName>) -> Policy {
+        match project.and_then(|name| self.found.get(name)) {
+            Some(found) => Policy::of_found(&self.config, found),
+            None => Policy::of(&self.config, project),
+        }
+    }
+
+    /// The same for a session that was started so.
+    pub(super) fn policy_of_session(&self, project: &ProjectName, start: &Start) -> Policy {
+        match self.found.get(project) {
+            Some(found) => Policy::of_found(&self.config, found).and_start(found, start),
+            None => Policy::of_session(&self.config, project, start),
+        }
+    }
+
+    /// The project of a session that is on record, before the loop begins. Roots that do not answer once are not asked again.
+    pub(super) fn find_at_start(&mut self, name: &ProjectName) -> Option<Project> {
+        if !self.has_roots() || !self.answer_at_start {
+            return None;
+        }
+        let (config, wanted) = (Arc::clone(&self.config), name.clone());
+        let (answer, answers) = mpsc::channel();
+        thread::spawn(move || answer.send(config.project(&wanted)).unwrap_or_default());
+        let Ok(found) = answers.recv_timeout(LIMIT) else {
+            warn!("project roots do not answer");
+            self.answer_at_start = false;
+            return None;
+        };
+        let found = found?;
+        let project = found.project.clone();
+        self.take_in(found);
+        Some(project)
+    }
+
+    /// What is below the roots now, and the project of one whole name.
+    pub(super) async fn look(
+        &self,
+        whole: Option<ProjectName>,
+    ) -> (Found, Option<ConfiguredProject>) {
+        if !self.has_roots() {
+            return (Found::default(), None);
+        }
+        let config = Arc::clone(&self.config);
+        let looking = self.in_turn(move || {
+            let whole = whole.and_then(|name| config.project(&name));
+            (config.look_below_roots(), whole)
+        });
+        looking.await.unwrap_or_else(|| {
+            let roots = self.config.project_roots.iter();
+            let found = Found {
+                roots: roots
+                    .map(|_| Err("it does not answer".to_owned()))
+                    .collect(),
+                ..Found::default()
+            };
+            (found, None)
+        })
+    }
+
+    /// The project of a whole name, as it is now.
+    pub(super) async fn resolve(&self, name: &ProjectName) -> Option<ConfiguredProject> {
+        let (config, name) = (Arc::clone(&self.config), name.clone());
+        self.in_turn(move || config.project(&name)).await?
+    }
+
+    /// `None`: nothing came of it in the time that there is.
+    async fn in_turn<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let turn = Arc::clone(&self.turn);
+        let asking = async {
+            let turn = turn.lock_owned().await;
+            let asking = spawn_blocking(move || {
+                let _turn = turn;
+                ask()
+            });
+            asking.await.ok()
+        };
+        timeout(LIMIT, asking).await.ok().flatten()
+    }
+}
+
+/// Says in the log which roots cannot be read.
+fn warn_of_roots(config: &Config, roots: &[Result<impl Sized, String>]) {
+    for (root, seen) in config.project_roots.iter().zip(roots) {
+        if let Err(error) = seen {
+            let root = root.directory.display();
+            warn!(%root, error, "project root cannot be read: its projects are not there until that is mended");
+        }
+    }
+}
+
+/// Ticks where other hosts are to know what is below the roots.
+pub(super) fn looks(config: &Config) -> Option<Interval> {
+    let are_announced = config.host.is_some() && !config.project_roots.is_empty();
+    are_announced.then(|| interval(LOOKS_EVERY))
+}
+
+pub(super) async fn next_look(looks: &mut Option<Interval>) {
+    match looks {
+        Some(looks) => drop(looks.tick().await),
+        None => pending().await,
+    }
+}
+
+impl Bot {
+    /// Looks what other hosts are to know; not while the last look goes on.
+    pub(super) fn look_below_roots(&mut self) {
+        let projects = self.projects.clone();
+        if std::mem::replace(&mut self.is_looking, true) {
+            return;
+        }
+        self.spawn(async move { Event::LookedBelowRoots(projects.look(None).await.0) });
+    }
+
+    pub(super) fn on_looked(&mut self, found: &Found) {
+        self.is_looking = false;
+        let failed: Vec<_> = found.roots.iter().map(Result::is_err).collect();
+        if failed != self.failed_roots {
+            warn_of_roots(&self.config, &found.roots);
+            self.failed_roots = failed;
+        }
+        let is_known = |below: &BelowRoots| below.names.iter().eq(found.projects.keys());
+        if !self.below_roots.as_ref().is_some_and(is_known) {
+            self.below_roots = Some(found.into());
+        }
+    }
+
+    /// Lists what can be started, here and on the hosts `elsewhere`.
+    pub(super) fn show_projects(
+        &mut self,
+        word: Option<String>,
+        reply_to: ReplyTo,
+        elsewhere: Vec<Announcement>,
+    ) {
+        let matrix = self.matrix.clone();
+        let projects = self.projects.clone();
+        let statuses = self.remote_control.status();
+        let phases = statuses.into_iter().filter_map(|status| {
+            let session = status.session?;
+            Some((status.project, session.phase))
+        });
+        let phases: BTreeMap<_, _> = phases.collect();
+        let sessions = self.remote_control.folder().to_owned();
+        let host = hosts::own_name(&self.config);
+        self.spawn_quiet(async move {
+            let (found, _) = projects.look(None).await;
+            warn_of_roots(&projects.config, &found.roots);
+            let prefix = projects.config.command_prefix.clone();
+            let listing =
+                spawn_blocking(move || projects.list(&found, &phases, &sessions, word.as_deref()));
+            let mut text = match listing.await {
+                Ok(text) => text,
+                Err(error) => return error!(%error, "projects not listed"),
+            };
+            if !elsewhere.is_empty() {
+                let others = elsewhere.iter().map(|other| {
+                    let said = reply::announced_projects(other, &prefix);
+                    (other.host.clone(), said)
+                });
+                text = reply::by_host(&host, text, others);
+            }
+            super::answer::say(matrix, text, Some(reply_to)).await;
+        });
+    }
+}
+
+impl Projects {
+    /// Reads files of each project that is shown.
+    fn list(
+        &self,
+        found: &Found,
+        phases: &BTreeMap<ProjectName, Phase>,
+        sessions: &std::path::Path,
+        word: Option<&str>,
+    ) -> Reply {
+        let used = last_used(sessions);
+        let names: BTreeSet<_> = self
+            .config
+            .projects
+            .keys()
+            .chain(phases.keys())
+            .chain(found.projects.keys())
+            .collect();
+        let all = names.into_iter().map(|name| Listed {
+            name: name.clone(),
+            is_configured: self.config.projects.contains_key(name),
+            phase: phases.get(name).copied(),
+            last_used: used.get(name).copied(),
+        });
+        let (shown, more) = reply::in_order(all.collect(), word);
+        let mut reader = FolderReader::default();
+        let shown = shown.into_iter().map(|listed| {
+            let current = || self.config.project(&listed.name);
+            // Where the folder of a session went, what is known of it is as it was.
+            let project = current().or_else(|| self.get(&listed.name).cloned());
+            let facts = project
+                .map(|it| reader.look(&it.project))
+                .unwrap_or_default();
+            (listed, facts)
+        });
+        let unreadable = found.roots.iter().filter(|seen| seen.is_err()).count();
+        let mut seen = found.roots.iter().flatten();
+        let list = List {
+            prefix: &self.config.command_prefix,
+            word,
+            projects: shown.collect(),
+            more,
+            is_cut: seen.any(|seen| seen.is_cut),
+            unreadable,
+        };
+        reply::projects(&list, SystemTime::now())
+    }
+}

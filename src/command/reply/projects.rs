@@ -1,0 +1,227 @@
+//! What can be started: the projects of the configuration and those below its roots.
+
+use std::time::SystemTime;
+
+use super::{MOST_LISTED, Mark, Reply, listed_with, moment, phase};
+use crate::{
+    matrix::Announcement,
+    remote_control::{FolderFacts, Phase, ProjectName},
+};
+
+/// One project in the list.
+#[derive(Debug, Clone)]
+pub(crate) struct Listed {
+    pub(crate) name: ProjectName,
+    /// Whether the configuration names it.
+    pub(crate) is_configured: bool,
+    /// What its session is at, if it has one.
+    pub(crate) phase: Option<Phase>,
+    pub(crate) last_used: Option<SystemTime>,
+}
+
+/// The projects whose names hold a word, in the order in which people look for them: those of the configuration, those with a
+/// session, those that were used last, the others; and how many there are beyond those that are shown.
+pub(crate) fn in_order(mut all: Vec<Listed>, word: Option<&str>) -> (Vec<Listed>, usize) {
+    let word = word.unwrap_or_default().to_lowercase();
+    all.retain(|project| project.name.as_str().to_lowercase().contains(&word));
+    all.sort_by(|one, other| {
+        let rank = |it: &Listed| (!it.is_configured, it.phase.is_none());
+        let by_use = |it: &Listed| it.last_used.filter(|_| !it.is_configured);
+        rank(one)
+            .cmp(&rank(other))
+            .then_with(|| by_use(other).cmp(&by_use(one)))
+            .then_with(|| one.name.cmp(&other.name))
+    });
+    let more = all.len().saturating_sub(MOST_LISTED);
+    all.truncate(MOST_LISTED);
+    (all, more)
+}
+
+/// The list. `cut`: some roots have more folders than are looked at; `unreadable`: how many cannot be read.
+pub(crate) struct List<'a> {
+    pub(crate) prefix: &'a str,
+    pub(crate) word: Option<&'a str>,
+    pub(crate) projects: Vec<(Listed, FolderFacts)>,
+    pub(crate) more: usize,
+    pub(crate) is_cut: bool,
+    pub(crate) unreadable: usize,
+}
+
+pub(crate) fn projects(list: &List<'_>, now: SystemTime) -> Reply {
+    let List { prefix, more, .. } = list;
+    let mut lines: Vec<_> = list
+        .projects
+        .iter()
+        .map(|(project, facts)| line(project, facts, now))
+        .collect();
+    if lines.is_empty() {
+        lines.push(Reply::new(match list.word {
+            Some(_) => format!("No project's name holds that. `{prefix} projects` lists all."),
+            None => "There is no project yet: make a folder below a project root.".to_owned(),
+        }));
+    }
+    if *more > 0 {
+        lines.push(Reply::new(format!(
+            "And {more} more. `{prefix} projects WORD` lists those whose names hold a word."
+        )));
+    }
+    if list.is_cut {
+        lines.push(Reply::new(
+            "A project root has too many folders to list them all; each starts by its whole name.",
+        ));
+    }
+    if list.unreadable > 0 {
+        lines.push(Reply::new(format!(
+            "{} of the project roots cannot be read: `{prefix} doctor` says which, and why.",
+            list.unreadable
+        )));
+    }
+    Reply::lines(lines)
+}
+
+fn line(project: &Listed, facts: &FolderFacts, now: SystemTime) -> Reply {
+    let mark = project.phase.map_or(Mark::Idle, Mark::of);
+    let mut said = Vec::new();
+    said.extend(project.phase.map(|it| phase(it).to_owned()));
+    said.extend(
+        facts
+            .branch
+            .as_ref()
+            .map(|branch| format!("branch `{branch}`")),
+    );
+    if facts.is_trusted == Some(false) {
+        said.push("not trusted by claude yet".to_owned());
+    }
+    if project.phase.is_none() {
+        let used = project
+            .last_used
+            .map(|time| format!("last used {}", moment(time, now)));
+        said.extend(used);
+    }
+    let head = format!("**{}**", project.name);
+    Reply::marked(
+        mark,
+        if said.is_empty() {
+            head
+        } else {
+            format!("{head}: {}", said.join(", "))
+        },
+    )
+}
+
+/// The projects of another host, as it announces them.
+pub(crate) fn announced_projects(host: &Announcement, prefix: &str) -> Reply {
+    let count = host.unnamed.as_ref().map_or(0, |unnamed| unnamed.count);
+    // Another bot's words: what cannot name a project is none.
+    let names = host
+        .projects
+        .keys()
+        .filter_map(|name| name.parse::<ProjectName>().ok());
+    let names: Vec<_> = names.map(|name| name.to_string()).collect();
+    let more = match count {
+        0 => String::new(),
+        _ => format!(
+            "; `{prefix} projects @{}` lists all",
+            super::unmarked(&host.host)
+        ),
+    };
+    Reply::new(format!("{}{more}", listed_with(&names, count)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn listed(name: &str, is_configured: bool, phase: Option<Phase>, used: Option<u64>) -> Listed {
+        Listed {
+            name: name.parse().unwrap(),
+            is_configured,
+            phase,
+            last_used: used.map(|secs| SystemTime::UNIX_EPOCH + Duration::from_secs(secs)),
+        }
+    }
+
+    fn facts(branch: Option<&str>, is_trusted: Option<bool>) -> FolderFacts {
+        let branch = branch.map(str::to_owned);
+        FolderFacts { is_trusted, branch }
+    }
+
+    #[test]
+    fn configured_projects_come_first_then_those_that_run_then_those_used_last() {
+        let all = vec![
+            listed("a-never", false, None, None),
+            listed("b-old", false, None, Some(1_000)),
+            listed("c-new", false, None, Some(2_000)),
+            listed("d-running", false, Some(Phase::Running), Some(1)),
+            listed("z-configured", true, None, None),
+            listed("y-configured", true, None, Some(1)),
+        ];
+        let names = |word| -> Vec<_> {
+            let (projects, _) = in_order(all.clone(), word);
+            projects.iter().map(|it| it.name.to_string()).collect()
+        };
+        let order = [
+            "y-configured",
+            "z-configured",
+            "d-running",
+            "c-new",
+            "b-old",
+            "a-never",
+        ];
+        assert_eq!(names(None), order);
+        assert_eq!(names(Some("NE")), ["c-new", "a-never"]);
+        assert!(names(Some("nothing")).is_empty());
+    }
+
+    #[test]
+    fn forty_are_listed_and_the_rest_is_counted() {
+        let all = (0..240)
+            .map(|it| listed(&format!("p{it}"), false, None, None))
+            .collect();
+        let (projects, more) = in_order(all, None);
+        assert_eq!((projects.len(), more), (40, 200));
+        let projects = projects
+            .into_iter()
+            .map(|it| (it, facts(None, None)))
+            .collect();
+        let list = List {
+            prefix: "!rc",
+            word: None,
+            projects,
+            more,
+            is_cut: false,
+            unreadable: 0,
+        };
+        let said = super::projects(&list, SystemTime::UNIX_EPOCH).plain;
+        assert_eq!(said.lines().count(), 41);
+        assert!(
+            said.ends_with("And 200 more. !rc projects WORD lists those whose names hold a word.")
+                || said.ends_with(
+                    "And 200 more. `!rc projects WORD` lists those whose names hold a word."
+                ),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn a_line_says_what_runs_on_which_branch_and_whether_it_is_trusted() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(3_000);
+        let said = |project: &Listed, facts: &FolderFacts| line(project, facts, now).plain;
+        let running = listed("web", false, Some(Phase::Running), Some(2_000));
+        assert_eq!(
+            said(&running, &facts(Some("main"), Some(true))),
+            "web: running, branch `main`"
+        );
+        let idle = listed("web", false, None, Some(1_000));
+        assert_eq!(
+            said(&idle, &facts(None, Some(false))),
+            "web: not trusted by claude yet, last used 00:16 UTC"
+        );
+        assert_eq!(
+            said(&listed("web", true, None, None), &facts(None, None)),
+            "web"
+        );
+    }
+}

@@ -1,0 +1,151 @@
+//! What is told of a project's folder where people choose one: whether `claude` trusts it, its git branch, and when it was used.
+
+use std::{
+    collections::BTreeMap,
+    env,
+    fs::{self, OpenOptions},
+    io::Read as _,
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+    time::SystemTime,
+};
+
+use nix::libc;
+
+use super::{
+    Project, ProjectName,
+    claude::{
+        self, Invocation,
+        prerequisites::{ClaudeFiles, TrustReader},
+    },
+    watch::STDOUT,
+};
+
+/// How much of a branch's name is shown, in characters: a session can name a branch as it likes.
+const LONGEST_BRANCH: usize = 40;
+
+/// How much is read of a file of git's, in bytes.
+const LONGEST_FILE: u64 = 4 * 1024;
+
+/// Reads what there is to tell; one for many projects, as `claude` has one large file for all of them.
+#[derive(Debug, Default)]
+pub struct FolderReader {
+    trust: TrustReader,
+}
+
+/// What is told of a project's folder.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FolderFacts {
+    /// Whether `claude` trusts it. `None`: that is not known, or something else runs there.
+    pub is_trusted: Option<bool>,
+    /// The git branch, or the beginning of the commit: letters, digits and `-_./+#` only.
+    pub branch: Option<String>,
+}
+
+impl FolderReader {
+    /// Reads files, so it may block.
+    pub fn look(&mut self, project: &Project) -> FolderFacts {
+        let is_claude = Invocation::of(&project.settings.command).serves();
+        let environment = claude::environment(env::vars_os(), &project.settings.environment, "");
+        let files = ClaudeFiles::of(&environment, &project.directory).filter(|_| is_claude);
+        FolderFacts {
+            is_trusted: files.and_then(|files| self.trust.trusts(&files)),
+            branch: branch(&project.directory),
+        }
+    }
+}
+
+/// When each project was last used that has had a session here: when one printed something. Reads a folder, so it may block.
+#[must_use]
+pub fn last_used(sessions: &Path) -> BTreeMap<ProjectName, SystemTime> {
+    let entries = fs::read_dir(sessions).into_iter().flatten().flatten();
+    let used = entries.filter_map(|entry| {
+        let name = entry.file_name().to_str()?.parse().ok()?;
+        let output = fs::metadata(entry.path().join(STDOUT)).ok()?;
+        Some((name, output.modified().ok()?))
+    });
+    used.collect()
+}
+
+/// Where HEAD is; of a linked worktree or a submodule, `.git` is a file that leads there.
+fn branch(directory: &Path) -> Option<String> {
+    let git = directory.join(".git");
+    let head = match beginning_of(&git) {
+        Some(text) => directory
+            .join(text.strip_prefix("gitdir:")?.trim())
+            .join("HEAD"),
+        None => git.join("HEAD"),
+    };
+    let text = beginning_of(&head)?;
+    let text = text.trim();
+    let is_plain = |sign: char| sign.is_ascii_alphanumeric() || "-_./+#".contains(sign);
+    if let Some(branch) = text.strip_prefix("ref: refs/heads/") {
+        let is_short = branch.chars().count() <= LONGEST_BRANCH;
+        let shown: String = branch.chars().take(LONGEST_BRANCH).collect();
+        return branch.chars().all(is_plain).then(|| {
+            if is_short {
+                shown
+            } else {
+                format!("{shown}..")
+            }
+        });
+    }
+    let is_commit = text.len() >= 40 && text.chars().all(|sign| sign.is_ascii_hexdigit());
+    text.get(..7).filter(|_| is_commit).map(str::to_owned)
+}
+
+/// `None`: it is not a file, or not to be read.
+fn beginning_of(file: &Path) -> Option<String> {
+    let mut options = OpenOptions::new();
+    // A FIFO that nobody writes would hold us up. It makes no difference to a file.
+    let file = options
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(file)
+        .ok()?;
+    file.metadata().ok().filter(fs::Metadata::is_file)?;
+    let mut text = String::new();
+    file.take(LONGEST_FILE).read_to_string(&mut text).ok()?;
+    Some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_branch_is_read_also_of_a_worktree_and_nothing_that_is_no_branch_is_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let head = |text: &str| {
+            let git = folder.path().join("repository/.git");
+            fs::create_dir_all(&git).unwrap();
+            fs::write(git.join("HEAD"), text).unwrap();
+            branch(&folder.path().join("repository"))
+        };
+        let main = Some("main".to_owned());
+        assert_eq!(head("ref: refs/heads/main\n"), main);
+        assert_eq!(
+            head("ref: refs/heads/fix/a_b-1.2\n").as_deref(),
+            Some("fix/a_b-1.2")
+        );
+        assert_eq!(head(&"0123456789".repeat(4)).as_deref(), Some("0123456"));
+        let long = head(&format!("ref: refs/heads/{}\n", "a".repeat(200))).unwrap();
+        assert_eq!(long.len(), LONGEST_BRANCH + 2);
+        for other in [
+            "",
+            "secret",
+            "ref: refs/heads/a b",
+            "ref: refs/heads/<b>",
+            "ref: refs/heads/`x`",
+            "ref: refs/heads/https://x.y",
+        ] {
+            assert_eq!(head(other), None, "{other}");
+        }
+        head("ref: refs/heads/main\n");
+        let worktree = folder.path().join("worktree");
+        fs::create_dir(&worktree).unwrap();
+        fs::write(worktree.join(".git"), "gitdir: ../repository/.git\n").unwrap();
+        assert_eq!(branch(&worktree), main);
+        assert_eq!(branch(folder.path()), None);
+    }
+}

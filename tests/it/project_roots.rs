@@ -1,0 +1,305 @@
+//! Each folder below a project root is a project: it starts by its name, wherever the name leads, and nowhere else.
+
+use std::{fs, os::unix::fs::symlink};
+
+use serde_json::json;
+
+use crate::support::{
+    bot::Bot, event::Event, eventually, homeserver, host::Host, person, person::Person,
+};
+
+/// The answer to a command.
+async fn said(bot: &Bot, alice: &Person, command: &str) -> String {
+    bot.request(alice, command).await.body().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_below_a_root_starts_by_its_name_and_by_the_beginning_of_it() {
+    let alice = person("alice").await;
+    let bot = Bot::builder(homeserver())
+        .root(&["website", "wiki", "notes", "web site", ".hidden"])
+        .start(&alice)
+        .await;
+    bot.start_session(&alice, "website").await;
+    let records = bot.standin_records();
+    assert_eq!(records[0].cwd, bot.root().join("website"));
+
+    let which = said(&bot, &alice, "start w").await;
+    assert_eq!(
+        which,
+        "Which project? Say `!rc start` and one of: `website`, `wiki`."
+    );
+    // A folder that was made a moment ago.
+    fs::create_dir(bot.root().join("blog")).unwrap();
+    let asked = bot.send(&alice, "start bl").await;
+    bot.answer(&alice, &asked).await;
+    bot.wait_for_state("blog", "running").await;
+    assert_eq!(bot.standin_records()[1].cwd, bot.root().join("blog"));
+    let audit = bot.audit(&asked);
+    assert!(
+        audit[0].contains("command=\"start bl\" project=\"blog\" decision=\"allowed\""),
+        "{audit:?}"
+    );
+
+    for unknown in [
+        "start nothing",
+        "start web site",
+        "start ..",
+        "start .hidden",
+        "start ../src/notes",
+    ] {
+        let refusal = said(&bot, &alice, unknown).await;
+        assert!(
+            refusal.contains("There is no project") || refusal.contains("fewer words"),
+            "{refusal}"
+        );
+    }
+    // Of those that run, `w` is the beginning of one alone.
+    let stopped = said(&bot, &alice, "stop w").await;
+    assert!(stopped.contains("website"), "{stopped}");
+    bot.request(&alice, "stop blog").await;
+    bot.wait_until_no_process_is_left().await;
+    assert_eq!(bot.standin_starts(), 2);
+    let status = said(&bot, &alice, "status").await;
+    assert!(
+        !status.contains("website"),
+        "what is found and does not run is not status: {status}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_goes_keeps_its_session_also_when_the_bot_is_restarted() {
+    let alice = person("alice").await;
+    let mut bot = Bot::builder(homeserver())
+        .root(&["website", "api"])
+        .start(&alice)
+        .await;
+    let first = bot.start_session(&alice, "website").await;
+    bot.start_session(&alice, "api").await;
+    fs::rename(bot.root().join("website"), bot.root().join(".gone")).unwrap();
+    let known = bot.links_of(&alice).len();
+    bot.request(&alice, "start website").await;
+    eventually("the same link once more", async || {
+        let again = bot.links_of(&alice).get(known).cloned()?;
+        again.body().unwrap().contains(&first.link).then_some(())
+    })
+    .await;
+    bot.restart(&alice).await;
+    let status = said(&bot, &alice, "status").await;
+    assert_eq!(status.matches("running since").count(), 2, "{status}");
+    // A session whose folder is there has its root's settings again, and with them an end.
+    let lines: Vec<_> = status.lines().collect();
+    let of_api = lines.iter().find(|line| line.contains("api")).unwrap();
+    assert!(of_api.contains("ends in"), "{status}");
+    for project in ["website", "api"] {
+        bot.request(&alice, &format!("stop {project}")).await;
+    }
+    bot.wait_until_no_process_is_left().await;
+    let refusal = said(&bot, &alice, "start website").await;
+    assert!(
+        refusal.contains("There is no project `website`"),
+        "{refusal}"
+    );
+    assert_eq!(bot.standin_starts(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_symbolic_link_out_of_the_root_starts_nothing() {
+    let alice = person("alice").await;
+    let bot = Bot::builder(homeserver())
+        .root(&["website/docs"])
+        .start(&alice)
+        .await;
+    let outside = bot.root().with_file_name("outside");
+    fs::create_dir(&outside).unwrap();
+    symlink(&outside, bot.root().join("link")).unwrap();
+    symlink("website/docs", bot.root().join("within")).unwrap();
+    let refusal = said(&bot, &alice, "start link").await;
+    assert!(refusal.contains("There is no project `link`"), "{refusal}");
+    bot.start_session(&alice, "within").await;
+    let records = bot.standin_records();
+    assert_eq!(records.len(), 1);
+    assert_eq!(records[0].cwd, bot.root().join("website/docs"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_root_that_vanishes_is_told_and_its_sessions_stay() {
+    let alice = person("alice").await;
+    let mut bot = Bot::builder(homeserver())
+        .root(&["website", "api"])
+        .project("named", |project| project)
+        .start(&alice)
+        .await;
+    bot.start_session(&alice, "website").await;
+    fs::rename(bot.root(), bot.root().with_file_name("away")).unwrap();
+    let listed = said(&bot, &alice, "projects").await;
+    assert!(
+        listed.starts_with("named: not trusted by claude yet\nwebsite: running"),
+        "{listed}"
+    );
+    assert!(
+        listed.contains("1 of the project roots cannot be read"),
+        "{listed}"
+    );
+    bot.wait_for_log("project root cannot be read").await;
+    let refusal = said(&bot, &alice, "start api").await;
+    assert!(refusal.contains("There is no project `api`"), "{refusal}");
+    bot.start_session(&alice, "named").await;
+    fs::rename(bot.root().with_file_name("away"), bot.root()).unwrap();
+    bot.start_session(&alice, "api").await;
+    let status = said(&bot, &alice, "status").await;
+    assert_eq!(status.matches("running since").count(), 3, "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn projects_lists_forty_with_branch_and_what_runs_and_counts_the_rest() {
+    let alice = person("alice").await;
+    let names: Vec<_> = (0..200).map(|number| format!("p{number:03}")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let bot = Bot::builder(homeserver())
+        .root(&names)
+        .project("configured", |project| project)
+        .start(&alice)
+        .await;
+    let git = bot.root().join("p199/.git");
+    fs::create_dir(&git).unwrap();
+    fs::write(git.join("HEAD"), "ref: refs/heads/main\n").unwrap();
+    bot.start_session(&alice, "p199").await;
+    let listed = said(&bot, &alice, "projects").await;
+    let lines: Vec<_> = listed.lines().collect();
+    assert_eq!(lines.len(), 41, "{listed}");
+    assert_eq!(lines[0], "configured: not trusted by claude yet");
+    assert_eq!(
+        lines[1],
+        "p199: running, branch `main`, not trusted by claude yet"
+    );
+    assert_eq!(lines[2], "p000: not trusted by claude yet");
+    assert!(lines[40].starts_with("And 161 more."), "{listed}");
+    let listed = said(&bot, &alice, "projects 19").await;
+    // p019, p119, p190 to p199.
+    assert_eq!(listed.lines().count(), 12, "{listed}");
+    bot.request(&alice, "stop p199").await;
+    let listed = said(&bot, &alice, "projects 19").await;
+    assert!(
+        listed.starts_with("p199: branch `main`, not trusted by claude yet, last used "),
+        "{listed}"
+    );
+    let refusal = said(&bot, &alice, "start").await;
+    assert!(
+        refusal.contains("`p000`") && refusal.contains("and 161 more"),
+        "{refusal}"
+    );
+}
+
+/// Two hosts in alice's admin room, each with two hundred folders, of which each has some that the other has not.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_hosts_with_two_hundred_folders_each_the_one_that_has_the_folder_starts_it() {
+    let alice = person("alice").await;
+    let names =
+        |host: &str| -> Vec<String> { (0..200).map(|number| format!("{host}-{number}")).collect() };
+    let both = "both".to_owned();
+    let with = |host: &str| [names(host), vec![both.clone()]].concat();
+    let first = with("one");
+    let first = Bot::builder(homeserver())
+        .configure(|config| config["host"] = json!("build1"))
+        .root(&first.iter().map(String::as_str).collect::<Vec<_>>())
+        .power_levels(json!({ "events": { "rcbot.host": 0 } }))
+        .start(&alice)
+        .await;
+    let second = with("two");
+    let second = Bot::builder(homeserver())
+        .beside(&first)
+        .configure(|config| config["host"] = json!("build2"))
+        .root(&second.iter().map(String::as_str).collect::<Vec<_>>())
+        .start(&alice)
+        .await;
+    let bots = [first, second];
+    for bot in &bots {
+        let user = bot.user_id().as_str();
+        let announced = |event: &Event| event.kind == "rcbot.host" && event.sender == user;
+        let event = alice.wait_for("the announcement", announced).await.unwrap();
+        let content = event.json["content"].to_string();
+        assert!(content.len() < 4_096 - 1_024, "{} bytes", content.len());
+        assert_eq!(event.json["content"]["unnamed"]["count"], 201);
+        assert!(
+            !content.contains("one-17") && !content.contains("two-17"),
+            "{content}"
+        );
+    }
+    let ask = async |command: &str| {
+        let asked = bots[0].send(&alice, command).await;
+        for bot in &bots {
+            bot.decision(&asked).await;
+        }
+        let is_answer = |event: &Event| event.replies_to() == Some(asked.as_str());
+        let answer = alice.wait_for(command, is_answer).await.unwrap();
+        let answers = alice.events();
+        let senders: Vec<_> = answers
+            .iter()
+            .filter(|it| is_answer(it))
+            .map(|it| it.sender.clone())
+            .collect();
+        assert!(
+            senders.iter().all(|sender| *sender == senders[0]),
+            "{command}: {senders:?}"
+        );
+        (answer.sender.clone(), answer.body().unwrap().to_owned())
+    };
+    let starts = || bots.each_ref().map(Bot::standin_starts);
+    assert_eq!(ask("start two-17").await.0, bots[1].user_id());
+    assert_eq!(starts(), [0, 1]);
+    assert_eq!(ask("start one-17").await.0, bots[0].user_id());
+    assert_eq!(starts(), [1, 1]);
+    let (_, which) = ask("start both").await;
+    assert!(which.contains("`both@build1`, `both@build2`"), "{which}");
+    assert_eq!(ask("start both@build2").await.0, bots[1].user_id());
+    let (_, unknown) = ask("start three-17").await;
+    assert!(
+        unknown.contains("There is no project `three-17`"),
+        "{unknown}"
+    );
+    assert_eq!(starts(), [1, 2]);
+    // A folder that is made now is announced soon.
+    fs::create_dir(bots[1].root().join("fresh")).unwrap();
+    let user = bots[1].user_id().as_str();
+    let grown = |event: &Event| {
+        let count = event
+            .json
+            .pointer("/content/unnamed/count")
+            .and_then(serde_json::Value::as_u64);
+        let starts_both = event.json.pointer("/content/projects/both").is_some();
+        event.sender == user && starts_both && count == Some(200)
+    };
+    alice
+        .wait_for("the announcement of the new folder", grown)
+        .await
+        .unwrap();
+    assert_eq!(ask("start fresh").await.0, bots[1].user_id());
+    let listed = eventually("both hosts list their sessions", async || {
+        let (_, listed) = ask("projects").await;
+        (listed.contains("fresh") && listed.contains("one-17")).then_some(listed)
+    })
+    .await;
+    assert!(
+        listed.contains("build1:") && listed.contains("build2:"),
+        "{listed}"
+    );
+}
+
+#[test]
+fn check_tells_what_is_below_each_root_and_which_cannot_be_read() {
+    let host = Host::new();
+    host.check().skipped("project_roots", "gives no");
+    for folder in ["src/api", "src/wiki", "src/web site", "src/.hidden"] {
+        fs::create_dir_all(host.path(folder)).unwrap();
+    }
+    symlink("/etc", host.path("src/etc")).unwrap();
+    let root = host.path("src");
+    host.configure(|config| config["project_roots"] = json!([root]));
+    let found = "2 projects, 0 trusted by claude, 1 folder with names that cannot be a project's, 1 symbolic link out of it";
+    host.check().passed("project_roots", found);
+    host.check().failed("api: trust", "");
+    host.configure(|config| config["project_roots"] = json!([root, host.path("gone")]));
+    host.check()
+        .warned("project_roots", "cannot be read (No such file");
+}
