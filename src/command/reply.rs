@@ -158,7 +158,7 @@ pub fn help(prefix: &str, projects: &[String], has_roots: bool) -> Reply {
     let projects = Reply::new(if has_roots {
         let named = projects.iter().map(|name| format!("`{name}`, "));
         let named: String = named.take(MOST_LISTED).collect();
-        format!("Projects: {named}and the folders that `{prefix} projects` lists.")
+        format!("Projects: {named}and the folders below the project roots.")
     } else {
         format!("Projects: {}.", listed(projects))
     });

@@ -494,6 +494,33 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_folder_whose_place_a_symbolic_link_took_is_not_entered() {
+        let sandbox = Sandbox::new();
+        let folder = sandbox.path(".").canonicalize().unwrap();
+        fs::create_dir_all(folder.join("root/project/deep")).unwrap();
+        fs::create_dir_all(folder.join("elsewhere/deep")).unwrap();
+        let mut launch = sandbox.launch("pwd -P; exec sleep 600");
+        launch.follows_links = false;
+        launch.directory = folder.join("root/project/deep");
+        spawn(&launch).unwrap();
+        let wanted = launch.directory.display().to_string();
+        let printed = || fs::read_to_string(&launch.stdout).unwrap();
+        eventually("it runs there", || printed().trim() == wanted).await;
+        // As whoever can write to the root can do at any moment.
+        fs::rename(folder.join("root/project"), folder.join("root/.away")).unwrap();
+        std::os::unix::fs::symlink(folder.join("elsewhere"), folder.join("root/project")).unwrap();
+        for directory in ["root/project/deep", "root/project"] {
+            launch.directory = folder.join(directory);
+            assert!(launch.directory.is_dir());
+            let refused = spawn(&launch);
+            assert!(
+                matches!(refused, Err(NotSpawned::DirectoryGone { .. })),
+                "{refused:?}"
+            );
+        }
+    }
+
+    #[tokio::test]
     async fn a_program_that_is_not_there_is_told_from_a_directory_that_is_not_there() {
         let sandbox = Sandbox::new();
         let mut launch = sandbox.launch("");
