@@ -159,6 +159,7 @@ pub(crate) fn settings_for(sessions: &Path, projects: &[String]) -> Settings {
             resume_command: vec!["sleep".to_owned(), "600".to_owned()],
             permission_modes: Vec::new(),
             spawn: Vec::new(),
+            settings: None,
             environment: [].into(),
             stdin: "".into(),
             link_pattern: LinkPattern::new(PATTERN).unwrap(),

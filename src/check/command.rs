@@ -17,7 +17,7 @@ use super::{
 };
 use crate::remote_control::claude::{
     Invocation,
-    prerequisites::{FIRST_TO_CONTINUE, KNOWN_VERSIONS, Misuse, Version},
+    prerequisites::{FIRST_TO_CONTINUE, FIRST_WITH_SETTINGS, KNOWN_VERSIONS, Misuse, Version},
 };
 
 /// How much is shown of what a program prints as its version, in characters.
@@ -66,11 +66,16 @@ impl Site<'_> {
             Err(fault) => return judge_fault(&program, invocation, &fault),
         };
         let continues = resume.iter().any(|word| word == "--continue");
+        let has_settings = self.project.settings.settings.is_some();
         let (oldest, newest) = KNOWN_VERSIONS;
         match Version::parse(&version) {
             Some(new) if new > newest => Outcome::passed(format!(
                 "{shown}, {version}; this rcbot was written for versions up to {newest}"
             )),
+            Some(old) if has_settings && old < FIRST_WITH_SETTINGS => Outcome::failed(
+                format!("{shown} is version {old}, and `settings` needs {FIRST_WITH_SETTINGS}"),
+                "`claude update`, as the user who runs rcbot",
+            ),
             Some(old) if old < oldest => Outcome::warning(
                 format!(
                     "{shown} is version {old}, and this rcbot was written for {oldest} to {newest}"

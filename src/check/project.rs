@@ -20,12 +20,14 @@ use super::{
 };
 use crate::{
     config::{Config, ConfiguredProject, Seen, usable_directory},
+    matrix::Chain,
     remote_control::{
         Cause, Project, SESSION_ID_VARIABLE,
         claude::{
             self, Invocation, WAY_OUT,
             prerequisites::{ClaudeFiles, Hindrance, Setting, TrustReader, Unmet, gives_terminal},
         },
+        settings_file::digest_of,
     },
 };
 
@@ -199,6 +201,9 @@ impl<'a> Site<'a> {
             let command = self.judge_command(resume, resume, versions).await;
             found.push((Check::ResumeCommand, command));
         }
+        if let Some(path) = &settings.settings {
+            found.push((Check::SettingsFile, self.judge_settings_file(path)));
+        }
         if Invocation::of(start).serves() {
             let of_claude = [
                 (Check::Settings, self.judge_settings()),
@@ -265,6 +270,16 @@ impl<'a> Site<'a> {
             && machine(other) == machine(self)
             && serves(other)
             && serves(self)
+    }
+
+    fn judge_settings_file(&self, path: &Path) -> Outcome {
+        match digest_of(path, |user| self.vantage.runs_as(user)) {
+            Ok(digest) => Outcome::passed(format!("{}, SHA-256 {digest}", path.display())),
+            Err(error) => Outcome::failed(
+                Chain(&error).to_string(),
+                "make it a JSON file that is root's, in a folder that is root's, readable by the user who runs rcbot",
+            ),
+        }
     }
 
     fn judge_settings(&self) -> Result<Outcome, Outcome> {

@@ -66,6 +66,7 @@ checks! {
     Directory "directory" "directory"
     Command "command" "command"
     ResumeCommand "resume_command" "resume command"
+    SettingsFile "settings_file" "settings file"
     Settings "settings" "settings"
     Login "login" "login"
     Trust "trust" "workspace trust"

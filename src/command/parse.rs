@@ -293,21 +293,15 @@ impl<'t> Arguments<'t> {
 impl<'t> Word<'t> {
     /// The first word of a text without white space before it, and what follows.
     fn first(text: &'t str) -> Option<(Self, &'t str)> {
-        let (text, is_quoted, rest) = match in_quotes(text) {
-            Some((quoted, rest)) => (quoted, true, rest),
-            None => {
-                let ends_option = |sign: char| sign == '=' && text.starts_with(DASHES);
-                let end = text.find(|sign: char| sign.is_whitespace() || ends_option(sign));
-                let (word, rest) = text.split_at(end.unwrap_or(text.len()));
-                (
-                    word,
-                    false,
-                    rest.strip_prefix('=')
-                        .filter(|_| text.starts_with(DASHES))
-                        .unwrap_or(rest),
-                )
-            }
-        };
+        let (text, is_quoted, rest) = in_quotes(text).map_or_else(
+            || {
+                let is_option = text.starts_with(DASHES);
+                let ends = |sign: char| sign.is_whitespace() || is_option && sign == '=';
+                let (word, rest) = text.split_at(text.find(ends).unwrap_or(text.len()));
+                (word, false, rest.strip_prefix('=').unwrap_or(rest))
+            },
+            |(quoted, rest)| (quoted, true, rest),
+        );
         let is_there = is_quoted || !text.is_empty();
         is_there.then_some((Self { text, is_quoted }, rest.trim_start()))
     }
@@ -329,9 +323,9 @@ impl<'t> Word<'t> {
 fn in_quotes(text: &str) -> Option<(&str, &str)> {
     let mut signs = text.chars();
     let first = signs.next()?;
-    let quotes = QUOTES.into_iter().find(|quotes| quotes.contains(&first))?;
+    let kind = QUOTES.into_iter().find(|kind| kind.contains(&first))?;
     let quoted = signs.as_str();
-    let mut closing = quoted.match_indices(quotes);
+    let mut closing = quoted.match_indices(kind);
     closing.find_map(|(at, quote)| {
         let (inner, rest) = (quoted.get(..at)?, quoted.get(at + quote.len()..)?);
         let ends_word = rest.is_empty() || rest.starts_with(char::is_whitespace);
@@ -433,6 +427,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table of cases")]
     fn options_are_read_as_people_and_phones_type_them_and_each_slip_has_its_line() {
         let options = |mode: &str, spawn: &str, name: &str| {
             let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());

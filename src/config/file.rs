@@ -31,7 +31,7 @@ use super::{
 };
 use crate::remote_control::{
     Choice, LinkPattern, MAX_OUTPUT, Project, ProjectName, RECONNECT_LIMIT, Restart, STOP_GRACE,
-    SessionSettings, StartOption,
+    SessionSettings, StartOption, has_placeholder,
 };
 
 /// Faster than anybody types who reads the answers.
@@ -45,9 +45,11 @@ const MAX_COMMAND_AGE: Duration = Duration::from_mins(2);
 
 /// Server mode needs no terminal. Without `--spawn` it asks a question in some directories and waits for ever; two
 /// sessions of one name get mixed up in the app's list.
-const COMMAND: [&str; 7] = [
+const COMMAND: [&str; 9] = [
     "claude",
     "remote-control",
+    "--settings",
+    "{settings}",
     "--permission-mode",
     "{mode}",
     "--spawn={spawn}",
@@ -56,10 +58,12 @@ const COMMAND: [&str; 7] = [
 ];
 
 /// `--continue` excludes `--spawn`.
-const RESUME_COMMAND: [&str; 7] = [
+const RESUME_COMMAND: [&str; 9] = [
     "claude",
     "remote-control",
     "--continue",
+    "--settings",
+    "{settings}",
     "--permission-mode",
     "{mode}",
     "--name",
@@ -154,6 +158,7 @@ struct ProjectSection {
     resume_command: Given<Command>,
     permission_modes: Given<Anything>,
     spawn: Given<Anything>,
+    settings: Given<FilePath>,
     environment: BTreeMap<String, Given<Variable>>,
     stdin: Given<Input>,
     link_pattern: Given<Pattern>,
@@ -216,7 +221,7 @@ impl File {
         let login = read_login(bot.access_token, bot.password, registration, document);
         let admin_room = document.required("admin_room", self.admin_room);
         let has_roots = document.has("project_roots[0]");
-        let sessions = self.sessions.read_sessions(document);
+        let sessions = self.sessions.read_sessions(folder, document);
         let projects = read_projects(
             self.projects,
             sessions.as_ref(),
@@ -375,7 +380,7 @@ fn read_roots(
         let directory = document.required(&format!("{at}.directory"), directory);
         Some(ProjectRoot {
             power_level: section.power_level.0,
-            settings: section.read_settings(&at, sessions.clone(), document),
+            settings: section.read_settings(&at, sessions.clone(), folder, document),
             directory: folder.join(directory?),
         })
     });
@@ -437,7 +442,7 @@ impl ProjectSection {
         let directory = document.required(&format!("{at}.directory"), directory);
         let power_level = self.power_level.0;
         let deliver_to = self.read_autostart(at, document);
-        let settings = self.read_settings(at, sessions.clone(), document);
+        let settings = self.read_settings(at, sessions.clone(), folder, document);
         Some(ConfiguredProject {
             project: Project {
                 name: name.ok()?,
@@ -469,7 +474,7 @@ impl ProjectSection {
     }
 
     /// What holds for every project that does not say otherwise.
-    fn read_sessions(self, document: &Document<'_>) -> Option<SessionSettings> {
+    fn read_sessions(self, folder: &Path, document: &Document<'_>) -> Option<SessionSettings> {
         let misplaced = OF_PROJECT.map(|key| format!("sessions.{key}"));
         for key in misplaced.iter().filter(|key| document.has(key)) {
             document.problem(key, "is a key of a project; move it below `projects`");
@@ -482,6 +487,7 @@ impl ProjectSection {
                 value: SPAWN.to_owned(),
                 level: None,
             }],
+            settings: None,
             environment: BTreeMap::new(),
             // Answers the question that is asked once, the first time ever.
             stdin: "y\n".into(),
@@ -495,7 +501,7 @@ impl ProjectSection {
             max_output: MAX_OUTPUT,
             restart: Restart::Never,
         };
-        Some(self.read_settings("sessions", built_in, document))
+        Some(self.read_settings("sessions", built_in, folder, document))
     }
 
     /// What is given here, over what holds outside. Variables are added to those outside; one of the same name wins.
@@ -503,6 +509,7 @@ impl ProjectSection {
         self,
         at: &str,
         outer: SessionSettings,
+        folder: &Path,
         document: &Document<'_>,
     ) -> SessionSettings {
         let (mode, spawn) = (self.permission_modes.0, self.spawn.0);
@@ -525,10 +532,23 @@ impl ProjectSection {
         let inner = self.environment.into_iter().filter_map(variable);
         let start = command("command", self.command);
         let resume = command("resume_command", self.resume_command);
+        let is_own = start.is_some() || resume.is_some() || self.settings.0.is_some();
         for (key, words) in [("command", &start), ("resume_command", &resume)] {
             refuse_name_in_script(&format!("{at}.{key}"), words.as_deref(), document);
         }
         let start = start.unwrap_or(outer.command);
+        let resume = resume.unwrap_or(outer.resume_command);
+        let settings = self.settings.0.map(|path| folder.join(path));
+        let settings = settings.or(outer.settings);
+        // What is meant to bind each session must not be left out by one of them.
+        for (key, words) in [("command", &start), ("resume_command", &resume)] {
+            if is_own && settings.is_some() && !has_placeholder(words, "settings") {
+                document.problem(
+                    &format!("{at}.settings"),
+                    format!("does not get to the session, as `{key}` has no `{{settings}}`; add it there: --settings, \"{{settings}}\""),
+                );
+            }
+        }
         let choices = |option, key: &str, given: Option<Value>| {
             let path = format!("{at}.{key}");
             Some(read_choices(option, &path, &given?, &start, document))
@@ -539,7 +559,8 @@ impl ProjectSection {
             permission_modes: mode.unwrap_or(outer.permission_modes),
             spawn: spawn.unwrap_or(outer.spawn),
             command: start,
-            resume_command: resume.unwrap_or(outer.resume_command),
+            resume_command: resume,
+            settings,
             environment: outer.environment.into_iter().chain(inner).collect(),
             stdin: self.stdin.or(outer.stdin),
             link_pattern: self.link_pattern.or(outer.link_pattern),

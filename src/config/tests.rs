@@ -93,6 +93,8 @@ fn the_least_configuration_has_the_documented_defaults() {
         [
             "claude",
             "remote-control",
+            "--settings",
+            "{settings}",
             "--permission-mode",
             "{mode}",
             "--spawn={spawn}",

@@ -25,6 +25,7 @@ pub mod process;
 mod project;
 mod restore;
 mod session;
+pub(crate) mod settings_file;
 mod store;
 mod tasks;
 mod watch;
@@ -48,6 +49,7 @@ pub use claude::{Cause, Connection, LinkPattern, PatternError, SESSION_ID_VARIAB
 pub use folder::{FolderFacts, FolderReader, last_used};
 pub use logs::{Output, OutputError};
 pub use notice::{DeliveryId, Notice, Notices, Outcome, Phase, SessionStatus, Status};
+pub(crate) use options::has_placeholder;
 pub use options::{
     Choice, InvalidSessionName, NotAllowed, Options, SessionName, Start, StartOption,
 };

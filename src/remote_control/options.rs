@@ -40,9 +40,14 @@ impl StartOption {
 
     /// Whether the placeholder stands in one of these words.
     pub(crate) fn is_in(self, command: &[String]) -> bool {
-        let placeholder = format!("{{{}}}", self.name());
-        command.iter().any(|word| word.contains(&placeholder))
+        has_placeholder(command, self.name())
     }
+}
+
+/// Whether something of this name is filled in there.
+pub(crate) fn has_placeholder(command: &[String], name: &str) -> bool {
+    let placeholder = format!("{{{name}}}");
+    command.iter().any(|word| word.contains(&placeholder))
 }
 
 /// As people type it.
@@ -301,6 +306,7 @@ mod tests {
             resume_command: words("claude --continue {mode}"),
             permission_modes: vec![choice("plan", None), choice("bypassPermissions", Some(100))],
             spawn: vec![choice("same-dir", None), choice("worktree", Some(75))],
+            settings: None,
             environment: BTreeMap::new(),
             stdin: "".into(),
             link_pattern: LinkPattern::new(r"https://claude\.ai/[a-z]+").unwrap(),

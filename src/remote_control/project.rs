@@ -103,6 +103,8 @@ pub struct SessionSettings {
     pub permission_modes: Vec<Choice>,
     /// The spawn modes, likewise.
     pub spawn: Vec<Choice>,
+    /// A file with settings of the program, for `{settings}` in both commands. Absolute.
+    pub settings: Option<PathBuf>,
     /// Set in the child besides the allow-list.
     pub environment: BTreeMap<String, SecretText>,
     /// What the process reads on its standard input, then end of file.

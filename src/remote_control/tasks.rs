@@ -10,12 +10,13 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::geteuid;
 use tokio::{
     sync::{Mutex, mpsc},
     task::{JoinSet, spawn_blocking},
     time::{sleep, timeout},
 };
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{
     SESSION_ID_VARIABLE, claude,
@@ -23,6 +24,7 @@ use super::{
     process::{self, Launch, NotSpawned, ProcessIdentity, StopReport},
     project::{MAX_OUTPUT, Project, ProjectName, STOP_GRACE},
     session::{Event, SessionId},
+    settings_file::digest_of,
     watch::{self, STDERR, STDIN, STDOUT},
 };
 
@@ -138,18 +140,25 @@ impl Task {
                 "the configuration does not allow {option} {value} any more"
             ))
         })?;
+        let file = settings.settings.as_deref();
+        let digest = file.map(|path| digest_of(path, |user| user == geteuid().as_raw()));
+        let digest = digest
+            .transpose()
+            .map_err(|error| other(&in_full(&error)))?;
         let id = self.session.as_str();
+        let file = file.map(|path| path.to_string_lossy().into_owned());
         let mut values = vec![
             ("project", Some(self.name.as_str())),
             ("host", Some(&spawning.host)),
             ("id", Some(id)),
+            ("settings", file.as_deref()),
         ];
         values.extend(StartOption::ALL.map(|option| (option.name(), start.options.get(option))));
         let words = claude::fill_in(settings.command_for(start.beginning), &values);
         let mut words = words.into_iter();
         let mut environment = claude::environment(std::env::vars_os(), &settings.environment, id);
         environment.extend(spawning.marks);
-        process::spawn(&Launch {
+        let process = process::spawn(&Launch {
             program: words.next().ok_or_else(|| other(&"the command is empty"))?,
             arguments: words.collect(),
             directory: project.directory.clone(),
@@ -159,7 +168,18 @@ impl Task {
             stdout: self.folder.join(STDOUT),
             stderr: self.folder.join(STDERR),
             mark: id.to_owned(),
-        })
+        })?;
+        // Of each start, those included that nobody asked for.
+        info!(
+            target: "audit",
+            project = self.name.as_str(),
+            session = id,
+            mode = start.options.mode,
+            spawn = start.options.spawn,
+            settings = digest,
+            "session process started"
+        );
+        Ok(process)
     }
 
     /// Ends the process tree, however long it takes; reports `TreeGone`.

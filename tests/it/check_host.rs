@@ -351,3 +351,20 @@ fn a_program_that_resumes_alone_is_looked_up_too() {
     checkup.warned("website: resume_command", "`resume` needs 2.1.200");
     checkup.passed("website: command", "");
 }
+
+#[test]
+fn a_settings_file_is_looked_at_and_needs_a_claude_that_takes_it() {
+    let host = Host::new();
+    let file = host.path("settings.json");
+    fs::write(&file, "{}").unwrap();
+    host.configure_project("settings", json!(file));
+    let checkup = host.check();
+    checkup.failed("website: command", "`settings` needs 2.1.321");
+    checkup.passed("website: settings_file", "SHA-256 44136fa3");
+    let newer = CLAUDE.replace("2.1.250", "2.1.321");
+    fs::write(host.path("bin/claude"), newer).unwrap();
+    fs::write(&file, "[]").unwrap();
+    let checkup = host.check();
+    checkup.passed("website: command", "");
+    checkup.failed("website: settings_file", "is not a JSON object");
+}

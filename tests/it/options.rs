@@ -1,5 +1,10 @@
 //! The options of a start: what may be asked for, by whom, and what a session runs with.
 
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt as _,
+};
+
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
@@ -145,4 +150,37 @@ async fn a_permission_mode_can_need_a_power_level_to_be_asked_for_and_to_get_the
     assert_says(&bot.request(&bob, "stop website").await, "is stopped");
     let answer = bot.request(&bob, "start website --mode plan").await;
     assert_says(&answer, "website is running");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_settings_file_gets_to_the_session_and_into_the_audit_log_unless_others_can_change_it() {
+    let alice = person("alice").await;
+    let bot = Bot::builder(homeserver())
+        .configure(|config| {
+            config["sessions"]["settings"] = json!("settings.json");
+            let command = config["sessions"]["command"].clone();
+            config["sessions"]["resume_command"] = command;
+        })
+        .start(&alice)
+        .await;
+    let file = bot.config_path().with_file_name("settings.json");
+    fs::write(&file, "{}").unwrap();
+    fs::set_permissions(&file, Permissions::from_mode(0o666)).unwrap();
+    let answer = bot.request(&alice, "start").await;
+    assert_says(&answer, "other users can write ");
+    assert_eq!(bot.standin_starts(), 0);
+    fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
+    bot.start_session(&alice, "website").await;
+    let wanted = format!(
+        "--settings|{}|--spawn=same-dir|--name|website",
+        file.display()
+    );
+    assert_eq!(arguments(&bot), [wanted]);
+    let digest = "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
+    let log = bot.log();
+    let mut lines = log
+        .lines()
+        .filter(|line| line.contains("audit: session process started"));
+    let line = lines.next().unwrap();
+    assert!(line.contains(&format!("settings=\"{digest}\"")), "{line}");
 }

@@ -134,6 +134,7 @@ sessions:\n  spawn: [a b] | 9: sessions.spawn[0]: found "a b", wanted a word suc
 sessions:\n  spawn: [{a: b}] | 9: sessions.spawn[0]: found a mapping, wanted a whole number
 sessions:\n  spawn: [{a: 1, b: 2}] | 9: sessions.spawn[0]: found a mapping, wanted a word such as plan
 sessions:\n  command: [x]\n  permission_modes: [plan] | 10: sessions.permission_modes: is of no use, as the command has no `{mode}`
+sessions:\n  settings: s.json\n  command: [x] | 9: sessions.settings: does not get to the session, as `command` has no `{settings}`
 sessions:\n  command: [sh, -lc, 'x {name}'] | 9: sessions.command[2]: a shell would read `{name}`, which people choose
 authorization:\n  users:\n  - me                 | 10: authorization.users[0]: found "me", wanted a user id
 authorization:\n  users:\n  - "@a:b"\n  - 5       | 11: authorization.users[1]: found 5, wanted a user id

@@ -59,11 +59,8 @@ pub(crate) fn fill_in(command: &[String], values: &[(&str, Option<&str>)]) -> Ve
     for word in command {
         let (filled, lacks_value) = fill_in_word(word, values);
         let is_option = word.starts_with('-') && word != "--";
-        let is_kept = if lacks_value {
-            !filled.is_empty() && !(is_option && filled.ends_with('='))
-        } else {
-            true
-        };
+        let is_empty = filled.is_empty() || is_option && filled.ends_with('=');
+        let is_kept = !(lacks_value && is_empty);
         if is_kept {
             words.push(filled);
         } else if filled.is_empty() && option_before {
@@ -190,7 +187,7 @@ mod tests {
     fn an_option_without_a_value_vanishes_with_its_flag() {
         let command = "p --permission-mode {mode} --spawn={spawn} --flag -- {mode} --name|{name} {project}|{name}|end";
         let filled = |values: &[(&str, Option<&str>)]| {
-            let words = command.replace('|', "\u{1f}").replace(' ', "\u{1f}");
+            let words = command.replace(['|', ' '], "\u{1f}");
             let words = words.replace("{name}\u{1f}{project}", "{name} {project}");
             let words: Vec<_> = words.split('\u{1f}').map(str::to_owned).collect();
             fill_in(&words, values).join("|")

@@ -22,6 +22,9 @@ pub(crate) const KNOWN_VERSIONS: (Version, Version) = (Version(2, 1, 197), Versi
 /// The version from which on `--continue` brings back a conversation of Remote Control.
 pub(crate) const FIRST_TO_CONTINUE: Version = Version(2, 1, 200);
 
+/// The version from which on a server takes `--settings`.
+pub(crate) const FIRST_WITH_SETTINGS: Version = Version(2, 1, 321);
+
 /// The scope that a log-in with a claude.ai account has, and one with an API console has not.
 const SCOPE_OF_SUBSCRIBERS: &str = "user:inference";
 

@@ -53,7 +53,7 @@ impl BotBuilder {
             "data_dir": "data",
             "sessions": {
                 "command": [
-                    claude, "remote-control", "--permission-mode", "{mode}", "--spawn={spawn}", "--name",
+                    claude, "remote-control", "--settings", "{settings}", "--permission-mode", "{mode}", "--spawn={spawn}", "--name",
                     "{name} {project}@{host} {id}"
                 ],
             },

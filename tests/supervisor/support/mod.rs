@@ -106,6 +106,7 @@ impl Sandbox {
                 resume_command: standin(&["--continue"]),
                 permission_modes: Vec::new(),
                 spawn: Vec::new(),
+                settings: None,
                 environment: [
                     (STANDIN_LOG.to_owned(), log.as_str().into()),
                     ("RCBOT_STANDIN".to_owned(), words.into()),

@@ -1,0 +1,149 @@
+//! The file that a session gets as its `--settings`: whether other users can change it, and its digest.
+//!
+//! It is looked at when a process is made, and the program reads it itself a moment later: the folders on the way to it have to be
+//! closed to others too.
+
+use std::{
+    fs::{File, Metadata, OpenOptions},
+    io::{self, Read as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use sha2::{Digest as _, Sha256};
+
+/// No such file is larger, in bytes.
+const LARGEST: u64 = 1024 * 1024;
+
+/// Writing is allowed to the group, or to all.
+const WRITABLE_BY_OTHERS: u32 = 0o022;
+
+/// In such a folder nobody can replace what is another user's.
+const STICKY: u32 = 0o1000;
+
+/// Why no session starts with a settings file.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UnfitSettings {
+    #[error("cannot read the settings file {path}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("the settings file {path} is no file of up to 1 MiB")]
+    NoFile { path: PathBuf },
+    #[error(
+        "{path} belongs to user {owner}, who could change the session's settings; it has to be root's or that of the bot's user"
+    )]
+    Owner { path: PathBuf, owner: u32 },
+    #[error(
+        "other users can write {path}, and with it the session's settings: `chmod go-w {path}`"
+    )]
+    Writable { path: PathBuf },
+    #[error("the settings file {path} is not a JSON object")]
+    NoJson { path: PathBuf },
+}
+
+/// The SHA-256 of a settings file that only root and the bot's user can change. `is_ours` knows that user.
+///
+/// # Errors
+/// [`UnfitSettings`].
+pub(crate) fn digest_of(
+    path: &Path,
+    is_ours: impl Fn(u32) -> bool,
+) -> Result<String, UnfitSettings> {
+    let unreadable = |source| UnfitSettings::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let real = path.canonicalize().map_err(unreadable)?;
+    // A FIFO would keep whoever opens it.
+    let without_waiting = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let mut options = OpenOptions::new();
+    let options = options.read(true).custom_flags(without_waiting);
+    let file = options.open(&real).map_err(unreadable)?;
+    let metadata = file.metadata().map_err(unreadable)?;
+    if !metadata.is_file() || metadata.len() > LARGEST {
+        let path = path.to_owned();
+        return Err(UnfitSettings::NoFile { path });
+    }
+    refuse_others(&real, &metadata, &is_ours)?;
+    for folder in real.ancestors().skip(1) {
+        let metadata = folder.metadata().map_err(unreadable)?;
+        refuse_others(folder, &metadata, &is_ours)?;
+    }
+    let bytes = read(file).map_err(unreadable)?;
+    let json = serde_json::from_slice::<serde_json::Map<_, serde_json::Value>>(&bytes);
+    json.map_err(|_| UnfitSettings::NoJson {
+        path: path.to_owned(),
+    })?;
+    Ok(format!("{:x}", Sha256::digest(&bytes)))
+}
+
+fn refuse_others(
+    path: &Path,
+    metadata: &Metadata,
+    is_ours: impl Fn(u32) -> bool,
+) -> Result<(), UnfitSettings> {
+    let path = path.to_owned();
+    let owner = metadata.uid();
+    if owner != 0 && !is_ours(owner) {
+        return Err(UnfitSettings::Owner { path, owner });
+    }
+    let is_sticky = metadata.is_dir() && metadata.mode() & STICKY != 0;
+    if metadata.mode() & WRITABLE_BY_OTHERS != 0 && !is_sticky {
+        return Err(UnfitSettings::Writable { path });
+    }
+    Ok(())
+}
+
+fn read(file: File) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(LARGEST).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
+    use super::*;
+
+    fn set_mode(path: &Path, mode: u32) {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn a_settings_file_that_others_can_change_or_that_is_no_json_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("settings.json");
+        let me = rustix::process::geteuid().as_raw();
+        let look = || digest_of(&path, |user| user == me);
+        assert!(matches!(look(), Err(UnfitSettings::Read { .. })));
+        fs::write(&path, "{}").unwrap();
+        set_mode(&path, 0o644);
+        let digest = "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
+        assert_eq!(look().unwrap(), digest);
+        for mode in [0o664, 0o646] {
+            set_mode(&path, mode);
+            assert!(matches!(look(), Err(UnfitSettings::Writable { .. })));
+        }
+        set_mode(&path, 0o600);
+        set_mode(folder.path(), 0o777);
+        assert!(matches!(look(), Err(UnfitSettings::Writable { path }) if path.is_dir()));
+        set_mode(folder.path(), 0o700);
+        for text in ["", "[]", "{", "{} {}"] {
+            fs::write(&path, text).unwrap();
+            assert!(
+                matches!(look(), Err(UnfitSettings::NoJson { .. })),
+                "{text}"
+            );
+        }
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert!(matches!(look(), Err(UnfitSettings::NoFile { .. })));
+        // Root's folders stand above each, whoever the user is.
+        if me != 0 {
+            fs::remove_dir(&path).unwrap();
+            fs::write(&path, "{}").unwrap();
+            let look = digest_of(&path, |_| false);
+            assert!(matches!(look, Err(UnfitSettings::Owner { .. })));
+        }
+    }
+}
