@@ -76,7 +76,13 @@ enum Command {
         json: bool,
     },
     /// Show the sessions on this host, from disk. Needs no homeserver and no running bot.
-    Status(ConfigFile),
+    Status {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// Write them for machines.
+        #[arg(long)]
+        json: bool,
+    },
     /// End sessions on this host. Needs no homeserver; a bot that runs does it itself.
     Stop {
         #[command(flatten)]
@@ -147,7 +153,7 @@ fn perform(command: Command) -> Result<(), Failure> {
             verbose,
             json,
         } => check::check(&config.config, check::Form { verbose, json }),
-        Command::Status(file) => sessions::status(&file.config),
+        Command::Status { config, json } => sessions::status(&config.config, json),
         Command::Stop { config, project } => sessions::stop(&config.config, project.as_deref()),
         Command::Trust(arguments) => trust::trust(&arguments),
         Command::ResetIdentity(arguments) => reset_identity::reset_identity(&arguments),

@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, anyhow};
+use serde_json::{Value, json};
 use tracing::warn;
 
 use super::{Failure, block_on, print};
@@ -16,7 +17,7 @@ use crate::{
     config::Places,
     data_dir::{self, DataDir, DataDirError},
     remote_control::{
-        self, Phase, ProjectName, SessionId, Usage,
+        self, Connection, Phase, ProjectName, SessionId, Usage,
         offline::{self, Known},
     },
 };
@@ -24,19 +25,80 @@ use crate::{
 /// How long the bot may take for a stop beyond what the processes have to end by themselves.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-pub(super) fn status(path: &Path) -> Result<(), Failure> {
+/// The version of what `status --json` writes: another one means that a key or a state has changed its meaning or is gone.
+const SCHEMA: u32 = 1;
+
+pub(super) fn status(path: &Path, as_json: bool) -> Result<(), Failure> {
     let places = load(path)?;
-    let all = look(&places)?;
-    let mut lines = Vec::new();
+    let mut all = look(&places)?;
     for project in places.projects.keys() {
         if !all.iter().any(|known| known.project() == project) {
-            lines.push(format!("{project}: no session"));
+            all.push(Known::none(project));
         }
     }
+    all.sort_unstable_by(|a, b| a.project().cmp(b.project()));
     let usage = remote_control::usage().map_err(|error| Failure::WhileRunning(error.into()))?;
-    lines.extend(all.iter().map(|known| describe(known, &usage)));
-    lines.sort_unstable();
+    if as_json {
+        let projects: Vec<_> = all.iter().map(|known| to_json(known, &usage)).collect();
+        let version = env!("CARGO_PKG_VERSION");
+        let report = json!({ "schema": SCHEMA, "version": version, "projects": projects });
+        return print(&format!("{report:#}"));
+    }
+    let lines: Vec<_> = all.iter().map(|known| describe(known, &usage)).collect();
     print(&lines.join("\n"))
+}
+
+/// As docs/operations.md has it.
+fn to_json(known: &Known, usage: &BTreeMap<SessionId, Usage>) -> Value {
+    let (id, session) = match known {
+        Known::Record { status, .. } => {
+            let session = status.session.as_ref();
+            (session.map(|session| &session.id), session)
+        }
+        Known::Unrecorded { session, .. } => (Some(session), None),
+        Known::Unreadable { .. } => (None, None),
+    };
+    let since = session.map(|session| humantime::format_rfc3339_seconds(session.since).to_string());
+    let seconds = |time: Duration| time.as_secs();
+    let connection = session.and_then(|session| session.connection);
+    let next_try = session.and_then(|session| session.next_try.as_ref());
+    let usage = id.and_then(|id| usage.get(id));
+    json!({
+        "project": known.project().as_str(),
+        "state": state(known),
+        "session": id.map(ToString::to_string),
+        "since": since,
+        "requester": session.and_then(|session| session.requester.as_ref()),
+        "ends_in": session.and_then(|session| session.time_left).map(seconds),
+        "connection": connection.map(|connection| match connection {
+            Connection::Connecting => "connecting",
+            Connection::Connected => "connected",
+            Connection::Reconnecting { .. } => "reconnecting",
+        }),
+        "cut_off": session.is_some_and(|session| session.is_cut_off),
+        "next_try_in": next_try.map(|(left, _)| seconds(*left)),
+        "processes": usage.map_or(0, |usage| usage.processes),
+        "memory": usage.map_or(0, |usage| usage.memory),
+        "program_replaced": usage.is_some_and(|usage| usage.is_replaced),
+    })
+}
+
+fn state(known: &Known) -> &'static str {
+    match known {
+        Known::Record { status, is_alive } => {
+            match status.session.as_ref().map(|session| session.phase) {
+                None => "none",
+                Some(Phase::Stopping) if !is_alive => "stopped",
+                Some(Phase::Starting | Phase::Running) if !is_alive => "ended",
+                Some(Phase::Starting) => "starting",
+                Some(Phase::Running) => "running",
+                Some(Phase::Stopping) => "stopping",
+                Some(Phase::Resting) => "resting",
+            }
+        }
+        Known::Unrecorded { .. } => "unrecorded",
+        Known::Unreadable { .. } => "unreadable",
+    }
 }
 
 /// What is wrong in the configuration and has nothing to do with sessions keeps nobody from looking after them.
@@ -59,7 +121,7 @@ fn describe(known: &Known, usage: &BTreeMap<SessionId, Usage>) -> String {
             let line = reply::status_line(status, usage, SystemTime::now());
             match status.session.as_ref().map(|session| session.phase) {
                 Some(Phase::Stopping) if !is_alive => format!(
-                    "{}: stopped; the bot takes its link back when it runs again",
+                    "{}: stopped; the bot deletes its link when it runs again",
                     status.project
                 ),
                 Some(Phase::Starting | Phase::Running) if !is_alive => {

@@ -48,6 +48,15 @@ pub enum Known {
 }
 
 impl Known {
+    /// A project that never had a session, or whose last one is over.
+    #[must_use]
+    pub fn none(project: &ProjectName) -> Self {
+        Self::Record {
+            status: Status::of(project, None, Duration::ZERO),
+            is_alive: false,
+        }
+    }
+
     /// Whose session it is.
     #[must_use]
     pub fn project(&self) -> &ProjectName {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{assert_says, bot::Bot, homeserver, person, run_to_end};
 
@@ -237,12 +237,24 @@ async fn the_operator_sees_and_stops_sessions_with_and_without_a_running_bot() {
         assert_eq!(api, "api: no session");
         assert!(website.starts_with("website: running since "), "{status}");
         assert!(!status.contains("claude.ai"), "{status}");
+        let report = operate(&bot, &["status", "--json"]);
+        assert!(!report.contains("claude.ai"), "{report}");
+        let report: Value = serde_json::from_str(&report).unwrap();
+        let [none, running] = &report["projects"].as_array().unwrap()[..] else {
+            panic!("{report}")
+        };
+        assert_eq!(
+            (&none["state"], &running["state"]),
+            (&json!("none"), &json!("running"))
+        );
+        assert_eq!(running["requester"], alice.user_id().as_str());
+        assert_documented(&report);
         let said = operate(&bot, &["stop", "website"]);
         assert!(said.contains(stopped), "{said}");
         assert!(bot.session_processes().is_empty());
         if !runs {
             let status = operate(&bot, &["status"]);
-            let left = "website: stopped; the bot takes its link back when it runs again";
+            let left = "website: stopped; the bot deletes its link when it runs again";
             assert!(status.ends_with(left), "{status}");
             assert_eq!(operate(&bot, &["stop"]), "There is no active session.");
             bot.restart(&alice).await;
@@ -251,5 +263,16 @@ async fn the_operator_sees_and_stops_sessions_with_and_without_a_running_bot() {
         let status = bot.request(&alice, "status").await;
         let none = "api: no session\nwebsite: no session";
         assert_eq!(status.body(), Some(none));
+    }
+}
+
+/// Every key of the report has its line in docs/operations.md.
+fn assert_documented(report: &Value) {
+    let docs = include_str!("../../docs/operations.md");
+    let docs = docs.split("`rcbot status --json`").nth(1).unwrap();
+    let keys = report.as_object().unwrap().keys();
+    let of_project = report["projects"][0].as_object().unwrap().keys();
+    for key in keys.chain(of_project) {
+        assert!(docs.contains(&format!("`{key}`")), "{key}");
     }
 }
