@@ -69,6 +69,29 @@ fn a_session_that_cannot_be_watched_for_lack_of_descriptors_is_watched_later() {
 }
 
 #[test]
+fn a_session_that_could_not_be_ended_for_lack_of_descriptors_is_not_started() {
+    let name =
+        "exhaustion::a_session_that_could_not_be_ended_for_lack_of_descriptors_is_not_started";
+    if !has_few_descriptors(name) {
+        return;
+    }
+    run(async {
+        let sandbox = Sandbox::new();
+        let mut owner = Owner::with_session(&sandbox, sandbox.project("")).await;
+        owner.stop_and_wait().await;
+        let mut descriptors = all_descriptors();
+        descriptors.truncate(descriptors.len() - 10);
+        owner.start("alice");
+        let refused = Ending::NotSpawned(NotSpawned::TooFewDescriptors { limit: 100 });
+        assert_eq!(owner.outcome().await.ending, refused);
+        drop(descriptors);
+        owner.start("alice");
+        owner.link(1).await;
+        owner.stop_and_wait().await;
+    });
+}
+
+#[test]
 fn a_tree_of_more_processes_than_there_are_descriptors_is_ended() {
     if !has_few_descriptors(
         "exhaustion::a_tree_of_more_processes_than_there_are_descriptors_is_ended",

@@ -118,6 +118,10 @@ fn not_spawned(reason: &NotSpawned) -> String {
         NotSpawned::DirectoryForbidden { directory } => format!(
             "its directory `{directory}` may not be entered (EACCES). Let the bot's user on the host enter it."
         ),
+        NotSpawned::TooFewDescriptors { limit } => format!(
+            "the bot may have only {limit} files open at once, which is too few for another session. Raise the limit on the \
+             host (`LimitNOFILE=` in a systemd unit, `ulimit -n` in a shell), or stop another session."
+        ),
         NotSpawned::Unresponsive { directory } => format!(
             "the directory {directory} or the program does not answer, as on a network file system whose server is away. Check \
              its mount on the host."

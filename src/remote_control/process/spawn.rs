@@ -37,6 +37,10 @@ use super::{
 /// The output of a process may hold secrets.
 const OUTPUT_MODE: u32 = 0o600;
 
+/// How many descriptors have to be left for another process: to watch it takes half a dozen, and there have to be some for its end
+/// and for the rest of us whatever comes.
+const SPARE_DESCRIPTORS: u64 = 12;
+
 /// How many descriptors are closed one by one where the kernel cannot close them all.
 const CLOSED_SINGLY: c_int = 1 << 16;
 
@@ -104,6 +108,11 @@ pub enum NotSpawned {
         /// The directory.
         directory: String,
     },
+    /// We may have only so many files open at once, and nearly all are.
+    TooFewDescriptors {
+        /// RLIMIT_NOFILE.
+        limit: u64,
+    },
     /// It did not come to be in the time that there was for it: the directory or the program does not answer.
     Unresponsive {
         /// The directory.
@@ -124,6 +133,7 @@ pub enum NotSpawned {
 /// # Errors
 /// See [`NotSpawned`]. In the one case that a process was started and cannot be looked at, it can be found by its mark alone.
 pub fn spawn(launch: &Launch) -> Result<ProcessIdentity, NotSpawned> {
+    require_spare_descriptors()?;
     let held = match launch.follows_links {
         true => None,
         false => {
@@ -167,6 +177,16 @@ fn open_without_links(path: &Path) -> io::Result<OwnedFd> {
     below.iter().try_fold(top, |directory, name| {
         Ok(rustix::fs::openat(&directory, name, flags, Mode::empty())?)
     })
+}
+
+/// A session that starts with the last descriptors could be neither watched nor ended.
+fn require_spare_descriptors() -> Result<(), NotSpawned> {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let open = fs::read_dir("/proc/self/fd").map(|entries| entries.count() as u64);
+    match open {
+        Ok(open) if open.saturating_add(SPARE_DESCRIPTORS) <= limit => Ok(()),
+        Ok(_) | Err(_) => Err(NotSpawned::TooFewDescriptors { limit }),
+    }
 }
 
 fn stream(path: &Path, open: fn(&Path) -> io::Result<File>) -> Result<Stdio, NotSpawned> {

@@ -82,7 +82,7 @@ pub(crate) fn usage_by(name: &str) -> Result<HashMap<String, Usage>, ProcessErro
     Ok(usages)
 }
 
-/// See proc_pid_exe(5). Of a process that has vanished or is hidden nothing is said.
+/// See `proc_pid_exe(5)`. Of a process that has vanished or is hidden nothing is said.
 fn has_lost_its_file(process: &Seen) -> bool {
     let program = fs::read_link(format!("/proc/{}/exe", process.identity.pid()));
     program.is_ok_and(|program| program.as_os_str().as_bytes().ends_with(b" (deleted)"))
