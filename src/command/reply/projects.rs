@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_line_says_what_runs_on_which_branch_and_whether_it_is_trusted() {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(3_000);
+        let now = SystemTime::UNIX_EPOCH + Duration::from_mins(50);
         let said = |project: &Listed, facts: &FolderFacts| line(project, facts, now).plain;
         let running = listed("web", false, Some(Phase::Running), Some(2_000));
         assert_eq!(

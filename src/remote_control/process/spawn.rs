@@ -134,11 +134,11 @@ pub enum NotSpawned {
 /// See [`NotSpawned`]. In the one case that a process was started and cannot be looked at, it can be found by its mark alone.
 pub fn spawn(launch: &Launch) -> Result<ProcessIdentity, NotSpawned> {
     require_spare_descriptors()?;
-    let held = match launch.follows_links {
-        true => None,
-        false => {
-            Some(open_without_links(&launch.directory).map_err(|error| explain(launch, &error))?)
-        }
+    let open = || open_without_links(&launch.directory).map_err(|error| explain(launch, &error));
+    let held = if launch.follows_links {
+        None
+    } else {
+        Some(open()?)
     };
     let mut command = Command::new(&launch.program);
     command
