@@ -78,9 +78,25 @@ impl Bot {
 fn logins_that_end(config: &Config) -> BTreeMap<Duration, Vec<String>> {
     let now = SystemTime::now();
     let mut logins = BTreeMap::<_, Vec<_>>::new();
-    for project in config.projects.values() {
-        if let Some(left) = login_ends_in(&project.project, now) {
-            let name = project.project.name.to_string();
+    let projects = config.projects.values().map(|project| {
+        let project = &project.project;
+        (
+            project.name.to_string(),
+            &project.settings,
+            &project.directory,
+        )
+    });
+    // What is below a root has the root's settings, and with them its login.
+    let roots = config.project_roots.iter().map(|root| {
+        let name = root.directory.file_name().unwrap_or_default();
+        (
+            format!("what is below {}", name.display()),
+            &root.settings,
+            &root.directory,
+        )
+    });
+    for (name, settings, directory) in projects.chain(roots) {
+        if let Some(left) = login_ends_in(settings, directory, now) {
             logins.entry(left).or_default().push(name);
         }
     }

@@ -244,6 +244,9 @@ fn in_our_words(message: &str, key: &str, found: &Value) -> String {
         Some((says, "a sequence")) if says.starts_with("invalid type: ") => {
             Refusal::wanted("a list, such as []").of(found)
         }
+        Some((says, expected @ "a path, or a mapping")) if says.starts_with("invalid type: ") => {
+            Refusal::wanted(expected).of(found)
+        }
         Some((says, _)) if says.starts_with("invalid type: ") => {
             let kind = kind(found);
             format!("found {kind}, wanted a mapping: indented lines of `key: value`")

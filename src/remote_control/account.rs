@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    Project,
+    Project, SessionSettings,
     claude::{self, Invocation, prerequisites::ClaudeFiles},
 };
 
@@ -17,23 +17,27 @@ use super::{
 /// the environment that a session gets. `None` where that cannot be told. Reads a file, so it may block.
 #[must_use]
 pub fn account(project: &Project) -> Option<String> {
-    account_with(&environment(project), &project.directory)
+    account_with(&environment(&project.settings), &project.directory)
 }
 
 /// How long the login lasts with which a project's sessions run, if that is not long. `None` as well where they run something else.
 /// Reads files, so it may block.
 #[must_use]
-pub fn login_ends_in(project: &Project, now: SystemTime) -> Option<Duration> {
-    if !Invocation::of(&project.settings.command).serves() {
+pub fn login_ends_in(
+    settings: &SessionSettings,
+    directory: &Path,
+    now: SystemTime,
+) -> Option<Duration> {
+    if !Invocation::of(&settings.command).serves() {
         return None;
     }
-    let files = ClaudeFiles::of(&environment(project), &project.directory)?;
+    let files = ClaudeFiles::of(&environment(settings), directory)?;
     files.log_in(now).ok()?.ends_in(now)
 }
 
 /// Which session it is makes no difference to where the files are.
-fn environment(project: &Project) -> BTreeMap<OsString, OsString> {
-    claude::environment(env::vars_os(), &project.settings.environment, "")
+fn environment(settings: &SessionSettings) -> BTreeMap<OsString, OsString> {
+    claude::environment(env::vars_os(), &settings.environment, "")
 }
 
 fn account_with(environment: &BTreeMap<OsString, OsString>, directory: &Path) -> Option<String> {

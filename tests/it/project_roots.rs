@@ -72,6 +72,7 @@ async fn a_folder_that_goes_keeps_its_session_also_when_the_bot_is_restarted() {
     let alice = person("alice").await;
     let mut bot = Bot::builder(homeserver())
         .root(&["website", "api"])
+        .configure(|config| config["project_roots"][0]["restart"] = json!("on_exit"))
         .start(&alice)
         .await;
     let first = bot.start_session(&alice, "website").await;
@@ -87,10 +88,16 @@ async fn a_folder_that_goes_keeps_its_session_also_when_the_bot_is_restarted() {
     bot.restart(&alice).await;
     let status = said(&bot, &alice, "status").await;
     assert_eq!(status.matches("running since").count(), 2, "{status}");
-    // A session whose folder is there has its root's settings again, and with them an end.
-    let lines: Vec<_> = status.lines().collect();
-    let of_api = lines.iter().find(|line| line.contains("api")).unwrap();
-    assert!(of_api.contains("ends in"), "{status}");
+    // A session whose folder is there goes by the settings of its root again, which bring it back.
+    bot.kill_9();
+    bot.end_process(bot.standin_records()[1].pid).await;
+    bot.run();
+    bot.wait_until_ready(&alice).await;
+    eventually("the session is brought back", async || {
+        (bot.standin_starts() == 3).then_some(())
+    })
+    .await;
+    assert_eq!(bot.standin_records()[2].cwd, bot.root().join("api"));
     for project in ["website", "api"] {
         bot.request(&alice, &format!("stop {project}")).await;
     }
@@ -100,7 +107,7 @@ async fn a_folder_that_goes_keeps_its_session_also_when_the_bot_is_restarted() {
         refusal.contains("There is no project `website`"),
         "{refusal}"
     );
-    assert_eq!(bot.standin_starts(), 2);
+    assert_eq!(bot.standin_starts(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -60,6 +60,7 @@ max_command_age: 120                | found 120, wanted a duration such as 30s o
 max_command_age: 900y               | found "900y", wanted a duration such as 30s or 2m, of a year at most
 data_dir: ''                        | found "", wanted a path
 data_dir: [data]                    | found a list, wanted a path
+project_roots: /srv                 | found "/srv", wanted a list, such as []
 telemetry: off                      | unknown key; the keys here are admin_room, appservice
 homeservr: x                        | unknown key; did you mean `homeserver`?
 admin_room: '!x:example.org'        | given twice, first in line 4; remove or rename one of them
@@ -154,6 +155,13 @@ sessions:\n  environment: { RCBOT_SESSION_ID: x } | 9: sessions.environment.RCBO
     autostart: true                             | 8: projects.website.autostart: needs deliver_to
     deliver_to: ["@a:example.org"]              | 8: projects.website.deliver_to: is of no use without autostart
     power_level: [1]                            | 8: projects.website.power_level: found a list, wanted a whole number
+project_roots: ["~/src"]                        | 8: project_roots[0]: found "~/src", wanted a path without ~
+project_roots: [5]                              | 8: project_roots[0]: found 5, wanted a path, or a mapping
+project_roots: [[/srv]]                         | 8: project_roots[0]: found a list, wanted a path, or a mapping
+project_roots: [{ power_level: 1 }]             | 8: project_roots[0].directory: missing, wanted a path
+project_roots: [{ directory: a, stop_grac: 1s }] | 8: project_roots[0].stop_grac: unknown key; did you mean `stop_grace`?
+project_roots: [{ directory: a, stop_grace: 1 }] | 8: project_roots[0].stop_grace: found 1, wanted a duration
+project_roots: [{ directory: a, autostart: true }] | 8: project_roots[0].autostart: is a key of a project, not of a root
     environment: { RCBOT_SESSION_ID: x }        | 8: projects.website.environment.RCBOT_SESSION_ID: is set by
 "#,
     ) {
@@ -196,7 +204,14 @@ fn what_is_missing_is_named_with_what_is_wanted() {
         said.contains("config.yaml:6: projects.website.directory: missing, wanted a path"),
         "{said}"
     );
-    let said = problems_of(&least_with("  website:\n    directory: /srv/website\n", ""));
+    let without_projects = least_with("  website:\n    directory: /srv/website\n", "");
+    for roots in ["project_roots: []\n", "project_roots:\n"] {
+        let said = problems_of(&format!("{without_projects}{roots}"));
+        assert!(said.contains("projects: none given"), "{said}");
+    }
+    // Where there is a root, nothing need be named.
+    assert!(parse(&format!("{without_projects}project_roots: [/srv]\n")).is_ok());
+    let said = problems_of(&without_projects);
     assert!(
         said.contains("config.yaml:5: projects: none given"),
         "{said}"
