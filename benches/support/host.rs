@@ -153,6 +153,7 @@ pub(crate) fn settings_for(sessions: &Path, projects: &[String]) -> Settings {
     let project = |text: &String| Project {
         name: name(text),
         directory: PathBuf::from("/"),
+        is_found: false,
         deliver_to: Vec::new(),
         settings: SessionSettings {
             command: vec!["sleep".to_owned(), "600".to_owned()],

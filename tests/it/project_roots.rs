@@ -204,8 +204,8 @@ async fn of_two_hosts_with_two_hundred_folders_each_the_one_that_has_the_folder_
     let alice = person("alice").await;
     let names =
         |host: &str| -> Vec<String> { (0..200).map(|number| format!("{host}-{number}")).collect() };
-    let both = "both".to_owned();
-    let with = |host: &str| [names(host), vec![both.clone()]].concat();
+    let shared = "both".to_owned();
+    let with = |host: &str| [names(host), vec![shared.clone()]].concat();
     let first = with("one");
     let first = Bot::builder(homeserver())
         .configure(|config| config["host"] = json!("build1"))

@@ -110,7 +110,7 @@ pub enum NotSpawned {
     },
     /// We may have only so many files open at once, and nearly all are.
     TooFewDescriptors {
-        /// RLIMIT_NOFILE.
+        /// `RLIMIT_NOFILE`, see getrlimit(2).
         limit: u64,
     },
     /// It did not come to be in the time that there was for it: the directory or the program does not answer.
