@@ -57,13 +57,13 @@ const COMMAND: [&str; 9] = [
     "{name} {project}@{host} {id}",
 ];
 
-/// `--continue` excludes `--spawn`.
+/// `--continue` excludes `--spawn`, and `--settings` has to stand before what takes a value.
 const RESUME_COMMAND: [&str; 9] = [
     "claude",
     "remote-control",
-    "--continue",
     "--settings",
     "{settings}",
+    "--continue",
     "--permission-mode",
     "{mode}",
     "--name",

@@ -9,6 +9,7 @@
 //!
 //! - `session` decides, and is pure; `act` writes down what it decided, then does it; `tasks` and `watch` are what is slow.
 //! - `restore` is a start of the bot, `offline` what works without one, `store` the records, `logs` the last lines for people.
+//! - `options` is what a start may ask for, `settings_file` what sessions must not change.
 //! - `claude` knows that program, `process` knows Linux.
 //!
 //! Invariant: nothing here knows Matrix. Who asks, and where the answer goes, are texts that belong to the caller.
