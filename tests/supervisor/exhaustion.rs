@@ -188,6 +188,8 @@ fn as_root_a_process_that_may_not_be_ended_is_told_and_its_session_kept() {
                         Notice::NotEnded {
                             requests, reason, ..
                         } => Some((requests, reason)),
+                        // It takes a while, which is said too.
+                        Notice::ShuttingDown(_) => None,
                         other => panic!("{other:?}"),
                     }
                 })
