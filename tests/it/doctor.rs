@@ -35,6 +35,12 @@ fn reports(bot: &Bot, person: &Person) -> usize {
     reports.count()
 }
 
+/// Asks for a report, which is answered in the room once it is in the direct message.
+async fn assert_report_is_sent(bot: &Bot, person: &Person) {
+    let answer = bot.request(person, "doctor").await;
+    assert!(answer.body().unwrap().ends_with(SENT), "{answer}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_report_goes_to_its_requester_alone_and_holds_no_secret() {
     let (alice, bob) = (person("alice").await, person("bob").await);
@@ -100,13 +106,7 @@ async fn the_report_is_of_the_configuration_as_it_is_now() {
     let alice = person("alice").await;
     let bot = Bot::builder(homeserver()).start(&alice).await;
     bot.reconfigure(|config| config["projects"]["website"]["power_level"] = json!("much"));
-    assert!(
-        bot.request(&alice, "doctor")
-            .await
-            .body()
-            .unwrap()
-            .ends_with(SENT)
-    );
+    assert_report_is_sent(&bot, &alice).await;
     let word = bot.private_message(&alice, REPORT).await;
     let report = word.body().unwrap();
     assert!(report.contains("✘ configuration: "), "{report}");
@@ -145,13 +145,7 @@ async fn who_may_not_command_gets_no_report_and_who_cannot_read_it_is_told() {
     );
     assert_eq!([reports(&bot, &bob), reports(&bot, &plain)], [0, 0]);
     // The next one is not kept waiting for that.
-    assert!(
-        bot.request(&alice, "doctor")
-            .await
-            .body()
-            .unwrap()
-            .ends_with(SENT)
-    );
+    assert_report_is_sent(&bot, &alice).await;
 }
 
 /// How many programs do not tell their versions. They are asked in turn, and each is waited for for 10 s, while a slow machine
@@ -232,13 +226,7 @@ async fn other_commands_are_obeyed_while_everything_is_tried() {
     );
     let word = bot.private_message(&alice, REPORT).await;
     assert!(word.body().unwrap().contains(" checks: "), "{word}");
-    assert!(
-        bot.request(&alice, "doctor")
-            .await
-            .body()
-            .unwrap()
-            .ends_with(SENT)
-    );
+    assert_report_is_sent(&bot, &alice).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
