@@ -274,7 +274,7 @@ mod scan_1_gib {
     fn by_the_library(bencher: Bencher<'_, '_>, kind: &'static str) {
         let file = noise(kind);
         let before = status("VmRSS:");
-        // The high-water mark begins anew.
+        // The high-water mark starts again.
         fs::write("/proc/self/clear_refs", "5").unwrap();
         bencher
             .counter(BytesCount::new(NOISE))

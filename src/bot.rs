@@ -301,7 +301,7 @@ impl Bot {
     }
 
     /// Ends: what is being said may be said to the end, if that is soon, and what comes of it is written down, above all where a
-    /// link is. No further command is obeyed.
+    /// link is. No further command is executed.
     async fn leave(mut self, events: &mut mpsc::Receiver<Event>) {
         let all = async {
             loop {

@@ -101,7 +101,7 @@ enum Command {
         /// Where to write it. Nothing is overwritten. [default: what the configuration names]
         #[arg(long)]
         output: Option<PathBuf>,
-        /// For a homeserver with Matrix Authentication Service that does not ask for MSC4190 by itself.
+        /// For a homeserver with Matrix Authentication Service that does not ask for MSC4190 on its own.
         #[arg(long)]
         msc4190: bool,
     },
@@ -131,7 +131,7 @@ struct ConfigFile {
 pub fn run(arguments: Arguments) -> ExitCode {
     log::set_up(arguments.log_format);
     let is_bot = matches!(arguments.command, Command::Run(_));
-    let result = catch_unwind(AssertUnwindSafe(|| perform(arguments.command)));
+    let result = catch_unwind(AssertUnwindSafe(|| execute(arguments.command)));
     let Err(failure) = result.unwrap_or_else(|_| Err(exit::bug())) else {
         return ExitCode::SUCCESS;
     };
@@ -144,7 +144,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
     ExitCode::from(failure.code())
 }
 
-fn perform(command: Command) -> Result<(), Failure> {
+fn execute(command: Command) -> Result<(), Failure> {
     match command {
         Command::Init(arguments) => init::init(arguments),
         Command::Run(file) => run_bot(&file.config),

@@ -73,7 +73,7 @@ pub struct Config {
     pub encryption: Encryption,
     /// How much is too much.
     pub limits: Limits,
-    /// Older commands are not obeyed.
+    /// Older commands are ignored.
     pub max_command_age: Duration,
     /// Where the bot keeps its files. Absolute; may not exist yet.
     pub data_dir: PathBuf,
@@ -254,7 +254,7 @@ impl Config {
         &self.warnings
     }
 
-    /// The projects and roots in which no session can start as things are now, and why. It concerns them alone: a directory can come
+    /// The projects and roots in which no session can start as things are now, and why. It concerns only them: a directory can come
     /// back while the bot runs, such as one on a disk that is mounted late.
     pub fn unusable_directories(&self) -> impl Iterator<Item = (String, String)> {
         let projects = self.projects.iter();

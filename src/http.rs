@@ -17,7 +17,7 @@ pub(crate) struct Answer {
     pub(crate) body: Value,
 }
 
-/// Why there is no answer to go by. Displayed as a part of a sentence.
+/// Why there is no usable answer. Displayed as a part of a sentence.
 #[derive(Debug)]
 pub(crate) enum Cause {
     /// Nothing came back.

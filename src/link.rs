@@ -1,6 +1,6 @@
 //! The session's URL, a secret: whoever holds it can run commands on the host.
 //!
-//! Invariant: a link leaves this type through [`Link::expose`] alone, so that one search finds every place that could leak
+//! Invariant: a link leaves this type through [`Link::expose`] only, so that one search finds every place that could leak
 //! it. It has no `Display` and no `Serialize`, and its `Debug` shows nothing.
 
 use std::fmt;

@@ -1,4 +1,4 @@
-//! A Unix socket for the bot's own user alone.
+//! A Unix socket for the bot's own user only.
 
 use std::{
     fs::{File, Permissions, set_permissions},

@@ -1,7 +1,7 @@
 //! Texts that nobody else may see: access tokens, the appservice's among them, the account's password, and what a project gives
 //! its sessions.
 //!
-//! Invariant: a secret leaves its type through `expose` alone, so that one search finds every place that could leak it. It
+//! Invariant: a secret leaves its type through `expose` only, so that one search finds every place that could leak it. It
 //! has no `Display` and no `Serialize`, and its `Debug` shows nothing.
 
 use std::{fmt, marker::PhantomData};

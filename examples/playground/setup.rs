@@ -80,7 +80,7 @@ impl Playground {
         bot::log_to(&folder.join("bot.log"))?;
         let playground = Self::start(folder, lock, &synapse, saved, real_claude).await;
         let playground = playground
-            .context("`--fresh` begins anew, in case an earlier run's files are the cause")?;
+            .context("`--fresh` starts over, in case an earlier run's files are the cause")?;
         progress(&format!(
             "ready after {:.1} s; the bot logs to {}",
             begun.elapsed().as_secs_f32(),

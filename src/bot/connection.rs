@@ -1,4 +1,4 @@
-//! The connection to the homeserver: kept up, made anew when the homeserver logs the bot out or the SDK fails at what somebody
+//! The connection to the homeserver: kept up, made again when the homeserver logs the bot out or the SDK fails at what somebody
 //! sent, and used until what is tried over it succeeds.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
@@ -87,7 +87,7 @@ impl MatrixHandle {
         }
     }
 
-    /// Whether trying again may mend a fault. A log-out passes, as the connection is made anew, which takes with it whatever was
+    /// Whether trying again may mend a fault. A log-out passes, as the connection is made again, which takes with it whatever was
     /// under way on the one before.
     fn may_mend(&self, fault: &Fault) -> bool {
         fault.is_passing() || fault.is_logged_out() || self.0.has_changed().unwrap_or(true)
@@ -182,7 +182,7 @@ pub(super) fn open(
             };
             answers.send_replace(false);
             if fault.is_logged_out() {
-                warn!("logged out by the homeserver, connecting anew");
+                warn!("logged out by the homeserver, reconnecting");
             } else if !matches!(fault, Fault::SetAside { .. }) {
                 return fault;
             }

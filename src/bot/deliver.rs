@@ -1,4 +1,4 @@
-//! What is for one person alone, on its way to them: links above all, each a task that goes on until the homeserver has it, then
+//! What is for one person only, on its way to them: links above all, each a task that goes on until the homeserver has it, then
 //! the link's picture, and in the end the redaction of both.
 
 use std::{
@@ -144,8 +144,9 @@ impl Bot {
         self.deliveries.remove(&id);
         match result {
             Ok(sent) => {
-                let anew = matches!(trigger, Trigger::Command { .. });
-                let text = reply::link_sent(&id.project, anew, sent.room(), sent.is_invited());
+                let is_repeated = matches!(trigger, Trigger::Command { .. });
+                let text =
+                    reply::link_sent(&id.project, is_repeated, sent.room(), sent.is_invited());
                 for request in self.remote_control.requests(&id, &request) {
                     self.conclude(&id.project, &request, &text, "link sent");
                 }
@@ -258,7 +259,7 @@ impl Bot {
         }
     }
 
-    /// Shows somebody who may command what is for them alone, and answers in the room.
+    /// Shows somebody who may command what is for them only, and answers in the room.
     pub(super) fn show(
         &mut self,
         secret: Secret,

@@ -1,4 +1,4 @@
-//! The operator on the host, who commands without Matrix: a socket in the data directory, open to the bot's own user alone.
+//! The operator on the host, who commands without Matrix: a socket in the data directory, open to the bot's own user only.
 //! One order a connection, a line of JSON; the answer is JSON.
 
 use std::{
@@ -79,7 +79,7 @@ pub(super) enum Order {
     Stop(String),
     /// To tell of a user's identity. The answer is a [`IdentityReport`], or why there is none.
     Identity(OwnedUserId),
-    /// To go by another identity of a user. The answer is a [`NotAccepted`], if anything.
+    /// To accept another identity of a user. The answer is a [`NotAccepted`], if anything.
     Trust(OwnedUserId, MasterKey),
 }
 
@@ -247,7 +247,7 @@ pub(crate) async fn ask_for_identity(
     ask(data_dir, &Order::Identity(user.to_owned())).await
 }
 
-/// Asks the bot that runs with this data directory to go by this identity of a user from now on.
+/// Asks the bot that runs with this data directory to accept this identity of a user from now on.
 ///
 /// # Errors
 /// [`OperatorError`].

@@ -49,7 +49,7 @@ pub(super) struct Trouble {
     pub(super) cause: Cause,
 }
 
-/// The public keys of identities, by user. Each is read by itself: what one user publishes keeps nobody from the others' keys.
+/// The public keys of identities, by user. Each is read separately: what one user publishes keeps nobody from the others' keys.
 #[derive(Debug, Deserialize)]
 pub(super) struct Identities {
     #[serde(default)]
@@ -164,7 +164,7 @@ impl<'a> Api<'a> {
         Some((session, session.authentication.as_ref()?))
     }
 
-    /// Whether the bot is asked for by an appservice that names the user alone.
+    /// Whether the bot is asked for by an appservice that names the user only.
     pub(super) fn is_without_device(&self) -> bool {
         self.is_appservice() && self.device().is_none()
     }
@@ -279,7 +279,7 @@ fn parse<T: DeserializeOwned>(
 }
 
 impl Identities {
-    /// The public key of this user's identity; empty where it makes no sense.
+    /// The public key of this user's identity; empty where it is invalid.
     pub(super) fn of(&self, user: &UserId) -> Option<&str> {
         let shown = self.master_keys.get(user.as_str())?;
         let key = shown.get("keys").and_then(Value::as_object);

@@ -32,7 +32,7 @@ pub(super) type Versions = BTreeMap<(PathBuf, Environment), Result<String, NotPr
 pub(super) type Environment = BTreeMap<OsString, OsString>;
 
 impl Site<'_> {
-    /// The program's first word alone is run, with `--version`: that starts nothing.
+    /// Only the program's first word is run, with `--version`: that starts nothing.
     pub(super) async fn judge_command(
         &self,
         words: &[String],

@@ -159,7 +159,7 @@ pub(super) async fn compare_server_name(
     if actual == configured {
         return Ok((Outcome::passed(actual.as_str()), ()));
     }
-    let anew = match api.login {
+    let registration = match api.login {
         Some(Login::Appservice(registration)) => {
             format!(
                 ", {}",
@@ -170,7 +170,9 @@ pub(super) async fn compare_server_name(
     };
     Err(Outcome::failed(
         format!("config.yaml says {configured}, and the homeserver calls itself {actual}"),
-        format!("set `homeserver.server_name: {actual}` in config.yaml{anew}, and restart the bot"),
+        format!(
+            "set `homeserver.server_name: {actual}` in config.yaml{registration}, and restart the bot"
+        ),
     ))
 }
 

@@ -165,7 +165,7 @@ fn refused(error: &RegistrationError, file: &Path, config_file: &Path) -> Outcom
 pub(super) fn unreadable(fault: &Fault) -> Outcome {
     match fault {
         Fault::UnreadableFile { path, remedy } => Outcome::failed(
-            format!("the file {} makes no sense", path.display()),
+            format!("the file {} is invalid", path.display()),
             format!("{remedy}; stop the bot before that, and restart it"),
         ),
         Fault::File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {

@@ -71,7 +71,7 @@ pub(super) async fn look(report: &mut Report, config: &Config, vantage: &Vantage
 }
 
 /// Of each root the first project that claude trusts, else the first: what is said of it holds for the others, which differ in their
-/// folders alone.
+/// folders only.
 fn one_of_each_root(config: &Config, vantage: &Vantage) -> Vec<ConfiguredProject> {
     let found = config.look_below_roots();
     let roots = found.roots.iter().flatten();
@@ -402,7 +402,7 @@ impl<'a> Site<'a> {
         })
     }
 
-    /// What is the matter, and what to do about it: with a file that makes no sense, what else than to repair it.
+    /// What is the matter, and what to do about it: with an invalid file, what else than to repair it.
     fn unmet(&self, unmet: &Unmet, otherwise: &str) -> Outcome {
         match unmet {
             Unmet::Cause(cause @ Cause::WorkspaceNotTrusted) => Outcome::failed(
@@ -433,12 +433,12 @@ impl<'a> Site<'a> {
     }
 }
 
-/// What claude does about a file of its own that makes no sense.
+/// What claude does about an invalid file of its own.
 const LOG_IN: &str = "or run `claude` once, as the user who runs rcbot, which writes it again";
 
 /// A file of claude's that cannot be read, and what else can be done about it than to open it.
 fn unreadable(file: &Path, error: &io::Error, otherwise: &str) -> Outcome {
-    // The organisation's settings under /etc stay root's: whose they are decides whom claude obeys.
+    // The organisation's settings under /etc stay root's: claude follows them only because they are root's.
     let is_of_root =
         !file.starts_with("/etc") && fs::metadata(file).is_ok_and(|metadata| metadata.uid() == 0);
     let shown = file.display();

@@ -268,7 +268,7 @@ pub(super) fn judge_hosts(api: &Api<'_>, state: &RoomState) -> Outcome {
     {
         return Outcome::failed(
             format!(
-                "{} calls its host {own} too, so each command to it is obeyed by both",
+                "{} calls its host {own} too, so both execute each command to it",
                 same.bot
             ),
             "set `host` in config.yaml to a name that no other host has, and restart the bot",

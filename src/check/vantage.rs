@@ -46,7 +46,7 @@ impl User {
         Self::in_passwd(id, &all)
     }
 
-    /// Users from elsewhere, such as a directory service, have a number alone.
+    /// Users from elsewhere, such as a directory service, have a number only.
     fn in_passwd(id: u32, passwd: &str) -> Self {
         let lines = passwd.lines().map(|line| line.split(':').collect());
         let found = lines

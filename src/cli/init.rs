@@ -35,7 +35,7 @@ pub(super) struct Init {
     config: ConfigFile,
     #[command(flatten)]
     input: Input,
-    /// For a homeserver with Matrix Authentication Service that does not ask for MSC4190 by itself.
+    /// For a homeserver with Matrix Authentication Service that does not ask for MSC4190 on its own.
     #[arg(long)]
     msc4190: bool,
 }

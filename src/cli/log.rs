@@ -55,11 +55,7 @@ pub(super) fn set_up(format: LogFormat) {
     }
     panic::set_hook(Box::new(tell_panic));
     if let Some(error) = refused {
-        warn!(
-            error,
-            "{} makes no sense and is left aside",
-            EnvFilter::DEFAULT_ENV
-        );
+        warn!(error, "{} is invalid and ignored", EnvFilter::DEFAULT_ENV);
     }
 }
 
@@ -155,7 +151,7 @@ mod tests {
         });
     }
     #[test]
-    fn what_makes_no_sense_in_rust_log_is_told_and_left_aside() {
+    fn an_invalid_rust_log_is_reported_and_ignored() {
         let default = EnvFilter::new(DEFAULT_LOG).to_string();
         let (filter_unset, refused) = filter(Err(&VarError::NotPresent));
         assert_eq!((filter_unset.to_string(), refused), (default.clone(), None));

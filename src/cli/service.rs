@@ -1,6 +1,6 @@
 //! `rcbot service`: writes the unit that runs the bot as a service, enables it, and undoes both.
 //!
-//! Invariant: it starts and ends the bot by systemd alone, and no session.
+//! Invariant: it starts and ends the bot by systemd only, and no session.
 
 mod search_path;
 mod systemd;

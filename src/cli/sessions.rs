@@ -139,7 +139,7 @@ fn describe(known: &Known, usage: &BTreeMap<SessionId, Usage>) -> String {
             format!("{project}: running, and its record is lost or unreadable{taken}")
         }
         Known::Unreadable { project } => {
-            format!("{project}: its record makes no sense; the bot sets it aside at its next start")
+            format!("{project}: its record is invalid; the bot sets it aside at its next start")
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `rcbot trust`: shows the identity of a user, and has the running bot go by it.
+//! `rcbot trust`: shows the identity of a user, and has the running bot accept it.
 
 use std::{
     io::{self, IsTerminal as _},

@@ -79,7 +79,7 @@ impl Policy {
     }
 }
 
-/// Proof that a requester may command, judged a moment ago. Made by [`authorize`] alone.
+/// Proof that a requester may command, judged a moment ago. Made by [`authorize`] only.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Permit {
     requester: OwnedUserId,
@@ -112,11 +112,11 @@ pub(crate) enum Denied {
     UnknownDevice,
     /// The command was redacted, or the homeserver shows another event in its place.
     Redacted,
-    /// The same encrypted message was obeyed before.
+    /// The same encrypted message was executed before.
     Replayed,
     /// The command has waited too long.
     TooOld,
-    /// That the command is obeyed cannot be written down.
+    /// The record of executed commands cannot be written.
     NotRecorded,
     /// The homeserver did not tell all that the decision needs.
     NoFacts,

@@ -3,7 +3,7 @@
 //! Each bot comes to the same answer by itself, from what all of them announce in the room: so exactly one answers. What a bot
 //! knows beyond its own announcement, such as a folder that was made a moment ago, decides nothing here.
 //!
-//! A host with many projects announces most of them by a digest alone. That a name is in it may be wrong, and then all bots are
+//! A host with many projects announces most of them by a digest only. That a name is in it may be wrong, and then all bots are
 //! wrong about it in the same way: the one that is taken for meant says that there is no such project, or, where two are, one
 //! asks which. What a digest cannot tell is what its names begin with: so where there is one, a beginning counts for sessions,
 //! which are all announced by name, and starts nothing unless the host is named too.
@@ -79,7 +79,7 @@ pub(crate) fn turn(
     }
 }
 
-/// The project of this host that a command means: the one that it names, or that alone begins so, else the only one that can be
+/// The project of this host that a command means: the one that it names, or the only one that begins so, else the only one that can be
 /// meant.
 ///
 /// # Errors
@@ -151,7 +151,7 @@ fn named(host: &Host) -> impl Iterator<Item = Place<'_>> {
         })
 }
 
-/// Those of this very name, also where a digest alone tells.
+/// Those of this very name, also where only a digest tells.
 fn by_name<'a>(typed: &str, all: &[Place<'a>], hosts: &[&'a Host]) -> Option<Vec<Place<'a>>> {
     let by_name = all.iter().filter(|place| place.project.as_str() == typed);
     let mut places: Vec<_> = by_name.cloned().collect();

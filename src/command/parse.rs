@@ -204,7 +204,7 @@ pub(crate) fn parse(prefix: &str, text: &str) -> Option<Result<Command, Misuse>>
         return None;
     }
     let (word, rest) = first_word(rest);
-    // Whoever calls the bot by its name alone wants to know what it can do.
+    // Whoever calls the bot by nothing but its name wants to know what it can do.
     let word = Some(word).filter(|word| !word.is_empty());
     Some(parse_command(word.unwrap_or(Verb::Help.name()), rest))
 }

@@ -1,4 +1,4 @@
-//! Whether a room is confidential: encrypted, and between the bot and one person alone, now and ever.
+//! Whether a room is confidential: encrypted, and between the bot and one person only, now and ever.
 //!
 //! Invariant: two have to say so, the homeserver now, and the SDK, which encrypts and shares keys by what it believes.
 
@@ -102,7 +102,7 @@ fn events_of(
     state.iter().filter(is_one)
 }
 
-/// Whether nobody but the bot and the recipient was ever in the room, by the store alone.
+/// Whether nobody but the bot and the recipient was ever in the room, by the store only.
 ///
 /// Keys go to whom the store has at that moment, and it never forgets who has left. So whoever came and went between a look
 /// before a sending and this one after it is found, whatever the homeserver says by then, or does not say.

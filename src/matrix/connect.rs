@@ -1,4 +1,4 @@
-//! Makes the connection: logs in, waits for a homeserver that does not answer, and begins anew where it has logged the bot out.
+//! Makes the connection: logs in, waits for a homeserver that does not answer, and starts over where it has logged the bot out.
 //!
 //! Invariant: nothing in matrix/ imports this.
 
@@ -42,7 +42,7 @@ pub struct Connection {
 
 impl Matrix {
     /// Logs in, or takes up the session of an earlier run, and sees to the bot's identity. Waits for a homeserver that
-    /// does not answer, for as long as it takes. `folder` is for Matrix alone, and is made if need be.
+    /// does not answer, for as long as it takes. `folder` is for Matrix only, and is made if need be.
     ///
     /// # Errors
     /// [`Fault`]s that waiting does not mend.
@@ -85,7 +85,7 @@ impl Matrix {
         }
     }
 
-    /// Follows the homeserver until that makes no sense any more, and tells why. Joins the admin room when it can.
+    /// Follows the homeserver until going on cannot help, and tells why. Joins the admin room when it can.
     pub async fn follow(&self) -> Fault {
         let following = async {
             tokio::select! {

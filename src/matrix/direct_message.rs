@@ -1,4 +1,4 @@
-//! The one way by which a link leaves: an encrypted room with the requester alone, proven a moment before.
+//! The one way by which a link leaves: an encrypted room with the requester only, proven a moment before.
 //!
 //! The SDK sends plaintext, silently, when it believes a room to be unencrypted, and its ready-made direct message is too
 //! open (history shared, everyone may invite). So the room is our own, and looked at on the homeserver for each link.
@@ -113,7 +113,7 @@ impl ConfidentialRoom {
         Ok(SentLink::new(link, recipient, receipt, is_invited))
     }
 
-    /// Says something that is for the recipient alone and yet no link.
+    /// Says something that is for the recipient only and yet no link.
     ///
     /// # Errors
     /// As [`Self::send`].

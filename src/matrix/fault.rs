@@ -27,7 +27,7 @@ pub enum Fault {
     #[error("the request to the homeserver failed")]
     Request(#[source] Box<matrix_sdk::Error>),
     /// The homeserver's answer cannot be read.
-    #[error("the homeserver's answer to {request} makes no sense")]
+    #[error("the homeserver's answer to {request} is invalid")]
     Nonsense {
         /// What was asked.
         request: &'static str,
@@ -77,7 +77,7 @@ pub enum Fault {
         source: io::Error,
     },
     /// A file of ours cannot be parsed.
-    #[error("the file {path} makes no sense: {remedy}")]
+    #[error("the file {path} is invalid: {remedy}")]
     UnreadableFile {
         /// Which.
         path: PathBuf,
@@ -324,7 +324,7 @@ pub(super) fn is_unknown_device(error: &HttpError) -> bool {
 fn sdk_error_is_passing(error: &matrix_sdk::Error) -> bool {
     match error {
         matrix_sdk::Error::Http(error) => http_error_is_passing(error),
-        // Something in an otherwise good answer makes no sense, an event without a type for example; or a request failed that
+        // Something in an otherwise good answer is invalid, an event without a type for example; or a request failed that
         // another task made for both.
         matrix_sdk::Error::SerdeJson(_)
         | matrix_sdk::Error::Identifier(_)

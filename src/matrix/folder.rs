@@ -26,7 +26,7 @@ use tracing::warn;
 use super::Fault;
 use crate::{atomic_file, config::MasterKey, secret::Token};
 
-/// The folder of Matrix. Its files are the bot's alone.
+/// The folder of Matrix. Its files are for the bot only.
 #[derive(Debug, Clone)]
 pub struct MatrixFolder(PathBuf);
 

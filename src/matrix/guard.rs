@@ -2,7 +2,7 @@
 //! byte too short or too long, and the SDK feeds it what strangers send.
 //!
 //! What is malformed, or of no use to a bot, is dropped. What is encrypted cannot be looked at, so the SDK may panic at it: it gets
-//! what one user sent at a time, and where it panics, it is known at whose events, and a connection that is made anew does not meet
+//! what one user sent at a time, and where it panics, it is known at whose events, and a new connection does not meet
 //! them again.
 //!
 //! Invariant: what others sent beside that is not lost. The SDK keeps the channel of an event before it keeps what the event
@@ -172,7 +172,7 @@ fn sender_of_needed(event: &RawValue) -> Result<String, Dropped> {
 }
 
 /// An answer to /keys/query without the devices and identities that have a malformed key, and what they were. It is written
-/// anew in any case: a name that stands twice in an object would be read in one way here and in another one by the SDK.
+/// again in any case: a name that stands twice in an object would be read in one way here and in another one by the SDK.
 fn clean_keys(body: &[u8]) -> Option<(Vec<u8>, Vec<Dropped>)> {
     let mut dropped = Vec::new();
     let mut fields: Fields = serde_json::from_slice(body).ok()?;
@@ -382,7 +382,7 @@ impl Quarantine {
         };
         warn!(
             user = user.as_str(),
-            "the Matrix library panicked at encrypted events of this user, which are set aside: malformed keys, probably. Connecting anew"
+            "the Matrix library panicked at encrypted events of this user, which are set aside: malformed keys, probably. Reconnecting"
         );
         info!(
             target: "audit",
@@ -396,7 +396,7 @@ impl Quarantine {
         let written = serde_json::to_vec(&state.offenders).map_err(io::Error::from);
         if let Err(error) = written.and_then(|text| atomic_file::write(&self.path, &text)) {
             // This run knows it all the same, and a full disk must not make it end.
-            error!(path = %self.path.display(), %error, "not written down whose events are set aside: the next run has to learn it anew");
+            error!(path = %self.path.display(), %error, "not written down whose events are set aside: the next run has to find it out again");
         }
         Fault::SetAside { user }
     }
@@ -427,7 +427,7 @@ pub(super) fn may_hold_part(query: &str) -> bool {
 }
 
 impl Step {
-    /// The counts of keys that the homeserver has left come with the last part alone: the SDK uploads keys whenever it is told that
+    /// The counts of keys that the homeserver has left come only with the last part: the SDK uploads keys whenever it is told that
     /// few are left.
     fn hand_out(&mut self, mut waiting: Waiting) -> Bytes {
         let portion = waiting.portions.pop_front();

@@ -112,7 +112,7 @@ impl Matrix {
                 continue;
             };
             let Ok(event) = event.deserialize_as_unchecked::<HostEvent>() else {
-                debug!("an announcement makes no sense");
+                debug!("an announcement is invalid");
                 continue;
             };
             if event.bot != self.own_user() && self.is_in_admin_room(&event.bot).await? {

@@ -281,7 +281,7 @@ impl Inbox {
         std::mem::take(&mut *self.undecrypted())
     }
 
-    /// Waits for the keys of what an earlier connection has heard. They may come with the next sync, so the wait begins anew.
+    /// Waits for the keys of what an earlier connection has heard. They may come with the next sync, so the wait starts again.
     pub(super) fn wait_on(&self, undecrypted: VecDeque<Undecrypted>) {
         for late in undecrypted {
             let since = Instant::now();

@@ -2,7 +2,7 @@
 //! checks, in the Megolm session that was made for the link.
 //!
 //! The picture is as secret as the link in it: it is made in memory, and its file is encrypted here, under a key that stands in the
-//! encrypted event alone. A homeserver keeps the files of redacted events, Synapse for one, and the file of a bot that was killed
+//! encrypted event only. A homeserver keeps the files of redacted events, Synapse for one, and the file of a bot that was killed
 //! before it sent the event: both are noise to whoever does not have that key.
 
 use std::{fmt, io::Cursor, iter};

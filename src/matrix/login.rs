@@ -313,7 +313,7 @@ async fn log_in(config: &Config, password: &Password, device: &DeviceId) -> Resu
     token_for(&config.bot_user, answer)
 }
 
-/// The device of the configured token, which must be the bot's alone. One that belonged to an earlier token is forgotten, and its
+/// The device of the configured token, which must be only the bot's. One that belonged to an earlier token is forgotten, and its
 /// identity comes back with the recovery key.
 async fn take_up_device(
     config: &Config,
@@ -323,7 +323,7 @@ async fn take_up_device(
     let homeserver = Homeserver::new(config)?;
     let device = device_of(&homeserver, config, token).await?;
     if folder.device_id()?.is_some_and(|known| known != device) {
-        warn!(%device, "bot.access_token is of another device than before, which begins anew");
+        warn!(%device, "bot.access_token is of another device than before, which starts without keys");
         folder.forget_device()?;
     }
     if !folder.has_store() && has_keys(&homeserver, config, token, &device).await? {

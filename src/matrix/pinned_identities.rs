@@ -94,7 +94,7 @@ impl Matrix {
         })
     }
 
-    /// Goes by another identity of a user from now on: the operator has looked at it.
+    /// Accepts another identity of a user from now on: the operator has looked at it.
     ///
     /// # Errors
     /// [`Fault`], when the homeserver does not answer, or the table cannot be written.
@@ -142,7 +142,7 @@ impl Matrix {
     }
 
     /// Lets the devices of users whose identity has changed read what the bot says in rooms: no secret is said there, and the
-    /// others should not wait for the operator. Links do not go by this: whose identity is not the known one gets none.
+    /// others should not wait for the operator. This is not for links: whose identity is not the known one gets none.
     pub(super) async fn let_read(&self, users: &[OwnedUserId]) -> Result<(), Fault> {
         for user in users {
             let identity = self.client.encryption().get_user_identity(user).await;
@@ -192,7 +192,7 @@ impl Matrix {
         Standing::Changed
     }
 
-    /// Goes by the identity of this user that is in the store now, if the bot knows none yet.
+    /// Pins the identity of this user that is in the store now, if the bot knows none yet.
     pub(super) async fn note_identity(&self, user: &UserId) -> Result<(), Fault> {
         if self.known_identity(user).is_some() {
             return Ok(());
@@ -217,7 +217,7 @@ impl Matrix {
     async fn sign(&self, identity: &UserIdentity) -> Result<UserIdentity, Fault> {
         identity.verify().await?;
         let encryption = self.client.encryption();
-        // The store hears of the signature from the homeserver alone.
+        // The store hears of the signature from the homeserver only.
         let signed = encryption.request_user_identity(identity.user_id()).await?;
         signed
             .filter(|signed| signed.is_verified() && key_of(signed) == key_of(identity))
@@ -230,7 +230,7 @@ impl Matrix {
     }
 
     /// Under the identity-based strategy a user without cross-signing gets nothing, and the sending still succeeds: so
-    /// this is looked at before. The device list is asked for anew, as stale ones happen.
+    /// this is looked at before. The device list is fetched again, as stale ones happen.
     ///
     /// The identity is signed first: only then does the SDK itself refuse to send, should it change before the sending. For
     /// that the caller keeps them verified ([`Matrix::keep_verified`]) until the sending is over.

@@ -1,6 +1,6 @@
 //! What a command proves about its sender, looked at when it is judged.
 //!
-//! The event is fetched anew: it may have been redacted since, and what was known of its device may have changed. And the SDK
+//! The event is fetched again: it may have been redacted since, and what was known of its device may have changed. And the SDK
 //! decrypts one ciphertext as often as the homeserver shows it, under whatever event id and time, so each message's place in its
 //! Megolm session is remembered once it has counted (specification, "Megolm": "Replay attacks").
 
@@ -151,7 +151,7 @@ impl Matrix {
         }
     }
 
-    /// Whether a command counted already. What a connection heard just before it was made anew may be heard again by the next one.
+    /// Whether a command counted already. What a connection heard just before it was made again may come once more by the next one.
     #[must_use]
     pub fn has_counted(&self, message: &Message) -> bool {
         self.replay_protection.has_event(&message.event_id)

@@ -1,7 +1,7 @@
-//! Replay protection: each command counts once. The file `obeyed` has a line for each, and lines are only added.
+//! Replay protection: each command counts once. The file `obeyed` has a line for each executed command, and lines are only added.
 //!
 //! An encrypted command is known by its place in its Megolm session: a homeserver can show an old ciphertext again at any time, so
-//! those places are never forgotten. A command in plain text is known by its event alone, and so is one that an honest homeserver
+//! those places are never forgotten. A command in plain text is known by its event only, and so is one that an honest homeserver
 //! brings again: some know no limits of what is asked for, and begin at the start of the room. Such an event has its age with it,
 //! so the next run forgets it once it is far too old. A line is some fifty bytes, and only commands of those who may command get
 //! one.

@@ -39,7 +39,7 @@ pub struct Turn {
     _held: OwnedMutexGuard<()>,
 }
 
-/// What came of something that is for one person alone.
+/// What came of something that is for one person only.
 #[derive(Debug)]
 pub(super) struct Confided {
     /// Where it is, if the homeserver took it.
@@ -172,7 +172,7 @@ impl Turn {
         Ok(self.room.discard_room_key().await?)
     }
 
-    /// Sends what is for the recipient alone, and looks afterwards who can read it.
+    /// Sends what is for the recipient only, and looks afterwards who can read it.
     pub(super) async fn confide(
         &self,
         recipient: &UserId,

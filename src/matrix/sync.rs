@@ -1,5 +1,5 @@
 //! Follows the homeserver, and hands the inbox what it brings in the order in which it was said, with what it left out: a sync
-//! brings the latest events of a room alone when there are many, a hundred at most as a rule. Whoever floods the admin room would
+//! brings the latest events of a room only when there are many, a hundred at most as a rule. Whoever floods the admin room would
 //! push a command out of that, as would people who talk while the bot is away. So the rest is asked for.
 //!
 //! Our own loop around `sync_once`: the SDK's loops sleep a second whenever two answers come within a second.
@@ -54,7 +54,7 @@ pub(super) fn back_off() -> impl Iterator<Item = Duration> {
         .build()
 }
 
-/// Follows the homeserver, and returns only when going on makes no sense. Joins the admin room once it is invited there.
+/// Follows the homeserver, and returns only when going on cannot help. Joins the admin room once it is invited there.
 pub(super) async fn follow(matrix: &Matrix) -> Fault {
     let mut failures = back_off();
     let mut failing = false;

@@ -25,7 +25,7 @@ impl RemoteControl {
             Event::LinkRequested(request, _) | Event::ExtensionRequested(request, _) => {
                 vec![request.clone()]
             }
-            // A stop is obeyed even if it cannot be written down; all else happened already.
+            // A stop is carried out even if it cannot be written down; all else happened already.
             Event::StopRequested(_)
             | Event::Spawned(_)
             | Event::NotSpawned(_)

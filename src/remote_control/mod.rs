@@ -90,7 +90,7 @@ pub struct Settings {
 pub struct Happened(Option<Report>);
 
 /// A task panicked, which is a bug: what it was to do would stay undone, such as to see a process end. Records and processes
-/// are as good as after a crash, so whoever restores anew goes on.
+/// are as good as after a crash, so whoever restores again goes on.
 #[derive(Debug, thiserror::Error)]
 #[error("a task that looks after sessions panicked")]
 pub struct TaskPanicked;
@@ -287,7 +287,7 @@ impl RemoteControl {
         }
     }
 
-    /// All requests that a delivery answers; of a session that is over, `first` alone.
+    /// All requests that a delivery answers; of a session that is over, `first` only.
     #[must_use]
     pub fn requests(&self, id: &DeliveryId, first: &Request) -> Vec<Request> {
         match self.delivery(id) {

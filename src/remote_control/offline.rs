@@ -43,7 +43,7 @@ pub enum Known {
         project: ProjectName,
         session: SessionId,
     },
-    /// A record that makes no sense, and no processes.
+    /// An invalid record, and no processes.
     Unreadable { project: ProjectName },
 }
 

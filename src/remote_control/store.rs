@@ -41,7 +41,7 @@ const RECORD: &str = "session.json";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Record {
     version: u32,
-    /// The boot of the host in which it was written: uptimes mean something within it alone.
+    /// The boot of the host in which it was written: uptimes mean something only within it.
     boot_id: String,
     pub(super) session: Option<Session>,
     #[serde(rename = "withdrawals")]
@@ -81,7 +81,7 @@ impl Record {
     }
 }
 
-/// Why a record makes no sense, without a word of what stands in it.
+/// Why a record is invalid, without a word of what stands in it.
 #[derive(Debug)]
 pub(super) struct Unreadable(String);
 
@@ -167,7 +167,7 @@ impl Store {
         let path = Path::new(session_folder);
         let is_here = match data_directory {
             Some(theirs) => self.id.as_deref().is_some_and(|ours| theirs == ours),
-            // Of an rcbot that gave its sessions the path alone.
+            // Of an rcbot that gave its sessions only the path.
             None => path
                 .parent()
                 .is_some_and(|parent| parent.canonicalize().is_ok_and(|it| it == self.folder)),
@@ -201,7 +201,7 @@ impl Store {
         Ok(records)
     }
 
-    /// Puts a record that makes no sense under a name that no other has, closed to others as the record was.
+    /// Puts an invalid record under a name that no other has, closed to others as the record was.
     pub(super) fn set_aside(
         &self,
         project: &ProjectName,
@@ -264,7 +264,7 @@ fn parse(text: &[u8]) -> Result<Record, Unreadable> {
     let record = serde_json::from_slice::<Record>(text).map_err(|error| {
         let (line, column) = (error.line(), error.column());
         Unreadable(format!(
-            "it makes no sense from line {line}, column {column} on"
+            "it is invalid from line {line}, column {column} on"
         ))
     })?;
     if record.version != VERSION {

@@ -43,7 +43,7 @@ const COMPLAINT_LASTS: Duration = Duration::from_mins(6);
 /// How long until the next try to hear of a process's end, where the kernel had no descriptor left for that.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
-/// How long a tree may take to end before its output is kept small: what obeys is over by then.
+/// How long a tree may take to end before its output is kept small: what ends when asked has ended by then.
 const OBEDIENT_END: Duration = Duration::from_millis(100);
 
 /// Watches a process until it has ended; reports its link, that the time for it is over, and how it ended.
@@ -79,7 +79,7 @@ pub(super) async fn watch(
             .or_else(|| Cause::unknown(&complained))
     };
     let exited = exit_of(&process);
-    // Made once: a timer that is made anew in each turn never fires while there is always output.
+    // Made once: a timer that is made again in each turn never fires while there is always output.
     let timed_out = uptime_reached(deadline);
     tokio::pin!(exited, timed_out);
     let mut waits_for_link = deadline.is_some();

@@ -128,7 +128,7 @@ async fn an_edit_and_a_notice_do_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_bot_does_not_obey_itself() {
+async fn the_bot_ignores_its_own_commands() {
     let alice = person("alice").await;
     let builder = Bot::builder(homeserver()).encrypted_admin_room(false);
     let levels = json!({ "users": { builder.user_id(): 100 } });
@@ -148,7 +148,7 @@ async fn the_bot_does_not_obey_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_command_that_is_too_old_is_not_obeyed() {
+async fn a_command_that_is_too_old_is_ignored() {
     let alice = person("alice").await;
     let mut bot = Bot::builder(homeserver()).start(&alice).await;
     // An answer shows that the bot knows of its own join; what was sent before that is not for it.
@@ -171,7 +171,7 @@ async fn a_command_that_is_too_old_is_not_obeyed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_command_that_waits_too_long_for_the_homeserver_is_not_obeyed() {
+async fn a_command_that_waits_too_long_for_the_homeserver_is_ignored() {
     let alice = person("alice").await;
     let proxy = Proxy::start(homeserver()).await;
     let bot = Bot::builder(homeserver())
@@ -202,7 +202,7 @@ async fn a_command_that_waits_too_long_for_the_homeserver_is_not_obeyed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_command_of_before_the_bots_first_sync_is_not_obeyed() {
+async fn a_command_of_before_the_bots_first_sync_is_ignored() {
     let alice = person("alice").await;
     let builder = Bot::builder(homeserver()).encrypted_admin_room(false);
     let mut bot = builder.prepare(&alice).await;

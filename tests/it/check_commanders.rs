@@ -50,7 +50,7 @@ async fn another_identity_than_the_known_one_is_told_until_the_operator_accepts_
     Checkup::of(&bot).passed(NAME, "");
 
     fs::write(bot.data_dir().join("matrix/identities.json"), "[]").unwrap();
-    let remedy = Checkup::of(&bot).failed(NAME, "identities.json makes no sense");
+    let remedy = Checkup::of(&bot).failed(NAME, "identities.json is invalid");
     assert!(remedy.contains("repair it, or delete it"), "{remedy}");
     assert!(remedy.contains("stop the bot before that"), "{remedy}");
     bot.kill_9();

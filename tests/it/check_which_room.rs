@@ -94,7 +94,7 @@ async fn an_alias_that_leads_elsewhere_now_is_told_and_the_room_that_the_bot_kno
     // What the bot wrote down of it is gone.
     let file = bot.data_dir().join("matrix/admin-room.json");
     std::fs::write(&file, "{").unwrap();
-    let remedy = Checkup::of(&bot).failed("room", "admin-room.json makes no sense");
+    let remedy = Checkup::of(&bot).failed("room", "admin-room.json is invalid");
     assert!(
         remedy.starts_with("delete it, and the bot goes to the room that the configuration names"),
         "{remedy}"

@@ -55,7 +55,7 @@ impl Folder {
         self.write(name, &text.replacen(from, to, 1));
     }
 
-    /// Runs the binary to its end in this folder.
+    /// Runs the binary until it exits, in this folder.
     fn rcbot(&self, arguments: &[&str]) -> Output {
         run_to_end(
             rcbot(self.0.path())

@@ -1,4 +1,4 @@
-//! What becomes of a direct message between two links: whatever was done to it, the next link is read by its requester alone.
+//! What becomes of a direct message between two links: whatever was done to it, the next link is read by its requester only.
 
 use std::time::Duration;
 

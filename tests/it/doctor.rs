@@ -1,4 +1,4 @@
-//! `!rc doctor`: the report of `rcbot check`, for its requester alone.
+//! `!rc doctor`: the report of `rcbot check`, for its requester only.
 
 use std::{
     fs,
@@ -202,7 +202,7 @@ impl SlowPrograms {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn other_commands_are_obeyed_while_everything_is_tried() {
+async fn other_commands_are_executed_while_everything_is_tried() {
     let alice = person("alice").await;
     let programs = SlowPrograms::new();
     let bot = Bot::builder(homeserver()).project("website", |project| project);

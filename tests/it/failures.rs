@@ -30,7 +30,7 @@ async fn assert_nothing_is_left(bot: &Bot, alice: &Person) {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_spawned_is_told_with_its_cause_and_remedy() {
     let alice = person("alice").await;
-    // Such a file is for reading and writing alone.
+    // Such a file is for reading and writing only.
     let script = tempfile::NamedTempFile::new().unwrap();
     let forbidden = script.path().to_str().unwrap();
     let bot = Bot::builder(homeserver())

@@ -48,7 +48,7 @@ async fn talk_to_a_deaf_bot(
     (started, bot.send(alice, "status").await)
 }
 
-async fn assert_obeyed_in_order(
+async fn assert_executed_in_order(
     alice: &Person,
     bot: &Bot,
     (started, asked): (OwnedEventId, OwnedEventId),
@@ -67,7 +67,7 @@ async fn assert_obeyed_in_order(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_flood_pushed_out_of_a_sync_is_obeyed() {
+async fn what_a_flood_pushed_out_of_a_sync_is_executed() {
     let (alice, bob) = (person("alice").await, person("bob").await);
     let proxy = Proxy::start(homeserver()).await;
     let bot = Bot::builder(homeserver())
@@ -79,11 +79,11 @@ async fn what_a_flood_pushed_out_of_a_sync_is_obeyed() {
     proxy.unplug();
     let said = talk_to_a_deaf_bot(&alice, &bob, &bot).await;
     proxy.plug_in();
-    assert_obeyed_in_order(&alice, &bot, said).await;
+    assert_executed_in_order(&alice, &bot, said).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_said_while_the_bot_was_away_is_obeyed_however_much_it_is() {
+async fn commands_sent_while_the_bot_was_away_are_executed_however_many() {
     let alice = person("alice").await;
     let mut bot = Bot::builder(homeserver()).start(&alice).await;
     bot.request(&alice, "help").await;
@@ -91,7 +91,7 @@ async fn what_was_said_while_the_bot_was_away_is_obeyed_however_much_it_is() {
     // Whoever may command may also be the one who floods.
     let said = talk_to_a_deaf_bot(&alice, &alice, &bot).await;
     bot.run();
-    assert_obeyed_in_order(&alice, &bot, said).await;
+    assert_executed_in_order(&alice, &bot, said).await;
 }
 
 /// Messages that are none of the bot's business, commands, and messages whose key never comes.

@@ -242,7 +242,7 @@ async fn a_slow_line_makes_everything_slow_and_nothing_wrong() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_is_obeyed_while_the_homeserver_sits_on_the_link() {
+async fn a_stop_is_executed_while_the_homeserver_sits_on_the_link() {
     let alice = person("alice").await;
     let (proxy, bot) = bot_behind_proxy(&alice).await;
     let admin_room = bot.admin_room().to_owned();

@@ -1,4 +1,4 @@
-//! Who is who: the identity of each administrator is the one that was seen first, or that the configuration names, until the
+//! Pinned identities: the identity of each administrator is the one that was seen first, or that the configuration names, until the
 //! operator on the host says otherwise.
 
 use std::{fs, process::Output};
@@ -340,7 +340,7 @@ async fn an_appservice_that_is_asked_for_a_password_ends_and_says_where_it_goes(
     assert!(said.contains("set bot.password in config.yaml"), "{said}");
     assert!(!bot.data_dir().join("matrix/recovery-key").exists());
 
-    // It goes on where it was once the homeserver takes it.
+    // It goes on where it was once the homeserver accepts it.
     proxy.be_honest();
     bot.run();
     bot.wait_until_ready(&alice).await;

@@ -112,7 +112,7 @@ async fn a_resumed_session_runs_the_resume_command() {
         panic!("one stand-in")
     };
     assert_eq!(started.argv[1..], ["remote-control", "--continue"]);
-    // What runs is not begun anew.
+    // What runs is not started again.
     bot.request(&alice, "resume").await;
     bot.link_after(&alice, 1).await;
     assert_eq!(bot.standin_starts(), 1);

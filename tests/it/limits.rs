@@ -14,16 +14,16 @@ async fn who_commands_too_often_is_told_once_and_nobody_else_has_to_wait() {
         .start(&alice)
         .await;
     // All of it in one minute: nothing is waited for in between.
-    let mut obeyed = Vec::new();
+    let mut executed = Vec::new();
     for _ in 0..2 {
-        obeyed.push(bot.send(&alice, "help").await);
+        executed.push(bot.send(&alice, "help").await);
     }
     let refused = bot.send(&alice, "start").await;
     let mut unanswered = Vec::new();
     for _ in 0..9 {
         unanswered.push(bot.send(&alice, "start").await);
     }
-    for asked in &obeyed {
+    for asked in &executed {
         let help = bot.answer(&alice, asked).await;
         assert!(help.body().unwrap().contains("!rc start"), "{help}");
     }

@@ -48,7 +48,7 @@ async fn a_bot_with_nothing_but_its_recovery_key_has_its_identity_and_its_sessio
 
 /// In a plain room: what was encrypted the next device cannot read anyway.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_command_of_before_the_store_was_lost_is_not_obeyed_again() {
+async fn a_command_of_before_the_store_was_lost_is_not_executed_again() {
     let alice = person("alice").await;
     let mut bot = Bot::builder(homeserver())
         .encrypted_admin_room(false)

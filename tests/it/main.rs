@@ -39,7 +39,7 @@ mod rooms;
 /// What stands in the audit log.
 mod audit;
 
-/// Who is who: identities that change, and who accepts that.
+/// Pinned identities: those that change, and who accepts that.
 mod identities;
 
 /// Thousands of messages at once.

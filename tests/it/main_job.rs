@@ -1,4 +1,4 @@
-//! Start, status, stop: the link reaches the requester alone, end-to-end encrypted, and is redacted in the end.
+//! Start, status, stop: the link reaches the requester only, end-to-end encrypted, and is redacted in the end.
 
 use matrix_sdk::ruma::events::{
     relation::Thread,

@@ -36,8 +36,8 @@ fn malformed() -> [String; 2] {
     [format!("{}=", "A".repeat(42)), "A".repeat(44)]
 }
 
-/// The bot obeys, in this life and the next one.
-async fn assert_obeys(bot: &mut Bot, alice: &Person) {
+/// The bot executes commands, now and after a restart.
+async fn assert_executes(bot: &mut Bot, alice: &Person) {
     for life in 1..=2 {
         let status = bot.request(alice, "status").await;
         assert_eq!(status.body(), Some("website: no session"), "life {life}");
@@ -139,7 +139,7 @@ async fn plain_events_of_strangers_with_malformed_keys_are_not_read() {
             json!({ "algorithm": "m.megolm.v1.aes-sha2", "sender_claimed_ed25519_key": key });
         send_to_bot(&bot, &mallory, "m.forwarded_room_key", &content).await;
     }
-    assert_obeys(&mut bot, &alice).await;
+    assert_executes(&mut bot, &alice).await;
     assert_eq!(panics(&bot), 0);
 }
 
@@ -162,7 +162,7 @@ async fn encrypted_events_of_strangers_with_malformed_keys_are_set_aside() {
         );
         assert!(bot.log().contains(&audit));
     }
-    assert_obeys(&mut bot, &alice).await;
+    assert_executes(&mut bot, &alice).await;
     assert_eq!(panics(&bot), 2, "one for each stranger");
 }
 
@@ -182,13 +182,13 @@ async fn a_flood_of_malformed_keys_while_the_bot_is_away_costs_one_panic_and_no_
     bot.run();
     let status = bot.answer(&alice, &asked).await;
     assert_eq!(status.body(), Some("website: no session"));
-    assert_obeys(&mut bot, &alice).await;
+    assert_executes(&mut bot, &alice).await;
     assert_eq!(panics(&bot), 1);
 }
 
 /// Synapse hands out a hundred events at a time: the command comes before its key, and the panic between the two.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_command_that_waits_for_its_key_is_obeyed_when_malformed_keys_come_before_that() {
+async fn a_command_that_waits_for_its_key_is_executed_when_malformed_keys_come_before_that() {
     let (alice, mallory) = (person("alice").await, person("mallory").await);
     let mut bot = Bot::builder(homeserver()).start(&alice).await;
     let mut channel = Channel::open(&mallory, bot.user_id()).await;
@@ -280,6 +280,6 @@ async fn devices_and_identities_with_malformed_keys_do_not_count() {
         let status = bot.request(&alice, "status").await;
         assert_eq!(status.body(), Some("website: no session"));
     }
-    assert_obeys(&mut bot, &alice).await;
+    assert_executes(&mut bot, &alice).await;
     assert_eq!(panics(&bot), 0);
 }

@@ -54,7 +54,7 @@ async fn a_folder_below_a_root_starts_by_its_name_and_by_the_beginning_of_it() {
             "{refusal}"
         );
     }
-    // Of those that run, `w` is the beginning of one alone.
+    // Of those that run, `w` is the beginning of only one.
     let stopped = said(&bot, &alice, "stop w").await;
     assert!(stopped.contains("website"), "{stopped}");
     bot.request(&alice, "stop blog").await;
@@ -88,7 +88,7 @@ async fn a_folder_that_goes_keeps_its_session_also_when_the_bot_is_restarted() {
     bot.restart(&alice).await;
     let status = said(&bot, &alice, "status").await;
     assert_eq!(status.matches("running since").count(), 2, "{status}");
-    // A session whose folder is there goes by the settings of its root again, which bring it back.
+    // A session whose folder is there has the settings of its root again, which bring it back.
     bot.kill_9();
     bot.end_process(bot.standin_records()[1].pid).await;
     bot.run();

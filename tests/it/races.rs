@@ -3,7 +3,7 @@
 use crate::support::{bot::Bot, homeserver, person};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_one_person_says_is_obeyed_in_its_order() {
+async fn commands_of_one_person_are_executed_in_order() {
     let alice = person("alice").await;
     let bot = Bot::builder(homeserver())
         .project("api", |project| project)
@@ -11,7 +11,7 @@ async fn what_one_person_says_is_obeyed_in_its_order() {
         .start(&alice)
         .await;
     let start = bot.send(&alice, "start website").await;
-    // Without a name it means the one session that there is, once the start before it was obeyed.
+    // Without a name it means the one session that there is, once the start before it was executed.
     let stop = bot.send(&alice, "stop").await;
     let stopped = bot.answer(&alice, &stop).await;
     assert!(

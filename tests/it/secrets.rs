@@ -26,7 +26,7 @@ const PNG: &[u8] = b"\x89PNG";
 /// A title of another conversation, which the stand-in prints as a hyperlink.
 const TITLE: &str = "session_01StandInTitle";
 
-/// What nobody may learn who does not know it already. Its name alone is shown where it is found.
+/// What nobody may learn who does not know it already. Only its name is shown where it is found.
 struct Secret {
     name: &'static str,
     text: String,

@@ -39,12 +39,12 @@ impl ServiceManager {
         let folder = tempfile::tempdir().unwrap();
         let socket = UnixDatagram::bind(folder.path().join("notify")).unwrap();
         let heard = Arc::new(Mutex::new(String::new()));
-        let hearing = Arc::clone(&heard);
+        let received = Arc::clone(&heard);
         thread::spawn(move || {
             let mut datagram = [0; 4096];
             while let Ok(length) = socket.recv(&mut datagram) {
                 let text = String::from_utf8_lossy(&datagram[..length]).into_owned();
-                hearing.lock().unwrap().push_str(&text);
+                received.lock().unwrap().push_str(&text);
             }
         });
         Self { folder, heard }
@@ -129,7 +129,7 @@ async fn a_restart_of_the_service_leaves_the_whole_process_tree_of_a_session() {
         assert!(!of_systemd.contains(&variable.as_str()), "{variable}");
     }
 
-    // With KillMode=process the main process alone gets a signal: this one for a stop, and that one from the watchdog.
+    // With KillMode=process only the main process gets a signal: this one for a stop, and that one from the watchdog.
     for (signal, starts) in [(Signal::SIGTERM, 2), (Signal::SIGABRT, 3)] {
         bot.signal(signal).await;
         assert_eq!(bot.session_processes(), processes, "{signal}");

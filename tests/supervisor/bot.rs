@@ -65,7 +65,7 @@ impl Life {
         command.spawn().unwrap()
     }
 
-    /// Such a life from its beginning to its end. Whether it was killed.
+    /// Such a life from start to exit. Whether it was killed.
     pub(crate) fn live(self, sandbox: &Sandbox) -> bool {
         let status = self.begin(sandbox).wait().unwrap();
         was_killed(status, sandbox)
@@ -138,7 +138,7 @@ impl Bot {
             steps,
             sessions: number(SESSIONS).unwrap_or_default(),
         };
-        bot.heed(notices);
+        bot.carry_out(notices);
         bot
     }
 
@@ -150,7 +150,7 @@ impl Bot {
             let happened = happened.expect("nothing happens any more").unwrap();
             self.steps.step();
             let notices = self.remote_control.handle(happened);
-            self.heed(notices);
+            self.carry_out(notices);
         }
         self.steps.step();
     }
@@ -181,7 +181,7 @@ impl Bot {
                 }
                 self.steps.step();
                 let notices = self.remote_control.stop(&website(), request("alice"));
-                self.heed(notices);
+                self.carry_out(notices);
             }
             Some(Phase::Starting | Phase::Stopping) => {}
             Some(Phase::Resting) => panic!("it is not to come back"),
@@ -194,10 +194,10 @@ impl Bot {
         let notices = self
             .remote_control
             .start(&website(), Beginning::Fresh, request);
-        self.heed(notices);
+        self.carry_out(notices);
     }
 
-    fn heed(&mut self, notices: Notices) {
+    fn carry_out(&mut self, notices: Notices) {
         for (project, notice) in notices {
             self.steps.step();
             match notice {
@@ -221,7 +221,7 @@ impl Bot {
                     let more = self
                         .remote_control
                         .delivered(id, request, "receipt".to_owned());
-                    self.heed(more);
+                    self.carry_out(more);
                 }
                 Notice::Redact(redaction) => {
                     self.ledger

@@ -188,7 +188,7 @@ async fn half_a_record_is_set_aside_and_kept() {
 fn spawn_stray(sandbox: &Sandbox) -> ProcessIdentity {
     // Another one for each, as whatever carries it is ended with it.
     let mark = SessionId::random().to_string();
-    // Known by its leader alone.
+    // Known by its leader only.
     let script = "/usr/bin/env -i /bin/sleep 600 & echo $! > unmarked; exec /bin/sleep 600";
     spawn(&Launch {
         follows_links: true,

@@ -53,7 +53,7 @@ fn decide(sender: &UserId, facts: &RoomFacts) -> Result<(), Denied> {
     authorize(sender, Trust::CrossSigned, Some(facts), &policy()).map(|_| ())
 }
 
-/// With a list on which Alice alone stands.
+/// With a list on which only Alice stands.
 fn decide_listed(sender: &UserId, facts: &RoomFacts) -> Result<(), Denied> {
     let mut policy = policy();
     policy.authorization.users.insert(alice().to_owned(), None);
@@ -218,7 +218,7 @@ fn a_list_of_users_narrows_and_never_widens() {
 }
 
 #[test]
-fn what_was_taken_back_or_obeyed_before_is_refused_under_every_setting() {
+fn redacted_and_replayed_commands_are_refused_under_every_setting() {
     for devices in [Devices::CrossSigned, Devices::Any] {
         for require_encrypted_commands in [
             RequireEncryptedCommands::Auto,

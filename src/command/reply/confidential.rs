@@ -1,4 +1,4 @@
-//! What is said to one person alone, with a link above all, and what is said where that cannot be sent.
+//! What is said to one person only, with a link above all, and what is said where that cannot be sent.
 
 use std::{fmt, path::PathBuf};
 
@@ -132,15 +132,15 @@ impl fmt::Display for Secret {
     }
 }
 
-/// A link is in its requester's direct message. `anew`: the session was running before they asked. `is_invited`: they have yet to
+/// A link is in its requester's direct message. `is_repeated`: the session was running before they asked. `is_invited`: they have yet to
 /// come into that room.
 pub(crate) fn link_sent(
     project: &ProjectName,
-    anew: bool,
+    is_repeated: bool,
     room: &RoomId,
     is_invited: bool,
 ) -> Reply {
-    let how = if anew {
+    let how = if is_repeated {
         "is already running. I sent you its link privately."
     } else {
         "is running. I sent you the link privately."
@@ -266,7 +266,7 @@ mod tests {
             "website".parse().unwrap(),
             "!dm:example.org".try_into().unwrap(),
         );
-        let said = |anew, is_invited| link_sent(&website, anew, room, is_invited);
+        let said = |is_repeated, is_invited| link_sent(&website, is_repeated, room, is_invited);
         assert_eq!(
             said(false, true).plain,
             "Session for website is running. I sent you the link privately. Accept my invitation to a direct message."

@@ -45,7 +45,7 @@ pub(crate) fn denied(denied: &Denied) -> Reply {
     })
 }
 
-/// The same in two words, for a device that cannot read the answer: keys go to verified devices alone.
+/// The same in two words, for a device that cannot read the answer: keys go to verified devices only.
 pub(crate) fn denied_to_device(denied: &Denied) -> Option<&'static str> {
     match denied {
         Denied::UnsignedDevice | Denied::UnknownDevice => Some("🔒 not verified"),

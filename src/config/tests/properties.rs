@@ -1,4 +1,4 @@
-//! What holds for every file, not for the chosen ones alone.
+//! What holds for every file, not for the chosen ones only.
 
 use proptest::prelude::*;
 

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Asserts that the text has one problem alone, at this place.
+/// Asserts that the text has only one problem, at this place.
 #[track_caller]
 fn assert_one_problem(text: &str, wanted: &str) {
     let said = problems_of(text);

@@ -46,7 +46,7 @@ use crate::{
     secret::Token,
 };
 
-/// What is between two neighbours on the way and goes no further (RFC 9110, section 7.6.1), and what is made anew.
+/// What is between two neighbours on the way and goes no further (RFC 9110, section 7.6.1), and what each connection makes itself.
 const NOT_FORWARDED: [HeaderName; 9] = [
     header::ACCEPT_ENCODING,
     header::CONNECTION,

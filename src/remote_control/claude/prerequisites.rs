@@ -391,7 +391,7 @@ impl Setting {
     }
 }
 
-/// What a settings file's text says. One that makes no sense says nothing: the program ignores it. A project's own file, which
+/// What a settings file's text says. An invalid one says nothing: the program ignores it. A project's own file, which
 /// whoever can write to the project has written, gives no API key.
 fn settings_in(text: &str, file: &Path, is_of_project: bool) -> Vec<Setting> {
     let settings: Value = serde_json::from_str(text).unwrap_or_default();

@@ -79,7 +79,7 @@ pub enum StopError {
 /// Ends every process that belongs to `leader` or carries `mark`, a name and its value, in its environment: SIGTERM (and
 /// SIGCONT, for what is stopped), `grace`, SIGKILL; then looks again until nothing is left. It returns as soon as that is so.
 ///
-/// The leader is asked alone at first: a server ends its children in its own way, and tells others that it leaves. The rest is
+/// At first only the leader is asked: a server ends its children in its own way, and tells others that it leaves. The rest is
 /// asked once it has ended, or half of the grace is over.
 ///
 /// To the leader belongs what is in its process group or its session, as long as it is certain that these numbers are
@@ -269,7 +269,7 @@ impl Hunt {
     }
 
     /// The leader's pid, if it still names the leader's group and session. A process that carries the mark and is in that session
-    /// vouches for it too: the mark is handed down from the leader alone. So does one that was found before. As long as one of
+    /// shows the same: the mark is handed down from the leader only. So does one that was found before. As long as one of
     /// them is in it, the session's number cannot have become another's: the kernel gives no pid away that still names a group
     /// or a session, and none can enter an existing session.
     fn anchor(&self, all: &[(Seen, bool)]) -> Result<Option<i32>, ProcessError> {
@@ -277,10 +277,10 @@ impl Hunt {
             return Ok(None);
         };
         for (process, is_marked) in all {
-            let vouches = *is_marked
+            let is_member = *is_marked
                 || process.identity == *leader
                 || self.found.contains_key(&process.identity);
-            if vouches
+            if is_member
                 && process.session == leader.pid()
                 && let Some(process) = process.identity.look()?
                 && process.session == leader.pid()
@@ -491,7 +491,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_carries_the_mark_vouches_for_the_session_of_a_dead_leader() {
+    async fn what_carries_the_mark_keeps_the_session_of_a_dead_leader_ours() {
         let sandbox = Sandbox::new();
         let leader = sandbox.spawn("sleep 600 & env -i /bin/sleep 600 & echo $! > child");
         let child = sandbox.process("child").await;

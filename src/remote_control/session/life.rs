@@ -64,7 +64,7 @@ pub(crate) enum Effect {
     Spawn,
     /// Watch the process for its link, its end, and the time for its link.
     Watch(ProcessIdentity),
-    /// End the process tree. `None`: it is known by its mark alone.
+    /// End the process tree. `None`: it is known by its mark only.
     EndTree(Option<ProcessIdentity>),
     Tell(Notice),
     /// The session is over, and to be forgotten.
@@ -121,7 +121,7 @@ impl Session {
         (session, effects)
     }
 
-    /// What the session does about an event. One that makes no sense in the present state came late and changes nothing.
+    /// What the session does about an event. One that does not fit the present state came late and changes nothing.
     pub(crate) fn on(&mut self, event: Event, terms: &Terms, now: Moment) -> Vec<Effect> {
         match event {
             Event::LinkRequested(request, start) => self.on_link_requested(request, &start, now),
@@ -282,7 +282,7 @@ impl Session {
         }))
     }
 
-    /// Redacts all links, and begins their deliveries anew, once for each requester.
+    /// Redacts all links, and starts their deliveries again, once for each requester.
     pub(super) fn renew_deliveries(&mut self) -> Vec<Effect> {
         let old = std::mem::take(&mut self.deliveries);
         for delivery in &old {

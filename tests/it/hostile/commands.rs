@@ -134,13 +134,13 @@ async fn everything_in(person: &Person, room: &RoomId) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_obeyed_twice_and_nobody_hears_of_it_where_a_gap_brings_the_whole_room() {
+async fn nothing_is_executed_twice_and_nobody_hears_of_it_where_a_gap_brings_the_whole_room() {
     assert_gap_brings_nothing_new(true).await;
 }
 
 /// Where nothing is encrypted, no key says that a message was read before.
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_obeyed_twice_where_a_gap_brings_the_whole_room_in_plain_text() {
+async fn nothing_is_executed_twice_where_a_gap_brings_the_whole_room_in_plain_text() {
     assert_gap_brings_nothing_new(false).await;
 }
 

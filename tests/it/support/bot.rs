@@ -129,7 +129,7 @@ impl Bot {
         self.folder.path().canonicalize().unwrap().join("src")
     }
 
-    /// Writes config.yaml anew; it counts from the next start.
+    /// Writes config.yaml again; it counts from the next start.
     pub(crate) fn write_config(&self, config: &Value) {
         fs::write(self.config_path(), serde_yaml::to_string(config).unwrap()).unwrap();
     }

@@ -50,7 +50,7 @@ impl Checker {
         self
     }
 
-    /// Runs it to its end, and reads what it writes for machines.
+    /// Runs it until it exits, and reads what it writes for machines.
     #[track_caller]
     pub(crate) fn run(&self) -> Checkup {
         let output = self.output(&["--json"]);

@@ -124,7 +124,7 @@ impl Bot {
     }
 
     /// The link that comes to this person after so many others. It is checked: it is what the stand-in printed, in an
-    /// encrypted room of the bot and this person alone, and nowhere else.
+    /// encrypted room of the bot and this person only, and nowhere else.
     pub(crate) async fn link_after(&self, person: &Person, known: usize) -> LinkMessage {
         let event = eventually("a link in the direct message", async || {
             self.links_of(person).get(known).cloned()

@@ -77,7 +77,7 @@ for folder in sys.stdin:
     log = os.open('homeserver.log', os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for stream, file in (0, os.open(os.devnull, os.O_RDONLY)), (1, log), (2, log):
         os.dup2(file, stream)
-    # What it watches by is shared with the parent until it is made anew.
+    # What it watches by is shared with the parent until it is made again.
     reactor.waker = None
     reactor.__init__()
     sys.argv = ['homeserver', '--config-path', 'homeserver.yaml']

@@ -66,7 +66,7 @@ impl Host {
         self.folder.path().join(name)
     }
 
-    /// Writes config.yaml anew.
+    /// Writes config.yaml again.
     pub(crate) fn configure(&self, change: impl FnOnce(&mut Value)) {
         let mut config = json!({
             "homeserver": { "url": "http://127.0.0.1:9", "server_name": "example.org" },

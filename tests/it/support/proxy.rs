@@ -222,7 +222,7 @@ async fn handle(
 }
 
 impl Shared {
-    /// What was injected comes first; a first sync is the homeserver's alone.
+    /// What was injected comes first; a first sync is only the homeserver's.
     async fn answer_sync(&self, request: &Request) -> io::Result<Answer> {
         let Some(since) = request.query("since") else {
             return self.ask_homeserver(request).await;

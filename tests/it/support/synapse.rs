@@ -86,7 +86,7 @@ fn make(environment: &Path, python: &Path) -> Result<()> {
     Ok(fs::write(path, place)?)
 }
 
-/// Runs a program to its end; its last line is the error's text if it fails.
+/// Runs a program until it exits; its last line is the error's text if it fails.
 fn run(command: &mut Command) -> Result<()> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = match command.output() {

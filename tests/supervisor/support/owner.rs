@@ -43,7 +43,7 @@ impl Owner {
             redacted: Vec::new(),
             notices: Vec::new(),
         };
-        owner.heed(notices);
+        owner.carry_out(notices);
         owner
     }
 
@@ -65,13 +65,13 @@ impl Owner {
         let notices = self
             .remote_control
             .start(&website(), beginning, request(requester));
-        self.heed(notices);
+        self.carry_out(notices);
     }
 
     /// Somebody asks for the end.
     pub(crate) fn stop(&mut self, requester: &str) {
         let notices = self.remote_control.stop(&website(), request(requester));
-        self.heed(notices);
+        self.carry_out(notices);
     }
 
     /// Somebody asks for more time.
@@ -79,7 +79,7 @@ impl Owner {
         let notices = self
             .remote_control
             .extend(&website(), by, request(requester));
-        self.heed(notices);
+        self.carry_out(notices);
     }
 
     /// What is known of the session.
@@ -160,11 +160,11 @@ impl Owner {
             return false;
         };
         let notices = self.remote_control.handle(happened.unwrap());
-        self.heed(notices);
+        self.carry_out(notices);
         true
     }
 
-    fn heed(&mut self, notices: Notices) {
+    fn carry_out(&mut self, notices: Notices) {
         for (project, notice) in notices {
             match notice {
                 Notice::Deliver {
@@ -183,7 +183,7 @@ impl Owner {
                     self.answered.extend(answered);
                     let receipt = format!("receipt {}", id.number);
                     let more = self.remote_control.delivered(id, request, receipt);
-                    self.heed(more);
+                    self.carry_out(more);
                 }
                 Notice::Redact(redaction) => {
                     self.remote_control.redacted(&project, &redaction);

@@ -262,7 +262,7 @@ fn what_is_left_of_a_line_after_a_gap_says_nothing() {
     assert_eq!(reader.unfinished(), None);
 }
 
-// What holds for every output, not for the chosen ones alone.
+// What holds for every output, not for the chosen ones only.
 
 /// Takes no room on the screen.
 fn invisible() -> impl Strategy<Value = &'static str> {

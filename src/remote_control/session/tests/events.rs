@@ -50,7 +50,7 @@ fn an_event_that_comes_too_late_changes_nothing() {
             &of_delivery,
         ),
         (Life::stopping, &["gone"], &of_delivery),
-        // Its deliveries have begun anew, under other numbers.
+        // Its deliveries have started again, under other numbers.
         (Life::resting, &[], &[]),
     ];
     let always = ["link", "not ended", "stop", "extend"];

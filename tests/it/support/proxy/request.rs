@@ -29,7 +29,7 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// Reads a request to its end.
+    /// Reads a whole request.
     pub(super) async fn read(incoming: hyper::Request<Incoming>) -> io::Result<Self> {
         let (head, body) = incoming.into_parts();
         let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
