@@ -70,20 +70,36 @@ impl Mark {
 }
 
 impl Reply {
-    /// Lines of text, in which what stands between backticks is code and what stands between two pairs of asterisks is bold.
+    /// Lines of text, in which what stands between backticks is code, taken as it is, and what stands between two pairs of
+    /// asterisks elsewhere is bold.
     fn new(text: impl AsRef<str>) -> Self {
-        let text = text.as_ref();
-        let mut html = html_escape::encode_text(text).replace('\n', "<br>");
+        let (mut plain, mut html) = (String::new(), String::new());
+        let mut bold = ["<b>", "</b>"].into_iter().cycle();
+        for (index, part) in text.as_ref().split('`').enumerate() {
+            let is_code = index % 2 == 1;
+            if index > 0 {
+                plain.push('`');
+                html.push_str(if is_code { "<code>" } else { "</code>" });
+            }
+            if is_code {
+                plain.push_str(part);
+                html.push_str(&in_html(part));
+                continue;
+            }
+            for (index, piece) in part.split("**").enumerate() {
+                if index > 0 {
+                    html.extend(bold.next());
+                }
+                plain.push_str(piece);
+                html.push_str(&in_html(piece));
+            }
+        }
         // Space at the beginning of a line is lost in HTML.
         html = html.replace("<br>  ", "<br>\u{a0}\u{a0}");
         if html.starts_with("  ") {
             html.replace_range(..2, "\u{a0}\u{a0}");
         }
-        html = enclosed(&html, "`", "code");
-        Self {
-            plain: text.replace("**", ""),
-            html: enclosed(&html, "**", "b"),
-        }
+        Self { plain, html }
     }
 
     /// The same after a mark, which clients without HTML can do without.
@@ -117,16 +133,8 @@ impl Reply {
     }
 }
 
-/// What stands between two of these signs becomes an HTML element.
-fn enclosed(text: &str, sign: &str, element: &str) -> String {
-    let tags = [format!("<{element}>"), format!("</{element}>")];
-    let mut parts = text.split(sign);
-    let begin = parts.next().unwrap_or_default().to_owned();
-    parts
-        .zip(tags.iter().cycle())
-        .fold(begin, |enclosed, (part, tag)| {
-            enclosed + tag.as_str() + part
-        })
+fn in_html(text: &str) -> String {
+    html_escape::encode_text(text).replace('\n', "<br>")
 }
 
 /// The bot cannot write down what it was asked for.
@@ -270,4 +278,19 @@ fn rounded(age: Duration) -> Duration {
     let seconds = age.as_secs();
     let unit = if seconds < 600 { 1 } else { 60 };
     Duration::from_secs(seconds - seconds % unit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn code_is_taken_as_it_is_whatever_the_command_prefix() {
+        let reply = Reply::new("**website** failed: say `** <start>`, or **`**`**");
+        assert_eq!(
+            reply.html,
+            "<b>website</b> failed: say <code>** &lt;start&gt;</code>, or <b><code>**</code></b>"
+        );
+        assert_eq!(reply.plain, "website failed: say `** <start>`, or `**`");
+    }
 }
