@@ -26,7 +26,11 @@ mod bare_client;
 mod table;
 
 #[path = "../tests/it/support/mod.rs"]
-#[expect(dead_code, reason = "the tests need all of it, and a benchmark little")]
+#[expect(
+    dead_code,
+    unused_imports,
+    reason = "the tests need all of it, and a benchmark little"
+)]
 mod support;
 
 use std::{

@@ -4,9 +4,8 @@ use matrix_sdk::ruma::{
     RoomVersionId,
     events::room::join_rules::{JoinRule, RoomJoinRulesEventContent},
 };
-use serde_json::json;
 
-use crate::support::{assert_says, bot::Bot, homeserver, person, person::Person};
+use crate::support::prelude::*;
 
 async fn set_join_rule(bot: &Bot, admin: &Person, rule: JoinRule) {
     let room = admin.client().get_room(bot.admin_room()).unwrap();
@@ -16,14 +15,10 @@ async fn set_join_rule(bot: &Bot, admin: &Person, rule: JoinRule) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_public_room_is_refused_until_it_is_closed_again() {
-    let alice = person("alice").await;
-    let bot = Bot::builder(homeserver()).start(&alice).await;
+    let (alice, bot) = alice_and_bot().await;
     set_join_rule(&bot, &alice, JoinRule::Public).await;
-    assert_says(
-        &bot.request(&alice, "start").await,
-        "Sorry, I did not do that: anybody can join this room. Make it invite-only in its settings, or let the bot's \
-         operator list who may command me in `authorization.users`.",
-    );
+    bot.says(&alice, "start", "Sorry, I did not do that: anybody can join this room. Make it invite-only in its settings, or let the bot's \
+         operator list who may command me in `authorization.users`.").await;
     assert_eq!(bot.standin_starts(), 0);
     set_join_rule(&bot, &alice, JoinRule::Invite).await;
     bot.start_session(&alice, "website").await;
@@ -36,7 +31,7 @@ async fn in_a_version_12_room_its_creators_command_and_whoever_they_raise() {
         person("bob").await,
         person("carol").await,
     );
-    let bot = Bot::builder(homeserver())
+    let bot = bot()
         .room_version(RoomVersionId::V12)
         .additional_creator(bob.user_id())
         .invite(carol.user_id())
@@ -50,7 +45,7 @@ async fn in_a_version_12_room_its_creators_command_and_whoever_they_raise() {
         "their power is in no list"
     );
     let refusal = bot.request(&carol, "start").await;
-    assert_says(&refusal, "your power level here is 0, and this takes 100");
+    refusal.says("your power level here is 0, and this takes 100");
     assert_eq!(bot.standin_starts(), 0);
     let sent = bot.start_session(&bob, "website").await;
     assert!(alice.never_read(&sent.link) && bot.links_of(&alice).is_empty());

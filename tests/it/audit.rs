@@ -2,7 +2,7 @@
 
 use matrix_sdk::ruma::OwnedEventId;
 
-use crate::support::{bot::Bot, eventually, homeserver, person};
+use crate::support::prelude::*;
 
 /// What the audit log has of this event, once there are so many lines.
 async fn audited(bot: &Bot, event: &OwnedEventId, lines: usize) -> Vec<String> {
@@ -16,10 +16,7 @@ async fn audited(bot: &Bot, event: &OwnedEventId, lines: usize) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_leaves_who_what_decision_and_outcome_in_the_audit_log() {
     let (alice, bob) = (person("alice").await, person("bob").await);
-    let bot = Bot::builder(homeserver())
-        .invite(bob.user_id())
-        .start(&alice)
-        .await;
+    let bot = bot().invite(bob.user_id()).start(&alice).await;
     let user = alice.user_id();
     let started = bot.send(&alice, "start").await;
     bot.answer(&alice, &started).await;

@@ -3,31 +3,19 @@
 use std::time::{Duration, SystemTime};
 
 use matrix_sdk::ruma::events::room::message::RoomMessageEventContent;
-use serde_json::json;
 
-use crate::support::{
-    assert_says,
-    bot::Bot,
-    eventually, homeserver, person,
-    person::Person,
-    proxy::{Proxy, Request},
-};
+use crate::support::prelude::*;
 
 /// Asserts that nothing came of the commands so far. Whatever was under way is there once `admin` has an answer.
 async fn assert_nothing_happened(bot: &Bot, admin: &Person) {
-    let status = bot.request(admin, "status").await;
-    assert_eq!(status.body(), Some("website: no session"));
+    bot.assert_no_session(admin).await;
     assert_eq!(bot.standin_starts(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_administrator_who_was_demoted_is_refused_from_then_on() {
     let (alice, bob) = (person("alice").await, person("bob").await);
-    let bot = Bot::builder(homeserver())
-        .invite(bob.user_id())
-        .power_levels(json!({ "users": { bob.user_id(): 100 } }))
-        .start(&alice)
-        .await;
+    let bot = bot().member(&bob, 100).start(&alice).await;
     let sent = bot.start_session(&bob, "website").await;
     alice
         .set_power_level(bot.admin_room(), bob.user_id(), 99)
@@ -36,48 +24,40 @@ async fn an_administrator_who_was_demoted_is_refused_from_then_on() {
         bot.send(&bob, command).await;
     }
     let answer = bot.request(&alice, "status").await;
-    assert_says(&answer, "website: running");
-    bob.wait_for("the refusal", |event| {
+    answer.says("website: running");
+    bob.sees("the refusal", |event| {
         event
             .body()
             .is_some_and(|body| body.contains("your power level here is 99, and this takes 100"))
     })
-    .await
-    .unwrap();
+    .await;
     assert_eq!(bot.links_of(&bob).len(), 1);
     // The session is the project's, so another administrator can end it.
-    assert_says(
-        &bot.request(&alice, "stop").await,
-        "Session for website is stopped",
-    );
+    bot.says(&alice, "stop", "Session for website is stopped")
+        .await;
     bot.wait_for_redaction(&bob, &sent).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_project_can_ask_for_another_level_than_the_rest() {
     let (alice, bob) = (person("alice").await, person("bob").await);
-    let bot = Bot::builder(homeserver())
+    let bot = bot()
         .power_level(50)
         .project("api", |project| project.set("power_level", 75))
         .project("website", |project| project)
-        .invite(bob.user_id())
-        .power_levels(json!({ "users": { bob.user_id(): 50 } }))
+        .member(&bob, 50)
         .start(&alice)
         .await;
     bot.start_session(&bob, "website").await;
     let answer = bot.request(&bob, "start api").await;
-    assert_says(&answer, "your power level here is 50, and this takes 75");
+    answer.says("your power level here is 50, and this takes 75");
     assert_eq!(bot.standin_starts(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_has_left_the_room_is_refused() {
     let (alice, bob) = (person("alice").await, person("bob").await);
-    let mut bot = Bot::builder(homeserver())
-        .invite(bob.user_id())
-        .power_levels(json!({ "users": { bob.user_id(): 100 } }))
-        .start(&alice)
-        .await;
+    let mut bot = bot().member(&bob, 100).start(&alice).await;
     // An answer shows that the bot knows of its own join; what was sent before that is not for it.
     bot.request(&alice, "status").await;
     bot.kill_9();
@@ -89,17 +69,15 @@ async fn who_has_left_the_room_is_refused() {
         .await
         .unwrap();
     bot.run();
-    assert_says(
-        &bot.answer(&alice, &asked).await,
-        "you are not a member of this room",
-    );
+    bot.answer(&alice, &asked)
+        .await
+        .says("you are not a member of this room");
     assert_nothing_happened(&bot, &alice).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_edit_and_a_notice_do_nothing() {
-    let alice = person("alice").await;
-    let bot = Bot::builder(homeserver()).start(&alice).await;
+    let (alice, bot) = alice_and_bot().await;
     let before = alice
         .send_text(bot.admin_room(), "!rc is what I type")
         .await
@@ -118,47 +96,35 @@ async fn an_edit_and_a_notice_do_nothing() {
 
     assert_nothing_happened(&bot, &alice).await;
     for event in [edited, notice, talk] {
-        assert!(
-            alice
-                .events()
-                .iter()
-                .all(|answer| answer.replies_to() != Some(event.as_str()))
-        );
+        assert!(alice.answers_to(&event).is_empty());
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_bot_ignores_its_own_commands() {
     let alice = person("alice").await;
-    let builder = Bot::builder(homeserver()).encrypted_admin_room(false);
+    let builder = bot().encrypted_admin_room(false);
     let levels = json!({ "users": { builder.user_id(): 100 } });
     let bot = builder.power_levels(levels).start(&alice).await;
     let own = bot.send_as_bot(&alice, bot.admin_room(), "!rc help").await;
     alice
-        .wait_for("the bot's own event", |event| event.id == own)
-        .await
-        .unwrap();
+        .sees("the bot's own event", |event| event.id == own)
+        .await;
     assert_nothing_happened(&bot, &alice).await;
-    assert!(
-        alice
-            .events()
-            .iter()
-            .all(|answer| answer.replies_to() != Some(own.as_str()))
-    );
+    assert!(alice.answers_to(&own).is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_that_is_too_old_is_ignored() {
-    let alice = person("alice").await;
-    let mut bot = Bot::builder(homeserver()).start(&alice).await;
+    let (alice, mut bot) = alice_and_bot().await;
     // An answer shows that the bot knows of its own join; what was sent before that is not for it.
     bot.request(&alice, "status").await;
     bot.kill_9();
     let sent = SystemTime::now();
     bot.send(&alice, "start").await;
     let age = Duration::from_secs(1);
-    eventually("the command is too old", async || {
-        (sent.elapsed().unwrap() > 2 * age).then_some(())
+    until("the command is too old", || {
+        sent.elapsed().unwrap() > 2 * age
     })
     .await;
     bot.reconfigure(|config| config["max_command_age"] = json!("1s"));
@@ -174,7 +140,7 @@ async fn a_command_that_is_too_old_is_ignored() {
 async fn a_command_that_waits_too_long_for_the_homeserver_is_ignored() {
     let alice = person("alice").await;
     let proxy = Proxy::start(homeserver()).await;
-    let bot = Bot::builder(homeserver())
+    let bot = bot()
         .through(&proxy)
         .configure(|config| config["max_command_age"] = json!("15s"))
         .start(&alice)
@@ -183,38 +149,26 @@ async fn a_command_that_waits_too_long_for_the_homeserver_is_ignored() {
     let held = proxy.on(Request::reads_event).times(1).hold();
     let sent = SystemTime::now();
     let asked = bot.send(&alice, "start").await;
-    eventually("the homeserver is asked about it", async || {
-        held.has_caught().then_some(())
-    })
-    .await;
-    eventually("the command is too old", async || {
-        (sent.elapsed().unwrap() > Duration::from_secs(16)).then_some(())
+    until("the homeserver is asked about it", || held.has_caught()).await;
+    until("the command is too old", || {
+        sent.elapsed().unwrap() > Duration::from_secs(16)
     })
     .await;
     drop(held);
     let answer = bot.answer(&alice, &asked).await;
-    let body = answer.body().unwrap();
-    assert!(
-        body.contains("it took too long until I could ask the homeserver about it"),
-        "{body}"
-    );
+    answer.says("it took too long until I could ask the homeserver about it");
     assert_eq!(bot.standin_starts(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_of_before_the_bots_first_sync_is_ignored() {
     let alice = person("alice").await;
-    let builder = Bot::builder(homeserver()).encrypted_admin_room(false);
+    let builder = bot().encrypted_admin_room(false);
     let mut bot = builder.prepare(&alice).await;
     let backlog = bot.send(&alice, "start").await;
     bot.run();
     bot.wait_for_log("reason=BeforeFirstSync").await;
     bot.wait_until_ready(&alice).await;
     assert_nothing_happened(&bot, &alice).await;
-    assert!(
-        alice
-            .events()
-            .iter()
-            .all(|answer| answer.replies_to() != Some(backlog.as_str()))
-    );
+    assert!(alice.answers_to(&backlog).is_empty());
 }

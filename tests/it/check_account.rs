@@ -3,14 +3,10 @@
 use std::{fs, os::unix::fs::PermissionsExt as _};
 
 use matrix_sdk::Client;
-use serde_json::json;
 
 use crate::support::{
-    bot::Bot,
     checkup::{Checkup, commands},
-    homeserver, person,
-    person::random_text,
-    proxy::{Answer, Proxy},
+    prelude::*,
 };
 
 const ACCOUNT: &str = "account";
@@ -53,7 +49,7 @@ async fn a_bot_with_a_password_is_looked_at_without_a_log_in() {
     let (alice, account) = (person("alice").await, Account::register().await);
     let observer = account.log_in().await;
     let devices = async || observer.devices().await.unwrap().devices.len();
-    let mut bot = Bot::builder(homeserver())
+    let mut bot = bot()
         .account(&account.localpart, "password", &account.password)
         .prepare(&alice)
         .await;
@@ -77,7 +73,7 @@ async fn a_bot_with_a_password_is_looked_at_without_a_log_in() {
 async fn an_access_token_that_is_not_the_bots_is_told() {
     let (alice, account) = (person("alice").await, Account::register().await);
     let former = account.log_in().await;
-    let bot = Bot::builder(homeserver())
+    let bot = bot()
         .account(&account.localpart, "access_token", &token_of(&former))
         .prepare(&alice)
         .await;
@@ -103,10 +99,7 @@ async fn an_access_token_that_is_not_the_bots_is_told() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bot_that_the_homeserver_does_not_log_in_is_seen_to_act_as_the_appservice() {
     let alice = person("alice").await;
-    let mut bot = Bot::builder(homeserver())
-        .without_log_in(homeserver())
-        .prepare(&alice)
-        .await;
+    let mut bot = bot().without_log_in(homeserver()).prepare(&alice).await;
     // The bot's own copy of the registration does not say so: the homeserver's refusal does.
     let shared = homeserver().registrations()[1].clone();
     let text = fs::read_to_string(shared).unwrap();
@@ -135,7 +128,7 @@ async fn a_homeserver_that_takes_no_passwords_is_told_until_the_bot_has_a_token(
     proxy
         .on(|request| request.method == "GET" && request.path.ends_with("/login"))
         .answer(Answer::json(200, &flows));
-    let bot = Bot::builder(homeserver())
+    let bot = bot()
         .through(&proxy)
         .account(&account.localpart, "password", &account.password)
         .prepare(&alice)
@@ -154,16 +147,13 @@ async fn a_homeserver_that_takes_no_passwords_is_told_until_the_bot_has_a_token(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_in_on_disk_that_cannot_be_read_is_told() {
     let alice = person("alice").await;
-    let bot = Bot::builder(homeserver()).prepare(&alice).await;
+    let bot = bot().prepare(&alice).await;
     let file = bot.data_dir().join("matrix/session.json");
     // No user can read a folder as a file, not even root.
     fs::create_dir_all(&file).unwrap();
     let checkup = Checkup::of(&bot);
     let remedy = checkup.failed(ACCOUNT, "session.json");
-    assert!(
-        remedy.contains("or move it away while no bot runs"),
-        "{remedy}"
-    );
+    remedy.says("or move it away while no bot runs");
     checkup.skipped("sync", "\"bot's account\" comes first");
     fs::remove_dir(&file).unwrap();
     Checkup::of(&bot).passed(ACCOUNT, "the bot's first run makes it");

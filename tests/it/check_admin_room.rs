@@ -8,27 +8,17 @@ use matrix_sdk::ruma::{
         join_rules::{JoinRule, RoomJoinRulesEventContent},
     },
 };
-use serde_json::{Value, json};
 
-use crate::support::{
-    bot::Bot,
-    checkup::Checkup,
-    homeserver,
-    homeserver::SERVER_NAME,
-    person,
-    person::random_text,
-    proxy::{Answer, Proxy},
-};
+use crate::support::{checkup::Checkup, homeserver::SERVER_NAME, prelude::*};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_admin_room_that_is_not_there_is_told() {
-    let alice = person("alice").await;
-    let bot = Bot::builder(homeserver()).start(&alice).await;
+    let (alice, bot) = alice_and_bot().await;
     let alias = format!("#admins-{}:{SERVER_NAME}", random_text());
     bot.reconfigure(|config| config["admin_room"] = json!(alias));
     let checkup = Checkup::of(&bot);
     let remedy = checkup.failed("room", &format!("no room has the address {alias}"));
-    assert!(remedy.starts_with("give the room this address"), "{remedy}");
+    remedy.begins("give the room this address");
     checkup.skipped("commanders", "\"admin room\" comes first");
     checkup.passed("sync", "");
     let request =
@@ -39,19 +29,18 @@ async fn an_admin_room_that_is_not_there_is_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bot_outside_the_admin_room_is_to_be_invited() {
-    let alice = person("alice").await;
-    let mut bot = Bot::builder(homeserver()).start(&alice).await;
+    let (alice, mut bot) = alice_and_bot().await;
     bot.terminate().await;
     let room = alice.client().get_room(bot.admin_room()).unwrap();
     room.kick_user(bot.user_id(), None).await.unwrap();
     let checkup = Checkup::of(&bot);
     let remedy = checkup.failed("membership", "neither in the room nor invited");
     let invite = format!("invite {} to the room", bot.user_id());
-    assert!(remedy.starts_with(&invite), "{remedy}");
+    remedy.begins(&invite);
     checkup.skipped("commanders", "\"admin room membership\" comes first");
     room.ban_user(bot.user_id(), None).await.unwrap();
     let remedy = Checkup::of(&bot).failed("membership", "neither");
-    assert!(remedy.ends_with("lift the ban first"), "{remedy}");
+    remedy.ends("lift the ban first");
     room.unban_user(bot.user_id(), None).await.unwrap();
     room.invite_user_by_id(bot.user_id()).await.unwrap();
     let checkup = Checkup::of(&bot);
@@ -65,10 +54,7 @@ async fn a_bot_outside_the_admin_room_is_to_be_invited() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unencrypted_admin_room_is_warned_of_or_useless() {
     let alice = person("alice").await;
-    let bot = Bot::builder(homeserver())
-        .encrypted_admin_room(false)
-        .start(&alice)
-        .await;
+    let bot = bot().encrypted_admin_room(false).start(&alice).await;
     let remedy = Checkup::of(&bot).warned("encryption", "off");
     assert_eq!(remedy, "turn on encryption in the room's settings");
     bot.reconfigure(|config| {
@@ -83,8 +69,7 @@ async fn an_unencrypted_admin_room_is_warned_of_or_useless() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_room_that_keeps_nobody_out_is_told() {
-    let alice = person("alice").await;
-    let bot = Bot::builder(homeserver()).start(&alice).await;
+    let (alice, bot) = alice_and_bot().await;
     let room = alice.client().get_room(bot.admin_room()).unwrap();
     let join_rule = async |rule| {
         let content = RoomJoinRulesEventContent::new(rule);
@@ -92,10 +77,7 @@ async fn a_room_that_keeps_nobody_out_is_told() {
     };
     join_rule(JoinRule::Public).await;
     let remedy = Checkup::of(&bot).failed("access", "anybody can join");
-    assert!(
-        remedy.starts_with("make the room invite-only in its settings, or list"),
-        "{remedy}"
-    );
+    remedy.begins("make the room invite-only in its settings, or list");
     let list = |users: Value| bot.reconfigure(|config| config["authorization"]["users"] = users);
     list(json!([alice.user_id()]));
     Checkup::of(&bot).passed("access", "");
@@ -109,7 +91,7 @@ async fn a_room_that_keeps_nobody_out_is_told() {
 async fn a_room_in_which_nobody_may_command_is_told() {
     let alice = person("alice").await;
     // Before version 12 its creator's power is a number.
-    let bot = Bot::builder(homeserver())
+    let bot = bot()
         .room_version(RoomVersionId::V11)
         .power_levels(json!({ "users_default": 50 }))
         .start(&alice)
@@ -119,16 +101,10 @@ async fn a_room_in_which_nobody_may_command_is_told() {
     };
     level(101);
     let remedy = Checkup::of(&bot).failed("commanders", "power level 101 is needed");
-    assert!(
-        remedy.contains("or lower `authorization.power_level`"),
-        "{remedy}"
-    );
+    remedy.says("or lower `authorization.power_level`");
     level(50);
     let remedy = Checkup::of(&bot).failed("access", "everybody in the room has power level 50");
-    assert!(
-        remedy.starts_with("lower the room's default power level below 50"),
-        "{remedy}"
-    );
+    remedy.begins("lower the room's default power level below 50");
     let mut levels = alice
         .state(bot.admin_room(), "m.room.power_levels")
         .await
@@ -155,7 +131,7 @@ async fn a_room_in_which_nobody_may_command_is_told() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bot_that_may_not_speak_is_told_what_it_takes() {
     let alice = person("alice").await;
-    let bot = Bot::builder(homeserver())
+    let bot = bot()
         .power_levels(json!({ "events_default": 50, "events": { "m.room.encrypted": 50 } }))
         .start(&alice)
         .await;
@@ -175,11 +151,7 @@ async fn a_bot_that_may_not_speak_is_told_what_it_takes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_concluded_from_what_the_homeserver_does_not_tell() {
-    let (alice, proxy) = (person("alice").await, Proxy::start(homeserver()).await);
-    let bot = Bot::builder(homeserver())
-        .through(&proxy)
-        .start(&alice)
-        .await;
+    let (_alice, proxy, bot) = behind_proxy(|bot| bot).await;
     for (answer, part, begin) in [
         (
             Answer::refusal(429, "M_LIMIT_EXCEEDED"),
@@ -202,7 +174,7 @@ async fn nothing_is_concluded_from_what_the_homeserver_does_not_tell() {
             .answer(answer);
         let checkup = Checkup::of(&bot);
         let remedy = checkup.failed("membership", part);
-        assert!(remedy.starts_with(begin), "{remedy}");
+        remedy.begins(begin);
         checkup.skipped("commanders", "\"admin room membership\" comes first");
         proxy.be_honest();
     }

@@ -3,11 +3,10 @@
 
 use std::{fs, time::SystemTime};
 
-use serde_json::json;
-
 use crate::support::{
     checkup::commands,
     host::{CLAUDE, Host, with_mounts},
+    prelude::*,
 };
 
 const STATE: &str = "home/.claude.json";
@@ -17,7 +16,7 @@ const USER_SETTINGS: &str = "home/.claude/settings.json";
 /// Replaces a text in a file.
 fn edit(host: &Host, file: &str, from: &str, to: &str) {
     let text = fs::read_to_string(host.path(file)).unwrap();
-    assert!(text.contains(from), "{text}");
+    text.says(from);
     fs::write(host.path(file), text.replace(from, to)).unwrap();
 }
 
@@ -103,7 +102,7 @@ fn of_a_worktree_the_main_checkout_is_trusted_and_a_home_directory_never() {
 
     host.configure_project("directory", json!("home"));
     let remedy = host.check().failed("website: trust", "home directory");
-    assert!(remedy.contains("`projects.website.directory`"), "{remedy}");
+    remedy.says("`projects.website.directory`");
 }
 
 #[test]
@@ -118,7 +117,7 @@ fn a_consent_that_nobody_gives_fails_and_one_given_in_a_terminal_is_warned_of() 
     let in_terminal = json!(["script", "-qefc", "claude remote-control", "/dev/null"]);
     host.configure_project("command", in_terminal);
     let remedy = host.check().warned("website: consent", "is to be trusted");
-    assert!(remedy.contains("set `stdin: \"\"`"), "{remedy}");
+    remedy.says("set `stdin: \"\"`");
 }
 
 #[test]
@@ -152,7 +151,7 @@ fn settings_of_every_level_that_switch_remote_control_off_are_named_with_their_p
     fs::create_dir(&settings).unwrap();
     let part = format!("{shown} cannot be read");
     let remedy = host.check().failed("website: settings", &part);
-    assert!(remedy.contains("or remove it"), "{remedy}");
+    remedy.says("or remove it");
     fs::remove_dir(&settings).unwrap();
 
     let off = r#"{"disableRemoteControl":true}"#;
@@ -190,7 +189,7 @@ fn a_proxy_that_the_bot_alone_is_told_of_is_warned_of() {
         let part = "set for the bot, and not for its sessions: HTTPS_PROXY";
         let remedy = checkup.warned("website: settings", part);
         let add = "add HTTPS_PROXY under `projects.website.environment` in config.yaml";
-        assert!(remedy.contains(add), "{remedy}");
+        remedy.says(add);
         assert!(!format!("{checkup:?}").contains("secret"));
         host.configure_project("environment", json!({ "HTTPS_PROXY": proxy }));
         checker.run().passed("website: settings", "");
@@ -253,7 +252,7 @@ fn two_projects_with_one_directory_are_warned_of() {
     let checkup = host.check();
     checkup.warned("other: directory", "is the directory of website too");
     let remedy = checkup.warned("website: directory", "is the directory of other too");
-    assert!(remedy.contains("`projects.website.directory`"), "{remedy}");
+    remedy.says("`projects.website.directory`");
     // Another account, or something else that is run there.
     let environment = json!({ "CLAUDE_CONFIG_DIR": host.path("home-2") });
     other(json!({ "directory": "website", "environment": environment }));

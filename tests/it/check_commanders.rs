@@ -2,22 +2,16 @@
 
 use std::fs;
 
-use serde_json::{Value, json};
-
 use crate::support::{
-    bot::Bot,
     checkup::{Checker, Checkup, binary, commands},
-    homeserver, person,
-    person::{CrossSigning, Person},
-    proxy::{Proxy, Request},
+    prelude::*,
 };
 
 const NAME: &str = "pinned_identities";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_identity_than_the_known_one_is_told_until_the_operator_accepts_it() {
-    let alice = person("alice").await;
-    let mut bot = Bot::builder(homeserver()).start(&alice).await;
+    let (alice, mut bot) = alice_and_bot().await;
     Checkup::of(&bot).passed(NAME, "pins the first identity that it sees");
     bot.start_session(&alice, "website").await;
     Checkup::of(&bot).passed(NAME, "the identity that the bot knows");
@@ -30,10 +24,7 @@ async fn another_identity_than_the_known_one_is_told_until_the_operator_accepts_
     let refused = checker.complaint(&binary(commands(&remedy)[0]), &elsewhere);
     let (_, told) = refused.split_once("To accept it: ").unwrap();
     let shown = new.master_key().await.unwrap();
-    assert!(
-        told.trim_end().ends_with(&format!("--accept {shown}")),
-        "{told}"
-    );
+    told.trim_end().ends(&format!("--accept {shown}"));
     checker.shell(&binary(told), &elsewhere);
     Checkup::of(&bot).passed(NAME, "");
 
@@ -42,17 +33,14 @@ async fn another_identity_than_the_known_one_is_told_until_the_operator_accepts_
         config["authorization"]["users"] = json!({ alice.user_id(): key_of_another });
     });
     let remedy = Checkup::of(&bot).failed(NAME, "than config.yaml names");
-    assert!(
-        remedy.contains("correct their key under `authorization.users`"),
-        "{remedy}"
-    );
+    remedy.says("correct their key under `authorization.users`");
     bot.reconfigure(|config| config["authorization"]["users"] = json!({ alice.user_id(): shown }));
     Checkup::of(&bot).passed(NAME, "");
 
     fs::write(bot.data_dir().join("matrix/identities.json"), "[]").unwrap();
     let remedy = Checkup::of(&bot).failed(NAME, "identities.json is invalid");
-    assert!(remedy.contains("repair it, or delete it"), "{remedy}");
-    assert!(remedy.contains("stop the bot before that"), "{remedy}");
+    remedy.says("repair it, or delete it");
+    remedy.says("stop the bot before that");
     bot.kill_9();
     fs::remove_file(bot.data_dir().join("matrix/identities.json")).unwrap();
     Checkup::of(&bot).passed(NAME, "");
@@ -60,8 +48,7 @@ async fn another_identity_than_the_known_one_is_told_until_the_operator_accepts_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn that_nobody_is_named_is_a_warning_whose_remedy_ends_it() {
-    let alice = person("alice").await;
-    let bot = Bot::builder(homeserver()).start(&alice).await;
+    let (alice, bot) = alice_and_bot().await;
     let user = alice.user_id();
     let check = || Checkup::of(&bot);
     let remedy = check().warned("commanders", user.as_str());
@@ -79,18 +66,14 @@ async fn who_has_no_identity_is_told_and_why_that_matters() {
         .await
         .unwrap();
     let user = plain.user_id().to_owned();
-    let bot = Bot::builder(homeserver())
-        .power_level(0)
-        .invite(&user)
-        .start(&alice)
-        .await;
+    let bot = bot().power_level(0).invite(&user).start(&alice).await;
     let list = |users: Value| bot.reconfigure(|config| config["authorization"]["users"] = users);
     list(json!([alice.user_id(), user]));
     plain.join(bot.admin_room()).await.unwrap();
 
     let part = format!("{user} has no cross-signing identity");
     let remedy = Checkup::of(&bot).warned(NAME, &part);
-    assert!(remedy.contains("sets up encryption"), "{remedy}");
+    remedy.says("sets up encryption");
     list(json!([user]));
     Checkup::of(&bot).failed(NAME, &part);
     bot.reconfigure(|config| config["encryption"] = json!({ "devices": "any" }));
@@ -104,7 +87,7 @@ async fn who_has_no_identity_is_told_and_why_that_matters() {
 async fn a_malformed_key_of_one_user_is_told_of_that_user_alone() {
     let (alice, carol) = (person("alice").await, person("carol").await);
     let proxy = Proxy::start(homeserver()).await;
-    let bot = Bot::builder(homeserver())
+    let bot = bot()
         .through(&proxy)
         .power_level(0)
         .invite(carol.user_id())
@@ -119,9 +102,6 @@ async fn a_malformed_key_of_one_user_is_told_of_that_user_alone() {
     });
     let part = format!("a malformed key as the identity of {}", carol.user_id());
     let remedy = Checkup::of(&bot).warned(NAME, &part);
-    assert!(
-        remedy.contains("ask whoever runs the homeserver"),
-        "{remedy}"
-    );
-    assert!(!remedy.contains(alice.user_id().as_str()), "{remedy}");
+    remedy.says("ask whoever runs the homeserver");
+    remedy.lacks(alice.user_id().as_str());
 }

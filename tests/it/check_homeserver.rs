@@ -3,16 +3,12 @@
 use std::fs;
 
 use matrix_sdk::ruma::api::client::keys::get_keys;
-use serde_json::json;
 
 use crate::support::{
     appservice::Tokens,
-    bot::Bot,
     checkup::{Checker, Checkup},
-    homeserver,
     homeserver::SERVER_NAME,
-    person,
-    proxy::{Answer, Proxy, Request},
+    prelude::*,
 };
 
 /// What stands on the admin room.
@@ -21,7 +17,7 @@ const OF_THE_ROOM: [&str; 4] = ["membership", "power", "encryption", "access"];
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bot_that_runs_is_found_well_left_as_it_is_and_told_of_without_a_secret() {
     let alice = person("alice").await;
-    let bot = Bot::builder(homeserver())
+    let bot = bot()
         .admin_room_by_alias()
         .configure(|config| config["authorization"]["users"] = json!([alice.user_id()]))
         .start(&alice)
@@ -51,14 +47,14 @@ async fn a_bot_that_runs_is_found_well_left_as_it_is_and_told_of_without_a_secre
     let key = fs::read_to_string(bot.data_dir().join("matrix/recovery-key")).unwrap();
     let tokens = Tokens::shared();
     for secret in [&tokens.appservice, &tokens.homeserver, &link.link, &key] {
-        assert!(!said.contains(secret.as_str()), "{said}");
+        said.lacks(secret.as_str());
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn before_the_first_run_nothing_is_made_and_nothing_fails() {
     let alice = person("alice").await;
-    let mut bot = Bot::builder(homeserver()).prepare(&alice).await;
+    let mut bot = bot().prepare(&alice).await;
     let checkup = Checkup::of(&bot);
     checkup.passed("account", "the bot's first run makes it");
     checkup.skipped("sync", "\"bot's account\" comes first");
@@ -73,13 +69,13 @@ async fn before_the_first_run_nothing_is_made_and_nothing_fails() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_without_root_certificates_is_told_before_the_bot_fails_there() {
     let alice = person("alice").await;
-    let bot = Bot::builder(homeserver()).prepare(&alice).await;
+    let bot = bot().prepare(&alice).await;
     let checker = Checker::new(&bot.config_path())
         .environment("SSL_CERT_FILE", "/dev/null")
         .environment("SSL_CERT_DIR", "/dev/null");
     let checkup = checker.run();
     let remedy = checkup.failed("homeserver", "No CA certificates");
-    assert!(remedy.contains("`ca-certificates`"), "{remedy}");
+    remedy.says("`ca-certificates`");
     checkup.skipped("account", "\"homeserver\" comes first");
     Checkup::of(&bot).passed("homeserver", "");
 }
@@ -87,10 +83,7 @@ async fn a_host_without_root_certificates_is_told_before_the_bot_fails_there() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_of_what_stands_before_the_homeserver_is_told_from_a_wrong_address() {
     let (alice, proxy) = (person("alice").await, Proxy::start(homeserver()).await);
-    let bot = Bot::builder(homeserver())
-        .through(&proxy)
-        .prepare(&alice)
-        .await;
+    let bot = bot().through(&proxy).prepare(&alice).await;
     let says = |what: &str| format!("GET /_matrix/client/versions: {what}");
     let json = |status| Answer::json(status, &json!({ "error": "x" }));
     for (answer, part, remedy) in [
@@ -160,7 +153,7 @@ async fn a_page_of_what_stands_before_the_homeserver_is_told_from_a_wrong_addres
     Checkup::of(&bot).passed("homeserver", "");
     bot.reconfigure(|config| config["homeserver"]["url"] = json!("http://127.0.0.1:9"));
     let remedy = Checkup::of(&bot).failed("homeserver", "does not answer (");
-    assert!(remedy.contains("correct `homeserver.url`"), "{remedy}");
+    remedy.says("correct `homeserver.url`");
 }
 
 /// What Conduit and its family say of a user that they have not.
@@ -172,10 +165,7 @@ fn no_such_user(status: u16, code: &str) -> Answer {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_words_of_other_homeservers_for_a_good_token_and_a_user_to_be_are_understood() {
     let (alice, proxy) = (person("alice").await, Proxy::start(homeserver()).await);
-    let bot = Bot::builder(homeserver())
-        .through(&proxy)
-        .prepare(&alice)
-        .await;
+    let bot = bot().through(&proxy).prepare(&alice).await;
     for (of_sender, of_bot) in [
         // Conduit makes no user for `sender_localpart`.
         (
@@ -210,7 +200,7 @@ async fn the_words_of_other_homeservers_for_a_good_token_and_a_user_to_be_are_un
 async fn a_homeserver_that_lets_no_appservice_sync_without_a_device_is_asked_as_the_bots_device() {
     let (alice, proxy) = (person("alice").await, Proxy::start(homeserver()).await);
     for without_log_in in [false, true] {
-        let mut bot = Bot::builder(homeserver()).through(&proxy);
+        let mut bot = bot().through(&proxy);
         if without_log_in {
             bot = bot.without_log_in(homeserver());
         }
@@ -257,7 +247,7 @@ async fn a_homeserver_that_lets_no_appservice_sync_without_a_device_is_asked_as_
 async fn a_clock_that_is_not_the_homeservers_is_told() {
     let alice = person("alice").await;
     let proxy = Proxy::start(homeserver()).await;
-    let builder = Bot::builder(homeserver()).through(&proxy);
+    let builder = bot().through(&proxy);
     let bot = builder.prepare(&alice).await;
     Checkup::of(&bot).passed("homeserver", "");
     let versions = Answer::json(200, &json!({ "versions": ["v1.11"] }));
@@ -265,5 +255,5 @@ async fn a_clock_that_is_not_the_homeservers_is_told() {
         .on(|request| request.path.ends_with("/versions"))
         .answer(versions.header("date", "Sat, 01 Jan 2000 00:00:00 GMT"));
     let remedy = Checkup::of(&bot).warned("homeserver", "ahead of the homeserver's");
-    assert!(remedy.starts_with("set the time"), "{remedy}");
+    remedy.begins("set the time");
 }

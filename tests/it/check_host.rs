@@ -5,11 +5,10 @@ use std::{
     os::unix::fs::{MetadataExt as _, chown},
 };
 
-use serde_json::{Value, json};
-
 use crate::support::{
     checkup::commands,
     host::{CLAUDE, Host, set_mode, with_mounts},
+    prelude::*,
 };
 
 #[test]
@@ -48,7 +47,7 @@ fn people_see_who_looked_and_what_failed_and_all_else_if_they_ask() {
         "✔ website: workspace trust: given",
         "– sync: \"homeserver\" comes first",
     ] {
-        assert!(!short.contains(line), "{short}");
+        short.lacks(line);
         assert!(long.lines().any(|each| each == line), "{long}");
     }
 }
@@ -119,7 +118,7 @@ fn a_configuration_by_which_nothing_can_be_tried_is_told_with_what_makes_one() {
     assert_eq!(commands(&remedy), [&init, "--config"]);
     fs::create_dir(&file).unwrap();
     let remedy = host.check().failed("configuration", "cannot be read (");
-    assert!(remedy.starts_with("make it a file that"), "{remedy}");
+    remedy.begins("make it a file that");
 }
 
 #[test]
@@ -173,7 +172,7 @@ fn a_data_directory_that_cannot_be_used_is_told() {
     fs::write(&data, "").unwrap();
     let remedy = host.check().failed("data_directory", "is not a directory");
     let remove = format!("remove {}, or set `data_dir`", data.display());
-    assert!(remedy.starts_with(&remove), "{remedy}");
+    remedy.begins(&remove);
     host.configure(|config| config["data_dir"] = json!("data/below"));
     host.check().failed("data_directory", "cannot be");
     host.configure(|_| {});
@@ -193,9 +192,9 @@ fn a_data_directory_that_cannot_be_used_is_told() {
     };
     let remedy = on_a_disk("ro").failed("data_directory", "cannot be written to");
     let let_write = "let the user who runs rcbot write there";
-    assert!(remedy.starts_with(let_write), "{remedy}");
+    remedy.begins(let_write);
     let remedy = on_a_disk("size=50m").warned("disk_space", "50 MiB free");
-    assert!(remedy.contains("100 MiB"), "{remedy}");
+    remedy.says("100 MiB");
     on_a_disk("size=101m").passed("disk_space", "");
 }
 
@@ -321,12 +320,12 @@ fn a_claude_that_does_not_run_fails_and_another_program_need_not_know_its_versio
     ] {
         fs::write(host.path("bin/claude"), script).unwrap();
         let remedy = host.check().failed("website: command", how);
-        assert!(remedy.contains("folder to the PATH of the bot"), "{remedy}");
+        remedy.says("folder to the PATH of the bot");
     }
     let remedy = host.check().failed("website: command", "");
     let told = commands(&remedy)[0];
     let told = host.checker.complaint(told, &host.path("website"));
-    assert!(told.contains("nodexyz"), "{told}");
+    told.says("nodexyz");
 
     host.configure_project("command", json!(["false", "claude remote-control"]));
     host.check().passed("website: command", "version unknown");

@@ -3,31 +3,25 @@
 use std::{fs, os::unix::fs::PermissionsExt as _};
 
 use matrix_sdk::reqwest::{self, Method};
-use serde_json::{Value, json};
 
 use crate::support::{
     appservice::Tokens,
-    bot::Bot,
     checkup::{Checker, Checkup, binary, commands},
-    eventually, homeserver, person,
+    prelude::*,
 };
 
 const NAME: &str = "identity";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_recovery_key_can_be_given_by_a_variable_or_replaced_with_the_identity() {
-    let alice = person("alice").await;
-    let mut bot = Bot::builder(homeserver()).start(&alice).await;
+    let (alice, mut bot) = alice_and_bot().await;
     let file = bot.data_dir().join("matrix/recovery-key");
     let copy = fs::read_to_string(&file).unwrap();
     assert!(bot.terminate().await.success());
     bot.lose_keys();
     bot.lose_recovery_key();
     let remedy = Checkup::of(&bot).failed(NAME, "neither its keys nor");
-    assert!(
-        remedy.contains("or into the variable RCBOT_RECOVERY_KEY"),
-        "{remedy}"
-    );
+    remedy.says("or into the variable RCBOT_RECOVERY_KEY");
     let checker = Checker::new(&bot.config_path());
     let with_key = checker
         .clone()
@@ -35,11 +29,8 @@ async fn a_lost_recovery_key_can_be_given_by_a_variable_or_replaced_with_the_ide
     let checkup = with_key.run();
     checkup.passed(NAME, "the variable RCBOT_RECOVERY_KEY opens");
 
-    assert!(
-        remedy.contains("if it is lost, stop the bot, `rcbot reset-identity --config /")
-            && remedy.ends_with(", and start it"),
-        "{remedy}"
-    );
+    remedy.says("if it is lost, stop the bot, `rcbot reset-identity --config /");
+    remedy.ends(", and start it");
     let elsewhere = std::env::temp_dir();
     let refused = checker.complaint(&binary(commands(&remedy)[0]), &elsewhere);
     let (_, told) = refused.split_once("without a question: ").unwrap();
@@ -52,8 +43,7 @@ async fn a_lost_recovery_key_can_be_given_by_a_variable_or_replaced_with_the_ide
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_recovery_key_that_is_open_to_others_or_wrong_or_gone_is_told() {
-    let alice = person("alice").await;
-    let mut bot = Bot::builder(homeserver()).start(&alice).await;
+    let (alice, mut bot) = alice_and_bot().await;
     let matrix = bot.data_dir().join("matrix");
     let file = matrix.join("recovery-key");
     let copy = fs::read_to_string(&file).unwrap();
@@ -85,16 +75,16 @@ async fn a_recovery_key_that_is_open_to_others_or_wrong_or_gone_is_told() {
     let remedy = Checkup::of(&bot).warned(NAME, "there is no");
     assert_eq!(remedy, "restart the bot, which writes a recovery key");
     bot.restart(&alice).await;
-    eventually("a recovery key", async || file.exists().then_some(())).await;
+    until("a recovery key", || file.exists()).await;
     Checkup::of(&bot).passed(NAME, "");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_without_an_identity_is_warned_of_until_the_bot_has_run() {
     let alice = person("alice").await;
-    let other = Bot::builder(homeserver()).start(&alice).await;
+    let other = bot().start(&alice).await;
     let key = fs::read_to_string(other.data_dir().join("matrix/recovery-key")).unwrap();
-    let mut bot = Bot::builder(homeserver()).prepare(&alice).await;
+    let mut bot = bot().prepare(&alice).await;
     let register = json!({
         "type": "m.login.application_service",
         "username": bot.user_id().localpart(),
@@ -124,8 +114,7 @@ async fn ask(method: Method, path: &str, body: &Value) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn secrets_that_the_homeserver_no_longer_keeps_are_stored_again_by_the_next_start() {
-    let alice = person("alice").await;
-    let mut bot = Bot::builder(homeserver()).start(&alice).await;
+    let (alice, mut bot) = alice_and_bot().await;
     let file = bot.data_dir().join("matrix/recovery-key");
     let before = fs::read_to_string(&file).unwrap();
     let user = bot.user_id();
@@ -137,8 +126,8 @@ async fn secrets_that_the_homeserver_no_longer_keeps_are_stored_again_by_the_nex
         "restart the bot, which stores them and writes a new key"
     );
     bot.restart(&alice).await;
-    eventually("a new recovery key", async || {
-        (fs::read_to_string(&file).ok()? != before).then_some(())
+    until("a new recovery key", || {
+        fs::read_to_string(&file).is_ok_and(|now| now != before)
     })
     .await;
     Checkup::of(&bot).passed(NAME, "");

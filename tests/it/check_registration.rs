@@ -3,12 +3,12 @@
 
 use std::{fs, path::PathBuf};
 
-use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::{
     checkup::{Checker, binary, commands},
     homeserver::{Homeserver, SERVER_NAME},
+    prelude::*,
     start_homeserver,
 };
 
@@ -63,7 +63,7 @@ impl Site {
 
     fn change_registration(&self, from: &str, to: &str) {
         let text = fs::read_to_string(self.registration()).unwrap();
-        assert!(text.contains(from), "{text}");
+        text.says(from);
         fs::write(self.registration(), text.replace(from, to)).unwrap();
     }
 
@@ -91,7 +91,7 @@ impl Site {
             self.registration().display(),
             self.folder.path().join("config.yaml").display()
         );
-        assert!(remedy.contains(&all), "{remedy}");
+        remedy.says(&all);
         fs::remove_file(self.registration()).unwrap();
         let told = commands(remedy);
         let written = told
@@ -110,10 +110,8 @@ async fn a_registration_that_the_homeserver_does_not_have_is_told_until_it_has_i
         .checker
         .run()
         .failed("account", "does not know the appservice's token");
-    assert!(
-        remedy.starts_with("name a copy of /") && remedy.ends_with(", and restart Synapse"),
-        "{remedy}"
-    );
+    remedy.begins("name a copy of /");
+    remedy.ends(", and restart Synapse");
     site.hand_over();
     let checkup = site.checker.run();
     checkup.passed("account", "");
@@ -126,10 +124,7 @@ async fn a_registration_that_the_homeserver_does_not_have_is_told_until_it_has_i
         "account",
         "does not let the appservice act as @remote-2:rcbot.test",
     );
-    assert!(
-        remedy.starts_with("give the homeserver a new copy of /"),
-        "{remedy}"
-    );
+    remedy.begins("give the homeserver a new copy of /");
     site.hand_over();
     site.checker.run().passed("account", "");
 }
@@ -144,12 +139,7 @@ async fn a_wrong_name_in_the_configuration_does_not_cost_a_good_registration() {
     site.name_server("example.net");
     let checkup = site.checker.run();
     let remedy = checkup.failed("registration", "@remote:example.net");
-    assert!(
-        remedy.starts_with(
-            "correct `bot.localpart` or `homeserver.server_name` in config.yaml, if one"
-        ),
-        "{remedy}"
-    );
+    remedy.begins("correct `bot.localpart` or `homeserver.server_name` in config.yaml, if one");
     checkup.passed("homeserver", "");
     let remedy = checkup.failed("server_name", "calls itself rcbot.test");
     assert_eq!(

@@ -9,7 +9,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::support::{program::rcbot, run_to_end};
+use crate::support::{prelude::*, program::rcbot, run_to_end};
 
 /// A configuration in which everything is right, once a registration is there.
 const CONFIG: &str = r##"homeserver:
@@ -207,7 +207,7 @@ fn a_registration_can_say_that_the_homeserver_logs_in_no_appservice() {
     let output = folder.rcbot(&["registration", "--msc4190"]);
     assert!(output.status.success(), "{}", said(&output));
     let text = fs::read_to_string(folder.path("registration.yaml")).unwrap();
-    assert!(text.contains("io.element.msc4190: true\n"), "{text}");
+    text.says("io.element.msc4190: true\n");
 }
 
 #[test]

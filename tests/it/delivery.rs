@@ -1,40 +1,30 @@
 //! A link goes to the requester's signed devices, in a room of two that was found fit for it a moment before.
 
-use serde_json::json;
-
-use crate::support::{
-    assert_says,
-    bot::Bot,
-    event::Event,
-    homeserver, person,
-    person::{CrossSigning, Person},
-    rooms::assert_forbidden,
-};
+use crate::support::{prelude::*, rooms::assert_forbidden};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn somebody_without_cross_signing_gets_no_link_whether_a_session_runs_or_not() {
     let alice = person("alice").await;
     let bob = Person::register_with(homeserver(), "bob", CrossSigning::Without);
     let bob = bob.await.unwrap();
-    let bot = Bot::builder(homeserver())
+    let bot = bot()
         .encrypted_admin_room(false)
-        .invite(bob.user_id())
-        .power_levels(json!({ "users": { bob.user_id(): 100 } }))
+        .member(&bob, 100)
         .start(&alice)
         .await;
     let answer = bot.request(&bob, "start").await;
-    assert_says(&answer, "I cannot send you the link for website: ");
-    assert_says(&answer, "your account has no cross-signing identity");
-    assert_says(&answer, "Set up encryption (secure backup)");
+    answer.says("I cannot send you the link for website: ");
+    answer.says("your account has no cross-signing identity");
+    answer.says("Set up encryption (secure backup)");
     assert_eq!(bot.standin_starts(), 0);
 
     let sent = bot.start_session(&alice, "website").await;
     let answer = bot.request(&bob, "start").await;
-    assert_says(&answer, "no cross-signing identity");
+    answer.says("no cross-signing identity");
     assert!(bot.links_of(&bob).is_empty() && bob.never_read(&sent.link));
     // The session is not bob's to lose.
     let status = bot.request(&alice, "status").await;
-    assert_says(&status, "website: running");
+    status.says("website: running");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -42,7 +32,7 @@ async fn with_devices_any_an_unsigned_device_commands_and_reads() {
     let alice = Person::register_with(homeserver(), "alice", CrossSigning::Without)
         .await
         .unwrap();
-    let bot = Bot::builder(homeserver())
+    let bot = bot()
         .configure(|config| config["encryption"] = json!({ "devices": "any" }))
         .start(&alice)
         .await;
@@ -52,7 +42,7 @@ async fn with_devices_any_an_unsigned_device_commands_and_reads() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_direct_message_is_closed_to_everybody_else_from_its_beginning() {
     let (alice, bob) = (person("alice").await, person("bob").await);
-    let bot = Bot::builder(homeserver()).start(&alice).await;
+    let bot = bot().start(&alice).await;
     let sent = bot.start_session(&alice, "website").await;
 
     for (kind, key, value) in [
@@ -95,8 +85,7 @@ async fn a_direct_message_is_closed_to_everybody_else_from_its_beginning() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_said_in_the_direct_message_is_no_command() {
-    let alice = person("alice").await;
-    let bot = Bot::builder(homeserver()).start(&alice).await;
+    let (alice, bot) = alice_and_bot().await;
     let sent = bot.start_session(&alice, "website").await;
     alice.send_text(sent.room(), "!rc stop").await.unwrap();
     let is_hint = |event: &Event| {
@@ -104,10 +93,7 @@ async fn what_is_said_in_the_direct_message_is_no_command() {
             .body()
             .is_some_and(|body| body.contains("count only in the admin room"))
     };
-    let hint = alice
-        .wait_for("where commands count", is_hint)
-        .await
-        .unwrap();
+    let hint = alice.sees("where commands count", is_hint).await;
     assert_eq!(
         (&hint.room, hint.message_type()),
         (sent.room(), Some("m.notice"))
@@ -116,10 +102,7 @@ async fn what_is_said_in_the_direct_message_is_no_command() {
     alice.send_text(sent.room(), "!rc help").await.unwrap();
     for _ in 0..2 {
         let status = bot.request(&alice, "status").await;
-        assert!(
-            status.body().unwrap().starts_with("website: running"),
-            "{status}"
-        );
+        status.begins("website: running");
     }
     assert_eq!(
         alice.events().iter().filter(|event| is_hint(event)).count(),
@@ -130,11 +113,7 @@ async fn what_is_said_in_the_direct_message_is_no_command() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_administrators_get_the_same_link_each_in_their_own_direct_message() {
     let (alice, bob) = (person("alice").await, person("bob").await);
-    let bot = Bot::builder(homeserver())
-        .invite(bob.user_id())
-        .power_levels(json!({ "users": { bob.user_id(): 100 } }))
-        .start(&alice)
-        .await;
+    let bot = bot().member(&bob, 100).start(&alice).await;
     let to_alice = bot.start_session(&alice, "website").await;
     bot.request(&bob, "status").await;
     assert!(bob.never_read(&to_alice.link) && bot.links_of(&bob).is_empty());

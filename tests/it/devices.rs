@@ -1,16 +1,7 @@
 //! What a device is worth: one that its owner has signed commands and reads, one that is not signed does neither, and where
 //! there is none no link goes out.
 
-use serde_json::json;
-
-use crate::support::{
-    assert_says,
-    bot::Bot,
-    event::Event,
-    homeserver, person,
-    person::{CrossSigning, Person},
-    proxy::{Proxy, Request},
-};
+use crate::support::prelude::*;
 
 /// Whether the bot has sent this device of the person a key of a room.
 fn got_a_key(device: &Person, proxy: &Proxy) -> bool {
@@ -28,25 +19,19 @@ async fn someone_with_the_password_but_no_cross_signing_gets_no_link_and_no_coun
     let stolen = alice.second_device(false).await.unwrap();
     let telephone = alice.second_device(true).await.unwrap();
     let proxy = Proxy::start(homeserver()).await;
-    let bot = Bot::builder(homeserver())
-        .through(&proxy)
-        .start(&alice)
-        .await;
+    let bot = bot().through(&proxy).start(&alice).await;
     let sent = bot.start_session(&alice, "website").await;
     assert!(got_a_key(&alice, &proxy) && got_a_key(&telephone, &proxy));
     let read = |event: &Event| event.id == sent.event.id && event.body().is_some();
-    telephone.wait_for("the link", read).await.unwrap();
+    telephone.sees("the link", read).await;
     let asked = bot.send(&stolen, "start").await;
-    assert_says(
-        &bot.answer(&alice, &asked).await,
-        "your device is not verified. Verify the device that you sent this with in its own settings",
-    );
+    bot.answer(&alice, &asked).await.says("your device is not verified. Verify the device that you sent this with in its own settings");
     // That answer it cannot read. This it can.
     let reaction = |event: &Event| {
         let relation = &event.json["content"]["m.relates_to"];
         relation["event_id"] == asked.as_str() && relation["key"] == "🔒 not verified"
     };
-    stolen.wait_for("a reaction", reaction).await.unwrap();
+    stolen.sees("a reaction", reaction).await;
     bot.request(&alice, "stop").await;
     bot.wait_for_redaction(&alice, &sent).await;
     assert!(!got_a_key(&stolen, &proxy));
@@ -66,16 +51,11 @@ async fn a_device_without_any_identity_behind_it_commands_nothing() {
     let bob = Person::register_with(homeserver(), "bob", CrossSigning::Without)
         .await
         .unwrap();
-    let bot = Bot::builder(homeserver())
-        .invite(bob.user_id())
-        .power_levels(json!({ "users": { bob.user_id(): 100 } }))
-        .start(&alice)
-        .await;
+    let bot = bot().member(&bob, 100).start(&alice).await;
     let asked = bot.send(&bob, "start").await;
-    assert_says(
-        &bot.answer(&alice, &asked).await,
-        "your device is not verified",
-    );
+    bot.answer(&alice, &asked)
+        .await
+        .says("your device is not verified");
     assert_eq!(bot.standin_starts(), 0);
     assert!(bot.links_of(&bob).is_empty());
 }
@@ -83,10 +63,9 @@ async fn a_device_without_any_identity_behind_it_commands_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn whose_devices_are_all_gone_gets_no_link_and_no_process_is_started() {
     let (alice, bob) = (person("alice").await, person("bob").await);
-    let mut bot = Bot::builder(homeserver())
+    let mut bot = bot()
         .encrypted_admin_room(false)
-        .invite(bob.user_id())
-        .power_levels(json!({ "users": { bob.user_id(): 100 } }))
+        .member(&bob, 100)
         .start(&alice)
         .await;
     // An answer shows that the bot knows of its own join; what was sent before that is not for it.
@@ -96,15 +75,14 @@ async fn whose_devices_are_all_gone_gets_no_link_and_no_process_is_started() {
     bob.client().matrix_auth().logout().await.unwrap();
     bot.run();
     let answer = bot.answer(&alice, &asked).await;
-    assert_says(&answer, "I cannot send you the link for website: ");
-    assert_says(&answer, "none of your devices is verified");
+    answer.says("I cannot send you the link for website: ");
+    answer.says("none of your devices is verified");
     assert_eq!(bot.standin_starts(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_that_is_sent_again_has_the_same_key_until_another_device_may_read_it() {
-    let alice = person("alice").await;
-    let bot = Bot::builder(homeserver()).start(&alice).await;
+    let (alice, bot) = alice_and_bot().await;
     let key = async || {
         let sent = bot.start_session(&alice, "website").await;
         let encryption = sent.event.encryption.clone().unwrap();

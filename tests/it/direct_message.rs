@@ -3,14 +3,8 @@
 use std::time::Duration;
 
 use matrix_sdk::ruma::RoomId;
-use serde_json::json;
 
-use crate::support::{
-    bot::Bot,
-    eventually, homeserver, person,
-    person::Person,
-    proxy::{Proxy, Request},
-};
+use crate::support::prelude::*;
 
 /// Leaves a room, or declines the invitation to it.
 async fn leave(person: &Person, room: &RoomId) {
@@ -29,8 +23,7 @@ async fn invitation_of(person: &Person) -> matrix_sdk::Room {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_declines_or_leaves_the_direct_message_gets_another_and_who_joins_late_reads_the_link()
 {
-    let alice = person("alice").await;
-    let bot = Bot::builder(homeserver()).start(&alice).await;
+    let (alice, bot) = alice_and_bot().await;
     alice.join_invitations(false);
     bot.request(&alice, "start").await;
     let declined = invitation_of(&alice).await;
@@ -55,8 +48,7 @@ async fn who_declines_or_leaves_the_direct_message_gets_another_and_who_joins_la
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_direct_message_whose_encryption_was_altered_gets_no_link() {
-    let alice = person("alice").await;
-    let bot = Bot::builder(homeserver()).start(&alice).await;
+    let (alice, bot) = alice_and_bot().await;
     let mut last = bot.start_session(&alice, "website").await;
     for content in [
         json!({ "algorithm": "m.olm.v1.curve25519-aes-sha2" }),
@@ -75,7 +67,7 @@ async fn a_direct_message_whose_encryption_was_altered_gets_no_link() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_direct_message_that_everybody_may_look_into_shows_them_no_link() {
     let (alice, mallory) = (person("alice").await, person("mallory").await);
-    let mut bot = Bot::builder(homeserver()).start(&alice).await;
+    let mut bot = bot().start(&alice).await;
     let first = bot.start_session(&alice, "website").await;
     for (kind, content) in [
         (
@@ -111,12 +103,7 @@ fn looks_before_sending(proxy: &Proxy, room: &RoomId) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_direct_message_is_proved_while_its_requester_is_judged_and_again_after_two_seconds() {
-    let alice = person("alice").await;
-    let proxy = Proxy::start(homeserver()).await;
-    let mut bot = Bot::builder(homeserver())
-        .through(&proxy)
-        .start(&alice)
-        .await;
+    let (alice, proxy, mut bot) = behind_proxy(|bot| bot).await;
     let room = bot.start_session(&alice, "website").await.room().to_owned();
     let looks = || {
         let looks = proxy.passed_by(|request| request.reads_all_state() && request.is_in(&room));
@@ -128,8 +115,8 @@ async fn a_direct_message_is_proved_while_its_requester_is_judged_and_again_afte
     let held = proxy.on(Request::reads_event).times(1).hold();
     let known = bot.links_of(&alice).len();
     bot.send(&alice, "start").await;
-    eventually("the room is looked at", async || {
-        (held.has_caught() && looks() > before).then_some(())
+    until("the room is looked at", || {
+        held.has_caught() && looks() > before
     })
     .await;
     assert_eq!(looks(), before + 1);

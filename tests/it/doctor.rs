@@ -11,16 +11,8 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use serde_json::json;
 
-use crate::support::{
-    appservice::Tokens,
-    bot::Bot,
-    bot_builder::BotBuilder,
-    checkup::Checkup,
-    eventually, homeserver, person,
-    person::{CrossSigning, Person},
-};
+use crate::support::{appservice::Tokens, checkup::Checkup, prelude::*};
 
 const SENT: &str = ". I sent you the report privately.";
 const REPORT: &str = "This is what I found on";
@@ -38,22 +30,19 @@ fn reports(bot: &Bot, person: &Person) -> usize {
 /// Asks for a report, which is answered in the room once it is in the direct message.
 async fn assert_report_is_sent(bot: &Bot, person: &Person) {
     let answer = bot.request(person, "doctor").await;
-    assert!(answer.body().unwrap().ends_with(SENT), "{answer}");
+    answer.ends(SENT);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_report_goes_to_its_requester_alone_and_holds_no_secret() {
     let (alice, bob) = (person("alice").await, person("bob").await);
-    let bot = Bot::builder(homeserver())
-        .invite(bob.user_id())
-        .start(&alice)
-        .await;
+    let bot = bot().invite(bob.user_id()).start(&alice).await;
     bob.join(bot.admin_room()).await.unwrap();
     let link = bot.start_session(&alice, "website").await;
     let asked = bot.send(&alice, "doctor").await;
     let answer = bot.answer(&alice, &asked).await;
     let verdict = answer.body().unwrap().strip_suffix(SENT).unwrap();
-    assert!(verdict.contains(" checks: "), "{verdict}");
+    verdict.says(" checks: ");
     let word = bot.private_message(&alice, REPORT).await;
     assert_eq!(&word.room, link.room());
     assert!(word.encryption.is_some(), "{word}");
@@ -103,15 +92,13 @@ async fn the_report_goes_to_its_requester_alone_and_holds_no_secret() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_report_is_of_the_configuration_as_it_is_now() {
-    let alice = person("alice").await;
-    let bot = Bot::builder(homeserver()).start(&alice).await;
+    let (alice, bot) = alice_and_bot().await;
     bot.reconfigure(|config| config["projects"]["website"]["power_level"] = json!("much"));
     assert_report_is_sent(&bot, &alice).await;
     let word = bot.private_message(&alice, REPORT).await;
-    let report = word.body().unwrap();
-    assert!(report.contains("✘ configuration: "), "{report}");
-    assert!(report.contains("projects.website.power_level"), "{report}");
-    assert!(report.contains("1 check: 1 failed."), "{report}");
+    word.says("✘ configuration: ");
+    word.says("projects.website.power_level");
+    word.says("1 check: 1 failed.");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -120,21 +107,17 @@ async fn who_may_not_command_gets_no_report_and_who_cannot_read_it_is_told() {
     let plain = Person::register_with(homeserver(), "plain", CrossSigning::Without)
         .await
         .unwrap();
-    let bot = Bot::builder(homeserver())
+    let bot = bot()
         .encrypted_admin_room(false)
         .invite(bob.user_id())
-        .invite(plain.user_id())
-        .power_levels(json!({ "users": { plain.user_id(): 100 } }))
+        .member(&plain, 100)
         .start(&alice)
         .await;
     for person in [&bob, &plain] {
         person.join(bot.admin_room()).await.unwrap();
     }
     let denial = bot.request(&bob, "doctor").await;
-    assert!(
-        denial.body().unwrap().contains("your power level here"),
-        "{denial}"
-    );
+    denial.says("your power level here");
     let obstacle = bot.request(&plain, "doctor").await;
     let body = obstacle.body().unwrap();
     assert!(
@@ -205,16 +188,13 @@ impl SlowPrograms {
 async fn other_commands_are_executed_while_everything_is_tried() {
     let alice = person("alice").await;
     let programs = SlowPrograms::new();
-    let bot = Bot::builder(homeserver()).project("website", |project| project);
+    let bot = bot().project("website", |project| project);
     let bot = programs.projects(bot).start(&alice).await;
     let asked = bot.send(&alice, "doctor").await;
     programs.asked().await;
     bot.start_session(&alice, "website").await;
     let again = bot.request(&alice, "doctor").await;
-    assert_eq!(
-        again.body(),
-        Some("I am looking already. Try again in a moment.")
-    );
+    again.is("I am looking already. Try again in a moment.");
     assert_eq!(reports(&bot, &alice), 0);
     programs.answer();
     assert!(
@@ -225,7 +205,7 @@ async fn other_commands_are_executed_while_everything_is_tried() {
             .ends_with(SENT)
     );
     let word = bot.private_message(&alice, REPORT).await;
-    assert!(word.body().unwrap().contains(" checks: "), "{word}");
+    word.says(" checks: ");
     assert_report_is_sent(&bot, &alice).await;
 }
 
@@ -233,7 +213,7 @@ async fn other_commands_are_executed_while_everything_is_tried() {
 async fn a_bot_that_is_to_end_does_not_wait_for_what_it_tries() {
     let alice = person("alice").await;
     let programs = SlowPrograms::new();
-    let bot = programs.projects(Bot::builder(homeserver()));
+    let bot = programs.projects(bot());
     let mut bot = bot.start(&alice).await;
     bot.send(&alice, "doctor").await;
     programs.asked().await;
@@ -245,7 +225,7 @@ async fn a_bot_that_is_to_end_does_not_wait_for_what_it_tries() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_room_is_told_of_a_login_that_is_about_to_end() {
     let alice = person("alice").await;
-    let mut bot = Bot::builder(homeserver()).prepare(&alice).await;
+    let mut bot = bot().prepare(&alice).await;
     let home = bot.config_path().parent().unwrap().to_owned();
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let end = (now.unwrap() + Duration::from_hours(4 * 24 + 1)).as_millis();

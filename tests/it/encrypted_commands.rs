@@ -1,16 +1,14 @@
 //! Whether a command has to be encrypted, in an admin room that is not. The link is encrypted under every setting; what each
 //! setting permits is the table in command/authorize.
 
-use serde_json::json;
-
-use crate::support::{assert_says, bot::Bot, homeserver, person, person::Person};
+use crate::support::prelude::*;
 
 const REFUSAL: &str = "your message was not encrypted, and has to be.";
 
 /// A bot with this setting in a room that is not encrypted.
 async fn bot_in_plain_room(alice: &Person, setting: &str) -> Bot {
     let encryption = json!({ "require_encrypted_commands": setting });
-    Bot::builder(homeserver())
+    bot()
         .encrypted_admin_room(false)
         .configure(|config| config["encryption"] = encryption)
         .start(alice)
@@ -21,7 +19,7 @@ async fn bot_in_plain_room(alice: &Person, setting: &str) -> Bot {
 async fn a_plain_room_in_which_no_command_counts_serves_once_it_is_encrypted() {
     let alice = person("alice").await;
     let bot = bot_in_plain_room(&alice, "always").await;
-    assert_says(&bot.request(&alice, "start").await, REFUSAL);
+    bot.says(&alice, "start", REFUSAL).await;
     assert_eq!(bot.standin_starts(), 0);
     assert!(bot.links_of(&alice).is_empty());
     let room = alice.client().get_room(bot.admin_room()).unwrap();
@@ -40,7 +38,7 @@ async fn a_plain_room_that_is_encrypted_later_takes_no_plain_command_from_then_o
         .send_plain_text(bot.admin_room(), "!rc stop")
         .await
         .unwrap();
-    assert_says(&bot.answer(&alice, &asked).await, REFUSAL);
+    bot.answer(&alice, &asked).await.says(REFUSAL);
     assert_eq!(bot.session_processes().len(), 1);
     bot.request(&alice, "stop").await;
     bot.wait_for_redaction(&alice, &sent).await;
@@ -51,27 +49,25 @@ async fn where_commands_need_no_encryption_a_plain_one_counts_and_an_unsigned_de
  {
     let alice = person("alice").await;
     let stolen = alice.second_device(false).await.unwrap();
-    let bot = Bot::builder(homeserver())
+    let bot = bot()
         .configure(|config| {
             config["encryption"] = json!({ "require_encrypted_commands": "never" });
         })
         .start(&alice)
         .await;
     let asked = bot.send(&stolen, "start").await;
-    assert_says(
-        &bot.answer(&alice, &asked).await,
-        "your device is not verified",
-    );
+    bot.answer(&alice, &asked)
+        .await
+        .says("your device is not verified");
     assert_eq!(bot.standin_starts(), 0);
 
     let asked = alice
         .send_plain_text(bot.admin_room(), "!rc start")
         .await
         .unwrap();
-    assert_says(
-        &bot.answer(&alice, &asked).await,
-        "Session for website is running",
-    );
+    bot.answer(&alice, &asked)
+        .await
+        .says("Session for website is running");
     bot.link_after(&alice, 0).await;
 }
 
@@ -82,10 +78,7 @@ async fn in_a_plain_room_somebody_whose_identity_was_replaced_commands_nothing()
     let sent = bot.start_session(&alice, "website").await;
     let intruder = alice.with_another_identity().await.unwrap();
     let answer = bot.request(&intruder, "start").await;
-    assert_says(
-        &answer,
-        "your cross-signing identity is another one than I know",
-    );
+    answer.says("your cross-signing identity is another one than I know");
     let asked = bot.send(&intruder, "stop").await;
     bot.wait_for_refusal(&asked, "IdentityChanged").await;
     bot.announcement(&intruder, "has another cross-signing identity than I know")

@@ -2,17 +2,12 @@
 
 use std::fs;
 
-use serde_json::json;
-
-use crate::support::{assert_says, bot::Bot, homeserver, person, person::Person, run_to_end};
+use crate::support::{prelude::*, run_to_end};
 
 /// A bot with one project after the other, whose start fails with these words.
 async fn assert_start_says(bot: &Bot, alice: &Person, project: &str, said: &str) {
     let answer = bot.request(alice, &format!("start {project}")).await;
-    assert_eq!(
-        answer.body(),
-        Some(format!("Failed to start {project}: {said}").as_str())
-    );
+    answer.is(&format!("Failed to start {project}: {said}"));
 }
 
 /// Nothing runs, nobody got a link, and the bot knows it.
@@ -33,7 +28,7 @@ async fn what_cannot_be_spawned_is_told_with_its_cause_and_remedy() {
     // Such a file is for reading and writing only.
     let script = tempfile::NamedTempFile::new().unwrap();
     let forbidden = script.path().to_str().unwrap();
-    let bot = Bot::builder(homeserver())
+    let bot = bot()
         .project("missing", |project| {
             project.set("command", json!(["no-such-program", "remote-control"]))
         })
@@ -73,7 +68,7 @@ async fn what_cannot_be_spawned_is_told_with_its_cause_and_remedy() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_ends_before_its_link_is_told_with_its_exit_code_and_its_cause() {
     let alice = person("alice").await;
-    let bot = Bot::builder(homeserver())
+    let bot = bot()
         .project("plain", |project| project.standin("exit=3,fork=1"))
         .project("login", |project| project.standin("complaint=login"))
         .project("trust", |project| project.standin("complaint=trust"))
@@ -99,7 +94,7 @@ async fn a_process_that_ends_before_its_link_is_told_with_its_exit_code_and_its_
     )
     .await;
     let word = bot.private_message(&alice, login_printed).await;
-    assert_says(&word, "Run `claude auth login`");
+    word.says("Run `claude auth login`");
     let trust = "Probable cause: claude does not trust the project's directory. To fix it: run `claude` once in that \
                  directory on the host as the user that the bot runs as, and accept the question.";
     assert_start_says(
@@ -124,7 +119,7 @@ async fn a_process_that_ends_before_its_link_is_told_with_its_exit_code_and_its_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_without_a_link_in_time_is_ended_with_its_children() {
     let alice = person("alice").await;
-    let bot = Bot::builder(homeserver())
+    let bot = bot()
         .project("silent", |project| {
             project.standin("silent,fork=2").set("link_timeout", "1s")
         })
@@ -153,7 +148,7 @@ async fn a_process_without_a_link_in_time_is_ended_with_its_children() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_ends_by_itself_is_announced_and_its_link_taken_back() {
     let alice = person("alice").await;
-    let bot = Bot::builder(homeserver())
+    let bot = bot()
         .project("website", |project| project.standin("fork=1"))
         .start(&alice)
         .await;
@@ -162,10 +157,7 @@ async fn a_session_that_ends_by_itself_is_announced_and_its_link_taken_back() {
     bot.end_process(process).await;
 
     let announced = bot.announcement(&alice, "has ended:").await;
-    assert_eq!(
-        announced.body(),
-        Some("Session for website has ended: its process was ended by signal 9 (SIGKILL).")
-    );
+    announced.is("Session for website has ended: its process was ended by signal 9 (SIGKILL).");
     bot.wait_for_redaction(&alice, &sent).await;
     let word = bot
         .private_message(&alice, "Session for website has ended.")
@@ -182,7 +174,7 @@ async fn a_session_that_ends_by_itself_is_announced_and_its_link_taken_back() {
             "The last lines that the session for website printed:",
         )
         .await;
-    assert!(last.body().unwrap().contains("Connected"), "{last}");
+    last.says("Connected");
     assert_eq!(
         bot.links_of(&alice).len(),
         1,
@@ -198,13 +190,9 @@ async fn a_session_that_ends_by_itself_is_announced_and_its_link_taken_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_bot_on_the_same_files_is_refused() {
-    let alice = person("alice").await;
-    let bot = Bot::builder(homeserver()).start(&alice).await;
+    let (_alice, bot) = alice_and_bot().await;
     let second = run_to_end(&mut bot.command("run"));
     assert_eq!(second.status.code(), Some(1));
     let said = String::from_utf8(second.stderr).unwrap();
-    assert!(
-        said.contains("another rcbot runs with the data directory"),
-        "{said}"
-    );
+    said.says("another rcbot runs with the data directory");
 }

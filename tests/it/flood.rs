@@ -4,17 +4,10 @@ use std::time::Instant;
 
 use futures_util::future::join_all;
 use matrix_sdk::ruma::{OwnedEventId, UserId};
-use serde_json::{Value, json};
 
 use crate::support::{
-    bot::Bot,
-    bot_builder::BotBuilder,
-    eventually, homeserver, person,
-    person::Person,
-    proxy::{
-        Proxy,
-        forgery::{forged_message, in_timeline},
-    },
+    prelude::*,
+    proxy::forgery::{forged_message, in_timeline},
 };
 
 /// More than a sync brings of a room.
@@ -54,15 +47,11 @@ async fn assert_executed_in_order(
     (started, asked): (OwnedEventId, OwnedEventId),
 ) {
     let answer = bot.answer(alice, &started).await;
-    let body = answer.body().unwrap();
-    assert!(body.starts_with("Session for website is running"), "{body}");
+    answer.begins("Session for website is running");
     bot.link_after(alice, 0).await;
     let status = bot.answer(alice, &asked).await;
-    let body = status.body().unwrap();
-    assert!(
-        body.starts_with("website: ") && !body.contains("no session"),
-        "{body}"
-    );
+    status.begins("website: ");
+    status.lacks("no session");
     assert_eq!(bot.standin_starts(), 1);
 }
 
@@ -70,7 +59,7 @@ async fn assert_executed_in_order(
 async fn what_a_flood_pushed_out_of_a_sync_is_executed() {
     let (alice, bob) = (person("alice").await, person("bob").await);
     let proxy = Proxy::start(homeserver()).await;
-    let bot = Bot::builder(homeserver())
+    let bot = bot()
         .through(&proxy)
         .invite(bob.user_id())
         .start(&alice)
@@ -84,8 +73,7 @@ async fn what_a_flood_pushed_out_of_a_sync_is_executed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_sent_while_the_bot_was_away_are_executed_however_many() {
-    let alice = person("alice").await;
-    let mut bot = Bot::builder(homeserver()).start(&alice).await;
+    let (alice, mut bot) = alice_and_bot().await;
     bot.request(&alice, "help").await;
     bot.kill_9();
     // Whoever may command may also be the one who floods.
@@ -116,7 +104,7 @@ fn piece_of_a_flood(sender: &UserId, bot: &Bot) -> Value {
 async fn assert_unimpressed(configure: impl FnOnce(BotBuilder, &UserId) -> BotBuilder) {
     let (alice, bob) = (person("alice").await, person("bob").await);
     let proxy = Proxy::start(homeserver()).await;
-    let builder = Bot::builder(homeserver())
+    let builder = bot()
         .through(&proxy)
         .configure(|config| config["rate"]["commands_per_minute"] = json!(PIECES))
         .log_filter("info")
@@ -133,12 +121,9 @@ async fn assert_unimpressed(configure: impl FnOnce(BotBuilder, &UserId) -> BotBu
         proxy.inject(piece_of_a_flood(bob.user_id(), &bot));
         let status = bot.answer(&alice, &asked).await;
         delays.push(said.elapsed());
-        assert_eq!(status.body(), Some("website: no session"));
+        status.is("website: no session");
     }
-    eventually("the bot has heard it all", async || {
-        proxy.has_injected_all().then_some(())
-    })
-    .await;
+    until("the bot has heard it all", || proxy.has_injected_all()).await;
     bot.start_session(&alice, "website").await;
     let (most, log) = (bot.memory().most, bot.log());
     eprintln!(

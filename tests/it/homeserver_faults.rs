@@ -5,39 +5,17 @@
 
 use std::time::Duration;
 
-use serde_json::json;
-
-use crate::support::{
-    bot::Bot,
-    device::log_out,
-    eventually, homeserver, person,
-    person::Person,
-    proxy::{Answer, Proxy, Request},
-};
-
-/// A bot that sees its homeserver through a proxy.
-async fn bot_behind_proxy(alice: &Person) -> (Proxy, Bot) {
-    let proxy = Proxy::start(homeserver()).await;
-    let bot = Bot::builder(homeserver()).through(&proxy).start(alice);
-    let bot = bot.await;
-    (proxy, bot)
-}
+use crate::support::{device::log_out, prelude::*};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bot_whose_homeserver_is_down_at_its_start_says_so_once_and_keeps_trying() {
     let alice = person("alice").await;
     let proxy = Proxy::start(homeserver()).await;
     proxy.unplug();
-    let mut bot = Bot::builder(homeserver())
-        .through(&proxy)
-        .prepare(&alice)
-        .await;
+    let mut bot = bot().through(&proxy).prepare(&alice).await;
     bot.run();
     bot.wait_for_log("waiting for the homeserver").await;
-    eventually("further tries", async || {
-        (proxy.refused_connections() >= 5).then_some(())
-    })
-    .await;
+    until("further tries", || proxy.refused_connections() >= 5).await;
     let log = bot.log();
     let is_warning =
         |line: &&str| line.contains("WARN") && line.contains("waiting for the homeserver");
@@ -54,16 +32,13 @@ async fn a_bot_whose_homeserver_is_down_at_its_start_says_so_once_and_keeps_tryi
 async fn a_link_that_waits_for_the_homeserver_arrives_once_it_is_back() {
     let alice = person("alice").await;
     let proxy = Proxy::start(homeserver()).await;
-    let bot = Bot::builder(homeserver())
+    let bot = bot()
         .through(&proxy)
         .project("website", |project| project.standin("held"))
         .start(&alice)
         .await;
     let asked = bot.send(&alice, "start").await;
-    eventually("the stand-in starts", async || {
-        (bot.standin_starts() == 1).then_some(())
-    })
-    .await;
+    until("the stand-in starts", || bot.standin_starts() == 1).await;
     proxy.unplug();
     bot.release_links();
     bot.wait_for_state("website", "running").await;
@@ -74,10 +49,7 @@ async fn a_link_that_waits_for_the_homeserver_arrives_once_it_is_back() {
         }
         let tries = || proxy.refused_connections() + proxy.passed().len();
         let before = tries();
-        eventually("the bot goes on trying", async || {
-            (tries() >= before + 8).then_some(())
-        })
-        .await;
+        until("the bot goes on trying", || tries() >= before + 8).await;
     }
     assert!(bot.links_of(&alice).is_empty());
     proxy.be_honest();
@@ -89,8 +61,7 @@ async fn a_link_that_waits_for_the_homeserver_arrives_once_it_is_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_homeserver_that_asks_for_patience_gets_it() {
-    let alice = person("alice").await;
-    let (proxy, bot) = bot_behind_proxy(&alice).await;
+    let (alice, proxy, bot) = behind_proxy(|bot| bot).await;
     let patience = Duration::from_secs(1);
     let too_many = Answer::json(
         429,
@@ -138,20 +109,14 @@ fn pages() -> [Answer; 11] {
 async fn pages_of_a_proxy_at_a_start_and_afterwards_are_waited_out() {
     let alice = person("alice").await;
     let proxy = Proxy::start(homeserver()).await;
-    let mut bot = Bot::builder(homeserver())
-        .through(&proxy)
-        .prepare(&alice)
-        .await;
+    let mut bot = bot().through(&proxy).prepare(&alice).await;
     proxy.on(|_| true).answer(Answer::error_page(404));
     bot.run();
     let show = async |page: Answer| {
         proxy.be_honest();
         proxy.on(|_| true).answer(page);
         let before = proxy.passed().len();
-        eventually("further tries", async || {
-            (proxy.passed().len() >= before + 3).then_some(())
-        })
-        .await;
+        until("further tries", || proxy.passed().len() >= before + 3).await;
     };
     for page in pages() {
         show(page).await;
@@ -173,8 +138,7 @@ async fn pages_of_a_proxy_at_a_start_and_afterwards_are_waited_out() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_of_a_proxy_in_the_midst_of_something_are_waited_out() {
-    let alice = person("alice").await;
-    let (proxy, bot) = bot_behind_proxy(&alice).await;
+    let (alice, proxy, bot) = behind_proxy(|bot| bot).await;
     for page in pages() {
         let on = |matches: fn(&Request) -> bool| {
             proxy.on(matches).times(1).answer(page.clone());
@@ -195,8 +159,7 @@ async fn pages_of_a_proxy_in_the_midst_of_something_are_waited_out() {
         on(Request::sends);
         on(|request| request.path.contains("/redact/"));
         let stopped = bot.request(&alice, "stop").await;
-        let body = stopped.body().unwrap();
-        assert!(body.starts_with("Session for website is stopped"), "{body}");
+        stopped.begins("Session for website is stopped");
         bot.wait_for_redaction(&alice, &sent).await;
         proxy.be_honest();
     }
@@ -206,8 +169,7 @@ async fn pages_of_a_proxy_in_the_midst_of_something_are_waited_out() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_that_break_off_are_asked_for_again() {
-    let alice = person("alice").await;
-    let (proxy, bot) = bot_behind_proxy(&alice).await;
+    let (alice, proxy, bot) = behind_proxy(|bot| bot).await;
     proxy.on(Request::is_sync).times(2).cut();
     for request in [
         Request::reads_event,
@@ -232,10 +194,7 @@ async fn a_slow_line_makes_everything_slow_and_nothing_wrong() {
     let alice = person("alice").await;
     let proxy = Proxy::start(homeserver()).await;
     proxy.on(|_| true).slow_down();
-    let bot = Bot::builder(homeserver())
-        .through(&proxy)
-        .start(&alice)
-        .await;
+    let bot = bot().through(&proxy).start(&alice).await;
     let sent = bot.start_session(&alice, "website").await;
     bot.request(&alice, "stop").await;
     bot.wait_for_redaction(&alice, &sent).await;
@@ -243,24 +202,14 @@ async fn a_slow_line_makes_everything_slow_and_nothing_wrong() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_is_executed_while_the_homeserver_sits_on_the_link() {
-    let alice = person("alice").await;
-    let (proxy, bot) = bot_behind_proxy(&alice).await;
+    let (alice, proxy, bot) = behind_proxy(|bot| bot).await;
     let admin_room = bot.admin_room().to_owned();
     let link = move |request: &Request| request.sends() && !request.is_in(&admin_room);
     let held = proxy.on(link).times(1).hold();
     bot.send(&alice, "start").await;
-    eventually("the link is on its way", async || {
-        held.has_caught().then_some(())
-    })
-    .await;
+    until("the link is on its way", || held.has_caught()).await;
     let stopped = bot.request(&alice, "stop").await;
-    assert!(
-        stopped
-            .body()
-            .unwrap()
-            .starts_with("Session for website is stopped"),
-        "{stopped}"
-    );
+    stopped.begins("Session for website is stopped");
     assert!(bot.session_processes().is_empty());
     assert!(bot.links_of(&alice).is_empty());
     drop(held);
@@ -269,8 +218,7 @@ async fn a_stop_is_executed_while_the_homeserver_sits_on_the_link() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_is_revoked_softly_is_replaced_on_the_same_device() {
-    let alice = person("alice").await;
-    let (proxy, mut bot) = bot_behind_proxy(&alice).await;
+    let (alice, proxy, mut bot) = behind_proxy(|bot| bot).await;
     let sent = bot.start_session(&alice, "website").await;
     let before = bot.stored_log_in();
     let revoked =
@@ -291,8 +239,7 @@ async fn a_token_that_is_revoked_softly_is_replaced_on_the_same_device() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bot_whose_device_is_deleted_comes_back_with_another_one_of_the_same_identity() {
-    let alice = person("alice").await;
-    let mut bot = Bot::builder(homeserver()).start(&alice).await;
+    let (alice, mut bot) = alice_and_bot().await;
     let sent = bot.start_session(&alice, "website").await;
     let before = bot.stored_log_in();
     // Whoever logs a device out deletes it.
@@ -312,8 +259,7 @@ async fn a_bot_whose_device_is_deleted_comes_back_with_another_one_of_the_same_i
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bot_that_is_thrown_out_of_the_admin_room_comes_back_when_it_is_invited() {
-    let alice = person("alice").await;
-    let mut bot = Bot::builder(homeserver()).start(&alice).await;
+    let (alice, mut bot) = alice_and_bot().await;
     let sent = bot.start_session(&alice, "website").await;
     let room = alice.client().get_room(bot.admin_room()).unwrap();
     for (removals, ban) in [(1, false), (2, true)] {
@@ -334,7 +280,7 @@ async fn a_bot_that_is_thrown_out_of_the_admin_room_comes_back_when_it_is_invite
         alice.invite(bot.admin_room(), bot.user_id()).await.unwrap();
         bot.wait_until_ready(&alice).await;
         let status = bot.request(&alice, "status").await;
-        assert!(status.body().unwrap().contains("running"), "{status}");
+        status.says("running");
     }
     bot.request(&alice, "stop").await;
     bot.wait_for_redaction(&alice, &sent).await;

@@ -13,28 +13,8 @@ mod identities;
 mod nonsense;
 
 use matrix_sdk::ruma::{OwnedEventId, UserId};
-use serde_json::Value;
 
-use crate::support::{
-    assert_says,
-    bot::Bot,
-    bot_builder::BotBuilder,
-    event::Event,
-    homeserver, person,
-    person::Person,
-    proxy::{Proxy, Request},
-};
-
-/// An administrator, and a bot that sees the homeserver through a proxy.
-pub(super) async fn administrator_and_bot(
-    configure: impl FnOnce(BotBuilder, &Person) -> BotBuilder,
-) -> (Person, Proxy, Bot) {
-    let alice = person("alice").await;
-    let proxy = Proxy::start(homeserver()).await;
-    let builder = configure(Bot::builder(homeserver()).through(&proxy), &alice);
-    let bot = builder.start(&alice).await;
-    (alice, proxy, bot)
-}
+use crate::support::prelude::*;
 
 /// How many sessions the bot has begun, also those that ended before their process could do anything.
 pub(super) fn sessions(bot: &Bot) -> usize {

@@ -3,16 +3,7 @@
 
 use std::{fs, process::Output};
 
-use serde_json::json;
-
-use crate::support::{
-    assert_says,
-    bot::Bot,
-    homeserver, person,
-    person::{Person, random_text},
-    proxy::{Answer, Proxy, Request},
-    run_to_end,
-};
+use crate::support::{prelude::*, run_to_end};
 
 /// Runs `rcbot trust` on the bot's host, with no terminal.
 fn trust(bot: &Bot, arguments: &[&str]) -> Output {
@@ -31,10 +22,7 @@ fn stderr(output: &Output) -> String {
 /// the person's place does not: a bot that hears of the identity before the device is signed says it to no such device.
 async fn bot_with_session(alice: &Person) -> (Bot, Person) {
     let onlooker = person("bob").await;
-    let bot = Bot::builder(homeserver())
-        .invite(onlooker.user_id())
-        .start(alice)
-        .await;
+    let bot = bot().invite(onlooker.user_id()).start(alice).await;
     let room = bot.admin_room();
     let joined = onlooker.wait_for("the room", |event| event.room == *room);
     joined.await.unwrap();
@@ -61,10 +49,7 @@ async fn a_replaced_identity_commands_nothing_and_gets_no_link_until_the_operato
 
     let asked = bot.send(&intruder, "start").await;
     let refusal = bot.answer(&intruder, &asked).await;
-    assert_says(
-        &refusal,
-        "your cross-signing identity is another one than I know",
-    );
+    refusal.says("your cross-signing identity is another one than I know");
     let asked = bot.send(&intruder, "stop").await;
     bot.wait_for_refusal(&asked, "IdentityChanged").await;
     bot.announcement(&onlooker, "has another cross-signing identity than I know")
@@ -78,16 +63,10 @@ async fn a_replaced_identity_commands_nothing_and_gets_no_link_until_the_operato
     let output = trust(&bot, &[alice.user_id().as_str()]);
     assert_eq!(output.status.code(), Some(1));
     let told = stdout(&output);
-    assert!(
-        told.contains(&format!("the bot knows:        {known}")),
-        "{told}"
-    );
-    assert!(
-        told.contains(&format!("the homeserver shows: {shown}")),
-        "{told}"
-    );
+    told.says(&format!("the bot knows:        {known}"));
+    told.says(&format!("the homeserver shows: {shown}"));
     let remedy = stderr(&output);
-    assert!(remedy.contains(&format!("--accept {shown}")), "{remedy}");
+    remedy.says(&format!("--accept {shown}"));
 
     // The key that is accepted has to be the one that is shown.
     let output = trust(&bot, &[alice.user_id().as_str(), "--accept", &known]);
@@ -140,16 +119,17 @@ async fn an_identity_that_the_configuration_names_is_not_taken_on_first_sight() 
         // The key of somebody else: whoever the homeserver shows as bob is not bob.
         bob.user_id(): alice.master_key().await.unwrap(),
     });
-    let bot = Bot::builder(homeserver())
+    let bot = bot()
         .configure(|config| config["authorization"]["users"] = keys)
-        .invite(bob.user_id())
-        .power_levels(json!({ "users": { bob.user_id(): 100 } }))
+        .member(&bob, 100)
         .start(&alice)
         .await;
-    assert_says(
-        &bot.request(&bob, "start").await,
+    bot.says(
+        &bob,
+        "start",
         "your cross-signing identity is another one than I know",
-    );
+    )
+    .await;
     assert_eq!(bot.standin_starts(), 0);
     bot.start_session(&alice, "website").await;
 
@@ -163,8 +143,7 @@ async fn an_identity_that_the_configuration_names_is_not_taken_on_first_sight() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_identity_that_did_not_change_needs_no_accepting() {
-    let alice = person("alice").await;
-    let bot = Bot::builder(homeserver()).start(&alice).await;
+    let (alice, bot) = alice_and_bot().await;
     let first = trust(&bot, &[alice.user_id().as_str()]);
     assert!(stdout(&first).contains("none yet"), "{first:?}");
     bot.request(&alice, "status").await;
@@ -176,7 +155,7 @@ async fn an_identity_that_did_not_change_needs_no_accepting() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_bot_the_operator_is_told_to_start_it() {
     let alice = person("alice").await;
-    let bot = Bot::builder(homeserver()).prepare(&alice).await;
+    let bot = bot().prepare(&alice).await;
     let output = trust(&bot, &[alice.user_id().as_str()]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("the bot has to run"), "{output:?}");
@@ -193,8 +172,7 @@ fn lose_the_store(bot: &mut Bot) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_recovery_key_in_the_environment_brings_the_bots_identity_back() {
-    let alice = person("alice").await;
-    let mut bot = Bot::builder(homeserver()).start(&alice).await;
+    let (alice, mut bot) = alice_and_bot().await;
     bot.start_session(&alice, "website").await;
     let before = bot.identity(&alice).await;
 
@@ -203,10 +181,7 @@ async fn a_recovery_key_in_the_environment_brings_the_bots_identity_back() {
     bot.run();
     assert_eq!(bot.wait_for_exit().await.code(), Some(3));
     let log = bot.log();
-    assert!(
-        log.contains("the recovery key in the variable RCBOT_RECOVERY_KEY does not bring back"),
-        "{log}"
-    );
+    log.says("the recovery key in the variable RCBOT_RECOVERY_KEY does not bring back");
 
     bot.set_variable("RCBOT_RECOVERY_KEY", &key);
     bot.restart(&alice).await;
@@ -221,8 +196,7 @@ async fn a_recovery_key_in_the_environment_brings_the_bots_identity_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_recovery_key_the_operator_resets_the_bots_identity_and_never_silently() {
-    let alice = person("alice").await;
-    let mut bot = Bot::builder(homeserver()).start(&alice).await;
+    let (alice, mut bot) = alice_and_bot().await;
     let sent = bot.start_session(&alice, "website").await;
     let before = bot.identity(&alice).await;
 
@@ -231,11 +205,8 @@ async fn without_the_recovery_key_the_operator_resets_the_bots_identity_and_neve
     bot.run();
     assert_eq!(bot.wait_for_exit().await.code(), Some(3));
     let log = bot.log();
-    assert!(
-        log.contains(
-            "`rcbot reset-identity --config` and the path of your config.yaml makes a new identity"
-        ),
-        "{log}"
+    log.says(
+        "`rcbot reset-identity --config` and the path of your config.yaml makes a new identity",
     );
     assert!(reset_identity(&bot, &[]).contains("nothing is done"));
     assert_eq!(bot.identity(&alice).await, before);
@@ -294,7 +265,7 @@ async fn an_identity_that_the_homeserver_did_not_take_at_first_is_published_in_t
     let limited = Answer::refusal(429, "M_LIMIT_EXCEEDED").header("retry-after", "1");
     let signs = |request: &Request| request.path.ends_with("/keys/signatures/upload");
     proxy.on(signs).times(4).answer(limited);
-    let bot = Bot::builder(homeserver()).through(&proxy);
+    let bot = bot().through(&proxy);
     let mut bot = bot.start(&alice).await;
     assert!(uploads() > 4, "{}", uploads());
     bot.start_session(&alice, "website").await;
@@ -315,7 +286,7 @@ async fn an_identity_that_takes_the_password_is_published_with_it() {
     let (localpart, password) = (format!("account-{}", random_text()), random_text());
     let made = homeserver().register_user(&localpart, &password).await;
     made.unwrap();
-    let bot = Bot::builder(homeserver())
+    let bot = bot()
         .account(&localpart, "password", &password)
         .through(&proxy)
         .start(&alice)
@@ -331,13 +302,13 @@ async fn an_appservice_that_is_asked_for_a_password_ends_and_says_where_it_goes(
     let alice = person("alice").await;
     let proxy = Proxy::start(homeserver()).await;
     proxy.on(publishes).answer(asks_for_the_password());
-    let bot = Bot::builder(homeserver()).through(&proxy);
+    let bot = bot().through(&proxy);
     let mut bot = bot.prepare(&alice).await;
     bot.run();
     assert_eq!(bot.wait_for_exit().await.code(), Some(3));
     let log = bot.log();
     let said = log.lines().last().unwrap();
-    assert!(said.contains("set bot.password in config.yaml"), "{said}");
+    said.says("set bot.password in config.yaml");
     assert!(!bot.data_dir().join("matrix/recovery-key").exists());
 
     // It goes on where it was once the homeserver accepts it.

@@ -8,12 +8,12 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::{
     checkup::Checker,
     homeserver::SERVER_NAME,
+    prelude::*,
     program::{isolate, rcbot},
     run_to_end, start_homeserver,
 };
@@ -117,10 +117,7 @@ fn flags_make_both_files_private_and_the_next_steps_are_told_without_a_secret() 
         assert_eq!(mode(&place.join(name)), 0o600, "{name}");
     }
     let registration = fs::read_to_string(place.join("registration.yaml")).unwrap();
-    assert!(
-        registration.contains(r"@rcbot:example\.org"),
-        "{registration}"
-    );
+    registration.says(r"@rcbot:example\.org");
     let said = stdout(&output);
     let config = place.join("config.yaml");
     for part in [
@@ -161,10 +158,7 @@ fn the_administrators_that_are_named_are_those_who_may_command() {
     let output = folder.init_with_all(&["--admin=alice"]);
     assert_eq!(output.status.code(), Some(2));
     let told = stderr(&output);
-    assert!(
-        told.contains("'--admin <USER>': found \"alice\", wanted a user id"),
-        "{told}"
-    );
+    told.says("'--admin <USER>': found \"alice\", wanted a user id");
     folder.assert_bare();
 }
 
@@ -195,7 +189,7 @@ fn a_registration_without_log_in_can_be_wanted() {
     let folder = Folder::new();
     assert!(folder.init_with_all(&["--msc4190"]).status.success());
     let text = fs::read_to_string(folder.path("bot/registration.yaml")).unwrap();
-    assert!(text.contains("io.element.msc4190: true\n"), "{text}");
+    text.says("io.element.msc4190: true\n");
 }
 
 #[test]
@@ -259,10 +253,8 @@ fn nothing_is_overwritten_and_nothing_is_asked_in_vain() {
         assert!(stderr(&output).contains(&refusal), "{}", stderr(&output));
         let (screen, code) = folder.init_at_a_terminal(&[], "");
         assert_eq!(code, Some(1));
-        assert!(
-            screen.contains("exists already") && !screen.contains("Homeserver"),
-            "{screen}"
-        );
+        screen.says("exists already");
+        screen.lacks("Homeserver");
         assert_eq!(fs::read_to_string(&there).unwrap(), "mine");
         assert!(!other.exists());
 
@@ -279,10 +271,7 @@ fn an_answer_that_does_not_come_leaves_nothing_behind() {
     let (screen, code) =
         folder.init_at_a_terminal(&["--homeserver=http://127.0.0.1:9"], "example.org\n");
     assert_eq!(code, Some(1), "{screen}");
-    assert!(
-        screen.contains("no answer came, so nothing was written"),
-        "{screen}"
-    );
+    screen.says("no answer came, so nothing was written");
     folder.assert_bare();
 }
 
@@ -332,8 +321,5 @@ fn an_address_at_which_no_homeserver_answers_is_taken_with_a_warning() {
     let lines = "http://127.0.0.1:9\nexample.org\n#admins:example.org\nnone\n../website\n\n";
     let (screen, code) = folder.init_at_a_terminal(&[], lines);
     assert_eq!(code, Some(0), "{screen}");
-    assert!(
-        screen.contains("No homeserver answers at http://127.0.0.1:9/ now"),
-        "{screen}"
-    );
+    screen.says("No homeserver answers at http://127.0.0.1:9/ now");
 }

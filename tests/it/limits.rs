@@ -1,16 +1,13 @@
 //! How often somebody may command, and how many sessions there may be.
 
-use serde_json::json;
-
-use crate::support::{bot::Bot, event::Event, homeserver, person};
+use crate::support::prelude::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_commands_too_often_is_told_once_and_nobody_else_has_to_wait() {
     let (alice, bob) = (person("alice").await, person("bob").await);
-    let bot = Bot::builder(homeserver())
+    let bot = bot()
         .configure(|config| config["rate"]["commands_per_minute"] = json!(2))
-        .invite(bob.user_id())
-        .power_levels(json!({ "users": { bob.user_id(): 100 } }))
+        .member(&bob, 100)
         .start(&alice)
         .await;
     // All of it in one minute: nothing is waited for in between.
@@ -25,17 +22,11 @@ async fn who_commands_too_often_is_told_once_and_nobody_else_has_to_wait() {
     }
     for asked in &executed {
         let help = bot.answer(&alice, asked).await;
-        assert!(help.body().unwrap().contains("!rc start"), "{help}");
+        help.says("!rc start");
     }
     let answer = bot.answer(&alice, &refused).await;
-    assert_eq!(
-        answer.body(),
-        Some(
-            "Sorry, I did not do that: I take 2 commands a minute from each user. Wait a moment, and say it again."
-        )
-    );
-    let status = bot.request(&bob, "status").await;
-    assert_eq!(status.body(), Some("website: no session"));
+    answer.is("Sorry, I did not do that: I take 2 commands a minute from each user. Wait a moment, and say it again.");
+    bot.assert_no_session(&bob).await;
     let answers = bob.events();
     for event in &unanswered {
         let answered = |answer: &Event| answer.replies_to() == Some(event.as_str());
@@ -54,7 +45,7 @@ async fn who_commands_too_often_is_told_once_and_nobody_else_has_to_wait() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_too_many_is_refused_until_another_one_ends() {
     let alice = person("alice").await;
-    let bot = Bot::builder(homeserver())
+    let bot = bot()
         .project("api", |project| project)
         .project("website", |project| project)
         .configure(|config| config["max_sessions"] = json!(1))
@@ -62,12 +53,9 @@ async fn a_session_too_many_is_refused_until_another_one_ends() {
         .await;
     bot.start_session(&alice, "api").await;
     let refused = bot.request(&alice, "start website").await;
-    assert_eq!(
-        refused.body(),
-        Some(
-            "I did not start a session for website: there may be no more than 1 session at once \
-             (`max_sessions`). Sessions now: `api`. Say `!rc stop PROJECT` to end one."
-        )
+    refused.is(
+        "I did not start a session for website: there may be no more than 1 session at once \
+             (`max_sessions`). Sessions now: `api`. Say `!rc stop PROJECT` to end one.",
     );
     // The link of the session that there is, is no further session.
     bot.start_session(&alice, "api").await;

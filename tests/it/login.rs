@@ -1,15 +1,8 @@
 //! An account that exists already: the bot logs in with its password, or with the token of a log-in that was made for it.
 
 use matrix_sdk::Client;
-use serde_json::json;
 
-use crate::support::{
-    bot::Bot,
-    device::log_out,
-    eventually, homeserver, person,
-    person::{CrossSigning, Person, random_text},
-    proxy::{Answer, Proxy},
-};
+use crate::support::{device::log_out, prelude::*};
 
 /// An account for a bot, with its localpart and its password.
 async fn account() -> (String, String) {
@@ -35,17 +28,15 @@ async fn assert_refused(bot: &mut Bot, words: &str) {
     assert_eq!(status.code(), Some(3));
     let log = bot.log();
     let said = log.lines().last().unwrap();
-    assert!(
-        said.starts_with("rcbot: ") && said.contains(words),
-        "{said}"
-    );
+    said.begins("rcbot: ");
+    said.says(words);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bot_with_a_password_does_the_main_job_and_gets_over_a_lost_store() {
     let alice = person("alice").await;
     let (localpart, password) = account().await;
-    let mut bot = Bot::builder(homeserver())
+    let mut bot = bot()
         .account(&localpart, "password", &password)
         .log_filter("trace")
         .start(&alice)
@@ -62,7 +53,7 @@ async fn a_bot_with_an_access_token_does_the_main_job_as_its_device() {
     let alice = person("alice").await;
     let account = account().await;
     let (device, token) = log_in(&account).await;
-    let mut bot = Bot::builder(homeserver())
+    let mut bot = bot()
         .account(&account.0, "access_token", &token)
         .log_filter("trace")
         .start(&alice)
@@ -101,11 +92,7 @@ async fn a_token_or_password_that_is_not_the_bots_is_refused_with_its_remedy() {
     let alice = person("alice").await;
     let (account, other) = (account().await, account().await);
     let (_, of_another) = log_in(&other).await;
-    let bot = |key, secret: &str| {
-        Bot::builder(homeserver())
-            .account(&account.0, key, secret)
-            .prepare(&alice)
-    };
+    let bot = |key, secret: &str| bot().account(&account.0, key, secret).prepare(&alice);
     let mut with_anothers = bot("access_token", &of_another).await;
     assert_refused(
         &mut with_anothers,
@@ -131,7 +118,7 @@ async fn a_token_or_password_that_is_not_the_bots_is_refused_with_its_remedy() {
 async fn an_identity_is_reset_with_the_password_and_not_with_a_token_alone() {
     let alice = person("alice").await;
     let account = account().await;
-    let mut bot = Bot::builder(homeserver())
+    let mut bot = bot()
         .account(&account.0, "password", &account.1)
         .start(&alice)
         .await;
@@ -146,10 +133,7 @@ async fn an_identity_is_reset_with_the_password_and_not_with_a_token_alone() {
         config["bot"] = json!({ "localpart": account.0, "access_token": token });
     });
     let refused = String::from_utf8(bot.reset_identity().stderr).unwrap();
-    assert!(
-        refused.contains("set bot.password in config.yaml"),
-        "{refused}"
-    );
+    refused.says("set bot.password in config.yaml");
     assert_eq!(bot.identity(&alice).await, known);
 
     bot.reconfigure(|config| {
@@ -167,12 +151,7 @@ async fn an_identity_is_reset_with_the_password_and_not_with_a_token_alone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_locked_account_is_waited_out() {
-    let alice = person("alice").await;
-    let proxy = Proxy::start(homeserver()).await;
-    let mut bot = Bot::builder(homeserver())
-        .through(&proxy)
-        .start(&alice)
-        .await;
+    let (alice, proxy, mut bot) = behind_proxy(|bot| bot).await;
     for life in 1..=2 {
         let locked = json!({ "errcode": "M_USER_LOCKED", "error": "locked", "soft_logout": true });
         proxy.on(|_| true).answer(Answer::json(401, &locked));
@@ -188,7 +167,6 @@ async fn a_locked_account_is_waited_out() {
         })
         .await;
         proxy.be_honest();
-        let status = bot.request(&alice, "status").await;
-        assert_eq!(status.body(), Some("website: no session"), "life {life}");
+        bot.assert_no_session(&alice).await;
     }
 }

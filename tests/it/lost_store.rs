@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::support::{bot::Bot, checkup::Checkup, device::log_out, homeserver, person};
+use crate::support::{checkup::Checkup, device::log_out, prelude::*};
 
 /// Ends the bot and loses everything of Matrix but the recovery key's file.
 fn lose_all_but_the_recovery_key(bot: &mut Bot) {
@@ -20,8 +20,7 @@ fn lose_all_but_the_recovery_key(bot: &mut Bot) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bot_with_nothing_but_its_recovery_key_has_its_identity_and_its_sessions() {
-    let alice = person("alice").await;
-    let mut bot = Bot::builder(homeserver()).start(&alice).await;
+    let (alice, mut bot) = alice_and_bot().await;
     let first = bot.start_session(&alice, "website").await;
     let identity = bot.identity(&alice).await;
 
@@ -31,10 +30,7 @@ async fn a_bot_with_nothing_but_its_recovery_key_has_its_identity_and_its_sessio
     bot.wait_until_reached_at_its_device(&alice).await;
     assert_eq!(bot.identity(&alice).await, identity);
     let status = bot.request(&alice, "status").await;
-    assert!(
-        status.body().unwrap().starts_with("website: running"),
-        "{status}"
-    );
+    status.begins("website: running");
     let second = bot.start_session(&alice, "website").await;
     assert_eq!(second.link, first.link);
     assert_eq!(bot.standin_starts(), 1);
@@ -50,10 +46,7 @@ async fn a_bot_with_nothing_but_its_recovery_key_has_its_identity_and_its_sessio
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_of_before_the_store_was_lost_is_not_executed_again() {
     let alice = person("alice").await;
-    let mut bot = Bot::builder(homeserver())
-        .encrypted_admin_room(false)
-        .start(&alice)
-        .await;
+    let mut bot = bot().encrypted_admin_room(false).start(&alice).await;
     let sent = bot.start_session(&alice, "website").await;
     bot.request(&alice, "stop").await;
     bot.wait_for_redaction(&alice, &sent).await;
@@ -62,15 +55,13 @@ async fn a_command_of_before_the_store_was_lost_is_not_executed_again() {
     bot.run();
     bot.wait_until_connected(2).await;
     bot.wait_until_reached_at_its_device(&alice).await;
-    let status = bot.request(&alice, "status").await;
-    assert_eq!(status.body(), Some("website: no session"));
+    bot.assert_no_session(&alice).await;
     assert_eq!(bot.standin_starts(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_that_failed_for_want_of_the_recovery_key_changes_nothing_about_what_is_wanted() {
-    let alice = person("alice").await;
-    let mut bot = Bot::builder(homeserver()).start(&alice).await;
+    let (alice, mut bot) = alice_and_bot().await;
     bot.wait_until_connected(1).await;
     let identity = bot.identity(&alice).await;
     let folder = bot.data_dir().join("matrix");
@@ -94,8 +85,7 @@ async fn a_start_that_failed_for_want_of_the_recovery_key_changes_nothing_about_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_out_while_there_is_no_recovery_key_throws_no_identity_away() {
-    let alice = person("alice").await;
-    let mut bot = Bot::builder(homeserver()).start(&alice).await;
+    let (alice, mut bot) = alice_and_bot().await;
     bot.wait_until_connected(1).await;
     let identity = bot.identity(&alice).await;
     let folder = bot.data_dir().join("matrix");

@@ -5,19 +5,19 @@ use matrix_sdk::ruma::events::{
     room::message::{Relation, RoomMessageEventContent},
 };
 
-use crate::support::{assert_says, bot::Bot, homeserver, person};
+use crate::support::prelude::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn from_the_first_start_to_the_session_after_the_stop() {
     let alice = person("alice").await;
     let onlooker = person("bob").await;
-    let bot = Bot::builder(homeserver())
+    let bot = bot()
         .project("website", |project| project.standin("fork=3"))
         .invite(onlooker.user_id())
         .start(&alice)
         .await;
     let status = bot.request(&alice, "status").await;
-    assert_eq!(status.body(), Some("website: no session"));
+    status.is("website: no session");
     assert_eq!(status.thread(), None);
 
     // The answer stays in the thread of its command.
@@ -47,24 +47,24 @@ async fn from_the_first_start_to_the_session_after_the_stop() {
     assert_eq!(started.cwd, bot.project_directory("website"));
     let id = started.session_id.as_deref().unwrap();
     let name = started.argv.last().unwrap();
-    assert!(name.starts_with("website@") && name.ends_with(id), "{name}");
+    name.begins("website@");
+    name.ends(id);
     let has = |variable: &str| started.environment.iter().any(|name| name == variable);
     assert!(has("HOME") && !has("RUST_LOG"), "{started:?}");
     let process = procfs::process::Process::new(started.pid).unwrap();
     assert_eq!(process.stat().unwrap().session, started.pid);
 
     let status = bot.request(&alice, "status").await;
-    let line = status.body().unwrap();
-    assert!(line.starts_with("website: running since "), "{line}");
+    status.begins("website: running since ");
     let by = format!("\n  started by {}, 4 processes, ", alice.user_id());
-    assert!(line.contains(&by), "{line}");
+    status.says(&by);
     let html = status.formatted_body().unwrap();
     let begin = "🟢 <b>website</b>: running since ";
-    assert!(html.starts_with(begin), "{html}");
+    html.begins(begin);
 
     // A second start gives the same link in a new message, and no second process.
     let answer = bot.request(&alice, "start website").await;
-    assert_says(&answer, "is already running. I sent you its link");
+    answer.says("is already running. I sent you its link");
     let second = bot.link_after(&alice, 1).await;
     assert_eq!(second.link, first.link);
     assert_ne!(second.event.id, first.event.id);
@@ -75,11 +75,7 @@ async fn from_the_first_start_to_the_session_after_the_stop() {
     assert_eq!(bot.session_processes().len(), 4);
     let answer = bot.request(&alice, "stop website").await;
     assert!(bot.session_processes().is_empty());
-    let body = answer.body().unwrap();
-    assert!(
-        body.starts_with("Session for website is stopped. Its 4 processes ended "),
-        "{body}"
-    );
+    answer.begins("Session for website is stopped. Its 4 processes ended ");
     bot.wait_for_redaction(&alice, &first).await;
     bot.wait_for_redaction(&alice, &second).await;
 
@@ -93,7 +89,7 @@ async fn from_the_first_start_to_the_session_after_the_stop() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_projects_have_a_session_each() {
     let alice = person("alice").await;
-    let bot = Bot::builder(homeserver())
+    let bot = bot()
         .project("api", |project| project)
         .project("website", |project| project)
         .start(&alice)
@@ -108,7 +104,7 @@ async fn two_projects_have_a_session_each() {
         ("", "Projects: `api`, `website`."),
         ("stop", "No session is running."),
     ] {
-        assert_says(&bot.request(&alice, command).await, part);
+        bot.says(&alice, command, part).await;
     }
     assert_eq!(bot.standin_starts(), 0);
     let api = bot.start_session(&alice, "api").await;
@@ -120,10 +116,8 @@ async fn two_projects_have_a_session_each() {
     bot.wait_for_redaction(&alice, &api).await;
     let status = bot.request(&alice, "status").await;
     let body = status.body().unwrap();
-    assert!(
-        body.starts_with("website: running since ") && body.ends_with("\napi: no session"),
-        "{body}"
-    );
+    body.begins("website: running since ");
+    body.ends("\napi: no session");
     let stored = alice
         .event_from_server(website.room(), &website.event.id)
         .await

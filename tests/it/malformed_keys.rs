@@ -13,17 +13,9 @@ use matrix_sdk_base::crypto::vodozemac::{
     Curve25519PublicKey, base64_encode,
     olm::{Account, OlmMessage, Session, SessionConfig},
 };
-use serde_json::{Map, Value, json};
+use serde_json::Map;
 
-use crate::{
-    hostile::administrator_and_bot,
-    support::{
-        bot::Bot,
-        eventually, homeserver, person,
-        person::{Person, random_text},
-        proxy::{Proxy, Request},
-    },
-};
+use crate::support::prelude::*;
 
 /// In how many events a flood comes.
 const FLOOD: usize = 100;
@@ -38,9 +30,8 @@ fn malformed() -> [String; 2] {
 
 /// The bot executes commands, now and after a restart.
 async fn assert_executes(bot: &mut Bot, alice: &Person) {
-    for life in 1..=2 {
-        let status = bot.request(alice, "status").await;
-        assert_eq!(status.body(), Some("website: no session"), "life {life}");
+    for _life in 1..=2 {
+        bot.assert_no_session(alice).await;
         bot.restart(alice).await;
     }
     bot.start_session(alice, "website").await;
@@ -133,7 +124,7 @@ impl Channel {
 #[tokio::test(flavor = "multi_thread")]
 async fn plain_events_of_strangers_with_malformed_keys_are_not_read() {
     let (alice, mallory) = (person("alice").await, person("mallory").await);
-    let mut bot = Bot::builder(homeserver()).start(&alice).await;
+    let mut bot = bot().start(&alice).await;
     for key in malformed() {
         let content =
             json!({ "algorithm": "m.megolm.v1.aes-sha2", "sender_claimed_ed25519_key": key });
@@ -145,8 +136,7 @@ async fn plain_events_of_strangers_with_malformed_keys_are_not_read() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn encrypted_events_of_strangers_with_malformed_keys_are_set_aside() {
-    let alice = person("alice").await;
-    let mut bot = Bot::builder(homeserver()).start(&alice).await;
+    let (alice, mut bot) = alice_and_bot().await;
     let mut expected = 0;
     for key in malformed() {
         let mallory = person("mallory").await;
@@ -169,7 +159,7 @@ async fn encrypted_events_of_strangers_with_malformed_keys_are_set_aside() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_malformed_keys_while_the_bot_is_away_costs_one_panic_and_no_honest_key() {
     let (alice, mallory) = (person("alice").await, person("mallory").await);
-    let mut bot = Bot::builder(homeserver()).start(&alice).await;
+    let mut bot = bot().start(&alice).await;
     let mut channel = Channel::open(&mallory, bot.user_id()).await;
     assert!(bot.terminate().await.success());
     let key = &malformed()[1];
@@ -181,7 +171,7 @@ async fn a_flood_of_malformed_keys_while_the_bot_is_away_costs_one_panic_and_no_
     }
     bot.run();
     let status = bot.answer(&alice, &asked).await;
-    assert_eq!(status.body(), Some("website: no session"));
+    status.is("website: no session");
     assert_executes(&mut bot, &alice).await;
     assert_eq!(panics(&bot), 1);
 }
@@ -190,7 +180,7 @@ async fn a_flood_of_malformed_keys_while_the_bot_is_away_costs_one_panic_and_no_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_that_waits_for_its_key_is_executed_when_malformed_keys_come_before_that() {
     let (alice, mallory) = (person("alice").await, person("mallory").await);
-    let mut bot = Bot::builder(homeserver()).start(&alice).await;
+    let mut bot = bot().start(&alice).await;
     let mut channel = Channel::open(&mallory, bot.user_id()).await;
     assert!(bot.terminate().await.success());
     for _ in 0..FLOOD {
@@ -201,7 +191,7 @@ async fn a_command_that_waits_for_its_key_is_executed_when_malformed_keys_come_b
     let asked = bot.send(&alice, "status").await;
     bot.run();
     let status = bot.answer(&alice, &asked).await;
-    assert_eq!(status.body(), Some("website: no session"));
+    status.is("website: no session");
     assert_eq!(panics(&bot), 1);
 }
 
@@ -224,10 +214,7 @@ async fn show(proxy: &Proxy, alice: &Person, key: &str, change: fn(&mut Value, &
     // Who asks for the second of these is done with what came before.
     for _ in 0..2 {
         proxy.inject(json!({}));
-        eventually("the bot goes on", async || {
-            proxy.has_injected_all().then_some(())
-        })
-        .await;
+        until("the bot goes on", || proxy.has_injected_all()).await;
     }
 }
 
@@ -240,7 +227,7 @@ fn devices_of<'a>(answer: &'a mut Value, user: &UserId) -> Option<&'a mut Map<St
 /// The device in use, its owner's identity, or another device beside it.
 #[tokio::test(flavor = "multi_thread")]
 async fn devices_and_identities_with_malformed_keys_do_not_count() {
-    let (alice, proxy, mut bot) = administrator_and_bot(|bot, _| bot).await;
+    let (alice, proxy, mut bot) = behind_proxy(|bot| bot).await;
     bot.request(&alice, "status").await;
     let of_devices = |answer: &mut Value, user: &UserId, key: &str| {
         for (id, device) in devices_of(answer, user).into_iter().flatten() {
@@ -261,8 +248,7 @@ async fn devices_and_identities_with_malformed_keys_do_not_count() {
             bot.restart(&alice).await;
             proxy.be_honest();
             proxy.inject(json!({ "device_lists": { "changed": [alice.user_id()] } }));
-            let status = bot.request(&alice, "status").await;
-            assert_eq!(status.body(), Some("website: no session"));
+            bot.assert_no_session(&alice).await;
         }
     }
     for key in malformed() {
@@ -277,8 +263,7 @@ async fn devices_and_identities_with_malformed_keys_do_not_count() {
             }
         })
         .await;
-        let status = bot.request(&alice, "status").await;
-        assert_eq!(status.body(), Some("website: no session"));
+        bot.assert_no_session(&alice).await;
     }
     assert_executes(&mut bot, &alice).await;
     assert_eq!(panics(&bot), 0);

@@ -6,15 +6,12 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::json;
 
-use crate::support::{
-    assert_says, bot::Bot, bot_builder::BotBuilder, eventually, homeserver, person,
-};
+use crate::support::prelude::*;
 
 /// A bot whose sessions may be asked for in these modes; the last of each list needs power level 100.
 fn builder() -> BotBuilder {
-    Bot::builder(homeserver()).configure(|config| {
+    bot().configure(|config| {
         let modes = json!(["default", "plan", { "bypassPermissions": 100 }]);
         config["sessions"]["permission_modes"] = modes;
         config["sessions"]["spawn"] = json!(["same-dir", "worktree"]);
@@ -41,15 +38,15 @@ async fn a_session_runs_with_the_options_it_was_started_with_and_keeps_them_over
         .await;
     let text = "start website --mode Plan —spawn=worktree --name “fix the build”";
     let asked = bot.send(&alice, text).await;
-    assert_says(&bot.answer(&alice, &asked).await, "website is running");
+    bot.answer(&alice, &asked).await.says("website is running");
     let wanted = "--permission-mode|plan|--spawn=worktree|--name|fix the build website";
     assert_eq!(arguments(&bot), [wanted]);
     let link = bot.link_after(&alice, 0).await;
     let options = "permission mode plan, spawn mode worktree, name \"fix the build\"";
     let words = link.event.body().unwrap();
-    assert!(words.contains(&format!("Runs with: {options}")), "{words}");
+    words.says(&format!("Runs with: {options}"));
     let status = bot.request(&alice, "status").await;
-    assert_says(&status, &format!(" MiB, {options}"));
+    status.says(&format!(" MiB, {options}"));
     let audit = bot.audit(&asked);
     let judged = "command=\"start website --mode Plan --spawn worktree --name ..\" project=\"website\" mode=\"plan\" \
                   spawn=\"worktree\" named=true decision=\"allowed\"";
@@ -58,22 +55,16 @@ async fn a_session_runs_with_the_options_it_was_started_with_and_keeps_them_over
     // Whoever wants other options hears which it has, and gets no link to it.
     let asked = bot.send(&alice, "start website --mode default").await;
     let answer = bot.answer(&alice, &asked).await;
-    assert_says(
-        &answer,
-        &format!("started already, with other options: {options}."),
-    );
+    answer.says(&format!("started already, with other options: {options}."));
     assert_eq!(bot.links_of(&alice).len(), 1);
     let answer = bot.request(&alice, "start website --mode plan").await;
-    assert_says(&answer, "is already running");
+    answer.says("is already running");
 
     bot.kill_9();
     let pid = Pid::from_raw(bot.standin_records()[0].pid).unwrap();
     kill_process(pid, Signal::KILL).unwrap();
     bot.run();
-    eventually("the session runs again", async || {
-        (arguments(&bot).len() == 2).then_some(())
-    })
-    .await;
+    until("the session runs again", || arguments(&bot).len() == 2).await;
     assert_eq!(arguments(&bot), [wanted, wanted]);
 }
 
@@ -131,31 +122,30 @@ async fn a_permission_mode_can_need_a_power_level_to_be_asked_for_and_to_get_the
     let (alice, bob) = (person("alice").await, person("bob").await);
     let bot = builder()
         .power_level(50)
-        .invite(bob.user_id())
-        .power_levels(json!({ "users": { bob.user_id(): 50 } }))
+        .member(&bob, 50)
         .start(&alice)
         .await;
     let refused = "your power level here is 50, and this takes 100";
     let command = "start website --mode bypassPermissions";
-    assert_says(&bot.request(&bob, command).await, refused);
+    bot.says(&bob, command, refused).await;
     assert_eq!(bot.standin_starts(), 0);
     let answer = bot.request(&alice, command).await;
-    assert_says(&answer, "website is running");
+    answer.says("website is running");
     // Refused as well, and not told a second time within a minute.
     let asked = bot.send(&bob, "start website").await;
     let denied = eventually("the decision", async || bot.audit(&asked).pop()).await;
-    assert!(denied.contains("has: 50, needs: 100"), "{denied}");
+    denied.says("has: 50, needs: 100");
     assert!(bot.links_of(&bob).is_empty());
     // What else can be done about the session is the project's.
-    assert_says(&bot.request(&bob, "stop website").await, "is stopped");
+    bot.says(&bob, "stop website", "is stopped").await;
     let answer = bot.request(&bob, "start website --mode plan").await;
-    assert_says(&answer, "website is running");
+    answer.says("website is running");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_settings_file_gets_to_the_session_and_into_the_audit_log_unless_others_can_change_it() {
     let alice = person("alice").await;
-    let bot = Bot::builder(homeserver())
+    let bot = bot()
         .configure(|config| {
             config["sessions"]["settings"] = json!("settings.json");
             let command = config["sessions"]["command"].clone();
@@ -167,7 +157,7 @@ async fn a_settings_file_gets_to_the_session_and_into_the_audit_log_unless_other
     fs::write(&file, "{}").unwrap();
     fs::set_permissions(&file, Permissions::from_mode(0o666)).unwrap();
     let answer = bot.request(&alice, "start").await;
-    assert_says(&answer, "other users can write ");
+    answer.says("other users can write ");
     assert_eq!(bot.standin_starts(), 0);
     fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
     bot.start_session(&alice, "website").await;
@@ -182,5 +172,5 @@ async fn a_settings_file_gets_to_the_session_and_into_the_audit_log_unless_other
         .lines()
         .filter(|line| line.contains("audit: session process started"));
     let line = lines.next().unwrap();
-    assert!(line.contains(&format!("settings=\"{digest}\"")), "{line}");
+    line.says(&format!("settings=\"{digest}\""));
 }

@@ -2,11 +2,7 @@
 
 use std::{fs, os::unix::fs::symlink};
 
-use serde_json::json;
-
-use crate::support::{
-    bot::Bot, event::Event, eventually, homeserver, host::Host, person, person::Person,
-};
+use crate::support::{host::Host, prelude::*};
 
 /// The answer to a command.
 async fn said(bot: &Bot, alice: &Person, command: &str) -> String {
@@ -16,7 +12,7 @@ async fn said(bot: &Bot, alice: &Person, command: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_folder_below_a_root_starts_by_its_name_and_by_the_beginning_of_it() {
     let alice = person("alice").await;
-    let bot = Bot::builder(homeserver())
+    let bot = bot()
         .root(&["website", "wiki", "notes", "web site", ".hidden"])
         .start(&alice)
         .await;
@@ -56,7 +52,7 @@ async fn a_folder_below_a_root_starts_by_its_name_and_by_the_beginning_of_it() {
     }
     // Of those that run, `w` is the beginning of only one.
     let stopped = said(&bot, &alice, "stop w").await;
-    assert!(stopped.contains("website"), "{stopped}");
+    stopped.says("website");
     bot.request(&alice, "stop blog").await;
     bot.wait_until_no_process_is_left().await;
     assert_eq!(bot.standin_starts(), 2);
@@ -70,7 +66,7 @@ async fn a_folder_below_a_root_starts_by_its_name_and_by_the_beginning_of_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_folder_that_goes_keeps_its_session_also_when_the_bot_is_restarted() {
     let alice = person("alice").await;
-    let mut bot = Bot::builder(homeserver())
+    let mut bot = bot()
         .root(&["website", "api"])
         .configure(|config| config["project_roots"][0]["restart"] = json!("on_exit"))
         .start(&alice)
@@ -93,36 +89,27 @@ async fn a_folder_that_goes_keeps_its_session_also_when_the_bot_is_restarted() {
     bot.end_process(bot.standin_records()[1].pid).await;
     bot.run();
     bot.wait_until_ready(&alice).await;
-    eventually("the session is brought back", async || {
-        (bot.standin_starts() == 3).then_some(())
-    })
-    .await;
+    until("the session is brought back", || bot.standin_starts() == 3).await;
     assert_eq!(bot.standin_records()[2].cwd, bot.root().join("api"));
     for project in ["website", "api"] {
         bot.request(&alice, &format!("stop {project}")).await;
     }
     bot.wait_until_no_process_is_left().await;
     let refusal = said(&bot, &alice, "start website").await;
-    assert!(
-        refusal.contains("There is no project `website`"),
-        "{refusal}"
-    );
+    refusal.says("There is no project `website`");
     assert_eq!(bot.standin_starts(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_symbolic_link_out_of_the_root_starts_nothing() {
     let alice = person("alice").await;
-    let bot = Bot::builder(homeserver())
-        .root(&["website/docs"])
-        .start(&alice)
-        .await;
+    let bot = bot().root(&["website/docs"]).start(&alice).await;
     let outside = bot.root().with_file_name("outside");
     fs::create_dir(&outside).unwrap();
     symlink(&outside, bot.root().join("link")).unwrap();
     symlink("website/docs", bot.root().join("within")).unwrap();
     let refusal = said(&bot, &alice, "start link").await;
-    assert!(refusal.contains("There is no project `link`"), "{refusal}");
+    refusal.says("There is no project `link`");
     bot.start_session(&alice, "within").await;
     let records = bot.standin_records();
     assert_eq!(records.len(), 1);
@@ -132,7 +119,7 @@ async fn a_symbolic_link_out_of_the_root_starts_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_root_that_vanishes_is_told_and_its_sessions_stay() {
     let alice = person("alice").await;
-    let mut bot = Bot::builder(homeserver())
+    let mut bot = bot()
         .root(&["website", "api"])
         .project("named", |project| project)
         .start(&alice)
@@ -140,17 +127,11 @@ async fn a_root_that_vanishes_is_told_and_its_sessions_stay() {
     bot.start_session(&alice, "website").await;
     fs::rename(bot.root(), bot.root().with_file_name("away")).unwrap();
     let listed = said(&bot, &alice, "projects").await;
-    assert!(
-        listed.starts_with("named: not trusted by claude yet\nwebsite: running"),
-        "{listed}"
-    );
-    assert!(
-        listed.contains("1 of the project roots cannot be read"),
-        "{listed}"
-    );
+    listed.begins("named: not trusted by claude yet\nwebsite: running");
+    listed.says("1 of the project roots cannot be read");
     bot.wait_for_log("project root cannot be read").await;
     let refusal = said(&bot, &alice, "start api").await;
-    assert!(refusal.contains("There is no project `api`"), "{refusal}");
+    refusal.says("There is no project `api`");
     bot.start_session(&alice, "named").await;
     fs::rename(bot.root().with_file_name("away"), bot.root()).unwrap();
     bot.start_session(&alice, "api").await;
@@ -163,7 +144,7 @@ async fn projects_lists_forty_with_branch_and_what_runs_and_counts_the_rest() {
     let alice = person("alice").await;
     let names: Vec<_> = (0..200).map(|number| format!("p{number:03}")).collect();
     let names: Vec<_> = names.iter().map(String::as_str).collect();
-    let bot = Bot::builder(homeserver())
+    let bot = bot()
         .root(&names)
         .project("configured", |project| project)
         .start(&alice)
@@ -187,15 +168,10 @@ async fn projects_lists_forty_with_branch_and_what_runs_and_counts_the_rest() {
     assert_eq!(listed.lines().count(), 12, "{listed}");
     bot.request(&alice, "stop p199").await;
     let listed = said(&bot, &alice, "projects 19").await;
-    assert!(
-        listed.starts_with("p199: branch `main`, not trusted by claude yet, last used "),
-        "{listed}"
-    );
+    listed.begins("p199: branch `main`, not trusted by claude yet, last used ");
     let refusal = said(&bot, &alice, "start").await;
-    assert!(
-        refusal.contains("`p000`") && refusal.contains("and 161 more"),
-        "{refusal}"
-    );
+    refusal.says("`p000`");
+    refusal.says("and 161 more");
 }
 
 /// Two hosts in alice's admin room, each with two hundred folders, of which each has some that the other has not.
@@ -207,14 +183,14 @@ async fn of_two_hosts_with_two_hundred_folders_each_the_one_that_has_the_folder_
     let shared = "both".to_owned();
     let with = |host: &str| [names(host), vec![shared.clone()]].concat();
     let first = with("one");
-    let first = Bot::builder(homeserver())
+    let first = bot()
         .configure(|config| config["host"] = json!("build1"))
         .root(&first.iter().map(String::as_str).collect::<Vec<_>>())
         .power_levels(json!({ "events": { "rcbot.host": 0 } }))
         .start(&alice)
         .await;
     let second = with("two");
-    let second = Bot::builder(homeserver())
+    let second = bot()
         .beside(&first)
         .configure(|config| config["host"] = json!("build2"))
         .root(&second.iter().map(String::as_str).collect::<Vec<_>>())
@@ -224,14 +200,12 @@ async fn of_two_hosts_with_two_hundred_folders_each_the_one_that_has_the_folder_
     for bot in &bots {
         let user = bot.user_id().as_str();
         let announced = |event: &Event| event.kind == "rcbot.host" && event.sender == user;
-        let event = alice.wait_for("the announcement", announced).await.unwrap();
+        let event = alice.sees("the announcement", announced).await;
         let content = event.json["content"].to_string();
         assert!(content.len() < 4_096 - 1_024, "{} bytes", content.len());
         assert_eq!(event.json["content"]["unnamed"]["count"], 201);
-        assert!(
-            !content.contains("one-17") && !content.contains("two-17"),
-            "{content}"
-        );
+        content.lacks("one-17");
+        content.lacks("two-17");
     }
     let ask = async |command: &str| {
         let asked = bots[0].send(&alice, command).await;
@@ -239,7 +213,7 @@ async fn of_two_hosts_with_two_hundred_folders_each_the_one_that_has_the_folder_
             bot.decision(&asked).await;
         }
         let is_answer = |event: &Event| event.replies_to() == Some(asked.as_str());
-        let answer = alice.wait_for(command, is_answer).await.unwrap();
+        let answer = alice.sees(command, is_answer).await;
         let answers = alice.events();
         let senders: Vec<_> = answers
             .iter()
@@ -258,13 +232,10 @@ async fn of_two_hosts_with_two_hundred_folders_each_the_one_that_has_the_folder_
     assert_eq!(ask("start one-17").await.0, bots[0].user_id());
     assert_eq!(starts(), [1, 1]);
     let (_, which) = ask("start both").await;
-    assert!(which.contains("`both@build1`, `both@build2`"), "{which}");
+    which.says("`both@build1`, `both@build2`");
     assert_eq!(ask("start both@build2").await.0, bots[1].user_id());
     let (_, unknown) = ask("start three-17").await;
-    assert!(
-        unknown.contains("There is no project `three-17`"),
-        "{unknown}"
-    );
+    unknown.says("There is no project `three-17`");
     assert_eq!(starts(), [1, 2]);
     // A folder that is made now is announced soon.
     fs::create_dir(bots[1].root().join("fresh")).unwrap();
@@ -278,19 +249,16 @@ async fn of_two_hosts_with_two_hundred_folders_each_the_one_that_has_the_folder_
         event.sender == user && starts_both && count == Some(200)
     };
     alice
-        .wait_for("the announcement of the new folder", grown)
-        .await
-        .unwrap();
+        .sees("the announcement of the new folder", grown)
+        .await;
     assert_eq!(ask("start fresh").await.0, bots[1].user_id());
     let listed = eventually("both hosts list their sessions", async || {
         let (_, listed) = ask("projects").await;
         (listed.contains("fresh") && listed.contains("one-17")).then_some(listed)
     })
     .await;
-    assert!(
-        listed.contains("build1:") && listed.contains("build2:"),
-        "{listed}"
-    );
+    listed.says("build1:");
+    listed.says("build2:");
 }
 
 #[test]

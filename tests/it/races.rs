@@ -1,11 +1,11 @@
 //! Commands that come close upon one another: each gets its answer, in their order.
 
-use crate::support::{bot::Bot, homeserver, person};
+use crate::support::prelude::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_of_one_person_are_executed_in_order() {
     let alice = person("alice").await;
-    let bot = Bot::builder(homeserver())
+    let bot = bot()
         .project("api", |project| project)
         .project("website", |project| project.standin("slow=30"))
         .start(&alice)
@@ -14,18 +14,9 @@ async fn commands_of_one_person_are_executed_in_order() {
     // Without a name it means the one session that there is, once the start before it was executed.
     let stop = bot.send(&alice, "stop").await;
     let stopped = bot.answer(&alice, &stop).await;
-    assert!(
-        stopped
-            .body()
-            .unwrap()
-            .starts_with("Session for website is stopped"),
-        "{stopped}"
-    );
+    stopped.begins("Session for website is stopped");
     let started = bot.answer(&alice, &start).await;
-    assert_eq!(
-        started.body(),
-        Some("Failed to start website: it was stopped before it showed a link.")
-    );
+    started.is("Failed to start website: it was stopped before it showed a link.");
     assert!(bot.session_processes().is_empty());
     assert!(bot.links_of(&alice).is_empty());
 }

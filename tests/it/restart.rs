@@ -1,11 +1,11 @@
 //! The bot can go at any moment: sessions stay, and the next bot knows them.
 
-use crate::support::{assert_says, bot::Bot, eventually, homeserver, person};
+use crate::support::prelude::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_outlives_a_bot_that_is_killed_or_terminated_and_is_known_to_the_next_one() {
     let alice = person("alice").await;
-    let mut bot = Bot::builder(homeserver())
+    let mut bot = bot()
         .project("website", |project| project.standin("fork=2"))
         .start(&alice)
         .await;
@@ -19,13 +19,7 @@ async fn a_session_outlives_a_bot_that_is_killed_or_terminated_and_is_known_to_t
 
     assert_eq!(bot.devices(&alice).await, device, "it is the same device");
     let status = bot.request(&alice, "status").await;
-    assert!(
-        status
-            .body()
-            .unwrap()
-            .starts_with("website: running since "),
-        "{status}"
-    );
+    status.begins("website: running since ");
     let second = bot.start_session(&alice, "website").await;
     assert_eq!(second.link, first.link);
     assert_eq!(second.room(), first.room());
@@ -41,13 +35,7 @@ async fn a_session_outlives_a_bot_that_is_killed_or_terminated_and_is_known_to_t
     bot.restart(&alice).await;
 
     let answer = bot.request(&alice, "stop").await;
-    assert!(
-        answer
-            .body()
-            .unwrap()
-            .starts_with("Session for website is stopped"),
-        "{answer}"
-    );
+    answer.begins("Session for website is stopped");
     assert!(bot.session_processes().is_empty());
     bot.wait_for_redaction(&alice, &first).await;
     bot.wait_for_redaction(&alice, &second).await;
@@ -59,7 +47,7 @@ async fn sigterm_ends_a_bot_that_waits_for_its_homeserver() {
     let nobody = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let url = format!("http://{}", nobody.local_addr().unwrap());
     drop(nobody);
-    let mut bot = Bot::builder(homeserver())
+    let mut bot = bot()
         .configure(|config| config["homeserver"]["url"] = url.into())
         .prepare(&alice)
         .await;
@@ -72,7 +60,7 @@ async fn sigterm_ends_a_bot_that_waits_for_its_homeserver() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_ended_while_the_bot_was_away_is_announced_and_its_link_taken_back() {
     let alice = person("alice").await;
-    let mut bot = Bot::builder(homeserver())
+    let mut bot = bot()
         .project("website", |project| project.standin("fork=1"))
         .start(&alice)
         .await;
@@ -115,25 +103,19 @@ async fn a_session_that_ended_while_the_bot_was_away_is_announced_and_its_link_t
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_that_a_killed_bot_waited_for_is_delivered_once() {
     let alice = person("alice").await;
-    let mut bot = Bot::builder(homeserver())
+    let mut bot = bot()
         .project("website", |project| project.standin("held"))
         .start(&alice)
         .await;
     let asked = bot.send(&alice, "start").await;
-    eventually("the stand-in starts", async || {
-        (bot.standin_starts() == 1).then_some(())
-    })
-    .await;
+    until("the stand-in starts", || bot.standin_starts() == 1).await;
     bot.kill_9();
     assert!(bot.links_of(&alice).is_empty());
     bot.run();
     bot.release_links();
 
     let answer = bot.answer(&alice, &asked).await;
-    assert_says(
-        &answer,
-        "Session for website is running. I sent you the link privately.",
-    );
+    answer.says("Session for website is running. I sent you the link privately.");
     let sent = bot.link_after(&alice, 0).await;
     // Whatever else was under way is there by the time that later commands are answered.
     bot.request(&alice, "stop").await;
@@ -146,7 +128,7 @@ async fn a_link_that_a_killed_bot_waited_for_is_delivered_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_that_a_killed_bot_was_at_is_finished_by_the_next_one() {
     let alice = person("alice").await;
-    let mut bot = Bot::builder(homeserver())
+    let mut bot = bot()
         .project("website", |project| {
             project.standin("ignore-sigterm").set("stop_grace", "1h")
         })
@@ -162,13 +144,9 @@ async fn a_stop_that_a_killed_bot_was_at_is_finished_by_the_next_one() {
     bot.reconfigure(|config| config["projects"]["website"]["stop_grace"] = "100ms".into());
     bot.run();
     let answer = bot.answer(&alice, &asked).await;
-    let body = answer.body().unwrap();
-    assert!(body.starts_with("Session for website is stopped"), "{body}");
-    assert!(
-        body.contains("Its process ended ")
-            && body.ends_with(": it was killed, as it did not end when asked."),
-        "{body}"
-    );
+    answer.begins("Session for website is stopped");
+    answer.says("Its process ended ");
+    answer.ends(": it was killed, as it did not end when asked.");
     assert!(bot.session_processes().is_empty());
     bot.wait_for_redaction(&alice, &sent).await;
 }

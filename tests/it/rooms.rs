@@ -6,16 +6,8 @@ use matrix_sdk::ruma::{
     events::room::join_rules::{JoinRule, RoomJoinRulesEventContent},
     serde::Raw,
 };
-use serde_json::json;
 
-use crate::support::{
-    bot::Bot,
-    event::Event,
-    eventually, homeserver, person,
-    person::Person,
-    proxy::{Answer, Proxy, Request},
-    rooms::RoomOptions,
-};
+use crate::support::{prelude::*, rooms::RoomOptions};
 
 async fn room_with(bot: &Bot, maker: &Person) -> OwnedRoomId {
     let options = RoomOptions {
@@ -30,10 +22,7 @@ async fn room_with(bot: &Bot, maker: &Person) -> OwnedRoomId {
 async fn all_other_invitations_are_declined_and_the_rooms_forgotten() {
     let (alice, mallory) = (person("alice").await, person("mallory").await);
     let proxy = Proxy::start(homeserver()).await;
-    let bot = Bot::builder(homeserver())
-        .through(&proxy)
-        .start(&alice)
-        .await;
+    let bot = bot().through(&proxy).start(&alice).await;
     bot.request(&alice, "status").await;
     let of_an_admin = room_with(&bot, &alice).await;
     let of_a_stranger = room_with(&bot, &mallory).await;
@@ -67,16 +56,14 @@ async fn all_other_invitations_are_declined_and_the_rooms_forgotten() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn in_a_room_that_is_nobodys_the_bot_says_nothing() {
-    let alice = person("alice").await;
-    let bot = Bot::builder(homeserver()).start(&alice).await;
+    let (alice, bot) = alice_and_bot().await;
     let room = alice.create_room(RoomOptions::default()).await.unwrap();
     let open = RoomJoinRulesEventContent::new(JoinRule::Public);
     let known = alice.client().get_room(&room).unwrap();
     known.send_state_event(open).await.unwrap();
     bot.join_as_bot(&alice, &room).await;
     let asked = alice.send_text(&room, "!rc start").await.unwrap();
-    let status = bot.request(&alice, "status").await;
-    assert_eq!(status.body(), Some("website: no session"));
+    bot.assert_no_session(&alice).await;
     let answered = |event: &Event| event.replies_to() == Some(asked.as_str());
     assert!(!alice.events().iter().any(answered));
     assert_eq!(bot.standin_starts(), 0);
@@ -89,7 +76,7 @@ async fn no_invitation_is_declined_before_the_alias_of_the_admin_room_can_be_loo
     proxy
         .on(|request| request.path.contains("/directory/room/"))
         .answer(Answer::error_page(502));
-    let mut bot = Bot::builder(homeserver())
+    let mut bot = bot()
         .admin_room_by_alias()
         .through(&proxy)
         .prepare(&alice)

@@ -10,15 +10,8 @@ use std::{
 
 use nix::unistd::Pid;
 use procfs::process::all_processes;
-use serde_json::Value;
 
-use crate::support::{
-    appservice::Tokens,
-    bot::Bot,
-    bot_builder::BotBuilder,
-    eventually, homeserver, person,
-    person::{Person, random_text},
-};
+use crate::support::{appservice::Tokens, prelude::*};
 
 /// How every PNG begins.
 const PNG: &[u8] = b"\x89PNG";
@@ -48,14 +41,14 @@ impl Secret {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_local_user_on_the_host_reads_no_link_and_no_token() {
-    let log = assert_main_job_keeps_its_secrets(Bot::builder(homeserver()), &[], 0).await;
+    let log = assert_main_job_keeps_its_secrets(bot(), &[], 0).await;
     assert!(log.contains("TRACE matrix_sdk") && log.contains("TRACE hyper_util"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_of_the_main_job_is_in_a_log_for_machines() {
     let arguments = ["--log-format", "json"];
-    let log = assert_main_job_keeps_its_secrets(Bot::builder(homeserver()), &arguments, 0).await;
+    let log = assert_main_job_keeps_its_secrets(bot(), &arguments, 0).await;
     let is_object = |line: &str| serde_json::from_str::<Value>(line).is_ok_and(|it| it.is_object());
     assert!(log.lines().all(is_object));
     assert!(log.contains("\"level\":\"TRACE\""));
@@ -63,7 +56,7 @@ async fn no_secret_of_the_main_job_is_in_a_log_for_machines() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_of_the_main_job_is_where_it_does_not_belong_without_a_log_in() {
-    let builder = Bot::builder(homeserver()).without_log_in(homeserver());
+    let builder = bot().without_log_in(homeserver());
     assert_main_job_keeps_its_secrets(builder, &[], 1).await;
 }
 
@@ -167,8 +160,7 @@ async fn assert_main_job_keeps_its_secrets(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_picture_of_a_link_is_noise_to_the_homeserver_before_and_after_it_is_taken_back() {
-    let alice = person("alice").await;
-    let bot = Bot::builder(homeserver()).start(&alice).await;
+    let (alice, bot) = alice_and_bot().await;
     bot.start_session(&alice, "website").await;
     let picture = bot.picture_after(&alice, 0).await;
     let shown = alice.download(&picture).await;
@@ -202,8 +194,7 @@ async fn the_picture_of_a_link_is_noise_to_the_homeserver_before_and_after_it_is
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_on_disk_is_open_to_others_and_an_ended_session_leaves_no_link() {
-    let alice = person("alice").await;
-    let bot = Bot::builder(homeserver()).start(&alice).await;
+    let (alice, bot) = alice_and_bot().await;
     let sent = bot.start_session(&alice, "website").await;
     let mut open = Vec::new();
     let files = collect_open_to_others(&bot.data_dir(), &mut open);
@@ -214,10 +205,7 @@ async fn nothing_on_disk_is_open_to_others_and_an_ended_session_leaves_no_link()
     assert!(fs::read_to_string(&record).unwrap().contains(&sent.link));
     bot.request(&alice, "stop").await;
     bot.wait_for_redaction(&alice, &sent).await;
-    eventually("the record is gone", async || {
-        (!record.exists()).then_some(())
-    })
-    .await;
+    until("the record is gone", || !record.exists()).await;
 }
 
 fn registered_secrets(registration: usize) -> Vec<Secret> {

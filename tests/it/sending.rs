@@ -1,23 +1,8 @@
 //! What the bot sends gets there, once, whatever the room and the homeserver make of it.
 
 use matrix_sdk::ruma::{OwnedEventId, RoomId};
-use serde_json::json;
 
-use crate::support::{
-    bot::Bot,
-    bot_builder::BotBuilder,
-    event::Event,
-    eventually, homeserver, person,
-    person::Person,
-    proxy::{Answer, Proxy, Request},
-};
-
-async fn behind_proxy(alice: &Person, with: impl FnOnce(BotBuilder) -> BotBuilder) -> (Proxy, Bot) {
-    let proxy = Proxy::start(homeserver()).await;
-    let bot = with(Bot::builder(homeserver()).through(&proxy));
-    let bot = bot.start(alice).await;
-    (proxy, bot)
-}
+use crate::support::prelude::*;
 
 /// The homeserver takes all links, and the bot never hears so.
 fn leave_links_untold(proxy: &Proxy, bot: &Bot) {
@@ -44,7 +29,7 @@ async fn wait_until_redacted(alice: &Person, room: &RoomId, event: &OwnedEventId
 #[tokio::test(flavor = "multi_thread")]
 async fn fifty_answers_at_once_are_sent_where_each_message_needs_a_key_of_its_own() {
     let alice = person("alice").await;
-    let mut bot = Bot::builder(homeserver())
+    let mut bot = bot()
         .project("website", |project| project.standin("held"))
         .prepare(&alice)
         .await;
@@ -64,15 +49,14 @@ async fn fifty_answers_at_once_are_sent_where_each_message_needs_a_key_of_its_ow
     bot.release_links();
     for command in &asked {
         let answer = bot.answer(&alice, command).await;
-        assert!(answer.body().unwrap().contains("is running"), "{answer}");
+        answer.says("is running");
     }
     assert_eq!(bot.standin_starts(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_whose_relation_the_homeserver_refuses_comes_without_it() {
-    let alice = person("alice").await;
-    let (proxy, bot) = behind_proxy(&alice, |bot| bot.encrypted_admin_room(false)).await;
+    let (alice, proxy, bot) = behind_proxy(|bot| bot.encrypted_admin_room(false)).await;
     proxy
         .on(|request| request.sends() && request.json.get("m.relates_to").is_some())
         .times(1)
@@ -83,8 +67,7 @@ async fn an_answer_whose_relation_the_homeserver_refuses_comes_without_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_that_a_bot_sent_and_never_knew_of_is_redacted_if_its_session_ends_meanwhile() {
-    let alice = person("alice").await;
-    let (proxy, mut bot) = behind_proxy(&alice, |bot| bot).await;
+    let (alice, proxy, mut bot) = behind_proxy(|bot| bot).await;
     leave_links_untold(&proxy, &bot);
     let link = link_untold(&alice, &bot).await;
     assert!(bot.terminate().await.success());
@@ -98,8 +81,7 @@ async fn a_link_that_a_bot_sent_and_never_knew_of_is_redacted_if_its_session_end
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_that_a_killed_bot_sent_is_redacted_where_another_room_takes_the_place_of_its_own() {
-    let alice = person("alice").await;
-    let (proxy, mut bot) = behind_proxy(&alice, |bot| bot).await;
+    let (alice, proxy, mut bot) = behind_proxy(|bot| bot).await;
     leave_links_untold(&proxy, &bot);
     let link = link_untold(&alice, &bot).await;
     bot.kill_9();
@@ -121,14 +103,16 @@ async fn a_link_that_a_killed_bot_sent_is_redacted_where_another_room_takes_the_
 async fn a_link_waits_while_a_bot_that_was_removed_from_the_admin_room_has_not_noticed_yet() {
     let alice = person("alice").await;
     let id = alice.user_id().to_owned();
-    let (proxy, mut bot) = behind_proxy(&alice, |bot| {
-        bot.project("website", |project| {
+    let proxy = Proxy::start(homeserver()).await;
+    let mut bot = bot()
+        .through(&proxy)
+        .project("website", |project| {
             project
                 .set("autostart", true)
                 .set("deliver_to", json!([id]))
         })
-    })
-    .await;
+        .start(&alice)
+        .await;
     let first = bot.link_after(&alice, 0).await;
     bot.request(&alice, "stop").await;
     bot.wait_for_redaction(&alice, &first).await;
@@ -138,10 +122,7 @@ async fn a_link_waits_while_a_bot_that_was_removed_from_the_admin_room_has_not_n
     // It logs in and gets everything but what is new.
     let held = proxy.on(Request::is_sync).hold();
     bot.run();
-    eventually("the bot asks for what is new", async || {
-        held.has_caught().then_some(())
-    })
-    .await;
+    until("the bot asks for what is new", || held.has_caught()).await;
     bot.wait_for_log("phase=Running").await;
     proxy.be_honest();
     drop(held);
@@ -149,7 +130,7 @@ async fn a_link_waits_while_a_bot_that_was_removed_from_the_admin_room_has_not_n
     bot.wait_until_ready(&alice).await;
     let second = bot.link_after(&alice, 1).await;
     let joined = alice
-        .wait_for("the bot's second join", |event| {
+        .sees("the bot's second join", |event| {
             event.kind == "m.room.member"
                 && event.json["state_key"] == bot.user_id().as_str()
                 && event.json["content"]["membership"] == "join"
@@ -157,8 +138,7 @@ async fn a_link_waits_while_a_bot_that_was_removed_from_the_admin_room_has_not_n
                 && event.json["origin_server_ts"].as_u64()
                     > first.event.json["origin_server_ts"].as_u64()
         })
-        .await
-        .unwrap();
+        .await;
     let time = |event: &Event| event.json["origin_server_ts"].as_u64().unwrap();
     assert!(
         time(&joined) <= time(&second.event),

@@ -20,14 +20,9 @@ use procfs::process::Process;
 use tempfile::TempDir;
 
 use crate::support::{
-    bot::Bot,
-    bot_builder::BotBuilder,
-    eventually, homeserver,
     host::set_mode,
-    person,
-    person::Person,
+    prelude::*,
     program::{isolate, rcbot},
-    proxy::{Answer, Proxy},
     start_homeserver,
 };
 
@@ -116,14 +111,13 @@ async fn a_service_is_ready_once_the_homeserver_answers_and_tells_how_it_does() 
 async fn a_restart_of_the_service_leaves_the_whole_process_tree_of_a_session() {
     let alice = person("alice").await;
     let systemd = ServiceManager::listen();
-    let builder =
-        Bot::builder(homeserver()).project("website", |project| project.standin("fork=3"));
+    let builder = bot().project("website", |project| project.standin("fork=3"));
     let mut bot = systemd.bot(builder, &alice).await;
     bot.run();
     bot.wait_until_ready(&alice).await;
     let sent = bot.start_session(&alice, "website").await;
-    eventually("the stand-in and its children", async || {
-        (bot.session_processes().len() == 4).then_some(())
+    until("the stand-in and its children", || {
+        bot.session_processes().len() == 4
     })
     .await;
     let processes = bot.session_processes();
@@ -151,7 +145,7 @@ async fn a_restart_of_the_service_leaves_the_whole_process_tree_of_a_session() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_journal_gets_lines_with_a_priority_and_without_the_time() {
     let alice = person("alice").await;
-    let bot = Bot::builder(homeserver()).prepare(&alice).await;
+    let bot = bot().prepare(&alice).await;
     let folder = tempfile::tempdir().unwrap();
     let said = |name: &str, stream: &dyn Fn(&File) -> String| {
         let path = folder.path().join(name);
@@ -179,19 +173,19 @@ async fn the_journal_gets_lines_with_a_priority_and_without_the_time() {
         format!("{}:{}", file.dev(), file.ino())
     };
     let log = said("journal", &journal).await;
-    assert!(log.contains("<6> INFO rcbot::cli: rcbot starts"), "{log}");
+    log.says("<6> INFO rcbot::cli: rcbot starts");
     assert!(log.lines().all(|line| line.starts_with('<')), "{log}");
     // A variable that tells of somebody else's stream changes nothing.
     let log = said("file", &|_| "1:2".to_owned()).await;
-    assert!(log.contains("Z  INFO rcbot::cli: rcbot starts"), "{log}");
-    assert!(!log.contains("<6>"), "{log}");
+    log.says("Z  INFO rcbot::cli: rcbot starts");
+    log.lacks("<6>");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn why_a_service_ended_stands_in_its_status_and_in_the_journal_as_an_error() {
     let alice = person("alice").await;
     let systemd = ServiceManager::listen();
-    let mut first = systemd.bot(Bot::builder(homeserver()), &alice).await;
+    let mut first = systemd.bot(bot(), &alice).await;
     first.run();
     systemd.wait_for("READY=1", 1).await;
     let folder = tempfile::tempdir().unwrap();
@@ -225,7 +219,7 @@ async fn why_a_service_ended_stands_in_its_status_and_in_the_journal_as_an_error
 async fn a_closed_terminal_ends_the_bot_in_order_unless_nohup_is_before_it() {
     let alice = person("alice").await;
     let systemd = ServiceManager::listen();
-    let bot = systemd.bot(Bot::builder(homeserver()), &alice).await;
+    let bot = systemd.bot(bot(), &alice).await;
     let socket = systemd.folder.path().join("notify");
     let run_by = |program: &[&str]| {
         let run = bot.command("run");
@@ -260,7 +254,7 @@ async fn a_closed_terminal_ends_the_bot_in_order_unless_nohup_is_before_it() {
 async fn a_homeserver_that_is_away_when_the_service_starts_is_told_of_in_one_line() {
     let alice = person("alice").await;
     let proxy = Proxy::start(homeserver()).await;
-    let mut bot = Bot::builder(homeserver())
+    let mut bot = bot()
         .through(&proxy)
         .log_filter("warn,rcbot=info,matrix_sdk::http_client=off")
         .start(&alice)
@@ -271,10 +265,7 @@ async fn a_homeserver_that_is_away_when_the_service_starts_is_told_of_in_one_lin
     proxy.on(|_| true).answer(Answer::error_page(503));
     let asked = proxy.passed().len();
     bot.run();
-    eventually("further tries", async || {
-        (proxy.passed().len() >= asked + 12).then_some(())
-    })
-    .await;
+    until("further tries", || proxy.passed().len() >= asked + 12).await;
     let log = bot.log();
     let (_, log) = log[before.len()..].split_once("rcbot starts").unwrap();
     let complaints = log.lines();

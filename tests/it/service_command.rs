@@ -10,7 +10,7 @@ use std::{
 use nix::unistd::geteuid;
 use tempfile::TempDir;
 
-use crate::support::{program::rcbot, run_to_end};
+use crate::support::{prelude::*, program::rcbot, run_to_end};
 
 /// A home directory with a configuration, and a systemd and a `claude` of the test.
 struct Home(TempDir);
@@ -96,10 +96,7 @@ fn refused(output: &Output, code: i32) -> String {
 fn a_service_of_a_user_is_written_started_and_removed() {
     let home = Home::new("running");
     let said = passed(&home.service(&["--user"]));
-    assert!(
-        said.contains(&format!("Wrote {}", home.unit().display())),
-        "{said}"
-    );
+    said.says(&format!("Wrote {}", home.unit().display()));
     assert_eq!(
         home.told(),
         [
@@ -126,12 +123,10 @@ fn a_service_of_a_user_is_written_started_and_removed() {
     );
     assert!(!home.unit().exists());
     let stop = format!("rcbot stop --config {}` ends them", config.display());
-    assert!(
-        said.contains("Sessions keep running") && said.contains(&stop),
-        "{said}"
-    );
+    said.says("Sessions keep running");
+    said.says(&stop);
     let again = passed(&home.service(&["--user", "--remove"]));
-    assert!(again.contains("nothing to remove"), "{again}");
+    again.says("nothing to remove");
     assert!(home.told().is_empty());
 }
 
@@ -141,20 +136,18 @@ fn a_unit_that_somebody_changed_is_replaced_only_if_asked() {
     passed(&home.service(&["--user"]));
     let unit = fs::read_to_string(home.unit()).unwrap();
     let same = passed(&home.service(&["--user"]));
-    assert!(same.contains("is there already, and the same"), "{same}");
+    same.says("is there already, and the same");
 
     fs::write(home.unit(), "mine").unwrap();
     home.told();
     let said = refused(&home.service(&["--user"]), 1);
-    assert!(
-        said.contains("exists already and differs") && said.contains("--replace"),
-        "{said}"
-    );
+    said.says("exists already and differs");
+    said.says("--replace");
     assert_eq!(fs::read_to_string(home.unit()).unwrap(), "mine");
     assert!(home.told().is_empty());
 
     let said = passed(&home.service(&["--user", "--replace"]));
-    assert!(said.contains("Replaced"), "{said}");
+    said.says("Replaced");
     assert_eq!(fs::read_to_string(home.unit()).unwrap(), unit);
 }
 
@@ -168,7 +161,7 @@ fn without_a_running_systemd_the_commands_are_said() {
         "  systemctl --user enable rcbot-2.service\n",
         "  loginctl enable-linger\n",
     ] {
-        assert!(said.contains(step), "{said}");
+        said.says(step);
     }
 }
 
@@ -185,7 +178,7 @@ fn a_service_that_does_not_start_is_told_with_what_to_look_at() {
         "end it there",
         "`systemctl --user status rcbot.service`",
     ] {
-        assert!(said.contains(part), "{said}");
+        said.says(part);
     }
 }
 
@@ -193,30 +186,23 @@ fn a_service_that_does_not_start_is_told_with_what_to_look_at() {
 fn a_preview_writes_nothing_and_what_cannot_be_is_refused_before_anything_is_written() {
     let home = Home::new("running");
     let unit = passed(&home.service(&["--print", "--run-as=nobody"]));
-    assert!(
-        unit.contains("\nUser=nobody\n") && unit.contains("WantedBy=multi-user.target"),
-        "{unit}"
-    );
+    unit.says("\nUser=nobody\n");
+    unit.says("WantedBy=multi-user.target");
     let said = refused(
         &home.service(&["--print", "--run-as=nobody-of-this-name"]),
         2,
     );
-    assert!(
-        said.contains("there is no user nobody-of-this-name"),
-        "{said}"
-    );
+    said.says("there is no user nobody-of-this-name");
     let said = refused(&home.service(&["--user", "--name=../x"]), 2);
-    assert!(said.contains("wanted letters, digits"), "{said}");
+    said.says("wanted letters, digits");
     if geteuid().is_root() {
         // The configuration belongs to root here.
         let said = refused(&home.service(&[]), 2);
-        assert!(
-            said.contains("every session would run as root") && said.contains("--run-as"),
-            "{said}"
-        );
+        said.says("every session would run as root");
+        said.says("--run-as");
     } else {
         let said = refused(&home.service(&[]), 2);
-        assert!(said.contains("put `sudo` before the command"), "{said}");
+        said.says("put `sudo` before the command");
     }
     fs::write(home.path("config.yaml"), "nonsense").unwrap();
     refused(&home.service(&["--user"]), 2);
@@ -259,7 +245,7 @@ fn completions_know_every_command_and_are_sound() {
 #[test]
 fn the_manual_page_has_a_section_for_each_command() {
     let page = printed(&["man"]);
-    assert!(page.contains(".TH rcbot 1"), "{page}");
+    page.says(".TH rcbot 1");
     for command in ["init", "run", "reset\\-identity", "service", "completions"] {
         let section = page.split("\n.SS ").find_map(|section| {
             let (name, section) = section.split_once('\n')?;
@@ -267,9 +253,9 @@ fn the_manual_page_has_a_section_for_each_command() {
         });
         let section = section.unwrap_or_else(|| panic!("{command} is not in {page}"));
         let usage = format!("rcbot {command}");
-        assert!(section.contains(&usage), "{section}");
+        section.says(&usage);
     }
-    assert!(page.contains("run\\-as"), "{page}");
+    page.says("run\\-as");
 }
 
 #[test]

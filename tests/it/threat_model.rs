@@ -3,20 +3,12 @@
 
 use std::{fs, os::unix::fs::MetadataExt as _};
 
-use serde_json::json;
-
 use crate::{
-    hostile::{administrator_and_bot, answer_to, assert_no_key_for, sessions},
+    hostile::{answer_to, assert_no_key_for, sessions},
     support::{
-        assert_says,
-        bot::Bot,
-        eventually, homeserver,
         impostor::Impostor,
-        person,
-        proxy::{
-            Answer, Proxy,
-            forgery::{forged_message, forged_state, in_timeline, membership, under_new_ids},
-        },
+        prelude::*,
+        proxy::forgery::{forged_message, forged_state, in_timeline, membership, under_new_ids},
     },
 };
 
@@ -26,16 +18,15 @@ const MEMORY: u64 = 64 << 20;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_room_member_without_the_power_level_gets_no_session_no_link_and_one_denial_a_minute() {
     let (alice, bob) = (person("alice").await, person("bob").await);
-    let bot = Bot::builder(homeserver())
+    let bot = bot()
         .configure(|config| config["rate"]["commands_per_minute"] = json!(4))
         .invite(bob.user_id())
         .start(&alice)
         .await;
     let asked = bot.send(&bob, "start").await;
-    assert_says(
-        &bot.answer(&bob, &asked).await,
-        "Sorry, I did not do that: your power level here is 0, and this takes 100.",
-    );
+    bot.answer(&bob, &asked)
+        .await
+        .says("Sorry, I did not do that: your power level here is 0, and this takes 100.");
     let edited = bob.edit(bot.admin_room(), &asked, "!rc start").await;
     let mut unanswered = vec![edited.unwrap()];
     for command in ["stop", "dance", "start website"] {
@@ -49,8 +40,7 @@ async fn a_room_member_without_the_power_level_gets_no_session_no_link_and_one_d
     bot.decision(&too_many).await;
     unanswered.push(too_many);
     // What the bot had to say of them is said by the time that a later command is answered.
-    let status = bot.request(&alice, "status").await;
-    assert_eq!(status.body(), Some("website: no session"));
+    bot.assert_no_session(&alice).await;
     assert_eq!(bot.standin_starts(), 0);
     alice.catch_up().await.unwrap();
     for unanswered in unanswered {
@@ -66,7 +56,7 @@ async fn a_former_admin_gets_nothing_from_replayed_or_delayed_events() {
     let bob = person("bob").await;
     let levels = json!({ "users": { bob.user_id(): 100 } });
     let (alice, proxy, bot) =
-        administrator_and_bot(|bot, _| bot.invite(bob.user_id()).power_levels(levels)).await;
+        behind_proxy(|bot| bot.invite(bob.user_id()).power_levels(levels)).await;
     bot.start_session(&bob, "website").await;
     bot.request(&bob, "stop").await;
     // Said by an administrator, and heard when he is none any more.
@@ -77,7 +67,7 @@ async fn a_former_admin_gets_nothing_from_replayed_or_delayed_events() {
         .await;
     proxy.plug_in();
     let answer = bot.answer(&bob, &delayed).await;
-    assert_says(&answer, "your power level here is 0, and this takes 100");
+    answer.says("your power level here is 0, and this takes 100");
 
     let (events, to_device) = proxy.brought_to(bot.admin_room());
     let of_bob: Vec<_> = events
@@ -90,12 +80,8 @@ async fn a_former_admin_gets_nothing_from_replayed_or_delayed_events() {
         proxy.inject(json!({ "to_device": { "events": to_device } }));
         proxy.inject(in_timeline(bot.admin_room(), &replayed));
     }
-    eventually("the bot has heard it", async || {
-        proxy.has_injected_all().then_some(())
-    })
-    .await;
-    let status = bot.request(&alice, "status").await;
-    assert_eq!(status.body(), Some("website: no session"));
+    until("the bot has heard it", || proxy.has_injected_all()).await;
+    bot.assert_no_session(&alice).await;
     assert_eq!((sessions(&bot), bot.links_of(&bob).len()), (1, 1));
 }
 
@@ -103,11 +89,7 @@ async fn a_former_admin_gets_nothing_from_replayed_or_delayed_events() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_moderator_does_not_silence_a_bot_that_shares_the_room_with_no_other() {
     let (alice, bob) = (person("alice").await, person("bob").await);
-    let bot = Bot::builder(homeserver())
-        .invite(bob.user_id())
-        .power_levels(json!({ "users": { bob.user_id(): 50 } }))
-        .start(&alice)
-        .await;
+    let bot = bot().member(&bob, 50).start(&alice).await;
     bot.request(&alice, "status").await;
     // Of several bots, the first by its user id speaks for all.
     assert!(bob.user_id() < bot.user_id());
@@ -119,16 +101,16 @@ async fn a_moderator_does_not_silence_a_bot_that_shares_the_room_with_no_other()
         .unwrap();
     bot.start_session(&alice, "website").await;
     let status = bot.request(&alice, "status").await;
-    assert_says(&status, "website: running");
+    status.says("website: running");
     let stopped = bot.request(&alice, "stop website").await;
-    assert_says(&stopped, "Session for website is stopped");
+    stopped.says("Session for website is stopped");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_the_password_of_an_administrator_an_accomplice_gets_nothing_where_users_are_named() {
     let (alice, mallory) = (person("alice").await, person("mallory").await);
     let users = json!([alice.user_id()]);
-    let bot = Bot::builder(homeserver())
+    let bot = bot()
         .configure(|config| config["authorization"]["users"] = users)
         .start(&alice)
         .await;
@@ -139,11 +121,10 @@ async fn with_the_password_of_an_administrator_an_accomplice_gets_nothing_where_
     thief.set_power_level(room, mallory.user_id(), 100).await;
     thief.invite(room, mallory.user_id()).await.unwrap();
     mallory
-        .wait_for("the admin room", |event| event.room == room)
-        .await
-        .unwrap();
+        .sees("the admin room", |event| event.room == room)
+        .await;
     let answer = bot.request(&mallory, "start").await;
-    assert_says(&answer, "you are not on the list of users");
+    answer.says("you are not on the list of users");
     for command in ["stop", "logs", "status"] {
         let asked = bot.send(&mallory, command).await;
         bot.wait_for_refusal(&asked, "NotListed").await;
@@ -156,7 +137,7 @@ async fn with_the_password_of_an_administrator_an_accomplice_gets_nothing_where_
 async fn a_third_person_in_an_old_dm_does_not_get_the_link() {
     let (alice, mallory) = (person("alice").await, person("mallory").await);
     let proxy = Proxy::start(homeserver()).await;
-    let bot = Bot::builder(homeserver());
+    let bot = bot();
     let bot = bot.through(&proxy).start(&alice).await;
     let mut last = bot.start_session(&alice, "website").await;
     // Only the bot may invite there; a homeserver that plays false can do it in its name.
@@ -187,7 +168,7 @@ async fn the_homeserver_gets_no_session_and_no_link() {
     let alice = person("alice").await;
     let key = alice.master_key().await.unwrap();
     let proxy = Proxy::start(homeserver()).await;
-    let bot = Bot::builder(homeserver())
+    let bot = bot()
         .through(&proxy)
         .invite(mallory.user_id())
         .configure(|config| {
@@ -203,7 +184,7 @@ async fn the_homeserver_gets_no_session_and_no_link() {
     let forged = forged_message(alice.user_id(), "!rc start");
     proxy.inject(in_timeline(&room, std::slice::from_ref(&forged)));
     let answer = answer_to(&bot, &alice, &forged).await;
-    assert_says(&answer, "your message was not encrypted, and has to be.");
+    answer.says("your message was not encrypted, and has to be.");
     let kind = "m.room.power_levels";
     let mut levels = alice.state(&room, kind).await.unwrap();
     levels["users"][mallory.user_id().as_str()] = json!(100);
@@ -213,7 +194,7 @@ async fn the_homeserver_gets_no_session_and_no_link() {
         .on(move |request| request.reads_state(kind))
         .answer(Answer::json(200, &levels));
     let answer = bot.request(&mallory, "start").await;
-    assert_says(&answer, "you are not on the list of users");
+    answer.says("you are not on the list of users");
     proxy.be_honest();
 
     // A device and an identity in the administrator's name, and a member of the direct message.
@@ -254,7 +235,7 @@ async fn the_session_process_gets_no_words_into_the_room_no_crash_and_no_unbound
     let alice = person("alice").await;
     let claude = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/claude");
     let script = format!("printf '{WORDS}'; exec {claude} remote-control");
-    let bot = Bot::builder(homeserver())
+    let bot = bot()
         .project("website", |project| {
             project
                 .standin("noise=64")
@@ -271,8 +252,7 @@ async fn the_session_process_gets_no_words_into_the_room_no_crash_and_no_unbound
     bot.end_process(bot.standin_records()[0].pid).await;
     bot.announcement(&alice, "Session for website has ended")
         .await;
-    let status = bot.request(&alice, "status").await;
-    assert_eq!(status.body(), Some("website: no session"));
+    bot.assert_no_session(&alice).await;
     let most = bot.memory().most;
     assert!(
         most < before + MEMORY,

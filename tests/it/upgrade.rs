@@ -10,11 +10,8 @@ use matrix_sdk::ruma::{
     events::room::{encryption::RoomEncryptionEventContent, tombstone::RoomTombstoneEventContent},
     serde::Raw,
 };
-use serde_json::{Value, json};
 
-use crate::support::{
-    bot::Bot, event::Event, homeserver, person, person::Person, rooms::RoomOptions,
-};
+use crate::support::{prelude::*, rooms::RoomOptions};
 
 const ARRIVED: &str = "I followed the upgrade of the admin room: commands count here now";
 const NOT_FOLLOWED: &str = "the upgrade of the admin room is not followed";
@@ -28,11 +25,10 @@ async fn upgrade(bot: &Bot, admin: &Person) -> OwnedRoomId {
     let room = response.replacement_room;
     let wanted = room.clone();
     admin
-        .wait_for("the new room in the sync", move |event| {
+        .sees("the new room in the sync", move |event| {
             event.room == wanted
         })
-        .await
-        .unwrap();
+        .await;
     room
 }
 
@@ -60,8 +56,7 @@ async fn successor(bot: &Bot, maker: &Person, encrypted: bool) -> OwnedRoomId {
 
 /// The admin room is what it was: commands are answered.
 async fn assert_stays(bot: &Bot, admin: &Person) {
-    let status = bot.request(admin, "status").await;
-    assert_eq!(status.body(), Some("website: no session"));
+    bot.assert_no_session(admin).await;
 }
 
 fn stored(bot: &Bot) -> Value {
@@ -72,10 +67,7 @@ fn stored(bot: &Bot) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upgrade_is_followed_once_the_bot_is_invited_and_the_old_room_is_left_behind() {
     let alice = person("alice").await;
-    let mut bot = Bot::builder(homeserver())
-        .room_version(RoomVersionId::V11)
-        .start(&alice)
-        .await;
+    let mut bot = bot().room_version(RoomVersionId::V11).start(&alice).await;
     assert_stays(&bot, &alice).await;
     let old = bot.admin_room().to_owned();
     let new = upgrade(&bot, &alice).await;
@@ -105,10 +97,7 @@ async fn an_upgrade_is_followed_once_the_bot_is_invited_and_the_old_room_is_left
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upgrade_of_while_the_bot_was_away_is_followed_when_it_is_back() {
     let alice = person("alice").await;
-    let mut bot = Bot::builder(homeserver())
-        .room_version(RoomVersionId::V11)
-        .start(&alice)
-        .await;
+    let mut bot = bot().room_version(RoomVersionId::V11).start(&alice).await;
     assert_stays(&bot, &alice).await;
     bot.kill_9();
     let new = upgrade(&bot, &alice).await;
@@ -122,8 +111,7 @@ async fn an_upgrade_of_while_the_bot_was_away_is_followed_when_it_is_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tombstone_to_a_room_that_does_not_name_the_old_one_or_is_not_encrypted_is_not_followed()
 {
-    let alice = person("alice").await;
-    let mut bot = Bot::builder(homeserver()).start(&alice).await;
+    let (alice, mut bot) = alice_and_bot().await;
     assert_stays(&bot, &alice).await;
     let options = RoomOptions {
         encrypted: true,
@@ -151,7 +139,7 @@ async fn a_tombstone_to_a_room_that_does_not_name_the_old_one_or_is_not_encrypte
 #[tokio::test(flavor = "multi_thread")]
 async fn who_may_not_command_does_not_move_the_admin_room() {
     let (alice, mallory) = (person("alice").await, person("mallory").await);
-    let mut bot = Bot::builder(homeserver())
+    let mut bot = bot()
         .invite(mallory.user_id())
         .power_levels(json!({
             "users": { mallory.user_id(): 50 },
@@ -171,7 +159,7 @@ async fn who_may_not_command_does_not_move_the_admin_room() {
 async fn a_tombstone_of_somebody_who_is_gone_does_not_move_the_admin_room() {
     for banned in [true, false] {
         let (alice, mallory) = (person("alice").await, person("mallory").await);
-        let builder = Bot::builder(homeserver()).room_version(RoomVersionId::V11);
+        let builder = bot().room_version(RoomVersionId::V11);
         let mut bot = builder
             .invite(mallory.user_id())
             .power_levels(json!({ "users": { alice.user_id(): 101, mallory.user_id(): 100 } }))
@@ -200,7 +188,7 @@ async fn a_tombstone_of_somebody_who_is_gone_does_not_move_the_admin_room() {
 async fn a_tombstone_by_a_stolen_password_gives_an_accomplice_nothing_where_users_are_named() {
     let (alice, mallory) = (person("alice").await, person("mallory").await);
     let users = json!([alice.user_id()]);
-    let mut bot = Bot::builder(homeserver())
+    let mut bot = bot()
         .configure(|config| config["authorization"]["users"] = users)
         .start(&alice)
         .await;
@@ -216,7 +204,7 @@ async fn a_tombstone_by_a_stolen_password_gives_an_accomplice_nothing_where_user
     bot.announcement(&mallory, ARRIVED).await;
     let answer = bot.request(&mallory, "start").await;
     let refusal = "you are not on the list of users";
-    assert!(answer.body().unwrap().contains(refusal), "{answer}");
+    answer.says(refusal);
     let asked = bot.send(&mallory, "stop").await;
     bot.wait_for_refusal(&asked, "NotListed").await;
     assert!(bot.links_of(&mallory).is_empty() && mallory.never_read(&sent.link));
@@ -226,10 +214,7 @@ async fn a_tombstone_by_a_stolen_password_gives_an_accomplice_nothing_where_user
 #[tokio::test(flavor = "multi_thread")]
 async fn an_alias_that_leads_elsewhere_later_is_not_followed() {
     let (alice, mallory) = (person("alice").await, person("mallory").await);
-    let mut bot = Bot::builder(homeserver())
-        .admin_room_by_alias()
-        .start(&alice)
-        .await;
+    let mut bot = bot().admin_room_by_alias().start(&alice).await;
     assert_stays(&bot, &alice).await;
     let configured = stored(&bot)["configured"].as_str().unwrap().to_owned();
     let alias = RoomAliasId::parse(configured).unwrap();

@@ -4,17 +4,8 @@
 use std::{fs, path::PathBuf};
 
 use hyper::Method;
-use serde_json::json;
 
-use crate::support::{
-    appservice::Tokens,
-    bot::Bot,
-    device::log_out,
-    homeserver, person,
-    person::Person,
-    proxy::{Answer, Proxy, Request},
-    start_homeserver,
-};
+use crate::support::{appservice::Tokens, device::log_out, prelude::*, start_homeserver};
 
 /// What the bot says once it acts without a log-in.
 const WITHOUT_LOG_IN: &str = "requests go out with the appservice's token";
@@ -26,7 +17,7 @@ fn registration_without_log_in() -> PathBuf {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bot_that_the_homeserver_does_not_log_in_does_the_main_job_and_stays_its_device() {
     let alice = person("alice").await;
-    let mut bot = Bot::builder(homeserver())
+    let mut bot = bot()
         .without_log_in(homeserver())
         .log_filter("trace")
         .prepare(&alice)
@@ -49,16 +40,13 @@ async fn a_bot_that_the_homeserver_does_not_log_in_does_the_main_job_and_stays_i
     );
     let stored = bot.stored_log_in();
     assert_eq!(stored["authentication"], "identity_assertion");
-    assert!(!stored.to_string().contains("token"), "{stored}");
+    stored.to_string().lacks("token");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bot_that_the_homeserver_does_not_log_in_gets_over_a_lost_store_and_a_deleted_device() {
     let alice = person("alice").await;
-    let mut bot = Bot::builder(homeserver())
-        .without_log_in(homeserver())
-        .start(&alice)
-        .await;
+    let mut bot = bot().without_log_in(homeserver()).start(&alice).await;
     bot.start_session(&alice, "website").await;
     bot.assert_survives_a_lost_store(&alice).await;
 
@@ -117,10 +105,7 @@ async fn a_homeserver_may_begin_and_cease_to_log_in_the_bot() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_identity_is_reset_without_a_log_in() {
     let alice = person("alice").await;
-    let mut bot = Bot::builder(homeserver())
-        .without_log_in(homeserver())
-        .start(&alice)
-        .await;
+    let mut bot = bot().without_log_in(homeserver()).start(&alice).await;
     bot.wait_until_connected(1).await;
     let known = bot.identity(&alice).await;
     assert!(bot.terminate().await.success());
@@ -140,7 +125,7 @@ async fn an_identity_is_reset_without_a_log_in() {
 async fn a_homeserver_that_forgets_the_appservice_costs_the_bot_no_device() {
     let alice = person("alice").await;
     let proxy = Proxy::start(homeserver()).await;
-    let mut bot = Bot::builder(homeserver())
+    let mut bot = bot()
         .without_log_in(homeserver())
         .through(&proxy)
         .start(&alice)
@@ -153,8 +138,8 @@ async fn a_homeserver_that_forgets_the_appservice_costs_the_bot_no_device() {
         .answer(Answer::refusal(401, "M_UNKNOWN_TOKEN"));
     assert_eq!(bot.wait_for_exit().await.code(), Some(1));
     let log = bot.log();
-    assert!(log.contains("M_UNKNOWN_TOKEN: name a copy of"), "{log}");
-    assert!(!log.contains("device_is_gone=true"), "{log}");
+    log.says("M_UNKNOWN_TOKEN: name a copy of");
+    log.lacks("device_is_gone=true");
 
     proxy.be_honest();
     bot.run();
@@ -166,7 +151,7 @@ async fn a_homeserver_that_forgets_the_appservice_costs_the_bot_no_device() {
 /// Gives the bot a copy of a registration, in which this stands for what stood there.
 fn change_registration(bot: &Bot, number: usize, from: &str, to: &str) {
     let text = fs::read_to_string(&homeserver().registrations()[number]).unwrap();
-    assert!(text.contains(from), "{text}");
+    text.says(from);
     let copy = bot.data_dir().with_file_name("registration.yaml");
     fs::write(&copy, text.replace(from, to)).unwrap();
     bot.reconfigure(|config| config["appservice"]["registration"] = json!(copy));
@@ -190,7 +175,7 @@ async fn a_homeserver_without_any_log_in_is_used_without_a_word_in_the_registrat
     let unknown = json!({ "errcode": "M_UNRECOGNIZED", "error": "Unrecognized request" });
     let logs_in = |request: &Request| request.path.ends_with("/login");
     proxy.on(logs_in).answer(Answer::json(404, &unknown));
-    let mut bot = Bot::builder(homeserver())
+    let mut bot = bot()
         .without_log_in(homeserver())
         .through(&proxy)
         .prepare(&alice)
@@ -210,7 +195,7 @@ async fn a_homeserver_that_makes_no_devices_for_appservices_logs_the_bot_in() {
     for made in [Answer::json(404, &not_found), Answer::json(200, &json!({}))] {
         let proxy = Proxy::start(homeserver()).await;
         proxy.on(makes_device).answer(made);
-        let builder = Bot::builder(homeserver());
+        let builder = bot();
         let user = json!({ "user_id": builder.user_id() });
         proxy.on(asks_as_device).answer(Answer::json(200, &user));
         let mut bot = builder.through(&proxy).prepare(&alice).await;
@@ -224,12 +209,7 @@ async fn a_homeserver_that_makes_no_devices_for_appservices_logs_the_bot_in() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reset_that_an_appservice_may_not_make_leaves_its_device_as_it_is() {
-    let alice = person("alice").await;
-    let proxy = Proxy::start(homeserver()).await;
-    let mut bot = Bot::builder(homeserver())
-        .through(&proxy)
-        .start(&alice)
-        .await;
+    let (alice, proxy, mut bot) = behind_proxy(|bot| bot).await;
     bot.wait_until_connected(1).await;
     let (device, identity) = (bot.devices(&alice).await, bot.identity(&alice).await);
     assert!(bot.terminate().await.success());
@@ -238,7 +218,7 @@ async fn a_reset_that_an_appservice_may_not_make_leaves_its_device_as_it_is() {
     let output = bot.reset_identity();
     assert_eq!(output.status.code(), Some(3), "{output:?}");
     let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("set bot.password in config.yaml"), "{said}");
+    said.says("set bot.password in config.yaml");
     assert_eq!(bot.devices(&alice).await, device);
     bot.run();
     bot.wait_until_connected(2).await;

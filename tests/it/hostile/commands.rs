@@ -1,21 +1,11 @@
 //! Commands that nobody gave, or gave once.
 
 use matrix_sdk::ruma::{RoomId, api::client::message::get_message_events};
-use serde_json::{Value, json};
 
-use super::{
-    administrator_and_bot, answer_to, assert_says, assert_unharmed, person, sessions,
-    without_encryption,
-};
+use super::{answer_to, assert_unharmed, sessions, without_encryption};
 use crate::support::{
-    bot::Bot,
-    event::Event,
-    eventually,
-    person::Person,
-    proxy::{
-        Answer, Proxy, Request,
-        forgery::{forged_message, in_timeline, under_new_ids},
-    },
+    prelude::*,
+    proxy::forgery::{forged_message, in_timeline, under_new_ids},
 };
 
 /// From now on the homeserver says that the room was never encrypted.
@@ -30,7 +20,7 @@ fn withhold_encryption(proxy: &Proxy) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_admin_room_that_was_encrypted_once_needs_encrypted_commands_for_ever() {
-    let (alice, proxy, mut bot) = administrator_and_bot(|bot, _| bot).await;
+    let (alice, proxy, mut bot) = behind_proxy(|bot| bot).await;
     bot.request(&alice, "status").await;
     withhold_encryption(&proxy);
     for restarts in [false, true] {
@@ -40,7 +30,7 @@ async fn an_admin_room_that_was_encrypted_once_needs_encrypted_commands_for_ever
         let forged = forged_message(alice.user_id(), "!rc start");
         proxy.inject(in_timeline(bot.admin_room(), std::slice::from_ref(&forged)));
         let answer = answer_to(&bot, &alice, &forged).await;
-        assert_says(&answer, "your message was not encrypted, and has to be.");
+        answer.says("your message was not encrypted, and has to be.");
     }
     assert_unharmed(&bot, &proxy, &alice).await;
 }
@@ -69,15 +59,14 @@ async fn a_bot_that_always_needs_encrypted_commands_needs_no_word_of_the_homeser
 
 /// A session was started and stopped, and whatever was said since brings no other.
 async fn assert_no_second_session(bot: &Bot, alice: &Person) {
-    let status = bot.request(alice, "status").await;
-    assert_eq!(status.body(), Some("website: no session"));
+    bot.assert_no_session(alice).await;
     assert_eq!(sessions(bot), 1);
     assert_eq!(bot.links_of(alice).len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_encrypted_word_in_the_place_of_a_forged_command_does_not_prove_it() {
-    let (alice, proxy, bot) = administrator_and_bot(|bot, _| bot).await;
+    let (alice, proxy, bot) = behind_proxy(|bot| bot).await;
     bot.request(&alice, "status").await;
     let room = bot.admin_room().to_owned();
     let word = alice.send_text(&room, "Good morning").await.unwrap();
@@ -91,13 +80,13 @@ async fn an_encrypted_word_in_the_place_of_a_forged_command_does_not_prove_it() 
         .answer(Answer::json(200, &shown));
     proxy.inject(in_timeline(&room, std::slice::from_ref(&forged)));
     let answer = answer_to(&bot, &alice, &forged).await;
-    assert_says(&answer, "was deleted");
+    answer.says("was deleted");
     assert_unharmed(&bot, &proxy, &alice).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_timeline_that_is_played_once_more_starts_nothing_under_old_ids_or_new() {
-    let (alice, proxy, mut bot) = administrator_and_bot(|bot, _| bot).await;
+    let (alice, proxy, mut bot) = behind_proxy(|bot| bot).await;
     bot.start_session(&alice, "website").await;
     bot.request(&alice, "stop").await;
     let (events, to_device) = proxy.brought_to(bot.admin_room());
@@ -114,10 +103,7 @@ async fn a_timeline_that_is_played_once_more_starts_nothing_under_old_ids_or_new
         if restarts {
             bot.restart(&alice).await;
         }
-        eventually("the bot has heard it", async || {
-            proxy.has_injected_all().then_some(())
-        })
-        .await;
+        until("the bot has heard it", || proxy.has_injected_all()).await;
         assert_no_second_session(&bot, &alice).await;
     }
 }
@@ -146,8 +132,7 @@ async fn nothing_is_executed_twice_where_a_gap_brings_the_whole_room_in_plain_te
 
 /// Some homeservers pass over `to` and `filter` of /messages, and go back to the beginning of the room.
 async fn assert_gap_brings_nothing_new(encrypted: bool) {
-    let (alice, proxy, mut bot) =
-        administrator_and_bot(|bot, _| bot.encrypted_admin_room(encrypted)).await;
+    let (alice, proxy, mut bot) = behind_proxy(|bot| bot.encrypted_admin_room(encrypted)).await;
     bot.start_session(&alice, "website").await;
     bot.request(&alice, "stop").await;
     bot.request(&alice, "status").await;

@@ -1,20 +1,12 @@
 //! Rooms that are not what the homeserver says.
 
 use matrix_sdk::ruma::RoomId;
-use serde_json::{Value, json};
 
-use super::{
-    administrator_and_bot, assert_no_key_for, assert_says, assert_unharmed, person,
-    without_encryption,
-};
+use super::{assert_no_key_for, assert_unharmed, without_encryption};
 use crate::support::{
-    bot::Bot,
-    conversation::LinkMessage,
-    eventually,
     impostor::Impostor,
-    person::Person,
+    prelude::*,
     proxy::{
-        Answer, Proxy, Request,
         forgery::{in_timeline, membership},
         rules::Held,
     },
@@ -23,7 +15,7 @@ use crate::support::{
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_that_the_sync_hides_in_the_direct_message_gets_no_link() {
     let mallory = person("mallory").await;
-    let (alice, proxy, bot) = administrator_and_bot(|bot, _| bot).await;
+    let (alice, proxy, bot) = behind_proxy(|bot| bot).await;
     let first = bot.start_session(&alice, "website").await;
     let room = first.room().to_string();
     proxy.on(Request::is_sync).rewrite(move |_, answer| {
@@ -45,7 +37,7 @@ async fn a_member_that_the_sync_hides_in_the_direct_message_gets_no_link() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_that_the_state_shows_in_the_direct_message_gets_no_link() {
     let mallory = person("mallory").await;
-    let (alice, proxy, bot) = administrator_and_bot(|bot, _| bot).await;
+    let (alice, proxy, bot) = behind_proxy(|bot| bot).await;
     let joins = membership(mallory.user_id(), "join");
     let admin_room = bot.admin_room().to_owned();
     proxy
@@ -57,11 +49,7 @@ async fn a_member_that_the_state_shows_in_the_direct_message_gets_no_link() {
             answer.as_array_mut().unwrap().push(joins);
         });
     let answer = bot.request(&alice, "start").await;
-    let body = answer.body().unwrap();
-    assert!(
-        body.starts_with("I cannot send you the link for website: "),
-        "{body}"
-    );
+    answer.begins("I cannot send you the link for website: ");
     assert_no_key_for(mallory.user_id(), &proxy);
     assert_unharmed(&bot, &proxy, &alice).await;
 }
@@ -76,10 +64,7 @@ fn hold_message(proxy: &Proxy, room: &RoomId) -> Held {
 }
 
 async fn wait_until_caught(held: &Held) {
-    eventually("the link is on its way", async || {
-        held.has_caught().then_some(())
-    })
-    .await;
+    until("the link is on its way", || held.has_caught()).await;
 }
 
 /// Who has read a link has nothing of it: its session ends, and the next one shows another link in another room.
@@ -93,7 +78,7 @@ async fn assert_session_ended(bot: &Bot, alice: &Person, read: &LinkMessage) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_that_somebody_joined_in_upon_is_not_hidden_by_an_error_after_it() {
     let mallory = person("mallory").await;
-    let (alice, proxy, bot) = administrator_and_bot(|bot, _| bot).await;
+    let (alice, proxy, bot) = behind_proxy(|bot| bot).await;
     let first = bot.start_session(&alice, "website").await;
     let room = first.room().clone();
     let in_room = {
@@ -112,7 +97,7 @@ async fn a_link_that_somebody_joined_in_upon_is_not_hidden_by_an_error_after_it(
     drop(held);
 
     let answer = bot.answer(&alice, &asked).await;
-    assert_says(&answer, "somebody else");
+    answer.says("somebody else");
     let overheard = bot.links_of(&alice).remove(1);
     bot.wait_for_redaction(&alice, &overheard).await;
     assert_eq!(bot.links_of(&alice).len(), 2);
@@ -123,7 +108,7 @@ async fn a_link_that_somebody_joined_in_upon_is_not_hidden_by_an_error_after_it(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_who_is_shown_only_while_the_key_goes_out_is_found_and_the_session_ended() {
     let mallory = person("mallory").await;
-    let (alice, proxy, bot) = administrator_and_bot(|bot, _| bot).await;
+    let (alice, proxy, bot) = behind_proxy(|bot| bot).await;
     let first = bot.start_session(&alice, "website").await;
     let room = first.room().clone();
     let in_room = {
@@ -136,10 +121,9 @@ async fn a_member_who_is_shown_only_while_the_key_goes_out_is_found_and_the_sess
     let devices = proxy.on(Request::queries_keys).times(1).hold();
     let link = hold_message(&proxy, &room);
     let asked = bot.send(&alice, "start").await;
-    eventually(
-        "the room was looked at, and the devices not yet",
-        async || (devices.has_caught() && members_are_asked_for().len() > looks).then_some(()),
-    )
+    until("the room was looked at, and the devices not yet", || {
+        devices.has_caught() && members_are_asked_for().len() > looks
+    })
     .await;
     proxy.inject(in_timeline(&room, &[membership(mallory.user_id(), "join")]));
     let user = mallory.user_id().to_string();
@@ -167,7 +151,7 @@ async fn a_member_who_is_shown_only_while_the_key_goes_out_is_found_and_the_sess
     drop(link);
 
     let answer = bot.answer(&alice, &asked).await;
-    assert_says(&answer, "somebody else");
+    answer.says("somebody else");
     let overheard = bot.links_of(&alice).remove(1);
     bot.wait_for_redaction(&alice, &overheard).await;
     assert_session_ended(&bot, &alice, &first).await;
@@ -177,7 +161,7 @@ async fn a_member_who_is_shown_only_while_the_key_goes_out_is_found_and_the_sess
 async fn a_link_that_somebody_joined_in_upon_ends_its_session_also_if_the_bot_was_killed_meanwhile()
 {
     let mallory = person("mallory").await;
-    let (alice, proxy, mut bot) = administrator_and_bot(|bot, _| bot).await;
+    let (alice, proxy, mut bot) = behind_proxy(|bot| bot).await;
     let first = bot.start_session(&alice, "website").await;
     let room = first.room().clone();
     let held = hold_message(&proxy, &room);
@@ -195,7 +179,7 @@ async fn a_link_that_somebody_joined_in_upon_ends_its_session_also_if_the_bot_wa
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_identity_that_is_shown_while_a_link_is_on_its_way_does_not_get_it() {
-    let (alice, proxy, mut bot) = administrator_and_bot(|bot, _| bot).await;
+    let (alice, proxy, mut bot) = behind_proxy(|bot| bot).await;
     let first = bot.start_session(&alice, "website").await;
     let room = first.room().clone();
     let in_room = move |request: &Request| request.is_in(&room);
@@ -208,13 +192,9 @@ async fn an_identity_that_is_shown_while_a_link_is_on_its_way_does_not_get_it() 
             .hold()
     };
     bot.send(&alice, "start").await;
-    eventually(
-        "the devices were looked at, and the room not yet",
-        async || {
-            (members.has_caught() && proxy.passed_by(Request::queries_keys).len() > looks)
-                .then_some(())
-        },
-    )
+    until("the devices were looked at, and the room not yet", || {
+        members.has_caught() && proxy.passed_by(Request::queries_keys).len() > looks
+    })
     .await;
     let impostor = Impostor::identity_of(alice.user_id()).await;
     impostor.show(&proxy);
@@ -232,11 +212,7 @@ async fn an_identity_that_is_shown_while_a_link_is_on_its_way_does_not_get_it() 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_that_arrived_unknown_to_the_bot_is_taken_back_from_who_was_demoted_since() {
     let bob = person("bob").await;
-    let (alice, proxy, bot) = administrator_and_bot(|bot, _| {
-        bot.invite(bob.user_id())
-            .power_levels(json!({ "users": { bob.user_id(): 100 } }))
-    })
-    .await;
+    let (alice, proxy, bot) = behind_proxy(|bot| bot.member(&bob, 100)).await;
     let admin_room = bot.admin_room().to_owned();
     proxy
         .on(move |request| request.sends() && !request.is_in(&admin_room))
@@ -247,7 +223,7 @@ async fn a_link_that_arrived_unknown_to_the_bot_is_taken_back_from_who_was_demot
         .set_power_level(bot.admin_room(), bob.user_id(), 0)
         .await;
     let answer = bot.answer(&alice, &asked).await;
-    assert_says(&answer, "may not command me now");
+    answer.says("may not command me now");
     proxy.be_honest();
     bot.wait_for_redaction(&bob, &arrived).await;
     assert_eq!(bot.links_of(&bob).len(), 1);
@@ -258,7 +234,7 @@ async fn a_link_that_arrived_unknown_to_the_bot_is_taken_back_from_who_was_demot
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_direct_message_whose_encryption_the_homeserver_withholds_gets_no_link() {
-    let (alice, proxy, bot) = administrator_and_bot(|bot, _| bot).await;
+    let (alice, proxy, bot) = behind_proxy(|bot| bot).await;
     let admin_room = bot.admin_room().to_owned();
     let but = admin_room.clone();
     proxy
@@ -271,10 +247,6 @@ async fn a_direct_message_whose_encryption_the_homeserver_withholds_gets_no_link
             state.retain(|event| event["type"] != "m.room.encryption");
         });
     let answer = bot.request(&alice, "start").await;
-    let body = answer.body().unwrap();
-    assert!(
-        body.starts_with("I cannot send you the link for website: "),
-        "{body}"
-    );
+    answer.begins("I cannot send you the link for website: ");
     assert_unharmed(&bot, &proxy, &alice).await;
 }

@@ -1,16 +1,14 @@
 //! Devices and identities that are not the user's own.
 
-use serde_json::json;
-
-use super::{person, sessions};
-use crate::support::{bot::Bot, homeserver, impostor::Impostor, proxy::Proxy};
+use super::sessions;
+use crate::support::{impostor::Impostor, prelude::*};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_device_of_an_identity_that_was_shown_for_a_while_commands_nothing_afterwards() {
     let alice = person("alice").await;
     let users = json!({ alice.user_id(): alice.master_key().await.unwrap() });
     let proxy = Proxy::start(homeserver()).await;
-    let mut bot = Bot::builder(homeserver())
+    let mut bot = bot()
         .through(&proxy)
         .configure(|config| config["authorization"]["users"] = users)
         .start(&alice)

@@ -3,17 +3,11 @@
 use std::{collections::BTreeSet, sync::atomic::Ordering};
 
 use matrix_sdk::ruma::RoomVersionId;
-use serde_json::{Value, json};
 
-use super::{administrator_and_bot, assert_unharmed, sessions};
+use super::{assert_unharmed, sessions};
 use crate::support::{
-    bot::Bot,
-    eventually,
-    person::Person,
-    proxy::{
-        Answer, Proxy, Request,
-        forgery::{forged_message, in_timeline},
-    },
+    prelude::*,
+    proxy::forgery::{forged_message, in_timeline},
 };
 
 /// A list, an empty object, another kind of file, half an answer, and the right names with the wrong types.
@@ -67,7 +61,7 @@ async fn permits_nothing(
 #[tokio::test(flavor = "multi_thread")]
 async fn nonsense_for_what_a_start_asks_permits_nothing() {
     // In a room of version 10 the list of power levels decides about everybody.
-    let (alice, proxy, bot) = administrator_and_bot(|bot, _| {
+    let (alice, proxy, bot) = behind_proxy(|bot| {
         bot.room_version(RoomVersionId::V10)
             .configure(|config| config["rate"]["commands_per_minute"] = json!(100))
     })
@@ -88,7 +82,7 @@ async fn nonsense_for_what_a_start_asks_permits_nothing() {
 /// It is asked for until it was given once.
 #[tokio::test(flavor = "multi_thread")]
 async fn nonsense_for_who_made_the_room_permits_nothing() {
-    let (alice, proxy, bot) = administrator_and_bot(|bot, _| {
+    let (alice, proxy, bot) = behind_proxy(|bot| {
         bot.room_version(RoomVersionId::V10)
             .configure(|config| config["rate"]["commands_per_minute"] = json!(100))
     })
@@ -99,7 +93,7 @@ async fn nonsense_for_who_made_the_room_permits_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nonsense_for_the_keys_of_people_gives_a_key_to_nobody_else() {
-    let (alice, proxy, bot) = administrator_and_bot(|bot, _| bot).await;
+    let (alice, proxy, bot) = behind_proxy(|bot| bot).await;
     permits_nothing((&alice, &proxy, &bot), Request::queries_keys).await;
     let receivers: BTreeSet<String> = proxy
         .passed_by(Request::sends_to_devices)
@@ -113,7 +107,7 @@ async fn nonsense_for_the_keys_of_people_gives_a_key_to_nobody_else() {
 /// The homeserver has the link, and the bot cannot know it.
 #[tokio::test(flavor = "multi_thread")]
 async fn nonsense_for_a_link_that_was_sent_makes_no_second_message_of_it() {
-    let (alice, proxy, bot) = administrator_and_bot(|bot, _| bot).await;
+    let (alice, proxy, bot) = behind_proxy(|bot| bot).await;
     let first = bot.start_session(&alice, "website").await;
     let mut known = 1;
     for answer in nonsense() {
@@ -131,12 +125,11 @@ async fn nonsense_for_a_link_that_was_sent_makes_no_second_message_of_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nonsense_for_a_sync_is_asked_for_again_and_in_a_timeline_passed_over() {
-    let (alice, proxy, bot) = administrator_and_bot(|bot, _| bot).await;
+    let (alice, proxy, bot) = behind_proxy(|bot| bot).await;
     for answer in nonsense() {
         proxy.on(Request::is_sync).times(1).answer(answer);
         // Whatever wakes the sync that waits.
-        let status = bot.request(&alice, "status").await;
-        assert_eq!(status.body(), Some("website: no session"));
+        bot.assert_no_session(&alice).await;
     }
     let mut events = Vec::new();
     for (key, value) in [

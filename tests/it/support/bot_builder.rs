@@ -161,6 +161,13 @@ impl BotBuilder {
         self
     }
 
+    /// Somebody else who is invited to the admin room and has this power level there.
+    pub(crate) fn member(mut self, person: &Person, level: i64) -> Self {
+        let levels = self.room.power_levels.get_or_insert_with(|| json!({}));
+        levels["users"][person.user_id().as_str()] = json!(level);
+        self.invite(person.user_id())
+    }
+
     /// Who else is invited to the admin room.
     pub(crate) fn invite(mut self, user: &UserId) -> Self {
         self.room.invite.push(user.to_owned());

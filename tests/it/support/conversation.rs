@@ -4,7 +4,7 @@ use matrix_sdk::ruma::{OwnedEventId, OwnedRoomId, RoomId, UserId};
 use serde_json::Value;
 use tokio::{runtime::Handle, task::block_in_place};
 
-use super::{bot::Bot, event::Event, eventually, person::Person};
+use super::{bot::Bot, event::Event, eventually, person::Person, says::Says as _};
 
 /// What every link of the stand-in has, and nothing else that is said.
 const LINK_MARK: &str = "_01Link";
@@ -36,6 +36,20 @@ impl Bot {
     pub(crate) async fn request(&self, person: &Person, command: &str) -> Event {
         let asked = self.send(person, command).await;
         self.answer(person, &asked).await
+    }
+
+    /// Asks, and asserts that this stands in the answer.
+    pub(crate) async fn says(&self, person: &Person, command: &str, part: &str) -> Event {
+        let answer = self.request(person, command).await;
+        answer.says(part);
+        answer
+    }
+
+    /// Asserts that there is no session of `website`, nor another project.
+    pub(crate) async fn assert_no_session(&self, person: &Person) {
+        self.request(person, "status")
+            .await
+            .is("website: no session");
     }
 
     /// Sends a command, without the prefix, to the admin room and does not wait for an answer. A bot that is there can

@@ -18,7 +18,26 @@ pub(crate) mod processes;
 pub(crate) mod program;
 pub(crate) mod proxy;
 pub(crate) mod rooms;
+pub(crate) mod says;
 pub(crate) mod synapse;
+
+/// What nearly every test names.
+pub(crate) mod prelude {
+    pub(crate) use serde_json::{Value, json};
+
+    pub(crate) use super::{
+        alice_and_bot, behind_proxy, bot,
+        bot::Bot,
+        bot_builder::BotBuilder,
+        conversation::LinkMessage,
+        event::Event,
+        eventually, homeserver, person,
+        person::{CrossSigning, Person, random_text},
+        proxy::{Answer, Proxy, Request},
+        says::Says,
+        until,
+    };
+}
 
 use std::{
     fs::{self, File, Permissions},
@@ -34,9 +53,13 @@ use std::{
 use anyhow::{Context as _, bail};
 use serde_json::json;
 
+use bot::Bot;
+use bot_builder::BotBuilder;
 use event::Event;
 use homeserver::{Homeserver, SERVER_NAME};
 use person::{Person, random_text};
+use proxy::Proxy;
+use says::Says as _;
 use synapse::Synapse;
 
 /// How long a fact may take to become true: seconds at most, and more on a busy machine.
@@ -66,11 +89,31 @@ pub(crate) async fn person(name: &str) -> Person {
     Person::register(homeserver(), name).await.unwrap()
 }
 
+/// A bot to be, with a user of its own on the one homeserver.
+pub(crate) fn bot() -> BotBuilder {
+    Bot::builder(homeserver())
+}
+
+/// An administrator, and a bot that has nothing special.
+pub(crate) async fn alice_and_bot() -> (Person, Bot) {
+    let alice = person("alice").await;
+    let bot = bot().start(&alice).await;
+    (alice, bot)
+}
+
+/// An administrator, and a bot that sees the homeserver through a proxy.
+pub(crate) async fn behind_proxy(
+    configure: impl FnOnce(BotBuilder) -> BotBuilder,
+) -> (Person, Proxy, Bot) {
+    let (alice, proxy) = (person("alice").await, Proxy::start(homeserver()).await);
+    let bot = configure(bot().through(&proxy)).start(&alice).await;
+    (alice, proxy, bot)
+}
+
 /// Asserts that a text stands in a message.
 #[track_caller]
 pub(crate) fn assert_says(message: &Event, part: &str) {
-    let says = message.body().is_some_and(|body| body.contains(part));
-    assert!(says, "{part:?} is not in: {message}");
+    message.says(part);
 }
 
 /// A homeserver of the caller's own, for tests that stop it. It keeps its files in `folder`.
@@ -108,6 +151,12 @@ pub(crate) fn eventually<T>(
             pause = LONGEST_PAUSE.min(pause * 5 / 4);
         }
     }
+}
+
+/// Waits until something is so.
+#[track_caller]
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) -> impl Future<Output = ()> {
+    eventually(what, async move || holds().then_some(()))
 }
 
 /// Runs a program that should end by itself; one that does not is killed when the deadline passes.

@@ -16,7 +16,7 @@ use matrix_sdk::{
     authentication::matrix::MatrixSession,
     encryption::{EncryptionSettings, identities::Device},
     ruma::{
-        OwnedUserId, UserId,
+        EventId, OwnedUserId, UserId,
         api::client::{
             account::register,
             uiaa::{AuthData, Dummy, Password, UserIdentifier},
@@ -291,6 +291,27 @@ impl Person {
                 seen.concat()
             )
         })
+    }
+
+    /// The first event that is `wanted`, from those already seen or those to come.
+    pub(crate) async fn sees(&self, what: &str, wanted: impl FnMut(&Event) -> bool) -> Event {
+        let seen = self.wait_for(what, wanted).await;
+        seen.unwrap_or_else(|error| panic!("{error:#}"))
+    }
+
+    /// The first message with this in it.
+    pub(crate) async fn hears(&self, part: &str) -> Event {
+        self.sees(part, |event| {
+            event.body().is_some_and(|it| it.contains(part))
+        })
+        .await
+    }
+
+    /// All answers to an event that this person's client has seen so far.
+    pub(crate) fn answers_to(&self, asked: &EventId) -> Vec<Event> {
+        let mut events = self.events();
+        events.retain(|event| event.replies_to() == Some(asked.as_str()));
+        events
     }
 
     /// Waits until a user has a device that is signed by its owner, so that what is said from now on reaches it.

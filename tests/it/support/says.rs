@@ -1,0 +1,75 @@
+//! Short assertions about what somebody or something said. A failed one shows all of it.
+
+use std::{borrow::Cow, process::Output};
+
+use super::event::Event;
+
+/// Whatever has a text: a message, a remedy, a log, what a program printed.
+pub(crate) trait Says {
+    fn text(&self) -> Cow<'_, str>;
+
+    /// This stands in it.
+    #[track_caller]
+    fn says(&self, part: &str) {
+        assert!(
+            self.text().contains(part),
+            "{part:?} is not in: {}",
+            self.text()
+        );
+    }
+
+    /// This does not.
+    #[track_caller]
+    fn lacks(&self, part: &str) {
+        assert!(
+            !self.text().contains(part),
+            "{part:?} is in: {}",
+            self.text()
+        );
+    }
+
+    #[track_caller]
+    fn begins(&self, part: &str) {
+        assert!(
+            self.text().starts_with(part),
+            "{part:?} does not begin: {}",
+            self.text()
+        );
+    }
+
+    #[track_caller]
+    fn ends(&self, part: &str) {
+        assert!(
+            self.text().ends_with(part),
+            "{part:?} does not end: {}",
+            self.text()
+        );
+    }
+
+    /// This and nothing else.
+    #[track_caller]
+    fn is(&self, text: &str) {
+        assert_eq!(self.text(), text);
+    }
+}
+
+impl Says for str {
+    fn text(&self) -> Cow<'_, str> {
+        self.into()
+    }
+}
+
+/// The text of a message; of another event, none.
+impl Says for Event {
+    fn text(&self) -> Cow<'_, str> {
+        self.body().unwrap_or_default().into()
+    }
+}
+
+/// What a program printed, on both streams.
+impl Says for Output {
+    fn text(&self) -> Cow<'_, str> {
+        let both = [&self.stdout[..], &self.stderr].concat();
+        String::from_utf8(both).unwrap().into()
+    }
+}
