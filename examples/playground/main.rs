@@ -43,13 +43,13 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Parser;
 
-use setup::Playground;
+use setup::{Playground, Sessions};
 
 /// Try rcbot on a homeserver of its own.
 ///
 /// Sets up Synapse (with pip, the first time about half a minute), an admin user with an encrypted admin room, and the bot. What
 /// you type is said in the admin room; what the bot answers there and in the direct message is shown. Try `!rc start`,
-/// `!rc status`, `!rc stop`, `!rc help`. `/quit`, Ctrl-D or Ctrl-C ends it.
+/// `!rc status`, `!rc stop`, `!rc help`. `/client` tells how to see it in a Matrix client. `/quit`, Ctrl-D or Ctrl-C ends it.
 #[derive(Debug, Parser)]
 #[command(
     name = "playground",
@@ -57,13 +57,11 @@ use setup::Playground;
 )]
 struct Arguments {
     /// Play start, status and stop by itself, check what must be, and exit 0 if it is.
-    #[arg(long, conflicts_with = "claude")]
+    #[arg(long)]
     demo: bool,
 
-    /// Run the real `claude` from PATH in the current directory, instead of the stand-in. It must be logged in and have been
-    /// trusted in this directory. Its session is left running at the end.
-    #[arg(long)]
-    claude: bool,
+    #[command(flatten)]
+    sessions: Sessions,
 
     /// Forget the earlier runs: homeserver, users, rooms and sessions.
     #[arg(long)]
@@ -90,7 +88,7 @@ fn main() -> ExitCode {
 }
 
 async fn play(arguments: &Arguments) -> Result<()> {
-    let playground = Playground::set_up(arguments.claude, arguments.fresh).await?;
+    let playground = Playground::set_up(&arguments.sessions, arguments.fresh).await?;
     let played = tokio::select! {
         played = async {
             if arguments.demo { demo::play(&playground).await } else { prompt::run(&playground).await }

@@ -13,7 +13,9 @@ use crate::{event::Event, setup::Playground};
 
 /// Runs until `/quit` or the end of standard input.
 pub(crate) async fn run(playground: &Playground) -> Result<()> {
-    println!("Type a command, for example `!rc start` or `!rc help`; /quit ends.");
+    println!(
+        "Type a command, for example `!rc start` or `!rc help`; /client tells how to see it in a Matrix client, /quit ends."
+    );
     let mut lines = typed_lines();
     let mut events = playground.admin.watch_events();
     let mut shown = HashSet::new();
@@ -25,12 +27,14 @@ pub(crate) async fn run(playground: &Playground) -> Result<()> {
                     println!();
                     return Ok(());
                 };
-                let text = line.trim();
-                if text == "/quit" {
-                    return Ok(());
-                }
-                if !text.is_empty() {
-                    playground.admin.send_text(&playground.admin_room, text).await?;
+                match line.trim() {
+                    "" => {}
+                    "/quit" => return Ok(()),
+                    "/client" => println!("{}", playground.log_in_elsewhere()),
+                    "/verify" => playground.verify_devices().await?,
+                    text => {
+                        playground.admin.send_text(&playground.admin_room, text).await?;
+                    }
                 }
                 prompt()?;
             }

@@ -33,6 +33,19 @@ const STANDIN_MARK: &str = "RCBOT_PLAYGROUND_STANDIN";
 /// The same for sessions with the real `claude`.
 const CLAUDE_MARK: &str = "RCBOT_PLAYGROUND_CLAUDE";
 
+/// What a session is here.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Sessions {
+    /// Run the real `claude` from PATH in the current directory, instead of the stand-in. It must be logged in and have been
+    /// trusted in this directory. Its session is left running at the end.
+    #[arg(long = "claude", conflicts_with = "demo")]
+    real_claude: bool,
+
+    /// The directory that sessions run in; the project has its name.
+    #[arg(long, conflicts_with = "demo")]
+    directory: Option<PathBuf>,
+}
+
 /// A homeserver, an admin, a room and a bot.
 #[derive(Debug)]
 pub(crate) struct Playground {
@@ -44,8 +57,9 @@ pub(crate) struct Playground {
     pub(crate) bot_user: OwnedUserId,
     bot: RunningBot,
     folder: PathBuf,
+    admin_password: String,
     // Dropped last, in this order: the homeserver ends, then another playground may begin.
-    _homeserver: Homeserver,
+    homeserver: Homeserver,
     _lock: File,
 }
 
@@ -58,7 +72,7 @@ struct Saved {
 
 impl Playground {
     /// Makes what is not there yet and starts it all.
-    pub(crate) async fn set_up(real_claude: bool, fresh: bool) -> Result<Self> {
+    pub(crate) async fn set_up(sessions: &Sessions, fresh: bool) -> Result<Self> {
         let begun = Instant::now();
         let target = target_folder()?;
         let folder = target.join("playground");
@@ -78,7 +92,7 @@ impl Playground {
         }
         fs::set_permissions(&folder, Permissions::from_mode(0o700))?;
         bot::log_to(&folder.join("bot.log"))?;
-        let playground = Self::start(folder, lock, &synapse, saved, real_claude).await;
+        let playground = Self::start(folder, lock, &synapse, saved, sessions).await;
         let playground = playground
             .context("`--fresh` starts over, in case an earlier run's files are the cause")?;
         progress(&format!(
@@ -94,7 +108,7 @@ impl Playground {
         lock: File,
         synapse: &Synapse,
         saved: Option<Saved>,
-        real_claude: bool,
+        sessions: &Sessions,
     ) -> Result<Self> {
         progress("starting Synapse");
         let registration = folder.join("registration.yaml");
@@ -113,14 +127,18 @@ impl Playground {
         let admin =
             Person::log_in_persistently(&homeserver.url(), ADMIN, &password, &folder.join("admin"))
                 .await?;
-        let admin_room = match saved {
-            Some(saved) => saved.admin_room,
-            None => admin.create_admin_room(&bot_user).await?,
+        let admin_room = if let Some(saved) = saved {
+            saved.admin_room
+        } else {
+            let room = admin.create_admin_room(&bot_user).await?;
+            let known = admin.client().get_room(&room).context("no admin room")?;
+            known.set_name("Admins".to_owned()).await?;
+            room
         };
 
         progress("starting the bot");
         let config = folder.join("config.yaml");
-        write_config(&config, &homeserver.url(), &admin_room, real_claude)?;
+        write_config(&config, &homeserver.url(), &admin_room, sessions)?;
         let mut bot = RunningBot::start(&config)?;
         tokio::select! {
             ready = admin_sees_bot(&admin, &admin_room, &bot_user) => ready?,
@@ -130,7 +148,7 @@ impl Playground {
             write_private(
                 &folder.join("playground.json"),
                 &serde_json::to_vec(&Saved {
-                    admin_password: password,
+                    admin_password: password.clone(),
                     admin_room: admin_room.clone(),
                 })?,
             )?;
@@ -141,9 +159,33 @@ impl Playground {
             bot_user,
             bot,
             folder,
-            _homeserver: homeserver,
+            admin_password: password,
+            homeserver,
             _lock: lock,
         })
+    }
+
+    /// What another client needs to log in as the admin.
+    pub(crate) fn log_in_elsewhere(&self) -> String {
+        format!(
+            "Log in at {} as {ADMIN} with the password {}, and then type /verify here.",
+            self.homeserver.url(),
+            self.admin_password
+        )
+    }
+
+    /// Signs the devices that the admin has by now, as people do in a client's settings.
+    pub(crate) async fn verify_devices(&self) -> Result<()> {
+        let encryption = self.admin.client().encryption();
+        let admin = self.admin.user_id();
+        encryption.request_user_identity(admin).await?;
+        for device in encryption.get_user_devices(admin).await?.devices() {
+            if !device.is_cross_signed_by_owner() {
+                device.verify().await?;
+                progress(&format!("verified the device {}", device.device_id()));
+            }
+        }
+        Ok(())
     }
 
     /// The living processes of the stand-in's sessions.
@@ -196,23 +238,27 @@ fn read_saved(folder: &Path) -> Option<Saved> {
     serde_json::from_slice(&fs::read(folder.join("playground.json")).ok()?).ok()
 }
 
-fn write_config(path: &Path, url: &str, admin_room: &OwnedRoomId, real_claude: bool) -> Result<()> {
+fn write_config(
+    path: &Path,
+    url: &str,
+    admin_room: &OwnedRoomId,
+    sessions: &Sessions,
+) -> Result<()> {
     let folder = path.parent().context("a file has a folder")?;
     let standin = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/claude");
-    let (claude, project, directory, mark) = if real_claude {
-        (
-            Path::new("claude"),
-            "here",
-            std::env::current_dir()?,
-            CLAUDE_MARK,
-        )
+    let (claude, mark) = if sessions.real_claude {
+        (Path::new("claude"), CLAUDE_MARK)
     } else {
-        (
-            standin.as_path(),
-            "website",
-            folder.join("website"),
-            STANDIN_MARK,
-        )
+        (standin.as_path(), STANDIN_MARK)
+    };
+    let (project, directory) = match &sessions.directory {
+        Some(directory) => {
+            let directory = std::path::absolute(directory)?;
+            let name = directory.file_name().context("a project needs a name")?;
+            (name.to_string_lossy().into_owned(), directory.clone())
+        }
+        None if sessions.real_claude => ("here".to_owned(), std::env::current_dir()?),
+        None => ("website".to_owned(), folder.join("website")),
     };
     fs::create_dir_all(&directory)?;
     let config = json!({
