@@ -1,0 +1,1 @@
+export default { optimizeDeps: { exclude: ["hydrogen-view-sdk"] }, build: { target: "esnext" } };
