@@ -8,9 +8,7 @@ use super::{Bot, answer::ReplyTarget, audit::Conclusion, deliver::Trigger, judge
 use crate::{
     command::reply::{self, End},
     matrix::Sound,
-    remote_control::{
-        Delivery, DeliveryId, Ending, Notice, Notices, Outcome, Output, ProjectName, Request,
-    },
+    remote_control::{Delivery, Ending, Notice, Notices, Outcome, Output, ProjectName, Request},
 };
 
 impl Bot {
@@ -27,17 +25,7 @@ impl Bot {
     ) {
         for (project, notice) in notices {
             match notice {
-                Notice::Deliver {
-                    session,
-                    number,
-                    request,
-                    link,
-                } => {
-                    let id = DeliveryId {
-                        project,
-                        session,
-                        number,
-                    };
+                Notice::Deliver { id, request, link } => {
                     self.deliver(id, request, link, (trigger, proving.take()));
                 }
                 Notice::Redact(redaction) => self.redact(&project, redaction),

@@ -5,8 +5,8 @@ use std::{mem, sync::Arc, time::Duration};
 use tracing::{Instrument as _, error, info, info_span};
 
 use super::{
-    Effect, Event, Notice, Notices, Outcome, OutputError, Phase, ProcessIdentity, ProjectName,
-    RemoteControl, Request, Session, SessionId, Slot, State, StoreError, now,
+    DeliveryId, Effect, Event, Notice, Notices, Outcome, OutputError, Phase, ProcessIdentity,
+    ProjectName, RemoteControl, Request, Session, SessionId, Slot, State, StoreError, now,
     store::Record,
     tasks::{RETRY_AFTER, Spawning, Task},
     watch,
@@ -83,6 +83,19 @@ impl RemoteControl {
         let mut notices = Vec::new();
         for effect in effects {
             match effect {
+                Effect::Deliver {
+                    session,
+                    number,
+                    request,
+                    link,
+                } => {
+                    let id = DeliveryId {
+                        project: name.clone(),
+                        session,
+                        number,
+                    };
+                    notices.push((name.clone(), Notice::Deliver { id, request, link }));
+                }
                 Effect::Tell(notice) => notices.push((name.clone(), notice)),
                 Effect::Finish(outcome) => notices.extend(self.finish(name, outcome)),
                 Effect::Spawn => self.spawn(name),
@@ -225,7 +238,11 @@ impl Slot {
                     self.record.add_redaction(redaction.clone());
                 }
                 Effect::Finish(_) => self.record.session = None,
-                Effect::Tell(_) | Effect::Spawn | Effect::Watch(_) | Effect::EndTree(_) => {}
+                Effect::Tell(_)
+                | Effect::Deliver { .. }
+                | Effect::Spawn
+                | Effect::Watch(_)
+                | Effect::EndTree(_) => {}
             }
         }
     }

@@ -21,11 +21,10 @@ pub type Notices = Vec<(ProjectName, Notice)>;
 pub enum Notice {
     /// Bring this link to the requester; then call [`RemoteControl::delivered`](super::RemoteControl::delivered). If it
     /// cannot get there, or was called off, call [`RemoteControl::called_off`](super::RemoteControl::called_off), and in the
-    /// first case [`RemoteControl::undeliverable`](super::RemoteControl::undeliverable) after that. Session and number are the
-    /// same after a crash, so that a repetition can be recognised.
+    /// first case [`RemoteControl::undeliverable`](super::RemoteControl::undeliverable) after that. The id is the same after a
+    /// crash, so that a repetition can be recognised.
     Deliver {
-        session: SessionId,
-        number: u32,
+        id: DeliveryId,
         request: Request,
         link: Link,
     },

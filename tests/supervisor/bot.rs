@@ -13,7 +13,7 @@ use nix::{
     unistd::Pid,
 };
 use rcbot::remote_control::{
-    Beginning, DeliveryId, Ending, Notice, Notices, Phase, Project, RemoteControl, Request,
+    Beginning, Ending, Notice, Notices, Phase, Project, RemoteControl, Request,
 };
 use tokio::time::timeout;
 
@@ -201,17 +201,7 @@ impl Bot {
         for (project, notice) in notices {
             self.steps.step();
             match notice {
-                Notice::Deliver {
-                    session,
-                    number,
-                    request,
-                    link,
-                } => {
-                    let id = DeliveryId {
-                        project,
-                        session,
-                        number,
-                    };
+                Notice::Deliver { id, request, link } => {
                     let redacted = self.ledger.redacted();
                     let entry = (id.session.to_string(), id.number);
                     assert!(!redacted.contains(&entry), "delivered after its end");

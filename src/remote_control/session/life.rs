@@ -66,6 +66,13 @@ pub(crate) enum Effect {
     Watch(ProcessIdentity),
     /// End the process tree. `None`: it is known by its mark only.
     EndTree(Option<ProcessIdentity>),
+    /// Bring the link to a requester: [`Notice::Deliver`].
+    Deliver {
+        session: SessionId,
+        number: u32,
+        request: Request,
+        link: Link,
+    },
     Tell(Notice),
     /// The session is over, and to be forgotten.
     Finish(Outcome),
@@ -259,12 +266,12 @@ impl Session {
     }
 
     fn deliver(&self, delivery: &Delivery, link: &Link) -> Effect {
-        Effect::Tell(Notice::Deliver {
+        Effect::Deliver {
             session: self.id.clone(),
             number: delivery.number,
             request: delivery.request.clone(),
             link: link.clone(),
-        })
+        }
     }
 
     fn deliver_waiting(&self, link: &Link) -> Vec<Effect> {

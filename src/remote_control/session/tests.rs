@@ -71,12 +71,12 @@ fn asked_by(requester: &str) -> Event {
 }
 
 fn deliver(number: u32, requester: &str, shown: &str) -> Effect {
-    Effect::Tell(Notice::Deliver {
+    Effect::Deliver {
         session: id(),
         number,
         request: request(requester),
         link: link(shown),
-    })
+    }
 }
 
 fn redact(delivery: Delivery) -> Effect {
@@ -191,7 +191,7 @@ impl Life {
     /// Shows a link, and delivers it to all who wait.
     fn show_and_deliver(&mut self, id: &str) {
         for effect in self.on(Event::LinkShown(link(id))) {
-            if let Effect::Tell(Notice::Deliver { number, .. }) = effect {
+            if let Effect::Deliver { number, .. } = effect {
                 let receipt = "receipt".to_owned();
                 self.on(Event::Delivered { number, receipt });
             }

@@ -167,17 +167,7 @@ impl Owner {
     fn carry_out(&mut self, notices: Notices) {
         for (project, notice) in notices {
             match notice {
-                Notice::Deliver {
-                    session,
-                    number,
-                    request,
-                    link,
-                } => {
-                    let id = DeliveryId {
-                        project,
-                        session,
-                        number,
-                    };
+                Notice::Deliver { id, request, link } => {
                     self.delivered.push((id.clone(), request.clone(), link));
                     let answered = self.remote_control.requests(&id, &request);
                     self.answered.extend(answered);

@@ -79,7 +79,7 @@ fn a_requester_keeps_so_many_messages_with_the_link_and_no_more() {
     for user in ["bob"].into_iter().chain(["alice"; 2 * MOST_LINKS]) {
         for effect in life.on(asked_by(user)) {
             match effect {
-                Effect::Tell(Notice::Deliver { number, .. }) => {
+                Effect::Deliver { number, .. } => {
                     let receipt = "receipt".to_owned();
                     life.on(Event::Delivered { number, receipt });
                 }
