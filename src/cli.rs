@@ -36,7 +36,7 @@ use crate::{
     bot,
     config::{Config, LoginMethod},
     data_dir::DataDir,
-    matrix::{HomeserverKind, Login, generate, generate_with_device_management, write_new},
+    matrix::{HomeserverKind, Login, generate, write_new},
     remote_control::process::raise_descriptor_limit,
 };
 
@@ -152,7 +152,7 @@ fn execute(command: Command) -> Result<(), Failure> {
             config,
             verbose,
             json,
-        } => check::check(&config.config, check::Form { verbose, json }),
+        } => check::check(&config.config, verbose, json),
         Command::Status { config, json } => sessions::status(&config.config, json),
         Command::Stop { config, project } => sessions::stop(&config.config, project.as_deref()),
         Command::Trust(arguments) => trust::trust(&arguments),
@@ -287,13 +287,9 @@ fn write_registration(
         return Err(Failure::Configuration(error));
     };
     let output = output.unwrap_or_else(|| registration.clone());
-    let generate = if has_device_management {
-        generate_with_device_management
-    } else {
-        generate
-    };
-    let text = generate(&config.bot_user).map_err(|error| Failure::WhileRunning(error.into()))?;
-    write_new(&output, &text).map_err(|error| Failure::WhileRunning(error.into()))?;
+    generate(&config.bot_user, has_device_management)
+        .and_then(|text| write_new(&output, &text))
+        .map_err(|error| Failure::WhileRunning(error.into()))?;
     let kind = block_on(async { Ok(HomeserverKind::ask(&config.homeserver_url).await) })?;
     let next = format!(
         "Wrote {file}, which only you can read.\nNext: {register}. Then run `rcbot run --config {config}`, and invite {bot} to \

@@ -7,7 +7,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     time::Duration,
@@ -32,6 +32,7 @@ pub(crate) mod testing;
 mod tests;
 
 pub use self::authorization::{Authorization, MasterKey, NotAKey};
+pub use self::document::FileError;
 pub use self::host::{HostName, InvalidHostName};
 pub use self::places::Places;
 pub(crate) use self::problem::Refusal;
@@ -45,6 +46,9 @@ use crate::{
 
 /// Reading is allowed to the group, or to all.
 const READABLE_BY_GROUP_OR_OTHERS: u32 = 0o044;
+
+/// What to do where there is no config.yaml.
+const MISSING: &str = "`rcbot init` writes one, or copy config.example.yaml to it and adapt it, or name another file with --config";
 
 /// Everything that config.yaml says, with the defaults filled in.
 #[derive(Debug, Clone)]
@@ -145,30 +149,6 @@ pub enum RequireEncryptedCommands {
     Never,
 }
 
-/// Why there is no [`Config`].
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// There is no such file.
-    #[error(
-        "there is no {path}: `rcbot init` writes one, or copy config.example.yaml to it and adapt it, or name another file with --config"
-    )]
-    Missing {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The file is there and cannot be read.
-    #[error("cannot read {path}: it must be a file that the user who runs rcbot may read")]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// The file says something that cannot be.
-    #[error(transparent)]
-    Invalid(#[from] Problems),
-}
-
 impl Config {
     /// The power level that any command needs, those included that are about a project which says otherwise.
     #[must_use]
@@ -192,20 +172,11 @@ impl Config {
     ///
     /// # Errors
     /// With everything that is wrong, each with line, key, what was found and what is wanted.
-    pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let unreadable = |source| ConfigError::Unreadable {
-            path: path.to_owned(),
-            source,
-        };
-        let text = document::text_of(path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => ConfigError::Missing {
-                path: path.to_owned(),
-            },
-            _ => unreadable(error),
-        })?;
+    pub fn load(path: &Path) -> Result<Self, FileError> {
+        let text = document::text_of(path, MISSING)?;
         let mut config = Self::from_text(path, &text)?;
-        let mode = fs::metadata(path).map_err(unreadable)?.permissions().mode();
-        if mode & READABLE_BY_GROUP_OR_OTHERS != 0
+        let metadata = fs::metadata(path).map_err(FileError::unreadable(path))?;
+        if metadata.permissions().mode() & READABLE_BY_GROUP_OR_OTHERS != 0
             && let Some(secret) = config.secret()
         {
             let message = format!("is readable by other users, and {secret}: chmod 600");
@@ -219,11 +190,8 @@ impl Config {
     ///
     /// # Errors
     /// As [`Self::load`].
-    pub fn from_text(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        let absolute = std::path::absolute(path).map_err(|source| ConfigError::Unreadable {
-            path: path.to_owned(),
-            source,
-        })?;
+    pub fn from_text(path: &Path, text: &str) -> Result<Self, FileError> {
+        let absolute = std::path::absolute(path).map_err(FileError::unreadable(path))?;
         let folder = absolute.parent().unwrap_or(&absolute);
         let config = Self::parse(path, text, folder)?;
         Ok(Self {

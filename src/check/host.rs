@@ -18,7 +18,7 @@ use super::{
     vantage::{User, Vantage, owner},
 };
 use crate::{
-    config::{Config, ConfigError, LoginMethod, Problem},
+    config::{Config, FileError, LoginMethod, Problem},
     data_dir::CONTENT,
     matrix::{Chain, Fault, Login, RegistrationError},
 };
@@ -41,39 +41,42 @@ const OF_NETWORKS: [u64; 6] = [
 ];
 
 /// Why there is no configuration by which anything could be tried.
-pub(super) fn no_configuration(error: &ConfigError) -> Outcome {
-    match error {
-        ConfigError::Missing { path } => {
-            let path = path.display();
-            Outcome::failed(
-                format!("there is no {path}"),
-                format!(
-                    "`rcbot init --config {path}` writes one; or name another file with `--config`"
-                ),
-            )
-        }
-        ConfigError::Unreadable { path, source } => unreadable_file(path, source),
-        ConfigError::Invalid(problems) => Outcome::failed(
-            problems.to_string().replace('\n', "; "),
-            "correct that in the file, and restart the bot",
-        ),
-    }
+pub(super) fn no_configuration(error: &FileError) -> Outcome {
+    let init = |path: &Path| {
+        format!(
+            "`rcbot init --config {}` writes one; or name another file with `--config`",
+            path.display()
+        )
+    };
+    let correct = "correct that in the file, and restart the bot";
+    judge_file_error(error, init, correct)
 }
 
-/// A file of ours that is closed to us may be open to the bot.
-fn unreadable_file(file: &Path, error: &io::Error) -> Outcome {
-    let is_closed = error.kind() == io::ErrorKind::PermissionDenied;
-    let remedy = match owner(file).filter(|_| is_closed) {
-        Some(owner) => format!(
-            "if the bot runs as the user whose file it is: {}",
-            owner.check(file)
-        ),
-        None => "make it a file that the user who runs rcbot may read".to_owned(),
-    };
-    Outcome::failed(
-        format!("{} cannot be read ({error})", file.display()),
-        remedy,
-    )
+/// What is said of a file that people write: where there is none, `write` tells how to get it.
+fn judge_file_error(error: &FileError, write: impl Fn(&Path) -> String, correct: &str) -> Outcome {
+    match error {
+        FileError::Missing { path, .. } => {
+            Outcome::failed(format!("there is no {}", path.display()), write(path))
+        }
+        FileError::Unreadable { path, source } => {
+            // A file of ours that is closed to us may be open to the bot.
+            let is_closed = source.kind() == io::ErrorKind::PermissionDenied;
+            let remedy = match owner(path).filter(|_| is_closed) {
+                Some(owner) => format!(
+                    "if the bot runs as the user whose file it is: {}",
+                    owner.check(path)
+                ),
+                None => "make it a file that the user who runs rcbot may read".to_owned(),
+            };
+            Outcome::failed(
+                format!("{} cannot be read ({source})", path.display()),
+                remedy,
+            )
+        }
+        FileError::Invalid(problems) => {
+            Outcome::failed(problems.to_string().replace('\n', "; "), correct)
+        }
+    }
 }
 
 pub(super) fn judge_configuration(config: &Config) -> Outcome {
@@ -139,18 +142,17 @@ pub(super) fn replace_registration(file: &Path, config_file: &Path) -> String {
 
 fn refused(error: &RegistrationError, file: &Path, config_file: &Path) -> Outcome {
     match error {
-        RegistrationError::Missing { path } => Outcome::failed(
-            format!("there is no {}", path.display()),
-            format!(
-                "`rcbot registration --config {}`, and give the homeserver a copy",
-                config_file.display()
-            ),
-        ),
-        RegistrationError::Unreadable { path, source } => unreadable_file(path, source),
-        RegistrationError::Invalid(problems) => Outcome::failed(
-            problems.to_string().replace('\n', "; "),
-            "change that in the file and in the homeserver's copy, and restart the homeserver",
-        ),
+        RegistrationError::File(error) => {
+            let write = |_: &Path| {
+                format!(
+                    "`rcbot registration --config {}`, and give the homeserver a copy",
+                    config_file.display()
+                )
+            };
+            let correct =
+                "change that in the file and in the homeserver's copy, and restart the homeserver";
+            judge_file_error(error, write, correct)
+        }
         RegistrationError::OfAnotherUser(problems) => Outcome::failed(
             problems.to_string().replace('\n', "; "),
             format!(

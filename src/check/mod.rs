@@ -22,7 +22,7 @@ pub use report::Check;
 pub(crate) use report::{Finding, Outcome, Report, Verdict};
 
 use crate::{
-    config::{Config, ConfigError},
+    config::{Config, FileError},
     matrix::Login,
 };
 use report::Found;
@@ -58,7 +58,7 @@ pub(crate) async fn everything(config: &Config) -> Report {
 }
 
 /// What there is to say where there is no configuration.
-pub(crate) fn without_configuration(error: &ConfigError) -> Report {
+pub(crate) fn without_configuration(error: &FileError) -> Report {
     let mut report = Report::default();
     report.add(Check::Configuration, host::no_configuration(error));
     report

@@ -10,30 +10,22 @@ use crate::{
     config::Config,
 };
 
-/// How the report is shown.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Form {
-    /// With what passed and what was not tried.
-    pub(super) verbose: bool,
-    /// For machines.
-    pub(super) json: bool,
-}
-
-pub(super) fn check(path: &Path, form: Form) -> Result<(), Failure> {
+/// `verbose`: with what passed and what was not tried. `json`: for machines.
+pub(super) fn check(path: &Path, verbose: bool, json: bool) -> Result<(), Failure> {
     let config = match Config::load(path) {
         Ok(config) => config,
         Err(error) => {
-            if form.json {
+            if json {
                 print(&as_json(&check::without_configuration(&error))?)?;
             }
             return Err(Failure::Configuration(error.into()));
         }
     };
     let report = block_on(async { Ok(check::everything(&config).await) })?;
-    print(&if form.json {
+    print(&if json {
         as_json(&report)?
     } else {
-        as_text(&report, form.verbose)
+        as_text(&report, verbose)
     })?;
     if report.has_failures() {
         return Err(Failure::WhileRunning(anyhow!(

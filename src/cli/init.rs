@@ -19,7 +19,7 @@ use anyhow::{Context as _, anyhow};
 use super::{ConfigFile, Failure, block_on, print};
 use crate::{
     config::Config,
-    matrix::{HomeserverKind, generate, generate_with_device_management, write_new},
+    matrix::{HomeserverKind, generate, write_new},
 };
 use discover::Discovery;
 use input::{Answers, Input};
@@ -121,12 +121,7 @@ fn write(files: &Files, answers: &Answers, has_device_management: bool) -> anyho
     let user = Config::from_text(&files.config, &config)
         .context("these answers make no configuration")?
         .bot_user;
-    let registration = if has_device_management {
-        generate_with_device_management(&user)
-    } else {
-        generate(&user)
-    };
-    let registration = registration?;
+    let registration = generate(&user, has_device_management)?;
     if let Some(folder) = files.config.parent() {
         let made = DirBuilder::new()
             .recursive(true)

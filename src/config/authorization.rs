@@ -7,7 +7,11 @@ use matrix_sdk_base::crypto::vodozemac::{Ed25519PublicKey, base64_decode};
 use serde::{Deserialize, Serialize};
 use serde_yaml::Value;
 
-use super::{document::Document, problem::Refusal, values};
+use super::{
+    document::Document,
+    problem::Refusal,
+    values::{self, Kind, User},
+};
 
 /// How many characters 32 bytes are in unpadded base64.
 const LENGTH: usize = 43;
@@ -97,7 +101,7 @@ pub(super) fn read_users(
 }
 
 fn user_and_key(user: &str, key: &Value) -> Result<(OwnedUserId, Option<MasterKey>), Refusal> {
-    let id = values::of_text(user, values::user_id).map_err(Refusal::because)?;
+    let id = User::of_text(user).map_err(Refusal::because)?;
     let key = key.as_str().and_then(|text| text.parse().ok());
     let key = key.ok_or_else(|| {
         Refusal::wanted(format!(

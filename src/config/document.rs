@@ -3,7 +3,12 @@
 //!
 //! Invariant: no message shows a line of the file, which may hold a secret.
 
-use std::{cell::RefCell, fs, io, io::Read as _, path::Path};
+use std::{
+    cell::RefCell,
+    fs,
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Deserializer, de::DeserializeOwned, de::Error as _};
 use serde_path_to_error::Segment;
@@ -56,12 +61,52 @@ pub(crate) struct Document<'a> {
     warnings: RefCell<Vec<Problem>>,
 }
 
-/// The text of a file; the beginning of one that is too large to be read.
-pub(crate) fn text_of(file: &Path) -> io::Result<String> {
+/// Why a file that people write is not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// There is no such file.
+    #[error("there is no {path}: {remedy}")]
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// The file is there and cannot be read.
+    #[error("cannot read {path}: it must be a file that the user who runs rcbot may read")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The file says something that cannot be.
+    #[error(transparent)]
+    Invalid(#[from] Problems),
+}
+
+impl FileError {
+    pub(crate) fn unreadable(path: &Path) -> impl Fn(io::Error) -> Self {
+        move |source| Self::Unreadable {
+            path: path.to_owned(),
+            source,
+        }
+    }
+}
+
+/// The text of a file; the beginning of one that is too large to be read. `remedy` is what to do where there is none.
+pub(crate) fn text_of(path: &Path, remedy: &'static str) -> Result<String, FileError> {
     let mut text = String::new();
-    let file = fs::File::open(file)?;
-    file.take(LARGEST as u64 + 1).read_to_string(&mut text)?;
-    Ok(text)
+    let file = fs::File::open(path);
+    let read = file.and_then(|file| file.take(LARGEST as u64 + 1).read_to_string(&mut text));
+    match read {
+        Ok(_) => Ok(text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(FileError::Missing {
+            path: path.to_owned(),
+            remedy,
+        }),
+        Err(error) => Err(FileError::unreadable(path)(error)),
+    }
 }
 
 /// Reads a text as `F`, and makes of that what is wanted; `None` where something is missing or wrong. With it come the

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_yaml::Value;
 
 use super::{
-    Config, ConfigError, Problems,
+    Config, FileError, MISSING, Problems,
     document::{self, Given},
     file::default_data_dir,
     values::{self, FilePath},
@@ -35,18 +35,14 @@ impl Places {
     ///
     /// # Errors
     /// As [`Config::load`], but for what is wrong elsewhere in the file.
-    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+    pub fn load(path: &Path) -> Result<Self, FileError> {
         let problems = match Config::load(path) {
             Ok(config) => return Ok(config.into()),
-            Err(ConfigError::Invalid(problems)) => problems,
+            Err(FileError::Invalid(problems)) => problems,
             Err(error) => return Err(error),
         };
-        let unreadable = |source| ConfigError::Unreadable {
-            path: path.to_owned(),
-            source,
-        };
-        let text = document::text_of(path).map_err(unreadable)?;
-        let absolute = std::path::absolute(path).map_err(unreadable)?;
+        let text = document::text_of(path, MISSING)?;
+        let absolute = std::path::absolute(path).map_err(FileError::unreadable(path))?;
         match read(&text, absolute.parent().unwrap_or(&absolute)) {
             Some((data_dir, projects, stop_grace)) => Ok(Self {
                 data_dir,
@@ -140,7 +136,7 @@ mod tests {
             "data_dir: a\ndata_dir: b\n",
             "data_dir:\n",
         ] {
-            assert!(matches!(load(text), Err(ConfigError::Invalid(_))), "{text}");
+            assert!(matches!(load(text), Err(FileError::Invalid(_))), "{text}");
         }
     }
 }

@@ -219,7 +219,7 @@ fn room_ids_and_aliases_of_every_version_are_taken() {
 fn a_file_that_is_not_there_or_not_readable_is_named_with_a_remedy() {
     let folder = tempfile::tempdir().unwrap();
     let missing = Config::load(&folder.path().join("config.yaml")).unwrap_err();
-    assert!(matches!(missing, ConfigError::Missing { .. }));
+    assert!(matches!(missing, FileError::Missing { .. }));
     assert!(
         missing
             .to_string()
@@ -230,14 +230,14 @@ fn a_file_that_is_not_there_or_not_readable_is_named_with_a_remedy() {
 
     let unreadable = Config::load(folder.path()).unwrap_err();
     assert!(
-        matches!(unreadable, ConfigError::Unreadable { .. }),
+        matches!(unreadable, FileError::Unreadable { .. }),
         "{unreadable}"
     );
     let not_text = folder.path().join("not_text.yaml");
     fs::write(&not_text, b"\xff\xfe").unwrap();
     assert!(matches!(
         Config::load(&not_text).unwrap_err(),
-        ConfigError::Unreadable { .. }
+        FileError::Unreadable { .. }
     ));
 }
 

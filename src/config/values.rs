@@ -42,6 +42,12 @@ pub(crate) trait Kind {
     type Value;
 
     fn read(value: &Value) -> Result<Self::Value, Refusal>;
+
+    /// Reads a text from a terminal as if it stood in the file.
+    fn of_text(text: &str) -> Result<Self::Value, String> {
+        let value = Value::from(text);
+        Self::read(&value).map_err(|refusal| refusal.of(&value))
+    }
 }
 
 /// A name for each, for the structs that say which keys there are.
@@ -86,20 +92,12 @@ kinds! {
     Room: room -> OwnedRoomOrAliasId;
     Server: server_name -> OwnedServerName;
     Text: text -> String;
+    User: user_id -> OwnedUserId;
     Variable: variable -> SecretText;
 }
 
-/// What a text at a terminal says, as if it stood in the file.
-pub(crate) fn of_text<T>(
-    text: &str,
-    read: impl FnOnce(&Value) -> Result<T, Refusal>,
-) -> Result<T, String> {
-    let value = Value::from(text);
-    read(&value).map_err(|refusal| refusal.of(&value))
-}
-
 /// Any text.
-pub(crate) fn text(value: &Value) -> Result<String, Refusal> {
+fn text(value: &Value) -> Result<String, Refusal> {
     match value {
         Value::String(text) => Ok(text.clone()),
         Value::Bool(_) | Value::Number(_) => Err(Refusal::wanted("a text: put it in quotes")),
@@ -140,19 +138,19 @@ fn or_none<T>(
 }
 
 /// A text to show to people.
-pub(crate) fn name(value: &Value) -> Result<String, Refusal> {
+fn name(value: &Value) -> Result<String, Refusal> {
     let name = text(value)?;
     (!name.trim().is_empty() && !name.contains(char::is_control))
         .then_some(name)
         .ok_or_else(|| Refusal::wanted("a text of one line"))
 }
 
-pub(crate) fn host(value: &Value) -> Result<HostName, Refusal> {
+fn host(value: &Value) -> Result<HostName, Refusal> {
     let wanted = "a host's name without white space, such as build1";
     text_as(value, wanted, |name| name.parse().ok())
 }
 
-pub(crate) fn command_prefix(value: &Value) -> Result<String, Refusal> {
+fn command_prefix(value: &Value) -> Result<String, Refusal> {
     let wanted = "a word without white space or backticks, in quotes, such as \"!rc\"";
     // What the bot says puts commands between backticks.
     let is_apart = |c: char| c.is_whitespace() || c.is_control() || c == '`';
@@ -162,7 +160,7 @@ pub(crate) fn command_prefix(value: &Value) -> Result<String, Refusal> {
 }
 
 /// The address of the client-server API.
-pub(crate) fn homeserver_url(value: &Value) -> Result<Url, Refusal> {
+fn homeserver_url(value: &Value) -> Result<Url, Refusal> {
     // A password stands before the @, be the rest a URL or not; so this is looked at before anything is shown.
     if value.as_str().is_some_and(|text| text.contains('@')) {
         return Err(Refusal::because(
@@ -188,13 +186,13 @@ pub(crate) fn is_unprotected(url: &Url) -> bool {
     url.scheme() == "http" && !is_loopback
 }
 
-pub(crate) fn server_name(value: &Value) -> Result<OwnedServerName, Refusal> {
+fn server_name(value: &Value) -> Result<OwnedServerName, Refusal> {
     let wanted = "a server name without https://, such as example.org";
     text_as(value, wanted, |text| ServerName::parse(text).ok())
 }
 
 /// The part of a new user's id before the colon.
-pub(crate) fn localpart(value: &Value) -> Result<String, Refusal> {
+fn localpart(value: &Value) -> Result<String, Refusal> {
     let name = text(value)?;
     let user = UserId::parse(format!("@{name}:localhost"));
     user.is_ok_and(|user| user.validate_strict().is_ok())
@@ -222,7 +220,7 @@ pub(crate) fn user_id(value: &Value) -> Result<OwnedUserId, Refusal> {
 }
 
 /// A room's id or alias.
-pub(crate) fn room(value: &Value) -> Result<OwnedRoomOrAliasId, Refusal> {
+fn room(value: &Value) -> Result<OwnedRoomOrAliasId, Refusal> {
     let wanted =
         "a room alias or id in quotes, such as \"#admins:example.org\" or \"!abcdef:example.org\"";
     text_as(value, wanted, |text| {
@@ -232,11 +230,11 @@ pub(crate) fn room(value: &Value) -> Result<OwnedRoomOrAliasId, Refusal> {
     })
 }
 
-pub(crate) fn power_level(value: &Value) -> Result<i64, Refusal> {
+fn power_level(value: &Value) -> Result<i64, Refusal> {
     number(value, Int::MIN.into(), Int::MAX.into(), ", such as 100")
 }
 
-pub(crate) fn flag(value: &Value) -> Result<bool, Refusal> {
+fn flag(value: &Value) -> Result<bool, Refusal> {
     let flag = value.as_bool();
     flag.ok_or_else(|| Refusal::wanted("true or false"))
 }
@@ -251,19 +249,19 @@ pub(crate) fn duration(value: &Value) -> Result<Duration, Refusal> {
 }
 
 /// A time span that is not zero.
-pub(crate) fn positive_duration(value: &Value) -> Result<Duration, Refusal> {
+fn positive_duration(value: &Value) -> Result<Duration, Refusal> {
     let duration = duration(value)?;
     (!duration.is_zero())
         .then_some(duration)
         .ok_or_else(|| Refusal::wanted("a duration longer than nothing, such as 30s or 2m"))
 }
 
-pub(crate) fn duration_or_none(value: &Value) -> Result<Option<Duration>, Refusal> {
+fn duration_or_none(value: &Value) -> Result<Option<Duration>, Refusal> {
     or_none(value, "a duration such as 12h", positive_duration)
 }
 
 /// A number of bytes that a file may have. Files are cut by whole blocks, so it cannot be less than some dozens of them.
-pub(crate) fn output_size(value: &Value) -> Result<u64, Refusal> {
+fn output_size(value: &Value) -> Result<u64, Refusal> {
     text_as(value, "a size such as 8MiB, of 256KiB at least", |text| {
         let size = text.parse::<ByteSize>().ok()?.as_u64();
         (size >= SMALLEST_OUTPUT).then_some(size)
@@ -271,12 +269,12 @@ pub(crate) fn output_size(value: &Value) -> Result<u64, Refusal> {
 }
 
 /// A number of things that is at least one.
-pub(crate) fn count(value: &Value) -> Result<usize, Refusal> {
+fn count(value: &Value) -> Result<usize, Refusal> {
     let count = number(value, 1, LARGEST_COUNT, "")?;
     Ok(usize::try_from(count).unwrap_or(usize::MAX))
 }
 
-pub(crate) fn count_or_none(value: &Value) -> Result<Option<usize>, Refusal> {
+fn count_or_none(value: &Value) -> Result<Option<usize>, Refusal> {
     let wanted = format!("a whole number from 1 to {LARGEST_COUNT}");
     or_none(value, &wanted, count)
 }
@@ -312,7 +310,7 @@ fn one_of<T: Copy>(value: &Value, choices: &[(&str, T)]) -> Result<T, Refusal> {
 }
 
 /// A path; a relative one begins at the folder of the file.
-pub(crate) fn path(value: &Value) -> Result<PathBuf, Refusal> {
+fn path(value: &Value) -> Result<PathBuf, Refusal> {
     if value.as_str().is_some_and(|text| text.starts_with('~')) {
         return Err(Refusal::wanted(
             "a path without ~, which is not expanded here: write it out",
@@ -324,7 +322,7 @@ pub(crate) fn path(value: &Value) -> Result<PathBuf, Refusal> {
 }
 
 /// What a link looks like.
-pub(crate) fn link_pattern(value: &Value) -> Result<LinkPattern, Refusal> {
+fn link_pattern(value: &Value) -> Result<LinkPattern, Refusal> {
     LinkPattern::new(&text(value)?).map_err(|error| {
         let cause = in_one_line(&error);
         Refusal::wanted(format!("a regular expression for an https URL ({cause})"))

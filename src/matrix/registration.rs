@@ -23,12 +23,16 @@ use serde_yaml::Value;
 
 use crate::{
     config::{
-        Problem, Problems, Refusal,
+        FileError, Problem, Problems, Refusal,
         document::{self, Document, Given},
         values::{self, Anything, Flag, Kind, Name, Text},
     },
     secret::Token,
 };
+
+/// What to do where there is no registration.
+const MISSING: &str = "write one with `rcbot registration --config` and the path of your config.yaml, and give it to the \
+                       homeserver too";
 
 /// What the committed template has in place of a token.
 const PLACEHOLDER: &str = "REPLACE_ME";
@@ -57,26 +61,9 @@ pub struct Registration {
 /// Why there is no [`Registration`].
 #[derive(Debug, thiserror::Error)]
 pub enum RegistrationError {
-    /// There is no such file.
-    #[error(
-        "there is no {path}: write one with `rcbot registration --config` and the path of your config.yaml, and give it to \
-         the homeserver too"
-    )]
-    Missing {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The file is there and cannot be read.
-    #[error("cannot read {path}: it must be a file that the user who runs rcbot may read")]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// The file says something that cannot be.
+    /// As for every file that people write.
     #[error(transparent)]
-    Invalid(Problems),
+    File(#[from] FileError),
     /// The file is about other users than the bot's: either it or the configuration names the wrong one. It may have other
     /// problems besides.
     #[error(transparent)]
@@ -90,15 +77,7 @@ impl Registration {
     /// # Errors
     /// With everything that is wrong, each with its line and what is wanted.
     pub fn load(path: &Path, bot_user: &UserId) -> Result<Self, RegistrationError> {
-        let text = document::text_of(path).map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound => RegistrationError::Missing {
-                path: path.to_owned(),
-            },
-            _ => RegistrationError::Unreadable {
-                path: path.to_owned(),
-                source,
-            },
-        })?;
+        let text = document::text_of(path, MISSING)?;
         let is_open = fs::metadata(path)
             .is_ok_and(|metadata| metadata.permissions().mode() & READABLE_BY_OTHERS != 0);
         let mut registration = Self::parse(path, &text, bot_user)?;
@@ -128,7 +107,7 @@ impl Registration {
         let (registration, warnings) = read.map_err(|problems| match cover {
             Some(Cover::Other) => RegistrationError::OfAnotherUser(problems),
             Some(Cover::Unknown | Cover::Shared | Cover::Exclusive) | None => {
-                RegistrationError::Invalid(problems)
+                FileError::from(problems).into()
             }
         })?;
         Ok(Self {
@@ -331,15 +310,23 @@ pub enum GenerateError {
     },
 }
 
-/// The text of a registration for the bot's user, with two fresh tokens of 256 bits. A secret as a whole.
+/// The text of a registration for the bot's user, with two fresh tokens of 256 bits. A secret as a whole. With device management it
+/// is for a homeserver with Matrix Authentication Service, which logs in no appservice; newer homeservers take that for granted.
 ///
 /// # Errors
 /// When the system has no random numbers.
-pub fn generate(bot_user: &UserId) -> Result<String, GenerateError> {
+pub fn generate(bot_user: &UserId, has_device_management: bool) -> Result<String, GenerateError> {
     let localpart = bot_user.localpart();
     let as_token = random_token().map_err(GenerateError::NoRandomness)?;
     let hs_token = random_token().map_err(GenerateError::NoRandomness)?;
     let regex = namespace_regex(bot_user);
+    let device_management = if has_device_management {
+        format!(
+            "# The appservice makes and deletes its users' devices itself: it is not logged in.\n{DEVICE_MANAGEMENT}: true\n"
+        )
+    } else {
+        String::new()
+    };
     Ok(format!(
         "\
 # Lets rcbot act as {bot_user}. Keep it secret: whoever can read it can be the bot.
@@ -358,19 +345,7 @@ namespaces:
       regex: '{regex}'
   aliases: []
   rooms: []
-"
-    ))
-}
-
-/// The same for a homeserver with Matrix Authentication Service, which logs in no appservice. Newer homeservers take for
-/// granted what it says.
-///
-/// # Errors
-/// When the system has no random numbers.
-pub fn generate_with_device_management(bot_user: &UserId) -> Result<String, GenerateError> {
-    let text = generate(bot_user)?;
-    Ok(format!(
-        "{text}# The appservice makes and deletes its users' devices itself: it is not logged in.\n{DEVICE_MANAGEMENT}: true\n"
+{device_management}"
     ))
 }
 

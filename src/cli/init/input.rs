@@ -10,7 +10,10 @@ use url::Url;
 
 use super::{discover::Discovery, prompt::Prompt};
 use crate::{
-    config::{HostName, usable_directory, values},
+    config::{
+        HostName, usable_directory,
+        values::{FilePath, HomeserverUrl, Host, Kind as _, Localpart, Room, Server, User},
+    },
     remote_control::ProjectName,
 };
 
@@ -21,16 +24,16 @@ const NONE: &str = "none";
 #[derive(Debug, Default, clap::Args)]
 pub(super) struct Input {
     /// Where the homeserver's client-server API is, such as `http://127.0.0.1:8008`.
-    #[arg(long, value_name = "URL", value_parser = homeserver)]
+    #[arg(long, value_name = "URL", value_parser = HomeserverUrl::of_text)]
     pub(super) homeserver: Option<Url>,
     /// The name in which the user ids of the homeserver end, such as example.org.
-    #[arg(long, value_name = "NAME", value_parser = server_name)]
+    #[arg(long, value_name = "NAME", value_parser = Server::of_text)]
     pub(super) server_name: Option<OwnedServerName>,
     /// The one room in which commands count: its alias or id.
     #[arg(long, value_name = "ROOM", value_parser = admin_room)]
     pub(super) admin_room: Option<OwnedRoomOrAliasId>,
     /// An administrator: only the users who are named here may command the bot. Repeatable.
-    #[arg(long, value_name = "USER", value_parser = user)]
+    #[arg(long, value_name = "USER", value_parser = User::of_text)]
     pub(super) admin: Vec<OwnedUserId>,
     /// Where the first project's sessions run.
     #[arg(long, value_name = "PATH", value_parser = |text: &str| directory(text, None))]
@@ -39,10 +42,10 @@ pub(super) struct Input {
     #[arg(long, value_name = "NAME", value_parser = project)]
     pub(super) project: Option<ProjectName>,
     /// The name of the bot's user, before the colon.
-    #[arg(long, value_name = "NAME", default_value = "rcbot", value_parser = localpart)]
+    #[arg(long, value_name = "NAME", default_value = "rcbot", value_parser = Localpart::of_text)]
     pub(super) localpart: String,
     /// What this host is called, where the bots of several hosts share the admin room, such as build1.
-    #[arg(long, value_name = "NAME", value_parser = host)]
+    #[arg(long, value_name = "NAME", value_parser = Host::of_text)]
     pub(super) host: Option<HostName>,
 }
 
@@ -112,7 +115,7 @@ impl Input {
             self.server_name,
             "Server name, in which its user ids end (such as example.org)",
             discovery.server_name.as_ref().map(|name| name.as_str()),
-            server_name,
+            Server::of_text,
         )?;
         let admin_room = prompt.unless_given(
             self.admin_room,
@@ -161,11 +164,11 @@ fn ask_for_homeserver<R: BufRead, W: Write>(
     discover: impl Fn(&Url) -> Discovery,
 ) -> anyhow::Result<(Url, Discovery)> {
     let question = "Homeserver, where its client-server API is (such as http://127.0.0.1:8008)";
-    let url = prompt.ask(question, None, homeserver)?;
+    let url = prompt.ask(question, None, HomeserverUrl::of_text)?;
     let discovery = discover(&url);
     if let Some(elsewhere) = &discovery.elsewhere {
         prompt.say(&format!("  {url} says that it is at {elsewhere}"))?;
-        let url = prompt.ask(question, Some(elsewhere.as_str()), homeserver)?;
+        let url = prompt.ask(question, Some(elsewhere.as_str()), HomeserverUrl::of_text)?;
         return Ok((url, discovery));
     }
     if !discovery.is_homeserver {
@@ -176,16 +179,8 @@ fn ask_for_homeserver<R: BufRead, W: Write>(
     Ok((url, discovery))
 }
 
-fn homeserver(text: &str) -> Result<Url, String> {
-    values::of_text(text, values::homeserver_url)
-}
-
-fn server_name(text: &str) -> Result<OwnedServerName, String> {
-    values::of_text(text, values::server_name)
-}
-
 fn admin_room(text: &str) -> Result<OwnedRoomOrAliasId, String> {
-    values::of_text(text, values::room).map_err(|_| {
+    Room::of_text(text).map_err(|_| {
         format!("found {text:?}, wanted a room's alias or id, such as #admins:example.org or !abcdef:example.org")
     })
 }
@@ -194,19 +189,7 @@ fn admin_room(text: &str) -> Result<OwnedRoomOrAliasId, String> {
 fn admins(text: &str) -> Result<Vec<OwnedUserId>, String> {
     let words = text.split([' ', ',']).filter(|word| !word.is_empty());
     let words = words.filter(|word| *word != NONE);
-    words.map(user).collect()
-}
-
-fn user(text: &str) -> Result<OwnedUserId, String> {
-    values::of_text(text, values::user_id)
-}
-
-fn localpart(text: &str) -> Result<String, String> {
-    values::of_text(text, values::localpart)
-}
-
-fn host(text: &str) -> Result<HostName, String> {
-    values::of_text(text, values::host)
+    words.map(User::of_text).collect()
 }
 
 fn project(text: &str) -> Result<ProjectName, String> {
@@ -218,7 +201,7 @@ fn project(text: &str) -> Result<ProjectName, String> {
 fn directory(text: &str, home: Option<&Path>) -> Result<PathBuf, String> {
     let path = match (text.strip_prefix("~/"), home) {
         (Some(rest), Some(home)) => home.join(rest),
-        (Some(_) | None, _) => values::of_text(text, values::path)?,
+        (Some(_) | None, _) => FilePath::of_text(text)?,
     };
     let path = std::path::absolute(path).map_err(|error| error.to_string())?;
     usable_directory(&path).map_err(|why| format!("{why}; make it or name another"))?;

@@ -105,6 +105,6 @@ proptest! {
         fs::write(file.path(), &bytes).unwrap();
         let error = Config::load(file.path()).unwrap_err();
         let is_text = str::from_utf8(&bytes).is_ok();
-        prop_assert_eq!(matches!(error, ConfigError::Invalid(_)), is_text, "{}", error);
+        prop_assert_eq!(matches!(error, FileError::Invalid(_)), is_text, "{}", error);
     }
 }

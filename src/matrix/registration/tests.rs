@@ -59,7 +59,7 @@ fn a_generated_registration_is_accepted_and_never_twice_the_same() {
         user_id!("@a+b.c-d_e=f/g:[::1]:8448"),
         user_id!("@7:127.0.0.1:80"),
     ] {
-        let text = generate(user).unwrap();
+        let text = generate(user, false).unwrap();
         let registration = Registration::parse(Path::new("r.yaml"), &text, user).unwrap();
         assert!(
             registration.warnings().is_empty(),
@@ -71,8 +71,8 @@ fn a_generated_registration_is_accepted_and_never_twice_the_same() {
             assert_eq!(token.expose().len(), 64);
             assert!(token.expose().bytes().all(|byte| byte.is_ascii_hexdigit()));
         }
-        let again =
-            Registration::parse(Path::new("r.yaml"), &generate(user).unwrap(), user).unwrap();
+        let again = Registration::parse(Path::new("r.yaml"), &generate(user, false).unwrap(), user)
+            .unwrap();
         assert_ne!(registration.as_token, again.as_token);
         assert_ne!(registration.hs_token, again.hs_token);
     }
@@ -94,12 +94,15 @@ fn a_registration_of_another_user_is_told_from_one_that_is_wrong_in_itself() {
         assert_eq!(told, is_of_another_user, "{error}");
     }
     let error = parse("id: rcbot").unwrap_err();
-    assert!(matches!(error, RegistrationError::Invalid(_)), "{error}");
+    assert!(
+        matches!(error, RegistrationError::File(FileError::Invalid(_))),
+        "{error}"
+    );
 }
 
 #[test]
 fn a_generated_registration_says_what_a_homeserver_reads() {
-    let text = generate(&bot_user()).unwrap();
+    let text = generate(&bot_user(), false).unwrap();
     let value = serde_yaml::from_str::<serde_yaml::Value>(&text).unwrap();
     assert_eq!(value["id"], "rcbot");
     assert!(value["url"].is_null());
@@ -122,9 +125,9 @@ fn a_generated_registration_says_what_a_homeserver_reads() {
 
 #[test]
 fn a_generated_registration_says_whether_the_homeserver_logs_in_the_bot() {
-    let plain = parse(&generate(&bot_user()).unwrap()).unwrap();
+    let plain = parse(&generate(&bot_user(), false).unwrap()).unwrap();
     assert!(!plain.has_device_management);
-    let text = generate_with_device_management(&bot_user()).unwrap();
+    let text = generate(&bot_user(), true).unwrap();
     let registration = parse(&text).unwrap();
     assert!(registration.has_device_management);
     assert!(registration.warnings().is_empty());
@@ -234,7 +237,10 @@ fn a_file_that_is_not_there_is_named_with_the_command_that_writes_it() {
     let folder = tempfile::tempdir().unwrap();
     let error =
         Registration::load(&folder.path().join("registration.yaml"), &bot_user()).unwrap_err();
-    assert!(matches!(error, RegistrationError::Missing { .. }));
+    assert!(matches!(
+        error,
+        RegistrationError::File(FileError::Missing { .. })
+    ));
     assert!(
         error
             .to_string()
@@ -243,7 +249,7 @@ fn a_file_that_is_not_there_is_named_with_the_command_that_writes_it() {
     );
     let error = Registration::load(folder.path(), &bot_user()).unwrap_err();
     assert!(
-        matches!(error, RegistrationError::Unreadable { .. }),
+        matches!(error, RegistrationError::File(FileError::Unreadable { .. })),
         "{error}"
     );
 }
@@ -252,7 +258,7 @@ fn a_file_that_is_not_there_is_named_with_the_command_that_writes_it() {
 fn a_new_file_is_readable_by_its_owner_alone_and_never_replaces_another() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("registration.yaml");
-    let text = generate(&bot_user()).unwrap();
+    let text = generate(&bot_user(), false).unwrap();
 
     write_new(&path, &text).unwrap();
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
@@ -377,7 +383,7 @@ proptest! {
         fs::write(file.path(), &bytes).unwrap();
         let error = Registration::load(file.path(), &bot_user()).unwrap_err();
         let is_text = str::from_utf8(&bytes).is_ok();
-        prop_assert_eq!(matches!(error, RegistrationError::Invalid(_)), is_text, "{}", error);
+        prop_assert_eq!(matches!(error, RegistrationError::File(FileError::Invalid(_))), is_text, "{}", error);
     }
 
     #[test]
@@ -388,7 +394,7 @@ proptest! {
         let Ok(user) = UserId::parse(format!("@{localpart}:{server}")) else {
             return Ok(());
         };
-        let text = generate(&user).unwrap();
+        let text = generate(&user, false).unwrap();
         let registration = Registration::parse(Path::new("r.yaml"), &text, &user);
         prop_assert!(registration.is_ok_and(|it| it.warnings().is_empty()), "{text}");
     }
