@@ -15,10 +15,8 @@ const OWNER_ONLY: u32 = 0o600;
 const PRIVATE: u32 = 0o700;
 
 /// Replaces `path` by a file with this content, mode 0600, and returns once disk and folder have it. Each path has one writer.
-///
-/// # Errors
-/// Whatever the file system says. Nearly always `path` is then as it was; where the disk fails in the last step, it may have
-/// the new content already.
+/// After an error nearly always `path` is then as it was; where the disk fails in the last step, it may have the new content
+/// already.
 pub(crate) fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     let folder = File::open(folder_of(path)?)?;
     let new = new_file(path);
@@ -30,9 +28,6 @@ pub(crate) fn write(path: &Path, content: &[u8]) -> io::Result<()> {
 }
 
 /// Removes a file, and returns once the folder has forgotten it. A file that is not there is fine.
-///
-/// # Errors
-/// Whatever the file system says.
 pub(crate) fn remove(path: &Path) -> io::Result<()> {
     remove_if_there(&new_file(path))?;
     remove_if_there(path)?;
@@ -40,9 +35,6 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
 }
 
 /// Makes a folder that is closed to others, with those above it, and returns once disk has them. One that is there is fine.
-///
-/// # Errors
-/// Whatever the file system says.
 pub(crate) fn create_folder(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());

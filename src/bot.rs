@@ -115,9 +115,6 @@ enum Event {
 
 /// Runs the bot until `shutdown`, which leaves the sessions running. What it has begun may go on for a moment, so the data
 /// directory has to be kept until the runtime has ended.
-///
-/// # Errors
-/// [`BotError`], for what waiting does not mend.
 pub async fn run(
     config: Config,
     login: Login,

@@ -127,7 +127,6 @@ struct ConfigFile {
 
 /// Does what the arguments say. Exit codes: 0 well, 1 failed while running, 2 wrong arguments or configuration, 3 needs the
 /// operator first.
-#[must_use]
 pub fn run(arguments: Arguments) -> ExitCode {
     log::set_up(arguments.log_format);
     let is_bot = matches!(arguments.command, Command::Run(_));

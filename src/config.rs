@@ -151,7 +151,6 @@ pub enum RequireEncryptedCommands {
 
 impl Config {
     /// The power level that any command needs, those included that are about a project which says otherwise.
-    #[must_use]
     pub fn least_power_level(&self) -> i64 {
         let of_projects = self.projects.values().map(|project| project.power_level);
         let of_roots = self.project_roots.iter().map(|root| root.power_level);
@@ -160,7 +159,6 @@ impl Config {
     }
 
     /// The power level for a project that is not known any more, such as a folder that went: the highest that it may have needed.
-    #[must_use]
     pub fn power_level_of_unknown(&self) -> i64 {
         let of_roots = self.project_roots.iter().map(|root| root.power_level);
         let of_root = |level: Option<i64>| level.unwrap_or(self.authorization.power_level);
@@ -169,9 +167,7 @@ impl Config {
     }
 
     /// Reads and checks a file. Relative paths in it begin at the folder that it is in.
-    ///
-    /// # Errors
-    /// With everything that is wrong, each with line, key, what was found and what is wanted.
+    /// The error has everything that is wrong, each with line, key, what was found and what is wanted.
     pub fn load(path: &Path) -> Result<Self, FileError> {
         let text = document::text_of(path, MISSING)?;
         let mut config = Self::from_text(path, &text)?;
@@ -187,9 +183,6 @@ impl Config {
     }
 
     /// Checks what a file says, or is to say.
-    ///
-    /// # Errors
-    /// As [`Self::load`].
     pub fn from_text(path: &Path, text: &str) -> Result<Self, FileError> {
         let absolute = std::path::absolute(path).map_err(FileError::unreadable(path))?;
         let folder = absolute.parent().unwrap_or(&absolute);
@@ -217,7 +210,6 @@ impl Config {
     }
 
     /// What is allowed and yet doubtful, such as an address without TLS.
-    #[must_use]
     pub fn warnings(&self) -> &[Problem] {
         &self.warnings
     }

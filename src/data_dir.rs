@@ -35,35 +35,23 @@ pub(crate) const CONTENT: [&str; 3] = [LOCK, MATRIX, SESSIONS];
 
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[expect(
+    missing_docs,
+    reason = "the messages and the names of the fields say it"
+)]
 pub enum DataDirError {
-    /// It, or a file in it, cannot be made or opened.
     #[error("cannot use {path}, the data directory or a file in it")]
-    Unusable {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// It, or a file in it, is closed to whoever runs this.
+    Unusable { path: PathBuf, source: io::Error },
     #[error(
         "{path} is another user's: the data directory and all in it must belong to the user who runs the bot, and \
          `rcbot check` names the command that sees to it"
     )]
-    NotOurs {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// Another bot uses it.
+    NotOurs { path: PathBuf, source: io::Error },
     #[error(
         "another rcbot runs with the data directory {path}{}: stop it first, or give this one a data_dir of its own",
         described(*.process)
     )]
     InUse {
-        /// Which.
         path: PathBuf,
         /// The other one's, if it can be seen.
         process: Option<i32>,
@@ -81,9 +69,6 @@ pub struct DataDir {
 
 impl DataDir {
     /// Makes the directory if need be, closes it to others, and locks it.
-    ///
-    /// # Errors
-    /// [`DataDirError`].
     pub fn open(path: &Path) -> Result<Self, DataDirError> {
         let real_path = atomic_file::create_folder(path)
             .and_then(|()| close_to_others(path))
@@ -111,19 +96,16 @@ impl DataDir {
     }
 
     /// The folder of the session records.
-    #[must_use]
     pub fn sessions(&self) -> PathBuf {
         sessions(&self.path)
     }
 
     /// The operator's socket.
-    #[must_use]
     pub fn socket(&self) -> PathBuf {
         self.path.join(SOCKET)
     }
 
     /// The folder of the Matrix stores.
-    #[must_use]
     pub fn matrix(&self) -> PathBuf {
         matrix(&self.path)
     }
@@ -145,20 +127,17 @@ fn unusable(path: &Path, source: io::Error) -> DataDirError {
 }
 
 /// The folder of the session records in a data directory, for those who look into one that is not theirs.
-#[must_use]
 pub fn sessions(data_dir: &Path) -> PathBuf {
     data_dir.join(SESSIONS)
 }
 
 /// The folder of the Matrix stores in a data directory, for the same.
-#[must_use]
 pub fn matrix(data_dir: &Path) -> PathBuf {
     data_dir.join(MATRIX)
 }
 
 /// The process of the bot that runs with a data directory. It is looked up and not found out by trying the lock, which would
 /// keep out a bot that starts at that moment.
-#[must_use]
 pub fn process_running_with(data_dir: &Path) -> Option<i32> {
     let lock = data_dir.join(LOCK).canonicalize().ok()?;
     let inode = fs::metadata(&lock).ok()?.ino();

@@ -62,9 +62,7 @@ impl fmt::Display for Cause {
 }
 
 /// A client that follows no redirection: a homeserver sends nobody elsewhere.
-///
-/// # Errors
-/// When this host has no root certificates.
+/// Fails when this host has no root certificates.
 pub(crate) fn client(builder: ClientBuilder) -> reqwest::Result<Client> {
     builder.redirect(redirect::Policy::none()).build()
 }
@@ -79,8 +77,7 @@ pub(crate) fn address(site: &Url, path: &[&str]) -> Url {
     url
 }
 
-/// # Errors
-/// Whatever is not a JSON answer with a status of success.
+/// Whatever is not a JSON answer with a status of success is an error.
 pub(crate) async fn send(request: RequestBuilder) -> Result<Answer, Cause> {
     let unreachable = |error: reqwest::Error| Cause::Unreachable(innermost(&error));
     let mut response = request.send().await.map_err(unreachable)?;

@@ -18,9 +18,7 @@ pub struct NotALink;
 
 impl Link {
     /// Takes a text for a link.
-    ///
-    /// # Errors
-    /// When it does not parse as a URL, is not `https`, has no host, or names a user or a password.
+    /// Fails when it does not parse as a URL, is not `https`, has no host, or names a user or a password.
     pub fn parse(text: &str) -> Result<Self, NotALink> {
         let url = Url::parse(text).map_err(|_| NotALink)?;
         let plain = url.scheme() == "https"
@@ -32,25 +30,21 @@ impl Link {
 
     /// The URL itself: for the encrypted message, its picture, which is encrypted too, and the record on disk (mode 0600); for
     /// nothing else.
-    #[must_use]
     pub fn expose(&self) -> &str {
         self.0.as_str()
     }
 
     /// Whether a text is this URL. Tells nothing to whoever does not know it already.
-    #[must_use]
     pub fn is(&self, text: &str) -> bool {
         self.0.as_str() == text
     }
 
     /// Whether the URL begins with a text.
-    #[must_use]
     pub fn starts_with(&self, text: &str) -> bool {
         self.0.as_str().starts_with(text)
     }
 
     /// The host that the link names; no secret.
-    #[must_use]
     pub fn host(&self) -> &str {
         self.0.host_str().unwrap_or_default()
     }

@@ -77,9 +77,6 @@ pub struct NotASecret(&'static str);
 
 impl<K: Kind> Secret<K> {
     /// Takes a text for a secret.
-    ///
-    /// # Errors
-    /// When it is no text of this kind.
     pub fn new(text: String) -> Result<Self, NotASecret> {
         K::is(&text)
             .then_some(Self(text, PhantomData))
@@ -89,7 +86,6 @@ impl<K: Kind> Secret<K> {
 
 impl<K> Secret<K> {
     /// The text itself: for the homeserver, for the session, or for a file of mode 0600.
-    #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
     }

@@ -47,22 +47,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Why an order did not get to the bot, or was not carried out.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OperatorError {
-    /// Nobody listens.
     #[error("no bot runs with this data directory, or it does not listen at {path}")]
-    NoBot {
-        /// The socket.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    NoBot { path: PathBuf, source: io::Error },
     /// The connection broke, or what came is no answer.
     #[error("the bot's answer did not come, by {path}")]
-    NoAnswer {
-        /// The socket.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    NoAnswer { path: PathBuf, source: io::Error },
     /// The bot has the order and is not done with it.
     #[error("it has not done so within {}, and goes on trying: `rcbot status` shows what is left", humantime::format_duration(*.0))]
     NotYet(Duration),
@@ -223,9 +212,7 @@ where
 }
 
 /// Asks the bot that runs with this data directory to stop a session; gives back its answer, once the session is over.
-///
-/// # Errors
-/// [`OperatorError`]; also when the answer takes longer than `patience`.
+/// Fails also when the answer takes longer than `patience`.
 pub(crate) async fn ask_to_stop(
     data_dir: &Path,
     project: &str,
@@ -237,9 +224,6 @@ pub(crate) async fn ask_to_stop(
 }
 
 /// Asks the bot that runs with this data directory for the identity of a user.
-///
-/// # Errors
-/// [`OperatorError`].
 pub(crate) async fn ask_for_identity(
     data_dir: &Path,
     user: &UserId,
@@ -248,9 +232,6 @@ pub(crate) async fn ask_for_identity(
 }
 
 /// Asks the bot that runs with this data directory to accept this identity of a user from now on.
-///
-/// # Errors
-/// [`OperatorError`].
 pub(crate) async fn ask_to_trust(
     data_dir: &Path,
     user: &UserId,

@@ -135,8 +135,7 @@ impl From<Trouble> for Outcome {
 }
 
 impl<'a> Api<'a> {
-    /// # Errors
-    /// When requests cannot be made at all: this host has no root certificates.
+    /// Fails when requests cannot be made at all: this host has no root certificates.
     pub(super) fn new(config: &'a Config, login: Option<&'a Login>) -> reqwest::Result<Self> {
         Ok(Self {
             client: http::client(Client::builder().timeout(TIMEOUT))?,

@@ -131,9 +131,6 @@ impl From<NoPower> for Denied {
 /// Decides about one command.
 ///
 /// `facts` is what the homeserver says of the room *now*; `None` where it did not answer, or not with sense.
-///
-/// # Errors
-/// [`Denied`], with the first reason that applies.
 pub(crate) fn authorize(
     sender: &UserId,
     trust: Trust,

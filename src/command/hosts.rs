@@ -81,9 +81,6 @@ pub(crate) fn turn(
 
 /// The project of this host that a command means: the one that it names, or the only one that begins so, else the only one that can be
 /// meant.
-///
-/// # Errors
-/// [`Misuse::UnknownProject`], [`Misuse::NothingRuns`] or [`Misuse::Ambiguous`].
 pub(crate) fn choose_project(command: &Command, own: &Host) -> Result<ProjectName, Misuse> {
     choose(command, &[own], false).map(|place| place.project)
 }

@@ -146,7 +146,6 @@ pub(crate) fn not_recorded(project: &ProjectName, reason: &str) -> Reply {
 }
 
 /// The list of commands, and the projects that they can be about.
-#[must_use]
 pub fn help(prefix: &str, projects: &[String], has_roots: bool) -> Reply {
     let commands = format!(
         "`{prefix} start [project] [options]`: start a session, or get the running one's link again. Options, as far as the \

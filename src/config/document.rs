@@ -63,24 +63,15 @@ pub(crate) struct Document<'a> {
 
 /// Why a file that people write is not accepted.
 #[derive(Debug, thiserror::Error)]
+#[expect(
+    missing_docs,
+    reason = "the messages and the names of the fields say it"
+)]
 pub enum FileError {
-    /// There is no such file.
     #[error("there is no {path}: {remedy}")]
-    Missing {
-        /// The file.
-        path: PathBuf,
-        /// What to do.
-        remedy: &'static str,
-    },
-    /// The file is there and cannot be read.
+    Missing { path: PathBuf, remedy: &'static str },
     #[error("cannot read {path}: it must be a file that the user who runs rcbot may read")]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// The file says something that cannot be.
+    Unreadable { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Invalid(#[from] Problems),
 }

@@ -16,7 +16,6 @@ pub struct InvalidHostName;
 
 impl HostName {
     /// The name of this host by the system; one that cannot be told, or addressed, is `unknown-host`.
-    #[must_use]
     pub fn of_system() -> Self {
         let name = nix::unistd::gethostname().ok();
         let name = name.and_then(|name| name.to_str()?.parse().ok());
@@ -24,7 +23,6 @@ impl HostName {
     }
 
     /// The name as people type it.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -32,8 +32,6 @@ pub struct Places {
 
 impl Places {
     /// Reads a file.
-    ///
-    /// # Errors
     /// As [`Config::load`], but for what is wrong elsewhere in the file.
     pub fn load(path: &Path) -> Result<Self, FileError> {
         let problems = match Config::load(path) {

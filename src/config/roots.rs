@@ -61,14 +61,12 @@ struct Place {
 
 impl Config {
     /// The project of this name: that of the configuration, else a folder below a root. Asks the file system.
-    #[must_use]
     pub fn project(&self, name: &ProjectName) -> Option<ConfiguredProject> {
         let configured = self.projects.get(name).cloned();
         configured.or_else(|| self.found_project(name))
     }
 
     /// All folders below the roots that are projects. Asks the file system.
-    #[must_use]
     pub fn look_below_roots(&self) -> Found {
         let mut found = Found::default();
         let taken = self.taken();

@@ -77,13 +77,11 @@ pub struct Matrix {
 
 impl Matrix {
     /// The bot's own user.
-    #[must_use]
     pub fn own_user(&self) -> &UserId {
         &self.config.bot_user
     }
 
     /// Whether the homeserver answered when it was last asked for what is new.
-    #[must_use]
     pub fn homeserver_answers(&self) -> watch::Receiver<bool> {
         self.answers.subscribe()
     }

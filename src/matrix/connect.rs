@@ -43,9 +43,7 @@ pub struct Connection {
 impl Matrix {
     /// Logs in, or takes up the session of an earlier run, and sees to the bot's identity. Waits for a homeserver that
     /// does not answer, for as long as it takes. `folder` is for Matrix only, and is made if need be.
-    ///
-    /// # Errors
-    /// [`Fault`]s that waiting does not mend.
+    /// Fails with what waiting does not mend.
     pub async fn connect(
         config: Arc<Config>,
         login: &Login,

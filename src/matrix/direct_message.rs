@@ -71,7 +71,6 @@ pub struct ConfidentialRoom {
 
 impl ConfidentialRoom {
     /// Which room it is.
-    #[must_use]
     pub fn id(&self) -> &RoomId {
         self.room.room_id()
     }
@@ -79,8 +78,6 @@ impl ConfidentialRoom {
     /// Sends the link, in a text of its own: nobody waits for its picture, which may follow it.
     ///
     /// The same `transaction` in the same room is the same event for the homeserver, however often it is tried.
-    ///
-    /// # Errors
     /// [`NotSent::Refused`] if the room turned out to be overheard, [`NotSent::Fault`] if the sending failed.
     pub async fn send(
         mut self,
@@ -114,9 +111,6 @@ impl ConfidentialRoom {
     }
 
     /// Says something that is for the recipient only and yet no link.
-    ///
-    /// # Errors
-    /// As [`Self::send`].
     pub async fn tell(mut self, notice: Notice<'_>) -> Result<(), NotSent> {
         let turn = self.turn().await;
         let content = notice.content(Sound::Silent);
@@ -184,9 +178,6 @@ impl Matrix {
 
     /// Proves the room in which this user got a link before, if there is one and their identity is pinned: for a command that is
     /// still to be judged. No room is made, and nobody pinned.
-    ///
-    /// # Errors
-    /// As [`Self::confidential_room`].
     pub async fn known_confidential_room(
         &self,
         recipient: &UserId,
@@ -210,8 +201,6 @@ impl Matrix {
     /// Finds or makes the room in which a link may be sent to this user, and proves that it is fit for it. `tried`: the room in
     /// which a link may stand already. No other one will do then, as it could not be told who reads it there. `known`: a proof that
     /// is good for it, unless it is too old.
-    ///
-    /// # Errors
     /// [`NotSent::Refused`] if there can be none, [`NotSent::Fault`] if it cannot be told.
     pub async fn confidential_room(
         &self,
@@ -241,9 +230,6 @@ impl Matrix {
     }
 
     /// Tells somebody something in their direct message, if there is one. For what belongs to a link, and is none.
-    ///
-    /// # Errors
-    /// [`Fault`], when the homeserver did not take it.
     pub async fn tell(
         &self,
         recipient: &UserId,

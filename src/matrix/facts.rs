@@ -95,28 +95,20 @@ impl CreateEvent {
 
 /// Why a user has no power over the admin room.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names of the fields say it")]
 pub enum NoPower {
     /// The user is not on the list `authorization.users`.
     NotListed,
     /// The user is not joined to the room.
     NotAMember,
     /// The user's power level is too low.
-    PowerLevel {
-        /// What the user has.
-        has: i64,
-        /// What is needed.
-        needs: i64,
-    },
+    PowerLevel { has: i64, needs: i64 },
     /// Others can join the room without an invitation, and no list names those who have power.
-    NotInviteOnly {
-        /// The room's join rule.
-        join_rule: String,
-    },
+    NotInviteOnly { join_rule: String },
     /// The level that everybody in the room has is enough, and no list names those who have power.
     OpenToAllMembers {
-        /// What everybody has, by `users_default` of the room's power levels.
+        /// By `users_default` of the room's power levels.
         has: i64,
-        /// What is needed.
         needs: i64,
     },
     /// The bot does not know rooms of this version.
@@ -125,7 +117,6 @@ pub enum NoPower {
 
 impl RoomFacts {
     /// What follows from these events, and from whether the room is encrypted, or ever was.
-    #[must_use]
     pub fn from_state(events: StateEvents, encrypted: bool) -> Self {
         let StateEvents {
             create,
@@ -144,7 +135,6 @@ impl RoomFacts {
     }
 
     /// The power levels by the rules of the room's version. `None`: the bot does not know that version.
-    #[must_use]
     pub fn levels(&self) -> Option<RoomPowerLevels> {
         let rules = self.room_version.rules()?;
         let source = match &self.power_levels {
@@ -161,9 +151,6 @@ impl RoomFacts {
 
     /// The room's power levels, if they and the configuration give this user power over the room. `self` is what the
     /// homeserver says of the room and of this user.
-    ///
-    /// # Errors
-    /// [`NoPower`], with the first reason that applies.
     pub fn power_of(
         &self,
         user: &UserId,

@@ -22,27 +22,23 @@ pub(super) const LONGEST_WAIT: Duration = Duration::from_mins(5);
 
 /// A fault of the homeserver, of the way to it, or of our own stores.
 #[derive(Debug, thiserror::Error)]
+#[expect(
+    missing_docs,
+    reason = "the messages and the names of the fields say it"
+)]
 pub enum Fault {
     /// A request failed, or the SDK did.
     #[error("the request to the homeserver failed")]
     Request(#[source] Box<matrix_sdk::Error>),
-    /// The homeserver's answer cannot be read.
     #[error("the homeserver's answer to {request} is invalid")]
     Nonsense {
-        /// What was asked.
         request: &'static str,
-        /// Why.
-        #[source]
         source: serde_json::Error,
     },
-    /// The homeserver refused the log-in.
     #[error("the homeserver refuses the log-in: {status} {code}: {remedy}")]
     LoginRefused {
-        /// The HTTP status.
         status: u16,
-        /// The Matrix error code, such as `M_UNKNOWN_TOKEN`.
         code: String,
-        /// What to do.
         remedy: String,
     },
     /// The homeserver does not let an appservice speak for a device.
@@ -51,10 +47,7 @@ pub enum Fault {
          give the bot's user a password, unregister the appservice, and set bot.password in config.yaml in place of \
          `appservice`"
     )]
-    NoIdentityAssertion {
-        /// Which.
-        device: String,
-    },
+    NoIdentityAssertion { device: String },
     /// Which room the admin room is has yet to be found out, or the bot is not in it.
     #[error("the bot is not in the admin room yet")]
     NotInAdminRoom,
@@ -63,48 +56,26 @@ pub enum Fault {
     RoomNotShown,
     /// Users whom the bot had signed have another identity now, so the SDK did not send.
     #[error("another identity than the one that the bot has signed is shown for {users:?}")]
-    IdentityChanged {
-        /// Who.
-        users: Vec<OwnedUserId>,
-    },
-    /// A file of ours could not be read or written.
+    IdentityChanged { users: Vec<OwnedUserId> },
     #[error("cannot use the file {path}")]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// A file of ours cannot be parsed.
+    File { path: PathBuf, source: io::Error },
     #[error("the file {path} is invalid: {remedy}")]
-    UnreadableFile {
-        /// Which.
-        path: PathBuf,
-        /// What to do.
-        remedy: &'static str,
-    },
+    UnreadableFile { path: PathBuf, remedy: &'static str },
     /// The keys of the bot's device are not those that the homeserver has for it: it has to be another device.
     #[error("the keys of the bot's device are lost")]
     DeviceLost,
     /// The SDK panicked at what a user sent, of which a new connection takes nothing.
     #[error("the Matrix library failed at what {user} sent")]
-    SetAside {
-        /// Who.
-        user: String,
-    },
+    SetAside { user: String },
     /// The connection failed by a bug, or the SDK did, at something that cannot be set aside.
     #[error("the Matrix library or what works on it failed, which is a bug: see above in the log")]
     Panicked,
     /// Anything else that ends the bot.
     #[error("{what}")]
     Fatal {
-        /// What is wrong, and what to do about it.
         what: String,
         /// How it may be mended: never [`Severity::Passing`].
         severity: Severity,
-        /// Why.
-        #[source]
         source: Option<Cause>,
     },
 }
@@ -152,7 +123,6 @@ impl Fault {
     }
 
     /// What may mend it.
-    #[must_use]
     pub fn severity(&self) -> Severity {
         match self {
             Self::Request(error) if sdk_error_is_passing(error) => Severity::Passing,
@@ -178,7 +148,6 @@ impl Fault {
     }
 
     /// Whether trying again later may help.
-    #[must_use]
     pub fn is_passing(&self) -> bool {
         self.severity() == Severity::Passing
     }
@@ -206,7 +175,6 @@ impl Fault {
     }
 
     /// How long the homeserver wants to be left alone, and is.
-    #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         let ErrorKind::LimitExceeded(limit) = self.code()? else {
             return None;
@@ -219,7 +187,6 @@ impl Fault {
     }
 
     /// Whether the homeserver no longer knows our access token, or our device.
-    #[must_use]
     pub fn is_logged_out(&self) -> bool {
         matches!(self.code(), Some(ErrorKind::UnknownToken(_))) || self.names_unknown_device()
     }

@@ -84,7 +84,6 @@ pub(crate) struct StoredRoom {
 
 impl MatrixFolder {
     /// With this path, which need not be there yet.
-    #[must_use]
     pub fn new(path: PathBuf) -> Self {
         Self(path)
     }
@@ -107,7 +106,6 @@ impl MatrixFolder {
     }
 
     /// What brings the bot's identity back to another device.
-    #[must_use]
     pub fn recovery_key(&self) -> PathBuf {
         self.0.join("recovery-key")
     }

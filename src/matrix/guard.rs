@@ -283,9 +283,6 @@ struct Waiting {
 
 impl Quarantine {
     /// With what earlier runs have learned.
-    ///
-    /// # Errors
-    /// [`Fault::File`].
     pub fn load(folder: &MatrixFolder) -> Result<Self, Fault> {
         let path = folder.quarantine();
         let offenders = folder::read(&path)?.and_then(|text| {

@@ -200,7 +200,6 @@ impl HomeserverKind {
     }
 
     /// What the homeserver's operator does with the registration in a file, for this bot.
-    #[must_use]
     pub fn how_to_register(self, registration: &Path, bot: &UserId) -> String {
         let file = registration.display();
         let (server, id) = (bot.server_name(), bot.localpart());

@@ -98,9 +98,7 @@ impl TryFrom<StateEvent> for HostEvent {
 
 impl Matrix {
     /// What the other bots in the admin room announce, as the last sync has it.
-    ///
-    /// # Errors
-    /// [`Fault`], where the store cannot be read or the bot is not in the room.
+    /// Fails where the store cannot be read or the bot is not in the room.
     pub async fn announcements(&self) -> Result<Vec<(OwnedUserId, Announcement)>, Fault> {
         let room = self.joined_admin_room()?;
         let mut announcements = Vec::new();
@@ -123,9 +121,7 @@ impl Matrix {
     }
 
     /// Announces this host.
-    ///
-    /// # Errors
-    /// [`Fault`]; `M_FORBIDDEN` where the bot may not send such events.
+    /// Fails with `M_FORBIDDEN` where the bot may not send such events.
     pub async fn announce(&self, announcement: &Announcement) -> Result<(), Fault> {
         let content = serde_json::to_value(announcement).map_err(|source| Fault::Nonsense {
             request: "the announcement of this host",

@@ -344,9 +344,6 @@ pub(super) enum Decrypted {
 }
 
 /// What an event says, if its key is there.
-///
-/// # Errors
-/// [`Fault`], where the store does not tell.
 pub(super) async fn try_to_decrypt(
     room: &Room,
     event: &Raw<OriginalSyncRoomEncryptedEvent>,
@@ -418,7 +415,6 @@ pub enum Skew {
 impl Skew {
     /// The difference between this host's time and another's, if it takes away half of the time or more in which a command
     /// counts.
-    #[must_use]
     pub fn between(own: SystemTime, other: SystemTime, max_command_age: Duration) -> Option<Self> {
         let skew = match own.duration_since(other) {
             Ok(ahead) => Self::Ahead(ahead),

@@ -108,19 +108,16 @@ impl SentLink {
     }
 
     /// What it takes to redact all that was sent up to now.
-    #[must_use]
     pub fn receipt(&self) -> &LinkReceipt {
         &self.receipt
     }
 
     /// Where it is.
-    #[must_use]
     pub fn room(&self) -> &RoomId {
         &self.receipt.room
     }
 
     /// Whether the recipient has yet to accept the invitation to that room.
-    #[must_use]
     pub fn is_invited(&self) -> bool {
         self.is_invited
     }
@@ -128,9 +125,6 @@ impl SentLink {
     /// Sends the link's picture after it. The link itself is not held up by this, nor lost if it fails.
     ///
     /// Whoever drops this future halfway still has a receipt that is right: it says that the picture may have been sent.
-    ///
-    /// # Errors
-    /// [`NoPicture`].
     pub async fn follow_with_picture(
         &mut self,
         matrix: &Matrix,

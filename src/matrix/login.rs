@@ -54,9 +54,6 @@ pub enum Login {
 
 impl Login {
     /// As the configuration says, with the registration that it names.
-    ///
-    /// # Errors
-    /// [`RegistrationError`], where it names one.
     pub fn load(config: &Config) -> Result<Self, RegistrationError> {
         Ok(match &config.login {
             LoginMethod::Appservice { registration } => {
@@ -68,7 +65,6 @@ impl Login {
     }
 
     /// What is allowed and yet doubtful.
-    #[must_use]
     pub fn warnings(&self) -> &[Problem] {
         match self {
             Self::Appservice(registration) => registration.warnings(),

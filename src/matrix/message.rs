@@ -11,28 +11,21 @@ use serde::{Deserialize, Serialize};
 
 /// What the bot hears.
 #[derive(Debug)]
+#[expect(missing_docs, reason = "the names of the fields say it")]
 pub enum Heard {
     /// Somebody addressed the bot.
     Message(Message),
     /// Somebody said what the bot cannot decrypt.
     Undecryptable {
-        /// Who.
         sender: OwnedUserId,
-        /// To answer it.
         reply_to: ReplyTo,
     },
     /// Somebody writes to the bot in their direct message, where no command counts.
-    DirectMessage {
-        /// Who.
-        sender: OwnedUserId,
-    },
+    DirectMessage { sender: OwnedUserId },
     /// The admin room was upgraded, and is another room now.
     AdminRoomMoved,
     /// The homeserver shows another identity of a user than the one that the bot knows.
-    IdentityChanged {
-        /// Whose.
-        user: OwnedUserId,
-    },
+    IdentityChanged { user: OwnedUserId },
 }
 
 /// A text that somebody addressed to the bot in the admin room.
@@ -64,7 +57,6 @@ impl ReplyTo {
     }
 
     /// The message that is answered.
-    #[must_use]
     pub fn event_id(&self) -> &EventId {
         &self.event_id
     }

@@ -48,9 +48,6 @@ pub struct RecoveryKey {
 impl RecoveryKey {
     /// The key of the bot with this folder, where this is the value of the variable [`RECOVERY_KEY_VARIABLE`]. The variable
     /// comes before the file; an empty one is none.
-    ///
-    /// # Errors
-    /// [`Fault::File`].
     pub fn find(variable: Option<&OsStr>, folder: &MatrixFolder) -> Result<Option<Self>, Fault> {
         let given = variable.and_then(OsStr::to_str);
         if let Some(text) = given.filter(|text| !text.is_empty()) {
@@ -70,13 +67,11 @@ impl RecoveryKey {
     }
 
     /// The file in which it was found, if it was not the variable.
-    #[must_use]
     pub fn file(&self) -> Option<&Path> {
         self.file.as_deref()
     }
 
     /// Where it was found, in words.
-    #[must_use]
     pub fn origin(&self) -> String {
         match &self.file {
             Some(file) => format!("the file {}", file.display()),
@@ -85,7 +80,6 @@ impl RecoveryKey {
     }
 
     /// Whether it is the key with this description, which the homeserver keeps beside the secrets.
-    #[must_use]
     pub fn fits(&self, description: SecretStorageKeyEventContent) -> bool {
         SecretStorageKey::from_account_data(self.expose(), description).is_ok()
     }
@@ -104,10 +98,8 @@ impl fmt::Debug for RecoveryKey {
 
 /// Gives the bot a new device and a new identity, whose recovery key replaces the old one in `folder`. People's clients will
 /// say that the bot's identity has changed. No bot may run on the folder meanwhile.
-///
-/// # Errors
-/// [`Fault`]s of the homeserver and of our files; then this can be tried again. Nothing is done where the bot has only a token, or
-/// the homeserver asks an appservice for a password too.
+/// After a fault of the homeserver or of our files this can be tried again. Nothing is done where the bot has only a token, or the
+/// homeserver asks an appservice for a password too.
 pub async fn reset_identity(
     config: &Config,
     login: &Login,

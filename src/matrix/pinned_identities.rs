@@ -56,7 +56,6 @@ pub enum KnownIdentity {
 
 impl KnownIdentity {
     /// Its key.
-    #[must_use]
     pub fn key(self) -> MasterKey {
         match self {
             Self::Configured(key) | Self::Seen(key) => key,
@@ -82,9 +81,6 @@ pub(super) struct KeptVerification(
 
 impl Matrix {
     /// The identity of a user as the bot knows it, and as the homeserver shows it now.
-    ///
-    /// # Errors
-    /// [`Fault`], when the homeserver does not tell.
     pub async fn identity(&self, user: &UserId) -> Result<IdentityReport, Fault> {
         let encryption = self.client.encryption();
         let identity = encryption.request_user_identity(user).await?;
@@ -95,9 +91,7 @@ impl Matrix {
     }
 
     /// Accepts another identity of a user from now on: the operator has looked at it.
-    ///
-    /// # Errors
-    /// [`Fault`], when the homeserver does not answer, or the table cannot be written.
+    /// Fails when the homeserver does not answer, or the table cannot be written.
     pub async fn accept_identity(
         &self,
         user: &UserId,

@@ -70,9 +70,7 @@ impl Proof {
 
 impl Matrix {
     /// Asks the homeserver for all that decides about a command of this user.
-    ///
-    /// # Errors
-    /// [`Fault`]: nothing is known, and nothing may be concluded.
+    /// After a fault nothing is known, and nothing may be concluded.
     pub async fn room_facts(&self, user: &UserId) -> Result<RoomFacts, Fault> {
         let room = self.joined_admin_room()?;
         let authorization = &self.config.authorization;
@@ -85,9 +83,7 @@ impl Matrix {
     }
 
     /// Asks the homeserver for the event of a message once more, and looks at what it proves.
-    ///
-    /// # Errors
-    /// [`Fault`]: nothing is known, and nothing may be concluded.
+    /// After a fault nothing is known, and nothing may be concluded.
     pub async fn proof(&self, message: &Message) -> Result<Proof, Fault> {
         let room = self.joined_admin_room()?;
         match self.fetch(&room, message).await? {
@@ -152,15 +148,12 @@ impl Matrix {
     }
 
     /// Whether a command counted already. What a connection heard just before it was made again may come once more by the next one.
-    #[must_use]
     pub fn has_counted(&self, message: &Message) -> bool {
         self.replay_protection.has_event(&message.event_id)
     }
 
     /// Makes a command count, now and never again, and pins its sender's identity if none is pinned yet.
-    ///
-    /// # Errors
-    /// [`Fault`], where that cannot be written down.
+    /// Fails where that cannot be written down.
     pub async fn count(&self, message: &Message, proof: &Proof) -> Result<(), Fault> {
         let replay_protection = Arc::clone(&self.replay_protection);
         let (event, place) = (message.event_id.clone(), proof.place.clone());

@@ -83,9 +83,7 @@ pub struct LinkTransactions {
 impl Matrix {
     /// Redacts a link and its picture. If it is not known where the picture is, the homeserver is asked as for a link without a
     /// receipt. A room or an event that is gone, or that is no longer ours, cannot be mended.
-    ///
-    /// # Errors
-    /// [`Fault`], if it may work later.
+    /// Fails if it may work later.
     pub async fn redact_link(
         &self,
         receipt: &LinkReceipt,
@@ -110,9 +108,7 @@ impl Matrix {
 
     /// Redacts a link whose sending was cut off, and its picture, wherever it may be. The homeserver is sent a harmless text under
     /// the same transaction: if the link had arrived, it answers with the link's event.
-    ///
-    /// # Errors
-    /// [`Fault`], if it may work later.
+    /// Fails if it may work later.
     pub async fn redact_undelivered(
         &self,
         recipient: &UserId,
@@ -127,9 +123,7 @@ impl Matrix {
     }
 
     /// The same in the rooms to which no link of this user goes any more: another one is to be sent in their place.
-    ///
-    /// # Errors
-    /// [`Fault`], if it may work later.
+    /// Fails if it may work later.
     pub async fn redact_in_replaced(
         &self,
         recipient: &UserId,

@@ -73,9 +73,7 @@ pub enum RegistrationError {
 impl Registration {
     /// Reads a file and checks it against the bot's user: that user must lie in an exclusive namespace, and must not be
     /// the `sender_localpart`, for which Synapse answers 500 to `/sync`.
-    ///
-    /// # Errors
-    /// With everything that is wrong, each with its line and what is wanted.
+    /// The error has everything that is wrong, each with its line and what is wanted.
     pub fn load(path: &Path, bot_user: &UserId) -> Result<Self, RegistrationError> {
         let text = document::text_of(path, MISSING)?;
         let is_open = fs::metadata(path)
@@ -91,7 +89,6 @@ impl Registration {
     }
 
     /// What is allowed and yet doubtful, such as a `url` at which nobody listens.
-    #[must_use]
     pub fn warnings(&self) -> &[Problem] {
         &self.warnings
     }
@@ -286,35 +283,26 @@ fn read_namespace(
 
 /// Why no registration was written.
 #[derive(Debug, thiserror::Error)]
+#[expect(
+    missing_docs,
+    reason = "the messages and the names of the fields say it"
+)]
 pub enum GenerateError {
-    /// The system has no random numbers for the tokens.
     #[error("the system gives no random numbers for the tokens")]
     NoRandomness(#[source] SysError),
     /// There is such a file. The homeserver may know its tokens, so it is left alone.
     #[error(
         "{path} exists already and is left as it is: remove it, or name another file with --output"
     )]
-    Exists {
-        /// The file.
-        path: PathBuf,
-    },
-    /// It cannot be written.
+    Exists { path: PathBuf },
     #[error(
         "cannot write {path}: its folder must exist, and the user who runs rcbot must be allowed to write there"
     )]
-    Unwritable {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
+    Unwritable { path: PathBuf, source: io::Error },
 }
 
 /// The text of a registration for the bot's user, with two fresh tokens of 256 bits. A secret as a whole. With device management it
 /// is for a homeserver with Matrix Authentication Service, which logs in no appservice; newer homeservers take that for granted.
-///
-/// # Errors
-/// When the system has no random numbers.
 pub fn generate(bot_user: &UserId, has_device_management: bool) -> Result<String, GenerateError> {
     let localpart = bot_user.localpart();
     let as_token = random_token().map_err(GenerateError::NoRandomness)?;
@@ -350,9 +338,6 @@ namespaces:
 }
 
 /// Writes the text to a file that must not exist yet, mode 0600: the whole of it, or no file at all.
-///
-/// # Errors
-/// When there is such a file, or when it cannot be written.
 pub fn write_new(path: &Path, text: &str) -> Result<(), GenerateError> {
     let folder = path
         .parent()

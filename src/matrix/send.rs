@@ -72,9 +72,6 @@ pub struct Notice<'a> {
 impl Matrix {
     /// Says something in the admin room; where it answers a message, as a reply, and in the message's thread if it was
     /// sent in one.
-    ///
-    /// # Errors
-    /// [`Fault`], when the homeserver did not take it.
     pub async fn say(&self, notice: Notice<'_>, answered: Option<&ReplyTo>) -> Result<(), Fault> {
         let mut content = notice.content(Sound::Silent);
         content.relates_to = answered.map(ReplyTo::relation);
@@ -84,9 +81,6 @@ impl Matrix {
     }
 
     /// Puts a reaction to a message in the admin room. The SDK never encrypts one, so that devices can read it that get no keys.
-    ///
-    /// # Errors
-    /// [`Fault`], when the homeserver did not take it.
     pub async fn react(
         &self,
         message: &ReplyTo,
@@ -102,9 +96,6 @@ impl Matrix {
     }
 
     /// Shows in the admin room that the bot is about to say something, for some seconds, or no longer.
-    ///
-    /// # Errors
-    /// [`Fault`], when the homeserver did not take it.
     pub async fn show_typing(&self, typing: bool) -> Result<(), Fault> {
         Ok(self.joined_admin_room()?.typing_notice(typing).await?)
     }
@@ -120,9 +111,6 @@ impl Matrix {
 
     /// Sends what is no secret. Whoever's identity has changed may read it, and a relation that the homeserver refuses is left
     /// out: an answer without one is better than none.
-    ///
-    /// # Errors
-    /// [`Fault`], when the homeserver did not take it.
     pub(super) async fn send(
         &self,
         room: &Room,

@@ -346,7 +346,6 @@ impl Matrix {
 
 impl Matrix {
     /// The events that wait for their keys, which a connection in place of this one is to wait for: no later one hears them.
-    #[must_use]
     pub fn take_undecrypted(&self) -> VecDeque<Undecrypted> {
         self.inbox.take_undecrypted()
     }

@@ -15,14 +15,12 @@ use super::{
 
 /// The address of the claude.ai account for which the links of this project open: of the one that is logged in now, with
 /// the environment that a session gets. `None` where that cannot be told. Reads a file, so it may block.
-#[must_use]
 pub fn account(project: &Project) -> Option<String> {
     account_with(&environment(&project.settings), &project.directory)
 }
 
 /// How long the login lasts with which a project's sessions run, if that is not long. `None` as well where they run something else.
 /// Reads files, so it may block.
-#[must_use]
 pub fn login_ends_in(
     settings: &SessionSettings,
     directory: &Path,

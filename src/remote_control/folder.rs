@@ -56,7 +56,6 @@ impl FolderReader {
 }
 
 /// When each project was last used that has had a session here: when one printed something. Reads a folder, so it may block.
-#[must_use]
 pub fn last_used(sessions: &Path) -> BTreeMap<ProjectName, SystemTime> {
     let entries = fs::read_dir(sessions).into_iter().flatten().flatten();
     let used = entries.filter_map(|entry| {

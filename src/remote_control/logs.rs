@@ -22,13 +22,11 @@ pub struct Output(String);
 
 impl Output {
     /// The lines. For those who may have the session's link, in confidence.
-    #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
     }
 
     /// Whether nothing was printed.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

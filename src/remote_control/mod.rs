@@ -97,9 +97,6 @@ pub struct TaskPanicked;
 
 /// What the processes of each session on this host take of it. Looks at all processes, so it may block for some
 /// milliseconds.
-///
-/// # Errors
-/// When `/proc` cannot be read.
 pub fn usage() -> Result<BTreeMap<SessionId, Usage>, process::ProcessError> {
     let by_id = process::usage_by(SESSION_ID_VARIABLE)?.into_iter();
     Ok(by_id
@@ -204,9 +201,6 @@ impl RemoteControl {
     }
 
     /// The last lines that the project's latest session printed. Links are blotted out.
-    ///
-    /// # Errors
-    /// [`OutputError`].
     pub fn output(&self, project: &ProjectName) -> Result<Output, OutputError> {
         let slot = self.slots.get(project);
         let configured = slot.and_then(|slot| slot.project.as_ref());
@@ -215,7 +209,6 @@ impl RemoteControl {
     }
 
     /// Where the records are: a folder for each project that has had a session.
-    #[must_use]
     pub fn folder(&self) -> &Path {
         self.store.folder()
     }
@@ -232,7 +225,6 @@ impl RemoteControl {
     }
 
     /// One entry for each project of the configuration, and for each other one with a session, in the order of their names.
-    #[must_use]
     pub fn status(&self) -> Vec<Status> {
         let uptime = now().uptime;
         let is_configured = |slot: &Slot| slot.project.as_ref().is_some_and(|it| !it.is_found);
@@ -244,7 +236,6 @@ impl RemoteControl {
     }
 
     /// Whether somebody waits to hear what came of asking for a link.
-    #[must_use]
     pub fn owes_answers(&self) -> bool {
         let slots = self.slots.values();
         let sessions = slots.filter_map(|slot| slot.record.session.as_ref());
@@ -255,9 +246,6 @@ impl RemoteControl {
     }
 
     /// Waits until something comes about that is to be handled. It may be called off at any time.
-    ///
-    /// # Errors
-    /// [`TaskPanicked`].
     pub async fn next(&mut self) -> Result<Happened, TaskPanicked> {
         let slots = self.slots.values();
         let due = slots.flat_map(|slot| [slot.save_again_at, slot.next_wake()]);
@@ -288,7 +276,6 @@ impl RemoteControl {
     }
 
     /// All requests that a delivery answers; of a session that is over, `first` only.
-    #[must_use]
     pub fn requests(&self, id: &DeliveryId, first: &Request) -> Vec<Request> {
         match self.delivery(id) {
             Some(delivery) => delivery.requests().cloned().collect(),
@@ -297,7 +284,6 @@ impl RemoteControl {
     }
 
     /// Whether a delivery is still wanted: its session goes on, and shows that link.
-    #[must_use]
     pub fn wants(&self, id: &DeliveryId) -> bool {
         self.delivery(id).is_some()
     }

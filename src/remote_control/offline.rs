@@ -49,7 +49,6 @@ pub enum Known {
 
 impl Known {
     /// A project that never had a session, or whose last one is over.
-    #[must_use]
     pub fn none(project: &ProjectName) -> Self {
         Self::Record {
             status: Status::of(project, None, Duration::ZERO),
@@ -58,7 +57,6 @@ impl Known {
     }
 
     /// Whose session it is.
-    #[must_use]
     pub fn project(&self) -> &ProjectName {
         match self {
             Self::Record { status, .. } => &status.project,
@@ -67,7 +65,6 @@ impl Known {
     }
 
     /// Whether there is a session to end. One that was ended while no bot ran is on record until a bot has told of it.
-    #[must_use]
     pub fn is_active(&self) -> bool {
         match self {
             Self::Record { status, is_alive } => {
@@ -82,9 +79,6 @@ impl Known {
 
 /// What there is in this folder of records, and of processes that belong to it. Changes nothing, and may be called while a bot
 /// runs.
-///
-/// # Errors
-/// [`OfflineError`].
 pub fn status(folder: &Path) -> Result<Vec<Known>, OfflineError> {
     let uptime = now().uptime;
     let store = Store::existing(folder)?;
@@ -118,9 +112,7 @@ pub fn status(folder: &Path) -> Result<Vec<Known>, OfflineError> {
 
 /// Ends a project's session, on record or not. The next bot redacts the link, and answers whoever waits. Only while none
 /// runs: the caller holds the lock of the data directory. `None`: there is no session.
-///
-/// # Errors
-/// [`OfflineError`]. What was not ended is ended by the next bot.
+/// What was not ended is ended by the next bot.
 pub async fn stop(
     folder: &Path,
     project: &ProjectName,

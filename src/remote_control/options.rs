@@ -29,7 +29,6 @@ impl StartOption {
     pub const ALL: [Self; 3] = [Self::Mode, Self::Spawn, Self::Name];
 
     /// The option's name, without dashes; also that of its placeholder in commands.
-    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Mode => "mode",
@@ -69,7 +68,6 @@ pub struct Options {
 
 impl Options {
     /// The value of an option, if it has one.
-    #[must_use]
     pub fn get(&self, option: StartOption) -> Option<&str> {
         match option {
             StartOption::Mode => self.mode.as_deref(),
@@ -102,7 +100,6 @@ pub struct InvalidSessionName;
 
 impl SessionName {
     /// The name.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -193,9 +190,6 @@ impl SessionSettings {
     }
 
     /// What was asked for, each value as the settings spell it.
-    ///
-    /// # Errors
-    /// [`NotAllowed`], with the first option that is not.
     pub fn allow(&self, asked: &Start) -> Result<Start, NotAllowed> {
         let Start { beginning, options } = asked;
         let choose = |option| {
@@ -230,7 +224,6 @@ impl SessionSettings {
     }
 
     /// The same with what was not asked for: the first of what is allowed.
-    #[must_use]
     pub fn complete(&self, start: &Start) -> Start {
         let Start { beginning, options } = start;
         let or_first = |option| {
@@ -253,9 +246,7 @@ impl SessionSettings {
 
     /// What somebody needs who starts such a session, or gets its link. An option whose value is not known takes as much as the
     /// most demanding one.
-    ///
-    /// # Errors
-    /// With an option whose value is not allowed any more.
+    /// Fails with an option whose value is not allowed any more.
     pub fn level(&self, start: &Start) -> Result<Option<i64>, StartOption> {
         let of = |option| {
             let mut choices = self.choices(start.beginning, option).iter();

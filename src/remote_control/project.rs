@@ -40,7 +40,6 @@ pub struct InvalidProjectName;
 
 impl ProjectName {
     /// The name as people type it.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -36,17 +36,11 @@ impl RemoteControl {
     /// in the meantime are finished, deliveries and redactions go on, and projects with `deliver_to` start.
     ///
     /// Has to be called within a tokio runtime.
-    ///
-    /// # Errors
-    /// [`RestoreError`].
     pub fn restore(settings: Settings) -> Result<(Self, Notices), RestoreError> {
         Self::restore_with(settings, |_| None)
     }
 
     /// The same, where projects are also found that the configuration does not name: asked for each that has a session.
-    ///
-    /// # Errors
-    /// [`RestoreError`].
     pub fn restore_with(
         settings: Settings,
         mut find: impl FnMut(&ProjectName) -> Option<Project>,

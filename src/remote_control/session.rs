@@ -104,7 +104,6 @@ pub struct SessionId(String);
 
 impl SessionId {
     /// A fresh one: 64 random bits.
-    #[must_use]
     pub fn random() -> Self {
         Self(format!("{:016x}", rand::random::<u64>()))
     }
@@ -239,7 +238,6 @@ pub enum Ending {
 
 impl Ending {
     /// What the program complained of, where that is known.
-    #[must_use]
     pub fn cause(&self) -> Option<Cause> {
         match self {
             Self::ExitedBeforeLink { cause, .. }
@@ -255,7 +253,6 @@ impl Ending {
     }
 
     /// Whether the process showed its link before.
-    #[must_use]
     pub fn came_after_link(&self) -> bool {
         match self {
             Self::Exited { .. }

@@ -41,9 +41,6 @@ pub(crate) enum UnfitSettings {
 }
 
 /// The SHA-256 of a settings file that only root and the bot's user can change. `is_ours` knows that user.
-///
-/// # Errors
-/// [`UnfitSettings`].
 pub(crate) fn digest_of(
     path: &Path,
     is_ours: impl Fn(u32) -> bool,

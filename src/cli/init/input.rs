@@ -94,9 +94,6 @@ impl Input {
     }
 
     /// Asks for what was not given. `discover` looks at a homeserver.
-    ///
-    /// # Errors
-    /// When no answer comes any more.
     pub(super) fn ask_for_the_rest<R: BufRead, W: Write>(
         self,
         prompt: &mut Prompt<R, W>,

@@ -16,9 +16,6 @@ impl<R: BufRead, W: Write> Prompt<R, W> {
     }
 
     /// Asks until `check` takes the answer, and shows why it does not. An empty answer takes what is offered.
-    ///
-    /// # Errors
-    /// When no answer comes any more.
     pub(super) fn ask<T>(
         &mut self,
         question: &str,
@@ -47,9 +44,6 @@ impl<R: BufRead, W: Write> Prompt<R, W> {
     }
 
     /// What was given, else the answer to a question.
-    ///
-    /// # Errors
-    /// As [`Self::ask`].
     pub(super) fn unless_given<T>(
         &mut self,
         given: Option<T>,
@@ -61,9 +55,6 @@ impl<R: BufRead, W: Write> Prompt<R, W> {
     }
 
     /// Tells something that is no question.
-    ///
-    /// # Errors
-    /// When the terminal is gone.
     pub(super) fn say(&mut self, text: &str) -> anyhow::Result<()> {
         Ok(writeln!(self.screen, "{text}")?)
     }

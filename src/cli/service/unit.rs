@@ -18,8 +18,7 @@ pub(super) struct Unit {
 }
 
 impl Unit {
-    /// # Errors
-    /// A path that systemd cannot be told.
+    /// Fails at a path that systemd cannot be told.
     pub(super) fn text(&self) -> anyhow::Result<String> {
         let (template, edit) = match self.user {
             Some(_) => (OF_SYSTEM, "sudo systemctl edit"),

@@ -50,9 +50,7 @@ pub enum PatternError {
 
 impl LinkPattern {
     /// Takes a regular expression for a pattern.
-    ///
-    /// # Errors
-    /// When it does not compile, or does not say literally which host every link of it names.
+    /// Fails when it does not compile, or does not say literally which host every link of it names.
     pub fn new(pattern: &str) -> Result<Self, PatternError> {
         let syntax =
             regex_syntax::parse(pattern).map_err(|error| PatternError::Syntax(Box::new(error)))?;
@@ -64,13 +62,11 @@ impl LinkPattern {
     }
 
     /// The host that every link names.
-    #[must_use]
     pub fn host(&self) -> &str {
         &self.host
     }
 
     /// A text with every URL of this host replaced, whether it is a link or only begins like one.
-    #[must_use]
     pub fn blot_out(&self, text: &str) -> String {
         let start = format!("{SCHEME}{}", self.host);
         let mut pieces = text.split(&start);

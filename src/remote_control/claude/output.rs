@@ -55,7 +55,6 @@ pub struct OutputReader {
 
 impl OutputReader {
     /// Looks for links of this pattern.
-    #[must_use]
     pub fn new(pattern: LinkPattern) -> Self {
         Self {
             parser: Parser::new_with_size(),
@@ -72,7 +71,6 @@ impl OutputReader {
     }
 
     /// Takes the next piece of output; returns what became certain with it, in order.
-    #[must_use]
     pub fn push(&mut self, output: &[u8]) -> Vec<Said> {
         let joined;
         let mut output = output;
@@ -133,7 +131,6 @@ impl OutputReader {
     }
 
     /// What the unfinished line at the end says, if it goes no further.
-    #[must_use]
     pub fn unfinished(&self) -> Option<Said> {
         self.page.judge()
     }

@@ -4,7 +4,6 @@ use vte::{Params, Parser, Perform};
 
 /// The text without escape sequences and control characters. Whatever moves the cursor or clears the screen becomes a line
 /// break, so that words that do not stand together are not read together.
-#[must_use]
 pub fn visible_text(bytes: &[u8]) -> String {
     let mut page = Page::default();
     Parser::new().advance(&mut page, bytes);

@@ -101,7 +101,6 @@ pub struct Follower {
 
 impl Follower {
     /// Follows the file at `path`, and keeps at most `limit` bytes of what was read on disk.
-    #[must_use]
     pub fn new(path: PathBuf, start: Start, limit: u64) -> Self {
         Self {
             path,

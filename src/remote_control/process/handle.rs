@@ -39,9 +39,7 @@ pub enum Exit {
 /// the kernel tells its parent. We know it only if we see the zombie before the parent reaps it; otherwise it is
 /// [`Exit::Unknown`]. Since Linux 6.15 the ioctl `PIDFD_GET_INFO` with `PIDFD_INFO_EXIT` would tell it to any holder of a pidfd,
 /// but neither rustix nor nix has a safe wrapper for it.
-///
-/// # Errors
-/// When the kernel gives no handle on the process. That it is over already is no error, nor that its pid is another's now.
+/// Fails when the kernel gives no handle on the process. That it is over already is no error, nor that its pid is another's now.
 pub(crate) async fn exited(identity: &ProcessIdentity) -> Result<Exit, ProcessError> {
     let Some(process) = Handle::open(identity)? else {
         return Ok(Exit::Unknown);

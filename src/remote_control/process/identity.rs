@@ -48,24 +48,18 @@ pub enum ProcessError {
 
 impl ProcessIdentity {
     /// The identity of the process that has this pid now. `None`: there is no such process, or it is a zombie.
-    ///
-    /// # Errors
-    /// When `/proc` cannot be read.
     pub fn of(pid: i32) -> Result<Option<Self>, ProcessError> {
         let seen = look(pid)?.filter(|process| !process.ended);
         Ok(seen.map(|process| process.identity))
     }
 
     /// Whether this very process still runs: same pid, same start time, same boot, not a zombie.
-    ///
-    /// # Errors
-    /// When `/proc` cannot be read: then nobody knows, and "no" could lose a process.
+    /// Fails when `/proc` cannot be read: then nobody knows, and "no" could lose a process.
     pub fn is_alive(&self) -> Result<bool, ProcessError> {
         Ok(self.look()?.is_some_and(|process| !process.ended))
     }
 
     /// The pid, for people to read. It names this process only as long as that runs.
-    #[must_use]
     pub fn pid(&self) -> i32 {
         self.pid
     }

@@ -129,9 +129,7 @@ pub enum NotSpawned {
 /// and nothing of our environment. It returns once the program runs.
 ///
 /// The process is our child and a zombie after its end, until `exited` reaps it.
-///
-/// # Errors
-/// See [`NotSpawned`]. In the one case that a process was started and cannot be looked at, it can be found by its mark only.
+/// In the one case that a process was started and cannot be looked at, it can be found by its mark only.
 pub fn spawn(launch: &Launch) -> Result<ProcessIdentity, NotSpawned> {
     require_spare_descriptors()?;
     let open = || open_without_links(&launch.directory).map_err(|error| explain(launch, &error));

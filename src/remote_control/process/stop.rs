@@ -91,9 +91,7 @@ pub enum StopError {
 ///
 /// Nothing is reaped here: children of ours remain as zombies, which are as good as gone, until
 /// [`exited`](super::exited) reaps them.
-///
-/// # Errors
-/// See [`StopError`]; with each of them something may be left.
+/// After each [`StopError`] something may be left.
 pub(crate) async fn stop(
     leader: Option<&ProcessIdentity>,
     mark: (&str, &str),

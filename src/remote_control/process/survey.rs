@@ -34,9 +34,7 @@ pub(crate) type Values<const N: usize> = [Option<OsString>; N];
 
 /// All processes of this host, zombies included, the oldest first, each with the values of these variables in the environment
 /// that it was started with. A zombie has none any more, nor has a process for us that is not ours.
-///
-/// # Errors
-/// When `/proc` cannot be read. Processes that vanish meanwhile are skipped; one that is there and cannot be looked at is an
+/// Fails when `/proc` cannot be read. Processes that vanish meanwhile are skipped; one that is there and cannot be looked at is an
 /// error, as it may be the one that is looked for.
 pub(crate) fn survey<const N: usize>(
     names: [&str; N],
