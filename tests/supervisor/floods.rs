@@ -75,7 +75,7 @@ fn the_end_of_a_process_is_seen_while_its_child_goes_on_printing() {
         async {
             let sandbox = Sandbox::new();
             let words = format!(
-                "({FAST}) & echo 'https://claude.ai/code/x '; \
+                "echo 'https://claude.ai/code/x '; ({FAST}) & \
              while [ ! -e end ]; do sleep 0.01; done; exit 3"
             );
             let project = script(&sandbox, &words);
