@@ -51,6 +51,7 @@ use crate::{
 };
 use connection::{Inbound, MatrixHandle};
 use deliver::{NotDelivered, Pictured, Trigger};
+use hosts::Signals;
 use judge::{Decision, Known};
 use local::{Answer, Ordered};
 use projects::{BelowRoots, Projects};
@@ -182,6 +183,8 @@ struct Bot {
     failed_roots: Vec<bool>,
     /// What other hosts are to know of this one, where there are any.
     announced: watch::Sender<Option<Announcement>>,
+    /// What their bots signalled.
+    signals: watch::Sender<Signals>,
     /// Whether somebody waits for an answer that takes a while.
     answer_is_due: watch::Sender<bool>,
     remote_control: RemoteControl,
@@ -213,6 +216,7 @@ impl Bot {
             is_looking: false,
             failed_roots: Vec::new(),
             announced: watch::Sender::new(None),
+            signals: watch::Sender::default(),
             answer_is_due: watch::Sender::new(false),
             queue: Queue::default(),
             limits: Limits::new(config.limits.commands_per_minute),
@@ -338,10 +342,11 @@ impl Bot {
                     self.tell(sender.as_str(), &text, Sound::Silent);
                 }
             }
+            Heard::HostSignal(signal) => self.hear_host(signal),
             Heard::AdminRoomMoved => self.announce(&reply::moved_here()),
             Heard::Undecryptable { sender, reply_to } => {
                 if self.limits.allow(Limited::Undecryptable, &sender) {
-                    self.say(&reply::undecryptable(), Some(reply_to));
+                    self.say_for_all(&reply::undecryptable(), reply_to);
                 }
             }
         }
@@ -353,6 +358,7 @@ impl Bot {
                 projects: self.projects.clone(),
                 statuses: self.remote_control.status(),
                 announced: self.announced.borrow().clone(),
+                signals: self.signals.clone(),
             };
             let matrix = self.matrix.clone();
             self.spawn(async move { judge::judge(matrix, &known, message).await });

@@ -20,9 +20,9 @@ use super::{
 use crate::{
     command::{
         Permit,
-        reply::{self, Secret},
+        reply::{self, OtherHost, Secret},
     },
-    matrix::{Announcement, Chain, Message, ReplyTo},
+    matrix::{Chain, Message, ReplyTo},
     remote_control::{self, OutputError, ProjectName, Request},
 };
 
@@ -36,7 +36,7 @@ impl Bot {
         audit::turned_away(&self.config.command_prefix, message);
         if self.limits.allow(Limited::Refusal, &message.sender) {
             let limit = self.config.limits.commands_per_minute;
-            self.reply(message, &reply::too_many_commands(limit));
+            self.say_for_all(&reply::too_many_commands(limit), message.into());
         }
     }
 
@@ -138,10 +138,11 @@ impl Bot {
     }
 
     /// Looking at all processes of the host takes some milliseconds, which others need not wait for.
-    fn show_status(&mut self, reply_to: ReplyTo, elsewhere: Vec<Announcement>) {
+    fn show_status(&mut self, reply_to: ReplyTo, elsewhere: Vec<OtherHost>) {
         let matrix = self.matrix.clone();
         let statuses = self.remote_control.status();
         let host = hosts::own_name(&self.config);
+        let prefix = self.config.command_prefix.clone();
         self.spawn_quiet(async move {
             let usage = match spawn_blocking(remote_control::usage).await {
                 Ok(usage) => usage.map_err(|error| Chain(&error).to_string()),
@@ -152,10 +153,11 @@ impl Bot {
                 BTreeMap::new()
             });
             let now = SystemTime::now();
-            let mut text = reply::status(&statuses, &usage, now);
-            if !elsewhere.is_empty() {
-                text = reply::status_of_hosts(&host, text, &elsewhere, now);
-            }
+            let text = if elsewhere.is_empty() {
+                reply::status(&statuses, &usage, now)
+            } else {
+                reply::status_of_hosts(&host, &statuses, &usage, &elsewhere, &prefix, now)
+            };
             answer::say(matrix, text, Some(reply_to)).await;
         });
     }

@@ -1,23 +1,31 @@
 //! Judges commands by what the homeserver says now, which takes a while and so is never done in the sync loop.
 
 use std::{
+    collections::BTreeSet,
     panic::resume_unwind,
     time::{Duration, Instant},
 };
 
-use tokio::time::timeout;
+use tokio::{sync::watch, time::timeout};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, error, warn};
 
-use super::{Event, connection::MatrixHandle, hosts, projects::Projects};
+use super::{
+    Event,
+    connection::MatrixHandle,
+    hosts::{self, Contest, Signals, TURN, TURN_OF_MEANT},
+    projects::Projects,
+};
 use crate::{
     command::{
         self, Command, Denied, Misuse, Permit, Policy, Verb, authorize,
-        hosts::{Host, Turn, choose_project},
+        hosts::{Addressee, Host, Turn, choose_project},
+        reply::OtherHost,
     },
     config::ConfiguredProject,
     matrix::{
         Announcement, Chain, ConfidentialRoom, Fault, Matrix, Message, NotConfidential, NotSent,
+        SignalKind,
     },
     remote_control::{Beginning, NotAllowed, ProjectName, SessionStatus, Start, Status},
 };
@@ -41,14 +49,14 @@ pub(super) enum Intent {
     Stop(ProjectName),
     Extend(ProjectName, Duration),
     Logs(ProjectName),
-    /// An overview, with what other hosts announce.
+    /// An overview, with that of other hosts.
     Status {
-        elsewhere: Vec<Announcement>,
+        elsewhere: Vec<OtherHost>,
     },
     /// What can be started, with what other hosts announce.
     Projects {
         word: Option<String>,
-        elsewhere: Vec<Announcement>,
+        elsewhere: Vec<OtherHost>,
     },
     Doctor,
     Help,
@@ -92,6 +100,7 @@ pub(super) struct Known {
     pub(super) statuses: Vec<Status>,
     /// What the other hosts know of this one, if there may be any.
     pub(super) announced: Option<Announcement>,
+    pub(super) signals: watch::Sender<Signals>,
 }
 
 /// What a command means, and the project that was found for it below a root.
@@ -207,20 +216,53 @@ impl Known {
         let announced = announced.and_then(|it| hosts::host(&(own.bot.clone(), it.clone())));
         let known: Vec<_> = others.iter().filter_map(hosts::host).collect();
         let seen = announced.as_ref().unwrap_or(&own);
-        match command::hosts::turn(seen, &known, &command, named) {
-            Turn::Others => None,
-            Turn::MineToAsk(misuse) => Some(Err(misuse)),
-            Turn::Mine => {
-                let elsewhere = match named {
-                    Some(_) => Vec::new(),
-                    None => others.into_iter().map(|(_, other)| other).collect(),
+        let Turn { addressee, order } = command::hosts::turn(seen, &known, &command, named);
+        let contest = Contest {
+            matrix,
+            signals: &self.signals,
+            about: message.event_id.as_str(),
+            order: &order,
+        };
+        let is_for_all = addressee == Addressee::All;
+        let asks_who_runs = is_for_all && command.as_ref().is_ok_and(|it| it.verb == Verb::Status);
+        match addressee {
+            // Whatever others claim: what is meant for this host is done here.
+            Addressee::Host(_) if order.first() == Some(&own.bot) => {
+                contest.announce_answer();
+            }
+            Addressee::Host(host) => {
+                let is_won = contest.is_won(SignalKind::Claim, TURN_OF_MEANT).await;
+                return is_won.then_some(Err(Misuse::HostDoesNotAnswer(host)));
+            }
+            Addressee::Unclear(misuse) => {
+                let is_won = contest.is_won(SignalKind::Claim, TURN).await;
+                return is_won.then_some(Err(misuse));
+            }
+            Addressee::All => {
+                let kind = if asks_who_runs {
+                    SignalKind::Ping
+                } else {
+                    SignalKind::Claim
                 };
-                Some(match command {
-                    Ok(command) => self.intend(&command, own, elsewhere).await,
-                    Err(misuse) => Err(misuse),
-                })
+                if !contest.is_won(kind, TURN).await {
+                    return None;
+                }
             }
         }
+        let silent = if asks_who_runs {
+            contest.silent().await
+        } else {
+            BTreeSet::new()
+        };
+        let elsewhere = others.into_iter().map(|(bot, announcement)| OtherHost {
+            is_silent: silent.contains(&bot),
+            announcement,
+        });
+        let elsewhere = elsewhere.filter(|_| is_for_all).collect();
+        Some(match command {
+            Ok(command) => self.intend(&command, own, elsewhere).await,
+            Err(misuse) => Err(misuse),
+        })
     }
 
     /// What a command means, on this host. `elsewhere` is what others announce, for an overview of all.
@@ -228,7 +270,7 @@ impl Known {
         &self,
         command: &Command,
         own: Host,
-        elsewhere: Vec<Announcement>,
+        elsewhere: Vec<OtherHost>,
     ) -> Result<Meaning, Misuse> {
         let intent = match command.verb {
             Verb::Status => Intent::Status { elsewhere },

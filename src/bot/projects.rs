@@ -23,10 +23,10 @@ use crate::{
         Policy,
         digest::Digest,
         hosts::Unnamed,
-        reply::{self, List, Listed, Reply},
+        reply::{self, List, Listed, OtherHost, Reply},
     },
     config::{Config, ConfiguredProject, Found},
-    matrix::{Announcement, ReplyTo},
+    matrix::ReplyTo,
     remote_control::{FolderReader, Phase, Project, ProjectName, Start, last_used},
 };
 
@@ -240,7 +240,7 @@ impl Bot {
         &mut self,
         word: Option<String>,
         reply_to: ReplyTo,
-        elsewhere: Vec<Announcement>,
+        elsewhere: Vec<OtherHost>,
     ) {
         let matrix = self.matrix.clone();
         let projects = self.projects.clone();
@@ -263,11 +263,7 @@ impl Bot {
                 Err(error) => return error!(%error, "projects not listed"),
             };
             if !elsewhere.is_empty() {
-                let others = elsewhere.iter().map(|other| {
-                    let said = reply::announced_projects(other, &prefix);
-                    (other.host.clone(), said)
-                });
-                text = reply::by_host(&host, text, others);
+                text = reply::projects_of_hosts(&host, text, &elsewhere, &prefix);
             }
             super::answer::say(matrix, text, Some(reply_to)).await;
         });

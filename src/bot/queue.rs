@@ -14,6 +14,9 @@ use crate::matrix::Message;
 /// How many commands of one sender may wait. Nobody types so fast; a script may.
 const WAITING_PER_SENDER: usize = 100;
 
+/// How many times a minute another bot is shown that this one runs: once for each overview that people ask for.
+const PINGS: usize = 120;
+
 const MINUTE: Duration = Duration::from_mins(1);
 const HOUR: Duration = Duration::from_hours(1);
 
@@ -69,6 +72,8 @@ pub(super) enum Limited {
     IdentityChange,
     /// They write to the bot in their direct message, and are told where commands count.
     Hint,
+    /// They are the bot of another host, and are shown that this one runs.
+    Ping,
 }
 
 /// So many times within so long, and so long apart.
@@ -121,6 +126,7 @@ impl Limited {
         let (times, within, apart) = match self {
             Self::Command => (commands_per_minute, MINUTE, Duration::ZERO),
             Self::Refusal | Self::Excess => (1, MINUTE, Duration::ZERO),
+            Self::Ping => (PINGS, MINUTE, Duration::ZERO),
             Self::Undecryptable => (3, HOUR, 2 * MINUTE),
             Self::IdentityChange | Self::Hint => (1, HOUR, Duration::ZERO),
         };

@@ -1,7 +1,7 @@
 //! Which project a command means, and where several hosts share the admin room, which of their bots answers.
 //!
-//! Each bot comes to the same answer by itself, from what all of them announce in the room: so exactly one answers. What a bot
-//! knows beyond its own announcement, such as a folder that was made a moment ago, decides nothing here.
+//! Each bot comes to the same order of bots by itself, from what all of them announce in the room. What a bot knows beyond its own
+//! announcement, such as a folder that was made a moment ago, decides nothing here.
 //!
 //! A host with many projects announces most of them by a digest only. That a name is in it may be wrong, and then all bots are
 //! wrong about it in the same way: the one that is taken for meant says that there is no such project, or, where two are, one
@@ -33,15 +33,23 @@ pub(crate) struct Unnamed {
     pub(crate) digest: Digest,
 }
 
-/// Who answers.
+/// Whom a command is for, and which bots may answer it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Turn {
-    /// This bot.
-    Mine,
-    /// Another one.
-    Others,
-    /// This bot, for all of them: it cannot be told which one is meant.
-    MineToAsk(Misuse),
+pub(crate) struct Turn {
+    pub(crate) addressee: Addressee,
+    /// In this order: each of them where those before it do not run.
+    pub(crate) order: Vec<OwnedUserId>,
+}
+
+/// Whom a command is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Addressee {
+    /// This host, whose bot is the first in the order. What the others can say is that it does not answer.
+    Host(HostName),
+    /// All of them alike: whoever answers does so for all.
+    All,
+    /// It cannot be told which one is meant: whoever answers asks.
+    Unclear(Misuse),
 }
 
 /// Decides who answers. `named` is the host that the command names, if it names one.
@@ -51,15 +59,12 @@ pub(crate) fn turn(
     command: &Result<Command, Misuse>,
     named: Option<&str>,
 ) -> Turn {
-    let is_own = named == Some(own.name.as_str());
-    if is_own || (named.is_none() && others.is_empty()) {
-        // Whoever else calls a host so: nobody keeps this one from its own commands.
-        return Turn::Mine;
-    }
     let mut all: Vec<_> = others.iter().chain([own]).collect();
     all.sort_unstable_by(|a, b| a.bot.cmp(&b.bot));
-    let speaks_for_all = all.first().copied();
-    let answers = match (named, command) {
+    let is_own = named == Some(own.name.as_str());
+    let meant = match (named, command) {
+        // Whoever else calls a host so: nobody keeps this one from its own commands.
+        _ if is_own || (named.is_none() && others.is_empty()) => Ok(Some(own)),
         (Some(name), _) => match all.iter().find(|host| host.name.as_str() == name) {
             Some(host) => Ok(Some(*host)),
             None => Err(Misuse::UnknownHost {
@@ -70,13 +75,19 @@ pub(crate) fn turn(
         (None, Ok(command)) if command.verb.target() != Target::Host => {
             choose(command, &all, true).map(|place| Some(place.host))
         }
-        (None, Ok(_) | Err(_)) => Ok(speaks_for_all),
+        (None, Ok(_) | Err(_)) => Ok(None),
     };
-    match answers {
-        Ok(host) if host == Some(own) => Turn::Mine,
-        Err(misuse) if speaks_for_all == Some(own) => Turn::MineToAsk(misuse),
-        Ok(_) | Err(_) => Turn::Others,
-    }
+    let mut order: Vec<_> = all.iter().map(|host| host.bot.clone()).collect();
+    let addressee = match meant {
+        Ok(Some(host)) => {
+            order.retain(|bot| *bot != host.bot);
+            order.insert(0, host.bot.clone());
+            Addressee::Host(host.name.clone())
+        }
+        Ok(None) => Addressee::All,
+        Err(misuse) => Addressee::Unclear(misuse),
+    };
+    Turn { addressee, order }
 }
 
 /// The project of this host that a command means: the one that it names, or the only one that begins so, else the only one that can be
@@ -224,16 +235,31 @@ mod tests {
         }
     }
 
-    /// Who of all hosts answers, and with what question.
-    fn answers(all: &[Host], text: &str) -> Vec<(String, Turn)> {
+    /// Whose turn it is first, and whom the command is for. All bots come to the same order.
+    #[track_caller]
+    fn answers(all: &[Host], text: &str) -> (String, Addressee) {
         let command = crate::command::parse("!rc", text).unwrap();
         let named = crate::command::addressed_host(text);
         let turns = all.iter().enumerate().map(|(number, own)| {
             let mut others = all.to_vec();
             others.remove(number);
-            (own.name.to_string(), turn(own, &others, &command, named))
+            turn(own, &others, &command, named)
         });
-        turns.filter(|(_, turn)| *turn != Turn::Others).collect()
+        let mut turns: Vec<_> = turns.collect();
+        turns.dedup();
+        let [Turn { addressee, order }] = turns.as_slice() else {
+            panic!("{text}: {turns:?}");
+        };
+        let mut bots = order.clone();
+        bots.sort_unstable();
+        bots.dedup();
+        assert_eq!(bots.len(), all.len(), "{text}: {order:?}");
+        let first = all.iter().find(|host| host.bot == order[0]).unwrap();
+        (first.name.to_string(), addressee.clone())
+    }
+
+    fn for_host(name: &str) -> (String, Addressee) {
+        (name.to_owned(), Addressee::Host(name.parse().unwrap()))
     }
 
     fn park() -> Vec<Host> {
@@ -266,7 +292,6 @@ mod tests {
 
     #[test]
     fn a_host_that_announces_a_digest_alone_is_found_by_the_names_in_it() {
-        let mine = |name: &str| [(name.to_owned(), Turn::Mine)];
         for (text, answering) in [
             ("!rc start blog", "laptop"),
             ("!rc resume tools", "build1"),
@@ -277,10 +302,10 @@ mod tests {
             ("!rc stop a", "build2"),
             ("!rc start b@laptop", "laptop"),
         ] {
-            assert_eq!(answers(&large_park(), text), mine(answering), "{text}");
+            assert_eq!(answers(&large_park(), text), for_host(answering), "{text}");
         }
-        let asks = |text: &str| match answers(&large_park(), text).as_slice() {
-            [(_, Turn::MineToAsk(misuse))] => misuse.clone(),
+        let asks = |text: &str| match answers(&large_park(), text) {
+            (_, Addressee::Unclear(misuse)) => misuse,
             other => panic!("{text}: {other:?}"),
         };
         let known = ["wiki@build1", "wiki@laptop"].map(str::to_owned).to_vec();
@@ -346,12 +371,13 @@ mod tests {
         let mut impostor = host("build1", "website");
         impostor.bot = "@a:example.org".try_into().unwrap();
         let command = crate::command::parse("!rc", "!rc stop website@build1").unwrap();
-        let turn = turn(&park()[1], &[impostor], &command, Some("build1"));
-        assert_eq!(turn, Turn::Mine);
+        let own = &park()[1];
+        let turn = turn(own, &[impostor], &command, Some("build1"));
+        assert_eq!(turn.order.first(), Some(&own.bot));
     }
 
     #[test]
-    fn exactly_one_bot_answers_whatever_is_said() {
+    fn all_bots_agree_on_one_order_whatever_is_said() {
         let texts = [
             "!rc",
             "!rc help",
@@ -396,7 +422,7 @@ mod tests {
             vec![host("a", ""), host("b", "")],
         ] {
             for text in texts {
-                assert_eq!(answers(&all, text).len(), 1, "{text}: {all:?}");
+                answers(&all, text);
             }
         }
     }
@@ -405,8 +431,7 @@ mod tests {
     fn a_host_alone_answers_as_if_hosts_had_no_names() {
         let alone = &park()[2..];
         for text in ["!rc start nothing", "!rc start", "!rc stop website", "!rc"] {
-            let mine = ("build2".to_owned(), Turn::Mine);
-            assert_eq!(answers(alone, text), [mine], "{text}");
+            assert_eq!(answers(alone, text), for_host("build2"), "{text}");
         }
     }
 
@@ -421,11 +446,7 @@ mod tests {
             ("!rc status @build2", "build2"),
             ("!rc doctor @laptop", "laptop"),
         ] {
-            assert_eq!(
-                answers(&park(), text),
-                [(answering.to_owned(), Turn::Mine)],
-                "{text}"
-            );
+            assert_eq!(answers(&park(), text), for_host(answering), "{text}");
         }
     }
 
@@ -471,7 +492,7 @@ mod tests {
     fn where_several_may_be_meant_one_bot_asks_which() {
         let which = |command, known: &[&str]| {
             let known = known.iter().map(|place| (*place).to_owned()).collect();
-            Turn::MineToAsk(Misuse::Ambiguous {
+            Addressee::Unclear(Misuse::Ambiguous {
                 command,
                 known,
                 more: 0,
@@ -485,7 +506,7 @@ mod tests {
             ("!rc stop", which("stop", &["api@build2", "website@build1"])),
             (
                 "!rc start nothing",
-                Turn::MineToAsk(Misuse::UnknownProject {
+                Addressee::Unclear(Misuse::UnknownProject {
                     name: "nothing".to_owned(),
                     known: [
                         "api@build1",
@@ -502,7 +523,7 @@ mod tests {
         ] {
             assert_eq!(
                 answers(&park(), text),
-                [("build1".to_owned(), question)],
+                ("build1".to_owned(), question),
                 "{text}"
             );
         }

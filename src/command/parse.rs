@@ -2,7 +2,10 @@
 
 use std::{fmt, ops::RangeInclusive, time::Duration};
 
-use crate::remote_control::{InvalidSessionName, Options, ProjectName, SessionName, StartOption};
+use crate::{
+    config::HostName,
+    remote_control::{InvalidSessionName, Options, ProjectName, SessionName, StartOption},
+};
 
 /// By how much a session can be extended at a time.
 const EXTENSIONS: RangeInclusive<Duration> = Duration::from_mins(1)..=Duration::from_hours(24 * 30);
@@ -182,6 +185,8 @@ pub(crate) enum Misuse {
         name: String,
         known: Vec<String>,
     },
+    /// The bot of the host that is meant does not run, or does not reach the homeserver.
+    HostDoesNotAnswer(HostName),
     /// No project has the session that the command is about.
     NothingRuns,
     /// Several projects may be meant.

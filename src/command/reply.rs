@@ -8,6 +8,7 @@ use std::{
 };
 
 mod confidential;
+mod hosts;
 mod projects;
 mod refusal;
 mod report;
@@ -15,6 +16,7 @@ mod session;
 mod status;
 
 pub(crate) use confidential::*;
+pub(crate) use hosts::*;
 pub(crate) use projects::*;
 pub(crate) use refusal::*;
 pub(crate) use report::*;
@@ -118,6 +120,18 @@ impl Reply {
         let link = format!("<a href=\"{href}\">{words}</a>");
         self.html = self.html.replacen(words, &link, 1);
         self
+    }
+
+    /// Each with space around it.
+    fn paragraphs(replies: impl IntoIterator<Item = Self>) -> Self {
+        let (plain, html): (Vec<_>, Vec<_>) = replies
+            .into_iter()
+            .map(|Self { plain, html }| (plain, format!("<p>{html}</p>")))
+            .unzip();
+        Self {
+            plain: plain.join("\n\n"),
+            html: html.concat(),
+        }
     }
 
     /// Each on lines of its own.

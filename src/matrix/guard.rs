@@ -1,9 +1,9 @@
 //! What the homeserver brings, before the SDK reads it: the cryptography library below the SDK panics at public keys that are a
 //! byte too short or too long, and the SDK feeds it what strangers send.
 //!
-//! What is malformed, or of no use to a bot, is dropped. What is encrypted cannot be looked at, so the SDK may panic at it: it gets
-//! what one user sent at a time, and where it panics, it is known at whose events, and a new connection does not meet
-//! them again.
+//! What is malformed, or of no use to a bot, is dropped, and the signals of other hosts are kept from the SDK. What is encrypted
+//! cannot be looked at, so the SDK may panic at it: it gets what one user sent at a time, and where it panics, it is known at whose
+//! events, and a new connection does not meet them again.
 //!
 //! Invariant: what others sent beside that is not lost. The SDK keeps the channel of an event before it keeps what the event
 //! brought, so one that shared its step with a panic could not be read a second time. What cannot be read here is left to the SDK,
@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 use tracing::{error, info, warn};
 
-use super::{Fault, MatrixFolder, folder};
+use super::{Fault, HostSignal, MatrixFolder, folder, hosts::SIGNAL_EVENT};
 use crate::atomic_file;
 
 /// The only to-device events that a bot needs: they bring room keys, and all else that a device says in confidence.
@@ -55,6 +55,9 @@ const MANY: usize = 4;
 /// How many users are remembered.
 const MOST_OFFENDERS: usize = 1_000;
 
+/// How many signals of other hosts may wait: more than a homeserver brings at once.
+const MOST_SIGNALS: usize = 1_000;
+
 /// How many lines an hour tell what was dropped.
 const MOST_LINES: usize = 100;
 
@@ -85,6 +88,7 @@ struct Portion {
 struct SyncAnswer {
     /// What is needed and well-formed, by sender.
     portions: Vec<Portion>,
+    signals: Vec<HostSignal>,
     dropped: Vec<Dropped>,
     /// The answer but for its to-device events.
     rest: Fields,
@@ -105,9 +109,14 @@ impl SyncAnswer {
             return None;
         }
         let (mut portions, mut dropped) = (Vec::<Portion>::new(), Vec::new());
+        let mut signals = Vec::new();
         for event in events {
-            let sender = match sender_of_needed(event) {
-                Ok(sender) => sender,
+            let sender = match look_at(event) {
+                Ok(Needed::ByTheSdk { sender }) => sender,
+                Ok(Needed::ByTheBot(signal)) => {
+                    signals.push(signal);
+                    continue;
+                }
                 Err(reason) => {
                     dropped.push(reason);
                     continue;
@@ -124,10 +133,17 @@ impl SyncAnswer {
         }
         Some(Self {
             portions,
+            signals,
             dropped,
             rest,
         })
     }
+}
+
+/// An event that is well-formed as far as can be seen from outside.
+enum Needed {
+    ByTheSdk { sender: String },
+    ByTheBot(HostSignal),
 }
 
 /// An answer with these to-device events.
@@ -139,8 +155,7 @@ fn with_events(mut fields: Fields, events: &[Box<RawValue>]) -> Bytes {
     serde_json::to_vec(&fields).unwrap_or_default().into()
 }
 
-/// Who sent an event that a bot needs, and that is well-formed as far as can be seen from outside.
-fn sender_of_needed(event: &RawValue) -> Result<String, Dropped> {
+fn look_at(event: &RawValue) -> Result<Needed, Dropped> {
     #[derive(Deserialize)]
     struct Head {
         r#type: String,
@@ -159,6 +174,12 @@ fn sender_of_needed(event: &RawValue) -> Result<String, Dropped> {
     let Ok(head) = serde_json::from_str::<Head>(event.get()) else {
         return Err(Dropped::new("", "to-device event without type or sender"));
     };
+    if head.r#type == SIGNAL_EVENT {
+        let signal = serde_json::from_str(event.get()).ok();
+        let signal = signal.filter(|it: &HostSignal| it.content.about.len() <= LONGEST_TEXT);
+        let malformed = || Dropped::new(&head.sender, "malformed signal of a host");
+        return signal.map(Needed::ByTheBot).ok_or_else(malformed);
+    }
     if head.r#type != NEEDED {
         return Err(Dropped::new(&head.sender, &head.r#type));
     }
@@ -166,7 +187,9 @@ fn sender_of_needed(event: &RawValue) -> Result<String, Dropped> {
         content.algorithm == OLM && is_key(&content.sender_key) && !content.ciphertext.is_empty()
     });
     if is_well_formed {
-        return Ok(head.sender);
+        return Ok(Needed::ByTheSdk {
+            sender: head.sender,
+        });
     }
     Err(Dropped::new(&head.sender, "malformed m.room.encrypted"))
 }
@@ -246,6 +269,8 @@ pub struct Quarantine {
 struct State {
     offenders: BTreeMap<String, Offender>,
     step: Step,
+    /// What is not for the SDK, and waits for the bot.
+    signals: Vec<HostSignal>,
     /// Who has a part in the bot's encrypted rooms, while that matters.
     acquaintances: Option<BTreeSet<String>>,
     told: HashSet<(String, String)>,
@@ -295,6 +320,7 @@ impl Quarantine {
         let state = Mutex::new(State {
             offenders: offenders.unwrap_or_default(),
             step: Step::default(),
+            signals: Vec::new(),
             acquaintances: None,
             told: HashSet::new(),
             telling_since: Instant::now(),
@@ -322,10 +348,14 @@ impl Quarantine {
         };
         let SyncAnswer {
             portions,
+            signals,
             mut dropped,
             rest,
         } = answer;
         let (mut state, now) = (self.state(), SystemTime::now());
+        let has_signals = !signals.is_empty();
+        state.signals.extend(signals);
+        state.signals.truncate(MOST_SIGNALS);
         let takes = |portion: &Portion| state.takes_from(&portion.sender, now);
         let (portions, set_aside): (Vec<_>, Vec<_>) = portions.into_iter().partition(takes);
         dropped.extend(set_aside.into_iter().map(|portion| Dropped {
@@ -334,6 +364,7 @@ impl Quarantine {
         }));
         state.step.has_brought = true;
         if dropped.is_empty()
+            && !has_signals
             && let [portion] = portions.as_slice()
         {
             state.step.in_hand = Some(portion.sender.clone());
@@ -364,6 +395,11 @@ impl Quarantine {
         let step = &mut self.state().step;
         step.in_hand = None;
         std::mem::take(&mut step.has_brought)
+    }
+
+    /// The signals that have come, in the order of the homeserver.
+    pub(super) fn take_signals(&self) -> Vec<HostSignal> {
+        std::mem::take(&mut self.state().signals)
     }
 
     /// Whether the SDK has yet to get a part of the homeserver's last answer.
@@ -514,6 +550,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::matrix::SignalKind;
 
     const KEY: &str = "nqOvzeuGWT/sRx3h7+MHoInYj3Uk2LD/unI9kDYcHwk";
 
@@ -562,6 +599,45 @@ mod tests {
             dropped,
             [plain[0], ill, ill, ill, plain[1], no_head, no_head]
         );
+    }
+
+    #[test]
+    fn a_signal_of_a_host_goes_to_the_bot_and_not_to_the_sdk() {
+        let (_folder, quarantine) = quarantine();
+        let signal = |about: &str, kind: &str| {
+            let content = json!({ "about": about, "kind": kind });
+            json!({ "type": SIGNAL_EVENT, "sender": "@b:x", "content": content })
+        };
+        let (long, malformed) = (
+            "x".repeat(LONGEST_TEXT + 1),
+            json!({ "type": SIGNAL_EVENT, "sender": "@b:x" }),
+        );
+        let events = [
+            signal("$1", "claim"),
+            encrypted("@a:x", KEY),
+            signal("$1", "pong"),
+            signal(&long, "pong"),
+            signal("$1", "other"),
+            malformed,
+        ];
+        let body = json!({ "next_batch": "b", "rooms": {}, "to_device": { "events": events } });
+        let part = quarantine.sync_answer("a", body.to_string().into());
+        assert_eq!(read_part(&part).1, ["@a:x"]);
+        let kinds = || {
+            quarantine
+                .take_signals()
+                .into_iter()
+                .map(|it| it.content.kind)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(kinds(), [SignalKind::Claim, SignalKind::Pong]);
+        assert!(kinds().is_empty());
+        // Alone, it leaves an answer without such events, which is none for nothing.
+        quarantine.settle();
+        let body = json!({ "next_batch": "b", "rooms": {}, "to_device": { "events": [signal("$2", "ping")] } });
+        let part = quarantine.sync_answer("a", body.to_string().into());
+        assert!(read_part(&part).1.is_empty() && quarantine.settle());
+        assert_eq!(kinds(), [SignalKind::Ping]);
     }
 
     #[test]

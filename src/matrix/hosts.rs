@@ -1,14 +1,18 @@
-//! What the bots of several hosts announce to one another: a state event of each in the admin room.
+//! What the bots of several hosts say to one another: each announces its host by a state event in the admin room, and about
+//! single commands they exchange signals, which are to-device events, so that nothing of them stays in the room.
 //!
-//! Nothing is decided by it but who answers: whoever may send such events can silence a bot, and no more.
+//! Nothing is decided by either but who answers: whoever may send such state events can silence a bot, and no more.
 
 use std::collections::BTreeMap;
 
 use matrix_sdk::{
     deserialized_responses::RawAnySyncOrStrippedState,
     ruma::{
-        OwnedUserId, UserId, events::StateEventType, events::room::member::MembershipState,
-        serde::Base64,
+        OwnedUserId, TransactionId, UserId,
+        api::client::to_device::send_event_to_device,
+        events::{StateEventType, room::member::MembershipState},
+        serde::{Base64, Raw},
+        to_device::DeviceIdOrAllDevices,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -26,12 +30,23 @@ pub struct Announcement {
     pub host: String,
     /// Its projects, by name: those with a session, and of the others as many as fit.
     pub projects: BTreeMap<String, AnnouncedProject>,
+    /// How many of those that are not among them have a session. Zero, unless there are more sessions than fit.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub more_sessions: usize,
     /// The others, if there are any. Bots that do not know of such take the named ones for all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unnamed: Option<AnnouncedNames>,
 }
 
-/// Projects without a session that are not announced one by one.
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde asks for a reference"
+)]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
+/// Projects that are not announced one by one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AnnouncedNames {
     /// How many there are.
@@ -64,6 +79,40 @@ pub struct HostEvent {
     pub bot: OwnedUserId,
     /// What it announces.
     pub announcement: Announcement,
+}
+
+/// The type of the to-device events.
+pub(super) const SIGNAL_EVENT: &str = "rcbot.host_signal";
+
+/// What one bot says to those of other hosts. Who sent it is the homeserver's word.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct HostSignal {
+    /// The bot.
+    #[serde(rename = "sender")]
+    pub bot: OwnedUserId,
+    /// What it says.
+    pub content: Signal,
+}
+
+/// What a signal says. Never more than that a bot runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signal {
+    /// What it is about: the id of a command, as a rule.
+    pub about: String,
+    /// What it says of that.
+    pub kind: SignalKind,
+}
+
+/// The kinds of signals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SignalKind {
+    /// This bot answers, unless another one said so before.
+    Claim,
+    /// The same; and each bot that runs is to send a [`Self::Pong`].
+    Ping,
+    /// This bot runs.
+    Pong,
 }
 
 /// The event as anybody may send it.
@@ -131,6 +180,42 @@ impl Matrix {
             .send_state_event_raw(HOST_EVENT, self.own_user().as_str(), content)
             .await?;
         Ok(())
+    }
+
+    /// Sends a signal to these bots. Once: one that comes late is of no use.
+    ///
+    /// # Errors
+    /// [`Fault`], when the homeserver did not take it.
+    pub async fn signal_hosts(
+        &self,
+        bots: impl IntoIterator<Item = OwnedUserId>,
+        signal: &Signal,
+    ) -> Result<(), Fault> {
+        let nonsense = |source| Fault::Nonsense {
+            request: "a signal to other hosts",
+            source,
+        };
+        let content = Raw::new(signal).map_err(nonsense)?.cast_unchecked();
+        // A bot has one device, whose name is its own affair.
+        let devices = BTreeMap::from([(DeviceIdOrAllDevices::AllDevices, content)]);
+        let messages = bots.into_iter().map(|bot| (bot, devices.clone()));
+        let request = send_event_to_device::v3::Request::new_raw(
+            SIGNAL_EVENT.into(),
+            TransactionId::new(),
+            messages.collect(),
+        );
+        self.client.send(request).await?;
+        Ok(())
+    }
+
+    /// Whether a user is the bot of a host, as far as the room says.
+    pub(super) async fn is_host(&self, user: &UserId) -> Result<bool, Fault> {
+        if user == self.own_user() {
+            return Ok(true);
+        }
+        let room = self.joined_admin_room()?;
+        let announced = room.get_state_event(StateEventType::from(HOST_EVENT), user.as_str());
+        Ok(announced.await?.is_some() && self.is_in_admin_room(user).await?)
     }
 
     async fn is_in_admin_room(&self, user: &UserId) -> Result<bool, Fault> {

@@ -9,6 +9,8 @@ use matrix_sdk::ruma::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::HostSignal;
+
 /// What the bot hears.
 #[derive(Debug)]
 #[expect(missing_docs, reason = "the names of the fields say it")]
@@ -22,6 +24,8 @@ pub enum Heard {
     },
     /// Somebody writes to the bot in their direct message, where no command counts.
     DirectMessage { sender: OwnedUserId },
+    /// The bot of another host, or this one, signals something.
+    HostSignal(HostSignal),
     /// The admin room was upgraded, and is another room now.
     AdminRoomMoved,
     /// The homeserver shows another identity of a user than the one that the bot knows.

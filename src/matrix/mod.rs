@@ -41,6 +41,7 @@ pub use guard::Quarantine;
 pub use homeserver::HomeserverKind;
 pub use hosts::{
     AnnouncedNames, AnnouncedProject, AnnouncedSession, Announcement, HOST_EVENT, HostEvent,
+    HostSignal, Signal, SignalKind,
 };
 pub use inbox::{Skew, Undecrypted};
 pub use link_picture::{NoPicture, PictureMessage, SentLink};

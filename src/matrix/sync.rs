@@ -25,7 +25,8 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
 use super::{
-    Chain, Fault, Matrix, Undecrypted, guard::Quarantine, inbox::KEY_TIMEOUT, membership::Upgrades,
+    Chain, Fault, Heard, Matrix, Undecrypted, guard::Quarantine, inbox::KEY_TIMEOUT,
+    membership::Upgrades,
 };
 
 /// How long the homeserver may hold a request open when it has nothing to tell.
@@ -92,6 +93,8 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
                     failures = back_off();
                 }
                 note_rooms(matrix, &answer);
+                // Before the commands that they are about.
+                matrix.hear_signals().await;
                 matrix.hear(&answer, &before).await;
                 if !join_is_settled || !answer.rooms.invited.is_empty() {
                     join_is_settled = matrix.join_admin_room().await;
@@ -238,6 +241,19 @@ impl Matrix {
         Standpoint {
             token: stored.map(|stored| stored.and_then(StateStoreDataValue::into_sync_token)),
             room: self.joined_admin_room().ok(),
+        }
+    }
+
+    /// Hears the bots of other hosts. Anybody may send such an event: whoever is not announced in the room is none.
+    async fn hear_signals(&self) {
+        for signal in self.quarantine.take_signals() {
+            match self.is_host(&signal.bot).await {
+                Ok(true) => self.inbox.hand_over(Heard::HostSignal(signal)).await,
+                Ok(false) => {
+                    debug!(sender = %signal.bot, "signal of a bot that is not announced dropped")
+                }
+                Err(fault) => debug!(error = %Chain(&fault), "signal dropped"),
+            }
         }
     }
 

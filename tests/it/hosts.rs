@@ -1,57 +1,60 @@
 //! Several hosts, one admin room: each command is answered by one bot, the one that is meant.
 
-use matrix_sdk::ruma::{OwnedEventId, OwnedUserId};
-use serde_json::json;
+use std::{collections::BTreeMap, time::Duration};
 
-use crate::support::{bot::Bot, event::Event, eventually, homeserver, person, person::Person};
+use crate::support::{prelude::*, proxy::Passed};
+use matrix_sdk::ruma::{
+    OwnedEventId, OwnedUserId, TransactionId, api::client::to_device::send_event_to_device,
+    serde::Raw, to_device::DeviceIdOrAllDevices,
+};
+
+/// A bot of this host, with these projects, in the room of the first.
+fn of_host(name: &str, projects: &[&str], first: Option<&Bot>) -> BotBuilder {
+    let builder = bot().configure(|config| config["host"] = json!(name));
+    let builder = match first {
+        Some(first) => builder.beside(first),
+        None => builder.power_levels(json!({ "events": { "rcbot.host": 0 } })),
+    };
+    let add = |builder: BotBuilder, name: &&str| builder.project(name, |project| project);
+    projects.iter().fold(builder, add)
+}
+
+/// What a bot announces comes to the others with their next sync, and so before what is said after it was seen.
+async fn wait_for_announcement(bot: &Bot, alice: &Person) {
+    let user = bot.user_id().as_str();
+    let is_announcement = |event: &Event| event.kind == "rcbot.host" && event.sender == user;
+    alice.sees("the announcement", is_announcement).await;
+}
 
 /// Two hosts in alice's admin room, both with a project `website`, and each with one of its own.
 async fn two_hosts(alice: &Person) -> [Bot; 2] {
-    let first = Bot::builder(homeserver())
-        .configure(|config| config["host"] = json!("build1"))
-        .project("website", |project| project)
-        .project("api", |project| project)
-        .power_levels(json!({ "events": { "rcbot.host": 0 } }))
+    let first = of_host("build1", &["website", "api"], None)
         .start(alice)
         .await;
-    let second = Bot::builder(homeserver())
-        .beside(&first)
-        .configure(|config| config["host"] = json!("build2"))
-        .project("website", |project| project)
-        .project("notes", |project| project)
-        .start(alice)
-        .await;
-    let bots = [first, second];
-    // What a bot announces comes to the other with its next sync, and so before what is said after it was seen.
+    let second = of_host("build2", &["website", "notes"], Some(&first));
+    let bots = [first, second.start(alice).await];
     for bot in &bots {
-        let user = bot.user_id().as_str();
-        alice
-            .wait_for("the announcement", |event| {
-                event.kind == "rcbot.host" && event.sender == user
-            })
-            .await
-            .unwrap();
+        wait_for_announcement(bot, alice).await;
     }
     bots
 }
 
 /// Says something in the room, waits until every bot has decided whose it is, and returns the question and an answer to it.
-async fn request(bots: &[Bot; 2], alice: &Person, command: &str) -> (OwnedEventId, Event) {
-    let [first, _] = bots;
-    let asked = first.send(alice, command).await;
+async fn request(bots: &[Bot], alice: &Person, command: &str) -> (OwnedEventId, Event) {
+    for bot in bots {
+        bot.wait_until_known_to(alice).await;
+    }
+    let asked = bots[0].send(alice, command).await;
     for bot in bots {
         bot.decision(&asked).await;
     }
-    let is_answer = |event: &Event| event.replies_to() == Some(asked.as_str());
-    let answer = alice.wait_for(command, is_answer).await.unwrap();
+    let answer = answer_to(alice, &asked).await;
     (asked, answer)
 }
 
-/// The users who have answered a question.
-fn answered_by(alice: &Person, asked: &OwnedEventId) -> Vec<OwnedUserId> {
-    let mut events = alice.events();
-    events.retain(|event| event.replies_to() == Some(asked.as_str()));
-    events.into_iter().map(|event| event.sender).collect()
+async fn answer_to(alice: &Person, asked: &OwnedEventId) -> Event {
+    let is_answer = |event: &Event| event.replies_to() == Some(asked.as_str());
+    alice.sees("an answer", is_answer).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -69,18 +72,12 @@ async fn of_several_hosts_the_one_that_is_meant_answers_and_no_other() {
     };
 
     let (_, question) = request("start website", None).await;
-    assert!(
-        question.contains("`website@build1`, `website@build2`"),
-        "{question}"
-    );
+    question.says("`website@build1`, `website@build2`");
     assert_eq!(bots.each_ref().map(Bot::standin_starts), [0, 0]);
     let (question, _) = request("start website@build2", Some(1)).await;
     assert_eq!(bots.each_ref().map(Bot::standin_starts), [0, 1]);
     let judged = bots[0].decision(&question).await;
-    assert!(
-        judged.contains("decision=\"left to another host\""),
-        "{judged}"
-    );
+    judged.says("decision=\"left to another host\"");
     request("start api", Some(0)).await;
     assert_eq!(bots.each_ref().map(Bot::standin_starts), [1, 1]);
 
@@ -89,23 +86,204 @@ async fn of_several_hosts_the_one_that_is_meant_answers_and_no_other() {
         (status.matches("running since").count() == 2).then_some(status)
     })
     .await;
-    for part in ["build1:", "build2:", "notes:"] {
-        assert!(status.contains(part), "{part} is not in: {status}");
+    for part in ["build1:", "build2:", "`notes`"] {
+        status.says(part);
     }
     // Of two hosts with the project, the one whose session runs is meant.
     request("stop website", Some(1)).await;
     request("doctor @build2", Some(1)).await;
     let (_, unknown) = request("start website@nowhere", None).await;
-    assert!(
-        unknown.contains("There is no host `nowhere` here"),
-        "{unknown}"
-    );
+    unknown.says("There is no host `nowhere` here");
 
     // Whatever else they had to say is said by the time that each of them has answered once more.
     request("status @build1", Some(0)).await;
     request("status @build2", Some(1)).await;
     alice.catch_up().await.unwrap();
     for (command, question, by) in asked {
-        assert_eq!(answered_by(&alice, &question), [by], "{command}");
+        let answers = alice.answers_to(&question).into_iter();
+        let answered_by: Vec<_> = answers.map(|answer| answer.sender).collect();
+        assert_eq!(answered_by, [by], "{command}");
     }
+}
+
+/// Three hosts with a project each; the first of them by its user id, whose turn it is as a rule, and the others in their order.
+async fn three_hosts(alice: &Person) -> Vec<(&'static str, Bot)> {
+    let first = of_host("build1", &["one"], None).start(alice).await;
+    let second = of_host("build2", &["two"], Some(&first)).start(alice).await;
+    let third = of_host("build3", &["three"], Some(&first))
+        .start(alice)
+        .await;
+    let mut hosts = vec![("build1", first), ("build2", second), ("build3", third)];
+    for (_, bot) in &hosts {
+        wait_for_announcement(bot, alice).await;
+    }
+    hosts.sort_by(|(_, a), (_, b)| a.user_id().cmp(b.user_id()));
+    hosts
+}
+
+/// By its only project.
+fn project_of(host: &str) -> &'static str {
+    match host {
+        "build1" => "one",
+        "build2" => "two",
+        _ => "three",
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_first_bot_is_killed_another_answers_in_its_place_and_says_that_it_does_not_run()
+{
+    let alice = person("alice").await;
+    let mut hosts = three_hosts(&alice).await;
+    let (dead, mut killed) = hosts.remove(0);
+    let (names, bots): (Vec<_>, Vec<_>) = hosts.into_iter().unzip();
+    let none_is_missing = async |what: &str, answering: &Bot| {
+        eventually(what, async || {
+            let asked = bots[0].send(&alice, "status").await;
+            let answer = answer_to(&alice, &asked).await;
+            let status = answer.body().unwrap().to_owned();
+            let is_whole = answer.sender == answering.user_id() && !status.contains("not answer");
+            is_whole.then_some(status)
+        })
+        .await
+    };
+    let status = none_is_missing("the first one answers, and all run", &killed).await;
+    for name in names.iter().chain([&dead]) {
+        status.says(name);
+    }
+
+    killed.kill_9();
+    let mut all_asked = Vec::new();
+    let missing = format!("1 host does not answer: `{dead}`");
+    eventually("another one says that one does not answer", async || {
+        let (asked, answer) = request(&bots, &alice, "status").await;
+        all_asked.push(asked);
+        answer.body().unwrap().contains(&missing).then_some(())
+    })
+    .await;
+    let (asked, help) = request(&bots, &alice, "help").await;
+    help.says("this list");
+    all_asked.push(asked);
+    // What only the killed one can do, by its project or by its name, is not left without an answer.
+    for command in [
+        format!("start {}", project_of(dead)),
+        format!("doctor @{dead}"),
+    ] {
+        let (asked, answer) = request(&bots, &alice, &command).await;
+        answer.begins(&format!("{dead} does not answer: its bot is not running"));
+        all_asked.push(asked);
+    }
+    // What another one can do is done as ever.
+    let alive = project_of(names[1]);
+    let (_, started) = request(&bots, &alice, &format!("start {alive}")).await;
+    assert_eq!(started.sender, bots[1].user_id());
+
+    for asked in all_asked {
+        assert_eq!(alice.answers_to(&asked).len(), 1);
+    }
+    killed.restart(&alice).await;
+    none_is_missing("the killed one is back", &killed).await;
+}
+
+/// The first claim that the homeserver brings counts, for the other as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_first_bot_is_slow_two_claim_the_answer_and_one_gives_it() {
+    let alice = person("alice").await;
+    let proxies = [
+        Proxy::start(homeserver()).await,
+        Proxy::start(homeserver()).await,
+    ];
+    let first = of_host("build1", &["one"], None).through(&proxies[0]);
+    let first = first.start(&alice).await;
+    let second = of_host("build2", &["two"], Some(&first)).through(&proxies[1]);
+    let bots = [first, second.start(&alice).await];
+    for bot in &bots {
+        wait_for_announcement(bot, &alice).await;
+    }
+    let slow = usize::from(bots[0].user_id() > bots[1].user_id());
+    let claims = |request: &Request| request.path.contains("/sendToDevice/rcbot.host_signal/");
+    let [held, held_of_slow] = [1 - slow, slow].map(|bot| proxies[bot].on(claims).hold());
+    let asked = bots[0].send(&alice, "help").await;
+    until("both claim the answer", || {
+        held.has_caught() && held_of_slow.has_caught()
+    })
+    .await;
+    drop(held);
+    let answer = answer_to(&alice, &asked).await;
+    assert_eq!(answer.sender, bots[1 - slow].user_id());
+    let judged = bots[slow].decision(&asked).await;
+    judged.says("left to another host");
+    drop(held_of_slow);
+    proxies[slow].be_honest();
+    request(&bots, &alice, "status").await;
+    assert_eq!(alice.answers_to(&asked).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hosts_where_nothing_happens_cost_the_homeserver_nothing_but_the_sync_that_waits() {
+    let alice = person("alice").await;
+    let proxies = [
+        Proxy::start(homeserver()).await,
+        Proxy::start(homeserver()).await,
+    ];
+    let first = of_host("build1", &["one"], None).through(&proxies[0]);
+    let first = first.start(&alice).await;
+    let second = of_host("build2", &["two"], Some(&first)).through(&proxies[1]);
+    let bots = [first, second.start(&alice).await];
+    request(&bots, &alice, "status").await;
+    alice.catch_up().await.unwrap();
+    let is_empty = |sync: &Passed| {
+        let brings = |part: &&str| sync.answer.get(part).is_some();
+        !["rooms", "to_device", "device_lists"]
+            .iter()
+            .any(|part| brings(part))
+    };
+    for proxy in &proxies {
+        let quiet_since = eventually("a sync waits to its end and brings nothing", async || {
+            let syncs = proxy.passed_by(Request::is_sync);
+            let [.., before, last] = syncs.as_slice() else {
+                return None;
+            };
+            let waited = last.at - before.at;
+            (is_empty(last) && waited > Duration::from_secs(20)).then_some(last.at - waited / 2)
+        })
+        .await;
+        // Before that, they may have had to do with the answer.
+        let mut passed = proxy.passed();
+        passed.retain(|passed| passed.at > quiet_since && !passed.request.is_sync());
+        assert!(passed.is_empty(), "{passed:?}");
+    }
+}
+
+/// Bots that start hear the signals first, and then the command that these are about.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_silences_the_bots_by_signals_who_is_not_announced_as_a_host() {
+    let (alice, mallory) = (person("alice").await, person("mallory").await);
+    let mut bots = two_hosts(&alice).await;
+    for bot in &mut bots {
+        bot.wait_until_known_to(&alice).await;
+        bot.kill_9();
+    }
+    let asked = bots[0].send(&alice, "status").await;
+    let claim = json!({ "about": asked, "kind": "claim" });
+    let claim = Raw::new(&claim).unwrap().cast_unchecked();
+    let devices = BTreeMap::from([(DeviceIdOrAllDevices::AllDevices, claim)]);
+    let users = bots
+        .iter()
+        .map(|bot| (bot.user_id().to_owned(), devices.clone()));
+    let request = send_event_to_device::v3::Request::new_raw(
+        "rcbot.host_signal".into(),
+        TransactionId::new(),
+        users.collect(),
+    );
+    mallory.client().send(request).await.unwrap();
+    for bot in &mut bots {
+        bot.run();
+    }
+    for bot in &mut bots {
+        bot.wait_for_log("signal of a bot that is not announced dropped")
+            .await;
+    }
+    answer_to(&alice, &asked).await;
+    assert_eq!(alice.answers_to(&asked).len(), 1);
 }

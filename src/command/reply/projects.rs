@@ -2,11 +2,8 @@
 
 use std::time::SystemTime;
 
-use super::{MOST_LISTED, Mark, Reply, listed_with, moment, phase};
-use crate::{
-    matrix::Announcement,
-    remote_control::{FolderFacts, Phase, ProjectName},
-};
+use super::{MOST_LISTED, Mark, Reply, moment, phase};
+use crate::remote_control::{FolderFacts, Phase, ProjectName};
 
 /// One project in the list.
 #[derive(Debug, Clone)]
@@ -107,25 +104,6 @@ fn line(project: &Listed, facts: &FolderFacts, now: SystemTime) -> Reply {
             format!("{head}: {}", said.join(", "))
         },
     )
-}
-
-/// The projects of another host, as it announces them.
-pub(crate) fn announced_projects(host: &Announcement, prefix: &str) -> Reply {
-    let count = host.unnamed.as_ref().map_or(0, |unnamed| unnamed.count);
-    // Another bot's words: what cannot name a project is none.
-    let names = host
-        .projects
-        .keys()
-        .filter_map(|name| name.parse::<ProjectName>().ok());
-    let names: Vec<_> = names.map(|name| name.to_string()).collect();
-    let more = match count {
-        0 => String::new(),
-        _ => format!(
-            "; `{prefix} projects @{}` lists all",
-            super::unmarked(&host.host)
-        ),
-    };
-    Reply::new(format!("{}{more}", listed_with(&names, count)))
 }
 
 #[cfg(test)]

@@ -199,6 +199,10 @@ pub(crate) fn misuse(prefix: &str, misuse: &Misuse) -> Reply {
             shortened(name),
             listed(known)
         ),
+        Misuse::HostDoesNotAnswer(host) => format!(
+            "**{host}** does not answer: its bot is not running, or does not reach the homeserver. Sessions there go on. \
+             If it is back soon, it carries this out all the same."
+        ),
         Misuse::NothingRuns => format!("No session is running. `{prefix} start` starts one."),
         Misuse::Ambiguous {
             command,

@@ -1,18 +1,11 @@
 //! What runs: an overview for the room, and a line for the operator's terminal.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, SystemTime},
-};
+use std::{collections::BTreeMap, time::SystemTime};
 
 use bytesize::ByteSize;
 
-use super::{End, Mark, Reply, moment, span, unmarked};
-use crate::{
-    config::HostName,
-    matrix::Announcement,
-    remote_control::{Connection, Options, Phase, SessionId, SessionStatus, Status, Usage},
-};
+use super::{End, Mark, Reply, moment, span};
+use crate::remote_control::{Connection, Options, Phase, SessionId, Status, Usage};
 
 /// What is said of each project: those with a session first, each group in the order of names. No table, as one breaks words on
 /// a phone.
@@ -25,11 +18,11 @@ pub(crate) fn status(
     statuses.sort_unstable_by_key(|status| (status.session.is_none(), &status.project));
     let entries = statuses
         .iter()
-        .map(|status| entry(status, usage, now).reply());
+        .map(|status| session_reply(status, usage, now));
     Reply::lines(entries)
 }
 
-/// A project and its session, if it has one.
+/// What is said of a project.
 struct Entry<'a> {
     mark: Mark,
     project: &'a str,
@@ -50,72 +43,13 @@ impl Entry<'_> {
     }
 }
 
-/// The overview of this host, and below it those of others as they announce themselves.
-pub(crate) fn status_of_hosts(
-    host: &HostName,
-    own: Reply,
-    elsewhere: &[Announcement],
+/// A project and its session, if it has one.
+pub(super) fn session_reply(
+    status: &Status,
+    usage: &BTreeMap<SessionId, Usage>,
     now: SystemTime,
 ) -> Reply {
-    let others = elsewhere.iter();
-    let others = others.map(|other| (other.host.clone(), announced(other, now)));
-    by_host(host, own, others)
-}
-
-/// What there is to say of this host, and of others by their names.
-pub(crate) fn by_host(
-    host: &HostName,
-    own: Reply,
-    others: impl Iterator<Item = (String, Reply)>,
-) -> Reply {
-    let mut all = vec![(host.to_string(), own)];
-    all.extend(others);
-    all.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-    let plain = all
-        .iter()
-        .map(|(name, text)| format!("{name}:\n{}", text.plain));
-    let html = all.iter().map(|(name, text)| {
-        format!(
-            "<p><b>{}</b></p>{}",
-            html_escape::encode_text(name),
-            text.html
-        )
-    });
-    Reply {
-        plain: plain.collect::<Vec<_>>().join("\n\n"),
-        html: html.collect(),
-    }
-}
-
-fn announced(host: &Announcement, now: SystemTime) -> Reply {
-    let mut projects: Vec<_> = host.projects.iter().collect();
-    projects.sort_by_key(|(_, project)| project.session.is_none());
-    let entries = projects.into_iter().map(|(project, announced)| {
-        let (mark, phase) = announced.session.as_ref().map_or_else(
-            || (Mark::Idle, "no session".to_owned()),
-            |session| {
-                let since = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(session.since));
-                let since = since.filter(|since| *since <= now).unwrap_or(now);
-                let is_running = session.phase == phase(Phase::Running);
-                let mark = if is_running {
-                    Mark::Running
-                } else {
-                    Mark::Busy
-                };
-                // The word is another bot's.
-                let phase = unmarked(&session.phase);
-                (mark, format!("{phase} since {}", moment(since, now)))
-            },
-        );
-        let entry = Entry {
-            mark,
-            project,
-            phase: vec![phase],
-            details: Vec::new(),
-        };
-        entry.reply()
-    });
-    Reply::lines(entries)
+    entry(status, usage, now).reply()
 }
 
 /// One project in one line.
@@ -193,12 +127,6 @@ pub(crate) fn phase(phase: Phase) -> &'static str {
     }
 }
 
-/// What a session is at, for those on other hosts.
-pub(crate) fn announced_phase(session: &SessionStatus) -> String {
-    let cut_off = if session.is_cut_off { " (cut off)" } else { "" };
-    format!("{}{cut_off}", phase(session.phase))
-}
-
 /// What the program says of its connection.
 pub(crate) fn connection(connection: Connection) -> String {
     match connection {
@@ -227,8 +155,13 @@ pub(crate) fn usage(usage: &Usage) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::remote_control::{Beginning, SessionName, Start};
+    use crate::{
+        command::reply,
+        remote_control::{Beginning, SessionName, SessionStatus, Start},
+    };
 
     /// Two projects, one with a session, and 2 hours and some minutes after that began.
     fn overview() -> (Vec<Status>, BTreeMap<SessionId, Usage>, SystemTime) {
@@ -295,7 +228,7 @@ mod tests {
         let disconnected = Some(Duration::from_secs(754));
         session.connection = Some(Connection::Reconnecting { disconnected });
         session.is_cut_off = true;
-        assert_eq!(announced_phase(session), "running (cut off)");
+        assert_eq!(reply::announced_phase(session), "running (cut off)");
         let reply = status(&statuses, &usage, now);
         let said = "🔴 <b>website</b>: running since 14:13 UTC (2h 2m), cut off from its service for 12m, ends in ";
         assert!(reply.html.starts_with(said), "{}", reply.html);

@@ -196,7 +196,7 @@ impl Bot {
 
     /// Waits until this person's client would share its keys with the bot, if the bot is in the admin room. A client that was
     /// told of its device asks no more: not before the bot is started again.
-    pub(super) async fn wait_until_known_to(&self, person: &Person) {
+    pub(crate) async fn wait_until_known_to(&self, person: &Person) {
         let device = person.client().device_id().unwrap().to_owned();
         if self.known_to.lock().unwrap().contains(&device) {
             return;
