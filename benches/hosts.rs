@@ -1,0 +1,242 @@
+//! Hosts that share an admin room, on a Synapse of their own: `cargo bench --bench hosts`, or `cargo bench --bench hosts -- 2 10`.
+//!
+//! Bots with a project each and no session are started until there are 2, 10 and 50, all on this machine. A person asks them for an
+//! overview, and beside that says something to a bare matrix-sdk client, which says it back. Then the bot that answers as a rule
+//! is killed, and they are asked again. In the end they are left alone, and the homeserver's log shows what they cost it.
+#![recursion_limit = "256"]
+#![expect(
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a benchmark that cannot go on ends, and half of this is the tests' support"
+)]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "it is all a benchmark does"
+)]
+
+/// What a bare client is, and how it is run.
+#[path = "support/bare_client.rs"]
+mod bare_client;
+
+/// Tables of times.
+#[path = "support/table.rs"]
+mod table;
+
+#[path = "../tests/it/support/mod.rs"]
+#[expect(dead_code, reason = "the tests need all of it, and a benchmark little")]
+mod support;
+
+use std::{
+    fs,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use matrix_sdk::ruma::OwnedRoomId;
+use serde_json::json;
+
+use bare_client::BareClient;
+use support::{
+    bot::Bot,
+    bot_builder::BotBuilder,
+    event::Event,
+    homeserver,
+    person::{Person, random_text},
+};
+use table::{Samples, Table};
+
+/// How many hosts there are, one after the other.
+const COUNTS: [usize; 3] = [2, 10, 50];
+
+/// How many start at a time, as each start takes a second of a processor.
+const AT_ONCE: usize = 10;
+
+/// Rounds that are counted. The first one makes keys, and is told apart.
+const ROUNDS: usize = 20;
+
+/// How long they are left alone before they are looked at, and how long they are looked at: two syncs that wait to their end.
+const SETTLE: Duration = Duration::from_secs(35);
+const IDLE: Duration = Duration::from_mins(1);
+
+fn main() -> ExitCode {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let counts: Vec<_> = arguments.iter().filter_map(|it| it.parse().ok()).collect();
+    let outcome = match bare_client::order(&arguments) {
+        Some(order) => runtime.block_on(bare_client::run(order)),
+        None if counts.is_empty() => runtime.block_on(measure(&COUNTS)),
+        None => runtime.block_on(measure(&counts)),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn measure(counts: &[usize]) -> Result<()> {
+    let alice = Person::register(homeserver(), "alice").await?;
+    let bare = BareClient::start(homeserver()).await?;
+    let room = bare.meet(&alice).await?;
+    let mut bots = Vec::new();
+    for count in counts {
+        eprintln!("starting bots until there are {count}");
+        while bots.len() < *count {
+            let more = (*count - bots.len()).min(AT_ONCE);
+            start(&mut bots, more, &alice).await?;
+        }
+        bots.sort_by(|a: &Bot, b: &Bot| a.user_id().cmp(b.user_id()));
+        measure_these(&mut bots, &alice, &bare, &room).await?;
+    }
+    Ok(())
+}
+
+/// Starts so many more, in the room of the first.
+async fn start(bots: &mut Vec<Bot>, more: usize, alice: &Person) -> Result<()> {
+    let mut starting = Vec::new();
+    for number in bots.len()..bots.len() + more {
+        let builder = Bot::builder(homeserver())
+            .log_filter("warn,matrix_sdk=error,audit=info")
+            .configure(|config| config["host"] = json!(format!("host{number:02}")));
+        let builder: BotBuilder = match bots.first().or(starting.first()) {
+            Some(first) => builder.beside(first),
+            None => builder.power_levels(json!({ "events": { "rcbot.host": 0 } })),
+        };
+        let mut bot = builder.prepare(alice).await;
+        bot.run();
+        starting.push(bot);
+    }
+    for bot in &mut starting {
+        bot.wait_until_ready(alice).await;
+        let user = bot.user_id().as_str();
+        let announced = |event: &Event| event.kind == "rcbot.host" && event.sender == user;
+        alice.wait_for("the announcement", announced).await?;
+    }
+    bots.append(&mut starting);
+    Ok(())
+}
+
+async fn measure_these(
+    bots: &mut [Bot],
+    alice: &Person,
+    bare: &BareClient,
+    room: &OwnedRoomId,
+) -> Result<()> {
+    let count = bots.len();
+    let mut times = [const { Samples::new() }; 3];
+    let (first, answer) = time_status(bots, alice).await?;
+    for round in 0..ROUNDS {
+        times[0].add(time_status(bots, alice).await?.0);
+        times[1].add(time_one(bots, alice, round).await?);
+        times[2].add(time_echo(alice, bare, room).await?);
+    }
+    bots[0].kill_9();
+    let mut killed = Samples::new();
+    for _ in 0..ROUNDS / 4 {
+        let (time, answer) = time_status(&bots[1..], alice).await?;
+        ensure!(answer.contains("1 host does not answer"), "{answer}");
+        killed.add(time);
+    }
+    bots[0].restart(alice).await;
+    let [status, one, echo] = times;
+    let mut table = Table::new("command sent -> answer decrypted");
+    table.add("`!rc status`: of all hosts", status);
+    table.add("the same, the bot that answers as a rule killed", killed);
+    table.add("`!rc status @HOST`: of one of them", one);
+    table.add("floor: encrypted echo of a bare matrix-sdk client", echo);
+    println!("{count} hosts\n{table}");
+    println!(
+        "`!rc status` for the first time: {:.3} s",
+        first.as_secs_f64()
+    );
+    println!(
+        "the answer: {} lines, {} bytes",
+        answer.lines().count(),
+        answer.len()
+    );
+    let announced = alice
+        .events()
+        .into_iter()
+        .filter(|event| event.kind == "rcbot.host");
+    let largest = announced
+        .map(|event| event.json["content"].to_string().len())
+        .max();
+    println!(
+        "the largest announcement: {} bytes",
+        largest.unwrap_or_default()
+    );
+    idle(bots).await
+}
+
+/// An overview of all. It comes once, and none is missing in it.
+async fn time_status(bots: &[Bot], alice: &Person) -> Result<(Duration, String)> {
+    let (time, asked) = time_answer(&bots[0], alice, "status").await?;
+    for bot in bots {
+        bot.decision(&asked.0).await;
+    }
+    alice.catch_up().await?;
+    let is_answer = |event: &Event| event.replies_to() == Some(asked.0.as_str());
+    let answers = alice.events().into_iter().filter(is_answer).count();
+    ensure!(answers == 1, "{answers} answers");
+    Ok((time, asked.1))
+}
+
+async fn time_one(bots: &[Bot], alice: &Person, round: usize) -> Result<Duration> {
+    let host = format!("status @host{:02}", round % bots.len());
+    Ok(time_answer(&bots[0], alice, &host).await?.0)
+}
+
+async fn time_answer(
+    bot: &Bot,
+    alice: &Person,
+    command: &str,
+) -> Result<(Duration, (matrix_sdk::ruma::OwnedEventId, String))> {
+    let begun = Instant::now();
+    let asked = alice
+        .send_text(bot.admin_room(), &format!("!rc {command}"))
+        .await?;
+    let is_answer = |event: &Event| event.replies_to() == Some(asked.as_str());
+    let answer = alice.wait_for(command, is_answer).await?;
+    let time = begun.elapsed();
+    let text = answer.body().context("no text")?.to_owned();
+    Ok((time, (asked, text)))
+}
+
+async fn time_echo(alice: &Person, bare: &BareClient, room: &OwnedRoomId) -> Result<Duration> {
+    let text = format!("echo {}", random_text());
+    let begun = Instant::now();
+    alice.send_text(room, &text).await?;
+    let is_echo =
+        |event: &Event| event.sender == bare.user_id() && event.body() == Some(text.as_str());
+    alice.wait_for("the echo", is_echo).await?;
+    Ok(begun.elapsed())
+}
+
+/// What the homeserver is asked while nothing happens, by its own log.
+async fn idle(bots: &[Bot]) -> Result<()> {
+    eprintln!("nothing happens for {} s", (SETTLE + IDLE).as_secs());
+    tokio::time::sleep(SETTLE).await;
+    let before = fs::metadata(homeserver().log_path())?.len();
+    tokio::time::sleep(IDLE).await;
+    let log = fs::read(homeserver().log_path())?;
+    let log = String::from_utf8_lossy(log.get(usize::try_from(before)?..).unwrap_or_default());
+    let requests = log
+        .lines()
+        .filter(|line| line.contains("Processed request"));
+    let of_bots =
+        requests.filter(|line| bots.iter().any(|bot| line.contains(bot.user_id().as_str())));
+    let (syncs, others): (Vec<_>, Vec<_>) = of_bots.partition(|line| line.contains("/sync?"));
+    println!(
+        "idle for {} s: {:.1} requests a host and minute to /sync, and {} others in all\n",
+        IDLE.as_secs(),
+        syncs.len() as f64 / bots.len() as f64,
+        others.len()
+    );
+    Ok(())
+}
