@@ -343,6 +343,7 @@ impl Bot {
                 }
             }
             Heard::HostSignal(signal) => self.hear_host(signal),
+            Heard::PictureWanted { sender, message } => self.send_picture(&sender, &message),
             Heard::AdminRoomMoved => self.announce(&reply::moved_here()),
             Heard::Undecryptable { sender, reply_to } => {
                 if self.limits.allow(Limited::Undecryptable, &sender) {

@@ -1,12 +1,14 @@
-//! What is for one person only, on its way to them: links above all, each a task that goes on until the homeserver has it, then
-//! the link's picture, and in the end the redaction of both.
+//! What is for one person only, on its way to them: links above all, each a task that goes on until the homeserver has it, the
+//! picture of one that somebody asks for, and in the end the redaction of both.
 
 use std::{
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
-use matrix_sdk::ruma::{OwnedRoomId, OwnedUserId, TransactionId, UserId};
+use matrix_sdk::ruma::{
+    EventId, OwnedRoomId, OwnedTransactionId, OwnedUserId, TransactionId, UserId,
+};
 use tokio::{sync::Mutex, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
@@ -27,7 +29,7 @@ use crate::{
     link::Link,
     matrix::{
         Chain, Fault, LinkMessage, LinkReceipt, LinkTransactions, Matrix, NoPicture,
-        NotConfidential, NotSent, PictureMessage, SentLink, Trust,
+        NotConfidential, NotSent, PictureDelivery, PictureMessage, SentLink, Sound, Trust,
     },
     remote_control::{self, DeliveryId, Project, ProjectName, Redaction, Request, SessionStatus},
 };
@@ -69,6 +71,29 @@ pub(super) enum NotDelivered {
     Denied(Denied),
     /// The homeserver does not take it, and waiting does not mend that.
     Fault(Fault),
+    /// The picture of a link cannot be sent.
+    NoPicture(NoPicture),
+}
+
+impl NotDelivered {
+    /// For the log.
+    fn why(&self) -> String {
+        match self {
+            Self::NotConfidential(reason) => format!("{reason:?}"),
+            Self::Denied(denied) => format!("{denied:?}"),
+            Self::Fault(fault) => Chain(fault).to_string(),
+            Self::NoPicture(reason) => Chain(reason).to_string(),
+        }
+    }
+
+    /// For whoever asked.
+    fn text(&self, secret: &Secret) -> Reply {
+        match self {
+            Self::NotConfidential(reason) => reply::undeliverable(secret, reason),
+            Self::Denied(_) => reply::no_longer_allowed(secret),
+            Self::Fault(_) | Self::NoPicture(_) => reply::not_taken(secret),
+        }
+    }
 }
 
 impl From<NotSent> for NotDelivered {
@@ -83,21 +108,29 @@ impl From<NotSent> for NotDelivered {
 impl MayPass for NotDelivered {
     fn fault(&self) -> Option<&Fault> {
         match self {
-            Self::Fault(fault) => Some(fault),
-            Self::NotConfidential(_) | Self::Denied(_) => None,
+            Self::Fault(fault)
+            | Self::NoPicture(NoPicture::NotTaken(fault) | NoPicture::Unsure(fault)) => Some(fault),
+            Self::NotConfidential(_)
+            | Self::Denied(_)
+            | Self::NoPicture(
+                NoPicture::TooLong(_)
+                | NoPicture::Encode(_)
+                | NoPicture::NotConfidential
+                | NoPicture::Overheard,
+            ) => None,
         }
     }
 }
 
-/// What became of a picture, and of the link with it.
+/// What became of a picture.
 #[derive(Debug)]
 pub(super) struct Pictured {
     id: DeliveryId,
     request: Request,
-    /// Where both are.
-    receipt: String,
-    /// Somebody else may have read them.
-    overheard: bool,
+    /// Where it is, and its link.
+    picture: PictureDelivery,
+    /// An error without a reason: it was called off.
+    result: Result<(), Option<NotDelivered>>,
 }
 
 impl Bot {
@@ -110,10 +143,7 @@ impl Bot {
     ) {
         let called_off = self.note_delivery(&id);
         let (config, session) = (Arc::clone(&self.config), self.session_of(&id.project));
-        let policy = match &session {
-            Some(session) => self.projects.policy_of_session(&id.project, &session.start),
-            None => self.projects.policy(Some(&id.project)),
-        };
+        let policy = self.policy_for(&id.project, session.as_ref());
         let project = self.projects.get(&id.project);
         let project = project.map(|configured| configured.project.clone());
         let opens = self.opens(&id.project, session);
@@ -145,20 +175,22 @@ impl Bot {
         match result {
             Ok(sent) => {
                 let is_repeated = matches!(trigger, Trigger::Command { .. });
-                let text =
-                    reply::link_sent(&id.project, is_repeated, sent.room(), sent.is_invited());
+                let SentLink {
+                    receipt,
+                    is_invited,
+                } = sent;
+                let text = reply::link_sent(&id.project, is_repeated, receipt.room(), is_invited);
                 for request in self.remote_control.requests(&id, &request) {
                     self.conclude(&id.project, &request, &text, "link sent");
                 }
-                let is_wanted = self.remote_control.wants(&id);
-                let receipt = sent.receipt().to_string();
+                if self.remote_control.wants(&id) {
+                    let offer = transactions(&id).offer;
+                    self.spawn_quiet(offer_picture(self.matrix.clone(), receipt.clone(), offer));
+                }
                 let notices = self
                     .remote_control
-                    .delivered(id.clone(), request.clone(), receipt);
+                    .delivered(id, request, receipt.to_string());
                 self.handle(notices);
-                if is_wanted {
-                    self.follow_with_picture(id, request, sent);
-                }
             }
             Err(reason) => {
                 let notices = self
@@ -172,12 +204,42 @@ impl Bot {
         }
     }
 
-    /// Lets the picture of a link follow it. The record of the session says already that it may.
-    fn follow_with_picture(&mut self, id: DeliveryId, request: Request, sent: SentLink) {
+    /// Sends somebody the picture of a link that they have, once, if its session goes on.
+    pub(super) fn send_picture(&mut self, user: &UserId, message: &EventId) {
+        let receipt = |delivery: &remote_control::Delivery| {
+            let receipt = delivery.receipt.as_ref()?.parse::<LinkReceipt>().ok()?;
+            let is_theirs = delivery.request.requester == *user;
+            (is_theirs && receipt.lacks_picture_of(message)).then_some(receipt)
+        };
+        let found = self
+            .remote_control
+            .find_delivery(|it| receipt(it).is_some());
+        let Some((id, delivery, link)) = found else {
+            return;
+        };
+        let Some(receipt) = receipt(&delivery) else {
+            return;
+        };
+        let request = delivery.request;
+        let picture = PictureDelivery::new(link, user.to_owned(), receipt);
+        // Whatever becomes of it, the record says from now on that it may be there.
+        let notices = self.remote_control.delivered(
+            id.clone(),
+            request.clone(),
+            picture.receipt_beforehand().to_string(),
+        );
+        self.handle(notices);
+        let policy = self.policy_for(&id.project, self.session_of(&id.project).as_ref());
         let called_off = self.note_delivery(&id);
         let matrix = self.matrix.clone();
         self.spawn(async move {
-            Event::Pictured(follow_with_picture(matrix, id, request, sent, called_off).await)
+            let (picture, result) = send_picture(matrix, &id, picture, policy, called_off).await;
+            Event::Pictured(Pictured {
+                id,
+                request,
+                picture,
+                result,
+            })
         });
     }
 
@@ -185,15 +247,24 @@ impl Bot {
         let Pictured {
             id,
             request,
-            receipt,
-            overheard,
+            picture,
+            result,
         } = pictured;
         self.deliveries.remove(&id);
-        if overheard {
-            // A delivery that is wanted no more is redacted.
-            let reason = NotDelivered::NotConfidential(NotConfidential::Overheard);
-            self.give_up(&id, &request, &reason);
+        match result {
+            Err(Some(NotDelivered::NoPicture(NoPicture::Overheard))) => {
+                // A delivery that is wanted no more is redacted.
+                let reason = NotDelivered::NotConfidential(NotConfidential::Overheard);
+                self.give_up(&id, &request, &reason);
+            }
+            Err(Some(reason)) => {
+                warn!(project = %id.project, why = reason.why(), "picture of the link not sent");
+                let text = reason.text(&Secret::Picture(id.project.clone()));
+                self.tell(picture.recipient().as_str(), &text, Sound::Silent);
+            }
+            Ok(()) | Err(None) => {}
         }
+        let receipt = picture.receipt().to_string();
         let notices = self.remote_control.delivered(id, request, receipt);
         self.handle(notices);
     }
@@ -231,6 +302,14 @@ impl Bot {
                 .map(|session| session.start.options)
                 .unwrap_or_default(),
             end: left.map(|left| End::after(SystemTime::now(), left)),
+        }
+    }
+
+    /// What whoever gets the link of a project has to live up to.
+    fn policy_for(&self, project: &ProjectName, session: Option<&SessionStatus>) -> Policy {
+        match session {
+            Some(session) => self.projects.policy_of_session(project, &session.start),
+            None => self.projects.policy(Some(project)),
         }
     }
 
@@ -294,7 +373,10 @@ impl Bot {
                 let conclusion = Conclusion::new("report sent");
                 self.answer(None, request, Ok(&reply::shown(secret)), &conclusion);
             }
-            (Ok(()), Secret::Link(project) | Secret::Output(project)) => {
+            (
+                Ok(()),
+                Secret::Link(project) | Secret::Picture(project) | Secret::Output(project),
+            ) => {
                 self.conclude(project, request, &reply::shown(secret), "output sent");
             }
         }
@@ -302,15 +384,7 @@ impl Bot {
 
     /// Says why something does not get to its requester.
     fn explain(&mut self, secret: &Secret, request: &Request, reason: &NotDelivered) {
-        let (text, why) = match reason {
-            NotDelivered::NotConfidential(reason) => {
-                (reply::undeliverable(secret, reason), format!("{reason:?}"))
-            }
-            NotDelivered::Denied(denied) => {
-                (reply::no_longer_allowed(secret), format!("{denied:?}"))
-            }
-            NotDelivered::Fault(fault) => (reply::not_taken(secret), Chain(fault).to_string()),
-        };
+        let (text, why) = (reason.text(secret), reason.why());
         warn!(%secret, requester = request.requester, why, "not delivered");
         let conclusion = Conclusion::because("not delivered", why);
         self.answer(secret.project(), request, Ok(&text), &conclusion);
@@ -464,54 +538,43 @@ pub(super) async fn show(
     shown.await
 }
 
-impl MayPass for NoPicture {
-    /// One try, as the link is there without its picture, and the SDK repeats each request by itself; but a picture that may be
-    /// there is not left before it is known who sees it.
-    fn fault(&self) -> Option<&Fault> {
-        match self {
-            Self::Unsure(fault) => Some(fault),
-            Self::TooLong(_)
-            | Self::Encode(_)
-            | Self::NotTaken(_)
-            | Self::NotConfidential
-            | Self::Overheard => None,
-        }
-    }
+/// Puts the reaction to a link by which its picture is asked for. Without it, people can put their own.
+async fn offer_picture(matrix: MatrixHandle, link: LinkReceipt, transaction: OwnedTransactionId) {
+    let (link, transaction) = (&link, &transaction);
+    let offered =
+        matrix.until_taken(|matrix| async move { matrix.offer_picture(link, transaction).await });
+    log_rejection(offered.await);
 }
 
-async fn follow_with_picture(
+/// Gives back what was sent, and where it is.
+async fn send_picture(
     matrix: MatrixHandle,
-    id: DeliveryId,
-    request: Request,
-    sent: SentLink,
+    id: &DeliveryId,
+    picture: PictureDelivery,
+    policy: Policy,
     called_off: CancellationToken,
-) -> Pictured {
-    let caption = reply::picture();
+) -> (PictureDelivery, Result<(), Option<NotDelivered>>) {
+    let caption = reply::picture(&id.project);
     let message = PictureMessage {
         file_name: format!("remote-control-{}.png", id.project),
         caption: (caption.plain, caption.html),
     };
-    let (message, transaction, sent) = (&message, &transactions(&id).picture, Mutex::new(sent));
-    let following = matrix.until_taken(|matrix| {
-        let sent = sent.lock();
+    let (message, policy, transaction) = (&message, &policy, &transactions(id).picture);
+    let picture = Mutex::new(picture);
+    let sending = matrix.until_taken(|matrix| {
+        let picture = picture.lock();
         async move {
-            let mut sent = sent.await;
-            let transaction = transaction.clone();
-            sent.follow_with_picture(&matrix, message, transaction)
-                .await
+            let mut picture = picture.await;
+            judge(&matrix, picture.recipient(), policy).await?;
+            let sent = picture.send(&matrix, message, transaction.clone());
+            sent.await.map_err(NotDelivered::NoPicture)
         }
     });
-    let result = called_off.run_until_cancelled(following).await;
-    let overheard = matches!(result, Some(Err(NoPicture::Overheard)));
-    if let Some(Err(reason)) = result {
-        warn!(project = %id.project, error = %Chain(&reason), "no picture follows the link");
-    }
-    Pictured {
-        receipt: sent.into_inner().receipt().to_string(),
-        id,
-        request,
-        overheard,
-    }
+    let result = match called_off.run_until_cancelled(sending).await {
+        Some(result) => result.map_err(Some),
+        None => Err(None),
+    };
+    (picture.into_inner(), result)
 }
 
 /// Redacts a link, and finds it first where its delivery was cut off.
@@ -544,6 +607,7 @@ fn transactions(id: &DeliveryId) -> LinkTransactions {
     let link = format!("rcbot-{}-{}", id.session, id.number);
     LinkTransactions {
         picture: format!("{link}-picture").into(),
+        offer: format!("{link}-offer").into(),
         link: link.into(),
     }
 }

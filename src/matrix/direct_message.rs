@@ -32,7 +32,7 @@ use serde_json::json;
 use tracing::{error, info, warn};
 
 use super::{
-    Chain, Fault, LinkReceipt, Matrix, NotConfidential, NotSent, Notice, SentLink,
+    Chain, Fault, LinkReceipt, Matrix, NotConfidential, NotSent, Notice,
     confidentiality::{is_confidential, is_invited, was_between_two},
     pinned_identities::KeptVerification,
     redact::Picture,
@@ -52,6 +52,15 @@ pub struct LinkMessage {
     pub before: (String, String),
     /// After it.
     pub after: (String, String),
+}
+
+/// A link that was sent.
+#[derive(Debug)]
+pub struct SentLink {
+    /// What it takes to redact it.
+    pub receipt: LinkReceipt,
+    /// Whether the recipient has yet to accept the invitation to the room.
+    pub is_invited: bool,
 }
 
 /// Proof that a room was found fit for a link a moment ago: ours, encrypted, with exactly the bot and the requester in
@@ -75,7 +84,7 @@ impl ConfidentialRoom {
         self.room.room_id()
     }
 
-    /// Sends the link, in a text of its own: nobody waits for its picture, which may follow it.
+    /// Sends the link.
     ///
     /// The same `transaction` in the same room is the same event for the homeserver, however often it is tried.
     /// [`NotSent::Refused`] if the room turned out to be overheard, [`NotSent::Fault`] if the sending failed.
@@ -89,25 +98,20 @@ impl ConfidentialRoom {
         let recipient = self.recipient.clone();
         // Nobody else sends in between, so that no other message makes the new key its own.
         let turn = self.turn().await;
-        let key = LinkKey {
-            link: link.clone(),
-            readers: self.matrix.readers(&recipient).await?,
-        };
-        let direct_messages = &self.matrix.direct_messages;
-        // Each link has a key of its own. Who could read this one with the key that there is, and nobody else, is to read it again.
-        if direct_messages.take_key(&room).as_ref() != Some(&key) {
-            turn.renew_key().await?;
-        }
+        let key = self.matrix.key_of(&turn, &recipient, link).await?;
         let event = confide(&turn, &recipient, compose(link, message), &transaction).await?;
-        direct_messages.set_key(&room, key);
+        self.matrix.direct_messages.set_key(&room, key);
         info!(%recipient, %event, "link sent");
+        let is_invited = is_invited(turn.room(), &recipient).await;
         let receipt = LinkReceipt {
             room,
             event,
-            picture: Picture::Unsettled,
+            picture: Picture::None,
         };
-        let is_invited = is_invited(turn.room(), &recipient).await;
-        Ok(SentLink::new(link, recipient, receipt, is_invited))
+        Ok(SentLink {
+            receipt,
+            is_invited,
+        })
     }
 
     /// Says something that is for the recipient only and yet no link.
@@ -168,6 +172,25 @@ fn compose(link: &Link, message: &LinkMessage) -> RoomMessageEventContent {
 }
 
 impl Matrix {
+    /// The key that what is sent next shows a link with: each link has one of its own. Who could read this link with the key that
+    /// there is, and nobody else, is to read it again.
+    pub(super) async fn key_of(
+        &self,
+        turn: &Turn,
+        recipient: &UserId,
+        link: &Link,
+    ) -> Result<LinkKey, Fault> {
+        let key = LinkKey {
+            link: link.clone(),
+            readers: self.readers(recipient).await?,
+        };
+        let room = turn.room().room_id();
+        if self.direct_messages.take_key(room).as_ref() != Some(&key) {
+            turn.renew_key().await?;
+        }
+        Ok(key)
+    }
+
     /// Waits for the turn to send to this user, in the room of earlier links if there is one: whatever is looked at afterwards
     /// is a moment old when it is used. `None`: there is nothing to wait for.
     pub async fn turn_to_confide(&self, recipient: &UserId) -> Option<Turn> {

@@ -20,6 +20,7 @@ use matrix_sdk::{
         ServerName, UserId,
         events::{
             AnySyncMessageLikeEvent, AnySyncTimelineEvent, SyncMessageLikeEvent,
+            reaction::OriginalSyncReactionEvent,
             room::{
                 encrypted::OriginalSyncRoomEncryptedEvent,
                 message::{
@@ -36,7 +37,7 @@ use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
 use super::{
-    Chain, Fault, Heard, Message, ReplyTo,
+    Chain, Fault, Heard, Message, PICTURE_SIGN, ReplyTo,
     replay::ReplayProtection,
     rooms::{AdminRoom, DirectMessages},
 };
@@ -114,7 +115,7 @@ impl Inbox {
 
     /// Hears an event, decrypted where that is possible. Waits while too much waits for the bot.
     pub(super) async fn hear(&self, event: &TimelineEvent, room: &Room) {
-        use AnySyncMessageLikeEvent::{RoomEncrypted, RoomMessage};
+        use AnySyncMessageLikeEvent::{Reaction, RoomEncrypted, RoomMessage};
         // What cannot be read is not for the bot.
         let Ok(AnySyncTimelineEvent::MessageLike(spoken)) = event.raw().deserialize() else {
             return;
@@ -122,6 +123,9 @@ impl Inbox {
         match spoken {
             RoomMessage(SyncMessageLikeEvent::Original(message)) => {
                 self.hear_message(&message, room.room_id()).await;
+            }
+            Reaction(SyncMessageLikeEvent::Original(reaction)) => {
+                self.hear_reaction(reaction, room.room_id()).await;
             }
             RoomEncrypted(SyncMessageLikeEvent::Original(encrypted)) => {
                 self.await_key(Undecrypted {
@@ -158,6 +162,23 @@ impl Inbox {
         }
     }
 
+    async fn hear_reaction(&self, event: OriginalSyncReactionEvent, room: &RoomId) {
+        let (annotation, sender) = (event.content.relates_to, event.sender);
+        let sent = (event.origin_server_ts, event.unsigned.age);
+        if annotation.key.starts_with(PICTURE_SIGN)
+            && self.is_direct_message_of(&sender, room)
+            && self.check_age(sent, SystemTime::now()).is_ok()
+        {
+            let message = annotation.event_id;
+            self.hand_over(Heard::PictureWanted { sender, message })
+                .await;
+        }
+    }
+
+    fn is_direct_message_of(&self, sender: &UserId, room: &RoomId) -> bool {
+        self.direct_messages.with(sender).as_deref() == Some(room)
+    }
+
     /// Hands the bot what it should know of. Waits while too much waits for it.
     pub(super) async fn hand_over(&self, heard: Heard) {
         if self.heard.send(heard).await.is_err() {
@@ -180,8 +201,7 @@ impl Inbox {
         let text = text_of(event).ok_or(Dropped::NotText)?;
         let sent = (event.origin_server_ts, event.unsigned.age);
         if !self.admin_room.is(room) {
-            let is_theirs = self.direct_messages.with(&event.sender).as_deref() == Some(room);
-            if !is_theirs {
+            if !self.is_direct_message_of(&event.sender, room) {
                 return Err(Dropped::AnotherRoom);
             }
             self.check_age(sent, now)?;

@@ -1,5 +1,8 @@
-//! The QR code of a link, for the camera of a telephone beside the screen. It follows the link into the same room, after the same
-//! checks, in the Megolm session that was made for the link.
+//! The QR code of a link, for the camera of a phone beside the screen. Most people open the link where they read it, so the picture
+//! comes on request: the bot puts a reaction to the link, and whoever adds theirs gets it in the same room, after the same checks,
+//! with a key that is the link's own. Nothing stands below the link that nobody asked for, and nobody's phone rings twice.
+//!
+//! A reaction is never encrypted, so a homeserver can make one up. It brings somebody once what they have already.
 //!
 //! The picture is as secret as the link in it: it is made in memory, and its file is encrypted here, under a key that stands in the
 //! encrypted event only. A homeserver keeps the files of redacted events, Synapse for one, and the file of a bot that was killed
@@ -10,7 +13,7 @@ use std::{fmt, io::Cursor, iter};
 use matrix_sdk::{
     Room, RoomState,
     ruma::{
-        OwnedTransactionId, OwnedUserId, RoomId,
+        OwnedTransactionId, OwnedUserId, UserId,
         events::room::{
             EncryptedFile, ImageInfo,
             message::{
@@ -48,13 +51,17 @@ const LIGHT: u8 = 0xff;
 /// The byte of eight black pixels.
 const DARK: u8 = 0x00;
 
-/// A link that was sent, for the picture that may follow it once.
-pub struct SentLink {
+/// What a reaction begins with that asks for the picture of the link that it is put to.
+pub const PICTURE_SIGN: &str = "📷";
+
+/// The bot's own reaction, for people to add theirs.
+pub(super) const PICTURE_OFFER: &str = "📷 QR code";
+
+/// The picture of a link that somebody has, on its way into the same room.
+pub struct PictureDelivery {
     link: Link,
     recipient: OwnedUserId,
     receipt: LinkReceipt,
-    /// The recipient has yet to accept the invitation to the room.
-    is_invited: bool,
     /// The picture's message, once it may be in the room.
     picture: Option<Box<RoomMessageEventContent>>,
 }
@@ -68,7 +75,7 @@ pub struct PictureMessage {
     pub caption: (String, String),
 }
 
-/// Why no picture follows a link. But for [`NoPicture::Overheard`], the link stands.
+/// Why a picture is not sent. But for [`NoPicture::Overheard`], the link stands.
 #[derive(Debug, thiserror::Error)]
 pub enum NoPicture {
     /// It is longer than a QR code can be, about 2,300 bytes.
@@ -91,51 +98,46 @@ pub enum NoPicture {
     Overheard,
 }
 
-impl SentLink {
-    pub(super) fn new(
-        link: &Link,
-        recipient: OwnedUserId,
-        receipt: LinkReceipt,
-        is_invited: bool,
-    ) -> Self {
+impl PictureDelivery {
+    /// Of this link, which `receipt` says where it is.
+    pub fn new(link: Link, recipient: OwnedUserId, receipt: LinkReceipt) -> Self {
         Self {
-            link: link.clone(),
+            link,
             recipient,
             receipt,
-            is_invited,
             picture: None,
         }
     }
 
-    /// What it takes to redact all that was sent up to now.
+    /// What it takes to redact the link, and the picture if that was sent up to now.
     pub fn receipt(&self) -> &LinkReceipt {
         &self.receipt
     }
 
-    /// Where it is.
-    pub fn room(&self) -> &RoomId {
-        &self.receipt.room
+    /// What it takes to redact both, whatever becomes of the picture. To be written down before it is sent.
+    pub fn receipt_beforehand(&self) -> LinkReceipt {
+        LinkReceipt {
+            picture: Picture::Unsettled,
+            ..self.receipt.clone()
+        }
     }
 
-    /// Whether the recipient has yet to accept the invitation to that room.
-    pub fn is_invited(&self) -> bool {
-        self.is_invited
+    /// Whose link it is.
+    pub fn recipient(&self) -> &UserId {
+        &self.recipient
     }
 
-    /// Sends the link's picture after it. The link itself is not held up by this, nor lost if it fails.
+    /// Sends it. The link is not lost if that fails.
     ///
     /// Whoever drops this future halfway still has a receipt that is right: it says that the picture may have been sent.
-    pub async fn follow_with_picture(
+    pub async fn send(
         &mut self,
         matrix: &Matrix,
         message: &PictureMessage,
         transaction: OwnedTransactionId,
     ) -> Result<(), NoPicture> {
         let may_be_there = self.picture.is_some();
-        if !may_be_there {
-            self.receipt.picture = Picture::None;
-        }
-        let attempt = Box::pin(self.try_to_follow(matrix, message, transaction));
+        let attempt = Box::pin(self.try_to_send(matrix, message, transaction));
         attempt.await.map_err(|reason| match reason {
             NoPicture::NotTaken(fault) if may_be_there => NoPicture::Unsure(fault),
             NoPicture::NotConfidential if may_be_there => NoPicture::Overheard,
@@ -143,7 +145,7 @@ impl SentLink {
         })
     }
 
-    async fn try_to_follow(
+    async fn try_to_send(
         &mut self,
         matrix: &Matrix,
         message: &PictureMessage,
@@ -160,6 +162,8 @@ impl SentLink {
         let turn = matrix.turn(&room).await;
         let _verification = matrix.keep_verified(&self.recipient).await;
         self.check(matrix, &room).await?;
+        let key = matrix.key_of(&turn, &self.recipient, &self.link);
+        let key = key.await.map_err(NoPicture::NotTaken)?;
         self.picture = Some(Box::new(content.clone()));
         self.receipt.picture = Picture::Unsettled;
         let sent = turn.confide(&self.recipient, content, &transaction).await;
@@ -167,6 +171,7 @@ impl SentLink {
             self.receipt.picture = Picture::Sent(event);
         }
         if sent.is_confidential.map_err(NoPicture::Unsure)? {
+            matrix.direct_messages.set_key(&self.receipt.room, key);
             info!(recipient = %self.recipient, "picture of the link sent");
             Ok(())
         } else {
@@ -174,7 +179,7 @@ impl SentLink {
         }
     }
 
-    /// What was looked at before the link was sent is looked at again: the file took its time.
+    /// The same that was looked at before the link was sent, once the file is there: that took its time.
     async fn check(&self, matrix: &Matrix, room: &Room) -> Result<(), NoPicture> {
         let is_confidential = async { Ok(is_confidential(room, &self.recipient).await?) };
         match tokio::try_join!(matrix.check_devices(&self.recipient), is_confidential) {
@@ -185,11 +190,11 @@ impl SentLink {
     }
 }
 
-impl fmt::Debug for SentLink {
+impl fmt::Debug for PictureDelivery {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { receipt, .. } = self;
         formatter
-            .debug_struct("SentLink")
+            .debug_struct("PictureDelivery")
             .field("receipt", receipt)
             .finish_non_exhaustive()
     }

@@ -26,6 +26,11 @@ pub enum Heard {
     DirectMessage { sender: OwnedUserId },
     /// The bot of another host, or this one, signals something.
     HostSignal(HostSignal),
+    /// Somebody put the reaction to a message in their direct message that asks for the picture of a link.
+    PictureWanted {
+        sender: OwnedUserId,
+        message: OwnedEventId,
+    },
     /// The admin room was upgraded, and is another room now.
     AdminRoomMoved,
     /// The homeserver shows another identity of a user than the one that the bot knows.

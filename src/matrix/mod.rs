@@ -1,8 +1,8 @@
 //! Hears and speaks Matrix: logs in, follows /sync, reads the admin room, sends links in confidence.
 //!
 //! Invariant: nothing here knows processes or sessions, and nothing here decides who may command. It gathers the evidence
-//! and keeps the one promise that is its own: a link leaves through [`ConfidentialRoom::send`], its picture through what
-//! that gives back, and neither in any other way.
+//! and keeps the one promise that is its own: a link leaves through [`ConfidentialRoom::send`], its picture through
+//! [`PictureDelivery::send`], and neither in any other way.
 
 mod client;
 mod confidentiality;
@@ -32,7 +32,7 @@ mod sync;
 pub use client::Matrix;
 pub use confidentiality::{NotConfidential, NotSent};
 pub use connect::Connection;
-pub use direct_message::{ConfidentialRoom, LinkMessage};
+pub use direct_message::{ConfidentialRoom, LinkMessage, SentLink};
 pub use facts::{CreateEvent, NoPower, RoomFacts, StateEvents};
 pub use fault::{Cause, Chain, Fault, Severity};
 pub use folder::MatrixFolder;
@@ -44,7 +44,7 @@ pub use hosts::{
     HostSignal, Signal, SignalKind,
 };
 pub use inbox::{Skew, Undecrypted};
-pub use link_picture::{NoPicture, PictureMessage, SentLink};
+pub use link_picture::{NoPicture, PICTURE_SIGN, PictureDelivery, PictureMessage};
 pub use login::Login;
 pub use message::{Heard, Message, ReplyTo};
 pub use own_identity::{RECOVERY_KEY_VARIABLE, RecoveryKey, reset_identity};

@@ -36,6 +36,18 @@ pub(super) enum Picture {
     Sent(OwnedEventId),
 }
 
+impl LinkReceipt {
+    /// The direct message that the link is in.
+    pub fn room(&self) -> &RoomId {
+        &self.room
+    }
+
+    /// Whether it is of this message, to which no picture was sent.
+    pub fn lacks_picture_of(&self, message: &EventId) -> bool {
+        self.event == message && self.picture == Picture::None
+    }
+}
+
 impl fmt::Display for LinkReceipt {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{} {}", self.room, self.event)?;
@@ -71,13 +83,15 @@ impl FromStr for LinkReceipt {
     }
 }
 
-/// Under which transactions a link and its picture are sent: the same for each try, so that each is one event.
+/// Under which transactions a link and what belongs to it are sent: the same for each try, so that each is one event.
 #[derive(Debug, Clone)]
 pub struct LinkTransactions {
     /// The link's.
     pub link: OwnedTransactionId,
     /// Its picture's.
     pub picture: OwnedTransactionId,
+    /// That of the reaction by which the picture is offered.
+    pub offer: OwnedTransactionId,
 }
 
 impl Matrix {

@@ -7,7 +7,7 @@ use matrix_sdk::{
     Room,
     room::futures::SendMessageLikeEventResult,
     ruma::{
-        OwnedEventId, OwnedTransactionId, UserId,
+        EventId, OwnedEventId, OwnedTransactionId, UserId,
         events::{
             Mentions, reaction::ReactionEventContent, relation::Annotation,
             room::message::RoomMessageEventContent,
@@ -18,8 +18,9 @@ use tokio::sync::OwnedMutexGuard;
 use tracing::{debug, error};
 
 use super::{
-    Chain, Fault, Matrix, ReplyTo,
+    Chain, Fault, LinkReceipt, Matrix, ReplyTo,
     confidentiality::{is_confidential, was_between_two},
+    link_picture::PICTURE_OFFER,
 };
 
 /// How long a text may be as JSON, plain and HTML together. An event is 64 KiB at most (specification, "Size limits"), and
@@ -88,8 +89,34 @@ impl Matrix {
         transaction: &OwnedTransactionId,
     ) -> Result<(), Fault> {
         let room = self.joined_admin_room()?;
-        let annotation = Annotation::new(message.event_id().to_owned(), text.to_owned());
-        let turn = self.turn(&room).await;
+        self.annotate(&room, message.event_id(), text, transaction)
+            .await
+    }
+
+    /// Offers the picture of a link, by the reaction that asks for it.
+    pub async fn offer_picture(
+        &self,
+        link: &LinkReceipt,
+        transaction: &OwnedTransactionId,
+    ) -> Result<(), Fault> {
+        match self.client.get_room(&link.room) {
+            Some(room) => {
+                self.annotate(&room, &link.event, PICTURE_OFFER, transaction)
+                    .await
+            }
+            None => Ok(()),
+        }
+    }
+
+    async fn annotate(
+        &self,
+        room: &Room,
+        event: &EventId,
+        text: &str,
+        transaction: &OwnedTransactionId,
+    ) -> Result<(), Fault> {
+        let annotation = Annotation::new(event.to_owned(), text.to_owned());
+        let turn = self.turn(room).await;
         let sending = turn.room.send(ReactionEventContent::new(annotation));
         sending.with_transaction_id(transaction.clone()).await?;
         Ok(())

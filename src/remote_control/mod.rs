@@ -64,6 +64,7 @@ pub use session::{Beginning, Delivery, Ending, Redaction, Request, Restart, Sess
 pub(crate) use store::DATA_DIRECTORY_VARIABLE;
 pub use store::{SESSION_FOLDER_VARIABLE, StoreError};
 
+use crate::link::Link;
 use session::{Effect, Event, Moment, Session, State, Terms};
 use store::{Record, Store};
 use tasks::Report;
@@ -286,6 +287,27 @@ impl RemoteControl {
     /// Whether a delivery is still wanted: its session goes on, and shows that link.
     pub fn wants(&self, id: &DeliveryId) -> bool {
         self.delivery(id).is_some()
+    }
+
+    /// The delivery that this holds for, and its link, if its session shows that link still.
+    pub fn find_delivery(
+        &self,
+        holds: impl Fn(&Delivery) -> bool,
+    ) -> Option<(DeliveryId, Delivery, Link)> {
+        let mut slots = self.slots.iter();
+        slots.find_map(|(project, slot)| {
+            let session = slot.record.session.as_ref()?;
+            let State::Running { link, .. } = session.state() else {
+                return None;
+            };
+            let delivery = session.deliveries().iter().find(|it| holds(it))?;
+            let id = DeliveryId {
+                project: project.clone(),
+                session: session.id().clone(),
+                number: delivery.number,
+            };
+            Some((id, delivery.clone(), link.clone()))
+        })
     }
 
     /// The requester has the link, and the receipt tells where. It may be said again with a receipt that tells more.

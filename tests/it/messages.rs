@@ -2,13 +2,19 @@
 
 use std::fs;
 
-use matrix_sdk::{Room, ruma::events::typing::SyncTypingEvent};
+use matrix_sdk::{
+    Room,
+    ruma::events::{reaction::ReactionEventContent, relation::Annotation, typing::SyncTypingEvent},
+};
+use rcbot::matrix::PICTURE_SIGN;
 use serde_json::json;
 use tokio::{sync::watch, time::timeout};
 
 use crate::support::{
     DEADLINE,
     bot::Bot,
+    conversation::LinkMessage,
+    event::Event,
     eventually, homeserver, person,
     person::Person,
     picture::read_code,
@@ -85,13 +91,36 @@ async fn the_bot_is_typing_in_the_admin_room_until_it_answers_a_start() {
     assert_eq!(times, 1, "it does not stop in between");
 }
 
+/// What the bot says in the direct message of a link.
+fn private_messages(bot: &Bot, person: &Person, sent: &LinkMessage) -> Vec<Event> {
+    let mut events = person.events();
+    events.retain(|event| {
+        event.sender == bot.user_id()
+            && event.room == *sent.room()
+            && event.kind == "m.room.message"
+    });
+    events
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_picture_that_a_telephone_reads_follows_the_link() {
+async fn a_link_is_the_only_message_of_a_start_until_its_picture_is_asked_for() {
     let alice = person("alice").await;
     let bot = Bot::builder(homeserver()).start(&alice).await;
     let sent = bot.start_session(&alice, "website").await;
-
-    let picture = bot.picture_after(&alice, 0).await;
+    // By the time that an answer comes, and the offer of a picture, nothing else was said.
+    bot.request(&alice, "status").await;
+    let picture = {
+        let said = private_messages(&bot, &alice, &sent);
+        let [link] = &said[..] else {
+            panic!("{} messages", said.len());
+        };
+        // Of all that a start brings, only this rings: not what is a notice or a reaction.
+        assert_eq!(
+            (&link.id, link.message_type()),
+            (&sent.event.id, Some("m.text"))
+        );
+        bot.picture_of(&alice, &sent).await
+    };
     assert_eq!(picture.room, *sent.room());
     let content = &picture.json["content"];
     assert_eq!(content["filename"], "remote-control-website.png");
@@ -102,28 +131,34 @@ async fn a_picture_that_a_telephone_reads_follows_the_link() {
     for shown in [300, side] {
         assert_eq!(read_code(&file, shown), sent.link, "at {shown} pixels");
     }
-    let events = alice.events();
-    let place = |id| events.iter().position(|event| event.id == id);
-    assert!(
-        place(sent.event.id) < place(picture.id),
-        "the link comes first"
-    );
+
+    // Once is enough, and other reactions are no request.
+    let again = bot.start_session(&alice, "website").await;
+    for (message, key) in [(&sent, PICTURE_SIGN), (&again, "👍")] {
+        let annotation = Annotation::new(message.event.id.clone(), key.to_owned());
+        let reaction = ReactionEventContent::new(annotation);
+        alice.send(sent.room(), reaction).await.unwrap();
+    }
+    bot.picture_of(&alice, &again).await;
+    assert_eq!(bot.pictures_of(&alice).len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_takes_back_the_picture_of_the_link_too() {
+async fn a_stop_redacts_the_picture_of_the_link_too() {
     let alice = person("alice").await;
     let bot = Bot::builder(homeserver()).start(&alice).await;
     let first = bot.start_session(&alice, "website").await;
-    let picture = bot.picture_after(&alice, 0).await;
-    // A second message with the same link has a picture of its own, which may still be under way when the session ends.
+    let picture = bot.picture_of(&alice, &first).await;
+    // That of another message with the same link may still be under way when the session ends.
     let second = bot.start_session(&alice, "website").await;
+    bot.ask_for_picture(&alice, &second).await;
     bot.request(&alice, "stop").await;
     bot.wait_for_redaction(&alice, &first).await;
     bot.wait_for_redaction(&alice, &second).await;
     bot.wait_for_redaction(&alice, &picture).await;
     // Whatever was under way is there by the time that a later session's picture is.
     let later = bot.start_session(&alice, "website").await;
+    bot.ask_for_picture(&alice, &later).await;
     eventually("the picture of the later link", async || {
         links_in_pictures(&bot, &alice)
             .await
@@ -147,11 +182,13 @@ async fn links_in_pictures(bot: &Bot, person: &Person) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_picture_that_a_killed_bot_was_at_is_found_and_taken_back() {
+async fn a_picture_that_a_killed_bot_was_at_is_found_and_redacted() {
     let alice = person("alice").await;
     let mut bot = Bot::builder(homeserver()).start(&alice).await;
     let sent = bot.start_session(&alice, "website").await;
-    let picture = bot.picture_after(&alice, 0).await;
+    // The next run knows the link too, and whose it is.
+    bot.restart(&alice).await;
+    let picture = bot.picture_of(&alice, &sent).await;
     bot.wait_for_log("picture of the link sent").await;
     assert!(bot.terminate().await.success());
     // As it stands from before the picture was sent until what became of it is known.
@@ -167,7 +204,7 @@ async fn a_picture_that_a_killed_bot_was_at_is_found_and_taken_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_link_stands_where_the_homeserver_takes_no_picture() {
+async fn who_asks_for_a_picture_that_the_homeserver_does_not_take_is_told() {
     let alice = person("alice").await;
     let proxy = Proxy::start(homeserver()).await;
     let too_large = Answer::refusal(413, "M_TOO_LARGE");
@@ -178,7 +215,10 @@ async fn a_link_stands_where_the_homeserver_takes_no_picture() {
     let mut bot = builder.start(&alice).await;
 
     let sent = bot.start_session(&alice, "website").await;
-    bot.wait_for_log("no picture follows the link").await;
+    bot.ask_for_picture(&alice, &sent).await;
+    let told = "I cannot send you the QR code for website: the homeserver does not take it.";
+    bot.private_message(&alice, told).await;
+    bot.wait_for_log("picture of the link not sent").await;
     assert!(bot.log().contains("M_TOO_LARGE"), "the log says why");
     assert!(bot.pictures_of(&alice).is_empty());
     bot.request(&alice, "stop").await;

@@ -159,10 +159,10 @@ async fn assert_main_job_keeps_its_secrets(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_picture_of_a_link_is_noise_to_the_homeserver_before_and_after_it_is_taken_back() {
+async fn the_picture_of_a_link_is_noise_to_the_homeserver_before_and_after_it_is_redacted() {
     let (alice, bot) = alice_and_bot().await;
-    bot.start_session(&alice, "website").await;
-    let picture = bot.picture_after(&alice, 0).await;
+    let sent = bot.start_session(&alice, "website").await;
+    let picture = bot.picture_of(&alice, &sent).await;
     let shown = alice.download(&picture).await;
     let stored = alice.download_as_it_is(&picture).await;
     assert!(

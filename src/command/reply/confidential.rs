@@ -6,7 +6,7 @@ use matrix_sdk::ruma::RoomId;
 
 use super::{End, IDENTITY_CHANGED, Mark, Reply, unmarked};
 use crate::{
-    matrix::NotConfidential,
+    matrix::{NotConfidential, PICTURE_SIGN},
     remote_control::{Options, Output, OutputError, ProjectName},
 };
 
@@ -53,6 +53,9 @@ pub(crate) fn around_link(prefix: &str, opens: &Opens) -> (Reply, Reply) {
     lines.push(format!(
         "**To end it:** `{prefix} stop {project}` in the admin room"
     ));
+    lines.push(format!(
+        "**QR code:** react to this message with {PICTURE_SIGN}"
+    ));
     lines.push(String::new());
     lines.push(format!(
         "Whoever has this link can run commands on {host}: keep it to yourself."
@@ -63,9 +66,11 @@ pub(crate) fn around_link(prefix: &str, opens: &Opens) -> (Reply, Reply) {
     )
 }
 
-/// What is said of a link's picture, which stands below the link.
-pub(crate) fn picture() -> Reply {
-    Reply::new("The same link as a QR code: open it on a phone with the phone's camera.")
+/// What is said of a link's picture.
+pub(crate) fn picture(project: &ProjectName) -> Reply {
+    Reply::new(format!(
+        "QR code of the link for **{project}**: open it on a phone with the phone's camera."
+    ))
 }
 
 /// What a session printed last, for those who may have its link. The only reply with words of a process.
@@ -107,6 +112,8 @@ pub(crate) fn no_output(project: &ProjectName, error: &OutputError) -> Reply {
 pub(crate) enum Secret {
     /// The link of a project's session.
     Link(ProjectName),
+    /// Its picture.
+    Picture(ProjectName),
     /// What a project's session printed.
     Output(ProjectName),
     /// What `doctor` found, which names files and people; and how that went as a whole, which anybody may see.
@@ -116,7 +123,7 @@ pub(crate) enum Secret {
 impl Secret {
     pub(crate) fn project(&self) -> Option<&ProjectName> {
         match self {
-            Self::Link(project) | Self::Output(project) => Some(project),
+            Self::Link(project) | Self::Picture(project) | Self::Output(project) => Some(project),
             Self::Report(_) => None,
         }
     }
@@ -126,6 +133,7 @@ impl fmt::Display for Secret {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Link(project) => write!(formatter, "the link for {project}"),
+            Self::Picture(project) => write!(formatter, "the QR code for {project}"),
             Self::Output(project) => write!(formatter, "the output of {project}"),
             Self::Report(_) => formatter.write_str("the report"),
         }
@@ -157,7 +165,7 @@ pub(crate) fn link_sent(
 /// It is in the requester's direct message.
 pub(crate) fn shown(secret: &Secret) -> Reply {
     Reply::new(match secret {
-        Secret::Link(project) => {
+        Secret::Link(project) | Secret::Picture(project) => {
             format!("I sent you the link of the session for **{project}** privately.")
         }
         Secret::Output(project) => {
@@ -179,7 +187,7 @@ pub(crate) fn undeliverable(secret: &Secret, reason: &NotConfidential) -> Reply 
         (NotConfidential::NoReadableDevice, _) => {
             "none of your devices is verified. Verify this device in your client's settings, and try again.".to_owned()
         }
-        (NotConfidential::Overheard, Secret::Link(_)) => {
+        (NotConfidential::Overheard, Secret::Link(_) | Secret::Picture(_)) => {
             "somebody else was in our direct message when I sent it. I deleted it and end the session, as they may have \
              read it. Leave that room, and start again."
                 .to_owned()
@@ -249,6 +257,7 @@ mod tests {
             "Runs with: permission mode plan, spawn mode worktree, name \"fix the build\"",
             "Ends in 12h (14:13 UTC)",
             "To end it: `!rc stop website` in the admin room",
+            "QR code: react to this message with 📷",
             "",
             "Whoever has this link can run commands on buildhost: keep it to yourself.",
         ];

@@ -67,6 +67,14 @@ impl Event {
             .and_then(|_| self.content("/m.relates_to/event_id"))
     }
 
+    /// The event that this one is a reaction to.
+    pub(crate) fn annotates(&self) -> Option<&str> {
+        let relation = self.content("/m.relates_to/rel_type");
+        relation
+            .filter(|relation| *relation == "m.annotation")
+            .and_then(|_| self.content("/m.relates_to/event_id"))
+    }
+
     /// The event that this one removes.
     pub(crate) fn redacts(&self) -> Option<&str> {
         self.content("/redacts")
