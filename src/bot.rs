@@ -43,7 +43,7 @@ use crate::{
     command::reply::{self, Secret},
     config::{Config, Found},
     data_dir::DataDir,
-    matrix::{Announcement, Fault, Heard, Login, MatrixFolder, Message, SentLink, Sound},
+    matrix::{Announcement, Arrival, Fault, Heard, Login, MatrixFolder, Message, SentLink, Sound},
     remote_control::{
         self, DeliveryId, ProjectName, Redaction, RemoteControl, Request, RestoreError,
         TaskPanicked,
@@ -344,7 +344,16 @@ impl Bot {
             }
             Heard::HostSignal(signal) => self.hear_host(signal),
             Heard::PictureWanted { sender, message } => self.send_picture(&sender, &message),
-            Heard::AdminRoomMoved => self.announce(&reply::moved_here()),
+            Heard::InAdminRoom(Arrival::Joined) => {
+                let config = &self.config;
+                let text = reply::greeting(
+                    &config.command_prefix,
+                    &hosts::own_name(config),
+                    config.encryption.devices,
+                );
+                self.announce(&text);
+            }
+            Heard::InAdminRoom(Arrival::Moved) => self.announce(&reply::moved_here()),
             Heard::Undecryptable { sender, reply_to } => {
                 if self.limits.allow(Limited::Undecryptable, &sender) {
                     self.say_for_all(&reply::undecryptable(), reply_to);

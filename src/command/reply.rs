@@ -25,7 +25,10 @@ pub(crate) use status::*;
 
 use matrix_sdk::ruma::{RoomId, RoomOrAliasId};
 
-use crate::remote_control::{Phase, ProjectName};
+use crate::{
+    config::{Devices, HostName},
+    remote_control::{Phase, ProjectName},
+};
 
 /// How many names or lines of a list are shown: what fits on two screens of a phone.
 const MOST_LISTED: usize = 40;
@@ -230,6 +233,20 @@ pub(crate) fn commands_count_elsewhere(prefix: &str, admin_room: &RoomOrAliasId)
             unmarked(alias.as_str())
         )),
     }
+}
+
+/// What the bot says when it comes into the admin room for the first time.
+pub(crate) fn greeting(prefix: &str, host: &HostName, devices: Devices) -> Reply {
+    let verify = match devices {
+        Devices::CrossSigned => {
+            " Use a device that is verified: no other can command me or read my answers."
+        }
+        Devices::Any => "",
+    };
+    Reply::new(format!(
+        "Hello! I start Claude Code sessions on **{host}**, and send you their links privately.\n`{prefix} start` starts one, \
+         `{prefix} help` lists the commands.{verify}"
+    ))
 }
 
 /// The admin room was upgraded to the one in which this is said.

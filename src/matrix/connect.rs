@@ -8,7 +8,7 @@ use futures_util::FutureExt as _;
 use matrix_sdk::Client;
 use tokio::{
     sync::{mpsc, watch},
-    time::sleep,
+    time::{sleep, timeout},
 };
 use tracing::{debug, info, warn};
 
@@ -27,6 +27,12 @@ use crate::config::Config;
 
 /// How many commands may wait for the bot. More than people type; a flood waits for its turn with the homeserver.
 const MESSAGES_WAITING: usize = 256;
+
+/// What the bot looks like to people, unless they give it another avatar. Drawn by `docs/avatar.py`.
+const AVATAR: &[u8] = include_bytes!("avatar.png");
+
+/// How long the bot's name and avatar may take: nobody waits for them.
+const LONGEST_SHOW: Duration = Duration::from_secs(10);
 
 /// How long to wait between tries at most.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
@@ -189,18 +195,27 @@ async fn try_connect(
         synced: watch::Sender::default(),
         answers: watch::Sender::new(false),
     };
-    set_display_name(&matrix.client, &config.display_name).await;
+    let looks = show_itself(&matrix.client, &config.display_name);
+    if timeout(LONGEST_SHOW, looks).await.is_err() {
+        warn!("display name or avatar not set in time");
+    }
     info!(user = %matrix.own_user(), "connected to the homeserver");
     Ok(Connection { matrix, heard })
 }
 
-/// A name is a courtesy: the bot works without.
-async fn set_display_name(client: &Client, wanted: &str) {
+/// A name and a picture are a courtesy: the bot works without. A picture that somebody gave it stays.
+async fn show_itself(client: &Client, name: &str) {
     let account = client.account();
-    if let Ok(name) = account.get_display_name().await
-        && name.as_deref() != Some(wanted)
-        && let Err(error) = account.set_display_name(Some(wanted)).await
+    let (shown_name, avatar) = tokio::join!(account.get_display_name(), account.get_avatar_url());
+    if let Ok(shown) = shown_name
+        && shown.as_deref() != Some(name)
+        && let Err(error) = account.set_display_name(Some(name)).await
     {
         warn!(%error, "display name not set");
+    }
+    if let (Ok(None), Ok(png)) = (avatar, "image/png".parse())
+        && let Err(error) = account.upload_avatar(&png, AVATAR.to_vec()).await
+    {
+        warn!(%error, "avatar not set");
     }
 }

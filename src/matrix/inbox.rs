@@ -526,7 +526,7 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::matrix::MatrixFolder;
+    use crate::matrix::{Arrival, MatrixFolder};
 
     /// The inbox of a bot with its files in this folder, which logged in at this time.
     fn inbox(
@@ -625,7 +625,7 @@ mod tests {
     async fn what_the_bot_should_know_is_not_lost_while_too_much_waits_for_it() {
         let folder = tempfile::tempdir().unwrap();
         let (inbox, mut waiting) = inbox(folder.path(), SystemTime::now(), false);
-        inbox.hand_over(Heard::AdminRoomMoved).await;
+        inbox.hand_over(Heard::InAdminRoom(Arrival::Joined)).await;
         let user = owned_user_id!("@alice:x.y");
         let later = inbox.hand_over(Heard::IdentityChanged { user });
         let both = async { (waiting.recv().await, waiting.recv().await) };
@@ -635,7 +635,7 @@ mod tests {
             matches!(
                 both,
                 Ok((
-                    Some(Heard::AdminRoomMoved),
+                    Some(Heard::InAdminRoom(Arrival::Joined)),
                     Some(Heard::IdentityChanged { .. })
                 ))
             ),

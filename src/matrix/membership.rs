@@ -195,8 +195,6 @@ pub(super) struct Upgrades {
     asked: Asked,
     /// The room to go to once the bot is invited there, or that may be such a one.
     awaited: Option<OwnedRoomId>,
-    /// The new admin room, until a sync has brought it and it can be spoken to.
-    arriving: Option<OwnedRoomId>,
 }
 
 /// What the homeserver was asked of the admin room's upgrade.
@@ -246,9 +244,9 @@ impl Upgrades {
         matrix: &Matrix,
         answer: &SyncResponse,
     ) -> Option<OwnedRoomId> {
-        let has_arrived = |room: &mut OwnedRoomId| answer.rooms.joined.contains_key(room);
-        if self.arriving.take_if(has_arrived).is_some() {
-            matrix.inbox.hand_over(Heard::AdminRoomMoved).await;
+        let is_heard = |room: &RoomId| answer.rooms.joined.contains_key(room);
+        if let Some(arrival) = matrix.admin_room.take_arrival(is_heard) {
+            matrix.inbox.hand_over(Heard::InAdminRoom(arrival)).await;
         }
         let room = matrix.joined_admin_room().ok()?;
         let successor = room.successor_room().map(|successor| successor.room_id);
@@ -268,7 +266,6 @@ impl Upgrades {
             Ok(None) => {}
             Ok(Some(new)) => {
                 info!(from = %old, room = %new, "the admin room was upgraded, and the bot followed");
-                self.arriving = Some(new);
                 // The new room may have been upgraded too.
                 self.asked = Asked::Nothing;
             }

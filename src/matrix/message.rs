@@ -31,10 +31,19 @@ pub enum Heard {
         sender: OwnedUserId,
         message: OwnedEventId,
     },
-    /// The admin room was upgraded, and is another room now.
-    AdminRoomMoved,
+    /// The bot has come into the admin room, and can speak there.
+    InAdminRoom(Arrival),
     /// The homeserver shows another identity of a user than the one that the bot knows.
     IdentityChanged { user: OwnedUserId },
+}
+
+/// How the bot came into the admin room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrival {
+    /// It was never there before.
+    Joined,
+    /// The room was upgraded, and is another one now.
+    Moved,
 }
 
 /// A text that somebody addressed to the bot in the admin room.

@@ -46,7 +46,7 @@ pub use hosts::{
 pub use inbox::{Skew, Undecrypted};
 pub use link_picture::{NoPicture, PICTURE_SIGN, PictureDelivery, PictureMessage};
 pub use login::Login;
-pub use message::{Heard, Message, ReplyTo};
+pub use message::{Arrival, Heard, Message, ReplyTo};
 pub use own_identity::{RECOVERY_KEY_VARIABLE, RecoveryKey, reset_identity};
 pub use pinned_identities::{IdentityReport, KnownIdentity, NotAccepted};
 pub use proof::{Proof, Trust};

@@ -14,7 +14,7 @@ use matrix_sdk::ruma::{
 };
 
 use super::{
-    Fault, MatrixFolder,
+    Arrival, Fault, MatrixFolder,
     folder::{JsonMap, StoredRoom},
 };
 use crate::link::Link;
@@ -37,6 +37,8 @@ struct Now {
     listening_since: SystemTime,
     /// Whether it was ever seen encrypted, or the room that it replaces was.
     was_encrypted: bool,
+    /// How the bot came there, as long as it has not spoken there.
+    arrival: Option<Arrival>,
 }
 
 impl AdminRoom {
@@ -56,6 +58,7 @@ impl AdminRoom {
                 was_encrypted: stored.as_ref().is_some_and(|stored| stored.was_encrypted),
                 room: stored.map(|stored| stored.room),
                 listening_since,
+                arrival: None,
             }),
         })
     }
@@ -94,6 +97,11 @@ impl AdminRoom {
     /// The bot is in this room since then, and it is the admin room from now on. To be called before the next sync.
     pub(super) fn enter(&self, room: &RoomId, joined: SystemTime) -> Result<(), Fault> {
         let mut now = self.now();
+        let arrival = match now.room.as_deref() {
+            Some(known) if known == room => now.arrival,
+            Some(_) => Some(Arrival::Moved),
+            None => Some(Arrival::Joined),
+        };
         if now.room.as_deref() != Some(room) {
             self.write(room, now.was_encrypted)?;
         }
@@ -101,8 +109,16 @@ impl AdminRoom {
             room: Some(room.to_owned()),
             listening_since: joined,
             was_encrypted: now.was_encrypted,
+            arrival,
         };
         Ok(())
+    }
+
+    /// How the bot came into the room, once, as soon as that is one of which this is true.
+    pub(super) fn take_arrival(&self, is_heard: impl Fn(&RoomId) -> bool) -> Option<Arrival> {
+        let mut now = self.now();
+        let is_heard = now.room.as_deref().is_some_and(is_heard);
+        now.arrival.take_if(|_| is_heard)
     }
 
     /// Whether the room was ever seen encrypted, or the one that it replaces was: an encrypted room stays so (specification,
@@ -223,7 +239,14 @@ mod tests {
         assert_eq!(admin_room.id(), None);
         admin_room.enter(room, now).unwrap();
         assert!(admin_room.is(room) && admin_room.listening_since() == now);
+        assert_eq!(admin_room.take_arrival(|_| false), None);
+        assert_eq!(admin_room.take_arrival(|_| true), Some(Arrival::Joined));
+        assert_eq!(admin_room.take_arrival(|_| true), None);
 
+        // It is no arrival when the next run finds itself there.
+        let restarted = load(&folder, "#admins:x.y").unwrap();
+        restarted.enter(room, now).unwrap();
+        assert_eq!(restarted.take_arrival(|_| true), None);
         assert!(load(&folder, "#admins:x.y").unwrap().is(room));
         assert_eq!(load(&folder, "#others:x.y").unwrap().id(), None);
         assert_eq!(load(&folder, "!a:x.y").unwrap().id(), None);

@@ -4,14 +4,23 @@ use std::fs;
 
 use matrix_sdk::{
     Room,
-    ruma::events::{reaction::ReactionEventContent, relation::Annotation, typing::SyncTypingEvent},
+    media::{MediaFormat, MediaRequestParameters},
+    reqwest::Method,
+    ruma::{
+        OwnedMxcUri,
+        api::client::profile::AvatarUrl,
+        events::{
+            reaction::ReactionEventContent, relation::Annotation, room::MediaSource,
+            typing::SyncTypingEvent,
+        },
+    },
 };
 use rcbot::matrix::PICTURE_SIGN;
 use serde_json::json;
 use tokio::{sync::watch, time::timeout};
 
 use crate::support::{
-    DEADLINE,
+    DEADLINE, assert_says,
     bot::Bot,
     conversation::LinkMessage,
     event::Event,
@@ -20,6 +29,50 @@ use crate::support::{
     picture::read_code,
     proxy::{Answer, Proxy, Request},
 };
+
+/// What people see beside each message of the bot.
+async fn avatar(bot: &Bot, person: &Person) -> Option<OwnedMxcUri> {
+    let account = person.client().account();
+    let profile = account.fetch_user_profile_of(bot.user_id()).await.unwrap();
+    profile.get_static::<AvatarUrl>().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_bot_greets_the_admin_room_once() {
+    let alice = person("alice").await;
+    let mut bot = Bot::builder(homeserver()).start(&alice).await;
+    let greeting = "Hello! I start Claude Code sessions on ";
+    let greeted = bot.announcement(&alice, greeting).await;
+    assert_says(&greeted, "`!rc help` lists the commands.");
+    bot.restart(&alice).await;
+    bot.request(&alice, "status").await;
+    let said = |event: &Event| event.body().is_some_and(|body| body.starts_with(greeting));
+    assert_eq!(alice.events().iter().filter(|it| said(it)).count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_bot_has_an_avatar_of_its_own_unless_somebody_gave_it_another() {
+    let alice = person("alice").await;
+    let mut bot = Bot::builder(homeserver()).start(&alice).await;
+    let first = avatar(&bot, &alice).await.unwrap();
+    let request = MediaRequestParameters {
+        source: MediaSource::Plain(first.clone()),
+        format: MediaFormat::File,
+    };
+    let media = alice.client().media();
+    let file = media.get_media_content(&request, false).await.unwrap();
+    assert!(file == include_bytes!("../../src/matrix/avatar.png"));
+    // It is uploaded once.
+    bot.restart(&alice).await;
+    assert_eq!(avatar(&bot, &alice).await, Some(first));
+
+    let another = "mxc://example.org/another";
+    let path = format!("profile/{}/avatar_url", bot.user_id());
+    let content = json!({ "avatar_url": another });
+    bot.call(&alice, Method::PUT, &path, &content).await;
+    bot.restart(&alice).await;
+    assert_eq!(avatar(&bot, &alice).await, Some(another.into()));
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_comes_with_what_it_opens_and_for_whom() {

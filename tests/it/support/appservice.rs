@@ -88,7 +88,14 @@ impl Bot {
         self.call(through, Method::PUT, &path, content).await;
     }
 
-    async fn call(&self, through: &Person, method: Method, path: &str, body: &Value) -> Value {
+    /// Sends a request in the bot's name.
+    pub(crate) async fn call(
+        &self,
+        through: &Person,
+        method: Method,
+        path: &str,
+        body: &Value,
+    ) -> Value {
         let url = format!(
             "{}/_matrix/client/v3/{path}?user_id={}",
             homeserver().url(),
