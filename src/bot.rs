@@ -28,6 +28,8 @@ use std::{
 };
 
 use futures_util::FutureExt as _;
+use matrix_sdk::ruma::OwnedRoomId;
+use nix::unistd::{User, geteuid};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -40,7 +42,7 @@ pub(crate) use local::{ask_for_identity, ask_to_stop, ask_to_trust};
 pub(crate) use service_manager::tell_failure;
 
 use crate::{
-    command::reply::{self, Secret},
+    command::reply::{self, Shown},
     config::{Config, Found},
     data_dir::DataDir,
     matrix::{Announcement, Arrival, Fault, Heard, Login, MatrixFolder, Message, SentLink, Sound},
@@ -108,9 +110,9 @@ enum Event {
     LoginsEnd(BTreeMap<Duration, Vec<String>>),
     /// Something is in the requester's direct message, or cannot get there.
     Shown {
-        secret: Secret,
+        shown: Shown,
         request: Request,
-        result: Result<(), NotDelivered>,
+        result: Result<OwnedRoomId, NotDelivered>,
     },
 }
 
@@ -189,6 +191,8 @@ struct Bot {
     answer_is_due: watch::Sender<bool>,
     remote_control: RemoteControl,
     matrix: MatrixHandle,
+    /// The user of this host as whom the bot and its sessions run.
+    system_user: Option<String>,
     queue: Queue,
     limits: Limits,
     events: mpsc::Sender<Event>,
@@ -223,6 +227,10 @@ impl Bot {
             config,
             remote_control,
             matrix,
+            system_user: User::from_uid(geteuid())
+                .ok()
+                .flatten()
+                .map(|user| user.name),
             events,
             deliveries: HashMap::new(),
             stop_orders: HashMap::new(),
@@ -397,10 +405,10 @@ impl Bot {
                 self.remote_control.redacted(&project, &redaction);
             }
             Event::Shown {
-                secret,
+                shown,
                 request,
                 result,
-            } => self.on_shown(&secret, &request, result),
+            } => self.on_shown(shown, &request, result),
         }
     }
 

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     command::{
         Denied, Policy, authorize,
-        reply::{self, End, Opens, Reply, Secret},
+        reply::{self, End, Opens, Reply, Secret, Shown},
     },
     link::Link,
     matrix::{
@@ -339,46 +339,39 @@ impl Bot {
     }
 
     /// Shows somebody who may command what is for them only, and answers in the room.
-    pub(super) fn show(
-        &mut self,
-        secret: Secret,
-        request: Request,
-        user: OwnedUserId,
-        text: Reply,
-    ) {
-        let policy = self.projects.policy(secret.project());
+    pub(super) fn show(&mut self, shown: Shown, request: Request, user: OwnedUserId, text: Reply) {
+        let policy = self.projects.policy(shown.project());
         let matrix = self.matrix.clone();
         self.spawn(async move {
             let result = show(matrix, user, text, policy).await;
             Event::Shown {
-                secret,
+                shown,
                 request,
                 result,
             }
         });
     }
 
+    /// `result`: the direct message that it is in.
     pub(super) fn on_shown(
         &mut self,
-        secret: &Secret,
+        shown: Shown,
         request: &Request,
-        result: Result<(), NotDelivered>,
+        result: Result<OwnedRoomId, NotDelivered>,
     ) {
-        if let Secret::Report(_) = secret {
-            self.is_examining = false;
-        }
-        match (result, secret) {
-            (Err(reason), _) => self.explain(secret, request, &reason),
-            (Ok(()), Secret::Report(_)) => {
-                let conclusion = Conclusion::new("report sent");
-                self.answer(None, request, Ok(&reply::shown(secret)), &conclusion);
+        let what = match &shown {
+            Shown::Report(_) => {
+                self.is_examining = false;
+                "report sent"
             }
-            (
-                Ok(()),
-                Secret::Link(project) | Secret::Picture(project) | Secret::Output(project),
-            ) => {
-                self.conclude(project, request, &reply::shown(secret), "output sent");
+            Shown::Output(_) => "output sent",
+        };
+        match result {
+            Ok(room) => {
+                let text = reply::shown(&shown, &room);
+                self.answer(shown.project(), request, Ok(&text), &Conclusion::new(what));
             }
+            Err(reason) => self.explain(&Secret::Shown(shown), request, &reason),
         }
     }
 
@@ -527,7 +520,7 @@ pub(super) async fn show(
     user: OwnedUserId,
     text: Reply,
     policy: Policy,
-) -> Result<(), NotDelivered> {
+) -> Result<OwnedRoomId, NotDelivered> {
     let (user, text, policy, transaction) = (&user, &text, &policy, &TransactionId::new());
     let shown = matrix.until_taken(|matrix| async move {
         let turn = matrix.turn_to_confide(user).await;

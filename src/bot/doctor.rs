@@ -17,7 +17,7 @@ use crate::{
     check::{self, Check, Finding, Outcome},
     command::{
         Permit, Policy,
-        reply::{self, Reply, Secret},
+        reply::{self, Reply, Shown},
     },
     config::Config,
     remote_control::{Connection, Request, Status, login_ends_in},
@@ -49,7 +49,7 @@ impl Bot {
                 (reply::no_report(&reason), "Nothing was checked.".to_owned())
             });
             Event::Shown {
-                secret: Secret::Report(summary),
+                shown: Shown::Report(summary),
                 request,
                 result: deliver::show(matrix, user, report, policy).await,
             }

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     command::{
         Permit,
-        reply::{self, OtherHost, Secret},
+        reply::{self, OtherHost, Secret, Shown},
     },
     matrix::{Chain, Message, ReplyTo},
     remote_control::{self, OutputError, ProjectName, Request},
@@ -165,9 +165,9 @@ impl Bot {
     fn show_output(&mut self, project: ProjectName, permit: &Permit, request: Request) {
         match self.remote_control.output(&project) {
             Ok(output) => {
-                let text = reply::last_output(&project, &output);
+                let text = reply::last_output(&project, &output, SystemTime::now());
                 let user = permit.requester().to_owned();
-                self.show(Secret::Output(project), request, user, text);
+                self.show(Shown::Output(project), request, user, text);
             }
             Err(error) => {
                 if !matches!(error, OutputError::None) {

@@ -1,14 +1,19 @@
 //! What the sessions want done and said.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use matrix_sdk::ruma::OwnedUserId;
 
-use super::{Bot, answer::ReplyTarget, audit::Conclusion, deliver::Trigger, judge::Proving};
+use super::{Bot, answer::ReplyTarget, audit::Conclusion, deliver::Trigger, hosts, judge::Proving};
 use crate::{
     command::reply::{self, End},
     matrix::Sound,
-    remote_control::{Delivery, Ending, Notice, Notices, Outcome, Output, ProjectName, Request},
+    remote_control::{
+        Delivery, Ending, Notice, Notices, Outcome, Output, Place, ProjectName, Request,
+    },
 };
 
 impl Bot {
@@ -45,11 +50,11 @@ impl Bot {
                     had_link,
                     requests,
                 } => {
-                    let prefix = &self.config.command_prefix;
+                    let (prefix, place) = (&self.config.command_prefix, self.place(&project));
                     let text = if had_link {
-                        reply::restarting(prefix, &project, &ending, rest)
+                        reply::restarting(prefix, &project, &ending, rest, &place)
                     } else {
-                        reply::trying_again(prefix, &project, &ending, rest)
+                        reply::trying_again(prefix, &project, &ending, rest, &place)
                     };
                     self.say_meanwhile(&text, &requests);
                 }
@@ -102,6 +107,16 @@ impl Bot {
                     self.answer(Some(&project), &request, Ok(&text), &conclusion);
                 }
             }
+        }
+    }
+
+    /// Where something about a project is to be done.
+    fn place(&self, project: &ProjectName) -> Place {
+        let configured = self.projects.get(project);
+        Place {
+            host: Some(hosts::own_name(&self.config).to_string()),
+            user: self.system_user.clone(),
+            directory: configured.map(|configured| configured.project.directory.clone()),
         }
     }
 
@@ -166,6 +181,10 @@ impl Bot {
         outcome: &Outcome,
         last_output: Option<&Output>,
     ) {
+        let (prefix, place) = (
+            &Arc::clone(&self.config).command_prefix,
+            self.place(project),
+        );
         let Outcome {
             ending,
             report,
@@ -186,7 +205,7 @@ impl Bot {
             let answer = if *had_link {
                 reply::ended_before_delivery(project)
             } else {
-                reply::not_started(&self.config.command_prefix, project, ending)
+                reply::not_started(prefix, project, ending, &place)
             };
             for request in delivery.requests() {
                 let conclusion = Conclusion::because("no link", format!("{ending:?}"));
@@ -206,11 +225,11 @@ impl Bot {
         };
         let started_by_us = |delivery: &Delivery| delivery.requests().all(nobody_asked);
         if !had_link && !deliveries.is_empty() && deliveries.iter().all(started_by_us) {
-            let text = reply::not_started(&self.config.command_prefix, project, ending);
+            let text = reply::not_started(prefix, project, ending, &place);
             self.announce(&text);
         }
         if *had_link && !asked_for && stop_requests.is_empty() {
-            self.announce(&reply::ended(project, ending));
+            self.announce(&reply::ended(prefix, project, ending, &place));
         }
         let sound = if asked_for {
             Sound::Silent
@@ -251,11 +270,12 @@ impl Bot {
                 .iter()
                 .any(|request| request.requester == user);
             if arrived && !has_asked {
-                self.tell(user, &reply::link_is_void(project), sound);
+                let text = reply::link_is_void(project, outcome.since, SystemTime::now());
+                self.tell(user, &text, sound);
             }
             let output = last_output.filter(|output| !output.is_empty());
             if let (Some(output), Ok(user)) = (output, OwnedUserId::try_from(user)) {
-                let text = reply::last_output(project, output);
+                let text = reply::last_output(project, output, SystemTime::now());
                 self.show_unasked(project, user, text);
             }
         }

@@ -22,7 +22,7 @@ use crate::{
     config::{Config, ConfiguredProject, Seen, usable_directory},
     matrix::Chain,
     remote_control::{
-        Cause, Project, SESSION_ID_VARIABLE,
+        Cause, Place, Project, SESSION_ID_VARIABLE,
         claude::{
             self, Invocation, WAY_OUT,
             prerequisites::{ClaudeFiles, Hindrance, Setting, TrustReader, Unmet, gives_terminal},
@@ -357,7 +357,7 @@ impl<'a> Site<'a> {
             Some(left) => {
                 let days = left.as_secs() / (24 * 60 * 60);
                 let found = format!("{found}, {days} days from now; sessions end with it");
-                Outcome::warning(found, Cause::NotLoggedIn.remedy())
+                Outcome::warning(found, Cause::NotLoggedIn.remedy(&self.place()))
             }
         })
     }
@@ -385,10 +385,9 @@ impl<'a> Site<'a> {
         } else if answers {
             Outcome::passed("`stdin` answers the question")
         } else {
-            let remedy = Cause::ConsentAsked.remedy();
             Outcome::failed(
                 "claude asks once whether it may enable Remote Control, and nobody answers",
-                format!("{remedy} in config.yaml, and restart the bot"),
+                Cause::ConsentAsked.remedy(&self.place()),
             )
         })
     }
@@ -402,24 +401,24 @@ impl<'a> Site<'a> {
         })
     }
 
+    fn place(&self) -> Place {
+        Place {
+            directory: Some(self.directory.clone()),
+            ..Place::default()
+        }
+    }
+
     /// What is the matter, and what to do about it: with an invalid file, what else than to repair it.
     fn unmet(&self, unmet: &Unmet, otherwise: &str) -> Outcome {
         match unmet {
-            Unmet::Cause(cause @ Cause::WorkspaceNotTrusted) => Outcome::failed(
-                cause.what(),
-                format!(
-                    "run `claude` once in {}, as the user that the bot runs as, and accept the question",
-                    self.directory.display()
-                ),
-            ),
-            Unmet::Cause(cause) => Outcome::failed(cause.what(), cause.remedy()),
+            Unmet::Cause(cause) => Outcome::failed(cause.what(), cause.remedy(&self.place())),
             Unmet::NoAccount(file) => Outcome::failed(
                 format!(
                     "claude has a token and not the account that it is of (`oauthAccount` in {}), as where only the token was \
                      copied",
                     file.display()
                 ),
-                Cause::NotLoggedIn.remedy(),
+                Cause::NotLoggedIn.remedy(&self.place()),
             ),
             Unmet::IsHome => Outcome::failed(
                 "claude never trusts a home directory",

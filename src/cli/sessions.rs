@@ -151,7 +151,7 @@ pub(super) fn stop(path: &Path, project: Option<&str>) -> Result<(), Failure> {
         None => active(&places)?,
     };
     if projects.is_empty() {
-        return print("There is no active session.");
+        return print("No session is running.");
     }
     let mut failures = Vec::new();
     for project in &projects {

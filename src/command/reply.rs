@@ -157,8 +157,8 @@ fn in_html(text: &str) -> String {
 /// The bot cannot write down what it was asked for.
 pub(crate) fn not_recorded(project: &ProjectName, reason: &str) -> Reply {
     Reply::new(format!(
-        "I did nothing about {project}, as I cannot write it down ({reason}). Make room in the bot's data directory on \
-         the host, or make it writable, and try again."
+        "Not done: I could not record the command for **{project}** on disk ({reason}). Free space in the bot's data directory \
+         on the host, or make it writable, and try again."
     ))
 }
 

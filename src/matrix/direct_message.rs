@@ -114,12 +114,12 @@ impl ConfidentialRoom {
         })
     }
 
-    /// Says something that is for the recipient only and yet no link.
-    pub async fn tell(mut self, notice: Notice<'_>) -> Result<(), NotSent> {
+    /// Says something that is for the recipient only and yet no link. Gives back the room.
+    pub async fn tell(mut self, notice: Notice<'_>) -> Result<OwnedRoomId, NotSent> {
         let turn = self.turn().await;
         let content = notice.content(Sound::Silent);
         confide(&turn, &self.recipient, content, notice.transaction).await?;
-        Ok(())
+        Ok(self.id().to_owned())
     }
 
     /// Whether this proof still holds, over this connection, where such a room is wanted.

@@ -51,12 +51,6 @@ const LIGHT: u8 = 0xff;
 /// The byte of eight black pixels.
 const DARK: u8 = 0x00;
 
-/// What a reaction begins with that asks for the picture of the link that it is put to.
-pub const PICTURE_SIGN: &str = "📷";
-
-/// The bot's own reaction, for people to add theirs.
-pub(super) const PICTURE_OFFER: &str = "📷 QR code";
-
 /// The picture of a link that somebody has, on its way into the same room.
 pub struct PictureDelivery {
     link: Link,

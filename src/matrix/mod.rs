@@ -44,9 +44,9 @@ pub use hosts::{
     HostSignal, Signal, SignalKind,
 };
 pub use inbox::{Skew, Undecrypted};
-pub use link_picture::{NoPicture, PICTURE_SIGN, PictureDelivery, PictureMessage};
+pub use link_picture::{NoPicture, PictureDelivery, PictureMessage};
 pub use login::Login;
-pub use message::{Arrival, Heard, Message, ReplyTo};
+pub use message::{Arrival, Heard, Message, PICTURE_SIGN, ReplyTo};
 pub use own_identity::{RECOVERY_KEY_VARIABLE, RecoveryKey, reset_identity};
 pub use pinned_identities::{IdentityReport, KnownIdentity, NotAccepted};
 pub use proof::{Proof, Trust};

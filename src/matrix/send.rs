@@ -20,7 +20,7 @@ use tracing::{debug, error};
 use super::{
     Chain, Fault, LinkReceipt, Matrix, ReplyTo,
     confidentiality::{is_confidential, was_between_two},
-    link_picture::PICTURE_OFFER,
+    message::PICTURE_OFFER,
 };
 
 /// How long a text may be as JSON, plain and HTML together. An event is 64 KiB at most (specification, "Size limits"), and

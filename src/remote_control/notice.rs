@@ -93,6 +93,8 @@ pub enum Notice {
 pub struct Outcome {
     /// The session.
     pub session: SessionId,
+    /// When it was asked for.
+    pub since: SystemTime,
     /// Why it ended.
     pub ending: Ending,
     /// How the process tree ended, where there was one.

@@ -17,7 +17,7 @@ async fn set_join_rule(bot: &Bot, admin: &Person, rule: JoinRule) {
 async fn a_public_room_is_refused_until_it_is_closed_again() {
     let (alice, bot) = alice_and_bot().await;
     set_join_rule(&bot, &alice, JoinRule::Public).await;
-    bot.says(&alice, "start", "Sorry, I did not do that: anybody can join this room. Make it invite-only in its settings, or let the bot's \
+    bot.says(&alice, "start", "Not done: anybody can join this room. Make it invite-only in its settings, or let the bot's \
          operator list who may command me in `authorization.users`.").await;
     assert_eq!(bot.standin_starts(), 0);
     set_join_rule(&bot, &alice, JoinRule::Invite).await;

@@ -33,8 +33,7 @@ async fn an_administrator_who_was_demoted_is_refused_from_then_on() {
     .await;
     assert_eq!(bot.links_of(&bob).len(), 1);
     // The session is the project's, so another administrator can end it.
-    bot.says(&alice, "stop", "Session for website is stopped")
-        .await;
+    bot.says(&alice, "stop", "website stopped").await;
     bot.wait_for_redaction(&bob, &sent).await;
 }
 

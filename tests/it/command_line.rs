@@ -242,11 +242,7 @@ fn a_stop_names_the_projects_if_there_is_none_of_that_name_and_makes_nothing() {
         let output = folder.rcbot(arguments);
         assert!(output.status.success(), "{}", said(&output));
         assert!(
-            [
-                "There is no active session for website.\n",
-                "There is no active session.\n"
-            ]
-            .contains(&&*said(&output)),
+            ["website is not running.\n", "No session is running.\n"].contains(&&*said(&output)),
             "{}",
             said(&output)
         );
@@ -262,11 +258,8 @@ fn sessions_are_seen_and_stopped_with_a_configuration_that_is_wrong_elsewhere() 
     folder.assert_refused(&["admin_rom: unknown key"]);
     for (arguments, wanted) in [
         (&["status"][..], "website: no session\n"),
-        (&["stop"], "There is no active session.\n"),
-        (
-            &["stop", "website"],
-            "There is no active session for website.\n",
-        ),
+        (&["stop"], "No session is running.\n"),
+        (&["stop", "website"], "website is not running.\n"),
     ] {
         let output = folder.rcbot(arguments);
         assert!(output.status.success(), "{}", said(&output));
@@ -293,7 +286,7 @@ fn a_session_of_a_project_that_left_the_configuration_can_be_stopped_by_name() {
     let output = folder.rcbot(&["stop", "former"]);
     assert!(output.status.success(), "{}", said(&output));
     assert!(
-        said(&output).starts_with("There is no active session for former.\n"),
+        said(&output).starts_with("former is not running.\n"),
         "{}",
         said(&output)
     );

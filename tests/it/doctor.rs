@@ -14,8 +14,8 @@ use nix::{
 
 use crate::support::{appservice::Tokens, checkup::Checkup, prelude::*};
 
-const SENT: &str = ". I sent you the report privately.";
-const REPORT: &str = "This is what I found on";
+const SENT: &str = " The report is in our direct message.";
+const REPORT: &str = "Check of ";
 
 /// How many reports the bot has sent to anybody that this person sees.
 fn reports(bot: &Bot, person: &Person) -> usize {
@@ -194,7 +194,7 @@ async fn other_commands_are_executed_while_everything_is_tried() {
     programs.asked().await;
     bot.start_session(&alice, "website").await;
     let again = bot.request(&alice, "doctor").await;
-    again.is("I am looking already. Try again in a moment.");
+    again.is("A check is already running. Try again in a moment.");
     assert_eq!(reports(&bot, &alice), 0);
     programs.answer();
     assert!(

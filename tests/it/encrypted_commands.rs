@@ -65,9 +65,7 @@ async fn where_commands_need_no_encryption_a_plain_one_counts_and_an_unsigned_de
         .send_plain_text(bot.admin_room(), "!rc start")
         .await
         .unwrap();
-    bot.answer(&alice, &asked)
-        .await
-        .says("Session for website is running");
+    bot.answer(&alice, &asked).await.says("website is running");
     bot.link_after(&alice, 0).await;
 }
 
@@ -78,10 +76,10 @@ async fn in_a_plain_room_somebody_whose_identity_was_replaced_commands_nothing()
     let sent = bot.start_session(&alice, "website").await;
     let intruder = alice.with_another_identity().await.unwrap();
     let answer = bot.request(&intruder, "start").await;
-    answer.says("your cross-signing identity is another one than I know");
+    answer.says("your cross-signing identity has changed since I pinned it");
     let asked = bot.send(&intruder, "stop").await;
     bot.wait_for_refusal(&asked, "IdentityChanged").await;
-    bot.announcement(&intruder, "has another cross-signing identity than I know")
+    bot.announcement(&intruder, "The cross-signing identity of ")
         .await;
     assert!(intruder.never_read(&sent.link));
     assert_eq!(bot.session_processes().len(), 1);

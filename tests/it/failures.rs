@@ -2,12 +2,21 @@
 
 use std::fs;
 
+use nix::unistd::{User, geteuid};
+
 use crate::support::{prelude::*, run_to_end};
 
 /// A bot with one project after the other, whose start fails with these words.
 async fn assert_start_says(bot: &Bot, alice: &Person, project: &str, said: &str) {
     let answer = bot.request(alice, &format!("start {project}")).await;
-    answer.is(&format!("Failed to start {project}: {said}"));
+    answer.is(&format!("{project} did not start{said}"));
+}
+
+/// The host as the bot calls it, and the user as whom it runs.
+fn place() -> (String, String) {
+    let host = nix::unistd::gethostname().unwrap().into_string().unwrap();
+    let user = User::from_uid(geteuid()).unwrap().unwrap();
+    (host, user.name)
 }
 
 /// Nothing runs, nobody got a link, and the bot knows it.
@@ -38,6 +47,7 @@ async fn what_cannot_be_spawned_is_told_with_its_cause_and_remedy() {
         .project("gone", |project| project)
         .start(&alice)
         .await;
+    let (host, user) = place();
     let directory = bot.project_directory("gone");
     fs::remove_dir(&directory).unwrap();
 
@@ -45,16 +55,18 @@ async fn what_cannot_be_spawned_is_told_with_its_cause_and_remedy() {
         &bot,
         &alice,
         "missing",
-        "the command `no-such-program` was not found (ENOENT). Install it on the host, or give its full path under \
-         `command` in the bot's configuration.",
+        &format!(
+            ": the command `no-such-program` was not found (ENOENT).\nInstall it on {host}, or give its full path under `command` \
+             in config.yaml."
+        ),
     )
     .await;
     let text = format!(
-        "the command `{forbidden}` may not be run (EACCES). Make it executable for the bot's user on the host."
+        ": the command `{forbidden}` may not be run (EACCES).\nMake it executable for {user} on {host}."
     );
     assert_start_says(&bot, &alice, "forbidden", &text).await;
     let text = format!(
-        "its directory `{}` is gone (ENOENT). Bring it back, or change `directory` in the bot's configuration.",
+        ": its directory `{}` is gone (ENOENT).\nBring it back on {host}, or change `directory` in config.yaml.",
         directory.display()
     );
     assert_start_says(&bot, &alice, "gone", &text).await;
@@ -75,44 +87,30 @@ async fn a_process_that_ends_before_its_link_is_told_with_its_exit_code_and_its_
         .project("consent", |project| project.set("stdin", ""))
         .start(&alice)
         .await;
-    let ended = "the process ended before it showed a link";
+    let (host, user) = place();
     assert_start_says(
         &bot,
         &alice,
         "plain",
-        &format!("{ended} (exit code 3). Say `!rc logs plain` to see what it printed."),
+        ": its process ended before it showed a link (exit code 3).\n`!rc logs plain` shows what it printed.",
     )
     .await;
-    let login = "Probable cause: claude is not logged in. To fix it: run `claude auth login` on the host as the user that \
-                 the bot runs as.";
-    let login_printed = "The last lines that the session for login printed:";
-    assert_start_says(
-        &bot,
-        &alice,
-        "login",
-        &format!("{ended} (exit code 1). {login}"),
-    )
-    .await;
+    let login = format!(
+        ". Probable cause: claude is not logged in.\nRun `claude auth login` on {host} as {user}."
+    );
+    let login_printed = "login: the last lines that it printed, as of ";
+    assert_start_says(&bot, &alice, "login", &login).await;
     let word = bot.private_message(&alice, login_printed).await;
     word.says("Run `claude auth login`");
-    let trust = "Probable cause: claude does not trust the project's directory. To fix it: run `claude` once in that \
-                 directory on the host as the user that the bot runs as, and accept the question.";
-    assert_start_says(
-        &bot,
-        &alice,
-        "trust",
-        &format!("{ended} (exit code 1). {trust}"),
-    )
-    .await;
-    let consent = "Probable cause: claude waits for consent to enable Remote Control. To fix it: set `stdin: \"y\\n\"` for \
-                   the project.";
-    assert_start_says(
-        &bot,
-        &alice,
-        "consent",
-        &format!("{ended} (exit code 1). {consent}"),
-    )
-    .await;
+    let trust = format!(
+        ". Probable cause: claude does not trust the project's directory.\nRun `cd {} && claude` on {host} as {user}, and answer \
+         yes.",
+        bot.project_directory("trust").display()
+    );
+    assert_start_says(&bot, &alice, "trust", &trust).await;
+    let consent = ". Probable cause: claude waits for consent to enable Remote Control.\nSet `stdin: \"y\\n\"` for the project \
+                   in config.yaml, and restart the bot.";
+    assert_start_says(&bot, &alice, "consent", consent).await;
     assert_nothing_is_left(&bot, &alice).await;
 }
 
@@ -135,18 +133,18 @@ async fn a_process_without_a_link_in_time_is_ended_with_its_children() {
         &bot,
         &alice,
         "silent",
-        "no link within 1s, so the process was ended. Say `!rc logs silent` to see what it printed.",
+        ": it showed no link within 1s, and was ended.\n`!rc logs silent` shows what it printed.",
     )
     .await;
-    let text = "it waits at a question, so the process was ended. Probable cause: claude waits for consent to enable Remote \
-                Control. To fix it: set `stdin: \"y\\n\"` for the project.";
+    let text = ". Probable cause: claude waits for consent to enable Remote Control.\nSet `stdin: \"y\\n\"` for the project in \
+                config.yaml, and restart the bot.";
     assert_start_says(&bot, &alice, "asking", text).await;
     assert_eq!(bot.standin_starts(), 2);
     assert_nothing_is_left(&bot, &alice).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_that_ends_by_itself_is_announced_and_its_link_taken_back() {
+async fn a_session_that_ends_by_itself_is_announced_and_its_link_redacted() {
     let alice = person("alice").await;
     let bot = bot()
         .project("website", |project| project.standin("fork=1"))
@@ -157,10 +155,12 @@ async fn a_session_that_ends_by_itself_is_announced_and_its_link_taken_back() {
     bot.end_process(process).await;
 
     let announced = bot.announcement(&alice, "has ended:").await;
-    announced.is("Session for website has ended: its process was ended by signal 9 (SIGKILL).");
+    announced.is(
+        "website has ended: its process was ended by signal 9 (SIGKILL).\n`!rc start website` starts it again.",
+    );
     bot.wait_for_redaction(&alice, &sent).await;
     let word = bot
-        .private_message(&alice, "Session for website has ended.")
+        .private_message(&alice, "has ended, and I deleted")
         .await;
     assert_eq!(word.room, *sent.room());
     assert_eq!(
@@ -169,10 +169,7 @@ async fn a_session_that_ends_by_itself_is_announced_and_its_link_taken_back() {
         "a notice rings no phone"
     );
     let last = bot
-        .private_message(
-            &alice,
-            "The last lines that the session for website printed:",
-        )
+        .private_message(&alice, "website: the last lines that it printed, as of ")
         .await;
     last.says("Connected");
     assert_eq!(

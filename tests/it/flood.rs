@@ -47,7 +47,7 @@ async fn assert_executed_in_order(
     (started, asked): (OwnedEventId, OwnedEventId),
 ) {
     let answer = bot.answer(alice, &started).await;
-    answer.begins("Session for website is running");
+    answer.begins("website is running");
     bot.link_after(alice, 0).await;
     let status = bot.answer(alice, &asked).await;
     status.begins("website: ");

@@ -159,7 +159,7 @@ async fn pages_of_a_proxy_in_the_midst_of_something_are_waited_out() {
         on(Request::sends);
         on(|request| request.path.contains("/redact/"));
         let stopped = bot.request(&alice, "stop").await;
-        stopped.begins("Session for website is stopped");
+        stopped.begins("website stopped");
         bot.wait_for_redaction(&alice, &sent).await;
         proxy.be_honest();
     }
@@ -209,7 +209,7 @@ async fn a_stop_is_executed_while_the_homeserver_sits_on_the_link() {
     bot.send(&alice, "start").await;
     until("the link is on its way", || held.has_caught()).await;
     let stopped = bot.request(&alice, "stop").await;
-    stopped.begins("Session for website is stopped");
+    stopped.begins("website stopped");
     assert!(bot.session_processes().is_empty());
     assert!(bot.links_of(&alice).is_empty());
     drop(held);

@@ -49,10 +49,10 @@ async fn a_replaced_identity_commands_nothing_and_gets_no_link_until_the_operato
 
     let asked = bot.send(&intruder, "start").await;
     let refusal = bot.answer(&intruder, &asked).await;
-    refusal.says("your cross-signing identity is another one than I know");
+    refusal.says("your cross-signing identity has changed since I pinned it");
     let asked = bot.send(&intruder, "stop").await;
     bot.wait_for_refusal(&asked, "IdentityChanged").await;
-    bot.announcement(&onlooker, "has another cross-signing identity than I know")
+    bot.announcement(&onlooker, "The cross-signing identity of ")
         .await;
     assert!(bot.links_of(&intruder).is_empty());
     assert_eq!(bot.session_processes().len(), 1);
@@ -95,7 +95,7 @@ async fn the_last_output_of_a_session_goes_to_nobody_whose_identity_was_replaced
     };
     let sent = sent.clone();
     let intruder = alice.with_another_identity().await.unwrap();
-    bot.announcement(&onlooker, "has another cross-signing identity than I know")
+    bot.announcement(&onlooker, "The cross-signing identity of ")
         .await;
     let [process] = &bot.standin_records()[..] else {
         panic!("one stand-in was started");
@@ -103,12 +103,11 @@ async fn the_last_output_of_a_session_goes_to_nobody_whose_identity_was_replaced
     bot.end_process(process.pid).await;
     bot.wait_for_log("the last output of a session is not shown")
         .await;
-    bot.announcement(&onlooker, "Session for website has ended")
-        .await;
+    bot.announcement(&onlooker, "website has ended").await;
     intruder.catch_up().await.unwrap();
     let words = intruder.events();
     let mut words = words.iter().filter(|event| event.room == sent.room);
-    assert!(words.all(|word| !word.body().unwrap_or_default().contains("The last lines")));
+    assert!(words.all(|word| !word.body().unwrap_or_default().contains("the last lines")));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -127,7 +126,7 @@ async fn an_identity_that_the_configuration_names_is_not_taken_on_first_sight() 
     bot.says(
         &bob,
         "start",
-        "your cross-signing identity is another one than I know",
+        "your cross-signing identity has changed since I pinned it",
     )
     .await;
     assert_eq!(bot.standin_starts(), 0);

@@ -24,15 +24,12 @@ async fn an_extension_moves_the_end_of_a_session_and_is_answered_with_the_time_l
         .await;
     let answer = bot.request(&alice, "extend brief 2h").await;
     let body = answer.body().unwrap();
-    assert!(
-        body.starts_with("There is no active session for brief."),
-        "{body}"
-    );
+    assert!(body.starts_with("brief is not running."), "{body}");
     bot.start_session(&alice, "brief").await;
     // The only session is the one that is meant.
     let answer = bot.request(&alice, "extend 2h").await;
     let body = answer.body().unwrap();
-    let left = body.strip_prefix("Session for brief now ends in ").unwrap();
+    let left = body.strip_prefix("brief now ends in ").unwrap();
     assert!(left.starts_with("3h ("), "{body}");
     // Beside the link it says another end, so that stands there too.
     bot.private_message(&alice, body).await;
@@ -47,7 +44,7 @@ async fn an_extension_moves_the_end_of_a_session_and_is_answered_with_the_time_l
     let answer = bot.request(&alice, "extend endless 2h").await;
     assert_eq!(
         answer.body(),
-        Some("Session for endless has no end that could be moved: it goes on until it is stopped.")
+        Some("endless has no time limit: it runs until it is stopped.")
     );
 }
 
@@ -62,16 +59,16 @@ async fn the_last_lines_of_output_go_to_the_direct_message_alone_and_without_the
     let answer = bot.request(&alice, "logs").await;
     assert_eq!(
         answer.body(),
-        Some("There is no output of a session for website yet.")
+        Some("website has printed nothing yet: it has had no session.")
     );
     let sent = bot.start_session(&alice, "website").await;
 
     let answer = bot.request(&alice, "logs").await;
     assert_eq!(
         answer.body(),
-        Some("I sent you the last lines of the session for website privately.")
+        Some("website: what it printed last is in our direct message.")
     );
-    let said = "The last lines that the session for website printed:";
+    let said = "website: the last lines that it printed, as of ";
     let word = bot.private_message(&alice, said).await;
     assert_eq!(word.room, *sent.room());
     let body = word.body().unwrap();
@@ -105,7 +102,7 @@ async fn a_resumed_session_runs_the_resume_command() {
     let answer = bot.request(&alice, "resume").await;
     assert_says(
         &answer,
-        "Session for website is running. I sent you the link privately.",
+        "website is running. The link is in our direct message.",
     );
     bot.link_after(&alice, 0).await;
     let [started] = &bot.standin_records()[..] else {
@@ -131,7 +128,7 @@ async fn the_end_of_a_session_is_told_before_it_and_when_it_comes() {
     bot.kill_9();
     bot.set_time_left("website", Duration::from_mins(10));
     bot.run();
-    let soon = "Session for website ends in ";
+    let soon = "website ends in ";
     let word = bot.private_message(&alice, soon).await;
     assert_eq!(word.room, *sent.room());
     assert_says(&word, "`!rc extend website 2h`");
@@ -147,10 +144,10 @@ async fn the_end_of_a_session_is_told_before_it_and_when_it_comes() {
     let announced = bot.announcement(&alice, "time was up").await;
     assert_eq!(
         announced.body(),
-        Some("Session for website has ended: its time was up.")
+        Some("website has ended: its time was up.")
     );
     bot.wait_for_redaction(&alice, &sent).await;
-    bot.private_message(&alice, "Session for website has ended.")
+    bot.private_message(&alice, "has ended, and I deleted")
         .await;
     assert!(bot.session_processes().is_empty());
 }
@@ -168,7 +165,7 @@ async fn a_session_that_ended_by_itself_comes_back_and_its_new_link_takes_the_pl
     assert_eq!(
         announced.body(),
         Some(
-            "Session for website has ended: its process was ended by signal 9 (SIGKILL). I will restart it in 5s, and \
+            "website has ended: its process was ended by signal 9 (SIGKILL). I will restart it in 5s, and \
              send its link again."
         )
     );
@@ -216,17 +213,14 @@ async fn the_operator_sees_and_stops_sessions_with_and_without_a_running_bot() {
         .start(&alice)
         .await;
     for (runs, stopped) in [
-        (
-            true,
-            "Session for website is stopped. Its 2 processes ended ",
-        ),
+        (true, "website stopped."),
         (
             false,
             " Its link is deleted, and whoever waits for it gets an answer, when the bot runs again.",
         ),
     ] {
-        assert_eq!(operate(&bot, &["stop"]), "There is no active session.");
-        let none = "There is no active session for api.";
+        assert_eq!(operate(&bot, &["stop"]), "No session is running.");
+        let none = "api is not running.";
         assert_eq!(operate(&bot, &["stop", "api"]), none);
         let sent = bot.start_session(&alice, "website").await;
         if !runs {
@@ -256,7 +250,7 @@ async fn the_operator_sees_and_stops_sessions_with_and_without_a_running_bot() {
             let status = operate(&bot, &["status"]);
             let left = "website: stopped; the bot deletes its link when it runs again";
             assert!(status.ends_with(left), "{status}");
-            assert_eq!(operate(&bot, &["stop"]), "There is no active session.");
+            assert_eq!(operate(&bot, &["stop"]), "No session is running.");
             bot.restart(&alice).await;
         }
         bot.wait_for_redaction(&alice, &sent).await;

@@ -25,7 +25,9 @@ async fn who_commands_too_often_is_told_once_and_nobody_else_has_to_wait() {
         help.says("!rc start");
     }
     let answer = bot.answer(&alice, &refused).await;
-    answer.is("Sorry, I did not do that: I take 2 commands a minute from each user. Wait a moment, and say it again.");
+    answer.is(
+        "Not done: I take 2 commands a minute from each user. Wait a moment, and send it again.",
+    );
     bot.assert_no_session(&bob).await;
     let answers = bob.events();
     for event in &unanswered {

@@ -93,7 +93,7 @@ async fn a_link_comes_with_what_it_opens_and_for_whom() {
     let body = sent.event.body().unwrap();
     let directory = bot.project_directory("website");
     for part in [
-        "Session for website on ",
+        "website on ",
         &format!("Directory: `{}`", directory.display()),
         "Opens for: `alice@claude.example`",
         "Ends in 12h (",

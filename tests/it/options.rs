@@ -137,7 +137,7 @@ async fn a_permission_mode_can_need_a_power_level_to_be_asked_for_and_to_get_the
     denied.says("has: 50, needs: 100");
     assert!(bot.links_of(&bob).is_empty());
     // What else can be done about the session is the project's.
-    bot.says(&bob, "stop website", "is stopped").await;
+    bot.says(&bob, "stop website", "website stopped").await;
     let answer = bot.request(&bob, "start website --mode plan").await;
     answer.says("website is running");
 }

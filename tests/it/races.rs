@@ -14,9 +14,9 @@ async fn commands_of_one_person_are_executed_in_order() {
     // Without a name it means the one session that there is, once the start before it was executed.
     let stop = bot.send(&alice, "stop").await;
     let stopped = bot.answer(&alice, &stop).await;
-    stopped.begins("Session for website is stopped");
+    stopped.begins("website stopped");
     let started = bot.answer(&alice, &start).await;
-    started.is("Failed to start website: it was stopped before it showed a link.");
+    started.is("website did not start: it was stopped before it showed a link.");
     assert!(bot.session_processes().is_empty());
     assert!(bot.links_of(&alice).is_empty());
 }

@@ -35,7 +35,7 @@ async fn a_session_outlives_a_bot_that_is_killed_or_terminated_and_is_known_to_t
     bot.restart(&alice).await;
 
     let answer = bot.request(&alice, "stop").await;
-    answer.begins("Session for website is stopped");
+    answer.begins("website stopped");
     assert!(bot.session_processes().is_empty());
     bot.wait_for_redaction(&alice, &first).await;
     bot.wait_for_redaction(&alice, &second).await;
@@ -75,15 +75,17 @@ async fn a_session_that_ended_while_the_bot_was_away_is_announced_and_its_link_t
 
     bot.run();
     let announced = bot
-        .announcement(&alice, "Session for website has ended: its process ")
+        .announcement(&alice, "website has ended: its process ")
         .await;
     // How it ended is known as long as its zombie is there, and how soon
     // that is reaped is up to the machine's init.
     let body = announced.body().unwrap();
-    let how = body.strip_prefix("Session for website has ended: its process ");
+    let (how, next) = body.split_once('\n').unwrap();
+    assert_eq!(next, "`!rc start website` starts it again.");
+    let how = how.strip_prefix("website has ended: its process ");
     assert!(
         [
-            "ended by itself (exit code unknown).",
+            "exited by itself (exit code unknown).",
             "was ended by signal 9 (SIGKILL).",
         ]
         .map(Some)
@@ -91,7 +93,7 @@ async fn a_session_that_ended_while_the_bot_was_away_is_announced_and_its_link_t
         "{body}"
     );
     bot.wait_for_redaction(&alice, &sent).await;
-    bot.private_message(&alice, "Session for website has ended.")
+    bot.private_message(&alice, "has ended, and I deleted")
         .await;
     bot.wait_until_no_process_is_left().await;
     assert_eq!(
@@ -115,7 +117,7 @@ async fn a_link_that_a_killed_bot_waited_for_is_delivered_once() {
     bot.release_links();
 
     let answer = bot.answer(&alice, &asked).await;
-    answer.says("Session for website is running. I sent you the link privately.");
+    answer.says("website is running. The link is in our direct message.");
     let sent = bot.link_after(&alice, 0).await;
     // Whatever else was under way is there by the time that later commands are answered.
     bot.request(&alice, "stop").await;
@@ -144,9 +146,7 @@ async fn a_stop_that_a_killed_bot_was_at_is_finished_by_the_next_one() {
     bot.reconfigure(|config| config["projects"]["website"]["stop_grace"] = "100ms".into());
     bot.run();
     let answer = bot.answer(&alice, &asked).await;
-    answer.begins("Session for website is stopped");
-    answer.says("Its process ended ");
-    answer.ends(": it was killed, as it did not end when asked.");
+    answer.is("website stopped (1 process had to be killed).");
     assert!(bot.session_processes().is_empty());
     bot.wait_for_redaction(&alice, &sent).await;
 }

@@ -26,7 +26,7 @@ async fn a_room_member_without_the_power_level_gets_no_session_no_link_and_one_d
     let asked = bot.send(&bob, "start").await;
     bot.answer(&bob, &asked)
         .await
-        .says("Sorry, I did not do that: your power level here is 0, and this takes 100.");
+        .says("Not done: your power level here is 0, and this takes 100.");
     let edited = bob.edit(bot.admin_room(), &asked, "!rc start").await;
     let mut unanswered = vec![edited.unwrap()];
     for command in ["stop", "dance", "start website"] {
@@ -103,7 +103,7 @@ async fn a_moderator_does_not_silence_a_bot_that_shares_the_room_with_no_other()
     let status = bot.request(&alice, "status").await;
     status.says("website: running");
     let stopped = bot.request(&alice, "stop website").await;
-    stopped.says("Session for website is stopped");
+    stopped.says("website stopped");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -250,8 +250,7 @@ async fn the_session_process_gets_no_words_into_the_room_no_crash_and_no_unbound
     bot.request(&alice, "status").await;
     // It ends by itself.
     bot.end_process(bot.standin_records()[0].pid).await;
-    bot.announcement(&alice, "Session for website has ended")
-        .await;
+    bot.announcement(&alice, "website has ended").await;
     bot.assert_no_session(&alice).await;
     let most = bot.memory().most;
     assert!(

@@ -1,10 +1,10 @@
 //! What is said to one person only, with a link above all, and what is said where that cannot be sent.
 
-use std::{fmt, path::PathBuf};
+use std::{fmt, path::PathBuf, time::SystemTime};
 
 use matrix_sdk::ruma::RoomId;
 
-use super::{End, IDENTITY_CHANGED, Mark, Reply, unmarked};
+use super::{End, IDENTITY_CHANGED, Mark, Reply, moment, unmarked};
 use crate::{
     matrix::{NotConfidential, PICTURE_SIGN},
     remote_control::{Options, Output, OutputError, ProjectName},
@@ -13,6 +13,9 @@ use crate::{
 /// How many bytes of a session's output are shown: a message fits into an event of 64 KiB, encrypted, and on a phone this is ten
 /// screens.
 const LONGEST_OUTPUT: usize = 10 * 1024;
+
+/// What stands for a link to the room of it.
+const DIRECT_MESSAGE: &str = "direct message";
 
 /// What a link opens.
 #[derive(Debug, Clone)]
@@ -61,7 +64,7 @@ pub(crate) fn around_link(prefix: &str, opens: &Opens) -> (Reply, Reply) {
         "Whoever has this link can run commands on {host}: keep it to yourself."
     ));
     (
-        Reply::new(format!("Session for **{project}** on **{host}**:")),
+        Reply::new(format!("**{project}** on **{host}**")),
         Reply::new(lines.join("\n")),
     )
 }
@@ -74,14 +77,13 @@ pub(crate) fn picture(project: &ProjectName) -> Reply {
 }
 
 /// What a session printed last, for those who may have its link. The only reply with words of a process.
-pub(crate) fn last_output(project: &ProjectName, output: &Output) -> Reply {
+pub(crate) fn last_output(project: &ProjectName, output: &Output, now: SystemTime) -> Reply {
     if output.is_empty() {
-        return Reply::new(format!(
-            "The last session for **{project}** printed nothing."
-        ));
+        return Reply::new(format!("**{project}** has printed nothing."));
     }
     let head = Reply::new(format!(
-        "The last lines that the session for **{project}** printed:"
+        "**{project}: the last lines that it printed, as of {}**",
+        moment(now, now)
     ));
     let all = output.expose();
     // What was printed last tells most.
@@ -100,10 +102,12 @@ pub(crate) fn last_output(project: &ProjectName, output: &Output) -> Reply {
 
 pub(crate) fn no_output(project: &ProjectName, error: &OutputError) -> Reply {
     Reply::new(match error {
-        OutputError::None => format!("There is no output of a session for **{project}** yet."),
-        OutputError::Read { .. } => format!(
-            "I cannot read the output of the session for **{project}**. The bot's log on the host says why."
-        ),
+        OutputError::None => {
+            format!("**{project}** has printed nothing yet: it has had no session.")
+        }
+        OutputError::Read { .. } => {
+            format!("I cannot read what **{project}** printed. The bot's log on the host says why.")
+        }
     })
 }
 
@@ -114,6 +118,13 @@ pub(crate) enum Secret {
     Link(ProjectName),
     /// Its picture.
     Picture(ProjectName),
+    /// Something else.
+    Shown(Shown),
+}
+
+/// What is shown to its requester only, and is no link.
+#[derive(Debug, Clone)]
+pub(crate) enum Shown {
     /// What a project's session printed.
     Output(ProjectName),
     /// What `doctor` found, which names files and people; and how that went as a whole, which anybody may see.
@@ -123,7 +134,16 @@ pub(crate) enum Secret {
 impl Secret {
     pub(crate) fn project(&self) -> Option<&ProjectName> {
         match self {
-            Self::Link(project) | Self::Picture(project) | Self::Output(project) => Some(project),
+            Self::Link(project) | Self::Picture(project) => Some(project),
+            Self::Shown(shown) => shown.project(),
+        }
+    }
+}
+
+impl Shown {
+    pub(crate) fn project(&self) -> Option<&ProjectName> {
+        match self {
+            Self::Output(project) => Some(project),
             Self::Report(_) => None,
         }
     }
@@ -134,8 +154,8 @@ impl fmt::Display for Secret {
         match self {
             Self::Link(project) => write!(formatter, "the link for {project}"),
             Self::Picture(project) => write!(formatter, "the QR code for {project}"),
-            Self::Output(project) => write!(formatter, "the output of {project}"),
-            Self::Report(_) => formatter.write_str("the report"),
+            Self::Shown(Shown::Output(project)) => write!(formatter, "the output of {project}"),
+            Self::Shown(Shown::Report(_)) => formatter.write_str("the report"),
         }
     }
 }
@@ -149,30 +169,28 @@ pub(crate) fn link_sent(
     is_invited: bool,
 ) -> Reply {
     let how = if is_repeated {
-        "is already running. I sent you its link privately."
+        "is already running. Its link is in our direct message again."
     } else {
-        "is running. I sent you the link privately."
+        "is running. The link is in our direct message."
     };
     let invitation = if is_invited {
-        " Accept my invitation to a direct message."
+        " Accept my invitation to it."
     } else {
         ""
     };
-    let text = format!("Session for **{project}** {how}{invitation}");
-    Reply::marked(Mark::Running, text).linked("privately", room)
+    let text = format!("**{project}** {how}{invitation}");
+    Reply::marked(Mark::Running, text).linked(DIRECT_MESSAGE, room)
 }
 
-/// It is in the requester's direct message.
-pub(crate) fn shown(secret: &Secret) -> Reply {
-    Reply::new(match secret {
-        Secret::Link(project) | Secret::Picture(project) => {
-            format!("I sent you the link of the session for **{project}** privately.")
+/// It is in the requester's direct message, which is this room.
+pub(crate) fn shown(shown: &Shown, room: &RoomId) -> Reply {
+    let text = match shown {
+        Shown::Output(project) => {
+            format!("**{project}**: what it printed last is in our {DIRECT_MESSAGE}.")
         }
-        Secret::Output(project) => {
-            format!("I sent you the last lines of the session for **{project}** privately.")
-        }
-        Secret::Report(summary) => format!("{summary} I sent you the report privately."),
-    })
+        Shown::Report(summary) => format!("{summary} The report is in our {DIRECT_MESSAGE}."),
+    };
+    Reply::new(text).linked(DIRECT_MESSAGE, room)
 }
 
 /// It cannot be sent in confidence.
@@ -192,7 +210,7 @@ pub(crate) fn undeliverable(secret: &Secret, reason: &NotConfidential) -> Reply 
              read it. Leave that room, and start again."
                 .to_owned()
         }
-        (NotConfidential::Overheard, Secret::Output(_) | Secret::Report(_)) => {
+        (NotConfidential::Overheard, Secret::Shown(_)) => {
             "somebody else was in our direct message when I sent it. I deleted it. Leave that room, and try again."
                 .to_owned()
         }
@@ -207,7 +225,7 @@ pub(crate) fn undeliverable(secret: &Secret, reason: &NotConfidential) -> Reply 
 /// Whoever asked for it may not have it any more.
 pub(crate) fn no_longer_allowed(secret: &Secret) -> Reply {
     Reply::new(format!(
-        "I did not send {secret}: whoever asked for it may not command me now."
+        "I did not send you {secret}: you may not command me any more."
     ))
 }
 
@@ -246,11 +264,8 @@ mod tests {
     #[test]
     fn a_link_comes_with_what_it_opens_for_whom_until_when_and_how_to_stop_it() {
         let (before, after) = around_link("!rc", &website());
-        assert_eq!(before.plain, "Session for website on buildhost:");
-        assert_eq!(
-            before.html,
-            "Session for <b>website</b> on <b>buildhost</b>:"
-        );
+        assert_eq!(before.plain, "website on buildhost");
+        assert_eq!(before.html, "<b>website</b> on <b>buildhost</b>");
         let lines = [
             "Directory: `/srv/web'site`",
             "Opens for: `alice@example.org` at claude.ai",
@@ -278,14 +293,14 @@ mod tests {
         let said = |is_repeated, is_invited| link_sent(&website, is_repeated, room, is_invited);
         assert_eq!(
             said(false, true).plain,
-            "Session for website is running. I sent you the link privately. Accept my invitation to a direct message."
+            "website is running. The link is in our direct message. Accept my invitation to it."
         );
         let again = said(true, false);
         assert_eq!(
             again.plain,
-            "Session for website is already running. I sent you its link privately."
+            "website is already running. Its link is in our direct message again."
         );
-        let room = "<a href=\"https://matrix.to/#/!dm:example.org\">privately</a>";
+        let room = "<a href=\"https://matrix.to/#/!dm:example.org\">direct message</a>";
         assert!(again.html.contains(room), "{}", again.html);
     }
 

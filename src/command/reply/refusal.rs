@@ -9,7 +9,7 @@ use crate::{
     remote_control::{ProjectName, StartOption},
 };
 
-pub(super) const IDENTITY_CHANGED: &str = "your cross-signing identity is another one than I know. If you reset it yourself, ask \
+pub(super) const IDENTITY_CHANGED: &str = "your cross-signing identity has changed since I pinned it. If you reset it yourself, ask \
      the bot's operator to accept it: `rcbot trust` and your user id, on the host";
 
 /// Who may not command is told why.
@@ -28,19 +28,19 @@ pub(crate) fn denied(denied: &Denied) -> Reply {
             "I cannot tell which device your message came from. Send it once more; if that does not help, verify your \
              device in your client's settings"
         }
-        Denied::Redacted => "the message was deleted before I got to it",
+        Denied::Redacted => "the message was deleted before I could act on it",
         Denied::Replayed => {
-            "I have done this once already. If you mean it again, say it again; if you did not say it twice, the homeserver \
-             showed me an old message"
+            "I have executed this message before. To do it again, send it again; if you sent it only once, the homeserver \
+             replayed it"
         }
         Denied::TooOld => {
-            "it took too long until I could ask the homeserver about it. If you still want it, say it again"
+            "it took too long until I could ask the homeserver about it. If you still want it, send it again"
         }
         Denied::NotRecorded => {
-            "I cannot write down that I do it, and so I do not. The bot's log on the host says why"
+            "I could not record the command on disk, so I did not execute it. The bot's log on the host says why"
         }
         Denied::NoFacts => {
-            "the homeserver did not tell me what I need to know about you and this room. Try again in a moment"
+            "the homeserver did not answer when I asked for your power level here. Try again in a moment"
         }
     })
 }
@@ -67,12 +67,12 @@ pub(crate) fn too_many_commands(per_minute: usize) -> Reply {
         many => format!("{many} commands"),
     };
     not_done(&format!(
-        "I take {commands} a minute from each user. Wait a moment, and say it again"
+        "I take {commands} a minute from each user. Wait a moment, and send it again"
     ))
 }
 
 fn not_done(why: &str) -> Reply {
-    Reply::new(format!("Sorry, I did not do that: {why}."))
+    Reply::new(format!("Not done: {why}."))
 }
 
 fn no_power(reason: &NoPower) -> String {
@@ -111,8 +111,8 @@ fn no_power(reason: &NoPower) -> String {
 /// The homeserver shows another identity of a user than the one that the bot knows.
 pub(crate) fn identity_changed(user: &UserId) -> Reply {
     Reply::new(format!(
-        "{user} has another cross-signing identity than I know: a new one of theirs, or somebody who poses as them. I take \
-         no commands of theirs and send them no link, until the bot's operator accepts it: `rcbot trust {user}`, on the host."
+        "The cross-signing identity of **{user}** has changed: they reset it, or somebody poses as them. I take no commands from them \
+         and send them no link, until the bot's operator accepts the new one: `rcbot trust {user}`, on the host."
     ))
 }
 

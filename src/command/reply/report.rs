@@ -22,7 +22,7 @@ pub(crate) fn report(host: &str, summary: &str, findings: &[String]) -> Reply {
     } else {
         "`rcbot check --verbose` on the host lists all.".to_owned()
     }));
-    let head = Reply::new(format!("This is what I found on {host}: {summary}"));
+    let head = Reply::new(format!("**Check of {host}**: {summary}"));
     let (plain, html): (Vec<_>, Vec<_>) = lines
         .into_iter()
         .map(|line| (line.plain, line.html))
@@ -45,7 +45,7 @@ fn line(text: &str) -> Reply {
 /// There is none.
 pub(crate) fn no_report(reason: &str) -> Reply {
     Reply::new(format!(
-        "I could not examine this host: {}. Try again, or run `rcbot check` on the host.",
+        "I could not check this host: {}. Try again, or run `rcbot check` on the host.",
         unmarked(reason)
     ))
 }
@@ -68,7 +68,7 @@ pub(crate) fn login_ends(host: &str, projects: &[String], left: Duration) -> Rep
 
 /// One report at a time is enough.
 pub(crate) fn already_examining() -> Reply {
-    Reply::new("I am looking already. Try again in a moment.")
+    Reply::new("A check is already running. Try again in a moment.")
 }
 
 #[cfg(test)]
@@ -81,12 +81,12 @@ mod tests {
         let reply = report("build1", "2 checks: 1 failed.", &findings);
         assert_eq!(
             reply.plain,
-            "This is what I found on build1: 2 checks: 1 failed.\n\n✘ token: `M_X` <b>\n⚠ a ' of somebody else\n\
+            "Check of build1: 2 checks: 1 failed.\n\n✘ token: `M_X` <b>\n⚠ a ' of somebody else\n\
              `rcbot check --verbose` on the host lists all."
         );
         assert_eq!(
             reply.html,
-            "<p>This is what I found on build1: 2 checks: 1 failed.</p><p>✘ token: <code>M_X</code> &lt;b&gt;<br>⚠ a ' of \
+            "<p><b>Check of build1</b>: 2 checks: 1 failed.</p><p>✘ token: <code>M_X</code> &lt;b&gt;<br>⚠ a ' of \
              somebody else<br><code>rcbot check --verbose</code> on the host lists all.</p>"
         );
     }

@@ -1,133 +1,221 @@
 //! What is said of a session: that it failed to start, ended, comes back, ends soon.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use super::{End, Mark, Reply, rounded};
+use super::{End, Mark, Reply, moment, rounded};
 use crate::remote_control::{
-    Cause, Ending, Exit, NotSpawned, Options, ProjectName, Restart, StopReport,
+    Cause, Ending, Exit, NotSpawned, Options, Place, ProjectName, Restart, StopReport,
 };
 
 /// A start that came to nothing.
-pub(crate) fn not_started(prefix: &str, project: &ProjectName, ending: &Ending) -> Reply {
-    if ending.cause() == Some(Cause::NothingToResume) {
-        return Reply::marked(
-            Mark::Failed,
-            format!(
-                "Failed to resume **{project}**: there is no recent conversation to bring back. Say `{prefix} start {project}` \
-                 to start a new one."
-            ),
-        );
-    }
-    Reply::marked(
-        Mark::Failed,
-        format!(
-            "Failed to start **{project}**: {}",
-            why_not_started(prefix, project, ending)
-        ),
-    )
+pub(crate) fn not_started(
+    prefix: &str,
+    project: &ProjectName,
+    ending: &Ending,
+    place: &Place,
+) -> Reply {
+    Failure::of_start(prefix, project, ending, place).told("did not start", "")
 }
 
-fn why_not_started(prefix: &str, project: &ProjectName, ending: &Ending) -> String {
-    let cause_or_logs = |cause: Option<Cause>| match cause {
-        Some(_) => explain(cause),
-        None => format!(" Say `{prefix} logs {project}` to see what it printed."),
-    };
-    match ending {
-        Ending::NotSpawned(reason) => not_spawned(reason),
-        Ending::ExitedBeforeLink { exit, cause } => format!(
-            "the process ended before it showed a link ({}).{}",
-            describe(*exit),
-            cause_or_logs(*cause)
-        ),
-        // It would have waited for ever: no time is too short for that.
-        Ending::NoLink {
-            cause: question @ Some(Cause::ConsentAsked | Cause::SpawnModeAsked),
-            ..
-        } => format!(
-            "it waits at a question, so the process was ended.{}",
-            explain(*question)
-        ),
-        Ending::NoLink {
-            cause: complaint @ Some(_),
-            ..
-        } => format!(
-            "it showed no link, so the process was ended.{}",
-            explain(*complaint)
-        ),
-        Ending::NoLink {
-            waited,
-            cause: None,
-        } => format!(
-            "no link within {}, so the process was ended.{}",
-            humantime::format_duration(*waited),
-            cause_or_logs(None)
-        ),
-        Ending::Stopped => "it was stopped before it showed a link.".to_owned(),
-        Ending::Expired => "its time was up before it showed a link.".to_owned(),
-        Ending::HostRestarted => "the host was restarted before it showed a link.".to_owned(),
-        Ending::Exited { exit, cause } => format!(
-            "the process ended before the link was delivered ({}).{}",
-            describe(*exit),
-            cause_or_logs(*cause)
-        ),
-        Ending::Completed => "its conversation was over before the link was delivered.".to_owned(),
-        Ending::CutOff { .. } => "it lost its service before the link was delivered.".to_owned(),
+/// Why something went wrong, and what to do about it: the two lines of each failure.
+struct Failure<'a> {
+    project: &'a ProjectName,
+    /// A clause, or a sentence of its own.
+    why: Why,
+    /// A sentence.
+    remedy: Option<String>,
+}
+
+enum Why {
+    /// What happened.
+    Clause(String),
+    /// What the program says, as it is understood.
+    ProbableCause(&'static str),
+}
+
+impl Why {
+    fn happened(what: impl Into<String>) -> Self {
+        Self::Clause(what.into())
     }
 }
 
-/// Why a session ended that had a link.
-fn why_ended(ending: &Ending) -> String {
-    match ending {
-        Ending::Exited { exit, cause } | Ending::ExitedBeforeLink { exit, cause } => {
-            let cause = explain(*cause);
-            match exit {
-                Exit::Signal(_) => format!("its process was ended by {exit}.{cause}"),
-                Exit::Code(_) | Exit::Unknown => {
-                    format!("its process ended by itself ({}).{cause}", describe(*exit))
+impl<'a> Failure<'a> {
+    fn of_start(prefix: &str, project: &'a ProjectName, ending: &Ending, place: &Place) -> Self {
+        let why = match ending {
+            Ending::NotSpawned(reason) => Why::Clause(not_spawned(reason)),
+            Ending::ExitedBeforeLink {
+                cause: Some(cause), ..
+            }
+            | Ending::NoLink {
+                cause: Some(cause), ..
+            }
+            | Ending::Exited {
+                cause: Some(cause), ..
+            } if *cause != Cause::Unknown => Why::ProbableCause(cause.what()),
+            Ending::ExitedBeforeLink { exit, .. } => Why::Clause(format!(
+                "its process ended before it showed a link ({})",
+                describe(*exit)
+            )),
+            Ending::Exited { exit, .. } => Why::Clause(format!(
+                "its process ended before the link was delivered ({})",
+                describe(*exit)
+            )),
+            Ending::NoLink { waited, .. } => Why::Clause(format!(
+                "it showed no link within {}, and was ended",
+                humantime::format_duration(*waited)
+            )),
+            Ending::Stopped => Why::happened("it was stopped before it showed a link"),
+            Ending::Expired => Why::happened("its time was up before it showed a link"),
+            Ending::HostRestarted => {
+                Why::happened("the host was restarted before it showed a link")
+            }
+            Ending::Completed => {
+                Why::happened("its conversation was over before the link was delivered")
+            }
+            Ending::CutOff { .. } => {
+                Why::happened("it lost its service before the link was delivered")
+            }
+        };
+        let printed = format!("`{prefix} logs {project}` shows what it printed.");
+        let remedy = match ending {
+            Ending::NotSpawned(reason) => not_spawned_remedy(reason, place),
+            Ending::ExitedBeforeLink { cause, .. }
+            | Ending::NoLink { cause, .. }
+            | Ending::Exited { cause, .. } => {
+                Some(remedy(prefix, project, *cause, place).unwrap_or(printed))
+            }
+            Ending::Stopped
+            | Ending::Expired
+            | Ending::HostRestarted
+            | Ending::Completed
+            | Ending::CutOff { .. } => None,
+        };
+        Self {
+            project,
+            why,
+            remedy,
+        }
+    }
+
+    /// Of a session that had a link.
+    fn of_session(prefix: &str, project: &'a ProjectName, ending: &Ending, place: &Place) -> Self {
+        match ending {
+            Ending::Exited { exit, cause } | Ending::ExitedBeforeLink { exit, cause } => {
+                let why = match (cause, exit) {
+                    (Some(cause), _) if *cause != Cause::Unknown => {
+                        Why::ProbableCause(cause.what())
+                    }
+                    (_, Exit::Signal(_)) => Why::Clause(format!("its process was ended by {exit}")),
+                    (_, Exit::Code(_) | Exit::Unknown) => Why::Clause(format!(
+                        "its process exited by itself ({})",
+                        describe(*exit)
+                    )),
+                };
+                let known = remedy(prefix, project, *cause, place);
+                let start = format!("`{prefix} start {project}` starts it again.");
+                Self {
+                    project,
+                    why,
+                    remedy: Some(known.unwrap_or(start)),
                 }
             }
+            Ending::NotSpawned(_) | Ending::NoLink { .. } => {
+                Self::of_start(prefix, project, ending, place)
+            }
+            Ending::Stopped => Self::without_remedy(project, "it was stopped"),
+            Ending::Expired => Self::without_remedy(project, "its time was up"),
+            Ending::HostRestarted => Self::without_remedy(project, "the host was restarted"),
+            Ending::Completed => {
+                Self::without_remedy(project, "the conversation that it brought back is over")
+            }
+            Ending::CutOff { lasted } => Self::without_remedy(
+                project,
+                &format!(
+                    "it was cut off from its service for {}",
+                    humantime::format_duration(rounded(*lasted))
+                ),
+            ),
         }
-        Ending::NoLink { cause, .. } => format!("it showed no link any more.{}", explain(*cause)),
-        Ending::NotSpawned(reason) => {
-            format!("it could not be brought back: {}", not_spawned(reason))
+    }
+
+    fn without_remedy(project: &'a ProjectName, what: &str) -> Self {
+        Self {
+            project,
+            why: Why::happened(what),
+            remedy: None,
         }
-        Ending::Stopped => "it was stopped.".to_owned(),
-        Ending::Expired => "its time was up.".to_owned(),
-        Ending::HostRestarted => "the host was restarted.".to_owned(),
-        Ending::Completed => "the conversation that it brought back is over.".to_owned(),
-        Ending::CutOff { lasted } => format!(
-            "it was cut off from its service for {}.",
-            humantime::format_duration(rounded(*lasted))
-        ),
+    }
+
+    /// `what`: happened to the project. `next`: what comes now.
+    fn told(self, what: &str, next: &str) -> Reply {
+        self.marked(Mark::Failed, what, next)
+    }
+
+    fn marked(self, mark: Mark, what: &str, next: &str) -> Reply {
+        let Self {
+            project,
+            why,
+            remedy,
+        } = self;
+        let why = match why {
+            Why::Clause(happened) => format!(": {happened}"),
+            Why::ProbableCause(cause) => format!(". Probable cause: {cause}"),
+        };
+        let remedy = remedy.map(|remedy| format!("\n{remedy}"));
+        Reply::marked(
+            mark,
+            format!(
+                "**{project}** {what}{why}.{next}{}",
+                remedy.unwrap_or_default()
+            ),
+        )
     }
 }
 
 fn not_spawned(reason: &NotSpawned) -> String {
     match reason {
-        NotSpawned::CommandNotFound { program } => format!(
-            "the command `{program}` was not found (ENOENT). Install it on the host, or give its full path under \
-             `command` in the bot's configuration."
-        ),
-        NotSpawned::NotExecutable { program } => format!(
-            "the command `{program}` may not be run (EACCES). Make it executable for the bot's user on the host."
-        ),
-        NotSpawned::DirectoryGone { directory } => format!(
-            "its directory `{directory}` is gone (ENOENT). Bring it back, or change `directory` in the bot's \
-             configuration."
-        ),
-        NotSpawned::DirectoryForbidden { directory } => format!(
-            "its directory `{directory}` may not be entered (EACCES). Let the bot's user on the host enter it."
-        ),
+        NotSpawned::CommandNotFound { program } => {
+            format!("the command `{program}` was not found (ENOENT)")
+        }
+        NotSpawned::NotExecutable { program } => {
+            format!("the command `{program}` may not be run (EACCES)")
+        }
+        NotSpawned::DirectoryGone { directory } => {
+            format!("its directory `{directory}` is gone (ENOENT)")
+        }
+        NotSpawned::DirectoryForbidden { directory } => {
+            format!("its directory `{directory}` may not be entered (EACCES)")
+        }
         NotSpawned::TooFewDescriptors { limit } => format!(
-            "the bot may have only {limit} files open at once, which is too few for another session. Raise the limit on the \
-             host (`LimitNOFILE=` in a systemd unit, `ulimit -n` in a shell), or stop another session."
+            "the bot may have only {limit} files open at once, which is too few for another session"
         ),
         NotSpawned::Unresponsive { directory } => format!(
-            "the directory {directory} or the program does not answer, as on a network file system whose server is away. Check \
-             its mount on the host."
+            "the directory `{directory}` or the program does not answer, as on a network file system whose server is away"
         ),
-        NotSpawned::Other { reason } => format!("the host says: {reason}."),
+        NotSpawned::Other { reason } => format!("the host says: {reason}"),
     }
+}
+
+fn not_spawned_remedy(reason: &NotSpawned, place: &Place) -> Option<String> {
+    let host = place.host.as_deref().unwrap_or("the host");
+    let user = place.user.as_deref().unwrap_or("the bot's user");
+    Some(match reason {
+        NotSpawned::CommandNotFound { .. } => {
+            format!("Install it on {host}, or give its full path under `command` in config.yaml.")
+        }
+        NotSpawned::NotExecutable { .. } => {
+            format!("Make it executable for {user} on {host}.")
+        }
+        NotSpawned::DirectoryGone { .. } => {
+            format!("Bring it back on {host}, or change `directory` in config.yaml.")
+        }
+        NotSpawned::DirectoryForbidden { .. } => format!("Let {user} enter it on {host}."),
+        NotSpawned::TooFewDescriptors { .. } => format!(
+            "Raise the limit on {host} (`LimitNOFILE=` in a systemd unit, `ulimit -n` in a shell), or stop another session."
+        ),
+        NotSpawned::Unresponsive { .. } => format!("Check its mount on {host}."),
+        NotSpawned::Other { .. } => return None,
+    })
 }
 
 fn describe(exit: Exit) -> String {
@@ -137,21 +225,23 @@ fn describe(exit: Exit) -> String {
     }
 }
 
-fn explain(cause: Option<Cause>) -> String {
+/// What to do about a cause, as a sentence. `None`: it is not known.
+fn remedy(
+    prefix: &str,
+    project: &ProjectName,
+    cause: Option<Cause>,
+    place: &Place,
+) -> Option<String> {
     match cause {
-        None => String::new(),
-        Some(Cause::Unknown) => {
-            format!(
-                " It seems that {}. To find out more: {}.",
-                Cause::Unknown.what(),
-                Cause::Unknown.remedy()
-            )
+        None | Some(Cause::Unknown) => None,
+        Some(Cause::NothingToResume) => {
+            Some(format!("`{prefix} start {project}` starts a new one."))
         }
-        Some(cause) => format!(
-            " Probable cause: {}. To fix it: {}.",
-            cause.what(),
-            cause.remedy()
-        ),
+        Some(cause) => {
+            let remedy = cause.remedy(place);
+            let (first, rest) = remedy.split_at(remedy.ceil_char_boundary(1));
+            Some(format!("{}{rest}.", first.to_uppercase()))
+        }
     }
 }
 
@@ -161,27 +251,27 @@ pub(crate) fn stopped(
     ending: &Ending,
     report: Option<&StopReport>,
 ) -> Reply {
-    let Some(report) = report else {
-        return Reply::marked(
-            Mark::Stopped,
-            format!("Session for **{project}** is stopped: no process was running."),
-        );
-    };
-    let how = how_it_stopped(report);
     Reply::marked(
         Mark::Stopped,
-        match ending {
-            Ending::Exited { exit, .. } | Ending::ExitedBeforeLink { exit, .. } => format!(
-                "Session for **{project}** had ended by itself already ({}). What was left is cleared away. {how}",
-                describe(*exit)
-            ),
-            Ending::Stopped
-            | Ending::Expired
-            | Ending::Completed
-            | Ending::CutOff { .. }
-            | Ending::HostRestarted
-            | Ending::NoLink { .. }
-            | Ending::NotSpawned(_) => format!("Session for **{project}** is stopped. {how}"),
+        match (ending, report) {
+            (_, None) => format!("**{project}** stopped: no process was running."),
+            (Ending::Exited { exit, .. } | Ending::ExitedBeforeLink { exit, .. }, Some(report)) => {
+                format!(
+                    "**{project}** had ended by itself already ({}). What was left is cleared away{}.",
+                    describe(*exit),
+                    killed(report)
+                )
+            }
+            (
+                Ending::Stopped
+                | Ending::Expired
+                | Ending::Completed
+                | Ending::CutOff { .. }
+                | Ending::HostRestarted
+                | Ending::NoLink { .. }
+                | Ending::NotSpawned(_),
+                Some(report),
+            ) => format!("**{project}** stopped{}.", killed(report)),
         },
     )
 }
@@ -191,8 +281,8 @@ pub(crate) fn shutting_down(project: &ProjectName) -> Reply {
     Reply::marked(
         Mark::Busy,
         format!(
-            "Session for **{project}** is shutting down: its processes were asked to end, and are killed if they take longer \
-             than `stop_grace`. I will say when it is over."
+            "**{project}** is shutting down: its processes were asked to end, and are killed if they take longer than \
+             `stop_grace`. I will say when it is over."
         ),
     )
 }
@@ -203,40 +293,45 @@ pub(crate) fn stopped_offline(project: &ProjectName, report: Option<&StopReport>
         || no_session(None, project),
         |report| {
             Reply::new(format!(
-                "Session for **{project}** is stopped. {} Its link is deleted, and whoever waits for it gets an answer, when \
-                 the bot runs again.",
-                how_it_stopped(report)
+                "**{project}** stopped{}. Its link is deleted, and whoever waits for it gets an answer, when the bot runs again.",
+                killed(report)
             ))
         },
     )
 }
 
-fn how_it_stopped(report: &StopReport) -> String {
-    let took = report.took.as_secs_f32();
-    let when = if took < 0.1 {
-        "at once".to_owned()
-    } else {
-        format!("within {took:.1} s")
-    };
-    let killed = match (report.killed, report.processes) {
-        (0, _) => String::new(),
-        (1, 1) => ": it was killed, as it did not end when asked".to_owned(),
-        (1, _) => ": 1 was killed, as it did not end when asked".to_owned(),
-        (some, _) => format!(": {some} were killed, as they did not end when asked"),
-    };
-    match report.processes {
-        0 => "No process was running.".to_owned(),
-        1 => format!("Its process ended {when}{killed}."),
-        many => format!("Its {many} processes ended {when}{killed}."),
+/// What did not end when it was asked to.
+fn killed(report: &StopReport) -> String {
+    match report.killed {
+        0 => String::new(),
+        1 => " (1 process had to be killed)".to_owned(),
+        some => format!(" ({some} processes had to be killed)"),
     }
 }
 
 /// A session that ended without being asked to, for the admin room.
-pub(crate) fn ended(project: &ProjectName, ending: &Ending) -> Reply {
-    Reply::marked(
-        Mark::Failed,
-        format!("Session for **{project}** has ended: {}", why_ended(ending)),
-    )
+pub(crate) fn ended(prefix: &str, project: &ProjectName, ending: &Ending, place: &Place) -> Reply {
+    let mark = match ending {
+        Ending::Completed | Ending::Expired | Ending::Stopped => Mark::Stopped,
+        Ending::NotSpawned(_)
+        | Ending::ExitedBeforeLink { .. }
+        | Ending::NoLink { .. }
+        | Ending::HostRestarted
+        | Ending::Exited { .. }
+        | Ending::CutOff { .. } => Mark::Failed,
+    };
+    let what = match ending {
+        // What was to come in the place of its process.
+        Ending::NotSpawned(_) | Ending::NoLink { .. } => "did not come back",
+        Ending::ExitedBeforeLink { .. }
+        | Ending::Stopped
+        | Ending::Expired
+        | Ending::HostRestarted
+        | Ending::Exited { .. }
+        | Ending::Completed
+        | Ending::CutOff { .. } => "has ended",
+    };
+    Failure::of_session(prefix, project, ending, place).marked(mark, what, "")
 }
 
 /// A session that ended by itself, or did not come up again, and is restarted.
@@ -245,28 +340,30 @@ pub(crate) fn restarting(
     project: &ProjectName,
     ending: &Ending,
     rest: Duration,
+    place: &Place,
 ) -> Reply {
     let rest = humantime::format_duration(rest);
-    Reply::marked(
-        Mark::Busy,
-        if ending.cause() == Some(Cause::NothingToResume) {
+    if ending.cause() == Some(Cause::NothingToResume) {
+        return Reply::marked(
+            Mark::Busy,
             format!(
-                "Session for **{project}** is not back: there is no recent conversation to bring back. I will start a new one in \
-             {rest}, and send its link."
-            )
-        } else if ending.came_after_link() {
-            format!(
-                "Session for **{project}** has ended: {} I will restart it in {rest}, and send its link again.",
-                why_ended(ending)
-            )
-        } else {
-            format!(
-                "Session for **{project}** is not back: {} I will try again in {rest}, and for as long as it takes. \
-             `{prefix} stop {project}` ends that.",
-                why_not_started(prefix, project, ending)
-            )
-        },
-    )
+                "**{project}** is not back: there is no recent conversation to bring back. I will start a new one in {rest}, and \
+                 send its link."
+            ),
+        );
+    }
+    if ending.came_after_link() {
+        let next = format!(" I will restart it in {rest}, and send its link again.");
+        let failure = Failure::of_session(prefix, project, ending, place);
+        // What starts it again is under way.
+        let is_known = ending.cause().is_some_and(|cause| cause != Cause::Unknown);
+        let remedy = failure.remedy.filter(|_| is_known);
+        return Failure { remedy, ..failure }.marked(Mark::Busy, "has ended", &next);
+    }
+    let next = format!(
+        " I will try again in {rest}, and for as long as it takes. `{prefix} stop {project}` ends that."
+    );
+    Failure::of_start(prefix, project, ending, place).marked(Mark::Busy, "is not back", &next)
 }
 
 /// A session that runs and that nobody can use.
@@ -285,7 +382,7 @@ pub(crate) fn cut_off(
     Reply::marked(
         Mark::Failed,
         format!(
-            "Session for **{project}** has been cut off from its service for {}: it runs, but nobody can use it until it \
+            "**{project}** has been cut off from its service for {}: it runs, but nobody can use it until it \
              reconnects. {what_next}",
             humantime::format_duration(rounded(lasts))
         ),
@@ -297,7 +394,7 @@ pub(crate) fn reconnected(project: &ProjectName, after: Duration) -> Reply {
     Reply::marked(
         Mark::Running,
         format!(
-            "Session for **{project}** is connected to its service again, after {}. Its link is the same.",
+            "**{project}** is connected to its service again, after {}. Its link is the same.",
             humantime::format_duration(rounded(after))
         ),
     )
@@ -309,15 +406,16 @@ pub(crate) fn trying_again(
     project: &ProjectName,
     ending: &Ending,
     rest: Duration,
+    place: &Place,
 ) -> Reply {
-    Reply::marked(
+    let next = format!(
+        " I will try again in {}, for as long as it takes, and send the link then. `{prefix} stop {project}` ends that.",
+        humantime::format_duration(rest)
+    );
+    Failure::of_start(prefix, project, ending, place).marked(
         Mark::Busy,
-        format!(
-            "**{project}** has not started yet: {} I will try again in {}, for as long as it takes, and send the link then. \
-         `{prefix} stop {project}` ends that.",
-            why_not_started(prefix, project, ending),
-            humantime::format_duration(rest)
-        ),
+        "has not started yet",
+        &next,
     )
 }
 
@@ -329,7 +427,7 @@ pub(crate) fn record_lost(prefix: &str, project: &ProjectName, is_running: bool)
         "No process of it is left.".to_owned()
     };
     Reply::new(format!(
-        "The record of the session for **{project}** is lost or unreadable. {session} I cannot delete the messages with its link \
+        "The record of **{project}** is lost or unreadable. {session} I cannot delete the messages with its link \
          that I sent before: whoever has one should delete it."
     ))
 }
@@ -346,8 +444,8 @@ pub(crate) fn too_many_sessions(
         many => format!("no more than {many} sessions"),
     };
     Reply::new(format!(
-        "I did not start a session for **{project}**: there may be {most} at once (`max_sessions`). Sessions now: {}. Say \
-         `{prefix} stop PROJECT` to end one.",
+        "I did not start **{project}**: there may be {most} at once (`max_sessions`). Sessions now: {}.\n`{prefix} stop PROJECT` ends \
+         one.",
         names.join(", ")
     ))
 }
@@ -356,50 +454,47 @@ pub(crate) fn too_many_sessions(
 pub(crate) fn ends_soon(prefix: &str, project: &ProjectName, left: Duration) -> Reply {
     let left = humantime::format_duration(rounded(left));
     Reply::new(format!(
-        "Session for **{project}** ends in {left}. To go on, say `{prefix} extend {project} 2h` in the admin room."
+        "**{project}** ends in {left}. `{prefix} extend {project} 2h` in the admin room gives it more time."
     ))
 }
 
 /// A session got more time. `None`: it has no end.
 pub(crate) fn extended(project: &ProjectName, end: Option<End>) -> Reply {
     Reply::new(match end {
-        Some(end) => format!("Session for **{project}** now ends {end}."),
-        None => format!(
-            "Session for **{project}** has no end that could be moved: it goes on until it is stopped."
-        ),
+        Some(end) => format!("**{project}** now ends {end}."),
+        None => format!("**{project}** has no time limit: it runs until it is stopped."),
     })
 }
 
-/// For those who have the link of a session that is over.
-pub(crate) fn link_is_void(project: &ProjectName) -> Reply {
+/// For those who have the link of a session that is over, which began at this time.
+pub(crate) fn link_is_void(project: &ProjectName, since: SystemTime, now: SystemTime) -> Reply {
     Reply::new(format!(
-        "Session for **{project}** has ended. I deleted the message with its link. The next session for {project} may have \
-         the same link: keep no copy of it."
+        "**{project}**, started at {}, has ended, and I deleted the message with its link. The next session may have the same \
+         link: keep no copy of it.",
+        moment(since, now)
     ))
 }
 
 pub(crate) fn ended_before_delivery(project: &ProjectName) -> Reply {
     Reply::new(format!(
-        "Session for **{project}** ended before I could send you the link. Start it again if you need it."
+        "**{project}** ended before I could send you the link. Start it again if you need it."
     ))
 }
 
 /// Some processes of a session cannot be ended.
 pub(crate) fn not_ended(project: &ProjectName, reason: &str) -> Reply {
     Reply::new(format!(
-        "Session for **{project}** cannot be ended as a whole: {reason}. End that process on the host; I keep trying, and the \
-         project can be started again once it is gone."
+        "**{project}** cannot be ended as a whole: {reason}. End that process on the host; I keep trying, and the project can be \
+         started again once it is gone."
     ))
 }
 
 /// There is nothing to stop or to extend. The operator on the host, who cannot start one either, has no `prefix`.
 pub(crate) fn no_session(prefix: Option<&str>, project: &ProjectName) -> Reply {
     let remedy = prefix.map_or_else(String::new, |prefix| {
-        format!(" Say `{prefix} start {project}` to start one.")
+        format!(" `{prefix} start {project}` starts it.")
     });
-    Reply::new(format!(
-        "There is no active session for **{project}**.{remedy}"
-    ))
+    Reply::new(format!("**{project}** is not running.{remedy}"))
 }
 
 /// Somebody asked for a session with other options than the one has that is there.
@@ -411,14 +506,14 @@ pub(crate) fn other_options(prefix: &str, project: &ProjectName, options: &Optio
         options.join(", ")
     };
     Reply::new(format!(
-        "Session for **{project}** has been started already, with other options: {options}. Say `{prefix} start {project}` for its \
-         link as it is, or `{prefix} stop {project}` and then start it with yours."
+        "**{project}** has been started already, with other options: {options}. `{prefix} start {project}` sends you its link as it \
+         is; to change the options, say `{prefix} stop {project}` first."
     ))
 }
 
 pub(crate) fn stopping(project: &ProjectName) -> Reply {
     Reply::new(format!(
-        "Session for **{project}** is being stopped right now. Try again in a moment."
+        "**{project}** is being stopped right now. Try again in a moment."
     ))
 }
 
@@ -430,34 +525,97 @@ mod tests {
         "website".parse().unwrap()
     }
 
-    #[test]
-    fn a_missing_command_is_named_with_its_errno() {
-        let program = "claude".to_owned();
-        let ending = Ending::NotSpawned(NotSpawned::CommandNotFound { program });
-        let reply = not_started("!rc", &website(), &ending);
-        let begins = "Failed to start website: the command `claude` was not found (ENOENT).";
-        assert!(reply.plain.starts_with(begins), "{}", reply.plain);
+    fn place() -> Place {
+        Place {
+            host: Some("buildhost".to_owned()),
+            user: Some("alice".to_owned()),
+            directory: Some("/srv/website".into()),
+        }
     }
 
     #[test]
-    fn a_stop_tells_how_it_went() {
-        let told = |processes, killed, milliseconds| {
-            let took = Duration::from_millis(milliseconds);
+    fn a_failure_is_two_lines_the_cause_and_what_to_do_where_and_as_whom() {
+        let said = |ending| not_started("!rc", &website(), &ending, &place()).plain;
+        let exit = Exit::Code(1);
+        let exited = |cause| Ending::ExitedBeforeLink { exit, cause };
+        let program = "claude".to_owned();
+        for (ending, why, remedy) in [
+            (
+                Ending::NotSpawned(NotSpawned::CommandNotFound { program }),
+                ": the command `claude` was not found (ENOENT).",
+                "Install it on buildhost, or give its full path under `command` in config.yaml.",
+            ),
+            (
+                exited(Some(Cause::WorkspaceNotTrusted)),
+                ". Probable cause: claude does not trust the project's directory.",
+                "Run `cd /srv/website && claude` on buildhost as alice, and answer yes.",
+            ),
+            (
+                exited(Some(Cause::Unknown)),
+                ": its process ended before it showed a link (exit code 1).",
+                "`!rc logs website` shows what it printed.",
+            ),
+            (
+                exited(Some(Cause::NothingToResume)),
+                ". Probable cause: there is no recent conversation to bring back.",
+                "`!rc start website` starts a new one.",
+            ),
+        ] {
+            assert_eq!(
+                said(ending),
+                format!("website did not start{why}\n{remedy}")
+            );
+        }
+    }
+
+    #[test]
+    fn a_directory_is_shown_as_a_shell_takes_it_or_not_at_all() {
+        let ending = Ending::NoLink {
+            waited: Duration::from_secs(30),
+            cause: Some(Cause::WorkspaceNotTrusted),
+        };
+        for (directory, shown) in [
+            ("/srv/my site", "Run `cd '/srv/my site' && claude` on"),
+            ("/srv/it's", "Run `claude` in the project's directory on"),
+        ] {
+            let directory = Some(directory.into());
+            let place = Place {
+                directory,
+                ..place()
+            };
+            let said = not_started("!rc", &website(), &ending, &place).plain;
+            assert!(said.contains(shown), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_stop_tells_what_did_not_end_when_it_was_asked_to() {
+        let told = |killed| {
             let report = StopReport {
-                processes,
+                processes: 4,
                 killed,
-                took,
+                took: Duration::from_millis(340),
             };
             stopped(&website(), &Ending::Stopped, Some(&report)).plain
         };
+        assert_eq!(told(0), "website stopped.");
+        assert_eq!(told(1), "website stopped (1 process had to be killed).");
+        assert_eq!(told(3), "website stopped (3 processes had to be killed).");
+    }
+
+    #[test]
+    fn the_end_of_a_session_is_marked_by_whether_it_was_wanted() {
+        let said = |ending| ended("!rc", &website(), &ending, &place());
+        let crash = Ending::Exited {
+            exit: Exit::Code(1),
+            cause: None,
+        };
         assert_eq!(
-            told(4, 1, 340),
-            "Session for website is stopped. Its 4 processes ended within 0.3 s: 1 was killed, as it did not end when \
-             asked."
+            said(crash).html,
+            "🔴 <b>website</b> has ended: its process exited by itself (exit code 1).<br><code>!rc start website</code> \
+             starts it again."
         );
-        assert_eq!(
-            told(1, 0, 40),
-            "Session for website is stopped. Its process ended at once."
-        );
+        let expired = said(Ending::Expired).html;
+        assert_eq!(expired, "⏹️ <b>website</b> has ended: its time was up.");
     }
 }

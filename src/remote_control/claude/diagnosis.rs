@@ -3,6 +3,8 @@
 //! The texts are those of `claude` 2.1.332, read in the program itself, and of earlier versions; docs/claude.md has the evidence. They
 //! are matched loosely, for wording changes.
 
+use std::path::{Path, PathBuf};
+
 use serde::{Deserialize, Serialize};
 
 /// A reason that the program gives for not serving.
@@ -55,11 +57,33 @@ pub(crate) enum Outlook {
     Unknown,
 }
 
+/// Where a remedy is to be done, as far as that is known.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Place {
+    pub(crate) host: Option<String>,
+    /// As whom the bot and its sessions run there.
+    pub(crate) user: Option<String>,
+    /// The project's.
+    pub(crate) directory: Option<PathBuf>,
+}
+
+/// A path as a shell takes it. `None`: it cannot be shown as code.
+fn in_shell(path: &Path) -> Option<String> {
+    let path = path.to_str()?;
+    let is_plain = |sign: char| sign.is_alphanumeric() || "/._-+@".contains(sign);
+    let has_odd = |sign: char| sign.is_control() || "`'".contains(sign);
+    if path.chars().all(is_plain) {
+        Some(path.to_owned())
+    } else {
+        (!path.contains(has_odd)).then(|| format!("'{path}'"))
+    }
+}
+
 /// What is to be said of a cause, each as a part of a sentence.
 struct Facts {
     /// What is the matter.
     what: &'static str,
-    /// The one thing to do about it.
+    /// The one thing to do about it. See [`Cause::remedy`] for what stands in braces.
     remedy: &'static str,
     outlook: Outlook,
 }
@@ -251,8 +275,24 @@ impl Cause {
     }
 
     /// The one thing to do about it, as a part of a sentence.
-    pub(crate) fn remedy(self) -> &'static str {
-        self.facts().remedy
+    pub(crate) fn remedy(self, place: &Place) -> String {
+        let Place {
+            host,
+            user,
+            directory,
+        } = place;
+        let host = host.as_deref().unwrap_or("the host");
+        let user = user.as_deref().unwrap_or("the user that the bot runs as");
+        let directory = directory.as_deref().and_then(in_shell);
+        let enter = directory.map_or_else(
+            || "`claude` in the project's directory".to_owned(),
+            |directory| format!("`cd {directory} && claude`"),
+        );
+        let remedy = self.facts().remedy;
+        remedy
+            .replace("{there}", &format!("on {host} as {user}"))
+            .replace("{host}", host)
+            .replace("{claude in the directory}", &enter)
     }
 
     #[expect(clippy::too_many_lines, reason = "a table")]
@@ -261,12 +301,12 @@ impl Cause {
         let (what, remedy, outlook) = match self {
             Self::NotLoggedIn => (
                 "claude is not logged in",
-                "run `claude auth login` on the host as the user that the bot runs as",
+                "run `claude auth login` {there}",
                 NeedsPerson,
             ),
             Self::LoginRefused => (
                 "claude's login has expired or was revoked",
-                "run `claude auth login` on the host as the user that the bot runs as",
+                "run `claude auth login` {there}",
                 NeedsPerson,
             ),
             Self::ApiKey => (
@@ -276,7 +316,7 @@ impl Cause {
             ),
             Self::LongLivedToken => (
                 "claude is logged in with a long-lived token",
-                "unset CLAUDE_CODE_OAUTH_TOKEN and run `claude auth login` on the host as the user that the bot runs as",
+                "unset CLAUDE_CODE_OAUTH_TOKEN and run `claude auth login` {there}",
                 NeedsPerson,
             ),
             Self::ForeignEndpoint => (
@@ -296,12 +336,12 @@ impl Cause {
             ),
             Self::Policy => (
                 "the organization's policy does not allow Remote Control",
-                "ask an owner of the organization to allow it, then run `claude auth logout` and `claude auth login` on the host",
+                "ask an owner of the organization to allow it, then run `claude auth logout` and `claude auth login` {there}",
                 NeedsPerson,
             ),
             Self::NotEnabled => (
                 "Remote Control is not enabled for the account",
-                "run `claude auth logout` and then `claude auth login` on the host as the user that the bot runs as; on a Team or Enterprise plan, an owner has to switch it on first",
+                "run `claude auth logout` and then `claude auth login` {there}; on a Team or Enterprise plan, an owner has to switch it on first",
                 NeedsPerson,
             ),
             Self::PolicyUnreadable => (
@@ -311,12 +351,12 @@ impl Cause {
             ),
             Self::TrustedDevices => (
                 "the host is not one of the account's trusted devices",
-                "run `claude` on the host as the user that the bot runs as, and type `/login` there; `claude auth login` does not enroll it",
+                "run `claude` {there}, and type `/login` in it; `claude auth login` does not enroll the host",
                 NeedsPerson,
             ),
             Self::WorkspaceNotTrusted => (
                 "claude does not trust the project's directory",
-                "run `claude` once in that directory on the host as the user that the bot runs as, and accept the question",
+                "run {claude in the directory} {there}, and answer yes",
                 NeedsPerson,
             ),
             Self::HomeDirectory => (
@@ -326,7 +366,7 @@ impl Cause {
             ),
             Self::TooOld => (
                 "this version of claude is too old for Remote Control",
-                "run `claude update` on the host",
+                "run `claude update` {there}",
                 NeedsPerson,
             ),
             Self::CommandLine => (
@@ -341,7 +381,7 @@ impl Cause {
             ),
             Self::NotInstalled => (
                 "claude is not fully installed",
-                "install it again on the host",
+                "install it again on {host}",
                 NeedsPerson,
             ),
             Self::Certificate => (
@@ -351,7 +391,7 @@ impl Cause {
             ),
             Self::AccessDenied => (
                 "the service denies the account access",
-                "check that the account still belongs to the organization and may use Remote Control, then run `claude auth login` on the host",
+                "check that the account still belongs to the organization and may use Remote Control, then run `claude auth login` {there}",
                 NeedsPerson,
             ),
             Self::Network => (
@@ -376,12 +416,12 @@ impl Cause {
             ),
             Self::StalePointer => (
                 "what claude remembers of the last session in this directory is of no use to the service",
-                "delete bridge-pointer.json in the directory's folder below ~/.claude/projects on the host, and try again",
+                "delete bridge-pointer.json in the directory's folder below ~/.claude/projects on {host}, and try again",
                 NeedsPerson,
             ),
             Self::AlreadyServed => (
                 "another `claude remote-control` serves the project's directory, or the last one's registration has not lapsed, which takes one to three minutes",
-                "stop the other one, which may run in a terminal of the host, or wait three minutes and try again",
+                "stop the other one, which may run in a terminal of {host}, or wait three minutes and try again",
                 Lapses,
             ),
             Self::NothingToResume => (
@@ -391,17 +431,17 @@ impl Cause {
             ),
             Self::ConsentAsked => (
                 "claude waits for consent to enable Remote Control",
-                "set `stdin: \"y\\n\"` for the project",
+                "set `stdin: \"y\\n\"` for the project in config.yaml, and restart the bot",
                 NeedsPerson,
             ),
             Self::SpawnModeAsked => (
                 "claude waits for a choice of its spawn mode",
-                "add `--spawn=same-dir` to the project's command",
+                "add `--spawn=same-dir` to the project's `command` in config.yaml, and restart the bot",
                 NeedsPerson,
             ),
             Self::Unknown => (
                 "claude printed an error that I do not know",
-                "read what it printed, which the command `logs` shows in private",
+                "read what it printed, which the command `logs` shows you privately",
                 Unknown,
             ),
         };

@@ -18,5 +18,5 @@ pub use links::{LinkPattern, PatternError};
 pub use output::{OutputReader, Said};
 pub use visible::visible_text;
 
-pub(crate) use diagnosis::{Outlook, errors};
+pub(crate) use diagnosis::{Outlook, Place, errors};
 pub(crate) use launch::{Invocation, WAY_OUT, environment, fill_in};

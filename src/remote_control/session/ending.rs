@@ -254,6 +254,7 @@ impl Session {
         let mut effects: Vec<_> = void.map(|delivery| self.redact(delivery)).collect();
         effects.push(Effect::Finish(Outcome {
             session: self.id.clone(),
+            since: self.created,
             ending,
             report,
             stop_requests,

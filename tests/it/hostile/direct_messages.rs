@@ -223,7 +223,7 @@ async fn a_link_that_arrived_unknown_to_the_bot_is_taken_back_from_who_was_demot
         .set_power_level(bot.admin_room(), bob.user_id(), 0)
         .await;
     let answer = bot.answer(&alice, &asked).await;
-    answer.says("may not command me now");
+    answer.says("you may not command me any more");
     proxy.be_honest();
     bot.wait_for_redaction(&bob, &arrived).await;
     assert_eq!(bot.links_of(&bob).len(), 1);

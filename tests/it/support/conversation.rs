@@ -126,12 +126,12 @@ impl Bot {
     pub(crate) async fn start_session(&self, person: &Person, project: &str) -> LinkMessage {
         let known = self.links_of(person).len();
         let answer = self.request(person, &format!("start {project}")).await;
-        let new = format!("Session for {project} is running. I sent you the link privately.");
+        let new = format!("{project} is running. The link is in our direct message.");
         let known_before =
-            format!("Session for {project} is already running. I sent you its link privately.");
+            format!("{project} is already running. Its link is in our direct message again.");
         let said = answer.body().unwrap();
         let said = said
-            .strip_suffix(" Accept my invitation to a direct message.")
+            .strip_suffix(" Accept my invitation to it.")
             .unwrap_or(said);
         assert!([new, known_before].contains(&said.to_owned()), "{said}");
         self.link_after(person, known).await

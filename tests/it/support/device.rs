@@ -86,7 +86,7 @@ impl Bot {
         assert_eq!(second.room(), first.room());
         let answer = self.request(admin, "stop").await;
         let body = answer.body().unwrap();
-        assert!(body.starts_with("Session for website is stopped"), "{body}");
+        assert!(body.starts_with("website stopped"), "{body}");
         self.wait_for_redaction(admin, &first).await;
         self.wait_for_redaction(admin, &second).await;
     }
