@@ -73,16 +73,16 @@ pub enum BotError {
     #[error("the sessions of this host cannot be restored")]
     Restore(#[from] RestoreError),
     /// Matrix does not work, and waiting does not mend it.
-    #[error("Matrix does not work")]
+    #[error("the Matrix connection failed for good")]
     Matrix(#[from] Fault),
     /// A task failed by a bug, so that what waits for it would wait for ever. The next run takes up what is on disk.
     #[error(
-        "a part of rcbot failed, which is a bug: see above in the log; sessions go on, start rcbot again"
+        "internal error, please report it with the log lines above. Sessions keep running: restart rcbot"
     )]
     Panicked,
     /// The same, in the midst of looking after sessions.
     #[error(
-        "a part of rcbot failed, which is a bug: see above in the log; sessions go on, start rcbot again"
+        "internal error, please report it with the log lines above. Sessions keep running: restart rcbot"
     )]
     Unwatched(#[from] TaskPanicked),
 }

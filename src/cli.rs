@@ -187,7 +187,7 @@ fn load_login(config: &Config) -> Result<Login, Failure> {
 fn run_bot(path: &Path) -> Result<(), Failure> {
     let config = load_config(path)?;
     for (project, why) in config.unusable_directories() {
-        warn!(%project, "{why}: no session can start in it until that is mended");
+        warn!(%project, "{why}: no session can start in it until that is fixed");
     }
     let login = load_login(&config)?;
     // Ours for as long as anything of the runtime goes on: a process that is made while that ends must not meet the next bot.

@@ -146,7 +146,7 @@ async fn tell(matrix: MatrixHandle, user: OwnedUserId, text: Reply, sound: Sound
 /// What the homeserver does not take now, it never will.
 pub(super) fn log_rejection(result: Result<(), Fault>) {
     if let Err(fault) = result {
-        error!(error = %Chain(&fault), "the homeserver does not take it");
+        error!(error = %Chain(&fault), "the homeserver rejected what the bot sent");
     }
 }
 

@@ -130,11 +130,11 @@ impl Backoff {
     async fn wait(&mut self, fault: &Fault) {
         if matches!(fault, Fault::NotInAdminRoom) {
             // Whoever joins it says what it waits for.
-            debug!(error = %Chain(fault), "nothing can be said yet");
+            debug!(error = %Chain(fault), "cannot speak in the admin room yet");
         } else if std::mem::replace(&mut self.warned, true) {
-            debug!(error = %Chain(fault), "the homeserver still does not take it");
+            debug!(error = %Chain(fault), "the homeserver still does not take what the bot sends");
         } else {
-            warn!(error = %Chain(fault), "the homeserver did not take it yet, trying again until it does");
+            warn!(error = %Chain(fault), "the homeserver did not take what the bot sent, trying again until it does");
         }
         let wanted = fault.retry_after().unwrap_or_default();
         sleep(self.waits.next().unwrap_or(LONGEST_WAIT).max(wanted)).await;

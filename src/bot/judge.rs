@@ -439,7 +439,7 @@ async fn authorize_message(
     match handle.connected().await.count(message, &proof).await {
         Ok(()) => Ok(permit),
         Err(fault) => {
-            error!(error = %Chain(&fault), "what is executed cannot be written down");
+            error!(error = %Chain(&fault), "cannot record that a command is executed");
             Err(Denied::NotRecorded)
         }
     }
@@ -453,7 +453,7 @@ where
     match timeout(LONGEST_WAIT, matrix.until_taken(question)).await {
         Ok(Ok(answer)) => Some(answer),
         Ok(Err(fault)) => {
-            warn!(error = %Chain(&fault), "the homeserver does not tell what a decision needs");
+            warn!(error = %Chain(&fault), "the homeserver did not answer what is needed to judge a command");
             None
         }
         Err(_) => None,

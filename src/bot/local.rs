@@ -103,7 +103,7 @@ pub(super) async fn listen(path: PathBuf, orders: mpsc::Sender<Ordered>) -> Infa
     let socket = match PrivateSocket::listen(&path) {
         Ok(socket) => socket,
         Err(error) => {
-            warn!(path = %path.display(), %error, "no socket for the operator, `rcbot stop` and `rcbot trust` will not work");
+            warn!(path = %path.display(), %error, "no socket for the operator: `rcbot stop` and `rcbot trust` will not work");
             return pending().await;
         }
     };

@@ -194,7 +194,7 @@ fn warn_of_roots(config: &Config, roots: &[Result<impl Sized, String>]) {
     for (root, seen) in config.project_roots.iter().zip(roots) {
         if let Err(error) = seen {
             let root = root.directory.display();
-            warn!(%root, error, "project root cannot be read: its projects are not there until that is mended");
+            warn!(%root, error, "project root cannot be read: its projects are missing until that is fixed");
         }
     }
 }

@@ -116,7 +116,7 @@ pub(crate) fn tell_failure(error: &str) {
 /// Does nothing where no service manager listens.
 fn notify(news: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(news) {
-        warn!(%error, "the service manager was not told");
+        warn!(%error, "the service manager was not notified");
     }
 }
 

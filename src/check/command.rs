@@ -88,7 +88,7 @@ impl Site<'_> {
             ),
             Some(_) => Outcome::passed(format!("{shown}, {version}")),
             None if version.is_empty() => Outcome::passed(format!("{shown}, version unknown")),
-            None => Outcome::passed(format!("{shown}, which calls itself {version:?}")),
+            None => Outcome::passed(format!("{shown}, which prints {version:?} as its version")),
         }
     }
 
@@ -186,7 +186,7 @@ fn judge_fault(program: &Path, invocation: Invocation, fault: &NotPrinted) -> Ou
             Outcome::failed(format!("{shown} does not run ({fault})"), remedy)
         }
         NotPrinted::TooSlow => Outcome::warning(
-            format!("{shown} does not tell its version: {fault}"),
+            format!("{shown} did not print its version: {fault}"),
             remedy,
         ),
     }

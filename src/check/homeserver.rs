@@ -153,7 +153,7 @@ pub(super) async fn compare_server_name(
         Some(Err(_)) | None => signing_name(api).await,
     };
     let Some(actual) = &actual else {
-        let because = "the homeserver does not tell its name";
+        let because = "the homeserver did not say its name";
         return Ok((Outcome::skipped(because), ()));
     };
     if actual == configured {
@@ -264,11 +264,11 @@ fn judge_token(api: &Api<'_>, login: &Login, owner: Result<OwnedUserId, Trouble>
         )),
         Err(trouble) if !trouble.is_unknown_token() => Err(trouble.into()),
         Err(_) if matches!(login, Login::AccessToken(_)) => Err(Outcome::failed(
-            "`bot.access_token` is no longer good",
+            "`bot.access_token` is not valid any more",
             "log in once more, and put the new token into config.yaml",
         )),
         Err(_) => Err(Outcome::passed(
-            "the login is no longer good; the bot's next run logs in: run it, and check again",
+            "the login is not valid any more; the bot's next run logs in: run it, and check again",
         )),
     }
 }

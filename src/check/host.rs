@@ -221,7 +221,7 @@ pub(super) fn judge_data_dir(path: &Path, vantage: &Vantage) -> Outcome {
     }
     if metadata.permissions().mode() & 0o077 != 0 {
         return Outcome::warning(
-            format!("other users of this host get into {shown}"),
+            format!("other users of this host can open {shown}"),
             format!("`chmod 700 {shown}`"),
         );
     }
@@ -273,7 +273,7 @@ fn judge_content(data_dir: &Path, owner: &Metadata, vantage: &Vantage) -> Option
         )
     };
     let found = format!(
-        "{} belongs to {}, and {} to {user}, so that the bot does not get at it",
+        "{} belongs to {}, and {} to {user}, so the bot cannot use it",
         first.display(),
         User::of(other),
         data_dir.display()

@@ -53,7 +53,7 @@ pub(super) async fn judge(api: &Api<'_>, vantage: &Vantage) -> Result<Outcome, O
         ),
         (Some(_), Some(key)) => match opens_secrets(api, &key).await? {
             Some(true) => Outcome::passed(format!(
-                "{} opens the secrets of the identity; keep a copy of it elsewhere",
+                "{} unlocks the bot's identity; keep a copy off this host",
                 key.origin()
             )),
             Some(false) => Outcome::failed(

@@ -118,7 +118,7 @@ fn nobody(api: &Api<'_>, needs: i64) -> Outcome {
     Outcome::failed(
         format!("nobody: of `authorization.users` none is in the room with power level {needs}"),
         format!(
-            "let {} join, and have power level {needs}",
+            "invite {} to the room, and give them power level {needs}",
             listed.join(" or ")
         ),
     )
@@ -156,12 +156,14 @@ pub(super) async fn judge_identities(api: &Api<'_>, users: &[&UserId]) -> Result
     }
     if problems.is_empty() {
         let mut found = match (known, new) {
-            (_, 0) => "each has the identity that the bot knows".to_owned(),
+            (_, 0) => "the identity of each is the pinned one".to_owned(),
             (0, _) => {
-                "the bot has seen nobody yet, and pins the first identity that it sees".to_owned()
+                "no identity is pinned yet: each is pinned when the bot first sees it".to_owned()
             }
             (_, new) => {
-                format!("{known} known, and {new} whose identity is pinned as soon as it is seen")
+                format!(
+                    "the identity of {known} is pinned, that of {new} will be when the bot first sees it"
+                )
             }
         };
         if others > 0 {
@@ -196,7 +198,8 @@ fn judge_identity(
     }
     let shown = shown.and_then(Result::ok);
     let known = configured.or(pinned);
-    let ask = format!("ask {user}, not by Matrix, whether they have a new identity; if so");
+    let ask =
+        format!("ask {user} in person or by phone whether they reset their identity; if they did");
     if known.is_some() && known != shown.as_ref() {
         return Err(if configured.is_some() {
             (

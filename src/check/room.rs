@@ -200,7 +200,7 @@ pub(super) fn judge_upgrade(api: &Api<'_>, state: &RoomState) -> Outcome {
     Outcome::warning(
         format!("the room was upgraded to {successor}, and the bot is still in the old one"),
         format!(
-            "invite {bot} to {successor} while it runs: it goes there if who upgraded the room may command. If it does not, \
+            "invite {bot} to {successor} while the bot is running; it follows the upgrade if somebody made it who may command. Otherwise \
              set `admin_room: \"{successor}\"` in config.yaml, and restart the bot"
         ),
     )
@@ -306,7 +306,7 @@ fn judge_nameless(names: &[&str]) -> Outcome {
     }
     Outcome::failed(
         format!(
-            "others are announced here ({}), and this one has no name, so that several bots answer",
+            "other bots share this room ({}), and this one has no host name, so a command may be answered twice",
             names.join(", ")
         ),
         format!(

@@ -29,7 +29,7 @@ pub(super) fn check(path: &Path, verbose: bool, json: bool) -> Result<(), Failur
     })?;
     if report.has_failures() {
         return Err(Failure::WhileRunning(anyhow!(
-            "this bot is not ready to run"
+            "not everything that a session needs is there: see the failures above"
         )));
     }
     Ok(())

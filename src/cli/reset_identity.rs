@@ -50,12 +50,12 @@ pub(super) fn reset_identity(arguments: &ResetIdentity) -> Result<(), Failure> {
 fn consent(config_file: &Path) -> anyhow::Result<()> {
     if !io::stdin().is_terminal() {
         bail!(
-            "nothing is done. To do it without a question: rcbot reset-identity --config {} --yes",
+            "aborted, nothing was changed. To do it without a question: rcbot reset-identity --config {} --yes",
             config_file.display()
         );
     }
     if !confirm("Reset the bot's identity?")? {
-        bail!("nothing is done");
+        bail!("aborted, nothing was changed");
     }
     Ok(())
 }

@@ -43,7 +43,7 @@ pub(super) fn trust(arguments: &Trust) -> Result<(), Failure> {
 async fn ask_for_identity(data_dir: PathBuf, user: OwnedUserId) -> anyhow::Result<IdentityReport> {
     bot::ask_for_identity(&data_dir, &user)
         .await
-        .context("the bot has to run, as it asks the homeserver")
+        .context("start the bot first: it is the one that asks the homeserver")
 }
 
 fn describe(user: &OwnedUserId, report: &IdentityReport) -> String {
@@ -76,7 +76,7 @@ fn choose(arguments: &Trust, report: &IdentityReport) -> anyhow::Result<MasterKe
         );
     }
     let question = format!(
-        "Ask {user}, not by Matrix, whether they have a new identity: if they have not, somebody poses as them.\n\
+        "Ask {user} in person or by phone whether they reset their identity: if they did not, somebody poses as them.\n\
          Accept the one that the homeserver shows?"
     );
     if confirm(&question)? {

@@ -110,7 +110,7 @@ pub(super) async fn was_between_two(room: &Room, recipient: &UserId) -> bool {
     match members_in_store(room).await {
         Ok(members) => members.ever.is_subset(&two(room, recipient)),
         Err(fault) => {
-            error!(room = %room.room_id(), error = %Chain(&fault), "it cannot be told who was in the room");
+            error!(room = %room.room_id(), error = %Chain(&fault), "cannot find out who was in the room");
             false
         }
     }

@@ -68,7 +68,9 @@ pub enum Fault {
     #[error("the Matrix library failed at what {user} sent")]
     SetAside { user: String },
     /// The connection failed by a bug, or the SDK did, at something that cannot be set aside.
-    #[error("the Matrix library or what works on it failed, which is a bug: see above in the log")]
+    #[error(
+        "internal error of rcbot or its Matrix library, please report it with the log lines above"
+    )]
     Panicked,
     /// Anything else that ends the bot.
     #[error("{what}")]

@@ -429,7 +429,7 @@ impl Quarantine {
         let written = serde_json::to_vec(&state.offenders).map_err(io::Error::from);
         if let Err(error) = written.and_then(|text| atomic_file::write(&self.path, &text)) {
             // This run knows it all the same, and a full disk must not make it end.
-            error!(path = %self.path.display(), %error, "not written down whose events are set aside: the next run has to find it out again");
+            error!(path = %self.path.display(), %error, "the list of users whose events are set aside was not saved: the next run has to find them again");
         }
         Fault::SetAside { user }
     }

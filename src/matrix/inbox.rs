@@ -182,7 +182,7 @@ impl Inbox {
     /// Hands the bot what it should know of. Waits while too much waits for it.
     pub(super) async fn hand_over(&self, heard: Heard) {
         if self.heard.send(heard).await.is_err() {
-            debug!("nobody is there any more to hear it");
+            debug!("the bot has ended, and hears nothing more");
         }
     }
 

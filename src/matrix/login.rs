@@ -281,7 +281,7 @@ async fn authenticate(
                 Authentication::IdentityAssertion => {
                     appservice.check_device(device).await?;
                     info!(
-                        "the homeserver logs in no appservice: requests go out with the appservice's token"
+                        "the homeserver lets no appservice log in: using the appservice's token for each request"
                     );
                     Credential::Appservice(Box::new(appservice))
                 }
@@ -339,7 +339,7 @@ async fn device_of(
     let answer = homeserver.send(request, Some(token), identity).await;
     let answer = answer.map_err(|error| match error.client_api_error_kind() {
         Some(ErrorKind::UnknownToken(_)) => Fault::for_operator(
-            "bot.access_token is no longer good: log in once more, and put the new token into config.yaml",
+            "bot.access_token is not valid any more: log in once more, and put the new token into config.yaml",
         ),
         _ => Fault::login_refused(error, |_, said| said.to_owned()),
     })?;

@@ -181,7 +181,7 @@ impl Matrix {
         let shown = shown.map_or_else(|| "none".to_owned(), |key| key.to_string());
         warn!(
             %user, %known, shown,
-            "the homeserver shows another identity of this user: nothing is done for them until `rcbot trust` accepts it"
+            "the homeserver shows another identity of this user: commands are refused and links held back until `rcbot trust` accepts it"
         );
         Standing::Changed
     }

@@ -102,7 +102,7 @@ impl Matrix {
             }
             Shown::Encrypted(place, info) => {
                 let trust = if self.replay_protection.has_place(&place) {
-                    warn!(event = %message.event_id, sender = %message.sender, "an encrypted command was shown again");
+                    warn!(event = %message.event_id, sender = %message.sender, "an encrypted command was replayed");
                     Trust::Replayed
                 } else {
                     self.trust(&room, &message.sender, info).await?

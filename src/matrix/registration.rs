@@ -169,7 +169,7 @@ impl RegistrationFile {
         }
         let url = self.url.0.unwrap_or(Value::Null);
         if document.value("url", &url, is_url) == Some(true) {
-            let message = "is not null: the homeserver will push events there in vain, as rcbot opens no port; make it null";
+            let message = "is not null: the homeserver will push events there, where nothing listens: make it null";
             document.warning("url", message);
         }
         Some(Registration {

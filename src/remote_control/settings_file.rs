@@ -26,7 +26,7 @@ const STICKY: u32 = 0o1000;
 pub(crate) enum UnfitSettings {
     #[error("cannot read the settings file {path}")]
     Read { path: PathBuf, source: io::Error },
-    #[error("the settings file {path} is no file of up to 1 MiB")]
+    #[error("the settings file {path} is not a regular file of at most 1 MiB")]
     NoFile { path: PathBuf },
     #[error(
         "{path} belongs to user {owner}, who could change the session's settings; it has to be root's or that of the bot's user"

@@ -79,7 +79,7 @@ async fn an_access_token_that_is_not_the_bots_is_told() {
         .await;
     Checkup::of(&bot).passed("sync", "");
     former.logout().await.unwrap();
-    let remedy = Checkup::of(&bot).failed(ACCOUNT, "no longer good");
+    let remedy = Checkup::of(&bot).failed(ACCOUNT, "not valid any more");
     assert_eq!(
         remedy,
         "log in once more, and put the new token into config.yaml"

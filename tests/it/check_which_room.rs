@@ -135,7 +135,7 @@ async fn hosts_that_share_a_room_are_told_apart_by_names_and_need_the_power_to_s
         .beside(&first)
         .start(&alice)
         .await;
-    let remedy = Checkup::of(&second).failed(HOSTS, "(build1), and this one has no name");
+    let remedy = Checkup::of(&second).failed(HOSTS, "(build1), and this one has no host name");
     assert!(remedy.starts_with("set `host` in config.yaml"), "{remedy}");
     host(&second, "build1");
     Checkup::of(&second).failed(HOSTS, "calls its host build1 too");

@@ -207,7 +207,7 @@ async fn without_the_recovery_key_the_operator_resets_the_bots_identity_and_neve
     log.says(
         "`rcbot reset-identity --config` and the path of your config.yaml makes a new identity",
     );
-    assert!(reset_identity(&bot, &[]).contains("nothing is done"));
+    assert!(reset_identity(&bot, &[]).contains("aborted, nothing was changed"));
     assert_eq!(bot.identity(&alice).await, before);
 
     assert_eq!(reset_identity(&bot, &["--yes"]), "");

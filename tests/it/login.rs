@@ -82,7 +82,7 @@ async fn a_bot_with_an_access_token_does_the_main_job_as_its_device() {
     log_out(homeserver(), &token).await;
     assert_refused(
         &mut bot,
-        "bot.access_token is no longer good: log in once more",
+        "bot.access_token is not valid any more: log in once more",
     )
     .await;
 }
@@ -100,7 +100,7 @@ async fn a_token_or_password_that_is_not_the_bots_is_refused_with_its_remedy() {
     )
     .await;
     let mut with_none = bot("access_token", "no_token").await;
-    assert_refused(&mut with_none, "bot.access_token is no longer good").await;
+    assert_refused(&mut with_none, "bot.access_token is not valid any more").await;
     let mut with_wrong = bot("password", "wrong").await;
     assert_refused(&mut with_wrong, "bot.password is not its password").await;
 

@@ -213,7 +213,7 @@ fn directory(text: &str, home: Option<&Path>) -> Result<PathBuf, String> {
         ));
     }
     if path.to_str().is_none() {
-        return Err(format!("{} is no text in UTF-8", path.display()));
+        return Err(format!("{} is not UTF-8 text", path.display()));
     }
     Ok(path)
 }

@@ -80,7 +80,7 @@ mod tests {
     fn even(answer: &str) -> Result<u32, String> {
         let number: u32 = answer
             .parse()
-            .map_err(|_| format!("{answer:?} is no number"))?;
+            .map_err(|_| format!("{answer:?} is not a number"))?;
         number
             .is_multiple_of(2)
             .then_some(number)
@@ -94,7 +94,7 @@ mod tests {
         assert_eq!(prompt.ask("Which", None, even).unwrap(), 4);
         assert_eq!(
             String::from_utf8(screen).unwrap(),
-            "Which:   \"three\" is no number\nWhich:   3 is odd\nWhich:   \"\" is no number\nWhich: "
+            "Which:   \"three\" is not a number\nWhich:   3 is odd\nWhich:   \"\" is not a number\nWhich: "
         );
     }
 
