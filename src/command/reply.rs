@@ -218,7 +218,7 @@ fn listed_with(names: &[String], more: usize) -> String {
 /// Somebody writes to the bot in their direct message, where no command counts.
 pub(crate) fn commands_count_elsewhere(prefix: &str, admin_room: &RoomOrAliasId) -> Reply {
     let says = format!(
-        "I am a bot and read no messages here. Commands such as `{prefix} start` and `{prefix} help` count only in"
+        "I am a bot and read no messages here. I take commands, such as `{prefix} start` and `{prefix} help`, only in"
     );
     match <&RoomId>::try_from(admin_room) {
         // Clients show the name of a room in place of such a link.
@@ -252,7 +252,7 @@ pub(crate) fn greeting(prefix: &str, host: &HostName, devices: Devices) -> Reply
 /// The admin room was upgraded to the one in which this is said.
 pub(crate) fn moved_here() -> Reply {
     Reply::new(
-        "I followed the upgrade of the admin room: commands count here now, and no longer in the room before.",
+        "I followed the upgrade of the admin room: I take commands here from now on, and no longer in the old room.",
     )
 }
 

@@ -91,7 +91,7 @@ async fn what_is_said_in_the_direct_message_is_no_command() {
     let is_hint = |event: &Event| {
         event
             .body()
-            .is_some_and(|body| body.contains("count only in the admin room"))
+            .is_some_and(|body| body.contains("only in the admin room"))
     };
     let hint = alice.sees("where commands count", is_hint).await;
     assert_eq!(

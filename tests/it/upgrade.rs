@@ -13,7 +13,7 @@ use matrix_sdk::ruma::{
 
 use crate::support::{prelude::*, rooms::RoomOptions};
 
-const ARRIVED: &str = "I followed the upgrade of the admin room: commands count here now";
+const ARRIVED: &str = "I followed the upgrade of the admin room: I take commands here from now on";
 const NOT_FOLLOWED: &str = "the upgrade of the admin room is not followed";
 const INVITE: &str = "the admin room was upgraded: invite the bot to the new room";
 
