@@ -102,7 +102,7 @@ try {
 
   await room("Admins").click();
   await say("!rc start");
-  await shows(/sent you the link/);
+  await shows(/is running/);
   await say("!rc status");
   await shows(/ends in/i);
   await picture("admin-room");
