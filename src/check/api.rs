@@ -57,6 +57,13 @@ pub(super) struct Identities {
 }
 
 impl Trouble {
+    /// The answer is JSON, and not what was asked for.
+    pub(super) fn nonsense(method: &Method, path: &[&str]) -> Self {
+        let request = format!("{method} /_matrix/{}", path.join("/"));
+        let cause = Cause::Nonsense;
+        Self { request, cause }
+    }
+
     /// Whether the homeserver says that there is no such thing. What stands before it says 404 as well, and does not know.
     fn is_absence(&self) -> bool {
         matches!(&self.cause, Cause::Refused { status: 404, code, .. } if code == "M_NOT_FOUND")
@@ -257,15 +264,6 @@ impl<'a> Api<'a> {
         }
         let answer = http::send(builder).await;
         answer.map_err(|cause| Trouble { request, cause })
-    }
-}
-
-impl Trouble {
-    /// The answer is JSON, and not what was asked for.
-    pub(super) fn nonsense(method: &Method, path: &[&str]) -> Self {
-        let request = format!("{method} /_matrix/{}", path.join("/"));
-        let cause = Cause::Nonsense;
-        Self { request, cause }
     }
 }
 

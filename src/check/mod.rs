@@ -6,7 +6,7 @@
 //! that it works beside a bot that runs.
 
 mod api;
-mod command;
+mod claude;
 mod homeserver;
 mod host;
 mod identity;
@@ -32,8 +32,7 @@ use vantage::Vantage;
 pub(crate) async fn everything(config: &Config) -> Report {
     let mut report = Report::default();
     let vantage = Vantage::new(config);
-    let sees = report.step(Check::CheckedAs, vantage.judge());
-    if sees.is_none() {
+    if report.step(Check::CheckedAs, vantage.judge()).is_none() {
         report.skip(Check::Configuration..=Check::Unit);
         return report;
     }
@@ -51,9 +50,12 @@ pub(crate) async fn everything(config: &Config) -> Report {
         host::judge_data_dir(&config.data_dir, &vantage),
     );
     report.add(Check::DiskSpace, host::judge_disk(&config.data_dir));
-    report.add(Check::ProjectRoots, project::judge_roots(config, &vantage));
+    let (roots, of_roots) = project::look_below_roots(config, &vantage);
+    report.add(Check::ProjectRoots, roots);
     report.add(Check::Unit, service::judge(&vantage).await);
-    project::look(&mut report, config, &vantage).await;
+    let projects = config.projects.values().chain(&of_roots);
+    let of_projects = project::judge(projects, &vantage).await;
+    report.findings.extend(of_projects);
     report
 }
 
@@ -78,7 +80,7 @@ async fn try_homeserver(
     report.step(Check::ServerName, name)?;
     let account = homeserver::judge_account(&mut api, owner).await;
     report.step(Check::Account, account)?;
-    report.leaf(Check::Identity, identity::judge(&api, vantage).await);
+    report.add(Check::Identity, identity::judge(&api, vantage).await);
     let heard = report.step(Check::Sync, homeserver::try_sync(&api).await)?;
     let room = report.step(Check::Room, room::find(&api).await)?;
     let state = room::judge_membership(&api, &room, heard.as_ref()).await;
@@ -90,6 +92,6 @@ async fn try_homeserver(
     let allowed = report.step(Check::Access, people::judge_access(&api, &state))?;
     report.step(Check::Commanders, people::judge_commanders(&api, &allowed))?;
     let identities = people::judge_identities(&api, &allowed).await;
-    report.leaf(Check::PinnedIdentities, identities);
+    report.add(Check::PinnedIdentities, identities);
     Some(())
 }

@@ -15,7 +15,7 @@ use rustix::{
 
 use super::{
     Check, Finding, Outcome, Report, Verdict,
-    command::{Environment, Versions},
+    claude::{Environment, Versions},
     vantage::Vantage,
 };
 use crate::{
@@ -40,96 +40,70 @@ const OF_SESSIONS: [Check; 5] = [
     Check::Consent,
 ];
 
-pub(super) async fn look(report: &mut Report, config: &Config, vantage: &Vantage) {
+/// All that can be tried of these projects.
+pub(super) async fn judge(
+    projects: impl Iterator<Item = &ConfiguredProject>,
+    vantage: &Vantage,
+) -> Vec<Finding> {
     let mut versions = Versions::new();
-    let of_roots = one_of_each_root(config, vantage);
-    let projects = config.projects.values().chain(&of_roots);
     let sites: Vec<_> = projects
         .map(|project| Site::new(&project.project, vantage))
         .collect();
+    let mut findings = Vec::new();
     for site in &sites {
-        let mut found = site.judge(&sites, &mut versions).await;
-        let because = if found.len() == 1 {
-            "\"directory\" comes first"
-        } else {
-            "its `command` does not run `claude remote-control`"
-        };
-        for check in OF_SESSIONS {
-            if !found.iter().any(|(tried, _)| *tried == check) {
-                found.push((check, Outcome::skipped(because)));
-            }
-        }
-        let project = Some(site.project.name.to_string());
-        report
-            .findings
-            .extend(found.into_iter().map(|(check, outcome)| Finding {
-                check,
-                project: project.clone(),
-                outcome,
-            }));
+        findings.extend(site.judge(&sites, &mut versions).await.findings);
     }
+    findings
 }
 
-/// Of each root the first project that claude trusts, else the first: what is said of it holds for the others, which differ in their
-/// folders only.
-fn one_of_each_root(config: &Config, vantage: &Vantage) -> Vec<ConfiguredProject> {
+/// Whether each root can be read, and what is below it; and one project of each, the first that claude trusts, else the first: what
+/// is said of it holds for the others, which differ only in their folders.
+pub(super) fn look_below_roots(
+    config: &Config,
+    vantage: &Vantage,
+) -> (Outcome, Vec<ConfiguredProject>) {
     let found = config.look_below_roots();
-    let roots = found.roots.iter().flatten();
-    let of_root = |seen: &Seen| {
-        let mut reader = TrustReader::default();
-        let mut all = seen.projects.iter().filter_map(|name| config.project(name));
-        let first = all.next()?;
-        let is_trusted = |it: &ConfiguredProject| trusts(&mut reader, &it.project, vantage);
-        Some(
-            [first.clone()]
-                .into_iter()
-                .chain(all)
-                .find(is_trusted)
-                .unwrap_or(first),
-        )
-    };
-    roots.filter_map(of_root).collect()
-}
-
-fn trusts(reader: &mut TrustReader, project: &Project, vantage: &Vantage) -> bool {
-    let files = Site::new(project, vantage).files;
-    files.and_then(|files| reader.trusts(&files)) == Some(true)
-}
-
-/// Whether each root can be read, and what is below it.
-pub(super) fn judge_roots(config: &Config, vantage: &Vantage) -> Outcome {
-    if config.project_roots.is_empty() {
-        return Outcome::skipped("config.yaml gives no `project_roots`");
-    }
-    let found = config.look_below_roots();
-    let (mut told, mut unreadable) = (Vec::new(), Vec::new());
+    let (mut told, mut unreadable, mut examples) = (Vec::new(), Vec::new(), Vec::new());
     let mut reader = TrustReader::default();
     for (root, seen) in config.project_roots.iter().zip(&found.roots) {
         let root = root.directory.display();
-        match seen {
-            Ok(seen) => {
-                let projects = seen.projects.iter().filter_map(|name| config.project(name));
-                let trusted = projects.filter(|it| trusts(&mut reader, &it.project, vantage));
-                told.push(format!("{root}: {}", told_of(seen, trusted.count())));
+        let seen = match seen {
+            Ok(seen) => seen,
+            Err(error) => {
+                unreadable.push(format!("{root} cannot be read ({error})"));
+                continue;
             }
-            Err(error) => unreadable.push(format!("{root} cannot be read ({error})")),
+        };
+        let (mut trusted, mut example) = (0, None);
+        for project in seen.projects.iter().filter_map(|name| config.project(name)) {
+            let files = Site::new(&project.project, vantage).files;
+            let is_trusted = files.and_then(|files| reader.trusts(&files)) == Some(true);
+            if example.is_none() || is_trusted && trusted == 0 {
+                example = Some(project);
+            }
+            trusted += usize::from(is_trusted);
         }
+        told.push(format!("{root}: {}", told_of(seen, trusted)));
+        examples.extend(example);
     }
-    if !unreadable.is_empty() {
-        return Outcome::warning(
+    let told = told.join("; ");
+    let outcome = if config.project_roots.is_empty() {
+        Outcome::skipped("config.yaml gives no `project_roots`")
+    } else if !unreadable.is_empty() {
+        Outcome::warning(
             unreadable.join("; "),
             "make it a directory that the user who runs rcbot may read, or change `project_roots` in config.yaml and restart \
              the bot",
-        );
-    }
-    let told = told.join("; ");
-    if found.projects.is_empty() {
-        return Outcome::warning(
+        )
+    } else if found.projects.is_empty() {
+        Outcome::warning(
             told,
             "make a folder there for each project, or change `project_roots`",
-        );
-    }
-    Outcome::passed(told)
+        )
+    } else {
+        Outcome::passed(told)
+    };
+    (outcome, examples)
 }
 
 fn told_of(seen: &Seen, trusted: usize) -> String {
@@ -182,42 +156,39 @@ impl<'a> Site<'a> {
         }
     }
 
-    /// All that can be tried.
-    async fn judge(&self, all: &[Site<'_>], versions: &mut Versions) -> Vec<(Check, Outcome)> {
+    async fn judge(&self, all: &[Site<'_>], versions: &mut Versions) -> Report {
+        let mut report = Report::of(&self.project.name);
         let directory = self.judge_directory(all);
         let is_usable = directory.verdict != Verdict::Failed;
-        let mut found = vec![(Check::Directory, directory)];
+        report.add(Check::Directory, directory);
         if !is_usable {
-            return found;
+            report.skip_because(OF_SESSIONS, "\"directory\" comes first");
+            return report;
         }
         let settings = &self.project.settings;
         let (start, resume) = (&settings.command, &settings.resume_command);
         if start.first() == resume.first() {
             let command = self.judge_command(start, resume, versions).await;
-            found.push((Check::Command, command));
+            report.add(Check::Command, command);
         } else {
             let command = self.judge_command(start, start, versions).await;
-            found.push((Check::Command, command));
+            report.add(Check::Command, command);
             let command = self.judge_command(resume, resume, versions).await;
-            found.push((Check::ResumeCommand, command));
+            report.add(Check::ResumeCommand, command);
         }
         if let Some(path) = &settings.settings {
-            found.push((Check::SettingsFile, self.judge_settings_file(path)));
+            report.add(Check::SettingsFile, self.judge_settings_file(path));
         }
         if Invocation::of(start).serves() {
-            let of_claude = [
-                (Check::Settings, self.judge_settings()),
-                (Check::Login, self.judge_login()),
-                (Check::Trust, self.judge_trust()),
-                (Check::Consent, self.judge_consent()),
-            ];
-            let told = of_claude.map(|(check, found)| {
-                let (Ok(outcome) | Err(outcome)) = found;
-                (check, outcome)
-            });
-            found.extend(told);
+            report.add(Check::Settings, self.judge_settings());
+            report.add(Check::Login, self.judge_login());
+            report.add(Check::Trust, self.judge_trust());
+            report.add(Check::Consent, self.judge_consent());
+        } else {
+            let because = "its `command` does not run `claude remote-control`";
+            report.skip_because(OF_SESSIONS, because);
         }
-        found
+        report
     }
 
     fn judge_directory(&self, all: &[Site<'_>]) -> Outcome {

@@ -6,6 +6,8 @@ use std::ops::RangeInclusive;
 
 use serde_json::{Value, json};
 
+use crate::remote_control::ProjectName;
+
 use Verdict::{Failed, Passed, Skipped, Warning};
 
 /// The version of what [`Report::to_json`] gives: another one means that a key or an id has changed its meaning or is gone.
@@ -114,6 +116,8 @@ pub(crate) struct Finding {
 pub(crate) struct Report {
     /// Each check stands once in it for the bot, or once for each project.
     pub(crate) findings: Vec<Finding>,
+    /// For which project all that is added is. `None`: for the bot.
+    project: Option<String>,
 }
 
 impl Outcome {
@@ -155,19 +159,28 @@ impl Verdict {
     }
 }
 
+/// Where nothing depends on it, what was found is all the same: well or not.
+impl From<Result<Outcome, Outcome>> for Outcome {
+    fn from(found: Result<Outcome, Outcome>) -> Self {
+        let (Ok(outcome) | Err(outcome)) = found;
+        outcome
+    }
+}
+
 impl Report {
-    pub(super) fn add(&mut self, check: Check, outcome: Outcome) {
-        self.findings.push(Finding {
-            check,
-            project: None,
-            outcome,
-        });
+    pub(super) fn of(project: &ProjectName) -> Self {
+        Self {
+            findings: Vec::new(),
+            project: Some(project.to_string()),
+        }
     }
 
-    /// Adds what was found, where nothing depends on it.
-    pub(super) fn leaf(&mut self, check: Check, found: Result<Outcome, Outcome>) {
-        let (Ok(outcome) | Err(outcome)) = found;
-        self.add(check, outcome);
+    pub(super) fn add(&mut self, check: Check, found: impl Into<Outcome>) {
+        self.findings.push(Finding {
+            check,
+            project: self.project.clone(),
+            outcome: found.into(),
+        });
     }
 
     /// Adds what was found, and gives back what the next checks go on with. `None`: they cannot be tried.
@@ -184,9 +197,15 @@ impl Report {
     pub(super) fn skip(&mut self, checks: RangeInclusive<Check>) {
         let last = self.findings.last().map(|finding| finding.check.label());
         let because = format!("\"{}\" comes first", last.unwrap_or_default());
-        for check in Check::ALL.iter().filter(|check| checks.contains(check)) {
-            if !self.findings.iter().any(|finding| finding.check == *check) {
-                self.add(*check, Outcome::skipped(&because));
+        let all = Check::ALL.iter().copied();
+        self.skip_because(all.filter(|check| checks.contains(check)), &because);
+    }
+
+    /// The same for another reason.
+    pub(super) fn skip_because(&mut self, checks: impl IntoIterator<Item = Check>, because: &str) {
+        for check in checks {
+            if !self.findings.iter().any(|finding| finding.check == check) {
+                self.add(check, Outcome::skipped(because));
             }
         }
     }

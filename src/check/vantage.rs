@@ -42,23 +42,11 @@ pub(super) struct Vantage {
 
 impl User {
     pub(super) fn of(id: u32) -> Self {
-        let all = fs::read_to_string("/etc/passwd").unwrap_or_default();
-        Self::in_passwd(id, &all)
-    }
-
-    /// Users from elsewhere, such as a directory service, have a number only.
-    fn in_passwd(id: u32, passwd: &str) -> Self {
-        let lines = passwd.lines().map(|line| line.split(':').collect());
-        let found = lines
-            .into_iter()
-            .find_map(|fields: Vec<_>| match fields[..] {
-                [name, _, user, _, _, home, ..] if user.parse() == Ok(id) => Some((name, home)),
-                _ => None,
-            });
+        let known = nix::unistd::User::from_uid(id.into()).ok().flatten();
         Self {
             id,
-            name: found.map(|(name, _)| name.to_owned()),
-            home: found.map(|(_, home)| home.into()),
+            name: known.as_ref().map(|user| user.name.clone()),
+            home: known.map(|user| user.dir),
         }
     }
 
@@ -220,11 +208,14 @@ fn our_environment(me: &User, bot: &User) -> HashMap<OsString, OsString> {
 mod tests {
     use super::{super::Verdict, *};
 
-    const PASSWD: &str = "root:x:0:0:root:/root:/bin/bash\nalice:x:1000:1000::/home/alice:/bin/sh\n\
-                          broken\nbob:x:1001:1001::/home/bob:/bin/sh\n";
-
     fn user(id: u32) -> User {
-        User::in_passwd(id, PASSWD)
+        let name = [(0, "root"), (1000, "alice"), (1001, "bob")];
+        let name = name.iter().find(|(other, _)| *other == id);
+        User {
+            id,
+            name: name.map(|(_, name)| (*name).to_owned()),
+            home: name.map(|(_, name)| Path::new("/home").join(name)),
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A project's command lines: whether their programs are where a session would look, and run.
+//! The programs of a project's command lines: whether they are where a session would look, and run.
 
 use std::{
     collections::BTreeMap,
