@@ -21,7 +21,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, Result, anyhow};
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 use futures_util::FutureExt as _;
@@ -29,7 +29,7 @@ use procfs::process::Process;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
-use exit::Failure;
+use exit::misconfigured;
 use log::LogFormat;
 
 use crate::{
@@ -131,19 +131,19 @@ pub fn run(arguments: Arguments) -> ExitCode {
     log::set_up(arguments.log_format);
     let is_bot = matches!(arguments.command, Command::Run(_));
     let result = catch_unwind(AssertUnwindSafe(|| execute(arguments.command)));
-    let Err(failure) = result.unwrap_or_else(|_| Err(exit::bug())) else {
+    let Err(error) = result.unwrap_or_else(|_| Err(exit::bug())) else {
         return ExitCode::SUCCESS;
     };
     // The chain is printed here and nowhere else.
-    let error = format!("{:#}", failure.error());
-    log::fatal(&error);
+    let told = format!("{error:#}");
+    log::fatal(&told);
     if is_bot {
-        bot::tell_failure(&error);
+        bot::tell_failure(&told);
     }
-    ExitCode::from(failure.code())
+    ExitCode::from(exit::code(&error))
 }
 
-fn execute(command: Command) -> Result<(), Failure> {
+fn execute(command: Command) -> Result<()> {
     match command {
         Command::Init(arguments) => init::init(arguments),
         Command::Run(file) => run_bot(&file.config),
@@ -168,72 +168,60 @@ fn execute(command: Command) -> Result<(), Failure> {
     }
 }
 
-fn load_config(path: &Path) -> Result<Config, Failure> {
-    let config = Config::load(path).map_err(|error| Failure::Configuration(error.into()))?;
+fn load_config(path: &Path) -> Result<Config> {
+    let config = Config::load(path)?;
     for warning in config.warnings() {
         warn!("{warning}");
     }
     Ok(config)
 }
 
-fn load_login(config: &Config) -> Result<Login, Failure> {
-    let login = Login::load(config).map_err(|error| Failure::Configuration(error.into()))?;
+fn load_login(config: &Config) -> Result<Login> {
+    let login = Login::load(config)?;
     for warning in login.warnings() {
         warn!("{warning}");
     }
     Ok(login)
 }
 
-fn run_bot(path: &Path) -> Result<(), Failure> {
+fn run_bot(path: &Path) -> Result<()> {
     let config = load_config(path)?;
     for (project, why) in config.unusable_directories() {
         warn!(%project, "{why}: no session can start in it until that is fixed");
     }
     let login = load_login(&config)?;
     // Ours for as long as anything of the runtime goes on: a process that is made while that ends must not meet the next bot.
-    let data_dir = open_data_dir(&config.data_dir)?;
+    let data_dir = DataDir::open(&config.data_dir)?;
     raise_descriptor_limit();
     let run = async {
         let shutdown = shutdown_signal().context("cannot wait for signals")?;
         info!(version = env!("CARGO_PKG_VERSION"), config = %path.display(), "rcbot starts");
-        Box::pin(bot::run(config, login, &data_dir, shutdown))
-            .await
-            .map_err(anyhow::Error::from)
+        Ok(Box::pin(bot::run(config, login, &data_dir, shutdown)).await?)
     };
     block_on(run)
 }
 
-fn open_data_dir(path: &Path) -> Result<DataDir, Failure> {
-    DataDir::open(path).map_err(|error| Failure::WhileRunning(error.into()))
-}
-
-fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> Result<T, Failure> {
+fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_keep_alive(KEPT_THREADS)
-        .build();
-    let runtime = runtime
-        .context("cannot start the runtime")
-        .map_err(Failure::WhileRunning)?;
+        .build()
+        .context("cannot start the runtime")?;
     let result = runtime.block_on(AssertUnwindSafe(work).catch_unwind());
     runtime.shutdown_timeout(LAST_WORK);
-    let result = result.unwrap_or_else(|panic| resume_unwind(panic));
-    result.map_err(Failure::WhileRunning)
+    result.unwrap_or_else(|panic| resume_unwind(panic))
 }
 
 /// Whoever has read enough, such as head(1), closes the pipe: that is no failure.
-fn print(text: &str) -> Result<(), Failure> {
-    let written = match writeln!(io::stdout(), "{text}") {
+fn print(text: &str) -> Result<()> {
+    match writeln!(io::stdout(), "{text}") {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => written,
-    };
-    written
-        .context("cannot write to standard output")
-        .map_err(Failure::WhileRunning)
+        written => written.context("cannot write to standard output"),
+    }
 }
 
 /// Asks a person at the terminal; whatever is not a yes is a no.
-fn confirm(question: &str) -> anyhow::Result<bool> {
+fn confirm(question: &str) -> Result<bool> {
     write!(io::stdout(), "{question} [y/N] ")?;
     io::stdout().flush()?;
     let mut answer = String::new();
@@ -276,19 +264,16 @@ fn write_registration(
     path: &Path,
     output: Option<PathBuf>,
     has_device_management: bool,
-) -> Result<(), Failure> {
+) -> Result<()> {
     let config = load_config(path)?;
     let LoginMethod::Appservice { registration } = &config.login else {
-        let error = anyhow!(
+        return Err(misconfigured(anyhow!(
             "a registration is for an appservice, and {} gives bot.access_token or bot.password: remove that key first",
             path.display()
-        );
-        return Err(Failure::Configuration(error));
+        )));
     };
     let output = output.unwrap_or_else(|| registration.clone());
-    generate(&config.bot_user, has_device_management)
-        .and_then(|text| write_new(&output, &text))
-        .map_err(|error| Failure::WhileRunning(error.into()))?;
+    write_new(&output, &generate(&config.bot_user, has_device_management)?)?;
     let kind = block_on(async { Ok(HomeserverKind::ask(&config.homeserver_url).await) })?;
     let next = format!(
         "Wrote {file}, which only you can read.\nNext: {register}. Then run `rcbot run --config {config}`, and invite {bot} to \

@@ -2,35 +2,33 @@
 
 use std::path::Path;
 
-use anyhow::anyhow;
+use anyhow::{Result, bail};
 
-use super::{Failure, block_on, print};
+use super::{block_on, print};
 use crate::{
     check::{self, Report},
     config::Config,
 };
 
 /// `verbose`: with what passed and what was not tried. `json`: for machines.
-pub(super) fn check(path: &Path, verbose: bool, json: bool) -> Result<(), Failure> {
+pub(super) fn check(path: &Path, verbose: bool, json: bool) -> Result<()> {
     let config = match Config::load(path) {
         Ok(config) => config,
         Err(error) => {
             if json {
-                print(&as_json(&check::without_configuration(&error))?)?;
+                print(&as_json(&check::without_configuration(&error)))?;
             }
-            return Err(Failure::Configuration(error.into()));
+            return Err(error.into());
         }
     };
     let report = block_on(async { Ok(check::everything(&config).await) })?;
     print(&if json {
-        as_json(&report)?
+        as_json(&report)
     } else {
         as_text(&report, verbose)
     })?;
     if report.has_failures() {
-        return Err(Failure::WhileRunning(anyhow!(
-            "not everything that a session needs is there: see the failures above"
-        )));
+        bail!("not everything that a session needs is there: see the failures above");
     }
     Ok(())
 }
@@ -44,7 +42,6 @@ fn as_text(report: &Report, verbose: bool) -> String {
     lines.join("\n")
 }
 
-fn as_json(report: &Report) -> Result<String, Failure> {
-    let json = serde_json::to_string_pretty(&report.to_json());
-    json.map_err(|error| Failure::WhileRunning(error.into()))
+fn as_json(report: &Report) -> String {
+    format!("{:#}", report.to_json())
 }

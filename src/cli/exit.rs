@@ -5,8 +5,9 @@ use std::io;
 use anyhow::anyhow;
 
 use crate::{
+    config::FileError,
     data_dir::DataDirError,
-    matrix::{Fault, Severity},
+    matrix::{Fault, RegistrationError, Severity},
     remote_control::StoreError,
 };
 
@@ -19,42 +20,34 @@ const MISCONFIGURED: u8 = 2;
 /// The operator has to do something first, and a restart does not help.
 const NEEDS_OPERATOR: u8 = 3;
 
-/// Why a command failed.
-#[derive(Debug)]
-pub(super) enum Failure {
-    /// In the midst of its work.
-    WhileRunning(anyhow::Error),
-    /// Before it began, by what the operator wrote.
-    Configuration(anyhow::Error),
-}
+/// What the operator wrote is wrong, and nothing was begun.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:#}")]
+struct Misconfigured(anyhow::Error);
 
-impl Failure {
-    /// What went wrong, with its causes.
-    pub(super) fn error(&self) -> &anyhow::Error {
-        match self {
-            Self::WhileRunning(error) | Self::Configuration(error) => error,
-        }
-    }
-
-    pub(super) fn into_error(self) -> anyhow::Error {
-        match self {
-            Self::WhileRunning(error) | Self::Configuration(error) => error,
-        }
-    }
-
-    /// The exit code that it ends with.
-    pub(super) fn code(&self) -> u8 {
-        match self {
-            Self::Configuration(_) => MISCONFIGURED,
-            Self::WhileRunning(error) if error.chain().any(needs_operator) => NEEDS_OPERATOR,
-            Self::WhileRunning(_) => FAILED,
-        }
-    }
+/// An error for what the operator wrote.
+pub(super) fn misconfigured(error: anyhow::Error) -> anyhow::Error {
+    Misconfigured(error).into()
 }
 
 /// What a panic comes to, which the log has told of.
-pub(super) fn bug() -> Failure {
-    Failure::WhileRunning(anyhow!("rcbot has a bug: see above in the log"))
+pub(super) fn bug() -> anyhow::Error {
+    anyhow!("rcbot has a bug: see above in the log")
+}
+
+/// The exit code that a command ends with.
+pub(super) fn code(error: &anyhow::Error) -> u8 {
+    if error.chain().any(is_misconfiguration) {
+        MISCONFIGURED
+    } else if error.chain().any(needs_operator) {
+        NEEDS_OPERATOR
+    } else {
+        FAILED
+    }
+}
+
+fn is_misconfiguration(error: &(dyn std::error::Error + 'static)) -> bool {
+    error.is::<Misconfigured>() || error.is::<FileError>() || error.is::<RegistrationError>()
 }
 
 fn needs_operator(error: &(dyn std::error::Error + 'static)) -> bool {
@@ -91,7 +84,7 @@ mod tests {
     use crate::{bot::BotError, remote_control::RestoreError};
 
     fn code_of(error: impl Into<anyhow::Error>) -> u8 {
-        Failure::WhileRunning(error.into()).code()
+        code(&error.into())
     }
 
     fn file(kind: io::ErrorKind) -> Fault {
@@ -160,7 +153,13 @@ mod tests {
         assert_eq!(code_of(full), 1);
         assert_eq!(code_of(BotError::Panicked), 1);
         assert_eq!(code_of(anyhow!("anything else")), 1);
-        let wrong = Failure::Configuration(Fault::for_operator("no password").into());
-        assert_eq!(wrong.code(), 2);
+        let wrong = misconfigured(Fault::for_operator("no password").into());
+        assert_eq!(wrong.to_string(), "no password");
+        assert_eq!(code(&wrong), 2);
+        let missing = FileError::Missing {
+            path: PathBuf::new(),
+            remedy: "",
+        };
+        assert_eq!(code_of(missing), 2);
     }
 }

@@ -2,32 +2,31 @@
 
 use std::io::{self, Write as _};
 
+use anyhow::Result;
 use clap::{Command, CommandFactory as _};
 use clap_complete::Shell;
 use clap_mangen::Man;
 
-use super::{Arguments, Failure, print};
+use super::{Arguments, print};
 
 /// Every key of a configuration with its default.
 const EXAMPLE: &str = include_str!("../../config.example.yaml");
 
-pub(super) fn config() -> Result<(), Failure> {
+pub(super) fn config() -> Result<()> {
     print(EXAMPLE.trim_end())
 }
 
-pub(super) fn completions(shell: Shell) -> Result<(), Failure> {
+pub(super) fn completions(shell: Shell) -> Result<()> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Arguments::command(), "rcbot", &mut script);
     print_bytes(&script)
 }
 
-pub(super) fn man() -> Result<(), Failure> {
-    let page =
-        man_page(Arguments::command()).map_err(|error| Failure::WhileRunning(error.into()))?;
-    print_bytes(&page)
+pub(super) fn man() -> Result<()> {
+    print_bytes(&man_page(Arguments::command())?)
 }
 
-fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
+fn print_bytes(bytes: &[u8]) -> Result<()> {
     print(String::from_utf8_lossy(bytes).trim_end())
 }
 

@@ -14,9 +14,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 
-use super::{ConfigFile, Failure, block_on, print};
+use super::{ConfigFile, block_on, misconfigured, print};
 use crate::{
     config::Config,
     matrix::{HomeserverKind, generate, write_new},
@@ -46,20 +46,20 @@ struct Files {
     registration: PathBuf,
 }
 
-pub(super) fn init(arguments: Init) -> Result<(), Failure> {
-    let files = Files::beside(&arguments.config.config).map_err(Failure::WhileRunning)?;
-    files.refuse_existing().map_err(Failure::WhileRunning)?;
+pub(super) fn init(arguments: Init) -> Result<()> {
+    let files = Files::beside(&arguments.config.config)?;
+    files.refuse_existing()?;
     let answers = match arguments.input.complete() {
         Some(answers) => answers,
         None if io::stdin().is_terminal() => ask(arguments.input)?,
         None => {
-            return Err(Failure::Configuration(anyhow!(
+            return Err(misconfigured(anyhow!(
                 "there is no terminal to ask at: give {} as well",
                 arguments.input.missing().join(", ")
             )));
         }
     };
-    write(&files, &answers, arguments.msc4190).map_err(Failure::WhileRunning)?;
+    write(&files, &answers, arguments.msc4190)?;
     let kind = block_on(async { Ok(HomeserverKind::ask(&answers.homeserver).await) })?;
     print(&templates::next_steps(
         &files.config,
@@ -70,7 +70,7 @@ pub(super) fn init(arguments: Init) -> Result<(), Failure> {
 }
 
 /// Asks for what is not given.
-fn ask(input: Input) -> Result<Answers, Failure> {
+fn ask(input: Input) -> Result<Answers> {
     let mut prompt = Prompt::new(BufReader::new(io::stdin()), io::stdout());
     let discover = |url: &url::Url| {
         let url = url.clone();
@@ -78,20 +78,16 @@ fn ask(input: Input) -> Result<Answers, Failure> {
             .unwrap_or_else(|_| Discovery::default())
     };
     let home = std::env::var_os("HOME").map(PathBuf::from);
-    input
-        .ask_for_the_rest(&mut prompt, discover, home.as_deref())
-        .map_err(Failure::WhileRunning)
+    input.ask_for_the_rest(&mut prompt, discover, home.as_deref())
 }
 
 impl Files {
-    fn beside(config: &Path) -> anyhow::Result<Self> {
+    fn beside(config: &Path) -> Result<Self> {
         let config = std::path::absolute(config)
             .with_context(|| format!("cannot write {}", config.display()))?;
         let registration = config.with_file_name("registration.yaml");
         if registration == config {
-            return Err(anyhow!(
-                "registration.yaml is for the registration: name another file with --config"
-            ));
+            bail!("registration.yaml is for the registration: name another file with --config");
         }
         Ok(Self {
             config,
@@ -100,7 +96,7 @@ impl Files {
     }
 
     /// Also where what is there leads nowhere.
-    fn refuse_existing(&self) -> anyhow::Result<()> {
+    fn refuse_existing(&self) -> Result<()> {
         let is_there = |path: &&PathBuf| path.symlink_metadata().is_ok();
         match [&self.config, &self.registration]
             .into_iter()
@@ -116,7 +112,7 @@ impl Files {
 }
 
 /// Both files or neither.
-fn write(files: &Files, answers: &Answers, has_device_management: bool) -> anyhow::Result<()> {
+fn write(files: &Files, answers: &Answers, has_device_management: bool) -> Result<()> {
     let config = templates::config(answers);
     let user = Config::from_text(&files.config, &config)
         .context("these answers make no configuration")?

@@ -5,12 +5,13 @@ use std::{
     path::Path,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, Result, bail};
 
-use super::{
-    ConfigFile, Failure, block_on, confirm, load_config, load_login, open_data_dir, print,
+use super::{ConfigFile, block_on, confirm, load_config, load_login, print};
+use crate::{
+    data_dir::DataDir,
+    matrix::{self, MatrixFolder},
 };
-use crate::matrix::{self, MatrixFolder};
 
 /// What it means, before it is done.
 const WARNING: &str = "The bot gets a new device and a new cross-signing identity. Everybody's client will say that the bot's \
@@ -27,13 +28,13 @@ pub(super) struct ResetIdentity {
     yes: bool,
 }
 
-pub(super) fn reset_identity(arguments: &ResetIdentity) -> Result<(), Failure> {
+pub(super) fn reset_identity(arguments: &ResetIdentity) -> Result<()> {
     let config = load_config(&arguments.config.config)?;
     let login = load_login(&config)?;
-    let data_dir = open_data_dir(&config.data_dir)?;
+    let data_dir = DataDir::open(&config.data_dir)?;
     if !arguments.yes {
         print(WARNING)?;
-        consent(&config.file).map_err(Failure::WhileRunning)?;
+        consent(&config.file)?;
     }
     let folder = MatrixFolder::new(data_dir.matrix());
     block_on(async {
@@ -47,7 +48,7 @@ pub(super) fn reset_identity(arguments: &ResetIdentity) -> Result<(), Failure> {
     ))
 }
 
-fn consent(config_file: &Path) -> anyhow::Result<()> {
+fn consent(config_file: &Path) -> Result<()> {
     if !io::stdin().is_terminal() {
         bail!(
             "aborted, nothing was changed. To do it without a question: rcbot reset-identity --config {} --yes",

@@ -13,11 +13,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 use nix::unistd::{Uid, User, geteuid};
 use tracing::warn;
 
-use super::{ConfigFile, Failure, load_config, print};
+use super::{ConfigFile, load_config, misconfigured, print};
 use crate::config::Config;
 use systemd::Systemd;
 use unit::Unit;
@@ -57,20 +57,20 @@ pub(super) struct Service {
     remove: bool,
 }
 
-pub(super) fn service(arguments: &Service) -> Result<(), Failure> {
+pub(super) fn service(arguments: &Service) -> Result<()> {
     if !arguments.print {
-        refuse_wrong_user(arguments.user).map_err(Failure::Configuration)?;
+        refuse_wrong_user(arguments.user).map_err(misconfigured)?;
     }
     if arguments.remove {
-        return remove(arguments).map_err(Failure::WhileRunning);
+        return remove(arguments);
     }
     let config = load_config(&arguments.config.config)?;
-    let unit = unit_for(arguments, &config).map_err(Failure::Configuration)?;
-    let text = unit.text().map_err(Failure::Configuration)?;
+    let unit = unit_for(arguments, &config).map_err(misconfigured)?;
+    let text = unit.text().map_err(misconfigured)?;
     if arguments.print {
         return print(text.trim_end());
     }
-    install(arguments, &text).map_err(Failure::WhileRunning)
+    install(arguments, &text)
 }
 
 fn service_name(text: &str) -> Result<String, String> {
@@ -84,7 +84,7 @@ fn service_name(text: &str) -> Result<String, String> {
 }
 
 /// Before anything is read: each of the two has its own place, which only its own user writes.
-fn refuse_wrong_user(of_user: bool) -> anyhow::Result<()> {
+fn refuse_wrong_user(of_user: bool) -> Result<()> {
     match (of_user, geteuid().is_root()) {
         (false, false) => bail!(
             "only root can write or remove a service of the system: put `sudo` before the command. `--user` makes a \
@@ -97,7 +97,7 @@ fn refuse_wrong_user(of_user: bool) -> anyhow::Result<()> {
     }
 }
 
-fn unit_for(arguments: &Service, config: &Config) -> anyhow::Result<Unit> {
+fn unit_for(arguments: &Service, config: &Config) -> Result<Unit> {
     let owner = owner(arguments, &config.file)?;
     let programs: Vec<_> = config
         .projects
@@ -129,7 +129,7 @@ fn unit_for(arguments: &Service, config: &Config) -> anyhow::Result<Unit> {
 }
 
 /// Who the bot is to run as.
-fn owner(arguments: &Service, config: &Path) -> anyhow::Result<User> {
+fn owner(arguments: &Service, config: &Path) -> Result<User> {
     if let Some(name) = &arguments.run_as {
         return User::from_name(name)?.with_context(|| format!("there is no user {name}"));
     }
@@ -150,7 +150,7 @@ fn owner(arguments: &Service, config: &Path) -> anyhow::Result<User> {
     User::from_uid(id)?.with_context(|| format!("the user {id} has no name"))
 }
 
-fn unit_file(arguments: &Service) -> anyhow::Result<PathBuf> {
+fn unit_file(arguments: &Service) -> Result<PathBuf> {
     let folder = if arguments.user {
         let home = || Some(PathBuf::from(env::var_os("HOME")?).join(".config"));
         let configuration = env::var_os("XDG_CONFIG_HOME").map(PathBuf::from);
@@ -166,14 +166,14 @@ fn unit_file(arguments: &Service) -> anyhow::Result<PathBuf> {
     Ok(folder.join(format!("{}.service", arguments.name)))
 }
 
-fn install(arguments: &Service, text: &str) -> anyhow::Result<()> {
+fn install(arguments: &Service, text: &str) -> Result<()> {
     let file = unit_file(arguments)?;
-    print_line(&write(&file, text, arguments.replace)?)?;
+    print(&write(&file, text, arguments.replace)?)?;
     let systemd = Systemd::of(arguments.user, &arguments.name);
     let steps = systemd.enable();
     if systemd.is_running() {
         for step in &steps {
-            print_line(&format!("Running `{step}`"))?;
+            print(&format!("Running `{step}`"))?;
             step.run().with_context(|| {
                 format!(
                     "the unit is written, but the service does not run. If you still run the bot in a terminal, end it there; \
@@ -182,7 +182,7 @@ fn install(arguments: &Service, text: &str) -> anyhow::Result<()> {
                 )
             })?;
         }
-        return print_line(&format!(
+        return print(&format!(
             "The service runs, and starts with the {}. Watch it with `{}`, and try it with `rcbot check --config {}`.",
             if arguments.user {
                 "user's first login, or at boot"
@@ -193,14 +193,14 @@ fn install(arguments: &Service, text: &str) -> anyhow::Result<()> {
             arguments.config.config.display()
         ));
     }
-    print_line("systemd does not run here, so the service is not started. Where it runs:")?;
+    print("systemd does not run here, so the service is not started. Where it runs:")?;
     steps
         .iter()
-        .try_for_each(|step| print_line(&format!("  {step}")))
+        .try_for_each(|step| print(&format!("  {step}")))
 }
 
 /// Whole or not at all; what is there already stays unless it is to be replaced.
-fn write(file: &Path, text: &str, replace: bool) -> anyhow::Result<String> {
+fn write(file: &Path, text: &str, replace: bool) -> Result<String> {
     let shown = file.display();
     let there = fs::read(file);
     let is_there = file.symlink_metadata().is_ok();
@@ -235,21 +235,21 @@ fn write(file: &Path, text: &str, replace: bool) -> anyhow::Result<String> {
     ))
 }
 
-fn remove(arguments: &Service) -> anyhow::Result<()> {
+fn remove(arguments: &Service) -> Result<()> {
     let file = unit_file(arguments)?;
     let shown = file.display();
     let text = match fs::read_to_string(&file) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return print_line(&format!("There is no {shown}: nothing to remove."));
+            return print(&format!("There is no {shown}: nothing to remove."));
         }
-        Err(error) => return Err(anyhow!(error).context(format!("cannot read {shown}"))),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {shown}")),
     };
     let systemd = Systemd::of(arguments.user, &arguments.name);
     let is_running = systemd.is_running();
     if is_running {
         let step = systemd.disable();
-        print_line(&format!("Running `{step}`"))?;
+        print(&format!("Running `{step}`"))?;
         step.run().context("nothing was removed")?;
     }
     fs::remove_file(&file).with_context(|| format!("cannot remove {shown}"))?;
@@ -263,13 +263,9 @@ fn remove(arguments: &Service) -> anyhow::Result<()> {
     };
     let stop = unit::stop_command(&text);
     let stop = stop.unwrap_or_else(|| "rcbot stop --config FILE".to_owned());
-    print_line(&format!(
+    print(&format!(
         "Removed {shown}. {ended}\n\
          Sessions keep running, without a time limit and with links that work. `{stop}` ends them.\n\
          The configuration and the bot's data are still there."
     ))
-}
-
-fn print_line(text: &str) -> anyhow::Result<()> {
-    print(text).map_err(Failure::into_error)
 }

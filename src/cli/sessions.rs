@@ -6,11 +6,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use serde_json::{Value, json};
 use tracing::warn;
 
-use super::{Failure, block_on, print};
+use super::{block_on, misconfigured, print};
 use crate::{
     bot,
     command::reply,
@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The version of what `status --json` writes: another one means that a key or a state has changed its meaning or is gone.
 const SCHEMA: u32 = 1;
 
-pub(super) fn status(path: &Path, as_json: bool) -> Result<(), Failure> {
+pub(super) fn status(path: &Path, as_json: bool) -> Result<()> {
     let places = load(path)?;
     let mut all = look(&places)?;
     for project in places.projects.keys() {
@@ -37,7 +37,7 @@ pub(super) fn status(path: &Path, as_json: bool) -> Result<(), Failure> {
         }
     }
     all.sort_unstable_by(|a, b| a.project().cmp(b.project()));
-    let usage = remote_control::usage().map_err(|error| Failure::WhileRunning(error.into()))?;
+    let usage = remote_control::usage()?;
     if as_json {
         let projects: Vec<_> = all.iter().map(|known| to_json(known, &usage)).collect();
         let version = env!("CARGO_PKG_VERSION");
@@ -102,17 +102,16 @@ fn state(known: &Known) -> &'static str {
 }
 
 /// What is wrong in the configuration and has nothing to do with sessions keeps nobody from looking after them.
-fn load(path: &Path) -> Result<Places, Failure> {
-    let places = Places::load(path).map_err(|error| Failure::Configuration(error.into()))?;
+fn load(path: &Path) -> Result<Places> {
+    let places = Places::load(path)?;
     if let Some(problems) = &places.problems {
         warn!("{problems}");
     }
     Ok(places)
 }
 
-fn look(places: &Places) -> Result<Vec<Known>, Failure> {
-    offline::status(&data_dir::sessions(&places.data_dir))
-        .map_err(|error| Failure::WhileRunning(error.into()))
+fn look(places: &Places) -> Result<Vec<Known>> {
+    Ok(offline::status(&data_dir::sessions(&places.data_dir))?)
 }
 
 fn describe(known: &Known, usage: &BTreeMap<SessionId, Usage>) -> String {
@@ -144,7 +143,7 @@ fn describe(known: &Known, usage: &BTreeMap<SessionId, Usage>) -> String {
     }
 }
 
-pub(super) fn stop(path: &Path, project: Option<&str>) -> Result<(), Failure> {
+pub(super) fn stop(path: &Path, project: Option<&str>) -> Result<()> {
     let places = load(path)?;
     let projects = match project {
         Some(name) => vec![known(&places, name)?],
@@ -162,18 +161,15 @@ pub(super) fn stop(path: &Path, project: Option<&str>) -> Result<(), Failure> {
     if failures.len() < 2 {
         return failures.pop().map_or(Ok(()), Err);
     }
-    let all = failures.iter();
-    let all: Vec<_> = all
-        .map(|failure| format!("{:#}", failure.error()))
-        .collect();
-    Err(Failure::WhileRunning(anyhow!(all.join("; "))))
+    let all: Vec<_> = failures.iter().map(|error| format!("{error:#}")).collect();
+    bail!(all.join("; "))
 }
 
 /// A project that the configuration names, or that has or had a session here.
-fn known(places: &Places, name: &str) -> Result<ProjectName, Failure> {
-    let project = name.parse::<ProjectName>().map_err(|error| {
-        Failure::Configuration(anyhow!("{name:?} cannot name a project: {error}"))
-    })?;
+fn known(places: &Places, name: &str) -> Result<ProjectName> {
+    let project = name.parse::<ProjectName>();
+    let project = project
+        .map_err(|error| misconfigured(anyhow!("{name:?} cannot name a project: {error}")))?;
     if places.projects.contains_key(&project) {
         return Ok(project);
     }
@@ -188,13 +184,13 @@ fn known(places: &Places, name: &str) -> Result<ProjectName, Failure> {
         return Ok(project);
     }
     let all: Vec<_> = all.into_iter().collect();
-    Err(Failure::Configuration(anyhow!(
+    Err(misconfigured(anyhow!(
         "there is no project {project}; projects: {}",
         all.join(", ")
     )))
 }
 
-fn active(places: &Places) -> Result<Vec<ProjectName>, Failure> {
+fn active(places: &Places) -> Result<Vec<ProjectName>> {
     let all = look(places)?;
     let active = all.iter().filter(|known| known.is_active());
     Ok(active.map(|known| known.project().clone()).collect())
@@ -202,7 +198,7 @@ fn active(places: &Places) -> Result<Vec<ProjectName>, Failure> {
 
 /// The lock of the data directory tells whether a bot runs: if so, it is asked, as it would take an end that it did not
 /// order for an accident.
-async fn stop_one(places: &Places, project: &ProjectName) -> anyhow::Result<String> {
+async fn stop_one(places: &Places, project: &ProjectName) -> Result<String> {
     // Nothing is made for this, all the less by another user than the bot's.
     if !places.data_dir.try_exists().unwrap_or(true) {
         return Ok(reply::stopped_offline(project, None).plain);

@@ -5,10 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 use matrix_sdk::ruma::OwnedUserId;
 
-use super::{ConfigFile, Failure, block_on, confirm, load_config, print};
+use super::{ConfigFile, block_on, confirm, load_config, print};
 use crate::{
     bot,
     config::MasterKey,
@@ -27,7 +27,7 @@ pub(super) struct Trust {
     accept: Option<MasterKey>,
 }
 
-pub(super) fn trust(arguments: &Trust) -> Result<(), Failure> {
+pub(super) fn trust(arguments: &Trust) -> Result<()> {
     let data_dir = load_config(&arguments.config.config)?.data_dir;
     let user = &arguments.user;
     let report = block_on(ask_for_identity(data_dir.clone(), user.clone()))?;
@@ -36,11 +36,11 @@ pub(super) fn trust(arguments: &Trust) -> Result<(), Failure> {
     if arguments.accept.is_none() && known.is_some() && known == report.shown {
         return print("They are the same: there is nothing to accept.");
     }
-    let key = choose(arguments, &report).map_err(Failure::WhileRunning)?;
+    let key = choose(arguments, &report)?;
     accept(&data_dir, user, key)
 }
 
-async fn ask_for_identity(data_dir: PathBuf, user: OwnedUserId) -> anyhow::Result<IdentityReport> {
+async fn ask_for_identity(data_dir: PathBuf, user: OwnedUserId) -> Result<IdentityReport> {
     bot::ask_for_identity(&data_dir, &user)
         .await
         .context("start the bot first: it is the one that asks the homeserver")
@@ -59,7 +59,7 @@ fn describe(user: &OwnedUserId, report: &IdentityReport) -> String {
 }
 
 /// The key to accept, by the arguments or by the answer to a question.
-fn choose(arguments: &Trust, report: &IdentityReport) -> anyhow::Result<MasterKey> {
+fn choose(arguments: &Trust, report: &IdentityReport) -> Result<MasterKey> {
     let user = &arguments.user;
     if let Some(key) = arguments.accept {
         return Ok(key);
@@ -86,7 +86,7 @@ fn choose(arguments: &Trust, report: &IdentityReport) -> anyhow::Result<MasterKe
     }
 }
 
-fn accept(data_dir: &Path, user: &OwnedUserId, key: MasterKey) -> Result<(), Failure> {
+fn accept(data_dir: &Path, user: &OwnedUserId, key: MasterKey) -> Result<()> {
     let accepted = block_on(async {
         bot::ask_to_trust(data_dir, user, key)
             .await
@@ -94,12 +94,11 @@ fn accept(data_dir: &Path, user: &OwnedUserId, key: MasterKey) -> Result<(), Fai
     })?;
     match accepted {
         Ok(()) => print(&format!("Accepted: {key} is now pinned for {user}.")),
-        Err(NotAccepted::Configured) => Err(Failure::WhileRunning(anyhow!(
-            "not accepted: the configuration names the key of {user}. Change it under authorization.users, and start the \
-             bot again"
-        ))),
-        Err(NotAccepted::NotShown) => Err(Failure::WhileRunning(anyhow!(
-            "not accepted: the homeserver shows another key for {user}"
-        ))),
+        Err(NotAccepted::Configured) => bail!(
+            "not accepted: the configuration names the key of {user}. Change it under authorization.users, and restart the bot"
+        ),
+        Err(NotAccepted::NotShown) => {
+            bail!("not accepted: the homeserver shows another key for {user}")
+        }
     }
 }
