@@ -172,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_data_directory_is_the_same_however_it_is_written_and_names_who_uses_it() {
+    fn a_data_directory_is_canonical_and_names_its_user() {
         let folder = tempfile::tempdir().unwrap();
         let real = folder.path().canonicalize().unwrap().join("data");
         std::os::unix::fs::symlink("data", folder.path().join("link")).unwrap();

@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn who_looked_comes_first_then_what_failed_once_for_all_projects_and_what_passed_is_counted() {
+    fn a_report_begins_with_failures_and_names_several_projects_once() {
         let mut report = report();
         let short = [
             "✔ checked as: alice",
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_failed_step_leaves_open_is_skipped_and_told_what_comes_first() {
+    fn what_a_failed_step_leaves_open_is_skipped_with_the_reason() {
         let mut report = Report::default();
         assert_eq!(
             report.step(Check::Sync, Ok((Outcome::passed("answers"), 7))),

@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_program_that_fails_is_told_with_what_it_complains_of() {
+    async fn a_program_that_fails_is_reported_with_what_it_complains_of() {
         for (script, expected) in [
             ("echo 2.1.197; exit 3", "exit code 3"),
             (

@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn the_unit_is_told_from_shells_and_managers() {
+    fn the_unit_is_distinguished_from_shells_and_managers() {
         let group = |hierarchy, controller: &str, pathname: &str| ProcessCGroup {
             hierarchy,
             controllers: vec![controller.to_owned()],

@@ -219,8 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_line_says_who_looks_whose_the_data_is_who_runs_the_bot_and_with_whose_environment()
-    {
+    fn checked_as_names_user_owner_bot_and_environment() {
         use Verdict::{Failed, Passed, Warning};
         let as_alice = Some("`sudo -u alice rcbot check --config /srv/config.yaml`");
         for (me, bot, running, is_of_bot, verdict, found, remedy) in [

@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn each_folder_directly_below_a_root_is_a_project_with_the_settings_of_sessions() {
+    fn each_folder_below_a_root_is_a_project() {
         let folder = folder_with(&[
             "src/website/docs",
             "src/api-2.x",
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_roots_the_first_wins_and_one_that_cannot_be_read_is_told() {
+    fn of_two_roots_the_first_wins_and_one_that_cannot_be_read_is_reported() {
         let folder = folder_with(&["a/website", "b/website", "b/api"]);
         let config = config(&folder, "project_roots: [gone, a, b]");
         let real = folder.path().canonicalize().unwrap();

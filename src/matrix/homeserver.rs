@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn each_is_told_of_the_registration_in_its_own_way() {
+    fn each_homeserver_is_given_the_registration_in_its_own_way() {
         let bot = user_id!("@rcbot:example.org");
         let how = |kind: HomeserverKind| kind.how_to_register(Path::new("r.yaml"), bot);
         assert!(how(HomeserverKind::Synapse).contains("under app_service_config_files"));

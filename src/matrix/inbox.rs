@@ -683,7 +683,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_told_once_an_hour() {
+    fn it_is_reported_once_an_hour() {
         let (clock, begin) = (Clock::default(), Instant::now());
         assert!(clock.is_to_be_told(begin));
         assert!(!clock.is_to_be_told(begin + Duration::from_mins(59)));

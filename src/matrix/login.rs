@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_wrong_password_does_not_pass_and_is_told_with_its_remedy() {
+    async fn a_wrong_password_does_not_pass_and_is_reported_with_its_remedy() {
         let body = r#"{"errcode":"M_FORBIDDEN","error":"no"}"#;
         let length = body.len();
         let fault = refused(&format!(

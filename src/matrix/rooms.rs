@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_makes_no_sense_is_no_reason_to_believe_the_alias_again() {
+    fn an_invalid_file_does_not_make_the_alias_count_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("admin-room.json");
         std::fs::write(path, "{ \"configured\": \"#admins:x.y\" }").unwrap();

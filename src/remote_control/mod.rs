@@ -458,7 +458,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_owner_is_told_of_a_task_that_panicked_and_not_of_one_that_ended() {
+    async fn the_owner_hears_of_a_task_that_panicked_and_not_of_one_that_ended() {
         let folder = tempfile::TempDir::new().unwrap();
         let (mut sessions, _) = RemoteControl::restore(settings(&folder)).unwrap();
         let (go_on, gone_on) = tokio::sync::oneshot::channel::<()>();

@@ -428,7 +428,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_state_of_the_connection_is_told_once_it_lasted_for_a_moment() {
+    async fn a_state_of_the_connection_is_reported_once_it_lasted_for_a_moment() {
         const LOST: &str = "\u{b7}|\u{b7} Reconnecting \u{b7} disconnected 5s\n";
         const BACK: &str = "\u{b7}\u{2714}\u{b7} Connected\n";
         let mut search = search(BACK);

@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_misspelt_is_told_with_what_may_have_been_meant() {
+    fn what_was_misspelt_is_reported_with_what_may_have_been_meant() {
         let meant = |text: &str| {
             let misuse = parse("!rc", text)?.err()?;
             let said = super::misuse("!rc", &misuse).plain;

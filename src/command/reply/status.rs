@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_whose_program_was_updated_is_told_apart() {
+    fn a_session_whose_program_was_updated_is_distinguished() {
         let (statuses, mut usage, now) = overview();
         for usage in usage.values_mut() {
             usage.is_replaced = true;

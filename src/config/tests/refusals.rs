@@ -127,7 +127,7 @@ fn each_wrong_value_is_named_with_its_line_its_key_and_what_is_wanted() {
 }
 
 #[test]
-fn each_wrong_item_variable_or_project_is_named_with_its_line_and_what_is_wanted() {
+fn each_wrong_item_variable_or_project_is_named_with_its_line() {
     for (addition, wanted) in table(
         r#"
 sessions:\n  permission_modes: [--x] | 9: sessions.permission_modes[0]: found "--x", wanted a word such as plan
@@ -247,7 +247,7 @@ fn a_user_in_a_mapping_without_a_key_is_refused() {
 }
 
 #[test]
-fn what_is_not_yaml_is_told_with_line_and_column() {
+fn what_is_not_yaml_is_reported_with_line_and_column() {
     let said = problems_of("homeserver:\n  url: [\nadmin_room: x\n");
     assert!(
         said.contains("config.yaml:3: not YAML: ") && said.contains("in column 1"),
@@ -326,7 +326,7 @@ fn a_file_as_other_systems_write_it_is_read() {
 }
 
 #[test]
-fn what_is_wrong_in_any_way_is_told_in_one_go() {
+fn what_is_wrong_in_any_way_is_reported_in_one_go() {
     let text = "\
 homeserver: 5
 admin_room: !abc:example.org

@@ -79,7 +79,7 @@ fn a_generated_registration_is_accepted_and_never_twice_the_same() {
 }
 
 #[test]
-fn a_registration_of_another_user_is_told_from_one_that_is_wrong_in_itself() {
+fn a_registration_of_another_user_is_distinguished_from_a_wrong_one() {
     for (from, to, is_of_another_user) in [
         (r"@rcbot:example\.org$", r"@rcbot:example\.net$", true),
         (r"@rcbot:example\.org$", r"@other:example\.org$", true),
@@ -387,7 +387,7 @@ proptest! {
     }
 
     #[test]
-    fn a_generated_registration_fits_every_user_that_the_configuration_can_name(
+    fn a_generated_registration_fits_every_user(
         localpart in "[a-z0-9._=/+-]{1,30}",
         server in r"([a-z0-9-]{1,10}\.){0,2}[a-z][a-z0-9-]{0,9}(:[1-9][0-9]{0,3})?",
     ) {

@@ -669,7 +669,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_told_from_nothing() {
+    fn what_is_not_known_is_distinguished_from_nothing() {
         for (stderr, cause) in [
             ("Error: The moon is full.\n", Some(Cause::Unknown)),
             ("Resuming session session_1 (5m ago)\u{2026}\n", None),

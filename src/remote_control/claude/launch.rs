@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_is_told_from_all_else_that_a_command_line_can_run() {
+    fn a_server_is_distinguished_from_all_else_that_a_command_line_can_run() {
         for (command, expected) in [
             (&["claude", "remote-control"][..], Invocation::Direct),
             (

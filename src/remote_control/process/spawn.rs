@@ -539,7 +539,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_program_that_is_not_there_is_told_from_a_directory_that_is_not_there() {
+    async fn a_missing_program_is_distinguished_from_a_missing_directory() {
         let sandbox = Sandbox::new();
         let mut launch = sandbox.launch("");
         launch.program = "no-such-program-7f3a".to_owned();

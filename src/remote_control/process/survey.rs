@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_program_that_was_replaced_while_it_runs_is_told() {
+    async fn a_program_that_was_replaced_while_it_runs_is_reported() {
         let sandbox = Sandbox::new();
         let program = sandbox.path("program");
         fs::copy("/bin/sleep", &program).unwrap();

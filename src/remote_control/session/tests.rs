@@ -333,7 +333,7 @@ fn a_process_that_shows_no_link_in_time_is_ended_with_its_cause() {
 }
 
 #[test]
-fn a_process_that_ended_by_itself_has_its_tree_ended_before_that_is_told() {
+fn a_process_that_ended_by_itself_has_its_tree_ended_before_that_is_reported() {
     let mut life = Life::running(TERMS);
     assert_eq!(life.on(exited()), [Effect::EndTree(Some(process(1)))]);
     let outcome = finished(life.on(gone()));

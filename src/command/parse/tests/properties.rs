@@ -195,7 +195,7 @@ proptest! {
 }
 
 #[test]
-fn what_counts_as_harmless_html_is_told_from_what_does_not() {
+fn what_counts_as_harmless_html_is_distinguished_from_what_does_not() {
     for (html, harmless) in [
         ("a &amp; <code>b</code><br>c", true),
         ("<ul><li>a <code>b</code></li></ul>", true),

@@ -59,7 +59,7 @@ fn a_pattern_names_one_host() {
 }
 
 #[test]
-fn what_does_not_compile_is_told_apart() {
+fn what_does_not_compile_is_distinguished() {
     let broken = LinkPattern::new(r"https://claude\.ai/(");
     assert!(matches!(broken, Err(PatternError::Syntax(_))));
     let huge = LinkPattern::new(r"https://claude\.ai/\w{1000}{1000}");

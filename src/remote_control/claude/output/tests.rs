@@ -142,7 +142,7 @@ fn a_link_alone_in_a_line_counts_as_the_own_one_unless_there_is_a_status_block()
 }
 
 #[test]
-fn a_link_in_another_line_is_told_with_the_words_before_it() {
+fn a_link_in_another_line_is_reported_with_the_words_before_it() {
     for (before, rest) in [
         ("see ", ""),
         ("url=", ""),

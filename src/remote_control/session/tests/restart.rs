@@ -47,7 +47,7 @@ fn a_session_comes_back_for_as_long_as_its_time_lasts_with_rests_up_to_five_minu
 }
 
 #[test]
-fn each_reason_to_try_again_is_told_once() {
+fn each_reason_to_try_again_is_reported_once() {
     let mut life = Life::running(ON_EXIT);
     let mut told = Vec::new();
     for cause in [
