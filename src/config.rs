@@ -33,12 +33,12 @@ mod tests;
 
 pub use self::authorization::{Authorization, MasterKey, NotAKey};
 pub use self::document::FileError;
+use self::file::File;
 pub use self::host::{HostName, InvalidHostName};
 pub use self::places::Places;
 pub(crate) use self::problem::Refusal;
 pub use self::problem::{Problem, Problems};
 pub use self::roots::{Found, ProjectRoot, Seen};
-use self::{document::Document, file::File};
 use crate::{
     remote_control::{Project, ProjectName},
     secret::{Password, Token},
@@ -226,8 +226,7 @@ impl Config {
     }
 
     fn parse(file: &Path, text: &str, folder: &Path) -> Result<Self, Problems> {
-        let convert = |given: File, document: &Document<'_>| given.into_config(folder, document);
-        let (config, warnings) = document::read(file, text, convert)?;
+        let (config, warnings) = document::read(file, folder, text, File::into_config)?;
         Ok(Self { warnings, ..config })
     }
 }

@@ -56,6 +56,8 @@ impl<'de, K: Kind> Deserialize<'de> for Given<K> {
 /// A file while it is read.
 pub(crate) struct Document<'a> {
     file: &'a Path,
+    /// Where relative paths in it begin.
+    folder: &'a Path,
     outline: Outline<'a>,
     problems: RefCell<Vec<Problem>>,
     warnings: RefCell<Vec<Problem>>,
@@ -104,6 +106,7 @@ pub(crate) fn text_of(path: &Path, remedy: &'static str) -> Result<String, FileE
 /// warnings.
 pub(crate) fn read<F: DeserializeOwned, T>(
     file: &Path,
+    folder: &Path,
     text: &str,
     convert: impl FnOnce(F, &Document<'_>) -> Option<T>,
 ) -> Result<(T, Vec<Problem>), Problems> {
@@ -116,6 +119,7 @@ pub(crate) fn read<F: DeserializeOwned, T>(
     let (outline, problems) = Outline::of(file, text);
     let document = Document {
         file,
+        folder,
         outline,
         problems: RefCell::new(problems),
         warnings: RefCell::default(),
@@ -196,6 +200,11 @@ impl Document<'_> {
     pub(crate) fn is_wrong_below(&self, path: &str) -> bool {
         let problems = self.problems.borrow();
         problems.iter().any(|problem| problem.is_below(path))
+    }
+
+    /// A path in the file, as it is from everywhere.
+    pub(crate) fn path(&self, path: impl AsRef<Path>) -> PathBuf {
+        self.folder.join(path)
     }
 
     /// One value that is right.

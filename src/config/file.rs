@@ -2,12 +2,7 @@
 //!
 //! A section without a value is as good as an empty one: its keys may all be commented out.
 
-use std::{
-    collections::BTreeMap,
-    fmt, mem,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{collections::BTreeMap, fmt, mem, path::PathBuf, time::Duration};
 
 use matrix_sdk::ruma::{OwnedServerName, OwnedUserId, UserId};
 use serde::{
@@ -205,32 +200,23 @@ impl<'de> de::Visitor<'de> for RootVisitor {
 /// The keys of a project that `sessions` does not have.
 const OF_PROJECT: [&str; 4] = ["directory", "power_level", "autostart", "deliver_to"];
 
-/// Where the bot keeps its files if nothing else is said, with the configuration in this folder.
-pub(super) fn default_data_dir(folder: &Path) -> PathBuf {
-    folder.join("data")
-}
+/// Where the bot keeps its files if nothing else is said.
+pub(super) const DATA_DIR: &str = "data";
 
 impl File {
-    /// Reads all keys before it gives up on any. Relative paths begin at `folder`.
-    pub(super) fn into_config(self, folder: &Path, document: &Document<'_>) -> Option<Config> {
+    /// Reads all keys before it gives up on any.
+    pub(super) fn into_config(self, document: &Document<'_>) -> Option<Config> {
         let (homeserver_url, server_name) = self.homeserver.read(document);
         let bot = self.bot;
         let bot_user = read_user(bot.localpart, server_name.as_ref(), document);
         let registration = self.appservice.registration.or("registration.yaml".into());
-        let registration = folder.join(registration);
+        let registration = document.path(registration);
         let login = read_login(bot.access_token, bot.password, registration, document);
         let admin_room = document.required("admin_room", self.admin_room);
         let has_roots = document.has("project_roots[0]");
-        let sessions = self.sessions.read_sessions(folder, document);
-        let projects = read_projects(
-            self.projects,
-            sessions.as_ref(),
-            has_roots,
-            folder,
-            document,
-        );
-        let project_roots = read_roots(self.project_roots, sessions.as_ref(), folder, document);
-        let data_dir = self.data_dir.0.map(|path| folder.join(path));
+        let sessions = self.sessions.read_sessions(document);
+        let projects = read_projects(self.projects, sessions.as_ref(), has_roots, document);
+        let project_roots = read_roots(self.project_roots, sessions.as_ref(), document);
         Some(Config {
             file: PathBuf::new(),
             host: self.host.0,
@@ -242,7 +228,7 @@ impl File {
                 max_sessions: self.max_sessions.or(Some(MAX_SESSIONS)),
             },
             max_command_age: self.max_command_age.or(MAX_COMMAND_AGE),
-            data_dir: data_dir.unwrap_or_else(|| default_data_dir(folder)),
+            data_dir: document.path(self.data_dir.or(DATA_DIR.into())),
             homeserver_url: homeserver_url?,
             server_name: server_name?,
             login: login?,
@@ -332,7 +318,6 @@ fn read_projects(
     projects: BTreeMap<String, ProjectSection>,
     sessions: Option<&SessionSettings>,
     has_roots: bool,
-    folder: &Path,
     document: &Document<'_>,
 ) -> Option<BTreeMap<ProjectName, ConfiguredProject>> {
     let sessions = sessions?;
@@ -349,7 +334,7 @@ fn read_projects(
         .collect();
     projects.sort_by_key(|(at, ..)| document.line_of(at));
     for (at, name, section) in projects {
-        let Some(read) = section.read_project(name, &at, sessions, folder, document) else {
+        let Some(read) = section.read_project(name, &at, sessions, document) else {
             continue;
         };
         compare(&read.project, &known, &at, document);
@@ -361,7 +346,6 @@ fn read_projects(
 fn read_roots(
     roots: Vec<RootSection>,
     sessions: Option<&SessionSettings>,
-    folder: &Path,
     document: &Document<'_>,
 ) -> Option<Vec<ProjectRoot>> {
     let sessions = sessions?;
@@ -380,8 +364,8 @@ fn read_roots(
         let directory = document.required(&format!("{at}.directory"), directory);
         Some(ProjectRoot {
             power_level: section.power_level.0,
-            settings: section.read_settings(&at, sessions.clone(), folder, document),
-            directory: folder.join(directory?),
+            settings: section.read_settings(&at, sessions.clone(), document),
+            directory: document.path(directory?),
         })
     });
     Some(roots.collect())
@@ -431,7 +415,6 @@ impl ProjectSection {
         name: String,
         at: &str,
         sessions: &SessionSettings,
-        folder: &Path,
         document: &Document<'_>,
     ) -> Option<ConfiguredProject> {
         let name = ProjectName::try_from(name);
@@ -442,11 +425,11 @@ impl ProjectSection {
         let directory = document.required(&format!("{at}.directory"), directory);
         let power_level = self.power_level.0;
         let deliver_to = self.read_autostart(at, document);
-        let settings = self.read_settings(at, sessions.clone(), folder, document);
+        let settings = self.read_settings(at, sessions.clone(), document);
         Some(ConfiguredProject {
             project: Project {
                 name: name.ok()?,
-                directory: folder.join(directory?),
+                directory: document.path(directory?),
                 deliver_to,
                 settings,
                 is_found: false,
@@ -474,7 +457,7 @@ impl ProjectSection {
     }
 
     /// What holds for every project that does not say otherwise.
-    fn read_sessions(self, folder: &Path, document: &Document<'_>) -> Option<SessionSettings> {
+    fn read_sessions(self, document: &Document<'_>) -> Option<SessionSettings> {
         let misplaced = OF_PROJECT.map(|key| format!("sessions.{key}"));
         for key in misplaced.iter().filter(|key| document.has(key)) {
             document.problem(key, "is a key of a project; move it below `projects`");
@@ -501,7 +484,7 @@ impl ProjectSection {
             max_output: MAX_OUTPUT,
             restart: Restart::Never,
         };
-        Some(self.read_settings("sessions", built_in, folder, document))
+        Some(self.read_settings("sessions", built_in, document))
     }
 
     /// What is given here, over what holds outside. Variables are added to those outside; one of the same name wins.
@@ -509,7 +492,6 @@ impl ProjectSection {
         self,
         at: &str,
         outer: SessionSettings,
-        folder: &Path,
         document: &Document<'_>,
     ) -> SessionSettings {
         let (mode, spawn) = (self.permission_modes.0, self.spawn.0);
@@ -538,7 +520,7 @@ impl ProjectSection {
         }
         let start = start.unwrap_or(outer.command);
         let resume = resume.unwrap_or(outer.resume_command);
-        let settings = self.settings.0.map(|path| folder.join(path));
+        let settings = self.settings.0.map(|path| document.path(path));
         let settings = settings.or(outer.settings);
         // What is meant to bind each session must not be left out by one of them.
         for (key, words) in [("command", &start), ("resume_command", &resume)] {

@@ -12,7 +12,7 @@ use serde_yaml::Value;
 use super::{
     Config, FileError, MISSING, Problems,
     document::{self, Given},
-    file::default_data_dir,
+    file::DATA_DIR,
     values::{self, FilePath},
 };
 use crate::remote_control::{ProjectName, STOP_GRACE};
@@ -79,8 +79,7 @@ struct DataDir {
 /// `None`: the text does not say where the data directory is.
 fn read(text: &str, folder: &Path) -> Option<(PathBuf, BTreeMap<ProjectName, Duration>, Duration)> {
     let DataDir { data_dir } = serde_yaml::from_str(text).ok()?;
-    let data_dir = data_dir.0.map(|path| folder.join(path));
-    let data_dir = data_dir.unwrap_or_else(|| default_data_dir(folder));
+    let data_dir = folder.join(data_dir.or(DATA_DIR.into()));
     // Where a key is given twice there is nothing: sessions are found by their records.
     let root = serde_yaml::from_str(text).unwrap_or(Value::Null);
     let grace_in = |section: &Value| values::duration(section.get("stop_grace")?).ok();

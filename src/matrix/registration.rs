@@ -45,14 +45,8 @@ const DEVICE_MANAGEMENT: &str = "io.element.msc4190";
 pub struct Registration {
     /// The file that says all this.
     pub file: PathBuf,
-    /// The appservice's name on its homeserver.
-    pub id: String,
     /// Proves to the homeserver that we are the appservice.
     pub as_token: Token,
-    /// Proves the homeserver to the appservice; without a use as long as the bot opens no port.
-    pub hs_token: Token,
-    /// The appservice's own user. Never the bot's: see [`Registration::load`].
-    pub sender_localpart: String,
     /// Whether the homeserver logs in no users of the appservice, which makes and deletes their devices itself (MSC4190).
     pub has_device_management: bool,
     warnings: Vec<Problem>,
@@ -100,7 +94,7 @@ impl Registration {
             cover = check_users(users, bot_user, document);
             given.into_registration(file, bot_user, document)
         };
-        let read = document::read(file, text, convert);
+        let read = document::read(file, Path::new(""), text, convert);
         let (registration, warnings) = read.map_err(|problems| match cover {
             Some(Cover::Other) => RegistrationError::OfAnotherUser(problems),
             Some(Cover::Unknown | Cover::Shared | Cover::Exclusive) | None => {
@@ -151,7 +145,7 @@ impl RegistrationFile {
         bot_user: &UserId,
         document: &Document<'_>,
     ) -> Option<Registration> {
-        let id = document.required("id", self.id);
+        document.required("id", self.id);
         let as_token = document.required("as_token", self.as_token);
         let hs_token = document.required("hs_token", self.hs_token);
         if as_token.is_some() && as_token == hs_token {
@@ -175,10 +169,7 @@ impl RegistrationFile {
         Some(Registration {
             file: file.to_owned(),
             has_device_management: self.has_device_management.or(false),
-            id: id?,
             as_token: as_token?,
-            hs_token: hs_token?,
-            sender_localpart: sender?,
             warnings: Vec::new(),
         })
     }

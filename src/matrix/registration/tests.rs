@@ -66,15 +66,15 @@ fn a_generated_registration_is_accepted_and_never_twice_the_same() {
             "{:?}",
             registration.warnings()
         );
-        assert_ne!(registration.sender_localpart, user.localpart());
-        for token in [&registration.as_token, &registration.hs_token] {
-            assert_eq!(token.expose().len(), 64);
-            assert!(token.expose().bytes().all(|byte| byte.is_ascii_hexdigit()));
+        let values = |text: &str| serde_yaml::from_str::<serde_yaml::Value>(text).unwrap();
+        let (first, again) = (values(&text), values(&generate(user, false).unwrap()));
+        assert_ne!(first["sender_localpart"], user.localpart());
+        for key in ["as_token", "hs_token"] {
+            let token = first[key].as_str().unwrap();
+            assert_eq!(token.len(), 64);
+            assert!(token.bytes().all(|byte| byte.is_ascii_hexdigit()));
+            assert_ne!(first[key], again[key]);
         }
-        let again = Registration::parse(Path::new("r.yaml"), &generate(user, false).unwrap(), user)
-            .unwrap();
-        assert_ne!(registration.as_token, again.as_token);
-        assert_ne!(registration.hs_token, again.hs_token);
     }
 }
 
