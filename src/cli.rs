@@ -121,8 +121,13 @@ enum Command {
 #[derive(Debug, clap::Args)]
 struct ConfigFile {
     /// The configuration.
-    #[arg(long, default_value = "config.yaml")]
-    config: PathBuf,
+    #[arg(
+        id = "config",
+        long = "config",
+        value_name = "CONFIG",
+        default_value = "config.yaml"
+    )]
+    path: PathBuf,
 }
 
 /// Does what the arguments say. Exit codes: 0 well, 1 failed while running, 2 wrong arguments or configuration, 3 needs the
@@ -146,21 +151,21 @@ pub fn run(arguments: Arguments) -> ExitCode {
 fn execute(command: Command) -> Result<()> {
     match command {
         Command::Init(arguments) => init::init(arguments),
-        Command::Run(file) => run_bot(&file.config),
+        Command::Run(file) => run_bot(&file.path),
         Command::Check {
             config,
             verbose,
             json,
-        } => check::check(&config.config, verbose, json),
-        Command::Status { config, json } => sessions::status(&config.config, json),
-        Command::Stop { config, project } => sessions::stop(&config.config, project.as_deref()),
+        } => check::check(&config.path, verbose, json),
+        Command::Status { config, json } => sessions::status(&config.path, json),
+        Command::Stop { config, project } => sessions::stop(&config.path, project.as_deref()),
         Command::Trust(arguments) => trust::trust(&arguments),
         Command::ResetIdentity(arguments) => reset_identity::reset_identity(&arguments),
         Command::Registration {
             config,
             output,
             msc4190,
-        } => write_registration(&config.config, output, msc4190),
+        } => write_registration(&config.path, output, msc4190),
         Command::Service(arguments) => service::service(&arguments),
         Command::Config => generate::config(),
         Command::Completions { shell } => generate::completions(shell),
@@ -273,7 +278,8 @@ fn write_registration(
         )));
     };
     let output = output.unwrap_or_else(|| registration.clone());
-    write_new(&output, &generate(&config.bot_user, has_device_management)?)?;
+    let text = generate(&config.bot_user, has_device_management);
+    write_new(&output, &text)?;
     let kind = block_on(async { Ok(HomeserverKind::ask(&config.homeserver_url).await) })?;
     let next = format!(
         "Wrote {file}, which only you can read.\nNext: {register}. Then run `rcbot run --config {config}`, and invite {bot} to \

@@ -59,7 +59,7 @@ impl RunningBot {
 /// Writes a registration with fresh tokens where there is none yet.
 pub(crate) fn write_registration(path: &Path, bot: &UserId) -> Result<()> {
     if !path.exists() {
-        matrix::write_new(path, &matrix::generate(bot, false)?)?;
+        matrix::write_new(path, &matrix::generate(bot, false))?;
     }
     Ok(())
 }

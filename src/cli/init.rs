@@ -47,7 +47,7 @@ struct Files {
 }
 
 pub(super) fn init(arguments: Init) -> Result<()> {
-    let files = Files::beside(&arguments.config.config)?;
+    let files = Files::beside(&arguments.config.path)?;
     files.refuse_existing()?;
     let answers = match arguments.input.complete() {
         Some(answers) => answers,
@@ -117,7 +117,7 @@ fn write(files: &Files, answers: &Answers, has_device_management: bool) -> Resul
     let user = Config::from_text(&files.config, &config)
         .context("these answers make no configuration")?
         .bot_user;
-    let registration = generate(&user, has_device_management)?;
+    let registration = generate(&user, has_device_management);
     if let Some(folder) = files.config.parent() {
         let made = DirBuilder::new()
             .recursive(true)

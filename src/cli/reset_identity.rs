@@ -29,7 +29,7 @@ pub(super) struct ResetIdentity {
 }
 
 pub(super) fn reset_identity(arguments: &ResetIdentity) -> Result<()> {
-    let config = load_config(&arguments.config.config)?;
+    let config = load_config(&arguments.config.path)?;
     let login = load_login(&config)?;
     let data_dir = DataDir::open(&config.data_dir)?;
     if !arguments.yes {

@@ -64,7 +64,7 @@ pub(super) fn service(arguments: &Service) -> Result<()> {
     if arguments.remove {
         return remove(arguments);
     }
-    let config = load_config(&arguments.config.config)?;
+    let config = load_config(&arguments.config.path)?;
     let unit = unit_for(arguments, &config).map_err(misconfigured)?;
     let text = unit.text().map_err(misconfigured)?;
     if arguments.print {
@@ -190,7 +190,7 @@ fn install(arguments: &Service, text: &str) -> Result<()> {
                 "system"
             },
             systemd.log(),
-            arguments.config.config.display()
+            arguments.config.path.display()
         ));
     }
     print("systemd does not run here, so the service is not started. Where it runs:")?;

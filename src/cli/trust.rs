@@ -28,7 +28,7 @@ pub(super) struct Trust {
 }
 
 pub(super) fn trust(arguments: &Trust) -> Result<()> {
-    let data_dir = load_config(&arguments.config.config)?.data_dir;
+    let data_dir = load_config(&arguments.config.path)?.data_dir;
     let user = &arguments.user;
     let report = block_on(ask_for_identity(data_dir.clone(), user.clone()))?;
     print(&describe(user, &report))?;
@@ -72,7 +72,7 @@ fn choose(arguments: &Trust, report: &IdentityReport) -> Result<MasterKey> {
     if !io::stdin().is_terminal() {
         bail!(
             "not accepted. To accept it: rcbot trust --config {} {user} --accept {shown}",
-            arguments.config.config.display()
+            arguments.config.path.display()
         );
     }
     let question = format!(

@@ -51,5 +51,5 @@ pub use own_identity::{RECOVERY_KEY_VARIABLE, RecoveryKey, reset_identity};
 pub use pinned_identities::{IdentityReport, KnownIdentity, NotAccepted};
 pub use proof::{Proof, Trust};
 pub use redact::{LinkReceipt, LinkTransactions};
-pub use registration::{GenerateError, Registration, RegistrationError, generate, write_new};
+pub use registration::{Registration, RegistrationError, WriteError, generate, write_new};
 pub use send::{Notice, Sound, Turn};

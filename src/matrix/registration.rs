@@ -13,10 +13,6 @@ use std::{
 };
 
 use matrix_sdk::ruma::UserId;
-use rand::{
-    TryRng,
-    rngs::{SysError, SysRng},
-};
 use regex::Regex;
 use serde::Deserialize;
 use serde_yaml::Value;
@@ -278,9 +274,7 @@ fn read_namespace(
     missing_docs,
     reason = "the messages and the names of the fields say it"
 )]
-pub enum GenerateError {
-    #[error("the system gives no random numbers for the tokens")]
-    NoRandomness(#[source] SysError),
+pub enum WriteError {
     /// There is such a file. The homeserver may know its tokens, so it is left alone.
     #[error(
         "{path} exists already and is left as it is: remove it, or name another file with --output"
@@ -294,10 +288,10 @@ pub enum GenerateError {
 
 /// The text of a registration for the bot's user, with two fresh tokens of 256 bits. A secret as a whole. With device management it
 /// is for a homeserver with Matrix Authentication Service, which logs in no appservice; newer homeservers take that for granted.
-pub fn generate(bot_user: &UserId, has_device_management: bool) -> Result<String, GenerateError> {
+pub fn generate(bot_user: &UserId, has_device_management: bool) -> String {
     let localpart = bot_user.localpart();
-    let as_token = random_token().map_err(GenerateError::NoRandomness)?;
-    let hs_token = random_token().map_err(GenerateError::NoRandomness)?;
+    let as_token = random_token();
+    let hs_token = random_token();
     let regex = namespace_regex(bot_user);
     let device_management = if has_device_management {
         format!(
@@ -306,7 +300,7 @@ pub fn generate(bot_user: &UserId, has_device_management: bool) -> Result<String
     } else {
         String::new()
     };
-    Ok(format!(
+    format!(
         "\
 # Lets rcbot act as {bot_user}. Keep it secret: whoever can read it can be the bot.
 # The homeserver needs a copy: `rcbot check` says how it gets one.
@@ -325,20 +319,20 @@ namespaces:
   aliases: []
   rooms: []
 {device_management}"
-    ))
+    )
 }
 
 /// Writes the text to a file that must not exist yet, mode 0600: the whole of it, or no file at all.
-pub fn write_new(path: &Path, text: &str) -> Result<(), GenerateError> {
+pub fn write_new(path: &Path, text: &str) -> Result<(), WriteError> {
     let folder = path
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
     try_write_new(path, folder, text).map_err(|source| match source.kind() {
-        io::ErrorKind::AlreadyExists => GenerateError::Exists {
+        io::ErrorKind::AlreadyExists => WriteError::Exists {
             path: path.to_owned(),
         },
-        _ => GenerateError::Unwritable {
+        _ => WriteError::Unwritable {
             path: path.to_owned(),
             source,
         },
@@ -359,16 +353,10 @@ fn try_write_new(path: &Path, folder: &Path, text: &str) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// 256 bits of the system's randomness, in hexadecimal digits.
-fn random_token() -> Result<String, SysError> {
-    let word = || SysRng.try_next_u64();
-    Ok(format!(
-        "{:016x}{:016x}{:016x}{:016x}",
-        word()?,
-        word()?,
-        word()?,
-        word()?
-    ))
+/// 256 random bits, in hexadecimal digits.
+fn random_token() -> String {
+    let bits = rand::random::<[u128; 2]>();
+    bits.map(|half| format!("{half:032x}")).concat()
 }
 
 #[cfg(test)]

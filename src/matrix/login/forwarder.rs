@@ -479,7 +479,7 @@ mod tests {
     /// The appservice of a configuration, and its token.
     fn appservice(config: &Config, folder: &std::path::Path) -> (Appservice, String) {
         let registration = folder.join("registration.yaml");
-        write_new(&registration, &generate(&config.bot_user, false).unwrap()).unwrap();
+        write_new(&registration, &generate(&config.bot_user, false)).unwrap();
         let registration = Registration::load(&registration, &config.bot_user).unwrap();
         let appservice = Appservice::new(config, &registration).unwrap();
         (appservice, registration.as_token.expose().to_owned())
