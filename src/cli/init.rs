@@ -49,16 +49,14 @@ struct Files {
 pub(super) fn init(arguments: Init) -> Result<()> {
     let files = Files::beside(&arguments.config.path)?;
     files.refuse_existing()?;
-    let answers = match arguments.input.complete() {
-        Some(answers) => answers,
-        None if io::stdin().is_terminal() => ask(arguments.input)?,
-        None => {
-            return Err(misconfigured(anyhow!(
-                "there is no terminal to ask at: give {} as well",
-                arguments.input.missing().join(", ")
-            )));
-        }
-    };
+    let missing = arguments.input.missing();
+    if !missing.is_empty() && !io::stdin().is_terminal() {
+        return Err(misconfigured(anyhow!(
+            "there is no terminal to ask at: give {} as well",
+            missing.join(", ")
+        )));
+    }
+    let answers = ask(arguments.input)?;
     write(&files, &answers, arguments.msc4190)?;
     let kind = block_on(async { Ok(HomeserverKind::ask(&answers.homeserver).await) })?;
     print(&templates::next_steps(

@@ -66,20 +66,6 @@ pub(super) struct Answers {
 }
 
 impl Input {
-    /// All answers, if all were given.
-    pub(super) fn complete(&self) -> Option<Answers> {
-        Some(Answers {
-            homeserver: self.homeserver.clone()?,
-            server_name: self.server_name.clone()?,
-            admin_room: self.admin_room.clone()?,
-            admins: self.admin.clone(),
-            directory: self.directory.clone()?,
-            project: self.project.clone()?,
-            localpart: self.localpart.clone(),
-            host: self.host.clone(),
-        })
-    }
-
     /// The flags without which there is something to ask.
     pub(super) fn missing(&self) -> Vec<&'static str> {
         let flags = [
@@ -93,13 +79,14 @@ impl Input {
         missing.map(|(flag, _)| flag).collect()
     }
 
-    /// Asks for what was not given. `discover` looks at a homeserver.
+    /// Asks for what was not given; for administrators only beside other questions. `discover` looks at a homeserver.
     pub(super) fn ask_for_the_rest<R: BufRead, W: Write>(
         self,
         prompt: &mut Prompt<R, W>,
         discover: impl Fn(&Url) -> Discovery,
         home: Option<&Path>,
     ) -> anyhow::Result<Answers> {
+        let asks = !self.missing().is_empty();
         let (homeserver, discovery) = match self.homeserver {
             Some(url) if self.server_name.is_some() => (url, Discovery::default()),
             Some(url) => {
@@ -121,7 +108,7 @@ impl Input {
             admin_room,
         )?;
         let admins = prompt.unless_given(
-            Some(self.admin).filter(|admins| !admins.is_empty()),
+            Some(self.admin).filter(|admins| !asks || !admins.is_empty()),
             &format!(
                 "Administrators, the only users who may command the bot (such as @alice:{server_name}; several with spaces \
                  between)"
