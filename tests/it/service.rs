@@ -286,6 +286,7 @@ fn the_units_are_sound() {
         ("rcbot.service", None, &[][..]),
         ("rcbot.service", Some("rcbot.service.d/no-root.conf"), &[]),
         ("rcbot.user.service", None, &["--user"]),
+        ("stop-rcbot-sessions.service", None, &[]),
     ] {
         let unit = lay_out(folder.path(), unit, drop_in);
         let Some(output) = systemd_analyze(folder.path(), options, &["verify", "--man=no"], &unit)
