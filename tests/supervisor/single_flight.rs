@@ -111,6 +111,7 @@ async fn settle(owner: &mut Owner) {
 
 /// Everybody got one answer, and what is there is what the answers say. Ends what is left.
 async fn check(owner: &mut Owner, sandbox: &Sandbox) {
+    owner.forget_slow_stops();
     let [first, ..] = &owner.notices[..] else {
         panic!("the stop has no answer")
     };
