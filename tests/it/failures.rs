@@ -125,7 +125,8 @@ async fn a_process_without_a_link_in_time_is_ended_with_its_children() {
             project
                 .standin("ask")
                 .set("stdin", "")
-                .set("link_timeout", "1s")
+                // It has to have asked by then.
+                .set("link_timeout", "10s")
         })
         .start(&alice)
         .await;

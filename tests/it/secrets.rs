@@ -89,7 +89,7 @@ async fn assert_main_job_keeps_its_secrets(
     bot.request(&bob, "start").await;
     let first = bot.start_session(&alice, "website").await;
     bot.request(&alice, "logs").await;
-    bot.private_message(&alice, "The last lines").await;
+    bot.private_message(&alice, "the last lines").await;
     bot.request(&alice, "stop").await;
     bot.wait_for_redaction(&alice, &first).await;
     let recovery_key = fs::read_to_string(bot.data_dir().join("matrix/recovery-key")).unwrap();
