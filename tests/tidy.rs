@@ -5,7 +5,6 @@
     reason = "a test fails by panicking"
 )]
 
-#[expect(dead_code, reason = "shared with docs.rs, which uses the rest")]
 #[path = "tidy/source.rs"]
 mod source;
 
@@ -227,6 +226,40 @@ fn a_secret_leaves_its_type_in_few_places_and_unsafe_code_is_in_one() {
     assert_none(|file| lines_with(file, "unsafe ", MAY_BE_UNSAFE));
 }
 
+/// The folder that knows the program, and the file in it with the program's sentences.
+const PROGRAM_FOLDER: &str = "src/remote_control/claude/";
+const PROGRAM_TEXTS: &str = "src/remote_control/claude/texts.rs";
+
+/// The sentences of the program: of fewer than three words nobody can say whose they are.
+fn sentences(file: &SourceFile) -> Vec<String> {
+    let literals = file.literals().into_iter();
+    let texts = literals.flat_map(|text| {
+        let text = text.trim_matches('"').replace("\\\"", "\"").to_lowercase();
+        text.split(" * ").map(str::to_owned).collect::<Vec<_>>()
+    });
+    let is_sentence = |text: &String| text.split_whitespace().count() >= 3;
+    texts.filter(is_sentence).collect()
+}
+
+/// The literals outside of the program's folder that hold one of its sentences.
+fn foreign_words(file: &SourceFile, sentences: &[String]) -> Vec<(usize, String)> {
+    if file.name.starts_with(PROGRAM_FOLDER) {
+        return Vec::new();
+    }
+    let literals = file.literals().into_iter();
+    let holds = |text: &String| sentences.iter().any(|it| text.to_lowercase().contains(it));
+    literals.filter(holds).map(|text| (1, text)).collect()
+}
+
+#[test]
+fn no_sentence_of_the_program_stands_outside_of_its_folder() {
+    let files = rust_files(PROGRAM_FOLDER);
+    let texts = files.iter().find(|file| file.name == PROGRAM_TEXTS);
+    let sentences = sentences(texts.unwrap());
+    assert!(sentences.len() > 50, "{sentences:?}");
+    assert_none(|file| foreign_words(file, &sentences));
+}
+
 #[test]
 fn every_file_says_what_it_is_and_every_folder_what_it_does_not_know() {
     assert_none(|file| {
@@ -314,4 +347,15 @@ fn the_rules_find_what_breaks_them() {
     let exposes = file("src/x.rs", "// link.expose()\nlink.expose();");
     assert_eq!(lines_with(&exposes, ".expose()", MAY_EXPOSE).len(), 1);
     assert!(lines_with(&exposes, ".expose()", "src/x.rs: why").is_empty());
+    let texts = file(
+        "",
+        "(\"no * could be found\", \"\\\"Sure?\\\" got no answer\", \"Remote Control\")",
+    );
+    let sentences = sentences(&texts);
+    assert_eq!(sentences, ["could be found", "\"sure?\" got no answer"]);
+    let says = file(
+        "src/x.rs",
+        "// could be found\nf(\"It Could \\\n  be found\")",
+    );
+    assert_eq!(foreign_words(&says, &sentences).len(), 1);
 }

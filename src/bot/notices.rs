@@ -65,6 +65,23 @@ impl Bot {
                 Notice::Reconnected { after } => {
                     self.announce(&reply::reconnected(&project, after));
                 }
+                Notice::Complained {
+                    cause,
+                    quote,
+                    in_room,
+                    requesters,
+                } => {
+                    if in_room {
+                        let (prefix, place) = (&self.config.command_prefix, self.place(&project));
+                        self.announce(&reply::complained(prefix, &project, cause, &place));
+                    }
+                    for user in requesters {
+                        if let Ok(user) = OwnedUserId::try_from(user) {
+                            let text = reply::quote(&project, &quote);
+                            self.show_unasked(&project, user, text);
+                        }
+                    }
+                }
                 Notice::EndsSoon { holders, left } => {
                     let text = reply::ends_soon(&self.config.command_prefix, &project, left);
                     for user in holders {

@@ -1,6 +1,6 @@
 //! Every sentence the bot says, plain and HTML. Each says what happened, and what to do.
 //!
-//! Invariant: no sentence holds a link, and none but `last_output` a word that a session's process printed.
+//! Invariant: no sentence holds a link, and none but `last_output` and `quote` a word that a session's process printed.
 
 use std::{
     fmt,

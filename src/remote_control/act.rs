@@ -9,7 +9,7 @@ use super::{
     ProjectName, RemoteControl, Request, Session, SessionId, Slot, State, StoreError, now,
     store::Record,
     tasks::{RETRY_AFTER, Spawning, Task},
-    watch,
+    watch::{self, Known},
 };
 
 impl RemoteControl {
@@ -32,6 +32,7 @@ impl RemoteControl {
             | Event::LinkShown(_)
             | Event::NoLink(_)
             | Event::Connection(_)
+            | Event::Complained(..)
             | Event::Exited(..)
             | Event::NotEnded(_)
             | Event::TreeGone(_)
@@ -129,16 +130,23 @@ impl RemoteControl {
     }
 
     fn watch(&mut self, name: &ProjectName, process: ProcessIdentity) {
-        let session = self.slot(name).record.session.as_ref();
-        let (deadline, link) = match session.map(Session::state) {
-            Some(State::Starting { deadline, .. }) => (Some(*deadline), None),
-            Some(State::Running { link, .. }) => (None, Some(link.clone())),
+        let Some(session) = self.slot(name).record.session.as_ref() else {
+            return;
+        };
+        let beginning = session.start().beginning;
+        let (deadline, link) = match session.state() {
+            State::Starting { deadline, .. } => (Some(*deadline), None),
+            State::Running { link, .. } => (None, Some(link.clone())),
             // There is nothing to wait for but the end.
-            Some(State::Spawning { .. } | State::Stopping { .. } | State::Resting { .. })
-            | None => (None, None),
+            State::Spawning { .. } | State::Stopping { .. } | State::Resting { .. } => (None, None),
+        };
+        let known = Known {
+            beginning,
+            deadline,
+            link,
         };
         if let Some(task) = self.task(name, Some(process.clone())) {
-            self.run(task, |task| watch::watch(task, process, deadline, link));
+            self.run(task, |task| watch::watch(task, process, known));
         }
     }
 

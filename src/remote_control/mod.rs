@@ -47,7 +47,7 @@ use tracing::{error, info};
 
 pub use account::{account, login_ends_in};
 pub(crate) use claude::Place;
-pub use claude::{Cause, Connection, LinkPattern, PatternError, SESSION_ID_VARIABLE};
+pub use claude::{Cause, Connection, LinkPattern, PatternError, Quote, SESSION_ID_VARIABLE};
 pub use folder::{FolderFacts, FolderReader, last_used};
 pub use logs::{Output, OutputError};
 pub use notice::{DeliveryId, Notice, Notices, Outcome, Phase, SessionStatus, Status};

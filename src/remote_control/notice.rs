@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::{
-    claude::{Cause, Connection},
+    claude::{Cause, Connection, Quote},
     logs::Output,
     options::{Options, Start},
     process::StopReport,
@@ -52,6 +52,14 @@ pub enum Notice {
     CutOff { lasts: Duration, restart: Restart },
     /// It is back, after so long a time.
     Reconnected { after: Duration },
+    /// The program goes on and complains, of what is not known or keeps conversations from starting. What it says is for those who
+    /// asked for the link, in confidence; that it does so for the room, where it is to hear of that.
+    Complained {
+        cause: Cause,
+        quote: Quote,
+        in_room: bool,
+        requesters: Vec<String>,
+    },
     /// A session ends soon. For those who have its link.
     EndsSoon {
         holders: Vec<String>,

@@ -13,6 +13,7 @@
 //! Invariants: no I/O; every way out of life leads through `Stopping`, where the whole process tree is ended, but for a
 //! process that never came to be.
 
+mod complaints;
 mod cut_off;
 mod ending;
 mod life;
@@ -31,6 +32,7 @@ use super::{
 };
 use crate::link::Link;
 
+pub(crate) use complaints::MOST_COMPLAINTS;
 pub(crate) use life::{Effect, Event};
 
 /// How long before its end a session's requesters are warned.
@@ -328,6 +330,9 @@ pub(crate) struct Session {
     /// The uptime at which people last heard that it is cut off.
     #[serde(default)]
     cut_off_told: Option<Duration>,
+    /// What it complained of and people have heard.
+    #[serde(default)]
+    complaints: Vec<complaints::Complaint>,
     /// Why some of its processes cannot be ended. Found out anew after a restart.
     #[serde(skip)]
     not_ended: Option<String>,

@@ -187,6 +187,34 @@ async fn a_session_that_ends_by_itself_is_announced_and_its_link_redacted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_error_that_is_not_known_is_quoted_in_private_and_only_named_in_the_room() {
+    let alice = person("alice").await;
+    let moon = "Error: The moon is full.";
+    let bot = bot()
+        .project("website", |project| {
+            project.standin(&format!("stderr={moon}"))
+        })
+        .project("blog", |project| project.standin("event=gone"))
+        .start(&alice)
+        .await;
+    bot.start_session(&alice, "website").await;
+    let named = bot
+        .announcement(&alice, "an error that I do not know")
+        .await;
+    named.is(
+        "website: claude printed an error that I do not know. I sent its first line privately to everyone who asked for the \
+         link.",
+    );
+    let quoted = bot
+        .private_message(&alice, "website: an error that it printed")
+        .await;
+    quoted.says(moon);
+    bot.start_session(&alice, "blog").await;
+    let told = bot.announcement(&alice, "no conversation can start").await;
+    told.says("removed by an update.\nSay `!rc stop blog`, then `!rc start blog`.");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_second_bot_on_the_same_files_is_refused() {
     let (_alice, bot) = alice_and_bot().await;
     let second = run_to_end(&mut bot.command("run"));

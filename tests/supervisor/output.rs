@@ -6,7 +6,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use rcbot::remote_control::{Cause, Ending, Exit, MAX_OUTPUT, Phase};
+use rcbot::remote_control::{Beginning, Cause, Ending, Exit, MAX_OUTPUT, Notice, Phase};
 use tokio::time::{Instant, sleep_until};
 
 use crate::support::{DEADLINE, Sandbox, alone::alone, eventually, owner::Owner};
@@ -183,6 +183,122 @@ async fn a_conversation_that_is_continued_has_the_link_of_its_own_line() {
     assert!(link.starts_with("https://claude.ai/code/session_"));
     assert!(link.is(&sandbox.standin_records()[0].link));
     owner.stop_and_wait().await;
+}
+
+/// The link of the earlier session opens a conversation that nobody asked for.
+#[tokio::test]
+async fn what_is_shown_again_of_an_earlier_session_is_not_the_link() {
+    for words in ["again", "again,slow=3"] {
+        let sandbox = Sandbox::new();
+        let mut owner = Owner::restore(&sandbox, sandbox.project(words));
+        owner.begin("alice", Beginning::Resumed);
+        let link = owner.link(0).await;
+        assert!(link.is(&sandbox.standin_records()[0].link), "{words}");
+        owner.stop_and_wait().await;
+        assert_eq!(owner.delivered.len(), 1, "{words}");
+    }
+}
+
+/// What is told of it, and that it is told once.
+async fn complaint(words: &str, within: Duration) -> (Option<(Cause, String, bool)>, usize) {
+    let sandbox = Sandbox::new();
+    let mut owner = Owner::with_session(&sandbox, sandbox.project(words)).await;
+    let until = Instant::now() + within;
+    while owner.notices.is_empty() && Instant::now() < until {
+        owner.handle_next(Duration::from_millis(50)).await;
+    }
+    owner.handle_next(Duration::from_millis(1500)).await;
+    let told = match owner.notices.first() {
+        Some(Notice::Complained {
+            cause,
+            quote,
+            in_room,
+            requesters,
+        }) => {
+            assert_eq!(requesters, &["alice"]);
+            Some((*cause, quote.expose().to_owned(), *in_room))
+        }
+        _ => None,
+    };
+    let count = owner.notices.len();
+    assert_eq!(owner.phase(), Some(Phase::Running), "it goes on: {words}");
+    owner.stop_and_wait().await;
+    (told, count)
+}
+
+#[tokio::test]
+async fn a_running_session_whose_program_complains_is_told_at_once_and_once() {
+    let moon = "Error: The moon is full.";
+    for (words, cause, quote) in [
+        (format!("stderr={moon}"), Cause::Unknown, moon),
+        (format!("event={moon}"), Cause::Unknown, moon),
+        (
+            "event=gone".to_owned(),
+            Cause::ProgramGone,
+            "Session failed: program not found",
+        ),
+        (
+            "event=directory".to_owned(),
+            Cause::DirectoryGone,
+            "Session failed: working folder not found",
+        ),
+        (
+            "event=spawn".to_owned(),
+            Cause::ConversationsFail,
+            "Session failed: spawn error",
+        ),
+        (
+            "event=start".to_owned(),
+            Cause::ConversationsFail,
+            "Error: Couldn't start session",
+        ),
+        (
+            "event=credential".to_owned(),
+            Cause::ConversationsFail,
+            "Warning: The server keeps rejecting",
+        ),
+    ] {
+        let (told, count) = complaint(&words, DEADLINE).await;
+        let (told, said, in_room) = told.expect(&words);
+        assert_eq!((told, in_room, count), (cause, true, 1), "{words}");
+        assert!(said.starts_with(quote), "{said}");
+    }
+    let words = "event=Session failed: Workspace not trusted. cse_1";
+    assert_eq!(complaint(words, Duration::from_secs(3)).await, (None, 0));
+}
+
+#[tokio::test]
+async fn a_start_that_fails_for_an_unknown_reason_is_quoted() {
+    for (words, quote) in [
+        (
+            "complaint=Error: The moon is full.%0Aand shines",
+            "Error: The moon is full.",
+        ),
+        (
+            "complaint=The moon is full.%0Aand shines",
+            "The moon is full.",
+        ),
+        (
+            "complaint=no link: https%3A//claude.ai/code/session_1",
+            "no link: [link]",
+        ),
+    ] {
+        let sandbox = Sandbox::new();
+        let mut owner = Owner::restore(&sandbox, sandbox.project(words));
+        owner.start("alice");
+        owner.outcome().await;
+        let [
+            Notice::Complained {
+                quote: said,
+                in_room: false,
+                ..
+            },
+        ] = &owner.notices[..]
+        else {
+            panic!("{words}: {:?}", owner.notices)
+        };
+        assert_eq!(said.expose(), quote);
+    }
 }
 
 #[tokio::test]

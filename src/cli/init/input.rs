@@ -195,7 +195,7 @@ fn directory(text: &str, home: Option<&Path>) -> Result<PathBuf, String> {
     });
     if is_home {
         return Err(format!(
-            "{} is your home directory, which claude never trusts; name another one",
+            "{} is a home directory, which claude never trusts; name another one",
             path.display()
         ));
     }
@@ -257,7 +257,7 @@ mod tests {
         for part in [
             "found \"https://example.org\", wanted a server name without https://",
             "found \"alice\", wanted a user id",
-            "/ is your home directory, which claude never trusts",
+            "/ is a home directory, which claude never trusts",
             "no directory at /nowhere (No such file or directory",
             "/dev/null is not a directory",
             "found \"../x\": ",

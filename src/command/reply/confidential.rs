@@ -7,7 +7,7 @@ use matrix_sdk::ruma::RoomId;
 use super::{End, IDENTITY_CHANGED, Mark, Reply, moment, unmarked};
 use crate::{
     matrix::{NotConfidential, PICTURE_SIGN},
-    remote_control::{Options, Output, OutputError, ProjectName},
+    remote_control::{Options, Output, OutputError, ProjectName, Quote},
 };
 
 /// How many bytes of a session's output are shown: a message fits into an event of 64 KiB, encrypted, and on a phone this is ten
@@ -76,20 +76,31 @@ pub(crate) fn picture(project: &ProjectName) -> Reply {
     ))
 }
 
-/// What a session printed last, for those who may have its link. The only reply with words of a process.
+/// What a session complained of, for those who may have its link. With the next, the only replies with words of a process.
+pub(crate) fn quote(project: &ProjectName, quote: &Quote) -> Reply {
+    let head = format!("**{project}: an error that it printed**");
+    with_output(&head, quote.expose())
+}
+
+/// What a session printed last, for those who may have its link.
 pub(crate) fn last_output(project: &ProjectName, output: &Output, now: SystemTime) -> Reply {
     if output.is_empty() {
         return Reply::new(format!("**{project}** has printed nothing."));
     }
-    let head = Reply::new(format!(
-        "**{project}: the last lines that it printed, as of {}**",
-        moment(now, now)
-    ));
     let all = output.expose();
     // What was printed last tells most.
     let text = all
         .split_at(all.ceil_char_boundary(all.len().saturating_sub(LONGEST_OUTPUT)))
         .1;
+    let head = format!(
+        "**{project}: the last lines that it printed, as of {}**",
+        moment(now, now)
+    );
+    with_output(&head, text)
+}
+
+fn with_output(head: &str, text: &str) -> Reply {
+    let head = Reply::new(head);
     Reply {
         plain: format!("{}\n\n{text}", head.plain),
         html: format!(

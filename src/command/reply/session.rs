@@ -146,6 +146,13 @@ impl<'a> Failure<'a> {
         }
     }
 
+    /// It is started again anyway: nobody needs to read that this is what to do.
+    fn but_for_a_restart(self, ending: &Ending) -> Self {
+        let is_done = ending.cause().is_some_and(Cause::takes_only_a_restart);
+        let remedy = self.remedy.filter(|_| !is_done);
+        Self { remedy, ..self }
+    }
+
     /// `what`: happened to the project. `next`: what comes now.
     fn told(self, what: &str, next: &str) -> Reply {
         self.marked(Mark::Failed, what, next)
@@ -233,7 +240,13 @@ fn remedy(
     place: &Place,
 ) -> Option<String> {
     match cause {
-        None | Some(Cause::Unknown) => None,
+        None => None,
+        Some(Cause::Unknown) => Some(format!(
+            "Claude printed an error that I do not know: I sent its first line privately, and `{prefix} logs {project}` shows more."
+        )),
+        Some(Cause::ProgramGone | Cause::ConversationsFail) => Some(format!(
+            "Say `{prefix} stop {project}`, then `{prefix} start {project}`."
+        )),
         Some(Cause::NothingToResume) => {
             Some(format!("`{prefix} start {project}` starts a new one."))
         }
@@ -356,14 +369,16 @@ pub(crate) fn restarting(
         let next = format!(" I will restart it in {rest}, and send its link again.");
         let failure = Failure::of_session(prefix, project, ending, place);
         // What starts it again is under way.
-        let is_known = ending.cause().is_some_and(|cause| cause != Cause::Unknown);
-        let remedy = failure.remedy.filter(|_| is_known);
-        return Failure { remedy, ..failure }.marked(Mark::Busy, "has ended", &next);
+        let is_named = ending.cause().is_some();
+        let remedy = failure.remedy.filter(|_| is_named);
+        let failure = Failure { remedy, ..failure }.but_for_a_restart(ending);
+        return failure.marked(Mark::Busy, "has ended", &next);
     }
     let next = format!(
         " I will try again in {rest}, and for as long as it takes. `{prefix} stop {project}` ends that."
     );
-    Failure::of_start(prefix, project, ending, place).marked(Mark::Busy, "is not back", &next)
+    let failure = Failure::of_start(prefix, project, ending, place).but_for_a_restart(ending);
+    failure.marked(Mark::Busy, "is not back", &next)
 }
 
 /// A session that runs and that nobody can use.
@@ -400,6 +415,28 @@ pub(crate) fn reconnected(project: &ProjectName, after: Duration) -> Reply {
     )
 }
 
+/// A session whose program complains, and goes on.
+pub(crate) fn complained(
+    prefix: &str,
+    project: &ProjectName,
+    cause: Cause,
+    place: &Place,
+) -> Reply {
+    if cause == Cause::Unknown {
+        let text = format!(
+            "**{project}**: {}. I sent its first line privately to everyone who asked for the link.",
+            cause.what()
+        );
+        return Reply::marked(Mark::Busy, text);
+    }
+    let failure = Failure {
+        project,
+        why: Why::ProbableCause(cause.what()),
+        remedy: remedy(prefix, project, Some(cause), place),
+    };
+    failure.told("runs, but no conversation can start in it", "")
+}
+
 /// A first start that failed for a reason that passes.
 pub(crate) fn trying_again(
     prefix: &str,
@@ -412,11 +449,8 @@ pub(crate) fn trying_again(
         " I will try again in {}, for as long as it takes, and send the link then. `{prefix} stop {project}` ends that.",
         humantime::format_duration(rest)
     );
-    Failure::of_start(prefix, project, ending, place).marked(
-        Mark::Busy,
-        "has not started yet",
-        &next,
-    )
+    let failure = Failure::of_start(prefix, project, ending, place).but_for_a_restart(ending);
+    failure.marked(Mark::Busy, "has not started yet", &next)
 }
 
 /// The record of a session was lost, and with it who has the link.
@@ -553,6 +587,11 @@ mod tests {
             (
                 exited(Some(Cause::Unknown)),
                 ": its process ended before it showed a link (exit code 1).",
+                "Claude printed an error that I do not know: I sent its first line privately, and `!rc logs website` shows more.",
+            ),
+            (
+                exited(None),
+                ": its process ended before it showed a link (exit code 1).",
                 "`!rc logs website` shows what it printed.",
             ),
             (
@@ -566,6 +605,47 @@ mod tests {
                 format!("website did not start{why}\n{remedy}")
             );
         }
+    }
+
+    #[test]
+    fn what_is_tried_again_does_not_say_that_one_should_try_again() {
+        let rest = Duration::from_secs(5);
+        let said = |cause| {
+            let cause = Some(cause);
+            let exit = Exit::Code(1);
+            let start = Ending::ExitedBeforeLink { exit, cause };
+            let run = Ending::Exited { exit, cause };
+            let start = trying_again("!rc", &website(), &start, rest, &place()).plain;
+            let run = restarting("!rc", &website(), &run, rest, &place()).plain;
+            [start, run].map(|said| said.lines().nth(1).map(str::to_owned))
+        };
+        for cause in [
+            Cause::ServiceBusy,
+            Cause::ServiceFails,
+            Cause::EnvironmentLost,
+        ] {
+            assert_eq!(said(cause), [None, None], "{cause:?}");
+        }
+        let stop = "Stop the other one if there is one, such as in a terminal of buildhost.";
+        assert_eq!(
+            said(Cause::AlreadyServed),
+            [(); 2].map(|()| Some(stop.to_owned()))
+        );
+    }
+
+    #[test]
+    fn a_running_session_of_no_use_is_told_with_the_one_remedy() {
+        let said = |cause| complained("!rc", &website(), cause, &place()).plain;
+        let gone = "website runs, but no conversation can start in it. Probable cause: ";
+        let restart = "Say `!rc stop website`, then `!rc start website`.";
+        for (cause, remedy) in [
+            (Cause::ProgramGone, restart),
+            (Cause::ConversationsFail, restart),
+            (Cause::DirectoryGone, "Bring it back on buildhost."),
+        ] {
+            assert_eq!(said(cause), format!("{gone}{}.\n{remedy}", cause.what()));
+        }
+        assert!(!said(Cause::Unknown).contains(gone));
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::texts::{CONNECTING, DISCONNECTED, RECONNECTING};
+
 /// The state of the connection, as the head of the program's status block has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -32,10 +34,10 @@ impl Connection {
         }
         let mut parts = text.split(DOT).map(str::trim);
         match parts.next()? {
-            "Connecting" => Some(Self::Connecting),
-            "Reconnecting" => Some(Self::Reconnecting {
+            CONNECTING => Some(Self::Connecting),
+            RECONNECTING => Some(Self::Reconnecting {
                 disconnected: parts
-                    .find_map(|part| part.strip_prefix("disconnected "))
+                    .find_map(|part| part.strip_prefix(DISCONNECTED))
                     .and_then(|time| humantime::parse_duration(time).ok()),
             }),
             _ => None,

@@ -1,11 +1,44 @@
-//! Why a session does not come up or ends, told from what the program says, and what to do about it.
+//! Why a session does not come up, ends or is of no use, told from what the program says, and what to do about it.
 //!
 //! The texts are those of `claude` 2.1.332, read in the program itself, and of earlier versions; docs/claude.md has the evidence. They
 //! are matched loosely, for wording changes.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
+
+use super::{
+    links::LinkPattern,
+    texts::{
+        COMPLAINTS, COMPLETED, FAILED, LINGERS, OBSTACLES, OWN_EVENTS, QUESTIONS, REMARKS,
+        TRUST_QUESTION,
+    },
+};
+
+/// What looks like an error in a line that does not begin as the program's own do, in lower case.
+const LOOKS_LIKE_ERROR: [&str; 12] = [
+    "error",
+    "fatal",
+    "fail",
+    "cannot",
+    "can't",
+    "couldn't",
+    "could not",
+    "unable to",
+    "denied",
+    "refused",
+    "not found",
+    "panic",
+];
+
+/// How many bytes of a line are quoted: two lines of a phone's screen and more than any complaint that is known has.
+const LONGEST_QUOTE: usize = 300;
+
+/// So many conversations that failed one after the other are no chance.
+const FAILURES: u32 = 3;
 
 /// A reason that the program gives for not serving.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -40,6 +73,10 @@ pub enum Cause {
     NothingToResume,
     ConsentAsked,
     SpawnModeAsked,
+    /// What keeps its conversations from starting while it runs.
+    ProgramGone,
+    DirectoryGone,
+    ConversationsFail,
     /// It complains of something that is not known here.
     Unknown,
 }
@@ -88,137 +125,107 @@ struct Facts {
     outlook: Outlook,
 }
 
-/// What the program says, in lower case; `*` stands for any text. Where several match, the first one counts: the more specific
-/// stand before those that are said along with them.
-const COMPLAINTS: [(&str, Cause); 69] = [
-    // The host and the command line.
-    ("native binary not installed", Cause::NotInstalled),
-    ("unknown argument", Cause::CommandLine),
-    ("unknown option", Cause::CommandLine),
-    ("unknown permission mode", Cause::CommandLine),
-    ("cannot be used with", Cause::CommandLine),
-    (
-        "is not supported by claude remote-control",
-        Cause::CommandLine,
-    ),
-    ("may only be specified once", Cause::CommandLine),
-    ("--spawn requires", Cause::CommandLine),
-    ("--capacity requires", Cause::CommandLine),
-    ("--settings requires", Cause::CommandLine),
-    ("part or all of the --settings file", Cause::CommandLine),
-    ("worktree mode needs a git repository", Cause::CommandLine),
-    (
-        "input must be provided either through stdin",
-        Cause::NeedsTerminal,
-    ),
-    // Trust.
-    ("is your home directory", Cause::HomeDirectory),
-    (
-        "home directory is trusted one session at a time",
-        Cause::HomeDirectory,
-    ),
-    ("workspace not trusted", Cause::WorkspaceNotTrusted),
-    // Who is logged in, and with what.
-    ("requires a full-scope login token", Cause::LongLivedToken),
-    ("requires claude.ai subscription auth", Cause::ApiKey),
-    ("trusted device", Cause::TrustedDevices),
-    (
-        "must be logged in to use remote control",
-        Cause::NotLoggedIn,
-    ),
-    ("requires a claude.ai subscription", Cause::NotLoggedIn),
-    ("unable to determine your organization", Cause::NotLoggedIn),
-    (
-        "could not renew this computer's connection",
-        Cause::LoginRefused,
-    ),
-    ("authentication failed (401)", Cause::LoginRefused),
-    ("oauth token has expired", Cause::LoginRefused),
-    // What is switched off, and by whom.
-    (
-        "only available when using claude via api.anthropic.com",
-        Cause::ForeignEndpoint,
-    ),
-    ("base url uses http", Cause::ForeignEndpoint),
-    ("requires feature-flag evaluation", Cause::TelemetryOff),
-    ("(managed setting", Cause::SwitchedOff),
-    (
-        "couldn't load your organization's policy",
-        Cause::PolicyUnreadable,
-    ),
-    ("by your organization's policy", Cause::Policy),
-    ("compliance policy", Cause::Policy),
-    ("enabled for this account", Cause::NotEnabled),
-    ("enabled for your account", Cause::NotEnabled),
-    ("not available for your account", Cause::NotEnabled),
-    ("not be available for this organization", Cause::NotEnabled),
-    ("is too old for remote control", Cause::TooOld),
-    ("older than the minimum version", Cause::TooOld),
-    // Conversations, and the directory.
-    ("no recent session found", Cause::NothingToResume),
-    ("error: session * not found", Cause::NothingToResume),
-    (
-        "error: session * has no environment",
-        Cause::NothingToResume,
-    ),
-    ("couldn't reconnect session", Cause::NothingToResume),
-    ("worker registration failed * 404", Cause::StalePointer),
-    ("already served by", Cause::AlreadyServed),
-    ("already being served by", Cause::AlreadyServed),
-    ("already running in this directory", Cause::AlreadyServed),
-    ("failed with status 409", Cause::AlreadyServed),
-    (
-        "could not renew this environment's credential",
-        Cause::EnvironmentLost,
-    ),
-    ("remote control session expired", Cause::EnvironmentLost),
-    // Whom the service refuses, and that it cannot be reached.
-    ("access denied (403)", Cause::AccessDenied),
-    ("refused to reconnect this computer", Cause::AccessDenied),
-    ("rate limited (429)", Cause::ServiceBusy),
-    ("failed with status 5", Cause::ServiceFails),
-    ("persistent errors for", Cause::ServiceFails),
-    ("certificate", Cause::Certificate),
-    ("remote credentials fetch failed", Cause::Network),
-    ("could not verify", Cause::Network),
-    ("couldn't verify", Cause::Network),
-    ("couldn't reach the server", Cause::Network),
-    ("server unreachable for", Cause::Network),
-    ("getaddrinfo", Cause::Network),
-    ("socket hang up", Cause::Network),
-    ("econnre", Cause::Network),
-    ("etimedout", Cause::Network),
-    ("enetunreach", Cause::Network),
-    ("ehostunreach", Cause::Network),
-    ("timeout of", Cause::Network),
-    // No answer to a question.
-    (
-        "\"enable remote control?\" got no answer",
-        Cause::ConsentAsked,
-    ),
-    ("\"choose [1/2] * got no answer", Cause::SpawnModeAsked),
-];
+/// The first line of what the program complains of, short and without links. A secret: it may say anything.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Quote(String);
 
-/// At the end of what was printed: the program may wait for an answer.
-const QUESTIONS: [(&str, Cause); 3] = [
-    ("enable remote control? (y/n)", Cause::ConsentAsked),
-    ("choose [1/2] (default: 1)", Cause::SpawnModeAsked),
-    ("choose [1/2]", Cause::SpawnModeAsked),
-];
+impl Quote {
+    pub(crate) fn new(line: &str, pattern: &LinkPattern) -> Self {
+        let mut line = pattern.blot_out(line.trim());
+        let end = line.floor_char_boundary(LONGEST_QUOTE);
+        if end < line.len() {
+            line.truncate(end);
+            line.push_str(" ..");
+        }
+        Self(line)
+    }
 
-/// The question whether to trust a directory, which it asks at a terminal: `Trust /srv/website? [y/N]`.
-const TRUST_QUESTION: &str = "? [y/n]";
+    /// The line. For those who may have the session's link, in confidence.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
 
-/// What it says when it stays for a while after a refusal, and comes to nothing.
-const LINGERS: &str = "exiting in about";
+    /// Whether it says the same, but for numbers and names of conversations.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        let words = |quote| {
+            let Self(line): &Self = quote;
+            line.split_whitespace()
+                .filter(|word| !word.contains(|character: char| character.is_ascii_digit()))
+        };
+        words(self).eq(words(other))
+    }
+}
 
-/// How lines on stderr begin that are no complaints.
-const REMARKS: [&str; 2] = ["Warning: ", "Resuming session "];
+impl fmt::Debug for Quote {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Quote(..)")
+    }
+}
 
 /// The lines of a text that the program calls errors itself.
 pub(crate) fn errors(stderr: &str) -> String {
     let lines = stderr.lines().filter(|line| line.starts_with("Error"));
     lines.collect::<Vec<_>>().join("\n")
+}
+
+/// The lines of stderr that complain, as far as they have ended, of what is not known. While there is no link, all of it is the program's,
+/// and if one of its complaints is known, the rest belongs to that.
+pub(crate) fn unknown_lines(stderr: &str, has_link: bool) -> Vec<&str> {
+    let whole = stderr.rsplit_once('\n').map_or("", |(whole, _)| whole);
+    let is_unknown = |line: &&str| Cause::complaint(line).is_none();
+    let errors = whole.lines().filter(|line| line.starts_with("Error"));
+    if has_link {
+        return errors.filter(is_unknown).collect();
+    }
+    if Cause::complaint(stderr).is_some() {
+        return Vec::new();
+    }
+    let mut others = complaining(whole).filter(|line| {
+        let line = line.to_lowercase();
+        LOOKS_LIKE_ERROR.iter().any(|part| line.contains(part))
+    });
+    let errors: Vec<_> = errors.collect();
+    if errors.is_empty() {
+        others.next().into_iter().collect()
+    } else {
+        errors
+    }
+}
+
+/// The first line of stderr that may tell why it comes to nothing.
+pub(crate) fn first_line(stderr: &str) -> Option<&str> {
+    let errors = stderr.lines().find(|line| line.starts_with("Error"));
+    errors.or_else(|| complaining(stderr).next())
+}
+
+/// The lines of stderr that are no mere remarks.
+fn complaining(stderr: &str) -> impl Iterator<Item = &str> {
+    let lines = stderr.lines().filter(|line| !line.trim().is_empty());
+    lines.filter(|line| !REMARKS.iter().any(|begin| line.starts_with(begin)))
+}
+
+/// What the events of a running program say of its conversations.
+#[derive(Debug, Default)]
+pub(crate) struct Conversations {
+    /// How many have failed since one went well.
+    failed: u32,
+}
+
+impl Conversations {
+    /// What keeps them from starting, where an event tells that.
+    pub(crate) fn obstacle(&mut self, event: &str) -> Option<Cause> {
+        if event.starts_with(COMPLETED) {
+            self.failed = 0;
+        } else if event.starts_with(FAILED) {
+            self.failed += 1;
+        }
+        let text = normalised(event);
+        let known = OBSTACLES.iter().find(|(begin, _)| text.starts_with(begin));
+        let fail_all = (self.failed >= FAILURES).then_some(Cause::ConversationsFail);
+        known.map(|(_, cause)| *cause).or(fail_all)
+    }
 }
 
 impl Cause {
@@ -230,11 +237,17 @@ impl Cause {
         complaint.map(|(_, cause)| *cause)
     }
 
-    /// Recognises what the program says of itself among its events on stdout. Other events may hold words of conversations.
+    /// Recognises what the program complains of among its events on stdout, as [`Cause::Unknown`] what is not known. Other events may
+    /// hold words of conversations.
     pub(crate) fn event(event: &str) -> Option<Self> {
-        let begins = ["Error: ", "Warning: Remote Control", "Remote Control"];
-        let is_of_itself = begins.iter().any(|begin| event.starts_with(begin));
-        is_of_itself.then(|| Self::complaint(event)).flatten()
+        let is_of_itself = OWN_EVENTS.iter().any(|begin| event.starts_with(begin));
+        let is_plain = OWN_EVENTS
+            .last()
+            .is_some_and(|begin| event.starts_with(begin));
+        let unknown = (!is_plain).then_some(Self::Unknown);
+        is_of_itself
+            .then(|| Self::complaint(event).or(unknown))
+            .flatten()
     }
 
     /// Recognises the question at which the program waits, in the visible text of its stdout. Nothing else there tells a cause: the
@@ -253,10 +266,7 @@ impl Cause {
 
     /// Whether the program complains of anything at all.
     pub(crate) fn unknown(stderr: &str) -> Option<Self> {
-        let lines = stderr.lines().filter(|line| !line.trim().is_empty());
-        let mut complaints =
-            lines.filter(|line| !REMARKS.iter().any(|begin| line.starts_with(begin)));
-        complaints.next().map(|_| Self::Unknown)
+        complaining(stderr).next().map(|_| Self::Unknown)
     }
 
     /// Whether the program says on stderr that it comes to nothing, and stays for a while all the same.
@@ -267,6 +277,11 @@ impl Cause {
     /// Whether it is of use to try again.
     pub(crate) fn outlook(self) -> Outlook {
         self.facts().outlook
+    }
+
+    /// Whether there is nothing to do about it but to start it again: whoever hears that this is done has no need to read it.
+    pub(crate) fn takes_only_a_restart(self) -> bool {
+        [Self::ServiceBusy, Self::ServiceFails, Self::EnvironmentLost].contains(&self)
     }
 
     /// What is the matter, as a part of a sentence.
@@ -401,12 +416,12 @@ impl Cause {
             ),
             Self::ServiceBusy => (
                 "the service answers that there were too many requests (429)",
-                "wait some minutes and try again",
+                "wait some minutes and start it again",
                 Passes,
             ),
             Self::ServiceFails => (
                 "the service fails",
-                "wait some minutes and try again; https://status.claude.com tells of disturbances",
+                "wait some minutes and start it again; https://status.claude.com tells of disturbances",
                 Passes,
             ),
             Self::EnvironmentLost => (
@@ -421,7 +436,7 @@ impl Cause {
             ),
             Self::AlreadyServed => (
                 "another `claude remote-control` serves the project's directory, or the last one's registration has not lapsed, which takes one to three minutes",
-                "stop the other one, which may run in a terminal of {host}, or wait three minutes and try again",
+                "stop the other one if there is one, such as in a terminal of {host}",
                 Lapses,
             ),
             Self::NothingToResume => (
@@ -439,9 +454,24 @@ impl Cause {
                 "add `--spawn=same-dir` to the project's `command` in config.yaml, and restart the bot",
                 NeedsPerson,
             ),
+            Self::ProgramGone => (
+                "the program file that it was started from is gone, most likely removed by an update",
+                "stop the session and start it again",
+                NeedsPerson,
+            ),
+            Self::DirectoryGone => (
+                "the project's directory is gone from the host",
+                "bring it back on {host}",
+                NeedsPerson,
+            ),
+            Self::ConversationsFail => (
+                "claude reports one failure after the other",
+                "stop the session and start it again",
+                NeedsPerson,
+            ),
             Self::Unknown => (
                 "claude printed an error that I do not know",
-                "read what it printed, which the command `logs` shows you privately",
+                "read its first line, which I sent privately, or more of it with the command `logs`",
                 Unknown,
             ),
         };
@@ -632,6 +662,12 @@ mod tests {
                 "Warning: Remote Control could not renew this computer's connection: claude.ai did not accept the sign-in",
                 Some(Cause::LoginRefused),
             ),
+            ("Error: The moon is full.", Some(Cause::Unknown)),
+            (
+                "Warning: Remote Control is under the moon",
+                Some(Cause::Unknown),
+            ),
+            ("Remote Control is under the moon", None),
             ("Session failed: Workspace not trusted (1)", None),
             ("kept worktree /srv/getaddrinfo", None),
             ("Warning: getaddrinfo (session_1)", None),
@@ -665,6 +701,87 @@ mod tests {
             ("", false, None),
         ] {
             assert_eq!(Cause::question(stdout, has_answer), cause, "{stdout}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_quoted_by_its_first_line() {
+        for (stderr, has_link, lines) in [
+            (
+                "Error: The moon is full.\n  It shines.\n",
+                false,
+                &["Error: The moon is full."][..],
+            ),
+            ("Error: The moon is full.", false, &[]),
+            ("Error: The moon is full.\nError: getaddrinfo\n", false, &[]),
+            (
+                "Error: The moon is full.\nError: getaddrinfo\n",
+                true,
+                &["Error: The moon is full."],
+            ),
+            (
+                "+ cd /srv\nclaude: fatal: the moon\nat x failed\nnot found\n",
+                false,
+                &["claude: fatal: the moon"],
+            ),
+            ("claude: fatal: the moon\n", true, &[]),
+            ("Warning: it cannot be\n+ cd /srv\n", false, &[]),
+        ] {
+            assert_eq!(unknown_lines(stderr, has_link), lines, "{stderr}");
+        }
+        assert_eq!(first_line("Warning: x\n\n+ a\n b"), Some("+ a"));
+        assert_eq!(first_line("+ a\nError: b"), Some("Error: b"));
+        assert_eq!(first_line("\n"), None);
+    }
+
+    #[test]
+    fn a_quote_is_short_and_holds_no_link_and_is_like_another_but_for_numbers() {
+        let pattern = LinkPattern::new(r"https://claude\.ai/code/.+").unwrap();
+        let quote = |line: &str| Quote::new(line, &pattern);
+        let said = quote(" Error: no https://claude.ai/code/session_1?from=cli, sorry ");
+        assert_eq!(said.expose(), "Error: no [link] sorry");
+        assert_eq!(format!("{said:?}"), "Quote(..)");
+        let long = quote(&"\u{e4}".repeat(LONGEST_QUOTE));
+        assert_eq!(long.expose().len(), LONGEST_QUOTE + 3);
+        assert!(
+            quote("Error: session cse_1 is lost").is_like(&quote("Error: session cse_2 is lost"))
+        );
+        assert!(
+            !quote("Error: session cse_1 is lost").is_like(&quote("Error: session cse_1 is found"))
+        );
+    }
+
+    #[test]
+    fn what_keeps_conversations_from_starting_is_told_from_one_that_fails() {
+        let mut conversations = Conversations::default();
+        for (event, cause) in [
+            (
+                "Session failed: program not found: '/x'. An update may have removed it. cse_1",
+                Some(Cause::ProgramGone),
+            ),
+            (
+                "Session failed: working folder not found: '/srv' cse_1",
+                Some(Cause::DirectoryGone),
+            ),
+            ("Session completed (3s) cse_1", None),
+            (
+                "Session failed: spawn error: spawn /x EACCES cse_1",
+                Some(Cause::ConversationsFail),
+            ),
+            (
+                "Error: Couldn\u{2019}t start session cse_1: no",
+                Some(Cause::ConversationsFail),
+            ),
+            ("Session failed: Process exited with error cse_1", None),
+            (
+                "Session failed: Process exited with error cse_2",
+                Some(Cause::ConversationsFail),
+            ),
+            ("Session completed (3s) cse_3", None),
+            ("Session failed: see: program not found cse_1", None),
+            ("kept worktree /srv", None),
+        ] {
+            assert_eq!(conversations.obstacle(event), cause, "{event}");
         }
     }
 

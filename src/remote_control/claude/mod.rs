@@ -9,14 +9,15 @@ mod launch;
 mod links;
 mod output;
 pub(crate) mod prerequisites;
+mod texts;
 mod visible;
 
 pub use connection::Connection;
-pub use diagnosis::Cause;
+pub use diagnosis::{Cause, Quote};
 pub use launch::SESSION_ID_VARIABLE;
 pub use links::{LinkPattern, PatternError};
 pub use output::{OutputReader, Said};
 pub use visible::visible_text;
 
-pub(crate) use diagnosis::{Outlook, Place, errors};
+pub(crate) use diagnosis::{Conversations, Outlook, Place, errors, first_line, unknown_lines};
 pub(crate) use launch::{Invocation, WAY_OUT, environment, fill_in};

@@ -10,12 +10,10 @@ use vte::{Params, Parser, Perform};
 
 use super::{
     links::{LinkPattern, SCHEME, is_of_url},
+    texts::{CONVERSATION_IDS, FAILED, OWN_LINES},
     visible::{is_string_end, is_style},
 };
 use crate::link::Link;
-
-/// How the line begins in which the program shows the session's link. The link is its last word.
-const OWN_LINES: [&str; 2] = ["Code anywhere with", "Continue coding in"];
 
 /// How the head of the status block begins: a mark between two dots (U+00B7).
 const HEAD: char = '\u{b7}';
@@ -31,9 +29,10 @@ const LONGEST_OSC: usize = 2048;
 /// Something that the program said.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Said {
-    /// A link, in the program's own line or alone in a line.
+    /// A link, in the program's own line, within the status block if there is one; or alone in a line, where there is none.
     Link(Link),
-    /// A link in another line, as wrappers and other versions may print it, and what stands before it there.
+    /// A link in another line, as wrappers and other versions may print it, and what stands before it there. In the own line too where that
+    /// stands outside of the block: then it is something that is shown again.
     LinkAfter(Link, String),
     /// The head of the status block, such as `·|· Reconnecting · retrying in 8s · disconnected 42s`; only when it changes.
     Head(String),
@@ -64,6 +63,8 @@ impl OutputReader {
                 in_hyperlink: false,
                 line: Line::default(),
                 head: None,
+                in_block: false,
+                in_failure: false,
                 said: Vec::new(),
             },
             held: Vec::new(),
@@ -124,6 +125,7 @@ impl OutputReader {
         self.held.clear();
         self.page.in_text = true;
         self.page.in_hyperlink = false;
+        self.page.in_block = false;
         self.page.line = Line {
             is_lost: true,
             ..Line::default()
@@ -171,6 +173,10 @@ struct Page {
     line: Line,
     /// The last one; with the first one it is known that the program shows a status block.
     head: Option<String>,
+    /// The lines below a head and up to the link are those of the block.
+    in_block: bool,
+    /// What a conversation printed before it failed may go on in lines of its own.
+    in_failure: bool,
     said: Vec<Said>,
 }
 
@@ -187,12 +193,37 @@ struct Line {
     is_lost: bool,
 }
 
+impl Line {
+    /// What the program says itself does, other than what conversations are called and do.
+    fn begins_on_the_left(&self) -> bool {
+        !self.is_torn && !self.text.starts_with(' ') && !self.begins_in_hyperlink
+    }
+
+    fn is_head(&self) -> bool {
+        self.begins_on_the_left() && !self.is_lost && self.text.starts_with(HEAD)
+    }
+
+    fn ends_with_id(&self) -> bool {
+        let last = self.text.split_whitespace().next_back().unwrap_or_default();
+        CONVERSATION_IDS.iter().any(|begin| last.starts_with(begin))
+    }
+}
+
 impl Page {
     fn end_line(&mut self) {
-        self.said.extend(self.judge());
-        if let Some(Said::Head(head)) = self.said.last() {
-            self.head = Some(head.clone());
+        let said = self.judge();
+        match &said {
+            Some(Said::Head(head)) => self.head = Some(head.clone()),
+            Some(Said::Link(_) | Said::Event(_)) => self.in_block = false,
+            Some(Said::LinkAfter(..)) | None => {}
         }
+        if self.line.is_head() {
+            (self.in_block, self.in_failure) = (true, false);
+        } else if self.head.is_some() {
+            let is_failure = matches!(&said, Some(Said::Event(event)) if event.starts_with(FAILED));
+            self.in_failure = (self.in_failure || is_failure) && !self.line.ends_with_id();
+        }
+        self.said.extend(said);
         self.line = Line::default();
     }
 
@@ -210,18 +241,21 @@ impl Page {
         if text.is_empty() || text.len() > LONGEST_LINE || line.is_lost {
             return None;
         }
-        let begins_on_the_left = !line.is_torn && !text.starts_with(' ');
-        let is_of_program = begins_on_the_left && !line.begins_in_hyperlink;
-        if is_of_program && text.starts_with(HEAD) {
+        let is_of_program = line.begins_on_the_left();
+        if line.is_head() {
             let is_news = self.head.as_deref() != Some(text);
             return is_news.then(|| Said::Head(text.to_owned()));
+        }
+        if self.in_failure {
+            return None;
         }
         if is_of_program && let Some(event) = event(text) {
             return Some(Said::Event(event.to_owned()));
         }
         let (url, found) = self.link_in(text)?;
         let is_alone = self.head.is_none() && text == url;
-        let is_own = OWN_LINES.iter().any(|begin| text.starts_with(begin));
+        let is_in_place = self.in_block || self.head.is_none();
+        let is_own = is_in_place && OWN_LINES.iter().any(|begin| text.starts_with(begin));
         if is_of_program && (is_own && text.ends_with(url) || is_alone) {
             Some(Said::Link(found))
         } else if self.head.is_none() || is_of_program {
@@ -273,6 +307,8 @@ impl Perform for Page {
     fn csi_dispatch(&mut self, _: &Params, intermediates: &[u8], _: bool, action: char) {
         if !is_style(intermediates, action) {
             self.tear_line(matches!(action, 'A' | 'B' | 'J' | 'K' | 'h' | 'l'));
+            // What is painted over is no block any more.
+            self.in_block &= action != 'A';
         }
         self.in_text = true;
     }

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     link::Link,
     remote_control::{
-        claude::{Cause, Connection},
+        claude::{Cause, Connection, Quote},
         notice::{Notice, Outcome},
         options::Start,
         process::{Exit, NotSpawned, ProcessIdentity, StopReport},
@@ -43,6 +43,8 @@ pub(crate) enum Event {
     NoLink(Option<Cause>),
     /// The program says something else of its connection than before.
     Connection(Connection),
+    /// It goes on and complains, of what is not known or keeps conversations from starting.
+    Complained(Cause, Quote),
     Exited(Exit, Option<Cause>),
     /// Some processes cannot be ended, and it is tried again.
     NotEnded(String),
@@ -108,6 +110,7 @@ impl Session {
             unheard: requests.clone(),
             heard: None,
             cut_off_told: None,
+            complaints: Vec::new(),
             not_ended: None,
         };
         for request in requests {
@@ -139,6 +142,7 @@ impl Session {
             Event::LinkShown(link) => self.on_link_shown(&link, now),
             Event::NoLink(cause) => self.on_no_link(cause, terms, now),
             Event::Connection(connection) => self.on_connection(connection, now),
+            Event::Complained(cause, quote) => self.on_complained(cause, quote),
             Event::Exited(exit, cause) => self.on_exited(exit, cause, now),
             Event::NotEnded(reason) => self.on_not_ended(reason),
             Event::TreeGone(report) => self.on_tree_gone(report, terms, now),
@@ -262,6 +266,7 @@ impl Session {
         }
         self.state = State::Spawning { since: now.uptime };
         self.heard = None;
+        self.forget_obstacles();
         vec![Effect::Spawn]
     }
 
@@ -482,13 +487,17 @@ impl Session {
 
     /// Those who have the link.
     fn holders(&self) -> Vec<String> {
-        let all = self.deliveries.iter();
-        let arrived = all.filter(|delivery| delivery.receipt.is_some());
-        let mut holders: Vec<_> = arrived
+        self.requesters(|delivery| delivery.receipt.is_some())
+    }
+
+    /// Those who asked for the link, and to whose delivery that applies.
+    pub(super) fn requesters(&self, applies: impl Fn(&Delivery) -> bool) -> Vec<String> {
+        let all = self.deliveries.iter().filter(|delivery| applies(delivery));
+        let mut requesters: Vec<_> = all
             .map(|delivery| delivery.request.requester.clone())
             .collect();
-        holders.sort_unstable();
-        holders.dedup();
-        holders
+        requesters.sort_unstable();
+        requesters.dedup();
+        requesters
     }
 }

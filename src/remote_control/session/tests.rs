@@ -375,6 +375,7 @@ fn a_delivery_that_is_refused_leaves_the_session_for_a_next_try() {
     assert_eq!(effects, [deliver(1, "alice", "one")]);
 }
 
+mod complaints;
 mod connection;
 mod events;
 mod life_span;

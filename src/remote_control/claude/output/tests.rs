@@ -7,6 +7,7 @@ use super::*;
 const PATTERN: &str = r"https://claude\.ai/code[/?][A-Za-z0-9_./?=&%~-]+";
 const LINK: &str = "https://claude.ai/code?environment=env_01AbC";
 const OTHER: &str = "https://claude.ai/code/session_01XyZ";
+const READY: &str = "\u{b7}\u{2714}\u{fe0e}\u{b7} Ready";
 const OWN: &str = "Code anywhere with the Claude mobile app or";
 
 fn reader() -> OutputReader {
@@ -104,6 +105,47 @@ fn nothing_that_a_conversation_is_called_or_does_is_said_by_the_program() {
     // Events may hold anything.
     let failed = format!("Session failed: {OWN} {OTHER} (1)");
     assert_eq!(read(&format!("[12:34:56] {failed}\n")), [event(&failed)]);
+}
+
+#[test]
+fn an_own_line_that_is_no_part_of_the_block_is_something_that_is_shown_again() {
+    let head = "\u{b7}\u{2714}\u{b7} Connected\n";
+    let words = format!("{OWN} ");
+    for between in [
+        "\x1b[3A\x1b[J",
+        "[12:34:56] an event\n",
+        &format!("\n{OWN} {LINK}\n"),
+    ] {
+        let output = format!("{head}{between}{OWN} {OTHER}\n");
+        assert_eq!(
+            read(&output).last(),
+            Some(&after(&words, OTHER)),
+            "{between:?}"
+        );
+    }
+    let output = format!("{head}{OWN} {LINK}\n\x1b[2A\x1b[J{head}    any\n\n{OWN} {OTHER}\n");
+    assert_eq!(read(&output).last(), Some(&link(OTHER)));
+}
+
+#[test]
+fn what_a_conversation_printed_before_it_failed_is_nothing_that_the_program_says() {
+    let head = "\u{b7}\u{2714}\u{b7} Connected\n";
+    let failed = "Session failed: one";
+    let lines = format!("{OWN} {OTHER}\n[12:34:56] Error: Workspace not trusted.\nsee {OTHER}");
+    let block = format!("{head}{OWN} {LINK}\n");
+    let output =
+        format!("{block}\x1b[2A\x1b[J[12:34:56] {failed}\n{lines} cse_1\n[12:34:57] next\n{block}");
+    let connected = self::head(head.trim_end());
+    assert_eq!(
+        read(&output),
+        [
+            connected,
+            link(LINK),
+            event(failed),
+            event("next"),
+            link(LINK)
+        ]
+    );
 }
 
 #[test]
@@ -411,7 +453,7 @@ proptest! {
         cuts in prop::collection::vec(any::<Index>(), 0..6),
     ) {
         let url = format!("https://claude.ai/code/session_{id}");
-        let own = format!("\x1b]8;;\x07\n{OWN} {url}\n");
+        let own = format!("\x1b]8;;\x07\n{READY}\n{OWN} {url}\n");
         let output = [&before, own.as_bytes(), &after].concat();
         let said = read_in_pieces(pieces(&output, &cuts));
         let times = said.iter().filter(|said| **said == link(&url)).count();
@@ -428,7 +470,7 @@ proptest! {
     ) {
         let mut reader = reader();
         let url = format!("https://claude.ai/code?environment=env_{begin}");
-        let own = format!("\x1b]8;;\x07\n{OWN} {url}{invisible}");
+        let own = format!("\x1b]8;;\x07\n{READY}\n{OWN} {url}{invisible}");
         let output = [&before, own.as_bytes()].concat();
         let mut said: Vec<_> = pieces(&output, &cuts).into_iter().flat_map(|piece| reader.push(piece)).collect();
         said.extend(reader.push(rest.as_bytes()));
