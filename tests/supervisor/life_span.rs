@@ -196,6 +196,71 @@ async fn a_session_that_is_cut_off_is_told_once_and_again_when_it_is_back() {
 }
 
 #[tokio::test]
+async fn a_session_that_is_stuck_is_restarted_where_that_is_wanted_and_told_once() {
+    let sandbox = Sandbox::new();
+    let mut project = sandbox.project("reconnect=1,first=1");
+    project.settings.reconnect_limit = SECOND;
+    project.settings.restart = Restart::OnExit;
+    let mut owner = Owner::with_session(&sandbox, project).await;
+    let first = owner.link(0).await;
+    let second = owner.link(1).await;
+    assert!(
+        !second.is(&sandbox.standin_records()[0].link)
+            && second.is(&sandbox.standin_records()[1].link)
+    );
+    assert!(first.is(&sandbox.standin_records()[0].link));
+    assert_eq!(owner.redacted.len(), 1);
+    let told = &owner.notices[..];
+    assert!(
+        matches!(told, [
+            Notice::CutOff { restart, .. },
+            Notice::Restarting { ending: Ending::CutOff { .. }, had_link, .. },
+        ] if *restart == Restart::OnExit && *had_link),
+        "{told:?}"
+    );
+    owner
+        .until("it is connected", |owner| {
+            let connection = owner.session().unwrap().connection;
+            (connection == Some(Connection::Connected)).then_some(())
+        })
+        .await;
+    assert_eq!(owner.notices.len(), 2, "{:?}", owner.notices);
+    owner.stop_and_wait().await;
+}
+
+#[tokio::test]
+async fn a_first_start_that_fails_for_a_cause_that_passes_is_tried_again_and_comes_up() {
+    for (complaint, cause) in [
+        (
+            "Error: getaddrinfo EAI_AGAIN api.anthropic.com",
+            Cause::Network,
+        ),
+        ("limit", Cause::ServiceBusy),
+        ("server", Cause::ServiceFails),
+    ] {
+        let sandbox = Sandbox::new();
+        // Also where nobody asked for it, at boot.
+        let mut project = sandbox.project(&format!("complaint={complaint},first=1"));
+        project.deliver_to = vec!["alice".to_owned()];
+        let mut owner = Owner::restore(&sandbox, project);
+        let link = owner.link(0).await;
+        assert!(link.is(&sandbox.standin_records()[1].link), "{complaint}");
+        let [
+            Notice::Restarting {
+                ending,
+                had_link: false,
+                ..
+            },
+        ] = &owner.notices[..]
+        else {
+            panic!("{complaint}: {:?}", owner.notices)
+        };
+        assert_eq!(ending.cause(), Some(cause));
+        owner.stop_and_wait().await;
+    }
+}
+
+#[tokio::test]
 async fn a_stop_that_takes_a_while_is_told_before_it_is_over_and_kills_nothing() {
     let sandbox = Sandbox::new();
     let mut owner = Owner::with_session(&sandbox, sandbox.project("stopping=4")).await;

@@ -5,9 +5,10 @@ use std::time::Duration;
 use super::{Effect, Ending, Heard, Moment, Restart, Session, State, Terms};
 use crate::remote_control::{claude::Connection, notice::Notice};
 
-/// How long after its limit a session that is cut off is restarted: the program gives up by itself at the usual limit, if it is not
-/// stuck, and its own way is the better one.
+/// How long at most after its limit, in parts of which, a session that is cut off is restarted: the program gives up by itself at the
+/// usual limit, if it is not stuck, and its own way is the better one.
 const TIME_TO_GIVE_UP: Duration = Duration::from_mins(1);
+const PART_OF_LIMIT: u32 = 10;
 
 impl Session {
     pub(super) fn on_connection(&mut self, connection: Connection, now: Moment) -> Vec<Effect> {
@@ -62,10 +63,11 @@ impl Session {
 
     /// The uptime at which something is to be done about its being cut off.
     pub(super) fn cut_off_wake(&self, terms: &Terms) -> Option<Duration> {
-        let limit = self.cut_off_since()? + terms.reconnect_limit?;
+        let limit = terms.reconnect_limit?;
+        let over = self.cut_off_since()? + limit;
         match terms.restart {
-            _ if !self.is_cut_off() => Some(limit),
-            Restart::OnExit => Some(limit + TIME_TO_GIVE_UP),
+            _ if !self.is_cut_off() => Some(over),
+            Restart::OnExit => Some(over + TIME_TO_GIVE_UP.min(limit / PART_OF_LIMIT)),
             Restart::Never => None,
         }
     }
