@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 use tracing::{error, info, warn};
 
-use super::{Fault, HostSignal, MatrixFolder, folder, hosts::SIGNAL_EVENT};
+use super::{Fault, HostSignal, MatrixFolder, folder, message::SIGNAL_EVENT};
 use crate::atomic_file;
 
 /// The only to-device events that a bot needs: they bring room keys, and all else that a device says in confidence.

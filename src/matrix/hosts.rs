@@ -18,7 +18,7 @@ use matrix_sdk::{
 use serde::{Deserialize, Serialize};
 use tracing::debug;
 
-use super::{Fault, Matrix};
+use super::{Fault, Matrix, Signal, message::SIGNAL_EVENT};
 
 /// The type of the event. Its state key is the bot's user.
 pub const HOST_EVENT: &str = "rcbot.host";
@@ -79,40 +79,6 @@ pub struct HostEvent {
     pub bot: OwnedUserId,
     /// What it announces.
     pub announcement: Announcement,
-}
-
-/// The type of the to-device events.
-pub(super) const SIGNAL_EVENT: &str = "rcbot.host_signal";
-
-/// What one bot says to those of other hosts. Who sent it is the homeserver's word.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct HostSignal {
-    /// The bot.
-    #[serde(rename = "sender")]
-    pub bot: OwnedUserId,
-    /// What it says.
-    pub content: Signal,
-}
-
-/// What a signal says. Never more than that a bot runs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Signal {
-    /// What it is about: the id of a command, as a rule.
-    pub about: String,
-    /// What it says of that.
-    pub kind: SignalKind,
-}
-
-/// The kinds of signals.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SignalKind {
-    /// This bot answers, unless another one said so before.
-    Claim,
-    /// The same; and each bot that runs is to send a [`Self::Pong`].
-    Ping,
-    /// This bot runs.
-    Pong,
 }
 
 /// The event as anybody may send it.

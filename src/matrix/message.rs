@@ -9,8 +9,6 @@ use matrix_sdk::ruma::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::HostSignal;
-
 /// What a reaction begins with that asks for the picture of the link that it is put to.
 pub const PICTURE_SIGN: &str = "📷";
 
@@ -50,6 +48,40 @@ pub enum Arrival {
     Joined,
     /// The room was upgraded, and is another one now.
     Moved,
+}
+
+/// The type of the to-device events.
+pub(super) const SIGNAL_EVENT: &str = "rcbot.host_signal";
+
+/// What one bot says to those of other hosts. Who sent it is the homeserver's word.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct HostSignal {
+    /// The bot.
+    #[serde(rename = "sender")]
+    pub bot: OwnedUserId,
+    /// What it says.
+    pub content: Signal,
+}
+
+/// What a signal says. Never more than that a bot runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signal {
+    /// What it is about: the id of a command, as a rule.
+    pub about: String,
+    /// What it says of that.
+    pub kind: SignalKind,
+}
+
+/// The kinds of signals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SignalKind {
+    /// This bot answers, unless another one said so before.
+    Claim,
+    /// The same; and each bot that runs is to send a [`Self::Pong`].
+    Ping,
+    /// This bot runs.
+    Pong,
 }
 
 /// A text that somebody addressed to the bot in the admin room.

@@ -41,12 +41,11 @@ pub use guard::Quarantine;
 pub use homeserver::HomeserverKind;
 pub use hosts::{
     AnnouncedNames, AnnouncedProject, AnnouncedSession, Announcement, HOST_EVENT, HostEvent,
-    HostSignal, Signal, SignalKind,
 };
 pub use inbox::{Skew, Undecrypted};
 pub use link_picture::{NoPicture, PictureDelivery, PictureMessage};
 pub use login::Login;
-pub use message::{Arrival, Heard, Message, PICTURE_SIGN, ReplyTo};
+pub use message::{Arrival, Heard, HostSignal, Message, PICTURE_SIGN, ReplyTo, Signal, SignalKind};
 pub use own_identity::{RECOVERY_KEY_VARIABLE, RecoveryKey, reset_identity};
 pub use pinned_identities::{IdentityReport, KnownIdentity, NotAccepted};
 pub use proof::{Proof, Trust};
