@@ -51,6 +51,9 @@ const LIGHT: u8 = 0xff;
 /// The byte of eight black pixels.
 const DARK: u8 = 0x00;
 
+/// The bot's own reaction to a link, for people to add theirs. It begins with [`PICTURE_SIGN`](super::PICTURE_SIGN).
+const PICTURE_OFFER: &str = "📷 QR code";
+
 /// The picture of a link that somebody has, on its way into the same room.
 pub struct PictureDelivery {
     link: Link,
@@ -90,6 +93,23 @@ pub enum NoPicture {
     /// Somebody else came into the room while it was sent: it has to be redacted, and the link too.
     #[error("somebody else came into the direct message with the picture")]
     Overheard,
+}
+
+impl Matrix {
+    /// Offers the picture of a link, by the reaction that asks for it.
+    pub async fn offer_picture(
+        &self,
+        link: &LinkReceipt,
+        transaction: &OwnedTransactionId,
+    ) -> Result<(), Fault> {
+        match self.client.get_room(&link.room) {
+            Some(room) => {
+                self.annotate(&room, &link.event, PICTURE_OFFER, transaction)
+                    .await
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 impl PictureDelivery {

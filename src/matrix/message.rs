@@ -12,9 +12,6 @@ use serde::{Deserialize, Serialize};
 /// What a reaction begins with that asks for the picture of the link that it is put to.
 pub const PICTURE_SIGN: &str = "📷";
 
-/// The bot's own reaction, for people to add theirs.
-pub(super) const PICTURE_OFFER: &str = "📷 QR code";
-
 /// What the bot hears.
 #[derive(Debug)]
 #[expect(missing_docs, reason = "the names of the fields say it")]

@@ -18,9 +18,8 @@ use tokio::sync::OwnedMutexGuard;
 use tracing::{debug, error};
 
 use super::{
-    Chain, Fault, LinkReceipt, Matrix, ReplyTo,
+    Chain, Fault, Matrix, ReplyTo,
     confidentiality::{is_confidential, was_between_two},
-    message::PICTURE_OFFER,
 };
 
 /// How long a text may be as JSON, plain and HTML together. An event is 64 KiB at most (specification, "Size limits"), and
@@ -93,22 +92,8 @@ impl Matrix {
             .await
     }
 
-    /// Offers the picture of a link, by the reaction that asks for it.
-    pub async fn offer_picture(
-        &self,
-        link: &LinkReceipt,
-        transaction: &OwnedTransactionId,
-    ) -> Result<(), Fault> {
-        match self.client.get_room(&link.room) {
-            Some(room) => {
-                self.annotate(&room, &link.event, PICTURE_OFFER, transaction)
-                    .await
-            }
-            None => Ok(()),
-        }
-    }
-
-    async fn annotate(
+    /// Puts a reaction to a message.
+    pub(super) async fn annotate(
         &self,
         room: &Room,
         event: &EventId,
