@@ -116,7 +116,7 @@ async fn a_bot_that_the_homeserver_does_not_log_in_is_seen_to_act_as_the_appserv
     for name in ["server_name", ACCOUNT, "sync", "pinned_identities"] {
         checkup.passed(name, "");
     }
-    checkup.passed("identity", "opens the secrets");
+    checkup.passed("identity", "unlocks the bot's identity");
     assert_eq!(bot.devices(&alice).await, devices, "no device was made");
 }
 

@@ -36,7 +36,7 @@ async fn a_bot_that_runs_is_found_well_left_as_it_is_and_told_of_without_a_secre
     for name in of_homeserver.iter().chain(&OF_THE_ROOM) {
         checkup.passed(name, "");
     }
-    checkup.passed("identity", "opens the secrets");
+    checkup.passed("identity", "unlocks the bot's identity");
     checkup.passed("room", bot.admin_room().as_str());
     checkup.passed("commanders", alice.user_id().as_str());
     checkup.passed("checked_as", "environment: the bot's");
