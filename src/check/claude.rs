@@ -131,7 +131,7 @@ impl Site<'_> {
         Err(Outcome::failed(
             format!("there is no {name}{place}"),
             "install it, or give its full path in config.yaml, or add its folder to the PATH of the bot (under systemd: \
-             `Environment=PATH=` in the unit); and restart the bot",
+             `Environment=PATH=` in the unit, and `systemctl daemon-reload`); and restart the bot",
         ))
     }
 
@@ -175,7 +175,8 @@ fn judge_fault(program: &Path, invocation: Invocation, fault: &NotPrinted) -> Ou
     let shown = program.display();
     let remedy = format!(
         "`{shown} --version`, as the user who runs rcbot, tells more; if it misses another program, add that program's folder \
-         to the PATH of the bot (under systemd: `Environment=PATH=` in the unit), and restart the bot"
+         to the PATH of the bot (under systemd: `Environment=PATH=` in the unit, and `systemctl daemon-reload`), and restart \
+         the bot"
     );
     let knows_its_version = invocation == Invocation::Direct;
     match fault {

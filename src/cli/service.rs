@@ -19,7 +19,7 @@ use tracing::warn;
 
 use super::{ConfigFile, load_config, misconfigured, print};
 use crate::config::Config;
-use systemd::Systemd;
+use systemd::{Step, Systemd};
 use unit::Unit;
 
 /// Where units of the administrator lie: systemd.unit(5).
@@ -172,15 +172,24 @@ fn install(arguments: &Service, text: &str) -> Result<()> {
     let systemd = Systemd::of(arguments.user, &arguments.name);
     let steps = systemd.enable();
     if systemd.is_running() {
-        for step in &steps {
+        let run = |step: &Step| {
             print(&format!("Running `{step}`"))?;
-            step.run().with_context(|| {
+            step.run()
+        };
+        for step in &steps {
+            run(step).with_context(|| {
                 format!(
                     "the unit is written, but the service does not run. If you still run the bot in a terminal, end it there; \
                      `{}` tells more. Then run the command again",
                     systemd.status()
                 )
             })?;
+        }
+        if let Some(step) = &systemd.linger() {
+            run(step).context(
+                "the service runs, but it ends when you log out, and all sessions with it: \
+                 `sudo loginctl enable-linger \"$USER\"` lets it run on",
+            )?;
         }
         return print(&format!(
             "The service runs, and starts with the {}. Watch it with `{}`, and try it with `rcbot check --config {}`.",
@@ -194,9 +203,10 @@ fn install(arguments: &Service, text: &str) -> Result<()> {
         ));
     }
     print("systemd does not run here, so the service is not started. Where it runs:")?;
+    let steps = steps.into_iter().chain(systemd.linger());
     steps
-        .iter()
-        .try_for_each(|step| print(&format!("  {step}")))
+        .map(|step| format!("  {step}"))
+        .try_for_each(|line| print(&line))
 }
 
 /// Whole or not at all; what is there already stays unless it is to be replaced.

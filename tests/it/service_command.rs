@@ -102,8 +102,8 @@ fn a_service_of_a_user_is_written_started_and_removed() {
         [
             "systemctl --user daemon-reload",
             "systemctl --user enable rcbot.service",
-            "loginctl enable-linger",
             "systemctl --user restart rcbot.service",
+            "loginctl enable-linger",
         ]
     );
     let unit = fs::read_to_string(home.unit()).unwrap();
@@ -163,6 +163,20 @@ fn without_a_running_systemd_the_commands_are_said() {
     ] {
         said.says(step);
     }
+}
+
+#[test]
+fn a_service_that_would_end_at_the_log_out_says_so() {
+    let home = Home::new("running");
+    home.program("loginctl", "exit 1");
+    let said = refused(&home.service(&["--user"]), 1);
+    said.says("the service runs, but it ends when you log out");
+    said.says("`sudo loginctl enable-linger \"$USER\"`");
+    assert!(!said.contains("end it there"), "{said}");
+    assert!(
+        home.told()
+            .contains(&"systemctl --user restart rcbot.service".to_owned())
+    );
 }
 
 #[test]

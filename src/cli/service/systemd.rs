@@ -32,18 +32,19 @@ impl<'a> Systemd<'a> {
     }
 
     /// Enables and starts the service; one that runs is restarted, as its unit may be another than before.
-    pub(super) fn enable(&self) -> Vec<Step> {
+    pub(super) fn enable(&self) -> [Step; 3] {
         let unit = self.unit();
-        let mut steps = vec![self.reload(), self.systemctl(&["enable", &unit])];
-        if self.of_user {
-            // Else the user's services, and all sessions, end with the user's last login.
-            steps.push(Step(vec![
-                "loginctl".to_owned(),
-                "enable-linger".to_owned(),
-            ]));
-        }
-        steps.push(self.systemctl(&["restart", &unit]));
-        steps
+        [
+            self.reload(),
+            self.systemctl(&["enable", &unit]),
+            self.systemctl(&["restart", &unit]),
+        ]
+    }
+
+    /// Without it the user's services, and all sessions, end with the user's last login.
+    pub(super) fn linger(&self) -> Option<Step> {
+        let words = ["loginctl", "enable-linger"].map(str::to_owned);
+        self.of_user.then(|| Step(words.into()))
     }
 
     pub(super) fn disable(&self) -> Step {
