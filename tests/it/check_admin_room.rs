@@ -121,7 +121,10 @@ async fn a_room_in_which_nobody_may_command_is_told() {
     let user = bob.user_id();
     bot.reconfigure(|config| config["authorization"]["users"] = json!([user]));
     let remedy = Checkup::of(&bot).failed("commanders", "none is in the room");
-    assert_eq!(remedy, format!("invite {user} to the room, and give them power level 100"));
+    assert_eq!(
+        remedy,
+        format!("invite {user} to the room, and give them power level 100")
+    );
     alice.invite(bot.admin_room(), user).await.unwrap();
     bob.join(bot.admin_room()).await.unwrap();
     alice.set_power_level(bot.admin_room(), user, 100).await;

@@ -157,7 +157,10 @@ async fn without_a_bot_the_operator_is_told_to_start_it() {
     let bot = bot().prepare(&alice).await;
     let output = trust(&bot, &[alice.user_id().as_str()]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("start the bot first"), "{output:?}");
+    assert!(
+        stderr(&output).contains("start the bot first"),
+        "{output:?}"
+    );
 }
 
 /// Loses everything of the bot's log-in but its recovery key, which is given back.
