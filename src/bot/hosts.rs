@@ -13,7 +13,10 @@ use std::{
 };
 
 use matrix_sdk::ruma::{OwnedUserId, UserId, serde::Base64};
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout, timeout_at},
+};
 use tracing::{debug, warn};
 
 use super::{Bot, answer, connection::MatrixHandle, projects::BelowRoots, queue::Limited};
@@ -21,7 +24,7 @@ use crate::{
     command::{
         digest::Digest,
         hosts::{Host, Unnamed},
-        reply::{self, Reply},
+        reply::{self, OtherHost, Reply},
     },
     config::{Config, HostName},
     matrix::{
@@ -33,7 +36,7 @@ use crate::{
 
 /// How long each bot has to claim what is its turn before it is the next one's: a signal takes a tenth of that on an idle homeserver.
 /// Where it takes longer, it is still one bot that answers, only not the first.
-pub(super) const TURN: Duration = Duration::from_millis(700);
+pub(super) const TURN: Duration = Duration::from_millis(400);
 
 /// How long the bot has whose host is meant, as none can take its place.
 pub(super) const TURN_OF_MEANT: Duration = Duration::from_secs(5);
@@ -41,8 +44,11 @@ pub(super) const TURN_OF_MEANT: Duration = Duration::from_secs(5);
 /// How long a bot waits for its own claim to come back. A homeserver that does not bring it must not keep everybody silent.
 const LONGEST_CLAIM: Duration = Duration::from_secs(10);
 
-/// How long the bots have to show that they run, from when they were asked: somebody waits for an overview.
-const LONGEST_PONG: Duration = Duration::from_millis(800);
+/// How long an overview waits for the bots to show that they run: with the way to the room and back it is two seconds.
+const LONGEST_OVERVIEW: Duration = Duration::from_millis(1_600);
+
+/// How long after the last one that did so: on an idle machine, all do in a fraction of that.
+const LAST_PONG: Duration = Duration::from_millis(600);
 
 /// How many signals are remembered: those of some commands that all of fifty hosts answered.
 const SIGNALS_REMEMBERED: usize = 512;
@@ -254,22 +260,30 @@ impl Contest<'_> {
     async fn claim(&self, kind: SignalKind) {
         signal(self.matrix, self.order.to_vec(), self.about, kind).await;
     }
+}
 
-    /// Those that do not run, of all that were asked to show it. Waits for them, though not for long.
-    pub(super) async fn silent(&self) -> BTreeSet<OwnedUserId> {
-        let missing = |signals: &Signals| {
-            let mut missing: BTreeSet<_> = self.order.iter().cloned().collect();
-            missing.remove(self.matrix.own_user());
-            for signal in signals.about(self.about) {
-                missing.remove(&signal.bot);
-            }
-            missing
+/// Notes which hosts do not show that they run. They were asked by the claim to answer a command, which was heard at this time.
+pub(super) async fn note_silent(
+    signals: &watch::Sender<Signals>,
+    about: &str,
+    hosts: &mut [OtherHost],
+    begun: Instant,
+) {
+    let deadline = (begun + LONGEST_OVERVIEW).max(Instant::now() + LAST_PONG);
+    let mut heard = signals.subscribe();
+    loop {
+        let running: BTreeSet<_> = {
+            let signals = heard.borrow_and_update();
+            signals.about(about).map(|it| it.bot.clone()).collect()
         };
-        let mut heard = self.signals.subscribe();
-        let all = heard.wait_for(|signals| missing(signals).is_empty());
-        drop(timeout(LONGEST_PONG, all).await);
-        let missing = missing(&heard.borrow());
-        missing
+        for host in &mut *hosts {
+            host.is_silent = !running.contains(&host.bot);
+        }
+        let next = deadline.min(Instant::now() + LAST_PONG);
+        let all_run = hosts.iter().all(|host| !host.is_silent);
+        if all_run || !matches!(timeout_at(next, heard.changed()).await, Ok(Ok(()))) {
+            return;
+        }
     }
 }
 

@@ -1,7 +1,6 @@
 //! Judges commands by what the homeserver says now, which takes a while and so is never done in the sync loop.
 
 use std::{
-    collections::BTreeSet,
     panic::resume_unwind,
     time::{Duration, Instant},
 };
@@ -129,6 +128,7 @@ async fn decide(mut handle: MatrixHandle, known: &Known, message: &Message) -> D
     if matrix.has_counted(message) {
         return Decision::DoneBefore;
     }
+    let begun = Instant::now();
     let Some(meaning) = known.understand(&matrix, message).await else {
         return Decision::NotOurs;
     };
@@ -148,10 +148,14 @@ async fn decide(mut handle: MatrixHandle, known: &Known, message: &Message) -> D
         Ok(permit) => permit,
         Err(denied) => return Decision::Denied(denied),
     };
-    let Meaning { intent, found } = match meaning {
+    let Meaning { mut intent, found } = match meaning {
         Ok(meaning) => meaning,
         Err(misuse) => return Decision::Misused(misuse),
     };
+    if let Intent::Status { elsewhere } = &mut intent {
+        let about = message.event_id.as_str();
+        hosts::note_silent(&known.signals, about, elsewhere, begun.into()).await;
+    }
     // A session whose link can reach nobody is not started.
     if let Intent::Start { project, .. } = &intent
         && known.session_of(project).is_none()
@@ -224,7 +228,7 @@ impl Known {
             order: &order,
         };
         let is_for_all = addressee == Addressee::All;
-        let asks_who_runs = is_for_all && command.as_ref().is_ok_and(|it| it.verb == Verb::Status);
+        let is_status = command.as_ref().is_ok_and(|it| it.verb == Verb::Status);
         match addressee {
             // Whatever others claim: what is meant for this host is done here.
             Addressee::Host(_) if order.first() == Some(&own.bot) => {
@@ -239,7 +243,7 @@ impl Known {
                 return is_won.then_some(Err(misuse));
             }
             Addressee::All => {
-                let kind = if asks_who_runs {
+                let kind = if is_status {
                     SignalKind::Ping
                 } else {
                     SignalKind::Claim
@@ -249,16 +253,14 @@ impl Known {
                 }
             }
         }
-        let silent = if asks_who_runs {
-            contest.silent().await
-        } else {
-            BTreeSet::new()
-        };
         let elsewhere = others.into_iter().map(|(bot, announcement)| OtherHost {
-            is_silent: silent.contains(&bot),
+            bot,
             announcement,
+            is_silent: false,
         });
-        let elsewhere = elsewhere.filter(|_| is_for_all).collect();
+        // What has no name that anybody could address is no host.
+        let elsewhere = elsewhere.filter(|it| is_for_all && order.contains(&it.bot));
+        let elsewhere = elsewhere.collect();
         Some(match command {
             Ok(command) => self.intend(&command, own, elsewhere).await,
             Err(misuse) => Err(misuse),

@@ -7,6 +7,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use matrix_sdk::ruma::OwnedUserId;
+
 use super::{MOST_LISTED, Mark, Reply, listed_with, moment, phase, session_reply, unmarked};
 use crate::{
     config::HostName,
@@ -23,6 +25,7 @@ const MOST_IDLE: usize = 8;
 /// Another host.
 #[derive(Debug, Clone)]
 pub(crate) struct OtherHost {
+    pub(crate) bot: OwnedUserId,
     pub(crate) announcement: Announcement,
     /// Its bot was asked whether it runs, and did not answer.
     pub(crate) is_silent: bool,
@@ -268,6 +271,7 @@ mod tests {
             (name.to_owned(), AnnouncedProject { session })
         });
         OtherHost {
+            bot: OwnedUserId::try_from("@rcbot:example.org").unwrap(),
             announcement: Announcement {
                 host: name.trim_start_matches('!').to_owned(),
                 projects: projects.collect(),
