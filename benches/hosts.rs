@@ -19,6 +19,7 @@
 
 /// What a bare client is, and how it is run.
 #[path = "support/bare_client.rs"]
+#[expect(dead_code, reason = "another benchmark needs its process")]
 mod bare_client;
 
 /// Tables of times.
@@ -26,7 +27,11 @@ mod bare_client;
 mod table;
 
 #[path = "../tests/it/support/mod.rs"]
-#[expect(dead_code, reason = "the tests need all of it, and a benchmark little")]
+#[expect(
+    dead_code,
+    unused_imports,
+    reason = "the tests need all of it, and a benchmark little"
+)]
 mod support;
 
 use std::{

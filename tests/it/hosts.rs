@@ -2,11 +2,12 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use crate::support::{prelude::*, proxy::Passed};
 use matrix_sdk::ruma::{
-    OwnedEventId, OwnedUserId, TransactionId, api::client::to_device::send_event_to_device,
-    serde::Raw, to_device::DeviceIdOrAllDevices,
+    OwnedEventId, TransactionId, api::client::to_device::send_event_to_device, serde::Raw,
+    to_device::DeviceIdOrAllDevices,
 };
+
+use crate::support::{prelude::*, proxy::Passed};
 
 /// A bot of this host, with these projects, in the room of the first.
 fn of_host(name: &str, projects: &[&str], first: Option<&Bot>) -> BotBuilder {
