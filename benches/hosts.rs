@@ -240,7 +240,7 @@ async fn idle(bots: &[Bot]) -> Result<()> {
     println!(
         "idle for {} s: {:.1} requests a host and minute to /sync, and {} others in all\n",
         IDLE.as_secs(),
-        syncs.len() as f64 / bots.len() as f64,
+        f64::from(u32::try_from(syncs.len())?) / f64::from(u32::try_from(bots.len())?),
         others.len()
     );
     Ok(())

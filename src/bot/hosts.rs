@@ -86,15 +86,12 @@ pub(super) fn announcement(
         });
         let name = status.project.to_string();
         let length = name.len() + session.as_ref().map_or(20, |it| it.phase.len() + 52);
-        match room.checked_sub(length) {
-            Some(left) => {
-                room = left;
-                projects.insert(name, AnnouncedProject { session });
-            }
-            None => {
-                more_sessions += usize::from(session.is_some());
-                left_out.insert(&status.project);
-            }
+        if let Some(left) = room.checked_sub(length) {
+            room = left;
+            projects.insert(name, AnnouncedProject { session });
+        } else {
+            more_sessions += usize::from(session.is_some());
+            left_out.insert(&status.project);
         }
     }
     let unnamed = if left_out.is_empty() {
@@ -378,7 +375,7 @@ mod tests {
         remote_control::{Beginning, Options, Phase, ProjectName, SessionId, SessionStatus, Start},
     };
 
-    fn status(project: String, has_session: bool) -> Status {
+    fn status(project: &str, has_session: bool) -> Status {
         let session = || SessionStatus {
             id: SessionId::random(),
             phase: Phase::Resting,
@@ -407,7 +404,7 @@ mod tests {
         let digest = Digest::of(&names.iter().collect());
         let roots = BelowRoots { names, digest };
         for (sessions, idle) in [(0, 0), (0, 200), (10, 200), (40, 200), (200, 0)] {
-            let all = (0..sessions + idle).map(|it| status(name(it + 9_000), it < sessions));
+            let all = (0..sessions + idle).map(|it| status(&name(it + 9_000), it < sessions));
             let all: Vec<_> = all.collect();
             for below in [&BelowRoots::default(), &roots] {
                 let announced = announcement(&host, &all, below);

@@ -250,7 +250,7 @@ impl Matrix {
             match self.is_host(&signal.bot).await {
                 Ok(true) => self.inbox.hand_over(Heard::HostSignal(signal)).await,
                 Ok(false) => {
-                    debug!(sender = %signal.bot, "signal of a bot that is not announced dropped")
+                    debug!(sender = %signal.bot, "signal of a bot that is not announced dropped");
                 }
                 Err(fault) => debug!(error = %Chain(&fault), "signal dropped"),
             }

@@ -233,9 +233,7 @@ async fn hosts_where_nothing_happens_cost_the_homeserver_nothing_but_the_sync_th
     alice.catch_up().await.unwrap();
     let is_empty = |sync: &Passed| {
         let brings = |part: &&str| sync.answer.get(part).is_some();
-        !["rooms", "to_device", "device_lists"]
-            .iter()
-            .any(|part| brings(part))
+        !["rooms", "to_device", "device_lists"].iter().any(brings)
     };
     for proxy in &proxies {
         let quiet_since = eventually("a sync waits to its end and brings nothing", async || {

@@ -289,7 +289,7 @@ mod tests {
             session: None,
         };
         let host = "build0".parse().unwrap();
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_790_000_100);
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_790_000_101);
         status_of_hosts(&host, &[own], &BTreeMap::new(), others, "!rc", now)
     }
 
