@@ -20,7 +20,7 @@ mod service_manager;
 mod typing;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     future::pending,
     panic::AssertUnwindSafe,
     sync::Arc,
@@ -28,7 +28,7 @@ use std::{
 };
 
 use futures_util::FutureExt as _;
-use matrix_sdk::ruma::OwnedRoomId;
+use matrix_sdk::ruma::{OwnedEventId, OwnedRoomId};
 use nix::unistd::{User, geteuid};
 use tokio::{
     sync::{mpsc, watch},
@@ -194,6 +194,8 @@ struct Bot {
     /// The user of this host as whom the bot and its sessions run.
     system_user: Option<String>,
     queue: Queue,
+    /// The latest commands that were executed. What an edit makes of one needs no word.
+    executed: VecDeque<OwnedEventId>,
     limits: Limits,
     events: mpsc::Sender<Event>,
     /// Deliveries under way, and how to call them off.
@@ -223,6 +225,7 @@ impl Bot {
             signals: watch::Sender::default(),
             answer_is_due: watch::Sender::new(false),
             queue: Queue::default(),
+            executed: VecDeque::new(),
             limits: Limits::new(config.limits.commands_per_minute),
             config,
             remote_control,
@@ -332,7 +335,7 @@ impl Bot {
 
     fn take_in(&mut self, heard: Heard) {
         match heard {
-            Heard::Message(message) if self.limits.allow(Limited::Command, &message.sender) => {
+            Heard::Message(message) if self.may_command(&message) => {
                 let first = self.queue.push(message);
                 self.judge(first);
             }
@@ -362,17 +365,35 @@ impl Bot {
                 self.announce(&text);
             }
             Heard::InAdminRoom(Arrival::Moved) => self.announce(&reply::moved_here()),
-            Heard::Undecryptable { sender, reply_to } => {
-                if self.limits.allow(Limited::Undecryptable, &sender) {
+            Heard::Undecryptable {
+                sender,
+                devices,
+                reply_to,
+            } => {
+                let with_these = Limited::Undecryptable { devices };
+                if self.limits.allow(with_these, &sender)
+                    && self.limits.allow(Limited::UndecryptableAtAll, &sender)
+                {
                     self.say_for_all(&reply::undecryptable(), reply_to);
                 }
             }
         }
     }
 
+    /// Whether they have not done so too often. Edits have a count of their own: what cannot be executed takes no command's place.
+    fn may_command(&mut self, message: &Message) -> bool {
+        let what = match message.edits {
+            Some(_) => Limited::Edit,
+            None => Limited::Command,
+        };
+        self.limits.allow(what, &message.sender)
+    }
+
     fn judge(&mut self, message: Option<Message>) {
         if let Some(message) = message {
+            let edits = message.edits.as_ref();
             let known = Known {
+                edits_executed: edits.is_some_and(|edits| self.executed.contains(edits)),
                 projects: self.projects.clone(),
                 statuses: self.remote_control.status(),
                 announced: self.announced.borrow().clone(),

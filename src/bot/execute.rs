@@ -26,6 +26,9 @@ use crate::{
     remote_control::{self, OutputError, ProjectName, Request},
 };
 
+/// How many executed commands are remembered: more than come within the age at which a command is too old to be edited.
+const REMEMBERED_COMMANDS: usize = 256;
+
 impl Bot {
     /// Somebody commands more often than they may: they are told once a minute, unless they were refused something else
     /// in that minute, and nothing else is done.
@@ -44,6 +47,8 @@ impl Bot {
         let prefix = &self.config.command_prefix;
         audit::judged(prefix, message, &decision);
         match decision {
+            // Nobody was promised anything.
+            Decision::Denied(_) if message.edits.is_some() => {}
             Decision::Denied(denied) => {
                 if self.limits.allow(Limited::Refusal, &message.sender) {
                     self.reply(message, &reply::denied(&denied));
@@ -63,6 +68,7 @@ impl Bot {
                 );
             }
             Decision::Do(permit, intent, asked, prepared) => {
+                self.note_executed(message);
                 let Prepared { proving, found } = prepared;
                 if let Some(found) = found
                     && self.remote_control.take_in(found.project.clone())
@@ -73,6 +79,13 @@ impl Bot {
             }
             Decision::NotOurs | Decision::DoneBefore => {}
         }
+    }
+
+    fn note_executed(&mut self, message: &Message) {
+        if self.executed.len() >= REMEMBERED_COMMANDS {
+            self.executed.pop_front();
+        }
+        self.executed.push_back(message.event_id.clone());
     }
 
     fn carry_out(

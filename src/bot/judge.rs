@@ -82,7 +82,7 @@ pub(super) enum Decision {
     CannotDeliver(ProjectName, NotConfidential),
     /// Also the moment before the homeserver was asked: what it said may be as old as that.
     Do(Permit, Intent, Instant, Prepared),
-    /// It was executed before: an earlier connection heard it too.
+    /// It was executed before: an earlier connection heard it too, or it is an edit of what was.
     DoneBefore,
     /// The bot of another host answers.
     NotOurs,
@@ -100,6 +100,8 @@ pub(super) struct Known {
     /// What the other hosts know of this one, if there may be any.
     pub(super) announced: Option<Announcement>,
     pub(super) signals: watch::Sender<Signals>,
+    /// Whether the command is an edit of one that this bot has executed.
+    pub(super) edits_executed: bool,
 }
 
 /// What a command means, and the project that was found for it below a root.
@@ -125,7 +127,7 @@ pub(super) async fn judge(matrix: MatrixHandle, known: &Known, message: Message)
 
 async fn decide(mut handle: MatrixHandle, known: &Known, message: &Message) -> Decision {
     let matrix = handle.connected().await;
-    if matrix.has_counted(message) {
+    if matrix.has_counted(message) || known.edits_executed {
         return Decision::DoneBefore;
     }
     let begun = Instant::now();
@@ -207,7 +209,11 @@ impl Known {
     ) -> Option<Result<Meaning, Misuse>> {
         let config = self.projects.config();
         let command = command::parse(&config.command_prefix, &message.text)?;
-        let named = command::addressed_host(&message.text);
+        // Whichever host it would be for: the bots agree on one that answers.
+        let (command, named) = match message.edits {
+            Some(_) => (Err(Misuse::Edited), None),
+            None => (command, command::addressed_host(&message.text)),
+        };
         // Whoever may send state events can say that they are a host, and a bot that shares the room with nobody leaves nothing
         // to them.
         let others = match &config.host {

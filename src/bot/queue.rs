@@ -61,13 +61,17 @@ impl Queue {
 pub(super) enum Limited {
     /// They command.
     Command,
+    /// They make a command of an earlier message.
+    Edit,
     /// They are told that something was refused, by which they have not shown that they may command.
     Refusal,
     /// It is noted that they command too often.
     Excess,
-    /// They are told that they cannot be decrypted. Whoever follows the advice and tries again has an answer, but not all that
-    /// people say to one another is meant for the bot.
-    Undecryptable,
+    /// They are told that they cannot be decrypted, with these devices. Whoever follows the advice and tries again has an answer, but
+    /// not all that people say to one another is meant for the bot.
+    Undecryptable { devices: u64 },
+    /// The same with any devices, which somebody may change all the time.
+    UndecryptableAtAll,
     /// The room is told that their identity has changed.
     IdentityChange,
     /// They write to the bot in their direct message, and are told where commands count.
@@ -124,10 +128,11 @@ impl Limits {
 impl Limited {
     fn limit(self, commands_per_minute: usize) -> Limit {
         let (times, within, apart) = match self {
-            Self::Command => (commands_per_minute, MINUTE, Duration::ZERO),
+            Self::Command | Self::Edit => (commands_per_minute, MINUTE, Duration::ZERO),
             Self::Refusal | Self::Excess => (1, MINUTE, Duration::ZERO),
             Self::Ping => (PINGS, MINUTE, Duration::ZERO),
-            Self::Undecryptable => (3, HOUR, 2 * MINUTE),
+            Self::Undecryptable { .. } => (3, HOUR, 2 * MINUTE),
+            Self::UndecryptableAtAll => (12, HOUR, Duration::ZERO),
             Self::IdentityChange | Self::Hint => (1, HOUR, Duration::ZERO),
         };
         Limit {
@@ -181,12 +186,13 @@ mod tests {
     fn who_cannot_be_understood_hears_it_again_soon_but_not_all_the_time() {
         let (mut limits, begin) = (Limits::new(3), Instant::now());
         let mut at =
-            |user, minute| limits.allow_at(begin + minute * MINUTE, Limited::Undecryptable, user);
-        assert!(at(alice(), 0) && !at(alice(), 1) && at(bob(), 1));
-        assert!(at(alice(), 2) && at(alice(), 5));
-        assert!(!at(alice(), 8) && !at(alice(), 59));
-        assert!(at(alice(), 60), "the first is an hour ago");
-        assert!(!at(alice(), 61) && at(alice(), 62));
+            |user, devices, minute| limits.allow_at(begin + minute * MINUTE, Limited::Undecryptable { devices }, user);
+        assert!(at(alice(), 0, 0) && !at(alice(), 0, 1) && at(bob(), 0, 1));
+        assert!(at(alice(), 1, 1), "another device was verified");
+        assert!(at(alice(), 0, 2) && at(alice(), 0, 5));
+        assert!(!at(alice(), 0, 8) && !at(alice(), 0, 59));
+        assert!(at(alice(), 0, 60), "the first is an hour ago");
+        assert!(!at(alice(), 0, 61) && at(alice(), 0, 62));
     }
 
     #[test]

@@ -151,6 +151,8 @@ pub(crate) enum Misuse {
         /// The text with the command that may have been meant, without the prefix.
         meant: Option<String>,
     },
+    /// It is what an edit makes of an earlier message.
+    Edited,
     TooManyWords {
         command: &'static str,
     },

@@ -7,7 +7,8 @@
 //! waits for nothing but a place in it.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{BTreeSet, HashSet, VecDeque},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
@@ -195,14 +196,18 @@ impl Inbox {
         if event.sender == self.config.bot_user {
             return Err(Dropped::OwnEvent);
         }
-        if let Some(Relation::Replacement(_)) = &event.content.relates_to {
-            return Err(Dropped::Edit);
-        }
         let text = text_of(event).ok_or(Dropped::NotText)?;
+        let edits = match &event.content.relates_to {
+            Some(Relation::Replacement(edit)) => Some(edit.event_id.clone()),
+            _ => None,
+        };
         let sent = (event.origin_server_ts, event.unsigned.age);
         if !self.admin_room.is(room) {
             if !self.is_direct_message_of(&event.sender, room) {
                 return Err(Dropped::AnotherRoom);
+            }
+            if edits.is_some() {
+                return Err(Dropped::Edit);
             }
             self.check_age(sent, now)?;
             let sender = event.sender.clone();
@@ -220,6 +225,7 @@ impl Inbox {
             event_id: event.event_id.clone(),
             sender: event.sender.clone(),
             text: text.to_owned(),
+            edits,
             thread: match &event.content.relates_to {
                 Some(Relation::Thread(thread)) => Some(thread.event_id.clone()),
                 _ => None,
@@ -334,9 +340,12 @@ impl Inbox {
             if let Some(fault) = fault {
                 warn!(event = %event.event_id, error = %Chain(&fault), "event not decrypted");
             }
-            let reply_to = ReplyTo::event(event.event_id);
-            self.hand_over(Heard::Undecryptable { sender, reply_to })
-                .await;
+            self.hand_over(Heard::Undecryptable {
+                devices: digest_of_devices(client, &sender).await,
+                reply_to: ReplyTo::event(event.event_id),
+                sender,
+            })
+            .await;
         }
     }
 
@@ -345,6 +354,22 @@ impl Inbox {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A number for the devices of a user, as the store has them. Whoever follows the advice to verify one has another number.
+async fn digest_of_devices(client: &Client, user: &UserId) -> u64 {
+    let mut digest = DefaultHasher::new();
+    match client.encryption().get_user_devices(user).await {
+        Ok(devices) => {
+            let devices = devices.devices().map(|device| {
+                let is_signed = device.is_cross_signed_by_owner();
+                (device.device_id().to_owned(), is_signed)
+            });
+            devices.collect::<BTreeSet<_>>().hash(&mut digest);
+        }
+        Err(error) => debug!(%user, %error, "devices not known"),
+    }
+    digest.finish()
 }
 
 fn has_place<'a>(waiting: impl Iterator<Item = &'a UserId>, sender: &UserId) -> bool {
@@ -386,9 +411,14 @@ fn age_of(age: Option<Int>) -> Option<Duration> {
     Some(Duration::from_millis(milliseconds))
 }
 
-/// What somebody said, without the quotation that some clients put before a reply. `None`: it is no text.
+/// What somebody said, without the quotation that some clients put before a reply; of an edit, what it makes of the message.
+/// `None`: it is no text.
 pub(super) fn text_of(event: &OriginalSyncRoomMessageEvent) -> Option<&str> {
-    match &event.content.msgtype {
+    let said = match &event.content.relates_to {
+        Some(Relation::Replacement(edit)) => &edit.new_content.msgtype,
+        _ => &event.content.msgtype,
+    };
+    match said {
         MessageType::Text(content) => Some(remove_plain_reply_fallback(&content.body)),
         _ => None,
     }

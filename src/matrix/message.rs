@@ -21,6 +21,8 @@ pub enum Heard {
     /// Somebody said what the bot cannot decrypt.
     Undecryptable {
         sender: OwnedUserId,
+        /// Changes with their devices, and with their signatures on them.
+        devices: u64,
         reply_to: ReplyTo,
     },
     /// Somebody writes to the bot in their direct message, where no command counts.
@@ -90,6 +92,8 @@ pub struct Message {
     pub sender: OwnedUserId,
     /// The text, without the quotation that some clients put before a reply.
     pub text: String,
+    /// The message that it is an edit of. An edit is no command, whatever it says.
+    pub edits: Option<OwnedEventId>,
     /// The thread that it was sent in.
     pub(super) thread: Option<OwnedEventId>,
 }
@@ -124,8 +128,10 @@ impl ReplyTo {
 
 impl From<&Message> for ReplyTo {
     fn from(message: &Message) -> Self {
+        // Clients show an edit in the place of what it replaces.
+        let shown = message.edits.as_ref().unwrap_or(&message.event_id);
         Self {
-            event_id: message.event_id.clone(),
+            event_id: shown.clone(),
             thread: message.thread.clone(),
         }
     }

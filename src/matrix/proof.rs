@@ -86,6 +86,11 @@ impl Matrix {
     /// After a fault nothing is known, and nothing may be concluded.
     pub async fn proof(&self, message: &Message) -> Result<Proof, Fault> {
         let room = self.joined_admin_room()?;
+        if let Some(original) = &message.edits
+            && let Some(trust) = self.look_at_original(&room, original, &message.sender).await?
+        {
+            return Ok(Proof::nothing(trust));
+        }
         match self.fetch(&room, message).await? {
             Shown::Nothing => Ok(Proof::nothing(Trust::Gone)),
             Shown::TooOld => Ok(Proof::nothing(Trust::TooOld)),
@@ -111,6 +116,25 @@ impl Matrix {
                 Ok(Proof { trust, place })
             }
         }
+    }
+
+    /// What is wrong with an edit of this event, by which nothing is proved: only their own messages can be edited by people, and those
+    /// of long ago are no command that somebody waits for.
+    async fn look_at_original(
+        &self,
+        room: &Room,
+        original: &EventId,
+        sender: &UserId,
+    ) -> Result<Option<Trust>, Fault> {
+        let event = get_event(room, original).await?;
+        let Some(Ok(event)) = event.map(|event| event.deserialize()) else {
+            return Ok(Some(Trust::Gone));
+        };
+        let is_old = self.inbox.is_too_old((event.origin_server_ts(), None));
+        Ok(match event.sender() == sender {
+            false => Some(Trust::Gone),
+            true => is_old.then_some(Trust::TooOld),
+        })
     }
 
     /// What the homeserver shows of a message now.

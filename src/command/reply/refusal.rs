@@ -137,6 +137,9 @@ pub(crate) fn misuse(prefix: &str, misuse: &Misuse) -> Reply {
                 meant.unwrap_or_default()
             )
         }
+        Misuse::Edited => {
+            "I take no commands from edits, so nothing has changed. If you mean it, send it as a new message.".to_owned()
+        }
         Misuse::TooManyWords { command } => format!(
             "`{prefix} {command}` takes fewer words than that; a name of several words goes in quotes. `{prefix} help` shows how \
              each command is used."
