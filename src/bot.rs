@@ -13,6 +13,7 @@ mod execute;
 mod hosts;
 mod judge;
 mod local;
+mod logs;
 mod notices;
 mod projects;
 mod queue;
@@ -20,7 +21,7 @@ mod service_manager;
 mod typing;
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{HashMap, VecDeque},
     future::pending,
     panic::AssertUnwindSafe,
     sync::Arc,
@@ -28,7 +29,7 @@ use std::{
 };
 
 use futures_util::FutureExt as _;
-use matrix_sdk::ruma::{OwnedEventId, OwnedRoomId};
+use matrix_sdk::ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 use nix::unistd::{User, geteuid};
 use tokio::{
     sync::{mpsc, watch},
@@ -42,7 +43,7 @@ pub(crate) use local::{ask_for_identity, ask_to_stop, ask_to_trust};
 pub(crate) use service_manager::tell_failure;
 
 use crate::{
-    command::reply::{self, Shown},
+    command::reply::{self, NoLongerFollowed, Shown},
     config::{Config, Found},
     data_dir::DataDir,
     matrix::{Announcement, Arrival, Fault, Heard, Login, MatrixFolder, Message, SentLink, Sound},
@@ -53,9 +54,11 @@ use crate::{
 };
 use connection::{Inbound, MatrixHandle};
 use deliver::{NotDelivered, Pictured, Trigger};
+use doctor::EndingLogins;
 use hosts::Signals;
 use judge::{Decision, Known};
 use local::{Answer, Ordered};
+use logs::Follow;
 use projects::{BelowRoots, Projects};
 use queue::{Limited, Limits, Queue};
 use service_manager::{ServiceManager, State};
@@ -106,8 +109,7 @@ enum Event {
         redaction: Redaction,
     },
     LookedBelowRoots(Found),
-    /// Logins of `claude` that are about to end: how long each lasts, and of which projects.
-    LoginsEnd(BTreeMap<Duration, Vec<String>>),
+    LoginsEnd(EndingLogins),
     /// Something is in the requester's direct message, or cannot get there.
     Shown {
         shown: Shown,
@@ -204,6 +206,8 @@ struct Bot {
     stop_orders: HashMap<u64, Answer>,
     /// Whether everything that a start needs is being tried.
     is_examining: bool,
+    /// The logs that are followed; whoever follows one follows no other.
+    follows: HashMap<OwnedUserId, Follow>,
     tasks: JoinSet<()>,
     service_manager: ServiceManager,
 }
@@ -238,6 +242,7 @@ impl Bot {
             deliveries: HashMap::new(),
             stop_orders: HashMap::new(),
             is_examining: false,
+            follows: HashMap::new(),
             tasks: JoinSet::new(),
             service_manager: ServiceManager::of_this_process(),
         }
@@ -315,6 +320,7 @@ impl Bot {
     /// Ends: what is being said may be said to the end, if that is soon, and what comes of it is written down, above all where a
     /// link is. No further command is executed.
     async fn leave(mut self, events: &mut mpsc::Receiver<Event>) {
+        self.end_follows(|_| true, NoLongerFollowed::BotEnds);
         let all = async {
             loop {
                 tokio::select! {

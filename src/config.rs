@@ -118,6 +118,21 @@ pub struct ConfiguredProject {
     pub project: Project,
     /// What a sender needs for this project, in place of [`Authorization::power_level`].
     pub power_level: Option<i64>,
+    /// What rings for those who have the link of its session.
+    pub notify: Vec<Notification>,
+}
+
+/// What those who have a session's link may want to know at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Notification {
+    /// The session ended without a stop, or is about to.
+    Ended,
+    /// It is cut off from its service.
+    CutOff,
+    /// The login of its program is about to end.
+    Login,
+    /// It ended because the host was restarted.
+    Rebooted,
 }
 
 /// Which devices are trusted, and with what.

@@ -29,7 +29,7 @@ use crate::{
     link::Link,
     matrix::{
         Chain, Fault, LinkMessage, LinkReceipt, LinkTransactions, Matrix, NoPicture,
-        NotConfidential, NotSent, PictureDelivery, PictureMessage, SentLink, Sound, Trust,
+        NotConfidential, NotSent, PictureDelivery, PictureMessage, SentLink, Sound, Told, Trust,
     },
     remote_control::{self, DeliveryId, Project, ProjectName, Redaction, Request, SessionStatus},
 };
@@ -313,7 +313,7 @@ impl Bot {
         }
     }
 
-    fn session_of(&self, project: &ProjectName) -> Option<SessionStatus> {
+    pub(super) fn session_of(&self, project: &ProjectName) -> Option<SessionStatus> {
         let mut statuses = self.remote_control.status().into_iter();
         statuses.find(|status| status.project == *project)?.session
     }
@@ -343,11 +343,11 @@ impl Bot {
         let policy = self.projects.policy(shown.project());
         let matrix = self.matrix.clone();
         self.spawn(async move {
-            let result = show(matrix, user, text, policy).await;
+            let result = show(&matrix, &user, &text, &policy, None).await;
             Event::Shown {
                 shown,
                 request,
-                result,
+                result: result.map(|told| told.room),
             }
         });
     }
@@ -364,7 +364,7 @@ impl Bot {
                 self.is_examining = false;
                 "report sent"
             }
-            Shown::Output(_) => "output sent",
+            Shown::Output { .. } => "output sent",
         };
         match result {
             Ok(room) => {
@@ -387,7 +387,7 @@ impl Bot {
     pub(super) fn show_unasked(&mut self, project: &ProjectName, user: OwnedUserId, text: Reply) {
         let (matrix, policy) = (self.matrix.clone(), self.projects.policy(Some(project)));
         self.spawn_quiet(async move {
-            if let Err(reason) = show(matrix, user.clone(), text, policy).await {
+            if let Err(reason) = show(&matrix, &user, &text, &policy, None).await {
                 warn!(%user, ?reason, "the last output of a session is not shown");
             }
         });
@@ -515,18 +515,21 @@ async fn judge(matrix: &Matrix, recipient: &UserId, policy: &Policy) -> Result<(
     permit.map(drop).map_err(NotDelivered::Denied)
 }
 
+/// Shows somebody what is for them only, if they may see it now; in the place of an earlier message, where one is given.
 pub(super) async fn show(
-    matrix: MatrixHandle,
-    user: OwnedUserId,
-    text: Reply,
-    policy: Policy,
-) -> Result<OwnedRoomId, NotDelivered> {
-    let (user, text, policy, transaction) = (&user, &text, &policy, &TransactionId::new());
+    matrix: &MatrixHandle,
+    user: &UserId,
+    text: &Reply,
+    policy: &Policy,
+    edited: Option<&Told>,
+) -> Result<Told, NotDelivered> {
+    let transaction = &TransactionId::new();
     let shown = matrix.until_taken(|matrix| async move {
         let turn = matrix.turn_to_confide(user).await;
         judge(&matrix, user, policy).await?;
-        let room = matrix.confidential_room(user, None, turn, None).await?;
-        Ok(room.tell(notice(text, transaction)).await?)
+        let place = edited.map(|told| &*told.room);
+        let room = matrix.confidential_room(user, place, turn, None).await?;
+        Ok(room.tell(notice(text, transaction), edited).await?)
     });
     shown.await
 }

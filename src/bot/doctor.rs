@@ -19,8 +19,9 @@ use crate::{
         Permit, Policy,
         reply::{self, Reply, Shown},
     },
-    config::Config,
-    remote_control::{Connection, Request, Status, login_ends_in},
+    config::{Config, Notification},
+    matrix::Sound,
+    remote_control::{Connection, Project, ProjectName, Request, Status, login_ends_in},
 };
 
 /// How often the bot looks when the login of `claude` ends: often enough for whoever reads the room once a day.
@@ -48,10 +49,11 @@ impl Bot {
                 let reason = error.to_string();
                 (reply::no_report(&reason), "Nothing was checked.".to_owned())
             });
+            let shown = deliver::show(&matrix, &user, &report, &policy, None).await;
             Event::Shown {
                 shown: Shown::Report(summary),
                 request,
-                result: deliver::show(matrix, user, report, policy).await,
+                result: shown.map(|told| told.room),
             }
         });
     }
@@ -59,19 +61,58 @@ impl Bot {
     /// Looks how long the logins last with which sessions run.
     pub(super) fn look_at_logins(&mut self) {
         let config = Arc::clone(&self.config);
+        let statuses = self.remote_control.status().into_iter();
+        let active = statuses.filter(|status| status.session.is_some());
+        let active = active.filter_map(|status| self.projects.get(&status.project));
+        let active: Vec<_> = active.map(|active| active.project.clone()).collect();
         self.spawn(async move {
-            let ending = spawn_blocking(move || logins_that_end(&config)).await;
-            Event::LoginsEnd(ending.unwrap_or_default())
+            let ending = spawn_blocking(move || EndingLogins {
+                of_projects: logins_that_end(&config),
+                of_sessions: logins_of_sessions(&active),
+            });
+            Event::LoginsEnd(ending.await.unwrap_or_default())
         });
     }
 
-    /// Warns of them.
-    pub(super) fn on_logins_end(&mut self, logins: BTreeMap<Duration, Vec<String>>) {
+    /// Warns of them: the room, and each of those who have links with all of theirs together.
+    pub(super) fn on_logins_end(&mut self, logins: EndingLogins) {
         let host = hosts::own_name(&self.config);
-        for (left, projects) in logins {
+        for (left, projects) in logins.of_projects {
             self.announce(&reply::login_ends(host.as_str(), &projects, left));
         }
+        let mut of_users = BTreeMap::<_, (Vec<_>, bool)>::new();
+        for (project, left) in logins.of_sessions {
+            let rings = self.sound_of(&project, Some(Notification::Login)) == Sound::Rings;
+            for user in self.remote_control.recipients(&project) {
+                let (projects, ring) = of_users.entry((user, left)).or_default();
+                projects.push(project.to_string());
+                *ring |= rings;
+            }
+        }
+        for ((user, left), (projects, rings)) in of_users {
+            let text = reply::login_ends(host.as_str(), &projects, left);
+            let sound = if rings { Sound::Rings } else { Sound::Silent };
+            self.tell(&user, &text, sound);
+        }
     }
+}
+
+/// Logins of `claude` that are about to end.
+#[derive(Debug, Default)]
+pub(super) struct EndingLogins {
+    /// How long each lasts, and of what it is.
+    of_projects: BTreeMap<Duration, Vec<String>>,
+    /// The projects that have a session, and how long its login lasts.
+    of_sessions: Vec<(ProjectName, Duration)>,
+}
+
+fn logins_of_sessions(active: &[Project]) -> Vec<(ProjectName, Duration)> {
+    let now = SystemTime::now();
+    let ending = active.iter().filter_map(|project| {
+        let left = login_ends_in(&project.settings, &project.directory, now)?;
+        Some((project.name.clone(), left))
+    });
+    ending.collect()
 }
 
 /// Projects with one login are told together.

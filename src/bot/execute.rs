@@ -20,10 +20,10 @@ use super::{
 use crate::{
     command::{
         Permit,
-        reply::{self, OtherHost, Secret, Shown},
+        reply::{self, OtherHost, Secret},
     },
     matrix::{Chain, Message, ReplyTo},
-    remote_control::{self, OutputError, ProjectName, Request},
+    remote_control::{self, Request},
 };
 
 /// How many executed commands are remembered: more than come within the age at which a command is too old to be edited.
@@ -123,7 +123,9 @@ impl Bot {
                 let notices = self.remote_control.extend(&project, by, request);
                 self.handle(notices);
             }
-            Intent::Logs(project) => self.show_output(project, permit, request),
+            Intent::Logs(project, excerpt) => {
+                self.show_output(project, excerpt, permit, request);
+            }
             Intent::Status { elsewhere } => {
                 self.show_status(reply_to, elsewhere);
                 audit::done(&request, None, &answered);
@@ -173,23 +175,5 @@ impl Bot {
             };
             answer::say(matrix, text, Some(reply_to)).await;
         });
-    }
-
-    fn show_output(&mut self, project: ProjectName, permit: &Permit, request: Request) {
-        match self.remote_control.output(&project) {
-            Ok(output) => {
-                let text = reply::last_output(&project, &output, SystemTime::now());
-                let user = permit.requester().to_owned();
-                self.show(Shown::Output(project), request, user, text);
-            }
-            Err(error) => {
-                if !matches!(error, OutputError::None) {
-                    error!(%project, error = %Chain(&error), "output not readable");
-                }
-                let text = reply::no_output(&project, &error);
-                let conclusion = Conclusion::because("no output", error.to_string());
-                self.answer(Some(&project), &request, Ok(&text), &conclusion);
-            }
-        }
     }
 }

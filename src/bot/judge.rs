@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     command::{
-        self, Command, Denied, Misuse, Permit, Policy, Verb, authorize,
+        self, Command, Denied, Excerpt, Misuse, Permit, Policy, Verb, authorize,
         hosts::{Addressee, Host, Turn, choose_project},
         reply::OtherHost,
     },
@@ -47,7 +47,7 @@ pub(super) enum Intent {
     },
     Stop(ProjectName),
     Extend(ProjectName, Duration),
-    Logs(ProjectName),
+    Logs(ProjectName, Excerpt),
     /// An overview, with that of other hosts.
     Status {
         elsewhere: Vec<OtherHost>,
@@ -68,7 +68,7 @@ impl Intent {
             Self::Start { project, .. }
             | Self::Stop(project)
             | Self::Extend(project, _)
-            | Self::Logs(project) => Some(project),
+            | Self::Logs(project, _) => Some(project),
             Self::Status { .. } | Self::Projects { .. } | Self::Doctor | Self::Help => None,
         }
     }
@@ -288,7 +288,7 @@ impl Known {
             },
             Verb::Doctor => Intent::Doctor,
             Verb::Help => Intent::Help,
-            Verb::Start | Verb::Resume | Verb::Stop | Verb::Extend(_) | Verb::Logs => {
+            Verb::Start | Verb::Resume | Verb::Stop | Verb::Extend(_) | Verb::Logs(_) => {
                 return self.intend_about_project(command, own).await;
             }
         };
@@ -336,7 +336,7 @@ impl Known {
             Verb::Resume => start(Beginning::Resumed)?,
             Verb::Stop => Intent::Stop(project),
             Verb::Extend(by) => Intent::Extend(project, by),
-            Verb::Logs => Intent::Logs(project),
+            Verb::Logs(excerpt) => Intent::Logs(project, excerpt),
             Verb::Start | Verb::Status | Verb::Projects | Verb::Doctor | Verb::Help => {
                 start(Beginning::Fresh)?
             }

@@ -7,9 +7,13 @@ use std::{
 
 use matrix_sdk::ruma::OwnedUserId;
 
-use super::{Bot, answer::ReplyTarget, audit::Conclusion, deliver::Trigger, hosts, judge::Proving};
+use super::{
+    Bot, answer::ReplyTarget, audit::Conclusion, deliver::Trigger, hosts, judge::Proving,
+    logs::Follow,
+};
 use crate::{
-    command::reply::{self, End},
+    command::reply::{self, End, NoLongerFollowed, Reply},
+    config::Notification,
     matrix::Sound,
     remote_control::{
         Delivery, Ending, Notice, Notices, Outcome, Output, Place, ProjectName, Request,
@@ -38,6 +42,8 @@ impl Bot {
                     outcome,
                     last_output,
                 } => {
+                    let is_its = |follow: &Follow| follow.is_of(&project);
+                    self.end_follows(is_its, NoLongerFollowed::NoSession);
                     self.tell_the_end(&project, &outcome, last_output.as_ref());
                 }
                 Notice::RecordLost { is_running } => {
@@ -57,13 +63,20 @@ impl Bot {
                         reply::trying_again(prefix, &project, &ending, rest, &place)
                     };
                     self.say_meanwhile(&text, &requests);
+                    if had_link && ending.came_after_link() {
+                        self.notify_recipients(&project, notification_of(&ending), &text);
+                    }
                 }
                 Notice::CutOff { lasts, restart } => {
                     let prefix = &self.config.command_prefix;
-                    self.announce(&reply::cut_off(prefix, &project, lasts, restart));
+                    let text = reply::cut_off(prefix, &project, lasts, restart);
+                    self.announce(&text);
+                    self.notify_recipients(&project, Some(Notification::CutOff), &text);
                 }
                 Notice::Reconnected { after } => {
-                    self.announce(&reply::reconnected(&project, after));
+                    let text = reply::reconnected(&project, after);
+                    self.announce(&text);
+                    self.notify_recipients(&project, None, &text);
                 }
                 Notice::Complained {
                     cause,
@@ -84,8 +97,9 @@ impl Bot {
                 }
                 Notice::EndsSoon { holders, left } => {
                     let text = reply::ends_soon(&self.config.command_prefix, &project, left);
+                    let sound = self.sound_of(&project, Some(Notification::Ended));
                     for user in holders {
-                        self.tell(&user, &text, Sound::Rings);
+                        self.tell(&user, &text, sound);
                     }
                 }
                 Notice::Extended {
@@ -134,6 +148,33 @@ impl Bot {
             host: Some(hosts::own_name(&self.config).to_string()),
             user: self.system_user.clone(),
             directory: configured.map(|configured| configured.project.directory.clone()),
+        }
+    }
+
+    /// Whether it rings for those who have the link of the project's session. `None`: it is nothing to be notified of.
+    pub(super) fn sound_of(
+        &self,
+        project: &ProjectName,
+        notification: Option<Notification>,
+    ) -> Sound {
+        let project = self.projects.get(project);
+        let rings = |what| project.is_none_or(|project| project.notify.contains(&what));
+        if notification.is_some_and(rings) {
+            Sound::Rings
+        } else {
+            Sound::Silent
+        }
+    }
+
+    fn notify_recipients(
+        &mut self,
+        project: &ProjectName,
+        notification: Option<Notification>,
+        text: &Reply,
+    ) {
+        let sound = self.sound_of(project, notification);
+        for user in self.remote_control.recipients(project) {
+            self.tell(&user, text, sound);
         }
     }
 
@@ -229,17 +270,8 @@ impl Bot {
                 self.answer(Some(project), request, Ok(&answer), &conclusion);
             }
         }
-        let asked_for = match ending {
-            Ending::Stopped => true,
-            Ending::Expired
-            | Ending::Completed
-            | Ending::CutOff { .. }
-            | Ending::NotSpawned(_)
-            | Ending::ExitedBeforeLink { .. }
-            | Ending::NoLink { .. }
-            | Ending::HostRestarted
-            | Ending::Exited { .. } => false,
-        };
+        let notification = notification_of(ending);
+        let asked_for = notification.is_none();
         let started_by_us = |delivery: &Delivery| delivery.requests().all(nobody_asked);
         if !had_link && !deliveries.is_empty() && deliveries.iter().all(started_by_us) {
             let text = reply::not_started(prefix, project, ending, &place);
@@ -248,11 +280,7 @@ impl Bot {
         if *had_link && !asked_for && stop_requests.is_empty() {
             self.announce(&reply::ended(prefix, project, ending, &place));
         }
-        let sound = if asked_for {
-            Sound::Silent
-        } else {
-            Sound::Rings
-        };
+        let sound = self.sound_of(project, notification);
         let is_in_order = asked_for || *ending == Ending::Completed;
         let last_output = last_output.filter(|_| !is_in_order);
         self.tell_requesters(project, outcome, last_output, sound);
@@ -287,7 +315,15 @@ impl Bot {
                 .iter()
                 .any(|request| request.requester == user);
             if arrived && !has_asked {
-                let text = reply::link_is_void(project, outcome.since, SystemTime::now());
+                let void = reply::link_is_void(project, outcome.since, SystemTime::now());
+                let text = match notification_of(&outcome.ending) {
+                    Some(_) => {
+                        let prefix = &self.config.command_prefix;
+                        let place = self.place(project);
+                        reply::ended(prefix, project, &outcome.ending, &place).with(void)
+                    }
+                    None => void,
+                };
                 self.tell(user, &text, sound);
             }
             let output = last_output.filter(|output| !output.is_empty());
@@ -296,6 +332,21 @@ impl Bot {
                 self.show_unasked(project, user, text);
             }
         }
+    }
+}
+
+/// What an ending is for those who have the link. `None`: somebody asked for it.
+fn notification_of(ending: &Ending) -> Option<Notification> {
+    match ending {
+        Ending::Stopped => None,
+        Ending::HostRestarted => Some(Notification::Rebooted),
+        Ending::Expired
+        | Ending::Completed
+        | Ending::CutOff { .. }
+        | Ending::NotSpawned(_)
+        | Ending::ExitedBeforeLink { .. }
+        | Ending::NoLink { .. }
+        | Ending::Exited { .. } => Some(Notification::Ended),
     }
 }
 

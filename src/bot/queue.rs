@@ -185,8 +185,13 @@ mod tests {
     #[test]
     fn who_cannot_be_understood_hears_it_again_soon_but_not_all_the_time() {
         let (mut limits, begin) = (Limits::new(3), Instant::now());
-        let mut at =
-            |user, devices, minute| limits.allow_at(begin + minute * MINUTE, Limited::Undecryptable { devices }, user);
+        let mut at = |user, devices, minute| {
+            limits.allow_at(
+                begin + minute * MINUTE,
+                Limited::Undecryptable { devices },
+                user,
+            )
+        };
         assert!(at(alice(), 0, 0) && !at(alice(), 0, 1) && at(bob(), 0, 1));
         assert!(at(alice(), 1, 1), "another device was verified");
         assert!(at(alice(), 0, 2) && at(alice(), 0, 5));

@@ -10,4 +10,4 @@ mod parse;
 pub mod reply;
 
 pub(crate) use authorize::{Denied, Permit, Policy, authorize};
-pub(crate) use parse::{Command, Misuse, Target, Verb, addressed_host, nearest, parse};
+pub(crate) use parse::{Command, Excerpt, Misuse, Target, Verb, addressed_host, nearest, parse};

@@ -10,6 +10,16 @@ use crate::{
 /// By how much a session can be extended at a time.
 const EXTENSIONS: RangeInclusive<Duration> = Duration::from_mins(1)..=Duration::from_hours(24 * 30);
 
+/// How many lines of a log can be asked for.
+const LINES: RangeInclusive<usize> = 1..=500;
+
+/// How long a log can be followed, and how long it is where nobody says.
+const FOLLOWED: RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_hours(1);
+const USUALLY_FOLLOWED: Duration = Duration::from_mins(5);
+
+/// The option that asks for it, without dashes.
+const FOLLOW: &str = "follow";
+
 /// What an option begins with: phones make one of two hyphens.
 const DASHES: [char; 6] = [
     '-', '\u{2010}', '\u{2011}', '\u{2013}', '\u{2014}', '\u{2212}',
@@ -43,11 +53,20 @@ pub(crate) enum Verb {
     Resume,
     Stop,
     Extend(Duration),
-    Logs,
+    Logs(Excerpt),
     Status,
     Projects,
     Doctor,
     Help,
+}
+
+/// What is to be shown of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Excerpt {
+    /// How many of the last lines. `None`: as many as are good to read.
+    pub(crate) lines: Option<usize>,
+    /// For how long what comes is shown too.
+    pub(crate) follow: Option<Duration>,
 }
 
 /// What a verb is about.
@@ -73,7 +92,7 @@ impl Verb {
             Self::Stop | Self::Extend(_) => true,
             Self::Start
             | Self::Resume
-            | Self::Logs
+            | Self::Logs(_)
             | Self::Status
             | Self::Projects
             | Self::Doctor
@@ -87,7 +106,7 @@ impl Verb {
             Self::Resume => "resume",
             Self::Stop => "stop",
             Self::Extend(_) => "extend",
-            Self::Logs => "logs",
+            Self::Logs(_) => "logs",
             Self::Status => "status",
             Self::Projects => "projects",
             Self::Doctor => "doctor",
@@ -96,13 +115,13 @@ impl Verb {
     }
 
     /// The options that it takes. A resumed session brings back one conversation, and spawns no others.
-    fn options(self) -> &'static [StartOption] {
+    fn options(self) -> &'static [&'static str] {
         match self {
-            Self::Start => &StartOption::ALL,
-            Self::Resume => &[StartOption::Mode, StartOption::Name],
+            Self::Start => &["mode", "spawn", "name"],
+            Self::Resume => &["mode", "name"],
+            Self::Logs(_) => &[FOLLOW],
             Self::Stop
             | Self::Extend(_)
-            | Self::Logs
             | Self::Status
             | Self::Doctor
             | Self::Projects
@@ -113,7 +132,7 @@ impl Verb {
     pub(crate) fn target(self) -> Target {
         match self {
             Self::Start | Self::Resume => Target::Project,
-            Self::Stop | Self::Extend(_) | Self::Logs => Target::Session,
+            Self::Stop | Self::Extend(_) | Self::Logs(_) => Target::Session,
             Self::Status | Self::Projects | Self::Doctor | Self::Help => Target::Host,
         }
     }
@@ -126,9 +145,28 @@ impl fmt::Display for Command {
         if let Some(project) = &self.project {
             write!(formatter, " {project}")?;
         }
-        if let Verb::Extend(by) = self.verb {
-            let by = humantime::format_duration(by).to_string();
-            write!(formatter, " {}", by.replace(' ', ""))?;
+        let as_word = |time| {
+            humantime::format_duration(time)
+                .to_string()
+                .replace(' ', "")
+        };
+        match self.verb {
+            Verb::Extend(by) => write!(formatter, " {}", as_word(by))?,
+            Verb::Logs(Excerpt { lines, follow }) => {
+                if let Some(lines) = lines {
+                    write!(formatter, " {lines}")?;
+                }
+                if let Some(follow) = follow {
+                    write!(formatter, " --{FOLLOW} {}", as_word(follow))?;
+                }
+            }
+            Verb::Start
+            | Verb::Resume
+            | Verb::Stop
+            | Verb::Status
+            | Verb::Projects
+            | Verb::Doctor
+            | Verb::Help => {}
         }
         for option in StartOption::ALL {
             match self.options.get(option) {
@@ -158,13 +196,17 @@ pub(crate) enum Misuse {
     },
     /// This is no time by which a session can be extended.
     HowLong,
+    /// This is no number of lines that can be shown.
+    HowManyLines,
+    /// This is no time for which a log can be followed.
+    HowLongToFollow,
     /// The command takes other options, or none.
     UnknownOption {
         command: &'static str,
         name: String,
-        known: &'static [StartOption],
+        known: &'static [&'static str],
     },
-    RepeatedOption(StartOption),
+    RepeatedOption(&'static str),
     OptionWithoutValue(StartOption),
     /// A quote begins the value and none ends it.
     OpenQuote(StartOption),
@@ -276,7 +318,8 @@ struct Word<'t> {
 }
 
 impl<'t> Arguments<'t> {
-    /// An option takes the next word as its value, be it behind white space or behind an `=`.
+    /// An option takes the next word as its value, be it behind white space or behind an `=`. How long to follow can be left out, so
+    /// there it is only what begins with a digit.
     fn of(text: &'t str) -> Self {
         let (mut words, mut options) = (Vec::new(), Vec::new());
         let mut rest = text.trim_start();
@@ -286,11 +329,15 @@ impl<'t> Arguments<'t> {
                 words.push(word.text);
                 continue;
             }
-            let value = Word::first(rest).filter(|(value, _)| !value.is_option());
+            let name = word.text.trim_start_matches(DASHES);
+            let is_follow = name.eq_ignore_ascii_case(FOLLOW);
+            let is_time =
+                |value: &Word<'_>| value.text.starts_with(|sign: char| sign.is_ascii_digit());
+            let value = Word::first(rest)
+                .filter(|(value, _)| !value.is_option() && (!is_follow || is_time(value)));
             if let Some((_, after)) = value {
                 rest = after;
             }
-            let name = word.text.trim_start_matches(DASHES);
             options.push((name, value.map(|(value, _)| value)));
         }
         Self { words, options }
@@ -344,15 +391,17 @@ fn parse_options(verb: Verb, given: &[(&str, Option<Word<'_>>)]) -> Result<Optio
     let known = verb.options();
     let mut options = Options::default();
     for (name, value) in given {
-        let mut known_options = known.iter();
-        let option = known_options.find(|option| option.name().eq_ignore_ascii_case(name));
-        let option = *option.ok_or_else(|| Misuse::UnknownOption {
+        let mut all = StartOption::ALL.into_iter();
+        let option = all.find(|option| {
+            option.name().eq_ignore_ascii_case(name) && known.contains(&option.name())
+        });
+        let option = option.ok_or_else(|| Misuse::UnknownOption {
             command: verb.name(),
             name: (*name).to_owned(),
             known,
         })?;
         if options.get(option).is_some() {
-            return Err(Misuse::RepeatedOption(option));
+            return Err(Misuse::RepeatedOption(option.name()));
         }
         let value = value.filter(|value| !value.text.trim().is_empty());
         let value = value.ok_or(Misuse::OptionWithoutValue(option))?;
@@ -372,8 +421,39 @@ fn parse_options(verb: Verb, given: &[(&str, Option<Word<'_>>)]) -> Result<Optio
     Ok(options)
 }
 
+/// What `--follow` says, which is taken out of the options.
+fn parse_follow(options: &mut Vec<(&str, Option<Word<'_>>)>) -> Result<Option<Duration>, Misuse> {
+    let follows = options.extract_if(.., |(name, _)| name.eq_ignore_ascii_case(FOLLOW));
+    let mut times = follows.map(|(_, value)| match value {
+        Some(value) => humantime::parse_duration(value.text.trim()).ok(),
+        None => Some(USUALLY_FOLLOWED),
+    });
+    match (times.next(), times.next()) {
+        (None, _) => Ok(None),
+        (Some(time), None) => {
+            let time = time.filter(|time| FOLLOWED.contains(time));
+            Ok(Some(time.ok_or(Misuse::HowLongToFollow)?))
+        }
+        (Some(_), Some(_)) => Err(Misuse::RepeatedOption(FOLLOW)),
+    }
+}
+
+/// How many lines these words ask for, and the words before that.
+fn parse_lines<'w, 't>(words: &'w [&'t str]) -> Result<(Option<usize>, &'w [&'t str]), Misuse> {
+    let is_number = |word: &&str| word.bytes().all(|byte| byte.is_ascii_digit());
+    match words {
+        [project @ .., number] if is_number(number) => {
+            let lines = number.parse().ok();
+            let lines = lines.filter(|lines| LINES.contains(lines));
+            Ok((Some(lines.ok_or(Misuse::HowManyLines)?), project))
+        }
+        [_, _] => Err(Misuse::HowManyLines),
+        other => Ok((None, other)),
+    }
+}
+
 fn parse_command(word: &str, rest: &str) -> Result<Command, Misuse> {
-    let all = Arguments::of(rest);
+    let mut all = Arguments::of(rest);
     let words = all.words.iter().map(|word| without_host(word).0);
     let words: Vec<_> = words.filter(|word| !word.is_empty()).collect();
     let arguments = words.as_slice();
@@ -387,7 +467,11 @@ fn parse_command(word: &str, rest: &str) -> Result<Command, Misuse> {
             let by = by.filter(|by| EXTENSIONS.contains(by));
             (Verb::Extend(by.ok_or(Misuse::HowLong)?), project)
         }
-        "logs" => (Verb::Logs, arguments),
+        "logs" => {
+            let follow = parse_follow(&mut all.options)?;
+            let (lines, project) = parse_lines(arguments)?;
+            (Verb::Logs(Excerpt { lines, follow }), project)
+        }
         "status" => (Verb::Status, arguments),
         "projects" => (Verb::Projects, arguments),
         "doctor" => (Verb::Doctor, arguments),
@@ -510,22 +594,30 @@ mod tests {
             ),
             (
                 "start website --mode plan --mode=plan",
-                Err(Misuse::RepeatedOption(StartOption::Mode)),
+                Err(Misuse::RepeatedOption("mode")),
             ),
             (
                 "start website --model opus",
-                unknown("start", "model", &StartOption::ALL),
+                unknown("start", "model", Verb::Start.options()),
             ),
             (
                 "start website -- x",
-                unknown("start", "", &StartOption::ALL),
+                unknown("start", "", Verb::Start.options()),
             ),
             (
                 "resume website --spawn worktree",
-                unknown("resume", "spawn", &[StartOption::Mode, StartOption::Name]),
+                unknown("resume", "spawn", &["mode", "name"]),
             ),
             ("stop website --force", unknown("stop", "force", &[])),
             ("status --mode plan", unknown("status", "mode", &[])),
+            (
+                "logs website --mode plan",
+                unknown("logs", "mode", &[FOLLOW]),
+            ),
+            (
+                "start website --follow",
+                unknown("start", "follow", Verb::Start.options()),
+            ),
             (
                 "start website --name fix it",
                 Err(Misuse::TooManyWords { command: "start" }),
@@ -548,6 +640,89 @@ mod tests {
             parse("!rc", &long(61)),
             Some(Err(Misuse::InvalidName(InvalidSessionName)))
         );
+    }
+
+    #[test]
+    fn a_log_is_asked_for_by_lines_and_time_and_each_slip_has_its_line() {
+        let excerpt = |lines, seconds: Option<u64>| {
+            let follow = seconds.map(Duration::from_secs);
+            Ok(Excerpt { lines, follow })
+        };
+        let many = || Err(Misuse::HowManyLines);
+        let long = || Err(Misuse::HowLongToFollow);
+        let five_minutes = || excerpt(None, Some(300));
+        for (arguments, project, expected) in [
+            ("logs", None, excerpt(None, None)),
+            ("logs website", Some("website"), excerpt(None, None)),
+            (
+                "logs website 100",
+                Some("website"),
+                excerpt(Some(100), None),
+            ),
+            ("logs 100", None, excerpt(Some(100), None)),
+            ("logs 7 100", Some("7"), excerpt(Some(100), None)),
+            (
+                "logs website 500",
+                Some("website"),
+                excerpt(Some(500), None),
+            ),
+            ("logs website --follow 5m", Some("website"), five_minutes()),
+            ("logs website —follow 5m", Some("website"), five_minutes()),
+            (
+                "logs website --FOLLOW=90s",
+                Some("website"),
+                excerpt(None, Some(90)),
+            ),
+            ("logs website --follow", Some("website"), five_minutes()),
+            ("logs --follow website", Some("website"), five_minutes()),
+            (
+                "logs --follow 1h website@build1 20",
+                Some("website"),
+                excerpt(Some(20), Some(3600)),
+            ),
+            ("logs website 0", None, many()),
+            ("logs website 501", None, many()),
+            ("logs website 99999999999999999999999", None, many()),
+            (
+                "logs website -5",
+                None,
+                Err(Misuse::UnknownOption {
+                    command: "logs",
+                    name: "5".to_owned(),
+                    known: &[FOLLOW],
+                }),
+            ),
+            ("logs website many", None, many()),
+            (
+                "logs web site 10",
+                None,
+                Err(Misuse::TooManyWords { command: "logs" }),
+            ),
+            ("logs website --follow 5", None, long()),
+            ("logs website --follow 9s", None, long()),
+            ("logs website --follow 2h", None, long()),
+            (
+                "logs website --follow 5m --follow 6m",
+                None,
+                Err(Misuse::RepeatedOption(FOLLOW)),
+            ),
+        ] {
+            let parsed = parse("!rc", &format!("!rc {arguments}")).unwrap();
+            let read = parsed.map(|command| {
+                assert_eq!(command.project.as_deref(), project, "{arguments}");
+                assert_eq!(
+                    parse("!rc", &format!("!rc {command}")),
+                    Some(Ok(command.clone()))
+                );
+                match command.verb {
+                    Verb::Logs(excerpt) => excerpt,
+                    other => panic!("{other:?}"),
+                }
+            });
+            assert_eq!(read, expected, "{arguments}");
+        }
+        let host = addressed_host("!rc logs --follow website@build1");
+        assert_eq!(host, Some("build1"));
     }
 
     #[test]
@@ -599,7 +774,10 @@ mod tests {
             ("!rc extend 900d", how_long()),
             ("!rc extend a b 2h", too_many("extend")),
             ("!rc resume", is(Verb::Resume, "")),
-            ("!rc logs website", is(Verb::Logs, "website")),
+            (
+                "!rc logs website",
+                is(Verb::Logs(Excerpt::default()), "website"),
+            ),
             ("!rc status", is(Verb::Status, "")),
             ("!rc projects", is(Verb::Projects, "")),
             ("!rc Projects web", is(Verb::Projects, "web")),

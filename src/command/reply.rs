@@ -1,6 +1,6 @@
 //! Every sentence the bot says, plain and HTML. Each says what happened, and what to do.
 //!
-//! Invariant: no sentence holds a link, and none but `last_output` and `quote` a word that a session's process printed.
+//! Invariant: no sentence holds a link, and none but those made by `with_output` a word that a session's process printed.
 
 use std::{
     fmt,
@@ -137,6 +137,11 @@ impl Reply {
         }
     }
 
+    /// The same, and another below it.
+    pub(crate) fn with(self, other: Self) -> Self {
+        Self::lines([self, other])
+    }
+
     /// Each on lines of its own.
     fn lines(replies: impl IntoIterator<Item = Self>) -> Self {
         let (plain, html): (Vec<_>, Vec<_>) = replies
@@ -172,7 +177,8 @@ pub fn help(prefix: &str, projects: &[String], has_roots: bool) -> Reply {
          `{prefix} status`: what runs, since when, and who started it\n\
          `{prefix} projects [word]`: what can be started, and its git branch\n\
          `{prefix} extend [project] 2h`: move the session's end\n\
-         `{prefix} logs [project]`: the last lines that the session printed, privately\n\
+         `{prefix} logs [project] [100] [--follow 5m]`: the last lines that the session printed, privately; with `--follow`, in a message \
+         that is kept up to date\n\
          `{prefix} doctor`: try everything that a session needs, and send you the report privately\n\
          `{prefix} help`: this list"
     );

@@ -14,7 +14,7 @@ use url::Url;
 
 use super::{
     Authorization, Config, ConfiguredProject, Devices, Encryption, Limits, LoginMethod,
-    ProjectRoot, RequireEncryptedCommands,
+    Notification, ProjectRoot, RequireEncryptedCommands,
     authorization::read_users,
     document::{Document, Given},
     values::{
@@ -163,6 +163,13 @@ struct ProjectSection {
     max_duration: Given<DurationOrNone>,
     max_output: Given<OutputSize>,
     restart: Given<RestartWhen>,
+    notify: Given<Anything>,
+}
+
+/// What holds for every project that does not say otherwise.
+struct Defaults {
+    settings: SessionSettings,
+    notify: Vec<Notification>,
 }
 
 /// A root: its directory, or a mapping with the keys of a project.
@@ -316,7 +323,7 @@ impl EncryptionSection {
 
 fn read_projects(
     projects: BTreeMap<String, ProjectSection>,
-    sessions: Option<&SessionSettings>,
+    sessions: Option<&Defaults>,
     has_roots: bool,
     document: &Document<'_>,
 ) -> Option<BTreeMap<ProjectName, ConfiguredProject>> {
@@ -345,7 +352,7 @@ fn read_projects(
 
 fn read_roots(
     roots: Vec<RootSection>,
-    sessions: Option<&SessionSettings>,
+    sessions: Option<&Defaults>,
     document: &Document<'_>,
 ) -> Option<Vec<ProjectRoot>> {
     let sessions = sessions?;
@@ -364,7 +371,8 @@ fn read_roots(
         let directory = document.required(&format!("{at}.directory"), directory);
         Some(ProjectRoot {
             power_level: section.power_level.0,
-            settings: section.read_settings(&at, sessions.clone(), document),
+            notify: section.read_notify(&at, &sessions.notify, document),
+            settings: section.read_settings(&at, sessions.settings.clone(), document),
             directory: document.path(directory?),
         })
     });
@@ -414,7 +422,7 @@ impl ProjectSection {
         mut self,
         name: String,
         at: &str,
-        sessions: &SessionSettings,
+        sessions: &Defaults,
         document: &Document<'_>,
     ) -> Option<ConfiguredProject> {
         let name = ProjectName::try_from(name);
@@ -425,7 +433,8 @@ impl ProjectSection {
         let directory = document.required(&format!("{at}.directory"), directory);
         let power_level = self.power_level.0;
         let deliver_to = self.read_autostart(at, document);
-        let settings = self.read_settings(at, sessions.clone(), document);
+        let notify = self.read_notify(at, &sessions.notify, document);
+        let settings = self.read_settings(at, sessions.settings.clone(), document);
         Some(ConfiguredProject {
             project: Project {
                 name: name.ok()?,
@@ -435,7 +444,20 @@ impl ProjectSection {
                 is_found: false,
             },
             power_level,
+            notify,
         })
+    }
+
+    /// What rings, unless it is said outside.
+    fn read_notify(
+        &self,
+        at: &str,
+        outer: &[Notification],
+        document: &Document<'_>,
+    ) -> Vec<Notification> {
+        let given = self.notify.0.as_ref();
+        let read = |list| document.list(&format!("{at}.notify"), list, values::notification);
+        given.map_or_else(|| outer.to_vec(), read)
     }
 
     /// Who gets the link of a session that starts with the bot; nobody, where none does.
@@ -456,8 +478,7 @@ impl ProjectSection {
         users.iter().map(ToString::to_string).collect()
     }
 
-    /// What holds for every project that does not say otherwise.
-    fn read_sessions(self, document: &Document<'_>) -> Option<SessionSettings> {
+    fn read_sessions(self, document: &Document<'_>) -> Option<Defaults> {
         let misplaced = OF_PROJECT.map(|key| format!("sessions.{key}"));
         for key in misplaced.iter().filter(|key| document.has(key)) {
             document.problem(key, "is a key of a project; move it below `projects`");
@@ -484,7 +505,11 @@ impl ProjectSection {
             max_output: MAX_OUTPUT,
             restart: Restart::Never,
         };
-        Some(self.read_settings("sessions", built_in, document))
+        let all = values::NOTIFICATIONS.map(|(_, notification)| notification);
+        Some(Defaults {
+            notify: self.read_notify("sessions", &all, document),
+            settings: self.read_settings("sessions", built_in, document),
+        })
     }
 
     /// What is given here, over what holds outside. Variables are added to those outside; one of the same name wins.

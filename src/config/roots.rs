@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Config, ConfiguredProject};
+use super::{Config, ConfiguredProject, Notification};
 use crate::remote_control::{Project, ProjectName, SessionSettings};
 
 /// How many entries of a root are listed: the rest is found by its whole name only. Two hundred take a fraction of a
@@ -27,6 +27,8 @@ pub struct ProjectRoot {
     pub directory: PathBuf,
     /// What a sender needs for its projects, in place of [`Authorization::power_level`](super::Authorization::power_level).
     pub power_level: Option<i64>,
+    /// What rings for those who have the link of a session in its projects.
+    pub notify: Vec<Notification>,
     /// How sessions run in its projects.
     pub settings: SessionSettings,
 }
@@ -103,6 +105,7 @@ impl Config {
                     is_found: true,
                 },
                 power_level: root.power_level,
+                notify: root.notify.clone(),
             })
         })
     }

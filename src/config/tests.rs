@@ -47,6 +47,22 @@ fn least_with(from: &str, to: &str) -> String {
 }
 
 #[test]
+fn what_rings_is_the_projects_the_roots_or_that_of_sessions() {
+    let text = format!(
+        "{LEAST}    notify: []\n  api: {{ directory: /srv/api }}\nsessions: {{ notify: [login, cut_off] }}\n\
+         project_roots:\n  - /srv\n  - {{ directory: /home, notify: [rebooted] }}"
+    );
+    let config = parse(&text).unwrap();
+    let mut notify = config.projects.values().map(|project| &*project.notify);
+    let of_sessions = &[Notification::Login, Notification::CutOff][..];
+    assert_eq!(notify.next(), Some(of_sessions));
+    assert_eq!(notify.next(), Some(&[][..]));
+    let mut notify = config.project_roots.iter().map(|root| &*root.notify);
+    assert_eq!(notify.next(), Some(of_sessions));
+    assert_eq!(notify.next(), Some(&[Notification::Rebooted][..]));
+}
+
+#[test]
 fn the_least_configuration_has_the_documented_defaults() {
     let config = parse(LEAST).unwrap();
     let mut example = parse(EXAMPLE).unwrap();
@@ -85,9 +101,11 @@ fn the_least_configuration_has_the_documented_defaults() {
         ConfiguredProject {
             project,
             power_level,
+            notify,
         },
     ) = config.projects.first_key_value().unwrap();
     assert_eq!((name.as_str(), power_level), ("website", &None));
+    assert_eq!(notify.len(), values::NOTIFICATIONS.len());
     assert_eq!(
         project.settings.command,
         [

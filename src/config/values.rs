@@ -9,7 +9,7 @@ use matrix_sdk::ruma::{
 use serde_yaml::Value;
 use url::Url;
 
-use super::{Devices, HostName, RequireEncryptedCommands, problem::Refusal};
+use super::{Devices, HostName, Notification, RequireEncryptedCommands, problem::Refusal};
 use crate::{
     remote_control::{
         Choice, DATA_DIRECTORY_VARIABLE, LinkPattern, Restart, SESSION_FOLDER_VARIABLE,
@@ -35,6 +35,14 @@ const OURS: [&str; 3] = [
     SESSION_ID_VARIABLE,
     SESSION_FOLDER_VARIABLE,
     DATA_DIRECTORY_VARIABLE,
+];
+
+/// What people can be notified of with sound.
+pub(crate) const NOTIFICATIONS: [(&str, Notification); 4] = [
+    ("ended", Notification::Ended),
+    ("cut_off", Notification::CutOff),
+    ("login", Notification::Login),
+    ("rebooted", Notification::Rebooted),
 ];
 
 /// What the value of a key can be.
@@ -299,6 +307,10 @@ fn encrypted_commands(value: &Value) -> Result<RequireEncryptedCommands, Refusal
 fn restart(value: &Value) -> Result<Restart, Refusal> {
     let choices = [("never", Restart::Never), ("on_exit", Restart::OnExit)];
     one_of(value, &choices)
+}
+
+pub(crate) fn notification(value: &Value) -> Result<Notification, Refusal> {
+    one_of(value, &NOTIFICATIONS)
 }
 
 fn one_of<T: Copy>(value: &Value, choices: &[(&str, T)]) -> Result<T, Refusal> {

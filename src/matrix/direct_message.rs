@@ -37,7 +37,7 @@ use super::{
     pinned_identities::KeptVerification,
     redact::Picture,
     rooms::LinkKey,
-    send::{Sound, Turn, mentioning_nobody},
+    send::{Sound, Turn, editing, mentioning, mentioning_nobody},
 };
 use crate::link::Link;
 
@@ -61,6 +61,14 @@ pub struct SentLink {
     pub receipt: LinkReceipt,
     /// Whether the recipient has yet to accept the invitation to the room.
     pub is_invited: bool,
+}
+
+/// A message that is in somebody's direct message.
+#[derive(Debug, Clone)]
+pub struct Told {
+    /// Where it is.
+    pub room: OwnedRoomId,
+    event: OwnedEventId,
 }
 
 /// Proof that a room was found fit for a link a moment ago: ours, encrypted, with exactly the bot and the requester in
@@ -114,12 +122,21 @@ impl ConfidentialRoom {
         })
     }
 
-    /// Says something that is for the recipient only and yet no link. Gives back the room.
-    pub async fn tell(mut self, notice: Notice<'_>) -> Result<OwnedRoomId, NotSent> {
+    /// Says something that is for the recipient only and yet no link; in the place of an earlier message, where one is given.
+    pub async fn tell(
+        mut self,
+        notice: Notice<'_>,
+        edited: Option<&Told>,
+    ) -> Result<Told, NotSent> {
         let turn = self.turn().await;
         let content = notice.content(Sound::Silent);
-        confide(&turn, &self.recipient, content, notice.transaction).await?;
-        Ok(self.id().to_owned())
+        let content = match edited {
+            Some(told) => editing(content, told.event.clone()),
+            None => content,
+        };
+        let event = confide(&turn, &self.recipient, content, notice.transaction).await?;
+        let room = turn.room().room_id().to_owned();
+        Ok(Told { room, event })
     }
 
     /// Whether this proof still holds, over this connection, where such a room is wanted.
@@ -260,7 +277,10 @@ impl Matrix {
         sound: Sound,
     ) -> Result<(), Fault> {
         if let Some(room) = self.fit_room(recipient, None).await? {
-            let content = notice.content(sound);
+            let content = match sound {
+                Sound::Rings => mentioning(notice.content(sound), recipient),
+                Sound::Silent => notice.content(sound),
+            };
             self.send(&room, content, notice.transaction).await?;
         }
         Ok(())

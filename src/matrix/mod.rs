@@ -32,7 +32,7 @@ mod sync;
 pub use client::Matrix;
 pub use confidentiality::{NotConfidential, NotSent};
 pub use connect::Connection;
-pub use direct_message::{ConfidentialRoom, LinkMessage, SentLink};
+pub use direct_message::{ConfidentialRoom, LinkMessage, SentLink, Told};
 pub use facts::{CreateEvent, NoPower, RoomFacts, StateEvents};
 pub use fault::{Cause, Chain, Fault, Severity};
 pub use folder::MatrixFolder;

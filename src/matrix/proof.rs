@@ -87,7 +87,9 @@ impl Matrix {
     pub async fn proof(&self, message: &Message) -> Result<Proof, Fault> {
         let room = self.joined_admin_room()?;
         if let Some(original) = &message.edits
-            && let Some(trust) = self.look_at_original(&room, original, &message.sender).await?
+            && let Some(trust) = self
+                .look_at_original(&room, original, &message.sender)
+                .await?
         {
             return Ok(Proof::nothing(trust));
         }

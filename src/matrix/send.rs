@@ -9,8 +9,10 @@ use matrix_sdk::{
     ruma::{
         EventId, OwnedEventId, OwnedTransactionId, UserId,
         events::{
-            Mentions, reaction::ReactionEventContent, relation::Annotation,
-            room::message::RoomMessageEventContent,
+            Mentions,
+            reaction::ReactionEventContent,
+            relation::{Annotation, Replacement},
+            room::message::{Relation, RoomMessageEventContent},
         },
     },
 };
@@ -49,10 +51,11 @@ pub(super) struct Confided {
 }
 
 /// Whether somebody's phone rings for a message. With the push rules that each account begins with, it does for a text, and not for
-/// a notice (specification, "Predefined rules", `.m.rule.suppress_notices`).
+/// a notice, whomever that mentions (specification, "Predefined rules": `.m.rule.suppress_notices` comes before
+/// `.m.rule.is_user_mention`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sound {
-    /// It comes unasked, and has to be known now.
+    /// It comes unasked, and has to be known now: also where direct messages are to ring for mentions alone.
     Rings,
     /// It answers somebody who waits for it, or can wait.
     Silent,
@@ -223,6 +226,30 @@ impl Notice<'_> {
     }
 }
 
+/// What stands in an edit for clients that know none.
+const EDITED: &str = "(I edited my message. Your client does not show edits.)";
+
+/// The same as an edit of an earlier message. Such an event has the text twice as a rule; here it fits into one as any other.
+pub(super) fn editing(
+    content: RoomMessageEventContent,
+    message: OwnedEventId,
+) -> RoomMessageEventContent {
+    let mut edit = mentioning_nobody(RoomMessageEventContent::notice_plain(EDITED));
+    edit.relates_to = Some(Relation::Replacement(Replacement::new(
+        message,
+        content.into(),
+    )));
+    edit
+}
+
+/// The same for one person who is to know it now.
+pub(super) fn mentioning(
+    content: RoomMessageEventContent,
+    user: &UserId,
+) -> RoomMessageEventContent {
+    content.add_mentions(Mentions::with_user_ids([user.to_owned()]))
+}
+
 /// The words of others may stand in a message, and ring nobody.
 pub(super) fn mentioning_nobody(content: RoomMessageEventContent) -> RoomMessageEventContent {
     content.add_mentions(Mentions::new())
@@ -273,6 +300,32 @@ mod tests {
                         || length > SHOWN && body.ends_with(CUT)
                         || piece == "\u{1}"
                 );
+            }
+        }
+    }
+
+    #[test]
+    fn an_edit_fits_into_an_event_as_its_text_does_and_mentions_nobody() {
+        let transaction = TransactionId::new();
+        for piece in ["\"", "\u{1}", "ü", "@room "] {
+            let plain = piece.repeat(1_000_000);
+            let notice = Notice {
+                plain: &plain,
+                html: &html_escape::encode_text(&plain),
+                transaction: &transaction,
+            };
+            let event = "$first:example.org".try_into().unwrap();
+            let edit = editing(notice.content(Sound::Silent), event);
+            let edit = serde_json::to_value(edit).unwrap();
+            assert!(
+                edit.to_string().len() * 4 / 3 < LIMIT - 8 * 1024,
+                "{piece:?}"
+            );
+            assert_eq!(edit["m.relates_to"]["event_id"], "$first:example.org");
+            let (outer, inner) = (&edit["msgtype"], &edit["m.new_content"]["msgtype"]);
+            assert!(outer == "m.notice" && inner == "m.notice");
+            for mentions in [&edit["m.mentions"], &edit["m.new_content"]["m.mentions"]] {
+                assert_eq!(*mentions, serde_json::json!({}));
             }
         }
     }

@@ -38,6 +38,24 @@ impl fmt::Debug for Output {
     }
 }
 
+/// Reads what the latest session of a project printed last. It reads files, so it may block.
+#[derive(Debug, Clone)]
+pub struct OutputReader {
+    pub(super) folder: PathBuf,
+    pub(super) pattern: Option<LinkPattern>,
+    pub(super) lines: usize,
+}
+
+impl OutputReader {
+    /// The last lines, as they are now. Links are blotted out.
+    ///
+    /// # Errors
+    /// [`OutputError`].
+    pub fn read(&self) -> Result<Output, OutputError> {
+        last_lines(&self.folder, self.pattern.as_ref(), self.lines)
+    }
+}
+
 /// Why there is no output to show.
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
@@ -51,7 +69,7 @@ pub enum OutputError {
 }
 
 /// The last lines of what was printed: complaints after the rest, as they say more.
-pub(super) fn last_lines(
+fn last_lines(
     folder: &Path,
     pattern: Option<&LinkPattern>,
     count: usize,

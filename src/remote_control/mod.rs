@@ -32,7 +32,7 @@ mod tasks;
 mod watch;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     future::pending,
     path::{Path, PathBuf},
     sync::Arc,
@@ -49,7 +49,7 @@ pub use account::{account, login_ends_in};
 pub(crate) use claude::Place;
 pub use claude::{Cause, Connection, LinkPattern, PatternError, Quote, SESSION_ID_VARIABLE};
 pub use folder::{FolderFacts, FolderReader, last_used};
-pub use logs::{Output, OutputError};
+pub use logs::{Output, OutputError, OutputReader};
 pub use notice::{DeliveryId, Notice, Notices, Outcome, Phase, SessionStatus, Status};
 pub(crate) use options::has_placeholder;
 pub use options::{
@@ -70,7 +70,7 @@ use session::{Effect, Event, Moment, Session, State, Terms};
 use store::{Record, Store};
 use tasks::Report;
 
-/// How many lines of output are shown to people: what fits on two screens of a phone.
+/// How many lines of output are shown to people who do not say how many: what fits on two screens of a phone.
 const SHOWN_LINES: usize = 40;
 
 /// Where records and output are kept, and what may run.
@@ -204,10 +204,30 @@ impl RemoteControl {
 
     /// The last lines that the project's latest session printed. Links are blotted out.
     pub fn output(&self, project: &ProjectName) -> Result<Output, OutputError> {
+        self.output_reader(project, None).read()
+    }
+
+    /// What reads so many of those lines, now and later. `None`: as many as are good to read.
+    #[must_use]
+    pub fn output_reader(&self, project: &ProjectName, lines: Option<usize>) -> OutputReader {
         let slot = self.slots.get(project);
         let configured = slot.and_then(|slot| slot.project.as_ref());
-        let pattern = configured.map(|project| &project.settings.link_pattern);
-        logs::last_lines(&self.store.project_folder(project), pattern, SHOWN_LINES)
+        OutputReader {
+            folder: self.store.project_folder(project),
+            pattern: configured.map(|project| project.settings.link_pattern.clone()),
+            lines: lines.unwrap_or(SHOWN_LINES),
+        }
+    }
+
+    /// Those who have the link of the project's session, and those to whom it is on its way.
+    #[must_use]
+    pub fn recipients(&self, project: &ProjectName) -> BTreeSet<String> {
+        let session = self.slots.get(project);
+        let session = session.and_then(|slot| slot.record.session.as_ref());
+        let deliveries = session.into_iter().flat_map(Session::deliveries);
+        deliveries
+            .map(|delivery| delivery.request.requester.clone())
+            .collect()
     }
 
     /// Where the records are: a folder for each project that has had a session.

@@ -27,6 +27,9 @@ mod messages;
 /// Who may command, and which events are commands.
 mod authorization;
 
+/// What comes of an edit, and of what cannot be decrypted.
+mod edits;
+
 /// What makes a room fit to be the admin room.
 mod admin_room;
 
@@ -41,6 +44,12 @@ mod audit;
 
 /// Pinned identities: those that change, and who accepts that.
 mod identities;
+
+/// What a session printed, shown once or for a while.
+mod logs;
+
+/// What rings for those who have a link.
+mod notifications;
 
 /// Thousands of messages at once.
 mod flood;

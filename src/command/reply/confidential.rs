@@ -1,6 +1,10 @@
 //! What is said to one person only, with a link above all, and what is said where that cannot be sent.
 
-use std::{fmt, path::PathBuf, time::SystemTime};
+use std::{
+    fmt,
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
 
 use matrix_sdk::ruma::RoomId;
 
@@ -76,7 +80,7 @@ pub(crate) fn picture(project: &ProjectName) -> Reply {
     ))
 }
 
-/// What a session complained of, for those who may have its link. With the next, the only replies with words of a process.
+/// What a session complained of, for those who may have its link.
 pub(crate) fn quote(project: &ProjectName, quote: &Quote) -> Reply {
     let head = format!("**{project}: an error that it printed**");
     with_output(&head, quote.expose())
@@ -87,18 +91,67 @@ pub(crate) fn last_output(project: &ProjectName, output: &Output, now: SystemTim
     if output.is_empty() {
         return Reply::new(format!("**{project}** has printed nothing."));
     }
+    excerpt(project, output, now, "")
+}
+
+/// The same in a message that is kept up to date, until then or until something else comes.
+pub(crate) fn followed_output(
+    project: &ProjectName,
+    output: &Output,
+    now: SystemTime,
+    until: Result<SystemTime, NoLongerFollowed>,
+) -> Reply {
+    let state = match until {
+        Ok(end) => format!(", kept up to date until {}", moment(end, now)),
+        Err(why) => format!(", no longer kept up to date: {}", why.words()),
+    };
+    excerpt(project, output, now, &state)
+}
+
+/// Why a log is not followed any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NoLongerFollowed {
+    TimeUp,
+    /// There is no session, or no longer.
+    NoSession,
+    /// Its reader asked for a log again.
+    AskedAgain,
+    BotEnds,
+}
+
+impl NoLongerFollowed {
+    fn words(self) -> &'static str {
+        match self {
+            Self::TimeUp => "the time is up",
+            Self::NoSession => "the session is over",
+            Self::AskedAgain => "you asked for a log again",
+            Self::BotEnds => "the bot was ended or restarted",
+        }
+    }
+}
+
+fn excerpt(project: &ProjectName, output: &Output, now: SystemTime, state: &str) -> Reply {
     let all = output.expose();
     // What was printed last tells most.
-    let text = all
+    let mut text = all
         .split_at(all.ceil_char_boundary(all.len().saturating_sub(LONGEST_OUTPUT)))
         .1;
+    let mut cut = "";
+    if text.len() < all.len() {
+        cut = " and that fit into a message";
+        text = text.split_once('\n').map_or(text, |(_, whole)| whole);
+    }
+    if text.is_empty() {
+        text = "(nothing yet)";
+    }
     let head = format!(
-        "**{project}: the last lines that it printed, as of {}**",
+        "**{project}: the last lines that it printed{cut}, as of {}{state}**",
         moment(now, now)
     );
     with_output(&head, text)
 }
 
+/// The only replies with words of a process.
 fn with_output(head: &str, text: &str) -> Reply {
     let head = Reply::new(head);
     Reply {
@@ -136,8 +189,11 @@ pub(crate) enum Secret {
 /// What is shown to its requester only, and is no link.
 #[derive(Debug, Clone)]
 pub(crate) enum Shown {
-    /// What a project's session printed.
-    Output(ProjectName),
+    /// What a project's session printed, and for how long what comes is shown too.
+    Output {
+        project: ProjectName,
+        follow: Option<Duration>,
+    },
     /// What `doctor` found, which names files and people; and how that went as a whole, which anybody may see.
     Report(String),
 }
@@ -154,7 +210,7 @@ impl Secret {
 impl Shown {
     pub(crate) fn project(&self) -> Option<&ProjectName> {
         match self {
-            Self::Output(project) => Some(project),
+            Self::Output { project, .. } => Some(project),
             Self::Report(_) => None,
         }
     }
@@ -165,7 +221,9 @@ impl fmt::Display for Secret {
         match self {
             Self::Link(project) => write!(formatter, "the link for {project}"),
             Self::Picture(project) => write!(formatter, "the QR code for {project}"),
-            Self::Shown(Shown::Output(project)) => write!(formatter, "the output of {project}"),
+            Self::Shown(Shown::Output { project, .. }) => {
+                write!(formatter, "the output of {project}")
+            }
             Self::Shown(Shown::Report(_)) => formatter.write_str("the report"),
         }
     }
@@ -196,8 +254,15 @@ pub(crate) fn link_sent(
 /// It is in the requester's direct message, which is this room.
 pub(crate) fn shown(shown: &Shown, room: &RoomId) -> Reply {
     let text = match shown {
-        Shown::Output(project) => {
-            format!("**{project}**: what it printed last is in our {DIRECT_MESSAGE}.")
+        Shown::Output { project, follow } => {
+            let follow = follow.map(|time| {
+                let time = humantime::format_duration(time);
+                format!(" I keep that message up to date for {time}.")
+            });
+            format!(
+                "**{project}**: what it printed last is in our {DIRECT_MESSAGE}.{}",
+                follow.unwrap_or_default()
+            )
         }
         Shown::Report(summary) => format!("{summary} The report is in our {DIRECT_MESSAGE}."),
     };

@@ -149,7 +149,7 @@ pub(crate) fn misuse(prefix: &str, misuse: &Misuse) -> Reply {
             name,
             known,
         } => {
-            let known: Vec<_> = known.iter().map(|option| format!("`{option}`")).collect();
+            let known: Vec<_> = known.iter().map(|name| format!("`--{name}`")).collect();
             match known.as_slice() {
                 [] => format!(
                     "`{prefix} {command}` takes no options, such as `--{}`.",
@@ -163,7 +163,7 @@ pub(crate) fn misuse(prefix: &str, misuse: &Misuse) -> Reply {
             }
         }
         Misuse::RepeatedOption(option) => {
-            format!("`{option}` is given twice, and only one can count. Say it once.")
+            format!("`--{option}` is given twice, and only one can count. Say it once.")
         }
         Misuse::OptionWithoutValue(option) => {
             format!(
@@ -185,6 +185,14 @@ pub(crate) fn misuse(prefix: &str, misuse: &Misuse) -> Reply {
         Misuse::HowLong => format!(
             "By how long? Say for example `{prefix} extend 2h`, or `{prefix} extend PROJECT 90m`. Anything from a minute to \
              30 days is possible."
+        ),
+        Misuse::HowManyLines => format!(
+            "How many lines? Say for example `{prefix} logs 100`, or `{prefix} logs PROJECT 100`. Anything from 1 to 500 is \
+             possible."
+        ),
+        Misuse::HowLongToFollow => format!(
+            "How long should I follow the log? Say for example `{prefix} logs PROJECT --follow 5m`. Anything from 10 seconds to an \
+             hour is possible."
         ),
         Misuse::UnknownProject { name, known, more } => {
             let names = known.iter().map(String::as_str);

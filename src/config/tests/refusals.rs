@@ -108,6 +108,7 @@ sessions.restrat_now: x             | unknown key; the keys here are autostart, 
 sessions.max_duration: soon         | found "soon", wanted a duration such as 12h, or none
 sessions.max_output: 1KiB           | found "1KiB", wanted a size such as 8MiB
 sessions.restart: always            | found "always", wanted never or on_exit
+sessions.notify: ended              | found "ended", wanted a list
 "#;
 
 #[test]
@@ -433,6 +434,15 @@ fn what_a_session_gets_is_in_no_debug_output() {
         shown.contains("\"KEY\"") && !shown.contains("hunter"),
         "{shown}"
     );
+}
+
+#[test]
+fn what_rings_is_of_the_list() {
+    let problem = |notify: &str| problems_of(&format!("{LEAST}    notify: {notify}\n"));
+    let said = problem("[ended, end]");
+    let wanted =
+        "projects.website.notify[1]: found \"end\", wanted ended or cut_off or login or rebooted";
+    assert!(said.contains(wanted), "{said}");
 }
 
 #[test]

@@ -302,14 +302,21 @@ impl Bot {
 
     /// Lets the time of a session be up so soon, by its record, which a bot that does not run reads when it starts.
     pub(crate) fn set_time_left(&self, project: &str, left: Duration) {
+        let uptime: Duration = clock_gettime(ClockId::CLOCK_BOOTTIME).unwrap().into();
+        self.edit_record(project, |record| {
+            let end = &mut record["session"]["end"];
+            assert!(end.is_object(), "its time is not limited: {end}");
+            end["uptime"] = serde_json::to_value(uptime + left).unwrap();
+            end["wall"] = serde_json::to_value(SystemTime::now() + left).unwrap();
+        });
+    }
+
+    /// Changes the record of a session, which a bot that does not run reads when it starts.
+    pub(crate) fn edit_record(&self, project: &str, change: impl FnOnce(&mut Value)) {
         let sessions = self.data_dir().join("sessions");
         let path = sessions.join(project).join("session.json");
         let mut record: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-        let uptime: Duration = clock_gettime(ClockId::CLOCK_BOOTTIME).unwrap().into();
-        let end = &mut record["session"]["end"];
-        assert!(end.is_object(), "its time is not limited: {record}");
-        end["uptime"] = serde_json::to_value(uptime + left).unwrap();
-        end["wall"] = serde_json::to_value(SystemTime::now() + left).unwrap();
+        change(&mut record);
         fs::write(path, record.to_string()).unwrap();
     }
 

@@ -50,15 +50,20 @@ fn a_command() -> impl Strategy<Value = Command> {
         Just(Verb::Start),
         Just(Verb::Resume),
         Just(Verb::Stop),
-        Just(Verb::Logs),
+        excerpt().prop_map(Verb::Logs),
         by.prop_map(Verb::Extend),
         Just(Verb::Status),
         Just(Verb::Doctor),
         Just(Verb::Help),
     ];
-    (verb, project(), options()).prop_map(|(verb, project, options)| Command {
+    // A number alone is that of the lines of a log.
+    let is_number = |name: &String| name.bytes().all(|byte| byte.is_ascii_digit());
+    (verb, project(), options()).prop_map(move |(verb, project, options)| Command {
         verb,
-        project: project.filter(|_| verb.target() != Target::Host),
+        project: project.filter(|name| match verb {
+            Verb::Logs(_) => !is_number(name),
+            _ => verb.target() != Target::Host,
+        }),
         options: match verb {
             Verb::Start => options,
             Verb::Resume => Options {
@@ -68,6 +73,13 @@ fn a_command() -> impl Strategy<Value = Command> {
             _ => Options::default(),
         },
     })
+}
+
+fn excerpt() -> impl Strategy<Value = Excerpt> {
+    let (shortest, longest) = (FOLLOWED.start().as_secs(), FOLLOWED.end().as_secs());
+    let follow = (shortest..=longest).prop_map(Duration::from_secs);
+    let both = (prop::option::of(LINES), prop::option::of(follow));
+    both.prop_map(|(lines, follow)| Excerpt { lines, follow })
 }
 
 fn options() -> impl Strategy<Value = Options> {
@@ -100,15 +112,19 @@ fn spell_options(options: &Options, dashes: &str, quotes: (char, char), sign: bo
 
 /// The words that mean a command, as a person would type them.
 fn spell(command: &Command) -> Vec<String> {
-    let by = match command.verb {
-        Verb::Extend(by) => Some(format!("{}s", by.as_secs())),
-        _ => None,
+    let seconds = |time: Duration| format!("{}s", time.as_secs());
+    let rest = match command.verb {
+        Verb::Extend(by) => vec![seconds(by)],
+        Verb::Logs(Excerpt { lines, follow }) => {
+            let lines = lines.map(|lines| lines.to_string());
+            let follow = follow.map(|follow| format!("--follow={}", seconds(follow)));
+            lines.into_iter().chain(follow).collect()
+        }
+        _ => Vec::new(),
     };
-    let word = Some(command.verb.name().to_owned());
-    [word, command.project.clone(), by]
-        .into_iter()
-        .flatten()
-        .collect()
+    let word = command.verb.name().to_owned();
+    let first = [Some(word), command.project.clone()].into_iter().flatten();
+    first.chain(rest).collect()
 }
 
 /// Whether this is text with line breaks, paragraphs, lists and well-formed code in it, and no other HTML.

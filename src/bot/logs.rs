@@ -1,0 +1,216 @@
+//! What a session printed, in the direct message of whoever asks: once, or in one message that is edited for a while.
+//!
+//! Invariant: each edit goes the way of a first showing: its reader may command at that moment, and the bot and they are the only ones in the room
+//! that the message is in.
+
+use std::time::{Duration, SystemTime};
+
+use matrix_sdk::ruma::OwnedUserId;
+use tokio::{
+    sync::oneshot,
+    task::spawn_blocking,
+    time::{Instant, sleep_until},
+};
+use tracing::{error, warn};
+
+use super::{Bot, Event, audit::Conclusion, connection::MatrixHandle, deliver};
+use crate::{
+    command::{
+        Excerpt, Permit, Policy,
+        reply::{self, NoLongerFollowed, Shown},
+    },
+    matrix::{Chain, Told},
+    remote_control::{Output, OutputError, OutputReader, ProjectName, Request},
+};
+
+/// How far apart the edits of a message are at least.
+const EDITS_APART: Duration = Duration::from_secs(5);
+
+/// How often it is looked for something new, once an edit may be made.
+const LOOKS_APART: Duration = Duration::from_secs(1);
+
+/// A log that is followed.
+#[derive(Debug)]
+pub(super) struct Follow {
+    project: ProjectName,
+    end: oneshot::Sender<NoLongerFollowed>,
+}
+
+impl Follow {
+    pub(super) fn is_of(&self, project: &ProjectName) -> bool {
+        self.project == *project
+    }
+
+    /// What is being read may come to its end all the same: then there is nobody to hear this.
+    fn end(self, why: NoLongerFollowed) {
+        self.end.send(why).ok();
+    }
+}
+
+impl Bot {
+    pub(super) fn show_output(
+        &mut self,
+        project: ProjectName,
+        excerpt: Excerpt,
+        permit: &Permit,
+        request: Request,
+    ) {
+        let user = permit.requester().to_owned();
+        if let Some(follow) = self.follows.remove(&user) {
+            follow.end(NoLongerFollowed::AskedAgain);
+        }
+        let reader = self.remote_control.output_reader(&project, excerpt.lines);
+        let output = match reader.read() {
+            Ok(output) => output,
+            Err(error) => {
+                if !matches!(error, OutputError::None) {
+                    error!(%project, error = %Chain(&error), "output not readable");
+                }
+                let text = reply::no_output(&project, &error);
+                let conclusion = Conclusion::because("no output", error.to_string());
+                return self.answer(Some(&project), &request, Ok(&text), &conclusion);
+            }
+        };
+        let has_session = self.session_of(&project).is_some();
+        let now = SystemTime::now();
+        match excerpt.follow {
+            Some(time) if has_session => {
+                self.follow(project, time, user, request, (reader, output))
+            }
+            follow => {
+                let text = match follow {
+                    Some(_) => {
+                        let over = Err(NoLongerFollowed::NoSession);
+                        reply::followed_output(&project, &output, now, over)
+                    }
+                    None => reply::last_output(&project, &output, now),
+                };
+                let follow = None;
+                self.show(Shown::Output { project, follow }, request, user, text);
+            }
+        }
+    }
+
+    fn follow(
+        &mut self,
+        project: ProjectName,
+        time: Duration,
+        user: OwnedUserId,
+        request: Request,
+        (reader, output): (OutputReader, Output),
+    ) {
+        let (end, ended) = oneshot::channel();
+        self.follows.retain(|_, follow| !follow.end.is_closed());
+        let follow = Follow {
+            project: project.clone(),
+            end,
+        };
+        self.follows.insert(user.clone(), follow);
+        let mut following = Following {
+            matrix: self.matrix.clone(),
+            policy: self.projects.policy(Some(&project)),
+            project: project.clone(),
+            user,
+            reader,
+            output,
+            until: SystemTime::now() + time,
+        };
+        let events = self.events.clone();
+        self.spawn_quiet(async move {
+            let deadline = Instant::now() + time;
+            let shown = following.show(None, None).await;
+            let (told, result) = match shown {
+                Ok(told) => {
+                    let room = told.room.clone();
+                    (Some(told), Ok(room))
+                }
+                Err(reason) => (None, Err(reason)),
+            };
+            let follow = Some(time);
+            let event = Event::Shown {
+                shown: Shown::Output { project, follow },
+                request,
+                result,
+            };
+            drop(events.send(event).await);
+            if let Some(told) = told {
+                following.keep_up_to_date(&told, deadline, ended).await;
+            }
+        });
+    }
+
+    pub(super) fn end_follows(&mut self, which: impl Fn(&Follow) -> bool, why: NoLongerFollowed) {
+        for (_, follow) in self.follows.extract_if(|_, follow| which(follow)) {
+            follow.end(why);
+        }
+    }
+}
+
+/// A log that is followed, for the task that does it.
+struct Following {
+    matrix: MatrixHandle,
+    policy: Policy,
+    project: ProjectName,
+    user: OwnedUserId,
+    reader: OutputReader,
+    /// What was read last.
+    output: Output,
+    until: SystemTime,
+}
+
+impl Following {
+    async fn keep_up_to_date(
+        &mut self,
+        told: &Told,
+        deadline: Instant,
+        mut ended: oneshot::Receiver<NoLongerFollowed>,
+    ) {
+        let mut why = None;
+        let mut next_edit = Instant::now() + EDITS_APART;
+        while why.is_none() {
+            let next_look = next_edit.max(Instant::now() + LOOKS_APART);
+            tokio::select! {
+                // Without a bot there is nobody who says why.
+                said = &mut ended => why = Some(said.unwrap_or(NoLongerFollowed::BotEnds)),
+                () = sleep_until(deadline) => why = Some(NoLongerFollowed::TimeUp),
+                () = sleep_until(next_look) => {}
+            }
+            if why == Some(NoLongerFollowed::BotEnds) && Instant::now() < next_edit {
+                return;
+            }
+            sleep_until(next_edit).await;
+            if !self.has_more().await && why.is_none() {
+                continue;
+            }
+            if let Err(reason) = self.show(Some(told), why).await {
+                warn!(user = %self.user, project = %self.project, ?reason, "the log is no longer followed");
+                return;
+            }
+            next_edit = Instant::now() + EDITS_APART;
+        }
+    }
+
+    /// Whether something else is there to be read than the last time.
+    async fn has_more(&mut self) -> bool {
+        let reader = self.reader.clone();
+        match spawn_blocking(move || reader.read()).await {
+            Ok(Ok(output)) if output != self.output => {
+                self.output = output;
+                true
+            }
+            // Files that are not there for a moment are those of a process that is about to come.
+            Ok(Ok(_) | Err(_)) | Err(_) => false,
+        }
+    }
+
+    async fn show(
+        &self,
+        edited: Option<&Told>,
+        over: Option<NoLongerFollowed>,
+    ) -> Result<Told, deliver::NotDelivered> {
+        let now = SystemTime::now();
+        let until = over.map_or(Ok(self.until), Err);
+        let text = reply::followed_output(&self.project, &self.output, now, until);
+        deliver::show(&self.matrix, &self.user, &text, &self.policy, edited).await
+    }
+}

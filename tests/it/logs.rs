@@ -1,0 +1,206 @@
+//! What a session printed, in the direct message: so many lines, and for a while in one message that is edited.
+
+use crate::support::prelude::*;
+
+const HEAD: &str = "website: the last lines that it printed";
+
+/// The edits of a message that somebody's client shows, oldest first.
+fn edits(person: &Person, message: &Event) -> Vec<Event> {
+    let mut events = person.events();
+    events.retain(|event| {
+        let relation = &event.json["content"]["m.relates_to"];
+        relation["rel_type"] == "m.replace" && relation["event_id"] == message.id.as_str()
+    });
+    events
+}
+
+fn new_text(edit: &Event) -> &str {
+    edit.json["content"]["m.new_content"]["body"]
+        .as_str()
+        .unwrap()
+}
+
+/// Waits for an edit in which this stands, and returns it.
+async fn edited(person: &Person, message: &Event, part: &str) -> Event {
+    eventually(&format!("an edit with {part:?}"), async || {
+        let edits = edits(person, message);
+        edits.into_iter().find(|edit| new_text(edit).contains(part))
+    })
+    .await
+}
+
+fn sent(event: &Event) -> u64 {
+    event.json["origin_server_ts"].as_u64().unwrap()
+}
+
+/// The messages with logs, edits left out.
+fn messages(bot: &Bot, person: &Person) -> Vec<Event> {
+    let mut events = person.events();
+    events.retain(|event| {
+        event.sender == bot.user_id() && event.body().is_some_and(|body| body.starts_with(HEAD))
+    });
+    events
+}
+
+/// Asks for a log and returns the message with it.
+async fn shown(bot: &Bot, person: &Person, command: &str) -> Event {
+    let known = messages(bot, person).len();
+    bot.request(person, command).await;
+    eventually("a message with a log", async || {
+        messages(bot, person).get(known).cloned()
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_followed_log_is_one_silent_message_that_is_edited_every_five_seconds_at_most() {
+    let alice = person("alice").await;
+    let bot = bot()
+        .project("website", |project| project.standin("reconnect=8"))
+        .start(&alice)
+        .await;
+    let link = bot.start_session(&alice, "website").await;
+    let answer = bot.request(&alice, "logs website --follow 5m").await;
+    assert_eq!(
+        answer.body(),
+        Some(
+            "website: what it printed last is in our direct message. I keep that message up to date for 5m."
+        )
+    );
+    let first = bot.private_message(&alice, HEAD).await;
+    first.says(", kept up to date until ");
+    assert_eq!(first.room, *link.room());
+    edited(&alice, &first, "Reconnecting").await;
+    until("another edit", || edits(&alice, &first).len() > 1).await;
+    bot.request(&alice, "stop").await;
+    let last = edited(
+        &alice,
+        &first,
+        "no longer kept up to date: the session is over",
+    )
+    .await;
+    assert!(
+        new_text(&last).contains("Environment preserved"),
+        "{last:?}"
+    );
+
+    let edits = edits(&alice, &first);
+    for edit in &edits {
+        assert_eq!(edit.sender, bot.user_id());
+        assert_eq!(edit.shield(), "none");
+        let content = &edit.json["content"];
+        for content in [content, &content["m.new_content"]] {
+            assert_eq!(content["msgtype"], "m.notice", "an edit rings nobody");
+            assert_eq!(content["m.mentions"], json!({}));
+        }
+        assert!(!edit.json.to_string().contains(&link.link));
+        let stored = alice.event_from_server(&edit.room, &edit.id).await.unwrap();
+        assert_eq!(stored["type"], "m.room.encrypted");
+    }
+    let times: Vec<_> = [&first].into_iter().chain(&edits).map(sent).collect();
+    assert!(
+        times.windows(2).all(|pair| pair[1] - pair[0] >= 5_000),
+        "{times:?}"
+    );
+    assert_eq!(messages(&bot, &alice).len(), 1);
+    bot.check_homeserver_never_read("Reconnecting");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_is_followed_until_its_time_is_up_or_a_log_is_asked_for_again_or_the_bot_ends() {
+    let alice = person("alice").await;
+    let mut bot = bot().start(&alice).await;
+    bot.request(&alice, "logs --follow").await;
+    assert!(messages(&bot, &alice).is_empty(), "there is no output yet");
+    bot.start_session(&alice, "website").await;
+
+    let first = shown(&bot, &alice, "logs 2 --follow 5m").await;
+    let lines = first.body().unwrap().split_once("\n\n").unwrap().1;
+    assert_eq!(lines.lines().count(), 2, "{lines}");
+    shown(&bot, &alice, "logs website 1").await;
+    edited(
+        &alice,
+        &first,
+        "no longer kept up to date: you asked for a log again",
+    )
+    .await;
+
+    let brief = shown(&bot, &alice, "logs --follow 10s").await;
+    edited(&alice, &brief, "no longer kept up to date: the time is up").await;
+
+    let cut_short = shown(&bot, &alice, "logs --follow 1h").await;
+    bot.terminate().await;
+    bot.run();
+    bot.request(&alice, "stop").await;
+    let over: Vec<_> = [&first, &brief, &cut_short]
+        .map(|message| edits(&alice, message).len())
+        .into();
+    // Nobody follows any more what an earlier run did; what there is left is for reading.
+    let last = shown(&bot, &alice, "logs --follow 5m").await;
+    last.says("no longer kept up to date: the session is over");
+    let now: Vec<_> = [&first, &brief, &cut_short]
+        .map(|message| edits(&alice, message).len())
+        .into();
+    assert_eq!(now, over);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_may_no_longer_command_gets_no_further_edit() {
+    let (alice, bob) = (person("alice").await, person("bob").await);
+    let bot = bot()
+        .member(&bob, 100)
+        .project("website", |project| project.standin("reconnect=1"))
+        .start(&alice)
+        .await;
+    bot.start_session(&bob, "website").await;
+    let first = shown(&bot, &bob, "logs --follow 5m").await;
+    edited(&bob, &first, "Reconnecting").await;
+    alice
+        .set_power_level(bot.admin_room(), bob.user_id(), 0)
+        .await;
+    let log = eventually("the log is no longer followed", async || {
+        let log = bot.log();
+        log.contains("the log is no longer followed").then_some(log)
+    })
+    .await;
+    assert!(log.contains("PowerLevel { has: 0, needs: 100 }"), "{log}");
+    bob.catch_up().await.unwrap();
+    let before = edits(&bob, &first).len();
+    bot.request(&alice, "stop").await;
+    bob.catch_up().await.unwrap();
+    assert_eq!(edits(&bob, &first).len(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_lines_than_fit_into_a_message_are_the_last_ones() {
+    let alice = person("alice").await;
+    let script = "for i in $(seq 400); do echo \"line $i <b>&amp; $(printf 'x%.0s' $(seq 60))\"; done; \
+                  echo 'Continue coding in the Claude app or https://claude.ai/code?environment=env_01Link1'; sleep 600";
+    let bot = bot()
+        .project("website", |project| {
+            project.set("command", json!(["sh", "-c", script]))
+        })
+        .start(&alice)
+        .await;
+    bot.request(&alice, "start").await;
+    for (command, lines) in [("logs website 3", 3), ("logs website", 40)] {
+        let shown = shown(&bot, &alice, command).await;
+        let body: &Value = &shown.json["content"]["body"];
+        let (_, text) = body.as_str().unwrap().split_once("\n\n").unwrap();
+        assert_eq!(text.lines().count(), lines, "{text}");
+    }
+    let shown = shown(&bot, &alice, "logs website 500").await;
+    shown.says("printed and that fit into a message, as of ");
+    let body = shown.body().unwrap();
+    let (_, text) = body.split_once("\n\n").unwrap();
+    assert!(text.starts_with("line "), "whole lines: {text}");
+    assert!(
+        text.lines().count() > 90 && text.ends_with("[link]"),
+        "{text}"
+    );
+    for wrong in ["logs website 501", "logs website all"] {
+        bot.says(&alice, wrong, "How many lines?").await;
+    }
+    let answer = bot.request(&alice, "logs website --follow 3h").await;
+    answer.says("How long should I follow the log?");
+}

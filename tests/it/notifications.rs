@@ -1,0 +1,186 @@
+//! What rings for those who have a session's link, in their direct message, and what is said there without a sound.
+
+use std::{
+    fs,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use crate::support::prelude::*;
+
+/// A text that mentions the person rings also where only mentions do.
+#[track_caller]
+fn assert_rings(event: &Event, person: &Person) {
+    assert_eq!(event.message_type(), Some("m.text"), "{event}");
+    let mentions = &event.json["content"]["m.mentions"];
+    assert_eq!(*mentions, json!({ "user_ids": [person.user_id()] }));
+}
+
+#[track_caller]
+fn assert_silent(event: &Event) {
+    assert_eq!(event.message_type(), Some("m.notice"), "{event}");
+    assert_eq!(event.json["content"]["m.mentions"], json!({}));
+}
+
+/// A bot whose administrators are these two.
+async fn bot_of(alice: &Person, bob: &Person) -> Bot {
+    bot()
+        .member(bob, 100)
+        .project("website", |project| project)
+        .project("quiet", |project| project.set("notify", json!([])))
+        .start(alice)
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_ends_by_itself_rings_for_all_who_have_its_link_unless_its_project_says_otherwise()
+ {
+    let (alice, bob) = (person("alice").await, person("bob").await);
+    let bot = bot_of(&alice, &bob).await;
+    for project in ["website", "quiet"] {
+        bot.start_session(&alice, project).await;
+        bot.start_session(&bob, project).await;
+    }
+    for process in bot.standin_records() {
+        bot.end_process(process.pid).await;
+    }
+    for person in [&alice, &bob] {
+        let killed = "has ended: its process was ended by signal 9 (SIGKILL).";
+        let word = bot
+            .private_message(person, &format!("website {killed}"))
+            .await;
+        assert_rings(&word, person);
+        let word = bot
+            .private_message(person, &format!("quiet {killed}"))
+            .await;
+        assert_silent(&word);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_rings_for_nobody_and_who_asked_for_it_is_told_nothing_more() {
+    let (alice, bob) = (person("alice").await, person("bob").await);
+    let bot = bot_of(&alice, &bob).await;
+    for person in [&alice, &bob] {
+        bot.start_session(person, "website").await;
+    }
+    bot.request(&bob, "stop").await;
+    let over = "has ended, and I deleted the message with its link";
+    assert_silent(&bot.private_message(&alice, over).await);
+    bob.catch_up().await.unwrap();
+    let mut of_bob = bob
+        .events()
+        .into_iter()
+        .filter_map(|event| event.body().map(str::to_owned));
+    assert!(of_bob.all(|body| !body.contains(over)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_is_cut_off_rings_and_its_return_does_not() {
+    let alice = person("alice").await;
+    let bot = bot()
+        .project("website", |project| {
+            project
+                .standin("reconnect=3,back=9")
+                .set("reconnect_limit", "2s")
+        })
+        .start(&alice)
+        .await;
+    let link = bot.start_session(&alice, "website").await;
+    let cut_off = "website has been cut off from its service for ";
+    let announced = bot.announcement(&alice, cut_off).await;
+    let word = bot.private_message(&alice, cut_off).await;
+    assert_eq!((word.body(), &word.room), (announced.body(), link.room()));
+    assert_rings(&word, &alice);
+    let back = "website is connected to its service again";
+    bot.announcement(&alice, back).await;
+    assert_silent(&bot.private_message(&alice, back).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_comes_back_rings_when_it_ends_and_a_restart_of_the_host_is_told_as_such() {
+    let alice = person("alice").await;
+    let mut bot = bot()
+        .project("website", |project| project)
+        .project("api", |project| {
+            project
+                .set("restart", "on_exit")
+                .set("notify", json!(["ended"]))
+        })
+        .start(&alice)
+        .await;
+    for project in ["website", "api"] {
+        bot.start_session(&alice, project).await;
+    }
+    let processes: Vec<_> = bot.standin_records().iter().map(|it| it.pid).collect();
+    bot.kill_9();
+    for process in processes {
+        bot.end_process(process).await;
+    }
+    for project in ["website", "api"] {
+        bot.edit_record(project, |record| {
+            record["boot_id"] = json!("another boot");
+            record["session"]["state"]["running"]["process"]["boot_id"] = json!("another boot");
+        });
+    }
+    bot.run();
+    let restarted = "website has ended: the host was restarted.";
+    assert_rings(&bot.private_message(&alice, restarted).await, &alice);
+    // Of that nobody is to be notified there.
+    let comes_back =
+        "api has ended: the host was restarted. I will restart it in 5s, and send its link again.";
+    assert_silent(&bot.private_message(&alice, comes_back).await);
+    bot.wait_for_state("api", "running").await;
+
+    let last = bot.standin_records().pop().unwrap();
+    bot.end_process(last.pid).await;
+    let comes_back =
+        "api has ended: its process was ended by signal 9 (SIGKILL). I will restart it in ";
+    assert_rings(&bot.private_message(&alice, comes_back).await, &alice);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_that_is_about_to_end_rings_once_for_each_who_has_a_link() {
+    let alice = person("alice").await;
+    let folder = tempfile::TempDir::new().unwrap();
+    let ends = SystemTime::now() + Duration::from_hours(30);
+    let ends = ends.duration_since(UNIX_EPOCH).unwrap().as_millis();
+    let credentials = json!({ "claudeAiOauth": {
+        "accessToken": "a", "refreshToken": "r", "scopes": ["user:inference", "user:profile", "user:sessions:claude_code"],
+        "expiresAt": u64::try_from(ends).unwrap(), "refreshTokenExpiresAt": u64::try_from(ends).unwrap(),
+    }});
+    fs::write(
+        folder.path().join(".credentials.json"),
+        credentials.to_string(),
+    )
+    .unwrap();
+    let state = json!({ "oauthAccount": { "emailAddress": "alice@example.org" } });
+    fs::write(folder.path().join(".claude.json"), state.to_string()).unwrap();
+    let mut bot = bot()
+        .project("website", |project| {
+            project
+                .environment("CLAUDE_CONFIG_DIR", folder.path())
+                .set("notify", json!(["login"]))
+        })
+        .project("api", |project| {
+            project
+                .environment("CLAUDE_CONFIG_DIR", folder.path())
+                .set("notify", json!([]))
+        })
+        .project("idle", |project| {
+            project.environment("CLAUDE_CONFIG_DIR", folder.path())
+        })
+        .start(&alice)
+        .await;
+    for project in ["website", "api"] {
+        bot.start_session(&alice, project).await;
+    }
+    bot.restart(&alice).await;
+    let ends = "claude's login on ";
+    let word = bot.private_message(&alice, ends).await;
+    assert_rings(&word, &alice);
+    word.says("with it the sessions of: api, website.");
+    let announced = bot
+        .announcement(&alice, "with it the sessions of: api, idle, website.")
+        .await;
+    announced.says("ends in 30 hours");
+}
