@@ -309,8 +309,8 @@ impl Known {
             // What a name begins with is not told by a part of the names.
             own.unnamed.count = below.projects.len();
         } else {
-            for name in below.projects.into_keys() {
-                own.projects.entry(name).or_insert(false);
+            for name in below.projects.keys() {
+                own.projects.entry(name.clone()).or_insert(false);
             }
         }
         if let Some(whole) = &whole {
@@ -318,7 +318,13 @@ impl Known {
                 .entry(whole.project.name.clone())
                 .or_insert(false);
         }
-        let project = choose_project(command, &own)?;
+        let project = choose_project(command, &own).map_err(|misuse| match misuse {
+            // It may be there.
+            Misuse::UnknownProject { name, .. } if below.roots.iter().any(Result::is_err) => {
+                Misuse::RootsUnreadable { name }
+            }
+            other => other,
+        })?;
         let found = self.found(&project, whole).await;
         let is_configured = self.projects.config().projects.contains_key(&project);
         let is_known = found.is_some() || is_configured || self.session_of(&project).is_some();
@@ -326,8 +332,8 @@ impl Known {
             // It went while it was asked for.
             return Err(Misuse::UnknownProject {
                 name: project.to_string(),
-                known: Vec::new(),
-                more: 0,
+                known: own.projects.keys().map(ToString::to_string).collect(),
+                more: own.unnamed.count,
             });
         }
         let configured = found.as_deref().or_else(|| self.projects.get(&project));

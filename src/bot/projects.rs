@@ -305,14 +305,18 @@ impl Projects {
             (listed, facts)
         });
         let unreadable = found.roots.iter().filter(|seen| seen.is_err()).count();
-        let mut seen = found.roots.iter().flatten();
+        let seen = || found.roots.iter().flatten();
+        // Whoever looks for a word looks for nothing else.
+        let counted = || seen().filter(|_| word.is_none());
         let list = List {
             prefix: &self.config.command_prefix,
             word,
             projects: shown.collect(),
             more,
-            is_cut: seen.any(|seen| seen.is_cut),
+            is_cut: seen().any(|seen| seen.is_cut),
             unreadable,
+            unfit: counted().map(|seen| seen.unfit).sum(),
+            outside: counted().map(|seen| seen.outside).sum(),
         };
         reply::projects(&list, SystemTime::now())
     }

@@ -225,6 +225,10 @@ pub(crate) enum Misuse {
         /// How many there are besides, on hosts that announce no names but a digest of them.
         more: usize,
     },
+    /// There is none of this name as far as can be seen, and project roots that cannot be read now.
+    RootsUnreadable {
+        name: String,
+    },
     UnknownHost {
         name: String,
         known: Vec<String>,

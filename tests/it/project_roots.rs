@@ -110,10 +110,37 @@ async fn a_symbolic_link_out_of_the_root_starts_nothing() {
     symlink("website/docs", bot.root().join("within")).unwrap();
     let refusal = said(&bot, &alice, "start link").await;
     refusal.says("There is no project `link`");
+    let listed = said(&bot, &alice, "projects").await;
+    listed.ends("Symbolic links that lead out of their project root, and are no projects: 1.");
     bot.start_session(&alice, "within").await;
     let records = bot.standin_records();
     assert_eq!(records.len(), 1);
     assert_eq!(records[0].cwd, bot.root().join("website/docs"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_with_a_name_that_cannot_be_a_projects_is_counted_and_its_start_says_why() {
+    let alice = person("alice").await;
+    let bot = bot()
+        .root(&["api.v2", "my site", "naïve", "-x", ".hidden"])
+        .start(&alice)
+        .await;
+    let listed = said(&bot, &alice, "projects").await;
+    listed.says(
+        "Folders with names that cannot be a project's: 3. Letters, digits, `-`, `_` and `.` can: ",
+    );
+    listed.lacks("my site");
+    for typed in ["\"my site\"", "naïve"] {
+        let refusal = said(&bot, &alice, &format!("start {typed}")).await;
+        let name = typed.trim_matches('"');
+        refusal.begins(&format!(
+            "There is no project `{name}`. Projects: `api.v2`. It cannot be one: a project's name is "
+        ));
+    }
+    let refusal = said(&bot, &alice, "start my site").await;
+    refusal.says("takes fewer words than that. The name of a session goes in quotes: `--name ");
+    bot.start_session(&alice, "api.v2").await;
+    assert_eq!(bot.standin_starts(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -131,7 +158,7 @@ async fn a_root_that_vanishes_is_told_and_its_sessions_stay() {
     listed.says("1 of the project roots cannot be read");
     bot.wait_for_log("project root cannot be read").await;
     let refusal = said(&bot, &alice, "start api").await;
-    refusal.says("There is no project `api`");
+    refusal.says("There is no project `api` that I can see, but not all of the project roots can be read now");
     bot.start_session(&alice, "named").await;
     fs::rename(bot.root().with_file_name("away"), bot.root()).unwrap();
     bot.start_session(&alice, "api").await;

@@ -34,7 +34,8 @@ pub(crate) fn in_order(mut all: Vec<Listed>, word: Option<&str>) -> (Vec<Listed>
     (all, more)
 }
 
-/// The list. `cut`: some roots have more folders than are looked at; `unreadable`: how many cannot be read.
+/// The list. `is_cut`: some roots have more folders than are looked at; `unreadable`: how many cannot be read; `unfit`: how many
+/// folders have names that cannot be a project's; `outside`: how many symbolic links lead out of their root.
 pub(crate) struct List<'a> {
     pub(crate) prefix: &'a str,
     pub(crate) word: Option<&'a str>,
@@ -42,6 +43,8 @@ pub(crate) struct List<'a> {
     pub(crate) more: usize,
     pub(crate) is_cut: bool,
     pub(crate) unreadable: usize,
+    pub(crate) unfit: usize,
+    pub(crate) outside: usize,
 }
 
 pub(crate) fn projects(list: &List<'_>, now: SystemTime) -> Reply {
@@ -71,6 +74,19 @@ pub(crate) fn projects(list: &List<'_>, now: SystemTime) -> Reply {
         lines.push(Reply::new(format!(
             "{} of the project roots cannot be read: `{prefix} doctor` says which, and why.",
             list.unreadable
+        )));
+    }
+    if list.unfit > 0 {
+        lines.push(Reply::new(format!(
+            "Folders with names that cannot be a project's: {}. Letters, digits, `-`, `_` and `.` can: rename them, or name them \
+             under `projects` in the bot's configuration.",
+            list.unfit
+        )));
+    }
+    if list.outside > 0 {
+        lines.push(Reply::new(format!(
+            "Symbolic links that lead out of their project root, and are no projects: {}.",
+            list.outside
         )));
     }
     Reply::lines(lines)
@@ -171,6 +187,8 @@ mod tests {
             more,
             is_cut: false,
             unreadable: 0,
+            unfit: 0,
+            outside: 0,
         };
         let said = super::projects(&list, SystemTime::UNIX_EPOCH).plain;
         assert_eq!(said.lines().count(), 41);

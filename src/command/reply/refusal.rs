@@ -141,8 +141,8 @@ pub(crate) fn misuse(prefix: &str, misuse: &Misuse) -> Reply {
             "I take no commands from edits, so nothing has changed. If you mean it, send it as a new message.".to_owned()
         }
         Misuse::TooManyWords { command } => format!(
-            "`{prefix} {command}` takes fewer words than that; a name of several words goes in quotes. `{prefix} help` shows how \
-             each command is used."
+            "`{prefix} {command}` takes fewer words than that.{} `{prefix} help` shows how each command is used.",
+            in_quotes(command)
         ),
         Misuse::UnknownOption {
             command,
@@ -198,13 +198,19 @@ pub(crate) fn misuse(prefix: &str, misuse: &Misuse) -> Reply {
             let names = known.iter().map(String::as_str);
             let meant = nearest(name, names).map(|name| format!(" Did you mean `{name}`?"));
             format!(
-                "There is no project `{}`.{} Projects: {}.{}",
+                "There is no project `{}`.{} Projects: {}.{}{}",
                 shortened(name),
                 meant.unwrap_or_default(),
                 listed_with(known, *more),
-                elsewhere(prefix, *more)
+                elsewhere(prefix, *more),
+                unfit(name)
             )
         }
+        Misuse::RootsUnreadable { name } => format!(
+            "There is no project `{}` that I can see, but not all of the project roots can be read now: `{prefix} doctor` says \
+             which, and why.",
+            shortened(name)
+        ),
         Misuse::UnknownHost { name, known } => format!(
             "There is no host `{}` here. Hosts: {}.",
             shortened(name),
@@ -225,6 +231,24 @@ pub(crate) fn misuse(prefix: &str, misuse: &Misuse) -> Reply {
             elsewhere(prefix, *more)
         ),
     })
+}
+
+/// How a command takes more words, where it does.
+fn in_quotes(command: &str) -> &'static str {
+    match command {
+        "start" | "resume" => " The name of a session goes in quotes: `--name \"fix the build\"`.",
+        _ => "",
+    }
+}
+
+/// What somebody should know who typed the name of a folder that can be no project's.
+fn unfit(name: &str) -> String {
+    match name.parse::<ProjectName>() {
+        Ok(_) => String::new(),
+        Err(error) => format!(
+            " It cannot be one: {error}. Give a folder that is called so a name under `projects` in the bot's configuration."
+        ),
+    }
 }
 
 fn example(option: StartOption) -> &'static str {
