@@ -318,13 +318,13 @@ impl Known {
                 .entry(whole.project.name.clone())
                 .or_insert(false);
         }
-        let project = choose_project(command, &own).map_err(|misuse| match misuse {
+        let project = match choose_project(command, &own) {
             // It may be there.
-            Misuse::UnknownProject { name, .. } if below.roots.iter().any(Result::is_err) => {
-                Misuse::RootsUnreadable { name }
+            Err(Misuse::UnknownProject { name, .. }) if below.roots.iter().any(Result::is_err) => {
+                return Err(Misuse::RootsUnreadable { name });
             }
-            other => other,
-        })?;
+            chosen => chosen?,
+        };
         let found = self.found(&project, whole).await;
         let is_configured = self.projects.config().projects.contains_key(&project);
         let is_known = found.is_some() || is_configured || self.session_of(&project).is_some();

@@ -132,11 +132,11 @@ impl Matrix {
         let Some(Ok(event)) = event.map(|event| event.deserialize()) else {
             return Ok(Some(Trust::Gone));
         };
+        if event.sender() != sender {
+            return Ok(Some(Trust::Gone));
+        }
         let is_old = self.inbox.is_too_old((event.origin_server_ts(), None));
-        Ok(match event.sender() == sender {
-            false => Some(Trust::Gone),
-            true => is_old.then_some(Trust::TooOld),
-        })
+        Ok(is_old.then_some(Trust::TooOld))
     }
 
     /// What the homeserver shows of a message now.

@@ -194,18 +194,7 @@ pub(crate) fn misuse(prefix: &str, misuse: &Misuse) -> Reply {
             "How long should I follow the log? Say for example `{prefix} logs PROJECT --follow 5m`. Anything from 10 seconds to an \
              hour is possible."
         ),
-        Misuse::UnknownProject { name, known, more } => {
-            let names = known.iter().map(String::as_str);
-            let meant = nearest(name, names).map(|name| format!(" Did you mean `{name}`?"));
-            format!(
-                "There is no project `{}`.{} Projects: {}.{}{}",
-                shortened(name),
-                meant.unwrap_or_default(),
-                listed_with(known, *more),
-                elsewhere(prefix, *more),
-                unfit(name)
-            )
-        }
+        Misuse::UnknownProject { name, known, more } => unknown_project(prefix, name, known, *more),
         Misuse::RootsUnreadable { name } => format!(
             "There is no project `{}` that I can see, but not all of the project roots can be read now: `{prefix} doctor` says \
              which, and why.",
@@ -231,6 +220,19 @@ pub(crate) fn misuse(prefix: &str, misuse: &Misuse) -> Reply {
             elsewhere(prefix, *more)
         ),
     })
+}
+
+fn unknown_project(prefix: &str, name: &str, known: &[String], more: usize) -> String {
+    let meant = nearest(name, known.iter().map(String::as_str));
+    let meant = meant.map(|name| format!(" Did you mean `{name}`?"));
+    format!(
+        "There is no project `{}`.{} Projects: {}.{}{}",
+        shortened(name),
+        meant.unwrap_or_default(),
+        listed_with(known, more),
+        elsewhere(prefix, more),
+        unfit(name)
+    )
 }
 
 /// How a command takes more words, where it does.
