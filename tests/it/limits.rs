@@ -56,8 +56,8 @@ async fn a_session_too_many_is_refused_until_another_one_ends() {
     bot.start_session(&alice, "api").await;
     let refused = bot.request(&alice, "start website").await;
     refused.is(
-        "I did not start a session for website: there may be no more than 1 session at once \
-             (`max_sessions`). Sessions now: `api`. Say `!rc stop PROJECT` to end one.",
+        "I did not start website: there may be no more than 1 session at once (`max_sessions`). Sessions now: `api`.\n\
+         `!rc stop PROJECT` ends one.",
     );
     // The link of the session that there is, is no further session.
     bot.start_session(&alice, "api").await;
