@@ -173,8 +173,8 @@ async fn where_the_first_bot_is_killed_another_answers_in_its_place_and_says_tha
         all_asked.push(asked);
     }
     // What another one can do is done as ever.
-    let alive = project_of(names[1]);
-    let (_, started) = request(&bots, &alice, &format!("start {alive}")).await;
+    let other = project_of(names[1]);
+    let (_, started) = request(&bots, &alice, &format!("start {other}")).await;
     assert_eq!(started.sender, bots[1].user_id());
 
     for asked in all_asked {
