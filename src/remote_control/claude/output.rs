@@ -165,6 +165,10 @@ fn around_whole_lines(text: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     ))
 }
 
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "two of the parser, and two of where in the output it is"
+)]
 struct Page {
     pattern: LinkPattern,
     /// Neither in an escape sequence nor right after its beginning, for certain.
