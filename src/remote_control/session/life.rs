@@ -149,10 +149,13 @@ impl Session {
             Event::TimeCame => self.on_time_came(terms, now),
             Event::Delivered { number, receipt } => {
                 let mut all = self.deliveries.iter_mut();
-                if let Some(delivery) = all.find(|delivery| delivery.number == number) {
-                    delivery.receipt = Some(receipt);
-                }
-                Vec::new()
+                let Some(delivery) = all.find(|delivery| delivery.number == number) else {
+                    return Vec::new();
+                };
+                delivery.receipt = Some(receipt);
+                let requester = delivery.request.requester.clone();
+                let old = self.make_room(&requester);
+                old.map(|old| self.redact(old)).into_iter().collect()
             }
             Event::Undeliverable { number } => {
                 self.deliveries.retain(|delivery| delivery.number != number);
@@ -249,6 +252,7 @@ impl Session {
     }
 
     /// The oldest message with the link that the requester has, where they have too many. Who asked first stays on record.
+    /// Looked at once the latest one is there: nobody waits for a redaction.
     fn make_room(&mut self, requester: &str) -> Option<Delivery> {
         let arrived = |(_, delivery): &(usize, &Delivery)| {
             delivery.receipt.is_some() && delivery.request.requester == requester
@@ -256,7 +260,7 @@ impl Session {
         let mut of_requester = self.deliveries.iter().enumerate().skip(1).filter(arrived);
         let (oldest, _) = of_requester.next()?;
         let others = of_requester.count();
-        (others + 1 >= MOST_LINKS).then(|| self.deliveries.remove(oldest))
+        (others + 1 > MOST_LINKS).then(|| self.deliveries.remove(oldest))
     }
 
     /// Has a process made, unless the session's time is up: no such session comes back, however long nobody looked.
@@ -333,11 +337,9 @@ impl Session {
             }
             State::Running { link, .. } => {
                 let link = link.clone();
-                let old = self.make_room(&request.requester);
                 let new = self.add_delivery(request).cloned();
-                let redact = old.map(|old| self.redact(old));
                 let deliver = new.map(|new| self.deliver(&new, &link));
-                redact.into_iter().chain(deliver).collect()
+                deliver.into_iter().collect()
             }
             // Somebody is waiting: this is no time to rest.
             State::Resting { .. } => {

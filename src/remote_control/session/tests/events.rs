@@ -77,14 +77,19 @@ fn a_requester_keeps_so_many_messages_with_the_link_and_no_more() {
     let mut life = Life::running(TERMS);
     let mut redacted = Vec::new();
     for user in ["bob"].into_iter().chain(["alice"; 2 * MOST_LINKS]) {
-        for effect in life.on(asked_by(user)) {
-            match effect {
-                Effect::Deliver { number, .. } => {
-                    let receipt = "receipt".to_owned();
-                    life.on(Event::Delivered { number, receipt });
+        // Nothing is redacted before the next one is there, which would have to wait for that.
+        let effects = life.on(asked_by(user));
+        let [Effect::Deliver { number, .. }] = effects[..] else {
+            panic!("{effects:?}");
+        };
+        // Said again, with the picture.
+        for receipt in ["receipt", "longer receipt"] {
+            let receipt = receipt.to_owned();
+            for effect in life.on(Event::Delivered { number, receipt }) {
+                match effect {
+                    Effect::Tell(Notice::Redact(old)) => redacted.push(old.delivery),
+                    other => panic!("{other:?}"),
                 }
-                Effect::Tell(Notice::Redact(old)) => redacted.push(old.delivery),
-                other => panic!("{other:?}"),
             }
         }
     }
