@@ -14,8 +14,9 @@ use std::{
 
 use futures_util::FutureExt as _;
 use matrix_sdk::{
-    Client, Room, RoomState,
-    config::RequestConfig,
+    Client, ClientBuildError, Room, RoomState, SqliteCryptoStore, SqliteStateStore,
+    SqliteStoreConfig,
+    config::{RequestConfig, StoreConfig},
     cross_process_lock::CrossProcessLockConfig,
     ruma::{OwnedRoomId, OwnedUserId, UserId},
 };
@@ -117,15 +118,22 @@ pub(super) async fn build_client(
         Devices::Any => CollectStrategy::AllDevices,
     };
     let store = folder.store();
+    let unopened = |error: ClientBuildError| {
+        let folder = folder.path().display();
+        Fault::fatal(
+            format!("the Matrix store in {folder} cannot be opened"),
+            error,
+        )
+    };
     let client = logged_in
         .client_builder()?
-        .sqlite_store(&store, None)
+        .store_config(open_stores(&store).await.map_err(unopened)?)
+        .cross_process_store_config(CrossProcessLockConfig::SingleProcess)
         .request_config(
             RequestConfig::new()
                 .timeout(REQUEST_TIMEOUT)
                 .retry_limit(TRIES),
         )
-        .cross_process_store_config(CrossProcessLockConfig::SingleProcess)
         .with_room_key_recipient_strategy(strategy)
         // What an event proves about its sender is judged with the command, where it can be told to the sender.
         .with_decryption_settings(DecryptionSettings {
@@ -134,15 +142,20 @@ pub(super) async fn build_client(
         .with_enable_share_history_on_invite(false)
         .build()
         .await
-        .map_err(|error| {
-            let folder = folder.path().display();
-            Fault::fatal(
-                format!("the Matrix store in {folder} cannot be opened"),
-                error,
-            )
-        })?;
+        .map_err(unopened)?;
     close_to_others(&store).map_err(|source| file_fault(&store, source))?;
     Ok(client)
+}
+
+/// What the bot has to know after a restart, in SQLite. What the SDK could keep besides, events and media, it reads from nowhere.
+async fn open_stores(folder: &Path) -> Result<StoreConfig, ClientBuildError> {
+    let config = SqliteStoreConfig::with_low_memory_config(folder);
+    let (state, crypto) = tokio::try_join!(
+        SqliteStateStore::open_with_config(&config),
+        SqliteCryptoStore::open_with_config(&config),
+    )?;
+    let stores = StoreConfig::new(CrossProcessLockConfig::SingleProcess);
+    Ok(stores.state_store(state).crypto_store(crypto))
 }
 
 /// The SDK makes its files readable for all. What SQLite makes later takes after them.
