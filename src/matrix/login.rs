@@ -269,16 +269,17 @@ async fn authenticate(
             ))
         }
         Login::Appservice(registration) => {
-            let appservice = Appservice::new(config, registration)?;
+            let appservice = || Appservice::new(config, registration);
             let authentication = match known {
                 Some(authentication) => authentication,
-                None => appservice.log_in(device).await?,
+                None => appservice()?.log_in(device).await?,
             };
             let credential = match &authentication {
                 Authentication::AccessToken { access_token } => {
                     Credential::Token(access_token.clone())
                 }
                 Authentication::IdentityAssertion => {
+                    let appservice = appservice()?;
                     appservice.check_device(device).await?;
                     info!(
                         "the homeserver lets no appservice log in: using the appservice's token for each request"
