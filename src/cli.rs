@@ -47,6 +47,10 @@ const LAST_WORK: Duration = Duration::from_secs(1);
 /// made, and it is ended by one that is there.
 const KEPT_THREADS: Duration = Duration::from_hours(24);
 
+/// How many threads tasks run on. They wait for the homeserver, for disks and for processes; a thread for each processor would
+/// cost memory on a large host, and bring nothing.
+const WORKERS: usize = 2;
+
 /// Starts `claude remote-control` for those whom a Matrix room trusts, and sends them the link end-to-end encrypted.
 #[derive(Debug, Parser)]
 #[command(version, about)]
@@ -209,6 +213,7 @@ fn run_bot(path: &Path) -> Result<()> {
 fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .worker_threads(WORKERS)
         .thread_keep_alive(KEPT_THREADS)
         .build()
         .context("cannot start the runtime")?;
