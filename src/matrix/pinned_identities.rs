@@ -257,10 +257,14 @@ impl Matrix {
 
     /// The devices of this user and of the bot, as the store has them: those that the SDK gives a room's key.
     pub(super) async fn readers(&self, user: &UserId) -> Result<Readers, Fault> {
+        let encryption = self.client.encryption();
+        let (of_user, own) = tokio::try_join!(
+            encryption.get_user_devices(user),
+            encryption.get_user_devices(self.own_user()),
+        )?;
         let mut readers = Readers::new();
-        for user in [user, self.own_user()] {
-            let devices = self.client.encryption().get_user_devices(user).await;
-            for device in devices?.devices() {
+        for (user, devices) in [(user, of_user), (self.own_user(), own)] {
+            for device in devices.devices() {
                 readers.insert((
                     user.to_owned(),
                     device.device_id().to_owned(),
