@@ -88,6 +88,9 @@ mod homeserver_faults;
 /// What is sent: once, in turn, and known to the next run of the bot.
 mod sending;
 
+/// On how few connections.
+mod connections;
+
 /// A homeserver that plays false.
 mod hostile;
 

@@ -16,17 +16,31 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use hyper::{Response, body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
+use hyper::{
+    Response,
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use matrix_sdk::{reqwest, ruma::RoomId};
 use serde_json::{Value, json};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
     task::{JoinHandle, JoinSet},
+    time::sleep,
+};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{
+        ServerConfig,
+        crypto::aws_lc_rs,
+        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+    },
 };
 
 use super::homeserver::Homeserver;
@@ -37,9 +51,18 @@ use rules::{RuleBuilder, Rules};
 pub(crate) use answer::Answer;
 pub(crate) use request::Request;
 
+/// The certificate of a proxy that speaks TLS, for 127.0.0.1 and nothing else, and the authority that signed it.
+pub(crate) const CERTIFICATE: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/tests/fixtures/tls/certificate.pem"
+);
+
+const CERTIFICATES_KEY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tls/key.pem");
+
 /// Stands between one bot and the homeserver. Honest until a test says otherwise; gone when dropped.
 #[derive(Debug)]
 pub(crate) struct Proxy {
+    scheme: &'static str,
     address: SocketAddr,
     shared: Arc<Shared>,
     serving: JoinHandle<()>,
@@ -67,11 +90,39 @@ struct Shared {
     passed: Mutex<Vec<Arc<Passed>>>,
     plugged_in: watch::Sender<bool>,
     refused: AtomicUsize,
+    distance: Duration,
+    connections: AtomicUsize,
+    closing_idle: watch::Sender<()>,
 }
 
 impl Proxy {
     /// A proxy on a free port, before this homeserver.
     pub(crate) async fn start(homeserver: &Homeserver) -> Self {
+        Self::start_at(homeserver, Duration::ZERO).await
+    }
+
+    /// The same, where each request takes so much longer: half of it on the way there, half on the way back.
+    pub(crate) async fn start_at(homeserver: &Homeserver, distance: Duration) -> Self {
+        Self::start_with(homeserver, None, distance).await
+    }
+
+    /// The same with TLS and HTTP/2. Whoever is to trust it has [`CERTIFICATE`] for the system's certificates.
+    pub(crate) async fn start_with_http2(homeserver: &Homeserver) -> Self {
+        let certificate = CertificateDer::from_pem_file(CERTIFICATE).unwrap();
+        let key = PrivateKeyDer::from_pem_file(CERTIFICATES_KEY).unwrap();
+        let config = ServerConfig::builder_with_provider(aws_lc_rs::default_provider().into());
+        let config = config.with_safe_default_protocol_versions().unwrap();
+        let config = config.with_no_client_auth();
+        let mut config = config.with_single_cert(vec![certificate], key).unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Self::start_with(homeserver, Some(Arc::new(config).into()), Duration::ZERO).await
+    }
+
+    async fn start_with(
+        homeserver: &Homeserver,
+        tls: Option<TlsAcceptor>,
+        distance: Duration,
+    ) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
@@ -82,9 +133,14 @@ impl Proxy {
             passed: Mutex::default(),
             plugged_in: watch::Sender::new(true),
             refused: AtomicUsize::new(0),
+            distance,
+            connections: AtomicUsize::new(0),
+            closing_idle: watch::Sender::default(),
         });
-        let serving = tokio::spawn(serve(listener, Arc::clone(&shared)));
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let serving = tokio::spawn(serve(listener, tls, Arc::clone(&shared)));
         Self {
+            scheme,
             address,
             shared,
             serving,
@@ -93,7 +149,7 @@ impl Proxy {
 
     /// The base of the client-server API, as the bot sees it.
     pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", self.scheme, self.address)
     }
 
     /// Begins a rule for the requests that match: `proxy.on(Request::reads_all_state).times(1).answer(..)`.
@@ -123,6 +179,16 @@ impl Proxy {
     /// Ends what [`Self::unplug`] began.
     pub(crate) fn plug_in(&self) {
         self.shared.plugged_in.send_replace(true);
+    }
+
+    /// How many connections the bot has made so far.
+    pub(crate) fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::Relaxed)
+    }
+
+    /// Closes the connections on which nothing is asked, as a homeserver does after a minute or two.
+    pub(crate) fn close_idle_connections(&self) {
+        self.shared.closing_idle.send_replace(());
     }
 
     /// How many connections were refused while the proxy was unplugged.
@@ -169,7 +235,7 @@ impl Drop for Proxy {
     }
 }
 
-async fn serve(listener: TcpListener, shared: Arc<Shared>) {
+async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
@@ -177,21 +243,49 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
             continue;
         };
         if *shared.plugged_in.borrow() {
-            connections.spawn(serve_connection(stream, Arc::clone(&shared)));
+            shared.connections.fetch_add(1, Ordering::Relaxed);
+            connections.spawn(serve_connection(stream, tls.clone(), Arc::clone(&shared)));
         } else {
             shared.refused.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
-async fn serve_connection(stream: TcpStream, shared: Arc<Shared>) {
+async fn serve_connection(stream: TcpStream, tls: Option<TlsAcceptor>, shared: Arc<Shared>) {
     let mut plugged_in = shared.plugged_in.subscribe();
-    let service = service_fn(move |request| handle(Arc::clone(&shared), request));
-    let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-    tokio::select! {
+    let mut closing_idle = shared.closing_idle.subscribe();
+    let asked = Arc::new(());
+    let being_asked = Arc::clone(&asked);
+    let service = service_fn(move |request| {
+        let (shared, being_asked) = (Arc::clone(&shared), Arc::clone(&being_asked));
+        async move {
+            let answer = handle(shared, request).await;
+            drop(being_asked);
+            answer
+        }
+    });
+    let connection = async {
         // Whatever ends a connection, the bot has to cope with it.
-        _ended = connection => {}
-        _unplugged = plugged_in.wait_for(|plugged_in| !plugged_in) => {}
+        let Some(tls) = tls else {
+            let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+            return connection.await.ok();
+        };
+        let stream = TokioIo::new(tls.accept(stream).await.ok()?);
+        let builder = http2::Builder::new(TokioExecutor::new());
+        builder.serve_connection(stream, service).await.ok()
+    };
+    let mut connection = Box::pin(connection);
+    loop {
+        tokio::select! {
+            _ended = &mut connection => return,
+            _unplugged = plugged_in.wait_for(|plugged_in| !plugged_in) => return,
+            Ok(()) = closing_idle.changed() => {
+                // Ours and the service's, and one for each request.
+                if Arc::strong_count(&asked) == 2 {
+                    return;
+                }
+            }
+        }
     }
 }
 
@@ -200,6 +294,7 @@ async fn handle(
     incoming: hyper::Request<Incoming>,
 ) -> io::Result<Response<Body>> {
     let request = Request::read(incoming).await?;
+    shared.travel().await;
     let verdict = shared.rules.judge(&request);
     verdict.wait().await;
     let mut answer = match verdict.answer() {
@@ -211,6 +306,7 @@ async fn handle(
         },
     };
     verdict.change(&request, &mut answer);
+    shared.travel().await;
     let (status, json) = (answer.status, answer.json_body());
     shared.passed.lock().unwrap().push(Arc::new(Passed {
         request,
@@ -222,6 +318,13 @@ async fn handle(
 }
 
 impl Shared {
+    /// One of the two ways between the bot and the homeserver.
+    async fn travel(&self) {
+        if !self.distance.is_zero() {
+            sleep(self.distance / 2).await;
+        }
+    }
+
     /// What was injected comes first; a first sync is only the homeserver's.
     async fn answer_sync(&self, request: &Request) -> io::Result<Answer> {
         let Some(since) = request.query("since") else {

@@ -38,7 +38,12 @@ impl Request {
                 .decode_utf8_lossy()
                 .into_owned(),
             json: serde_json::from_slice(&body).unwrap_or_default(),
-            target: head.uri.to_string(),
+            // With HTTP/2, a URI has the host in it.
+            target: head
+                .uri
+                .path_and_query()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
             method: head.method,
             headers: for_homeserver(&head.headers),
             body,
