@@ -87,7 +87,7 @@ fn main() -> ExitCode {
 
 async fn measure(counts: &[usize]) -> Result<()> {
     let alice = Person::register(homeserver(), "alice").await?;
-    let bare = BareClient::start(homeserver()).await?;
+    let bare = BareClient::start(homeserver(), &homeserver().url()).await?;
     let room = bare.meet(&alice).await?;
     let mut bots = Vec::new();
     for count in counts {

@@ -2,6 +2,7 @@
 //! own, as the bot is, with its stores in SQLite, as the bot's are.
 
 use std::{
+    ffi::OsString,
     fs,
     path::PathBuf,
     process::{Child, Command, Stdio},
@@ -11,6 +12,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use matrix_sdk::{
     Client, Room,
+    authentication::matrix::MatrixSession,
     config::SyncSettings,
     ruma::{
         OwnedRoomId, OwnedUserId, UserId,
@@ -62,11 +64,19 @@ pub(crate) async fn run(order: Order) -> Result<()> {
         .sqlite_store(&order.folder, None)
         .build()
         .await?;
-    client
-        .matrix_auth()
-        .login_username(&order.localpart, &order.password)
-        .send()
-        .await?;
+    let session = order.folder.join("session.json");
+    if let Ok(text) = fs::read(&session) {
+        let session: MatrixSession = serde_json::from_slice(&text)?;
+        client.restore_session(session).await?;
+    } else {
+        client
+            .matrix_auth()
+            .login_username(&order.localpart, &order.password)
+            .send()
+            .await?;
+        let logged_in = client.matrix_auth().session().context("not logged in")?;
+        fs::write(session, serde_json::to_vec(&logged_in)?)?;
+    }
     client.add_event_handler(say_back);
     loop {
         let answer = client
@@ -92,17 +102,19 @@ async fn say_back(event: OriginalSyncRoomMessageEvent, room: Room) {
     });
 }
 
-/// A running bare client. Killed when dropped.
+/// A bare client. Killed when dropped.
 #[derive(Debug)]
 pub(crate) struct BareClient {
     user: OwnedUserId,
-    process: Child,
+    program: PathBuf,
+    arguments: [OsString; 5],
+    process: Option<Child>,
     _folder: TempDir,
 }
 
 impl BareClient {
-    /// Makes its account and starts its process.
-    pub(crate) async fn start(homeserver: &Homeserver) -> Result<Self> {
+    /// Makes its account and starts its process, which reaches the homeserver at this address.
+    pub(crate) async fn start(homeserver: &Homeserver, url: &str) -> Result<Self> {
         let localpart = format!("bare-{}", random_text());
         let password = random_text();
         homeserver.register_user(&localpart, &password).await?;
@@ -110,17 +122,41 @@ impl BareClient {
         // A copy, or its memory would count as shared with the benchmark's.
         let program = folder.path().join("bare-client");
         fs::copy(std::env::current_exe()?, &program)?;
-        let process = Command::new(program)
-            .args([ORDER, &homeserver.url(), &localpart, &password])
-            .arg(folder.path().join("store"))
-            .stdin(Stdio::null())
-            .spawn()
-            .context("the bare client does not start")?;
-        Ok(Self {
+        let store = folder.path().join("store");
+        let mut client = Self {
             user: UserId::parse(format!("@{localpart}:{SERVER_NAME}"))?,
-            process,
+            program,
+            arguments: [
+                ORDER.into(),
+                url.into(),
+                localpart.into(),
+                password.into(),
+                store.into(),
+            ],
+            process: None,
             _folder: folder,
-        })
+        };
+        client.run()?;
+        Ok(client)
+    }
+
+    /// Starts its process.
+    pub(crate) fn run(&mut self) -> Result<()> {
+        let process = Command::new(&self.program)
+            .args(&self.arguments)
+            .stdin(Stdio::null())
+            .spawn();
+        self.process = Some(process.context("the bare client does not start")?);
+        Ok(())
+    }
+
+    /// Ends it without a warning.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            // It may have ended by itself; either way it is reaped.
+            process.kill().ok();
+            process.wait().ok();
+        }
     }
 
     /// Its user.
@@ -130,7 +166,7 @@ impl BareClient {
 
     /// Its process.
     pub(crate) fn pid(&self) -> i32 {
-        self.process.id().cast_signed()
+        self.process.as_ref().unwrap().id().cast_signed()
     }
 
     /// An encrypted room of it and this person, in which what is said can be read by both.
@@ -154,8 +190,6 @@ impl BareClient {
 
 impl Drop for BareClient {
     fn drop(&mut self) {
-        // It may have ended by itself; either way it is reaped.
-        self.process.kill().ok();
-        self.process.wait().ok();
+        self.kill();
     }
 }

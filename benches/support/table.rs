@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 /// Times of one thing.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Samples(Vec<Duration>);
 
 impl Samples {

@@ -28,7 +28,7 @@ use super::{
     homeserver::{Homeserver, RecordFile},
     person::Person,
     processes::Mark,
-    program::rcbot,
+    program::isolate,
 };
 
 /// How much of the bot's log a failed test shows.
@@ -45,6 +45,8 @@ pub(crate) struct Bot {
     pub(super) admin_room: OwnedRoomId,
     pub(super) log_filter: String,
     pub(super) homeserver_files: Vec<RecordFile>,
+    /// The binary, which may be another build of it.
+    pub(crate) program: PathBuf,
     /// The devices whose clients know this life of the bot.
     pub(super) known_to: Mutex<BTreeSet<OwnedDeviceId>>,
     pub(super) variables: BTreeMap<String, String>,
@@ -154,7 +156,8 @@ impl Bot {
 
     /// A command of the binary, with the bot's own home directory and configuration.
     pub(crate) fn command(&self, name: &str) -> Command {
-        let mut command = rcbot(self.folder.path());
+        let mut command = Command::new(&self.program);
+        isolate(&mut command, self.folder.path());
         command.arg(name).arg("--config").arg(self.config_path());
         command
     }

@@ -232,6 +232,7 @@ impl BotBuilder {
             admin_room,
             log_filter: self.log_filter,
             homeserver_files: self.homeserver_files,
+            program: env!("CARGO_BIN_EXE_rcbot").into(),
             known_to: Mutex::default(),
             variables: BTreeMap::new(),
             arguments: Vec::new(),
