@@ -5,10 +5,9 @@
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
-use matrix_sdk::Client;
 use tokio::{
     sync::{mpsc, watch},
-    time::{sleep, timeout},
+    time::sleep,
 };
 use tracing::{debug, info, warn};
 
@@ -27,12 +26,6 @@ use crate::config::Config;
 
 /// How many commands may wait for the bot. More than people type; a flood waits for its turn with the homeserver.
 const MESSAGES_WAITING: usize = 256;
-
-/// What the bot looks like to people, unless they give it another avatar. Drawn by `docs/avatar.py`.
-const AVATAR: &[u8] = include_bytes!("avatar.png");
-
-/// How long the bot's name and avatar may take: nobody waits for them.
-const LONGEST_SHOW: Duration = Duration::from_secs(10);
 
 /// How long to wait between tries at most.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
@@ -195,27 +188,10 @@ async fn try_connect(
         synced: watch::Sender::default(),
         answers: watch::Sender::new(false),
     };
-    let looks = show_itself(&matrix.client, &config.display_name);
-    if timeout(LONGEST_SHOW, looks).await.is_err() {
-        warn!("display name or avatar not set in time");
+    if matrix.admin_room.id().is_none() {
+        // Nobody sees it change then.
+        matrix.show_itself().await;
     }
     info!(user = %matrix.own_user(), "connected to the homeserver");
     Ok(Connection { matrix, heard })
-}
-
-/// A name and a picture are a courtesy: the bot works without. A picture that somebody gave it stays.
-async fn show_itself(client: &Client, name: &str) {
-    let account = client.account();
-    let (shown_name, avatar) = tokio::join!(account.get_display_name(), account.get_avatar_url());
-    if let Ok(shown) = shown_name
-        && shown.as_deref() != Some(name)
-        && let Err(error) = account.set_display_name(Some(name)).await
-    {
-        warn!(%error, "display name not set");
-    }
-    if let (Ok(None), Ok(png)) = (avatar, "image/png".parse())
-        && let Err(error) = account.upload_avatar(&png, AVATAR.to_vec()).await
-    {
-        warn!(%error, "avatar not set");
-    }
 }

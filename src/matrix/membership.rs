@@ -9,7 +9,10 @@
 //! Invariant: a room is left by a plain request, never by the SDK, which leaves the rooms too that a room names as its
 //! predecessors. Whoever invites the bot could name the admin room.
 
-use std::{collections::HashMap, time::SystemTime};
+use std::{
+    collections::HashMap,
+    time::{Duration, SystemTime},
+};
 
 use matrix_sdk::{
     Room, RoomState,
@@ -22,6 +25,7 @@ use matrix_sdk::{
 };
 use matrix_sdk_base::RoomStateFilter;
 use serde::Deserialize;
+use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 use super::{
@@ -29,6 +33,12 @@ use super::{
     facts::{facts, is_encrypted, state_event},
 };
 use crate::config::Authorization;
+
+/// What the bot looks like to people, unless they give it another avatar. Drawn by `docs/avatar.py`.
+const AVATAR: &[u8] = include_bytes!("avatar.png");
+
+/// How long the bot's name and avatar may take: nobody waits for them.
+const LONGEST_SHOW: Duration = Duration::from_secs(10);
 
 #[derive(Deserialize)]
 struct OwnMembership {
@@ -70,6 +80,31 @@ impl Matrix {
                  that room's id in the configuration"
             ),
             Err(error) => debug!(%alias, %error, "the admin room's alias cannot be looked up"),
+        }
+    }
+
+    /// Sees to the bot's name, and to an avatar where it has none. They are a courtesy: the bot works without.
+    ///
+    /// A change makes the bot's membership in all rooms look as if it had joined now. What was said while it was away would not
+    /// count, so in a room that it is in already it has to be known before since when.
+    pub(super) async fn show_itself(&self) {
+        let (account, name) = (self.client.account(), self.config.display_name.as_str());
+        let showing = async {
+            let shown = tokio::join!(account.get_display_name(), account.get_avatar_url());
+            if let Ok(shown) = shown.0
+                && shown.as_deref() != Some(name)
+                && let Err(error) = account.set_display_name(Some(name)).await
+            {
+                warn!(%error, "display name not set");
+            }
+            if let (Ok(None), Ok(png)) = (shown.1, "image/png".parse())
+                && let Err(error) = account.upload_avatar(&png, AVATAR.to_vec()).await
+            {
+                warn!(%error, "avatar not set");
+            }
+        };
+        if timeout(LONGEST_SHOW, showing).await.is_err() {
+            warn!("display name or avatar not set in time");
         }
     }
 

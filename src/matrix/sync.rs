@@ -60,7 +60,11 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
     let mut failures = back_off();
     let mut failing = false;
     let mut answered = false;
+    let was_there = matrix.admin_room.id().is_some();
     let mut join_is_settled = matrix.join_admin_room().await;
+    if was_there {
+        matrix.show_itself().await;
+    }
     let mut upgrades = Upgrades::default();
     let mut alias_is_compared = false;
     let mut fast_answers = 0;

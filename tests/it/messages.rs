@@ -74,6 +74,13 @@ async fn the_bot_has_an_avatar_of_its_own_unless_somebody_gave_it_another() {
     bot.restart(&alice).await;
     bot.request(&alice, "status").await;
     assert_eq!(avatar(&bot, &alice).await, Some(another.into()));
+
+    // Where it is given a name or an avatar later, what was said before still counts.
+    bot.kill_9();
+    bot.reconfigure(|config| config["bot"]["display_name"] = "Another name".into());
+    let asked = bot.send(&alice, "status").await;
+    bot.run();
+    bot.answer(&alice, &asked).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
