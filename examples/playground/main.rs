@@ -22,12 +22,22 @@ mod setup;
 #[expect(dead_code, reason = "shared with the tests, which use the rest")]
 #[path = "../../tests/it/support/event.rs"]
 mod event;
-#[expect(dead_code, reason = "shared with the tests, which use the rest")]
+#[expect(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "shared with the tests, which use the rest, and fail by panicking"
+)]
 #[path = "../../tests/it/support/homeserver.rs"]
 mod homeserver;
 #[path = "../../tests/it/support/listen.rs"]
 mod listen;
-#[expect(dead_code, reason = "shared with the tests, which use the rest")]
+#[expect(
+    dead_code,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "shared with the tests, which use the rest, and fail by panicking"
+)]
 #[path = "../../tests/it/support/person.rs"]
 mod person;
 #[path = "../../tests/it/support/processes.rs"]

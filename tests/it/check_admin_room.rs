@@ -3,17 +3,16 @@
 use matrix_sdk::ruma::{
     RoomVersionId,
     api::client::alias::create_alias,
-    events::room::{
-        encryption::RoomEncryptionEventContent,
-        join_rules::{JoinRule, RoomJoinRulesEventContent},
-    },
+    events::room::join_rules::{JoinRule, RoomJoinRulesEventContent},
 };
 
 use crate::support::{checkup::Checkup, homeserver::SERVER_NAME, prelude::*};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_admin_room_that_is_not_there_is_told() {
-    let (alice, bot) = alice_and_bot().await;
+async fn a_room_that_is_not_there_keeps_nobody_out_or_is_not_encrypted_is_told() {
+    let alice = person("alice").await;
+    let bot = bot().encrypted_admin_room(false).start(&alice).await;
+    let id = bot.admin_room().to_owned();
     let alias = format!("#admins-{}:{SERVER_NAME}", random_text());
     bot.reconfigure(|config| config["admin_room"] = json!(alias));
     let checkup = Checkup::of(&bot);
@@ -21,10 +20,34 @@ async fn an_admin_room_that_is_not_there_is_told() {
     remedy.begins("give the room this address");
     checkup.skipped("commanders", "\"admin room\" comes first");
     checkup.passed("sync", "");
-    let request =
-        create_alias::v3::Request::new(alias.try_into().unwrap(), bot.admin_room().to_owned());
+    let request = create_alias::v3::Request::new(alias.try_into().unwrap(), id.clone());
     alice.client().send(request).await.unwrap();
     Checkup::of(&bot).passed("room", "");
+
+    let room = alice.client().get_room(&id).unwrap();
+    let join_rule = async |rule| {
+        let content = RoomJoinRulesEventContent::new(rule);
+        room.send_state_event(content).await.unwrap();
+    };
+    join_rule(JoinRule::Public).await;
+    let remedy = Checkup::of(&bot).failed("access", "anybody can join");
+    remedy.begins("make the room invite-only in its settings, or list");
+    let list = |users: Value| bot.reconfigure(|config| config["authorization"]["users"] = users);
+    list(json!([alice.user_id()]));
+    Checkup::of(&bot).passed("access", "");
+    list(json!([]));
+    Checkup::of(&bot).failed("access", "");
+    join_rule(JoinRule::Invite).await;
+    Checkup::of(&bot).passed("access", "");
+
+    let remedy = Checkup::of(&bot).warned("encryption", "off");
+    remedy.is("turn on encryption in the room's settings");
+    bot.reconfigure(|config| {
+        config["encryption"] = json!({ "require_encrypted_commands": "always" });
+    });
+    Checkup::of(&bot).failed("encryption", "no command counts");
+    room.enable_encryption().await.unwrap();
+    Checkup::of(&bot).passed("encryption", "on");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -49,42 +72,6 @@ async fn a_bot_outside_the_admin_room_is_to_be_invited() {
     bot.run();
     bot.wait_until_ready(&alice).await;
     Checkup::of(&bot).passed("membership", "joined");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_unencrypted_admin_room_is_warned_of_or_useless() {
-    let alice = person("alice").await;
-    let bot = bot().encrypted_admin_room(false).start(&alice).await;
-    let remedy = Checkup::of(&bot).warned("encryption", "off");
-    assert_eq!(remedy, "turn on encryption in the room's settings");
-    bot.reconfigure(|config| {
-        config["encryption"] = json!({ "require_encrypted_commands": "always" });
-    });
-    Checkup::of(&bot).failed("encryption", "no command counts");
-    let room = alice.client().get_room(bot.admin_room()).unwrap();
-    let content = RoomEncryptionEventContent::with_recommended_defaults();
-    room.send_state_event(content).await.unwrap();
-    Checkup::of(&bot).passed("encryption", "on");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_room_that_keeps_nobody_out_is_told() {
-    let (alice, bot) = alice_and_bot().await;
-    let room = alice.client().get_room(bot.admin_room()).unwrap();
-    let join_rule = async |rule| {
-        let content = RoomJoinRulesEventContent::new(rule);
-        room.send_state_event(content).await.unwrap();
-    };
-    join_rule(JoinRule::Public).await;
-    let remedy = Checkup::of(&bot).failed("access", "anybody can join");
-    remedy.begins("make the room invite-only in its settings, or list");
-    let list = |users: Value| bot.reconfigure(|config| config["authorization"]["users"] = users);
-    list(json!([alice.user_id()]));
-    Checkup::of(&bot).passed("access", "");
-    list(json!([]));
-    Checkup::of(&bot).failed("access", "");
-    join_rule(JoinRule::Invite).await;
-    Checkup::of(&bot).passed("access", "");
 }
 
 #[tokio::test(flavor = "multi_thread")]

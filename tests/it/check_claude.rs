@@ -13,13 +13,6 @@ const STATE: &str = "home/.claude.json";
 const CREDENTIALS: &str = "home/.claude/.credentials.json";
 const USER_SETTINGS: &str = "home/.claude/settings.json";
 
-/// Replaces a text in a file.
-fn edit(host: &Host, file: &str, from: &str, to: &str) {
-    let text = fs::read_to_string(host.path(file)).unwrap();
-    text.says(from);
-    fs::write(host.path(file), text.replace(from, to)).unwrap();
-}
-
 #[test]
 fn what_claude_must_be_told_fails_until_the_command_in_the_remedy_was_run() {
     type Break = fn(&Host);
@@ -30,17 +23,17 @@ fn what_claude_must_be_told_fails_until_the_command_in_the_remedy_was_run() {
             "claude is not logged in",
         ),
         (
-            |host| edit(host, CREDENTIALS, ",\"user:profile\"", ""),
+            |host| host.replace(CREDENTIALS, ",\"user:profile\"", ""),
             "website: login",
             "with a long-lived token",
         ),
         (
-            |host| edit(host, STATE, "oauthAccount", "other"),
+            |host| host.replace(STATE, "oauthAccount", "other"),
             "website: login",
             "not the account that it is of",
         ),
         (
-            |host| edit(host, STATE, "projects", "other"),
+            |host| host.replace(STATE, "projects", "other"),
             "website: trust",
             "does not trust the project's directory",
         ),
@@ -48,7 +41,7 @@ fn what_claude_must_be_told_fails_until_the_command_in_the_remedy_was_run() {
             // A repository needs trust of its own.
             |host| {
                 let (here, above) = ("website\":{\"has", "\":{\"has");
-                edit(host, STATE, &format!("/{here}"), above);
+                host.replace(STATE, &format!("/{here}"), above);
                 host.check().passed("website: trust", "given");
                 fs::create_dir(host.path("website/.git")).unwrap();
             },
@@ -75,7 +68,7 @@ fn a_login_that_ends_within_five_days_is_warned_of_until_somebody_logs_in_again(
     let ends_in = |days: u128| {
         let end = now.clone().unwrap().as_millis() + (days * 24 + 1) * 3_600_000;
         let key = format!("\"refreshTokenExpiresAt\":{end},\"scopes\"");
-        edit(&host, CREDENTIALS, "\"scopes\"", &key);
+        host.replace(CREDENTIALS, "\"scopes\"", &key);
     };
     ends_in(6);
     host.check().passed("website: login", "example.org, until ");
@@ -95,9 +88,9 @@ fn of_a_worktree_the_main_checkout_is_trusted_and_a_home_directory_never() {
     let common = host.path("main/.git/worktrees/website/commondir");
     fs::write(common, "../..\n").unwrap();
     let leads = "gitdir: ../main/.git/worktrees/website\n";
-    fs::write(host.path("website/.git"), leads).unwrap();
+    host.write("website/.git", leads);
     host.check().failed("website: trust", "does not trust");
-    edit(&host, STATE, "/website\"", "/main\"");
+    host.replace(STATE, "/website\"", "/main\"");
     host.check().passed("website: trust", "given");
 
     host.configure_project("directory", json!("home"));
@@ -108,7 +101,7 @@ fn of_a_worktree_the_main_checkout_is_trusted_and_a_home_directory_never() {
 #[test]
 fn a_consent_that_nobody_gives_fails_and_one_given_in_a_terminal_is_warned_of() {
     let host = Host::new();
-    edit(&host, STATE, "remoteDialogSeen", "other");
+    host.replace(STATE, "remoteDialogSeen", "other");
     host.configure_project("stdin", json!(""));
     let remedy = host.check().failed("website: consent", "asks once");
     assert_eq!(commands(&remedy), ["stdin: \"y\\n\""]);
@@ -194,7 +187,7 @@ fn a_proxy_that_the_bot_alone_is_told_of_is_warned_of() {
         host.configure_project("environment", json!({ "HTTPS_PROXY": proxy }));
         checker.run().passed("website: settings", "");
         host.configure(|_| {});
-        fs::write(host.path(USER_SETTINGS), &settings).unwrap();
+        host.write(USER_SETTINGS, &settings);
         checker.run().passed("website: settings", "");
         fs::remove_file(host.path(USER_SETTINGS)).unwrap();
     }
@@ -230,7 +223,7 @@ fn a_claude_of_another_version_than_rcbot_knows_is_told() {
     let host = Host::new();
     let check = |version: &str| {
         let claude = CLAUDE.replace("2.1.250", version);
-        fs::write(host.path("bin/claude"), claude).unwrap();
+        host.write("bin/claude", &claude);
         host.check()
     };
     for (version, part) in [

@@ -318,7 +318,7 @@ fn a_claude_that_does_not_run_fails_and_another_program_need_not_know_its_versio
             "bin/claude does not run (exit code 127: ",
         ),
     ] {
-        fs::write(host.path("bin/claude"), script).unwrap();
+        host.write("bin/claude", script);
         let remedy = host.check().failed("website: command", how);
         remedy.says("folder to the PATH of the bot");
     }
@@ -345,7 +345,7 @@ fn a_program_that_resumes_alone_is_looked_up_too() {
     let full_path = host.path("bin/claude").display().to_string();
     command(&full_path).passed("website: resume_command", "");
     let old = CLAUDE.replace("2.1.250", "2.1.199");
-    fs::write(host.path("bin/claude"), old).unwrap();
+    host.write("bin/claude", &old);
     let checkup = command(&full_path);
     checkup.warned("website: resume_command", "`resume` needs 2.1.200");
     checkup.passed("website: command", "");
@@ -361,7 +361,7 @@ fn a_settings_file_is_looked_at_and_needs_a_claude_that_takes_it() {
     checkup.failed("website: command", "`settings` needs 2.1.321");
     checkup.passed("website: settings_file", "SHA-256 44136fa3");
     let newer = CLAUDE.replace("2.1.250", "2.1.321");
-    fs::write(host.path("bin/claude"), newer).unwrap();
+    host.write("bin/claude", &newer);
     fs::write(&file, "[]").unwrap();
     let checkup = host.check();
     checkup.passed("website: command", "");

@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _};
 
-use matrix_sdk::reqwest::{self, Method};
+use matrix_sdk::reqwest::Method;
 
 use crate::support::{
     appservice::Tokens,
@@ -90,7 +90,10 @@ async fn a_key_without_an_identity_is_warned_of_until_the_bot_has_run() {
         "username": bot.user_id().localpart(),
         "inhibit_login": true,
     });
-    ask(Method::POST, "register", &register).await;
+    let token = Tokens::shared().appservice;
+    homeserver()
+        .call(Method::POST, "register", &token, &register)
+        .await;
     let matrix = bot.data_dir().join("matrix");
     let file = matrix.join("recovery-key");
     fs::create_dir_all(&matrix).unwrap();
@@ -103,15 +106,6 @@ async fn a_key_without_an_identity_is_warned_of_until_the_bot_has_run() {
     Checkup::of(&bot).passed(NAME, "");
 }
 
-/// Asks the homeserver as the appservice.
-async fn ask(method: Method, path: &str, body: &Value) {
-    let url = format!("{}/_matrix/client/v3/{path}", homeserver().url());
-    let request = reqwest::Client::new().request(method, url);
-    let request = request.bearer_auth(Tokens::shared().appservice);
-    let answer = request.body(body.to_string()).send().await.unwrap();
-    assert!(answer.status().is_success(), "{answer:?}");
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn secrets_that_the_homeserver_no_longer_keeps_are_stored_again_by_the_next_start() {
     let (alice, mut bot) = alice_and_bot().await;
@@ -119,7 +113,10 @@ async fn secrets_that_the_homeserver_no_longer_keeps_are_stored_again_by_the_nex
     let before = fs::read_to_string(&file).unwrap();
     let user = bot.user_id();
     let path = format!("user/{user}/account_data/m.secret_storage.default_key?user_id={user}");
-    ask(Method::PUT, &path, &json!({})).await;
+    let token = Tokens::shared().appservice;
+    homeserver()
+        .call(Method::PUT, &path, &token, &json!({}))
+        .await;
     let remedy = Checkup::of(&bot).warned(NAME, "keeps no secrets");
     assert_eq!(
         remedy,

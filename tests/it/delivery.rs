@@ -5,8 +5,7 @@ use crate::support::{prelude::*, rooms::assert_forbidden};
 #[tokio::test(flavor = "multi_thread")]
 async fn somebody_without_cross_signing_gets_no_link_whether_a_session_runs_or_not() {
     let alice = person("alice").await;
-    let bob = Person::register_with(homeserver(), "bob", CrossSigning::Without);
-    let bob = bob.await.unwrap();
+    let bob = person_without_identity("bob").await;
     let bot = bot()
         .encrypted_admin_room(false)
         .member(&bob, 100)
@@ -29,9 +28,7 @@ async fn somebody_without_cross_signing_gets_no_link_whether_a_session_runs_or_n
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_devices_any_an_unsigned_device_commands_and_reads() {
-    let alice = Person::register_with(homeserver(), "alice", CrossSigning::Without)
-        .await
-        .unwrap();
+    let alice = person_without_identity("alice").await;
     let bot = bot()
         .configure(|config| config["encryption"] = json!({ "devices": "any" }))
         .start(&alice)

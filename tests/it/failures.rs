@@ -6,142 +6,87 @@ use nix::unistd::{User, geteuid};
 
 use crate::support::{prelude::*, run_to_end};
 
-/// A bot with one project after the other, whose start fails with these words.
-async fn assert_start_says(bot: &Bot, alice: &Person, project: &str, said: &str) {
-    let answer = bot.request(alice, &format!("start {project}")).await;
-    answer.is(&format!("{project} did not start{said}"));
-}
-
-/// The host as the bot calls it, and the user as whom it runs.
-fn place() -> (String, String) {
-    let host = nix::unistd::gethostname().unwrap().into_string().unwrap();
-    let user = User::from_uid(geteuid()).unwrap().unwrap();
-    (host, user.name)
-}
-
-/// Nothing runs, nobody got a link, and the bot knows it.
-async fn assert_nothing_is_left(bot: &Bot, alice: &Person) {
-    assert!(bot.session_processes().is_empty());
-    assert!(bot.links_of(alice).is_empty());
-    let status = bot.request(alice, "status").await;
-    let body = status.body().unwrap();
-    assert!(
-        body.lines().all(|line| line.ends_with(" no session")),
-        "{body}"
-    );
-}
-
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_spawned_is_told_with_its_cause_and_remedy() {
+async fn a_start_that_fails_is_told_with_its_cause_and_remedy_and_leaves_nothing_behind() {
     let alice = person("alice").await;
     // Such a file is for reading and writing only.
     let script = tempfile::NamedTempFile::new().unwrap();
     let forbidden = script.path().to_str().unwrap();
     let bot = bot()
-        .project("missing", |project| {
-            project.set("command", json!(["no-such-program", "remote-control"]))
+        .project("missing", |it| {
+            it.set("command", json!(["no-such-program"]))
         })
-        .project("forbidden", |project| {
-            project.set("command", json!([forbidden]))
+        .project("forbidden", |it| it.set("command", json!([forbidden])))
+        .project("gone", |it| it)
+        .project("plain", |it| it.standin("exit=3,fork=1"))
+        .project("login", |it| it.standin("complaint=login"))
+        .project("trust", |it| it.standin("complaint=trust"))
+        .project("consent", |it| it.set("stdin", ""))
+        .project("silent", |it| {
+            it.standin("silent,fork=2").set("link_timeout", "1s")
         })
-        .project("gone", |project| project)
-        .start(&alice)
-        .await;
-    let (host, user) = place();
-    let directory = bot.project_directory("gone");
-    fs::remove_dir(&directory).unwrap();
-
-    assert_start_says(
-        &bot,
-        &alice,
-        "missing",
-        &format!(
-            ": the command `no-such-program` was not found (ENOENT).\nInstall it on {host}, or give its full path under `command` \
-             in config.yaml."
-        ),
-    )
-    .await;
-    let text = format!(
-        ": the command `{forbidden}` may not be run (EACCES).\nMake it executable for {user} on {host}."
-    );
-    assert_start_says(&bot, &alice, "forbidden", &text).await;
-    let text = format!(
-        ": its directory `{}` is gone (ENOENT).\nBring it back on {host}, or change `directory` in config.yaml.",
-        directory.display()
-    );
-    assert_start_says(&bot, &alice, "gone", &text).await;
-    assert_eq!(bot.standin_starts(), 0);
-    assert_nothing_is_left(&bot, &alice).await;
-
-    fs::create_dir(&directory).unwrap();
-    bot.start_session(&alice, "gone").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_process_that_ends_before_its_link_is_told_with_its_exit_code_and_its_cause() {
-    let alice = person("alice").await;
-    let bot = bot()
-        .project("plain", |project| project.standin("exit=3,fork=1"))
-        .project("login", |project| project.standin("complaint=login"))
-        .project("trust", |project| project.standin("complaint=trust"))
-        .project("consent", |project| project.set("stdin", ""))
-        .start(&alice)
-        .await;
-    let (host, user) = place();
-    assert_start_says(
-        &bot,
-        &alice,
-        "plain",
-        ": its process ended before it showed a link (exit code 3).\n`!rc logs plain` shows what it printed.",
-    )
-    .await;
-    let login = format!(
-        ". Probable cause: claude is not logged in.\nRun `claude auth login` on {host} as {user}."
-    );
-    let login_printed = "login: the last lines that it printed, as of ";
-    assert_start_says(&bot, &alice, "login", &login).await;
-    let word = bot.private_message(&alice, login_printed).await;
-    word.says("Run `claude auth login`");
-    let trust = format!(
-        ". Probable cause: claude does not trust the project's directory.\nRun `cd {} && claude` on {host} as {user}, and answer \
-         yes.",
-        bot.project_directory("trust").display()
-    );
-    assert_start_says(&bot, &alice, "trust", &trust).await;
-    let consent = ". Probable cause: claude waits for consent to enable Remote Control.\nSet `stdin: \"y\\n\"` for the project \
-                   in config.yaml, and restart the bot.";
-    assert_start_says(&bot, &alice, "consent", consent).await;
-    assert_nothing_is_left(&bot, &alice).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_process_without_a_link_in_time_is_ended_with_its_children() {
-    let alice = person("alice").await;
-    let bot = bot()
-        .project("silent", |project| {
-            project.standin("silent,fork=2").set("link_timeout", "1s")
-        })
-        .project("asking", |project| {
-            project
-                .standin("ask")
+        .project("asking", |it| {
+            // It has to have asked by then.
+            it.standin("ask")
                 .set("stdin", "")
-                // It has to have asked by then.
                 .set("link_timeout", "10s")
         })
         .start(&alice)
         .await;
-    assert_start_says(
-        &bot,
-        &alice,
-        "silent",
-        ": it showed no link within 1s, and was ended.\n`!rc logs silent` shows what it printed.",
-    )
-    .await;
-    let text = ". Probable cause: claude waits for consent to enable Remote Control.\nSet `stdin: \"y\\n\"` for the project in \
-                config.yaml, and restart the bot.";
-    assert_start_says(&bot, &alice, "asking", text).await;
-    assert_eq!(bot.standin_starts(), 2);
-    assert_nothing_is_left(&bot, &alice).await;
+    let host = nix::unistd::gethostname().unwrap().into_string().unwrap();
+    let user = User::from_uid(geteuid()).unwrap().unwrap().name;
+    let [gone, trusted] = ["gone", "trust"].map(|name| bot.project_directory(name));
+    fs::remove_dir(&gone).unwrap();
+
+    let missing = format!(
+        ": the command `no-such-program` was not found (ENOENT).\nInstall it on {host}, or give its full path under `command` \
+         in config.yaml."
+    );
+    let forbidden = format!(
+        ": the command `{forbidden}` may not be run (EACCES).\nMake it executable for {user} on {host}."
+    );
+    let is_gone = format!(
+        ": its directory `{}` is gone (ENOENT).\nBring it back on {host}, or change `directory` in config.yaml.",
+        gone.display()
+    );
+    let login = format!(
+        ". Probable cause: claude is not logged in.\nRun `claude auth login` on {host} as {user}."
+    );
+    let trust = format!(
+        ". Probable cause: claude does not trust the project's directory.\nRun `cd {} && claude` on {host} as {user}, and answer \
+         yes.",
+        trusted.display()
+    );
+    let consent = ". Probable cause: claude waits for consent to enable Remote Control.\nSet `stdin: \"y\\n\"` for the project \
+                   in config.yaml, and restart the bot.";
+    let plain = ": its process ended before it showed a link (exit code 3).\n`!rc logs plain` shows what it printed.";
+    let silent =
+        ": it showed no link within 1s, and was ended.\n`!rc logs silent` shows what it printed.";
+    for (project, said) in [
+        ("missing", &*missing),
+        ("forbidden", &forbidden),
+        ("gone", &is_gone),
+        ("plain", plain),
+        ("login", &login),
+        ("trust", &trust),
+        ("consent", consent),
+        ("silent", silent),
+        ("asking", consent),
+    ] {
+        let answer = bot.request(&alice, &format!("start {project}")).await;
+        answer.is(&format!("{project} did not start{said}"));
+    }
+    let login_printed = "login: the last lines that it printed, as of ";
+    let word = bot.private_message(&alice, login_printed).await;
+    word.says("Run `claude auth login`");
+
+    assert!(bot.session_processes().is_empty());
+    assert!(bot.links_of(&alice).is_empty());
+    let status = bot.request(&alice, "status").await;
+    let mut projects = status.body().unwrap().lines();
+    assert!(projects.all(|line| line.ends_with(" no session")));
+    fs::create_dir(&gone).unwrap();
+    bot.start_session(&alice, "gone").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -168,8 +168,16 @@ async fn pages_of_a_proxy_in_the_midst_of_something_are_waited_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_that_break_off_are_asked_for_again() {
-    let (alice, proxy, bot) = behind_proxy(|bot| bot).await;
+async fn a_bad_line_makes_everything_slow_and_nothing_wrong() {
+    let (alice, proxy) = (person("alice").await, Proxy::start(homeserver()).await);
+    proxy.on(|_| true).slow_down();
+    let bot = bot().through(&proxy).start(&alice).await;
+    let sent = bot.start_session(&alice, "website").await;
+    bot.request(&alice, "stop").await;
+    bot.wait_for_redaction(&alice, &sent).await;
+    proxy.be_honest();
+
+    // Answers that break off.
     proxy.on(Request::is_sync).times(2).cut();
     for request in [
         Request::reads_event,
@@ -177,27 +185,13 @@ async fn answers_that_break_off_are_asked_for_again() {
         Request::queries_keys,
         Request::sends,
         Request::sends_to_devices,
+        |request: &Request| request.reads_state("m.room.power_levels"),
     ] {
         proxy.on(request).times(1).cut();
     }
-    proxy
-        .on(|request| request.reads_state("m.room.power_levels"))
-        .times(1)
-        .cut();
     bot.start_session(&alice, "website").await;
-    assert_eq!(bot.standin_starts(), 1);
-    assert_eq!(bot.links_of(&alice).len(), 1);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_slow_line_makes_everything_slow_and_nothing_wrong() {
-    let alice = person("alice").await;
-    let proxy = Proxy::start(homeserver()).await;
-    proxy.on(|_| true).slow_down();
-    let bot = bot().through(&proxy).start(&alice).await;
-    let sent = bot.start_session(&alice, "website").await;
-    bot.request(&alice, "stop").await;
-    bot.wait_for_redaction(&alice, &sent).await;
+    assert_eq!(bot.standin_starts(), 2);
+    assert_eq!(bot.links_of(&alice).len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -217,7 +211,7 @@ async fn a_stop_is_executed_while_the_homeserver_sits_on_the_link() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_that_is_revoked_softly_is_replaced_on_the_same_device() {
+async fn a_token_that_is_revoked_softly_is_replaced_and_a_deleted_device_gives_way_to_another() {
     let (alice, proxy, mut bot) = behind_proxy(|bot| bot).await;
     let sent = bot.start_session(&alice, "website").await;
     let before = bot.stored_log_in();
@@ -233,20 +227,11 @@ async fn a_token_that_is_revoked_softly_is_replaced_on_the_same_device() {
     let after = bot.stored_log_in();
     assert_eq!(after["device_id"], before["device_id"]);
     assert_ne!(after["access_token"], before["access_token"]);
-    bot.request(&alice, "stop").await;
-    bot.wait_for_redaction(&alice, &sent).await;
-}
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_bot_whose_device_is_deleted_comes_back_with_another_one_of_the_same_identity() {
-    let (alice, mut bot) = alice_and_bot().await;
-    let sent = bot.start_session(&alice, "website").await;
-    let before = bot.stored_log_in();
     // Whoever logs a device out deletes it.
-    log_out(homeserver(), before["access_token"].as_str().unwrap()).await;
-    bot.wait_until_connected(2).await;
-    let after = bot.stored_log_in();
-    assert_ne!(after["device_id"], before["device_id"]);
+    log_out(homeserver(), after["access_token"].as_str().unwrap()).await;
+    bot.wait_until_connected(3).await;
+    assert_ne!(bot.stored_log_in()["device_id"], after["device_id"]);
     bot.wait_until_ready(&alice).await;
     // Its answers have no warning beside them, and the link is the one that the session has.
     let again = bot.start_session(&alice, "website").await;

@@ -3,19 +3,11 @@
 
 use std::{fs, process::Output};
 
-use crate::support::{prelude::*, run_to_end};
+use crate::support::{prelude::*, program::Ended as _, run_to_end};
 
 /// Runs `rcbot trust` on the bot's host, with no terminal.
 fn trust(bot: &Bot, arguments: &[&str]) -> Output {
     run_to_end(bot.command("trust").args(arguments))
-}
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
 }
 
 /// A bot with a session of this person's, and somebody else in the admin room who reads what the bot says there. Whoever takes
@@ -38,13 +30,13 @@ async fn bot_with_session(alice: &Person) -> (Bot, Person) {
 async fn a_replaced_identity_commands_nothing_and_gets_no_link_until_the_operator_accepts_it() {
     let alice = person("alice").await;
     let (mut bot, onlooker) = bot_with_session(&alice).await;
-    let known = alice.master_key().await.unwrap();
-    let intruder = alice.with_another_identity().await.unwrap();
+    let known = alice.master_key().await;
+    let intruder = alice.with_another_identity().await;
     intruder
         .wait_for_signed_device_of(bot.user_id())
         .await
         .unwrap();
-    let shown = intruder.master_key().await.unwrap();
+    let shown = intruder.master_key().await;
     assert_ne!(known, shown);
 
     let asked = bot.send(&intruder, "start").await;
@@ -61,21 +53,16 @@ async fn a_replaced_identity_commands_nothing_and_gets_no_link_until_the_operato
     bot.restart(&intruder).await;
     bot.wait_until_connected(2).await;
     let output = trust(&bot, &[alice.user_id().as_str()]);
-    assert_eq!(output.status.code(), Some(1));
-    let told = stdout(&output);
-    told.says(&format!("the bot knows:        {known}"));
-    told.says(&format!("the homeserver shows: {shown}"));
-    let remedy = stderr(&output);
+    let remedy = output.failed(1);
+    output.says(&format!("the bot knows:        {known}"));
+    output.says(&format!("the homeserver shows: {shown}"));
     remedy.says(&format!("--accept {shown}"));
 
     // The key that is accepted has to be the one that is shown.
     let output = trust(&bot, &[alice.user_id().as_str(), "--accept", &known]);
-    assert!(
-        stderr(&output).contains("the homeserver shows another key"),
-        "{output:?}"
-    );
+    output.says("the homeserver shows another key");
     let output = trust(&bot, &[alice.user_id().as_str(), "--accept", &shown]);
-    assert!(output.status.success(), "{output:?}");
+    output.succeeded();
     let before = bot.links_of(&intruder).len();
     bot.send(&intruder, "start").await;
     bot.link_after(&intruder, before).await;
@@ -94,7 +81,7 @@ async fn the_last_output_of_a_session_goes_to_nobody_whose_identity_was_replaced
         panic!("one link was sent");
     };
     let sent = sent.clone();
-    let intruder = alice.with_another_identity().await.unwrap();
+    let intruder = alice.with_another_identity().await;
     bot.announcement(&onlooker, "The cross-signing identity of ")
         .await;
     let [process] = &bot.standin_records()[..] else {
@@ -114,9 +101,9 @@ async fn the_last_output_of_a_session_goes_to_nobody_whose_identity_was_replaced
 async fn an_identity_that_the_configuration_names_is_not_taken_on_first_sight() {
     let (alice, bob) = (person("alice").await, person("bob").await);
     let keys = json!({
-        alice.user_id(): alice.master_key().await.unwrap(),
+        alice.user_id(): alice.master_key().await,
         // The key of somebody else: whoever the homeserver shows as bob is not bob.
-        bob.user_id(): alice.master_key().await.unwrap(),
+        bob.user_id(): alice.master_key().await,
     });
     let bot = bot()
         .configure(|config| config["authorization"]["users"] = keys)
@@ -132,35 +119,25 @@ async fn an_identity_that_the_configuration_names_is_not_taken_on_first_sight() 
     assert_eq!(bot.standin_starts(), 0);
     bot.start_session(&alice, "website").await;
 
-    let shown = bob.master_key().await.unwrap();
+    let shown = bob.master_key().await;
     let output = trust(&bot, &[bob.user_id().as_str(), "--accept", &shown]);
-    assert!(
-        stderr(&output).contains("the configuration names the key"),
-        "{output:?}"
-    );
+    output.says("the configuration names the key");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_identity_that_did_not_change_needs_no_accepting() {
-    let (alice, bot) = alice_and_bot().await;
-    let first = trust(&bot, &[alice.user_id().as_str()]);
-    assert!(stdout(&first).contains("none yet"), "{first:?}");
-    bot.request(&alice, "status").await;
-    let output = trust(&bot, &[alice.user_id().as_str()]);
-    assert!(output.status.success(), "{output:?}");
-    assert!(stdout(&output).contains("They are the same"), "{output:?}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn without_a_bot_the_operator_is_told_to_start_it() {
+async fn an_identity_that_did_not_change_needs_no_accepting_and_a_bot_that_does_not_run_knows_none()
+{
     let alice = person("alice").await;
-    let bot = bot().prepare(&alice).await;
-    let output = trust(&bot, &[alice.user_id().as_str()]);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(
-        stderr(&output).contains("start the bot first"),
-        "{output:?}"
-    );
+    let mut bot = bot().prepare(&alice).await;
+    let user = [alice.user_id().as_str()];
+    trust(&bot, &user).failed(1).says("start the bot first");
+    bot.run();
+    bot.wait_until_ready(&alice).await;
+    let first = trust(&bot, &user);
+    first.says("none yet");
+    bot.request(&alice, "status").await;
+    let same = trust(&bot, &user).succeeded();
+    same.says("They are the same");
 }
 
 /// Loses everything of the bot's log-in but its recovery key, which is given back.
@@ -202,7 +179,7 @@ async fn without_the_recovery_key_the_operator_resets_the_bots_identity_and_neve
     let sent = bot.start_session(&alice, "website").await;
     let before = bot.identity(&alice).await;
 
-    assert!(reset_identity(&bot, &["--yes"]).contains("another rcbot runs"));
+    reset_identity(&bot, &["--yes"]).says("another rcbot runs");
     lose_the_store(&mut bot);
     bot.run();
     assert_eq!(bot.wait_for_exit().await.code(), Some(3));
@@ -210,10 +187,10 @@ async fn without_the_recovery_key_the_operator_resets_the_bots_identity_and_neve
     log.says(
         "`rcbot reset-identity --config` and the path of your config.yaml makes a new identity",
     );
-    assert!(reset_identity(&bot, &[]).contains("aborted, nothing was changed"));
+    reset_identity(&bot, &[]).says("aborted, nothing was changed");
     assert_eq!(bot.identity(&alice).await, before);
 
-    assert_eq!(reset_identity(&bot, &["--yes"]), "");
+    reset_identity(&bot, &["--yes"]).is("");
     let after = bot.identity(&alice).await;
     assert_ne!(after, before);
     bot.restart(&alice).await;
@@ -242,7 +219,7 @@ fn reset_identity(bot: &Bot, arguments: &[&str]) -> String {
         output.stderr.is_empty(),
         "{output:?}"
     );
-    stderr(&output)
+    String::from_utf8(output.stderr).unwrap()
 }
 
 /// Gives the homeserver the public keys of the bot's identity.

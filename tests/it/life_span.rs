@@ -78,7 +78,7 @@ async fn the_last_lines_of_output_go_to_the_direct_message_alone_and_without_the
     assert!(!word.json.to_string().contains(&sent.link));
     assert_eq!(bot.links_of(&alice).len(), 1);
 
-    let stored = alice.event_from_server(&word.room, &word.id).await.unwrap();
+    let stored = alice.stored(&word).await;
     assert_eq!(stored["type"], "m.room.encrypted");
     bot.check_homeserver_never_read("Capacity: 1/32");
     onlooker

@@ -63,9 +63,8 @@ mod hosts;
 /// Projects that are found below a root.
 mod project_roots;
 
-/// Commands that come close upon one another.
+/// What a start may ask for.
 mod options;
-mod races;
 
 /// To whom a link goes, and into what room.
 mod delivery;

@@ -118,17 +118,29 @@ async fn two_projects_have_a_session_each() {
     let body = status.body().unwrap();
     body.begins("website: running since ");
     body.ends("\napi: no session");
-    let stored = alice
-        .event_from_server(website.room(), &website.event.id)
-        .await
-        .unwrap();
-    assert_ne!(
-        stored["content"],
-        serde_json::json!({}),
-        "the other link stays"
-    );
+    let stored = alice.stored(&website).await;
+    assert_ne!(stored["content"], json!({}), "the other link stays");
     // Only one session is left, so it is the one that is meant.
     let answer = bot.request(&alice, "stop").await;
     assert!(answer.body().unwrap().starts_with("website stopped"));
     assert!(bot.session_processes().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_of_one_person_are_executed_in_order() {
+    let alice = person("alice").await;
+    let bot = bot()
+        .project("api", |project| project)
+        .project("website", |project| project.standin("slow=30"))
+        .start(&alice)
+        .await;
+    let start = bot.send(&alice, "start website").await;
+    // Without a name it means the one session that there is, once the start before it was executed.
+    let stop = bot.send(&alice, "stop").await;
+    let stopped = bot.answer(&alice, &stop).await;
+    stopped.begins("website stopped");
+    let started = bot.answer(&alice, &start).await;
+    started.is("website did not start: it was stopped before it showed a link.");
+    assert!(bot.session_processes().is_empty());
+    assert!(bot.links_of(&alice).is_empty());
 }

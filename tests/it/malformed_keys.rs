@@ -44,17 +44,10 @@ fn panics(bot: &Bot) -> usize {
 
 /// Sends events to the bot's devices, as any client could.
 async fn send_to_bot(bot: &Bot, sender: &Person, kind: &str, content: &Value) {
-    let client = sender.client();
-    let url = format!(
-        "{}/_matrix/client/v3/sendToDevice/{kind}/{}",
-        homeserver().url(),
-        random_text()
-    );
+    let token = sender.client().access_token().unwrap();
+    let path = format!("sendToDevice/{kind}/{}", random_text());
     let body = json!({ "messages": { bot.user_id(): { "*": content } } });
-    let request = client.http_client().request(Method::PUT, url);
-    let request = request.bearer_auth(client.access_token().unwrap());
-    let answer = request.body(body.to_string()).send().await.unwrap();
-    assert_eq!(answer.status(), 200);
+    homeserver().call(Method::PUT, &path, &token, &body).await;
 }
 
 /// An encrypted channel from a device that no homeserver knows to the bot's.

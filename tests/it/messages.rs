@@ -70,7 +70,7 @@ async fn the_bot_has_an_avatar_of_its_own_unless_somebody_gave_it_another() {
     let another = "mxc://example.org/another";
     let path = format!("profile/{}/avatar_url", bot.user_id());
     let content = json!({ "avatar_url": another });
-    bot.call(&alice, Method::PUT, &path, &content).await;
+    bot.call(Method::PUT, &path, &content).await;
     bot.restart(&alice).await;
     bot.request(&alice, "status").await;
     assert_eq!(avatar(&bot, &alice).await, Some(another.into()));

@@ -55,17 +55,24 @@ async fn all_other_invitations_are_declined_and_the_rooms_forgotten() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn in_a_room_that_is_nobodys_the_bot_says_nothing() {
-    let (alice, bot) = alice_and_bot().await;
+async fn what_the_bot_says_itself_and_what_is_said_in_a_room_of_no_use_to_it_is_no_command() {
+    let alice = person("alice").await;
+    let builder = bot().encrypted_admin_room(false);
+    let levels = json!({ "users": { builder.user_id(): 100 } });
+    let bot = builder.power_levels(levels).start(&alice).await;
+    let own = bot.send_as_bot(bot.admin_room(), "!rc help").await;
+    alice
+        .sees("the bot's own event", |event| event.id == own)
+        .await;
+
     let room = alice.create_room(RoomOptions::default()).await.unwrap();
     let open = RoomJoinRulesEventContent::new(JoinRule::Public);
     let known = alice.client().get_room(&room).unwrap();
     known.send_state_event(open).await.unwrap();
-    bot.join_as_bot(&alice, &room).await;
+    bot.join_as_bot(&room).await;
     let asked = alice.send_text(&room, "!rc start").await.unwrap();
     bot.assert_no_session(&alice).await;
-    let answered = |event: &Event| event.replies_to() == Some(asked.as_str());
-    assert!(!alice.events().iter().any(answered));
+    assert!(alice.answers_to(&own).is_empty() && alice.answers_to(&asked).is_empty());
     assert_eq!(bot.standin_starts(), 0);
 }
 

@@ -67,16 +67,21 @@ async fn an_answer_whose_relation_the_homeserver_refuses_comes_without_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_that_a_bot_sent_and_never_knew_of_is_redacted_if_its_session_ends_meanwhile() {
-    let (alice, proxy, mut bot) = behind_proxy(|bot| bot).await;
+    let (alice, proxy, mut bot) =
+        behind_proxy(|bot| bot.project("website", |it| it.standin("fork=1"))).await;
     leave_links_untold(&proxy, &bot);
     let link = link_untold(&alice, &bot).await;
     assert!(bot.terminate().await.success());
-    bot.end_process(bot.standin_records().pop().unwrap().pid)
-        .await;
+    // The process ends, and its child stays behind.
+    bot.end_process(bot.standin_records()[0].pid).await;
+    assert_eq!(bot.session_processes().len(), 1);
     proxy.be_honest();
     bot.run();
     bot.wait_for_redaction(&alice, &link).await;
-    bot.announcement(&alice, "has ended").await;
+    let ended = "website has ended: its process ";
+    bot.announcement(&alice, ended).await;
+    bot.wait_until_no_process_is_left().await;
+    bot.assert_no_session(&alice).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -23,7 +23,6 @@ use crate::support::{
     host::set_mode,
     prelude::*,
     program::{isolate, rcbot},
-    start_homeserver,
 };
 
 /// A service manager that listens, and writes down what it hears.
@@ -63,45 +62,33 @@ impl ServiceManager {
 
     /// Waits until it has heard a line so many times.
     async fn wait_for(&self, line: &str, times: usize) {
-        eventually(&format!("{line:?} at the service manager"), async || {
-            let heard = self.heard();
-            let count = heard.lines().filter(|heard| *heard == line).count();
-            (count >= times).then_some(())
-        })
-        .await;
+        let what = format!("{line:?} at the service manager");
+        let count = || self.heard().lines().filter(|heard| *heard == line).count();
+        until(&what, || count() >= times).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_is_ready_once_the_homeserver_answers_and_tells_how_it_does() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut homeserver = start_homeserver(folder.path()).unwrap();
-    let alice = Person::register(&homeserver, "alice").await.unwrap();
+    let (alice, proxy) = (person("alice").await, Proxy::start(homeserver()).await);
     let systemd = ServiceManager::listen();
-    let mut bot = systemd.bot(Bot::builder(&homeserver), &alice).await;
-    homeserver.stop();
+    let mut bot = systemd.bot(bot().through(&proxy), &alice).await;
+    proxy.unplug();
     bot.run();
-    systemd
-        .wait_for("STATUS=no session; waiting for the homeserver", 1)
-        .await;
+    let status = async |text: &str| systemd.wait_for(&format!("STATUS={text}"), 1).await;
+    status("no session; waiting for the homeserver").await;
     // It is alive while it waits.
     systemd.wait_for("WATCHDOG=1", 3).await;
-    assert!(!systemd.heard().contains("READY=1"));
+    systemd.heard().lacks("READY=1");
 
-    homeserver.start_again().unwrap();
+    proxy.plug_in();
     systemd.wait_for("READY=1", 1).await;
-    systemd
-        .wait_for("STATUS=no session; homeserver answers", 1)
-        .await;
+    status("no session; homeserver answers").await;
     bot.wait_until_ready(&alice).await;
     bot.start_session(&alice, "website").await;
-    systemd
-        .wait_for("STATUS=1 session; homeserver answers", 1)
-        .await;
-    homeserver.stop();
-    systemd
-        .wait_for("STATUS=1 session; waiting for the homeserver", 1)
-        .await;
+    status("1 session; homeserver answers").await;
+    proxy.unplug();
+    status("1 session; waiting for the homeserver").await;
     assert!(bot.terminate().await.success());
     systemd.wait_for("STOPPING=1", 1).await;
     assert_eq!(systemd.heard().matches("READY=1").count(), 1);
@@ -120,14 +107,15 @@ async fn a_restart_of_the_service_leaves_the_whole_process_tree_of_a_session() {
         bot.session_processes().len() == 4
     })
     .await;
-    let processes = bot.session_processes();
+    let (processes, device) = (bot.session_processes(), bot.devices(&alice).await);
     for variable in &bot.standin_records()[0].environment {
         let of_systemd = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "JOURNAL_STREAM"];
         assert!(!of_systemd.contains(&variable.as_str()), "{variable}");
     }
 
-    // With KillMode=process only the main process gets a signal: this one for a stop, and that one from the watchdog.
-    for (signal, starts) in [(Signal::SIGTERM, 2), (Signal::SIGABRT, 3)] {
+    // With KillMode=process only the main process gets a signal: one for a stop, one from the watchdog, or as in a power cut.
+    let signals = [Signal::SIGTERM, Signal::SIGABRT, Signal::SIGKILL];
+    for (signal, starts) in signals.into_iter().zip(2..) {
         bot.signal(signal).await;
         assert_eq!(bot.session_processes(), processes, "{signal}");
         bot.run();
@@ -135,10 +123,13 @@ async fn a_restart_of_the_service_leaves_the_whole_process_tree_of_a_session() {
         assert_eq!(bot.session_processes(), processes, "{signal}");
     }
     bot.wait_until_ready(&alice).await;
+    assert_eq!(bot.devices(&alice).await, device, "it is the same device");
     let again = bot.start_session(&alice, "website").await;
-    assert_eq!(again.link, sent.link);
+    assert_eq!((&again.link, again.room()), (&sent.link, sent.room()));
+    assert_eq!(bot.standin_starts(), 1);
     bot.request(&alice, "stop").await;
     bot.wait_for_redaction(&alice, &sent).await;
+    bot.wait_for_redaction(&alice, &again).await;
     assert!(bot.session_processes().is_empty());
 }
 

@@ -2,71 +2,66 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
+    ops::Deref,
+    path::Path,
     process::{Command, Output, Stdio},
 };
 
 use nix::unistd::geteuid;
-use tempfile::TempDir;
 
-use crate::support::{prelude::*, program::rcbot, run_to_end};
+use crate::support::{
+    host::set_mode,
+    prelude::*,
+    program::{Ended as _, Folder, rcbot},
+    run_to_end,
+};
+
+/// The unit of a user, below the home directory.
+const UNIT: &str = ".config/systemd/user/rcbot.service";
 
 /// A home directory with a configuration, and a systemd and a `claude` of the test.
-struct Home(TempDir);
+struct Home(Folder);
+
+impl Deref for Home {
+    type Target = Folder;
+
+    fn deref(&self) -> &Folder {
+        &self.0
+    }
+}
 
 impl Home {
     /// `state` is what systemd says of itself.
     fn new(state: &str) -> Self {
-        let home = Self(TempDir::with_prefix("rcbot-test-").unwrap());
+        let home = Self(Folder::new());
         fs::create_dir_all(home.path("website")).unwrap();
-        fs::write(
-            home.path("config.yaml"),
-            "homeserver: { url: http://127.0.0.1:9, server_name: example.org }\n\
-             admin_room: \"#admins:example.org\"\n\
-             authorization: { users: [\"@alice:example.org\"] }\n\
-             projects: { website: { directory: website } }\n",
-        )
-        .unwrap();
-        home.program(
-            "systemctl",
-            &format!(
-                "case \"$*\" in *is-system-running) echo {state} ;; *) echo \"systemctl $*\" >> \"$HOME/told\" ;; esac"
-            ),
+        let config = "homeserver: { url: http://127.0.0.1:9, server_name: example.org }\n\
+                      admin_room: \"#admins:example.org\"\n\
+                      authorization: { users: [\"@alice:example.org\"] }\n\
+                      projects: { website: { directory: website } }\n";
+        home.write("config.yaml", config);
+        let systemctl = format!(
+            "case \"$*\" in *is-system-running) echo {state} ;; *) echo \"systemctl $*\" >> \"$HOME/told\" ;; esac"
         );
+        home.program("systemctl", &systemctl);
         home.program("loginctl", "echo \"loginctl $*\" >> \"$HOME/told\"");
         home.program("claude", "");
         home
     }
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
     fn program(&self, name: &str, script: &str) {
         fs::create_dir_all(self.path("bin")).unwrap();
-        let program = self.path("bin").join(name);
-        fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let name = format!("bin/{name}");
+        self.write(&name, &format!("#!/bin/sh\n{script}\n"));
+        set_mode(&self.path(&name), 0o755);
     }
 
     fn service(&self, arguments: &[&str]) -> Output {
-        let path = format!(
-            "{}:{}",
-            self.path("bin").display(),
-            std::env::var("PATH").unwrap()
-        );
-        run_to_end(
-            rcbot(self.0.path())
-                .env("PATH", path)
-                .arg("service")
-                .args(arguments)
-                .current_dir(self.0.path()),
-        )
-    }
-
-    fn unit(&self) -> PathBuf {
-        self.path(".config/systemd/user/rcbot.service")
+        let mut command = rcbot(&self.path(""));
+        let others = std::env::var("PATH").unwrap();
+        let path = format!("{}:{others}", self.path("bin").display());
+        let command = command.env("PATH", path).arg("service").args(arguments);
+        run_to_end(command.current_dir(self.path("")))
     }
 
     /// What systemd was told since the last look.
@@ -77,26 +72,11 @@ impl Home {
     }
 }
 
-#[track_caller]
-fn passed(output: &Output) -> String {
-    let said = String::from_utf8(output.stdout.clone()).unwrap();
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}{stderr}");
-    said
-}
-
-#[track_caller]
-fn refused(output: &Output, code: i32) -> String {
-    let said = String::from_utf8(output.stderr.clone()).unwrap();
-    assert_eq!(output.status.code(), Some(code), "{said}");
-    said
-}
-
 #[test]
 fn a_service_of_a_user_is_written_started_and_removed() {
     let home = Home::new("running");
-    let said = passed(&home.service(&["--user"]));
-    said.says(&format!("Wrote {}", home.unit().display()));
+    let said = home.service(&["--user"]).succeeded();
+    said.says(&format!("Wrote {}", home.path(UNIT).display()));
     assert_eq!(
         home.told(),
         [
@@ -106,14 +86,14 @@ fn a_service_of_a_user_is_written_started_and_removed() {
             "loginctl enable-linger",
         ]
     );
-    let unit = fs::read_to_string(home.unit()).unwrap();
+    let unit = home.read(UNIT);
     let config = home.path("config.yaml");
     let start = format!("rcbot run --config {}", config.display());
     let path = format!("Environment=PATH={}:", home.path("bin").display());
     let lines = |part: &str| unit.lines().filter(|line| line.contains(part)).count();
     assert_eq!((lines(&start), lines(&path)), (1, 1), "{unit}");
 
-    let said = passed(&home.service(&["--user", "--remove"]));
+    let said = home.service(&["--user", "--remove"]).succeeded();
     assert_eq!(
         home.told(),
         [
@@ -121,11 +101,11 @@ fn a_service_of_a_user_is_written_started_and_removed() {
             "systemctl --user daemon-reload"
         ]
     );
-    assert!(!home.unit().exists());
+    assert!(!home.path(UNIT).exists());
     let stop = format!("rcbot stop --config {}` ends them", config.display());
     said.says("Sessions keep running");
     said.says(&stop);
-    let again = passed(&home.service(&["--user", "--remove"]));
+    let again = home.service(&["--user", "--remove"]).succeeded();
     again.says("nothing to remove");
     assert!(home.told().is_empty());
 }
@@ -133,28 +113,28 @@ fn a_service_of_a_user_is_written_started_and_removed() {
 #[test]
 fn a_unit_that_somebody_changed_is_replaced_only_if_asked() {
     let home = Home::new("running");
-    passed(&home.service(&["--user"]));
-    let unit = fs::read_to_string(home.unit()).unwrap();
-    let same = passed(&home.service(&["--user"]));
+    home.service(&["--user"]).succeeded();
+    let unit = home.read(UNIT);
+    let same = home.service(&["--user"]).succeeded();
     same.says("is there already, and the same");
 
-    fs::write(home.unit(), "mine").unwrap();
+    home.write(UNIT, "mine");
     home.told();
-    let said = refused(&home.service(&["--user"]), 1);
+    let said = home.service(&["--user"]).failed(1);
     said.says("exists already and differs");
     said.says("--replace");
-    assert_eq!(fs::read_to_string(home.unit()).unwrap(), "mine");
+    home.read(UNIT).is("mine");
     assert!(home.told().is_empty());
 
-    let said = passed(&home.service(&["--user", "--replace"]));
+    let said = home.service(&["--user", "--replace"]).succeeded();
     said.says("Replaced");
-    assert_eq!(fs::read_to_string(home.unit()).unwrap(), unit);
+    home.read(UNIT).is(&unit);
 }
 
 #[test]
 fn without_a_running_systemd_the_commands_are_said() {
     let home = Home::new("offline");
-    let said = passed(&home.service(&["--user", "--name=rcbot-2"]));
+    let said = home.service(&["--user", "--name=rcbot-2"]).succeeded();
     assert!(home.told().is_empty());
     assert!(home.path(".config/systemd/user/rcbot-2.service").exists());
     for step in [
@@ -186,7 +166,7 @@ fn a_service_that_does_not_start_is_told_with_what_to_look_at() {
         "systemctl",
         "case \"$*\" in *is-system-running) echo degraded ;; *restart*) exit 1 ;; esac",
     );
-    let said = refused(&home.service(&["--user"]), 1);
+    let said = home.service(&["--user"]).failed(1);
     for part in [
         "`systemctl --user restart rcbot.service` failed",
         "end it there",
@@ -199,34 +179,33 @@ fn a_service_that_does_not_start_is_told_with_what_to_look_at() {
 #[test]
 fn a_preview_writes_nothing_and_what_cannot_be_is_refused_before_anything_is_written() {
     let home = Home::new("running");
-    let unit = passed(&home.service(&["--print", "--run-as=nobody"]));
+    let unit = home.service(&["--print", "--run-as=nobody"]).succeeded();
     unit.says("\nUser=nobody\n");
     unit.says("WantedBy=multi-user.target");
-    let said = refused(
-        &home.service(&["--print", "--run-as=nobody-of-this-name"]),
-        2,
-    );
+    let said = home
+        .service(&["--print", "--run-as=nobody-of-this-name"])
+        .failed(2);
     said.says("there is no user nobody-of-this-name");
-    let said = refused(&home.service(&["--user", "--name=../x"]), 2);
+    let said = home.service(&["--user", "--name=../x"]).failed(2);
     said.says("wanted letters, digits");
     if geteuid().is_root() {
         // The configuration belongs to root here.
-        let said = refused(&home.service(&[]), 2);
+        let said = home.service(&[]).failed(2);
         said.says("every session would run as root");
         said.says("--run-as");
     } else {
-        let said = refused(&home.service(&[]), 2);
+        let said = home.service(&[]).failed(2);
         said.says("put `sudo` before the command");
     }
     fs::write(home.path("config.yaml"), "nonsense").unwrap();
-    refused(&home.service(&["--user"]), 2);
+    home.service(&["--user"]).failed(2);
     assert!(!home.path(".config").exists() && home.told().is_empty());
 }
 
 /// What a command prints to a pipe, whole.
 fn printed(arguments: &[&str]) -> String {
     let home = tempfile::tempdir().unwrap();
-    passed(&run_to_end(rcbot(home.path()).args(arguments)))
+    run_to_end(rcbot(home.path()).args(arguments)).succeeded()
 }
 
 #[test]

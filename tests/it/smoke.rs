@@ -1,17 +1,13 @@
 //! The ground that all other tests stand on, tried without the bot: what clients show of a message, and what of it can be found
 //! in the homeserver's files.
 
-use crate::support::{
-    homeserver, person,
-    person::{CrossSigning, Person},
-};
+use crate::support::prelude::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_client_shows_of_a_message_and_what_its_homeserver_knows_of_it() {
     let alice = person("alice").await;
-    let unsigned = alice.second_device(false).await.unwrap();
-    let carol = Person::register_with(homeserver(), "carol", CrossSigning::Without);
-    let carol = carol.await.unwrap();
+    let unsigned = alice.second_device(false).await;
+    let carol = person_without_identity("carol").await;
     let bob = person("bob").await;
     let room = bob.create_admin_room(alice.user_id()).await.unwrap();
     bob.invite(&room, carol.user_id()).await.unwrap();

@@ -116,7 +116,7 @@ async fn with_the_password_of_an_administrator_an_accomplice_gets_nothing_where_
         .await;
     let sent = bot.start_session(&alice, "website").await;
     // The password is enough for a device that is not verified, and that for all state of the room.
-    let thief = alice.second_device(false).await.unwrap();
+    let thief = alice.second_device(false).await;
     let room = bot.admin_room();
     thief.set_power_level(room, mallory.user_id(), 100).await;
     thief.invite(room, mallory.user_id()).await.unwrap();
@@ -144,10 +144,9 @@ async fn a_third_person_in_an_old_dm_does_not_get_the_link() {
     for presence in ["in it", "gone again", "invited"] {
         if presence == "invited" {
             mallory.join_invitations(false);
-            bot.invite_as_bot(&alice, last.room(), mallory.user_id())
-                .await;
+            bot.invite_as_bot(last.room(), mallory.user_id()).await;
         } else {
-            bot.bring_in_as_bot(&alice, last.room(), &mallory).await;
+            bot.bring_in_as_bot(last.room(), &mallory).await;
         }
         if presence == "gone again" {
             let room = mallory.client().get_room(last.room()).unwrap();
@@ -166,7 +165,7 @@ async fn a_third_person_in_an_old_dm_does_not_get_the_link() {
 async fn the_homeserver_gets_no_session_and_no_link() {
     let mallory = person("mallory").await;
     let alice = person("alice").await;
-    let key = alice.master_key().await.unwrap();
+    let key = alice.master_key().await;
     let proxy = Proxy::start(homeserver()).await;
     let bot = bot()
         .through(&proxy)

@@ -5,7 +5,9 @@ use std::{fs, path::PathBuf};
 
 use hyper::Method;
 
-use crate::support::{appservice::Tokens, device::log_out, prelude::*, start_homeserver};
+use crate::support::{
+    appservice::Tokens, device::log_out, prelude::*, program::Ended as _, start_homeserver,
+};
 
 /// What the bot says once it acts without a log-in.
 const WITHOUT_LOG_IN: &str = "requests go out with the appservice's token";
@@ -44,7 +46,7 @@ async fn a_bot_that_the_homeserver_does_not_log_in_does_the_main_job_and_stays_i
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bot_that_the_homeserver_does_not_log_in_gets_over_a_lost_store_and_a_deleted_device() {
+async fn a_bot_that_the_homeserver_does_not_log_in_gets_over_what_it_loses() {
     let alice = person("alice").await;
     let mut bot = bot().without_log_in(homeserver()).start(&alice).await;
     bot.start_session(&alice, "website").await;
@@ -56,6 +58,18 @@ async fn a_bot_that_the_homeserver_does_not_log_in_gets_over_a_lost_store_and_a_
         .await;
     bot.wait_for_another_device(&alice, &device).await;
     bot.wait_until_connected(3).await;
+    bot.start_session(&alice, "website").await;
+
+    let known = bot.identity(&alice).await;
+    assert!(bot.terminate().await.success());
+    bot.lose_keys();
+    bot.lose_recovery_key();
+    bot.reset_identity().succeeded();
+    let new = bot.identity(&alice).await;
+    assert_ne!(new, known);
+    bot.run();
+    bot.wait_until_connected(4).await;
+    assert_eq!(bot.identity(&alice).await, new);
     bot.start_session(&alice, "website").await;
 }
 
@@ -99,25 +113,6 @@ async fn a_homeserver_may_begin_and_cease_to_log_in_the_bot() {
     bot.wait_until_connected(3).await;
     assert_eq!(bot.stored_log_in()["authentication"], "access_token");
     bot.wait_until_ready(&alice).await;
-    bot.start_session(&alice, "website").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_identity_is_reset_without_a_log_in() {
-    let alice = person("alice").await;
-    let mut bot = bot().without_log_in(homeserver()).start(&alice).await;
-    bot.wait_until_connected(1).await;
-    let known = bot.identity(&alice).await;
-    assert!(bot.terminate().await.success());
-    bot.lose_keys();
-    bot.lose_recovery_key();
-    let output = bot.reset_identity();
-    assert!(output.status.success(), "{output:?}");
-    let new = bot.identity(&alice).await;
-    assert_ne!(new, known);
-    bot.run();
-    bot.wait_until_connected(2).await;
-    assert_eq!(bot.identity(&alice).await, new);
     bot.start_session(&alice, "website").await;
 }
 

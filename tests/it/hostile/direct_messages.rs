@@ -26,7 +26,7 @@ async fn a_member_that_the_sync_hides_in_the_direct_message_gets_no_link() {
     });
     // The sync that was under way is over once the bot has heard something.
     bot.request(&alice, "status").await;
-    bot.bring_in_as_bot(&alice, first.room(), &mallory).await;
+    bot.bring_in_as_bot(first.room(), &mallory).await;
 
     let second = bot.start_session(&alice, "website").await;
     assert_ne!(second.room(), first.room());
@@ -88,7 +88,7 @@ async fn a_link_that_somebody_joined_in_upon_is_not_hidden_by_an_error_after_it(
     let held = hold_message(&proxy, &room);
     let asked = bot.send(&alice, "start").await;
     wait_until_caught(&held).await;
-    bot.bring_in_as_bot(&alice, &room, &mallory).await;
+    bot.bring_in_as_bot(&room, &mallory).await;
     // The link arrives, and who is in the room then is told only once the bot has tried again.
     proxy
         .on(move |request| request.reads_all_state() && in_room(request))

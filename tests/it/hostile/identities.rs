@@ -6,7 +6,7 @@ use crate::support::{impostor::Impostor, prelude::*};
 #[tokio::test(flavor = "multi_thread")]
 async fn a_device_of_an_identity_that_was_shown_for_a_while_commands_nothing_afterwards() {
     let alice = person("alice").await;
-    let users = json!({ alice.user_id(): alice.master_key().await.unwrap() });
+    let users = json!({ alice.user_id(): alice.master_key().await });
     let proxy = Proxy::start(homeserver()).await;
     let mut bot = bot()
         .through(&proxy)

@@ -14,7 +14,6 @@ use super::{
     person::{Person, random_text},
 };
 
-/// The secrets of the registration.
 #[derive(Debug)]
 pub(crate) struct Tokens {
     /// Proves to the homeserver that somebody is the appservice.
@@ -42,79 +41,42 @@ impl Tokens {
 
 impl Bot {
     /// Says a text in the bot's name, in plain text.
-    pub(crate) async fn send_as_bot(
-        &self,
-        through: &Person,
-        room: &RoomId,
-        text: &str,
-    ) -> OwnedEventId {
+    pub(crate) async fn send_as_bot(&self, room: &RoomId, text: &str) -> OwnedEventId {
         let path = format!("rooms/{room}/send/m.room.message/{}", random_text());
         let content = json!({ "msgtype": "m.text", "body": text });
-        let answer = self.call(through, Method::PUT, &path, &content).await;
+        let answer = self.call(Method::PUT, &path, &content).await;
         answer["event_id"].as_str().unwrap().try_into().unwrap()
     }
 
-    /// Joins a room in the bot's name.
-    pub(crate) async fn join_as_bot(&self, through: &Person, room: &RoomId) {
-        self.call(through, Method::POST, &format!("join/{room}"), &json!({}))
+    pub(crate) async fn join_as_bot(&self, room: &RoomId) {
+        self.call(Method::POST, &format!("join/{room}"), &json!({}))
             .await;
     }
 
-    /// Invites somebody in the bot's name.
-    pub(crate) async fn invite_as_bot(&self, through: &Person, room: &RoomId, user: &UserId) {
+    pub(crate) async fn invite_as_bot(&self, room: &RoomId, user: &UserId) {
         let path = format!("rooms/{room}/invite");
-        self.call(through, Method::POST, &path, &json!({ "user_id": user }))
+        self.call(Method::POST, &path, &json!({ "user_id": user }))
             .await;
     }
 
     /// Invites somebody into a room in the bot's name, and waits until they are in it.
-    pub(crate) async fn bring_in_as_bot(&self, through: &Person, room: &RoomId, person: &Person) {
-        self.invite_as_bot(through, room, person.user_id()).await;
+    pub(crate) async fn bring_in_as_bot(&self, room: &RoomId, person: &Person) {
+        self.invite_as_bot(room, person.user_id()).await;
         person
             .wait_for("the room", |event| event.room == *room)
             .await
             .unwrap();
     }
 
-    /// Sets a state event in the bot's name.
-    pub(crate) async fn set_state_as_bot(
-        &self,
-        through: &Person,
-        room: &RoomId,
-        kind: &str,
-        content: &Value,
-    ) {
+    pub(crate) async fn set_state_as_bot(&self, room: &RoomId, kind: &str, content: &Value) {
         let path = format!("rooms/{room}/state/{kind}/");
-        self.call(through, Method::PUT, &path, content).await;
+        self.call(Method::PUT, &path, content).await;
     }
 
     /// Sends a request in the bot's name.
-    pub(crate) async fn call(
-        &self,
-        through: &Person,
-        method: Method,
-        path: &str,
-        body: &Value,
-    ) -> Value {
-        let url = format!(
-            "{}/_matrix/client/v3/{path}?user_id={}",
-            homeserver().url(),
-            self.user_id()
-        );
-        let response = through
-            .client()
-            .http_client()
-            .request(method, url)
-            .bearer_auth(Tokens::shared().appservice)
-            .body(body.to_string())
-            .send()
-            .await
-            .unwrap();
-        let answer = serde_json::from_str(&response.text().await.unwrap()).unwrap();
-        let Value::Object(_) = &answer else {
-            panic!("no object: {answer}")
-        };
-        assert!(answer.get("errcode").is_none(), "{path}: {answer}");
-        answer
+    pub(crate) async fn call(&self, method: Method, path: &str, body: &Value) -> Value {
+        let path = format!("{path}?user_id={}", self.user_id());
+        let token = Tokens::shared().appservice;
+        homeserver().call(method, &path, &token, body).await
     }
 }

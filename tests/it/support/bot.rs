@@ -29,6 +29,7 @@ use super::{
     person::Person,
     processes::Mark,
     program::isolate,
+    until,
 };
 
 /// How much of the bot's log a failed test shows.
@@ -54,12 +55,9 @@ pub(crate) struct Bot {
     pub(super) process: Option<Child>,
 }
 
-/// The resident memory of a process, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Memory {
-    /// At this moment.
     pub(crate) now: u64,
-    /// At most so far.
     pub(crate) most: u64,
 }
 
@@ -68,19 +66,14 @@ pub(crate) struct Memory {
 pub(crate) struct StandinRecord {
     /// `start`, or `relink` where a running one printed another link.
     pub(crate) event: String,
-    /// Its process.
     pub(crate) pid: i32,
     /// What it found in `RCBOT_SESSION_ID`.
     pub(crate) session_id: Option<String>,
-    /// The link that it prints.
     pub(crate) link: String,
-    /// Its arguments.
     #[serde(default)]
     pub(crate) argv: Vec<String>,
-    /// Its working directory.
     #[serde(default)]
     pub(crate) cwd: PathBuf,
-    /// The names of its environment's variables.
     #[serde(default)]
     pub(crate) environment: Vec<String>,
 }
@@ -91,7 +84,6 @@ impl Bot {
         BotBuilder::new(homeserver)
     }
 
-    /// The bot's user.
     pub(crate) fn user_id(&self) -> &UserId {
         &self.user
     }
@@ -116,12 +108,10 @@ impl Bot {
         &self.homeserver_files
     }
 
-    /// Its config.yaml.
     pub(crate) fn config_path(&self) -> PathBuf {
         self.folder.path().join("config.yaml")
     }
 
-    /// The directory of a project.
     pub(crate) fn project_directory(&self, name: &str) -> PathBuf {
         self.folder.path().join("projects").join(name)
     }
@@ -162,7 +152,6 @@ impl Bot {
         command
     }
 
-    /// Starts the process.
     pub(crate) fn run(&mut self) {
         assert!(self.process.is_none(), "the bot runs already");
         self.known_to.lock().unwrap().clear();
@@ -275,7 +264,6 @@ impl Bot {
         fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
-    /// Waits until a text stands in the log.
     pub(crate) async fn wait_for_log(&mut self, text: &str) {
         self.wait_for_log_times(text, 1).await;
     }
@@ -362,13 +350,10 @@ impl Bot {
         let pid = Pid::from_raw(pid);
         assert!(self.session_processes().contains(&pid));
         kill(pid, Signal::SIGKILL).unwrap();
-        eventually("the process is gone", async || {
-            (!self.session_processes().contains(&pid)).then_some(())
-        })
-        .await;
+        let is_gone = || !self.session_processes().contains(&pid);
+        until("the process is gone", is_gone).await;
     }
 
-    /// How much memory its process takes.
     pub(crate) fn memory(&self) -> Memory {
         let process = self.process.as_ref().expect("the bot does not run");
         let process = procfs::process::Process::new(process.id().cast_signed()).unwrap();
@@ -402,7 +387,6 @@ impl Bot {
     }
 }
 
-/// Where the stand-ins of a bot with this folder write what they did.
 pub(super) fn standin_log(folder: &Path) -> PathBuf {
     folder.join("standin.jsonl")
 }

@@ -31,7 +31,6 @@ pub(crate) struct BotBuilder {
     homeserver_files: Vec<RecordFile>,
 }
 
-/// One project of the configuration to be.
 #[derive(Debug)]
 pub(crate) struct ProjectBuilder(Value);
 
@@ -75,7 +74,6 @@ impl BotBuilder {
         }
     }
 
-    /// The bot's user.
     pub(crate) fn user_id(&self) -> &UserId {
         &self.user
     }
@@ -168,7 +166,6 @@ impl BotBuilder {
         self.invite(person.user_id())
     }
 
-    /// Who else is invited to the admin room.
     pub(crate) fn invite(mut self, user: &UserId) -> Self {
         self.room.invite.push(user.to_owned());
         self
@@ -180,12 +177,10 @@ impl BotBuilder {
         self.invite(user)
     }
 
-    /// The power level that commands need.
     pub(crate) fn power_level(self, level: i64) -> Self {
         self.configure(|config| config["authorization"]["power_level"] = json!(level))
     }
 
-    /// Changes anything in config.yaml.
     pub(crate) fn configure(mut self, change: impl FnOnce(&mut Value)) -> Self {
         change(&mut self.config);
         self
@@ -250,13 +245,11 @@ impl ProjectBuilder {
         self
     }
 
-    /// Sets a variable of its environment.
     pub(crate) fn environment(mut self, name: &str, value: impl Serialize) -> Self {
         self.0["environment"][name] = json!(value);
         self
     }
 
-    /// Sets any key of the project.
     pub(crate) fn set(mut self, key: &str, value: impl Into<Value>) -> Self {
         self.0[key] = value.into();
         self

@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 
 use super::{bot::Bot, program, run_to_end};
 
-/// How `rcbot check` is run.
 #[derive(Debug, Clone)]
 pub(crate) struct Checker {
     config: PathBuf,
@@ -20,11 +19,9 @@ pub(crate) struct Checker {
     wrapper: Vec<OsString>,
 }
 
-/// What it said.
 #[derive(Debug)]
 pub(crate) struct Checkup {
     checks: Vec<Value>,
-    /// Its exit code.
     pub(crate) code: Option<i32>,
 }
 
@@ -38,7 +35,6 @@ impl Checker {
         }
     }
 
-    /// With a variable of its own.
     pub(crate) fn environment(mut self, name: &str, value: impl Into<OsString>) -> Self {
         self.environment.insert(name.into(), value.into());
         self
@@ -67,7 +63,6 @@ impl Checker {
         }
     }
 
-    /// What it writes with these options.
     pub(crate) fn output(&self, options: &[&str]) -> Output {
         let own = [env!("CARGO_BIN_EXE_rcbot"), "check", "--config"].map(OsString::from);
         let mut words = self.wrapper.iter().chain(&own);
@@ -171,7 +166,6 @@ impl Checkup {
     }
 }
 
-/// A command of ours, as a shell here has to call it.
 pub(crate) fn binary(command: &str) -> String {
     command.replacen("rcbot", env!("CARGO_BIN_EXE_rcbot"), 1)
 }

@@ -4,7 +4,7 @@ use matrix_sdk::ruma::{OwnedEventId, OwnedRoomId, RoomId, UserId};
 use serde_json::Value;
 use tokio::{runtime::Handle, task::block_in_place};
 
-use super::{bot::Bot, event::Event, eventually, person::Person, says::Says as _};
+use super::{bot::Bot, event::Event, eventually, person::Person, says::Says as _, until};
 
 /// What every link of the stand-in has, and nothing else that is said.
 const LINK_MARK: &str = "_01Link";
@@ -12,7 +12,6 @@ const LINK_MARK: &str = "_01Link";
 /// A message with a link, as the requester's client shows it.
 #[derive(Debug, Clone)]
 pub(crate) struct LinkMessage {
-    /// The message.
     pub(crate) event: Event,
     /// The link in it, which is the one that the stand-in printed last.
     pub(crate) link: String,
@@ -67,15 +66,14 @@ impl Bot {
     pub(crate) async fn answer(&self, person: &Person, asked: &OwnedEventId) -> Event {
         let what = format!("the bot's answer to {asked}");
         let answer = person
-            .wait_for(&what, |event| {
+            .sees(&what, |event| {
                 self.said(event)
                     && event.replies_to() == Some(asked.as_str())
                     && !event
                         .body()
                         .is_some_and(|body| body.contains(" is shutting down: "))
             })
-            .await
-            .unwrap();
+            .await;
         self.check_answer(person, &answer).await;
         answer
     }
@@ -111,13 +109,12 @@ impl Bot {
     pub(crate) async fn announcement(&self, person: &Person, part: &str) -> Event {
         let what = format!("the bot's announcement with {part:?}");
         let announcement = person
-            .wait_for(&what, |event| {
+            .sees(&what, |event| {
                 self.said(event)
                     && event.replies_to().is_none()
                     && event.body().is_some_and(|body| body.contains(part))
             })
-            .await
-            .unwrap();
+            .await;
         self.check_answer(person, &announcement).await;
         announcement
     }
@@ -163,13 +160,12 @@ impl Bot {
     pub(crate) async fn private_message(&self, person: &Person, part: &str) -> Event {
         let what = format!("the bot's private word with {part:?}");
         let word = person
-            .wait_for(&what, |event| {
+            .sees(&what, |event| {
                 event.sender == self.user_id()
                     && event.room != self.admin_room()
                     && event.body().is_some_and(|body| body.contains(part))
             })
-            .await
-            .unwrap();
+            .await;
         assert_eq!(word.shield(), "none");
         word
     }
@@ -178,25 +174,19 @@ impl Bot {
     pub(crate) async fn wait_for_redaction(&self, person: &Person, message: &impl AsRef<Event>) {
         let message = message.as_ref();
         let redaction = person
-            .wait_for("the message being redacted", |event| {
+            .sees("the message being redacted", |event| {
                 event.redacts() == Some(message.id.as_str())
             })
-            .await
-            .unwrap();
+            .await;
         assert_eq!(redaction.sender, self.user_id());
-        let stored = person
-            .event_from_server(&message.room, &message.id)
-            .await
-            .unwrap();
+        let stored = person.stored(message).await;
         assert_eq!(stored["content"], serde_json::json!({}), "{stored}");
     }
 
     /// Waits until no process of a session is left.
     pub(crate) async fn wait_until_no_process_is_left(&self) {
-        eventually("all processes of the sessions are gone", async || {
-            self.session_processes().is_empty().then_some(())
-        })
-        .await;
+        let all_gone = || self.session_processes().is_empty();
+        until("all processes of the sessions are gone", all_gone).await;
     }
 
     /// No file of the homeserver holds this text, which is not older than the bot.
@@ -222,10 +212,7 @@ impl Bot {
             ("m.room.message", "not encrypted")
         };
         assert_eq!(answer.shield(), shield, "{answer}");
-        let stored = person
-            .event_from_server(self.admin_room(), &answer.id)
-            .await
-            .unwrap();
+        let stored = person.stored(answer).await;
         assert_eq!(stored["type"], kind);
     }
 
@@ -248,10 +235,7 @@ impl Bot {
         let mut two = [self.user_id().as_str(), person.user_id().as_str()];
         two.sort_unstable();
         assert_eq!(present, two, "a direct message is between two");
-        let stored = person
-            .event_from_server(&event.room, &event.id)
-            .await
-            .unwrap();
+        let stored = person.stored(event).await;
         assert_eq!(stored["type"], "m.room.encrypted");
     }
 
@@ -299,7 +283,6 @@ impl Person {
         self.events()
     }
 
-    /// Changes the power level of a user.
     pub(crate) async fn set_power_level(&self, room: &RoomId, user: &UserId, level: i32) {
         let room = self.client().get_room(room).unwrap();
         room.update_power_levels(vec![(user, level.into())])

@@ -2,13 +2,9 @@
 
 use std::{fs, ops::Range, process::Output};
 
-use matrix_sdk::{
-    SqliteCryptoStore,
-    reqwest::{Client, Method, StatusCode},
-    ruma::events::secret::request::SecretName,
-};
+use matrix_sdk::{SqliteCryptoStore, reqwest::Method, ruma::events::secret::request::SecretName};
 use matrix_sdk_base::crypto::store::CryptoStore as _;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{bot::Bot, homeserver::Homeserver, person::Person, run_to_end};
 
@@ -31,10 +27,7 @@ impl Bot {
 
     /// The bot's identity, by its public key.
     pub(crate) async fn identity(&self, seen_by: &Person) -> String {
-        let encryption = seen_by.client().encryption();
-        let identity = encryption.request_user_identity(self.user_id()).await;
-        let identity = identity.unwrap().expect("the bot has an identity");
-        identity.master_key().get_first_key().unwrap().to_base64()
+        seen_by.key_of(self.user_id()).await
     }
 
     /// The log-in that the bot has written down.
@@ -130,7 +123,6 @@ impl Bot {
         fs::remove_dir_all(self.data_dir().join("matrix/store")).unwrap();
     }
 
-    /// Removes the recovery key.
     pub(crate) fn lose_recovery_key(&self) {
         fs::remove_file(self.data_dir().join("matrix/recovery-key")).unwrap();
     }
@@ -148,20 +140,15 @@ impl Bot {
         as_token: &str,
     ) {
         let path = format!("devices/{device}?user_id={}", self.user_id());
-        let status = request(homeserver, Method::DELETE, &path, as_token).await;
-        assert_eq!(status, 200);
+        let nothing = json!({});
+        homeserver
+            .call(Method::DELETE, &path, as_token, &nothing)
+            .await;
     }
 }
 
-/// Makes a log-in end.
 pub(crate) async fn log_out(homeserver: &Homeserver, token: &str) {
-    let status = request(homeserver, Method::POST, "logout", token).await;
-    assert_eq!(status, 200);
-}
-
-async fn request(homeserver: &Homeserver, method: Method, path: &str, token: &str) -> StatusCode {
-    let url = format!("{}/_matrix/client/v3/{path}", homeserver.url());
-    let request = Client::new().request(method, url);
-    let request = request.bearer_auth(token).body("{}");
-    request.send().await.unwrap().status()
+    homeserver
+        .call(Method::POST, "logout", token, &json!({}))
+        .await;
 }

@@ -13,7 +13,6 @@ use serde_json::Value;
 pub(crate) struct Event {
     /// Where it was seen.
     pub(crate) room: OwnedRoomId,
-    /// Its id.
     pub(crate) id: OwnedEventId,
     /// Who sent it.
     pub(crate) sender: OwnedUserId,
@@ -39,12 +38,10 @@ impl Event {
         })
     }
 
-    /// The text of a message.
     pub(crate) fn body(&self) -> Option<&str> {
         self.content("/body")
     }
 
-    /// The HTML of a message.
     pub(crate) fn formatted_body(&self) -> Option<&str> {
         self.content("/formatted_body")
     }

@@ -15,6 +15,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use matrix_sdk::{
     Client,
+    reqwest::{self, Method},
     ruma::{
         api::client::{account::register, uiaa},
         assign,
@@ -25,7 +26,7 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::synapse::Synapse;
 
@@ -178,12 +179,10 @@ impl Homeserver {
         &self.registrations
     }
 
-    /// The base of the client-server API.
     pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// Makes an account.
     pub(crate) async fn register_user(&self, localpart: &str, password: &str) -> Result<()> {
         let client = Client::builder().homeserver_url(self.url()).build().await?;
         let request = assign!(register::v3::Request::new(), {
@@ -197,6 +196,23 @@ impl Homeserver {
             .await
             .with_context(|| format!("cannot register {localpart}"))?;
         Ok(())
+    }
+
+    /// Asks it something as whoever has this token. The path is below `/_matrix/client/v3/`.
+    pub(crate) async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        token: &str,
+        body: &Value,
+    ) -> Value {
+        let url = format!("{}/_matrix/client/v3/{path}", self.url());
+        let request = reqwest::Client::new().request(method, url);
+        let request = request.bearer_auth(token).body(body.to_string());
+        let answer = request.send().await.unwrap();
+        let (status, text) = (answer.status(), answer.text().await.unwrap());
+        assert!(status.is_success(), "{path}: {status} {text}");
+        serde_json::from_str(&text).unwrap()
     }
 
     /// Kills Synapse, as a power cut would. Clients find a closed port until [`Self::start_again`].
@@ -244,7 +260,6 @@ impl Homeserver {
         self.folder.join("media")
     }
 
-    /// What Synapse says.
     pub(crate) fn log_path(&self) -> PathBuf {
         self.folder.join("homeserver.log")
     }
@@ -304,7 +319,6 @@ impl Homeserver {
 }
 
 impl RecordFile {
-    /// Where it is.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -345,7 +359,7 @@ fn has_ended(process: &OwnedFd, patience: Option<&Timespec>) -> Result<bool> {
     Ok(poll(&mut [PollFd::new(process, PollFlags::IN)], patience)? > 0)
 }
 
-fn configuration(folder: &Path, port: u16, registrations: &[PathBuf]) -> serde_json::Value {
+fn configuration(folder: &Path, port: u16, registrations: &[PathBuf]) -> Value {
     let unlimited = json!({ "per_second": 10_000, "burst_count": 10_000 });
     json!({
         "server_name": SERVER_NAME,
@@ -365,6 +379,10 @@ fn configuration(folder: &Path, port: u16, registrations: &[PathBuf]) -> serde_j
         "trusted_key_servers": [],
         "federation_domain_whitelist": [],
         "report_stats": false,
+        // What no test asks for, and what each event would cost.
+        "stats": { "enabled": false },
+        "user_directory": { "enabled": false },
+        "push": { "enabled": false },
         "app_service_config_files": registrations,
         "enable_registration": true,
         "enable_registration_without_verification": true,

@@ -2,18 +2,17 @@
 
 use std::{
     fs::{self, Permissions},
+    ops::Deref,
     os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use super::{
     checkup::{Checker, Checkup, commands},
     mounts::with_mounts_of_its_own,
-    program::rcbot,
-    run_to_end,
+    program::{Ended as _, Folder},
 };
 
 /// A `claude` that knows its version, and keeps in its files what the real one does when people log in and trust.
@@ -34,36 +33,29 @@ esac
 
 /// A host on which everything is right, but for the homeserver, which is not there.
 pub(crate) struct Host {
-    folder: TempDir,
+    folder: Folder,
     /// How `rcbot check` is run here.
     pub(crate) checker: Checker,
 }
 
 impl Host {
-    /// With a project `website`.
     pub(crate) fn new() -> Self {
-        let folder = TempDir::with_prefix("rcbot-test-").unwrap();
-        let path = |name: &str| folder.path().join(name);
+        let folder = Folder::new();
         for name in ["home", "website", "bin"] {
-            fs::create_dir(path(name)).unwrap();
+            fs::create_dir(folder.path(name)).unwrap();
         }
-        fs::write(path("bin/claude"), CLAUDE).unwrap();
-        set_mode(&path("bin/claude"), 0o755);
-        let search = format!("{}:/usr/bin:/bin", path("bin").display());
-        let checker = Checker::new(&path("config.yaml"))
-            .environment("HOME", path("home"))
+        folder.write("bin/claude", CLAUDE);
+        set_mode(&folder.path("bin/claude"), 0o755);
+        let search = format!("{}:/usr/bin:/bin", folder.path("bin").display());
+        let checker = Checker::new(&folder.path("config.yaml"))
+            .environment("HOME", folder.path("home"))
             .environment("PATH", search);
         let host = Self { folder, checker };
         host.configure(|_| {});
         set_mode(&host.path("config.yaml"), 0o600);
-        host.rcbot("registration");
+        host.rcbot(&["registration"]).succeeded();
         host.shell("claude auth login && claude");
         host
-    }
-
-    /// What lies in its folder.
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
     }
 
     /// Writes config.yaml again.
@@ -74,30 +66,12 @@ impl Host {
             "projects": { "website": { "directory": "website" } },
         });
         change(&mut config);
-        fs::write(
-            self.path("config.yaml"),
-            serde_yaml::to_string(&config).unwrap(),
-        )
-        .unwrap();
+        self.write("config.yaml", &serde_yaml::to_string(&config).unwrap());
     }
 
     /// The same with one key of the project.
     pub(crate) fn configure_project(&self, key: &str, value: Value) {
         self.configure(|config| config["projects"]["website"][key] = value);
-    }
-
-    /// Runs a command of the binary.
-    pub(crate) fn rcbot(&self, command: &str) {
-        let output = run_to_end(
-            rcbot(&self.path("home"))
-                .arg(command)
-                .current_dir(self.folder.path()),
-        );
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
     }
 
     /// Runs a command in the project's directory.
@@ -106,7 +80,6 @@ impl Host {
         self.checker.shell(command, &self.path("website"));
     }
 
-    /// What the check says.
     #[track_caller]
     pub(crate) fn check(&self) -> Checkup {
         self.checker.run()
@@ -123,6 +96,14 @@ impl Host {
     }
 }
 
+impl Deref for Host {
+    type Target = Folder;
+
+    fn deref(&self) -> &Folder {
+        &self.folder
+    }
+}
+
 /// The check, run by a shell script that may mount what it wants.
 pub(crate) fn with_mounts(host: &Host, script: &str) -> Checker {
     let shell = ["sh", "-c", script, "sh"];
@@ -130,7 +111,6 @@ pub(crate) fn with_mounts(host: &Host, script: &str) -> Checker {
     host.checker.clone().wrapped(&words)
 }
 
-/// Changes who may do what with a file.
 pub(crate) fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }

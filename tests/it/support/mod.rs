@@ -33,6 +33,7 @@ pub(crate) mod prelude {
         event::Event,
         eventually, homeserver, person,
         person::{CrossSigning, Person, random_text},
+        person_without_identity,
         proxy::{Answer, Proxy, Request},
         says::Says,
         until,
@@ -44,9 +45,7 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     panic::Location,
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
     sync::LazyLock,
-    thread,
     time::{Duration, Instant},
 };
 
@@ -57,7 +56,8 @@ use bot::Bot;
 use bot_builder::BotBuilder;
 use event::Event;
 use homeserver::{Homeserver, SERVER_NAME};
-use person::{Person, random_text};
+use person::{CrossSigning, Person, random_text};
+pub(crate) use program::run_to_end;
 use proxy::Proxy;
 use says::Says as _;
 use synapse::Synapse;
@@ -87,6 +87,12 @@ pub(crate) fn homeserver() -> &'static Homeserver {
 /// Somebody on the one homeserver, `<name>-<random>`, with a cross-signing identity.
 pub(crate) async fn person(name: &str) -> Person {
     Person::register(homeserver(), name).await.unwrap()
+}
+
+/// The same, without such an identity.
+pub(crate) async fn person_without_identity(name: &str) -> Person {
+    let person = Person::register_with(homeserver(), name, CrossSigning::Without);
+    person.await.unwrap()
 }
 
 /// A bot to be, with a user of its own on the one homeserver.
@@ -157,23 +163,6 @@ pub(crate) fn eventually<T>(
 #[track_caller]
 pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) -> impl Future<Output = ()> {
     eventually(what, async move || holds().then_some(()))
-}
-
-/// Runs a program that should end by itself; one that does not is killed when the deadline passes.
-pub(crate) fn run_to_end(command: &mut Command) -> Output {
-    let mut process = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let deadline = Instant::now() + DEADLINE;
-    while process.try_wait().unwrap().is_none() && Instant::now() < deadline {
-        thread::sleep(FIRST_PAUSE);
-    }
-    // After its end this does nothing.
-    process.kill().unwrap();
-    process.wait_with_output().unwrap()
 }
 
 /// The first folder that no other run uses. Its files stay after the run, to be read, and are replaced by the next; the lock

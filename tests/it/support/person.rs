@@ -137,56 +137,45 @@ impl Person {
     }
 
     /// Logs the same user in once more. A cross-signed device gets the user's keys by way of the server's secret storage.
-    pub(crate) async fn second_device(&self, cross_signed: bool) -> Result<Self> {
-        let url = self.client.homeserver();
-        let device = Self::log_in(
-            url.as_str(),
-            self.user.localpart(),
-            &self.password,
-            CrossSigning::Without,
-        )
-        .await?;
+    pub(crate) async fn second_device(&self, cross_signed: bool) -> Self {
+        let device = self.log_in_again(CrossSigning::Without).await;
         if cross_signed {
-            self.verify(&device).await?;
+            self.verify(&device).await;
         }
-        Ok(device)
+        device
     }
 
     /// Has another device of the same user signed, as its owner does in the client's settings.
-    pub(crate) async fn verify(&self, device: &Self) -> Result<()> {
-        let storage = self
-            .client
-            .encryption()
-            .secret_storage()
-            .create_secret_store()
-            .await?;
+    pub(crate) async fn verify(&self, device: &Self) {
+        let storage = self.client.encryption().secret_storage();
+        let store = storage.create_secret_store().await.unwrap();
         let recovery = device.client.encryption().recovery();
-        Ok(recovery.recover(&storage.secret_storage_key()).await?)
+        recovery.recover(&store.secret_storage_key()).await.unwrap();
     }
 
     /// Logs the same user in with a device whose identity replaces the one there was: as somebody does who has the
     /// password and no more, or a person who lost all their keys.
-    pub(crate) async fn with_another_identity(&self) -> Result<Self> {
-        let url = self.client.homeserver();
-        Self::log_in(
-            url.as_str(),
-            self.user.localpart(),
-            &self.password,
-            CrossSigning::SetUp,
-        )
-        .await
+    pub(crate) async fn with_another_identity(&self) -> Self {
+        self.log_in_again(CrossSigning::SetUp).await
+    }
+
+    async fn log_in_again(&self, cross_signing: CrossSigning) -> Self {
+        let (url, user) = (self.client.homeserver(), self.user.localpart());
+        let device = Self::log_in(url.as_str(), user, &self.password, cross_signing);
+        device.await.unwrap()
     }
 
     /// The key of the user's identity, as this device knows it.
-    pub(crate) async fn master_key(&self) -> Result<String> {
-        let identity = self
-            .client
-            .encryption()
-            .request_user_identity(&self.user)
-            .await?
-            .context("no identity")?;
-        let key = identity.master_key().get_first_key().context("no key")?;
-        Ok(key.to_base64())
+    pub(crate) async fn master_key(&self) -> String {
+        self.key_of(&self.user).await
+    }
+
+    /// The key of a user's identity, as the homeserver shows it to this person.
+    pub(crate) async fn key_of(&self, user: &UserId) -> String {
+        let encryption = self.client.encryption();
+        let identity = encryption.request_user_identity(user).await.unwrap();
+        let identity = identity.expect("an identity");
+        identity.master_key().get_first_key().unwrap().to_base64()
     }
 
     async fn begin(client: Client, password: &str, cross_signing: CrossSigning) -> Result<Self> {
@@ -221,7 +210,6 @@ impl Person {
         })
     }
 
-    /// Who this is.
     pub(crate) fn user_id(&self) -> &UserId {
         &self.user
     }
@@ -299,7 +287,6 @@ impl Person {
         seen.unwrap_or_else(|error| panic!("{error:#}"))
     }
 
-    /// The first message with this in it.
     pub(crate) async fn hears(&self, part: &str) -> Event {
         self.sees(part, |event| {
             event.body().is_some_and(|it| it.contains(part))

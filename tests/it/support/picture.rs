@@ -42,10 +42,7 @@ impl Bot {
         })
         .await;
         assert_eq!(picture.shield(), "none");
-        let stored = person
-            .event_from_server(&picture.room, &picture.id)
-            .await
-            .unwrap();
+        let stored = person.stored(&picture).await;
         assert_eq!(stored["type"], "m.room.encrypted");
         picture
     }

@@ -11,9 +11,7 @@ use procfs::process::all_processes;
 /// A variable of a process's environment.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Mark<'a> {
-    /// Its name.
     pub(crate) name: &'a str,
-    /// Its value.
     pub(crate) value: &'a OsStr,
 }
 

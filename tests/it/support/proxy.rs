@@ -68,16 +68,12 @@ pub(crate) struct Proxy {
     serving: JoinHandle<()>,
 }
 
-/// A request, and what was answered.
 #[derive(Debug)]
 pub(crate) struct Passed {
-    /// What was asked.
     pub(crate) request: Request,
-    /// The HTTP status of the answer.
     pub(crate) status: u16,
     /// The answer; null where it is no JSON.
     pub(crate) answer: Value,
-    /// When it was answered.
     pub(crate) at: Instant,
 }
 
@@ -201,7 +197,6 @@ impl Proxy {
         self.shared.rules.clear();
     }
 
-    /// All that was answered so far.
     pub(crate) fn passed(&self) -> Vec<Arc<Passed>> {
         self.shared.passed.lock().unwrap().clone()
     }

@@ -23,22 +23,18 @@ use matrix_sdk::{
 };
 use serde_json::{Value, json};
 
-use super::person::Person;
+use super::{event::Event, person::Person};
 
 /// What a room is made of.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct RoomOptions {
-    /// Encrypted from the first event.
     pub(crate) encrypted: bool,
-    /// The room version; the server's own choice if none is named.
     pub(crate) version: Option<RoomVersionId>,
-    /// Who is invited.
     pub(crate) invite: Vec<OwnedUserId>,
     /// Who besides its maker is a creator, from version 12 on.
     pub(crate) additional_creators: Vec<OwnedUserId>,
     /// Laid over the content of `m.room.power_levels`.
     pub(crate) power_levels: Option<Value>,
-    /// The local part of an alias.
     pub(crate) alias: Option<String>,
 }
 
@@ -133,7 +129,6 @@ impl Person {
             .event_id)
     }
 
-    /// Invites a user.
     pub(crate) async fn invite(&self, room: &RoomId, user: &UserId) -> Result<()> {
         Ok(self.room(room)?.invite_user_by_id(user).await?)
     }
@@ -159,6 +154,13 @@ impl Person {
             .await?
             .event
             .deserialize_as_unchecked()?)
+    }
+
+    /// The same, of an event that this person has seen.
+    pub(crate) async fn stored(&self, event: &impl AsRef<Event>) -> Value {
+        let event = event.as_ref();
+        let stored = self.event_from_server(&event.room, &event.id).await;
+        stored.unwrap()
     }
 
     /// Each user of the room with its membership (`join`, `invite`, ..), as the homeserver has them now.

@@ -12,7 +12,6 @@ use anyhow::{Context, Result, bail};
 /// The version that tests and playground run against.
 const VERSION: &str = "1.163.2";
 
-/// An installed Synapse.
 #[derive(Debug, Clone)]
 pub(crate) struct Synapse {
     python: PathBuf,
@@ -40,7 +39,6 @@ impl Synapse {
         Ok(Self { python })
     }
 
-    /// The interpreter that has Synapse.
     pub(crate) fn python(&self) -> &Path {
         &self.python
     }

@@ -18,7 +18,6 @@ const DROPS: usize = 8;
 /// How long after one another.
 const BETWEEN_DROPS: Duration = Duration::from_millis(10);
 
-/// An answer to a request.
 #[derive(Debug, Clone)]
 pub(crate) struct Answer {
     pub(super) status: u16,
@@ -38,7 +37,6 @@ pub(super) enum Transport {
 }
 
 impl Answer {
-    /// Any answer.
     pub(crate) fn new(status: u16, content_type: &str, body: impl Into<Bytes>) -> Self {
         Self {
             status,
@@ -48,7 +46,6 @@ impl Answer {
         }
     }
 
-    /// An answer in JSON.
     pub(crate) fn json(status: u16, body: &Value) -> Self {
         Self::new(status, "application/json", body.to_string())
     }
@@ -63,7 +60,6 @@ impl Answer {
         Self::new(status, "text/html", "<html><h1>Bad Gateway</h1></html>")
     }
 
-    /// Adds to the header.
     pub(crate) fn header(mut self, name: &'static str, value: &str) -> Self {
         self.headers.push((name, value.to_owned()));
         self

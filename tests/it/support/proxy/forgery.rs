@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 
 use crate::support::person::random_text;
 
-/// A message in plain text.
 pub(crate) fn forged_message(sender: &UserId, text: &str) -> Value {
     json!({
         "type": "m.room.message",
@@ -19,7 +18,6 @@ pub(crate) fn forged_message(sender: &UserId, text: &str) -> Value {
     })
 }
 
-/// A state event.
 pub(crate) fn forged_state(sender: &UserId, kind: &str, key: &str, content: &Value) -> Value {
     json!({
         "type": kind,

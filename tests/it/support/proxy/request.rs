@@ -15,7 +15,6 @@ use serde_json::Value;
 /// What the bot asks of its homeserver.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
-    /// The method.
     pub(crate) method: Method,
     /// The path, decoded.
     pub(crate) path: String,
@@ -29,7 +28,6 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// Reads a whole request.
     pub(super) async fn read(incoming: hyper::Request<Incoming>) -> io::Result<Self> {
         let (head, body) = incoming.into_parts();
         let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
@@ -50,14 +48,12 @@ impl Request {
         })
     }
 
-    /// A parameter of the query.
     pub(crate) fn query(&self, name: &str) -> Option<String> {
         let (_, query) = self.target.split_once('?')?;
         let mut parameters = url::form_urlencoded::parse(query.as_bytes());
         parameters.find_map(|(key, value)| (key == name).then(|| value.into_owned()))
     }
 
-    /// Whether it is made with this token.
     pub(crate) fn bears(&self, token: &str) -> bool {
         let bearer = format!("Bearer {token}");
         self.headers
@@ -65,22 +61,18 @@ impl Request {
             .is_some_and(|value| value.as_bytes() == bearer.as_bytes())
     }
 
-    /// Whether it is about this room.
     pub(crate) fn is_in(&self, room: &RoomId) -> bool {
         self.path.split('/').any(|segment| segment == room.as_str())
     }
 
-    /// /sync.
     pub(crate) fn is_sync(&self) -> bool {
         self.path.ends_with("/sync")
     }
 
-    /// Reads a state event of this type.
     pub(crate) fn reads_state(&self, kind: &str) -> bool {
         self.method == Method::GET && self.path.contains(&format!("/state/{kind}"))
     }
 
-    /// Reads an event.
     pub(crate) fn reads_event(&self) -> bool {
         self.method == Method::GET && self.path.contains("/event/")
     }
@@ -90,17 +82,14 @@ impl Request {
         self.method == Method::GET && self.path.ends_with("/state")
     }
 
-    /// Asks for people's devices and identities.
     pub(crate) fn queries_keys(&self) -> bool {
         self.path.ends_with("/keys/query")
     }
 
-    /// Claims keys of devices to write to them.
     pub(crate) fn claims_keys(&self) -> bool {
         self.path.ends_with("/keys/claim")
     }
 
-    /// Sends an event to a room.
     pub(crate) fn sends(&self) -> bool {
         self.method == Method::PUT && self.path.contains("/send/")
     }
@@ -110,7 +99,6 @@ impl Request {
         self.path.contains("/sendToDevice/m.room.encrypted/")
     }
 
-    /// Makes a room.
     pub(crate) fn makes_room(&self) -> bool {
         self.path.ends_with("/createRoom")
     }

@@ -19,7 +19,6 @@ use super::{
 type Matches = Box<dyn Fn(&Request) -> bool + Send + Sync>;
 type Rewrite = Box<dyn Fn(&Request, &mut Value) + Send + Sync>;
 
-/// What is done to the requests that match.
 struct Rule {
     matches: Matches,
     /// How many requests more; none: without end.
