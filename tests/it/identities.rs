@@ -16,13 +16,9 @@ async fn bot_with_session(alice: &Person) -> (Bot, Person) {
     let onlooker = person("bob").await;
     let bot = bot().invite(onlooker.user_id()).start(alice).await;
     let room = bot.admin_room();
-    let joined = onlooker.wait_for("the room", |event| event.room == *room);
-    joined.await.unwrap();
+    onlooker.sees("the room", |event| event.room == *room).await;
     bot.start_session(alice, "website").await;
-    let reads = onlooker.wait_for("what the bot says", |event| {
-        event.body().is_some_and(|body| body.contains("is running"))
-    });
-    reads.await.unwrap();
+    onlooker.hears("is running").await;
     (bot, onlooker)
 }
 

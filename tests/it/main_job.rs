@@ -34,10 +34,7 @@ async fn from_the_first_start_to_the_session_after_the_stop() {
     assert!(html.contains(&address), "{address} is not in {html}");
 
     // Whoever is in the admin room learns that there is a session, and nothing of the link.
-    let seen = onlooker.wait_for("the answer in the admin room", |event| {
-        event.body().is_some_and(|body| body.contains("is running"))
-    });
-    seen.await.unwrap();
+    onlooker.hears("is running").await;
     assert!(onlooker.never_read(&first.link) && onlooker.never_saw(first.room()));
 
     // The process runs detached, in its directory, with an environment of its own.
