@@ -92,8 +92,10 @@ async fn the_report_goes_to_its_requester_alone_holds_no_secret_and_is_of_the_pr
 
     bot.reconfigure(|config| config["projects"]["website"]["power_level"] = json!("much"));
     assert_report_is_sent(&bot, &alice).await;
-    let report = bot.private_message(&alice, "✘ configuration: ").await;
-    report.says("projects.website.power_level");
+    let report = bot
+        .private_message(&alice, "projects.website.power_level")
+        .await;
+    report.says("✘ configuration: ");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,7 +10,7 @@ use crate::support::{
 };
 
 /// What the bot says once it acts without a log-in.
-const WITHOUT_LOG_IN: &str = "requests go out with the appservice's token";
+const WITHOUT_LOG_IN: &str = "using the appservice's token for each request";
 
 fn registration_without_log_in() -> PathBuf {
     homeserver().registrations()[1].clone()
