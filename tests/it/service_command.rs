@@ -149,10 +149,10 @@ fn without_a_running_systemd_the_commands_are_said() {
 fn a_service_that_would_end_at_the_log_out_says_so() {
     let home = Home::new("running");
     home.program("loginctl", "exit 1");
-    let said = refused(&home.service(&["--user"]), 1);
+    let said = home.service(&["--user"]).failed(1);
     said.says("the service runs, but it ends when you log out");
     said.says("`sudo loginctl enable-linger \"$USER\"`");
-    assert!(!said.contains("end it there"), "{said}");
+    said.lacks("end it there");
     assert!(
         home.told()
             .contains(&"systemctl --user restart rcbot.service".to_owned())
