@@ -14,7 +14,7 @@ async fn another_identity_than_the_known_one_is_told_until_the_operator_accepts_
     let (alice, mut bot) = alice_and_bot().await;
     let user = alice.user_id();
     let checkup = Checkup::of(&bot);
-    checkup.passed(NAME, "pins the first identity that it sees");
+    checkup.passed(NAME, "each is pinned when the bot first sees it");
     let remedy = checkup.warned("commanders", user.as_str());
     let users = commands(&remedy)[0].strip_prefix("users: ").unwrap();
     let users: Value = serde_yaml::from_str(users).unwrap();
@@ -22,7 +22,7 @@ async fn another_identity_than_the_known_one_is_told_until_the_operator_accepts_
     bot.reconfigure(|config| config["authorization"]["users"] = users);
     Checkup::of(&bot).passed("commanders", user.as_str());
     bot.start_session(&alice, "website").await;
-    Checkup::of(&bot).passed(NAME, "the identity that the bot knows");
+    Checkup::of(&bot).passed(NAME, "the identity of each is the pinned one");
 
     let new = alice.with_another_identity().await;
     let part = format!("another identity of {} than the bot knows", alice.user_id());

@@ -180,7 +180,11 @@ fn a_data_directory_that_cannot_be_used_is_told() {
     host.check().passed("data_directory", "the bot makes it");
     fs::create_dir(&data).unwrap();
     set_mode(&data, 0o755);
-    host.assert_remedy_fixes("data_directory", "warning", "other users of this host get");
+    host.assert_remedy_fixes(
+        "data_directory",
+        "warning",
+        "other users of this host can open",
+    );
 
     // Root may write anywhere but on a file system that is read only.
     let on_a_disk = |options: &str| {

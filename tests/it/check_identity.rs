@@ -27,7 +27,7 @@ async fn a_lost_recovery_key_can_be_given_by_a_variable_or_replaced_with_the_ide
         .clone()
         .environment("RCBOT_RECOVERY_KEY", copy.trim());
     let checkup = with_key.run();
-    checkup.passed(NAME, "the variable RCBOT_RECOVERY_KEY opens");
+    checkup.passed(NAME, "the variable RCBOT_RECOVERY_KEY unlocks");
 
     remedy.says("if it is lost, stop the bot, `rcbot reset-identity --config /");
     remedy.ends(", and start it");

@@ -42,7 +42,7 @@ async fn an_upgraded_room_is_told_until_the_bot_is_invited_and_then_the_new_one_
     let request = upgrade_room::v3::Request::new(old.clone(), RoomVersionId::V12);
     let new = alice.client().send(request).await.unwrap().replacement_room;
     let remedy = Checkup::of(&bot).warned(UPGRADE, "is still in the old one");
-    let invite = format!("invite {} to {new} while it runs", bot.user_id());
+    let invite = format!("invite {} to {new} while the bot is running", bot.user_id());
     assert!(remedy.starts_with(&invite), "{remedy}");
     alice.invite(&new, bot.user_id()).await.unwrap();
     bot.follow_to(new.clone());

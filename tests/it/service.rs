@@ -393,7 +393,7 @@ fn what_the_container_is_built_from_is_all_that_cargo_needs() {
     );
 }
 
-/// The files that the source takes in with `include_str!`, but for those of tests.
+/// The files that the source takes in with `include_str!` and `include_bytes!`, but for those of tests.
 fn included_files(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -405,9 +405,14 @@ fn included_files(folder: &Path) -> Vec<PathBuf> {
             files.extend(included_files(&path));
             continue;
         }
+        if path.extension().is_none_or(|extension| extension != "rs") {
+            continue;
+        }
         let text = fs::read_to_string(&path).unwrap();
         let code = text.split("#[cfg(test)]").next().unwrap();
-        let names = code.split("include_str!(\"").skip(1);
+        let names = ["include_str!(\"", "include_bytes!(\""]
+            .iter()
+            .flat_map(|macro_call| code.split(macro_call).skip(1));
         let names = names.filter_map(|rest| rest.split_once('"'));
         files.extend(names.map(|(name, _)| folder.join(name).canonicalize().unwrap()));
     }
