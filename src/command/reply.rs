@@ -76,10 +76,10 @@ impl Mark {
 
 impl Reply {
     /// Lines of text, in which what stands between backticks is code, taken as it is, and what stands between two pairs of
-    /// asterisks elsewhere is bold.
+    /// asterisks elsewhere is bold: `strong`, as there are clients (Hydrogen) that leave `b` out.
     fn new(text: impl AsRef<str>) -> Self {
         let (mut plain, mut html) = (String::new(), String::new());
-        let mut bold = ["<b>", "</b>"].into_iter().cycle();
+        let mut bold = ["<strong>", "</strong>"].into_iter().cycle();
         for (index, part) in text.as_ref().split('`').enumerate() {
             let is_code = index % 2 == 1;
             if index > 0 {
@@ -325,7 +325,7 @@ mod tests {
         let reply = Reply::new("**website** failed: say `** <start>`, or **`**`**");
         assert_eq!(
             reply.html,
-            "<b>website</b> failed: say <code>** &lt;start&gt;</code>, or <b><code>**</code></b>"
+            "<strong>website</strong> failed: say <code>** &lt;start&gt;</code>, or <strong><code>**</code></strong>"
         );
         assert_eq!(reply.plain, "website failed: say `** <start>`, or `**`");
     }

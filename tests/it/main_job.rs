@@ -56,7 +56,7 @@ async fn from_the_first_start_to_the_session_after_the_stop() {
     let by = format!("\n  started by {}, 4 processes, ", alice.user_id());
     status.says(&by);
     let html = status.formatted_body().unwrap();
-    let begin = "🟢 <b>website</b>: running since ";
+    let begin = "🟢 <strong>website</strong>: running since ";
     html.begins(begin);
 
     // A second start gives the same link in a new message, and no second process.

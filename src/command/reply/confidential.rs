@@ -341,7 +341,10 @@ mod tests {
     fn a_link_comes_with_what_it_opens_for_whom_until_when_and_how_to_stop_it() {
         let (before, after) = around_link("!rc", &website());
         assert_eq!(before.plain, "website on buildhost");
-        assert_eq!(before.html, "<b>website</b> on <b>buildhost</b>");
+        assert_eq!(
+            before.html,
+            "<strong>website</strong> on <strong>buildhost</strong>"
+        );
         let lines = [
             "Directory: `/srv/web'site`",
             "Opens for: `alice@example.org` at claude.ai",

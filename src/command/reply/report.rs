@@ -86,7 +86,7 @@ mod tests {
         );
         assert_eq!(
             reply.html,
-            "<p><b>Check of build1</b>: 2 checks: 1 failed.</p><p>✘ token: <code>M_X</code> &lt;b&gt;<br>⚠ a ' of \
+            "<p><strong>Check of build1</strong>: 2 checks: 1 failed.</p><p>✘ token: <code>M_X</code> &lt;b&gt;<br>⚠ a ' of \
              somebody else<br><code>rcbot check --verbose</code> on the host lists all.</p>"
         );
     }

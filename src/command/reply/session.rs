@@ -692,10 +692,13 @@ mod tests {
         };
         assert_eq!(
             said(crash).html,
-            "🔴 <b>website</b> has ended: its process exited by itself (exit code 1).<br><code>!rc start website</code> \
+            "🔴 <strong>website</strong> has ended: its process exited by itself (exit code 1).<br><code>!rc start website</code> \
              starts it again."
         );
         let expired = said(Ending::Expired).html;
-        assert_eq!(expired, "⏹️ <b>website</b> has ended: its time was up.");
+        assert_eq!(
+            expired,
+            "⏹️ <strong>website</strong> has ended: its time was up."
+        );
     }
 }

@@ -216,7 +216,7 @@ mod tests {
         assert_eq!(reply.plain, plain.join("\n"));
         assert_eq!(
             reply.html,
-            "🟢 <b>website</b>: running since 14:13 UTC (2h 2m), connected, ends in 9h 58m (2026-09-22 02:13 UTC)<br>\
+            "🟢 <strong>website</strong>: running since 14:13 UTC (2h 2m), connected, ends in 9h 58m (2026-09-22 02:13 UTC)<br>\
              \u{a0}\u{a0}started by @alice:example.org, 3 processes, 412 MiB, permission mode plan, name \"fix it\"<br>⚪ <b>api</b>: no session"
         );
     }
@@ -230,7 +230,7 @@ mod tests {
         session.is_cut_off = true;
         assert_eq!(reply::announced_phase(session), "running (cut off)");
         let reply = status(&statuses, &usage, now);
-        let said = "🔴 <b>website</b>: running since 14:13 UTC (2h 2m), cut off from its service for 12m, ends in ";
+        let said = "🔴 <strong>website</strong>: running since 14:13 UTC (2h 2m), cut off from its service for 12m, ends in ";
         assert!(reply.html.starts_with(said), "{}", reply.html);
     }
 
