@@ -217,7 +217,7 @@ mod tests {
         assert_eq!(
             reply.html,
             "🟢 <strong>website</strong>: running since 14:13 UTC (2h 2m), connected, ends in 9h 58m (2026-09-22 02:13 UTC)<br>\
-             \u{a0}\u{a0}started by @alice:example.org, 3 processes, 412 MiB, permission mode plan, name \"fix it\"<br>⚪ <b>api</b>: no session"
+             \u{a0}\u{a0}started by @alice:example.org, 3 processes, 412 MiB, permission mode plan, name \"fix it\"<br>⚪ <strong>api</strong>: no session"
         );
     }
 
