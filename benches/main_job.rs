@@ -270,7 +270,8 @@ impl Site {
             .start(alice)
             .await;
         bot.start_session(alice, "website").await;
-        for round in 0..FEW_WARM_UP + FEW_ROUNDS {
+        let rounds = FEW_WARM_UP + FEW_ROUNDS;
+        for round in 0..rounds {
             let bob = Person::register(homeserver(), "bob").await?;
             alice.invite(bot.admin_room(), bob.user_id()).await?;
             alice
@@ -300,7 +301,8 @@ impl Site {
     /// From a start of the program to the answer to what was said before.
     async fn measure_cold_starts(&mut self, alice: &Person) -> Result<()> {
         let (mut bot, mut bare) = (Samples::new(), Samples::new());
-        for round in 0..FEW_WARM_UP + FEW_ROUNDS {
+        let rounds = FEW_WARM_UP + FEW_ROUNDS;
+        for round in 0..rounds {
             self.bot.kill_9();
             self.bare.kill();
             let asked = alice.send_text(self.bot.admin_room(), "!rc help").await?;
@@ -330,7 +332,7 @@ impl Site {
         eprintln!("nothing happens for {} s", (SETTLE + IDLE).as_secs());
         let processes = self.processes()?;
         sleep(SETTLE).await;
-        let before = processes.each_ref().map(|process| cpu_time(process));
+        let before = processes.each_ref().map(cpu_time);
         sleep(IDLE).await;
         let mut shown = Vec::new();
         for (process, before) in processes.iter().zip(before) {

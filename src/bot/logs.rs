@@ -75,7 +75,7 @@ impl Bot {
         let now = SystemTime::now();
         match excerpt.follow {
             Some(time) if has_session => {
-                self.follow(project, time, user, request, (reader, output))
+                self.follow(project, time, user, request, (reader, output));
             }
             follow => {
                 let text = match follow {

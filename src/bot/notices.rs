@@ -16,7 +16,8 @@ use crate::{
     config::Notification,
     matrix::Sound,
     remote_control::{
-        Delivery, Ending, Notice, Notices, Outcome, Output, Place, ProjectName, Request,
+        Delivery, Ending, Notice, Notices, Options, Outcome, Output, Place, ProjectName, Quote,
+        Request,
     },
 };
 
@@ -88,12 +89,7 @@ impl Bot {
                         let (prefix, place) = (&self.config.command_prefix, self.place(&project));
                         self.announce(&reply::complained(prefix, &project, cause, &place));
                     }
-                    for user in requesters {
-                        if let Ok(user) = OwnedUserId::try_from(user) {
-                            let text = reply::quote(&project, &quote);
-                            self.show_unasked(&project, user, text);
-                        }
-                    }
+                    self.show_quote(&project, &quote, requesters);
                 }
                 Notice::EndsSoon { holders, left } => {
                     let text = reply::ends_soon(&self.config.command_prefix, &project, left);
@@ -117,9 +113,7 @@ impl Bot {
                 }
                 Notice::NoSession(request) => self.tell_that_there_is_none(&project, &request),
                 Notice::OtherOptions { request, options } => {
-                    let prefix = &self.config.command_prefix;
-                    let text = reply::other_options(prefix, &project, &options);
-                    self.conclude(&project, &request, &text, "runs with other options");
+                    self.refuse_other_options(&project, &request, &options);
                 }
                 Notice::RefusedWhileStopping(request) => {
                     let text = reply::stopping(&project);
@@ -138,6 +132,23 @@ impl Bot {
                     self.answer(Some(&project), &request, Ok(&text), &conclusion);
                 }
             }
+        }
+    }
+
+    fn refuse_other_options(
+        &mut self,
+        project: &ProjectName,
+        request: &Request,
+        options: &Options,
+    ) {
+        let text = reply::other_options(&self.config.command_prefix, project, options);
+        self.conclude(project, request, &text, "runs with other options");
+    }
+
+    fn show_quote(&mut self, project: &ProjectName, quote: &Quote, requesters: Vec<String>) {
+        let users = requesters.into_iter().map(OwnedUserId::try_from);
+        for user in users.filter_map(Result::ok) {
+            self.show_unasked(project, user, reply::quote(project, quote));
         }
     }
 

@@ -242,7 +242,8 @@ async fn hosts_where_nothing_happens_cost_the_homeserver_nothing_but_the_sync_th
                 return None;
             };
             let waited = last.at - before.at;
-            (is_empty(last) && waited > Duration::from_secs(20)).then_some(last.at - waited / 2)
+            let is_long = is_empty(last) && waited > Duration::from_secs(20);
+            last.at.checked_sub(waited / 2).filter(|_| is_long)
         })
         .await;
         // Before that, they may have had to do with the answer.

@@ -23,7 +23,7 @@ use matrix_sdk::{
 };
 use serde_json::{Value, json};
 
-use super::{event::Event, person::Person};
+use super::person::Person;
 
 /// What a room is made of.
 #[derive(Debug, Clone, Default)]
@@ -154,13 +154,6 @@ impl Person {
             .await?
             .event
             .deserialize_as_unchecked()?)
-    }
-
-    /// The same, of an event that this person has seen.
-    pub(crate) async fn stored(&self, event: &impl AsRef<Event>) -> Value {
-        let event = event.as_ref();
-        let stored = self.event_from_server(&event.room, &event.id).await;
-        stored.unwrap()
     }
 
     /// Each user of the room with its membership (`join`, `invite`, ..), as the homeserver has them now.

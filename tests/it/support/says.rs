@@ -2,7 +2,9 @@
 
 use std::{borrow::Cow, process::Output};
 
-use super::event::Event;
+use serde_json::Value;
+
+use super::{event::Event, person::Person};
 
 /// Whatever has a text: a message, a remedy, a log, what a program printed.
 pub(crate) trait Says {
@@ -71,5 +73,14 @@ impl Says for Output {
     fn text(&self) -> Cow<'_, str> {
         let both = [&self.stdout[..], &self.stderr].concat();
         String::from_utf8(both).unwrap().into()
+    }
+}
+
+impl Person {
+    /// An event that this person has seen, as the homeserver has it now: still encrypted, or with its content redacted away.
+    pub(crate) async fn stored(&self, event: &impl AsRef<Event>) -> Value {
+        let event = event.as_ref();
+        let stored = self.event_from_server(&event.room, &event.id).await;
+        stored.unwrap()
     }
 }
