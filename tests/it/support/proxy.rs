@@ -43,7 +43,7 @@ use tokio_rustls::{
     },
 };
 
-use super::homeserver::Homeserver;
+use super::{homeserver::Homeserver, until};
 use answer::Body;
 use injection::Injections;
 use rules::{RuleBuilder, Rules};
@@ -89,6 +89,8 @@ struct Shared {
     distance: Duration,
     connections: AtomicUsize,
     closing_idle: watch::Sender<()>,
+    /// One more for each request for what is new that is not answered yet.
+    listening: Arc<()>,
 }
 
 impl Proxy {
@@ -132,6 +134,7 @@ impl Proxy {
             distance,
             connections: AtomicUsize::new(0),
             closing_idle: watch::Sender::default(),
+            listening: Arc::default(),
         });
         let scheme = if tls.is_some() { "https" } else { "http" };
         let serving = tokio::spawn(serve(listener, tls, Arc::clone(&shared)));
@@ -182,8 +185,13 @@ impl Proxy {
         self.shared.connections.load(Ordering::Relaxed)
     }
 
-    /// Closes the connections on which nothing is asked, as a homeserver does after a minute or two.
-    pub(crate) fn close_idle_connections(&self) {
+    /// Closes the connections on which nothing is asked, as a homeserver does after a minute or two: not the one on which the bot
+    /// waits for what is new.
+    pub(crate) async fn close_idle_connections(&self) {
+        until("the bot waits for what is new", || {
+            self.shared.is_asked_for_news()
+        })
+        .await;
         self.shared.closing_idle.send_replace(());
     }
 
@@ -251,8 +259,9 @@ async fn serve_connection(stream: TcpStream, tls: Option<TlsAcceptor>, shared: A
     let mut closing_idle = shared.closing_idle.subscribe();
     let asked = Arc::new(());
     let being_asked = Arc::clone(&asked);
+    let serves = Arc::clone(&shared);
     let service = service_fn(move |request| {
-        let (shared, being_asked) = (Arc::clone(&shared), Arc::clone(&being_asked));
+        let (shared, being_asked) = (Arc::clone(&serves), Arc::clone(&being_asked));
         async move {
             let answer = handle(shared, request).await;
             drop(being_asked);
@@ -276,7 +285,7 @@ async fn serve_connection(stream: TcpStream, tls: Option<TlsAcceptor>, shared: A
             _unplugged = plugged_in.wait_for(|plugged_in| !plugged_in) => return,
             Ok(()) = closing_idle.changed() => {
                 // Ours and the service's, and one for each request.
-                if Arc::strong_count(&asked) == 2 {
+                if Arc::strong_count(&asked) == 2 && shared.is_asked_for_news() {
                     return;
                 }
             }
@@ -289,6 +298,7 @@ async fn handle(
     incoming: hyper::Request<Incoming>,
 ) -> io::Result<Response<Body>> {
     let request = Request::read(incoming).await?;
+    let _listening = request.is_sync().then(|| Arc::clone(&shared.listening));
     shared.travel().await;
     let verdict = shared.rules.judge(&request);
     verdict.wait().await;
@@ -313,6 +323,10 @@ async fn handle(
 }
 
 impl Shared {
+    fn is_asked_for_news(&self) -> bool {
+        Arc::strong_count(&self.listening) > 1
+    }
+
     /// One of the two ways between the bot and the homeserver.
     async fn travel(&self) {
         if !self.distance.is_zero() {
