@@ -61,6 +61,8 @@ pub(crate) fn order(arguments: &[String]) -> Option<Order> {
 pub(crate) async fn run(order: Order) -> Result<()> {
     let client = Client::builder()
         .homeserver_url(&order.url)
+        // It is to stay behind its proxy, whatever the homeserver says of its address.
+        .respect_login_well_known(false)
         .sqlite_store(&order.folder, None)
         .build()
         .await?;
