@@ -2,7 +2,7 @@
 //!
 //! A person asks the bot for something and waits for the answer in clear text; then says something to a bare matrix-sdk client,
 //! which has a `sync_once` loop and says it back, encrypted too. Both in turn, so that what disturbs one disturbs the other. The
-//! same with a homeserver that is further away. In the end both are started anew, left alone, fed, and looked at.
+//! same with a homeserver that is further away. In the end both are restarted, left idle, fed, and looked at.
 //!
 //! `cargo bench --bench main_job -- --beside PATH` measures another build of rcbot in the same run.
 #![recursion_limit = "256"]
@@ -386,7 +386,7 @@ impl Site {
         let [process, _] = self.processes()?;
         let before = memory(&process)?;
         self.bot.start_session(alice, "loud").await;
-        // Counts the largest anew (proc(5)).
+        // Resets the peak (proc(5)).
         fs::write(format!("/proc/{}/clear_refs", process.pid), "5")?;
         let (begun, mut answers) = (Instant::now(), Samples::new());
         while begun.elapsed() < FLOOD {

@@ -184,18 +184,23 @@ async fn where_the_first_bot_is_killed_another_answers_in_its_place_and_says_tha
     none_is_missing("the killed one is back").await;
 }
 
-/// The first claim that the homeserver brings counts, for the other as well.
-#[tokio::test(flavor = "multi_thread")]
-async fn where_the_first_bot_is_slow_two_claim_the_answer_and_one_gives_it() {
-    let alice = person("alice").await;
+async fn two_hosts_behind_proxies(alice: &Person) -> ([Proxy; 2], [Bot; 2]) {
     let proxies = [
         Proxy::start(homeserver()).await,
         Proxy::start(homeserver()).await,
     ];
     let first = of_host("build1", &["one"], None).through(&proxies[0]);
-    let first = first.start(&alice).await;
+    let first = first.start(alice).await;
     let second = of_host("build2", &["two"], Some(&first)).through(&proxies[1]);
-    let bots = [first, second.start(&alice).await];
+    let bots = [first, second.start(alice).await];
+    (proxies, bots)
+}
+
+/// The first claim that the homeserver brings counts, for the other as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_first_bot_is_slow_two_claim_the_answer_and_one_gives_it() {
+    let alice = person("alice").await;
+    let (proxies, bots) = two_hosts_behind_proxies(&alice).await;
     for bot in &bots {
         wait_for_announcement(bot, &alice).await;
     }
@@ -221,14 +226,7 @@ async fn where_the_first_bot_is_slow_two_claim_the_answer_and_one_gives_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn hosts_where_nothing_happens_cost_the_homeserver_nothing_but_the_sync_that_waits() {
     let alice = person("alice").await;
-    let proxies = [
-        Proxy::start(homeserver()).await,
-        Proxy::start(homeserver()).await,
-    ];
-    let first = of_host("build1", &["one"], None).through(&proxies[0]);
-    let first = first.start(&alice).await;
-    let second = of_host("build2", &["two"], Some(&first)).through(&proxies[1]);
-    let bots = [first, second.start(&alice).await];
+    let (proxies, bots) = two_hosts_behind_proxies(&alice).await;
     request(&bots, &alice, "status").await;
     alice.catch_up().await.unwrap();
     let is_empty = |sync: &Passed| {
