@@ -149,7 +149,11 @@ pub async fn run(
     let (orders, mut ordered) = mpsc::channel(local::ORDERS_WAITING);
     let listening = local::listen(data_dir.socket(), orders);
     let mut bot = Bot::new(projects, remote_control, matrix.clone(), events);
-    let announcing = hosts::keep_announced(matrix.clone(), bot.announced.subscribe());
+    let announcing = hosts::keep_announced(
+        matrix.clone(),
+        bot.announced.subscribe(),
+        bot.signals.clone(),
+    );
     let typing = typing::show(matrix, bot.answer_is_due.subscribe());
     bot.handle_all(notices, Trigger::Restore, None);
     let running = async {

@@ -1,6 +1,6 @@
 //! What the bot says that is no secret: answers, announcements, and what it tells somebody in their direct message.
 
-use matrix_sdk::ruma::{EventId, OwnedTransactionId, OwnedUserId, TransactionId};
+use matrix_sdk::ruma::{EventId, OwnedEventId, OwnedTransactionId, OwnedUserId, TransactionId};
 use serde::{Deserialize, Serialize};
 use tracing::error;
 
@@ -116,7 +116,10 @@ impl Bot {
     }
 
     pub(super) fn say(&mut self, text: &Reply, answered: Option<ReplyTo>) {
-        self.spawn_quiet(say(self.matrix.clone(), text.clone(), answered));
+        let (matrix, text) = (self.matrix.clone(), text.clone());
+        self.spawn_quiet(async move {
+            say(&matrix, &text, answered.as_ref()).await;
+        });
     }
 
     /// Tells somebody something in their direct message, if there is one.
@@ -127,12 +130,24 @@ impl Bot {
     }
 }
 
-/// Says something in the admin room, as a reply where it answers somebody.
-pub(super) async fn say(matrix: MatrixHandle, text: Reply, answered: Option<ReplyTo>) {
-    let (text, answered, transaction) = (&text, answered.as_ref(), &TransactionId::new());
+/// Says something in the admin room, as a reply where it answers somebody. `None`: the homeserver rejected it.
+pub(super) async fn say(
+    matrix: &MatrixHandle,
+    text: &Reply,
+    answered: Option<&ReplyTo>,
+) -> Option<OwnedEventId> {
+    let transaction = &TransactionId::new();
     let said = matrix
         .until_taken(|matrix| async move { matrix.say(notice(text, transaction), answered).await });
-    log_rejection(said.await);
+    log_rejection(said.await)
+}
+
+/// Says this in place of an answer.
+pub(super) async fn correct(matrix: &MatrixHandle, said: &EventId, text: &Reply) {
+    let transaction = &TransactionId::new();
+    let corrected = matrix
+        .until_taken(|matrix| async move { matrix.correct(said, notice(text, transaction)).await });
+    log_rejection(corrected.await);
 }
 
 async fn tell(matrix: MatrixHandle, user: OwnedUserId, text: Reply, sound: Sound) {
@@ -144,10 +159,12 @@ async fn tell(matrix: MatrixHandle, user: OwnedUserId, text: Reply, sound: Sound
 }
 
 /// What the homeserver does not take now, it never will.
-pub(super) fn log_rejection(result: Result<(), Fault>) {
-    if let Err(fault) = result {
-        error!(error = %Chain(&fault), "the homeserver rejected what the bot sent");
-    }
+pub(super) fn log_rejection<T>(result: Result<T, Fault>) -> Option<T> {
+    result
+        .inspect_err(
+            |fault| error!(error = %Chain(fault), "the homeserver rejected what the bot sent"),
+        )
+        .ok()
 }
 
 pub(super) fn notice<'a>(text: &'a Reply, transaction: &'a OwnedTransactionId) -> Notice<'a> {

@@ -153,8 +153,8 @@ impl Bot {
     }
 
     /// Looking at all processes of the host takes some milliseconds, which others need not wait for.
-    fn show_status(&mut self, reply_to: ReplyTo, elsewhere: Vec<OtherHost>) {
-        let matrix = self.matrix.clone();
+    fn show_status(&mut self, reply_to: ReplyTo, mut elsewhere: Vec<OtherHost>) {
+        let (matrix, signals) = (self.matrix.clone(), self.signals.clone());
         let statuses = self.remote_control.status();
         let host = hosts::own_name(&self.config);
         let prefix = self.config.command_prefix.clone();
@@ -168,12 +168,20 @@ impl Bot {
                 BTreeMap::new()
             });
             let now = SystemTime::now();
-            let text = if elsewhere.is_empty() {
-                reply::status(&statuses, &usage, now)
-            } else {
-                reply::status_of_hosts(&host, &statuses, &usage, &elsewhere, &prefix, now)
+            if elsewhere.is_empty() {
+                let text = reply::status(&statuses, &usage, now);
+                answer::say(&matrix, &text, Some(&reply_to)).await;
+                return;
+            }
+            let overview = |elsewhere: &[OtherHost]| {
+                reply::status_of_hosts(&host, &statuses, &usage, elsewhere, &prefix, now)
             };
-            answer::say(matrix, text, Some(reply_to)).await;
+            let said = answer::say(&matrix, &overview(&elsewhere), Some(&reply_to)).await;
+            let Some(said) = said else { return };
+            let about = reply_to.event_id().as_str();
+            while hosts::have_come_late(&signals, about, &mut elsewhere).await {
+                answer::correct(&matrix, &said, &overview(&elsewhere)).await;
+            }
         });
     }
 }

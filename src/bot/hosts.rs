@@ -50,6 +50,13 @@ const LONGEST_OVERVIEW: Duration = Duration::from_millis(1_600);
 /// How long after the last one that did so: on an idle machine, all do in a fraction of that.
 const LAST_PONG: Duration = Duration::from_millis(600);
 
+/// How long an overview is corrected by those that show it too late.
+const LATEST_PONG: Duration = Duration::from_secs(10);
+
+/// How much longer a bot waits that is not announced: others do not know it and send it no claims, but their answer is in the room by
+/// then.
+const TURN_OF_UNANNOUNCED: Duration = Duration::from_secs(2);
+
 /// How many signals are remembered: those of some commands that all of fifty hosts answered.
 const SIGNALS_REMEMBERED: usize = 512;
 
@@ -119,12 +126,15 @@ pub(super) fn announcement(
 pub(super) async fn keep_announced(
     matrix: MatrixHandle,
     mut latest: watch::Receiver<Option<Announcement>>,
+    signals: watch::Sender<Signals>,
 ) -> Infallible {
     loop {
         let announcement = latest.borrow_and_update().clone();
         let announcing = async {
-            if let Some(announcement) = announcement {
-                announce(&matrix, &announcement).await;
+            if let Some(announcement) = announcement
+                && announce(&matrix, &announcement).await
+            {
+                signals.send_modify(|signals| signals.is_announced = true);
             }
             pending::<Infallible>().await
         };
@@ -135,17 +145,19 @@ pub(super) async fn keep_announced(
     }
 }
 
-async fn announce(matrix: &MatrixHandle, announcement: &Announcement) {
+/// False: the homeserver rejected it.
+async fn announce(matrix: &MatrixHandle, announcement: &Announcement) -> bool {
     let announced = matrix
         .until_taken(|matrix| async move { matrix.announce(announcement).await })
         .await;
-    match announced {
+    match &announced {
         Ok(()) => debug!("host announced"),
         Err(fault) => warn!(
-            error = %Chain(&fault),
+            error = %Chain(fault),
             "this host is not announced: give the bot the power to send state events of the type rcbot.host in the admin room"
         ),
     }
+    announced.is_ok()
 }
 
 /// Which hosts share the room, as far as they are announced. Where it cannot be told, this one is alone.
@@ -162,6 +174,8 @@ pub(super) struct Signals {
     heard: VecDeque<HostSignal>,
     /// The bots that did not claim what was their turn, and were not heard since.
     silent: BTreeSet<OwnedUserId>,
+    /// Whether the others know of this bot, and send it their claims.
+    is_announced: bool,
 }
 
 impl Signals {
@@ -184,8 +198,18 @@ impl Signals {
         Some(&first.bot)
     }
 
-    /// How long a bot waits that has these before it. Several that were silent the last time are waited for as one.
+    /// How long this bot waits, with these before it.
     fn patience(&self, before: &[OwnedUserId], first_turn: Duration) -> Duration {
+        let turns = self.turns(before, first_turn);
+        if self.is_announced {
+            turns
+        } else {
+            turns + TURN_OF_UNANNOUNCED
+        }
+    }
+
+    /// How long these have. Several that were silent the last time are waited for as one.
+    fn turns(&self, before: &[OwnedUserId], first_turn: Duration) -> Duration {
         let Some((_, others)) = before.split_first() else {
             return Duration::ZERO;
         };
@@ -284,6 +308,24 @@ pub(super) async fn note_silent(
     }
 }
 
+/// Waits for those that show too late for an overview that they run, and notes them. False: none did.
+pub(super) async fn have_come_late(
+    signals: &watch::Sender<Signals>,
+    about: &str,
+    hosts: &mut [OtherHost],
+) -> bool {
+    let mut heard = signals.subscribe();
+    let late = heard.wait_for(|signals| {
+        let mut silent = hosts.iter().filter(|host| host.is_silent);
+        silent.any(|host| signals.about(about).any(|it| it.bot == host.bot))
+    });
+    if !hosts.iter().any(|host| host.is_silent) || timeout(LATEST_PONG, late).await.is_err() {
+        return false;
+    }
+    note_silent(signals, about, hosts, Instant::now()).await;
+    true
+}
+
 async fn signal(matrix: &Matrix, to: Vec<OwnedUserId>, about: &str, kind: SignalKind) {
     let about = about.to_owned();
     if let Err(fault) = matrix.signal_hosts(to, &Signal { about, kind }).await {
@@ -310,7 +352,7 @@ impl Bot {
                 order: &order,
             };
             if contest.is_won(SignalKind::Claim, TURN).await {
-                answer::say(handle, text, Some(answered)).await;
+                answer::say(&handle, &text, Some(&answered)).await;
             }
         });
     }
@@ -449,7 +491,7 @@ mod tests {
     fn a_bot_waits_for_those_before_it_and_for_all_that_were_silent_as_for_one() {
         let mut signals = Signals::default();
         let before: Vec<_> = ["a", "b", "c", "d"].map(bot).into();
-        let waits = |signals: &Signals, count: usize| signals.patience(&before[..count], TURN);
+        let waits = |signals: &Signals, count: usize| signals.turns(&before[..count], TURN);
         assert_eq!(
             [0, 1, 2, 4].map(|it| waits(&signals, it)),
             [0, 1, 2, 4].map(|it| TURN * it)
@@ -464,6 +506,50 @@ mod tests {
             [1, 2, 3, 4].map(|it| waits(&signals, it)),
             [1, 2, 2, 3].map(|it| TURN * it)
         );
+    }
+
+    #[test]
+    fn a_bot_that_is_not_announced_waits_for_the_answers_of_others_also_where_it_is_the_first() {
+        let mut signals = Signals::default();
+        let waits = |signals: &Signals, before: &[_]| signals.patience(before, TURN);
+        assert_eq!(waits(&signals, &[]), TURN_OF_UNANNOUNCED);
+        assert_eq!(waits(&signals, &[bot("a")]), TURN_OF_UNANNOUNCED + TURN);
+        signals.is_announced = true;
+        assert_eq!(waits(&signals, &[]), Duration::ZERO);
+        assert_eq!(waits(&signals, &[bot("a")]), TURN);
+    }
+
+    fn silent(name: &str, is_silent: bool) -> OtherHost {
+        OtherHost {
+            bot: bot(name),
+            announcement: Announcement {
+                host: name.to_owned(),
+                projects: BTreeMap::new(),
+                more_sessions: 0,
+                unnamed: None,
+            },
+            is_silent,
+        }
+    }
+
+    #[tokio::test]
+    async fn an_overview_is_corrected_by_those_that_come_late_and_by_no_others() {
+        let signals = watch::Sender::<Signals>::default();
+        let mut hosts = [silent("a", true), silent("b", true), silent("c", false)];
+        let none = timeout(Duration::ZERO, have_come_late(&signals, "$1", &mut hosts));
+        assert!(none.await.is_err());
+        signals.send_modify(|it| {
+            heard(it, "a", "$2", SignalKind::Pong);
+            heard(it, "b", "$1", SignalKind::Pong);
+            heard(it, "c", "$1", SignalKind::Pong);
+        });
+        assert!(have_come_late(&signals, "$1", &mut hosts).await);
+        assert_eq!(
+            hosts.each_ref().map(|it| it.is_silent),
+            [true, false, false]
+        );
+        let none = timeout(Duration::ZERO, have_come_late(&signals, "$1", &mut hosts));
+        assert!(none.await.is_err());
     }
 
     #[test]

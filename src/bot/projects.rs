@@ -265,7 +265,7 @@ impl Bot {
             if !elsewhere.is_empty() {
                 text = reply::projects_of_hosts(&host, text, &elsewhere, &prefix);
             }
-            super::answer::say(matrix, text, Some(reply_to)).await;
+            super::answer::say(&matrix, &text, Some(&reply_to)).await;
         });
     }
 }

@@ -6,11 +6,11 @@
 use std::collections::BTreeMap;
 
 use matrix_sdk::{
-    deserialized_responses::RawAnySyncOrStrippedState,
+    deserialized_responses::{RawAnySyncOrStrippedState, TimelineEvent},
     ruma::{
         OwnedUserId, TransactionId, UserId,
         api::client::to_device::send_event_to_device,
-        events::{StateEventType, room::member::MembershipState},
+        events::{StateEventType, relation::InReplyTo, room::member::MembershipState},
         serde::{Base64, Raw},
         to_device::DeviceIdOrAllDevices,
     },
@@ -18,7 +18,7 @@ use matrix_sdk::{
 use serde::{Deserialize, Serialize};
 use tracing::debug;
 
-use super::{Fault, Matrix, Signal, message::SIGNAL_EVENT};
+use super::{Fault, HostSignal, Matrix, Signal, SignalKind, message::SIGNAL_EVENT};
 
 /// The type of the event. Its state key is the bot's user.
 pub const HOST_EVENT: &str = "rcbot.host";
@@ -111,6 +111,36 @@ impl TryFrom<StateEvent> for HostEvent {
     }
 }
 
+/// A reply, as far as it can be read without its key.
+#[derive(Deserialize)]
+struct Answer {
+    sender: OwnedUserId,
+    content: Related,
+}
+
+#[derive(Deserialize)]
+struct Related {
+    #[serde(rename = "m.relates_to")]
+    relation: AnswerRelation,
+}
+
+#[derive(Deserialize)]
+struct AnswerRelation {
+    #[serde(rename = "m.in_reply_to")]
+    answered: InReplyTo,
+}
+
+/// What a reply says of its sender, if that is the bot of a host. `None`: it is no reply.
+pub(super) fn claim_of_answer(event: &TimelineEvent) -> Option<HostSignal> {
+    let Answer { sender, content } = event.raw().deserialize_as_unchecked().ok()?;
+    let about = content.relation.answered.event_id.to_string();
+    let kind = SignalKind::Claim;
+    Some(HostSignal {
+        bot: sender,
+        content: Signal { about, kind },
+    })
+}
+
 impl Matrix {
     /// What the other bots in the admin room announce, as the last sync has it.
     /// Fails where the store cannot be read or the bot is not in the room.
@@ -196,6 +226,29 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_reply_is_a_claim_in_a_thread_and_encrypted_too_and_nothing_else_is_one() {
+        let claim = |content: serde_json::Value| {
+            let event =
+                json!({ "type": "m.room.encrypted", "sender": "@rcbot:x.y", "content": content });
+            let event = Raw::new(&event).unwrap().cast_unchecked();
+            claim_of_answer(&TimelineEvent::from_plaintext(event))
+        };
+        let thread = json!({
+            "rel_type": "m.thread", "event_id": "$root", "m.in_reply_to": { "event_id": "$asked" },
+        });
+        for relation in [json!({ "m.in_reply_to": { "event_id": "$asked" } }), thread] {
+            let claim = claim(json!({ "m.relates_to": relation })).unwrap();
+            assert_eq!(claim.bot, user_id!("@rcbot:x.y"));
+            assert_eq!(claim.content.about, "$asked");
+            assert_eq!(claim.content.kind, SignalKind::Claim);
+        }
+        let edit = json!({ "m.relates_to": { "rel_type": "m.replace", "event_id": "$asked" } });
+        for other in [edit, json!({ "body": "hello" }), json!([])] {
+            assert_eq!(claim(other.clone()), None, "{other}");
+        }
+    }
 
     #[test]
     fn a_host_is_announced_by_its_own_bot_alone() {

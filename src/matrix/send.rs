@@ -75,9 +75,20 @@ pub struct Notice<'a> {
 impl Matrix {
     /// Says something in the admin room; where it answers a message, as a reply, and in the message's thread if it was
     /// sent in one.
-    pub async fn say(&self, notice: Notice<'_>, answered: Option<&ReplyTo>) -> Result<(), Fault> {
+    pub async fn say(
+        &self,
+        notice: Notice<'_>,
+        answered: Option<&ReplyTo>,
+    ) -> Result<OwnedEventId, Fault> {
         let mut content = notice.content(Sound::Silent);
         content.relates_to = answered.map(ReplyTo::relation);
+        let room = self.joined_admin_room()?;
+        self.send(&room, content, notice.transaction).await
+    }
+
+    /// Says this in place of what was said in the admin room before.
+    pub async fn correct(&self, said: &EventId, notice: Notice<'_>) -> Result<(), Fault> {
+        let content = editing(notice.content(Sound::Silent), said.to_owned());
         let room = self.joined_admin_room()?;
         self.send(&room, content, notice.transaction).await?;
         Ok(())

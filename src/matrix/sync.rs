@@ -25,8 +25,8 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
 use super::{
-    Chain, Fault, Heard, Matrix, Undecrypted, guard::Quarantine, inbox::KEY_TIMEOUT,
-    membership::Upgrades,
+    Chain, Fault, Heard, Matrix, Undecrypted, guard::Quarantine, hosts::claim_of_answer,
+    inbox::KEY_TIMEOUT, membership::Upgrades,
 };
 
 /// How long the homeserver may hold a request open when it has nothing to tell.
@@ -97,8 +97,10 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
                     failures = back_off();
                 }
                 note_rooms(matrix, &answer);
-                // Before the commands that they are about.
-                matrix.hear_signals().await;
+                // After the announcements that came with them, and before the commands that they are about.
+                if !matrix.quarantine.holds_more() {
+                    matrix.hear_signals().await;
+                }
                 matrix.hear(&answer, &before).await;
                 if !join_is_settled || !answer.rooms.invited.is_empty() {
                     join_is_settled = matrix.join_admin_room().await;
@@ -261,6 +263,21 @@ impl Matrix {
         }
     }
 
+    /// Hears what the bot of another host answers: it claims that by its answer, also where it does not know yet of this one.
+    async fn hear_answer(&self, event: &TimelineEvent, room: &Room) {
+        if self.config.host.is_none() || !self.admin_room.is(room.room_id()) {
+            return;
+        }
+        let Some(claim) = claim_of_answer(event).filter(|it| it.bot != self.own_user()) else {
+            return;
+        };
+        match self.is_host(&claim.bot).await {
+            Ok(true) => self.inbox.hand_over(Heard::HostSignal(claim)).await,
+            Ok(false) => {}
+            Err(fault) => debug!(error = %Chain(&fault), "not known whether a host answers"),
+        }
+    }
+
     /// Hears what a sync brought. Waits while the bot has more to do than may wait.
     pub(super) async fn hear(&self, answer: &SyncResponse, before: &Standpoint) {
         for (id, update) in &answer.rooms.joined {
@@ -277,6 +294,7 @@ impl Matrix {
             }
             for event in &update.timeline.events {
                 self.inbox.hear(event, &room).await;
+                self.hear_answer(event, &room).await;
             }
         }
         self.inbox.hear_late(&self.client).await;

@@ -184,6 +184,11 @@ async fn where_the_first_bot_is_killed_another_answers_in_its_place_and_says_tha
     none_is_missing("the killed one is back").await;
 }
 
+/// What it sends to other bots.
+fn signals(request: &Request) -> bool {
+    request.path.contains("/sendToDevice/rcbot.host_signal/")
+}
+
 async fn two_hosts_behind_proxies(alice: &Person) -> ([Proxy; 2], [Bot; 2]) {
     let proxies = [
         Proxy::start(homeserver()).await,
@@ -205,8 +210,7 @@ async fn where_the_first_bot_is_slow_two_claim_the_answer_and_one_gives_it() {
         wait_for_announcement(bot, &alice).await;
     }
     let slow = usize::from(bots[0].user_id() > bots[1].user_id());
-    let claims = |request: &Request| request.path.contains("/sendToDevice/rcbot.host_signal/");
-    let [held, held_of_slow] = [1 - slow, slow].map(|bot| proxies[bot].on(claims).hold());
+    let [held, held_of_slow] = [1 - slow, slow].map(|bot| proxies[bot].on(signals).hold());
     let asked = bots[0].send(&alice, "help").await;
     until("both claim the answer", || {
         held.has_caught() && held_of_slow.has_caught()
@@ -221,6 +225,51 @@ async fn where_the_first_bot_is_slow_two_claim_the_answer_and_one_gives_it() {
     proxies[slow].be_honest();
     request(&bots, &alice, "status").await;
     assert_eq!(alice.answers_to(&asked).len(), 1);
+}
+
+/// A bot that others do not know gets no claim of theirs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bot_that_is_not_announced_sees_that_another_one_has_answered() {
+    let alice = person("alice").await;
+    let first = of_host("build1", &["one"], None).start(&alice).await;
+    wait_for_announcement(&first, &alice).await;
+    let kind = "m.room.power_levels";
+    let mut levels = alice.state(first.admin_room(), kind).await.unwrap();
+    levels["events"]["rcbot.host"] = json!(100);
+    let room = alice.client().get_room(first.admin_room()).unwrap();
+    room.send_state_event_raw(kind, "", levels).await.unwrap();
+    let proxy = Proxy::start(homeserver()).await;
+    let unknown = of_host("build2", &["two"], Some(&first)).through(&proxy);
+    let mut unknown = unknown.start(&alice).await;
+    unknown.wait_for_log("this host is not announced").await;
+    // Should it lose patience before the answer, its claim does not come back before that.
+    let _held = proxy.on(signals).hold();
+    let bots = [first, unknown];
+    let (asked, answer) = request(&bots, &alice, "status").await;
+    assert_eq!(answer.sender, bots[0].user_id());
+    let judged = bots[1].decision(&asked).await;
+    judged.says("left to another host");
+    assert_eq!(alice.answers_to(&asked).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_overview_is_corrected_when_a_host_that_seemed_dead_shows_that_it_runs() {
+    let alice = person("alice").await;
+    let (proxies, bots) = two_hosts_behind_proxies(&alice).await;
+    for bot in &bots {
+        wait_for_announcement(bot, &alice).await;
+        bot.wait_until_known_to(&alice).await;
+    }
+    let first = usize::from(bots[0].user_id() > bots[1].user_id());
+    let held = proxies[1 - first].on(signals).hold();
+    let asked = bots[0].send(&alice, "status").await;
+    let answer = answer_to(&alice, &asked).await;
+    answer.says("1 host does not answer");
+    until("it shows late that it runs", || held.has_caught()).await;
+    drop(held);
+    let project = ["`one`", "`two`"][1 - first];
+    let corrected = alice.sees_edit(&answer, project).await;
+    assert!(!corrected.new_text().contains("not answer"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

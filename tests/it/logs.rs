@@ -4,31 +4,6 @@ use crate::support::prelude::*;
 
 const HEAD: &str = "website: the last lines that it printed";
 
-/// The edits of a message that somebody's client shows, oldest first.
-fn edits(person: &Person, message: &Event) -> Vec<Event> {
-    let mut events = person.events();
-    events.retain(|event| {
-        let relation = &event.json["content"]["m.relates_to"];
-        relation["rel_type"] == "m.replace" && relation["event_id"] == message.id.as_str()
-    });
-    events
-}
-
-fn new_text(edit: &Event) -> &str {
-    edit.json["content"]["m.new_content"]["body"]
-        .as_str()
-        .unwrap()
-}
-
-/// Waits for an edit in which this stands, and returns it.
-async fn edited(person: &Person, message: &Event, part: &str) -> Event {
-    eventually(&format!("an edit with {part:?}"), async || {
-        let edits = edits(person, message);
-        edits.into_iter().find(|edit| new_text(edit).contains(part))
-    })
-    .await
-}
-
 fn sent(event: &Event) -> u64 {
     event.json["origin_server_ts"].as_u64().unwrap()
 }
@@ -70,21 +45,18 @@ async fn a_followed_log_is_one_silent_message_that_is_edited_every_five_seconds_
     let first = bot.private_message(&alice, HEAD).await;
     first.says(", kept up to date until ");
     assert_eq!(first.room, *link.room());
-    edited(&alice, &first, "Reconnecting").await;
-    until("another edit", || edits(&alice, &first).len() > 1).await;
+    alice.sees_edit(&first, "Reconnecting").await;
+    until("another edit", || alice.edits_of(&first).len() > 1).await;
     bot.request(&alice, "stop").await;
-    let last = edited(
-        &alice,
-        &first,
-        "no longer kept up to date: the session is over",
-    )
-    .await;
+    let last = alice
+        .sees_edit(&first, "no longer kept up to date: the session is over")
+        .await;
     assert!(
-        new_text(&last).contains("Environment preserved"),
+        last.new_text().contains("Environment preserved"),
         "{last:?}"
     );
 
-    let edits = edits(&alice, &first);
+    let edits = alice.edits_of(&first);
     for edit in &edits {
         assert_eq!(edit.sender, bot.user_id());
         assert_eq!(edit.shield(), "none");
@@ -118,28 +90,30 @@ async fn a_log_is_followed_until_its_time_is_up_or_a_log_is_asked_for_again_or_t
     let lines = first.body().unwrap().split_once("\n\n").unwrap().1;
     assert_eq!(lines.lines().count(), 2, "{lines}");
     shown(&bot, &alice, "logs website 1").await;
-    edited(
-        &alice,
-        &first,
-        "no longer kept up to date: you asked for a log again",
-    )
-    .await;
+    alice
+        .sees_edit(
+            &first,
+            "no longer kept up to date: you asked for a log again",
+        )
+        .await;
 
     let brief = shown(&bot, &alice, "logs --follow 10s").await;
-    edited(&alice, &brief, "no longer kept up to date: the time is up").await;
+    alice
+        .sees_edit(&brief, "no longer kept up to date: the time is up")
+        .await;
 
     let cut_short = shown(&bot, &alice, "logs --follow 1h").await;
     bot.terminate().await;
     bot.run();
     bot.request(&alice, "stop").await;
     let over: Vec<_> = [&first, &brief, &cut_short]
-        .map(|message| edits(&alice, message).len())
+        .map(|message| alice.edits_of(message).len())
         .into();
     // Nobody follows any more what an earlier run did; what there is left is for reading.
     let last = shown(&bot, &alice, "logs --follow 5m").await;
     last.says("no longer kept up to date: the session is over");
     let now: Vec<_> = [&first, &brief, &cut_short]
-        .map(|message| edits(&alice, message).len())
+        .map(|message| alice.edits_of(message).len())
         .into();
     assert_eq!(now, over);
 }
@@ -154,7 +128,7 @@ async fn whoever_may_no_longer_command_gets_no_further_edit() {
         .await;
     bot.start_session(&bob, "website").await;
     let first = shown(&bot, &bob, "logs --follow 5m").await;
-    edited(&bob, &first, "Reconnecting").await;
+    bob.sees_edit(&first, "Reconnecting").await;
     alice
         .set_power_level(bot.admin_room(), bob.user_id(), 0)
         .await;
@@ -165,10 +139,10 @@ async fn whoever_may_no_longer_command_gets_no_further_edit() {
     .await;
     assert!(log.contains("PowerLevel { has: 0, needs: 100 }"), "{log}");
     bob.catch_up().await.unwrap();
-    let before = edits(&bob, &first).len();
+    let before = bob.edits_of(&first).len();
     bot.request(&alice, "stop").await;
     bob.catch_up().await.unwrap();
-    assert_eq!(edits(&bob, &first).len(), before);
+    assert_eq!(bob.edits_of(&first).len(), before);
 }
 
 #[tokio::test(flavor = "multi_thread")]

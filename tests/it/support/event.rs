@@ -58,18 +58,29 @@ impl Event {
 
     /// The first event of the thread that this one is in.
     pub(crate) fn thread(&self) -> Option<&str> {
+        self.relates_by("m.thread")
+    }
+
+    fn relates_by(&self, kind: &str) -> Option<&str> {
         let relation = self.content("/m.relates_to/rel_type");
         relation
-            .filter(|relation| *relation == "m.thread")
+            .filter(|relation| *relation == kind)
             .and_then(|_| self.content("/m.relates_to/event_id"))
     }
 
     /// The event that this one is a reaction to.
     pub(crate) fn annotates(&self) -> Option<&str> {
-        let relation = self.content("/m.relates_to/rel_type");
-        relation
-            .filter(|relation| *relation == "m.annotation")
-            .and_then(|_| self.content("/m.relates_to/event_id"))
+        self.relates_by("m.annotation")
+    }
+
+    /// The event that this one is an edit of.
+    pub(crate) fn edits(&self) -> Option<&str> {
+        self.relates_by("m.replace")
+    }
+
+    /// What an edit makes of the message.
+    pub(crate) fn new_text(&self) -> &str {
+        self.content("/m.new_content/body").unwrap_or_default()
     }
 
     /// The event that this one removes.

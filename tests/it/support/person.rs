@@ -301,6 +301,21 @@ impl Person {
         events
     }
 
+    /// The edits of a message that this person's client has seen, oldest first.
+    pub(crate) fn edits_of(&self, message: &Event) -> Vec<Event> {
+        let mut events = self.events();
+        events.retain(|event| event.edits() == Some(message.id.as_str()));
+        events
+    }
+
+    /// Waits for an edit in which this stands, and returns it.
+    pub(crate) async fn sees_edit(&self, message: &Event, part: &str) -> Event {
+        let is_it = |event: &Event| {
+            event.edits() == Some(message.id.as_str()) && event.new_text().contains(part)
+        };
+        self.sees(&format!("an edit with {part:?}"), is_it).await
+    }
+
     /// Waits until a user has a device that is signed by its owner, so that what is said from now on reaches it.
     pub(crate) async fn wait_for_signed_device_of(&self, user: &UserId) -> Result<()> {
         let encryption = self.client.encryption();
