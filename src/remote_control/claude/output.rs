@@ -63,8 +63,7 @@ impl OutputReader {
                 in_hyperlink: false,
                 line: Line::default(),
                 head: None,
-                in_block: false,
-                in_failure: false,
+                region: Region::Elsewhere,
                 said: Vec::new(),
             },
             held: Vec::new(),
@@ -125,7 +124,7 @@ impl OutputReader {
         self.held.clear();
         self.page.in_text = true;
         self.page.in_hyperlink = false;
-        self.page.in_block = false;
+        self.page.leave_block();
         self.page.line = Line {
             is_lost: true,
             ..Line::default()
@@ -165,10 +164,16 @@ fn around_whole_lines(text: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     ))
 }
 
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "two of the parser, and two of where in the output it is"
-)]
+/// Where in the output a line stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Region {
+    /// Below a head, up to the link: in the status block.
+    Block,
+    /// In what a conversation printed before it failed, which may go on in lines of its own.
+    Failure,
+    Elsewhere,
+}
+
 struct Page {
     pattern: LinkPattern,
     /// Neither in an escape sequence nor right after its beginning, for certain.
@@ -177,10 +182,7 @@ struct Page {
     line: Line,
     /// The last one; with the first one it is known that the program shows a status block.
     head: Option<String>,
-    /// The lines below a head and up to the link are those of the block.
-    in_block: bool,
-    /// What a conversation printed before it failed may go on in lines of its own.
-    in_failure: bool,
+    region: Region,
     said: Vec<Said>,
 }
 
@@ -216,19 +218,36 @@ impl Line {
 impl Page {
     fn end_line(&mut self) {
         let said = self.judge();
-        match &said {
-            Some(Said::Head(head)) => self.head = Some(head.clone()),
-            Some(Said::Link(_) | Said::Event(_)) => self.in_block = false,
-            Some(Said::LinkAfter(..)) | None => {}
+        if let Some(Said::Head(head)) = &said {
+            self.head = Some(head.clone());
         }
-        if self.line.is_head() {
-            (self.in_block, self.in_failure) = (true, false);
-        } else if self.head.is_some() {
-            let is_failure = matches!(&said, Some(Said::Event(event)) if event.starts_with(FAILED));
-            self.in_failure = (self.in_failure || is_failure) && !self.line.ends_with_id();
-        }
+        self.region = self.region_after(said.as_ref());
         self.said.extend(said);
         self.line = Line::default();
+    }
+
+    fn leave_block(&mut self) {
+        if self.region == Region::Block {
+            self.region = Region::Elsewhere;
+        }
+    }
+
+    fn region_after(&self, said: Option<&Said>) -> Region {
+        let (event, is_link) = match said {
+            Some(Said::Event(event)) => (Some(event), false),
+            Some(Said::Link(_)) => (None, true),
+            Some(Said::Head(_) | Said::LinkAfter(..)) | None => (None, false),
+        };
+        let fails = self.head.is_some() && event.is_some_and(|event| event.starts_with(FAILED));
+        if self.line.is_head() {
+            Region::Block
+        } else if (fails || self.region == Region::Failure) && !self.line.ends_with_id() {
+            Region::Failure
+        } else if is_link || event.is_some() || self.region == Region::Failure {
+            Region::Elsewhere
+        } else {
+            self.region
+        }
     }
 
     /// The cursor moves, or something is erased. `keeps_column`: the cursor is no farther to the right after that.
@@ -250,7 +269,7 @@ impl Page {
             let is_news = self.head.as_deref() != Some(text);
             return is_news.then(|| Said::Head(text.to_owned()));
         }
-        if self.in_failure {
+        if self.region == Region::Failure {
             return None;
         }
         if is_of_program && let Some(event) = event(text) {
@@ -258,7 +277,7 @@ impl Page {
         }
         let (url, found) = self.link_in(text)?;
         let is_alone = self.head.is_none() && text == url;
-        let is_in_place = self.in_block || self.head.is_none();
+        let is_in_place = self.region == Region::Block || self.head.is_none();
         let is_own = is_in_place && OWN_LINES.iter().any(|begin| text.starts_with(begin));
         if is_of_program && (is_own && text.ends_with(url) || is_alone) {
             Some(Said::Link(found))
@@ -312,7 +331,9 @@ impl Perform for Page {
         if !is_style(intermediates, action) {
             self.tear_line(matches!(action, 'A' | 'B' | 'J' | 'K' | 'h' | 'l'));
             // What is painted over is no block any more.
-            self.in_block &= action != 'A';
+            if action == 'A' {
+                self.leave_block();
+            }
         }
         self.in_text = true;
     }
