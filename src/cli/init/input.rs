@@ -142,13 +142,18 @@ impl Input {
     }
 }
 
+/// Where a homeserver listens that runs on the same host, as a rule.
+const USUAL: &str = "http://127.0.0.1:8008";
+
 /// People know their server's name better than where its client-server API is: `.well-known` leads there.
 fn ask_for_homeserver<R: BufRead, W: Write>(
     prompt: &mut Prompt<R, W>,
     discover: impl Fn(&Url) -> Discovery,
 ) -> anyhow::Result<(Url, Discovery)> {
     let question = "Homeserver, where its client-server API is (such as http://127.0.0.1:8008)";
-    let url = prompt.ask(question, None, HomeserverUrl::of_text)?;
+    let usual = Url::parse(USUAL).ok();
+    let usual = usual.filter(|url| discover(url).is_homeserver);
+    let url = prompt.ask(question, usual.map(|_| USUAL), HomeserverUrl::of_text)?;
     let discovery = discover(&url);
     if let Some(elsewhere) = &discovery.elsewhere {
         prompt.say(&format!("  {url} says that it is at {elsewhere}"))?;
@@ -223,7 +228,9 @@ mod tests {
     #[test]
     fn where_a_site_says_that_its_homeserver_is_is_offered_with_its_name() {
         let discover = |url: &Url| {
-            assert_eq!(url.as_str(), "https://example.org/");
+            if url.as_str() != "https://example.org/" {
+                return Discovery::default();
+            }
             Discovery {
                 is_homeserver: false,
                 elsewhere: Some("https://matrix.example.org".parse().unwrap()),
@@ -240,6 +247,18 @@ mod tests {
             screen.contains("https://example.org/ says that it is at https://matrix.example.org/"),
             "{screen}"
         );
+    }
+
+    #[test]
+    fn a_homeserver_of_the_same_host_is_offered() {
+        let discover = |url: &Url| Discovery {
+            is_homeserver: url.port() == Some(8008),
+            elsewhere: None,
+            server_name: Some("example.org".try_into().unwrap()),
+        };
+        let lines = "\n\n#admins:example.org\n\n/tmp\n\n";
+        let (answers, _) = ask(lines, Input::default(), discover);
+        assert_eq!(answers.homeserver.as_str(), "http://127.0.0.1:8008/");
     }
 
     #[test]
