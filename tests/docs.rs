@@ -9,7 +9,10 @@ mod source;
 use std::{collections::BTreeSet, fs, path::Path, sync::LazyLock};
 
 use clap::CommandFactory as _;
-use rcbot::{cli::Arguments, command::reply};
+use rcbot::{
+    cli::Arguments,
+    command::reply::{self, Topic},
+};
 use regex::Regex;
 
 use source::{SourceFile, rust_files};
@@ -91,6 +94,19 @@ fn every_message_in_the_troubleshooting_is_one_that_is_said() {
         !OF_HOMESERVERS.contains(&message) && !said.iter().any(|said| said.contains(message))
     });
     assert!(messages.is_empty(), "said nowhere in src/: {messages:#?}");
+}
+
+#[test]
+fn every_message_that_leads_to_the_troubleshooting_finds_its_place_there() {
+    let page = read("docs/troubleshooting.md");
+    let places = page.split("<a id=\"").skip(1);
+    let mut places: Vec<_> = places
+        .filter_map(|rest| Some(rest.split_once('"')?.0))
+        .collect();
+    places.sort_unstable();
+    let mut topics: Vec<_> = Topic::ALL.iter().map(|topic| topic.name()).collect();
+    topics.sort_unstable();
+    assert_eq!(places, topics);
 }
 
 /// Two dots in place of what differs each time: in the source a name in braces, in the docs two dots, or a number.

@@ -511,7 +511,7 @@ async fn judge(matrix: &Matrix, recipient: &UserId, policy: &Policy) -> Result<(
     let facts = matrix.room_facts(recipient).await;
     let facts = facts.map_err(NotDelivered::Fault)?;
     // Nothing was sent by the requester now, so there is no encryption to judge.
-    let permit = authorize(recipient, Trust::CrossSigned, Some(&facts), policy);
+    let permit = authorize(recipient, Trust::CrossSigned, &facts, policy);
     permit.map(drop).map_err(NotDelivered::Denied)
 }
 

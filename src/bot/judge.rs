@@ -2,6 +2,7 @@
 
 use std::{
     panic::resume_unwind,
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 
@@ -163,12 +164,12 @@ async fn decide(mut handle: MatrixHandle, known: &Known, message: &Message) -> D
         && known.session_of(project).is_none()
     {
         return match is_deliverable(&handle, &permit, proving).await {
-            Some(Ok(())) => {
+            Ok(Ok(())) => {
                 let proving = None;
                 Decision::Do(permit, intent, asked, Prepared { proving, found })
             }
-            Some(Err(reason)) => Decision::CannotDeliver(project.clone(), reason),
-            None => Decision::Denied(Denied::NoFacts),
+            Ok(Err(reason)) => Decision::CannotDeliver(project.clone(), reason),
+            Err(denied) => Decision::Denied(denied),
         };
     }
     Decision::Do(permit, intent, asked, Prepared { proving, found })
@@ -408,11 +409,11 @@ async fn is_deliverable(
     matrix: &MatrixHandle,
     permit: &Permit,
     proving: Option<Proving>,
-) -> Option<Result<(), NotConfidential>> {
+) -> Result<Result<(), NotConfidential>, Denied> {
     if let Some(proving) = proving
         && proven(proving).await.is_some()
     {
-        return Some(Ok(()));
+        return Ok(Ok(()));
     }
     let requester = permit.requester();
     let proven = ask(matrix, |matrix| async move {
@@ -448,8 +449,8 @@ async fn authorize_message(
         ),
         ask(handle, |matrix| async move { matrix.proof(message).await })
     );
-    let proof = proof.ok_or(Denied::NoFacts)?;
-    let permit = authorize(sender, proof.trust, facts.as_ref(), policy)?;
+    let (facts, proof) = (facts?, proof?);
+    let permit = authorize(sender, proof.trust, &facts, policy)?;
     match handle.connected().await.count(message, &proof).await {
         Ok(()) => Ok(permit),
         Err(fault) => {
@@ -459,17 +460,25 @@ async fn authorize_message(
     }
 }
 
-/// What the homeserver says when asked, again and again if need be. `None`: nothing is known.
-async fn ask<T, F>(matrix: &MatrixHandle, question: impl Fn(Matrix) -> F) -> Option<T>
+/// What the homeserver says when asked, again and again if need be. An error: nothing is known.
+async fn ask<T, F>(matrix: &MatrixHandle, question: impl Fn(Matrix) -> F) -> Result<T, Denied>
 where
     F: Future<Output = Result<T, Fault>>,
 {
-    match timeout(LONGEST_WAIT, matrix.until_taken(question)).await {
-        Ok(Ok(answer)) => Some(answer),
+    let failed = OnceLock::new();
+    let noting = |matrix| {
+        let (asked, failed) = (question(matrix), &failed);
+        async move {
+            let noted = |fault: &Fault| drop(failed.set(Chain(fault).to_string()));
+            asked.await.inspect_err(noted)
+        }
+    };
+    match timeout(LONGEST_WAIT, matrix.until_taken(noting)).await {
+        Ok(Ok(answer)) => return Ok(answer),
         Ok(Err(fault)) => {
             warn!(error = %Chain(&fault), "the homeserver did not answer what is needed to judge a command");
-            None
         }
-        Err(_) => None,
+        Err(_) => {}
     }
+    Err(Denied::NoFacts(failed.into_inner()))
 }

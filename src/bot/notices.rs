@@ -326,16 +326,13 @@ impl Bot {
                 .iter()
                 .any(|request| request.requester == user);
             if arrived && !has_asked {
-                let void = reply::link_is_void(project, outcome.since, SystemTime::now());
-                let text = match notification_of(&outcome.ending) {
-                    Some(_) => {
-                        let prefix = &self.config.command_prefix;
-                        let place = self.place(project);
-                        reply::ended(prefix, project, &outcome.ending, &place).with(void)
-                    }
-                    None => void,
-                };
-                self.tell(user, &text, sound);
+                let how = notification_of(&outcome.ending).map(|_| {
+                    let (prefix, place) = (&self.config.command_prefix, self.place(project));
+                    reply::ended(prefix, project, &outcome.ending, &place)
+                });
+                let now = SystemTime::now();
+                let void = reply::link_is_void(project, how, outcome.since, now);
+                self.tell(user, &void, sound);
             }
             let output = last_output.filter(|output| !output.is_empty());
             if let (Some(output), Ok(user)) = (output, OwnedUserId::try_from(user)) {

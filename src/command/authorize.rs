@@ -118,8 +118,8 @@ pub(crate) enum Denied {
     TooOld,
     /// The record of executed commands cannot be written.
     NotRecorded,
-    /// The homeserver did not tell all that the decision needs.
-    NoFacts,
+    /// The homeserver did not tell all that the decision needs: this request failed first, if one did.
+    NoFacts(Option<String>),
 }
 
 impl From<NoPower> for Denied {
@@ -130,14 +130,13 @@ impl From<NoPower> for Denied {
 
 /// Decides about one command.
 ///
-/// `facts` is what the homeserver says of the room *now*; `None` where it did not answer, or not with sense.
+/// `facts` is what the homeserver says of the room *now*.
 pub(crate) fn authorize(
     sender: &UserId,
     trust: Trust,
-    facts: Option<&RoomFacts>,
+    facts: &RoomFacts,
     policy: &Policy,
 ) -> Result<Permit, Denied> {
-    let facts = facts.ok_or(Denied::NoFacts)?;
     facts.power_of(sender, &policy.authorization)?;
     check_trust(trust, facts.encrypted, policy)?;
     Ok(Permit {

@@ -14,6 +14,7 @@ mod refusal;
 mod report;
 mod session;
 mod status;
+mod topic;
 
 pub(crate) use confidential::*;
 pub(crate) use hosts::*;
@@ -22,6 +23,7 @@ pub(crate) use refusal::*;
 pub(crate) use report::*;
 pub(crate) use session::*;
 pub(crate) use status::*;
+pub use topic::Topic;
 
 use matrix_sdk::ruma::{RoomId, RoomOrAliasId};
 

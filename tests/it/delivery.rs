@@ -124,7 +124,7 @@ async fn two_administrators_get_the_same_link_each_in_their_own_direct_message()
     bot.request(&bob, "stop").await;
     bot.wait_for_redaction(&alice, &to_alice).await;
     bot.wait_for_redaction(&bob, &to_bob).await;
-    let ended = "has ended, and I deleted the message with its link";
+    let ended = "I deleted the message with its link";
     bot.private_message(&alice, ended).await;
     // Whoever ends it needs no telling.
     let heard = |event: &Event| event.body().is_some_and(|body| body.contains(ended));

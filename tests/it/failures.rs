@@ -6,6 +6,14 @@ use nix::unistd::{User, geteuid};
 
 use crate::support::{prelude::*, run_to_end};
 
+/// Where more is to be read, if there is more.
+fn more(topic: &str) -> String {
+    if topic.is_empty() {
+        return String::new();
+    }
+    format!(" More: `docs/troubleshooting.md#{topic}`")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_that_fails_is_told_with_its_cause_and_remedy_and_leaves_nothing_behind() {
     let alice = person("alice").await;
@@ -62,19 +70,19 @@ async fn a_start_that_fails_is_told_with_its_cause_and_remedy_and_leaves_nothing
     let plain = ": its process ended before it showed a link (exit code 3).\n`!rc logs plain` shows what it printed.";
     let silent =
         ": it showed no link within 1s, and was ended.\n`!rc logs silent` shows what it printed.";
-    for (project, said) in [
-        ("missing", &*missing),
-        ("forbidden", &forbidden),
-        ("gone", &is_gone),
-        ("plain", plain),
-        ("login", &login),
-        ("trust", &trust),
-        ("consent", consent),
-        ("silent", silent),
-        ("asking", consent),
+    for (project, said, topic) in [
+        ("missing", &*missing, "command-not-found"),
+        ("forbidden", &forbidden, ""),
+        ("gone", &is_gone, ""),
+        ("plain", plain, "no-link"),
+        ("login", &login, "claude-account"),
+        ("trust", &trust, "directory-not-trusted"),
+        ("consent", consent, "claude-asks"),
+        ("silent", silent, "no-link"),
+        ("asking", consent, "claude-asks"),
     ] {
         let answer = bot.request(&alice, &format!("start {project}")).await;
-        answer.is(&format!("{project} did not start{said}"));
+        answer.is(&format!("{project} did not start{said}{}", more(topic)));
     }
     let login_printed = "login: the last lines that it printed, as of ";
     let word = bot.private_message(&alice, login_printed).await;
@@ -106,7 +114,7 @@ async fn a_session_that_ends_by_itself_is_announced_and_its_link_redacted() {
     );
     bot.wait_for_redaction(&alice, &sent).await;
     let word = bot
-        .private_message(&alice, "has ended, and I deleted")
+        .private_message(&alice, "I deleted the message with its link")
         .await;
     assert_eq!(word.room, *sent.room());
     assert_eq!(
@@ -146,10 +154,11 @@ async fn an_error_that_is_not_known_is_quoted_in_private_and_only_named_in_the_r
     let named = bot
         .announcement(&alice, "an error that I do not know")
         .await;
-    named.is(
+    named.is(&format!(
         "website: claude printed an error that I do not know. I sent its first line privately to everyone who asked for the \
-         link.",
-    );
+         link.{}",
+        more("unknown-error")
+    ));
     let quoted = bot
         .private_message(&alice, "website: an error that it printed")
         .await;

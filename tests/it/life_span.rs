@@ -147,7 +147,7 @@ async fn the_end_of_a_session_is_told_before_it_and_when_it_comes() {
         Some("website has ended: its time was up.")
     );
     bot.wait_for_redaction(&alice, &sent).await;
-    bot.private_message(&alice, "has ended, and I deleted")
+    bot.private_message(&alice, "I deleted the message with its link")
         .await;
     assert!(bot.session_processes().is_empty());
 }

@@ -64,7 +64,7 @@ async fn a_stop_rings_for_nobody_and_who_asked_for_it_is_told_nothing_more() {
         bot.start_session(person, "website").await;
     }
     bot.request(&bob, "stop").await;
-    let over = "has ended, and I deleted the message with its link";
+    let over = "I deleted the message with its link";
     assert_silent(&bot.private_message(&alice, over).await);
     bob.catch_up().await.unwrap();
     let mut of_bob = bob

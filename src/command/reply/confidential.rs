@@ -8,7 +8,7 @@ use std::{
 
 use matrix_sdk::ruma::RoomId;
 
-use super::{End, IDENTITY_CHANGED, Mark, Reply, moment, unmarked};
+use super::{End, IDENTITY_CHANGED, Mark, Reply, Topic, moment, unmarked};
 use crate::{
     matrix::{NotConfidential, PICTURE_SIGN},
     remote_control::{Options, Output, OutputError, ProjectName, Quote},
@@ -271,6 +271,7 @@ pub(crate) fn shown(shown: &Shown, room: &RoomId) -> Reply {
 
 /// It cannot be sent in confidence.
 pub(crate) fn undeliverable(secret: &Secret, reason: &NotConfidential) -> Reply {
+    let topic = Topic::of_undeliverable(reason);
     let reason = match (reason, secret) {
         (NotConfidential::NoIdentity, _) => {
             "your account has no cross-signing identity, so I cannot tell which devices are yours. Set up encryption \
@@ -295,7 +296,7 @@ pub(crate) fn undeliverable(secret: &Secret, reason: &NotConfidential) -> Reply 
             unmarked(reason)
         ),
     };
-    Reply::new(format!("I cannot send you {secret}: {reason}"))
+    Reply::new(format!("I cannot send you {secret}: {reason}")).more(topic)
 }
 
 /// Whoever asked for it may not have it any more.

@@ -1,8 +1,10 @@
 //! What is said of a message that nothing came of: its sender may not command, or it is no command.
 
+use std::borrow::Cow;
+
 use matrix_sdk::ruma::UserId;
 
-use super::{Reply, listed, listed_with};
+use super::{Reply, Topic, listed, listed_with};
 use crate::{
     command::{Denied, Misuse, authorize::NOBODY, nearest},
     matrix::NoPower,
@@ -14,8 +16,12 @@ pub(super) const IDENTITY_CHANGED: &str = "your cross-signing identity has chang
 
 /// Who may not command is told why.
 pub(crate) fn denied(denied: &Denied) -> Reply {
-    not_done(match denied {
-        Denied::NoPower(reason) => return not_done(&no_power(reason)),
+    not_done(&why_denied(denied)).more(Topic::of_denied(denied))
+}
+
+fn why_denied(denied: &Denied) -> Cow<'static, str> {
+    Cow::Borrowed(match denied {
+        Denied::NoPower(reason) => return no_power(reason).into(),
         Denied::NotEncrypted => {
             "your message was not encrypted, and has to be. Use a client that supports encrypted rooms"
         }
@@ -39,10 +45,16 @@ pub(crate) fn denied(denied: &Denied) -> Reply {
         Denied::NotRecorded => {
             "I could not record the command on disk, so I did not execute it. The bot's log on the host says why"
         }
-        Denied::NoFacts => {
-            "the homeserver did not answer when I asked for your power level here. Try again in a moment"
-        }
+        Denied::NoFacts(failed) => return no_facts(failed.as_deref()).into(),
     })
+}
+
+fn no_facts(failed: Option<&str>) -> String {
+    let failed = failed.map(|why| format!(" ({})", cut(why, LONGEST_COMMAND)));
+    format!(
+        "the homeserver did not answer when I asked for your power level here{}. Try again in a moment",
+        failed.unwrap_or_default()
+    )
 }
 
 /// The same in two words, for a device that cannot read the answer: keys go to verified devices only.
@@ -56,7 +68,7 @@ pub(crate) fn denied_to_device(denied: &Denied) -> Option<&'static str> {
         | Denied::Replayed
         | Denied::TooOld
         | Denied::NotRecorded
-        | Denied::NoFacts => None,
+        | Denied::NoFacts(_) => None,
     }
 }
 
@@ -114,6 +126,7 @@ pub(crate) fn identity_changed(user: &UserId) -> Reply {
         "The cross-signing identity of **{user}** has changed: they reset it, or somebody poses as them. I take no commands from them \
          and send them no link, until the bot's operator accepts the new one: `rcbot trust {user}`, on the host."
     ))
+    .more(Topic::IdentityChanged)
 }
 
 /// What somebody said cannot be decrypted.
@@ -126,7 +139,11 @@ pub(crate) fn undecryptable() -> Reply {
 
 /// What was typed is no command, or none that can be executed.
 pub(crate) fn misuse(prefix: &str, misuse: &Misuse) -> Reply {
-    Reply::new(match misuse {
+    Reply::new(why_misuse(prefix, misuse)).more(Topic::of_misuse(misuse))
+}
+
+fn why_misuse(prefix: &str, misuse: &Misuse) -> String {
+    match misuse {
         Misuse::UnknownCommand { word, meant } => {
             let meant = meant
                 .as_ref()
@@ -219,7 +236,7 @@ pub(crate) fn misuse(prefix: &str, misuse: &Misuse) -> Reply {
             listed_with(known, *more),
             elsewhere(prefix, *more)
         ),
-    })
+    }
 }
 
 fn unknown_project(prefix: &str, name: &str, known: &[String], more: usize) -> String {

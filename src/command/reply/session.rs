@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{End, Mark, Reply, moment, rounded};
+use super::{End, Mark, Reply, Topic, moment, rounded};
 use crate::remote_control::{
     Cause, Ending, Exit, NotSpawned, Options, Place, ProjectName, Restart, StopReport,
 };
@@ -24,6 +24,7 @@ struct Failure<'a> {
     why: Why,
     /// A sentence.
     remedy: Option<String>,
+    topic: Option<Topic>,
 }
 
 enum Why {
@@ -94,6 +95,7 @@ impl<'a> Failure<'a> {
             project,
             why,
             remedy,
+            topic: Topic::of_ending(ending),
         }
     }
 
@@ -117,6 +119,7 @@ impl<'a> Failure<'a> {
                     project,
                     why,
                     remedy: Some(known.unwrap_or(start)),
+                    topic: cause.and_then(Topic::of_cause),
                 }
             }
             Ending::NotSpawned(_) | Ending::NoLink { .. } => {
@@ -128,13 +131,16 @@ impl<'a> Failure<'a> {
             Ending::Completed => {
                 Self::without_remedy(project, "the conversation that it brought back is over")
             }
-            Ending::CutOff { lasted } => Self::without_remedy(
-                project,
-                &format!(
-                    "it was cut off from its service for {}",
-                    humantime::format_duration(rounded(*lasted))
-                ),
-            ),
+            Ending::CutOff { lasted } => Self {
+                topic: Some(Topic::CutOff),
+                ..Self::without_remedy(
+                    project,
+                    &format!(
+                        "it was cut off from its service for {}",
+                        humantime::format_duration(rounded(*lasted))
+                    ),
+                )
+            },
         }
     }
 
@@ -143,6 +149,7 @@ impl<'a> Failure<'a> {
             project,
             why: Why::happened(what),
             remedy: None,
+            topic: None,
         }
     }
 
@@ -150,7 +157,12 @@ impl<'a> Failure<'a> {
     fn but_for_a_restart(self, ending: &Ending) -> Self {
         let is_done = ending.cause().is_some_and(Cause::takes_only_a_restart);
         let remedy = self.remedy.filter(|_| !is_done);
-        Self { remedy, ..self }
+        let topic = self.topic.filter(|_| !is_done);
+        Self {
+            remedy,
+            topic,
+            ..self
+        }
     }
 
     /// `what`: happened to the project. `next`: what comes now.
@@ -163,6 +175,7 @@ impl<'a> Failure<'a> {
             project,
             why,
             remedy,
+            topic,
         } = self;
         let why = match why {
             Why::Clause(happened) => format!(": {happened}"),
@@ -176,6 +189,7 @@ impl<'a> Failure<'a> {
                 remedy.unwrap_or_default()
             ),
         )
+        .more(topic)
     }
 }
 
@@ -402,6 +416,7 @@ pub(crate) fn cut_off(
             humantime::format_duration(rounded(lasts))
         ),
     )
+    .more(Topic::CutOff)
 }
 
 /// A session that can be used again.
@@ -427,12 +442,13 @@ pub(crate) fn complained(
             "**{project}**: {}. I sent its first line privately to everyone who asked for the link.",
             cause.what()
         );
-        return Reply::marked(Mark::Busy, text);
+        return Reply::marked(Mark::Busy, text).more(Topic::UnknownError);
     }
     let failure = Failure {
         project,
         why: Why::ProbableCause(cause.what()),
         remedy: remedy(prefix, project, Some(cause), place),
+        topic: Topic::of_cause(cause),
     };
     failure.told("runs, but no conversation can start in it", "")
 }
@@ -500,13 +516,18 @@ pub(crate) fn extended(project: &ProjectName, end: Option<End>) -> Reply {
     })
 }
 
-/// For those who have the link of a session that is over, which began at this time.
-pub(crate) fn link_is_void(project: &ProjectName, since: SystemTime, now: SystemTime) -> Reply {
-    Reply::new(format!(
-        "**{project}**, started at {}, has ended, and I deleted the message with its link. The next session may have the same \
-         link: keep no copy of it.",
+/// For those who have the link of a session that is over and began at this time; after how it ended, where that is to be told.
+pub(crate) fn link_is_void(
+    project: &ProjectName,
+    how: Option<Reply>,
+    since: SystemTime,
+    now: SystemTime,
+) -> Reply {
+    let ended = how.unwrap_or_else(|| Reply::new(format!("**{project}** has ended.")));
+    ended.with(Reply::new(format!(
+        "I deleted the message with its link of {}. The next session may have the same link: keep no copy of it.",
         moment(since, now)
-    ))
+    )))
 }
 
 pub(crate) fn ended_before_delivery(project: &ProjectName) -> Reply {
@@ -521,6 +542,7 @@ pub(crate) fn not_ended(project: &ProjectName, reason: &str) -> Reply {
         "**{project}** cannot be ended as a whole: {reason}. End that process on the host; I keep trying, and the project can be \
          started again once it is gone."
     ))
+    .more(Topic::NotEnded)
 }
 
 /// There is nothing to stop or to extend. The operator on the host, who cannot start one either, has no `prefix`.
@@ -573,36 +595,45 @@ mod tests {
         let exit = Exit::Code(1);
         let exited = |cause| Ending::ExitedBeforeLink { exit, cause };
         let program = "claude".to_owned();
-        for (ending, why, remedy) in [
+        for (ending, why, remedy, topic) in [
             (
                 Ending::NotSpawned(NotSpawned::CommandNotFound { program }),
                 ": the command `claude` was not found (ENOENT).",
                 "Install it on buildhost, or give its full path under `command` in config.yaml.",
+                "command-not-found",
             ),
             (
                 exited(Some(Cause::WorkspaceNotTrusted)),
                 ". Probable cause: claude does not trust the project's directory.",
                 "Run `cd /srv/website && claude` on buildhost as alice, and answer yes.",
+                "directory-not-trusted",
             ),
             (
                 exited(Some(Cause::Unknown)),
                 ": its process ended before it showed a link (exit code 1).",
                 "Claude printed an error that I do not know: I sent its first line privately, and `!rc logs website` shows more.",
+                "unknown-error",
             ),
             (
                 exited(None),
                 ": its process ended before it showed a link (exit code 1).",
                 "`!rc logs website` shows what it printed.",
+                "no-link",
             ),
             (
                 exited(Some(Cause::NothingToResume)),
                 ". Probable cause: there is no recent conversation to bring back.",
                 "`!rc start website` starts a new one.",
+                "",
             ),
         ] {
+            let more = match topic {
+                "" => String::new(),
+                topic => format!(" More: `docs/troubleshooting.md#{topic}`"),
+            };
             assert_eq!(
                 said(ending),
-                format!("website did not start{why}\n{remedy}")
+                format!("website did not start{why}\n{remedy}{more}")
             );
         }
     }
@@ -626,7 +657,8 @@ mod tests {
         ] {
             assert_eq!(said(cause), [None, None], "{cause:?}");
         }
-        let stop = "Stop the other one if there is one, such as in a terminal of buildhost.";
+        let stop = "Stop the other one if there is one, such as in a terminal of buildhost. More: \
+                    `docs/troubleshooting.md#already-served`";
         assert_eq!(
             said(Cause::AlreadyServed),
             [(); 2].map(|()| Some(stop.to_owned()))
@@ -643,7 +675,11 @@ mod tests {
             (Cause::ConversationsFail, restart),
             (Cause::DirectoryGone, "Bring it back on buildhost."),
         ] {
-            assert_eq!(said(cause), format!("{gone}{}.\n{remedy}", cause.what()));
+            let more = "More: `docs/troubleshooting.md#no-conversation-starts`";
+            assert_eq!(
+                said(cause),
+                format!("{gone}{}.\n{remedy} {more}", cause.what())
+            );
         }
         assert!(!said(Cause::Unknown).contains(gone));
     }

@@ -244,6 +244,7 @@ impl Subject {
 impl Route {
     async fn forward(&self, request: Request<Incoming>) -> Result<Response<Body>, NotForwarded> {
         let subject = Subject::of(&request);
+        let name = format!("{} {}", request.method(), request.uri().path());
         let outgoing = self.outgoing(request)?;
         if let Subject::Sync(since) = &subject
             && let Some(part) = self.quarantine.next_part(since)
@@ -275,7 +276,8 @@ impl Route {
             }
             // The SDK decides by the error code, whatever the status.
             (status, _) if status.is_client_error() || status.is_server_error() => {
-                let mut answer = changed(answer, bound_wait).await?;
+                debug!(%status, request = name, "the homeserver answers with an error");
+                let mut answer = changed(answer, |body| error_of(&name, body)).await?;
                 bound_retry_after(answer.headers_mut());
                 answer
             }
@@ -335,15 +337,20 @@ async fn changed(
     Ok(answer)
 }
 
-/// The SDK sleeps as long as the homeserver wants.
-fn bound_wait(body: Bytes) -> Bytes {
+/// An error as the SDK is to have it: with the request that it is about, of which the SDK's own errors tell nothing; and with a wait
+/// that is bounded, as the SDK sleeps as long as the homeserver wants.
+fn error_of(request: &str, body: Bytes) -> Bytes {
     let Ok(Value::Object(mut answer)) = serde_json::from_slice(&body) else {
         return body;
     };
     let longest = u64::try_from(LONGEST_WAIT.as_millis()).unwrap_or(u64::MAX);
-    match answer.get_mut("retry_after_ms") {
-        Some(wait) if wait.as_u64().is_none_or(|wait| wait > longest) => *wait = longest.into(),
-        Some(_) | None => return body,
+    if let Some(wait) = answer.get_mut("retry_after_ms")
+        && wait.as_u64().is_none_or(|wait| wait > longest)
+    {
+        *wait = longest.into();
+    }
+    if let Some(Value::String(error)) = answer.get_mut("error") {
+        *error = format!("{error} ({request})");
     }
     Value::Object(answer).to_string().into()
 }
@@ -601,6 +608,8 @@ mod tests {
                 assert_eq!(wait.map(|wait| wait.to_str().unwrap()), header_then);
                 let body = read_json(answer).await;
                 assert_eq!(body["retry_after_ms"], body_then);
+                // The SDK's errors do not say which request failed.
+                assert_eq!(body["error"], "no (POST /x)");
             }
         }
     }

@@ -1,0 +1,203 @@
+//! The sections of docs/troubleshooting.md that messages lead to.
+//!
+//! Invariant: their names stay. They stand in messages that people have got, and a test compares them with the page.
+
+use super::Reply;
+use crate::{
+    command::{Denied, Misuse},
+    matrix::{NoPower, NotConfidential},
+    remote_control::{Cause, Ending, NotSpawned},
+};
+
+/// Where the documentation of this build is to be read, without a slash at its end; set by whoever builds rcbot for others. Without it,
+/// messages name the file.
+const DOCUMENTATION: Option<&str> = option_env!("RCBOT_DOCUMENTATION");
+
+macro_rules! topics {
+    ($($topic:ident => $name:literal,)*) => {
+        /// What there is to be read about.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[expect(missing_docs, reason = "the page says it")]
+        pub enum Topic { $($topic,)* }
+
+        impl Topic {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$topic,)*];
+
+            /// What the page calls it.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$topic => $name,)* }
+            }
+        }
+    };
+}
+
+topics! {
+    AlreadyServed => "already-served",
+    ClaudeAccount => "claude-account",
+    ClaudeAsks => "claude-asks",
+    ClaudeCommand => "claude-command",
+    CommandNotFound => "command-not-found",
+    CutOff => "cut-off",
+    DirectoryNotTrusted => "directory-not-trusted",
+    Edits => "edits",
+    ExecutedBefore => "executed-before",
+    HostDoesNotAnswer => "host-does-not-answer",
+    IdentityChanged => "identity-changed",
+    NoAnswerFromHomeserver => "no-answer-from-homeserver",
+    NoConversationStarts => "no-conversation-starts",
+    NoIdentity => "no-identity",
+    NoLink => "no-link",
+    NotEncrypted => "not-encrypted",
+    NotEnded => "not-ended",
+    NotListed => "not-listed",
+    NotVerified => "not-verified",
+    OpenRoom => "open-room",
+    Overheard => "overheard",
+    PowerLevel => "power-level",
+    ServiceUnreachable => "service-unreachable",
+    TooFewFiles => "too-few-files",
+    TooLate => "too-late",
+    Undecryptable => "undecryptable",
+    UnknownError => "unknown-error",
+    Unresponsive => "unresponsive",
+}
+
+impl Topic {
+    pub(super) fn of_denied(denied: &Denied) -> Option<Self> {
+        Some(match denied {
+            Denied::NoPower(NoPower::NotListed) => Self::NotListed,
+            Denied::NoPower(NoPower::PowerLevel { .. }) => Self::PowerLevel,
+            Denied::NoPower(NoPower::NotInviteOnly { .. } | NoPower::OpenToAllMembers { .. }) => {
+                Self::OpenRoom
+            }
+            Denied::NotEncrypted => Self::NotEncrypted,
+            Denied::UnsignedDevice | Denied::UnknownDevice => Self::NotVerified,
+            Denied::IdentityChanged => Self::IdentityChanged,
+            Denied::Replayed => Self::ExecutedBefore,
+            Denied::TooOld => Self::TooLate,
+            Denied::NoFacts(_) => Self::NoAnswerFromHomeserver,
+            Denied::NoPower(NoPower::NotAMember | NoPower::UnknownVersion)
+            | Denied::Redacted
+            | Denied::NotRecorded => return None,
+        })
+    }
+
+    pub(super) fn of_misuse(misuse: &Misuse) -> Option<Self> {
+        match misuse {
+            Misuse::Edited => Some(Self::Edits),
+            Misuse::HostDoesNotAnswer(_) => Some(Self::HostDoesNotAnswer),
+            _ => None,
+        }
+    }
+
+    pub(super) fn of_undeliverable(reason: &NotConfidential) -> Option<Self> {
+        Some(match reason {
+            NotConfidential::NoIdentity => Self::NoIdentity,
+            NotConfidential::IdentityChanged => Self::IdentityChanged,
+            NotConfidential::NoReadableDevice => Self::NotVerified,
+            NotConfidential::Overheard => Self::Overheard,
+            NotConfidential::RoomRefused { .. } => return None,
+        })
+    }
+
+    pub(super) fn of_ending(ending: &Ending) -> Option<Self> {
+        match ending {
+            Ending::NotSpawned(reason) => match reason {
+                NotSpawned::CommandNotFound { .. } => Some(Self::CommandNotFound),
+                NotSpawned::TooFewDescriptors { .. } => Some(Self::TooFewFiles),
+                NotSpawned::Unresponsive { .. } => Some(Self::Unresponsive),
+                NotSpawned::NotExecutable { .. }
+                | NotSpawned::DirectoryGone { .. }
+                | NotSpawned::DirectoryForbidden { .. }
+                | NotSpawned::Other { .. } => None,
+            },
+            Ending::ExitedBeforeLink { cause, .. } | Ending::NoLink { cause, .. } => {
+                cause.map_or(Some(Self::NoLink), Self::of_cause)
+            }
+            Ending::Exited { cause, .. } => cause.and_then(Self::of_cause),
+            Ending::CutOff { .. } => Some(Self::CutOff),
+            Ending::Stopped | Ending::Expired | Ending::HostRestarted | Ending::Completed => None,
+        }
+    }
+
+    pub(super) fn of_cause(cause: Cause) -> Option<Self> {
+        Some(match cause {
+            Cause::NotLoggedIn
+            | Cause::LoginRefused
+            | Cause::ApiKey
+            | Cause::LongLivedToken
+            | Cause::ForeignEndpoint
+            | Cause::TelemetryOff
+            | Cause::SwitchedOff
+            | Cause::Policy
+            | Cause::NotEnabled
+            | Cause::PolicyUnreadable
+            | Cause::TrustedDevices
+            | Cause::AccessDenied => Self::ClaudeAccount,
+            Cause::WorkspaceNotTrusted | Cause::HomeDirectory => Self::DirectoryNotTrusted,
+            Cause::TooOld | Cause::CommandLine | Cause::NeedsTerminal | Cause::NotInstalled => {
+                Self::ClaudeCommand
+            }
+            Cause::Certificate
+            | Cause::Network
+            | Cause::ServiceBusy
+            | Cause::ServiceFails
+            | Cause::EnvironmentLost => Self::ServiceUnreachable,
+            Cause::StalePointer | Cause::AlreadyServed => Self::AlreadyServed,
+            Cause::ConsentAsked | Cause::SpawnModeAsked => Self::ClaudeAsks,
+            Cause::ProgramGone | Cause::DirectoryGone | Cause::ConversationsFail => {
+                Self::NoConversationStarts
+            }
+            Cause::Unknown => Self::UnknownError,
+            Cause::NothingToResume => return None,
+        })
+    }
+}
+
+impl Reply {
+    /// The same, with where to read more at its end.
+    pub(super) fn more(self, topic: impl Into<Option<Topic>>) -> Self {
+        match topic.into() {
+            Some(topic) => self.leading_to(DOCUMENTATION, topic),
+            None => self,
+        }
+    }
+
+    fn leading_to(self, documentation: Option<&str>, topic: Topic) -> Self {
+        let name = topic.name();
+        let (plain, html) = if let Some(base) = documentation {
+            let address = format!("{base}/troubleshooting.md#{name}");
+            let href = html_escape::encode_double_quoted_attribute(&address);
+            let link = format!("<a href=\"{href}\">{name}</a>");
+            (address, link)
+        } else {
+            // As code, as clients take a name that ends in `.md` for an address in Moldova.
+            let place = format!("docs/troubleshooting.md#{name}");
+            (format!("`{place}`"), format!("<code>{place}</code>"))
+        };
+        Self {
+            plain: format!("{} More: {plain}", self.plain),
+            html: format!("{} More: {html}", self.html),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_leads_to_the_page_that_was_given_or_names_it_as_no_address() {
+        let said = Reply::new("Not done.");
+        let named = said.clone().leading_to(None, Topic::NotListed);
+        assert_eq!(
+            named.html,
+            "Not done. More: <code>docs/troubleshooting.md#not-listed</code>"
+        );
+        let link = said.leading_to(Some("https://example.org/docs"), Topic::NotListed);
+        let address = "https://example.org/docs/troubleshooting.md#not-listed";
+        assert_eq!(link.plain, format!("Not done. More: {address}"));
+        assert!(link.html.contains(&format!("<a href=\"{address}\">")));
+    }
+}
