@@ -469,8 +469,12 @@ where
     let noting = |matrix| {
         let (asked, failed) = (question(matrix), &failed);
         async move {
-            let noted = |fault: &Fault| drop(failed.set(Chain(fault).to_string()));
-            asked.await.inspect_err(noted)
+            asked.await.inspect_err(|fault| {
+                // Other faults are of this host, and name files that the room need not know.
+                if fault.is_passing() {
+                    drop(failed.set(Chain(fault).to_string()));
+                }
+            })
         }
     };
     match timeout(LONGEST_WAIT, matrix.until_taken(noting)).await {

@@ -118,7 +118,7 @@ pub(crate) enum Denied {
     TooOld,
     /// The record of executed commands cannot be written.
     NotRecorded,
-    /// The homeserver did not tell all that the decision needs: this request failed first, if one did.
+    /// The homeserver did not tell all that the decision needs: what failed first of what was asked, if something did.
     NoFacts(Option<String>),
 }
 

@@ -347,6 +347,17 @@ mod tests {
     }
 
     #[test]
+    fn a_homeserver_that_does_not_answer_is_named_with_the_request_in_short_and_without_markup() {
+        let failed = format!("[502] **no** (GET `/state`) {}", "x".repeat(5_000));
+        let said = denied(&Denied::NoFacts(Some(failed))).plain;
+        let begin = "Not done: the homeserver did not answer when I asked for your power level here ([502] no (GET /state) xx";
+        assert!(said.starts_with(begin), "{said}");
+        assert!(said.len() < 500 && said.contains("). Try again in a moment."));
+        let unknown = denied(&Denied::NoFacts(None)).plain;
+        assert!(unknown.contains("power level here. Try again"), "{unknown}");
+    }
+
+    #[test]
     fn what_was_misspelt_is_reported_with_what_may_have_been_meant() {
         let meant = |text: &str| {
             let misuse = parse("!rc", text)?.err()?;
