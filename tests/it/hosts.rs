@@ -198,6 +198,9 @@ async fn two_hosts_behind_proxies(alice: &Person) -> ([Proxy; 2], [Bot; 2]) {
     let first = first.start(alice).await;
     let second = of_host("build2", &["two"], Some(&first)).through(&proxies[1]);
     let bots = [first, second.start(alice).await];
+    for bot in &bots {
+        wait_for_announcement(bot, alice).await;
+    }
     (proxies, bots)
 }
 
@@ -206,9 +209,6 @@ async fn two_hosts_behind_proxies(alice: &Person) -> ([Proxy; 2], [Bot; 2]) {
 async fn where_the_first_bot_is_slow_two_claim_the_answer_and_one_gives_it() {
     let alice = person("alice").await;
     let (proxies, bots) = two_hosts_behind_proxies(&alice).await;
-    for bot in &bots {
-        wait_for_announcement(bot, &alice).await;
-    }
     let slow = usize::from(bots[0].user_id() > bots[1].user_id());
     let [held, held_of_slow] = [1 - slow, slow].map(|bot| proxies[bot].on(signals).hold());
     let asked = bots[0].send(&alice, "help").await;
@@ -257,7 +257,6 @@ async fn an_overview_is_corrected_when_a_host_that_seemed_dead_shows_that_it_run
     let alice = person("alice").await;
     let (proxies, bots) = two_hosts_behind_proxies(&alice).await;
     for bot in &bots {
-        wait_for_announcement(bot, &alice).await;
         bot.wait_until_known_to(&alice).await;
     }
     let first = usize::from(bots[0].user_id() > bots[1].user_id());
