@@ -228,7 +228,7 @@ impl Overview {
     }
 }
 
-/// Asks for an overview of all. It comes once, whoever is ready to give it.
+/// Asks for an overview of all. It comes once, from one of them.
 async fn time_status(bots: &[Bot], alice: &Person, one_is_killed: bool) -> Result<Overview> {
     let (time, asked, answer) = time_answer(&bots[0], alice, "status").await?;
     for bot in bots {

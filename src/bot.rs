@@ -210,7 +210,7 @@ struct Bot {
     stop_orders: HashMap<u64, Answer>,
     /// Whether everything that a start needs is being tried.
     is_examining: bool,
-    /// The logs that are followed; whoever follows one follows no other.
+    /// The logs that are followed; each person follows one at most.
     follows: HashMap<OwnedUserId, Follow>,
     tasks: JoinSet<()>,
     service_manager: ServiceManager,

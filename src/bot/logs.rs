@@ -1,4 +1,4 @@
-//! What a session printed, in the direct message of whoever asks: once, or in one message that is edited for a while.
+//! What a session printed, in the direct message of the person who asks: once, or in one message that is edited for a while.
 //!
 //! Invariant: each edit goes the way of a first showing: its reader may command at that moment, and the bot and they are the only ones in the room
 //! that the message is in.

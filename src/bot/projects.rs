@@ -306,7 +306,7 @@ impl Projects {
         });
         let unreadable = found.roots.iter().filter(|seen| seen.is_err()).count();
         let seen = || found.roots.iter().flatten();
-        // Whoever looks for a word looks for nothing else.
+        // Someone who looks for a word looks for nothing else.
         let counted = || seen().filter(|_| word.is_none());
         let list = List {
             prefix: &self.config.command_prefix,

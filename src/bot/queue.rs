@@ -67,7 +67,7 @@ pub(super) enum Limited {
     Refusal,
     /// It is noted that they command too often.
     Excess,
-    /// They are told that they cannot be decrypted, with these devices. Whoever follows the advice and tries again has an answer, but
+    /// They are told that they cannot be decrypted, with these devices. Someone who follows the advice and tries again gets an answer, but
     /// not all that people say to one another is meant for the bot.
     Undecryptable { devices: u64 },
     /// The same with any devices, which somebody may change all the time.

@@ -356,7 +356,7 @@ impl Inbox {
     }
 }
 
-/// A number for the devices of a user, as the store has them. Whoever follows the advice to verify one has another number.
+/// A number for the devices of a user, as the store has them. It changes when the user follows the advice to verify one.
 async fn digest_of_devices(client: &Client, user: &UserId) -> u64 {
     let mut digest = DefaultHasher::new();
     match client.encryption().get_user_devices(user).await {

@@ -1,4 +1,4 @@
-//! What comes of an edit, and of what cannot be decrypted: no command, and a word to whoever waits for one.
+//! What comes of an edit, and of what cannot be decrypted: no command, and an answer to those who wait for one.
 
 use matrix_sdk::ruma::{
     OwnedEventId, TransactionId, api::client::message::send_message_event, serde::Raw,
@@ -104,7 +104,7 @@ async fn whoever_cannot_be_decrypted_is_answered_again_once_their_devices_have_c
     let second = babble(&telephone, &bot).await;
     bot.wait_for_log_times("event in the admin room cannot be decrypted", 2)
         .await;
-    // As they were told to.
+    // As the answer said.
     alice.verify(&telephone).await;
     bot.request(&alice, "status").await;
     let third = babble(&telephone, &bot).await;

@@ -516,7 +516,7 @@ pub(crate) fn extended(project: &ProjectName, end: Option<End>) -> Reply {
     })
 }
 
-/// For those who have the link of a session that is over and began at this time; after how it ended, where that is to be told.
+/// For those who have the link of a session that is over and began at this time; below the sentence that says how it ended, if there is one.
 pub(crate) fn link_is_void(
     project: &ProjectName,
     how: Option<Reply>,

@@ -9,7 +9,7 @@ use crate::{
     remote_control::{Cause, Ending, NotSpawned},
 };
 
-/// Where the documentation of this build is to be read, without a slash at its end; set by whoever builds rcbot for others. Without it,
+/// Where the documentation of this build is to be read, without a slash at its end; set where rcbot is built for others. Without it,
 /// messages name the file.
 const DOCUMENTATION: Option<&str> = option_env!("RCBOT_DOCUMENTATION");
 
