@@ -31,14 +31,14 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use self::authorization::{Authorization, MasterKey, NotAKey};
-pub use self::document::FileError;
+pub(crate) use self::authorization::{Authorization, MasterKey};
+pub(crate) use self::document::FileError;
 use self::file::File;
-pub use self::host::{HostName, InvalidHostName};
-pub use self::places::Places;
+pub(crate) use self::host::HostName;
+pub(crate) use self::places::Places;
 pub(crate) use self::problem::Refusal;
-pub use self::problem::{Problem, Problems};
-pub use self::roots::{Found, ProjectRoot, Seen};
+pub(crate) use self::problem::{Problem, Problems};
+pub(crate) use self::roots::{Found, ProjectRoot, Seen};
 use crate::{
     remote_control::{Project, ProjectName},
     secret::{Password, Token},
@@ -54,43 +54,43 @@ const MISSING: &str = "`rcbot init` writes one, or copy config.example.yaml to i
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The file that says all this. Absolute.
-    pub file: PathBuf,
+    pub(crate) file: PathBuf,
     /// Where the homeserver's client-server API is. `http` or `https`, without user and password.
-    pub homeserver_url: Url,
+    pub(crate) homeserver_url: Url,
     /// The name in which the user ids of this homeserver end.
-    pub server_name: OwnedServerName,
+    pub(crate) server_name: OwnedServerName,
     /// How the bot logs in.
-    pub login: LoginMethod,
+    pub(crate) login: LoginMethod,
     /// The bot's own user, on this homeserver.
-    pub bot_user: OwnedUserId,
+    pub(crate) bot_user: OwnedUserId,
     /// The name that the bot shows in rooms.
-    pub display_name: String,
+    pub(crate) display_name: String,
     /// The one room in which commands count.
-    pub admin_room: OwnedRoomOrAliasId,
+    pub(crate) admin_room: OwnedRoomOrAliasId,
     /// What this host is called, where several share the admin room; each has a bot.
-    pub host: Option<HostName>,
+    pub(crate) host: Option<HostName>,
     /// The first word of every command: not empty, without white space or backticks.
-    pub command_prefix: String,
+    pub(crate) command_prefix: String,
     /// Who may give commands.
-    pub authorization: Authorization,
+    pub(crate) authorization: Authorization,
     /// Which devices are trusted, and with what.
-    pub encryption: Encryption,
+    pub(crate) encryption: Encryption,
     /// How much is too much.
-    pub limits: Limits,
+    pub(crate) limits: Limits,
     /// Older commands are ignored.
-    pub max_command_age: Duration,
+    pub(crate) max_command_age: Duration,
     /// Where the bot keeps its files. Absolute; may not exist yet.
-    pub data_dir: PathBuf,
+    pub(crate) data_dir: PathBuf,
     /// What sessions can run in; at least one, unless there are roots.
-    pub projects: BTreeMap<ProjectName, ConfiguredProject>,
+    pub(crate) projects: BTreeMap<ProjectName, ConfiguredProject>,
     /// Directories whose folders are projects too.
-    pub project_roots: Vec<ProjectRoot>,
+    pub(crate) project_roots: Vec<ProjectRoot>,
     warnings: Vec<Problem>,
 }
 
 /// How the bot logs in.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LoginMethod {
+pub(crate) enum LoginMethod {
     /// As an appservice's user.
     Appservice {
         /// The registration file. Absolute; not looked at yet.
@@ -104,27 +104,27 @@ pub enum LoginMethod {
 
 /// How much is too much.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// How many commands of one user are looked at within a minute.
-    pub commands_per_minute: usize,
+    pub(crate) commands_per_minute: usize,
     /// How many sessions there may be at once. `None`: one for each project.
-    pub max_sessions: Option<usize>,
+    pub(crate) max_sessions: Option<usize>,
 }
 
 /// A project, and who may use it.
 #[derive(Debug, Clone)]
-pub struct ConfiguredProject {
+pub(crate) struct ConfiguredProject {
     /// What runs, and how.
-    pub project: Project,
+    pub(crate) project: Project,
     /// What a sender needs for this project, in place of [`Authorization::power_level`].
-    pub power_level: Option<i64>,
+    pub(crate) power_level: Option<i64>,
     /// What rings for those who have the link of its session.
-    pub notify: Vec<Notification>,
+    pub(crate) notify: Vec<Notification>,
 }
 
 /// What those who have a session's link may want to know at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Notification {
+pub(crate) enum Notification {
     /// The session ended without a stop, or is about to.
     Ended,
     /// It is cut off from its service.
@@ -137,16 +137,16 @@ pub enum Notification {
 
 /// Which devices are trusted, and with what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Encryption {
+pub(crate) struct Encryption {
     /// Whose messages count, and who can read ours.
-    pub devices: Devices,
+    pub(crate) devices: Devices,
     /// Whether a command must have been encrypted.
-    pub require_encrypted_commands: RequireEncryptedCommands,
+    pub(crate) require_encrypted_commands: RequireEncryptedCommands,
 }
 
 /// Whose messages count, and who can read ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Devices {
+pub(crate) enum Devices {
     /// Only devices that their owner has signed.
     CrossSigned,
     /// Every device of the user, also one that an intruder has added.
@@ -155,7 +155,7 @@ pub enum Devices {
 
 /// Whether a command must have been encrypted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RequireEncryptedCommands {
+pub(crate) enum RequireEncryptedCommands {
     /// Where the admin room is encrypted.
     Auto,
     /// In every room.
@@ -166,7 +166,7 @@ pub enum RequireEncryptedCommands {
 
 impl Config {
     /// The power level that any command needs, those included that are about a project which says otherwise.
-    pub fn least_power_level(&self) -> i64 {
+    pub(crate) fn least_power_level(&self) -> i64 {
         let of_projects = self.projects.values().map(|project| project.power_level);
         let of_roots = self.project_roots.iter().map(|root| root.power_level);
         let all = of_projects.chain(of_roots).flatten();
@@ -174,7 +174,7 @@ impl Config {
     }
 
     /// The power level for a project that is not known any more, such as a folder that went: the highest that it may have needed.
-    pub fn power_level_of_unknown(&self) -> i64 {
+    pub(crate) fn power_level_of_unknown(&self) -> i64 {
         let of_roots = self.project_roots.iter().map(|root| root.power_level);
         let of_root = |level: Option<i64>| level.unwrap_or(self.authorization.power_level);
         let highest = of_roots.map(of_root).max();
@@ -183,7 +183,7 @@ impl Config {
 
     /// Reads and checks a file. Relative paths in it begin at the folder that it is in.
     /// The error has everything that is wrong, each with line, key, what was found and what is wanted.
-    pub fn load(path: &Path) -> Result<Self, FileError> {
+    pub(crate) fn load(path: &Path) -> Result<Self, FileError> {
         let text = document::text_of(path, MISSING)?;
         let mut config = Self::from_text(path, &text)?;
         let metadata = fs::metadata(path).map_err(FileError::unreadable(path))?;
@@ -198,7 +198,7 @@ impl Config {
     }
 
     /// Checks what a file says, or is to say.
-    pub fn from_text(path: &Path, text: &str) -> Result<Self, FileError> {
+    pub(crate) fn from_text(path: &Path, text: &str) -> Result<Self, FileError> {
         let absolute = std::path::absolute(path).map_err(FileError::unreadable(path))?;
         let folder = absolute.parent().unwrap_or(&absolute);
         let config = Self::parse(path, text, folder)?;
@@ -225,13 +225,13 @@ impl Config {
     }
 
     /// What is allowed and yet doubtful, such as an address without TLS.
-    pub fn warnings(&self) -> &[Problem] {
+    pub(crate) fn warnings(&self) -> &[Problem] {
         &self.warnings
     }
 
     /// The projects and roots in which no session can start as things are now, and why. It concerns only them: a directory can come
     /// back while the bot runs, such as one on a disk that is mounted late.
-    pub fn unusable_directories(&self) -> impl Iterator<Item = (String, String)> {
+    pub(crate) fn unusable_directories(&self) -> impl Iterator<Item = (String, String)> {
         let projects = self.projects.iter();
         let projects = projects.map(|(name, it)| (name.to_string(), &it.project.directory));
         let roots = self.project_roots.iter();

@@ -35,11 +35,7 @@ pub(crate) const CONTENT: [&str; 3] = [LOCK, MATRIX, SESSIONS];
 
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[expect(
-    missing_docs,
-    reason = "the messages and the names of the fields say it"
-)]
-pub enum DataDirError {
+pub(crate) enum DataDirError {
     #[error("cannot use {path}, the data directory or a file in it")]
     Unusable { path: PathBuf, source: io::Error },
     #[error(
@@ -69,7 +65,7 @@ pub struct DataDir {
 
 impl DataDir {
     /// Makes the directory if need be, closes it to others, and locks it.
-    pub fn open(path: &Path) -> Result<Self, DataDirError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, DataDirError> {
         let real_path = atomic_file::create_folder(path)
             .and_then(|()| close_to_others(path))
             .and_then(|()| path.canonicalize())
@@ -96,17 +92,17 @@ impl DataDir {
     }
 
     /// The folder of the session records.
-    pub fn sessions(&self) -> PathBuf {
+    pub(crate) fn sessions(&self) -> PathBuf {
         sessions(&self.path)
     }
 
     /// The operator's socket.
-    pub fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.path.join(SOCKET)
     }
 
     /// The folder of the Matrix stores.
-    pub fn matrix(&self) -> PathBuf {
+    pub(crate) fn matrix(&self) -> PathBuf {
         matrix(&self.path)
     }
 }
@@ -127,18 +123,18 @@ fn unusable(path: &Path, source: io::Error) -> DataDirError {
 }
 
 /// The folder of the session records in a data directory, for those who look into one that is not theirs.
-pub fn sessions(data_dir: &Path) -> PathBuf {
+pub(crate) fn sessions(data_dir: &Path) -> PathBuf {
     data_dir.join(SESSIONS)
 }
 
 /// The folder of the Matrix stores in a data directory, for the same.
-pub fn matrix(data_dir: &Path) -> PathBuf {
+pub(crate) fn matrix(data_dir: &Path) -> PathBuf {
     data_dir.join(MATRIX)
 }
 
 /// The process of the bot that runs with a data directory. It is looked up and not found out by trying the lock, which would
 /// keep out a bot that starts at that moment.
-pub fn process_running_with(data_dir: &Path) -> Option<i32> {
+pub(crate) fn process_running_with(data_dir: &Path) -> Option<i32> {
     let lock = data_dir.join(LOCK).canonicalize().ok()?;
     let inode = fs::metadata(&lock).ok()?.ino();
     let locks = procfs::locks().ok()?.into_iter();

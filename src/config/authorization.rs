@@ -20,10 +20,10 @@ const LENGTH: usize = 43;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Authorization {
     /// The power level that a sender needs in the admin room.
-    pub power_level: i64,
+    pub(crate) power_level: i64,
     /// If not empty: only these, and still with the power level. The key is that of the user's identity; `None`: whichever
     /// identity is seen first.
-    pub users: BTreeMap<OwnedUserId, Option<MasterKey>>,
+    pub(crate) users: BTreeMap<OwnedUserId, Option<MasterKey>>,
 }
 
 impl Authorization {

@@ -65,10 +65,6 @@ pub(crate) struct Document<'a> {
 
 /// Why a file that people write is not accepted.
 #[derive(Debug, thiserror::Error)]
-#[expect(
-    missing_docs,
-    reason = "the messages and the names of the fields say it"
-)]
 pub enum FileError {
     #[error("there is no {path}: {remedy}")]
     Missing { path: PathBuf, remedy: &'static str },

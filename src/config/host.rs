@@ -7,23 +7,23 @@ const LONGEST: usize = 253;
 
 /// The name of a host, as people address it: ASCII letters, digits, `-`, `_`, `.`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct HostName(String);
+pub(crate) struct HostName(String);
 
 /// A text that cannot name a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a host's name is up to {LONGEST} ASCII letters, digits, '-', '_' or '.'")]
-pub struct InvalidHostName;
+pub(crate) struct InvalidHostName;
 
 impl HostName {
     /// The name of this host by the system; one that cannot be told, or addressed, is `unknown-host`.
-    pub fn of_system() -> Self {
+    pub(crate) fn of_system() -> Self {
         let name = nix::unistd::gethostname().ok();
         let name = name.and_then(|name| name.to_str()?.parse().ok());
         name.unwrap_or_else(|| Self("unknown-host".to_owned()))
     }
 
     /// The name as people type it.
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }

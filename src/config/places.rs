@@ -19,21 +19,21 @@ use crate::remote_control::{ProjectName, STOP_GRACE};
 
 /// Where sessions are, and what can have one.
 #[derive(Debug)]
-pub struct Places {
+pub(crate) struct Places {
     /// Where the bot keeps its files. Absolute.
-    pub data_dir: PathBuf,
+    pub(crate) data_dir: PathBuf,
     /// The projects, and how long a session of each has to end by itself.
-    pub projects: BTreeMap<ProjectName, Duration>,
+    pub(crate) projects: BTreeMap<ProjectName, Duration>,
     /// How long a session has of a project that is not among them, such as one found below a root.
-    pub stop_grace: Duration,
+    pub(crate) stop_grace: Duration,
     /// What is wrong in the file.
-    pub problems: Option<Problems>,
+    pub(crate) problems: Option<Problems>,
 }
 
 impl Places {
     /// Reads a file.
     /// As [`Config::load`], but for what is wrong elsewhere in the file.
-    pub fn load(path: &Path) -> Result<Self, FileError> {
+    pub(crate) fn load(path: &Path) -> Result<Self, FileError> {
         let problems = match Config::load(path) {
             Ok(config) => return Ok(config.into()),
             Err(FileError::Invalid(problems)) => problems,

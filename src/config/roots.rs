@@ -22,37 +22,37 @@ const MOST_ENTRIES: usize = 10_000;
 
 /// A directory whose folders are projects.
 #[derive(Debug, Clone)]
-pub struct ProjectRoot {
+pub(crate) struct ProjectRoot {
     /// Where it is. Absolute; may be a symbolic link, and may not exist.
-    pub directory: PathBuf,
+    pub(crate) directory: PathBuf,
     /// What a sender needs for its projects, in place of [`Authorization::power_level`](super::Authorization::power_level).
-    pub power_level: Option<i64>,
+    pub(crate) power_level: Option<i64>,
     /// What rings for those who have the link of a session in its projects.
-    pub notify: Vec<Notification>,
+    pub(crate) notify: Vec<Notification>,
     /// How sessions run in its projects.
-    pub settings: SessionSettings,
+    pub(crate) settings: SessionSettings,
 }
 
 /// What is below the roots.
 #[derive(Debug, Clone, Default)]
-pub struct Found {
+pub(crate) struct Found {
     /// The directory of each project.
-    pub projects: BTreeMap<ProjectName, PathBuf>,
+    pub(crate) projects: BTreeMap<ProjectName, PathBuf>,
     /// What was seen of each root, in the order of the configuration; or why it cannot be read.
-    pub roots: Vec<Result<Seen, String>>,
+    pub(crate) roots: Vec<Result<Seen, String>>,
 }
 
 /// What is below one root.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Seen {
+pub(crate) struct Seen {
     /// The projects that are its own: of two roots with the same name, the first wins.
-    pub projects: Vec<ProjectName>,
+    pub(crate) projects: Vec<ProjectName>,
     /// Folders whose names cannot be a project's.
-    pub unfit: usize,
+    pub(crate) unfit: usize,
     /// Symbolic links to a directory outside the root, or to a hidden one.
-    pub outside: usize,
+    pub(crate) outside: usize,
     /// Whether there is more than was looked at.
-    pub is_cut: bool,
+    pub(crate) is_cut: bool,
 }
 
 /// A root as it is now, without symbolic links, and what below it belongs to others.
@@ -63,13 +63,13 @@ struct Place {
 
 impl Config {
     /// The project of this name: that of the configuration, else a folder below a root. Asks the file system.
-    pub fn project(&self, name: &ProjectName) -> Option<ConfiguredProject> {
+    pub(crate) fn project(&self, name: &ProjectName) -> Option<ConfiguredProject> {
         let configured = self.projects.get(name).cloned();
         configured.or_else(|| self.found_project(name))
     }
 
     /// All folders below the roots that are projects. Asks the file system.
-    pub fn look_below_roots(&self) -> Found {
+    pub(crate) fn look_below_roots(&self) -> Found {
         let mut found = Found::default();
         let taken = self.taken();
         for root in &self.project_roots {
