@@ -110,10 +110,20 @@ fn choose<'a>(
     hosts: &[&'a Host],
     with_hosts: bool,
 ) -> Result<Place<'a>, Misuse> {
-    let all: Vec<_> = hosts.iter().flat_map(|host| named(host)).collect();
+    // Those that are known by name.
+    let of_host = |host: &'a Host| {
+        let projects = host.projects.iter();
+        projects.map(move |(project, has_session)| Place {
+            host,
+            project: project.clone(),
+            has_session: *has_session,
+        })
+    };
+    let all: Vec<_> = hosts.iter().flat_map(|host| of_host(host)).collect();
     let more = hosts.iter().map(|host| host.unnamed.count).sum();
     let typed = command.project.as_deref();
-    let prefers_active = command.verb.target() == Target::Session;
+    let target = command.verb.target();
+    let prefers_active = [Target::Session, Target::Output].contains(&target);
     let is_active = |place: &&Place<'_>| prefers_active && place.has_session;
     let candidates = match typed {
         None => all.clone(),
@@ -135,7 +145,7 @@ fn choose<'a>(
             more,
         }),
         // A session that is over still has its output.
-        (_, None) if command.verb.needs_session() && !has_active => Err(Misuse::NothingRuns),
+        (_, None) if target == Target::Session && !has_active => Err(Misuse::NothingRuns),
         (several, _) => Err(Misuse::Ambiguous {
             command: command.verb.name(),
             known: as_typed(several),
@@ -146,17 +156,6 @@ fn choose<'a>(
             },
         }),
     }
-}
-
-/// The projects of a host that are known by name.
-fn named(host: &Host) -> impl Iterator<Item = Place<'_>> {
-    host.projects
-        .iter()
-        .map(move |(project, has_session)| Place {
-            host,
-            project: project.clone(),
-            has_session: *has_session,
-        })
 }
 
 /// Those of this very name, also where only a digest tells.

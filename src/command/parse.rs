@@ -74,67 +74,53 @@ pub(crate) struct Excerpt {
 pub(crate) enum Target {
     /// A project, with a session or without.
     Project,
-    /// The session of a project: where one has a session, none without is meant.
+    /// The session of a project: without one there is nothing to do.
     Session,
+    /// What a project's session prints or printed: where one has a session, none without is meant.
+    Output,
     /// The host as a whole.
     Host,
 }
 
-/// What each verb is called.
-const VERBS: [&str; 9] = [
-    "start", "resume", "stop", "extend", "logs", "status", "projects", "doctor", "help",
-];
-
 impl Verb {
-    /// Whether there is nothing to do without a session.
-    pub(crate) fn needs_session(self) -> bool {
+    /// All of them, as they are without arguments.
+    const ALL: [Self; 9] = [
+        Self::Start,
+        Self::Resume,
+        Self::Stop,
+        Self::Extend(Duration::ZERO),
+        Self::Logs(Excerpt {
+            lines: None,
+            follow: None,
+        }),
+        Self::Status,
+        Self::Projects,
+        Self::Doctor,
+        Self::Help,
+    ];
+
+    /// What it is called, what it is about, and which options it takes. A resumed session brings back one conversation, and spawns
+    /// no others.
+    fn form(self) -> (&'static str, Target, &'static [&'static str]) {
         match self {
-            Self::Stop | Self::Extend(_) => true,
-            Self::Start
-            | Self::Resume
-            | Self::Logs(_)
-            | Self::Status
-            | Self::Projects
-            | Self::Doctor
-            | Self::Help => false,
+            Self::Start => ("start", Target::Project, &["mode", "spawn", "name"]),
+            Self::Resume => ("resume", Target::Project, &["mode", "name"]),
+            Self::Stop => ("stop", Target::Session, &[]),
+            Self::Extend(_) => ("extend", Target::Session, &[]),
+            Self::Logs(_) => ("logs", Target::Output, &[FOLLOW]),
+            Self::Status => ("status", Target::Host, &[]),
+            Self::Projects => ("projects", Target::Host, &[]),
+            Self::Doctor => ("doctor", Target::Host, &[]),
+            Self::Help => ("help", Target::Host, &[]),
         }
     }
 
     pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Start => "start",
-            Self::Resume => "resume",
-            Self::Stop => "stop",
-            Self::Extend(_) => "extend",
-            Self::Logs(_) => "logs",
-            Self::Status => "status",
-            Self::Projects => "projects",
-            Self::Doctor => "doctor",
-            Self::Help => "help",
-        }
-    }
-
-    /// The options that it takes. A resumed session brings back one conversation, and spawns no others.
-    fn options(self) -> &'static [&'static str] {
-        match self {
-            Self::Start => &["mode", "spawn", "name"],
-            Self::Resume => &["mode", "name"],
-            Self::Logs(_) => &[FOLLOW],
-            Self::Stop
-            | Self::Extend(_)
-            | Self::Status
-            | Self::Doctor
-            | Self::Projects
-            | Self::Help => &[],
-        }
+        self.form().0
     }
 
     pub(crate) fn target(self) -> Target {
-        match self {
-            Self::Start | Self::Resume => Target::Project,
-            Self::Stop | Self::Extend(_) | Self::Logs(_) => Target::Session,
-            Self::Status | Self::Projects | Self::Doctor | Self::Help => Target::Host,
-        }
+        self.form().1
     }
 }
 
@@ -150,23 +136,16 @@ impl fmt::Display for Command {
                 .to_string()
                 .replace(' ', "")
         };
-        match self.verb {
-            Verb::Extend(by) => write!(formatter, " {}", as_word(by))?,
-            Verb::Logs(Excerpt { lines, follow }) => {
-                if let Some(lines) = lines {
-                    write!(formatter, " {lines}")?;
-                }
-                if let Some(follow) = follow {
-                    write!(formatter, " --{FOLLOW} {}", as_word(follow))?;
-                }
+        if let Verb::Extend(by) = self.verb {
+            write!(formatter, " {}", as_word(by))?;
+        }
+        if let Verb::Logs(Excerpt { lines, follow }) = self.verb {
+            if let Some(lines) = lines {
+                write!(formatter, " {lines}")?;
             }
-            Verb::Start
-            | Verb::Resume
-            | Verb::Stop
-            | Verb::Status
-            | Verb::Projects
-            | Verb::Doctor
-            | Verb::Help => {}
+            if let Some(follow) = follow {
+                write!(formatter, " --{FOLLOW} {}", as_word(follow))?;
+            }
         }
         for option in StartOption::ALL {
             match self.options.get(option) {
@@ -392,7 +371,7 @@ fn in_quotes(text: &str) -> Option<(&str, &str)> {
 }
 
 fn parse_options(verb: Verb, given: &[(&str, Option<Word<'_>>)]) -> Result<Options, Misuse> {
-    let known = verb.options();
+    let (command, _, known) = verb.form();
     let mut options = Options::default();
     for (name, value) in given {
         let mut all = StartOption::ALL.into_iter();
@@ -400,7 +379,7 @@ fn parse_options(verb: Verb, given: &[(&str, Option<Word<'_>>)]) -> Result<Optio
             option.name().eq_ignore_ascii_case(name) && known.contains(&option.name())
         });
         let option = option.ok_or_else(|| Misuse::UnknownOption {
-            command: verb.name(),
+            command,
             name: (*name).to_owned(),
             known,
         })?;
@@ -461,42 +440,42 @@ fn parse_command(word: &str, rest: &str) -> Result<Command, Misuse> {
     let words = all.words.iter().map(|word| without_host(word).0);
     let words: Vec<_> = words.filter(|word| !word.is_empty()).collect();
     let arguments = words.as_slice();
-    let (verb, arguments) = match word.to_ascii_lowercase().as_str() {
-        "start" => (Verb::Start, arguments),
-        "resume" => (Verb::Resume, arguments),
-        "stop" => (Verb::Stop, arguments),
-        "extend" => {
+    let mut verbs = Verb::ALL.into_iter();
+    let Some(verb) = verbs.find(|verb| verb.name().eq_ignore_ascii_case(word)) else {
+        let meant = nearest(word, Verb::ALL.map(Verb::name));
+        let rest = rest.split_whitespace();
+        let meant = meant.map(|verb| [verb].into_iter().chain(rest).collect::<Vec<_>>().join(" "));
+        let word = word.to_owned();
+        return Err(Misuse::UnknownCommand { word, meant });
+    };
+    let (verb, arguments) = match verb {
+        Verb::Extend(_) => {
             let (duration, project) = arguments.split_last().ok_or(Misuse::HowLong)?;
             let by = humantime::parse_duration(duration).ok();
             let by = by.filter(|by| EXTENSIONS.contains(by));
             (Verb::Extend(by.ok_or(Misuse::HowLong)?), project)
         }
-        "logs" => {
+        Verb::Logs(_) => {
             let follow = parse_follow(&mut all.options)?;
             let (lines, project) = parse_lines(arguments)?;
             (Verb::Logs(Excerpt { lines, follow }), project)
         }
-        "status" => (Verb::Status, arguments),
-        "projects" => (Verb::Projects, arguments),
-        "doctor" => (Verb::Doctor, arguments),
-        "help" => (Verb::Help, arguments),
-        lower => {
-            let rest = rest.split_whitespace();
-            let meant = nearest(lower, VERBS)
-                .map(|verb| [verb].into_iter().chain(rest).collect::<Vec<_>>().join(" "));
-            let word = word.to_owned();
-            return Err(Misuse::UnknownCommand { word, meant });
-        }
+        Verb::Start
+        | Verb::Resume
+        | Verb::Stop
+        | Verb::Status
+        | Verb::Projects
+        | Verb::Doctor
+        | Verb::Help => (verb, arguments),
     };
     let options = parse_options(verb, &all.options)?;
-    let project = match (verb.target(), arguments) {
-        (_, []) => None,
-        (Target::Project | Target::Session, [project]) => Some((*project).to_owned()),
-        (Target::Host, [word]) if verb == Verb::Projects => Some((*word).to_owned()),
-        (Target::Project | Target::Session | Target::Host, _) => {
-            return Err(Misuse::TooManyWords {
-                command: verb.name(),
-            });
+    let takes_word = verb.target() != Target::Host || verb == Verb::Projects;
+    let project = match arguments {
+        [] => None,
+        [project] if takes_word => Some((*project).to_owned()),
+        _ => {
+            let command = verb.name();
+            return Err(Misuse::TooManyWords { command });
         }
     };
     Ok(Command {
@@ -602,11 +581,11 @@ mod tests {
             ),
             (
                 "start website --model opus",
-                unknown("start", "model", Verb::Start.options()),
+                unknown("start", "model", Verb::Start.form().2),
             ),
             (
                 "start website -- x",
-                unknown("start", "", Verb::Start.options()),
+                unknown("start", "", Verb::Start.form().2),
             ),
             (
                 "resume website --spawn worktree",
@@ -620,7 +599,7 @@ mod tests {
             ),
             (
                 "start website --follow",
-                unknown("start", "follow", Verb::Start.options()),
+                unknown("start", "follow", Verb::Start.form().2),
             ),
             (
                 "start website --name fix it",
