@@ -37,7 +37,8 @@ impl Digest {
 
     /// As another bot announces it. One that is larger than any bot makes it says nothing.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Self {
-        Self(bytes.to_vec()).fitting()
+        let fits = bytes.len() <= LARGEST;
+        Self(if fits { bytes.to_vec() } else { Vec::new() })
     }
 
     pub(crate) fn as_bytes(&self) -> &[u8] {
@@ -51,14 +52,6 @@ impl Digest {
             byte.is_some_and(|byte| byte & (1 << (bit % 8)) != 0)
         };
         !self.0.is_empty() && places(name, self.0.len()).all(is_set)
-    }
-
-    fn fitting(self) -> Self {
-        if self.0.len() <= LARGEST {
-            self
-        } else {
-            Self::default()
-        }
     }
 }
 

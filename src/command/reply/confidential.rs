@@ -271,32 +271,39 @@ pub(crate) fn shown(shown: &Shown, room: &RoomId) -> Reply {
 
 /// It cannot be sent in confidence.
 pub(crate) fn undeliverable(secret: &Secret, reason: &NotConfidential) -> Reply {
-    let topic = Topic::of_undeliverable(reason);
-    let reason = match (reason, secret) {
-        (NotConfidential::NoIdentity, _) => {
+    let (why, topic) = match reason {
+        NotConfidential::NoIdentity => (
             "your account has no cross-signing identity, so I cannot tell which devices are yours. Set up encryption \
              (secure backup) in your client's settings, and try again."
-                .to_owned()
+                .to_owned(),
+            Some(Topic::NoIdentity),
+        ),
+        NotConfidential::IdentityChanged => {
+            (format!("{IDENTITY_CHANGED}."), Some(Topic::IdentityChanged))
         }
-        (NotConfidential::IdentityChanged, _) => format!("{IDENTITY_CHANGED}."),
-        (NotConfidential::NoReadableDevice, _) => {
-            "none of your devices is verified. Verify this device in your client's settings, and try again.".to_owned()
+        NotConfidential::NoReadableDevice => (
+            "none of your devices is verified. Verify this device in your client's settings, and try again.".to_owned(),
+            Some(Topic::NotVerified),
+        ),
+        NotConfidential::Overheard => {
+            let what_now = match secret {
+                Secret::Link(_) | Secret::Picture(_) => {
+                    " and end the session, as they may have read it. Leave that room, and start again."
+                }
+                Secret::Shown(_) => ". Leave that room, and try again.",
+            };
+            let why = "somebody else was in our direct message when I sent it. I deleted it";
+            (format!("{why}{what_now}"), Some(Topic::Overheard))
         }
-        (NotConfidential::Overheard, Secret::Link(_) | Secret::Picture(_)) => {
-            "somebody else was in our direct message when I sent it. I deleted it and end the session, as they may have \
-             read it. Leave that room, and start again."
-                .to_owned()
-        }
-        (NotConfidential::Overheard, Secret::Shown(_)) => {
-            "somebody else was in our direct message when I sent it. I deleted it. Leave that room, and try again."
-                .to_owned()
-        }
-        (NotConfidential::RoomRefused { reason }, _) => format!(
-            "the homeserver would not make a direct message with you ({}). Nothing was sent.",
-            unmarked(reason)
+        NotConfidential::RoomRefused { reason } => (
+            format!(
+                "the homeserver would not make a direct message with you ({}). Nothing was sent.",
+                unmarked(reason)
+            ),
+            None,
         ),
     };
-    Reply::new(format!("I cannot send you {secret}: {reason}")).more(topic)
+    Reply::new(format!("I cannot send you {secret}: {why}")).more(topic)
 }
 
 /// Whoever asked for it may not have it any more.

@@ -1,7 +1,5 @@
 //! What is said of a message that nothing came of: its sender may not command, or it is no command.
 
-use std::borrow::Cow;
-
 use matrix_sdk::ruma::UserId;
 
 use super::{Reply, Topic, listed, listed_with};
@@ -16,45 +14,48 @@ pub(super) const IDENTITY_CHANGED: &str = "your cross-signing identity has chang
 
 /// Who may not command is told why.
 pub(crate) fn denied(denied: &Denied) -> Reply {
-    not_done(&why_denied(denied)).more(Topic::of_denied(denied))
-}
-
-fn why_denied(denied: &Denied) -> Cow<'static, str> {
-    Cow::Borrowed(match denied {
-        Denied::NoPower(reason) => return no_power(reason).into(),
-        Denied::NotEncrypted => {
-            "your message was not encrypted, and has to be. Use a client that supports encrypted rooms"
-        }
-        Denied::UnsignedDevice => {
+    let (why, topic) = match denied {
+        Denied::NoPower(reason) => return no_power(reason),
+        Denied::NotEncrypted => (
+            "your message was not encrypted, and has to be. Use a client that supports encrypted rooms",
+            Some(Topic::NotEncrypted),
+        ),
+        Denied::UnsignedDevice => (
             "your device is not verified. Verify the device that you sent this with in its own settings (or set up encryption \
-             there, if it offers no verification), and try again"
-        }
-        Denied::IdentityChanged => IDENTITY_CHANGED,
-        Denied::UnknownDevice => {
+             there, if it offers no verification), and try again",
+            Some(Topic::NotVerified),
+        ),
+        Denied::IdentityChanged => (IDENTITY_CHANGED, Some(Topic::IdentityChanged)),
+        Denied::UnknownDevice => (
             "I cannot tell which device your message came from. Send it once more; if that does not help, verify your \
-             device in your client's settings"
-        }
-        Denied::Redacted => "the message was deleted before I could act on it",
-        Denied::Replayed => {
+             device in your client's settings",
+            Some(Topic::NotVerified),
+        ),
+        Denied::Redacted => ("the message was deleted before I could act on it", None),
+        Denied::Replayed => (
             "I have executed this message before. To do it again, send it again; if you sent it only once, the homeserver \
-             replayed it"
+             replayed it",
+            Some(Topic::ExecutedBefore),
+        ),
+        Denied::TooOld => (
+            "it took too long until I could ask the homeserver about it. If you still want it, send it again",
+            Some(Topic::TooLate),
+        ),
+        Denied::NotRecorded => (
+            "I could not record the command on disk, so I did not execute it. The bot's log on the host says why",
+            None,
+        ),
+        Denied::NoFacts(failed) => {
+            let failed = failed.as_deref();
+            let failed = failed.map(|why| format!(" ({})", cut(why, LONGEST_COMMAND)));
+            return not_done(&format!(
+                "the homeserver did not answer when I asked for your power level here{}. Try again in a moment",
+                failed.unwrap_or_default()
+            ))
+            .more(Topic::NoAnswerFromHomeserver);
         }
-        Denied::TooOld => {
-            "it took too long until I could ask the homeserver about it. If you still want it, send it again"
-        }
-        Denied::NotRecorded => {
-            "I could not record the command on disk, so I did not execute it. The bot's log on the host says why"
-        }
-        Denied::NoFacts(failed) => return no_facts(failed.as_deref()).into(),
-    })
-}
-
-fn no_facts(failed: Option<&str>) -> String {
-    let failed = failed.map(|why| format!(" ({})", cut(why, LONGEST_COMMAND)));
-    format!(
-        "the homeserver did not answer when I asked for your power level here{}. Try again in a moment",
-        failed.unwrap_or_default()
-    )
+    };
+    not_done(why).more(topic)
 }
 
 /// The same in two words, for a device that cannot read the answer: keys go to verified devices only.
@@ -87,19 +88,22 @@ fn not_done(why: &str) -> Reply {
     Reply::new(format!("Not done: {why}."))
 }
 
-fn no_power(reason: &NoPower) -> String {
+fn no_power(reason: &NoPower) -> Reply {
     let or_list = "or let the bot's operator list who may command me in `authorization.users`";
-    match reason {
-        NoPower::NotListed => "you are not on the list of users who may command me".to_owned(),
-        NoPower::NotAMember => "you are not a member of this room".to_owned(),
-        NoPower::PowerLevel { needs: NOBODY, .. } => {
-            "the session runs with options that config.yaml does not allow any more. Stop it, and start it again".to_owned()
-        }
-        NoPower::PowerLevel { has, needs } => {
-            format!(
-                "your power level here is {has}, and this takes {needs}. Ask an administrator of this room"
-            )
-        }
+    let (why, topic) = match reason {
+        NoPower::NotListed => (
+            "you are not on the list of users who may command me".to_owned(),
+            Some(Topic::NotListed),
+        ),
+        NoPower::NotAMember => ("you are not a member of this room".to_owned(), None),
+        NoPower::PowerLevel { needs: NOBODY, .. } => (
+            "the session runs with options that config.yaml does not allow any more. Stop it, and start it again".to_owned(),
+            Some(Topic::PowerLevel),
+        ),
+        NoPower::PowerLevel { has, needs } => (
+            format!("your power level here is {has}, and this takes {needs}. Ask an administrator of this room"),
+            Some(Topic::PowerLevel),
+        ),
         NoPower::NotInviteOnly { join_rule } => {
             let who = match join_rule.as_str() {
                 "public" => "anybody can join this room".to_owned(),
@@ -107,17 +111,22 @@ fn no_power(reason: &NoPower) -> String {
                     format!("people can join this room without an invitation (join rule `{other}`)")
                 }
             };
-            format!("{who}. Make it invite-only in its settings, {or_list}")
+            let why = format!("{who}. Make it invite-only in its settings, {or_list}");
+            (why, Some(Topic::OpenRoom))
         }
-        NoPower::OpenToAllMembers { has, needs } => format!(
-            "everybody in this room has power level {has}, and this takes {needs}. Lower the room's default power level \
-             (`users_default`), {or_list}"
+        NoPower::OpenToAllMembers { has, needs } => (
+            format!(
+                "everybody in this room has power level {has}, and this takes {needs}. Lower the room's default power level \
+                 (`users_default`), {or_list}"
+            ),
+            Some(Topic::OpenRoom),
         ),
-        NoPower::UnknownVersion => {
-            "I do not know rooms of this version. Ask the bot's operator for a newer rcbot"
-                .to_owned()
-        }
-    }
+        NoPower::UnknownVersion => (
+            "I do not know rooms of this version. Ask the bot's operator for a newer rcbot".to_owned(),
+            None,
+        ),
+    };
+    not_done(&why).more(topic)
 }
 
 /// The homeserver shows another identity of a user than the one that the bot knows.
@@ -139,14 +148,11 @@ pub(crate) fn undecryptable() -> Reply {
 
 /// What was typed is no command, or none that can be executed.
 pub(crate) fn misuse(prefix: &str, misuse: &Misuse) -> Reply {
-    Reply::new(why_misuse(prefix, misuse)).more(Topic::of_misuse(misuse))
-}
-
-fn why_misuse(prefix: &str, misuse: &Misuse) -> String {
-    match misuse {
+    let mut topic = None;
+    let text = match misuse {
         Misuse::UnknownCommand { word, meant } => {
+            let meant = meant.as_ref();
             let meant = meant
-                .as_ref()
                 .map(|meant| format!(" Did you mean `{prefix} {}`?", cut(meant, LONGEST_COMMAND)));
             format!(
                 "I do not know the command `{}`.{} `{prefix} help` lists the commands.",
@@ -155,30 +161,34 @@ fn why_misuse(prefix: &str, misuse: &Misuse) -> String {
             )
         }
         Misuse::Edited => {
+            topic = Some(Topic::Edits);
             "I take no commands from edits, so nothing has changed. If you mean it, send it as a new message.".to_owned()
         }
         Misuse::TooManyWords { command } => format!(
             "`{prefix} {command}` takes fewer words than that.{} `{prefix} help` shows how each command is used.",
-            in_quotes(command)
+            match *command {
+                "start" | "resume" =>
+                    " The name of a session goes in quotes: `--name \"fix the build\"`.",
+                _ => "",
+            }
+        ),
+        Misuse::UnknownOption {
+            command,
+            name,
+            known: [],
+        } => format!(
+            "`{prefix} {command}` takes no options, such as `--{}`.",
+            shortened(name)
         ),
         Misuse::UnknownOption {
             command,
             name,
             known,
-        } => {
-            let known: Vec<_> = known.iter().map(|name| format!("`--{name}`")).collect();
-            match known.as_slice() {
-                [] => format!(
-                    "`{prefix} {command}` takes no options, such as `--{}`.",
-                    shortened(name)
-                ),
-                known => format!(
-                    "`{prefix} {command}` has no option `--{}`. It takes {}.",
-                    shortened(name),
-                    known.join(", ")
-                ),
-            }
-        }
+        } => format!(
+            "`{prefix} {command}` has no option `--{}`. It takes `--{}`.",
+            shortened(name),
+            known.join("`, `--")
+        ),
         Misuse::RepeatedOption(option) => {
             format!("`--{option}` is given twice, and only one can count. Say it once.")
         }
@@ -222,10 +232,13 @@ fn why_misuse(prefix: &str, misuse: &Misuse) -> String {
             shortened(name),
             listed(known)
         ),
-        Misuse::HostDoesNotAnswer(host) => format!(
-            "**{host}** does not answer: its bot is not running, or does not reach the homeserver. Sessions there go on. \
-             If it is back soon, it carries this out all the same."
-        ),
+        Misuse::HostDoesNotAnswer(host) => {
+            topic = Some(Topic::HostDoesNotAnswer);
+            format!(
+                "**{host}** does not answer: its bot is not running, or does not reach the homeserver. Sessions there go on. \
+                 If it is back soon, it carries this out all the same."
+            )
+        }
         Misuse::NothingRuns => format!("No session is running. `{prefix} start` starts one."),
         Misuse::Ambiguous {
             command,
@@ -236,7 +249,8 @@ fn why_misuse(prefix: &str, misuse: &Misuse) -> String {
             listed_with(known, *more),
             elsewhere(prefix, *more)
         ),
-    }
+    };
+    Reply::new(text).more(topic)
 }
 
 fn unknown_project(prefix: &str, name: &str, known: &[String], more: usize) -> String {
@@ -250,14 +264,6 @@ fn unknown_project(prefix: &str, name: &str, known: &[String], more: usize) -> S
         elsewhere(prefix, more),
         unfit(name)
     )
-}
-
-/// How a command takes more words, where it does.
-fn in_quotes(command: &str) -> &'static str {
-    match command {
-        "start" | "resume" => " The name of a session goes in quotes: `--name \"fix the build\"`.",
-        _ => "",
-    }
 }
 
 /// What somebody should know who typed the name of a folder that can be no project's.

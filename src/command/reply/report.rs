@@ -23,14 +23,7 @@ pub(crate) fn report(host: &str, summary: &str, findings: &[String]) -> Reply {
         "`rcbot check --verbose` on the host lists all.".to_owned()
     }));
     let head = Reply::new(format!("**Check of {host}**: {summary}"));
-    let (plain, html): (Vec<_>, Vec<_>) = lines
-        .into_iter()
-        .map(|line| (line.plain, line.html))
-        .unzip();
-    Reply {
-        plain: format!("{}\n\n{}", head.plain, plain.join("\n")),
-        html: format!("<p>{}</p><p>{}</p>", head.html, html.join("<br>")),
-    }
+    Reply::paragraphs([head, Reply::lines(lines)])
 }
 
 /// A homeserver's words may stand in it, which must not turn the rest into code.

@@ -14,229 +14,153 @@ pub(crate) fn not_started(
     ending: &Ending,
     place: &Place,
 ) -> Reply {
-    Failure::of_start(prefix, project, ending, place).told("did not start", "")
+    let failure = Failure::of(prefix, project, ending, place, true);
+    failure.reply(Mark::Failed, project, "did not start", "")
 }
 
 /// Why something went wrong, and what to do about it: the two lines of each failure.
-struct Failure<'a> {
-    project: &'a ProjectName,
-    /// A clause, or a sentence of its own.
-    why: Why,
+struct Failure {
+    /// Ends the sentence about the project: a clause behind a colon, or the probable cause.
+    why: String,
     /// A sentence.
     remedy: Option<String>,
     topic: Option<Topic>,
 }
 
-enum Why {
-    /// What happened.
-    Clause(String),
-    /// What the program says, as it is understood.
-    ProbableCause(&'static str),
-}
-
-impl Why {
-    fn happened(what: impl Into<String>) -> Self {
-        Self::Clause(what.into())
-    }
-}
-
-impl<'a> Failure<'a> {
-    fn of_start(prefix: &str, project: &'a ProjectName, ending: &Ending, place: &Place) -> Self {
-        let why = match ending {
-            Ending::NotSpawned(reason) => Why::Clause(not_spawned(reason)),
-            Ending::ExitedBeforeLink {
-                cause: Some(cause), ..
-            }
-            | Ending::NoLink {
-                cause: Some(cause), ..
-            }
-            | Ending::Exited {
-                cause: Some(cause), ..
-            } if *cause != Cause::Unknown => Why::ProbableCause(cause.what()),
-            Ending::ExitedBeforeLink { exit, .. } => Why::Clause(format!(
-                "its process ended before it showed a link ({})",
-                describe(*exit)
-            )),
-            Ending::Exited { exit, .. } => Why::Clause(format!(
-                "its process ended before the link was delivered ({})",
-                describe(*exit)
-            )),
-            Ending::NoLink { waited, .. } => Why::Clause(format!(
-                "it showed no link within {}, and was ended",
-                humantime::format_duration(*waited)
-            )),
-            Ending::Stopped => Why::happened("it was stopped before it showed a link"),
-            Ending::Expired => Why::happened("its time was up before it showed a link"),
-            Ending::HostRestarted => {
-                Why::happened("the host was restarted before it showed a link")
-            }
-            Ending::Completed => {
-                Why::happened("its conversation was over before the link was delivered")
-            }
-            Ending::CutOff { .. } => {
-                Why::happened("it lost its service before the link was delivered")
+impl Failure {
+    /// `is_start`: the session had no link yet.
+    fn of(
+        prefix: &str,
+        project: &ProjectName,
+        ending: &Ending,
+        place: &Place,
+        is_start: bool,
+    ) -> Self {
+        let too_early = if is_start {
+            " before it showed a link"
+        } else {
+            ""
+        };
+        let exited = |exit: &Exit| match exit {
+            _ if is_start => format!("its process ended{too_early} ({})", describe(*exit)),
+            Exit::Signal(_) => format!("its process was ended by {exit}"),
+            Exit::Code(_) | Exit::Unknown => {
+                format!("its process exited by itself ({})", describe(*exit))
             }
         };
-        let printed = format!("`{prefix} logs {project}` shows what it printed.");
-        let remedy = match ending {
-            Ending::NotSpawned(reason) => not_spawned_remedy(reason, place),
-            Ending::ExitedBeforeLink { cause, .. }
-            | Ending::NoLink { cause, .. }
-            | Ending::Exited { cause, .. } => {
-                Some(remedy(prefix, project, *cause, place).unwrap_or(printed))
+        let shows = format!("`{prefix} logs {project}` shows what it printed.");
+        let starts = format!("`{prefix} start {project}` starts it again.");
+        let (what, remedy, topic) = match ending {
+            Ending::NotSpawned(reason) => not_spawned(reason, place),
+            Ending::NoLink { waited, .. } => {
+                let waited = humantime::format_duration(*waited);
+                let what = format!("it showed no link within {waited}, and was ended");
+                (what, Some(shows), Some(Topic::NoLink))
             }
-            Ending::Stopped
-            | Ending::Expired
-            | Ending::HostRestarted
-            | Ending::Completed
-            | Ending::CutOff { .. } => None,
-        };
-        Self {
-            project,
-            why,
-            remedy,
-            topic: Topic::of_ending(ending),
-        }
-    }
-
-    /// Of a session that had a link.
-    fn of_session(prefix: &str, project: &'a ProjectName, ending: &Ending, place: &Place) -> Self {
-        match ending {
-            Ending::Exited { exit, cause } | Ending::ExitedBeforeLink { exit, cause } => {
-                let why = match (cause, exit) {
-                    (Some(cause), _) if *cause != Cause::Unknown => {
-                        Why::ProbableCause(cause.what())
-                    }
-                    (_, Exit::Signal(_)) => Why::Clause(format!("its process was ended by {exit}")),
-                    (_, Exit::Code(_) | Exit::Unknown) => Why::Clause(format!(
-                        "its process exited by itself ({})",
-                        describe(*exit)
-                    )),
-                };
-                let known = remedy(prefix, project, *cause, place);
-                let start = format!("`{prefix} start {project}` starts it again.");
-                Self {
-                    project,
-                    why,
-                    remedy: Some(known.unwrap_or(start)),
-                    topic: cause.and_then(Topic::of_cause),
-                }
+            Ending::ExitedBeforeLink { exit, .. } | Ending::Exited { exit, .. } if is_start => {
+                (exited(exit), Some(shows), Some(Topic::NoLink))
             }
-            Ending::NotSpawned(_) | Ending::NoLink { .. } => {
-                Self::of_start(prefix, project, ending, place)
+            Ending::ExitedBeforeLink { exit, .. } | Ending::Exited { exit, .. } => {
+                (exited(exit), Some(starts), None)
             }
-            Ending::Stopped => Self::without_remedy(project, "it was stopped"),
-            Ending::Expired => Self::without_remedy(project, "its time was up"),
-            Ending::HostRestarted => Self::without_remedy(project, "the host was restarted"),
+            Ending::Stopped => (format!("it was stopped{too_early}"), None, None),
+            Ending::Expired => (format!("its time was up{too_early}"), None, None),
+            Ending::HostRestarted => (format!("the host was restarted{too_early}"), None, None),
             Ending::Completed => {
-                Self::without_remedy(project, "the conversation that it brought back is over")
+                let what = "the conversation that it brought back is over";
+                (what.to_owned(), None, None)
             }
-            Ending::CutOff { lasted } => Self {
-                topic: Some(Topic::CutOff),
-                ..Self::without_remedy(
-                    project,
-                    &format!(
-                        "it was cut off from its service for {}",
-                        humantime::format_duration(rounded(*lasted))
-                    ),
-                )
+            Ending::CutOff { lasted } => {
+                let lasted = humantime::format_duration(rounded(*lasted));
+                let what = format!("it was cut off from its service for {lasted}");
+                (what, None, Some(Topic::CutOff))
+            }
+        };
+        let why = format!(": {what}");
+        match ending.cause() {
+            Some(Cause::Unknown) => Self {
+                why,
+                ..Self::of_cause(prefix, project, Cause::Unknown, place)
             },
+            Some(cause) => Self::of_cause(prefix, project, cause, place),
+            None => Self { why, remedy, topic },
         }
     }
 
-    fn without_remedy(project: &'a ProjectName, what: &str) -> Self {
+    /// What the program complains of.
+    fn of_cause(prefix: &str, project: &ProjectName, cause: Cause, place: &Place) -> Self {
         Self {
-            project,
-            why: Why::happened(what),
-            remedy: None,
-            topic: None,
+            why: format!(". Probable cause: {}", cause.what()),
+            remedy: Some(remedy(prefix, project, cause, place)),
+            topic: Topic::of_cause(cause),
         }
     }
 
     /// It is started again anyway: nobody needs to read that this is what to do.
     fn but_for_a_restart(self, ending: &Ending) -> Self {
-        let is_done = ending.cause().is_some_and(Cause::takes_only_a_restart);
-        let remedy = self.remedy.filter(|_| !is_done);
-        let topic = self.topic.filter(|_| !is_done);
+        if !ending.cause().is_some_and(Cause::takes_only_a_restart) {
+            return self;
+        }
         Self {
-            remedy,
-            topic,
+            remedy: None,
+            topic: None,
             ..self
         }
     }
 
     /// `what`: happened to the project. `next`: what comes now.
-    fn told(self, what: &str, next: &str) -> Reply {
-        self.marked(Mark::Failed, what, next)
-    }
-
-    fn marked(self, mark: Mark, what: &str, next: &str) -> Reply {
-        let Self {
-            project,
-            why,
-            remedy,
-            topic,
-        } = self;
-        let why = match why {
-            Why::Clause(happened) => format!(": {happened}"),
-            Why::ProbableCause(cause) => format!(". Probable cause: {cause}"),
-        };
+    fn reply(self, mark: Mark, project: &ProjectName, what: &str, next: &str) -> Reply {
+        let Self { why, remedy, topic } = self;
         let remedy = remedy.map(|remedy| format!("\n{remedy}"));
-        Reply::marked(
-            mark,
-            format!(
-                "**{project}** {what}{why}.{next}{}",
-                remedy.unwrap_or_default()
-            ),
-        )
-        .more(topic)
+        let remedy = remedy.unwrap_or_default();
+        Reply::marked(mark, format!("**{project}** {what}{why}.{next}{remedy}")).more(topic)
     }
 }
 
-fn not_spawned(reason: &NotSpawned) -> String {
-    match reason {
-        NotSpawned::CommandNotFound { program } => {
-            format!("the command `{program}` was not found (ENOENT)")
-        }
-        NotSpawned::NotExecutable { program } => {
-            format!("the command `{program}` may not be run (EACCES)")
-        }
-        NotSpawned::DirectoryGone { directory } => {
-            format!("its directory `{directory}` is gone (ENOENT)")
-        }
-        NotSpawned::DirectoryForbidden { directory } => {
-            format!("its directory `{directory}` may not be entered (EACCES)")
-        }
-        NotSpawned::TooFewDescriptors { limit } => format!(
-            "the bot may have only {limit} files open at once, which is too few for another session"
-        ),
-        NotSpawned::Unresponsive { directory } => format!(
-            "the directory `{directory}` or the program does not answer, as on a network file system whose server is away"
-        ),
-        NotSpawned::Other { reason } => format!("the host says: {reason}"),
-    }
-}
-
-fn not_spawned_remedy(reason: &NotSpawned, place: &Place) -> Option<String> {
+/// What happened, what to do about it, and where to read more.
+fn not_spawned(reason: &NotSpawned, place: &Place) -> (String, Option<String>, Option<Topic>) {
     let host = place.host.as_deref().unwrap_or("the host");
     let user = place.user.as_deref().unwrap_or("the bot's user");
-    Some(match reason {
-        NotSpawned::CommandNotFound { .. } => {
-            format!("Install it on {host}, or give its full path under `command` in config.yaml.")
-        }
-        NotSpawned::NotExecutable { .. } => {
-            format!("Make it executable for {user} on {host}.")
-        }
-        NotSpawned::DirectoryGone { .. } => {
-            format!("Bring it back on {host}, or change `directory` in config.yaml.")
-        }
-        NotSpawned::DirectoryForbidden { .. } => format!("Let {user} enter it on {host}."),
-        NotSpawned::TooFewDescriptors { .. } => format!(
-            "Raise the limit on {host} (`LimitNOFILE=` in a systemd unit, `ulimit -n` in a shell), or stop another session."
+    let (what, remedy, topic) = match reason {
+        NotSpawned::CommandNotFound { program } => (
+            format!("the command `{program}` was not found (ENOENT)"),
+            format!("Install it on {host}, or give its full path under `command` in config.yaml."),
+            Some(Topic::CommandNotFound),
         ),
-        NotSpawned::Unresponsive { .. } => format!("Check its mount on {host}."),
-        NotSpawned::Other { .. } => return None,
-    })
+        NotSpawned::NotExecutable { program } => (
+            format!("the command `{program}` may not be run (EACCES)"),
+            format!("Make it executable for {user} on {host}."),
+            None,
+        ),
+        NotSpawned::DirectoryGone { directory } => (
+            format!("its directory `{directory}` is gone (ENOENT)"),
+            format!("Bring it back on {host}, or change `directory` in config.yaml."),
+            None,
+        ),
+        NotSpawned::DirectoryForbidden { directory } => (
+            format!("its directory `{directory}` may not be entered (EACCES)"),
+            format!("Let {user} enter it on {host}."),
+            None,
+        ),
+        NotSpawned::TooFewDescriptors { limit } => (
+            format!(
+                "the bot may have only {limit} files open at once, which is too few for another session"
+            ),
+            format!(
+                "Raise the limit on {host} (`LimitNOFILE=` in a systemd unit, `ulimit -n` in a shell), or stop another session."
+            ),
+            Some(Topic::TooFewFiles),
+        ),
+        NotSpawned::Unresponsive { directory } => (
+            format!(
+                "the directory `{directory}` or the program does not answer, as on a network file system whose server is away"
+            ),
+            format!("Check its mount on {host}."),
+            Some(Topic::Unresponsive),
+        ),
+        NotSpawned::Other { reason } => return (format!("the host says: {reason}"), None, None),
+    };
+    (what, Some(remedy), topic)
 }
 
 fn describe(exit: Exit) -> String {
@@ -246,28 +170,20 @@ fn describe(exit: Exit) -> String {
     }
 }
 
-/// What to do about a cause, as a sentence. `None`: it is not known.
-fn remedy(
-    prefix: &str,
-    project: &ProjectName,
-    cause: Option<Cause>,
-    place: &Place,
-) -> Option<String> {
+/// What to do about a cause, as a sentence.
+fn remedy(prefix: &str, project: &ProjectName, cause: Cause, place: &Place) -> String {
     match cause {
-        None => None,
-        Some(Cause::Unknown) => Some(format!(
+        Cause::Unknown => format!(
             "Claude printed an error that I do not know: I sent its first line privately, and `{prefix} logs {project}` shows more."
-        )),
-        Some(Cause::ProgramGone | Cause::ConversationsFail) => Some(format!(
-            "Say `{prefix} stop {project}`, then `{prefix} start {project}`."
-        )),
-        Some(Cause::NothingToResume) => {
-            Some(format!("`{prefix} start {project}` starts a new one."))
+        ),
+        Cause::ProgramGone | Cause::ConversationsFail => {
+            format!("Say `{prefix} stop {project}`, then `{prefix} start {project}`.")
         }
-        Some(cause) => {
+        Cause::NothingToResume => format!("`{prefix} start {project}` starts a new one."),
+        cause => {
             let remedy = cause.remedy(place);
             let (first, rest) = remedy.split_at(remedy.ceil_char_boundary(1));
-            Some(format!("{}{rest}.", first.to_uppercase()))
+            format!("{}{rest}.", first.to_uppercase())
         }
     }
 }
@@ -278,29 +194,15 @@ pub(crate) fn stopped(
     ending: &Ending,
     report: Option<&StopReport>,
 ) -> Reply {
-    Reply::marked(
-        Mark::Stopped,
-        match (ending, report) {
-            (_, None) => format!("**{project}** stopped: no process was running."),
-            (Ending::Exited { exit, .. } | Ending::ExitedBeforeLink { exit, .. }, Some(report)) => {
-                format!(
-                    "**{project}** had ended by itself already ({}). What was left is cleared away{}.",
-                    describe(*exit),
-                    killed(report)
-                )
-            }
-            (
-                Ending::Stopped
-                | Ending::Expired
-                | Ending::Completed
-                | Ending::CutOff { .. }
-                | Ending::HostRestarted
-                | Ending::NoLink { .. }
-                | Ending::NotSpawned(_),
-                Some(report),
-            ) => format!("**{project}** stopped{}.", killed(report)),
-        },
-    )
+    let text = match (report.map(killed), ending) {
+        (None, _) => "stopped: no process was running.".to_owned(),
+        (Some(killed), Ending::Exited { exit, .. } | Ending::ExitedBeforeLink { exit, .. }) => {
+            let exit = describe(*exit);
+            format!("had ended by itself already ({exit}). What was left is cleared away{killed}.")
+        }
+        (Some(killed), _) => format!("stopped{killed}."),
+    };
+    Reply::marked(Mark::Stopped, format!("**{project}** {text}"))
 }
 
 /// A stop that takes a while.
@@ -316,15 +218,13 @@ pub(crate) fn shutting_down(project: &ProjectName) -> Reply {
 
 /// What the operator hears of a stop while no bot runs. `None`: there was no session.
 pub(crate) fn stopped_offline(project: &ProjectName, report: Option<&StopReport>) -> Reply {
-    report.map_or_else(
-        || no_session(None, project),
-        |report| {
-            Reply::new(format!(
-                "**{project}** stopped{}. Its link is deleted, and whoever waits for it gets an answer, when the bot runs again.",
-                killed(report)
-            ))
-        },
-    )
+    let Some(report) = report else {
+        return no_session(None, project);
+    };
+    Reply::new(format!(
+        "**{project}** stopped{}. Its link is deleted, and whoever waits for it gets an answer, when the bot runs again.",
+        killed(report)
+    ))
 }
 
 /// What did not end when it was asked to.
@@ -338,27 +238,17 @@ fn killed(report: &StopReport) -> String {
 
 /// A session that ended without being asked to, for the admin room.
 pub(crate) fn ended(prefix: &str, project: &ProjectName, ending: &Ending, place: &Place) -> Reply {
-    let mark = match ending {
-        Ending::Completed | Ending::Expired | Ending::Stopped => Mark::Stopped,
-        Ending::NotSpawned(_)
-        | Ending::ExitedBeforeLink { .. }
-        | Ending::NoLink { .. }
-        | Ending::HostRestarted
-        | Ending::Exited { .. }
-        | Ending::CutOff { .. } => Mark::Failed,
-    };
-    let what = match ending {
+    let (mark, what) = match ending {
+        Ending::Completed | Ending::Expired | Ending::Stopped => (Mark::Stopped, "has ended"),
         // What was to come in the place of its process.
-        Ending::NotSpawned(_) | Ending::NoLink { .. } => "did not come back",
+        Ending::NotSpawned(_) | Ending::NoLink { .. } => (Mark::Failed, "did not come back"),
         Ending::ExitedBeforeLink { .. }
-        | Ending::Stopped
-        | Ending::Expired
         | Ending::HostRestarted
         | Ending::Exited { .. }
-        | Ending::Completed
-        | Ending::CutOff { .. } => "has ended",
+        | Ending::CutOff { .. } => (Mark::Failed, "has ended"),
     };
-    Failure::of_session(prefix, project, ending, place).marked(mark, what, "")
+    let failure = Failure::of(prefix, project, ending, place, false);
+    failure.reply(mark, project, what, "")
 }
 
 /// A session that ended by itself, or did not come up again, and is restarted.
@@ -381,18 +271,17 @@ pub(crate) fn restarting(
     }
     if ending.came_after_link() {
         let next = format!(" I will restart it in {rest}, and send its link again.");
-        let failure = Failure::of_session(prefix, project, ending, place);
+        let mut failure = Failure::of(prefix, project, ending, place, false);
         // What starts it again is under way.
-        let is_named = ending.cause().is_some();
-        let remedy = failure.remedy.filter(|_| is_named);
-        let failure = Failure { remedy, ..failure }.but_for_a_restart(ending);
-        return failure.marked(Mark::Busy, "has ended", &next);
+        failure.remedy = failure.remedy.filter(|_| ending.cause().is_some());
+        let failure = failure.but_for_a_restart(ending);
+        return failure.reply(Mark::Busy, project, "has ended", &next);
     }
     let next = format!(
         " I will try again in {rest}, and for as long as it takes. `{prefix} stop {project}` ends that."
     );
-    let failure = Failure::of_start(prefix, project, ending, place).but_for_a_restart(ending);
-    failure.marked(Mark::Busy, "is not back", &next)
+    let failure = Failure::of(prefix, project, ending, place, true).but_for_a_restart(ending);
+    failure.reply(Mark::Busy, project, "is not back", &next)
 }
 
 /// A session that runs and that nobody can use.
@@ -444,13 +333,9 @@ pub(crate) fn complained(
         );
         return Reply::marked(Mark::Busy, text).more(Topic::UnknownError);
     }
-    let failure = Failure {
-        project,
-        why: Why::ProbableCause(cause.what()),
-        remedy: remedy(prefix, project, Some(cause), place),
-        topic: Topic::of_cause(cause),
-    };
-    failure.told("runs, but no conversation can start in it", "")
+    let failure = Failure::of_cause(prefix, project, cause, place);
+    let what = "runs, but no conversation can start in it";
+    failure.reply(Mark::Failed, project, what, "")
 }
 
 /// A first start that failed for a reason that passes.
@@ -465,8 +350,8 @@ pub(crate) fn trying_again(
         " I will try again in {}, for as long as it takes, and send the link then. `{prefix} stop {project}` ends that.",
         humantime::format_duration(rest)
     );
-    let failure = Failure::of_start(prefix, project, ending, place).but_for_a_restart(ending);
-    failure.marked(Mark::Busy, "has not started yet", &next)
+    let failure = Failure::of(prefix, project, ending, place, true).but_for_a_restart(ending);
+    failure.reply(Mark::Busy, project, "has not started yet", &next)
 }
 
 /// The record of a session was lost, and with it who has the link.

@@ -3,11 +3,7 @@
 //! Invariant: their names stay. They stand in messages that people have got, and a test compares them with the page.
 
 use super::Reply;
-use crate::{
-    command::{Denied, Misuse},
-    matrix::{NoPower, NotConfidential},
-    remote_control::{Cause, Ending, NotSpawned},
-};
+use crate::remote_control::Cause;
 
 /// Where the documentation of this build is to be read, without a slash at its end; set where rcbot is built for others. Without it,
 /// messages name the file.
@@ -64,63 +60,6 @@ topics! {
 }
 
 impl Topic {
-    pub(super) fn of_denied(denied: &Denied) -> Option<Self> {
-        Some(match denied {
-            Denied::NoPower(NoPower::NotListed) => Self::NotListed,
-            Denied::NoPower(NoPower::PowerLevel { .. }) => Self::PowerLevel,
-            Denied::NoPower(NoPower::NotInviteOnly { .. } | NoPower::OpenToAllMembers { .. }) => {
-                Self::OpenRoom
-            }
-            Denied::NotEncrypted => Self::NotEncrypted,
-            Denied::UnsignedDevice | Denied::UnknownDevice => Self::NotVerified,
-            Denied::IdentityChanged => Self::IdentityChanged,
-            Denied::Replayed => Self::ExecutedBefore,
-            Denied::TooOld => Self::TooLate,
-            Denied::NoFacts(_) => Self::NoAnswerFromHomeserver,
-            Denied::NoPower(NoPower::NotAMember | NoPower::UnknownVersion)
-            | Denied::Redacted
-            | Denied::NotRecorded => return None,
-        })
-    }
-
-    pub(super) fn of_misuse(misuse: &Misuse) -> Option<Self> {
-        match misuse {
-            Misuse::Edited => Some(Self::Edits),
-            Misuse::HostDoesNotAnswer(_) => Some(Self::HostDoesNotAnswer),
-            _ => None,
-        }
-    }
-
-    pub(super) fn of_undeliverable(reason: &NotConfidential) -> Option<Self> {
-        Some(match reason {
-            NotConfidential::NoIdentity => Self::NoIdentity,
-            NotConfidential::IdentityChanged => Self::IdentityChanged,
-            NotConfidential::NoReadableDevice => Self::NotVerified,
-            NotConfidential::Overheard => Self::Overheard,
-            NotConfidential::RoomRefused { .. } => return None,
-        })
-    }
-
-    pub(super) fn of_ending(ending: &Ending) -> Option<Self> {
-        match ending {
-            Ending::NotSpawned(reason) => match reason {
-                NotSpawned::CommandNotFound { .. } => Some(Self::CommandNotFound),
-                NotSpawned::TooFewDescriptors { .. } => Some(Self::TooFewFiles),
-                NotSpawned::Unresponsive { .. } => Some(Self::Unresponsive),
-                NotSpawned::NotExecutable { .. }
-                | NotSpawned::DirectoryGone { .. }
-                | NotSpawned::DirectoryForbidden { .. }
-                | NotSpawned::Other { .. } => None,
-            },
-            Ending::ExitedBeforeLink { cause, .. } | Ending::NoLink { cause, .. } => {
-                cause.map_or(Some(Self::NoLink), Self::of_cause)
-            }
-            Ending::Exited { cause, .. } => cause.and_then(Self::of_cause),
-            Ending::CutOff { .. } => Some(Self::CutOff),
-            Ending::Stopped | Ending::Expired | Ending::HostRestarted | Ending::Completed => None,
-        }
-    }
-
     pub(super) fn of_cause(cause: Cause) -> Option<Self> {
         Some(match cause {
             Cause::NotLoggedIn
