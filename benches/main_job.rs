@@ -124,7 +124,9 @@ async fn measure(beside: Option<PathBuf>) -> Result<()> {
         None => None,
     };
     println!("| what | rcbot | beside it |\n| --- | --- | --- |");
-    near.measure_answers(&alice, other.as_mut()).await?;
+    for series in [Series::Answers, Series::OtherLinks] {
+        near.measure(&alice, other.as_mut(), series).await?;
+    }
     drop(other);
     near.measure_idle().await?;
     near.measure_first_links(&alice).await?;
@@ -136,6 +138,32 @@ async fn measure(beside: Option<PathBuf>) -> Result<()> {
     fed.measure_syncs(&alice).await?;
     drop(fed);
     near.measure_flood(&alice).await
+}
+
+/// What is measured in turn with an echo.
+#[derive(Debug, Clone, Copy)]
+enum Series {
+    /// Always the same link, and what is no link.
+    Answers,
+    /// Another link each time, so that each needs a key of its own.
+    OtherLinks,
+}
+
+impl Series {
+    /// The names of its rows.
+    fn names(self) -> &'static [&'static str] {
+        match self {
+            Self::Answers => &[
+                "`!rc start` sent -> link decrypted, session running",
+                "`!rc status` sent -> answer decrypted",
+                "`!rc help` sent -> answer decrypted",
+            ],
+            Self::OtherLinks => &[
+                "link printed by a new session -> link decrypted",
+                "`!rc start` sent -> link decrypted, session running, another link was sent since",
+            ],
+        }
+    }
 }
 
 /// A bot and a bare client, both as far from the homeserver.
@@ -194,40 +222,50 @@ impl Site {
         })
     }
 
-    /// From several things that are said to the bot to their answers in clear text.
-    async fn measure_answers(&mut self, alice: &Person, other: Option<&mut Self>) -> Result<()> {
+    /// From what is said to the bot to the answer in clear text, in turn with the echo.
+    async fn measure(
+        &mut self,
+        alice: &Person,
+        other: Option<&mut Self>,
+        series: Series,
+    ) -> Result<()> {
         let mut echo = Samples::new();
         let mut sites: Vec<_> = [Some(self), other].into_iter().flatten().collect();
-        let mut rows: Vec<[Samples; 4]> = sites.iter().map(|_| Default::default()).collect();
+        let names = series.names();
+        let mut rows = vec![vec![Samples::new(); names.len()]; sites.len()];
         for round in 0..WARM_UP + ROUNDS {
             if let [site, ..] = sites.as_mut_slice() {
                 add(&mut echo, (WARM_UP, round), site.time_echo(alice).await?);
             }
             for (site, rows) in sites.iter_mut().zip(&mut rows) {
                 site.renew_session(alice, round).await;
-                let times = [
-                    site.time_link(alice, alice).await?,
-                    site.time_answer(alice, "status").await?,
-                    site.time_answer(alice, "help").await?,
-                    site.time_new_session(alice).await?,
-                ];
+                let times = site.time_series(alice, series).await?;
                 for (row, time) in rows.iter_mut().zip(times) {
                     add(row, (WARM_UP, round), time);
                 }
             }
         }
-        let names = [
-            "`!rc start` sent -> link decrypted, session running",
-            "`!rc status` sent -> answer decrypted",
-            "`!rc help` sent -> answer decrypted",
-            "link printed by a new session -> link decrypted",
-        ];
         for (rows, whose) in rows.iter().zip(["", ", build beside"]) {
             for (name, row) in names.iter().zip(rows) {
                 compare(&format!("{name}{whose}"), row, &echo, ECHO);
             }
         }
         Ok(())
+    }
+
+    /// The time of each row.
+    async fn time_series(&self, alice: &Person, series: Series) -> Result<Vec<Duration>> {
+        Ok(match series {
+            Series::Answers => vec![
+                self.time_link(alice, alice).await?,
+                self.time_answer(alice, "status").await?,
+                self.time_answer(alice, "help").await?,
+            ],
+            Series::OtherLinks => vec![
+                self.time_new_session(alice).await?,
+                self.time_link(alice, alice).await?,
+            ],
+        })
     }
 
     async fn measure_far(&mut self, alice: &Person) -> Result<()> {
