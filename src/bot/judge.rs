@@ -442,12 +442,13 @@ async fn authorize_message(
     policy: &Policy,
 ) -> Result<Permit, Denied> {
     let sender = &*message.sender;
-    let (facts, proof) = tokio::join!(
+    // The event takes the homeserver longest, and so is asked for first.
+    let (proof, facts) = tokio::join!(
+        ask(handle, |matrix| async move { matrix.proof(message).await }),
         ask(
             handle,
             |matrix| async move { matrix.room_facts(sender).await }
-        ),
-        ask(handle, |matrix| async move { matrix.proof(message).await })
+        )
     );
     let (facts, proof) = (facts?, proof?);
     let permit = authorize(sender, proof.trust, &facts, policy)?;
