@@ -6,14 +6,11 @@ use matrix_sdk::{
         OwnedRoomId, OwnedRoomOrAliasId, OwnedUserId, RoomId,
         events::{
             MessageLikeEventType, StateEventType,
-            room::{
-                member::{MembershipState, RoomMemberEventContent},
-                tombstone::RoomTombstoneEventContent,
-            },
+            room::{member::MembershipState, tombstone::RoomTombstoneEventContent},
         },
     },
 };
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
@@ -23,7 +20,7 @@ use super::{
 };
 use crate::{
     config::{HostName, RequireEncryptedCommands},
-    matrix::{HOST_EVENT, HostEvent, RoomFacts, StateEvents},
+    matrix::{CurrentState, HOST_EVENT, HostEvent, Membership, RoomFacts},
 };
 
 /// The room in which commands count.
@@ -115,7 +112,7 @@ pub(super) async fn judge_membership(
     let (id, bot) = (room.id.as_str(), api.bot());
     let path = ["client", "v3", "rooms", id, "state"];
     // Whoever was in the room once gets its state of that time.
-    match api.get::<Vec<Value>>(Asker::Bot, &path, &[]).await {
+    match api.get::<CurrentState>(Asker::Bot, &path, &[]).await {
         Ok(events) if members(&events).any(|user| user == bot) => {
             let state = RoomState::of(&events, api, room.was_encrypted);
             let state = state.ok_or_else(|| Trouble::nonsense(&Method::GET, &path))?;
@@ -143,53 +140,33 @@ pub(super) async fn judge_membership(
 
 impl RoomState {
     /// `None`: it is no room's state.
-    fn of(events: &[Value], api: &Api<'_>, was_encrypted: bool) -> Option<Self> {
-        let create = events
-            .iter()
-            .find(|event| is_of_kind(event, "m.room.create"))?;
-        let state_events = StateEvents {
-            create: Deserialize::deserialize(create).ok()?,
-            power_levels: content(events, "m.room.power_levels").ok()?,
-            join_rules: content(events, "m.room.join_rules").ok()?,
-            // Only members are judged.
-            member: Some(RoomMemberEventContent::new(MembershipState::Join)),
-        };
-        let encryption: Option<Value> = content(events, "m.room.encryption").ok()?;
-        let is_encrypted = was_encrypted || encryption.is_some();
-        let tombstone: Option<RoomTombstoneEventContent> =
-            content(events, "m.room.tombstone").ok().flatten();
-        let members: Vec<_> = members(events).filter(|user| *user != api.bot()).collect();
-        let hosts = events.iter().filter(|event| is_of_kind(event, HOST_EVENT));
-        let hosts = hosts.filter_map(|event| HostEvent::deserialize(event).ok());
+    fn of(state: &CurrentState, api: &Api<'_>, was_encrypted: bool) -> Option<Self> {
+        let tombstone: Option<RoomTombstoneEventContent> = state
+            .content(StateEventType::RoomTombstone, "")
+            .ok()
+            .flatten();
+        let members: Vec<_> = members(state).filter(|user| *user != api.bot()).collect();
+        let hosts = state.events(HOST_EVENT.into());
+        let hosts = hosts.filter_map(|event| serde_json::from_str(event.json().get()).ok());
         Some(Self {
-            facts: RoomFacts::from_state(state_events, is_encrypted),
-            hosts: hosts.filter(|event| members.contains(&event.bot)).collect(),
+            // The bot is joined, and only who is joined is judged.
+            facts: RoomFacts::of(state, api.bot(), was_encrypted).ok()?,
+            hosts: hosts
+                .filter(|event: &HostEvent| members.contains(&event.bot))
+                .collect(),
             members,
             successor: tombstone.map(|content| content.replacement_room),
         })
     }
 }
 
-fn at<'a>(event: &'a Value, pointer: &str) -> Option<&'a str> {
-    event.pointer(pointer)?.as_str()
-}
-
-fn is_of_kind(event: &Value, kind: &str) -> bool {
-    at(event, "/type") == Some(kind)
-}
-
-fn content<T: DeserializeOwned>(events: &[Value], kind: &str) -> serde_json::Result<Option<T>> {
-    let mut events = events.iter();
-    let event = events.find(|event| is_of_kind(event, kind) && at(event, "/state_key") == Some(""));
-    let content = event.and_then(|event| event.get("content"));
-    content.map(T::deserialize).transpose()
-}
-
-fn members(events: &[Value]) -> impl Iterator<Item = OwnedUserId> {
-    let members = events.iter().filter(|event| {
-        is_of_kind(event, "m.room.member") && at(event, "/content/membership") == Some("join")
-    });
-    members.filter_map(|event| at(event, "/state_key")?.try_into().ok())
+fn members(state: &CurrentState) -> impl Iterator<Item = OwnedUserId> {
+    let events = state.events(StateEventType::RoomMember);
+    events.filter_map(|event| {
+        let Membership { membership } = event.get_field("content").ok()??;
+        let user = event.get_field("state_key").ok()??;
+        (membership == MembershipState::Join).then_some(user)
+    })
 }
 
 pub(super) fn judge_upgrade(api: &Api<'_>, state: &RoomState) -> Outcome {

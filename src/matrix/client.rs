@@ -29,7 +29,6 @@ use tracing::warn;
 
 use super::{
     Fault, MatrixFolder,
-    facts::CreateEvents,
     folder::{JsonMap, file_fault},
     guard::Quarantine,
     inbox::Inbox,
@@ -55,7 +54,6 @@ pub struct Matrix {
     pub(super) client: Client,
     pub(super) config: Arc<Config>,
     pub(super) admin_room: Arc<AdminRoom>,
-    pub(super) create_events: Arc<CreateEvents>,
     /// Lets the client reach the homeserver for as long as it lives.
     pub(super) logged_in: Arc<LoggedIn>,
     pub(super) quarantine: Arc<Quarantine>,

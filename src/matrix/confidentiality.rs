@@ -8,16 +8,16 @@ use matrix_sdk::{
     Room, RoomMemberships,
     ruma::{
         EventEncryptionAlgorithm, UserId,
-        api::client::state::get_state_events,
-        events::{AnyStateEvent, StateEventType, room::member::MembershipState},
-        serde::Raw,
+        events::{StateEventType, room::member::MembershipState},
     },
 };
-use serde::Deserialize;
 use serde_json::Value;
 use tracing::error;
 
-use super::{Chain, Fault};
+use super::{
+    Chain, Fault,
+    facts::{CurrentState, Membership},
+};
 
 /// The one algorithm of rooms that the SDK speaks. With another one nothing can be sent.
 const ALGORITHM: EventEncryptionAlgorithm = EventEncryptionAlgorithm::MegolmV1AesSha2;
@@ -61,9 +61,7 @@ impl<F: Into<Fault>> From<F> for NotSent {
 /// Whether a room is encrypted, by the homeserver's word and by the SDK's, and exactly the bot and the recipient are in it or
 /// invited, and nobody else ever was: as the homeserver says now, and as the SDK believes, which decides who gets the key.
 pub(super) async fn is_confidential(room: &Room, recipient: &UserId) -> Result<bool, Fault> {
-    let request = get_state_events::v3::Request::new(room.room_id().to_owned());
-    // All that the room is at one moment.
-    let state = room.client().send(request).await?.room_state;
+    let state = CurrentState::of(&room.client(), room.room_id()).await?;
     let two = two(room, recipient);
     let is_encrypted = room.latest_encryption_state().await?.is_encrypted()
         && room
@@ -80,26 +78,10 @@ pub(super) async fn is_confidential(room: &Room, recipient: &UserId) -> Result<b
     Ok(members_in_store(room).await?.are(&two))
 }
 
-fn says_encrypted(state: &[Raw<AnyStateEvent>]) -> bool {
-    let mut events = events_of(state, StateEventType::RoomEncryption);
-    events.any(|event| {
-        let state_key: Option<String> = event.get_field("state_key").ok().flatten();
-        let content: Option<Value> = event.get_field("content").ok().flatten();
-        let content = content.unwrap_or_default();
-        let algorithm = content.get("algorithm").and_then(Value::as_str);
-        state_key.as_deref() == Some("") && algorithm == Some(ALGORITHM.as_str())
-    })
-}
-
-fn events_of(
-    state: &[Raw<AnyStateEvent>],
-    kind: StateEventType,
-) -> impl Iterator<Item = &Raw<AnyStateEvent>> {
-    let is_one = move |event: &&Raw<AnyStateEvent>| {
-        let found = event.get_field::<String>("type");
-        found.is_ok_and(|found| found.as_deref() == Some(&*kind.to_string()))
-    };
-    state.iter().filter(is_one)
+fn says_encrypted(state: &CurrentState) -> bool {
+    let content = state.content::<Value>(StateEventType::RoomEncryption, "");
+    let content = content.ok().flatten().unwrap_or_default();
+    content.get("algorithm").and_then(Value::as_str) == Some(ALGORITHM.as_str())
 }
 
 /// Whether nobody but the bot and the recipient was ever in the room, by the store only.
@@ -120,11 +102,6 @@ fn two(room: &Room, recipient: &UserId) -> BTreeSet<String> {
     BTreeSet::from([room.own_user_id().to_string(), recipient.to_string()])
 }
 
-#[derive(Deserialize)]
-struct Membership {
-    membership: MembershipState,
-}
-
 #[derive(Debug, Default)]
 struct Members {
     /// Who is in the room, or invited.
@@ -136,9 +113,9 @@ struct Members {
 impl Members {
     /// What these events say. All that a member says of themselves may be nonsense, and means nothing here; whoever's
     /// membership cannot be read is taken for being there.
-    fn of(state: &[Raw<AnyStateEvent>]) -> Self {
+    fn of(state: &CurrentState) -> Self {
         let mut members = Self::default();
-        for event in events_of(state, StateEventType::RoomMember) {
+        for event in state.events(StateEventType::RoomMember) {
             let user: Option<String> = event.get_field("state_key").ok().flatten();
             let user = user.unwrap_or_default();
             let content: Option<Membership> = event.get_field("content").ok().flatten();
@@ -191,8 +168,7 @@ mod tests {
     use super::*;
 
     fn members(events: &[Value]) -> Members {
-        let raw = |event| Raw::from_json(serde_json::value::to_raw_value(event).unwrap());
-        Members::of(&events.iter().map(raw).collect::<Vec<_>>())
+        Members::of(&serde_json::from_value(json!(events)).unwrap())
     }
 
     fn event(user: &str, content: &Value) -> Value {

@@ -175,7 +175,6 @@ async fn try_connect(
         client,
         config: Arc::clone(config),
         admin_room,
-        create_events: Arc::default(),
         logged_in: Arc::new(logged_in),
         quarantine: Arc::clone(quarantine),
         direct_messages,

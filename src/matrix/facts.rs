@@ -1,37 +1,29 @@
-//! What the homeserver says of the admin room and of a user in it, asked at this moment: never the cache of /sync, which can be
-//! stale. Only the create event, which cannot change, is asked for once a connection.
+//! What the homeserver says of a room and of a user in it, asked at this moment, all in one answer: never the cache of /sync,
+//! which can be stale.
 //!
 //! Invariant: what [`RoomFacts::power_of`] says of a user holds for commands and for tombstones alike. Missing evidence means no.
-
-use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
-};
 
 use matrix_sdk::{
     Client, Room,
     ruma::{
-        OwnedRoomId, OwnedUserId, RoomId, RoomVersionId, UserId,
-        api::{
-            client::state::get_state_event_for_key::{self, v3::StateEventFormat},
-            error::ErrorKind,
-        },
+        OwnedUserId, RoomId, RoomVersionId, UserId,
+        api::client::state::get_state_events,
         events::{
-            StateEventType,
+            AnyStateEvent, StateEventType,
             room::{
                 create::RoomCreateEventContent,
                 join_rules::{JoinRule, RoomJoinRulesEventContent},
-                member::{MembershipState, RoomMemberEventContent},
+                member::MembershipState,
                 power_levels::{
                     RoomPowerLevels, RoomPowerLevelsEventContent, RoomPowerLevelsSource,
                     UserPowerLevel,
                 },
             },
         },
+        serde::Raw,
     },
 };
 use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::Value;
 
 use super::Fault;
 use crate::config::Authorization;
@@ -53,23 +45,80 @@ pub struct RoomFacts {
     pub encrypted: bool,
 }
 
-/// The state events that decide about a room and one user in it, as the homeserver gives them. `None`: it says that there is
-/// no such event.
-#[derive(Debug)]
-pub struct StateEvents {
-    /// Every room has one: a homeserver that does not know it cannot be asked.
-    pub create: CreateEvent,
-    /// The power levels.
-    pub power_levels: Option<RoomPowerLevelsEventContent>,
-    /// Who may come in.
-    pub join_rules: Option<RoomJoinRulesEventContent>,
-    /// The user's membership.
-    pub member: Option<RoomMemberEventContent>,
+/// All state of a room at one moment, as the homeserver gives it.
+#[derive(Debug, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct CurrentState(pub(super) Vec<Raw<AnyStateEvent>>);
+
+impl CurrentState {
+    /// Asks the homeserver for it.
+    pub(super) async fn of(client: &Client, room: &RoomId) -> Result<Self, Fault> {
+        let request = get_state_events::v3::Request::new(room.to_owned());
+        Ok(Self(client.send(request).await?.room_state))
+    }
+
+    /// The events of this type.
+    pub(crate) fn events(&self, kind: StateEventType) -> impl Iterator<Item = &Raw<AnyStateEvent>> {
+        let kind = kind.to_string();
+        let is_it = move |event: &&Raw<AnyStateEvent>| text(event, "type") == Some(kind.clone());
+        self.0.iter().filter(is_it)
+    }
+
+    /// What the event of this type and with this state key says. `None`: there is no such event.
+    pub(crate) fn content<T: DeserializeOwned>(
+        &self,
+        kind: StateEventType,
+        key: &str,
+    ) -> Result<Option<T>, Fault> {
+        let event: Option<Content<T>> = self.event(kind, key)?;
+        Ok(event.map(|event| event.content))
+    }
+
+    /// The same event, whole.
+    pub(super) fn event<T: DeserializeOwned>(
+        &self,
+        kind: StateEventType,
+        key: &str,
+    ) -> Result<Option<T>, Fault> {
+        let mut events = self.events(kind);
+        let event = events.find(|event| text(event, "state_key").as_deref() == Some(key));
+        let event = event.map(|event| serde_json::from_str(event.json().get()));
+        event.transpose().map_err(|source| Fault::Nonsense {
+            request: "the state of a room",
+            source,
+        })
+    }
+
+    /// Every room has a create event: of one without it nothing can be said.
+    pub(super) fn create(&self) -> Result<CreateEvent, Fault> {
+        let create = self.event(StateEventType::RoomCreate, "")?;
+        create.ok_or_else(|| matrix_sdk::Error::InsufficientData.into())
+    }
+
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.events(StateEventType::RoomEncryption)
+            .any(|event| text(event, "state_key").as_deref() == Some(""))
+    }
+}
+
+fn text(event: &Raw<AnyStateEvent>, field: &str) -> Option<String> {
+    event.get_field(field).ok().flatten()
+}
+
+#[derive(Deserialize)]
+struct Content<T> {
+    content: T,
+}
+
+/// What counts of a member event. All else is the member's own words, and may be nonsense.
+#[derive(Deserialize)]
+pub(crate) struct Membership {
+    pub(crate) membership: MembershipState,
 }
 
 /// The event `m.room.create`, whole: from version 11 on, who made the room is its sender.
 #[derive(Debug, Clone, Deserialize)]
-pub struct CreateEvent {
+pub(super) struct CreateEvent {
     sender: OwnedUserId,
     pub(super) content: RoomCreateEventContent,
 }
@@ -116,22 +165,28 @@ pub enum NoPower {
 }
 
 impl RoomFacts {
-    /// What follows from these events, and from whether the room is encrypted, or ever was.
-    pub fn from_state(events: StateEvents, encrypted: bool) -> Self {
-        let StateEvents {
-            create,
-            power_levels,
-            join_rules,
-            member,
-        } = events;
-        Self {
+    /// What this state says of its room and of this user. `was_encrypted`: whether anybody has seen the room encrypted, as the
+    /// homeserver may withhold the event.
+    pub(crate) fn of(
+        state: &CurrentState,
+        user: &UserId,
+        was_encrypted: bool,
+    ) -> Result<Self, Fault> {
+        let create = state.create()?;
+        let member: Option<Membership> =
+            state.content(StateEventType::RoomMember, user.as_str())?;
+        let join_rules = state.content(StateEventType::RoomJoinRules, "");
+        let join_rules: Option<RoomJoinRulesEventContent> =
+            // What cannot be read keeps nobody out, and where a list names those who have power, nobody asks.
+            join_rules.unwrap_or(Some(RoomJoinRulesEventContent::new(JoinRule::Public)));
+        Ok(Self {
             creators: create.creators(),
             room_version: create.content.room_version,
-            power_levels: power_levels.map(Box::new),
+            power_levels: state.content(StateEventType::RoomPowerLevels, "")?,
             join_rule: join_rules.map_or(JoinRule::Invite, |it| it.join_rule),
             membership: member.map_or(MembershipState::Leave, |it| it.membership),
-            encrypted,
-        }
+            encrypted: was_encrypted || state.is_encrypted(),
+        })
     }
 
     /// The power levels by the rules of the room's version. `None`: the bot does not know that version.
@@ -200,119 +255,22 @@ impl RoomFacts {
     }
 }
 
-/// The create events that the homeserver gave. A room has one, which never changes (specification, "Authorization rules", 1).
-#[derive(Debug, Default)]
-pub(super) struct CreateEvents(Mutex<HashMap<OwnedRoomId, CreateEvent>>);
-
-impl CreateEvents {
-    pub(super) async fn of(&self, room: &Room) -> Result<CreateEvent, Fault> {
-        let known = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = known().get(room.room_id()) {
-            return Ok(known.clone());
-        }
-        let kind = StateEventType::RoomCreate;
-        let create = state_event(&room.client(), room.room_id(), kind, "").await?;
-        // Every room has a create event: a homeserver that does not know it cannot be asked.
-        let create: CreateEvent =
-            create.ok_or_else(|| Fault::from(matrix_sdk::Error::InsufficientData))?;
-        known().insert(room.room_id().to_owned(), create.clone());
-        Ok(create)
-    }
-}
-
-/// Asks the homeserver for all that decides about a command of this user. Who may come into the room decides nothing where a list
-/// names those who have power.
-pub(super) async fn facts(
-    room: &Room,
-    user: &UserId,
-    authorization: &Authorization,
-    create_events: &CreateEvents,
-) -> Result<RoomFacts, Fault> {
-    let join_rules = async {
-        if authorization.users.is_empty() {
-            content(room, StateEventType::RoomJoinRules, "").await
-        } else {
-            Ok(None)
-        }
-    };
-    let (create, power_levels, join_rules, member, encrypted) = tokio::try_join!(
-        create_events.of(room),
-        content(room, StateEventType::RoomPowerLevels, ""),
-        join_rules,
-        content(room, StateEventType::RoomMember, user.as_str()),
-        is_encrypted(room),
-    )?;
-    let events = StateEvents {
-        create,
-        power_levels,
-        join_rules,
-        member,
-    };
-    Ok(RoomFacts::from_state(events, encrypted))
-}
-
-/// The homeserver may withhold the encryption event; what the SDK has once seen encrypted stays so for it.
-pub(super) async fn is_encrypted(room: &Room) -> Result<bool, Fault> {
-    if room.encryption_state().is_encrypted() {
-        return Ok(true);
-    }
-    let event: Option<Value> = content(room, StateEventType::RoomEncryption, "").await?;
-    Ok(event.is_some())
-}
-
-pub(super) async fn content<T: DeserializeOwned>(
-    room: &Room,
-    kind: StateEventType,
-    key: &str,
-) -> Result<Option<T>, Fault> {
-    state(
-        &room.client(),
-        room.room_id(),
-        kind,
-        key,
-        StateEventFormat::Content,
-    )
-    .await
-}
-
-/// The event, whole, as [`content`] gives what it says.
-pub(super) async fn state_event<T: DeserializeOwned>(
-    client: &Client,
-    room: &RoomId,
-    kind: StateEventType,
-    key: &str,
-) -> Result<Option<T>, Fault> {
-    state(client, room, kind, key, StateEventFormat::Event).await
-}
-
-/// `None`: the homeserver says that there is none. Anything but that and the event is an error.
-async fn state<T: DeserializeOwned>(
-    client: &Client,
-    room: &RoomId,
-    kind: StateEventType,
-    key: &str,
-    format: StateEventFormat,
-) -> Result<Option<T>, Fault> {
-    let mut request =
-        get_state_event_for_key::v3::Request::new(room.to_owned(), kind, key.to_owned());
-    request.format = format;
-    match client.send(request).await {
-        Ok(response) => serde_json::from_str(response.event_or_content.get())
-            .map(Some)
-            .map_err(|source| Fault::Nonsense {
-                request: "a state event of a room",
-                source,
-            }),
-        Err(error) if error.client_api_error_kind() == Some(&ErrorKind::NotFound) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
+/// Asks the homeserver for all that decides about a command of this user.
+pub(super) async fn facts(room: &Room, user: &UserId) -> Result<RoomFacts, Fault> {
+    let state = CurrentState::of(&room.client(), room.room_id()).await?;
+    RoomFacts::of(&state, user, room.encryption_state().is_encrypted())
 }
 
 #[cfg(test)]
 mod tests {
+    use matrix_sdk::ruma::user_id;
     use serde_json::{Value, json};
 
     use super::*;
+
+    fn alice() -> &'static UserId {
+        user_id!("@alice:x.y")
+    }
 
     fn create(content: &Value) -> CreateEvent {
         let event = json!({ "sender": "@alice:x.y", "content": content });
@@ -338,18 +296,48 @@ mod tests {
         }
     }
 
+    fn state(events: Value) -> CurrentState {
+        serde_json::from_value(events).unwrap()
+    }
+
+    fn create_event() -> Value {
+        json!({ "type": "m.room.create", "state_key": "", "sender": "@alice:x.y", "content": {} })
+    }
+
     #[test]
     fn events_that_are_not_there_open_a_room_to_nobody() {
-        let events = StateEvents {
-            create: create(&json!({})),
-            power_levels: None,
-            join_rules: None,
-            member: None,
-        };
-        let facts = RoomFacts::from_state(events, false);
+        let facts = RoomFacts::of(&state(json!([create_event()])), alice(), false).unwrap();
         assert_eq!(facts.room_version, RoomVersionId::V1);
         assert_eq!(facts.join_rule, JoinRule::Invite);
         assert_eq!(facts.membership, MembershipState::Leave);
         assert!(facts.power_levels.is_none());
+        RoomFacts::of(&state(json!([])), alice(), false).unwrap_err();
+    }
+
+    #[test]
+    fn what_cannot_be_read_opens_a_room_to_nobody() {
+        let event = |kind: &str, key: &str, content: Value| json!({ "type": kind, "state_key": key, "sender": "@alice:x.y", "content": content });
+        let facts =
+            |event: Value| RoomFacts::of(&state(json!([create_event(), event])), alice(), false);
+        facts(event("m.room.power_levels", "", json!({ "users": 7 }))).unwrap_err();
+        facts(event(
+            "m.room.member",
+            "@alice:x.y",
+            json!({ "membership": 7 }),
+        ))
+        .unwrap_err();
+        let open = facts(event("m.room.join_rules", "", json!({ "join_rule": 7 }))).unwrap();
+        assert_eq!(open.join_rule, JoinRule::Public);
+        // Their own words.
+        let named = json!({ "membership": "join", "displayname": 7 });
+        let named = facts(event("m.room.member", "@alice:x.y", named)).unwrap();
+        assert_eq!(named.membership, MembershipState::Join);
+        // What says nothing about the room, by its state key.
+        let elsewhere = facts(event(
+            "m.room.power_levels",
+            "elsewhere",
+            json!({ "users": 7 }),
+        ));
+        assert!(elsewhere.unwrap().power_levels.is_none());
     }
 }

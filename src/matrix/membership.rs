@@ -28,10 +28,7 @@ use serde::Deserialize;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
-use super::{
-    Chain, Fault, Heard, Matrix, NoPower, RoomFacts,
-    facts::{facts, is_encrypted, state_event},
-};
+use super::{Chain, Fault, Heard, Matrix, NoPower, RoomFacts, facts::CurrentState};
 use crate::config::Authorization;
 
 /// What the bot looks like to people, unless they give it another avatar. Drawn by `docs/avatar.py`.
@@ -108,11 +105,10 @@ impl Matrix {
         }
     }
 
-    /// When the bot joined a room, as the homeserver has it. `None`: it has not.
-    pub(super) async fn own_join(&self, id: &RoomId) -> Result<Option<SystemTime>, Fault> {
+    /// When the bot joined the room of this state. `None`: it has not.
+    fn own_join(&self, state: &CurrentState) -> Result<Option<SystemTime>, Fault> {
         let own = self.own_user().as_str();
-        let kind = StateEventType::RoomMember;
-        let membership: Option<OwnMembership> = state_event(&self.client, id, kind, own).await?;
+        let membership: Option<OwnMembership> = state.event(StateEventType::RoomMember, own)?;
         Ok(membership.and_then(|it| it.origin_server_ts.to_system_time()))
     }
 
@@ -136,7 +132,8 @@ impl Matrix {
 
     /// Notes when the bot joined: joining a room that one is in already changes nothing. False: it is not known yet.
     async fn note_join(&self, id: &RoomId) -> bool {
-        let entered = match self.own_join(id).await {
+        let state = CurrentState::of(&self.client, id).await;
+        let entered = match state.and_then(|state| self.own_join(&state)) {
             Ok(Some(joined)) => self.admin_room.enter(id, joined),
             Ok(None) => return false,
             Err(fault) => Err(fault),
@@ -322,14 +319,15 @@ impl Upgrades {
 
 /// Makes the room that a tombstone names the admin room. `None`: there is no tombstone.
 async fn follow(matrix: &Matrix, old: &Room) -> Result<Option<OwnedRoomId>, Stays> {
-    let (client, kind) = (&matrix.client, StateEventType::RoomTombstone);
-    let tombstone = state_event(client, old.room_id(), kind, "").await?;
+    let client = &matrix.client;
+    let state = CurrentState::of(client, old.room_id()).await?;
+    let tombstone = state.event(StateEventType::RoomTombstone, "")?;
     let Some(Tombstone { sender, content }) = tombstone else {
         return Ok(None);
     };
-    let authorization = &matrix.config.authorization;
-    let facts = facts(old, &sender, authorization, &matrix.create_events).await?;
-    may_move(&sender, &facts, authorization).map_err(Stays::Refused)?;
+    let was_encrypted = matrix.admin_room.was_encrypted() || old.encryption_state().is_encrypted();
+    let facts = RoomFacts::of(&state, &sender, was_encrypted)?;
+    may_move(&sender, &facts, &matrix.config.authorization).map_err(Stays::Refused)?;
     let new = content.replacement_room;
     let was_joined = client.get_room(&new).map(|room| room.state()) == Some(RoomState::Joined);
     if !was_joined {
@@ -345,7 +343,7 @@ async fn follow(matrix: &Matrix, old: &Room) -> Result<Option<OwnedRoomId>, Stay
             });
         }
     }
-    let entered = enter(matrix, old, &new).await;
+    let entered = enter(matrix, (old, &facts), &new).await;
     if !was_joined && matches!(entered, Err(Stays::Refused(_))) {
         matrix.leave(&new).await?;
     }
@@ -353,18 +351,22 @@ async fn follow(matrix: &Matrix, old: &Room) -> Result<Option<OwnedRoomId>, Stay
 }
 
 /// Makes a room that the bot is in the admin room, if it takes the old one's place.
-async fn enter(matrix: &Matrix, old: &Room, new: &RoomId) -> Result<(), Stays> {
+async fn enter(
+    matrix: &Matrix,
+    (old, facts): (&Room, &RoomFacts),
+    new: &RoomId,
+) -> Result<(), Stays> {
     let room = matrix.client.get_room(new).ok_or(Fault::NotInAdminRoom)?;
-    let create = matrix.create_events.of(&room).await?;
-    let predecessor = create.content.predecessor;
+    let state = CurrentState::of(&matrix.client, new).await?;
+    let predecessor = state.create()?.content.predecessor;
     if predecessor.is_none_or(|it| it.room_id != old.room_id()) {
         return Err(Stays::Refused(Refusal::NotItsSuccessor));
     }
-    let was_encrypted = matrix.admin_room.was_encrypted() || is_encrypted(old).await?;
-    if was_encrypted && !is_encrypted(&room).await? {
+    let is_encrypted = state.is_encrypted() || room.encryption_state().is_encrypted();
+    if facts.encrypted && !is_encrypted {
         return Err(Stays::Refused(Refusal::NotEncrypted));
     }
-    let joined = matrix.own_join(new).await?.ok_or(Fault::NotInAdminRoom)?;
+    let joined = matrix.own_join(&state)?.ok_or(Fault::NotInAdminRoom)?;
     Ok(matrix.admin_room.enter(new, joined)?)
 }
 

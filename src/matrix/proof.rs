@@ -73,8 +73,7 @@ impl Matrix {
     /// After a fault nothing is known, and nothing may be concluded.
     pub async fn room_facts(&self, user: &UserId) -> Result<RoomFacts, Fault> {
         let room = self.joined_admin_room()?;
-        let authorization = &self.config.authorization;
-        let mut facts = facts(&room, user, authorization, &self.create_events).await?;
+        let mut facts = facts(&room, user).await?;
         if facts.encrypted {
             self.admin_room.note_encrypted()?;
         }

@@ -92,9 +92,7 @@ fn looks_before_sending(proxy: &Proxy, room: &RoomId) -> usize {
         .iter()
         .rposition(|passed| is_encrypted(&passed.request));
     passed.truncate(last.unwrap_or(0));
-    let looks = passed
-        .iter()
-        .filter(|passed| passed.request.reads_all_state());
+    let looks = passed.iter().filter(|passed| passed.request.reads_state());
     looks.count()
 }
 
@@ -103,7 +101,7 @@ async fn a_direct_message_is_proved_while_its_requester_is_judged_and_again_afte
     let (alice, proxy, bot) = behind_proxy(|bot| bot).await;
     let room = bot.start_session(&alice, "website").await.room().to_owned();
     let looks = || {
-        let looks = proxy.passed_by(|request| request.reads_all_state() && request.is_in(&room));
+        let looks = proxy.passed_by(|request| request.reads_state() && request.is_in(&room));
         looks.len()
     };
     let before = looks();

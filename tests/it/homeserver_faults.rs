@@ -148,10 +148,10 @@ async fn pages_of_a_proxy_in_the_midst_of_something_are_waited_out() {
             proxy.on(matches).times(1).answer(page.clone());
         };
         // A start, its link and its answer, and all that is looked at before.
-        on(|request| request.reads_state("m.room.power_levels"));
-        on(|request| request.reads_state("m.room.encryption"));
         on(Request::reads_event);
-        on(Request::reads_all_state);
+        // Of the admin room, and of the direct message.
+        on(Request::reads_state);
+        on(Request::reads_state);
         on(Request::queries_keys);
         on(Request::claims_keys);
         on(Request::makes_room);
@@ -159,7 +159,7 @@ async fn pages_of_a_proxy_in_the_midst_of_something_are_waited_out() {
         on(Request::sends);
         let sent = bot.start_session(&alice, "website").await;
         // A stop, and the redaction.
-        on(|request| request.reads_state("m.room.member"));
+        on(Request::reads_state);
         on(Request::sends);
         on(|request| request.path.contains("/redact/"));
         let stopped = bot.request(&alice, "stop").await;
@@ -185,11 +185,11 @@ async fn a_bad_line_makes_everything_slow_and_nothing_wrong() {
     proxy.on(Request::is_sync).times(2).cut();
     for request in [
         Request::reads_event,
-        Request::reads_all_state,
+        Request::reads_state,
+        Request::reads_state,
         Request::queries_keys,
         Request::sends,
         Request::sends_to_devices,
-        |request: &Request| request.reads_state("m.room.power_levels"),
     ] {
         proxy.on(request).times(1).cut();
     }

@@ -52,9 +52,16 @@ fn without_encryption(answer: &mut Value, of: impl Fn(&str) -> bool) {
         .and_then(Value::as_object_mut);
     for (_, room) in rooms.into_iter().flatten().filter(|(id, _)| of(id)) {
         for part in ["/state/events", "/timeline/events"] {
-            if let Some(events) = room.pointer_mut(part).and_then(Value::as_array_mut) {
-                events.retain(|event| event["type"] != "m.room.encryption");
+            if let Some(events) = room.pointer_mut(part) {
+                without_encryption_event(events);
             }
         }
+    }
+}
+
+/// Takes the encryption event out of these events.
+fn without_encryption_event(events: &mut Value) {
+    if let Some(events) = events.as_array_mut() {
+        events.retain(|event| event["type"] != "m.room.encryption");
     }
 }

@@ -2,7 +2,7 @@
 
 use matrix_sdk::ruma::{RoomId, api::client::message::get_message_events};
 
-use super::{answer_to, assert_unharmed, sessions, without_encryption};
+use super::{answer_to, assert_unharmed, sessions, without_encryption, without_encryption_event};
 use crate::support::{
     prelude::*,
     proxy::forgery::{forged_message, in_timeline, under_new_ids},
@@ -11,8 +11,8 @@ use crate::support::{
 /// From now on the homeserver says that the room was never encrypted.
 fn withhold_encryption(proxy: &Proxy) {
     proxy
-        .on(|request| request.reads_state("m.room.encryption"))
-        .answer(Answer::refusal(404, "M_NOT_FOUND"));
+        .on(Request::reads_state)
+        .rewrite(|_, answer| without_encryption_event(answer));
     proxy.on(Request::is_sync).rewrite(|_, answer| {
         without_encryption(answer, |_| true);
     });

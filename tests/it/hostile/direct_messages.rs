@@ -2,7 +2,7 @@
 
 use matrix_sdk::ruma::RoomId;
 
-use super::{assert_no_key_for, assert_unharmed, without_encryption};
+use super::{assert_no_key_for, assert_unharmed, without_encryption, without_encryption_event};
 use crate::support::{
     impostor::Impostor,
     prelude::*,
@@ -41,7 +41,7 @@ async fn a_member_that_the_state_shows_in_the_direct_message_gets_no_link() {
     let joins = membership(mallory.user_id(), "join");
     let admin_room = bot.admin_room().to_owned();
     proxy
-        .on(move |request| request.reads_all_state() && !request.is_in(&admin_room))
+        .on(move |request| request.reads_state() && !request.is_in(&admin_room))
         .rewrite(move |request, answer| {
             // Of the path rooms/<room>/state.
             let mut joins = joins.clone();
@@ -91,7 +91,7 @@ async fn a_link_that_somebody_joined_in_upon_is_not_hidden_by_an_error_after_it(
     bot.bring_in_as_bot(&room, &mallory).await;
     // The link arrives, and who is in the room then is told only once the bot has tried again.
     proxy
-        .on(move |request| request.reads_all_state() && in_room(request))
+        .on(move |request| request.reads_state() && in_room(request))
         .times(1)
         .answer(Answer::json(200, &json!("nonsense")));
     drop(held);
@@ -116,7 +116,7 @@ async fn a_member_who_is_shown_only_while_the_key_goes_out_is_found_and_the_sess
         move |request: &Request| request.is_in(&room)
     };
     let members_are_asked_for =
-        || proxy.passed_by(|request| request.reads_all_state() && in_room(request));
+        || proxy.passed_by(|request| request.reads_state() && in_room(request));
     let looks = members_are_asked_for().len();
     let devices = proxy.on(Request::queries_keys).times(1).hold();
     let link = hold_message(&proxy, &room);
@@ -187,7 +187,7 @@ async fn an_identity_that_is_shown_while_a_link_is_on_its_way_does_not_get_it() 
     let members = {
         let in_room = in_room.clone();
         proxy
-            .on(move |request| request.reads_all_state() && in_room(request))
+            .on(move |request| request.reads_state() && in_room(request))
             .times(1)
             .hold()
     };
@@ -241,11 +241,8 @@ async fn a_direct_message_whose_encryption_the_homeserver_withholds_gets_no_link
         .on(Request::is_sync)
         .rewrite(move |_, answer| without_encryption(answer, |room| *but != room));
     proxy
-        .on(move |request| request.reads_all_state() && !request.is_in(&admin_room))
-        .rewrite(|_, answer| {
-            let state = answer.as_array_mut().unwrap();
-            state.retain(|event| event["type"] != "m.room.encryption");
-        });
+        .on(move |request| request.reads_state() && !request.is_in(&admin_room))
+        .rewrite(|_, answer| without_encryption_event(answer));
     let answer = bot.request(&alice, "start").await;
     answer.begins("I cannot send you the link for website: ");
     assert_unharmed(&bot, &proxy, &alice).await;

@@ -69,26 +69,15 @@ async fn nonsense_for_what_a_start_asks_permits_nothing() {
     let everything = (&alice, &proxy, &bot);
     // There is no direct message yet.
     permits_nothing(everything, Request::makes_room).await;
-    for kind in ["m.room.power_levels", "m.room.member"] {
-        let state = move |request: &Request| request.reads_state(kind);
+    permits_nothing(everything, Request::reads_event).await;
+    // Of the admin room, and of the direct message.
+    for is_of_admin_room in [true, false] {
+        let admin_room = bot.admin_room().to_owned();
+        let state = move |request: &Request| {
+            request.reads_state() && request.is_in(&admin_room) == is_of_admin_room
+        };
         permits_nothing(everything, state).await;
     }
-    permits_nothing(everything, Request::reads_event).await;
-    let admin_room = bot.admin_room().to_owned();
-    let state = move |request: &Request| request.reads_all_state() && !request.is_in(&admin_room);
-    permits_nothing(everything, state).await;
-}
-
-/// It is asked for until it was given once.
-#[tokio::test(flavor = "multi_thread")]
-async fn nonsense_for_who_made_the_room_permits_nothing() {
-    let (alice, proxy, bot) = behind_proxy(|bot| {
-        bot.room_version(RoomVersionId::V10)
-            .configure(|config| config["rate"]["commands_per_minute"] = json!(100))
-    })
-    .await;
-    let create = |request: &Request| request.reads_state("m.room.create");
-    permits_nothing((&alice, &proxy, &bot), create).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -151,7 +151,7 @@ impl Proxy {
         format!("{}://{}", self.scheme, self.address)
     }
 
-    /// Begins a rule for the requests that match: `proxy.on(Request::reads_all_state).times(1).answer(..)`.
+    /// Begins a rule for the requests that match: `proxy.on(Request::reads_state).times(1).answer(..)`.
     pub(crate) fn on(
         &self,
         matches: impl Fn(&Request) -> bool + Send + Sync + 'static,

@@ -69,16 +69,12 @@ impl Request {
         self.path.ends_with("/sync")
     }
 
-    pub(crate) fn reads_state(&self, kind: &str) -> bool {
-        self.method == Method::GET && self.path.contains(&format!("/state/{kind}"))
-    }
-
     pub(crate) fn reads_event(&self) -> bool {
         self.method == Method::GET && self.path.contains("/event/")
     }
 
-    /// Reads all state of a room, as the bot does of a direct message.
-    pub(crate) fn reads_all_state(&self) -> bool {
+    /// Reads all state of a room.
+    pub(crate) fn reads_state(&self) -> bool {
         self.method == Method::GET && self.path.ends_with("/state")
     }
 
