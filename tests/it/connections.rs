@@ -3,7 +3,7 @@
 use crate::support::{prelude::*, proxy::CERTIFICATE};
 
 /// How many requests of a start are made at once: what is new, and what decides about the command and about the direct message.
-const REQUESTS_AT_ONCE: usize = 7;
+const REQUESTS_AT_ONCE: usize = 5;
 
 /// How many connections are made for a start after minutes in which nothing was said: a homeserver has closed all by then but
 /// the one on which it is asked what is new.
