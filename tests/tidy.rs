@@ -1,4 +1,5 @@
-//! The rules of the house, told with file and line: what each part may name, and where secrets leave their types.
+//! The rules of the house, told with file and line: what each part may name, where secrets leave their types, and where the
+//! program's sentences stand.
 #![expect(
     clippy::unwrap_used,
     clippy::string_slice,
@@ -43,9 +44,6 @@ const MAY_NAME: &[(&str, &str)] = &[
     ),
 ];
 
-/// The folders whose files do not name one another in a circle, whatever is between.
-const WITHOUT_CIRCLES: &[&str] = &["matrix"];
-
 /// What else a part must not name.
 const MUST_NOT_NAME: &[(&str, &str)] = &[
     ("matrix", "crate::matrix::connect"),
@@ -79,8 +77,9 @@ src/check/project.rs: a project's input, to see whether it answers the program's
 src/check/api.rs: a token, for questions to the homeserver
 ";
 
-/// The one file with unsafe code.
-const MAY_BE_UNSAFE: &str = "src/remote_control/process/spawn.rs: a call between fork and exec";
+/// The folder that knows the program, and the file in it with the program's sentences.
+const PROGRAM_FOLDER: &str = "src/remote_control/claude/";
+const PROGRAM_TEXTS: &str = "src/remote_control/claude/texts.rs";
 
 /// Asserts that nothing was found, which is told with its file and its line.
 #[track_caller]
@@ -106,29 +105,23 @@ fn is_below(path: &str, these: &str) -> bool {
 /// What breaks the rules for the parts that a file is of.
 fn misnamed(file: &SourceFile) -> Vec<(usize, String)> {
     let module = file.module();
-    let parts: Vec<_> = MAY_NAME
-        .iter()
-        .filter(|(part, _)| is_below(&module, part))
-        .collect();
+    let is_of = |(part, _): &&(&str, &str)| is_below(&module, part);
+    let parts: Vec<_> = MAY_NAME.iter().filter(is_of).collect();
     // They name the parts and do nothing themselves.
     let names_all = ["lib", "main"].contains(&module.as_str());
     if parts.is_empty() && !names_all {
         return vec![(1, "say in tests/tidy.rs what it may name".to_owned())];
     }
     let must_not = |path: &str| {
-        if is_below(&module, MAY_READ_FILES) && is_below(path, "std::fs") {
-            return false;
-        }
-        let rules = MUST_NOT_NAME
-            .iter()
-            .filter(|(part, _)| is_below(&module, part));
-        rules.into_iter().any(|(_, these)| is_below(path, these))
+        let reads_files = is_below(&module, MAY_READ_FILES) && is_below(path, "std::fs");
+        let mut rules = MUST_NOT_NAME.iter().filter(is_of);
+        !reads_files && rules.any(|(_, these)| is_below(path, these))
     };
     let may = |path: &str| {
-        let of_crate = path.strip_prefix("crate::");
         let within = |named: &str, (part, these): &(&str, &str)| {
             is_below(named, part) || is_below(named, these)
         };
+        let of_crate = path.strip_prefix("crate::");
         of_crate.is_none_or(|named| parts.iter().all(|part| within(named, part)))
     };
     let mut found = file.paths();
@@ -136,153 +129,108 @@ fn misnamed(file: &SourceFile) -> Vec<(usize, String)> {
     found
 }
 
-/// Where code has this part of a line, but for the files of a list.
-fn lines_with(file: &SourceFile, part: &str, but: &str) -> Vec<(usize, String)> {
-    if but
-        .lines()
-        .any(|line| line.starts_with(&format!("{}: ", file.name)))
-    {
-        return Vec::new();
-    }
-    let code = file.code();
-    let lines = code
-        .lines()
-        .zip(1..)
-        .filter(|(line, _)| line.contains(part));
-    lines
-        .map(|(line, number)| (number, line.to_owned()))
-        .collect()
-}
-
 #[test]
 fn modules_name_only_what_they_may_know() {
     assert_none(misnamed);
 }
 
-/// The files of a folder that name one another in a circle, and those above them. Its mod.rs names all and hands out their names.
-fn in_circles(folder: &str, files: &[SourceFile]) -> Vec<String> {
-    let root = format!("crate::{folder}");
-    let within = |path: &str| path.strip_prefix(&format!("{root}::")).map(str::to_owned);
-    let mut names: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    let is_root = |file: &&SourceFile| file.module() == folder;
-    let handed_out: Vec<_> = files
+/// The files of matrix/ that name one another in a circle, and those above them. Its mod.rs names all and hands out their names.
+fn in_circles(files: &[SourceFile]) -> Vec<String> {
+    let files = files.iter().filter(|file| !file.is_test());
+    let (root, files): (Vec<_>, Vec<_>) = files.partition(|file| file.module() == "matrix");
+    let handed_out: Vec<_> = root.iter().flat_map(|file| file.paths()).collect();
+    let modules: Vec<_> = files
         .iter()
-        .filter(is_root)
-        .flat_map(SourceFile::paths)
-        .map(|(_, path)| path)
+        .map(|file| format!("crate::{}", file.module()))
         .collect();
-    for file in files
-        .iter()
-        .filter(|file| !is_root(file) && !file.is_test())
-    {
-        let Some(module) = within(&format!("crate::{}", file.module())) else {
-            continue;
-        };
-        let paths = file.paths().into_iter();
-        let paths = paths.filter_map(|(_, path)| within(&path));
-        names.insert(module, paths.collect());
-    }
-    let modules: Vec<_> = names.keys().cloned().collect();
-    let deepest = |path: &str| {
+    let module_of = |path: &str| {
         let found = modules.iter().filter(|module| is_below(path, module));
         found.max_by_key(|module| module.len())
     };
-    let leads_to = |path: &String| {
-        let handed_out = handed_out
-            .iter()
-            .find(|one| one.rsplit("::").next() == path.split("::").next());
-        deepest(path).or_else(|| deepest(handed_out?))
+    let leads_to = |path: &str| {
+        let name = path.strip_prefix("crate::matrix::")?.split("::").next();
+        let mut handed_out = handed_out.iter().map(|(_, path)| path);
+        let from = handed_out.find(|path| path.rsplit("::").next() == name);
+        module_of(path).or_else(|| module_of(&format!("crate::matrix::{}", from?)))
     };
-    let mut edges: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
-    for (module, named) in &names {
-        let others = named
-            .iter()
-            .filter_map(leads_to)
-            .filter(|other| *other != module);
-        edges.insert(module, others.collect());
-    }
+    let edges = modules.iter().zip(&files).map(|(module, file)| {
+        let named = file.paths().into_iter();
+        let named = named.filter_map(|(_, path)| leads_to(&path));
+        let named: BTreeSet<_> = named.filter(|other| *other != module).collect();
+        (module, named)
+    });
+    let mut edges: BTreeMap<_, _> = edges.collect();
     // Whoever names none that is left is in no circle.
-    while let Some(free) = edges.iter().find(|(_, named)| named.is_empty()) {
-        let free = *free.0;
-        edges.remove(free);
-        for named in edges.values_mut() {
-            named.retain(|named| *named != free);
+    loop {
+        let left: BTreeSet<_> = edges.keys().copied().collect();
+        edges.retain(|_, named| !named.is_disjoint(&left));
+        if edges.len() == left.len() {
+            return edges.into_keys().cloned().collect();
         }
     }
-    edges.into_keys().cloned().collect()
 }
 
 #[test]
-fn no_files_name_one_another_in_a_circle() {
-    for folder in WITHOUT_CIRCLES {
-        let found = in_circles(folder, &rust_files(&format!("src/{folder}")));
-        assert!(found.is_empty(), "{folder}: {found:#?}");
-    }
+fn no_files_of_matrix_name_one_another_in_a_circle() {
+    let found = in_circles(&rust_files("src/matrix"));
+    assert!(found.is_empty(), "{found:#?}");
 }
 
-#[test]
-fn a_secret_leaves_its_type_in_few_places_and_unsafe_code_is_in_one() {
-    assert_none(|file| lines_with(file, ".expose()", MAY_EXPOSE));
-    assert_none(|file| lines_with(file, "unsafe ", MAY_BE_UNSAFE));
-}
-
-/// The folder that knows the program, and the file in it with the program's sentences.
-const PROGRAM_FOLDER: &str = "src/remote_control/claude/";
-const PROGRAM_TEXTS: &str = "src/remote_control/claude/texts.rs";
-
-/// The sentences of the program: of fewer than three words nobody can say whose they are.
-fn sentences(file: &SourceFile) -> Vec<String> {
-    let literals = file.literals().into_iter();
-    let texts = literals.flat_map(|text| {
-        let text = text.trim_matches('"').replace("\\\"", "\"").to_lowercase();
-        text.split(" * ").map(str::to_owned).collect::<Vec<_>>()
-    });
-    let is_sentence = |text: &String| text.split_whitespace().count() >= 3;
-    texts.filter(is_sentence).collect()
-}
-
-/// The literals outside of the program's folder that hold one of its sentences.
-fn foreign_words(file: &SourceFile, sentences: &[String]) -> Vec<(usize, String)> {
-    if file.name.starts_with(PROGRAM_FOLDER) {
+/// Where a secret leaves its type in a file that is not in this list.
+fn exposes(file: &SourceFile, but: &str) -> Vec<(usize, String)> {
+    let name = format!("{}: ", file.name);
+    if but.lines().any(|line| line.starts_with(&name)) {
         return Vec::new();
     }
-    let literals = file.literals().into_iter();
-    let holds = |text: &String| sentences.iter().any(|it| text.to_lowercase().contains(it));
-    literals.filter(holds).map(|text| (1, text)).collect()
+    let code = file.code();
+    let lines = code.lines().zip(1..);
+    let lines = lines.filter(|(line, _)| line.contains(".expose()"));
+    lines.map(|(line, at)| (at, line.to_owned())).collect()
+}
+
+#[test]
+fn a_secret_leaves_its_type_in_few_places() {
+    assert_none(|file| exposes(file, MAY_EXPOSE));
 }
 
 #[test]
 fn no_sentence_of_the_program_stands_outside_of_its_folder() {
     let files = rust_files(PROGRAM_FOLDER);
     let texts = files.iter().find(|file| file.name == PROGRAM_TEXTS);
-    let sentences = sentences(texts.unwrap());
+    let texts = texts.unwrap().literals().into_iter().map(|text| {
+        let text = text.trim_matches('"').replace("\\\"", "\"");
+        text.to_lowercase()
+    });
+    let parts: Vec<_> = texts.collect();
+    let sentences = parts.iter().flat_map(|text| text.split(" * "));
+    // Of fewer than three words nobody can say whose they are.
+    let sentences = sentences.filter(|text| text.split_whitespace().count() >= 3);
+    let sentences: Vec<_> = sentences.collect();
     assert!(sentences.len() > 50, "{sentences:?}");
-    assert_none(|file| foreign_words(file, &sentences));
+    assert_none(|file| {
+        let literals = file.literals().into_iter();
+        let literals = literals.filter(|_| !file.name.starts_with(PROGRAM_FOLDER));
+        let holds = |text: &String| sentences.iter().any(|it| text.to_lowercase().contains(it));
+        literals.filter(holds).map(|text| (1, text)).collect()
+    });
 }
 
 #[test]
 fn every_file_says_what_it_is_and_every_folder_what_it_does_not_know() {
     assert_none(|file| {
-        let documentation = file.text.lines().take_while(|line| line.starts_with("//!"));
-        let documentation = documentation.collect::<String>();
+        let lines = file.text.lines();
+        let head: String = lines.take_while(|line| line.starts_with("//!")).collect();
         let folder = file.name.trim_end_matches("mod.rs").trim_end_matches(".rs");
         let leads =
             file.name.ends_with("mod.rs") || rust_files(folder).iter().any(|file| !file.is_test());
-        let lacks = |what: &str| !file.is_test() && !documentation.contains(what);
-        let mut found = Vec::new();
-        if lacks("//! ") {
-            found.push((
-                1,
-                "begins without a `//!` that says what the file is".to_owned(),
-            ));
-        }
-        if leads && lacks("Invariant") {
-            found.push((
-                1,
-                "leads a folder without an `Invariant` that says what it does not know".to_owned(),
-            ));
-        }
-        found
+        let lacks = |what: &&str| !file.is_test() && !head.contains(what);
+        let wanted = ["//! ", "Invariant"]
+            .into_iter()
+            .take(1 + usize::from(leads));
+        let lacking = wanted.filter(lacks);
+        lacking
+            .map(|what| (1, format!("its head lacks `{what}`")))
+            .collect()
     });
 }
 
@@ -295,67 +243,38 @@ fn the_rules_find_what_breaks_them() {
     let text = "use crate::{link::Link, bot::{self, Bot}};\n// crate::cli\n\"crate::cli\";super::super::cli::y('\"', 'a');\n\
         fn f<'a>() { tokio::run(\"\\\"crate::cli\") }\n#[cfg(test)]\nmod tests { use crate::cli; }";
     let found = misnamed(&file("src/matrix/inbox.rs", text));
-    let found: Vec<_> = found
-        .iter()
-        .map(|(line, path)| format!("{line} {path}"))
-        .collect();
-    assert_eq!(
-        found,
-        [
-            "1 crate::bot",
-            "1 crate::bot::self",
-            "1 crate::bot::Bot",
-            "3 crate::cli::y"
-        ]
-    );
-    let found = |name, text| misnamed(&file(name, text)).len();
-    assert_eq!(
-        found(
-            "src/command/parse.rs",
-            "use std::{fmt, fs::{self, read}, io};"
+    let found = found.iter().map(|(line, path)| format!("{line} {path}"));
+    let wanted = "1 crate::bot, 1 crate::bot::self, 1 crate::bot::Bot, 3 crate::cli::y";
+    assert_eq!(found.collect::<Vec<_>>().join(", "), wanted);
+    for (name, text, count) in [
+        ("command/parse", "use std::{fmt, fs::{self, read}, io};", 3),
+        ("command/parse", "crate::configuration::x", 1),
+        (
+            "remote_control/process/exit",
+            "use super::super::store; use super::stop;",
+            1,
         ),
-        3
-    );
-    assert_eq!(found("src/command/parse.rs", "crate::configuration::x"), 1);
-    assert_eq!(
-        found(
-            "src/remote_control/process/exit.rs",
-            "use super::super::store; use super::stop;"
+        (
+            "remote_control/store",
+            "use matrix_sdk::ruma; use super::process::stop;",
+            1,
         ),
-        1
-    );
-    assert_eq!(
-        found(
-            "src/remote_control/store.rs",
-            "use matrix_sdk::ruma; use super::process::stop;"
-        ),
-        1
-    );
-    assert_eq!(found("src/new.rs", ""), 1);
-    let circle = [
-        file("src/a/mod.rs", "mod b; pub use b::{B, c::C};"),
-        file("src/a/b.rs", "use super::d::D;"),
-        file("src/a/b/c.rs", "fn f() {}"),
-        file("src/a/d.rs", "fn f() { crate::a::C; }"),
+        ("new", "", 1),
+    ] {
+        let file = file(&format!("src/{name}.rs"), text);
+        assert_eq!(misnamed(&file).len(), count, "{name}: {text}");
+    }
+    let mut files = [
+        file("src/matrix/mod.rs", "mod b; pub use b::{B, c::C};"),
+        file("src/matrix/b.rs", "use super::d::D;"),
+        file("src/matrix/b/c.rs", "fn f() {}"),
+        file("src/matrix/d.rs", "fn f() { crate::matrix::C; }"),
     ];
-    assert!(in_circles("a", &circle).is_empty());
-    let circle = circle.map(|it| match it.name.as_str() {
-        "src/a/d.rs" => file("src/a/d.rs", "use crate::{a::{e, B}, x};"),
-        _ => it,
-    });
-    assert_eq!(in_circles("a", &circle), ["b", "d"]);
-    let exposes = file("src/x.rs", "// link.expose()\nlink.expose();");
-    assert_eq!(lines_with(&exposes, ".expose()", MAY_EXPOSE).len(), 1);
-    assert!(lines_with(&exposes, ".expose()", "src/x.rs: why").is_empty());
-    let texts = file(
-        "",
-        "(\"no * could be found\", \"\\\"Sure?\\\" got no answer\", \"Remote Control\")",
-    );
-    let sentences = sentences(&texts);
-    assert_eq!(sentences, ["could be found", "\"sure?\" got no answer"]);
-    let says = file(
-        "src/x.rs",
-        "// could be found\nf(\"It Could \\\n  be found\")",
-    );
-    assert_eq!(foreign_words(&says, &sentences).len(), 1);
+    assert!(in_circles(&files).is_empty());
+    files[3].text = "use crate::{matrix::{e, B}, x};".to_owned();
+    let circle = ["crate::matrix::b", "crate::matrix::d"];
+    assert_eq!(in_circles(&files), circle);
+    let file = file("src/x.rs", "// link.expose()\nlink.expose();");
+    assert_eq!(exposes(&file, MAY_EXPOSE).len(), 1);
+    assert!(exposes(&file, "src/x.rs: why").is_empty());
 }
