@@ -59,7 +59,6 @@ pub struct Config {
     pub(crate) homeserver_url: Url,
     /// The name in which the user ids of this homeserver end.
     pub(crate) server_name: OwnedServerName,
-    /// How the bot logs in.
     pub(crate) login: LoginMethod,
     /// The bot's own user, on this homeserver.
     pub(crate) bot_user: OwnedUserId,
@@ -71,11 +70,8 @@ pub struct Config {
     pub(crate) host: Option<HostName>,
     /// The first word of every command: not empty, without white space or backticks.
     pub(crate) command_prefix: String,
-    /// Who may give commands.
     pub(crate) authorization: Authorization,
-    /// Which devices are trusted, and with what.
     pub(crate) encryption: Encryption,
-    /// How much is too much.
     pub(crate) limits: Limits,
     /// Older commands are ignored.
     pub(crate) max_command_age: Duration,
@@ -114,7 +110,6 @@ pub(crate) struct Limits {
 /// A project, and who may use it.
 #[derive(Debug, Clone)]
 pub(crate) struct ConfiguredProject {
-    /// What runs, and how.
     pub(crate) project: Project,
     /// What a sender needs for this project, in place of [`Authorization::power_level`].
     pub(crate) power_level: Option<i64>,
@@ -138,9 +133,7 @@ pub(crate) enum Notification {
 /// Which devices are trusted, and with what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Encryption {
-    /// Whose messages count, and who can read ours.
     pub(crate) devices: Devices,
-    /// Whether a command must have been encrypted.
     pub(crate) require_encrypted_commands: RequireEncryptedCommands,
 }
 

@@ -4,13 +4,12 @@
 
 use std::{collections::BTreeMap, fmt, mem, path::PathBuf, time::Duration};
 
-use matrix_sdk::ruma::{OwnedServerName, OwnedUserId, UserId};
+use matrix_sdk::ruma::UserId;
 use serde::{
     Deserialize, Deserializer,
     de::{self, value::MapAccessDeserializer},
 };
 use serde_yaml::Value;
-use url::Url;
 
 use super::{
     Authorization, Config, ConfiguredProject, Devices, Encryption, Limits, LoginMethod,
@@ -213,23 +212,49 @@ pub(super) const DATA_DIR: &str = "data";
 impl File {
     /// Reads all keys before it gives up on any.
     pub(super) fn into_config(self, document: &Document<'_>) -> Option<Config> {
-        let (homeserver_url, server_name) = self.homeserver.read(document);
+        let homeserver_url = document.required("homeserver.url", self.homeserver.url);
+        if homeserver_url.as_ref().is_some_and(values::is_unprotected) {
+            document.warning(
+                "homeserver.url",
+                "is http to another host: tokens go there in the clear; use https or 127.0.0.1",
+            );
+        }
+        let server_name = document.required("homeserver.server_name", self.homeserver.server_name);
         let bot = self.bot;
-        let bot_user = read_user(bot.localpart, server_name.as_ref(), document);
+        let localpart = bot.localpart.or("rcbot".to_owned());
+        let bot_user = server_name.as_ref().and_then(|server| {
+            UserId::parse(format!("@{localpart}:{server}"))
+                .map_err(|error| document.problem("bot.localpart", error.to_string()))
+                .ok()
+        });
         let registration = self.appservice.registration.or("registration.yaml".into());
         let registration = document.path(registration);
         let login = read_login(bot.access_token, bot.password, registration, document);
         let admin_room = document.required("admin_room", self.admin_room);
+        let AuthorizationSection { users, power_level } = self.authorization;
+        let users = users.0;
+        let users = users.map(|users| read_users("authorization.users", &users, document));
+        let EncryptionSection {
+            devices,
+            require_encrypted_commands,
+        } = self.encryption;
         let has_roots = document.has("project_roots[0]");
-        let sessions = self.sessions.read_sessions(document);
-        let projects = read_projects(self.projects, sessions.as_ref(), has_roots, document);
-        let project_roots = read_roots(self.project_roots, sessions.as_ref(), document);
+        let sessions = self.sessions.read_sessions(document)?;
+        let projects = read_projects(self.projects, &sessions, has_roots, document);
+        let project_roots = read_roots(self.project_roots, &sessions, document);
         Some(Config {
             file: PathBuf::new(),
             host: self.host.0,
             command_prefix: self.command_prefix.or("!rc".to_owned()),
-            authorization: self.authorization.read(document),
-            encryption: self.encryption.read(),
+            authorization: Authorization {
+                power_level: power_level.or(100),
+                users: users.unwrap_or_default(),
+            },
+            encryption: Encryption {
+                devices: devices.or(Devices::CrossSigned),
+                require_encrypted_commands: require_encrypted_commands
+                    .or(RequireEncryptedCommands::Auto),
+            },
             limits: Limits {
                 commands_per_minute: self.rate.commands_per_minute.or(COMMANDS_PER_MINUTE),
                 max_sessions: self.max_sessions.or(Some(MAX_SESSIONS)),
@@ -242,36 +267,11 @@ impl File {
             bot_user: bot_user?,
             display_name: bot.display_name.or("Remote Control".to_owned()),
             admin_room: admin_room?,
-            projects: projects?,
-            project_roots: project_roots?,
+            projects,
+            project_roots,
             warnings: Vec::new(),
         })
     }
-}
-
-impl HomeserverSection {
-    fn read(self, document: &Document<'_>) -> (Option<Url>, Option<OwnedServerName>) {
-        let url = document.required("homeserver.url", self.url);
-        if url.as_ref().is_some_and(values::is_unprotected) {
-            document.warning(
-                "homeserver.url",
-                "is http to another host: tokens go there in the clear; use https or 127.0.0.1",
-            );
-        }
-        let name = document.required("homeserver.server_name", self.server_name);
-        (url, name)
-    }
-}
-
-fn read_user(
-    localpart: Given<Localpart>,
-    server: Option<&OwnedServerName>,
-    document: &Document<'_>,
-) -> Option<OwnedUserId> {
-    let localpart = localpart.or("rcbot".to_owned());
-    UserId::parse(format!("@{localpart}:{}", server?))
-        .map_err(|error| document.problem("bot.localpart", error.to_string()))
-        .ok()
 }
 
 /// Exactly one way. Without any word about it, it is the appservice's.
@@ -300,34 +300,12 @@ fn read_login(
     }
 }
 
-impl AuthorizationSection {
-    fn read(self, document: &Document<'_>) -> Authorization {
-        let users = self.users.0;
-        let users = users.map(|users| read_users("authorization.users", &users, document));
-        Authorization {
-            power_level: self.power_level.or(100),
-            users: users.unwrap_or_default(),
-        }
-    }
-}
-
-impl EncryptionSection {
-    fn read(self) -> Encryption {
-        let required = self.require_encrypted_commands;
-        Encryption {
-            devices: self.devices.or(Devices::CrossSigned),
-            require_encrypted_commands: required.or(RequireEncryptedCommands::Auto),
-        }
-    }
-}
-
 fn read_projects(
     projects: BTreeMap<String, ProjectSection>,
-    sessions: Option<&Defaults>,
+    sessions: &Defaults,
     has_roots: bool,
     document: &Document<'_>,
-) -> Option<BTreeMap<ProjectName, ConfiguredProject>> {
-    let sessions = sessions?;
+) -> BTreeMap<ProjectName, ConfiguredProject> {
     if projects.is_empty() && !has_roots && !document.is_wrong_below("projects") {
         document.problem(
             "projects",
@@ -335,10 +313,9 @@ fn read_projects(
         );
     }
     let mut known = BTreeMap::<_, ConfiguredProject>::new();
-    let mut projects: Vec<_> = projects
-        .into_iter()
-        .map(|(name, section)| (format!("projects.{name}"), name, section))
-        .collect();
+    let projects = projects.into_iter();
+    let projects = projects.map(|(name, section)| (format!("projects.{name}"), name, section));
+    let mut projects: Vec<_> = projects.collect();
     projects.sort_by_key(|(at, ..)| document.line_of(at));
     for (at, name, section) in projects {
         let Some(read) = section.read_project(name, &at, sessions, document) else {
@@ -347,25 +324,21 @@ fn read_projects(
         compare(&read.project, &known, &at, document);
         known.insert(read.project.name.clone(), read);
     }
-    Some(known)
+    known
 }
 
 fn read_roots(
     roots: Vec<RootSection>,
-    sessions: Option<&Defaults>,
+    sessions: &Defaults,
     document: &Document<'_>,
-) -> Option<Vec<ProjectRoot>> {
-    let sessions = sessions?;
+) -> Vec<ProjectRoot> {
     let roots = roots.into_iter().enumerate();
     let roots = roots.filter_map(|(index, RootSection(mut section))| {
         let at = format!("project_roots[{index}]");
-        for key in ["autostart", "deliver_to"].map(|key| format!("{at}.{key}")) {
-            if document.has(&key) {
-                document.problem(
-                    &key,
-                    "is a key of a project, not of a root; move it below `projects`",
-                );
-            }
+        let misplaced = ["autostart", "deliver_to"].map(|key| format!("{at}.{key}"));
+        for key in misplaced.iter().filter(|key| document.has(key)) {
+            let message = "is a key of a project, not of a root; move it below `projects`";
+            document.problem(key, message);
         }
         let directory = mem::take(&mut section.directory);
         let directory = document.required(&format!("{at}.directory"), directory);
@@ -376,7 +349,7 @@ fn read_roots(
             directory: document.path(directory?),
         })
     });
-    Some(roots.collect())
+    roots.collect()
 }
 
 /// What two projects must not share, or better not.
@@ -397,6 +370,11 @@ fn compare(
             ),
         );
     }
+    // Without symbolic links, as far as it is there.
+    let real_path = |Project { directory, .. }: &Project| {
+        let real = directory.canonicalize();
+        real.unwrap_or_else(|_| directory.clone())
+    };
     let directory = real_path(project);
     let mut others = known.values().map(|configured| &configured.project);
     if let Some(Project { name: other, .. }) = others.find(|it| real_path(it) == directory) {
@@ -407,14 +385,6 @@ fn compare(
             ),
         );
     }
-}
-
-/// The project's directory without symbolic links, as far as it is there.
-fn real_path(project: &Project) -> PathBuf {
-    let directory = &project.directory;
-    directory
-        .canonicalize()
-        .unwrap_or_else(|_| directory.clone())
 }
 
 impl ProjectSection {
