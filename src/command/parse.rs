@@ -1,6 +1,6 @@
 //! "!rc ..." -> `Command` or `Misuse`.
 
-use std::{fmt, ops::RangeInclusive, time::Duration};
+use std::{fmt, iter, ops::RangeInclusive, time::Duration};
 
 use crate::{
     config::HostName,
@@ -293,65 +293,59 @@ struct Arguments<'t> {
     options: Vec<(&'t str, Option<Word<'t>>)>,
 }
 
-/// What stands in quotes is one word, without them.
 #[derive(Clone, Copy)]
-struct Word<'t> {
-    text: &'t str,
-    is_quoted: bool,
+enum Word<'t> {
+    Plain(&'t str),
+    /// What an option is called, without its dashes.
+    Option(&'t str),
+    /// What stands in quotes is one word, without them.
+    Quoted(&'t str),
 }
 
 impl<'t> Arguments<'t> {
     /// An option takes the next word as its value, be it behind white space or behind an `=`. How long to follow can be left out, so
     /// there it is only what begins with a digit.
-    fn of(text: &'t str) -> Self {
+    fn of(mut text: &'t str) -> Self {
         let (mut words, mut options) = (Vec::new(), Vec::new());
-        let mut rest = text.trim_start();
-        while let Some((word, after)) = Word::first(rest) {
-            rest = after;
-            if !word.is_option() {
-                words.push(word.text);
-                continue;
-            }
-            let name = word.text.trim_start_matches(DASHES);
-            let is_follow = name.eq_ignore_ascii_case(FOLLOW);
-            let is_time =
-                |value: &Word<'_>| value.text.starts_with(|sign: char| sign.is_ascii_digit());
-            let value = Word::first(rest)
-                .filter(|(value, _)| !value.is_option() && (!is_follow || is_time(value)));
-            if let Some((_, after)) = value {
-                rest = after;
-            }
-            options.push((name, value.map(|(value, _)| value)));
+        let all = iter::from_fn(|| Word::take(&mut text));
+        let mut all = all.peekable();
+        while let Some(word) = all.next() {
+            let name = match word {
+                Word::Plain(text) | Word::Quoted(text) => {
+                    words.push(text);
+                    continue;
+                }
+                Word::Option(name) => name,
+            };
+            let is_value = |word: &Word<'_>| match word {
+                Word::Option(_) => false,
+                Word::Plain(text) | Word::Quoted(text) => {
+                    let is_time = text.starts_with(|sign: char| sign.is_ascii_digit());
+                    is_time || !name.eq_ignore_ascii_case(FOLLOW)
+                }
+            };
+            options.push((name, all.next_if(is_value)));
         }
         Self { words, options }
     }
 }
 
 impl<'t> Word<'t> {
-    /// The first word of a text without white space before it, and what follows.
-    fn first(text: &'t str) -> Option<(Self, &'t str)> {
-        let (text, is_quoted, rest) = in_quotes(text).map_or_else(
-            || {
-                let is_option = text.starts_with(DASHES);
-                let ends = |sign: char| sign.is_whitespace() || is_option && sign == '=';
-                let (word, rest) = text.split_at(text.find(ends).unwrap_or(text.len()));
-                (word, false, rest.strip_prefix('=').unwrap_or(rest))
-            },
-            |(quoted, rest)| (quoted, true, rest),
-        );
-        let is_there = is_quoted || !text.is_empty();
-        is_there.then_some((Self { text, is_quoted }, rest.trim_start()))
-    }
-
-    fn is_option(self) -> bool {
-        !self.is_quoted && self.text.starts_with(DASHES)
-    }
-
-    fn opens_quote(self) -> bool {
-        !self.is_quoted
-            && self
-                .text
-                .starts_with(|sign| QUOTES.concat().contains(&sign))
+    /// Takes the first word off a text.
+    fn take(text: &mut &'t str) -> Option<Self> {
+        *text = text.trim_start();
+        if let Some((quoted, rest)) = in_quotes(text) {
+            *text = rest;
+            return Some(Self::Quoted(quoted));
+        }
+        let is_option = text.starts_with(DASHES);
+        let ends = |sign: char| sign.is_whitespace() || is_option && sign == '=';
+        let (word, rest) = text.split_at(text.find(ends).unwrap_or(text.len()));
+        *text = rest.strip_prefix('=').unwrap_or(rest);
+        if is_option {
+            return Some(Self::Option(word.trim_start_matches(DASHES)));
+        }
+        Some(Self::Plain(word)).filter(|_| !word.is_empty())
     }
 }
 
@@ -386,12 +380,16 @@ fn parse_options(verb: Verb, given: &[(&str, Option<Word<'_>>)]) -> Result<Optio
         if options.get(option).is_some() {
             return Err(Misuse::RepeatedOption(option.name()));
         }
-        let value = value.filter(|value| !value.text.trim().is_empty());
-        let value = value.ok_or(Misuse::OptionWithoutValue(option))?;
-        if value.opens_quote() {
-            return Err(Misuse::OpenQuote(option));
+        let text = match value {
+            Some(Word::Plain(text)) if text.starts_with(|sign| QUOTES.concat().contains(&sign)) => {
+                return Err(Misuse::OpenQuote(option));
+            }
+            Some(Word::Plain(text) | Word::Quoted(text)) => text.trim().to_owned(),
+            Some(Word::Option(_)) | None => String::new(),
+        };
+        if text.is_empty() {
+            return Err(Misuse::OptionWithoutValue(option));
         }
-        let text = value.text.trim().to_owned();
         match option {
             StartOption::Mode => options.mode = Some(text),
             StartOption::Spawn => options.spawn = Some(text),
@@ -408,8 +406,8 @@ fn parse_options(verb: Verb, given: &[(&str, Option<Word<'_>>)]) -> Result<Optio
 fn parse_follow(options: &mut Vec<(&str, Option<Word<'_>>)>) -> Result<Option<Duration>, Misuse> {
     let follows = options.extract_if(.., |(name, _)| name.eq_ignore_ascii_case(FOLLOW));
     let mut times = follows.map(|(_, value)| match value {
-        Some(value) => humantime::parse_duration(value.text.trim()).ok(),
-        None => Some(USUALLY_FOLLOWED),
+        Some(Word::Plain(time) | Word::Quoted(time)) => humantime::parse_duration(time.trim()).ok(),
+        Some(Word::Option(_)) | None => Some(USUALLY_FOLLOWED),
     });
     match (times.next(), times.next()) {
         (None, _) => Ok(None),

@@ -9,7 +9,9 @@ use std::{
 
 use matrix_sdk::ruma::OwnedUserId;
 
-use super::{MOST_LISTED, Mark, Reply, listed_with, moment, phase, session_reply, unmarked};
+use super::{
+    MOST_LISTED, Mark, Reply, listed, listed_with, moment, phase, session_reply, unmarked,
+};
 use crate::{
     config::HostName,
     matrix::{AnnouncedSession, Announcement},
@@ -72,7 +74,7 @@ pub(crate) fn status_of_hosts(
         paragraphs.push(Reply::new(format!(
             "{} more with sessions: {}. `{prefix} status @HOST` shows one of them.",
             hosts(left_out.len()),
-            listed_with(&left_out, 0)
+            listed(&left_out)
         )));
     }
     paragraphs.extend(without_session(&idle));
@@ -176,12 +178,8 @@ fn without_session(idle: &[Section]) -> Vec<Reply> {
         return vec![Reply::marked(Mark::Idle, text)];
     }
     let each = idle.iter().map(|section| {
-        let text = format!(
-            "**{}**: no session: {}",
-            section.host,
-            section.idle_projects()
-        );
-        Reply::marked(Mark::Idle, text)
+        let (host, projects) = (&section.host, section.idle_projects());
+        Reply::marked(Mark::Idle, format!("**{host}**: no session: {projects}"))
     });
     each.collect()
 }
@@ -197,11 +195,8 @@ fn not_answering(silent: &[Section]) -> Option<Reply> {
 }
 
 fn names(sections: &[Section]) -> String {
-    let names: Vec<_> = sections
-        .iter()
-        .map(|section| section.host.clone())
-        .collect();
-    listed_with(&names, 0)
+    let names = sections.iter().map(|section| section.host.clone());
+    listed(&names.collect::<Vec<_>>())
 }
 
 fn hosts(count: usize) -> String {

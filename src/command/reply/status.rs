@@ -22,34 +22,19 @@ pub(crate) fn status(
     Reply::lines(entries)
 }
 
-/// What is said of a project.
-struct Entry<'a> {
-    mark: Mark,
-    project: &'a str,
-    /// What it is at, and the times that go with it.
-    phase: Vec<String>,
-    details: Vec<String>,
-}
-
-impl Entry<'_> {
-    fn reply(&self) -> Reply {
-        let phase = self.phase.join(", ");
-        let head = Reply::marked(self.mark, format!("**{}**: {phase}", self.project));
-        if self.details.is_empty() {
-            return head;
-        }
-        let details = Reply::new(format!("  {}", self.details.join(", ")));
-        Reply::lines([head, details])
-    }
-}
-
 /// A project and its session, if it has one.
 pub(super) fn session_reply(
     status: &Status,
     usage: &BTreeMap<SessionId, Usage>,
     now: SystemTime,
 ) -> Reply {
-    entry(status, usage, now).reply()
+    let (mark, phase, details) = facts(status, usage, now);
+    let head = format!("**{}**: {}", status.project, phase.join(", "));
+    let head = Reply::marked(mark, head);
+    if details.is_empty() {
+        return head;
+    }
+    head.with(Reply::new(format!("  {}", details.join(", "))))
 }
 
 /// One project in one line.
@@ -58,20 +43,19 @@ pub(crate) fn status_line(
     usage: &BTreeMap<SessionId, Usage>,
     now: SystemTime,
 ) -> String {
-    let Entry { phase, details, .. } = entry(status, usage, now);
-    let facts: Vec<_> = phase.into_iter().chain(details).collect();
+    let (_, phase, details) = facts(status, usage, now);
+    let facts = [phase, details].concat();
     format!("{}: {}", status.project, facts.join(", "))
 }
 
-fn entry<'a>(status: &'a Status, usage: &BTreeMap<SessionId, Usage>, now: SystemTime) -> Entry<'a> {
-    let project = status.project.as_str();
+/// What a project is at with the times that go with it, and what else there is to say of its session.
+fn facts(
+    status: &Status,
+    usage: &BTreeMap<SessionId, Usage>,
+    now: SystemTime,
+) -> (Mark, Vec<String>, Vec<String>) {
     let Some(session) = &status.session else {
-        return Entry {
-            mark: Mark::Idle,
-            project,
-            phase: vec!["no session".to_owned()],
-            details: Vec::new(),
-        };
+        return (Mark::Idle, vec!["no session".to_owned()], Vec::new());
     };
     let age = now.duration_since(session.since).unwrap_or_default();
     let mut phase = vec![format!(
@@ -95,16 +79,12 @@ fn entry<'a>(status: &'a Status, usage: &BTreeMap<SessionId, Usage>, now: System
     // The program is known to grow by a gigabyte a day, and to leave children behind.
     details.extend(usage.get(&session.id).map(self::usage));
     details.extend(options(&session.start.options));
-    Entry {
-        mark: match session.connection {
-            _ if session.is_cut_off => Mark::Failed,
-            Some(Connection::Connecting | Connection::Reconnecting { .. }) => Mark::Busy,
-            Some(Connection::Connected) | None => Mark::of(session.phase),
-        },
-        project,
-        phase,
-        details,
-    }
+    let mark = match session.connection {
+        _ if session.is_cut_off => Mark::Failed,
+        Some(Connection::Connecting | Connection::Reconnecting { .. }) => Mark::Busy,
+        Some(Connection::Connected) | None => Mark::of(session.phase),
+    };
+    (mark, phase, details)
 }
 
 /// What a session runs with, in words; those that are not known are left out.
