@@ -23,7 +23,7 @@
 //! # Where to look
 //! | question | file |
 //! | --- | --- |
-//! | what happens when a process exits, a stop is requested, the time is up? | `remote_control/session/life.rs`, `session/ending.rs`: pure, with the diagram of states |
+//! | what happens when a process exits, a stop is requested, the time is up? | `remote_control/session/life.rs`, `session/ending.rs`, `session/running.rs`: pure, with the diagram of states |
 //! | where is a link sent, and to whom? | `bot/deliver.rs` decides when, `matrix/direct_message.rs` how; nothing else can |
 //! | who may command? | `command/authorize.rs`: the rules; `matrix/facts.rs` and `matrix/proof.rs`: the evidence |
 //! | what does the bot say? | `command/reply/`: every sentence in Matrix |

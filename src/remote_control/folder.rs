@@ -1,4 +1,5 @@
-//! What is told of a project's folder where people choose one: whether `claude` trusts it, its git branch, and when it was used.
+//! What is told of a project beside its sessions: whose account `claude` has there and how long that is logged in, whether it trusts
+//! the folder, the git branch, and when it was used.
 
 use std::{
     collections::BTreeMap,
@@ -7,13 +8,13 @@ use std::{
     io::Read as _,
     os::unix::fs::OpenOptionsExt as _,
     path::Path,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use nix::libc;
 
 use super::{
-    Project, ProjectName,
+    Project, ProjectName, SessionSettings,
     claude::{
         self, Invocation,
         prerequisites::{ClaudeFiles, TrustReader},
@@ -45,14 +46,41 @@ pub struct FolderFacts {
 impl FolderReader {
     /// Reads files, so it may block.
     pub fn look(&mut self, project: &Project) -> FolderFacts {
-        let is_claude = Invocation::of(&project.settings.command).serves();
-        let environment = claude::environment(env::vars_os(), &project.settings.environment, "");
-        let files = ClaudeFiles::of(&environment, &project.directory).filter(|_| is_claude);
+        let files = files_of_server(&project.settings, &project.directory);
         FolderFacts {
             is_trusted: files.and_then(|files| self.trust.trusts(&files)),
             branch: branch(&project.directory),
         }
     }
+}
+
+/// The address of the claude.ai account for which the links of this project open: of the one that is logged in now, with
+/// the environment that a session gets. `None` where that cannot be told. Reads a file, so it may block.
+pub fn account(project: &Project) -> Option<String> {
+    files_of(&project.settings, &project.directory)?.account()
+}
+
+/// How long the login lasts with which a project's sessions run, if that is not long. `None` as well where they run something else.
+/// Reads files, so it may block.
+pub fn login_ends_in(
+    settings: &SessionSettings,
+    directory: &Path,
+    now: SystemTime,
+) -> Option<Duration> {
+    let files = files_of_server(settings, directory)?;
+    files.log_in(now).ok()?.ends_in(now)
+}
+
+fn files_of(settings: &SessionSettings, directory: &Path) -> Option<ClaudeFiles> {
+    // Which session it is makes no difference to where the files are.
+    let environment = claude::environment(env::vars_os(), &settings.environment, "");
+    ClaudeFiles::of(&environment, directory)
+}
+
+/// `None`: something else runs there.
+fn files_of_server(settings: &SessionSettings, directory: &Path) -> Option<ClaudeFiles> {
+    let serves = Invocation::of(&settings.command).serves();
+    files_of(settings, directory).filter(|_| serves)
 }
 
 /// When each project was last used that has had a session here: when one printed something. Reads a folder, so it may block.

@@ -8,15 +8,16 @@
 //! ```
 //!
 //! - `session` decides, and is pure; `act` writes down what it decided, then does it; `tasks` and `watch` are what is slow.
-//! - `restore` is a start of the bot, `offline` what works without one, `store` the records, `logs` the last lines for people.
-//! - `options` is what a start may ask for, `settings_file` what sessions must not change.
+//! - `restore` is a start of the bot, `offline` what works without one, `store` the records, `clock` the time.
+//! - `project` is how sessions run, `options` what a start may ask for, `settings_file` what sessions must not change.
+//! - `notice` is what the owner hears, `logs` the last lines for people, `folder` what is told of a project's folder.
 //! - `claude` knows that program, `process` knows Linux.
 //!
 //! Invariant: nothing here knows Matrix. Who asks, and where the answer goes, are texts that belong to the caller.
 
-mod account;
 mod act;
 pub mod claude;
+mod clock;
 mod folder;
 mod logs;
 mod notice;
@@ -36,19 +37,18 @@ use std::{
     future::pending,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use tokio::{
     sync::{Mutex, mpsc},
     task::JoinSet,
 };
-use tracing::{error, info};
+use tracing::info;
 
-pub use account::{account, login_ends_in};
 pub(crate) use claude::Place;
 pub use claude::{Cause, Connection, LinkPattern, PatternError, Quote, SESSION_ID_VARIABLE};
-pub use folder::{FolderFacts, FolderReader, last_used};
+pub use folder::{FolderFacts, FolderReader, account, last_used, login_ends_in};
 pub use logs::{Output, OutputError, OutputReader};
 pub use notice::{DeliveryId, Notice, Notices, Outcome, Phase, SessionStatus, Status};
 pub(crate) use options::has_placeholder;
@@ -66,7 +66,8 @@ pub(crate) use store::DATA_DIRECTORY_VARIABLE;
 pub use store::{SESSION_FOLDER_VARIABLE, StoreError};
 
 use crate::link::Link;
-use session::{Effect, Event, Moment, Session, State, Terms};
+use clock::{now, uptime_reached};
+use session::{Effect, Event, Session, State, Terms};
 use store::{Record, Store};
 use tasks::Report;
 
@@ -104,18 +105,6 @@ pub fn usage() -> Result<BTreeMap<SessionId, Usage>, process::ProcessError> {
     Ok(by_id
         .map(|(id, usage)| (SessionId::from(id), usage))
         .collect())
-}
-
-/// A kernel that does not tell its uptime has none of the other facilities needed here either.
-fn now() -> Moment {
-    let uptime = process::since_boot().unwrap_or_else(|error| {
-        error!(%error, "uptime unknown");
-        Duration::ZERO
-    });
-    Moment {
-        wall: SystemTime::now(),
-        uptime,
-    }
 }
 
 /// What is kept for one project.
@@ -449,13 +438,6 @@ async fn next_panic(tasks: &mut JoinSet<()>) -> TaskPanicked {
             Some(Ok(()) | Err(_)) => {}
             None => pending().await,
         }
-    }
-}
-
-async fn uptime_reached(uptime: Option<Duration>) {
-    match uptime {
-        Some(uptime) => process::until(uptime).await,
-        None => pending().await,
     }
 }
 

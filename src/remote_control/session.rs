@@ -13,10 +13,9 @@
 //! Invariants: no I/O; every way out of life leads through `Stopping`, where the whole process tree is ended, but for a
 //! process that never came to be.
 
-mod complaints;
-mod cut_off;
 mod ending;
 mod life;
+mod running;
 
 use std::{
     fmt,
@@ -27,25 +26,17 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     claude::{Cause, Connection},
+    clock::Moment,
     options::{Options, Start},
     process::{Exit, NotSpawned, ProcessIdentity},
 };
 use crate::link::Link;
 
-pub(crate) use complaints::MOST_COMPLAINTS;
 pub(crate) use life::{Effect, Event};
+pub(crate) use running::MOST_COMPLAINTS;
 
 /// How long before its end a session's requesters are warned.
 pub const WARNING: Duration = Duration::from_mins(10);
-
-/// A moment by both clocks.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Moment {
-    /// For people, and to carry a time over a reboot.
-    pub(crate) wall: SystemTime,
-    /// For all that is waited for: how long the host is up.
-    pub(crate) uptime: Duration,
-}
 
 /// What the project's settings say about the life of a session.
 #[derive(Debug, Clone, Copy)]
@@ -332,7 +323,7 @@ pub(crate) struct Session {
     cut_off_told: Option<Duration>,
     /// What it complained of and people have heard.
     #[serde(default)]
-    complaints: Vec<complaints::Complaint>,
+    complaints: Vec<running::Complaint>,
     /// Why some of its processes cannot be ended. Found out anew after a restart.
     #[serde(skip)]
     not_ended: Option<String>,

@@ -13,11 +13,11 @@ use super::{
         self, Cause, Connection, Conversations, LinkPattern, OutputReader, Quote, Said,
         visible_text,
     },
+    clock::uptime_reached,
     process::{self, Exit, Follower, Piece, ProcessIdentity, Start},
     project::MAX_OUTPUT,
     session::{Beginning, Event, MOST_COMPLAINTS},
     tasks::Task,
-    uptime_reached,
 };
 use crate::link::Link;
 

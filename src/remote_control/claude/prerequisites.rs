@@ -528,6 +528,26 @@ mod tests {
     }
 
     #[test]
+    fn the_account_is_the_one_in_the_file_that_claude_itself_reads() {
+        let folder = TempDir::new().unwrap();
+        let configured = folder.path().to_str().unwrap();
+        let environment = environment(&[("CLAUDE_CONFIG_DIR", configured)]);
+        let account = || ClaudeFiles::of(&environment, Path::new("/"))?.account();
+        let log_in = |file: &str, address: &str| {
+            let state = json!({ "oauthAccount": { "emailAddress": address } });
+            fs::write(folder.path().join(file), state.to_string()).unwrap();
+        };
+        assert_eq!(account(), None);
+        log_in(".claude.json", "alice@example.org");
+        assert_eq!(account().as_deref(), Some("alice@example.org"));
+        // Where there is a file of this name, the other one is not read.
+        log_in(".config.json", "bob@example.org");
+        assert_eq!(account().as_deref(), Some("bob@example.org"));
+        fs::write(folder.path().join(".config.json"), "{").unwrap();
+        assert_eq!(account(), None);
+    }
+
+    #[test]
     fn a_directory_is_trusted_if_it_was_accepted_itself() {
         let state = json!({ "projects": {
         "/srv/website": { "hasTrustDialogAccepted": true },

@@ -4,7 +4,6 @@
 //! pid: pids are reused, and a zombie answers to signal 0. Whatever waits here waits for an event, not for a while.
 
 mod cgroup;
-mod clock;
 mod follow;
 mod handle;
 mod identity;
@@ -21,7 +20,6 @@ pub use spawn::{Launch, NotSpawned, spawn};
 pub use stop::{StopError, StopReport};
 pub use survey::Usage;
 
-pub(crate) use clock::{since_boot, until};
 pub(crate) use handle::exited;
 pub(crate) use identity::boot_id;
 pub(crate) use spawn::raise_descriptor_limit;

@@ -375,12 +375,11 @@ fn a_delivery_that_is_refused_leaves_the_session_for_a_next_try() {
     assert_eq!(effects, [deliver(1, "alice", "one")]);
 }
 
-mod complaints;
-mod connection;
 mod events;
 mod life_span;
 mod restart;
 mod restored;
+mod running;
 
 #[test]
 fn what_a_requester_asks_for_while_a_link_is_under_way_is_answered_by_the_same_message() {
