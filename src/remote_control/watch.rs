@@ -339,10 +339,7 @@ impl Search {
                 }
                 self.complaints.note(&event);
             }
-            Said::Head(head) => {
-                let Some(connection) = Connection::of(&head) else {
-                    return;
-                };
+            Said::Connection(connection) => {
                 self.let_link_wait(connection, now);
                 let told = self.connection.as_ref().map(mem::discriminant);
                 let is_news = told != Some(mem::discriminant(&connection));

@@ -3,21 +3,17 @@
 //! Invariant: pure, but for `prerequisites`, which reads the program's files. Nothing else here reads or writes a file, starts a
 //! process, asks for the time, or logs.
 
-mod connection;
 mod diagnosis;
 mod launch;
 mod links;
 mod output;
 pub(crate) mod prerequisites;
 mod texts;
-mod visible;
 
-pub use connection::Connection;
 pub use diagnosis::{Cause, Quote};
 pub use launch::SESSION_ID_VARIABLE;
 pub use links::{LinkPattern, PatternError};
-pub use output::{OutputReader, Said};
-pub use visible::visible_text;
+pub use output::{Connection, OutputReader, Said, visible_text};
 
 pub(crate) use diagnosis::{Conversations, Outlook, Place, errors, first_line, unknown_lines};
 pub(crate) use launch::{Invocation, WAY_OUT, environment, fill_in};

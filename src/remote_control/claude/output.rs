@@ -1,24 +1,21 @@
-//! What the program says on its stdout, line by line, as it comes: its link, its state, its events.
+//! What the program says on its stdout, line by line, as it comes: its link, its connection, its events; and what a person would read.
 //!
 //! Invariant: what a conversation is called, does or prints is none of these. The program shows titles as hyperlinks in indented
 //! lines of its status block, and after the mark at the head of that block; what it says itself begins where a line begins.
 
-use std::mem;
+use std::{mem, time::Duration};
 
-use memchr::{memchr, memmem};
+use serde::{Deserialize, Serialize};
 use vte::{Params, Parser, Perform};
 
 use super::{
-    links::{LinkPattern, SCHEME, is_of_url},
-    texts::{CONVERSATION_IDS, FAILED, OWN_LINES},
-    visible::{is_string_end, is_style},
+    links::{LinkPattern, is_of_url},
+    texts::{CONNECTING, CONVERSATION_IDS, DISCONNECTED, FAILED, OWN_LINES, RECONNECTING},
 };
 use crate::link::Link;
 
 /// How the head of the status block begins: a mark between two dots (U+00B7).
 const HEAD: char = '\u{b7}';
-
-const ESCAPE: u8 = 0x1b;
 
 /// Bytes of the longest line that is looked at. Those of the program have less than 200.
 const LONGEST_LINE: usize = 4096;
@@ -34,10 +31,49 @@ pub enum Said {
     /// A link in another line, as wrappers and other versions may print it, and what stands before it there. In the own line too where that
     /// stands outside of the block: then it is something that is shown again.
     LinkAfter(Link, String),
-    /// The head of the status block, such as `·|· Reconnecting · retrying in 8s · disconnected 42s`; only when it changes.
-    Head(String),
+    /// What the head of the status block says of the connection.
+    Connection(Connection),
     /// An event, without its time.
     Event(String),
+}
+
+/// The state of the program's connection to its service, as the head of its status block has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Connection {
+    /// There was none yet.
+    Connecting,
+    /// It is there, as far as the program knows.
+    Connected,
+    /// It is lost, and the program tries to get it back.
+    Reconnecting {
+        /// For how long it has been lost, where that is told.
+        disconnected: Option<Duration>,
+    },
+}
+
+impl Connection {
+    /// Reads the head of a status block, such as `·|· Reconnecting · retrying in 8s · disconnected 42s`. `None`: it says
+    /// something else.
+    ///
+    /// What follows a tick may be the title of a conversation, and says nothing about the connection.
+    pub(crate) fn of(head: &str) -> Option<Self> {
+        const DOT: char = '\u{b7}';
+        let (mark, text) = head.strip_prefix(DOT)?.split_once(DOT)?;
+        if mark.starts_with('\u{2714}') {
+            return Some(Self::Connected);
+        }
+        let mut parts = text.split(DOT).map(str::trim);
+        match parts.next()? {
+            CONNECTING => Some(Self::Connecting),
+            RECONNECTING => Some(Self::Reconnecting {
+                disconnected: parts
+                    .find_map(|part| part.strip_prefix(DISCONNECTED))
+                    .and_then(|time| humantime::parse_duration(time).ok()),
+            }),
+            _ => None,
+        }
+    }
 }
 
 /// Reads a stream of output that comes in pieces, cut anywhere, in constant memory.
@@ -59,10 +95,9 @@ impl OutputReader {
             parser: Parser::new_with_size(),
             page: Page {
                 pattern,
-                in_text: true,
                 in_hyperlink: false,
                 line: Line::default(),
-                head: None,
+                has_head: false,
                 region: Region::Elsewhere,
                 said: Vec::new(),
             },
@@ -78,51 +113,16 @@ impl OutputReader {
             joined = [&self.held, output].concat();
             output = &joined;
         }
-        let (mut rest, held) = output.split_at(output.len() - cut_character(output));
+        let (whole, held) = output.split_at(output.len() - cut_character(output));
         self.held = held.to_vec();
-        while !rest.is_empty() {
-            let end = memchr(ESCAPE, rest).map_or(rest.len(), |escape| escape + 1);
-            let (part, after) = rest.split_at(end);
-            self.parse(part);
-            if part.ends_with(&[ESCAPE]) {
-                self.page.in_text = false;
-            }
-            rest = after;
-        }
+        self.parser.advance(&mut self.page, whole);
         mem::take(&mut self.page.said)
-    }
-
-    /// Parses text up to the next escape character. Whole lines that say nothing are passed over, as a flood is mostly that, and
-    /// the parser takes its time for each character.
-    fn parse(&mut self, part: &[u8]) {
-        let whole_lines = around_whole_lines(part).filter(|_| self.page.in_text);
-        let Some((begin, lines, end)) = whole_lines else {
-            return self.parser.advance(&mut self.page, part);
-        };
-        self.parser.advance(&mut self.page, begin);
-        let mut rest = lines;
-        let mut url = memmem::find(rest, SCHEME.as_bytes());
-        while let Some(length) = memchr(b'\n', rest).map(|end| end + 1) {
-            let (line, after) = rest.split_at(length);
-            let has_url = url.is_some_and(|url| url < length);
-            if has_url || line.starts_with(b"[") || line.starts_with("\u{b7}".as_bytes()) {
-                self.parser.advance(&mut self.page, line);
-            }
-            url = if has_url {
-                memmem::find(after, SCHEME.as_bytes())
-            } else {
-                url.map(|url| url - length)
-            };
-            rest = after;
-        }
-        self.parser.advance(&mut self.page, end);
     }
 
     /// Something was passed over: what is left of the line in which that ended means nothing.
     pub(crate) fn skip(&mut self) {
         self.parser = Parser::new_with_size();
         self.held.clear();
-        self.page.in_text = true;
         self.page.in_hyperlink = false;
         self.page.leave_block();
         self.page.line = Line {
@@ -153,17 +153,6 @@ fn cut_character(text: &[u8]) -> usize {
     if whole > length { length } else { 0 }
 }
 
-/// The text up to its first line break and from its last on, and what is in between.
-fn around_whole_lines(text: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
-    let first = memchr(b'\n', text)? + 1;
-    let last = memchr::memrchr(b'\n', text)? + 1;
-    Some((
-        text.get(..first)?,
-        text.get(first..last)?,
-        text.get(last..)?,
-    ))
-}
-
 /// Where in the output a line stands.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Region {
@@ -176,12 +165,10 @@ enum Region {
 
 struct Page {
     pattern: LinkPattern,
-    /// Neither in an escape sequence nor right after its beginning, for certain.
-    in_text: bool,
     in_hyperlink: bool,
     line: Line,
-    /// The last one; with the first one it is known that the program shows a status block.
-    head: Option<String>,
+    /// With the first one it is known that the program shows a status block.
+    has_head: bool,
     region: Region,
     said: Vec<Said>,
 }
@@ -218,9 +205,7 @@ impl Line {
 impl Page {
     fn end_line(&mut self) {
         let said = self.judge();
-        if let Some(Said::Head(head)) = &said {
-            self.head = Some(head.clone());
-        }
+        self.has_head |= self.line.is_head();
         self.region = self.region_after(said.as_ref());
         self.said.extend(said);
         self.line = Line::default();
@@ -236,9 +221,9 @@ impl Page {
         let (event, is_link) = match said {
             Some(Said::Event(event)) => (Some(event), false),
             Some(Said::Link(_)) => (None, true),
-            Some(Said::Head(_) | Said::LinkAfter(..)) | None => (None, false),
+            Some(Said::Connection(_) | Said::LinkAfter(..)) | None => (None, false),
         };
-        let fails = self.head.is_some() && event.is_some_and(|event| event.starts_with(FAILED));
+        let fails = self.has_head && event.is_some_and(|event| event.starts_with(FAILED));
         if self.line.is_head() {
             Region::Block
         } else if (fails || self.region == Region::Failure) && !self.line.ends_with_id() {
@@ -266,8 +251,7 @@ impl Page {
         }
         let is_of_program = line.begins_on_the_left();
         if line.is_head() {
-            let is_news = self.head.as_deref() != Some(text);
-            return is_news.then(|| Said::Head(text.to_owned()));
+            return Connection::of(text).map(Said::Connection);
         }
         if self.region == Region::Failure {
             return None;
@@ -276,12 +260,12 @@ impl Page {
             return Some(Said::Event(event.to_owned()));
         }
         let (url, found) = self.link_in(text)?;
-        let is_alone = self.head.is_none() && text == url;
-        let is_in_place = self.region == Region::Block || self.head.is_none();
+        let is_alone = !self.has_head && text == url;
+        let is_in_place = self.region == Region::Block || !self.has_head;
         let is_own = is_in_place && OWN_LINES.iter().any(|begin| text.starts_with(begin));
         if is_of_program && (is_own && text.ends_with(url) || is_alone) {
             Some(Said::Link(found))
-        } else if self.head.is_none() || is_of_program {
+        } else if !self.has_head || is_of_program {
             let words = text.split(url).next().unwrap_or_default();
             Some(Said::LinkAfter(found, words.to_owned()))
         } else {
@@ -308,7 +292,6 @@ fn event(line: &str) -> Option<&str> {
 
 impl Perform for Page {
     fn print(&mut self, character: char) {
-        self.in_text = true;
         if self.line.text.is_empty() {
             self.line.begins_in_hyperlink = self.in_hyperlink;
         }
@@ -335,22 +318,82 @@ impl Perform for Page {
                 self.leave_block();
             }
         }
-        self.in_text = true;
     }
 
     fn esc_dispatch(&mut self, intermediates: &[u8], _: bool, byte: u8) {
         if !is_string_end(intermediates, byte) {
             self.tear_line(false);
         }
-        self.in_text = true;
     }
 
     fn osc_dispatch(&mut self, parameters: &[&[u8]], _: bool) {
         if let [b"8", _, target @ ..] = parameters {
             self.in_hyperlink = target.iter().any(|part| !part.is_empty());
         }
-        self.in_text = true;
     }
+}
+
+/// What a person would read in the output: the text without escape sequences and control characters. Whatever moves the cursor or clears the screen becomes a line
+/// break, so that words that do not stand together are not read together.
+pub fn visible_text(bytes: &[u8]) -> String {
+    let mut visible = Visible::default();
+    Parser::new().advance(&mut visible, bytes);
+    visible.text
+}
+
+#[derive(Default)]
+struct Visible {
+    text: String,
+    /// A line break comes before the next character.
+    is_broken: bool,
+}
+
+impl Visible {
+    fn push(&mut self, character: char) {
+        if self.is_broken
+            && character != '\n'
+            && !self.text.is_empty()
+            && !self.text.ends_with('\n')
+        {
+            self.text.push('\n');
+        }
+        self.is_broken = false;
+        self.text.push(character);
+    }
+}
+
+impl Perform for Visible {
+    fn print(&mut self, character: char) {
+        if !character.is_control() {
+            self.push(character);
+        }
+    }
+
+    fn execute(&mut self, byte: u8) {
+        match byte {
+            b'\n' | b'\t' => self.push(char::from(byte)),
+            b'\r' => self.is_broken = true,
+            _ => {}
+        }
+    }
+
+    fn csi_dispatch(&mut self, _: &Params, intermediates: &[u8], _: bool, action: char) {
+        self.is_broken |= !is_style(intermediates, action);
+    }
+
+    fn esc_dispatch(&mut self, intermediates: &[u8], _: bool, byte: u8) {
+        self.is_broken |= !is_string_end(intermediates, byte);
+    }
+}
+
+/// Select Graphic Rendition: colours and the like, which take no room. See ECMA-48, 8.3.117.
+fn is_style(intermediates: &[u8], action: char) -> bool {
+    action == 'm' && intermediates.is_empty()
+}
+
+/// String Terminator: the end of a control string, itself nothing. See ECMA-48, 8.3.143.
+fn is_string_end(intermediates: &[u8], byte: u8) -> bool {
+    byte == b'\\' && intermediates.is_empty()
 }
 
 #[cfg(test)]

@@ -23,9 +23,8 @@ fn after(words: &str, link: &str) -> Said {
     Said::LinkAfter(Link::parse(link).unwrap(), words.to_owned())
 }
 
-fn head(text: &str) -> Said {
-    Said::Head(text.to_owned())
-}
+const CONNECTED: Said = Said::Connection(Connection::Connected);
+const ESCAPE: u8 = 0x1b;
 
 fn event(text: &str) -> Said {
     Said::Event(text.to_owned())
@@ -62,10 +61,11 @@ fn status_blocks(title: &str, doing: &str) -> String {
 
 fn said_by_status_blocks() -> Vec<Said> {
     vec![
-        head("\u{b7}|\u{b7} Connecting \u{b7} website \u{b7} main"),
-        head("\u{b7}\u{2714}\u{fe0e}\u{b7} Connected \u{b7} website \u{b7} main"),
+        Said::Connection(Connection::Connecting),
+        CONNECTED,
         link(LINK),
         event("Error: Server unreachable for 10 minutes, giving up."),
+        CONNECTED,
         link(LINK),
     ]
 }
@@ -101,7 +101,7 @@ fn nothing_that_a_conversation_is_called_or_does_is_said_by_the_program() {
     let title = format!("\u{b7}\u{2714}\u{fe0e}\u{b7} {OWN} {OTHER} \u{b7} website");
     let output =
         format!("{title}\n    Single session\n  {OTHER}\n\nContinue coding in the app or {LINK}\n");
-    assert_eq!(read(&output), [head(&title), link(LINK)]);
+    assert_eq!(read(&output), [CONNECTED, link(LINK)]);
     // Events may hold anything.
     let failed = format!("Session failed: {OWN} {OTHER} (1)");
     assert_eq!(read(&format!("[12:34:56] {failed}\n")), [event(&failed)]);
@@ -131,21 +131,25 @@ fn an_own_line_that_is_no_part_of_the_block_is_something_that_is_shown_again() {
 fn what_a_conversation_printed_before_it_failed_is_nothing_that_the_program_says() {
     let head = "\u{b7}\u{2714}\u{b7} Connected\n";
     let failed = "Session failed: one";
-    let lines = format!("{OWN} {OTHER}\n[12:34:56] Error: Workspace not trusted.\nsee {OTHER}");
+    let lines = format!("{OWN} {OTHER}\n[12:34:56] Error: Workspace not trusted.");
     let block = format!("{head}{OWN} {LINK}\n");
-    let output =
-        format!("{block}\x1b[2A\x1b[J[12:34:56] {failed}\n{lines} cse_1\n[12:34:57] next\n{block}");
-    let connected = self::head(head.trim_end());
-    assert_eq!(
-        read(&output),
-        [
-            connected,
-            link(LINK),
-            event(failed),
-            event("next"),
-            link(LINK)
-        ]
-    );
+    for last in [format!("see {OTHER} cse_1"), "no more cse_1".to_owned()] {
+        let output = format!(
+            "{block}\x1b[2A\x1b[J[12:34:56] {failed}\n{lines}\n{last}\n[12:34:57] next\n{block}"
+        );
+        assert_eq!(
+            read(&output),
+            [
+                CONNECTED,
+                link(LINK),
+                event(failed),
+                event("next"),
+                CONNECTED,
+                link(LINK)
+            ],
+            "{last}"
+        );
+    }
 }
 
 #[test]
@@ -302,6 +306,83 @@ fn what_is_left_of_a_line_after_a_gap_says_nothing() {
     reader.skip();
     assert_eq!(reader.push(format!("x\r\x1b[A{OWN} {LINK}").as_bytes()), []);
     assert_eq!(reader.unfinished(), None);
+}
+
+fn reconnecting(seconds: impl Into<Option<u64>>) -> Connection {
+    let disconnected = seconds.into().map(Duration::from_secs);
+    Connection::Reconnecting { disconnected }
+}
+
+#[test]
+fn the_head_of_the_status_block_tells_the_connection() {
+    for (head, connection) in [
+        ("·|· Connecting", Some(Connection::Connecting)),
+        (
+            "·/· Connecting · website · main",
+            Some(Connection::Connecting),
+        ),
+        ("·✔︎· Ready", Some(Connection::Connected)),
+        (
+            "·✔︎· Connected · website · main",
+            Some(Connection::Connected),
+        ),
+        ("·✔· Connected", Some(Connection::Connected)),
+        ("·|· Reconnecting", Some(reconnecting(None))),
+        (
+            "·-· Reconnecting · retrying in 2.0s · disconnected 42s",
+            Some(reconnecting(42)),
+        ),
+        (
+            "·\\· Reconnecting · retrying in 8s · disconnected 1m 5s",
+            Some(reconnecting(65)),
+        ),
+        (
+            "·\\· Reconnecting · retrying in 8s · disconnected 2h",
+            Some(reconnecting(7200)),
+        ),
+        (
+            "·|· Reconnecting · disconnected for ever",
+            Some(reconnecting(None)),
+        ),
+        ("·|· Updating", None),
+        ("Reconnecting · disconnected 42s", None),
+        ("", None),
+        ("··", None),
+    ] {
+        assert_eq!(Connection::of(head), connection, "{head}");
+    }
+}
+
+#[test]
+fn the_title_of_a_conversation_is_no_state_of_the_connection() {
+    for title in [
+        "Reconnecting · disconnected 9h",
+        "·|· Reconnecting",
+        "Connecting",
+    ] {
+        assert_eq!(
+            Connection::of(&format!("·✔︎· {title} · website")),
+            Some(Connection::Connected)
+        );
+    }
+}
+
+#[test]
+fn escapes_are_not_visible() {
+    for (bytes, text) in [
+        (&b"plain\ttext\n"[..], "plain\ttext\n"),
+        (b"\x1b[1mbo\x1b[0;31mld\x1b[0m", "bold"),
+        (b"\x1b]8;;https://a.b/c\x07title\x1b]8;;\x07", "title"),
+        (b"\x1b]0;window title\x1b\\text", "text"),
+        (b"one\x1b[2A\x1b[Jtwo", "one\ntwo"),
+        (b"\x1b[2J\x1b[Hone\n\x1b[2Ktwo", "one\ntwo"),
+        (b"10 %\r20 %\r\n", "10 %\n20 %\n"),
+        (b"a\0b\x7fc\x08d", "abcd"),
+        (b"\xff caf\xc3\xa9", "\u{fffd} caf\u{e9}"),
+        (b"\x1bPdevice\x1b\\x", "x"),
+    ] {
+        assert_eq!(visible_text(bytes), text, "{}", bytes.escape_ascii());
+    }
 }
 
 // What holds for every output, not for the chosen ones only.
