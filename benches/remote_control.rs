@@ -37,7 +37,7 @@ use nix::{
 use rcbot::remote_control::{
     LinkPattern,
     claude::{OutputReader, Said},
-    process::{Follower, Start},
+    process::{Follower, ReadFrom},
 };
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use tempfile::TempDir;
@@ -246,7 +246,7 @@ mod restore_1000_records {
             .with_inputs(|| settings_for(&records.sessions, &records.projects))
             .bench_local_values(|settings| {
                 let _runtime = RUNTIME.enter();
-                rcbot::remote_control::RemoteControl::restore(settings).unwrap()
+                rcbot::remote_control::RemoteControl::restore(settings, |_| None).unwrap()
             });
     }
 
@@ -300,7 +300,7 @@ mod scan_1_gib {
 
     async fn scan(path: &Path) {
         let mut reader = OutputReader::new(LinkPattern::new(PATTERN).unwrap());
-        let mut follower = Follower::new(path.to_owned(), Start::First, u64::MAX);
+        let mut follower = Follower::new(path.to_owned(), ReadFrom::First, u64::MAX);
         loop {
             follower.next().await;
             let said = reader.push(follower.piece().bytes);

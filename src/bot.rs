@@ -139,7 +139,7 @@ pub async fn run(
     };
     let mut projects = Projects::new(Arc::clone(&config));
     let (remote_control, notices) =
-        RemoteControl::restore_with(settings, |name| projects.find_at_start(name))?;
+        RemoteControl::restore(settings, |name| projects.find_at_start(name))?;
     let (connecting, matrix, inbound) = connection::open(
         Arc::clone(&config),
         login,

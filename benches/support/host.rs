@@ -38,7 +38,7 @@ impl Host {
         let folder = TempDir::new().unwrap();
         let settings = settings_for(&folder.path().join("sessions"), &[PROJECT.to_owned()]);
         let _runtime = RUNTIME.enter();
-        let (remote_control, _) = RemoteControl::restore(settings).unwrap();
+        let (remote_control, _) = RemoteControl::restore(settings, |_| None).unwrap();
         Self {
             folder,
             remote_control,

@@ -20,7 +20,7 @@ use crate::{
         reply::{self, NoLongerFollowed, Shown},
     },
     matrix::{Chain, Told},
-    remote_control::{Output, OutputError, OutputReader, ProjectName, Request},
+    remote_control::{LogReader, Output, OutputError, ProjectName, Request},
 };
 
 /// How far apart the edits of a message are at least.
@@ -59,7 +59,7 @@ impl Bot {
         if let Some(follow) = self.follows.remove(&user) {
             follow.end(NoLongerFollowed::AskedAgain);
         }
-        let reader = self.remote_control.output_reader(&project, excerpt.lines);
+        let reader = self.remote_control.log_reader(&project, excerpt.lines);
         let output = match reader.read() {
             Ok(output) => output,
             Err(error) => {
@@ -97,7 +97,7 @@ impl Bot {
         time: Duration,
         user: OwnedUserId,
         request: Request,
-        (reader, output): (OutputReader, Output),
+        (reader, output): (LogReader, Output),
     ) {
         let (end, ended) = oneshot::channel();
         self.follows.retain(|_, follow| !follow.end.is_closed());
@@ -152,7 +152,7 @@ struct Following {
     policy: Policy,
     project: ProjectName,
     user: OwnedUserId,
-    reader: OutputReader,
+    reader: LogReader,
     /// What was read last.
     output: Output,
     until: SystemTime,

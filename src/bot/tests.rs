@@ -26,7 +26,7 @@ fn silent_bot(folder: &std::path::Path) -> (Bot, Inbound, mpsc::Receiver<Event>)
     fs::write(&file, text).unwrap();
     let config = Arc::new(Config::load(&file).unwrap());
     let login = Login::load(&config).unwrap();
-    let (remote_control, _) = RemoteControl::restore(settings(folder)).unwrap();
+    let (remote_control, _) = RemoteControl::restore(settings(folder), |_| None).unwrap();
     let (_, line, heard) = connection::open(
         Arc::clone(&config),
         login,
@@ -82,7 +82,7 @@ async fn what_comes_of_tasks_while_the_bot_leaves_is_written_down() {
         Event::Redacted { project, redaction }
     });
     bot.leave(&mut incoming).await;
-    let (_, notices) = RemoteControl::restore(settings(folder.path())).unwrap();
+    let (_, notices) = RemoteControl::restore(settings(folder.path()), |_| None).unwrap();
     assert!(notices.is_empty(), "{notices:?}");
 }
 

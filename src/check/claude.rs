@@ -16,8 +16,8 @@ use super::{
     run::{NotPrinted, printed_by},
 };
 use crate::remote_control::claude::{
-    Invocation,
-    prerequisites::{FIRST_TO_CONTINUE, FIRST_WITH_SETTINGS, KNOWN_VERSIONS, Misuse, Version},
+    HarmfulOption, Invocation,
+    prerequisites::{FIRST_TO_CONTINUE, FIRST_WITH_SETTINGS, KNOWN_VERSIONS, Version},
 };
 
 /// How much is shown of what a program prints as its version, in characters.
@@ -49,8 +49,8 @@ impl Site<'_> {
                 "write `remote-control` in its place, without the dashes, in config.yaml; and restart the bot",
             );
         }
-        if let Some(misuse) = Misuse::of(words).or_else(|| Misuse::of(resume)) {
-            return judge_misuse(misuse);
+        if let Some(option) = HarmfulOption::of(words).or_else(|| HarmfulOption::of(resume)) {
+            return judge_harmful(option);
         }
         let program = match self.find(name) {
             Ok(program) => program,
@@ -157,13 +157,13 @@ impl Site<'_> {
     }
 }
 
-fn judge_misuse(misuse: Misuse) -> Outcome {
-    match misuse {
-        Misuse::Verbose => Outcome::warning(
+fn judge_harmful(option: HarmfulOption) -> Outcome {
+    match option {
+        HarmfulOption::Verbose => Outcome::warning(
             "with `--verbose` claude prints all that is said in a session, which ends up in its log and in `!rc logs`",
             "remove it from `command` in config.yaml, and restart the bot",
         ),
-        Misuse::Sandbox => Outcome::failed(
+        HarmfulOption::Sandbox => Outcome::failed(
             "claude refuses `--sandbox` and `--no-sandbox`: a sandbox is a matter of its settings",
             "remove it from `command` in config.yaml, restart the bot, and set `sandbox.enabled` in claude's settings",
         ),

@@ -24,8 +24,8 @@ use crate::{
     remote_control::{
         Cause, Place, Project, SESSION_ID_VARIABLE,
         claude::{
-            self, Invocation, WAY_OUT,
-            prerequisites::{ClaudeFiles, Hindrance, Setting, TrustReader, Unmet, gives_terminal},
+            self, Invocation, WAY_OUT, gives_terminal,
+            prerequisites::{ClaudeFiles, Hindrance, Setting, TrustReader, Unmet},
         },
         settings_file::digest_of,
     },

@@ -9,7 +9,7 @@ use super::{
     ProjectName, RemoteControl, Request, Session, SessionId, Slot, State, StoreError, now,
     store::Record,
     tasks::{RETRY_AFTER, Spawning, Task},
-    watch::{self, Known},
+    watch::{self, Watched},
 };
 
 impl RemoteControl {
@@ -140,7 +140,7 @@ impl RemoteControl {
             // There is nothing to wait for but the end.
             State::Spawning { .. } | State::Stopping { .. } | State::Resting { .. } => (None, None),
         };
-        let known = Known {
+        let known = Watched {
             beginning,
             deadline,
             link,

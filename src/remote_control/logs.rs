@@ -40,19 +40,27 @@ impl fmt::Debug for Output {
 
 /// Reads what the latest session of a project printed last. It reads files, so it may block.
 #[derive(Debug, Clone)]
-pub struct OutputReader {
+pub struct LogReader {
     pub(super) folder: PathBuf,
     pub(super) pattern: Option<LinkPattern>,
     pub(super) lines: usize,
 }
 
-impl OutputReader {
-    /// The last lines, as they are now. Links are blotted out.
-    ///
-    /// # Errors
-    /// [`OutputError`].
+impl LogReader {
+    /// The last lines, as they are now: complaints after the rest, as they say more. Links are blotted out.
     pub fn read(&self) -> Result<Output, OutputError> {
-        last_lines(&self.folder, self.pattern.as_ref(), self.lines)
+        let stdout = end_of(&self.folder.join(STDOUT))?;
+        let stderr = end_of(&self.folder.join(STDERR))?;
+        if stdout.is_none() && stderr.is_none() {
+            return Err(OutputError::None);
+        }
+        let files = [stdout, stderr].into_iter().flatten();
+        let mut lines: Vec<_> = files.flat_map(|bytes| screen(&bytes)).collect();
+        let surplus = lines.len().saturating_sub(self.lines);
+        let text = lines.split_off(surplus).join("\n");
+        // Without a pattern nobody knows what a link looks like, and nothing is shown.
+        let pattern = self.pattern.as_ref().ok_or(OutputError::None)?;
+        Ok(Output(pattern.blot_out(&text)))
     }
 }
 
@@ -66,28 +74,6 @@ pub enum OutputError {
     #[error("cannot read {path}")]
     #[expect(missing_docs, reason = "the names of the fields say it")]
     Read { path: PathBuf, source: io::Error },
-}
-
-/// The last lines of what was printed: complaints after the rest, as they say more.
-fn last_lines(
-    folder: &Path,
-    pattern: Option<&LinkPattern>,
-    count: usize,
-) -> Result<Output, OutputError> {
-    let stdout = end_of(&folder.join(STDOUT))?;
-    let stderr = end_of(&folder.join(STDERR))?;
-    if stdout.is_none() && stderr.is_none() {
-        return Err(OutputError::None);
-    }
-    let mut lines = Vec::new();
-    for bytes in [stdout, stderr].into_iter().flatten() {
-        lines.extend(screen(&bytes));
-    }
-    let surplus = lines.len().saturating_sub(count);
-    let text = lines.split_off(surplus).join("\n");
-    // Without a pattern nobody knows what a link looks like, and nothing is shown.
-    let pattern = pattern.ok_or(OutputError::None)?;
-    Ok(Output(pattern.blot_out(&text)))
 }
 
 fn end_of(path: &Path) -> Result<Option<Vec<u8>>, OutputError> {
@@ -133,8 +119,14 @@ fn screen(bytes: &[u8]) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn pattern() -> LinkPattern {
-        LinkPattern::new(r"https://claude\.ai/code[/?][A-Za-z0-9_./?=&%~-]+").unwrap()
+    fn last_lines(folder: &Path, lines: usize) -> Result<Output, OutputError> {
+        let pattern = LinkPattern::new(r"https://claude\.ai/code[/?][A-Za-z0-9_./?=&%~-]+");
+        let reader = LogReader {
+            folder: folder.to_owned(),
+            pattern: Some(pattern.unwrap()),
+            lines,
+        };
+        reader.read()
     }
 
     #[test]
@@ -143,9 +135,9 @@ mod tests {
         let screen = "\x1b[2A\x1b[JConnected\nopen \x1b[36mhttps://claude.ai/code?environment=env_1\x1b[0m\n";
         std::fs::write(folder.path().join(STDOUT), format!("{screen}{screen}")).unwrap();
         std::fs::write(folder.path().join(STDERR), "trouble\n").unwrap();
-        let output = last_lines(folder.path(), Some(&pattern()), 40).unwrap();
+        let output = last_lines(folder.path(), 40).unwrap();
         assert_eq!(output.expose(), "Connected\nopen [link]\ntrouble");
-        let shortest = last_lines(folder.path(), Some(&pattern()), 1).unwrap();
+        let shortest = last_lines(folder.path(), 1).unwrap();
         assert_eq!(shortest.expose(), "trouble");
         assert_eq!(format!("{output:?}"), "Output(..)");
     }
@@ -154,7 +146,7 @@ mod tests {
     fn a_project_without_a_session_has_no_output() {
         let folder = tempfile::tempdir().unwrap();
         assert!(matches!(
-            last_lines(folder.path(), Some(&pattern()), 40),
+            last_lines(folder.path(), 40),
             Err(OutputError::None)
         ));
     }
@@ -164,7 +156,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let stdout = folder.path().join(STDOUT);
         nix::unistd::mkfifo(&stdout, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let shown = last_lines(folder.path(), Some(&pattern()), 40);
+        let shown = last_lines(folder.path(), 40);
         assert!(matches!(shown, Err(OutputError::Read { .. })), "{shown:?}");
     }
 }

@@ -49,7 +49,7 @@ use tracing::info;
 pub(crate) use claude::Place;
 pub use claude::{Cause, Connection, LinkPattern, PatternError, Quote, SESSION_ID_VARIABLE};
 pub use folder::{FolderFacts, FolderReader, account, last_used, login_ends_in};
-pub use logs::{Output, OutputError, OutputReader};
+pub use logs::{LogReader, Output, OutputError};
 pub use notice::{DeliveryId, Notice, Notices, Outcome, Phase, SessionStatus, Status};
 pub(crate) use options::has_placeholder;
 pub use options::{
@@ -193,15 +193,15 @@ impl RemoteControl {
 
     /// The last lines that the project's latest session printed. Links are blotted out.
     pub fn output(&self, project: &ProjectName) -> Result<Output, OutputError> {
-        self.output_reader(project, None).read()
+        self.log_reader(project, None).read()
     }
 
     /// What reads so many of those lines, now and later. `None`: as many as are good to read.
     #[must_use]
-    pub fn output_reader(&self, project: &ProjectName, lines: Option<usize>) -> OutputReader {
+    pub fn log_reader(&self, project: &ProjectName, lines: Option<usize>) -> LogReader {
         let slot = self.slots.get(project);
         let configured = slot.and_then(|slot| slot.project.as_ref());
-        OutputReader {
+        LogReader {
             folder: self.store.project_folder(project),
             pattern: configured.map(|project| project.settings.link_pattern.clone()),
             lines: lines.unwrap_or(SHOWN_LINES),
@@ -462,7 +462,7 @@ mod tests {
     #[tokio::test]
     async fn the_owner_hears_of_a_task_that_panicked_and_not_of_one_that_ended() {
         let folder = tempfile::TempDir::new().unwrap();
-        let (mut sessions, _) = RemoteControl::restore(settings(&folder)).unwrap();
+        let (mut sessions, _) = RemoteControl::restore(settings(&folder), |_| None).unwrap();
         let (go_on, gone_on) = tokio::sync::oneshot::channel::<()>();
         sessions.running.spawn(async { go_on.send(()).unwrap() });
         sessions.running.spawn(async {
@@ -500,16 +500,16 @@ mod tests {
             requester: "alice".to_owned(),
             reference: String::new(),
         };
-        let (mut sessions, _) = RemoteControl::restore(settings(&folder)).unwrap();
+        let (mut sessions, _) = RemoteControl::restore(settings(&folder), |_| None).unwrap();
         let notices = sessions.called_off(id.clone(), request.clone(), true);
         assert!(
             matches!(&notices[..], [(_, Notice::Redact(redaction))] if redaction.session == id.session),
             "{notices:?}"
         );
-        let (mut restored, notices) = RemoteControl::restore(settings(&folder)).unwrap();
+        let (mut restored, notices) = RemoteControl::restore(settings(&folder), |_| None).unwrap();
         assert!(matches!(notices[..], [(_, Notice::Redact(_))]), "on disk");
         assert!(restored.called_off(id, request, false).is_empty());
-        let (_, notices) = RemoteControl::restore(settings(&folder)).unwrap();
+        let (_, notices) = RemoteControl::restore(settings(&folder), |_| None).unwrap();
         assert!(notices.is_empty(), "{notices:?}");
     }
 }

@@ -35,13 +35,10 @@ impl RemoteControl {
     /// Opens the folder of records and restores what stands there: sessions that still run are adopted, those that ended
     /// in the meantime are finished, deliveries and redactions go on, and projects with `deliver_to` start.
     ///
+    /// `find` is asked for each project that has a session and is not among those of the settings.
+    ///
     /// Has to be called within a tokio runtime.
-    pub fn restore(settings: Settings) -> Result<(Self, Notices), RestoreError> {
-        Self::restore_with(settings, |_| None)
-    }
-
-    /// The same, where projects are also found that the configuration does not name: asked for each that has a session.
-    pub fn restore_with(
+    pub fn restore(
         settings: Settings,
         mut find: impl FnMut(&ProjectName) -> Option<Project>,
     ) -> Result<(Self, Notices), RestoreError> {

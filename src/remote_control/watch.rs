@@ -14,7 +14,7 @@ use super::{
         visible_text,
     },
     clock::uptime_reached,
-    process::{self, Exit, Follower, Piece, ProcessIdentity, Start},
+    process::{self, Exit, Follower, Piece, ProcessIdentity, ReadFrom},
     project::MAX_OUTPUT,
     session::{Beginning, Event, MOST_COMPLAINTS},
     tasks::Task,
@@ -60,8 +60,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// How long a tree may take to end before its output is kept small: what ends when asked has ended by then.
 const OBEDIENT_END: Duration = Duration::from_millis(100);
 
-/// What is known of a process that is to be watched.
-pub(super) struct Known {
+/// What is known of a process that is to be watched, besides who it is.
+pub(super) struct Watched {
     pub(super) beginning: Beginning,
     /// The uptime by which the link has to be there. `None`: nobody waits for it.
     pub(super) deadline: Option<Duration>,
@@ -70,15 +70,15 @@ pub(super) struct Known {
 }
 
 /// Watches a process until it has ended; reports its link, that the time for it is over, what it complains of, and how it ended.
-pub(super) async fn watch(task: Task, process: ProcessIdentity, known: Known) {
+pub(super) async fn watch(task: Task, process: ProcessIdentity, known: Watched) {
     let deadline = known.deadline;
     let settings = task.project.as_ref().map(|project| &project.settings);
     let pattern = settings.map(|settings| settings.link_pattern.clone());
     let max_output = settings.map_or(MAX_OUTPUT, |settings| settings.max_output);
     // All of the output where the link is yet to be found, else what is needed to tell what went wrong.
-    let start = deadline.map_or(Start::Latest, |_| Start::First);
+    let start = deadline.map_or(ReadFrom::Latest, |_| ReadFrom::First);
     let mut stdout = Follower::new(task.folder.join(STDOUT), start, max_output);
-    let mut stderr = Follower::new(task.folder.join(STDERR), Start::Latest, max_output);
+    let mut stderr = Follower::new(task.folder.join(STDERR), ReadFrom::Latest, max_output);
     let mut search = Search::new(pattern, known);
     let has_answer = task.has_answer();
     let cause = |search: &Search, stdout: &Follower, stderr: &Follower| {
@@ -161,7 +161,7 @@ pub(super) async fn watch(task: Task, process: ProcessIdentity, known: Known) {
 /// Keeps an output file small, for as long as this is awaited.
 pub(super) async fn keep_small(file: PathBuf, limit: u64) {
     sleep(OBEDIENT_END).await;
-    let mut follower = Follower::new(file, Start::Latest, limit);
+    let mut follower = Follower::new(file, ReadFrom::Latest, limit);
     loop {
         follower.next().await;
     }
@@ -272,7 +272,7 @@ struct Search {
 }
 
 impl Search {
-    fn new(pattern: Option<LinkPattern>, known: Known) -> Self {
+    fn new(pattern: Option<LinkPattern>, known: Watched) -> Self {
         Self {
             complaints: Complaints {
                 pattern: pattern.clone(),
@@ -467,8 +467,8 @@ mod tests {
 
     const LINK: &[u8] = b"https://claude.ai/code/session_1";
 
-    fn known(beginning: Beginning) -> Known {
-        Known {
+    fn known(beginning: Beginning) -> Watched {
+        Watched {
             beginning,
             deadline: None,
             link: None,

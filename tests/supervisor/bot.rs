@@ -131,7 +131,7 @@ impl Bot {
         };
         steps.step();
         let settings = sandbox.settings([project(sandbox)]);
-        let (remote_control, notices) = RemoteControl::restore(settings).unwrap();
+        let (remote_control, notices) = RemoteControl::restore(settings, |_| None).unwrap();
         let mut bot = Self {
             remote_control,
             ledger: Ledger::open(&sandbox.path("ledger")),

@@ -116,15 +116,6 @@ fn in_shell(path: &Path) -> Option<String> {
     }
 }
 
-/// What is to be said of a cause, each as a part of a sentence.
-struct Facts {
-    /// What is the matter.
-    what: &'static str,
-    /// The one thing to do about it. See [`Cause::remedy`] for what stands in braces.
-    remedy: &'static str,
-    outlook: Outlook,
-}
-
 /// The first line of what the program complains of, short and without links. A secret: it may say anything.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -276,7 +267,8 @@ impl Cause {
 
     /// Whether it is of use to try again.
     pub(crate) fn outlook(self) -> Outlook {
-        self.facts().outlook
+        let (_, _, outlook) = self.facts();
+        outlook
     }
 
     /// Whether there is nothing to do about it but to start it again: whoever hears that this is done has no need to read it.
@@ -286,7 +278,8 @@ impl Cause {
 
     /// What is the matter, as a part of a sentence.
     pub(crate) fn what(self) -> &'static str {
-        self.facts().what
+        let (what, _, _) = self.facts();
+        what
     }
 
     /// The one thing to do about it, as a part of a sentence.
@@ -303,17 +296,19 @@ impl Cause {
             || "`claude` in the project's directory".to_owned(),
             |directory| format!("`cd {directory} && claude`"),
         );
-        let remedy = self.facts().remedy;
+        let (_, remedy, _) = self.facts();
         remedy
             .replace("{there}", &format!("on {host} as {user}"))
             .replace("{host}", host)
             .replace("{claude in the directory}", &enter)
     }
 
+    /// What is the matter, the one thing to do about it, each as a part of a sentence, and what it takes. [`Cause::remedy`] fills in what
+    /// stands in braces.
     #[expect(clippy::too_many_lines, reason = "a table")]
-    fn facts(self) -> Facts {
+    fn facts(self) -> (&'static str, &'static str, Outlook) {
         use Outlook::{Lapses, NeedsPerson, Passes, Unknown};
-        let (what, remedy, outlook) = match self {
+        match self {
             Self::NotLoggedIn => (
                 "claude is not logged in",
                 "run `claude auth login` {there}",
@@ -474,11 +469,6 @@ impl Cause {
                 "read its first line, which I sent privately, or more of it with the command `logs`",
                 Unknown,
             ),
-        };
-        Facts {
-            what,
-            remedy,
-            outlook,
         }
     }
 }

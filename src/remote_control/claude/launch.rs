@@ -43,7 +43,7 @@ pub(crate) const WAY_OUT: [&str; 5] = [
 const PROGRAM: &str = "claude";
 
 /// The verb of a server, and its other names.
-pub(super) const VERBS: [&str; 5] = ["remote-control", "rc", "remote", "sync", "bridge"];
+const VERBS: [&str; 5] = ["remote-control", "rc", "remote", "sync", "bridge"];
 
 /// The options that open Remote Control in a terminal, for the conversation there.
 const IN_TERMINAL: [&str; 2] = ["--remote-control", "--rc"];
@@ -116,6 +116,19 @@ pub(crate) fn environment(
     environment
 }
 
+/// The words of a command line, also those that a shell would take apart, each with the place of the argument that it stands in.
+fn words(command: &[String]) -> impl Iterator<Item = (usize, &str)> {
+    command.iter().enumerate().flat_map(|(place, argument)| {
+        let words = argument.split_whitespace();
+        words.map(move |word| {
+            (
+                place,
+                word.trim_matches(['\'', '"', ';', '&', '|', '(', ')']),
+            )
+        })
+    })
+}
+
 /// What a command line has to do with `claude`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Invocation {
@@ -130,19 +143,10 @@ pub(crate) enum Invocation {
 }
 
 impl Invocation {
-    /// Looks at the words, and at what stands in those that a shell would take apart. Whatever is given `remote-control` stands in
+    /// Whatever is given `remote-control` stands in
     /// for the program; the verb's other names are too common for that.
     pub(crate) fn of(command: &[String]) -> Self {
-        let parts = command.iter().enumerate().flat_map(|(place, word)| {
-            let parts = word.split_whitespace();
-            parts.map(move |part| {
-                (
-                    place,
-                    part.trim_matches(['\'', '"', ';', '&', '|', '(', ')']),
-                )
-            })
-        });
-        let parts: Vec<_> = parts.collect();
+        let parts: Vec<_> = words(command).collect();
         let is_program = |word: &str| Path::new(word).file_name() == Some(OsStr::new(PROGRAM));
         let program = parts.iter().position(|(_, word)| is_program(word));
         let program_is_first = program
@@ -168,6 +172,33 @@ impl Invocation {
     pub(crate) fn serves(self) -> bool {
         matches!(self, Self::Direct | Self::Wrapped)
     }
+}
+
+/// An option of a server's command that does harm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HarmfulOption {
+    /// It prints every message of every conversation.
+    Verbose,
+    /// It is refused: a sandbox is a matter of settings.
+    Sandbox,
+}
+
+impl HarmfulOption {
+    /// Looks behind the verb.
+    pub(crate) fn of(command: &[String]) -> Option<Self> {
+        let mut options = words(command).skip_while(|(_, word)| !VERBS.contains(word));
+        options.find_map(|(_, option)| match option {
+            "--verbose" | "-v" => Some(Self::Verbose),
+            "--sandbox" | "--no-sandbox" => Some(Self::Sandbox),
+            _ => None,
+        })
+    }
+}
+
+/// Whether a command gives the program a terminal, at which it asks more than once, and first whether it may trust the directory.
+pub(crate) fn gives_terminal(command: &[String]) -> bool {
+    let mut programs = words(command).filter_map(|(_, word)| Path::new(word).file_name());
+    programs.any(|program| program == "script" || program == "unbuffer")
 }
 
 #[cfg(test)]
@@ -339,5 +370,28 @@ mod tests {
             let words: Vec<_> = command.iter().map(|word| (*word).to_owned()).collect();
             assert_eq!(Invocation::of(&words), expected, "{command:?}");
         }
+    }
+
+    #[test]
+    fn options_that_do_harm_are_found_behind_the_verb_alone() {
+        for (command, expected) in [
+            (
+                "claude remote-control --verbose",
+                Some(HarmfulOption::Verbose),
+            ),
+            ("claude rc -v", Some(HarmfulOption::Verbose)),
+            (
+                "claude remote-control --sandbox",
+                Some(HarmfulOption::Sandbox),
+            ),
+            ("bash -v -c claude remote-control", None),
+            ("claude remote-control --name verbose", None),
+        ] {
+            let words: Vec<_> = command.split(' ').map(str::to_owned).collect();
+            assert_eq!(HarmfulOption::of(&words), expected, "{command}");
+        }
+        let in_shell =
+            ["bash", "-lc", "exec claude remote-control --no-sandbox"].map(str::to_owned);
+        assert_eq!(HarmfulOption::of(&in_shell), Some(HarmfulOption::Sandbox));
     }
 }

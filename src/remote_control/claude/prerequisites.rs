@@ -14,7 +14,7 @@ use std::{
 use serde_json::Value;
 use url::Url;
 
-use super::{Cause, launch::VERBS};
+use super::Cause;
 
 /// The oldest and the newest version from which these facts were taken.
 pub(crate) const KNOWN_VERSIONS: (Version, Version) = (Version(2, 1, 197), Version(2, 1, 332));
@@ -423,36 +423,6 @@ fn settings_in(text: &str, file: &Path, is_of_project: bool) -> Vec<Setting> {
     variables.chain(keys).collect()
 }
 
-/// An option of a server's command that does harm.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Misuse {
-    /// It prints every message of every conversation.
-    Verbose,
-    /// It is refused: a sandbox is a matter of settings.
-    Sandbox,
-}
-
-impl Misuse {
-    /// Looks at the words after the verb, also at those that a shell would take apart.
-    pub(crate) fn of(command: &[String]) -> Option<Self> {
-        let words = command.iter().flat_map(|word| word.split_whitespace());
-        let words = words.map(|word| word.trim_matches(['\'', '"', ';', '&', '|', '(', ')']));
-        let mut options = words.skip_while(|word| !VERBS.contains(word));
-        options.find_map(|option| match option {
-            "--verbose" | "-v" => Some(Self::Verbose),
-            "--sandbox" | "--no-sandbox" => Some(Self::Sandbox),
-            _ => None,
-        })
-    }
-}
-
-/// Whether a command gives the program a terminal, at which it asks more than once, and first whether it may trust the directory.
-pub(crate) fn gives_terminal(command: &[String]) -> bool {
-    let words = command.iter().flat_map(|word| word.split_whitespace());
-    let mut programs = words.filter_map(|word| Path::new(word).file_name()?.to_str());
-    programs.any(|program| ["script", "unbuffer"].contains(&program))
-}
-
 /// The words that the program takes for a yes.
 fn is_on(value: &str) -> bool {
     ["1", "true", "yes", "on"].contains(&value.trim().to_lowercase().as_str())
@@ -718,23 +688,6 @@ mod tests {
         ] {
             assert_eq!(told(nothing, false), [""; 0], "{nothing}");
         }
-    }
-
-    #[test]
-    fn options_that_do_harm_are_found_behind_the_verb_alone() {
-        for (command, expected) in [
-            ("claude remote-control --verbose", Some(Misuse::Verbose)),
-            ("claude rc -v", Some(Misuse::Verbose)),
-            ("claude remote-control --sandbox", Some(Misuse::Sandbox)),
-            ("bash -v -c claude remote-control", None),
-            ("claude remote-control --name verbose", None),
-        ] {
-            let words: Vec<_> = command.split(' ').map(str::to_owned).collect();
-            assert_eq!(Misuse::of(&words), expected, "{command}");
-        }
-        let in_shell =
-            ["bash", "-lc", "exec claude remote-control --no-sandbox"].map(str::to_owned);
-        assert_eq!(Misuse::of(&in_shell), Some(Misuse::Sandbox));
     }
 
     #[test]

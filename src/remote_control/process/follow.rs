@@ -48,7 +48,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
 /// Where to begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Start {
+pub enum ReadFrom {
     /// With the first byte that is still there.
     First,
     /// With the latest 16 KiB.
@@ -79,7 +79,7 @@ pub struct Follower {
     /// How many bytes that were read may stay on disk.
     limit: u64,
     /// None once it was opened.
-    start: Option<Start>,
+    start: Option<ReadFrom>,
     file: Option<Arc<File>>,
     /// None: the kernel has no watch left for us, so looking is all there is.
     watch: Option<AsyncFd<OwnedFd>>,
@@ -101,7 +101,7 @@ pub struct Follower {
 
 impl Follower {
     /// Follows the file at `path`, and keeps at most `limit` bytes of what was read on disk.
-    pub fn new(path: PathBuf, start: Start, limit: u64) -> Self {
+    pub fn new(path: PathBuf, start: ReadFrom, limit: u64) -> Self {
         Self {
             path,
             limit,
@@ -262,8 +262,8 @@ impl Follower {
         if let Some(start) = self.start.take() {
             self.freed = first_byte(&file);
             self.offset = match start {
-                Start::First => self.freed,
-                Start::Latest => self.freed.max(length.saturating_sub(TAIL as u64)),
+                ReadFrom::First => self.freed,
+                ReadFrom::Latest => self.freed.max(length.saturating_sub(TAIL as u64)),
             };
             self.after_gap = self.offset > 0;
         }
@@ -396,7 +396,7 @@ mod tests {
     }
 
     fn follower(path: &Path) -> Follower {
-        Follower::new(path.to_owned(), Start::First, u64::MAX)
+        Follower::new(path.to_owned(), ReadFrom::First, u64::MAX)
     }
 
     async fn next(follower: &mut Follower) -> Vec<u8> {
@@ -455,7 +455,7 @@ mod tests {
         let sandbox = Sandbox::new();
         let path = sandbox.path("log");
         append(&path, &[&vec![b'x'; TAIL][..], b"new"].concat());
-        let mut follower = Follower::new(path, Start::Latest, u64::MAX);
+        let mut follower = Follower::new(path, ReadFrom::Latest, u64::MAX);
         within_deadline(follower.next()).await;
         let piece = follower.piece();
         assert!(piece.bytes.len() == TAIL && piece.bytes.ends_with(b"xnew") && piece.after_gap);
@@ -539,7 +539,7 @@ mod tests {
         let sandbox = Sandbox::new();
         let path = sandbox.path("log");
         append(&path, b"first");
-        let mut follower = Follower::new(path.clone(), Start::First, 3);
+        let mut follower = Follower::new(path.clone(), ReadFrom::First, 3);
         assert_eq!(next(&mut follower).await, b"first");
         append(&path, b"0123456789");
         within_deadline(follower.next()).await;
@@ -642,7 +642,7 @@ mod tests {
                 .launch("i=0; while [ ! -e enough ]; do i=$((i+1)); echo $i; done; echo $i > last");
             launch.stdout.clone_from(&log);
             fs::write(&log, "").unwrap();
-            let mut follower = Follower::new(log.clone(), Start::First, LIMIT);
+            let mut follower = Follower::new(log.clone(), ReadFrom::First, LIMIT);
             let writer = super::super::spawn(&launch).unwrap();
             let mut seen = Vec::new();
             while follower.freed < LIMIT {
@@ -660,7 +660,7 @@ mod tests {
             assert_eq!(fs::metadata(&log).unwrap().len(), seen.len() as u64);
             assert!(taken(&log) <= LIMIT + LIMIT / 2, "{}", taken(&log));
             // The last of it is there for people, and for another follower.
-            let mut again = Follower::new(log, Start::First, LIMIT);
+            let mut again = Follower::new(log, ReadFrom::First, LIMIT);
             let first = next(&mut again).await;
             assert!(!first.contains(&0) && first.len() as u64 <= LIMIT);
         }
@@ -671,7 +671,7 @@ mod tests {
         let sandbox = Sandbox::new();
         let path = sandbox.path("log");
         append(&path, &vec![b'x'; 1000]);
-        let mut follower = Follower::new(path.clone(), Start::First, 600);
+        let mut follower = Follower::new(path.clone(), ReadFrom::First, 600);
         next(&mut follower).await;
         append(&path, b"unread");
         follower.cut().unwrap();

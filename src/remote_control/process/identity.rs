@@ -21,6 +21,7 @@ pub struct ProcessIdentity {
 
 /// Why a process cannot be looked at or watched. That it has ended is no error.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the names of the fields say it")]
 pub enum ProcessError {
     /// The kernel does not give its boot id.
     #[error("cannot read the boot id of this host")]
@@ -30,20 +31,10 @@ pub enum ProcessError {
     List(#[source] ProcError),
     /// A process exists and `/proc` does not show it.
     #[error("cannot look at process {pid}")]
-    Look {
-        /// The process.
-        pid: i32,
-        /// Why not.
-        source: ProcError,
-    },
+    Look { pid: i32, source: ProcError },
     /// The kernel gives no handle on the process.
     #[error("cannot watch process {pid}")]
-    Watch {
-        /// The process.
-        pid: i32,
-        /// Why not.
-        source: io::Error,
-    },
+    Watch { pid: i32, source: io::Error },
 }
 
 impl ProcessIdentity {

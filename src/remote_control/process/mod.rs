@@ -13,7 +13,7 @@ mod survey;
 #[cfg(test)]
 mod testing;
 
-pub use follow::{Follower, Piece, Start};
+pub use follow::{Follower, Piece, ReadFrom};
 pub use handle::Exit;
 pub use identity::{ProcessError, ProcessIdentity};
 pub use spawn::{Launch, NotSpawned, spawn};

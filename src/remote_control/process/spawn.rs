@@ -84,45 +84,25 @@ pub struct Launch {
     pub mark: String,
 }
 
-/// Why a process could not be spawned.
+/// Why a process could not be spawned. Program and directory are as the command line and the project name them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the names of the fields say it")]
 pub enum NotSpawned {
     /// There is no such program (ENOENT), neither at that path nor in `PATH`; or the interpreter that it names does not exist.
-    CommandNotFound {
-        /// As the command line names it.
-        program: String,
-    },
+    CommandNotFound { program: String },
     /// The program may not be run (EACCES).
-    NotExecutable {
-        /// As the command line names it.
-        program: String,
-    },
+    NotExecutable { program: String },
     /// The working directory does not exist, or is no directory.
-    DirectoryGone {
-        /// The directory.
-        directory: String,
-    },
+    DirectoryGone { directory: String },
     /// The working directory may not be entered.
-    DirectoryForbidden {
-        /// The directory.
-        directory: String,
-    },
-    /// We may have only so many files open at once, and nearly all are.
-    TooFewDescriptors {
-        /// `RLIMIT_NOFILE`, see getrlimit(2).
-        limit: u64,
-    },
+    DirectoryForbidden { directory: String },
+    /// We may have only so many files open at once (`RLIMIT_NOFILE`, see getrlimit(2)), and nearly all are.
+    TooFewDescriptors { limit: u64 },
     /// It did not come to be in the time that there was for it: the directory or the program does not answer.
-    Unresponsive {
-        /// The directory.
-        directory: String,
-    },
+    Unresponsive { directory: String },
     /// Anything else, in the words of the operating system: no memory, too many processes, an argument too long.
-    Other {
-        /// Those words.
-        reason: String,
-    },
+    Other { reason: String },
 }
 
 /// Starts a process in a session of its own (setsid), which inherits no descriptor but its three streams, no ignored signal,

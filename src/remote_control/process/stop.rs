@@ -45,29 +45,19 @@ pub struct StopReport {
     pub took: Duration,
 }
 
-/// Why processes are left.
+/// Why processes are left, one of which is named.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the names of the fields say it")]
 pub enum StopError {
     /// It does not even end by SIGKILL: it hangs in the kernel, on a dead network file system for example.
     #[error("process {pid} does not end after SIGKILL, it hangs in the kernel")]
-    Unkillable {
-        /// One of those that are left.
-        pid: i32,
-    },
+    Unkillable { pid: i32 },
     /// It may not be signalled: it runs as another user.
     #[error("process {pid} may not be signalled, it runs as another user")]
-    Forbidden {
-        /// One of those that are left.
-        pid: i32,
-        /// What the kernel says.
-        source: io::Error,
-    },
+    Forbidden { pid: i32, source: io::Error },
     /// New processes come faster than they can be ended.
     #[error("new processes come faster than they can be ended, process {pid} is one of them")]
-    Unending {
-        /// One of those that are left.
-        pid: i32,
-    },
+    Unending { pid: i32 },
     /// The processes of this host cannot be looked at or watched.
     #[error("cannot find the processes to end")]
     Search(#[from] ProcessError),

@@ -35,7 +35,7 @@ impl Owner {
 
     /// Restores with these settings.
     pub(crate) fn with(settings: Settings) -> Self {
-        let (remote_control, notices) = RemoteControl::restore(settings).unwrap();
+        let (remote_control, notices) = RemoteControl::restore(settings, |_| None).unwrap();
         let mut owner = Self {
             remote_control,
             delivered: Vec::new(),
