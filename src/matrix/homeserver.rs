@@ -205,8 +205,8 @@ impl HomeserverKind {
         let (server, id) = (bot.server_name(), bot.localpart());
         match self {
             Self::Synapse => format!(
-                "name a copy of {file} that Synapse can read under app_service_config_files in homeserver.yaml, and restart \
-                 Synapse"
+                "name a copy of {file} that Synapse can read, such as /etc/matrix-synapse/{id}.yaml, under \
+                 app_service_config_files in homeserver.yaml, and restart Synapse"
             ),
             Self::Dendrite => format!(
                 "name a copy of {file} that Dendrite can read under app_service_api.config_files in dendrite.yaml, and \
@@ -214,11 +214,12 @@ impl HomeserverKind {
             ),
             Self::Conduit => format!(
                 "in Conduit's admin room, send `@conduit:{server}: register-appservice` with the content of {file} in a code \
-                 block below it"
+                 block below it; whoever reads that room can be the bot"
             ),
             Self::Tuwunel | Self::Continuwuity => format!(
-                "in the homeserver's admin room, send `!admin appservices register` with the content of {file} in a code \
-                 block below it. If an earlier one is registered, send `!admin appservices unregister {id}` before"
+                "in the admin room of Tuwunel or Continuwuity, send `!admin appservices register` with the content of {file} \
+                 in a code block below it; whoever reads that room can be the bot. If an earlier one is registered, send \
+                 `!admin appservices unregister {id}` before"
             ),
             Self::Unknown => format!(
                 "give the homeserver a copy of {file}: Synapse names it under app_service_config_files in homeserver.yaml and \

@@ -110,7 +110,7 @@ fn flags_make_both_files_private_and_the_next_steps_are_told_without_a_secret() 
     registration.says(r"@rcbot:example\.org");
     let config = site.path("bot/new/folder/config.yaml");
     for part in [
-        "app_service_config_files:",
+        "app_service_config_files",
         "!admin appservices register",
         &format!("rcbot check --config {}", config.display()),
         &format!("rcbot run --config {}", config.display()),

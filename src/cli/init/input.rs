@@ -5,10 +5,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use anyhow::bail;
 use matrix_sdk::ruma::{OwnedRoomOrAliasId, OwnedServerName, OwnedUserId};
 use url::Url;
 
-use super::{discover::Discovery, prompt::Prompt};
+use super::discover::Discovery;
 use crate::{
     config::{
         HostName, usable_directory,
@@ -80,9 +81,9 @@ impl Input {
     }
 
     /// Asks for what was not given; for administrators only beside other questions. `discover` looks at a homeserver.
-    pub(super) fn ask_for_the_rest<R: BufRead, W: Write>(
+    pub(super) fn ask_for_the_rest(
         self,
-        prompt: &mut Prompt<R, W>,
+        prompt: &mut Prompt<'_>,
         discover: impl Fn(&Url) -> Discovery,
         home: Option<&Path>,
     ) -> anyhow::Result<Answers> {
@@ -93,21 +94,21 @@ impl Input {
                 let discovery = discover(&url);
                 (url, discovery)
             }
-            None => ask_for_homeserver(prompt, discover)?,
+            None => prompt.ask_for_homeserver(discover)?,
         };
-        let server_name = prompt.unless_given(
+        let server_name = prompt.ask(
             self.server_name,
             "Server name, in which its user ids end (such as example.org)",
             discovery.server_name.as_ref().map(|name| name.as_str()),
             Server::of_text,
         )?;
-        let admin_room = prompt.unless_given(
+        let admin_room = prompt.ask(
             self.admin_room,
             &format!("Admin room, its alias or id (such as #admins:{server_name})"),
             None,
             admin_room,
         )?;
-        let admins = prompt.unless_given(
+        let admins = prompt.ask(
             Some(self.admin).filter(|admins| !asks || !admins.is_empty()),
             &format!(
                 "Administrators, the only users who may command the bot (such as @alice:{server_name}; several with spaces \
@@ -116,14 +117,14 @@ impl Input {
             Some(NONE),
             admins,
         )?;
-        let directory = prompt.unless_given(
+        let directory = prompt.ask(
             self.directory,
             "Directory of the first project (such as /srv/website)",
             None,
             |text| directory(text, home),
         )?;
         let name = directory.file_name().and_then(|name| name.to_str());
-        let project = prompt.unless_given(
+        let project = prompt.ask(
             self.project,
             "Name of the project, as people type it",
             name.filter(|name| project(name).is_ok()),
@@ -145,27 +146,80 @@ impl Input {
 /// Where a homeserver listens that runs on the same host, as a rule.
 const USUAL: &str = "http://127.0.0.1:8008";
 
-/// People know their server's name better than where its client-server API is: `.well-known` leads there.
-fn ask_for_homeserver<R: BufRead, W: Write>(
-    prompt: &mut Prompt<R, W>,
-    discover: impl Fn(&Url) -> Discovery,
-) -> anyhow::Result<(Url, Discovery)> {
-    let question = "Homeserver, where its client-server API is (such as http://127.0.0.1:8008)";
-    let usual = Url::parse(USUAL).ok();
-    let usual = usual.filter(|url| discover(url).is_homeserver);
-    let url = prompt.ask(question, usual.map(|_| USUAL), HomeserverUrl::of_text)?;
-    let discovery = discover(&url);
-    if let Some(elsewhere) = &discovery.elsewhere {
-        prompt.say(&format!("  {url} says that it is at {elsewhere}"))?;
-        let url = prompt.ask(question, Some(elsewhere.as_str()), HomeserverUrl::of_text)?;
-        return Ok((url, discovery));
+/// A person who is asked at a terminal, one question after the other.
+pub(super) struct Prompt<'a> {
+    keyboard: &'a mut dyn BufRead,
+    screen: &'a mut dyn Write,
+}
+
+impl<'a> Prompt<'a> {
+    pub(super) fn new(keyboard: &'a mut dyn BufRead, screen: &'a mut dyn Write) -> Self {
+        Self { keyboard, screen }
     }
-    if !discovery.is_homeserver {
-        prompt.say(&format!(
-            "  No homeserver answers at {url} now; `rcbot check` tells more later."
-        ))?;
+
+    /// What was given; else asks until `check` takes the answer, and shows why it does not. An empty answer takes what is offered.
+    fn ask<T>(
+        &mut self,
+        given: Option<T>,
+        question: &str,
+        offer: Option<&str>,
+        check: impl Fn(&str) -> Result<T, String>,
+    ) -> anyhow::Result<T> {
+        if let Some(given) = given {
+            return Ok(given);
+        }
+        loop {
+            match offer {
+                Some(offer) => write!(self.screen, "{question} [{offer}]: ")?,
+                None => write!(self.screen, "{question}: ")?,
+            }
+            self.screen.flush()?;
+            let mut line = String::new();
+            if self.keyboard.read_line(&mut line)? == 0 {
+                bail!("no answer came, so nothing was written");
+            }
+            let answer = match (unquoted(line.trim()), offer) {
+                ("", Some(offer)) => offer,
+                (answer, _) => answer,
+            };
+            match check(answer) {
+                Ok(checked) => return Ok(checked),
+                Err(reason) => writeln!(self.screen, "  {reason}")?,
+            }
+        }
     }
-    Ok((url, discovery))
+
+    /// People know their server's name better than where its client-server API is: `.well-known` leads there.
+    fn ask_for_homeserver(
+        &mut self,
+        discover: impl Fn(&Url) -> Discovery,
+    ) -> anyhow::Result<(Url, Discovery)> {
+        let question = "Homeserver, where its client-server API is (such as http://127.0.0.1:8008)";
+        let usual = Url::parse(USUAL).ok();
+        let usual = usual.filter(|url| discover(url).is_homeserver);
+        let offer = usual.map(|_| USUAL);
+        let url = self.ask(None, question, offer, HomeserverUrl::of_text)?;
+        let discovery = discover(&url);
+        if let Some(elsewhere) = &discovery.elsewhere {
+            writeln!(self.screen, "  {url} says that it is at {elsewhere}")?;
+            let offer = Some(elsewhere.as_str());
+            let url = self.ask(None, question, offer, HomeserverUrl::of_text)?;
+            return Ok((url, discovery));
+        }
+        if !discovery.is_homeserver {
+            writeln!(
+                self.screen,
+                "  No homeserver answers at {url} now; `rcbot check` tells more later."
+            )?;
+        }
+        Ok((url, discovery))
+    }
+}
+
+/// People who know YAML type quotes.
+fn unquoted(answer: &str) -> &str {
+    let within = |quote| answer.strip_prefix(quote)?.strip_suffix(quote);
+    within('"').or_else(|| within('\'')).unwrap_or(answer)
 }
 
 fn admin_room(text: &str) -> Result<OwnedRoomOrAliasId, String> {
@@ -216,13 +270,34 @@ mod tests {
 
     /// What is made of these lines at a terminal, and what the screen shows.
     fn ask(lines: &str, given: Input, discover: impl Fn(&Url) -> Discovery) -> (Answers, String) {
-        let mut screen = Vec::new();
-        let mut prompt = Prompt::new(lines.as_bytes(), &mut screen);
+        let (mut keyboard, mut screen) = (lines.as_bytes(), Vec::new());
+        let mut prompt = Prompt::new(&mut keyboard, &mut screen);
         let home = Path::new("/");
         let answers = given
             .ask_for_the_rest(&mut prompt, discover, Some(home))
             .unwrap();
         (answers, String::from_utf8(screen).unwrap())
+    }
+
+    #[test]
+    fn a_question_is_put_again_with_the_reason_and_no_answer_ends_it() {
+        let (mut keyboard, mut screen) = ("x\n\n '#a:b.c' \n".as_bytes(), Vec::new());
+        let mut prompt = Prompt::new(&mut keyboard, &mut screen);
+        let offered = prompt.ask(None, "Which", Some("#c:d.e"), admin_room);
+        assert_eq!(offered.unwrap(), "#c:d.e");
+        assert_eq!(
+            prompt.ask(None, "Which", None, admin_room).unwrap(),
+            "#a:b.c"
+        );
+        let error = prompt.ask(None, "Which", Some("#c:d.e"), admin_room);
+        let error = error.unwrap_err();
+        assert_eq!(error.to_string(), "no answer came, so nothing was written");
+        let screen = String::from_utf8(screen).unwrap();
+        let begin = "Which [#c:d.e]:   found \"x\", wanted a room's alias or id, such as #admins:example.org or !abcdef:example.org\n";
+        assert_eq!(
+            screen,
+            format!("{begin}Which [#c:d.e]: Which: Which [#c:d.e]: ")
+        );
     }
 
     #[test]

@@ -3,7 +3,14 @@
 use std::path::Path;
 
 use super::input::Answers;
-use crate::matrix::HomeserverKind;
+use crate::{config::Config, matrix::HomeserverKind};
+
+/// Of which the way to register is told where the homeserver does not say which one it is.
+const COMMON: [HomeserverKind; 3] = [
+    HomeserverKind::Synapse,
+    HomeserverKind::Tuwunel,
+    HomeserverKind::Conduit,
+];
 
 /// A configuration, with a word on each key.
 pub(super) fn config(answers: &Answers) -> String {
@@ -89,91 +96,34 @@ fn quoted(text: &str) -> String {
 
 /// What is to be done with the files. The tokens are not shown.
 pub(super) fn next_steps(
-    config: &Path,
+    config: &Config,
     registration: &Path,
-    answers: &Answers,
+    directory: &Path,
     kind: HomeserverKind,
 ) -> String {
-    let (config, registration) = (shell_word(config), shell_word(registration));
-    let (room, server) = (&answers.admin_room, &answers.server_name);
-    let localpart = &answers.localpart;
+    let (room, user) = (&config.admin_room, &config.bot_user);
+    let kinds = if kind == HomeserverKind::Unknown {
+        &COMMON[..]
+    } else {
+        &[kind]
+    };
+    let ways = kinds.iter();
+    let ways = ways.map(|kind| format!("\n   - {}.", kind.how_to_register(registration, user)));
     format!(
         "\
-Wrote {config} and {registration}, which only you can read.
+Wrote {file} and {registration}, which only you can read.
 
-1. Give the homeserver a copy of the registration.
-{register}
+1. Give the homeserver a copy of the registration:{ways}
 2. Prepare claude, as the user who runs the bot: `claude auth login`, then `claude` once in {directory}.
-3. Run the bot:  rcbot run --config {config}
-4. Invite @{localpart}:{server} to {room}.
-5. See what is missing, while it runs:  rcbot check --config {config}
+3. Run the bot:  rcbot run --config {file}
+4. Invite {user} to {room}.
+5. See what is missing, while it runs:  rcbot check --config {file}
 6. Say `!rc start` in {room}.",
-        register = register(kind, &registration, answers),
-        directory = shell_word(&answers.directory),
+        file = shell_word(&config.file),
+        registration = shell_word(registration),
+        ways = ways.collect::<String>(),
+        directory = shell_word(directory),
     )
-}
-
-/// The way of this homeserver, or all of them where it does not say which one it is.
-fn register(kind: HomeserverKind, registration: &str, answers: &Answers) -> String {
-    let (localpart, server) = (&answers.localpart, &answers.server_name);
-    let in_configuration = |name: &str, user: &str, folder: &str, file: &str, key: &str| {
-        format!(
-            "   - {name}: a file that its own user can read, named in {file}; then restart {name}.
-
-       sudo install -o {user} -m 600 {registration} {folder}/{localpart}.yaml
-
-       {key}:
-         - {folder}/{localpart}.yaml
-
-       sudo systemctl restart {user}
-
-"
-        )
-    };
-    let in_admin_room = |name: &str, command: &str, more: &str| {
-        format!(
-            "   - {name}: in the homeserver's own admin room send this, with the content of the file in place of the dots. It
-     needs no restart. Whoever reads that room can be the bot.{more}
-
-       {command}
-       ```
-       ...
-       ```
-
-"
-        )
-    };
-    let synapse = in_configuration(
-        "Synapse",
-        "matrix-synapse",
-        "/etc/matrix-synapse",
-        "homeserver.yaml",
-        "app_service_config_files",
-    );
-    let conduit = in_admin_room(
-        "Conduit",
-        &format!("@conduit:{server}: register-appservice"),
-        "",
-    );
-    let more = format!(
-        "
-     If an earlier registration is there, send `!admin appservices unregister {localpart}` before."
-    );
-    let family = |name| in_admin_room(name, "!admin appservices register", &more);
-    match kind {
-        HomeserverKind::Synapse => synapse,
-        HomeserverKind::Conduit => conduit,
-        HomeserverKind::Tuwunel => family("Tuwunel"),
-        HomeserverKind::Continuwuity => family("Continuwuity"),
-        HomeserverKind::Dendrite => in_configuration(
-            "Dendrite",
-            "dendrite",
-            "/etc/dendrite",
-            "dendrite.yaml",
-            "app_service_api.config_files",
-        ),
-        HomeserverKind::Unknown => [synapse, family("Tuwunel, Continuwuity"), conduit].concat(),
-    }
 }
 
 /// As a shell takes it.
@@ -194,7 +144,6 @@ mod tests {
     use matrix_sdk::ruma::owned_user_id;
 
     use super::*;
-    use crate::config::Config;
 
     #[test]
     fn a_configuration_of_any_answers_loads_and_says_what_was_answered() {
@@ -250,34 +199,17 @@ mod tests {
     }
 
     #[test]
-    fn a_homeserver_that_is_known_is_spoken_of_alone() {
-        let answers = Answers {
-            homeserver: "http://127.0.0.1:8008".parse().unwrap(),
-            server_name: "example.org".try_into().unwrap(),
-            admin_room: "#admins:example.org".try_into().unwrap(),
-            admins: Vec::new(),
-            directory: "/srv".into(),
-            project: "website".parse().unwrap(),
-            localpart: "rcbot".to_owned(),
-            host: None,
-        };
-        let (synapse, conduit, tuwunel) = (
-            "app_service_config_files",
-            "@conduit:example.org: register-appservice",
-            "!admin appservices register",
-        );
-        for (kind, words) in [
-            (HomeserverKind::Synapse, &[synapse][..]),
-            (HomeserverKind::Conduit, &[conduit]),
-            (HomeserverKind::Tuwunel, &[tuwunel]),
-            (HomeserverKind::Dendrite, &["app_service_api.config_files"]),
-            (HomeserverKind::Unknown, &[synapse, conduit, tuwunel]),
-        ] {
-            let steps = next_steps(Path::new("c.yaml"), Path::new("r.yaml"), &answers, kind);
-            for way in [synapse, conduit, tuwunel] {
-                assert_eq!(steps.contains(way), words.contains(&way), "{kind:?}: {way}");
+    fn of_a_homeserver_that_does_not_say_which_one_it_is_all_ways_are_told() {
+        let text = "homeserver: { url: http://127.0.0.1:8008, server_name: example.org }\n\
+                    admin_room: '#admins:example.org'\nprojects: { website: { directory: /srv } }";
+        let config = Config::from_text(Path::new("/c.yaml"), text).unwrap();
+        let steps = |kind| next_steps(&config, Path::new("r.yaml"), Path::new("/srv"), kind);
+        for kind in COMMON {
+            let way = kind.how_to_register(Path::new("r.yaml"), &config.bot_user);
+            for (kind, says_it) in COMMON.map(|other| (other, other == kind)) {
+                assert_eq!(steps(kind).contains(&way), says_it, "{kind:?}: {way}");
             }
-            assert!(words.iter().all(|way| steps.contains(way)), "{steps}");
+            assert!(steps(HomeserverKind::Unknown).contains(&way), "{way}");
         }
     }
 
