@@ -3,7 +3,6 @@
 //! Invariant: it starts and ends the bot by systemd only, and no session.
 
 mod search_path;
-mod systemd;
 mod unit;
 
 use std::{
@@ -11,16 +10,15 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
+    process::Command,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use nix::unistd::{Uid, User, geteuid};
 use tracing::warn;
 
 use super::{ConfigFile, load_config, misconfigured, print};
 use crate::config::Config;
-use systemd::{Step, Systemd};
-use unit::Unit;
 
 /// Where units of the administrator lie: systemd.unit(5).
 const SYSTEM_UNITS: &str = "/etc/systemd/system";
@@ -62,15 +60,14 @@ pub(super) fn service(arguments: &Service) -> Result<()> {
         refuse_wrong_user(arguments.user).map_err(misconfigured)?;
     }
     if arguments.remove {
-        return remove(arguments);
+        return arguments.remove();
     }
     let config = load_config(&arguments.config.path)?;
-    let unit = unit_for(arguments, &config).map_err(misconfigured)?;
-    let text = unit.text().map_err(misconfigured)?;
+    let text = arguments.unit(&config).map_err(misconfigured)?;
     if arguments.print {
         return print(text.trim_end());
     }
-    install(arguments, &text)
+    arguments.install(&text)
 }
 
 fn service_name(text: &str) -> Result<String, String> {
@@ -97,116 +94,177 @@ fn refuse_wrong_user(of_user: bool) -> Result<()> {
     }
 }
 
-fn unit_for(arguments: &Service, config: &Config) -> Result<Unit> {
-    let owner = owner(arguments, &config.file)?;
-    let programs: Vec<_> = config
-        .projects
-        .values()
-        .map(|configured| &configured.project.settings)
-        .chain(config.project_roots.iter().map(|root| &root.settings))
-        .flat_map(|settings| [&settings.command, &settings.resume_command])
-        .filter_map(|words| words.first())
-        .map(String::as_str)
-        .collect();
-    let path = arguments.path.clone().unwrap_or_else(|| {
-        // Root's own PATH, or that of `sudo`, says nothing of another user's.
-        let ours = env::var_os("PATH").filter(|_| owner.uid == geteuid());
-        let found = search_path::of(&owner.dir, ours.as_deref(), &programs);
-        for program in &found.missing {
-            warn!(
-                program,
-                "not found in any usual folder: name the service's folders with --path, or install it and run this again"
+impl Service {
+    /// The text of the unit.
+    fn unit(&self, config: &Config) -> Result<String> {
+        let owner = self.owner(&config.file)?;
+        let path = self.path.clone().unwrap_or_else(|| {
+            let projects = config.projects.values();
+            let projects = projects.map(|configured| &configured.project.settings);
+            let roots = config.project_roots.iter().map(|root| &root.settings);
+            let commands = projects
+                .chain(roots)
+                .flat_map(|settings| [&settings.command, &settings.resume_command]);
+            let programs = commands.filter_map(|words| Some(words.first()?.as_str()));
+            // Root's own PATH, or that of `sudo`, says nothing of another user's.
+            let ours = env::var_os("PATH").filter(|_| owner.uid == geteuid());
+            let (path, missing) = search_path::of(&owner.dir, ours.as_deref(), programs.collect());
+            for program in missing {
+                warn!(
+                    program,
+                    "not found in any usual folder: name the service's folders with --path, or install it and run this again"
+                );
+            }
+            path
+        });
+        let program = env::current_exe().context("cannot tell where rcbot is")?;
+        let user = (!self.user).then_some(owner.name.as_str());
+        unit::text(&program, &config.file, &path, user)
+    }
+
+    /// Who the bot is to run as.
+    fn owner(&self, config: &Path) -> Result<User> {
+        if let Some(name) = &self.run_as {
+            return User::from_name(name)?.with_context(|| format!("there is no user {name}"));
+        }
+        let id = if self.user {
+            geteuid()
+        } else {
+            let file = fs::metadata(config);
+            let file = file.with_context(|| format!("cannot look at {}", config.display()))?;
+            Uid::from_raw(file.uid())
+        };
+        if id.is_root() && !self.user {
+            bail!(
+                "{} belongs to root, and every session would run as root: name the user whom the bot runs as with `--run-as`, \
+                 and give that user the file, or say `--run-as root` if that is what you want",
+                config.display()
             );
         }
-        found.path
-    });
-    Ok(Unit {
-        program: env::current_exe().context("cannot tell where rcbot is")?,
-        config: config.file.clone(),
-        path,
-        user: (!arguments.user).then_some(owner.name),
-    })
-}
-
-/// Who the bot is to run as.
-fn owner(arguments: &Service, config: &Path) -> Result<User> {
-    if let Some(name) = &arguments.run_as {
-        return User::from_name(name)?.with_context(|| format!("there is no user {name}"));
+        User::from_uid(id)?.with_context(|| format!("the user {id} has no name"))
     }
-    let id = if arguments.user {
-        geteuid()
-    } else {
-        let file = fs::metadata(config);
-        let file = file.with_context(|| format!("cannot look at {}", config.display()))?;
-        Uid::from_raw(file.uid())
-    };
-    if id.is_root() && !arguments.user {
-        bail!(
-            "{} belongs to root, and every session would run as root: name the user whom the bot runs as with `--run-as`, \
-             and give that user the file, or say `--run-as root` if that is what you want",
-            config.display()
-        );
-    }
-    User::from_uid(id)?.with_context(|| format!("the user {id} has no name"))
-}
 
-fn unit_file(arguments: &Service) -> Result<PathBuf> {
-    let folder = if arguments.user {
-        let home = || Some(PathBuf::from(env::var_os("HOME")?).join(".config"));
-        let configuration = env::var_os("XDG_CONFIG_HOME").map(PathBuf::from);
-        let configuration = configuration
-            .filter(|folder| folder.is_absolute())
-            .or_else(home);
-        configuration
-            .context("HOME is not set")?
-            .join("systemd/user")
-    } else {
-        PathBuf::from(SYSTEM_UNITS)
-    };
-    Ok(folder.join(format!("{}.service", arguments.name)))
-}
-
-fn install(arguments: &Service, text: &str) -> Result<()> {
-    let file = unit_file(arguments)?;
-    print(&write(&file, text, arguments.replace)?)?;
-    let systemd = Systemd::of(arguments.user, &arguments.name);
-    let steps = systemd.enable();
-    if systemd.is_running() {
-        let run = |step: &Step| {
-            print(&format!("Running `{step}`"))?;
-            step.run()
+    fn unit_file(&self) -> Result<PathBuf> {
+        let folder = if self.user {
+            let home = || Some(PathBuf::from(env::var_os("HOME")?).join(".config"));
+            let configured = env::var_os("XDG_CONFIG_HOME").map(PathBuf::from);
+            let configured = configured.filter(|folder| folder.is_absolute());
+            let folder = configured.or_else(home).context("HOME is not set")?;
+            folder.join("systemd/user")
+        } else {
+            PathBuf::from(SYSTEM_UNITS)
         };
-        for step in &steps {
+        Ok(folder.join(format!("{}.service", self.name)))
+    }
+
+    /// The command for the manager of the system's services, or of the user's.
+    fn systemctl(&self, command: &str) -> String {
+        let manager = if self.user { "--user " } else { "" };
+        format!("systemctl {manager}{command}")
+    }
+
+    /// The same about the service.
+    fn of_unit(&self, command: &str) -> String {
+        self.systemctl(&format!("{command} {}.service", self.name))
+    }
+
+    /// In a container, or where another init runs, there is nobody to talk to.
+    fn has_systemd(&self) -> bool {
+        let output = command(&self.systemctl("is-system-running")).output();
+        output.is_ok_and(|output| {
+            let state = String::from_utf8_lossy(&output.stdout);
+            !["", "offline", "unknown"].contains(&state.trim())
+        })
+    }
+
+    /// Writes the unit, enables and starts it; a service that runs is restarted, as its unit may be another than before.
+    fn install(&self, text: &str) -> Result<()> {
+        print(&write(&self.unit_file()?, text, self.replace)?)?;
+        let start = [
+            self.systemctl("daemon-reload"),
+            self.of_unit("enable"),
+            self.of_unit("restart"),
+        ];
+        // Without it the user's services, and all sessions, end with the user's last login.
+        let linger = self.user.then_some("loginctl enable-linger");
+        if !self.has_systemd() {
+            print("systemd does not run here, so the service is not started. Where it runs:")?;
+            let mut steps = start.iter().map(String::as_str).chain(linger);
+            return steps.try_for_each(|step| print(&format!("  {step}")));
+        }
+        for step in &start {
             run(step).with_context(|| {
                 format!(
                     "the unit is written, but the service does not run. If you still run the bot in a terminal, end it there; \
                      `{}` tells more. Then run the command again",
-                    systemd.status()
+                    self.of_unit("status")
                 )
             })?;
         }
-        if let Some(step) = &systemd.linger() {
+        if let Some(step) = linger {
             run(step).context(
                 "the service runs, but it ends when you log out, and all sessions with it: \
                  `sudo loginctl enable-linger \"$USER\"` lets it run on",
             )?;
         }
-        return print(&format!(
-            "The service runs, and starts with the {}. Watch it with `{}`, and try it with `rcbot check --config {}`.",
-            if arguments.user {
-                "user's first login, or at boot"
-            } else {
-                "system"
-            },
-            systemd.log(),
-            arguments.config.path.display()
-        ));
+        let (begin, log) = if self.user {
+            ("user's first login, or at boot", "journalctl --user")
+        } else {
+            ("system", "sudo journalctl")
+        };
+        print(&format!(
+            "The service runs, and starts with the {begin}. Watch it with `{log} -u {}.service -f`, and try it with \
+             `rcbot check --config {}`.",
+            self.name,
+            self.config.path.display()
+        ))
     }
-    print("systemd does not run here, so the service is not started. Where it runs:")?;
-    let steps = steps.into_iter().chain(systemd.linger());
-    steps
-        .map(|step| format!("  {step}"))
-        .try_for_each(|line| print(&line))
+
+    fn remove(&self) -> Result<()> {
+        let file = self.unit_file()?;
+        let shown = file.display();
+        let text = match fs::read_to_string(&file) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return print(&format!("There is no {shown}: nothing to remove."));
+            }
+            Err(error) => return Err(error).with_context(|| format!("cannot read {shown}")),
+        };
+        let has_systemd = self.has_systemd();
+        if has_systemd {
+            run(&self.of_unit("disable --now")).context("nothing was removed")?;
+        }
+        fs::remove_file(&file).with_context(|| format!("cannot remove {shown}"))?;
+        let ended = if has_systemd {
+            run(&self.systemctl("daemon-reload"))?;
+            "The bot has ended."
+        } else {
+            "systemd does not run here, so the bot was not stopped."
+        };
+        let stop = unit::stop_command(&text);
+        let stop = stop.unwrap_or_else(|| "rcbot stop --config FILE".to_owned());
+        print(&format!(
+            "Removed {shown}. {ended}\n\
+             Sessions keep running, without a time limit and with links that work. `{stop}` ends them.\n\
+             The configuration and the bot's data are still there."
+        ))
+    }
+}
+
+/// One as a person could type it. No word of ours has white space in it.
+fn command(step: &str) -> Command {
+    let mut words = step.split(' ');
+    let mut command = Command::new(words.next().unwrap_or_default());
+    command.args(words);
+    command
+}
+
+fn run(step: &str) -> Result<()> {
+    print(&format!("Running `{step}`"))?;
+    let status = command(step).status();
+    let status = status.with_context(|| format!("cannot run `{step}`"))?;
+    ensure!(status.success(), "`{step}` failed ({status})");
+    Ok(())
 }
 
 /// Whole or not at all; what is there already stays unless it is to be replaced.
@@ -223,7 +281,7 @@ fn write(file: &Path, text: &str, replace: bool) -> Result<String> {
              would be written"
         );
     }
-    let writing = || -> io::Result<()> {
+    let write = || -> io::Result<()> {
         let folder = file.parent().unwrap_or(file);
         fs::create_dir_all(folder)?;
         let mut new = tempfile::Builder::new()
@@ -238,44 +296,7 @@ fn write(file: &Path, text: &str, replace: bool) -> Result<String> {
         }
         Ok(())
     };
-    writing().with_context(|| format!("cannot write {shown}"))?;
-    Ok(format!(
-        "{} {shown}.",
-        if is_there { "Replaced" } else { "Wrote" }
-    ))
-}
-
-fn remove(arguments: &Service) -> Result<()> {
-    let file = unit_file(arguments)?;
-    let shown = file.display();
-    let text = match fs::read_to_string(&file) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return print(&format!("There is no {shown}: nothing to remove."));
-        }
-        Err(error) => return Err(error).with_context(|| format!("cannot read {shown}")),
-    };
-    let systemd = Systemd::of(arguments.user, &arguments.name);
-    let is_running = systemd.is_running();
-    if is_running {
-        let step = systemd.disable();
-        print(&format!("Running `{step}`"))?;
-        step.run().context("nothing was removed")?;
-    }
-    fs::remove_file(&file).with_context(|| format!("cannot remove {shown}"))?;
-    if is_running {
-        systemd.reload().run()?;
-    }
-    let ended = if is_running {
-        "The bot has ended."
-    } else {
-        "systemd does not run here, so the bot was not stopped."
-    };
-    let stop = unit::stop_command(&text);
-    let stop = stop.unwrap_or_else(|| "rcbot stop --config FILE".to_owned());
-    print(&format!(
-        "Removed {shown}. {ended}\n\
-         Sessions keep running, without a time limit and with links that work. `{stop}` ends them.\n\
-         The configuration and the bot's data are still there."
-    ))
+    write().with_context(|| format!("cannot write {shown}"))?;
+    let done = if is_there { "Replaced" } else { "Wrote" };
+    Ok(format!("{done} {shown}."))
 }

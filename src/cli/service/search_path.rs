@@ -1,6 +1,8 @@
 //! The PATH of a service: it does not read the user's shell profile, and has to find `claude` all the same.
 
 use std::{
+    cmp::Reverse,
+    collections::BTreeSet,
     env,
     ffi::OsStr,
     fs,
@@ -21,73 +23,48 @@ const IN_HOME: [&str; 6] = [
     ".local/share/pnpm",
 ];
 
-/// nvm has a folder for each version of Node.js, each with its own programs.
+/// nvm has a folder for each version of Node.js, each with its own programs: the newest installation comes first.
 const NVM: &str = ".nvm/versions/node";
 
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Found {
-    pub(super) path: String,
-    /// The programs that are in no folder of it, nor in any other that was looked at.
-    pub(super) missing: Vec<String>,
-}
-
-/// The usual folders, and before them those that have the programs, where these are elsewhere. `ours` is the PATH of the same
-/// user's shell, if this runs in it.
-pub(super) fn of(home: &Path, ours: Option<&OsStr>, programs: &[&str]) -> Found {
+/// The usual folders, and before them those that have the programs, where these are elsewhere; and the programs that are in no
+/// folder of it, nor in any other that was looked at. `ours` is the PATH of the same user's shell, if this runs in it.
+pub(super) fn of<'a>(
+    home: &Path,
+    ours: Option<&OsStr>,
+    programs: BTreeSet<&'a str>,
+) -> (String, Vec<&'a str>) {
     let mut folders = vec![home.join(".local/bin")];
     folders.extend(OF_SYSTEM.map(PathBuf::from));
     let mut elsewhere: Vec<_> = ours
         .map(|path| env::split_paths(path).collect())
         .unwrap_or_default();
     elsewhere.extend(IN_HOME.map(|folder| home.join(folder)));
-    elsewhere.extend(versions_of_node(&home.join(NVM)));
+    let versions = fs::read_dir(home.join(NVM)).into_iter().flatten().flatten();
+    let mut versions: Vec<_> = versions.map(|entry| entry.path()).collect();
+    let installed = |version: &PathBuf| fs::metadata(version).and_then(|it| it.modified()).ok();
+    versions.sort_by_key(|version| Reverse(installed(version)));
+    elsewhere.extend(versions.iter().map(|version| version.join("bin")));
     // What a PATH cannot name cannot be part of it.
     elsewhere.retain(|folder| {
-        folder.is_absolute()
-            && folder
-                .to_str()
-                .is_some_and(|text| !text.contains([':', '\n']))
+        let can_name = |text: &str| !text.contains([':', '\n']);
+        folder.is_absolute() && folder.to_str().is_some_and(can_name)
     });
     let mut missing = Vec::new();
-    for &program in programs.iter().filter(|program| !program.contains('/')) {
+    for program in programs {
         let has_it = |folder: &&PathBuf| is_program(&folder.join(program));
-        if folders.iter().any(|folder| has_it(&folder)) {
+        if program.contains('/') || folders.iter().any(|folder| has_it(&folder)) {
             continue;
         }
         match elsewhere.iter().find(has_it) {
             Some(folder) => folders.insert(0, folder.clone()),
-            None if missing.iter().any(|other| other == program) => {}
-            None => missing.push(program.to_owned()),
+            None => missing.push(program),
         }
     }
     let folders: Vec<_> = folders
         .iter()
         .map(|folder| folder.to_string_lossy())
         .collect();
-    Found {
-        path: folders.join(":"),
-        missing,
-    }
-}
-
-/// The newest installation first.
-fn versions_of_node(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut versions: Vec<_> = entries
-        .map(|entry| {
-            let installed = entry
-                .metadata()
-                .and_then(|metadata| metadata.modified())
-                .ok();
-            (installed, entry.path().join("bin"))
-        })
-        .collect();
-    versions.sort_unstable();
-    versions
-        .into_iter()
-        .rev()
-        .map(|(_, folder)| folder)
-        .collect()
+    (folders.join(":"), missing)
 }
 
 fn is_program(path: &Path) -> bool {
@@ -107,14 +84,10 @@ mod tests {
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     }
 
-    fn look(home: &Path, ours: Option<&str>) -> (String, Vec<String>) {
-        let found = of(
-            home,
-            ours.map(OsStr::new),
-            &["claude-of-test", "/bin/sh", "sh"],
-        );
-        let shown = home.to_str().unwrap();
-        (found.path.replace(shown, "~"), found.missing)
+    fn look(home: &Path, ours: Option<&str>) -> (String, Vec<&'static str>) {
+        let programs = ["claude-of-test", "/bin/sh", "sh"].into();
+        let (path, missing) = of(home, ours.map(OsStr::new), programs);
+        (path.replace(home.to_str().unwrap(), "~"), missing)
     }
 
     #[test]
@@ -122,10 +95,7 @@ mod tests {
         const USUAL: &str = "~/.local/bin:/usr/local/bin:/usr/bin:/bin";
         let home = tempfile::tempdir().unwrap();
         let home = home.path();
-        assert_eq!(
-            look(home, None),
-            (USUAL.to_owned(), vec!["claude-of-test".to_owned()])
-        );
+        assert_eq!(look(home, None), (USUAL.to_owned(), vec!["claude-of-test"]));
 
         install(home, ".nvm/versions/node/v24.1.0/bin");
         let with_node = format!("~/.nvm/versions/node/v24.1.0/bin:{USUAL}");

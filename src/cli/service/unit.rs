@@ -1,6 +1,6 @@
 //! The text of a unit: the template from deploy/, with this host's user, paths and PATH.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::bail;
 
@@ -8,43 +8,35 @@ use anyhow::bail;
 const OF_SYSTEM: &str = include_str!("../../../deploy/rcbot.service");
 const OF_USER: &str = include_str!("../../../deploy/rcbot.user.service");
 
-/// What a unit says that another host's does not.
-pub(super) struct Unit {
-    pub(super) program: PathBuf,
-    pub(super) config: PathBuf,
-    pub(super) path: String,
-    /// Whom a service of the system runs as; a service of a user has no choice.
-    pub(super) user: Option<String>,
-}
-
-impl Unit {
-    /// Fails at a path that systemd cannot be told.
-    pub(super) fn text(&self) -> anyhow::Result<String> {
-        let (template, edit) = match self.user {
-            Some(_) => (OF_SYSTEM, "sudo systemctl edit"),
-            None => (OF_USER, "systemctl --user edit"),
-        };
-        let (_, template) = template.split_once("\n\n").unwrap_or(("", template));
-        let start = format!(
-            "{} run --config {}",
-            quoted(&plain(&self.program)?).replace('$', "$$"),
-            quoted(&plain(&self.config)?).replace('$', "$$")
-        );
-        let path = quoted(&format!("PATH={}", self.path));
-        let of_this_host = |line: &str| match line.split_once('=') {
-            Some(("ExecStart", _)) => format!("ExecStart={start}"),
-            Some(("Environment", value)) if value.starts_with("PATH=") => {
-                format!("Environment={path}")
-            }
-            Some(("User", _)) => format!("User={}", self.user.as_deref().unwrap_or_default()),
-            _ => line.to_owned(),
-        };
-        let lines: Vec<_> = template.lines().map(of_this_host).collect();
-        Ok(format!(
-            "# Written by `rcbot service`. Keep changes in a drop-in, which `{edit}` makes.\n\n{}\n",
-            lines.join("\n")
-        ))
-    }
+/// A service of the system runs as a user, a service of a user has no choice. Fails at a path that systemd cannot be told.
+pub(super) fn text(
+    program: &Path,
+    config: &Path,
+    path: &str,
+    user: Option<&str>,
+) -> anyhow::Result<String> {
+    let (template, edit) = match user {
+        Some(_) => (OF_SYSTEM, "sudo systemctl edit"),
+        None => (OF_USER, "systemctl --user edit"),
+    };
+    let (_, template) = template.split_once("\n\n").unwrap_or(("", template));
+    let start = format!(
+        "{} run --config {}",
+        quoted(&plain(program)?).replace('$', "$$"),
+        quoted(&plain(config)?).replace('$', "$$")
+    );
+    let path = quoted(&format!("PATH={path}"));
+    let of_this_host = |line: &str| match line.split_once('=') {
+        Some(("ExecStart", _)) => format!("ExecStart={start}"),
+        Some(("Environment", value)) if value.starts_with("PATH=") => format!("Environment={path}"),
+        Some(("User", _)) => format!("User={}", user.unwrap_or_default()),
+        _ => line.to_owned(),
+    };
+    let lines: Vec<_> = template.lines().map(of_this_host).collect();
+    Ok(format!(
+        "# Written by `rcbot service`. Keep changes in a drop-in, which `{edit}` makes.\n\n{}\n",
+        lines.join("\n")
+    ))
 }
 
 fn plain(path: &Path) -> anyhow::Result<String> {
@@ -86,18 +78,15 @@ pub(super) fn stop_command(unit: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn unit(user: Option<&str>) -> Unit {
-        Unit {
-            program: "/usr/bin/rcbot".into(),
-            config: "/home/bob/my bots/100% $x.yaml".into(),
-            path: "/home/bob/.local/bin:/usr/bin".to_owned(),
-            user: user.map(str::to_owned),
-        }
+    fn unit(user: Option<&str>) -> String {
+        let config = Path::new("/home/bob/my bots/100% $x.yaml");
+        let path = "/home/bob/.local/bin:/usr/bin";
+        text(Path::new("/usr/bin/rcbot"), config, path, user).unwrap()
     }
 
     #[test]
     fn the_unit_of_the_system_has_the_user_and_the_paths_of_this_host() {
-        let text = unit(Some("bob")).text().unwrap();
+        let text = unit(Some("bob"));
         for line in [
             "User=bob",
             "ExecStart=/usr/bin/rcbot run --config \"/home/bob/my bots/100%% $$x.yaml\"",
@@ -115,7 +104,7 @@ mod tests {
 
     #[test]
     fn the_unit_of_a_user_names_no_user() {
-        let text = unit(None).text().unwrap();
+        let text = unit(None);
         assert!(
             !text.lines().any(|line| line.starts_with("User=")),
             "{text}"
