@@ -1,14 +1,12 @@
 //! Which exit code a failure ends with: whether a restart may mend it is what a service manager asks.
 
-use std::io;
+use std::{error::Error, io};
 
 use anyhow::anyhow;
 
 use crate::{
     config::FileError,
-    data_dir::DataDirError,
     matrix::{Fault, RegistrationError, Severity},
-    remote_control::StoreError,
 };
 
 /// It failed while running, and a restart may help.
@@ -39,39 +37,26 @@ pub(super) fn bug() -> anyhow::Error {
 pub(super) fn code(error: &anyhow::Error) -> u8 {
     if error.chain().any(is_misconfiguration) {
         MISCONFIGURED
-    } else if error.chain().any(needs_operator) {
+    } else if needs_operator(error) {
         NEEDS_OPERATOR
     } else {
         FAILED
     }
 }
 
-fn is_misconfiguration(error: &(dyn std::error::Error + 'static)) -> bool {
+fn is_misconfiguration(error: &(dyn Error + 'static)) -> bool {
     error.is::<Misconfigured>() || error.is::<FileError>() || error.is::<RegistrationError>()
 }
 
-fn needs_operator(error: &(dyn std::error::Error + 'static)) -> bool {
-    error.downcast_ref().is_some_and(data_dir_needs_operator)
-        || error.downcast_ref().is_some_and(store_needs_operator)
-        || error
-            .downcast_ref()
-            .is_some_and(|fault: &Fault| fault.severity() == Severity::NeedsOperator)
-}
-
-fn data_dir_needs_operator(error: &DataDirError) -> bool {
-    match error {
-        DataDirError::NotOurs { .. } => true,
-        // An `rcbot stop` without a bot, and one that is about to end, hold the lock for a moment.
-        DataDirError::Unusable { .. } | DataDirError::InUse { .. } => false,
-    }
-}
-
-fn store_needs_operator(error: &StoreError) -> bool {
-    match error {
-        StoreError::Folder { source, .. }
-        | StoreError::Write { source, .. }
-        | StoreError::Read { source, .. } => source.kind() == io::ErrorKind::PermissionDenied,
-    }
+/// A file that is closed to the bot stays closed. A connection may be closed by a firewall for a while: of what lies behind a
+/// fault of Matrix, the fault tells.
+fn needs_operator(error: &anyhow::Error) -> bool {
+    let fault = error.chain().find_map(<dyn Error>::downcast_ref::<Fault>);
+    let mut causes = error.chain().filter_map(<dyn Error>::downcast_ref);
+    fault.map_or_else(
+        || causes.any(|cause: &io::Error| cause.kind() == io::ErrorKind::PermissionDenied),
+        |fault| fault.severity() == Severity::NeedsOperator,
+    )
 }
 
 #[cfg(test)]
@@ -81,7 +66,11 @@ mod tests {
     use anyhow::Context as _;
 
     use super::*;
-    use crate::{bot::BotError, remote_control::RestoreError};
+    use crate::{
+        bot::BotError,
+        data_dir::DataDirError,
+        remote_control::{RestoreError, StoreError},
+    };
 
     fn code_of(error: impl Into<anyhow::Error>) -> u8 {
         code(&error.into())
@@ -151,6 +140,11 @@ mod tests {
             source: io::ErrorKind::StorageFull.into(),
         };
         assert_eq!(code_of(full), 1);
+        let closed = DataDirError::NotOurs {
+            path: PathBuf::new(),
+            source: io::ErrorKind::PermissionDenied.into(),
+        };
+        assert_eq!(code_of(closed), 3);
         assert_eq!(code_of(BotError::Panicked), 1);
         assert_eq!(code_of(anyhow!("anything else")), 1);
         let wrong = misconfigured(Fault::for_operator("no password").into());

@@ -170,20 +170,14 @@ fn known(places: &Places, name: &str) -> Result<ProjectName> {
     let project = name.parse::<ProjectName>();
     let project = project
         .map_err(|error| misconfigured(anyhow!("{name:?} cannot name a project: {error}")))?;
-    if places.projects.contains_key(&project) {
+    let mut all: BTreeSet<_> = places.projects.keys().cloned().collect();
+    if !all.contains(&project) {
+        all.extend(look(places)?.iter().map(|known| known.project().clone()));
+    }
+    if all.contains(&project) {
         return Ok(project);
     }
-    let all = look(places)?;
-    let all: BTreeSet<_> = all
-        .iter()
-        .map(Known::project)
-        .chain(places.projects.keys())
-        .map(ProjectName::as_str)
-        .collect();
-    if all.contains(project.as_str()) {
-        return Ok(project);
-    }
-    let all: Vec<_> = all.into_iter().collect();
+    let all: Vec<_> = all.iter().map(ProjectName::as_str).collect();
     Err(misconfigured(anyhow!(
         "there is no project {project}; projects: {}",
         all.join(", ")
