@@ -160,10 +160,6 @@ impl<'a> Api<'a> {
         MatrixFolder::new(data_dir::matrix(&self.config.data_dir))
     }
 
-    fn is_appservice(&self) -> bool {
-        matches!(self.login, Some(Login::Appservice(_)))
-    }
-
     /// How the bot's device is logged in, if it is.
     fn device(&self) -> Option<(&Session, &Authentication)> {
         let session = self.session.as_ref().ok()?.as_ref()?;
@@ -172,7 +168,7 @@ impl<'a> Api<'a> {
 
     /// Whether the bot is asked for by an appservice that names the user only.
     pub(super) fn is_without_device(&self) -> bool {
-        self.is_appservice() && self.device().is_none()
+        matches!(self.login, Some(Login::Appservice(_))) && self.device().is_none()
     }
 
     /// From now on asks without the bot's device, whose log-in may be no longer good. Gives whether that makes a difference.
@@ -182,29 +178,43 @@ impl<'a> Api<'a> {
         had_one
     }
 
-    pub(super) fn token_of(&self, asker: Asker) -> Option<&Token> {
-        match (asker, self.login?) {
-            (Asker::Nobody, _) => None,
-            (_, Login::AccessToken(token)) => Some(token),
+    /// The token, and what says beside it in whose name is asked.
+    pub(super) fn credentials(&self, asker: Asker) -> (Option<&Token>, Vec<(&str, &str)>) {
+        let user = ("user_id", self.bot().as_str());
+        match (asker, self.login) {
+            (Asker::Nobody, _) | (_, None) => (None, vec![]),
+            (_, Some(Login::AccessToken(token))) => (Some(token), vec![]),
             // To log in would make a device.
-            (_, Login::Password(_)) => self.session.as_ref().ok()?.as_ref()?.token(),
-            (Asker::Token, Login::Appservice(registration)) => Some(&registration.as_token),
-            (Asker::Bot, Login::Appservice(registration)) => match self.device() {
-                Some((_, Authentication::AccessToken { access_token })) => Some(access_token),
-                Some((_, Authentication::IdentityAssertion)) | None => Some(&registration.as_token),
+            (_, Some(Login::Password(_))) => {
+                let session = self.session.as_ref().ok().and_then(Option::as_ref);
+                (session.and_then(Session::token), vec![])
+            }
+            (Asker::Token, Some(Login::Appservice(registration))) => {
+                (Some(&registration.as_token), vec![])
+            }
+            (Asker::Bot, Some(Login::Appservice(registration))) => match self.device() {
+                Some((_, Authentication::AccessToken { access_token })) => {
+                    (Some(access_token), vec![])
+                }
+                Some((session, Authentication::IdentityAssertion)) => {
+                    let device = ("device_id", session.device_id().as_str());
+                    (Some(&registration.as_token), vec![user, device])
+                }
+                None => (Some(&registration.as_token), vec![user]),
             },
         }
     }
 
-    /// Asks below `/_matrix`. The parts of the path need not be escaped.
+    /// Asks below `/_matrix`, and gives the part of the answer that a JSON pointer names. The parts of the path need not be
+    /// escaped.
     pub(super) async fn get<T: DeserializeOwned>(
         &self,
         asker: Asker,
         path: &[&str],
-        query: &[(&str, &str)],
+        part: &str,
     ) -> Result<T, Trouble> {
-        let answer = self.send(asker, Method::GET, path, query, None).await?;
-        parse(answer, &Method::GET, path)
+        let answer = self.send(asker, Method::GET, path, &[], None).await?;
+        parse(&answer, part, &Method::GET, path)
     }
 
     /// The same where there may be no such thing: `None`, if the homeserver says so.
@@ -212,8 +222,9 @@ impl<'a> Api<'a> {
         &self,
         asker: Asker,
         path: &[&str],
+        part: &str,
     ) -> Result<Option<T>, Trouble> {
-        match self.get(asker, path, &[]).await {
+        match self.get(asker, path, part).await {
             Ok(answer) => Ok(Some(answer)),
             Err(trouble) if trouble.is_absence() => Ok(None),
             Err(trouble) => Err(trouble),
@@ -226,7 +237,7 @@ impl<'a> Api<'a> {
         let asked: BTreeMap<_, _> = users.iter().map(|user| (*user, json!([]))).collect();
         let body = json!({ "device_keys": asked });
         let answer = self.send(Asker::Bot, Method::POST, &path, &[], Some(&body));
-        parse(answer.await?, &Method::POST, &path)
+        parse(&answer.await?, "", &Method::POST, &path)
     }
 
     pub(super) async fn send(
@@ -239,23 +250,14 @@ impl<'a> Api<'a> {
     ) -> Result<Answer, Trouble> {
         let path = [&["_matrix"], path].concat();
         let mut url = http::address(&self.config.homeserver_url, &path);
-        let mut pairs = query.to_vec();
-        if asker == Asker::Bot && self.is_appservice() {
-            match self.device() {
-                Some((_, Authentication::AccessToken { .. })) => {}
-                Some((session, Authentication::IdentityAssertion)) => {
-                    pairs.push(("user_id", self.bot().as_str()));
-                    pairs.push(("device_id", session.device_id().as_str()));
-                }
-                None => pairs.push(("user_id", self.bot().as_str())),
-            }
-        }
+        let (token, names) = self.credentials(asker);
+        let pairs = [query, &names].concat();
         if !pairs.is_empty() {
             url.query_pairs_mut().extend_pairs(pairs);
         }
         let request = format!("{method} {}", url.path());
         let mut builder = self.client.request(method, url);
-        if let Some(token) = self.token_of(asker) {
+        if let Some(token) = token {
             builder = builder.bearer_auth(token.expose());
         }
         if let Some(body) = body {
@@ -267,12 +269,15 @@ impl<'a> Api<'a> {
     }
 }
 
-fn parse<T: DeserializeOwned>(
-    answer: Answer,
+pub(super) fn parse<T: DeserializeOwned>(
+    answer: &Answer,
+    part: &str,
     method: &Method,
     path: &[&str],
 ) -> Result<T, Trouble> {
-    serde_json::from_value(answer.body).map_err(|_| Trouble::nonsense(method, path))
+    let part = answer.body.pointer(part);
+    let parsed = part.and_then(|part| T::deserialize(part).ok());
+    parsed.ok_or_else(|| Trouble::nonsense(method, path))
 }
 
 impl Identities {

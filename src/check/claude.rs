@@ -96,22 +96,19 @@ impl Site<'_> {
     fn find(&self, name: &str) -> Result<PathBuf, Outcome> {
         let path = self.environment.get(OsStr::new("PATH")).cloned();
         let path = path.unwrap_or_else(|| DEFAULT_PATH.into());
-        let candidates: Vec<_> = if name.contains('/') {
-            vec![self.directory.join(name)]
+        let folders: Vec<_> = if name.contains('/') {
+            vec![PathBuf::new()]
         } else {
-            env::split_paths(&path)
-                .map(|folder| self.directory.join(folder).join(name))
-                .collect()
+            env::split_paths(&path).collect()
         };
-        let is_file = |path: &&PathBuf| path.is_file();
-        if let Some(program) = candidates
-            .iter()
-            .filter(is_file)
-            .find(|path| access(*path, Access::EXEC_OK).is_ok())
-        {
+        let candidates = folders.iter();
+        let candidates = candidates.map(|folder| self.directory.join(folder).join(name));
+        let files: Vec<_> = candidates.filter(|path| path.is_file()).collect();
+        let mut programs = files.iter();
+        if let Some(program) = programs.find(|path| access(*path, Access::EXEC_OK).is_ok()) {
             return Ok(program.clone());
         }
-        if let Some(program) = candidates.iter().find(is_file) {
+        if let Some(program) = files.first() {
             let program = program.display();
             return Err(Outcome::failed(
                 format!("{program} may not be run"),

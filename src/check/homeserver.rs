@@ -6,12 +6,11 @@ use matrix_sdk::{
     reqwest::Method,
     ruma::{OwnedServerName, OwnedUserId, http_headers::http_date_to_system_time},
 };
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
     Found, Outcome,
-    api::{Api, Asker, Trouble},
+    api::{Api, Asker, Trouble, parse},
     host::{replace_registration, unreadable},
 };
 use crate::{
@@ -19,25 +18,6 @@ use crate::{
     http::{self, Cause},
     matrix::{HomeserverKind, Login, Registration, Skew},
 };
-
-#[derive(Debug, Deserialize)]
-struct WhoAmI {
-    user_id: OwnedUserId,
-}
-
-#[derive(Debug, Deserialize)]
-struct Versions {
-    versions: Vec<String>,
-}
-
-/// What /sync says that matters here.
-#[derive(Debug, Deserialize)]
-struct Sync {
-    #[serde(rename = "next_batch")]
-    _next_batch: String,
-    #[serde(default)]
-    rooms: Value,
-}
 
 /// Whether a homeserver is where the configuration says.
 pub(super) async fn reach<'a>(config: &'a Config, login: Option<&'a Login>) -> Found<Api<'a>> {
@@ -51,12 +31,8 @@ pub(super) async fn reach<'a>(config: &'a Config, login: Option<&'a Login>) -> F
     let path = ["client", "versions"];
     let answer = api.send(Asker::Nobody, Method::GET, &path, &[], None).await;
     let answer = answer.and_then(|answer| {
-        let versions = Versions::deserialize(answer.body);
-        let versions = versions.map_err(|_| Trouble::nonsense(&Method::GET, &path))?;
-        Ok((
-            answer.headers,
-            versions.versions.last().cloned().unwrap_or_default(),
-        ))
+        let versions: Vec<String> = parse(&answer, "/versions", &Method::GET, &path)?;
+        Ok((answer.headers, versions.last().cloned().unwrap_or_default()))
     });
     match answer {
         Ok((headers, newest)) => {
@@ -101,7 +77,7 @@ fn judge_clock(api: &Api<'_>, found: String, time: Option<SystemTime>) -> Outcom
 /// A courtesy: many homeservers have this part of them behind another port.
 async fn software(api: &Api<'_>) -> String {
     let path = ["federation", "v1", "version"];
-    let answer: Value = api.get(Asker::Nobody, &path, &[]).await.unwrap_or_default();
+    let answer: Value = api.get(Asker::Nobody, &path, "").await.unwrap_or_default();
     let part = |key: &str| Some(answer.pointer(key)?.as_str()?.to_owned());
     match (part("/server/name"), part("/server/version")) {
         (Some(name), Some(version)) => format!("{name} {version}"),
@@ -111,7 +87,7 @@ async fn software(api: &Api<'_>) -> String {
 
 /// Whose the homeserver takes the token for. `None`: there is none yet.
 pub(super) async fn token_owner(api: &Api<'_>) -> Option<Result<OwnedUserId, Trouble>> {
-    api.token_of(Asker::Token)?;
+    api.credentials(Asker::Token).0?;
     Some(who_am_i(api, Asker::Token).await)
 }
 
@@ -138,8 +114,7 @@ pub(super) async fn judge_account(
 /// The name with which the homeserver signs.
 async fn signing_name(api: &Api<'_>) -> Option<OwnedServerName> {
     let path = ["key", "v2", "server"];
-    let answer: Value = api.get(Asker::Nobody, &path, &[]).await.ok()?;
-    answer.get("server_name")?.as_str()?.try_into().ok()
+    api.get(Asker::Nobody, &path, "/server_name").await.ok()
 }
 
 /// Whether the homeserver's name is the configured one. A registration that is in use was written for the user with that name.
@@ -237,7 +212,10 @@ async fn is_unregistered(api: &Api<'_>, message: &str) -> bool {
         return !is_of_another(message);
     }
     let profile = ["client", "v3", "profile", api.bot().as_str()];
-    matches!(api.find::<Value>(Asker::Token, &profile).await, Ok(None))
+    matches!(
+        api.find::<Value>(Asker::Token, &profile, "").await,
+        Ok(None)
+    )
 }
 
 /// In words of Synapse.
@@ -276,13 +254,9 @@ fn judge_token(api: &Api<'_>, login: &Login, owner: Result<OwnedUserId, Trouble>
 /// Whether the homeserver takes passwords. To try it would make a device.
 async fn judge_first_log_in(api: &Api<'_>) -> Found<()> {
     let path = ["client", "v3", "login"];
-    let answer: Value = api.get(Asker::Nobody, &path, &[]).await?;
-    let flows = answer.get("flows").and_then(Value::as_array);
-    let mut flows = flows.into_iter().flatten();
-    if flows.any(|flow| {
-        flow.get("type")
-            .is_some_and(|kind| kind == "m.login.password")
-    }) {
+    let flows: Vec<Value> = api.get(Asker::Nobody, &path, "/flows").await?;
+    let mut kinds = flows.iter().filter_map(|flow| flow.get("type"));
+    if kinds.any(|kind| kind == "m.login.password") {
         return Err(Outcome::passed(
             "the bot's first run logs in: run it, and check again",
         ));
@@ -295,8 +269,7 @@ async fn judge_first_log_in(api: &Api<'_>) -> Found<()> {
 
 async fn who_am_i(api: &Api<'_>, asker: Asker) -> Result<OwnedUserId, Trouble> {
     let path = ["client", "v3", "account", "whoami"];
-    let answer: WhoAmI = api.get(asker, &path, &[]).await?;
-    Ok(answer.user_id)
+    api.get(asker, &path, "/user_id").await
 }
 
 /// Whether the bot can hear: some homeservers refuse that to appservices. Gives what /sync says of its rooms; `None`, where only
@@ -320,9 +293,14 @@ pub(super) async fn try_sync(api: &Api<'_>) -> Found<Option<Value>> {
         ("set_presence", "offline"),
         ("filter", filter.as_str()),
     ];
-    let answer = api.get(Asker::Bot, &["client", "v3", "sync"], &query).await;
+    let path = ["client", "v3", "sync"];
+    let answer = api.send(Asker::Bot, Method::GET, &path, &query, None).await;
+    let answer = answer.and_then(|answer| {
+        let _: String = parse(&answer, "/next_batch", &Method::GET, &path)?;
+        Ok(answer.body.get("rooms").cloned().unwrap_or_default())
+    });
     let trouble = match answer {
-        Ok(Sync { rooms, .. }) => return Ok((Outcome::passed("answers"), Some(rooms))),
+        Ok(rooms) => return Ok((Outcome::passed("answers"), Some(rooms))),
         Err(trouble) => trouble,
     };
     if api.is_without_device() && trouble.is_refusal() {

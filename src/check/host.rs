@@ -15,6 +15,7 @@ use rustix::{
 
 use super::{
     Outcome,
+    report::counted,
     vantage::{User, Vantage, owner},
 };
 use crate::{
@@ -80,14 +81,10 @@ fn judge_file_error(error: &FileError, write: impl Fn(&Path) -> String, correct:
 }
 
 pub(super) fn judge_configuration(config: &Config) -> Outcome {
-    let projects = match config.projects.len() {
-        1 => "1 project".to_owned(),
-        many => format!("{many} projects"),
-    };
+    let projects = counted(config.projects.len(), "project");
     let roots = match config.project_roots.len() {
         0 => String::new(),
-        1 => ", 1 project root".to_owned(),
-        many => format!(", {many} project roots"),
+        many => format!(", {}", counted(many, "project root")),
     };
     let good = format!("{}, {projects}{roots}", config.file.display());
     let remedy = "change that in config.yaml, and restart the bot";
@@ -185,36 +182,37 @@ pub(super) fn unreadable(fault: &Fault) -> Outcome {
 
 pub(super) fn judge_data_dir(path: &Path, vantage: &Vantage) -> Outcome {
     let shown = path.display();
-    let elsewhere = "or set `data_dir` in config.yaml to another path";
+    let failed = |what: &str, remedy: &str| {
+        let found = format!("{shown} {what}");
+        let elsewhere = "or set `data_dir` in config.yaml to another path";
+        Outcome::failed(found, format!("{remedy}, {elsewhere}"))
+    };
     let metadata = match fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => metadata,
-        Ok(_) => {
-            return Outcome::failed(
-                format!("{shown} is not a directory"),
-                format!("remove {shown}, {elsewhere}"),
-            );
-        }
+        Ok(_) => return failed("is not a directory", &format!("remove {shown}")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return judge_missing(path);
+            let parent = nearest_existing(path);
+            // With the dot a file in the way is told as one.
+            return match may_write(&parent.join(".")) {
+                Ok(()) => Outcome::passed(format!("{shown} is not there yet; the bot makes it")),
+                Err(error) => failed(
+                    &format!("cannot be made in {} ({error})", parent.display()),
+                    "make it, for the user who runs rcbot",
+                ),
+            };
         }
         Err(error) => {
-            return Outcome::failed(
-                format!("{shown} cannot be used ({error})"),
-                format!("let the user who runs rcbot use it, {elsewhere}"),
-            );
+            let remedy = "let the user who runs rcbot use it";
+            return failed(&format!("cannot be used ({error})"), remedy);
         }
     };
-    if let Err(error) = access(path, Access::WRITE_OK | Access::EXEC_OK) {
-        let error = io::Error::from(error);
+    if let Err(error) = may_write(path) {
         let open = match error.kind() {
             io::ErrorKind::PermissionDenied => open_to_us(path, &metadata, vantage),
             _ => None,
         };
         let open = open.unwrap_or_else(|| "let the user who runs rcbot write there".to_owned());
-        return Outcome::failed(
-            format!("{shown} cannot be written to ({error})"),
-            format!("{open}, {elsewhere}"),
-        );
+        return failed(&format!("cannot be written to ({error})"), &open);
     }
     if let Some(outcome) = judge_content(path, &metadata, vantage) {
         return outcome;
@@ -226,6 +224,10 @@ pub(super) fn judge_data_dir(path: &Path, vantage: &Vantage) -> Outcome {
         );
     }
     Outcome::passed(shown.to_string())
+}
+
+fn may_write(folder: &Path) -> io::Result<()> {
+    Ok(access(folder, Access::WRITE_OK | Access::EXEC_OK)?)
 }
 
 /// The command that opens the directory to whoever runs the check. Another user's is not ours to take: see `Vantage`.
@@ -294,20 +296,6 @@ fn not_of(user: u32, path: &Path) -> Option<PathBuf> {
     entries
         .into_iter()
         .find_map(|entry| not_of(user, &entry.path()))
-}
-
-fn judge_missing(path: &Path) -> Outcome {
-    let parent = nearest_existing(path);
-    // With the dot a file in the way is told as one.
-    let may = access(parent.join("."), Access::WRITE_OK | Access::EXEC_OK);
-    let (shown, parent) = (path.display(), parent.display());
-    match may.map_err(io::Error::from) {
-        Ok(()) => Outcome::passed(format!("{shown} is not there yet; the bot makes it")),
-        Err(error) => Outcome::failed(
-            format!("{shown} cannot be made in {parent} ({error})"),
-            "make it, for the user who runs rcbot, or set `data_dir` in config.yaml to another path",
-        ),
-    }
 }
 
 /// Itself, or the nearest above it.

@@ -100,9 +100,9 @@ fn find(folder: &MatrixFolder, vantage: &Vantage) -> Result<Option<RecoveryKey>,
 
 /// Compares the key with the proof that stands beside the secrets. `None`: there are no secrets.
 async fn opens_secrets(api: &Api<'_>, key: &RecoveryKey) -> Result<Option<bool>, Trouble> {
-    let default = account_data(api, "m.secret_storage.default_key").await?;
-    let id = default.as_ref().and_then(|content| content.get("key"));
-    let Some(id) = id.and_then(Value::as_str) else {
+    let kind = "m.secret_storage.default_key";
+    let default = account_data(api, kind).await?;
+    let Some(id) = default.as_ref().and_then(|it| it.get("key")?.as_str()) else {
         return Ok(None);
     };
     let kind = format!("m.secret_storage.key.{id}");
@@ -120,5 +120,5 @@ async fn opens_secrets(api: &Api<'_>, key: &RecoveryKey) -> Result<Option<bool>,
 async fn account_data(api: &Api<'_>, kind: &str) -> Result<Option<Value>, Trouble> {
     let user = api.bot().as_str();
     let path = ["client", "v3", "user", user, "account_data", kind];
-    api.find(Asker::Bot, &path).await
+    api.find(Asker::Bot, &path, "").await
 }

@@ -54,8 +54,7 @@ pub(crate) async fn everything(config: &Config) -> Report {
     report.add(Check::ProjectRoots, roots);
     report.add(Check::Unit, service::judge(&vantage).await);
     let projects = config.projects.values().chain(&of_roots);
-    let of_projects = project::judge(projects, &vantage).await;
-    report.findings.extend(of_projects);
+    project::judge(&mut report, projects, &vantage).await;
     report
 }
 

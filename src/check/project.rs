@@ -14,8 +14,9 @@ use rustix::{
 };
 
 use super::{
-    Check, Finding, Outcome, Report, Verdict,
+    Check, Outcome, Report, Verdict,
     claude::{Environment, Versions},
+    report::counted,
     vantage::Vantage,
 };
 use crate::{
@@ -40,20 +41,20 @@ const OF_SESSIONS: [Check; 5] = [
     Check::Consent,
 ];
 
-/// All that can be tried of these projects.
+/// Tries all that can be tried of these projects.
 pub(super) async fn judge(
+    report: &mut Report,
     projects: impl Iterator<Item = &ConfiguredProject>,
     vantage: &Vantage,
-) -> Vec<Finding> {
+) {
     let mut versions = Versions::new();
     let sites: Vec<_> = projects
         .map(|project| Site::new(&project.project, vantage))
         .collect();
-    let mut findings = Vec::new();
     for site in &sites {
-        findings.extend(site.judge(&sites, &mut versions).await.findings);
+        report.begin(&site.project.name);
+        site.judge(report, &sites, &mut versions).await;
     }
-    findings
 }
 
 /// Whether each root can be read, and what is below it; and one project of each, the first that claude trusts, else the first: what
@@ -74,17 +75,13 @@ pub(super) fn look_below_roots(
                 continue;
             }
         };
-        let (mut trusted, mut example) = (0, None);
-        for project in seen.projects.iter().filter_map(|name| config.project(name)) {
+        let projects = seen.projects.iter().filter_map(|name| config.project(name));
+        let (trusted, others): (Vec<_>, Vec<_>) = projects.partition(|project| {
             let files = Site::new(&project.project, vantage).files;
-            let is_trusted = files.and_then(|files| reader.trusts(&files)) == Some(true);
-            if example.is_none() || is_trusted && trusted == 0 {
-                example = Some(project);
-            }
-            trusted += usize::from(is_trusted);
-        }
-        told.push(format!("{root}: {}", told_of(seen, trusted)));
-        examples.extend(example);
+            files.and_then(|files| reader.trusts(&files)) == Some(true)
+        });
+        told.push(format!("{root}: {}", told_of(seen, trusted.len())));
+        examples.extend(trusted.into_iter().chain(others).next());
     }
     let told = told.join("; ");
     let outcome = if config.project_roots.is_empty() {
@@ -107,20 +104,16 @@ pub(super) fn look_below_roots(
 }
 
 fn told_of(seen: &Seen, trusted: usize) -> String {
-    let plural = |count: usize, one: &str, many: &str| match count {
-        1 => format!("1 {one}"),
-        _ => format!("{count} {many}"),
-    };
     let mut parts = vec![
-        plural(seen.projects.len(), "project", "projects"),
+        counted(seen.projects.len(), "project"),
         format!("{trusted} trusted by claude"),
     ];
     if seen.unfit > 0 {
-        let folders = plural(seen.unfit, "folder", "folders");
+        let folders = counted(seen.unfit, "folder");
         parts.push(format!("{folders} with names that cannot be a project's"));
     }
     if seen.outside > 0 {
-        let links = plural(seen.outside, "symbolic link", "symbolic links");
+        let links = counted(seen.outside, "symbolic link");
         parts.push(format!("{links} out of it or to hidden folders"));
     }
     if seen.is_cut {
@@ -156,14 +149,12 @@ impl<'a> Site<'a> {
         }
     }
 
-    async fn judge(&self, all: &[Site<'_>], versions: &mut Versions) -> Report {
-        let mut report = Report::of(&self.project.name);
+    async fn judge(&self, report: &mut Report, all: &[Site<'_>], versions: &mut Versions) {
         let directory = self.judge_directory(all);
         let is_usable = directory.verdict != Verdict::Failed;
         report.add(Check::Directory, directory);
         if !is_usable {
-            report.skip_because(OF_SESSIONS, "\"directory\" comes first");
-            return report;
+            return report.skip_because(OF_SESSIONS, "\"directory\" comes first");
         }
         let settings = &self.project.settings;
         let (start, resume) = (&settings.command, &settings.resume_command);
@@ -188,7 +179,6 @@ impl<'a> Site<'a> {
             let because = "its `command` does not run `claude remote-control`";
             report.skip_because(OF_SESSIONS, because);
         }
-        report
     }
 
     fn judge_directory(&self, all: &[Site<'_>]) -> Outcome {

@@ -116,7 +116,7 @@ pub(crate) struct Finding {
 pub(crate) struct Report {
     /// Each check stands once in it for the bot, or once for each project.
     pub(crate) findings: Vec<Finding>,
-    /// For which project all that is added is. `None`: for the bot.
+    /// For which project all that is added now is. `None`: for the bot.
     project: Option<String>,
 }
 
@@ -168,11 +168,9 @@ impl From<Result<Outcome, Outcome>> for Outcome {
 }
 
 impl Report {
-    pub(super) fn of(project: &ProjectName) -> Self {
-        Self {
-            findings: Vec::new(),
-            project: Some(project.to_string()),
-        }
+    /// All that is added from now on is for this project.
+    pub(super) fn begin(&mut self, project: &ProjectName) {
+        self.project = Some(project.to_string());
     }
 
     pub(super) fn add(&mut self, check: Check, found: impl Into<Outcome>) {
@@ -204,7 +202,8 @@ impl Report {
     /// The same for another reason.
     pub(super) fn skip_because(&mut self, checks: impl IntoIterator<Item = Check>, because: &str) {
         for check in checks {
-            if !self.findings.iter().any(|finding| finding.check == check) {
+            let mut known = self.findings.iter();
+            if !known.any(|it| it.check == check && it.project == self.project) {
                 self.add(check, Outcome::skipped(because));
             }
         }
@@ -253,16 +252,15 @@ impl Report {
             (Skipped, "not tried"),
         ];
         let parts = parts.map(|(verdict, what)| (self.count(verdict), what));
-        let parts = parts
-            .iter()
-            .filter(|(count, _)| *count > 0)
-            .map(|(count, what)| format!("{count} {what}"));
-        let parts: Vec<_> = parts.collect();
-        let checks = match self.findings.len() {
-            1 => "1 check".to_owned(),
-            many => format!("{many} checks"),
-        };
-        format!("{checks}: {}.", parts.join(", "))
+        let parts = parts.iter().filter(|(count, _)| *count > 0);
+        let parts: Vec<_> = parts
+            .map(|(count, what)| format!("{count} {what}"))
+            .collect();
+        format!(
+            "{}: {}.",
+            counted(self.findings.len(), "check"),
+            parts.join(", ")
+        )
     }
 
     /// For machines.
@@ -308,6 +306,12 @@ impl Finding {
         }
         told
     }
+}
+
+/// As many as these.
+pub(super) fn counted(count: usize, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{plural}")
 }
 
 #[cfg(test)]

@@ -10,7 +10,6 @@ use matrix_sdk::{
         },
     },
 };
-use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
@@ -38,11 +37,6 @@ pub(super) struct RoomState {
     hosts: Vec<HostEvent>,
     /// Where it was upgraded to.
     successor: Option<OwnedRoomId>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Alias {
-    room_id: OwnedRoomId,
 }
 
 /// Which room it is. Where the bot was in it, that room counts, whatever an alias says now.
@@ -98,8 +92,7 @@ async fn judge_known(api: &Api<'_>, known: &RoomId) -> Outcome {
 async fn resolve(api: &Api<'_>) -> Result<Option<OwnedRoomId>, Trouble> {
     let alias = api.config.admin_room.as_str();
     let path = ["client", "v3", "directory", "room", alias];
-    let answer = api.find(Asker::Bot, &path).await?;
-    Ok(answer.map(|Alias { room_id }| room_id))
+    api.find(Asker::Bot, &path, "/room_id").await
 }
 
 /// Whether the bot is in the room, and what the homeserver says of it then. `heard` is what /sync said of the bot's rooms, where
@@ -112,7 +105,7 @@ pub(super) async fn judge_membership(
     let (id, bot) = (room.id.as_str(), api.bot());
     let path = ["client", "v3", "rooms", id, "state"];
     // Whoever was in the room once gets its state of that time.
-    match api.get::<CurrentState>(Asker::Bot, &path, &[]).await {
+    match api.get::<CurrentState>(Asker::Bot, &path, "").await {
         Ok(events) if members(&events).any(|user| user == bot) => {
             let state = RoomState::of(&events, api, room.was_encrypted);
             let state = state.ok_or_else(|| Trouble::nonsense(&Method::GET, &path))?;

@@ -220,74 +220,8 @@ mod tests {
 
     #[test]
     fn checked_as_names_user_owner_bot_and_environment() {
-        use Verdict::{Failed, Passed, Warning};
-        let as_alice = Some("`sudo -u alice rcbot check --config /srv/config.yaml`");
-        for (me, bot, running, is_of_bot, verdict, found, remedy) in [
-            (
-                1000,
-                1000,
-                None,
-                false,
-                Passed,
-                "alice; the data directory belongs to alice; no bot runs; environment: alice's, of this shell",
-                None,
-            ),
-            (
-                1000,
-                1000,
-                Some(7),
-                true,
-                Passed,
-                "alice; the data directory belongs to alice; the bot is process 7, run by alice; environment: the bot's",
-                None,
-            ),
-            (0, 0, None, false, Passed, "root; the data", None),
-            (
-                0,
-                1000,
-                Some(7),
-                true,
-                Warning,
-                "environment: the bot's. This is for alice, who may do less than root",
-                as_alice,
-            ),
-            (
-                0,
-                1000,
-                None,
-                false,
-                Warning,
-                "environment: root's, with the home directory of alice. This is for alice",
-                as_alice,
-            ),
-            (
-                1001,
-                1000,
-                None,
-                false,
-                Failed,
-                "bob; the data directory belongs to alice; no bot runs; environment: bob's, of this shell. bob does not see",
-                as_alice,
-            ),
-            (
-                1001,
-                0,
-                None,
-                false,
-                Failed,
-                "belongs to root",
-                Some("`sudo -u root rcbot check"),
-            ),
-            (
-                1000,
-                1000,
-                Some(7),
-                false,
-                Warning,
-                "That of the bot cannot be read",
-                Some("`sudo rcbot check --config /srv/"),
-            ),
-        ] {
+        use Verdict::{Failed, Warning};
+        let judged = |me, bot, running, is_of_bot| {
             let vantage = Vantage {
                 me: user(me),
                 owner: Some(user(bot)),
@@ -298,11 +232,65 @@ mod tests {
                 config_file: "/srv/config.yaml".into(),
             };
             let (Ok((outcome, ())) | Err(outcome)) = vantage.judge();
+            outcome
+        };
+        let (idle, runs) = ("no bot runs", "the bot is process 7, run by alice");
+        let alices = "alice; the data directory belongs to alice";
+        for (outcome, found) in [
+            (
+                judged(1000, 1000, None, false),
+                format!("{alices}; {idle}; environment: alice's, of this shell"),
+            ),
+            (
+                judged(1000, 1000, Some(7), true),
+                format!("{alices}; {runs}; environment: the bot's"),
+            ),
+            (
+                judged(0, 0, None, false),
+                format!(
+                    "root; the data directory belongs to root; {idle}; environment: root's, of this shell"
+                ),
+            ),
+        ] {
+            assert_eq!(outcome, Outcome::passed(found));
+        }
+        let as_alice = "`sudo -u alice rcbot check --config /srv/config.yaml`";
+        for (outcome, verdict, found, remedy) in [
+            (
+                judged(0, 1000, Some(7), true),
+                Warning,
+                "environment: the bot's. This is for alice, who may do less than root",
+                as_alice,
+            ),
+            (
+                judged(0, 1000, None, false),
+                Warning,
+                "environment: root's, with the home directory of alice. This is for alice",
+                as_alice,
+            ),
+            (
+                judged(1001, 1000, None, false),
+                Failed,
+                "bob's, of this shell. bob does not see what belongs to alice",
+                as_alice,
+            ),
+            (
+                judged(1001, 0, None, false),
+                Failed,
+                "what belongs to root",
+                "`sudo -u root rcbot check",
+            ),
+            (
+                judged(1000, 1000, Some(7), false),
+                Warning,
+                "That of the bot cannot be read",
+                "`sudo rcbot check --config /srv/",
+            ),
+        ] {
             assert_eq!(outcome.verdict, verdict, "{outcome:?}");
             assert!(outcome.found.contains(found), "{outcome:?}");
-            let told = outcome.remedy.unwrap_or_default();
-            assert!(told.contains(remedy.unwrap_or_default()), "{told}");
-            assert!(!told.contains("chown"), "{told}");
+            let told = outcome.remedy.unwrap();
+            assert!(told.contains(remedy) && !told.contains("chown"), "{told}");
         }
     }
 
