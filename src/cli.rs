@@ -24,7 +24,7 @@ use std::{
 use anyhow::{Context as _, Result, anyhow};
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
-use futures_util::FutureExt as _;
+use futures_util::{FutureExt as _, future::select_all};
 use procfs::process::Process;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
@@ -241,25 +241,15 @@ fn confirm(question: &str) -> Result<bool> {
 
 /// Ends with the first SIGTERM, SIGHUP or Ctrl-C. The signals are ours from here on, so that none ends the bot halfway.
 fn shutdown_signal() -> io::Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = if ignores_hangup() {
-        None
-    } else {
-        Some(signal(SignalKind::hangup())?)
-    };
+    let mut kinds = vec![SignalKind::terminate(), SignalKind::interrupt()];
+    if !ignores_hangup() {
+        kinds.push(SignalKind::hangup());
+    }
+    let signals = kinds.into_iter().map(signal);
+    let mut signals = signals.collect::<io::Result<Vec<_>>>()?;
     Ok(async move {
-        let hung_up = async {
-            match &mut hangup {
-                Some(hangup) => drop(hangup.recv().await),
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            () = hung_up => {}
-        }
+        let received = signals.iter_mut().map(|signal| Box::pin(signal.recv()));
+        select_all(received).await;
     })
 }
 
