@@ -1,9 +1,6 @@
 //! `rcbot trust`: shows the identity of a user, and has the running bot accept it.
 
-use std::{
-    io::{self, IsTerminal as _},
-    path::{Path, PathBuf},
-};
+use std::io::{self, IsTerminal as _};
 
 use anyhow::{Context as _, Result, bail};
 use matrix_sdk::ruma::OwnedUserId;
@@ -30,20 +27,29 @@ pub(super) struct Trust {
 pub(super) fn trust(arguments: &Trust) -> Result<()> {
     let data_dir = load_config(&arguments.config.path)?.data_dir;
     let user = &arguments.user;
-    let report = block_on(ask_for_identity(data_dir.clone(), user.clone()))?;
+    let report = block_on(async {
+        let report = bot::ask_for_identity(&data_dir, user).await;
+        report.context("start the bot first: it is the one that asks the homeserver")
+    })?;
     print(&describe(user, &report))?;
     let known = report.known.map(KnownIdentity::key);
     if arguments.accept.is_none() && known.is_some() && known == report.shown {
         return print("They are the same: there is nothing to accept.");
     }
     let key = choose(arguments, &report)?;
-    accept(&data_dir, user, key)
-}
-
-async fn ask_for_identity(data_dir: PathBuf, user: OwnedUserId) -> Result<IdentityReport> {
-    bot::ask_for_identity(&data_dir, &user)
-        .await
-        .context("start the bot first: it is the one that asks the homeserver")
+    let accepted = block_on(async {
+        let accepted = bot::ask_to_trust(&data_dir, user, key).await;
+        accepted.context("not accepted")
+    })?;
+    match accepted {
+        Ok(()) => print(&format!("Accepted: {key} is now pinned for {user}.")),
+        Err(NotAccepted::Configured) => bail!(
+            "not accepted: the configuration names the key of {user}. Change it under authorization.users, and restart the bot"
+        ),
+        Err(NotAccepted::NotShown) => {
+            bail!("not accepted: the homeserver shows another key for {user}")
+        }
+    }
 }
 
 fn describe(user: &OwnedUserId, report: &IdentityReport) -> String {
@@ -83,22 +89,5 @@ fn choose(arguments: &Trust, report: &IdentityReport) -> Result<MasterKey> {
         Ok(shown)
     } else {
         bail!("not accepted: {user} commands nothing and gets no link");
-    }
-}
-
-fn accept(data_dir: &Path, user: &OwnedUserId, key: MasterKey) -> Result<()> {
-    let accepted = block_on(async {
-        bot::ask_to_trust(data_dir, user, key)
-            .await
-            .context("not accepted")
-    })?;
-    match accepted {
-        Ok(()) => print(&format!("Accepted: {key} is now pinned for {user}.")),
-        Err(NotAccepted::Configured) => bail!(
-            "not accepted: the configuration names the key of {user}. Change it under authorization.users, and restart the bot"
-        ),
-        Err(NotAccepted::NotShown) => {
-            bail!("not accepted: the homeserver shows another key for {user}")
-        }
     }
 }
