@@ -162,22 +162,19 @@ fn refused(error: &RegistrationError, file: &Path, config_file: &Path) -> Outcom
 
 /// What is said where the bot's own files cannot be read.
 pub(super) fn unreadable(fault: &Fault) -> Outcome {
-    match fault {
-        Fault::UnreadableFile { path, remedy } => Outcome::failed(
+    if let Fault::UnreadableFile { path, remedy } = fault {
+        return Outcome::failed(
             format!("the file {} is invalid", path.display()),
             format!("{remedy}; stop the bot before that, and restart it"),
-        ),
-        Fault::File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-            Outcome::failed(
-                Chain(fault).to_string(),
-                "do what `data directory` in this report says",
-            )
-        }
-        fault => Outcome::failed(
-            Chain(fault).to_string(),
-            "make it a file that the bot can read and write, or move it away while no bot runs",
-        ),
+        );
     }
+    let closed = io::ErrorKind::PermissionDenied;
+    let remedy = if matches!(fault, Fault::File { source, .. } if source.kind() == closed) {
+        "do what `data directory` in this report says"
+    } else {
+        "make it a file that the bot can read and write, or move it away while no bot runs"
+    };
+    Outcome::failed(Chain(fault).to_string(), remedy)
 }
 
 pub(super) fn judge_data_dir(path: &Path, vantage: &Vantage) -> Outcome {

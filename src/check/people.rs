@@ -38,19 +38,46 @@ pub(super) fn judge_access<'a>(api: &Api<'_>, state: &'a RoomState) -> Found<Vec
 /// `Err`: nobody may command.
 pub(super) fn judge_commanders(api: &Api<'_>, allowed: &[&UserId]) -> Found<()> {
     let authorization = &api.config.authorization;
-    let needs = authorization.power_level;
+    let (needs, listed) = (authorization.power_level, &authorization.users);
+    if allowed.is_empty() && listed.is_empty() {
+        return Err(Outcome::failed(
+            format!("nobody in the room: power level {needs} is needed"),
+            format!(
+                "give a member power level {needs} in the room's settings, or lower `authorization.power_level` in config.yaml"
+            ),
+        ));
+    }
     if allowed.is_empty() {
-        return Err(nobody(api, needs));
+        let listed: Vec<_> = listed.keys().map(|user| user.as_str()).collect();
+        return Err(Outcome::failed(
+            format!(
+                "nobody: of `authorization.users` none is in the room with power level {needs}"
+            ),
+            format!(
+                "invite {} to the room, and give them power level {needs}",
+                listed.join(" or ")
+            ),
+        ));
     }
     let found = format!(
         "power level {needs} is needed, which {}",
         enumerate(allowed)
     );
-    let outcome = if authorization.users.is_empty() {
-        unlisted(&found, allowed)
-    } else {
-        Outcome::passed(found)
-    };
+    if !listed.is_empty() {
+        return Ok((Outcome::passed(found), ()));
+    }
+    // Power levels are state of the room, which an administrator's password is enough to change.
+    let names: Vec<_> = allowed.iter().map(|user| format!("\"{user}\"")).collect();
+    let outcome = Outcome::warning(
+        format!(
+            "{found}; but `authorization.users` is empty, so that somebody with the password or access token of one of them can \
+             give the level to an account of their own, and get sessions and links with that"
+        ),
+        format!(
+            "name those who may command in config.yaml, `users: [{}]` under `authorization`, and restart the bot",
+            names.join(", ")
+        ),
+    );
     Ok((outcome, ()))
 }
 
@@ -81,47 +108,6 @@ fn refused_room(reason: &NoPower) -> Option<Outcome> {
         | NoPower::PowerLevel { .. }
         | NoPower::UnknownVersion => None,
     }
-}
-
-/// Power levels are state of the room, which an administrator's password is enough to change.
-fn unlisted(found: &str, allowed: &[&UserId]) -> Outcome {
-    let names = allowed.iter().map(|user| format!("\"{user}\""));
-    let names: Vec<_> = names.collect();
-    Outcome::warning(
-        format!(
-            "{found}; but `authorization.users` is empty, so that somebody with the password or access token of one of them can \
-             give the level to an account of their own, and get sessions and links with that"
-        ),
-        format!(
-            "name those who may command in config.yaml, `users: [{}]` under `authorization`, and restart the bot",
-            names.join(", ")
-        ),
-    )
-}
-
-fn nobody(api: &Api<'_>, needs: i64) -> Outcome {
-    let listed: Vec<_> = api
-        .config
-        .authorization
-        .users
-        .keys()
-        .map(|user| user.as_str())
-        .collect();
-    if listed.is_empty() {
-        return Outcome::failed(
-            format!("nobody in the room: power level {needs} is needed"),
-            format!(
-                "give a member power level {needs} in the room's settings, or lower `authorization.power_level` in config.yaml"
-            ),
-        );
-    }
-    Outcome::failed(
-        format!("nobody: of `authorization.users` none is in the room with power level {needs}"),
-        format!(
-            "invite {} to the room, and give them power level {needs}",
-            listed.join(" or ")
-        ),
-    )
 }
 
 fn enumerate(users: &[&UserId]) -> String {

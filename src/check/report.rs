@@ -76,8 +76,8 @@ checks! {
     Connection "connection" "connection"
 }
 
-/// How it went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How it went, the worst first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Verdict {
     /// The bot, or a session, does not work as it is.
     Failed,
@@ -184,7 +184,7 @@ impl Report {
     /// Adds what was found, and gives back what the next checks go on with. `None`: they cannot be tried.
     pub(super) fn step<T>(&mut self, check: Check, found: Found<T>) -> Option<T> {
         let (outcome, then) = match found {
-            Ok((outcome, value)) => (outcome, Some(value)),
+            Ok((outcome, then)) => (outcome, Some(then)),
             Err(outcome) => (outcome, None),
         };
         self.add(check, outcome);
@@ -215,32 +215,25 @@ impl Report {
 
     /// For people: who looked, what has failed, warnings; with `all` what was not tried and what passed too.
     pub(crate) fn lines(&self, all: bool) -> Vec<String> {
-        let (first, rest): (Vec<_>, Vec<_>) = self
-            .findings
-            .iter()
-            .partition(|finding| finding.check == Check::CheckedAs);
-        let shown = if all {
-            &[Failed, Warning, Skipped, Passed][..]
-        } else {
-            &[Failed, Warning]
+        let is_shown = |finding: &&Finding| {
+            all || finding.outcome.verdict <= Warning || finding.check == Check::CheckedAs
         };
-        let mut lines: Vec<_> = first.iter().map(|finding| finding.told("")).collect();
-        for verdict in shown {
-            // What holds for several projects is told once.
-            let mut groups: Vec<(&Finding, String)> = Vec::new();
-            for finding in rest.iter().filter(|it| it.outcome.verdict == *verdict) {
-                let project = finding.project.as_deref().unwrap_or_default();
-                let same = groups.iter_mut().find(|(first, _)| {
-                    first.check == finding.check && first.outcome == finding.outcome
-                });
-                match same {
-                    Some((_, projects)) => projects.extend([", ", project]),
-                    None => groups.push((finding, project.to_owned())),
-                }
+        let mut shown: Vec<_> = self.findings.iter().filter(is_shown).collect();
+        shown.sort_by_key(|it| (it.check != Check::CheckedAs, it.outcome.verdict));
+        // What holds for several projects is told once.
+        let mut groups: Vec<(&Finding, Vec<&str>)> = Vec::new();
+        for finding in shown {
+            let project = finding.project.as_deref();
+            let is_same = |it: &Finding| it.check == finding.check && it.outcome == finding.outcome;
+            match groups.iter_mut().find(|(first, _)| is_same(first)) {
+                Some((_, projects)) => projects.extend(project),
+                None => groups.push((finding, Vec::from_iter(project))),
             }
-            lines.extend(groups.iter().map(|(first, projects)| first.told(projects)));
         }
+        let lines = groups.iter();
         lines
+            .map(|(first, projects)| first.told(&projects.join(", ")))
+            .collect()
     }
 
     /// How it went as a whole, in one sentence.

@@ -19,7 +19,9 @@ use crate::{config::Config, data_dir};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct User {
     pub(super) id: u32,
-    name: Option<String>,
+    /// As sudo(8) and chown(1) take it.
+    name: String,
+    /// `None`: the system does not know this user.
     home: Option<PathBuf>,
 }
 
@@ -43,11 +45,11 @@ pub(super) struct Vantage {
 impl User {
     pub(super) fn of(id: u32) -> Self {
         let known = nix::unistd::User::from_uid(id.into()).ok().flatten();
-        Self {
-            id,
-            name: known.as_ref().map(|user| user.name.clone()),
-            home: known.map(|user| user.dir),
-        }
+        let (name, home) = known.map_or_else(
+            || (format!("#{id}"), None),
+            |user| (user.name, Some(user.dir)),
+        );
+        Self { id, name, home }
     }
 
     fn is_root(&self) -> bool {
@@ -61,13 +63,9 @@ impl User {
     }
 }
 
-/// As sudo(8) and chown(1) take it.
 impl fmt::Display for User {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.name {
-            Some(name) => formatter.write_str(name),
-            None => write!(formatter, "#{}", self.id),
-        }
+        formatter.write_str(&self.name)
     }
 }
 
@@ -196,10 +194,10 @@ fn our_environment(me: &User, bot: &User) -> HashMap<OsString, OsString> {
                 || ["CLAUDE_CONFIG_DIR", "HOME", "LOGNAME", "USER"].contains(&name)
         };
         environment.retain(|name, _| !name.to_str().is_some_and(is_of_root));
-        let (home, name) = (bot.home.as_ref(), bot.name.as_ref());
-        environment.extend(home.map(|home| ("HOME".into(), home.into())));
-        environment.extend(name.map(|name| ("LOGNAME".into(), name.into())));
-        environment.extend(name.map(|name| ("USER".into(), name.into())));
+        if let Some(home) = &bot.home {
+            environment.insert("HOME".into(), home.into());
+            environment.extend(["LOGNAME", "USER"].map(|it| (it.into(), bot.name.clone().into())));
+        }
     }
     environment
 }
@@ -209,12 +207,12 @@ mod tests {
     use super::{super::Verdict, *};
 
     fn user(id: u32) -> User {
-        let name = [(0, "root"), (1000, "alice"), (1001, "bob")];
-        let name = name.iter().find(|(other, _)| *other == id);
+        let name = if id == 0 { "root" } else { "alice" };
+        let name = if id == 1001 { "bob" } else { name };
         User {
             id,
-            name: name.map(|(_, name)| (*name).to_owned()),
-            home: name.map(|(_, name)| Path::new("/home").join(name)),
+            name: name.to_owned(),
+            home: Some(Path::new("/home").join(name)),
         }
     }
 
@@ -305,6 +303,7 @@ mod tests {
         let own: HashMap<_, _> = env::vars_os().collect();
         assert_eq!(our_environment(&user(1000), &user(1000)), own);
         assert_eq!(our_environment(&user(0), &user(0)), own);
-        assert_eq!(user(1234).to_string(), "#1234");
+        let unknown = User::of(3_999_999_999);
+        assert_eq!(unknown.to_string(), "#3999999999");
     }
 }
