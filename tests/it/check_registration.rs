@@ -3,77 +3,52 @@
 
 use std::{fs, path::PathBuf};
 
-use tempfile::TempDir;
-
 use crate::support::{
-    checkup::{Checker, binary, commands},
+    checkup::{Checkup, binary, commands},
     homeserver::{Homeserver, SERVER_NAME},
+    host::Host,
     prelude::*,
     start_homeserver,
 };
 
-/// A homeserver, and a folder with the files of a bot that has not run yet.
+/// A host, and a homeserver of its own.
 struct Site {
-    folder: TempDir,
+    host: Host,
     homeserver: Homeserver,
-    config: Value,
-    checker: Checker,
 }
 
 impl Site {
     fn new() -> Self {
-        let folder = TempDir::with_prefix("rcbot-test-").unwrap();
-        let homeserver = start_homeserver(&folder.path().join("homeserver")).unwrap();
-        let config = json!({
-            "homeserver": { "url": homeserver.url(), "server_name": SERVER_NAME },
-            "bot": { "localpart": "remote" },
-            "admin_room": "#admins:rcbot.test",
-            "projects": { "website": { "directory": "." } },
+        let host = Host::new();
+        let homeserver = start_homeserver(&host.path("homeserver")).unwrap();
+        fs::remove_file(host.path("registration.yaml")).unwrap();
+        Self { host, homeserver }
+    }
+
+    /// Configures these names.
+    fn name(&self, server: &str, localpart: &str) {
+        self.host.configure(|config| {
+            config["homeserver"] = json!({ "url": self.homeserver.url(), "server_name": server });
+            config["bot"] = json!({ "localpart": localpart });
         });
-        let checker = Checker::new(&folder.path().join("config.yaml"));
-        let mut site = Self {
-            folder,
-            homeserver,
-            config,
-            checker,
-        };
-        site.configure(|_| {});
-        site
     }
 
-    fn configure(&mut self, change: impl FnOnce(&mut Value)) {
-        change(&mut self.config);
-        let file = self.folder.path().join("config.yaml");
-        fs::write(file, self.config.to_string()).unwrap();
-    }
-
-    /// With a server name.
-    fn name_server(&mut self, name: &str) {
-        self.configure(|config| config["homeserver"]["server_name"] = json!(name));
-    }
-
-    /// With a localpart of the bot.
-    fn name_bot(&mut self, localpart: &str) {
-        self.configure(|config| config["bot"]["localpart"] = json!(localpart));
+    fn check(&self) -> Checkup {
+        self.host.check()
     }
 
     fn registration(&self) -> PathBuf {
-        self.folder.path().join("registration.yaml")
-    }
-
-    fn change_registration(&self, from: &str, to: &str) {
-        let text = fs::read_to_string(self.registration()).unwrap();
-        text.says(from);
-        fs::write(self.registration(), text.replace(from, to)).unwrap();
+        self.host.path("registration.yaml")
     }
 
     /// Runs the command as it is told, from another folder than the bot's.
     fn rcbot(&self, command: &str) {
-        self.checker.shell(&binary(command), &std::env::temp_dir());
+        let elsewhere = std::env::temp_dir();
+        self.host.checker.shell(&binary(command), &elsewhere);
     }
 
     fn write_registration(&self) {
-        let config = self.folder.path().join("config.yaml");
+        let config = self.host.path("config.yaml");
         self.rcbot(&format!("rcbot registration --config {}", config.display()));
     }
 
@@ -89,15 +64,13 @@ impl Site {
         let all = format!(
             "remove {}, `rcbot registration --config {}`, give the homeserver the new copy, and restart it",
             self.registration().display(),
-            self.folder.path().join("config.yaml").display()
+            self.host.path("config.yaml").display()
         );
         remedy.says(&all);
         fs::remove_file(self.registration()).unwrap();
-        let told = commands(remedy);
-        let written = told
-            .iter()
-            .find(|command| command.starts_with("rcbot registration"));
-        self.rcbot(written.unwrap());
+        let told = commands(remedy).into_iter();
+        let mut written = told.filter(|command| command.starts_with("rcbot registration"));
+        self.rcbot(written.next().unwrap());
         self.hand_over();
     }
 }
@@ -105,60 +78,62 @@ impl Site {
 #[test]
 fn a_registration_that_does_not_fit_is_told_and_a_good_one_is_not_given_up_for_a_wrong_name() {
     let mut site = Site::new();
+    site.name(SERVER_NAME, "remote");
     site.write_registration();
     let unknown = "does not know the appservice's token";
-    let remedy = site.checker.run().failed("account", unknown);
+    let remedy = site.check().failed("account", unknown);
     remedy.begins("name a copy of /");
     remedy.ends(", and restart Synapse");
     site.hand_over();
-    site.checker.run().passed("account", "");
+    site.check().passed("account", "");
     let good = fs::read_to_string(site.registration()).unwrap();
 
     // A wrong name in the configuration.
     let misnamed = "calls itself rcbot.test";
-    site.name_server("example.net");
-    let checkup = site.checker.run();
+    site.name("example.net", "remote");
+    let checkup = site.check();
     let remedy = checkup.failed("registration", "@remote:example.net");
     remedy.begins("correct `bot.localpart` or `homeserver.server_name` in config.yaml, if one");
     checkup.passed("homeserver", "");
     let remedy = checkup.failed("server_name", misnamed);
     remedy.is("set `homeserver.server_name: rcbot.test` in config.yaml, and restart the bot");
     checkup.skipped("account", "\"server name\" comes first");
-    site.name_server(SERVER_NAME);
-    site.checker.run().passed("account", "");
+    site.name(SERVER_NAME, "remote");
+    site.check().passed("account", "");
 
-    site.name_bot("rmote");
-    let checkup = site.checker.run();
+    site.name(SERVER_NAME, "rmote");
+    let checkup = site.check();
     checkup.passed("server_name", "");
     let remedy = checkup.failed("registration", "@rmote:rcbot.test");
-    site.name_bot("remote");
-    site.checker.run().passed("account", "");
+    site.name(SERVER_NAME, "remote");
+    site.check().passed("account", "");
     assert_eq!(fs::read_to_string(site.registration()).unwrap(), good);
 
     // The same remedy, where that is the name to be.
-    site.name_bot("rmote");
+    site.name(SERVER_NAME, "rmote");
     site.replace_registration(&remedy);
-    site.checker.run().passed("account", "@rmote:rcbot.test");
+    site.check().passed("account", "@rmote:rcbot.test");
 
     // A new name for the bot, here and not yet there.
-    site.name_bot("remote-2");
-    site.change_registration("'@rmote:", "'@remote-2:");
+    site.name(SERVER_NAME, "remote-2");
+    let (from, to) = ("'@rmote:", "'@remote-2:");
+    site.host.replace("registration.yaml", from, to);
     let unknown = "does not let the appservice act as @remote-2:rcbot.test";
-    let remedy = site.checker.run().failed("account", unknown);
+    let remedy = site.check().failed("account", unknown);
     remedy.begins("give the homeserver a new copy of /");
     site.hand_over();
-    site.checker.run().passed("account", "");
+    site.check().passed("account", "");
 
     // A wrong name in the configuration and in the registration that was written for it.
     fs::remove_file(site.registration()).unwrap();
-    site.name_server("example.org");
+    site.name("example.org", "remote-2");
     site.write_registration();
     site.hand_over();
-    let remedy = site.checker.run().failed("server_name", misnamed);
+    let remedy = site.check().failed("server_name", misnamed);
     assert_eq!(commands(&remedy)[0], "homeserver.server_name: rcbot.test");
-    site.name_server(SERVER_NAME);
+    site.name(SERVER_NAME, "remote-2");
     site.replace_registration(&remedy);
-    let checkup = site.checker.run();
+    let checkup = site.check();
     for name in ["registration", "server_name", "account"] {
         checkup.passed(name, "");
     }

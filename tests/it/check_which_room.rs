@@ -1,49 +1,31 @@
 //! `rcbot check` where the admin room is no longer the one that the configuration names, or is shared with other hosts.
 
 use matrix_sdk::ruma::{
-    OwnedRoomId, RoomAliasId, RoomVersionId,
+    RoomAliasId, RoomVersionId,
     api::client::{
         alias::{create_alias, delete_alias},
         room::upgrade_room,
     },
     events::room::power_levels::RoomPowerLevelsEventContent,
 };
-use serde_json::json;
 
-use crate::support::{
-    bot::Bot, checkup::Checkup, eventually, homeserver, person, person::Person, rooms::RoomOptions,
-};
+use crate::support::{checkup::Checkup, prelude::*, rooms::RoomOptions};
 
 const UPGRADE: &str = "upgrade";
 const HOSTS: &str = "hosts";
 
-/// A bot that has heard something in its room, and so knows it.
-async fn settled(bot: &Bot, alice: &Person) {
-    bot.request(alice, "status").await;
-}
-
-async fn another_room(alice: &Person) -> OwnedRoomId {
-    let options = RoomOptions {
-        encrypted: true,
-        ..RoomOptions::default()
-    };
-    alice.create_room(options).await.unwrap()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upgraded_room_is_told_until_the_bot_is_invited_and_then_the_new_one_is_looked_at() {
     let alice = person("alice").await;
-    let mut bot = Bot::builder(homeserver())
-        .room_version(RoomVersionId::V11)
-        .start(&alice)
-        .await;
-    settled(&bot, &alice).await;
+    let mut bot = bot().room_version(RoomVersionId::V11).start(&alice).await;
+    // What it has heard something in, it knows.
+    bot.request(&alice, "status").await;
     let old = bot.admin_room().to_owned();
     let request = upgrade_room::v3::Request::new(old.clone(), RoomVersionId::V12);
     let new = alice.client().send(request).await.unwrap().replacement_room;
     let remedy = Checkup::of(&bot).warned(UPGRADE, "is still in the old one");
     let invite = format!("invite {} to {new} while the bot is running", bot.user_id());
-    assert!(remedy.starts_with(&invite), "{remedy}");
+    remedy.begins(&invite);
     alice.invite(&new, bot.user_id()).await.unwrap();
     bot.follow_to(new.clone());
     bot.wait_until_ready(&alice).await;
@@ -62,18 +44,20 @@ async fn an_upgraded_room_is_told_until_the_bot_is_invited_and_then_the_new_one_
 #[tokio::test(flavor = "multi_thread")]
 async fn an_alias_that_leads_elsewhere_now_is_told_and_the_room_that_the_bot_knows_is_looked_at() {
     let alice = person("alice").await;
-    let mut bot = Bot::builder(homeserver())
-        .admin_room_by_alias()
-        .start(&alice)
-        .await;
-    settled(&bot, &alice).await;
+    let mut bot = bot().admin_room_by_alias().start(&alice).await;
+    // What it has heard something in, it knows.
+    bot.request(&alice, "status").await;
     let text = std::fs::read_to_string(bot.data_dir().join("matrix/admin-room.json")).unwrap();
-    let stored: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let stored: Value = serde_json::from_str(&text).unwrap();
     let alias = RoomAliasId::parse(stored["configured"].as_str().unwrap()).unwrap();
     let known = bot.admin_room().to_owned();
     Checkup::of(&bot).passed("room", &format!("{alias} is {known}"));
 
-    let other = another_room(&alice).await;
+    let options = RoomOptions {
+        encrypted: true,
+        ..RoomOptions::default()
+    };
+    let other = alice.create_room(options).await.unwrap();
     let client = alice.client();
     let remove = delete_alias::v3::Request::new(alias.clone());
     client.send(remove).await.unwrap();
@@ -82,10 +66,7 @@ async fn an_alias_that_leads_elsewhere_now_is_told_and_the_room_that_the_bot_kno
     client.send(add).await.unwrap();
     let checkup = Checkup::of(&bot);
     let remedy = checkup.warned("room", &format!("leads to {other} now"));
-    assert!(
-        remedy.starts_with(&format!("set `admin_room: \"{known}\"`")),
-        "{remedy}"
-    );
+    remedy.begins(&format!("set `admin_room: \"{known}\"`"));
     checkup.warned("commanders", alice.user_id().as_str());
     bot.reconfigure(|config| config["admin_room"] = json!(known));
     bot.restart(&alice).await;
@@ -95,10 +76,7 @@ async fn an_alias_that_leads_elsewhere_now_is_told_and_the_room_that_the_bot_kno
     let file = bot.data_dir().join("matrix/admin-room.json");
     std::fs::write(&file, "{").unwrap();
     let remedy = Checkup::of(&bot).failed("room", "admin-room.json is invalid");
-    assert!(
-        remedy.starts_with("delete it, and the bot goes to the room that the configuration names"),
-        "{remedy}"
-    );
+    remedy.begins("delete it, and the bot goes to the room that the configuration names");
     bot.kill_9();
     std::fs::remove_file(&file).unwrap();
     bot.restart(&alice).await;
@@ -108,7 +86,7 @@ async fn an_alias_that_leads_elsewhere_now_is_told_and_the_room_that_the_bot_kno
 #[tokio::test(flavor = "multi_thread")]
 async fn hosts_that_share_a_room_are_told_apart_by_names_and_need_the_power_to_say_theirs() {
     let alice = person("alice").await;
-    let mut first = Bot::builder(homeserver()).start(&alice).await;
+    let mut first = bot().start(&alice).await;
     Checkup::of(&first).passed(HOSTS, "this one alone");
     let host = |bot: &Bot, name: &str| bot.reconfigure(|config| config["host"] = json!(name));
     host(&first, "build1");
@@ -119,7 +97,7 @@ async fn hosts_that_share_a_room_are_told_apart_by_names_and_need_the_power_to_s
         "give {} power level 1, and restart the bot",
         first.user_id()
     );
-    assert!(remedy.starts_with(&format!("{set}{give}")), "{remedy}");
+    remedy.begins(&format!("{set}{give}"));
     let room = first.admin_room().to_owned();
     let events = alice.client().get_room(&room).unwrap();
     let mut levels = events.power_levels().await.unwrap();
@@ -128,27 +106,20 @@ async fn hosts_that_share_a_room_are_told_apart_by_names_and_need_the_power_to_s
     let levels = RoomPowerLevelsEventContent::try_from(levels).unwrap();
     events.send_state_event(levels).await.unwrap();
     first.restart(&alice).await;
-    announced(&alice, &first).await;
+    let user = first.user_id().as_str();
+    until("the announcement", || {
+        let mut events = alice.events().into_iter();
+        events.any(|event| event.kind == "rcbot.host" && event.sender == user)
+    })
+    .await;
     Checkup::of(&first).passed(HOSTS, "build1, alone so far");
 
-    let second = Bot::builder(homeserver())
-        .beside(&first)
-        .start(&alice)
-        .await;
+    let second = bot().beside(&first).start(&alice).await;
     let remedy = Checkup::of(&second).failed(HOSTS, "(build1), and this one has no host name");
-    assert!(remedy.starts_with("set `host` in config.yaml"), "{remedy}");
+    remedy.begins("set `host` in config.yaml");
     host(&second, "build1");
     Checkup::of(&second).failed(HOSTS, "calls its host build1 too");
     host(&second, "build2");
     alice.set_power_level(&room, second.user_id(), 1).await;
     Checkup::of(&second).passed(HOSTS, "build2, beside build1");
-}
-
-async fn announced(alice: &Person, bot: &Bot) {
-    let user = bot.user_id().as_str();
-    eventually("the announcement", async || {
-        let mut events = alice.events().into_iter();
-        events.find(|event| event.kind == "rcbot.host" && event.sender == user)
-    })
-    .await;
 }

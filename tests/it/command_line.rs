@@ -1,6 +1,6 @@
 //! The binary without a homeserver: what it says of a bad configuration, and how it writes a registration.
 
-use std::{fs, ops::Deref};
+use std::fs;
 
 use crate::support::{
     host::set_mode,
@@ -18,39 +18,26 @@ projects:
     directory: website
 "##;
 
-/// A folder with a good configuration and its project's directory.
-struct Site(Folder);
-
-impl Site {
-    /// With a registration as the binary writes it.
-    fn new() -> Self {
-        let site = Self::without_registration();
-        site.rcbot(&["registration"]).succeeded();
-        site
-    }
-
-    fn without_registration() -> Self {
-        let site = Self(Folder::new());
-        site.write("config.yaml", CONFIG);
-        fs::create_dir(site.path("website")).unwrap();
-        site
-    }
-
-    /// Asserts that the bot refuses to run, with all these words.
-    #[track_caller]
-    fn assert_refused(&self, words: &[&str]) {
-        let complaint = self.rcbot(&["run"]).failed(2);
-        for word in words {
-            complaint.says(word);
-        }
-    }
+/// A folder with a good configuration, its project's directory, and a registration as the binary writes it.
+fn site() -> Folder {
+    let site = site_without_registration();
+    site.rcbot(&["registration"]).succeeded();
+    site
 }
 
-impl Deref for Site {
-    type Target = Folder;
+fn site_without_registration() -> Folder {
+    let site = Folder::new();
+    site.write("config.yaml", CONFIG);
+    fs::create_dir(site.path("website")).unwrap();
+    site
+}
 
-    fn deref(&self) -> &Folder {
-        &self.0
+/// Asserts that the bot refuses to run, with all these words.
+#[track_caller]
+fn assert_refused(site: &Folder, words: &[&str]) {
+    let complaint = site.rcbot(&["run"]).failed(2);
+    for word in words {
+        complaint.says(word);
     }
 }
 
@@ -75,48 +62,51 @@ fn a_bad_configuration_is_refused_with_file_key_and_remedy() {
             &["registration.yaml", "sender_localpart", "bot.localpart"],
         ),
     ] {
-        let site = Site::new();
+        let site = site();
         site.replace("config.yaml", from, to);
-        site.assert_refused(words);
+        assert_refused(&site, words);
         assert!(!site.path("data").exists(), "nothing was begun");
     }
 }
 
 #[test]
 fn all_problems_are_told_at_once() {
-    let site = Site::new();
+    let site = site();
     site.replace("config.yaml", "http://127.0.0.1:9", "nowhere");
     site.replace("config.yaml", "\"#admins:example.org\"", "admins");
     site.replace("config.yaml", "directory: website", "directory: ~/gone");
-    site.assert_refused(&[
-        "config.yaml has 3 problems",
-        "homeserver.url:",
-        "admin_room:",
-        "projects.website.directory:",
-    ]);
+    assert_refused(
+        &site,
+        &[
+            "config.yaml has 3 problems",
+            "homeserver.url:",
+            "admin_room:",
+            "projects.website.directory:",
+        ],
+    );
 }
 
 #[test]
 fn a_file_that_is_missing_is_named_with_the_remedy() {
-    let site = Site::without_registration();
-    site.assert_refused(&["registration.yaml", "rcbot registration --config"]);
+    let site = site_without_registration();
+    assert_refused(&site, &["registration.yaml", "rcbot registration --config"]);
     fs::remove_file(site.path("config.yaml")).unwrap();
-    site.assert_refused(&["config.yaml", "config.example.yaml", "--config"]);
+    assert_refused(&site, &["config.yaml", "config.example.yaml", "--config"]);
 }
 
 #[test]
 fn the_placeholders_of_the_template_are_refused_by_name() {
-    let site = Site::without_registration();
+    let site = site_without_registration();
     let template = include_str!("../../registration.yaml");
     site.write("registration.yaml", template);
     set_mode(&site.path("registration.yaml"), 0o600);
     let both = ["registration.yaml:", "as_token:", "hs_token:"];
-    site.assert_refused(&[&both[..], &["rcbot registration"]].concat());
+    assert_refused(&site, &[&both[..], &["rcbot registration"]].concat());
 }
 
 #[test]
 fn a_registration_is_written_once_with_fresh_tokens_and_readable_by_nobody_else() {
-    let site = Site::without_registration();
+    let site = site_without_registration();
     let output = site.rcbot(&["registration", "--config", "config.yaml"]);
     output.succeeded();
     assert_eq!(site.mode("registration.yaml"), 0o600);
@@ -152,7 +142,7 @@ fn a_registration_is_written_once_with_fresh_tokens_and_readable_by_nobody_else(
 
 #[test]
 fn a_bot_with_a_password_needs_no_registration() {
-    let site = Site::without_registration();
+    let site = site_without_registration();
     let config = format!("{CONFIG}bot:\n  password: hunter2\n");
     site.write("config.yaml", &config);
     let output = site.rcbot(&["registration"]);
@@ -163,7 +153,7 @@ fn a_bot_with_a_password_needs_no_registration() {
 
 #[test]
 fn a_stop_names_the_projects_if_there_is_none_of_that_name_and_makes_nothing() {
-    let site = Site::new();
+    let site = site();
     let typo = site.rcbot(&["stop", "websiet"]).failed(2);
     typo.says("there is no project websiet; projects: website");
     let one = site.rcbot(&["stop", "website"]).succeeded();
@@ -175,10 +165,10 @@ fn a_stop_names_the_projects_if_there_is_none_of_that_name_and_makes_nothing() {
 
 #[test]
 fn sessions_are_seen_and_stopped_with_a_configuration_that_is_wrong_elsewhere() {
-    let site = Site::new();
+    let site = site();
     fs::remove_dir(site.path("website")).unwrap();
     site.replace("config.yaml", "admin_room", "admin_rom");
-    site.assert_refused(&["admin_rom: unknown key"]);
+    assert_refused(&site, &["admin_rom: unknown key"]);
     for (arguments, wanted) in [
         (&["status"][..], "website: no session\n"),
         (&["stop"], "No session is running.\n"),
@@ -193,7 +183,7 @@ fn sessions_are_seen_and_stopped_with_a_configuration_that_is_wrong_elsewhere() 
 
 #[test]
 fn a_session_of_a_project_that_left_the_configuration_can_be_stopped_by_name() {
-    let site = Site::new();
+    let site = site();
     fs::create_dir_all(site.path("data/sessions/former")).unwrap();
     site.write("data/sessions/former/session.json", "{}");
     let typo = site.rcbot(&["stop", "formr"]).failed(2);
@@ -204,7 +194,7 @@ fn a_session_of_a_project_that_left_the_configuration_can_be_stopped_by_name() {
 
 #[test]
 fn a_file_in_the_data_directory_that_is_closed_to_the_bot_is_named() {
-    let site = Site::new();
+    let site = site();
     // A folder in its place cannot be opened as a lock, by root neither.
     fs::create_dir_all(site.path("data/lock")).unwrap();
     let part = format!("cannot use {}", site.path("data/lock").display());
@@ -213,7 +203,7 @@ fn a_file_in_the_data_directory_that_is_closed_to_the_bot_is_named() {
 
 #[test]
 fn wrong_arguments_are_told_with_exit_code_2() {
-    let site = Site::new();
+    let site = site();
     for arguments in [
         &[][..],
         &["dance"],
