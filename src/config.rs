@@ -36,7 +36,6 @@ pub(crate) use self::document::FileError;
 use self::file::File;
 pub(crate) use self::host::HostName;
 pub(crate) use self::places::Places;
-pub(crate) use self::problem::Refusal;
 pub(crate) use self::problem::{Problem, Problems};
 pub(crate) use self::roots::{Found, ProjectRoot, Seen};
 use crate::{

@@ -9,7 +9,6 @@ use serde_yaml::Value;
 
 use super::{
     document::Document,
-    problem::Refusal,
     values::{self, Kind, User},
 };
 
@@ -100,15 +99,15 @@ pub(super) fn read_users(
     users.collect()
 }
 
-fn user_and_key(user: &str, key: &Value) -> Result<(OwnedUserId, Option<MasterKey>), Refusal> {
-    let id = User::of_text(user).map_err(Refusal::because)?;
-    let key = key.as_str().and_then(|text| text.parse().ok());
-    let key = key.ok_or_else(|| {
-        Refusal::wanted(format!(
+fn user_and_key(user: &str, key: &Value) -> Result<(OwnedUserId, Option<MasterKey>), String> {
+    let id = User::of_text(user)?;
+    let parsed = key.as_str().and_then(|text| text.parse().ok());
+    let parsed = parsed.ok_or_else(|| {
+        values::not_wanted(key, format!(
             "the master key of {id} (`rcbot trust {id}` shows it); users whose keys are not written down stand in a list"
         ))
     })?;
-    Ok((id, Some(key)))
+    Ok((id, Some(parsed)))
 }
 
 #[cfg(test)]

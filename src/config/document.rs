@@ -16,8 +16,8 @@ use serde_yaml::Value;
 
 use super::{
     outline::Outline,
-    problem::{Problem, Problems, Refusal, kind},
-    values::Kind,
+    problem::{Problem, Problems},
+    values::{Kind, kind, not_wanted},
 };
 
 /// No file that people write is larger, in bytes.
@@ -48,7 +48,7 @@ impl<'de, K: Kind> Deserialize<'de> for Given<K> {
             Value::Tagged(_) => Ok(Self(None)),
             value => K::read(&value)
                 .map(|value| Self(Some(value)))
-                .map_err(|refusal| D::Error::custom(refusal.of(&value))),
+                .map_err(D::Error::custom),
         }
     }
 }
@@ -180,8 +180,10 @@ impl Document<'_> {
     /// The value of a key that must be there. Where anything but a mapping stands in its place, that has been said.
     pub(crate) fn required<K: Kind>(&self, path: &str, given: Given<K>) -> Option<K::Value> {
         if given.0.is_none() && !self.is_wrong(path) {
-            let refusal = K::read(&Value::Null).err()?;
-            self.problem(path, refusal.of_missing());
+            let message = K::read(&Value::Null).err()?;
+            let wanted = message.strip_prefix("found nothing");
+            let missing = wanted.map_or_else(|| format!(": {message}"), str::to_owned);
+            self.problem(path, format!("missing{missing}"));
         }
         given.0
     }
@@ -208,9 +210,9 @@ impl Document<'_> {
         &self,
         path: &str,
         value: &Value,
-        read: impl FnOnce(&Value) -> Result<T, Refusal>,
+        read: impl FnOnce(&Value) -> Result<T, String>,
     ) -> Option<T> {
-        let refused = |refusal: Refusal| self.problem(path, refusal.of(value));
+        let refused = |message| self.problem(path, message);
         read(value).map_err(refused).ok()
     }
 
@@ -219,10 +221,10 @@ impl Document<'_> {
         &self,
         path: &str,
         list: &Value,
-        read: impl Fn(&Value) -> Result<T, Refusal>,
+        read: impl Fn(&Value) -> Result<T, String>,
     ) -> Vec<T> {
         let Value::Sequence(items) = list else {
-            self.problem(path, Refusal::wanted("a list, such as []").of(list));
+            self.problem(path, not_wanted(list, "a list, such as []"));
             return Vec::new();
         };
         let items = items.iter().enumerate();
@@ -283,10 +285,10 @@ fn in_our_words(message: &str, key: &str, found: &Value) -> String {
             format!("unknown key; {}", suggestion(key, known))
         }
         Some((says, "a sequence")) if says.starts_with("invalid type: ") => {
-            Refusal::wanted("a list, such as []").of(found)
+            not_wanted(found, "a list, such as []")
         }
         Some((says, expected @ "a path, or a mapping")) if says.starts_with("invalid type: ") => {
-            Refusal::wanted(expected).of(found)
+            not_wanted(found, expected)
         }
         Some((says, _)) if says.starts_with("invalid type: ") => {
             let kind = kind(found);

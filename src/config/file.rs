@@ -190,8 +190,7 @@ impl<'de> de::Visitor<'de> for RootVisitor {
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<RootSection, E> {
-        let value = Value::String(text.to_owned());
-        let directory = FilePath::read(&value).map_err(|refusal| E::custom(refusal.of(&value)))?;
+        let directory = FilePath::of_text(text).map_err(E::custom)?;
         Ok(RootSection(ProjectSection {
             directory: Given(Some(directory)),
             ..ProjectSection::default()

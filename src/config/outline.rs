@@ -27,20 +27,8 @@ struct Place {
     plain: Option<String>,
 }
 
-/// A list or a mapping whose end has not come yet.
-enum Open {
-    List {
-        path: String,
-        length: usize,
-    },
-    Mapping {
-        path: String,
-        /// The keys up to here, and their lines.
-        keys: BTreeMap<String, usize>,
-        /// Path and line of the key whose value is next.
-        next: Option<(String, usize)>,
-    },
-}
+/// What is in a text, each with its line; or why the rest is unreadable.
+type Events<'e, 't> = &'e mut dyn Iterator<Item = Result<(Event<'t>, usize), Problem>>;
 
 impl<'a> Outline<'a> {
     pub(super) fn of(file: &'a Path, text: &str) -> (Self, Vec<Problem>) {
@@ -70,70 +58,72 @@ impl<'a> Outline<'a> {
             let line = before.matches('\n').count() + 1;
             return Err(self.about(line, "", "holds a control character; remove it"));
         }
-        let mut open = Vec::new();
-        for event in Parser::new_from_str(text) {
-            let (event, span) = event.map_err(|error| self.not_yaml(&error))?;
-            match event {
-                Event::MappingEnd | Event::SequenceEnd => drop(open.pop()),
-                Event::Alias(_)
-                | Event::Scalar(..)
-                | Event::SequenceStart(..)
-                | Event::MappingStart(..) => self.node(event, span.start.line(), &mut open)?,
-                _ => {}
-            }
+        let file = self.file;
+        let mut events = Parser::new_from_str(text).filter_map(|event| match event {
+            Ok((
+                Event::Nothing
+                | Event::StreamStart
+                | Event::StreamEnd
+                | Event::DocumentStart(_)
+                | Event::DocumentEnd,
+                _,
+            )) => None,
+            Ok((event, span)) => Some(Ok((event, span.start.line()))),
+            Err(error) => Some(Err(not_yaml(file, &error))),
+        });
+        if let Some((event, line)) = events.next().transpose()? {
+            self.value(event, line, String::new(), 0, &mut events)?;
         }
-        Ok(())
+        match events.next().transpose()? {
+            Some((_, line)) => Err(self.about(line, "", "there is more than one document")),
+            None => Ok(()),
+        }
     }
 
-    /// Takes up a key or a value.
-    fn node(&mut self, event: Event<'_>, line: usize, open: &mut Vec<Open>) -> Result<(), Problem> {
-        let (path, line) = match open.last_mut() {
-            None if self.places.is_empty() => (String::new(), line),
-            None => return Err(self.about(line, "", "there is more than one document")),
-            Some(Open::List { path, length }) => {
-                *length += 1;
-                (format!("{path}[{}]", *length - 1), line)
-            }
-            Some(Open::Mapping { path, keys, next }) => {
-                if let Some(place) = next.take() {
-                    place
-                } else {
-                    self.refuse_marks(&event, line, path);
-                    *next = Some((self.key(event, line, path, keys)?, line));
-                    return Ok(());
-                }
-            }
-        };
+    /// Takes up a value with all that is in it.
+    fn value<'t>(
+        &mut self,
+        event: Event<'t>,
+        line: usize,
+        path: String,
+        depth: usize,
+        events: Events<'_, 't>,
+    ) -> Result<(), Problem> {
         self.refuse_marks(&event, line, &path);
-        if open.len() > DEEPEST {
+        if depth > DEEPEST {
             return Err(self.about(line, "", "values lie too deep in one another"));
         }
         let mut plain = None;
-        match event {
-            Event::SequenceStart(..) => open.push(Open::List {
-                path: path.clone(),
-                length: 0,
-            }),
-            Event::MappingStart(..) => open.push(Open::Mapping {
-                path: path.clone(),
-                keys: BTreeMap::new(),
-                next: None,
-            }),
-            Event::Scalar(text, ScalarStyle::Plain, ..) => {
-                let is_number = |c: char| c.is_ascii_digit() || "+-".contains(c);
-                if text.starts_with(is_number) && serde_yaml::from_str::<Value>(&text).is_err() {
-                    let message = "a number as large as this must be in quotes";
-                    self.problems.push(self.about(line, &path, message));
-                }
-                plain = Some(text.into_owned());
+        if let Event::Scalar(text, ScalarStyle::Plain, ..) = &event {
+            let is_number = |c: char| c.is_ascii_digit() || "+-".contains(c);
+            if text.starts_with(is_number) && serde_yaml::from_str::<Value>(text).is_err() {
+                let message = "a number as large as this must be in quotes";
+                self.problems.push(self.about(line, &path, message));
             }
-            _ => {}
+            plain = Some(text.to_string());
         }
-        self.places.entry(path).or_insert(Place { line, plain });
+        let place = Place { line, plain };
+        self.places.entry(path.clone()).or_insert(place);
+        if let Event::SequenceStart(..) = event {
+            let mut length = 0;
+            while let Some((item, line)) = next_in(events)? {
+                self.value(item, line, format!("{path}[{length}]"), depth + 1, events)?;
+                length += 1;
+            }
+        } else if let Event::MappingStart(..) = event {
+            let mut keys = BTreeMap::new();
+            while let Some((key, line)) = next_in(events)? {
+                self.refuse_marks(&key, line, &path);
+                let path = self.key(key, line, &path, &mut keys)?;
+                if let Some((value, _)) = next_in(events)? {
+                    self.value(value, line, path, depth + 1, events)?;
+                }
+            }
+        }
         Ok(())
     }
 
-    /// Its path.
+    /// The path of its value. `keys`: those before it, and their lines.
     fn key(
         &mut self,
         event: Event<'_>,
@@ -175,18 +165,24 @@ impl<'a> Outline<'a> {
         self.problems.push(self.about(line, path, message));
     }
 
-    fn not_yaml(&self, error: &ScanError) -> Problem {
-        let remedy = if error.info().contains("unexpected character") {
-            "; indent with spaces, and put a value that begins with @ in quotes"
-        } else {
-            ""
-        };
-        let (line, column) = (error.marker().line(), error.marker().col() + 1);
-        let message = format!("not YAML: {} in column {column}{remedy}", error.info());
-        self.about(line, "", message)
-    }
-
     fn about(&self, line: usize, path: &str, message: impl Into<String>) -> Problem {
         Problem::new(self.file, Some(line), path.to_owned(), message.into())
     }
+}
+
+/// What comes next in a list or a mapping, unless that ends.
+fn next_in<'t>(events: Events<'_, 't>) -> Result<Option<(Event<'t>, usize)>, Problem> {
+    let next = events.next().transpose()?;
+    Ok(next.filter(|(event, _)| !matches!(event, Event::SequenceEnd | Event::MappingEnd)))
+}
+
+fn not_yaml(file: &Path, error: &ScanError) -> Problem {
+    let remedy = if error.info().contains("unexpected character") {
+        "; indent with spaces, and put a value that begins with @ in quotes"
+    } else {
+        ""
+    };
+    let (line, column) = (error.marker().line(), error.marker().col() + 1);
+    let message = format!("not YAML: {} in column {column}{remedy}", error.info());
+    Problem::new(file, Some(line), String::new(), message)
 }

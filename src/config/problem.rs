@@ -5,8 +5,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde_yaml::Value;
-
 /// One thing in a file that is wrong, or worth a warning. Displayed as `file:line: key: message`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -85,66 +83,3 @@ impl fmt::Display for Problems {
 }
 
 impl std::error::Error for Problems {}
-
-/// Why a value is not taken.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    /// It is not what this text names; the message shows the value beside it.
-    Wanted(String),
-    /// The whole message, which does not show the value: it may be a secret, or is not what matters.
-    Because(String),
-}
-
-impl Refusal {
-    pub(crate) fn wanted(what: impl Into<String>) -> Self {
-        Self::Wanted(what.into())
-    }
-
-    pub(crate) fn because(message: impl Into<String>) -> Self {
-        Self::Because(message.into())
-    }
-
-    /// The message about a value.
-    pub(crate) fn of(self, value: &Value) -> String {
-        match self {
-            Self::Wanted(what) => format!("found {}, wanted {what}", describe(value)),
-            Self::Because(message) => message,
-        }
-    }
-
-    /// The message about a key that is not there.
-    pub(crate) fn of_missing(self) -> String {
-        match self {
-            Self::Wanted(what) => format!("missing, wanted {what}"),
-            Self::Because(message) => format!("missing: {message}"),
-        }
-    }
-}
-
-/// How much of a value a message shows, in characters.
-const SHOWN: usize = 80;
-
-fn describe(value: &Value) -> String {
-    match value {
-        Value::Bool(flag) => flag.to_string(),
-        Value::Number(number) => number.to_string(),
-        Value::String(text) if text.chars().count() > SHOWN => {
-            let beginning: String = text.chars().take(SHOWN).collect();
-            format!("{beginning:?} and more")
-        }
-        Value::String(text) => format!("{text:?}"),
-        Value::Null | Value::Sequence(_) | Value::Mapping(_) | Value::Tagged(_) => {
-            kind(value).to_owned()
-        }
-    }
-}
-
-/// What a value is, without what it says.
-pub(super) fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "nothing",
-        Value::Sequence(_) => "a list",
-        Value::Mapping(_) => "a mapping",
-        Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Tagged(_) => "a text",
-    }
-}

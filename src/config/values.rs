@@ -1,6 +1,6 @@
 //! What a single value must be. Each function turns a value into its type or says what is wanted; none looks at the system.
 
-use std::{error::Error, iter, path::PathBuf, time::Duration};
+use std::{error::Error, fmt::Display, iter, path::PathBuf, time::Duration};
 
 use bytesize::ByteSize;
 use matrix_sdk::ruma::{
@@ -9,7 +9,7 @@ use matrix_sdk::ruma::{
 use serde_yaml::Value;
 use url::Url;
 
-use super::{Devices, HostName, Notification, RequireEncryptedCommands, problem::Refusal};
+use super::{Devices, HostName, Notification, RequireEncryptedCommands};
 use crate::{
     remote_control::{
         Choice, DATA_DIRECTORY_VARIABLE, LinkPattern, Restart, SESSION_FOLDER_VARIABLE,
@@ -49,12 +49,11 @@ pub(crate) const NOTIFICATIONS: [(&str, Notification); 4] = [
 pub(crate) trait Kind {
     type Value;
 
-    fn read(value: &Value) -> Result<Self::Value, Refusal>;
+    fn read(value: &Value) -> Result<Self::Value, String>;
 
     /// Reads a text from a terminal as if it stood in the file.
     fn of_text(text: &str) -> Result<Self::Value, String> {
-        let value = Value::from(text);
-        Self::read(&value).map_err(|refusal| refusal.of(&value))
+        Self::read(&Value::from(text))
     }
 }
 
@@ -66,7 +65,7 @@ macro_rules! kinds {
         impl Kind for $kind {
             type Value = $value;
 
-            fn read(value: &Value) -> Result<$value, Refusal> {
+            fn read(value: &Value) -> Result<$value, String> {
                 $read(value)
             }
         }
@@ -104,13 +103,43 @@ kinds! {
     Variable: variable -> SecretText;
 }
 
+/// How much of a value a message shows, in characters.
+const SHOWN: usize = 80;
+
+/// The message about a value that is not what is wanted. What may be secret gets one of its own, which does not show it.
+pub(crate) fn not_wanted(value: &Value, wanted: impl Display) -> String {
+    let found = match value {
+        Value::Bool(flag) => flag.to_string(),
+        Value::Number(number) => number.to_string(),
+        Value::String(text) if text.chars().count() > SHOWN => {
+            let beginning: String = text.chars().take(SHOWN).collect();
+            format!("{beginning:?} and more")
+        }
+        Value::String(text) => format!("{text:?}"),
+        Value::Null | Value::Sequence(_) | Value::Mapping(_) | Value::Tagged(_) => {
+            kind(value).to_owned()
+        }
+    };
+    format!("found {found}, wanted {wanted}")
+}
+
+/// What a value is, without what it says.
+pub(super) fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "nothing",
+        Value::Sequence(_) => "a list",
+        Value::Mapping(_) => "a mapping",
+        Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Tagged(_) => "a text",
+    }
+}
+
 /// Any text.
-fn text(value: &Value) -> Result<String, Refusal> {
+fn text(value: &Value) -> Result<String, String> {
     match value {
         Value::String(text) => Ok(text.clone()),
-        Value::Bool(_) | Value::Number(_) => Err(Refusal::wanted("a text: put it in quotes")),
+        Value::Bool(_) | Value::Number(_) => Err(not_wanted(value, "a text: put it in quotes")),
         Value::Null | Value::Sequence(_) | Value::Mapping(_) | Value::Tagged(_) => {
-            Err(Refusal::wanted("a text"))
+            Err(not_wanted(value, "a text"))
         }
     }
 }
@@ -120,45 +149,50 @@ fn text_as<T>(
     value: &Value,
     wanted: &str,
     read: impl FnOnce(&str) -> Option<T>,
-) -> Result<T, Refusal> {
+) -> Result<T, String> {
     let read = value.as_str().and_then(read);
-    read.ok_or_else(|| Refusal::wanted(wanted))
+    read.ok_or_else(|| not_wanted(value, wanted))
 }
 
 /// A whole number within bounds.
-fn number(value: &Value, least: i64, most: i64, more: &str) -> Result<i64, Refusal> {
+fn number(value: &Value, least: i64, most: i64, more: &str) -> Result<i64, String> {
     let number = value.as_i64();
     let number = number.filter(|number| (least..=most).contains(number));
-    number.ok_or_else(|| Refusal::wanted(format!("a whole number from {least} to {most}{more}")))
+    number.ok_or_else(|| {
+        not_wanted(
+            value,
+            format!("a whole number from {least} to {most}{more}"),
+        )
+    })
 }
 
 /// A value of some kind, or `none`.
 fn or_none<T>(
     value: &Value,
     wanted: &str,
-    read: impl FnOnce(&Value) -> Result<T, Refusal>,
-) -> Result<Option<T>, Refusal> {
+    read: impl FnOnce(&Value) -> Result<T, String>,
+) -> Result<Option<T>, String> {
     if value == "none" {
         return Ok(None);
     }
     let read = read(value).map(Some);
-    read.map_err(|_| Refusal::wanted(format!("{wanted}, or none")))
+    read.map_err(|_| not_wanted(value, format!("{wanted}, or none")))
 }
 
 /// A text to show to people.
-fn name(value: &Value) -> Result<String, Refusal> {
+fn name(value: &Value) -> Result<String, String> {
     let name = text(value)?;
     (!name.trim().is_empty() && !name.contains(char::is_control))
         .then_some(name)
-        .ok_or_else(|| Refusal::wanted("a text of one line"))
+        .ok_or_else(|| not_wanted(value, "a text of one line"))
 }
 
-fn host(value: &Value) -> Result<HostName, Refusal> {
+fn host(value: &Value) -> Result<HostName, String> {
     let wanted = "a host's name without white space, such as build1";
     text_as(value, wanted, |name| name.parse().ok())
 }
 
-fn command_prefix(value: &Value) -> Result<String, Refusal> {
+fn command_prefix(value: &Value) -> Result<String, String> {
     let wanted = "a word without white space or backticks, in quotes, such as \"!rc\"";
     // What the bot says puts commands between backticks.
     let is_apart = |c: char| c.is_whitespace() || c.is_control() || c == '`';
@@ -168,12 +202,10 @@ fn command_prefix(value: &Value) -> Result<String, Refusal> {
 }
 
 /// The address of the client-server API.
-fn homeserver_url(value: &Value) -> Result<Url, Refusal> {
+fn homeserver_url(value: &Value) -> Result<Url, String> {
     // A password stands before the @, be the rest a URL or not; so this is looked at before anything is shown.
     if value.as_str().is_some_and(|text| text.contains('@')) {
-        return Err(Refusal::because(
-            "names a user or a password; wanted a URL without them",
-        ));
+        return Err("names a user or a password; wanted a URL without them".to_owned());
     }
     let wanted = "an http or https URL such as http://127.0.0.1:8008";
     text_as(value, wanted, |text| {
@@ -194,32 +226,30 @@ pub(crate) fn is_unprotected(url: &Url) -> bool {
     url.scheme() == "http" && !is_loopback
 }
 
-fn server_name(value: &Value) -> Result<OwnedServerName, Refusal> {
+fn server_name(value: &Value) -> Result<OwnedServerName, String> {
     let wanted = "a server name without https://, such as example.org";
     text_as(value, wanted, |text| ServerName::parse(text).ok())
 }
 
 /// The part of a new user's id before the colon.
-fn localpart(value: &Value) -> Result<String, Refusal> {
+fn localpart(value: &Value) -> Result<String, String> {
     let name = text(value)?;
     let user = UserId::parse(format!("@{name}:localhost"));
     user.is_ok_and(|user| user.validate_strict().is_ok())
         .then_some(name)
         .ok_or_else(|| {
-            Refusal::wanted(
-                "a user name of lower-case letters, digits and . _ = - / + alone, without @ and server name",
+            not_wanted(value, "a user name of lower-case letters, digits and . _ = - / + alone, without @ and server name",
             )
         })
 }
 
 /// A secret of some kind. No message shows it.
-pub(crate) fn secret<K: secret::Kind>(value: &Value) -> Result<Secret<K>, Refusal> {
-    let text =
-        text(value).map_err(|_| Refusal::because(format!("wanted {}, in quotes", K::NAME)))?;
-    Secret::new(text).map_err(|error| Refusal::because(error.to_string()))
+pub(crate) fn secret<K: secret::Kind>(value: &Value) -> Result<Secret<K>, String> {
+    let text = text(value).map_err(|_| format!("wanted {}, in quotes", K::NAME))?;
+    Secret::new(text).map_err(|error| error.to_string())
 }
 
-pub(crate) fn user_id(value: &Value) -> Result<OwnedUserId, Refusal> {
+pub(crate) fn user_id(value: &Value) -> Result<OwnedUserId, String> {
     let wanted = "a user id in quotes, such as \"@admin:example.org\"";
     text_as(value, wanted, |text| {
         let user = UserId::parse(text).ok()?;
@@ -228,7 +258,7 @@ pub(crate) fn user_id(value: &Value) -> Result<OwnedUserId, Refusal> {
 }
 
 /// A room's id or alias.
-fn room(value: &Value) -> Result<OwnedRoomOrAliasId, Refusal> {
+fn room(value: &Value) -> Result<OwnedRoomOrAliasId, String> {
     let wanted =
         "a room alias or id in quotes, such as \"#admins:example.org\" or \"!abcdef:example.org\"";
     text_as(value, wanted, |text| {
@@ -238,17 +268,17 @@ fn room(value: &Value) -> Result<OwnedRoomOrAliasId, Refusal> {
     })
 }
 
-fn power_level(value: &Value) -> Result<i64, Refusal> {
+fn power_level(value: &Value) -> Result<i64, String> {
     number(value, Int::MIN.into(), Int::MAX.into(), ", such as 100")
 }
 
-fn flag(value: &Value) -> Result<bool, Refusal> {
+fn flag(value: &Value) -> Result<bool, String> {
     let flag = value.as_bool();
-    flag.ok_or_else(|| Refusal::wanted("true or false"))
+    flag.ok_or_else(|| not_wanted(value, "true or false"))
 }
 
 /// A time span, maybe none.
-pub(crate) fn duration(value: &Value) -> Result<Duration, Refusal> {
+pub(crate) fn duration(value: &Value) -> Result<Duration, String> {
     let wanted = "a duration such as 30s or 2m, of a year at most";
     text_as(value, wanted, |text| {
         let duration = humantime::parse_duration(text).ok();
@@ -257,19 +287,19 @@ pub(crate) fn duration(value: &Value) -> Result<Duration, Refusal> {
 }
 
 /// A time span that is not zero.
-fn positive_duration(value: &Value) -> Result<Duration, Refusal> {
+fn positive_duration(value: &Value) -> Result<Duration, String> {
     let duration = duration(value)?;
     (!duration.is_zero())
         .then_some(duration)
-        .ok_or_else(|| Refusal::wanted("a duration longer than nothing, such as 30s or 2m"))
+        .ok_or_else(|| not_wanted(value, "a duration longer than nothing, such as 30s or 2m"))
 }
 
-fn duration_or_none(value: &Value) -> Result<Option<Duration>, Refusal> {
+fn duration_or_none(value: &Value) -> Result<Option<Duration>, String> {
     or_none(value, "a duration such as 12h", positive_duration)
 }
 
 /// A number of bytes that a file may have. Files are cut by whole blocks, so it cannot be less than some dozens of them.
-fn output_size(value: &Value) -> Result<u64, Refusal> {
+fn output_size(value: &Value) -> Result<u64, String> {
     text_as(value, "a size such as 8MiB, of 256KiB at least", |text| {
         let size = text.parse::<ByteSize>().ok()?.as_u64();
         (size >= SMALLEST_OUTPUT).then_some(size)
@@ -277,17 +307,17 @@ fn output_size(value: &Value) -> Result<u64, Refusal> {
 }
 
 /// A number of things that is at least one.
-fn count(value: &Value) -> Result<usize, Refusal> {
+fn count(value: &Value) -> Result<usize, String> {
     let count = number(value, 1, LARGEST_COUNT, "")?;
     Ok(usize::try_from(count).unwrap_or(usize::MAX))
 }
 
-fn count_or_none(value: &Value) -> Result<Option<usize>, Refusal> {
+fn count_or_none(value: &Value) -> Result<Option<usize>, String> {
     let wanted = format!("a whole number from 1 to {LARGEST_COUNT}");
     or_none(value, &wanted, count)
 }
 
-fn devices(value: &Value) -> Result<Devices, Refusal> {
+fn devices(value: &Value) -> Result<Devices, String> {
     let choices = [
         ("cross_signed", Devices::CrossSigned),
         ("any", Devices::Any),
@@ -295,7 +325,7 @@ fn devices(value: &Value) -> Result<Devices, Refusal> {
     one_of(value, &choices)
 }
 
-fn encrypted_commands(value: &Value) -> Result<RequireEncryptedCommands, Refusal> {
+fn encrypted_commands(value: &Value) -> Result<RequireEncryptedCommands, String> {
     let choices = [
         ("auto", RequireEncryptedCommands::Auto),
         ("always", RequireEncryptedCommands::Always),
@@ -304,16 +334,16 @@ fn encrypted_commands(value: &Value) -> Result<RequireEncryptedCommands, Refusal
     one_of(value, &choices)
 }
 
-fn restart(value: &Value) -> Result<Restart, Refusal> {
+fn restart(value: &Value) -> Result<Restart, String> {
     let choices = [("never", Restart::Never), ("on_exit", Restart::OnExit)];
     one_of(value, &choices)
 }
 
-pub(crate) fn notification(value: &Value) -> Result<Notification, Refusal> {
+pub(crate) fn notification(value: &Value) -> Result<Notification, String> {
     one_of(value, &NOTIFICATIONS)
 }
 
-fn one_of<T: Copy>(value: &Value, choices: &[(&str, T)]) -> Result<T, Refusal> {
+fn one_of<T: Copy>(value: &Value, choices: &[(&str, T)]) -> Result<T, String> {
     let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
     text_as(value, &names.join(" or "), |text| {
         let mut choices = choices.iter();
@@ -322,9 +352,10 @@ fn one_of<T: Copy>(value: &Value, choices: &[(&str, T)]) -> Result<T, Refusal> {
 }
 
 /// A path; a relative one begins at the folder of the file.
-fn path(value: &Value) -> Result<PathBuf, Refusal> {
+fn path(value: &Value) -> Result<PathBuf, String> {
     if value.as_str().is_some_and(|text| text.starts_with('~')) {
-        return Err(Refusal::wanted(
+        return Err(not_wanted(
+            value,
             "a path without ~, which is not expanded here: write it out",
         ));
     }
@@ -334,36 +365,37 @@ fn path(value: &Value) -> Result<PathBuf, Refusal> {
 }
 
 /// What a link looks like.
-fn link_pattern(value: &Value) -> Result<LinkPattern, Refusal> {
+fn link_pattern(value: &Value) -> Result<LinkPattern, String> {
     LinkPattern::new(&text(value)?).map_err(|error| {
         let cause = in_one_line(&error);
-        Refusal::wanted(format!("a regular expression for an https URL ({cause})"))
+        not_wanted(
+            value,
+            format!("a regular expression for an https URL ({cause})"),
+        )
     })
 }
 
 /// A program and its arguments. They are no secrets: every process on the host can read them.
-fn command(value: &Value) -> Result<Vec<String>, Refusal> {
+fn command(value: &Value) -> Result<Vec<String>, String> {
     let Value::Sequence(items) = value else {
         let wanted = "a list of a program and its arguments, such as [claude, remote-control]";
-        return Err(Refusal::wanted(wanted));
+        return Err(not_wanted(value, wanted));
     };
     let words = items.iter().map(argument);
     let words = words.collect::<Option<Vec<_>>>().ok_or_else(|| {
-        Refusal::because("an argument is not a text; wanted texts alone, in quotes where they hold : or # or begin with {")
+        "an argument is not a text; wanted texts alone, in quotes where they hold : or # or begin with {".to_owned()
     })?;
     match words.first() {
-        None => Err(Refusal::because(
-            "the list is empty; wanted a program and its arguments",
-        )),
-        Some(program) if program.trim().is_empty() => Err(Refusal::because(
-            "the program's name is empty; wanted a program such as claude",
-        )),
+        None => Err("the list is empty; wanted a program and its arguments".to_owned()),
+        Some(program) if program.trim().is_empty() => {
+            Err("the program's name is empty; wanted a program such as claude".to_owned())
+        }
         Some(_) => Ok(words),
     }
 }
 
 /// A value that a start may ask for: a word, or a mapping of it to the power level that it takes.
-pub(crate) fn choice(value: &Value) -> Result<Choice, Refusal> {
+pub(crate) fn choice(value: &Value) -> Result<Choice, String> {
     let wanted =
         "a word such as plan, or one with the power level that it takes, such as `plan: 50`";
     let (word, level) = match value {
@@ -371,7 +403,7 @@ pub(crate) fn choice(value: &Value) -> Result<Choice, Refusal> {
             let mut entries = mapping.iter();
             match (entries.next(), entries.next()) {
                 (Some((word, level)), None) => (word, Some(power_level(level)?)),
-                _ => return Err(Refusal::wanted(wanted)),
+                _ => return Err(not_wanted(value, wanted)),
             }
         }
         word => (word, None),
@@ -390,10 +422,9 @@ pub(crate) fn choice(value: &Value) -> Result<Choice, Refusal> {
 }
 
 /// The value of an environment variable. It may be a secret, so no message shows it.
-fn variable(value: &Value) -> Result<SecretText, Refusal> {
-    let text = argument(value).ok_or_else(|| {
-        Refusal::because("wanted a text as the variable's value; \"\" is the empty one")
-    })?;
+fn variable(value: &Value) -> Result<SecretText, String> {
+    let text = argument(value)
+        .ok_or_else(|| "wanted a text as the variable's value; \"\" is the empty one".to_owned())?;
     Ok(text.as_str().into())
 }
 
@@ -418,7 +449,7 @@ fn argument(value: &Value) -> Option<String> {
 
 /// For what is looked at together with other keys.
 #[expect(clippy::unnecessary_wraps, reason = "others refuse something")]
-fn anything(value: &Value) -> Result<Value, Refusal> {
+fn anything(value: &Value) -> Result<Value, String> {
     Ok(value.clone())
 }
 

@@ -19,7 +19,7 @@ use serde_yaml::Value;
 
 use crate::{
     config::{
-        FileError, Problem, Problems, Refusal,
+        FileError, Problem, Problems,
         document::{self, Document, Given},
         values::{self, Anything, Flag, Kind, Name, Text},
     },
@@ -177,25 +177,25 @@ enum FilledIn {}
 impl Kind for FilledIn {
     type Value = Token;
 
-    fn read(value: &Value) -> Result<Token, Refusal> {
+    fn read(value: &Value) -> Result<Token, String> {
         if value
             .as_str()
             .is_some_and(|text| text.contains(PLACEHOLDER))
         {
-            return Err(Refusal::because(format!(
+            return Err(format!(
                 "still holds the template's placeholder {PLACEHOLDER}; remove the file and write one with fresh tokens: \
                  `rcbot registration --config` and the path of your config.yaml"
-            )));
+            ));
         }
         values::secret(value)
     }
 }
 
-fn is_url(value: &Value) -> Result<bool, Refusal> {
+fn is_url(value: &Value) -> Result<bool, String> {
     match value {
         Value::Null => Ok(false),
         Value::String(url) => Ok(!url.is_empty()),
-        _ => Err(Refusal::wanted("null")),
+        _ => Err(values::not_wanted(value, "null")),
     }
 }
 

@@ -133,7 +133,7 @@ fn each_wrong_item_variable_or_project_is_named_with_its_line() {
         r#"
 sessions:\n  permission_modes: [--x] | 9: sessions.permission_modes[0]: found "--x", wanted a word such as plan
 sessions:\n  spawn: [a b] | 9: sessions.spawn[0]: found "a b", wanted a word such as plan
-sessions:\n  spawn: [{a: b}] | 9: sessions.spawn[0]: found a mapping, wanted a whole number
+sessions:\n  spawn: [{a: b}] | 9: sessions.spawn[0]: found "b", wanted a whole number
 sessions:\n  spawn: [{a: 1, b: 2}] | 9: sessions.spawn[0]: found a mapping, wanted a word such as plan
 sessions:\n  command: [x]\n  permission_modes: [plan] | 10: sessions.permission_modes: is of no use, as the command has no `{mode}`
 sessions:\n  settings: s.json\n  command: [x] | 9: sessions.settings: does not get to the session, as `command` has no `{settings}`
