@@ -269,6 +269,11 @@ fn unmarked(text: &str) -> String {
     text.replace('`', "'").replace("**", "*")
 }
 
+/// So many of these.
+fn counted(count: usize, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
 /// A time of day that means the same to everybody; with its date unless that is today's.
 fn moment(time: SystemTime, now: SystemTime) -> String {
     let text = |time| humantime::format_rfc3339_seconds(time).to_string();

@@ -10,7 +10,7 @@ use std::{
 use matrix_sdk::ruma::OwnedUserId;
 
 use super::{
-    MOST_LISTED, Mark, Reply, listed, listed_with, moment, phase, session_reply, unmarked,
+    MOST_LISTED, Mark, Reply, counted, listed, listed_with, moment, phase, session_reply, unmarked,
 };
 use crate::{
     config::HostName,
@@ -200,10 +200,7 @@ fn names(sections: &[Section]) -> String {
 }
 
 fn hosts(count: usize) -> String {
-    match count {
-        1 => "1 host".to_owned(),
-        many => format!("{many} hosts"),
-    }
+    counted(count, "host", "hosts")
 }
 
 /// What can be started on this host, and on others by what they announce.

@@ -2,7 +2,7 @@
 
 use matrix_sdk::ruma::UserId;
 
-use super::{Reply, Topic, listed, listed_with};
+use super::{Reply, Topic, counted, listed, listed_with};
 use crate::{
     command::{Denied, Misuse, authorize::NOBODY, nearest},
     matrix::NoPower,
@@ -75,10 +75,7 @@ pub(crate) fn denied_to_device(denied: &Denied) -> Option<&'static str> {
 
 /// Somebody commands more often than they may.
 pub(crate) fn too_many_commands(per_minute: usize) -> Reply {
-    let commands = match per_minute {
-        1 => "1 command".to_owned(),
-        many => format!("{many} commands"),
-    };
+    let commands = counted(per_minute, "command", "commands");
     not_done(&format!(
         "I take {commands} a minute from each user. Wait a moment, and send it again"
     ))

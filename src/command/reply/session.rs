@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{End, Mark, Reply, Topic, moment, rounded};
+use super::{End, Mark, Reply, Topic, counted, listed, moment, rounded};
 use crate::remote_control::{
     Cause, Ending, Exit, NotSpawned, Options, Place, ProjectName, Restart, StopReport,
 };
@@ -231,8 +231,10 @@ pub(crate) fn stopped_offline(project: &ProjectName, report: Option<&StopReport>
 fn killed(report: &StopReport) -> String {
     match report.killed {
         0 => String::new(),
-        1 => " (1 process had to be killed)".to_owned(),
-        some => format!(" ({some} processes had to be killed)"),
+        some => {
+            let processes = counted(some, "process", "processes");
+            format!(" ({processes} had to be killed)")
+        }
     }
 }
 
@@ -373,15 +375,12 @@ pub(crate) fn too_many_sessions(
     limit: usize,
     active: &[ProjectName],
 ) -> Reply {
-    let names: Vec<_> = active.iter().map(|name| format!("`{name}`")).collect();
-    let most = match limit {
-        1 => "no more than 1 session".to_owned(),
-        many => format!("no more than {many} sessions"),
-    };
+    let names: Vec<_> = active.iter().map(ToString::to_string).collect();
+    let most = counted(limit, "session", "sessions");
     Reply::new(format!(
-        "I did not start **{project}**: there may be {most} at once (`max_sessions`). Sessions now: {}.\n`{prefix} stop PROJECT` ends \
+        "I did not start **{project}**: there may be no more than {most} at once (`max_sessions`). Sessions now: {}.\n`{prefix} stop PROJECT` ends \
          one.",
-        names.join(", ")
+        listed(&names)
     ))
 }
 

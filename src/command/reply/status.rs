@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::SystemTime};
 
 use bytesize::ByteSize;
 
-use super::{End, Mark, Reply, moment, span};
+use super::{End, Mark, Reply, counted, moment, span};
 use crate::remote_control::{Connection, Options, Phase, SessionId, Status, Usage};
 
 /// What is said of each project: those with a session first, each group in the order of names. No table, as one breaks words on
@@ -121,10 +121,7 @@ pub(crate) fn connection(connection: Connection) -> String {
 
 pub(crate) fn usage(usage: &Usage) -> String {
     let memory = ByteSize(usage.memory).display().iec();
-    let processes = match usage.processes {
-        1 => "1 process".to_owned(),
-        many => format!("{many} processes"),
-    };
+    let processes = counted(usage.processes, "process", "processes");
     let version = if usage.is_replaced {
         ", its program was updated since (stop and start it to run the new version)"
     } else {
