@@ -24,6 +24,8 @@ mod setup;
 mod event;
 #[expect(
     dead_code,
+    clippy::indexing_slicing,
+    clippy::panic,
     clippy::unwrap_used,
     reason = "shared with the tests, which use the rest, and fail by panicking"
 )]
@@ -42,7 +44,11 @@ mod listen;
 mod person;
 #[path = "../../tests/it/support/processes.rs"]
 mod processes;
-#[expect(dead_code, reason = "shared with the tests, which use the rest")]
+#[expect(
+    dead_code,
+    clippy::panic,
+    reason = "shared with the tests, which use the rest, and fail by panicking"
+)]
 #[path = "../../tests/it/support/rooms.rs"]
 mod rooms;
 #[path = "../../tests/it/support/synapse.rs"]

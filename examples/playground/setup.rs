@@ -9,14 +9,17 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use matrix_sdk::ruma::{OwnedRoomId, OwnedUserId, UserId};
+use matrix_sdk::{
+    authentication::matrix::MatrixSession,
+    ruma::{OwnedRoomId, OwnedUserId, UserId},
+};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::{
     bot::{self, RunningBot},
     homeserver::{Homeserver, SERVER_NAME},
-    person::{Person, random_text},
+    person::{self, CrossSigning, Person, random_text},
     processes::Mark,
     synapse::Synapse,
 };
@@ -125,8 +128,7 @@ impl Playground {
             homeserver.register_user(ADMIN, &password).await?;
         }
         let admin =
-            Person::log_in_persistently(&homeserver.url(), ADMIN, &password, &folder.join("admin"))
-                .await?;
+            log_in_persistently(&homeserver.url(), &password, &folder.join("admin")).await?;
         let admin_room = if let Some(saved) = saved {
             saved.admin_room
         } else {
@@ -210,6 +212,27 @@ impl Playground {
     fn log(&self) -> PathBuf {
         self.folder.join("bot.log")
     }
+}
+
+/// Logs the admin in with a device that keeps everything in `folder`, and is the same device next time.
+async fn log_in_persistently(url: &str, password: &str, folder: &Path) -> Result<Person> {
+    let client = person::builder(url)
+        .sqlite_store(folder, None)
+        .build()
+        .await?;
+    let session = folder.join("session.json");
+    if let Ok(text) = fs::read(&session) {
+        let logged_in = serde_json::from_slice::<MatrixSession>(&text)?;
+        client.restore_session(logged_in).await?;
+        return Person::begin(client, password, CrossSigning::Without).await;
+    }
+    let login = client.matrix_auth().login_username(ADMIN, password);
+    login.send().await?;
+    let logged_in = client.matrix_auth().session();
+    let logged_in = logged_in.context("no session after the log-in")?;
+    let person = Person::begin(client, password, CrossSigning::SetUp).await?;
+    fs::write(&session, serde_json::to_vec(&logged_in)?)?;
+    Ok(person)
 }
 
 fn mark<'a>(name: &'a str, folder: &'a Path) -> Mark<'a> {

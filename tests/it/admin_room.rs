@@ -8,7 +8,7 @@ use matrix_sdk::ruma::{
 use crate::support::prelude::*;
 
 async fn set_join_rule(bot: &Bot, admin: &Person, rule: JoinRule) {
-    let room = admin.client().get_room(bot.admin_room()).unwrap();
+    let room = admin.room(bot.admin_room());
     let content = RoomJoinRulesEventContent::new(rule);
     room.send_state_event(content).await.unwrap();
 }
@@ -33,7 +33,8 @@ async fn in_a_version_12_room_its_creators_command_and_whoever_they_raise() {
     );
     let bot = bot()
         .room_version(RoomVersionId::V12)
-        .additional_creator(bob.user_id())
+        .creation(json!({ "additional_creators": [bob.user_id()] }))
+        .invite(bob.user_id())
         .invite(carol.user_id())
         .start(&alice)
         .await;

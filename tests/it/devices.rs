@@ -6,11 +6,7 @@ use crate::support::prelude::*;
 /// Whether the bot has sent this device of the person a key of a room.
 fn got_a_key(device: &Person, proxy: &Proxy) -> bool {
     let id = device.client().device_id().unwrap();
-    let sent = proxy.passed_by(Request::sends_to_devices);
-    sent.iter().any(|sent| {
-        let devices = &sent.request.json["messages"][device.user_id().as_str()];
-        devices.get(id.as_str()).is_some()
-    })
+    proxy.keys_for(device.user_id()).contains(id.as_str())
 }
 
 #[tokio::test(flavor = "multi_thread")]

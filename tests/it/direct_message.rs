@@ -6,12 +6,6 @@ use matrix_sdk::ruma::RoomId;
 
 use crate::support::prelude::*;
 
-/// Leaves a room, or declines the invitation to it.
-async fn leave(person: &Person, room: &RoomId) {
-    let room = person.client().get_room(room).unwrap();
-    room.leave().await.unwrap();
-}
-
 /// The one room to which this person is invited.
 async fn invitation_of(person: &Person) -> matrix_sdk::Room {
     eventually("an invitation", async || {
@@ -27,7 +21,7 @@ async fn who_declines_or_leaves_the_direct_message_gets_another_and_who_joins_la
     alice.join_invitations(false);
     bot.request(&alice, "start").await;
     let declined = invitation_of(&alice).await;
-    leave(&alice, declined.room_id()).await;
+    declined.leave().await.unwrap();
 
     bot.request(&alice, "start").await;
     assert!(bot.links_of(&alice).is_empty());
@@ -37,7 +31,7 @@ async fn who_declines_or_leaves_the_direct_message_gets_another_and_who_joins_la
     let sent = bot.link_after(&alice, 0).await;
     alice.join_invitations(true);
 
-    leave(&alice, sent.room()).await;
+    alice.room(sent.room()).leave().await.unwrap();
     let after_leaving = bot.start_session(&alice, "website").await;
     assert_ne!(after_leaving.room(), sent.room());
     // From now on it is this one.
@@ -86,14 +80,12 @@ async fn a_direct_message_whose_encryption_or_access_was_altered_gets_no_link() 
 /// How often the bot has looked at a room before it last sent something there.
 fn looks_before_sending(proxy: &Proxy, room: &RoomId) -> usize {
     let mut passed = proxy.passed_by(|request| request.is_in(room));
-    let is_encrypted =
-        |request: &Request| request.sends() && request.path.contains("/m.room.encrypted/");
-    let last = passed
-        .iter()
-        .rposition(|passed| is_encrypted(&passed.request));
+    let last = passed.iter().rposition(|passed| {
+        passed.request.sends() && passed.request.path.contains("/m.room.encrypted/")
+    });
     passed.truncate(last.unwrap_or(0));
-    let looks = passed.iter().filter(|passed| passed.request.reads_state());
-    looks.count()
+    passed.retain(|passed| passed.request.reads_state());
+    passed.len()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,20 +1,10 @@
 //! What comes of an edit, and of what cannot be decrypted: no command, and an answer to those who wait for one.
 
-use matrix_sdk::ruma::{
-    OwnedEventId, TransactionId, api::client::message::send_message_event, serde::Raw,
-};
+use matrix_sdk::ruma::OwnedEventId;
 
 use crate::support::prelude::*;
 
 const ANSWER: &str = "I take no commands from edits";
-
-fn answers(bot: &Bot, person: &Person, message: &OwnedEventId) -> Vec<Event> {
-    let mut events = person.events();
-    events.retain(|event| {
-        event.sender == bot.user_id() && event.replies_to() == Some(message.as_str())
-    });
-    events
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_edit_that_makes_a_command_of_a_message_is_answered_and_not_executed() {
@@ -25,55 +15,35 @@ async fn an_edit_that_makes_a_command_of_a_message_is_answered_and_not_executed(
     bot.answer(&alice, &misspelt).await;
     let without_prefix = alice.send_text(bot.admin_room(), "rc start").await.unwrap();
     for (message, count) in [(&misspelt, 2), (&without_prefix, 1)] {
-        let edit = alice
-            .edit(bot.admin_room(), message, "!rc start")
-            .await
-            .unwrap();
+        let edit = bot.edit(&alice, message, "start").await;
         let judged = bot.decision(&edit).await;
-        assert!(
-            judged.contains("command=\"start\" decision=\"misused\" why=\"Edited\""),
-            "{judged}"
-        );
+        judged.says("command=\"start\" decision=\"misused\" why=\"Edited\"");
         let answered = |event: &Event| {
             event.replies_to() == Some(message.as_str())
                 && event.body().is_some_and(|body| body.contains(ANSWER))
         };
-        let answer = alice
-            .wait_for("an answer to the edit", answered)
-            .await
-            .unwrap();
+        let answer = alice.sees("an answer to the edit", answered).await;
         answer.says("send it as a new message");
-        assert_eq!(answers(&bot, &alice, message).len(), count);
+        assert_eq!(alice.answers_to(message).len(), count);
     }
     // What was executed needs no word, and what others may not command neither.
     let executed = bot.send(&alice, "status").await;
     bot.answer(&alice, &executed).await;
-    let edit = alice
-        .edit(bot.admin_room(), &executed, "!rc start")
-        .await
-        .unwrap();
-    let judged = bot.decision(&edit).await;
-    assert!(judged.contains("executed before"), "{judged}");
+    let edit = bot.edit(&alice, &executed, "start").await;
+    bot.decision(&edit).await.says("executed before");
     let of_bob = bob.send_text(bot.admin_room(), "rc start").await.unwrap();
-    let edit = bob
-        .edit(bot.admin_room(), &of_bob, "!rc start")
-        .await
-        .unwrap();
+    let edit = bot.edit(&bob, &of_bob, "start").await;
     bot.wait_for_refusal(&edit, "PowerLevel { has: 0, needs: 100 }")
         .await;
     // Nor an edit of what somebody else said.
-    let edit = alice
-        .edit(bot.admin_room(), &of_bob, "!rc start")
-        .await
-        .unwrap();
+    let edit = bot.edit(&alice, &of_bob, "start").await;
     bot.wait_for_refusal(&edit, "Redacted").await;
 
-    let status = bot.request(&alice, "status").await;
-    assert_eq!(status.body(), Some("website: no session"));
+    bot.assert_no_session(&alice).await;
     assert_eq!(bot.standin_starts(), 0);
     alice.catch_up().await.unwrap();
-    assert_eq!(answers(&bot, &alice, &executed).len(), 1);
-    assert!(answers(&bot, &alice, &of_bob).is_empty());
+    assert_eq!(alice.answers_to(&executed).len(), 1);
+    assert!(alice.answers_to(&of_bob).is_empty());
 }
 
 /// Says what nobody can decrypt.
@@ -83,14 +53,8 @@ async fn babble(person: &Person, bot: &Bot) -> OwnedEventId {
         "algorithm": "m.megolm.v1.aes-sha2", "ciphertext": "AwgAEpAB", "device_id": device,
         "sender_key": "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "session_id": "c2Vzc2lvbg",
     });
-    let content = Raw::new(&content).unwrap().cast_unchecked();
-    let request = send_message_event::v3::Request::new_raw(
-        bot.admin_room().to_owned(),
-        TransactionId::new(),
-        "m.room.encrypted".into(),
-        content,
-    );
-    person.client().send(request).await.unwrap().event_id
+    let sent = person.send_as_it_is(bot.admin_room(), "m.room.encrypted", &content);
+    sent.await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -111,5 +75,5 @@ async fn whoever_cannot_be_decrypted_is_answered_again_once_their_devices_have_c
     bot.answer(&alice, &third)
         .await
         .says("I could not decrypt this.");
-    assert!(answers(&bot, &alice, &second).is_empty());
+    assert!(alice.answers_to(&second).is_empty());
 }

@@ -22,7 +22,7 @@ async fn a_plain_room_in_which_no_command_counts_serves_once_it_is_encrypted() {
     bot.says(&alice, "start", REFUSAL).await;
     assert_eq!(bot.standin_starts(), 0);
     assert!(bot.links_of(&alice).is_empty());
-    let room = alice.client().get_room(bot.admin_room()).unwrap();
+    let room = alice.room(bot.admin_room());
     room.enable_encryption().await.unwrap();
     bot.start_session(&alice, "website").await;
 }
@@ -32,7 +32,7 @@ async fn a_plain_room_that_is_encrypted_later_takes_no_plain_command_from_then_o
     let alice = person("alice").await;
     let bot = bot_in_plain_room(&alice, "auto").await;
     let sent = bot.start_session(&alice, "website").await;
-    let room = alice.client().get_room(bot.admin_room()).unwrap();
+    let room = alice.room(bot.admin_room());
     room.enable_encryption().await.unwrap();
     let asked = alice
         .send_plain_text(bot.admin_room(), "!rc stop")

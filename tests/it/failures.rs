@@ -4,7 +4,7 @@ use std::fs;
 
 use nix::unistd::{User, geteuid};
 
-use crate::support::{prelude::*, run_to_end};
+use crate::support::prelude::*;
 
 /// Where more is to be read, if there is more.
 fn more(topic: &str) -> String {
@@ -166,13 +166,4 @@ async fn an_error_that_is_not_known_is_quoted_in_private_and_only_named_in_the_r
     bot.start_session(&alice, "blog").await;
     let told = bot.announcement(&alice, "no conversation can start").await;
     told.says("removed by an update.\nSay `!rc stop blog`, then `!rc start blog`.");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_second_bot_on_the_same_files_is_refused() {
-    let (_alice, bot) = alice_and_bot().await;
-    let second = run_to_end(&mut bot.command("run"));
-    assert_eq!(second.status.code(), Some(1));
-    let said = String::from_utf8(second.stderr).unwrap();
-    said.says("another rcbot runs with the data directory");
 }

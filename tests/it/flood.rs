@@ -57,13 +57,8 @@ async fn assert_executed_in_order(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_flood_pushed_out_of_a_sync_is_executed() {
-    let (alice, bob) = (person("alice").await, person("bob").await);
-    let proxy = Proxy::start(homeserver()).await;
-    let bot = bot()
-        .through(&proxy)
-        .invite(bob.user_id())
-        .start(&alice)
-        .await;
+    let bob = person("bob").await;
+    let (alice, proxy, bot) = behind_proxy(|bot| bot.invite(bob.user_id())).await;
     bot.request(&alice, "help").await;
     proxy.unplug();
     let said = talk_to_a_deaf_bot(&alice, &bob, &bot).await;
@@ -104,19 +99,16 @@ fn piece_of_a_flood(sender: &UserId, bot: &Bot) -> Value {
 /// where commands have to be, the flood is refused for that.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_costs_no_memory_and_nobody_else_a_command() {
-    let alice = person("alice").await;
     let (stranger, admin) = (person("bob").await, person("carol").await);
-    let proxy = Proxy::start(homeserver()).await;
     let begun = Instant::now();
-    let bot = bot()
-        .through(&proxy)
-        .configure(|config| config["rate"]["commands_per_minute"] = json!(PIECES))
-        .log_filter("info")
-        .encrypted_admin_room(false)
-        .invite(stranger.user_id())
-        .member(&admin, 100)
-        .start(&alice)
-        .await;
+    let (alice, proxy, bot) = behind_proxy(|bot| {
+        bot.configure(|config| config["rate"]["commands_per_minute"] = json!(PIECES))
+            .log_filter("info")
+            .encrypted_admin_room(false)
+            .invite(stranger.user_id())
+            .member(&admin, 100)
+    })
+    .await;
     bot.assert_no_session(&alice).await;
     let before = bot.memory().now;
     let mut delays = Vec::new();

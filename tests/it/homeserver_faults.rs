@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::support::{device::log_out, prelude::*};
+use crate::support::prelude::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bot_whose_homeserver_is_down_at_its_start_says_so_once_and_keeps_trying() {
@@ -30,13 +30,8 @@ async fn a_bot_whose_homeserver_is_down_at_its_start_says_so_once_and_keeps_tryi
 /// once the bot's waits have their full length: they double from a quarter of a second.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_that_waits_for_the_homeserver_arrives_once_it_is_back() {
-    let alice = person("alice").await;
-    let proxy = Proxy::start(homeserver()).await;
-    let bot = bot()
-        .through(&proxy)
-        .project("website", |project| project.standin("held"))
-        .start(&alice)
-        .await;
+    let (alice, proxy, bot) =
+        behind_proxy(|bot| bot.project("website", |it| it.standin("held"))).await;
     let asked = bot.send(&alice, "start").await;
     until("the stand-in starts", || bot.standin_starts() == 1).await;
     proxy.unplug();
@@ -233,7 +228,7 @@ async fn a_token_that_is_revoked_softly_is_replaced_and_a_deleted_device_gives_w
     assert_ne!(after["access_token"], before["access_token"]);
 
     // Whoever logs a device out deletes it.
-    log_out(homeserver(), after["access_token"].as_str().unwrap()).await;
+    bot.log_out(homeserver()).await;
     bot.wait_until_connected(3).await;
     assert_ne!(bot.stored_log_in()["device_id"], after["device_id"]);
     bot.wait_until_ready(&alice).await;
@@ -250,7 +245,7 @@ async fn a_token_that_is_revoked_softly_is_replaced_and_a_deleted_device_gives_w
 async fn a_bot_that_is_thrown_out_of_the_admin_room_comes_back_when_it_is_invited() {
     let (alice, mut bot) = alice_and_bot().await;
     let sent = bot.start_session(&alice, "website").await;
-    let room = alice.client().get_room(bot.admin_room()).unwrap();
+    let room = alice.room(bot.admin_room());
     for (removals, ban) in [(1, false), (2, true)] {
         if ban {
             room.ban_user(bot.user_id(), None).await.unwrap();

@@ -12,7 +12,7 @@ mod identities;
 /// Answers that make no sense.
 mod nonsense;
 
-use matrix_sdk::ruma::{OwnedEventId, UserId};
+use matrix_sdk::ruma::OwnedEventId;
 
 use crate::support::prelude::*;
 
@@ -34,15 +34,6 @@ async fn assert_unharmed(bot: &Bot, proxy: &Proxy, alice: &Person) {
 pub(super) async fn answer_to(bot: &Bot, alice: &Person, forged: &Value) -> Event {
     let id: OwnedEventId = forged["event_id"].as_str().unwrap().try_into().unwrap();
     bot.answer(alice, &id).await
-}
-
-/// No device of this user was sent a key by the bot.
-#[track_caller]
-pub(super) fn assert_no_key_for(user: &UserId, proxy: &Proxy) {
-    for sent in proxy.passed_by(Request::sends_to_devices) {
-        let messages = &sent.request.json["messages"];
-        assert!(messages.get(user.as_str()).is_none(), "{user} got a key");
-    }
 }
 
 /// Takes the encryption event out of what /sync brings for these rooms.

@@ -1,6 +1,6 @@
 //! Several hosts, one admin room: each command is answered by one bot, the one that is meant.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fs, time::Duration};
 
 use matrix_sdk::ruma::{
     OwnedEventId, TransactionId, api::client::to_device::send_event_to_device, serde::Raw,
@@ -9,22 +9,27 @@ use matrix_sdk::ruma::{
 
 use crate::support::{prelude::*, proxy::Passed};
 
-/// A bot of this host, with these projects, in the room of the first.
-fn of_host(name: &str, projects: &[&str], first: Option<&Bot>) -> BotBuilder {
+/// A bot of this host, in the room of the first.
+fn host(name: &str, first: Option<&Bot>) -> BotBuilder {
     let builder = bot().configure(|config| config["host"] = json!(name));
-    let builder = match first {
+    match first {
         Some(first) => builder.beside(first),
         None => builder.power_levels(json!({ "events": { "rcbot.host": 0 } })),
-    };
+    }
+}
+
+/// The same with these projects.
+fn of_host(name: &str, projects: &[&str], first: Option<&Bot>) -> BotBuilder {
+    let builder = host(name, first);
     let add = |builder: BotBuilder, name: &&str| builder.project(name, |project| project);
     projects.iter().fold(builder, add)
 }
 
 /// What a bot announces comes to the others with their next sync, and so before what is said after it was seen.
-async fn wait_for_announcement(bot: &Bot, alice: &Person) {
+async fn wait_for_announcement(bot: &Bot, alice: &Person) -> Event {
     let user = bot.user_id().as_str();
     let is_announcement = |event: &Event| event.kind == "rcbot.host" && event.sender == user;
-    alice.sees("the announcement", is_announcement).await;
+    alice.sees("the announcement", is_announcement).await
 }
 
 /// Two hosts in alice's admin room, both with a project `website`, and each with one of its own.
@@ -105,6 +110,68 @@ async fn of_several_hosts_the_one_that_is_meant_answers_and_no_other() {
         let answered_by: Vec<_> = answers.map(|answer| answer.sender).collect();
         assert_eq!(answered_by, [by], "{command}");
     }
+}
+
+/// Two hosts with two hundred folders each, of which each has some that the other has not.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_hosts_with_two_hundred_folders_each_the_one_that_has_the_folder_starts_it() {
+    let alice = person("alice").await;
+    let with_root = |bot: BotBuilder, folders: &str| {
+        let mut names: Vec<_> = (0..200)
+            .map(|number| format!("{folders}-{number}"))
+            .collect();
+        names.push("both".to_owned());
+        bot.root(&names)
+    };
+    let first = with_root(host("build1", None), "one").start(&alice).await;
+    let second = with_root(host("build2", Some(&first)), "two");
+    let bots = [first, second.start(&alice).await];
+    for bot in &bots {
+        let announced = wait_for_announcement(bot, &alice).await;
+        let content = &announced.json["content"];
+        assert_eq!(content["unnamed"]["count"], 201);
+        let content = content.to_string();
+        assert!(content.len() < 4_096 - 1_024, "{} bytes", content.len());
+        content.lacks("one-17");
+        content.lacks("two-17");
+    }
+    let ask = async |command: &str| {
+        let (asked, answer) = request(&bots, &alice, command).await;
+        let answers = alice.answers_to(&asked);
+        let by_one = answers.iter().all(|it| it.sender == answer.sender);
+        assert!(by_one, "{command}: {answers:?}");
+        answer
+    };
+    let starts = || bots.each_ref().map(Bot::standin_starts);
+    assert_eq!(ask("start two-17").await.sender, bots[1].user_id());
+    assert_eq!(starts(), [0, 1]);
+    assert_eq!(ask("start one-17").await.sender, bots[0].user_id());
+    assert_eq!(starts(), [1, 1]);
+    let which = ask("start both").await;
+    which.says("`both@build1`, `both@build2`");
+    assert_eq!(ask("start both@build2").await.sender, bots[1].user_id());
+    let unknown = ask("start three-17").await;
+    unknown.says("There is no project `three-17`");
+    assert_eq!(starts(), [1, 2]);
+    // A folder that is made now is announced soon.
+    fs::create_dir(bots[1].root().join("fresh")).unwrap();
+    let grown = |event: &Event| {
+        let content = &event.json["content"];
+        let starts_both = content["projects"].get("both").is_some();
+        event.sender == bots[1].user_id() && starts_both && content["unnamed"]["count"] == 200
+    };
+    alice
+        .sees("the announcement of the new folder", grown)
+        .await;
+    assert_eq!(ask("start fresh").await.sender, bots[1].user_id());
+    let listed = eventually("both hosts list their sessions", async || {
+        let listed = ask("projects").await;
+        let body = listed.body()?;
+        (body.contains("fresh") && body.contains("one-17")).then_some(listed)
+    })
+    .await;
+    listed.says("build1:");
+    listed.says("build2:");
 }
 
 /// Three hosts with a project each; the first of them by its user id, whose turn it is as a rule, and the others in their order.
@@ -236,7 +303,7 @@ async fn a_bot_that_is_not_announced_sees_that_another_one_has_answered() {
     let kind = "m.room.power_levels";
     let mut levels = alice.state(first.admin_room(), kind).await.unwrap();
     levels["events"]["rcbot.host"] = json!(100);
-    let room = alice.client().get_room(first.admin_room()).unwrap();
+    let room = alice.room(first.admin_room());
     room.send_state_event_raw(kind, "", levels).await.unwrap();
     let proxy = Proxy::start(homeserver()).await;
     let unknown = of_host("build2", &["two"], Some(&first)).through(&proxy);

@@ -28,10 +28,8 @@ async fn a_replaced_identity_commands_nothing_and_gets_no_link_until_the_operato
     let (mut bot, onlooker) = bot_with_session(&alice).await;
     let known = alice.master_key().await;
     let intruder = alice.with_another_identity().await;
-    intruder
-        .wait_for_signed_device_of(bot.user_id())
-        .await
-        .unwrap();
+    let known_to = intruder.wait_for_signed_device_of(bot.user_id()).await;
+    known_to.unwrap();
     let shown = intruder.master_key().await;
     assert_ne!(known, shown);
 
@@ -73,24 +71,20 @@ async fn a_replaced_identity_commands_nothing_and_gets_no_link_until_the_operato
 async fn the_last_output_of_a_session_goes_to_nobody_whose_identity_was_replaced() {
     let alice = person("alice").await;
     let (mut bot, onlooker) = bot_with_session(&alice).await;
-    let [sent] = &bot.links_of(&alice)[..] else {
-        panic!("one link was sent");
-    };
-    let sent = sent.clone();
+    let sent = bot.links_of(&alice).remove(0);
     let intruder = alice.with_another_identity().await;
     bot.announcement(&onlooker, "The cross-signing identity of ")
         .await;
-    let [process] = &bot.standin_records()[..] else {
-        panic!("one stand-in was started");
-    };
-    bot.end_process(process.pid).await;
+    bot.end_process(bot.standin_records()[0].pid).await;
     bot.wait_for_log("the last output of a session is not shown")
         .await;
     bot.announcement(&onlooker, "website has ended").await;
     intruder.catch_up().await.unwrap();
-    let words = intruder.events();
-    let mut words = words.iter().filter(|event| event.room == sent.room);
-    assert!(words.all(|word| !word.body().unwrap_or_default().contains("the last lines")));
+    let mut words = intruder.events();
+    words.retain(|event| event.room == sent.room);
+    for word in words {
+        word.lacks("the last lines");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -106,12 +100,8 @@ async fn an_identity_that_the_configuration_names_is_not_taken_on_first_sight() 
         .member(&bob, 100)
         .start(&alice)
         .await;
-    bot.says(
-        &bob,
-        "start",
-        "your cross-signing identity has changed since I pinned it",
-    )
-    .await;
+    let refused = "your cross-signing identity has changed since I pinned it";
+    bot.says(&bob, "start", refused).await;
     assert_eq!(bot.standin_starts(), 0);
     bot.start_session(&alice, "website").await;
 
@@ -155,8 +145,8 @@ async fn a_recovery_key_in_the_environment_brings_the_bots_identity_back() {
     bot.set_variable("RCBOT_RECOVERY_KEY", "EsT wrong");
     bot.run();
     assert_eq!(bot.wait_for_exit().await.code(), Some(3));
-    let log = bot.log();
-    log.says("the recovery key in the variable RCBOT_RECOVERY_KEY does not bring back");
+    bot.log()
+        .says("the recovery key in the variable RCBOT_RECOVERY_KEY does not bring back");
 
     bot.set_variable("RCBOT_RECOVERY_KEY", &key);
     bot.restart(&alice).await;
@@ -179,10 +169,9 @@ async fn without_the_recovery_key_the_operator_resets_the_bots_identity_and_neve
     lose_the_store(&mut bot);
     bot.run();
     assert_eq!(bot.wait_for_exit().await.code(), Some(3));
-    let log = bot.log();
-    log.says(
-        "`rcbot reset-identity --config` and the path of your config.yaml makes a new identity",
-    );
+    let remedy =
+        "`rcbot reset-identity --config` and the path of your config.yaml makes a new identity";
+    bot.log().says(remedy);
     reset_identity(&bot, &[]).says("aborted, nothing was changed");
     assert_eq!(bot.identity(&alice).await, before);
 
@@ -205,16 +194,10 @@ async fn without_the_recovery_key_the_operator_resets_the_bots_identity_and_neve
 
 /// Runs `rcbot reset-identity` on the bot's host, with no terminal. What it complains of.
 fn reset_identity(bot: &Bot, arguments: &[&str]) -> String {
-    let output = run_to_end(
-        bot.command("reset-identity")
-            .args(arguments)
-            .env("RUST_LOG", "off"),
-    );
-    assert_eq!(
-        output.status.success(),
-        output.stderr.is_empty(),
-        "{output:?}"
-    );
+    let mut command = bot.command("reset-identity");
+    let output = run_to_end(command.args(arguments).env("RUST_LOG", "off"));
+    let says_nothing = output.stderr.is_empty();
+    assert_eq!(output.status.success(), says_nothing, "{output:?}");
     String::from_utf8(output.stderr).unwrap()
 }
 

@@ -2,29 +2,24 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
-
-use crate::support::{assert_says, bot::Bot, homeserver, person, run_to_end};
+use crate::support::{prelude::*, program::Ended as _, run_to_end};
 
 /// What the binary says to the operator on the host; it has to succeed.
 fn operate(bot: &Bot, arguments: &[&str]) -> String {
     let output = run_to_end(bot.command(arguments[0]).args(&arguments[1..]));
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{arguments:?}: {complaint}");
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    output.succeeded().trim().to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_extension_moves_the_end_of_a_session_and_is_answered_with_the_time_left() {
     let alice = person("alice").await;
-    let bot = Bot::builder(homeserver())
+    let bot = bot()
         .project("brief", |project| project.set("max_duration", "1h"))
         .project("endless", |project| project.set("max_duration", "none"))
         .start(&alice)
         .await;
     let answer = bot.request(&alice, "extend brief 2h").await;
-    let body = answer.body().unwrap();
-    assert!(body.starts_with("brief is not running."), "{body}");
+    answer.begins("brief is not running.");
     bot.start_session(&alice, "brief").await;
     // The only session is the one that is meant.
     let answer = bot.request(&alice, "extend 2h").await;
@@ -42,38 +37,25 @@ async fn an_extension_moves_the_end_of_a_session_and_is_answered_with_the_time_l
 
     bot.start_session(&alice, "endless").await;
     let answer = bot.request(&alice, "extend endless 2h").await;
-    assert_eq!(
-        answer.body(),
-        Some("endless has no time limit: it runs until it is stopped.")
-    );
+    answer.is("endless has no time limit: it runs until it is stopped.");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_last_lines_of_output_go_to_the_direct_message_alone_and_without_the_link() {
     let alice = person("alice").await;
     let onlooker = person("bob").await;
-    let bot = Bot::builder(homeserver())
-        .invite(onlooker.user_id())
-        .start(&alice)
-        .await;
+    let bot = bot().invite(onlooker.user_id()).start(&alice).await;
     let answer = bot.request(&alice, "logs").await;
-    assert_eq!(
-        answer.body(),
-        Some("website has printed nothing yet: it has had no session.")
-    );
+    answer.is("website has printed nothing yet: it has had no session.");
     let sent = bot.start_session(&alice, "website").await;
 
     let answer = bot.request(&alice, "logs").await;
-    assert_eq!(
-        answer.body(),
-        Some("website: what it printed last is in our direct message.")
-    );
+    answer.is("website: what it printed last is in our direct message.");
     let said = "website: the last lines that it printed, as of ";
     let word = bot.private_message(&alice, said).await;
     assert_eq!(word.room, *sent.room());
-    let body = word.body().unwrap();
     for part in ["Connected", "Capacity: 1/32", "[link]"] {
-        assert!(body.contains(part), "{body}");
+        word.says(part);
     }
     assert!(!word.json.to_string().contains(&sent.link));
     assert_eq!(bot.links_of(&alice).len(), 1);
@@ -81,12 +63,7 @@ async fn the_last_lines_of_output_go_to_the_direct_message_alone_and_without_the
     let stored = alice.stored(&word).await;
     assert_eq!(stored["type"], "m.room.encrypted");
     bot.check_homeserver_never_read("Capacity: 1/32");
-    onlooker
-        .wait_for("the answer in the admin room", |event| {
-            event.body() == answer.body()
-        })
-        .await
-        .unwrap();
+    onlooker.hears(answer.body().unwrap()).await;
     assert!(onlooker.never_read("Capacity"));
 }
 
@@ -95,15 +72,12 @@ async fn a_resumed_session_runs_the_resume_command() {
     let alice = person("alice").await;
     let claude = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/claude");
     let command = json!([claude, "remote-control", "--continue"]);
-    let bot = Bot::builder(homeserver())
+    let bot = bot()
         .project("website", |project| project.set("resume_command", command))
         .start(&alice)
         .await;
     let answer = bot.request(&alice, "resume").await;
-    assert_says(
-        &answer,
-        "website is running. The link is in our direct message.",
-    );
+    answer.says("website is running. The link is in our direct message.");
     bot.link_after(&alice, 0).await;
     let [started] = &bot.standin_records()[..] else {
         panic!("one stand-in")
@@ -118,7 +92,7 @@ async fn a_resumed_session_runs_the_resume_command() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_of_a_session_is_told_before_it_and_when_it_comes() {
     let alice = person("alice").await;
-    let mut bot = Bot::builder(homeserver())
+    let mut bot = bot()
         .project("website", |project| {
             project.standin("fork=1").set("max_duration", "1h")
         })
@@ -131,21 +105,15 @@ async fn the_end_of_a_session_is_told_before_it_and_when_it_comes() {
     let soon = "website ends in ";
     let word = bot.private_message(&alice, soon).await;
     assert_eq!(word.room, *sent.room());
-    assert_says(&word, "`!rc extend website 2h`");
-    assert_eq!(
-        word.message_type(),
-        Some("m.text"),
-        "a notice rings no phone"
-    );
+    word.says("`!rc extend website 2h`");
+    let rings = Some("m.text");
+    assert_eq!(word.message_type(), rings, "a notice rings no phone");
 
     bot.kill_9();
     bot.set_time_left("website", Duration::from_secs(1));
     bot.run();
     let announced = bot.announcement(&alice, "time was up").await;
-    assert_eq!(
-        announced.body(),
-        Some("website has ended: its time was up.")
-    );
+    announced.is("website has ended: its time was up.");
     bot.wait_for_redaction(&alice, &sent).await;
     bot.private_message(&alice, "I deleted the message with its link")
         .await;
@@ -155,20 +123,15 @@ async fn the_end_of_a_session_is_told_before_it_and_when_it_comes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_ended_by_itself_comes_back_and_its_new_link_takes_the_place_of_the_old() {
     let alice = person("alice").await;
-    let bot = Bot::builder(homeserver())
+    let bot = bot()
         .project("website", |project| project.set("restart", "on_exit"))
         .start(&alice)
         .await;
     let first = bot.start_session(&alice, "website").await;
     bot.end_process(bot.standin_records()[0].pid).await;
     let announced = bot.announcement(&alice, "I will restart it").await;
-    assert_eq!(
-        announced.body(),
-        Some(
-            "website has ended: its process was ended by signal 9 (SIGKILL). I will restart it in 5s, and \
-             send its link again."
-        )
-    );
+    announced.is("website has ended: its process was ended by signal 9 (SIGKILL). I will restart it in 5s, and \
+         send its link again.");
     bot.wait_for_redaction(&alice, &first).await;
     let second = bot.link_after(&alice, 1).await;
     assert_ne!(second.link, first.link);
@@ -185,7 +148,7 @@ async fn a_project_with_autostart_sends_its_link_to_those_alone_who_may_have_it(
     let alice = person("alice").await;
     let bob = person("bob").await;
     let users = json!([bob.user_id(), alice.user_id()]);
-    let mut bot = Bot::builder(homeserver())
+    let mut bot = bot()
         .invite(bob.user_id())
         .project("website", |project| {
             project.set("autostart", true).set("deliver_to", users)
@@ -207,7 +170,7 @@ async fn a_project_with_autostart_sends_its_link_to_those_alone_who_may_have_it(
 #[tokio::test(flavor = "multi_thread")]
 async fn the_operator_sees_and_stops_sessions_with_and_without_a_running_bot() {
     let alice = person("alice").await;
-    let mut bot = Bot::builder(homeserver())
+    let mut bot = bot()
         .project("api", |project| project)
         .project("website", |project| project.standin("fork=1"))
         .start(&alice)
@@ -229,34 +192,29 @@ async fn the_operator_sees_and_stops_sessions_with_and_without_a_running_bot() {
         let status = operate(&bot, &["status"]);
         let (api, website) = status.split_once('\n').unwrap();
         assert_eq!(api, "api: no session");
-        assert!(website.starts_with("website: running since "), "{status}");
-        assert!(!status.contains("claude.ai"), "{status}");
+        website.begins("website: running since ");
+        status.lacks("claude.ai");
         let report = operate(&bot, &["status", "--json"]);
-        assert!(!report.contains("claude.ai"), "{report}");
+        report.lacks("claude.ai");
         let report: Value = serde_json::from_str(&report).unwrap();
         let [none, running] = &report["projects"].as_array().unwrap()[..] else {
             panic!("{report}")
         };
-        assert_eq!(
-            (&none["state"], &running["state"]),
-            (&json!("none"), &json!("running"))
-        );
+        assert_eq!(none["state"], "none");
+        assert_eq!(running["state"], "running");
         assert_eq!(running["requester"], alice.user_id().as_str());
         assert_documented(&report);
-        let said = operate(&bot, &["stop", "website"]);
-        assert!(said.contains(stopped), "{said}");
+        operate(&bot, &["stop", "website"]).says(stopped);
         assert!(bot.session_processes().is_empty());
         if !runs {
-            let status = operate(&bot, &["status"]);
             let left = "website: stopped; the bot deletes its link when it runs again";
-            assert!(status.ends_with(left), "{status}");
+            operate(&bot, &["status"]).ends(left);
             assert_eq!(operate(&bot, &["stop"]), "No session is running.");
             bot.restart(&alice).await;
         }
         bot.wait_for_redaction(&alice, &sent).await;
         let status = bot.request(&alice, "status").await;
-        let none = "api: no session\nwebsite: no session";
-        assert_eq!(status.body(), Some(none));
+        status.is("api: no session\nwebsite: no session");
     }
 }
 

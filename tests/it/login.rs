@@ -2,7 +2,7 @@
 
 use matrix_sdk::Client;
 
-use crate::support::{device::log_out, prelude::*};
+use crate::support::{device::log_out, prelude::*, program::Ended as _};
 
 /// An account for a bot, with its localpart and its password.
 async fn account() -> (String, String) {
@@ -80,11 +80,8 @@ async fn a_bot_with_an_access_token_does_the_main_job_as_its_device() {
     bot.lose_keys();
     assert_refused(&mut bot, "has keys that are not in").await;
     log_out(homeserver(), &token).await;
-    assert_refused(
-        &mut bot,
-        "bot.access_token is not valid any more: log in once more",
-    )
-    .await;
+    let words = "bot.access_token is not valid any more: log in once more";
+    assert_refused(&mut bot, words).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -93,25 +90,27 @@ async fn a_token_or_password_that_is_not_the_bots_is_refused_with_its_remedy() {
     let (account, other) = (account().await, account().await);
     let (_, of_another) = log_in(&other).await;
     let bot = |key, secret: &str| bot().account(&account.0, key, secret).prepare(&alice);
-    let mut with_anothers = bot("access_token", &of_another).await;
-    assert_refused(
-        &mut with_anothers,
-        "the homeserver takes the bot for @account-",
-    )
-    .await;
-    let mut with_none = bot("access_token", "no_token").await;
-    assert_refused(&mut with_none, "bot.access_token is not valid any more").await;
-    let mut with_wrong = bot("password", "wrong").await;
-    assert_refused(&mut with_wrong, "bot.password is not its password").await;
-
     // The token of a log-in that a client of its own uses.
     let url = homeserver().url();
-    let person = Person::log_in(&url, &account.0, &account.1, CrossSigning::Without)
-        .await
-        .unwrap();
-    let token = person.client().access_token().unwrap();
-    let mut with_a_clients = bot("access_token", &token).await;
-    assert_refused(&mut with_a_clients, "it is another program's").await;
+    let client = Person::log_in(&url, &account.0, &account.1, CrossSigning::Without);
+    let client = client.await.unwrap();
+    let of_client = client.client().access_token().unwrap();
+    for (key, secret, words) in [
+        (
+            "access_token",
+            &*of_another,
+            "the homeserver takes the bot for @account-",
+        ),
+        (
+            "access_token",
+            "no_token",
+            "bot.access_token is not valid any more",
+        ),
+        ("password", "wrong", "bot.password is not its password"),
+        ("access_token", &of_client, "it is another program's"),
+    ] {
+        assert_refused(&mut bot(key, secret).await, words).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -132,15 +131,13 @@ async fn an_identity_is_reset_with_the_password_and_not_with_a_token_alone() {
     bot.reconfigure(|config| {
         config["bot"] = json!({ "localpart": account.0, "access_token": token });
     });
-    let refused = String::from_utf8(bot.reset_identity().stderr).unwrap();
-    refused.says("set bot.password in config.yaml");
+    bot.reset_identity().says("set bot.password in config.yaml");
     assert_eq!(bot.identity(&alice).await, known);
 
     bot.reconfigure(|config| {
         config["bot"] = json!({ "localpart": account.0, "password": account.1 });
     });
-    let output = bot.reset_identity();
-    assert!(output.status.success(), "{output:?}");
+    bot.reset_identity().succeeded();
     let new = bot.identity(&alice).await;
     assert_ne!(new, known);
     bot.run();

@@ -4,10 +4,6 @@ use crate::support::prelude::*;
 
 const HEAD: &str = "website: the last lines that it printed";
 
-fn sent(event: &Event) -> u64 {
-    event.json["origin_server_ts"].as_u64().unwrap()
-}
-
 /// The messages with logs, edits left out.
 fn messages(bot: &Bot, person: &Person) -> Vec<Event> {
     let mut events = person.events();
@@ -36,11 +32,8 @@ async fn a_followed_log_is_one_silent_message_that_is_edited_every_five_seconds_
         .await;
     let link = bot.start_session(&alice, "website").await;
     let answer = bot.request(&alice, "logs website --follow 5m").await;
-    assert_eq!(
-        answer.body(),
-        Some(
-            "website: what it printed last is in our direct message. I keep that message up to date for 5m."
-        )
+    answer.is(
+        "website: what it printed last is in our direct message. I keep that message up to date for 5m.",
     );
     let first = bot.private_message(&alice, HEAD).await;
     first.says(", kept up to date until ");
@@ -51,10 +44,7 @@ async fn a_followed_log_is_one_silent_message_that_is_edited_every_five_seconds_
     let last = alice
         .sees_edit(&first, "no longer kept up to date: the session is over")
         .await;
-    assert!(
-        last.new_text().contains("Environment preserved"),
-        "{last:?}"
-    );
+    last.new_text().says("Environment preserved");
 
     let edits = alice.edits_of(&first);
     for edit in &edits {
@@ -66,10 +56,14 @@ async fn a_followed_log_is_one_silent_message_that_is_edited_every_five_seconds_
             assert_eq!(content["m.mentions"], json!({}));
         }
         assert!(!edit.json.to_string().contains(&link.link));
-        let stored = alice.event_from_server(&edit.room, &edit.id).await.unwrap();
+        let stored = alice.stored(edit).await;
         assert_eq!(stored["type"], "m.room.encrypted");
     }
-    let times: Vec<_> = [&first].into_iter().chain(&edits).map(sent).collect();
+    let times: Vec<_> = [&first]
+        .into_iter()
+        .chain(&edits)
+        .map(Event::sent)
+        .collect();
     assert!(
         times.windows(2).all(|pair| pair[1] - pair[0] >= 5_000),
         "{times:?}"
@@ -106,22 +100,18 @@ async fn a_log_is_followed_until_its_time_is_up_or_a_log_is_asked_for_again_or_t
     bot.terminate().await;
     bot.run();
     bot.request(&alice, "stop").await;
-    let over: Vec<_> = [&first, &brief, &cut_short]
-        .map(|message| alice.edits_of(message).len())
-        .into();
+    let edits = || [&first, &brief, &cut_short].map(|message| alice.edits_of(message).len());
+    let over = edits();
     // Nobody follows any more what an earlier run did; what there is left is for reading.
     let last = shown(&bot, &alice, "logs --follow 5m").await;
     last.says("no longer kept up to date: the session is over");
-    let now: Vec<_> = [&first, &brief, &cut_short]
-        .map(|message| alice.edits_of(message).len())
-        .into();
-    assert_eq!(now, over);
+    assert_eq!(edits(), over);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_may_no_longer_command_gets_no_further_edit() {
     let (alice, bob) = (person("alice").await, person("bob").await);
-    let bot = bot()
+    let mut bot = bot()
         .member(&bob, 100)
         .project("website", |project| project.standin("reconnect=1"))
         .start(&alice)
@@ -132,12 +122,8 @@ async fn whoever_may_no_longer_command_gets_no_further_edit() {
     alice
         .set_power_level(bot.admin_room(), bob.user_id(), 0)
         .await;
-    let log = eventually("the log is no longer followed", async || {
-        let log = bot.log();
-        log.contains("the log is no longer followed").then_some(log)
-    })
-    .await;
-    assert!(log.contains("PowerLevel { has: 0, needs: 100 }"), "{log}");
+    bot.wait_for_log("the log is no longer followed").await;
+    bot.log().says("PowerLevel { has: 0, needs: 100 }");
     bob.catch_up().await.unwrap();
     let before = bob.edits_of(&first).len();
     bot.request(&alice, "stop").await;
@@ -159,8 +145,7 @@ async fn more_lines_than_fit_into_a_message_are_the_last_ones() {
     bot.request(&alice, "start").await;
     for (command, lines) in [("logs website 3", 3), ("logs website", 40)] {
         let shown = shown(&bot, &alice, command).await;
-        let body: &Value = &shown.json["content"]["body"];
-        let (_, text) = body.as_str().unwrap().split_once("\n\n").unwrap();
+        let (_, text) = shown.body().unwrap().split_once("\n\n").unwrap();
         assert_eq!(text.lines().count(), lines, "{text}");
     }
     let shown = shown(&bot, &alice, "logs website 500").await;

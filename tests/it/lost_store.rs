@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::support::{checkup::Checkup, device::log_out, prelude::*};
+use crate::support::{checkup::Checkup, prelude::*};
 
 /// Ends the bot and loses everything of Matrix but the recovery key's file.
 fn lose_all_but_the_recovery_key(bot: &mut Bot) {
@@ -71,9 +71,8 @@ async fn a_start_that_failed_for_want_of_the_recovery_key_changes_nothing_about_
     for start in 1..=2 {
         bot.run();
         assert_eq!(bot.wait_for_exit().await.code(), Some(3), "start {start}");
-        let name = "identity";
-        let remedy = Checkup::of(&bot).failed(name, "neither its keys nor");
-        assert!(remedy.starts_with("put your copy of the recovery key at"));
+        let remedy = Checkup::of(&bot).failed("identity", "neither its keys nor");
+        remedy.begins("put your copy of the recovery key at");
     }
     fs::write(folder.join("recovery-key"), key).unwrap();
     bot.run();
@@ -91,8 +90,7 @@ async fn a_log_out_while_there_is_no_recovery_key_throws_no_identity_away() {
     let folder = bot.data_dir().join("matrix");
     let recovery_key = fs::read(folder.join("recovery-key")).unwrap();
     bot.lose_recovery_key();
-    let token = bot.stored_log_in()["access_token"].clone();
-    log_out(homeserver(), token.as_str().unwrap()).await;
+    bot.log_out(homeserver()).await;
     assert_eq!(bot.wait_for_exit().await.code(), Some(3));
     assert!(folder.join("store").exists());
 

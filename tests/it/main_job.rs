@@ -30,8 +30,7 @@ async fn from_the_first_start_to_the_session_after_the_stop() {
     assert_eq!(answer.thread(), Some(root.as_str()));
     let first = bot.link_after(&alice, 0).await;
     let address = first.room().matrix_to_uri().to_string();
-    let html = answer.formatted_body().unwrap();
-    assert!(html.contains(&address), "{address} is not in {html}");
+    answer.formatted_body().unwrap().says(&address);
 
     // Whoever is in the admin room learns that there is a session, and nothing of the link.
     onlooker.hears("is running").await;
@@ -56,8 +55,7 @@ async fn from_the_first_start_to_the_session_after_the_stop() {
     let by = format!("\n  started by {}, 4 processes, ", alice.user_id());
     status.says(&by);
     let html = status.formatted_body().unwrap();
-    let begin = "🟢 <strong>website</strong>: running since ";
-    html.begins(begin);
+    html.begins("🟢 <strong>website</strong>: running since ");
 
     // A second start gives the same link in a new message, and no second process.
     let answer = bot.request(&alice, "start website").await;
@@ -112,14 +110,13 @@ async fn two_projects_have_a_session_each() {
     bot.request(&alice, "stop api").await;
     bot.wait_for_redaction(&alice, &api).await;
     let status = bot.request(&alice, "status").await;
-    let body = status.body().unwrap();
-    body.begins("website: running since ");
-    body.ends("\napi: no session");
+    status.begins("website: running since ");
+    status.ends("\napi: no session");
     let stored = alice.stored(&website).await;
     assert_ne!(stored["content"], json!({}), "the other link stays");
     // Only one session is left, so it is the one that is meant.
     let answer = bot.request(&alice, "stop").await;
-    assert!(answer.body().unwrap().starts_with("website stopped"));
+    answer.begins("website stopped");
     assert!(bot.session_processes().is_empty());
 }
 

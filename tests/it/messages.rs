@@ -16,19 +16,9 @@ use matrix_sdk::{
     },
 };
 use rcbot::matrix::PICTURE_SIGN;
-use serde_json::json;
 use tokio::{sync::watch, time::timeout};
 
-use crate::support::{
-    DEADLINE, assert_says,
-    bot::Bot,
-    conversation::LinkMessage,
-    event::Event,
-    eventually, homeserver, person,
-    person::Person,
-    picture::read_code,
-    proxy::{Answer, Proxy, Request},
-};
+use crate::support::{DEADLINE, picture::read_code, prelude::*};
 
 /// What people see beside each message of the bot.
 async fn avatar(bot: &Bot, person: &Person) -> Option<OwnedMxcUri> {
@@ -39,11 +29,10 @@ async fn avatar(bot: &Bot, person: &Person) -> Option<OwnedMxcUri> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_bot_greets_the_admin_room_once() {
-    let alice = person("alice").await;
-    let mut bot = Bot::builder(homeserver()).start(&alice).await;
+    let (alice, mut bot) = alice_and_bot().await;
     let greeting = "Hello! I start Claude Code sessions on ";
     let greeted = bot.announcement(&alice, greeting).await;
-    assert_says(&greeted, "`!rc help` lists the commands.");
+    greeted.says("`!rc help` lists the commands.");
     bot.restart(&alice).await;
     bot.request(&alice, "status").await;
     let said = |event: &Event| event.body().is_some_and(|body| body.starts_with(greeting));
@@ -52,8 +41,7 @@ async fn the_bot_greets_the_admin_room_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_bot_has_an_avatar_of_its_own_unless_somebody_gave_it_another() {
-    let alice = person("alice").await;
-    let mut bot = Bot::builder(homeserver()).start(&alice).await;
+    let (alice, mut bot) = alice_and_bot().await;
     let first = avatar(&bot, &alice).await.unwrap();
     let request = MediaRequestParameters {
         source: MediaSource::Plain(first.clone()),
@@ -89,7 +77,7 @@ async fn a_link_comes_with_what_it_opens_and_for_whom() {
     let login = tempfile::tempdir().unwrap();
     let state = json!({ "oauthAccount": { "emailAddress": "alice@claude.example" } });
     fs::write(login.path().join(".claude.json"), state.to_string()).unwrap();
-    let bot = Bot::builder(homeserver())
+    let bot = bot()
         .project("website", |project| {
             project
                 .environment("CLAUDE_CONFIG_DIR", login.path())
@@ -99,7 +87,6 @@ async fn a_link_comes_with_what_it_opens_and_for_whom() {
         .await;
 
     let sent = bot.start_session(&alice, "website").await;
-    let body = sent.event.body().unwrap();
     let directory = bot.project_directory("website");
     for part in [
         "website on ",
@@ -108,19 +95,19 @@ async fn a_link_comes_with_what_it_opens_and_for_whom() {
         "Ends in 12h (",
         "To end it: `!rc stop website` in the admin room",
     ] {
-        assert!(body.contains(part), "{part:?} is not in {body}");
+        sent.event.says(part);
     }
     // Whose account it is concerns nobody in the admin room.
-    let said = alice.events();
-    assert!(said.iter().all(|event| {
-        event.room != bot.admin_room() || !event.json.to_string().contains("claude.example")
-    }));
+    let mut said = alice.events();
+    said.retain(|event| event.room == bot.admin_room());
+    let tells = |event: &Event| event.json.to_string().contains("claude.example");
+    assert!(!said.iter().any(tells));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_bot_is_typing_in_the_admin_room_until_it_answers_a_start() {
     let alice = person("alice").await;
-    let bot = Bot::builder(homeserver())
+    let bot = bot()
         .project("website", |project| project.standin("slow=5,held"))
         .start(&alice)
         .await;
@@ -141,11 +128,8 @@ async fn the_bot_is_typing_in_the_admin_room_until_it_answers_a_start() {
     let asked = bot.send(&alice, "start").await;
     let types = typing.wait_for(|(typing, _)| *typing);
     timeout(DEADLINE, types).await.unwrap().unwrap();
-    let answers = || {
-        let mut events = alice.events().into_iter();
-        events.any(|event| event.replies_to() == Some(asked.as_str()))
-    };
-    assert!(!answers(), "it types before it answers");
+    let answers = alice.answers_to(&asked);
+    assert!(answers.is_empty(), "it types before it answers");
     bot.release_links();
     bot.answer(&alice, &asked).await;
     let stops = typing.wait_for(|(typing, _)| !*typing);
@@ -166,8 +150,7 @@ fn private_messages(bot: &Bot, person: &Person, sent: &LinkMessage) -> Vec<Event
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_is_the_only_message_of_a_start_until_its_picture_is_asked_for() {
-    let alice = person("alice").await;
-    let bot = Bot::builder(homeserver()).start(&alice).await;
+    let (alice, bot) = alice_and_bot().await;
     let sent = bot.start_session(&alice, "website").await;
     // By the time that an answer comes, and the offer of a picture, nothing else was said.
     bot.request(&alice, "status").await;
@@ -177,10 +160,8 @@ async fn a_link_is_the_only_message_of_a_start_until_its_picture_is_asked_for() 
             panic!("{} messages", said.len());
         };
         // Of all that a start brings, only this rings: not what is a notice or a reaction.
-        assert_eq!(
-            (&link.id, link.message_type()),
-            (&sent.event.id, Some("m.text"))
-        );
+        assert_eq!(link.id, sent.event.id);
+        assert_eq!(link.message_type(), Some("m.text"));
         bot.picture_of(&alice, &sent).await
     };
     assert_eq!(picture.room, *sent.room());
@@ -210,8 +191,7 @@ async fn a_link_is_the_only_message_of_a_start_until_its_picture_is_asked_for() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_redacts_the_picture_of_the_link_too() {
-    let alice = person("alice").await;
-    let bot = Bot::builder(homeserver()).start(&alice).await;
+    let (alice, bot) = alice_and_bot().await;
     let first = bot.start_session(&alice, "website").await;
     let picture = bot.picture_of(&alice, &first).await;
     // That of another message with the same link may still be under way when the session ends.
@@ -224,32 +204,22 @@ async fn a_stop_redacts_the_picture_of_the_link_too() {
     // Whatever was under way is there by the time that a later session's picture is.
     let later = bot.start_session(&alice, "website").await;
     bot.ask_for_picture(&alice, &later).await;
+    let link_in = async |picture: &Event| read_code(&alice.download(picture).await, 300);
     eventually("the picture of the later link", async || {
-        links_in_pictures(&bot, &alice)
-            .await
-            .contains(&later.link)
-            .then_some(())
+        let last = bot.pictures_of(&alice).pop()?;
+        (link_in(&last).await == later.link).then_some(())
     })
     .await;
     for picture in bot.pictures_of(&alice) {
-        if read_code(&alice.download(&picture).await, 300) == first.link {
+        if link_in(&picture).await == first.link {
             bot.wait_for_redaction(&alice, &picture).await;
         }
     }
 }
 
-async fn links_in_pictures(bot: &Bot, person: &Person) -> Vec<String> {
-    let mut links = Vec::new();
-    for picture in bot.pictures_of(person) {
-        links.push(read_code(&person.download(&picture).await, 300));
-    }
-    links
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_picture_that_a_killed_bot_was_at_is_found_and_redacted() {
-    let alice = person("alice").await;
-    let mut bot = Bot::builder(homeserver()).start(&alice).await;
+    let (alice, mut bot) = alice_and_bot().await;
     let sent = bot.start_session(&alice, "website").await;
     // The next run knows the link too, and whose it is.
     bot.restart(&alice).await;
@@ -270,15 +240,11 @@ async fn a_picture_that_a_killed_bot_was_at_is_found_and_redacted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_asks_for_a_picture_that_the_homeserver_does_not_take_is_told() {
-    let alice = person("alice").await;
-    let proxy = Proxy::start(homeserver()).await;
+    let (alice, proxy, mut bot) = behind_proxy(|bot| bot).await;
     let too_large = Answer::refusal(413, "M_TOO_LARGE");
     let uploads =
         |request: &Request| request.path.ends_with("/upload") && request.path.contains("/media/");
     proxy.on(uploads).answer(too_large);
-    let builder = Bot::builder(homeserver()).through(&proxy);
-    let mut bot = builder.start(&alice).await;
-
     let sent = bot.start_session(&alice, "website").await;
     bot.ask_for_picture(&alice, &sent).await;
     let told = "I cannot send you the QR code for website: the homeserver does not take it.";
@@ -290,7 +256,7 @@ async fn who_asks_for_a_picture_that_the_homeserver_does_not_take_is_told() {
     bot.wait_for_redaction(&alice, &sent).await;
     bot.request(&alice, "status").await;
     // Nothing was sent, so nothing else was redacted.
-    let redactions = alice.events().into_iter();
-    let redactions = redactions.filter(|event| event.redacts().is_some());
-    assert_eq!(redactions.count(), 1);
+    let mut redactions = alice.events();
+    redactions.retain(|event| event.redacts().is_some());
+    assert_eq!(redactions.len(), 1);
 }

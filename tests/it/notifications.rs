@@ -43,16 +43,14 @@ async fn a_session_that_ends_by_itself_rings_for_all_who_have_its_link_unless_it
     for process in bot.standin_records() {
         bot.end_process(process.pid).await;
     }
+    let ended =
+        |project| format!("{project} has ended: its process was ended by signal 9 (SIGKILL).");
     for person in [&alice, &bob] {
-        let killed = "has ended: its process was ended by signal 9 (SIGKILL).";
-        let word = bot
-            .private_message(person, &format!("website {killed}"))
-            .await;
-        assert_rings(&word, person);
-        let word = bot
-            .private_message(person, &format!("quiet {killed}"))
-            .await;
-        assert_silent(&word);
+        assert_rings(
+            &bot.private_message(person, &ended("website")).await,
+            person,
+        );
+        assert_silent(&bot.private_message(person, &ended("quiet")).await);
     }
 }
 
@@ -66,12 +64,7 @@ async fn a_stop_rings_for_nobody_and_who_asked_for_it_is_told_nothing_more() {
     bot.request(&bob, "stop").await;
     let over = "I deleted the message with its link";
     assert_silent(&bot.private_message(&alice, over).await);
-    bob.catch_up().await.unwrap();
-    let mut of_bob = bob
-        .events()
-        .into_iter()
-        .filter_map(|event| event.body().map(str::to_owned));
-    assert!(of_bob.all(|body| !body.contains(over)));
+    assert!(bob.never_read(over));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -144,33 +137,27 @@ async fn a_login_that_is_about_to_end_rings_once_for_each_who_has_a_link() {
     let folder = tempfile::TempDir::new().unwrap();
     let ends = SystemTime::now() + Duration::from_hours(30);
     let ends = ends.duration_since(UNIX_EPOCH).unwrap().as_millis();
+    let ends = u64::try_from(ends).unwrap();
     let credentials = json!({ "claudeAiOauth": {
         "accessToken": "a", "refreshToken": "r", "scopes": ["user:inference", "user:profile", "user:sessions:claude_code"],
-        "expiresAt": u64::try_from(ends).unwrap(), "refreshTokenExpiresAt": u64::try_from(ends).unwrap(),
+        "expiresAt": ends, "refreshTokenExpiresAt": ends,
     }});
-    fs::write(
-        folder.path().join(".credentials.json"),
-        credentials.to_string(),
-    )
-    .unwrap();
     let state = json!({ "oauthAccount": { "emailAddress": "alice@example.org" } });
-    fs::write(folder.path().join(".claude.json"), state.to_string()).unwrap();
-    let mut bot = bot()
-        .project("website", |project| {
-            project
-                .environment("CLAUDE_CONFIG_DIR", folder.path())
-                .set("notify", json!(["login"]))
+    for (name, content) in [(".credentials.json", credentials), (".claude.json", state)] {
+        fs::write(folder.path().join(name), content.to_string()).unwrap();
+    }
+    let projects = [
+        ("website", json!(["login"])),
+        ("api", json!([])),
+        ("idle", json!(["login"])),
+    ];
+    let with = |bot: BotBuilder, (name, notify)| {
+        bot.project(name, |project| {
+            let project = project.environment("CLAUDE_CONFIG_DIR", folder.path());
+            project.set("notify", notify)
         })
-        .project("api", |project| {
-            project
-                .environment("CLAUDE_CONFIG_DIR", folder.path())
-                .set("notify", json!([]))
-        })
-        .project("idle", |project| {
-            project.environment("CLAUDE_CONFIG_DIR", folder.path())
-        })
-        .start(&alice)
-        .await;
+    };
+    let mut bot = projects.into_iter().fold(bot(), with).start(&alice).await;
     for project in ["website", "api"] {
         bot.start_session(&alice, project).await;
     }

@@ -1,13 +1,8 @@
 //! The options of a start: what may be asked for, by whom, and what a session runs with.
 
-use std::{
-    fs::{self, Permissions},
-    os::unix::fs::PermissionsExt as _,
-};
+use std::fs;
 
-use rustix::process::{Pid, Signal, kill_process};
-
-use crate::support::prelude::*;
+use crate::support::{host::set_mode, prelude::*};
 
 /// A bot whose sessions may be asked for in these modes; the last of each list needs power level 100.
 fn builder() -> BotBuilder {
@@ -61,8 +56,7 @@ async fn a_session_runs_with_the_options_it_was_started_with_and_keeps_them_over
     answer.says("is already running");
 
     bot.kill_9();
-    let pid = Pid::from_raw(bot.standin_records()[0].pid).unwrap();
-    kill_process(pid, Signal::KILL).unwrap();
+    bot.end_process(bot.standin_records()[0].pid).await;
     bot.run();
     until("the session runs again", || arguments(&bot).len() == 2).await;
     assert_eq!(arguments(&bot), [wanted, wanted]);
@@ -101,9 +95,7 @@ async fn what_is_not_asked_for_is_the_default_and_what_is_not_configured_is_refu
             "I cannot call a session so: a session's name is 1 to 60",
         ),
     ] {
-        let answer = bot.request(&alice, command).await;
-        let said = answer.body().unwrap();
-        assert!(said.starts_with(refusal), "{command}: {said}");
+        bot.request(&alice, command).await.begins(refusal);
     }
     assert_eq!(bot.standin_starts(), 0);
     bot.start_session(&alice, "website").await;
@@ -155,22 +147,18 @@ async fn a_settings_file_gets_to_the_session_and_into_the_audit_log_unless_other
         .await;
     let file = bot.config_path().with_file_name("settings.json");
     fs::write(&file, "{}").unwrap();
-    fs::set_permissions(&file, Permissions::from_mode(0o666)).unwrap();
+    set_mode(&file, 0o666);
     let answer = bot.request(&alice, "start").await;
     answer.says("other users can write ");
     assert_eq!(bot.standin_starts(), 0);
-    fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
+    set_mode(&file, 0o644);
     bot.start_session(&alice, "website").await;
-    let wanted = format!(
-        "--settings|{}|--spawn=same-dir|--name|website",
-        file.display()
-    );
+    let file = file.display();
+    let wanted = format!("--settings|{file}|--spawn=same-dir|--name|website");
     assert_eq!(arguments(&bot), [wanted]);
     let digest = "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
     let log = bot.log();
-    let mut lines = log
-        .lines()
-        .filter(|line| line.contains("audit: session process started"));
-    let line = lines.next().unwrap();
-    line.says(&format!("settings=\"{digest}\""));
+    let mut lines = log.lines();
+    let line = lines.find(|line| line.contains("audit: session process started"));
+    line.unwrap().says(&format!("settings=\"{digest}\""));
 }

@@ -6,9 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use serde_json::json;
-
-use crate::support::{bot::Bot, homeserver, person};
+use crate::support::prelude::*;
 
 /// The package, as its makers publish it.
 const PACKAGE: &str = "@anthropic-ai/claude-code";
@@ -76,7 +74,7 @@ async fn the_real_claude_without_a_login_is_told_as_that_with_its_remedy() {
     let alice = person("alice").await;
     // Nobody is logged in there, whoever runs this test.
     let home = tempfile::tempdir().unwrap();
-    let bot = Bot::builder(homeserver())
+    let bot = bot()
         .configure(|config| {
             let command = json!([claude, "remote-control", "--spawn=same-dir"]);
             config["sessions"]["command"] = command;
@@ -87,10 +85,7 @@ async fn the_real_claude_without_a_login_is_told_as_that_with_its_remedy() {
         .start(&alice)
         .await;
     let answer = bot.request(&alice, "start").await;
-    assert_eq!(
-        answer.body().and_then(|body| body.lines().next()),
-        Some("website did not start. Probable cause: claude is not logged in.")
-    );
+    answer.begins("website did not start. Probable cause: claude is not logged in.\n");
     let said = "website: the last lines that it printed, as of ";
     let word = bot.private_message(&alice, said).await;
     eprintln!("{}", word.body().unwrap());

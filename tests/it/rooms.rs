@@ -1,44 +1,30 @@
 //! The bot is in the admin room and in its direct messages, and in no others.
 
-use matrix_sdk::ruma::{
-    OwnedRoomId,
-    api::client::room::create_room,
-    events::room::join_rules::{JoinRule, RoomJoinRulesEventContent},
-    serde::Raw,
-};
+use matrix_sdk::ruma::events::room::join_rules::{JoinRule, RoomJoinRulesEventContent};
 
 use crate::support::{prelude::*, rooms::RoomOptions};
 
-async fn room_with(bot: &Bot, maker: &Person) -> OwnedRoomId {
-    let options = RoomOptions {
-        encrypted: true,
-        invite: vec![bot.user_id().to_owned()],
-        ..RoomOptions::default()
-    };
-    maker.create_room(options).await.unwrap()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn all_other_invitations_are_declined_and_the_rooms_forgotten() {
-    let (alice, mallory) = (person("alice").await, person("mallory").await);
-    let proxy = Proxy::start(homeserver()).await;
-    let bot = bot().through(&proxy).start(&alice).await;
+    let mallory = person("mallory").await;
+    let (alice, proxy, bot) = behind_proxy(|bot| bot).await;
     bot.request(&alice, "status").await;
-    let of_an_admin = room_with(&bot, &alice).await;
-    let of_a_stranger = room_with(&bot, &mallory).await;
+    let of_an_admin = alice.create_admin_room(bot.user_id()).await.unwrap();
+    let of_a_stranger = mallory.create_admin_room(bot.user_id()).await.unwrap();
     // Whoever leaves this one with all that it names as its predecessors leaves the admin room.
-    let mut request = create_room::v3::Request::new();
-    let creation = json!({ "predecessor": { "room_id": bot.admin_room() } });
-    request.creation_content = Some(Raw::new(&creation).unwrap().cast_unchecked());
-    request.invite = vec![bot.user_id().to_owned()];
-    let trap = mallory.client().create_room(request).await.unwrap();
+    let options = RoomOptions {
+        invite: vec![bot.user_id().to_owned()],
+        creation: Some(json!({ "predecessor": { "room_id": bot.admin_room() } })),
+        ..RoomOptions::default()
+    };
+    let trap = mallory.create_room(options).await.unwrap();
 
     bot.wait_for_membership(&alice, &of_an_admin, "leave").await;
-    for room in [&of_a_stranger, trap.room_id()] {
+    for room in [&of_a_stranger, &trap] {
         bot.wait_for_membership(&mallory, room, "leave").await;
     }
     // Nothing is left of them, neither with the bot nor with the homeserver.
-    for room in [&of_an_admin, &of_a_stranger, trap.room_id()] {
+    for room in [&of_an_admin, &of_a_stranger, &trap] {
         eventually("the room is forgotten", async || {
             let forgets =
                 |request: &Request| request.is_in(room) && request.path.ends_with("/forget");
@@ -67,7 +53,7 @@ async fn what_the_bot_says_itself_and_what_is_said_in_a_room_of_no_use_to_it_is_
 
     let room = alice.create_room(RoomOptions::default()).await.unwrap();
     let open = RoomJoinRulesEventContent::new(JoinRule::Public);
-    let known = alice.client().get_room(&room).unwrap();
+    let known = alice.room(&room);
     known.send_state_event(open).await.unwrap();
     bot.join_as_bot(&room).await;
     let asked = alice.send_text(&room, "!rc start").await.unwrap();
@@ -93,7 +79,7 @@ async fn no_invitation_is_declined_before_the_alias_of_the_admin_room_can_be_loo
         .await;
     proxy.be_honest();
     // The bot looks again when the next sync brings something.
-    let other = room_with(&bot, &alice).await;
+    let other = alice.create_admin_room(bot.user_id()).await.unwrap();
     bot.wait_until_ready(&alice).await;
     bot.wait_for_membership(&alice, &other, "leave").await;
     let room = bot.admin_room();

@@ -5,13 +5,13 @@ use std::{
     collections::BTreeSet,
     fs,
     os::unix::{ffi::OsStrExt as _, fs::PermissionsExt as _},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use nix::unistd::Pid;
 use procfs::process::all_processes;
 
-use crate::support::{appservice::Tokens, prelude::*};
+use crate::support::{all_in, appservice::Tokens, files_in, prelude::*};
 
 /// How every PNG begins.
 const PNG: &[u8] = b"\x89PNG";
@@ -23,15 +23,15 @@ const TITLE: &str = "session_01StandInTitle";
 struct Secret {
     name: &'static str,
     text: String,
-    /// Where it may stand, below the data directory.
-    homes: &'static [&'static str],
+    /// Where it may stand, by the beginning of the path below the data directory.
+    home: Option<&'static str>,
 }
 
 impl Secret {
-    fn new(name: &'static str, text: &str, homes: &'static [&'static str]) -> Self {
+    fn new(name: &'static str, text: &str, home: impl Into<Option<&'static str>>) -> Self {
         assert!(text.len() > 15, "the {name} could be found by chance");
-        let text = text.to_owned();
-        Self { name, text, homes }
+        let (text, home) = (text.to_owned(), home.into());
+        Self { name, text, home }
     }
 
     fn is_in(&self, content: &[u8]) -> bool {
@@ -64,7 +64,7 @@ async fn no_secret_of_the_main_job_is_where_it_does_not_belong_without_a_log_in(
 /// `registration`: which of the homeserver's is the bot's. Gives back the log.
 async fn assert_main_job_keeps_its_secrets(
     builder: BotBuilder,
-    arguments: &[&str],
+    arguments: &[&'static str],
     registration: usize,
 ) -> String {
     let [alice, bob] = [person("alice").await, person("bob").await];
@@ -80,9 +80,7 @@ async fn assert_main_job_keeps_its_secrets(
         .invite(bob.user_id())
         .prepare(&alice)
         .await;
-    for argument in arguments {
-        bot.add_argument(argument);
-    }
+    bot.arguments = arguments.to_vec();
     bot.run();
     bot.wait_until_ready(&alice).await;
 
@@ -100,32 +98,19 @@ async fn assert_main_job_keeps_its_secrets(
 
     let mut secrets = registered_secrets(registration);
     secrets.extend(access_token(&bot));
-    secrets.push(Secret::new(
-        "first link",
-        secret_part(&first.link),
-        &["sessions/website/stdout.log"],
-    ));
-    secrets.push(Secret::new(
-        "second link",
-        secret_part(&second.link),
-        &["sessions/website/"],
-    ));
-    secrets.push(Secret::new(
-        "link of a title",
-        TITLE,
-        &["sessions/website/stdout.log"],
-    ));
-    secrets.push(Secret::new(
-        "standard input",
-        &input,
-        &["sessions/website/stdin"],
-    ));
-    secrets.push(Secret::new("variable", &variable, &[]));
-    secrets.push(Secret::new(
-        "recovery key",
-        recovery_key.trim(),
-        &["matrix/recovery-key"],
-    ));
+    let output = "sessions/website/stdout.log";
+    secrets.extend([
+        Secret::new("first link", secret_part(&first.link), output),
+        Secret::new(
+            "second link",
+            secret_part(&second.link),
+            "sessions/website/",
+        ),
+        Secret::new("link of a title", TITLE, output),
+        Secret::new("standard input", &input, "sessions/website/stdin"),
+        Secret::new("variable", &variable, None),
+        Secret::new("recovery key", recovery_key.trim(), "matrix/recovery-key"),
+    ]);
     assert_in_no_process(&bot, &secrets);
     let at_home = assert_in_no_other_file(&bot, &secrets);
     for name in ["second link", "standard input", "recovery key"] {
@@ -134,7 +119,7 @@ async fn assert_main_job_keeps_its_secrets(
 
     assert!(bot.terminate().await.success());
     for (name, key) in bot.private_keys().await {
-        secrets.push(Secret::new(name, &key, &["matrix/store/"]));
+        secrets.push(Secret::new(name, &key, "matrix/store/"));
     }
     assert!(secrets.iter().any(|secret| secret.name == "room key"));
     assert_in_no_process(&bot, &secrets);
@@ -149,11 +134,8 @@ async fn assert_main_job_keeps_its_secrets(
     assert_unknown_to_homeserver(&bot, &secrets);
     let log = bot.log();
     for secret in &secrets {
-        assert!(
-            !secret.is_in(log.as_bytes()),
-            "the {} is in the bot's log",
-            secret.name
-        );
+        let is_in_log = secret.is_in(log.as_bytes());
+        assert!(!is_in_log, "the {} is in the bot's log", secret.name);
     }
     log
 }
@@ -165,15 +147,11 @@ async fn the_picture_of_a_link_is_noise_to_the_homeserver_before_and_after_it_is
     let picture = bot.picture_of(&alice, &sent).await;
     let shown = alice.download(&picture).await;
     let stored = alice.download_as_it_is(&picture).await;
-    assert!(
-        shown.starts_with(PNG),
-        "it is a PNG for whoever has the key"
-    );
+    assert!(shown.starts_with(PNG), "it is one with the key");
     assert_eq!(stored.len(), shown.len(), "it is the same file");
 
-    let key = picture.json["content"]["file"]["key"]["k"]
-        .as_str()
-        .unwrap();
+    let key = &picture.json["content"]["file"]["key"]["k"];
+    let key = key.as_str().unwrap();
     bot.check_homeserver_never_read(key);
     bot.request(&alice, "stop").await;
     bot.wait_for_redaction(&alice, &picture).await;
@@ -198,10 +176,12 @@ async fn the_picture_of_a_link_is_noise_to_the_homeserver_before_and_after_it_is
 async fn nothing_on_disk_is_open_to_others_and_an_ended_session_leaves_no_link() {
     let (alice, bot) = alice_and_bot().await;
     let sent = bot.start_session(&alice, "website").await;
-    let mut open = Vec::new();
-    let files = collect_open_to_others(&bot.data_dir(), &mut open);
-    assert!(files > 10, "only {files} files were looked at");
-    assert!(open.is_empty(), "open to others: {open:#?}");
+    let paths = [vec![bot.data_dir()], all_in(&bot.data_dir())].concat();
+    assert!(paths.len() > 10, "only {paths:?}");
+    for path in paths {
+        let mode = fs::symlink_metadata(&path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode & 0o077, 0, "{mode:o} {}", path.display());
+    }
 
     let record = bot.data_dir().join("sessions/website/session.json");
     assert!(fs::read_to_string(&record).unwrap().contains(&sent.link));
@@ -213,17 +193,16 @@ async fn nothing_on_disk_is_open_to_others_and_an_ended_session_leaves_no_link()
 fn registered_secrets(registration: usize) -> Vec<Secret> {
     let tokens = Tokens::of(&homeserver().registrations()[registration]);
     vec![
-        Secret::new("as_token", &tokens.appservice, &[]),
-        Secret::new("hs_token", &tokens.homeserver, &[]),
+        Secret::new("as_token", &tokens.appservice, None),
+        Secret::new("hs_token", &tokens.homeserver, None),
     ]
 }
 
 /// None where the homeserver does not log in the bot.
 fn access_token(bot: &Bot) -> Option<Secret> {
-    let session = fs::read_to_string(bot.data_dir().join("matrix/session.json")).unwrap();
-    let session: Value = serde_json::from_str(&session).unwrap();
-    let token = session.get("access_token")?.as_str().unwrap();
-    Some(Secret::new("access token", token, &["matrix/session.json"]))
+    let log_in = bot.stored_log_in();
+    let token = log_in.get("access_token")?.as_str().unwrap();
+    Some(Secret::new("access token", token, "matrix/session.json"))
 }
 
 fn secret_part(link: &str) -> &str {
@@ -272,7 +251,7 @@ fn assert_in_no_other_file(bot: &Bot, secrets: &[Secret]) -> BTreeSet<&'static s
         let content = fs::read(&file).unwrap_or_default();
         let place = file.strip_prefix(&folder).unwrap().to_str().unwrap();
         for secret in secrets.iter().filter(|secret| secret.is_in(&content)) {
-            let is_home = secret.homes.iter().any(|home| place.starts_with(home));
+            let is_home = secret.home.is_some_and(|home| place.starts_with(home));
             assert!(is_home, "the {} is in {place}", secret.name);
             at_home.insert(secret.name);
         }
@@ -302,41 +281,11 @@ fn assert_unknown_to_homeserver(bot: &Bot, secrets: &[Secret]) {
         for secret in secrets {
             let may_know = secret.name == "access token" && file.path() != log;
             assert!(
-                may_know || !file.contains(secret.text.as_bytes()).unwrap(),
+                may_know || !file.contains(secret.text.as_bytes()),
                 "the {} is in {}",
                 secret.name,
                 file.path().display()
             );
         }
     }
-}
-
-/// Notes what group or others may touch, and returns how many files and folders there are.
-fn collect_open_to_others(path: &Path, open: &mut Vec<String>) -> usize {
-    let metadata = fs::symlink_metadata(path).unwrap();
-    let mode = metadata.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
-        open.push(format!("{mode:o} {}", path.display()));
-    }
-    if !metadata.is_dir() {
-        return 1;
-    }
-    let entries = fs::read_dir(path).unwrap();
-    1 + entries
-        .map(|entry| collect_open_to_others(&entry.unwrap().path(), open))
-        .sum::<usize>()
-}
-
-/// All files in a folder and in the folders in it. What is gone meanwhile is left out.
-fn files_in(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut files = Vec::new();
-    for path in entries.map(|entry| entry.path()) {
-        if path.is_dir() {
-            files.extend(files_in(&path));
-        } else if path.is_file() {
-            files.push(path);
-        }
-    }
-    files
 }

@@ -1,7 +1,5 @@
 //! What the bot sends gets there, once, whatever the room and the homeserver make of it.
 
-use matrix_sdk::ruma::{OwnedEventId, RoomId};
-
 use crate::support::prelude::*;
 
 /// The homeserver takes all links, and the bot never hears so.
@@ -18,10 +16,9 @@ async fn link_untold(alice: &Person, bot: &Bot) -> Event {
     eventually("the link arrives", async || bot.links_of(alice).pop()).await
 }
 
-async fn wait_until_redacted(alice: &Person, room: &RoomId, event: &OwnedEventId) {
+async fn wait_until_redacted(alice: &Person, event: &Event) {
     eventually("the message is redacted", async || {
-        let stored = alice.event_from_server(room, event).await.unwrap();
-        (stored["content"] == json!({})).then_some(())
+        (alice.stored(event).await["content"] == json!({})).then_some(())
     })
     .await;
 }
@@ -34,18 +31,17 @@ async fn fifty_answers_at_once_are_sent_where_each_message_needs_a_key_of_its_ow
         .prepare(&alice)
         .await;
     let encryption = json!({ "algorithm": "m.megolm.v1.aes-sha2", "rotation_period_msgs": 1 });
-    let room = alice.client().get_room(bot.admin_room()).unwrap();
-    room.send_state_event_raw("m.room.encryption", "", encryption)
-        .await
-        .unwrap();
+    let room = alice.room(bot.admin_room());
+    let set = room.send_state_event_raw("m.room.encryption", "", encryption);
+    set.await.unwrap();
     bot.run();
     bot.wait_until_ready(&alice).await;
     let mut asked = Vec::new();
     for _ in 0..50 {
         asked.push(bot.send(&alice, "start").await);
     }
-    let judged = "decision=\"allowed\"";
-    bot.wait_for_log_times(judged, asked.len()).await;
+    bot.wait_for_log_times("decision=\"allowed\"", asked.len())
+        .await;
     bot.release_links();
     for command in &asked {
         let answer = bot.answer(&alice, command).await;
@@ -90,8 +86,7 @@ async fn a_link_that_a_killed_bot_sent_is_redacted_where_another_room_takes_the_
     leave_links_untold(&proxy, &bot);
     let link = link_untold(&alice, &bot).await;
     bot.kill_9();
-    let room = alice.client().get_room(&link.room).unwrap();
-    room.leave().await.unwrap();
+    alice.room(&link.room).leave().await.unwrap();
     proxy.be_honest();
     bot.run();
     let sent = eventually("the link in another room", async || {
@@ -99,7 +94,7 @@ async fn a_link_that_a_killed_bot_sent_is_redacted_where_another_room_takes_the_
         links.find(|other| other.room != link.room)
     })
     .await;
-    wait_until_redacted(&alice, &link.room, &link.id).await;
+    wait_until_redacted(&alice, &link).await;
     bot.request(&alice, "stop").await;
     bot.wait_for_redaction(&alice, &sent).await;
 }
@@ -122,7 +117,7 @@ async fn a_link_waits_while_a_bot_that_was_removed_from_the_admin_room_has_not_n
     bot.request(&alice, "stop").await;
     bot.wait_for_redaction(&alice, &first).await;
     bot.kill_9();
-    let room = alice.client().get_room(bot.admin_room()).unwrap();
+    let room = alice.room(bot.admin_room());
     room.kick_user(bot.user_id(), None).await.unwrap();
     // It logs in and gets everything but what is new.
     let held = proxy.on(Request::is_sync).hold();
@@ -134,20 +129,14 @@ async fn a_link_waits_while_a_bot_that_was_removed_from_the_admin_room_has_not_n
     alice.invite(bot.admin_room(), bot.user_id()).await.unwrap();
     bot.wait_until_ready(&alice).await;
     let second = bot.link_after(&alice, 1).await;
-    let joined = alice
-        .sees("the bot's second join", |event| {
-            event.kind == "m.room.member"
-                && event.json["state_key"] == bot.user_id().as_str()
-                && event.json["content"]["membership"] == "join"
-                && event.json["unsigned"]["prev_content"]["membership"] == "invite"
-                && event.json["origin_server_ts"].as_u64()
-                    > first.event.json["origin_server_ts"].as_u64()
-        })
-        .await;
-    let time = |event: &Event| event.json["origin_server_ts"].as_u64().unwrap();
-    assert!(
-        time(&joined) <= time(&second.event),
-        "{joined} {}",
-        second.event
-    );
+    let is_second_join = |event: &Event| {
+        event.kind == "m.room.member"
+            && event.json["state_key"] == bot.user_id().as_str()
+            && event.json["content"]["membership"] == "join"
+            && event.json["unsigned"]["prev_content"]["membership"] == "invite"
+            && event.sent() > first.event.sent()
+    };
+    let joined = alice.sees("the bot's second join", is_second_join).await;
+    let second = second.event;
+    assert!(joined.sent() <= second.sent(), "{joined} {second}");
 }

@@ -20,9 +20,10 @@ use procfs::process::Process;
 use tempfile::TempDir;
 
 use crate::support::{
+    files_in,
     host::set_mode,
     prelude::*,
-    program::{isolate, rcbot},
+    program::{Ended as _, isolate, rcbot},
 };
 
 /// A service manager that listens, and writes down what it hears.
@@ -103,10 +104,8 @@ async fn a_restart_of_the_service_leaves_the_whole_process_tree_of_a_session() {
     bot.run();
     bot.wait_until_ready(&alice).await;
     let sent = bot.start_session(&alice, "website").await;
-    until("the stand-in and its children", || {
-        bot.session_processes().len() == 4
-    })
-    .await;
+    let all_run = || bot.session_processes().len() == 4;
+    until("the stand-in and its children", all_run).await;
     let (processes, device) = (bot.session_processes(), bot.devices(&alice).await);
     for variable in &bot.standin_records()[0].environment {
         let of_systemd = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "JOURNAL_STREAM"];
@@ -131,6 +130,12 @@ async fn a_restart_of_the_service_leaves_the_whole_process_tree_of_a_session() {
     bot.wait_for_redaction(&alice, &sent).await;
     bot.wait_for_redaction(&alice, &again).await;
     assert!(bot.session_processes().is_empty());
+}
+
+/// What systemd says of a stream that leads to the journal.
+fn journal_stream(stream: &File) -> String {
+    let file = stream.metadata().unwrap();
+    format!("{}:{}", file.dev(), file.ino())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -159,11 +164,7 @@ async fn the_journal_gets_lines_with_a_priority_and_without_the_time() {
             log
         }
     };
-    let journal = |stderr: &File| {
-        let file = stderr.metadata().unwrap();
-        format!("{}:{}", file.dev(), file.ino())
-    };
-    let log = said("journal", &journal).await;
+    let log = said("journal", &journal_stream).await;
     log.says("<6> INFO rcbot::cli: rcbot starts");
     assert!(log.lines().all(|line| line.starts_with('<')), "{log}");
     // A variable that tells of somebody else's stream changes nothing.
@@ -182,14 +183,10 @@ async fn why_a_service_ended_stands_in_its_status_and_in_the_journal_as_an_error
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("journal");
     let stderr = File::create(&path).unwrap();
-    let journal = stderr.metadata().unwrap();
     let mut second = first.command("run");
     second
         .env("NOTIFY_SOCKET", systemd.folder.path().join("notify"))
-        .env(
-            "JOURNAL_STREAM",
-            format!("{}:{}", journal.dev(), journal.ino()),
-        )
+        .env("JOURNAL_STREAM", journal_stream(&stderr))
         .env("RUST_LOG", "off")
         .stderr(stderr);
     let status = second.stdin(Stdio::null()).status().unwrap();
@@ -197,7 +194,7 @@ async fn why_a_service_ended_stands_in_its_status_and_in_the_journal_as_an_error
     let said = fs::read_to_string(&path).unwrap();
     let line = said.lines().last().unwrap();
     let why = line.strip_prefix("<3>rcbot: ").unwrap();
-    assert!(why.starts_with("another rcbot runs with the data directory"));
+    why.begins("another rcbot runs with the data directory");
     let (_, named) = why.split_once("(process ").unwrap();
     let (pid, _) = named.split_once(';').unwrap();
     let named = Process::new(pid.parse().unwrap()).unwrap();
@@ -243,13 +240,8 @@ async fn a_closed_terminal_ends_the_bot_in_order_unless_nohup_is_before_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_homeserver_that_is_away_when_the_service_starts_is_told_of_in_one_line() {
-    let alice = person("alice").await;
-    let proxy = Proxy::start(homeserver()).await;
-    let mut bot = bot()
-        .through(&proxy)
-        .log_filter("warn,rcbot=info,matrix_sdk::http_client=off")
-        .start(&alice)
-        .await;
+    let filter = "warn,rcbot=info,matrix_sdk::http_client=off";
+    let (alice, proxy, mut bot) = behind_proxy(|bot| bot.log_filter(filter)).await;
     bot.wait_until_connected(1).await;
     bot.kill_9();
     let before = bot.log();
@@ -259,10 +251,8 @@ async fn a_homeserver_that_is_away_when_the_service_starts_is_told_of_in_one_lin
     until("further tries", || proxy.passed().len() >= asked + 12).await;
     let log = bot.log();
     let (_, log) = log[before.len()..].split_once("rcbot starts").unwrap();
-    let complaints = log.lines();
-    let complaints: Vec<_> = complaints
-        .filter(|line| line.contains(" WARN ") || line.contains("ERROR "))
-        .collect();
+    let mut complaints: Vec<_> = log.lines().collect();
+    complaints.retain(|line| line.contains(" WARN ") || line.contains("ERROR "));
     assert_eq!(complaints.len(), 1, "{complaints:#?}");
 
     proxy.be_honest();
@@ -280,12 +270,7 @@ fn the_units_are_sound() {
         ("stop-rcbot-sessions.service", None, &[]),
     ] {
         let unit = lay_out(folder.path(), unit, drop_in);
-        let Some(output) = systemd_analyze(folder.path(), options, &["verify", "--man=no"], &unit)
-        else {
-            return;
-        };
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success() && said.is_empty(), "{said}");
+        assert_sound(folder.path(), options, &unit);
     }
 }
 
@@ -302,22 +287,14 @@ fn the_units_that_rcbot_service_writes_are_sound_however_the_paths_are_spelt() {
     )
     .unwrap();
     for (mode, options) in [("--run-as=daemon", &[][..]), ("--user", &["--user"])] {
-        let output = rcbot(home)
-            .args(["service", "--print", mode, "--config"])
-            .arg(home.join("config.yaml"))
-            .output()
-            .unwrap();
-        assert!(output.status.success());
+        let mut service = rcbot(home);
+        service.args(["service", "--print", mode, "--config"]);
+        let output = service.arg(home.join("config.yaml")).output().unwrap();
         let folder = tempfile::tempdir().unwrap();
         let unit = folder.path().join("rcbot.service");
-        fs::write(&unit, output.stdout).unwrap();
+        fs::write(&unit, output.succeeded()).unwrap();
         set_mode(&unit, 0o644);
-        let Some(output) = systemd_analyze(folder.path(), options, &["verify", "--man=no"], &unit)
-        else {
-            return;
-        };
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success() && said.is_empty(), "{said}");
+        assert_sound(folder.path(), options, &unit);
     }
 }
 
@@ -327,10 +304,9 @@ fn a_unit_without_root_is_less_exposed() {
     let exposure = |drop_in| {
         let unit = lay_out(folder.path(), "rcbot.service", drop_in);
         let output = systemd_analyze(folder.path(), &[], &["security", "--offline=yes"], &unit)?;
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        let (_, level) = said
-            .split_once("Overall exposure level for rcbot.service: ")
-            .unwrap();
+        let said = output.text();
+        let before = "Overall exposure level for rcbot.service: ";
+        let (_, level) = said.split_once(before).unwrap();
         let level = level.split(' ').next().unwrap();
         Some(level.parse::<f32>().unwrap())
     };
@@ -375,37 +351,21 @@ fn what_the_container_is_built_from_is_all_that_cargo_needs() {
         let file = included.strip_prefix(root).unwrap();
         assert!(folder.path().join(file).exists(), "{}", file.display());
     }
+    let metadata = "metadata --locked --offline --no-deps --format-version=1";
     let output = Command::new(env!("CARGO"))
-        .args([
-            "metadata",
-            "--locked",
-            "--offline",
-            "--no-deps",
-            "--format-version=1",
-        ])
+        .args(metadata.split(' '))
         .current_dir(folder.path())
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+        .output();
+    output.unwrap().succeeded();
 }
 
 /// The files that the source takes in with `include_str!` and `include_bytes!`, but for those of tests.
 fn included_files(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.file_stem().is_some_and(|name| name == "tests") {
-            continue;
-        }
-        if path.is_dir() {
-            files.extend(included_files(&path));
-            continue;
-        }
-        if path.extension().is_none_or(|extension| extension != "rs") {
+    for path in files_in(folder) {
+        let mut names = path.strip_prefix(folder).unwrap().iter();
+        let is_test = names.any(|name| name == "tests" || name == "tests.rs");
+        if is_test || path.extension().is_none_or(|extension| extension != "rs") {
             continue;
         }
         let text = fs::read_to_string(&path).unwrap();
@@ -414,7 +374,7 @@ fn included_files(folder: &Path) -> Vec<PathBuf> {
             .iter()
             .flat_map(|macro_call| code.split(macro_call).skip(1));
         let names = names.filter_map(|rest| rest.split_once('"'));
-        files.extend(names.map(|(name, _)| folder.join(name).canonicalize().unwrap()));
+        files.extend(names.map(|(name, _)| path.with_file_name(name).canonicalize().unwrap()));
     }
     files
 }
@@ -453,6 +413,15 @@ fn lay_out(folder: &Path, unit: &str, drop_in: Option<&str>) -> PathBuf {
         set_mode(&folder.join(drop_in), 0o644);
     }
     path
+}
+
+/// systemd has nothing to complain of about a unit, if there is one.
+#[track_caller]
+fn assert_sound(folder: &Path, options: &[&str], unit: &Path) {
+    if let Some(output) = systemd_analyze(folder, options, &["verify", "--man=no"], unit) {
+        output.succeeded();
+        output.is("");
+    }
 }
 
 /// A variable that says that there need be no systemd.

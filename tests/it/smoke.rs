@@ -3,6 +3,11 @@
 
 use crate::support::prelude::*;
 
+fn is_in_database(text: &str) -> bool {
+    let mut files = homeserver().records().into_iter();
+    files.any(|file| file.contains(text.as_bytes()))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_client_shows_of_a_message_and_what_its_homeserver_knows_of_it() {
     let alice = person("alice").await;
@@ -35,6 +40,6 @@ async fn what_a_client_shows_of_a_message_and_what_its_homeserver_knows_of_it() 
         assert_eq!(heard.body(), Some(text));
         assert_eq!(heard.sender, person.user_id());
         assert!(heard.shield().starts_with(shield), "{heard}");
-        assert_eq!(homeserver().database_contains(text).unwrap(), !encrypted);
+        assert_eq!(is_in_database(text), !encrypted);
     }
 }

@@ -4,7 +4,7 @@
 use std::{fs, os::unix::fs::MetadataExt as _};
 
 use crate::{
-    hostile::{answer_to, assert_no_key_for, sessions},
+    hostile::{answer_to, sessions},
     support::{
         impostor::Impostor,
         prelude::*,
@@ -27,8 +27,7 @@ async fn a_room_member_without_the_power_level_gets_no_session_no_link_and_one_d
     bot.answer(&bob, &asked)
         .await
         .says("Not done: your power level here is 0, and this takes 100.");
-    let edited = bob.edit(bot.admin_room(), &asked, "!rc start").await;
-    let mut unanswered = vec![edited.unwrap()];
+    let mut unanswered = vec![bot.edit(&bob, &asked, "start").await];
     for command in ["stop", "dance", "start website"] {
         let asked = bot.send(&bob, command).await;
         bot.wait_for_refusal(&asked, "PowerLevel { has: 0, needs: 100 }")
@@ -44,9 +43,7 @@ async fn a_room_member_without_the_power_level_gets_no_session_no_link_and_one_d
     assert_eq!(bot.standin_starts(), 0);
     alice.catch_up().await.unwrap();
     for unanswered in unanswered {
-        let answers = alice.events();
-        let mut answered = answers.iter().map(|event| event.replies_to());
-        assert!(answered.all(|answered| answered != Some(unanswered.as_str())));
+        assert!(alice.answers_to(&unanswered).is_empty());
     }
     assert!(bot.links_of(&bob).is_empty());
 }
@@ -95,7 +92,7 @@ async fn a_moderator_does_not_silence_a_bot_that_shares_the_room_with_no_other()
     assert!(bob.user_id() < bot.user_id());
     let session = json!({ "phase": "running", "since": 1 });
     let host = json!({ "host": "build1", "projects": { "website": { "session": session } } });
-    let room = bob.client().get_room(bot.admin_room()).unwrap();
+    let room = bob.room(bot.admin_room());
     room.send_state_event_raw("rcbot.host", bob.user_id().as_str(), host)
         .await
         .unwrap();
@@ -135,10 +132,8 @@ async fn with_the_password_of_an_administrator_an_accomplice_gets_nothing_where_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_third_person_in_an_old_dm_does_not_get_the_link() {
-    let (alice, mallory) = (person("alice").await, person("mallory").await);
-    let proxy = Proxy::start(homeserver()).await;
-    let bot = bot();
-    let bot = bot.through(&proxy).start(&alice).await;
+    let mallory = person("mallory").await;
+    let (alice, proxy, bot) = behind_proxy(|bot| bot).await;
     let mut last = bot.start_session(&alice, "website").await;
     // Only the bot may invite there; a homeserver that plays false can do it in its name.
     for presence in ["in it", "gone again", "invited"] {
@@ -149,15 +144,14 @@ async fn a_third_person_in_an_old_dm_does_not_get_the_link() {
             bot.bring_in_as_bot(last.room(), &mallory).await;
         }
         if presence == "gone again" {
-            let room = mallory.client().get_room(last.room()).unwrap();
-            room.leave().await.unwrap();
+            mallory.room(last.room()).leave().await.unwrap();
         }
         let next = bot.start_session(&alice, "website").await;
         assert_ne!(next.room(), last.room(), "{presence}");
         assert!(mallory.never_saw(next.room()) && mallory.never_read(&last.link));
         last = next;
     }
-    assert_no_key_for(mallory.user_id(), &proxy);
+    assert!(proxy.keys_for(mallory.user_id()).is_empty());
 }
 
 /// With what docs/security.md asks for: users that are named by their keys, and encryption always.

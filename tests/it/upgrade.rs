@@ -1,14 +1,12 @@
 //! The admin room becomes another one by an upgrade of those who have all power over it, and by nothing else.
 
-use matrix_sdk::ruma::events::InitialStateEvent;
 use matrix_sdk::ruma::{
     OwnedRoomId, RoomAliasId, RoomId, RoomVersionId,
     api::client::{
         alias::{create_alias, delete_alias},
-        room::{create_room, upgrade_room},
+        room::upgrade_room,
     },
-    events::room::{encryption::RoomEncryptionEventContent, tombstone::RoomTombstoneEventContent},
-    serde::Raw,
+    events::room::tombstone::RoomTombstoneEventContent,
 };
 
 use crate::support::{prelude::*, rooms::RoomOptions};
@@ -23,35 +21,27 @@ async fn upgrade(bot: &Bot, admin: &Person) -> OwnedRoomId {
     let request = upgrade_room::v3::Request::new(old, RoomVersionId::V12);
     let response = admin.client().send(request).await.unwrap();
     let room = response.replacement_room;
-    let wanted = room.clone();
-    admin
-        .sees("the new room in the sync", move |event| {
-            event.room == wanted
-        })
-        .await;
+    let is_there = |event: &Event| event.room == room;
+    admin.sees("the new room in the sync", is_there).await;
     room
 }
 
 /// Says that another room takes the admin room's place.
 async fn tombstone(bot: &Bot, person: &Person, new: &RoomId) {
-    let room = person.client().get_room(bot.admin_room()).unwrap();
+    let room = person.room(bot.admin_room());
     let content = RoomTombstoneEventContent::new("moved".to_owned(), new.to_owned());
     room.send_state_event(content).await.unwrap();
 }
 
 /// A room whose maker says that it takes the place of the admin room.
 async fn successor(bot: &Bot, maker: &Person, encrypted: bool) -> OwnedRoomId {
-    let creation = json!({ "predecessor": { "room_id": bot.admin_room() } });
-    let mut request = create_room::v3::Request::new();
-    request.creation_content = Some(Raw::new(&creation).unwrap().cast_unchecked());
-    request.invite = vec![bot.user_id().to_owned()];
-    if encrypted {
-        let content = RoomEncryptionEventContent::with_recommended_defaults();
-        let encryption = InitialStateEvent::with_empty_state_key(content);
-        request.initial_state = vec![encryption.to_raw_any()];
-    }
-    let room = maker.client().create_room(request).await.unwrap();
-    room.room_id().to_owned()
+    let options = RoomOptions {
+        encrypted,
+        invite: vec![bot.user_id().to_owned()],
+        creation: Some(json!({ "predecessor": { "room_id": bot.admin_room() } })),
+        ..RoomOptions::default()
+    };
+    maker.create_room(options).await.unwrap()
 }
 
 /// The admin room is what it was: commands are answered.
@@ -77,16 +67,13 @@ async fn an_upgrade_is_followed_once_the_bot_is_invited_and_the_old_room_is_left
     bot.wait_until_ready(&alice).await;
     bot.announcement(&alice, ARRIVED).await;
     let stored = stored(&bot);
-    assert_eq!(
-        (&stored["configured"], &stored["room"]),
-        (&json!(old), &json!(new))
-    );
+    assert_eq!(stored["configured"], json!(old));
+    assert_eq!(stored["room"], json!(new));
 
     let ignored = alice.send_text(&old, "!rc start").await.unwrap();
     bot.start_session(&alice, "website").await;
     assert_eq!(bot.standin_starts(), 1);
-    let answers = |event: &Event| event.replies_to() == Some(ignored.as_str());
-    assert!(!alice.events().iter().any(answers));
+    assert!(alice.answers_to(&ignored).is_empty());
 
     // The configuration still names the old room.
     bot.restart(&alice).await;
@@ -175,7 +162,7 @@ async fn a_tombstone_of_somebody_who_is_gone_does_not_move_the_admin_room() {
         bot.kill_9();
         let own = successor(&bot, mallory, true).await;
         tombstone(&bot, mallory, &own).await;
-        let room = |person: &Person| person.client().get_room(bot.admin_room()).unwrap();
+        let room = |person: &Person| person.room(bot.admin_room());
         if banned {
             let room = room(&alice);
             room.ban_user(mallory.user_id(), None).await.unwrap();
@@ -208,8 +195,7 @@ async fn a_tombstone_by_a_stolen_password_gives_an_accomplice_nothing_where_user
     bot.follow_to(own);
     bot.announcement(&mallory, ARRIVED).await;
     let answer = bot.request(&mallory, "start").await;
-    let refusal = "you are not on the list of users";
-    answer.says(refusal);
+    answer.says("you are not on the list of users");
     let asked = bot.send(&mallory, "stop").await;
     bot.wait_for_refusal(&asked, "NotListed").await;
     assert!(bot.links_of(&mallory).is_empty() && mallory.never_read(&sent.link));
@@ -224,20 +210,12 @@ async fn an_alias_that_leads_elsewhere_later_is_not_followed() {
     let configured = stored(&bot)["configured"].as_str().unwrap().to_owned();
     let alias = RoomAliasId::parse(configured).unwrap();
     bot.kill_9();
-    let options = RoomOptions {
-        encrypted: true,
-        invite: vec![bot.user_id().to_owned()],
-        ..RoomOptions::default()
-    };
     // Whoever has the alias need not be one who may command.
-    let other = mallory.create_room(options).await.unwrap();
+    let other = mallory.create_admin_room(bot.user_id()).await.unwrap();
     let remove = delete_alias::v3::Request::new(alias.clone());
     alice.client().send(remove).await.unwrap();
-    mallory
-        .client()
-        .send(create_alias::v3::Request::new(alias, other.clone()))
-        .await
-        .unwrap();
+    let take = create_alias::v3::Request::new(alias, other.clone());
+    mallory.client().send(take).await.unwrap();
     bot.run();
     bot.wait_for_log("the admin room's alias leads to another room now")
         .await;

@@ -5,9 +5,7 @@ use std::{fs, path::PathBuf};
 
 use hyper::Method;
 
-use crate::support::{
-    appservice::Tokens, device::log_out, prelude::*, program::Ended as _, start_homeserver,
-};
+use crate::support::{appservice::Tokens, prelude::*, program::Ended as _, start_homeserver};
 
 /// What the bot says once it acts without a log-in.
 const WITHOUT_LOG_IN: &str = "using the appservice's token for each request";
@@ -25,21 +23,15 @@ async fn a_bot_that_the_homeserver_does_not_log_in_does_the_main_job_and_stays_i
         .prepare(&alice)
         .await;
     // The bot's own copy does not say so: the homeserver's refusal does.
-    let text = fs::read_to_string(registration_without_log_in()).unwrap();
-    let copy = bot.data_dir().with_file_name("registration.yaml");
-    assert!(text.contains("io.element.msc4190: true"));
-    fs::write(&copy, text.replace("io.element.msc4190: true", "")).unwrap();
-    bot.reconfigure(|config| config["appservice"]["registration"] = json!(copy));
+    change_registration(&bot, 1, "io.element.msc4190: true", "");
     bot.run();
     bot.wait_until_ready(&alice).await;
 
     bot.assert_main_job(&alice).await;
     assert_eq!(bot.log().matches(WITHOUT_LOG_IN).count(), 2, "once a start");
     let tokens = Tokens::of(&registration_without_log_in());
-    assert!(
-        !bot.log().contains(&tokens.appservice),
-        "the as_token is in the log"
-    );
+    let knows_token = bot.log().contains(&tokens.appservice);
+    assert!(!knows_token, "the as_token is in the log");
     let stored = bot.stored_log_in();
     assert_eq!(stored["authentication"], "identity_assertion");
     stored.to_string().lacks("token");
@@ -53,9 +45,8 @@ async fn a_bot_that_the_homeserver_does_not_log_in_gets_over_what_it_loses() {
     bot.assert_survives_a_lost_store(&alice).await;
 
     let device = bot.devices(&alice).await;
-    let tokens = Tokens::of(&registration_without_log_in());
-    bot.delete_device(homeserver(), &device[0], &tokens.appservice)
-        .await;
+    let registration = registration_without_log_in();
+    bot.delete_device(homeserver(), &registration).await;
     bot.wait_for_another_device(&alice, &device).await;
     bot.wait_until_connected(3).await;
     bot.start_session(&alice, "website").await;
@@ -81,7 +72,7 @@ async fn a_homeserver_may_begin_and_cease_to_log_in_the_bot() {
     let device_management = |from: &str, to: &str| {
         let text = fs::read_to_string(&registration).unwrap();
         let (from, to) = (format!("msc4190: {from}"), format!("msc4190: {to}"));
-        assert!(text.contains(&from));
+        text.says(&from);
         fs::write(&registration, text.replace(&from, &to)).unwrap();
     };
     let alice = Person::register(&homeserver, "alice").await.unwrap();
@@ -91,11 +82,7 @@ async fn a_homeserver_may_begin_and_cease_to_log_in_the_bot() {
 
     device_management("false", "true");
     homeserver.start_again().unwrap();
-    let token = bot.stored_log_in()["access_token"]
-        .as_str()
-        .unwrap()
-        .to_owned();
-    log_out(&homeserver, &token).await;
+    bot.log_out(&homeserver).await;
     bot.wait_for_log(WITHOUT_LOG_IN).await;
     bot.wait_until_connected(2).await;
     bot.wait_until_ready(&alice).await;
@@ -103,13 +90,7 @@ async fn a_homeserver_may_begin_and_cease_to_log_in_the_bot() {
 
     device_management("true", "false");
     homeserver.start_again().unwrap();
-    let device = bot.stored_log_in()["device_id"]
-        .as_str()
-        .unwrap()
-        .to_owned();
-    let tokens = Tokens::of(&registration);
-    bot.delete_device(&homeserver, &device, &tokens.appservice)
-        .await;
+    bot.delete_device(&homeserver, &registration).await;
     bot.wait_until_connected(3).await;
     assert_eq!(bot.stored_log_in()["authentication"], "access_token");
     bot.wait_until_ready(&alice).await;
@@ -210,9 +191,7 @@ async fn a_reset_that_an_appservice_may_not_make_leaves_its_device_as_it_is() {
     assert!(bot.terminate().await.success());
     let user = json!({ "user_id": bot.user_id() });
     proxy.on(asks_as_device).answer(Answer::json(200, &user));
-    let output = bot.reset_identity();
-    assert_eq!(output.status.code(), Some(3), "{output:?}");
-    let said = String::from_utf8(output.stderr).unwrap();
+    let said = bot.reset_identity().failed(3);
     said.says("set bot.password in config.yaml");
     assert_eq!(bot.devices(&alice).await, device);
     bot.run();

@@ -85,6 +85,13 @@ mod tests {
     }
 
     #[test]
+    fn what_a_login_has_left_is_told_in_hours_and_later_in_days() {
+        let left = |hours| login_ends("build1", &["api".to_owned()], Duration::from_hours(hours));
+        assert!(left(30).plain.contains(" ends in 30 hours, and with it"));
+        assert!(left(97).plain.contains(" ends in 4 days, and with it"));
+    }
+
+    #[test]
     fn a_long_report_fits_into_an_event() {
         let findings = vec!["x".repeat(100); 1_000];
         let reply = report("build1", "1000 checks: 1000 failed.", &findings);

@@ -38,9 +38,9 @@ async fn an_admin_room_that_was_encrypted_once_needs_encrypted_commands_for_ever
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bot_that_always_needs_encrypted_commands_needs_no_word_of_the_homeserver_for_it() {
     let alice = person("alice").await;
-    let proxy = Proxy::start(crate::support::homeserver()).await;
+    let proxy = Proxy::start(homeserver()).await;
     withhold_encryption(&proxy);
-    let mut bot = Bot::builder(crate::support::homeserver())
+    let mut bot = bot()
         .through(&proxy)
         .configure(|config| {
             config["encryption"] = json!({ "require_encrypted_commands": "always" });

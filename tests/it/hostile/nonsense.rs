@@ -1,6 +1,12 @@
 //! Answers with status 200 that make no sense, to every request that something depends on.
 
-use std::{collections::BTreeSet, sync::atomic::Ordering};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use matrix_sdk::ruma::RoomVersionId;
 
@@ -40,7 +46,11 @@ async fn permits_nothing(
     request: impl Fn(&Request) -> bool + Send + Sync + 'static,
 ) {
     let before = sessions(bot);
-    let given = proxy.on(request).answer_in_turn(nonsense());
+    let given = Arc::<AtomicUsize>::default();
+    let (turn, all) = (Arc::clone(&given), nonsense());
+    proxy
+        .on(request)
+        .answer_with(move || all[turn.fetch_add(1, Ordering::Relaxed) % all.len()].clone());
     let mut asked = bot.send(alice, "start").await;
     eventually("all nonsense was answered", async || {
         if given.load(Ordering::Relaxed) >= nonsense().len() {

@@ -25,7 +25,7 @@ use tempfile::TempDir;
 use super::{
     bot_builder::BotBuilder,
     eventually,
-    homeserver::{Homeserver, RecordFile},
+    homeserver::{Homeserver, RecordFile, tail},
     person::Person,
     processes::Mark,
     program::isolate,
@@ -51,7 +51,8 @@ pub(crate) struct Bot {
     /// The devices whose clients know this life of the bot.
     pub(super) known_to: Mutex<BTreeSet<OwnedDeviceId>>,
     pub(super) variables: BTreeMap<String, String>,
-    pub(super) arguments: Vec<String>,
+    /// What its command line has besides, from the next start on.
+    pub(crate) arguments: Vec<&'static str>,
     pub(super) process: Option<Child>,
 }
 
@@ -139,11 +140,6 @@ impl Bot {
         self.variables.insert(name.to_owned(), value.to_owned());
     }
 
-    /// Gives it one more argument on its command line; it counts from the next start.
-    pub(crate) fn add_argument(&mut self, argument: &str) {
-        self.arguments.push(argument.to_owned());
-    }
-
     /// A command of the binary, with the bot's own home directory and configuration.
     pub(crate) fn command(&self, name: &str) -> Command {
         let mut command = Command::new(&self.program);
@@ -174,7 +170,7 @@ impl Bot {
 
     /// Waits until the bot is in the admin room, with a device that its members can encrypt to.
     pub(crate) async fn wait_until_ready(&mut self, admin: &Person) {
-        let room = admin.client().get_room(&self.admin_room).unwrap();
+        let room = admin.room(&self.admin_room);
         let user = self.user.clone();
         admin
             .after_syncs("the bot joins the admin room", async || {
@@ -400,12 +396,8 @@ impl Drop for Bot {
         }
         .kill_all();
         if thread::panicking() {
-            let log = self.log();
-            let lines: Vec<&str> = log.lines().collect();
-            let tail = lines
-                .get(lines.len().saturating_sub(LOG_TAIL_LINES)..)
-                .unwrap_or_default();
-            eprintln!("the end of the bot's log:\n{}", tail.join("\n"));
+            let end = tail(&self.log(), LOG_TAIL_LINES);
+            eprintln!("the end of the bot's log:\n{end}");
         }
     }
 }

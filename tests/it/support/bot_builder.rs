@@ -116,7 +116,7 @@ impl BotBuilder {
     }
 
     /// Adds a project root, `src`, with these folders. See [`Bot::root`].
-    pub(crate) fn root(mut self, folders: &[&str]) -> Self {
+    pub(crate) fn root(mut self, folders: &[impl AsRef<Path>]) -> Self {
         let root = self.folder.path().join("src");
         for folder in folders {
             fs::create_dir_all(root.join(folder)).unwrap();
@@ -171,10 +171,10 @@ impl BotBuilder {
         self
     }
 
-    /// Who else is invited to the admin room, and is a creator of it as much as its maker.
-    pub(crate) fn additional_creator(mut self, user: &UserId) -> Self {
-        self.room.additional_creators.push(user.to_owned());
-        self.invite(user)
+    /// The content of the admin room's `m.room.create`.
+    pub(crate) fn creation(mut self, content: Value) -> Self {
+        self.room.creation = Some(content);
+        self
     }
 
     pub(crate) fn power_level(self, level: i64) -> Self {

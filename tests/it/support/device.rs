@@ -1,12 +1,15 @@
 //! The bot's device, identity and keys, as it has them on disk and as the homeserver shows them.
 
-use std::{fs, ops::Range, process::Output};
+use std::{fs, ops::Range, path::Path, process::Output};
 
 use matrix_sdk::{SqliteCryptoStore, reqwest::Method, ruma::events::secret::request::SecretName};
 use matrix_sdk_base::crypto::store::CryptoStore as _;
 use serde_json::{Value, json};
 
-use super::{bot::Bot, homeserver::Homeserver, person::Person, run_to_end};
+use super::{
+    appservice::Tokens, bot::Bot, homeserver::Homeserver, person::Person, run_to_end,
+    says::Says as _,
+};
 
 /// Where the ratchet lies in the text of a Megolm key, which is base64: behind the version and the index, whose bytes depend on
 /// the form of the key.
@@ -77,9 +80,7 @@ impl Bot {
         let second = self.start_session(admin, "website").await;
         assert_eq!(second.link, first.link);
         assert_eq!(second.room(), first.room());
-        let answer = self.request(admin, "stop").await;
-        let body = answer.body().unwrap();
-        assert!(body.starts_with("website stopped"), "{body}");
+        self.request(admin, "stop").await.begins("website stopped");
         self.wait_for_redaction(admin, &first).await;
         self.wait_for_redaction(admin, &second).await;
     }
@@ -132,18 +133,21 @@ impl Bot {
         run_to_end(self.command("reset-identity").arg("--yes"))
     }
 
-    /// Deletes a device of the bot's, behind its back.
-    pub(crate) async fn delete_device(
-        &self,
-        homeserver: &Homeserver,
-        device: &str,
-        as_token: &str,
-    ) {
+    /// Deletes the bot's device, behind its back, as the appservice of this registration.
+    pub(crate) async fn delete_device(&self, homeserver: &Homeserver, registration: &Path) {
+        let log_in = self.stored_log_in();
+        let device = log_in["device_id"].as_str().unwrap();
         let path = format!("devices/{device}?user_id={}", self.user_id());
-        let nothing = json!({});
+        let token = Tokens::of(registration).appservice;
         homeserver
-            .call(Method::DELETE, &path, as_token, &nothing)
+            .call(Method::DELETE, &path, &token, &json!({}))
             .await;
+    }
+
+    /// Logs out the device of the log-in that the bot has written down, which deletes it.
+    pub(crate) async fn log_out(&self, homeserver: &Homeserver) {
+        let log_in = self.stored_log_in();
+        log_out(homeserver, log_in["access_token"].as_str().unwrap()).await;
     }
 }
 

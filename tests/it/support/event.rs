@@ -101,6 +101,11 @@ impl Event {
         }
     }
 
+    /// When it was sent, in milliseconds since 1970, as its server says.
+    pub(crate) fn sent(&self) -> u64 {
+        self.json["origin_server_ts"].as_u64().unwrap()
+    }
+
     fn content(&self, pointer: &str) -> Option<&str> {
         self.json.get("content")?.pointer(pointer)?.as_str()
     }

@@ -21,7 +21,6 @@ use matrix_sdk::{
         assign,
     },
 };
-use rand::{RngExt as _, distr::Alphanumeric};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
@@ -48,43 +47,8 @@ const LOG_TAIL_LINES: usize = 25;
 /// How much of a file is looked at in one go: what a processor's cache holds.
 const PIECE: usize = 256 << 10;
 
-/// Imports Synapse once, which is nine tenths of a start, and forks a homeserver for each folder that is named on standard input;
-/// writes its process's id. All of them are gone with it, and it is gone when standard input ends: the other end is held by the
-/// process that starts us and by no other, however that ends. (There the kernel's parent-death signal would follow a *thread*.)
-///
-/// No disk is waited for: what a database loses without, it loses to a power cut and not to the end of its process.
-const PARENT: &str = "
-import ctypes, gc, os, signal, sys
-import synapse.app.homeserver
-from synapse.storage.engines import Sqlite3Engine
-from twisted.internet import reactor
-connected = Sqlite3Engine.on_new_connection
-def connect(engine, connection):
-    connected(engine, connection)
-    connection.execute('PRAGMA synchronous = OFF;')
-Sqlite3Engine.on_new_connection = connect
-signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-# Each homeserver collects garbage once it has started: among what is its own alone.
-gc.collect()
-gc.freeze()
-for folder in sys.stdin:
-    process = os.fork()
-    if process:
-        print(process, flush=True)
-        continue
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    os.chdir(folder.rstrip('\\n'))
-    log = os.open('homeserver.log', os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    for stream, file in (0, os.open(os.devnull, os.O_RDONLY)), (1, log), (2, log):
-        os.dup2(file, stream)
-    # What it watches by is shared with the parent until it is made again.
-    reactor.waker = None
-    reactor.__init__()
-    sys.argv = ['homeserver', '--config-path', 'homeserver.yaml']
-    synapse.app.homeserver.main()
-    os._exit(0)
-";
+/// The configuration that all homeservers have in common, and the program that starts them.
+const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/synapse");
 
 /// The process that imported Synapse.
 #[derive(Debug)]
@@ -96,7 +60,7 @@ struct Parent {
 impl Parent {
     fn start(python: &Path) -> Result<Self> {
         let mut process = Command::new(python)
-            .args(["-c", PARENT])
+            .arg(format!("{FIXTURES}/fork.py"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             // Ctrl-C in the terminal is for whoever started us.
@@ -230,29 +194,19 @@ impl Homeserver {
         self.run()
     }
 
-    /// The SQLite database. What was written last may still stand in the file of the same name with `-wal` added.
-    pub(crate) fn database_path(&self) -> PathBuf {
-        self.folder.join("homeserver.db")
-    }
-
-    /// Whether these bytes stand anywhere in the database, its write-ahead log included.
-    pub(crate) fn database_contains(&self, text: &str) -> Result<bool> {
-        let log = self.log_path();
-        let records = self.records().into_iter();
-        let mut of_database = records.filter(|file| file.path() != log);
-        of_database.try_fold(false, |found, file| {
-            Ok(found || file.contains(text.as_bytes())?)
-        })
-    }
-
     /// Every file in which it may write down what it is sent from now on. The pages of a database are used again, so of it all
     /// is looked at; a log grows at its end.
     pub(crate) fn records(&self) -> Vec<RecordFile> {
-        let (database, log) = (self.database_path(), self.log_path());
-        let from = fs::metadata(&log).map_or(0, |log| log.len());
-        let file = |path, from| RecordFile { path, from };
-        let write_ahead_log = file(database.with_extension("db-wal"), 0);
-        vec![file(database, 0), write_ahead_log, file(log, from)]
+        let file = |name, from| RecordFile {
+            path: self.folder.join(name),
+            from,
+        };
+        let log = fs::metadata(self.log_path()).map_or(0, |log| log.len());
+        vec![
+            file("homeserver.db", 0),
+            file("homeserver.db-wal", 0),
+            file("homeserver.log", log),
+        ]
     }
 
     /// Where it keeps the files that people send.
@@ -267,26 +221,20 @@ impl Homeserver {
     /// Chooses a free port and writes the configuration for it.
     fn configure(&mut self) -> Result<()> {
         self.port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
-        let logging = json!({
-            "version": 1,
-            "disable_existing_loggers": false,
-            "formatters": { "line": { "format": "%(asctime)s %(levelname)s %(name)s %(request)s %(message)s" } },
-            "handlers": { "stderr": { "class": "logging.StreamHandler", "formatter": "line" } },
-            "root": { "level": "INFO", "handlers": ["stderr"] },
+        let configuration = json!({
+            "public_baseurl": self.url(),
+            "listeners": [{
+                "port": self.port,
+                "bind_addresses": ["127.0.0.1"],
+                "type": "http",
+                "resources": [{ "names": ["client", "federation"] }],
+            }],
+            "log_config": format!("{FIXTURES}/logging.yaml"),
+            "signing_key_path": format!("{FIXTURES}/signing.key"),
+            "app_service_config_files": self.registrations,
         });
-        fs::write(
-            self.folder.join("logging.yaml"),
-            serde_yaml::to_string(&logging)?,
-        )?;
-        let key = self.folder.join("signing.key");
-        if !key.exists() {
-            fs::write(&key, format!("ed25519 a_test {}\n", random_key()))?;
-        }
-        let configuration = configuration(&self.folder, self.port, &self.registrations);
-        Ok(fs::write(
-            self.folder.join("homeserver.yaml"),
-            serde_yaml::to_string(&configuration)?,
-        )?)
+        let path = self.folder.join("homeserver.yaml");
+        Ok(fs::write(path, serde_yaml::to_string(&configuration)?)?)
     }
 
     /// Starts the process and waits until it listens, by its own word: another server could answer on the port.
@@ -305,12 +253,12 @@ impl Homeserver {
                 return Ok(());
             }
             if ended {
-                bail!("Synapse ended:\n{}", tail(&said));
+                bail!("Synapse ended:\n{}", tail(&said, LOG_TAIL_LINES));
             }
             if Instant::now() > deadline {
                 bail!(
                     "Synapse does not listen after {START_TIMEOUT:?}:\n{}",
-                    tail(&said)
+                    tail(&said, LOG_TAIL_LINES)
                 );
             }
             thread::sleep(START_POLL);
@@ -324,23 +272,23 @@ impl RecordFile {
     }
 
     /// Whether these bytes stand in it. It is read in pieces: these files are long, and looked at after every link.
-    pub(crate) fn contains(&self, text: &[u8]) -> Result<bool> {
+    pub(crate) fn contains(&self, text: &[u8]) -> bool {
         let mut file = match File::open(&self.path) {
             Ok(file) => file,
             // A write-ahead log is there only while it is needed.
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
-            Err(error) => return Err(error.into()),
+            Err(error) if error.kind() == ErrorKind::NotFound => return false,
+            Err(error) => panic!("{}: {error}", self.path.display()),
         };
-        file.seek(SeekFrom::Start(self.from))?;
+        file.seek(SeekFrom::Start(self.from)).unwrap();
         let finder = memchr::memmem::Finder::new(text);
         let mut piece = Vec::with_capacity(PIECE + text.len());
         loop {
             let mut next = io::Read::by_ref(&mut file).take(PIECE as u64);
-            if next.read_to_end(&mut piece)? == 0 {
-                return Ok(false);
+            if next.read_to_end(&mut piece).unwrap() == 0 {
+                return false;
             }
             if finder.find(&piece).is_some() {
-                return Ok(true);
+                return true;
             }
             // What was read last may be the beginning of the text.
             piece.drain(..piece.len().saturating_sub(text.len() - 1));
@@ -359,66 +307,8 @@ fn has_ended(process: &OwnedFd, patience: Option<&Timespec>) -> Result<bool> {
     Ok(poll(&mut [PollFd::new(process, PollFlags::IN)], patience)? > 0)
 }
 
-fn configuration(folder: &Path, port: u16, registrations: &[PathBuf]) -> Value {
-    let unlimited = json!({ "per_second": 10_000, "burst_count": 10_000 });
-    json!({
-        "server_name": SERVER_NAME,
-        "public_baseurl": format!("http://127.0.0.1:{port}/"),
-        "listeners": [{
-            "port": port,
-            "bind_addresses": ["127.0.0.1"],
-            "type": "http",
-            "resources": [{ "names": ["client", "federation"] }],
-        }],
-        "database": { "name": "sqlite3", "args": { "database": folder.join("homeserver.db") } },
-        "log_config": folder.join("logging.yaml"),
-        "signing_key_path": folder.join("signing.key"),
-        "media_store_path": folder.join("media"),
-        "pid_file": folder.join("homeserver.pid"),
-        // No federation: no keys are asked for, no server is known.
-        "trusted_key_servers": [],
-        "federation_domain_whitelist": [],
-        "report_stats": false,
-        // What no test asks for, and what each event would cost.
-        "stats": { "enabled": false },
-        "user_directory": { "enabled": false },
-        "push": { "enabled": false },
-        "app_service_config_files": registrations,
-        "enable_registration": true,
-        "enable_registration_without_verification": true,
-        // The cost of a password hash; these passwords are random and live for a minute.
-        "bcrypt_rounds": 4,
-        "macaroon_secret_key": "test",
-        "form_secret": "test",
-        "presence": { "enabled": false },
-        "rc_message": unlimited,
-        "rc_registration": unlimited,
-        "rc_login": { "address": unlimited, "account": unlimited, "failed_attempts": unlimited },
-        "rc_admin_redaction": unlimited,
-        "rc_joins": { "local": unlimited, "remote": unlimited },
-        "rc_joins_per_room": unlimited,
-        "rc_key_requests": unlimited,
-        "rc_invites": { "per_room": unlimited, "per_user": unlimited, "per_issuer": unlimited },
-        "rc_media_create": unlimited,
-        "rc_room_creation": unlimited,
-        "rc_profile": unlimited,
-    })
-}
-
-/// 32 random bytes in unpadded base64: 256 bits fill 42 digits and a third of the last.
-fn random_key() -> String {
-    let mut random = rand::rng();
-    let mut key: String = (0..42)
-        .map(|_| char::from(random.sample(Alphanumeric)))
-        .collect();
-    key.push('A');
-    key
-}
-
-fn tail(log: &str) -> String {
-    let lines: Vec<&str> = log.lines().collect();
-    lines
-        .get(lines.len().saturating_sub(LOG_TAIL_LINES)..)
-        .unwrap_or_default()
-        .join("\n")
+/// The end of a log, for a message.
+pub(super) fn tail(log: &str, lines: usize) -> String {
+    let all: Vec<&str> = log.lines().collect();
+    all[all.len().saturating_sub(lines)..].join("\n")
 }

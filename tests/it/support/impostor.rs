@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use matrix_sdk::ruma::{
     OwnedUserId, RoomId, UserId,
     api::client::keys::{claim_keys, get_keys},
-    device_id,
     events::room::message::RoomMessageEventContent,
 };
 use matrix_sdk_base::crypto::{
@@ -22,7 +21,7 @@ use super::{
 };
 
 /// The id of its device.
-pub(crate) const DEVICE: &str = "IMPOSTOR";
+const DEVICE: &str = "IMPOSTOR";
 
 /// A made-up device, and perhaps a made-up identity that signs it.
 #[derive(Debug)]
@@ -44,13 +43,13 @@ struct Identity {
 impl Impostor {
     /// Another device of the user, which nobody has signed.
     pub(crate) async fn device_of(user: &UserId) -> Self {
-        let machine = OlmMachine::new(user, device_id!("IMPOSTOR")).await;
+        let machine = OlmMachine::new(user, DEVICE.into()).await;
         Self::new(machine, None).await
     }
 
     /// Another identity in the place of the user's own, with one device.
     pub(crate) async fn identity_of(user: &UserId) -> Self {
-        let machine = OlmMachine::new(user, device_id!("IMPOSTOR")).await;
+        let machine = OlmMachine::new(user, DEVICE.into()).await;
         let made = machine.bootstrap_cross_signing(true).await.unwrap();
         let key = |key| serde_json::to_value(key).unwrap();
         let identity = Identity {
@@ -117,11 +116,7 @@ impl Impostor {
 
     /// Whether the bot has sent the device a key.
     pub(crate) fn got_a_key(&self, proxy: &Proxy) -> bool {
-        let sent = proxy.passed_by(Request::sends_to_devices);
-        sent.iter().any(|sent| {
-            let devices = &sent.request.json["messages"][self.user.as_str()];
-            devices.get(DEVICE).is_some()
-        })
+        proxy.keys_for(&self.user).contains(DEVICE)
     }
 
     /// Says something in the user's name, encrypted for the bot. `through` asks the homeserver for the bot's keys.

@@ -54,12 +54,10 @@ use serde_json::json;
 
 use bot::Bot;
 use bot_builder::BotBuilder;
-use event::Event;
 use homeserver::{Homeserver, SERVER_NAME};
 use person::{CrossSigning, Person, random_text};
 pub(crate) use program::run_to_end;
 use proxy::Proxy;
-use says::Says as _;
 use synapse::Synapse;
 
 /// How long a fact may take to become true: seconds at most, and more on a busy machine.
@@ -116,12 +114,6 @@ pub(crate) async fn behind_proxy(
     (alice, proxy, bot)
 }
 
-/// Asserts that a text stands in a message.
-#[track_caller]
-pub(crate) fn assert_says(message: &Event, part: &str) {
-    message.says(part);
-}
-
 /// A homeserver of the caller's own, for tests that stop it. It keeps its files in `folder`.
 pub(crate) fn start_homeserver(folder: &Path) -> anyhow::Result<Homeserver> {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent();
@@ -163,6 +155,22 @@ pub(crate) fn eventually<T>(
 #[track_caller]
 pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) -> impl Future<Output = ()> {
     eventually(what, async move || holds().then_some(()))
+}
+
+/// All that is in a folder and in the folders in it. What is gone meanwhile is left out.
+pub(crate) fn all_in(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let paths = entries.map(|entry| entry.path());
+    paths
+        .flat_map(|path| [all_in(&path), vec![path]].concat())
+        .collect()
+}
+
+/// The files among it.
+pub(crate) fn files_in(folder: &Path) -> Vec<PathBuf> {
+    let mut paths = all_in(folder);
+    paths.retain(|path| path.is_file());
+    paths
 }
 
 /// The first folder that no other run uses. Its files stay after the run, to be read, and are replaced by the next; the lock

@@ -2,7 +2,6 @@
 
 use std::{
     panic::Location,
-    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -13,7 +12,6 @@ use std::{
 use anyhow::{Context, Result, anyhow};
 use matrix_sdk::{
     Client, ClientBuilder,
-    authentication::matrix::MatrixSession,
     encryption::{EncryptionSettings, identities::Device},
     ruma::{
         EventId, OwnedUserId, UserId,
@@ -106,36 +104,6 @@ impl Person {
         Self::begin(client, password, cross_signing).await
     }
 
-    /// Logs in with a device that keeps everything in `folder`, and is the same device next time.
-    #[cfg_attr(test, expect(dead_code, reason = "the playground's; no test needs it"))]
-    pub(crate) async fn log_in_persistently(
-        url: &str,
-        localpart: &str,
-        password: &str,
-        folder: &Path,
-    ) -> Result<Self> {
-        let client = builder(url).sqlite_store(folder, None).build().await?;
-        let session = folder.join("session.json");
-        if let Ok(text) = std::fs::read(&session) {
-            client
-                .restore_session(serde_json::from_slice::<MatrixSession>(&text)?)
-                .await?;
-            return Self::begin(client, password, CrossSigning::Without).await;
-        }
-        client
-            .matrix_auth()
-            .login_username(localpart, password)
-            .send()
-            .await?;
-        let logged_in = client
-            .matrix_auth()
-            .session()
-            .context("no session after the log-in")?;
-        let person = Self::begin(client, password, CrossSigning::SetUp).await?;
-        std::fs::write(&session, serde_json::to_vec(&logged_in)?)?;
-        Ok(person)
-    }
-
     /// Logs the same user in once more. A cross-signed device gets the user's keys by way of the server's secret storage.
     pub(crate) async fn second_device(&self, cross_signed: bool) -> Self {
         let device = self.log_in_again(CrossSigning::Without).await;
@@ -178,7 +146,12 @@ impl Person {
         identity.master_key().get_first_key().unwrap().to_base64()
     }
 
-    async fn begin(client: Client, password: &str, cross_signing: CrossSigning) -> Result<Self> {
+    /// Begins to listen with a client that is logged in.
+    pub(crate) async fn begin(
+        client: Client,
+        password: &str,
+        cross_signing: CrossSigning,
+    ) -> Result<Self> {
         let user = client.user_id().context("not logged in")?.to_owned();
         if cross_signing == CrossSigning::SetUp {
             bootstrap_cross_signing(&client, &user, password).await?;
@@ -371,7 +344,8 @@ pub(crate) fn random_text() -> String {
         .collect()
 }
 
-fn builder(url: &str) -> ClientBuilder {
+/// A client of this homeserver to be.
+pub(crate) fn builder(url: &str) -> ClientBuilder {
     let settings = EncryptionSettings {
         auto_enable_cross_signing: false,
         ..EncryptionSettings::default()

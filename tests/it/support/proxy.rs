@@ -10,6 +10,7 @@ mod request;
 pub(crate) mod rules;
 
 use std::{
+    collections::BTreeSet,
     io,
     net::SocketAddr,
     sync::{
@@ -26,7 +27,10 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use matrix_sdk::{reqwest, ruma::RoomId};
+use matrix_sdk::{
+    reqwest,
+    ruma::{RoomId, UserId},
+};
 use serde_json::{Value, json};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -46,7 +50,7 @@ use tokio_rustls::{
 use super::{homeserver::Homeserver, until};
 use answer::Body;
 use injection::Injections;
-use rules::{RuleBuilder, Rules};
+use rules::{Effect, RuleBuilder, Rules};
 
 pub(crate) use answer::Answer;
 pub(crate) use request::Request;
@@ -60,7 +64,6 @@ pub(crate) const CERTIFICATE: &str = concat!(
 const CERTIFICATES_KEY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tls/key.pem");
 
 /// Stands between one bot and the homeserver. Honest until a test says otherwise; gone when dropped.
-#[derive(Debug)]
 pub(crate) struct Proxy {
     scheme: &'static str,
     address: SocketAddr,
@@ -77,7 +80,6 @@ pub(crate) struct Passed {
     pub(crate) at: Instant,
 }
 
-#[derive(Debug)]
 struct Shared {
     homeserver: String,
     http: reqwest::Client,
@@ -216,6 +218,16 @@ impl Proxy {
         passed
     }
 
+    /// The devices of a user to which the bot has sent keys.
+    pub(crate) fn keys_for(&self, user: &UserId) -> BTreeSet<String> {
+        let sent = self.passed_by(Request::sends_to_devices).into_iter();
+        let devices = sent.filter_map(|sent| {
+            let devices = sent.request.json["messages"].get(user.as_str())?;
+            Some(devices.as_object()?.clone())
+        });
+        devices.flatten().map(|(device, _)| device).collect()
+    }
+
     /// All events of a room that the bot was given so far, and the keys that came with them.
     pub(crate) fn brought_to(&self, room: &RoomId) -> (Vec<Value>, Vec<Value>) {
         let (mut events, mut to_device) = (Vec::new(), Vec::new());
@@ -300,9 +312,16 @@ async fn handle(
     let request = Request::read(incoming).await?;
     let _listening = request.is_sync().then(|| Arc::clone(&shared.listening));
     shared.travel().await;
-    let verdict = shared.rules.judge(&request);
-    verdict.wait().await;
-    let mut answer = match verdict.answer() {
+    let effects = shared.rules.apply(&request);
+    let mut own = None;
+    for effect in &effects {
+        match &**effect {
+            Effect::Hold(gate) => gate.wait().await,
+            Effect::Answer(answer) => own = own.or_else(|| Some(answer())),
+            Effect::Change(_) => {}
+        }
+    }
+    let mut answer = match own {
         Some(answer) => answer,
         None => match shared.injections.event(&request.path) {
             Some(event) => Answer::json(200, &event),
@@ -310,7 +329,11 @@ async fn handle(
             None => shared.ask_homeserver(&request).await?,
         },
     };
-    verdict.change(&request, &mut answer);
+    for effect in &effects {
+        if let Effect::Change(change) = &**effect {
+            change(&request, &mut answer);
+        }
+    }
     shared.travel().await;
     let (status, json) = (answer.status, answer.json_body());
     shared.passed.lock().unwrap().push(Arc::new(Passed {

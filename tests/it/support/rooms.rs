@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use matrix_sdk::{
-    Room, RoomState,
+    Room,
     ruma::{
         OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, RoomVersionId, TransactionId, UserId,
         api::client::{
@@ -15,7 +15,7 @@ use matrix_sdk::{
         api::error::ErrorKind,
         assign,
         events::{
-            AnyMessageLikeEventContent, EmptyStateKey, InitialStateEvent, MessageLikeEventContent,
+            EmptyStateKey, InitialStateEvent, MessageLikeEventContent,
             room::{encryption::RoomEncryptionEventContent, message::RoomMessageEventContent},
         },
         serde::Raw,
@@ -31,8 +31,8 @@ pub(crate) struct RoomOptions {
     pub(crate) encrypted: bool,
     pub(crate) version: Option<RoomVersionId>,
     pub(crate) invite: Vec<OwnedUserId>,
-    /// Who besides its maker is a creator, from version 12 on.
-    pub(crate) additional_creators: Vec<OwnedUserId>,
+    /// The content of `m.room.create`, where something is to stand there.
+    pub(crate) creation: Option<Value>,
     /// Laid over the content of `m.room.power_levels`.
     pub(crate) power_levels: Option<Value>,
     pub(crate) alias: Option<String>,
@@ -45,11 +45,8 @@ impl Person {
             EmptyStateKey,
             RoomEncryptionEventContent::with_recommended_defaults(),
         );
-        let creation = assign!(create_room::v3::CreationContent::new(), {
-            additional_creators: options.additional_creators,
-        });
         let request = assign!(create_room::v3::Request::new(), {
-            creation_content: Some(Raw::new(&creation)?),
+            creation_content: options.creation.map(|creation| Raw::new(&creation)).transpose()?.map(Raw::cast_unchecked),
             preset: Some(create_room::v3::RoomPreset::PrivateChat),
             initial_state: if options.encrypted { vec![encryption.to_raw_any()] } else { Vec::new() },
             invite: options.invite,
@@ -90,47 +87,32 @@ impl Person {
         room: &RoomId,
         content: impl MessageLikeEventContent,
     ) -> Result<OwnedEventId> {
-        Ok(self.room(room)?.send(content).await?.response.event_id)
+        Ok(self.room(room).send(content).await?.response.event_id)
     }
 
     /// Says something in plain text even where the room is encrypted.
     pub(crate) async fn send_plain_text(&self, room: &RoomId, text: &str) -> Result<OwnedEventId> {
-        let content = Raw::new(&json!({ "msgtype": "m.text", "body": text }))?
-            .cast_unchecked::<AnyMessageLikeEventContent>();
+        let content = json!({ "msgtype": "m.text", "body": text });
+        self.send_as_it_is(room, "m.room.message", &content).await
+    }
+
+    /// Sends an event as it is, even where the room is encrypted.
+    pub(crate) async fn send_as_it_is(
+        &self,
+        room: &RoomId,
+        kind: &str,
+        content: &Value,
+    ) -> Result<OwnedEventId> {
+        let content = Raw::new(content)?.cast_unchecked();
         let transaction = TransactionId::new();
-        let request = send_message_event::v3::Request::new_raw(
-            room.to_owned(),
-            transaction,
-            "m.room.message".into(),
-            content,
-        );
+        let room = room.to_owned();
+        let request =
+            send_message_event::v3::Request::new_raw(room, transaction, kind.into(), content);
         Ok(self.client().send(request).await?.event_id)
     }
 
-    /// Replaces the text of an earlier message, encrypted where the room is. What clients show that know no edits has no
-    /// star before it, as in an edit that wants to be taken for a message.
-    pub(crate) async fn edit(
-        &self,
-        room: &RoomId,
-        event: &OwnedEventId,
-        text: &str,
-    ) -> Result<OwnedEventId> {
-        let content = json!({
-            "msgtype": "m.text",
-            "body": text,
-            "m.new_content": { "msgtype": "m.text", "body": text },
-            "m.relates_to": { "rel_type": "m.replace", "event_id": event },
-        });
-        Ok(self
-            .room(room)?
-            .send_raw("m.room.message", content)
-            .await?
-            .response
-            .event_id)
-    }
-
     pub(crate) async fn invite(&self, room: &RoomId, user: &UserId) -> Result<()> {
-        Ok(self.room(room)?.invite_user_by_id(user).await?)
+        Ok(self.room(room).invite_user_by_id(user).await?)
     }
 
     /// Joins a room and waits until this client knows it.
@@ -175,12 +157,10 @@ impl Person {
         Ok(events.filter_map(member).collect())
     }
 
-    fn room(&self, room: &RoomId) -> Result<Room> {
-        let known = self
-            .client()
-            .get_room(room)
-            .filter(|room| room.state() == RoomState::Joined);
-        known.with_context(|| format!("{} is not in {room}", self.user_id()))
+    /// A room that this client knows.
+    pub(crate) fn room(&self, room: &RoomId) -> Room {
+        let known = self.client().get_room(room);
+        known.unwrap_or_else(|| panic!("{} does not know {room}", self.user_id()))
     }
 }
 

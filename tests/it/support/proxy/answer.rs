@@ -23,7 +23,7 @@ pub(crate) struct Answer {
     pub(super) status: u16,
     headers: Vec<(&'static str, String)>,
     body: Bytes,
-    transport: Transport,
+    pub(super) transport: Transport,
 }
 
 /// How an answer gets to the bot.
@@ -63,10 +63,6 @@ impl Answer {
     pub(crate) fn header(mut self, name: &'static str, value: &str) -> Self {
         self.headers.push((name, value.to_owned()));
         self
-    }
-
-    pub(super) fn transport(&mut self, transport: Transport) {
-        self.transport = transport;
     }
 
     pub(super) fn json_body(&self) -> Value {

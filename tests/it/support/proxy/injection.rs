@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 const MARK: &str = "forged";
 
 /// What waits for the bot's next requests.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Injections {
     parts: Mutex<VecDeque<Value>>,
     added: Notify,

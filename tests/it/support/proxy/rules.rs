@@ -1,15 +1,12 @@
 //! What becomes of requests.
 
-use std::{
-    fmt,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, Ordering},
 };
 
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::sync::Semaphore;
 
 use super::{
     answer::{Answer, Transport},
@@ -17,7 +14,6 @@ use super::{
 };
 
 type Matches = Box<dyn Fn(&Request) -> bool + Send + Sync>;
-type Rewrite = Box<dyn Fn(&Request, &mut Value) + Send + Sync>;
 
 struct Rule {
     matches: Matches,
@@ -26,22 +22,19 @@ struct Rule {
     effect: Arc<Effect>,
 }
 
-enum Effect {
-    /// The proxy answers with one after the other of these, and the homeserver hears nothing of it; and how many were given.
-    Answer(Vec<Answer>, Arc<AtomicUsize>),
-    /// The homeserver does what was asked, and the bot hears this.
-    Replace(Answer),
-    /// The homeserver's answer is changed.
-    Rewrite(Rewrite),
+pub(super) enum Effect {
     /// The request waits before the homeserver hears of it.
     Hold(Arc<Gate>),
-    /// The way back is bad.
-    Transport(Transport),
+    /// The proxy answers, and the homeserver hears nothing of it.
+    Answer(Box<dyn Fn() -> Answer + Send + Sync>),
+    /// The answer is changed on its way back.
+    Change(Box<dyn Fn(&Request, &mut Answer) + Send + Sync>),
 }
 
-struct Gate {
-    arrived: watch::Sender<usize>,
-    open: watch::Sender<bool>,
+pub(super) struct Gate {
+    has_caught: AtomicBool,
+    /// Gives no permits: requests wait until it is closed.
+    opens: Semaphore,
 }
 
 /// The rules of a proxy, in the order in which they were made.
@@ -58,9 +51,6 @@ pub(crate) struct RuleBuilder<'a> {
 /// Requests that wait. Dropping it lets them go on.
 pub(crate) struct Held(Arc<Gate>);
 
-/// What the rules say to one request.
-pub(super) struct Verdict(Vec<Arc<Effect>>);
-
 impl Rules {
     pub(super) fn build(&self, matches: Matches) -> RuleBuilder<'_> {
         RuleBuilder {
@@ -74,7 +64,8 @@ impl Rules {
         self.0.lock().unwrap().clear();
     }
 
-    pub(super) fn judge(&self, request: &Request) -> Verdict {
+    /// What becomes of this request, which counts.
+    pub(super) fn apply(&self, request: &Request) -> Vec<Arc<Effect>> {
         let mut effects = Vec::new();
         for rule in &mut *self.0.lock().unwrap() {
             if rule.times == Some(0) || !(rule.matches)(request) {
@@ -83,7 +74,7 @@ impl Rules {
             rule.times = rule.times.map(|times| times - 1);
             effects.push(Arc::clone(&rule.effect));
         }
-        Verdict(effects)
+        effects
     }
 }
 
@@ -96,44 +87,50 @@ impl RuleBuilder<'_> {
 
     /// The proxy answers, and the homeserver hears nothing of it.
     pub(crate) fn answer(self, answer: Answer) {
-        self.answer_in_turn(vec![answer]);
+        self.answer_with(move || answer.clone());
     }
 
-    /// The proxy answers, each time with the next of these, and begins again after the last. Counts the answers.
-    pub(crate) fn answer_in_turn(self, answers: Vec<Answer>) -> Arc<AtomicUsize> {
-        let given = Arc::<AtomicUsize>::default();
-        self.add(Effect::Answer(answers, Arc::clone(&given)));
-        given
+    /// The same, with an answer made for each request.
+    pub(crate) fn answer_with(self, answer: impl Fn() -> Answer + Send + Sync + 'static) {
+        self.add(Effect::Answer(Box::new(answer)));
     }
 
     /// The homeserver does what was asked, and the bot hears this instead of the answer.
-    pub(crate) fn replace_answer(self, answer: Answer) {
-        self.add(Effect::Replace(answer));
+    pub(crate) fn replace_answer(self, other: Answer) {
+        self.change(move |_, answer| *answer = other.clone());
     }
 
     /// The homeserver's answer is changed.
     pub(crate) fn rewrite(self, change: impl Fn(&Request, &mut Value) + Send + Sync + 'static) {
-        self.add(Effect::Rewrite(Box::new(change)));
+        self.change(move |request, answer| {
+            let mut body = answer.json_body();
+            change(request, &mut body);
+            answer.set_json_body(&body);
+        });
     }
 
     /// The homeserver's answer breaks off in the middle.
     pub(crate) fn cut(self) {
-        self.add(Effect::Transport(Transport::Cut));
+        self.change(|_, answer| answer.transport = Transport::Cut);
     }
 
     /// The homeserver's answer comes in drops.
     pub(crate) fn slow_down(self) {
-        self.add(Effect::Transport(Transport::Slow));
+        self.change(|_, answer| answer.transport = Transport::Slow);
     }
 
     /// The requests wait before the homeserver hears of them.
     pub(crate) fn hold(self) -> Held {
         let gate = Arc::new(Gate {
-            arrived: watch::Sender::new(0),
-            open: watch::Sender::new(false),
+            has_caught: AtomicBool::new(false),
+            opens: Semaphore::new(0),
         });
         self.add(Effect::Hold(Arc::clone(&gate)));
         Held(gate)
+    }
+
+    fn change(self, change: impl Fn(&Request, &mut Answer) + Send + Sync + 'static) {
+        self.add(Effect::Change(Box::new(change)));
     }
 
     fn add(self, effect: Effect) {
@@ -145,62 +142,23 @@ impl RuleBuilder<'_> {
     }
 }
 
+impl Gate {
+    pub(super) async fn wait(&self) {
+        self.has_caught.store(true, Ordering::Relaxed);
+        // It ends with an error, as no permit is ever given.
+        self.opens.acquire().await.ok();
+    }
+}
+
 impl Held {
     /// Whether a request waits, or did.
     pub(crate) fn has_caught(&self) -> bool {
-        *self.0.arrived.borrow() > 0
+        self.0.has_caught.load(Ordering::Relaxed)
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.0.open.send_replace(true);
-    }
-}
-
-impl Verdict {
-    /// Waits as long as the request is held.
-    pub(super) async fn wait(&self) {
-        for effect in &self.0 {
-            if let Effect::Hold(gate) = &**effect {
-                let mut open = gate.open.subscribe();
-                gate.arrived.send_modify(|arrived| *arrived += 1);
-                // Without its gate, a request goes on as well.
-                open.wait_for(|open| *open).await.ok();
-            }
-        }
-    }
-
-    /// The proxy's own answer, if it has one.
-    pub(super) fn answer(&self) -> Option<Answer> {
-        self.0.iter().find_map(|effect| match &**effect {
-            Effect::Answer(answers, given) => {
-                let turn = given.fetch_add(1, Ordering::Relaxed);
-                answers.iter().cycle().nth(turn).cloned()
-            }
-            _ => None,
-        })
-    }
-
-    /// Changes the answer on its way back.
-    pub(super) fn change(&self, request: &Request, answer: &mut Answer) {
-        for effect in &self.0 {
-            match &**effect {
-                Effect::Answer(..) | Effect::Hold(_) => {}
-                Effect::Replace(other) => *answer = other.clone(),
-                Effect::Rewrite(rewrite) => {
-                    let mut body = answer.json_body();
-                    rewrite(request, &mut body);
-                    answer.set_json_body(&body);
-                }
-                Effect::Transport(transport) => answer.transport(*transport),
-            }
-        }
-    }
-}
-
-impl fmt::Debug for Rules {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Rules").finish_non_exhaustive()
+        self.0.opens.close();
     }
 }
