@@ -21,7 +21,7 @@ use crate::{
     homeserver::{Homeserver, SERVER_NAME},
     person::{self, CrossSigning, Person, random_text},
     processes::Mark,
-    synapse::Synapse,
+    synapse::install_synapse,
 };
 
 /// The name of the admin's account.
@@ -84,7 +84,7 @@ impl Playground {
         if lock.try_lock().is_err() {
             bail!("another playground is running");
         }
-        let synapse = Synapse::install(&target, &progress)?;
+        let python = install_synapse(&target, &progress)?;
         let saved = if fresh { None } else { read_saved(&folder) };
         if saved.is_none() {
             // What is forgotten must not go on: nobody could end it any more.
@@ -95,7 +95,7 @@ impl Playground {
         }
         fs::set_permissions(&folder, Permissions::from_mode(0o700))?;
         bot::log_to(&folder.join("bot.log"))?;
-        let playground = Self::start(folder, lock, &synapse, saved, sessions).await;
+        let playground = Self::start(folder, lock, &python, saved, sessions).await;
         let playground = playground
             .context("`--fresh` starts over, in case an earlier run's files are the cause")?;
         progress(&format!(
@@ -109,7 +109,7 @@ impl Playground {
     async fn start(
         folder: PathBuf,
         lock: File,
-        synapse: &Synapse,
+        python: &Path,
         saved: Option<Saved>,
         sessions: &Sessions,
     ) -> Result<Self> {
@@ -117,7 +117,7 @@ impl Playground {
         let registration = folder.join("registration.yaml");
         let bot_user = UserId::parse(format!("@{BOT}:{SERVER_NAME}"))?;
         bot::write_registration(&registration, &bot_user)?;
-        let homeserver = Homeserver::start(synapse, &folder.join("homeserver"), &[registration])?;
+        let homeserver = Homeserver::start(python, &folder.join("homeserver"), &[registration])?;
 
         progress("logging the admin in");
         let is_new = saved.is_none();

@@ -93,8 +93,8 @@ async fn a_direct_message_is_proved_while_its_requester_is_judged_and_again_afte
     let (alice, proxy, bot) = behind_proxy(|bot| bot).await;
     let room = bot.start_session(&alice, "website").await.room().to_owned();
     let looks = || {
-        let looks = proxy.passed_by(|request| request.reads_state() && request.is_in(&room));
-        looks.len()
+        let looks = in_room(&room, Request::reads_state);
+        proxy.passed_by(looks).len()
     };
     let before = looks();
     let held = proxy.on(Request::reads_event).times(1).hold();

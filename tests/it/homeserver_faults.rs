@@ -7,25 +7,6 @@ use std::time::Duration;
 
 use crate::support::prelude::*;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_bot_whose_homeserver_is_down_at_its_start_says_so_once_and_keeps_trying() {
-    let alice = person("alice").await;
-    let proxy = Proxy::start(homeserver()).await;
-    proxy.unplug();
-    let mut bot = bot().through(&proxy).prepare(&alice).await;
-    bot.run();
-    bot.wait_for_log("waiting for the homeserver").await;
-    until("further tries", || proxy.refused_connections() >= 5).await;
-    let log = bot.log();
-    let is_warning =
-        |line: &&str| line.contains("WARN") && line.contains("waiting for the homeserver");
-    assert_eq!(log.lines().filter(is_warning).count(), 1, "it says so once");
-
-    proxy.plug_in();
-    bot.wait_until_ready(&alice).await;
-    bot.start_session(&alice, "website").await;
-}
-
 /// The homeserver goes in the midst of a start, first with nothing and then with a reverse proxy in its place, and comes back
 /// once the bot's waits have their full length: they double from a quarter of a second.
 #[tokio::test(flavor = "multi_thread")]
@@ -126,9 +107,6 @@ async fn pages_of_a_proxy_at_a_start_and_afterwards_are_waited_out() {
     for page in pages() {
         show(page).await;
     }
-    // Whoever is locked out may be let in again, and is not logged out.
-    let locked = json!({ "errcode": "M_USER_LOCKED", "error": "Locked.", "soft_logout": true });
-    show(Answer::json(401, &locked)).await;
     proxy.be_honest();
     let asked = bot.send(&alice, "stop").await;
     bot.answer(&alice, &asked).await;
@@ -196,8 +174,7 @@ async fn a_bad_line_makes_everything_slow_and_nothing_wrong() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_is_executed_while_the_homeserver_sits_on_the_link() {
     let (alice, proxy, bot) = behind_proxy(|bot| bot).await;
-    let admin_room = bot.admin_room().to_owned();
-    let link = move |request: &Request| request.sends() && !request.is_in(&admin_room);
+    let link = elsewhere(bot.admin_room(), Request::sends);
     let held = proxy.on(link).times(1).hold();
     bot.send(&alice, "start").await;
     until("the link is on its way", || held.has_caught()).await;

@@ -25,10 +25,7 @@ async fn a_bot_with_nothing_but_its_recovery_key_has_its_identity_and_its_sessio
     let identity = bot.identity(&alice).await;
 
     lose_all_but_the_recovery_key(&mut bot);
-    bot.run();
-    bot.wait_until_connected(2).await;
-    bot.wait_until_reached_at_its_device(&alice).await;
-    assert_eq!(bot.identity(&alice).await, identity);
+    assert_comes_back(&mut bot, &alice, &identity).await;
     let status = bot.request(&alice, "status").await;
     status.begins("website: running");
     let second = bot.start_session(&alice, "website").await;
@@ -40,6 +37,14 @@ async fn a_bot_with_nothing_but_its_recovery_key_has_its_identity_and_its_sessio
     bot.wait_for_redaction(&alice, &first).await;
     bot.wait_for_redaction(&alice, &second).await;
     bot.wait_until_no_process_is_left().await;
+}
+
+/// Runs the bot again: it is the same one, and people can write to its device.
+async fn assert_comes_back(bot: &mut Bot, alice: &Person, identity: &str) {
+    bot.run();
+    bot.wait_until_connected(2).await;
+    bot.wait_until_reached_at_its_device(alice).await;
+    assert_eq!(bot.identity(alice).await, identity);
 }
 
 /// In a plain room: what was encrypted the next device cannot read anyway.
@@ -75,10 +80,7 @@ async fn a_start_that_failed_for_want_of_the_recovery_key_changes_nothing_about_
         remedy.begins("put your copy of the recovery key at");
     }
     fs::write(folder.join("recovery-key"), key).unwrap();
-    bot.run();
-    bot.wait_until_connected(2).await;
-    bot.wait_until_reached_at_its_device(&alice).await;
-    assert_eq!(bot.identity(&alice).await, identity);
+    assert_comes_back(&mut bot, &alice, &identity).await;
     bot.start_session(&alice, "website").await;
 }
 
@@ -95,9 +97,6 @@ async fn a_log_out_while_there_is_no_recovery_key_throws_no_identity_away() {
     assert!(folder.join("store").exists());
 
     fs::write(folder.join("recovery-key"), recovery_key).unwrap();
-    bot.run();
-    bot.wait_until_connected(2).await;
-    bot.wait_until_reached_at_its_device(&alice).await;
-    assert_eq!(bot.identity(&alice).await, identity);
+    assert_comes_back(&mut bot, &alice, &identity).await;
     bot.start_session(&alice, "website").await;
 }

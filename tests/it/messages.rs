@@ -137,17 +137,6 @@ async fn the_bot_is_typing_in_the_admin_room_until_it_answers_a_start() {
     assert_eq!(times, 1, "it does not stop in between");
 }
 
-/// What the bot says in the direct message of a link.
-fn private_messages(bot: &Bot, person: &Person, sent: &LinkMessage) -> Vec<Event> {
-    let mut events = person.events();
-    events.retain(|event| {
-        event.sender == bot.user_id()
-            && event.room == *sent.room()
-            && event.kind == "m.room.message"
-    });
-    events
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_is_the_only_message_of_a_start_until_its_picture_is_asked_for() {
     let (alice, bot) = alice_and_bot().await;
@@ -155,7 +144,8 @@ async fn a_link_is_the_only_message_of_a_start_until_its_picture_is_asked_for() 
     // By the time that an answer comes, and the offer of a picture, nothing else was said.
     bot.request(&alice, "status").await;
     let picture = {
-        let said = private_messages(&bot, &alice, &sent);
+        let mut said = alice.events();
+        said.retain(|event| event.room == *sent.room() && event.kind == "m.room.message");
         let [link] = &said[..] else {
             panic!("{} messages", said.len());
         };

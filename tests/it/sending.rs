@@ -4,10 +4,8 @@ use crate::support::prelude::*;
 
 /// The homeserver takes all links, and the bot never hears so.
 fn leave_links_untold(proxy: &Proxy, bot: &Bot) {
-    let admin_room = bot.admin_room().to_owned();
-    proxy
-        .on(move |request| request.sends() && !request.is_in(&admin_room))
-        .replace_answer(Answer::error_page(502));
+    let links = elsewhere(bot.admin_room(), Request::sends);
+    proxy.on(links).replace_answer(Answer::error_page(502));
 }
 
 /// Asks for a session, and waits until its link is there, of which the bot does not know.

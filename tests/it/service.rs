@@ -242,21 +242,30 @@ async fn a_closed_terminal_ends_the_bot_in_order_unless_nohup_is_before_it() {
 async fn a_homeserver_that_is_away_when_the_service_starts_is_told_of_in_one_line() {
     let filter = "warn,rcbot=info,matrix_sdk::http_client=off";
     let (alice, proxy, mut bot) = behind_proxy(|bot| bot.log_filter(filter)).await;
-    bot.wait_until_connected(1).await;
-    bot.kill_9();
-    let before = bot.log();
-    proxy.on(|_| true).answer(Answer::error_page(503));
-    let asked = proxy.passed().len();
-    bot.run();
-    until("further tries", || proxy.passed().len() >= asked + 12).await;
-    let log = bot.log();
-    let (_, log) = log[before.len()..].split_once("rcbot starts").unwrap();
-    let mut complaints: Vec<_> = log.lines().collect();
-    complaints.retain(|line| line.contains(" WARN ") || line.contains("ERROR "));
-    assert_eq!(complaints.len(), 1, "{complaints:#?}");
-
-    proxy.be_honest();
-    bot.wait_until_connected(2).await;
+    for (starts, is_there) in [(1, false), (2, true)] {
+        bot.wait_until_connected(starts).await;
+        bot.kill_9();
+        let before = bot.log();
+        // Nothing is there, or a reverse proxy.
+        if is_there {
+            proxy.on(|_| true).answer(Answer::error_page(503));
+        } else {
+            proxy.unplug();
+        }
+        let tries = || proxy.refused_connections() + proxy.passed().len();
+        let earlier = tries();
+        bot.run();
+        until("further tries", || tries() >= earlier + 12).await;
+        let log = bot.log();
+        let (_, log) = log[before.len()..].split_once("rcbot starts").unwrap();
+        let mut complaints: Vec<_> = log.lines().collect();
+        complaints.retain(|line| line.contains(" WARN ") || line.contains("ERROR "));
+        assert_eq!(complaints.len(), 1, "{complaints:#?}");
+        complaints[0].says("waiting for the homeserver");
+        proxy.be_honest();
+        proxy.plug_in();
+    }
+    bot.wait_until_connected(3).await;
     bot.start_session(&alice, "website").await;
 }
 

@@ -28,16 +28,15 @@ async fn what_a_client_shows_of_a_message_and_what_its_homeserver_knows_of_it() 
         ),
         (&alice, "well met in the open", false, "not encrypted"),
     ] {
-        let joined = person.wait_for("its join", |event| event.room == room);
-        joined.await.unwrap();
+        person.sees("its join", |event| event.room == room).await;
         let sent = if encrypted {
             person.send_text(&room, text).await.unwrap()
         } else {
             person.send_plain_text(&room, text).await.unwrap()
         };
-        let heard = bob.wait_for(text, |event| event.id == sent && event.body().is_some());
-        let heard = heard.await.unwrap();
-        assert_eq!(heard.body(), Some(text));
+        let is_it = |event: &Event| event.id == sent && event.body().is_some();
+        let heard = bob.sees(text, is_it).await;
+        heard.is(text);
         assert_eq!(heard.sender, person.user_id());
         assert!(heard.shield().starts_with(shield), "{heard}");
         assert_eq!(is_in_database(text), !encrypted);

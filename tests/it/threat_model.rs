@@ -183,11 +183,8 @@ async fn the_homeserver_gets_no_session_and_no_link() {
     levels["users"][mallory.user_id().as_str()] = json!(100);
     let event = forged_state(alice.user_id(), kind, "", &levels);
     proxy.inject(in_timeline(&room, std::slice::from_ref(&event)));
-    let is_in_room = {
-        let room = room.clone();
-        move |request: &Request| request.reads_state() && request.is_in(&room)
-    };
-    proxy.on(is_in_room).rewrite(move |_, answer| {
+    let state_of_room = in_room(&room, Request::reads_state);
+    proxy.on(state_of_room).rewrite(move |_, answer| {
         let state = answer.as_array_mut().unwrap();
         state.retain(|event| event["type"] != kind);
         state.push(event.clone());

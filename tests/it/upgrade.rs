@@ -1,4 +1,5 @@
-//! The admin room becomes another one by an upgrade of those who have all power over it, and by nothing else.
+//! The admin room becomes another one by an upgrade of those who have all power over it, and by nothing else: where commands are
+//! answered, that is it.
 
 use matrix_sdk::ruma::{
     OwnedRoomId, RoomAliasId, RoomId, RoomVersionId,
@@ -44,11 +45,6 @@ async fn successor(bot: &Bot, maker: &Person, encrypted: bool) -> OwnedRoomId {
     maker.create_room(options).await.unwrap()
 }
 
-/// The admin room is what it was: commands are answered.
-async fn assert_stays(bot: &Bot, admin: &Person) {
-    bot.assert_no_session(admin).await;
-}
-
 fn stored(bot: &Bot) -> Value {
     let path = bot.data_dir().join("matrix/admin-room.json");
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
@@ -58,7 +54,7 @@ fn stored(bot: &Bot) -> Value {
 async fn an_upgrade_is_followed_once_the_bot_is_invited_and_the_old_room_is_left_behind() {
     let alice = person("alice").await;
     let mut bot = bot().room_version(RoomVersionId::V11).start(&alice).await;
-    assert_stays(&bot, &alice).await;
+    bot.assert_no_session(&alice).await;
     let old = bot.admin_room().to_owned();
     let new = upgrade(&bot, &alice).await;
     bot.wait_for_log(INVITE).await;
@@ -85,21 +81,21 @@ async fn an_upgrade_is_followed_once_the_bot_is_invited_and_the_old_room_is_left
 async fn an_upgrade_of_while_the_bot_was_away_is_followed_when_it_is_back() {
     let alice = person("alice").await;
     let mut bot = bot().room_version(RoomVersionId::V11).start(&alice).await;
-    assert_stays(&bot, &alice).await;
+    bot.assert_no_session(&alice).await;
     bot.kill_9();
     let new = upgrade(&bot, &alice).await;
     alice.invite(&new, bot.user_id()).await.unwrap();
     bot.follow_to(new);
     bot.run();
     bot.announcement(&alice, ARRIVED).await;
-    assert_stays(&bot, &alice).await;
+    bot.assert_no_session(&alice).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tombstone_to_a_room_that_does_not_name_the_old_one_or_is_not_encrypted_is_not_followed()
 {
     let (alice, mut bot) = alice_and_bot().await;
-    assert_stays(&bot, &alice).await;
+    bot.assert_no_session(&alice).await;
     let options = RoomOptions {
         encrypted: true,
         ..RoomOptions::default()
@@ -110,7 +106,7 @@ async fn a_tombstone_to_a_room_that_does_not_name_the_old_one_or_is_not_encrypte
     alice.invite(&other, bot.user_id()).await.unwrap();
     bot.wait_for_log("reason=NotItsSuccessor").await;
     bot.wait_for_membership(&alice, &other, "leave").await;
-    assert_stays(&bot, &alice).await;
+    bot.assert_no_session(&alice).await;
 
     // Nor is one to a room that is not encrypted where the old one is.
     let plain = successor(&bot, &alice, false).await;
@@ -120,7 +116,7 @@ async fn a_tombstone_to_a_room_that_does_not_name_the_old_one_or_is_not_encrypte
     alice.invite(&plain, bot.user_id()).await.unwrap();
     bot.wait_for_log("reason=NotEncrypted").await;
     assert!(bot.log().contains(NOT_FOLLOWED));
-    assert_stays(&bot, &alice).await;
+    bot.assert_no_session(&alice).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -134,11 +130,11 @@ async fn who_may_not_command_does_not_move_the_admin_room() {
         }))
         .start(&alice)
         .await;
-    assert_stays(&bot, &alice).await;
+    bot.assert_no_session(&alice).await;
     let own = successor(&bot, &mallory, true).await;
     tombstone(&bot, &mallory, &own).await;
     bot.wait_for_log("reason=NoPower").await;
-    assert_stays(&bot, &alice).await;
+    bot.assert_no_session(&alice).await;
     bot.wait_for_membership(&mallory, &own, "leave").await;
 }
 
@@ -157,7 +153,7 @@ async fn a_tombstone_of_somebody_who_is_gone_does_not_move_the_admin_room() {
         .start(&alice)
         .await;
     for (banned, mallory) in [true, false].into_iter().zip(&gone) {
-        assert_stays(&bot, &alice).await;
+        bot.assert_no_session(&alice).await;
         // An administrator, but not any more when the bot hears of the tombstone.
         bot.kill_9();
         let own = successor(&bot, mallory, true).await;
@@ -171,7 +167,7 @@ async fn a_tombstone_of_somebody_who_is_gone_does_not_move_the_admin_room() {
         }
         bot.run();
         bot.wait_for_membership(mallory, &own, "leave").await;
-        assert_stays(&bot, &alice).await;
+        bot.assert_no_session(&alice).await;
         assert_eq!(stored(&bot)["room"], json!(bot.admin_room()));
     }
 }
@@ -206,7 +202,7 @@ async fn a_tombstone_by_a_stolen_password_gives_an_accomplice_nothing_where_user
 async fn an_alias_that_leads_elsewhere_later_is_not_followed() {
     let (alice, mallory) = (person("alice").await, person("mallory").await);
     let mut bot = bot().admin_room_by_alias().start(&alice).await;
-    assert_stays(&bot, &alice).await;
+    bot.assert_no_session(&alice).await;
     let configured = stored(&bot)["configured"].as_str().unwrap().to_owned();
     let alias = RoomAliasId::parse(configured).unwrap();
     bot.kill_9();
@@ -219,7 +215,7 @@ async fn an_alias_that_leads_elsewhere_later_is_not_followed() {
     bot.run();
     bot.wait_for_log("the admin room's alias leads to another room now")
         .await;
-    assert_stays(&bot, &alice).await;
+    bot.assert_no_session(&alice).await;
     assert_eq!(stored(&bot)["room"], json!(bot.admin_room()));
     bot.wait_for_membership(&mallory, &other, "leave").await;
 }

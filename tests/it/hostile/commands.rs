@@ -114,9 +114,8 @@ async fn everything_in(person: &Person, room: &RoomId) -> Vec<Value> {
     request.limit = 1_000_u32.into();
     let answer = person.client().send(request).await.unwrap();
     let events = answer.chunk.iter();
-    events
-        .map(|event| event.deserialize_as_unchecked().unwrap())
-        .collect()
+    let events = events.map(|event| event.deserialize_as_unchecked().unwrap());
+    events.collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -165,11 +164,11 @@ async fn assert_gap_brings_nothing_new(encrypted: bool) {
         (1..=gaps).contains(&asked_for),
         "a page for each gap: {asked_for} for {gaps}"
     );
-    let events = alice.events();
-    for command in events.iter().filter(|event| {
+    let mut commands = alice.events();
+    commands.retain(|event| {
         event.sender == alice.user_id() && event.body().is_some_and(|it| it.starts_with("!rc"))
-    }) {
-        let answers = |event: &&Event| event.replies_to() == Some(command.id.as_str());
-        assert_eq!(events.iter().filter(answers).count(), 1, "{command}");
+    });
+    for command in commands {
+        assert_eq!(alice.answers_to(&command.id).len(), 1, "{command}");
     }
 }

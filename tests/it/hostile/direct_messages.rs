@@ -39,15 +39,13 @@ async fn a_member_that_the_state_shows_in_the_direct_message_gets_no_link() {
     let mallory = person("mallory").await;
     let (alice, proxy, bot) = behind_proxy(|bot| bot).await;
     let joins = membership(mallory.user_id(), "join");
-    let admin_room = bot.admin_room().to_owned();
-    proxy
-        .on(move |request| request.reads_state() && !request.is_in(&admin_room))
-        .rewrite(move |request, answer| {
-            // Of the path rooms/<room>/state.
-            let mut joins = joins.clone();
-            joins["room_id"] = json!(request.path.rsplit('/').nth(1));
-            answer.as_array_mut().unwrap().push(joins);
-        });
+    let state = elsewhere(bot.admin_room(), Request::reads_state);
+    proxy.on(state).rewrite(move |request, answer| {
+        // Of the path rooms/<room>/state.
+        let mut joins = joins.clone();
+        joins["room_id"] = json!(request.path.rsplit('/').nth(1));
+        answer.as_array_mut().unwrap().push(joins);
+    });
     let answer = bot.request(&alice, "start").await;
     answer.begins("I cannot send you the link for website: ");
     assert!(proxy.keys_for(mallory.user_id()).is_empty());
@@ -56,11 +54,7 @@ async fn a_member_that_the_state_shows_in_the_direct_message_gets_no_link() {
 
 /// Holds the next message that the bot sends to a room.
 fn hold_message(proxy: &Proxy, room: &RoomId) -> Held {
-    let room = room.to_owned();
-    proxy
-        .on(move |request| request.sends() && request.is_in(&room))
-        .times(1)
-        .hold()
+    proxy.on(in_room(room, Request::sends)).times(1).hold()
 }
 
 async fn wait_until_caught(held: &Held) {
@@ -80,18 +74,14 @@ async fn a_link_that_somebody_joined_in_upon_is_not_hidden_by_an_error_after_it(
     let mallory = person("mallory").await;
     let (alice, proxy, bot) = behind_proxy(|bot| bot).await;
     let first = bot.start_session(&alice, "website").await;
-    let room = first.room().clone();
-    let in_room = {
-        let room = room.clone();
-        move |request: &Request| request.is_in(&room)
-    };
-    let held = hold_message(&proxy, &room);
+    let room = first.room();
+    let held = hold_message(&proxy, room);
     let asked = bot.send(&alice, "start").await;
     wait_until_caught(&held).await;
-    bot.bring_in_as_bot(&room, &mallory).await;
+    bot.bring_in_as_bot(room, &mallory).await;
     // The link arrives, and who is in the room then is told only once the bot has tried again.
     proxy
-        .on(move |request| request.reads_state() && in_room(request))
+        .on(in_room(room, Request::reads_state))
         .times(1)
         .answer(Answer::json(200, &json!("nonsense")));
     drop(held);
@@ -110,38 +100,34 @@ async fn a_member_who_is_shown_only_while_the_key_goes_out_is_found_and_the_sess
     let mallory = person("mallory").await;
     let (alice, proxy, bot) = behind_proxy(|bot| bot).await;
     let first = bot.start_session(&alice, "website").await;
-    let room = first.room().clone();
-    let in_room = {
-        let room = room.clone();
-        move |request: &Request| request.is_in(&room)
+    let room = first.room();
+    let looks = || {
+        let looks = in_room(room, Request::reads_state);
+        proxy.passed_by(looks).len()
     };
-    let members_are_asked_for =
-        || proxy.passed_by(|request| request.reads_state() && in_room(request));
-    let looks = members_are_asked_for().len();
+    let before = looks();
     let devices = proxy.on(Request::queries_keys).times(1).hold();
-    let link = hold_message(&proxy, &room);
+    let link = hold_message(&proxy, room);
     let asked = bot.send(&alice, "start").await;
     until("the room was looked at, and the devices not yet", || {
-        devices.has_caught() && members_are_asked_for().len() > looks
+        devices.has_caught() && looks() > before
     })
     .await;
-    proxy.inject(in_timeline(&room, &[membership(mallory.user_id(), "join")]));
-    let user = mallory.user_id().to_string();
-    eventually("the bot knows her devices", async || {
+    proxy.inject(in_timeline(room, &[membership(mallory.user_id(), "join")]));
+    until("the bot knows her devices", || {
         let asked_for = |request: &Request| {
-            request.queries_keys() && request.json["device_keys"].get(&user).is_some()
+            let users = &request.json["device_keys"];
+            request.queries_keys() && users.get(mallory.user_id().as_str()).is_some()
         };
-        (!proxy.passed_by(asked_for).is_empty()).then_some(())
+        !proxy.passed_by(asked_for).is_empty()
     })
     .await;
     drop(devices);
     wait_until_caught(&link).await;
     let keys = proxy.keys_for(mallory.user_id());
     assert!(!keys.is_empty(), "the homeserver got hold of the key");
-    proxy.inject(in_timeline(
-        &room,
-        &[membership(mallory.user_id(), "leave")],
-    ));
+    let leaves = membership(mallory.user_id(), "leave");
+    proxy.inject(in_timeline(room, &[leaves]));
     // What the bot hears next tells that it has heard this.
     bot.request(&alice, "status").await;
     drop(link);
@@ -159,11 +145,11 @@ async fn a_link_that_somebody_joined_in_upon_ends_its_session_also_if_the_bot_wa
     let mallory = person("mallory").await;
     let (alice, proxy, mut bot) = behind_proxy(|bot| bot).await;
     let first = bot.start_session(&alice, "website").await;
-    let room = first.room().clone();
-    let held = hold_message(&proxy, &room);
+    let room = first.room();
+    let held = hold_message(&proxy, room);
     bot.send(&alice, "start").await;
     wait_until_caught(&held).await;
-    proxy.inject(in_timeline(&room, &[membership(mallory.user_id(), "join")]));
+    proxy.inject(in_timeline(room, &[membership(mallory.user_id(), "join")]));
     // What the bot hears next tells that it has heard this.
     bot.request(&alice, "status").await;
     bot.kill_9();
@@ -177,16 +163,10 @@ async fn a_link_that_somebody_joined_in_upon_ends_its_session_also_if_the_bot_wa
 async fn an_identity_that_is_shown_while_a_link_is_on_its_way_does_not_get_it() {
     let (alice, proxy, mut bot) = behind_proxy(|bot| bot).await;
     let first = bot.start_session(&alice, "website").await;
-    let room = first.room().clone();
-    let in_room = move |request: &Request| request.is_in(&room);
+    let room = first.room();
     let looks = proxy.passed_by(Request::queries_keys).len();
-    let members = {
-        let in_room = in_room.clone();
-        proxy
-            .on(move |request| request.reads_state() && in_room(request))
-            .times(1)
-            .hold()
-    };
+    let state = in_room(room, Request::reads_state);
+    let members = proxy.on(state).times(1).hold();
     bot.send(&alice, "start").await;
     until("the devices were looked at, and the room not yet", || {
         members.has_caught() && proxy.passed_by(Request::queries_keys).len() > looks
@@ -197,10 +177,10 @@ async fn an_identity_that_is_shown_while_a_link_is_on_its_way_does_not_get_it() 
     // What the bot wants to tell the admin room then, it cannot encrypt to her as she is shown now.
     bot.wait_for_log("a verification is withdrawn once no link is on its way")
         .await;
-    let sent = proxy.passed_by(|request| request.sends() && in_room(request));
+    let sent = proxy.passed_by(in_room(room, Request::sends));
     drop(members);
     bot.wait_for_log("IdentityChanged").await;
-    let sent_since = proxy.passed_by(|request| request.sends() && in_room(request));
+    let sent_since = proxy.passed_by(in_room(room, Request::sends));
     assert_eq!(sent_since.len(), sent.len(), "{sent_since:?}");
     assert_eq!(bot.links_of(&alice).len(), 1);
 }
@@ -209,10 +189,8 @@ async fn an_identity_that_is_shown_while_a_link_is_on_its_way_does_not_get_it() 
 async fn a_link_that_arrived_unknown_to_the_bot_is_taken_back_from_who_was_demoted_since() {
     let bob = person("bob").await;
     let (alice, proxy, bot) = behind_proxy(|bot| bot.member(&bob, 100)).await;
-    let admin_room = bot.admin_room().to_owned();
-    proxy
-        .on(move |request| request.sends() && !request.is_in(&admin_room))
-        .replace_answer(Answer::error_page(502));
+    let links = elsewhere(bot.admin_room(), Request::sends);
+    proxy.on(links).replace_answer(Answer::error_page(502));
     let asked = bot.send(&bob, "start").await;
     let arrived = eventually("the link arrives", async || bot.links_of(&bob).pop()).await;
     alice
@@ -232,13 +210,12 @@ async fn a_link_that_arrived_unknown_to_the_bot_is_taken_back_from_who_was_demot
 async fn a_direct_message_whose_encryption_the_homeserver_withholds_gets_no_link() {
     let (alice, proxy, bot) = behind_proxy(|bot| bot).await;
     let admin_room = bot.admin_room().to_owned();
-    let but = admin_room.clone();
+    proxy
+        .on(elsewhere(&admin_room, Request::reads_state))
+        .rewrite(|_, answer| without_encryption_event(answer));
     proxy
         .on(Request::is_sync)
-        .rewrite(move |_, answer| without_encryption(answer, |room| *but != room));
-    proxy
-        .on(move |request| request.reads_state() && !request.is_in(&admin_room))
-        .rewrite(|_, answer| without_encryption_event(answer));
+        .rewrite(move |_, answer| without_encryption(answer, |room| *admin_room != room));
     let answer = bot.request(&alice, "start").await;
     answer.begins("I cannot send you the link for website: ");
     assert_unharmed(&bot, &proxy, &alice).await;

@@ -81,13 +81,9 @@ async fn nonsense_for_what_a_start_asks_permits_nothing() {
     permits_nothing(everything, Request::makes_room).await;
     permits_nothing(everything, Request::reads_event).await;
     // Of the admin room, and of the direct message.
-    for is_of_admin_room in [true, false] {
-        let admin_room = bot.admin_room().to_owned();
-        let state = move |request: &Request| {
-            request.reads_state() && request.is_in(&admin_room) == is_of_admin_room
-        };
-        permits_nothing(everything, state).await;
-    }
+    let admin_room = bot.admin_room();
+    permits_nothing(everything, in_room(admin_room, Request::reads_state)).await;
+    permits_nothing(everything, elsewhere(admin_room, Request::reads_state)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -110,9 +106,8 @@ async fn nonsense_for_a_link_that_was_sent_makes_no_second_message_of_it() {
     let first = bot.start_session(&alice, "website").await;
     let mut known = 1;
     for answer in nonsense() {
-        let room = first.room().clone();
         proxy
-            .on(move |request| request.sends() && request.is_in(&room))
+            .on(in_room(first.room(), Request::sends))
             .times(1)
             .replace_answer(answer);
         bot.start_session(&alice, "website").await;

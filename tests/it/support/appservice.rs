@@ -62,10 +62,7 @@ impl Bot {
     /// Invites somebody into a room in the bot's name, and waits until they are in it.
     pub(crate) async fn bring_in_as_bot(&self, room: &RoomId, person: &Person) {
         self.invite_as_bot(room, person.user_id()).await;
-        person
-            .wait_for("the room", |event| event.room == *room)
-            .await
-            .unwrap();
+        person.sees("the room", |event| event.room == *room).await;
     }
 
     pub(crate) async fn set_state_as_bot(&self, room: &RoomId, kind: &str, content: &Value) {

@@ -170,13 +170,11 @@ impl Bot {
 
     /// Waits until the bot is in the admin room, with a device that its members can encrypt to.
     pub(crate) async fn wait_until_ready(&mut self, admin: &Person) {
-        let room = admin.room(&self.admin_room);
-        let user = self.user.clone();
+        let room = self.admin_room.clone();
         admin
             .after_syncs("the bot joins the admin room", async || {
                 self.assert_running();
-                let bot = room.get_member_no_sync(&user).await.unwrap()?;
-                (*bot.membership() == MembershipState::Join).then_some(())
+                self.has_joined(admin, &room).await
             })
             .await;
         self.wait_until_known_to(admin).await;
@@ -198,15 +196,17 @@ impl Bot {
 
     /// Waits until the bot is in a room that it was invited to, with a device that this person can encrypt to.
     pub(crate) async fn wait_until_in(&self, person: &Person, room: &RoomId) {
-        let known = async || {
-            let room = person.client().get_room(room)?;
-            let bot = room.get_member_no_sync(&self.user).await.unwrap()?;
-            (*bot.membership() == MembershipState::Join).then_some(())
-        };
-        person
-            .after_syncs("the person's client knows that the bot joined", known)
-            .await;
+        let what = "the person's client knows that the bot joined";
+        let known = async || self.has_joined(person, room).await;
+        person.after_syncs(what, known).await;
         person.wait_for_signed_device_of(&self.user).await.unwrap();
+    }
+
+    /// Whether this person's client knows that the bot is in a room.
+    async fn has_joined(&self, person: &Person, room: &RoomId) -> Option<()> {
+        let room = person.client().get_room(room)?;
+        let bot = room.get_member_no_sync(&self.user).await.unwrap()?;
+        (*bot.membership() == MembershipState::Join).then_some(())
     }
 
     /// Waits until the homeserver has this membership of the bot.
@@ -371,13 +371,8 @@ impl Bot {
 
     /// Fails at once, and not when some deadline passes, if the process is gone.
     fn assert_running(&mut self) {
-        let ended = self
-            .process
-            .as_mut()
-            .expect("the bot does not run")
-            .try_wait()
-            .unwrap();
-        if let Some(status) = ended {
+        let process = self.process.as_mut().expect("the bot does not run");
+        if let Some(status) = process.try_wait().unwrap() {
             panic!("the bot ended ({status})");
         }
     }

@@ -27,8 +27,6 @@ use rustix::{
 };
 use serde_json::{Value, json};
 
-use super::synapse::Synapse;
-
 /// The name of every test homeserver. Nothing resolves it, and nothing needs to.
 pub(crate) const SERVER_NAME: &str = "rcbot.test";
 
@@ -111,17 +109,13 @@ pub(crate) struct RecordFile {
 }
 
 impl Homeserver {
-    /// Starts a homeserver that keeps everything in `folder` (what an earlier run left there is used again) and knows these
+    /// Starts a homeserver with a Python that has Synapse. It keeps everything in `folder` (what an earlier run left there is used again) and knows these
     /// appservices.
-    pub(crate) fn start(
-        synapse: &Synapse,
-        folder: &Path,
-        registrations: &[PathBuf],
-    ) -> Result<Self> {
+    pub(crate) fn start(python: &Path, folder: &Path, registrations: &[PathBuf]) -> Result<Self> {
         let folder = std::path::absolute(folder)?;
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let mut homeserver = Self {
-            python: synapse.python().to_owned(),
+            python: python.to_owned(),
             folder,
             registrations: registrations.to_owned(),
             port: 0,

@@ -30,14 +30,8 @@ pub(crate) struct Impostor {
     machine: OlmMachine,
     device_keys: Value,
     one_time_keys: Map<String, Value>,
-    identity: Option<Identity>,
-}
-
-/// The public half of an identity.
-#[derive(Debug, Clone)]
-struct Identity {
-    master: Value,
-    self_signing: Value,
+    /// The public half of an identity: its master key and its self-signing key.
+    identity: Option<[Value; 2]>,
 }
 
 impl Impostor {
@@ -52,10 +46,8 @@ impl Impostor {
         let machine = OlmMachine::new(user, DEVICE.into()).await;
         let made = machine.bootstrap_cross_signing(true).await.unwrap();
         let key = |key| serde_json::to_value(key).unwrap();
-        let identity = Identity {
-            master: key(made.upload_signing_keys_req.master_key.unwrap()),
-            self_signing: key(made.upload_signing_keys_req.self_signing_key.unwrap()),
-        };
+        let keys = made.upload_signing_keys_req;
+        let identity = [keys.master_key, keys.self_signing_key].map(|it| key(it.unwrap()));
         let signatures = serde_json::to_value(&made.upload_signatures_req.signed_keys).unwrap();
         let mut impostor = Self::new(machine, Some(identity)).await;
         let by_identity = &signatures[user.as_str()][DEVICE]["signatures"][user.as_str()];
@@ -65,7 +57,7 @@ impl Impostor {
         impostor
     }
 
-    async fn new(machine: OlmMachine, identity: Option<Identity>) -> Self {
+    async fn new(machine: OlmMachine, identity: Option<[Value; 2]>) -> Self {
         let requests = machine.outgoing_requests().await.unwrap();
         let upload = requests.iter().find_map(|request| match request.request() {
             AnyOutgoingRequest::KeysUpload(upload) => Some(upload.clone()),
@@ -96,9 +88,11 @@ impl Impostor {
                     return;
                 }
                 answer["device_keys"][user.as_str()][DEVICE] = device.clone();
-                if let Some(identity) = &identity {
-                    answer["master_keys"][user.as_str()] = identity.master.clone();
-                    answer["self_signing_keys"][user.as_str()] = identity.self_signing.clone();
+                for (kind, key) in ["master_keys", "self_signing_keys"]
+                    .iter()
+                    .zip(identity.iter().flatten())
+                {
+                    answer[kind][user.as_str()] = key.clone();
                 }
             });
         let (user, one_time_key) = (self.user.clone(), self.one_time_keys.iter().next());

@@ -34,7 +34,7 @@ pub(crate) mod prelude {
         eventually, homeserver, person,
         person::{CrossSigning, Person, random_text},
         person_without_identity,
-        proxy::{Answer, Proxy, Request},
+        proxy::{Answer, Proxy, Request, elsewhere, in_room},
         says::Says,
         until,
     };
@@ -58,7 +58,7 @@ use homeserver::{Homeserver, SERVER_NAME};
 use person::{CrossSigning, Person, random_text};
 pub(crate) use program::run_to_end;
 use proxy::Proxy;
-use synapse::Synapse;
+use synapse::install_synapse;
 
 /// How long a fact may take to become true: seconds at most, and more on a busy machine.
 pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
@@ -118,13 +118,13 @@ pub(crate) async fn behind_proxy(
 pub(crate) fn start_homeserver(folder: &Path) -> anyhow::Result<Homeserver> {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent();
     let target = target.context("cargo's folder does not lie under target/")?;
-    let synapse = Synapse::install(target, &|step| eprintln!("{step}"))?;
+    let python = install_synapse(target, &|step| eprintln!("{step}"))?;
     fs::create_dir_all(folder)?;
     let registration = folder.join("registration.yaml");
     write_registration(&registration, "rcbot", false)?;
     let without_log_in = folder.join("registration-without-log-in.yaml");
     write_registration(&without_log_in, LOCALPART_WITHOUT_LOG_IN, true)?;
-    Homeserver::start(&synapse, folder, &[registration, without_log_in])
+    Homeserver::start(&python, folder, &[registration, without_log_in])
 }
 
 /// Waits until `look` finds something. Panics in the caller's place, with `what`, when it does not in time.

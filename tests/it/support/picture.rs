@@ -16,27 +16,10 @@ use rqrr::PreparedImage;
 use super::{bot::Bot, conversation::LinkMessage, event::Event, eventually, person::Person};
 
 impl Bot {
-    /// Asks for the picture of a link, as its client offers it, and returns it.
+    /// Asks for the picture of a link, as its client offers it, and returns it. It is encrypted, and no warning stands beside it.
     pub(crate) async fn picture_of(&self, person: &Person, sent: &LinkMessage) -> Event {
         let known = self.pictures_of(person).len();
         self.ask_for_picture(person, sent).await;
-        self.picture_after(person, known).await
-    }
-
-    /// Adds this person's reaction to the one that the bot has put to a link.
-    pub(crate) async fn ask_for_picture(&self, person: &Person, sent: &LinkMessage) {
-        let offer = person.wait_for("the offer of a picture", |event| {
-            event.sender == self.user_id() && event.annotates() == Some(sent.event.id.as_str())
-        });
-        let offer = offer.await.unwrap();
-        let key = offer.json["content"]["m.relates_to"]["key"].as_str();
-        let annotation = Annotation::new(sent.event.id.clone(), key.unwrap().to_owned());
-        let reaction = ReactionEventContent::new(annotation);
-        person.send(sent.room(), reaction).await.unwrap();
-    }
-
-    /// The picture that comes to this person after so many others. It is encrypted, and no warning stands beside it.
-    pub(crate) async fn picture_after(&self, person: &Person, known: usize) -> Event {
         let picture = eventually("a picture in the direct message", async || {
             self.pictures_of(person).get(known).cloned()
         })
@@ -45,6 +28,18 @@ impl Bot {
         let stored = person.stored(&picture).await;
         assert_eq!(stored["type"], "m.room.encrypted");
         picture
+    }
+
+    /// Adds this person's reaction to the one that the bot has put to a link.
+    pub(crate) async fn ask_for_picture(&self, person: &Person, sent: &LinkMessage) {
+        let is_offer = |event: &Event| {
+            event.sender == self.user_id() && event.annotates() == Some(sent.event.id.as_str())
+        };
+        let offer = person.sees("the offer of a picture", is_offer).await;
+        let key = offer.json["content"]["m.relates_to"]["key"].as_str();
+        let annotation = Annotation::new(sent.event.id.clone(), key.unwrap().to_owned());
+        let reaction = ReactionEventContent::new(annotation);
+        person.send(sent.room(), reaction).await.unwrap();
     }
 
     /// All pictures of the bot that this person's client shows, those that were redacted since included.

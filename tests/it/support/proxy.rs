@@ -244,6 +244,24 @@ impl Proxy {
     }
 }
 
+/// Whether a request is such a one, and about this room.
+pub(crate) fn in_room(
+    room: &RoomId,
+    is_such: fn(&Request) -> bool,
+) -> impl Fn(&Request) -> bool + use<> {
+    let room = room.to_owned();
+    move |request| is_such(request) && request.is_in(&room)
+}
+
+/// Whether a request is such a one, and about another room: a direct message, where this is the admin room.
+pub(crate) fn elsewhere(
+    room: &RoomId,
+    is_such: fn(&Request) -> bool,
+) -> impl Fn(&Request) -> bool + use<> {
+    let room = room.to_owned();
+    move |request| is_such(request) && !request.is_in(&room)
+}
+
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.serving.abort();

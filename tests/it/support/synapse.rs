@@ -12,51 +12,30 @@ use anyhow::{Context, Result, bail};
 /// The version that tests and playground run against.
 const VERSION: &str = "1.163.2";
 
-#[derive(Debug, Clone)]
-pub(crate) struct Synapse {
-    python: PathBuf,
-}
-
-impl Synapse {
-    /// Finds the installation under `target`, or makes it with pip (about half a minute). Processes that want it at the same
-    /// time wait for the one that makes it. `progress` hears what takes long.
-    pub(crate) fn install(target: &Path, progress: &dyn Fn(&str)) -> Result<Self> {
-        let folder = target.join("synapse");
-        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        let lock = File::create(folder.join(format!("{VERSION}.lock")))?;
-        if lock.try_lock().is_err() {
-            progress("waiting for another process that installs Synapse");
-            lock.lock()?;
-        }
-        let environment = folder.join(VERSION);
-        let python = environment.join("bin/python");
-        if !is_complete(&environment) {
-            progress(&format!(
-                "installing Synapse {VERSION} from PyPI, this first time only (about half a minute)"
-            ));
-            make(&environment, &python)?;
-        }
-        Ok(Self { python })
+/// Finds the installation under `target`, or makes it with pip (about half a minute), and returns its Python. Processes that want
+/// it at the same time wait for the one that makes it. `progress` hears what takes long.
+pub(crate) fn install_synapse(target: &Path, progress: &dyn Fn(&str)) -> Result<PathBuf> {
+    let folder = target.join("synapse");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let lock = File::create(folder.join(format!("{VERSION}.lock")))?;
+    if lock.try_lock().is_err() {
+        progress("waiting for another process that installs Synapse");
+        lock.lock()?;
     }
-
-    pub(crate) fn python(&self) -> &Path {
-        &self.python
+    let environment = folder.join(VERSION);
+    let python = environment.join("bin/python");
+    // Written last, and names its own place: an environment that was cut short, or moved to where its scripts point nowhere,
+    // has no valid one.
+    let stamp = environment.join("complete");
+    let place = environment.display().to_string();
+    if !fs::read_to_string(&stamp).is_ok_and(|content| content == place) || !python.exists() {
+        progress(&format!(
+            "installing Synapse {VERSION} from PyPI, this first time only (about half a minute)"
+        ));
+        make(&environment, &python)?;
+        fs::write(stamp, place)?;
     }
-}
-
-/// The stamp is written last and names its own place: an environment that was cut short, or moved to where its scripts
-/// point nowhere, has no valid one.
-fn stamp(environment: &Path) -> (PathBuf, String) {
-    (
-        environment.join("complete"),
-        environment.display().to_string(),
-    )
-}
-
-fn is_complete(environment: &Path) -> bool {
-    let (path, place) = stamp(environment);
-    fs::read_to_string(path).is_ok_and(|content| content == place)
-        && environment.join("bin/python").exists()
+    Ok(python)
 }
 
 fn make(environment: &Path, python: &Path) -> Result<()> {
@@ -69,19 +48,13 @@ fn make(environment: &Path, python: &Path) -> Result<()> {
         .args(["-m", "venv"])
         .arg(environment))
     .context(NO_VENV)?;
+    let options = ["--quiet", "--no-input", "--disable-pip-version-check"];
     let package = format!("matrix-synapse=={VERSION}");
-    run(Command::new(python).args([
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-input",
-        "--disable-pip-version-check",
-        &package,
-    ]))
-    .context("cannot install Synapse from PyPI")?;
-    let (path, place) = stamp(environment);
-    Ok(fs::write(path, place)?)
+    run(Command::new(python)
+        .args(["-m", "pip", "install"])
+        .args(options)
+        .arg(package))
+    .context("cannot install Synapse from PyPI")
 }
 
 /// Runs a program until it exits; its last line is the error's text if it fails.
