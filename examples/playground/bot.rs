@@ -1,58 +1,80 @@
-//! rcbot itself, run in this process through its library.
+//! rcbot itself: this program under another name is rcbot's command line.
 
-use std::{fs::File, path::Path, time::Duration};
+use std::{
+    env,
+    fs::File,
+    os::unix::process::CommandExt as _,
+    path::Path,
+    process::{Child, Command, ExitStatus, Stdio},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, anyhow};
 use matrix_sdk::ruma::UserId;
-use rcbot::{
-    config::Config,
-    data_dir::DataDir,
-    matrix::{self, Login},
-};
-use tokio::{sync::oneshot, task::JoinHandle};
-use tracing_subscriber::EnvFilter;
+use rcbot::matrix;
+use rustix::process::{Pid, Signal, kill_process};
+
+/// The name under which this program is rcbot.
+pub(crate) const NAME: &str = "rcbot";
 
 /// How long the bot may take to end; it leaves its sessions alone and needs under two seconds.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The bot, running.
+/// How often it is looked whether it has ended.
+const POLL: Duration = Duration::from_millis(50);
+
+/// The bot, running. Dropping it kills it.
 #[derive(Debug)]
-pub(crate) struct RunningBot {
-    task: JoinHandle<Result<()>>,
-    shutdown: oneshot::Sender<()>,
-}
+pub(crate) struct RunningBot(Child);
 
 impl RunningBot {
-    /// Starts it on a config.yaml.
-    pub(crate) fn start(config: &Path) -> Result<Self> {
-        let config = Config::load(config)?;
-        let login = Login::load(&config)?;
-        let data_dir = DataDir::open(&config.data_dir)?;
-        let (shutdown, requested) = oneshot::channel::<()>();
-        let task = tokio::spawn(async move {
-            // Dropped is as good as sent: then nobody is left to run for.
-            let shutdown = async { drop(requested.await) };
-            Ok(Box::pin(rcbot::bot::run(config, login, &data_dir, shutdown)).await?)
-        });
-        Ok(Self { task, shutdown })
+    /// Starts it on a config.yaml. It logs to a file; the terminal is for the conversation.
+    pub(crate) fn start(config: &Path, log: &Path) -> Result<Self> {
+        let log = File::options().create(true).append(true).open(log)?;
+        let process = Command::new(env::current_exe()?)
+            .arg0(NAME)
+            .args(["run", "--config"])
+            .arg(config)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            // Ctrl-C in the terminal is for the playground.
+            .process_group(0)
+            .spawn();
+        Ok(Self(process.context("cannot start the bot")?))
     }
 
     /// Waits for the bot to end by itself, which it should not.
     pub(crate) async fn failed(&mut self) -> anyhow::Error {
-        match (&mut self.task).await {
-            Ok(Ok(())) => anyhow!("the bot ended"),
-            Ok(Err(error)) => error.context("the bot ended"),
-            Err(error) => anyhow!(error).context("the bot ended"),
+        match self.exit().await {
+            Ok(status) => anyhow!("the bot ended ({status})"),
+            Err(error) => error,
         }
     }
 
     /// Asks it to end and waits until it did.
-    pub(crate) async fn end(self) -> Result<()> {
-        // Nobody listens where it has ended already; its task says why.
-        self.shutdown.send(()).ok();
-        tokio::time::timeout(END_TIMEOUT, self.task)
-            .await
-            .context("the bot does not end")??
+    pub(crate) async fn end(mut self) -> Result<()> {
+        // Its process is there as long as nobody has waited for it.
+        kill_process(Pid::from_child(&self.0), Signal::TERM)?;
+        let ended = tokio::time::timeout(END_TIMEOUT, self.exit()).await;
+        ended.context("the bot does not end")??;
+        Ok(())
+    }
+
+    async fn exit(&mut self) -> Result<ExitStatus> {
+        loop {
+            if let Some(status) = self.0.try_wait()? {
+                return Ok(status);
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+}
+
+impl Drop for RunningBot {
+    fn drop(&mut self) {
+        // After its end this does nothing.
+        self.0.kill().ok();
     }
 }
 
@@ -61,18 +83,5 @@ pub(crate) fn write_registration(path: &Path, bot: &UserId) -> Result<()> {
     if !path.exists() {
         matrix::write_new(path, &matrix::generate(bot, false))?;
     }
-    Ok(())
-}
-
-/// Sends the log to a file, `RUST_LOG` permitting; the terminal is for the conversation.
-pub(crate) fn log_to(path: &Path) -> Result<()> {
-    let file = File::options().create(true).append(true).open(path)?;
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("warn,rcbot=info,audit=info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(false)
-        .with_writer(file)
-        .init();
     Ok(())
 }

@@ -1,8 +1,8 @@
 //! rcbot's main job on a homeserver of its own: `cargo run --example playground`.
 //!
-//! Needs nothing but Python 3 with venv. Sets up Synapse with pip, an admin with an encrypted admin room, and the bot, in
-//! this process, with a stand-in for `claude`. What you type is then said in the admin room, and what the bot says there and
-//! in the direct message is shown. Everything lies in `target/playground`, so that a second run takes seconds.
+//! Needs nothing but Python 3 with venv. Sets up Synapse with pip, an admin with an encrypted admin room, and the bot, with a
+//! stand-in for `claude`. What you type is then said in the admin room, and what the bot says there and in the direct message
+//! is shown. Everything lies in `target/playground`, so that a second run takes seconds.
 #![recursion_limit = "256"]
 #![expect(
     clippy::print_stdout,
@@ -85,6 +85,12 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    if std::env::args_os()
+        .next()
+        .is_some_and(|name| name == bot::NAME)
+    {
+        return rcbot::cli::run(rcbot::cli::Arguments::parse());
+    }
     let arguments = Arguments::parse();
     let outcome = tokio::runtime::Runtime::new()
         .map_err(Into::into)

@@ -94,7 +94,6 @@ impl Playground {
             fs::create_dir_all(&folder)?;
         }
         fs::set_permissions(&folder, Permissions::from_mode(0o700))?;
-        bot::log_to(&folder.join("bot.log"))?;
         let playground = Self::start(folder, lock, &python, saved, sessions).await;
         let playground = playground
             .context("`--fresh` starts over, in case an earlier run's files are the cause")?;
@@ -141,7 +140,7 @@ impl Playground {
         progress("starting the bot");
         let config = folder.join("config.yaml");
         write_config(&config, &homeserver.url(), &admin_room, sessions)?;
-        let mut bot = RunningBot::start(&config)?;
+        let mut bot = RunningBot::start(&config, &folder.join("bot.log"))?;
         tokio::select! {
             ready = admin_sees_bot(&admin, &admin_room, &bot_user) => ready?,
             error = bot.failed() => return Err(error),
