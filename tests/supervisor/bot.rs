@@ -12,12 +12,10 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use rcbot::remote_control::{
-    Beginning, Ending, Notice, Notices, Phase, Project, RemoteControl, Request,
-};
+use rcbot::remote_control::{Beginning, Ending, Notice, Notices, Phase, Project, RemoteControl};
 use tokio::time::timeout;
 
-use crate::support::{DEADLINE, Sandbox, ledger::Ledger, website};
+use crate::support::{DEADLINE, Sandbox, ledger::Ledger, owner::request, website};
 
 /// The variable that makes a bot of this binary: the folder of its sandbox.
 const FOLDER: &str = "RCBOT_TEST_BOT";
@@ -226,13 +224,6 @@ impl Bot {
             }
         }
         self.steps.step();
-    }
-}
-
-fn request(requester: &str) -> Request {
-    Request {
-        requester: requester.to_owned(),
-        reference: String::new(),
     }
 }
 

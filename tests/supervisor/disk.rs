@@ -15,8 +15,7 @@ use std::{
 use rcbot::remote_control::{Ending, NotSpawned, Notice, Phase};
 
 use crate::support::{
-    DEADLINE, Sandbox, alone::alone_within, eventually, mounts::with_mounts_of_its_own,
-    owner::Owner,
+    DEADLINE, Sandbox, alone::alone, eventually, mounts::with_mounts_of_its_own, owner::Owner,
 };
 
 /// Some files of a few lines fit on it.
@@ -25,10 +24,10 @@ const TMPFS: &str = "size=128k,mode=700";
 /// How long a record that was not written waits for the next try, and a little more.
 const RETRY: Duration = Duration::from_secs(6);
 
-/// Whether the test has mounts of its own by now. It fails where that is not permitted: then nobody knows what a full disk does.
+/// Runs a test with mounts of its own. It fails where that is not permitted: then nobody knows what a full disk does.
 #[track_caller]
-fn has_mounts_of_its_own(test: &str) -> bool {
-    alone_within(test, with_mounts_of_its_own(), &[])
+fn with_own_mounts(body: impl Future<Output = ()>) {
+    alone(with_mounts_of_its_own(), &[], body);
 }
 
 /// A sandbox whose sessions are on a small disk.
@@ -114,10 +113,6 @@ fn mount(options: &[&str], place: &Path) {
     });
 }
 
-fn run(test: impl Future<Output = ()>) {
-    tokio::runtime::Runtime::new().unwrap().block_on(test);
-}
-
 /// A start is refused with this reason, and nothing comes of it.
 fn assert_start_is_refused(owner: &mut Owner, disk: &SmallDisk, reason_begins: &str) {
     let before = (owner.phase(), disk.sandbox.standin_records().len());
@@ -174,38 +169,25 @@ async fn outlive(trouble: impl Fn(&SmallDisk), mend: impl Fn(&SmallDisk), reason
 
 #[test]
 fn a_full_disk_refuses_what_is_asked_for_and_leaves_what_runs() {
-    if has_mounts_of_its_own("disk::a_full_disk_refuses_what_is_asked_for_and_leaves_what_runs") {
-        run(outlive(
-            SmallDisk::fill,
-            SmallDisk::empty,
-            "No space left on device",
-        ));
-    }
+    with_own_mounts(async {
+        outlive(SmallDisk::fill, SmallDisk::empty, "No space left on device").await;
+    });
 }
 
 #[test]
 fn a_read_only_folder_refuses_what_is_asked_for_and_leaves_what_runs() {
-    let name = "disk::a_read_only_folder_refuses_what_is_asked_for_and_leaves_what_runs";
-    if has_mounts_of_its_own(name) {
-        run(outlive(
-            SmallDisk::make_read_only,
-            SmallDisk::make_writable,
-            "Read-only file system",
-        ));
-    }
+    with_own_mounts(async {
+        let (trouble, mend) = (SmallDisk::make_read_only, SmallDisk::make_writable);
+        outlive(trouble, mend, "Read-only file system").await;
+    });
 }
 
 #[test]
 fn what_could_not_be_written_down_is_written_when_there_is_space_again() {
-    let name = "disk::what_could_not_be_written_down_is_written_when_there_is_space_again";
-    if !has_mounts_of_its_own(name) {
-        return;
-    }
-    run(async {
+    with_own_mounts(async {
         let disk = SmallDisk::new();
         let mut project = disk.sandbox.project("slow=1");
-        let mut owner = Owner::restore(&disk.sandbox, project.clone());
-        owner.start("alice");
+        let mut owner = Owner::starting(&disk.sandbox, project.clone());
         eventually("the stand-in runs", || disk.sandbox.standin_records().pop());
         assert!(owner.handle_next(DEADLINE).await, "it is spawned");
         eventually("its output is followed", || {
@@ -237,19 +219,16 @@ fn what_could_not_be_written_down_is_written_when_there_is_space_again() {
     });
 }
 
-#[test]
-fn an_output_file_that_cannot_be_made_is_the_reason_why_a_start_failed() {
+#[tokio::test]
+async fn an_output_file_that_cannot_be_made_is_the_reason_why_a_start_failed() {
     let sandbox = Sandbox::new();
-    run(async {
-        fs::create_dir_all(sandbox.session_file("stdout.log")).unwrap();
-        let mut owner = Owner::restore(&sandbox, sandbox.project(""));
-        owner.start("alice");
-        let outcome = owner.outcome().await;
-        let Ending::NotSpawned(NotSpawned::Other { reason }) = outcome.ending else {
-            panic!("{:?}", outcome.ending)
-        };
-        assert!(reason.contains("Is a directory"), "{reason}");
-        assert!(!sandbox.session_file("session.json").exists());
-        assert_eq!(owner.phase(), None);
-    });
+    fs::create_dir_all(sandbox.session_file("stdout.log")).unwrap();
+    let mut owner = Owner::starting(&sandbox, sandbox.project(""));
+    let outcome = owner.outcome().await;
+    let Ending::NotSpawned(NotSpawned::Other { reason }) = outcome.ending else {
+        panic!("{:?}", outcome.ending)
+    };
+    assert!(reason.contains("Is a directory"), "{reason}");
+    assert!(!sandbox.session_file("session.json").exists());
+    assert_eq!(owner.phase(), None);
 }

@@ -14,23 +14,15 @@ use procfs::process::Process;
 use rcbot::remote_control::{Ending, NotSpawned, Notice, Phase, process::ProcessIdentity};
 use rustix::fs::{XattrFlags, setxattr};
 
-use crate::support::{DEADLINE, Sandbox, alone::alone_within, eventually, owner::Owner};
+use crate::support::{DEADLINE, Sandbox, alone::alone, eventually, owner::Owner};
 
 /// The variable with the cgroup that a test has for itself.
 const CGROUP: &str = "RCBOT_TEST_CGROUP";
 
-/// Whether the test has a process with so few descriptors by now.
+/// Runs a test in a process with so few descriptors.
 #[track_caller]
-fn has_few_descriptors(test: &str) -> bool {
-    alone_within(test, &["prlimit", "--nofile=100:100"], &[])
-}
-
-fn run(test: impl Future<Output = ()>) {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
-        .block_on(test);
+fn with_few_descriptors(body: impl Future<Output = ()>) {
+    alone(&["prlimit", "--nofile=100:100"], &[], body);
 }
 
 /// Takes all descriptors that are left.
@@ -40,15 +32,9 @@ fn all_descriptors() -> Vec<File> {
 
 #[test]
 fn a_session_that_cannot_be_watched_for_lack_of_descriptors_is_watched_later() {
-    let name =
-        "exhaustion::a_session_that_cannot_be_watched_for_lack_of_descriptors_is_watched_later";
-    if !has_few_descriptors(name) {
-        return;
-    }
-    run(async {
+    with_few_descriptors(async {
         let sandbox = Sandbox::new();
-        let mut owner = Owner::restore(&sandbox, sandbox.project("held,die=0.1"));
-        owner.start("alice");
+        let mut owner = Owner::starting(&sandbox, sandbox.project("held,die=0.1"));
         owner
             .until_fact("it runs", || !sandbox.standin_records().is_empty())
             .await;
@@ -70,12 +56,7 @@ fn a_session_that_cannot_be_watched_for_lack_of_descriptors_is_watched_later() {
 
 #[test]
 fn a_session_that_could_not_be_ended_for_lack_of_descriptors_is_not_started() {
-    let name =
-        "exhaustion::a_session_that_could_not_be_ended_for_lack_of_descriptors_is_not_started";
-    if !has_few_descriptors(name) {
-        return;
-    }
-    run(async {
+    with_few_descriptors(async {
         let sandbox = Sandbox::new();
         let mut owner = Owner::with_session(&sandbox, sandbox.project("")).await;
         owner.stop_and_wait().await;
@@ -93,12 +74,7 @@ fn a_session_that_could_not_be_ended_for_lack_of_descriptors_is_not_started() {
 
 #[test]
 fn a_tree_of_more_processes_than_there_are_descriptors_is_ended() {
-    if !has_few_descriptors(
-        "exhaustion::a_tree_of_more_processes_than_there_are_descriptors_is_ended",
-    ) {
-        return;
-    }
-    run(async {
+    with_few_descriptors(async {
         let sandbox = Sandbox::new();
         let mut owner = Owner::with_session(&sandbox, sandbox.project("fork=2000")).await;
         let report = owner.stop_and_wait().await.report.unwrap();
@@ -157,13 +133,9 @@ async fn a_spawn_that_hangs_is_answered_and_ended_when_it_comes_after_all() {
 #[test]
 #[ignore = "needs root; .ci/run runs it"]
 fn as_root_a_process_that_may_not_be_ended_is_told_and_its_session_kept() {
-    let name = "exhaustion::as_root_a_process_that_may_not_be_ended_is_told_and_its_session_kept";
     // Root without the right to signal whom it likes, as the bot's user beside a process of root's.
     let wrapper = ["setpriv", "--bounding-set=-kill", "--inh-caps=-kill"];
-    if !alone_within(name, &wrapper, &[]) {
-        return;
-    }
-    run(async {
+    alone(&wrapper, &[], async {
         let sandbox = Sandbox::new();
         fs::set_permissions(sandbox.path(""), Permissions::from_mode(0o755)).unwrap();
         let mut project = sandbox.project("");
@@ -213,19 +185,18 @@ fn as_root_a_process_that_may_not_be_ended_is_told_and_its_session_kept() {
     });
 }
 
-/// Whether the test has a cgroup for itself by now that is delegated to it, as systemd would do it.
+/// Runs a test in a cgroup that is delegated to it, as systemd would do it.
 #[track_caller]
-fn has_a_cgroup(test: &str) -> bool {
+fn in_a_cgroup(body: impl Future<Output = ()>) {
     if env::var_os(CGROUP).is_some() {
-        return true;
+        return alone(&[], &[], body);
     }
     let folder = delegated_cgroup();
     let enter = ["sh", "-c", r#"echo $$ > "$0/cgroup.procs"; exec "$@""#];
     let folder_text = folder.to_str().unwrap();
     let wrapper = [&enter[..], &[folder_text]].concat();
-    assert!(!alone_within(test, &wrapper, &[(CGROUP, folder_text)]));
+    alone(&wrapper, &[(CGROUP, folder_text)], body);
     fs::remove_dir(folder).unwrap();
-    false
 }
 
 fn delegated_cgroup() -> PathBuf {
@@ -244,11 +215,7 @@ fn delegated_cgroup() -> PathBuf {
 #[test]
 #[ignore = "needs root; .ci/run runs it"]
 fn as_root_what_hides_is_ended_where_a_cgroup_is_delegated() {
-    let name = "exhaustion::as_root_what_hides_is_ended_where_a_cgroup_is_delegated";
-    if !has_a_cgroup(name) {
-        return;
-    }
-    run(async {
+    in_a_cgroup(async {
         let sandbox = Sandbox::new();
         let mut project = sandbox.project("");
         let hide = "env -i setsid sh -c 'echo $$ > hidden; exec sleep 600' &

@@ -7,7 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use procfs::process::Process;
 use rcbot::remote_control::{Ending, Exit, Phase, Project};
 
-use crate::support::{Sandbox, alone::alone_within, owner::Owner};
+use crate::support::{Sandbox, alone::alone, owner::Owner};
 
 const MIB: u64 = 1 << 20;
 
@@ -19,17 +19,15 @@ const FAST: &str =
 /// How much is read of a session that floods before it is looked at again.
 const FLOOD: u64 = 256 * MIB;
 
-/// Runs a test, named by its whole path, in a process that has one processor, with all that it starts.
+/// Runs a test in a process that has one processor, with all that it starts.
 #[track_caller]
-fn on_one_processor(test: &str, body: impl Future<Output = ()>) {
+fn on_one_processor(body: impl Future<Output = ()>) {
     let allowed = Process::myself().unwrap().status().unwrap();
     let first = allowed.cpus_allowed_list.unwrap()[0].0.to_string();
     // From outside: a runtime that has no turn fires no timer either.
     let wrapper = ["timeout", "--signal=KILL", "60", "taskset", "--cpu-list"];
-    if alone_within(test, &[&wrapper[..], &[&first]].concat(), &[]) {
-        // One worker, then.
-        tokio::runtime::Runtime::new().unwrap().block_on(body);
-    }
+    // One worker, then.
+    alone(&[&wrapper[..], &[&first]].concat(), &[], body);
 }
 
 /// A session that is a shell script. It knows a link.
@@ -43,26 +41,22 @@ fn script(sandbox: &Sandbox, script: &str) -> Project {
 
 #[test]
 fn a_session_that_floods_is_stopped_on_one_processor() {
-    on_one_processor(
-        "floods::a_session_that_floods_is_stopped_on_one_processor",
-        async {
-            let sandbox = Sandbox::new();
-            let flood = format!("echo 'https://claude.ai/code/x '; {FAST}");
-            let mut owner = Owner::with_session(&sandbox, script(&sandbox, &flood)).await;
-            assert_eq!(owner.phase(), Some(Phase::Running));
-            assert_eq!(owner.stop_and_wait().await.ending, Ending::Stopped);
-        },
-    );
+    on_one_processor(async {
+        let sandbox = Sandbox::new();
+        let flood = format!("echo 'https://claude.ai/code/x '; {FAST}");
+        let mut owner = Owner::with_session(&sandbox, script(&sandbox, &flood)).await;
+        assert_eq!(owner.phase(), Some(Phase::Running));
+        assert_eq!(owner.stop_and_wait().await.ending, Ending::Stopped);
+    });
 }
 
 #[test]
 fn the_time_for_a_link_is_over_in_a_flood() {
-    on_one_processor("floods::the_time_for_a_link_is_over_in_a_flood", async {
+    on_one_processor(async {
         let sandbox = Sandbox::new();
         let mut project = script(&sandbox, FAST);
         project.settings.link_timeout = Duration::from_secs(2);
-        let mut owner = Owner::restore(&sandbox, project);
-        owner.start("alice");
+        let mut owner = Owner::starting(&sandbox, project);
         let ending = owner.outcome().await.ending;
         assert!(matches!(ending, Ending::NoLink { .. }), "{ending:?}");
     });
@@ -70,25 +64,22 @@ fn the_time_for_a_link_is_over_in_a_flood() {
 
 #[test]
 fn the_end_of_a_process_is_seen_while_its_child_goes_on_printing() {
-    on_one_processor(
-        "floods::the_end_of_a_process_is_seen_while_its_child_goes_on_printing",
-        async {
-            let sandbox = Sandbox::new();
-            let words = format!(
-                "echo 'https://claude.ai/code/x '; ({FAST}) & \
+    on_one_processor(async {
+        let sandbox = Sandbox::new();
+        let words = format!(
+            "echo 'https://claude.ai/code/x '; ({FAST}) & \
              while [ ! -e end ]; do sleep 0.01; done; exit 3"
-            );
-            let project = script(&sandbox, &words);
-            let mut owner = Owner::with_session(&sandbox, project.clone()).await;
-            fs::write(project.directory.join("end"), "").unwrap();
-            let outcome = owner.outcome().await;
-            let ending = Ending::Exited {
-                exit: Exit::Code(3),
-                cause: None,
-            };
-            assert_eq!(outcome.ending, ending);
-        },
-    );
+        );
+        let project = script(&sandbox, &words);
+        let mut owner = Owner::with_session(&sandbox, project.clone()).await;
+        fs::write(project.directory.join("end"), "").unwrap();
+        let outcome = owner.outcome().await;
+        let ending = Ending::Exited {
+            exit: Exit::Code(3),
+            cause: None,
+        };
+        assert_eq!(outcome.ending, ending);
+    });
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,7 +14,7 @@ use rcbot::remote_control::{
 use serde_json::{Value, json};
 
 use crate::support::{
-    DEADLINE, STANDIN_LOG, Sandbox, alone::alone_within, eventually, owner::Owner, website,
+    DEADLINE, STANDIN_LOG, Sandbox, alone::alone, eventually, owner::Owner, website,
 };
 
 /// A process that has nothing to do with any session, and ends at the first signal.
@@ -307,18 +307,13 @@ async fn a_process_of_another_folder_that_has_the_same_path_is_left_alone() {
 fn a_bot_that_was_started_from_within_a_session_is_no_session() {
     let outer = Sandbox::new();
     let folder = outer.path("sessions/website");
-    let name = "identity::a_bot_that_was_started_from_within_a_session_is_no_session";
     let marks = [
         (SESSION_ID_VARIABLE, "lost"),
         (SESSION_FOLDER_VARIABLE, folder.to_str().unwrap()),
     ];
-    if !alone_within(name, &["setsid", "--wait"], &marks) {
-        return;
-    }
-    let folder = env::var_os(SESSION_FOLDER_VARIABLE).unwrap();
-    let sandbox = Sandbox::of(Path::new(&folder).ancestors().nth(2).unwrap());
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(async {
+    alone(&["setsid", "--wait"], &marks, async {
+        let folder = env::var_os(SESSION_FOLDER_VARIABLE).unwrap();
+        let sandbox = Sandbox::of(Path::new(&folder).ancestors().nth(2).unwrap());
         let owner = Owner::restore(&sandbox, sandbox.project(""));
         assert_eq!(owner.phase(), None);
     });

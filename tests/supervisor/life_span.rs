@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::support::{
     DEADLINE, Sandbox,
-    alone::alone_within,
+    alone::alone,
     owner::{Owner, request},
     standin, website,
 };
@@ -27,18 +27,12 @@ fn what_the_bot_has_in_its_environment_does_not_reach_a_session() {
         ("RCBOT_AS_TOKEN", "secret"),
         ("RCBOT_SESSION_ID", "outer"),
     ];
-    let name = "life_span::what_the_bot_has_in_its_environment_does_not_reach_a_session";
-    if !alone_within(name, &[], &OURS) {
-        return;
-    }
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(async {
+    alone(&[], &OURS, async {
         let sandbox = Sandbox::new();
         let mut project = sandbox.project("");
         // It leaves its environment as it is.
         project.settings.command = ["sleep", "600"].map(str::to_owned).into();
-        let mut owner = Owner::restore(&sandbox, project);
-        owner.start("alice");
+        let mut owner = Owner::starting(&sandbox, project);
         assert!(owner.handle_next(DEADLINE).await, "it is spawned");
         let [process] = sandbox.processes()[..] else {
             panic!("one process")
@@ -454,8 +448,7 @@ async fn a_session_without_a_record_can_be_seen_and_stopped_while_no_bot_runs() 
 #[tokio::test]
 async fn whoever_waits_for_a_session_that_is_stopped_without_a_bot_is_told_by_the_next_one() {
     let sandbox = Sandbox::new();
-    let mut owner = Owner::restore(&sandbox, sandbox.project("silent"));
-    owner.start("alice");
+    let mut owner = Owner::starting(&sandbox, sandbox.project("silent"));
     assert!(owner.handle_next(DEADLINE).await, "it is spawned");
     drop(owner);
     let folder = sandbox.path("sessions");

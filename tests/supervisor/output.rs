@@ -69,11 +69,7 @@ async fn output_files_stay_small_when_their_project_left_the_configuration() {
 
 #[test]
 fn a_link_after_64_mib_of_noise_is_found_with_little_memory() {
-    if !alone("output::a_link_after_64_mib_of_noise_is_found_with_little_memory") {
-        return;
-    }
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(async {
+    alone(&[], &[], async {
         let sandbox = Sandbox::new();
         let mut project = sandbox.project("noise=64");
         // All of it is read.
@@ -147,8 +143,7 @@ async fn nothing_that_a_conversation_shows_is_a_link_or_a_cause() {
         ),
     ] {
         let sandbox = Sandbox::new();
-        let mut owner = Owner::restore(&sandbox, sandbox.project(&format!("{words},die=3")));
-        owner.start("alice");
+        let mut owner = Owner::starting(&sandbox, sandbox.project(&format!("{words},die=3")));
         let link = owner.link(0).await;
         assert!(link.is(&sandbox.standin_records()[0].link), "{words}");
         let outcome = owner.outcome().await;
@@ -284,8 +279,7 @@ async fn a_start_that_fails_for_an_unknown_reason_is_quoted() {
         ),
     ] {
         let sandbox = Sandbox::new();
-        let mut owner = Owner::restore(&sandbox, sandbox.project(words));
-        owner.start("alice");
+        let mut owner = Owner::starting(&sandbox, sandbox.project(words));
         owner.outcome().await;
         let [
             Notice::Complained {
@@ -326,8 +320,7 @@ async fn what_the_program_says_before_it_ends_is_a_named_cause() {
     ] {
         let sandbox = Sandbox::new();
         let project = sandbox.project(&format!("complaint={name}"));
-        let mut owner = Owner::restore(&sandbox, project);
-        owner.start("alice");
+        let mut owner = Owner::starting(&sandbox, project);
         let ending = Ending::ExitedBeforeLink {
             exit: Exit::Code(exit),
             cause: Some(cause),
@@ -365,8 +358,7 @@ async fn a_process_that_waits_at_a_question_is_reported_as_that() {
     project.settings.stdin = "".into();
     // Long enough for a slow machine to come to the question.
     project.settings.link_timeout = Duration::from_secs(15);
-    let mut owner = Owner::restore(&sandbox, project);
-    owner.start("alice");
+    let mut owner = Owner::starting(&sandbox, project);
     let ending = Ending::NoLink {
         waited: Duration::from_secs(15),
         cause: Some(Cause::ConsentAsked),
@@ -381,8 +373,7 @@ async fn a_link_printed_while_nobody_looked_counts_even_if_its_time_is_over() {
     let mut project = sandbox.project("slow=0.5,noise=2");
     project.settings.link_timeout = Duration::from_secs(5);
     project.settings.max_output = 64 << 20;
-    let mut owner = Owner::restore(&sandbox, project.clone());
-    owner.start("alice");
+    let mut owner = Owner::starting(&sandbox, project.clone());
     assert!(owner.handle_next(DEADLINE).await, "it is spawned");
     let asked = Instant::now();
     drop(owner);

@@ -1,26 +1,30 @@
 //! Tests that need a process of their own: this binary is run once more for them.
 
 use std::{
+    any::type_name,
     env,
     process::{Command, Stdio},
 };
 
+use tokio::runtime::Runtime;
+
 /// The variable that tells a test that it has its process for itself.
 const ALONE: &str = "RCBOT_TEST_ALONE";
 
-/// Whether the test that asks, named by its whole path, has the process for itself. If not, it was run in one of its own by
-/// now, and went well.
+/// Runs a test in a process of its own, through another program (its words come first) and with more variables in the environment.
+/// The body is an async block of the test's function, by whose type the test is known.
 #[track_caller]
-pub(crate) fn alone(test: &str) -> bool {
-    alone_within(test, &[], &[])
-}
-
-/// As [`alone`], with more variables in the environment, and through another program (its words come first).
-#[track_caller]
-pub(crate) fn alone_within(test: &str, wrapper: &[&str], environment: &[(&str, &str)]) -> bool {
+pub(crate) fn alone<Body: Future<Output = ()>>(
+    wrapper: &[&str],
+    environment: &[(&str, &str)],
+    body: Body,
+) {
     if env::var_os(ALONE).is_some() {
-        return true;
+        return Runtime::new().unwrap().block_on(body);
     }
+    // The name of this crate, the path of the test, and that it is a block in it.
+    let (_, test) = type_name::<Body>().split_once("::").unwrap();
+    let test = test.trim_end_matches("::{{closure}}");
     let binary = env::current_exe().unwrap();
     let binary = binary.to_str().unwrap();
     let how = ["--exact", "--nocapture", "--include-ignored"];
@@ -36,5 +40,4 @@ pub(crate) fn alone_within(test: &str, wrapper: &[&str], environment: &[(&str, &
     assert!(output.status.success(), "{}\n{said}", output.status);
     assert!(said.contains("1 passed"), "{test} is no test:\n{said}");
     eprintln!("{said}");
-    false
 }

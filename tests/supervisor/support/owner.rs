@@ -47,10 +47,16 @@ impl Owner {
         owner
     }
 
-    /// Restores, starts a session for Alice and waits until she has its link.
-    pub(crate) async fn with_session(sandbox: &Sandbox, project: Project) -> Self {
+    /// Restores, and starts a session for Alice.
+    pub(crate) fn starting(sandbox: &Sandbox, project: Project) -> Self {
         let mut owner = Self::restore(sandbox, project);
         owner.start("alice");
+        owner
+    }
+
+    /// The same, and waits until she has its link.
+    pub(crate) async fn with_session(sandbox: &Sandbox, project: Project) -> Self {
+        let mut owner = Self::starting(sandbox, project);
         owner.link(0).await;
         owner
     }
