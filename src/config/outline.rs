@@ -72,7 +72,7 @@ impl<'a> Outline<'a> {
             Err(error) => Some(Err(not_yaml(file, &error))),
         });
         if let Some((event, line)) = events.next().transpose()? {
-            self.value(event, line, String::new(), 0, &mut events)?;
+            self.value(&event, line, "", 0, &mut events)?;
         }
         match events.next().transpose()? {
             Some((_, line)) => Err(self.about(line, "", "there is more than one document")),
@@ -83,40 +83,41 @@ impl<'a> Outline<'a> {
     /// Takes up a value with all that is in it.
     fn value<'t>(
         &mut self,
-        event: Event<'t>,
+        event: &Event<'t>,
         line: usize,
-        path: String,
+        path: &str,
         depth: usize,
         events: Events<'_, 't>,
     ) -> Result<(), Problem> {
-        self.refuse_marks(&event, line, &path);
+        self.refuse_marks(event, line, path);
         if depth > DEEPEST {
             return Err(self.about(line, "", "values lie too deep in one another"));
         }
         let mut plain = None;
-        if let Event::Scalar(text, ScalarStyle::Plain, ..) = &event {
+        if let Event::Scalar(text, ScalarStyle::Plain, ..) = event {
             let is_number = |c: char| c.is_ascii_digit() || "+-".contains(c);
             if text.starts_with(is_number) && serde_yaml::from_str::<Value>(text).is_err() {
                 let message = "a number as large as this must be in quotes";
-                self.problems.push(self.about(line, &path, message));
+                self.problems.push(self.about(line, path, message));
             }
             plain = Some(text.to_string());
         }
         let place = Place { line, plain };
-        self.places.entry(path.clone()).or_insert(place);
+        self.places.entry(path.to_owned()).or_insert(place);
         if let Event::SequenceStart(..) = event {
             let mut length = 0;
             while let Some((item, line)) = next_in(events)? {
-                self.value(item, line, format!("{path}[{length}]"), depth + 1, events)?;
+                let path = format!("{path}[{length}]");
+                self.value(&item, line, &path, depth + 1, events)?;
                 length += 1;
             }
         } else if let Event::MappingStart(..) = event {
             let mut keys = BTreeMap::new();
             while let Some((key, line)) = next_in(events)? {
-                self.refuse_marks(&key, line, &path);
-                let path = self.key(key, line, &path, &mut keys)?;
+                self.refuse_marks(&key, line, path);
+                let path = self.key(key, line, path, &mut keys)?;
                 if let Some((value, _)) = next_in(events)? {
-                    self.value(value, line, path, depth + 1, events)?;
+                    self.value(&value, line, &path, depth + 1, events)?;
                 }
             }
         }

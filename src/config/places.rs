@@ -41,15 +41,30 @@ impl Places {
         };
         let text = document::text_of(path, MISSING)?;
         let absolute = std::path::absolute(path).map_err(FileError::unreadable(path))?;
-        match read(&text, absolute.parent().unwrap_or(&absolute)) {
-            Some((data_dir, projects, stop_grace)) => Ok(Self {
-                data_dir,
-                projects,
-                stop_grace,
-                problems: Some(problems),
-            }),
-            None => Err(problems.into()),
-        }
+        let folder = absolute.parent().unwrap_or(&absolute);
+        let places = Self::from_wrong(&text, folder, problems.clone());
+        places.ok_or_else(|| problems.into())
+    }
+
+    /// `None`: the text does not say where the data directory is.
+    fn from_wrong(text: &str, folder: &Path, problems: Problems) -> Option<Self> {
+        let DataDir { data_dir } = serde_yaml::from_str(text).ok()?;
+        // Where a key is given twice there is nothing: sessions are found by their records.
+        let root = serde_yaml::from_str(text).unwrap_or(Value::Null);
+        let grace_in = |section: &Value| values::duration(section.get("stop_grace")?).ok();
+        let common = root.get("sessions").and_then(grace_in);
+        let common = common.unwrap_or(STOP_GRACE);
+        let projects = root.get("projects").and_then(Value::as_mapping);
+        let projects = projects.into_iter().flatten().filter_map(|(key, project)| {
+            let name = key.as_str()?.parse().ok()?;
+            Some((name, grace_in(project).unwrap_or(common)))
+        });
+        Some(Self {
+            data_dir: folder.join(data_dir.or(DATA_DIR.into())),
+            projects: projects.collect(),
+            stop_grace: common,
+            problems: Some(problems),
+        })
     }
 }
 
@@ -74,22 +89,6 @@ impl From<Config> for Places {
 #[serde(default)]
 struct DataDir {
     data_dir: Given<FilePath>,
-}
-
-/// `None`: the text does not say where the data directory is.
-fn read(text: &str, folder: &Path) -> Option<(PathBuf, BTreeMap<ProjectName, Duration>, Duration)> {
-    let DataDir { data_dir } = serde_yaml::from_str(text).ok()?;
-    let data_dir = folder.join(data_dir.or(DATA_DIR.into()));
-    // Where a key is given twice there is nothing: sessions are found by their records.
-    let root = serde_yaml::from_str(text).unwrap_or(Value::Null);
-    let grace_in = |section: &Value| values::duration(section.get("stop_grace")?).ok();
-    let common = root.get("sessions").and_then(grace_in);
-    let projects = root.get("projects").and_then(Value::as_mapping);
-    let projects = projects.into_iter().flatten().filter_map(|(key, project)| {
-        let grace = grace_in(project).or(common).unwrap_or(STOP_GRACE);
-        Some((key.as_str()?.parse().ok()?, grace))
-    });
-    Some((data_dir, projects.collect(), common.unwrap_or(STOP_GRACE)))
 }
 
 #[cfg(test)]

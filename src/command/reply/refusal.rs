@@ -147,16 +147,7 @@ pub(crate) fn undecryptable() -> Reply {
 pub(crate) fn misuse(prefix: &str, misuse: &Misuse) -> Reply {
     let mut topic = None;
     let text = match misuse {
-        Misuse::UnknownCommand { word, meant } => {
-            let meant = meant.as_ref();
-            let meant = meant
-                .map(|meant| format!(" Did you mean `{prefix} {}`?", cut(meant, LONGEST_COMMAND)));
-            format!(
-                "I do not know the command `{}`.{} `{prefix} help` lists the commands.",
-                shortened(word),
-                meant.unwrap_or_default()
-            )
-        }
+        Misuse::UnknownCommand { word, meant } => unknown_command(prefix, word, meant.as_deref()),
         Misuse::Edited => {
             topic = Some(Topic::Edits);
             "I take no commands from edits, so nothing has changed. If you mean it, send it as a new message.".to_owned()
@@ -248,6 +239,15 @@ pub(crate) fn misuse(prefix: &str, misuse: &Misuse) -> Reply {
         ),
     };
     Reply::new(text).more(topic)
+}
+
+fn unknown_command(prefix: &str, word: &str, meant: Option<&str>) -> String {
+    let meant = meant.map(|it| format!(" Did you mean `{prefix} {}`?", cut(it, LONGEST_COMMAND)));
+    format!(
+        "I do not know the command `{}`.{} `{prefix} help` lists the commands.",
+        shortened(word),
+        meant.unwrap_or_default()
+    )
 }
 
 fn unknown_project(prefix: &str, name: &str, known: &[String], more: usize) -> String {
