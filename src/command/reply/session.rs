@@ -42,7 +42,10 @@ impl Failure {
             ""
         };
         let exited = |exit: &Exit| match exit {
-            _ if is_start => format!("its process ended{too_early} ({})", describe(*exit)),
+            _ if is_start => format!(
+                "its process ended before it showed a link ({})",
+                describe(*exit)
+            ),
             Exit::Signal(_) => format!("its process was ended by {exit}"),
             Exit::Code(_) | Exit::Unknown => {
                 format!("its process exited by itself ({})", describe(*exit))
