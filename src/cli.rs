@@ -14,14 +14,14 @@ mod trust;
 
 use std::{
     future::Future,
-    io::{self, Write as _},
+    io::{self, IsTerminal as _, Write as _},
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 use futures_util::{FutureExt as _, future::select_all};
@@ -230,8 +230,9 @@ fn print(text: &str) -> Result<()> {
     }
 }
 
-/// Asks a person at the terminal; whatever is not a yes is a no.
-fn confirm(question: &str) -> Result<bool> {
+/// Asks a person at the terminal; whatever is not a yes is a no. `otherwise` is what is said where there is no terminal.
+fn confirm(question: &str, otherwise: &str) -> Result<bool> {
+    ensure!(io::stdin().is_terminal(), otherwise.to_owned());
     write!(io::stdout(), "{question} [y/N] ")?;
     io::stdout().flush()?;
     let mut answer = String::new();

@@ -1,11 +1,6 @@
 //! `rcbot reset-identity`: a new identity for the bot, where the old one is beyond recovery.
 
-use std::{
-    io::{self, IsTerminal as _},
-    path::Path,
-};
-
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, ensure};
 
 use super::{ConfigFile, block_on, confirm, load_config, load_login, print};
 use crate::{
@@ -34,7 +29,12 @@ pub(super) fn reset_identity(arguments: &ResetIdentity) -> Result<()> {
     let data_dir = DataDir::open(&config.data_dir)?;
     if !arguments.yes {
         print(WARNING)?;
-        consent(&config.file)?;
+        let otherwise = format!(
+            "aborted, nothing was changed. To do it without a question: rcbot reset-identity --config {} --yes",
+            config.file.display()
+        );
+        let is_wanted = confirm("Reset the bot's identity?", &otherwise)?;
+        ensure!(is_wanted, "aborted, nothing was changed");
     }
     let folder = MatrixFolder::new(data_dir.matrix());
     block_on(async {
@@ -46,17 +46,4 @@ pub(super) fn reset_identity(arguments: &ResetIdentity) -> Result<()> {
         "The bot has a new identity. Its recovery key is in {}: keep a copy of it in a safe place. Now start the bot.",
         folder.recovery_key().display()
     ))
-}
-
-fn consent(config_file: &Path) -> Result<()> {
-    if !io::stdin().is_terminal() {
-        bail!(
-            "aborted, nothing was changed. To do it without a question: rcbot reset-identity --config {} --yes",
-            config_file.display()
-        );
-    }
-    if !confirm("Reset the bot's identity?")? {
-        bail!("aborted, nothing was changed");
-    }
-    Ok(())
 }

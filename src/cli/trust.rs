@@ -1,8 +1,6 @@
 //! `rcbot trust`: shows the identity of a user, and has the running bot accept it.
 
-use std::io::{self, IsTerminal as _};
-
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use matrix_sdk::ruma::OwnedUserId;
 
 use super::{ConfigFile, block_on, confirm, load_config, print};
@@ -75,19 +73,18 @@ fn choose(arguments: &Trust, report: &IdentityReport) -> Result<MasterKey> {
             "{user} has no cross-signing identity: they set it up in their client's settings (secure backup)"
         );
     };
-    if !io::stdin().is_terminal() {
-        bail!(
-            "not accepted. To accept it: rcbot trust --config {} {user} --accept {shown}",
-            arguments.config.path.display()
-        );
-    }
+    let otherwise = format!(
+        "not accepted. To accept it: rcbot trust --config {} {user} --accept {shown}",
+        arguments.config.path.display()
+    );
     let question = format!(
         "Ask {user} in person or by phone whether they reset their identity: if they did not, somebody poses as them.\n\
          Accept the one that the homeserver shows?"
     );
-    if confirm(&question)? {
-        Ok(shown)
-    } else {
-        bail!("not accepted: {user} commands nothing and gets no link");
-    }
+    let is_accepted = confirm(&question, &otherwise)?;
+    ensure!(
+        is_accepted,
+        "not accepted: {user} commands nothing and gets no link"
+    );
+    Ok(shown)
 }

@@ -3,7 +3,6 @@
 use std::{
     fs,
     io::Write as _,
-    ops::Deref,
     os::unix::fs::symlink,
     path::Path,
     process::{Command, Output, Stdio},
@@ -22,84 +21,70 @@ const AT_A_TERMINAL: &str =
     "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))";
 
 /// An empty folder `bot`, beside a directory for a project.
-struct Site(Folder);
-
-impl Deref for Site {
-    type Target = Folder;
-
-    fn deref(&self) -> &Folder {
-        &self.0
+fn empty_site() -> Folder {
+    let site = Folder::new();
+    for name in ["bot", "website"] {
+        fs::create_dir(site.path(name)).unwrap();
     }
+    site
 }
 
-impl Site {
-    fn new() -> Self {
-        let site = Self(Folder::new());
-        for name in ["bot", "website"] {
-            fs::create_dir(site.path(name)).unwrap();
-        }
-        site
-    }
+/// Without a terminal, in the folder of the bot.
+fn init(site: &Folder, arguments: &[&str]) -> Output {
+    let mut init = rcbot(&site.path(""));
+    init.arg("init")
+        .args(arguments)
+        .current_dir(site.path("bot"));
+    run_to_end(&mut init)
+}
 
-    /// Without a terminal, in the folder of the bot.
-    fn init(&self, arguments: &[&str]) -> Output {
-        let mut init = rcbot(&self.path(""));
-        init.arg("init")
-            .args(arguments)
-            .current_dir(self.path("bot"));
-        run_to_end(&mut init)
-    }
+/// With all flags, whose shortest is `--project`.
+fn init_with_all(site: &Folder, more: &[&str]) -> Output {
+    let directory = site.path("website");
+    let all = [
+        "--homeserver=http://127.0.0.1:9",
+        "--server-name=example.org",
+        "--admin-room=#admins:example.org",
+        "--directory",
+        directory.to_str().unwrap(),
+        "--project=website",
+    ];
+    init(site, &[&all[..], more].concat())
+}
 
-    /// With all flags, whose shortest is `--project`.
-    fn init_with_all(&self, more: &[&str]) -> Output {
-        let directory = self.path("website");
-        let all = [
-            "--homeserver=http://127.0.0.1:9",
-            "--server-name=example.org",
-            "--admin-room=#admins:example.org",
-            "--directory",
-            directory.to_str().unwrap(),
-            "--project=website",
-        ];
-        self.init(&[&all[..], more].concat())
-    }
+/// Types these lines.
+fn init_at_a_terminal(site: &Folder, arguments: &[&str], lines: &str) -> (String, Option<i32>) {
+    let mut python = Command::new("python3");
+    isolate(&mut python, &site.path(""));
+    let mut python = python
+        .args(["-c", AT_A_TERMINAL, env!("CARGO_BIN_EXE_rcbot"), "init"])
+        .args(arguments)
+        .current_dir(site.path("bot"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut keyboard = python.stdin.take().unwrap();
+    keyboard.write_all(lines.as_bytes()).unwrap();
+    // The last line is a question without an answer where it is not answered: Ctrl-D.
+    keyboard.write_all(b"\x04").unwrap();
+    drop(keyboard);
+    let output = python.wait_with_output().unwrap();
+    let screen = String::from_utf8(output.stdout).unwrap();
+    (screen, output.status.code())
+}
 
-    /// Types these lines.
-    fn init_at_a_terminal(&self, arguments: &[&str], lines: &str) -> (String, Option<i32>) {
-        let mut python = Command::new("python3");
-        isolate(&mut python, &self.path(""));
-        let mut python = python
-            .args(["-c", AT_A_TERMINAL, env!("CARGO_BIN_EXE_rcbot"), "init"])
-            .args(arguments)
-            .current_dir(self.path("bot"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut keyboard = python.stdin.take().unwrap();
-        keyboard.write_all(lines.as_bytes()).unwrap();
-        // The last line is a question without an answer where it is not answered: Ctrl-D.
-        keyboard.write_all(b"\x04").unwrap();
-        drop(keyboard);
-        let output = python.wait_with_output().unwrap();
-        (
-            String::from_utf8(output.stdout).unwrap(),
-            output.status.code(),
-        )
-    }
-
-    /// Asserts that it wrote nothing.
-    #[track_caller]
-    fn assert_bare(&self) {
-        let mut left = fs::read_dir(self.path("bot")).unwrap();
-        assert!(left.next().is_none());
-    }
+/// Asserts that it wrote nothing.
+#[track_caller]
+fn assert_bare(site: &Folder) {
+    let mut left = fs::read_dir(site.path("bot")).unwrap();
+    assert!(left.next().is_none());
 }
 
 #[test]
 fn flags_make_both_files_private_and_the_next_steps_are_told_without_a_secret() {
-    let site = Site::new();
-    let said = site.init_with_all(&["--config", "new/folder/config.yaml"]);
+    let site = empty_site();
+    let said = init_with_all(&site, &["--config", "new/folder/config.yaml"]);
     let said = said.succeeded();
     assert_eq!(site.mode("bot/new/folder"), 0o700);
     for name in ["config.yaml", "registration.yaml"] {
@@ -137,22 +122,25 @@ fn users(config: &Path) -> Value {
 
 #[test]
 fn the_administrators_that_are_named_are_those_who_may_command() {
-    let site = Site::new();
+    let site = empty_site();
     let named = ["--admin=@alice:example.org", "--admin", "@bob:x.y"];
-    site.init_with_all(&named).succeeded();
+    init_with_all(&site, &named).succeeded();
     let config = site.path("bot/config.yaml");
     assert_eq!(users(&config), json!(["@alice:example.org", "@bob:x.y"]));
 
-    let site = Site::new();
-    let told = site.init_with_all(&["--admin=alice"]).failed(2);
+    let site = empty_site();
+    let told = init_with_all(&site, &["--admin=alice"]).failed(2);
     told.says("'--admin <USER>': found \"alice\", wanted a user id");
-    site.assert_bare();
+    assert_bare(&site);
 }
 
 #[test]
 fn a_further_host_gets_a_bot_and_a_name_of_its_own() {
-    let site = Site::new();
-    let said = site.init_with_all(&["--localpart=rcbot-build1", "--host=build1", "--msc4190"]);
+    let site = empty_site();
+    let said = init_with_all(
+        &site,
+        &["--localpart=rcbot-build1", "--host=build1", "--msc4190"],
+    );
     let said = said.succeeded();
     for part in [
         "/etc/matrix-synapse/rcbot-build1.yaml",
@@ -173,18 +161,21 @@ fn a_further_host_gets_a_bot_and_a_name_of_its_own() {
 
 #[test]
 fn without_a_terminal_the_flags_that_are_missing_are_named() {
-    let site = Site::new();
-    let told = site.init(&["--homeserver=http://127.0.0.1:9", "--project=website"]);
+    let site = empty_site();
+    let told = init(
+        &site,
+        &["--homeserver=http://127.0.0.1:9", "--project=website"],
+    );
     let missing = "give --server-name, --admin-room, --directory as well";
     told.failed(2).says(missing);
-    let told = site.init_with_all(&["--msc4190", "--config=registration.yaml"]);
+    let told = init_with_all(&site, &["--msc4190", "--config=registration.yaml"]);
     told.says("--config");
-    site.assert_bare();
+    assert_bare(&site);
 }
 
 #[test]
 fn a_flag_that_will_not_do_is_told_with_what_is_wanted() {
-    let site = Site::new();
+    let site = empty_site();
     for (flag, told) in [
         (
             "--homeserver=localhost:8008",
@@ -199,21 +190,21 @@ fn a_flag_that_will_not_do_is_told_with_what_is_wanted() {
         ("--localpart=RC Bot", "found \"RC Bot\", wanted a user name"),
         ("--host=a b", "found \"a b\", wanted a host's name"),
     ] {
-        site.init(&[flag]).failed(2).says(told);
+        init(&site, &[flag]).failed(2).says(told);
     }
-    site.assert_bare();
+    assert_bare(&site);
 }
 
 #[test]
 fn nothing_is_overwritten_and_nothing_is_asked_in_vain() {
     let both = ["bot/config.yaml", "bot/registration.yaml"];
     for (name, other) in [(both[0], both[1]), (both[1], both[0])] {
-        let site = Site::new();
+        let site = empty_site();
         let (there, other) = (site.path(name), site.path(other));
         site.write(name, "mine");
         let refusal = format!("{} exists already, so nothing was written", there.display());
-        site.init_with_all(&[]).failed(1).says(&refusal);
-        let (screen, code) = site.init_at_a_terminal(&[], "");
+        init_with_all(&site, &[]).failed(1).says(&refusal);
+        let (screen, code) = init_at_a_terminal(&site, &[], "");
         assert_eq!(code, Some(1));
         screen.says("exists already");
         screen.lacks("Homeserver");
@@ -222,29 +213,29 @@ fn nothing_is_overwritten_and_nothing_is_asked_in_vain() {
 
         fs::remove_file(&there).unwrap();
         symlink("nowhere", &there).unwrap();
-        site.init_with_all(&[]).failed(1);
+        init_with_all(&site, &[]).failed(1);
         assert!(!other.exists());
     }
 }
 
 #[test]
 fn an_answer_that_does_not_come_leaves_nothing_behind() {
-    let site = Site::new();
+    let site = empty_site();
     let (screen, code) =
-        site.init_at_a_terminal(&["--homeserver=http://127.0.0.1:9"], "example.org\n");
+        init_at_a_terminal(&site, &["--homeserver=http://127.0.0.1:9"], "example.org\n");
     assert_eq!(code, Some(1), "{screen}");
     screen.says("no answer came, so nothing was written");
-    site.assert_bare();
+    assert_bare(&site);
 }
 
 #[test]
 fn each_answer_is_looked_at_and_asked_for_again_until_it_will_do() {
-    let site = Site::new();
+    let site = empty_site();
     let lines = format!(
         "localhost\n{}\n\nadmins\n\"#admins:{SERVER_NAME}\"\nalice\n@alice:{SERVER_NAME}\n../nowhere\n../website\n\n",
         homeserver().url()
     );
-    let (screen, code) = site.init_at_a_terminal(&[], &lines);
+    let (screen, code) = init_at_a_terminal(&site, &[], &lines);
     assert_eq!(code, Some(0), "{screen}");
     for part in [
         "found \"localhost\", wanted an http or https URL",
@@ -268,9 +259,9 @@ fn each_answer_is_looked_at_and_asked_for_again_until_it_will_do() {
 
 #[test]
 fn an_address_at_which_no_homeserver_answers_is_taken_with_a_warning() {
-    let site = Site::new();
+    let site = empty_site();
     let lines = "http://127.0.0.1:9\nexample.org\n#admins:example.org\nnone\n../website\n\n";
-    let (screen, code) = site.init_at_a_terminal(&[], lines);
+    let (screen, code) = init_at_a_terminal(&site, &[], lines);
     assert_eq!(code, Some(0), "{screen}");
     screen.says("No homeserver answers at http://127.0.0.1:9/ now");
 }
