@@ -5,7 +5,7 @@
 //! homeserver ─▶ matrix::guard ─▶ matrix::sync ─▶ matrix::inbox            an event becomes a Message
 //!   ─▶ bot::queue ─▶ bot::judge ─▶ command::{parse, authorize}            a Message becomes a Permit and an Intent, or a refusal
 //!   ─▶ bot::execute ─▶ remote_control ─▶ session::life                    the session decides: save, then spawn
-//!   ─▶ remote_control::process::spawn ─▶ watch ─▶ claude::links           a detached process shows its link
+//!   ─▶ remote_control::process::spawn ─▶ watch ─▶ claude::output          a detached process shows its link
 //!   ─▶ bot::notices ─▶ bot::deliver ─▶ matrix::direct_message             one encrypted event, to the requester only
 //!   ─▶ bot::answer ─▶ matrix::send ─▶ homeserver                          the admin room hears that it was sent
 //! ```

@@ -3,15 +3,11 @@
 
 use std::{
     collections::BTreeMap,
-    env,
-    fs::{self, OpenOptions},
+    env, fs,
     io::Read as _,
-    os::unix::fs::OpenOptionsExt as _,
     path::Path,
     time::{Duration, SystemTime},
 };
-
-use nix::libc;
 
 use super::{
     Project, ProjectName, SessionSettings,
@@ -19,6 +15,7 @@ use super::{
         self, Invocation,
         prerequisites::{ClaudeFiles, TrustReader},
     },
+    process::open_regular,
     watch::STDOUT,
 };
 
@@ -123,14 +120,7 @@ fn branch(directory: &Path) -> Option<String> {
 
 /// `None`: it is not a file, or not to be read.
 fn beginning_of(file: &Path) -> Option<String> {
-    let mut options = OpenOptions::new();
-    // A FIFO that nobody writes would hold us up. It makes no difference to a file.
-    let file = options
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(file)
-        .ok()?;
-    file.metadata().ok().filter(fs::Metadata::is_file)?;
+    let file = open_regular(file).ok()?;
     let mut text = String::new();
     file.take(LONGEST_FILE).read_to_string(&mut text).ok()?;
     Some(text)

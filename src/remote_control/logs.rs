@@ -2,14 +2,13 @@
 
 use std::{
     fmt,
-    fs::File,
     io::{self, Read as _, Seek as _, SeekFrom},
-    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
 use super::{
     claude::{LinkPattern, visible_text},
+    process::open_regular,
     watch::{STDERR, STDOUT},
 };
 
@@ -78,11 +77,8 @@ pub enum OutputError {
 
 fn end_of(path: &Path) -> Result<Option<Vec<u8>>, OutputError> {
     let read = || -> io::Result<Vec<u8>> {
-        // A session may have put a pipe in its place, which would wait for a writer.
-        let mut file = File::options()
-            .read(true)
-            .custom_flags(nix::libc::O_NONBLOCK)
-            .open(path)?;
+        // A session may have put a pipe in its place.
+        let mut file = open_regular(path)?;
         let length = file.metadata()?.len();
         file.seek(SeekFrom::Start(length.saturating_sub(END)))?;
         // The file may be cut meanwhile: what is there, then.

@@ -3,7 +3,7 @@
 use std::{
     ffi::{OsStr, OsString},
     fs::{self, Permissions},
-    io,
+    io::{self, Read as _},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
@@ -242,8 +242,9 @@ impl Store {
 }
 
 fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
-    match fs::read(path) {
-        Ok(text) => Ok(Some(text)),
+    let mut text = Vec::new();
+    match process::open_regular(path).and_then(|mut file| file.read_to_end(&mut text)) {
+        Ok(_) => Ok(Some(text)),
         Err(error)
             if matches!(
                 error.kind(),
@@ -372,6 +373,16 @@ mod tests {
         // Half of one is none.
         fs::write(path.join(ID), &id.clone().unwrap()[1..]).unwrap();
         assert_ne!(Store::open(&path).unwrap().id, id);
+    }
+
+    #[test]
+    fn a_pipe_in_the_place_of_a_record_keeps_nobody_waiting() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        fs::create_dir(store.project_folder(&name())).unwrap();
+        let pipe = store.record_path(&name());
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(matches!(store.load(), Err(StoreError::Read { path, .. }) if path == pipe));
     }
 
     #[test]

@@ -230,10 +230,18 @@ impl TrustReader {
 
 /// `None`: there is no such file.
 fn read(file: &Path) -> Result<Option<String>, Unmet> {
-    let mut text = String::new();
-    let read = fs::File::open(file).and_then(|it| it.take(LONGEST_FILE).read_to_string(&mut text));
-    match read {
-        Ok(_) => Ok(Some(text)),
+    let text = || {
+        // A session can put a FIFO in its place, which would hold up whoever opens it.
+        if !fs::metadata(file)?.is_file() {
+            return Err(io::Error::other("it is not a regular file"));
+        }
+        let mut text = String::new();
+        let file = fs::File::open(file)?;
+        file.take(LONGEST_FILE).read_to_string(&mut text)?;
+        Ok(text)
+    };
+    match text() {
+        Ok(text) => Ok(Some(text)),
         Err(error)
             if [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&error.kind()) =>
         {
@@ -333,7 +341,7 @@ fn trusted_by(directory: &Path, home: Option<&Path>) -> Vec<PathBuf> {
 /// repository, and that names the repository (gitrepository-layout(5)). `None`: it is not a linked worktree.
 fn main_checkout(git: &Path) -> Option<PathBuf> {
     let leads_to = |file: &Path, prefix: &str| -> Option<PathBuf> {
-        let text = fs::read_to_string(file).ok()?;
+        let text = read(file).ok()??;
         let path = text.strip_prefix(prefix)?.trim();
         file.parent()?.join(path).canonicalize().ok()
     };
@@ -515,6 +523,23 @@ mod tests {
         assert_eq!(account().as_deref(), Some("bob@example.org"));
         fs::write(folder.path().join(".config.json"), "{").unwrap();
         assert_eq!(account(), None);
+    }
+
+    #[test]
+    fn a_pipe_in_the_place_of_a_file_keeps_nobody_waiting() {
+        let folder = TempDir::new().unwrap();
+        let configured = folder.path().to_str().unwrap();
+        let environment = environment(&[("CLAUDE_CONFIG_DIR", configured)]);
+        let files = ClaudeFiles::of(&environment, folder.path()).unwrap();
+        for pipe in [".claude.json", ".credentials.json", "settings.json", ".git"] {
+            let pipe = folder.path().join(pipe);
+            nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        }
+        assert_eq!(files.account(), None);
+        let now = SystemTime::now();
+        assert!(matches!(files.log_in(now), Err(Unmet::Unreadable(..))));
+        assert!(matches!(files.settings(), Err(Unmet::Unreadable(..))));
+        assert_eq!(main_checkout(&folder.path().join(".git")), None);
     }
 
     #[test]

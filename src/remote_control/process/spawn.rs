@@ -189,6 +189,17 @@ fn output(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+/// Opens a file to read it. A FIFO that nobody writes would hold us up; the flag makes no difference to a file.
+pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    let file = options
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?;
+    only_regular(&file)?;
+    Ok(file)
+}
+
 /// What is not a file cannot be cut, and may be anything: a FIFO that holds everybody up, or a device.
 pub(super) fn only_regular(file: &File) -> io::Result<()> {
     if file.metadata()?.is_file() {
