@@ -27,7 +27,7 @@ use tempfile::TempDir;
 use processes::Mark;
 
 /// How long a fact may take to become true: a second or two, and much more on a busy machine.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
 
 /// How often it is looked at, where nothing tells.
 const POLL: Duration = Duration::from_millis(5);
