@@ -62,7 +62,7 @@ async fn a_followed_log_is_one_silent_message_that_is_edited_every_five_seconds_
     let times: Vec<_> = [&first]
         .into_iter()
         .chain(&edits)
-        .map(Event::sent)
+        .map(|event| event.sent().unwrap())
         .collect();
     assert!(
         times.windows(2).all(|pair| pair[1] - pair[0] >= 5_000),

@@ -102,8 +102,8 @@ impl Event {
     }
 
     /// When it was sent, in milliseconds since 1970, as its server says.
-    pub(crate) fn sent(&self) -> u64 {
-        self.json["origin_server_ts"].as_u64().unwrap()
+    pub(crate) fn sent(&self) -> Option<u64> {
+        self.json.get("origin_server_ts")?.as_u64()
     }
 
     fn content(&self, pointer: &str) -> Option<&str> {

@@ -14,6 +14,7 @@ use super::{
 };
 
 type Matches = Box<dyn Fn(&Request) -> bool + Send + Sync>;
+type Change = Box<dyn Fn(&Request, &mut Answer) + Send + Sync>;
 
 struct Rule {
     matches: Matches,
@@ -28,7 +29,7 @@ pub(super) enum Effect {
     /// The proxy answers, and the homeserver hears nothing of it.
     Answer(Box<dyn Fn() -> Answer + Send + Sync>),
     /// The answer is changed on its way back.
-    Change(Box<dyn Fn(&Request, &mut Answer) + Send + Sync>),
+    Change(Change),
 }
 
 pub(super) struct Gate {
