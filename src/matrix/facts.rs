@@ -59,8 +59,9 @@ impl CurrentState {
 
     /// The events of this type.
     pub(crate) fn events(&self, kind: StateEventType) -> impl Iterator<Item = &Raw<AnyStateEvent>> {
-        let kind = kind.to_string();
-        let is_it = move |event: &&Raw<AnyStateEvent>| text(event, "type") == Some(kind.clone());
+        let is_it = move |event: &&Raw<AnyStateEvent>| {
+            text(event, "type").is_some_and(|it| StateEventType::from(it) == kind)
+        };
         self.0.iter().filter(is_it)
     }
 
