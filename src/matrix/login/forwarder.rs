@@ -59,6 +59,10 @@ const NOT_FORWARDED: [HeaderName; 9] = [
     header::HOST,
 ];
 
+/// Whether the last request came through, so that an outage is told once, however many forwarders meet it: a process has one
+/// homeserver.
+static IS_REACHABLE: AtomicBool = AtomicBool::new(true);
+
 /// What proves whose the SDK's requests are.
 #[derive(Debug)]
 pub(super) enum Credential {
@@ -111,7 +115,6 @@ impl Forwarder {
             device,
             quarantine,
             placeholder: format!("placeholder-{:032x}", rand::random::<u128>()),
-            is_reachable: AtomicBool::new(true),
         });
         let reached_at = socket.path().to_owned();
         let ended = CancellationToken::new();
@@ -209,8 +212,6 @@ struct Route {
     quarantine: Arc<Quarantine>,
     /// What the SDK takes for its access token.
     placeholder: String,
-    /// Whether the last request came through, so that an outage is told once.
-    is_reachable: AtomicBool,
 }
 
 /// What an answer is about that does not flow through as it comes.
@@ -253,8 +254,8 @@ impl Route {
         }
         let answer = outgoing.send().await;
         match &answer {
-            Ok(_) => self.is_reachable.store(true, Ordering::Relaxed),
-            Err(error) if self.is_reachable.swap(false, Ordering::Relaxed) => {
+            Ok(_) => IS_REACHABLE.store(true, Ordering::Relaxed),
+            Err(error) if IS_REACHABLE.swap(false, Ordering::Relaxed) => {
                 warn!(error = %Chain(error), "the homeserver cannot be reached");
             }
             Err(error) => debug!(error = %Chain(error), "the homeserver still cannot be reached"),
