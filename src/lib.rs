@@ -59,5 +59,6 @@ mod http;
 pub mod link;
 pub mod matrix;
 mod private_socket;
+mod regular_file;
 pub mod remote_control;
 pub mod secret;

@@ -15,9 +15,9 @@ use super::{
         self, Invocation,
         prerequisites::{ClaudeFiles, TrustReader},
     },
-    process::open_regular,
     watch::STDOUT,
 };
+use crate::regular_file;
 
 /// How much of a branch's name is shown, in characters: a session can name a branch as it likes.
 const LONGEST_BRANCH: usize = 40;
@@ -120,7 +120,7 @@ fn branch(directory: &Path) -> Option<String> {
 
 /// `None`: it is not a file, or not to be read.
 fn beginning_of(file: &Path) -> Option<String> {
-    let file = open_regular(file).ok()?;
+    let file = regular_file::open(file).ok()?;
     let mut text = String::new();
     file.take(LONGEST_FILE).read_to_string(&mut text).ok()?;
     Some(text)

@@ -8,9 +8,9 @@ use std::{
 
 use super::{
     claude::{LinkPattern, visible_text},
-    process::open_regular,
     watch::{STDERR, STDOUT},
 };
+use crate::regular_file;
 
 /// How much of a file's end is read: a program that repaints fills many screens with the same lines.
 const END: u64 = 64 * 1024;
@@ -78,7 +78,7 @@ pub enum OutputError {
 fn end_of(path: &Path) -> Result<Option<Vec<u8>>, OutputError> {
     let read = || -> io::Result<Vec<u8>> {
         // A session may have put a pipe in its place.
-        let mut file = open_regular(path)?;
+        let mut file = regular_file::open(path)?;
         let length = file.metadata()?.len();
         file.seek(SeekFrom::Start(length.saturating_sub(END)))?;
         // The file may be cut meanwhile: what is there, then.

@@ -16,7 +16,7 @@ use super::{
     project::ProjectName,
     session::{Redaction, Session},
 };
-use crate::atomic_file;
+use crate::{atomic_file, regular_file};
 
 /// The folder of a session's record, in the environment of its processes: with it they are found again even if the record
 /// is lost.
@@ -243,7 +243,7 @@ impl Store {
 
 fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
     let mut text = Vec::new();
-    match process::open_regular(path).and_then(|mut file| file.read_to_end(&mut text)) {
+    match regular_file::open(path).and_then(|mut file| file.read_to_end(&mut text)) {
         Ok(_) => Ok(Some(text)),
         Err(error)
             if matches!(

@@ -15,6 +15,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::Cause;
+use crate::regular_file;
 
 /// The oldest and the newest version from which these facts were taken.
 pub(crate) const KNOWN_VERSIONS: (Version, Version) = (Version(2, 1, 197), Version(2, 1, 332));
@@ -230,13 +231,10 @@ impl TrustReader {
 
 /// `None`: there is no such file.
 fn read(file: &Path) -> Result<Option<String>, Unmet> {
-    let text = || {
-        // A session can put a FIFO in its place, which would hold up whoever opens it.
-        if !fs::metadata(file)?.is_file() {
-            return Err(io::Error::other("it is not a regular file"));
-        }
+    let text = || -> io::Result<String> {
+        // A session can put something else in its place.
+        let file = regular_file::open(file)?;
         let mut text = String::new();
-        let file = fs::File::open(file)?;
         file.take(LONGEST_FILE).read_to_string(&mut text)?;
         Ok(text)
     };

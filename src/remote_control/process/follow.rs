@@ -28,7 +28,8 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use super::{handle::readable, spawn::only_regular};
+use super::handle::readable;
+use crate::regular_file;
 
 /// How much is read at a time.
 const CHUNK: usize = 64 * 1024;
@@ -257,7 +258,7 @@ impl Follower {
         // Where it may not be written to it can be read all the same.
         let file = options.write(true).open(&self.path);
         let file = file.or_else(|_| options.write(false).open(&self.path))?;
-        only_regular(&file)?;
+        regular_file::check(&file)?;
         let length = file.metadata()?.len();
         if let Some(start) = self.start.take() {
             self.freed = first_byte(&file);

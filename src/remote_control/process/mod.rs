@@ -22,6 +22,6 @@ pub use survey::Usage;
 
 pub(crate) use handle::exited;
 pub(crate) use identity::boot_id;
-pub(crate) use spawn::{open_regular, raise_descriptor_limit};
+pub(crate) use spawn::raise_descriptor_limit;
 pub(crate) use stop::stop;
 pub(crate) use survey::{survey, usage_by};

@@ -33,6 +33,7 @@ use super::{
     cgroup::Cgroup,
     identity::{ProcessIdentity, look},
 };
+use crate::regular_file;
 
 /// The output of a process may hold secrets.
 const OUTPUT_MODE: u32 = 0o600;
@@ -183,29 +184,10 @@ fn output(path: &Path) -> io::Result<File> {
         // A FIFO that nobody reads would hold us up. It makes no difference to a file.
         .custom_flags(libc::O_NONBLOCK)
         .open(path)?;
-    only_regular(&file)?;
+    regular_file::check(&file)?;
     file.set_permissions(Permissions::from_mode(OUTPUT_MODE))?;
     file.set_len(0)?;
     Ok(file)
-}
-
-/// Opens a file to read it. A FIFO that nobody writes would hold us up; the flag makes no difference to a file.
-pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    let file = options
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path)?;
-    only_regular(&file)?;
-    Ok(file)
-}
-
-/// What is not a file cannot be cut, and may be anything: a FIFO that holds everybody up, or a device.
-pub(super) fn only_regular(file: &File) -> io::Result<()> {
-    if file.metadata()?.is_file() {
-        return Ok(());
-    }
-    Err(io::Error::other("it is not a regular file"))
 }
 
 /// Makes the child leave everything of ours behind, right before it becomes the program.
