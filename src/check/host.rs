@@ -15,10 +15,10 @@ use rustix::{
 
 use super::{
     Outcome,
-    report::counted,
     vantage::{User, Vantage, owner},
 };
 use crate::{
+    command::reply::counted,
     config::{Config, FileError, LoginMethod, Problem},
     data_dir::CONTENT,
     matrix::{Chain, Fault, Login, RegistrationError},
@@ -81,10 +81,10 @@ fn judge_file_error(error: &FileError, write: impl Fn(&Path) -> String, correct:
 }
 
 pub(super) fn judge_configuration(config: &Config) -> Outcome {
-    let projects = counted(config.projects.len(), "project");
+    let projects = counted(config.projects.len(), "project", "projects");
     let roots = match config.project_roots.len() {
         0 => String::new(),
-        many => format!(", {}", counted(many, "project root")),
+        many => format!(", {}", counted(many, "project root", "project roots")),
     };
     let good = format!("{}, {projects}{roots}", config.file.display());
     let remedy = "change that in config.yaml, and restart the bot";

@@ -16,10 +16,10 @@ use rustix::{
 use super::{
     Check, Outcome, Report, Verdict,
     claude::{Environment, Versions},
-    report::counted,
     vantage::Vantage,
 };
 use crate::{
+    command::reply::counted,
     config::{Config, ConfiguredProject, Seen, usable_directory},
     matrix::Chain,
     remote_control::{
@@ -105,15 +105,15 @@ pub(super) fn look_below_roots(
 
 fn told_of(seen: &Seen, trusted: usize) -> String {
     let mut parts = vec![
-        counted(seen.projects.len(), "project"),
+        counted(seen.projects.len(), "project", "projects"),
         format!("{trusted} trusted by claude"),
     ];
     if seen.unfit > 0 {
-        let folders = counted(seen.unfit, "folder");
+        let folders = counted(seen.unfit, "folder", "folders");
         parts.push(format!("{folders} with names that cannot be a project's"));
     }
     if seen.outside > 0 {
-        let links = counted(seen.outside, "symbolic link");
+        let links = counted(seen.outside, "symbolic link", "symbolic links");
         parts.push(format!("{links} out of it or to hidden folders"));
     }
     if seen.is_cut {

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 
 use serde_json::{Value, json};
 
-use crate::remote_control::ProjectName;
+use crate::{command::reply::counted, remote_control::ProjectName};
 
 use Verdict::{Failed, Passed, Skipped, Warning};
 
@@ -251,7 +251,7 @@ impl Report {
             .collect();
         format!(
             "{}: {}.",
-            counted(self.findings.len(), "check"),
+            counted(self.findings.len(), "check", "checks"),
             parts.join(", ")
         )
     }
@@ -299,12 +299,6 @@ impl Finding {
         }
         told
     }
-}
-
-/// As many as these.
-pub(super) fn counted(count: usize, noun: &str) -> String {
-    let plural = if count == 1 { "" } else { "s" };
-    format!("{count} {noun}{plural}")
 }
 
 #[cfg(test)]

@@ -270,7 +270,7 @@ fn unmarked(text: &str) -> String {
 }
 
 /// So many of these.
-fn counted(count: usize, one: &str, many: &str) -> String {
+pub(crate) fn counted(count: usize, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
 }
 
