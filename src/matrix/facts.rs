@@ -4,7 +4,7 @@
 //! Invariant: what [`RoomFacts::power_of`] says of a user holds for commands and for tombstones alike. Missing evidence means no.
 
 use matrix_sdk::{
-    Client, Room,
+    Client,
     ruma::{
         OwnedUserId, RoomId, RoomVersionId, UserId,
         api::client::state::get_state_events,
@@ -254,12 +254,6 @@ impl RoomFacts {
         }
         Ok(())
     }
-}
-
-/// Asks the homeserver for all that decides about a command of this user.
-pub(super) async fn facts(room: &Room, user: &UserId) -> Result<RoomFacts, Fault> {
-    let state = CurrentState::of(&room.client(), room.room_id()).await?;
-    RoomFacts::of(&state, user, room.encryption_state().is_encrypted())
 }
 
 #[cfg(test)]

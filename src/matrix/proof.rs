@@ -25,7 +25,7 @@ use tracing::{debug, warn};
 
 use super::{
     Fault, Matrix, Message, RoomFacts,
-    facts::facts,
+    facts::CurrentState,
     inbox::{self, Decrypted},
     pinned_identities::Standing,
     replay::Place,
@@ -73,7 +73,8 @@ impl Matrix {
     /// After a fault nothing is known, and nothing may be concluded.
     pub async fn room_facts(&self, user: &UserId) -> Result<RoomFacts, Fault> {
         let room = self.joined_admin_room()?;
-        let mut facts = facts(&room, user).await?;
+        let state = CurrentState::of(&self.client, room.room_id()).await?;
+        let mut facts = RoomFacts::of(&state, user, room.encryption_state().is_encrypted())?;
         if facts.encrypted {
             self.admin_room.note_encrypted()?;
         }
