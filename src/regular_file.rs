@@ -1,4 +1,4 @@
-//! Files in whose place somebody else may put another thing: a FIFO that holds up whoever opens it, or a device.
+//! Files that another process may replace by a FIFO, whose opening would block, or by a device.
 
 use std::{
     fs::{File, OpenOptions},

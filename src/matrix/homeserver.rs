@@ -214,11 +214,11 @@ impl HomeserverKind {
             ),
             Self::Conduit => format!(
                 "in Conduit's admin room, send `@conduit:{server}: register-appservice` with the content of {file} in a code \
-                 block below it; whoever reads that room can be the bot"
+                 block below it; everyone in that room can then act as the bot"
             ),
             Self::Tuwunel | Self::Continuwuity => format!(
                 "in the admin room of Tuwunel or Continuwuity, send `!admin appservices register` with the content of {file} \
-                 in a code block below it; whoever reads that room can be the bot. If an earlier one is registered, send \
+                 in a code block below it; everyone in that room can then act as the bot. If an earlier one is registered, send \
                  `!admin appservices unregister {id}` before"
             ),
             Self::Unknown => format!(
@@ -314,6 +314,8 @@ mod tests {
         let bot = user_id!("@rcbot:example.org");
         let how = |kind: HomeserverKind| kind.how_to_register(Path::new("r.yaml"), bot);
         assert!(how(HomeserverKind::Synapse).contains("under app_service_config_files"));
+        let dendrite = how(HomeserverKind::Dendrite);
+        assert!(dendrite.contains("under app_service_api.config_files in dendrite.yaml"));
         let conduit = how(HomeserverKind::Conduit);
         assert!(conduit.contains("`@conduit:example.org: register-appservice`"));
         assert!(!conduit.contains("!admin"));

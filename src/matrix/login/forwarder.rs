@@ -59,7 +59,7 @@ const NOT_FORWARDED: [HeaderName; 9] = [
     header::HOST,
 ];
 
-/// Whether the last request came through, so that an outage is told once, however many forwarders meet it: a process has one
+/// Whether the last request came through, so that an outage is logged once, however many forwarders meet it: a process has one
 /// homeserver.
 static IS_REACHABLE: AtomicBool = AtomicBool::new(true);
 

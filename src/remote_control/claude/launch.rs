@@ -143,8 +143,8 @@ pub(crate) enum Invocation {
 }
 
 impl Invocation {
-    /// Whatever is given `remote-control` stands in
-    /// for the program; the verb's other names are too common for that.
+    /// What a command line runs. Any program that is given `remote-control` counts as `claude`; the verb's other names are too
+    /// common for that.
     pub(crate) fn of(command: &[String]) -> Self {
         let parts: Vec<_> = words(command).collect();
         let is_program = |word: &str| Path::new(word).file_name() == Some(OsStr::new(PROGRAM));
