@@ -36,7 +36,7 @@ use super::{
     confidentiality::{is_confidential, is_invited, was_between_two},
     pinned_identities::KeptVerification,
     redact::Picture,
-    rooms::LinkKey,
+    rooms::{LinkKey, Readers},
     send::{Sound, Turn, editing, mentioning, mentioning_nobody},
 };
 use crate::link::Link;
@@ -79,6 +79,7 @@ pub struct ConfidentialRoom {
     matrix: Matrix,
     room: Room,
     recipient: OwnedUserId,
+    readers: Readers,
     /// When its proof began: what was asked is as old as that.
     proven: Instant,
     /// The turn to send there, if it was waited for before the room was looked at.
@@ -106,7 +107,7 @@ impl ConfidentialRoom {
         let recipient = self.recipient.clone();
         // Nobody else sends in between, so that no other message makes the new key its own.
         let turn = self.turn().await;
-        let key = self.matrix.key_of(&turn, &recipient, link).await?;
+        let key = self.matrix.key_of(&turn, link, self.readers).await?;
         let event = confide(&turn, &recipient, compose(link, message), &transaction).await?;
         self.matrix.direct_messages.set_key(&room, key);
         info!(%recipient, %event, "link sent");
@@ -194,13 +195,11 @@ impl Matrix {
     pub(super) async fn key_of(
         &self,
         turn: &Turn,
-        recipient: &UserId,
         link: &Link,
+        readers: Readers,
     ) -> Result<LinkKey, Fault> {
-        let key = LinkKey {
-            link: link.clone(),
-            readers: self.readers(recipient).await?,
-        };
+        let link = link.clone();
+        let key = LinkKey { link, readers };
         let room = turn.room().room_id();
         if self.direct_messages.take_key(room).as_ref() != Some(&key) {
             turn.renew_key().await?;
@@ -227,11 +226,12 @@ impl Matrix {
         }
         let proven = Instant::now();
         let verification = self.keep_verified(recipient).await;
-        let room = self.find_room(recipient, None).await?;
+        let (readers, room) = self.find_room(recipient, None).await?;
         Ok(room.map(|room| ConfidentialRoom {
             matrix: self.clone(),
             room,
             recipient: recipient.to_owned(),
+            readers,
             proven,
             turn: None,
             _verification: verification,
@@ -254,7 +254,8 @@ impl Matrix {
         }
         let proven = Instant::now();
         let verification = self.keep_verified(recipient).await;
-        let room = match (self.find_room(recipient, tried).await?, tried) {
+        let (readers, room) = self.find_room(recipient, tried).await?;
+        let room = match (room, tried) {
             (Some(room), _) => room,
             (None, None) => self.make_room(recipient).await?,
             (None, Some(_)) => return Err(NotSent::Refused(NotConfidential::Overheard)),
@@ -263,6 +264,7 @@ impl Matrix {
             matrix: self.clone(),
             room,
             recipient: recipient.to_owned(),
+            readers,
             proven,
             turn,
             _verification: verification,
@@ -294,15 +296,14 @@ impl Matrix {
         was_overheard.then(|| room.room_id().to_owned())
     }
 
-    /// The same room as [`Self::fit_room`], for somebody who may have a link.
+    /// The same room as [`Self::fit_room`], for somebody who may have a link, and the devices that will get its key.
     async fn find_room(
         &self,
         recipient: &UserId,
         tried: Option<&RoomId>,
-    ) -> Result<Option<Room>, NotSent> {
-        let fit = async { Ok::<_, NotSent>(self.fit_room(recipient, tried).await?) };
-        let ((), fit) = tokio::try_join!(self.check_devices(recipient), fit)?;
-        Ok(fit)
+    ) -> Result<(Readers, Option<Room>), NotSent> {
+        let fit = async { Ok(self.fit_room(recipient, tried).await?) };
+        tokio::try_join!(self.check_devices(recipient), fit)
     }
 
     /// The room that was tried, or else the one of an earlier link, if it is still fit for another.

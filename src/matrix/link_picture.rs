@@ -28,7 +28,7 @@ use tracing::info;
 
 use super::{
     Fault, LinkReceipt, Matrix, NotSent, confidentiality::is_confidential, redact::Picture,
-    send::mentioning_nobody,
+    rooms::Readers, send::mentioning_nobody,
 };
 use crate::link::Link;
 
@@ -175,8 +175,8 @@ impl PictureDelivery {
         };
         let turn = matrix.turn(&room).await;
         let _verification = matrix.keep_verified(&self.recipient).await;
-        self.check(matrix, &room).await?;
-        let key = matrix.key_of(&turn, &self.recipient, &self.link);
+        let readers = self.check(matrix, &room).await?;
+        let key = matrix.key_of(&turn, &self.link, readers);
         let key = key.await.map_err(NoPicture::NotTaken)?;
         self.picture = Some(Box::new(content.clone()));
         self.receipt.picture = Picture::Unsettled;
@@ -194,11 +194,11 @@ impl PictureDelivery {
     }
 
     /// The same that was looked at before the link was sent, once the file is there: that took its time.
-    async fn check(&self, matrix: &Matrix, room: &Room) -> Result<(), NoPicture> {
+    async fn check(&self, matrix: &Matrix, room: &Room) -> Result<Readers, NoPicture> {
         let is_confidential = async { Ok(is_confidential(room, &self.recipient).await?) };
         match tokio::try_join!(matrix.check_devices(&self.recipient), is_confidential) {
-            Ok(((), true)) => Ok(()),
-            Ok(((), false)) | Err(NotSent::Refused(_)) => Err(NoPicture::NotConfidential),
+            Ok((readers, true)) => Ok(readers),
+            Ok((_, false)) | Err(NotSent::Refused(_)) => Err(NoPicture::NotConfidential),
             Err(NotSent::Fault(fault)) => Err(NoPicture::NotTaken(fault)),
         }
     }

@@ -8,8 +8,8 @@ use std::{collections::HashMap, time::Duration};
 
 use futures_util::StreamExt as _;
 use matrix_sdk::{
-    encryption::identities::{IdentityUpdates, UserIdentity},
-    ruma::{OwnedUserId, UserId},
+    encryption::identities::{Device, IdentityUpdates, UserIdentity},
+    ruma::{OwnedDeviceId, OwnedUserId, UserId},
 };
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -228,7 +228,9 @@ impl Matrix {
     ///
     /// The identity is signed first: only then does the SDK itself refuse to send, should it change before the sending. For
     /// that the caller keeps them verified ([`Matrix::keep_verified`]) until the sending is over.
-    pub(super) async fn check_devices(&self, recipient: &UserId) -> Result<(), NotSent> {
+    ///
+    /// Gives back the devices of the recipient and of the bot: those that the SDK gives a room's key.
+    pub(super) async fn check_devices(&self, recipient: &UserId) -> Result<Readers, NotSent> {
         let encryption = self.client.encryption();
         let identity = encryption.request_user_identity(recipient).await?;
         if self.standing(recipient, identity.as_ref()) == Standing::Changed {
@@ -242,38 +244,24 @@ impl Matrix {
             (Devices::CrossSigned, Some(identity)) => drop(self.signed(identity).await?),
         }
         self.note_identity(recipient).await?;
-        let devices = encryption.get_user_devices(recipient).await?;
-        let mut devices = devices.devices().filter(|device| !device.is_dehydrated());
+        let (of_recipient, own) = tokio::try_join!(
+            encryption.get_user_devices(recipient),
+            encryption.get_user_devices(self.own_user()),
+        )?;
+        let mut devices = of_recipient.devices().filter(|it| !it.is_dehydrated());
         let readable = match self.config.encryption.devices {
             Devices::Any => devices.next().is_some(),
             Devices::CrossSigned => devices.any(|device| device.is_cross_signed_by_owner()),
         };
         if readable {
-            Ok(())
+            Ok(of_recipient
+                .devices()
+                .chain(own.devices())
+                .map(reader)
+                .collect())
         } else {
             Err(NotSent::Refused(NotConfidential::NoReadableDevice))
         }
-    }
-
-    /// The devices of this user and of the bot, as the store has them: those that the SDK gives a room's key.
-    pub(super) async fn readers(&self, user: &UserId) -> Result<Readers, Fault> {
-        let encryption = self.client.encryption();
-        let (of_user, own) = tokio::try_join!(
-            encryption.get_user_devices(user),
-            encryption.get_user_devices(self.own_user()),
-        )?;
-        let mut readers = Readers::new();
-        for (user, devices) in [(user, of_user), (self.own_user(), own)] {
-            for device in devices.devices() {
-                readers.insert((
-                    user.to_owned(),
-                    device.device_id().to_owned(),
-                    device.curve25519_key().map(|key| key.to_base64()),
-                    device.is_cross_signed_by_owner(),
-                ));
-            }
-        }
-        Ok(readers)
     }
 
     /// Whether the identity of this user is pinned.
@@ -299,6 +287,15 @@ async fn alone(lock: &RwLock<()>) -> RwLockWriteGuard<'_, ()> {
             Err(_) => sleep(LOOKS_APART).await,
         }
     }
+}
+
+fn reader(device: Device) -> (OwnedUserId, OwnedDeviceId, Option<String>, bool) {
+    (
+        device.user_id().to_owned(),
+        device.device_id().to_owned(),
+        device.curve25519_key().map(|key| key.to_base64()),
+        device.is_cross_signed_by_owner(),
+    )
 }
 
 fn key_of(identity: &UserIdentity) -> Option<MasterKey> {
