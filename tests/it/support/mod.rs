@@ -46,6 +46,7 @@ use std::{
     panic::Location,
     path::{Path, PathBuf},
     sync::LazyLock,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -70,19 +71,27 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 /// How the localparts of the bots begin that the homeserver does not log in.
 const LOCALPART_WITHOUT_LOG_IN: &str = "masbot";
 
-/// The one homeserver of this run, started by the first test that asks for it.
+/// The homeserver of the test that asks, started by the first one that does. There are two: each is one thread of Python, and the
+/// tests that run at a time keep more than one such thread busy.
 pub(crate) fn homeserver() -> &'static Homeserver {
-    static SHARED: LazyLock<anyhow::Result<(Homeserver, File)>> = LazyLock::new(|| {
-        let (folder, lock) = homeserver_folder()?;
-        Ok((start_homeserver(&folder)?, lock))
-    });
-    match &*SHARED {
+    static SHARED: [LazyLock<anyhow::Result<(Homeserver, File)>>; 2] =
+        [LazyLock::new(start_shared), LazyLock::new(start_shared)];
+    let thread = thread::current();
+    let test = thread.name().unwrap_or_default();
+    assert_ne!(test, "tokio-rt-worker", "only the test itself has its name");
+    let sum: usize = test.bytes().map(usize::from).sum();
+    match &*SHARED[sum % SHARED.len()] {
         Ok((homeserver, _lock)) => homeserver,
         Err(error) => panic!("{error:#}"),
     }
 }
 
-/// Somebody on the one homeserver, `<name>-<random>`, with a cross-signing identity.
+fn start_shared() -> anyhow::Result<(Homeserver, File)> {
+    let (folder, lock) = homeserver_folder()?;
+    Ok((start_homeserver(&folder)?, lock))
+}
+
+/// Somebody on the test's homeserver, `<name>-<random>`, with a cross-signing identity.
 pub(crate) async fn person(name: &str) -> Person {
     Person::register(homeserver(), name).await.unwrap()
 }
@@ -93,7 +102,7 @@ pub(crate) async fn person_without_identity(name: &str) -> Person {
     person.await.unwrap()
 }
 
-/// A bot to be, with a user of its own on the one homeserver.
+/// A bot to be, with a user of its own on the test's homeserver.
 pub(crate) fn bot() -> BotBuilder {
     Bot::builder(homeserver())
 }
