@@ -1,6 +1,6 @@
-//! Whether a room is confidential: encrypted, and between the bot and one person only, now and ever.
+//! Whether a room is confidential: encrypted, and nobody but the bot and one user is in it, or ever was.
 //!
-//! Invariant: two have to say so, the homeserver now, and the SDK, which encrypts and shares keys by what it believes.
+//! Invariant: the homeserver's state and the SDK's store must both say so: the SDK encrypts and shares keys by its store.
 
 use std::collections::BTreeSet;
 
@@ -19,23 +19,23 @@ use super::{
     facts::{CurrentState, Membership},
 };
 
-/// The one algorithm of rooms that the SDK speaks. With another one nothing can be sent.
+/// The only room encryption algorithm that the SDK supports. With another one nothing can be sent.
 const ALGORITHM: EventEncryptionAlgorithm = EventEncryptionAlgorithm::MegolmV1AesSha2;
 
-/// Why a link may not be sent to somebody. Nothing was sent.
+/// Why a link may not be sent to a user. Nothing was sent, except with [`Self::Overheard`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NotConfidential {
-    /// The requester has no cross-signing identity, so it cannot be told which devices are theirs.
+    /// The requester has no cross-signing identity, so nothing proves which devices are theirs.
     NoIdentity,
-    /// The requester's identity is another one than the one we signed.
+    /// The requester's identity is not the one that the bot signed.
     IdentityChanged,
     /// None of the requester's devices may read it.
     NoReadableDevice,
-    /// Somebody else came into the room while the link was sent. It was redacted, and may have been read before.
+    /// Another user came into the room while the link was sent. It was redacted, and may have been read before.
     Overheard,
-    /// The homeserver would not make a room with the requester.
+    /// The homeserver refused to create a room with the requester.
     RoomRefused {
-        /// Its words.
+        /// The homeserver's error.
         reason: String,
     },
 }
@@ -43,9 +43,9 @@ pub enum NotConfidential {
 /// Why a link was not sent.
 #[derive(Debug)]
 pub enum NotSent {
-    /// It may not be.
+    /// It is not allowed.
     Refused(NotConfidential),
-    /// It could not be; it may or may not have arrived.
+    /// Sending failed; it may or may not have arrived.
     Fault(Fault),
 }
 
@@ -58,8 +58,8 @@ impl<F: Into<Fault>> From<F> for NotSent {
     }
 }
 
-/// Whether a room is encrypted, by the homeserver's word and by the SDK's, and exactly the bot and the recipient are in it or
-/// invited, and nobody else ever was: as the homeserver says now, and as the SDK believes, which decides who gets the key.
+/// Whether a room is encrypted, exactly the bot and the recipient are in it or invited, and nobody else ever was. The
+/// homeserver's current state and the SDK's store must both say so: the store decides who gets the key.
 pub(super) async fn is_confidential(room: &Room, recipient: &UserId) -> Result<bool, Fault> {
     let state = CurrentState::of(&room.client(), room.room_id()).await?;
     let two = two(room, recipient);
@@ -86,8 +86,8 @@ fn says_encrypted(state: &CurrentState) -> bool {
 
 /// Whether nobody but the bot and the recipient was ever in the room, by the store only.
 ///
-/// Keys go to whom the store has at that moment, and it never forgets who has left. So whoever came and went between a look
-/// before a sending and this one after it is found, whatever the homeserver says by then, or does not say.
+/// The SDK shares keys with the members in the store at that moment, and the store never forgets who has left. So this check
+/// after a send finds a user who came and left since the check before it, whatever the homeserver says or withholds by then.
 pub(super) async fn was_between_two(room: &Room, recipient: &UserId) -> bool {
     match members_in_store(room).await {
         Ok(members) => members.ever.is_subset(&two(room, recipient)),
@@ -106,20 +106,20 @@ fn two(room: &Room, recipient: &UserId) -> BTreeSet<String> {
 struct Members {
     /// Who is in the room, or invited.
     present: BTreeSet<String>,
-    /// Of whom there is any member event.
+    /// Users with any member event.
     ever: BTreeSet<String>,
 }
 
 impl Members {
-    /// What these events say. All that a member says of themselves may be nonsense, and means nothing here; whoever's
-    /// membership cannot be read is taken for being there.
+    /// By the member events. Only the membership is read, as the other fields are the member's own and may be invalid. A user
+    /// whose membership is unreadable counts as present.
     fn of(state: &CurrentState) -> Self {
         let mut members = Self::default();
         for event in state.events(StateEventType::RoomMember) {
             let user: Option<String> = event.get_field("state_key").ok().flatten();
             let user = user.unwrap_or_default();
             let content: Option<Membership> = event.get_field("content").ok().flatten();
-            // Knocking is not being there.
+            // A user who knocks is not in the room.
             let is_away = content.is_some_and(|content| {
                 matches!(
                     content.membership,
@@ -139,7 +139,7 @@ impl Members {
     }
 }
 
-/// Whether somebody was invited and has not come in yet, as far as the bot has heard.
+/// Whether a user is invited and has not joined yet, by the last sync.
 pub(super) async fn is_invited(room: &Room, user: &UserId) -> bool {
     let (client, id) = (room.client(), room.room_id());
     let store = client.state_store();

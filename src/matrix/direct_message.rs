@@ -1,10 +1,10 @@
-//! The one way by which a link leaves: an encrypted room with the requester only, proven a moment before.
+//! The only way to send a link: in an encrypted room with only the requester, which is checked right before.
 //!
-//! The SDK sends plaintext, silently, when it believes a room to be unencrypted, and its ready-made direct message is too
-//! open (history shared, everyone may invite). So the room is our own, and looked at on the homeserver for each link.
+//! The SDK sends plaintext, silently, when it believes a room to be unencrypted, and its ready-made direct message is too open
+//! (history shared, everyone may invite). So the bot creates its own room, and checks it on the homeserver for each link.
 //!
-//! Invariant: [`Link::expose`] is called here once, and what it gives goes into an encrypted event. What its picture shows is
-//! taken from it in `link_picture`, and goes into an encrypted attachment.
+//! Invariant: [`Link::expose`] is called here once, and its result goes into an encrypted event. For its picture,
+//! `link_picture` calls it, and the picture goes into an encrypted attachment.
 
 use std::{
     sync::Arc,
@@ -41,11 +41,10 @@ use super::{
 };
 use crate::link::Link;
 
-/// How long what was found out about a room and its people holds. What takes longer waits for something, and much can happen
-/// meanwhile.
+/// How long a check of a room and its members holds. A longer delivery is waiting for something, and much can change meanwhile.
 const PROVEN_FOR: Duration = Duration::from_secs(2);
 
-/// What stands around the link.
+/// The text around a link.
 #[derive(Debug, Clone)]
 pub struct LinkMessage {
     /// Before the link, plain and HTML.
@@ -57,38 +56,37 @@ pub struct LinkMessage {
 /// A link that was sent.
 #[derive(Debug)]
 pub struct SentLink {
-    /// What it takes to redact it.
+    /// For redacting it.
     pub receipt: LinkReceipt,
     /// Whether the recipient has yet to accept the invitation to the room.
     pub is_invited: bool,
 }
 
-/// A message that is in somebody's direct message.
+/// A message that was sent in a direct message.
 #[derive(Debug, Clone)]
 pub struct Told {
-    /// Where it is.
+    /// Its room.
     pub room: OwnedRoomId,
     event: OwnedEventId,
 }
 
-/// Proof that a room was found fit for a link a moment ago: ours, encrypted, with exactly the bot and the requester in
-/// it, who has a device that may read. Good for one sending within two seconds: as long as it is held, no verification is
-/// withdrawn.
+/// Proof that a room was fit for a link a moment ago: made by the bot, encrypted, with exactly the bot and the requester in it,
+/// who has a device that may read. Valid for one send within two seconds. While it is held, no verification is withdrawn.
 #[derive(Debug)]
 pub struct ConfidentialRoom {
     matrix: Matrix,
     room: Room,
     recipient: OwnedUserId,
     readers: Readers,
-    /// When its proof began: what was asked is as old as that.
+    /// When the check began: its answers may be as old as that.
     proven: Instant,
-    /// The turn to send there, if it was waited for before the room was looked at.
+    /// The turn to send there, if it was taken before the check.
     turn: Option<Turn>,
     _verification: KeptVerification,
 }
 
 impl ConfidentialRoom {
-    /// Which room it is.
+    /// The id of the room.
     pub fn id(&self) -> &RoomId {
         self.room.room_id()
     }
@@ -105,7 +103,7 @@ impl ConfidentialRoom {
     ) -> Result<SentLink, NotSent> {
         let room = self.room.room_id().to_owned();
         let recipient = self.recipient.clone();
-        // Nobody else sends in between, so that no other message makes the new key its own.
+        // Nothing else is sent in between, so that no other message uses the new key.
         let turn = self.turn().await;
         let key = self.matrix.key_of(&turn, link, self.readers).await?;
         let event = confide(&turn, &recipient, compose(link, message), &transaction).await?;
@@ -123,7 +121,7 @@ impl ConfidentialRoom {
         })
     }
 
-    /// Says something that is for the recipient only and yet no link; in the place of an earlier message, where one is given.
+    /// Sends something confidential that is not a link: as an edit of an earlier message, if one is given.
     pub async fn tell(
         mut self,
         notice: Notice<'_>,
@@ -140,7 +138,7 @@ impl ConfidentialRoom {
         Ok(Told { room, event })
     }
 
-    /// Whether this proof still holds, over this connection, where such a room is wanted.
+    /// Whether this proof is still valid: fresh, of this connection, and for this recipient and room.
     fn holds(&self, matrix: &Matrix, recipient: &UserId, tried: Option<&RoomId>) -> bool {
         let known = self.matrix.direct_messages.with(recipient);
         is_fresh(self.proven)
@@ -157,7 +155,7 @@ impl ConfidentialRoom {
     }
 }
 
-/// Sends a secret, and redacts it if somebody else may have got it.
+/// Sends a secret, and redacts it if another user may have got it.
 async fn confide(
     turn: &Turn,
     recipient: &UserId,
@@ -190,8 +188,8 @@ fn compose(link: &Link, message: &LinkMessage) -> RoomMessageEventContent {
 }
 
 impl Matrix {
-    /// The key that what is sent next shows a link with: each link has one of its own. Who could read this link with the key that
-    /// there is, and nobody else, is to read it again.
+    /// Ensures that the next message with this link has the right key: each link has its own. The current key is used again
+    /// only for the same link and the same devices.
     pub(super) async fn key_of(
         &self,
         turn: &Turn,
@@ -207,16 +205,16 @@ impl Matrix {
         Ok(key)
     }
 
-    /// Waits for the turn to send to this user, in the room of earlier links if there is one: whatever is looked at afterwards
-    /// is a moment old when it is used. `None`: there is nothing to wait for.
+    /// Waits for the turn to send to this user, in the room of earlier links: checks that are made afterwards are fresh when
+    /// they are used. `None`: there is no such room.
     pub async fn turn_to_confide(&self, recipient: &UserId) -> Option<Turn> {
         let room = self.direct_messages.with(recipient)?;
         let room = self.client.get_room(&room)?;
         Some(self.turn(&room).await)
     }
 
-    /// Proves the room in which this user got a link before, if there is one and their identity is pinned: for a command that is
-    /// still to be judged. No room is made, and nobody pinned.
+    /// Checks the room in which this user got a link before, if there is one and their identity is pinned. For a command that
+    /// is still being judged: no room is made, and no identity is pinned.
     pub async fn known_confidential_room(
         &self,
         recipient: &UserId,
@@ -238,10 +236,10 @@ impl Matrix {
         }))
     }
 
-    /// Finds or makes the room in which a link may be sent to this user, and proves that it is fit for it. `tried`: the room in
-    /// which a link may stand already. No other one will do then, as it could not be told who reads it there. `known`: a proof that
-    /// is good for it, unless it is too old.
-    /// [`NotSent::Refused`] if there can be none, [`NotSent::Fault`] if it cannot be told.
+    /// Finds or makes the room for a link to this user, and checks that it is fit for it. `tried`: the room in which the link
+    /// may be already. No other one is used then, as it cannot be checked who reads it there. `known`: an earlier proof, which
+    /// is used unless it is too old.
+    /// [`NotSent::Refused`] if there can be none, [`NotSent::Fault`] if the check failed.
     pub async fn confidential_room(
         &self,
         recipient: &UserId,
@@ -271,7 +269,7 @@ impl Matrix {
         })
     }
 
-    /// Tells somebody something in their direct message, if there is one. For what belongs to a link, and is none.
+    /// Sends a user a notice in their direct message, if there is one. For notices about links, without a link.
     pub async fn tell(
         &self,
         recipient: &UserId,
@@ -288,7 +286,7 @@ impl Matrix {
         Ok(())
     }
 
-    /// The room of an earlier link, if somebody else was ever in it, and so may have read what was sent there.
+    /// The room of earlier links, if another user was ever in it, and so may have read them.
     pub async fn overheard_room(&self, recipient: &UserId) -> Option<OwnedRoomId> {
         let room = self.direct_messages.with(recipient)?;
         let room = self.client.get_room(&room)?;
@@ -296,7 +294,7 @@ impl Matrix {
         was_overheard.then(|| room.room_id().to_owned())
     }
 
-    /// The same room as [`Self::fit_room`], for somebody who may have a link, and the devices that will get its key.
+    /// The room of [`Self::fit_room`], after a check of the recipient, and the devices that will get its key.
     async fn find_room(
         &self,
         recipient: &UserId,
@@ -306,7 +304,7 @@ impl Matrix {
         tokio::try_join!(self.check_devices(recipient), fit)
     }
 
-    /// The room that was tried, or else the one of an earlier link, if it is still fit for another.
+    /// The room that was tried, or else the one of earlier links, if it is still confidential.
     async fn fit_room(
         &self,
         recipient: &UserId,
@@ -331,7 +329,7 @@ impl Matrix {
     }
 
     async fn make_room(&self, recipient: &UserId) -> Result<Room, NotSent> {
-        // Not by the SDK's own function, which keeps a list of direct messages besides, with two more requests.
+        // Not with the SDK's own function, which also updates `m.direct`, with two more requests.
         let made = self.client.send(room_request(recipient)?).await;
         let id = match made.map_err(Fault::from) {
             Ok(made) => made.room_id,
@@ -393,8 +391,8 @@ fn room_request(recipient: &UserId) -> Result<create_room::v3::Request, Fault> {
     Ok(request)
 }
 
-/// A client that shows what is behind a link asks the homeserver to look there. No specification has this event: Element made it
-/// up, and others read it too.
+/// Disables URL previews: for those a client has the homeserver fetch the link. The event is in no specification: Element made
+/// it up, and other clients support it too.
 fn without_previews() -> serde_json::Result<Raw<AnyInitialStateEvent>> {
     let event = json!({
         "type": "org.matrix.room.preview_urls", "state_key": "", "content": { "disable": true },

@@ -1,12 +1,12 @@
-//! The QR code of a link, for the camera of a phone beside the screen. Most people open the link where they read it, so the picture
-//! comes on request: the bot puts a reaction to the link, and whoever adds theirs gets it in the same room, after the same checks,
-//! with a key that is the link's own. Nothing stands below the link that nobody asked for, and nobody's phone rings twice.
+//! The QR code of a link, for a phone's camera. Most people open the link where they read it, so the picture comes on request:
+//! the bot reacts to the link, and a user who adds the same reaction gets the picture. It is sent to the same room, after the
+//! same checks, with the link's own key. So nothing unrequested follows the link, and no phone rings twice.
 //!
-//! A reaction is never encrypted, so a homeserver can make one up. It brings somebody once what they have already.
+//! A reaction is never encrypted, so a homeserver can forge one. The user then gets, once, a picture of a link that they have.
 //!
-//! The picture is as secret as the link in it: it is made in memory, and its file is encrypted here, under a key that stands in the
-//! encrypted event only. A homeserver keeps the files of redacted events, Synapse for one, and the file of a bot that was killed
-//! before it sent the event: both are noise to whoever does not have that key.
+//! The picture is as secret as the link in it. It is made in memory, and its file is encrypted here, under a key that is only
+//! in the encrypted event. A homeserver keeps the files of redacted events, as Synapse does, and the file of a bot that was
+//! killed before it sent the event. Both are unreadable without that key.
 
 use std::{fmt, io::Cursor, iter};
 
@@ -32,17 +32,17 @@ use super::{
 };
 use crate::link::Link;
 
-/// How wide a module is, in pixels. A link of today makes 33 modules, and with its margin a picture of 392 pixels; shown at
-/// 300, each is still wider than six pixels, where a camera needs about three. Eight pixels of one bit are one byte besides.
+/// The width of a module, in pixels. A link of today makes 33 modules, and with its margin a picture of 392 pixels. Shown at
+/// 300, each module is wider than six pixels; a camera needs about three. And eight pixels of one bit are one byte.
 const MODULE: usize = 8;
 
-/// The margin around a code of so many modules, in modules. Readers need four to find it (ISO/IEC 18004, 9.1). Clients on a phone
-/// crop pictures by up to an eighth at each side: of eight enough is left, where a larger code would have too small modules.
+/// The margin around a code of this many modules, in modules. Readers need four to find it (ISO/IEC 18004, 9.1). Clients on a
+/// phone crop pictures by up to an eighth at each side: of eight enough is left. A larger code would have too small modules.
 const fn quiet_zone(modules: usize) -> usize {
     if modules <= 41 { 8 } else { 4 }
 }
 
-/// The lowest, which mends 7 % of damage: a screen has no holes, and fewer modules are larger ones at the same size.
+/// The lowest, which corrects 7 % of damage: a screen has none, and fewer modules are larger ones at the same size.
 const CORRECTION: EcLevel = EcLevel::L;
 
 /// The byte of eight white pixels. A code is dark on light, whatever the client's theme.
@@ -54,7 +54,7 @@ const DARK: u8 = 0x00;
 /// The bot's own reaction to a link, for people to add theirs. It begins with [`PICTURE_SIGN`](super::PICTURE_SIGN).
 const PICTURE_OFFER: &str = "📷 QR code";
 
-/// The picture of a link that somebody has, on its way into the same room.
+/// The picture of a link that was sent, on its way into the same room.
 pub struct PictureDelivery {
     link: Link,
     recipient: OwnedUserId,
@@ -63,16 +63,16 @@ pub struct PictureDelivery {
     picture: Option<Box<RoomMessageEventContent>>,
 }
 
-/// What stands with the picture.
+/// The file name and the caption of a picture.
 #[derive(Debug, Clone)]
 pub struct PictureMessage {
-    /// Under which name a client saves it.
+    /// The name under which a client saves it.
     pub file_name: String,
-    /// What is said of it, plain and HTML.
+    /// Plain and HTML.
     pub caption: (String, String),
 }
 
-/// Why a picture is not sent. But for [`NoPicture::Overheard`], the link stands.
+/// Why a picture is not sent. The link stays, except with [`NoPicture::Overheard`].
 #[derive(Debug, thiserror::Error)]
 pub enum NoPicture {
     /// It is longer than a QR code can be, about 2,300 bytes.
@@ -81,22 +81,22 @@ pub enum NoPicture {
     /// It cannot be written as a PNG.
     #[error("the picture cannot be encoded")]
     Encode(#[from] EncodingError),
-    /// The homeserver did not take its file, or did not tell whether the room is fit for it. It was not sent.
+    /// The homeserver did not accept its file, or the check of the room failed. It was not sent.
     #[error("the homeserver did not take the picture")]
     NotTaken(#[source] Fault),
-    /// It may be in the room, and who is in the room is not known: this has to be tried again.
+    /// It may be in the room, and it is not known who is in the room: this has to be retried.
     #[error("it is not known who sees the picture")]
     Unsure(#[source] Fault),
-    /// The room is no longer fit for it. It was not sent.
+    /// The room is no longer confidential. It was not sent.
     #[error("the direct message is no longer fit for the picture")]
     NotConfidential,
-    /// Somebody else came into the room while it was sent: it has to be redacted, and the link too.
+    /// Another user came into the room while it was sent: it has to be redacted, and the link too.
     #[error("somebody else came into the direct message with the picture")]
     Overheard,
 }
 
 impl Matrix {
-    /// Offers the picture of a link, by the reaction that asks for it.
+    /// Offers the picture of a link, with the reaction that requests it.
     pub async fn offer_picture(
         &self,
         link: &LinkReceipt,
@@ -113,7 +113,7 @@ impl Matrix {
 }
 
 impl PictureDelivery {
-    /// Of this link, which `receipt` says where it is.
+    /// `receipt`: where this link was sent.
     pub fn new(link: Link, recipient: OwnedUserId, receipt: LinkReceipt) -> Self {
         Self {
             link,
@@ -123,12 +123,12 @@ impl PictureDelivery {
         }
     }
 
-    /// What it takes to redact the link, and the picture if that was sent up to now.
+    /// For redacting the link, and the picture if it was sent.
     pub fn receipt(&self) -> &LinkReceipt {
         &self.receipt
     }
 
-    /// What it takes to redact both, whatever becomes of the picture. To be written down before it is sent.
+    /// For redacting both, whether or not the picture is sent. To be saved before it is sent.
     pub fn receipt_beforehand(&self) -> LinkReceipt {
         LinkReceipt {
             picture: Picture::Unsettled,
@@ -136,14 +136,14 @@ impl PictureDelivery {
         }
     }
 
-    /// Whose link it is.
+    /// The user who got the link.
     pub fn recipient(&self) -> &UserId {
         &self.recipient
     }
 
-    /// Sends it. The link is not lost if that fails.
+    /// Sends it. If that fails, the link stays.
     ///
-    /// Whoever drops this future halfway still has a receipt that is right: it says that the picture may have been sent.
+    /// If this future is dropped halfway, the receipt is still right: it says that the picture may have been sent.
     pub async fn send(
         &mut self,
         matrix: &Matrix,
@@ -193,7 +193,7 @@ impl PictureDelivery {
         }
     }
 
-    /// The same that was looked at before the link was sent, once the file is there: that took its time.
+    /// Repeats the checks made before the link was sent, after the upload, which takes a while.
     async fn check(&self, matrix: &Matrix, room: &Room) -> Result<Readers, NoPicture> {
         let is_confidential = async { Ok(is_confidential(room, &self.recipient).await?) };
         match tokio::try_join!(matrix.check_devices(&self.recipient), is_confidential) {
@@ -214,10 +214,10 @@ impl fmt::Debug for PictureDelivery {
     }
 }
 
-/// Draws the picture, and leaves its file encrypted on the homeserver.
+/// Draws the picture, and uploads its file encrypted.
 ///
-/// The SDK's other ways to send a file leave it plain where the SDK believes the room to be so, or keep it in a cache. This
-/// one does neither.
+/// The SDK's other ways to send a file upload it in plain text if the SDK believes the room to be unencrypted, or keep it in a
+/// cache.
 async fn prepare(
     room: &Room,
     link: &Link,
@@ -302,7 +302,7 @@ mod tests {
 
     use super::*;
 
-    /// The links that there are, and one as long as they may become.
+    /// Links of each kind, and one as long as they may become.
     fn links() -> Vec<String> {
         vec![
             "https://claude.ai/code?environment=env_0123456789abcdef01234567".to_owned(),
@@ -326,7 +326,7 @@ mod tests {
         (pixels, info.width.try_into().unwrap())
     }
 
-    /// What a camera reads off a screen that shows the picture so large.
+    /// What a camera reads from a screen that shows the picture at this size.
     fn read(picture: &LinkPicture, shown: usize) -> String {
         let (pixels, side) = pixels(picture);
         let grey = |x: usize, y: usize| {

@@ -1,7 +1,7 @@
-//! The bot's own identity: cross-signing, the recovery key that brings it back, and a new one where neither is left.
+//! The bot's own identity: cross-signing, the recovery key that restores it, and a new one where both are lost.
 //!
-//! A bot that is not cross-signed goes unheard: clients are to ignore its device (specification 1.18, MSC4153), and we
-//! could not send under the identity-based strategy ourselves.
+//! A bot that is not cross-signed is ignored: clients should ignore its device (specification 1.18, MSC4153), and the SDK does
+//! not send under the identity-based strategy either.
 
 use std::{
     env,
@@ -35,10 +35,10 @@ use super::{
 };
 use crate::config::Config;
 
-/// The variable that gives the recovery key where there is no file, for hosts that keep secrets elsewhere.
+/// The variable with the recovery key, for hosts that keep secrets outside of files.
 pub const RECOVERY_KEY_VARIABLE: &str = "RCBOT_RECOVERY_KEY";
 
-/// What brings the identity back. It has no `Display`, and its `Debug` shows nothing.
+/// The key that restores the identity. It has no `Display`, and its `Debug` shows nothing.
 pub struct RecoveryKey {
     text: String,
     /// `None`: it is in the variable.
@@ -46,8 +46,8 @@ pub struct RecoveryKey {
 }
 
 impl RecoveryKey {
-    /// The key of the bot with this folder, where this is the value of the variable [`RECOVERY_KEY_VARIABLE`]. The variable
-    /// comes before the file; an empty one is none.
+    /// The recovery key from `variable`, the value of [`RECOVERY_KEY_VARIABLE`], or else from the file in `folder`. An empty
+    /// value counts as none.
     pub fn find(variable: Option<&OsStr>, folder: &MatrixFolder) -> Result<Option<Self>, Fault> {
         let given = variable.and_then(OsStr::to_str);
         if let Some(text) = given.filter(|text| !text.is_empty()) {
@@ -61,7 +61,7 @@ impl RecoveryKey {
         }))
     }
 
-    /// The same, with this process's variable.
+    /// The same, with the variable of this process.
     pub(super) fn find_own(folder: &MatrixFolder) -> Result<Option<Self>, Fault> {
         Self::find(env::var_os(RECOVERY_KEY_VARIABLE).as_deref(), folder)
     }
@@ -79,12 +79,12 @@ impl RecoveryKey {
         }
     }
 
-    /// Whether it is the key with this description, which the homeserver keeps beside the secrets.
+    /// Whether it is the key with this description, which the homeserver keeps with the secrets.
     pub fn fits(&self, description: SecretStorageKeyEventContent) -> bool {
         SecretStorageKey::from_account_data(self.expose(), description).is_ok()
     }
 
-    /// The key itself: for the SDK, which opens the secrets with it, and nothing else.
+    /// The key itself: only for the SDK, which decrypts the secrets with it.
     fn expose(&self) -> &str {
         self.text.trim()
     }
@@ -98,8 +98,8 @@ impl fmt::Debug for RecoveryKey {
 
 /// Gives the bot a new device and a new identity, whose recovery key replaces the old one in `folder`. People's clients will
 /// say that the bot's identity has changed. No bot may run on the folder meanwhile.
-/// After a fault of the homeserver or of our files this can be tried again. Nothing is done where the bot has only a token, or the
-/// homeserver asks an appservice for a password too.
+/// After a fault of the homeserver or of our files this can be retried. It fails without a change where the bot has only a
+/// token, or the homeserver asks an appservice for a password too.
 pub async fn reset_identity(
     config: &Config,
     login: &Login,
@@ -113,7 +113,7 @@ pub async fn reset_identity(
     }
     let quarantine = Arc::new(Quarantine::load(folder)?);
     if folder.session()?.is_some() {
-        // It may have other keys than the store, or none; clients do not believe a device whose keys change.
+        // It may have other keys than the store, or none; clients do not trust a device whose keys change.
         let old = LoggedIn::new(config, login, folder, Arc::clone(&quarantine)).await?;
         let client = build_client(&old, config, folder).await?;
         client.restore_session(old.matrix_session()).await?;
@@ -159,13 +159,13 @@ pub(super) struct OwnIdentity<'a> {
 }
 
 impl OwnIdentity<'_> {
-    /// Sees to it that the homeserver shows an identity of the bot whose keys are here, and this device signed by it.
+    /// Ensures that the homeserver shows an identity of the bot whose private keys are here, and this device signed by it.
     ///
-    /// The secrets are put into the homeserver's secret storage, under a key that is written to the folder; a later device with
-    /// an empty store gets them back with it, or with the same key in the environment.
+    /// The secrets are put into the homeserver's secret storage, under a key that is written to the folder. A later device with
+    /// an empty store restores them with it, or with the same key in the environment.
     ///
-    /// [`Fault::DeviceLost`]: only the device cannot be used any more. What passes can be tried again: keys that were made and
-    /// not taken are still there then.
+    /// [`Fault::DeviceLost`]: only the device cannot be used any more. After a fault that may pass this can be retried: keys
+    /// that were made and not uploaded are still there then.
     pub(super) async fn ensure(&self, store_is_new: bool) -> Result<(), Fault> {
         let encryption = self.client.encryption();
         encryption.wait_for_e2ee_initialization_tasks().await;
@@ -177,7 +177,7 @@ impl OwnIdentity<'_> {
         if shown.master_key.is_none() {
             self.publish().await?;
         } else if shown.master_key != self.master_key().await? {
-            // The store has yet to hear of it. It drops keys of its own that are of another identity.
+            // The store does not know it yet. It drops its private keys if they are of another identity.
             self.refresh().await?;
         }
         if !self.has_keys().await
@@ -189,15 +189,15 @@ impl OwnIdentity<'_> {
         if !self.has_keys().await || !self.sign_device().await? {
             return Err(self.lost());
         }
-        // One that was given beforehand opens nothing yet: the identity is new, and gets a key of its own.
+        // A key that was given beforehand decrypts nothing yet: the identity is new, and gets its own key.
         if recovery_key.is_none() || !encryption.secret_storage().is_enabled().await? {
             self.write_recovery_key().await?;
         }
         self.note().await
     }
 
-    /// Replaces the identity by a new one, and the recovery key with it. For a client whose requests need no interactive
-    /// authentication, or none that the log-in cannot give. After a fault this can be tried again.
+    /// Replaces the identity and the recovery key. For a client whose requests need no interactive authentication, or only what
+    /// the log-in can give. After a fault this can be retried.
     async fn replace(&self) -> Result<(), Fault> {
         let encryption = self.client.encryption();
         encryption.wait_for_e2ee_initialization_tasks().await;
@@ -216,7 +216,7 @@ impl OwnIdentity<'_> {
         self.note().await
     }
 
-    /// Gives the homeserver the keys of the identity, which are made if there are none.
+    /// Uploads the public keys of the identity. Creates the keys if there are none.
     async fn publish(&self) -> Result<(), Fault> {
         let encryption = self.client.encryption();
         let Err(error) = encryption.bootstrap_cross_signing(None).await else {
@@ -242,7 +242,7 @@ impl OwnIdentity<'_> {
         let recovery = self.client.encryption().recovery();
         let recovered = recovery.recover(key.expose()).await;
         recovered.map_err(|error| match error {
-            // It is the homeserver that failed, and not the key.
+            // The homeserver failed, not the key.
             RecoveryError::Sdk(error)
             | RecoveryError::SecretStorage(SecretStorageError::Sdk(error)) => error.into(),
             error => Fault::for_operator_by(
@@ -272,7 +272,7 @@ impl OwnIdentity<'_> {
         sync::once(self.client, self.quarantine).await
     }
 
-    /// Asks past the store, which knows of our own what it has made itself.
+    /// Asks the homeserver, as the store knows only keys of ours that it made itself.
     async fn ask(&self) -> Result<Shown, Fault> {
         let mut request = get_keys::v3::Request::new();
         let devices = vec![self.device.to_owned()];
@@ -303,7 +303,7 @@ impl OwnIdentity<'_> {
         ours.is_some_and(|ours| keys.contains(&ours))
     }
 
-    /// Lets the store hear what the homeserver shows of the bot.
+    /// Updates the store with what the homeserver shows of the bot.
     async fn refresh(&self) -> Result<(), Fault> {
         let encryption = self.client.encryption();
         encryption.request_user_identity(self.user).await?;
@@ -324,18 +324,18 @@ impl OwnIdentity<'_> {
         Ok(key.map(|key| key.to_base64()))
     }
 
-    /// Writes down whose keys the store holds, beside them.
+    /// Saves beside the store which identity's keys it holds.
     async fn note(&self) -> Result<(), Fault> {
         let key = self.master_key().await?;
         self.folder.set_own_identity(&key.unwrap_or_default())
     }
 
-    /// Sees to it that this device is signed by the identity: the upload of the signature may have failed when that was made.
+    /// Ensures that the identity has signed this device: the upload of the signature may have failed when that was made.
     async fn sign_device(&self) -> Result<bool, Fault> {
         if self.is_device_signed().await? {
             return Ok(true);
         }
-        // Right after the identity is made, the store has yet to hear of the signature.
+        // Right after the identity is made, the store does not have the signature yet.
         self.refresh().await?;
         if self.is_device_signed().await? {
             return Ok(true);
@@ -374,7 +374,7 @@ impl OwnIdentity<'_> {
     }
 }
 
-/// What the homeserver shows of the bot, to whoever asks.
+/// The bot's public keys, as the homeserver shows them to anybody.
 struct Shown {
     /// The key of the identity.
     master_key: Option<String>,

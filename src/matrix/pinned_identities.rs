@@ -1,8 +1,8 @@
-//! Pinned identities: the cross-signing identity of each user who may command, as it was seen first or as the configuration names it.
+//! Pinned identities: the cross-signing identity of each user who may command, as first seen or as named in the configuration.
 //!
-//! The table on disk is what counts: it outlasts the SDK's store and is no word of the homeserver. The bot also signs each
-//! identity, so that for the SDK a change is a violation of a verification, and no key goes to a changed one in the midst of a
-//! sending.
+//! The table on disk counts: it survives the loss of the SDK's store, and does not come from the homeserver. The bot also signs
+//! each identity. For the SDK a change is then a verification violation, so that no key goes to a changed identity in the
+//! middle of a send.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -21,17 +21,17 @@ use tracing::{debug, info, warn};
 use super::{Fault, Heard, Matrix, NotConfidential, NotSent, Severity, rooms::Readers};
 use crate::config::{Devices, MasterKey};
 
-/// How often it is looked whether a link is still on its way to a user.
+/// How often to check whether a link is still on its way to a user.
 const LOOKS_APART: Duration = Duration::from_millis(50);
 
-/// How the identity that the homeserver shows for a user stands to the one that the bot knows.
+/// How the identity that the homeserver shows for a user compares to the pinned one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// The bot knows none of this user.
+    /// None is pinned for this user.
     New,
     /// It is the same.
     Known,
-    /// It is another one, or there is none any more.
+    /// It is another one, or missing.
     Changed,
 }
 
@@ -73,14 +73,14 @@ pub enum NotAccepted {
     NotShown,
 }
 
-/// As long as it lives, the verification of one user is not withdrawn.
+/// While it is held, the verification of one user is not withdrawn.
 #[derive(Debug)]
 pub(super) struct KeptVerification(
     #[expect(dead_code, reason = "it is there to be held")] OwnedRwLockReadGuard<()>,
 );
 
 impl Matrix {
-    /// The identity of a user as the bot knows it, and as the homeserver shows it now.
+    /// The pinned identity of a user, and the one that the homeserver shows now.
     pub async fn identity(&self, user: &UserId) -> Result<IdentityReport, Fault> {
         let encryption = self.client.encryption();
         let identity = encryption.request_user_identity(user).await?;
@@ -90,7 +90,7 @@ impl Matrix {
         })
     }
 
-    /// Accepts another identity of a user from now on: the operator has looked at it.
+    /// Pins another identity of a user, which the operator has checked.
     /// Fails when the homeserver does not answer, or the table cannot be written.
     pub async fn accept_identity(
         &self,
@@ -107,13 +107,13 @@ impl Matrix {
         };
         self.withdraw_verification(&identity).await?;
         self.sign(&identity).await?;
-        // Last, so that a fault on the way leaves the one that was known.
+        // Last, so that after a fault the earlier one stays pinned.
         self.pinned_identities.insert(user, key)?;
         info!(%user, %key, "identity of a user accepted by the operator");
         Ok(Ok(()))
     }
 
-    /// Tells of each identity that changes, from now on; never ends.
+    /// Reports each identity that changes, from now on; never ends.
     pub(super) async fn watch_identities(&self) -> Fault {
         let updates = match self.client.encryption().user_identities_stream().await {
             Ok(updates) => updates,
@@ -125,7 +125,7 @@ impl Matrix {
             for (user, identity) in new.into_iter().chain(changed) {
                 let key = key_of(&identity);
                 if self.standing(&user, Some(&identity)) != Standing::Changed {
-                    // Should the other one be shown again, it is told again.
+                    // If the other one is shown again, it is reported again.
                     told.remove(&user);
                 } else if told.insert(user.clone(), key) != Some(key) {
                     self.inbox.hand_over(Heard::IdentityChanged { user }).await;
@@ -135,8 +135,8 @@ impl Matrix {
         std::future::pending().await
     }
 
-    /// Lets the devices of users whose identity has changed read what the bot says in rooms: no secret is said there, and the
-    /// others should not wait for the operator. This is not for links: whose identity is not the known one gets none.
+    /// Withdraws the verification of users whose identity has changed, so that they can read what the bot sends to rooms. No
+    /// secret is sent there, and the others should not wait for the operator. Not for links: a changed identity gets none.
     pub(super) async fn let_read(&self, users: &[OwnedUserId]) -> Result<(), Fault> {
         for user in users {
             let identity = self.client.encryption().get_user_identity(user).await;
@@ -147,14 +147,14 @@ impl Matrix {
         Ok(())
     }
 
-    /// Keeps a user verified, for as long as what this gives is held: between the look at their identity and the end of a
-    /// sending, another identity in its place makes the SDK refuse to encrypt.
+    /// Keeps a user verified while the result is held: between the check of their identity and the end of a send, the SDK
+    /// refuses to encrypt for another identity in its place.
     pub(super) async fn keep_verified(&self, user: &UserId) -> KeptVerification {
         let verification = self.verifications.of(user.to_owned());
         KeptVerification(verification.read_owned().await)
     }
 
-    /// The SDK takes the identity that is shown from then on, and refuses it nothing: so never while a link is on its way there.
+    /// From then on the SDK encrypts for any identity that is shown. So never while a link is on its way there.
     async fn withdraw_verification(&self, identity: &UserIdentity) -> Result<(), Fault> {
         let user = identity.user_id();
         debug!(%user, "a verification is withdrawn once no link is on its way to this user");
@@ -164,7 +164,7 @@ impl Matrix {
         Ok(withdrawn.map_err(matrix_sdk::Error::from)?)
     }
 
-    /// Whether an identity is another one than the bot knows, or missing.
+    /// Whether an identity is missing or not the pinned one. False if none is pinned.
     pub(super) fn is_changed(&self, user: &UserId, shown: Option<&UserIdentity>) -> bool {
         let known = self.known_identity(user).map(KnownIdentity::key);
         known.is_some() && shown.and_then(key_of) != known
@@ -186,7 +186,7 @@ impl Matrix {
         Standing::Changed
     }
 
-    /// Pins the identity of this user that is in the store now, if the bot knows none yet.
+    /// Pins the identity of this user that is in the store now, if none is pinned yet.
     pub(super) async fn note_identity(&self, user: &UserId) -> Result<(), Fault> {
         if self.known_identity(user).is_some() {
             return Ok(());
@@ -200,7 +200,7 @@ impl Matrix {
         Ok(())
     }
 
-    /// Signs an identity, if the bot has not yet, and gives back how it is then.
+    /// Signs an identity, unless the bot has already, and returns the signed one.
     pub(super) async fn signed(&self, identity: UserIdentity) -> Result<UserIdentity, Fault> {
         if identity.is_verified() {
             return Ok(identity);
@@ -211,7 +211,7 @@ impl Matrix {
     async fn sign(&self, identity: &UserIdentity) -> Result<UserIdentity, Fault> {
         identity.verify().await?;
         let encryption = self.client.encryption();
-        // The store hears of the signature from the homeserver only.
+        // The store gets the signature only from the homeserver.
         let signed = encryption.request_user_identity(identity.user_id()).await?;
         signed
             .filter(|signed| signed.is_verified() && key_of(signed) == key_of(identity))
@@ -223,13 +223,13 @@ impl Matrix {
             })
     }
 
-    /// Under the identity-based strategy a user without cross-signing gets nothing, and the sending still succeeds: so
-    /// this is looked at before. The device list is fetched again, as stale ones happen.
+    /// Under the identity-based strategy a user without cross-signing gets no key, and the send still succeeds, so this is
+    /// checked before. The device list is fetched again, as stale ones happen.
     ///
-    /// The identity is signed first: only then does the SDK itself refuse to send, should it change before the sending. For
-    /// that the caller keeps them verified ([`Matrix::keep_verified`]) until the sending is over.
+    /// The identity is signed first: only then does the SDK refuse to send if it changes before the send. For that the caller
+    /// keeps them verified ([`Matrix::keep_verified`]) until the send is over.
     ///
-    /// Gives back the devices of the recipient and of the bot: those that the SDK gives a room's key.
+    /// Returns the devices of the recipient and of the bot: those that the SDK gives a room's key.
     pub(super) async fn check_devices(&self, recipient: &UserId) -> Result<Readers, NotSent> {
         let encryption = self.client.encryption();
         let identity = encryption.request_user_identity(recipient).await?;
@@ -278,8 +278,8 @@ impl Matrix {
     }
 }
 
-/// Takes a lock for writing once nobody reads. Whoever waits for that in the lock's queue has later readers wait behind it, and
-/// one who brings a link holds the turn in its room meanwhile, which another waits for who holds the lock for reading.
+/// Takes a lock for writing once nobody reads. Waiting in the lock's queue would block later readers, and so deadlock: a
+/// delivery would wait there while it holds the turn in its room, for which a reader of the lock may be waiting.
 async fn alone(lock: &RwLock<()>) -> RwLockWriteGuard<'_, ()> {
     loop {
         match lock.try_write() {

@@ -1,7 +1,7 @@
-//! What a command proves about its sender, looked at when it is judged.
+//! What a command proves about its sender, at the time when it is judged.
 //!
-//! The event is fetched again: it may have been redacted since, and what was known of its device may have changed. And the SDK
-//! decrypts one ciphertext as often as the homeserver shows it, under whatever event id and time, so each message's place in its
+//! The event is fetched again: it may have been redacted since, and the facts about its device may have changed. And the SDK
+//! decrypts one ciphertext as often as the homeserver shows it, under any event id and time. So each message's place in its
 //! Megolm session is remembered once it has counted (specification, "Megolm": "Replay attacks").
 
 use std::{sync::Arc, time::SystemTime};
@@ -41,19 +41,19 @@ pub enum Trust {
     CrossSigned,
     /// A device of the sender that its owner has not signed.
     UnsignedDevice,
-    /// The sender's identity is another one than the one that the bot knows.
+    /// The sender's identity is not the pinned one.
     IdentityChanged,
-    /// It cannot be told which device encrypted it.
+    /// It is not known which device encrypted it.
     UnknownDevice,
     /// Nothing: the event was redacted, or the homeserver shows another one in its place.
     Gone,
-    /// Nothing: the same encrypted text counted before.
+    /// Nothing: the same ciphertext counted before.
     Replayed,
-    /// Nothing any more: it waited too long, as for a homeserver that was away. What its sender wanted then may be wrong now.
+    /// Nothing any more: it waited too long, for an unreachable homeserver for example. Its sender may no longer want it.
     TooOld,
 }
 
-/// What a command proves, and what is to be remembered if it counts.
+/// What a command proves, and what has to be remembered if it counts.
 #[derive(Debug)]
 pub struct Proof {
     /// What it proves.
@@ -69,8 +69,8 @@ impl Proof {
 }
 
 impl Matrix {
-    /// Asks the homeserver for all that decides about a command of this user.
-    /// After a fault nothing is known, and nothing may be concluded.
+    /// Fetches from the homeserver everything that decides about a command of this user.
+    /// A fault proves nothing: conclude nothing from it.
     pub async fn room_facts(&self, user: &UserId) -> Result<RoomFacts, Fault> {
         let room = self.joined_admin_room()?;
         let state = CurrentState::of(&self.client, room.room_id()).await?;
@@ -82,8 +82,8 @@ impl Matrix {
         Ok(facts)
     }
 
-    /// Asks the homeserver for the event of a message once more, and looks at what it proves.
-    /// After a fault nothing is known, and nothing may be concluded.
+    /// Fetches the event of a message again, and judges what it proves.
+    /// A fault proves nothing: conclude nothing from it.
     pub async fn proof(&self, message: &Message) -> Result<Proof, Fault> {
         let room = self.joined_admin_room()?;
         if let Some(original) = &message.edits
@@ -97,7 +97,7 @@ impl Matrix {
             Shown::Nothing => Ok(Proof::nothing(Trust::Gone)),
             Shown::TooOld => Ok(Proof::nothing(Trust::TooOld)),
             Shown::Plaintext => {
-                // No device list goes with a plain event, so the identity is asked for.
+                // A plain event comes with no device list, so the identity is requested.
                 let encryption = self.client.encryption();
                 let identity = encryption.request_user_identity(&message.sender).await?;
                 Ok(Proof::nothing(
@@ -120,8 +120,8 @@ impl Matrix {
         }
     }
 
-    /// What is wrong with an edit of this event, by which nothing is proved: only their own messages can be edited by people, and those
-    /// of long ago are no command that somebody waits for.
+    /// Why an edit of this event proves nothing, if it does not: users can edit only their own messages, and nobody waits for
+    /// an answer to an old one.
     async fn look_at_original(
         &self,
         room: &Room,
@@ -139,7 +139,7 @@ impl Matrix {
         Ok(is_old.then_some(Trust::TooOld))
     }
 
-    /// What the homeserver shows of a message now.
+    /// Fetches a message as the homeserver shows it now.
     async fn fetch(&self, room: &Room, message: &Message) -> Result<Shown, Fault> {
         let Some(event) = get_event(room, &message.event_id).await? else {
             return Ok(Shown::Nothing);
@@ -173,17 +173,17 @@ impl Matrix {
         }
     }
 
-    /// Whether a command counted already. What a connection heard just before it was made again may come once more by the next one.
+    /// Whether a command counted already. After a reconnect, the latest events may arrive a second time.
     pub fn has_counted(&self, message: &Message) -> bool {
         self.replay_protection.has_event(&message.event_id)
     }
 
-    /// Makes a command count, now and never again, and pins its sender's identity if none is pinned yet.
-    /// Fails where that cannot be written down.
+    /// Records that a command counted, so that it never counts again, and pins its sender's identity if none is pinned yet.
+    /// Fails if that cannot be saved.
     pub async fn count(&self, message: &Message, proof: &Proof) -> Result<(), Fault> {
         let replay_protection = Arc::clone(&self.replay_protection);
         let (event, place) = (message.event_id.clone(), proof.place.clone());
-        // It waits for the disk, and nobody else has to.
+        // It waits for the disk, which must not block other tasks.
         let counted = spawn_blocking(move || {
             replay_protection.insert(&event, place.as_ref(), SystemTime::now())
         });
@@ -191,8 +191,8 @@ impl Matrix {
         self.note_identity(&message.sender).await
     }
 
-    /// The list of a user's devices may come after their first message, and what the store has may be an old lie of the
-    /// homeserver: so both are asked for before a device is called unknown, or an identity another one.
+    /// A user's device list may arrive after their first message, and the store may hold an earlier lie of the homeserver. So
+    /// both are requested before a device counts as unknown, or an identity as changed.
     async fn trust(
         &self,
         room: &Room,
@@ -239,11 +239,11 @@ impl Matrix {
         })
     }
 
-    /// Whether the device that encrypted an event is signed by its owner's identity of now; where the bot knows that one, by the
+    /// Whether the device that encrypted an event is signed by its owner's current identity; if that is the pinned one, by the
     /// one that the bot has signed.
     ///
-    /// What the SDK says of a sender it has found out once for each Megolm session, perhaps by another identity, which was the
-    /// user's before, or which the homeserver showed for a while.
+    /// The SDK determines the sender of a Megolm session once, perhaps by another identity: an earlier one of the user, or one
+    /// that the homeserver showed for a while.
     async fn is_signed_now(
         &self,
         sender: &UserId,
@@ -268,7 +268,7 @@ impl Matrix {
         } else {
             device.is_cross_signed_by_owner()
         };
-        // The bot may have signed an earlier identity of the user too, and the two are not read at once.
+        // The bot may have signed an earlier identity of the user too, and device and identity are not read together.
         let identity = encryption.get_user_identity(sender).await;
         let identity = identity.map_err(matrix_sdk::Error::from)?;
         Ok(is_it && is_signed && !self.is_changed(sender, identity.as_ref()))
@@ -277,9 +277,9 @@ impl Matrix {
 
 /// What the homeserver shows under the id of a message.
 enum Shown {
-    /// Nothing any more, or not that message.
+    /// No event, or not that message.
     Nothing,
-    /// The message, which waited too long.
+    /// The message, but it waited too long.
     TooOld,
     Plaintext,
     Encrypted(Place, Arc<EncryptionInfo>),
@@ -323,7 +323,7 @@ fn place_of(encrypted: &OriginalSyncRoomEncryptedEvent, info: &EncryptionInfo) -
 }
 
 fn of_encryption(event_sender: &UserId, info: &EncryptionInfo) -> Trust {
-    // A key that came by way of somebody else proves nothing about the sender.
+    // A key that another user forwarded proves nothing about the sender.
     if info.forwarder.is_some() || info.sender != event_sender {
         return Trust::UnknownDevice;
     }

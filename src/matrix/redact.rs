@@ -1,5 +1,5 @@
-//! Redacts links and their pictures, also those whose sending was cut off: by the receipt that the record of the session keeps, or
-//! by the transactions under which they were sent.
+//! Redacts links and their pictures, also after an interrupted send: by the receipt in the session's record, or by the
+//! transactions under which they were sent.
 
 use std::{fmt, str::FromStr};
 
@@ -14,10 +14,10 @@ use tracing::warn;
 
 use super::{Chain, Fault, Matrix, send::mentioning_nobody};
 
-/// Stands for a picture of which it is not known whether it was sent.
+/// Stands for a picture that may have been sent.
 const UNSETTLED: &str = "?";
 
-/// Where a link was sent, and its picture: what it takes to redact both.
+/// Where a link and its picture were sent, for redacting both.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkReceipt {
     pub(super) room: OwnedRoomId,
@@ -25,12 +25,12 @@ pub struct LinkReceipt {
     pub(super) picture: Picture,
 }
 
-/// What became of a link's picture.
+/// Whether a link's picture was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Picture {
     /// None was sent.
     None,
-    /// It may have been sent, or be sent still: its transaction tells.
+    /// It may have been sent, or may be sent yet: its transaction shows it.
     Unsettled,
     /// It was sent.
     Sent(OwnedEventId),
@@ -42,7 +42,7 @@ impl LinkReceipt {
         &self.room
     }
 
-    /// Whether it is of this message, to which no picture was sent.
+    /// Whether it is of this message, for which no picture was sent.
     pub fn lacks_picture_of(&self, message: &EventId) -> bool {
         self.event == message && self.picture == Picture::None
     }
@@ -83,7 +83,7 @@ impl FromStr for LinkReceipt {
     }
 }
 
-/// Under which transactions a link and what belongs to it are sent: the same for each try, so that each is one event.
+/// The transactions of a link and of what belongs to it: the same for each try, so that each is one event.
 #[derive(Debug, Clone)]
 pub struct LinkTransactions {
     /// The link's.
@@ -95,9 +95,9 @@ pub struct LinkTransactions {
 }
 
 impl Matrix {
-    /// Redacts a link and its picture. If it is not known where the picture is, the homeserver is asked as for a link without a
-    /// receipt. A room or an event that is gone, or that is no longer ours, cannot be mended.
-    /// Fails if it may work later.
+    /// Redacts a link and its picture. If the picture's event is not known, the homeserver is asked for it, as in
+    /// [`Self::redact_undelivered`]. A room or an event that is gone, or no longer the bot's, is skipped.
+    /// Fails if a retry may work.
     pub async fn redact_link(
         &self,
         receipt: &LinkReceipt,
@@ -120,9 +120,9 @@ impl Matrix {
         }
     }
 
-    /// Redacts a link whose sending was cut off, and its picture, wherever it may be. The homeserver is sent a harmless text under
-    /// the same transaction: if the link had arrived, it answers with the link's event.
-    /// Fails if it may work later.
+    /// Redacts a link and its picture after an interrupted send, wherever they may be. A harmless text is sent under the same
+    /// transaction: if the link had arrived, the homeserver answers with the link's event.
+    /// Fails if a retry may work.
     pub async fn redact_undelivered(
         &self,
         recipient: &UserId,
@@ -136,8 +136,8 @@ impl Matrix {
             .await
     }
 
-    /// The same in the rooms to which no link of this user goes any more: another one is to be sent in their place.
-    /// Fails if it may work later.
+    /// The same in the replaced rooms of this user, before a new link is sent.
+    /// Fails if a retry may work.
     pub async fn redact_in_replaced(
         &self,
         recipient: &UserId,
@@ -170,7 +170,7 @@ impl Matrix {
         self.redact_link(&receipt, harmless, transactions).await
     }
 
-    /// The event of a transaction. `None`: in this room nothing can be said, nor redacted.
+    /// The event of a transaction. `None`: the bot can neither send nor redact in this room.
     async fn find(
         &self,
         room: &Room,
@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn a_receipt_survives_as_text_whatever_became_of_the_picture() {
-        // The first is of before there were pictures.
+        // The first one is from before there were pictures.
         for (text, picture) in [
             ("!room:example.org $link", Picture::None),
             ("!room:example.org $link ?", Picture::Unsettled),

@@ -1,10 +1,10 @@
 //! Replay protection: each command counts once. The file `obeyed` has a line for each executed command, and lines are only added.
 //!
-//! An encrypted command is known by its place in its Megolm session: a homeserver can show an old ciphertext again at any time, so
-//! those places are never forgotten. A command in plain text is known by its event only, and so is one that an honest homeserver
-//! brings again: some know no limits of what is asked for, and begin at the start of the room. Such an event has its age with it,
-//! so the next run forgets it once it is far too old. A line is some fifty bytes, and only commands of those who may command get
-//! one.
+//! An encrypted command is identified by its place in its Megolm session: a homeserver can show an old ciphertext again at any
+//! time, so those places are never forgotten. A command in plain text is identified only by its event id. So is one that an
+//! honest homeserver sends again: some ignore the limits of a request, and begin at the start of the room. Such an event has
+//! its age with it, so the next run forgets it once it is far too old. A line is some fifty bytes, and only permitted commands
+//! get one.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -23,7 +23,7 @@ use super::{
     folder::{self, file_fault},
 };
 
-/// How long events are remembered at least, as a later run may take older commands than this one.
+/// How long events are remembered at least, as a later run may accept older commands than this one.
 const REMEMBERED: Duration = Duration::from_hours(24);
 
 /// A message's place in its Megolm session. An honest device uses each place once.
@@ -49,13 +49,12 @@ pub(super) struct ReplayProtection {
 #[derive(Debug, Default)]
 struct Counted {
     places: HashSet<Place>,
-    /// When each did.
+    /// When each event counted.
     events: HashMap<OwnedEventId, SystemTime>,
 }
 
 impl ReplayProtection {
-    /// Reads the file, which is made where there is none. A last line that a crash cut off is dropped: what it was about to
-    /// say did not count yet.
+    /// Reads the file, or creates it. A last line that a crash cut off is dropped: its command did not count yet.
     pub(super) fn load(path: PathBuf, max_command_age: Duration) -> Result<Self, Fault> {
         let unreadable = || Fault::UnreadableFile {
             path: path.clone(),
@@ -70,7 +69,7 @@ impl ReplayProtection {
         for line in lines.lines() {
             counted.read(line).ok_or_else(unreadable)?;
         }
-        // A command counts from the future too, if that is no further away than the age at which it is too old.
+        // A command from the future counts too, up to the limit that its age has.
         let remembered = REMEMBERED.max(2 * max_command_age);
         let (before, now) = (counted.events.len(), SystemTime::now());
         // A clock that was set back makes nothing old.
@@ -103,7 +102,7 @@ impl ReplayProtection {
         now: SystemTime,
     ) -> Result<(), Fault> {
         if event.as_str().contains(char::is_whitespace) {
-            // Such an id is none of a homeserver that is honest, and the file could not be read with it.
+            // No honest homeserver has such an id, and it would make the file unreadable.
             let source = io::Error::new(io::ErrorKind::InvalidInput, "event id with white space");
             return Err(file_fault(&self.path, source));
         }

@@ -1,7 +1,7 @@
-//! The one place that sends messages into rooms: one at a time in each room.
+//! The only place that sends messages into rooms: one at a time in each room.
 //!
-//! Invariant: nothing else calls [`Room::send`]. Where two sends of the SDK run at once in one encrypted room, they share a key
-//! together, and the message after the last one for which that key is good is a panic.
+//! Invariant: nothing else calls [`Room::send`]. Two concurrent sends of the SDK in one encrypted room share a key, and the
+//! message after the last one for which that key is valid makes the SDK panic.
 
 use matrix_sdk::{
     Room,
@@ -25,56 +25,54 @@ use super::{
 };
 
 /// How long a text may be as JSON, plain and HTML together. An event is 64 KiB at most (specification, "Size limits"), and
-/// encryption makes four bytes of three.
+/// encryption turns three bytes into four.
 const LONGEST: usize = 32 * 1024;
 
 /// How many bytes of a longer one are sent, without HTML. As JSON they are twice as many at most.
 const SHOWN: usize = 12 * 1024;
 
-/// What stands in place of the rest.
+/// Replaces the rest.
 const CUT: &str = "\n\n(The rest is too long for one message.)";
 
-/// The turn to send into one room: nobody else sends there as long as it is held.
+/// The turn to send into one room: nothing else is sent there while it is held.
 #[derive(Debug)]
 pub struct Turn {
     room: Room,
     _held: OwnedMutexGuard<()>,
 }
 
-/// What came of something that is for one person only.
+/// The result of sending a secret.
 #[derive(Debug)]
 pub(super) struct Confided {
-    /// Where it is, if the homeserver took it.
+    /// The event, if the homeserver accepted it.
     pub(super) event: Option<OwnedEventId>,
-    /// Whether nobody but that person can read it. An error: it was not sent, or that is not known.
+    /// Whether only the recipient can read it. An error: it was not sent, or that is not known.
     pub(super) is_confidential: Result<bool, Fault>,
 }
 
-/// Whether somebody's phone rings for a message. With the push rules that each account begins with, it does for a text, and not for
-/// a notice, whomever that mentions (specification, "Predefined rules": `.m.rule.suppress_notices` comes before
-/// `.m.rule.is_user_mention`).
+/// Whether a phone rings for a message. With the default push rules it does for a text, and not for a notice, whomever that
+/// mentions (specification, "Predefined rules": `.m.rule.suppress_notices` comes before `.m.rule.is_user_mention`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sound {
-    /// It comes unasked, and has to be known now: also where direct messages are to ring for mentions alone.
+    /// It is unrequested and urgent: it rings also where direct messages ring only for mentions.
     Rings,
-    /// It answers somebody who waits for it, or can wait.
+    /// It answers a user who waits for it, or it can wait.
     Silent,
 }
 
-/// What the bot says to people that is no link.
+/// A message of the bot that is not a link.
 #[derive(Debug, Clone, Copy)]
 pub struct Notice<'a> {
     /// For clients without HTML.
     pub plain: &'a str,
     /// The same in HTML.
     pub html: &'a str,
-    /// The same for each try to say it, so that it is said once.
+    /// The same for each try, so that the message is sent once.
     pub transaction: &'a OwnedTransactionId,
 }
 
 impl Matrix {
-    /// Says something in the admin room; where it answers a message, as a reply, and in the message's thread if it was
-    /// sent in one.
+    /// Sends a notice to the admin room: as a reply if it answers a message, in the message's thread if that was sent in one.
     pub async fn say(
         &self,
         notice: Notice<'_>,
@@ -86,7 +84,7 @@ impl Matrix {
         self.send(&room, content, notice.transaction).await
     }
 
-    /// Says this in place of what was said in the admin room before.
+    /// Edits an earlier message of the bot in the admin room.
     pub async fn correct(&self, said: &EventId, notice: Notice<'_>) -> Result<(), Fault> {
         let content = editing(notice.content(Sound::Silent), said.to_owned());
         let room = self.joined_admin_room()?;
@@ -94,7 +92,7 @@ impl Matrix {
         Ok(())
     }
 
-    /// Puts a reaction to a message in the admin room. The SDK never encrypts one, so that devices can read it that get no keys.
+    /// Reacts to a message in the admin room. The SDK never encrypts a reaction, so devices that get no keys can read it too.
     pub async fn react(
         &self,
         message: &ReplyTo,
@@ -106,7 +104,7 @@ impl Matrix {
             .await
     }
 
-    /// Puts a reaction to a message.
+    /// Reacts to a message.
     pub(super) async fn annotate(
         &self,
         room: &Room,
@@ -121,7 +119,7 @@ impl Matrix {
         Ok(())
     }
 
-    /// Shows in the admin room that the bot is about to say something, for some seconds, or no longer.
+    /// Sets the bot's typing notification in the admin room, for some seconds, or clears it.
     pub async fn show_typing(&self, typing: bool) -> Result<(), Fault> {
         Ok(self.joined_admin_room()?.typing_notice(typing).await?)
     }
@@ -135,8 +133,8 @@ impl Matrix {
         }
     }
 
-    /// Sends what is no secret. Whoever's identity has changed may read it, and a relation that the homeserver refuses is left
-    /// out: an answer without one is better than none.
+    /// Sends a message without a secret. Users whose identity has changed may read it, and a relation that the homeserver
+    /// refuses is left out: an answer without one is better than none.
     pub(super) async fn send(
         &self,
         room: &Room,
@@ -147,7 +145,7 @@ impl Matrix {
         loop {
             let turn = self.turn(room).await;
             let sent = turn.send(content.clone(), transaction).await;
-            // What comes next may take a while.
+            // The next step may take a while.
             drop(turn);
             match sent {
                 Ok(sent) => return Ok(sent.response.event_id),
@@ -166,7 +164,6 @@ impl Matrix {
 }
 
 impl Turn {
-    /// The room.
     pub(super) fn room(&self) -> &Room {
         &self.room
     }
@@ -181,12 +178,12 @@ impl Turn {
         Ok(sending.with_transaction_id(transaction.clone()).await?)
     }
 
-    /// What is sent next is encrypted with a new Megolm session: whoever got the key of an earlier one cannot read it with that.
+    /// Makes the next message use a new Megolm session: the key of an earlier one cannot decrypt it.
     pub(super) async fn renew_key(&self) -> Result<(), Fault> {
         Ok(self.room.discard_room_key().await?)
     }
 
-    /// Sends what is for the recipient only, and looks afterwards who can read it.
+    /// Sends a secret to the recipient, and checks afterwards who can read it.
     pub(super) async fn confide(
         &self,
         recipient: &UserId,
@@ -194,7 +191,7 @@ impl Turn {
         transaction: &OwnedTransactionId,
     ) -> Confided {
         let sent = self.send(content, transaction).await;
-        // Whatever the homeserver answers, the key is with those who were there.
+        // Whatever the homeserver answers, the members at that time have the key.
         let was_between_two = was_between_two(&self.room, recipient).await;
         let event = sent
             .as_ref()
@@ -218,7 +215,7 @@ impl Turn {
 }
 
 impl Notice<'_> {
-    /// The message. It mentions nobody, whatever it quotes, and is no longer than a homeserver takes.
+    /// The message. It mentions nobody, whatever it quotes, and is no longer than a homeserver accepts.
     pub(super) fn content(&self, sound: Sound) -> RoomMessageEventContent {
         let length = |text| serde_json::to_string(text).map_or(usize::MAX, |json| json.len());
         let content = if length(self.plain).saturating_add(length(self.html)) > LONGEST {
@@ -237,10 +234,10 @@ impl Notice<'_> {
     }
 }
 
-/// What stands in an edit for clients that know none.
+/// The fallback of an edit, for clients without edits.
 const EDITED: &str = "(I edited my message. Your client does not show edits.)";
 
-/// The same as an edit of an earlier message. Such an event has the text twice as a rule; here it fits into one as any other.
+/// The same as an edit of an earlier message. The fallback does not repeat the text, so that the event is not too long.
 pub(super) fn editing(
     content: RoomMessageEventContent,
     message: OwnedEventId,
@@ -253,7 +250,7 @@ pub(super) fn editing(
     edit
 }
 
-/// The same for one person who is to know it now.
+/// The same, with a mention of this user.
 pub(super) fn mentioning(
     content: RoomMessageEventContent,
     user: &UserId,
@@ -261,7 +258,7 @@ pub(super) fn mentioning(
     content.add_mentions(Mentions::with_user_ids([user.to_owned()]))
 }
 
-/// The words of others may stand in a message, and ring nobody.
+/// The same, mentioning nobody: it may quote others, and must not ring a phone for that.
 pub(super) fn mentioning_nobody(content: RoomMessageEventContent) -> RoomMessageEventContent {
     content.add_mentions(Mentions::new())
 }
@@ -269,7 +266,7 @@ pub(super) fn mentioning_nobody(content: RoomMessageEventContent) -> RoomMessage
 fn shortened(text: &str) -> String {
     let mut shown = text.to_owned();
     shown.truncate(text.floor_char_boundary(SHOWN));
-    // In JSON, each of them would be six bytes.
+    // In JSON, each control character would be six bytes.
     shown.retain(|character| character == '\n' || !character.is_control());
     if text.len() > SHOWN {
         shown.push_str(CUT);
