@@ -1,4 +1,4 @@
-//! The logged-in client of the SDK, and what everything that hears and speaks works on.
+//! The logged-in client of the SDK, and the state shared by everything that receives and sends.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -38,14 +38,14 @@ use super::{
 };
 use crate::config::{Config, Devices, MasterKey};
 
-/// How long one request may take, but for the long poll of /sync.
+/// How long one request may take, except for the long poll of /sync.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How often the SDK tries a request by itself. What lasts longer than a moment is for those who asked: they say so, and try again
-/// soon after the homeserver is back. Left alone, the SDK would go on for a quarter of an hour, with two minutes between tries.
+/// How often the SDK tries a request. After that the caller reports the failure, and retries soon after the homeserver is back.
+/// By default the SDK would retry for a quarter of an hour, with two minutes between tries.
 const TRIES: usize = 3;
 
-/// How long the stores of a connection may take to close, which wait for whatever still uses them.
+/// How long the stores of a connection may take to close: they wait until nothing uses them.
 const LONGEST_CLOSING: Duration = Duration::from_secs(5);
 
 /// A connection to the homeserver. Cheap to clone.
@@ -54,7 +54,7 @@ pub struct Matrix {
     pub(super) client: Client,
     pub(super) config: Arc<Config>,
     pub(super) admin_room: Arc<AdminRoom>,
-    /// Lets the client reach the homeserver for as long as it lives.
+    /// While it lives, the client can reach the homeserver.
     pub(super) logged_in: Arc<LoggedIn>,
     pub(super) quarantine: Arc<Quarantine>,
     pub(super) direct_messages: Arc<DirectMessages>,
@@ -63,12 +63,12 @@ pub struct Matrix {
     pub(super) pinned_identities: Arc<JsonMap<MasterKey>>,
     /// Held for reading while a link is on its way to a user, and for writing to withdraw their verification.
     pub(super) verifications: Arc<Locks<OwnedUserId, RwLock<()>>>,
-    /// Held by whoever sends into a room.
+    /// Held while a message is sent into a room.
     pub(super) turns: Arc<Locks<OwnedRoomId, Mutex<()>>>,
     pub(super) replay_protection: Arc<ReplayProtection>,
-    /// The rooms that a sync has brought, and was done with.
+    /// The rooms that completed syncs have brought.
     pub(super) heard_rooms: watch::Sender<BTreeSet<OwnedRoomId>>,
-    /// Sent after each sync: the room, if any, that takes the admin room's place once the bot is in it.
+    /// Sent after each sync: the room, if any, that replaces the admin room once the bot is in it.
     pub(super) synced: watch::Sender<Option<OwnedRoomId>>,
     /// Whether the last sync was answered.
     pub(super) answers: watch::Sender<bool>,
@@ -80,7 +80,7 @@ impl Matrix {
         &self.config.bot_user
     }
 
-    /// Whether the homeserver answered when it was last asked for what is new.
+    /// Whether the homeserver answered the last sync.
     pub fn homeserver_answers(&self) -> watch::Receiver<bool> {
         self.answers.subscribe()
     }
@@ -133,7 +133,7 @@ pub(super) async fn build_client(
                 .retry_limit(TRIES),
         )
         .with_room_key_recipient_strategy(strategy)
-        // What an event proves about its sender is judged with the command, where it can be told to the sender.
+        // The sender's device is judged with the command, where a refusal can be explained to the sender.
         .with_decryption_settings(DecryptionSettings {
             sender_device_trust_requirement: TrustRequirement::Untrusted,
         })
@@ -145,7 +145,7 @@ pub(super) async fn build_client(
     Ok(client)
 }
 
-/// What the bot has to know after a restart, in SQLite. What the SDK could keep besides, events and media, it reads from nowhere.
+/// The state and the keys, in SQLite. The SDK's stores for events and media are left out, as the bot never reads them.
 async fn open_stores(folder: &Path) -> Result<StoreConfig, ClientBuildError> {
     let config = SqliteStoreConfig::with_low_memory_config(folder);
     let (state, crypto) = tokio::try_join!(
@@ -156,7 +156,7 @@ async fn open_stores(folder: &Path) -> Result<StoreConfig, ClientBuildError> {
     Ok(stores.state_store(state).crypto_store(crypto))
 }
 
-/// The SDK makes its files readable for all. What SQLite makes later takes after them.
+/// The SDK creates files that everyone can read. SQLite gives its later files the same mode.
 fn close_to_others(store: &Path) -> io::Result<()> {
     fs::set_permissions(store, Permissions::from_mode(0o700))?;
     for entry in fs::read_dir(store)? {
@@ -165,7 +165,7 @@ fn close_to_others(store: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A lock for each room, or each person: there as long as somebody holds it or waits for it.
+/// A lock for each room, or each user: it exists while it is held or waited for.
 #[derive(Debug)]
 pub(super) struct Locks<K, L>(sync::Mutex<HashMap<K, Weak<L>>>);
 
@@ -176,7 +176,7 @@ impl<K, L> Default for Locks<K, L> {
 }
 
 impl<K: Eq + Hash, L: Default> Locks<K, L> {
-    /// The lock for this. It is the same one as long as anybody has it.
+    /// The lock for this key. It is the same one while anything holds it.
     pub(super) fn of(&self, key: K) -> Arc<L> {
         let mut locks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         locks.retain(|_, lock| lock.strong_count() > 0);

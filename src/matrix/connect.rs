@@ -1,4 +1,4 @@
-//! Makes the connection: logs in, waits for a homeserver that does not answer, and starts over where it has logged the bot out.
+//! Connects: logs in, waits while the homeserver does not answer, and logs in again after it has logged the bot out.
 //!
 //! Invariant: nothing in matrix/ imports this.
 
@@ -24,25 +24,25 @@ use super::{
 };
 use crate::config::Config;
 
-/// How many commands may wait for the bot. More than people type; a flood waits for its turn with the homeserver.
+/// How many commands may be queued. More than people type; the rest of a flood stays on the homeserver.
 const MESSAGES_WAITING: usize = 256;
 
-/// How long to wait between tries at most.
+/// The longest wait between retries.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// What [`Matrix::connect`] gives.
 #[derive(Debug)]
 pub struct Connection {
-    /// To speak.
+    /// For sending.
     pub matrix: Matrix,
-    /// What is heard, once [`Matrix::follow`] runs.
+    /// The events that arrive once [`Matrix::follow`] runs.
     pub heard: mpsc::Receiver<Heard>,
 }
 
 impl Matrix {
-    /// Logs in, or takes up the session of an earlier run, and sees to the bot's identity. Waits for a homeserver that
-    /// does not answer, for as long as it takes. `folder` is for Matrix only, and is made if need be.
-    /// Fails with what waiting does not mend.
+    /// Logs in, or restores the session of an earlier run, and ensures the bot's identity. Waits while the homeserver does not
+    /// answer. `folder` is only for Matrix, and is created if needed.
+    /// Fails with faults that waiting does not solve.
     pub async fn connect(
         config: Arc<Config>,
         login: &Login,
@@ -55,7 +55,7 @@ impl Matrix {
         loop {
             quarantine.start_over();
             let trying = try_connect(&config, login, folder, quarantine);
-            // Whatever a panic leaves half done is thrown away with the client.
+            // The client is dropped, with any state that a panic left inconsistent.
             let fault = match AssertUnwindSafe(trying).catch_unwind().await {
                 Ok(Ok(connection)) => return Ok(connection),
                 Ok(Err(fault)) => fault,
@@ -82,7 +82,7 @@ impl Matrix {
         }
     }
 
-    /// Follows the homeserver until going on cannot help, and tells why. Joins the admin room when it can.
+    /// Syncs until a fault that a retry does not solve, and returns it. Joins the admin room when it can.
     pub async fn follow(&self) -> Fault {
         let following = async {
             tokio::select! {
@@ -92,14 +92,14 @@ impl Matrix {
                 () = self.logged_in.ended() => Fault::Panicked,
             }
         };
-        // Whatever a panic leaves half done is thrown away with the client.
+        // The client is dropped, with any state that a panic left inconsistent.
         let followed = AssertUnwindSafe(following).catch_unwind().await;
         followed.unwrap_or_else(|_| self.quarantine.blame())
     }
 }
 
-/// A log-out, unless it is a soft one, has deleted the device too. Where nothing could bring the bot's identity to another one,
-/// nothing of the present one is thrown away.
+/// A log-out has deleted the device too, unless it is a soft one. If no recovery key could restore the bot's identity on
+/// another device, nothing of this one is deleted.
 fn forget_log_in(fault: &Fault, folder: &MatrixFolder) -> Result<(), Fault> {
     let session = folder.session()?;
     let has_token = session.is_some_and(|session| session.token().is_some());
@@ -135,7 +135,7 @@ async fn try_connect(
     let logged_in = LoggedIn::new(config, login, folder, Arc::clone(quarantine)).await?;
     let store_is_new = !folder.has_store();
     let client = build_client(&logged_in, config, folder).await?;
-    // Before the SDK has a log-in, with which it asks for more and complains of each answer that does not come.
+    // Before the SDK is logged in: then it sends more requests, and logs each one that fails.
     client.fetch_server_versions(None).await?;
     client.restore_session(logged_in.matrix_session()).await?;
     client.whoami().await?;
@@ -149,7 +149,7 @@ async fn try_connect(
     };
     let ensured = own_identity.ensure(store_is_new).await;
     if matches!(ensured, Err(Fault::DeviceLost)) {
-        // Clients do not believe a device that changes its keys.
+        // Clients do not trust a device whose keys change.
         logged_in.delete_device(&client, folder).await?;
     }
     ensured?;
@@ -188,7 +188,7 @@ async fn try_connect(
         answers: watch::Sender::new(false),
     };
     if matrix.admin_room.id().is_none() {
-        // Nobody sees it change then.
+        // Without an admin room nobody sees the change.
         matrix.show_itself().await;
     }
     info!(user = %matrix.own_user(), "connected to the homeserver");

@@ -1,7 +1,7 @@
-//! What the homeserver says of a room and of a user in it, asked at this moment, all in one answer: never the cache of /sync,
-//! which can be stale.
+//! The state of a room and of a user in it, fetched from the homeserver at this moment, in one answer: never from the cache of
+//! /sync, which can be stale.
 //!
-//! Invariant: what [`RoomFacts::power_of`] says of a user holds for commands and for tombstones alike. Missing evidence means no.
+//! Invariant: [`RoomFacts::power_of`] decides for commands and for tombstones alike. Missing evidence means no.
 
 use matrix_sdk::{
     Client,
@@ -28,18 +28,18 @@ use serde::{Deserialize, de::DeserializeOwned};
 use super::Fault;
 use crate::config::Authorization;
 
-/// What the homeserver says of the admin room, and of one user in it, at this moment.
+/// The state of the admin room, and of one user in it, as the homeserver shows it at this moment.
 #[derive(Debug, Clone)]
 pub struct RoomFacts {
-    /// The room's version, which decides by which rules power is reckoned.
+    /// The room's version, which decides how power levels are computed.
     pub room_version: RoomVersionId,
-    /// Who made the room, by the rules of its version.
+    /// The creators of the room, by the rules of its version.
     pub creators: Vec<OwnedUserId>,
     /// `None`: the homeserver says that there is no such event.
     pub power_levels: Option<Box<RoomPowerLevelsEventContent>>,
-    /// Who may come in. Where there is no such event, only who is invited (specification, `m.room.join_rules`).
+    /// Who may join. Without such an event, only invited users may (specification, `m.room.join_rules`).
     pub join_rule: JoinRule,
-    /// The user's membership. A user of whom there is no member event has left.
+    /// The user's membership. A user without a member event has left.
     pub membership: MembershipState,
     /// Whether the room is encrypted, or ever was.
     pub encrypted: bool,
@@ -51,7 +51,7 @@ pub struct RoomFacts {
 pub(crate) struct CurrentState(pub(super) Vec<Raw<AnyStateEvent>>);
 
 impl CurrentState {
-    /// Asks the homeserver for it.
+    /// Fetches it from the homeserver.
     pub(super) async fn of(client: &Client, room: &RoomId) -> Result<Self, Fault> {
         let request = get_state_events::v3::Request::new(room.to_owned());
         Ok(Self(client.send(request).await?.room_state))
@@ -65,7 +65,7 @@ impl CurrentState {
         self.0.iter().filter(is_it)
     }
 
-    /// What the event of this type and with this state key says. `None`: there is no such event.
+    /// The content of the event of this type and with this state key. `None`: there is no such event.
     pub(crate) fn content<T: DeserializeOwned>(
         &self,
         kind: StateEventType,
@@ -75,7 +75,7 @@ impl CurrentState {
         Ok(event.map(|event| event.content))
     }
 
-    /// The same event, whole.
+    /// The whole event.
     pub(super) fn event<T: DeserializeOwned>(
         &self,
         kind: StateEventType,
@@ -90,7 +90,7 @@ impl CurrentState {
         })
     }
 
-    /// Every room has a create event: of one without it nothing can be said.
+    /// Every room has a create event. Without it nothing can be concluded.
     pub(super) fn create(&self) -> Result<CreateEvent, Fault> {
         let create = self.event(StateEventType::RoomCreate, "")?;
         create.ok_or_else(|| matrix_sdk::Error::InsufficientData.into())
@@ -111,13 +111,13 @@ struct Content<T> {
     content: T,
 }
 
-/// What counts of a member event. All else is the member's own words, and may be nonsense.
+/// The part of a member event that counts. The other fields are the member's own, and may be invalid.
 #[derive(Deserialize)]
 pub(crate) struct Membership {
     pub(crate) membership: MembershipState,
 }
 
-/// The event `m.room.create`, whole: from version 11 on, who made the room is its sender.
+/// The whole event `m.room.create`: from version 11 on, its sender is the creator.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct CreateEvent {
     sender: OwnedUserId,
@@ -161,13 +161,13 @@ pub enum NoPower {
         has: i64,
         needs: i64,
     },
-    /// The bot does not know rooms of this version.
+    /// The bot does not support rooms of this version.
     UnknownVersion,
 }
 
 impl RoomFacts {
-    /// What this state says of its room and of this user. `was_encrypted`: whether anybody has seen the room encrypted, as the
-    /// homeserver may withhold the event.
+    /// From the state of a room, for this user. `was_encrypted`: whether the room was ever seen encrypted, as the homeserver
+    /// may withhold the event.
     pub(crate) fn of(
         state: &CurrentState,
         user: &UserId,
@@ -178,7 +178,7 @@ impl RoomFacts {
             state.content(StateEventType::RoomMember, user.as_str())?;
         let join_rules = state.content(StateEventType::RoomJoinRules, "");
         let join_rules: Option<RoomJoinRulesEventContent> =
-            // What cannot be read keeps nobody out, and where a list names those who have power, nobody asks.
+            // An unreadable rule keeps nobody out. Where a list names those who have power, it does not matter.
             join_rules.unwrap_or(Some(RoomJoinRulesEventContent::new(JoinRule::Public)));
         Ok(Self {
             creators: create.creators(),
@@ -190,7 +190,7 @@ impl RoomFacts {
         })
     }
 
-    /// The power levels by the rules of the room's version. `None`: the bot does not know that version.
+    /// The power levels by the rules of the room's version. `None`: the bot does not support that version.
     pub fn levels(&self) -> Option<RoomPowerLevels> {
         let rules = self.room_version.rules()?;
         let source = match &self.power_levels {
@@ -205,8 +205,8 @@ impl RoomFacts {
         ))
     }
 
-    /// The room's power levels, if they and the configuration give this user power over the room. `self` is what the
-    /// homeserver says of the room and of this user.
+    /// The room's power levels, if they and the configuration give this user power over the room. `self` must be the facts
+    /// about this user.
     pub fn power_of(
         &self,
         user: &UserId,
@@ -216,7 +216,7 @@ impl RoomFacts {
         if !authorization.lets(user) {
             return Err(NoPower::NotListed);
         }
-        // Neither a ban nor leaving takes anybody out of the power levels.
+        // A user who left or was banned is still in the power levels.
         if self.membership != MembershipState::Join {
             return Err(NoPower::NotAMember);
         }
@@ -227,20 +227,19 @@ impl RoomFacts {
                 return Err(NoPower::PowerLevel { has, needs });
             }
             UserPowerLevel::Int(_) | UserPowerLevel::Infinite => {}
-            // The enum is open: a kind of level that we do not know is none.
+            // The enum is non-exhaustive: an unknown kind of level gives no power.
             _ => return Err(NoPower::UnknownVersion),
         }
-        // Told only to those who have the level: nobody else can do anything about it.
+        // Last, so that only users with the level see it: nobody else can change it.
         if authorization.users.is_empty() {
             self.keeps_others_out(&levels, needs)?;
         }
         Ok(levels)
     }
 
-    /// A room that people join without an invitation, or that gives the level to all, says nothing about whom its
-    /// administrators trust.
+    /// If users can join without an invitation, or all have the level, the room does not show whom its administrators trust.
     fn keeps_others_out(&self, levels: &RoomPowerLevels, needs: i64) -> Result<(), NoPower> {
-        // Knocking asks for an invitation. Whoever is in a space may come into a restricted room, and a space may be public.
+        // A knock asks for an invitation. The members of a space may join a restricted room, and a space may be public.
         if !matches!(
             self.join_rule,
             JoinRule::Invite | JoinRule::Knock | JoinRule::Private
@@ -281,7 +280,7 @@ mod tests {
             ("12", vec!["@alice:x.y", "@bob:x.y"]),
             ("org.example.unknown", vec![]),
         ] {
-            // As anybody may write it who makes a room; what the version does not know means nothing.
+            // The creator can set any field; one that the version does not define is ignored.
             let create = create(&json!({
                 "room_version": version,
                 "creator": "@carol:x.y",
@@ -323,11 +322,11 @@ mod tests {
         .unwrap_err();
         let open = facts(event("m.room.join_rules", "", json!({ "join_rule": 7 }))).unwrap();
         assert_eq!(open.join_rule, JoinRule::Public);
-        // Their own words.
+        // The member's own choice.
         let named = json!({ "membership": "join", "displayname": 7 });
         let named = facts(event("m.room.member", "@alice:x.y", named)).unwrap();
         assert_eq!(named.membership, MembershipState::Join);
-        // What says nothing about the room, by its state key.
+        // Another state key: not about the room.
         let elsewhere = facts(event(
             "m.room.power_levels",
             "elsewhere",

@@ -1,7 +1,7 @@
-//! What the bots of several hosts say to one another: each announces its host by a state event in the admin room, and about
-//! single commands they exchange signals, which are to-device events, so that nothing of them stays in the room.
+//! How the bots of several hosts coordinate: each announces its host by a state event in the admin room. About single commands
+//! they exchange signals, which are to-device events, so that nothing of them stays in the room.
 //!
-//! Nothing is decided by either but who answers: whoever may send such state events can silence a bot, and no more.
+//! Both decide only which bot answers: a user who may send such state events can silence a bot, and no more.
 
 use std::collections::BTreeMap;
 
@@ -33,7 +33,7 @@ pub struct Announcement {
     /// How many of those that are not among them have a session. Zero, unless there are more sessions than fit.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub more_sessions: usize,
-    /// The others, if there are any. Bots that do not know of such take the named ones for all.
+    /// The others, if there are any. Older bots take the named ones for all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unnamed: Option<AnnouncedNames>,
 }
@@ -51,7 +51,7 @@ fn is_zero(count: &usize) -> bool {
 pub struct AnnouncedNames {
     /// How many there are.
     pub count: usize,
-    /// By which one that knows a name can tell whether it is one of these.
+    /// Lets a bot that knows a name check whether it is one of these.
     pub digest: Base64,
 }
 
@@ -65,13 +65,13 @@ pub struct AnnouncedProject {
 /// A session of a project.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AnnouncedSession {
-    /// What it is at, in a word.
+    /// Its phase, in a word.
     pub phase: String,
-    /// When it was asked for, in seconds since 1970.
+    /// When it was requested, in seconds since 1970.
     pub since: u64,
 }
 
-/// An announcement with the bot that made it. An event in which one user speaks for another is none.
+/// An announcement with the bot that made it. An event of one user about another is invalid.
 #[derive(Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "StateEvent")]
 pub struct HostEvent {
@@ -81,7 +81,7 @@ pub struct HostEvent {
     pub announcement: Announcement,
 }
 
-/// The event as anybody may send it.
+/// The event before it is checked.
 #[derive(Deserialize)]
 struct StateEvent {
     sender: OwnedUserId,
@@ -89,7 +89,7 @@ struct StateEvent {
     content: Announcement,
 }
 
-/// Why an event is no announcement.
+/// Why an event is not an announcement.
 #[derive(Debug, thiserror::Error)]
 #[error("{sender} speaks for another user")]
 struct NotItsOwn {
@@ -111,7 +111,7 @@ impl TryFrom<StateEvent> for HostEvent {
     }
 }
 
-/// A reply, as far as it can be read without its key.
+/// The fields of a reply that can be read without its key.
 #[derive(Deserialize)]
 struct Answer {
     sender: OwnedUserId,
@@ -130,7 +130,7 @@ struct AnswerRelation {
     answered: InReplyTo,
 }
 
-/// What a reply says of its sender, if that is the bot of a host. `None`: it is no reply.
+/// The claim that a reply implies, if its sender is the bot of a host. `None`: it is not a reply.
 pub(super) fn claim_of_answer(event: &TimelineEvent) -> Option<HostSignal> {
     let Answer { sender, content } = event.raw().deserialize_as_unchecked().ok()?;
     let about = content.relation.answered.event_id.to_string();
@@ -142,7 +142,7 @@ pub(super) fn claim_of_answer(event: &TimelineEvent) -> Option<HostSignal> {
 }
 
 impl Matrix {
-    /// What the other bots in the admin room announce, as the last sync has it.
+    /// The announcements of the other bots in the admin room, as of the last sync.
     /// Fails where the store cannot be read or the bot is not in the room.
     pub async fn announcements(&self) -> Result<Vec<(OwnedUserId, Announcement)>, Fault> {
         let room = self.joined_admin_room()?;
@@ -178,7 +178,7 @@ impl Matrix {
         Ok(())
     }
 
-    /// Sends a signal to these bots. Once: one that comes late is of no use.
+    /// Sends a signal to these bots. It is not retried: a late one is of no use.
     ///
     /// # Errors
     /// [`Fault`], when the homeserver did not take it.
@@ -192,7 +192,7 @@ impl Matrix {
             source,
         };
         let content = Raw::new(signal).map_err(nonsense)?.cast_unchecked();
-        // A bot has one device, whose name is its own affair.
+        // A bot has one device, whose id the other bots need not know.
         let devices = BTreeMap::from([(DeviceIdOrAllDevices::AllDevices, content)]);
         let messages = bots.into_iter().map(|bot| (bot, devices.clone()));
         let request = send_event_to_device::v3::Request::new_raw(
@@ -204,7 +204,7 @@ impl Matrix {
         Ok(())
     }
 
-    /// Whether a user is the bot of a host, as far as the room says.
+    /// Whether a user is the bot of a host, by the announcements in the room.
     pub(super) async fn is_host(&self, user: &UserId) -> Result<bool, Fault> {
         if user == self.own_user() {
             return Ok(true);

@@ -1,10 +1,10 @@
-//! Events -> `Message`: what is dropped, and why.
+//! Turns events into [`Message`]s, or drops them, each for a reason.
 //!
-//! An event whose key is not there yet waits here, and is tried again after each sync: Synapse hands out at most a hundred keys
-//! with each, so after a time away the keys trail the events.
+//! An event whose key is missing waits here, and is retried after each sync: Synapse hands out at most a hundred keys with
+//! each, so after downtime the keys arrive later than the events.
 //!
-//! Invariant: the sync loop hands the events over, so nothing here waits for the homeserver: what is left over goes to a queue, and
-//! waits for nothing but a place in it.
+//! Invariant: the sync loop passes the events in, so nothing here waits for the homeserver. What is not dropped goes to a
+//! queue, and only a full queue makes it wait.
 
 use std::{
     collections::{BTreeSet, HashSet, VecDeque},
@@ -50,13 +50,13 @@ const REMEMBERED_EVENTS: usize = 4096;
 /// How long a key may trail its event before the sender is told that the event cannot be decrypted.
 pub(super) const KEY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How many events of one sender may wait for their keys at a time, so that nobody takes the places of others.
+/// How many events of one sender may wait for their keys at a time, so that no user crowds out others.
 const WAITING_PER_SENDER: usize = 16;
 
-/// How many may wait of all senders: each is looked up after each sync, and a homeserver can invent senders.
+/// How many may wait of all senders: each is retried after each sync, and a homeserver can invent senders.
 const WAITING: usize = 1024;
 
-/// Why an event is no message for the bot.
+/// Why an event is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Dropped {
     NotAddressed,
@@ -70,7 +70,7 @@ enum Dropped {
     SeenBefore,
 }
 
-/// When an event was sent: the sender's word, and its age, which is the homeserver's.
+/// When an event was sent, by the sender's clock, and its age, by the homeserver's.
 type Sent = (MilliSecondsSinceUnixEpoch, Option<Int>);
 
 #[derive(Debug)]
@@ -114,10 +114,10 @@ impl Inbox {
         }
     }
 
-    /// Hears an event, decrypted where that is possible. Waits while too much waits for the bot.
+    /// Receives an event, decrypted if possible. Waits while the bot's queue is full.
     pub(super) async fn hear(&self, event: &TimelineEvent, room: &Room) {
         use AnySyncMessageLikeEvent::{Reaction, RoomEncrypted, RoomMessage};
-        // What cannot be read is not for the bot.
+        // An unreadable event is not for the bot.
         let Ok(AnySyncTimelineEvent::MessageLike(spoken)) = event.raw().deserialize() else {
             return;
         };
@@ -140,7 +140,7 @@ impl Inbox {
         }
     }
 
-    /// Whether an event is a command that counted already. A homeserver that brings it again has nothing new before it.
+    /// Whether an event is a command that counted already. Nothing before it is new.
     pub(super) fn has_counted(&self, event: &TimelineEvent) -> bool {
         let id = event.event_id();
         id.is_some_and(|id| self.replay_protection.has_event(&id))
@@ -180,7 +180,7 @@ impl Inbox {
         self.direct_messages.with(sender).as_deref() == Some(room)
     }
 
-    /// Hands the bot what it should know of. Waits while too much waits for it.
+    /// Queues an event for the bot. Waits while the queue is full.
     pub(super) async fn hand_over(&self, heard: Heard) {
         if self.heard.send(heard).await.is_err() {
             debug!("the bot has ended, and hears nothing more");
@@ -238,10 +238,10 @@ impl Inbox {
         seen.insert(event.to_owned())
     }
 
-    /// What was sent to the admin room before the bot was there was not sent to the bot.
+    /// Messages from before the bot was in the admin room are ignored.
     fn check_time(&self, (sent, age): Sent, now: SystemTime) -> Result<(), Dropped> {
         let sent_by_sender = sent.to_system_time().ok_or(Dropped::FromTheFuture)?;
-        // The homeserver tells the age, so that this does not need clocks that agree.
+        // The homeserver sends the age, so that the clocks need not agree.
         let sent_by_own_clock = match age_of(age) {
             Some(age) => now.checked_sub(age).unwrap_or(now),
             None => sent_by_sender,
@@ -255,7 +255,7 @@ impl Inbox {
         self.check_age((sent, age), now)
     }
 
-    /// Whether what was heard in time has waited too long since.
+    /// Whether a message that was received in time has waited too long since.
     pub(super) fn is_too_old(&self, sent: Sent) -> bool {
         self.check_age(sent, SystemTime::now()).is_err()
     }
@@ -292,22 +292,22 @@ impl Inbox {
         if has_place(senders, &event.sender) {
             waiting.push_back(late);
         } else {
-            // Each of the many that wait leaves a line in the log already.
+            // Each event whose key does not come is logged already.
             debug!(event = %event.event_id, "undecryptable event dropped, too many wait");
         }
     }
 
-    /// Whether a key may come that somebody waits for.
+    /// Whether events wait for their keys.
     pub(super) fn waits_for_keys(&self) -> bool {
         !self.undecrypted().is_empty()
     }
 
-    /// The events that wait for their keys, which wait here no longer.
+    /// Takes the events that wait for their keys.
     pub(super) fn take_undecrypted(&self) -> VecDeque<Undecrypted> {
         std::mem::take(&mut *self.undecrypted())
     }
 
-    /// Waits for the keys of what an earlier connection has heard. They may come with the next sync, so the wait starts again.
+    /// Waits for the keys of events from an earlier connection. They may come with the next sync, so the wait starts again.
     pub(super) fn wait_on(&self, undecrypted: VecDeque<Undecrypted>) {
         for late in undecrypted {
             let since = Instant::now();
@@ -315,7 +315,7 @@ impl Inbox {
         }
     }
 
-    /// Hears the events whose keys have come. To be called after each sync, and soon enough for those whose keys do not come.
+    /// Retries the events that wait for their keys. To be called after each sync, and within [`KEY_TIMEOUT`].
     pub(super) async fn hear_late(&self, client: &Client) {
         for late in self.take_undecrypted() {
             let Some(room) = client.get_room(&late.room) else {
@@ -381,14 +381,14 @@ fn has_place<'a>(waiting: impl Iterator<Item = &'a UserId>, sender: &UserId) -> 
     all < WAITING && own < WAITING_PER_SENDER
 }
 
-/// What an event says once its key is there.
+/// A decrypted event.
 pub(super) enum Decrypted {
     Message(Box<OriginalSyncRoomMessageEvent>, Arc<EncryptionInfo>),
-    /// Something that is no message, and so no command.
+    /// Another event than a message, so it cannot be a command.
     SomethingElse,
 }
 
-/// What an event says, if its key is there.
+/// Decrypts an event, if its key is there.
 pub(super) async fn try_to_decrypt(
     room: &Room,
     event: &Raw<OriginalSyncRoomEncryptedEvent>,
@@ -411,8 +411,7 @@ fn age_of(age: Option<Int>) -> Option<Duration> {
     Some(Duration::from_millis(milliseconds))
 }
 
-/// What somebody said, without the quotation that some clients put before a reply; of an edit, what it makes of the message.
-/// `None`: it is no text.
+/// The text of a message, without a reply fallback; of an edit, the new text. `None`: it is not a text.
 pub(super) fn text_of(event: &OriginalSyncRoomMessageEvent) -> Option<&str> {
     let said = match &event.content.relates_to {
         Some(Relation::Replacement(edit)) => &edit.new_content.msgtype,
@@ -447,10 +446,10 @@ impl Seen {
     }
 }
 
-/// How often it is told that the clocks differ.
+/// How often it is logged that the clocks differ.
 const TOLD_APART: Duration = Duration::from_hours(1);
 
-/// A difference that a slow answer makes, and that harms nothing.
+/// A harmless difference, which a slow answer causes.
 const HARMLESS: Duration = Duration::from_secs(5);
 
 /// How far this host's clock is from another.
@@ -463,8 +462,7 @@ pub enum Skew {
 }
 
 impl Skew {
-    /// The difference between this host's time and another's, if it takes away half of the time or more in which a command
-    /// counts.
+    /// The difference between this host's time and another's, if it is at least half of the age up to which a command counts.
     pub fn between(own: SystemTime, other: SystemTime, max_command_age: Duration) -> Option<Self> {
         let skew = match own.duration_since(other) {
             Ok(ahead) => Self::Ahead(ahead),
@@ -486,13 +484,13 @@ impl std::fmt::Display for Skew {
     }
 }
 
-/// Compares the clocks by what the homeserver says of events.
+/// Compares the clocks by the times and the ages of events.
 #[derive(Debug, Default)]
 pub(super) struct Clock {
     told: Mutex<Option<Instant>>,
 }
 
-/// What an event tells of the clock of the homeserver on which it was sent.
+/// The fields of an event that show the clock of its homeserver.
 #[derive(Deserialize)]
 struct Stamps {
     sender: OwnedUserId,
@@ -506,7 +504,7 @@ struct Age {
 }
 
 impl Clock {
-    /// Looks at an event that an answer has just brought, and says so in the log if the clocks differ.
+    /// Checks an event that an answer has just brought, and logs a warning if the clocks differ.
     pub(super) fn compare(
         &self,
         event: &TimelineEvent,
@@ -516,7 +514,7 @@ impl Clock {
         let Ok(stamps) = event.raw().deserialize_as_unchecked::<Stamps>() else {
             return;
         };
-        // Others stamp their events by clocks of their own.
+        // Other homeservers have other clocks.
         if stamps.sender.server_name() != homeserver {
             return;
         }
@@ -573,7 +571,7 @@ mod tests {
         let matrix = MatrixFolder::new(folder.to_owned());
         let room = config.admin_room.clone();
         let admin_room = AdminRoom::load(&matrix, room, logged_in, store_is_new).unwrap();
-        // The bot is in the room for long.
+        // The bot joined the room long ago.
         let joined = SystemTime::UNIX_EPOCH;
         admin_room.enter(admins(), joined).unwrap();
         let replay_protection =

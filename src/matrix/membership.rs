@@ -1,13 +1,12 @@
-//! Where the bot is: it joins the admin room, follows it when it is upgraded, declines every other invitation, and forgets the
-//! rooms that it has left. The SDK keeps what it knows of each in memory and on disk, and whoever invites the bot would add one
-//! each time.
+//! The bot's memberships: it joins the admin room, follows its upgrades, declines every other invitation, and forgets the rooms
+//! that it has left. The SDK keeps its data of each room in memory and on disk, so each unwanted invitation would add to that.
 //!
-//! A tombstone is one event, and moves all power to another room. So its sender must be one who may command and may send it, by
-//! the old room's state as the homeserver gives it now: who was banned since, or has left, moves nothing. And the new room must
-//! name the old one as its predecessor.
+//! A tombstone is one event, and moves all power to another room. So its sender must have the power to command and to send it,
+//! by the old room's current state on the homeserver: a user who was banned since, or has left, moves nothing. And the new room
+//! must name the old one as its predecessor.
 //!
-//! Invariant: a room is left by a plain request, never by the SDK, which leaves the rooms too that a room names as its
-//! predecessors. Whoever invites the bot could name the admin room.
+//! Invariant: a room is left by a plain request, never by the SDK, which also leaves the rooms that a room names as its
+//! predecessors. A user who invites the bot could name the admin room.
 
 use std::{
     collections::HashMap,
@@ -31,10 +30,10 @@ use tracing::{debug, info, warn};
 use super::{Chain, Fault, Heard, Matrix, NoPower, RoomFacts, facts::CurrentState};
 use crate::config::Authorization;
 
-/// What the bot looks like to people, unless they give it another avatar. Drawn by `docs/avatar.py`.
+/// The bot's avatar, unless it has another one. Drawn by `docs/avatar.py`.
 const AVATAR: &[u8] = include_bytes!("avatar.png");
 
-/// How long the bot's name and avatar may take: nobody waits for them.
+/// How long setting the bot's name and avatar may take: nothing depends on them.
 const LONGEST_SHOW: Duration = Duration::from_secs(10);
 
 #[derive(Deserialize)]
@@ -43,8 +42,8 @@ struct OwnMembership {
 }
 
 impl Matrix {
-    /// Joins the admin room if that is possible now: the bot was invited, or anyone may join. False: it may work later
-    /// without anybody inviting the bot.
+    /// Joins the admin room if that is possible now: the bot was invited, or anyone may join. False: a retry may work, even
+    /// without an invitation.
     pub(super) async fn join_admin_room(&self) -> bool {
         let Some(id) = self.find_admin_room().await else {
             return false;
@@ -61,7 +60,7 @@ impl Matrix {
         }
     }
 
-    /// Says so in the log if the configured alias no longer leads to the admin room.
+    /// Logs a warning if the configured alias no longer leads to the admin room.
     pub(super) async fn compare_alias(&self) {
         let Some(id) = self.admin_room.id() else {
             return;
@@ -80,10 +79,10 @@ impl Matrix {
         }
     }
 
-    /// Sees to the bot's name, and to an avatar where it has none. They are a courtesy: the bot works without.
+    /// Sets the bot's name, and an avatar where it has none. The bot works without them.
     ///
-    /// A change makes the bot's membership in all rooms look as if it had joined now. What was said while it was away would not
-    /// count, so in a room that it is in already it has to be known before since when.
+    /// A change makes the bot's membership in all rooms look as if it had joined now, and messages from while it was away would
+    /// be ignored. So in a room that it is in already, the time of its join has to be known before.
     pub(super) async fn show_itself(&self) {
         let (account, name) = (self.client.account(), self.config.display_name.as_str());
         let showing = async {
@@ -130,7 +129,7 @@ impl Matrix {
         }
     }
 
-    /// Notes when the bot joined: joining a room that one is in already changes nothing. False: it is not known yet.
+    /// Records when the bot joined: joining a room again changes nothing. False: it is not known yet.
     async fn note_join(&self, id: &RoomId) -> bool {
         let state = CurrentState::of(&self.client, id).await;
         let entered = match state.and_then(|state| self.own_join(&state)) {
@@ -144,7 +143,7 @@ impl Matrix {
         entered.is_ok()
     }
 
-    /// The room that the bot was in before, else the one that the configuration names; an alias is looked up once it exists.
+    /// The room that the bot was in before, else the one that the configuration names; an alias is resolved once it exists.
     async fn find_admin_room(&self) -> Option<OwnedRoomId> {
         if let Some(id) = self.admin_room.id() {
             return Some(id);
@@ -164,16 +163,16 @@ impl Matrix {
 }
 
 impl Matrix {
-    /// Works after each sync, beside the sync loop, one room at a time: whoever sends thousands of invitations waits. Never ends.
+    /// Runs after each sync, beside the sync loop, one room at a time: a flood of invitations waits. Never ends.
     pub(super) async fn decline_and_forget(&self) -> Fault {
         let unwanted = RoomStateFilter::INVITED | RoomStateFilter::LEFT | RoomStateFilter::BANNED;
         let mut synced = self.synced.subscribe();
-        // The homeserver is asked once for each: the next sync takes the room from the list, or it will never be done.
+        // The homeserver is asked once for each: the next sync removes the room from the list, or a retry would not help.
         let mut settled: HashMap<OwnedRoomId, RoomState> = HashMap::new();
         while synced.changed().await.is_ok() {
             let successor = synced.borrow_and_update().clone();
             let Some(admin_room) = self.admin_room.expected() else {
-                // An alias leads to it that cannot be looked up yet, so any invitation may be the one to it.
+                // The alias cannot be resolved yet, so any invitation may be to the admin room.
                 continue;
             };
             let rooms = self.client.rooms_filtered(unwanted);
@@ -207,7 +206,7 @@ impl Matrix {
         Ok(())
     }
 
-    /// Leaves a room, or declines the invitation to it, and nothing else.
+    /// Leaves only this room, or declines the invitation to it.
     pub(super) async fn leave(&self, room: &RoomId) -> Result<(), Fault> {
         let request = leave_room::v3::Request::new(room.to_owned());
         self.client.send(request).await?;
@@ -225,14 +224,14 @@ struct Tombstone {
 #[derive(Debug, Default)]
 pub(super) struct Upgrades {
     asked: Asked,
-    /// The room to go to once the bot is invited there, or that may be such a one.
+    /// The new room, or a candidate, for which the bot waits for an invitation.
     awaited: Option<OwnedRoomId>,
 }
 
-/// What the homeserver was asked of the admin room's upgrade.
+/// What the homeserver was asked about an upgrade of the admin room.
 #[derive(Debug, Default, PartialEq, Eq)]
 enum Asked {
-    /// Nothing yet: it is to be asked whatever the SDK knows, as the bot may have been away.
+    /// Nothing yet: it has to be asked whatever the SDK knows, as the bot may have been away.
     #[default]
     Nothing,
     /// It was asked when the SDK knew of this successor.
@@ -244,17 +243,17 @@ enum Asked {
 enum Refusal {
     /// Its sender may not command.
     NoPower(NoPower),
-    /// Its sender may command, and not send a tombstone.
+    /// Its sender may command, but not send a tombstone.
     MayNotSendIt,
-    /// The new room says nothing of the old one, so whoever made it may have nothing to do with that.
+    /// The new room does not name the old one, so its creator may have nothing to do with that.
     NotItsSuccessor,
-    /// The old room is encrypted, and commands had to be.
+    /// The old room is encrypted, so that commands had to be, and the new one is not.
     NotEncrypted,
 }
 
-/// What keeps the bot in the old room.
+/// Why the bot stays in the old room.
 enum Stays {
-    /// For good.
+    /// Permanently.
     Refused(Refusal),
     /// Until it is invited to this room.
     NotInvited(OwnedRoomId),
@@ -269,8 +268,8 @@ impl<F: Into<Fault>> From<F> for Stays {
 }
 
 impl Upgrades {
-    /// Follows the admin room if it was upgraded. To be called after each sync. Gives back the room, if any, that takes its place
-    /// once the bot is in it.
+    /// Follows an upgrade of the admin room. To be called after each sync. Returns the room, if any, that replaces it once the
+    /// bot is in it.
     pub(super) async fn after_sync(
         &mut self,
         matrix: &Matrix,
@@ -331,7 +330,7 @@ async fn follow(matrix: &Matrix, old: &Room) -> Result<Option<OwnedRoomId>, Stay
     let new = content.replacement_room;
     let was_joined = client.get_room(&new).map(|room| room.state()) == Some(RoomState::Joined);
     if !was_joined {
-        // Room ids of version 12 name no server, so one that is in the room is named besides.
+        // Room ids of version 12 name no server, so a server in the room is named too.
         let via = [sender.server_name().to_owned()];
         if let Err(error) = client.join_room_by_id_or_alias((&*new).into(), &via).await {
             let fault = Fault::from(error);
@@ -350,7 +349,7 @@ async fn follow(matrix: &Matrix, old: &Room) -> Result<Option<OwnedRoomId>, Stay
     entered.map(|()| Some(new))
 }
 
-/// Makes a room that the bot is in the admin room, if it takes the old one's place.
+/// Makes a joined room the admin room, if it replaces the old one.
 async fn enter(
     matrix: &Matrix,
     (old, facts): (&Room, &RoomFacts),
@@ -371,7 +370,7 @@ async fn enter(
 }
 
 /// Whether a tombstone of this user moves the admin room. The power to send one is not enough: a room may give that to
-/// moderators, and whoever makes the new room has all power there.
+/// moderators, and the creator of the new room has all power there.
 fn may_move(
     sender: &UserId,
     facts: &RoomFacts,
@@ -411,7 +410,7 @@ mod tests {
         }
     }
 
-    /// A room with an administrator, a moderator, and a creator who stands in no list.
+    /// A room with an administrator, a moderator, and a creator who is in no list.
     fn room(version: RoomVersionId, tombstone: Option<i32>) -> RoomFacts {
         let rules = version.rules().unwrap();
         let mut content = RoomPowerLevelsEventContent::new(&rules.authorization);
@@ -448,17 +447,17 @@ mod tests {
         for (user, version, tombstone, needs, expected) in [
             (admin, &v10, None, 100, true),
             (admin, &v10, Some(100), 100, true),
-            // Who may command may not always send a tombstone.
+            // The power to command may not be enough to send a tombstone.
             (admin, &v12, Some(150), 100, false),
             (creator, &v12, Some(150), 100, true),
             (creator, &v10, None, 100, false),
-            // State events need 50 where nothing else is said, and that is not enough to command.
+            // State events need 50 by default, and that is not enough to command.
             (moderator, &v10, None, 100, false),
             (moderator, &v10, None, 50, true),
             (moderator, &v10, Some(100), 50, false),
             (member, &v10, None, 100, false),
             (member, &v10, Some(0), 100, false),
-            // A level that everybody has says nothing.
+            // A level that everybody has proves nothing.
             (member, &v10, Some(0), 0, false),
         ] {
             let facts = room(version.clone(), tombstone);

@@ -1,4 +1,4 @@
-//! What the bot hears, and what it takes to answer that.
+//! The events that the bot receives, and what a reply to them needs.
 
 use matrix_sdk::ruma::{
     EventId, OwnedEventId, OwnedUserId,
@@ -9,34 +9,34 @@ use matrix_sdk::ruma::{
 };
 use serde::{Deserialize, Serialize};
 
-/// What a reaction begins with that asks for the picture of the link that it is put to.
+/// The beginning of a reaction to a link that requests its picture.
 pub const PICTURE_SIGN: &str = "📷";
 
-/// What the bot hears.
+/// An event for the bot.
 #[derive(Debug)]
 #[expect(missing_docs, reason = "the names of the fields say it")]
 pub enum Heard {
-    /// Somebody addressed the bot.
+    /// A message to the bot in the admin room.
     Message(Message),
-    /// Somebody said what the bot cannot decrypt.
+    /// An event in the admin room that the bot cannot decrypt.
     Undecryptable {
         sender: OwnedUserId,
-        /// Changes with their devices, and with their signatures on them.
+        /// A digest of the sender's devices and of the signatures on them.
         devices: u64,
         reply_to: ReplyTo,
     },
-    /// Somebody writes to the bot in their direct message, where no command counts.
+    /// A text in a user's direct message, where no command counts.
     DirectMessage { sender: OwnedUserId },
-    /// The bot of another host, or this one, signals something.
+    /// A signal of the bot of another host, or of this one.
     HostSignal(HostSignal),
-    /// Somebody put the reaction to a message in their direct message that asks for the picture of a link.
+    /// A reaction in a user's direct message that requests the picture of a link.
     PictureWanted {
         sender: OwnedUserId,
         message: OwnedEventId,
     },
-    /// The bot has come into the admin room, and can speak there.
+    /// The bot has come into the admin room, and can send there.
     InAdminRoom(Arrival),
-    /// The homeserver shows another identity of a user than the one that the bot knows.
+    /// The homeserver shows another identity of a user than the pinned one.
     IdentityChanged { user: OwnedUserId },
 }
 
@@ -45,29 +45,29 @@ pub enum Heard {
 pub enum Arrival {
     /// It was never there before.
     Joined,
-    /// The room was upgraded, and is another one now.
+    /// The room was upgraded, and the bot followed.
     Moved,
 }
 
 /// The type of the to-device events.
 pub(super) const SIGNAL_EVENT: &str = "rcbot.host_signal";
 
-/// What one bot says to those of other hosts. Who sent it is the homeserver's word.
+/// What one bot sends to those of other hosts. Only the homeserver vouches for the sender.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct HostSignal {
-    /// The bot.
+    /// The bot that sent it.
     #[serde(rename = "sender")]
     pub bot: OwnedUserId,
-    /// What it says.
+    /// What it signals.
     pub content: Signal,
 }
 
-/// What a signal says. Never more than that a bot runs.
+/// The content of a signal. It reveals only that a bot runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Signal {
     /// What it is about: the id of a command, as a rule.
     pub about: String,
-    /// What it says of that.
+    /// Its kind.
     pub kind: SignalKind,
 }
 
@@ -75,30 +75,30 @@ pub struct Signal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SignalKind {
-    /// This bot answers, unless another one said so before.
+    /// This bot answers, unless another one claimed that before.
     Claim,
-    /// The same; and each bot that runs is to send a [`Self::Pong`].
+    /// The same; and each bot that runs should send a [`Self::Pong`].
     Ping,
     /// This bot runs.
     Pong,
 }
 
-/// A text that somebody addressed to the bot in the admin room.
+/// A text addressed to the bot in the admin room.
 #[derive(Debug, Clone)]
 pub struct Message {
     /// The event, to reply to.
     pub event_id: OwnedEventId,
-    /// Who sent it, says the homeserver; what proves it is looked at later (see `Matrix::proof`).
+    /// The sender, as the homeserver says. The proof is checked later (see `Matrix::proof`).
     pub sender: OwnedUserId,
-    /// The text, without the quotation that some clients put before a reply.
+    /// The text, without a reply fallback.
     pub text: String,
-    /// The message that it is an edit of. An edit is no command, whatever it says.
+    /// The message that it edits. An edit never counts as a command.
     pub edits: Option<OwnedEventId>,
     /// The thread that it was sent in.
     pub(super) thread: Option<OwnedEventId>,
 }
 
-/// What an answer needs to know of the message that it answers. Survives a restart as text.
+/// What a reply needs from the message that it answers. Serialized, so that it survives a restart.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplyTo {
     event_id: OwnedEventId,

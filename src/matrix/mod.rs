@@ -1,8 +1,8 @@
-//! Hears and speaks Matrix: logs in, follows /sync, reads the admin room, sends links in confidence.
+//! Connects to Matrix: logs in, follows /sync, reads the admin room, sends links end-to-end encrypted.
 //!
-//! Invariant: nothing here knows processes or sessions, and nothing here decides who may command. It gathers the evidence
-//! and keeps the one promise that is its own: a link leaves through [`ConfidentialRoom::send`], its picture through
-//! [`PictureDelivery::send`], and neither in any other way.
+//! Invariant: nothing here knows processes or sessions, and nothing here decides who may command. It gathers the evidence, and
+//! guarantees that a link leaves only through [`ConfidentialRoom::send`], and its picture only through
+//! [`PictureDelivery::send`].
 
 mod client;
 mod confidentiality;

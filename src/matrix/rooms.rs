@@ -1,7 +1,7 @@
-//! Which rooms are the bot's: the admin room, since when the bot hears it, and the direct messages with those who get links.
+//! The bot's rooms: the admin room, with the time since when messages there count, and the direct messages for links.
 //!
-//! An alias is believed until the bot is in the room that it names. From then on the room's id counts, over restarts too: who
-//! has the power over an alias, which may be another than over the room, must not be able to move the admin room.
+//! An alias is resolved until the bot is in the room. From then on the room's id counts, across restarts too: a user with power
+//! over only the alias must not be able to move the admin room.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -19,12 +19,12 @@ use super::{
 };
 use crate::link::Link;
 
-/// The admin room, shared by all that hear and speak.
+/// The admin room, shared by everything that receives and sends.
 #[derive(Debug)]
 pub(super) struct AdminRoom {
     folder: MatrixFolder,
     configured: OwnedRoomOrAliasId,
-    /// When the bot logged in, by its own clock, if its store is new: the first sync brings what was said before once more.
+    /// When the bot logged in, by its own clock, if its store is new: the first sync brings earlier messages again.
     logged_in: Option<SystemTime>,
     now: Mutex<Now>,
 }
@@ -32,12 +32,12 @@ pub(super) struct AdminRoom {
 #[derive(Debug)]
 struct Now {
     room: Option<OwnedRoomId>,
-    /// What was sent before was not sent to us. Whoever joins a room again gets its latest events once more, also those
-    /// that counted in an earlier run.
+    /// Earlier messages are ignored. A user who joins a room again gets its latest events again, also those that counted in an
+    /// earlier run.
     listening_since: SystemTime,
     /// Whether it was ever seen encrypted, or the room that it replaces was.
     was_encrypted: bool,
-    /// How the bot came there, as long as it has not spoken there.
+    /// How the bot came there, until that is reported.
     arrival: Option<Arrival>,
 }
 
@@ -63,7 +63,7 @@ impl AdminRoom {
         })
     }
 
-    /// What the configuration says.
+    /// The configured id or alias.
     pub(super) fn configured(&self) -> &RoomOrAliasId {
         &self.configured
     }
@@ -84,7 +84,7 @@ impl AdminRoom {
         self.id().or(configured.map(RoomId::to_owned))
     }
 
-    /// When the bot began to hear the room.
+    /// Messages in the room count from this time on.
     pub(super) fn listening_since(&self) -> SystemTime {
         self.now().listening_since
     }
@@ -94,7 +94,7 @@ impl AdminRoom {
         self.logged_in
     }
 
-    /// The bot is in this room since then, and it is the admin room from now on. To be called before the next sync.
+    /// Makes this room, joined at this time, the admin room. To be called before the next sync.
     pub(super) fn enter(&self, room: &RoomId, joined: SystemTime) -> Result<(), Fault> {
         let mut now = self.now();
         let arrival = match now.room.as_deref() {
@@ -114,7 +114,7 @@ impl AdminRoom {
         Ok(())
     }
 
-    /// How the bot came into the room, once, as soon as that is one of which this is true.
+    /// How the bot came into the room: once, as soon as this is true of the room.
     pub(super) fn take_arrival(&self, is_heard: impl Fn(&RoomId) -> bool) -> Option<Arrival> {
         let mut now = self.now();
         let is_heard = now.room.as_deref().is_some_and(is_heard);
@@ -127,9 +127,9 @@ impl AdminRoom {
         self.now().was_encrypted
     }
 
-    /// The room is seen encrypted.
+    /// Records that the room was seen encrypted.
     pub(super) fn note_encrypted(&self) -> Result<(), Fault> {
-        // Held while it is written: between the two the room may become another one.
+        // Locked while it is written: the room must not change in between.
         let mut now = self.now();
         if let Some(room) = now.room.as_deref().filter(|_| !now.was_encrypted) {
             self.write(room, true)?;
@@ -151,14 +151,14 @@ impl AdminRoom {
     }
 }
 
-/// How many rooms that the bot made before are kept for each person.
+/// How many replaced rooms are kept for each user.
 const MOST_REPLACED: usize = 8;
 
-/// Whose direct message is which room. Kept by ourselves, as `m.direct` is too easily wrong.
+/// The direct message of each user. Stored by the bot, as `m.direct` is too easily wrong.
 #[derive(Debug)]
 pub(super) struct DirectMessages {
     current: JsonMap<OwnedRoomId>,
-    /// The rooms before, which were no longer fit for a link. Earlier links may stand there.
+    /// The rooms before, which were no longer confidential. They may hold earlier links.
     replaced: JsonMap<Vec<OwnedRoomId>>,
     room_keys: Mutex<HashMap<OwnedRoomId, LinkKey>>,
 }
@@ -192,7 +192,7 @@ impl DirectMessages {
         self.replaced.get(user).unwrap_or_default()
     }
 
-    /// What the room's key was made for, if that is known. It is not any more, until what is sent next has arrived.
+    /// What the room's key was made for, if that is known. It is unknown until the next message has been sent.
     pub(super) fn take_key(&self, room: &RoomId) -> Option<LinkKey> {
         self.room_keys().remove(room)
     }
@@ -243,7 +243,7 @@ mod tests {
         assert_eq!(admin_room.take_arrival(|_| true), Some(Arrival::Joined));
         assert_eq!(admin_room.take_arrival(|_| true), None);
 
-        // It is no arrival when the next run finds itself there.
+        // After a restart, being there already is not an arrival.
         let restarted = load(&folder, "#admins:x.y").unwrap();
         restarted.enter(room, now).unwrap();
         assert_eq!(restarted.take_arrival(|_| true), None);

@@ -1,6 +1,6 @@
-//! Follows the homeserver, and hands the inbox what it brings in the order in which it was said, with what it left out: a sync
-//! brings the latest events of a room only when there are many, a hundred at most as a rule. Whoever floods the admin room would
-//! push a command out of that, as would people who talk while the bot is away. So the rest is asked for.
+//! Follows /sync, and passes its events to the inbox in order, with those that a sync left out: it brings only the latest
+//! events of a room, usually a hundred at most. A flood in the admin room would push a command out of that, and so would people
+//! who talk while the bot is away. So the rest is backfilled.
 //!
 //! Our own loop around `sync_once`: the SDK's loops sleep a second whenever two answers come within a second.
 
@@ -29,23 +29,23 @@ use super::{
     inbox::KEY_TIMEOUT, membership::Upgrades,
 };
 
-/// How long the homeserver may hold a request open when it has nothing to tell.
+/// How long the homeserver may hold a request open when nothing is new.
 const LONG_POLL: Duration = Duration::from_secs(30);
 
-/// An answer that comes faster than this, and brings nothing, is no long poll.
+/// An empty answer that comes faster than this is not a long poll.
 const SUSPICIOUSLY_FAST: Duration = Duration::from_millis(50);
 
-/// So many fast and empty answers in a row are taken for a homeserver that does not wait.
+/// After so many fast and empty answers in a row the homeserver counts as one that does not wait.
 const FAST_ANSWERS: u32 = 10;
 
 /// How long to wait between requests to such a homeserver.
 const PACE: Duration = Duration::from_secs(1);
 
-/// How long a new room may wait for the sync that brings it, which is there in no time unless the homeserver is in trouble.
+/// How long to wait for the sync that brings a new room. It comes at once, unless the homeserver is in trouble.
 const LONGEST_WAIT_FOR_ROOM: Duration = Duration::from_secs(5);
 
-/// Waits between failed requests: quickly at first, as most faults are short; never longer than four seconds, chance included,
-/// as a person may be waiting.
+/// Waits between failed requests: short at first, as most faults are short; never longer than four seconds, jitter included, as
+/// a person may be waiting.
 pub(super) fn back_off() -> impl Iterator<Item = Duration> {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(200))
@@ -55,7 +55,7 @@ pub(super) fn back_off() -> impl Iterator<Item = Duration> {
         .build()
 }
 
-/// Follows the homeserver, and returns only when going on cannot help. Joins the admin room once it is invited there.
+/// Syncs until a fault that a retry does not solve. Joins the admin room once it is invited there.
 pub(super) async fn follow(matrix: &Matrix) -> Fault {
     let mut failures = back_off();
     let mut failing = false;
@@ -70,11 +70,11 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
     let mut fast_answers = 0;
     loop {
         let asked = Instant::now();
-        // At first, and after a failure, a long poll would keep us from seeing that the homeserver is there.
+        // At first, and after a failure, a long poll would hide that the homeserver is back.
         let patience = if !answered {
             Duration::ZERO
         } else if matrix.inbox.waits_for_keys() {
-            // Whoever said what cannot be read is told soon.
+            // The sender of an undecryptable event should be told soon.
             KEY_TIMEOUT
         } else {
             LONG_POLL
@@ -89,7 +89,7 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
             Ok(answer) => {
                 answered = true;
                 if !matrix.quarantine.holds_more() {
-                    // Before that, what the bot knows of rooms is as old as ever.
+                    // Until then, what the bot knows of rooms is out of date.
                     note_answer(matrix, true);
                 }
                 if std::mem::take(&mut failing) {
@@ -144,24 +144,24 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
 }
 
 impl Matrix {
-    /// A new room, once a sync has brought it and was done with it. The SDK asks for the keys of all its members then, and a
-    /// send that begins before they are there holds the lock that this takes, until it gives up after five seconds.
+    /// A new room, once the sync that brings it is complete. The SDK then requests the keys of all its members. A send that
+    /// begins before they arrive holds the lock that this takes, until it times out after five seconds.
     pub(super) async fn room_once_heard(&self, id: &RoomId) -> Option<Room> {
         let mut heard = self.heard_rooms.subscribe();
         let room_is_heard = heard.wait_for(|rooms| rooms.contains(id));
-        // Slow is better than never.
+        // After a timeout, try anyway.
         drop(timeout(LONGEST_WAIT_FOR_ROOM, room_is_heard).await);
         self.client.get_room(id)
     }
 
-    /// Waits until the homeserver has told what is new, so that the bot knows where it is, and where it is no longer.
+    /// Waits until a sync is complete, so that the bot knows which rooms it is in, and which it has left.
     pub async fn wait_until_up_to_date(&self) {
         let mut answers = self.homeserver_answers();
         drop(answers.wait_for(|answers| *answers).await);
     }
 }
 
-/// Asks the homeserver once for what there is, without waiting for more.
+/// Syncs once, without a long poll.
 pub(super) async fn once(client: &Client, quarantine: &Quarantine) -> Result<(), Fault> {
     let answer = client.sync_once(settings(Duration::ZERO)).await;
     quarantine.settle();
@@ -177,21 +177,21 @@ fn settings(patience: Duration) -> SyncSettings {
         .filter(filter().into())
 }
 
-/// Who is typing, who has read what, and who is about is nothing to a bot.
+/// A bot needs no typing notifications, receipts or presence.
 fn filter() -> FilterDefinition {
     let mut filter = FilterDefinition::default();
     filter.presence.not_types = vec!["*".to_owned()];
     filter.room.timeline.limit = Some(EVENTS_OF_A_ROOM.into());
     filter.room.ephemeral.not_types = vec!["*".to_owned()];
     filter.room.account_data.not_types = vec!["*".to_owned()];
-    // Members are not lazily loaded: Synapse takes each member event that it adds to an answer for a join, and tells us that
-    // the device list of that user has changed, our own among them. Each message would make the SDK ask for keys again, and
-    // a send that meets it waits five seconds for its own user's.
+    // Members are not lazily loaded: for each member event that Synapse adds to an answer for a join, it reports that the
+    // device list of that user has changed, also our own. So each message would make the SDK query keys again, and a send at
+    // that moment waits five seconds for its own user's.
     filter.room.state.lazy_load_options = LazyLoadOptions::Disabled;
     filter
 }
 
-/// Tells those who wait for a room of theirs: whatever the SDK asks for after a sync that brings it has been asked for.
+/// Notifies those who wait for a new room: the SDK's requests after the sync that brings it are done.
 fn note_rooms(matrix: &Matrix, answer: &SyncResponse) {
     matrix.heard_rooms.send_if_modified(|heard| {
         let before = heard.len();
@@ -205,7 +205,7 @@ fn note_answer(matrix: &Matrix, answered: bool) {
     answers.send_if_modified(|known| std::mem::replace(known, answered) != answered);
 }
 
-/// Strangers are those who have no part in the bot's encrypted rooms.
+/// The known users share an encrypted room with the bot. All others are strangers.
 async fn note_acquaintances(matrix: &Matrix) {
     match matrix.client.encryption().tracked_users().await {
         Ok(users) => {
@@ -226,21 +226,21 @@ fn brings_nothing(answer: &SyncResponse) -> bool {
 /// How many events a sync is to bring of a room. Synapse brings no more, whatever is asked for (`filter_timeline_limit`).
 pub(super) const EVENTS_OF_A_ROOM: u32 = 100;
 
-/// How many requests are made for what one sync left out, for [`EVENTS_OF_A_ROOM`] each: whoever may command can say a thousand
-/// things at once, and make the bot miss what was said before.
+/// How many requests are made to backfill one sync, for [`EVENTS_OF_A_ROOM`] each: a user who may command can send a thousand
+/// messages at once, and make the bot miss earlier ones.
 const REQUESTS: usize = 10;
 
-/// Where the bot stood before a sync.
+/// The token and the room before a sync.
 #[derive(Debug)]
 pub(super) struct Standpoint {
     /// The token of the sync before. `None`: there was none.
     token: Result<Option<String>, StoreError>,
-    /// The admin room, if the bot was in it. What was said before that was not said to the bot.
+    /// The admin room, if the bot was in it. Messages from before that are ignored.
     room: Option<Room>,
 }
 
 impl Matrix {
-    /// To be asked for before a sync.
+    /// To be called before a sync.
     pub(super) async fn standpoint(&self) -> Standpoint {
         let store = self.client.state_store();
         let stored = store.get_kv_data(StateStoreDataKey::SyncToken).await;
@@ -250,7 +250,7 @@ impl Matrix {
         }
     }
 
-    /// Hears the bots of other hosts. Anybody may send such an event: whoever is not announced in the room is none.
+    /// Receives the signals of other hosts. Anybody may send such an event: only bots that are announced in the room count.
     async fn hear_signals(&self) {
         for signal in self.quarantine.take_signals() {
             match self.is_host(&signal.bot).await {
@@ -263,7 +263,7 @@ impl Matrix {
         }
     }
 
-    /// Hears what the bot of another host answers: it claims that by its answer, also where it does not know yet of this one.
+    /// Takes an answer of another host's bot as a claim: that bot may not know of this one yet.
     async fn hear_answer(&self, event: &TimelineEvent, room: &Room) {
         if self.config.host.is_none() || !self.admin_room.is(room.room_id()) {
             return;
@@ -278,7 +278,7 @@ impl Matrix {
         }
     }
 
-    /// Hears what a sync brought. Waits while the bot has more to do than may wait.
+    /// Passes on the events of a sync. Waits while the bot's queue is full.
     pub(super) async fn hear(&self, answer: &SyncResponse, before: &Standpoint) {
         for (id, update) in &answer.rooms.joined {
             let room = self.client.get_room(id);
@@ -324,8 +324,8 @@ impl Matrix {
         }
     }
 
-    /// The events between two tokens, the oldest first. Some homeservers know no such end and no filter, and go back to the
-    /// beginning of the room: so nothing is asked for beyond a command that counted.
+    /// The events between two tokens, the oldest first. Some homeservers ignore `to` and the filter, and go back to the
+    /// beginning of the room. So this stops at a command that counted.
     async fn left_out(
         &self,
         room: &Room,
@@ -357,8 +357,8 @@ impl Matrix {
         Ok(events)
     }
 
-    /// What those may have said who have the power to command, as far as the bot knows: a flood comes from others. Who may
-    /// command is decided later, by what the homeserver says then.
+    /// Only messages of users with the power to command, by the store: a flood comes from others. Who may command is decided
+    /// later, by the homeserver's state at that time.
     async fn worth_asking_for(&self, room: &Room) -> Result<RoomEventFilter, Fault> {
         let mut filter = RoomEventFilter::default();
         let types = [
@@ -367,7 +367,7 @@ impl Matrix {
         ];
         filter.types = Some(types.map(|kind| kind.to_string()).into());
         filter.not_senders = vec![self.own_user().to_owned()];
-        // Without the levels anybody may be of those.
+        // Without the levels, anybody may have that power.
         if let Ok(levels) = room.power_levels().await {
             let needs = UserPowerLevel::Int(Int::new_saturating(self.config.least_power_level()));
             let authorization = &self.config.authorization;
@@ -383,12 +383,12 @@ impl Matrix {
 }
 
 impl Matrix {
-    /// The events that wait for their keys, which a connection in place of this one is to wait for: no later one hears them.
+    /// Takes the events that wait for their keys, for the connection that replaces this one: no later sync brings them again.
     pub fn take_undecrypted(&self) -> VecDeque<Undecrypted> {
         self.inbox.take_undecrypted()
     }
 
-    /// Waits for the keys of what an earlier connection has heard.
+    /// Waits for the keys of events from an earlier connection.
     pub fn wait_on(&self, undecrypted: VecDeque<Undecrypted>) {
         self.inbox.wait_on(undecrypted);
     }
