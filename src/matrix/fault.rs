@@ -17,7 +17,7 @@ use matrix_sdk::{
 };
 use matrix_sdk_base::crypto::{OlmError, SessionRecipientCollectionError};
 
-/// How long a homeserver is left alone at most because it wants that: log-ins are limited to one in some minutes.
+/// The longest wait that a homeserver can ask for: log-ins are limited to one in some minutes.
 pub(super) const LONGEST_WAIT: Duration = Duration::from_mins(5);
 
 /// A fault of the homeserver, of the way to it, or of our own stores.
@@ -41,17 +41,17 @@ pub enum Fault {
         code: String,
         remedy: String,
     },
-    /// The homeserver does not let an appservice speak for a device.
+    /// The homeserver does not let an appservice act as a device.
     #[error(
         "the homeserver does not take the appservice for the device {device}, which MSC4326 is about: update the homeserver, or \
          give the bot's user a password, unregister the appservice, and set bot.password in config.yaml in place of \
          `appservice`"
     )]
     NoIdentityAssertion { device: String },
-    /// Which room the admin room is has yet to be found out, or the bot is not in it.
+    /// The admin room has yet to be found, or the bot is not in it.
     #[error("the bot is not in the admin room yet")]
     NotInAdminRoom,
-    /// A room that the homeserver has made for us has yet to come with /sync.
+    /// A room that the homeserver has made for us has not come with /sync yet.
     #[error("the homeserver has made a room and does not show it yet")]
     RoomNotShown,
     /// Users whom the bot had signed have another identity now, so the SDK did not send.
@@ -61,13 +61,13 @@ pub enum Fault {
     File { path: PathBuf, source: io::Error },
     #[error("the file {path} is invalid: {remedy}")]
     UnreadableFile { path: PathBuf, remedy: &'static str },
-    /// The keys of the bot's device are not those that the homeserver has for it: it has to be another device.
+    /// The keys of the bot's device are not those that the homeserver has for it: a new device is needed.
     #[error("the keys of the bot's device are lost")]
     DeviceLost,
-    /// The SDK panicked at what a user sent, of which a new connection takes nothing.
+    /// The SDK panicked at the events of a user, which a new connection does not pass on.
     #[error("the Matrix library failed at what {user} sent")]
     SetAside { user: String },
-    /// The connection failed by a bug, or the SDK did, at something that cannot be set aside.
+    /// A bug in the bot or in the SDK, at something that cannot be set aside.
     #[error(
         "internal error of rcbot or its Matrix library, please report it with the log lines above"
     )]
@@ -76,19 +76,19 @@ pub enum Fault {
     #[error("{what}")]
     Fatal {
         what: String,
-        /// How it may be mended: never [`Severity::Passing`].
+        /// What may solve it: never [`Severity::Passing`].
         severity: Severity,
         source: Option<Cause>,
     },
 }
 
-/// What is behind a [`Fault::Fatal`].
+/// The cause of a [`Fault::Fatal`].
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
-/// What may mend a fault.
+/// What may solve a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {
-    /// The same once more, later.
+    /// A retry, later.
     Passing,
     /// A restart, perhaps.
     Restart,
@@ -97,7 +97,7 @@ pub enum Severity {
 }
 
 impl Fault {
-    /// A fault that the operator has to mend, with what to do.
+    /// A fault that the operator has to solve, with the remedy.
     pub(crate) fn for_operator(what: impl Into<String>) -> Self {
         Self::Fatal {
             what: what.into(),
@@ -115,7 +115,7 @@ impl Fault {
         }
     }
 
-    /// A fault that ends the bot, which may do better after a restart.
+    /// A fault that ends the bot, and that a restart may solve.
     pub(crate) fn fatal(what: impl Into<String>, source: impl Into<Cause>) -> Self {
         Self::Fatal {
             what: what.into(),
@@ -124,7 +124,7 @@ impl Fault {
         }
     }
 
-    /// What may mend it.
+    /// What may solve it.
     pub fn severity(&self) -> Severity {
         match self {
             Self::Request(error) if sdk_error_is_passing(error) => Severity::Passing,
@@ -149,19 +149,19 @@ impl Fault {
         }
     }
 
-    /// Whether trying again later may help.
+    /// Whether a retry may help.
     pub fn is_passing(&self) -> bool {
         self.severity() == Severity::Passing
     }
 
-    /// What a failed log-in is: a refusal with its remedy, where the homeserver gave an error of its own. The remedy is made
-    /// of the error's code and what the homeserver says.
+    /// The fault of a failed log-in: a refusal with its remedy, where the homeserver sent an error of Matrix. `remedy` gets the
+    /// error's code and text.
     pub(super) fn login_refused(
         error: HttpError,
         remedy: impl FnOnce(&ErrorKind, &str) -> String,
     ) -> Self {
         match error.as_client_api_error() {
-            // Too many log-ins, and trouble of the homeserver's own, have no remedy but time.
+            // Rate limits and server errors pass with time.
             Some(_) if http_error_is_passing(&error) => Self::from(error),
             Some(Error {
                 status_code,
@@ -176,7 +176,7 @@ impl Fault {
         }
     }
 
-    /// How long the homeserver wants to be left alone, and is.
+    /// How long to wait before a retry, as the homeserver wants, within a limit.
     pub fn retry_after(&self) -> Option<Duration> {
         let ErrorKind::LimitExceeded(limit) = self.code()? else {
             return None;
@@ -198,13 +198,13 @@ impl Fault {
         self.http_error().is_some_and(is_unknown_device)
     }
 
-    /// Whether the homeserver understood what was asked, and said no.
+    /// Whether the homeserver understood the request, and refused it.
     pub(super) fn is_refusal(&self) -> bool {
         self.code().is_some() && !self.is_passing() && !self.is_logged_out()
     }
 
-    /// Whether it also deleted our device: a soft log-out leaves it (specification, "Soft logout"), and so does a homeserver
-    /// that no longer knows the appservice's token, with which the bot acts where it is not logged in.
+    /// Whether it also deleted our device. A soft log-out does not (specification, "Soft logout"), and neither does a
+    /// homeserver that no longer knows the appservice's token, with which the bot acts where it is not logged in.
     pub(super) fn is_device_deleted(&self, is_logged_in: bool) -> bool {
         match self.code() {
             Some(ErrorKind::UnknownToken(data)) => is_logged_in && !data.soft_logout,
@@ -212,7 +212,7 @@ impl Fault {
         }
     }
 
-    /// How the homeserver wants to be told once more who we are, before it does what was asked.
+    /// The interactive authentication that the homeserver wants before it executes the request.
     pub(super) fn interactive_auth(&self) -> Option<&UiaaInfo> {
         match self {
             Self::Request(error) => error.as_uiaa_response(),
@@ -270,7 +270,7 @@ impl From<ManualVerifyError> for Fault {
     }
 }
 
-/// Whether an appservice asked in the name of a device that is not there (MSC4326), by the names that homeservers have for that.
+/// Whether an appservice used a device that does not exist (MSC4326), by the errors that homeservers have for that.
 pub(super) fn is_unknown_device(error: &HttpError) -> bool {
     let Some(Error {
         body: ErrorBody::Standard(body),
@@ -302,8 +302,8 @@ fn sdk_error_is_passing(error: &matrix_sdk::Error) -> bool {
     }
 }
 
-/// Network trouble, overload and locked accounts may pass, and so does whatever is no error of Matrix with a code: a page of a
-/// proxy, whatever its status, says that the homeserver is not there. A refusal of the homeserver's own does not.
+/// Network errors, overload and locked accounts may pass. So may any answer without a Matrix error code: a page of a proxy,
+/// whatever its status, means that the homeserver is unreachable. A refusal of the homeserver does not pass.
 fn http_error_is_passing(error: &HttpError) -> bool {
     match error {
         HttpError::Reqwest(_) => true,

@@ -1,6 +1,6 @@
-//! Every file of the folder of Matrix, `data_dir/matrix`: its name, and what is in it.
+//! The files of the Matrix folder, `data_dir/matrix`: their names and contents.
 //!
-//! Invariant: nothing here knows the SDK but its ids, and nothing here needs a connection.
+//! Invariant: nothing here uses the SDK except for its ids, and nothing here needs a connection.
 
 use std::{
     collections::BTreeMap,
@@ -26,18 +26,18 @@ use tracing::warn;
 use super::Fault;
 use crate::{atomic_file, config::MasterKey, secret::Token};
 
-/// The folder of Matrix. Its files are for the bot only.
+/// The Matrix folder. Its files are only for the bot.
 #[derive(Debug, Clone)]
 pub struct MatrixFolder(PathBuf);
 
-/// A log-in that lasts over restarts.
+/// A log-in that survives restarts.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 pub(crate) struct Session {
     #[serde(flatten)]
     pub(super) meta: SessionMeta,
-    /// When the bot logged in. What was sent before was not sent to us.
+    /// When the bot logged in. Earlier messages are ignored.
     pub(super) listening_since: SystemTime,
-    /// Nothing, where the configuration gives a token.
+    /// `None`: the configuration gives a token.
     #[serde(flatten)]
     pub(crate) authentication: Option<Authentication>,
 }
@@ -56,16 +56,16 @@ impl Session {
     }
 }
 
-/// What proves that a request is the device's.
+/// How requests are authenticated as the device's.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(tag = "authentication", rename_all = "snake_case")]
 pub(crate) enum Authentication {
-    /// A token of the device's own, which a log-in gave.
+    /// The device's own token, from a log-in.
     AccessToken {
         #[serde(deserialize_with = "read_token", serialize_with = "write_token")]
         access_token: Token,
     },
-    /// The appservice's token, with user and device named beside it: the homeserver logs in no appservice.
+    /// The appservice's token, together with user and device: the homeserver lets no appservice log in.
     IdentityAssertion,
 }
 
@@ -73,9 +73,9 @@ pub(crate) enum Authentication {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct StoredRoom {
-    /// What the configuration said. If it says something else now, the rest does not count.
+    /// The configured id or alias. If the configuration has another one now, the rest is ignored.
     pub(crate) configured: OwnedRoomOrAliasId,
-    /// It may be another one than the configuration names: an alias is believed once, and upgrades are followed.
+    /// It may differ from the configured one: an alias is resolved once, and upgrades are followed.
     pub(crate) room: OwnedRoomId,
     /// Whether it was ever seen encrypted, or the room that it replaces was.
     #[serde(default)]
@@ -83,7 +83,7 @@ pub(crate) struct StoredRoom {
 }
 
 impl MatrixFolder {
-    /// With this path, which need not be there yet.
+    /// The path need not exist yet.
     pub fn new(path: PathBuf) -> Self {
         Self(path)
     }
@@ -105,7 +105,7 @@ impl MatrixFolder {
         self.store().exists()
     }
 
-    /// What brings the bot's identity back to another device.
+    /// The key that restores the bot's identity on another device.
     pub fn recovery_key(&self) -> PathBuf {
         self.0.join("recovery-key")
     }
@@ -115,12 +115,12 @@ impl MatrixFolder {
         self.0.join("homeserver.sock")
     }
 
-    /// Which commands counted.
+    /// The commands that counted.
     pub(super) fn counted_commands(&self) -> PathBuf {
         self.0.join("obeyed")
     }
 
-    /// At whose events the SDK panicked.
+    /// The users whose events made the SDK panic.
     pub(super) fn quarantine(&self) -> PathBuf {
         self.0.join("quarantine.json")
     }
@@ -133,7 +133,7 @@ impl MatrixFolder {
         )
     }
 
-    /// The rooms that the bot made before those, by user.
+    /// The earlier rooms for links, by user.
     pub(super) fn replaced_direct_messages(&self) -> Result<JsonMap<Vec<OwnedRoomId>>, Fault> {
         self.json_map(
             "replaced-direct-messages.json",
@@ -141,7 +141,7 @@ impl MatrixFolder {
         )
     }
 
-    /// The identities of users that were seen first, or accepted by the operator.
+    /// The identities of users: the first one seen, or the one that the operator accepted.
     pub(crate) fn pinned_identities(&self) -> Result<JsonMap<MasterKey>, Fault> {
         self.json_map(
             "identities.json",
@@ -162,8 +162,8 @@ impl MatrixFolder {
         })
     }
 
-    /// The log-in of the last run, if there is one. An unreadable one is as good as none: the device's id is kept by itself,
-    /// so that the bot logs in again as the same device.
+    /// The log-in of the last run, if there is one. An unreadable one counts as none: the device's id is in a separate file, so
+    /// the bot logs in again as the same device.
     pub(crate) fn session(&self) -> Result<Option<Session>, Fault> {
         let path = self.session_file();
         let session = read(&path)?.map(|text| serde_json::from_slice(&text));
@@ -187,7 +187,7 @@ impl MatrixFolder {
         Ok(text.map(|id| String::from_utf8_lossy(&id).trim().into()))
     }
 
-    /// The device's id, which is written down before it is used: a crash between must not make a second device.
+    /// The device's id, which is saved before it is used: a crash in between must not create a second device.
     pub(super) fn device_id_or_new(&self) -> Result<OwnedDeviceId, Fault> {
         if let Some(id) = self.device_id()? {
             return Ok(id);
@@ -201,7 +201,7 @@ impl MatrixFolder {
         write(&self.device_file(), id.as_bytes())
     }
 
-    /// It stays when the access token is no longer good.
+    /// It is kept when the access token becomes invalid.
     fn device_file(&self) -> PathBuf {
         self.0.join("device-id")
     }
@@ -211,7 +211,7 @@ impl MatrixFolder {
         remove(&self.session_file())
     }
 
-    /// Forgets the log-in and the device with its keys. The identity comes back with the recovery key.
+    /// Forgets the log-in and the device with its keys. The recovery key restores the identity.
     pub(super) fn forget_device(&self) -> Result<(), Fault> {
         remove(&self.device_file())?;
         let store = self.store();
@@ -221,12 +221,12 @@ impl MatrixFolder {
             }
             Ok(()) | Err(_) => {}
         }
-        // Last, so that a crash before leaves the token whose refusal leads here again.
+        // Last, so that a crash before leaves the token, whose refusal leads here again.
         self.forget_session()
     }
 
-    /// The public key of the bot's own identity, if its private keys are in the store: a start that found another one, or
-    /// failed before, leaves a store without.
+    /// The public key of the bot's own identity, if its private keys are in the store. A start that found another identity, or
+    /// that failed earlier, leaves a store without it.
     pub(crate) fn own_identity(&self) -> Option<String> {
         fs::read_to_string(self.own_identity_file()).ok()
     }
@@ -235,12 +235,12 @@ impl MatrixFolder {
         write(&self.own_identity_file(), key.as_bytes())
     }
 
-    /// It goes with the private keys.
+    /// In the store, so that it is deleted with the private keys.
     fn own_identity_file(&self) -> PathBuf {
         self.store().join("identity")
     }
 
-    /// The admin room to which the configuration led, if it did so yet.
+    /// The admin room that the configured id or alias led to, if any.
     pub(crate) fn admin_room(
         &self,
         configured: &RoomOrAliasId,
@@ -261,7 +261,7 @@ impl MatrixFolder {
     }
 }
 
-/// One value for each user, in a file. Whatever is put in is on disk before anyone sees it.
+/// One value for each user, in a file. A value is on disk before [`Self::get`] returns it.
 #[derive(Debug)]
 pub(crate) struct JsonMap<V> {
     path: PathBuf,

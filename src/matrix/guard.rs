@@ -1,13 +1,13 @@
-//! What the homeserver brings, before the SDK reads it: the cryptography library below the SDK panics at public keys that are a
-//! byte too short or too long, and the SDK feeds it what strangers send.
+//! Checks the homeserver's answers before the SDK reads them: the cryptography library below the SDK panics at public keys that
+//! are a byte too short or too long, and the SDK passes it keys that strangers send.
 //!
-//! What is malformed, or of no use to a bot, is dropped, and the signals of other hosts are kept from the SDK. What is encrypted
-//! cannot be looked at, so the SDK may panic at it: it gets what one user sent at a time, and where it panics, it is known at whose
-//! events, and a new connection does not meet them again.
+//! Events that are malformed, or of no use to a bot, are dropped, and the signals of other hosts are kept from the SDK.
+//! Encrypted content cannot be checked, so the SDK may panic at it. So it gets the events of one sender at a time: after a
+//! panic that sender is known, and a new connection does not pass their events on.
 //!
-//! Invariant: what others sent beside that is not lost. The SDK keeps the channel of an event before it keeps what the event
-//! brought, so one that shared its step with a panic could not be read a second time. What cannot be read here is left to the SDK,
-//! whose parsers are stricter.
+//! Invariant: the events of other senders are not lost. The SDK saves the Olm session of an event before it saves the event's
+//! content, so an event in one step with a panic could not be decrypted a second time. What cannot be parsed here is left to
+//! the SDK, whose parsers are stricter.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
@@ -26,30 +26,29 @@ use tracing::{error, info, warn};
 use super::{Fault, HostSignal, MatrixFolder, folder, message::SIGNAL_EVENT};
 use crate::atomic_file;
 
-/// The only to-device events that a bot needs: they bring room keys, and all else that a device says in confidence.
+/// The only to-device events that a bot needs: they bring room keys, and everything else that devices send encrypted.
 ///
 /// Key requests and forwarded keys have no use, as the bot is built without key forwarding; secrets have none, as it has one
 /// device, and its own come from secret storage; nobody verifies it interactively; `m.room_key.withheld` explains only why a
 /// message cannot be read; and `m.room_key` and `m.dummy` do not count unless they are encrypted.
 const NEEDED: &str = "m.room.encrypted";
 
-/// The algorithm of what is encrypted for one device.
+/// The algorithm of events that are encrypted for one device.
 const OLM: &str = "m.olm.v1.curve25519-aes-sha2";
 
-/// How much of a text that others chose is kept for the log, in characters.
+/// How much of another user's text is logged, in characters.
 const LONGEST_TEXT: usize = 255;
 
-/// What stands in the tokens of a part of an answer, behind the homeserver's own.
+/// The part of a token between the homeserver's own token and the number of a part of an answer.
 const PART: &str = "_rcbot-part-";
 
-/// How long nothing is taken from a user at whose events the SDK panicked for the first time: all that they sent together
-/// comes within minutes.
+/// How long a user is blocked after the first panic at their events: all that they sent together arrives within minutes.
 const FIRST_TIME: Duration = Duration::from_mins(10);
 
-/// How long it is after each further time.
+/// How long after each further panic.
 const FURTHER_TIMES: Duration = Duration::from_hours(24);
 
-/// So many users who made the SDK panic within [`FIRST_TIME`] are one attacker with many accounts: strangers have to wait.
+/// So many users who made the SDK panic within [`FIRST_TIME`] are one attacker with many accounts: strangers are blocked.
 const MANY: usize = 4;
 
 /// How many users are remembered.
@@ -58,19 +57,19 @@ const MOST_OFFENDERS: usize = 1_000;
 /// How many signals of other hosts may wait: more than a homeserver brings at once.
 const MOST_SIGNALS: usize = 1_000;
 
-/// How many lines an hour tell what was dropped.
+/// How many log lines an hour report what was dropped.
 const MOST_LINES: usize = 100;
 
-/// The time in which nothing is told twice.
+/// How long nothing is reported twice.
 const HOUR: Duration = Duration::from_hours(1);
 
-/// The fields of an object, none of which is looked into without need.
+/// The fields of an object, each parsed only when needed.
 type Fields = BTreeMap<String, Box<RawValue>>;
 
 /// Something that the SDK does not get.
 #[derive(Debug, PartialEq, Eq)]
 struct Dropped {
-    /// Whose it is.
+    /// Its user.
     user: String,
     /// What it is.
     what: String,
@@ -86,16 +85,16 @@ struct Portion {
 /// An answer to /sync with to-device events.
 #[derive(Debug)]
 struct SyncAnswer {
-    /// What is needed and well-formed, by sender.
+    /// The needed and well-formed events, by sender.
     portions: Vec<Portion>,
     signals: Vec<HostSignal>,
     dropped: Vec<Dropped>,
-    /// The answer but for its to-device events.
+    /// The answer without its to-device events.
     rest: Fields,
 }
 
 impl SyncAnswer {
-    /// `None` where there is nothing to look at.
+    /// `None`: there is nothing to check.
     fn read(body: &[u8]) -> Option<Self> {
         #[derive(Deserialize)]
         struct ToDevice<'a> {
@@ -151,7 +150,7 @@ fn with_events(mut fields: Fields, events: &[Box<RawValue>]) -> Bytes {
     if let Ok(to_device) = to_raw_value(&BTreeMap::from([("events", events)])) {
         fields.insert("to_device".to_owned(), to_device);
     }
-    // Texts and JSON that was read before can be written.
+    // Strings, and JSON that was parsed before, can be serialized.
     serde_json::to_vec(&fields).unwrap_or_default().into()
 }
 
@@ -194,8 +193,8 @@ fn look_at(event: &RawValue) -> Result<Needed, Dropped> {
     Err(Dropped::new(&head.sender, "malformed m.room.encrypted"))
 }
 
-/// An answer to /keys/query without the devices and identities that have a malformed key, and what they were. It is written
-/// again in any case: a name that stands twice in an object would be read in one way here and in another one by the SDK.
+/// An answer to /keys/query without the devices and identities that have a malformed key, and a list of those. It is always
+/// serialized again: the SDK might read a name that is twice in an object differently.
 fn clean_keys(body: &[u8]) -> Option<(Vec<u8>, Vec<Dropped>)> {
     let mut dropped = Vec::new();
     let mut fields: Fields = serde_json::from_slice(body).ok()?;
@@ -258,7 +257,7 @@ impl Dropped {
     }
 }
 
-/// What the SDK gets, and what it does not.
+/// Decides what the SDK gets of the homeserver's answers.
 #[derive(Debug)]
 pub struct Quarantine {
     path: PathBuf,
@@ -269,20 +268,20 @@ pub struct Quarantine {
 struct State {
     offenders: BTreeMap<String, Offender>,
     step: Step,
-    /// What is not for the SDK, and waits for the bot.
+    /// Signals that wait for the bot.
     signals: Vec<HostSignal>,
-    /// Who has a part in the bot's encrypted rooms, while that matters.
+    /// The users in the bot's encrypted rooms, while that matters.
     acquaintances: Option<BTreeSet<String>>,
     told: HashSet<(String, String)>,
     telling_since: Instant,
 }
 
-/// What the SDK is at.
+/// What the SDK is processing.
 #[derive(Debug, Default)]
 struct Step {
-    /// Whose events the SDK has now.
+    /// Whose events the SDK is processing.
     in_hand: Option<String>,
-    /// Whether the homeserver brought to-device events since the SDK was last done, of which perhaps none were handed on.
+    /// Whether to-device events have come since the SDK last finished, even if all were dropped.
     has_brought: bool,
     waiting: Option<Waiting>,
 }
@@ -294,12 +293,12 @@ struct Offender {
     times: u32,
 }
 
-/// What the SDK has yet to get of an answer to /sync.
+/// The rest of an answer to /sync, which the SDK has yet to get.
 #[derive(Debug)]
 struct Waiting {
-    /// What the SDK asked with first.
+    /// The token of the SDK's first request.
     since: String,
-    /// What it asks with next.
+    /// The token of its next request.
     token: String,
     parts: usize,
     portions: VecDeque<Portion>,
@@ -307,7 +306,7 @@ struct Waiting {
 }
 
 impl Quarantine {
-    /// With what earlier runs have learned.
+    /// With the users that earlier runs have blocked.
     pub fn load(folder: &MatrixFolder) -> Result<Self, Fault> {
         let path = folder.quarantine();
         let offenders = folder::read(&path)?.and_then(|text| {
@@ -328,12 +327,12 @@ impl Quarantine {
         Ok(Self { path, state })
     }
 
-    /// A new client of the SDK gets nothing that was meant for the one before. Who made that one panic stays known.
+    /// For a new client of the SDK: drops the parts that were for the one before. The blocked users stay.
     pub(super) fn start_over(&self) {
         self.state().step = Step::default();
     }
 
-    /// The answer to a request for what came since this token, where it is here already.
+    /// The next part of the last answer, if the SDK asks with its token.
     pub(super) fn next_part(&self, since: &str) -> Option<Bytes> {
         let step = &mut self.state().step;
         step.in_hand = None;
@@ -341,7 +340,7 @@ impl Quarantine {
         (waiting.token == since).then(|| step.hand_out(waiting))
     }
 
-    /// What the SDK gets of the homeserver's answer, which is about what came since this token.
+    /// What the SDK gets of the homeserver's answer to a request with this token.
     pub(super) fn sync_answer(&self, since: &str, body: Bytes) -> Bytes {
         let Some(answer) = SyncAnswer::read(&body) else {
             return body;
@@ -389,8 +388,8 @@ impl Quarantine {
         cleaned.into()
     }
 
-    /// The SDK is done with what it got. Gives back whether the homeserver had to-device events for it, dropped ones too: then
-    /// it has not answered for nothing.
+    /// The SDK has finished. Returns whether the homeserver sent to-device events, also dropped ones: then its answer was not
+    /// empty.
     pub(super) fn settle(&self) -> bool {
         let step = &mut self.state().step;
         step.in_hand = None;
@@ -407,7 +406,7 @@ impl Quarantine {
         self.state().step.waiting.is_some()
     }
 
-    /// The SDK panicked. Whose events it had at that moment makes it panic no more.
+    /// The SDK panicked. The sender of the events that it was processing is blocked.
     pub(super) fn blame(&self) -> Fault {
         let mut state = self.state();
         let Some(user) = state.step.in_hand.take() else {
@@ -428,18 +427,18 @@ impl Quarantine {
         state.note_offence(user.clone(), SystemTime::now());
         let written = serde_json::to_vec(&state.offenders).map_err(io::Error::from);
         if let Err(error) = written.and_then(|text| atomic_file::write(&self.path, &text)) {
-            // This run knows it all the same, and a full disk must not make it end.
+            // This run remembers it anyway, and a full disk must not end it.
             error!(path = %self.path.display(), %error, "the list of users whose events are set aside was not saved: the next run has to find them again");
         }
         Fault::SetAside { user }
     }
 
-    /// Whether nothing is to be taken from strangers, so that it has to be known who is one.
+    /// Whether strangers are blocked, so that the known users are needed.
     pub(super) fn is_besieged(&self) -> bool {
         self.state().is_besieged(SystemTime::now())
     }
 
-    /// Who is no stranger.
+    /// Sets the users who are not strangers.
     pub(super) fn set_acquaintances(&self, users: BTreeSet<String>) {
         self.state().acquaintances = Some(users);
     }
@@ -460,8 +459,7 @@ pub(super) fn may_hold_part(query: &str) -> bool {
 }
 
 impl Step {
-    /// The counts of keys that the homeserver has left come only with the last part: the SDK uploads keys whenever it is told that
-    /// few are left.
+    /// Only the last part has the counts of one-time keys: the SDK uploads keys whenever few are left.
     fn hand_out(&mut self, mut waiting: Waiting) -> Bytes {
         let portion = waiting.portions.pop_front();
         let (sender, events) = portion.map(|one| (one.sender, one.events)).unzip();
@@ -511,7 +509,7 @@ impl State {
         }
     }
 
-    /// Tells what was dropped, once, and not too much of it.
+    /// Logs what was dropped, each thing once an hour, and only [`MOST_LINES`].
     fn tell(&mut self, dropped: Vec<Dropped>) {
         if self.telling_since.elapsed() > HOUR {
             self.telling_since = Instant::now();
@@ -538,7 +536,7 @@ impl Offender {
         self.age(now) < time
     }
 
-    /// A clock that was set back makes it young.
+    /// Zero after the clock was set back.
     fn age(&self, now: SystemTime) -> Duration {
         now.duration_since(self.last).unwrap_or_default()
     }
@@ -632,7 +630,7 @@ mod tests {
         };
         assert_eq!(kinds(), [SignalKind::Claim, SignalKind::Pong]);
         assert!(kinds().is_empty());
-        // Alone, it leaves an answer without such events, which is none for nothing.
+        // A lone signal leaves an answer without such events, which still does not count as empty.
         quarantine.settle();
         let body = json!({ "next_batch": "b", "rooms": {}, "to_device": { "events": [signal("$2", "ping")] } });
         let part = quarantine.sync_answer("a", body.to_string().into());
@@ -743,7 +741,7 @@ mod tests {
         answer.to_string().into()
     }
 
-    /// The token with which the SDK asks next, who sent what it got, and whether it got the rest.
+    /// The SDK's next token, the senders of what it got, and whether it got the rest.
     fn read_part(part: &Bytes) -> (String, Vec<String>, bool) {
         let part: Value = serde_json::from_slice(part).unwrap();
         let events = part["to_device"]["events"].as_array().unwrap();
@@ -756,7 +754,7 @@ mod tests {
         )
     }
 
-    /// All that the SDK gets of an answer, by the senders of each part.
+    /// The senders of each part of an answer.
     fn parts(quarantine: &Quarantine, answer: Bytes) -> Vec<Vec<String>> {
         let mut part = quarantine.sync_answer("a", answer);
         let mut parts = Vec::new();

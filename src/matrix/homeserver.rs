@@ -1,5 +1,5 @@
-//! The homeserver, asked without a client of the SDK, which sends nothing before it is logged in, and nothing in another's name:
-//! single requests, and which software it is, as an appservice is registered differently with each.
+//! Requests to the homeserver without the SDK's client, which sends nothing before it is logged in, and nothing in another
+//! user's name. And which software the homeserver is, as an appservice is registered differently with each.
 
 use std::{borrow::Cow, collections::BTreeSet, path::Path, time::Duration};
 
@@ -31,7 +31,7 @@ use crate::{
 /// How long one request may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The homeserver, to be asked without the SDK.
+/// The homeserver, for requests without the SDK.
 #[derive(Debug, Clone)]
 pub(super) struct Homeserver {
     http: Client,
@@ -39,7 +39,7 @@ pub(super) struct Homeserver {
 }
 
 impl Homeserver {
-    /// Asks nothing yet.
+    /// Sends nothing yet.
     pub(super) fn new(config: &Config) -> Result<Self, Fault> {
         Ok(Self {
             http: http_client(Client::builder().timeout(TIMEOUT))?,
@@ -47,7 +47,7 @@ impl Homeserver {
         })
     }
 
-    /// With the appservice's token, `identity` names whose request it is.
+    /// With the appservice's token, `identity` says in whose name the request is sent.
     pub(super) async fn send<R>(
         &self,
         request: R,
@@ -62,7 +62,7 @@ impl Homeserver {
         let token = token.map_or(SendAccessToken::None, |token| {
             SendAccessToken::Always(token.expose())
         });
-        // What is asked here has had its path since then.
+        // All paths used here exist since then.
         let versions = SupportedVersions {
             versions: BTreeSet::from([MatrixVersion::V1_1]),
             features: BTreeSet::new(),
@@ -88,7 +88,7 @@ impl Homeserver {
         Ok(R::IncomingResponse::try_from_http_response(response)?)
     }
 
-    /// Which one it is, for words that fit it.
+    /// Its software, for messages that fit it.
     pub(super) async fn kind(&self) -> HomeserverKind {
         HomeserverKind::ask(&self.address).await
     }
@@ -98,20 +98,20 @@ pub(super) fn http_client(builder: ClientBuilder) -> Result<Client, Fault> {
     http::client(builder).map_err(no_http_client)
 }
 
-/// There may be no certificates to check a homeserver's by.
+/// It fails where the host has no certificates to check a homeserver's by.
 pub(super) fn no_http_client(error: reqwest::Error) -> Fault {
     Fault::for_operator_by("the HTTP client cannot be set up", error)
 }
 
-/// Whether an answer that is no error is none of a homeserver's either, which answers in JSON: a proxy may say with a page, or a
-/// redirection to one, that the homeserver is not there. Where nothing is to be read from an answer, the SDK would believe it.
+/// Whether a successful answer is not JSON, and so not the homeserver's: a proxy may report an outage with a page, or with a
+/// redirection to one. Where the SDK needs nothing from the body, it would take that for success.
 pub(super) fn is_page(answer: &reqwest::Response) -> bool {
     let kind = answer.headers().get(header::CONTENT_TYPE);
     let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     answer.status().as_u16() < 400 && !kind.starts_with("application/json")
 }
 
-/// How long an answer may take that only makes a sentence more precise.
+/// How long an answer may take that only makes a message more precise.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A homeserver's software.
@@ -143,7 +143,7 @@ struct Said {
 }
 
 impl HomeserverKind {
-    /// Asks the homeserver at this address.
+    /// Asks the homeserver at this address which software it is.
     pub async fn ask(homeserver: &Url) -> Self {
         let Ok(client) = http::client(Client::builder().timeout(PATIENCE)) else {
             return Self::Unknown;
@@ -199,7 +199,7 @@ impl HomeserverKind {
         known.find_map(|(beginning, kind)| name.starts_with(beginning).then_some(kind))
     }
 
-    /// What the homeserver's operator does with the registration in a file, for this bot.
+    /// How the homeserver's operator registers this bot, with the registration in this file.
     pub fn how_to_register(self, registration: &Path, bot: &UserId) -> String {
         let file = registration.display();
         let (server, id) = (bot.server_name(), bot.localpart());
@@ -240,7 +240,7 @@ pub(super) mod testing {
 
     use crate::config::Config;
 
-    /// A homeserver that a test plays, and a configuration in `folder` that names it. Its address has a path.
+    /// A mock homeserver, and a configuration in `folder` that names it. Its address has a path.
     pub(in crate::matrix) async fn homeserver(folder: &Path) -> (TcpListener, Config) {
         let homeserver = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = homeserver.local_addr().unwrap();

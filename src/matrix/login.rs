@@ -1,4 +1,4 @@
-//! How the bot comes to be its user on its device, and stays it over restarts.
+//! Logs the bot in as its user on its device, and keeps that across restarts.
 //!
 //! Invariant: nothing here knows rooms or encryption, and no secret is in an error or in the log.
 
@@ -41,10 +41,10 @@ use crate::{
     secret::{Password, Token},
 };
 
-/// How the bot logs in, with what that takes.
+/// How the bot logs in, with the credentials.
 #[derive(Debug, Clone)]
 pub enum Login {
-    /// As an appservice's user, on which the homeserver's operator has agreed.
+    /// As an appservice's user, which the homeserver's operator has registered.
     Appservice(Registration),
     /// With the token of a log-in that somebody has made for the bot.
     AccessToken(Token),
@@ -64,7 +64,7 @@ impl Login {
         })
     }
 
-    /// What is allowed and yet doubtful.
+    /// Valid but suspicious settings.
     pub fn warnings(&self) -> &[Problem] {
         match self {
             Self::Appservice(registration) => registration.warnings(),
@@ -72,7 +72,7 @@ impl Login {
         }
     }
 
-    /// The answer to a homeserver that wants the password before it takes an identity, and nothing besides.
+    /// The interactive authentication for a new identity, if the homeserver wants only the password.
     pub(super) fn prove(&self, user: &UserId, asked: &UiaaInfo) -> Result<AuthData, Fault> {
         let Self::Password(password) = self else {
             return Err(password_wanted());
@@ -105,7 +105,7 @@ pub(super) fn identity_refused() -> Fault {
     )
 }
 
-/// The bot's user on its device, as the homeserver knows them, and the way of its requests.
+/// The bot's user on its device, as the homeserver knows them, and the forwarder of its requests.
 #[derive(Debug)]
 pub(super) struct LoggedIn {
     session: Session,
@@ -113,7 +113,7 @@ pub(super) struct LoggedIn {
 }
 
 impl LoggedIn {
-    /// Takes up the log-in of an earlier run, or logs in.
+    /// Restores the log-in of an earlier run, or logs in.
     pub(super) async fn new(
         config: &Config,
         login: &Login,
@@ -135,7 +135,7 @@ impl LoggedIn {
             Login::AccessToken(token) => take_up_device(config, token, folder).await?,
             Login::Appservice(_) | Login::Password(_) => folder.device_id_or_new()?,
         };
-        // Asked for once more, as the device may be another one now.
+        // Read again, as the device may be another one now.
         let stored = folder.session()?;
         let known = stored
             .as_ref()
@@ -160,7 +160,7 @@ impl LoggedIn {
         Ok(Self { session, forwarder })
     }
 
-    /// What was sent before was not sent to us.
+    /// Earlier messages are ignored.
     pub(super) fn listening_since(&self) -> SystemTime {
         self.session.listening_since
     }
@@ -169,7 +169,7 @@ impl LoggedIn {
         &self.session.meta.device_id
     }
 
-    /// The same device, with requests in its name that the appservice makes: those need no interactive authentication.
+    /// The same device, but its requests have the appservice's token: those need no interactive authentication.
     pub(super) async fn by_appservice(
         mut self,
         config: &Config,
@@ -187,14 +187,14 @@ impl LoggedIn {
         Ok(self)
     }
 
-    /// A client to be, which reaches the homeserver.
+    /// A builder for a client that reaches the homeserver through the forwarder.
     pub(super) fn client_builder(&self) -> Result<ClientBuilder, Fault> {
         Ok(Client::builder()
             .homeserver_url(Forwarder::homeserver())
             .http_client(self.forwarder.http_client()?))
     }
 
-    /// What such a client is to take up.
+    /// The session for such a client to restore.
     pub(super) fn matrix_session(&self) -> MatrixSession {
         MatrixSession {
             meta: self.session.meta.clone(),
@@ -228,8 +228,8 @@ impl LoggedIn {
     }
 }
 
-/// Whether the homeserver takes the appservice for the bot's device, without which it does not let it replace an identity. Only
-/// asks.
+/// Checks that the homeserver accepts the appservice as the bot's device, or else it does not let it replace an identity.
+/// Changes nothing.
 pub(super) async fn check_appservice(
     config: &Config,
     registration: &Registration,
@@ -240,13 +240,13 @@ pub(super) async fn check_appservice(
     };
     let appservice = Appservice::new(config, registration)?;
     match appservice.check_device(&device).await {
-        // It was asked for, and is gone.
+        // The homeserver accepted the appservice, and the device is gone.
         Err(fault) if fault.names_unknown_device() => Ok(()),
         checked => checked,
     }
 }
 
-/// Logs in, unless what an earlier log-in gave is `known`. What is to be kept, and what requests are to go out with.
+/// Logs in, unless an earlier log-in is `known`. Returns what has to be saved, and the credential for requests.
 async fn authenticate(
     config: &Config,
     login: &Login,
@@ -292,7 +292,7 @@ async fn authenticate(
     }
 }
 
-/// Logs in with the password on this device, which is made if need be.
+/// Logs in with the password on this device, which is created if needed.
 async fn log_in(config: &Config, password: &Password, device: &DeviceId) -> Result<Token, Fault> {
     let user = UserIdentifier::Matrix(config.bot_user.clone().into());
     let login_info = login::v3::Password::new(user, password.expose().to_owned());
@@ -310,8 +310,8 @@ async fn log_in(config: &Config, password: &Password, device: &DeviceId) -> Resu
     token_for(&config.bot_user, answer)
 }
 
-/// The device of the configured token, which must be only the bot's. One that belonged to an earlier token is forgotten, and its
-/// identity comes back with the recovery key.
+/// The device of the configured token, which only the bot may use. The device of an earlier token is forgotten; the recovery
+/// key restores its identity.
 async fn take_up_device(
     config: &Config,
     token: &Token,
@@ -392,7 +392,7 @@ mod tests {
         homeserver::testing::{homeserver, read_until},
     };
 
-    /// What comes of a log-in that is answered so.
+    /// The fault of a log-in that is answered like this.
     async fn refused(answer: &str) -> Fault {
         let folder = tempfile::tempdir().unwrap();
         let (homeserver, config) = homeserver(folder.path()).await;

@@ -1,6 +1,6 @@
 //! registration.yaml: what makes rcbot an appservice. Reads it, checks it against the configuration, writes a new one.
 //!
-//! The homeserver reads the same file, and other software adds keys of its own, so unknown keys are legal here.
+//! The homeserver reads the same file, and other software adds its own keys, so unknown keys are allowed here.
 //!
 //! Invariant: no message shows a token.
 
@@ -26,7 +26,7 @@ use crate::{
     secret::Token,
 };
 
-/// What to do where there is no registration.
+/// The remedy for a missing registration.
 const MISSING: &str = "write one with `rcbot registration --config` and the path of your config.yaml, and give it to the \
                        homeserver too";
 
@@ -39,11 +39,11 @@ const DEVICE_MANAGEMENT: &str = "io.element.msc4190";
 /// A registration that lets the bot's user log in.
 #[derive(Debug, Clone)]
 pub struct Registration {
-    /// The file that says all this.
+    /// The file that it was read from.
     pub file: PathBuf,
     /// Proves to the homeserver that we are the appservice.
     pub as_token: Token,
-    /// Whether the homeserver logs in no users of the appservice, which makes and deletes their devices itself (MSC4190).
+    /// Whether the appservice creates and deletes its users' devices (MSC4190), as the homeserver lets none of them log in.
     pub has_device_management: bool,
     warnings: Vec<Problem>,
 }
@@ -51,11 +51,11 @@ pub struct Registration {
 /// Why there is no [`Registration`].
 #[derive(Debug, thiserror::Error)]
 pub enum RegistrationError {
-    /// As for every file that people write.
+    /// The same errors as for every file that people write.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The file is about other users than the bot's: either it or the configuration names the wrong one. It may have other
-    /// problems besides.
+    /// The file covers other users than the bot's: it or the configuration names the wrong one. There may be other problems
+    /// too.
     #[error(transparent)]
     OfAnotherUser(Problems),
 }
@@ -63,7 +63,7 @@ pub enum RegistrationError {
 impl Registration {
     /// Reads a file and checks it against the bot's user: that user must lie in an exclusive namespace, and must not be
     /// the `sender_localpart`, for which Synapse answers 500 to `/sync`.
-    /// The error has everything that is wrong, each with its line and what is wanted.
+    /// The error lists every problem with its line and what is wanted.
     pub fn load(path: &Path, bot_user: &UserId) -> Result<Self, RegistrationError> {
         let text = document::text_of(path, MISSING)?;
         let is_open = fs::metadata(path)
@@ -78,7 +78,7 @@ impl Registration {
         Ok(registration)
     }
 
-    /// What is allowed and yet doubtful, such as a `url` at which nobody listens.
+    /// Valid but suspicious settings, such as a `url` on which nothing listens.
     pub fn warnings(&self) -> &[Problem] {
         &self.warnings
     }
@@ -107,7 +107,7 @@ impl Registration {
 /// Reading is allowed to users who are neither the owner nor in the group.
 const READABLE_BY_OTHERS: u32 = 0o004;
 
-/// The file. Other software adds keys of its own.
+/// The file, without the keys of other software.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct RegistrationFile {
@@ -171,7 +171,7 @@ impl RegistrationFile {
     }
 }
 
-/// A token that somebody has filled in; no message shows the value.
+/// A token that was filled in; no message shows the value.
 enum FilledIn {}
 
 impl Kind for FilledIn {
@@ -199,20 +199,20 @@ fn is_url(value: &Value) -> Result<bool, String> {
     }
 }
 
-/// What an entry of `namespaces.users` does for the bot's user, from nothing to everything.
+/// How far an entry of `namespaces.users` covers the bot's user, from nothing to everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Cover {
-    /// It is about other users.
+    /// It covers only other users.
     Other,
-    /// Its regex is beyond the `regex` crate: homeservers know other dialects.
+    /// The `regex` crate cannot parse its regex: homeservers support other dialects.
     Unknown,
-    /// It is about the bot's user, which others may take too.
+    /// It covers the bot's user, but others may take it too.
     Shared,
-    /// It keeps the bot's user for this appservice.
+    /// It reserves the bot's user for this appservice.
     Exclusive,
 }
 
-/// What the entries do together. One that is wrong in itself has been noted, and nothing is said about the whole then.
+/// The coverage by all entries. `None`: an entry is invalid, which was reported already.
 fn check_users(
     entries: Vec<Namespace>,
     bot_user: &UserId,
@@ -256,7 +256,7 @@ fn read_namespace(
 ) -> Option<Cover> {
     let regex = document.required(&format!("{at}.regex"), entry.regex);
     let is_exclusive = document.required(&format!("{at}.exclusive"), entry.exclusive)?;
-    // The whole id must match: what a homeserver makes of a regex that stops half-way differs from one to the next.
+    // The whole id must match: homeservers differ in how they treat a partial match.
     let Ok(regex) = Regex::new(&format!("^(?:{})$", regex?)) else {
         return Some(Cover::Unknown);
     };
@@ -275,7 +275,7 @@ fn read_namespace(
     reason = "the messages and the names of the fields say it"
 )]
 pub enum WriteError {
-    /// There is such a file. The homeserver may know its tokens, so it is left alone.
+    /// The file exists. The homeserver may know its tokens, so it is not overwritten.
     #[error(
         "{path} exists already and is left as it is: remove it, or name another file with --output"
     )]
@@ -286,8 +286,8 @@ pub enum WriteError {
     Unwritable { path: PathBuf, source: io::Error },
 }
 
-/// The text of a registration for the bot's user, with two fresh tokens of 256 bits. A secret as a whole. With device management it
-/// is for a homeserver with Matrix Authentication Service, which logs in no appservice; newer homeservers take that for granted.
+/// The text of a registration for the bot's user, with two fresh tokens of 256 bits: a secret. Device management is for a
+/// homeserver with Matrix Authentication Service, which lets no appservice log in; newer homeservers take that for granted.
 pub fn generate(bot_user: &UserId, has_device_management: bool) -> String {
     let localpart = bot_user.localpart();
     let as_token = random_token();
@@ -322,7 +322,7 @@ namespaces:
     )
 }
 
-/// Writes the text to a file that must not exist yet, mode 0600: the whole of it, or no file at all.
+/// Writes the text to a new file with mode 0600: all of it, or no file. The file must not exist yet.
 pub fn write_new(path: &Path, text: &str) -> Result<(), WriteError> {
     let folder = path
         .parent()
@@ -339,7 +339,7 @@ pub fn write_new(path: &Path, text: &str) -> Result<(), WriteError> {
     })
 }
 
-/// A regular expression for the user's id and nothing else. Synapse looks for a match at the beginning, hence the `$`.
+/// A regular expression that matches only the user's id. Synapse matches from the beginning, hence the `$`.
 fn namespace_regex(bot_user: &UserId) -> String {
     format!("{}$", regex::escape(bot_user.as_str()))
 }

@@ -1,4 +1,4 @@
-//! The appservice: makes the bot's user and logs it in, and can ask for anything in its name.
+//! The appservice: registers the bot's user, logs it in, and sends requests in its name.
 
 use matrix_sdk::{
     HttpError,
@@ -33,7 +33,7 @@ use crate::{
     secret::Token,
 };
 
-/// What people see as the device's name.
+/// The device's display name.
 const DEVICE_NAME: &str = "rcbot";
 
 /// The appservice on its homeserver, for the bot's user.
@@ -45,7 +45,7 @@ pub(super) struct Appservice {
 }
 
 impl Appservice {
-    /// Asks nothing yet.
+    /// Sends nothing yet.
     pub(super) fn new(config: &Config, registration: &Registration) -> Result<Self, Fault> {
         Ok(Self {
             homeserver: Homeserver::new(config)?,
@@ -54,7 +54,7 @@ impl Appservice {
         })
     }
 
-    /// Makes the bot's user, if there is none yet.
+    /// Registers the bot's user, unless it exists.
     async fn register(&self) -> Result<(), Fault> {
         let mut request = register::v3::Request::new();
         request.login_type = Some(LoginType::ApplicationService);
@@ -70,8 +70,8 @@ impl Appservice {
         Ok(())
     }
 
-    /// Makes the bot's user and this device, if need be: by a log-in, or without one where the homeserver logs in no
-    /// appservice. That is so with Matrix Authentication Service, and where the registration says so.
+    /// Creates the bot's user and this device, if needed: by a log-in, or without one where the homeserver lets no appservice
+    /// log in. That is so with Matrix Authentication Service, and where the registration says so.
     pub(super) async fn log_in(&self, device: &DeviceId) -> Result<Authentication, Fault> {
         self.register().await?;
         if self.registration.has_device_management {
@@ -91,7 +91,7 @@ impl Appservice {
         Ok(Authentication::IdentityAssertion)
     }
 
-    /// Makes this device without a log-in (MSC4190), unless it is there, and sees that the homeserver takes us for it.
+    /// Creates this device without a log-in (MSC4190), unless it exists, and checks that the homeserver accepts us as it.
     async fn take_device(&self, device: &DeviceId) -> Result<(), Fault> {
         let mut request = update_device::v3::Request::new(device.to_owned());
         request.display_name = Some(DEVICE_NAME.to_owned());
@@ -101,7 +101,7 @@ impl Appservice {
         }
     }
 
-    /// Whether the homeserver takes us for the bot's user on this device (MSC4326).
+    /// Checks that the homeserver accepts us as the bot's user on this device (MSC4326).
     pub(super) async fn check_device(&self, device: &DeviceId) -> Result<(), Fault> {
         let identity = self.identity(Some(device));
         let answer = self.send(identity, whoami::v3::Request::new()).await;
@@ -127,7 +127,7 @@ impl Appservice {
         }
     }
 
-    /// Whose request one is: the bot's user's, and maybe a device's.
+    /// In whose name a request is sent: the bot's user, and the device if given.
     pub(super) fn identity<'a>(
         &'a self,
         device: Option<&'a DeviceId>,
@@ -137,12 +137,12 @@ impl Appservice {
         identity
     }
 
-    /// Proves that a request is the appservice's.
+    /// Adds the appservice's token to a request.
     pub(super) fn authenticate(&self, request: RequestBuilder) -> RequestBuilder {
         request.bearer_auth(self.registration.as_token.expose())
     }
 
-    /// `None` where the homeserver logs in no appservice.
+    /// `None`: the homeserver lets no appservice log in.
     async fn try_log_in(&self, device: &DeviceId) -> Result<Option<Token>, Fault> {
         let user = UserIdentifier::Matrix(self.user.clone().into());
         let login_info =
@@ -187,7 +187,7 @@ impl Appservice {
                 self.user,
                 register()
             ),
-            // What is said to a device that is made without MSC4190, and by Matrix Authentication Service to a log-in.
+            // The answers to creating a device without MSC4190, and of Matrix Authentication Service to a log-in.
             ErrorKind::Unknown | ErrorKind::Unrecognized | ErrorKind::NotFound => format!(
                 "{said}. If the homeserver has Matrix Authentication Service, add `io.element.msc4190: true` to {file} and \
                  to the homeserver's copy, and restart the homeserver"
@@ -207,7 +207,7 @@ pub(super) fn log_in_request(
     request
 }
 
-/// The token that a log-in gave, if it is this user's.
+/// The token of a log-in. Fails if it is another user's.
 pub(super) fn token_for(user: &UserId, answer: login::v3::Response) -> Result<Token, Fault> {
     if answer.user_id != *user {
         return Err(logged_in_as_another(&answer.user_id, user));
@@ -226,8 +226,8 @@ pub(super) fn logged_in_as_another(user: &UserId, configured: &UserId) -> Fault 
     ))
 }
 
-/// Whether a log-in is refused because the homeserver has none for appservices. With Matrix Authentication Service that is said in
-/// more than one way, or there is no such path.
+/// Whether a log-in is refused because appservices cannot log in. Matrix Authentication Service says so with several codes, or
+/// has no such path.
 fn logs_in_no_appservice(error: &HttpError) -> bool {
     error.as_client_api_error().is_some_and(|answer| {
         answer.status_code.is_client_error()
@@ -242,7 +242,7 @@ fn logs_in_no_appservice(error: &HttpError) -> bool {
     })
 }
 
-/// Whether the homeserver knows nothing of devices that an appservice makes (MSC4190), or speaks for (MSC4326).
+/// Whether the homeserver does not support devices that an appservice creates (MSC4190), or acts as (MSC4326).
 fn is_unsupported(fault: &Fault) -> bool {
     match fault {
         Fault::NoIdentityAssertion { .. } => true,

@@ -1,9 +1,8 @@
-//! The way of all of the SDK's requests: it hands them over through a Unix socket, and they go on with what proves whose they are.
-//! For an appservice that the homeserver does not log in, the SDK cannot do that itself; and nothing reaches the SDK unseen.
+//! Forwards all of the SDK's requests, from a Unix socket to the homeserver, with the bot's credential. For an appservice that
+//! the homeserver does not log in, the SDK cannot add that itself; and no answer reaches the SDK unchecked.
 //!
-//! Invariant: nothing is kept but what [`Quarantine`] keeps. Other bodies flow through as they come, whoever waits for an answer
-//! decides how long, and where the homeserver is not reached the connection ends without an answer, which the SDK takes for
-//! what it is.
+//! Invariant: nothing is stored, except by [`Quarantine`]. Other bodies are streamed, and the caller decides how long to wait.
+//! Where the homeserver cannot be reached the connection closes without an answer, for the SDK a network error.
 
 use std::{
     panic::AssertUnwindSafe,
@@ -46,7 +45,7 @@ use crate::{
     secret::Token,
 };
 
-/// What is between two neighbours on the way and goes no further (RFC 9110, section 7.6.1), and what each connection makes itself.
+/// Hop-by-hop headers (RFC 9110, section 7.6.1), and those that each connection sets itself.
 const NOT_FORWARDED: [HeaderName; 9] = [
     header::ACCEPT_ENCODING,
     header::CONNECTION,
@@ -59,18 +58,18 @@ const NOT_FORWARDED: [HeaderName; 9] = [
     header::HOST,
 ];
 
-/// Whether the last request came through, so that an outage is logged once, however many forwarders meet it: a process has one
-/// homeserver.
+/// Whether the last request reached the homeserver, so that an outage is logged once, however many forwarders see it: a process
+/// has one homeserver.
 static IS_REACHABLE: AtomicBool = AtomicBool::new(true);
 
-/// What proves whose the SDK's requests are.
+/// How the SDK's requests are authenticated.
 #[derive(Debug)]
 pub(super) enum Credential {
     /// The device's own token.
     Token(Token),
-    /// A token that we cannot get another one for.
+    /// The configured token, which the bot cannot replace.
     Configured(Token),
-    /// The appservice's token, with user and device named beside it.
+    /// The appservice's token, together with user and device.
     Appservice(Box<Appservice>),
 }
 
@@ -94,7 +93,7 @@ pub(super) struct Forwarder {
 }
 
 impl Forwarder {
-    /// Listens in this folder, which must be closed to others.
+    /// Listens in this folder, which must be inaccessible to others.
     pub(super) fn start(
         config: &Config,
         credential: Credential,
@@ -108,7 +107,7 @@ impl Forwarder {
             source,
         })?;
         let route = Arc::new(Route {
-            // Answers are compressed on the way here, and plain on the socket.
+            // Answers are compressed on the network, and plain on the socket.
             http: http_client(Client::builder())?,
             homeserver: config.homeserver_url.clone(),
             credential,
@@ -121,7 +120,7 @@ impl Forwarder {
         let serving = AssertUnwindSafe(serve(socket, Arc::clone(&route))).catch_unwind();
         let end = ended.clone().drop_guard();
         let serving = tokio::spawn(async move {
-            // A panic is in the log; what it leaves behind is thrown away.
+            // The panic is in the log, and the state that it left is dropped.
             drop(serving.await);
             drop(end);
         });
@@ -133,37 +132,37 @@ impl Forwarder {
         })
     }
 
-    /// What the SDK is to send its requests with, to [`Forwarder::homeserver`].
+    /// The HTTP client for the SDK, which sends to [`Forwarder::homeserver`].
     pub(super) fn http_client(&self) -> Result<Client, Fault> {
         let client = Client::builder().unix_socket(self.socket.as_path());
-        // A socket has no certificate to look at, and those of the system take time and memory.
+        // A socket has no certificate to check, and loading those of the system takes time and memory.
         let client = client.no_proxy().no_gzip().tls_certs_only([]).build();
         client.map_err(no_http_client)
     }
 
-    /// The homeserver's address as the SDK is to know it. There is none like it in the network.
+    /// The homeserver's address for the SDK. It does not exist in the network.
     pub(super) fn homeserver() -> &'static str {
         "http://homeserver.invalid"
     }
 
-    /// What the SDK is to take for its access token. Requests without it go out as they are, and those with another one do
-    /// not go out: they are of an earlier log-in.
+    /// The SDK's access token. Requests without a token are forwarded as they are. Those with another one are not forwarded:
+    /// they are of an earlier log-in.
     pub(super) fn placeholder(&self) -> &str {
         &self.route.placeholder
     }
 
-    /// What proves whose the requests are.
+    /// How the requests are authenticated.
     pub(super) fn credential(&self) -> &Credential {
         &self.route.credential
     }
 
-    /// Waits until no request is forwarded any more, which is a bug.
+    /// Waits until forwarding has ended, which only a bug causes.
     pub(super) async fn ended(&self) {
         self.ended.cancelled().await;
     }
 }
 
-/// Serves until a connection fails by a bug.
+/// Serves until a connection panics.
 async fn serve(socket: PrivateSocket, route: Arc<Route>) {
     let mut connections = JoinSet::new();
     loop {
@@ -210,13 +209,13 @@ struct Route {
     credential: Credential,
     device: OwnedDeviceId,
     quarantine: Arc<Quarantine>,
-    /// What the SDK takes for its access token.
+    /// The SDK's access token.
     placeholder: String,
 }
 
-/// What an answer is about that does not flow through as it comes.
+/// The kinds of requests whose answers are not streamed.
 enum Subject {
-    /// What came since this token of the SDK's.
+    /// A sync, with the SDK's token.
     Sync(String),
     Keys,
     Other,
@@ -324,7 +323,7 @@ impl Route {
     }
 }
 
-/// The answer with another body, which needs all of it.
+/// The answer with another body, after the whole body has arrived.
 async fn changed(
     answer: reqwest::Response,
     change: impl FnOnce(Bytes) -> Bytes,
@@ -338,8 +337,8 @@ async fn changed(
     Ok(answer)
 }
 
-/// An error as the SDK is to have it: with the request that it is about, of which the SDK's own errors tell nothing; and with a wait
-/// that is bounded, as the SDK sleeps as long as the homeserver wants.
+/// The error for the SDK: with the request that failed, which the SDK's own errors do not name; and with a bounded wait, as the
+/// SDK sleeps as long as the homeserver wants.
 fn error_of(request: &str, body: Bytes) -> Bytes {
     let Ok(Value::Object(mut answer)) = serde_json::from_slice(&body) else {
         return body;
@@ -356,7 +355,7 @@ fn error_of(request: &str, body: Bytes) -> Bytes {
     Value::Object(answer).to_string().into()
 }
 
-/// A date, which is allowed too, goes: the body says the same, or the SDK waits as it does without either.
+/// Removes a date, which is allowed too: the body says the same, or the SDK waits as it does by default.
 fn bound_retry_after(headers: &mut HeaderMap) {
     if let Some(wait) = headers.remove(header::RETRY_AFTER)
         && let Some(wait) = wait.to_str().ok().and_then(|text| text.parse::<u64>().ok())
@@ -366,7 +365,7 @@ fn bound_retry_after(headers: &mut HeaderMap) {
     }
 }
 
-/// The same path and query at the homeserver, whose own address may have a path, and which knows its own tokens only.
+/// The same path and query at the homeserver, whose address may have a path. It gets only its own tokens.
 fn address(homeserver: &Url, uri: &Uri) -> Result<Url, url::ParseError> {
     let base = homeserver.as_str().trim_end_matches('/');
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
@@ -398,7 +397,7 @@ fn drop_neighbours_headers(headers: &mut HeaderMap) {
     }
 }
 
-// What comes out, byte by byte, and what goes back.
+// The bytes that go out, and those that come back.
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
@@ -421,7 +420,7 @@ mod tests {
         secret::Token,
     };
 
-    /// A homeserver that a test plays, and the SDK's side of a forwarder to it.
+    /// A mock homeserver, and the SDK's side of a forwarder to it.
     struct Setting {
         homeserver: TcpListener,
         forwarder: Forwarder,
@@ -459,7 +458,7 @@ mod tests {
             self.http.post(url)
         }
 
-        /// What the SDK gets for a request when the homeserver says this, and the first line of what the homeserver was asked.
+        /// The first line of a request as the homeserver gets it, and the SDK's answer when the homeserver sends this.
         async fn answer(&self, request: reqwest::RequestBuilder, said: &str) -> (String, Answer) {
             let answer = tokio::spawn(request.send());
             let (mut stream, _) = self.homeserver.accept().await.unwrap();
@@ -479,7 +478,7 @@ mod tests {
     fn json(status: &str, header: &str, body: &Value) -> String {
         let body = body.to_string();
         let length = body.len();
-        // Each on a connection of its own, so that none waits for the one before.
+        // Each on its own connection, so that none waits for the one before.
         format!(
             "HTTP/1.1 {status}\r\n{header}connection: close\r\ncontent-length: {length}\r\n\r\n{body}"
         )
@@ -581,7 +580,7 @@ mod tests {
             assert_eq!(part["to_device"]["events"], json!([events[0]]));
             assert!(part.get("rooms").is_none());
 
-            // The next part is here already; another client that has the token asks for all once more.
+            // The next part is here already. A new client with the same token gets everything again.
             let token = part["next_batch"].as_str().unwrap();
             let part = read_json(sync(token).send().await.unwrap()).await;
             assert_eq!(part["next_batch"], "b");
@@ -679,7 +678,7 @@ mod tests {
             "the homeserver sees it"
         );
 
-        // The same while no answer is there yet, as when a long poll is given up.
+        // The same while there is no answer yet, as when a long poll is cancelled.
         let asking = tokio::spawn(setting.request("/x").send());
         let (mut stream, _) = setting.homeserver.accept().await.unwrap();
         read_until(&mut stream, "\r\n\r\n").await;
@@ -723,7 +722,7 @@ mod tests {
                 .unwrap_err()
                 .is_connect()
         );
-        // What is left of it does not keep the next one from listening.
+        // The file that is left does not stop the next one from listening.
         assert!(socket.exists());
         tokio::task::spawn_blocking(|| ()).await.unwrap();
         PrivateSocket::listen(&socket).unwrap();

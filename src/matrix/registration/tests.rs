@@ -1,4 +1,4 @@
-//! What is refused in a registration, and that a generated one is not; first for chosen files, then for every file.
+//! Invalid registrations are refused and generated ones accepted: first chosen files, then random ones.
 
 use std::os::unix::fs::MetadataExt;
 
@@ -147,7 +147,7 @@ fn a_generated_namespace_holds_the_bots_user_alone() {
     }
 }
 
-/// What takes the place of what in the filled-in template, and what is said about it.
+/// Each line: a text of the filled-in template => what replaces it | the message about it.
 const WRONG_REPLACEMENTS: &str = r"
 secret_a_one => ''                       | 14: as_token: is empty or holds more than visible ASCII characters
 secret_a_one => 'two words'              | 14: as_token: is empty or holds more than visible ASCII characters
@@ -293,7 +293,7 @@ fn a_file_that_everyone_can_read_is_a_warning() {
     );
 }
 
-/// The beginnings of both tokens: a slip may fall into the rest.
+/// The beginnings of both tokens: a random change may fall into the rest.
 const TOKENS: [&str; 2] = ["secret_a", "secret_b"];
 
 /// A registration with tokens as long as real ones.
@@ -304,7 +304,7 @@ fn registration() -> String {
         .replace("secret_b_two", &format!("secret_b{rest}"))
 }
 
-/// Asserts that a changed file is taken, or refused with words that name what was changed.
+/// Asserts that a changed file is accepted, or that the error names the changed key.
 #[track_caller]
 fn assert_taken_or_named(changed: &Changed) -> bool {
     let Err(problems) = parse(&changed.text) else {
