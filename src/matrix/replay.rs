@@ -1,4 +1,4 @@
-//! Replay protection: each command counts once. The file `obeyed` has a line for each executed command, and lines are only added.
+//! Replay protection: each command counts once. The file `obeyed` has a line for each executed command; lines are only added.
 //!
 //! An encrypted command is identified by its place in its Megolm session: a homeserver can show an old ciphertext again at any
 //! time, so those places are never forgotten. A command in plain text is identified only by its event id. So is one that an
