@@ -1,4 +1,4 @@
-//! What can go wrong between us and the homeserver.
+//! What can go wrong between the bot and the homeserver.
 
 use std::{
     io,
@@ -20,14 +20,14 @@ use matrix_sdk_base::crypto::{OlmError, SessionRecipientCollectionError};
 /// The longest wait that a homeserver can ask for: log-ins are limited to one in some minutes.
 pub(super) const LONGEST_WAIT: Duration = Duration::from_mins(5);
 
-/// A fault of the homeserver, of the way to it, or of our own stores.
+/// A fault of the homeserver, of the network, or of our own stores.
 #[derive(Debug, thiserror::Error)]
 #[expect(
     missing_docs,
     reason = "the messages and the names of the fields say it"
 )]
 pub enum Fault {
-    /// A request failed, or the SDK did.
+    /// A request or the SDK failed.
     #[error("the request to the homeserver failed")]
     Request(#[source] Box<matrix_sdk::Error>),
     #[error("the homeserver's answer to {request} is invalid")]
@@ -43,19 +43,18 @@ pub enum Fault {
     },
     /// The homeserver does not let an appservice act as a device.
     #[error(
-        "the homeserver does not take the appservice for the device {device}, which MSC4326 is about: update the homeserver, or \
-         give the bot's user a password, unregister the appservice, and set bot.password in config.yaml in place of \
-         `appservice`"
+        "the homeserver does not let the appservice act as the device {device} (MSC4326): update the homeserver, or give the \
+         bot's user a password, unregister the appservice, and set bot.password in config.yaml in place of `appservice`"
     )]
     NoIdentityAssertion { device: String },
     /// The admin room has yet to be found, or the bot is not in it.
     #[error("the bot is not in the admin room yet")]
     NotInAdminRoom,
     /// A room that the homeserver has made for us has not come with /sync yet.
-    #[error("the homeserver has made a room and does not show it yet")]
+    #[error("the homeserver has made a room, and /sync does not have it yet")]
     RoomNotShown,
     /// Users whom the bot had signed have another identity now, so the SDK did not send.
-    #[error("another identity than the one that the bot has signed is shown for {users:?}")]
+    #[error("the identity of {users:?} is not the one that the bot has signed")]
     IdentityChanged { users: Vec<OwnedUserId> },
     #[error("cannot use the file {path}")]
     File { path: PathBuf, source: io::Error },
@@ -65,7 +64,7 @@ pub enum Fault {
     #[error("the keys of the bot's device are lost")]
     DeviceLost,
     /// The SDK panicked at the events of a user, which a new connection does not pass on.
-    #[error("the Matrix library failed at what {user} sent")]
+    #[error("the Matrix library panicked at events of {user}")]
     SetAside { user: String },
     /// A bug in the bot or in the SDK, at something that cannot be set aside.
     #[error(
@@ -385,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_error_of_matrix_is_no_answer_whatever_its_status() {
+    fn an_error_without_a_matrix_code_may_pass_whatever_its_status() {
         let pages = [
             "",
             "<html><h1>Not here</h1></html>",
@@ -408,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_an_answer_and_trouble_passes() {
+    fn a_refusal_does_not_pass_and_trouble_does() {
         for (status, code, passes) in [
             (403, "M_FORBIDDEN", false),
             (404, "M_NOT_FOUND", false),

@@ -99,7 +99,7 @@ async fn a_token_or_password_that_is_not_the_bots_is_refused_with_its_remedy() {
         (
             "access_token",
             &*of_another,
-            "the homeserver takes the bot for @account-",
+            "the homeserver says that the bot is @account-",
         ),
         (
             "access_token",

@@ -75,7 +75,7 @@ impl Appservice {
     pub(super) async fn log_in(&self, device: &DeviceId) -> Result<Authentication, Fault> {
         self.register().await?;
         if self.registration.has_device_management {
-            match self.take_device(device).await {
+            match self.create_device(device).await {
                 Ok(()) => return Ok(Authentication::IdentityAssertion),
                 Err(fault) if is_unsupported(&fault) => warn!(
                     error = %Chain(&fault),
@@ -87,12 +87,12 @@ impl Appservice {
         if let Some(access_token) = self.try_log_in(device).await? {
             return Ok(Authentication::AccessToken { access_token });
         }
-        self.take_device(device).await?;
+        self.create_device(device).await?;
         Ok(Authentication::IdentityAssertion)
     }
 
     /// Creates this device without a log-in (MSC4190), unless it exists, and checks that the homeserver accepts us as it.
-    async fn take_device(&self, device: &DeviceId) -> Result<(), Fault> {
+    async fn create_device(&self, device: &DeviceId) -> Result<(), Fault> {
         let mut request = update_device::v3::Request::new(device.to_owned());
         request.display_name = Some(DEVICE_NAME.to_owned());
         match self.send(self.identity(None), request).await {
@@ -150,7 +150,7 @@ impl Appservice {
         let request = log_in_request(login_info, device);
         match self.send(AppserviceUserIdentity::default(), request).await {
             Ok(answer) => token_for(&self.user, answer).map(Some),
-            Err(error) if logs_in_no_appservice(&error) => Ok(None),
+            Err(error) if is_login_unsupported(&error) => Ok(None),
             Err(error) => Err(self.refused(error).await),
         }
     }
@@ -180,7 +180,7 @@ impl Appservice {
         let file = &self.registration.file;
         let register = || kind.how_to_register(file, &self.user);
         let file = file.display();
-        Fault::login_refused(error, |code, said| match code {
+        Fault::login_refused(error, |code, message| match code {
             ErrorKind::UnknownToken(_) | ErrorKind::MissingToken => register(),
             ErrorKind::Exclusive => format!(
                 "the registration that the homeserver has loaded does not cover {}: {}",
@@ -189,10 +189,10 @@ impl Appservice {
             ),
             // The answers to creating a device without MSC4190, and of Matrix Authentication Service to a log-in.
             ErrorKind::Unknown | ErrorKind::Unrecognized | ErrorKind::NotFound => format!(
-                "{said}. If the homeserver has Matrix Authentication Service, add `io.element.msc4190: true` to {file} and \
+                "{message}. If the homeserver has Matrix Authentication Service, add `io.element.msc4190: true` to {file} and \
                  to the homeserver's copy, and restart the homeserver"
             ),
-            _ => said.to_owned(),
+            _ => message.to_owned(),
         })
     }
 }
@@ -214,21 +214,21 @@ pub(super) fn token_for(user: &UserId, answer: login::v3::Response) -> Result<To
     }
     Token::new(answer.access_token).map_err(|_| {
         Fault::for_operator(
-            "the homeserver gave an access token that cannot travel in an HTTP header",
+            "the homeserver gave an access token that is not valid in an HTTP header",
         )
     })
 }
 
 pub(super) fn logged_in_as_another(user: &UserId, configured: &UserId) -> Fault {
     Fault::for_operator(format!(
-        "the homeserver takes the bot for {user}, and the configuration names {configured}: set homeserver.server_name and \
-         bot.localpart right, or log in as that user"
+        "the homeserver says that the bot is {user}, and the configuration names {configured}: set homeserver.server_name \
+         and bot.localpart right, or log in as that user"
     ))
 }
 
 /// Whether a log-in is refused because appservices cannot log in. Matrix Authentication Service says so with several codes, or
 /// has no such path.
-fn logs_in_no_appservice(error: &HttpError) -> bool {
+fn is_login_unsupported(error: &HttpError) -> bool {
     error.as_client_api_error().is_some_and(|answer| {
         answer.status_code.is_client_error()
             && matches!(
