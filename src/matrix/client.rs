@@ -46,7 +46,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const TRIES: usize = 3;
 
 /// How long the stores of a connection may take to close: they wait until nothing uses them.
-const LONGEST_CLOSING: Duration = Duration::from_secs(5);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A connection to the homeserver. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -67,7 +67,7 @@ pub struct Matrix {
     pub(super) turns: Arc<Locks<OwnedRoomId, Mutex<()>>>,
     pub(super) replay_protection: Arc<ReplayProtection>,
     /// The rooms that completed syncs have brought.
-    pub(super) heard_rooms: watch::Sender<BTreeSet<OwnedRoomId>>,
+    pub(super) synced_rooms: watch::Sender<BTreeSet<OwnedRoomId>>,
     /// Sent after each sync: the room, if any, that replaces the admin room once the bot is in it.
     pub(super) synced: watch::Sender<Option<OwnedRoomId>>,
     /// Whether the last sync was answered.
@@ -97,7 +97,7 @@ impl Matrix {
     /// Closes the stores. Nothing works afterwards.
     pub async fn close(&self) {
         let closing = AssertUnwindSafe(self.client.pause()).catch_unwind();
-        match timeout(LONGEST_CLOSING, closing).await {
+        match timeout(CLOSE_TIMEOUT, closing).await {
             Ok(Ok(Ok(()))) => {}
             Ok(Ok(Err(error))) => warn!(%error, "the Matrix stores were not closed in order"),
             Ok(Err(_)) | Err(_) => warn!("the Matrix stores were not closed in order"),
@@ -141,7 +141,7 @@ pub(super) async fn build_client(
         .build()
         .await
         .map_err(unopened)?;
-    close_to_others(&store).map_err(|source| file_fault(&store, source))?;
+    restrict_permissions(&store).map_err(|source| file_fault(&store, source))?;
     Ok(client)
 }
 
@@ -157,7 +157,7 @@ async fn open_stores(folder: &Path) -> Result<StoreConfig, ClientBuildError> {
 }
 
 /// The SDK creates files that everyone can read. SQLite gives its later files the same mode.
-fn close_to_others(store: &Path) -> io::Result<()> {
+fn restrict_permissions(store: &Path) -> io::Result<()> {
     fs::set_permissions(store, Permissions::from_mode(0o700))?;
     for entry in fs::read_dir(store)? {
         fs::set_permissions(entry?.path(), Permissions::from_mode(0o600))?;

@@ -67,15 +67,15 @@ pub(super) async fn is_confidential(room: &Room, recipient: &UserId) -> Result<b
         && room
             .encryption_settings()
             .is_some_and(|settings| settings.algorithm == Some(ALGORITHM));
-    if !is_encrypted || !says_encrypted(&state) || !Members::of(&state).are(&two) {
+    if !is_encrypted || !says_encrypted(&state) || !Members::of(&state).are_exactly(&two) {
         return Ok(false);
     }
-    if members_in_store(room).await?.are(&two) {
+    if members_in_store(room).await?.are_exactly(&two) {
         return Ok(true);
     }
     room.mark_members_missing();
     room.sync_members().await?;
-    Ok(members_in_store(room).await?.are(&two))
+    Ok(members_in_store(room).await?.are_exactly(&two))
 }
 
 fn says_encrypted(state: &CurrentState) -> bool {
@@ -134,7 +134,7 @@ impl Members {
         members
     }
 
-    fn are(&self, wanted: &BTreeSet<String>) -> bool {
+    fn are_exactly(&self, wanted: &BTreeSet<String>) -> bool {
         self.present == *wanted && self.ever == *wanted
     }
 }
@@ -176,12 +176,12 @@ mod tests {
     }
 
     #[test]
-    fn what_members_say_of_themselves_may_be_nonsense() {
+    fn other_fields_of_a_member_event_may_be_invalid() {
         let two = BTreeSet::from(["@bot:x.y".to_owned(), "@alice:x.y".to_owned()]);
         let bot = event("@bot:x.y", &json!({ "membership": "join" }));
         let nonsense = json!({ "membership": "invite", "displayname": 7, "avatar_url": {} });
         let alice = event("@alice:x.y", &nonsense);
-        assert!(members(&[bot.clone(), alice.clone()]).are(&two));
+        assert!(members(&[bot.clone(), alice.clone()]).are_exactly(&two));
         for third in [
             event("@mallory:x.y", &json!({ "membership": "leave" })),
             event("@mallory:x.y", &json!({ "membership": 7 })),
@@ -189,20 +189,20 @@ mod tests {
             json!({ "type": "m.room.member", "content": { "membership": "join" } }),
         ] {
             let members = members(&[bot.clone(), alice.clone(), third.clone()]);
-            assert!(!members.are(&two), "{third}");
+            assert!(!members.are_exactly(&two), "{third}");
         }
         for content in [
             json!({ "membership": "leave" }),
             json!({ "membership": "ban" }),
         ] {
             let members = members(&[bot.clone(), event("@alice:x.y", &content)]);
-            assert!(!members.are(&two), "{content}");
+            assert!(!members.are_exactly(&two), "{content}");
             assert_eq!(members.ever, two);
         }
         let content = json!({ "displayname": "Alice" });
         assert!(
-            members(&[bot, event("@alice:x.y", &content)]).are(&two),
-            "unknown is there"
+            members(&[bot, event("@alice:x.y", &content)]).are_exactly(&two),
+            "an unknown membership counts as present"
         );
     }
 }

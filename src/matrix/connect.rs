@@ -30,7 +30,7 @@ const MESSAGES_WAITING: usize = 256;
 /// The longest wait between retries.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
-/// What [`Matrix::connect`] gives.
+/// The result of [`Matrix::connect`].
 #[derive(Debug)]
 pub struct Connection {
     /// For sending.
@@ -54,9 +54,9 @@ impl Matrix {
         let mut warned = false;
         loop {
             quarantine.start_over();
-            let trying = try_connect(&config, login, folder, quarantine);
+            let attempt = try_connect(&config, login, folder, quarantine);
             // The client is dropped, with any state that a panic left inconsistent.
-            let fault = match AssertUnwindSafe(trying).catch_unwind().await {
+            let fault = match AssertUnwindSafe(attempt).catch_unwind().await {
                 Ok(Ok(connection)) => return Ok(connection),
                 Ok(Err(fault)) => fault,
                 Err(_) => quarantine.blame(),
@@ -107,8 +107,8 @@ fn forget_log_in(fault: &Fault, folder: &MatrixFolder) -> Result<(), Fault> {
     if device_is_gone && folder.own_identity().is_some() && RecoveryKey::find_own(folder)?.is_none()
     {
         return Err(Fault::for_operator(format!(
-            "the homeserver has logged the bot out and deleted its device, and there is no recovery key, without which another \
-             device is another bot to everybody. Nothing in {} was removed: bring back the file {}, or give its content in \
+            "the homeserver has logged the bot out and deleted its device, and there is no recovery key, without which a \
+             new device cannot get its identity back. Nothing in {} was removed: bring back the file {}, or give its content in \
              {RECOVERY_KEY_VARIABLE}. If it is lost, `rcbot reset-identity --config` and the path of your config.yaml makes a \
              new identity",
             folder.path().display(),
@@ -183,13 +183,13 @@ async fn try_connect(
         verifications: Arc::default(),
         turns: Arc::default(),
         replay_protection,
-        heard_rooms: watch::Sender::default(),
+        synced_rooms: watch::Sender::default(),
         synced: watch::Sender::default(),
         answers: watch::Sender::new(false),
     };
     if matrix.admin_room.id().is_none() {
         // Without an admin room nobody sees the change.
-        matrix.show_itself().await;
+        matrix.set_profile().await;
     }
     info!(user = %matrix.own_user(), "connected to the homeserver");
     Ok(Connection { matrix, heard })

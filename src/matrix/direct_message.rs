@@ -106,7 +106,7 @@ impl ConfidentialRoom {
         // Nothing else is sent in between, so that no other message uses the new key.
         let turn = self.turn().await;
         let key = self.matrix.key_of(&turn, link, self.readers).await?;
-        let event = confide(&turn, &recipient, compose(link, message), &transaction).await?;
+        let event = send_or_redact(&turn, &recipient, compose(link, message), &transaction).await?;
         self.matrix.direct_messages.set_key(&room, key);
         info!(%recipient, %event, "link sent");
         let is_invited = is_invited(turn.room(), &recipient).await;
@@ -130,10 +130,10 @@ impl ConfidentialRoom {
         let turn = self.turn().await;
         let content = notice.content(Sound::Silent);
         let content = match edited {
-            Some(told) => editing(content, told.event.clone()),
+            Some(earlier) => editing(content, earlier.event.clone()),
             None => content,
         };
-        let event = confide(&turn, &self.recipient, content, notice.transaction).await?;
+        let event = send_or_redact(&turn, &self.recipient, content, notice.transaction).await?;
         let room = turn.room().room_id().to_owned();
         Ok(Told { room, event })
     }
@@ -156,13 +156,13 @@ impl ConfidentialRoom {
 }
 
 /// Sends a secret, and redacts it if another user may have got it.
-async fn confide(
+async fn send_or_redact(
     turn: &Turn,
     recipient: &UserId,
     content: RoomMessageEventContent,
     transaction: &OwnedTransactionId,
 ) -> Result<OwnedEventId, NotSent> {
-    let sent = turn.confide(recipient, content, transaction).await;
+    let sent = turn.send_secret(recipient, content, transaction).await;
     match (sent.event, sent.is_confidential?) {
         (Some(event), true) => return Ok(event),
         (Some(event), false) => {
@@ -316,14 +316,14 @@ impl Matrix {
         };
         let room = match self.client.get_room(&id) {
             Some(room) => Some(room),
-            None => self.room_once_heard(&id).await,
+            None => self.synced_room(&id).await,
         };
         let Some(room) = room.filter(|room| room.state() == RoomState::Joined) else {
             return Ok(None);
         };
         let fit = is_confidential(&room, recipient).await?;
         if !fit {
-            warn!(room = %id, %recipient, "direct message no longer fit for links");
+            warn!(room = %id, %recipient, "direct message no longer confidential");
         }
         Ok(fit.then_some(room))
     }
@@ -341,11 +341,11 @@ impl Matrix {
         };
         info!(room = %id, %recipient, "direct message made");
         self.direct_messages.replace(recipient, &id)?;
-        let room = self.room_once_heard(&id).await.ok_or(Fault::RoomNotShown)?;
+        let room = self.synced_room(&id).await.ok_or(Fault::RoomNotShown)?;
         if is_confidential(&room, recipient).await? {
             Ok(room)
         } else {
-            let reason = "the new room is not as it was asked for".to_owned();
+            let reason = "the new room is not as requested".to_owned();
             Err(NotSent::Refused(NotConfidential::RoomRefused { reason }))
         }
     }

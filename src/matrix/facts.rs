@@ -59,10 +59,10 @@ impl CurrentState {
 
     /// The events of this type.
     pub(crate) fn events(&self, kind: StateEventType) -> impl Iterator<Item = &Raw<AnyStateEvent>> {
-        let is_it = move |event: &&Raw<AnyStateEvent>| {
+        let has_type = move |event: &&Raw<AnyStateEvent>| {
             text(event, "type").is_some_and(|it| StateEventType::from(it) == kind)
         };
-        self.0.iter().filter(is_it)
+        self.0.iter().filter(has_type)
     }
 
     /// The content of the event of this type and with this state key. `None`: there is no such event.
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn events_that_are_not_there_open_a_room_to_nobody() {
+    fn missing_events_open_a_room_to_nobody() {
         let facts = RoomFacts::of(&state(json!([create_event()])), alice(), false).unwrap();
         assert_eq!(facts.room_version, RoomVersionId::V1);
         assert_eq!(facts.join_rule, JoinRule::Invite);
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_opens_a_room_to_nobody() {
+    fn unreadable_events_open_a_room_to_nobody() {
         let event = |kind: &str, key: &str, content: Value| json!({ "type": kind, "state_key": key, "sender": "@alice:x.y", "content": content });
         let facts =
             |event: Value| RoomFacts::of(&state(json!([create_event(), event])), alice(), false);

@@ -96,7 +96,7 @@ impl MatrixFolder {
         &self.0
     }
 
-    /// The SDK's databases, with the device's keys and the identity's.
+    /// The SDK's databases, with the private keys of the device and of the identity.
     pub(super) fn store(&self) -> PathBuf {
         self.0.join("store")
     }

@@ -43,12 +43,12 @@ const LONGEST_TEXT: usize = 255;
 const PART: &str = "_rcbot-part-";
 
 /// How long a user is blocked after the first panic at their events: all that they sent together arrives within minutes.
-const FIRST_TIME: Duration = Duration::from_mins(10);
+const FIRST_BLOCK: Duration = Duration::from_mins(10);
 
 /// How long after each further panic.
-const FURTHER_TIMES: Duration = Duration::from_hours(24);
+const REPEATED_BLOCK: Duration = Duration::from_hours(24);
 
-/// So many users who made the SDK panic within [`FIRST_TIME`] are one attacker with many accounts: strangers are blocked.
+/// So many users who made the SDK panic within [`FIRST_BLOCK`] are one attacker with many accounts: strangers are blocked.
 const MANY: usize = 4;
 
 /// How many users are remembered.
@@ -69,9 +69,7 @@ type Fields = BTreeMap<String, Box<RawValue>>;
 /// Something that the SDK does not get.
 #[derive(Debug, PartialEq, Eq)]
 struct Dropped {
-    /// Its user.
     user: String,
-    /// What it is.
     what: String,
 }
 
@@ -110,7 +108,7 @@ impl SyncAnswer {
         let (mut portions, mut dropped) = (Vec::<Portion>::new(), Vec::new());
         let mut signals = Vec::new();
         for event in events {
-            let sender = match look_at(event) {
+            let sender = match check_event(event) {
                 Ok(Needed::ByTheSdk { sender }) => sender,
                 Ok(Needed::ByTheBot(signal)) => {
                     signals.push(signal);
@@ -154,7 +152,7 @@ fn with_events(mut fields: Fields, events: &[Box<RawValue>]) -> Bytes {
     serde_json::to_vec(&fields).unwrap_or_default().into()
 }
 
-fn look_at(event: &RawValue) -> Result<Needed, Dropped> {
+fn check_event(event: &RawValue) -> Result<Needed, Dropped> {
     #[derive(Deserialize)]
     struct Head {
         r#type: String,
@@ -271,16 +269,16 @@ struct State {
     /// Signals that wait for the bot.
     signals: Vec<HostSignal>,
     /// The users in the bot's encrypted rooms, while that matters.
-    acquaintances: Option<BTreeSet<String>>,
-    told: HashSet<(String, String)>,
-    telling_since: Instant,
+    known_users: Option<BTreeSet<String>>,
+    logged: HashSet<(String, String)>,
+    logging_since: Instant,
 }
 
 /// What the SDK is processing.
 #[derive(Debug, Default)]
 struct Step {
-    /// Whose events the SDK is processing.
-    in_hand: Option<String>,
+    /// The sender of the events that the SDK is processing.
+    current_sender: Option<String>,
     /// Whether to-device events have come since the SDK last finished, even if all were dropped.
     has_brought: bool,
     waiting: Option<Waiting>,
@@ -312,7 +310,7 @@ impl Quarantine {
         let offenders = folder::read(&path)?.and_then(|text| {
             serde_json::from_slice(&text)
                 .inspect_err(
-                    |_| warn!(path = %path.display(), "unreadable, beginning with an empty one"),
+                    |_| warn!(path = %path.display(), "the list of users whose events are set aside is unreadable, starting with an empty one"),
                 )
                 .ok()
         });
@@ -320,9 +318,9 @@ impl Quarantine {
             offenders: offenders.unwrap_or_default(),
             step: Step::default(),
             signals: Vec::new(),
-            acquaintances: None,
-            told: HashSet::new(),
-            telling_since: Instant::now(),
+            known_users: None,
+            logged: HashSet::new(),
+            logging_since: Instant::now(),
         });
         Ok(Self { path, state })
     }
@@ -335,7 +333,7 @@ impl Quarantine {
     /// The next part of the last answer, if the SDK asks with its token.
     pub(super) fn next_part(&self, since: &str) -> Option<Bytes> {
         let step = &mut self.state().step;
-        step.in_hand = None;
+        step.current_sender = None;
         let waiting = step.waiting.take()?;
         (waiting.token == since).then(|| step.hand_out(waiting))
     }
@@ -355,8 +353,8 @@ impl Quarantine {
         let has_signals = !signals.is_empty();
         state.signals.extend(signals);
         state.signals.truncate(MOST_SIGNALS);
-        let takes = |portion: &Portion| state.takes_from(&portion.sender, now);
-        let (portions, set_aside): (Vec<_>, Vec<_>) = portions.into_iter().partition(takes);
+        let accepts = |portion: &Portion| state.accepts_from(&portion.sender, now);
+        let (portions, set_aside): (Vec<_>, Vec<_>) = portions.into_iter().partition(accepts);
         dropped.extend(set_aside.into_iter().map(|portion| Dropped {
             what: format!("{} encrypted to-device events", portion.events.len()),
             user: portion.sender,
@@ -366,10 +364,10 @@ impl Quarantine {
             && !has_signals
             && let [portion] = portions.as_slice()
         {
-            state.step.in_hand = Some(portion.sender.clone());
+            state.step.current_sender = Some(portion.sender.clone());
             return body;
         }
-        state.tell(dropped);
+        state.log_dropped(dropped);
         state.step.hand_out(Waiting {
             since: since.to_owned(),
             token: String::new(),
@@ -384,15 +382,15 @@ impl Quarantine {
         let Some((cleaned, dropped)) = clean_keys(&body) else {
             return body;
         };
-        self.state().tell(dropped);
+        self.state().log_dropped(dropped);
         cleaned.into()
     }
 
     /// The SDK has finished. Returns whether the homeserver sent to-device events, also dropped ones: then its answer was not
     /// empty.
-    pub(super) fn settle(&self) -> bool {
+    pub(super) fn finish_step(&self) -> bool {
         let step = &mut self.state().step;
-        step.in_hand = None;
+        step.current_sender = None;
         std::mem::take(&mut step.has_brought)
     }
 
@@ -409,7 +407,7 @@ impl Quarantine {
     /// The SDK panicked. The sender of the events that it was processing is blocked.
     pub(super) fn blame(&self) -> Fault {
         let mut state = self.state();
-        let Some(user) = state.step.in_hand.take() else {
+        let Some(user) = state.step.current_sender.take() else {
             return Fault::Panicked;
         };
         warn!(
@@ -434,13 +432,13 @@ impl Quarantine {
     }
 
     /// Whether strangers are blocked, so that the known users are needed.
-    pub(super) fn is_besieged(&self) -> bool {
-        self.state().is_besieged(SystemTime::now())
+    pub(super) fn is_under_attack(&self) -> bool {
+        self.state().is_under_attack(SystemTime::now())
     }
 
     /// Sets the users who are not strangers.
-    pub(super) fn set_acquaintances(&self, users: BTreeSet<String>) {
-        self.state().acquaintances = Some(users);
+    pub(super) fn set_known_users(&self, users: BTreeSet<String>) {
+        self.state().known_users = Some(users);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -449,8 +447,8 @@ impl Quarantine {
 }
 
 /// The homeserver's own token.
-pub(super) fn honest(token: &str) -> &str {
-    token.split_once(PART).map_or(token, |(honest, _)| honest)
+pub(super) fn homeserver_token(token: &str) -> &str {
+    token.split_once(PART).map_or(token, |(own, _)| own)
 }
 
 /// Whether a query may hold a token that is not the homeserver's.
@@ -464,7 +462,7 @@ impl Step {
         let portion = waiting.portions.pop_front();
         let (sender, events) = portion.map(|one| (one.sender, one.events)).unzip();
         let events = events.unwrap_or_default();
-        self.in_hand = sender;
+        self.current_sender = sender;
         if waiting.portions.is_empty() {
             return with_events(waiting.rest, &events);
         }
@@ -478,23 +476,23 @@ impl Step {
 }
 
 impl State {
-    fn takes_from(&self, user: &str, now: SystemTime) -> bool {
+    fn accepts_from(&self, user: &str, now: SystemTime) -> bool {
         let offender = self.offenders.get(user);
-        let is_kept_out = offender.is_some_and(|offender| offender.is_kept_out(now));
-        let acquaintances = self.acquaintances.as_ref();
-        let is_stranger = acquaintances.is_some_and(|known| !known.contains(user));
-        !(is_kept_out || is_stranger && self.is_besieged(now))
+        let is_blocked = offender.is_some_and(|offender| offender.is_blocked(now));
+        let known_users = self.known_users.as_ref();
+        let is_stranger = known_users.is_some_and(|known| !known.contains(user));
+        !(is_blocked || is_stranger && self.is_under_attack(now))
     }
 
-    fn is_besieged(&self, now: SystemTime) -> bool {
+    fn is_under_attack(&self, now: SystemTime) -> bool {
         let recent = self.offenders.values();
-        let recent = recent.filter(|offender| offender.age(now) < FIRST_TIME);
+        let recent = recent.filter(|offender| offender.age(now) < FIRST_BLOCK);
         recent.take(MANY).count() == MANY
     }
 
     fn note_offence(&mut self, user: String, now: SystemTime) {
         let offenders = &mut self.offenders;
-        offenders.retain(|_, offender| offender.age(now) < FURTHER_TIMES);
+        offenders.retain(|_, offender| offender.age(now) < REPEATED_BLOCK);
         let offender = offenders.entry(user).or_insert(Offender {
             last: now,
             times: 0,
@@ -510,16 +508,16 @@ impl State {
     }
 
     /// Logs what was dropped, each thing once an hour, and only [`MOST_LINES`].
-    fn tell(&mut self, dropped: Vec<Dropped>) {
-        if self.telling_since.elapsed() > HOUR {
-            self.telling_since = Instant::now();
-            self.told.clear();
+    fn log_dropped(&mut self, dropped: Vec<Dropped>) {
+        if self.logging_since.elapsed() > HOUR {
+            self.logging_since = Instant::now();
+            self.logged.clear();
         }
         for Dropped { user, what } in dropped {
-            if self.told.len() < MOST_LINES && self.told.insert((user.clone(), what.clone())) {
+            if self.logged.len() < MOST_LINES && self.logged.insert((user.clone(), what.clone())) {
                 warn!(
                     user,
-                    what, "dropped what a bot has no use for, or what is malformed"
+                    what, "dropped a malformed or unneeded to-device event, device or identity"
                 );
             }
         }
@@ -527,11 +525,11 @@ impl State {
 }
 
 impl Offender {
-    fn is_kept_out(&self, now: SystemTime) -> bool {
+    fn is_blocked(&self, now: SystemTime) -> bool {
         let time = if self.times > 1 {
-            FURTHER_TIMES
+            REPEATED_BLOCK
         } else {
-            FIRST_TIME
+            FIRST_BLOCK
         };
         self.age(now) < time
     }
@@ -575,7 +573,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_encrypted_for_the_device_and_well_formed_gets_through() {
+    fn only_well_formed_encrypted_events_get_through() {
         let plain = |kind| json!({ "type": kind, "sender": "@m:x", "content": {} });
         let (portions, dropped) = read(&[
             encrypted("@a:x", KEY),
@@ -631,15 +629,15 @@ mod tests {
         assert_eq!(kinds(), [SignalKind::Claim, SignalKind::Pong]);
         assert!(kinds().is_empty());
         // A lone signal leaves an answer without such events, which still does not count as empty.
-        quarantine.settle();
+        quarantine.finish_step();
         let body = json!({ "next_batch": "b", "rooms": {}, "to_device": { "events": [signal("$2", "ping")] } });
         let part = quarantine.sync_answer("a", body.to_string().into());
-        assert!(read_part(&part).1.is_empty() && quarantine.settle());
+        assert!(read_part(&part).1.is_empty() && quarantine.finish_step());
         assert_eq!(kinds(), [SignalKind::Ping]);
     }
 
     #[test]
-    fn a_type_that_stands_twice_gets_nowhere() {
+    fn an_event_with_two_types_is_dropped() {
         let event = format!(
             r#"{{"type":"m.forwarded_room_key","type":"{NEEDED}","sender":"@m:x","content":{{}}}}"#
         );
@@ -649,7 +647,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_without_to_device_events_is_not_looked_at() {
+    fn an_answer_without_to_device_events_is_not_checked() {
         for body in [
             "",
             "<html>",
@@ -694,7 +692,7 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_key_does_not_hide_behind_depth_or_a_name_that_stands_twice() {
+    fn a_malformed_key_does_not_hide_behind_depth_or_a_duplicate_name() {
         let bad = &malformed()[2];
         let deep = format!("{}{}", "[".repeat(500), "]".repeat(500));
         for device in [
@@ -712,7 +710,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_makes_no_sense_is_left_to_the_sdk() {
+    fn an_unreadable_answer_is_left_to_the_sdk() {
         for body in [
             "",
             "<html>",
@@ -766,14 +764,14 @@ mod tests {
                 assert!(!quarantine.holds_more());
                 return parts;
             }
-            assert_eq!(honest(&token), "a");
+            assert_eq!(homeserver_token(&token), "a");
             assert!(quarantine.holds_more());
             part = quarantine.next_part(&token).unwrap();
         }
     }
 
     #[test]
-    fn what_several_users_sent_is_handed_out_by_user_and_the_rest_comes_last() {
+    fn events_of_several_users_come_by_user_and_the_rest_comes_last() {
         let (_folder, quarantine) = quarantine();
         let parts = parts(&quarantine, answer(&["@a:x", "@b:x", "@a:x", "@c:x"]));
         assert_eq!(parts, [vec!["@a:x", "@a:x"], vec!["@b:x"], vec!["@c:x"]]);
@@ -781,7 +779,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_brings_events_alone_and_the_last_one_brings_the_rest() {
+    fn a_part_has_only_events_and_the_last_one_has_the_rest() {
         let (_folder, quarantine) = quarantine();
         let body = |senders: &[&str], rest: Value| {
             let events: Vec<_> = senders.iter().map(|it| encrypted(it, KEY)).collect();
@@ -805,14 +803,14 @@ mod tests {
         let event = json!({ "type": "m.dummy", "sender": "@m:x", "content": {} });
         let flood = json!({ "next_batch": "b", "to_device": { "events": [event] } });
         quarantine.sync_answer("a", flood.to_string().into());
-        assert!(quarantine.settle());
+        assert!(quarantine.finish_step());
         let empty = json!({ "next_batch": "c", "to_device": { "events": [] } });
         quarantine.sync_answer("b", empty.to_string().into());
-        assert!(!quarantine.settle());
+        assert!(!quarantine.finish_step());
     }
 
     #[test]
-    fn what_one_user_sent_is_handed_out_as_it_came() {
+    fn an_answer_with_events_of_one_user_is_not_changed() {
         let (_folder, quarantine) = quarantine();
         let answer = answer(&["@a:x", "@a:x"]);
         let handed_out = quarantine.sync_answer("a", answer.clone());
@@ -820,7 +818,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_panic_nothing_of_that_user_is_handed_out_in_this_life_and_the_next() {
+    fn after_a_panic_that_user_is_blocked_in_this_run_and_the_next() {
         let (folder, quarantine) = quarantine();
         let senders = ["@a:x", "@m:x", "@b:x"];
         let (token, ..) = read_part(&quarantine.sync_answer("a", answer(&senders)));
@@ -841,7 +839,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_that_cannot_be_written_down_is_known_to_the_run_and_to_its_next_connection() {
+    fn a_panic_that_cannot_be_saved_is_known_to_the_run_and_to_its_next_connection() {
         let (folder, quarantine) = quarantine();
         drop(folder);
         let senders = ["@m:x", "@b:x"];
@@ -853,11 +851,11 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_at_nobodys_events_is_not_survived() {
+    fn a_panic_at_no_users_events_ends_the_connection() {
         let (_folder, quarantine) = quarantine();
         assert!(matches!(quarantine.blame(), Fault::Panicked));
         quarantine.sync_answer("a", answer(&["@m:x"]));
-        quarantine.settle();
+        quarantine.finish_step();
         assert!(matches!(quarantine.blame(), Fault::Panicked));
         quarantine.sync_answer("a", answer(&["@m:x"]));
         assert!(quarantine.next_part("b").is_none());
@@ -865,22 +863,22 @@ mod tests {
     }
 
     #[test]
-    fn whoever_does_it_again_waits_longer_and_nobody_waits_for_ever() {
+    fn a_second_panic_blocks_longer_and_no_block_is_for_ever() {
         let (_folder, quarantine) = quarantine();
         let mut state = quarantine.state();
         let begin = SystemTime::now();
         state.note_offence("@m:x".to_owned(), begin);
-        assert!(!state.takes_from("@m:x", begin));
-        assert!(!state.takes_from("@m:x", begin - HOUR));
-        assert!(state.takes_from("@m:x", begin + FIRST_TIME));
-        let again = begin + FIRST_TIME;
+        assert!(!state.accepts_from("@m:x", begin));
+        assert!(!state.accepts_from("@m:x", begin - HOUR));
+        assert!(state.accepts_from("@m:x", begin + FIRST_BLOCK));
+        let again = begin + FIRST_BLOCK;
         state.note_offence("@m:x".to_owned(), again);
-        assert!(!state.takes_from("@m:x", again + 10 * HOUR));
-        assert!(state.takes_from("@m:x", again + FURTHER_TIMES));
+        assert!(!state.accepts_from("@m:x", again + 10 * HOUR));
+        assert!(state.accepts_from("@m:x", again + REPEATED_BLOCK));
     }
 
     #[test]
-    fn an_attacker_with_many_accounts_keeps_strangers_out_and_nobody_else() {
+    fn an_attacker_with_many_accounts_blocks_only_strangers() {
         let (_folder, quarantine) = quarantine();
         let mut state = quarantine.state();
         let begin = SystemTime::now();
@@ -888,23 +886,23 @@ mod tests {
             state.note_offence(format!("@{number}:x"), begin);
         }
         assert_eq!(state.offenders.len(), MOST_OFFENDERS);
-        assert!(state.is_besieged(begin));
+        assert!(state.is_under_attack(begin));
         assert!(
-            state.takes_from("@stranger:x", begin),
+            state.accepts_from("@stranger:x", begin),
             "not known who is one"
         );
-        state.acquaintances = Some(BTreeSet::from(["@alice:x".to_owned()]));
-        assert!(state.takes_from("@alice:x", begin));
-        assert!(!state.takes_from("@stranger:x", begin));
-        assert!(state.takes_from("@stranger:x", begin + FIRST_TIME));
+        state.known_users = Some(BTreeSet::from(["@alice:x".to_owned()]));
+        assert!(state.accepts_from("@alice:x", begin));
+        assert!(!state.accepts_from("@stranger:x", begin));
+        assert!(state.accepts_from("@stranger:x", begin + FIRST_BLOCK));
     }
 
     #[test]
-    fn a_flood_of_what_is_dropped_leaves_few_lines() {
+    fn a_flood_of_dropped_events_leaves_few_lines() {
         let (_folder, quarantine) = quarantine();
         let mut state = quarantine.state();
         let dropped = |number| Dropped::new(&format!("@{number}:x"), "m.dummy");
-        state.tell((0..1_000).map(dropped).collect());
-        assert_eq!(state.told.len(), MOST_LINES);
+        state.log_dropped((0..1_000).map(dropped).collect());
+        assert_eq!(state.logged.len(), MOST_LINES);
     }
 }

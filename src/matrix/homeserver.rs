@@ -112,7 +112,7 @@ pub(super) fn is_page(answer: &reqwest::Response) -> bool {
 }
 
 /// How long an answer may take that only makes a message more precise.
-const PATIENCE: Duration = Duration::from_secs(5);
+const DETECTION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A homeserver's software.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,9 +131,9 @@ pub enum HomeserverKind {
     Unknown,
 }
 
-/// What a homeserver says of itself.
+/// The answers of a homeserver that may name its software.
 #[derive(Debug, Default)]
-struct Said {
+struct Answers {
     /// The header `Server`, which a proxy may have replaced by its own.
     header: Option<String>,
     /// The answer to `/_matrix/client/versions`, which may name the software (MSC4383).
@@ -145,7 +145,7 @@ struct Said {
 impl HomeserverKind {
     /// Asks the homeserver at this address which software it is.
     pub async fn ask(homeserver: &Url) -> Self {
-        let Ok(client) = http::client(Client::builder().timeout(PATIENCE)) else {
+        let Ok(client) = http::client(Client::builder().timeout(DETECTION_TIMEOUT)) else {
             return Self::Unknown;
         };
         let get = |path: &[&str]| http::send(client.get(http::address(homeserver, path)));
@@ -158,25 +158,25 @@ impl HomeserverKind {
             Some(header.to_str().ok()?.to_owned())
         });
         let body = |answer: Result<Answer, _>| answer.map_or(Value::Null, |answer| answer.body);
-        Self::of(&Said {
+        Self::of(&Answers {
             header,
             versions: body(versions),
             version: body(version),
         })
     }
 
-    fn of(said: &Said) -> Self {
+    fn of(answers: &Answers) -> Self {
         let named = [
-            said.version.pointer("/server/name"),
-            said.versions.pointer("/server/name"),
-            said.versions.pointer("/net.zemos.msc4383.server/name"),
+            answers.version.pointer("/server/name"),
+            answers.versions.pointer("/server/name"),
+            answers.versions.pointer("/net.zemos.msc4383.server/name"),
         ];
         let named = named.into_iter().flatten().filter_map(Value::as_str);
-        let mut all = named.chain(said.header.as_deref());
+        let mut all = named.chain(answers.header.as_deref());
         if let Some(kind) = all.find_map(Self::named) {
             return kind;
         }
-        let features = said.versions.get("unstable_features");
+        let features = answers.versions.get("unstable_features");
         let mut features = features.and_then(Value::as_object).into_iter().flatten();
         // Only Synapse has a setting of that name.
         if features.any(|(name, _)| name.starts_with("io.element.e2ee_forced.")) {
@@ -270,15 +270,15 @@ mod tests {
 
     use super::*;
 
-    fn named(name: &str) -> Said {
-        Said {
+    fn named(name: &str) -> Answers {
+        Answers {
             version: json!({ "server": { "name": name, "version": "1" } }),
-            ..Said::default()
+            ..Answers::default()
         }
     }
 
     #[test]
-    fn a_homeserver_is_known_by_any_of_its_words() {
+    fn a_homeserver_is_detected_by_any_of_its_answers() {
         use HomeserverKind as Kind;
         for (name, kind) in [
             ("Synapse", Kind::Synapse),
@@ -291,18 +291,18 @@ mod tests {
         ] {
             assert_eq!(Kind::of(&named(name)), kind, "{name}");
         }
-        let versions = |versions| Said {
+        let versions = |versions| Answers {
             header: Some("nginx".to_owned()),
             versions,
-            ..Said::default()
+            ..Answers::default()
         };
         let by_versions = versions(json!({ "net.zemos.msc4383.server": { "name": "Tuwunel" } }));
         assert_eq!(Kind::of(&by_versions), Kind::Tuwunel);
         let features = json!({ "unstable_features": { "io.element.e2ee_forced.public": false } });
         assert_eq!(Kind::of(&versions(features)), Kind::Synapse);
-        let header = Said {
+        let header = Answers {
             header: Some("Synapse/1.163.2".to_owned()),
-            ..Said::default()
+            ..Answers::default()
         };
         assert_eq!(Kind::of(&header), Kind::Synapse);
         let nothing = versions(Value::Null);

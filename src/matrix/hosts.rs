@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_is_announced_by_its_own_bot_alone() {
+    fn only_its_own_bot_announces_a_host() {
         let read = |state_key: &str| {
             serde_json::from_value::<HostEvent>(json!({
                 "type": HOST_EVENT,

@@ -115,7 +115,7 @@ impl Inbox {
     }
 
     /// Receives an event, decrypted if possible. Waits while the bot's queue is full.
-    pub(super) async fn hear(&self, event: &TimelineEvent, room: &Room) {
+    pub(super) async fn receive(&self, event: &TimelineEvent, room: &Room) {
         use AnySyncMessageLikeEvent::{Reaction, RoomEncrypted, RoomMessage};
         // An unreadable event is not for the bot.
         let Ok(AnySyncTimelineEvent::MessageLike(spoken)) = event.raw().deserialize() else {
@@ -123,10 +123,10 @@ impl Inbox {
         };
         match spoken {
             RoomMessage(SyncMessageLikeEvent::Original(message)) => {
-                self.hear_message(&message, room.room_id()).await;
+                self.receive_message(&message, room.room_id()).await;
             }
             Reaction(SyncMessageLikeEvent::Original(reaction)) => {
-                self.hear_reaction(reaction, room.room_id()).await;
+                self.receive_reaction(reaction, room.room_id()).await;
             }
             RoomEncrypted(SyncMessageLikeEvent::Original(encrypted)) => {
                 self.await_key(Undecrypted {
@@ -153,7 +153,7 @@ impl Inbox {
             .compare(event, &config.server_name, config.max_command_age);
     }
 
-    async fn hear_message(&self, event: &OriginalSyncRoomMessageEvent, room: &RoomId) {
+    async fn receive_message(&self, event: &OriginalSyncRoomMessageEvent, room: &RoomId) {
         match self.accept(event, room, SystemTime::now()) {
             Ok(heard) => self.hand_over(heard).await,
             Err(Dropped::NotAddressed | Dropped::AnotherRoom | Dropped::OwnEvent) => {}
@@ -163,7 +163,7 @@ impl Inbox {
         }
     }
 
-    async fn hear_reaction(&self, event: OriginalSyncReactionEvent, room: &RoomId) {
+    async fn receive_reaction(&self, event: OriginalSyncReactionEvent, room: &RoomId) {
         let (annotation, sender) = (event.content.relates_to, event.sender);
         let sent = (event.origin_server_ts, event.unsigned.age);
         if annotation.key.starts_with(PICTURE_SIGN)
@@ -183,7 +183,7 @@ impl Inbox {
     /// Queues an event for the bot. Waits while the queue is full.
     pub(super) async fn hand_over(&self, heard: Heard) {
         if self.heard.send(heard).await.is_err() {
-            debug!("the bot has ended, and hears nothing more");
+            debug!("event dropped, the bot has ended");
         }
     }
 
@@ -316,17 +316,17 @@ impl Inbox {
     }
 
     /// Retries the events that wait for their keys. To be called after each sync, and within [`KEY_TIMEOUT`].
-    pub(super) async fn hear_late(&self, client: &Client) {
+    pub(super) async fn retry_undecrypted(&self, client: &Client) {
         for late in self.take_undecrypted() {
             let Some(room) = client.get_room(&late.room) else {
                 continue;
             };
             let fault = match try_to_decrypt(&room, &late.raw).await {
                 Ok(Some(Decrypted::Message(message, _))) => {
-                    self.hear_message(&message, &late.room).await;
+                    self.receive_message(&message, &late.room).await;
                     continue;
                 }
-                Ok(Some(Decrypted::SomethingElse)) => continue,
+                Ok(Some(Decrypted::Other)) => continue,
                 Ok(None) => None,
                 Err(fault) => Some(fault),
             };
@@ -385,7 +385,7 @@ fn has_place<'a>(waiting: impl Iterator<Item = &'a UserId>, sender: &UserId) -> 
 pub(super) enum Decrypted {
     Message(Box<OriginalSyncRoomMessageEvent>, Arc<EncryptionInfo>),
     /// Another event than a message, so it cannot be a command.
-    SomethingElse,
+    Other,
 }
 
 /// Decrypts an event, if its key is there.
@@ -398,7 +398,7 @@ pub(super) async fn try_to_decrypt(
             let message = decrypted.event.deserialize_as_unchecked();
             Some(match message {
                 Ok(message) => Decrypted::Message(Box::new(message), decrypted.encryption_info),
-                Err(_) => Decrypted::SomethingElse,
+                Err(_) => Decrypted::Other,
             })
         }
         TimelineEventKind::UnableToDecrypt { .. } | TimelineEventKind::PlainText { .. } => None,
@@ -413,11 +413,11 @@ fn age_of(age: Option<Int>) -> Option<Duration> {
 
 /// The text of a message, without a reply fallback; of an edit, the new text. `None`: it is not a text.
 pub(super) fn text_of(event: &OriginalSyncRoomMessageEvent) -> Option<&str> {
-    let said = match &event.content.relates_to {
+    let msgtype = match &event.content.relates_to {
         Some(Relation::Replacement(edit)) => &edit.new_content.msgtype,
         _ => &event.content.msgtype,
     };
-    match said {
+    match msgtype {
         MessageType::Text(content) => Some(remove_plain_reply_fallback(&content.body)),
         _ => None,
     }
@@ -447,7 +447,7 @@ impl Seen {
 }
 
 /// How often it is logged that the clocks differ.
-const TOLD_APART: Duration = Duration::from_hours(1);
+const REPORT_INTERVAL: Duration = Duration::from_hours(1);
 
 /// A harmless difference, which a slow answer causes.
 const HARMLESS: Duration = Duration::from_secs(5);
@@ -487,7 +487,7 @@ impl std::fmt::Display for Skew {
 /// Compares the clocks by the times and the ages of events.
 #[derive(Debug, Default)]
 pub(super) struct Clock {
-    told: Mutex<Option<Instant>>,
+    reported: Mutex<Option<Instant>>,
 }
 
 /// The fields of an event that show the clock of its homeserver.
@@ -520,7 +520,7 @@ impl Clock {
         }
         let now = homeserver_time(&stamps);
         let skew = now.and_then(|now| Skew::between(SystemTime::now(), now, max_command_age));
-        if let Some(skew) = skew.filter(|_| self.is_to_be_told(Instant::now())) {
+        if let Some(skew) = skew.filter(|_| self.is_report_due(Instant::now())) {
             warn!(
                 clock = %skew,
                 "the clocks of this host and of the homeserver differ, so commands seem too old or from the future, and do not \
@@ -529,11 +529,11 @@ impl Clock {
         }
     }
 
-    fn is_to_be_told(&self, now: Instant) -> bool {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = told.is_none_or(|told| now.duration_since(told) >= TOLD_APART);
+    fn is_report_due(&self, now: Instant) -> bool {
+        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = reported.is_none_or(|last| now.duration_since(last) >= REPORT_INTERVAL);
         if is_due {
-            *told = Some(now);
+            *reported = Some(now);
         }
         is_due
     }
@@ -614,7 +614,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_counted_in_an_earlier_run_is_not_heard_again() {
+    fn a_command_that_counted_in_an_earlier_run_is_dropped() {
         let folder = tempfile::tempdir().unwrap();
         let now = SystemTime::now();
         let first = command("$first", now, Some(0));
@@ -630,27 +630,27 @@ mod tests {
     }
 
     #[test]
-    fn a_new_store_hears_nothing_of_before_its_log_in_whatever_the_clocks_say() {
+    fn a_new_store_ignores_messages_from_before_its_log_in_whatever_the_clocks_say() {
         let folder = tempfile::tempdir().unwrap();
         let now = SystemTime::now();
         let logged_in = now - Duration::from_secs(10);
         // A minute behind ours.
         let homeserver = now - Duration::from_mins(1);
-        let said = |seconds| {
+        let message = |seconds| {
             let ago = Duration::from_secs(seconds);
             command("$event", homeserver - ago, Some(seconds * 1_000))
         };
         for store_is_new in [true, false] {
             let (inbox, _waiting) = inbox(folder.path(), logged_in, store_is_new);
-            let before = accept(&inbox, &said(20), now);
+            let before = accept(&inbox, &message(20), now);
             assert_eq!(before.is_ok(), !store_is_new);
             let (inbox, _waiting) = self::inbox(folder.path(), logged_in, store_is_new);
-            assert!(accept(&inbox, &said(5), now).is_ok());
+            assert!(accept(&inbox, &message(5), now).is_ok());
         }
     }
 
     #[tokio::test]
-    async fn what_the_bot_should_know_is_not_lost_while_too_much_waits_for_it() {
+    async fn an_event_is_not_lost_while_the_queue_is_full() {
         let folder = tempfile::tempdir().unwrap();
         let (inbox, mut waiting) = inbox(folder.path(), SystemTime::now(), false);
         inbox.hand_over(Heard::InAdminRoom(Arrival::Joined)).await;
@@ -672,7 +672,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_takes_the_places_of_others_and_all_together_are_bounded() {
+    fn waiting_events_are_bounded_for_each_sender_and_in_total() {
         let (alice, mallory) = (user_id!("@alice:x.y"), user_id!("@mallory:x.y"));
         let of_mallory = |count| std::iter::repeat_n(mallory, count);
         assert!(has_place(of_mallory(WAITING_PER_SENDER - 1), mallory));
@@ -701,7 +701,7 @@ mod tests {
     }
 
     #[test]
-    fn the_age_of_an_event_tells_the_time_of_the_homeserver() {
+    fn the_age_of_an_event_shows_the_time_of_the_homeserver() {
         let stamps = json!({
             "sender": "@alice:x.y", "origin_server_ts": 1_000_000, "unsigned": { "age": 5_000 },
         });
@@ -711,10 +711,10 @@ mod tests {
     }
 
     #[test]
-    fn it_is_reported_once_an_hour() {
+    fn a_clock_difference_is_reported_once_an_hour() {
         let (clock, begin) = (Clock::default(), Instant::now());
-        assert!(clock.is_to_be_told(begin));
-        assert!(!clock.is_to_be_told(begin + Duration::from_mins(59)));
-        assert!(clock.is_to_be_told(begin + TOLD_APART));
+        assert!(clock.is_report_due(begin));
+        assert!(!clock.is_report_due(begin + Duration::from_mins(59)));
+        assert!(clock.is_report_due(begin + REPORT_INTERVAL));
     }
 }

@@ -180,7 +180,9 @@ impl PictureDelivery {
         let key = key.await.map_err(NoPicture::NotTaken)?;
         self.picture = Some(Box::new(content.clone()));
         self.receipt.picture = Picture::Unsettled;
-        let sent = turn.confide(&self.recipient, content, &transaction).await;
+        let sent = turn
+            .send_secret(&self.recipient, content, &transaction)
+            .await;
         if let Some(event) = sent.event {
             self.receipt.picture = Picture::Sent(event);
         }
@@ -395,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_that_is_too_long_has_no_picture_and_is_not_told() {
+    fn a_link_that_is_too_long_has_no_picture_and_is_not_in_the_error() {
         let link = Link::parse(&format!("https://claude.ai/{}", "x".repeat(3000))).unwrap();
         let error = LinkPicture::draw(&link).err().unwrap();
         assert!(matches!(error, NoPicture::TooLong(_)));

@@ -46,7 +46,7 @@ use crate::{
 pub enum Login {
     /// As an appservice's user, which the homeserver's operator has registered.
     Appservice(Registration),
-    /// With the token of a log-in that somebody has made for the bot.
+    /// With the token of a log-in that was made for the bot.
     AccessToken(Token),
     /// With the account's password.
     Password(Password),
@@ -73,7 +73,7 @@ impl Login {
     }
 
     /// The interactive authentication for a new identity, if the homeserver wants only the password.
-    pub(super) fn prove(&self, user: &UserId, asked: &UiaaInfo) -> Result<AuthData, Fault> {
+    pub(super) fn auth_data(&self, user: &UserId, asked: &UiaaInfo) -> Result<AuthData, Fault> {
         let Self::Password(password) = self else {
             return Err(password_wanted());
         };
@@ -132,7 +132,7 @@ impl LoggedIn {
             )));
         }
         let device_id = match login {
-            Login::AccessToken(token) => take_up_device(config, token, folder).await?,
+            Login::AccessToken(token) => adopt_device(config, token, folder).await?,
             Login::Appservice(_) | Login::Password(_) => folder.device_id_or_new()?,
         };
         // Read again, as the device may be another one now.
@@ -205,7 +205,7 @@ impl LoggedIn {
         }
     }
 
-    /// Waits until such a client cannot reach the homeserver any more, which is a bug.
+    /// Waits until the forwarder has ended, which only a bug causes.
     pub(super) async fn ended(&self) {
         self.forwarder.ended().await;
     }
@@ -305,14 +305,14 @@ async fn log_in(config: &Config, password: &Password, device: &DeviceId) -> Resu
             "there is no user {}, or bot.password is not its password",
             config.bot_user
         )),
-        _ => Fault::login_refused(error, |_, said| said.to_owned()),
+        _ => Fault::login_refused(error, |_, message| message.to_owned()),
     })?;
     token_for(&config.bot_user, answer)
 }
 
 /// The device of the configured token, which only the bot may use. The device of an earlier token is forgotten; the recovery
 /// key restores its identity.
-async fn take_up_device(
+async fn adopt_device(
     config: &Config,
     token: &Token,
     folder: &MatrixFolder,
@@ -342,7 +342,7 @@ async fn device_of(
         Some(ErrorKind::UnknownToken(_)) => Fault::for_operator(
             "bot.access_token is not valid any more: log in once more, and put the new token into config.yaml",
         ),
-        _ => Fault::login_refused(error, |_, said| said.to_owned()),
+        _ => Fault::login_refused(error, |_, message| message.to_owned()),
     })?;
     if answer.user_id != config.bot_user {
         return Err(logged_in_as_another(&answer.user_id, &config.bot_user));
@@ -428,8 +428,11 @@ mod tests {
         ))
         .await;
         assert_eq!(fault.severity(), Severity::NeedsOperator);
-        let said = fault.to_string();
-        assert!(said.contains("bot.password is not its password"), "{said}");
+        let error = fault.to_string();
+        assert!(
+            error.contains("bot.password is not its password"),
+            "{error}"
+        );
         assert!(!format!("{fault:?}").contains("hunter2"));
     }
 
@@ -457,15 +460,15 @@ mod tests {
     }
 
     #[test]
-    fn the_password_is_given_where_it_alone_suffices() {
-        let prove = |login: Login, flows: &[&[AuthType]]| {
+    fn the_password_is_given_only_where_it_suffices() {
+        let auth_data = |login: Login, flows: &[&[AuthType]]| {
             let flows = flows.iter().map(|stages| AuthFlow::new(stages.to_vec()));
             let mut asked = UiaaInfo::new(flows.collect());
             asked.session = Some("a session".to_owned());
-            login.prove(user_id!("@rcbot:example.org"), &asked)
+            login.auth_data(user_id!("@rcbot:example.org"), &asked)
         };
         let password = || Login::Password(Password::new("secret".to_owned()).unwrap());
-        let proof = prove(password(), &[&[AuthType::Sso], &[AuthType::Password]]);
+        let proof = auth_data(password(), &[&[AuthType::Sso], &[AuthType::Password]]);
         let Ok(AuthData::Password(stage)) = proof else {
             panic!("no password")
         };
@@ -473,11 +476,11 @@ mod tests {
         assert_eq!(stage.session.as_deref(), Some("a session"));
         let with_more: &[_] = &[AuthType::Password, AuthType::EmailIdentity];
         for flows in [&[AuthType::Sso][..], with_more] {
-            let fault = prove(password(), &[flows]).unwrap_err();
+            let fault = auth_data(password(), &[flows]).unwrap_err();
             assert_eq!(fault.severity(), Severity::NeedsOperator);
         }
         let token = Login::AccessToken(Token::new("token".to_owned()).unwrap());
-        let fault = prove(token, &[&[AuthType::Password]]).unwrap_err();
+        let fault = auth_data(token, &[&[AuthType::Password]]).unwrap_err();
         assert_eq!(fault.severity(), Severity::NeedsOperator);
         assert!(fault.to_string().contains("set bot.password"));
     }

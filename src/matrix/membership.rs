@@ -34,7 +34,7 @@ use crate::config::Authorization;
 const AVATAR: &[u8] = include_bytes!("avatar.png");
 
 /// How long setting the bot's name and avatar may take: nothing depends on them.
-const LONGEST_SHOW: Duration = Duration::from_secs(10);
+const PROFILE_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Deserialize)]
 struct OwnMembership {
@@ -83,9 +83,9 @@ impl Matrix {
     ///
     /// A change makes the bot's membership in all rooms look as if it had joined now, and messages from while it was away would
     /// be ignored. So in a room that it is in already, the time of its join has to be known before.
-    pub(super) async fn show_itself(&self) {
+    pub(super) async fn set_profile(&self) {
         let (account, name) = (self.client.account(), self.config.display_name.as_str());
-        let showing = async {
+        let setting = async {
             let shown = tokio::join!(account.get_display_name(), account.get_avatar_url());
             if let Ok(shown) = shown.0
                 && shown.as_deref() != Some(name)
@@ -99,7 +99,7 @@ impl Matrix {
                 warn!(%error, "avatar not set");
             }
         };
-        if timeout(LONGEST_SHOW, showing).await.is_err() {
+        if timeout(PROFILE_TIMEOUT, setting).await.is_err() {
             warn!("display name or avatar not set in time");
         }
     }
@@ -252,16 +252,16 @@ enum Refusal {
 }
 
 /// Why the bot stays in the old room.
-enum Stays {
-    /// Permanently.
+enum NotFollowed {
+    /// The tombstone does not count.
     Refused(Refusal),
-    /// Until it is invited to this room.
+    /// The bot is not invited to this room yet.
     NotInvited(OwnedRoomId),
-    /// Until the homeserver can be asked.
+    /// The homeserver cannot be asked yet.
     Fault(Fault),
 }
 
-impl<F: Into<Fault>> From<F> for Stays {
+impl<F: Into<Fault>> From<F> for NotFollowed {
     fn from(fault: F) -> Self {
         Self::Fault(fault.into())
     }
@@ -275,8 +275,8 @@ impl Upgrades {
         matrix: &Matrix,
         answer: &SyncResponse,
     ) -> Option<OwnedRoomId> {
-        let is_heard = |room: &RoomId| answer.rooms.joined.contains_key(room);
-        if let Some(arrival) = matrix.admin_room.take_arrival(is_heard) {
+        let is_synced = |room: &RoomId| answer.rooms.joined.contains_key(room);
+        if let Some(arrival) = matrix.admin_room.take_arrival(is_synced) {
             matrix.inbox.hand_over(Heard::InAdminRoom(arrival)).await;
         }
         let room = matrix.joined_admin_room().ok()?;
@@ -285,12 +285,12 @@ impl Upgrades {
         let asked = Asked::About(successor.clone());
         if is_invited || self.asked != asked {
             self.asked = asked;
-            self.look(matrix, &room, successor).await;
+            self.check(matrix, &room, successor).await;
         }
         self.awaited.clone()
     }
 
-    async fn look(&mut self, matrix: &Matrix, room: &Room, successor: Option<OwnedRoomId>) {
+    async fn check(&mut self, matrix: &Matrix, room: &Room, successor: Option<OwnedRoomId>) {
         let old = room.room_id();
         self.awaited = None;
         match follow(matrix, room).await {
@@ -300,14 +300,14 @@ impl Upgrades {
                 // The new room may have been upgraded too.
                 self.asked = Asked::Nothing;
             }
-            Err(Stays::Refused(reason)) => {
+            Err(NotFollowed::Refused(reason)) => {
                 warn!(room = %old, ?reason, "the upgrade of the admin room is not followed, it stays the admin room");
             }
-            Err(Stays::NotInvited(new)) => {
+            Err(NotFollowed::NotInvited(new)) => {
                 warn!(room = %old, %new, bot = %matrix.own_user(), "the admin room was upgraded: invite the bot to the new room");
                 self.awaited = Some(new);
             }
-            Err(Stays::Fault(fault)) => {
+            Err(NotFollowed::Fault(fault)) => {
                 warn!(room = %old, error = %Chain(&fault), "cannot tell yet whether the admin room was upgraded");
                 self.asked = Asked::Nothing;
                 self.awaited = successor;
@@ -317,7 +317,7 @@ impl Upgrades {
 }
 
 /// Makes the room that a tombstone names the admin room. `None`: there is no tombstone.
-async fn follow(matrix: &Matrix, old: &Room) -> Result<Option<OwnedRoomId>, Stays> {
+async fn follow(matrix: &Matrix, old: &Room) -> Result<Option<OwnedRoomId>, NotFollowed> {
     let client = &matrix.client;
     let state = CurrentState::of(client, old.room_id()).await?;
     let tombstone = state.event(StateEventType::RoomTombstone, "")?;
@@ -326,7 +326,7 @@ async fn follow(matrix: &Matrix, old: &Room) -> Result<Option<OwnedRoomId>, Stay
     };
     let was_encrypted = matrix.admin_room.was_encrypted() || old.encryption_state().is_encrypted();
     let facts = RoomFacts::of(&state, &sender, was_encrypted)?;
-    may_move(&sender, &facts, &matrix.config.authorization).map_err(Stays::Refused)?;
+    may_move(&sender, &facts, &matrix.config.authorization).map_err(NotFollowed::Refused)?;
     let new = content.replacement_room;
     let was_joined = client.get_room(&new).map(|room| room.state()) == Some(RoomState::Joined);
     if !was_joined {
@@ -336,14 +336,14 @@ async fn follow(matrix: &Matrix, old: &Room) -> Result<Option<OwnedRoomId>, Stay
             let fault = Fault::from(error);
             let may_pass = fault.is_passing() || fault.is_logged_out();
             return Err(if may_pass {
-                Stays::Fault(fault)
+                NotFollowed::Fault(fault)
             } else {
-                Stays::NotInvited(new)
+                NotFollowed::NotInvited(new)
             });
         }
     }
     let entered = enter(matrix, (old, &facts), &new).await;
-    if !was_joined && matches!(entered, Err(Stays::Refused(_))) {
+    if !was_joined && matches!(entered, Err(NotFollowed::Refused(_))) {
         matrix.leave(&new).await?;
     }
     entered.map(|()| Some(new))
@@ -354,16 +354,16 @@ async fn enter(
     matrix: &Matrix,
     (old, facts): (&Room, &RoomFacts),
     new: &RoomId,
-) -> Result<(), Stays> {
+) -> Result<(), NotFollowed> {
     let room = matrix.client.get_room(new).ok_or(Fault::NotInAdminRoom)?;
     let state = CurrentState::of(&matrix.client, new).await?;
     let predecessor = state.create()?.content.predecessor;
     if predecessor.is_none_or(|it| it.room_id != old.room_id()) {
-        return Err(Stays::Refused(Refusal::NotItsSuccessor));
+        return Err(NotFollowed::Refused(Refusal::NotItsSuccessor));
     }
     let is_encrypted = state.is_encrypted() || room.encryption_state().is_encrypted();
     if facts.encrypted && !is_encrypted {
-        return Err(Stays::Refused(Refusal::NotEncrypted));
+        return Err(NotFollowed::Refused(Refusal::NotEncrypted));
     }
     let joined = matrix.own_join(&state)?.ok_or(Fault::NotInAdminRoom)?;
     Ok(matrix.admin_room.enter(new, joined)?)
@@ -436,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn only_who_may_send_a_tombstone_and_command_moves_the_admin_room() {
+    fn only_power_to_command_and_to_send_a_tombstone_moves_the_admin_room() {
         let (admin, moderator, creator, member) = (
             user_id!("@admin:x.y"),
             user_id!("@moderator:x.y"),
@@ -467,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_left_or_was_banned_moves_nothing_whatever_the_power_levels_say() {
+    fn a_user_who_left_or_was_banned_moves_nothing_whatever_the_power_levels_say() {
         for membership in [MembershipState::Leave, MembershipState::Ban] {
             let mut facts = room(RoomVersionId::V12, None);
             facts.membership = membership;

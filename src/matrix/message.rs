@@ -128,7 +128,7 @@ impl ReplyTo {
 
 impl From<&Message> for ReplyTo {
     fn from(message: &Message) -> Self {
-        // Clients show an edit in the place of what it replaces.
+        // Clients show an edit in place of the message that it replaces.
         let shown = message.edits.as_ref().unwrap_or(&message.event_id);
         Self {
             event_id: shown.clone(),

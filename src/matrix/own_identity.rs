@@ -71,7 +71,7 @@ impl RecoveryKey {
         self.file.as_deref()
     }
 
-    /// Where it was found, in words.
+    /// Where it was found, for messages.
     pub fn origin(&self) -> String {
         match &self.file {
             Some(file) => format!("the file {}", file.display()),
@@ -170,7 +170,7 @@ impl OwnIdentity<'_> {
         let encryption = self.client.encryption();
         encryption.wait_for_e2ee_initialization_tasks().await;
         let recovery_key = RecoveryKey::find_own(self.folder)?;
-        let shown = self.ask().await?;
+        let shown = self.query_keys().await?;
         if recovery_key.is_some() && !self.has_device(&shown, store_is_new).await {
             return Err(Fault::DeviceLost);
         }
@@ -187,13 +187,13 @@ impl OwnIdentity<'_> {
             self.recover(key).await?;
         }
         if !self.has_keys().await || !self.sign_device().await? {
-            return Err(self.lost());
+            return Err(self.identity_lost());
         }
         // A key that was given beforehand decrypts nothing yet: the identity is new, and gets its own key.
         if recovery_key.is_none() || !encryption.secret_storage().is_enabled().await? {
             self.write_recovery_key().await?;
         }
-        self.note().await
+        self.save_identity().await
     }
 
     /// Replaces the identity and the recovery key. For a client whose requests need no interactive authentication, or only what
@@ -206,14 +206,14 @@ impl OwnIdentity<'_> {
             let CrossSigningResetAuthType::Uiaa(asked) = unfinished.auth_type() else {
                 return Err(identity_refused());
             };
-            let proof = self.login.prove(self.user, asked)?;
+            let proof = self.login.auth_data(self.user, asked)?;
             unfinished.auth(Some(proof)).await?;
         }
         if !self.has_keys().await || !self.sign_device().await? {
             return Err(identity_refused());
         }
         self.write_recovery_key().await?;
-        self.note().await
+        self.save_identity().await
     }
 
     /// Uploads the public keys of the identity. Creates the keys if there are none.
@@ -226,7 +226,7 @@ impl OwnIdentity<'_> {
         let Some(asked) = fault.interactive_auth() else {
             return Err(fault);
         };
-        let proof = self.login.prove(self.user, asked)?;
+        let proof = self.login.auth_data(self.user, asked)?;
         let published = encryption.bootstrap_cross_signing(Some(proof)).await;
         published.map_err(|error| {
             let fault = Fault::from(error);
@@ -255,7 +255,7 @@ impl OwnIdentity<'_> {
         })
     }
 
-    fn lost(&self) -> Fault {
+    fn identity_lost(&self) -> Fault {
         Fault::for_operator(format!(
             "the homeserver knows a cross-signing identity of {} whose keys are not in {}: bring back the file {}, which was \
              written when the identity was made, or give its content in {RECOVERY_KEY_VARIABLE}. If it is lost, `rcbot \
@@ -273,7 +273,7 @@ impl OwnIdentity<'_> {
     }
 
     /// Asks the homeserver, as the store knows only keys of ours that it made itself.
-    async fn ask(&self) -> Result<Shown, Fault> {
+    async fn query_keys(&self) -> Result<PublishedKeys, Fault> {
         let mut request = get_keys::v3::Request::new();
         let devices = vec![self.device.to_owned()];
         request.device_keys.insert(self.user.to_owned(), devices);
@@ -287,7 +287,7 @@ impl OwnIdentity<'_> {
         let devices = answer.device_keys.get(self.user);
         let device = devices.and_then(|devices| devices.get(self.device));
         let device = device.map(Raw::deserialize).transpose().map_err(nonsense)?;
-        Ok(Shown {
+        Ok(PublishedKeys {
             master_key: master_key.and_then(|key| key.keys.into_values().next()),
             device: device.map(|device| device.keys.into_values().collect()),
         })
@@ -295,7 +295,7 @@ impl OwnIdentity<'_> {
 
     /// Whether store and homeserver agree on this device's keys: the store may have been lost, or the device deleted and made
     /// again by a log-in. A new store may have keys that are still to be uploaded.
-    async fn has_device(&self, shown: &Shown, store_is_new: bool) -> bool {
+    async fn has_device(&self, shown: &PublishedKeys, store_is_new: bool) -> bool {
         let Some(keys) = &shown.device else {
             return store_is_new;
         };
@@ -325,7 +325,7 @@ impl OwnIdentity<'_> {
     }
 
     /// Saves beside the store which identity's keys it holds.
-    async fn note(&self) -> Result<(), Fault> {
+    async fn save_identity(&self) -> Result<(), Fault> {
         let key = self.master_key().await?;
         self.folder.set_own_identity(&key.unwrap_or_default())
     }
@@ -375,7 +375,7 @@ impl OwnIdentity<'_> {
 }
 
 /// The bot's public keys, as the homeserver shows them to anybody.
-struct Shown {
+struct PublishedKeys {
     /// The key of the identity.
     master_key: Option<String>,
     /// The keys of this device.

@@ -22,15 +22,15 @@ use super::{Fault, Heard, Matrix, NotConfidential, NotSent, Severity, rooms::Rea
 use crate::config::{Devices, MasterKey};
 
 /// How often to check whether a link is still on its way to a user.
-const LOOKS_APART: Duration = Duration::from_millis(50);
+const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How the identity that the homeserver shows for a user compares to the pinned one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum PinStatus {
     /// None is pinned for this user.
-    New,
+    Unpinned,
     /// It is the same.
-    Known,
+    Matches,
     /// It is another one, or missing.
     Changed,
 }
@@ -120,14 +120,14 @@ impl Matrix {
             Err(error) => return error.into(),
         };
         let mut updates = Box::pin(updates);
-        let mut told = HashMap::new();
+        let mut reported = HashMap::new();
         while let Some(IdentityUpdates { new, changed }) = updates.next().await {
             for (user, identity) in new.into_iter().chain(changed) {
                 let key = key_of(&identity);
-                if self.standing(&user, Some(&identity)) != Standing::Changed {
+                if self.pin_status(&user, Some(&identity)) != PinStatus::Changed {
                     // If the other one is shown again, it is reported again.
-                    told.remove(&user);
-                } else if told.insert(user.clone(), key) != Some(key) {
+                    reported.remove(&user);
+                } else if reported.insert(user.clone(), key) != Some(key) {
                     self.inbox.hand_over(Heard::IdentityChanged { user }).await;
                 }
             }
@@ -137,7 +137,7 @@ impl Matrix {
 
     /// Withdraws the verification of users whose identity has changed, so that they can read what the bot sends to rooms. No
     /// secret is sent there, and the others should not wait for the operator. Not for links: a changed identity gets none.
-    pub(super) async fn let_read(&self, users: &[OwnedUserId]) -> Result<(), Fault> {
+    pub(super) async fn withdraw_verifications(&self, users: &[OwnedUserId]) -> Result<(), Fault> {
         for user in users {
             let identity = self.client.encryption().get_user_identity(user).await;
             if let Some(identity) = identity.map_err(matrix_sdk::Error::from)? {
@@ -159,7 +159,7 @@ impl Matrix {
         let user = identity.user_id();
         debug!(%user, "a verification is withdrawn once no link is on its way to this user");
         let verification = self.verifications.of(user.to_owned());
-        let _alone = alone(&verification).await;
+        let _guard = write_when_unread(&verification).await;
         let withdrawn = identity.withdraw_verification().await;
         Ok(withdrawn.map_err(matrix_sdk::Error::from)?)
     }
@@ -170,12 +170,12 @@ impl Matrix {
         known.is_some() && shown.and_then(key_of) != known
     }
 
-    pub(super) fn standing(&self, user: &UserId, shown: Option<&UserIdentity>) -> Standing {
+    pub(super) fn pin_status(&self, user: &UserId, shown: Option<&UserIdentity>) -> PinStatus {
         let Some(known) = self.known_identity(user).map(KnownIdentity::key) else {
-            return Standing::New;
+            return PinStatus::Unpinned;
         };
         if !self.is_changed(user, shown) {
-            return Standing::Known;
+            return PinStatus::Matches;
         }
         let shown = shown.and_then(key_of);
         let shown = shown.map_or_else(|| "none".to_owned(), |key| key.to_string());
@@ -183,11 +183,11 @@ impl Matrix {
             %user, %known, shown,
             "the homeserver shows another identity of this user: commands are refused and links held back until `rcbot trust` accepts it"
         );
-        Standing::Changed
+        PinStatus::Changed
     }
 
     /// Pins the identity of this user that is in the store now, if none is pinned yet.
-    pub(super) async fn note_identity(&self, user: &UserId) -> Result<(), Fault> {
+    pub(super) async fn pin_if_new(&self, user: &UserId) -> Result<(), Fault> {
         if self.known_identity(user).is_some() {
             return Ok(());
         }
@@ -201,7 +201,7 @@ impl Matrix {
     }
 
     /// Signs an identity, unless the bot has already, and returns the signed one.
-    pub(super) async fn signed(&self, identity: UserIdentity) -> Result<UserIdentity, Fault> {
+    pub(super) async fn sign_once(&self, identity: UserIdentity) -> Result<UserIdentity, Fault> {
         if identity.is_verified() {
             return Ok(identity);
         }
@@ -233,7 +233,7 @@ impl Matrix {
     pub(super) async fn check_devices(&self, recipient: &UserId) -> Result<Readers, NotSent> {
         let encryption = self.client.encryption();
         let identity = encryption.request_user_identity(recipient).await?;
-        if self.standing(recipient, identity.as_ref()) == Standing::Changed {
+        if self.pin_status(recipient, identity.as_ref()) == PinStatus::Changed {
             return Err(NotSent::Refused(NotConfidential::IdentityChanged));
         }
         match (self.config.encryption.devices, identity) {
@@ -241,9 +241,9 @@ impl Matrix {
             (Devices::CrossSigned, None) => {
                 return Err(NotSent::Refused(NotConfidential::NoIdentity));
             }
-            (Devices::CrossSigned, Some(identity)) => drop(self.signed(identity).await?),
+            (Devices::CrossSigned, Some(identity)) => drop(self.sign_once(identity).await?),
         }
-        self.note_identity(recipient).await?;
+        self.pin_if_new(recipient).await?;
         let (of_recipient, own) = tokio::try_join!(
             encryption.get_user_devices(recipient),
             encryption.get_user_devices(self.own_user()),
@@ -280,11 +280,11 @@ impl Matrix {
 
 /// Takes a lock for writing once nobody reads. Waiting in the lock's queue would block later readers, and so deadlock: a
 /// delivery would wait there while it holds the turn in its room, for which a reader of the lock may be waiting.
-async fn alone(lock: &RwLock<()>) -> RwLockWriteGuard<'_, ()> {
+async fn write_when_unread(lock: &RwLock<()>) -> RwLockWriteGuard<'_, ()> {
     loop {
         match lock.try_write() {
-            Ok(alone) => return alone,
-            Err(_) => sleep(LOOKS_APART).await,
+            Ok(guard) => return guard,
+            Err(_) => sleep(LOCK_POLL_INTERVAL).await,
         }
     }
 }
@@ -309,10 +309,10 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn who_waits_to_withdraw_a_verification_keeps_no_further_link_waiting() {
+    async fn waiting_to_withdraw_a_verification_does_not_block_further_links() {
         let lock = RwLock::new(());
         let on_its_way = lock.read().await;
-        let mut withdrawing = Box::pin(alone(&lock));
+        let mut withdrawing = Box::pin(write_when_unread(&lock));
         assert!((&mut withdrawing).now_or_never().is_none());
         drop(lock.try_read().unwrap());
         drop(on_its_way);

@@ -27,7 +27,7 @@ use super::{
     Fault, Matrix, Message, RoomFacts,
     facts::CurrentState,
     inbox::{self, Decrypted},
-    pinned_identities::Standing,
+    pinned_identities::PinStatus,
     replay::Place,
 };
 use crate::config::Devices;
@@ -63,7 +63,7 @@ pub struct Proof {
 }
 
 impl Proof {
-    fn nothing(trust: Trust) -> Self {
+    fn without_place(trust: Trust) -> Self {
         Self { trust, place: None }
     }
 }
@@ -88,22 +88,22 @@ impl Matrix {
         let room = self.joined_admin_room()?;
         if let Some(original) = &message.edits
             && let Some(trust) = self
-                .look_at_original(&room, original, &message.sender)
+                .check_original(&room, original, &message.sender)
                 .await?
         {
-            return Ok(Proof::nothing(trust));
+            return Ok(Proof::without_place(trust));
         }
         match self.fetch(&room, message).await? {
-            Shown::Nothing => Ok(Proof::nothing(Trust::Gone)),
-            Shown::TooOld => Ok(Proof::nothing(Trust::TooOld)),
+            Shown::Nothing => Ok(Proof::without_place(Trust::Gone)),
+            Shown::TooOld => Ok(Proof::without_place(Trust::TooOld)),
             Shown::Plaintext => {
                 // A plain event comes with no device list, so the identity is requested.
                 let encryption = self.client.encryption();
                 let identity = encryption.request_user_identity(&message.sender).await?;
-                Ok(Proof::nothing(
-                    match self.standing(&message.sender, identity.as_ref()) {
-                        Standing::Changed => Trust::IdentityChanged,
-                        Standing::New | Standing::Known => Trust::Plaintext,
+                Ok(Proof::without_place(
+                    match self.pin_status(&message.sender, identity.as_ref()) {
+                        PinStatus::Changed => Trust::IdentityChanged,
+                        PinStatus::Unpinned | PinStatus::Matches => Trust::Plaintext,
                     },
                 ))
             }
@@ -122,7 +122,7 @@ impl Matrix {
 
     /// Why an edit of this event proves nothing, if it does not: users can edit only their own messages, and nobody waits for
     /// an answer to an old one.
-    async fn look_at_original(
+    async fn check_original(
         &self,
         room: &Room,
         original: &EventId,
@@ -153,8 +153,8 @@ impl Matrix {
         let sent = parsed.origin_server_ts();
         match parsed {
             AnySyncMessageLikeEvent::RoomMessage(SyncMessageLikeEvent::Original(text)) => {
-                let is_it = inbox::text_of(&text) == Some(message.text.as_str());
-                Ok(if !is_it {
+                let is_same = inbox::text_of(&text) == Some(message.text.as_str());
+                Ok(if !is_same {
                     Shown::Nothing
                 } else if self.inbox.is_too_old((sent, text.unsigned.age)) {
                     Shown::TooOld
@@ -188,7 +188,7 @@ impl Matrix {
             replay_protection.insert(&event, place.as_ref(), SystemTime::now())
         });
         counted.await.map_err(|_| Fault::Panicked)??;
-        self.note_identity(&message.sender).await
+        self.pin_if_new(&message.sender).await
     }
 
     /// A user's device list may arrive after their first message, and the store may hold an earlier lie of the homeserver. So
@@ -200,7 +200,7 @@ impl Matrix {
         mut info: Arc<EncryptionInfo>,
     ) -> Result<Trust, Fault> {
         let encryption = self.client.encryption();
-        let mut trust = of_encryption(sender, &info);
+        let mut trust = trust_of(sender, &info);
         let mut identity = encryption
             .get_user_identity(sender)
             .await
@@ -211,21 +211,21 @@ impl Matrix {
             identity = encryption.request_user_identity(sender).await?;
             let session = info.session_id().unwrap_or_default();
             if let Some(newer) = room.get_encryption_info(session, sender).await {
-                trust = of_encryption(sender, &newer);
+                trust = trust_of(sender, &newer);
                 info = newer;
             }
         }
-        let standing = self.standing(sender, identity.as_ref());
-        let is_known = match standing {
-            Standing::Changed => return Ok(Trust::IdentityChanged),
-            Standing::New => false,
-            Standing::Known => true,
+        let status = self.pin_status(sender, identity.as_ref());
+        let is_known = match status {
+            PinStatus::Changed => return Ok(Trust::IdentityChanged),
+            PinStatus::Unpinned => false,
+            PinStatus::Matches => true,
         };
         if trust != Trust::CrossSigned || self.config.encryption.devices == Devices::Any {
             return Ok(trust);
         }
         if let Some(identity) = identity.filter(|_| is_known) {
-            self.signed(identity).await?;
+            self.sign_once(identity).await?;
         }
         if self.is_signed_now(sender, &info, is_known).await? {
             return Ok(trust);
@@ -261,7 +261,7 @@ impl Matrix {
         let Some(device) = device.map_err(matrix_sdk::Error::from)? else {
             return Ok(false);
         };
-        let is_it =
+        let is_same =
             device.curve25519_key().map(|key| key.to_base64()) == Some(curve25519_key.clone());
         let is_signed = if is_known {
             device.is_verified_with_cross_signing()
@@ -271,7 +271,7 @@ impl Matrix {
         // The bot may have signed an earlier identity of the user too, and device and identity are not read together.
         let identity = encryption.get_user_identity(sender).await;
         let identity = identity.map_err(matrix_sdk::Error::from)?;
-        Ok(is_it && is_signed && !self.is_changed(sender, identity.as_ref()))
+        Ok(is_same && is_signed && !self.is_changed(sender, identity.as_ref()))
     }
 }
 
@@ -322,7 +322,7 @@ fn place_of(encrypted: &OriginalSyncRoomEncryptedEvent, info: &EncryptionInfo) -
     })
 }
 
-fn of_encryption(event_sender: &UserId, info: &EncryptionInfo) -> Trust {
+fn trust_of(event_sender: &UserId, info: &EncryptionInfo) -> Trust {
     // A key that another user forwarded proves nothing about the sender.
     if info.forwarder.is_some() || info.sender != event_sender {
         return Trust::UnknownDevice;
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_device_that_its_owner_has_signed_is_called_so() {
+    fn only_a_device_signed_by_its_owner_counts_as_cross_signed() {
         use VerificationLevel as Level;
         let unverified = VerificationState::Unverified;
         for (state, trust) in [
@@ -385,21 +385,21 @@ mod tests {
                 Trust::UnknownDevice,
             ),
         ] {
-            let found = of_encryption(alice(), &encrypted_by(alice(), state.clone()));
+            let found = trust_of(alice(), &encrypted_by(alice(), state.clone()));
             assert_eq!(found, trust, "{state:?}");
         }
     }
 
     #[test]
-    fn a_key_of_somebody_else_or_from_somebody_else_proves_nothing() {
+    fn a_key_of_another_user_or_forwarded_by_one_proves_nothing() {
         let mallory = user_id!("@mallory:x.y");
         let info = encrypted_by(mallory, VerificationState::Verified);
-        assert_eq!(of_encryption(alice(), &info), Trust::UnknownDevice);
+        assert_eq!(trust_of(alice(), &info), Trust::UnknownDevice);
         let mut info = encrypted_by(alice(), VerificationState::Verified);
         info.forwarder = Some(ForwarderInfo {
             user_id: mallory.to_owned(),
             device_id: device_id!("PHONE").to_owned(),
         });
-        assert_eq!(of_encryption(alice(), &info), Trust::UnknownDevice);
+        assert_eq!(trust_of(alice(), &info), Trust::UnknownDevice);
     }
 }

@@ -204,7 +204,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_receipt_survives_as_text_whatever_became_of_the_picture() {
+    fn a_receipt_survives_as_text_in_each_state_of_the_picture() {
         // The first one is from before there were pictures.
         for (text, picture) in [
             ("!room:example.org $link", Picture::None),
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_no_events_is_no_receipt() {
+    fn a_text_without_event_ids_is_not_a_receipt() {
         for text in [
             "",
             "!room",

@@ -30,10 +30,10 @@ use crate::{
 const MISSING: &str = "write one with `rcbot registration --config` and the path of your config.yaml, and give it to the \
                        homeserver too";
 
-/// What the committed template has in place of a token.
+/// The placeholder for a token in the committed template.
 const PLACEHOLDER: &str = "REPLACE_ME";
 
-/// The key of MSC4190, by the name that it has until it is part of the specification.
+/// The key of MSC4190, by its unstable name.
 const DEVICE_MANAGEMENT: &str = "io.element.msc4190";
 
 /// A registration that lets the bot's user log in.
@@ -104,7 +104,7 @@ impl Registration {
     }
 }
 
-/// Reading is allowed to users who are neither the owner nor in the group.
+/// The permission of users who are neither the owner nor in the group to read a file.
 const READABLE_BY_OTHERS: u32 = 0o004;
 
 /// The file, without the keys of other software.

@@ -164,7 +164,7 @@ fn append(path: &Path, line: &str) -> io::Result<()> {
         .write_all(line.as_bytes())
         .and_then(|()| file.sync_data());
     if written.is_err() {
-        // Half a line in the midst of the file would make it unreadable.
+        // Half a line in the middle of the file would make it unreadable.
         file.set_len(before)?;
     }
     written
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn what_counted_stays_known_after_a_restart() {
+    fn counted_commands_stay_known_after_a_restart() {
         let (_folder, path) = file();
         let (plain, encrypted, now) = (event_id!("$plain"), event_id!("$other"), SystemTime::now());
         let counted = ReplayProtection::load(path.clone(), AGE).unwrap();
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_a_crash_cut_off_harms_no_other() {
+    fn an_incomplete_last_line_harms_no_other() {
         let (_folder, path) = file();
         let whole = place(1).to_line();
         fs::write(&path, format!("{whole}{}", &whole[..20])).unwrap();

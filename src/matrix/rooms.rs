@@ -26,11 +26,11 @@ pub(super) struct AdminRoom {
     configured: OwnedRoomOrAliasId,
     /// When the bot logged in, by its own clock, if its store is new: the first sync brings earlier messages again.
     logged_in: Option<SystemTime>,
-    now: Mutex<Now>,
+    current: Mutex<Current>,
 }
 
 #[derive(Debug)]
-struct Now {
+struct Current {
     room: Option<OwnedRoomId>,
     /// Earlier messages are ignored. A user who joins a room again gets its latest events again, also those that counted in an
     /// earlier run.
@@ -54,7 +54,7 @@ impl AdminRoom {
             folder: folder.clone(),
             configured,
             logged_in: store_is_new.then_some(listening_since),
-            now: Mutex::new(Now {
+            current: Mutex::new(Current {
                 was_encrypted: stored.as_ref().is_some_and(|stored| stored.was_encrypted),
                 room: stored.map(|stored| stored.room),
                 listening_since,
@@ -70,12 +70,12 @@ impl AdminRoom {
 
     /// The room, once the bot was in it.
     pub(super) fn id(&self) -> Option<OwnedRoomId> {
-        self.now().room.clone()
+        self.current().room.clone()
     }
 
     /// Whether this is the room.
     pub(super) fn is(&self, room: &RoomId) -> bool {
-        self.now().room.as_deref() == Some(room)
+        self.current().room.as_deref() == Some(room)
     }
 
     /// The room, also before the bot is in it. `None`: only an alias of it is known yet.
@@ -86,7 +86,7 @@ impl AdminRoom {
 
     /// Messages in the room count from this time on.
     pub(super) fn listening_since(&self) -> SystemTime {
-        self.now().listening_since
+        self.current().listening_since
     }
 
     /// When the bot logged in, by its own clock, if that was for the first time with this store.
@@ -96,44 +96,44 @@ impl AdminRoom {
 
     /// Makes this room, joined at this time, the admin room. To be called before the next sync.
     pub(super) fn enter(&self, room: &RoomId, joined: SystemTime) -> Result<(), Fault> {
-        let mut now = self.now();
-        let arrival = match now.room.as_deref() {
-            Some(known) if known == room => now.arrival,
+        let mut current = self.current();
+        let arrival = match current.room.as_deref() {
+            Some(known) if known == room => current.arrival,
             Some(_) => Some(Arrival::Moved),
             None => Some(Arrival::Joined),
         };
-        if now.room.as_deref() != Some(room) {
-            self.write(room, now.was_encrypted)?;
+        if current.room.as_deref() != Some(room) {
+            self.write(room, current.was_encrypted)?;
         }
-        *now = Now {
+        *current = Current {
             room: Some(room.to_owned()),
             listening_since: joined,
-            was_encrypted: now.was_encrypted,
+            was_encrypted: current.was_encrypted,
             arrival,
         };
         Ok(())
     }
 
     /// How the bot came into the room: once, as soon as this is true of the room.
-    pub(super) fn take_arrival(&self, is_heard: impl Fn(&RoomId) -> bool) -> Option<Arrival> {
-        let mut now = self.now();
-        let is_heard = now.room.as_deref().is_some_and(is_heard);
-        now.arrival.take_if(|_| is_heard)
+    pub(super) fn take_arrival(&self, is_synced: impl Fn(&RoomId) -> bool) -> Option<Arrival> {
+        let mut current = self.current();
+        let is_synced = current.room.as_deref().is_some_and(is_synced);
+        current.arrival.take_if(|_| is_synced)
     }
 
     /// Whether the room was ever seen encrypted, or the one that it replaces was: an encrypted room stays so (specification,
     /// "m.room.encryption"), whatever a homeserver shows later.
     pub(super) fn was_encrypted(&self) -> bool {
-        self.now().was_encrypted
+        self.current().was_encrypted
     }
 
     /// Records that the room was seen encrypted.
     pub(super) fn note_encrypted(&self) -> Result<(), Fault> {
         // Locked while it is written: the room must not change in between.
-        let mut now = self.now();
-        if let Some(room) = now.room.as_deref().filter(|_| !now.was_encrypted) {
+        let mut current = self.current();
+        if let Some(room) = current.room.as_deref().filter(|_| !current.was_encrypted) {
             self.write(room, true)?;
-            now.was_encrypted = true;
+            current.was_encrypted = true;
         }
         Ok(())
     }
@@ -146,8 +146,8 @@ impl AdminRoom {
         })
     }
 
-    fn now(&self) -> MutexGuard<'_, Now> {
-        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    fn current(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn the_room_that_was_entered_counts_as_long_as_the_configuration_says_the_same() {
+    fn the_entered_room_counts_while_the_configuration_stays_the_same() {
         let folder = tempfile::tempdir().unwrap();
         let (room, now) = (room_id!("!a:x.y"), SystemTime::now());
         let admin_room = load(&folder, "#admins:x.y").unwrap();
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_room_that_cannot_be_written_down_is_not_entered() {
+    fn a_room_that_cannot_be_saved_is_not_entered() {
         let folder = tempfile::tempdir().unwrap();
         let admin_room = load(&folder, "#admins:x.y").unwrap();
         drop(folder);

@@ -43,7 +43,7 @@ pub struct Turn {
 
 /// The result of sending a secret.
 #[derive(Debug)]
-pub(super) struct Confided {
+pub(super) struct SentSecret {
     /// The event, if the homeserver accepted it.
     pub(super) event: Option<OwnedEventId>,
     /// Whether only the recipient can read it. An error: it was not sent, or that is not known.
@@ -85,8 +85,8 @@ impl Matrix {
     }
 
     /// Edits an earlier message of the bot in the admin room.
-    pub async fn correct(&self, said: &EventId, notice: Notice<'_>) -> Result<(), Fault> {
-        let content = editing(notice.content(Sound::Silent), said.to_owned());
+    pub async fn correct(&self, message: &EventId, notice: Notice<'_>) -> Result<(), Fault> {
+        let content = editing(notice.content(Sound::Silent), message.to_owned());
         let room = self.joined_admin_room()?;
         self.send(&room, content, notice.transaction).await?;
         Ok(())
@@ -141,7 +141,7 @@ impl Matrix {
         mut content: RoomMessageEventContent,
         transaction: &OwnedTransactionId,
     ) -> Result<OwnedEventId, Fault> {
-        let mut has_let_read = false;
+        let mut has_withdrawn = false;
         loop {
             let turn = self.turn(room).await;
             let sent = turn.send(content.clone(), transaction).await;
@@ -149,9 +149,9 @@ impl Matrix {
             drop(turn);
             match sent {
                 Ok(sent) => return Ok(sent.response.event_id),
-                Err(Fault::IdentityChanged { users }) if !has_let_read => {
-                    has_let_read = true;
-                    self.let_read(&users).await?;
+                Err(Fault::IdentityChanged { users }) if !has_withdrawn => {
+                    has_withdrawn = true;
+                    self.withdraw_verifications(&users).await?;
                 }
                 Err(fault) if fault.is_refusal() && content.relates_to.is_some() => {
                     debug!(room = %room.room_id(), error = %Chain(&fault), "sending an answer without its relation");
@@ -184,12 +184,12 @@ impl Turn {
     }
 
     /// Sends a secret to the recipient, and checks afterwards who can read it.
-    pub(super) async fn confide(
+    pub(super) async fn send_secret(
         &self,
         recipient: &UserId,
         content: RoomMessageEventContent,
         transaction: &OwnedTransactionId,
-    ) -> Confided {
+    ) -> SentSecret {
         let sent = self.send(content, transaction).await;
         // Whatever the homeserver answers, the members at that time have the key.
         let was_between_two = was_between_two(&self.room, recipient).await;
@@ -207,7 +207,7 @@ impl Turn {
         if matches!(is_confidential, Ok(false)) {
             error!(%recipient, room = %self.room.room_id(), ?event, "the room was not confidential when a secret was sent");
         }
-        Confided {
+        SentSecret {
             event,
             is_confidential,
         }
@@ -281,7 +281,7 @@ mod tests {
 
     use super::*;
 
-    /// The largest event that a homeserver takes.
+    /// The largest event that a homeserver accepts.
     const LIMIT: usize = 64 * 1024;
 
     fn content(plain: &str, html: &str) -> Value {

@@ -63,7 +63,7 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
     let was_there = matrix.admin_room.id().is_some();
     let mut join_is_settled = matrix.join_admin_room().await;
     if was_there {
-        matrix.show_itself().await;
+        matrix.set_profile().await;
     }
     let mut upgrades = Upgrades::default();
     let mut alias_is_compared = false;
@@ -71,7 +71,7 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
     loop {
         let asked = Instant::now();
         // At first, and after a failure, a long poll would hide that the homeserver is back.
-        let patience = if !answered {
+        let poll_timeout = if !answered {
             Duration::ZERO
         } else if matrix.inbox.waits_for_keys() {
             // The sender of an undecryptable event should be told soon.
@@ -79,12 +79,12 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
         } else {
             LONG_POLL
         };
-        let before = matrix.standpoint().await;
-        if matrix.quarantine.is_besieged() {
-            note_acquaintances(matrix).await;
+        let before = matrix.sync_position().await;
+        if matrix.quarantine.is_under_attack() {
+            note_known_users(matrix).await;
         }
-        let answer = matrix.client.sync_once(settings(patience)).await;
-        let brought_to_device = matrix.quarantine.settle();
+        let answer = matrix.client.sync_once(settings(poll_timeout)).await;
+        let brought_to_device = matrix.quarantine.finish_step();
         match answer {
             Ok(answer) => {
                 answered = true;
@@ -99,9 +99,9 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
                 note_rooms(matrix, &answer);
                 // After the announcements that came with them, and before the commands that they are about.
                 if !matrix.quarantine.holds_more() {
-                    matrix.hear_signals().await;
+                    matrix.receive_signals().await;
                 }
-                matrix.hear(&answer, &before).await;
+                matrix.receive(&answer, &before).await;
                 if !join_is_settled || !answer.rooms.invited.is_empty() {
                     join_is_settled = matrix.join_admin_room().await;
                 }
@@ -116,7 +116,7 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
                     warn!(%room, bot = %matrix.own_user(), "removed from the admin room: invite the bot again");
                 }
                 let is_fast = asked.elapsed() < SUSPICIOUSLY_FAST;
-                let empty_and_fast = is_fast && !brought_to_device && brings_nothing(&answer);
+                let empty_and_fast = is_fast && !brought_to_device && is_empty(&answer);
                 fast_answers = if empty_and_fast { fast_answers + 1 } else { 0 };
             }
             Err(error) => {
@@ -146,11 +146,11 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
 impl Matrix {
     /// A new room, once the sync that brings it is complete. The SDK then requests the keys of all its members. A send that
     /// begins before they arrive holds the lock that this takes, until it times out after five seconds.
-    pub(super) async fn room_once_heard(&self, id: &RoomId) -> Option<Room> {
-        let mut heard = self.heard_rooms.subscribe();
-        let room_is_heard = heard.wait_for(|rooms| rooms.contains(id));
+    pub(super) async fn synced_room(&self, id: &RoomId) -> Option<Room> {
+        let mut synced = self.synced_rooms.subscribe();
+        let room_is_synced = synced.wait_for(|rooms| rooms.contains(id));
         // After a timeout, try anyway.
-        drop(timeout(LONGEST_WAIT_FOR_ROOM, room_is_heard).await);
+        drop(timeout(LONGEST_WAIT_FOR_ROOM, room_is_synced).await);
         self.client.get_room(id)
     }
 
@@ -164,15 +164,15 @@ impl Matrix {
 /// Syncs once, without a long poll.
 pub(super) async fn once(client: &Client, quarantine: &Quarantine) -> Result<(), Fault> {
     let answer = client.sync_once(settings(Duration::ZERO)).await;
-    quarantine.settle();
+    quarantine.finish_step();
     answer?;
     Ok(())
 }
 
-fn settings(patience: Duration) -> SyncSettings {
+fn settings(poll_timeout: Duration) -> SyncSettings {
     SyncSettings::new()
         .token(SyncToken::ReusePrevious)
-        .timeout(patience)
+        .timeout(poll_timeout)
         .set_presence(PresenceState::Online)
         .filter(filter().into())
 }
@@ -193,10 +193,10 @@ fn filter() -> FilterDefinition {
 
 /// Notifies those who wait for a new room: the SDK's requests after the sync that brings it are done.
 fn note_rooms(matrix: &Matrix, answer: &SyncResponse) {
-    matrix.heard_rooms.send_if_modified(|heard| {
-        let before = heard.len();
-        heard.extend(answer.rooms.joined.keys().cloned());
-        heard.len() > before
+    matrix.synced_rooms.send_if_modified(|synced| {
+        let before = synced.len();
+        synced.extend(answer.rooms.joined.keys().cloned());
+        synced.len() > before
     });
 }
 
@@ -206,24 +206,24 @@ fn note_answer(matrix: &Matrix, answered: bool) {
 }
 
 /// The known users share an encrypted room with the bot. All others are strangers.
-async fn note_acquaintances(matrix: &Matrix) {
+async fn note_known_users(matrix: &Matrix) {
     match matrix.client.encryption().tracked_users().await {
         Ok(users) => {
             let users = users.iter().map(ToString::to_string).collect();
-            matrix.quarantine.set_acquaintances(users);
+            matrix.quarantine.set_known_users(users);
         }
-        Err(error) => warn!(error = %Chain(&error), "not known who is a stranger"),
+        Err(error) => warn!(error = %Chain(&error), "cannot list the users of encrypted rooms"),
     }
 }
 
-fn brings_nothing(answer: &SyncResponse) -> bool {
+fn is_empty(answer: &SyncResponse) -> bool {
     answer.rooms.joined.is_empty()
         && answer.rooms.invited.is_empty()
         && answer.rooms.left.is_empty()
         && answer.to_device.is_empty()
 }
 
-/// How many events a sync is to bring of a room. Synapse brings no more, whatever is asked for (`filter_timeline_limit`).
+/// How many events of a room a sync should bring. Synapse never brings more (`filter_timeline_limit`).
 pub(super) const EVENTS_OF_A_ROOM: u32 = 100;
 
 /// How many requests are made to backfill one sync, for [`EVENTS_OF_A_ROOM`] each: a user who may command can send a thousand
@@ -232,7 +232,7 @@ const REQUESTS: usize = 10;
 
 /// The token and the room before a sync.
 #[derive(Debug)]
-pub(super) struct Standpoint {
+pub(super) struct SyncPosition {
     /// The token of the sync before. `None`: there was none.
     token: Result<Option<String>, StoreError>,
     /// The admin room, if the bot was in it. Messages from before that are ignored.
@@ -241,17 +241,17 @@ pub(super) struct Standpoint {
 
 impl Matrix {
     /// To be called before a sync.
-    pub(super) async fn standpoint(&self) -> Standpoint {
+    pub(super) async fn sync_position(&self) -> SyncPosition {
         let store = self.client.state_store();
         let stored = store.get_kv_data(StateStoreDataKey::SyncToken).await;
-        Standpoint {
+        SyncPosition {
             token: stored.map(|stored| stored.and_then(StateStoreDataValue::into_sync_token)),
             room: self.joined_admin_room().ok(),
         }
     }
 
     /// Receives the signals of other hosts. Anybody may send such an event: only bots that are announced in the room count.
-    async fn hear_signals(&self) {
+    async fn receive_signals(&self) {
         for signal in self.quarantine.take_signals() {
             match self.is_host(&signal.bot).await {
                 Ok(true) => self.inbox.hand_over(Heard::HostSignal(signal)).await,
@@ -264,7 +264,7 @@ impl Matrix {
     }
 
     /// Takes an answer of another host's bot as a claim: that bot may not know of this one yet.
-    async fn hear_answer(&self, event: &TimelineEvent, room: &Room) {
+    async fn receive_answer(&self, event: &TimelineEvent, room: &Room) {
         if self.config.host.is_none() || !self.admin_room.is(room.room_id()) {
             return;
         }
@@ -274,12 +274,12 @@ impl Matrix {
         match self.is_host(&claim.bot).await {
             Ok(true) => self.inbox.hand_over(Heard::HostSignal(claim)).await,
             Ok(false) => {}
-            Err(fault) => debug!(error = %Chain(&fault), "not known whether a host answers"),
+            Err(fault) => debug!(error = %Chain(&fault), "answer of a possible host ignored"),
         }
     }
 
     /// Passes on the events of a sync. Waits while the bot's queue is full.
-    pub(super) async fn hear(&self, answer: &SyncResponse, before: &Standpoint) {
+    pub(super) async fn receive(&self, answer: &SyncResponse, before: &SyncPosition) {
         for (id, update) in &answer.rooms.joined {
             let room = self.client.get_room(id);
             let Some(room) = room.filter(|room| room.state() == RoomState::Joined) else {
@@ -290,49 +290,49 @@ impl Matrix {
             }
             if update.timeline.limited && before.room.as_ref().is_some_and(|it| it.room_id() == id)
             {
-                self.hear_left_out(&room, &update.timeline, before).await;
+                self.backfill(&room, &update.timeline, before).await;
             }
             for event in &update.timeline.events {
-                self.inbox.hear(event, &room).await;
-                self.hear_answer(event, &room).await;
+                self.inbox.receive(event, &room).await;
+                self.receive_answer(event, &room).await;
             }
         }
-        self.inbox.hear_late(&self.client).await;
+        self.inbox.retry_undecrypted(&self.client).await;
     }
 
-    async fn hear_left_out(&self, room: &Room, timeline: &Timeline, before: &Standpoint) {
+    async fn backfill(&self, room: &Room, timeline: &Timeline, before: &SyncPosition) {
         let since = match &before.token {
             Ok(since) => since,
             Err(error) => {
-                warn!(room = %room.room_id(), error = %Chain(error), "commands may be lost: a sync left events out, and the store does not tell since when");
+                warn!(room = %room.room_id(), error = %Chain(error), "commands may be lost: a sync left events out, and their start token cannot be read");
                 return;
             }
         };
         let (Some(since), Some(until)) = (since, &timeline.prev_batch) else {
             return;
         };
-        match self.left_out(room, since, until).await {
+        match self.missed_events(room, since, until).await {
             Ok(events) => {
-                info!(room = %room.room_id(), events = events.len(), "a sync left events of the admin room out, and they were asked for");
+                info!(room = %room.room_id(), events = events.len(), "events of the admin room that a sync left out were backfilled");
                 for event in &events {
-                    self.inbox.hear(event, room).await;
+                    self.inbox.receive(event, room).await;
                 }
             }
             Err(fault) => {
-                warn!(room = %room.room_id(), error = %Chain(&fault), "commands may be lost: a sync left events out, and the homeserver does not give them");
+                warn!(room = %room.room_id(), error = %Chain(&fault), "commands may be lost: a sync left events out, and the homeserver does not return them");
             }
         }
     }
 
     /// The events between two tokens, the oldest first. Some homeservers ignore `to` and the filter, and go back to the
     /// beginning of the room. So this stops at a command that counted.
-    async fn left_out(
+    async fn missed_events(
         &self,
         room: &Room,
         since: &str,
         until: &str,
     ) -> Result<Vec<TimelineEvent>, Fault> {
-        let filter = self.worth_asking_for(room).await?;
+        let filter = self.backfill_filter(room).await?;
         let mut until = until.to_owned();
         let mut events = Vec::new();
         for _ in 0..REQUESTS {
@@ -352,14 +352,14 @@ impl Matrix {
                 }
             }
         }
-        warn!(room = %room.room_id(), "commands may be lost: more was said at once than the bot asks for");
+        warn!(room = %room.room_id(), "commands may be lost: a sync left out more events than the bot fetches");
         events.reverse();
         Ok(events)
     }
 
     /// Only messages of users with the power to command, by the store: a flood comes from others. Who may command is decided
     /// later, by the homeserver's state at that time.
-    async fn worth_asking_for(&self, room: &Room) -> Result<RoomEventFilter, Fault> {
+    async fn backfill_filter(&self, room: &Room) -> Result<RoomEventFilter, Fault> {
         let mut filter = RoomEventFilter::default();
         let types = [
             TimelineEventType::RoomMessage,

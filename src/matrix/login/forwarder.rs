@@ -267,24 +267,24 @@ impl Route {
         }
         let mut answer = match (answer.status(), &subject) {
             (StatusCode::OK, Subject::Sync(since)) => {
-                let since = guard::honest(since);
+                let since = guard::homeserver_token(since);
                 let change = |body| self.quarantine.sync_answer(since, body);
-                changed(answer, change).await?
+                with_body(answer, change).await?
             }
             (StatusCode::OK, Subject::Keys) => {
-                changed(answer, |body| self.quarantine.keys_answer(body)).await?
+                with_body(answer, |body| self.quarantine.keys_answer(body)).await?
             }
             // The SDK decides by the error code, whatever the status.
             (status, _) if status.is_client_error() || status.is_server_error() => {
                 debug!(%status, request = name, "the homeserver answers with an error");
-                let mut answer = changed(answer, |body| error_of(&name, body)).await?;
+                let mut answer = with_body(answer, |body| rewritten_error(&name, body)).await?;
                 bound_retry_after(answer.headers_mut());
                 answer
             }
             _ => Response::from(answer),
         };
         *answer.version_mut() = Version::HTTP_11;
-        drop_neighbours_headers(answer.headers_mut());
+        drop_hop_by_hop_headers(answer.headers_mut());
         Ok(answer)
     }
 
@@ -304,7 +304,7 @@ impl Route {
             let identity = appservice.identity(Some(&self.device));
             identity.maybe_add_to_uri(&mut parts.uri)?;
         }
-        drop_neighbours_headers(&mut parts.headers);
+        drop_hop_by_hop_headers(&mut parts.headers);
         let url = address(&self.homeserver, &parts.uri)?;
         let mut outgoing = self.http.request(parts.method, url).headers(parts.headers);
         if !body.is_end_stream() {
@@ -324,7 +324,7 @@ impl Route {
 }
 
 /// The answer with another body, after the whole body has arrived.
-async fn changed(
+async fn with_body(
     answer: reqwest::Response,
     change: impl FnOnce(Bytes) -> Bytes,
 ) -> reqwest::Result<Response<Body>> {
@@ -339,7 +339,7 @@ async fn changed(
 
 /// The error for the SDK: with the request that failed, which the SDK's own errors do not name; and with a bounded wait, as the
 /// SDK sleeps as long as the homeserver wants.
-fn error_of(request: &str, body: Bytes) -> Bytes {
+fn rewritten_error(request: &str, body: Bytes) -> Bytes {
     let Ok(Value::Object(mut answer)) = serde_json::from_slice(&body) else {
         return body;
     };
@@ -377,7 +377,7 @@ fn address(homeserver: &Url, uri: &Uri) -> Result<Url, url::ParseError> {
         for (name, value) in &pairs {
             let is_token = ["since", "from", "to"].contains(&name.as_str());
             match if is_token {
-                guard::honest(value)
+                guard::homeserver_token(value)
             } else {
                 value
             } {
@@ -391,7 +391,7 @@ fn address(homeserver: &Url, uri: &Uri) -> Result<Url, url::ParseError> {
     Ok(url)
 }
 
-fn drop_neighbours_headers(headers: &mut HeaderMap) {
+fn drop_hop_by_hop_headers(headers: &mut HeaderMap) {
     for name in NOT_FORWARDED {
         headers.remove(name);
     }
@@ -459,11 +459,11 @@ mod tests {
         }
 
         /// The first line of a request as the homeserver gets it, and the SDK's answer when the homeserver sends this.
-        async fn answer(&self, request: reqwest::RequestBuilder, said: &str) -> (String, Answer) {
+        async fn answer(&self, request: reqwest::RequestBuilder, reply: &str) -> (String, Answer) {
             let answer = tokio::spawn(request.send());
             let (mut stream, _) = self.homeserver.accept().await.unwrap();
             let asked = read_until(&mut stream, "\r\n\r\n").await;
-            stream.write_all(said.as_bytes()).await.unwrap();
+            stream.write_all(reply.as_bytes()).await.unwrap();
             let first = asked.lines().next().unwrap().to_owned();
             (first, answer.await.unwrap().unwrap())
         }
@@ -519,8 +519,8 @@ mod tests {
         )));
         assert_eq!(headers.matches("authorization:").count(), 1);
 
-        let said = "HTTP/1.1 403 Forbidden\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
-        stream.write_all(said.as_bytes()).await.unwrap();
+        let reply = "HTTP/1.1 403 Forbidden\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
+        stream.write_all(reply.as_bytes()).await.unwrap();
         let answer = answer.await.unwrap().unwrap();
         assert_eq!(answer.status(), 403);
         assert_eq!(answer.headers()["content-type"], "application/json");
@@ -549,7 +549,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_users_send_comes_by_user_and_the_homeserver_sees_its_own_tokens_only() {
+    async fn events_come_by_sender_and_the_homeserver_sees_only_its_own_tokens() {
         let setting = Setting::new().await;
         let key = "nqOvzeuGWT/sRx3h7+MHoInYj3Uk2LD/unI9kDYcHwk";
         let content = json!({
@@ -558,8 +558,8 @@ mod tests {
         let event =
             |sender| json!({ "type": "m.room.encrypted", "sender": sender, "content": content });
         let events = [event("@a:x"), event("@b:x")];
-        let said = json!({ "next_batch": "b", "rooms": {}, "to_device": { "events": events } });
-        let said = json("200 OK", "content-type: application/json\r\n", &said);
+        let reply = json!({ "next_batch": "b", "rooms": {}, "to_device": { "events": events } });
+        let reply = json("200 OK", "content-type: application/json\r\n", &reply);
         let sync = |since: &str| {
             let query = if since.is_empty() {
                 String::new()
@@ -573,7 +573,7 @@ mod tests {
             setting.http.get(url)
         };
         for (since, query) in [("", ""), ("s1", "since=s1&")] {
-            let (asked, part) = setting.answer(sync(since), &said).await;
+            let (asked, part) = setting.answer(sync(since), &reply).await;
             let expected = format!("GET /base/_matrix/client/v3/sync?{query}timeout=0 HTTP/1.1");
             assert_eq!(asked, expected);
             let part = read_json(part).await;
@@ -585,24 +585,24 @@ mod tests {
             let part = read_json(sync(token).send().await.unwrap()).await;
             assert_eq!(part["next_batch"], "b");
             assert_eq!(part["to_device"]["events"], json!([events[1]]));
-            let (asked, _) = setting.answer(sync(token), &said).await;
+            let (asked, _) = setting.answer(sync(token), &reply).await;
             assert_eq!(asked, expected);
         }
     }
 
     #[tokio::test]
-    async fn a_homeserver_is_left_alone_for_five_minutes_at_most() {
+    async fn a_retry_waits_for_five_minutes_at_most() {
         let setting = Setting::new().await;
         for (header, body, header_then, body_then) in [
             ("retry-after: 86400\r\n", 86_400_000, Some("300"), 300_000),
             ("retry-after: 7\r\n", 7_000, Some("7"), 7_000),
             ("retry-after: Fri, 31 Dec 9999 23:59:59 GMT\r\n", 1, None, 1),
         ] {
-            let said =
+            let reply =
                 json!({ "errcode": "M_LIMIT_EXCEEDED", "error": "no", "retry_after_ms": body });
             for status in [429, 400, 503] {
-                let said = json(&format!("{status} No"), header, &said);
-                let (_, answer) = setting.answer(setting.request("/x"), &said).await;
+                let reply = json(&format!("{status} No"), header, &reply);
+                let (_, answer) = setting.answer(setting.request("/x"), &reply).await;
                 assert_eq!(answer.status(), status);
                 let wait = answer.headers().get("retry-after");
                 assert_eq!(wait.map(|wait| wait.to_str().unwrap()), header_then);
@@ -615,7 +615,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_without_a_token_goes_out_without_one_and_one_with_a_strangers_does_not() {
+    async fn a_request_without_a_token_is_forwarded_and_one_with_an_unknown_token_is_not() {
         let setting = Setting::new().await;
         let stranger = setting.request("/x").bearer_auth("somebody").send().await;
         assert!(stranger.unwrap_err().is_request());
@@ -632,7 +632,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_page_of_a_proxy_is_no_answer() {
+    async fn a_page_of_a_proxy_becomes_a_bad_gateway() {
         let setting = Setting::new().await;
         for page in [
             "200 OK\r\ncontent-type: text/html\r\ncontent-length: 4\r\n\r\npage",
@@ -644,11 +644,11 @@ mod tests {
             let asking = tokio::spawn(setting.request("/x").send());
             let (mut stream, _) = setting.homeserver.accept().await.unwrap();
             read_until(&mut stream, "\r\n\r\n").await;
-            let said = format!(
+            let reply = format!(
                 "HTTP/1.1 {}",
                 page.replacen("\r\n", "\r\nconnection: close\r\n", 1)
             );
-            stream.write_all(said.as_bytes()).await.unwrap();
+            stream.write_all(reply.as_bytes()).await.unwrap();
             drop(stream);
             let answer = asking.await.unwrap().unwrap();
             assert_eq!(answer.status(), 502, "{page}");
@@ -657,7 +657,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_flows_as_it_comes_and_whoever_hangs_up_is_hung_up_on() {
+    async fn an_answer_is_streamed_and_a_closed_connection_closes_the_other_one() {
         let setting = Setting::new().await;
         let asking = tokio::spawn(setting.request("/x").send());
         let (mut stream, _) = setting.homeserver.accept().await.unwrap();
@@ -691,7 +691,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_homeserver_that_is_away_or_hangs_up_is_a_fault_of_the_network() {
+    async fn an_unreachable_homeserver_or_a_closed_connection_is_a_network_error() {
         let setting = Setting::new().await;
         let asking = tokio::spawn(setting.request("/x").send());
         let (stream, _) = setting.homeserver.accept().await.unwrap();
@@ -704,7 +704,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_socket_is_the_owners_alone_and_its_end_is_the_forwarders() {
+    async fn only_the_owner_can_use_the_socket_which_closes_with_the_forwarder() {
         let setting = Setting::new().await;
         let socket = setting.folder.path().join("homeserver.sock");
         let mode = std::fs::metadata(&socket).unwrap().permissions().mode();

@@ -34,21 +34,21 @@ fn problems_of(text: &str) -> String {
 }
 
 #[test]
-fn the_template_is_refused_for_its_placeholders_alone() {
-    let said = problems_of(TEMPLATE);
+fn the_template_is_refused_only_for_its_placeholders() {
+    let error = problems_of(TEMPLATE);
     assert!(
-        said.starts_with("registration.yaml has 2 problems\n"),
-        "{said}"
+        error.starts_with("registration.yaml has 2 problems\n"),
+        "{error}"
     );
     for key in ["as_token", "hs_token"] {
         assert!(
-            said.contains(&format!(
+            error.contains(&format!(
                 " {key}: still holds the template's placeholder REPLACE_ME"
             )),
-            "{said}"
+            "{error}"
         );
     }
-    assert!(said.contains("`rcbot registration --config`"), "{said}");
+    assert!(error.contains("`rcbot registration --config`"), "{error}");
     assert!(parse(&filled_in()).unwrap().warnings().is_empty());
 }
 
@@ -90,8 +90,8 @@ fn a_registration_of_another_user_is_distinguished_from_a_wrong_one() {
         let text = filled_in();
         assert!(text.contains(from));
         let error = parse(&text.replace(from, to)).unwrap_err();
-        let told = matches!(error, RegistrationError::OfAnotherUser(_));
-        assert_eq!(told, is_of_another_user, "{error}");
+        let found = matches!(error, RegistrationError::OfAnotherUser(_));
+        assert_eq!(found, is_of_another_user, "{error}");
     }
     let error = parse("id: rcbot").unwrap_err();
     assert!(
@@ -134,7 +134,7 @@ fn a_generated_registration_says_whether_the_homeserver_logs_in_the_bot() {
 }
 
 #[test]
-fn a_generated_namespace_holds_the_bots_user_alone() {
+fn a_generated_namespace_covers_only_the_bots_user() {
     let regex = Regex::new(&format!("^{}", namespace_regex(&bot_user()))).unwrap();
     assert!(regex.is_match("@rcbot:example.org"));
     for other in [
@@ -171,22 +171,22 @@ fn each_fault_is_named_with_its_line_its_key_and_its_remedy() {
         let (from, to) = case.split_once(" => ").unwrap();
         let text = filled_in();
         assert!(text.contains(from), "{from:?} is in the template");
-        let said = problems_of(&text.replace(from, to.trim())).replace('"', "`");
-        let is_alone = said.starts_with("registration.yaml has 1 problem\n");
-        let is_there = said.contains(&format!("\nregistration.yaml:{wanted}"));
-        assert!(is_alone && is_there, "{wanted:?} is not in:\n{said}");
+        let error = problems_of(&text.replace(from, to.trim())).replace('"', "`");
+        let is_only_one = error.starts_with("registration.yaml has 1 problem\n");
+        let is_there = error.contains(&format!("\nregistration.yaml:{wanted}"));
+        assert!(is_only_one && is_there, "{wanted:?} is not in:\n{error}");
     }
-    let said = problems_of(&filled_in().replace("rcbot-appservice", "rcbot"));
-    assert!(said.contains("such as \"rcbot-appservice\""), "{said}");
-    let said = problems_of(&filled_in().replace("exclusive: true", "exclusive: false"));
+    let error = problems_of(&filled_in().replace("rcbot-appservice", "rcbot"));
+    assert!(error.contains("such as \"rcbot-appservice\""), "{error}");
+    let error = problems_of(&filled_in().replace("exclusive: true", "exclusive: false"));
     assert!(
-        said.contains(r"`exclusive: true` and `regex: '@rcbot:example\.org$'`"),
-        "{said}"
+        error.contains(r"`exclusive: true` and `regex: '@rcbot:example\.org$'`"),
+        "{error}"
     );
 }
 
 #[test]
-fn what_other_software_adds_is_ignored() {
+fn keys_of_other_software_are_ignored() {
     let additions =
         "io.element.msc4190: false\nreceive_ephemeral: true\nprotocols: []\nx: {y: 1}\n";
     let registration = parse(&format!("{}{additions}", filled_in())).unwrap();
@@ -227,13 +227,13 @@ fn no_message_and_no_debug_output_shows_a_token() {
         ("secret_a_one", "'secret_ a'"),
         ("secret_a_one", "[secret_a]"),
     ] {
-        let said = problems_of(&filled_in().replace(from, to));
-        assert!(!said.contains("secret_"), "{said}");
+        let error = problems_of(&filled_in().replace(from, to));
+        assert!(!error.contains("secret_"), "{error}");
     }
 }
 
 #[test]
-fn a_file_that_is_not_there_is_named_with_the_command_that_writes_it() {
+fn a_missing_file_is_named_with_the_command_that_writes_it() {
     let folder = tempfile::tempdir().unwrap();
     let error =
         Registration::load(&folder.path().join("registration.yaml"), &bot_user()).unwrap_err();
@@ -255,7 +255,7 @@ fn a_file_that_is_not_there_is_named_with_the_command_that_writes_it() {
 }
 
 #[test]
-fn a_new_file_is_readable_by_its_owner_alone_and_never_replaces_another() {
+fn a_new_file_is_readable_only_by_its_owner_and_never_replaces_another() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("registration.yaml");
     let text = generate(&bot_user(), false);
@@ -306,24 +306,24 @@ fn registration() -> String {
 
 /// Asserts that a changed file is accepted, or that the error names the changed key.
 #[track_caller]
-fn assert_taken_or_named(changed: &Changed) -> bool {
+fn assert_accepted_or_named(changed: &Changed) -> bool {
     let Err(problems) = parse(&changed.text) else {
         return true;
     };
-    let said = problems.to_string();
-    let is_named = said
+    let error = problems.to_string();
+    let is_named = error
         .lines()
         .any(|line| line.contains(&format!(" {}", changed.key)));
-    assert!(is_named, "{} {}:\n{said}", changed.key, changed.how);
-    assert!(TOKENS.iter().all(|token| !said.contains(token)), "{said}");
+    assert!(is_named, "{} {}:\n{error}", changed.key, changed.how);
+    assert!(TOKENS.iter().all(|token| !error.contains(token)), "{error}");
     false
 }
 
 #[test]
-fn a_key_that_is_left_out_is_of_no_use_or_is_named() {
+fn a_missing_key_is_optional_or_named() {
     let required: Vec<_> = without_each_key(&registration())
         .into_iter()
-        .filter(|changed| !assert_taken_or_named(changed))
+        .filter(|changed| !assert_accepted_or_named(changed))
         .map(|changed| changed.key)
         .collect();
     assert_eq!(
@@ -340,10 +340,10 @@ fn a_key_that_is_left_out_is_of_no_use_or_is_named() {
 }
 
 #[test]
-fn a_value_of_another_type_is_taken_or_named() {
+fn a_value_of_another_type_is_accepted_or_named() {
     let refused: Vec<_> = with_other_values(&registration())
         .into_iter()
-        .filter(|changed| !assert_taken_or_named(changed))
+        .filter(|changed| !assert_accepted_or_named(changed))
         .map(|changed| changed.key)
         .collect();
     for key in [
@@ -363,22 +363,22 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_file_with_slips_is_taken_or_refused_with_reasons_that_show_no_token(slipped in with_slips(&registration())) {
+    fn a_changed_file_is_accepted_or_refused_with_reasons_that_show_no_token(slipped in with_slips(&registration())) {
         if let Err(problems) = parse(&slipped) {
-            let said = problems.to_string();
-            prop_assert!(said.lines().skip(1).any(|line| line.starts_with("registration.yaml:")), "{said}");
-            prop_assert!(TOKENS.iter().all(|token| !said.contains(token)), "{slipped}\n{said}");
+            let error = problems.to_string();
+            prop_assert!(error.lines().skip(1).any(|line| line.starts_with("registration.yaml:")), "{error}");
+            prop_assert!(TOKENS.iter().all(|token| !error.contains(token)), "{slipped}\n{error}");
         }
     }
 
     #[test]
-    fn a_file_of_whatever_text_is_refused_with_reasons(text in prop_oneof![".{0,40}", yaml_like()]) {
-        let said = problems_of(&text);
-        prop_assert!(said.lines().skip(1).any(|line| line.starts_with("registration.yaml:")), "{said}");
+    fn a_file_of_any_text_is_refused_with_reasons(text in prop_oneof![".{0,40}", yaml_like()]) {
+        let error = problems_of(&text);
+        prop_assert!(error.lines().skip(1).any(|line| line.starts_with("registration.yaml:")), "{error}");
     }
 
     #[test]
-    fn a_file_of_whatever_bytes_is_refused(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+    fn a_file_of_any_bytes_is_refused(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), &bytes).unwrap();
         let error = Registration::load(file.path(), &bot_user()).unwrap_err();
