@@ -257,7 +257,7 @@ impl Matrix {
             Ok(of_recipient
                 .devices()
                 .chain(own.devices())
-                .map(reader)
+                .map(|device| reader(&device))
                 .collect())
         } else {
             Err(NotSent::Refused(NotConfidential::NoReadableDevice))
@@ -289,7 +289,7 @@ async fn write_when_unread(lock: &RwLock<()>) -> RwLockWriteGuard<'_, ()> {
     }
 }
 
-fn reader(device: Device) -> (OwnedUserId, OwnedDeviceId, Option<String>, bool) {
+fn reader(device: &Device) -> (OwnedUserId, OwnedDeviceId, Option<String>, bool) {
     (
         device.user_id().to_owned(),
         device.device_id().to_owned(),
