@@ -1,4 +1,4 @@
-//! What makes a room fit to be the admin room: where the room itself keeps nobody out, its levels say nothing.
+//! What an admin room needs: in a room that anybody can join, power levels prove nothing.
 
 use matrix_sdk::ruma::{
     RoomVersionId,
@@ -25,7 +25,7 @@ async fn a_public_room_is_refused_until_it_is_closed_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn in_a_version_12_room_its_creators_command_and_whoever_they_raise() {
+async fn in_a_version_12_room_its_creators_command_and_users_they_promote() {
     let (alice, bob, carol) = (
         person("alice").await,
         person("bob").await,

@@ -4,7 +4,7 @@ use matrix_sdk::ruma::OwnedEventId;
 
 use crate::support::prelude::*;
 
-/// What the audit log has of this event, once there are so many lines.
+/// The lines of the audit log about this event, once there are this many.
 async fn audited(bot: &Bot, event: &OwnedEventId, lines: usize) -> Vec<String> {
     eventually("the lines in the audit log", async || {
         let found = bot.audit(event);
@@ -49,7 +49,7 @@ async fn a_command_leaves_who_what_decision_and_outcome_in_the_audit_log() {
     assert!(lines[1].ends_with("outcome=\"answered\""), "{lines:?}");
     assert!(!bot.log().contains(&link.link));
 
-    // A refusal too, also one that is not answered.
+    // So does a refusal, also one without an answer.
     let (user, why) = (bob.user_id(), "PowerLevel { has: 0, needs: 100 }");
     for command in ["start website", "stop"] {
         let refused = bot.send(&bob, command).await;
@@ -58,7 +58,7 @@ async fn a_command_leaves_who_what_decision_and_outcome_in_the_audit_log() {
         );
         assert_eq!(audited(&bot, &refused, 1).await, [judged]);
     }
-    // What somebody types cannot pass for a line of the log.
+    // User input cannot forge a line of the log.
     let forged = "dance\n2026-01-01T00:00:00Z  INFO audit: command judged user=\"@root:x\"";
     let refused = bot.send(&alice, forged).await;
     let lines = audited(&bot, &refused, 1).await;

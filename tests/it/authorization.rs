@@ -1,4 +1,4 @@
-//! Who may command, and which events are commands at all: everybody and everything else gets nothing.
+//! Who may command, and which events are commands. Everybody and everything else has no effect.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,14 +6,14 @@ use matrix_sdk::ruma::events::room::message::RoomMessageEventContent;
 
 use crate::support::prelude::*;
 
-/// Asserts that nothing came of the commands so far. Whatever was under way is there once `admin` has an answer.
+/// Asserts that the commands so far had no effect. Anything pending has happened once `admin` has an answer.
 async fn assert_nothing_happened(bot: &Bot, admin: &Person) {
     bot.assert_no_session(admin).await;
     assert_eq!(bot.standin_starts(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_project_can_ask_for_another_level_and_who_was_demoted_is_refused_from_then_on() {
+async fn a_project_can_need_another_level_and_a_demoted_user_is_refused_from_then_on() {
     let (alice, bob) = (person("alice").await, person("bob").await);
     let bot = bot()
         .power_level(50)
@@ -42,10 +42,10 @@ async fn a_project_can_ask_for_another_level_and_who_was_demoted_is_refused_from
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_has_left_the_room_is_refused() {
+async fn a_user_who_has_left_the_room_is_refused() {
     let (alice, bob) = (person("alice").await, person("bob").await);
     let mut bot = bot().member(&bob, 100).start(&alice).await;
-    // An answer shows that the bot knows of its own join; what was sent before that is not for it.
+    // Once it answers, the bot has seen its own join: it ignores what was sent before.
     bot.request(&alice, "status").await;
     bot.kill_9();
     let asked = bot.send(&bob, "start").await;
@@ -73,7 +73,7 @@ async fn a_notice_and_talk_that_begins_like_a_command_do_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_that_is_too_old_is_ignored() {
     let (alice, mut bot) = alice_and_bot().await;
-    // An answer shows that the bot knows of its own join; what was sent before that is not for it.
+    // Once it answers, the bot has seen its own join: it ignores what was sent before.
     bot.request(&alice, "status").await;
     bot.kill_9();
     let sent = SystemTime::now();

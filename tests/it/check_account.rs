@@ -1,4 +1,4 @@
-//! `rcbot check` and the ways to log in but the common one: for each fault the failed line, and that its remedy mends it.
+//! `rcbot check` and the less common ways to log in: for each fault the failed line, and that its remedy fixes it.
 
 use std::{fs, os::unix::fs::PermissionsExt as _};
 
@@ -45,7 +45,7 @@ fn token_of(client: &Client) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bot_with_a_password_is_looked_at_without_a_log_in() {
+async fn a_bot_with_a_password_is_checked_without_a_log_in() {
     let (alice, account) = (person("alice").await, Account::register().await);
     let observer = account.log_in().await;
     let devices = async || observer.devices().await.unwrap().devices.len();
@@ -70,7 +70,7 @@ async fn a_bot_with_a_password_is_looked_at_without_a_log_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_access_token_that_is_not_the_bots_is_told() {
+async fn an_access_token_of_another_user_is_reported() {
     let (alice, account) = (person("alice").await, Account::register().await);
     let former = account.log_in().await;
     let bot = bot()
@@ -121,7 +121,7 @@ async fn a_bot_that_the_homeserver_does_not_log_in_is_seen_to_act_as_the_appserv
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_homeserver_that_takes_no_passwords_is_told_until_the_bot_has_a_token() {
+async fn a_homeserver_without_password_login_is_reported_until_the_bot_has_a_token() {
     let (alice, account) = (person("alice").await, Account::register().await);
     let proxy = Proxy::start(homeserver()).await;
     let flows = json!({ "flows": [{ "type": "m.login.sso" }] });
@@ -145,7 +145,7 @@ async fn a_homeserver_that_takes_no_passwords_is_told_until_the_bot_has_a_token(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_in_on_disk_that_cannot_be_read_is_told() {
+async fn an_unreadable_log_in_on_disk_is_reported() {
     let alice = person("alice").await;
     let bot = bot().prepare(&alice).await;
     let file = bot.data_dir().join("matrix/session.json");

@@ -1,4 +1,4 @@
-//! `rcbot check` and the admin room: for each fault the failed line, and that its remedy mends it.
+//! `rcbot check` and the admin room: for each fault the failed line, and that its remedy fixes it.
 
 use matrix_sdk::ruma::{
     RoomVersionId,
@@ -9,7 +9,7 @@ use matrix_sdk::ruma::{
 use crate::support::{checkup::Checkup, homeserver::SERVER_NAME, prelude::*};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_room_that_is_not_there_keeps_nobody_out_or_is_not_encrypted_is_told() {
+async fn a_missing_open_or_unencrypted_room_is_reported() {
     let alice = person("alice").await;
     let bot = bot().encrypted_admin_room(false).start(&alice).await;
     let id = bot.admin_room().to_owned();
@@ -51,7 +51,7 @@ async fn a_room_that_is_not_there_keeps_nobody_out_or_is_not_encrypted_is_told()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bot_outside_the_admin_room_is_to_be_invited() {
+async fn a_bot_outside_the_admin_room_has_to_be_invited() {
     let (alice, mut bot) = alice_and_bot().await;
     bot.terminate().await;
     let room = alice.client().get_room(bot.admin_room()).unwrap();
@@ -75,7 +75,7 @@ async fn a_bot_outside_the_admin_room_is_to_be_invited() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_room_in_which_nobody_may_command_is_told() {
+async fn a_room_in_which_nobody_may_command_is_reported() {
     let alice = person("alice").await;
     // Before version 12 its creator's power is a number.
     let bot = bot()
@@ -119,7 +119,7 @@ async fn a_room_in_which_nobody_may_command_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bot_that_may_not_speak_is_told_what_it_takes() {
+async fn a_bot_that_may_not_send_is_reported_with_the_level_it_needs() {
     let alice = person("alice").await;
     let bot = bot()
         .power_levels(json!({ "events_default": 50, "events": { "m.room.encrypted": 50 } }))
@@ -140,7 +140,7 @@ async fn a_bot_that_may_not_speak_is_told_what_it_takes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_concluded_from_what_the_homeserver_does_not_tell() {
+async fn nothing_is_concluded_from_state_that_the_homeserver_does_not_return() {
     let (_alice, proxy, bot) = behind_proxy(|bot| bot).await;
     for (answer, part, begin) in [
         (

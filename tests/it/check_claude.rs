@@ -1,5 +1,5 @@
-//! `rcbot check` and what `claude` must have been told: for each fault the failed line, and that its remedy mends it. Needs no
-//! homeserver.
+//! `rcbot check` and the login, trust and settings of `claude`: for each fault the failed line, and that its remedy fixes it.
+//! Needs no homeserver.
 
 use std::{fs, time::SystemTime};
 
@@ -14,7 +14,7 @@ const CREDENTIALS: &str = "home/.claude/.credentials.json";
 const USER_SETTINGS: &str = "home/.claude/settings.json";
 
 #[test]
-fn what_claude_must_be_told_fails_until_the_command_in_the_remedy_was_run() {
+fn a_missing_login_trust_or_consent_fails_until_the_command_in_the_remedy_was_run() {
     type Break = fn(&Host);
     let faults: [(Break, &str, &str); 6] = [
         (
@@ -38,7 +38,7 @@ fn what_claude_must_be_told_fails_until_the_command_in_the_remedy_was_run() {
             "does not trust the project's directory",
         ),
         (
-            // A repository needs trust of its own.
+            // A repository needs its own trust.
             |host| {
                 let (here, above) = ("website\":{\"has", "\":{\"has");
                 host.replace(STATE, &format!("/{here}"), above);
@@ -139,7 +139,7 @@ fn settings_of_every_level_that_switch_remote_control_off_are_named_with_their_p
     fs::write(&settings, r#"{"env":{"DISABLE_TELEMETRY":"1"}}"#).unwrap();
     host.check()
         .warned("website: settings", "DISABLE_TELEMETRY");
-    // Nobody reads a folder, root neither.
+    // A folder cannot be read as a file, not even by root.
     fs::remove_file(&settings).unwrap();
     fs::create_dir(&settings).unwrap();
     let part = format!("{shown} cannot be read");
@@ -165,14 +165,14 @@ fn settings_of_every_level_that_switch_remote_control_off_are_named_with_their_p
         let checkup = with_mounts(&host, &script).run();
         checkup.failed("website: settings", &part);
     }
-    // What the bot has in its own environment does not reach a session.
+    // Sessions do not inherit the bot's environment.
     let checker = host.checker.clone();
     let checker = checker.environment("ANTHROPIC_API_KEY", "sk-secret");
     checker.run().passed("website: settings", "");
 }
 
 #[test]
-fn a_proxy_that_the_bot_alone_is_told_of_is_warned_of() {
+fn a_proxy_set_only_for_the_bot_is_warned_of() {
     let host = Host::new();
     let proxy = "http://user:secret@127.0.0.1:9";
     let settings = json!({ "env": { "HTTPS_PROXY": proxy } }).to_string();
@@ -219,7 +219,7 @@ fn a_command_is_judged_by_what_it_runs_and_with_which_options() {
 }
 
 #[test]
-fn a_claude_of_another_version_than_rcbot_knows_is_told() {
+fn a_claude_of_an_unknown_version_is_reported() {
     let host = Host::new();
     let check = |version: &str| {
         let claude = CLAUDE.replace("2.1.250", version);
@@ -246,7 +246,7 @@ fn two_projects_with_one_directory_are_warned_of() {
     checkup.warned("other: directory", "is the directory of website too");
     let remedy = checkup.warned("website: directory", "is the directory of other too");
     remedy.says("`projects.website.directory`");
-    // Another account, or something else that is run there.
+    // Another account, or another program.
     let environment = json!({ "CLAUDE_CONFIG_DIR": host.path("home-2") });
     other(json!({ "directory": "website", "environment": environment }));
     host.check().passed("website: directory", "");
@@ -255,7 +255,7 @@ fn two_projects_with_one_directory_are_warned_of() {
 }
 
 #[test]
-fn without_a_home_directory_claude_finds_nothing_until_it_is_told_one() {
+fn without_a_home_directory_claude_finds_nothing_until_one_is_configured() {
     let host = Host::new();
     let homeless = host.checker.clone().wrapped(&["env", "-u", "HOME"]);
     let of_home = ["website: login", "website: trust", "website: consent"];

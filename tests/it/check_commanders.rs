@@ -1,4 +1,4 @@
-//! `rcbot check` and those who may command: whether the bot knows them for who they are, and can write to them.
+//! `rcbot check` and the users who may command: their pinned identities, and whether the bot can write to them.
 
 use std::fs;
 
@@ -10,7 +10,7 @@ use crate::support::{
 const NAME: &str = "pinned_identities";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_identity_than_the_known_one_is_told_until_the_operator_accepts_it() {
+async fn another_identity_than_the_pinned_one_is_reported_until_the_operator_accepts_it() {
     let (alice, mut bot) = alice_and_bot().await;
     let user = alice.user_id();
     let checkup = Checkup::of(&bot);
@@ -30,10 +30,10 @@ async fn another_identity_than_the_known_one_is_told_until_the_operator_accepts_
     // Without a terminal it says how to answer its question.
     let (checker, elsewhere) = (Checker::new(&bot.config_path()), std::env::temp_dir());
     let refused = checker.complaint(&binary(commands(&remedy)[0]), &elsewhere);
-    let (_, told) = refused.split_once("To accept it: ").unwrap();
+    let (_, command) = refused.split_once("To accept it: ").unwrap();
     let shown = new.master_key().await;
-    told.trim_end().ends(&format!("--accept {shown}"));
-    checker.shell(&binary(told), &elsewhere);
+    command.trim_end().ends(&format!("--accept {shown}"));
+    checker.shell(&binary(command), &elsewhere);
     Checkup::of(&bot).passed(NAME, "");
 
     let key_of_another = bot.identity(&alice).await;
@@ -55,7 +55,7 @@ async fn another_identity_than_the_known_one_is_told_until_the_operator_accepts_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_has_no_identity_is_told_and_why_that_matters() {
+async fn a_user_without_an_identity_is_reported_and_why_that_matters() {
     let alice = person("alice").await;
     let plain = person_without_identity("plain").await;
     let user = plain.user_id().to_owned();
@@ -77,7 +77,7 @@ async fn who_has_no_identity_is_told_and_why_that_matters() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_malformed_key_of_one_user_is_told_of_that_user_alone() {
+async fn a_malformed_key_is_reported_for_its_user_only() {
     let (alice, carol) = (person("alice").await, person("carol").await);
     let proxy = Proxy::start(homeserver()).await;
     let bot = bot()

@@ -1,4 +1,4 @@
-//! `rcbot check` with a real homeserver: for each fault the failed line, and that its remedy mends it.
+//! `rcbot check` with a real homeserver: for each fault the failed line, and that its remedy fixes it.
 
 use std::fs;
 
@@ -11,11 +11,11 @@ use crate::support::{
     prelude::*,
 };
 
-/// What stands on the admin room.
+/// The checks that depend on the admin room.
 const OF_THE_ROOM: [&str; 4] = ["membership", "power", "encryption", "access"];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bot_that_runs_is_found_well_left_as_it_is_and_told_of_without_a_secret() {
+async fn a_running_bot_passes_is_not_changed_and_its_secrets_are_not_shown() {
     let alice = person("alice").await;
     let bot = bot()
         .admin_room_by_alias()
@@ -67,7 +67,7 @@ async fn before_the_first_run_nothing_is_made_and_nothing_fails() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_host_without_root_certificates_is_told_before_the_bot_fails_there() {
+async fn missing_root_certificates_are_reported_before_the_bot_fails() {
     let alice = person("alice").await;
     let bot = bot().prepare(&alice).await;
     let checker = Checker::new(&bot.config_path())
@@ -81,7 +81,7 @@ async fn a_host_without_root_certificates_is_told_before_the_bot_fails_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_page_of_what_stands_before_the_homeserver_is_told_from_a_wrong_address() {
+async fn an_error_page_of_a_reverse_proxy_is_distinguished_from_a_wrong_address() {
     let (alice, proxy) = (person("alice").await, Proxy::start(homeserver()).await);
     let bot = bot().through(&proxy).prepare(&alice).await;
     let (page, json) = (Answer::error_page, |status| {
@@ -110,8 +110,8 @@ async fn a_page_of_what_stands_before_the_homeserver_is_told_from_a_wrong_addres
     ] {
         let versions = proxy.on(|request| request.path.ends_with("/versions"));
         versions.answer(answer);
-        let told = Checkup::of(&bot).failed("homeserver", part);
-        told.begins(remedy);
+        let shown = Checkup::of(&bot).failed("homeserver", part);
+        shown.begins(remedy);
         proxy.be_honest();
     }
     Checkup::of(&bot).passed("homeserver", "");
@@ -120,18 +120,18 @@ async fn a_page_of_what_stands_before_the_homeserver_is_told_from_a_wrong_addres
     remedy.says("correct `homeserver.url`");
 }
 
-/// What Conduit and its family say of a user that they have not.
+/// How Conduit and its forks answer for an unknown user.
 fn no_such_user(status: u16, code: &str) -> Answer {
     let body = json!({ "errcode": code, "error": "User does not exist" });
     Answer::json(status, &body)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_words_of_other_homeservers_for_a_good_token_and_a_user_to_be_are_understood() {
+async fn other_homeservers_answers_for_a_valid_token_without_a_user_yet_are_understood() {
     let (alice, proxy) = (person("alice").await, Proxy::start(homeserver()).await);
     let bot = bot().through(&proxy).prepare(&alice).await;
     for (of_sender, of_bot) in [
-        // Conduit makes no user for `sender_localpart`.
+        // Conduit creates no user for `sender_localpart`.
         (
             Some(no_such_user(403, "M_FORBIDDEN")),
             no_such_user(403, "M_FORBIDDEN"),
@@ -153,7 +153,7 @@ async fn the_words_of_other_homeservers_for_a_good_token_and_a_user_to_be_are_un
         checkup.passed("account", "the bot's first run makes it");
         proxy.be_honest();
     }
-    // A token that is not known stays one.
+    // An unknown token is still reported as one.
     proxy
         .on(|request| request.path.ends_with("/whoami"))
         .answer(Answer::refusal(401, "M_UNKNOWN_TOKEN"));
@@ -192,7 +192,7 @@ async fn a_homeserver_that_lets_no_appservice_sync_without_a_device_is_asked_as_
             let checkup = Checkup::of(&bot);
             checkup.skipped("sync", "the bot has no device yet");
             checkup.passed("access", "");
-            // A log-in that is no longer good is none.
+            // An expired log-in counts as none.
             let other = String::from_utf8(log_in.clone()).unwrap();
             let other = other.replace("\"access_token\": \"", "\"access_token\": \"x");
             let other = other.replace("\"device_id\": \"", "\"device_id\": \"x");
@@ -208,7 +208,7 @@ async fn a_homeserver_that_lets_no_appservice_sync_without_a_device_is_asked_as_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_clock_that_is_not_the_homeservers_is_told() {
+async fn a_clock_that_differs_from_the_homeservers_is_reported() {
     let alice = person("alice").await;
     let proxy = Proxy::start(homeserver()).await;
     let builder = bot().through(&proxy);

@@ -1,4 +1,4 @@
-//! `rcbot check` on the host: for each fault the failed line, and that its remedy mends it. Needs no homeserver.
+//! `rcbot check` on the host: for each fault the failed line, and that its remedy fixes it. Needs no homeserver.
 
 use std::{
     fs,
@@ -12,7 +12,7 @@ use crate::support::{
 };
 
 #[test]
-fn a_host_without_a_fault_lacks_the_homeserver_alone() {
+fn a_host_without_a_fault_lacks_only_the_homeserver() {
     let host = Host::new();
     let checkup = host.check();
     assert_eq!(checkup.all("failed"), ["homeserver"]);
@@ -25,7 +25,7 @@ fn a_host_without_a_fault_lacks_the_homeserver_alone() {
 }
 
 #[test]
-fn people_see_who_looked_and_what_failed_and_all_else_if_they_ask() {
+fn the_report_shows_who_checked_and_what_failed_and_the_rest_with_verbose() {
     let host = Host::new();
     let check = |options: &[&str]| {
         let output = host.checker.output(options);
@@ -100,7 +100,7 @@ fn the_report_for_machines_is_as_documented() {
 }
 
 #[test]
-fn a_configuration_by_which_nothing_can_be_tried_is_told_with_what_makes_one() {
+fn an_unusable_configuration_is_reported_with_the_command_that_writes_one() {
     let host = Host::new();
     host.configure(|config| {
         config["homeserver"]["url"] = json!("nowhere");
@@ -131,7 +131,7 @@ fn files_that_others_can_read_fail_until_they_are_closed() {
         set_mode(&host.path(file), 0o644);
         host.assert_remedy_fixes(name, "failed", "every user of this host can read");
     }
-    // The group may read what holds no secret.
+    // The group may read a file without secrets.
     set_mode(&host.path("config.yaml"), 0o640);
     host.check().passed("configuration", "");
     host.configure_project("environment", json!({ "EDITOR": "vi" }));
@@ -140,7 +140,7 @@ fn files_that_others_can_read_fail_until_they_are_closed() {
 }
 
 #[test]
-fn a_registration_that_is_missing_or_does_not_fit_is_told_with_what_is_wanted() {
+fn a_missing_or_wrong_registration_is_reported_with_what_is_wanted() {
     let host = Host::new();
     let file = host.path("registration.yaml");
     fs::remove_file(&file).unwrap();
@@ -166,7 +166,7 @@ fn a_registration_that_is_missing_or_does_not_fit_is_told_with_what_is_wanted() 
 }
 
 #[test]
-fn a_data_directory_that_cannot_be_used_is_told() {
+fn an_unusable_data_directory_is_reported() {
     let host = Host::new();
     let data = host.path("data");
     fs::write(&data, "").unwrap();
@@ -186,7 +186,7 @@ fn a_data_directory_that_cannot_be_used_is_told() {
         "other users of this host can open",
     );
 
-    // Root may write anywhere but on a file system that is read only.
+    // Root can write everywhere except to a read-only file system.
     let on_a_disk = |options: &str| {
         let mount = format!(
             "mount -t tmpfs -o mode=700,{options} tmpfs {}",
@@ -202,10 +202,10 @@ fn a_data_directory_that_cannot_be_used_is_told() {
     on_a_disk("size=101m").passed("disk_space", "");
 }
 
-/// Nobody else can be two users.
+/// Only root can run as two users.
 #[test]
 #[ignore = "needs root; .ci/run has it"]
-fn as_root_another_user_is_told_as_whom_to_check_and_given_no_command_that_takes_the_data() {
+fn as_root_the_report_names_the_user_to_check_as_and_no_command_that_takes_the_data() {
     let host = Host::new();
     fs::create_dir(host.path("data")).unwrap();
     for name in ["", "config.yaml", "registration.yaml", "data"] {
@@ -232,7 +232,7 @@ fn as_root_another_user_is_told_as_whom_to_check_and_given_no_command_that_takes
     // Root sees everything, runs nothing, and has another home directory and PATH.
     let root = host.checker.clone().environment("HOME", "/root").run();
     root.passed("website: command", "which root does not run");
-    // What is root's in the place of ours is what `sudo rcbot` has made, unless root runs a bot.
+    // Files of root's in the data directory come from `sudo rcbot`, unless root runs a bot.
     chown(host.path("data"), Some(0), Some(0)).unwrap();
     set_mode(&host.path("data"), 0o700);
     let checkup = id(1);
@@ -244,10 +244,10 @@ fn as_root_another_user_is_told_as_whom_to_check_and_given_no_command_that_takes
     id(1).passed("data_directory", "");
 }
 
-/// Nobody else can make files of two users.
+/// Only root can make files of two users.
 #[test]
 #[ignore = "needs root; .ci/run has it"]
-fn as_root_what_root_has_made_in_the_data_directory_fails_until_it_is_given_back() {
+fn as_root_files_of_root_in_the_data_directory_fail_until_they_are_given_back() {
     let host = Host::new();
     let user = Some(65534);
     for name in ["data", "data/matrix", "data/sessions"] {
@@ -261,7 +261,7 @@ fn as_root_what_root_has_made_in_the_data_directory_fails_until_it_is_given_back
     }
     let checkup = host.check();
     let remedy = checkup.failed("data_directory", "data/lock belongs to root, and ");
-    // Root looks in the place of the user to whom the directory belongs.
+    // Root checks on behalf of the directory's owner.
     let whole = checkup.warned("checked_as", "who may do less than root");
     let rest = format!(
         " rcbot check --config {}",
@@ -277,7 +277,7 @@ fn as_root_what_root_has_made_in_the_data_directory_fails_until_it_is_given_back
 }
 
 #[test]
-fn a_missing_directory_fails_its_project_alone() {
+fn a_missing_directory_fails_only_its_project() {
     let host = Host::new();
     host.configure(|config| config["projects"]["other"] = json!({ "directory": "gone" }));
     let checkup = host.check();
@@ -289,14 +289,14 @@ fn a_missing_directory_fails_its_project_alone() {
 }
 
 #[test]
-fn a_program_that_is_not_found_or_may_not_be_run_is_told() {
+fn a_program_that_is_missing_or_not_executable_is_reported() {
     let host = Host::new();
     set_mode(&host.path("bin/claude"), 0o644);
     host.assert_remedy_fixes("website: command", "failed", "may not be run");
     fs::rename(host.path("bin"), host.path("elsewhere")).unwrap();
     let not_found = "there is no claude in PATH (";
     let remedy = host.check().failed("website: command", not_found);
-    // Each of the ways out.
+    // All remedies.
     assert!(remedy.contains("give its full path in config.yaml, or add its folder to the PATH"));
     let full_path = json!([host.path("elsewhere/claude"), "remote-control"]);
     host.configure_project("command", full_path);
@@ -327,16 +327,16 @@ fn a_claude_that_does_not_run_fails_and_another_program_need_not_know_its_versio
         remedy.says("folder to the PATH of the bot");
     }
     let remedy = host.check().failed("website: command", "");
-    let told = commands(&remedy)[0];
-    let told = host.checker.complaint(told, &host.path("website"));
-    told.says("nodexyz");
+    let command = commands(&remedy)[0];
+    let complaint = host.checker.complaint(command, &host.path("website"));
+    complaint.says("nodexyz");
 
     host.configure_project("command", json!(["false", "claude remote-control"]));
     host.check().passed("website: command", "version unknown");
 }
 
 #[test]
-fn a_program_that_resumes_alone_is_looked_up_too() {
+fn a_program_of_only_the_resume_command_is_looked_up_too() {
     let host = Host::new();
     let command = |program: &str| {
         let words = json!([program, "remote-control", "--continue"]);
@@ -356,7 +356,7 @@ fn a_program_that_resumes_alone_is_looked_up_too() {
 }
 
 #[test]
-fn a_settings_file_is_looked_at_and_needs_a_claude_that_takes_it() {
+fn a_settings_file_is_checked_and_needs_a_claude_that_supports_it() {
     let host = Host::new();
     let file = host.path("settings.json");
     fs::write(&file, "{}").unwrap();

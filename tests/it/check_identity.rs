@@ -1,4 +1,4 @@
-//! `rcbot check` and the bot's own identity: for each fault the failed line, and that its remedy mends it.
+//! `rcbot check` and the bot's own identity: for each fault the failed line, and that its remedy fixes it.
 
 use std::{fs, os::unix::fs::PermissionsExt as _};
 
@@ -33,8 +33,8 @@ async fn a_lost_recovery_key_can_be_given_by_a_variable_or_replaced_with_the_ide
     remedy.ends(", and start it");
     let elsewhere = std::env::temp_dir();
     let refused = checker.complaint(&binary(commands(&remedy)[0]), &elsewhere);
-    let (_, told) = refused.split_once("without a question: ").unwrap();
-    checker.shell(&binary(told), &elsewhere);
+    let (_, command) = refused.split_once("without a question: ").unwrap();
+    checker.shell(&binary(command), &elsewhere);
     Checkup::of(&bot).passed(NAME, "");
     bot.run();
     bot.wait_until_ready(&alice).await;
@@ -42,7 +42,7 @@ async fn a_lost_recovery_key_can_be_given_by_a_variable_or_replaced_with_the_ide
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_recovery_key_that_is_open_to_others_or_wrong_or_gone_is_told() {
+async fn a_readable_wrong_or_missing_recovery_key_is_reported() {
     let (alice, mut bot) = alice_and_bot().await;
     let matrix = bot.data_dir().join("matrix");
     let file = matrix.join("recovery-key");

@@ -1,5 +1,5 @@
-//! `rcbot check` and the registration that the homeserver has: for each fault the failed line, and that its remedy, followed to
-//! the letter, mends it.
+//! `rcbot check` and the homeserver's copy of the registration: for each fault the failed line, and that its remedy, followed
+//! to the letter, fixes it.
 
 use std::{fs, path::PathBuf};
 
@@ -11,7 +11,7 @@ use crate::support::{
     start_homeserver,
 };
 
-/// A host, and a homeserver of its own.
+/// A host with its own homeserver.
 struct Site {
     host: Host,
     homeserver: Homeserver,
@@ -25,7 +25,7 @@ impl Site {
         Self { host, homeserver }
     }
 
-    /// Configures these names.
+    /// Configures the server's name and the bot's localpart.
     fn name(&self, server: &str, localpart: &str) {
         self.host.configure(|config| {
             config["homeserver"] = json!({ "url": self.homeserver.url(), "server_name": server });
@@ -41,7 +41,7 @@ impl Site {
         self.host.path("registration.yaml")
     }
 
-    /// Runs the command as it is told, from another folder than the bot's.
+    /// Runs this command from another folder than the bot's.
     fn rcbot(&self, command: &str) {
         let elsewhere = std::env::temp_dir();
         self.host.checker.shell(&binary(command), &elsewhere);
@@ -59,7 +59,7 @@ impl Site {
         self.homeserver.start_again().unwrap();
     }
 
-    /// Does what a remedy says that begins or ends with another registration.
+    /// Follows a remedy that begins or ends with another registration.
     fn replace_registration(&mut self, remedy: &str) {
         let all = format!(
             "remove {}, `rcbot registration --config {}`, give the homeserver the new copy, and restart it",
@@ -68,15 +68,15 @@ impl Site {
         );
         remedy.says(&all);
         fs::remove_file(self.registration()).unwrap();
-        let told = commands(remedy).into_iter();
-        let mut written = told.filter(|command| command.starts_with("rcbot registration"));
-        self.rcbot(written.next().unwrap());
+        let mut commands = commands(remedy).into_iter();
+        let command = commands.find(|command| command.starts_with("rcbot registration"));
+        self.rcbot(command.unwrap());
         self.hand_over();
     }
 }
 
 #[test]
-fn a_registration_that_does_not_fit_is_told_and_a_good_one_is_not_given_up_for_a_wrong_name() {
+fn a_wrong_registration_is_reported_and_a_good_one_is_not_replaced_for_a_wrong_name() {
     let mut site = Site::new();
     site.name(SERVER_NAME, "remote");
     site.write_registration();
@@ -109,12 +109,12 @@ fn a_registration_that_does_not_fit_is_told_and_a_good_one_is_not_given_up_for_a
     site.check().passed("account", "");
     assert_eq!(fs::read_to_string(site.registration()).unwrap(), good);
 
-    // The same remedy, where that is the name to be.
+    // The same remedy, where that name is the intended one.
     site.name(SERVER_NAME, "rmote");
     site.replace_registration(&remedy);
     site.check().passed("account", "@rmote:rcbot.test");
 
-    // A new name for the bot, here and not yet there.
+    // A new name for the bot, not yet known to the homeserver.
     site.name(SERVER_NAME, "remote-2");
     let (from, to) = ("'@rmote:", "'@remote-2:");
     site.host.replace("registration.yaml", from, to);

@@ -1,4 +1,4 @@
-//! `rcbot check` where the admin room is no longer the one that the configuration names, or is shared with other hosts.
+//! `rcbot check` where the admin room has moved from the configured one, or is shared with other hosts.
 
 use matrix_sdk::ruma::{
     RoomAliasId, RoomVersionId,
@@ -15,10 +15,10 @@ const UPGRADE: &str = "upgrade";
 const HOSTS: &str = "hosts";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upgraded_room_is_told_until_the_bot_is_invited_and_then_the_new_one_is_looked_at() {
+async fn an_upgraded_room_is_reported_until_the_bot_is_invited_and_then_the_new_one_is_checked() {
     let alice = person("alice").await;
     let mut bot = bot().room_version(RoomVersionId::V11).start(&alice).await;
-    // What it has heard something in, it knows.
+    // The bot stores a room once it has received something in it.
     bot.request(&alice, "status").await;
     let old = bot.admin_room().to_owned();
     let request = upgrade_room::v3::Request::new(old.clone(), RoomVersionId::V12);
@@ -31,7 +31,7 @@ async fn an_upgraded_room_is_told_until_the_bot_is_invited_and_then_the_new_one_
     bot.wait_until_ready(&alice).await;
     bot.wait_for_log("the bot followed").await;
 
-    // The configuration names the old room all the while.
+    // The configuration still names the old room.
     let checkup = Checkup::of(&bot);
     let followed = format!("{new}, to which the bot followed {old}");
     checkup.passed("room", &followed);
@@ -42,10 +42,10 @@ async fn an_upgraded_room_is_told_until_the_bot_is_invited_and_then_the_new_one_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_alias_that_leads_elsewhere_now_is_told_and_the_room_that_the_bot_knows_is_looked_at() {
+async fn a_re_pointed_alias_is_reported_and_the_stored_room_is_checked() {
     let alice = person("alice").await;
     let mut bot = bot().admin_room_by_alias().start(&alice).await;
-    // What it has heard something in, it knows.
+    // The bot stores a room once it has received something in it.
     bot.request(&alice, "status").await;
     let text = std::fs::read_to_string(bot.data_dir().join("matrix/admin-room.json")).unwrap();
     let stored: Value = serde_json::from_str(&text).unwrap();
@@ -72,7 +72,7 @@ async fn an_alias_that_leads_elsewhere_now_is_told_and_the_room_that_the_bot_kno
     bot.restart(&alice).await;
     Checkup::of(&bot).passed("room", known.as_str());
 
-    // What the bot wrote down of it is gone.
+    // The bot's record of the room is gone.
     let file = bot.data_dir().join("matrix/admin-room.json");
     std::fs::write(&file, "{").unwrap();
     let remedy = Checkup::of(&bot).failed("room", "admin-room.json is invalid");
@@ -84,14 +84,14 @@ async fn an_alias_that_leads_elsewhere_now_is_told_and_the_room_that_the_bot_kno
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn hosts_that_share_a_room_are_told_apart_by_names_and_need_the_power_to_say_theirs() {
+async fn hosts_that_share_a_room_need_names_and_the_power_to_announce_them() {
     let alice = person("alice").await;
     let mut first = bot().start(&alice).await;
     Checkup::of(&first).passed(HOSTS, "this one alone");
     let host = |bot: &Bot, name: &str| bot.reconfigure(|config| config["host"] = json!(name));
     host(&first, "build1");
     let remedy = Checkup::of(&first).failed(HOSTS, "rcbot.host take power level 50");
-    // Not the power to kick and ban that comes with level 50.
+    // Not level 50, which also allows kicking and banning.
     let set = "in the room's `m.room.power_levels` (in Element: `/devtools`) set \"rcbot.host\": 1 under `events`, ";
     let give = format!(
         "give {} power level 1, and restart the bot",

@@ -1,4 +1,4 @@
-//! The binary without a homeserver: what it says of a bad configuration, and how it writes a registration.
+//! The binary without a homeserver: how it reports an invalid configuration, and writes a registration.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use crate::support::{
     program::{Ended as _, Folder},
 };
 
-/// A configuration in which everything is right, once a registration is there.
+/// A valid configuration, once there is a registration.
 const CONFIG: &str = r##"homeserver:
   url: http://127.0.0.1:9
   server_name: example.org
@@ -18,7 +18,7 @@ projects:
     directory: website
 "##;
 
-/// A folder with a good configuration, its project's directory, and a registration as the binary writes it.
+/// A folder with a valid configuration, its project's directory, and a registration as the binary writes it.
 fn site() -> Folder {
     let site = site_without_registration();
     site.rcbot(&["registration"]).succeeded();
@@ -41,7 +41,7 @@ fn assert_refused(site: &Folder, words: &[&str]) {
     }
 }
 
-/// What else is refused, and in which words, the library's own tests show.
+/// The unit tests of the library have every refusal and its text.
 #[test]
 fn a_bad_configuration_is_refused_with_file_key_and_remedy() {
     for (from, to, words) in [
@@ -55,7 +55,7 @@ fn a_bad_configuration_is_refused_with_file_key_and_remedy() {
             "admin_rom:",
             &["config.yaml:4: admin_rom: unknown key; did you mean `admin_room`?"],
         ),
-        // The sender's name for the bot, which two files give together.
+        // `bot.localpart` is the registration's `sender_localpart`: each file is valid without the other.
         (
             "admin_room:",
             "bot: { localpart: rcbot-appservice }\nadmin_room:",
@@ -65,12 +65,12 @@ fn a_bad_configuration_is_refused_with_file_key_and_remedy() {
         let site = site();
         site.replace("config.yaml", from, to);
         assert_refused(&site, words);
-        assert!(!site.path("data").exists(), "nothing was begun");
+        assert!(!site.path("data").exists(), "nothing was created");
     }
 }
 
 #[test]
-fn all_problems_are_told_at_once() {
+fn all_problems_are_reported_at_once() {
     let site = site();
     site.replace("config.yaml", "http://127.0.0.1:9", "nowhere");
     site.replace("config.yaml", "\"#admins:example.org\"", "admins");
@@ -195,14 +195,14 @@ fn a_session_of_a_project_that_left_the_configuration_can_be_stopped_by_name() {
 #[test]
 fn a_file_in_the_data_directory_that_is_closed_to_the_bot_is_named() {
     let site = site();
-    // A folder in its place cannot be opened as a lock, by root neither.
+    // A folder in its place cannot be opened as a lock, not even by root.
     fs::create_dir_all(site.path("data/lock")).unwrap();
     let part = format!("cannot use {}", site.path("data/lock").display());
     site.rcbot(&["stop", "website"]).failed(1).says(&part);
 }
 
 #[test]
-fn wrong_arguments_are_told_with_exit_code_2() {
+fn wrong_arguments_exit_with_code_2() {
     let site = site();
     for arguments in [
         &[][..],

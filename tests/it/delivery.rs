@@ -1,9 +1,9 @@
-//! A link goes to the requester's signed devices, in a room of two that was found fit for it a moment before.
+//! A link goes to the requester's signed devices only, in a room of two that was checked a moment before.
 
 use crate::support::{prelude::*, rooms::assert_forbidden};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn somebody_without_cross_signing_gets_no_link_whether_a_session_runs_or_not() {
+async fn a_user_without_cross_signing_gets_no_link_whether_a_session_runs_or_not() {
     let alice = person("alice").await;
     let bob = person_without_identity("bob").await;
     let bot = bot()
@@ -21,7 +21,7 @@ async fn somebody_without_cross_signing_gets_no_link_whether_a_session_runs_or_n
     let answer = bot.request(&bob, "start").await;
     answer.says("no cross-signing identity");
     assert!(bot.links_of(&bob).is_empty() && bob.never_read(&sent.link));
-    // The session is not bob's to lose.
+    // Bob's refused command does not end the session.
     let status = bot.request(&alice, "status").await;
     status.says("website: running");
 }
@@ -58,7 +58,7 @@ async fn a_direct_message_is_closed_to_everybody_else_from_its_beginning() {
     assert_eq!(levels["invite"], 100);
     assert_eq!(levels["state_default"], 100);
     assert_eq!(levels["users"].get(alice.user_id().as_str()), None);
-    // What stands in the room before anybody can come into it cannot have been said in plain text.
+    // The room is encrypted before anybody can join: no message can be in plain text.
     let mut first = alice.events();
     first.retain(|event| event.room == *sent.room());
     let position = |kind: &str| first.iter().position(|event| event.kind == kind).unwrap();
@@ -74,7 +74,7 @@ async fn a_direct_message_is_closed_to_everybody_else_from_its_beginning() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_said_in_the_direct_message_is_no_command() {
+async fn a_message_in_the_direct_message_is_no_command() {
     let (alice, bot) = alice_and_bot().await;
     let sent = bot.start_session(&alice, "website").await;
     alice.send_text(sent.room(), "!rc stop").await.unwrap();
@@ -82,7 +82,7 @@ async fn what_is_said_in_the_direct_message_is_no_command() {
     let hint = alice.hears(text).await;
     assert_eq!(hint.room, *sent.room());
     assert_eq!(hint.message_type(), Some("m.notice"));
-    // Once an hour is enough.
+    // The hint comes once an hour at most.
     alice.send_text(sent.room(), "!rc help").await.unwrap();
     for _ in 0..2 {
         let status = bot.request(&alice, "status").await;

@@ -1,9 +1,9 @@
-//! What a device is worth: one that its owner has signed commands and reads, one that is not signed does neither, and where
-//! there is none no link goes out.
+//! A device that its owner has signed can command and read; an unsigned one can do neither. A user without any device gets no
+//! link.
 
 use crate::support::prelude::*;
 
-/// Whether the bot has sent this device of the person a key of a room.
+/// Whether the bot has sent this device a room key.
 fn got_a_key(device: &Person, proxy: &Proxy) -> bool {
     let id = device.client().device_id().unwrap();
     proxy.keys_for(device.user_id()).contains(id.as_str())
@@ -32,7 +32,7 @@ async fn someone_with_the_password_but_no_cross_signing_gets_no_link_and_no_coun
     let asked = bot.send(&stolen, "start").await;
     let refusal = bot.answer(&alice, &asked).await;
     refusal.says("your device is not verified. Verify the device that you sent this with in its own settings");
-    // That answer it cannot read. This it can.
+    // The device cannot read that answer, but this reaction.
     let reaction = |event: &Event| {
         let relation = &event.json["content"]["m.relates_to"];
         relation["event_id"] == asked.as_str() && relation["key"] == "🔒 not verified"
@@ -52,14 +52,14 @@ async fn someone_with_the_password_but_no_cross_signing_gets_no_link_and_no_coun
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whose_devices_are_all_gone_gets_no_link_and_no_process_is_started() {
+async fn a_user_without_devices_gets_no_link_and_no_process_is_started() {
     let (alice, bob) = (person("alice").await, person("bob").await);
     let mut bot = bot()
         .encrypted_admin_room(false)
         .member(&bob, 100)
         .start(&alice)
         .await;
-    // An answer shows that the bot knows of its own join; what was sent before that is not for it.
+    // Once it answers, the bot has seen its own join: it ignores what was sent before.
     bot.request(&alice, "status").await;
     bot.kill_9();
     let asked = bot.send(&bob, "start").await;

@@ -1,4 +1,4 @@
-//! What becomes of a direct message between two links: whatever was done to it, the next link is read by its requester only.
+//! However a direct message changes between two links, only the requester reads the next link.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use matrix_sdk::ruma::RoomId;
 
 use crate::support::prelude::*;
 
-/// The one room to which this person is invited.
+/// The only room to which this person is invited.
 async fn invitation_of(person: &Person) -> matrix_sdk::Room {
     eventually("an invitation", async || {
         person.client().invited_rooms().pop()
@@ -15,7 +15,7 @@ async fn invitation_of(person: &Person) -> matrix_sdk::Room {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_declines_or_leaves_the_direct_message_gets_another_and_who_joins_late_reads_the_link()
+async fn after_leaving_the_direct_message_a_user_gets_another_and_after_a_late_join_reads_the_link()
 {
     let (alice, bot) = alice_and_bot().await;
     alice.join_invitations(false);
@@ -34,7 +34,7 @@ async fn who_declines_or_leaves_the_direct_message_gets_another_and_who_joins_la
     alice.room(sent.room()).leave().await.unwrap();
     let after_leaving = bot.start_session(&alice, "website").await;
     assert_ne!(after_leaving.room(), sent.room());
-    // From now on it is this one.
+    // The next link goes into the same room.
     let next = bot.start_session(&alice, "website").await;
     assert_eq!(next.room(), after_leaving.room());
     assert_eq!(bot.standin_starts(), 1);
@@ -58,7 +58,7 @@ async fn a_direct_message_whose_encryption_or_access_was_altered_gets_no_link() 
         last = next;
     }
 
-    // Everybody may look into it, and somebody comes in.
+    // The history is world-readable, and somebody joins.
     for (kind, key, value) in [
         (
             "m.room.history_visibility",
@@ -77,8 +77,8 @@ async fn a_direct_message_whose_encryption_or_access_was_altered_gets_no_link() 
     assert!(mallory.never_read(&next.link) && mallory.never_read(&opened.link));
 }
 
-/// How often the bot has looked at a room before it last sent something there.
-fn looks_before_sending(proxy: &Proxy, room: &RoomId) -> usize {
+/// How often the bot has queried a room before it last sent something there.
+fn queries_before_sending(proxy: &Proxy, room: &RoomId) -> usize {
     let mut passed = proxy.passed_by(|request| request.is_in(room));
     let last = passed.iter().rposition(|passed| {
         passed.request.sends() && passed.request.path.contains("/m.room.encrypted/")
@@ -108,5 +108,5 @@ async fn a_direct_message_is_proved_while_its_requester_is_judged_and_again_afte
     tokio::time::sleep(Duration::from_secs(2)).await;
     drop(held);
     bot.link_after(&alice, known).await;
-    assert_eq!(looks_before_sending(&proxy, &room), before + 2);
+    assert_eq!(queries_before_sending(&proxy, &room), before + 2);
 }

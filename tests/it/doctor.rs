@@ -12,7 +12,7 @@ use crate::support::{appservice::Tokens, checkup::Checkup, prelude::*};
 const SENT: &str = " The report is in our direct message.";
 const REPORT: &str = "Check of ";
 
-/// How many reports the bot has sent to anybody that this person sees.
+/// How many reports of the bot this person has seen, in any room.
 fn reports(bot: &Bot, person: &Person) -> usize {
     let mut reports = person.events();
     reports.retain(|event| {
@@ -28,8 +28,8 @@ async fn assert_report_is_sent(bot: &Bot, person: &Person) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_report_goes_to_its_requester_alone_holds_no_secret_and_is_of_the_present_configuration()
- {
+async fn the_report_goes_only_to_its_requester_without_secrets_and_uses_the_current_configuration()
+{
     let (alice, bob) = (person("alice").await, person("bob").await);
     let bot = bot().invite(bob.user_id()).start(&alice).await;
     bob.join(bot.admin_room()).await.unwrap();
@@ -48,7 +48,7 @@ async fn the_report_goes_to_its_requester_alone_holds_no_secret_and_is_of_the_pr
     lines[0].ends("; environment: the bot's");
     assert!(lines[1].starts_with("✘ "), "what failed is first: {report}");
     assert!(!rest.contains("sync"), "what passed is counted: {report}");
-    // The same as on the host.
+    // The same as `rcbot check` on the host.
     let checkup = Checkup::of(&bot);
     let failed = checkup.all("failed").len();
     assert_eq!(report.matches('✘').count(), failed, "{report}");
@@ -83,7 +83,7 @@ async fn the_report_goes_to_its_requester_alone_holds_no_secret_and_is_of_the_pr
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_may_not_command_gets_no_report_and_who_cannot_read_it_is_told() {
+async fn a_user_who_may_not_command_gets_no_report_and_one_who_cannot_read_it_is_informed() {
     let (alice, bob) = (person("alice").await, person("bob").await);
     let plain = person_without_identity("plain").await;
     let bot = bot()
@@ -100,15 +100,14 @@ async fn who_may_not_command_gets_no_report_and_who_cannot_read_it_is_told() {
     let obstacle = bot.request(&plain, "doctor").await;
     obstacle.begins("I cannot send you the report: your account has no cross-signing identity");
     assert_eq!([reports(&bot, &bob), reports(&bot, &plain)], [0, 0]);
-    // The next one is not kept waiting for that.
+    // The next report does not wait for that.
     assert_report_is_sent(&bot, &alice).await;
 }
 
-/// How many programs do not tell their versions. They are asked in turn, and each is waited for for 10 s, while a slow machine
-/// may take longer for a few messages.
+/// They are run one after the other, with a timeout of 10 s each: one could be too short for a few messages on a slow machine.
 const SLOW_PROGRAMS: usize = 6;
 
-/// Programs that do not tell their versions until the test lets them.
+/// Programs whose `--version` hangs until the test lets it go on.
 struct SlowPrograms {
     folder: tempfile::TempDir,
 }
@@ -156,7 +155,7 @@ impl SlowPrograms {
         fs::write(self.folder.path().join("go"), "").unwrap();
     }
 
-    /// From now on they are as they were.
+    /// Lets them hang again.
     fn ask_again(&self) {
         for name in ["go", "pid"] {
             fs::remove_file(self.folder.path().join(name)).unwrap();
@@ -165,7 +164,7 @@ impl SlowPrograms {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn other_commands_are_executed_while_everything_is_tried_and_an_end_does_not_wait_for_it() {
+async fn other_commands_are_executed_during_the_checks_and_an_exit_does_not_wait_for_them() {
     let alice = person("alice").await;
     let programs = SlowPrograms::new();
     let bot = bot().project("website", |project| project);
@@ -181,7 +180,7 @@ async fn other_commands_are_executed_while_everything_is_tried_and_an_end_does_n
     let word = bot.private_message(&alice, REPORT).await;
     word.says(" checks: ");
 
-    // A bot that is to end does not wait for what it tries.
+    // A bot that is asked to exit does not wait for running checks.
     programs.ask_again();
     bot.send(&alice, "doctor").await;
     programs.asked().await;

@@ -1,4 +1,4 @@
-//! What comes of an edit, and of what cannot be decrypted: no command, and an answer to those who wait for one.
+//! Edits and undecryptable events are not executed, and are answered if their sender may command.
 
 use matrix_sdk::ruma::OwnedEventId;
 
@@ -10,7 +10,7 @@ const ANSWER: &str = "I take no commands from edits";
 async fn an_edit_that_makes_a_command_of_a_message_is_answered_and_not_executed() {
     let (alice, bob) = (person("alice").await, person("bob").await);
     let bot = bot().invite(bob.user_id()).start(&alice).await;
-    // Misspelt, and never meant for the bot.
+    // A misspelt command, and a message without the prefix.
     let misspelt = bot.send(&alice, "strat website").await;
     bot.answer(&alice, &misspelt).await;
     let without_prefix = alice.send_text(bot.admin_room(), "rc start").await.unwrap();
@@ -26,7 +26,7 @@ async fn an_edit_that_makes_a_command_of_a_message_is_answered_and_not_executed(
         answer.says("send it as a new message");
         assert_eq!(alice.answers_to(message).len(), count);
     }
-    // What was executed needs no word, and what others may not command neither.
+    // No answer to an edit of an executed command, nor to one of a user who may not command.
     let executed = bot.send(&alice, "status").await;
     bot.answer(&alice, &executed).await;
     let edit = bot.edit(&alice, &executed, "start").await;
@@ -35,7 +35,7 @@ async fn an_edit_that_makes_a_command_of_a_message_is_answered_and_not_executed(
     let edit = bot.edit(&bob, &of_bob, "start").await;
     bot.wait_for_refusal(&edit, "PowerLevel { has: 0, needs: 100 }")
         .await;
-    // Nor an edit of what somebody else said.
+    // Nor to an edit of somebody else's message.
     let edit = bot.edit(&alice, &of_bob, "start").await;
     bot.wait_for_refusal(&edit, "Redacted").await;
 
@@ -46,8 +46,8 @@ async fn an_edit_that_makes_a_command_of_a_message_is_answered_and_not_executed(
     assert!(alice.answers_to(&of_bob).is_empty());
 }
 
-/// Says what nobody can decrypt.
-async fn babble(person: &Person, bot: &Bot) -> OwnedEventId {
+/// Sends an event that nobody can decrypt.
+async fn send_undecryptable(person: &Person, bot: &Bot) -> OwnedEventId {
     let device = person.client().device_id().unwrap();
     let content = json!({
         "algorithm": "m.megolm.v1.aes-sha2", "ciphertext": "AwgAEpAB", "device_id": device,
@@ -58,20 +58,20 @@ async fn babble(person: &Person, bot: &Bot) -> OwnedEventId {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_cannot_be_decrypted_is_answered_again_once_their_devices_have_changed() {
+async fn an_undecryptable_sender_is_answered_again_once_their_devices_have_changed() {
     let alice = person("alice").await;
     let telephone = alice.second_device(false).await;
     let mut bot = bot().start(&alice).await;
-    let first = babble(&telephone, &bot).await;
+    let first = send_undecryptable(&telephone, &bot).await;
     let answer = bot.answer(&alice, &first).await;
     answer.says("I could not decrypt this.");
-    let second = babble(&telephone, &bot).await;
+    let second = send_undecryptable(&telephone, &bot).await;
     bot.wait_for_log_times("event in the admin room cannot be decrypted", 2)
         .await;
     // As the answer said.
     alice.verify(&telephone).await;
     bot.request(&alice, "status").await;
-    let third = babble(&telephone, &bot).await;
+    let third = send_undecryptable(&telephone, &bot).await;
     bot.answer(&alice, &third)
         .await
         .says("I could not decrypt this.");

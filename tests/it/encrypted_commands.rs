@@ -1,5 +1,5 @@
-//! Whether a command has to be encrypted, in an admin room that is not. The link is encrypted under every setting; what each
-//! setting permits is the table in command/authorize.
+//! Whether a command has to be encrypted, in an admin room that is not. The link is always encrypted. command/authorize has the
+//! table of what each setting permits.
 
 use crate::support::prelude::*;
 
@@ -45,8 +45,7 @@ async fn a_plain_room_that_is_encrypted_later_takes_no_plain_command_from_then_o
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_commands_need_no_encryption_a_plain_one_counts_and_an_unsigned_device_still_does_not()
- {
+async fn where_commands_need_no_encryption_plain_ones_count_and_those_of_unsigned_devices_do_not() {
     let alice = person("alice").await;
     let stolen = alice.second_device(false).await;
     let bot = bot()

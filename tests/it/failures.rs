@@ -1,4 +1,4 @@
-//! Each thing that can go wrong has a sentence of its own, and leaves nothing behind.
+//! Each failure has its own message, and leaves nothing behind.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use nix::unistd::{User, geteuid};
 
 use crate::support::prelude::*;
 
-/// Where more is to be read, if there is more.
+/// The reference to the documentation at the end of a message.
 fn more(topic: &str) -> String {
     if topic.is_empty() {
         return String::new();
@@ -15,9 +15,9 @@ fn more(topic: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_that_fails_is_told_with_its_cause_and_remedy_and_leaves_nothing_behind() {
+async fn a_failed_start_is_reported_with_its_cause_and_remedy_and_leaves_nothing_behind() {
     let alice = person("alice").await;
-    // Such a file is for reading and writing only.
+    // A temporary file has mode 0600: it is not executable.
     let script = tempfile::NamedTempFile::new().unwrap();
     let forbidden = script.path().to_str().unwrap();
     let bot = bot()
@@ -34,7 +34,7 @@ async fn a_start_that_fails_is_told_with_its_cause_and_remedy_and_leaves_nothing
             it.standin("silent,fork=2").set("link_timeout", "1s")
         })
         .project("asking", |it| {
-            // It has to have asked by then.
+            // Enough for the consent question to appear.
             it.standin("ask")
                 .set("stdin", "")
                 .set("link_timeout", "10s")
@@ -98,7 +98,7 @@ async fn a_start_that_fails_is_told_with_its_cause_and_remedy_and_leaves_nothing
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_that_ends_by_itself_is_announced_and_its_link_redacted() {
+async fn a_session_that_ends_without_a_stop_is_announced_and_its_link_redacted() {
     let alice = person("alice").await;
     let bot = bot()
         .project("website", |project| project.standin("fork=1"))
@@ -133,14 +133,14 @@ async fn a_session_that_ends_by_itself_is_announced_and_its_link_redacted() {
     );
     assert!(
         bot.session_processes().is_empty(),
-        "its children are ended before that is told"
+        "its children are ended before the answer"
     );
     let next = bot.start_session(&alice, "website").await;
     assert_ne!(next.link, sent.link);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_error_that_is_not_known_is_quoted_in_private_and_only_named_in_the_room() {
+async fn an_unknown_error_is_quoted_in_private_and_only_mentioned_in_the_room() {
     let alice = person("alice").await;
     let moon = "Error: The moon is full.";
     let bot = bot()
@@ -164,6 +164,6 @@ async fn an_error_that_is_not_known_is_quoted_in_private_and_only_named_in_the_r
         .await;
     quoted.says(moon);
     bot.start_session(&alice, "blog").await;
-    let told = bot.announcement(&alice, "no conversation can start").await;
-    told.says("removed by an update.\nSay `!rc stop blog`, then `!rc start blog`.");
+    let announced = bot.announcement(&alice, "no conversation can start").await;
+    announced.says("removed by an update.\nSay `!rc stop blog`, then `!rc start blog`.");
 }

@@ -1,4 +1,4 @@
-//! Thousands of messages: they cost the bot no memory, and nobody else their commands.
+//! Floods of messages: the bot's memory stays bounded, and other users' commands are executed.
 
 use std::time::Instant;
 
@@ -10,17 +10,17 @@ use crate::support::{
     proxy::forgery::{forged_message, in_timeline},
 };
 
-/// More than a sync brings of a room.
+/// More messages than one sync returns of a room.
 const MORE_THAN_A_SYNC_BRINGS: usize = 150;
 
-/// How many messages the flood has, in how many pieces.
+/// The size of the flood, and in how many pieces it comes.
 const FLOOD: usize = 10_000;
 const PIECES: usize = 10;
 
-/// What a flood may cost. A sync with a piece of it, which is ten times what a homeserver brings, takes its room for a moment.
+/// By how much a flood may raise the bot's memory. One piece is ten times what a homeserver's sync returns.
 const MEMORY: u64 = 64 << 20;
 
-/// Says so much that a sync cannot hold it.
+/// Sends more messages than a sync can hold.
 async fn flood(person: &Person, bot: &Bot) {
     let said =
         (0..MORE_THAN_A_SYNC_BRINGS).map(|_| person.send_plain_text(bot.admin_room(), "Hello."));
@@ -29,9 +29,9 @@ async fn flood(person: &Person, bot: &Bot) {
     }
 }
 
-/// An administrator who begins something, much that others say, and the administrator again: and the bot hears none of it yet.
-/// Gives back the two commands.
-async fn talk_to_a_deaf_bot(
+/// Sends a command, a flood of others' messages, and another command while the bot does not receive them. Returns the two
+/// commands.
+async fn send_while_the_bot_is_cut_off(
     alice: &Person,
     others: &Person,
     bot: &Bot,
@@ -56,12 +56,12 @@ async fn assert_executed_in_order(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_flood_pushed_out_of_a_sync_is_executed() {
+async fn a_command_that_a_flood_pushed_out_of_a_sync_is_executed() {
     let bob = person("bob").await;
     let (alice, proxy, bot) = behind_proxy(|bot| bot.invite(bob.user_id())).await;
     bot.request(&alice, "help").await;
     proxy.unplug();
-    let said = talk_to_a_deaf_bot(&alice, &bob, &bot).await;
+    let said = send_while_the_bot_is_cut_off(&alice, &bob, &bot).await;
     proxy.plug_in();
     assert_executed_in_order(&alice, &bot, said).await;
 }
@@ -71,13 +71,13 @@ async fn commands_sent_while_the_bot_was_away_are_executed_however_many() {
     let (alice, mut bot) = alice_and_bot().await;
     bot.request(&alice, "help").await;
     bot.kill_9();
-    // Whoever may command may also be the one who floods.
-    let said = talk_to_a_deaf_bot(&alice, &alice, &bot).await;
+    // The sender of the flood may also be one who may command.
+    let said = send_while_the_bot_is_cut_off(&alice, &alice, &bot).await;
     bot.run();
     assert_executed_in_order(&alice, &bot, said).await;
 }
 
-/// Messages that are none of the bot's business, commands, and messages whose key never comes.
+/// Messages that are not commands, commands, and messages whose key never comes.
 fn piece_of_a_flood(sender: &UserId, bot: &Bot) -> Value {
     let events: Vec<_> = (0..FLOOD / PIECES)
         .map(|number| {
@@ -95,10 +95,10 @@ fn piece_of_a_flood(sender: &UserId, bot: &Bot) -> Value {
     in_timeline(bot.admin_room(), &events)
 }
 
-/// One who may not command floods the admin room, and one who may, with an administrator in the midst of it. Nothing is encrypted:
-/// where commands have to be, the flood is refused for that.
+/// Two users flood the admin room, one of whom may command, and an administrator's commands are in the middle. Nothing is
+/// encrypted: where commands have to be, the flood would be refused for that.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flood_costs_no_memory_and_nobody_else_a_command() {
+async fn a_flood_takes_no_memory_and_suppresses_no_command_of_others() {
     let (stranger, admin) = (person("bob").await, person("carol").await);
     let begun = Instant::now();
     let (alice, proxy, bot) = behind_proxy(|bot| {
@@ -121,7 +121,7 @@ async fn a_flood_costs_no_memory_and_nobody_else_a_command() {
         delays.push(said.elapsed());
         status.is("website: no session");
     }
-    until("the bot has heard it all", || proxy.has_injected_all()).await;
+    until("the bot has received them all", || proxy.has_injected_all()).await;
     bot.start_session(&alice, "website").await;
     let (most, log) = (bot.memory().most, bot.log());
     eprintln!(

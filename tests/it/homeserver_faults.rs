@@ -1,14 +1,14 @@
-//! A homeserver that is down, slow or in trouble, and one that no longer wants the bot: the bot waits, says so, and goes on.
+//! A homeserver that is down, slow or faulty, or has logged the bot out: the bot waits, logs it, and goes on.
 //!
-//! A homeserver that is away for ten minutes cannot be waited for here: these are away for seconds, but for longer than the
-//! bot's waits between tries take to grow to their full length where that matters.
+//! No test can wait for an outage of ten minutes. These last seconds, but where it matters longer than the bot's retry delay
+//! takes to reach its maximum.
 
 use std::time::Duration;
 
 use crate::support::prelude::*;
 
-/// The homeserver goes in the midst of a start, first with nothing and then with a reverse proxy in its place, and comes back
-/// once the bot's waits have their full length: they double from a quarter of a second.
+/// The homeserver goes down during a start, at first completely, then behind a reverse proxy that answers in its place. It
+/// comes back once the bot's retry delay, which doubles from a quarter of a second, has its maximum.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_that_waits_for_the_homeserver_arrives_once_it_is_back() {
     let (alice, proxy, bot) =
@@ -25,7 +25,7 @@ async fn a_link_that_waits_for_the_homeserver_arrives_once_it_is_back() {
         }
         let tries = || proxy.refused_connections() + proxy.passed().len();
         let before = tries();
-        until("the bot goes on trying", || tries() >= before + 8).await;
+        until("the bot retries", || tries() >= before + 8).await;
     }
     assert!(bot.links_of(&alice).is_empty());
     proxy.be_honest();
@@ -36,22 +36,22 @@ async fn a_link_that_waits_for_the_homeserver_arrives_once_it_is_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_homeserver_that_asks_for_patience_gets_it() {
+async fn a_rate_limit_of_the_homeserver_is_respected() {
     let (alice, proxy, bot) = behind_proxy(|bot| bot).await;
     let patience = Duration::from_secs(1);
     let too_many = Answer::json(
         429,
         &json!({ "errcode": "M_LIMIT_EXCEEDED", "error": "Too many requests", "retry_after_ms": 1000 }),
     );
-    // More often than the SDK asks by itself.
+    // More often than the SDK retries on its own.
     let times = 5;
     proxy
         .on(Request::sends)
         .times(times)
         .answer(too_many.header("retry-after", "1"));
     bot.start_session(&alice, "website").await;
-    // The last one may be the offer of a picture, for which nobody waits.
-    let waits = eventually("what was refused is sent once more", async || {
+    // The last one may be the reaction that offers the picture; nothing waits for that.
+    let waits = eventually("the refused requests are retried", async || {
         let sent = proxy.passed_by(Request::sends);
         let refused = sent.iter().filter(|sent| sent.status == 429);
         let waits = refused.map(|refused| {
@@ -63,11 +63,11 @@ async fn a_homeserver_that_asks_for_patience_gets_it() {
         (waits.len() == times).then_some(waits)
     })
     .await;
-    // No more than the promise: there is no upper bound here.
+    // Only the lower bound is promised.
     assert!(waits.iter().all(|wait| *wait >= patience), "{waits:?}");
 }
 
-/// What stands before a homeserver says while that is not there.
+/// The error pages of reverse proxies whose homeserver is down.
 fn pages() -> [Answer; 11] {
     let location = |page: Answer| page.header("location", "/maintenance");
     [
@@ -114,13 +114,13 @@ async fn pages_of_a_proxy_at_a_start_and_afterwards_are_waited_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pages_of_a_proxy_in_the_midst_of_something_are_waited_out() {
+async fn pages_of_a_proxy_during_a_start_and_a_stop_are_waited_out() {
     let (alice, proxy, bot) = behind_proxy(|bot| bot).await;
     for page in pages() {
         let on = |matches: fn(&Request) -> bool| {
             proxy.on(matches).times(1).answer(page.clone());
         };
-        // A start, its link and its answer, and all that is looked at before.
+        // A start, its link and its answer, and all queries before them.
         on(Request::reads_event);
         // Of the admin room, and of the direct message.
         on(Request::reads_state);
@@ -145,7 +145,7 @@ async fn pages_of_a_proxy_in_the_midst_of_something_are_waited_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bad_line_makes_everything_slow_and_nothing_wrong() {
+async fn a_bad_connection_makes_everything_slow_and_nothing_wrong() {
     let (alice, proxy) = (person("alice").await, Proxy::start(homeserver()).await);
     proxy.on(|_| true).slow_down();
     let bot = bot().through(&proxy).start(&alice).await;
@@ -172,7 +172,7 @@ async fn a_bad_line_makes_everything_slow_and_nothing_wrong() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_is_executed_while_the_homeserver_sits_on_the_link() {
+async fn a_stop_is_executed_while_the_homeserver_holds_the_link_back() {
     let (alice, proxy, bot) = behind_proxy(|bot| bot).await;
     let link = elsewhere(bot.admin_room(), Request::sends);
     let held = proxy.on(link).times(1).hold();
@@ -204,12 +204,12 @@ async fn a_token_that_is_revoked_softly_is_replaced_and_a_deleted_device_gives_w
     assert_eq!(after["device_id"], before["device_id"]);
     assert_ne!(after["access_token"], before["access_token"]);
 
-    // Whoever logs a device out deletes it.
+    // Logging a device out deletes it.
     bot.log_out(homeserver()).await;
     bot.wait_until_connected(3).await;
     assert_ne!(bot.stored_log_in()["device_id"], after["device_id"]);
     bot.wait_until_ready(&alice).await;
-    // Its answers have no warning beside them, and the link is the one that the session has.
+    // Clients show no warning beside its answers, and the link is that of the running session.
     let again = bot.start_session(&alice, "website").await;
     assert_eq!(again.link, sent.link);
     assert_eq!(bot.standin_starts(), 1);
@@ -219,7 +219,7 @@ async fn a_token_that_is_revoked_softly_is_replaced_and_a_deleted_device_gives_w
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bot_that_is_thrown_out_of_the_admin_room_comes_back_when_it_is_invited() {
+async fn a_bot_that_was_removed_from_the_admin_room_returns_when_it_is_invited() {
     let (alice, mut bot) = alice_and_bot().await;
     let sent = bot.start_session(&alice, "website").await;
     let room = alice.room(bot.admin_room());

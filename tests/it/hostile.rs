@@ -1,22 +1,22 @@
-//! A homeserver that plays false gets no session and no link, and does not stop the bot.
+//! A malicious homeserver gets no session and no link, and does not stop the bot.
 
-/// Commands that nobody gave, or gave once.
+/// Forged and replayed commands.
 mod commands;
 
-/// Rooms that are not what the homeserver says.
+/// False members and state of rooms.
 mod direct_messages;
 
 /// Devices and identities that are not the user's own.
 mod identities;
 
-/// Answers that make no sense.
+/// Malformed answers.
 mod nonsense;
 
 use matrix_sdk::ruma::OwnedEventId;
 
 use crate::support::prelude::*;
 
-/// How many sessions the bot has begun, also those that ended before their process could do anything.
+/// How many sessions the bot has started, including those that ended before their process could do anything.
 pub(super) fn sessions(bot: &Bot) -> usize {
     bot.log().matches("session starting").count()
 }
@@ -36,7 +36,7 @@ pub(super) async fn answer_to(bot: &Bot, alice: &Person, forged: &Value) -> Even
     bot.answer(alice, &id).await
 }
 
-/// Takes the encryption event out of what /sync brings for these rooms.
+/// Removes the encryption event of these rooms from an answer to /sync.
 fn without_encryption(answer: &mut Value, of: impl Fn(&str) -> bool) {
     let rooms = answer
         .pointer_mut("/rooms/join")
@@ -50,7 +50,7 @@ fn without_encryption(answer: &mut Value, of: impl Fn(&str) -> bool) {
     }
 }
 
-/// Takes the encryption event out of these events.
+/// Removes the encryption event from these events.
 fn without_encryption_event(events: &mut Value) {
     if let Some(events) = events.as_array_mut() {
         events.retain(|event| event["type"] != "m.room.encryption");

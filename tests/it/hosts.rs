@@ -1,4 +1,4 @@
-//! Several hosts, one admin room: each command is answered by one bot, the one that is meant.
+//! Several hosts share one admin room: each command is answered by the bot it is addressed to.
 
 use std::{collections::BTreeMap, fs, time::Duration};
 
@@ -25,14 +25,14 @@ fn of_host(name: &str, projects: &[&str], first: Option<&Bot>) -> BotBuilder {
     projects.iter().fold(builder, add)
 }
 
-/// What a bot announces comes to the others with their next sync, and so before what is said after it was seen.
+/// The others get an announcement with their next sync, so before any message that is sent after this returns.
 async fn wait_for_announcement(bot: &Bot, alice: &Person) -> Event {
     let user = bot.user_id().as_str();
     let is_announcement = |event: &Event| event.kind == "rcbot.host" && event.sender == user;
     alice.sees("the announcement", is_announcement).await
 }
 
-/// Two hosts in alice's admin room, both with a project `website`, and each with one of its own.
+/// Two hosts in alice's admin room, each with a project `website` and one that the other has not.
 async fn two_hosts(alice: &Person) -> [Bot; 2] {
     let first = of_host("build1", &["website", "api"], None)
         .start(alice)
@@ -45,7 +45,7 @@ async fn two_hosts(alice: &Person) -> [Bot; 2] {
     bots
 }
 
-/// Says something in the room, waits until every bot has decided whose it is, and returns the question and an answer to it.
+/// Sends a command, waits until every bot has decided which of them it is for, and returns the command and an answer to it.
 async fn request(bots: &[Bot], alice: &Person, command: &str) -> (OwnedEventId, Event) {
     for bot in bots {
         bot.wait_until_known_to(alice).await;
@@ -64,12 +64,12 @@ async fn answer_to(alice: &Person, asked: &OwnedEventId) -> Event {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_several_hosts_the_one_that_is_meant_answers_and_no_other() {
+async fn of_several_hosts_only_the_addressed_one_answers() {
     let alice = person("alice").await;
     let bots = two_hosts(&alice).await;
     let users = bots.each_ref().map(|bot| bot.user_id().to_owned());
     let mut asked = Vec::new();
-    // By nobody in particular, or by one of them.
+    // For no host in particular, or for one of them.
     let mut request = async |command: &str, by: Option<usize>| {
         let (question, answer) = request(&bots, &alice, command).await;
         let by = by.map_or(answer.sender.clone(), |host| users[host].clone());
@@ -95,13 +95,13 @@ async fn of_several_hosts_the_one_that_is_meant_answers_and_no_other() {
     for part in ["build1:", "build2:", "`notes`"] {
         status.says(part);
     }
-    // Of two hosts with the project, the one whose session runs is meant.
+    // Of two hosts with the project, the command is for the one whose session runs.
     request("stop website", Some(1)).await;
     request("doctor @build2", Some(1)).await;
     let (_, unknown) = request("start website@nowhere", None).await;
     unknown.says("There is no host `nowhere` here");
 
-    // Whatever else they had to say is said by the time that each of them has answered once more.
+    // Any other answer has arrived once each of them has answered another command.
     request("status @build1", Some(0)).await;
     request("status @build2", Some(1)).await;
     alice.catch_up().await.unwrap();
@@ -174,7 +174,7 @@ async fn of_two_hosts_with_two_hundred_folders_each_the_one_that_has_the_folder_
     listed.says("build2:");
 }
 
-/// Three hosts with a project each; the first of them by its user id, whose turn it is as a rule, and the others in their order.
+/// Three hosts with a project each, in the order of their user ids: the first one answers by default.
 async fn three_hosts(alice: &Person) -> Vec<(&'static str, Bot)> {
     let first = of_host("build1", &["one"], None).start(alice).await;
     let second = of_host("build2", &["two"], Some(&first)).start(alice).await;
@@ -230,7 +230,7 @@ async fn where_the_first_bot_is_killed_another_answers_in_its_place_and_says_tha
     let (asked, help) = request(&bots, &alice, "help").await;
     help.says("this list");
     all_asked.push(asked);
-    // What only the killed one can do, by its project or by its name, is not left without an answer.
+    // A command for the killed host, by its project or by its name, gets an answer too.
     for command in [
         format!("start {}", project_of(dead)),
         format!("doctor @{dead}"),
@@ -239,7 +239,7 @@ async fn where_the_first_bot_is_killed_another_answers_in_its_place_and_says_tha
         answer.begins(&format!("{dead} does not answer: its bot is not running"));
         all_asked.push(asked);
     }
-    // What another one can do is done as ever.
+    // A command for another host is executed as usual.
     let other = project_of(names[1]);
     let (_, started) = request(&bots, &alice, &format!("start {other}")).await;
     assert_eq!(started.sender, bots[1].user_id());
@@ -251,7 +251,7 @@ async fn where_the_first_bot_is_killed_another_answers_in_its_place_and_says_tha
     none_is_missing("the killed one is back").await;
 }
 
-/// What it sends to other bots.
+/// Whether it is a signal to other bots.
 fn signals(request: &Request) -> bool {
     request.path.contains("/sendToDevice/rcbot.host_signal/")
 }
@@ -271,7 +271,7 @@ async fn two_hosts_behind_proxies(alice: &Person) -> ([Proxy; 2], [Bot; 2]) {
     (proxies, bots)
 }
 
-/// The first claim that the homeserver brings counts, for the other as well.
+/// The first claim that the homeserver delivers counts, for both bots.
 #[tokio::test(flavor = "multi_thread")]
 async fn where_the_first_bot_is_slow_two_claim_the_answer_and_one_gives_it() {
     let alice = person("alice").await;
@@ -294,7 +294,7 @@ async fn where_the_first_bot_is_slow_two_claim_the_answer_and_one_gives_it() {
     assert_eq!(alice.answers_to(&asked).len(), 1);
 }
 
-/// A bot that others do not know gets no claim of theirs.
+/// A bot that is not announced gets no claims from others.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bot_that_is_not_announced_sees_that_another_one_has_answered() {
     let alice = person("alice").await;
@@ -309,7 +309,7 @@ async fn a_bot_that_is_not_announced_sees_that_another_one_has_answered() {
     let unknown = of_host("build2", &["two"], Some(&first)).through(&proxy);
     let mut unknown = unknown.start(&alice).await;
     unknown.wait_for_log("this host is not announced").await;
-    // Should it lose patience before the answer, its claim does not come back before that.
+    // Its claim is held back, in case it claims before it sees the answer.
     let _held = proxy.on(signals).hold();
     let bots = [first, unknown];
     let (asked, answer) = request(&bots, &alice, "status").await;
@@ -349,7 +349,7 @@ async fn hosts_where_nothing_happens_cost_the_homeserver_nothing_but_the_sync_th
         !["rooms", "to_device", "device_lists"].iter().any(brings)
     };
     for proxy in &proxies {
-        let quiet_since = eventually("a sync waits to its end and brings nothing", async || {
+        let quiet_since = eventually("a sync times out and brings nothing", async || {
             let syncs = proxy.passed_by(Request::is_sync);
             let [.., before, last] = syncs.as_slice() else {
                 return None;
@@ -359,16 +359,16 @@ async fn hosts_where_nothing_happens_cost_the_homeserver_nothing_but_the_sync_th
             last.at.checked_sub(waited / 2).filter(|_| is_long)
         })
         .await;
-        // Before that, they may have had to do with the answer.
+        // Requests before that may belong to the answer.
         let mut passed = proxy.passed();
         passed.retain(|passed| passed.at > quiet_since && !passed.request.is_sync());
         assert!(passed.is_empty(), "{passed:?}");
     }
 }
 
-/// Bots that start hear the signals first, and then the command that these are about.
+/// Starting bots receive the signals before the command that they are about.
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_silences_the_bots_by_signals_who_is_not_announced_as_a_host() {
+async fn signals_of_accounts_that_are_not_announced_as_hosts_silence_no_bot() {
     let (alice, mallory) = (person("alice").await, person("mallory").await);
     let mut bots = two_hosts(&alice).await;
     for bot in &mut bots {

@@ -1,5 +1,5 @@
-//! Pinned identities: the identity of each administrator is the one that was seen first, or that the configuration names, until the
-//! operator on the host says otherwise.
+//! Pinned identities: an administrator's identity is the one seen first, or named in the configuration, until the operator on
+//! the host accepts another.
 
 use std::{fs, process::Output};
 
@@ -10,8 +10,8 @@ fn trust(bot: &Bot, arguments: &[&str]) -> Output {
     run_to_end(bot.command("trust").args(arguments))
 }
 
-/// A bot with a session of this person's, and somebody else in the admin room who reads what the bot says there. Whoever takes
-/// the person's place does not: a bot that hears of the identity before the device is signed says it to no such device.
+/// A bot with a session of this person's, and another member who reads the bot's messages in the admin room. Once the person's
+/// identity is replaced, the bot may see that before the new device is signed, and not encrypt to it.
 async fn bot_with_session(alice: &Person) -> (Bot, Person) {
     let onlooker = person("bob").await;
     let bot = bot().invite(onlooker.user_id()).start(alice).await;
@@ -43,7 +43,7 @@ async fn a_replaced_identity_commands_nothing_and_gets_no_link_until_the_operato
     assert!(bot.links_of(&intruder).is_empty());
     assert_eq!(bot.session_processes().len(), 1);
 
-    // It holds after a restart too.
+    // The refusal survives a restart.
     bot.restart(&intruder).await;
     bot.wait_until_connected(2).await;
     let output = trust(&bot, &[alice.user_id().as_str()]);
@@ -52,7 +52,7 @@ async fn a_replaced_identity_commands_nothing_and_gets_no_link_until_the_operato
     output.says(&format!("the homeserver shows: {shown}"));
     remedy.says(&format!("--accept {shown}"));
 
-    // The key that is accepted has to be the one that is shown.
+    // The accepted key has to be the one that is shown.
     let output = trust(&bot, &[alice.user_id().as_str(), "--accept", &known]);
     output.says("the homeserver shows another key");
     let output = trust(&bot, &[alice.user_id().as_str(), "--accept", &shown]);
@@ -61,7 +61,7 @@ async fn a_replaced_identity_commands_nothing_and_gets_no_link_until_the_operato
     bot.send(&intruder, "start").await;
     bot.link_after(&intruder, before).await;
 
-    // From now on the device of the identity that was known before is as good as unverified, also in its old Megolm session.
+    // From now on a device of the previous identity counts as unverified, also in its old Megolm session.
     let asked = bot.send(&alice, "stop").await;
     bot.wait_for_refusal(&asked, "UnsignedDevice").await;
     assert_eq!(bot.session_processes().len(), 1);
@@ -92,7 +92,7 @@ async fn an_identity_that_the_configuration_names_is_not_taken_on_first_sight() 
     let (alice, bob) = (person("alice").await, person("bob").await);
     let keys = json!({
         alice.user_id(): alice.master_key().await,
-        // The key of somebody else: whoever the homeserver shows as bob is not bob.
+        // The key of somebody else: the homeserver shows a false identity for bob.
         bob.user_id(): alice.master_key().await,
     });
     let bot = bot()
@@ -111,8 +111,7 @@ async fn an_identity_that_the_configuration_names_is_not_taken_on_first_sight() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_identity_that_did_not_change_needs_no_accepting_and_a_bot_that_does_not_run_knows_none()
-{
+async fn an_unchanged_identity_needs_no_accepting_and_a_stopped_bot_knows_none() {
     let alice = person("alice").await;
     let mut bot = bot().prepare(&alice).await;
     let user = [alice.user_id().as_str()];
@@ -126,7 +125,7 @@ async fn an_identity_that_did_not_change_needs_no_accepting_and_a_bot_that_does_
     same.says("They are the same");
 }
 
-/// Loses everything of the bot's log-in but its recovery key, which is given back.
+/// Removes everything of the bot's log-in but the recovery key, which it returns.
 fn lose_the_store(bot: &mut Bot) -> String {
     bot.kill_9();
     let folder = bot.data_dir().join("matrix");
@@ -160,7 +159,7 @@ async fn a_recovery_key_in_the_environment_brings_the_bots_identity_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_the_recovery_key_the_operator_resets_the_bots_identity_and_never_silently() {
+async fn without_the_recovery_key_only_the_operator_resets_the_bots_identity() {
     let (alice, mut bot) = alice_and_bot().await;
     let sent = bot.start_session(&alice, "website").await;
     let before = bot.identity(&alice).await;
@@ -185,14 +184,14 @@ async fn without_the_recovery_key_the_operator_resets_the_bots_identity_and_neve
     let again = bot.link_after(&alice, known).await;
     assert_eq!(again.link, sent.link);
 
-    // The new recovery key is as good as the old one was.
+    // The new recovery key works as the old one did.
     let key = lose_the_store(&mut bot);
     bot.set_variable("RCBOT_RECOVERY_KEY", &key);
     bot.restart(&alice).await;
     assert_eq!(bot.identity(&alice).await, after);
 }
 
-/// Runs `rcbot reset-identity` on the bot's host, with no terminal. What it complains of.
+/// Runs `rcbot reset-identity` on the bot's host, with no terminal. Returns its error.
 fn reset_identity(bot: &Bot, arguments: &[&str]) -> String {
     let mut command = bot.command("reset-identity");
     let output = run_to_end(command.args(arguments).env("RUST_LOG", "off"));
@@ -201,12 +200,12 @@ fn reset_identity(bot: &Bot, arguments: &[&str]) -> String {
     String::from_utf8(output.stderr).unwrap()
 }
 
-/// Gives the homeserver the public keys of the bot's identity.
+/// Whether it uploads the public keys of the bot's identity.
 fn publishes(request: &Request) -> bool {
     request.path.ends_with("/keys/device_signing/upload")
 }
 
-/// As a homeserver asks that wants the password before it does something.
+/// How a homeserver asks for the password (user-interactive authentication).
 fn asks_for_the_password() -> Answer {
     let asked =
         json!({ "flows": [{ "stages": ["m.login.password"] }], "params": {}, "session": "s" });
@@ -218,7 +217,7 @@ async fn an_identity_that_the_homeserver_did_not_take_at_first_is_published_in_t
     let alice = person("alice").await;
     let proxy = Proxy::start(homeserver()).await;
     let uploads = || proxy.passed_by(publishes).len();
-    // The SDK tries three times by itself.
+    // The SDK tries three times on its own.
     proxy.on(publishes).times(4).answer(Answer::error_page(502));
     let limited = Answer::refusal(429, "M_LIMIT_EXCEEDED").header("retry-after", "1");
     let signs = |request: &Request| request.path.ends_with("/keys/signatures/upload");
@@ -256,7 +255,7 @@ async fn an_identity_that_takes_the_password_is_published_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_appservice_that_is_asked_for_a_password_ends_and_says_where_it_goes() {
+async fn an_appservice_that_is_asked_for_a_password_exits_and_says_where_to_set_it() {
     let alice = person("alice").await;
     let proxy = Proxy::start(homeserver()).await;
     proxy.on(publishes).answer(asks_for_the_password());
@@ -269,7 +268,7 @@ async fn an_appservice_that_is_asked_for_a_password_ends_and_says_where_it_goes(
     said.says("set bot.password in config.yaml");
     assert!(!bot.data_dir().join("matrix/recovery-key").exists());
 
-    // It goes on where it was once the homeserver accepts it.
+    // It continues once the homeserver accepts the identity.
     proxy.be_honest();
     bot.run();
     bot.wait_until_ready(&alice).await;

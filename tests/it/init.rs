@@ -29,7 +29,7 @@ fn empty_site() -> Folder {
     site
 }
 
-/// Without a terminal, in the folder of the bot.
+/// Runs it without a terminal, in the folder of the bot.
 fn init(site: &Folder, arguments: &[&str]) -> Output {
     let mut init = rcbot(&site.path(""));
     init.arg("init")
@@ -38,7 +38,7 @@ fn init(site: &Folder, arguments: &[&str]) -> Output {
     run_to_end(&mut init)
 }
 
-/// With all flags, whose shortest is `--project`.
+/// Runs it with all required flags.
 fn init_with_all(site: &Folder, more: &[&str]) -> Output {
     let directory = site.path("website");
     let all = [
@@ -52,7 +52,7 @@ fn init_with_all(site: &Folder, more: &[&str]) -> Output {
     init(site, &[&all[..], more].concat())
 }
 
-/// Types these lines.
+/// Runs it at a terminal with these lines as input.
 fn init_at_a_terminal(site: &Folder, arguments: &[&str], lines: &str) -> (String, Option<i32>) {
     let mut python = Command::new("python3");
     isolate(&mut python, &site.path(""));
@@ -66,7 +66,7 @@ fn init_at_a_terminal(site: &Folder, arguments: &[&str], lines: &str) -> (String
         .unwrap();
     let mut keyboard = python.stdin.take().unwrap();
     keyboard.write_all(lines.as_bytes()).unwrap();
-    // The last line is a question without an answer where it is not answered: Ctrl-D.
+    // Ctrl-D: end of input for a question without an answer.
     keyboard.write_all(b"\x04").unwrap();
     drop(keyboard);
     let output = python.wait_with_output().unwrap();
@@ -82,7 +82,7 @@ fn assert_bare(site: &Folder) {
 }
 
 #[test]
-fn flags_make_both_files_private_and_the_next_steps_are_told_without_a_secret() {
+fn flags_make_both_files_private_and_the_next_steps_are_shown_without_a_secret() {
     let site = empty_site();
     let said = init_with_all(&site, &["--config", "new/folder/config.yaml"]);
     let said = said.succeeded();
@@ -114,14 +114,14 @@ fn flags_make_both_files_private_and_the_next_steps_are_told_without_a_secret() 
     checkup.failed("homeserver", "http://127.0.0.1:9/");
 }
 
-/// Who may command, as a configuration says it.
+/// `authorization.users` of a configuration.
 fn users(config: &Path) -> Value {
     let config: Value = serde_yaml::from_str(&fs::read_to_string(config).unwrap()).unwrap();
     config["authorization"]["users"].clone()
 }
 
 #[test]
-fn the_administrators_that_are_named_are_those_who_may_command() {
+fn only_the_named_administrators_may_command() {
     let site = empty_site();
     let named = ["--admin=@alice:example.org", "--admin", "@bob:x.y"];
     init_with_all(&site, &named).succeeded();
@@ -129,13 +129,13 @@ fn the_administrators_that_are_named_are_those_who_may_command() {
     assert_eq!(users(&config), json!(["@alice:example.org", "@bob:x.y"]));
 
     let site = empty_site();
-    let told = init_with_all(&site, &["--admin=alice"]).failed(2);
-    told.says("'--admin <USER>': found \"alice\", wanted a user id");
+    let refusal = init_with_all(&site, &["--admin=alice"]).failed(2);
+    refusal.says("'--admin <USER>': found \"alice\", wanted a user id");
     assert_bare(&site);
 }
 
 #[test]
-fn a_further_host_gets_a_bot_and_a_name_of_its_own() {
+fn a_further_host_gets_its_own_bot_and_name() {
     let site = empty_site();
     let said = init_with_all(
         &site,
@@ -150,7 +150,7 @@ fn a_further_host_gets_a_bot_and_a_name_of_its_own() {
     }
     let read = |name| -> Value { serde_yaml::from_str(&site.read(name)).unwrap() };
     let registration = read("bot/registration.yaml");
-    // Synapse takes each id once.
+    // Synapse accepts each id only once.
     assert_eq!(registration["id"], "rcbot-build1");
     assert_eq!(registration["io.element.msc4190"], true);
     let config = read("bot/config.yaml");
@@ -162,21 +162,21 @@ fn a_further_host_gets_a_bot_and_a_name_of_its_own() {
 #[test]
 fn without_a_terminal_the_flags_that_are_missing_are_named() {
     let site = empty_site();
-    let told = init(
+    let refusal = init(
         &site,
         &["--homeserver=http://127.0.0.1:9", "--project=website"],
     );
     let missing = "give --server-name, --admin-room, --directory as well";
-    told.failed(2).says(missing);
-    let told = init_with_all(&site, &["--msc4190", "--config=registration.yaml"]);
-    told.says("--config");
+    refusal.failed(2).says(missing);
+    let refusal = init_with_all(&site, &["--msc4190", "--config=registration.yaml"]);
+    refusal.says("--config");
     assert_bare(&site);
 }
 
 #[test]
-fn a_flag_that_will_not_do_is_told_with_what_is_wanted() {
+fn an_invalid_flag_is_reported_with_what_is_wanted() {
     let site = empty_site();
-    for (flag, told) in [
+    for (flag, refusal) in [
         (
             "--homeserver=localhost:8008",
             "'--homeserver <URL>': found \"localhost:8008\", wanted an http or https URL",
@@ -190,13 +190,13 @@ fn a_flag_that_will_not_do_is_told_with_what_is_wanted() {
         ("--localpart=RC Bot", "found \"RC Bot\", wanted a user name"),
         ("--host=a b", "found \"a b\", wanted a host's name"),
     ] {
-        init(&site, &[flag]).failed(2).says(told);
+        init(&site, &[flag]).failed(2).says(refusal);
     }
     assert_bare(&site);
 }
 
 #[test]
-fn nothing_is_overwritten_and_nothing_is_asked_in_vain() {
+fn nothing_is_overwritten_and_existing_files_are_reported_before_any_question() {
     let both = ["bot/config.yaml", "bot/registration.yaml"];
     for (name, other) in [(both[0], both[1]), (both[1], both[0])] {
         let site = empty_site();
@@ -219,7 +219,7 @@ fn nothing_is_overwritten_and_nothing_is_asked_in_vain() {
 }
 
 #[test]
-fn an_answer_that_does_not_come_leaves_nothing_behind() {
+fn a_missing_answer_leaves_nothing_behind() {
     let site = empty_site();
     let (screen, code) =
         init_at_a_terminal(&site, &["--homeserver=http://127.0.0.1:9"], "example.org\n");
@@ -229,7 +229,7 @@ fn an_answer_that_does_not_come_leaves_nothing_behind() {
 }
 
 #[test]
-fn each_answer_is_looked_at_and_asked_for_again_until_it_will_do() {
+fn each_answer_is_checked_and_asked_for_again_until_it_is_valid() {
     let site = empty_site();
     let lines = format!(
         "localhost\n{}\n\nadmins\n\"#admins:{SERVER_NAME}\"\nalice\n@alice:{SERVER_NAME}\n../nowhere\n../website\n\n",

@@ -1,11 +1,11 @@
-//! How a session begins by itself, lasts, comes back and ends, and what the operator on the host can do about it.
+//! Autostart, extension, restart and end of sessions, and what the operator on the host can do about them.
 
 use std::time::Duration;
 
 use crate::support::{prelude::*, program::Ended as _, run_to_end};
 
-/// What the binary says to the operator on the host; it has to succeed.
-fn operate(bot: &Bot, arguments: &[&str]) -> String {
+/// Runs a command of the binary, which has to succeed, and returns its output.
+fn on_host(bot: &Bot, arguments: &[&str]) -> String {
     let output = run_to_end(bot.command(arguments[0]).args(&arguments[1..]));
     output.succeeded().trim().to_owned()
 }
@@ -21,12 +21,12 @@ async fn an_extension_moves_the_end_of_a_session_and_is_answered_with_the_time_l
     let answer = bot.request(&alice, "extend brief 2h").await;
     answer.begins("brief is not running.");
     bot.start_session(&alice, "brief").await;
-    // The only session is the one that is meant.
+    // Without a name it is for the only session.
     let answer = bot.request(&alice, "extend 2h").await;
     let body = answer.body().unwrap();
     let left = body.strip_prefix("brief now ends in ").unwrap();
     assert!(left.starts_with("3h ("), "{body}");
-    // Beside the link it says another end, so that stands there too.
+    // The message with the link shows the earlier end, so the direct message gets the new one too.
     bot.private_message(&alice, body).await;
     let status = bot.request(&alice, "status").await;
     let (_, left) = status.body().unwrap().split_once("ends in ").unwrap();
@@ -41,7 +41,7 @@ async fn an_extension_moves_the_end_of_a_session_and_is_answered_with_the_time_l
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_last_lines_of_output_go_to_the_direct_message_alone_and_without_the_link() {
+async fn the_last_lines_of_output_go_only_to_the_direct_message_and_without_the_link() {
     let alice = person("alice").await;
     let onlooker = person("bob").await;
     let bot = bot().invite(onlooker.user_id()).start(&alice).await;
@@ -83,14 +83,14 @@ async fn a_resumed_session_runs_the_resume_command() {
         panic!("one stand-in")
     };
     assert_eq!(started.argv[1..], ["remote-control", "--continue"]);
-    // What runs is not started again.
+    // A running session is not started again.
     bot.request(&alice, "resume").await;
     bot.link_after(&alice, 1).await;
     assert_eq!(bot.standin_starts(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_end_of_a_session_is_told_before_it_and_when_it_comes() {
+async fn the_end_of_a_session_is_announced_before_and_when_it_comes() {
     let alice = person("alice").await;
     let mut bot = bot()
         .project("website", |project| {
@@ -121,7 +121,7 @@ async fn the_end_of_a_session_is_told_before_it_and_when_it_comes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_that_ended_by_itself_comes_back_and_its_new_link_takes_the_place_of_the_old() {
+async fn a_session_that_exited_is_restarted_and_its_new_link_replaces_the_old() {
     let alice = person("alice").await;
     let bot = bot()
         .project("website", |project| project.set("restart", "on_exit"))
@@ -144,7 +144,7 @@ async fn a_session_that_ended_by_itself_comes_back_and_its_new_link_takes_the_pl
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_project_with_autostart_sends_its_link_to_those_alone_who_may_have_it() {
+async fn a_project_with_autostart_sends_its_link_only_to_those_who_may_have_it() {
     let alice = person("alice").await;
     let bob = person("bob").await;
     let users = json!([bob.user_id(), alice.user_id()]);
@@ -182,19 +182,19 @@ async fn the_operator_sees_and_stops_sessions_with_and_without_a_running_bot() {
             " Its link is deleted, and whoever waits for it gets an answer, when the bot runs again.",
         ),
     ] {
-        assert_eq!(operate(&bot, &["stop"]), "No session is running.");
+        assert_eq!(on_host(&bot, &["stop"]), "No session is running.");
         let none = "api is not running.";
-        assert_eq!(operate(&bot, &["stop", "api"]), none);
+        assert_eq!(on_host(&bot, &["stop", "api"]), none);
         let sent = bot.start_session(&alice, "website").await;
         if !runs {
             bot.kill_9();
         }
-        let status = operate(&bot, &["status"]);
+        let status = on_host(&bot, &["status"]);
         let (api, website) = status.split_once('\n').unwrap();
         assert_eq!(api, "api: no session");
         website.begins("website: running since ");
         status.lacks("claude.ai");
-        let report = operate(&bot, &["status", "--json"]);
+        let report = on_host(&bot, &["status", "--json"]);
         report.lacks("claude.ai");
         let report: Value = serde_json::from_str(&report).unwrap();
         let [none, running] = &report["projects"].as_array().unwrap()[..] else {
@@ -204,12 +204,12 @@ async fn the_operator_sees_and_stops_sessions_with_and_without_a_running_bot() {
         assert_eq!(running["state"], "running");
         assert_eq!(running["requester"], alice.user_id().as_str());
         assert_documented(&report);
-        operate(&bot, &["stop", "website"]).says(stopped);
+        on_host(&bot, &["stop", "website"]).says(stopped);
         assert!(bot.session_processes().is_empty());
         if !runs {
             let left = "website: stopped; the bot deletes its link when it runs again";
-            operate(&bot, &["status"]).ends(left);
-            assert_eq!(operate(&bot, &["stop"]), "No session is running.");
+            on_host(&bot, &["status"]).ends(left);
+            assert_eq!(on_host(&bot, &["stop"]), "No session is running.");
             bot.restart(&alice).await;
         }
         bot.wait_for_redaction(&alice, &sent).await;
@@ -218,7 +218,7 @@ async fn the_operator_sees_and_stops_sessions_with_and_without_a_running_bot() {
     }
 }
 
-/// Every key of the report has its line in docs/operations.md.
+/// Asserts that docs/operations.md has every key of the report.
 fn assert_documented(report: &Value) {
     let docs = include_str!("../../docs/operations.md");
     let docs = docs.split("`rcbot status --json`").nth(1).unwrap();

@@ -1,16 +1,16 @@
-//! How often somebody may command, and how many sessions there may be.
+//! The rate limit of commands, and the limit of sessions.
 
 use crate::support::prelude::*;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_commands_too_often_is_told_once_and_nobody_else_has_to_wait() {
+async fn a_user_who_exceeds_the_rate_limit_is_informed_once_and_nobody_else_has_to_wait() {
     let (alice, bob) = (person("alice").await, person("bob").await);
     let bot = bot()
         .configure(|config| config["rate"]["commands_per_minute"] = json!(2))
         .member(&bob, 100)
         .start(&alice)
         .await;
-    // All of it in one minute: nothing is waited for in between.
+    // No waiting in between: all within one minute.
     let mut executed = Vec::new();
     for _ in 0..2 {
         executed.push(bot.send(&alice, "help").await);
@@ -55,7 +55,7 @@ async fn a_session_too_many_is_refused_until_another_one_ends() {
         "I did not start website: there may be no more than 1 session at once (`max_sessions`). Sessions now: `api`.\n\
          `!rc stop PROJECT` ends one.",
     );
-    // The link of the session that there is, is no further session.
+    // Asking for the link of the running session starts no further one.
     bot.start_session(&alice, "api").await;
     bot.request(&alice, "stop api").await;
     bot.start_session(&alice, "website").await;

@@ -1,10 +1,10 @@
-//! An account that exists already: the bot logs in with its password, or with the token of a log-in that was made for it.
+//! An existing account: the bot logs in with its password, or uses the access token of a log-in made for it.
 
 use matrix_sdk::Client;
 
 use crate::support::{device::log_out, prelude::*, program::Ended as _};
 
-/// An account for a bot, with its localpart and its password.
+/// Registers an account for a bot; returns its localpart and password.
 async fn account() -> (String, String) {
     let (localpart, password) = (format!("account-{}", random_text()), random_text());
     let made = homeserver().register_user(&localpart, &password).await;
@@ -12,7 +12,7 @@ async fn account() -> (String, String) {
     (localpart, password)
 }
 
-/// Logs in by hand, and returns the device's id and its token.
+/// Logs in; returns the device id and the access token.
 async fn log_in((localpart, password): &(String, String)) -> (String, String) {
     let client = Client::builder().homeserver_url(homeserver().url());
     let client = client.build().await.unwrap();
@@ -21,7 +21,7 @@ async fn log_in((localpart, password): &(String, String)) -> (String, String) {
     (answer.device_id.to_string(), answer.access_token)
 }
 
-/// A bot that ends with these words.
+/// Asserts that the bot exits with this error.
 async fn assert_refused(bot: &mut Bot, words: &str) {
     bot.run();
     let status = bot.wait_for_exit().await;
@@ -33,7 +33,7 @@ async fn assert_refused(bot: &mut Bot, words: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bot_with_a_password_does_the_main_job_and_gets_over_a_lost_store() {
+async fn a_bot_with_a_password_does_the_main_job_and_survives_a_lost_store() {
     let alice = person("alice").await;
     let (localpart, password) = account().await;
     let mut bot = bot()
@@ -64,7 +64,7 @@ async fn a_bot_with_an_access_token_does_the_main_job_as_its_device() {
     assert!(!bot.log().contains(&token), "the token is in the log");
     assert!(!bot.stored_log_in().to_string().contains(&token));
 
-    // With another token the bot is another device, and the same bot.
+    // With another token the bot has another device and the same identity.
     let known = bot.identity(&alice).await;
     let connections = bot.log().matches("connected to the homeserver").count();
     let (device, token) = log_in(&account).await;
@@ -75,7 +75,7 @@ async fn a_bot_with_an_access_token_does_the_main_job_as_its_device() {
     assert_eq!(bot.identity(&alice).await, known);
     bot.start_session(&alice, "website").await;
 
-    // Keys that are lost cannot come back to a device, and a token cannot make another one.
+    // A device cannot get lost keys back, and with a token the bot cannot make another device.
     assert!(bot.terminate().await.success());
     bot.lose_keys();
     assert_refused(&mut bot, "has keys that are not in").await;
@@ -90,7 +90,7 @@ async fn a_token_or_password_that_is_not_the_bots_is_refused_with_its_remedy() {
     let (account, other) = (account().await, account().await);
     let (_, of_another) = log_in(&other).await;
     let bot = |key, secret: &str| bot().account(&account.0, key, secret).prepare(&alice);
-    // The token of a log-in that a client of its own uses.
+    // The token of a log-in that another client uses.
     let url = homeserver().url();
     let client = Person::log_in(&url, &account.0, &account.1, CrossSigning::Without);
     let client = client.await.unwrap();
@@ -114,7 +114,7 @@ async fn a_token_or_password_that_is_not_the_bots_is_refused_with_its_remedy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_identity_is_reset_with_the_password_and_not_with_a_token_alone() {
+async fn an_identity_is_reset_with_the_password_and_not_with_only_a_token() {
     let alice = person("alice").await;
     let account = account().await;
     let mut bot = bot()

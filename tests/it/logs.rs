@@ -1,10 +1,10 @@
-//! What a session printed, in the direct message: so many lines, and for a while in one message that is edited.
+//! `!rc logs`: a session's last lines of output in the direct message; with `--follow`, in one message that is edited.
 
 use crate::support::prelude::*;
 
 const HEAD: &str = "website: the last lines that it printed";
 
-/// The messages with logs, edits left out.
+/// The messages with logs, without edits.
 fn messages(bot: &Bot, person: &Person) -> Vec<Event> {
     let mut events = person.events();
     events.retain(|event| {
@@ -102,14 +102,14 @@ async fn a_log_is_followed_until_its_time_is_up_or_a_log_is_asked_for_again_or_t
     bot.request(&alice, "stop").await;
     let edits = || [&first, &brief, &cut_short].map(|message| alice.edits_of(message).len());
     let over = edits();
-    // Nobody follows any more what an earlier run did; what there is left is for reading.
+    // The session is over: its output can be read, and not followed.
     let last = shown(&bot, &alice, "logs --follow 5m").await;
     last.says("no longer kept up to date: the session is over");
     assert_eq!(edits(), over);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_may_no_longer_command_gets_no_further_edit() {
+async fn a_user_who_may_no_longer_command_gets_no_further_edit() {
     let (alice, bob) = (person("alice").await, person("bob").await);
     let mut bot = bot()
         .member(&bob, 100)

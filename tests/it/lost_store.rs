@@ -1,10 +1,10 @@
-//! What the bot remembers apart from its sessions, and what it gets over when it is lost.
+//! Losses of the bot's Matrix data, which it survives.
 
 use std::fs;
 
 use crate::support::{checkup::Checkup, prelude::*};
 
-/// Ends the bot and loses everything of Matrix but the recovery key's file.
+/// Kills the bot and removes all its Matrix data but the recovery key's file.
 fn lose_all_but_the_recovery_key(bot: &mut Bot) {
     bot.kill_9();
     let folder = bot.data_dir().join("matrix");
@@ -39,7 +39,7 @@ async fn a_bot_with_nothing_but_its_recovery_key_has_its_identity_and_its_sessio
     bot.wait_until_no_process_is_left().await;
 }
 
-/// Runs the bot again: it is the same one, and people can write to its device.
+/// Runs the bot again: it has the same identity, and people can encrypt to its device.
 async fn assert_comes_back(bot: &mut Bot, alice: &Person, identity: &str) {
     bot.run();
     bot.wait_until_connected(2).await;
@@ -47,7 +47,7 @@ async fn assert_comes_back(bot: &mut Bot, alice: &Person, identity: &str) {
     assert_eq!(bot.identity(alice).await, identity);
 }
 
-/// In a plain room: what was encrypted the next device cannot read anyway.
+/// In a plain room: the next device could not decrypt an encrypted command anyway.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_of_before_the_store_was_lost_is_not_executed_again() {
     let alice = person("alice").await;
@@ -65,7 +65,7 @@ async fn a_command_of_before_the_store_was_lost_is_not_executed_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_that_failed_for_want_of_the_recovery_key_changes_nothing_about_what_is_wanted() {
+async fn a_start_that_failed_without_the_recovery_key_does_not_change_the_remedy() {
     let (alice, mut bot) = alice_and_bot().await;
     bot.wait_until_connected(1).await;
     let identity = bot.identity(&alice).await;
@@ -85,7 +85,7 @@ async fn a_start_that_failed_for_want_of_the_recovery_key_changes_nothing_about_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_out_while_there_is_no_recovery_key_throws_no_identity_away() {
+async fn a_log_out_without_a_recovery_key_discards_no_identity() {
     let (alice, mut bot) = alice_and_bot().await;
     bot.wait_until_connected(1).await;
     let identity = bot.identity(&alice).await;

@@ -1,7 +1,7 @@
 //! The real bot on a real Synapse, a file per promise.
 //!
 //! One binary, because each further one links the whole SDK again. The homeserver is installed and started by the first test
-//! that needs it; every test has users, a bot and folders of its own.
+//! that needs it; every test has its own users, bot and folders.
 #![recursion_limit = "256"]
 #![expect(
     clippy::panic,
@@ -15,11 +15,11 @@
     reason = "the test harness shows it when a test fails"
 )]
 
-// What the others stand on, and whether it holds.
+// What the other tests rely on, and its own test.
 mod smoke;
 mod support;
 
-// A session from the command to its end, and what people see of it.
+// Sessions, from the command to the end, and what people see of them.
 mod failures;
 mod life_span;
 mod logs;
@@ -30,7 +30,7 @@ mod options;
 mod project_roots;
 mod restart;
 
-// Who may command, what is a command, and to whom a link goes.
+// Who may command, what is a command, and who gets a link.
 mod audit;
 mod authorization;
 mod delivery;
@@ -47,7 +47,7 @@ mod hosts;
 mod rooms;
 mod upgrade;
 
-// The homeserver: away, in trouble, slow, or false; and strangers.
+// The homeserver: down, faulty, slow, or malicious; and strangers.
 mod connections;
 mod flood;
 mod homeserver_faults;
@@ -63,7 +63,7 @@ mod login;
 mod service;
 mod without_log_in;
 
-// The other commands of the binary; and the real `claude`, if it is wanted.
+// The other commands of the binary; and the real `claude`, on request.
 mod check_account;
 mod check_admin_room;
 mod check_claude;

@@ -32,11 +32,11 @@ async fn from_the_first_start_to_the_session_after_the_stop() {
     let address = first.room().matrix_to_uri().to_string();
     answer.formatted_body().unwrap().says(&address);
 
-    // Whoever is in the admin room learns that there is a session, and nothing of the link.
+    // Members of the admin room see that there is a session, and not its link.
     onlooker.hears("is running").await;
     assert!(onlooker.never_read(&first.link) && onlooker.never_saw(first.room()));
 
-    // The process runs detached, in its directory, with an environment of its own.
+    // The process runs detached, in its directory, with its own environment.
     let [started] = &bot.standin_records()[..] else {
         panic!("one stand-in was started: {:?}", bot.standin_records());
     };
@@ -89,7 +89,7 @@ async fn two_projects_have_a_session_each() {
         .project("website", |project| project)
         .start(&alice)
         .await;
-    // What cannot be done is answered with what can: the unit tests of command/ have every such sentence.
+    // Refusals say what is possible; the unit tests of command/ have every such sentence.
     for (command, part) in [
         (
             "start",
@@ -114,7 +114,7 @@ async fn two_projects_have_a_session_each() {
     status.ends("\napi: no session");
     let stored = alice.stored(&website).await;
     assert_ne!(stored["content"], json!({}), "the other link stays");
-    // Only one session is left, so it is the one that is meant.
+    // Without a name it is for the only session that is left.
     let answer = bot.request(&alice, "stop").await;
     answer.begins("website stopped");
     assert!(bot.session_processes().is_empty());
@@ -129,7 +129,7 @@ async fn commands_of_one_person_are_executed_in_order() {
         .start(&alice)
         .await;
     let start = bot.send(&alice, "start website").await;
-    // Without a name it means the one session that there is, once the start before it was executed.
+    // Without a name it is for the session of the start before it, once that was executed.
     let stop = bot.send(&alice, "stop").await;
     let stopped = bot.answer(&alice, &stop).await;
     stopped.begins("website stopped");

@@ -1,4 +1,4 @@
-//! Public keys that are a byte too short or too long, at every door by which a stranger or a member gets them to the bot.
+//! Public keys that are a byte too short or too long, on every path by which a stranger or a member gets them to the bot.
 
 use std::collections::BTreeMap;
 
@@ -17,10 +17,10 @@ use serde_json::Map;
 
 use crate::support::prelude::*;
 
-/// In how many events a flood comes.
+/// The number of events in a flood.
 const FLOOD: usize = 100;
 
-/// What the audit log says when somebody's events are set aside.
+/// What the audit log says when a user's events are set aside.
 const SET_ASIDE: &str = "decision=\"set aside\"";
 
 /// Keys of 31 and of 33 bytes.
@@ -37,7 +37,7 @@ async fn assert_executes(bot: &mut Bot, alice: &Person) {
     bot.start_session(alice, "website").await;
 }
 
-/// How often the Matrix library panicked at what somebody sent, by the audit log. Any other panic ends the bot.
+/// How often the Matrix library panicked at a user's events, by the audit log. Any other panic ends the bot.
 fn panics(bot: &Bot) -> usize {
     bot.log().matches(SET_ASIDE).count()
 }
@@ -50,7 +50,7 @@ async fn send_to_bot(bot: &Bot, sender: &Person, kind: &str, content: &Value) {
     homeserver().call(Method::PUT, &path, &token, &body).await;
 }
 
-/// An encrypted channel from a device that no homeserver knows to the bot's.
+/// An Olm channel to the bot's device, from one that no homeserver knows.
 struct Channel {
     account: Account,
     session: Session,
@@ -97,7 +97,7 @@ impl Channel {
         }
     }
 
-    /// An event with this key of its sender's.
+    /// An event with this signing key of its sender.
     fn event(&mut self, signing_key: &str) -> Value {
         let payload = json!({
             "type": "m.dummy", "content": {}, "sender": self.sender, "recipient": self.bot,
@@ -156,8 +156,7 @@ async fn a_flood_of_malformed_keys_while_the_bot_is_away_costs_one_panic_and_no_
     let mut channel = Channel::open(&mallory, bot.user_id()).await;
     assert!(bot.terminate().await.success());
     let key = &malformed()[1];
-    // The first that Alice's client encrypts for the bot is the key of this message. It comes before the flood, so that it is in
-    // the bot's hands when that begins.
+    // The first event that Alice's client encrypts for the bot is the key of this message. The bot gets it before the flood.
     let asked = bot.send(&alice, "status").await;
     for _ in 0..FLOOD {
         send_to_bot(&bot, &mallory, "m.room.encrypted", &channel.event(key)).await;
@@ -188,14 +187,14 @@ async fn a_command_that_waits_for_its_key_is_executed_when_malformed_keys_come_b
     assert_eq!(panics(&bot), 1);
 }
 
-/// Lets the bot see malformed keys of Alice's, and waits until it has.
+/// Shows the bot malformed keys of Alice's, and waits until it has received them.
 async fn show(proxy: &Proxy, alice: &Person, key: &str, change: fn(&mut Value, &UserId, &str)) {
     let (user, malformed) = (alice.user_id().to_owned(), key.to_owned());
     proxy
         .on(Request::queries_keys)
         .rewrite(move |_, answer| change(answer, &user, &malformed));
     proxy.inject(json!({ "device_lists": { "changed": [alice.user_id()] } }));
-    eventually("the bot has got the key", async || {
+    eventually("the bot has the key", async || {
         let given = proxy.passed_by(Request::queries_keys);
         let is_malformed = |answer: &Value| answer.to_string().contains(key);
         given
@@ -204,7 +203,7 @@ async fn show(proxy: &Proxy, alice: &Person, key: &str, change: fn(&mut Value, &
             .then_some(())
     })
     .await;
-    // Who asks for the second of these is done with what came before.
+    // The bot that asks for the second of these has processed everything before.
     for _ in 0..2 {
         proxy.inject(json!({}));
         until("the bot goes on", || proxy.has_injected_all()).await;
@@ -237,7 +236,7 @@ async fn devices_and_identities_with_malformed_keys_do_not_count() {
     for change in [of_devices as fn(&mut Value, &UserId, &str), of_identities] {
         for key in malformed() {
             show(&proxy, &alice, &key, change).await;
-            // Such keys do not count, so that it takes an honest answer to see that the bot is there.
+            // Such keys do not count, so only with an honest answer can a command show that the bot is alive.
             bot.restart(&alice).await;
             proxy.be_honest();
             proxy.inject(json!({ "device_lists": { "changed": [alice.user_id()] } }));
@@ -245,7 +244,7 @@ async fn devices_and_identities_with_malformed_keys_do_not_count() {
         }
     }
     for key in malformed() {
-        // The device that she uses goes on to count.
+        // The device that she uses still counts.
         show(&proxy, &alice, &key, |answer, user, key| {
             if let Some(devices) = devices_of(answer, user)
                 && let Some(mut device) = devices.values().next().cloned()

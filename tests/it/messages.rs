@@ -20,7 +20,7 @@ use tokio::{sync::watch, time::timeout};
 
 use crate::support::{DEADLINE, picture::read_code, prelude::*};
 
-/// What people see beside each message of the bot.
+/// The bot's avatar, as this person sees it.
 async fn avatar(bot: &Bot, person: &Person) -> Option<OwnedMxcUri> {
     let account = person.client().account();
     let profile = account.fetch_user_profile_of(bot.user_id()).await.unwrap();
@@ -40,7 +40,7 @@ async fn the_bot_greets_the_admin_room_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_bot_has_an_avatar_of_its_own_unless_somebody_gave_it_another() {
+async fn the_bot_sets_its_avatar_unless_it_has_another() {
     let (alice, mut bot) = alice_and_bot().await;
     let first = avatar(&bot, &alice).await.unwrap();
     let request = MediaRequestParameters {
@@ -50,7 +50,7 @@ async fn the_bot_has_an_avatar_of_its_own_unless_somebody_gave_it_another() {
     let media = alice.client().media();
     let file = media.get_media_content(&request, false).await.unwrap();
     assert!(file == include_bytes!("../../src/matrix/avatar.png"));
-    // It is uploaded once.
+    // It is uploaded only once.
     bot.restart(&alice).await;
     bot.request(&alice, "status").await;
     assert_eq!(avatar(&bot, &alice).await, Some(first));
@@ -63,7 +63,7 @@ async fn the_bot_has_an_avatar_of_its_own_unless_somebody_gave_it_another() {
     bot.request(&alice, "status").await;
     assert_eq!(avatar(&bot, &alice).await, Some(another.into()));
 
-    // Where it is given a name or an avatar later, what was said before still counts.
+    // A later change of name or avatar does not invalidate earlier commands.
     bot.kill_9();
     bot.reconfigure(|config| config["bot"]["display_name"] = "Another name".into());
     let asked = bot.send(&alice, "status").await;
@@ -97,11 +97,11 @@ async fn a_link_comes_with_what_it_opens_and_for_whom() {
     ] {
         sent.event.says(part);
     }
-    // Whose account it is concerns nobody in the admin room.
+    // The admin room does not see which claude.ai account it is.
     let mut said = alice.events();
     said.retain(|event| event.room == bot.admin_room());
-    let tells = |event: &Event| event.json.to_string().contains("claude.example");
-    assert!(!said.iter().any(tells));
+    let names_account = |event: &Event| event.json.to_string().contains("claude.example");
+    assert!(!said.iter().any(names_account));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -141,7 +141,7 @@ async fn the_bot_is_typing_in_the_admin_room_until_it_answers_a_start() {
 async fn a_link_is_the_only_message_of_a_start_until_its_picture_is_asked_for() {
     let (alice, bot) = alice_and_bot().await;
     let sent = bot.start_session(&alice, "website").await;
-    // By the time that an answer comes, and the offer of a picture, nothing else was said.
+    // By the time of an answer and the offer of a picture, there is no other message.
     bot.request(&alice, "status").await;
     let picture = {
         let mut said = alice.events();
@@ -149,7 +149,7 @@ async fn a_link_is_the_only_message_of_a_start_until_its_picture_is_asked_for() 
         let [link] = &said[..] else {
             panic!("{} messages", said.len());
         };
-        // Of all that a start brings, only this rings: not what is a notice or a reaction.
+        // Of a start's events only this one rings: notices and reactions do not.
         assert_eq!(link.id, sent.event.id);
         assert_eq!(link.message_type(), Some("m.text"));
         bot.picture_of(&alice, &sent).await
@@ -165,14 +165,14 @@ async fn a_link_is_the_only_message_of_a_start_until_its_picture_is_asked_for() 
         assert_eq!(read_code(&file, shown), sent.link, "at {shown} pixels");
     }
 
-    // Once is enough, and other reactions are no request.
+    // The picture is sent once, and other reactions are ignored.
     let again = bot.start_session(&alice, "website").await;
     for (message, key) in [(&sent, PICTURE_SIGN), (&again, "👍")] {
         let annotation = Annotation::new(message.event.id.clone(), key.to_owned());
         let reaction = ReactionEventContent::new(annotation);
         alice.send(sent.room(), reaction).await.unwrap();
     }
-    // Whatever they had brought would be there by then.
+    // Any effect of these would be visible by then.
     let third = bot.start_session(&alice, "website").await;
     bot.picture_of(&alice, &third).await;
     bot.request(&alice, "status").await;
@@ -184,14 +184,14 @@ async fn a_stop_redacts_the_picture_of_the_link_too() {
     let (alice, bot) = alice_and_bot().await;
     let first = bot.start_session(&alice, "website").await;
     let picture = bot.picture_of(&alice, &first).await;
-    // That of another message with the same link may still be under way when the session ends.
+    // The picture of another message with the same link may still be in transit when the session ends.
     let second = bot.start_session(&alice, "website").await;
     bot.ask_for_picture(&alice, &second).await;
     bot.request(&alice, "stop").await;
     bot.wait_for_redaction(&alice, &first).await;
     bot.wait_for_redaction(&alice, &second).await;
     bot.wait_for_redaction(&alice, &picture).await;
-    // Whatever was under way is there by the time that a later session's picture is.
+    // Anything still in transit has arrived before the picture of a later session.
     let later = bot.start_session(&alice, "website").await;
     bot.ask_for_picture(&alice, &later).await;
     let link_in = async |picture: &Event| read_code(&alice.download(picture).await, 300);
@@ -208,15 +208,15 @@ async fn a_stop_redacts_the_picture_of_the_link_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_picture_that_a_killed_bot_was_at_is_found_and_redacted() {
+async fn a_picture_that_was_sent_while_the_bot_was_killed_is_found_and_redacted() {
     let (alice, mut bot) = alice_and_bot().await;
     let sent = bot.start_session(&alice, "website").await;
-    // The next run knows the link too, and whose it is.
+    // The next run also knows the link and its requester.
     bot.restart(&alice).await;
     let picture = bot.picture_of(&alice, &sent).await;
     bot.wait_for_log("picture of the link sent").await;
     assert!(bot.terminate().await.success());
-    // As it stands from before the picture was sent until what became of it is known.
+    // The record as it is from before the picture is sent until the answer of the homeserver.
     let record = bot.data_dir().join("sessions/website/session.json");
     let text = fs::read_to_string(&record).unwrap();
     assert!(text.contains(picture.id.as_str()), "{text}");
@@ -229,7 +229,7 @@ async fn a_picture_that_a_killed_bot_was_at_is_found_and_redacted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_asks_for_a_picture_that_the_homeserver_does_not_take_is_told() {
+async fn a_requester_is_informed_when_the_homeserver_rejects_the_picture() {
     let (alice, proxy, mut bot) = behind_proxy(|bot| bot).await;
     let too_large = Answer::refusal(413, "M_TOO_LARGE");
     let uploads =
@@ -237,8 +237,8 @@ async fn who_asks_for_a_picture_that_the_homeserver_does_not_take_is_told() {
     proxy.on(uploads).answer(too_large);
     let sent = bot.start_session(&alice, "website").await;
     bot.ask_for_picture(&alice, &sent).await;
-    let told = "I cannot send you the QR code for website: the homeserver does not take it.";
-    bot.private_message(&alice, told).await;
+    let refusal = "I cannot send you the QR code for website: the homeserver does not take it.";
+    bot.private_message(&alice, refusal).await;
     bot.wait_for_log("picture of the link not sent").await;
     assert!(bot.log().contains("M_TOO_LARGE"), "the log says why");
     assert!(bot.pictures_of(&alice).is_empty());

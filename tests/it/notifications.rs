@@ -1,4 +1,4 @@
-//! What rings for those who have a session's link, in their direct message, and what is said there without a sound.
+//! Which messages about a session ring in the direct message of those who have its link, and which are silent.
 
 use std::{
     fs,
@@ -7,7 +7,7 @@ use std::{
 
 use crate::support::prelude::*;
 
-/// A text that mentions the person rings also where only mentions do.
+/// A text that mentions the person also rings where only mentions do.
 #[track_caller]
 fn assert_rings(event: &Event, person: &Person) {
     assert_eq!(event.message_type(), Some("m.text"), "{event}");
@@ -32,7 +32,7 @@ async fn bot_of(alice: &Person, bob: &Person) -> Bot {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_that_ends_by_itself_rings_for_all_who_have_its_link_unless_its_project_says_otherwise()
+async fn a_session_that_ends_without_a_stop_rings_for_all_who_have_its_link_unless_configured_not_to()
  {
     let (alice, bob) = (person("alice").await, person("bob").await);
     let bot = bot_of(&alice, &bob).await;
@@ -55,7 +55,7 @@ async fn a_session_that_ends_by_itself_rings_for_all_who_have_its_link_unless_it
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_rings_for_nobody_and_who_asked_for_it_is_told_nothing_more() {
+async fn a_stop_rings_for_nobody_and_its_requester_gets_no_further_message() {
     let (alice, bob) = (person("alice").await, person("bob").await);
     let bot = bot_of(&alice, &bob).await;
     for person in [&alice, &bob] {
@@ -68,7 +68,7 @@ async fn a_stop_rings_for_nobody_and_who_asked_for_it_is_told_nothing_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_that_is_cut_off_rings_and_its_return_does_not() {
+async fn a_session_that_is_cut_off_rings_and_its_reconnection_does_not() {
     let alice = person("alice").await;
     let bot = bot()
         .project("website", |project| {
@@ -90,7 +90,7 @@ async fn a_session_that_is_cut_off_rings_and_its_return_does_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_that_comes_back_rings_when_it_ends_and_a_restart_of_the_host_is_told_as_such() {
+async fn a_restarted_session_rings_when_it_ends_and_a_reboot_of_the_host_is_reported_as_such() {
     let alice = person("alice").await;
     let mut bot = bot()
         .project("website", |project| project)
@@ -118,7 +118,7 @@ async fn a_session_that_comes_back_rings_when_it_ends_and_a_restart_of_the_host_
     bot.run();
     let restarted = "website has ended: the host was restarted.";
     assert_rings(&bot.private_message(&alice, restarted).await, &alice);
-    // Of that nobody is to be notified there.
+    // `notify` of api does not list `rebooted`.
     let comes_back =
         "api has ended: the host was restarted. I will restart it in 5s, and send its link again.";
     assert_silent(&bot.private_message(&alice, comes_back).await);

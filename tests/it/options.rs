@@ -1,10 +1,10 @@
-//! The options of a start: what may be asked for, by whom, and what a session runs with.
+//! The options of a start: which are allowed, for whom, and which a session runs with.
 
 use std::fs;
 
 use crate::support::{host::set_mode, prelude::*};
 
-/// A bot whose sessions may be asked for in these modes; the last of each list needs power level 100.
+/// A bot that allows these modes; the last of each list needs power level 100.
 fn builder() -> BotBuilder {
     bot().configure(|config| {
         let modes = json!(["default", "plan", { "bypassPermissions": 100 }]);
@@ -47,7 +47,7 @@ async fn a_session_runs_with_the_options_it_was_started_with_and_keeps_them_over
                   spawn=\"worktree\" named=true decision=\"allowed\"";
     assert!(audit.iter().any(|line| line.contains(judged)), "{audit:?}");
 
-    // Whoever wants other options hears which it has, and gets no link to it.
+    // A start with other options is answered with those of the session, and gets no link.
     let asked = bot.send(&alice, "start website --mode default").await;
     let answer = bot.answer(&alice, &asked).await;
     answer.says(&format!("started already, with other options: {options}."));
@@ -63,7 +63,7 @@ async fn a_session_runs_with_the_options_it_was_started_with_and_keeps_them_over
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_asked_for_is_the_default_and_what_is_not_configured_is_refused_with_what_is() {
+async fn missing_options_have_defaults_and_unconfigured_ones_are_refused_with_the_allowed_list() {
     let alice = person("alice").await;
     let bot = builder()
         .project("website", |project| project)
@@ -123,12 +123,12 @@ async fn a_permission_mode_can_need_a_power_level_to_be_asked_for_and_to_get_the
     assert_eq!(bot.standin_starts(), 0);
     let answer = bot.request(&alice, command).await;
     answer.says("website is running");
-    // Refused as well, and not told a second time within a minute.
+    // Refused as well, without a second answer within a minute.
     let asked = bot.send(&bob, "start website").await;
     let denied = eventually("the decision", async || bot.audit(&asked).pop()).await;
     denied.says("has: 50, needs: 100");
     assert!(bot.links_of(&bob).is_empty());
-    // What else can be done about the session is the project's.
+    // Other commands need only the project's level.
     bot.says(&bob, "stop website", "website stopped").await;
     let answer = bot.request(&bob, "start website --mode plan").await;
     answer.says("website is running");

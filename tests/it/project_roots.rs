@@ -1,4 +1,4 @@
-//! Each folder below a project root is a project: it starts by its name, wherever the name leads, and nowhere else.
+//! Each folder below a project root is a project: it starts by its name, in that folder and nowhere else.
 
 use std::{fs, os::unix::fs::symlink};
 
@@ -22,7 +22,7 @@ async fn a_folder_below_a_root_starts_by_its_name_and_by_the_beginning_of_it() {
 
     let which = said(&bot, &alice, "start w").await;
     which.is("Which project? Say `!rc start` and one of: `website`, `wiki`.");
-    // A folder that was made a moment ago.
+    // A new folder.
     fs::create_dir(bot.root().join("blog")).unwrap();
     let asked = bot.send(&alice, "start bl").await;
     bot.answer(&alice, &asked).await;
@@ -43,19 +43,19 @@ async fn a_folder_below_a_root_starts_by_its_name_and_by_the_beginning_of_it() {
             "{refusal}"
         );
     }
-    // Of those that run, `w` is the beginning of only one.
+    // `w` is the beginning of only one running project.
     let stopped = said(&bot, &alice, "stop w").await;
     stopped.says("website");
     bot.request(&alice, "stop blog").await;
     bot.wait_until_no_process_is_left().await;
     assert_eq!(bot.standin_starts(), 2);
     let status = said(&bot, &alice, "status").await;
-    // What is found and does not run is not status.
+    // Found projects without a session are not in the status.
     status.lacks("website");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_folder_that_goes_keeps_its_session_also_when_the_bot_is_restarted() {
+async fn a_removed_folder_keeps_its_session_also_when_the_bot_is_restarted() {
     let alice = person("alice").await;
     let mut bot = bot()
         .root(&["website", "api"])
@@ -75,12 +75,12 @@ async fn a_folder_that_goes_keeps_its_session_also_when_the_bot_is_restarted() {
     bot.restart(&alice).await;
     let status = said(&bot, &alice, "status").await;
     assert_eq!(status.matches("running since").count(), 2, "{status}");
-    // A session whose folder is there has the settings of its root again, which bring it back.
+    // A session whose folder exists has the settings of its root again, which restart it.
     bot.kill_9();
     bot.end_process(bot.standin_records()[1].pid).await;
     bot.run();
     bot.wait_until_ready(&alice).await;
-    until("the session is brought back", || bot.standin_starts() == 3).await;
+    until("the session is restarted", || bot.standin_starts() == 3).await;
     assert_eq!(bot.standin_records()[2].cwd, bot.root().join("api"));
     for project in ["website", "api"] {
         bot.request(&alice, &format!("stop {project}")).await;
@@ -110,7 +110,7 @@ async fn a_symbolic_link_out_of_the_root_starts_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_folder_with_a_name_that_cannot_be_a_projects_is_counted_and_its_start_says_why() {
+async fn a_folder_with_an_invalid_name_is_counted_and_its_start_says_why() {
     let alice = person("alice").await;
     let bot = bot()
         .root(&["api.v2", "my site", "naïve", "-x", ".hidden"])
@@ -135,7 +135,7 @@ async fn a_folder_with_a_name_that_cannot_be_a_projects_is_counted_and_its_start
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_root_that_vanishes_is_told_and_its_sessions_stay() {
+async fn a_missing_root_is_reported_and_its_sessions_stay() {
     let alice = person("alice").await;
     let mut bot = bot()
         .root(&["website", "api"])
@@ -189,7 +189,7 @@ async fn projects_lists_forty_with_branch_and_what_runs_and_counts_the_rest() {
 }
 
 #[test]
-fn check_tells_what_is_below_each_root_and_which_cannot_be_read() {
+fn check_reports_the_projects_of_each_root_and_unreadable_roots() {
     let host = Host::new();
     host.check().skipped("project_roots", "gives no");
     for folder in ["src/api", "src/wiki", "src/web site", "src/.hidden"] {

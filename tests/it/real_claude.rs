@@ -1,4 +1,4 @@
-//! The real `claude`, as the npm registry has it, with nobody logged in.
+//! The real `claude` from the npm registry, not logged in.
 
 use std::{
     fs,
@@ -8,7 +8,7 @@ use std::{
 
 use crate::support::prelude::*;
 
-/// The package, as its makers publish it.
+/// The package on npm.
 const PACKAGE: &str = "@anthropic-ai/claude-code";
 
 /// Installs the newest version under target/.
@@ -16,7 +16,7 @@ fn install() -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("claude-code");
     fs::create_dir_all(&folder).unwrap();
     let newest = npm(&["view", PACKAGE, "version"]);
-    // Without a version npm takes the newest one that says it runs with this node, which the program does without.
+    // Without a version npm installs the newest one that supports this node, although the program needs none.
     let package = format!("{PACKAGE}@{}", newest.trim());
     npm(&[
         "install",
@@ -26,7 +26,7 @@ fn install() -> PathBuf {
         folder.to_str().unwrap(),
         &package,
     ]);
-    // The program itself: what stands in node_modules/.bin is put in place by a script, which npm may not run.
+    // The program itself: npm may not run the script that puts it into node_modules/.bin.
     let packages = fs::read_dir(folder.join("node_modules/@anthropic-ai")).unwrap();
     let programs = packages.map(|package| package.unwrap().path().join("claude"));
     let mut programs = programs.filter(|program| program.is_file());
@@ -41,7 +41,7 @@ fn npm(arguments: &[&str]) -> String {
     String::from_utf8(ran.stdout).unwrap()
 }
 
-/// What a program says on stderr, and its exit code, where nobody is logged in.
+/// The program's stderr and exit code without a login.
 fn refusal(program: &Path, standin: &str) -> (String, Option<i32>) {
     let home = tempfile::tempdir().unwrap();
     let ran = Command::new(program)
@@ -69,10 +69,10 @@ fn the_stand_in_says_what_the_real_claude_says_without_a_login() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the real claude, which npm installs under target/ (about 400 MB)"]
-async fn the_real_claude_without_a_login_is_told_as_that_with_its_remedy() {
+async fn the_real_claude_without_a_login_is_reported_as_such_with_its_remedy() {
     let claude = install();
     let alice = person("alice").await;
-    // Nobody is logged in there, whoever runs this test.
+    // A home directory without a login, also if the user who runs the test has one.
     let home = tempfile::tempdir().unwrap();
     let bot = bot()
         .configure(|config| {

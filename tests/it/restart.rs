@@ -1,13 +1,13 @@
-//! The bot can go at any moment: sessions stay, and the next bot knows them.
+//! The bot can end at any moment: sessions keep running, and its next run restores them.
 
 use crate::support::prelude::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_ends_a_bot_that_waits_for_its_homeserver() {
     let alice = person("alice").await;
-    let nobody = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let url = format!("http://{}", nobody.local_addr().unwrap());
-    drop(nobody);
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
     let mut bot = bot()
         .configure(|config| config["homeserver"]["url"] = url.into())
         .prepare(&alice)
@@ -35,7 +35,7 @@ async fn a_link_that_a_killed_bot_waited_for_is_delivered_once() {
     let answer = bot.answer(&alice, &asked).await;
     answer.says("website is running. The link is in our direct message.");
     let sent = bot.link_after(&alice, 0).await;
-    // Whatever else was under way is there by the time that later commands are answered.
+    // Anything else in transit has arrived once later commands are answered.
     bot.request(&alice, "stop").await;
     bot.wait_for_redaction(&alice, &sent).await;
     bot.request(&alice, "status").await;
@@ -44,7 +44,7 @@ async fn a_link_that_a_killed_bot_waited_for_is_delivered_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_that_a_killed_bot_was_at_is_finished_by_the_next_one() {
+async fn a_stop_that_a_kill_interrupted_is_finished_by_the_next_run() {
     let alice = person("alice").await;
     let mut bot = bot()
         .project("website", |project| {
@@ -54,7 +54,7 @@ async fn a_stop_that_a_killed_bot_was_at_is_finished_by_the_next_one() {
         .await;
     let sent = bot.start_session(&alice, "website").await;
     let asked = bot.send(&alice, "stop").await;
-    // What stands in a log is not yet on disk.
+    // Not the log: its line may come before the record is on disk.
     bot.wait_for_state("website", "stopping").await;
     bot.kill_9();
     assert_eq!(bot.session_processes().len(), 1);

@@ -11,7 +11,7 @@ async fn all_other_invitations_are_declined_and_the_rooms_forgotten() {
     bot.request(&alice, "status").await;
     let of_an_admin = alice.create_admin_room(bot.user_id()).await.unwrap();
     let of_a_stranger = mallory.create_admin_room(bot.user_id()).await.unwrap();
-    // Whoever leaves this one with all that it names as its predecessors leaves the admin room.
+    // It names the admin room as its predecessor: leaving it with its predecessors would leave the admin room.
     let options = RoomOptions {
         invite: vec![bot.user_id().to_owned()],
         creation: Some(json!({ "predecessor": { "room_id": bot.admin_room() } })),
@@ -23,7 +23,7 @@ async fn all_other_invitations_are_declined_and_the_rooms_forgotten() {
     for room in [&of_a_stranger, &trap] {
         bot.wait_for_membership(&mallory, room, "leave").await;
     }
-    // Nothing is left of them, neither with the bot nor with the homeserver.
+    // Neither the bot nor the homeserver keeps them.
     for room in [&of_an_admin, &of_a_stranger, &trap] {
         eventually("the room is forgotten", async || {
             let forgets =
@@ -33,7 +33,7 @@ async fn all_other_invitations_are_declined_and_the_rooms_forgotten() {
         })
         .await;
     }
-    // A declined room may invite again.
+    // A second invitation to a declined room is declined too.
     mallory.invite(&of_a_stranger, bot.user_id()).await.unwrap();
     bot.wait_for_membership(&mallory, &of_a_stranger, "leave")
         .await;
@@ -41,7 +41,7 @@ async fn all_other_invitations_are_declined_and_the_rooms_forgotten() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_bot_says_itself_and_what_is_said_in_a_room_of_no_use_to_it_is_no_command() {
+async fn the_bots_own_messages_and_those_in_other_rooms_are_no_commands() {
     let alice = person("alice").await;
     let builder = bot().encrypted_admin_room(false);
     let levels = json!({ "users": { builder.user_id(): 100 } });

@@ -19,11 +19,11 @@ const PNG: &[u8] = b"\x89PNG";
 /// A title of another conversation, which the stand-in prints as a hyperlink.
 const TITLE: &str = "session_01StandInTitle";
 
-/// What nobody may learn who does not know it already. Only its name is shown where it is found.
+/// A secret to look for. Where it is found, only its name is shown.
 struct Secret {
     name: &'static str,
     text: String,
-    /// Where it may stand, by the beginning of the path below the data directory.
+    /// Where it may be: the beginning of the path below the data directory.
     home: Option<&'static str>,
 }
 
@@ -60,8 +60,8 @@ async fn no_secret_of_the_main_job_is_where_it_does_not_belong_without_a_log_in(
     assert_main_job_keeps_its_secrets(builder, &[], 1).await;
 }
 
-/// Does all that the bot is for, with everything logged that can be, and looks for every secret where it must not be.
-/// `registration`: which of the homeserver's is the bot's. Gives back the log.
+/// Does the main job with all logging on, and looks for every secret where it must not be. `registration`: the index of the
+/// bot's registration at the homeserver. Returns the log.
 async fn assert_main_job_keeps_its_secrets(
     builder: BotBuilder,
     arguments: &[&'static str],
@@ -160,7 +160,7 @@ async fn the_picture_of_a_link_is_noise_to_the_homeserver_before_and_after_it_is
     let files = files_in(&homeserver().media_folder());
     assert!(!files.is_empty());
     for file in files {
-        // The avatars of bots are there too, and what the homeserver makes of them.
+        // The avatars of bots and their thumbnails are there too.
         let content = fs::read(&file).unwrap();
         let found = memchr::memmem::find(&content, picture);
         assert!(found.is_none(), "{} is readable", file.display());
@@ -210,8 +210,8 @@ fn secret_part(link: &str) -> &str {
     secret
 }
 
-/// Looks at every process that we may look at. A variable of the configuration belongs to the sessions, and the recovery key
-/// was given to the bot.
+/// Looks at every process that we can read. The sessions have the variable of the configuration, and the bot has the recovery
+/// key.
 fn assert_in_no_process(bot: &Bot, secrets: &[Secret]) {
     let sessions = bot.session_processes();
     assert_eq!(sessions.len(), 2);
@@ -242,7 +242,7 @@ fn assert_in_no_process(bot: &Bot, secrets: &[Secret]) {
     }
 }
 
-/// Looks at every file that the bot has made. Gives back the names of the secrets that are where they belong.
+/// Looks at every file of the bot. Returns the names of the secrets that are where they belong.
 fn assert_in_no_other_file(bot: &Bot, secrets: &[Secret]) -> BTreeSet<&'static str> {
     let folder = bot.data_dir();
     let mut at_home = BTreeSet::new();
@@ -259,7 +259,7 @@ fn assert_in_no_other_file(bot: &Bot, secrets: &[Secret]) -> BTreeSet<&'static s
     at_home
 }
 
-/// A link may be in a direct message, and nothing else in any.
+/// Links may be in direct messages; no other secret may be in a message.
 fn assert_in_no_message(bot: &Bot, person: &Person, secrets: &[Secret]) {
     for event in person.events() {
         let json = event.json.to_string();
@@ -274,7 +274,7 @@ fn assert_in_no_message(bot: &Bot, person: &Person, secrets: &[Secret]) {
     }
 }
 
-/// Neither its database nor its log. It gave out the access token itself.
+/// Looks at the homeserver's database and log. Its database has the access token, which it issued.
 fn assert_unknown_to_homeserver(bot: &Bot, secrets: &[Secret]) {
     let log = homeserver().log_path();
     for file in bot.homeserver_files() {

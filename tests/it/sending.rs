@@ -1,15 +1,15 @@
-//! What the bot sends gets there, once, whatever the room and the homeserver make of it.
+//! What the bot sends arrives, once, whatever the room and the homeserver do.
 
 use crate::support::prelude::*;
 
-/// The homeserver takes all links, and the bot never hears so.
-fn leave_links_untold(proxy: &Proxy, bot: &Bot) {
+/// The homeserver accepts all links, and the bot gets an error page instead of the answer.
+fn drop_acknowledgements_of_links(proxy: &Proxy, bot: &Bot) {
     let links = elsewhere(bot.admin_room(), Request::sends);
     proxy.on(links).replace_answer(Answer::error_page(502));
 }
 
-/// Asks for a session, and waits until its link is there, of which the bot does not know.
-async fn link_untold(alice: &Person, bot: &Bot) -> Event {
+/// Asks for a session, and waits until its link has arrived, without the bot's knowledge.
+async fn unacknowledged_link(alice: &Person, bot: &Bot) -> Event {
     bot.send(alice, "start").await;
     eventually("the link arrives", async || bot.links_of(alice).pop()).await
 }
@@ -22,7 +22,7 @@ async fn wait_until_redacted(alice: &Person, event: &Event) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fifty_answers_at_once_are_sent_where_each_message_needs_a_key_of_its_own() {
+async fn fifty_answers_at_once_are_sent_where_each_message_needs_its_own_key() {
     let alice = person("alice").await;
     let mut bot = bot()
         .project("website", |project| project.standin("held"))
@@ -60,13 +60,13 @@ async fn an_answer_whose_relation_the_homeserver_refuses_comes_without_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_link_that_a_bot_sent_and_never_knew_of_is_redacted_if_its_session_ends_meanwhile() {
+async fn an_unacknowledged_link_is_redacted_if_its_session_ends_meanwhile() {
     let (alice, proxy, mut bot) =
         behind_proxy(|bot| bot.project("website", |it| it.standin("fork=1"))).await;
-    leave_links_untold(&proxy, &bot);
-    let link = link_untold(&alice, &bot).await;
+    drop_acknowledgements_of_links(&proxy, &bot);
+    let link = unacknowledged_link(&alice, &bot).await;
     assert!(bot.terminate().await.success());
-    // The process ends, and its child stays behind.
+    // The process ends, and its child keeps running.
     bot.end_process(bot.standin_records()[0].pid).await;
     assert_eq!(bot.session_processes().len(), 1);
     proxy.be_honest();
@@ -79,10 +79,10 @@ async fn a_link_that_a_bot_sent_and_never_knew_of_is_redacted_if_its_session_end
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_link_that_a_killed_bot_sent_is_redacted_where_another_room_takes_the_place_of_its_own() {
+async fn a_link_that_a_killed_bot_sent_is_redacted_where_another_room_replaces_its_own() {
     let (alice, proxy, mut bot) = behind_proxy(|bot| bot).await;
-    leave_links_untold(&proxy, &bot);
-    let link = link_untold(&alice, &bot).await;
+    drop_acknowledgements_of_links(&proxy, &bot);
+    let link = unacknowledged_link(&alice, &bot).await;
     bot.kill_9();
     alice.room(&link.room).leave().await.unwrap();
     proxy.be_honest();
@@ -117,10 +117,10 @@ async fn a_link_waits_while_a_bot_that_was_removed_from_the_admin_room_has_not_n
     bot.kill_9();
     let room = alice.room(bot.admin_room());
     room.kick_user(bot.user_id(), None).await.unwrap();
-    // It logs in and gets everything but what is new.
+    // It logs in, and every request but /sync is answered.
     let held = proxy.on(Request::is_sync).hold();
     bot.run();
-    until("the bot asks for what is new", || held.has_caught()).await;
+    until("the bot syncs", || held.has_caught()).await;
     bot.wait_for_log("phase=Running").await;
     proxy.be_honest();
     drop(held);

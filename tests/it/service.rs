@@ -1,4 +1,4 @@
-//! As a service of systemd: what the bot tells it and its journal, what a restart does to sessions; and what is in deploy/.
+//! As a systemd service: notifications, the journal, and restarts with running sessions; and the files in deploy/.
 
 use std::{
     collections::BTreeMap,
@@ -26,7 +26,7 @@ use crate::support::{
     program::{Ended as _, isolate, rcbot},
 };
 
-/// A service manager that listens, and writes down what it hears.
+/// A service manager that records the notifications it gets.
 struct ServiceManager {
     folder: TempDir,
     heard: Arc<Mutex<String>>,
@@ -48,7 +48,7 @@ impl ServiceManager {
         Self { folder, heard }
     }
 
-    /// A bot of this one, which is to show every so often that it is alive.
+    /// A bot that notifies this service manager, also by its watchdog.
     async fn bot(&self, builder: BotBuilder, admin: &Person) -> Bot {
         let mut bot = builder.prepare(admin).await;
         let socket = self.folder.path().join("notify");
@@ -61,7 +61,7 @@ impl ServiceManager {
         self.heard.lock().unwrap().clone()
     }
 
-    /// Waits until it has heard a line so many times.
+    /// Waits until it has got a line this many times.
     async fn wait_for(&self, line: &str, times: usize) {
         let what = format!("{line:?} at the service manager");
         let count = || self.heard().lines().filter(|heard| *heard == line).count();
@@ -70,7 +70,7 @@ impl ServiceManager {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_is_ready_once_the_homeserver_answers_and_tells_how_it_does() {
+async fn a_service_is_ready_once_the_homeserver_answers_and_reports_its_status() {
     let (alice, proxy) = (person("alice").await, Proxy::start(homeserver()).await);
     let systemd = ServiceManager::listen();
     let mut bot = systemd.bot(bot().through(&proxy), &alice).await;
@@ -78,7 +78,7 @@ async fn a_service_is_ready_once_the_homeserver_answers_and_tells_how_it_does() 
     bot.run();
     let status = async |text: &str| systemd.wait_for(&format!("STATUS={text}"), 1).await;
     status("no session; waiting for the homeserver").await;
-    // It is alive while it waits.
+    // The watchdog is notified while the bot waits.
     systemd.wait_for("WATCHDOG=1", 3).await;
     systemd.heard().lacks("READY=1");
 
@@ -112,7 +112,7 @@ async fn a_restart_of_the_service_leaves_the_whole_process_tree_of_a_session() {
         assert!(!of_systemd.contains(&variable.as_str()), "{variable}");
     }
 
-    // With KillMode=process only the main process gets a signal: one for a stop, one from the watchdog, or as in a power cut.
+    // With KillMode=process only the main process gets a signal: that of a stop, of the watchdog, or SIGKILL.
     let signals = [Signal::SIGTERM, Signal::SIGABRT, Signal::SIGKILL];
     for (signal, starts) in signals.into_iter().zip(2..) {
         bot.signal(signal).await;
@@ -132,7 +132,7 @@ async fn a_restart_of_the_service_leaves_the_whole_process_tree_of_a_session() {
     assert!(bot.session_processes().is_empty());
 }
 
-/// What systemd says of a stream that leads to the journal.
+/// The value of `JOURNAL_STREAM` for a stream that leads to the journal.
 fn journal_stream(stream: &File) -> String {
     let file = stream.metadata().unwrap();
     format!("{}:{}", file.dev(), file.ino())
@@ -167,14 +167,14 @@ async fn the_journal_gets_lines_with_a_priority_and_without_the_time() {
     let log = said("journal", &journal_stream).await;
     log.says("<6> INFO rcbot::cli: rcbot starts");
     assert!(log.lines().all(|line| line.starts_with('<')), "{log}");
-    // A variable that tells of somebody else's stream changes nothing.
+    // A variable with another stream has no effect.
     let log = said("file", &|_| "1:2".to_owned()).await;
     log.says("Z  INFO rcbot::cli: rcbot starts");
     log.lacks("<6>");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn why_a_service_ended_stands_in_its_status_and_in_the_journal_as_an_error() {
+async fn the_reason_a_service_ended_is_in_its_status_and_in_the_journal_as_an_error() {
     let alice = person("alice").await;
     let systemd = ServiceManager::listen();
     let mut first = systemd.bot(bot(), &alice).await;
@@ -204,7 +204,7 @@ async fn why_a_service_ended_stands_in_its_status_and_in_the_journal_as_an_error
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_closed_terminal_ends_the_bot_in_order_unless_nohup_is_before_it() {
+async fn a_closed_terminal_ends_the_bot_in_order_unless_run_by_nohup() {
     let alice = person("alice").await;
     let systemd = ServiceManager::listen();
     let bot = systemd.bot(bot(), &alice).await;
@@ -221,7 +221,7 @@ async fn a_closed_terminal_ends_the_bot_in_order_unless_nohup_is_before_it() {
         command.stderr(Stdio::null()).spawn().unwrap()
     };
 
-    // Whoever runs the tests behind nohup hands that down to them.
+    // Tests that are run by nohup inherit the ignored signal.
     let mut process = run_by(&["env", "--default-signal=HUP"]);
     systemd.wait_for("READY=1", 1).await;
     let pid = Pid::from_raw(process.id().cast_signed());
@@ -239,14 +239,14 @@ async fn a_closed_terminal_ends_the_bot_in_order_unless_nohup_is_before_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_homeserver_that_is_away_when_the_service_starts_is_told_of_in_one_line() {
+async fn a_homeserver_that_is_down_when_the_service_starts_is_logged_in_one_line() {
     let filter = "warn,rcbot=info,matrix_sdk::http_client=off";
     let (alice, proxy, mut bot) = behind_proxy(|bot| bot.log_filter(filter)).await;
     for (starts, is_there) in [(1, false), (2, true)] {
         bot.wait_until_connected(starts).await;
         bot.kill_9();
         let before = bot.log();
-        // Nothing is there, or a reverse proxy.
+        // Either nothing answers, or a reverse proxy does.
         if is_there {
             proxy.on(|_| true).answer(Answer::error_page(503));
         } else {
@@ -260,7 +260,7 @@ async fn a_homeserver_that_is_away_when_the_service_starts_is_told_of_in_one_lin
         let (_, log) = log[before.len()..].split_once("rcbot starts").unwrap();
         let mut complaints: Vec<_> = log.lines().collect();
         complaints.retain(|line| line.contains(" WARN ") || line.contains("ERROR "));
-        // Where nothing is there, that is told besides, once.
+        // Where nothing answers, that is logged too, once.
         let is_reached = |line: &&str| !line.contains("the homeserver cannot be reached");
         let (waits, unreachable): (Vec<_>, Vec<_>) = complaints.into_iter().partition(is_reached);
         assert!(waits.len() == 1 && unreachable.len() <= 1, "{log}");
@@ -274,7 +274,7 @@ async fn a_homeserver_that_is_away_when_the_service_starts_is_told_of_in_one_lin
 }
 
 #[test]
-fn the_units_are_sound() {
+fn the_units_are_valid() {
     let folder = tempfile::tempdir().unwrap();
     for (unit, drop_in, options) in [
         ("rcbot.service", None, &[][..]),
@@ -283,12 +283,12 @@ fn the_units_are_sound() {
         ("stop-rcbot-sessions.service", None, &[]),
     ] {
         let unit = lay_out(folder.path(), unit, drop_in);
-        assert_sound(folder.path(), options, &unit);
+        assert_valid(folder.path(), options, &unit);
     }
 }
 
 #[test]
-fn the_units_that_rcbot_service_writes_are_sound_however_the_paths_are_spelt() {
+fn the_units_that_rcbot_service_writes_are_valid_however_the_paths_are_spelt() {
     let home = TempDir::with_prefix("rcbot 100% $HOME \"é\" '-").unwrap();
     let home = home.path();
     fs::write(
@@ -307,7 +307,7 @@ fn the_units_that_rcbot_service_writes_are_sound_however_the_paths_are_spelt() {
         let unit = folder.path().join("rcbot.service");
         fs::write(&unit, output.succeeded()).unwrap();
         set_mode(&unit, 0o644);
-        assert_sound(folder.path(), options, &unit);
+        assert_valid(folder.path(), options, &unit);
     }
 }
 
@@ -331,7 +331,7 @@ fn a_unit_without_root_is_less_exposed() {
 }
 
 #[test]
-fn both_units_run_the_bot_in_the_same_way_and_stop_it_alone() {
+fn both_units_run_the_bot_in_the_same_way_and_stop_only_it() {
     let (mut system, mut user) = (service("rcbot.service"), service("rcbot.user.service"));
     assert_eq!(system["KillMode"], "process");
     assert_eq!(system["Type"], "notify");
@@ -344,9 +344,9 @@ fn both_units_run_the_bot_in_the_same_way_and_stop_it_alone() {
     assert_eq!(system, user);
 }
 
-/// An image takes a container engine and the network to build; what it is built from can be looked at without.
+/// Building an image takes a container engine and the network; this only checks what it copies.
 #[test]
-fn what_the_container_is_built_from_is_all_that_cargo_needs() {
+fn the_container_copies_all_that_cargo_needs() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folder = tempfile::tempdir().unwrap();
     let text = fs::read_to_string(deployment("Containerfile")).unwrap();
@@ -372,7 +372,7 @@ fn what_the_container_is_built_from_is_all_that_cargo_needs() {
     output.unwrap().succeeded();
 }
 
-/// The files that the source takes in with `include_str!` and `include_bytes!`, but for those of tests.
+/// The files that the source includes with `include_str!` and `include_bytes!`, except those of tests.
 fn included_files(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for path in files_in(folder) {
@@ -398,7 +398,7 @@ fn deployment(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// What stands in the section `[Service]` of a unit.
+/// The section `[Service]` of a unit.
 fn service(unit: &str) -> BTreeMap<String, String> {
     let text = fs::read_to_string(deployment(unit)).unwrap();
     let section = text
@@ -412,13 +412,13 @@ fn service(unit: &str) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Lays out a unit that runs the program of this test.
+/// Writes a unit that runs the program of this test.
 fn lay_out(folder: &Path, unit: &str, drop_in: Option<&str>) -> PathBuf {
     let text = fs::read_to_string(deployment(unit)).unwrap();
     let path = folder.join(unit);
     let program = env!("CARGO_BIN_EXE_rcbot");
     fs::write(&path, text.replace("/usr/local/bin/rcbot", program)).unwrap();
-    // Whatever the umask is: systemd complains of a unit that others can change.
+    // Independent of the umask: systemd warns of units that others can write.
     set_mode(&path, 0o644);
     if let Some(drop_in) = drop_in {
         fs::create_dir_all(folder.join(drop_in).parent().unwrap()).unwrap();
@@ -428,19 +428,19 @@ fn lay_out(folder: &Path, unit: &str, drop_in: Option<&str>) -> PathBuf {
     path
 }
 
-/// systemd has nothing to complain of about a unit, if there is one.
+/// Asserts that systemd accepts a unit without a warning, if systemd is installed.
 #[track_caller]
-fn assert_sound(folder: &Path, options: &[&str], unit: &Path) {
+fn assert_valid(folder: &Path, options: &[&str], unit: &Path) {
     if let Some(output) = systemd_analyze(folder, options, &["verify", "--man=no"], unit) {
         output.succeeded();
         output.is("");
     }
 }
 
-/// A variable that says that there need be no systemd.
+/// A variable that permits a machine without systemd.
 const WITHOUT_SYSTEMD: &str = "RCBOT_TEST_WITHOUT_SYSTEMD";
 
-/// `None` where systemd is not installed, and need not be.
+/// `None` where systemd is not installed, if [`WITHOUT_SYSTEMD`] permits that.
 #[track_caller]
 fn systemd_analyze(
     folder: &Path,
@@ -465,7 +465,7 @@ fn systemd_analyze(
                 "there is no systemd-analyze to try the units with: `apt-get install --no-install-recommends systemd`, or \
                  set {WITHOUT_SYSTEMD}=1 to leave them untried"
             );
-            // Not by a macro: the harness keeps to itself what a test prints that passes.
+            // Not by a macro: the harness hides what a passing test prints.
             let skipped = "not tried, as there is no systemd-analyze: what it says of the units\n";
             std::io::stderr().write_all(skipped.as_bytes()).unwrap();
             None

@@ -1,4 +1,4 @@
-//! `rcbot service` with a systemd that notes what it is told; and what the binary prints about itself for a pipe.
+//! `rcbot service` with a fake systemd that logs its calls; and what the binary prints about itself to a pipe.
 
 use std::{
     fs,
@@ -16,10 +16,10 @@ use crate::support::{
     run_to_end,
 };
 
-/// The unit of a user, below the home directory.
+/// The user unit, below the home directory.
 const UNIT: &str = ".config/systemd/user/rcbot.service";
 
-/// A home directory with a configuration, and a systemd and a `claude` of the test.
+/// A home directory with a configuration, and a fake systemd and `claude`.
 struct Home(Folder);
 
 impl Deref for Home {
@@ -31,7 +31,7 @@ impl Deref for Home {
 }
 
 impl Home {
-    /// `state` is what systemd says of itself.
+    /// `state`: the answer to `systemctl is-system-running`.
     fn new(state: &str) -> Self {
         let home = Self(Folder::new());
         fs::create_dir_all(home.path("website")).unwrap();
@@ -41,10 +41,10 @@ impl Home {
                       projects: { website: { directory: website } }\n";
         home.write("config.yaml", config);
         let systemctl = format!(
-            "case \"$*\" in *is-system-running) echo {state} ;; *) echo \"systemctl $*\" >> \"$HOME/told\" ;; esac"
+            "case \"$*\" in *is-system-running) echo {state} ;; *) echo \"systemctl $*\" >> \"$HOME/calls\" ;; esac"
         );
         home.program("systemctl", &systemctl);
-        home.program("loginctl", "echo \"loginctl $*\" >> \"$HOME/told\"");
+        home.program("loginctl", "echo \"loginctl $*\" >> \"$HOME/calls\"");
         home.program("claude", "");
         home
     }
@@ -64,11 +64,11 @@ impl Home {
         run_to_end(command.current_dir(self.path("")))
     }
 
-    /// What systemd was told since the last look.
-    fn told(&self) -> Vec<String> {
-        let told = fs::read_to_string(self.path("told")).unwrap_or_default();
-        drop(fs::remove_file(self.path("told")));
-        told.lines().map(str::to_owned).collect()
+    /// The calls of systemd since this was last called.
+    fn calls(&self) -> Vec<String> {
+        let calls = fs::read_to_string(self.path("calls")).unwrap_or_default();
+        drop(fs::remove_file(self.path("calls")));
+        calls.lines().map(str::to_owned).collect()
     }
 }
 
@@ -78,7 +78,7 @@ fn a_service_of_a_user_is_written_started_and_removed() {
     let said = home.service(&["--user"]).succeeded();
     said.says(&format!("Wrote {}", home.path(UNIT).display()));
     assert_eq!(
-        home.told(),
+        home.calls(),
         [
             "systemctl --user daemon-reload",
             "systemctl --user enable rcbot.service",
@@ -95,7 +95,7 @@ fn a_service_of_a_user_is_written_started_and_removed() {
 
     let said = home.service(&["--user", "--remove"]).succeeded();
     assert_eq!(
-        home.told(),
+        home.calls(),
         [
             "systemctl --user disable --now rcbot.service",
             "systemctl --user daemon-reload"
@@ -107,7 +107,7 @@ fn a_service_of_a_user_is_written_started_and_removed() {
     said.says(&stop);
     let again = home.service(&["--user", "--remove"]).succeeded();
     again.says("nothing to remove");
-    assert!(home.told().is_empty());
+    assert!(home.calls().is_empty());
 }
 
 #[test]
@@ -119,12 +119,12 @@ fn a_unit_that_somebody_changed_is_replaced_only_if_asked() {
     same.says("is there already, and the same");
 
     home.write(UNIT, "mine");
-    home.told();
+    home.calls();
     let said = home.service(&["--user"]).failed(1);
     said.says("exists already and differs");
     said.says("--replace");
     home.read(UNIT).is("mine");
-    assert!(home.told().is_empty());
+    assert!(home.calls().is_empty());
 
     let said = home.service(&["--user", "--replace"]).succeeded();
     said.says("Replaced");
@@ -132,10 +132,10 @@ fn a_unit_that_somebody_changed_is_replaced_only_if_asked() {
 }
 
 #[test]
-fn without_a_running_systemd_the_commands_are_said() {
+fn without_a_running_systemd_the_commands_are_printed() {
     let home = Home::new("offline");
     let said = home.service(&["--user", "--name=rcbot-2"]).succeeded();
-    assert!(home.told().is_empty());
+    assert!(home.calls().is_empty());
     assert!(home.path(".config/systemd/user/rcbot-2.service").exists());
     for step in [
         "  systemctl --user enable rcbot-2.service\n",
@@ -154,13 +154,13 @@ fn a_service_that_would_end_at_the_log_out_says_so() {
     said.says("`sudo loginctl enable-linger \"$USER\"`");
     said.lacks("end it there");
     assert!(
-        home.told()
+        home.calls()
             .contains(&"systemctl --user restart rcbot.service".to_owned())
     );
 }
 
 #[test]
-fn a_service_that_does_not_start_is_told_with_what_to_look_at() {
+fn a_service_that_does_not_start_is_reported_with_where_to_look() {
     let home = Home::new("running");
     home.program(
         "systemctl",
@@ -177,7 +177,7 @@ fn a_service_that_does_not_start_is_told_with_what_to_look_at() {
 }
 
 #[test]
-fn a_preview_writes_nothing_and_what_cannot_be_is_refused_before_anything_is_written() {
+fn a_preview_writes_nothing_and_invalid_input_is_refused_before_anything_is_written() {
     let home = Home::new("running");
     let unit = home.service(&["--print", "--run-as=nobody"]).succeeded();
     unit.says("\nUser=nobody\n");
@@ -199,10 +199,10 @@ fn a_preview_writes_nothing_and_what_cannot_be_is_refused_before_anything_is_wri
     }
     fs::write(home.path("config.yaml"), "nonsense").unwrap();
     home.service(&["--user"]).failed(2);
-    assert!(!home.path(".config").exists() && home.told().is_empty());
+    assert!(!home.path(".config").exists() && home.calls().is_empty());
 }
 
-/// What a command prints to a pipe, whole.
+/// All that a command prints to a pipe.
 fn printed(arguments: &[&str]) -> String {
     let home = tempfile::tempdir().unwrap();
     run_to_end(rcbot(home.path()).args(arguments)).succeeded()
@@ -216,7 +216,7 @@ fn the_example_configuration_is_printed_as_it_is() {
 }
 
 #[test]
-fn completions_know_every_command_and_are_sound() {
+fn completions_know_every_command_and_are_valid() {
     for shell in ["bash", "zsh", "fish"] {
         let script = printed(&["completions", shell]);
         for word in ["reset-identity", "service", "--run-as"] {
@@ -252,7 +252,7 @@ fn the_manual_page_has_a_section_for_each_command() {
 }
 
 #[test]
-fn a_reader_who_has_seen_enough_makes_no_failure() {
+fn a_pipe_that_the_reader_closes_is_no_failure() {
     let home = tempfile::tempdir().unwrap();
     let mut reader = Command::new("true").stdin(Stdio::piped()).spawn().unwrap();
     let pipe = reader.stdin.take().unwrap();

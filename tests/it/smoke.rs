@@ -1,5 +1,5 @@
-//! The ground that all other tests stand on, tried without the bot: what clients show of a message, and what of it can be found
-//! in the homeserver's files.
+//! What all other tests rely on, without the bot: how clients show a message, and that encrypted text is in no file of the
+//! homeserver.
 
 use crate::support::prelude::*;
 
@@ -9,7 +9,7 @@ fn is_in_database(text: &str) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_client_shows_of_a_message_and_what_its_homeserver_knows_of_it() {
+async fn clients_show_who_sent_a_message_and_only_plain_text_is_in_the_database() {
     let alice = person("alice").await;
     let unsigned = alice.second_device(false).await;
     let carol = person_without_identity("carol").await;

@@ -1,5 +1,5 @@
-//! The threat model of docs/security.md, a test for each of those whom it names. Where a promise has tests of its own in
-//! another file, one of them bears the name.
+//! The threat model of docs/security.md: a test for each row. Where another file tests a promise, the test with its name is
+//! there.
 
 use std::{fs, os::unix::fs::MetadataExt as _};
 
@@ -12,7 +12,7 @@ use crate::{
     },
 };
 
-/// What a session's process may cost: the bot reads in pieces.
+/// By how much a session's output may raise the bot's memory: it reads in pieces.
 const MEMORY: u64 = 64 << 20;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -34,11 +34,11 @@ async fn a_room_member_without_the_power_level_gets_no_session_no_link_and_one_d
             .await;
         unanswered.push(asked);
     }
-    // That it is one too many within a minute would be a second sentence.
+    // This one also exceeds the rate limit, which would be a second answer.
     let too_many = bot.send(&bob, "start").await;
     bot.decision(&too_many).await;
     unanswered.push(too_many);
-    // What the bot had to say of them is said by the time that a later command is answered.
+    // Any answers to them have arrived once a later command is answered.
     bot.assert_no_session(&alice).await;
     assert_eq!(bot.standin_starts(), 0);
     alice.catch_up().await.unwrap();
@@ -56,7 +56,7 @@ async fn a_former_admin_gets_nothing_from_replayed_or_delayed_events() {
         behind_proxy(|bot| bot.invite(bob.user_id()).power_levels(levels)).await;
     bot.start_session(&bob, "website").await;
     bot.request(&bob, "stop").await;
-    // Said by an administrator, and heard when he is none any more.
+    // Sent by an administrator, and received after they were demoted.
     proxy.unplug();
     let delayed = bot.send(&bob, "start").await;
     alice
@@ -77,18 +77,18 @@ async fn a_former_admin_gets_nothing_from_replayed_or_delayed_events() {
         proxy.inject(json!({ "to_device": { "events": to_device } }));
         proxy.inject(in_timeline(bot.admin_room(), &replayed));
     }
-    until("the bot has heard it", || proxy.has_injected_all()).await;
+    until("the bot has received it", || proxy.has_injected_all()).await;
     bot.assert_no_session(&alice).await;
     assert_eq!((sessions(&bot), bot.links_of(&bob).len()), (1, 1));
 }
 
-/// A moderator could say that they are a host, whose bot answers in place of this one.
+/// A moderator could announce a host whose bot answers in place of this one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_moderator_does_not_silence_a_bot_that_shares_the_room_with_no_other() {
     let (alice, bob) = (person("alice").await, person("bob").await);
     let bot = bot().member(&bob, 50).start(&alice).await;
     bot.request(&alice, "status").await;
-    // Of several bots, the first by its user id speaks for all.
+    // Of several bots, the first by its user id answers for all.
     assert!(bob.user_id() < bot.user_id());
     let session = json!({ "phase": "running", "since": 1 });
     let host = json!({ "host": "build1", "projects": { "website": { "session": session } } });
@@ -112,7 +112,7 @@ async fn with_the_password_of_an_administrator_an_accomplice_gets_nothing_where_
         .start(&alice)
         .await;
     let sent = bot.start_session(&alice, "website").await;
-    // The password is enough for a device that is not verified, and that for all state of the room.
+    // The password is enough to add an unverified device, which can change all state of the room.
     let thief = alice.second_device(false).await;
     let room = bot.admin_room();
     thief.set_power_level(room, mallory.user_id(), 100).await;
@@ -135,7 +135,7 @@ async fn a_third_person_in_an_old_dm_does_not_get_the_link() {
     let mallory = person("mallory").await;
     let (alice, proxy, bot) = behind_proxy(|bot| bot).await;
     let mut last = bot.start_session(&alice, "website").await;
-    // Only the bot may invite there; a homeserver that plays false can do it in its name.
+    // Only the bot may invite there; a malicious homeserver can do it in the bot's name.
     for presence in ["in it", "gone again", "invited"] {
         if presence == "invited" {
             mallory.join_invitations(false);
@@ -154,7 +154,7 @@ async fn a_third_person_in_an_old_dm_does_not_get_the_link() {
     assert!(proxy.keys_for(mallory.user_id()).is_empty());
 }
 
-/// With what docs/security.md asks for: users that are named by their keys, and encryption always.
+/// Configured as docs/security.md requires: users named with their keys, and encryption always.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_homeserver_gets_no_session_and_no_link() {
     let mallory = person("mallory").await;
@@ -173,7 +173,7 @@ async fn the_homeserver_gets_no_session_and_no_link() {
     bot.request(&alice, "status").await;
     let room = bot.admin_room().to_owned();
 
-    // A command in plain text, and power for somebody of its own.
+    // A command in plain text, and the power level for an accomplice.
     let forged = forged_message(alice.user_id(), "!rc start");
     proxy.inject(in_timeline(&room, std::slice::from_ref(&forged)));
     let answer = answer_to(&bot, &alice, &forged).await;
@@ -221,8 +221,8 @@ async fn the_homeserver_gets_no_session_and_no_link() {
     assert_eq!(sessions(&bot), 1);
 }
 
-/// What a program could print that wants to be more than its output: commands, markup, a mention, controls of a terminal, bytes
-/// that are no text, and a link that is none.
+/// Output that tries to be more than text: commands, markup, a mention, terminal control sequences, invalid UTF-8, and a false
+/// link.
 const WORDS: &str = r"!rc stop website\n@room <b>sesame</b> \033]0;sesame\007\033[2J\377\376\000sesame https://claude.ai.evil.example/code?environment=env_sesame\n";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -244,7 +244,7 @@ async fn the_session_process_gets_no_words_into_the_room_no_crash_and_no_unbound
     let before = bot.memory().now;
     bot.start_session(&alice, "website").await;
     bot.request(&alice, "status").await;
-    // It ends by itself.
+    // It ends without a stop.
     bot.end_process(bot.standin_records()[0].pid).await;
     bot.announcement(&alice, "website has ended").await;
     bot.assert_no_session(&alice).await;
@@ -255,7 +255,7 @@ async fn the_session_process_gets_no_words_into_the_room_no_crash_and_no_unbound
     );
     let folder = bot.data_dir().join("sessions/website");
     let files = fs::read_dir(folder).unwrap();
-    // What the front of the output took is given back, and the length stays.
+    // The front of the output was freed, and the length is unchanged.
     let sizes = files.map(|file| file.unwrap().metadata().unwrap().blocks() * 512);
     let size: u64 = sizes.sum();
     assert!(size < 2 << 20, "{size} bytes on disk");

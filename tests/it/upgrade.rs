@@ -1,5 +1,4 @@
-//! The admin room becomes another one by an upgrade of those who have all power over it, and by nothing else: where commands are
-//! answered, that is it.
+//! Only users who may command can move the admin room, by an upgrade (tombstone). Tests see by the answers which room it is.
 
 use matrix_sdk::ruma::{
     OwnedRoomId, RoomAliasId, RoomId, RoomVersionId,
@@ -16,7 +15,7 @@ const ARRIVED: &str = "I followed the upgrade of the admin room: I take commands
 const NOT_FOLLOWED: &str = "the upgrade of the admin room is not followed";
 const INVITE: &str = "the admin room was upgraded: invite the bot to the new room";
 
-/// Upgrades the admin room as a client does, and comes along.
+/// Upgrades the admin room as a client does, and joins the new room.
 async fn upgrade(bot: &Bot, admin: &Person) -> OwnedRoomId {
     let old = bot.admin_room().to_owned();
     let request = upgrade_room::v3::Request::new(old, RoomVersionId::V12);
@@ -27,14 +26,14 @@ async fn upgrade(bot: &Bot, admin: &Person) -> OwnedRoomId {
     room
 }
 
-/// Says that another room takes the admin room's place.
+/// Sends a tombstone that names another room as the successor of the admin room.
 async fn tombstone(bot: &Bot, person: &Person, new: &RoomId) {
     let room = person.room(bot.admin_room());
     let content = RoomTombstoneEventContent::new("moved".to_owned(), new.to_owned());
     room.send_state_event(content).await.unwrap();
 }
 
-/// A room whose maker says that it takes the place of the admin room.
+/// A room that names the admin room as its predecessor.
 async fn successor(bot: &Bot, maker: &Person, encrypted: bool) -> OwnedRoomId {
     let options = RoomOptions {
         encrypted,
@@ -108,7 +107,7 @@ async fn a_tombstone_to_a_room_that_does_not_name_the_old_one_or_is_not_encrypte
     bot.wait_for_membership(&alice, &other, "leave").await;
     bot.assert_no_session(&alice).await;
 
-    // Nor is one to a room that is not encrypted where the old one is.
+    // Nor is one from an encrypted room to an unencrypted one.
     let plain = successor(&bot, &alice, false).await;
     bot.wait_for_membership(&alice, &plain, "leave").await;
     tombstone(&bot, &alice, &plain).await;
@@ -120,7 +119,7 @@ async fn a_tombstone_to_a_room_that_does_not_name_the_old_one_or_is_not_encrypte
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_may_not_command_does_not_move_the_admin_room() {
+async fn a_user_who_may_not_command_does_not_move_the_admin_room() {
     let (alice, mallory) = (person("alice").await, person("mallory").await);
     let mut bot = bot()
         .invite(mallory.user_id())
@@ -154,7 +153,7 @@ async fn a_tombstone_of_somebody_who_is_gone_does_not_move_the_admin_room() {
         .await;
     for (banned, mallory) in [true, false].into_iter().zip(&gone) {
         bot.assert_no_session(&alice).await;
-        // An administrator, but not any more when the bot hears of the tombstone.
+        // An administrator, but not any more when the bot receives the tombstone.
         bot.kill_9();
         let own = successor(&bot, mallory, true).await;
         tombstone(&bot, mallory, &own).await;
@@ -184,7 +183,7 @@ async fn a_tombstone_by_a_stolen_password_gives_an_accomplice_nothing_where_user
     let own = successor(&bot, &mallory, true).await;
     let thief = alice.second_device(false).await;
     tombstone(&bot, &thief, &own).await;
-    // The invitation of an accomplice is declined, but that of whoever upgraded the room would do.
+    // The accomplice's invitation is declined; one by the user who upgraded the room would be accepted.
     bot.wait_for_log(INVITE).await;
     bot.wait_for_membership(&mallory, &own, "leave").await;
     mallory.invite(&own, bot.user_id()).await.unwrap();
@@ -206,7 +205,7 @@ async fn an_alias_that_leads_elsewhere_later_is_not_followed() {
     let configured = stored(&bot)["configured"].as_str().unwrap().to_owned();
     let alias = RoomAliasId::parse(configured).unwrap();
     bot.kill_9();
-    // Whoever has the alias need not be one who may command.
+    // The alias can belong to a user who may not command.
     let other = mallory.create_admin_room(bot.user_id()).await.unwrap();
     let remove = delete_alias::v3::Request::new(alias.clone());
     alice.client().send(remove).await.unwrap();

@@ -1,5 +1,5 @@
-//! A homeserver that logs in no appservice, as with Matrix Authentication Service: the bot acts with the appservice's token, as
-//! its user and device, and does all that it does otherwise.
+//! A homeserver where appservices cannot log in, as with Matrix Authentication Service: the bot uses the appservice's token for
+//! its user and device, and works as usual.
 
 use std::{fs, path::PathBuf};
 
@@ -7,7 +7,7 @@ use hyper::Method;
 
 use crate::support::{appservice::Tokens, prelude::*, program::Ended as _, start_homeserver};
 
-/// What the bot says once it acts without a log-in.
+/// What the bot logs without a log-in.
 const WITHOUT_LOG_IN: &str = "using the appservice's token for each request";
 
 fn registration_without_log_in() -> PathBuf {
@@ -22,7 +22,7 @@ async fn a_bot_that_the_homeserver_does_not_log_in_does_the_main_job_and_stays_i
         .log_filter("trace")
         .prepare(&alice)
         .await;
-    // The bot's own copy does not say so: the homeserver's refusal does.
+    // The bot's copy of the registration does not say so: the homeserver's refusal does.
     change_registration(&bot, 1, "io.element.msc4190: true", "");
     bot.run();
     bot.wait_until_ready(&alice).await;
@@ -38,7 +38,7 @@ async fn a_bot_that_the_homeserver_does_not_log_in_does_the_main_job_and_stays_i
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bot_that_the_homeserver_does_not_log_in_gets_over_what_it_loses() {
+async fn a_bot_that_the_homeserver_does_not_log_in_survives_its_losses() {
     let alice = person("alice").await;
     let mut bot = bot().without_log_in(homeserver()).start(&alice).await;
     bot.start_session(&alice, "website").await;
@@ -65,7 +65,7 @@ async fn a_bot_that_the_homeserver_does_not_log_in_gets_over_what_it_loses() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_homeserver_may_begin_and_cease_to_log_in_the_bot() {
+async fn a_homeserver_may_start_and_stop_to_log_in_the_bot() {
     let folder = tempfile::tempdir().unwrap();
     let mut homeserver = start_homeserver(folder.path()).unwrap();
     let registration = homeserver.registrations()[0].clone();
@@ -124,7 +124,7 @@ async fn a_homeserver_that_forgets_the_appservice_costs_the_bot_no_device() {
     bot.start_session(&alice, "website").await;
 }
 
-/// Gives the bot a copy of a registration, in which this stands for what stood there.
+/// Gives the bot a copy of a registration in which `to` replaces `from`.
 fn change_registration(bot: &Bot, number: usize, from: &str, to: &str) {
     let text = fs::read_to_string(&homeserver().registrations()[number]).unwrap();
     text.says(from);
@@ -133,7 +133,7 @@ fn change_registration(bot: &Bot, number: usize, from: &str, to: &str) {
     bot.reconfigure(|config| config["appservice"]["registration"] = json!(copy));
 }
 
-/// Who asks, where a device is named beside the token.
+/// Whether it is a /whoami that names a device beside the token.
 fn asks_as_device(request: &Request) -> bool {
     let names = ["device_id", "org.matrix.msc3202.device_id"];
     let is_named = names.iter().any(|name| request.query(name).is_some());
@@ -145,7 +145,7 @@ fn makes_device(request: &Request) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_homeserver_without_any_log_in_is_used_without_a_word_in_the_registration() {
+async fn a_homeserver_without_any_log_in_is_used_without_a_flag_in_the_registration() {
     let alice = person("alice").await;
     let proxy = Proxy::start(homeserver()).await;
     let unknown = json!({ "errcode": "M_UNRECOGNIZED", "error": "Unrecognized request" });

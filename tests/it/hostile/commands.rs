@@ -1,4 +1,4 @@
-//! Commands that nobody gave, or gave once.
+//! Forged and replayed commands.
 
 use matrix_sdk::ruma::{RoomId, api::client::message::get_message_events};
 
@@ -19,7 +19,7 @@ fn withhold_encryption(proxy: &Proxy) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_admin_room_that_was_encrypted_once_needs_encrypted_commands_for_ever() {
+async fn an_admin_room_that_was_ever_encrypted_always_needs_encrypted_commands() {
     let (alice, proxy, mut bot) = behind_proxy(|bot| bot).await;
     bot.request(&alice, "status").await;
     withhold_encryption(&proxy);
@@ -36,7 +36,7 @@ async fn an_admin_room_that_was_encrypted_once_needs_encrypted_commands_for_ever
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bot_that_always_needs_encrypted_commands_needs_no_word_of_the_homeserver_for_it() {
+async fn a_bot_set_to_always_need_encrypted_commands_does_not_depend_on_the_homeserver_for_it() {
     let alice = person("alice").await;
     let proxy = Proxy::start(homeserver()).await;
     withhold_encryption(&proxy);
@@ -57,7 +57,7 @@ async fn a_bot_that_always_needs_encrypted_commands_needs_no_word_of_the_homeser
     bot.link_after(&alice, 0).await;
 }
 
-/// A session was started and stopped, and whatever was said since brings no other.
+/// A session was started and stopped, and nothing sent since has started another.
 async fn assert_no_second_session(bot: &Bot, alice: &Person) {
     bot.assert_no_session(alice).await;
     assert_eq!(sessions(bot), 1);
@@ -65,7 +65,7 @@ async fn assert_no_second_session(bot: &Bot, alice: &Person) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_encrypted_word_in_the_place_of_a_forged_command_does_not_prove_it() {
+async fn an_encrypted_message_in_the_place_of_a_forged_command_does_not_prove_it() {
     let (alice, proxy, bot) = behind_proxy(|bot| bot).await;
     bot.request(&alice, "status").await;
     let room = bot.admin_room().to_owned();
@@ -85,7 +85,7 @@ async fn an_encrypted_word_in_the_place_of_a_forged_command_does_not_prove_it() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_timeline_that_is_played_once_more_starts_nothing_under_old_ids_or_new() {
+async fn a_replayed_timeline_starts_nothing_under_old_ids_or_new() {
     let (alice, proxy, mut bot) = behind_proxy(|bot| bot).await;
     bot.start_session(&alice, "website").await;
     bot.request(&alice, "stop").await;
@@ -103,12 +103,12 @@ async fn a_timeline_that_is_played_once_more_starts_nothing_under_old_ids_or_new
         if restarts {
             bot.restart(&alice).await;
         }
-        until("the bot has heard it", || proxy.has_injected_all()).await;
+        until("the bot has received it", || proxy.has_injected_all()).await;
         assert_no_second_session(&bot, &alice).await;
     }
 }
 
-/// All events of a room, the latest first, as a homeserver gives them that knows no end and no filter.
+/// All events of a room, the latest first, as from a homeserver that ignores limit and filter.
 async fn everything_in(person: &Person, room: &RoomId) -> Vec<Value> {
     let mut request = get_message_events::v3::Request::backward(room.to_owned());
     request.limit = 1_000_u32.into();
@@ -119,17 +119,17 @@ async fn everything_in(person: &Person, room: &RoomId) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_executed_twice_and_nobody_hears_of_it_where_a_gap_brings_the_whole_room() {
+async fn nothing_is_executed_or_answered_twice_where_a_gap_brings_the_whole_room() {
     assert_gap_brings_nothing_new(true).await;
 }
 
-/// Where nothing is encrypted, no key says that a message was read before.
+/// Without encryption there is no Megolm key by which a replay could be recognised.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_executed_twice_where_a_gap_brings_the_whole_room_in_plain_text() {
     assert_gap_brings_nothing_new(false).await;
 }
 
-/// Some homeservers pass over `to` and `filter` of /messages, and go back to the beginning of the room.
+/// Some homeservers ignore `to` and `filter` of /messages, and go back to the beginning of the room.
 async fn assert_gap_brings_nothing_new(encrypted: bool) {
     let (alice, proxy, mut bot) = behind_proxy(|bot| bot.encrypted_admin_room(encrypted)).await;
     bot.start_session(&alice, "website").await;

@@ -1,4 +1,4 @@
-//! Rooms that are not what the homeserver says.
+//! False members and state of rooms.
 
 use matrix_sdk::ruma::RoomId;
 
@@ -24,7 +24,7 @@ async fn a_member_that_the_sync_hides_in_the_direct_message_gets_no_link() {
             rooms.remove(&room);
         }
     });
-    // The sync that was under way is over once the bot has heard something.
+    // The sync in progress is over once the bot has received something.
     bot.request(&alice, "status").await;
     bot.bring_in_as_bot(first.room(), &mallory).await;
 
@@ -61,7 +61,7 @@ async fn wait_until_caught(held: &Held) {
     until("the link is on its way", || held.has_caught()).await;
 }
 
-/// Who has read a link has nothing of it: its session ends, and the next one shows another link in another room.
+/// A link that somebody else could read is worthless: its session ends, and the next one has another link in another room.
 async fn assert_session_ended(bot: &Bot, alice: &Person, read: &LinkMessage) {
     bot.wait_until_no_process_is_left().await;
     let next = bot.start_session(alice, "website").await;
@@ -70,7 +70,7 @@ async fn assert_session_ended(bot: &Bot, alice: &Person, read: &LinkMessage) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_link_that_somebody_joined_in_upon_is_not_hidden_by_an_error_after_it() {
+async fn a_join_while_a_link_is_sent_is_not_hidden_by_an_error_after_it() {
     let mallory = person("mallory").await;
     let (alice, proxy, bot) = behind_proxy(|bot| bot).await;
     let first = bot.start_session(&alice, "website").await;
@@ -79,7 +79,7 @@ async fn a_link_that_somebody_joined_in_upon_is_not_hidden_by_an_error_after_it(
     let asked = bot.send(&alice, "start").await;
     wait_until_caught(&held).await;
     bot.bring_in_as_bot(room, &mallory).await;
-    // The link arrives, and who is in the room then is told only once the bot has tried again.
+    // The link arrives. The bot's first query of the members then fails, and its retry succeeds.
     proxy
         .on(in_room(room, Request::reads_state))
         .times(1)
@@ -128,7 +128,7 @@ async fn a_member_who_is_shown_only_while_the_key_goes_out_is_found_and_the_sess
     assert!(!keys.is_empty(), "the homeserver got hold of the key");
     let leaves = membership(mallory.user_id(), "leave");
     proxy.inject(in_timeline(room, &[leaves]));
-    // What the bot hears next tells that it has heard this.
+    // Once the bot answers the next message, it has received this one.
     bot.request(&alice, "status").await;
     drop(link);
 
@@ -140,8 +140,7 @@ async fn a_member_who_is_shown_only_while_the_key_goes_out_is_found_and_the_sess
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_link_that_somebody_joined_in_upon_ends_its_session_also_if_the_bot_was_killed_meanwhile()
-{
+async fn a_join_while_a_link_is_sent_ends_the_session_also_if_the_bot_was_killed_meanwhile() {
     let mallory = person("mallory").await;
     let (alice, proxy, mut bot) = behind_proxy(|bot| bot).await;
     let first = bot.start_session(&alice, "website").await;
@@ -150,7 +149,7 @@ async fn a_link_that_somebody_joined_in_upon_ends_its_session_also_if_the_bot_wa
     bot.send(&alice, "start").await;
     wait_until_caught(&held).await;
     proxy.inject(in_timeline(room, &[membership(mallory.user_id(), "join")]));
-    // What the bot hears next tells that it has heard this.
+    // Once the bot answers the next message, it has received this one.
     bot.request(&alice, "status").await;
     bot.kill_9();
     drop(held);
@@ -174,7 +173,7 @@ async fn an_identity_that_is_shown_while_a_link_is_on_its_way_does_not_get_it() 
     .await;
     let impostor = Impostor::identity_of(alice.user_id()).await;
     impostor.show(&proxy);
-    // What the bot wants to tell the admin room then, it cannot encrypt to her as she is shown now.
+    // The bot cannot encrypt its answer in the admin room to the identity that is shown for her now.
     bot.wait_for_log("a verification is withdrawn once no link is on its way")
         .await;
     let sent = proxy.passed_by(in_room(room, Request::sends));
@@ -186,7 +185,7 @@ async fn an_identity_that_is_shown_while_a_link_is_on_its_way_does_not_get_it() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_link_that_arrived_unknown_to_the_bot_is_taken_back_from_who_was_demoted_since() {
+async fn an_unacknowledged_link_is_redacted_if_its_requester_was_demoted_since() {
     let bob = person("bob").await;
     let (alice, proxy, bot) = behind_proxy(|bot| bot.member(&bob, 100)).await;
     let links = elsewhere(bot.admin_room(), Request::sends);
@@ -201,7 +200,7 @@ async fn a_link_that_arrived_unknown_to_the_bot_is_taken_back_from_who_was_demot
     proxy.be_honest();
     bot.wait_for_redaction(&bob, &arrived).await;
     assert_eq!(bot.links_of(&bob).len(), 1);
-    // The session stays for who may have it.
+    // The session goes on for those who may have its link.
     bot.start_session(&alice, "website").await;
     assert_eq!(bot.standin_starts(), 1);
 }

@@ -1,10 +1,10 @@
-//! Devices and identities that are not the user's own.
+//! Devices and identities that the homeserver makes up.
 
 use super::sessions;
 use crate::support::{impostor::Impostor, prelude::*};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_device_of_an_identity_that_was_shown_for_a_while_commands_nothing_afterwards() {
+async fn a_device_of_a_temporary_identity_commands_nothing_afterwards() {
     let alice = person("alice").await;
     let users = json!({ alice.user_id(): alice.master_key().await });
     let proxy = Proxy::start(homeserver()).await;
@@ -21,7 +21,7 @@ async fn a_device_of_an_identity_that_was_shown_for_a_while_commands_nothing_aft
         .await;
     bot.wait_for_log("why=\"IdentityChanged\"").await;
 
-    // The SDK remembers with the Megolm session that its sender was signed by the owner: by the one that was shown then.
+    // The SDK stores with the Megolm session that its sender was signed by the owner, as the owner was shown then.
     proxy.be_honest();
     impostor
         .send_text(&proxy, &alice, bot.user_id(), &room, "!rc start")

@@ -1,4 +1,4 @@
-//! Answers with status 200 that make no sense, to every request that something depends on.
+//! Malformed answers with status 200, to every request that a decision depends on.
 
 use std::{
     collections::BTreeSet,
@@ -39,8 +39,8 @@ fn nonsense() -> Vec<Answer> {
     ]
 }
 
-/// Asks for a session while such requests get all the nonsense in turn: none is started by that, whether it is waited out or
-/// refused. Once the homeserver is honest again there is one.
+/// Asks for a session while these requests get each malformed answer in turn. None is started, whether the bot retries or
+/// refuses. Once the homeserver is honest again there is one.
 async fn permits_nothing(
     (alice, proxy, bot): (&Person, &Proxy, &Bot),
     request: impl Fn(&Request) -> bool + Send + Sync + 'static,
@@ -69,7 +69,7 @@ async fn permits_nothing(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nonsense_for_what_a_start_asks_permits_nothing() {
+async fn nonsense_for_the_requests_of_a_start_permits_nothing() {
     // In a room of version 10 the list of power levels decides about everybody.
     let (alice, proxy, bot) = behind_proxy(|bot| {
         bot.room_version(RoomVersionId::V10)
@@ -99,9 +99,9 @@ async fn nonsense_for_the_keys_of_people_gives_a_key_to_nobody_else() {
     assert_eq!(receivers, BTreeSet::from([alice.user_id().to_string()]));
 }
 
-/// The homeserver has the link, and the bot cannot know it.
+/// The homeserver has accepted the link, and the bot cannot know it.
 #[tokio::test(flavor = "multi_thread")]
-async fn nonsense_for_a_link_that_was_sent_makes_no_second_message_of_it() {
+async fn nonsense_after_a_sent_link_causes_no_second_message() {
     let (alice, proxy, bot) = behind_proxy(|bot| bot).await;
     let first = bot.start_session(&alice, "website").await;
     let mut known = 1;
@@ -118,11 +118,11 @@ async fn nonsense_for_a_link_that_was_sent_makes_no_second_message_of_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nonsense_for_a_sync_is_asked_for_again_and_in_a_timeline_passed_over() {
+async fn nonsense_in_a_sync_is_retried_and_in_a_timeline_skipped() {
     let (alice, proxy, bot) = behind_proxy(|bot| bot).await;
     for answer in nonsense() {
         proxy.on(Request::is_sync).times(1).answer(answer);
-        // Whatever wakes the sync that waits.
+        // A message, to wake the waiting sync.
         bot.assert_no_session(&alice).await;
     }
     let mut events = Vec::new();
