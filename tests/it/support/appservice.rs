@@ -16,9 +16,9 @@ use super::{
 
 #[derive(Debug)]
 pub(crate) struct Tokens {
-    /// Proves to the homeserver that somebody is the appservice.
+    /// `as_token`: proves to the homeserver that the sender is the appservice.
     pub(crate) appservice: String,
-    /// Proves the homeserver to the appservice.
+    /// `hs_token`: proves to the appservice that the sender is the homeserver.
     pub(crate) homeserver: String,
 }
 
@@ -40,7 +40,7 @@ impl Tokens {
 }
 
 impl Bot {
-    /// Says a text in the bot's name, in plain text.
+    /// Sends a message in the bot's name, in plain text.
     pub(crate) async fn send_as_bot(&self, room: &RoomId, text: &str) -> OwnedEventId {
         let path = format!("rooms/{room}/send/m.room.message/{}", random_text());
         let content = json!({ "msgtype": "m.text", "body": text });

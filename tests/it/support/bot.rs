@@ -1,4 +1,4 @@
-//! The real bot binary, run on files of its own, with the stand-in for `claude`.
+//! The real bot binary, run on its own files, with the stand-in for `claude`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -35,10 +35,10 @@ use super::{
 /// How much of the bot's log a failed test shows.
 const LOG_TAIL_LINES: usize = 60;
 
-/// The variable that the stand-in writes its log by, and that marks a bot's sessions.
+/// The variable that names the stand-in's log, and marks a bot's sessions.
 pub(super) const STANDIN_LOG: &str = "RCBOT_STANDIN_LOG";
 
-/// A bot on files of its own. Dropping it kills it and every process of its sessions.
+/// A bot on its own files. Dropping it kills it and every process of its sessions.
 #[derive(Debug)]
 pub(crate) struct Bot {
     pub(super) folder: TempDir,
@@ -48,10 +48,10 @@ pub(crate) struct Bot {
     pub(super) homeserver_files: Vec<RecordFile>,
     /// The binary, which may be another build of it.
     pub(crate) program: PathBuf,
-    /// The devices whose clients know this life of the bot.
+    /// The devices whose clients know this run of the bot.
     pub(super) known_to: Mutex<BTreeSet<OwnedDeviceId>>,
     pub(super) variables: BTreeMap<String, String>,
-    /// What its command line has besides, from the next start on.
+    /// Further arguments, from the next start on.
     pub(crate) arguments: Vec<&'static str>,
     pub(super) process: Option<Child>,
 }
@@ -68,7 +68,7 @@ pub(crate) struct StandinRecord {
     /// `start`, or `relink` where a running one printed another link.
     pub(crate) event: String,
     pub(crate) pid: i32,
-    /// What it found in `RCBOT_SESSION_ID`.
+    /// The value of `RCBOT_SESSION_ID`.
     pub(crate) session_id: Option<String>,
     pub(crate) link: String,
     #[serde(default)]
@@ -80,7 +80,7 @@ pub(crate) struct StandinRecord {
 }
 
 impl Bot {
-    /// A bot with a user of its own on this homeserver.
+    /// A bot with its own user on this homeserver.
     pub(crate) fn builder(homeserver: &Homeserver) -> BotBuilder {
         BotBuilder::new(homeserver)
     }
@@ -104,7 +104,7 @@ impl Bot {
         self.folder.path().join("data")
     }
 
-    /// What its homeserver writes down, from when the bot was made.
+    /// What its homeserver has written since the bot was created.
     pub(crate) fn homeserver_files(&self) -> &[RecordFile] {
         &self.homeserver_files
     }
@@ -180,8 +180,8 @@ impl Bot {
         self.wait_until_known_to(admin).await;
     }
 
-    /// Waits until this person's client would share its keys with the bot, if the bot is in the admin room. A client that was
-    /// told of its device asks no more: not before the bot is started again.
+    /// Waits until this person's client would share its keys with the bot, if the bot is in the admin room. Checked once for
+    /// each client and run of the bot.
     pub(crate) async fn wait_until_known_to(&self, person: &Person) {
         let device = person.client().device_id().unwrap().to_owned();
         if self.known_to.lock().unwrap().contains(&device) {
@@ -220,7 +220,7 @@ impl Bot {
             .await;
     }
 
-    /// Ends it without a warning, as a power cut would.
+    /// Kills it, as a power cut would.
     pub(crate) fn kill_9(&mut self) {
         if let Some(mut process) = self.process.take() {
             process.kill().unwrap();
@@ -228,22 +228,22 @@ impl Bot {
         }
     }
 
-    /// Asks it to end and waits until it did.
+    /// Asks it to exit and waits until it has.
     pub(crate) async fn terminate(&mut self) -> ExitStatus {
         self.signal(Signal::SIGTERM).await
     }
 
-    /// Sends its process, and no other, a signal that ends it, and waits until it did.
+    /// Sends only its process a signal that ends it, and waits until it has exited.
     pub(crate) async fn signal(&mut self, signal: Signal) -> ExitStatus {
         let process = self.process.as_ref().expect("the bot does not run");
         kill(Pid::from_raw(process.id().cast_signed()), signal).unwrap();
         self.wait_for_exit().await
     }
 
-    /// Waits until it has ended by itself.
+    /// Waits until it has exited.
     pub(crate) async fn wait_for_exit(&mut self) -> ExitStatus {
         let process = self.process.as_mut().expect("the bot does not run");
-        let status = eventually("the bot ends", async || process.try_wait().unwrap()).await;
+        let status = eventually("the bot exits", async || process.try_wait().unwrap()).await;
         self.process = None;
         status
     }
@@ -255,7 +255,7 @@ impl Bot {
         self.wait_until_ready(admin).await;
     }
 
-    /// All that it logged, in all its lives.
+    /// All that it logged, in all its runs.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.log_path()).unwrap_or_default()
     }
@@ -264,7 +264,7 @@ impl Bot {
         self.wait_for_log_times(text, 1).await;
     }
 
-    /// Waits until a text stands in the log so many times.
+    /// Waits until a text is in the log this many times.
     pub(crate) async fn wait_for_log_times(&mut self, text: &str, times: usize) {
         eventually(&format!("{text:?} in the bot's log"), async || {
             let found = self.log().matches(text).count() >= times;
@@ -287,7 +287,7 @@ impl Bot {
         .await;
     }
 
-    /// Lets the time of a session be up so soon, by its record, which a bot that does not run reads when it starts.
+    /// Sets the time left of a session in its record, which a stopped bot reads when it starts.
     pub(crate) fn set_time_left(&self, project: &str, left: Duration) {
         let uptime: Duration = clock_gettime(ClockId::CLOCK_BOOTTIME).unwrap().into();
         self.edit_record(project, |record| {
@@ -298,7 +298,7 @@ impl Bot {
         });
     }
 
-    /// Changes the record of a session, which a bot that does not run reads when it starts.
+    /// Changes the record of a session, which a stopped bot reads when it starts.
     pub(crate) fn edit_record(&self, project: &str, change: impl FnOnce(&mut Value)) {
         let sessions = self.data_dir().join("sessions");
         let path = sessions.join(project).join("session.json");
@@ -322,12 +322,12 @@ impl Bot {
             .count()
     }
 
-    /// Lets the stand-ins show their links that are `held`.
+    /// Lets the stand-ins print their `held` links.
     pub(crate) fn release_links(&self) {
         fs::write(self.standin_log().with_added_extension("go"), "").unwrap();
     }
 
-    /// The link that a stand-in printed last, as the process itself knows it.
+    /// The link that a stand-in printed last, by its own log.
     pub(crate) fn printed_link(&self) -> Option<String> {
         self.standin_records().pop().map(|record| record.link)
     }
@@ -341,7 +341,7 @@ impl Bot {
         .processes()
     }
 
-    /// Kills one process of a session, whoever its parent is now, and waits until it is gone.
+    /// Kills one process of a session and waits until it is gone. Its parent may have changed.
     pub(crate) async fn end_process(&self, pid: i32) {
         let pid = Pid::from_raw(pid);
         assert!(self.session_processes().contains(&pid));
@@ -369,7 +369,7 @@ impl Bot {
         self.folder.path().join("bot.log")
     }
 
-    /// Fails at once, and not when some deadline passes, if the process is gone.
+    /// Fails at once if the process is gone, instead of at a deadline.
     fn assert_running(&mut self) {
         let process = self.process.as_mut().expect("the bot does not run");
         if let Some(status) = process.try_wait().unwrap() {

@@ -1,4 +1,4 @@
-//! What a bot is made of before it runs: its config.yaml, its projects, its admin room.
+//! Builds a bot before it runs: its config.yaml, its projects, its admin room.
 
 use std::{collections::BTreeMap, fs, path::Path, sync::Mutex};
 
@@ -16,10 +16,10 @@ use super::{
     rooms::RoomOptions,
 };
 
-/// What the bot logs where a test does not say otherwise.
+/// The default of `RUST_LOG` in tests.
 const LOG_FILTER: &str = "warn,matrix_sdk::http_client=off,rcbot=trace,audit=info";
 
-/// A bot to be: `Bot::builder(homeserver()).project("website", |project| project.standin("silent")).start(&admin)`.
+/// Builds a bot: `Bot::builder(homeserver()).project("website", |project| project.standin("silent")).start(&admin)`.
 #[derive(Debug)]
 pub(crate) struct BotBuilder {
     folder: TempDir,
@@ -35,7 +35,7 @@ pub(crate) struct BotBuilder {
 pub(crate) struct ProjectBuilder(Value);
 
 impl BotBuilder {
-    /// A bot with a user of its own on this homeserver.
+    /// A bot with its own user on this homeserver.
     pub(super) fn new(homeserver: &Homeserver) -> Self {
         let localpart = format!("rcbot-{}", random_text());
         let folder = TempDir::with_prefix("rcbot-test-").unwrap();
@@ -87,7 +87,7 @@ impl BotBuilder {
             .configure(|config| config["appservice"]["registration"] = json!(registration))
     }
 
-    /// A bot with an account that exists already, and `password` or `access_token` to log in with.
+    /// A bot with an existing account. `key`: `password` or `access_token`.
     pub(crate) fn account(self, localpart: &str, key: &str, secret: &str) -> Self {
         self.called(localpart).configure(|config| {
             config.as_object_mut().unwrap().remove("appservice");
@@ -101,7 +101,7 @@ impl BotBuilder {
         self
     }
 
-    /// Adds a project with a directory of its own. Without any there is one, `website`, with an obedient stand-in.
+    /// Adds a project with its own directory. Without any there is one, `website`, with a well-behaved stand-in.
     pub(crate) fn project(
         mut self,
         name: &str,
@@ -127,19 +127,19 @@ impl BotBuilder {
         self
     }
 
-    /// Whether the admin room that [`Self::start`] makes is encrypted; it is, unless this says otherwise.
+    /// Whether the admin room that [`Self::start`] makes is encrypted; the default is yes.
     pub(crate) fn encrypted_admin_room(mut self, encrypted: bool) -> Self {
         self.room.encrypted = encrypted;
         self
     }
 
-    /// The version of the admin room; the server's own choice unless this says otherwise.
+    /// The version of the admin room; the default is the server's.
     pub(crate) fn room_version(mut self, version: RoomVersionId) -> Self {
         self.room.version = Some(version);
         self
     }
 
-    /// Gives the admin room an alias of its own, and lets config.yaml name the room by it.
+    /// Gives the admin room an alias, by which config.yaml names it.
     pub(crate) fn admin_room_by_alias(mut self) -> Self {
         let alias = format!("admins-{}", random_text());
         self.config["admin_room"] = json!(format!("#{alias}:{SERVER_NAME}"));
@@ -147,7 +147,7 @@ impl BotBuilder {
         self
     }
 
-    /// Laid over the admin room's `m.room.power_levels`.
+    /// Overrides keys of the admin room's `m.room.power_levels`.
     pub(crate) fn power_levels(mut self, levels: Value) -> Self {
         self.room.power_levels = Some(levels);
         self
@@ -159,7 +159,7 @@ impl BotBuilder {
         self
     }
 
-    /// Somebody else who is invited to the admin room and has this power level there.
+    /// Invites somebody to the admin room, with this power level.
     pub(crate) fn member(mut self, person: &Person, level: i64) -> Self {
         let levels = self.room.power_levels.get_or_insert_with(|| json!({}));
         levels["users"][person.user_id().as_str()] = json!(level);
@@ -186,7 +186,7 @@ impl BotBuilder {
         self
     }
 
-    /// What the bot logs, as `RUST_LOG` says it.
+    /// Sets `RUST_LOG`.
     pub(crate) fn log_filter(mut self, filter: &str) -> Self {
         filter.clone_into(&mut self.log_filter);
         self
@@ -197,7 +197,7 @@ impl BotBuilder {
         self.configure(|config| config["homeserver"]["url"] = json!(proxy.url()))
     }
 
-    /// Makes the admin room in this person's name, starts the bot and waits until it can be spoken to.
+    /// Makes the admin room in this person's name, starts the bot and waits until it can receive commands.
     pub(crate) async fn start(self, admin: &Person) -> Bot {
         let mut bot = self.prepare(admin).await;
         bot.run();
@@ -239,7 +239,7 @@ impl BotBuilder {
 }
 
 impl ProjectBuilder {
-    /// How the stand-in misbehaves: the words of `RCBOT_STANDIN`, see tests/fixtures/claude.
+    /// Sets `RCBOT_STANDIN`, how the stand-in misbehaves: see tests/fixtures/claude.
     pub(crate) fn standin(mut self, words: &str) -> Self {
         self.0["environment"]["RCBOT_STANDIN"] = json!(words);
         self

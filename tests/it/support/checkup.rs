@@ -1,4 +1,4 @@
-//! `rcbot check`, run for real, and what it says.
+//! Runs the real `rcbot check`, and asserts its report.
 
 use std::{
     collections::BTreeMap,
@@ -15,7 +15,7 @@ use super::{bot::Bot, program, run_to_end};
 pub(crate) struct Checker {
     config: PathBuf,
     environment: BTreeMap<OsString, OsString>,
-    /// What runs it, such as `unshare`, and its arguments.
+    /// The program that runs it, such as `unshare`, and its arguments.
     wrapper: Vec<OsString>,
 }
 
@@ -26,7 +26,7 @@ pub(crate) struct Checkup {
 }
 
 impl Checker {
-    /// With this configuration. The home directory is the folder in which it lies, as it is that of a [`Bot`].
+    /// With this configuration. Its folder is the home directory, as for a [`Bot`].
     pub(crate) fn new(config: &Path) -> Self {
         Self {
             config: config.to_owned(),
@@ -40,13 +40,13 @@ impl Checker {
         self
     }
 
-    /// Run by another program, with these arguments before ours.
+    /// Runs it by another program, with these arguments before ours.
     pub(crate) fn wrapped(mut self, words: &[&str]) -> Self {
         self.wrapper = words.iter().map(OsString::from).collect();
         self
     }
 
-    /// Runs it until it exits, and reads what it writes for machines.
+    /// Runs it until it exits, and parses its JSON report.
     #[track_caller]
     pub(crate) fn run(&self) -> Checkup {
         let output = self.output(&["--json"]);
@@ -71,7 +71,7 @@ impl Checker {
         run_to_end(command.args(words).arg(&self.config).args(options))
     }
 
-    /// A shell command in the same environment, which has to succeed: a remedy, for example.
+    /// Runs a shell command in the same environment, which has to succeed: a remedy, for example.
     #[track_caller]
     pub(crate) fn shell(&self, command: &str, folder: &Path) {
         let output = self.run_in_shell(command, folder);
@@ -82,7 +82,7 @@ impl Checker {
         );
     }
 
-    /// What such a command prints on standard error, whether it succeeds or not.
+    /// What such a command prints on standard error, even if it fails.
     pub(crate) fn complaint(&self, command: &str, folder: &Path) -> String {
         let output = self.run_in_shell(command, folder);
         String::from_utf8_lossy(&output.stderr).into_owned()
@@ -102,32 +102,32 @@ impl Checker {
 }
 
 impl Checkup {
-    /// What it says of this bot.
+    /// Its report for this bot.
     #[track_caller]
     pub(crate) fn of(bot: &Bot) -> Self {
         Checker::new(&bot.config_path()).run()
     }
 
-    /// Asserts that a check has passed, and that this stands in what was found. Checks are named by their ids, those of a project
+    /// Asserts that a check has passed, and that `part` is in what was found. Checks are named by their ids, those of a project
     /// as `website: login`.
     #[track_caller]
     pub(crate) fn passed(&self, name: &str, part: &str) {
         self.assert_outcome(name, "passed", part);
     }
 
-    /// The same of one that was not tried, with why not.
+    /// Asserts that one was skipped, and that `part` is in the reason.
     #[track_caller]
     pub(crate) fn skipped(&self, name: &str, part: &str) {
         self.assert_outcome(name, "skipped", part);
     }
 
-    /// The same of one that has failed. Returns the remedy.
+    /// Asserts that one has failed. Returns the remedy.
     #[track_caller]
     pub(crate) fn failed(&self, name: &str, part: &str) -> String {
         self.assert_outcome(name, "failed", part)
     }
 
-    /// The same of a warning.
+    /// Asserts that one has warned. Returns the remedy.
     #[track_caller]
     pub(crate) fn warned(&self, name: &str, part: &str) -> String {
         self.assert_outcome(name, "warning", part)
@@ -144,7 +144,7 @@ impl Checkup {
         check["remedy"].as_str().unwrap_or_default().to_owned()
     }
 
-    /// The ids of the checks of which this came, in order.
+    /// The ids of the checks with this outcome, in order.
     pub(crate) fn all(&self, outcome: &str) -> Vec<&str> {
         let all = self
             .checks
@@ -170,7 +170,7 @@ pub(crate) fn binary(command: &str) -> String {
     command.replacen("rcbot", env!("CARGO_BIN_EXE_rcbot"), 1)
 }
 
-/// The commands in a remedy: what stands between backticks.
+/// The commands in a remedy, between backticks.
 pub(crate) fn commands(remedy: &str) -> Vec<&str> {
     remedy.split('`').skip(1).step_by(2).collect()
 }

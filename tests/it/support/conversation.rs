@@ -1,4 +1,4 @@
-//! What people and the bot say to one another, and where a link may stand.
+//! Messages between people and the bot, and the assertions on where a link may be.
 
 use matrix_sdk::ruma::{OwnedEventId, OwnedRoomId, RoomId, UserId};
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use tokio::{runtime::Handle, task::block_in_place};
 
 use super::{bot::Bot, event::Event, eventually, person::Person, says::Says as _, until};
 
-/// What every link of the stand-in has, and nothing else that is said.
+/// A part of every link of the stand-in, and of no other text.
 const LINK_MARK: &str = "_01Link";
 
 /// A message with a link, as the requester's client shows it.
@@ -37,14 +37,14 @@ impl Bot {
         self.answer(person, &asked).await
     }
 
-    /// Asks, and asserts that this stands in the answer.
+    /// Sends a command, and asserts that `part` is in the answer.
     pub(crate) async fn says(&self, person: &Person, command: &str, part: &str) -> Event {
         let answer = self.request(person, command).await;
         answer.says(part);
         answer
     }
 
-    /// Asserts that there is no session of `website`, nor another project.
+    /// Asserts that `website` is the only project and has no session.
     pub(crate) async fn assert_no_session(&self, person: &Person) {
         self.request(person, "status")
             .await
@@ -61,8 +61,8 @@ impl Bot {
             .unwrap()
     }
 
-    /// Makes a command of an earlier message in the admin room, encrypted where the room is. What clients show that know no edits
-    /// has no star before it, as in an edit that wants to be taken for a message.
+    /// Edits an earlier message in the admin room into a command, encrypted where the room is. The fallback text has no star
+    /// before it, so the edit looks like a message.
     pub(crate) async fn edit(
         &self,
         person: &Person,
@@ -81,8 +81,8 @@ impl Bot {
         sent.unwrap().response.event_id
     }
 
-    /// The bot's answer to a message in the admin room. Every answer is checked for what holds for all of them: a notice,
-    /// encrypted where the room is, with no warning beside it and no link in it. That an end takes a while is no answer yet.
+    /// The bot's answer to a message in the admin room. Asserts what holds for all answers: a notice, encrypted where the room
+    /// is, with no warning beside it and no link in it. Passes over the notice that a session is still shutting down.
     pub(crate) async fn answer(&self, person: &Person, asked: &OwnedEventId) -> Event {
         let what = format!("the bot's answer to {asked}");
         let answer = person
@@ -98,7 +98,7 @@ impl Bot {
         answer
     }
 
-    /// What the audit log has of an event, without the event and the time.
+    /// The lines of the audit log about an event, without the event and the time.
     pub(crate) fn audit(&self, event: &OwnedEventId) -> Vec<String> {
         let event = format!(" event=\"{event}\"");
         let log = self.log();
@@ -109,7 +109,7 @@ impl Bot {
         lines.map(|line| line.replace(&event, "")).collect()
     }
 
-    /// What the bot has decided about a message, by its audit log: not everything is answered.
+    /// What the bot has decided about a message, by its audit log: not every message is answered.
     pub(crate) async fn decision(&self, asked: &OwnedEventId) -> String {
         eventually("the command is judged", async || {
             let mut lines = self.audit(asked).into_iter();
@@ -125,7 +125,7 @@ impl Bot {
         assert!(judged.contains(&refused), "{judged}");
     }
 
-    /// What the bot says in the admin room without being asked; `part` is in it.
+    /// A message of the bot in the admin room that is no answer; `part` is in it.
     pub(crate) async fn announcement(&self, person: &Person, part: &str) -> Event {
         let what = format!("the bot's announcement with {part:?}");
         let announcement = person
@@ -139,7 +139,7 @@ impl Bot {
         announcement
     }
 
-    /// Asks for a session and returns the message with its link, once that was checked.
+    /// Asks for a session and returns the message with its link, after [`Self::link_after`]'s checks.
     pub(crate) async fn start_session(&self, person: &Person, project: &str) -> LinkMessage {
         let known = self.links_of(person).len();
         let answer = self.request(person, &format!("start {project}")).await;
@@ -154,8 +154,8 @@ impl Bot {
         self.link_after(person, known).await
     }
 
-    /// The link that comes to this person after so many others. It is checked: it is what the stand-in printed, in an
-    /// encrypted room of the bot and this person only, and nowhere else.
+    /// The link that comes to this person after `known` others. Asserts that it is what the stand-in printed, in an encrypted
+    /// room of only the bot and this person, and nowhere else.
     pub(crate) async fn link_after(&self, person: &Person, known: usize) -> LinkMessage {
         let event = eventually("a link in the direct message", async || {
             self.links_of(person).get(known).cloned()
@@ -167,7 +167,7 @@ impl Bot {
         LinkMessage { event, link }
     }
 
-    /// All messages of the bot with a link that this person's client shows, those that were redacted since included.
+    /// All messages of the bot with a link that this person's client has shown, also redacted ones.
     pub(crate) fn links_of(&self, person: &Person) -> Vec<Event> {
         let mut events = person.events();
         events.retain(|event| {
@@ -176,7 +176,7 @@ impl Bot {
         events
     }
 
-    /// What the bot says to this person in their direct message; `part` is in it.
+    /// A message of the bot to this person in their direct message; `part` is in it.
     pub(crate) async fn private_message(&self, person: &Person, part: &str) -> Event {
         let what = format!("the bot's private word with {part:?}");
         let word = person
@@ -209,7 +209,7 @@ impl Bot {
         until("all processes of the sessions are gone", all_gone).await;
     }
 
-    /// No file of the homeserver holds this text, which is not older than the bot.
+    /// Asserts that no file of the homeserver holds this text, which is not older than the bot.
     #[track_caller]
     pub(crate) fn check_homeserver_never_read(&self, secret: &str) {
         for file in self.homeserver_files() {
@@ -254,13 +254,13 @@ impl Bot {
         let present: Vec<&str> = present.map(|(user, _)| user.as_str()).collect();
         let mut two = [self.user_id().as_str(), person.user_id().as_str()];
         two.sort_unstable();
-        assert_eq!(present, two, "a direct message is between two");
+        assert_eq!(present, two, "a direct message has two members");
         let stored = person.stored(event).await;
         assert_eq!(stored["type"], "m.room.encrypted");
     }
 
-    /// The link is in nothing that the requester sees but encrypted messages of the bot outside the admin room, in no log,
-    /// and nowhere on the homeserver.
+    /// Asserts that of the requester's events only encrypted messages of the bot outside the admin room have the link, and
+    /// neither the log nor any file of the homeserver.
     fn check_absence(&self, person: &Person, link: &str) {
         let (_, secret) = link.split_once(LINK_MARK).expect("a link of the stand-in");
         let events = person.events();
@@ -286,12 +286,12 @@ impl Person {
         serde_json::from_str(response.event_or_content.get()).ok()
     }
 
-    /// Whether this person's client knows nothing of a room, with all that the homeserver has for it until now.
+    /// Whether this person's client has seen nothing of a room, with all that the homeserver has for it until now.
     pub(crate) fn never_saw(&self, room: &RoomId) -> bool {
         self.all_events().iter().all(|event| event.room != room)
     }
 
-    /// Whether no event holds a text that this person may not know, of all that the homeserver has for them until now.
+    /// Whether no event that the homeserver has for this person until now holds a text.
     pub(crate) fn never_read(&self, text: &str) -> bool {
         self.all_events()
             .iter()

@@ -11,8 +11,7 @@ use super::{
     says::Says as _,
 };
 
-/// Where the ratchet lies in the text of a Megolm key, which is base64: behind the version and the index, whose bytes depend on
-/// the form of the key.
+/// The ratchet in the base64 text of a Megolm key: behind the version and the index, whose bytes depend on the key's format.
 const RATCHET: Range<usize> = 8..60;
 
 impl Bot {
@@ -33,19 +32,19 @@ impl Bot {
         seen_by.key_of(self.user_id()).await
     }
 
-    /// The log-in that the bot has written down.
+    /// The log-in that the bot has stored.
     pub(crate) fn stored_log_in(&self) -> Value {
         let text = fs::read(self.data_dir().join("matrix/session.json")).unwrap();
         serde_json::from_slice(&text).unwrap()
     }
 
-    /// Waits until the bot has a connection, in all its lives so many times.
+    /// Waits until the bot has connected this many times, over all its runs.
     pub(crate) async fn wait_until_connected(&mut self, times: usize) {
         self.wait_for_log_times("connected to the homeserver", times)
             .await;
     }
 
-    /// Waits until the bot has one device, and another one than this.
+    /// Waits until the bot has one device, which is not one of these.
     pub(crate) async fn wait_for_another_device(&self, seen_by: &Person, old: &[String]) {
         seen_by
             .after_syncs("the bot has one new device", async || {
@@ -57,7 +56,7 @@ impl Bot {
         seen_by.wait_for_signed_device_of(user).await.unwrap();
     }
 
-    /// Waits until people can encrypt to the device of the log-in that the bot has written down.
+    /// Waits until people can encrypt to the device of the stored log-in.
     pub(crate) async fn wait_until_reached_at_its_device(&self, by: &Person) {
         by.after_syncs("the bot's device is there and signed", async || {
             self.devices(by).await;
@@ -85,8 +84,8 @@ impl Bot {
         self.wait_for_redaction(admin, &second).await;
     }
 
-    /// Ends the bot, takes all its keys but for the recovery key, and starts it again: it is another device with the same
-    /// identity, and does its work.
+    /// Ends the bot, removes all its keys but the recovery key, and starts it again: it has another device and the same
+    /// identity, and works.
     pub(crate) async fn assert_survives_a_lost_store(&mut self, admin: &Person) {
         let connections = self.log().matches("connected to the homeserver").count();
         let (device, known) = (self.devices(admin).await, self.identity(admin).await);
@@ -99,7 +98,7 @@ impl Bot {
         self.start_session(admin, "website").await;
     }
 
-    /// All private keys of a bot that has ended, in base64, with the names of what they are for.
+    /// All private keys of a stopped bot, in base64, with the names of their uses.
     pub(crate) async fn private_keys(&self) -> Vec<(&'static str, String)> {
         let folder = self.data_dir().join("matrix/store");
         let store = SqliteCryptoStore::open(folder, None).await.unwrap();
@@ -119,7 +118,7 @@ impl Bot {
         keys
     }
 
-    /// Removes the keys of a bot that does not run, but for the recovery key.
+    /// Removes the keys of a stopped bot, except the recovery key.
     pub(crate) fn lose_keys(&self) {
         fs::remove_dir_all(self.data_dir().join("matrix/store")).unwrap();
     }
@@ -144,7 +143,7 @@ impl Bot {
             .await;
     }
 
-    /// Logs out the device of the log-in that the bot has written down, which deletes it.
+    /// Logs out the device of the stored log-in, which deletes it.
     pub(crate) async fn log_out(&self, homeserver: &Homeserver) {
         let log_in = self.stored_log_in();
         log_out(homeserver, log_in["access_token"].as_str().unwrap()).await;

@@ -11,21 +11,20 @@ use serde_json::Value;
 /// One event of a room's timeline, decrypted where that was possible.
 #[derive(Debug, Clone)]
 pub(crate) struct Event {
-    /// Where it was seen.
+    /// Its room.
     pub(crate) room: OwnedRoomId,
     pub(crate) id: OwnedEventId,
-    /// Who sent it.
     pub(crate) sender: OwnedUserId,
     /// Its type; `m.room.encrypted` where it could not be decrypted.
     pub(crate) kind: String,
     /// All of it as JSON, decrypted.
     pub(crate) json: Value,
-    /// How it was encrypted; none where it came in plain text or could not be decrypted.
+    /// How it was encrypted; `None` if it was plain text or could not be decrypted.
     pub(crate) encryption: Option<Arc<EncryptionInfo>>,
 }
 
 impl Event {
-    /// Takes an event from a sync response; `None` where it lacks what every event has.
+    /// Reads an event of a sync response; `None` if a required field is missing.
     pub(crate) fn from_timeline(room: OwnedRoomId, event: &TimelineEvent) -> Option<Self> {
         let json: Value = event.raw().deserialize_as_unchecked().ok()?;
         Some(Self {
@@ -51,7 +50,7 @@ impl Event {
         self.content("/msgtype")
     }
 
-    /// The event that this one answers.
+    /// The event that this one replies to.
     pub(crate) fn replies_to(&self) -> Option<&str> {
         self.content("/m.relates_to/m.in_reply_to/event_id")
     }
@@ -78,12 +77,12 @@ impl Event {
         self.relates_by("m.replace")
     }
 
-    /// What an edit makes of the message.
+    /// The new text of an edit.
     pub(crate) fn new_text(&self) -> &str {
         self.content("/m.new_content/body").unwrap_or_default()
     }
 
-    /// The event that this one removes.
+    /// The event that this one redacts.
     pub(crate) fn redacts(&self) -> Option<&str> {
         self.content("/redacts")
             .or_else(|| self.json.get("redacts")?.as_str())
@@ -101,7 +100,7 @@ impl Event {
         }
     }
 
-    /// When it was sent, in milliseconds since 1970, as its server says.
+    /// `origin_server_ts`: when it was sent, in milliseconds since 1970.
     pub(crate) fn sent(&self) -> Option<u64> {
         self.json.get("origin_server_ts")?.as_u64()
     }
@@ -117,7 +116,7 @@ impl AsRef<Self> for Event {
     }
 }
 
-/// One line, for the list of what was seen in a failed test's message.
+/// One line, for the list of seen events in a failed test's message.
 impl fmt::Display for Event {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = self.body().or(self.redacts()).unwrap_or_default();
@@ -132,7 +131,7 @@ impl fmt::Display for Event {
     }
 }
 
-/// The event as it stands encrypted, if its key is still missing.
+/// The encrypted event, if its key is still missing.
 pub(crate) fn undecrypted(event: &TimelineEvent) -> Option<&Raw<AnySyncTimelineEvent>> {
     match &event.kind {
         TimelineEventKind::UnableToDecrypt { event, .. } => Some(event),

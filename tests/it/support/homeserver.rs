@@ -1,4 +1,5 @@
-//! A real Synapse on a free port of 127.0.0.1, with SQLite, no federation and no rate limits. It dies with whoever started it.
+//! A real Synapse on a free port of 127.0.0.1, with SQLite, no federation and no rate limits. It ends with the process that
+//! started it.
 
 use std::{
     fs::{self, File},
@@ -27,13 +28,13 @@ use rustix::{
 };
 use serde_json::{Value, json};
 
-/// The name of every test homeserver. Nothing resolves it, and nothing needs to.
+/// The name of every test homeserver. It is never resolved.
 pub(crate) const SERVER_NAME: &str = "rcbot.test";
 
 /// How long Synapse may take to answer: 3 s, and more on its first start on a busy machine.
 const START_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// How often the log is looked at while Synapse starts.
+/// How often the log is read while Synapse starts.
 const START_POLL: Duration = Duration::from_millis(10);
 
 /// How many free ports are tried: another process can take a port between its choice and Synapse's use of it.
@@ -42,7 +43,7 @@ const PORT_ATTEMPTS: usize = 5;
 /// How much of the log an error shows.
 const LOG_TAIL_LINES: usize = 25;
 
-/// How much of a file is looked at in one go: what a processor's cache holds.
+/// How much of a file is read at once: what a processor's cache holds.
 const PIECE: usize = 256 << 10;
 
 /// The configuration that all homeservers have in common, and the program that starts them.
@@ -61,7 +62,7 @@ impl Parent {
             .arg(format!("{FIXTURES}/fork.py"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            // Ctrl-C in the terminal is for whoever started us.
+            // Ctrl-C in the terminal is for our parent.
             .process_group(0)
             .spawn()
             .context("cannot start Synapse's Python")?;
@@ -71,8 +72,8 @@ impl Parent {
         })
     }
 
-    /// Starts a homeserver on the files in this folder. Gives back what it is held by: a bare pid may be another process's by
-    /// the time that it is signalled.
+    /// Starts a homeserver on the files in this folder. Returns a pidfd: a bare pid may be another process's when it is
+    /// signalled.
     fn fork(python: &Path, folder: &Path) -> Result<OwnedFd> {
         static PARENT: Mutex<Option<Parent>> = Mutex::new(None);
         let mut parent = PARENT.lock().unwrap_or_else(PoisonError::into_inner);
@@ -100,17 +101,17 @@ pub(crate) struct Homeserver {
     process: Option<OwnedFd>,
 }
 
-/// A file in which a homeserver writes something down.
+/// A file that a homeserver writes to.
 #[derive(Debug, Clone)]
 pub(crate) struct RecordFile {
     path: PathBuf,
-    /// How long it was at the beginning.
+    /// Its length at the beginning.
     from: u64,
 }
 
 impl Homeserver {
-    /// Starts a homeserver with a Python that has Synapse. It keeps everything in `folder` (what an earlier run left there is used again) and knows these
-    /// appservices.
+    /// Starts a homeserver with a Python that has Synapse. It keeps everything in `folder`, where it continues an earlier run,
+    /// and has these appservices.
     pub(crate) fn start(python: &Path, folder: &Path, registrations: &[PathBuf]) -> Result<Self> {
         let folder = std::path::absolute(folder)?;
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
@@ -156,7 +157,7 @@ impl Homeserver {
         Ok(())
     }
 
-    /// Asks it something as whoever has this token. The path is below `/_matrix/client/v3/`.
+    /// Sends a request with this token. The path is below `/_matrix/client/v3/`.
     pub(crate) async fn call(
         &self,
         method: Method,
@@ -176,7 +177,7 @@ impl Homeserver {
     /// Kills Synapse, as a power cut would. Clients find a closed port until [`Self::start_again`].
     pub(crate) fn stop(&mut self) {
         if let Some(process) = self.process.take() {
-            // It may have ended by itself. Its parent reaps it, however it ends.
+            // It may have exited already. Its parent reaps it in any case.
             pidfd_send_signal(&process, Signal::KILL).ok();
             has_ended(&process, None).ok();
         }
@@ -188,8 +189,8 @@ impl Homeserver {
         self.run()
     }
 
-    /// Every file in which it may write down what it is sent from now on. The pages of a database are used again, so of it all
-    /// is looked at; a log grows at its end.
+    /// Every file in which it may store what it gets from now on. Pages of a database are reused, so it is searched whole; a
+    /// log only grows at its end.
     pub(crate) fn records(&self) -> Vec<RecordFile> {
         let file = |name, from| RecordFile {
             path: self.folder.join(name),
@@ -203,7 +204,7 @@ impl Homeserver {
         ]
     }
 
-    /// Where it keeps the files that people send.
+    /// The folder of uploaded files.
     pub(crate) fn media_folder(&self) -> PathBuf {
         self.folder.join("media")
     }
@@ -231,7 +232,7 @@ impl Homeserver {
         Ok(fs::write(path, serde_yaml::to_string(&configuration)?)?)
     }
 
-    /// Starts the process and waits until it listens, by its own word: another server could answer on the port.
+    /// Starts the process and waits until its log says that it listens: another server could answer on the port.
     fn run(&mut self) -> Result<()> {
         let earlier = fs::read(self.log_path()).map_or(0, |log| log.len());
         let log = self.log_path();
@@ -265,11 +266,11 @@ impl RecordFile {
         &self.path
     }
 
-    /// Whether these bytes stand in it. It is read in pieces: these files are long, and looked at after every link.
+    /// Whether these bytes are in it. It is read in pieces: these files are long, and searched after every link.
     pub(crate) fn contains(&self, text: &[u8]) -> bool {
         let mut file = match File::open(&self.path) {
             Ok(file) => file,
-            // A write-ahead log is there only while it is needed.
+            // A write-ahead log exists only while it is needed.
             Err(error) if error.kind() == ErrorKind::NotFound => return false,
             Err(error) => panic!("{}: {error}", self.path.display()),
         };
@@ -284,7 +285,7 @@ impl RecordFile {
             if finder.find(&piece).is_some() {
                 return true;
             }
-            // What was read last may be the beginning of the text.
+            // The end of this piece may be the beginning of the text.
             piece.drain(..piece.len().saturating_sub(text.len() - 1));
         }
     }
@@ -296,7 +297,7 @@ impl Drop for Homeserver {
     }
 }
 
-/// Whether a process has ended, after waiting so long for it; `None`: as long as it takes.
+/// Whether a process has exited within a timeout; `None`: waits until it has.
 fn has_ended(process: &OwnedFd, patience: Option<&Timespec>) -> Result<bool> {
     Ok(poll(&mut [PollFd::new(process, PollFlags::IN)], patience)? > 0)
 }

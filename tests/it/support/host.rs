@@ -15,7 +15,7 @@ use super::{
     program::{Ended as _, Folder},
 };
 
-/// A `claude` that knows its version, and keeps in its files what the real one does when people log in and trust.
+/// A fake `claude` with a version, which stores logins and trust in the same files as the real one.
 pub(crate) const CLAUDE: &str = r#"#!/bin/sh
 case "$*" in
 --version) echo "2.1.250 (Claude Code)" ;;
@@ -31,10 +31,9 @@ case "$*" in
 esac
 "#;
 
-/// A host on which everything is right, but for the homeserver, which is not there.
+/// A host on which only the homeserver is missing.
 pub(crate) struct Host {
     folder: Folder,
-    /// How `rcbot check` is run here.
     pub(crate) checker: Checker,
 }
 
@@ -69,7 +68,7 @@ impl Host {
         self.write("config.yaml", &serde_yaml::to_string(&config).unwrap());
     }
 
-    /// The same with one key of the project.
+    /// Writes config.yaml again, with one key of the project.
     pub(crate) fn configure_project(&self, key: &str, value: Value) {
         self.configure(|config| config["projects"]["website"][key] = value);
     }
@@ -104,7 +103,7 @@ impl Deref for Host {
     }
 }
 
-/// The check, run by a shell script that may mount what it wants.
+/// The check, run by a shell script that may mount file systems.
 pub(crate) fn with_mounts(host: &Host, script: &str) -> Checker {
     let shell = ["sh", "-c", script, "sh"];
     let words = [with_mounts_of_its_own(), &shell].concat();

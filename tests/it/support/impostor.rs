@@ -1,4 +1,4 @@
-//! A device that the homeserver makes up for a user: it has keys of its own, so it can be written to, and it can speak.
+//! A device that the homeserver makes up for a user: it has its own keys, so it can receive and send encrypted messages.
 
 use std::collections::BTreeMap;
 
@@ -35,13 +35,13 @@ pub(crate) struct Impostor {
 }
 
 impl Impostor {
-    /// Another device of the user, which nobody has signed.
+    /// An unsigned device of the user.
     pub(crate) async fn device_of(user: &UserId) -> Self {
         let machine = OlmMachine::new(user, DEVICE.into()).await;
         Self::new(machine, None).await
     }
 
-    /// Another identity in the place of the user's own, with one device.
+    /// An identity that replaces the user's own, with one device.
     pub(crate) async fn identity_of(user: &UserId) -> Self {
         let machine = OlmMachine::new(user, DEVICE.into()).await;
         let made = machine.bootstrap_cross_signing(true).await.unwrap();
@@ -77,7 +77,7 @@ impl Impostor {
         }
     }
 
-    /// Lets the homeserver show the device, and the identity if there is one, to the bot from now on.
+    /// From now on the homeserver shows the device, and the identity if there is one, to the bot.
     pub(crate) fn show(&self, proxy: &Proxy) {
         let (user, device) = (self.user.clone(), self.device_keys.clone());
         let identity = self.identity.clone();
@@ -113,7 +113,7 @@ impl Impostor {
         proxy.keys_for(&self.user).contains(DEVICE)
     }
 
-    /// Says something in the user's name, encrypted for the bot. `through` asks the homeserver for the bot's keys.
+    /// Sends a message in the user's name, encrypted for the bot. `through` queries the bot's keys.
     pub(crate) async fn send_text(
         &self,
         proxy: &Proxy,
@@ -148,7 +148,7 @@ impl Impostor {
         event
     }
 
-    /// Learns the bot's devices and opens a channel to each.
+    /// Queries the bot's devices and opens an Olm session with each.
     async fn meet(&self, through: &Person, bot: &UserId) {
         let client = through.client();
         self.machine.update_tracked_users([bot]).await.unwrap();

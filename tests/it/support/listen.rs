@@ -1,4 +1,4 @@
-//! A person's sync loop: every event of every room into one list, with late keys applied, and invitations followed.
+//! A person's sync loop: collects every event of every room in one list, applies late keys, and accepts invitations.
 
 use std::{
     sync::{
@@ -26,7 +26,7 @@ use tokio::sync::watch;
 
 use super::event::{Event, undecrypted};
 
-/// The type of the account data by which a person sees how far their client has heard.
+/// The type of the account data that marks how far a person's client has synced.
 pub(crate) const MARK: &str = "rcbot.test.mark";
 
 /// How long the server may hold a sync back when nothing happens.
@@ -38,7 +38,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// How often a join is tried: a server sometimes refuses the first, right after the invitation.
 const JOIN_ATTEMPTS: usize = 5;
 
-/// Hears everything that happens in a user's rooms.
+/// Collects all events of a user's rooms.
 #[derive(Debug)]
 pub(crate) struct Listener {
     client: Client,
@@ -49,7 +49,7 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    /// Hears for this client, adds to this list, and tells the last mark that came with or before what is in it.
+    /// Syncs this client, adds to `events`, and sets `mark` to the last mark that came with or before them.
     pub(crate) fn new(
         client: Client,
         events: watch::Sender<Vec<Event>>,
@@ -65,7 +65,7 @@ impl Listener {
         }
     }
 
-    /// Hears for ever. The SDK's own loop would sleep a second whenever two answers come within one.
+    /// Syncs forever. The SDK's own loop would sleep a second whenever two answers come within one.
     pub(crate) async fn run(mut self) {
         loop {
             if self.sync_once(LONG_POLL).await.is_err() {
@@ -74,7 +74,7 @@ impl Listener {
         }
     }
 
-    /// Hears what is new, waiting for it at most that long.
+    /// Syncs once, with this long-poll timeout.
     pub(crate) async fn sync_once(&mut self, timeout: Duration) -> matrix_sdk::Result<()> {
         let timeline = assign!(RoomEventFilter::default(), { limit: Some(uint!(100)) });
         let filter = assign!(FilterDefinition::default(), { room: assign!(RoomFilter::default(), { timeline }) });
@@ -91,7 +91,7 @@ impl Listener {
             }
         }
         self.decrypt_late().await;
-        // Also when nothing was said: who waits for keys or members looks again.
+        // Also without events: callers that wait for keys or members look again.
         self.events.send_modify(|_| ());
         let mut marks = response.account_data.iter().rev();
         if let Some(mark) = marks.find_map(mark_in) {
@@ -120,7 +120,7 @@ impl Listener {
         });
     }
 
-    /// Tries again what lacked its key: keys may come after the events.
+    /// Retries events that could not be decrypted: keys may come after them.
     async fn decrypt_late(&mut self) {
         for (room_id, raw) in std::mem::take(&mut self.undecrypted) {
             let Some(room) = self.client.get_room(&room_id) else {

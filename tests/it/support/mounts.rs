@@ -1,15 +1,15 @@
-//! Programs with mounts of their own, such as a small disk or one that is read only.
+//! Programs in their own mount namespace, for example with a small or read-only disk.
 
 use std::{process::Command, sync::LazyLock};
 
-/// What runs a program with mounts of its own: root needs no other rights, and everybody else the user namespaces of the kernel.
+/// How to run a program in a new mount namespace: as root, or with the kernel's user namespaces.
 const WAYS: [&[&str]; 2] = [
     &["unshare", "--mount"],
     &["unshare", "--user", "--map-root-user", "--mount"],
 ];
 
-/// The words before a program that give it mounts of its own. Panics where neither way is permitted: then nobody knows what the
-/// test would find.
+/// The command before a program that gives it its own mounts. Panics where neither way is permitted, as the test would then
+/// prove nothing.
 #[track_caller]
 pub(crate) fn with_mounts_of_its_own() -> &'static [&'static str] {
     static WAY: LazyLock<Option<&[&str]>> = LazyLock::new(|| {
@@ -25,7 +25,7 @@ pub(crate) fn with_mounts_of_its_own() -> &'static [&'static str] {
     })
 }
 
-/// Some systems give a user namespace to everybody and no rights in it, so it is tried with a mount, which nobody else sees.
+/// Some systems allow user namespaces without rights in them, so this tries a mount, invisible outside.
 fn is_permitted(way: &[&str]) -> bool {
     let folder = tempfile::tempdir().unwrap();
     let mount = ["mount", "-t", "tmpfs", "tmpfs"];

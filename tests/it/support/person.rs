@@ -1,4 +1,4 @@
-//! A human user with a matrix-sdk client that shares nothing with the bot's: it speaks, listens and decrypts.
+//! A human user with a matrix-sdk client that shares nothing with the bot's: it sends, syncs and decrypts.
 
 use std::{
     panic::Location,
@@ -64,12 +64,12 @@ pub(crate) struct Person {
 }
 
 impl Person {
-    /// Makes an account of its own, `<name>-<random>`, and logs it in with cross-signing set up.
+    /// Registers an account, `<name>-<random>`, and logs it in with cross-signing set up.
     pub(crate) async fn register(homeserver: &Homeserver, name: &str) -> Result<Self> {
         Self::register_with(homeserver, name, CrossSigning::SetUp).await
     }
 
-    /// Makes an account of its own, `<name>-<random>`, and logs it in.
+    /// Registers an account, `<name>-<random>`, and logs it in.
     pub(crate) async fn register_with(
         homeserver: &Homeserver,
         name: &str,
@@ -113,7 +113,7 @@ impl Person {
         device
     }
 
-    /// Has another device of the same user signed, as its owner does in the client's settings.
+    /// Signs another device of the same user, as its owner does in the client's settings.
     pub(crate) async fn verify(&self, device: &Self) {
         let storage = self.client.encryption().secret_storage();
         let store = storage.create_secret_store().await.unwrap();
@@ -121,8 +121,8 @@ impl Person {
         recovery.recover(&store.secret_storage_key()).await.unwrap();
     }
 
-    /// Logs the same user in with a device whose identity replaces the one there was: as somebody does who has the
-    /// password and no more, or a person who lost all their keys.
+    /// Logs the same user in with a new identity that replaces the old one: as somebody does who has only the password, or who
+    /// lost all their keys.
     pub(crate) async fn with_another_identity(&self) -> Self {
         self.log_in_again(CrossSigning::SetUp).await
     }
@@ -146,7 +146,7 @@ impl Person {
         identity.master_key().get_first_key().unwrap().to_base64()
     }
 
-    /// Begins to listen with a client that is logged in.
+    /// Starts the sync loop of a logged-in client.
     pub(crate) async fn begin(
         client: Client,
         password: &str,
@@ -169,7 +169,7 @@ impl Person {
             mark_sender,
             joins_invitations.clone(),
         );
-        // The first sync publishes the device's keys: only then can others write to it.
+        // The first sync publishes the device's keys: only then can others encrypt to it.
         listener.sync_once(Duration::ZERO).await?;
         let listening = tokio::spawn(listener.run());
         Ok(Self {
@@ -192,7 +192,7 @@ impl Person {
         &self.client
     }
 
-    /// Whether invitations are followed at once; they are, unless this says otherwise.
+    /// Whether invitations are accepted at once; the default is yes.
     pub(crate) fn join_invitations(&self, join: bool) {
         self.joins_invitations.store(join, Ordering::Relaxed);
     }
@@ -202,7 +202,7 @@ impl Person {
         self.events.borrow().clone()
     }
 
-    /// The same, and how to be told of more.
+    /// A receiver of the same list, which also notifies of further events.
     pub(crate) fn watch_events(&self) -> watch::Receiver<Vec<Event>> {
         self.events.clone()
     }
@@ -217,12 +217,11 @@ impl Person {
         let seen = heard.wait_for(|heard| *heard == mark);
         tokio::time::timeout(DEADLINE, seen)
             .await
-            .with_context(|| format!("{} did not hear of its own mark", self.user))??;
+            .with_context(|| format!("{} did not receive its own mark", self.user))??;
         Ok(())
     }
 
-    /// The first event that is `wanted`, from those already seen or those to come. `what` names it in the error, which
-    /// lists all that was seen instead.
+    /// The first `wanted` event, of those already seen or to come. `what` names it in the error, which lists all seen events.
     pub(crate) async fn wait_for(
         &self,
         what: &str,
@@ -254,7 +253,7 @@ impl Person {
         })
     }
 
-    /// The first event that is `wanted`, from those already seen or those to come.
+    /// The same; panics instead of an error.
     pub(crate) async fn sees(&self, what: &str, wanted: impl FnMut(&Event) -> bool) -> Event {
         let seen = self.wait_for(what, wanted).await;
         seen.unwrap_or_else(|error| panic!("{error:#}"))
@@ -281,7 +280,7 @@ impl Person {
         events
     }
 
-    /// Waits for an edit in which this stands, and returns it.
+    /// Waits for an edit with `part` in its text, and returns it.
     pub(crate) async fn sees_edit(&self, message: &Event, part: &str) -> Event {
         let is_it = |event: &Event| {
             event.edits() == Some(message.id.as_str()) && event.new_text().contains(part)
@@ -289,7 +288,7 @@ impl Person {
         self.sees(&format!("an edit with {part:?}"), is_it).await
     }
 
-    /// Waits until a user has a device that is signed by its owner, so that what is said from now on reaches it.
+    /// Waits until a user has a device that is signed by its owner, so that it can decrypt messages from now on.
     pub(crate) async fn wait_for_signed_device_of(&self, user: &UserId) -> Result<()> {
         let encryption = self.client.encryption();
         self.after_syncs(&format!("{user} has a signed device"), async || {
@@ -302,8 +301,8 @@ impl Person {
         Ok(())
     }
 
-    /// Waits until `look` finds something that the homeserver tells this person's clients: looks again after each of their
-    /// syncs, instead of asking all the time. Panics in the caller's place, with `what`, when it is not found in time.
+    /// Waits until `look` finds something that a sync brings: looks again after each of this person's syncs, instead of
+    /// polling. Panics at the caller's location, with `what`, when it is not found in time.
     #[track_caller]
     pub(crate) fn after_syncs<T>(
         &self,
@@ -323,7 +322,7 @@ impl Person {
                     Instant::now() < deadline,
                     "{caller}: not within {DEADLINE:?}: {what}"
                 );
-                // Whether there was one or none: it is looked again.
+                // Looks again even without a sync.
                 tokio::time::timeout(NEXT_SYNC, heard.changed()).await.ok();
             }
         }
@@ -336,7 +335,7 @@ impl Drop for Person {
     }
 }
 
-/// A text that nobody guesses, of characters that a localpart may hold.
+/// An unguessable text, of characters that a localpart may hold.
 pub(crate) fn random_text() -> String {
     let mut random = rand::rng();
     (0..RANDOM_LENGTH)
@@ -344,7 +343,7 @@ pub(crate) fn random_text() -> String {
         .collect()
 }
 
-/// A client of this homeserver to be.
+/// A builder for a client of this homeserver.
 pub(crate) fn builder(url: &str) -> ClientBuilder {
     let settings = EncryptionSettings {
         auto_enable_cross_signing: false,
@@ -355,7 +354,7 @@ pub(crate) fn builder(url: &str) -> ClientBuilder {
         .with_encryption_settings(settings)
 }
 
-/// Servers take the first identity of a user without a password, or ask for it.
+/// Servers accept the first identity of a user without a password, or ask for it.
 async fn bootstrap_cross_signing(client: &Client, user: &UserId, password: &str) -> Result<()> {
     let Err(error) = client.encryption().bootstrap_cross_signing(None).await else {
         return Ok(());

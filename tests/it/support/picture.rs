@@ -1,4 +1,4 @@
-//! The picture of a link: how a person's client gets it, and how a telephone reads it.
+//! The picture of a link (QR code): how a person's client gets it, and how a phone reads it.
 
 use std::{io::Cursor, ops::Range};
 
@@ -16,7 +16,8 @@ use rqrr::PreparedImage;
 use super::{bot::Bot, conversation::LinkMessage, event::Event, eventually, person::Person};
 
 impl Bot {
-    /// Asks for the picture of a link, as its client offers it, and returns it. It is encrypted, and no warning stands beside it.
+    /// Asks for the picture of a link, by the reaction that the bot offers, and returns it. Asserts that it is encrypted, with
+    /// no warning beside it.
     pub(crate) async fn picture_of(&self, person: &Person, sent: &LinkMessage) -> Event {
         let known = self.pictures_of(person).len();
         self.ask_for_picture(person, sent).await;
@@ -30,7 +31,7 @@ impl Bot {
         picture
     }
 
-    /// Adds this person's reaction to the one that the bot has put to a link.
+    /// Adds this person's reaction to the bot's own on a link.
     pub(crate) async fn ask_for_picture(&self, person: &Person, sent: &LinkMessage) {
         let is_offer = |event: &Event| {
             event.sender == self.user_id() && event.annotates() == Some(sent.event.id.as_str())
@@ -42,7 +43,7 @@ impl Bot {
         person.send(sent.room(), reaction).await.unwrap();
     }
 
-    /// All pictures of the bot that this person's client shows, those that were redacted since included.
+    /// All pictures of the bot that this person's client has shown, also redacted ones.
     pub(crate) fn pictures_of(&self, person: &Person) -> Vec<Event> {
         let mut events = person.events();
         events.retain(|event| {
@@ -73,7 +74,7 @@ impl Person {
     }
 }
 
-/// What a telephone reads in a picture that is shown so large, in pixels.
+/// What a phone reads in a picture that is shown in this size, in pixels.
 pub(crate) fn read_code(png: &[u8], shown: usize) -> String {
     let mut decoder = Decoder::new(Cursor::new(png));
     decoder.set_transformations(Transformations::EXPAND);

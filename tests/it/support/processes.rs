@@ -1,4 +1,4 @@
-//! Finds and ends processes by what stands in their environment, however they were detached.
+//! Finds and kills processes by a variable in their environment, however they were detached.
 
 use std::{collections::BTreeSet, ffi::OsStr, thread, time::Duration};
 
@@ -40,7 +40,7 @@ impl Mark<'_> {
                 return killed.len();
             }
             for pid in processes {
-                // Gone meanwhile is as good.
+                // It may be gone meanwhile.
                 kill(pid, Signal::SIGKILL).ok();
                 killed.insert(pid);
             }

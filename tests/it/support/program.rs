@@ -1,4 +1,4 @@
-//! Programs in an environment that is the same on every machine, and what they say at their end.
+//! Runs programs in an environment that is the same on every machine, and asserts their exit code and output.
 
 use std::{
     env, fs,
@@ -13,8 +13,8 @@ use tempfile::TempDir;
 
 use super::{DEADLINE, FIRST_PAUSE, says::Says as _};
 
-/// What of our own environment a program gets. All else could change what it does: a home directory in which `claude` is logged
-/// in, a recovery key, a proxy, a service manager, a log filter.
+/// The variables that programs inherit. Others could change what they do: a home directory in which `claude` is logged in, a
+/// recovery key, a proxy, a service manager, a log filter.
 const KEPT: [&str; 2] = ["PATH", "TMPDIR"];
 
 /// The binary, with this home directory.
@@ -24,7 +24,7 @@ pub(crate) fn rcbot(home: &Path) -> Command {
     command
 }
 
-/// Gives a program this home directory, and nothing else that could be another on another machine.
+/// Gives a program this home directory, and no variable that differs between machines.
 pub(crate) fn isolate(command: &mut Command, home: &Path) {
     command.env_clear().env("HOME", home);
     for name in KEPT {
@@ -34,7 +34,7 @@ pub(crate) fn isolate(command: &mut Command, home: &Path) {
     }
 }
 
-/// Runs a program that should end by itself; one that does not is killed when the deadline passes.
+/// Runs a program that should exit; it is killed when the deadline passes.
 pub(crate) fn run_to_end(command: &mut Command) -> Output {
     let mut process = command
         .stdin(Stdio::null())
@@ -46,17 +46,17 @@ pub(crate) fn run_to_end(command: &mut Command) -> Output {
     while process.try_wait().unwrap().is_none() && Instant::now() < deadline {
         thread::sleep(FIRST_PAUSE);
     }
-    // After its end this does nothing.
+    // Does nothing if it has exited.
     process.kill().unwrap();
     process.wait_with_output().unwrap()
 }
 
-/// How a program has ended.
+/// Assertions on the exit code of a program.
 pub(crate) trait Ended {
-    /// Well: what it printed.
+    /// Asserts success. Returns stdout.
     fn succeeded(&self) -> String;
 
-    /// With this exit code: what it complained of.
+    /// Asserts this exit code. Returns stderr.
     fn failed(&self, code: i32) -> String;
 }
 
@@ -74,7 +74,7 @@ impl Ended for Output {
     }
 }
 
-/// A folder of a test, in which the binary is run.
+/// A temporary folder in which the binary is run.
 pub(crate) struct Folder(TempDir);
 
 impl Folder {
@@ -102,7 +102,7 @@ impl Folder {
         self.write(name, &text.replacen(from, to, 1));
     }
 
-    /// Who may do what with a file.
+    /// The permissions of a file.
     pub(crate) fn mode(&self, name: &str) -> u32 {
         fs::metadata(self.path(name)).unwrap().permissions().mode() & 0o777
     }

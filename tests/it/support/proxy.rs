@@ -1,7 +1,7 @@
-//! A homeserver that plays false, or a bad line to an honest one: an HTTP proxy between one bot and Synapse. People go on
-//! talking to Synapse directly, so what they see is the truth.
+//! A malicious homeserver, or a bad connection to an honest one: an HTTP proxy between one bot and Synapse. People use Synapse
+//! directly, so they see the true events.
 //!
-//! [`Proxy::on`] says what becomes of requests, [`Proxy::inject`] what the next answer to /sync brings besides.
+//! [`Proxy::on`] sets rules for requests, [`Proxy::inject`] adds answers to /sync.
 
 mod answer;
 pub(crate) mod forgery;
@@ -63,7 +63,7 @@ pub(crate) const CERTIFICATE: &str = concat!(
 
 const CERTIFICATES_KEY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tls/key.pem");
 
-/// Stands between one bot and the homeserver. Honest until a test says otherwise; gone when dropped.
+/// Stands between one bot and the homeserver. Honest by default; stops when dropped.
 pub(crate) struct Proxy {
     scheme: &'static str,
     address: SocketAddr,
@@ -75,7 +75,7 @@ pub(crate) struct Proxy {
 pub(crate) struct Passed {
     pub(crate) request: Request,
     pub(crate) status: u16,
-    /// The answer; null where it is no JSON.
+    /// The answer; null if it is not JSON.
     pub(crate) answer: Value,
     pub(crate) at: Instant,
 }
@@ -91,7 +91,7 @@ struct Shared {
     distance: Duration,
     connections: AtomicUsize,
     closing_idle: watch::Sender<()>,
-    /// One more for each request for what is new that is not answered yet.
+    /// Its count has one more for each /sync that is not answered yet.
     listening: Arc<()>,
 }
 
@@ -101,12 +101,12 @@ impl Proxy {
         Self::start_at(homeserver, Duration::ZERO).await
     }
 
-    /// The same, where each request takes so much longer: half of it on the way there, half on the way back.
+    /// The same, with this delay for each request: half of it on the way there, half on the way back.
     pub(crate) async fn start_at(homeserver: &Homeserver, distance: Duration) -> Self {
         Self::start_with(homeserver, None, distance).await
     }
 
-    /// The same with TLS and HTTP/2. Whoever is to trust it has [`CERTIFICATE`] for the system's certificates.
+    /// The same with TLS and HTTP/2. Its clients need [`CERTIFICATE`] as the system's root certificates.
     pub(crate) async fn start_with_http2(homeserver: &Homeserver) -> Self {
         let certificate = CertificateDer::from_pem_file(CERTIFICATE).unwrap();
         let key = PrivateKeyDer::from_pem_file(CERTIFICATES_KEY).unwrap();
@@ -153,7 +153,7 @@ impl Proxy {
         format!("{}://{}", self.scheme, self.address)
     }
 
-    /// Begins a rule for the requests that match: `proxy.on(Request::reads_state).times(1).answer(..)`.
+    /// Adds a rule for the requests that match: `proxy.on(Request::reads_state).times(1).answer(..)`.
     pub(crate) fn on(
         &self,
         matches: impl Fn(&Request) -> bool + Send + Sync + 'static,
@@ -161,18 +161,18 @@ impl Proxy {
         self.shared.rules.build(Box::new(matches))
     }
 
-    /// Gives the bot an answer to /sync of the proxy's own, at once: it holds what `part` holds, and nothing of the
-    /// homeserver's. Each part is an answer of its own, in order. Its events are also there when they are asked for.
+    /// Answers the bot's /sync at once with only `part`, and nothing of the homeserver's. Each part is a separate answer, in
+    /// order. Its events can also be requested one by one.
     pub(crate) fn inject(&self, part: Value) {
         self.shared.injections.add(part);
     }
 
-    /// Whether all that was injected is with the bot.
+    /// Whether the bot has received all injected answers.
     pub(crate) fn has_injected_all(&self) -> bool {
         self.shared.injections.is_empty()
     }
 
-    /// Cuts all connections, and takes no new ones until [`Self::plug_in`].
+    /// Cuts all connections, and refuses new ones until [`Self::plug_in`].
     pub(crate) fn unplug(&self) {
         self.shared.plugged_in.send_replace(false);
     }
@@ -187,13 +187,9 @@ impl Proxy {
         self.shared.connections.load(Ordering::Relaxed)
     }
 
-    /// Closes the connections on which nothing is asked, as a homeserver does after a minute or two: not the one on which the bot
-    /// waits for what is new.
+    /// Closes idle connections, as a homeserver does after a minute or two: not the one on which /sync waits.
     pub(crate) async fn close_idle_connections(&self) {
-        until("the bot waits for what is new", || {
-            self.shared.is_asked_for_news()
-        })
-        .await;
+        until("the /sync of the bot waits", || self.shared.is_syncing()).await;
         self.shared.closing_idle.send_replace(());
     }
 
@@ -202,7 +198,7 @@ impl Proxy {
         self.shared.refused.load(Ordering::Relaxed)
     }
 
-    /// Forgets all rules: from now on the homeserver answers, and nobody else.
+    /// Removes all rules: from now on only the homeserver answers.
     pub(crate) fn be_honest(&self) {
         self.shared.rules.clear();
     }
@@ -211,7 +207,7 @@ impl Proxy {
         self.shared.passed.lock().unwrap().clone()
     }
 
-    /// What was answered so far to the requests that match.
+    /// The requests so far that match, with their answers.
     pub(crate) fn passed_by(&self, matches: impl Fn(&Request) -> bool) -> Vec<Arc<Passed>> {
         let mut passed = self.passed();
         passed.retain(|passed| matches(&passed.request));
@@ -228,7 +224,7 @@ impl Proxy {
         devices.flatten().map(|(device, _)| device).collect()
     }
 
-    /// All events of a room that the bot was given so far, and the keys that came with them.
+    /// All events of a room that the bot got so far, and the keys that came with them.
     pub(crate) fn brought_to(&self, room: &RoomId) -> (Vec<Value>, Vec<Value>) {
         let (mut events, mut to_device) = (Vec::new(), Vec::new());
         let list = |answer: &Value, pointer: &str| {
@@ -244,7 +240,7 @@ impl Proxy {
     }
 }
 
-/// Whether a request is such a one, and about this room.
+/// Matches such requests about this room.
 pub(crate) fn in_room(
     room: &RoomId,
     is_such: fn(&Request) -> bool,
@@ -253,7 +249,7 @@ pub(crate) fn in_room(
     move |request| is_such(request) && request.is_in(&room)
 }
 
-/// Whether a request is such a one, and about another room: a direct message, where this is the admin room.
+/// Matches such requests about other rooms: direct messages, if this is the admin room.
 pub(crate) fn elsewhere(
     room: &RoomId,
     is_such: fn(&Request) -> bool,
@@ -299,7 +295,7 @@ async fn serve_connection(stream: TcpStream, tls: Option<TlsAcceptor>, shared: A
         }
     });
     let connection = async {
-        // Whatever ends a connection, the bot has to cope with it.
+        // The bot has to cope with any end of a connection.
         let Some(tls) = tls else {
             let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
             return connection.await.ok();
@@ -315,7 +311,7 @@ async fn serve_connection(stream: TcpStream, tls: Option<TlsAcceptor>, shared: A
             _unplugged = plugged_in.wait_for(|plugged_in| !plugged_in) => return,
             Ok(()) = closing_idle.changed() => {
                 // Ours and the service's, and one for each request.
-                if Arc::strong_count(&asked) == 2 && shared.is_asked_for_news() {
+                if Arc::strong_count(&asked) == 2 && shared.is_syncing() {
                     return;
                 }
             }
@@ -364,18 +360,18 @@ async fn handle(
 }
 
 impl Shared {
-    fn is_asked_for_news(&self) -> bool {
+    fn is_syncing(&self) -> bool {
         Arc::strong_count(&self.listening) > 1
     }
 
-    /// One of the two ways between the bot and the homeserver.
+    /// Delays for one of the two ways between the bot and the homeserver.
     async fn travel(&self) {
         if !self.distance.is_zero() {
             sleep(self.distance / 2).await;
         }
     }
 
-    /// What was injected comes first; a first sync is only the homeserver's.
+    /// Injected answers come first; an initial sync is always the homeserver's.
     async fn answer_sync(&self, request: &Request) -> io::Result<Answer> {
         let Some(since) = request.query("since") else {
             return self.ask_homeserver(request).await;

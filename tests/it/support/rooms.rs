@@ -1,4 +1,4 @@
-//! What a person does in rooms, and what the homeserver says of them.
+//! What a person does in rooms, and the homeserver's view of them.
 
 use std::collections::BTreeMap;
 
@@ -25,15 +25,15 @@ use serde_json::{Value, json};
 
 use super::person::Person;
 
-/// What a room is made of.
+/// How to create a room.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct RoomOptions {
     pub(crate) encrypted: bool,
     pub(crate) version: Option<RoomVersionId>,
     pub(crate) invite: Vec<OwnedUserId>,
-    /// The content of `m.room.create`, where something is to stand there.
+    /// The content of `m.room.create`, if any.
     pub(crate) creation: Option<Value>,
-    /// Laid over the content of `m.room.power_levels`.
+    /// Overrides keys of `m.room.power_levels`.
     pub(crate) power_levels: Option<Value>,
     pub(crate) alias: Option<String>,
 }
@@ -75,7 +75,7 @@ impl Person {
         .await
     }
 
-    /// Says something, encrypted where the room is.
+    /// Sends a message, encrypted where the room is.
     pub(crate) async fn send_text(&self, room: &RoomId, text: &str) -> Result<OwnedEventId> {
         self.send(room, RoomMessageEventContent::text_plain(text))
             .await
@@ -90,13 +90,13 @@ impl Person {
         Ok(self.room(room).send(content).await?.response.event_id)
     }
 
-    /// Says something in plain text even where the room is encrypted.
+    /// Sends a message in plain text even where the room is encrypted.
     pub(crate) async fn send_plain_text(&self, room: &RoomId, text: &str) -> Result<OwnedEventId> {
         let content = json!({ "msgtype": "m.text", "body": text });
         self.send_as_it_is(room, "m.room.message", &content).await
     }
 
-    /// Sends an event as it is, even where the room is encrypted.
+    /// Sends an event unencrypted, even where the room is encrypted.
     pub(crate) async fn send_as_it_is(
         &self,
         room: &RoomId,
@@ -164,7 +164,7 @@ impl Person {
     }
 }
 
-/// Asserts that the homeserver forbade it, and that it did not fail for another reason.
+/// Asserts that it failed because the homeserver forbade it.
 #[track_caller]
 pub(crate) fn assert_forbidden(failed: &anyhow::Error) {
     let error = failed.downcast_ref::<matrix_sdk::Error>();

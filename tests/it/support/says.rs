@@ -1,4 +1,4 @@
-//! Short assertions about what somebody or something said. A failed one shows all of it.
+//! Short assertions on texts. A failed one shows the whole text.
 
 use std::{borrow::Cow, process::Output};
 
@@ -6,11 +6,11 @@ use serde_json::Value;
 
 use super::{event::Event, person::Person};
 
-/// Whatever has a text: a message, a remedy, a log, what a program printed.
+/// Anything with a text: a message, a remedy, a log, the output of a program.
 pub(crate) trait Says {
     fn text(&self) -> Cow<'_, str>;
 
-    /// This stands in it.
+    /// Asserts that the text contains `part`.
     #[track_caller]
     fn says(&self, part: &str) {
         assert!(
@@ -20,7 +20,7 @@ pub(crate) trait Says {
         );
     }
 
-    /// This does not.
+    /// Asserts that the text does not contain `part`.
     #[track_caller]
     fn lacks(&self, part: &str) {
         assert!(
@@ -48,7 +48,7 @@ pub(crate) trait Says {
         );
     }
 
-    /// This and nothing else.
+    /// Asserts that the text is exactly this.
     #[track_caller]
     fn is(&self, text: &str) {
         assert_eq!(self.text(), text);
@@ -61,14 +61,14 @@ impl Says for str {
     }
 }
 
-/// The text of a message; of another event, none.
+/// The text of a message; empty for another event.
 impl Says for Event {
     fn text(&self) -> Cow<'_, str> {
         self.body().unwrap_or_default().into()
     }
 }
 
-/// What a program printed, on both streams.
+/// What a program printed, on stdout and stderr.
 impl Says for Output {
     fn text(&self) -> Cow<'_, str> {
         let both = [&self.stdout[..], &self.stderr].concat();

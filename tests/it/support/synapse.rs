@@ -1,4 +1,4 @@
-//! Installs Synapse, once for all runs: a Python environment of its own under the build's target folder.
+//! Installs Synapse, once for all runs: in a Python environment under the build's target folder.
 
 use std::{
     fs::{self, File},
@@ -12,8 +12,8 @@ use anyhow::{Context, Result, bail};
 /// The version that tests and playground run against.
 const VERSION: &str = "1.163.2";
 
-/// Finds the installation under `target`, or makes it with pip (about half a minute), and returns its Python. Processes that want
-/// it at the same time wait for the one that makes it. `progress` hears what takes long.
+/// Finds the installation under `target`, or makes it with pip (about half a minute), and returns its Python. Only one process
+/// makes it; others wait. `progress` is called before long steps.
 pub(crate) fn install_synapse(target: &Path, progress: &dyn Fn(&str)) -> Result<PathBuf> {
     let folder = target.join("synapse");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
@@ -24,8 +24,8 @@ pub(crate) fn install_synapse(target: &Path, progress: &dyn Fn(&str)) -> Result<
     }
     let environment = folder.join(VERSION);
     let python = environment.join("bin/python");
-    // Written last, and names its own place: an environment that was cut short, or moved to where its scripts point nowhere,
-    // has no valid one.
+    // Written last, with its own path: an environment that is incomplete, or was moved so that its scripts do not work, has no
+    // valid one.
     let stamp = environment.join("complete");
     let place = environment.display().to_string();
     if !fs::read_to_string(&stamp).is_ok_and(|content| content == place) || !python.exists() {
@@ -57,7 +57,7 @@ fn make(environment: &Path, python: &Path) -> Result<()> {
     .context("cannot install Synapse from PyPI")
 }
 
-/// Runs a program until it exits; its last line is the error's text if it fails.
+/// Runs a program until it exits; if it fails, its last line is the error's text.
 fn run(command: &mut Command) -> Result<()> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = match command.output() {

@@ -1,4 +1,4 @@
-//! What the bot is answered, and how it gets there: whole, cut off, or in drops.
+//! An answer to the bot, and its transport: whole, cut off, or slow.
 
 use std::{convert::Infallible, io, time::Duration};
 
@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 
 pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
-/// In how many drops a slow answer comes.
+/// In how many pieces a slow answer comes.
 const DROPS: usize = 8;
 
-/// How long after one another.
+/// The pause between two of them.
 const BETWEEN_DROPS: Duration = Duration::from_millis(10);
 
 #[derive(Debug, Clone)]
@@ -26,13 +26,12 @@ pub(crate) struct Answer {
     pub(super) transport: Transport,
 }
 
-/// How an answer gets to the bot.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Transport {
     Whole,
     /// The connection breaks in the middle.
     Cut,
-    /// In drops.
+    /// In pieces.
     Slow,
 }
 
@@ -50,12 +49,12 @@ impl Answer {
         Self::new(status, "application/json", body.to_string())
     }
 
-    /// A refusal as the specification has it, `M_FORBIDDEN` for example.
+    /// A standard error response, `M_FORBIDDEN` for example.
     pub(crate) fn refusal(status: u16, code: &str) -> Self {
         Self::json(status, &json!({ "errcode": code, "error": "No." }))
     }
 
-    /// The error page of a web server before the homeserver.
+    /// The error page of a reverse proxy.
     pub(crate) fn error_page(status: u16) -> Self {
         Self::new(status, "text/html", "<html><h1>Bad Gateway</h1></html>")
     }
@@ -83,7 +82,7 @@ impl Answer {
                 let broken = io::Error::other("cut by the test");
                 StreamBody::new(stream::iter([Ok(Frame::data(half)), Err(broken)])).boxed_unsync()
             }
-            Transport::Slow => in_drops(&self.body),
+            Transport::Slow => in_pieces(&self.body),
         };
         let mut response = Response::builder().status(self.status);
         for (name, value) in self.headers {
@@ -93,7 +92,7 @@ impl Answer {
     }
 }
 
-fn in_drops(body: &Bytes) -> Body {
+fn in_pieces(body: &Bytes) -> Body {
     let size = body.len().div_ceil(DROPS).max(1);
     let drops: Vec<Bytes> = body.chunks(size).map(Bytes::copy_from_slice).collect();
     let slowly = stream::iter(drops).then(|drop| async {

@@ -1,4 +1,4 @@
-//! Events that nobody sent.
+//! Forged events.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -30,7 +30,7 @@ pub(crate) fn forged_state(sender: &UserId, kind: &str, key: &str, content: &Val
     })
 }
 
-/// That a user is in a room (`join`), or whatever else `membership` says.
+/// A user's membership event: `join`, `leave`, ..
 pub(crate) fn membership(user: &UserId, membership: &str) -> Value {
     let content = json!({ "membership": membership });
     forged_state(user, "m.room.member", user.as_str(), &content)
@@ -41,7 +41,7 @@ pub(crate) fn in_timeline(room: &RoomId, events: &[Value]) -> Value {
     json!({ "rooms": { "join": { room: { "timeline": { "events": events } } } } })
 }
 
-/// The same events as if they were said once more, and now.
+/// The same events, as if they were sent again now.
 pub(crate) fn under_new_ids(events: &[Value]) -> Vec<Value> {
     let mut events = events.to_vec();
     for event in &mut events {

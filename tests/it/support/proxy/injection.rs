@@ -1,4 +1,4 @@
-//! Answers to /sync that the homeserver knows nothing of, and the events in them, which can be asked for.
+//! Forged answers to /sync, and the events in them, which can be requested one by one.
 
 use std::{
     borrow::Cow,
@@ -13,16 +13,16 @@ use regex::Regex;
 use serde_json::Value;
 use tokio::sync::Notify;
 
-/// What stands in our sync tokens behind the homeserver's, and in none of its own.
+/// Marks our sync tokens, behind the homeserver's own token.
 const MARK: &str = "forged";
 
-/// What waits for the bot's next requests.
+/// The answers for the bot's next requests.
 #[derive(Default)]
 pub(super) struct Injections {
     parts: Mutex<VecDeque<Value>>,
     added: Notify,
     tokens: AtomicUsize,
-    /// By the path at which they are asked for.
+    /// By the path of their request.
     events: Mutex<HashMap<String, Value>>,
 }
 
@@ -33,7 +33,7 @@ impl Injections {
         self.added.notify_one();
     }
 
-    /// Waits for the next. Nothing is lost when the waiting is given up.
+    /// Waits for the next one. Cancel safe.
     pub(super) async fn next(&self) -> Value {
         loop {
             let part = self.parts.lock().unwrap().pop_front();
@@ -44,20 +44,20 @@ impl Injections {
         }
     }
 
-    /// A sync token that leads on from this one. An answer with a token that a client has already is no news to it.
+    /// A sync token that follows this one. Clients ignore an answer with a token that they have already.
     pub(super) fn token(&self, since: &str) -> String {
         let number = self.tokens.fetch_add(1, Ordering::Relaxed);
         format!("{}{MARK}{number}", Self::honest(since))
     }
 
-    /// The same with the homeserver's own token in it.
+    /// The text with the homeserver's own token in place of ours.
     pub(super) fn honest(text: &str) -> Cow<'_, str> {
         static SUFFIX: LazyLock<Regex> =
             LazyLock::new(|| Regex::new(&format!("{MARK}[0-9]+")).unwrap());
         SUFFIX.replace(text, "")
     }
 
-    /// The injected event that is asked for at this path.
+    /// The injected event that is requested at this path.
     pub(super) fn event(&self, path: &str) -> Option<Value> {
         self.events.lock().unwrap().get(path).cloned()
     }

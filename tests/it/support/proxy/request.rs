@@ -12,17 +12,16 @@ use matrix_sdk::ruma::RoomId;
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
-/// What the bot asks of its homeserver.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
     pub(crate) method: Method,
     /// The path, decoded.
     pub(crate) path: String,
-    /// The body; null where it is no JSON.
+    /// The body; null if it is not JSON.
     pub(crate) json: Value,
-    /// Path and query as they came.
+    /// Path and query, still encoded.
     pub(super) target: String,
-    /// What the homeserver needs of the header.
+    /// The headers that the homeserver needs.
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
 }
@@ -36,7 +35,7 @@ impl Request {
                 .decode_utf8_lossy()
                 .into_owned(),
             json: serde_json::from_slice(&body).unwrap_or_default(),
-            // With HTTP/2, a URI has the host in it.
+            // With HTTP/2, the URI includes the host.
             target: head
                 .uri
                 .path_and_query()
@@ -90,7 +89,7 @@ impl Request {
         self.method == Method::PUT && self.path.contains("/send/")
     }
 
-    /// Sends something to devices: the keys of a room, above all.
+    /// Sends something to devices, mostly the keys of a room.
     pub(crate) fn sends_to_devices(&self) -> bool {
         self.path.contains("/sendToDevice/m.room.encrypted/")
     }
@@ -100,7 +99,7 @@ impl Request {
     }
 }
 
-/// The rest is between the bot and the proxy.
+/// The others are between the bot and the proxy.
 fn for_homeserver(headers: &HeaderMap) -> HeaderMap {
     [AUTHORIZATION, CONTENT_TYPE]
         .into_iter()

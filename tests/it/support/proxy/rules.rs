@@ -1,4 +1,4 @@
-//! What becomes of requests.
+//! The rules for requests.
 
 use std::sync::{
     Arc, Mutex,
@@ -18,15 +18,15 @@ type Change = Box<dyn Fn(&Request, &mut Answer) + Send + Sync>;
 
 struct Rule {
     matches: Matches,
-    /// How many requests more; none: without end.
+    /// For how many more requests; `None`: for all.
     times: Option<usize>,
     effect: Arc<Effect>,
 }
 
 pub(super) enum Effect {
-    /// The request waits before the homeserver hears of it.
+    /// The request waits before it reaches the homeserver.
     Hold(Arc<Gate>),
-    /// The proxy answers, and the homeserver hears nothing of it.
+    /// The proxy answers, and the request does not reach the homeserver.
     Answer(Box<dyn Fn() -> Answer + Send + Sync>),
     /// The answer is changed on its way back.
     Change(Change),
@@ -34,22 +34,22 @@ pub(super) enum Effect {
 
 pub(super) struct Gate {
     has_caught: AtomicBool,
-    /// Gives no permits: requests wait until it is closed.
+    /// Has no permits: requests wait until it is closed.
     opens: Semaphore,
 }
 
-/// The rules of a proxy, in the order in which they were made.
+/// The rules of a proxy, in the order in which they were added.
 #[derive(Default)]
 pub(super) struct Rules(Mutex<Vec<Rule>>);
 
-/// A rule to be. The last word says what happens: `answer`, `replace_answer`, `rewrite`, `hold`, `cut`, `slow_down`.
+/// Builds a rule. The last method sets its effect: `answer`, `replace_answer`, `rewrite`, `hold`, `cut`, `slow_down`.
 pub(crate) struct RuleBuilder<'a> {
     rules: &'a Rules,
     matches: Matches,
     times: Option<usize>,
 }
 
-/// Requests that wait. Dropping it lets them go on.
+/// Waiting requests. Dropping it lets them go on.
 pub(crate) struct Held(Arc<Gate>);
 
 impl Rules {
@@ -65,7 +65,7 @@ impl Rules {
         self.0.lock().unwrap().clear();
     }
 
-    /// What becomes of this request, which counts.
+    /// The effects on this request, which counts for `times`.
     pub(super) fn apply(&self, request: &Request) -> Vec<Arc<Effect>> {
         let mut effects = Vec::new();
         for rule in &mut *self.0.lock().unwrap() {
@@ -80,13 +80,13 @@ impl Rules {
 }
 
 impl RuleBuilder<'_> {
-    /// For so many requests; without this, for all.
+    /// For this many requests; the default is all.
     pub(crate) fn times(mut self, times: usize) -> Self {
         self.times = Some(times);
         self
     }
 
-    /// The proxy answers, and the homeserver hears nothing of it.
+    /// The proxy answers, and the request does not reach the homeserver.
     pub(crate) fn answer(self, answer: Answer) {
         self.answer_with(move || answer.clone());
     }
@@ -96,7 +96,7 @@ impl RuleBuilder<'_> {
         self.add(Effect::Answer(Box::new(answer)));
     }
 
-    /// The homeserver does what was asked, and the bot hears this instead of the answer.
+    /// The homeserver executes the request, and the bot gets this instead of the answer.
     pub(crate) fn replace_answer(self, other: Answer) {
         self.change(move |_, answer| *answer = other.clone());
     }
@@ -110,17 +110,17 @@ impl RuleBuilder<'_> {
         });
     }
 
-    /// The homeserver's answer breaks off in the middle.
+    /// The homeserver's answer is cut off in the middle.
     pub(crate) fn cut(self) {
         self.change(|_, answer| answer.transport = Transport::Cut);
     }
 
-    /// The homeserver's answer comes in drops.
+    /// The homeserver's answer comes slowly, in pieces.
     pub(crate) fn slow_down(self) {
         self.change(|_, answer| answer.transport = Transport::Slow);
     }
 
-    /// The requests wait before the homeserver hears of them.
+    /// The requests wait before they reach the homeserver.
     pub(crate) fn hold(self) -> Held {
         let gate = Arc::new(Gate {
             has_caught: AtomicBool::new(false),
@@ -146,13 +146,13 @@ impl RuleBuilder<'_> {
 impl Gate {
     pub(super) async fn wait(&self) {
         self.has_caught.store(true, Ordering::Relaxed);
-        // It ends with an error, as no permit is ever given.
+        // It ends with an error, as there are no permits.
         self.opens.acquire().await.ok();
     }
 }
 
 impl Held {
-    /// Whether a request waits, or did.
+    /// Whether a request waits or has waited.
     pub(crate) fn has_caught(&self) -> bool {
         self.0.has_caught.load(Ordering::Relaxed)
     }
