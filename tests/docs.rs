@@ -1,5 +1,4 @@
-//! What README and docs/ say against what the program has. The configuration's reference is compared where the configuration is
-//! read.
+//! Compares README and docs/ with the program. The tests of src/config/ compare the reference of the configuration.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[expect(dead_code, reason = "shared with tidy.rs, which uses the rest")]
@@ -21,7 +20,7 @@ fn read(file: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap()
 }
 
-/// What stands between backticks in the first cell of each row of a page's tables.
+/// The texts in backticks in the first cell of each row of a page's tables.
 fn first_cells(page: &str) -> Vec<String> {
     let rows = page.lines().filter_map(|line| line.strip_prefix("| "));
     let cells = rows.filter_map(|row| row.split(" | ").next());
@@ -32,7 +31,7 @@ fn first_cells(page: &str) -> Vec<String> {
     cells.flat_map(in_backticks).collect()
 }
 
-/// The commands of a text, each with what it takes, without the prefix.
+/// The commands among these texts, with arguments, without the prefix.
 fn commands(texts: &[String], prefix: &str) -> BTreeSet<String> {
     let commands = texts.iter().filter_map(|text| text.strip_prefix(prefix));
     commands.map(str::to_owned).collect()
@@ -72,11 +71,11 @@ fn readme_lists_the_commands_of_the_binary() {
     assert_eq!(in_readme, in_binary);
 }
 
-/// What homeservers say, and not rcbot.
+/// Messages of homeservers, not of rcbot.
 const OF_HOMESERVERS: [&str; 2] = ["M_EXCLUSIVE", "M_UNKNOWN_TOKEN"];
 
 #[test]
-fn every_message_in_the_troubleshooting_is_one_that_is_said() {
+fn every_message_in_the_troubleshooting_is_in_the_source() {
     let page = read("docs/troubleshooting.md");
     let mut messages = first_cells(&page);
     let in_lists = page.lines().filter_map(|line| line.strip_prefix("- `"));
@@ -97,7 +96,7 @@ fn every_message_in_the_troubleshooting_is_one_that_is_said() {
 }
 
 #[test]
-fn every_message_that_leads_to_the_troubleshooting_finds_its_place_there() {
+fn every_topic_has_an_anchor_in_the_troubleshooting() {
     let page = read("docs/troubleshooting.md");
     let places = page.split("<a id=\"").skip(1);
     let mut places: Vec<_> = places
@@ -109,14 +108,14 @@ fn every_message_that_leads_to_the_troubleshooting_finds_its_place_there() {
     assert_eq!(places, topics);
 }
 
-/// Two dots in place of what differs each time: in the source a name in braces, in the docs two dots, or a number.
+/// Puts two dots in place of what varies: a name in braces in the source, a number in the docs.
 fn with_gaps(text: &str) -> String {
     static GAP: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\{[^{}]*\}|[0-9]+").unwrap());
     GAP.replace_all(text, "..").replace('`', "")
 }
 
 #[test]
-fn what_stands_in_a_comment_or_a_test_is_not_said() {
+fn comments_and_tests_are_not_literals() {
     let text = "// \"a\"\nfn f() { g(\"b {c} \\\n    d\"); }\n#[cfg(test)]\nmod tests {\n    const E: &str = \"e\";\n}";
     let name = "src/x.rs".to_owned();
     let text = text.to_owned();
@@ -131,7 +130,7 @@ fn each_row_of_the_threat_model_has_a_test() {
     let table = page.split("## Against whom").nth(1).unwrap();
     let table = table.split("\n## ").next().unwrap();
     let rows = table.lines().filter(|line| line.starts_with("| "));
-    // The head of the table, and the line below it.
+    // Without the head of the table, and the line below it.
     let rows: Vec<_> = rows.skip(2).collect();
     assert!(rows.len() >= 7, "{rows:#?}");
     let tests: String = rust_files("tests/it")

@@ -1,5 +1,5 @@
-//! The rules of the house, told with file and line: what each part may name, where secrets leave their types, and where the
-//! program's sentences stand.
+//! Architecture rules, reported with file and line: what each part may import, where secrets leave their types, and where the
+//! texts of `claude` are.
 #![expect(
     clippy::unwrap_used,
     clippy::string_slice,
@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use source::{SourceFile, rust_files};
 
-/// The parts of the crate, and which of its other modules each may name. A file may be of two, where one lies in the other.
+/// The parts of the crate, and which of its other modules each may import. A file of a nested part follows both rules.
 const MAY_NAME: &[(&str, &str)] = &[
     ("link", ""),
     ("secret", ""),
@@ -45,7 +45,7 @@ const MAY_NAME: &[(&str, &str)] = &[
     ),
 ];
 
-/// What else a part must not name.
+/// What else a part must not import.
 const MUST_NOT_NAME: &[(&str, &str)] = &[
     ("matrix", "crate::matrix::connect"),
     ("remote_control", "matrix_sdk"),
@@ -54,13 +54,13 @@ const MUST_NOT_NAME: &[(&str, &str)] = &[
     ("check", "matrix_sdk::Client"),
 ];
 
-/// What reaches beyond memory.
+/// Everything with I/O.
 const OUTSIDE: &str = "std::fs std::process std::net std::thread tokio tracing nix rustix matrix_sdk::Client matrix_sdk::Room";
 
-/// The one module there that reads files, which are the program's.
+/// The only module there that reads files: those of `claude`.
 const MAY_READ_FILES: &str = "remote_control::claude::prerequisites";
 
-/// The files that may take a secret out of its type, and for what.
+/// The files that may expose a secret, and for what.
 const MAY_EXPOSE: &str = "
 src/matrix/direct_message.rs: a link, for the encrypted message
 src/matrix/link_picture.rs: a link, for its picture, which is as secret
@@ -78,17 +78,17 @@ src/check/project.rs: a project's input, to see whether it answers the program's
 src/check/api.rs: a token, for questions to the homeserver
 ";
 
-/// The folder that knows the program, and the file in it with the program's sentences.
+/// The folder that knows `claude`, and the file in it with the texts of `claude`.
 const PROGRAM_FOLDER: &str = "src/remote_control/claude/";
 const PROGRAM_TEXTS: &str = "src/remote_control/claude/texts.rs";
 
-/// Asserts that nothing was found, which is told with its file and its line.
+/// Asserts that a rule finds nothing; reports what it finds with file and line.
 #[track_caller]
-fn assert_none(look: impl Fn(&SourceFile) -> Vec<(usize, String)>) {
+fn assert_none(rule: impl Fn(&SourceFile) -> Vec<(usize, String)>) {
     let found = rust_files("src").into_iter().flat_map(|file| {
-        let found = look(&file).into_iter();
-        let told = found.map(|(line, what)| format!("{}:{line}: {what}", file.name));
-        told.collect::<Vec<_>>()
+        let found = rule(&file).into_iter();
+        let found = found.map(|(line, what)| format!("{}:{line}: {what}", file.name));
+        found.collect::<Vec<_>>()
     });
     let found: Vec<_> = found.collect();
     assert!(found.is_empty(), "{found:#?}");
@@ -103,15 +103,15 @@ fn is_below(path: &str, these: &str) -> bool {
     these.split_whitespace().any(below)
 }
 
-/// What breaks the rules for the parts that a file is of.
-fn misnamed(file: &SourceFile) -> Vec<(usize, String)> {
+/// The paths in a file that break the rules of its parts.
+fn forbidden_paths(file: &SourceFile) -> Vec<(usize, String)> {
     let module = file.module();
     let is_of = |(part, _): &&(&str, &str)| is_below(&module, part);
     let parts: Vec<_> = MAY_NAME.iter().filter(is_of).collect();
-    // They name the parts and do nothing themselves.
+    // They import all parts and do nothing themselves.
     let names_all = ["lib", "main"].contains(&module.as_str());
     if parts.is_empty() && !names_all {
-        return vec![(1, "say in tests/tidy.rs what it may name".to_owned())];
+        return vec![(1, "list in tests/tidy.rs what it may import".to_owned())];
     }
     let must_not = |path: &str| {
         let reads_files = is_below(&module, MAY_READ_FILES) && is_below(path, "std::fs");
@@ -131,15 +131,15 @@ fn misnamed(file: &SourceFile) -> Vec<(usize, String)> {
 }
 
 #[test]
-fn modules_name_only_what_they_may_know() {
-    assert_none(misnamed);
+fn modules_import_only_what_they_may() {
+    assert_none(forbidden_paths);
 }
 
-/// The files of matrix/ that name one another in a circle, and those above them. Its mod.rs names all and hands out their names.
-fn in_circles(files: &[SourceFile]) -> Vec<String> {
+/// The files of matrix/ that import each other in a cycle, and those that import these. Its mod.rs imports and re-exports all.
+fn in_cycles(files: &[SourceFile]) -> Vec<String> {
     let files = files.iter().filter(|file| !file.is_test());
     let (root, files): (Vec<_>, Vec<_>) = files.partition(|file| file.module() == "matrix");
-    let handed_out: Vec<_> = root.iter().flat_map(|file| file.paths()).collect();
+    let exported: Vec<_> = root.iter().flat_map(|file| file.paths()).collect();
     let modules: Vec<_> = files
         .iter()
         .map(|file| format!("crate::{}", file.module()))
@@ -150,8 +150,8 @@ fn in_circles(files: &[SourceFile]) -> Vec<String> {
     };
     let leads_to = |path: &str| {
         let name = path.strip_prefix("crate::matrix::")?.split("::").next();
-        let mut handed_out = handed_out.iter().map(|(_, path)| path);
-        let from = handed_out.find(|path| path.rsplit("::").next() == name);
+        let mut exported = exported.iter().map(|(_, path)| path);
+        let from = exported.find(|path| path.rsplit("::").next() == name);
         module_of(path).or_else(|| module_of(&format!("crate::matrix::{}", from?)))
     };
     let edges = modules.iter().zip(&files).map(|(module, file)| {
@@ -161,7 +161,7 @@ fn in_circles(files: &[SourceFile]) -> Vec<String> {
         (module, named)
     });
     let mut edges: BTreeMap<_, _> = edges.collect();
-    // Whoever names none that is left is in no circle.
+    // A file that imports none of the remaining ones is in no cycle.
     loop {
         let left: BTreeSet<_> = edges.keys().copied().collect();
         edges.retain(|_, named| !named.is_disjoint(&left));
@@ -172,12 +172,12 @@ fn in_circles(files: &[SourceFile]) -> Vec<String> {
 }
 
 #[test]
-fn no_files_of_matrix_name_one_another_in_a_circle() {
-    let found = in_circles(&rust_files("src/matrix"));
+fn no_files_of_matrix_import_each_other_in_a_cycle() {
+    let found = in_cycles(&rust_files("src/matrix"));
     assert!(found.is_empty(), "{found:#?}");
 }
 
-/// Where a secret leaves its type in a file that is not in this list.
+/// The lines that expose a secret in a file that is not in the list `but`.
 fn exposes(file: &SourceFile, but: &str) -> Vec<(usize, String)> {
     let name = format!("{}: ", file.name);
     if but.lines().any(|line| line.starts_with(&name)) {
@@ -190,12 +190,12 @@ fn exposes(file: &SourceFile, but: &str) -> Vec<(usize, String)> {
 }
 
 #[test]
-fn a_secret_leaves_its_type_in_few_places() {
+fn only_listed_files_expose_secrets() {
     assert_none(|file| exposes(file, MAY_EXPOSE));
 }
 
 #[test]
-fn no_sentence_of_the_program_stands_outside_of_its_folder() {
+fn no_text_of_claude_is_outside_of_its_folder() {
     let files = rust_files(PROGRAM_FOLDER);
     let texts = files.iter().find(|file| file.name == PROGRAM_TEXTS);
     let texts = texts.unwrap().literals().into_iter().map(|text| {
@@ -204,7 +204,7 @@ fn no_sentence_of_the_program_stands_outside_of_its_folder() {
     });
     let parts: Vec<_> = texts.collect();
     let sentences = parts.iter().flat_map(|text| text.split(" * "));
-    // Of fewer than three words nobody can say whose they are.
+    // Texts of fewer than three words are too common.
     let sentences = sentences.filter(|text| text.split_whitespace().count() >= 3);
     let sentences: Vec<_> = sentences.collect();
     assert!(sentences.len() > 50, "{sentences:?}");
@@ -217,7 +217,7 @@ fn no_sentence_of_the_program_stands_outside_of_its_folder() {
 }
 
 #[test]
-fn every_file_says_what_it_is_and_every_folder_what_it_does_not_know() {
+fn every_file_has_a_head_and_every_folder_an_invariant() {
     assert_none(|file| {
         let lines = file.text.lines();
         let head: String = lines.take_while(|line| line.starts_with("//!")).collect();
@@ -236,14 +236,14 @@ fn every_file_says_what_it_is_and_every_folder_what_it_does_not_know() {
 }
 
 #[test]
-fn the_rules_find_what_breaks_them() {
+fn the_rules_find_violations() {
     let file = |name: &str, text: &str| SourceFile {
         name: name.to_owned(),
         text: text.to_owned(),
     };
     let text = "use crate::{link::Link, bot::{self, Bot}};\n// crate::cli\n\"crate::cli\";super::super::cli::y('\"', 'a');\n\
         fn f<'a>() { tokio::run(\"\\\"crate::cli\") }\n#[cfg(test)]\nmod tests { use crate::cli; }";
-    let found = misnamed(&file("src/matrix/inbox.rs", text));
+    let found = forbidden_paths(&file("src/matrix/inbox.rs", text));
     let found = found.iter().map(|(line, path)| format!("{line} {path}"));
     let wanted = "1 crate::bot, 1 crate::bot::self, 1 crate::bot::Bot, 3 crate::cli::y";
     assert_eq!(found.collect::<Vec<_>>().join(", "), wanted);
@@ -263,7 +263,7 @@ fn the_rules_find_what_breaks_them() {
         ("new", "", 1),
     ] {
         let file = file(&format!("src/{name}.rs"), text);
-        assert_eq!(misnamed(&file).len(), count, "{name}: {text}");
+        assert_eq!(forbidden_paths(&file).len(), count, "{name}: {text}");
     }
     let mut files = [
         file("src/matrix/mod.rs", "mod b; pub use b::{B, c::C};"),
@@ -271,10 +271,10 @@ fn the_rules_find_what_breaks_them() {
         file("src/matrix/b/c.rs", "fn f() {}"),
         file("src/matrix/d.rs", "fn f() { crate::matrix::C; }"),
     ];
-    assert!(in_circles(&files).is_empty());
+    assert!(in_cycles(&files).is_empty());
     files[3].text = "use crate::{matrix::{e, B}, x};".to_owned();
-    let circle = ["crate::matrix::b", "crate::matrix::d"];
-    assert_eq!(in_circles(&files), circle);
+    let cycle = ["crate::matrix::b", "crate::matrix::d"];
+    assert_eq!(in_cycles(&files), cycle);
     let file = file("src/x.rs", "// link.expose()\nlink.expose();");
     assert_eq!(exposes(&file, MAY_EXPOSE).len(), 1);
     assert!(exposes(&file, "src/x.rs: why").is_empty());

@@ -1,40 +1,39 @@
-//! Source files as text: what in them is code, what is said, and which paths are named.
+//! Source files as text: their code, string literals and paths.
 
 use std::{fs, path::Path, sync::LazyLock};
 
 use regex::Regex;
 
 /// Comments, and the literals of strings and characters. A lifetime has no second quote.
-static NO_CODE: LazyLock<Regex> = LazyLock::new(|| {
+static NOT_CODE: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(r###"(?s)//[^\n]*|r##".*?"##|r#".*?"#|r"[^"]*"|"(?:\\.|[^"\\])*"|'(?:\\[^']+|\\'|[^'\\])'"###).unwrap()
 });
 
 /// A file of this crate.
 pub(crate) struct SourceFile {
-    /// From the crate's folder on.
+    /// The path from the crate's folder.
     pub(crate) name: String,
-    /// All of it.
     pub(crate) text: String,
 }
 
 impl SourceFile {
-    /// Whether all of it is for tests.
+    /// Whether the whole file is for tests.
     pub(crate) fn is_test(&self) -> bool {
         let names = ["tests.rs", "testing.rs"];
         self.name.contains("/tests/") || names.iter().any(|name| self.name.ends_with(name))
     }
 
-    /// What is no test: those stand last in a file, or in one of their own.
+    /// The text without tests, which are last in a file, or in a separate one.
     pub(crate) fn text_without_tests(&self) -> &str {
         let tests = "#[cfg(test)]\nmod tests {";
         let inline = self.text.split(tests).next().unwrap_or_default();
         if self.is_test() { "" } else { inline }
     }
 
-    /// The same without comments and literals; the lines stay where they are.
+    /// The same without comments and literals, with the same line numbers.
     pub(crate) fn code(&self) -> String {
         let blank = |found: &regex::Captures<'_>| "\n".repeat(found[0].matches('\n').count());
-        NO_CODE
+        NOT_CODE
             .replace_all(self.text_without_tests(), blank)
             .into_owned()
     }
@@ -42,7 +41,7 @@ impl SourceFile {
     /// The texts of the string literals, each in one line.
     pub(crate) fn literals(&self) -> Vec<String> {
         static CONTINUED: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\\\n\s*").unwrap());
-        let found = NO_CODE.find_iter(self.text_without_tests());
+        let found = NOT_CODE.find_iter(self.text_without_tests());
         let texts = found
             .map(|literal| literal.as_str())
             .filter(|text| text.starts_with(['"', 'r']));
@@ -51,7 +50,7 @@ impl SourceFile {
             .collect()
     }
 
-    /// Its module, from the crate on: `remote_control::process::stop`.
+    /// Its module path: `remote_control::process::stop`.
     pub(crate) fn module(&self) -> String {
         let path = self.name.trim_start_matches("src/").trim_end_matches(".rs");
         let path = path.strip_suffix("/mod").unwrap_or(path);
