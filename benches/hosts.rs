@@ -1,8 +1,8 @@
-//! Hosts that share an admin room, on a Synapse of their own: `cargo bench --bench hosts`, or `cargo bench --bench hosts -- 2 10`.
+//! Hosts that share an admin room, on their own Synapse: `cargo bench --bench hosts`, or `cargo bench --bench hosts -- 2 10`.
 //!
-//! Bots with a project each and no session are started until there are 2, 10 and 50, all on this machine. A person asks them for an
-//! overview, and beside that says something to a bare matrix-sdk client, which says it back. Then the bot that answers as a rule
-//! is killed, and they are asked again. In the end they are left alone, and the homeserver's log shows what they cost it.
+//! Bots with a project each and no session are started until there are 2, 10 and 50, all on this machine. A person asks for the
+//! status of all, and sends messages to a bare matrix-sdk client, which echoes them. Then the bot that answers by default is
+//! killed, and they are asked again. In the end they idle, and the homeserver's log shows their requests.
 #![recursion_limit = "256"]
 #![expect(
     clippy::panic,
@@ -17,12 +17,10 @@
     reason = "it is all a benchmark does"
 )]
 
-/// What a bare client is, and how it is run.
 #[path = "support/bare_client.rs"]
 #[expect(dead_code, reason = "another benchmark needs its process")]
 mod bare_client;
 
-/// Tables of times.
 #[path = "support/table.rs"]
 mod table;
 
@@ -55,19 +53,19 @@ use support::{
 };
 use table::{Samples, Table};
 
-/// How many hosts there are, one after the other.
+/// The numbers of hosts to measure, in order.
 const COUNTS: [usize; 3] = [2, 10, 50];
 
-/// How many start at a time. Where several join at once, the person's client now and then does not see one of them.
+/// How many start at a time. If several join at once, the person's client sometimes does not see one of them.
 const AT_ONCE: usize = 1;
 
-/// Rounds that are counted. The first one makes keys, and is told apart.
+/// Rounds that are counted. The first one makes keys, and is reported separately.
 const ROUNDS: usize = 20;
 
-/// How long an overview is corrected, and some more.
+/// How long answers can be corrected, and some more.
 const CORRECTED: Duration = Duration::from_secs(15);
 
-/// How long they are left alone before they are looked at, and how long they are looked at: two syncs that wait to their end.
+/// How long they idle before they are measured, and how long they are measured: two syncs that wait until their timeout.
 const SETTLE: Duration = Duration::from_secs(35);
 const IDLE: Duration = Duration::from_mins(1);
 
@@ -106,7 +104,7 @@ async fn measure(counts: &[usize]) -> Result<()> {
     Ok(())
 }
 
-/// Starts so many more, in the room of the first.
+/// Starts this many more, in the room of the first.
 async fn start(bots: &mut Vec<Bot>, more: usize, alice: &Person) -> Result<()> {
     let mut starting = Vec::new();
     for number in bots.len()..bots.len() + more {
@@ -157,7 +155,7 @@ async fn measure_these(
     let mut table = Table::new("command sent -> answer decrypted");
     table.add("`!rc status`: of all hosts", status);
     table.add(
-        "the same, the bot that answers as a rule killed",
+        "the same, the bot that answers by default killed",
         one_killed,
     );
     table.add("`!rc status @HOST`: of one of them", one);
@@ -171,7 +169,7 @@ async fn measure_these(
         wrong.count()
     };
     println!(
-        "overviews that call a bot that runs silent: {} of {}, and {} once they are corrected",
+        "answers that call a running bot silent: {} of {}, and {} once they are corrected",
         wrong(|overview, _| overview.text().to_owned()),
         overviews.len(),
         wrong(Overview::corrected),
@@ -212,7 +210,7 @@ impl Overview {
         self.answer.body().unwrap_or_default()
     }
 
-    /// What an edit has made of it, if one has.
+    /// The text of its last edit, if there is one.
     fn corrected(&self, alice: &Person) -> String {
         let edits = alice.edits_of(&self.answer);
         let last = edits.last().map_or_else(|| self.text(), Event::new_text);
@@ -228,7 +226,7 @@ impl Overview {
     }
 }
 
-/// Asks for an overview of all. It comes once, from one of them.
+/// Asks for the status of all. One of them answers, once.
 async fn time_status(bots: &[Bot], alice: &Person, one_is_killed: bool) -> Result<Overview> {
     let (time, asked, answer) = time_answer(&bots[0], alice, "status").await?;
     for bot in bots {
@@ -273,7 +271,7 @@ async fn time_echo(alice: &Person, bare: &BareClient, room: &OwnedRoomId) -> Res
     Ok(begun.elapsed())
 }
 
-/// What the homeserver is asked while nothing happens, by its own log.
+/// The requests while nothing happens, by the homeserver's log.
 async fn idle(bots: &[Bot]) -> Result<()> {
     eprintln!("nothing happens for {} s", (SETTLE + IDLE).as_secs());
     sleep(SETTLE).await;

@@ -1,8 +1,8 @@
-//! The main job beside what bounds it, on a Synapse of its own: `cargo bench --bench main_job`.
+//! The main job beside its lower bound, on its own Synapse: `cargo bench --bench main_job`.
 //!
-//! A person asks the bot for something and waits for the answer in clear text; then says something to a bare matrix-sdk client,
-//! which has a `sync_once` loop and says it back, encrypted too. Both in turn, so that what disturbs one disturbs the other. The
-//! same with a homeserver that is further away. In the end both are restarted, left idle, fed, and looked at.
+//! A person sends the bot a command and waits for the decrypted answer; then sends a message to a bare matrix-sdk client, whose
+//! `sync_once` loop echoes it, encrypted too. Both take turns, so that disturbances affect both. The same follows with a more
+//! distant homeserver. Then both are restarted, left idle and flooded, and their memory is measured.
 //!
 //! `cargo bench --bench main_job -- --beside PATH` measures another build of rcbot in the same run.
 #![recursion_limit = "256"]
@@ -19,11 +19,9 @@
     reason = "it is all a benchmark does"
 )]
 
-/// What a bare client is, and how it is run.
 #[path = "support/bare_client.rs"]
 mod bare_client;
 
-/// Times of one thing.
 #[path = "support/table.rs"]
 #[expect(dead_code, reason = "this one prints the rows of a document")]
 mod table;
@@ -66,27 +64,27 @@ const WARM_UP: usize = 5;
 /// Rounds that are counted.
 const ROUNDS: usize = 60;
 
-/// The same for what takes long to prepare.
+/// The same for rounds that take long to prepare.
 const FEW_WARM_UP: usize = 1;
 const FEW_ROUNDS: usize = 12;
 
-/// After so many links for one person, the session is another one: the bot redacts what is more than people ask for.
+/// After so many links for one person, a new session is started: the bot redacts older ones beyond a limit.
 const LINKS: usize = 10;
 
-/// Nobody says anything for so long before something is measured, so that nothing of what came before runs into it.
+/// How long nothing is sent before a measurement, so that earlier events do not affect it.
 const QUIET: Duration = Duration::from_millis(150);
 
-/// How much longer a request takes with a homeserver that is further away.
+/// How much longer a request takes with the distant homeserver.
 const DISTANCE: Duration = Duration::from_millis(20);
 
 /// How long a session floods its output.
 const FLOOD: Duration = Duration::from_secs(10);
 
-/// How long both are left alone before they are looked at, and how long they are looked at.
+/// How long both idle before they are measured, and how long they are measured.
 const SETTLE: Duration = Duration::from_secs(3);
 const IDLE: Duration = Duration::from_secs(20);
 
-/// Answers to /sync that bring nothing, and those with a message: about a day's worth.
+/// Empty answers to /sync, and those with a message: about a day's worth.
 const EMPTY_SYNCS: usize = 10_000;
 const FILLED_SYNCS: usize = 1_000;
 
@@ -140,12 +138,12 @@ async fn measure(beside: Option<PathBuf>) -> Result<()> {
     near.measure_flood(&alice).await
 }
 
-/// What is measured in turn with an echo.
+/// What is measured, alternating with an echo.
 #[derive(Debug, Clone, Copy)]
 enum Series {
-    /// Always the same link, and what is no link.
+    /// Always the same link, and answers without a link.
     Answers,
-    /// Another link each time, so that each needs a key of its own.
+    /// Another link each time, so that each needs its own key.
     OtherLinks,
 }
 
@@ -166,13 +164,13 @@ impl Series {
     }
 }
 
-/// A bot and a bare client, both as far from the homeserver.
+/// A bot and a bare client, both at the same distance from the homeserver.
 struct Site {
     bot: Bot,
     bare: BareClient,
-    /// In which the bare client says back what it hears.
+    /// The room in which the bare client echoes messages.
     room: OwnedRoomId,
-    /// Before the bot, and before the bare client.
+    /// In front of the bot, and of the bare client.
     proxies: Option<[Proxy; 2]>,
     echoes: usize,
 }
@@ -222,7 +220,7 @@ impl Site {
         })
     }
 
-    /// From what is said to the bot to the answer in clear text, in turn with the echo.
+    /// From the command to the decrypted answer, alternating with the echo.
     async fn measure(
         &mut self,
         alice: &Person,
@@ -300,7 +298,7 @@ impl Site {
         Ok(())
     }
 
-    /// Each is somebody's first one: there is no room for it yet.
+    /// The first links of new users, who have no direct message yet.
     async fn measure_first_links(&mut self, alice: &Person) -> Result<()> {
         let (mut links, mut echoes) = (Samples::new(), Samples::new());
         let bot = Bot::builder(homeserver())
@@ -336,7 +334,7 @@ impl Site {
         Ok(())
     }
 
-    /// From a start of the program to the answer to what was said before.
+    /// From a start of the program to the answer to an earlier command.
     async fn measure_cold_starts(&mut self, alice: &Person) -> Result<()> {
         let (mut bot, mut bare) = (Samples::new(), Samples::new());
         let rounds = FEW_WARM_UP + FEW_ROUNDS;
@@ -344,16 +342,16 @@ impl Site {
             self.bot.kill_9();
             self.bare.kill();
             let asked = alice.send_text(self.bot.admin_room(), "!rc help").await?;
-            let said = self.say(alice).await?;
-            quiet(alice).await;
+            let said = self.send_message(alice).await?;
+            wait_until_quiet(alice).await;
             let begun = Instant::now();
             self.bot.run();
             wait_for_reply(alice, &self.bot, &asked).await?;
             add(&mut bot, (FEW_WARM_UP, round), begun.elapsed());
-            quiet(alice).await;
+            wait_until_quiet(alice).await;
             let begun = Instant::now();
             self.bare.run()?;
-            self.hear(alice, &said).await?;
+            self.wait_for_echo(alice, &said).await?;
             add(&mut bare, (FEW_WARM_UP, round), begun.elapsed());
         }
         compare(
@@ -365,7 +363,7 @@ impl Site {
         Ok(())
     }
 
-    /// What bot and bare client take while nothing happens.
+    /// Memory and CPU time of bot and bare client while nothing happens.
     async fn measure_idle(&self) -> Result<()> {
         eprintln!("nothing happens for {} s", (SETTLE + IDLE).as_secs());
         let processes = self.processes()?;
@@ -389,7 +387,7 @@ impl Site {
         Ok(())
     }
 
-    /// Whether memory grows with what is heard.
+    /// Whether memory grows with the number of syncs.
     async fn measure_syncs(&self, alice: &Person) -> Result<()> {
         let Some(proxies) = &self.proxies else {
             return Ok(());
@@ -419,7 +417,7 @@ impl Site {
         Ok(())
     }
 
-    /// What a session takes of the bot that prints as fast as it can.
+    /// The cost of a session that prints as fast as it can.
     async fn measure_flood(&self, alice: &Person) -> Result<()> {
         let [process, _] = self.processes()?;
         let before = memory(&process)?;
@@ -445,7 +443,7 @@ impl Site {
         Ok([process_of(&self.bot)?, Process::new(self.bare.pid())?])
     }
 
-    /// People do not ask twenty times for the link of one session.
+    /// Starts a new session every [`LINKS`] rounds.
     async fn renew_session(&self, alice: &Person, round: usize) {
         if round > 0 && round.is_multiple_of(LINKS) {
             self.bot.request(alice, "stop website").await;
@@ -458,7 +456,7 @@ impl Site {
     }
 
     async fn time_answer(&self, alice: &Person, command: &str) -> Result<Duration> {
-        quiet(alice).await;
+        wait_until_quiet(alice).await;
         let begun = Instant::now();
         let text = format!("!rc {command}");
         let asked = alice.send_text(self.bot.admin_room(), &text).await?;
@@ -466,7 +464,7 @@ impl Site {
         Ok(begun.elapsed())
     }
 
-    /// From the line with the link in the session's output to the link in clear text.
+    /// From the line with the link in the session's output to the decrypted link.
     async fn time_new_session(&self, alice: &Person) -> Result<Duration> {
         let asked = self.bot.send(alice, "start new").await;
         self.bot.wait_for_state("new", "starting").await;
@@ -476,12 +474,12 @@ impl Site {
             output.contains("Connecting").then_some(())
         };
         eventually("the program connects", connects).await;
-        quiet(alice).await;
+        wait_until_quiet(alice).await;
         let known = links_of(&self.bot, &alice.events());
         let begun = Instant::now();
         let secret = [random_text(), random_text()].concat();
         let link = format!("https://claude.ai/code?environment=env_01Link{secret}");
-        // In the program's own line, which is believed at once.
+        // In the program's own line, which counts at once.
         print(
             &stdout,
             &format!("Continue coding in the Claude mobile app or {link}"),
@@ -489,27 +487,27 @@ impl Site {
         wait_for_link(&self.bot, alice, known).await?;
         let time = begun.elapsed();
         wait_for_reply(alice, &self.bot, &asked).await?;
-        quiet(alice).await;
+        wait_until_quiet(alice).await;
         self.bot.request(alice, "stop new").await;
         Ok(time)
     }
 
     async fn time_echo(&mut self, alice: &Person) -> Result<Duration> {
-        quiet(alice).await;
+        wait_until_quiet(alice).await;
         let begun = Instant::now();
-        let said = self.say(alice).await?;
-        self.hear(alice, &said).await?;
+        let said = self.send_message(alice).await?;
+        self.wait_for_echo(alice, &said).await?;
         Ok(begun.elapsed())
     }
 
-    async fn say(&mut self, alice: &Person) -> Result<String> {
+    async fn send_message(&mut self, alice: &Person) -> Result<String> {
         self.echoes += 1;
         let text = format!("echo {}", self.echoes);
         alice.send_text(&self.room, &text).await?;
         Ok(text)
     }
 
-    async fn hear(&self, alice: &Person, text: &str) -> Result<()> {
+    async fn wait_for_echo(&self, alice: &Person, text: &str) -> Result<()> {
         let is_echo =
             |event: &Event| event.sender == self.bare.user_id() && event.body() == Some(text);
         alice.wait_for("the echo", is_echo).await?;
@@ -517,9 +515,9 @@ impl Site {
     }
 }
 
-/// From `!rc start` to the link in clear text. `listens`: somebody in the admin room.
+/// From `!rc start` to the decrypted link. `listens`: somebody in the admin room.
 async fn time_link(bot: &Bot, asks: &Person, listens: &Person) -> Result<Duration> {
-    quiet(listens).await;
+    wait_until_quiet(listens).await;
     let known = links_of(bot, &asks.events());
     let begun = Instant::now();
     let asked = asks
@@ -528,7 +526,7 @@ async fn time_link(bot: &Bot, asks: &Person, listens: &Person) -> Result<Duratio
     wait_for_link(bot, asks, known).await?;
     let time = begun.elapsed();
     wait_for_reply(listens, bot, &asked).await?;
-    quiet(asks).await;
+    wait_until_quiet(asks).await;
     Ok(time)
 }
 
@@ -564,8 +562,8 @@ fn add(samples: &mut Samples, (warm_up, round): (usize, usize), time: Duration) 
     }
 }
 
-/// Waits until this person has heard nothing for a while.
-async fn quiet(person: &Person) {
+/// Waits until this person has received nothing for a while.
+async fn wait_until_quiet(person: &Person) {
     let mut events = person.watch_events();
     loop {
         events.mark_unchanged();
@@ -581,7 +579,7 @@ async fn eventually_all_injected(proxies: &[Proxy; 2]) {
     }
 }
 
-/// As the session's process does: by appending to the file.
+/// Appends to the file, as the session's process does.
 fn print(stdout: &std::path::Path, line: &str) {
     use std::io::Write as _;
 
@@ -614,7 +612,7 @@ impl fmt::Display for Times<'_> {
     }
 }
 
-/// The bot's process is the child of ours that was given its config.yaml.
+/// The bot's process: our child with its config.yaml in the arguments.
 fn process_of(bot: &Bot) -> Result<Process> {
     let config = bot.config_path();
     procfs::process::all_processes()?
@@ -632,7 +630,7 @@ fn cpu_time(process: &Process) -> Result<Duration> {
     Ok(clock.now()?.into())
 }
 
-/// Resident, and with shared pages divided among those who share them.
+/// RSS and PSS.
 struct Memory {
     resident: f64,
     proportional: f64,

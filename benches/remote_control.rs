@@ -1,7 +1,7 @@
-//! The supervisor of processes beside what bounds it, with no homeserver: `cargo bench --bench remote_control`.
+//! The supervisor of processes beside its lower bound, with no homeserver: `cargo bench --bench remote_control`.
 //!
-//! Each benchmark has a peer that does the same by hand, in the same run. divan prints its own table; below it stand the 99th
-//! percentiles, which divan does not know, and the memory of the scan.
+//! Each benchmark has a peer that does the same by hand, in the same run. Below divan's own table are the 99th percentiles,
+//! which divan does not have, and the memory of the scan.
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on ends")]
 #![expect(clippy::print_stdout, reason = "it is all a benchmark does")]
 #![expect(
@@ -9,11 +9,9 @@
     reason = "a module is a group of benchmarks in divan's table, and no more"
 )]
 
-/// A host with one project, and what happens on it.
 #[path = "support/host.rs"]
 mod host;
 
-/// Tables of times.
 #[path = "support/table.rs"]
 mod table;
 
@@ -45,21 +43,21 @@ use tempfile::TempDir;
 use host::{Host, LINK, PATTERN, RUNTIME, Records, print, settings_for};
 use table::{Samples, Table};
 
-/// What others poll their output at.
+/// A common interval for polling output.
 const POLL: Duration = Duration::from_millis(200);
 
-/// How long whoever waits needs to begin waiting; not measured.
+/// How long a waiting thread needs until it waits; not measured.
 const SETTLE: Duration = Duration::from_millis(5);
 
-/// How much noise stands before the link.
+/// How much noise is printed before the link, in bytes.
 const NOISE: u64 = 1 << 30;
 
 const RECORDS: usize = 1000;
 
-/// What was measured besides, by table and row.
+/// Further times, by table and row.
 static MEASURED: Mutex<BTreeMap<(&str, &str), Samples>> = Mutex::new(BTreeMap::new());
 
-/// How much memory each scan took besides what was there before, in KiB.
+/// The peak memory of each scan above that before it, in KiB.
 static PEAKS: Mutex<BTreeMap<&str, u64>> = Mutex::new(BTreeMap::new());
 
 const LINK_TABLE: &str = "link printed -> link known";
@@ -83,7 +81,7 @@ fn main() {
     }
 }
 
-/// A thread that does what it is sent. One for all: the kernel lets a new thread wait longer than one that it knows.
+/// A thread that executes what it is sent. One for all: the kernel schedules a new thread later than a known one.
 static READER: LazyLock<mpsc::Sender<Box<dyn FnOnce() + Send>>> = LazyLock::new(|| {
     let (sender, work) = mpsc::channel::<Box<dyn FnOnce() + Send>>();
     thread::spawn(move || work.into_iter().for_each(|work| work()));
@@ -152,7 +150,7 @@ mod link {
         });
     }
 
-    /// Measures from a print to the end of `look`, which runs on a thread of its own and begins a while before.
+    /// Measures from a print to the end of `look`, which starts earlier, on another thread.
     fn measure_reader<U, L: FnOnce() -> U + Send + 'static>(
         bencher: Bencher<'_, '_>,
         row: &'static str,
@@ -168,13 +166,13 @@ mod link {
                 let (begins, begun) = mpsc::channel();
                 let look = move || {
                     begins.send(()).unwrap();
-                    // What it used is closed later: for a watch that takes the kernel 20 ms.
+                    // Its resources are closed later: closing a watch takes the kernel 20 ms.
                     let used = look();
                     seen.send(Instant::now()).unwrap();
                     drop(used);
                 };
                 READER.send(Box::new(look)).unwrap();
-                // The reader may still be at closing what the one before used.
+                // The reader may still be closing those of the previous one.
                 begun.recv().unwrap();
                 thread::sleep(ahead);
                 (folder, path, when)
@@ -191,7 +189,7 @@ mod link {
 mod stop {
     use super::*;
 
-    /// By the library: the whole tree is looked for and ended, and the record is cleared.
+    /// By the library: the whole tree is found and ended, and the record is cleared.
     #[divan::bench(sample_count = 100, sample_size = 1)]
     fn by_the_library(bencher: Bencher<'_, '_>) {
         bencher
@@ -212,7 +210,7 @@ mod stop {
             });
     }
 
-    /// The floor: one process, whose pid is taken on trust.
+    /// The floor: one process, by its unverified pid.
     #[divan::bench(sample_count = 100, sample_size = 1)]
     fn by_kill_and_waitpid(bencher: Bencher<'_, '_>) {
         bencher
@@ -238,7 +236,7 @@ mod stop {
 mod restore_1000_records {
     use super::*;
 
-    /// By the library: the records are read, the host's processes looked through, and the sessions adopted.
+    /// By the library: the records are read, the host's processes scanned, and the sessions adopted.
     #[divan::bench(sample_count = 20, sample_size = 1)]
     fn by_the_library(bencher: Bencher<'_, '_>) {
         let records = Records::new(RECORDS);
@@ -269,12 +267,12 @@ mod scan_1_gib {
 
     const NOISES: [&str; 2] = ["log lines", "status repainted"];
 
-    /// By the library: followed, taken apart, and the link found at its end.
+    /// By the library: followed and parsed, with the link at the end.
     #[divan::bench(args = NOISES, sample_count = 3, sample_size = 1)]
     fn by_the_library(bencher: Bencher<'_, '_>, kind: &'static str) {
         let file = noise(kind);
         let before = status("VmRSS:");
-        // The high-water mark starts again.
+        // Resets the peak (proc(5)).
         fs::write("/proc/self/clear_refs", "5").unwrap();
         bencher
             .counter(BytesCount::new(NOISE))

@@ -1,5 +1,5 @@
-//! A matrix-sdk client with nothing around it: it joins where it is invited, and says back what it hears. A process of its
-//! own, as the bot is, with its stores in SQLite, as the bot's are.
+//! A bare matrix-sdk client: it accepts invitations and echoes messages. Like the bot, it is a separate process, with its
+//! stores in SQLite.
 
 use std::{
     ffi::OsString,
@@ -35,7 +35,7 @@ const ORDER: &str = "--bare-client";
 /// How long the homeserver may hold a request open.
 const LONG_POLL: Duration = Duration::from_secs(30);
 
-/// What the client's process is told.
+/// The arguments of the client's process.
 #[derive(Debug)]
 pub(crate) struct Order {
     url: String,
@@ -44,7 +44,7 @@ pub(crate) struct Order {
     folder: PathBuf,
 }
 
-/// The order in these arguments, if there is one.
+/// Parses the arguments; `None` if they are not for the bare client.
 pub(crate) fn order(arguments: &[String]) -> Option<Order> {
     let [first, url, localpart, password, folder] = arguments else {
         return None;
@@ -57,11 +57,11 @@ pub(crate) fn order(arguments: &[String]) -> Option<Order> {
     })
 }
 
-/// Syncs for ever.
+/// Syncs forever.
 pub(crate) async fn run(order: Order) -> Result<()> {
     let client = Client::builder()
         .homeserver_url(&order.url)
-        // It is to stay behind its proxy, whatever the homeserver says of its address.
+        // It has to stay behind its proxy, also if the homeserver announces another address.
         .respect_login_well_known(false)
         .sqlite_store(&order.folder, None)
         .build()
@@ -79,7 +79,7 @@ pub(crate) async fn run(order: Order) -> Result<()> {
         let logged_in = client.matrix_auth().session().context("not logged in")?;
         fs::write(session, serde_json::to_vec(&logged_in)?)?;
     }
-    client.add_event_handler(say_back);
+    client.add_event_handler(echo);
     loop {
         let answer = client
             .sync_once(SyncSettings::new().timeout(LONG_POLL))
@@ -90,14 +90,14 @@ pub(crate) async fn run(order: Order) -> Result<()> {
     }
 }
 
-async fn say_back(event: OriginalSyncRoomMessageEvent, room: Room) {
+async fn echo(event: OriginalSyncRoomMessageEvent, room: Room) {
     let MessageType::Text(content) = event.content.msgtype else {
         return;
     };
     if event.sender == room.own_user_id() {
         return;
     }
-    // Not within the sync loop: the bot does not do that either.
+    // Not within the sync loop, like the bot.
     tokio::spawn(async move {
         let echo = RoomMessageEventContent::notice_plain(content.body);
         room.send(echo).await.unwrap();
@@ -115,7 +115,7 @@ pub(crate) struct BareClient {
 }
 
 impl BareClient {
-    /// Makes its account and starts its process, which reaches the homeserver at this address.
+    /// Registers its account and starts its process, which uses the homeserver at this address.
     pub(crate) async fn start(homeserver: &Homeserver, url: &str) -> Result<Self> {
         let localpart = format!("bare-{}", random_text());
         let password = random_text();
@@ -142,7 +142,6 @@ impl BareClient {
         Ok(client)
     }
 
-    /// Starts its process.
     pub(crate) fn run(&mut self) -> Result<()> {
         let process = Command::new(&self.program)
             .args(&self.arguments)
@@ -152,26 +151,24 @@ impl BareClient {
         Ok(())
     }
 
-    /// Ends it without a warning.
+    /// Kills it.
     pub(crate) fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
-            // It may have ended by itself; either way it is reaped.
+            // It may have exited already; either way it is reaped.
             process.kill().ok();
             process.wait().ok();
         }
     }
 
-    /// Its user.
     pub(crate) fn user_id(&self) -> &UserId {
         &self.user
     }
 
-    /// Its process.
     pub(crate) fn pid(&self) -> i32 {
         self.process.as_ref().unwrap().id().cast_signed()
     }
 
-    /// An encrypted room of it and this person, in which what is said can be read by both.
+    /// An encrypted room of it and this person, in which both can decrypt messages.
     pub(crate) async fn meet(&self, person: &Person) -> Result<OwnedRoomId> {
         let room = person.create_admin_room(&self.user).await?;
         eventually("the bare client joins", async || {

@@ -21,12 +21,12 @@ pub(crate) const PATTERN: &str = r"https://claude\.ai/code[/?][A-Za-z0-9_./?=&%~
 /// What the sessions print.
 pub(crate) const LINK: &str = "https://claude.ai/code?environment=env_0123456789abcdef";
 
-/// As the bot's.
+/// Like the bot's.
 pub(crate) static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
 
 const PROJECT: &str = "website";
 
-/// A supervisor with files of its own. Dropping it ends its session.
+/// A supervisor with its own files. Dropping it ends its session.
 pub(crate) struct Host {
     folder: TempDir,
     remote_control: RemoteControl,
@@ -62,7 +62,7 @@ impl Host {
         assert!(self.remote_control.handle(spawned).is_empty());
     }
 
-    /// Waits for the link, and tells when it was known. On return it is on disk too, and ready to be delivered.
+    /// Waits for the link, and returns when it was known. On return it is on disk too, and ready to be delivered.
     pub(crate) fn until_link(&mut self) -> Instant {
         let report = self.next();
         let known = Instant::now();
@@ -122,7 +122,6 @@ pub(crate) struct Records {
 }
 
 impl Records {
-    /// So many.
     pub(crate) fn new(count: usize) -> Self {
         let mut host = Host::new();
         host.start();
@@ -148,7 +147,7 @@ impl Records {
     }
 }
 
-/// Settings for these projects, whose processes do nothing until they are ended.
+/// Settings for these projects, whose processes do nothing until a signal ends them.
 pub(crate) fn settings_for(sessions: &Path, projects: &[String]) -> Settings {
     let project = |text: &String| Project {
         name: name(text),

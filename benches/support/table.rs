@@ -1,28 +1,24 @@
-//! Times, measured one by one, and printed as a table of medians and 99th percentiles.
+//! Collects times and prints a table of their medians and 99th percentiles.
 
 use std::{fmt, time::Duration};
 
-/// Times of one thing.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Samples(Vec<Duration>);
 
 impl Samples {
-    /// None yet.
     pub(crate) const fn new() -> Self {
         Self(Vec::new())
     }
 
-    /// One more.
     pub(crate) fn add(&mut self, time: Duration) {
         self.0.push(time);
     }
 
-    /// Half of them are not longer.
     pub(crate) fn median(&self) -> Duration {
         self.percentile(50)
     }
 
-    /// So many of a hundred are not longer.
+    /// The nearest-rank percentile.
     pub(crate) fn percentile(&self, percent: usize) -> Duration {
         let mut sorted = self.0.clone();
         sorted.sort_unstable();
@@ -34,7 +30,6 @@ impl Samples {
     }
 }
 
-/// A table to be printed.
 #[derive(Debug)]
 pub(crate) struct Table {
     title: &'static str,
@@ -42,7 +37,6 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// Without rows.
     pub(crate) fn new(title: &'static str) -> Self {
         Self {
             title,
@@ -50,7 +44,6 @@ impl Table {
         }
     }
 
-    /// One more row.
     pub(crate) fn add(&mut self, name: &'static str, samples: Samples) {
         self.rows.push((name, samples));
     }

@@ -1,4 +1,4 @@
-//! rcbot itself: this program under another name is rcbot's command line.
+//! rcbot itself: under another name, this program is rcbot's command line.
 
 use std::{
     env,
@@ -17,13 +17,13 @@ use rustix::process::{Pid, Signal, kill_process};
 /// The name under which this program is rcbot.
 pub(crate) const NAME: &str = "rcbot";
 
-/// How long the bot may take to end; it leaves its sessions alone and needs under two seconds.
+/// How long the bot may take to exit; it leaves its sessions running and needs under two seconds.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often it is looked whether it has ended.
+/// How often its exit is polled.
 const POLL: Duration = Duration::from_millis(50);
 
-/// The bot, running. Dropping it kills it.
+/// The running bot. Dropping it kills it.
 #[derive(Debug)]
 pub(crate) struct RunningBot(Child);
 
@@ -44,7 +44,7 @@ impl RunningBot {
         Ok(Self(process.context("cannot start the bot")?))
     }
 
-    /// Waits for the bot to end by itself, which it should not.
+    /// Waits for the bot to exit, which it should not without being asked.
     pub(crate) async fn failed(&mut self) -> anyhow::Error {
         match self.exit().await {
             Ok(status) => anyhow!("the bot ended ({status})"),
@@ -52,12 +52,12 @@ impl RunningBot {
         }
     }
 
-    /// Asks it to end and waits until it did.
+    /// Asks it to exit and waits until it has.
     pub(crate) async fn end(mut self) -> Result<()> {
-        // Its process is there as long as nobody has waited for it.
+        // The pid cannot be reused before it is waited for.
         kill_process(Pid::from_child(&self.0), Signal::TERM)?;
         let ended = tokio::time::timeout(END_TIMEOUT, self.exit()).await;
-        ended.context("the bot does not end")??;
+        ended.context("the bot does not exit")??;
         Ok(())
     }
 
@@ -73,7 +73,7 @@ impl RunningBot {
 
 impl Drop for RunningBot {
     fn drop(&mut self) {
-        // After its end this does nothing.
+        // Does nothing if it has exited.
         self.0.kill().ok();
     }
 }

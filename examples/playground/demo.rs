@@ -1,4 +1,4 @@
-//! Plays start, status and stop, and checks what the bot promises.
+//! Runs start, status and stop, and verifies the bot's promises.
 
 use std::time::{Duration, Instant};
 
@@ -6,13 +6,13 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{event::Event, prompt::describe, setup::Playground};
 
-/// What the link begins with.
+/// The beginning of the link.
 const LINK: &str = "https://claude.ai/code";
 
-/// How long an effect of the last answer may take to be seen.
+/// How long an effect of the last answer may take.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Plays it, with the conversation shown, and fails at the first promise that does not hold.
+/// Runs it, shows the conversation, and fails at the first broken promise.
 pub(crate) async fn play(playground: &Playground) -> Result<()> {
     let link = start(playground).await?;
     let status = command(playground, "!rc status").await?;
@@ -32,10 +32,10 @@ pub(crate) async fn play(playground: &Playground) -> Result<()> {
         !room
             .into_iter()
             .any(|event| event.json.to_string().contains(LINK)),
-        "the link stands in the admin room"
+        "the link is in the admin room"
     );
     println!(
-        "All as promised: the link came encrypted, in the direct message alone; it was removed, and no process is left."
+        "All as promised: the link came encrypted, only in the direct message; it was deleted, and no process is left."
     );
     Ok(())
 }
@@ -85,11 +85,11 @@ async fn start(playground: &Playground) -> Result<Event> {
     Ok(link)
 }
 
-/// The process is gone, and the homeserver has removed the link's message.
+/// Asserts that the process is gone, and that the homeserver has redacted the message with the link.
 async fn stopped(playground: &Playground, link: &Event) -> Result<()> {
     ensure!(
         playground.session_processes() == 0,
-        "the session's process is still there"
+        "the session's process still runs"
     );
     let deadline = Instant::now() + DEADLINE;
     loop {
@@ -106,13 +106,13 @@ async fn stopped(playground: &Playground, link: &Event) -> Result<()> {
         }
         ensure!(
             Instant::now() < deadline,
-            "the link's message was not removed"
+            "the message with the link was not deleted"
         );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
-/// Says a command and returns the bot's answer to it.
+/// Sends a command and returns the bot's answer to it.
 async fn command(playground: &Playground, text: &str) -> Result<Event> {
     println!("> {text}");
     let said = playground

@@ -1,8 +1,8 @@
-//! rcbot's main job on a homeserver of its own: `cargo run --example playground`.
+//! rcbot's main job on its own homeserver: `cargo run --example playground`.
 //!
-//! Needs nothing but Python 3 with venv. Sets up Synapse with pip, an admin with an encrypted admin room, and the bot, with a
-//! stand-in for `claude`. What you type is then said in the admin room, and what the bot says there and in the direct message
-//! is shown. Everything lies in `target/playground`, so that a second run takes seconds.
+//! Needs only Python 3 with venv. Sets up Synapse with pip, an admin with an encrypted admin room, and the bot, with a stand-in
+//! for `claude`. What you type is sent to the admin room, and the bot's messages there and in the direct message are shown.
+//! Everything is in `target/playground`, so a second run takes seconds.
 #![recursion_limit = "256"]
 #![expect(
     clippy::print_stdout,
@@ -12,11 +12,8 @@
 
 /// rcbot itself: the only file here that calls its library.
 mod bot;
-/// The main job played through and checked.
 mod demo;
-/// You and the room.
 mod prompt;
-/// Everything that must be there first.
 mod setup;
 
 #[expect(dead_code, reason = "shared with the tests, which use the rest")]
@@ -61,18 +58,18 @@ use clap::Parser;
 
 use setup::{Playground, Sessions};
 
-/// Try rcbot on a homeserver of its own.
+/// Try rcbot on its own homeserver.
 ///
-/// Sets up Synapse (with pip, the first time about half a minute), an admin user with an encrypted admin room, and the bot. What
-/// you type is said in the admin room; what the bot answers there and in the direct message is shown. Try `!rc start`,
-/// `!rc status`, `!rc stop`, `!rc help`. `/client` tells how to see it in a Matrix client. `/quit`, Ctrl-D or Ctrl-C ends it.
+/// Sets up Synapse (with pip, the first time about half a minute), an admin user with an encrypted admin room, and the bot.
+/// What you type is sent to the admin room; the bot's messages there and in the direct message are shown. Try `!rc start`,
+/// `!rc status`, `!rc stop`, `!rc help`. `/client` shows how to use a Matrix client. `/quit`, Ctrl-D or Ctrl-C ends it.
 #[derive(Debug, Parser)]
 #[command(
     name = "playground",
-    after_help = "Needs Python 3 with venv. Everything it makes lies in target/playground."
+    after_help = "Needs Python 3 with venv. Everything it makes is in target/playground."
 )]
 struct Arguments {
-    /// Play start, status and stop by itself, check what must be, and exit 0 if it is.
+    /// Run start, status and stop, verify the result, and exit with 0 if it is right.
     #[arg(long)]
     demo: bool,
 

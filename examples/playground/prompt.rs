@@ -1,4 +1,4 @@
-//! Says in the admin room what is typed, and shows what the bot says.
+//! Sends what is typed to the admin room, and shows the bot's messages.
 
 use std::{
     collections::HashSet,
@@ -14,7 +14,7 @@ use crate::{event::Event, setup::Playground};
 /// Runs until `/quit` or the end of standard input.
 pub(crate) async fn run(playground: &Playground) -> Result<()> {
     println!(
-        "Type a command, for example `!rc start` or `!rc help`; /client tells how to see it in a Matrix client, /quit ends."
+        "Type a command, for example `!rc start` or `!rc help`; /client shows how to use a Matrix client, /quit ends."
     );
     let mut lines = typed_lines();
     let mut events = playground.admin.watch_events();
@@ -42,7 +42,7 @@ pub(crate) async fn run(playground: &Playground) -> Result<()> {
                 changed?;
                 let news = events.borrow_and_update().iter().filter_map(|event| new(playground, event, &mut shown)).collect::<Vec<_>>();
                 for description in &news {
-                    // In the place of the waiting prompt.
+                    // Overwrites the waiting prompt.
                     println!("\r{description}");
                 }
                 if !news.is_empty() {
@@ -67,7 +67,7 @@ fn prompt() -> Result<()> {
     Ok(std::io::stdout().flush()?)
 }
 
-/// What the bot said or removed, with where and how; nothing for what has no text or no key yet.
+/// A message or redaction of the bot, with its room and encryption; `None` for events without a text or key.
 pub(crate) fn describe(playground: &Playground, event: &Event) -> Option<String> {
     if event.sender != playground.bot_user {
         return None;
@@ -89,7 +89,7 @@ pub(crate) fn describe(playground: &Playground, event: &Event) -> Option<String>
     Some(format!("[{place}, {encryption}{}] {body}", event.shield()))
 }
 
-/// The lines of standard input, from a thread of their own: reading them cannot be cancelled.
+/// The lines of standard input, read by another thread, as the read cannot be cancelled.
 fn typed_lines() -> mpsc::UnboundedReceiver<String> {
     let (sender, receiver) = mpsc::unbounded_channel();
     std::thread::spawn(move || {

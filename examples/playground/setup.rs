@@ -36,7 +36,7 @@ const STANDIN_MARK: &str = "RCBOT_PLAYGROUND_STANDIN";
 /// The same for sessions with the real `claude`.
 const CLAUDE_MARK: &str = "RCBOT_PLAYGROUND_CLAUDE";
 
-/// What a session is here.
+/// What sessions run.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Sessions {
     /// Run the real `claude` from PATH in the current directory, instead of the stand-in. It must be logged in and have been
@@ -61,12 +61,12 @@ pub(crate) struct Playground {
     bot: RunningBot,
     folder: PathBuf,
     admin_password: String,
-    // Dropped last, in this order: the homeserver ends, then another playground may begin.
+    // Dropped last, in this order: the homeserver ends, then the lock of the playground is released.
     homeserver: Homeserver,
     _lock: File,
 }
 
-/// What a further run needs to know. Written when all of it exists: without this file a folder is a half-made one.
+/// State for further runs. Written last: without this file, the set-up of a folder is incomplete.
 #[derive(Debug, Serialize, Deserialize)]
 struct Saved {
     admin_password: String,
@@ -74,7 +74,7 @@ struct Saved {
 }
 
 impl Playground {
-    /// Makes what is not there yet and starts it all.
+    /// Creates what is missing and starts everything.
     pub(crate) async fn set_up(sessions: &Sessions, fresh: bool) -> Result<Self> {
         let begun = Instant::now();
         let target = target_folder()?;
@@ -87,7 +87,7 @@ impl Playground {
         let python = install_synapse(&target, &progress)?;
         let saved = if fresh { None } else { read_saved(&folder) };
         if saved.is_none() {
-            // What is forgotten must not go on: nobody could end it any more.
+            // Sessions of a deleted playground could no longer be ended, so end them first.
             mark(CLAUDE_MARK, &folder).kill_all();
             mark(STANDIN_MARK, &folder).kill_all();
             fs::remove_dir_all(&folder)?;
@@ -175,7 +175,7 @@ impl Playground {
         )
     }
 
-    /// Signs the devices that the admin has by now, as people do in a client's settings.
+    /// Signs the admin's current devices, as people do in a client's settings.
     pub(crate) async fn verify_devices(&self) -> Result<()> {
         let encryption = self.admin.client().encryption();
         let admin = self.admin.user_id();
@@ -194,7 +194,7 @@ impl Playground {
         mark(STANDIN_MARK, &self.folder).processes().len()
     }
 
-    /// Ends the bot, and the stand-ins; a real `claude` is left to whoever works in it.
+    /// Ends the bot and the stand-ins; a real `claude` keeps running for its user.
     pub(crate) async fn end(self) -> Result<()> {
         let ended = self.bot.end().await;
         if mark(STANDIN_MARK, &self.folder).kill_all() > 0 {
@@ -241,12 +241,12 @@ fn mark<'a>(name: &'a str, folder: &'a Path) -> Mark<'a> {
     }
 }
 
-/// Shows what is being done.
+/// Shows a step of the set-up.
 pub(crate) fn progress(step: &str) {
     eprintln!("· {step}");
 }
 
-/// Cargo's target folder: this program lies in its `<profile>/examples`.
+/// Cargo's target folder: this program is in its `<profile>/examples`.
 fn target_folder() -> Result<PathBuf> {
     let program = std::env::current_exe()?;
     Ok(program
