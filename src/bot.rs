@@ -1,7 +1,7 @@
 //! The one loop: messages and reports in, answers and deliveries out.
 //!
 //! Invariant: it owns all sessions, there are no locks, and it waits for nothing but the next event. Whatever is slow
-//! (asking the homeserver, delivering, stopping) is a task that comes back as an event, so that a stop is heard while a
+//! (asking the homeserver, delivering, stopping) is a task that comes back as an event, so that a stop is handled while a
 //! delivery waits for the homeserver.
 
 mod answer;
@@ -40,7 +40,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 pub(crate) use local::{ask_for_identity, ask_to_stop, ask_to_trust};
-pub(crate) use service_manager::tell_failure;
+pub(crate) use service_manager::report_failure;
 
 use crate::{
     command::reply::{self, NoLongerFollowed, Shown},
@@ -56,8 +56,8 @@ use connection::{Inbound, MatrixHandle};
 use deliver::{NotDelivered, Pictured, Trigger};
 use doctor::EndingLogins;
 use hosts::Signals;
-use judge::{Decision, Known};
-use local::{Answer, Ordered};
+use judge::{Decision, Snapshot};
+use local::{Answer, PendingOrder};
 use logs::Follow;
 use projects::{BelowRoots, Projects};
 use queue::{Limited, Limits, Queue};
@@ -66,8 +66,8 @@ use service_manager::{ServiceManager, State};
 /// How many events may wait for the loop.
 const EVENTS_WAITING: usize = 256;
 
-/// How long tasks that talk to the homeserver may take to finish at the end: the whole end has to fit into two seconds.
-const FAREWELL: Duration = Duration::from_millis(500);
+/// How long tasks that talk to the homeserver may run on at shutdown, which as a whole has to fit into two seconds.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Why the bot ended.
 #[derive(Debug, thiserror::Error)]
@@ -75,31 +75,31 @@ pub enum BotError {
     /// Sessions cannot be restored.
     #[error("the sessions of this host cannot be restored")]
     Restore(#[from] RestoreError),
-    /// Matrix does not work, and waiting does not mend it.
+    /// Matrix does not work, and a retry does not help.
     #[error("the Matrix connection failed for good")]
     Matrix(#[from] Fault),
-    /// A task failed by a bug, so that what waits for it would wait for ever. The next run takes up what is on disk.
+    /// A task panicked, so what waits for it would hang. The next run restores what is on disk.
     #[error(
         "internal error, please report it with the log lines above. Sessions keep running: restart rcbot"
     )]
     Panicked,
-    /// The same, in the midst of looking after sessions.
+    /// The same for a task that watches sessions.
     #[error(
         "internal error, please report it with the log lines above. Sessions keep running: restart rcbot"
     )]
     Unwatched(#[from] TaskPanicked),
 }
 
-/// What comes back from a task.
+/// What a task reports to the loop.
 #[derive(Debug)]
 enum Event {
     Judged(Message, Decision),
-    /// A delivery came to an end; an error without a reason: it was called off.
+    /// A delivery ended; an error without a reason: it was cancelled.
     Delivered {
         id: DeliveryId,
         request: Request,
         result: Result<SentLink, Option<NotDelivered>>,
-        /// If it was, the link may have arrived all the same.
+        /// Whether sending was tried: then the link may have arrived even so.
         tried: bool,
         trigger: Trigger,
     },
@@ -110,7 +110,7 @@ enum Event {
     },
     LookedBelowRoots(Found),
     LoginsEnd(EndingLogins),
-    /// Something is in the requester's direct message, or cannot get there.
+    /// Something was sent to the requester in confidence, or could not be.
     Shown {
         shown: Shown,
         request: Request,
@@ -118,8 +118,8 @@ enum Event {
     },
 }
 
-/// Runs the bot until `shutdown`, which leaves the sessions running. What it has begun may go on for a moment, so the data
-/// directory has to be kept until the runtime has ended.
+/// Runs the bot until `shutdown`, which leaves the sessions running. Its work may go on for a moment, so keep `data_dir` until
+/// the runtime has ended.
 pub async fn run(
     config: Config,
     login: Login,
@@ -170,12 +170,12 @@ pub async fn run(
         }
     };
     let result = catch_panic(running).await;
-    bot.service_manager.tell_the_end();
-    bot.leave(&mut incoming).await;
+    bot.service_manager.report_stopping();
+    bot.shut_down(&mut incoming).await;
     result
 }
 
-/// A panic is an end like any other: what is on disk is whole at each step.
+/// Turns a panic into an error: what is on disk is consistent at each step.
 async fn catch_panic(running: impl Future<Output = Result<(), BotError>>) -> Result<(), BotError> {
     let result = AssertUnwindSafe(running).catch_unwind().await;
     result.unwrap_or(Err(BotError::Panicked))
@@ -184,31 +184,31 @@ async fn catch_panic(running: impl Future<Output = Result<(), BotError>>) -> Res
 struct Bot {
     config: Arc<Config>,
     projects: Projects,
-    /// What is below the roots, as other hosts are to know it. `None`: nobody has looked yet.
+    /// What is below the roots, as announced to other hosts. `None`: not read yet.
     below_roots: Option<BelowRoots>,
     is_looking: bool,
     /// Which roots could not be read the last time.
     failed_roots: Vec<bool>,
-    /// What other hosts are to know of this one, where there are any.
+    /// What is announced to other hosts, if this one has a name.
     announced: watch::Sender<Option<Announcement>>,
-    /// What their bots signalled.
+    /// The signals of their bots.
     signals: watch::Sender<Signals>,
     /// Whether somebody waits for an answer that takes a while.
     answer_is_due: watch::Sender<bool>,
     remote_control: RemoteControl,
     matrix: MatrixHandle,
-    /// The user of this host as whom the bot and its sessions run.
+    /// The system user that the bot and its sessions run as.
     system_user: Option<String>,
     queue: Queue,
-    /// The latest commands that were executed. What an edit makes of one needs no word.
+    /// The latest executed commands: an edit of one is ignored.
     executed: VecDeque<OwnedEventId>,
     limits: Limits,
     events: mpsc::Sender<Event>,
-    /// Deliveries under way, and how to call them off.
+    /// Deliveries under way, and how to cancel them.
     deliveries: HashMap<DeliveryId, CancellationToken>,
-    /// Orders of the operator on the host that wait for their answer, by number.
+    /// Orders of the operator on the host that await an answer, by number.
     stop_orders: HashMap<u64, Answer>,
-    /// Whether everything that a start needs is being tried.
+    /// Whether `doctor` is running its checks.
     is_examining: bool,
     /// The logs that are followed; each person follows one at most.
     follows: HashMap<OwnedUserId, Follow>,
@@ -252,21 +252,21 @@ impl Bot {
         }
     }
 
-    /// Serves until a task fails by a bug.
+    /// Serves until a task panics.
     async fn serve(
         &mut self,
         mut inbound: Inbound,
         events: &mut mpsc::Receiver<Event>,
-        orders: &mut mpsc::Receiver<Ordered>,
+        orders: &mut mpsc::Receiver<PendingOrder>,
     ) -> BotError {
         let mut daily = interval(doctor::LOOKS_EVERY);
         let mut looks = projects::looks(&self.config);
         loop {
             self.announce_host();
             self.note_answers_due();
-            self.tell_service_manager(*inbound.homeserver_answers.borrow_and_update());
+            self.report_to_service_manager(*inbound.homeserver_answers.borrow_and_update());
             tokio::select! {
-                Some(heard) = inbound.messages.recv() => self.take_in(heard),
+                Some(heard) = inbound.messages.recv() => self.receive(heard),
                 Ok(()) = inbound.homeserver_answers.changed() => {}
                 () = self.service_manager.keep_alive() => {}
                 _ = daily.tick() => self.look_at_logins(),
@@ -280,7 +280,7 @@ impl Bot {
                     Err(panicked) => return panicked.into(),
                 },
                 () = next_panic(&mut self.tasks) => return BotError::Panicked,
-                Some(ordered) = orders.recv() => self.carry_out_order(ordered),
+                Some(ordered) = orders.recv() => self.execute_order(ordered),
             }
         }
     }
@@ -291,11 +291,11 @@ impl Bot {
             .send_if_modified(|known| std::mem::replace(known, due) != due);
     }
 
-    fn tell_service_manager(&mut self, homeserver_answers: bool) {
+    fn report_to_service_manager(&mut self, homeserver_answers: bool) {
         if self.service_manager.listens() {
             let statuses = self.remote_control.status();
             let sessions = statuses.iter().filter(|status| status.session.is_some());
-            self.service_manager.tell(State {
+            self.service_manager.report(State {
                 sessions: sessions.count(),
                 homeserver_answers,
             });
@@ -307,7 +307,7 @@ impl Bot {
         let Some(host) = &self.config.host else {
             return;
         };
-        // What is announced without them would have to be announced again a moment later.
+        // An announcement without them would be out of date a moment later.
         let below = match &self.below_roots {
             None if self.projects.has_roots() => return,
             below => below.clone().unwrap_or_default(),
@@ -321,9 +321,8 @@ impl Bot {
         });
     }
 
-    /// Ends: what is being said may be said to the end, if that is soon, and what comes of it is written down, above all where a
-    /// link is. No further command is executed.
-    async fn leave(mut self, events: &mut mpsc::Receiver<Event>) {
+    /// Lets tasks finish for a moment and records their results, above all where a link is. No further command is executed.
+    async fn shut_down(mut self, events: &mut mpsc::Receiver<Event>) {
         self.end_follows(|_| true, NoLongerFollowed::BotEnds);
         let all = async {
             loop {
@@ -339,17 +338,17 @@ impl Bot {
                 }
             }
         };
-        drop(timeout(FAREWELL, all).await);
+        drop(timeout(SHUTDOWN_TIMEOUT, all).await);
         self.matrix.close().await;
     }
 
-    fn take_in(&mut self, heard: Heard) {
+    fn receive(&mut self, heard: Heard) {
         match heard {
-            Heard::Message(message) if self.may_command(&message) => {
+            Heard::Message(message) if self.is_within_limit(&message) => {
                 let first = self.queue.push(message);
                 self.judge(first);
             }
-            Heard::Message(message) => self.turn_away(&message),
+            Heard::Message(message) => self.reject_excess(&message),
             Heard::IdentityChanged { user } => {
                 if self.limits.allow(Limited::IdentityChange, &user) {
                     self.announce(&reply::identity_changed(&user));
@@ -360,10 +359,10 @@ impl Bot {
                     let config = &self.config;
                     let text =
                         reply::commands_count_elsewhere(&config.command_prefix, &config.admin_room);
-                    self.tell(sender.as_str(), &text, Sound::Silent);
+                    self.notify(sender.as_str(), &text, Sound::Silent);
                 }
             }
-            Heard::HostSignal(signal) => self.hear_host(signal),
+            Heard::HostSignal(signal) => self.on_signal(signal),
             Heard::PictureWanted { sender, message } => self.send_picture(&sender, &message),
             Heard::InAdminRoom(Arrival::Joined) => {
                 let config = &self.config;
@@ -382,7 +381,7 @@ impl Bot {
             } => {
                 let with_these = Limited::Undecryptable { devices };
                 if self.limits.allow(with_these, &sender)
-                    && self.limits.allow(Limited::UndecryptableAtAll, &sender)
+                    && self.limits.allow(Limited::UndecryptableByAny, &sender)
                 {
                     self.say_for_all(&reply::undecryptable(), reply_to);
                 }
@@ -390,8 +389,8 @@ impl Bot {
         }
     }
 
-    /// Whether they have not done so too often. Edits have a count of their own: what cannot be executed takes no command's place.
-    fn may_command(&mut self, message: &Message) -> bool {
+    /// Whether the sender is within their rate limit. Edits have a separate one: what cannot be executed uses up no command.
+    fn is_within_limit(&mut self, message: &Message) -> bool {
         let what = match message.edits {
             Some(_) => Limited::Edit,
             None => Limited::Command,
@@ -402,7 +401,7 @@ impl Bot {
     fn judge(&mut self, message: Option<Message>) {
         if let Some(message) = message {
             let edits = message.edits.as_ref();
-            let known = Known {
+            let known = Snapshot {
                 edits_executed: edits.is_some_and(|edits| self.executed.contains(edits)),
                 projects: self.projects.clone(),
                 statuses: self.remote_control.status(),
@@ -418,7 +417,7 @@ impl Bot {
         match event {
             Event::Judged(message, decision) => {
                 self.execute(&message, decision);
-                // What the sender said next is looked at in the light of what this came to.
+                // The sender's next message is judged after the effects of this one.
                 let next = self.queue.next_of(&message.sender);
                 self.judge(next);
             }
@@ -447,7 +446,7 @@ impl Bot {
         let events = self.events.clone();
         self.spawn_quiet(async move {
             let event = task.await;
-            // Without a loop there is nobody to tell; the record on disk has what the next run needs.
+            // After the loop has ended nobody receives it; the next run restores what is on disk.
             drop(events.send(event).await);
         });
     }
@@ -457,7 +456,7 @@ impl Bot {
     }
 }
 
-/// Waits for a task that panics, and forgets those that end well, so that their number stays that of what goes on.
+/// Waits for a task that panics, and removes those that end well, so that only running ones remain.
 async fn next_panic(tasks: &mut JoinSet<()>) {
     loop {
         match tasks.join_next().await {

@@ -144,10 +144,10 @@ pub fn run(arguments: Arguments) -> ExitCode {
         return ExitCode::SUCCESS;
     };
     // The chain is printed here and nowhere else.
-    let told = format!("{error:#}");
-    log::fatal(&told);
+    let message = format!("{error:#}");
+    log::fatal(&message);
     if is_bot {
-        bot::tell_failure(&told);
+        bot::report_failure(&message);
     }
     ExitCode::from(exit::code(&error))
 }

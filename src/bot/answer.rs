@@ -1,4 +1,4 @@
-//! What the bot says that is no secret: answers, announcements, and what it tells somebody in their direct message.
+//! What the bot says that is not secret: answers, announcements, and notices in direct messages.
 
 use matrix_sdk::ruma::{EventId, OwnedEventId, OwnedTransactionId, OwnedUserId, TransactionId};
 use serde::{Deserialize, Serialize};
@@ -15,13 +15,13 @@ use crate::{
     remote_control::{ProjectName, Request},
 };
 
-/// Whom a request is to be answered. As text it stands in the records of sessions, and outlives the bot.
+/// Where a request is answered. Its text is stored in the records of sessions, and outlives the bot.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum ReplyTarget {
     /// A message in the admin room.
     Message(ReplyTo),
-    /// The operator on the host, by the number of the order; of use only as long as the bot runs.
+    /// The operator on the host, by the number of the order; valid only while the bot runs.
     Operator(u64),
     /// Nobody asked.
     Nobody,
@@ -36,7 +36,7 @@ impl ReplyTarget {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// The event that asked, if one did.
+    /// The event of the request, if a message asked.
     pub(super) fn event(&self) -> Option<&EventId> {
         match self {
             Self::Message(reply_to) => Some(reply_to.event_id()),
@@ -46,7 +46,7 @@ impl ReplyTarget {
 }
 
 impl Bot {
-    /// Answers a request, perhaps one of before a restart, with what came of it. An error: nothing did, and `rcbot stop` fails.
+    /// Answers a request, perhaps from before a restart, with its result. An error: it failed, and so does `rcbot stop`.
     pub(super) fn answer(
         &mut self,
         project: Option<&ProjectName>,
@@ -68,7 +68,7 @@ impl Bot {
         }
     }
 
-    /// The same where a word says what came of it.
+    /// The same with a conclusion that needs no reason.
     pub(super) fn conclude(
         &mut self,
         project: &ProjectName,
@@ -79,19 +79,19 @@ impl Bot {
         self.answer(Some(project), request, Ok(text), &Conclusion::new(what));
     }
 
-    /// Tells those who wait what there is to tell before they have their answer; the room, where nobody waits who could be told.
-    pub(super) fn say_meanwhile(&mut self, text: &Reply, requests: &[Request]) {
-        let mut is_told = false;
+    /// Reports progress to those who wait for an answer; to the room, if no one does.
+    pub(super) fn report_progress(&mut self, text: &Reply, requests: &[Request]) {
+        let mut is_reported = false;
         for request in requests {
             match ReplyTarget::of(request) {
                 ReplyTarget::Message(reply_to) => self.say(text, Some(reply_to)),
-                // Has one answer, at the end.
+                // Gets a single answer, at the end.
                 ReplyTarget::Operator(_) => {}
                 ReplyTarget::Nobody => continue,
             }
-            is_told = true;
+            is_reported = true;
         }
-        if !is_told {
+        if !is_reported {
             self.announce(text);
         }
     }
@@ -104,7 +104,7 @@ impl Bot {
         let (matrix, message) = (self.matrix.clone(), ReplyTo::from(message));
         self.spawn_quiet(async move {
             let (message, transaction) = (&message, &TransactionId::new());
-            let reacted = matrix.until_taken(|matrix| async move {
+            let reacted = matrix.until_accepted(|matrix| async move {
                 matrix.react(message, text, transaction).await
             });
             log_rejection(reacted.await);
@@ -122,10 +122,10 @@ impl Bot {
         });
     }
 
-    /// Tells somebody something in their direct message, if there is one.
-    pub(super) fn tell(&mut self, user: &str, text: &Reply, sound: Sound) {
+    /// Sends a notice to a user's direct message, if there is one.
+    pub(super) fn notify(&mut self, user: &str, text: &Reply, sound: Sound) {
         if let Ok(user) = OwnedUserId::try_from(user) {
-            self.spawn_quiet(tell(self.matrix.clone(), user, text.clone(), sound));
+            self.spawn_quiet(notify(self.matrix.clone(), user, text.clone(), sound));
         }
     }
 }
@@ -137,28 +137,30 @@ pub(super) async fn say(
     answered: Option<&ReplyTo>,
 ) -> Option<OwnedEventId> {
     let transaction = &TransactionId::new();
-    let said = matrix
-        .until_taken(|matrix| async move { matrix.say(notice(text, transaction), answered).await });
+    let said = matrix.until_accepted(|matrix| async move {
+        matrix.say(notice(text, transaction), answered).await
+    });
     log_rejection(said.await)
 }
 
-/// Says this in place of an answer.
+/// Replaces an answer by an edit.
 pub(super) async fn correct(matrix: &MatrixHandle, said: &EventId, text: &Reply) {
     let transaction = &TransactionId::new();
-    let corrected = matrix
-        .until_taken(|matrix| async move { matrix.correct(said, notice(text, transaction)).await });
+    let corrected = matrix.until_accepted(|matrix| async move {
+        matrix.correct(said, notice(text, transaction)).await
+    });
     log_rejection(corrected.await);
 }
 
-async fn tell(matrix: MatrixHandle, user: OwnedUserId, text: Reply, sound: Sound) {
+async fn notify(matrix: MatrixHandle, user: OwnedUserId, text: Reply, sound: Sound) {
     let (user, text, transaction) = (&user, &text, &TransactionId::new());
-    let told = matrix.until_taken(|matrix| async move {
+    let sent = matrix.until_accepted(|matrix| async move {
         matrix.tell(user, notice(text, transaction), sound).await
     });
-    log_rejection(told.await);
+    log_rejection(sent.await);
 }
 
-/// What the homeserver does not take now, it never will.
+/// Logs a permanent fault.
 pub(super) fn log_rejection<T>(result: Result<T, Fault>) -> Option<T> {
     result
         .inspect_err(
@@ -180,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reply_target_survives_as_text_and_what_is_none_answers_nobody() {
+    fn a_reply_target_survives_as_text_and_another_text_answers_nobody() {
         let of = |text: &str| {
             ReplyTarget::of(&Request {
                 requester: String::new(),

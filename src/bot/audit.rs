@@ -1,11 +1,11 @@
-//! The audit log: who asked for what, what was decided and why, and what came of it; under the tracing target `audit`.
+//! The audit log: who asked for what, what was decided and why, and the result; under the tracing target `audit`.
 //!
-//! A command leaves `command judged`, and `command done` once it is known what came of it: much later for a start whose
-//! link waits for the homeserver, and after a restart too, as both lines name the event of the command. Nobody can fill the disk
-//! with them: so many commands a minute are judged of each user, and of those beyond one a minute is written.
+//! A command is logged as `command judged`, and as `command done` once its result is known: much later for a start whose link
+//! waits for the homeserver, even after a restart. Both lines name the event of the command. Nobody can fill the disk with
+//! them: commands are rate-limited for each user, and beyond the limit one a minute is logged.
 //!
-//! Invariant: no link is ever here, no word that a session printed, and of what somebody typed only the command that was
-//! understood, or a short beginning of what was not. All texts are escaped, so that none can pass for a line of its own.
+//! Invariant: no link and no output of a session is logged, and of what somebody typed only the parsed command, or a short
+//! beginning of other text. All texts are escaped, so that none can forge a log line.
 
 use std::fmt::Debug;
 
@@ -23,10 +23,10 @@ use crate::{
     remote_control::{ProjectName, Request},
 };
 
-/// How much of a text that others chose stands in a line, in characters.
+/// How much of a user's text a line holds, in characters.
 const LONGEST_TEXT: usize = 200;
 
-/// What came of a command that was allowed.
+/// The result of an allowed command.
 #[derive(Debug)]
 pub(super) struct Conclusion {
     what: &'static str,
@@ -45,10 +45,10 @@ impl Conclusion {
     }
 }
 
-/// Writes what was decided about a command.
+/// Logs what was decided about a command.
 pub(super) fn judged(prefix: &str, message: &Message, decision: &Decision) {
     let (judged, project, why) = match decision {
-        // Nothing was asked about its sender: that is for the other bot to judge.
+        // The sender is judged by the other bot.
         Decision::NotOurs => ("left to another host", None, None),
         Decision::DoneBefore => ("executed before", None, None),
         Decision::Do(_, intent, ..) => ("allowed", intent.project(), None),
@@ -83,8 +83,8 @@ pub(super) fn judged(prefix: &str, message: &Message, decision: &Decision) {
     );
 }
 
-/// Writes that a command was one too many for its user.
-pub(super) fn turned_away(prefix: &str, message: &Message) {
+/// Logs a command beyond its sender's rate limit.
+pub(super) fn rate_limited(prefix: &str, message: &Message) {
     info!(
         target: "audit",
         user = message.sender.as_str(),
@@ -95,7 +95,7 @@ pub(super) fn turned_away(prefix: &str, message: &Message) {
     );
 }
 
-/// Writes what came of a request.
+/// Logs the result of a request.
 pub(super) fn done(request: &Request, project: Option<&ProjectName>, conclusion: &Conclusion) {
     info!(
         target: "audit",
@@ -108,12 +108,12 @@ pub(super) fn done(request: &Request, project: Option<&ProjectName>, conclusion:
     );
 }
 
-/// Writes that the operator on the host ordered the end of a session, who need not be judged.
+/// Logs that the operator on the host, who need not be judged, stops a session.
 pub(super) fn ordered(user: &str, project: &ProjectName) {
     info!(target: "audit", user, command = "stop", project = project.as_str(), decision = "allowed", "command judged");
 }
 
-/// Writes that the operator on the host ordered to accept another identity of a user, and what came of it.
+/// Logs that the operator on the host accepts another identity of a user, and the result.
 pub(super) fn trusted(user: &str, subject: &UserId, key: MasterKey, outcome: &str) {
     info!(
         target: "audit",
@@ -127,11 +127,11 @@ pub(super) fn trusted(user: &str, subject: &UserId, key: MasterKey, outcome: &st
     );
 }
 
-/// The command as it was understood, or the beginning of what was not.
+/// The command as parsed, or the beginning of other text.
 fn understood(prefix: &str, text: &str) -> String {
     match command::parse(prefix, text) {
         Some(Ok(mut command)) => {
-            // What a session is called is between those who use it.
+            // Names of sessions are private to those who use them.
             let name = command.options.name.take().map_or("", |_| " --name ..");
             shortened(&format!("{command}{name}"))
         }
@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_command_is_written_as_it_was_understood_and_else_its_beginning() {
+    fn a_command_is_logged_as_parsed_and_other_text_by_its_beginning() {
         assert_eq!(understood("!rc", " !RC  Stop\nwebsite "), "stop website");
         let start = "!rc start --name “fix it” --mode plan website";
         assert_eq!(

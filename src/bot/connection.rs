@@ -1,5 +1,5 @@
-//! The connection to the homeserver: kept up, made again when the homeserver logs the bot out or the SDK fails at what somebody
-//! sent, and used until what is tried over it succeeds.
+//! The connection to the homeserver: made again when the homeserver logs the bot out or the SDK fails at what somebody sent,
+//! with retries until an attempt succeeds.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -21,11 +21,11 @@ const MESSAGES_WAITING: usize = 64;
 /// How long a log-out may stay unnoticed by /sync: a homeserver may hold a request open for half a minute.
 const LONGEST_RENEWAL: Duration = Duration::from_secs(40);
 
-/// The longest wait between two tries, which chance makes up to twice as long: so soon after its return the homeserver gets
+/// The longest wait between two tries, which jitter makes up to twice as long: so soon after its return the homeserver gets
 /// what waits for it.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
-/// Gives whoever wants to speak the connection of the moment.
+/// Gives the current connection.
 #[derive(Debug, Clone)]
 pub(super) struct MatrixHandle(watch::Receiver<Option<Matrix>>);
 
@@ -51,7 +51,7 @@ impl MatrixHandle {
         }
     }
 
-    /// The connection, once the bot knows by it where it is: it may have been removed from a room while it heard nothing.
+    /// The connection, once it has synced: the bot may have been removed from a room while it was offline.
     async fn up_to_date(&mut self) -> Matrix {
         loop {
             let matrix = self.connected().await;
@@ -62,9 +62,9 @@ impl MatrixHandle {
         }
     }
 
-    /// Tries until it succeeds, or fails for a reason that waiting does not mend. What is sent needs the same transaction at each
-    /// try, so that it is sent once.
-    pub(super) async fn until_taken<T, E: MayPass, F>(
+    /// Retries until success or a permanent fault. What is sent needs the same transaction at each try, so that it is sent
+    /// once.
+    pub(super) async fn until_accepted<T, E: MayPass, F>(
         &self,
         attempt: impl Fn(Matrix) -> F,
     ) -> Result<T, E>
@@ -77,7 +77,7 @@ impl MatrixHandle {
             let matrix = handle.up_to_date().await;
             let result = Box::pin(attempt(matrix)).await;
             let fault = result.as_ref().err().and_then(MayPass::fault);
-            let Some(fault) = fault.filter(|fault| handle.may_mend(fault)) else {
+            let Some(fault) = fault.filter(|fault| handle.is_retryable(fault)) else {
                 return result;
             };
             if fault.is_logged_out() {
@@ -87,13 +87,13 @@ impl MatrixHandle {
         }
     }
 
-    /// Whether trying again may mend a fault. A log-out passes, as the connection is made again, which takes with it whatever was
-    /// under way on the one before.
-    fn may_mend(&self, fault: &Fault) -> bool {
+    /// Whether a retry may help. It does after a log-out: the bot reconnects, which aborts what was under way on the old
+    /// connection.
+    fn is_retryable(&self, fault: &Fault) -> bool {
         fault.is_passing() || fault.is_logged_out() || self.0.has_changed().unwrap_or(true)
     }
 
-    /// Waits until the connection is no longer the one that [`Self::connected`] gave last, but not for ever.
+    /// Waits for another connection than [`Self::connected`] gave last, with a timeout.
     async fn wait_for_another(&mut self) {
         drop(timeout(LONGEST_RENEWAL, self.0.changed()).await);
     }
@@ -107,7 +107,7 @@ impl MatrixHandle {
     }
 }
 
-/// Waits between tries, longer each time, and warns once: the connection says when the homeserver is back.
+/// Waits between tries, longer each time, and warns once: the connection logs when the homeserver is back.
 struct Backoff {
     waits: backon::ExponentialBackoff,
     warned: bool,
@@ -129,33 +129,33 @@ impl Backoff {
 
     async fn wait(&mut self, fault: &Fault) {
         if matches!(fault, Fault::NotInAdminRoom) {
-            // Whoever joins it says what it waits for.
-            debug!(error = %Chain(fault), "cannot speak in the admin room yet");
+            // The task that joins it logs the reason.
+            debug!(error = %Chain(fault), "cannot send to the admin room yet");
         } else if std::mem::replace(&mut self.warned, true) {
-            debug!(error = %Chain(fault), "the homeserver still does not take what the bot sends");
+            debug!(error = %Chain(fault), "the homeserver still does not accept what the bot sends");
         } else {
-            warn!(error = %Chain(fault), "the homeserver did not take what the bot sent, trying again until it does");
+            warn!(error = %Chain(fault), "the homeserver did not accept what the bot sent, retrying until it does");
         }
         let wanted = fault.retry_after().unwrap_or_default();
         sleep(self.waits.next().unwrap_or(LONGEST_WAIT).max(wanted)).await;
     }
 }
 
-/// What is heard from the homeserver, over all connections.
+/// What arrives from the homeserver, over all connections.
 pub(super) struct Inbound {
     pub(super) messages: mpsc::Receiver<Heard>,
     /// Whether the homeserver answered when it was last asked.
     pub(super) homeserver_answers: watch::Receiver<bool>,
 }
 
-/// The future that keeps up the connection, and ends with the fault that it cannot mend; the handle of it; and what is heard.
+/// The future that keeps up the connection and ends with a permanent fault; its handle; and what arrives.
 pub(super) fn open(
     config: Arc<Config>,
     login: Login,
     folder: MatrixFolder,
 ) -> (impl Future<Output = Fault>, MatrixHandle, Inbound) {
     let (connected, handle) = watch::channel(None);
-    let (heard, messages) = mpsc::channel(MESSAGES_WAITING);
+    let (to_loop, messages) = mpsc::channel(MESSAGES_WAITING);
     let (answers, homeserver_answers) = watch::channel(false);
     let keep_up = async move {
         let quarantine = match Quarantine::load(&folder) {
@@ -177,7 +177,7 @@ pub(super) fn open(
             connected.send_replace(Some(matrix.clone()));
             let fault = tokio::select! {
                 fault = matrix.follow() => fault,
-                () = forward(&mut messages, &heard) => continue,
+                () = forward(&mut messages, &to_loop) => continue,
                 () = forward_latest(matrix.homeserver_answers(), &answers) => continue,
             };
             answers.send_replace(false);
@@ -187,9 +187,9 @@ pub(super) fn open(
                 return fault;
             }
             connected.send_replace(None);
-            // What came just before that was heard, and no later connection hears it again.
+            // What arrived just before is handled: no later connection gets it again.
             messages.close();
-            forward(&mut messages, &heard).await;
+            forward(&mut messages, &to_loop).await;
             undecrypted = matrix.take_undecrypted();
             matrix.close().await;
         }

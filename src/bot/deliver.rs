@@ -1,5 +1,5 @@
-//! What is for one person only, on its way to them: links above all, each a task that goes on until the homeserver has it, the
-//! picture of one that somebody asks for, and in the end the redaction of both.
+//! Sends what is for one person only: links, each by a task that retries until the homeserver has it; the picture of a link, on
+//! request; and in the end the redaction of both.
 
 use std::{
     sync::Arc,
@@ -34,23 +34,22 @@ use crate::{
     remote_control::{self, DeliveryId, Project, ProjectName, Redaction, Request, SessionStatus},
 };
 
-/// How long the homeserver's word about a requester holds. What takes longer waits for something, and much can happen meanwhile.
+/// How long the judgement of a requester is valid: what takes longer waits for something, and much can happen meanwhile.
 const JUDGED_FOR: Duration = Duration::from_secs(2);
 
-/// What makes a link leave.
+/// What triggers a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trigger {
-    /// A command, whose sender was judged by what the homeserver said when it was asked at this moment, and found to have this
-    /// power level.
+    /// A command: when the homeserver was asked about its sender, and the power level that they were found to have.
     Command { judged: Instant, power_level: i64 },
-    /// Something that came about in the session. Its requester has to be judged.
+    /// An event of the session. The requester has to be judged.
     Session,
-    /// The same at the start of the bot, where an earlier run may have sent the link, and ended before it could look who read it.
+    /// The same at startup: an earlier run may have sent the link, and ended before it checked who could read it.
     Restore,
 }
 
 impl Trigger {
-    /// Whether what was found out about the requester still holds.
+    /// Whether the judgement of the requester is still valid.
     fn is_judged(self, policy: &Policy) -> bool {
         match self {
             Self::Command {
@@ -62,14 +61,14 @@ impl Trigger {
     }
 }
 
-/// Why something does not get to its requester.
+/// Why something was not delivered to its requester.
 #[derive(Debug)]
 pub(super) enum NotDelivered {
-    /// Not in confidence.
+    /// It cannot be sent in confidence.
     NotConfidential(NotConfidential),
-    /// Whoever asked may not command any more.
+    /// The requester may not command any more.
     Denied(Denied),
-    /// The homeserver does not take it, and waiting does not mend that.
+    /// The homeserver rejects it, and a retry does not help.
     Fault(Fault),
     /// The picture of a link cannot be sent.
     NoPicture(NoPicture),
@@ -86,7 +85,7 @@ impl NotDelivered {
         }
     }
 
-    /// For whoever asked.
+    /// For the requester.
     fn text(&self, secret: &Secret) -> Reply {
         match self {
             Self::NotConfidential(reason) => reply::undeliverable(secret, reason),
@@ -122,14 +121,14 @@ impl MayPass for NotDelivered {
     }
 }
 
-/// What became of a picture.
+/// The result of sending a picture.
 #[derive(Debug)]
 pub(super) struct Pictured {
     id: DeliveryId,
     request: Request,
     /// Where it is, and its link.
     picture: PictureDelivery,
-    /// An error without a reason: it was called off.
+    /// An error without a reason: it was cancelled.
     result: Result<(), Option<NotDelivered>>,
 }
 
@@ -141,7 +140,7 @@ impl Bot {
         link: Link,
         (trigger, proving): (Trigger, Option<Proving>),
     ) {
-        let called_off = self.note_delivery(&id);
+        let cancellation = self.note_delivery(&id);
         let (config, session) = (Arc::clone(&self.config), self.session_of(&id.project));
         let policy = self.policy_for(&id.project, session.as_ref());
         let project = self.projects.get(&id.project);
@@ -158,11 +157,11 @@ impl Bot {
                 policy,
                 trigger,
             };
-            deliver(matrix, delivery, proving, called_off).await
+            deliver(matrix, delivery, proving, cancellation).await
         });
     }
 
-    /// `result`: an error without a reason is a delivery that was called off. If it was `tried`, the link may have arrived.
+    /// `result`: an error without a reason is a cancelled delivery. If it was `tried`, the link may have arrived.
     pub(super) fn on_delivered(
         &mut self,
         id: DeliveryId,
@@ -204,7 +203,7 @@ impl Bot {
         }
     }
 
-    /// Sends somebody the picture of a link that they have, once, if its session goes on.
+    /// Sends the picture of a link to a user who has it, once, if its session goes on.
     pub(super) fn send_picture(&mut self, user: &UserId, message: &EventId) {
         let receipt = |delivery: &remote_control::Delivery| {
             let receipt = delivery.receipt.as_ref()?.parse::<LinkReceipt>().ok()?;
@@ -222,7 +221,7 @@ impl Bot {
         };
         let request = delivery.request;
         let picture = PictureDelivery::new(link, user.to_owned(), receipt);
-        // Whatever becomes of it, the record says from now on that it may be there.
+        // From now on the record says that it may be there, even if sending fails.
         let notices = self.remote_control.delivered(
             id.clone(),
             request.clone(),
@@ -230,10 +229,10 @@ impl Bot {
         );
         self.handle(notices);
         let policy = self.policy_for(&id.project, self.session_of(&id.project).as_ref());
-        let called_off = self.note_delivery(&id);
+        let cancellation = self.note_delivery(&id);
         let matrix = self.matrix.clone();
         self.spawn(async move {
-            let (picture, result) = send_picture(matrix, &id, picture, policy, called_off).await;
+            let (picture, result) = send_picture(matrix, &id, picture, policy, cancellation).await;
             Event::Pictured(Pictured {
                 id,
                 request,
@@ -253,14 +252,14 @@ impl Bot {
         self.deliveries.remove(&id);
         match result {
             Err(Some(NotDelivered::NoPicture(NoPicture::Overheard))) => {
-                // A delivery that is wanted no more is redacted.
+                // A delivery that is no longer wanted is redacted.
                 let reason = NotDelivered::NotConfidential(NotConfidential::Overheard);
                 self.give_up(&id, &request, &reason);
             }
             Err(Some(reason)) => {
                 warn!(project = %id.project, why = reason.why(), "picture of the link not sent");
                 let text = reason.text(&Secret::Picture(id.project.clone()));
-                self.tell(picture.recipient().as_str(), &text, Sound::Silent);
+                self.notify(picture.recipient().as_str(), &text, Sound::Silent);
             }
             Ok(()) | Err(None) => {}
         }
@@ -269,7 +268,7 @@ impl Bot {
         self.handle(notices);
     }
 
-    /// A link that is still under way, or its picture, is called off first; how that went decides what there is to redact.
+    /// Cancels the link or its picture first, if still under way; the result decides what is redacted.
     pub(super) fn redact(&mut self, project: &ProjectName, redaction: Redaction) {
         let id = DeliveryId {
             project: project.clone(),
@@ -277,19 +276,19 @@ impl Bot {
             number: redaction.delivery.number,
         };
         match self.deliveries.get(&id) {
-            Some(called_off) => called_off.cancel(),
+            Some(cancellation) => cancellation.cancel(),
             None => self.spawn(redact(self.matrix.clone(), id, redaction)),
         }
     }
 
-    /// Notes that a delivery is under way; gives back what calls it off.
+    /// Registers a delivery that begins; returns what cancels it.
     fn note_delivery(&mut self, id: &DeliveryId) -> CancellationToken {
-        let called_off = CancellationToken::new();
-        self.deliveries.insert(id.clone(), called_off.clone());
-        called_off
+        let cancellation = CancellationToken::new();
+        self.deliveries.insert(id.clone(), cancellation.clone());
+        cancellation
     }
 
-    /// What the link of this project opens, but for the account, which a file tells.
+    /// What the link of this project opens, without the account, which a file names.
     fn opens(&self, project: &ProjectName, session: Option<SessionStatus>) -> Opens {
         let configured = self.projects.get(project);
         let left = session.as_ref().and_then(|session| session.time_left);
@@ -305,7 +304,7 @@ impl Bot {
         }
     }
 
-    /// What whoever gets the link of a project has to live up to.
+    /// What is required of a user who gets the link of a project.
     fn policy_for(&self, project: &ProjectName, session: Option<&SessionStatus>) -> Policy {
         match session {
             Some(session) => self.projects.policy_of_session(project, &session.start),
@@ -318,8 +317,8 @@ impl Bot {
         statuses.find(|status| status.project == *project)?.session
     }
 
-    /// The requester does not get the link, and hears why. The session stays for a next try, unless the link was overheard:
-    /// whoever read it can use it as long as its session lasts.
+    /// Reports to the requester why there is no link. The session stays for another try, unless the link was overheard: anyone
+    /// who read it can use it as long as its session lasts.
     fn give_up(&mut self, id: &DeliveryId, request: &Request, reason: &NotDelivered) {
         let secret = Secret::Link(id.project.clone());
         for request in self.remote_control.requests(id, request) {
@@ -338,7 +337,7 @@ impl Bot {
         }
     }
 
-    /// Shows somebody who may command what is for them only, and answers in the room.
+    /// Sends a text in confidence to a user who may command, and answers in the room.
     pub(super) fn show(&mut self, shown: Shown, request: Request, user: OwnedUserId, text: Reply) {
         let policy = self.projects.policy(shown.project());
         let matrix = self.matrix.clone();
@@ -347,7 +346,7 @@ impl Bot {
             Event::Shown {
                 shown,
                 request,
-                result: result.map(|told| told.room),
+                result: result.map(|sent| sent.room),
             }
         });
     }
@@ -375,7 +374,7 @@ impl Bot {
         }
     }
 
-    /// Says why something does not get to its requester.
+    /// Reports to the requester why something was not delivered.
     fn explain(&mut self, secret: &Secret, request: &Request, reason: &NotDelivered) {
         let (text, why) = (reason.text(secret), reason.why());
         warn!(%secret, requester = request.requester, why, "not delivered");
@@ -383,7 +382,7 @@ impl Bot {
         self.answer(secret.project(), request, Ok(&text), &conclusion);
     }
 
-    /// Shows somebody the last output of their session, which they did not ask for, if they may see it now.
+    /// Sends somebody the last output of their session unasked, if they may see it now.
     pub(super) fn show_unasked(&mut self, project: &ProjectName, user: OwnedUserId, text: Reply) {
         let (matrix, policy) = (self.matrix.clone(), self.projects.policy(Some(project)));
         self.spawn_quiet(async move {
@@ -405,35 +404,35 @@ async fn with_account(project: Option<Project>, opens: Opens) -> Opens {
     }
 }
 
-/// A link on its way.
+/// A link that is being delivered.
 struct Delivery {
     id: DeliveryId,
     request: Request,
     link: Link,
-    /// What stands before the link, and after it.
+    /// The text before the link, and after it.
     words: (Reply, Reply),
-    /// What the requester has to live up to when the link is sent.
+    /// What is required of the requester when the link is sent.
     policy: Policy,
     trigger: Trigger,
 }
 
-/// Brings a link, however long the homeserver takes, unless it is called off.
+/// Retries until the homeserver has the link, unless it is cancelled.
 async fn deliver(
     matrix: MatrixHandle,
     delivery: Delivery,
     proving: Option<Proving>,
-    called_off: CancellationToken,
+    cancellation: CancellationToken,
 ) -> Event {
     let (delivery_, known) = (&delivery, Mutex::new((None, proving)));
-    let delivering = matrix.until_taken(|matrix| {
+    let delivering = matrix.until_accepted(|matrix| {
         let known = known.lock();
         async move {
             let (tried, proving) = &mut *known.await;
             try_to_deliver(&matrix, delivery_, tried, proving).await
         }
     });
-    // A homeserver that slows us down can hold an attempt for half a minute; the session may be over by then.
-    let result = match called_off.run_until_cancelled(delivering).await {
+    // The homeserver's rate limit can hold an attempt for half a minute; the session may be over by then.
+    let result = match cancellation.run_until_cancelled(delivering).await {
         Some(result) => result.map_err(Some),
         None => Err(None),
     };
@@ -446,8 +445,8 @@ async fn deliver(
     }
 }
 
-/// `tried`: the room in which an earlier try may have left the link. `proving`: of the requester's direct message, for the first
-/// try.
+/// `tried`: the room in which an earlier try may have left the link. `proving`: the proof of the requester's direct message,
+/// for the first try.
 async fn try_to_deliver(
     matrix: &Matrix,
     delivery: &Delivery,
@@ -458,9 +457,9 @@ async fn try_to_deliver(
         return Err(NotDelivered::NotConfidential(NotConfidential::NoIdentity));
     };
     if delivery.trigger == Trigger::Restore && tried.is_none() {
-        look_after_earlier_run(matrix, delivery, &recipient, tried).await?;
+        check_earlier_run(matrix, delivery, &recipient, tried).await?;
     }
-    // Nothing is waited for between these looks and the sending.
+    // Nothing else is awaited between these checks and the sending.
     let turn = matrix.turn_to_confide(&recipient).await;
     let known = match proving.take() {
         Some(proving) => proven(proving).await,
@@ -483,8 +482,8 @@ async fn try_to_deliver(
         .await?)
 }
 
-/// An earlier run of the bot may have sent the link, to the room of now or, if the link is to go to another one, to one before.
-async fn look_after_earlier_run(
+/// An earlier run may have sent the link: to the current room, or to one before, if the link is to go to another one.
+async fn check_earlier_run(
     matrix: &Matrix,
     delivery: &Delivery,
     recipient: &UserId,
@@ -515,7 +514,7 @@ async fn judge(matrix: &Matrix, recipient: &UserId, policy: &Policy) -> Result<(
     permit.map(drop).map_err(NotDelivered::Denied)
 }
 
-/// Shows somebody what is for them only, if they may see it now; in the place of an earlier message, where one is given.
+/// Sends a text in confidence, if the user may see it now; as an edit of an earlier message, where one is given.
 pub(super) async fn show(
     matrix: &MatrixHandle,
     user: &UserId,
@@ -524,31 +523,31 @@ pub(super) async fn show(
     edited: Option<&Told>,
 ) -> Result<Told, NotDelivered> {
     let transaction = &TransactionId::new();
-    let shown = matrix.until_taken(|matrix| async move {
+    let shown = matrix.until_accepted(|matrix| async move {
         let turn = matrix.turn_to_confide(user).await;
         judge(&matrix, user, policy).await?;
-        let place = edited.map(|told| &*told.room);
+        let place = edited.map(|sent| &*sent.room);
         let room = matrix.confidential_room(user, place, turn, None).await?;
         Ok(room.tell(notice(text, transaction), edited).await?)
     });
     shown.await
 }
 
-/// Puts the reaction to a link by which its picture is asked for. Without it, people can put their own.
+/// Adds the reaction to a link that requests its picture. Without it, people can add their own.
 async fn offer_picture(matrix: MatrixHandle, link: LinkReceipt, transaction: OwnedTransactionId) {
     let (link, transaction) = (&link, &transaction);
-    let offered =
-        matrix.until_taken(|matrix| async move { matrix.offer_picture(link, transaction).await });
+    let offered = matrix
+        .until_accepted(|matrix| async move { matrix.offer_picture(link, transaction).await });
     log_rejection(offered.await);
 }
 
-/// Gives back what was sent, and where it is.
+/// Returns what was sent, and where it is.
 async fn send_picture(
     matrix: MatrixHandle,
     id: &DeliveryId,
     picture: PictureDelivery,
     policy: Policy,
-    called_off: CancellationToken,
+    cancellation: CancellationToken,
 ) -> (PictureDelivery, Result<(), Option<NotDelivered>>) {
     let caption = reply::picture(&id.project);
     let message = PictureMessage {
@@ -557,7 +556,7 @@ async fn send_picture(
     };
     let (message, policy, transaction) = (&message, &policy, &transactions(id).picture);
     let picture = Mutex::new(picture);
-    let sending = matrix.until_taken(|matrix| {
+    let sending = matrix.until_accepted(|matrix| {
         let picture = picture.lock();
         async move {
             let mut picture = picture.await;
@@ -566,18 +565,18 @@ async fn send_picture(
             sent.await.map_err(NotDelivered::NoPicture)
         }
     });
-    let result = match called_off.run_until_cancelled(sending).await {
+    let result = match cancellation.run_until_cancelled(sending).await {
         Some(result) => result.map_err(Some),
         None => Err(None),
     };
     (picture.into_inner(), result)
 }
 
-/// Redacts a link, and finds it first where its delivery was cut off.
+/// Redacts a link; finds it first if its delivery was interrupted.
 async fn redact(matrix: MatrixHandle, id: DeliveryId, redaction: Redaction) -> Event {
     let (delivery, transactions) = (&redaction.delivery, &transactions(&id));
     let harmless = &reply::ended_before_delivery(&id.project).plain;
-    let redacted = matrix.until_taken(|matrix| async move {
+    let redacted = matrix.until_accepted(|matrix| async move {
         let Some(receipt) = &delivery.receipt else {
             let Ok(user) = OwnedUserId::try_from(delivery.request.requester.as_str()) else {
                 return Ok(());
@@ -598,7 +597,7 @@ async fn redact(matrix: MatrixHandle, id: DeliveryId, redaction: Redaction) -> E
     }
 }
 
-/// The same after a crash, so that a second sending is no second event.
+/// Transaction ids that stay the same after a crash, so that sending again makes no second event.
 fn transactions(id: &DeliveryId) -> LinkTransactions {
     let link = format!("rcbot-{}-{}", id.session, id.number);
     LinkTransactions {
@@ -616,7 +615,7 @@ mod tests {
     use crate::config::{Authorization, Devices, RequireEncryptedCommands};
 
     #[test]
-    fn what_the_homeserver_says_of_a_requester_holds_for_a_moment_and_for_what_was_asked() {
+    fn a_judgement_holds_for_a_moment_and_for_its_power_level() {
         let policy = |power_level| Policy {
             authorization: Authorization {
                 power_level,

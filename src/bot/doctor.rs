@@ -1,5 +1,5 @@
-//! What `rcbot check` says, for those who are not at the host: in confidence, as it names files and people. And what the bot looks at
-//! by itself, once a day.
+//! `doctor`: the report of `rcbot check` for those who are not at the host, in confidence, as it names files and people. And
+//! the daily check of logins.
 
 use std::{
     collections::BTreeMap,
@@ -24,11 +24,11 @@ use crate::{
     remote_control::{Connection, Project, ProjectName, Request, Status, login_ends_in},
 };
 
-/// How often the bot looks when the login of `claude` ends: often enough for whoever reads the room once a day.
+/// How often the bot checks when the login of `claude` ends: often enough for those who read the room once a day.
 pub(super) const LOOKS_EVERY: Duration = Duration::from_hours(24);
 
 impl Bot {
-    /// Tries everything, which takes some seconds, and shows it to the requester; one at a time.
+    /// Runs all checks, which takes some seconds, and sends the report to the requester; one at a time.
     pub(super) fn examine(&mut self, permit: &Permit, request: Request) {
         if std::mem::replace(&mut self.is_examining, true) {
             let conclusion = Conclusion::new("refused, as one is under way");
@@ -53,12 +53,12 @@ impl Bot {
             Event::Shown {
                 shown: Shown::Report(summary),
                 request,
-                result: shown.map(|told| told.room),
+                result: shown.map(|sent| sent.room),
             }
         });
     }
 
-    /// Looks how long the logins last with which sessions run.
+    /// Checks how long the logins of projects and of running sessions last.
     pub(super) fn look_at_logins(&mut self) {
         let config = Arc::clone(&self.config);
         let statuses = self.remote_control.status().into_iter();
@@ -74,7 +74,7 @@ impl Bot {
         });
     }
 
-    /// Warns of them: the room, and each of those who have links with all of theirs together.
+    /// Warns the room, and each user with links about all of theirs together.
     pub(super) fn on_logins_end(&mut self, logins: EndingLogins) {
         let host = hosts::own_name(&self.config);
         for (left, projects) in logins.of_projects {
@@ -92,7 +92,7 @@ impl Bot {
         for ((user, left), (projects, rings)) in of_users {
             let text = reply::login_ends(host.as_str(), &projects, left);
             let sound = if rings { Sound::Rings } else { Sound::Silent };
-            self.tell(&user, &text, sound);
+            self.notify(&user, &text, sound);
         }
     }
 }
@@ -100,7 +100,7 @@ impl Bot {
 /// Logins of `claude` that are about to end.
 #[derive(Debug, Default)]
 pub(super) struct EndingLogins {
-    /// How long each lasts, and of what it is.
+    /// The projects and roots by the time that their login lasts.
     of_projects: BTreeMap<Duration, Vec<String>>,
     /// The projects that have a session, and how long its login lasts.
     of_sessions: Vec<(ProjectName, Duration)>,
@@ -115,7 +115,7 @@ fn logins_of_sessions(active: &[Project]) -> Vec<(ProjectName, Duration)> {
     ending.collect()
 }
 
-/// Projects with one login are told together.
+/// Groups projects with one login.
 fn logins_that_end(config: &Config) -> BTreeMap<Duration, Vec<String>> {
     let now = SystemTime::now();
     let mut logins = BTreeMap::<_, Vec<_>>::new();
@@ -144,13 +144,12 @@ fn logins_that_end(config: &Config) -> BTreeMap<Duration, Vec<String>> {
     logins
 }
 
-/// Reads files and waits for programs, and so has a thread and a runtime of its own, which the end of the bot need not
-/// wait for.
+/// Blocks on files and programs, so it has a separate thread and runtime, which shutdown need not wait for.
 fn report(config: &Config, sessions: Vec<Finding>) -> io::Result<(Reply, String)> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    // The file as it is now: what it says counts from the bot's next start.
+    // The file as it is now, which takes effect with the next restart.
     let mut report = runtime.block_on(async {
         match Config::load(&config.file) {
             Ok(config) => check::everything(&config).await,
@@ -165,7 +164,7 @@ fn report(config: &Config, sessions: Vec<Finding>) -> io::Result<(Reply, String)
     Ok((report, summary))
 }
 
-/// What a session's program says of its connection, which only the bot knows that looks after it.
+/// The connection as a session's program reports it, which only the running bot knows.
 fn connection(status: &Status) -> Option<Finding> {
     let said = status.session.as_ref()?.connection?;
     let found = reply::connection(said);

@@ -1,4 +1,4 @@
-//! What comes of a command once it is judged.
+//! Executes a command once it is judged.
 
 use std::{
     collections::BTreeMap,
@@ -30,13 +30,13 @@ use crate::{
 const REMEMBERED_COMMANDS: usize = 256;
 
 impl Bot {
-    /// Somebody commands more often than they may: they are told once a minute, unless they were refused something else
-    /// in that minute, and nothing else is done.
-    pub(super) fn turn_away(&mut self, message: &Message) {
+    /// Rejects a command beyond the rate limit. Its sender is notified once a minute, unless they were refused something else
+    /// in that minute.
+    pub(super) fn reject_excess(&mut self, message: &Message) {
         if !self.limits.allow(Limited::Excess, &message.sender) {
             return;
         }
-        audit::turned_away(&self.config.command_prefix, message);
+        audit::rate_limited(&self.config.command_prefix, message);
         if self.limits.allow(Limited::Refusal, &message.sender) {
             let limit = self.config.limits.commands_per_minute;
             self.say_for_all(&reply::too_many_commands(limit), message.into());
@@ -47,7 +47,7 @@ impl Bot {
         let prefix = &self.config.command_prefix;
         audit::judged(prefix, message, &decision);
         match decision {
-            // Nobody was promised anything.
+            // Nobody expects an answer to an edit.
             Decision::Denied(_) if message.edits.is_some() => {}
             Decision::Denied(denied) => {
                 if self.limits.allow(Limited::Refusal, &message.sender) {
@@ -73,7 +73,7 @@ impl Bot {
                 if let Some(found) = found
                     && self.remote_control.take_in(found.project.clone())
                 {
-                    self.projects.take_in(*found);
+                    self.projects.remember(*found);
                 }
                 self.carry_out(message, &permit, intent, (asked, proving));
             }
@@ -108,7 +108,7 @@ impl Bot {
                 ..
             } => {
                 let notices = self.remote_control.start(&project, start, request);
-                // Whatever is delivered at once goes to whom was just judged.
+                // What is delivered at once goes to the requester who was just judged.
                 let trigger = Trigger::Command {
                     judged: asked,
                     power_level: permit.power_level(),
@@ -152,7 +152,7 @@ impl Bot {
         }
     }
 
-    /// Looking at all processes of the host takes some milliseconds, which others need not wait for.
+    /// Reading all processes of the host takes some milliseconds, which others need not wait for.
     fn show_status(&mut self, reply_to: ReplyTo, mut elsewhere: Vec<OtherHost>) {
         let (matrix, signals) = (self.matrix.clone(), self.signals.clone());
         let statuses = self.remote_control.status();
@@ -179,7 +179,7 @@ impl Bot {
             let said = answer::say(&matrix, &overview(&elsewhere), Some(&reply_to)).await;
             let Some(said) = said else { return };
             let about = reply_to.event_id().as_str();
-            while hosts::have_come_late(&signals, about, &mut elsewhere).await {
+            while hosts::note_late(&signals, about, &mut elsewhere).await {
                 answer::correct(&matrix, &said, &overview(&elsewhere)).await;
             }
         });

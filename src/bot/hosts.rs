@@ -1,9 +1,8 @@
-//! Several hosts, one admin room: what this bot announces of its host, what it makes of the announcements of others, and which of
-//! several bots answers what any of them could.
+//! Several hosts that share an admin room: announces this host, reads the announcements of others, and elects the bot that
+//! answers what any of them could.
 //!
-//! A bot that ends by force announces nothing, so nobody waits for that. Nor do the bots show one another all the time that they
-//! run: that would cost the homeserver most while nothing happens. Whether a bot runs shows when it matters, by signals about the
-//! command at hand.
+//! A bot that is killed announces nothing, so no bot relies on that. There is no heartbeat either: it would cost the homeserver
+//! most while nothing happens. Whether a bot runs shows when it matters, by signals about the command at hand.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -34,42 +33,41 @@ use crate::{
     remote_control::Status,
 };
 
-/// How long each bot has to claim what is its turn before it is the next one's: a signal takes a tenth of that on an idle homeserver.
-/// Where it takes longer, it is still one bot that answers, only not the first.
+/// How long each bot has to claim an answer before the next one may: a signal takes a tenth of that on an idle homeserver.
+/// Where it takes longer, still only one bot answers, though not the first.
 pub(super) const TURN: Duration = Duration::from_millis(400);
 
-/// How long the bot has whose host is meant, as none can take its place.
-pub(super) const TURN_OF_MEANT: Duration = Duration::from_secs(5);
+/// The same for the bot of the addressed host, as none can take its place.
+pub(super) const TURN_OF_ADDRESSED: Duration = Duration::from_secs(5);
 
-/// How long a bot waits for its own claim to come back. A homeserver that does not bring it must not keep everybody silent.
+/// How long a bot waits to receive its own claim. A homeserver that does not deliver it must not silence all bots.
 const LONGEST_CLAIM: Duration = Duration::from_secs(10);
 
-/// How long an overview waits for the bots to show that they run: with the way to the room and back it is two seconds.
+/// How long an overview waits for the bots to respond: with the way to the room and back it is two seconds.
 const LONGEST_OVERVIEW: Duration = Duration::from_millis(1_600);
 
-/// How long after the last one that did so: on an idle machine, all do in a fraction of that.
+/// How long it waits after the latest response: on an idle machine, all come in a fraction of that.
 const LAST_PONG: Duration = Duration::from_millis(600);
 
-/// How long an overview is corrected by those that show it too late.
+/// How long an overview is corrected by late responses.
 const LATEST_PONG: Duration = Duration::from_secs(10);
 
-/// How much longer a bot waits that is not announced: others do not know it and send it no claims, but their answer is in the room by
+/// How much longer an unannounced bot waits: others do not know it and send it no claims, but their answer is in the room by
 /// then.
 const TURN_OF_UNANNOUNCED: Duration = Duration::from_secs(2);
 
-/// How many signals are remembered: those of some commands that all of fifty hosts answered.
+/// How many signals are remembered: enough for some commands that all of fifty hosts answer.
 const SIGNALS_REMEMBERED: usize = 512;
 
-/// How much of an announcement is for the names of projects, in bytes: with that, the name of the host and the largest digest it
+/// How many bytes of an announcement are for the names of projects: with them, the name of the host and the largest digest it
 /// stays under 4 KiB.
 const ROOM_FOR_NAMES: usize = 1_600;
 
-/// What this host is called.
 pub(super) fn own_name(config: &Config) -> HostName {
     config.host.clone().unwrap_or_else(HostName::of_system)
 }
 
-/// What there is to announce.
+/// The announcement of this host.
 pub(super) fn announcement(
     host: &HostName,
     statuses: &[Status],
@@ -121,8 +119,8 @@ pub(super) fn announcement(
     }
 }
 
-/// Keeps the announcement in the room up to date; never ends. What the homeserver did not take before it changed is not
-/// announced any more.
+/// Keeps the announcement in the room up to date; never ends. One that changes before the homeserver has accepted it is
+/// dropped.
 pub(super) async fn keep_announced(
     matrix: MatrixHandle,
     mut latest: watch::Receiver<Option<Announcement>>,
@@ -148,7 +146,7 @@ pub(super) async fn keep_announced(
 /// False: the homeserver rejected it.
 async fn announce(matrix: &MatrixHandle, announcement: &Announcement) -> bool {
     let announced = matrix
-        .until_taken(|matrix| async move { matrix.announce(announcement).await })
+        .until_accepted(|matrix| async move { matrix.announce(announcement).await })
         .await;
     match &announced {
         Ok(()) => debug!("host announced"),
@@ -160,7 +158,7 @@ async fn announce(matrix: &MatrixHandle, announcement: &Announcement) -> bool {
     announced.is_ok()
 }
 
-/// Which hosts share the room, as far as they are announced. Where it cannot be told, this one is alone.
+/// The other hosts that are announced in the room. If they cannot be read: none.
 pub(super) async fn others(matrix: &Matrix) -> Vec<(OwnedUserId, Announcement)> {
     matrix.announcements().await.unwrap_or_else(|fault| {
         warn!(error = %Chain(&fault), "other hosts are not known");
@@ -168,11 +166,11 @@ pub(super) async fn others(matrix: &Matrix) -> Vec<(OwnedUserId, Announcement)> 
     })
 }
 
-/// What the bots of all hosts signalled lately, this one included: in the order of the homeserver, which is the same for all.
+/// The latest signals of all bots, this one included, in the order of the homeserver, which is the same for all.
 #[derive(Debug, Default)]
 pub(super) struct Signals {
-    heard: VecDeque<HostSignal>,
-    /// The bots that did not claim what was their turn, and were not heard since.
+    received: VecDeque<HostSignal>,
+    /// The bots that did not claim in their turn, and sent no signal since.
     silent: BTreeSet<OwnedUserId>,
     /// Whether the others know of this bot, and send it their claims.
     is_announced: bool,
@@ -181,15 +179,15 @@ pub(super) struct Signals {
 impl Signals {
     fn note(&mut self, signal: HostSignal) {
         self.silent.remove(&signal.bot);
-        self.heard.push_back(signal);
-        if self.heard.len() > SIGNALS_REMEMBERED {
-            self.heard.pop_front();
+        self.received.push_back(signal);
+        if self.received.len() > SIGNALS_REMEMBERED {
+            self.received.pop_front();
         }
     }
 
     fn about(&self, what: &str) -> impl Iterator<Item = &HostSignal> {
-        let heard = self.heard.iter();
-        heard.filter(move |signal| signal.content.about == what)
+        let received = self.received.iter();
+        received.filter(move |signal| signal.content.about == what)
     }
 
     fn claimed_by(&self, what: &str) -> Option<&UserId> {
@@ -198,8 +196,8 @@ impl Signals {
         Some(&first.bot)
     }
 
-    /// How long this bot waits, with these before it.
-    fn patience(&self, before: &[OwnedUserId], first_turn: Duration) -> Duration {
+    /// How long this bot waits for those before it.
+    fn delay(&self, before: &[OwnedUserId], first_turn: Duration) -> Duration {
         let turns = self.turns(before, first_turn);
         if self.is_announced {
             turns
@@ -208,7 +206,7 @@ impl Signals {
         }
     }
 
-    /// How long these have. Several that were silent the last time are waited for as one.
+    /// The turns of these in all. Those that were silent the last time count as one.
     fn turns(&self, before: &[OwnedUserId], first_turn: Duration) -> Duration {
         let Some((_, others)) = before.split_first() else {
             return Duration::ZERO;
@@ -226,15 +224,15 @@ impl Signals {
 pub(super) struct Contest<'a> {
     pub(super) matrix: &'a Matrix,
     pub(super) signals: &'a watch::Sender<Signals>,
-    /// What it is about: the same for all of them.
+    /// The event that it is about: the same for all of them.
     pub(super) about: &'a str,
-    /// The bots, each of which answers where those before it do not run.
+    /// The bots, the first in precedence first: each answers if those before it do not run.
     pub(super) order: &'a [OwnedUserId],
 }
 
 impl Contest<'_> {
-    /// Whether this bot answers. Of all that run exactly one does, however slow they or the homeserver are: each that has waited for
-    /// those before it claims the answer, and the first claim that the homeserver brings is the same one for all of them.
+    /// Whether this bot answers. Exactly one of the running bots does, however slow they or the homeserver are: each waits for
+    /// those before it and then claims the answer, and the first claim that the homeserver delivers is the same for all.
     pub(super) async fn is_won(&self, kind: SignalKind, first_turn: Duration) -> bool {
         let own = self.matrix.own_user();
         let mut before = self.order;
@@ -244,11 +242,11 @@ impl Contest<'_> {
         if self.order.len() <= 1 {
             return true;
         }
-        let mut heard = self.signals.subscribe();
-        let patience = heard.borrow().patience(before, first_turn);
+        let mut received = self.signals.subscribe();
+        let delay = received.borrow().delay(before, first_turn);
         let is_claimed = |signals: &Signals| signals.claimed_by(self.about).is_some();
-        if timeout(patience, heard.wait_for(is_claimed)).await.is_ok() {
-            return heard.borrow().claimed_by(self.about) == Some(own);
+        if timeout(delay, received.wait_for(is_claimed)).await.is_ok() {
+            return received.borrow().claimed_by(self.about) == Some(own);
         }
         let silent = before.to_vec();
         self.signals
@@ -257,7 +255,8 @@ impl Contest<'_> {
             self.claim(kind).await;
             pending::<Infallible>().await
         };
-        let coming_back = async { drop(timeout(LONGEST_CLAIM, heard.wait_for(is_claimed)).await) };
+        let coming_back =
+            async { drop(timeout(LONGEST_CLAIM, received.wait_for(is_claimed)).await) };
         tokio::select! {
             never = claiming => match never {},
             () = coming_back => {}
@@ -266,7 +265,7 @@ impl Contest<'_> {
         signals.claimed_by(self.about).is_none_or(|bot| bot == own)
     }
 
-    /// Lets the others know that this bot answers, which need not wait until they do.
+    /// Notifies the others that this bot answers, without waiting for that.
     pub(super) fn announce_answer(&self) {
         if self.order.len() > 1 {
             let (matrix, order, about) = (
@@ -283,7 +282,7 @@ impl Contest<'_> {
     }
 }
 
-/// Notes which hosts do not show that they run. They were asked by the claim to answer a command, which was heard at this time.
+/// Marks the hosts that do not respond. The claim to answer a command, received at `begun`, has asked them to.
 pub(super) async fn note_silent(
     signals: &watch::Sender<Signals>,
     about: &str,
@@ -291,10 +290,10 @@ pub(super) async fn note_silent(
     begun: Instant,
 ) {
     let deadline = (begun + LONGEST_OVERVIEW).max(Instant::now() + LAST_PONG);
-    let mut heard = signals.subscribe();
+    let mut received = signals.subscribe();
     loop {
         let running: BTreeSet<_> = {
-            let signals = heard.borrow_and_update();
+            let signals = received.borrow_and_update();
             signals.about(about).map(|it| it.bot.clone()).collect()
         };
         for host in &mut *hosts {
@@ -302,20 +301,20 @@ pub(super) async fn note_silent(
         }
         let next = deadline.min(Instant::now() + LAST_PONG);
         let all_run = hosts.iter().all(|host| !host.is_silent);
-        if all_run || !matches!(timeout_at(next, heard.changed()).await, Ok(Ok(()))) {
+        if all_run || !matches!(timeout_at(next, received.changed()).await, Ok(Ok(()))) {
             return;
         }
     }
 }
 
-/// Waits for those that show too late for an overview that they run, and notes them. False: none did.
-pub(super) async fn have_come_late(
+/// Waits for hosts that respond too late for an overview, and unmarks them. False: none did.
+pub(super) async fn note_late(
     signals: &watch::Sender<Signals>,
     about: &str,
     hosts: &mut [OtherHost],
 ) -> bool {
-    let mut heard = signals.subscribe();
-    let late = heard.wait_for(|signals| {
+    let mut received = signals.subscribe();
+    let late = received.wait_for(|signals| {
         let mut silent = hosts.iter().filter(|host| host.is_silent);
         silent.any(|host| signals.about(about).any(|it| it.bot == host.bot))
     });
@@ -329,12 +328,12 @@ pub(super) async fn have_come_late(
 async fn signal(matrix: &Matrix, to: Vec<OwnedUserId>, about: &str, kind: SignalKind) {
     let about = about.to_owned();
     if let Err(fault) = matrix.signal_hosts(to, &Signal { about, kind }).await {
-        warn!(error = %Chain(&fault), "the bots of other hosts are not told that this one runs");
+        warn!(error = %Chain(&fault), "cannot signal the bots of other hosts");
     }
 }
 
 impl Bot {
-    /// Answers what concerns the bots of all hosts alike: one of them does.
+    /// Answers what concerns all hosts alike: one of their bots does.
     pub(super) fn say_for_all(&mut self, text: &Reply, answered: ReplyTo) {
         if self.config.host.is_none() {
             return self.say(text, Some(answered));
@@ -357,8 +356,8 @@ impl Bot {
         });
     }
 
-    /// Notes what another bot says, and shows it that this one runs where it asks.
-    pub(super) fn hear_host(&mut self, signal: HostSignal) {
+    /// Records another bot's signal, and answers a ping.
+    pub(super) fn on_signal(&mut self, signal: HostSignal) {
         let HostSignal { bot, content } = &signal;
         let is_own = *bot == self.config.bot_user;
         if content.kind == SignalKind::Ping && !is_own && self.limits.allow(Limited::Ping, bot) {
@@ -386,7 +385,7 @@ pub(super) fn own(config: &Config, bot: &UserId, statuses: &[Status]) -> Host {
     }
 }
 
-/// Another one. Names that could not be addressed are nobody's.
+/// Another host. Names that cannot be addressed are dropped.
 pub(super) fn host((bot, announcement): &(OwnedUserId, Announcement)) -> Option<Host> {
     let projects: BTreeMap<_, _> = announcement
         .projects
@@ -468,7 +467,7 @@ mod tests {
         format!("@{name}:x.y").try_into().unwrap()
     }
 
-    fn heard(signals: &mut Signals, name: &str, about: &str, kind: SignalKind) {
+    fn receive(signals: &mut Signals, name: &str, about: &str, kind: SignalKind) {
         let about = about.to_owned();
         let content = Signal { about, kind };
         let bot = bot(name);
@@ -476,19 +475,19 @@ mod tests {
     }
 
     #[test]
-    fn the_first_claim_counts_and_a_sign_of_life_is_none() {
+    fn the_first_claim_counts_and_a_pong_is_not_one() {
         let mut signals = Signals::default();
-        heard(&mut signals, "a", "$1", SignalKind::Pong);
+        receive(&mut signals, "a", "$1", SignalKind::Pong);
         assert_eq!(signals.claimed_by("$1"), None);
-        heard(&mut signals, "b", "$1", SignalKind::Claim);
-        heard(&mut signals, "a", "$1", SignalKind::Ping);
-        heard(&mut signals, "c", "$2", SignalKind::Claim);
+        receive(&mut signals, "b", "$1", SignalKind::Claim);
+        receive(&mut signals, "a", "$1", SignalKind::Ping);
+        receive(&mut signals, "c", "$2", SignalKind::Claim);
         assert_eq!(signals.claimed_by("$1"), Some(&*bot("b")));
         assert_eq!(signals.claimed_by("$2"), Some(&*bot("c")));
     }
 
     #[test]
-    fn a_bot_waits_for_those_before_it_and_for_all_that_were_silent_as_for_one() {
+    fn a_bot_waits_a_turn_for_each_before_it_and_one_for_all_silent_ones() {
         let mut signals = Signals::default();
         let before: Vec<_> = ["a", "b", "c", "d"].map(bot).into();
         let waits = |signals: &Signals, count: usize| signals.turns(&before[..count], TURN);
@@ -501,7 +500,7 @@ mod tests {
             [1, 2, 3, 4].map(|it| waits(&signals, it)),
             [1, 1, 1, 2].map(|it| TURN * it)
         );
-        heard(&mut signals, "b", "$1", SignalKind::Pong);
+        receive(&mut signals, "b", "$1", SignalKind::Pong);
         assert_eq!(
             [1, 2, 3, 4].map(|it| waits(&signals, it)),
             [1, 2, 2, 3].map(|it| TURN * it)
@@ -509,9 +508,9 @@ mod tests {
     }
 
     #[test]
-    fn a_bot_that_is_not_announced_waits_for_the_answers_of_others_also_where_it_is_the_first() {
+    fn an_unannounced_bot_waits_longer_even_if_it_is_the_first() {
         let mut signals = Signals::default();
-        let waits = |signals: &Signals, before: &[_]| signals.patience(before, TURN);
+        let waits = |signals: &Signals, before: &[_]| signals.delay(before, TURN);
         assert_eq!(waits(&signals, &[]), TURN_OF_UNANNOUNCED);
         assert_eq!(waits(&signals, &[bot("a")]), TURN_OF_UNANNOUNCED + TURN);
         signals.is_announced = true;
@@ -533,32 +532,32 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_overview_is_corrected_by_those_that_come_late_and_by_no_others() {
+    async fn only_late_responses_correct_an_overview() {
         let signals = watch::Sender::<Signals>::default();
         let mut hosts = [silent("a", true), silent("b", true), silent("c", false)];
-        let none = timeout(Duration::ZERO, have_come_late(&signals, "$1", &mut hosts));
+        let none = timeout(Duration::ZERO, note_late(&signals, "$1", &mut hosts));
         assert!(none.await.is_err());
         signals.send_modify(|it| {
-            heard(it, "a", "$2", SignalKind::Pong);
-            heard(it, "b", "$1", SignalKind::Pong);
-            heard(it, "c", "$1", SignalKind::Pong);
+            receive(it, "a", "$2", SignalKind::Pong);
+            receive(it, "b", "$1", SignalKind::Pong);
+            receive(it, "c", "$1", SignalKind::Pong);
         });
-        assert!(have_come_late(&signals, "$1", &mut hosts).await);
+        assert!(note_late(&signals, "$1", &mut hosts).await);
         assert_eq!(
             hosts.each_ref().map(|it| it.is_silent),
             [true, false, false]
         );
-        let none = timeout(Duration::ZERO, have_come_late(&signals, "$1", &mut hosts));
+        let none = timeout(Duration::ZERO, note_late(&signals, "$1", &mut hosts));
         assert!(none.await.is_err());
     }
 
     #[test]
-    fn no_more_signals_are_kept_than_are_of_use() {
+    fn only_the_latest_signals_are_kept() {
         let mut signals = Signals::default();
         for number in 0..10_000 {
-            heard(&mut signals, "a", &number.to_string(), SignalKind::Claim);
+            receive(&mut signals, "a", &number.to_string(), SignalKind::Claim);
         }
-        assert_eq!(signals.heard.len(), SIGNALS_REMEMBERED);
+        assert_eq!(signals.received.len(), SIGNALS_REMEMBERED);
         assert_eq!(signals.claimed_by("9999"), Some(&*bot("a")));
     }
 }

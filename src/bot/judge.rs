@@ -13,7 +13,7 @@ use tracing::{debug, error, warn};
 use super::{
     Event,
     connection::MatrixHandle,
-    hosts::{self, Contest, Signals, TURN, TURN_OF_MEANT},
+    hosts::{self, Contest, Signals, TURN, TURN_OF_ADDRESSED},
     projects::Projects,
 };
 use crate::{
@@ -30,7 +30,7 @@ use crate::{
     remote_control::{Beginning, NotAllowed, ProjectName, SessionStatus, Start, Status},
 };
 
-/// How long a homeserver that does not answer is asked for the facts. Somebody waits, and may want something else by then.
+/// How long the homeserver is asked for the facts: somebody waits, and may want something else by then.
 const LONGEST_WAIT: Duration = Duration::from_mins(1);
 
 /// How long a proof is waited for: afterwards it would be too old.
@@ -41,9 +41,9 @@ const LONGEST_PROOF: Duration = Duration::from_secs(2);
 pub(super) enum Intent {
     Start {
         project: ProjectName,
-        /// What was asked for.
+        /// What was requested.
         asked: Start,
-        /// What a session runs with that begins now.
+        /// What a session that begins now runs with.
         complete: Start,
     },
     Stop(ProjectName),
@@ -63,7 +63,7 @@ pub(super) enum Intent {
 }
 
 impl Intent {
-    /// What it is about, if it is about one project.
+    /// The project that it is about, if any.
     pub(super) fn project(&self) -> Option<&ProjectName> {
         match self {
             Self::Start { project, .. }
@@ -75,30 +75,30 @@ impl Intent {
     }
 }
 
-/// What comes of a command.
+/// What was decided about a command.
 #[derive(Debug)]
 pub(super) enum Decision {
     Denied(Denied),
     Misused(Misuse),
     CannotDeliver(ProjectName, NotConfidential),
-    /// Also the moment before the homeserver was asked: what it said may be as old as that.
+    /// With the time before the homeserver was asked: its answers may be as old as that.
     Do(Permit, Intent, Instant, Prepared),
-    /// It was executed before: an earlier connection heard it too, or it is an edit of what was.
+    /// It was executed before: an earlier connection received it too, or it edits an executed one.
     DoneBefore,
     /// The bot of another host answers.
     NotOurs,
 }
 
-/// The proof of the sender's direct message, which goes on while they are judged and while what was decided is written down. What
-/// becomes of it is looked at by those who send; `None`: it has to be made then.
+/// The proof of the sender's direct message, made while they are judged and the decision is recorded. Senders of links await
+/// its result; `None`: it has to be made then.
 pub(super) type Proving = AbortOnDropHandle<Option<ConfidentialRoom>>;
 
-/// What the loop knew when a command came to its turn.
+/// The state of the loop when a command is judged.
 #[derive(Debug)]
-pub(super) struct Known {
+pub(super) struct Snapshot {
     pub(super) projects: Projects,
     pub(super) statuses: Vec<Status>,
-    /// What the other hosts know of this one, if there may be any.
+    /// This host's announcement, if there may be other hosts.
     pub(super) announced: Option<Announcement>,
     pub(super) signals: watch::Sender<Signals>,
     /// Whether the command is an edit of one that this bot has executed.
@@ -111,7 +111,7 @@ struct Meaning {
     found: Option<Box<ConfiguredProject>>,
 }
 
-/// What was made ready for a command while it was judged.
+/// What was prepared for a command while it was judged.
 #[derive(Debug, Default)]
 pub(super) struct Prepared {
     pub(super) proving: Option<Proving>,
@@ -120,13 +120,13 @@ pub(super) struct Prepared {
 }
 
 /// Judges a command by what the homeserver says now. Comes back to the loop as an event.
-pub(super) async fn judge(matrix: MatrixHandle, known: &Known, message: Message) -> Event {
+pub(super) async fn judge(matrix: MatrixHandle, known: &Snapshot, message: Message) -> Event {
     debug!(event = %message.event_id, sender = %message.sender, "judging a command");
     let decision = decide(matrix, known, &message).await;
     Event::Judged(message, decision)
 }
 
-async fn decide(mut handle: MatrixHandle, known: &Known, message: &Message) -> Decision {
+async fn decide(mut handle: MatrixHandle, known: &Snapshot, message: &Message) -> Decision {
     let matrix = handle.connected().await;
     if matrix.has_counted(message) || known.edits_executed {
         return Decision::DoneBefore;
@@ -159,7 +159,7 @@ async fn decide(mut handle: MatrixHandle, known: &Known, message: &Message) -> D
         let about = message.event_id.as_str();
         hosts::note_silent(&known.signals, about, elsewhere, begun.into()).await;
     }
-    // A session whose link can reach nobody is not started.
+    // No session is started whose link cannot be delivered.
     if let Intent::Start { project, .. } = &intent
         && known.session_of(project).is_none()
     {
@@ -175,7 +175,7 @@ async fn decide(mut handle: MatrixHandle, known: &Known, message: &Message) -> D
     Decision::Do(permit, intent, asked, Prepared { proving, found })
 }
 
-impl Known {
+impl Snapshot {
     fn session_of(&self, project: &ProjectName) -> Option<&SessionStatus> {
         let mut statuses = self.statuses.iter();
         let status = statuses.find(|status| status.project == *project)?;
@@ -188,7 +188,7 @@ impl Known {
             project, complete, ..
         } = intent
         {
-            // Whoever gets the link of a session can do what those can who may start such a one.
+            // The link gives the power of a user who may start such a session.
             let running = self.session_of(project).map(|session| &session.start);
             let start = running.unwrap_or(complete);
             return match found {
@@ -210,19 +210,18 @@ impl Known {
     ) -> Option<Result<Meaning, Misuse>> {
         let config = self.projects.config();
         let command = command::parse(&config.command_prefix, &message.text)?;
-        // Whichever host it would be for: the bots agree on one that answers.
+        // Whatever host it names: the bots agree on one that answers.
         let (command, named) = match message.edits {
             Some(_) => (Err(Misuse::Edited), None),
             None => (command, command::addressed_host(&message.text)),
         };
-        // Whoever may send state events can say that they are a host, and a bot that shares the room with nobody leaves nothing
-        // to them.
+        // Anyone who may send state events can announce a host. A bot that has no name for its host yields to none.
         let others = match &config.host {
             Some(_) => hosts::others(matrix).await,
             None => Vec::new(),
         };
         let own = hosts::own(config, matrix.own_user(), &self.statuses);
-        // As the others know this host, so that all come to the same answer.
+        // As announced to the others, so that all bots decide alike.
         let announced = self.announced.as_ref();
         let announced = announced.and_then(|it| hosts::host(&(own.bot.clone(), it.clone())));
         let known: Vec<_> = others.iter().filter_map(hosts::host).collect();
@@ -237,12 +236,12 @@ impl Known {
         let is_for_all = addressee == Addressee::All;
         let is_status = command.as_ref().is_ok_and(|it| it.verb == Verb::Status);
         match addressee {
-            // Whatever others claim: what is meant for this host is done here.
+            // A command for this host is executed here, whatever others claim.
             Addressee::Host(_) if order.first() == Some(&own.bot) => {
                 contest.announce_answer();
             }
             Addressee::Host(host) => {
-                let is_won = contest.is_won(SignalKind::Claim, TURN_OF_MEANT).await;
+                let is_won = contest.is_won(SignalKind::Claim, TURN_OF_ADDRESSED).await;
                 return is_won.then_some(Err(Misuse::HostDoesNotAnswer(host)));
             }
             Addressee::Unclear(misuse) => {
@@ -265,7 +264,7 @@ impl Known {
             announcement,
             is_silent: false,
         });
-        // What has no name that anybody could address is no host.
+        // A host whose name cannot be addressed is left out.
         let elsewhere = elsewhere.filter(|it| is_for_all && order.contains(&it.bot));
         let elsewhere = elsewhere.collect();
         Some(match command {
@@ -307,7 +306,7 @@ impl Known {
         let (below, whole) = self.projects.look(typed).await;
         let is_cut = below.roots.iter().flatten().any(|seen| seen.is_cut);
         if is_cut {
-            // What a name begins with is not told by a part of the names.
+            // An incomplete list of names cannot resolve an abbreviated one.
             own.unnamed.count = below.projects.len();
         } else {
             for name in below.projects.keys() {
@@ -320,7 +319,7 @@ impl Known {
                 .or_insert(false);
         }
         let project = match choose_project(command, &own) {
-            // It may be there.
+            // It may be in one of those.
             Err(Misuse::UnknownProject { name, .. }) if below.roots.iter().any(Result::is_err) => {
                 return Err(Misuse::RootsUnreadable { name });
             }
@@ -330,7 +329,7 @@ impl Known {
         let is_configured = self.projects.config().projects.contains_key(&project);
         let is_known = found.is_some() || is_configured || self.session_of(&project).is_some();
         if !is_known {
-            // It went while it was asked for.
+            // It was removed meanwhile.
             return Err(Misuse::UnknownProject {
                 name: project.to_string(),
                 known: own.projects.keys().map(ToString::to_string).collect(),
@@ -351,7 +350,7 @@ impl Known {
         Ok(Meaning { intent, found })
     }
 
-    /// The project as it is below its root now, unless the configuration has it, or it has a session and is known from then.
+    /// The project as it is below its root now, unless it is configured, or has a session and is known from then.
     async fn found(
         &self,
         project: &ProjectName,
@@ -372,7 +371,7 @@ fn prove_direct_message(matrix: &Matrix, message: &Message) -> Proving {
     let (matrix, sender) = (matrix.clone(), message.sender.clone());
     AbortOnDropHandle::new(tokio::spawn(async move {
         let proven = matrix.known_confidential_room(&sender).await;
-        // A reason against it is found once more by those who tell it.
+        // A reason against it is found again, and reported, when sending.
         proven.ok().flatten()
     }))
 }
@@ -386,7 +385,7 @@ fn intend_start(
     let options = command.options.clone();
     let mut asked = Start { beginning, options };
     let mut complete = asked.clone();
-    // A project that left the configuration has a session, to which the options are compared.
+    // A project that left the configuration still has a session, to which the options are compared.
     if let Some(configured) = configured {
         let settings = &configured.project.settings;
         let not_allowed = |NotAllowed { option, allowed }| Misuse::NotAllowed {
@@ -426,7 +425,7 @@ async fn is_deliverable(
     proven.await
 }
 
-/// What a proof came to. A panic in it ends the bot, as any other.
+/// The result of a proof. A panic in it ends the bot, like any other.
 pub(super) async fn proven(proving: Proving) -> Option<ConfidentialRoom> {
     match timeout(LONGEST_PROOF, proving).await {
         Ok(Ok(room)) => room,
@@ -435,7 +434,7 @@ pub(super) async fn proven(proving: Proving) -> Option<ConfidentialRoom> {
     }
 }
 
-/// Asks the homeserver for all that decides, and remembers the command where it may be executed.
+/// Asks the homeserver for the evidence, and records the command if it may be executed.
 async fn authorize_message(
     handle: &mut MatrixHandle,
     message: &Message,
@@ -461,7 +460,7 @@ async fn authorize_message(
     }
 }
 
-/// What the homeserver says when asked, again and again if need be. An error: nothing is known.
+/// Asks the homeserver, with retries. An error: it did not answer.
 async fn ask<T, F>(matrix: &MatrixHandle, question: impl Fn(Matrix) -> F) -> Result<T, Denied>
 where
     F: Future<Output = Result<T, Fault>>,
@@ -478,7 +477,7 @@ where
             })
         }
     };
-    match timeout(LONGEST_WAIT, matrix.until_taken(noting)).await {
+    match timeout(LONGEST_WAIT, matrix.until_accepted(noting)).await {
         Ok(Ok(answer)) => return Ok(answer),
         Ok(Err(fault)) => {
             warn!(error = %Chain(&fault), "the homeserver did not answer what is needed to judge a command");

@@ -29,11 +29,11 @@ use crate::{
     remote_control::{ProjectName, Request},
 };
 
-/// Who asks when the operator on the host does.
+/// The requester of the operator's orders.
 const OPERATOR: &str = "the operator on the host";
 
 /// How long the operator waits for a homeserver that does not answer.
-const PATIENCE_WITH_HOMESERVER: Duration = Duration::from_secs(30);
+const HOMESERVER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How many orders may wait.
 pub(super) const ORDERS_WAITING: usize = 8;
@@ -42,39 +42,39 @@ pub(super) const ORDERS_WAITING: usize = 8;
 const LONGEST_ORDER: u64 = 1024;
 
 /// How long somebody who connected may take to give the order.
-const PATIENCE: Duration = Duration::from_secs(5);
+const ORDER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why an order did not get to the bot, or was not carried out.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OperatorError {
     #[error("no bot runs with this data directory, or it does not listen at {path}")]
     NoBot { path: PathBuf, source: io::Error },
-    /// The connection broke, or what came is no answer.
+    /// The connection broke, or the answer is invalid.
     #[error("the bot's answer did not come, by {path}")]
     NoAnswer { path: PathBuf, source: io::Error },
-    /// The bot has the order and is not done with it.
+    /// The bot has the order and is not done with it in time.
     #[error("it has not done so within {}, and goes on trying: `rcbot status` shows what is left", humantime::format_duration(*.0))]
     NotYet(Duration),
-    /// The bot says why it did not.
+    /// The bot refused, for this reason.
     #[error("{0}")]
     Refused(String),
 }
 
-/// What the operator orders.
+/// A command of the operator.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Order {
-    /// To end the session of a project, named as it was typed. The answer is a text for the operator.
+    /// Stop the session of a project, named as it was typed. The answer is a text for the operator.
     Stop(String),
-    /// To tell of a user's identity. The answer is a [`IdentityReport`], or why there is none.
+    /// Show a user's identity. The answer is an [`IdentityReport`], or why there is none.
     Identity(OwnedUserId),
-    /// To accept another identity of a user. The answer is a [`NotAccepted`], if anything.
+    /// Accept another identity of a user. The answer is a [`NotAccepted`], if it is refused.
     Trust(OwnedUserId, MasterKey),
 }
 
 /// An order, and where its answer goes.
 #[derive(Debug)]
-pub(super) struct Ordered {
+pub(super) struct PendingOrder {
     pub(super) order: Order,
     pub(super) answer: Answer,
 }
@@ -84,7 +84,7 @@ pub(super) struct Ordered {
 pub(super) struct Answer(oneshot::Sender<String>);
 
 impl Answer {
-    /// What came of the order, or why nothing did.
+    /// Sends the result of the order, or why it failed.
     pub(super) fn give<T: Serialize>(self, answer: &Result<T, String>) {
         match serde_json::to_string(answer) {
             Ok(text) => {
@@ -97,9 +97,9 @@ impl Answer {
     }
 }
 
-/// Hears the operator at the socket; never ends, and fails by a panic as all of the bot does. A bot without the socket works all
-/// the same, but for `rcbot stop` and `rcbot trust`.
-pub(super) async fn listen(path: PathBuf, orders: mpsc::Sender<Ordered>) -> Infallible {
+/// Serves the operator at the socket; never ends, and a panic in it ends the bot. Without the socket only `rcbot stop` and
+/// `rcbot trust` do not work.
+pub(super) async fn listen(path: PathBuf, orders: mpsc::Sender<PendingOrder>) -> Infallible {
     let socket = match PrivateSocket::listen(&path) {
         Ok(socket) => socket,
         Err(error) => {
@@ -110,29 +110,29 @@ pub(super) async fn listen(path: PathBuf, orders: mpsc::Sender<Ordered>) -> Infa
     let mut connections = FuturesUnordered::new();
     loop {
         tokio::select! {
-            stream = socket.accept() => connections.push(hear(stream, orders.clone())),
+            stream = socket.accept() => connections.push(serve(stream, orders.clone())),
             Some(()) = connections.next() => {}
         }
     }
 }
 
-async fn hear(stream: UnixStream, orders: mpsc::Sender<Ordered>) {
+async fn serve(stream: UnixStream, orders: mpsc::Sender<PendingOrder>) {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     let mut lines = BufReader::new(read.take(LONGEST_ORDER));
-    let Ok(Ok(_)) = timeout(PATIENCE, lines.read_line(&mut line)).await else {
+    let Ok(Ok(_)) = timeout(ORDER_TIMEOUT, lines.read_line(&mut line)).await else {
         return;
     };
     let text = match serde_json::from_str(&line) {
         Ok(order) => {
             let (answer, answered) = oneshot::channel();
             let answer = Answer(answer);
-            drop(orders.send(Ordered { order, answer }).await);
-            // Without a bot there is no answer, and the connection ends without one.
+            drop(orders.send(PendingOrder { order, answer }).await);
+            // If the bot ends, the connection ends without an answer.
             answered.await.unwrap_or_default()
         }
         Err(error) => {
-            debug!(%error, "order not understood");
+            debug!(%error, "invalid order");
             String::new()
         }
     };
@@ -142,16 +142,16 @@ async fn hear(stream: UnixStream, orders: mpsc::Sender<Ordered>) {
 }
 
 impl Bot {
-    pub(super) fn carry_out_order(&mut self, ordered: Ordered) {
-        let Ordered { order, answer } = ordered;
+    pub(super) fn execute_order(&mut self, ordered: PendingOrder) {
+        let PendingOrder { order, answer } = ordered;
         let matrix = self.matrix.clone();
         match order {
             Order::Stop(project) => self.stop_by_order(&project, answer),
             Order::Identity(user) => self.spawn_quiet(async move {
                 let user = &user;
-                let told =
+                let report =
                     ask_homeserver(&matrix, |matrix| async move { matrix.identity(user).await });
-                answer.give(&told.await);
+                answer.give(&report.await);
             }),
             Order::Trust(user, key) => self.spawn_quiet(trust(matrix, user, key, answer)),
         }
@@ -176,21 +176,21 @@ impl Bot {
 
 async fn trust(matrix: MatrixHandle, user: OwnedUserId, key: MasterKey, answer: Answer) {
     let whose = &user;
-    let told = ask_homeserver(&matrix, |matrix| async move {
+    let accepted = ask_homeserver(&matrix, |matrix| async move {
         matrix.accept_identity(whose, key).await
     });
-    let told = told.await;
-    let outcome = match &told {
+    let accepted = accepted.await;
+    let outcome = match &accepted {
         Ok(Ok(())) => "accepted",
         Ok(Err(NotAccepted::Configured)) => "refused: the configuration names the key",
         Ok(Err(NotAccepted::NotShown)) => "refused: the homeserver shows another key",
         Err(_) => "failed",
     };
     audit::trusted(OPERATOR, &user, key, outcome);
-    answer.give(&told);
+    answer.give(&accepted);
 }
 
-/// What the homeserver tells, or why it does not, in words for the operator.
+/// The homeserver's answer, or why there is none, in words for the operator.
 async fn ask_homeserver<T, F>(
     matrix: &MatrixHandle,
     question: impl Fn(Matrix) -> F,
@@ -198,15 +198,15 @@ async fn ask_homeserver<T, F>(
 where
     F: Future<Output = Result<T, Fault>>,
 {
-    match timeout(PATIENCE_WITH_HOMESERVER, matrix.until_taken(question)).await {
-        Ok(Ok(told)) => Ok(told),
+    match timeout(HOMESERVER_TIMEOUT, matrix.until_accepted(question)).await {
+        Ok(Ok(answer)) => Ok(answer),
         Ok(Err(fault)) => {
             warn!(error = %Chain(&fault), "an order of the operator failed");
             Err(Chain(&fault).to_string())
         }
         Err(_) => Err(format!(
             "the homeserver has not answered for {}",
-            humantime::format_duration(PATIENCE_WITH_HOMESERVER)
+            humantime::format_duration(HOMESERVER_TIMEOUT)
         )),
     }
 }

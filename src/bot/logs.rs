@@ -1,7 +1,7 @@
 //! What a session printed, in the direct message of the person who asks: once, or in one message that is edited for a while.
 //!
-//! Invariant: each edit goes the way of a first showing: its reader may command at that moment, and the bot and they are the only ones in the room
-//! that the message is in.
+//! Invariant: each edit is checked like a first message: its reader may command at that moment, and only the bot and they are
+//! in its room.
 
 use std::time::{Duration, SystemTime};
 
@@ -26,7 +26,7 @@ use crate::{
 /// How far apart the edits of a message are at least.
 const EDITS_APART: Duration = Duration::from_secs(5);
 
-/// How often it is looked for something new, once an edit may be made.
+/// How often the output is read again, once an edit may be made.
 const LOOKS_APART: Duration = Duration::from_secs(1);
 
 /// A log that is followed.
@@ -41,7 +41,7 @@ impl Follow {
         self.project == *project
     }
 
-    /// What is being read may come to its end all the same: then there is nobody to hear this.
+    /// Has no effect if following has ended already.
     fn end(self, why: NoLongerFollowed) {
         self.end.send(why).ok();
     }
@@ -119,10 +119,10 @@ impl Bot {
         self.spawn_quiet(async move {
             let deadline = Instant::now() + time;
             let shown = following.show(None, None).await;
-            let (told, result) = match shown {
-                Ok(told) => {
-                    let room = told.room.clone();
-                    (Some(told), Ok(room))
+            let (sent, result) = match shown {
+                Ok(sent) => {
+                    let room = sent.room.clone();
+                    (Some(sent), Ok(room))
                 }
                 Err(reason) => (None, Err(reason)),
             };
@@ -133,8 +133,8 @@ impl Bot {
                 result,
             };
             drop(events.send(event).await);
-            if let Some(told) = told {
-                following.keep_up_to_date(&told, deadline, ended).await;
+            if let Some(sent) = sent {
+                following.keep_up_to_date(&sent, deadline, ended).await;
             }
         });
     }
@@ -146,7 +146,7 @@ impl Bot {
     }
 }
 
-/// A log that is followed, for the task that does it.
+/// The state of the task that follows a log.
 struct Following {
     matrix: MatrixHandle,
     policy: Policy,
@@ -161,7 +161,7 @@ struct Following {
 impl Following {
     async fn keep_up_to_date(
         &mut self,
-        told: &Told,
+        sent: &Told,
         deadline: Instant,
         mut ended: oneshot::Receiver<NoLongerFollowed>,
     ) {
@@ -170,7 +170,7 @@ impl Following {
         while why.is_none() {
             let next_look = next_edit.max(Instant::now() + LOOKS_APART);
             tokio::select! {
-                // Without a bot there is nobody who says why.
+                // If the bot ends, there may be no reason.
                 said = &mut ended => why = Some(said.unwrap_or(NoLongerFollowed::BotEnds)),
                 () = sleep_until(deadline) => why = Some(NoLongerFollowed::TimeUp),
                 () = sleep_until(next_look) => {}
@@ -182,7 +182,7 @@ impl Following {
             if !self.has_more().await && why.is_none() {
                 continue;
             }
-            if let Err(reason) = self.show(Some(told), why).await {
+            if let Err(reason) = self.show(Some(sent), why).await {
                 warn!(user = %self.user, project = %self.project, ?reason, "the log is no longer followed");
                 return;
             }
@@ -190,7 +190,7 @@ impl Following {
         }
     }
 
-    /// Whether something else is there to be read than the last time.
+    /// Whether the output has changed since it was last read.
     async fn has_more(&mut self) -> bool {
         let reader = self.reader.clone();
         match spawn_blocking(move || reader.read()).await {
@@ -198,7 +198,7 @@ impl Following {
                 self.output = output;
                 true
             }
-            // Files that are not there for a moment are those of a process that is about to come.
+            // Files are missing for a moment when a process is about to start.
             Ok(Ok(_) | Err(_)) | Err(_) => false,
         }
     }

@@ -1,4 +1,4 @@
-//! What the sessions want done and said.
+//! Acts on the notices of sessions.
 
 use std::{
     sync::Arc,
@@ -26,7 +26,7 @@ impl Bot {
         self.handle_all(notices, Trigger::Session, None);
     }
 
-    /// As [`Bot::handle`], with what made the links leave, and the proof of the first one's direct message.
+    /// The same, with the trigger of the deliveries, and the proof of the first one's direct message.
     pub(super) fn handle_all(
         &mut self,
         notices: Notices,
@@ -45,7 +45,7 @@ impl Bot {
                 } => {
                     let is_its = |follow: &Follow| follow.is_of(&project);
                     self.end_follows(is_its, NoLongerFollowed::NoSession);
-                    self.tell_the_end(&project, &outcome, last_output.as_ref());
+                    self.report_end(&project, &outcome, last_output.as_ref());
                 }
                 Notice::RecordLost { is_running } => {
                     let prefix = &self.config.command_prefix;
@@ -63,7 +63,7 @@ impl Bot {
                     } else {
                         reply::trying_again(prefix, &project, &ending, rest, &place)
                     };
-                    self.say_meanwhile(&text, &requests);
+                    self.report_progress(&text, &requests);
                     if had_link && ending.came_after_link() {
                         self.notify_recipients(&project, notification_of(&ending), &text);
                     }
@@ -95,7 +95,7 @@ impl Bot {
                     let text = reply::ends_soon(&self.config.command_prefix, &project, left);
                     let sound = self.sound_of(&project, Some(Notification::Ended));
                     for user in holders {
-                        self.tell(&user, &text, sound);
+                        self.notify(&user, &text, sound);
                     }
                 }
                 Notice::Extended {
@@ -103,15 +103,15 @@ impl Bot {
                     holders,
                     left,
                 } => {
-                    self.tell_the_new_end(&project, &request, &holders, left);
+                    self.report_new_end(&project, &request, &holders, left);
                 }
                 Notice::NotEnded { requests, reason } => {
-                    self.tell_not_ended(&project, &requests, &reason);
+                    self.report_not_ended(&project, &requests, &reason);
                 }
                 Notice::ShuttingDown(requests) => {
-                    self.say_meanwhile(&reply::shutting_down(&project), &requests);
+                    self.report_progress(&reply::shutting_down(&project), &requests);
                 }
-                Notice::NoSession(request) => self.tell_that_there_is_none(&project, &request),
+                Notice::NoSession(request) => self.answer_no_session(&project, &request),
                 Notice::OtherOptions { request, options } => {
                     self.refuse_other_options(&project, &request, &options);
                 }
@@ -124,7 +124,7 @@ impl Bot {
                     limit,
                     active,
                 } => {
-                    self.refuse_one_more(&project, &requests, limit, &active);
+                    self.refuse_too_many(&project, &requests, limit, &active);
                 }
                 Notice::NotRecorded { request, reason } => {
                     let text = reply::not_recorded(&project, &reason);
@@ -152,7 +152,7 @@ impl Bot {
         }
     }
 
-    /// Where something about a project is to be done.
+    /// Where to act on a project.
     fn place(&self, project: &ProjectName) -> Place {
         let configured = self.projects.get(project);
         Place {
@@ -162,7 +162,7 @@ impl Bot {
         }
     }
 
-    /// Whether it rings for those who have the link of the project's session. `None`: it is nothing to be notified of.
+    /// Whether it rings for those who have the link of the project's session. `None`: it never does.
     pub(super) fn sound_of(
         &self,
         project: &ProjectName,
@@ -185,12 +185,12 @@ impl Bot {
     ) {
         let sound = self.sound_of(project, notification);
         for user in self.remote_control.recipients(project) {
-            self.tell(&user, text, sound);
+            self.notify(&user, text, sound);
         }
     }
 
-    /// Where the link is, its end is told too.
-    fn tell_the_new_end(
+    /// The new end is also reported to those who have the link.
+    fn report_new_end(
         &mut self,
         project: &ProjectName,
         request: &Request,
@@ -200,12 +200,12 @@ impl Bot {
         let end = left.map(|left| End::after(SystemTime::now(), left));
         let text = reply::extended(project, end);
         for user in holders.iter().filter(|_| end.is_some()) {
-            self.tell(user, &text, Sound::Silent);
+            self.notify(user, &text, Sound::Silent);
         }
         self.conclude(project, request, &text, "extended");
     }
 
-    fn tell_that_there_is_none(&mut self, project: &ProjectName, request: &Request) {
+    fn answer_no_session(&mut self, project: &ProjectName, request: &Request) {
         let prefix = match ReplyTarget::of(request) {
             ReplyTarget::Operator(_) => None,
             ReplyTarget::Message(_) | ReplyTarget::Nobody => {
@@ -216,7 +216,7 @@ impl Bot {
         self.conclude(project, request, &text, "no session");
     }
 
-    fn tell_not_ended(&mut self, project: &ProjectName, requests: &[Request], reason: &str) {
+    fn report_not_ended(&mut self, project: &ProjectName, requests: &[Request], reason: &str) {
         let text = reply::not_ended(project, reason);
         if requests.is_empty() {
             self.announce(&text);
@@ -227,7 +227,7 @@ impl Bot {
         }
     }
 
-    fn refuse_one_more(
+    fn refuse_too_many(
         &mut self,
         project: &ProjectName,
         requests: &[Request],
@@ -244,7 +244,7 @@ impl Bot {
         }
     }
 
-    fn tell_the_end(
+    fn report_end(
         &mut self,
         project: &ProjectName,
         outcome: &Outcome,
@@ -294,12 +294,12 @@ impl Bot {
         let sound = self.sound_of(project, notification);
         let is_in_order = asked_for || *ending == Ending::Completed;
         let last_output = last_output.filter(|_| !is_in_order);
-        self.tell_requesters(project, outcome, last_output, sound);
+        self.notify_requesters(project, outcome, last_output, sound);
     }
 
-    /// Those who have the link hear that it is void; all who asked for it see what the process said last, if that may
-    /// tell why it ended.
-    fn tell_requesters(
+    /// Notifies those who have the link that it is void, and sends all who asked for it the last output, if that may explain
+    /// the end.
+    fn notify_requesters(
         &mut self,
         project: &ProjectName,
         outcome: &Outcome,
@@ -320,7 +320,7 @@ impl Bot {
         requesters.sort_unstable_by_key(|(user, arrived)| (*user, !arrived));
         requesters.dedup_by_key(|(user, _)| *user);
         for (user, arrived) in requesters {
-            // Whoever said stop knows.
+            // The user who stopped it knows already.
             let has_asked = outcome
                 .stop_requests
                 .iter()
@@ -332,7 +332,7 @@ impl Bot {
                 });
                 let now = SystemTime::now();
                 let void = reply::link_is_void(project, how, outcome.since, now);
-                self.tell(user, &void, sound);
+                self.notify(user, &void, sound);
             }
             let output = last_output.filter(|output| !output.is_empty());
             if let (Some(output), Ok(user)) = (output, OwnedUserId::try_from(user)) {
@@ -343,7 +343,7 @@ impl Bot {
     }
 }
 
-/// What an ending is for those who have the link. `None`: somebody asked for it.
+/// How those who have the link are notified of an ending. `None`: somebody asked for it.
 fn notification_of(ending: &Ending) -> Option<Notification> {
     match ending {
         Ending::Stopped => None,
@@ -358,7 +358,7 @@ fn notification_of(ending: &Ending) -> Option<Notification> {
     }
 }
 
-/// Whether it is for a session that starts with the bot: then there is no message to answer, and yet somebody may miss it.
+/// Whether it is an autostart: then there is no message to answer, and yet somebody may miss it.
 fn nobody_asked(request: &Request) -> bool {
     ReplyTarget::of(request) == ReplyTarget::Nobody
 }

@@ -1,6 +1,6 @@
-//! Which projects there are: those of the configuration, and the folders below its roots, which are looked at when somebody asks.
+//! The projects: those of the configuration, and the folders below its roots, which are read when somebody asks.
 //!
-//! Invariant: the loop never waits for a root. It keeps what it was told of the found projects that it has to do with.
+//! Invariant: the loop never waits for a root. It remembers the found projects that it works with.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,16 +33,16 @@ use crate::{
 /// How long roots may take to answer; one on a dead network file system never does.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// How often the names below the roots are looked at where other hosts are to know of them.
+/// How often the roots are read to announce what is below them to other hosts.
 const LOOKS_EVERY: Duration = Duration::from_secs(5);
 
 /// The projects that the loop knows.
 #[derive(Debug, Clone)]
 pub(super) struct Projects {
     config: Arc<Config>,
-    /// Those below roots that have had to do with a session, as they were when it began.
+    /// Those below roots that have or had a session, as they were when it began.
     found: BTreeMap<ProjectName, ConfiguredProject>,
-    /// Held while the roots are looked at: where they do not answer, one thread waits, and not one for each command.
+    /// Held while the roots are read: if they hang, one thread waits, and not one for each command.
     turn: Arc<Mutex<()>>,
     answer_at_start: bool,
 }
@@ -101,11 +101,11 @@ impl Projects {
         configured.or_else(|| self.found.get(name))
     }
 
-    pub(super) fn take_in(&mut self, found: ConfiguredProject) {
+    pub(super) fn remember(&mut self, found: ConfiguredProject) {
         self.found.insert(found.project.name.clone(), found);
     }
 
-    /// What is asked of whoever commands a project or gets its link.
+    /// What is required of a user who commands a project or gets its link.
     pub(super) fn policy(&self, project: Option<&ProjectName>) -> Policy {
         match project.and_then(|name| self.found.get(name)) {
             Some(found) => Policy::of_found(&self.config, found),
@@ -113,7 +113,7 @@ impl Projects {
         }
     }
 
-    /// The same for a session that was started so.
+    /// The same for a session with this start.
     pub(super) fn policy_of_session(&self, project: &ProjectName, start: &Start) -> Policy {
         match self.found.get(project) {
             Some(found) => Policy::of_found(&self.config, found).and_start(found, start),
@@ -121,7 +121,7 @@ impl Projects {
         }
     }
 
-    /// The project of a session that is on record, before the loop begins. Roots that do not answer once are not asked again.
+    /// The project of a session on record, before the loop begins. Roots that timed out once are not asked again.
     pub(super) fn find_at_start(&mut self, name: &ProjectName) -> Option<Project> {
         if !self.has_roots() || !self.answer_at_start {
             return None;
@@ -136,7 +136,7 @@ impl Projects {
         };
         let found = found?;
         let project = found.project.clone();
-        self.take_in(found);
+        self.remember(found);
         Some(project)
     }
 
@@ -171,7 +171,7 @@ impl Projects {
         self.in_turn(move || config.project(&name)).await?
     }
 
-    /// `None`: nothing came of it in the time that there is.
+    /// `None`: it timed out, or panicked.
     async fn in_turn<T: Send + 'static>(
         &self,
         ask: impl FnOnce() -> T + Send + 'static,
@@ -189,7 +189,7 @@ impl Projects {
     }
 }
 
-/// Says in the log which roots cannot be read.
+/// Logs which roots cannot be read.
 fn warn_of_roots(config: &Config, roots: &[Result<impl Sized, String>]) {
     for (root, seen) in config.project_roots.iter().zip(roots) {
         if let Err(error) = seen {
@@ -199,7 +199,7 @@ fn warn_of_roots(config: &Config, roots: &[Result<impl Sized, String>]) {
     }
 }
 
-/// Ticks where other hosts are to know what is below the roots.
+/// Ticks if the roots are announced to other hosts.
 pub(super) fn looks(config: &Config) -> Option<Interval> {
     let are_announced = config.host.is_some() && !config.project_roots.is_empty();
     are_announced.then(|| interval(LOOKS_EVERY))
@@ -213,7 +213,7 @@ pub(super) async fn next_look(looks: &mut Option<Interval>) {
 }
 
 impl Bot {
-    /// Looks what other hosts are to know; not while the last look goes on.
+    /// Reads what is announced to other hosts, unless that is under way.
     pub(super) fn look_below_roots(&mut self) {
         let projects = self.projects.clone();
         if std::mem::replace(&mut self.is_looking, true) {
@@ -297,7 +297,7 @@ impl Projects {
         let mut reader = FolderReader::default();
         let shown = shown.into_iter().map(|listed| {
             let current = || self.config.project(&listed.name);
-            // Where the folder of a session went, what is known of it is as it was.
+            // If the folder of a session is gone, its earlier state counts.
             let project = current().or_else(|| self.get(&listed.name).cloned());
             let facts = project
                 .map(|it| reader.look(&it.project))
@@ -306,7 +306,7 @@ impl Projects {
         });
         let unreadable = found.roots.iter().filter(|seen| seen.is_err()).count();
         let seen = || found.roots.iter().flatten();
-        // Someone who looks for a word looks for nothing else.
+        // A search for a word has no use for these.
         let counted = || seen().filter(|_| word.is_none());
         let list = List {
             prefix: &self.config.command_prefix,

@@ -1,5 +1,5 @@
-//! Where commands wait to be judged: one at a time for each sender, in the order in which they were sent; and how often each user
-//! may command, and is told things.
+//! The queue of commands, judged one at a time for each sender, in the order in which they were sent; and rate limits for
+//! commands and notices of each user.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -14,7 +14,7 @@ use crate::matrix::Message;
 /// How many commands of one sender may wait. Nobody types so fast; a script may.
 const WAITING_PER_SENDER: usize = 100;
 
-/// How many times a minute another bot is shown that this one runs: once for each overview that people ask for.
+/// How many of another bot's pings are answered in a minute: one for each overview that people ask for.
 const PINGS: usize = 120;
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -28,7 +28,7 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// Takes a message in; gives it back if it is the sender's turn.
+    /// Queues a message; returns it if it is the sender's turn.
     pub(super) fn push(&mut self, message: Message) -> Option<Message> {
         match self.waiting.get_mut(&message.sender) {
             Some(queue) if queue.len() >= WAITING_PER_SENDER => {
@@ -56,38 +56,38 @@ impl Queue {
     }
 }
 
-/// What happens to a user only so often.
+/// What is rate-limited for each user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Limited {
     /// They command.
     Command,
-    /// They make a command of an earlier message.
+    /// They edit a message into a command.
     Edit,
-    /// They are told that something was refused, by which they have not shown that they may command.
+    /// They get a refusal, which anybody can provoke.
     Refusal,
-    /// It is noted that they command too often.
+    /// It is logged that they command too often.
     Excess,
-    /// They are told that they cannot be decrypted, with these devices. Someone who follows the advice and tries again gets an answer, but
-    /// not all that people say to one another is meant for the bot.
+    /// They are notified that their message cannot be decrypted, with these devices. Someone who follows the advice and retries
+    /// gets an answer, but not all messages are meant for the bot.
     Undecryptable { devices: u64 },
-    /// The same with any devices, which somebody may change all the time.
-    UndecryptableAtAll,
-    /// The room is told that their identity has changed.
+    /// The same with any devices, which somebody may change often.
+    UndecryptableByAny,
+    /// Their changed identity is announced.
     IdentityChange,
-    /// They write to the bot in their direct message, and are told where commands count.
+    /// They write in their direct message, and get the hint where commands count.
     Hint,
-    /// They are the bot of another host, and are shown that this one runs.
+    /// They are the bot of another host, and their ping is answered.
     Ping,
 }
 
-/// So many times within so long, and so long apart.
+/// At most this often within this time, and this far apart.
 struct Limit {
     times: usize,
     within: Duration,
     apart: Duration,
 }
 
-/// Counts what happens to whom, each user for themselves. What it remembers is what happened within the limits' times.
+/// Counts for each user separately. Forgets what is older than its limit.
 #[derive(Debug)]
 pub(super) struct Limits {
     commands_per_minute: usize,
@@ -132,7 +132,7 @@ impl Limited {
             Self::Refusal | Self::Excess => (1, MINUTE, Duration::ZERO),
             Self::Ping => (PINGS, MINUTE, Duration::ZERO),
             Self::Undecryptable { .. } => (3, HOUR, 2 * MINUTE),
-            Self::UndecryptableAtAll => (12, HOUR, Duration::ZERO),
+            Self::UndecryptableByAny => (12, HOUR, Duration::ZERO),
             Self::IdentityChange | Self::Hint => (1, HOUR, Duration::ZERO),
         };
         Limit {
@@ -160,20 +160,20 @@ mod tests {
     }
 
     #[test]
-    fn so_many_commands_are_allowed_within_any_minute() {
+    fn commands_are_limited_within_any_minute() {
         let (mut limits, begin) = (Limits::new(3), Instant::now());
         let mut at =
             |user, seconds| limits.allow_at(begin + seconds * SECOND, Limited::Command, user);
         assert!(at(alice(), 0) && at(alice(), 10) && at(alice(), 59));
         assert!(!at(alice(), 59));
-        assert!(at(bob(), 59), "everybody has a count of their own");
+        assert!(at(bob(), 59), "each user has a separate count");
         assert!(at(alice(), 60), "the first is a minute ago");
         assert!(!at(alice(), 61), "what was refused does not count");
         assert!(at(alice(), 70) && !at(alice(), 118) && at(alice(), 119));
     }
 
     #[test]
-    fn a_stranger_hears_of_a_refusal_once_a_minute_and_of_other_things_besides() {
+    fn a_refusal_is_sent_once_a_minute_and_other_notices_besides() {
         let (mut limits, begin) = (Limits::new(3), Instant::now());
         let mut at = |what, seconds| limits.allow_at(begin + seconds * SECOND, what, bob());
         assert!(at(Limited::Refusal, 0) && !at(Limited::Refusal, 59));
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn who_cannot_be_understood_hears_it_again_soon_but_not_all_the_time() {
+    fn an_undecryptable_sender_is_notified_again_soon_but_not_always() {
         let (mut limits, begin) = (Limits::new(3), Instant::now());
         let mut at = |user, devices, minute| {
             limits.allow_at(
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_been_quiet_is_forgotten() {
+    fn quiet_users_are_forgotten() {
         let (mut limits, begin) = (Limits::new(1), Instant::now());
         for number in 0..1_000 {
             let user = UserId::parse(format!("@user{number}:x.y")).unwrap();

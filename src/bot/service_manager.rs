@@ -1,7 +1,7 @@
-//! Tells systemd how the bot does: when it is ready, what it is at, that its loop turns, and that it ends.
+//! Notifies systemd: when the bot is ready, its status, that its loop runs (watchdog), and that it stops.
 //!
-//! Where no service manager listens (`NOTIFY_SOCKET`), all of it does nothing. Sessions cannot speak in the bot's name: they
-//! do not get that variable, and the unit lets only the main process speak.
+//! Without `NOTIFY_SOCKET` all of it does nothing. Sessions cannot notify in the bot's name: they do not get that variable, and
+//! the unit accepts only the main process.
 
 use std::{env, time::Duration};
 
@@ -9,24 +9,24 @@ use sd_notify::NotifyState;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 use tracing::warn;
 
-/// How long the service manager is to wait for the homeserver, which may be away for hours: what comes after the bot, such as the
-/// end of the host's start, does not wait with it. Well below the 90 s after which systemd gives up. What makes the bot end,
-/// such as a token that the homeserver does not know, mostly shows before.
-const PATIENCE: Duration = Duration::from_secs(45);
+/// How long readiness waits for the homeserver, which may be down for hours: the units after the bot, such as the end of the
+/// boot, do not wait with it. Well below the 90 s after which systemd gives up. What ends the bot, such as a token that the
+/// homeserver does not know, mostly shows before.
+const READY_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// The service manager, if there is one.
 #[derive(Debug)]
 pub(super) struct ServiceManager {
     listens: bool,
-    /// When the loop is to show again that it turns.
+    /// When the watchdog is to be notified again.
     watchdog: Option<Interval>,
-    told: Option<State>,
+    reported: Option<State>,
     was_ready: bool,
     /// When the bot counts as ready at the latest.
-    patience_ends: Instant,
+    ready_by: Instant,
 }
 
-/// What there is to tell.
+/// The status that is reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct State {
     /// How many sessions there are.
@@ -36,10 +36,10 @@ pub(super) struct State {
 }
 
 impl ServiceManager {
-    /// The one that started this process, and said so in its environment.
+    /// The one that started this process, by the environment.
     pub(super) fn of_this_process() -> Self {
         let watchdog = sd_notify::watchdog_enabled().map(|patience| {
-            // Twice in that time, as its manual asks for.
+            // Twice in that time, as sd_watchdog_enabled(3) asks for.
             let mut watchdog = interval((patience / 2).max(Duration::from_millis(1)));
             watchdog.set_missed_tick_behavior(MissedTickBehavior::Delay);
             watchdog
@@ -47,33 +47,32 @@ impl ServiceManager {
         Self {
             listens: env::var_os("NOTIFY_SOCKET").is_some(),
             watchdog,
-            told: None,
+            reported: None,
             was_ready: false,
-            patience_ends: Instant::now() + PATIENCE,
+            ready_by: Instant::now() + READY_TIMEOUT,
         }
     }
 
-    /// Whether it is worth finding out what there is to tell.
+    /// Whether anybody receives a report.
     pub(super) fn listens(&self) -> bool {
         self.listens
     }
 
-    /// Tells what has changed. The bot is ready once the homeserver has answered: from then on a command is heard. See also
-    /// [`PATIENCE`].
-    pub(super) fn tell(&mut self, state: State) {
-        if self.told.replace(state) == Some(state) {
+    /// Reports a changed status. The bot is ready once the homeserver has answered: from then on it receives commands. See also
+    /// [`READY_TIMEOUT`].
+    pub(super) fn report(&mut self, state: State) {
+        if self.reported.replace(state) == Some(state) {
             return;
         }
         let status = state.to_string();
-        let mut news = vec![NotifyState::Status(&status)];
+        let mut changes = vec![NotifyState::Status(&status)];
         if state.homeserver_answers && !std::mem::replace(&mut self.was_ready, true) {
-            news.push(NotifyState::Ready);
+            changes.push(NotifyState::Ready);
         }
-        self.notify(&news);
+        self.notify(&changes);
     }
 
-    /// Waits until there is something to tell that only time brings: that the loop turns, or that the bot counts as ready. For
-    /// ever where nobody listens.
+    /// Waits until the watchdog is due, or readiness times out, and notifies. For ever where nobody listens.
     pub(super) async fn keep_alive(&mut self) {
         let is_awaited = self.listens && !self.was_ready;
         let watchdog = async {
@@ -84,38 +83,37 @@ impl ServiceManager {
         };
         tokio::select! {
             () = watchdog => self.notify(&[NotifyState::Watchdog]),
-            () = sleep_until(self.patience_ends), if is_awaited => {
+            () = sleep_until(self.ready_by), if is_awaited => {
                 self.was_ready = true;
                 self.notify(&[NotifyState::Ready]);
             }
         }
     }
 
-    /// The bot ends, and sessions go on.
-    pub(super) fn tell_the_end(&self) {
+    pub(super) fn report_stopping(&self) {
         self.notify(&[
             NotifyState::Stopping,
             NotifyState::Status("ending; sessions go on"),
         ]);
     }
 
-    fn notify(&self, news: &[NotifyState<'_>]) {
+    fn notify(&self, changes: &[NotifyState<'_>]) {
         if self.listens {
-            notify(news);
+            notify(changes);
         }
     }
 }
 
-/// Tells the service manager why the bot ended, which it goes on showing. Does nothing where none listens.
-pub(crate) fn tell_failure(error: &str) {
-    // What is told is told in lines.
+/// Reports why the bot ended, which the service manager shows from then on. Does nothing where none listens.
+pub(crate) fn report_failure(error: &str) {
+    // A status is one line.
     let status = error.replace('\n', "; ");
     notify(&[NotifyState::Status(&status)]);
 }
 
 /// Does nothing where no service manager listens.
-fn notify(news: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(news) {
+fn notify(changes: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(changes) {
         warn!(%error, "the service manager was not notified");
     }
 }
@@ -144,20 +142,20 @@ mod tests {
     #[tokio::test]
     async fn a_bot_whose_homeserver_is_away_counts_as_ready_after_a_while() {
         let mut manager = ServiceManager {
-            // What is told to nobody: there is no socket.
+            // Without effect: there is no socket.
             listens: true,
             watchdog: None,
-            told: None,
+            reported: None,
             was_ready: false,
-            patience_ends: Instant::now() + PATIENCE,
+            ready_by: Instant::now() + READY_TIMEOUT,
         };
         assert!(manager.keep_alive().now_or_never().is_none());
         assert!(!manager.was_ready);
-        manager.patience_ends = Instant::now();
+        manager.ready_by = Instant::now();
         manager.keep_alive().await;
         assert!(manager.was_ready);
         let again = manager.keep_alive().now_or_never();
-        assert!(again.is_none(), "it is told once");
+        assert!(again.is_none(), "it is reported once");
     }
 
     #[test]

@@ -13,7 +13,7 @@ fn settings(folder: &std::path::Path) -> remote_control::Settings {
     }
 }
 
-/// A bot that nobody speaks to, and what is to tell it what comes about.
+/// A bot without a homeserver, and the channels into its loop.
 fn silent_bot(folder: &std::path::Path) -> (Bot, Inbound, mpsc::Receiver<Event>) {
     let file = folder.join("config.yaml");
     let text = format!(
@@ -27,20 +27,20 @@ fn silent_bot(folder: &std::path::Path) -> (Bot, Inbound, mpsc::Receiver<Event>)
     let config = Arc::new(Config::load(&file).unwrap());
     let login = Login::load(&config).unwrap();
     let (remote_control, _) = RemoteControl::restore(settings(folder), |_| None).unwrap();
-    let (_, line, heard) = connection::open(
+    let (_, matrix, inbound) = connection::open(
         Arc::clone(&config),
         login,
         MatrixFolder::new(folder.join("matrix")),
     );
     let (events, incoming) = mpsc::channel(EVENTS_WAITING);
-    let bot = Bot::new(Projects::new(config), remote_control, line, events);
-    (bot, heard, incoming)
+    let bot = Bot::new(Projects::new(config), remote_control, matrix, events);
+    (bot, inbound, incoming)
 }
 
 #[tokio::test]
 async fn a_task_that_panics_ends_the_bot_and_one_that_ends_well_does_not() {
     let folder = tempfile::TempDir::new().unwrap();
-    let (mut bot, heard, mut incoming) = silent_bot(folder.path());
+    let (mut bot, inbound, mut incoming) = silent_bot(folder.path());
     let (_orders, mut ordered) = mpsc::channel(1);
     let (go_on, gone_on) = tokio::sync::oneshot::channel::<()>();
     bot.spawn_quiet(async { go_on.send(()).unwrap() });
@@ -48,19 +48,19 @@ async fn a_task_that_panics_ends_the_bot_and_one_that_ends_well_does_not() {
         gone_on.await.unwrap();
         panic!("as it must");
     });
-    let served = bot.serve(heard, &mut incoming, &mut ordered);
+    let served = bot.serve(inbound, &mut incoming, &mut ordered);
     let error = timeout(Duration::from_secs(30), served).await;
     assert!(matches!(error, Ok(BotError::Panicked)), "{error:?}");
 }
 
 #[tokio::test]
-async fn a_panic_in_the_loop_is_an_end_with_an_error() {
+async fn a_panic_in_the_loop_ends_the_bot_with_an_error() {
     let result = catch_panic(async { panic!("as it must") }).await;
     assert!(matches!(result, Err(BotError::Panicked)), "{result:?}");
 }
 
 #[tokio::test]
-async fn what_comes_of_tasks_while_the_bot_leaves_is_written_down() {
+async fn results_of_tasks_are_recorded_during_shutdown() {
     let folder = tempfile::TempDir::new().unwrap();
     let (mut bot, _, mut incoming) = silent_bot(folder.path());
     let id = DeliveryId {
@@ -81,7 +81,7 @@ async fn what_comes_of_tasks_while_the_bot_leaves_is_written_down() {
         tokio::task::yield_now().await;
         Event::Redacted { project, redaction }
     });
-    bot.leave(&mut incoming).await;
+    bot.shut_down(&mut incoming).await;
     let (_, notices) = RemoteControl::restore(settings(folder.path()), |_| None).unwrap();
     assert!(notices.is_empty(), "{notices:?}");
 }

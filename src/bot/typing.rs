@@ -1,4 +1,5 @@
-//! Shows in the admin room that an answer is on its way: a start takes some seconds, and who asked sees that it was heard.
+//! Shows typing in the admin room while an answer is due: a start takes some seconds, and the requester sees that the command
+//! arrived.
 
 use std::time::Duration;
 
@@ -8,16 +9,16 @@ use tracing::debug;
 use super::connection::MatrixHandle;
 use crate::matrix::{Chain, Matrix};
 
-/// What is answered sooner needs no sign that it will be.
+/// Faster answers need no typing notice.
 const SOON: Duration = Duration::from_millis(300);
 
-/// How often it is said again. The SDK says it for four seconds, and not again before three.
+/// How often it is sent again. The SDK sends it for four seconds, and not again before three.
 const REPEATED: Duration = Duration::from_millis(3300);
 
-/// How long it is said: an answer that takes longer waits for something else than the bot.
+/// How long it is shown: an answer that takes longer waits for something else than the bot.
 const LONGEST: Duration = Duration::from_mins(5);
 
-/// Shows it whenever an answer is due. Ends when nobody can say any more whether one is.
+/// Shows it whenever an answer is due. Ends with the sender of `due`.
 pub(super) async fn show(mut handle: MatrixHandle, mut due: watch::Receiver<bool>) {
     while due.wait_for(|due| *due).await.is_ok() {
         if answered_within(SOON, &mut due).await {
