@@ -13,7 +13,7 @@ use crate::{
 /// A power level that nobody has: the highest that Matrix knows.
 pub(crate) const NOBODY: i64 = (1 << 53) - 1;
 
-/// What the configuration asks of a sender.
+/// What the configuration requires of a sender.
 #[derive(Debug, Clone)]
 pub(crate) struct Policy {
     /// Who has power over the admin room.
@@ -25,11 +25,11 @@ pub(crate) struct Policy {
 }
 
 impl Policy {
-    /// What is asked of whoever commands a project or gets its link; without one, of whoever commands at all.
+    /// What is required of a user who commands a project or gets its link; without one, for any command.
     pub(crate) fn of(config: &Config, project: Option<&ProjectName>) -> Self {
         let level = match project.map(|name| config.projects.get(name)) {
             Some(Some(project)) => project.power_level,
-            // Its folder below a root went, or it left the configuration.
+            // Its folder below a root is gone, or it left the configuration.
             Some(None) => Some(config.power_level_of_unknown()),
             None => None,
         };
@@ -42,8 +42,8 @@ impl Policy {
         Self::with_level(config, level.unwrap_or(config.authorization.power_level))
     }
 
-    /// What is asked of whoever starts such a session of a project, or gets its link: what its options ask for too, or what nobody
-    /// has where they are not allowed any more.
+    /// What is required of a user who starts such a session of a project, or gets its link: also the level of its options, or
+    /// [`NOBODY`] where they are not allowed any more.
     pub(crate) fn of_session(config: &Config, project: &ProjectName, start: &Start) -> Self {
         let policy = Self::of(config, Some(project));
         match config.projects.get(project) {
@@ -52,7 +52,7 @@ impl Policy {
         }
     }
 
-    /// The same, with what the options of a start ask for.
+    /// The same, with what the options of a start require.
     pub(crate) fn and_start(mut self, configured: &ConfiguredProject, start: &Start) -> Self {
         let level = &mut self.authorization.power_level;
         let of_options = configured.project.settings.level(start);
@@ -61,7 +61,7 @@ impl Policy {
         self
     }
 
-    /// What is asked of whoever commands anything at all: a wrong command is about no project that is known.
+    /// What any command requires: an invalid one is about no known project.
     pub(crate) fn of_any(config: &Config) -> Self {
         Self::with_level(config, config.least_power_level())
     }
@@ -91,7 +91,7 @@ impl Permit {
         &self.requester
     }
 
-    /// The power level that was asked of them.
+    /// The power level that was required of them.
     pub(crate) fn power_level(&self) -> i64 {
         self.power_level
     }
@@ -106,9 +106,9 @@ pub(crate) enum Denied {
     NotEncrypted,
     /// The command came from a device that its owner has not signed.
     UnsignedDevice,
-    /// The user's identity is another one than before.
+    /// The user's identity is not the pinned one.
     IdentityChanged,
-    /// Who encrypted the command cannot be told.
+    /// It is unknown which device encrypted the command.
     UnknownDevice,
     /// The command was redacted, or the homeserver shows another event in its place.
     Redacted,
@@ -118,7 +118,7 @@ pub(crate) enum Denied {
     TooOld,
     /// The record of executed commands cannot be written.
     NotRecorded,
-    /// The homeserver did not tell all that the decision needs: what failed first of what was asked, if something did.
+    /// The homeserver did not give all the facts: the first request that failed, if one did.
     NoFacts(Option<String>),
 }
 

@@ -1,19 +1,19 @@
-//! A set of names in few bytes (a Bloom filter): it says of each of its names that it may be in it, and of few others.
+//! A set of names in few bytes (a Bloom filter): it has no false negatives, and few false positives.
 
 use std::collections::BTreeSet;
 
 use crate::remote_control::ProjectName;
 
-/// How many bits there are for each name, and how many of them are set: about one other name in two hundred seems to be in it.
+/// The bits for each name, and how many of them are set: about one other name in two hundred is a false positive.
 const BITS_PER_NAME: usize = 12;
 const BITS_SET: u64 = 4;
 
-/// How large it is, in bytes: in fewer bits the places of a name would often coincide, and the largest is enough for a thousand names.
-/// With more of them, more others seem to be in it.
+/// The size, in bytes: in fewer bits the places of a name would often coincide, and the largest is enough for a thousand names.
+/// More names have more false positives.
 const SMALLEST: usize = 32;
 const LARGEST: usize = 1_536;
 
-/// Whose names they are can be told from this without the names.
+/// Shows which host has a name, without a list of its names.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Digest(Vec<u8>);
 
@@ -35,7 +35,7 @@ impl Digest {
         Self(bits)
     }
 
-    /// As another bot announces it. One that is larger than any bot makes it says nothing.
+    /// As another bot announces it. One that is too large counts as empty.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Self {
         let fits = bytes.len() <= LARGEST;
         Self(if fits { bytes.to_vec() } else { Vec::new() })

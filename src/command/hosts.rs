@@ -1,12 +1,12 @@
 //! Which project a command means, and where several hosts share the admin room, which of their bots answers.
 //!
-//! Each bot comes to the same order of bots by itself, from what all of them announce in the room. What a bot knows beyond its own
-//! announcement, such as a folder that was made a moment ago, decides nothing here.
+//! Each bot computes the same order of bots, from what all of them announce in the room. What a bot knows beyond its own
+//! announcement, such as a new folder, decides nothing here.
 //!
-//! A host with many projects announces most of them by a digest only. That a name is in it may be wrong, and then all bots are
-//! wrong about it in the same way: the one that is taken for meant says that there is no such project, or, where two are, one
-//! asks which. What a digest cannot tell is what its names begin with: so where there is one, a beginning counts for sessions,
-//! which are all announced by name, and starts nothing unless the host is named too.
+//! A host with many projects announces most of them by a digest only. All bots see the same false positives in it: the bot of
+//! the only host that seems to have the project answers that there is no such project; if several seem to, one bot asks which.
+//! A digest cannot resolve the beginning of a name. So where there is one, a beginning counts for sessions, which are all
+//! announced by name, and starts nothing unless the host is named too.
 
 use std::collections::BTreeMap;
 
@@ -33,22 +33,22 @@ pub(crate) struct Unnamed {
     pub(crate) digest: Digest,
 }
 
-/// Whom a command is for, and which bots may answer it.
+/// Which host a command is for, and which bots may answer it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Turn {
     pub(crate) addressee: Addressee,
-    /// In this order: each of them where those before it do not run.
+    /// By precedence: each answers if those before it do not run.
     pub(crate) order: Vec<OwnedUserId>,
 }
 
-/// Whom a command is for.
+/// Which host a command is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Addressee {
-    /// This host, whose bot is the first in the order. What the others can say is that it does not answer.
+    /// This host, whose bot is the first in the order. The others can only say that it does not answer.
     Host(HostName),
-    /// All of them alike: whoever answers does so for all.
+    /// All hosts alike: the bot that answers does so for all.
     All,
-    /// It cannot be told which one is meant: whoever answers asks.
+    /// It is unclear which one is meant: the bot that answers asks.
     Unclear(Misuse),
 }
 
@@ -63,7 +63,7 @@ pub(crate) fn turn(
     all.sort_unstable_by(|a, b| a.bot.cmp(&b.bot));
     let is_own = named == Some(own.name.as_str());
     let meant = match (named, command) {
-        // Whoever else calls a host so: nobody keeps this one from its own commands.
+        // Even where another host has the same name: it must not take the commands of this one.
         _ if is_own || (named.is_none() && others.is_empty()) => Ok(Some(own)),
         (Some(name), _) => match all.iter().find(|host| host.name.as_str() == name) {
             Some(host) => Ok(Some(*host)),
@@ -90,8 +90,8 @@ pub(crate) fn turn(
     Turn { addressee, order }
 }
 
-/// The project of this host that a command means: the one that it names, or the only one that begins so, else the only one that can be
-/// meant.
+/// The project of this host that a command means: the one that it names, or the only one that begins so, else the only possible
+/// one.
 pub(crate) fn choose_project(command: &Command, own: &Host) -> Result<ProjectName, Misuse> {
     choose(command, &[own], false).map(|place| place.project)
 }
@@ -158,7 +158,7 @@ fn choose<'a>(
     }
 }
 
-/// Those of this very name, also where only a digest tells.
+/// Those of exactly this name, also by a digest.
 fn by_name<'a>(typed: &str, all: &[Place<'a>], hosts: &[&'a Host]) -> Option<Vec<Place<'a>>> {
     let by_name = all.iter().filter(|place| place.project.as_str() == typed);
     let mut places: Vec<_> = by_name.cloned().collect();
@@ -175,7 +175,7 @@ fn by_name<'a>(typed: &str, all: &[Place<'a>], hosts: &[&'a Host]) -> Option<Vec
     Some(places).filter(|places| !places.is_empty())
 }
 
-/// Those whose names begin so, in whatever case, as telephones begin words with a capital.
+/// Those whose names begin so, in any case, as phones begin words with a capital.
 fn by_beginning<'p, 'a: 'p>(
     typed: &str,
     places: impl Iterator<Item = &'p Place<'a>>,
@@ -234,7 +234,7 @@ mod tests {
         }
     }
 
-    /// Whose turn it is first, and whom the command is for. All bots come to the same order.
+    /// The host of the first bot, and which host the command is for. All bots compute the same order.
     #[track_caller]
     fn answers(all: &[Host], text: &str) -> (String, Addressee) {
         let command = crate::command::parse("!rc", text).unwrap();
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_announces_a_digest_alone_is_found_by_the_names_in_it() {
+    fn a_host_that_announces_only_a_digest_is_found_by_the_names_in_it() {
         for (text, answering) in [
             ("!rc start blog", "laptop"),
             ("!rc resume tools", "build1"),
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_keeps_a_bot_from_the_commands_that_name_its_host_by_announcing_another_so() {
+    fn another_host_of_the_same_name_takes_no_commands_from_a_bot() {
         let mut impostor = host("build1", "website");
         impostor.bot = "@a:example.org".try_into().unwrap();
         let command = crate::command::parse("!rc", "!rc stop website@build1").unwrap();
@@ -427,15 +427,15 @@ mod tests {
     }
 
     #[test]
-    fn a_host_alone_answers_as_if_hosts_had_no_names() {
-        let alone = &park()[2..];
+    fn a_single_host_answers_as_if_hosts_had_no_names() {
+        let single = &park()[2..];
         for text in ["!rc start nothing", "!rc start", "!rc stop website", "!rc"] {
-            assert_eq!(answers(alone, text), for_host("build2"), "{text}");
+            assert_eq!(answers(single, text), for_host("build2"), "{text}");
         }
     }
 
     #[test]
-    fn a_command_goes_to_the_host_that_it_names_or_that_alone_can_be_meant() {
+    fn a_command_goes_to_the_host_that_it_names_or_to_the_only_possible_one() {
         for (text, answering) in [
             ("!rc start website@build2", "build2"),
             ("!rc start @laptop", "laptop"),
@@ -450,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn a_project_may_be_left_out_only_where_one_alone_can_be_meant() {
+    fn a_project_may_be_left_out_only_where_one_is_possible() {
         let chosen = |own: &Host, text: &str| {
             let command = crate::command::parse("!rc", text).unwrap().unwrap();
             choose_project(&command, own).map(|project| project.to_string())
@@ -488,7 +488,7 @@ mod tests {
     }
 
     #[test]
-    fn where_several_may_be_meant_one_bot_asks_which() {
+    fn one_bot_asks_which_of_several_is_meant() {
         let which = |command, known: &[&str]| {
             let known = known.iter().map(|place| (*place).to_owned()).collect();
             Addressee::Unclear(Misuse::Ambiguous {

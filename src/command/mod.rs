@@ -1,4 +1,4 @@
-//! Understands what people say: parses it, decides about it, words the answers.
+//! Parses commands, decides about them, and words the answers.
 //!
 //! Invariant: pure. Nothing here waits, reads a file, asks a server or logs; time comes in as a parameter. It knows the
 //! words of `matrix` and `remote_control` (evidence, endings), never how they do their work.

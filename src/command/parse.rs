@@ -13,7 +13,7 @@ const EXTENSIONS: RangeInclusive<Duration> = Duration::from_mins(1)..=Duration::
 /// How many lines of a log can be asked for.
 const LINES: RangeInclusive<usize> = 1..=500;
 
-/// How long a log can be followed, and how long it is where nobody says.
+/// How long a log can be followed, and the default.
 const FOLLOWED: RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_hours(1);
 const USUALLY_FOLLOWED: Duration = Duration::from_mins(5);
 
@@ -25,7 +25,8 @@ const DASHES: [char; 6] = [
     '-', '\u{2010}', '\u{2011}', '\u{2013}', '\u{2014}', '\u{2212}',
 ];
 
-/// What stands around a value of several words, as keyboards in several languages have it. Any of a kind closes what another opens.
+/// The quotes around a value of several words, as keyboards in several languages have them. Any of a kind closes what another
+/// opens.
 const QUOTES: [&[char]; 2] = [
     &[
         '"', '\u{201c}', '\u{201d}', '\u{201e}', '\u{201f}', '\u{ab}', '\u{bb}',
@@ -35,7 +36,7 @@ const QUOTES: [&[char]; 2] = [
     ],
 ];
 
-/// What somebody asks for.
+/// A parsed command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Command {
     pub(crate) verb: Verb,
@@ -46,7 +47,6 @@ pub(crate) struct Command {
     pub(crate) options: Options,
 }
 
-/// The contract's table of commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verb {
     Start,
@@ -60,23 +60,23 @@ pub(crate) enum Verb {
     Help,
 }
 
-/// What is to be shown of a log.
+/// The part of a log that is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Excerpt {
-    /// How many of the last lines. `None`: as many as are good to read.
+    /// How many of the last lines. `None`: the default.
     pub(crate) lines: Option<usize>,
-    /// For how long what comes is shown too.
+    /// For how long new lines are shown too.
     pub(crate) follow: Option<Duration>,
 }
 
-/// What a verb is about.
+/// The target of a verb.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Target {
     /// A project, with a session or without.
     Project,
     /// The session of a project: without one there is nothing to do.
     Session,
-    /// What a project's session prints or printed: where one has a session, none without is meant.
+    /// The output of a project's session: where one has a session, only those count.
     Output,
     /// The host as a whole.
     Host,
@@ -99,8 +99,7 @@ impl Verb {
         Self::Help,
     ];
 
-    /// What it is called, what it is about, and which options it takes. A resumed session brings back one conversation, and spawns
-    /// no others.
+    /// The name, target and options of a verb. A resumed session brings back one conversation, and spawns no others.
     fn form(self) -> (&'static str, Target, &'static [&'static str]) {
         match self {
             Self::Start => ("start", Target::Project, &["mode", "spawn", "name"]),
@@ -160,7 +159,7 @@ impl fmt::Display for Command {
     }
 }
 
-/// Why a text that addresses the bot is no command, or none that can be executed.
+/// Why a text that addresses the bot is not a command, or cannot be executed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Misuse {
     UnknownCommand {
@@ -168,16 +167,16 @@ pub(crate) enum Misuse {
         /// The text with the command that may have been meant, without the prefix.
         meant: Option<String>,
     },
-    /// It is what an edit makes of an earlier message.
+    /// It is an edit of an earlier message.
     Edited,
     TooManyWords {
         command: &'static str,
     },
-    /// This is no time by which a session can be extended.
+    /// A session cannot be extended by this time.
     HowLong,
-    /// This is no number of lines that can be shown.
+    /// This number of lines cannot be shown.
     HowManyLines,
-    /// This is no time for which a log can be followed.
+    /// A log cannot be followed for this time.
     HowLongToFollow,
     /// The command takes other options, or none.
     UnknownOption {
@@ -201,10 +200,10 @@ pub(crate) enum Misuse {
         name: String,
         /// The projects that exist: by name, or as `project@host` where there are several hosts.
         known: Vec<String>,
-        /// How many there are besides, on hosts that announce no names but a digest of them.
+        /// How many more there are, on hosts that announce only a digest of their names.
         more: usize,
     },
-    /// There is none of this name as far as can be seen, and project roots that cannot be read now.
+    /// None of this name is visible, but some project roots cannot be read now.
     RootsUnreadable {
         name: String,
     },
@@ -225,23 +224,22 @@ pub(crate) enum Misuse {
     },
 }
 
-/// Takes the text of a message for a command. `None`: it does not begin with the prefix as a word of its own, so it is
-/// not meant for us.
+/// Parses the text of a message. `None`: it does not begin with the prefix as a separate word, so it is not meant for us.
 ///
-/// Prefix and command may be written in any case, as telephones begin sentences with a capital; names of projects not. Which
-/// host is addressed is told by [`addressed_host`].
+/// Prefix and command may be in any case, as phones begin sentences with a capital; names of projects not. [`addressed_host`]
+/// finds the host.
 pub(crate) fn parse(prefix: &str, text: &str) -> Option<Result<Command, Misuse>> {
     let (first, rest) = first_word(text);
     if first.is_empty() || !first.eq_ignore_ascii_case(prefix) {
         return None;
     }
     let (word, rest) = first_word(rest);
-    // Whoever calls the bot by nothing but its name wants to know what it can do.
+    // The prefix without a command asks for help.
     let word = Some(word).filter(|word| !word.is_empty());
     Some(parse_command(word.unwrap_or(Verb::Help.name()), rest))
 }
 
-/// The host that a command addresses: what stands behind an `@` in one of its words, as in `!rc start website@build1`.
+/// The host that a command addresses: what follows an `@` in one of its words, as in `!rc start website@build1`.
 pub(crate) fn addressed_host(text: &str) -> Option<&str> {
     let (_prefix, rest) = first_word(text);
     let (_command, rest) = first_word(rest);
@@ -249,7 +247,7 @@ pub(crate) fn addressed_host(text: &str) -> Option<&str> {
     arguments.words.iter().find_map(|word| without_host(word).1)
 }
 
-/// The name that somebody meant who typed another: the only one that begins so, else the one that is nearest.
+/// The name that was probably meant: the only one that begins so, else the nearest.
 pub(crate) fn nearest<'n>(
     typed: &str,
     names: impl IntoIterator<Item = &'n str>,
@@ -286,7 +284,7 @@ fn first_word(text: &str) -> (&str, &str) {
     text.split_once(char::is_whitespace).unwrap_or((text, ""))
 }
 
-/// What stands behind a command.
+/// The words after a command.
 struct Arguments<'t> {
     words: Vec<&'t str>,
     /// Each by its name as it was typed.
@@ -296,15 +294,15 @@ struct Arguments<'t> {
 #[derive(Clone, Copy)]
 enum Word<'t> {
     Plain(&'t str),
-    /// What an option is called, without its dashes.
+    /// The name of an option, without its dashes.
     Option(&'t str),
-    /// What stands in quotes is one word, without them.
+    /// The text between quotes is one word, without them.
     Quoted(&'t str),
 }
 
 impl<'t> Arguments<'t> {
-    /// An option takes the next word as its value, be it behind white space or behind an `=`. How long to follow can be left out, so
-    /// there it is only what begins with a digit.
+    /// An option takes the next word as its value, after white space or an `=`. The time of `--follow` can be left out, so
+    /// there the word has to begin with a digit.
     fn of(mut text: &'t str) -> Self {
         let (mut words, mut options) = (Vec::new(), Vec::new());
         let all = iter::from_fn(|| Word::take(&mut text));
@@ -349,7 +347,7 @@ impl<'t> Word<'t> {
     }
 }
 
-/// What stands in the quotes that a text begins with, and what follows. A quote ends at the end of a word, so that it may hold
+/// The text in the quotes that a text begins with, and the rest. A quote ends at the end of a word, so that it may hold
 /// apostrophes.
 fn in_quotes(text: &str) -> Option<(&str, &str)> {
     let mut signs = text.chars();
@@ -402,7 +400,7 @@ fn parse_options(verb: Verb, given: &[(&str, Option<Word<'_>>)]) -> Result<Optio
     Ok(options)
 }
 
-/// What `--follow` says, which is taken out of the options.
+/// Removes `--follow` from the options, and parses its time.
 fn parse_follow(options: &mut Vec<(&str, Option<Word<'_>>)>) -> Result<Option<Duration>, Misuse> {
     let follows = options.extract_if(.., |(name, _)| name.eq_ignore_ascii_case(FOLLOW));
     let mut times = follows.map(|(_, value)| match value {

@@ -44,15 +44,15 @@ pub struct Reply {
     pub html: String,
 }
 
-/// What a session or a project is at, for the eye. The words beside it say the same.
+/// The state of a session or a project as a symbol. The words beside it say the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mark {
     Running,
     /// On its way from one state to another.
     Busy,
-    /// Ended as somebody wanted.
+    /// Ended as requested.
     Stopped,
-    /// Ended, or came to nothing, without anybody wanting it.
+    /// Failed, or ended without a request.
     Failed,
     Idle,
 }
@@ -77,8 +77,8 @@ impl Mark {
 }
 
 impl Reply {
-    /// Lines of text, in which what stands between backticks is code, taken as it is, and what stands between two pairs of
-    /// asterisks elsewhere is bold: `strong`, as there are clients (Hydrogen) that leave `b` out.
+    /// Lines of text, in which text between backticks is code, verbatim, and elsewhere text between two pairs of asterisks is
+    /// bold: `strong`, as some clients (Hydrogen) leave `b` out.
     fn new(text: impl AsRef<str>) -> Self {
         let (mut plain, mut html) = (String::new(), String::new());
         let mut bold = ["<strong>", "</strong>"].into_iter().cycle();
@@ -144,7 +144,7 @@ impl Reply {
         Self::lines([self, other])
     }
 
-    /// Each on lines of its own.
+    /// Each on separate lines.
     fn lines(replies: impl IntoIterator<Item = Self>) -> Self {
         let (plain, html): (Vec<_>, Vec<_>) = replies
             .into_iter()
@@ -161,7 +161,7 @@ fn in_html(text: &str) -> String {
     html_escape::encode_text(text).replace('\n', "<br>")
 }
 
-/// The bot cannot write down what it was asked for.
+/// The bot cannot record what it was asked for.
 pub(crate) fn not_recorded(project: &ProjectName, reason: &str) -> Reply {
     Reply::new(format!(
         "Not done: I could not record the command for **{project}** on disk ({reason}). Free space in the bot's data directory \
@@ -264,12 +264,12 @@ pub(crate) fn moved_here() -> Reply {
     )
 }
 
-/// A text from elsewhere, which is not to be taken for code or for bold.
+/// Foreign text without the marks of code and bold.
 fn unmarked(text: &str) -> String {
     text.replace('`', "'").replace("**", "*")
 }
 
-/// So many of these.
+/// A count with its noun.
 pub(crate) fn counted(count: usize, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
 }
@@ -328,7 +328,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn code_is_taken_as_it_is_whatever_the_command_prefix() {
+    fn code_is_verbatim_for_any_command_prefix() {
         let reply = Reply::new("**website** failed: say `** <start>`, or **`**`**");
         assert_eq!(
             reply.html,

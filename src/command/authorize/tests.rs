@@ -1,4 +1,4 @@
-//! Each reason to refuse, and what is no reason.
+//! Each reason to refuse, and what is not one.
 
 use std::collections::BTreeMap;
 
@@ -53,7 +53,7 @@ fn decide(sender: &UserId, facts: &RoomFacts) -> Result<(), Denied> {
     authorize(sender, Trust::CrossSigned, facts, &policy()).map(|_| ())
 }
 
-/// With a list on which only Alice stands.
+/// With a list of users that has only Alice.
 fn decide_listed(sender: &UserId, facts: &RoomFacts) -> Result<(), Denied> {
     let mut policy = policy();
     policy.authorization.users.insert(alice().to_owned(), None);
@@ -119,7 +119,7 @@ fn a_room_that_is_not_invite_only_is_refused_unless_the_users_are_listed() {
         assert_eq!(
             decide(bob, &facts),
             Err(denied),
-            "who lacks the level is not told of the room"
+            "a user without the level learns nothing of the room"
         );
         assert_eq!(decide_listed(alice(), &facts), Ok(()));
         let denied = Denied::NoPower(NoPower::NotListed);
@@ -179,7 +179,7 @@ fn a_room_of_an_unknown_version_gives_nobody_power() {
 }
 
 #[test]
-fn who_has_left_may_not_command() {
+fn a_user_who_has_left_may_not_command() {
     for membership in [
         MembershipState::Leave,
         MembershipState::Ban,

@@ -1,4 +1,4 @@
-//! What is said to one person only, with a link above all, and what is said where that cannot be sent.
+//! Replies in confidence, with a link above all, and what is said where they cannot be sent.
 
 use std::{
     fmt,
@@ -14,11 +14,11 @@ use crate::{
     remote_control::{Options, Output, OutputError, ProjectName, Quote},
 };
 
-/// How many bytes of a session's output are shown: a message fits into an event of 64 KiB, encrypted, and on a phone this is ten
-/// screens.
+/// How many bytes of a session's output are shown: a message fits into an event of 64 KiB, encrypted, and on a phone this is
+/// ten screens.
 const LONGEST_OUTPUT: usize = 10 * 1024;
 
-/// What stands for a link to the room of it.
+/// The words that become a link to its room.
 const DIRECT_MESSAGE: &str = "direct message";
 
 /// What a link opens.
@@ -36,7 +36,7 @@ pub(crate) struct Opens {
     pub(crate) end: Option<End>,
 }
 
-/// What stands before a link, and after it. Short lines, as they are read on a phone.
+/// The text before a link, and after it. Short lines, as they are read on a phone.
 pub(crate) fn around_link(prefix: &str, opens: &Opens) -> (Reply, Reply) {
     let Opens { project, host, .. } = opens;
     let mut lines = Vec::new();
@@ -73,7 +73,7 @@ pub(crate) fn around_link(prefix: &str, opens: &Opens) -> (Reply, Reply) {
     )
 }
 
-/// What is said of a link's picture.
+/// The caption of a link's picture.
 pub(crate) fn picture(project: &ProjectName) -> Reply {
     Reply::new(format!(
         "QR code of the link for **{project}**: open it on a phone with the phone's camera."
@@ -132,7 +132,7 @@ impl NoLongerFollowed {
 
 fn excerpt(project: &ProjectName, output: &Output, now: SystemTime, state: &str) -> Reply {
     let all = output.expose();
-    // What was printed last tells most.
+    // The end of the output is most useful.
     let mut text = all
         .split_at(all.ceil_char_boundary(all.len().saturating_sub(LONGEST_OUTPUT)))
         .1;
@@ -186,15 +186,15 @@ pub(crate) enum Secret {
     Shown(Shown),
 }
 
-/// What is shown to its requester only, and is no link.
+/// What only its requester may see, other than a link.
 #[derive(Debug, Clone)]
 pub(crate) enum Shown {
-    /// What a project's session printed, and for how long what comes is shown too.
+    /// The output of a project's session, and for how long new output is shown too.
     Output {
         project: ProjectName,
         follow: Option<Duration>,
     },
-    /// What `doctor` found, which names files and people; and how that went as a whole, which anybody may see.
+    /// The report of `doctor`, which names files and people; and its summary, which anybody may see.
     Report(String),
 }
 
@@ -229,8 +229,8 @@ impl fmt::Display for Secret {
     }
 }
 
-/// A link is in its requester's direct message. `is_repeated`: the session was running before they asked. `is_invited`: they have yet to
-/// come into that room.
+/// A link is in its requester's direct message. `is_repeated`: the session was running before they asked. `is_invited`: they
+/// have not joined that room yet.
 pub(crate) fn link_sent(
     project: &ProjectName,
     is_repeated: bool,
@@ -251,7 +251,7 @@ pub(crate) fn link_sent(
     Reply::marked(Mark::Running, text).linked(DIRECT_MESSAGE, room)
 }
 
-/// It is in the requester's direct message, which is this room.
+/// It was sent to the requester's direct message, which is this room.
 pub(crate) fn shown(shown: &Shown, room: &RoomId) -> Reply {
     let text = match shown {
         Shown::Output { project, follow } => {
@@ -306,7 +306,7 @@ pub(crate) fn undeliverable(secret: &Secret, reason: &NotConfidential) -> Reply 
     Reply::new(format!("I cannot send you {secret}: {why}")).more(topic)
 }
 
-/// Whoever asked for it may not have it any more.
+/// Its requester may not have it any more.
 pub(crate) fn no_longer_allowed(secret: &Secret) -> Reply {
     Reply::new(format!(
         "I did not send you {secret}: you may not command me any more."
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_has_not_come_into_the_direct_message_is_asked_to() {
+    fn a_requester_who_has_not_joined_the_direct_message_is_asked_to() {
         let (website, room) = (
             "website".parse().unwrap(),
             "!dm:example.org".try_into().unwrap(),
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_of_a_session_is_left_out() {
+    fn unknown_facts_of_a_session_are_left_out() {
         let opens = Opens {
             directory: None,
             account: None,

@@ -18,10 +18,10 @@ use crate::{
     remote_control::{Phase, ProjectName, SessionId, SessionStatus, Status, Usage},
 };
 
-/// How many hosts without a session have a line of their own. Of more, there is one line for all.
+/// How many hosts without a session get a line each. If there are more, they share one.
 const MOST_IDLE_HOSTS: usize = 5;
 
-/// How many names stand in the line of what has no session.
+/// How many names the line of projects without a session has.
 const MOST_IDLE: usize = 8;
 
 /// Another host.
@@ -33,7 +33,7 @@ pub(crate) struct OtherHost {
     pub(crate) is_silent: bool,
 }
 
-/// What there is to say of one host.
+/// One host in an overview.
 struct Section {
     host: String,
     is_silent: bool,
@@ -104,7 +104,7 @@ impl Section {
         }
     }
 
-    /// All of it are another bot's words.
+    /// All of it comes from another bot.
     fn announced(other: &OtherHost, now: SystemTime) -> Self {
         let Announcement {
             host,
@@ -224,7 +224,7 @@ pub(crate) fn projects_of_hosts(
 }
 
 fn announced_projects(host: &Announcement, prefix: &str, most: usize) -> Reply {
-    // Another bot's words: what cannot name a project is none.
+    // It comes from another bot, so invalid names are dropped.
     let names = host
         .projects
         .keys()
@@ -240,7 +240,7 @@ fn announced_projects(host: &Announcement, prefix: &str, most: usize) -> Reply {
     Reply::new(format!("{}{more}", listed_with(shown, left_out)))
 }
 
-/// What a session is at, for those on other hosts.
+/// The phase of a session, as announced to other hosts.
 pub(crate) fn announced_phase(session: &SessionStatus) -> String {
     let cut_off = if session.is_cut_off { " (cut off)" } else { "" };
     format!("{}{cut_off}", phase(session.phase))
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_few_hosts_each_is_shown_and_what_runs_comes_first() {
+    fn few_hosts_are_all_shown_and_sessions_come_first() {
         let others = [
             other("alpha", "notes"),
             other("build1", "api website*"),
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn of_fifty_hosts_the_answer_fits_on_a_phone_and_leaves_out_none_that_runs() {
+    fn the_overview_of_fifty_hosts_fits_on_a_phone_and_has_all_that_run() {
         let number = |number: usize| other(&format!("host{number:02}"), "website api notes");
         let mut others: Vec<_> = (1..47).map(number).collect();
         others.push(other("!host47", "website"));
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_started_on_fifty_hosts_fits_on_a_phone_too() {
+    fn the_projects_of_fifty_hosts_fit_on_a_phone_too() {
         let names: Vec<_> = (0..100).map(|number| format!("project-{number}")).collect();
         let hosts = (0..49).map(|number| other(&format!("host{number:02}"), &names.join(" ")));
         let host = "build0".parse().unwrap();

@@ -11,7 +11,7 @@ pub(crate) struct Listed {
     pub(crate) name: ProjectName,
     /// Whether the configuration names it.
     pub(crate) is_configured: bool,
-    /// What its session is at, if it has one.
+    /// The phase of its session, if it has one.
     pub(crate) phase: Option<Phase>,
     pub(crate) last_used: Option<SystemTime>,
 }
@@ -34,8 +34,8 @@ pub(crate) fn in_order(mut all: Vec<Listed>, word: Option<&str>) -> (Vec<Listed>
     (all, more)
 }
 
-/// The list. `is_cut`: some roots have more folders than are looked at; `unreadable`: how many cannot be read; `unfit`: how many
-/// folders have names that cannot be a project's; `outside`: how many symbolic links lead out of their root.
+/// The list. `is_cut`: some roots have more folders than are looked at; `unreadable`: how many cannot be read; `unfit`: how
+/// many folders have names that cannot be a project's; `outside`: how many symbolic links lead out of their root.
 pub(crate) struct List<'a> {
     pub(crate) prefix: &'a str,
     pub(crate) word: Option<&'a str>,

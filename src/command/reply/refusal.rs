@@ -1,4 +1,4 @@
-//! What is said of a message that nothing came of: its sender may not command, or it is no command.
+//! Replies to a message that is refused: its sender may not command, or it is not a valid command.
 
 use matrix_sdk::ruma::UserId;
 
@@ -12,7 +12,7 @@ use crate::{
 pub(super) const IDENTITY_CHANGED: &str = "your cross-signing identity has changed since I pinned it. If you reset it yourself, ask \
      the bot's operator to accept it: `rcbot trust` and your user id, on the host";
 
-/// Who may not command is told why.
+/// Why the sender may not command.
 pub(crate) fn denied(denied: &Denied) -> Reply {
     let (why, topic) = match denied {
         Denied::NoPower(reason) => return no_power(reason),
@@ -73,7 +73,7 @@ pub(crate) fn denied_to_device(denied: &Denied) -> Option<&'static str> {
     }
 }
 
-/// Somebody commands more often than they may.
+/// The sender exceeds their rate limit.
 pub(crate) fn too_many_commands(per_minute: usize) -> Reply {
     let commands = counted(per_minute, "command", "commands");
     not_done(&format!(
@@ -126,7 +126,7 @@ fn no_power(reason: &NoPower) -> Reply {
     not_done(&why).more(topic)
 }
 
-/// The homeserver shows another identity of a user than the one that the bot knows.
+/// The homeserver shows another identity of a user than the pinned one.
 pub(crate) fn identity_changed(user: &UserId) -> Reply {
     Reply::new(format!(
         "The cross-signing identity of **{user}** has changed: they reset it, or somebody poses as them. I take no commands from them \
@@ -135,7 +135,7 @@ pub(crate) fn identity_changed(user: &UserId) -> Reply {
     .more(Topic::IdentityChanged)
 }
 
-/// What somebody said cannot be decrypted.
+/// A message cannot be decrypted.
 pub(crate) fn undecryptable() -> Reply {
     Reply::new(
         "I could not decrypt this. If it was a command, send it once more; if that does not help, verify your device in your \
@@ -143,7 +143,7 @@ pub(crate) fn undecryptable() -> Reply {
     )
 }
 
-/// What was typed is no command, or none that can be executed.
+/// A text is not a command, or cannot be executed.
 pub(crate) fn misuse(prefix: &str, misuse: &Misuse) -> Reply {
     let mut topic = None;
     let text = match misuse {
@@ -263,7 +263,7 @@ fn unknown_project(prefix: &str, name: &str, known: &[String], more: usize) -> S
     )
 }
 
-/// What somebody should know who typed the name of a folder that can be no project's.
+/// A hint for the name of a folder that cannot be a project.
 fn unfit(name: &str) -> String {
     match name.parse::<ProjectName>() {
         Ok(_) => String::new(),
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_misspelt_is_reported_with_what_may_have_been_meant() {
+    fn a_misspelling_is_reported_with_a_suggestion() {
         let meant = |text: &str| {
             let misuse = parse("!rc", text)?.err()?;
             let said = super::misuse("!rc", &misuse).plain;

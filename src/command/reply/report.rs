@@ -1,4 +1,4 @@
-//! What is said of a look at everything that a start needs.
+//! The report of `doctor`, and the warning of a login that ends.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ pub(crate) fn report(host: &str, summary: &str, findings: &[String]) -> Reply {
     Reply::paragraphs([head, Reply::lines(lines)])
 }
 
-/// A homeserver's words may stand in it, which must not turn the rest into code.
+/// It may quote a homeserver, whose words must not turn the rest into code.
 fn line(text: &str) -> Reply {
     if text.matches('`').count().is_multiple_of(2) {
         Reply::new(text)
@@ -35,7 +35,7 @@ fn line(text: &str) -> Reply {
     }
 }
 
-/// There is none.
+/// No report could be made.
 pub(crate) fn no_report(reason: &str) -> Reply {
     Reply::new(format!(
         "I could not check this host: {}. Try again, or run `rcbot check` on the host.",
@@ -43,7 +43,7 @@ pub(crate) fn no_report(reason: &str) -> Reply {
     ))
 }
 
-/// The login of `claude` is about to end, which is told once a day.
+/// The login of `claude` is about to end; sent once a day.
 pub(crate) fn login_ends(host: &str, projects: &[String], left: Duration) -> Reply {
     let hours = left.as_secs().div_ceil(60 * 60);
     let left = if hours > 48 {
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_login_has_left_is_told_in_hours_and_later_in_days() {
+    fn the_time_left_of_a_login_is_in_hours_or_in_days() {
         let left = |hours| login_ends("build1", &["api".to_owned()], Duration::from_hours(hours));
         assert!(left(30).plain.contains(" ends in 30 hours, and with it"));
         assert!(left(97).plain.contains(" ends in 4 days, and with it"));

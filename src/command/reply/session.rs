@@ -1,4 +1,4 @@
-//! What is said of a session: that it failed to start, ended, comes back, ends soon.
+//! Replies about a session: it failed to start, ended, comes back, ends soon.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,7 +7,7 @@ use crate::remote_control::{
     Cause, Ending, Exit, NotSpawned, Options, Place, ProjectName, Restart, StopReport,
 };
 
-/// A start that came to nothing.
+/// A start that failed.
 pub(crate) fn not_started(
     prefix: &str,
     project: &ProjectName,
@@ -99,8 +99,8 @@ impl Failure {
         }
     }
 
-    /// It is started again anyway: nobody needs to read that this is what to do.
-    fn but_for_a_restart(self, ending: &Ending) -> Self {
+    /// Without the advice to restart it, which the bot does anyway.
+    fn without_restart_advice(self, ending: &Ending) -> Self {
         if !ending.cause().is_some_and(Cause::takes_only_a_restart) {
             return self;
         }
@@ -219,7 +219,7 @@ pub(crate) fn shutting_down(project: &ProjectName) -> Reply {
     )
 }
 
-/// What the operator hears of a stop while no bot runs. `None`: there was no session.
+/// The answer to the operator where no bot runs. `None`: there was no session.
 pub(crate) fn stopped_offline(project: &ProjectName, report: Option<&StopReport>) -> Reply {
     let Some(report) = report else {
         return no_session(None, project);
@@ -230,7 +230,7 @@ pub(crate) fn stopped_offline(project: &ProjectName, report: Option<&StopReport>
     ))
 }
 
-/// What did not end when it was asked to.
+/// The processes that had to be killed.
 fn killed(report: &StopReport) -> String {
     match report.killed {
         0 => String::new(),
@@ -245,7 +245,7 @@ fn killed(report: &StopReport) -> String {
 pub(crate) fn ended(prefix: &str, project: &ProjectName, ending: &Ending, place: &Place) -> Reply {
     let (mark, what) = match ending {
         Ending::Completed | Ending::Expired | Ending::Stopped => (Mark::Stopped, "has ended"),
-        // What was to come in the place of its process.
+        // The restart of its process failed.
         Ending::NotSpawned(_) | Ending::NoLink { .. } => (Mark::Failed, "did not come back"),
         Ending::ExitedBeforeLink { .. }
         | Ending::HostRestarted
@@ -256,7 +256,7 @@ pub(crate) fn ended(prefix: &str, project: &ProjectName, ending: &Ending, place:
     failure.reply(mark, project, what, "")
 }
 
-/// A session that ended by itself, or did not come up again, and is restarted.
+/// A session that ended without a request, or whose restart failed, and that is restarted.
 pub(crate) fn restarting(
     prefix: &str,
     project: &ProjectName,
@@ -277,15 +277,15 @@ pub(crate) fn restarting(
     if ending.came_after_link() {
         let next = format!(" I will restart it in {rest}, and send its link again.");
         let mut failure = Failure::of(prefix, project, ending, place, false);
-        // What starts it again is under way.
+        // Its restart is under way.
         failure.remedy = failure.remedy.filter(|_| ending.cause().is_some());
-        let failure = failure.but_for_a_restart(ending);
+        let failure = failure.without_restart_advice(ending);
         return failure.reply(Mark::Busy, project, "has ended", &next);
     }
     let next = format!(
         " I will try again in {rest}, and for as long as it takes. `{prefix} stop {project}` ends that."
     );
-    let failure = Failure::of(prefix, project, ending, place, true).but_for_a_restart(ending);
+    let failure = Failure::of(prefix, project, ending, place, true).without_restart_advice(ending);
     failure.reply(Mark::Busy, project, "is not back", &next)
 }
 
@@ -343,7 +343,7 @@ pub(crate) fn complained(
     failure.reply(Mark::Failed, project, what, "")
 }
 
-/// A first start that failed for a reason that passes.
+/// A first start that failed for a temporary reason.
 pub(crate) fn trying_again(
     prefix: &str,
     project: &ProjectName,
@@ -355,7 +355,7 @@ pub(crate) fn trying_again(
         " I will try again in {}, for as long as it takes, and send the link then. `{prefix} stop {project}` ends that.",
         humantime::format_duration(rest)
     );
-    let failure = Failure::of(prefix, project, ending, place, true).but_for_a_restart(ending);
+    let failure = Failure::of(prefix, project, ending, place, true).without_restart_advice(ending);
     failure.reply(Mark::Busy, project, "has not started yet", &next)
 }
 
@@ -403,7 +403,8 @@ pub(crate) fn extended(project: &ProjectName, end: Option<End>) -> Reply {
     })
 }
 
-/// For those who have the link of a session that is over and began at this time; below the sentence that says how it ended, if there is one.
+/// For those who have the link of a session that is over and began at this time; below the sentence that says how it ended, if
+/// there is one.
 pub(crate) fn link_is_void(
     project: &ProjectName,
     how: Option<Reply>,
@@ -440,7 +441,7 @@ pub(crate) fn no_session(prefix: Option<&str>, project: &ProjectName) -> Reply {
     Reply::new(format!("**{project}** is not running.{remedy}"))
 }
 
-/// Somebody asked for a session with other options than the one has that is there.
+/// A start asks for other options than the session has that is there.
 pub(crate) fn other_options(prefix: &str, project: &ProjectName, options: &Options) -> Reply {
     let options = super::status::options(options);
     let options = if options.is_empty() {
@@ -477,7 +478,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_two_lines_the_cause_and_what_to_do_where_and_as_whom() {
+    fn a_failure_is_two_lines_the_cause_and_the_remedy() {
         let said = |ending| not_started("!rc", &website(), &ending, &place()).plain;
         let exit = Exit::Code(1);
         let exited = |cause| Ending::ExitedBeforeLink { exit, cause };
@@ -526,7 +527,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_tried_again_does_not_say_that_one_should_try_again() {
+    fn a_retry_does_not_advise_to_try_again() {
         let rest = Duration::from_secs(5);
         let said = |cause| {
             let cause = Some(cause);
@@ -553,7 +554,7 @@ mod tests {
     }
 
     #[test]
-    fn a_running_session_of_no_use_is_told_with_the_one_remedy() {
+    fn a_running_session_that_cannot_be_used_is_reported_with_one_remedy() {
         let said = |cause| complained("!rc", &website(), cause, &place()).plain;
         let gone = "website runs, but no conversation can start in it. Probable cause: ";
         let restart = "Say `!rc stop website`, then `!rc start website`.";
@@ -592,8 +593,8 @@ mod tests {
     }
 
     #[test]
-    fn a_stop_tells_what_did_not_end_when_it_was_asked_to() {
-        let told = |killed| {
+    fn a_stop_counts_the_processes_that_had_to_be_killed() {
+        let reply = |killed| {
             let report = StopReport {
                 processes: 4,
                 killed,
@@ -601,9 +602,9 @@ mod tests {
             };
             stopped(&website(), &Ending::Stopped, Some(&report)).plain
         };
-        assert_eq!(told(0), "website stopped.");
-        assert_eq!(told(1), "website stopped (1 process had to be killed).");
-        assert_eq!(told(3), "website stopped (3 processes had to be killed).");
+        assert_eq!(reply(0), "website stopped.");
+        assert_eq!(reply(1), "website stopped (1 process had to be killed).");
+        assert_eq!(reply(3), "website stopped (3 processes had to be killed).");
     }
 
     #[test]

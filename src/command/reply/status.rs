@@ -48,7 +48,7 @@ pub(crate) fn status_line(
     format!("{}: {}", status.project, facts.join(", "))
 }
 
-/// What a project is at with the times that go with it, and what else there is to say of its session.
+/// The phase of a project with its times, and the details of its session.
 fn facts(
     status: &Status,
     usage: &BTreeMap<SessionId, Usage>,
@@ -107,7 +107,7 @@ pub(crate) fn phase(phase: Phase) -> &'static str {
     }
 }
 
-/// What the program says of its connection.
+/// The connection as the program reports it.
 pub(crate) fn connection(connection: Connection) -> String {
     match connection {
         Connection::Connecting => "connecting".to_owned(),

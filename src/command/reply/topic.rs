@@ -1,17 +1,17 @@
 //! The sections of docs/troubleshooting.md that messages lead to.
 //!
-//! Invariant: their names stay. They stand in messages that people have got, and a test compares them with the page.
+//! Invariant: their names stay. They are in messages that were sent, and a test compares them with the page.
 
 use super::Reply;
 use crate::remote_control::Cause;
 
-/// Where the documentation of this build is to be read, without a slash at its end; set where rcbot is built for others. Without it,
+/// The URL of the documentation of this build, without a trailing slash; set where rcbot is built for others. Without it,
 /// messages name the file.
 const DOCUMENTATION: Option<&str> = option_env!("RCBOT_DOCUMENTATION");
 
 macro_rules! topics {
     ($($topic:ident => $name:literal,)*) => {
-        /// What there is to be read about.
+        /// A section of the page.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[expect(missing_docs, reason = "the page says it")]
         pub enum Topic { $($topic,)* }
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_leads_to_the_page_that_was_given_or_names_it_as_no_address() {
+    fn a_message_links_to_the_given_page_or_names_the_file() {
         let said = Reply::new("Not done.");
         let named = said.clone().leading_to(None, Topic::NotListed);
         assert_eq!(

@@ -1,4 +1,4 @@
-//! What holds for every text, not for the chosen ones only.
+//! Properties of every text, not only of chosen ones.
 
 use proptest::prelude::*;
 
@@ -56,7 +56,7 @@ fn a_command() -> impl Strategy<Value = Command> {
         Just(Verb::Doctor),
         Just(Verb::Help),
     ];
-    // A number alone is that of the lines of a log.
+    // A bare number is the number of lines of a log.
     let is_number = |name: &String| name.bytes().all(|byte| byte.is_ascii_digit());
     (verb, project(), options()).prop_map(move |(verb, project, options)| Command {
         verb,
@@ -194,7 +194,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_said_about_misuse_is_harmless_html_whatever_was_typed(
+    fn replies_to_misuse_are_harmless_html_for_any_text(
         (prefix, text) in prefix_and_text(),
         known in prop::collection::vec("[a-z]{1,5}", 0..3),
         more in 0_usize..3,
@@ -211,7 +211,7 @@ proptest! {
 }
 
 #[test]
-fn what_counts_as_harmless_html_is_distinguished_from_what_does_not() {
+fn harmless_html_is_distinguished_from_other_html() {
     for (html, harmless) in [
         ("a &amp; <code>b</code><br>c", true),
         ("<ul><li>a <code>b</code></li></ul>", true),
