@@ -1,4 +1,4 @@
-//! Questions to the homeserver: plain requests with the token that is there, so that no device is made.
+//! Requests to the homeserver: plain ones with the existing token, so that no device is made.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -21,26 +21,26 @@ use crate::{
 /// How long one answer may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The way to the homeserver.
+/// A client of the homeserver.
 pub(super) struct Api<'a> {
     client: Client,
     pub(super) config: &'a Config,
-    /// `None`: the registration is missing or refused, and nothing can be asked in anybody's name.
+    /// `None`: the registration is missing or refused, and no authenticated request is possible.
     pub(super) login: Option<&'a Login>,
-    /// As what the bot is logged in: some homeservers let an appservice without a device do little.
+    /// The bot's log-in: some homeservers let an appservice without a device do little.
     pub(super) session: Result<Option<Session>, Fault>,
 }
 
-/// In whose name something is asked.
+/// The user of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Asker {
     Nobody,
-    /// Whoever the token is of: the appservice's own user, or the bot.
+    /// The owner of the token: the appservice's own user, or the bot.
     Token,
     Bot,
 }
 
-/// Why a request has no good answer, and which request. Displayed as a part of a sentence.
+/// Why a request failed, and which one. Displayed as a part of a sentence.
 #[derive(Debug, thiserror::Error)]
 #[error("{request}: {cause}")]
 pub(super) struct Trouble {
@@ -64,18 +64,18 @@ impl Trouble {
         Self { request, cause }
     }
 
-    /// Whether the homeserver says that there is no such thing. What stands before it says 404 as well, and does not know.
+    /// Whether the homeserver says that there is no such thing. A proxy before it may say 404 as well, and does not know.
     fn is_absence(&self) -> bool {
         matches!(&self.cause, Cause::Refused { status: 404, code, .. } if code == "M_NOT_FOUND")
     }
 
-    /// Whether the homeserver does not know the token. A locked account's is good, and refused with the same status.
+    /// Whether the homeserver does not know the token. That of a locked account is good, and refused with the same status.
     pub(super) fn is_unknown_token(&self) -> bool {
         matches!(&self.cause, Cause::Refused { status, code, .. }
             if code == "M_UNKNOWN_TOKEN" || *status == 401 && code != "M_USER_LOCKED")
     }
 
-    /// What the homeserver says, if it refuses what was asked, or knows no such user.
+    /// The message of the homeserver, if it refuses the request, or knows no such user.
     pub(super) fn refusal(&self) -> Option<&str> {
         match &self.cause {
             Cause::Refused {
@@ -90,7 +90,7 @@ impl Trouble {
         }
     }
 
-    /// Whether the homeserver answered, and with anything but what was asked for: some give an empty page at an error of theirs.
+    /// Whether the homeserver answered with anything but what was asked for: some give an empty page at an error of theirs.
     pub(super) fn is_refusal(&self) -> bool {
         matches!(
             self.cause,
@@ -98,7 +98,7 @@ impl Trouble {
         )
     }
 
-    /// Whether what answers has no Matrix API, as far as can be told.
+    /// Whether the server that answers seems to have no Matrix API.
     pub(super) fn is_not_matrix(&self) -> bool {
         match &self.cause {
             Cause::Unreachable(_) => false,
@@ -108,7 +108,7 @@ impl Trouble {
         }
     }
 
-    /// What to do about it, where nothing better is known.
+    /// The remedy where none more specific is known.
     pub(super) fn remedy(&self) -> &'static str {
         match &self.cause {
             Cause::Unreachable(_) => {
@@ -134,7 +134,7 @@ impl Trouble {
     }
 }
 
-/// What nobody foresees is told as it is.
+/// An unforeseen failure is reported as it is.
 impl From<Trouble> for Outcome {
     fn from(trouble: Trouble) -> Self {
         Self::failed(trouble.to_string(), trouble.remedy())
@@ -166,19 +166,20 @@ impl<'a> Api<'a> {
         Some((session, session.authentication.as_ref()?))
     }
 
-    /// Whether the bot is asked for by an appservice that names the user only.
+    /// Whether requests for the bot are an appservice's that names the user only.
     pub(super) fn is_without_device(&self) -> bool {
         matches!(self.login, Some(Login::Appservice(_))) && self.device().is_none()
     }
 
-    /// From now on asks without the bot's device, whose log-in may be no longer good. Gives whether that makes a difference.
+    /// From now on makes requests without the bot's device, whose log-in may be no longer good. Returns whether that makes a
+    /// difference.
     pub(super) fn forget_device(&mut self) -> bool {
         let had_one = self.device().is_some();
         self.session = Ok(None);
         had_one
     }
 
-    /// The token, and what says beside it in whose name is asked.
+    /// The token, and the parameters for the user of the request.
     pub(super) fn credentials(&self, asker: Asker) -> (Option<&Token>, Vec<(&str, &str)>) {
         let user = ("user_id", self.bot().as_str());
         match (asker, self.login) {
@@ -205,8 +206,8 @@ impl<'a> Api<'a> {
         }
     }
 
-    /// Asks below `/_matrix`, and gives the part of the answer that a JSON pointer names. The parts of the path need not be
-    /// escaped.
+    /// Requests a path below `/_matrix`, and returns the part of the answer that a JSON pointer names. The parts of the path
+    /// need not be escaped.
     pub(super) async fn get<T: DeserializeOwned>(
         &self,
         asker: Asker,

@@ -20,13 +20,13 @@ use crate::remote_control::claude::{
     prerequisites::{FIRST_TO_CONTINUE, FIRST_WITH_SETTINGS, KNOWN_VERSIONS, Version},
 };
 
-/// How much is shown of what a program prints as its version, in characters.
+/// How much of a program's version is shown, in characters.
 const SHOWN_VERSION: usize = 60;
 
 /// Where programs are looked for without a PATH (execvp(3)).
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
-/// What programs print as their versions, by the environment that they run in: none is asked twice.
+/// What programs print as their versions, by their environment: none is run twice.
 pub(super) type Versions = BTreeMap<(PathBuf, Environment), Result<String, NotPrinted>>;
 
 pub(super) type Environment = BTreeMap<OsString, OsString>;
@@ -57,7 +57,7 @@ impl Site<'_> {
             Err(outcome) => return outcome,
         };
         let shown = program.display();
-        // Whoever can change it would have it run as root.
+        // A user who can change it would have it run as root.
         if self.vantage.is_root_for_another() {
             return Outcome::passed(format!("{shown}, which root does not run"));
         }
@@ -167,7 +167,7 @@ fn judge_harmful(option: HarmfulOption) -> Outcome {
     }
 }
 
-/// `claude` and what stands in for it know their version. Other programs need not, as long as they can be started.
+/// `claude` and its stand-ins know their version. Other programs need not, as long as they can be started.
 fn judge_fault(program: &Path, invocation: Invocation, fault: &NotPrinted) -> Outcome {
     let shown = program.display();
     let remedy = format!(

@@ -1,4 +1,4 @@
-//! The homeserver: whether it answers, what it calls itself, whether it knows the bot, and whether the bot can hear.
+//! The homeserver: whether it answers, its name, whether it knows the bot, and whether it lets the bot sync.
 
 use std::time::SystemTime;
 
@@ -19,7 +19,7 @@ use crate::{
     matrix::{HomeserverKind, Login, Registration, Skew},
 };
 
-/// Whether a homeserver is where the configuration says.
+/// Whether a homeserver answers at the configured URL.
 pub(super) async fn reach<'a>(config: &'a Config, login: Option<&'a Login>) -> Found<Api<'a>> {
     let api = Api::new(config, login).map_err(|error| {
         Outcome::failed(
@@ -60,7 +60,7 @@ pub(super) async fn reach<'a>(config: &'a Config, login: Option<&'a Login>) -> F
     }
 }
 
-/// Commands are dropped for their age by both clocks.
+/// The age of a command depends on both clocks.
 fn judge_clock(api: &Api<'_>, found: String, time: Option<SystemTime>) -> Outcome {
     let skew = |time| Skew::between(SystemTime::now(), time, api.config.max_command_age);
     match time.and_then(skew) {
@@ -74,7 +74,7 @@ fn judge_clock(api: &Api<'_>, found: String, time: Option<SystemTime>) -> Outcom
     }
 }
 
-/// A courtesy: many homeservers have this part of them behind another port.
+/// Optional: many homeservers have this part of them behind another port.
 async fn software(api: &Api<'_>) -> String {
     let path = ["federation", "v1", "version"];
     let answer: Value = api.get(Asker::Nobody, &path, "").await.unwrap_or_default();
@@ -85,13 +85,13 @@ async fn software(api: &Api<'_>) -> String {
     }
 }
 
-/// Whose the homeserver takes the token for. `None`: there is none yet.
+/// The owner of the token, by the homeserver. `None`: there is no token yet.
 pub(super) async fn token_owner(api: &Api<'_>) -> Option<Result<OwnedUserId, Trouble>> {
     api.credentials(Asker::Token).0?;
     Some(who_am_i(api, Asker::Token).await)
 }
 
-/// Whether the homeserver takes the bot's token, or will give it one.
+/// Whether the homeserver accepts the bot's token, or will give it one.
 pub(super) async fn judge_account(
     api: &mut Api<'_>,
     owner: Option<Result<OwnedUserId, Trouble>>,
@@ -159,7 +159,7 @@ async fn judge_appservice(
 ) -> Found<()> {
     let bot = api.bot();
     let mut answer = who_am_i(api, Asker::Bot).await;
-    // The log-in on disk may be no longer good.
+    // The log-in on disk may have expired.
     if answer.is_err() && api.forget_device() {
         answer = who_am_i(api, Asker::Bot).await;
     }
@@ -180,7 +180,8 @@ async fn judge_appservice(
     let Some(message) = trouble.refusal() else {
         return Err(trouble.into());
     };
-    // Conduit makes no user for `sender_localpart`, and refuses that one as well; what it says of the bot tells that it knows the token.
+    // Conduit makes no user for `sender_localpart`, and refuses that one as well; its answer about the bot shows that it knows
+    // the token.
     let is_unknown = sender.is_err_and(|refused| {
         refused.is_unknown_token() || !is_of_missing_user(message) && !is_of_another(message)
     });
@@ -205,8 +206,8 @@ async fn judge_appservice(
     ))
 }
 
-/// A user that does not exist is refused like one of somebody else's. Most homeservers tell the two apart in words; elsewhere only
-/// an existing user has a profile.
+/// A user that does not exist is refused like another's. Most homeservers distinguish the two in words; elsewhere only an
+/// existing user has a profile.
 async fn is_unregistered(api: &Api<'_>, message: &str) -> bool {
     if is_of_another(message) || is_of_missing_user(message) {
         return !is_of_another(message);
@@ -272,15 +273,15 @@ async fn who_am_i(api: &Api<'_>, asker: Asker) -> Result<OwnedUserId, Trouble> {
     api.get(asker, &path, "/user_id").await
 }
 
-/// Whether the bot can hear: some homeservers refuse that to appservices. Gives what /sync says of its rooms; `None`, where only
-/// the bot's device can tell, which there is not yet.
+/// Whether the bot can sync: some homeservers refuse that to appservices. Returns what /sync says of its rooms; `None` where
+/// only the bot's device, which does not exist yet, may sync.
 pub(super) async fn try_sync(api: &Api<'_>) -> Found<Option<Value>> {
     let nothing = json!({ "not_types": ["*"] });
     let filter = json!({
         "presence": nothing,
         "account_data": nothing,
         "room": {
-            // Synapse gives its last answer again to whoever asks the same within two minutes.
+            // Synapse repeats its last answer to the same request within two minutes.
             "timeline": { "limit": rand::random_range(1..10_000), "not_types": ["*"] },
             "state": nothing,
             "ephemeral": nothing,

@@ -28,11 +28,11 @@ use crate::{
 const READABLE_BY_OTHERS: u32 = 0o004;
 
 /// The SDK's stores take some MiB, each session's output two times `max_output`.
-const LITTLE_ROOM: u64 = 100 * 1024 * 1024;
+const LOW_DISK_SPACE: u64 = 100 * 1024 * 1024;
 
-/// File systems whose files lie on another host, by the numbers of statfs(2): 9p, Ceph, CIFS, Lustre, NFS, SMB. Locks, and the news
-/// of changes, are not reliable there.
-const OF_NETWORKS: [u64; 6] = [
+/// Network file systems, by the numbers of statfs(2): 9p, Ceph, CIFS, Lustre, NFS, SMB. Locks and change notifications are not
+/// reliable there.
+const NETWORK_FILE_SYSTEMS: [u64; 6] = [
     0x0102_1997,
     0x00c3_6400,
     0xff53_4d42,
@@ -41,7 +41,7 @@ const OF_NETWORKS: [u64; 6] = [
     0xfe53_4d42,
 ];
 
-/// Why there is no configuration by which anything could be tried.
+/// Why there is no configuration to check with.
 pub(super) fn no_configuration(error: &FileError) -> Outcome {
     let init = |path: &Path| {
         format!(
@@ -53,14 +53,14 @@ pub(super) fn no_configuration(error: &FileError) -> Outcome {
     judge_file_error(error, init, correct)
 }
 
-/// What is said of a file that people write: where there is none, `write` tells how to get it.
+/// The outcome of an unreadable file; if it does not exist, `write` says how to get it.
 fn judge_file_error(error: &FileError, write: impl Fn(&Path) -> String, correct: &str) -> Outcome {
     match error {
         FileError::Missing { path, .. } => {
             Outcome::failed(format!("there is no {}", path.display()), write(path))
         }
         FileError::Unreadable { path, source } => {
-            // A file of ours that is closed to us may be open to the bot.
+            // The bot may be allowed to read a file that is closed to us.
             let is_closed = source.kind() == io::ErrorKind::PermissionDenied;
             let remedy = match owner(path).filter(|_| is_closed) {
                 Some(owner) => format!(
@@ -91,7 +91,7 @@ pub(super) fn judge_configuration(config: &Config) -> Outcome {
     judge_secret_file(&config.file, good, config.warnings(), remedy)
 }
 
-/// How the bot logs in, and what that takes.
+/// How the bot logs in, and the files for that.
 pub(super) fn judge_registration(config: &Config) -> (Outcome, Option<Login>) {
     let LoginMethod::Appservice { registration: file } = &config.login else {
         let because = "config.yaml gives `bot.access_token` or `bot.password` in its place";
@@ -128,7 +128,7 @@ fn judge_secret_file(file: &Path, good: String, warnings: &[Problem], remedy: &s
     Outcome::warning(all.join("; "), remedy)
 }
 
-/// How a registration is replaced: none is overwritten.
+/// How to replace a registration: rcbot overwrites none.
 pub(super) fn replace_registration(file: &Path, config_file: &Path) -> String {
     format!(
         "remove {}, `rcbot registration --config {}`, give the homeserver the new copy, and restart it",
@@ -160,7 +160,7 @@ fn refused(error: &RegistrationError, file: &Path, config_file: &Path) -> Outcom
     }
 }
 
-/// What is said where the bot's own files cannot be read.
+/// The outcome where the bot's own files cannot be read.
 pub(super) fn unreadable(fault: &Fault) -> Outcome {
     if let Fault::UnreadableFile { path, remedy } = fault {
         return Outcome::failed(
@@ -189,7 +189,7 @@ pub(super) fn judge_data_dir(path: &Path, vantage: &Vantage) -> Outcome {
         Ok(_) => return failed("is not a directory", &format!("remove {shown}")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let parent = nearest_existing(path);
-            // With the dot a file in the way is told as one.
+            // With the dot, a file in place of the directory is reported as one.
             return match may_write(&parent.join(".")) {
                 Ok(()) => Outcome::passed(format!("{shown} is not there yet; the bot makes it")),
                 Err(error) => failed(
@@ -227,7 +227,7 @@ fn may_write(folder: &Path) -> io::Result<()> {
     Ok(access(folder, Access::WRITE_OK | Access::EXEC_OK)?)
 }
 
-/// The command that opens the directory to whoever runs the check. Another user's is not ours to take: see `Vantage`.
+/// The command that gives the directory to the user who runs the check. Another user's is not ours to take: see `Vantage`.
 fn open_to_us(path: &Path, metadata: &Metadata, vantage: &Vantage) -> Option<String> {
     let (shown, me) = (path.display(), vantage.me.id);
     match metadata.uid() {
@@ -240,7 +240,7 @@ fn open_to_us(path: &Path, metadata: &Metadata, vantage: &Vantage) -> Option<Str
     }
 }
 
-/// Whether the directory is nothing but a bot's, as far as we see into it: nobody is to give away /var/lib with all in it.
+/// Whether the directory has only a bot's files, as far as we can read it: nobody is to give away /var/lib with all in it.
 fn is_for_a_bot(path: &Path) -> bool {
     let Ok(entries) = fs::read_dir(path) else {
         return true;
@@ -249,9 +249,9 @@ fn is_for_a_bot(path: &Path) -> bool {
     names.is_empty() || CONTENT.iter().any(|ours| names.iter().any(|it| it == ours))
 }
 
-/// After one `sudo rcbot`, what that has made is root's, and no bot of another user gets at it. `None`: all is well.
+/// After one `sudo rcbot`, the new files are root's, and a bot of another user cannot open them. `None`: all is well.
 fn judge_content(data_dir: &Path, owner: &Metadata, vantage: &Vantage) -> Option<Outcome> {
-    // Root gets at everything, and so does a bot that runs as the user whose the content is.
+    // Root can open everything, and so can a bot that runs as the owner of the content.
     if owner.uid() == 0 || vantage.running.is_some() && !vantage.runs_as(owner.uid()) {
         return None;
     }
@@ -280,7 +280,7 @@ fn judge_content(data_dir: &Path, owner: &Metadata, vantage: &Vantage) -> Option
     Some(Outcome::failed(found, remedy))
 }
 
-/// The first that is not this user's, of a path and all below it.
+/// The first that belongs to another user, of a path and all below it.
 fn not_of(user: u32, path: &Path) -> Option<PathBuf> {
     let metadata = fs::symlink_metadata(path).ok()?;
     if metadata.uid() != user {
@@ -311,14 +311,16 @@ pub(super) fn judge_disk(data_dir: &Path) -> Outcome {
         .f_bavail
         .saturating_mul(u64::try_from(disk.f_bsize).unwrap_or_default());
     let found = format!("{:.0} free", ByteSize(free).display().iec());
-    if free < LITTLE_ROOM {
+    if free < LOW_DISK_SPACE {
         return Outcome::warning(
             format!("{found}, for {}", path.display()),
             "make room there: at least 100 MiB",
         );
     }
     // The kernel's numbers have 32 bits, whatever the type.
-    if OF_NETWORKS.contains(&(u64::try_from(disk.f_type).unwrap_or_default() & 0xffff_ffff)) {
+    if NETWORK_FILE_SYSTEMS
+        .contains(&(u64::try_from(disk.f_type).unwrap_or_default() & 0xffff_ffff))
+    {
         return Outcome::warning(
             format!(
                 "{found}, on a network file system: locks, and the news of changed files, are not reliable there"
@@ -334,7 +336,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_another_user_owns_is_found() {
+    fn files_of_another_user_are_found() {
         let folder = tempfile::tempdir().unwrap();
         let owner = fs::metadata(folder.path()).unwrap().uid();
         let file = folder.path().join("sessions/website/session.json");

@@ -80,7 +80,7 @@ fn put_back(api: &Api<'_>, file: &Path) -> String {
     )
 }
 
-/// `Err`: there is something, and it is not as it should be.
+/// `Err`: there is one, but with a problem.
 fn find(folder: &MatrixFolder, vantage: &Vantage) -> Result<Option<RecoveryKey>, Outcome> {
     let variable = vantage.environment.get(OsStr::new(RECOVERY_KEY_VARIABLE));
     let key = RecoveryKey::find(variable.map(OsString::as_os_str), folder)
@@ -98,7 +98,7 @@ fn find(folder: &MatrixFolder, vantage: &Vantage) -> Result<Option<RecoveryKey>,
     Ok(key)
 }
 
-/// Compares the key with the proof that stands beside the secrets. `None`: there are no secrets.
+/// Compares the key with the proof stored beside the secrets. `None`: there are no secrets.
 async fn opens_secrets(api: &Api<'_>, key: &RecoveryKey) -> Result<Option<bool>, Trouble> {
     let kind = "m.secret_storage.default_key";
     let default = account_data(api, kind).await?;
@@ -111,7 +111,7 @@ async fn opens_secrets(api: &Api<'_>, key: &RecoveryKey) -> Result<Option<bool>,
     };
     let description = Raw::new(&description)
         .and_then(|raw| SecretStorageKeyEventContent::from_parts(&kind, raw.json()));
-    // What we do not know how to read is not what the key is for.
+    // A proof of an unknown kind does not fit the key.
     Ok(Some(
         description.is_ok_and(|description| key.fits(description)),
     ))

@@ -1,9 +1,9 @@
-//! Tries everything that a start needs, and says what to do about what fails: for `rcbot check` and `!rc doctor`.
+//! Checks everything that a start needs, and says how to fix what fails: for `rcbot check` and `!rc doctor`.
 //!
-//! A folder's files are its areas: what is on this host, what the homeserver says, what `claude` has been told.
+//! A file for each area: this host, the homeserver, and what `claude` is set up for.
 //!
-//! Invariant: it only looks. It makes no user, no device and no file, joins no room, and leaves the Matrix store alone, so
-//! that it works beside a bot that runs.
+//! Invariant: it changes nothing. It makes no user, no device and no file, joins no room, and does not touch the Matrix store,
+//! so that it works beside a running bot.
 
 mod api;
 mod claude;
@@ -58,14 +58,14 @@ pub(crate) async fn everything(config: &Config) -> Report {
     report
 }
 
-/// What there is to say where there is no configuration.
+/// The report where there is no configuration.
 pub(crate) fn without_configuration(error: &FileError) -> Report {
     let mut report = Report::default();
     report.add(Check::Configuration, host::no_configuration(error));
     report
 }
 
-/// `None`: the rest cannot be tried.
+/// `None`: the rest cannot be checked.
 async fn try_homeserver(
     report: &mut Report,
     config: &Config,
@@ -80,9 +80,9 @@ async fn try_homeserver(
     let account = homeserver::judge_account(&mut api, owner).await;
     report.step(Check::Account, account)?;
     report.add(Check::Identity, identity::judge(&api, vantage).await);
-    let heard = report.step(Check::Sync, homeserver::try_sync(&api).await)?;
+    let synced = report.step(Check::Sync, homeserver::try_sync(&api).await)?;
     let room = report.step(Check::Room, room::find(&api).await)?;
-    let state = room::judge_membership(&api, &room, heard.as_ref()).await;
+    let state = room::judge_membership(&api, &room, synced.as_ref()).await;
     let state = report.step(Check::Membership, state)?;
     report.add(Check::Upgrade, room::judge_upgrade(&api, &state));
     report.add(Check::Encryption, room::judge_encryption(&api, &state));

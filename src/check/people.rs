@@ -1,4 +1,4 @@
-//! Who gets into the admin room, who may command there, and whether the homeserver shows the identities that the bot knows.
+//! Who can join the admin room, who may command there, and whether the homeserver shows the pinned identities.
 
 use matrix_sdk::ruma::UserId;
 
@@ -16,11 +16,11 @@ use crate::{
 /// How many users are named before the rest is counted.
 const NAMED: usize = 3;
 
-/// Of how many users the identities are looked at.
+/// How many users' identities are checked.
 const LOOKED_AT: usize = 100;
 
-/// Judges everybody in the room as the bot would judge a well-encrypted command of theirs. Gives who may command; `Err`: the room
-/// keeps nobody out.
+/// Judges everybody in the room as the bot would judge a well-encrypted command of theirs. Returns who may command; `Err`: the
+/// room restricts nobody.
 pub(super) fn judge_access<'a>(api: &Api<'_>, state: &'a RoomState) -> Found<Vec<&'a UserId>> {
     let power = |user: &UserId| state.facts.power_of(user, &api.config.authorization);
     let members = state.members.iter().map(|user| &**user);
@@ -81,7 +81,7 @@ pub(super) fn judge_commanders(api: &Api<'_>, allowed: &[&UserId]) -> Found<()> 
     Ok((outcome, ()))
 }
 
-/// What is said of the room as a whole, if a member is refused for that.
+/// The outcome for the room as a whole, if a member is refused because of it.
 fn refused_room(reason: &NoPower) -> Option<Outcome> {
     let or_list = "or list in `authorization.users` in config.yaml who may command";
     match reason {
@@ -124,8 +124,8 @@ fn enumerate(users: &[&UserId]) -> String {
     }
 }
 
-/// Compares the identities that the homeserver shows with those that are pinned. Which devices they have signed, the bot
-/// itself looks at with each command and each link.
+/// Compares the identities that the homeserver shows with those that are pinned. Which devices they have signed, the bot checks
+/// with each command and each link.
 pub(super) async fn judge_identities(api: &Api<'_>, users: &[&UserId]) -> Result<Outcome, Outcome> {
     let unreadable = |fault| unreadable(&fault);
     let pinned = api.folder().pinned_identities().map_err(unreadable)?.all();
@@ -166,7 +166,7 @@ pub(super) async fn judge_identities(api: &Api<'_>, users: &[&UserId]) -> Result
     })
 }
 
-/// Whether the user's identity is known, or is pinned when it is seen. `Err`: what is the matter, and what to do about it.
+/// Whether the user's identity is known, or is pinned when it is seen. `Err`: the problem and the remedy.
 fn judge_identity(
     api: &Api<'_>,
     shown: &Identities,

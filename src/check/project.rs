@@ -1,4 +1,4 @@
-//! A project: its directory, its program, and what `claude` must have been told before it serves there.
+//! A project: its directory, its program, and what `claude` must be set up for before it serves there.
 
 use std::{
     ffi::OsStr,
@@ -32,7 +32,7 @@ use crate::{
     },
 };
 
-/// What a session is asked for, if the project has one.
+/// The checks of sessions, for a project that has one.
 const OF_SESSIONS: [Check; 5] = [
     Check::Command,
     Check::Settings,
@@ -41,7 +41,7 @@ const OF_SESSIONS: [Check; 5] = [
     Check::Consent,
 ];
 
-/// Tries all that can be tried of these projects.
+/// Runs all possible checks of these projects.
 pub(super) async fn judge(
     report: &mut Report,
     projects: impl Iterator<Item = &ConfiguredProject>,
@@ -57,14 +57,14 @@ pub(super) async fn judge(
     }
 }
 
-/// Whether each root can be read, and what is below it; and one project of each, the first that claude trusts, else the first: what
-/// is said of it holds for the others, which differ only in their folders.
+/// Whether each root can be read, and what is below it. And one project of each, the first that claude trusts, else the first:
+/// its outcome holds for the others, which differ only in their folders.
 pub(super) fn look_below_roots(
     config: &Config,
     vantage: &Vantage,
 ) -> (Outcome, Vec<ConfiguredProject>) {
     let found = config.look_below_roots();
-    let (mut told, mut unreadable, mut examples) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut readable, mut unreadable, mut examples) = (Vec::new(), Vec::new(), Vec::new());
     let mut reader = TrustReader::default();
     for (root, seen) in config.project_roots.iter().zip(&found.roots) {
         let root = root.directory.display();
@@ -80,10 +80,10 @@ pub(super) fn look_below_roots(
             let files = Site::new(&project.project, vantage).files;
             files.and_then(|files| reader.trusts(&files)) == Some(true)
         });
-        told.push(format!("{root}: {}", told_of(seen, trusted.len())));
+        readable.push(format!("{root}: {}", describe(seen, trusted.len())));
         examples.extend(trusted.into_iter().chain(others).next());
     }
-    let told = told.join("; ");
+    let readable = readable.join("; ");
     let outcome = if config.project_roots.is_empty() {
         Outcome::skipped("config.yaml gives no `project_roots`")
     } else if !unreadable.is_empty() {
@@ -94,16 +94,16 @@ pub(super) fn look_below_roots(
         )
     } else if found.projects.is_empty() {
         Outcome::warning(
-            told,
+            readable,
             "make a folder there for each project, or change `project_roots`",
         )
     } else {
-        Outcome::passed(told)
+        Outcome::passed(readable)
     };
     (outcome, examples)
 }
 
-fn told_of(seen: &Seen, trusted: usize) -> String {
+fn describe(seen: &Seen, trusted: usize) -> String {
     let mut parts = vec![
         counted(seen.projects.len(), "project", "projects"),
         format!("{trusted} trusted by claude"),
@@ -136,7 +136,7 @@ impl<'a> Site<'a> {
     fn new(project: &'a Project, vantage: &'a Vantage) -> Self {
         let ours = vantage.environment.clone();
         let mut environment = claude::environment(ours, &project.settings.environment, "");
-        // None of what is run here is a session.
+        // No program that is run here is a session.
         environment.remove(OsStr::new(SESSION_ID_VARIABLE));
         let directory = project.directory.canonicalize();
         let directory = directory.unwrap_or_else(|_| project.directory.clone());
@@ -198,7 +198,7 @@ impl<'a> Site<'a> {
         if let Err(why) = usable_directory(path) {
             return Outcome::failed(why, format!("bring it back, {elsewhere}"));
         }
-        let shared = all.iter().filter(|other| self.keeps_out(other));
+        let shared = all.iter().filter(|other| self.excludes(other));
         let shared: Vec<_> = shared.map(|other| other.project.name.as_str()).collect();
         if shared.is_empty() {
             return Outcome::passed(path.display().to_string());
@@ -213,7 +213,7 @@ impl<'a> Site<'a> {
         )
     }
 
-    /// Where a key of this project stands in config.yaml.
+    /// The path of a key of this project in config.yaml.
     fn key(&self, key: &str) -> String {
         if self.project.is_found {
             format!("project_roots[..].{key}")
@@ -222,8 +222,8 @@ impl<'a> Site<'a> {
         }
     }
 
-    /// Whether a session here and one there cannot run at the same time.
-    fn keeps_out(&self, other: &Site<'_>) -> bool {
+    /// Whether sessions of the two cannot run at the same time.
+    fn excludes(&self, other: &Site<'_>) -> bool {
         let machine = |site: &Site<'_>| Some(site.files.as_ref()?.state_file().to_owned());
         let serves = |site: &Site<'_>| Invocation::of(&site.project.settings.command).serves();
         other.project.name != self.project.name
@@ -270,11 +270,11 @@ impl<'a> Site<'a> {
             );
             return Err(Outcome::warning(found, remove(Hindrance::Old)));
         }
-        Ok(self.judge_way_out(&all))
+        Ok(self.judge_network_access(&all))
     }
 
-    /// What the host tells the bot of the way to the network has to be told to the sessions as well.
-    fn judge_way_out(&self, all: &[Setting]) -> Outcome {
+    /// The variables for network access that the bot has, its sessions need too.
+    fn judge_network_access(&self, all: &[Setting]) -> Outcome {
         let bot_has = |wanted: &str| {
             self.vantage.environment.iter().any(|(name, value)| {
                 name.eq_ignore_ascii_case(OsStr::new(wanted)) && !value.is_empty()
@@ -369,7 +369,7 @@ impl<'a> Site<'a> {
         }
     }
 
-    /// What is the matter, and what to do about it: with an invalid file, what else than to repair it.
+    /// The problem and its remedy; for an invalid file, `otherwise` is the alternative to repairing it.
     fn unmet(&self, unmet: &Unmet, otherwise: &str) -> Outcome {
         match unmet {
             Unmet::Cause(cause) => Outcome::failed(cause.what(), cause.remedy(&self.place())),
@@ -393,10 +393,10 @@ impl<'a> Site<'a> {
     }
 }
 
-/// What claude does about an invalid file of its own.
+/// How claude replaces an invalid file of its own.
 const LOG_IN: &str = "or run `claude` once, as the user who runs rcbot, which writes it again";
 
-/// A file of claude's that cannot be read, and what else can be done about it than to open it.
+/// A file of claude's that cannot be read; `otherwise` is the alternative to making it readable.
 fn unreadable(file: &Path, error: &io::Error, otherwise: &str) -> Outcome {
     // The organisation's settings under /etc stay root's: claude follows them only because they are root's.
     let is_of_root =

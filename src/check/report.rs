@@ -1,6 +1,6 @@
-//! What was tried, and what came of it.
+//! The checks and their outcomes.
 //!
-//! Invariant: pure. What stands in a report can be shown to whoever may run the bot; no token or key is in it.
+//! Invariant: pure. A report can be shown to anyone who may run the bot; no token or key is in it.
 
 use std::ops::RangeInclusive;
 
@@ -10,13 +10,13 @@ use crate::{command::reply::counted, remote_control::ProjectName};
 
 use Verdict::{Failed, Passed, Skipped, Warning};
 
-/// The version of what [`Report::to_json`] gives: another one means that a key or an id has changed its meaning or is gone.
+/// The version of [`Report::to_json`]: another one means that a key or an id has changed its meaning or is gone.
 const SCHEMA: u32 = 1;
 
-/// One table: each check with its id, which monitoring relies on and which never changes, and what people read in its place.
+/// One table: each check with its id, which monitoring relies on and which never changes, and its label for people.
 macro_rules! checks {
     ($($check:ident $id:literal $label:literal)*) => {
-        /// What is tried, in the order in which a start needs it.
+        /// A check, in the order in which a start needs it.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Check {
             $(#[doc = $label] $check,)*
@@ -81,28 +81,28 @@ checks! {
 pub(crate) enum Verdict {
     /// The bot, or a session, does not work as it is.
     Failed,
-    /// The bot works, and something should be done all the same.
+    /// The bot works, but something should be done.
     Warning,
-    /// It was not tried.
+    /// It was not run.
     Skipped,
     /// It is as it should be.
     Passed,
 }
 
-/// What came of trying.
+/// The outcome of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Outcome {
     pub(crate) verdict: Verdict,
-    /// What was found, or why it was not tried.
+    /// What was found, or why the check was not run.
     pub(crate) found: String,
     /// What to do about it: of what has failed, and of warnings.
     pub(crate) remedy: Option<String>,
 }
 
-/// What came of a check, with what the next ones go on with. `Err`: they cannot be tried.
+/// The outcome of a check, with what the next ones need. `Err`: they cannot be run.
 pub(super) type Found<T> = Result<(Outcome, T), Outcome>;
 
-/// One thing that was tried.
+/// One check with its outcome.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Finding {
     pub(crate) check: Check,
@@ -111,12 +111,12 @@ pub(crate) struct Finding {
     pub(crate) outcome: Outcome,
 }
 
-/// All that was tried, in the order in which a start needs it.
+/// All checks, in the order in which a start needs them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Report {
     /// Each check stands once in it for the bot, or once for each project.
     pub(crate) findings: Vec<Finding>,
-    /// For which project all that is added now is. `None`: for the bot.
+    /// The project of all that is added now. `None`: the bot.
     project: Option<String>,
 }
 
@@ -159,7 +159,7 @@ impl Verdict {
     }
 }
 
-/// Where nothing depends on it, what was found is all the same: well or not.
+/// Where no other check depends on it, both are outcomes.
 impl From<Result<Outcome, Outcome>> for Outcome {
     fn from(found: Result<Outcome, Outcome>) -> Self {
         let (Ok(outcome) | Err(outcome)) = found;
@@ -181,7 +181,7 @@ impl Report {
         });
     }
 
-    /// Adds what was found, and gives back what the next checks go on with. `None`: they cannot be tried.
+    /// Adds an outcome, and returns what the next checks need. `None`: they cannot be run.
     pub(super) fn step<T>(&mut self, check: Check, found: Found<T>) -> Option<T> {
         let (outcome, then) = match found {
             Ok((outcome, then)) => (outcome, Some(then)),
@@ -191,7 +191,7 @@ impl Report {
         then
     }
 
-    /// Notes of each of these that is not in the report yet that it was not tried: what was tried last comes first.
+    /// Skips each of these that is not in the report yet, because of the last outcome.
     pub(super) fn skip(&mut self, checks: RangeInclusive<Check>) {
         let last = self.findings.last().map(|finding| finding.check.label());
         let because = format!("\"{}\" comes first", last.unwrap_or_default());
@@ -220,7 +220,7 @@ impl Report {
         };
         let mut shown: Vec<_> = self.findings.iter().filter(is_shown).collect();
         shown.sort_by_key(|it| (it.check != Check::CheckedAs, it.outcome.verdict));
-        // What holds for several projects is told once.
+        // An outcome of several projects has one entry.
         let mut groups: Vec<(&Finding, Vec<&str>)> = Vec::new();
         for finding in shown {
             let project = finding.project.as_deref();
@@ -232,7 +232,7 @@ impl Report {
         }
         let lines = groups.iter();
         lines
-            .map(|(first, projects)| first.told(&projects.join(", ")))
+            .map(|(first, projects)| first.describe(&projects.join(", ")))
             .collect()
     }
 
@@ -284,20 +284,20 @@ impl Report {
 }
 
 impl Finding {
-    /// What was found, and below it what to do.
-    fn told(&self, projects: &str) -> String {
+    /// What was found, and below it the remedy.
+    fn describe(&self, projects: &str) -> String {
         let (label, outcome) = (self.check.label(), &self.outcome);
         let (mark, _) = outcome.verdict.names();
         let colon = if projects.is_empty() { "" } else { ": " };
-        let mut told = format!("{mark} {projects}{colon}{label}: {}", outcome.found);
+        let mut text = format!("{mark} {projects}{colon}{label}: {}", outcome.found);
         if let Some(remedy) = &outcome.remedy {
             let what = match outcome.verdict {
                 Warning => "Better",
                 Failed | Skipped | Passed => "To fix it",
             };
-            told.extend(["\n   ", what, ": ", remedy]);
+            text.extend(["\n   ", what, ": ", remedy]);
         }
-        told
+        text
     }
 }
 
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_failed_step_leaves_open_is_skipped_with_the_reason() {
+    fn checks_after_a_failed_step_are_skipped_with_the_reason() {
         let mut report = Report::default();
         assert_eq!(
             report.step(Check::Sync, Ok((Outcome::passed("answers"), 7))),

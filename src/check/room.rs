@@ -39,7 +39,7 @@ pub(super) struct RoomState {
     successor: Option<OwnedRoomId>,
 }
 
-/// Which room it is. Where the bot was in it, that room counts, whatever an alias says now.
+/// Which room it is. If the bot was in it, that room counts, whatever an alias says now.
 pub(super) async fn find(api: &Api<'_>) -> Found<Room> {
     let configured = &api.config.admin_room;
     let known = api.folder().admin_room(configured);
@@ -95,16 +95,16 @@ async fn resolve(api: &Api<'_>) -> Result<Option<OwnedRoomId>, Trouble> {
     api.find(Asker::Bot, &path, "/room_id").await
 }
 
-/// Whether the bot is in the room, and what the homeserver says of it then. `heard` is what /sync said of the bot's rooms, where
+/// Whether the bot is in the room, and what the homeserver says of it then. `synced` is what /sync said of the bot's rooms, if
 /// it could be asked.
 pub(super) async fn judge_membership(
     api: &Api<'_>,
     room: &Room,
-    heard: Option<&Value>,
+    synced: Option<&Value>,
 ) -> Found<RoomState> {
     let (id, bot) = (room.id.as_str(), api.bot());
     let path = ["client", "v3", "rooms", id, "state"];
-    // Whoever was in the room once gets its state of that time.
+    // A user who has left the room gets its state of that time.
     match api.get::<CurrentState>(Asker::Bot, &path, "").await {
         Ok(events) if members(&events).any(|user| user == bot) => {
             let state = RoomState::of(&events, api, room.was_encrypted);
@@ -115,7 +115,7 @@ pub(super) async fn judge_membership(
         Ok(_) | Err(_) => {}
     }
     let is_invited =
-        heard.map(|rooms| rooms.get("invite").is_some_and(|all| all.get(id).is_some()));
+        synced.map(|rooms| rooms.get("invite").is_some_and(|all| all.get(id).is_some()));
     Err(match is_invited {
         Some(true) => {
             Outcome::passed("invited; the bot joins when it runs: run it, and check again")
@@ -125,14 +125,14 @@ pub(super) async fn judge_membership(
             format!("invite {bot} to the room; if it is banned there, lift the ban first"),
         ),
         None => Outcome::warning(
-            "the bot is not in the room, and whether it is invited cannot be told before it has run",
+            "the bot is not in the room, and whether it is invited is unknown before it has run",
             format!("invite {bot} to the room, if that is not done; run the bot, and check again"),
         ),
     })
 }
 
 impl RoomState {
-    /// `None`: it is no room's state.
+    /// `None`: it is not the state of a room.
     fn of(state: &CurrentState, api: &Api<'_>, was_encrypted: bool) -> Option<Self> {
         let tombstone: Option<RoomTombstoneEventContent> = state
             .content(StateEventType::RoomTombstone, "")
@@ -142,7 +142,7 @@ impl RoomState {
         let hosts = state.events(HOST_EVENT.into());
         let hosts = hosts.filter_map(|event| serde_json::from_str(event.json().get()).ok());
         Some(Self {
-            // The bot is joined, and only who is joined is judged.
+            // The bot is joined, and only joined users are judged.
             facts: RoomFacts::of(state, api.bot(), was_encrypted).ok()?,
             hosts: hosts
                 .filter(|event: &HostEvent| members.contains(&event.bot))
@@ -222,7 +222,7 @@ pub(super) fn judge_power(api: &Api<'_>, state: &RoomState) -> Outcome {
     )
 }
 
-/// Whether the bots of several hosts in the room can tell one another apart.
+/// Whether the bots of several hosts in the room can be distinguished.
 pub(super) fn judge_hosts(api: &Api<'_>, state: &RoomState) -> Outcome {
     let others = &state.hosts;
     let names: Vec<_> = others
@@ -262,7 +262,7 @@ pub(super) fn judge_hosts(api: &Api<'_>, state: &RoomState) -> Outcome {
         );
     }
     let beside = if names.is_empty() {
-        "alone so far".to_owned()
+        "the only one so far".to_owned()
     } else {
         format!("beside {}", names.join(", "))
     };
@@ -272,7 +272,7 @@ pub(super) fn judge_hosts(api: &Api<'_>, state: &RoomState) -> Outcome {
 /// Without a name in the configuration a host is not announced, so that the other bots do not know of it.
 fn judge_nameless(names: &[&str]) -> Outcome {
     if names.is_empty() {
-        return Outcome::passed("this one alone");
+        return Outcome::passed("only this one");
     }
     Outcome::failed(
         format!(

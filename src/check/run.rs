@@ -1,4 +1,4 @@
-//! Runs a program that should end at once, and takes what it prints.
+//! Runs a program that should end at once, and reads its output.
 
 use std::{
     io::Read,
@@ -12,26 +12,25 @@ use rustix::io::ioctl_fionbio;
 use tokio::task::spawn_blocking;
 
 /// How long it may take: `claude --version` takes half a second, and more on a busy host.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How soon it is looked at again.
+/// How often it is polled.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// How much is read of what it prints on each of its two outputs, in bytes. It fits into a pipe, so that nobody needs to read
-/// while it runs.
+/// How many bytes are read of each of its two outputs. They fit into a pipe, so that nobody needs to read while it runs.
 const LONGEST: usize = 4096;
 
-/// How much is shown of why it does not print what it should, in characters.
+/// How much of a complaint is shown, in characters.
 const LONGEST_COMPLAINT: usize = 200;
 
-/// Why a program's output is not there.
+/// Why a program has no output.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum NotPrinted {
     /// The system does not run it.
     #[error("{0}")]
     NotStarted(String),
-    /// It did not end by itself, and was killed.
-    #[error("it had not ended after {} s", PATIENCE.as_secs())]
+    /// It timed out, and was killed.
+    #[error("it had not ended after {} s", TIMEOUT.as_secs())]
     TooSlow,
     /// It failed: its exit code or signal, and the first line that it printed on standard error.
     #[error("{0}")]
@@ -40,7 +39,7 @@ pub(super) enum NotPrinted {
 
 /// What a program prints on its standard output, without white space around it.
 pub(super) async fn printed_by(mut command: Command) -> Result<String, NotPrinted> {
-    spawn_blocking(move || run(&mut command, PATIENCE))
+    spawn_blocking(move || run(&mut command, TIMEOUT))
         .await
         .unwrap_or_else(|error| Err(NotPrinted::NotStarted(error.to_string())))
 }
@@ -73,7 +72,7 @@ fn run(command: &mut Command, patience: Duration) -> Result<String, NotPrinted> 
     Err(failed(status, &read(child.stderr.take())))
 }
 
-/// What is in the pipe. What the program left running may hold the pipe open: nothing more is waited for.
+/// What is in the pipe. A child of the program may hold it open: nothing more is waited for.
 fn read(pipe: Option<impl Read + AsFd>) -> String {
     let Some(mut pipe) = pipe.filter(|pipe| ioctl_fionbio(pipe, true).is_ok()) else {
         return String::new();
@@ -109,13 +108,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_printed_is_taken_if_all_went_well() {
+    async fn output_is_returned_on_success() {
         assert_eq!(printed("echo 2.1.197").await.unwrap(), "2.1.197");
         assert_eq!(printed("true; echo well >&2").await.unwrap(), "");
     }
 
     #[tokio::test]
-    async fn a_program_that_fails_is_reported_with_what_it_complains_of() {
+    async fn a_failed_program_is_reported_with_its_complaint() {
         for (script, expected) in [
             ("echo 2.1.197; exit 3", "exit code 3"),
             (
@@ -132,7 +131,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_program_leaves_running_is_not_waited_for() {
+    async fn children_left_running_are_not_waited_for() {
         let left = "sleep 60 & echo $!";
         let pid = printed(left).await.unwrap();
         let sleeps = Command::new("kill").arg(&pid).status().unwrap();

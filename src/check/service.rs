@@ -10,7 +10,7 @@ use super::{
     vantage::Vantage,
 };
 
-/// What the units are called that come with rcbot.
+/// The name of the units that come with rcbot.
 const USUAL_NAME: &str = "rcbot.service";
 
 /// The unit that a process belongs to, and whose systemd manages it.
@@ -37,7 +37,7 @@ pub(super) async fn judge(vantage: &Vantage) -> Outcome {
     }
 }
 
-/// The unit with the usual name, if it is for this configuration: what is wrong with it can be mended before it runs.
+/// The unit with the usual name, if it is for this configuration: a problem with it can be fixed before it runs.
 async fn installed(systemctl: &Path, config_file: &Path) -> Option<Unit> {
     let config_file = config_file.to_str()?;
     for is_of_user in [false, true] {
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_unit_that_ends_sessions_fails_until_it_is_mended() {
+    async fn a_unit_that_ends_sessions_fails_until_it_is_fixed() {
         let folder = tempfile::tempdir().unwrap();
         let systemctl = folder.path().join("systemctl");
         let mode = folder.path().join("mode");

@@ -1,4 +1,4 @@
-//! From where everything is looked at: as which user, and with whose environment. What holds for the bot is what counts.
+//! The user and the environment with which the checks run. Those of the bot are what counts.
 
 use std::{
     collections::HashMap,
@@ -25,19 +25,19 @@ pub(super) struct User {
     home: Option<PathBuf>,
 }
 
-/// Who looks, and for whom.
+/// The user who checks, and the one who runs the bot.
 pub(super) struct Vantage {
-    /// Whoever runs the check.
+    /// The user who runs the check.
     pub(super) me: User,
-    /// Whose the data directory is. `None`: it is not there yet.
+    /// The owner of the data directory. `None`: it does not exist yet.
     owner: Option<User>,
-    /// As whom the bot runs, as far as can be told.
+    /// The user who runs the bot, as far as known.
     bot: User,
     /// The bot's process. `None`: no bot runs.
     pub(super) running: Option<i32>,
     /// The environment from which sessions take theirs.
     pub(super) environment: HashMap<OsString, OsString>,
-    /// Whether that is the one of the bot's process, and not of whoever runs the check.
+    /// Whether that is the environment of the bot's process, and not of the check.
     is_of_bot: bool,
     pub(super) config_file: PathBuf,
 }
@@ -93,28 +93,28 @@ impl Vantage {
         }
     }
 
-    /// Whether root looks in another user's place: it sees everything, and may do more than that user.
+    /// Whether root checks in another user's place: it sees everything, and may do more than that user.
     pub(super) fn is_root_for_another(&self) -> bool {
         self.me.is_root() && !self.bot.is_root()
     }
 
-    /// Whether the bot runs as this user, as far as can be told.
+    /// Whether the bot runs as this user, as far as known.
     pub(super) fn runs_as(&self, user: u32) -> bool {
         self.bot.id == user
     }
 
-    /// Whether PATH and the like are the bot's, or those of whoever starts it from the same shell.
+    /// Whether PATH and the like are the bot's, or those of a user who starts it from the same shell.
     pub(super) fn knows_environment(&self) -> bool {
         self.is_of_bot || !self.is_root_for_another()
     }
 
-    /// How to look as the bot's own user.
+    /// How to check as the bot's own user.
     pub(super) fn as_bot(&self) -> String {
         self.bot.check(&self.config_file)
     }
 
-    /// Who looks, whose the data is, who runs the bot, and whose the environment is. `Err`: somebody who does not see what is the
-    /// bot's, and could only tell of what is theirs.
+    /// Who checks, who owns the data, who runs the bot, and whose the environment is. `Err`: a user who cannot see the bot's
+    /// files, and could only report on their own.
     pub(super) fn judge(&self) -> Found<()> {
         let (me, bot) = (&self.me, &self.bot);
         let data = match &self.owner {
@@ -155,13 +155,13 @@ impl Vantage {
     }
 }
 
-/// To whom a file belongs.
+/// The owner of a file.
 pub(super) fn owner(file: &Path) -> Option<User> {
     Some(User::of(fs::metadata(file).ok()?.uid()))
 }
 
-/// As whom a bot would run. Root's files in the place of ours are those of a `sudo rcbot`, unless root runs a bot: that one's files
-/// we do not see.
+/// The user who would run a bot. Root's files in place of ours are those of a `sudo rcbot`, unless root runs a bot: we cannot
+/// see the files of that one.
 fn would_run(me: &User, owner_of_data: Option<&User>, config_file: &Path) -> User {
     match owner_of_data {
         Some(owner) if owner.is_root() && !me.is_root() && !root_runs_a_bot() => me.clone(),
@@ -172,7 +172,7 @@ fn would_run(me: &User, owner_of_data: Option<&User>, config_file: &Path) -> Use
     }
 }
 
-/// A process that has exited and that nobody has waited for has no arguments any more, and other commands of the binary are no bot.
+/// A zombie process has no arguments any more, and other commands of the binary are not a bot.
 fn root_runs_a_bot() -> bool {
     let is_bot = |process: &Process| {
         let status = process.status().ok();
@@ -185,7 +185,7 @@ fn root_runs_a_bot() -> bool {
     all.into_iter().any(|process| is_bot(&process))
 }
 
-/// Root's home directory is not where another user's bot has its own.
+/// Root's home directory is not that of another user's bot.
 fn our_environment(me: &User, bot: &User) -> HashMap<OsString, OsString> {
     let mut environment: HashMap<_, _> = env::vars_os().collect();
     if me.is_root() && !bot.is_root() {
@@ -287,8 +287,8 @@ mod tests {
         ] {
             assert_eq!(outcome.verdict, verdict, "{outcome:?}");
             assert!(outcome.found.contains(found), "{outcome:?}");
-            let told = outcome.remedy.unwrap();
-            assert!(told.contains(remedy) && !told.contains("chown"), "{told}");
+            let text = outcome.remedy.unwrap();
+            assert!(text.contains(remedy) && !text.contains("chown"), "{text}");
         }
     }
 

@@ -87,7 +87,7 @@ async fn a_re_pointed_alias_is_reported_and_the_stored_room_is_checked() {
 async fn hosts_that_share_a_room_need_names_and_the_power_to_announce_them() {
     let alice = person("alice").await;
     let mut first = bot().start(&alice).await;
-    Checkup::of(&first).passed(HOSTS, "this one alone");
+    Checkup::of(&first).passed(HOSTS, "only this one");
     let host = |bot: &Bot, name: &str| bot.reconfigure(|config| config["host"] = json!(name));
     host(&first, "build1");
     let remedy = Checkup::of(&first).failed(HOSTS, "rcbot.host take power level 50");
@@ -112,7 +112,7 @@ async fn hosts_that_share_a_room_need_names_and_the_power_to_announce_them() {
         events.any(|event| event.kind == "rcbot.host" && event.sender == user)
     })
     .await;
-    Checkup::of(&first).passed(HOSTS, "build1, alone so far");
+    Checkup::of(&first).passed(HOSTS, "build1, the only one so far");
 
     let second = bot().beside(&first).start(&alice).await;
     let remedy = Checkup::of(&second).failed(HOSTS, "(build1), and this one has no host name");
