@@ -40,15 +40,15 @@ use crate::{
     remote_control::process::raise_descriptor_limit,
 };
 
-/// How long files that are being read or written may take at the end, after all else is done.
-const LAST_WORK: Duration = Duration::from_secs(1);
+/// How long reads and writes of files may run on at shutdown, after all else is done.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long threads for blocking work are kept: where a session takes all processes that its user may have, no new thread can be
-/// made, and it is ended by one that is there.
+/// How long idle threads for blocking work are kept: where a session uses up the process limit of its user, no new thread can
+/// be made, and an existing one has to stop it.
 const KEPT_THREADS: Duration = Duration::from_hours(24);
 
 /// How many threads tasks run on. They wait for the homeserver, for disks and for processes; a thread for each processor would
-/// cost memory on a large host, and bring nothing.
+/// only cost memory on a large host.
 const WORKERS: usize = 2;
 
 /// Starts `claude remote-control` for those whom a Matrix room trusts, and sends them the link end-to-end encrypted.
@@ -199,7 +199,7 @@ fn run_bot(path: &Path) -> Result<()> {
         warn!(%project, "{why}: no session can start in it until that is fixed");
     }
     let login = load_login(&config)?;
-    // Ours for as long as anything of the runtime goes on: a process that is made while that ends must not meet the next bot.
+    // Locked for as long as the runtime goes on: a process that is spawned while it ends must not meet the next bot.
     let data_dir = DataDir::open(&config.data_dir)?;
     raise_descriptor_limit();
     let run = async {
@@ -218,11 +218,11 @@ fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
         .build()
         .context("cannot start the runtime")?;
     let result = runtime.block_on(AssertUnwindSafe(work).catch_unwind());
-    runtime.shutdown_timeout(LAST_WORK);
+    runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
     result.unwrap_or_else(|panic| resume_unwind(panic))
 }
 
-/// Whoever has read enough, such as head(1), closes the pipe: that is no failure.
+/// Programs that have read enough, such as head(1), close the pipe: that is not a failure.
 fn print(text: &str) -> Result<()> {
     match writeln!(io::stdout(), "{text}") {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -230,7 +230,7 @@ fn print(text: &str) -> Result<()> {
     }
 }
 
-/// Asks a person at the terminal; whatever is not a yes is a no. `otherwise` is what is said where there is no terminal.
+/// Asks a person at the terminal; anything but a yes is a no. `otherwise` is the error where there is no terminal.
 fn confirm(question: &str, otherwise: &str) -> Result<bool> {
     ensure!(io::stdin().is_terminal(), otherwise.to_owned());
     write!(io::stdout(), "{question} [y/N] ")?;
@@ -240,7 +240,7 @@ fn confirm(question: &str, otherwise: &str) -> Result<bool> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
-/// Ends with the first SIGTERM, SIGHUP or Ctrl-C. The signals are ours from here on, so that none ends the bot halfway.
+/// Ends with the first SIGTERM, SIGHUP or Ctrl-C. The signals are handled from here on, so that none kills the bot.
 fn shutdown_signal() -> io::Result<impl Future<Output = ()>> {
     let mut kinds = vec![SignalKind::terminate(), SignalKind::interrupt()];
     if !ignores_hangup() {
@@ -254,7 +254,7 @@ fn shutdown_signal() -> io::Result<impl Future<Output = ()>> {
     })
 }
 
-/// Whether SIGHUP was ignored already when this process began, as nohup(1) has it: then a closed terminal is to end nothing.
+/// Whether SIGHUP was ignored when this process began, as nohup(1) does: then a closed terminal must not end it.
 fn ignores_hangup() -> bool {
     const HANGUP: u64 = 1 << (SignalKind::hangup().as_raw_value() - 1);
     let status = Process::myself().and_then(|process| process.status());

@@ -1,4 +1,4 @@
-//! `rcbot check`: tries everything that a start needs.
+//! `rcbot check`: checks everything that a start needs.
 
 use std::path::Path;
 

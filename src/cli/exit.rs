@@ -1,4 +1,4 @@
-//! Which exit code a failure ends with: whether a restart may mend it is what a service manager asks.
+//! The exit code of a failure: a service manager needs to know whether a restart may help.
 
 use std::{error::Error, io};
 
@@ -28,7 +28,7 @@ pub(super) fn misconfigured(error: anyhow::Error) -> anyhow::Error {
     Misconfigured(error).into()
 }
 
-/// What a panic comes to, which the log has told of.
+/// The error for a panic, which has been logged.
 pub(super) fn bug() -> anyhow::Error {
     anyhow!("rcbot has a bug: see above in the log")
 }
@@ -48,8 +48,8 @@ fn is_misconfiguration(error: &(dyn Error + 'static)) -> bool {
     error.is::<Misconfigured>() || error.is::<FileError>() || error.is::<RegistrationError>()
 }
 
-/// A file that is closed to the bot stays closed. A connection may be closed by a firewall for a while: of what lies behind a
-/// fault of Matrix, the fault tells.
+/// A file without permission for the bot stays so. A firewall may refuse a connection for a while only: the severity of a
+/// Matrix fault decides, not its cause.
 fn needs_operator(error: &anyhow::Error) -> bool {
     let fault = error.chain().find_map(<dyn Error>::downcast_ref::<Fault>);
     let mut causes = error.chain().filter_map(<dyn Error>::downcast_ref);
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restart_is_left_to_what_it_may_mend() {
+    fn only_faults_that_a_restart_may_fix_get_one() {
         for fault in [
             Fault::for_operator("wrong password"),
             Fault::UnreadableFile {
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_behind_other_words_counts_as_well() {
+    fn the_cause_behind_a_context_counts_as_well() {
         let error =
             Err::<(), _>(Fault::for_operator("no password")).context("the identity is not reset");
         assert_eq!(code_of(error.unwrap_err()), 3);

@@ -30,7 +30,7 @@ fn print_bytes(bytes: &[u8]) -> Result<()> {
     print(String::from_utf8_lossy(bytes).trim_end())
 }
 
-/// One page for all commands: what `clap_mangen` makes of each is a page, which becomes a section here.
+/// One page for all commands: the page of `clap_mangen` for each becomes a section.
 fn man_page(command: Command) -> io::Result<Vec<u8>> {
     let command = command
         .disable_help_subcommand(true)

@@ -77,7 +77,7 @@ pub(super) fn init(arguments: Init) -> Result<()> {
     ))
 }
 
-/// Also where what is there leads nowhere.
+/// Also refuses dangling symbolic links.
 fn refuse_existing(files: [&Path; 2]) -> Result<()> {
     let mut there = files.iter().filter(|file| file.symlink_metadata().is_ok());
     there.next().map_or(Ok(()), |file| {
@@ -103,7 +103,7 @@ fn write(
     let tokens = generate(&config.bot_user, has_device_management);
     write_new(registration, &tokens)?;
     write_new(&config.file, text).inspect_err(|_| {
-        // It was made a moment ago, and nobody knows its tokens. What is left of it is told apart at the next try.
+        // It is new, and nobody knows its tokens. If it is left over, the next try reports it.
         drop(fs::remove_file(registration));
     })?;
     Ok(())

@@ -20,10 +20,10 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-/// What is logged unless `RUST_LOG` says otherwise: our own good days, and the SDK's bad ones.
+/// What is logged unless `RUST_LOG` says otherwise: our info, and the warnings of the SDK.
 ///
-/// The SDK complains of what is normal here: of account data that does not exist, of a new device whose keys are not
-/// uploaded yet, of rooms without names. What fails on its way, or cannot be decrypted, is told by ourselves.
+/// The SDK warns of what is normal here: of account data that does not exist, of a new device whose keys are not uploaded yet,
+/// of rooms without names. Failed requests and undecryptable events are logged by ourselves.
 const DEFAULT_LOG: &str = "warn,rcbot=info,audit=info,matrix_sdk::http_client=off,matrix_sdk_base::room::display_name=error,\
                            matrix_sdk_crypto::backups=error,matrix_sdk_crypto::identities::manager=error,\
                            matrix_sdk_crypto::machine=error";
@@ -53,14 +53,14 @@ pub(super) fn set_up(format: LogFormat) {
         }
         LogFormat::Text => log.init(),
     }
-    panic::set_hook(Box::new(tell_panic));
+    panic::set_hook(Box::new(log_panic));
     if let Some(error) = refused {
         warn!(error, "{} is invalid and ignored", EnvFilter::DEFAULT_ENV);
     }
 }
 
-/// A panic is told like any other fault, and not in lines that the journal takes for news of a good day.
-fn tell_panic(panic: &PanicHookInfo<'_>) {
+/// Logs a panic like any other fault: its usual lines would have the journal's priority for information.
+fn log_panic(panic: &PanicHookInfo<'_>) {
     let place = panic.location().map(ToString::to_string);
     let message = panic.payload_as_str();
     error!(place, message, "a part of rcbot panicked");
@@ -84,7 +84,7 @@ pub(super) fn fatal(error: &str) {
     }
 }
 
-/// What is logged, and what is wrong with what the operator says about that.
+/// The filter of the log, and the problem with the one that the operator gave.
 fn filter(wanted: Result<&str, &VarError>) -> (EnvFilter, Option<String>) {
     let refused = match wanted.map(EnvFilter::try_new) {
         Ok(Ok(filter)) => return (filter, None),
@@ -95,7 +95,7 @@ fn filter(wanted: Result<&str, &VarError>) -> (EnvFilter, Option<String>) {
     (EnvFilter::new(DEFAULT_LOG), refused)
 }
 
-/// Whether standard error is the journal's: the variable alone does not tell, as children get it too that write elsewhere
+/// Whether standard error goes to the journal. The variable is not enough, as children that write elsewhere inherit it
 /// (systemd.exec(5), `$JOURNAL_STREAM`).
 fn goes_to_journal() -> bool {
     let stream = env::var("JOURNAL_STREAM").ok();
@@ -105,7 +105,7 @@ fn goes_to_journal() -> bool {
     stream == Some(format!("{}:{}", stderr.st_dev, stderr.st_ino))
 }
 
-/// Lines with their priority before them, which the journal takes off again: sd-daemon(3).
+/// Lines prefixed with their priority, which the journal removes: sd-daemon(3).
 struct ForJournal<F>(F);
 
 impl<S, N, F> FormatEvent<S, N> for ForJournal<F>

@@ -8,7 +8,6 @@ use crate::{
     matrix::{self, MatrixFolder},
 };
 
-/// What it means, before it is done.
 const WARNING: &str = "The bot gets a new device and a new cross-signing identity. Everybody's client will say that the bot's \
                        identity has changed, as if somebody posed as the bot: tell them before. The old recovery key is of no \
                        use afterwards. Sessions go on.";

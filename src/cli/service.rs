@@ -20,7 +20,7 @@ use tracing::warn;
 use super::{ConfigFile, load_config, misconfigured, print};
 use crate::config::Config;
 
-/// Where units of the administrator lie: systemd.unit(5).
+/// The folder of the administrator's units: systemd.unit(5).
 const SYSTEM_UNITS: &str = "/etc/systemd/system";
 
 /// What `rcbot service` takes.
@@ -80,7 +80,7 @@ fn service_name(text: &str) -> Result<String, String> {
     ))
 }
 
-/// Before anything is read: each of the two has its own place, which only its own user writes.
+/// Before anything is read: each kind has its own folder, which only its user may write to.
 fn refuse_wrong_user(of_user: bool) -> Result<()> {
     match (of_user, geteuid().is_root()) {
         (false, false) => bail!(
@@ -106,7 +106,7 @@ impl Service {
                 .chain(roots)
                 .flat_map(|settings| [&settings.command, &settings.resume_command]);
             let programs = commands.filter_map(|words| Some(words.first()?.as_str()));
-            // Root's own PATH, or that of `sudo`, says nothing of another user's.
+            // The PATH of root, or of `sudo`, is not that of another user.
             let ours = env::var_os("PATH").filter(|_| owner.uid == geteuid());
             let (path, missing) = search_path::of(&owner.dir, ours.as_deref(), programs.collect());
             for program in missing {
@@ -122,7 +122,7 @@ impl Service {
         unit::text(&program, &config.file, &path, user)
     }
 
-    /// Who the bot is to run as.
+    /// The user whom the bot runs as.
     fn owner(&self, config: &Path) -> Result<User> {
         if let Some(name) = &self.run_as {
             return User::from_name(name)?.with_context(|| format!("there is no user {name}"));
@@ -163,12 +163,12 @@ impl Service {
         format!("systemctl {manager}{command}")
     }
 
-    /// The same about the service.
+    /// The same for the service.
     fn of_unit(&self, command: &str) -> String {
         self.systemctl(&format!("{command} {}.service", self.name))
     }
 
-    /// In a container, or where another init runs, there is nobody to talk to.
+    /// In a container, or with another init, there is no service manager.
     fn has_systemd(&self) -> bool {
         let output = command(&self.systemctl("is-system-running")).output();
         output.is_ok_and(|output| {
@@ -251,7 +251,7 @@ impl Service {
     }
 }
 
-/// One as a person could type it. No word of ours has white space in it.
+/// A command as a person could type it. Our words have no white space.
 fn command(step: &str) -> Command {
     let mut words = step.split(' ');
     let mut command = Command::new(words.next().unwrap_or_default());
@@ -267,7 +267,7 @@ fn run(step: &str) -> Result<()> {
     Ok(())
 }
 
-/// Whole or not at all; what is there already stays unless it is to be replaced.
+/// Writes atomically; replaces an existing file only if `replace`.
 fn write(file: &Path, text: &str, replace: bool) -> Result<String> {
     let shown = file.display();
     let there = fs::read(file);

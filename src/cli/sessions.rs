@@ -22,10 +22,10 @@ use crate::{
     },
 };
 
-/// How long the bot may take for a stop beyond what the processes have to end by themselves.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long the bot may take for a stop beyond the grace period of the processes.
+const STOP_MARGIN: Duration = Duration::from_secs(30);
 
-/// The version of what `status --json` writes: another one means that a key or a state has changed its meaning or is gone.
+/// The version of `status --json`: another one means that a key or a state has changed its meaning or is gone.
 const SCHEMA: u32 = 1;
 
 pub(super) fn status(path: &Path, as_json: bool) -> Result<()> {
@@ -48,7 +48,7 @@ pub(super) fn status(path: &Path, as_json: bool) -> Result<()> {
     print(&lines.join("\n"))
 }
 
-/// As docs/operations.md has it.
+/// The format of docs/operations.md.
 fn to_json(known: &Known, usage: &BTreeMap<SessionId, Usage>) -> Value {
     let (id, session) = match known {
         Known::Record { status, .. } => {
@@ -101,7 +101,7 @@ fn state(known: &Known) -> &'static str {
     }
 }
 
-/// What is wrong in the configuration and has nothing to do with sessions keeps nobody from looking after them.
+/// Mistakes in the configuration that do not concern sessions keep nobody from managing them.
 fn load(path: &Path) -> Result<Places> {
     let places = Places::load(path)?;
     if let Some(problems) = &places.problems {
@@ -155,7 +155,7 @@ pub(super) fn stop(path: &Path, project: Option<&str>) -> Result<()> {
     let mut failures = Vec::new();
     for project in &projects {
         let stopped = block_on(stop_one(&places, project));
-        // Where nobody reads what is printed, the others are stopped all the same.
+        // If the output is closed, the others are stopped all the same.
         failures.extend(stopped.and_then(|text| print(&text)).err());
     }
     if failures.len() < 2 {
@@ -190,10 +190,10 @@ fn active(places: &Places) -> Result<Vec<ProjectName>> {
     Ok(active.map(|known| known.project().clone()).collect())
 }
 
-/// The lock of the data directory tells whether a bot runs: if so, it is asked, as it would take an end that it did not
-/// order for an accident.
+/// The lock of the data directory shows whether a bot runs: if so, it is asked to stop, as it would take another end for a
+/// crash.
 async fn stop_one(places: &Places, project: &ProjectName) -> Result<String> {
-    // Nothing is made for this, all the less by another user than the bot's.
+    // This must create no file, least of all as another user than the bot's.
     if !places.data_dir.try_exists().unwrap_or(true) {
         return Ok(reply::stopped_offline(project, None).plain);
     }
@@ -202,7 +202,7 @@ async fn stop_one(places: &Places, project: &ProjectName) -> Result<String> {
     let data_dir = match DataDir::open(&places.data_dir) {
         Ok(data_dir) => data_dir,
         Err(DataDirError::InUse { .. }) => {
-            return bot::ask_to_stop(&places.data_dir, project.as_str(), grace + PATIENCE)
+            return bot::ask_to_stop(&places.data_dir, project.as_str(), grace + STOP_MARGIN)
                 .await
                 .with_context(|| format!("a bot runs here and was asked to stop {project}"));
         }

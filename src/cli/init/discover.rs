@@ -1,4 +1,4 @@
-//! What a homeserver says of itself, to offer it as an answer. Whatever cannot be asked is not offered.
+//! What a homeserver reports about itself, to offer it as an answer. What cannot be asked is not offered.
 
 use std::time::Duration;
 
@@ -9,22 +9,20 @@ use url::{Host, Url};
 use crate::http;
 
 /// A person waits.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What is worth offering.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Discovery {
     /// Whether a homeserver answers there.
     pub(super) is_homeserver: bool,
-    /// Where it is by `.well-known`, if not there.
+    /// Its URL by `.well-known`, if another.
     pub(super) elsewhere: Option<Url>,
-    /// What it calls itself.
     pub(super) server_name: Option<OwnedServerName>,
 }
 
-/// Looks at what answers at a URL.
+/// Asks the server at a URL.
 pub(super) async fn about(url: &Url) -> Discovery {
-    let Ok(client) = Client::builder().timeout(PATIENCE).build() else {
+    let Ok(client) = Client::builder().timeout(TIMEOUT).build() else {
         return Discovery::default();
     };
     if is_homeserver(&client, url).await {
@@ -49,7 +47,7 @@ async fn is_homeserver(client: &Client, url: &Url) -> bool {
     answer.is_some_and(|answer| answer.get("versions").is_some_and(Value::is_array))
 }
 
-/// As it signs (`/_matrix/key`); else the host itself.
+/// The name that it signs with (`/_matrix/key`); else the host itself.
 async fn name_of(client: &Client, url: &Url) -> Option<OwnedServerName> {
     let key = get(client, url, &["_matrix", "key", "v2", "server"]).await;
     let signed = key.and_then(|key| key.get("server_name")?.as_str()?.try_into().ok());
@@ -68,7 +66,7 @@ async fn get(client: &Client, site: &Url, path: &[&str]) -> Option<Value> {
     answer.ok().map(|answer| answer.body)
 }
 
-/// A name that others may know: that of this host is none.
+/// A name that others may know, unlike a host name without a dot.
 fn domain(url: &Url) -> Option<&str> {
     match url.host()? {
         Host::Domain(domain) => domain.contains('.').then_some(domain),

@@ -50,13 +50,13 @@ pub(super) struct Input {
     pub(super) host: Option<HostName>,
 }
 
-/// All that it takes.
+/// All that a first configuration needs.
 #[derive(Debug, Clone)]
 pub(super) struct Answers {
     pub(super) homeserver: Url,
     pub(super) server_name: OwnedServerName,
     pub(super) admin_room: OwnedRoomOrAliasId,
-    /// Who may command. Nobody named: whoever has the power level.
+    /// Who may command. If empty: every user with the power level.
     pub(super) admins: Vec<OwnedUserId>,
     /// Absolute; it exists.
     pub(super) directory: PathBuf,
@@ -143,7 +143,7 @@ impl Input {
     }
 }
 
-/// Where a homeserver listens that runs on the same host, as a rule.
+/// Where a homeserver on the same host usually listens.
 const USUAL: &str = "http://127.0.0.1:8008";
 
 /// A person who is asked at a terminal, one question after the other.
@@ -157,7 +157,8 @@ impl<'a> Prompt<'a> {
         Self { keyboard, screen }
     }
 
-    /// What was given; else asks until `check` takes the answer, and shows why it does not. An empty answer takes what is offered.
+    /// What was given; else asks until `check` accepts the answer, showing why it does not. An empty answer accepts what is
+    /// offered.
     fn ask<T>(
         &mut self,
         given: Option<T>,
@@ -189,7 +190,7 @@ impl<'a> Prompt<'a> {
         }
     }
 
-    /// People know their server's name better than where its client-server API is: `.well-known` leads there.
+    /// People know their server's name better than the URL of its client-server API: `.well-known` leads there.
     fn ask_for_homeserver(
         &mut self,
         discover: impl Fn(&Url) -> Discovery,
@@ -268,7 +269,7 @@ fn directory(text: &str, home: Option<&Path>) -> Result<PathBuf, String> {
 mod tests {
     use super::*;
 
-    /// What is made of these lines at a terminal, and what the screen shows.
+    /// The answers by these lines at a terminal, and what the screen shows.
     fn ask(lines: &str, given: Input, discover: impl Fn(&Url) -> Discovery) -> (Answers, String) {
         let (mut keyboard, mut screen) = (lines.as_bytes(), Vec::new());
         let mut prompt = Prompt::new(&mut keyboard, &mut screen);
@@ -280,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_question_is_put_again_with_the_reason_and_no_answer_ends_it() {
+    fn a_question_is_repeated_with_the_reason_and_fails_without_an_answer() {
         let (mut keyboard, mut screen) = ("x\n\n '#a:b.c' \n".as_bytes(), Vec::new());
         let mut prompt = Prompt::new(&mut keyboard, &mut screen);
         let offered = prompt.ask(None, "Which", Some("#c:d.e"), admin_room);
@@ -301,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn where_a_site_says_that_its_homeserver_is_is_offered_with_its_name() {
+    fn the_homeserver_by_well_known_is_offered_with_its_name() {
         let discover = |url: &Url| {
             if url.as_str() != "https://example.org/" {
                 return Discovery::default();

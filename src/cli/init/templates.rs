@@ -5,14 +5,14 @@ use std::path::Path;
 use super::input::Answers;
 use crate::{config::Config, matrix::HomeserverKind};
 
-/// Of which the way to register is told where the homeserver does not say which one it is.
+/// The homeservers whose way to register is shown if the homeserver does not report its kind.
 const COMMON: [HomeserverKind; 3] = [
     HomeserverKind::Synapse,
     HomeserverKind::Tuwunel,
     HomeserverKind::Conduit,
 ];
 
-/// A configuration, with a word on each key.
+/// A configuration, with a comment on each key.
 pub(super) fn config(answers: &Answers) -> String {
     let Answers {
         homeserver,
@@ -82,7 +82,7 @@ projects:
     )
 }
 
-/// As YAML takes any text. Its strings in double quotes are those of JSON, but for what it wants escaped besides.
+/// Any text in YAML. Its strings in double quotes are those of JSON, but for what it wants escaped besides.
 fn quoted(text: &str) -> String {
     let json = serde_json::Value::from(text).to_string();
     let escape = |character: char| match character {
@@ -94,7 +94,7 @@ fn quoted(text: &str) -> String {
     json.chars().map(escape).collect()
 }
 
-/// What is to be done with the files. The tokens are not shown.
+/// What to do with the files. The tokens are not shown.
 pub(super) fn next_steps(
     config: &Config,
     registration: &Path,
@@ -126,7 +126,7 @@ Wrote {file} and {registration}, which only you can read.
     )
 }
 
-/// As a shell takes it.
+/// Quotes a path for a shell.
 fn shell_word(path: &Path) -> String {
     let text = path.to_string_lossy();
     let is_plain = |character: char| character.is_alphanumeric() || "/._-+:@%,".contains(character);
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_homeserver_that_does_not_say_which_one_it_is_all_ways_are_told() {
+    fn for_an_unknown_homeserver_all_ways_to_register_are_shown() {
         let text = "homeserver: { url: http://127.0.0.1:8008, server_name: example.org }\n\
                     admin_room: '#admins:example.org'\nprojects: { website: { directory: /srv } }";
         let config = Config::from_text(Path::new("/c.yaml"), text).unwrap();

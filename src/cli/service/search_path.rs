@@ -1,4 +1,4 @@
-//! The PATH of a service: it does not read the user's shell profile, and has to find `claude` all the same.
+//! The PATH of a service, which has to find `claude` without the user's shell profile.
 
 use std::{
     cmp::Reverse,
@@ -26,8 +26,8 @@ const IN_HOME: [&str; 6] = [
 /// nvm has a folder for each version of Node.js, each with its own programs: the newest installation comes first.
 const NVM: &str = ".nvm/versions/node";
 
-/// The usual folders, and before them those that have the programs, where these are elsewhere; and the programs that are in no
-/// folder of it, nor in any other that was looked at. `ours` is the PATH of the same user's shell, if this runs in it.
+/// The usual folders, preceded by those of the programs that are elsewhere; and the programs that were not found. `ours` is the
+/// PATH of the same user's shell, if this runs in it.
 pub(super) fn of<'a>(
     home: &Path,
     ours: Option<&OsStr>,
@@ -44,7 +44,7 @@ pub(super) fn of<'a>(
     let installed = |version: &PathBuf| fs::metadata(version).and_then(|it| it.modified()).ok();
     versions.sort_by_key(|version| Reverse(installed(version)));
     elsewhere.extend(versions.iter().map(|version| version.join("bin")));
-    // What a PATH cannot name cannot be part of it.
+    // A PATH cannot name all folders, such as one with a colon.
     elsewhere.retain(|folder| {
         let can_name = |text: &str| !text.contains([':', '\n']);
         folder.is_absolute() && folder.to_str().is_some_and(can_name)

@@ -4,11 +4,11 @@ use std::path::Path;
 
 use anyhow::bail;
 
-/// What is for whoever copies it by hand ends with the first empty line.
+/// The instructions for copying it by hand end at the first empty line.
 const OF_SYSTEM: &str = include_str!("../../../deploy/rcbot.service");
 const OF_USER: &str = include_str!("../../../deploy/rcbot.user.service");
 
-/// A service of the system runs as a user, a service of a user has no choice. Fails at a path that systemd cannot be told.
+/// The unit of the system names a user, that of a user does not. Fails at a path that systemd cannot take.
 pub(super) fn text(
     program: &Path,
     config: &Path,
@@ -49,7 +49,7 @@ fn plain(path: &Path) -> anyhow::Result<String> {
     }
 }
 
-/// As systemd takes one word: systemd.service(5), "Command lines"; systemd.unit(5), "Specifiers".
+/// Quotes a word for systemd: systemd.service(5), "Command lines"; systemd.unit(5), "Specifiers".
 fn quoted(word: &str) -> String {
     let word = word.replace('%', "%%");
     let is_plain =
@@ -60,7 +60,7 @@ fn quoted(word: &str) -> String {
     format!("\"{}\"", word.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
-/// What ends the sessions of the bot that a unit runs, for a shell.
+/// The shell command that stops the sessions of a unit's bot.
 pub(super) fn stop_command(unit: &str) -> Option<String> {
     let value = |key: &str| unit.lines().find_map(|line| line.strip_prefix(key));
     let start = value("ExecStart=")?;
