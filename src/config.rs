@@ -1,7 +1,7 @@
-//! config.yaml -> [`Config`]: typed, and checked as a whole, so that every problem is told in one go.
+//! config.yaml -> [`Config`]: typed, and checked as a whole, so that all problems are reported at once.
 //!
-//! `file` has the keys as serde structs and makes a [`Config`] of them, `values` says what each value must be, `outline`
-//! where each stands, and `document` reads by serde and collects what is wrong.
+//! `file` has the keys as serde structs and makes a [`Config`] of them, `values` parses each value, `outline` finds the line of
+//! each, and `document` reads by serde and collects the problems.
 //!
 //! Invariant: no message shows a secret.
 
@@ -52,11 +52,11 @@ const MISSING: &str = "`rcbot init` writes one, or copy config.example.yaml to i
 /// Everything that config.yaml says, with the defaults filled in.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The file that says all this. Absolute.
+    /// The configuration file. Absolute.
     pub(crate) file: PathBuf,
     /// Where the homeserver's client-server API is. `http` or `https`, without user and password.
     pub(crate) homeserver_url: Url,
-    /// The name in which the user ids of this homeserver end.
+    /// The name of the homeserver, with which its user ids end.
     pub(crate) server_name: OwnedServerName,
     pub(crate) login: LoginMethod,
     /// The bot's own user, on this homeserver.
@@ -65,7 +65,7 @@ pub struct Config {
     pub(crate) display_name: String,
     /// The one room in which commands count.
     pub(crate) admin_room: OwnedRoomOrAliasId,
-    /// What this host is called, where several share the admin room; each has a bot.
+    /// The name of this host, where several share the admin room; each has a bot.
     pub(crate) host: Option<HostName>,
     /// The first word of every command: not empty, without white space or backticks.
     pub(crate) command_prefix: String,
@@ -76,7 +76,7 @@ pub struct Config {
     pub(crate) max_command_age: Duration,
     /// Where the bot keeps its files. Absolute; may not exist yet.
     pub(crate) data_dir: PathBuf,
-    /// What sessions can run in; at least one, unless there are roots.
+    /// The configured projects; at least one, unless there are roots.
     pub(crate) projects: BTreeMap<ProjectName, ConfiguredProject>,
     /// Directories whose folders are projects too.
     pub(crate) project_roots: Vec<ProjectRoot>,
@@ -91,16 +91,15 @@ pub(crate) enum LoginMethod {
         /// The registration file. Absolute; not looked at yet.
         registration: PathBuf,
     },
-    /// With the token of a log-in that somebody has made for the bot.
+    /// With the access token of a log-in that was made for the bot.
     AccessToken(Token),
     /// With the account's password.
     Password(Password),
 }
 
-/// How much is too much.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Limits {
-    /// How many commands of one user are looked at within a minute.
+    /// How many commands of one user are accepted within a minute.
     pub(crate) commands_per_minute: usize,
     /// How many sessions there may be at once. `None`: one for each project.
     pub(crate) max_sessions: Option<usize>,
@@ -110,13 +109,13 @@ pub(crate) struct Limits {
 #[derive(Debug, Clone)]
 pub(crate) struct ConfiguredProject {
     pub(crate) project: Project,
-    /// What a sender needs for this project, in place of [`Authorization::power_level`].
+    /// The power level for this project, in place of [`Authorization::power_level`].
     pub(crate) power_level: Option<i64>,
-    /// What rings for those who have the link of its session.
+    /// The events that ring for those who have the link of its session.
     pub(crate) notify: Vec<Notification>,
 }
 
-/// What those who have a session's link may want to know at once.
+/// Events that those who have a session's link may want to know at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Notification {
     /// The session ended without a stop, or is about to.
@@ -157,7 +156,7 @@ pub(crate) enum RequireEncryptedCommands {
 }
 
 impl Config {
-    /// The power level that any command needs, those included that are about a project which says otherwise.
+    /// The least power level of all commands, those about projects with another level included.
     pub(crate) fn least_power_level(&self) -> i64 {
         let of_projects = self.projects.values().map(|project| project.power_level);
         let of_roots = self.project_roots.iter().map(|root| root.power_level);
@@ -165,7 +164,7 @@ impl Config {
         all.fold(self.authorization.power_level, i64::min)
     }
 
-    /// The power level for a project that is not known any more, such as a folder that went: the highest that it may have needed.
+    /// The power level for an unknown project, such as a folder that is gone: the highest that it may have needed.
     pub(crate) fn power_level_of_unknown(&self) -> i64 {
         let of_roots = self.project_roots.iter().map(|root| root.power_level);
         let of_root = |level: Option<i64>| level.unwrap_or(self.authorization.power_level);
@@ -189,7 +188,7 @@ impl Config {
         Ok(config)
     }
 
-    /// Checks what a file says, or is to say.
+    /// Checks the text of a file, or a draft of it.
     pub(crate) fn from_text(path: &Path, text: &str) -> Result<Self, FileError> {
         let absolute = std::path::absolute(path).map_err(FileError::unreadable(path))?;
         let folder = absolute.parent().unwrap_or(&absolute);
@@ -200,7 +199,7 @@ impl Config {
         })
     }
 
-    /// What in the file is nobody's business, or may be.
+    /// The secret in the file, if it has or may have one.
     fn secret(&self) -> Option<&'static str> {
         match self.login {
             LoginMethod::AccessToken(_) => return Some("bot.access_token is a secret"),
@@ -216,13 +215,13 @@ impl Config {
             .then_some("what it puts into `environment` may be secret")
     }
 
-    /// What is allowed and yet doubtful, such as an address without TLS.
+    /// Warnings: what is allowed but doubtful, such as an address without TLS.
     pub(crate) fn warnings(&self) -> &[Problem] {
         &self.warnings
     }
 
-    /// The projects and roots in which no session can start as things are now, and why. It concerns only them: a directory can come
-    /// back while the bot runs, such as one on a disk that is mounted late.
+    /// The projects and roots in which no session can start now, and why. Only they are affected: a directory can come back
+    /// while the bot runs, such as one on a disk that is mounted late.
     pub(crate) fn unusable_directories(&self) -> impl Iterator<Item = (String, String)> {
         let projects = self.projects.iter();
         let projects = projects.map(|(name, it)| (name.to_string(), &it.project.directory));
@@ -238,7 +237,7 @@ impl Config {
     }
 }
 
-/// Whether a project's directory is there now; else what is there.
+/// Checks that a project's directory exists now.
 pub(crate) fn usable_directory(path: &Path) -> Result<(), String> {
     match fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => Ok(()),

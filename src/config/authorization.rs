@@ -20,24 +20,24 @@ const LENGTH: usize = 43;
 pub struct Authorization {
     /// The power level that a sender needs in the admin room.
     pub(crate) power_level: i64,
-    /// If not empty: only these, and still with the power level. The key is that of the user's identity; `None`: whichever
-    /// identity is seen first.
+    /// If not empty: only these users, and still with the power level. The value is the key of the user's identity; `None`: the
+    /// identity that is seen first is pinned.
     pub(crate) users: BTreeMap<OwnedUserId, Option<MasterKey>>,
 }
 
 impl Authorization {
-    /// Whether the list lets this user command, if there is one.
+    /// Whether the list allows this user, if there is one.
     pub(crate) fn lets(&self, user: &UserId) -> bool {
         self.users.is_empty() || self.users.contains_key(user)
     }
 }
 
-/// The public master key of a user's cross-signing identity: it tells who the user is (specification, "Cross-signing").
+/// The public master key of a user's cross-signing identity (specification, "Cross-signing").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct MasterKey(Ed25519PublicKey);
 
-/// A text that is no master key.
+/// A text that is not a master key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not an Ed25519 key in unpadded base64, which has 43 characters")]
 pub struct NotAKey;
@@ -52,7 +52,7 @@ impl FromStr for MasterKey {
     type Err = NotAKey;
 
     fn from_str(text: &str) -> Result<Self, NotAKey> {
-        // Its own parser of texts panics at a byte more or less.
+        // The SDK's parser of texts panics at a byte more or less.
         let bytes = base64_decode(text).map_err(|_| NotAKey)?;
         let bytes = bytes.as_slice().try_into().map_err(|_| NotAKey)?;
         let key = Ed25519PublicKey::from_slice(bytes).map_err(|_| NotAKey)?;
@@ -81,7 +81,7 @@ impl fmt::Display for MasterKey {
 }
 
 /// A list of users, or a mapping of users to their keys. Anything else is refused, also a key without a value: an empty list
-/// would let everybody command.
+/// would allow everybody.
 pub(super) fn read_users(
     path: &str,
     users: &Value,
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_is_not_taken_for_one() {
+    fn an_invalid_key_is_rejected() {
         for text in [
             "",
             "x",

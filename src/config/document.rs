@@ -1,5 +1,5 @@
-//! A file in YAML as serde structs, and everything that is wrong with it: serde stops at the first fault, so that is noted and
-//! taken out, and the rest is read again.
+//! A file in YAML as serde structs, with all its problems: serde stops at the first, so that one is noted and removed, and the
+//! rest is read again.
 //!
 //! Invariant: no message shows a line of the file, which may hold a secret.
 
@@ -20,10 +20,10 @@ use super::{
     values::{Kind, kind, not_wanted},
 };
 
-/// No file that people write is larger, in bytes.
+/// The largest file that is read, in bytes.
 const LARGEST: usize = 1024 * 1024;
 
-/// Nobody reads more of them at a time, and each costs a reading of the file.
+/// The most problems that are reported: each costs a reading of the file.
 const MOST_PROBLEMS: usize = 100;
 
 /// The value of a key, if it is there.
@@ -56,7 +56,7 @@ impl<'de, K: Kind> Deserialize<'de> for Given<K> {
 /// A file while it is read.
 pub(crate) struct Document<'a> {
     file: &'a Path,
-    /// Where relative paths in it begin.
+    /// The folder that its relative paths are based on.
     folder: &'a Path,
     outline: Outline<'a>,
     problems: RefCell<Vec<Problem>>,
@@ -98,8 +98,7 @@ pub(crate) fn text_of(path: &Path, remedy: &'static str) -> Result<String, FileE
     }
 }
 
-/// Reads a text as `F`, and makes of that what is wanted; `None` where something is missing or wrong. With it come the
-/// warnings.
+/// Reads a text as `F`, and converts it; `None` where something is missing or wrong. Also returns the warnings.
 pub(crate) fn read<F: DeserializeOwned, T>(
     file: &Path,
     folder: &Path,
@@ -153,7 +152,7 @@ impl Document<'_> {
         }
     }
 
-    /// `None`: too much is wrong, or an item of a list is: without it the others would move up.
+    /// `None`: there are too many problems, or one in an item of a list, without which the indices of the others would change.
     fn structs<F: DeserializeOwned>(&self, mut tree: Value) -> Option<F> {
         for _ in 0..MOST_PROBLEMS {
             let error = match serde_path_to_error::deserialize(&tree) {
@@ -177,7 +176,7 @@ impl Document<'_> {
         None
     }
 
-    /// The value of a key that must be there. Where anything but a mapping stands in its place, that has been said.
+    /// The value of a required key. If anything but a mapping stands in its place, that is reported already.
     pub(crate) fn required<K: Kind>(&self, path: &str, given: Given<K>) -> Option<K::Value> {
         if given.0.is_none() && !self.is_wrong(path) {
             let message = K::read(&Value::Null).err()?;
@@ -188,24 +187,24 @@ impl Document<'_> {
         given.0
     }
 
-    /// Whether something has been said of this value, or of one that it is in.
+    /// Whether a problem of this value, or of one around it, is noted.
     fn is_wrong(&self, path: &str) -> bool {
         let problems = self.problems.borrow();
         problems.iter().any(|problem| problem.is_about(path))
     }
 
-    /// Whether something has been said of anything in this value.
+    /// Whether a problem of anything in this value is noted.
     pub(crate) fn is_wrong_below(&self, path: &str) -> bool {
         let problems = self.problems.borrow();
         problems.iter().any(|problem| problem.is_below(path))
     }
 
-    /// A path in the file, as it is from everywhere.
+    /// A path in the file as an absolute path.
     pub(crate) fn path(&self, path: impl AsRef<Path>) -> PathBuf {
         self.folder.join(path)
     }
 
-    /// One value that is right.
+    /// One value, if it is valid.
     pub(crate) fn value<T>(
         &self,
         path: &str,
@@ -216,7 +215,7 @@ impl Document<'_> {
         read(value).map_err(refused).ok()
     }
 
-    /// The items of a list that are right.
+    /// The valid items of a list.
     pub(crate) fn list<T>(
         &self,
         path: &str,
@@ -232,12 +231,12 @@ impl Document<'_> {
         items.flatten().collect()
     }
 
-    /// Whether there is such a key, be its value right or wrong.
+    /// Whether there is such a key, with a valid value or not.
     pub(crate) fn has(&self, path: &str) -> bool {
         self.outline.line(path).is_some()
     }
 
-    /// What stands there without quotes, as it was written: serde makes 1.1 of 1.10.
+    /// The unquoted text of a value as written: serde reads 1.10 as 1.1.
     pub(crate) fn plain(&self, path: &str) -> Option<&str> {
         self.outline.plain(path)
     }
@@ -247,7 +246,7 @@ impl Document<'_> {
         self.note(self.line_of(path), path, message.into());
     }
 
-    /// Notes that the value of a key is allowed and yet doubtful.
+    /// Notes that the value of a key is allowed but doubtful.
     pub(crate) fn warning(&self, path: &str, message: impl Into<String>) {
         let line = self.line_of(path);
         let warning = Problem::new(self.file, line, path.to_owned(), message.into());
@@ -259,7 +258,7 @@ impl Document<'_> {
         self.problems.borrow_mut().push(problem);
     }
 
-    /// A key that is missing is said to be where the mapping begins that lacks it; for the outermost one that says nothing.
+    /// A missing key is reported at the line of the mapping that lacks it; for the outermost one there is no line.
     pub(crate) fn line_of(&self, path: &str) -> Option<usize> {
         let line = |path: &str| self.outline.line(path);
         line(path).or_else(|| line(path.rsplit_once('.')?.0))
@@ -277,7 +276,7 @@ fn value_at<'v, 'p>(
     })
 }
 
-/// What serde says shows the value, which may be a secret; what [`Given`] says is in our words already.
+/// Replaces serde's message, which shows the value and thus perhaps a secret; one of [`Given`] is in our words already.
 fn in_our_words(message: &str, key: &str, found: &Value) -> String {
     match message.rsplit_once(", expected ") {
         Some((says, expected)) if says.starts_with("unknown field ") => {

@@ -1,4 +1,4 @@
-//! config.yaml as serde structs, and what is made of them. A new key is a field here and a line where its section is read.
+//! config.yaml as serde structs, and their conversion. A new key is a field here and a line where its section is read.
 //!
 //! A section without a value is as good as an empty one: its keys may all be commented out.
 
@@ -28,13 +28,13 @@ use crate::remote_control::{
     SessionSettings, StartOption, has_placeholder,
 };
 
-/// Faster than anybody types who reads the answers.
+/// More than anybody types who reads the answers.
 const COMMANDS_PER_MINUTE: usize = 10;
 
-/// `claude` grows by up to a gigabyte a day: what a workstation bears.
+/// What a workstation bears: `claude` grows by up to a gigabyte a day.
 const MAX_SESSIONS: usize = 8;
 
-/// A command that took longer to get here is not what its sender wants now.
+/// A command that arrives later may not be what its sender wants now.
 const MAX_COMMAND_AGE: Duration = Duration::from_mins(2);
 
 /// Server mode needs no terminal. Without `--spawn` it asks a question in some directories and waits for ever; two
@@ -64,7 +64,7 @@ const RESUME_COMMAND: [&str; 9] = [
     "{name} {project}@{host} {id}",
 ];
 
-/// Where the conversations of a session work: all in the project's directory.
+/// The directory of the conversations of a session: all in that of the project.
 const SPAWN: &str = "same-dir";
 
 /// All forms that the link has had: `/code?environment=..`, `/code?bridge=..`, `/code/session_..`.
@@ -165,7 +165,7 @@ struct ProjectSection {
     notify: Given<Anything>,
 }
 
-/// What holds for every project that does not say otherwise.
+/// The settings of every project that has no others.
 struct Defaults {
     settings: SessionSettings,
     notify: Vec<Notification>,
@@ -205,11 +205,11 @@ impl<'de> de::Visitor<'de> for RootVisitor {
 /// The keys of a project that `sessions` does not have.
 const OF_PROJECT: [&str; 4] = ["directory", "power_level", "autostart", "deliver_to"];
 
-/// Where the bot keeps its files if nothing else is said.
+/// The default folder of the bot's files.
 pub(super) const DATA_DIR: &str = "data";
 
 impl File {
-    /// Reads all keys before it gives up on any.
+    /// Reads all keys, even after a problem.
     pub(super) fn into_config(self, document: &Document<'_>) -> Option<Config> {
         let homeserver_url = document.required("homeserver.url", self.homeserver.url);
         if homeserver_url.as_ref().is_some_and(values::is_unprotected) {
@@ -273,7 +273,7 @@ impl File {
     }
 }
 
-/// Exactly one way. Without any word about it, it is the appservice's.
+/// Exactly one way to log in. By default, it is the appservice's.
 fn read_login(
     token: Given<AccessToken>,
     password: Given<AccountPassword>,
@@ -351,7 +351,7 @@ fn read_roots(
     roots.collect()
 }
 
-/// What two projects must not share, or better not.
+/// Refuses what two projects must not share, and warns of what they should not.
 fn compare(
     project: &Project,
     known: &BTreeMap<ProjectName, ConfiguredProject>,
@@ -369,7 +369,7 @@ fn compare(
             ),
         );
     }
-    // Without symbolic links, as far as it is there.
+    // Without symbolic links, as far as it exists.
     let real_path = |Project { directory, .. }: &Project| {
         let real = directory.canonicalize();
         real.unwrap_or_else(|_| directory.clone())
@@ -417,7 +417,7 @@ impl ProjectSection {
         })
     }
 
-    /// What rings, unless it is said outside.
+    /// The events that ring; by default those of the outer section.
     fn read_notify(
         &self,
         at: &str,
@@ -429,7 +429,7 @@ impl ProjectSection {
         given.map_or_else(|| outer.to_vec(), read)
     }
 
-    /// Who gets the link of a session that starts with the bot; nobody, where none does.
+    /// Who gets the link of an autostarted session; nobody, if it is not autostarted.
     fn read_autostart(&self, at: &str, document: &Document<'_>) -> Vec<String> {
         let autostart = self.autostart.0.unwrap_or(false);
         let path = format!("{at}.deliver_to");
@@ -462,7 +462,7 @@ impl ProjectSection {
             }],
             settings: None,
             environment: BTreeMap::new(),
-            // Answers the question that is asked once, the first time ever.
+            // Answers the question of the very first run.
             stdin: "y\n".into(),
             link_pattern: LinkPattern::new(LINK_PATTERN)
                 .map_err(|error| document.problem("sessions.link_pattern", error.to_string()))
@@ -481,7 +481,7 @@ impl ProjectSection {
         })
     }
 
-    /// What is given here, over what holds outside. Variables are added to those outside; one of the same name wins.
+    /// The settings here override those outside. Variables are added to those outside; one of the same name overrides.
     fn read_settings(
         self,
         at: &str,
@@ -516,7 +516,7 @@ impl ProjectSection {
         let resume = resume.unwrap_or(outer.resume_command);
         let settings = self.settings.0.map(|path| document.path(path));
         let settings = settings.or(outer.settings);
-        // What is meant to bind each session must not be left out by one of them.
+        // Settings that are meant for each session must not be left out by one of them.
         for (key, words) in [("command", &start), ("resume_command", &resume)] {
             if is_own && settings.is_some() && !has_placeholder(words, "settings") {
                 document.problem(
@@ -550,7 +550,7 @@ impl ProjectSection {
     }
 }
 
-/// The values that a start may ask for. They are of use only where the command has a place for them.
+/// The values that a start may choose. They need a placeholder in the command.
 fn read_choices(
     option: StartOption,
     path: &str,
@@ -573,7 +573,7 @@ fn read_choices(
     choices
 }
 
-/// A name is an argument and never part of what a shell reads, as in `sh -c ".."`.
+/// A name must be an argument, and never part of what a shell reads, as in `sh -c ".."`.
 fn refuse_name_in_script(path: &str, command: Option<&[String]>, document: &Document<'_>) {
     let is_script_option = |word: &String| {
         let letters = word

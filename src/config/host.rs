@@ -1,4 +1,4 @@
-//! What a host is called.
+//! The name of a host.
 
 use std::{fmt, str::FromStr};
 
@@ -15,7 +15,7 @@ pub(crate) struct HostName(String);
 pub(crate) struct InvalidHostName;
 
 impl HostName {
-    /// The name of this host by the system; one that cannot be told, or addressed, is `unknown-host`.
+    /// The host name of the system; `unknown-host` if it has none that can be addressed.
     pub(crate) fn of_system() -> Self {
         let name = nix::unistd::gethostname().ok();
         let name = name.and_then(|name| name.to_str()?.parse().ok());
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_host_can_be_called_what_can_stand_behind_an_at_sign() {
+    fn a_host_name_can_follow_an_at_sign() {
         assert_eq!(
             "build1.example.org".parse::<HostName>().unwrap().as_str(),
             "build1.example.org"

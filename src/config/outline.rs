@@ -1,5 +1,5 @@
-//! Where each value of a text in YAML stands, which serde does not tell; and what is refused as serde reads it in silence:
-//! anchors, tags, and keys that are no text.
+//! The line of each value of a text in YAML, which serde does not report; and errors for what serde reads silently: anchors,
+//! tags, and keys that are not text.
 //!
 //! Invariant: nothing here knows which keys there are, or what they mean; no message shows a value.
 
@@ -10,7 +10,7 @@ use serde_yaml::Value;
 
 use super::Problem;
 
-/// How deep values may lie in one another.
+/// How deep values may be nested.
 const DEEPEST: usize = 64;
 
 /// The values of a text by their paths, such as `projects.website.command[0]`. The path of the whole is empty.
@@ -21,13 +21,13 @@ pub(super) struct Outline<'a> {
 }
 
 struct Place {
-    /// That of the key, counted from 1.
+    /// The line of the key, counted from 1.
     line: usize,
-    /// What stands there without quotes, as it was written: serde makes 1.1 of 1.10.
+    /// The text as written, if without quotes: serde reads 1.10 as 1.1.
     plain: Option<String>,
 }
 
-/// What is in a text, each with its line; or why the rest is unreadable.
+/// The parser's events, each with its line; or why the rest is unreadable.
 type Events<'e, 't> = &'e mut dyn Iterator<Item = Result<(Event<'t>, usize), Problem>>;
 
 impl<'a> Outline<'a> {
@@ -51,7 +51,7 @@ impl<'a> Outline<'a> {
         self.places.get(path)?.plain.as_deref()
     }
 
-    /// Ends at what makes the rest unreadable.
+    /// Stops where the rest is unreadable.
     fn read(&mut self, text: &str) -> Result<(), Problem> {
         let is_control = |c: char| c.is_control() && !"\t\n\r\u{85}".contains(c);
         if let Some((before, _)) = text.split_once(is_control) {
@@ -80,7 +80,7 @@ impl<'a> Outline<'a> {
         }
     }
 
-    /// Takes up a value with all that is in it.
+    /// Adds a value with all that is in it.
     fn value<'t>(
         &mut self,
         event: &Event<'t>,
@@ -147,7 +147,7 @@ impl<'a> Outline<'a> {
         Ok(path)
     }
 
-    /// A key of an identity whose first digit was mistyped would be the name of a value that is not there.
+    /// Refuses aliases, anchors and tags: a typing error in the first digit of an identity's key could make it one of them.
     fn refuse_marks(&mut self, event: &Event<'_>, line: usize, path: &str) {
         let message = match event {
             Event::Alias(_) => "a text that begins with * must be in quotes".to_owned(),

@@ -1,4 +1,5 @@
-//! Where sessions are, read also from a configuration that is wrong elsewhere: whoever wants to end one has no time to mend it.
+//! Where sessions are, read also from a configuration with mistakes elsewhere: nobody should have to fix it first to stop one
+//! in a hurry.
 
 use std::{
     collections::BTreeMap,
@@ -22,17 +23,16 @@ use crate::remote_control::{ProjectName, STOP_GRACE};
 pub(crate) struct Places {
     /// Where the bot keeps its files. Absolute.
     pub(crate) data_dir: PathBuf,
-    /// The projects, and how long a session of each has to end by itself.
+    /// The projects, and the grace period of their sessions.
     pub(crate) projects: BTreeMap<ProjectName, Duration>,
-    /// How long a session has of a project that is not among them, such as one found below a root.
+    /// The grace period for other projects, such as one found below a root.
     pub(crate) stop_grace: Duration,
-    /// What is wrong in the file.
+    /// The problems of the file.
     pub(crate) problems: Option<Problems>,
 }
 
 impl Places {
-    /// Reads a file.
-    /// As [`Config::load`], but for what is wrong elsewhere in the file.
+    /// Reads a file like [`Config::load`], except for mistakes elsewhere in it.
     pub(crate) fn load(path: &Path) -> Result<Self, FileError> {
         let problems = match Config::load(path) {
             Ok(config) => return Ok(config.into()),
@@ -49,7 +49,7 @@ impl Places {
     /// `None`: the text does not say where the data directory is.
     fn from_wrong(text: &str, folder: &Path, problems: Problems) -> Option<Self> {
         let DataDir { data_dir } = serde_yaml::from_str(text).ok()?;
-        // Where a key is given twice there is nothing: sessions are found by their records.
+        // A duplicate key makes this empty: sessions are found by their records.
         let root = serde_yaml::from_str(text).unwrap_or(Value::Null);
         let grace_in = |section: &Value| values::duration(section.get("stop_grace")?).ok();
         let common = root.get("sessions").and_then(grace_in);
@@ -84,7 +84,7 @@ impl From<Config> for Places {
     }
 }
 
-/// The only key that cannot be done without.
+/// The only key that is required.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct DataDir {
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_wrong_elsewhere_does_not_keep_anybody_from_the_sessions() {
+    fn mistakes_elsewhere_do_not_hide_the_sessions() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("config.yaml");
         let load = |text: &str| {
@@ -125,7 +125,7 @@ mod tests {
             let places = load(text).unwrap();
             assert_eq!(places.data_dir, folder.path().join("here"), "{text}");
         }
-        // Where the sessions are cannot be guessed.
+        // The data directory cannot be guessed.
         for text in [
             "data_dir: [x]\n",
             "data_dir: [\n",

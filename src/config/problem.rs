@@ -1,4 +1,4 @@
-//! What is wrong in a file that people write: all of it at once, each with its place and what is wanted there.
+//! The problems of a file that people write: all at once, each with its place and what is wanted there.
 
 use std::{
     fmt,
@@ -25,7 +25,7 @@ impl Problem {
         }
     }
 
-    /// Whether it is about the value of a key, or about one that this is in.
+    /// Whether it is about the value of a key, or about one around it.
     pub(super) fn is_about(&self, path: &str) -> bool {
         is_in(path, &self.key)
     }

@@ -1,7 +1,7 @@
-//! Project roots: each folder directly below one is a project by its name, with no entry of its own in the configuration.
+//! Project roots: each folder directly below one is a project by its name, without an entry in the configuration.
 //!
-//! Nothing is kept: each question is put to the file system as it is now, so that a new folder counts at once. That may take
-//! long on a dead network file system; whoever serves others asks in a thread of its own.
+//! Nothing is cached: each question reads the file system, so that a new folder counts at once. That may block on a dead
+//! network file system, so a caller that serves others asks in a separate thread.
 //!
 //! A name never leads out of its root: the directory of a project that was found is without symbolic links, strictly below the
 //! root, and a session is spawned there only if that is still so (`Project::is_found`).
@@ -17,7 +17,7 @@ use super::{Config, ConfiguredProject, Notification};
 use crate::remote_control::{Project, ProjectName, SessionSettings};
 
 /// How many entries of a root are listed: the rest is found by its whole name only. Two hundred take a fraction of a
-/// millisecond, as many as this some ten.
+/// millisecond, this many some ten.
 const MOST_ENTRIES: usize = 10_000;
 
 /// A directory whose folders are projects.
@@ -25,9 +25,9 @@ const MOST_ENTRIES: usize = 10_000;
 pub(crate) struct ProjectRoot {
     /// Where it is. Absolute; may be a symbolic link, and may not exist.
     pub(crate) directory: PathBuf,
-    /// What a sender needs for its projects, in place of [`Authorization::power_level`](super::Authorization::power_level).
+    /// The power level for its projects, in place of [`Authorization::power_level`](super::Authorization::power_level).
     pub(crate) power_level: Option<i64>,
-    /// What rings for those who have the link of a session in its projects.
+    /// The events that ring for those who have the link of a session in its projects.
     pub(crate) notify: Vec<Notification>,
     /// How sessions run in its projects.
     pub(crate) settings: SessionSettings,
@@ -51,11 +51,11 @@ pub(crate) struct Seen {
     pub(crate) unfit: usize,
     /// Symbolic links to a directory outside the root, or to a hidden one.
     pub(crate) outside: usize,
-    /// Whether there is more than was looked at.
+    /// Whether there is more than was listed.
     pub(crate) is_cut: bool,
 }
 
-/// A root as it is now, without symbolic links, and what below it belongs to others.
+/// A root as it is now, without symbolic links, and the directories below it that belong to others.
 struct Place {
     directory: PathBuf,
     taken: Vec<PathBuf>,
@@ -88,7 +88,7 @@ impl Config {
         found
     }
 
-    /// By its whole name, also where the root has too many entries to list them.
+    /// Finds a project by its whole name, even if the root has too many entries to list.
     fn found_project(&self, name: &ProjectName) -> Option<ConfiguredProject> {
         if self.project_roots.is_empty() || self.is_named(name) {
             return None;
@@ -110,14 +110,14 @@ impl Config {
         })
     }
 
-    /// Whether the configuration has this name, or one that file names need not tell apart from it.
+    /// Whether the configuration has this name, or one that a file system may not distinguish from it.
     fn is_named(&self, name: &ProjectName) -> bool {
         let mut names = self.projects.keys();
         names.any(|known| known.as_str().eq_ignore_ascii_case(name.as_str()))
     }
 
-    /// Directories that are no found projects: those that have a project with settings of its own, which no second name may get
-    /// around, the other roots, and the bot's own.
+    /// Directories that are not found projects: those with a configured project, which a second name must not bypass, the other
+    /// roots, and the bot's own.
     fn taken(&self) -> Vec<PathBuf> {
         let projects = self.projects.values();
         let projects = projects.map(|configured| &configured.project.directory);
@@ -166,7 +166,7 @@ impl Place {
                 break;
             }
             let entry = entry?;
-            // What vanishes meanwhile is not there.
+            // An entry may vanish meanwhile.
             let Ok(kind) = entry.file_type() else {
                 continue;
             };
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_configuration_names_wins_by_name_and_by_directory() {
+    fn configured_projects_win_by_name_and_by_directory() {
         let folder = folder_with(&[
             "src/website",
             "src/Api",
@@ -327,7 +327,7 @@ mod tests {
              projects:\n  api: { directory: else }\n  site: { directory: src/website, power_level: 100 }\n\
              project_roots:\n  - src\n  - { directory: src/team, power_level: 60, stop_grace: 3s }",
         );
-        // No second name gets around what is said of a directory.
+        // A second name must not bypass the settings of a directory.
         assert_eq!(names(&config), ["notes", "x"]);
         for taken in ["website", "alias", "Api", "team", "data"] {
             assert_eq!(directory(&config, taken), None, "{taken}");
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_huge_root_a_part_is_listed_and_every_folder_found_by_its_name() {
+    fn a_huge_root_is_listed_in_part_and_every_folder_found_by_name() {
         let folder = folder_with(&["src"]);
         let count = MOST_ENTRIES + 5;
         for number in 0..count {

@@ -1,12 +1,12 @@
-//! Files in YAML as people get them wrong: a key left out, a value of another type, a slip of the keyboard.
+//! YAML files with mistakes: a missing key, a value of another type, a typing error.
 
 use proptest::{prelude::*, sample::Index};
 use serde_yaml::Value;
 
-/// Values of other types, none of which is right everywhere.
+/// Values of other types, none of which is valid everywhere.
 const OTHER_VALUES: [&str; 5] = ["null", "-1", "some text", "[[]]", "{ x: y }"];
 
-/// What slips in: what YAML makes something of, and letters.
+/// The characters of typing errors: those special in YAML, and letters.
 const SLIPS: &str = "ax_1 .,:;-?*&!|>%@`'\"[]{}#~<\\/\t\n\u{e9}";
 
 /// A file with one change in it.
@@ -137,7 +137,7 @@ fn parse(text: &str) -> Value {
     serde_yaml::from_str(text).expect("the text is YAML")
 }
 
-/// The way to each key of the mappings, those within mappings included.
+/// The path of each key of the mappings, those within mappings included.
 fn paths(value: &Value) -> Vec<Vec<String>> {
     let entries = value.as_mapping().into_iter().flatten();
     entries

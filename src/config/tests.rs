@@ -1,4 +1,4 @@
-//! What config.yaml can say, and how its file is found and read.
+//! What config.yaml can contain, and how its file is found and read.
 
 use super::*;
 use crate::{
@@ -12,8 +12,8 @@ mod refusals;
 
 const EXAMPLE: &str = include_str!("../../config.example.yaml");
 
-/// The least that a configuration must say. Its lines are counted on in the tests below.
-const LEAST: &str = "\
+/// A minimal configuration. Its lines are counted on in the tests below.
+const BASE: &str = "\
 homeserver:
   url: http://127.0.0.1:8008
   server_name: example.org
@@ -23,7 +23,7 @@ projects:
     directory: /srv/website
 ";
 
-/// Parses without a look at the file system.
+/// Parses without reading the file system.
 fn parse(text: &str) -> Result<Config, Problems> {
     Config::parse(Path::new("config.yaml"), text, Path::new("/etc/rcbot"))
 }
@@ -36,20 +36,20 @@ fn problems_of(text: &str) -> String {
         .to_string()
 }
 
-/// The least configuration with `from` replaced.
+/// The minimal configuration with `from` replaced.
 #[track_caller]
-fn least_with(from: &str, to: &str) -> String {
+fn base_with(from: &str, to: &str) -> String {
     assert!(
-        LEAST.contains(from),
+        BASE.contains(from),
         "{from:?} is in the least configuration"
     );
-    LEAST.replace(from, to)
+    BASE.replace(from, to)
 }
 
 #[test]
-fn what_rings_is_the_projects_the_roots_or_that_of_sessions() {
+fn ringing_events_are_of_the_project_the_root_or_sessions() {
     let text = format!(
-        "{LEAST}    notify: []\n  api: {{ directory: /srv/api }}\nsessions: {{ notify: [login, cut_off] }}\n\
+        "{BASE}    notify: []\n  api: {{ directory: /srv/api }}\nsessions: {{ notify: [login, cut_off] }}\n\
          project_roots:\n  - /srv\n  - {{ directory: /home, notify: [rebooted] }}"
     );
     let config = parse(&text).unwrap();
@@ -63,10 +63,10 @@ fn what_rings_is_the_projects_the_roots_or_that_of_sessions() {
 }
 
 #[test]
-fn the_least_configuration_has_the_documented_defaults() {
-    let config = parse(LEAST).unwrap();
+fn the_minimal_configuration_has_the_documented_defaults() {
+    let config = parse(BASE).unwrap();
     let mut example = parse(EXAMPLE).unwrap();
-    // The example shows the list as it should be, which no default can know.
+    // The example has a recommended list, for which there is no default.
     let users = std::mem::take(&mut example.authorization.users);
     assert!(users.into_keys().eq(["@alice:example.org"]));
     assert_eq!(format!("{config:#?}"), format!("{example:#?}"));
@@ -132,7 +132,7 @@ fn the_least_configuration_has_the_documented_defaults() {
 #[test]
 fn a_project_has_its_own_settings_over_the_common_ones() {
     let text = format!(
-        "{LEAST}    link_timeout: 1m\n    power_level: 50\n    environment: {{ OWN: a, BOTH: project }}\n  other: {{ directory: sub }}\n\
+        "{BASE}    link_timeout: 1m\n    power_level: 50\n    environment: {{ OWN: a, BOTH: project }}\n  other: {{ directory: sub }}\n\
          sessions:\n  link_timeout: 20s\n  stop_grace: 0s\n  environment: {{ BOTH: common, PORT: 0x1f, ON: true, RATIO: 1.10 }}\n"
     );
     let config = parse(&text).unwrap();
@@ -175,7 +175,7 @@ fn a_project_has_its_own_settings_over_the_common_ones() {
 
 #[test]
 fn an_argument_is_taken_as_it_was_written() {
-    let text = format!("{LEAST}    command: [run, 1.10, 0x1f, 1e3, true, 007, \"0\", '#']\n");
+    let text = format!("{BASE}    command: [run, 1.10, 0x1f, 1e3, true, 007, \"0\", '#']\n");
     let config = parse(&text).unwrap();
     let project = config.projects.into_values().next().unwrap().project;
     let wanted = ["run", "1.10", "0x1f", "1e3", "true", "007", "0", "#"];
@@ -184,7 +184,7 @@ fn an_argument_is_taken_as_it_was_written() {
 
 #[test]
 fn the_number_of_sessions_can_be_left_open() {
-    let config = parse(&format!("{LEAST}max_sessions: none\n")).unwrap();
+    let config = parse(&format!("{BASE}max_sessions: none\n")).unwrap();
     assert_eq!(config.limits.max_sessions, None);
 }
 
@@ -197,7 +197,7 @@ fn http_to_another_host_is_a_warning() {
         ("http://localhost:8008", false),
         ("http://[::1]:8008", false),
     ] {
-        let config = parse(&least_with("http://127.0.0.1:8008", url)).unwrap();
+        let config = parse(&base_with("http://127.0.0.1:8008", url)).unwrap();
         let warnings = config
             .warnings()
             .iter()
@@ -225,7 +225,7 @@ fn room_ids_and_aliases_of_every_version_are_taken() {
         "!0123456789012345678901234567890123456789012",
     ] {
         assert_eq!(
-            parse(&least_with("#admins:example.org", room))
+            parse(&base_with("#admins:example.org", room))
                 .unwrap()
                 .admin_room,
             room
@@ -234,7 +234,7 @@ fn room_ids_and_aliases_of_every_version_are_taken() {
 }
 
 #[test]
-fn a_file_that_is_not_there_or_not_readable_is_named_with_a_remedy() {
+fn a_missing_or_unreadable_file_is_named_with_a_remedy() {
     let folder = tempfile::tempdir().unwrap();
     let missing = Config::load(&folder.path().join("config.yaml")).unwrap_err();
     assert!(matches!(missing, FileError::Missing { .. }));
@@ -263,7 +263,7 @@ fn a_file_that_is_not_there_or_not_readable_is_named_with_a_remedy() {
 fn a_file_with_secrets_that_others_can_read_is_a_warning() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("config.yaml");
-    let least = least_with("/srv/website", folder.path().to_str().unwrap());
+    let least = base_with("/srv/website", folder.path().to_str().unwrap());
     let with_environment = format!("{least}    environment: {{ TOKEN: secret }}\n");
     let with_password = format!("{least}bot:\n  password: secret\n");
     for (text, mode, is_warned) in [
@@ -293,10 +293,10 @@ fn a_file_with_secrets_that_others_can_read_is_a_warning() {
 }
 
 #[test]
-fn a_directory_that_is_not_there_concerns_its_project_alone() {
+fn a_missing_directory_concerns_only_its_project() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("config.yaml");
-    let text = least_with("/srv/website", "website") + "  other: { directory: . }\n";
+    let text = base_with("/srv/website", "website") + "  other: { directory: . }\n";
     fs::write(&file, text).unwrap();
     let unusable = || {
         let config = Config::load(&file).unwrap();
@@ -323,7 +323,7 @@ fn two_projects_with_one_directory_are_a_warning() {
     let folder = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink(folder.path(), folder.path().join("link")).unwrap();
     for (other, is_warned) in [("a/b", false), ("/srv/website", true), ("link", false)] {
-        let text = format!("{LEAST}  other:\n    directory: {other}\n");
+        let text = format!("{BASE}  other:\n    directory: {other}\n");
         let warnings = Config::from_text(&folder.path().join("config.yaml"), &text)
             .unwrap()
             .warnings()
@@ -337,14 +337,14 @@ fn two_projects_with_one_directory_are_a_warning() {
             "{warnings:?}"
         );
     }
-    let text = least_with("/srv/website", ".") + "  other: { directory: link }\n";
+    let text = base_with("/srv/website", ".") + "  other: { directory: link }\n";
     let config = Config::from_text(&folder.path().join("config.yaml"), &text).unwrap();
     assert_eq!(config.warnings().len(), 1, "by another name");
 }
 
 #[test]
 fn an_account_that_exists_logs_in_with_its_token_or_its_password() {
-    let with = |line: &str| parse(&format!("{LEAST}bot:\n  {line}\n")).unwrap();
+    let with = |line: &str| parse(&format!("{BASE}bot:\n  {line}\n")).unwrap();
     let config = with("access_token: syt_hunter2");
     let token = Token::new("syt_hunter2".to_owned()).unwrap();
     assert_eq!(config.login, LoginMethod::AccessToken(token));

@@ -1,4 +1,4 @@
-//! What a single value must be. Each function turns a value into its type or says what is wanted; none looks at the system.
+//! The types of values. Each function converts a value or says what is wanted; none reads from the system.
 
 use std::{error::Error, fmt::Display, iter, path::PathBuf, time::Duration};
 
@@ -18,13 +18,13 @@ use crate::{
     secret::{self, Password, Secret, SecretText, Token},
 };
 
-/// The least that an output file may hold, in bytes.
+/// The smallest limit of an output file, in bytes.
 const SMALLEST_OUTPUT: u64 = 256 * 1024;
 
-/// No duration is longer: so none can overflow a clock to which it is added.
+/// The longest duration: none can overflow a clock to which it is added.
 const LONGEST_DURATION: Duration = Duration::from_hours(24 * 366);
 
-/// Nothing that is counted comes to more than this.
+/// The largest count of anything.
 const LARGEST_COUNT: i64 = 1_000;
 
 /// How long a room id without a domain is, in bytes: `!` and a SHA-256 hash in unpadded base64 (room version 12).
@@ -37,7 +37,7 @@ const OURS: [&str; 3] = [
     DATA_DIRECTORY_VARIABLE,
 ];
 
-/// What people can be notified of with sound.
+/// The events that can ring.
 pub(crate) const NOTIFICATIONS: [(&str, Notification); 4] = [
     ("ended", Notification::Ended),
     ("cut_off", Notification::CutOff),
@@ -45,19 +45,19 @@ pub(crate) const NOTIFICATIONS: [(&str, Notification); 4] = [
     ("rebooted", Notification::Rebooted),
 ];
 
-/// What the value of a key can be.
+/// The type of the value of a key.
 pub(crate) trait Kind {
     type Value;
 
     fn read(value: &Value) -> Result<Self::Value, String>;
 
-    /// Reads a text from a terminal as if it stood in the file.
+    /// Parses a text from a terminal as if it were in the file.
     fn of_text(text: &str) -> Result<Self::Value, String> {
         Self::read(&Value::from(text))
     }
 }
 
-/// A name for each, for the structs that say which keys there are.
+/// A type for each, for the structs with the keys.
 macro_rules! kinds {
     ($($kind:ident: $read:ident -> $value:ty;)*) => {$(
         pub(crate) enum $kind {}
@@ -106,7 +106,7 @@ kinds! {
 /// How much of a value a message shows, in characters.
 const SHOWN: usize = 80;
 
-/// The message about a value that is not what is wanted. What may be secret gets one of its own, which does not show it.
+/// The message about an unwanted value. Secrets have a separate one, which does not show it.
 pub(crate) fn not_wanted(value: &Value, wanted: impl Display) -> String {
     let found = match value {
         Value::Bool(flag) => flag.to_string(),
@@ -123,7 +123,7 @@ pub(crate) fn not_wanted(value: &Value, wanted: impl Display) -> String {
     format!("found {found}, wanted {wanted}")
 }
 
-/// What a value is, without what it says.
+/// The YAML type of a value, for messages without the value.
 pub(super) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "nothing",
@@ -144,7 +144,7 @@ fn text(value: &Value) -> Result<String, String> {
     }
 }
 
-/// A text that can be read as something.
+/// A text that can be parsed.
 fn text_as<T>(
     value: &Value,
     wanted: &str,
@@ -194,7 +194,7 @@ fn host(value: &Value) -> Result<HostName, String> {
 
 fn command_prefix(value: &Value) -> Result<String, String> {
     let wanted = "a word without white space or backticks, in quotes, such as \"!rc\"";
-    // What the bot says puts commands between backticks.
+    // The bot's replies put commands between backticks.
     let is_apart = |c: char| c.is_whitespace() || c.is_control() || c == '`';
     text_as(value, wanted, |word| {
         (!word.is_empty() && !word.contains(is_apart)).then(|| word.to_owned())
@@ -203,7 +203,7 @@ fn command_prefix(value: &Value) -> Result<String, String> {
 
 /// The address of the client-server API.
 fn homeserver_url(value: &Value) -> Result<Url, String> {
-    // A password stands before the @, be the rest a URL or not; so this is looked at before anything is shown.
+    // A password precedes the @, whether the rest is a URL or not; so this is checked before anything is shown.
     if value.as_str().is_some_and(|text| text.contains('@')) {
         return Err("names a user or a password; wanted a URL without them".to_owned());
     }
@@ -215,7 +215,7 @@ fn homeserver_url(value: &Value) -> Result<Url, String> {
     })
 }
 
-/// Whether what is sent to the URL can be read by others on its way.
+/// Whether the connection to the URL can be read on its way.
 pub(crate) fn is_unprotected(url: &Url) -> bool {
     let is_loopback = match url.host() {
         Some(url::Host::Domain(domain)) => domain == "localhost" || domain.ends_with(".localhost"),
@@ -238,7 +238,7 @@ fn localpart(value: &Value) -> Result<String, String> {
     user.is_ok_and(|user| user.validate_strict().is_ok())
         .then_some(name)
         .ok_or_else(|| {
-            not_wanted(value, "a user name of lower-case letters, digits and . _ = - / + alone, without @ and server name",
+            not_wanted(value, "a user name of lower-case letters, digits and . _ = - / + only, without @ and server name",
             )
         })
 }
@@ -375,7 +375,7 @@ fn link_pattern(value: &Value) -> Result<LinkPattern, String> {
     })
 }
 
-/// A program and its arguments. They are no secrets: every process on the host can read them.
+/// A program and its arguments. They are not secret: every process on the host can read them.
 fn command(value: &Value) -> Result<Vec<String>, String> {
     let Value::Sequence(items) = value else {
         let wanted = "a list of a program and its arguments, such as [claude, remote-control]";
@@ -383,7 +383,7 @@ fn command(value: &Value) -> Result<Vec<String>, String> {
     };
     let words = items.iter().map(argument);
     let words = words.collect::<Option<Vec<_>>>().ok_or_else(|| {
-        "an argument is not a text; wanted texts alone, in quotes where they hold : or # or begin with {".to_owned()
+        "an argument is not a text; wanted only texts, in quotes where they hold : or # or begin with {".to_owned()
     })?;
     match words.first() {
         None => Err("the list is empty; wanted a program and its arguments".to_owned()),
@@ -394,7 +394,7 @@ fn command(value: &Value) -> Result<Vec<String>, String> {
     }
 }
 
-/// A value that a start may ask for: a word, or a mapping of it to the power level that it takes.
+/// A value that a start may choose: a word, or a mapping of it to the power level that it needs.
 pub(crate) fn choice(value: &Value) -> Result<Choice, String> {
     let wanted =
         "a word such as plan, or one with the power level that it takes, such as `plan: 50`";
@@ -408,7 +408,7 @@ pub(crate) fn choice(value: &Value) -> Result<Choice, String> {
         }
         word => (word, None),
     };
-    // It becomes an argument, and must not pass for an option.
+    // It becomes an argument, and must not look like an option.
     let is_of_words = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
     let is_word = |text: &str| {
         !text.starts_with('-') && (1..=40).contains(&text.len()) && text.bytes().all(is_of_words)
@@ -428,7 +428,7 @@ fn variable(value: &Value) -> Result<SecretText, String> {
     Ok(text.as_str().into())
 }
 
-/// What a variable cannot be called, and why.
+/// Why a variable cannot have this name.
 pub(super) fn unfit_name(variable: &str) -> Option<&'static str> {
     if OURS.contains(&variable) {
         return Some("is set by rcbot itself, to know its processes by; remove it");
@@ -437,7 +437,7 @@ pub(super) fn unfit_name(variable: &str) -> Option<&'static str> {
         .then_some("no name for an environment variable: it is empty or holds = or a NUL")
 }
 
-/// Numbers and truth values are texts here. `None` where the system takes no such text.
+/// Numbers and booleans count as texts. `None` if the system does not allow the text.
 fn argument(value: &Value) -> Option<String> {
     match value {
         Value::Bool(flag) => Some(flag.to_string()),
@@ -447,13 +447,13 @@ fn argument(value: &Value) -> Option<String> {
     }
 }
 
-/// For what is looked at together with other keys.
+/// For values that are checked together with other keys.
 #[expect(clippy::unnecessary_wraps, reason = "others refuse something")]
 fn anything(value: &Value) -> Result<Value, String> {
     Ok(value.clone())
 }
 
-/// The innermost cause. The errors of regular expressions draw a picture first; the cause is their last line.
+/// The innermost cause. Errors of regular expressions begin with a drawing; the cause is their last line.
 fn in_one_line(error: &(dyn Error + 'static)) -> String {
     let innermost = iter::successors(Some(error), |cause| (**cause).source()).last();
     let message = innermost.map(ToString::to_string).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What holds for every file, not for the chosen ones only.
+//! Properties of every file, not only of chosen ones.
 
 use proptest::prelude::*;
 
@@ -13,7 +13,7 @@ authorization:
     \"@alice:example.org\": nqOvzeuGWT/sRx3h7+MHoInYj3Uk2LD/unI9kDYcHwk
 ";
 
-/// Asserts that a changed file is taken, or refused with words that name what was changed.
+/// Asserts that a changed file is accepted, or refused with a message that names the change.
 #[track_caller]
 fn assert_taken_or_named(changed: &Changed) -> bool {
     let Err(problems) = parse(&changed.text) else {
@@ -69,9 +69,9 @@ proptest! {
 
     #[test]
     fn a_list_of_users_with_a_slip_never_means_everyone(slipped in with_slips(USERS)) {
-        // A comment is no slip: it says what it does.
+        // A comment is valid: it does what it says.
         prop_assume!(!slipped.contains('#'));
-        if let Ok(config) = parse(&format!("{LEAST}{slipped}")) {
+        if let Ok(config) = parse(&format!("{BASE}{slipped}")) {
             prop_assert!(!config.authorization.users.is_empty(), "{slipped}");
         }
     }
@@ -79,7 +79,7 @@ proptest! {
     #[test]
     fn a_user_with_a_key_and_a_slip_is_never_one_without(slipped in with_slips(USERS_WITH_KEYS)) {
         prop_assume!(!slipped.contains('#'));
-        if let Ok(config) = parse(&format!("{LEAST}{slipped}")) {
+        if let Ok(config) = parse(&format!("{BASE}{slipped}")) {
             let users = config.authorization.users;
             prop_assert!(!users.is_empty() && users.values().all(Option::is_some), "{slipped}");
         }
@@ -94,13 +94,13 @@ proptest! {
     }
 
     #[test]
-    fn a_file_of_whatever_text_is_refused_with_reasons(text in prop_oneof![".{0,40}", yaml_like()]) {
+    fn a_file_of_any_text_is_refused_with_reasons(text in prop_oneof![".{0,40}", yaml_like()]) {
         let said = problems_of(&text);
         prop_assert!(said.lines().skip(1).any(|line| line.starts_with("config.yaml:")), "{said}");
     }
 
     #[test]
-    fn a_file_of_whatever_bytes_is_refused(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+    fn a_file_of_any_bytes_is_refused(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), &bytes).unwrap();
         let error = Config::load(file.path()).unwrap_err();

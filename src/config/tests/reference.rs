@@ -1,4 +1,4 @@
-//! docs/configuration.md against the keys that there are.
+//! docs/configuration.md compared with the existing keys.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use super::*;
 
 const REFERENCE: &str = include_str!("../../../docs/configuration.md");
 
-/// Where keys stand, as the reference writes it, and a configuration with a key there that there is not.
+/// The sections of keys, as the reference writes them, and a configuration with an unknown key there.
 const PLACES: [(&str, &str); 8] = [
     ("", "nonsense: 1\n"),
     ("homeserver.", "homeserver:\n  nonsense: 1\n"),
@@ -18,7 +18,7 @@ const PLACES: [(&str, &str); 8] = [
     ("sessions.", "sessions:\n  nonsense: 1\n"),
 ];
 
-/// The keys beside the one that there is not, as its problem lists them.
+/// The known keys there, as the problem of the unknown key lists them.
 fn keys_at(text: &str) -> BTreeSet<String> {
     let said = problems_of(text);
     let list = said.split("the keys here are ").nth(1).unwrap();

@@ -1,4 +1,4 @@
-//! Every way in which the text can be wrong, and what is said about it.
+//! Every mistake in the text, and its message.
 
 use super::*;
 
@@ -20,7 +20,7 @@ fn table(text: &'static str) -> impl Iterator<Item = (&'static str, &'static str
     })
 }
 
-/// What takes the place of what in the least configuration, and what is said about it.
+/// Replacements in the minimal configuration, and their messages.
 const WRONG_REPLACEMENTS: &str = r##"
 http://127.0.0.1:8008 => ftp://example.org   | 2: homeserver.url: found "ftp://example.org", wanted an http or https URL
 http://127.0.0.1:8008 => localhost:8008      | 2: homeserver.url: found "localhost:8008", wanted an http or https URL
@@ -43,7 +43,7 @@ website: => ../website:                      | 6: projects.../website: a project
 /srv/website => ~/website                    | 7: projects.website.directory: found "~/website", wanted a path without ~
 "##;
 
-/// A wrong key below the least configuration, and what is said about it.
+/// Wrong keys below the minimal configuration, and their messages.
 const WRONG_ADDITIONS: &str = r#"
 command_prefix: ''                  | found "", wanted a word without white space
 command_prefix: '! rc'              | found "! rc", wanted a word without white space
@@ -96,7 +96,7 @@ sessions.stdin: [y]                 | wanted a text, in quotes
 sessions.command: claude -x         | found "claude -x", wanted a list of a program and its arguments
 sessions.command: []                | the list is empty; wanted a program and its arguments
 sessions.command: ['', -x]          | the program's name is empty; wanted a program
-sessions.command: [claude, {project}] | an argument is not a text; wanted texts alone, in quotes
+sessions.command: [claude, {project}] | an argument is not a text; wanted only texts, in quotes
 sessions.permission_modes: plan     | found "plan", wanted a list, such as []
 sessions.permission_modes: [a, A]   | has `A` twice; remove one
 sessions.environment: [A=b]         | found a list, wanted a mapping
@@ -115,13 +115,13 @@ sessions.notify: ended              | found "ended", wanted a list
 fn each_wrong_value_is_named_with_its_line_its_key_and_what_is_wanted() {
     for (case, wanted) in table(WRONG_REPLACEMENTS) {
         let (from, to) = case.split_once("=>").unwrap();
-        assert_one_problem(&least_with(from.trim(), to.trim()), wanted);
+        assert_one_problem(&base_with(from.trim(), to.trim()), wanted);
     }
     for (case, wanted) in table(WRONG_ADDITIONS) {
         let key = case.split(':').next().unwrap();
         let (text, line) = match case.split_once('.').filter(|_| key.contains('.')) {
-            Some((section, rest)) => (format!("{LEAST}{section}:\n  {rest}\n"), 9),
-            None => (format!("{LEAST}{case}\n"), 8),
+            Some((section, rest)) => (format!("{BASE}{section}:\n  {rest}\n"), 9),
+            None => (format!("{BASE}{case}\n"), 8),
         };
         assert_one_problem(&text, &format!("{line}: {key}: {wanted}"));
     }
@@ -167,7 +167,7 @@ project_roots: [{ directory: a, autostart: true }] | 8: project_roots[0].autosta
 "#,
     ) {
         assert_one_problem(
-            &format!("{LEAST}{}\n", addition.replace("\\n", "\n")),
+            &format!("{BASE}{}\n", addition.replace("\\n", "\n")),
             wanted,
         );
     }
@@ -183,14 +183,14 @@ appservice: {}\nbot:\n  password: hunter2          | 8: appservice: is given bes
 bot:\n  access_token: "hun ter2"                   | 9: bot.access_token: is empty or holds more than visible ASCII
 "#,
     ) {
-        let text = format!("{LEAST}{}\n", addition.replace("\\n", "\n"));
+        let text = format!("{BASE}{}\n", addition.replace("\\n", "\n"));
         assert_one_problem(&text, wanted);
         assert!(!problems_of(&text).contains("hun"));
     }
 }
 
 #[test]
-fn what_is_missing_is_named_with_what_is_wanted() {
+fn missing_keys_are_named_with_the_wanted_value() {
     let said = problems_of("homeserver:\n  url: http://localhost\n");
     assert_eq!(
         said,
@@ -200,17 +200,17 @@ fn what_is_missing_is_named_with_what_is_wanted() {
          \"!abcdef:example.org\"\n\
          config.yaml: projects: none given, wanted at least one: a name, and below it `directory: /path/to/it`"
     );
-    let said = problems_of(&least_with("    directory: /srv/website\n", ""));
+    let said = problems_of(&base_with("    directory: /srv/website\n", ""));
     assert!(
         said.contains("config.yaml:6: projects.website.directory: missing, wanted a path"),
         "{said}"
     );
-    let without_projects = least_with("  website:\n    directory: /srv/website\n", "");
+    let without_projects = base_with("  website:\n    directory: /srv/website\n", "");
     for roots in ["project_roots: []\n", "project_roots:\n"] {
         let said = problems_of(&format!("{without_projects}{roots}"));
         assert!(said.contains("projects: none given"), "{said}");
     }
-    // Where there is a root, nothing need be named.
+    // With a root, no project is required.
     assert!(parse(&format!("{without_projects}project_roots: [/srv]\n")).is_ok());
     let said = problems_of(&without_projects);
     assert!(
@@ -230,7 +230,7 @@ fn what_is_missing_is_named_with_what_is_wanted() {
     }
 }
 
-/// It would be pinned to whichever identity is seen first.
+/// The identity seen first would be pinned.
 #[test]
 fn a_user_in_a_mapping_without_a_key_is_refused() {
     for user in [
@@ -242,13 +242,13 @@ fn a_user_in_a_mapping_without_a_key_is_refused() {
         "? \"@alice:example.org\"",
         "{ \"@alice:example.org\" }",
     ] {
-        let text = format!("{LEAST}authorization:\n  users:\n    {user}\n");
+        let text = format!("{BASE}authorization:\n  users:\n    {user}\n");
         assert!(parse(&text).is_err(), "{user}");
     }
 }
 
 #[test]
-fn what_is_not_yaml_is_reported_with_line_and_column() {
+fn invalid_yaml_is_reported_with_line_and_column() {
     let said = problems_of("homeserver:\n  url: [\nadmin_room: x\n");
     assert!(
         said.contains("config.yaml:3: not YAML: ") && said.contains("in column 1"),
@@ -267,10 +267,10 @@ fn what_is_not_yaml_is_reported_with_line_and_column() {
     assert!(problems_of("a: 1\n---\nb: 2\n").contains("more than one document"));
     // Not a user without a key.
     let anchor = "authorization:\n  users:\n    \"@alice:example.org\": &KEY\n";
-    assert!(problems_of(&format!("{LEAST}{anchor}")).contains("begins with & must be in quotes"));
+    assert!(problems_of(&format!("{BASE}{anchor}")).contains("begins with & must be in quotes"));
 }
 
-/// What YAML has beside keys and values, at line 9 below the least configuration, and what is said about it.
+/// YAML other than keys and values, at line 9 below the minimal configuration, and its messages.
 const BESIDE_VALUES: &str = r#"
 bot:\n  localpart: &x y              | 9: bot.localpart: a text that begins with & must be in quotes
 bot: &x\n  localpart: y              | 8: bot: a text that begins with & must be in quotes
@@ -296,17 +296,17 @@ bot:\n\tlocalpart: a                  | 9: not YAML:
 "#;
 
 #[test]
-fn what_yaml_has_beside_values_is_refused_with_its_line() {
+fn other_features_of_yaml_are_refused_with_their_line() {
     for (case, wanted) in table(BESIDE_VALUES) {
         let case = case.replace("\\n", "\n").replace("\\t", "\t");
         let case = case.replace("\\u{0}", "\0").replace("\\u{1}", "\u{1}");
-        assert_one_problem(&format!("{LEAST}{case}\n"), wanted);
+        assert_one_problem(&format!("{BASE}{case}\n"), wanted);
     }
-    let anchored = format!("{LEAST}bot:\n  localpart: &x y\n  display_name: *x\n");
+    let anchored = format!("{BASE}bot:\n  localpart: &x y\n  display_name: *x\n");
     let said = problems_of(&anchored);
     assert!(said.contains("has 2 problems") && said.contains("begins with * must be in quotes"));
     for (open, close) in [("[", "]"), ("{ a: ", "}")] {
-        let deep = |times| format!("{LEAST}x: {}{}\n", open.repeat(times), close.repeat(times));
+        let deep = |times| format!("{BASE}x: {}{}\n", open.repeat(times), close.repeat(times));
         let said = problems_of(&deep(100));
         assert!(
             said.contains("8: values lie too deep in one another"),
@@ -315,19 +315,19 @@ fn what_yaml_has_beside_values_is_refused_with_its_line() {
         let said = problems_of(&deep(5_000));
         assert!(said.contains("\nconfig.yaml:8: "), "{said}");
     }
-    let large = format!("{LEAST}x: {}\n", "y".repeat(1024 * 1024));
+    let large = format!("{BASE}x: {}\n", "y".repeat(1024 * 1024));
     assert_one_problem(&large, " is larger than 1 MiB");
 }
 
 #[test]
 fn a_file_as_other_systems_write_it_is_read() {
-    parse(&format!("\u{feff}{LEAST}")).unwrap();
-    parse(&LEAST.replace('\n', "\r\n")).unwrap();
-    parse(&format!("---\n{LEAST}...\n")).unwrap();
+    parse(&format!("\u{feff}{BASE}")).unwrap();
+    parse(&BASE.replace('\n', "\r\n")).unwrap();
+    parse(&format!("---\n{BASE}...\n")).unwrap();
 }
 
 #[test]
-fn what_is_wrong_in_any_way_is_reported_in_one_go() {
+fn problems_of_all_kinds_are_reported_at_once() {
     let text = "\
 homeserver: 5
 admin_room: !abc:example.org
@@ -371,7 +371,7 @@ fn a_file_with_thousands_of_problems_is_refused_too() {
     let keys: Vec<_> = (0..5_000)
         .map(|number| format!("key{number}: x\n"))
         .collect();
-    let said = problems_of(&format!("{LEAST}{}", keys.concat()));
+    let said = problems_of(&format!("{BASE}{}", keys.concat()));
     assert!(
         said.starts_with("config.yaml has 100 problems"),
         "{}",
@@ -418,7 +418,7 @@ projects:
 #[test]
 fn a_secret_in_the_environment_is_in_no_message() {
     let said = problems_of(&format!(
-        "{LEAST}sessions:\n  environment:\n    RCBOT_SESSION_ID: hunter2\n    K: \"hun\\0ter2\"\n"
+        "{BASE}sessions:\n  environment:\n    RCBOT_SESSION_ID: hunter2\n    K: \"hun\\0ter2\"\n"
     ));
     assert!(
         said.contains("has 2 problems") && !said.contains("hun"),
@@ -428,7 +428,7 @@ fn a_secret_in_the_environment_is_in_no_message() {
 
 #[test]
 fn what_a_session_gets_is_in_no_debug_output() {
-    let text = format!("{LEAST}sessions:\n  stdin: hunter2\n  environment:\n    KEY: hunter3\n");
+    let text = format!("{BASE}sessions:\n  stdin: hunter2\n  environment:\n    KEY: hunter3\n");
     let shown = format!("{:?}", parse(&text).unwrap());
     assert!(
         shown.contains("\"KEY\"") && !shown.contains("hunter"),
@@ -437,8 +437,8 @@ fn what_a_session_gets_is_in_no_debug_output() {
 }
 
 #[test]
-fn what_rings_is_of_the_list() {
-    let problem = |notify: &str| problems_of(&format!("{LEAST}    notify: {notify}\n"));
+fn ringing_events_are_from_the_list() {
+    let problem = |notify: &str| problems_of(&format!("{BASE}    notify: {notify}\n"));
     let said = problem("[ended, end]");
     let wanted =
         "projects.website.notify[1]: found \"end\", wanted ended or cut_off or login or rebooted";
@@ -459,7 +459,7 @@ fn no_text_makes_the_reader_panic() {
         "%",
     ] {
         problems_of(text);
-        problems_of(&format!("{LEAST}x: {text}\n"));
+        problems_of(&format!("{BASE}x: {text}\n"));
     }
     for length in (0..EXAMPLE.len())
         .step_by(5)
