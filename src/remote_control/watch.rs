@@ -26,65 +26,65 @@ pub(super) const STDIN: &str = "stdin";
 pub(super) const STDOUT: &str = "stdout.log";
 pub(super) const STDERR: &str = "stderr.log";
 
-/// How long a link in a line that is not known as the program's own waits for that one.
+/// How long a link in another line waits for one in the program's own line.
 const OTHER_LINE_GRACE: Duration = Duration::from_secs(2);
 
-/// How long it waits while the program connects; the time for the link is over before that.
+/// How long it waits while the program connects; the link times out before that.
 const AS_LONG_AS_IT_CONNECTS: Duration = Duration::from_hours(24);
 
-/// How long another link has to be shown, and the known one not, before it takes its place: a program that shows two in turn
+/// How long another link has to be shown, without the known one, before it replaces that: a program that alternates between two
 /// must not make the bot send one after the other.
 const REPLACEMENT_GRACE: Duration = Duration::from_secs(2);
 
-/// How long another state of the connection has to be shown before it is told: each is written down, and a program that shows two
-/// in turn must not keep the disk busy.
+/// How long another state of the connection has to be shown before it is reported: each is written to disk, and a program that
+/// alternates between two must not keep the disk busy.
 const CONNECTION_GRACE: Duration = Duration::from_secs(1);
 
-/// How long the link of a conversation that was brought back has to stand: what is shown of it again may hold an earlier one.
+/// How long the link of a resumed conversation has to stay: its transcript may contain an earlier one.
 const RESUMED_GRACE: Duration = Duration::from_secs(1);
 
-/// How long after one look for complaints that are not known the next one is, and how long after one that found something: each is
-/// brought to somebody, and a flood of them must not keep anybody busy.
+/// The pause between two searches for unknown complaints, and after one that found something: each is sent to users, and a
+/// flood of them must not disturb anybody.
 const COMPLAINT_PAUSE: Duration = Duration::from_secs(1);
 const QUOTE_PAUSE: Duration = Duration::from_secs(30);
 
-/// How long nothing may follow a line that has no end before it counts as it stands.
+/// How long an unfinished line has to stay unchanged before it counts as complete.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// How long a complaint may explain the end of a session that ran: the program stays for up to 300 s after some.
+/// How old a complaint may be that explains the end of a session that ran: the program stays for up to 300 s after some.
 const COMPLAINT_LASTS: Duration = Duration::from_mins(6);
 
-/// How long until the next try to hear of a process's end, where the kernel had no descriptor left for that.
+/// The pause before the next try to watch for a process's end, if the kernel had no descriptor left.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
-/// How long a tree may take to end before its output is kept small: what ends when asked has ended by then.
-const OBEDIENT_END: Duration = Duration::from_millis(100);
+/// How long a tree may take to end before its output is kept small: a process that reacts to SIGTERM has ended by then.
+const PROMPT_END: Duration = Duration::from_millis(100);
 
-/// What is known of a process that is to be watched, besides who it is.
+/// What is known of a process that is to be watched, besides its identity.
 pub(super) struct Watched {
     pub(super) beginning: Beginning,
-    /// The uptime by which the link has to be there. `None`: nobody waits for it.
+    /// The uptime by which the link has to be there. `None`: there is no limit.
     pub(super) deadline: Option<Duration>,
-    /// The link; another may come.
+    /// The link; another may replace it.
     pub(super) link: Option<Link>,
 }
 
-/// Watches a process until it has ended; reports its link, that the time for it is over, what it complains of, and how it ended.
+/// Watches a process until it has ended; reports its link, the timeout of the link, complaints, and how it ended.
 pub(super) async fn watch(task: Task, process: ProcessIdentity, known: Watched) {
     let deadline = known.deadline;
     let settings = task.project.as_ref().map(|project| &project.settings);
     let pattern = settings.map(|settings| settings.link_pattern.clone());
     let max_output = settings.map_or(MAX_OUTPUT, |settings| settings.max_output);
-    // All of the output where the link is yet to be found, else what is needed to tell what went wrong.
+    // All of the output if the link is still to be found, else what a diagnosis needs.
     let start = deadline.map_or(ReadFrom::Latest, |_| ReadFrom::First);
     let mut stdout = Follower::new(task.folder.join(STDOUT), start, max_output);
     let mut stderr = Follower::new(task.folder.join(STDERR), ReadFrom::Latest, max_output);
     let mut search = Search::new(pattern, known);
     let has_answer = task.has_answer();
     let cause = |search: &Search, stdout: &Follower, stderr: &Follower| {
-        let running = search.told.is_some();
+        let running = search.reported.is_some();
         let complained = visible_text(stderr.tail());
-        // With `--verbose`, all of the conversations are there too.
+        // With `--verbose`, the messages of all conversations are there too.
         let complained = if running {
             claude::errors(&complained)
         } else {
@@ -100,12 +100,12 @@ pub(super) async fn watch(task: Task, process: ProcessIdentity, known: Watched) 
     let timed_out = uptime_reached(deadline);
     tokio::pin!(exited, timed_out);
     let mut waits_for_link = deadline.is_some();
-    let mut comes_to_nothing = false;
+    let mut has_failed = false;
     loop {
         if !waits_for_link {
-            stderr.let_tail_last(COMPLAINT_LASTS);
+            stderr.expire_tail_after(COMPLAINT_LASTS);
         }
-        // Whatever is ready has the same chance in each turn, and both followers give way: no flood keeps the rest waiting.
+        // All branches have the same chance in each turn, and both followers yield, so no flood delays the others.
         tokio::select! {
             exit = &mut exited => {
                 stdout.finish(|piece| search.push(piece)).await;
@@ -123,24 +123,24 @@ pub(super) async fn watch(task: Task, process: ProcessIdentity, known: Watched) 
             }
             () = &mut timed_out, if waits_for_link => {
                 waits_for_link = false;
-                // What stands there by now counts: nobody looked while there was no bot.
+                // The output so far counts: it may be from before a restart of the bot.
                 stdout.finish(|piece| search.push(piece)).await;
                 search.note_unfinished();
                 match &mut search.news {
                     Some((_, due)) => *due = Instant::now(),
-                    None => comes_to_nothing = true,
+                    None => has_failed = true,
                 }
             }
             () = stdout.next() => search.push(stdout.piece()),
             () = stderr.next() => {
                 search.complaints.has_news = true;
                 // It would stay for longer than anybody waits.
-                comes_to_nothing = waits_for_link && Cause::is_lingering(&visible_text(stderr.tail()));
+                has_failed = waits_for_link && Cause::is_lingering(&visible_text(stderr.tail()));
             }
             () = sleep_until_some(search.due()) => search.settle(),
         }
         search.report_complaints(&task, &stderr).await;
-        if mem::take(&mut comes_to_nothing) {
+        if mem::take(&mut has_failed) {
             waits_for_link = false;
             let cause = cause(&search, &stdout, &stderr);
             task.report(Event::NoLink(cause)).await;
@@ -160,22 +160,22 @@ pub(super) async fn watch(task: Task, process: ProcessIdentity, known: Watched) 
 
 /// Keeps an output file small, for as long as this is awaited.
 pub(super) async fn keep_small(file: PathBuf, limit: u64) {
-    sleep(OBEDIENT_END).await;
+    sleep(PROMPT_END).await;
     let mut follower = Follower::new(file, ReadFrom::Latest, limit);
     loop {
         follower.next().await;
     }
 }
 
-/// How the process ends. Where that cannot be watched it is tried again: nobody knows that it has ended.
+/// How the process ended. Retried if that cannot be watched: it may still run.
 async fn exit_of(process: &ProcessIdentity) -> Exit {
-    let mut is_told = false;
+    let mut is_reported = false;
     loop {
         match process::exited(process).await {
             Ok(exit) => return exit,
-            Err(error) if !is_told => {
-                error!(%error, "end of the process cannot be seen, trying again");
-                is_told = true;
+            Err(error) if !is_reported => {
+                error!(%error, "cannot watch for the end of the process, trying again");
+                is_reported = true;
             }
             Err(_) => {}
         }
@@ -190,25 +190,25 @@ async fn sleep_until_some(time: Option<Instant>) {
     }
 }
 
-/// What the program complains of at once, without an end of it yet.
+/// Complaints that are reported at once, while the program goes on.
 struct Complaints {
-    /// What a link looks like that may stand in one. `None`: nothing can be quoted.
+    /// The pattern of links that a complaint may contain. `None`: nothing can be quoted.
     pattern: Option<LinkPattern>,
-    /// Those of stdout that are yet to be told.
-    heard: Vec<Quote>,
-    /// Those that are told. Of more, nobody wants to read.
-    told: Vec<Quote>,
+    /// Those of stdout that are still to be reported.
+    queued: Vec<Quote>,
+    /// Those that were reported. Nobody wants to read more than [`MOST_COMPLAINTS`].
+    reported: Vec<Quote>,
     /// There may be one.
     has_news: bool,
-    /// When it is looked for at the earliest.
+    /// The earliest time of the next search.
     next_look: Instant,
     conversations: Conversations,
-    /// What keeps conversations from starting, and whether it is told.
+    /// What keeps conversations from starting, and whether it was reported.
     obstacle: Option<(Cause, Quote, bool)>,
 }
 
 impl Complaints {
-    /// Takes note of an event that may be one. What is known of those that end the program is told with its end.
+    /// Notes an event that may be a complaint. Known complaints that end the program are reported with its end.
     fn note(&mut self, event: &str) {
         let Some(pattern) = &self.pattern else {
             return;
@@ -216,33 +216,33 @@ impl Complaints {
         if let Some(cause) = self.conversations.obstacle(event) {
             let quote = Quote::new(event, pattern);
             self.obstacle.get_or_insert((cause, quote, false));
-        } else if Cause::event(event) == Some(Cause::Unknown) && self.heard.len() < MOST_COMPLAINTS
+        } else if Cause::event(event) == Some(Cause::Unknown) && self.queued.len() < MOST_COMPLAINTS
         {
-            self.heard.push(Quote::new(event, pattern));
+            self.queued.push(Quote::new(event, pattern));
             self.has_news = true;
         }
     }
 
-    /// When there may be something to tell.
+    /// When there may be something to report.
     fn due(&self) -> Option<Instant> {
-        let is_open = self.has_news && self.told.len() < MOST_COMPLAINTS;
+        let is_open = self.has_news && self.reported.len() < MOST_COMPLAINTS;
         is_open.then_some(self.next_look)
     }
 
-    /// Looks for one that is not told.
+    /// Searches for one that was not reported yet.
     fn look(&mut self, stderr: &str, has_link: bool) -> Option<Quote> {
         let pattern = self.pattern.as_ref()?;
         let lines = claude::unknown_lines(stderr, has_link).into_iter();
         let quotes = lines.map(|line| Quote::new(line, pattern));
-        let heard = mem::take(&mut self.heard);
-        let mut news: Vec<_> = heard.into_iter().chain(quotes).collect();
-        news.retain(|quote| !self.told.iter().any(|told| told.is_like(quote)));
+        let queued = mem::take(&mut self.queued);
+        let mut news: Vec<_> = queued.into_iter().chain(quotes).collect();
+        news.retain(|quote| !self.reported.iter().any(|reported| reported.is_like(quote)));
         let mut news = news.into_iter();
         let quote = news.next();
-        self.told.extend(quote.clone());
+        self.reported.extend(quote.clone());
         // Those of stderr will be found there again.
-        self.heard.extend(news.take(MOST_COMPLAINTS));
-        self.has_news = !self.heard.is_empty();
+        self.queued.extend(news.take(MOST_COMPLAINTS));
+        self.has_news = !self.queued.is_empty();
         let pause = quote.as_ref().map_or(COMPLAINT_PAUSE, |_| QUOTE_PAUSE);
         self.next_look = Instant::now() + pause;
         quote
@@ -251,22 +251,22 @@ impl Complaints {
 
 /// The search for the link, for another one later, and for complaints between the two.
 ///
-/// The program's own line counts at once, and its link takes the place of another. A link in another line is good enough where
-/// there is no better one within a while; the same line may show another link later.
+/// The program's own line counts at once, and its link replaces another. A link in another line is accepted if no better one
+/// follows within a while; later, the same line may show another link.
 struct Search {
     reader: Option<OutputReader>,
     is_resumed: bool,
-    /// What was found last, and told.
-    told: Option<Link>,
-    /// What stands before it, where it does not stand in the program's own line.
-    told_after: Option<String>,
-    /// What is to be told, and when at the earliest.
+    /// The link that was last found and reported.
+    reported: Option<Link>,
+    /// The text before it, if it is not in the program's own line.
+    words_before: Option<String>,
+    /// The link to report, and when at the earliest.
     news: Option<(Link, Instant)>,
-    /// When the line at the end counts as it stands.
+    /// When the unfinished last line counts as complete.
     quiet: Option<Instant>,
     complaint: Option<(Cause, Instant)>,
     complaints: Complaints,
-    /// What it said of its connection and is told, and what is to be told, and when at the earliest.
+    /// The state of the connection that was last reported; then the one to report, and when at the earliest.
     connection: Option<Connection>,
     connection_news: Option<(Connection, Instant)>,
 }
@@ -276,8 +276,8 @@ impl Search {
         Self {
             complaints: Complaints {
                 pattern: pattern.clone(),
-                heard: Vec::new(),
-                told: Vec::new(),
+                queued: Vec::new(),
+                reported: Vec::new(),
                 has_news: false,
                 next_look: Instant::now(),
                 conversations: Conversations::default(),
@@ -285,8 +285,8 @@ impl Search {
             },
             reader: pattern.map(OutputReader::new),
             is_resumed: known.beginning == Beginning::Resumed,
-            told: known.link,
-            told_after: None,
+            reported: known.link,
+            words_before: None,
             news: None,
             quiet: None,
             complaint: None,
@@ -310,7 +310,7 @@ impl Search {
         }
     }
 
-    /// Takes the line at the end for whole, if it was quiet for long enough.
+    /// Treats the unfinished last line as complete, if it was unchanged for long enough.
     fn settle(&mut self) {
         if self
             .quiet
@@ -340,9 +340,9 @@ impl Search {
                 self.complaints.note(&event);
             }
             Said::Connection(connection) => {
-                self.let_link_wait(connection, now);
-                let told = self.connection.as_ref().map(mem::discriminant);
-                let is_news = told != Some(mem::discriminant(&connection));
+                self.delay_link(connection, now);
+                let reported = self.connection.as_ref().map(mem::discriminant);
+                let is_news = reported != Some(mem::discriminant(&connection));
                 let earlier = self.connection_news.map(|(_, due)| due);
                 let due = earlier.unwrap_or(now + CONNECTION_GRACE);
                 self.connection_news = is_news.then_some((connection, due));
@@ -350,9 +350,9 @@ impl Search {
         }
     }
 
-    /// What stands before the first block may be the link of an earlier session: this one's own comes once it is connected.
-    fn let_link_wait(&mut self, connection: Connection, now: Instant) {
-        let Some((_, due)) = self.news.as_mut().filter(|_| self.told.is_none()) else {
+    /// A link before the first block may be that of an earlier session: this one's own is shown once it is connected.
+    fn delay_link(&mut self, connection: Connection, now: Instant) {
+        let Some((_, due)) = self.news.as_mut().filter(|_| self.reported.is_none()) else {
             return;
         };
         if connection == Connection::Connecting {
@@ -362,30 +362,30 @@ impl Search {
         }
     }
 
-    /// `words`: what stands before it, where that is not the program's own line.
+    /// `words`: the text before it, if it is not in the program's own line.
     fn note_link(&mut self, link: Link, words: Option<String>, now: Instant) {
         let is_own = words.is_none();
-        let Some(told) = &self.told else {
-            let is_own_waiting = self.news.is_some() && self.told_after.is_none();
+        let Some(reported) = &self.reported else {
+            let is_own_waiting = self.news.is_some() && self.words_before.is_none();
             let is_known = self.news.as_ref().is_some_and(|(news, _)| *news == link);
             if is_own && self.is_resumed {
-                self.told_after = None;
+                self.words_before = None;
                 if !(is_known && is_own_waiting) {
                     self.news = Some((link, now + RESUMED_GRACE));
                 }
             } else if is_own || !is_own_waiting {
                 let due = if is_own { now } else { now + OTHER_LINE_GRACE };
                 let earlier = self.news.as_ref().map_or(due, |(_, due)| *due);
-                self.told_after = words;
+                self.words_before = words;
                 self.news = Some((link, due.min(earlier)));
             }
             return;
         };
-        if *told == link {
-            // It is shown again, so whatever came in between was no more than that.
-            self.told_after = words;
+        if *reported == link {
+            // The known link is shown again, so the one in between does not count.
+            self.words_before = words;
             self.news = None;
-        } else if is_own || words == self.told_after {
+        } else if is_own || words == self.words_before {
             let waits = self.news.as_ref().is_some_and(|(news, _)| *news == link);
             if !waits {
                 self.news = Some((link, now + REPLACEMENT_GRACE));
@@ -393,7 +393,7 @@ impl Search {
         }
     }
 
-    /// When there may be something to tell.
+    /// When there may be something to report.
     fn due(&self) -> Option<Instant> {
         let news = self.news.as_ref().map(|(_, due)| *due);
         let connection = self.connection_news.map(|(_, due)| due);
@@ -401,10 +401,10 @@ impl Search {
         news.into_iter().chain(others.into_iter().flatten()).min()
     }
 
-    /// Tells what keeps conversations from starting, and what is not known, in its turn.
+    /// Reports what keeps conversations from starting, and unknown complaints at intervals.
     async fn report_complaints(&mut self, task: &Task, stderr: &Follower) {
-        if let Some((cause, quote, is_told @ false)) = &mut self.complaints.obstacle {
-            *is_told = true;
+        if let Some((cause, quote, is_reported @ false)) = &mut self.complaints.obstacle {
+            *is_reported = true;
             task.report(Event::Complained(*cause, quote.clone())).await;
         }
         if self
@@ -412,7 +412,7 @@ impl Search {
             .due()
             .is_some_and(|due| due <= Instant::now())
         {
-            let has_link = self.told.is_some();
+            let has_link = self.reported.is_some();
             let quote = self.complaints.look(&visible_text(stderr.tail()), has_link);
             if let Some(quote) = quote {
                 task.report(Event::Complained(Cause::Unknown, quote)).await;
@@ -420,15 +420,15 @@ impl Search {
         }
     }
 
-    /// It comes to nothing, and nobody knows why: what it said first may tell.
+    /// After a failure with an unknown cause, reports the first complaint, which may explain it.
     async fn quote_last(&mut self, task: &Task, cause: Option<Cause>, stderr: &str) {
-        let is_first = cause == Some(Cause::Unknown) && self.complaints.told.is_empty();
-        let heard = self.complaints.heard.first().cloned();
+        let is_first = cause == Some(Cause::Unknown) && self.complaints.reported.is_empty();
+        let queued = self.complaints.queued.first().cloned();
         let line = claude::first_line(stderr);
         let pattern = self.complaints.pattern.as_ref();
-        let quote = heard.or_else(|| Some(Quote::new(line?, pattern?)));
+        let quote = queued.or_else(|| Some(Quote::new(line?, pattern?)));
         if let Some(quote) = quote.filter(|_| is_first) {
-            self.complaints.told.push(quote.clone());
+            self.complaints.reported.push(quote.clone());
             task.report(Event::Complained(Cause::Unknown, quote)).await;
         }
     }
@@ -436,7 +436,7 @@ impl Search {
     fn take_news(&mut self) -> Option<Link> {
         let now = Instant::now();
         let (link, _) = self.news.take_if(|(_, due)| *due <= now)?;
-        self.told = Some(link.clone());
+        self.reported = Some(link.clone());
         Some(link)
     }
 
@@ -447,16 +447,16 @@ impl Search {
         Some(connection)
     }
 
-    /// What the program said of itself of late.
+    /// A recent complaint among the program's events.
     fn complaint(&self) -> Option<Cause> {
         let (cause, said) = self.complaint?;
         (said.elapsed() <= COMPLAINT_LASTS).then_some(cause)
     }
 
-    /// The process is gone: what stands there is all there will be. Only a first link is still worth telling.
+    /// The process is gone, so the last line is complete. Only a first link is still worth reporting.
     fn end(&mut self) -> Option<Link> {
         self.note_unfinished();
-        let first = self.told.is_none();
+        let first = self.reported.is_none();
         self.news.take().map(|(link, _)| link).filter(|_| first)
     }
 }
@@ -500,7 +500,7 @@ mod tests {
         Link::parse(&format!("https://claude.ai/code/session_{name}")).unwrap()
     }
 
-    /// What is to be told, and whether at once.
+    /// The link to report, and whether at once.
     fn news(search: &Search) -> Option<(&Link, bool)> {
         let (link, due) = search.news.as_ref()?;
         Some((link, *due <= Instant::now()))
@@ -536,7 +536,7 @@ mod tests {
         assert_eq!(
             news(&own).map(|(link, _)| link),
             Some(&link("3")),
-            "alone, and before the block"
+            "a line with only a link, before the block"
         );
         push(&mut own, &format!("{OWN}1\n"));
         assert_eq!(news(&own), None, "the known one is still shown");
@@ -546,7 +546,7 @@ mod tests {
         assert_eq!(news(&own), Some((&link("7"), false)));
 
         let mut other = search(&format!("{OTHER}1\n"));
-        other.told = other.news.take().map(|(link, _)| link);
+        other.reported = other.news.take().map(|(link, _)| link);
         push(&mut other, "else: https://claude.ai/code/session_2\n");
         assert_eq!(news(&other), None);
         push(&mut other, &format!("{OTHER}3\n"));
@@ -554,12 +554,12 @@ mod tests {
     }
 
     #[test]
-    fn what_a_resumed_session_shows_again_of_an_earlier_one_is_not_its_link() {
+    fn a_link_that_a_resumed_session_replays_is_not_its_own() {
         const CONNECTING: &str = "\u{b7}|\u{b7} Connecting\n";
         const HEAD: &str = "\u{b7}\u{2714}\u{b7} Fix the build\n";
         let pattern = LinkPattern::new(r"https://claude\.ai/code[/?][A-Za-z0-9_./?=&%~-]+");
         let mut resumed = Search::new(pattern.ok(), known(Beginning::Resumed));
-        // A transcript, a block of the one before, and a link alone in a line.
+        // A transcript, a block of the one before, and a line with only a link.
         push(&mut resumed, "https://claude.ai/code/session_0\n");
         push(&mut resumed, &format!("{OWN}1\n{HEAD}\n{OWN}2\n"));
         push(&mut resumed, CONNECTING);
@@ -571,7 +571,7 @@ mod tests {
         assert_eq!(resumed.news, due, "shown again, which takes no longer");
         assert_eq!(news(&resumed), Some((&link("3"), false)));
 
-        // Of a fresh one, what stands before the first block gives way to it.
+        // In a fresh session, a link before the first block is replaced by one in it.
         let mut fresh = search(&format!("{OTHER}1\n{CONNECTING}"));
         let waits = fresh.news.as_ref().map(|(_, due)| *due);
         assert!(
@@ -582,7 +582,7 @@ mod tests {
         assert!(fresh.news.as_ref().map(|(_, due)| *due) < waits);
         push(&mut fresh, &format!("{OWN}2\n"));
         assert_eq!(fresh.take_news(), Some(link("2")));
-        // In mid-life the own line counts within the block alone.
+        // In a running session the own line counts only within the block.
         push(&mut fresh, &format!("{OWN}1\n"));
         assert_eq!(news(&fresh), None);
         push(&mut fresh, &format!("{HEAD}{OWN}3\n"));
@@ -590,7 +590,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_told_at_once_and_a_flood_of_it_in_turn() {
+    fn unknown_complaints_are_reported_at_once_and_a_flood_of_them_at_intervals() {
         let mut search = search(&format!("{OWN}1\n"));
         search.take_news();
         let complaints = &mut search.complaints;
@@ -616,15 +616,15 @@ mod tests {
         while complaints.due().is_some() {
             assert!(look(complaints).is_some());
         }
-        assert_eq!(complaints.told.len(), MOST_COMPLAINTS);
+        assert_eq!(complaints.reported.len(), MOST_COMPLAINTS);
         complaints.note("Error: another");
-        assert_eq!(complaints.due(), None, "nobody looks any more");
+        assert_eq!(complaints.due(), None, "no more searches");
     }
 
     #[test]
-    fn an_event_in_which_the_program_speaks_of_itself_is_told_and_what_is_known_is_not() {
+    fn an_unknown_message_of_the_program_is_reported_and_a_known_one_is_not() {
         let mut search = search("\u{b7}\u{2714}\u{b7} Connected\n");
-        for (event, told) in [
+        for (event, new) in [
             (
                 "Error: The moon is full: https://claude.ai/code/session_1",
                 true,
@@ -637,8 +637,8 @@ mod tests {
             ("Warning: The moon is full.", false),
         ] {
             push(&mut search, &format!("[12:34:56] {event}\n"));
-            assert_eq!(search.complaints.heard.len(), usize::from(told), "{event}");
-            search.complaints.heard.retain(|quote| {
+            assert_eq!(search.complaints.queued.len(), usize::from(new), "{event}");
+            search.complaints.queued.retain(|quote| {
                 assert_eq!(quote.expose(), "Error: The moon is full: [link]");
                 false
             });
@@ -696,15 +696,15 @@ mod tests {
         assert_eq!(search.due(), None);
         push(&mut search, LOST);
         sleep_until_some(search.due()).await;
-        let told = search.take_connection();
+        let reported = search.take_connection();
         assert!(
-            matches!(told, Some(Connection::Reconnecting { .. })),
-            "{told:?}"
+            matches!(reported, Some(Connection::Reconnecting { .. })),
+            "{reported:?}"
         );
         push(
             &mut search,
             "\u{b7}/\u{b7} Reconnecting \u{b7} disconnected 6s\n",
         );
-        assert_eq!(search.due(), None, "that is no news");
+        assert_eq!(search.due(), None, "the same state");
     }
 }

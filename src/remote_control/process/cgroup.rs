@@ -1,8 +1,8 @@
-//! A cgroup (v2) for each spawned process and all that comes of it, where systemd has delegated its own to us, as our units ask
-//! for (`Delegate=pids`).
+//! A cgroup (v2) for each spawned process and its descendants, if systemd has delegated ours to us, as our units ask for
+//! (`Delegate=pids`).
 //!
-//! What is in it cannot leave it by a new session, a new name or an emptied environment, and `cgroup.kill` ends it in one
-//! step, whoever the processes run as. Everything here is help on top: without it, processes are found as everywhere else.
+//! A process cannot leave it by a new session, a new name or an emptied environment, and `cgroup.kill` ends all in one step,
+//! whichever user they run as. This is optional: without it, processes are found as everywhere else.
 
 use std::{
     collections::HashSet,
@@ -17,7 +17,7 @@ use tracing::debug;
 
 use super::identity::ProcessIdentity;
 
-/// Where systemd says that it leaves a cgroup to whoever runs in it.
+/// The attributes with which systemd marks a cgroup as delegated to the processes in it.
 const DELEGATED: [&str; 2] = ["user.delegate", "trusted.delegate"];
 
 /// The folder of one cgroup.
@@ -25,13 +25,13 @@ const DELEGATED: [&str; 2] = ["user.delegate", "trusted.delegate"];
 pub(super) struct Cgroup(PathBuf);
 
 impl Cgroup {
-    /// Makes one for the processes with this mark. `None`: there is none to be had.
+    /// Creates one for the processes with this mark. `None`: that is not possible here.
     pub(super) fn make(mark: &str) -> Option<Self> {
         let own = own_folder().filter(|folder| is_delegated(folder))?;
         let folder = own.join(name(mark)?);
         match fs::create_dir(&folder) {
             Ok(()) => Some(Self(folder)),
-            // The session's, of its process before this one.
+            // From the session's previous process.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Some(Self(folder)),
             Err(error) => {
                 debug!(folder = %folder.display(), %error, "no cgroup");
@@ -40,8 +40,8 @@ impl Cgroup {
         }
     }
 
-    /// Those that were made for processes with this mark: below the cgroup that we are in, or, if we were in another then,
-    /// where the leader is. None that we are in ourselves, as a bot that was started in a session is: it holds more than that.
+    /// Those that were created for this mark: below our own cgroup, or, if we were in another then, where the leader is. Never
+    /// one that we are in ourselves, as a bot that was started in a session is: it holds more than that session.
     pub(super) fn all(mark: &str, leader: Option<&ProcessIdentity>) -> Vec<Self> {
         let Some(name) = name(mark) else {
             return Vec::new();
@@ -61,8 +61,8 @@ impl Cgroup {
         all.into_iter().map(Self).collect()
     }
 
-    /// Whoever writes `0` to it is in the cgroup.
-    pub(super) fn door(&self) -> Option<File> {
+    /// A process that writes `0` to it enters the cgroup.
+    pub(super) fn procs_file(&self) -> Option<File> {
         let processes = self.0.join("cgroup.procs");
         File::options().write(true).open(processes).ok()
     }
@@ -96,7 +96,7 @@ impl Cgroup {
     }
 }
 
-/// This one and all below it, the outer ones first. It does not recurse: a session's processes may nest them as they like.
+/// This one and all below it, the outer ones first. Not recursive: a session's processes may nest them as they like.
 fn folders(folder: &Path) -> Vec<PathBuf> {
     let mut folders = vec![folder.to_owned()];
     let mut next = 0;
@@ -110,7 +110,7 @@ fn folders(folder: &Path) -> Vec<PathBuf> {
     folders
 }
 
-/// A mark may come from the environment of any process: it names nothing but a folder.
+/// A mark may come from the environment of any process, so it must be a plain folder name.
 fn name(mark: &str) -> Option<String> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
     (!mark.is_empty() && mark.bytes().all(is_plain)).then(|| format!("rcbot-{mark}"))
@@ -124,7 +124,7 @@ fn folder_of(process: &Process) -> Option<PathBuf> {
     let cgroups = process.cgroups().ok()?;
     let path = cgroups.into_iter().find(|it| it.hierarchy == 0)?.pathname;
     let path = Path::new(&path).strip_prefix("/").ok()?;
-    // Outside of what we see of the cgroups.
+    // Outside of our cgroup namespace.
     if path.components().any(|it| it == Component::ParentDir) {
         return None;
     }

@@ -1,4 +1,4 @@
-//! Follows a file that others append to, and keeps small what it takes on disk.
+//! Follows a file that others append to, and limits its size on disk.
 
 use std::{
     fs::{File, OpenOptions},
@@ -34,16 +34,16 @@ use crate::regular_file;
 /// How much is read at a time.
 const CHUNK: usize = 64 * 1024;
 
-/// How much of the latest bytes is kept at hand: several screens of a program that repaints.
+/// How many of the latest bytes are kept: several screens of a program that repaints.
 const TAIL: usize = 16 * 1024;
 
-/// How much is read when it has to be done with: nothing is given back meanwhile, however fast others write.
+/// How much is read to finish: nothing is freed meanwhile, however fast others write.
 const LAST: u64 = 1024 * 1024;
 
 /// How often to look where no event comes: network file systems send none for what others write.
 const SLOW_POLL: Duration = Duration::from_secs(2);
 
-/// How much work with what was read makes a pause due, and how much of it counts at most: the rest was waiting.
+/// After how much work on what was read a pause is due, and how much of it counts at most: the rest was waiting.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
@@ -61,19 +61,19 @@ pub enum ReadFrom {
 pub struct Piece<'b> {
     /// What was read.
     pub bytes: &'b [u8],
-    /// Something was passed over before it.
+    /// Whether bytes were skipped before it.
     pub after_gap: bool,
 }
 
-/// Reads a file as it grows, each byte at most once, and gives what it has read back to the file system.
+/// Reads a file as it grows, each byte at most once, and frees the disk space of what it has read.
 ///
-/// A hole is punched where the file was read, so that offsets never change and no byte is lost, whoever writes meanwhile
-/// (ext4, xfs, btrfs, tmpfs, f2fs). Where the file system has no holes, the file is cut to nothing once all of it is read: what
-/// is written between that read and the cut, the very next system call, is lost. What is more than the limit behind is passed
-/// over, but for the beginning. So what the file takes on disk is bounded by the limit, half of it again, and what is written in one turn.
+/// A hole is punched where the file was read, so that offsets never change and no byte of a concurrent write is lost (ext4,
+/// xfs, btrfs, tmpfs, f2fs). If the file system has no holes, the file is truncated once all of it is read: what is written
+/// between that read and the truncation, the very next system call, is lost. What is further behind than the limit is skipped,
+/// except at the beginning. So its disk space is bounded by the limit, half of it again, and what is written in one turn.
 ///
-/// A file that cannot be opened or read at the moment is tried again. It takes no more than half of a processor, however fast
-/// others write: after its owner worked on what was read, it leaves the processor to others for as long.
+/// A file that cannot be opened or read is tried again. A follower takes no more than half of a processor, however fast others
+/// write: after its owner worked on a piece, it yields the processor for as long.
 #[derive(Debug)]
 pub struct Follower {
     path: PathBuf,
@@ -82,11 +82,11 @@ pub struct Follower {
     /// None once it was opened.
     start: Option<ReadFrom>,
     file: Option<Arc<File>>,
-    /// None: the kernel has no watch left for us, so looking is all there is.
+    /// None: the kernel has no watch left for us, so the file is polled.
     watch: Option<AsyncFd<OwnedFd>>,
     slow_poll: Duration,
     offset: u64,
-    /// Up to here the file takes no room any more.
+    /// Up to here the disk space of the file is freed.
     freed: u64,
     buffer: Vec<u8>,
     after_gap: bool,
@@ -128,7 +128,7 @@ impl Follower {
     /// Waits for more, up to 64 KiB, which then is in [`Follower::piece`]. Cancel safe. Runs within a tokio runtime only.
     pub async fn next(&mut self) {
         loop {
-            self.give_way().await;
+            self.yield_processor().await;
             self.free().await;
             match self.read(u64::MAX) {
                 Ok(true) => return,
@@ -141,17 +141,17 @@ impl Follower {
         }
     }
 
-    /// Hands on what is left up to where the file ends now, without waiting for more. For after the writer's end: another one
-    /// may go on writing. Of more than a MiB that is left, that much is handed on.
+    /// Passes on the rest up to the present end of the file, or its last MiB, without waiting for more. For use after the
+    /// writer's end: another process may go on writing.
     pub(crate) async fn finish(&mut self, mut sink: impl FnMut(Piece<'_>)) {
         let length = self.file().and_then(|file| file.metadata());
         let length = match length {
             Ok(metadata) => metadata.len(),
             Err(error) => return self.close(&error),
         };
-        self.pass_over(length.saturating_sub(self.offset + LAST));
+        self.skip(length.saturating_sub(self.offset + LAST));
         loop {
-            self.give_way().await;
+            self.yield_processor().await;
             match self.read(length) {
                 Ok(true) => sink(self.piece()),
                 Ok(false) => return,
@@ -160,7 +160,7 @@ impl Follower {
         }
     }
 
-    /// What came last. Each is to be looked at once.
+    /// The latest piece. Take each once.
     pub fn piece(&mut self) -> Piece<'_> {
         Piece {
             bytes: &self.buffer,
@@ -168,7 +168,7 @@ impl Follower {
         }
     }
 
-    /// The latest bytes, read one way or the other.
+    /// The latest bytes that were read.
     pub(crate) fn tail(&self) -> &[u8] {
         let age = self.tail_written.elapsed().unwrap_or_default();
         if age > self.tail_lasts {
@@ -178,14 +178,14 @@ impl Follower {
         }
     }
 
-    /// From now on the latest bytes are dropped when others come so long after them.
-    pub(crate) fn let_tail_last(&mut self, time: Duration) {
+    /// From now on the latest bytes are dropped when new ones come so long after them.
+    pub(crate) fn expire_tail_after(&mut self, time: Duration) {
         self.tail_lasts = time;
     }
 
-    /// Leaves the processor to others for as long as the work with what was read took. Without this, one that never has to
-    /// wait would never let anybody else have a turn.
-    async fn give_way(&mut self) {
+    /// Yields the processor for as long as the work on the last piece took. Without this, one that never has to wait would
+    /// starve the other tasks.
+    async fn yield_processor(&mut self) {
         consume_budget().await;
         if let Some(given_out) = self.given_out.take() {
             self.owed += given_out.elapsed().min(LONGEST_PAUSE);
@@ -199,19 +199,19 @@ impl Follower {
         }
     }
 
-    /// Reads on, but not beyond `end`. Whether there was anything.
+    /// Reads on, but not beyond `end`. Returns whether there was anything.
     fn read(&mut self, end: u64) -> io::Result<bool> {
         let file = self.file()?;
         let metadata = file.metadata()?;
         let length = metadata.len();
         if length < self.offset {
-            // Somebody cut it.
+            // The file was truncated.
             (self.offset, self.freed, self.after_gap) = (0, 0, true);
         }
         let left = length.min(end).saturating_sub(self.offset);
-        // What comes first is read in any case: more is printed in an instant than anybody can read.
+        // The beginning is always read: a program can print more in an instant than anybody can read.
         if !self.tail.is_empty() {
-            self.pass_over(left.saturating_sub(self.limit));
+            self.skip(left.saturating_sub(self.limit));
         }
         let left = length.min(end).saturating_sub(self.offset);
         let size = usize::try_from(left).map_or(CHUNK, |left| left.min(CHUNK));
@@ -230,7 +230,7 @@ impl Follower {
         Ok(count > 0)
     }
 
-    fn pass_over(&mut self, bytes: u64) {
+    fn skip(&mut self, bytes: u64) {
         if bytes > 0 {
             debug!(bytes, "output comes too fast");
             self.offset += bytes;
@@ -252,10 +252,10 @@ impl Follower {
         if let Some(file) = &self.file {
             return Ok(Arc::clone(file));
         }
-        // A FIFO that nobody writes to would hold us up.
+        // A FIFO without a writer would block.
         let mut options = OpenOptions::new();
         options.read(true).custom_flags(libc::O_NONBLOCK);
-        // Where it may not be written to it can be read all the same.
+        // Without write permission it can still be read.
         let file = options.write(true).open(&self.path);
         let file = file.or_else(|_| options.write(false).open(&self.path))?;
         regular_file::check(&file)?;
@@ -285,14 +285,14 @@ impl Follower {
         }
     }
 
-    /// Gives back to the file system what was read, but for the last of it, which people may want to look at.
+    /// Frees the disk space of what was read, except the last of it, which users may want to read.
     async fn free(&mut self) {
         let Some(file) = &self.file else { return };
         if self.offset.saturating_sub(self.freed) <= self.limit {
             return;
         }
         let keep_from = self.offset - self.limit / 2;
-        // If it fails it is tried again, but not with each piece.
+        // If it fails it is tried again, but not after each piece.
         self.freed = keep_from;
         let file = Arc::clone(file);
         let punched = spawn_blocking(move || punch(&file, keep_from)).await;
@@ -305,11 +305,11 @@ impl Follower {
         if let Err(error) = freed
             && !was_uncut
         {
-            warn!(path = %self.path.display(), %error, "output not cut, trying again");
+            warn!(path = %self.path.display(), %error, "output not truncated, trying again");
         }
     }
 
-    /// Cuts the file to nothing, if all of it is read or so much is not that it has to be.
+    /// Truncates the file if all of it is read, or if it is more than twice as long as the limit.
     fn cut(&mut self) -> io::Result<()> {
         let file = self.file()?;
         let length = file.metadata()?.len();
@@ -347,7 +347,7 @@ fn first_byte(file: &File) -> u64 {
     seek(file, SeekFrom::Data(0)).unwrap_or_default()
 }
 
-/// Makes a hole of what stands before `end`, in whole blocks. `false`: the file system has no holes.
+/// Punches a hole up to `end`, in whole blocks. `false`: the file system has no holes.
 fn punch(file: &File, end: u64) -> io::Result<bool> {
     let end = end - end % file.metadata()?.blksize().max(1);
     if end == 0 {
@@ -367,7 +367,7 @@ fn watch(path: &Path) -> io::Result<AsyncFd<OwnedFd>> {
     readable(watch)
 }
 
-/// Takes all events and ends in `WouldBlock`. What they say does not matter.
+/// Drains all events and ends in `WouldBlock`. Their content does not matter.
 fn take_events(watch: &OwnedFd) -> io::Result<()> {
     let mut events = [0; 4096];
     loop {
@@ -427,7 +427,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_pipe_in_place_of_the_output_holds_nobody_up() {
+    async fn a_pipe_in_place_of_the_output_does_not_block() {
         let sandbox = Sandbox::new();
         let path = sandbox.path("pipe");
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRUSR).unwrap();
@@ -536,7 +536,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_further_behind_than_the_limit_is_passed_over() {
+    async fn what_is_further_behind_than_the_limit_is_skipped() {
         let sandbox = Sandbox::new();
         let path = sandbox.path("log");
         append(&path, b"first");
@@ -559,7 +559,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_rest_goes_up_to_the_present_end_whoever_goes_on_writing() {
+    async fn the_rest_goes_up_to_the_present_end_while_others_go_on_writing() {
         let sandbox = Sandbox::new();
         let path = sandbox.path("log");
         append(&path, &vec![b'x'; CHUNK + 1]);
@@ -574,7 +574,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn of_a_long_rest_the_last_mib_is_handed_on() {
+    async fn of_a_long_rest_the_last_mib_is_read() {
         let sandbox = Sandbox::new();
         let path = sandbox.path("log");
         append(&path, b"old");
@@ -590,7 +590,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_follower_leaves_its_thread_to_others_for_as_long_as_its_pieces_took() {
+    async fn a_follower_yields_for_as_long_as_its_pieces_took() {
         let sandbox = Sandbox::new();
         let path = sandbox.path("log");
         append(&path, b"x");
@@ -614,7 +614,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn old_bytes_are_forgotten_where_they_last_for_a_while_only() {
+    async fn old_bytes_are_dropped_once_they_expire() {
         let sandbox = Sandbox::new();
         let path = sandbox.path("log");
         append(&path, b"old, ");
@@ -627,7 +627,7 @@ mod tests {
         let mut follower = follower(&path);
         next(&mut follower).await;
         assert_eq!(follower.tail(), b"old, ");
-        follower.let_tail_last(Duration::from_mins(6));
+        follower.expire_tail_after(Duration::from_mins(6));
         assert_eq!(follower.tail(), b"");
         append(&path, b"new");
         next(&mut follower).await;
@@ -660,7 +660,7 @@ mod tests {
             assert_eq!(numbers.last().unwrap().to_string(), last.trim());
             assert_eq!(fs::metadata(&log).unwrap().len(), seen.len() as u64);
             assert!(taken(&log) <= LIMIT + LIMIT / 2, "{}", taken(&log));
-            // The last of it is there for people, and for another follower.
+            // The last of it is kept for users, and for another follower.
             let mut again = Follower::new(log, ReadFrom::First, LIMIT);
             let first = next(&mut again).await;
             assert!(!first.contains(&0) && first.len() as u64 <= LIMIT);

@@ -1,4 +1,4 @@
-//! A process that we hold: whatever becomes of its pid, what is signalled, waited for and reaped by a handle is that process.
+//! A handle on one process: even if its pid is reused, it signals, waits for and reaps that process only.
 
 use std::{
     fmt, io,
@@ -25,21 +25,21 @@ use super::identity::{ProcessError, ProcessIdentity};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Exit {
-    /// It ended by itself, with this code.
+    /// It exited with this code.
     Code(i32),
     /// This signal ended it.
     Signal(i32),
-    /// It ended, and the kernel told somebody else how.
+    /// It ended, and only its parent knows how.
     Unknown,
 }
 
-/// Waits until this very process has ended, and reaps it if it is a child of ours. Cancel safe.
+/// Waits until this very process has ended, and reaps it if it is our child. Cancel safe.
 ///
-/// How a child ended is known: one caller, the first, gets it. How another process ended (one that we adopted after a restart)
-/// the kernel tells its parent. We know it only if we see the zombie before the parent reaps it; otherwise it is
-/// [`Exit::Unknown`]. Since Linux 6.15 the ioctl `PIDFD_GET_INFO` with `PIDFD_INFO_EXIT` would tell it to any holder of a pidfd,
-/// but neither rustix nor nix has a safe wrapper for it.
-/// Fails when the kernel gives no handle on the process. That it is over already is no error, nor that its pid is another's now.
+/// The exit status of a child is known; the first caller gets it. That of another process (one that we adopted after a restart)
+/// goes to its parent. We know it only if we see the zombie before the parent reaps it; otherwise it is [`Exit::Unknown`].
+/// Since Linux 6.15 the ioctl `PIDFD_GET_INFO` with `PIDFD_INFO_EXIT` would give it to any holder of a pidfd, but neither
+/// rustix nor nix has a safe wrapper for it.
+/// Fails when the kernel gives no handle on the process. It is not an error if it is over already, or its pid is reused.
 pub(crate) async fn exited(identity: &ProcessIdentity) -> Result<Exit, ProcessError> {
     let Some(process) = Handle::open(identity)? else {
         return Ok(Exit::Unknown);
@@ -95,7 +95,7 @@ impl Handle {
             Err(Errno::SRCH) => return Ok(None),
             Err(errno) => return Err(unwatched(pid, errno)),
         };
-        // Looked at before the handle was opened, the process could have been replaced in between.
+        // Checked after the handle was opened: before, the process could have been replaced in between.
         Ok(identity.look()?.map(|_| Self { pid, fd }))
     }
 
@@ -122,7 +122,7 @@ impl Handle {
         Ok(ready.map_err(|errno| unwatched(self.pid, errno))? > 0)
     }
 
-    /// Sends a signal. To a process that has ended it is sent in vain, which is no error.
+    /// Sends a signal. It is not an error if the process has ended.
     pub(super) fn signal(&self, signal: Signal) -> io::Result<()> {
         match pidfd_send_signal(&self.fd, signal) {
             Ok(()) | Err(Errno::SRCH) => Ok(()),

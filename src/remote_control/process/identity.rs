@@ -1,4 +1,4 @@
-//! Who a process is. A pid is reused; a pid with its start time and its boot is not.
+//! The identity of a process. A pid is reused; a pid with its start time and its boot is not.
 
 use std::{io, sync::OnceLock};
 
@@ -8,7 +8,7 @@ use procfs::{
 };
 use serde::{Deserialize, Serialize};
 
-/// One process of one boot of this host, and no other.
+/// Identifies one process of one boot of this host.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProcessIdentity {
@@ -19,7 +19,7 @@ pub struct ProcessIdentity {
     boot_id: String,
 }
 
-/// Why a process cannot be looked at or watched. That it has ended is no error.
+/// Why a process cannot be looked at or watched. It is not an error if it has ended.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the names of the fields say it")]
 pub enum ProcessError {
@@ -38,14 +38,14 @@ pub enum ProcessError {
 }
 
 impl ProcessIdentity {
-    /// The identity of the process that has this pid now. `None`: there is no such process, or it is a zombie.
+    /// The identity of the process that has this pid now. `None`: no such process, or a zombie.
     pub fn of(pid: i32) -> Result<Option<Self>, ProcessError> {
         let seen = look(pid)?.filter(|process| !process.ended);
         Ok(seen.map(|process| process.identity))
     }
 
     /// Whether this very process still runs: same pid, same start time, same boot, not a zombie.
-    /// Fails when `/proc` cannot be read: then nobody knows, and "no" could lose a process.
+    /// Fails when `/proc` cannot be read: "no" could then lose a process.
     pub fn is_alive(&self) -> Result<bool, ProcessError> {
         Ok(self.look()?.is_some_and(|process| !process.ended))
     }
@@ -55,7 +55,7 @@ impl ProcessIdentity {
         self.pid
     }
 
-    /// This very process as it is now, be it a zombie. `None`: it is over and reaped, whoever has its pid now.
+    /// This very process as it is now, even a zombie. `None`: it is over and reaped, even if its pid is reused.
     pub(super) fn look(&self) -> Result<Option<Seen>, ProcessError> {
         if boot_id()? != self.boot_id {
             return Ok(None);
@@ -83,7 +83,7 @@ pub(crate) struct Seen {
     pub(super) session: i32,
     /// A zombie: over, and only its exit status is left.
     pub(super) ended: bool,
-    /// The status that wait(2) would give, as far as the kernel shows it to us; of meaning only in a zombie.
+    /// The status that wait(2) would give, as far as the kernel shows it to us; meaningful only for a zombie.
     pub(super) exit_status: Option<i32>,
     /// How much memory it has in use, in bytes.
     pub(super) memory: u64,
@@ -106,13 +106,13 @@ impl Seen {
         })
     }
 
-    /// Whether it leads a session of the kernel's: of a spawned process and its descendants, the spawned one does.
+    /// Whether it leads a kernel session: of a spawned process and its descendants, the spawned one does.
     pub(crate) fn leads_session(&self) -> bool {
         self.session == self.identity.pid
     }
 }
 
-/// The process that has this pid now, be it a zombie.
+/// The process that has this pid now, even a zombie.
 pub(super) fn look(pid: i32) -> Result<Option<Seen>, ProcessError> {
     // The handle is on one and the same process, so this cannot mix two of them.
     match Process::new(pid).and_then(|process| process.stat()) {
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pid_that_no_process_has_is_nobody() {
+    fn a_pid_without_a_process_has_no_identity() {
         // The kernel's greatest pid is 4,194,303.
         assert_eq!(ProcessIdentity::of(4_194_304).unwrap(), None);
     }

@@ -1,7 +1,7 @@
 //! Spawns, recognises, follows and ends processes. Linux and nothing else.
 //!
 //! Invariant: nothing here knows Matrix, Claude or a session. A process is known by its [`ProcessIdentity`], never by a bare
-//! pid: pids are reused, and a zombie answers to signal 0. Whatever waits here waits for an event, not for a while.
+//! pid: pids are reused, and a zombie accepts signal 0. All waits are for an event, not for a fixed time.
 
 mod cgroup;
 mod follow;

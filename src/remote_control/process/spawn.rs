@@ -38,14 +38,14 @@ use crate::regular_file;
 /// The output of a process may hold secrets.
 const OUTPUT_MODE: u32 = 0o600;
 
-/// How many descriptors have to be left for another process: to watch it takes half a dozen, and there have to be some for its end
-/// and for the rest of us whatever comes.
+/// How many descriptors must be free before a process is spawned: watching it takes half a dozen; others are needed to end it,
+/// and for the rest of the bot.
 const SPARE_DESCRIPTORS: u64 = 12;
 
 /// How many descriptors are closed one by one where the kernel cannot close them all.
 const CLOSED_SINGLY: c_int = 1 << 16;
 
-/// How many descriptors we were allowed to have open when we began; what is spawned may have as many.
+/// How many descriptors we were allowed to have open at our start; spawned processes may have as many.
 static GIVEN_LIMIT: OnceLock<Rlimit> = OnceLock::new();
 
 /// Raises the soft limit of open files to the hard one: a soft limit of 1024 is there for programs that use select(2), and a
@@ -57,13 +57,13 @@ pub(crate) fn raise_descriptor_limit() {
         ..given
     };
     match setrlimit(Resource::Nofile, raised) {
-        // Only the first time tells what we were given.
+        // Only the first call sees the original limit.
         Ok(()) => drop(GIVEN_LIMIT.set(given)),
         Err(error) => warn!(%error, "limit of open files not raised"),
     }
 }
 
-/// What to start, and in which surroundings. It has no `Debug`, because an environment may hold secrets.
+/// What to start, and how. It has no `Debug`, because an environment may hold secrets.
 pub struct Launch {
     /// A path, or a name to look for in the `PATH` of `environment`.
     pub program: String,
@@ -71,17 +71,17 @@ pub struct Launch {
     pub arguments: Vec<String>,
     /// Its working directory.
     pub directory: PathBuf,
-    /// Whether the way there may lead over symbolic links.
+    /// Whether its path may contain symbolic links.
     pub follows_links: bool,
     /// Its whole environment: nothing of ours is added.
     pub environment: BTreeMap<OsString, OsString>,
     /// The file that it reads, then end of file.
     pub stdin: PathBuf,
-    /// Made or emptied, with mode 0600, and opened for appending, so that it can be cut while the process goes on.
+    /// Created or truncated, with mode 0600, and opened for appending, so that it can be truncated while the process goes on.
     pub stdout: PathBuf,
     /// As `stdout`.
     pub stderr: PathBuf,
-    /// The value of the mark in `environment`, by which `stop` finds the process and all that comes of it.
+    /// The value of the mark in `environment`, by which `stop` finds the process and its descendants.
     pub mark: String,
 }
 
@@ -94,23 +94,23 @@ pub enum NotSpawned {
     CommandNotFound { program: String },
     /// The program may not be run (EACCES).
     NotExecutable { program: String },
-    /// The working directory does not exist, or is no directory.
+    /// The working directory does not exist, or is not a directory.
     DirectoryGone { directory: String },
     /// The working directory may not be entered.
     DirectoryForbidden { directory: String },
-    /// We may have only so many files open at once (`RLIMIT_NOFILE`, see getrlimit(2)), and nearly all are.
+    /// We may have only so many files open at once (`RLIMIT_NOFILE`, see getrlimit(2)), and nearly all are in use.
     TooFewDescriptors { limit: u64 },
-    /// It did not come to be in the time that there was for it: the directory or the program does not answer.
+    /// It was not spawned in time: the directory or the program does not respond.
     Unresponsive { directory: String },
     /// Anything else, in the words of the operating system: no memory, too many processes, an argument too long.
     Other { reason: String },
 }
 
-/// Starts a process in a session of its own (setsid), which inherits no descriptor but its three streams, no ignored signal,
-/// and nothing of our environment. It returns once the program runs.
+/// Starts a process in a new session (setsid). It inherits only its three streams, no ignored signal, and nothing of our
+/// environment. Returns once the program runs.
 ///
 /// The process is our child and a zombie after its end, until `exited` reaps it.
-/// In the one case that a process was started and cannot be looked at, it can be found by its mark only.
+/// If a process was started but cannot be identified, it can be found by its mark only.
 pub fn spawn(launch: &Launch) -> Result<ProcessIdentity, NotSpawned> {
     require_spare_descriptors()?;
     let open = || open_without_links(&launch.directory).map_err(|error| explain(launch, &error));
@@ -122,7 +122,7 @@ pub fn spawn(launch: &Launch) -> Result<ProcessIdentity, NotSpawned> {
     let mut command = Command::new(&launch.program);
     command
         .args(&launch.arguments)
-        // The child still has the descriptor when it changes its directory: that is the very one that was looked at.
+        // The child still has the descriptor when it changes its directory, so it enters the very one that was checked.
         .current_dir(held.as_ref().map_or_else(
             || launch.directory.clone(),
             |directory| format!("/proc/self/fd/{}", directory.as_raw_fd()).into(),
@@ -133,8 +133,8 @@ pub fn spawn(launch: &Launch) -> Result<ProcessIdentity, NotSpawned> {
         .stdout(stream(&launch.stdout, output)?)
         .stderr(stream(&launch.stderr, output)?);
     let cgroup = Cgroup::make(&launch.mark);
-    detach(&mut command, cgroup.and_then(|cgroup| cgroup.door()));
-    // Dropped without a wait: it is to outlive us, and whoever watches it reaps it.
+    detach(&mut command, cgroup.and_then(|cgroup| cgroup.procs_file()));
+    // Dropped without a wait: it has to outlive us, and its watcher reaps it.
     let child = command.spawn().map_err(|error| explain(launch, &error))?;
     // It may have ended already; as a zombie it keeps its identity.
     let seen = i32::try_from(child.id())
@@ -147,8 +147,8 @@ pub fn spawn(launch: &Launch) -> Result<ProcessIdentity, NotSpawned> {
     })
 }
 
-/// Opens a directory on whose path, which is absolute, there is no symbolic link at this moment. Not by openat2, which older kernels
-/// and containers do not have.
+/// Opens a directory with an absolute path that has no symbolic link at this moment. Without openat2, which older kernels and
+/// containers do not have.
 fn open_without_links(path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let top = rustix::fs::open("/", flags, Mode::empty())?;
@@ -181,7 +181,7 @@ fn output(path: &Path) -> io::Result<File> {
         .append(true)
         .create(true)
         .mode(OUTPUT_MODE)
-        // A FIFO that nobody reads would hold us up. It makes no difference to a file.
+        // A FIFO without a reader would block. The flag makes no difference to a regular file.
         .custom_flags(libc::O_NONBLOCK)
         .open(path)?;
     regular_file::check(&file)?;
@@ -190,7 +190,7 @@ fn output(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Makes the child leave everything of ours behind, right before it becomes the program.
+/// Separates the child from us, right before the exec.
 #[expect(
     unsafe_code,
     reason = "nothing safe closes the inherited descriptors and resets ignored signals between fork and exec"
@@ -198,10 +198,10 @@ fn output(path: &Path) -> io::Result<File> {
 fn detach(command: &mut Command, cgroup: Option<File>) {
     let descriptors = GIVEN_LIMIT.get().copied();
     // SAFETY: Between fork and exec only async-signal-safe calls are allowed, because another thread may have held any lock at
-    // the fork. setsid, signal, setrlimit, write, close_range and fcntl are plain system calls; nothing here allocates, locks or
-    // panics, also where it fails: an io::Error made from an errno does not allocate. Resetting a signal to its default cannot
-    // break a promise of our handlers, since exec drops these in any case. The descriptors are only marked to be closed by the
-    // exec, so the pipe on which the standard library reports a failed exec still works.
+    // the fork. setsid, signal, setrlimit, write, close_range and fcntl are plain system calls; nothing here allocates, locks
+    // or panics, also where it fails: an io::Error made from an errno does not allocate. Resetting a signal to its default
+    // cannot break a promise of our handlers, since exec drops these in any case. The descriptors are only marked to be closed
+    // by the exec, so the pipe on which the standard library reports a failed exec still works.
     unsafe {
         command.pre_exec(move || {
             setsid()?;
@@ -210,11 +210,11 @@ fn detach(command: &mut Command, cgroup: Option<File>) {
                 libc::signal(each, libc::SIG_DFL);
             }
             if let Some(limit) = descriptors {
-                // It fails where somebody has lowered our hard limit since (prlimit): better with that one than not at all.
+                // Fails if our hard limit was lowered meanwhile (prlimit): better to spawn with that one than not at all.
                 setrlimit(Resource::Nofile, limit).unwrap_or_default();
             }
             if let Some(cgroup) = &cgroup {
-                // Without it the process is found all the same.
+                // If this fails the process is found by other means.
                 libc::write(cgroup.as_raw_fd(), c"0".as_ptr().cast(), 1);
             }
             let flags = libc::CLOSE_RANGE_CLOEXEC;
@@ -229,7 +229,7 @@ fn detach(command: &mut Command, cgroup: Option<File>) {
     }
 }
 
-/// ENOENT and EACCES come from chdir and exec alike, so look at the directory to tell them apart.
+/// ENOENT and EACCES come from chdir and exec alike, so the directory is checked to distinguish them.
 fn explain(launch: &Launch, error: &io::Error) -> NotSpawned {
     let path = &launch.directory;
     let is_directory = fs::metadata(path).is_ok_and(|metadata| metadata.is_dir());
@@ -237,7 +237,7 @@ fn explain(launch: &Launch, error: &io::Error) -> NotSpawned {
     let directory = path.display().to_string();
     let program = launch.program.clone();
     match error.kind() {
-        // On the way there, a symbolic link took a folder's place.
+        // A symbolic link has replaced a folder of the path.
         io::ErrorKind::NotADirectory if !launch.follows_links => {
             NotSpawned::DirectoryGone { directory }
         }
@@ -250,7 +250,7 @@ fn explain(launch: &Launch, error: &io::Error) -> NotSpawned {
         io::ErrorKind::PermissionDenied if !may_enter => {
             NotSpawned::DirectoryForbidden { directory }
         }
-        io::ErrorKind::PermissionDenied if is_in_sight(launch) => {
+        io::ErrorKind::PermissionDenied if program_exists(launch) => {
             NotSpawned::NotExecutable { program }
         }
         io::ErrorKind::PermissionDenied => NotSpawned::CommandNotFound { program },
@@ -260,9 +260,9 @@ fn explain(launch: &Launch, error: &io::Error) -> NotSpawned {
     }
 }
 
-/// Whether the program is there. A search through `PATH` also ends in EACCES when one of its folders may not be read, and the
-/// program is nowhere.
-fn is_in_sight(launch: &Launch) -> bool {
+/// Whether the program exists. A search through `PATH` also ends in EACCES if one of its folders is not readable and none has
+/// the program.
+fn program_exists(launch: &Launch) -> bool {
     let path = launch.environment.get(OsStr::new("PATH"));
     launch.program.contains('/')
         || path.is_some_and(|path| {
@@ -281,14 +281,14 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_spawned_process_leads_a_session_of_its_own() {
+    async fn a_spawned_process_leads_a_new_session() {
         let sandbox = Sandbox::new();
         let identity = sandbox.spawn("exec sleep 600");
         let seen = identity.look().unwrap().unwrap();
         assert_eq!((seen.session, seen.group), (identity.pid(), identity.pid()));
     }
 
-    /// Started by `a_spawned_process_survives_the_one_that_started_it`, as a process of its own that ends at once.
+    /// Started by `a_spawned_process_survives_the_one_that_started_it`, as a separate process that ends at once.
     #[test]
     #[ignore = "not a test: the short-lived parent of another test"]
     fn parent() {
@@ -370,7 +370,7 @@ mod tests {
         rustix::io::fcntl_setfd(&leak, rustix::io::FdFlags::empty()).unwrap();
         let identity = sandbox.spawn("exec sleep 600");
         let descriptors = PathBuf::from(format!("/proc/{}/fd", identity.pid()));
-        // The loader of the program opens files of its own, at first.
+        // At first, the loader of the program opens other files.
         eventually("only the three streams are open", || {
             let entries = fs::read_dir(&descriptors).unwrap();
             let mut open: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
@@ -427,7 +427,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_process_is_spawned_with_less_descriptors_where_somebody_took_some_from_its_parent() {
+    async fn a_process_is_spawned_with_less_descriptors_if_its_parent_lost_some() {
         let sandbox = Sandbox::new();
         let mut wrapper = vec!["env", "PARENT_IS_LOWERED=1", "prlimit", "--nofile=500:600"];
         if rustix::process::geteuid().is_root() {
@@ -485,7 +485,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_folder_whose_place_a_symbolic_link_took_is_not_entered() {
+    async fn a_folder_that_a_symbolic_link_replaced_is_not_entered() {
         let sandbox = Sandbox::new();
         let folder = sandbox.path(".").canonicalize().unwrap();
         fs::create_dir_all(folder.join("root/project/deep")).unwrap();
@@ -497,7 +497,7 @@ mod tests {
         let wanted = launch.directory.display().to_string();
         let printed = || fs::read_to_string(&launch.stdout).unwrap();
         eventually("it runs there", || printed().trim() == wanted).await;
-        // As whoever can write to the root can do at any moment.
+        // As anyone with write access to the root can do at any moment.
         fs::rename(folder.join("root/project"), folder.join("root/.away")).unwrap();
         std::os::unix::fs::symlink(folder.join("elsewhere"), folder.join("root/project")).unwrap();
         for directory in ["root/project/deep", "root/project"] {
@@ -568,7 +568,7 @@ mod tests {
             let fifo = launch.stdout.clone();
             let spawned = within_deadline(spawn_blocking(move || spawn(&launch))).await;
             assert!(matches!(spawned.unwrap(), Err(NotSpawned::Other { .. })));
-            // And where somebody has it open.
+            // And if another process has it open.
             reader = Some(File::options().read(true).write(true).open(fifo).unwrap());
         }
         drop(reader);

@@ -1,4 +1,4 @@
-//! Ends a process and all that came of it.
+//! Ends a process and its descendants.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -16,7 +16,7 @@ use super::{
     survey::survey,
 };
 
-/// How long a process may take to end after SIGKILL: the kernel has to free its memory, which takes seconds for very much of it.
+/// How long a process may take to end after SIGKILL: the kernel has to free its memory, which takes seconds if there is much.
 const KILL_WAIT: Duration = Duration::from_secs(5);
 
 /// How many processes are waited for at a time, as each takes a descriptor; and how many of these are given up for one that is
@@ -24,14 +24,14 @@ const KILL_WAIT: Duration = Duration::from_secs(5);
 const MOST_HANDLES: usize = 256;
 const GIVEN_UP: usize = 8;
 
-/// How often new processes may come after all that were known have ended, before they are killed in spite of the grace: what
-/// answers SIGTERM with a successor does so for ever.
+/// How often new processes may appear after all known ones have ended, before they are killed in spite of the grace: a process
+/// that answers SIGTERM with a successor does so for ever.
 const PATIENCE: usize = 10;
 
-/// How often new processes may be found and stopped (SIGSTOP) before those that are known are killed.
+/// How often new processes may be found and stopped (SIGSTOP) before the known ones are killed.
 const FREEZES: usize = 10;
 
-/// How often new processes may come altogether. Whatever goes on longer makes them faster than they can be killed.
+/// How often new processes may appear altogether. Beyond that they appear faster than they can be killed.
 const GENERATIONS: usize = 100;
 
 /// How a stop went.
@@ -45,11 +45,11 @@ pub struct StopReport {
     pub took: Duration,
 }
 
-/// Why processes are left, one of which is named.
+/// Why processes are left. One of them is named.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the names of the fields say it")]
 pub enum StopError {
-    /// It does not even end by SIGKILL: it hangs in the kernel, on a dead network file system for example.
+    /// It does not even end on SIGKILL: it hangs in the kernel, on a dead network file system for example.
     #[error("process {pid} does not end after SIGKILL, it hangs in the kernel")]
     Unkillable { pid: i32 },
     /// It may not be signalled: it runs as another user.
@@ -69,18 +69,18 @@ pub enum StopError {
 /// Ends every process that belongs to `leader` or carries `mark`, a name and its value, in its environment: SIGTERM (and
 /// SIGCONT, for what is stopped), `grace`, SIGKILL; then looks again until nothing is left. It returns as soon as that is so.
 ///
-/// At first only the leader is asked: a server ends its children in its own way, and tells others that it leaves. The rest is
-/// asked once it has ended, or half of the grace is over.
+/// At first only the leader gets SIGTERM: a server ends its children in order, and signs off from its service. The others get
+/// it once the leader has ended, or half of the grace is over.
 ///
-/// To the leader belongs what is in its process group or its session, as long as it is certain that these numbers are
-/// still the leader's, and what is in the cgroup that was made for it. A process found once is remembered: it is ended also if it
-/// leaves the group and clears its environment. No process is ever signalled by its pid.
+/// The processes of the leader are those in its process group or its session, as long as these numbers are certainly still the
+/// leader's, and those in the cgroup that was created for it. A process found once is remembered: it is ended even if it leaves
+/// the group and clears its environment. No process is ever signalled by its pid.
 ///
-/// What makes new processes all the while is first stopped as a whole (SIGSTOP), then killed. A handle is open for one process
-/// at a time, and for those that are waited for, a few hundred at most.
+/// Processes that keep forking are first all stopped (SIGSTOP), then killed. A handle is open for one process at a time, and
+/// for those that are waited for, a few hundred at most.
 ///
-/// Nothing is reaped here: children of ours remain as zombies, which are as good as gone, until
-/// [`exited`](super::exited) reaps them.
+/// Nothing is reaped here: children of ours remain as zombies, which count as ended, until [`exited`](super::exited) reaps
+/// them.
 /// After each [`StopError`] something may be left.
 pub(crate) async fn stop(
     leader: Option<&ProcessIdentity>,
@@ -88,7 +88,7 @@ pub(crate) async fn stop(
     grace: Duration,
 ) -> Result<StopReport, StopError> {
     let started = Instant::now();
-    let mut hunt = Hunt::new(leader, mark);
+    let mut tree = ProcessTree::new(leader, mark);
     let (mut generations, mut freezes) = (0, 0);
     while generations <= GENERATIONS {
         let elapsed = started.elapsed();
@@ -102,53 +102,53 @@ pub(crate) async fn stop(
             Means::Kill
         };
         let found_new;
-        (hunt, found_new) = spawn_blocking(move || {
-            let found_new = hunt.look_and_signal(means)?;
-            Ok::<_, ProcessError>((hunt, found_new))
+        (tree, found_new) = spawn_blocking(move || {
+            let found_new = tree.look_and_signal(means)?;
+            Ok::<_, ProcessError>((tree, found_new))
         })
         .await??;
-        if hunt.alive == 0 {
-            return Ok(hunt.report(started.elapsed()));
+        if tree.alive == 0 {
+            return Ok(tree.report(started.elapsed()));
         }
         generations += usize::from(found_new);
         let left_of = |time: Duration| time.saturating_sub(started.elapsed());
         match means {
-            Means::AskLeader => hunt.wait(left_of(grace / 2)).await?,
-            Means::Ask => hunt.wait(left_of(grace)).await?,
+            Means::AskLeader => tree.wait(left_of(grace / 2)).await?,
+            Means::Ask => tree.wait(left_of(grace)).await?,
             Means::Freeze if found_new => freezes += 1,
             Means::Freeze | Means::Kill => {
                 freezes = 0;
-                hunt.wait(KILL_WAIT).await?;
-                hunt.nothing_survived()?;
+                tree.wait(KILL_WAIT).await?;
+                tree.nothing_survived()?;
             }
         }
     }
     Err(StopError::Unending {
-        pid: hunt.handles.first().map(Handle::pid).unwrap_or_default(),
+        pid: tree.handles.first().map(Handle::pid).unwrap_or_default(),
     })
 }
 
-/// What is done about processes.
+/// How processes are ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Means {
-    /// The leader is asked to end; if there is none, they all are.
+    /// SIGTERM to the leader; if there is none, to all.
     AskLeader,
-    /// They are asked to end.
+    /// SIGTERM to all.
     Ask,
-    /// They are stopped, so that they make no more processes; and killed, once no new ones are found.
+    /// SIGSTOP to all, so that they cannot fork; SIGKILL, once no new ones are found.
     Freeze,
-    /// They are killed.
+    /// SIGKILL to all.
     Kill,
 }
 
-struct Hunt {
+struct ProcessTree {
     mark: (String, String),
     leader: Option<ProcessIdentity>,
     cgroups: Vec<Cgroup>,
     found: HashMap<ProcessIdentity, Member>,
-    /// How many were alive in the last look.
+    /// How many were alive in the last survey.
     alive: usize,
-    /// On those that are waited for.
+    /// Those of processes that are waited for.
     handles: Vec<Handle>,
 }
 
@@ -156,11 +156,11 @@ struct Hunt {
 struct Member {
     was_asked: bool,
     was_killed: bool,
-    /// Of a signal; it counts only if the process is still there in the end.
+    /// The error of a signal; it counts only if the process is still there in the end.
     refusal: Option<io::Error>,
 }
 
-impl Hunt {
+impl ProcessTree {
     fn new(leader: Option<&ProcessIdentity>, (name, value): (&str, &str)) -> Self {
         Self {
             mark: (name.to_owned(), value.to_owned()),
@@ -172,7 +172,7 @@ impl Hunt {
         }
     }
 
-    /// Looks for all that belong to the hunt and does something about them. Whether there are some that were not known.
+    /// Finds all processes to end and signals them. Returns whether there were new ones.
     fn look_and_signal(&mut self, means: Means) -> Result<bool, ProcessError> {
         self.handles.clear();
         let alive = self.members()?;
@@ -183,7 +183,7 @@ impl Hunt {
         }
         let found_new = self.found.len() > known;
         let leader = self.leader.as_ref().filter(|leader| alive.contains(leader));
-        let asked_alone = leader.filter(|_| means == Means::AskLeader).cloned();
+        let only_asked = leader.filter(|_| means == Means::AskLeader).cloned();
         let asks = matches!(means, Means::AskLeader | Means::Ask);
         let kills = means == Means::Kill || means == Means::Freeze && !found_new;
         if kills {
@@ -193,9 +193,7 @@ impl Hunt {
             let Some(member) = self.found.get_mut(identity) else {
                 continue;
             };
-            let is_others_turn = asked_alone
-                .as_ref()
-                .is_some_and(|leader| leader != identity);
+            let is_others_turn = only_asked.as_ref().is_some_and(|leader| leader != identity);
             let is_one_too_many = member.was_asked && self.handles.len() >= MOST_HANDLES;
             if is_others_turn || asks && is_one_too_many {
                 continue;
@@ -210,7 +208,7 @@ impl Hunt {
             };
             let signals: &[Signal] = match means {
                 Means::AskLeader | Means::Ask if member.was_asked => &[],
-                // A stopped process acts on SIGTERM only when it goes on.
+                // A stopped process acts on SIGTERM only when it is continued.
                 Means::AskLeader | Means::Ask => &[Signal::TERM, Signal::CONT],
                 Means::Freeze if !kills => &[Signal::STOP],
                 Means::Freeze | Means::Kill => &[Signal::KILL],
@@ -229,7 +227,7 @@ impl Hunt {
         Ok(found_new)
     }
 
-    /// Every process that belongs to the hunt and has not ended, in one look at all processes.
+    /// Every process to end that has not ended, in one survey of all processes.
     fn members(&self) -> Result<Vec<ProcessIdentity>, ProcessError> {
         let (name, value) = &self.mark;
         let all = survey([name])?.into_iter().map(|(process, [found])| {
@@ -237,8 +235,8 @@ impl Hunt {
             (process, is_marked)
         });
         let all: Vec<_> = all.collect();
-        // Looked at after the others: if the numbers are the leader's now, they were so all the while; and who has one of these
-        // pids and was seen before is who was seen.
+        // Checked after the survey: if the numbers are the leader's now, they were so all the while; and a process seen before
+        // with one of these pids is still that process.
         let anchor = self.anchor(&all)?;
         let in_cgroup: HashSet<i32> = self.cgroups.iter().flat_map(Cgroup::pids).collect();
         let own_pid = i32::try_from(std::process::id()).ok();
@@ -256,10 +254,10 @@ impl Hunt {
             .collect())
     }
 
-    /// The leader's pid, if it still names the leader's group and session. A process that carries the mark and is in that session
-    /// shows the same: the mark is handed down from the leader only. So does one that was found before. As long as one of
-    /// them is in it, the session's number cannot have become another's: the kernel gives no pid away that still names a group
-    /// or a session, and none can enter an existing session.
+    /// The leader's pid, if it still identifies the leader's group and session. A process in that session that carries the mark
+    /// proves that, as only the leader hands the mark down; so does one that was found before. As long as one of them is in it,
+    /// the session's number cannot be reused: the kernel does not reuse a pid that still names a group or a session, and no
+    /// process can enter an existing session.
     fn anchor(&self, all: &[(Seen, bool)]) -> Result<Option<i32>, ProcessError> {
         let Some(leader) = &self.leader else {
             return Ok(None);
@@ -306,7 +304,7 @@ impl Hunt {
         Ok(())
     }
 
-    /// Nothing is left.
+    /// The report once nothing is left.
     fn report(&self, took: Duration) -> StopReport {
         self.cgroups.iter().for_each(Cgroup::remove);
         let killed = self.found.values().filter(|member| member.was_killed);
@@ -344,7 +342,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_obedient_process_ends_long_before_its_grace_is_over() {
+    async fn a_process_that_ends_on_sigterm_does_not_take_its_whole_grace() {
         let sandbox = Sandbox::new();
         let leader = sandbox.spawn("exec sleep 600");
         let report = stop_within_deadline(&sandbox, Some(&leader), LONG).await;
@@ -352,7 +350,7 @@ mod tests {
         assert!(!leader.is_alive().unwrap());
     }
 
-    /// A leader with a child that tells when it was asked to end. `on_asked`: what the leader does then.
+    /// A leader with a child that records when it gets SIGTERM. `on_asked`: what the leader does then.
     async fn leader_with_child(sandbox: &Sandbox, on_asked: &str) -> ProcessIdentity {
         let child =
             "trap 'touch child-asked; exit' TERM; echo $$ > child; while :; do sleep 0.01; done";
@@ -365,13 +363,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_leader_ends_in_its_own_way_before_the_rest_is_asked() {
+    async fn the_leader_ends_before_the_rest_gets_sigterm() {
         let sandbox = Sandbox::new();
-        let in_its_way = "sleep 0.5; test -e child-asked || touch alone; exit";
+        let in_its_way = "sleep 0.5; test -e child-asked || touch undisturbed; exit";
         let leader = leader_with_child(&sandbox, in_its_way).await;
         let report = stop_within_deadline(&sandbox, Some(&leader), LONG).await;
         assert_eq!(report.killed, 0);
-        assert!(sandbox.path("alone").exists());
+        assert!(sandbox.path("undisturbed").exists());
         assert!(
             sandbox.path("child-asked").exists(),
             "the child's turn comes"
@@ -379,7 +377,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_rest_is_asked_after_half_of_the_grace_if_the_leader_stays() {
+    async fn the_rest_gets_sigterm_after_half_of_the_grace_if_the_leader_stays() {
         let sandbox = Sandbox::new();
         let leader = leader_with_child(&sandbox, ":").await;
         let report = stop_within_deadline(&sandbox, Some(&leader), Duration::from_secs(4)).await;
@@ -399,7 +397,7 @@ mod tests {
     #[tokio::test]
     async fn a_stop_with_a_watcher_that_reaps_at_once_ends_the_whole_group() {
         let sandbox = Sandbox::new();
-        // The child tells its pid, and only once it ignores the signal.
+        // The child writes its pid only once it ignores the signal.
         let child = "(trap '' TERM; sh -c 'echo $PPID' > child; while :; do sleep 600; done)";
         let leader = sandbox.spawn(&format!("{child} & wait"));
         let child = sandbox.process("child").await;
@@ -454,7 +452,7 @@ mod tests {
     #[tokio::test]
     async fn a_child_that_left_the_group_and_its_environment_after_the_first_look_is_ended() {
         let sandbox = Sandbox::new();
-        // On SIGTERM it becomes, with the same pid, a process that nothing but its identity tells from a stranger.
+        // On SIGTERM it becomes, with the same pid, a process that only its identity distinguishes from a stranger.
         let leader = sandbox.spawn(
         r#"sh -c 'trap "exec setsid env -i sh -c \"trap : TERM; echo x > left; while :; do sleep 1; done\"" TERM
            echo $$ > child; while :; do sleep 0.01; done' & wait"#,
@@ -533,7 +531,7 @@ mod tests {
     #[tokio::test]
     async fn a_process_that_forks_as_fast_as_it_can_is_ended_with_all_that_it_made() {
         let sandbox = Sandbox::new();
-        // A bounded bomb: children fork as well, in sessions of their own, until there were 1000 altogether.
+        // A bounded bomb: children fork as well, in new sessions, until there were 1000 altogether.
         let bomb = "import mmap, os, signal
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 signal.alarm(600)
@@ -561,7 +559,7 @@ while True:
     #[tokio::test]
     async fn a_process_that_answers_with_a_successor_is_killed() {
         let sandbox = Sandbox::new();
-        // The signal is blocked from the first moment of each successor, so that none is lost: a handler of Python's forgets what
+        // The signal is blocked from the first moment of each successor, so that none is lost: a Python handler forgets what
         // comes while it forks.
         let script = "import os, signal
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])

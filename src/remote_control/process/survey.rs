@@ -1,4 +1,4 @@
-//! A look at all processes of this host, and at the environments that they were started with.
+//! A survey of all processes of this host, and of the environments that they were started with.
 
 use std::{
     collections::HashMap,
@@ -23,7 +23,7 @@ const ENVIRONMENT_SIZE: usize = 16 * 1024;
 /// Longer values are not taken: no mark and no path is so long, and a session could give one to each of thousands of processes.
 const LONGEST_VALUE: usize = 4096;
 
-/// How often a process is looked at again whose environment is not there because it is in the middle of an exec.
+/// How often a process is looked at again whose environment is missing because it is in the middle of an exec.
 const EXEC_LOOKS: usize = 50;
 
 /// How long to wait between these looks: an exec maps its files within a few hundred microseconds once they are cached.
@@ -33,8 +33,8 @@ const EXEC_PAUSE: Duration = Duration::from_millis(1);
 pub(crate) type Values<const N: usize> = [Option<OsString>; N];
 
 /// All processes of this host, zombies included, the oldest first, each with the values of these variables in the environment
-/// that it was started with. A zombie has none any more, nor has a process for us that is not ours.
-/// Fails when `/proc` cannot be read. Processes that vanish meanwhile are skipped; one that is there and cannot be looked at is an
+/// that it was started with. A zombie has none any more, and that of another user's process is hidden from us.
+/// Fails when `/proc` cannot be read. Processes that vanish meanwhile are skipped; one that is there but unreadable is an
 /// error, as it may be the one that is looked for.
 pub(crate) fn survey<const N: usize>(
     names: [&str; N],
@@ -46,7 +46,7 @@ pub(crate) fn survey<const N: usize>(
             let environment = settled_environment(&process)?;
             Ok((stat, names.map(|name| value(&environment, name))))
         });
-        if let Some((stat, values)) = in_sight(looked)? {
+        if let Some((stat, values)) = unless_vanished(looked)? {
             all.push((Seen::new(&stat)?, values));
         }
     }
@@ -54,7 +54,7 @@ pub(crate) fn survey<const N: usize>(
     Ok(all)
 }
 
-/// What the processes with one mark take of the host.
+/// The resources that the processes with one mark use.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
     /// How many processes there are.
@@ -65,7 +65,7 @@ pub struct Usage {
     pub is_replaced: bool,
 }
 
-/// What all processes of ours take of the host that have the variable `name` in their environment, by its value.
+/// The usage of all our processes that have the variable `name` in their environment, by its value.
 pub(crate) fn usage_by(name: &str) -> Result<HashMap<String, Usage>, ProcessError> {
     let mut usages: HashMap<String, Usage> = HashMap::new();
     for (process, [value]) in survey([name])? {
@@ -73,15 +73,15 @@ pub(crate) fn usage_by(name: &str) -> Result<HashMap<String, Usage>, ProcessErro
             let usage = usages.entry(value).or_default();
             usage.processes += 1;
             usage.memory += process.memory;
-            // What a session builds and runs is replaced all the time.
-            usage.is_replaced |= process.leads_session() && has_lost_its_file(&process);
+            // Other programs that a session builds and runs are replaced all the time.
+            usage.is_replaced |= process.leads_session() && program_is_replaced(&process);
         }
     }
     Ok(usages)
 }
 
-/// See `proc_pid_exe(5)`. Of a process that has vanished or is hidden nothing is said.
-fn has_lost_its_file(process: &Seen) -> bool {
+/// See `proc_pid_exe(5)`. `false` for a process that has vanished or is hidden.
+fn program_is_replaced(process: &Seen) -> bool {
     let program = fs::read_link(format!("/proc/{}/exe", process.identity.pid()));
     program.is_ok_and(|program| program.as_os_str().as_bytes().ends_with(b" (deleted)"))
 }
@@ -93,15 +93,15 @@ fn value(environment: &[u8], name: &str) -> Option<OsString> {
     Some(OsStr::from_bytes(value).to_owned())
 }
 
-/// The environment that a process was started with; empty, where it has none or may not be looked at.
+/// The environment that a process was started with; empty if it has none or is hidden.
 ///
-/// In the middle of an exec, a process has a memory of its own already and no environment in it yet. Such a one is looked at
-/// again, or a search could miss it.
+/// In the middle of an exec, a process has new memory without an environment in it. It is then read again, or a search could
+/// miss it.
 fn settled_environment(process: &Process) -> ProcResult<Vec<u8>> {
     let mut place_before = None;
     for _ in 0..EXEC_LOOKS {
         let environment = match environment(process) {
-            Err(error) if is_out_of_sight(&error) => return Ok(Vec::new()),
+            Err(error) if is_vanished_or_hidden(&error) => return Ok(Vec::new()),
             read => read?,
         };
         if !environment.is_empty() {
@@ -123,7 +123,7 @@ fn settled_environment(process: &Process) -> ProcResult<Vec<u8>> {
     Ok(Vec::new())
 }
 
-/// Reads it in one call: when the process execs between two, the second is at an end too early.
+/// Reads it in one call: if the process execs between two calls, the second is at an end too early.
 fn environment(process: &Process) -> ProcResult<Vec<u8>> {
     let mut size = ENVIRONMENT_SIZE;
     loop {
@@ -139,16 +139,16 @@ fn environment(process: &Process) -> ProcResult<Vec<u8>> {
 }
 
 /// `None`: it has vanished.
-fn in_sight<T>(looked: ProcResult<T>) -> Result<Option<T>, ProcessError> {
+fn unless_vanished<T>(looked: ProcResult<T>) -> Result<Option<T>, ProcessError> {
     match looked {
         Ok(seen) => Ok(Some(seen)),
-        Err(error) if is_out_of_sight(&error) => Ok(None),
+        Err(error) if is_vanished_or_hidden(&error) => Ok(None),
         Err(error) => Err(ProcessError::List(error)),
     }
 }
 
-/// Vanished, or another user's and hidden from us.
-fn is_out_of_sight(error: &ProcError) -> bool {
+/// Vanished, or another user's and hidden.
+fn is_vanished_or_hidden(error: &ProcError) -> bool {
     matches!(
         error,
         ProcError::NotFound(_) | ProcError::PermissionDenied(_)
@@ -164,10 +164,10 @@ mod tests {
 
     #[test]
     fn a_process_that_cannot_be_looked_at_is_an_error_and_one_that_is_gone_is_not() {
-        let gone = in_sight(Err::<(), _>(ProcError::NotFound(None)));
+        let gone = unless_vanished(Err::<(), _>(ProcError::NotFound(None)));
         assert!(gone.unwrap().is_none());
         let too_many_files = Errno::MFILE.into();
-        let unseen = in_sight(Err::<(), _>(ProcError::Io(too_many_files, None)));
+        let unseen = unless_vanished(Err::<(), _>(ProcError::Io(too_many_files, None)));
         assert!(matches!(unseen, Err(ProcessError::List(_))));
     }
 

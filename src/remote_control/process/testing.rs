@@ -1,4 +1,4 @@
-//! What the tests of this folder share: a folder and a mark of its own for each, and waiting for facts.
+//! What the tests of this folder share: a separate folder and mark for each, and waiting for conditions.
 
 use std::{
     fs,
@@ -11,12 +11,12 @@ use tempfile::TempDir;
 
 use super::{Launch, ProcessIdentity, spawn, survey};
 
-/// Far beyond what anything here takes; only a broken test waits that long.
+/// Far more than any wait here takes; only a broken test waits that long.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 const MARK: &str = "RCBOT_TEST_MARK";
 
-/// A folder for files, and a mark in the environment of every process started here. What carries it is killed in the end.
+/// A folder for files, and a mark in the environment of every process started here. Drop kills all that carry it.
 pub(super) struct Sandbox {
     directory: TempDir,
     value: String,
@@ -98,7 +98,7 @@ pub(super) fn signal(identity: &ProcessIdentity, signal: Signal) {
     }
 }
 
-/// Waits for a fact that sends no event.
+/// Waits for a condition that sends no event.
 #[track_caller]
 pub(super) fn eventually(what: &str, mut holds: impl FnMut() -> bool) -> impl Future<Output = ()> {
     let place = std::panic::Location::caller();
