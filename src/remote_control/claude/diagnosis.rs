@@ -1,7 +1,7 @@
-//! Why a session does not come up, ends or is of no use, told from what the program says, and what to do about it.
+//! Why a session does not start, ends or cannot be used, by what the program says, and what to do about it.
 //!
-//! The texts are those of `claude` 2.1.332, read in the program itself, and of earlier versions; docs/claude.md has the evidence. They
-//! are matched loosely, for wording changes.
+//! The texts are those of `claude` 2.1.332, read in the program itself, and of earlier versions; docs/claude.md has the
+//! evidence. They are matched loosely, as wording changes.
 
 use std::{
     fmt,
@@ -37,7 +37,7 @@ const LOOKS_LIKE_ERROR: [&str; 12] = [
 /// How many bytes of a line are quoted: two lines of a phone's screen and more than any complaint that is known has.
 const LONGEST_QUOTE: usize = 300;
 
-/// So many conversations that failed one after the other are no chance.
+/// After so many failed conversations in a row it is not by chance.
 const FAILURES: u32 = 3;
 
 /// A reason that the program gives for not serving.
@@ -81,30 +81,30 @@ pub enum Cause {
     Unknown,
 }
 
-/// What it takes for a cause to go away.
+/// Whether and how a cause goes away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outlook {
-    /// It passes by itself, nobody knows when: trying again helps.
+    /// Temporary, for an unknown time: retrying helps.
     Passes,
-    /// It passes by itself within one to three minutes.
+    /// Temporary, for one to three minutes.
     Lapses,
-    /// Only a person can mend it: trying again is of no use.
+    /// Only a person can fix it: retrying is of no use.
     NeedsPerson,
-    /// Nobody knows.
+    /// Unknown.
     Unknown,
 }
 
-/// Where a remedy is to be done, as far as that is known.
+/// Where to apply a remedy, as far as that is known.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Place {
     pub(crate) host: Option<String>,
-    /// As whom the bot and its sessions run there.
+    /// The user that the bot and its sessions run as.
     pub(crate) user: Option<String>,
     /// The project's.
     pub(crate) directory: Option<PathBuf>,
 }
 
-/// A path as a shell takes it. `None`: it cannot be shown as code.
+/// A path quoted for a shell. `None`: it cannot be shown as code.
 fn in_shell(path: &Path) -> Option<String> {
     let path = path.to_str()?;
     let is_plain = |sign: char| sign.is_alphanumeric() || "/._-+@".contains(sign);
@@ -116,7 +116,7 @@ fn in_shell(path: &Path) -> Option<String> {
     }
 }
 
-/// The first line of what the program complains of, short and without links. A secret: it may say anything.
+/// The first line of a complaint of the program, short and without links. Secret: it may contain anything.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Quote(String);
@@ -132,7 +132,7 @@ impl Quote {
         Self(line)
     }
 
-    /// The line. For those who may have the session's link, in confidence.
+    /// The line. Confidential: only for users who may have the session's link.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -161,8 +161,8 @@ pub(crate) fn errors(stderr: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// The lines of stderr that complain, as far as they have ended, of what is not known. While there is no link, all of it is the program's,
-/// and if one of its complaints is known, the rest belongs to that.
+/// The finished lines of stderr with unknown complaints. While there is no link, all of stderr is the program's, and if one of
+/// its complaints is known, the others belong to that.
 pub(crate) fn unknown_lines(stderr: &str, has_link: bool) -> Vec<&str> {
     let whole = stderr.rsplit_once('\n').map_or("", |(whole, _)| whole);
     let is_unknown = |line: &&str| Cause::complaint(line).is_none();
@@ -185,13 +185,13 @@ pub(crate) fn unknown_lines(stderr: &str, has_link: bool) -> Vec<&str> {
     }
 }
 
-/// The first line of stderr that may tell why it comes to nothing.
+/// The first line of stderr that may explain a failure.
 pub(crate) fn first_line(stderr: &str) -> Option<&str> {
     let errors = stderr.lines().find(|line| line.starts_with("Error"));
     errors.or_else(|| complaining(stderr).next())
 }
 
-/// The lines of stderr that are no mere remarks.
+/// The lines of stderr except mere remarks.
 fn complaining(stderr: &str) -> impl Iterator<Item = &str> {
     let lines = stderr.lines().filter(|line| !line.trim().is_empty());
     lines.filter(|line| !REMARKS.iter().any(|begin| line.starts_with(begin)))
@@ -205,7 +205,7 @@ pub(crate) struct Conversations {
 }
 
 impl Conversations {
-    /// What keeps them from starting, where an event tells that.
+    /// What keeps them from starting, if an event shows that.
     pub(crate) fn obstacle(&mut self, event: &str) -> Option<Cause> {
         if event.starts_with(COMPLETED) {
             self.failed = 0;
@@ -228,8 +228,8 @@ impl Cause {
         complaint.map(|(_, cause)| *cause)
     }
 
-    /// Recognises what the program complains of among its events on stdout, as [`Cause::Unknown`] what is not known. Other events may
-    /// hold words of conversations.
+    /// Recognises a complaint among the program's events on stdout, an unknown one as [`Cause::Unknown`]. Other events may
+    /// contain text of conversations.
     pub(crate) fn event(event: &str) -> Option<Self> {
         let is_of_itself = OWN_EVENTS.iter().any(|begin| event.starts_with(begin));
         let is_plain = OWN_EVENTS
@@ -241,8 +241,8 @@ impl Cause {
             .flatten()
     }
 
-    /// Recognises the question at which the program waits, in the visible text of its stdout. Nothing else there tells a cause: the
-    /// titles of conversations are among it. The answer is not echoed, so the first question is none any more where there is an answer on stdin.
+    /// Recognises the question at which the program waits, in the visible text of its stdout. Nothing else there shows a cause:
+    /// titles of conversations are there. The answer is not echoed: with one on stdin, the first question does not count.
     pub(crate) fn question(stdout: &str, has_answer: bool) -> Option<Self> {
         let text = normalised(stdout);
         let end = text.trim_end_matches([' ', ':', '>']);
@@ -255,28 +255,28 @@ impl Cause {
         (!is_answered).then_some(cause)
     }
 
-    /// Whether the program complains of anything at all.
+    /// Recognises any complaint at all.
     pub(crate) fn unknown(stderr: &str) -> Option<Self> {
         complaining(stderr).next().map(|_| Self::Unknown)
     }
 
-    /// Whether the program says on stderr that it comes to nothing, and stays for a while all the same.
+    /// Whether the program says on stderr that it has failed, and will exit later.
     pub(crate) fn is_lingering(stderr: &str) -> bool {
         normalised(stderr).contains(LINGERS)
     }
 
-    /// Whether it is of use to try again.
+    /// Whether retrying helps.
     pub(crate) fn outlook(self) -> Outlook {
         let (_, _, outlook) = self.facts();
         outlook
     }
 
-    /// Whether there is nothing to do about it but to start it again: whoever hears that this is done has no need to read it.
+    /// Whether a restart is the only remedy: users who read of a restart do not need it then.
     pub(crate) fn takes_only_a_restart(self) -> bool {
         [Self::ServiceBusy, Self::ServiceFails, Self::EnvironmentLost].contains(&self)
     }
 
-    /// What is the matter, as a part of a sentence.
+    /// The problem, as a part of a sentence.
     pub(crate) fn what(self) -> &'static str {
         let (what, _, _) = self.facts();
         what
@@ -303,8 +303,7 @@ impl Cause {
             .replace("{claude in the directory}", &enter)
     }
 
-    /// What is the matter, the one thing to do about it, each as a part of a sentence, and what it takes. [`Cause::remedy`] fills in what
-    /// stands in braces.
+    /// The problem and its one remedy, each as a part of a sentence, and the outlook. [`Cause::remedy`] fills in the braces.
     #[expect(clippy::too_many_lines, reason = "a table")]
     fn facts(self) -> (&'static str, &'static str, Outlook) {
         use Outlook::{Lapses, NeedsPerson, Passes, Unknown};
@@ -416,7 +415,7 @@ impl Cause {
             ),
             Self::ServiceFails => (
                 "the service fails",
-                "wait some minutes and start it again; https://status.claude.com tells of disturbances",
+                "wait some minutes and start it again; https://status.claude.com reports outages",
                 Passes,
             ),
             Self::EnvironmentLost => (
@@ -742,7 +741,7 @@ mod tests {
     }
 
     #[test]
-    fn what_keeps_conversations_from_starting_is_told_from_one_that_fails() {
+    fn what_keeps_conversations_from_starting_is_distinguished_from_one_that_fails() {
         let mut conversations = Conversations::default();
         for (event, cause) in [
             (

@@ -11,7 +11,7 @@ use crate::secret::SecretText;
 /// The variable that carries the session's id into every process of the session, by which they are found again.
 pub const SESSION_ID_VARIABLE: &str = "RCBOT_SESSION_ID";
 
-/// What of our own environment a session gets. Everything else stays ours: secrets, and variables that switch Remote Control off.
+/// The variables of ours that a session gets. Others stay ours: secrets, and variables that switch Remote Control off.
 const INHERITED: [&str; 11] = [
     "CLAUDE_CONFIG_DIR",
     "HOME",
@@ -29,8 +29,8 @@ const INHERITED: [&str; 11] = [
 /// Families of variables that a session gets as well.
 const INHERITED_PREFIXES: [&str; 2] = ["LC_", "XDG_"];
 
-/// How a host tells its programs the way out, in upper or lower case. They stay ours like everything else, as the address of
-/// a proxy may hold a password; where the way is this one, a project's own environment has to name it.
+/// A host's proxies and certificates, in upper or lower case. Sessions do not inherit them, as the address of a proxy may hold
+/// a password: where they are needed, a project's own environment has to set them.
 pub(crate) const WAY_OUT: [&str; 5] = [
     "HTTPS_PROXY",
     "HTTP_PROXY",
@@ -48,11 +48,11 @@ const VERBS: [&str; 5] = ["remote-control", "rc", "remote", "sync", "bridge"];
 /// The options that open Remote Control in a terminal, for the conversation there.
 const IN_TERMINAL: [&str; 2] = ["--remote-control", "--rc"];
 
-/// Fills in placeholders, such as `{project}`, in each word of a command line. Whatever else stands in braces is left as it is,
-/// and what was filled in is not looked at again.
+/// Fills in placeholders, such as `{project}`, in each word of a command line. Other text in braces is left as it is, and what
+/// was filled in is not searched again.
 ///
-/// A placeholder without a value leaves nothing, nor white space at the ends of its word. A word that holds nothing else vanishes
-/// (`{mode}`), and with it the option before it (`--permission-mode`), or the option that it is the value of (`--spawn={spawn}`).
+/// A placeholder without a value becomes empty, and its word is trimmed. A word with nothing else is dropped (`{mode}`), and
+/// with it the option before it (`--permission-mode`), or the option that it is the value of (`--spawn={spawn}`).
 pub(crate) fn fill_in(command: &[String], values: &[(&str, Option<&str>)]) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
     let mut option_before = false;
@@ -116,7 +116,7 @@ pub(crate) fn environment(
     environment
 }
 
-/// The words of a command line, also those that a shell would take apart, each with the place of the argument that it stands in.
+/// The words of a command line, including those that a shell would split, each with the index of its argument.
 fn words(command: &[String]) -> impl Iterator<Item = (usize, &str)> {
     command.iter().enumerate().flat_map(|(place, argument)| {
         let words = argument.split_whitespace();
@@ -129,16 +129,16 @@ fn words(command: &[String]) -> impl Iterator<Item = (usize, &str)> {
     })
 }
 
-/// What a command line has to do with `claude`.
+/// How a command line runs `claude`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Invocation {
     /// It runs a server, by its first word.
     Direct,
     /// It runs a server by way of another program, such as a shell.
     Wrapped,
-    /// It opens Remote Control in a terminal, which a session has none of.
+    /// It opens Remote Control in a terminal, which a session does not have.
     InTerminal,
-    /// Nothing.
+    /// Something else.
     Other,
 }
 
@@ -174,7 +174,7 @@ impl Invocation {
     }
 }
 
-/// An option of a server's command that does harm.
+/// A harmful option of a server's command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HarmfulOption {
     /// It prints every message of every conversation.
@@ -184,7 +184,7 @@ pub(crate) enum HarmfulOption {
 }
 
 impl HarmfulOption {
-    /// Looks behind the verb.
+    /// Looks only after the verb.
     pub(crate) fn of(command: &[String]) -> Option<Self> {
         let mut options = words(command).skip_while(|(_, word)| !VERBS.contains(word));
         options.find_map(|(_, option)| match option {
@@ -195,7 +195,7 @@ impl HarmfulOption {
     }
 }
 
-/// Whether a command gives the program a terminal, at which it asks more than once, and first whether it may trust the directory.
+/// Whether a command gives the program a terminal, where it asks more, and first whether it may trust the directory.
 pub(crate) fn gives_terminal(command: &[String]) -> bool {
     let mut programs = words(command).filter_map(|(_, word)| Path::new(word).file_name());
     programs.any(|program| program == "script" || program == "unbuffer")
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn options_that_do_harm_are_found_behind_the_verb_alone() {
+    fn harmful_options_are_found_only_after_the_verb() {
         for (command, expected) in [
             (
                 "claude remote-control --verbose",

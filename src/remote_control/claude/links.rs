@@ -14,7 +14,7 @@ pub(super) const SCHEME: &str = "https://";
 /// What can stand right after a host in a URL.
 const HOST_ENDS: [char; 4] = ['/', '?', '#', ':'];
 
-/// What prose puts after a URL, and no link ends with.
+/// Punctuation that prose puts after a URL, and that no link ends with.
 const CLOSING: [char; 10] = ['.', ',', ';', ':', '!', '?', ')', ']', '\'', '*'];
 
 /// How much of the beginning of a pattern is looked at; no host is longer (RFC 1035: 253 bytes).
@@ -28,10 +28,10 @@ pub struct LinkPattern {
     host: String,
 }
 
-/// Why a text is no pattern for links.
+/// Why a text is not a pattern for links.
 #[derive(Debug, thiserror::Error)]
 pub enum PatternError {
-    /// It is no regular expression.
+    /// It is not a regular expression.
     #[error("not a regular expression")]
     Syntax(#[source] Box<regex_syntax::Error>),
     /// It is a regular expression too large to be compiled.
@@ -49,13 +49,13 @@ pub enum PatternError {
 }
 
 impl LinkPattern {
-    /// Takes a regular expression for a pattern.
-    /// Fails when it does not compile, or does not say literally which host every link of it names.
+    /// Parses a pattern.
+    /// Fails when it does not compile, or does not literally name the host of all its links.
     pub fn new(pattern: &str) -> Result<Self, PatternError> {
         let syntax =
             regex_syntax::parse(pattern).map_err(|error| PatternError::Syntax(Box::new(error)))?;
         let host = host_of(&syntax)?;
-        // Printed from what was parsed, because flags and comments in the text could swallow what is put around it.
+        // Printed from the parsed pattern, because flags and comments in the text could swallow what is put around it.
         let regex = Regex::new(&format!(r"\A(?:{syntax})\z"))
             .map_err(|error| PatternError::TooLarge(Box::new(error)))?;
         Ok(Self { regex, host })
@@ -79,15 +79,15 @@ impl LinkPattern {
         blotted
     }
 
-    /// The link that a text is, as a whole.
+    /// The link, if the whole text is one.
     fn link(&self, text: &str) -> Option<Link> {
         let is_match = self.regex.is_match(text);
         let link = is_match.then(|| Link::parse(text).ok()).flatten();
         link.filter(|link| link.host() == self.host)
     }
 
-    /// The link that a word is in prose, and the text of it: with the punctuation after it and what stands before it in the same word. That must not look
-    /// like (the beginning of) another URL: in `https://evil.example/?u=https://claude.ai/x` only the first `https://` begins one.
+    /// The link in a word of prose, and its text, without the punctuation after it. What is before it in the word must not
+    /// begin another URL: in `https://evil.example/?u=https://claude.ai/x` only the first `https://` begins one.
     pub(super) fn link_in_prose<'w>(&self, word: &'w str) -> Option<(&'w str, Link)> {
         let (before, url) = word.split_at(word.find(SCHEME)?);
         let is_part_of_another = before.contains(['/', '?', '#']);
@@ -98,7 +98,7 @@ impl LinkPattern {
 }
 
 /// The characters of RFC 3986: unreserved, the delimiters, and the percent sign.
-pub(super) fn is_of_url(character: char) -> bool {
+pub(super) fn is_url_char(character: char) -> bool {
     matches!(character, '!' | '#'..=';' | '=' | '?'..='[' | ']' | '_' | 'a'..='z' | '~')
 }
 
@@ -124,7 +124,7 @@ fn host_of(syntax: &Hir) -> Result<String, PatternError> {
     Ok(host.to_owned())
 }
 
-/// The host that a text begins with, if it is there as a whole.
+/// The host that a text begins with, if it is complete.
 fn host_at_start(text: &str) -> Option<&str> {
     let (host, _) = text.strip_prefix(SCHEME)?.split_once(HOST_ENDS)?;
     let url = Url::parse(&format!("{SCHEME}{host}/")).ok()?;
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn the_characters_of_a_url_are_those_of_the_standard() {
-        let of_url: String = ('\0'..='\u{ff}').filter(|it| is_of_url(*it)).collect();
+        let of_url: String = ('\0'..='\u{ff}').filter(|it| is_url_char(*it)).collect();
         let standard =
             "!#$%&'()*+,-./0123456789:;=?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[]_abcdefghijklmnopqrstuvwxyz~";
         assert_eq!(of_url, standard);

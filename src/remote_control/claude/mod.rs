@@ -1,6 +1,6 @@
-//! What to run, and what it says: the command line and environment of `claude`, the links and complaints in its output.
+//! The command line and environment of `claude`, and the links and complaints in its output.
 //!
-//! Invariant: pure, but for `prerequisites`, which reads the program's files. Nothing else here reads or writes a file, starts a
+//! Invariant: pure, except `prerequisites`, which reads the program's files. Nothing else here reads or writes a file, starts a
 //! process, asks for the time, or logs.
 
 mod diagnosis;

@@ -1,7 +1,7 @@
-//! What the program says on its stdout, line by line, as it comes: its link, its connection, its events; and what a person would read.
+//! Reads the program's stdout as it comes, line by line: its link, its connection, its events; and the text that a person sees.
 //!
-//! Invariant: what a conversation is called, does or prints is none of these. The program shows titles as hyperlinks in indented
-//! lines of its status block, and after the mark at the head of that block; what it says itself begins where a line begins.
+//! Invariant: titles, activities and output of conversations are none of these. Titles are hyperlinks in indented lines of the
+//! status block, or follow the mark at its head; the program's own messages begin where a line begins.
 
 use std::{mem, time::Duration};
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use vte::{Params, Parser, Perform};
 
 use super::{
-    links::{LinkPattern, is_of_url},
+    links::{LinkPattern, is_url_char},
     texts::{CONNECTING, CONVERSATION_IDS, DISCONNECTED, FAILED, OWN_LINES, RECONNECTING},
 };
 use crate::link::Link;
@@ -20,16 +20,16 @@ const HEAD: char = '\u{b7}';
 /// Bytes of the longest line that is looked at. Those of the program have less than 200.
 const LONGEST_LINE: usize = 4096;
 
-/// Bytes of a control string that are held; the parser drops what comes beyond.
+/// Bytes of a control string that are kept; the parser drops the rest.
 const LONGEST_OSC: usize = 2048;
 
-/// Something that the program said.
+/// Something that the program shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Said {
-    /// A link, in the program's own line, within the status block if there is one; or alone in a line, where there is none.
+    /// A link, in the program's own line, within the status block if there is one; or as a whole line, if there is none.
     Link(Link),
-    /// A link in another line, as wrappers and other versions may print it, and what stands before it there. In the own line too where that
-    /// stands outside of the block: then it is something that is shown again.
+    /// A link in another line, as wrappers and other versions may print it, and the text before it. Also one in the own line
+    /// outside of the block: that is a replay.
     LinkAfter(Link, String),
     /// What the head of the status block says of the connection.
     Connection(Connection),
@@ -47,14 +47,14 @@ pub enum Connection {
     Connected,
     /// It is lost, and the program tries to get it back.
     Reconnecting {
-        /// For how long it has been lost, where that is told.
+        /// For how long it has been lost, if that is shown.
         disconnected: Option<Duration>,
     },
 }
 
 impl Connection {
-    /// Reads the head of a status block, such as `·|· Reconnecting · retrying in 8s · disconnected 42s`. `None`: it says
-    /// something else.
+    /// Parses the head of a status block, such as `·|· Reconnecting · retrying in 8s · disconnected 42s`. `None`: something
+    /// else.
     ///
     /// What follows a tick may be the title of a conversation, and says nothing about the connection.
     pub(crate) fn of(head: &str) -> Option<Self> {
@@ -78,13 +78,13 @@ impl Connection {
 
 /// Reads a stream of output that comes in pieces, cut anywhere, in constant memory.
 ///
-/// A line counts once it has ended, by a line break or a move of the cursor; so a link is whole or it is not there. Colours and
-/// hyperlinks (SGR and OSC escape sequences) take no room: around a link or within it they change nothing, and where a hyperlink
-/// leads to does not matter.
+/// A line counts once it has ended, by a line break or a move of the cursor; so a link is complete or absent. Colours and
+/// hyperlinks (SGR and OSC escape sequences) take no space: around a link or within it they change nothing, and the target of a
+/// hyperlink does not matter.
 pub struct OutputReader {
     parser: Parser<LONGEST_OSC>,
     page: Page,
-    /// The beginning of a character that was cut. The parser would lose what comes after such a one.
+    /// The beginning of a character that was cut. The parser would lose what follows one.
     held: Vec<u8>,
 }
 
@@ -105,7 +105,7 @@ impl OutputReader {
         }
     }
 
-    /// Takes the next piece of output; returns what became certain with it, in order.
+    /// Takes the next piece of output; returns what is now complete, in order.
     pub fn push(&mut self, output: &[u8]) -> Vec<Said> {
         let joined;
         let mut output = output;
@@ -119,7 +119,7 @@ impl OutputReader {
         mem::take(&mut self.page.said)
     }
 
-    /// Something was passed over: what is left of the line in which that ended means nothing.
+    /// Bytes were skipped: the rest of the line in which the gap ends means nothing.
     pub(crate) fn skip(&mut self) {
         self.parser = Parser::new_with_size();
         self.held.clear();
@@ -131,7 +131,7 @@ impl OutputReader {
         };
     }
 
-    /// What the unfinished line at the end says, if it goes no further.
+    /// What the unfinished last line says, if it is complete.
     pub fn unfinished(&self) -> Option<Said> {
         self.page.judge()
     }
@@ -153,12 +153,12 @@ fn cut_character(text: &[u8]) -> usize {
     if whole > length { length } else { 0 }
 }
 
-/// Where in the output a line stands.
+/// The part of the output that a line is in.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Region {
     /// Below a head, up to the link: in the status block.
     Block,
-    /// In what a conversation printed before it failed, which may go on in lines of its own.
+    /// In what a conversation printed before it failed, which may be several lines.
     Failure,
     Elsewhere,
 }
@@ -167,7 +167,7 @@ struct Page {
     pattern: LinkPattern,
     in_hyperlink: bool,
     line: Line,
-    /// With the first one it is known that the program shows a status block.
+    /// Whether there was a head, so that the program is known to show a status block.
     has_head: bool,
     region: Region,
     said: Vec<Said>,
@@ -176,18 +176,18 @@ struct Page {
 /// The line that is being written.
 #[derive(Default)]
 struct Line {
-    /// Of a longer one, a character more than counts.
+    /// Of a longer line, the first character beyond the limit is kept.
     text: String,
     /// Its first character stands in a hyperlink.
     begins_in_hyperlink: bool,
-    /// The cursor was moved to its beginning from the middle of another: nobody knows where on the screen it begins.
+    /// The cursor was moved to its beginning from the middle of another: its column is unknown.
     is_torn: bool,
-    /// Its beginning was passed over.
+    /// Its beginning was skipped.
     is_lost: bool,
 }
 
 impl Line {
-    /// What the program says itself does, other than what conversations are called and do.
+    /// True for the program's own messages, but not for titles and activities of conversations.
     fn begins_on_the_left(&self) -> bool {
         !self.is_torn && !self.text.starts_with(' ') && !self.begins_in_hyperlink
     }
@@ -275,12 +275,12 @@ impl Page {
 
     /// The first link in a text, and the part of the text that it is.
     fn link_in<'t>(&self, text: &'t str) -> Option<(&'t str, Link)> {
-        let mut words = text.split(|character| !is_of_url(character));
+        let mut words = text.split(|character| !is_url_char(character));
         words.find_map(|word| self.pattern.link_in_prose(word))
     }
 }
 
-/// What stands after the time of an event, as in `[12:34:56] Error: ..`.
+/// The text after the time of an event, as in `[12:34:56] Error: ..`.
 fn event(line: &str) -> Option<&str> {
     let (time, event) = line.strip_prefix('[')?.split_once("] ")?;
     let is_time = time.len() == 8
@@ -304,7 +304,7 @@ impl Perform for Page {
         match byte {
             b'\n' => self.end_line(),
             b'\r' if !self.line.is_lost => self.end_line(),
-            // It takes room, or ends a word at least.
+            // It takes space, or at least ends a word.
             _ if self.line.text.len() <= LONGEST_LINE => self.line.text.push(' '),
             _ => {}
         }
@@ -313,7 +313,7 @@ impl Perform for Page {
     fn csi_dispatch(&mut self, _: &Params, intermediates: &[u8], _: bool, action: char) {
         if !is_style(intermediates, action) {
             self.tear_line(matches!(action, 'A' | 'B' | 'J' | 'K' | 'h' | 'l'));
-            // What is painted over is no block any more.
+            // A block that is painted over has ended.
             if action == 'A' {
                 self.leave_block();
             }
@@ -333,8 +333,8 @@ impl Perform for Page {
     }
 }
 
-/// What a person would read in the output: the text without escape sequences and control characters. Whatever moves the cursor or clears the screen becomes a line
-/// break, so that words that do not stand together are not read together.
+/// The text that a person sees in the output, without escape sequences and control characters. Moving the cursor or clearing
+/// the screen becomes a line break, so that words that do not stand together are not read together.
 pub fn visible_text(bytes: &[u8]) -> String {
     let mut visible = Visible::default();
     Parser::new().advance(&mut visible, bytes);

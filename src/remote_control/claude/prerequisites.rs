@@ -1,4 +1,4 @@
-//! What must hold on the host before `claude remote-control` serves, as the program's own files tell it.
+//! What must hold on the host before `claude remote-control` serves, according to the program's own files.
 //!
 //! Read in version 2.1.332. These files are the program's: they are looked at and never written, as it races for them.
 
@@ -26,10 +26,10 @@ pub(crate) const FIRST_TO_CONTINUE: Version = Version(2, 1, 200);
 /// The version from which on a server takes `--settings`.
 pub(crate) const FIRST_WITH_SETTINGS: Version = Version(2, 1, 321);
 
-/// The scope that a log-in with a claude.ai account has, and one with an API console has not.
+/// The scope of a log-in with a claude.ai account, which one with an API console does not have.
 const SCOPE_OF_SUBSCRIBERS: &str = "user:inference";
 
-/// The scope that a full log-in has, and a long-lived token (`claude setup-token`) has not.
+/// The scope of a full log-in, which a long-lived token (`claude setup-token`) does not have.
 const SCOPE_OF_FULL_LOGINS: &str = "user:profile";
 
 /// The one host that Remote Control works with.
@@ -44,18 +44,18 @@ const MANAGED_FOLDER: &str = "/etc/claude-code/managed-settings.d";
 /// The longest e-mail address there can be, in bytes: RFC 5321, 4.5.3.1.3.
 const LONGEST_ADDRESS: usize = 254;
 
-/// How long before a login ends people are warned: a holiday is no longer.
+/// How long before the end of a log-in users are warned: no holiday is longer.
 const ENDS_SOON: Duration = Duration::from_hours(5 * 24);
 
 /// How much is read of a file, in bytes. The state file grows with the projects in it, to some megabytes.
 const LONGEST_FILE: u64 = 64 << 20;
 
-/// Where the program keeps what it remembers, for a session with a certain environment in a certain directory.
+/// Where the program keeps its data, for a session with a certain environment in a certain directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ClaudeFiles {
-    /// Where the trusted directories and the consent stand; the first of these that exists.
+    /// Has the trusted directories and the consent; the first of these that exists.
     state: [PathBuf; 2],
-    /// Where the log-in stands. The content is secret.
+    /// Has the log-in. The content is secret.
     credentials: PathBuf,
     /// Settings of the user, of which each may be missing.
     settings: PathBuf,
@@ -63,30 +63,30 @@ pub(crate) struct ClaudeFiles {
     home: Option<PathBuf>,
 }
 
-/// Why something that must hold does not.
+/// Why a prerequisite does not hold.
 #[derive(Debug)]
 pub(crate) enum Unmet {
-    /// The program would say so itself.
+    /// A cause that the program itself would report.
     Cause(Cause),
-    /// There is a token, and not the account that it is of, which this file would name.
+    /// There is a token, but this file does not name its account.
     NoAccount(PathBuf),
     /// A home directory is never trusted.
     IsHome,
-    /// A file cannot be read, so that what it says is not known.
+    /// A file cannot be read, so its content is unknown.
     Unreadable(PathBuf, io::Error),
 }
 
-/// A log-in that is good.
+/// A valid log-in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Login {
-    /// Whose it is, if that can be told.
+    /// Its account, if it is known.
     pub(crate) account: Option<String>,
-    /// When it ends for good. `None`: that is not known.
+    /// When it ends for good, if that is known.
     pub(crate) ends: Option<SystemTime>,
 }
 
 impl Login {
-    /// How long it lasts, if that is not long.
+    /// How long it lasts, if it ends soon.
     pub(crate) fn ends_in(&self, now: SystemTime) -> Option<Duration> {
         let left = self.ends?.duration_since(now).unwrap_or_default();
         (left < ENDS_SOON).then_some(left)
@@ -97,14 +97,14 @@ impl Login {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Setting {
     pub(crate) name: String,
-    /// Where it stands, as people are told.
+    /// Where it is set, as shown to users.
     pub(crate) place: String,
     pub(crate) is_empty: bool,
     pub(crate) hindrance: Hindrance,
 }
 
 impl ClaudeFiles {
-    /// Those that a session with this environment uses in a directory. `None`: without HOME they cannot be told.
+    /// Those that a session with this environment uses in a directory. `None`: unknown without HOME.
     pub(crate) fn of(environment: &BTreeMap<OsString, OsString>, directory: &Path) -> Option<Self> {
         let set = |name: &str| {
             let value = environment.get(OsStr::new(name));
@@ -129,22 +129,22 @@ impl ClaudeFiles {
         })
     }
 
-    /// The one that the program reads, or would write. Two servers with one of these and one directory keep each other out.
+    /// The one that the program reads, or would write. Two servers with the same one and the same directory exclude each other.
     pub(crate) fn state_file(&self) -> &Path {
         let [first, second] = &self.state;
         if first.exists() { first } else { second }
     }
 
-    /// Whose account is logged in, if that can be told.
+    /// The account that is logged in, if it is known.
     pub(crate) fn account(&self) -> Option<String> {
         self.state().ok()?.account().map(str::to_owned)
     }
 
-    /// Whether somebody is logged in, with all that it takes.
+    /// The log-in, if it is complete.
     pub(crate) fn log_in(&self, now: SystemTime) -> Result<Login, Unmet> {
         let text = read(&self.credentials)?.ok_or(Unmet::Cause(Cause::NotLoggedIn))?;
         let ends = log_in(&text, now).map_err(Unmet::Cause)?;
-        // The log-in is good where the account cannot be read: trust and consent tell of that.
+        // Valid if the account cannot be read: the checks of trust and consent report that.
         let Ok(state) = self.state() else {
             return Ok(Login {
                 account: None,
@@ -158,7 +158,7 @@ impl ClaudeFiles {
         Ok(Login { account, ends })
     }
 
-    /// Whether the directory is trusted: one of the places that count for it.
+    /// Whether the directory is trusted, directly or by another one that counts for it.
     pub(crate) fn trust(&self) -> Result<(), Unmet> {
         if self.home.as_ref() == Some(&self.directory) {
             return Err(Unmet::IsHome);
@@ -175,12 +175,12 @@ impl ClaudeFiles {
         }
     }
 
-    /// Whether somebody was once asked whether Remote Control may be enabled, and said yes.
+    /// Whether a user was once asked whether Remote Control may be enabled, and said yes.
     pub(crate) fn has_consent(&self) -> Result<bool, Unmet> {
         Ok(self.state()?.was_asked_for_consent())
     }
 
-    /// What the settings files of all levels say that matters.
+    /// The relevant settings in the files of all levels.
     pub(crate) fn settings(&self) -> Result<Vec<Setting>, Unmet> {
         let of_project = self.directory.join(".claude");
         let managed = fs::read_dir(MANAGED_FOLDER).into_iter().flatten().flatten();
@@ -202,7 +202,7 @@ impl ClaudeFiles {
         Ok(settings)
     }
 
-    /// An empty one where there is no file yet.
+    /// Empty if there is no file yet.
     fn state(&self) -> Result<ClaudeState, Unmet> {
         let file = self.state_file();
         let text = read(file)?.unwrap_or_else(|| "{}".to_owned());
@@ -213,7 +213,7 @@ impl ClaudeFiles {
     }
 }
 
-/// Tells of many directories whether they are trusted, and reads the program's file once for all of them.
+/// Checks for many directories whether they are trusted; reads the program's file once for all of them.
 #[derive(Debug, Default)]
 pub(crate) struct TrustReader(BTreeMap<PathBuf, Option<ClaudeState>>);
 
@@ -249,7 +249,7 @@ fn read(file: &Path) -> Result<Option<String>, Unmet> {
     }
 }
 
-/// What `.claude.json` says. A key that is missing or of another kind says no.
+/// The content of `.claude.json`. A key that is missing or of another type means no.
 #[derive(Debug)]
 struct ClaudeState(Value);
 
@@ -258,19 +258,19 @@ impl ClaudeState {
         self.0.get("remoteDialogSeen") == Some(&Value::Bool(true))
     }
 
-    /// Whether this directory was trusted. For which others that holds is another question.
+    /// Whether this very directory was trusted; see [`trusted_by`] for those below it.
     fn trusts(&self, directory: &Path) -> bool {
         let project = || self.0.get("projects")?.get(directory.to_str()?);
         let trust = project().and_then(|project| project.get("hasTrustDialogAccepted"));
         trust == Some(&Value::Bool(true))
     }
 
-    /// Whether it is known whose the log-in is. Without that the program cannot tell the organisation, and refuses.
+    /// Whether the account of the log-in is known. Without it the program cannot determine the organisation, and refuses.
     fn has_account(&self) -> bool {
         self.0.get("oauthAccount").is_some_and(Value::is_object)
     }
 
-    /// The e-mail address of the claude.ai account, if it is known: ASCII without blanks or line ends, as it is shown to people.
+    /// The e-mail address of the claude.ai account, if known: ASCII without blanks or line ends, as it is shown to users.
     fn account(&self) -> Option<&str> {
         let address = self.0.pointer("/oauthAccount/emailAddress")?.as_str()?;
         let is_address = address.len() <= LONGEST_ADDRESS
@@ -282,7 +282,7 @@ impl ClaudeState {
     }
 }
 
-/// Judges the text of `.credentials.json`. Gives when the log-in ends for good, where that is known.
+/// Checks the text of `.credentials.json`. Returns when the log-in ends for good, if that is known.
 fn log_in(credentials: &str, now: SystemTime) -> Result<Option<SystemTime>, Cause> {
     let all: Value = serde_json::from_str(credentials).map_err(|_| Cause::NotLoggedIn)?;
     let login = all.get("claudeAiOauth").ok_or(Cause::NotLoggedIn)?;
@@ -298,7 +298,7 @@ fn log_in(credentials: &str, now: SystemTime) -> Result<Option<SystemTime>, Caus
         let milliseconds = login.get(key).and_then(Value::as_u64)?;
         UNIX_EPOCH.checked_add(Duration::from_millis(milliseconds))
     };
-    // Where it can be renewed, it counts how long that is so.
+    // If it can be renewed, the end of that counts.
     let ends = if has_token("refreshToken") {
         end("refreshTokenExpiresAt")
     } else {
@@ -315,9 +315,9 @@ fn log_in(credentials: &str, now: SystemTime) -> Result<Option<SystemTime>, Caus
     }
 }
 
-/// The directories of which one has to be trusted: the project's own and those above it, up to the root of its git repository and
-/// no further. For a linked worktree it is the main checkout. A home directory is never trusted. The paths must be without symbolic
-/// links.
+/// The directories of which one has to be trusted: the project's own and those above it, only up to the root of its git
+/// repository. For a linked worktree it is the main checkout. A home directory is never trusted. The paths must be without
+/// symbolic links.
 fn trusted_by(directory: &Path, home: Option<&Path>) -> Vec<PathBuf> {
     let mut places = Vec::new();
     for place in directory.ancestors() {
@@ -335,8 +335,8 @@ fn trusted_by(directory: &Path, home: Option<&Path>) -> Vec<PathBuf> {
     places
 }
 
-/// Where the repository of a linked worktree is checked out. Its `.git` is a file that leads to a folder of its own within the
-/// repository, and that names the repository (gitrepository-layout(5)). `None`: it is not a linked worktree.
+/// Where the repository of a linked worktree is checked out. Its `.git` is a file that names a folder within the repository,
+/// and that folder names the repository (gitrepository-layout(5)). `None`: it is not a linked worktree.
 fn main_checkout(git: &Path) -> Option<PathBuf> {
     let leads_to = |file: &Path, prefix: &str| -> Option<PathBuf> {
         let text = read(file).ok()??;
@@ -351,7 +351,7 @@ fn main_checkout(git: &Path) -> Option<PathBuf> {
     }
 }
 
-/// Which versions of the program a variable keeps from serving.
+/// Which versions of the program do not serve because of a variable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Hindrance {
     None,
@@ -397,8 +397,8 @@ impl Setting {
     }
 }
 
-/// What a settings file's text says. An invalid one says nothing: the program ignores it. A project's own file, which
-/// whoever can write to the project has written, gives no API key.
+/// The relevant settings in a file's text. The program ignores an invalid file. An API key in a project's own file does not
+/// count: anyone who can write to the project may have written it.
 fn settings_in(text: &str, file: &Path, is_of_project: bool) -> Vec<Setting> {
     let settings: Value = serde_json::from_str(text).unwrap_or_default();
     let file = file.display().to_string();
@@ -429,7 +429,7 @@ fn settings_in(text: &str, file: &Path, is_of_project: bool) -> Vec<Setting> {
     variables.chain(keys).collect()
 }
 
-/// The words that the program takes for a yes.
+/// The values that the program reads as yes.
 fn is_on(value: &str) -> bool {
     ["1", "true", "yes", "on"].contains(&value.trim().to_lowercase().as_str())
 }
@@ -524,7 +524,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_in_the_place_of_a_file_keeps_nobody_waiting() {
+    fn a_pipe_in_the_place_of_a_file_does_not_block() {
         let folder = TempDir::new().unwrap();
         let configured = folder.path().to_str().unwrap();
         let environment = environment(&[("CLAUDE_CONFIG_DIR", configured)]);
@@ -560,7 +560,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_of_another_kind_says_no() {
+    fn what_is_missing_or_of_another_type_means_no() {
         for text in ["{}", "[]", r#"{"remoteDialogSeen":"yes","projects":[]}"#] {
             let state = parse(text);
             assert!(
@@ -585,7 +585,7 @@ mod tests {
     }
 
     #[test]
-    fn what_tells_no_account_is_no_account() {
+    fn what_names_no_account_is_not_an_account() {
         let long = format!(
             r#"{{"oauthAccount": {{"emailAddress": "{}@b"}}}}"#,
             "a".repeat(253)
@@ -691,10 +691,10 @@ mod tests {
             "apiKeyHelper": "/usr/bin/key",
             "disableRemoteControl": true,
         });
-        let told = |text: &str, is_of_project| {
+        let found = |text: &str, is_of_project| {
             let settings = settings_in(text, Path::new("/s"), is_of_project).into_iter();
-            let told = settings.map(|it| format!("{} {} {:?}", it.name, it.place, it.hindrance));
-            told.collect::<Vec<_>>()
+            let found = settings.map(|it| format!("{} {} {:?}", it.name, it.place, it.hindrance));
+            found.collect::<Vec<_>>()
         };
         let all = [
             "ANTHROPIC_API_KEY `env` in /s All",
@@ -702,14 +702,14 @@ mod tests {
             "`apiKeyHelper` /s All",
             "`disableRemoteControl` /s All",
         ];
-        assert_eq!(told(&text.to_string(), false), all);
-        assert_eq!(told(&text.to_string(), true), all[1..]);
+        assert_eq!(found(&text.to_string(), false), all);
+        assert_eq!(found(&text.to_string(), true), all[1..]);
         for nothing in [
             "{",
             "[]",
             r#"{"apiKeyHelper":"","disableRemoteControl":false}"#,
         ] {
-            assert_eq!(told(nothing, false), [""; 0], "{nothing}");
+            assert_eq!(found(nothing, false), [""; 0], "{nothing}");
         }
     }
 
@@ -753,7 +753,7 @@ mod tests {
                 ("srv/main/.git/worktrees/worktree/commondir", "../..\n"),
                 ("srv/bare.git/worktrees/other/commondir", "../..\n"),
                 ("srv/other/.git", "gitdir: ../bare.git/worktrees/other\n"),
-                // A submodule is a repository of its own.
+                // A submodule is a separate repository.
                 (
                     "srv/website/module/.git",
                     "gitdir: ../.git/modules/module\n",
@@ -788,7 +788,7 @@ mod tests {
                 "{directory}"
             );
         }
-        // Outside of all repositories there is no end but the root, and the home directory is left out.
+        // Outside of all repositories only the root is the end, and the home directory is left out.
         let plain = trusted_by(&root.join("srv/plain/below"), Some(&home));
         assert_eq!(
             plain[..3],

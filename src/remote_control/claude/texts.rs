@@ -1,11 +1,11 @@
 //! Every sentence of the program that is known here: what to edit when the program says something else. See docs/claude.md.
 //!
-//! Invariant: texts alone, and nothing outside of this folder holds one of them; `tests/tidy.rs` looks.
+//! Invariant: only texts, and nothing outside of this folder holds one of them; `tests/tidy.rs` looks.
 
 use super::Cause;
 
-/// What the program says, in lower case; `*` stands for any text. Where several match, the first one counts: the more specific
-/// stand before those that are said along with them.
+/// What the program says, in lower case; `*` stands for any text. The first match counts: the more specific texts are before
+/// those that are printed along with them.
 pub(super) const COMPLAINTS: [(&str, Cause); 69] = [
     // The host and the command line.
     ("native binary not installed", Cause::NotInstalled),
@@ -34,7 +34,7 @@ pub(super) const COMPLAINTS: [(&str, Cause); 69] = [
         Cause::HomeDirectory,
     ),
     ("workspace not trusted", Cause::WorkspaceNotTrusted),
-    // Who is logged in, and with what.
+    // The login, and its kind.
     ("requires a full-scope login token", Cause::LongLivedToken),
     ("requires claude.ai subscription auth", Cause::ApiKey),
     ("trusted device", Cause::TrustedDevices),
@@ -50,7 +50,7 @@ pub(super) const COMPLAINTS: [(&str, Cause); 69] = [
     ),
     ("authentication failed (401)", Cause::LoginRefused),
     ("oauth token has expired", Cause::LoginRefused),
-    // What is switched off, and by whom.
+    // What is switched off.
     (
         "only available when using claude via api.anthropic.com",
         Cause::ForeignEndpoint,
@@ -88,7 +88,7 @@ pub(super) const COMPLAINTS: [(&str, Cause); 69] = [
         Cause::EnvironmentLost,
     ),
     ("remote control session expired", Cause::EnvironmentLost),
-    // Whom the service refuses, and that it cannot be reached.
+    // The service refuses, or cannot be reached.
     ("access denied (403)", Cause::AccessDenied),
     ("refused to reconnect this computer", Cause::AccessDenied),
     ("rate limited (429)", Cause::ServiceBusy),
@@ -115,7 +115,7 @@ pub(super) const COMPLAINTS: [(&str, Cause); 69] = [
     ("\"choose [1/2] * got no answer", Cause::SpawnModeAsked),
 ];
 
-/// At the end of what was printed: the program may wait for an answer.
+/// At the end of the output: the program may wait for an answer.
 pub(super) const QUESTIONS: [(&str, Cause); 3] = [
     ("enable remote control? (y/n)", Cause::ConsentAsked),
     ("choose [1/2] (default: 1)", Cause::SpawnModeAsked),
@@ -125,16 +125,16 @@ pub(super) const QUESTIONS: [(&str, Cause); 3] = [
 /// The question whether to trust a directory, which it asks at a terminal: `Trust /srv/website? [y/N]`.
 pub(super) const TRUST_QUESTION: &str = "? [y/n]";
 
-/// What it says when it stays for a while after a refusal, and comes to nothing.
+/// What it says after a refusal, if it exits only later.
 pub(super) const LINGERS: &str = "exiting in about";
 
-/// How lines on stderr begin that are no complaints.
+/// The beginnings of lines on stderr that are not complaints.
 pub(super) const REMARKS: [&str; 2] = ["Warning: ", "Resuming session "];
 
-/// How what it says of itself begins among its events on stdout. Other events may hold words of conversations.
+/// The beginnings of the program's own messages among its events on stdout. Other events may contain text of conversations.
 pub(super) const OWN_EVENTS: [&str; 3] = ["Error: ", "Warning: Remote Control", "Remote Control"];
 
-/// The events that tell that no conversation can start, in lower case, from their beginning on.
+/// The events that show that no conversation can start, in lower case, by their beginning.
 pub(super) const OBSTACLES: [(&str, Cause); 5] = [
     ("session failed: program not found", Cause::ProgramGone),
     (
@@ -149,19 +149,19 @@ pub(super) const OBSTACLES: [(&str, Cause); 5] = [
     ),
 ];
 
-/// How the event begins that a conversation failed; what follows is its stderr, of several lines, and its id.
+/// The beginning of the event that a conversation failed; its stderr, of several lines, and its id follow.
 pub(super) const FAILED: &str = "Session failed: ";
 
-/// How the event begins that a conversation went well.
+/// The beginning of the event that a conversation went well.
 pub(super) const COMPLETED: &str = "Session completed";
 
-/// How the id of a conversation begins.
+/// The beginnings of the id of a conversation.
 pub(super) const CONVERSATION_IDS: [&str; 2] = ["session_", "cse_"];
 
-/// How the line begins in which the program shows the session's link. The link is its last word.
+/// The beginnings of the line in which the program shows the session's link. The link is its last word.
 pub(super) const OWN_LINES: [&str; 2] = ["Code anywhere with", "Continue coding in"];
 
-/// What the head of the status block says while there is no connection, and how it says for how long.
+/// The state at the head of the status block while there is no connection, and the words before how long.
 pub(super) const CONNECTING: &str = "Connecting";
 pub(super) const RECONNECTING: &str = "Reconnecting";
 pub(super) const DISCONNECTED: &str = "disconnected ";

@@ -46,7 +46,7 @@ fn is_link(said: &Said) -> bool {
     matches!(said, Said::Link(_) | Said::LinkAfter(..))
 }
 
-/// What the real program prints when it is no terminal: blocks, each over the last one.
+/// What the real program prints if stdout is not a terminal: blocks, each over the last one.
 fn status_blocks(title: &str, doing: &str) -> String {
     let block = format!(
         "\u{b7}\u{2714}\u{fe0e}\u{b7} Connected \u{b7} website \u{b7} main\n    Capacity: 1/32 \u{b7} New sessions\n    \
@@ -77,7 +77,7 @@ fn the_head_the_link_and_the_events_of_status_blocks_are_read() {
 }
 
 #[test]
-fn nothing_that_a_conversation_is_called_or_does_is_said_by_the_program() {
+fn titles_and_activities_of_conversations_are_not_the_programs_messages() {
     for text in [
         OTHER.to_owned(),
         format!("{OWN} {OTHER}"),
@@ -97,7 +97,7 @@ fn nothing_that_a_conversation_is_called_or_does_is_said_by_the_program() {
         let output = status_blocks("Fix the build", &text);
         assert_eq!(read(&output), said_by_status_blocks(), "{text}");
     }
-    // Where there is one conversation alone, its title stands at the head, and what it does in a line of its own.
+    // A single conversation has its title at the head, and its activity in a separate line.
     let title = format!("\u{b7}\u{2714}\u{fe0e}\u{b7} {OWN} {OTHER} \u{b7} website");
     let output =
         format!("{title}\n    Single session\n  {OTHER}\n\nContinue coding in the app or {LINK}\n");
@@ -108,7 +108,7 @@ fn nothing_that_a_conversation_is_called_or_does_is_said_by_the_program() {
 }
 
 #[test]
-fn an_own_line_that_is_no_part_of_the_block_is_something_that_is_shown_again() {
+fn an_own_line_outside_of_the_block_is_a_replay() {
     let head = "\u{b7}\u{2714}\u{b7} Connected\n";
     let words = format!("{OWN} ");
     for between in [
@@ -128,7 +128,7 @@ fn an_own_line_that_is_no_part_of_the_block_is_something_that_is_shown_again() {
 }
 
 #[test]
-fn what_a_conversation_printed_before_it_failed_is_nothing_that_the_program_says() {
+fn output_of_a_failed_conversation_is_not_the_programs_message() {
     let head = "\u{b7}\u{2714}\u{b7} Connected\n";
     let failed = "Session failed: one";
     let lines = format!("{OWN} {OTHER}\n[12:34:56] Error: Workspace not trusted.");
@@ -174,7 +174,7 @@ fn a_link_counts_only_once_its_line_has_ended() {
 }
 
 #[test]
-fn a_link_alone_in_a_line_counts_as_the_own_one_unless_there_is_a_status_block() {
+fn a_line_with_only_a_link_counts_as_the_own_one_unless_there_is_a_status_block() {
     for output in [
         format!("{LINK}\n"),
         format!("{LINK} \r\n"),
@@ -219,7 +219,7 @@ fn colours_and_hyperlinks_around_a_link_or_within_it_are_no_part_of_it() {
 }
 
 #[test]
-fn a_link_that_a_line_break_or_a_cursor_move_cuts_is_none() {
+fn a_link_cut_by_a_line_break_or_a_cursor_move_is_ignored() {
     let (begin, rest) = LINK.split_at(20);
     for between in ["\x1b[1A", "\n", "\r", "\x1b[3C", "\x1bM"] {
         assert_eq!(read(&format!("{OWN} {begin}{between}{rest}\n")), []);
@@ -227,7 +227,7 @@ fn a_link_that_a_line_break_or_a_cursor_move_cuts_is_none() {
 }
 
 #[test]
-fn where_the_cursor_has_moved_to_nothing_is_the_own_line() {
+fn no_own_line_begins_where_the_cursor_has_moved_to() {
     for begin in ["x\x1b[1A", "\x1b[4C", "\x1b[3;9H", "x\x1b[K\x1b[J"] {
         let output = format!("{begin}{OWN} {LINK}\n");
         assert_eq!(
@@ -239,7 +239,7 @@ fn where_the_cursor_has_moved_to_nothing_is_the_own_line() {
 }
 
 #[test]
-fn what_only_resembles_a_link_is_none() {
+fn what_only_resembles_a_link_is_ignored() {
     for text in [
         "https://claude.ai.evil.example/code/session_x",
         "https://claude.ai@evil.example/code/session_x",
@@ -314,7 +314,7 @@ fn reconnecting(seconds: impl Into<Option<u64>>) -> Connection {
 }
 
 #[test]
-fn the_head_of_the_status_block_tells_the_connection() {
+fn the_head_of_the_status_block_shows_the_connection() {
     for (head, connection) in [
         ("·|· Connecting", Some(Connection::Connecting)),
         (
@@ -385,7 +385,7 @@ fn escapes_are_not_visible() {
     }
 }
 
-// What holds for every output, not for the chosen ones only.
+// Properties of every output, not only of the chosen ones.
 
 /// Takes no room on the screen.
 fn invisible() -> impl Strategy<Value = &'static str> {
