@@ -1,4 +1,4 @@
-//! What is done about an event: the session decides, what it decided is written down, and only then it is done.
+//! Handles an event: the session decides, its decision is recorded on disk, and only then it is carried out.
 
 use std::{mem, sync::Arc, time::Duration};
 
@@ -13,7 +13,7 @@ use super::{
 };
 
 impl RemoteControl {
-    /// Lets the session decide, writes down what it decided, and does it.
+    /// Lets the session decide, records its decision, and carries it out.
     pub(super) fn apply(&mut self, name: &ProjectName, event: Event) -> Notices {
         let slot = self.slot(name);
         let before = slot.record.clone();
@@ -25,7 +25,7 @@ impl RemoteControl {
             Event::LinkRequested(request, _) | Event::ExtensionRequested(request, _) => {
                 vec![request.clone()]
             }
-            // A stop is carried out even if it cannot be written down; all else happened already.
+            // A stop is carried out even if it cannot be recorded; all other events have already happened.
             Event::StopRequested(_)
             | Event::Spawned(_)
             | Event::NotSpawned(_)
@@ -48,7 +48,7 @@ impl RemoteControl {
         self.save_and_act(name, before, refusable, effects)
     }
 
-    /// Writes down what changed, then acts. What cannot be written down is refused, where somebody can ask again.
+    /// Records what changed, then acts. A request that cannot be recorded is refused, so that its user can try again.
     pub(super) fn save_and_act(
         &mut self,
         name: &ProjectName,
@@ -64,10 +64,10 @@ impl RemoteControl {
         match self.save(name) {
             Err(error) if !refusable.is_empty() => {
                 self.slot(name).record = before;
-                // What could not be written to the end may stand there all the same.
+                // A write that failed may have replaced the record all the same.
                 self.save_or_retry(name);
                 let reason = cause_of(&error);
-                error!(project = %name, %error, reason, "request refused, it cannot be written down");
+                error!(project = %name, %error, reason, "request refused, it cannot be recorded");
                 let refuse = |request| {
                     let reason = reason.clone();
                     (name.clone(), Notice::NotRecorded { request, reason })
@@ -97,7 +97,7 @@ impl RemoteControl {
                     };
                     notices.push((name.clone(), Notice::Deliver { id, request, link }));
                 }
-                Effect::Tell(notice) => notices.push((name.clone(), notice)),
+                Effect::Notify(notice) => notices.push((name.clone(), notice)),
                 Effect::Finish(outcome) => notices.extend(self.finish(name, outcome)),
                 Effect::Spawn => self.spawn(name),
                 Effect::Watch(process) => self.watch(name, process),
@@ -115,7 +115,7 @@ impl RemoteControl {
         let marks = self.store.marks(name);
         let host = self.host.clone();
         let slot = self.slot(name);
-        let turn = Arc::clone(&slot.spawning);
+        let spawn_lock = Arc::clone(&slot.spawning);
         let session = slot.record.session.as_ref();
         let start = session.map(Session::start);
         if let (Some(task), Some(start)) = (self.task(name, None), start) {
@@ -123,7 +123,7 @@ impl RemoteControl {
                 start,
                 host,
                 marks,
-                turn,
+                spawn_lock,
             };
             self.run(task, |task| task.spawn(spawning));
         }
@@ -137,7 +137,7 @@ impl RemoteControl {
         let (deadline, link) = match session.state() {
             State::Starting { deadline, .. } => (Some(*deadline), None),
             State::Running { link, .. } => (None, Some(link.clone())),
-            // There is nothing to wait for but the end.
+            // Nothing to watch for but the end.
             State::Spawning { .. } | State::Stopping { .. } | State::Resting { .. } => (None, None),
         };
         let known = Watched {
@@ -216,7 +216,7 @@ impl RemoteControl {
         self.slot(name).save_again_at = Some(now().uptime + RETRY_AFTER);
     }
 
-    /// Does what it is time for.
+    /// Handles everything that is due.
     pub(super) fn on_time(&mut self) -> Notices {
         let is_due = |due: Option<Duration>| due.is_some_and(|due| due <= now().uptime);
         let names: Vec<_> = self.slots.keys().cloned().collect();
@@ -234,7 +234,7 @@ impl RemoteControl {
 }
 
 impl Slot {
-    /// Takes over what the effects mean for what is known of the project.
+    /// Updates the project's data after these effects.
     fn note(&mut self, effects: &[Effect]) {
         let session = self.record.session.as_ref();
         if session.is_some_and(|session| Phase::of(session) == Phase::Resting) {
@@ -242,11 +242,11 @@ impl Slot {
         }
         for effect in effects {
             match effect {
-                Effect::Tell(Notice::Redact(redaction)) => {
+                Effect::Notify(Notice::Redact(redaction)) => {
                     self.record.add_redaction(redaction.clone());
                 }
                 Effect::Finish(_) => self.record.session = None,
-                Effect::Tell(_)
+                Effect::Notify(_)
                 | Effect::Deliver { .. }
                 | Effect::Spawn
                 | Effect::Watch(_)

@@ -1,4 +1,4 @@
-//! What became of the sessions while nobody watched: what stands on record, and what runs.
+//! Restores the sessions at a start of the bot, from their records and the processes that run.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,7 +26,7 @@ pub enum RestoreError {
     /// The records cannot be read.
     #[error("the records cannot be read")]
     Records(#[from] StoreError),
-    /// The processes of this host cannot be searched, so that a second one could be started beside a first.
+    /// The processes of this host cannot be searched, so a second one might be started beside a first.
     #[error("the processes of this host cannot be searched")]
     Processes(#[from] ProcessError),
 }
@@ -35,7 +35,7 @@ impl RemoteControl {
     /// Opens the folder of records and restores what stands there: sessions that still run are adopted, those that ended
     /// in the meantime are finished, deliveries and redactions go on, and projects with `deliver_to` start.
     ///
-    /// `find` is asked for each project that has a session and is not among those of the settings.
+    /// `find` is called for each project that has a session and is not in the settings.
     ///
     /// Has to be called within a tokio runtime.
     pub fn restore(
@@ -85,7 +85,7 @@ impl RemoteControl {
         for name in &names {
             notices.extend(this.restore_project(name, unreadable.contains(name), &processes));
         }
-        // Where not all can run, those that ran before go first.
+        // If not all may run, those that ran before go first.
         for name in &names {
             notices.extend(this.autostart(name));
         }
@@ -102,12 +102,12 @@ impl RemoteControl {
         let before = slot.record.clone();
         let redactions = slot.record.redactions.iter().cloned();
         let mut effects: Vec<_> = redactions
-            .map(|redaction| Effect::Tell(Notice::Redact(redaction)))
+            .map(|redaction| Effect::Notify(Notice::Redact(redaction)))
             .collect();
         effects.extend(slot.restore_session(name, processes));
         if before.session.is_none() && (is_unreadable || slot.record.session.is_some()) {
             let is_running = slot.record.session.is_some();
-            effects.push(Effect::Tell(Notice::RecordLost { is_running }));
+            effects.push(Effect::Notify(Notice::RecordLost { is_running }));
         }
         if let Some(session) = &slot.record.session {
             let id = session.id().clone();
@@ -119,7 +119,7 @@ impl RemoteControl {
                 self.run(task, Task::end_stray);
             }
         }
-        // What stands on disk already is not written again: that takes milliseconds for each, and a start may meet hundreds.
+        // An unchanged record is not written again: that takes milliseconds for each, and a start may restore hundreds.
         self.save_and_act(name, before, Vec::new(), effects)
     }
 
@@ -142,7 +142,7 @@ impl RemoteControl {
 }
 
 impl Slot {
-    /// Lets the session go on that is on record, or takes over a process that no record knows.
+    /// Continues the session that is on record, or adopts a process without a record.
     fn restore_session(&mut self, name: &ProjectName, processes: &Processes) -> Vec<Effect> {
         let terms = self.terms();
         let booted = self.record.carry_over_boot();
@@ -163,7 +163,7 @@ impl Slot {
     }
 }
 
-/// Whether the session ended before we came, and only its end is left to be told.
+/// Whether the session ended before this start, so that only its end is left to be reported.
 fn is_over(session: &Session, found: Option<&ProcessIdentity>) -> bool {
     match session.state() {
         State::Starting { .. } | State::Running { .. } | State::Stopping { .. } => {
@@ -174,13 +174,13 @@ fn is_over(session: &Session, found: Option<&ProcessIdentity>) -> bool {
     }
 }
 
-/// The spawned processes of this host, the oldest first. One look for all.
+/// The spawned processes of this host, the oldest first, from one survey.
 pub(super) struct Processes(Vec<Spawned>);
 
 struct Spawned {
     process: ProcessIdentity,
     session: SessionId,
-    /// Whose it is, if it is of this folder of records.
+    /// Its project, if it belongs to this folder of records.
     project: Option<ProjectName>,
 }
 
@@ -192,7 +192,7 @@ impl Processes {
             DATA_DIRECTORY_VARIABLE,
         ];
         let all = process::survey(variables)?.into_iter();
-        // A bot that was started by hand from within a session is no session.
+        // A bot that was started by hand from within a session does not count as its process.
         let leaders = all.filter(|(process, _)| {
             process.leads_session()
                 && u32::try_from(process.identity.pid()) != Ok(std::process::id())
@@ -213,7 +213,7 @@ impl Processes {
         self.0.iter().filter_map(|spawned| spawned.project.as_ref())
     }
 
-    /// The sessions of a project, each once for each of its processes that leads a session of the kernel's.
+    /// The sessions of a project, each once for each of its processes that leads a kernel session.
     pub(super) fn sessions_of(
         &self,
         project: &ProjectName,
@@ -223,7 +223,7 @@ impl Processes {
         of_project.map(|spawned| (&spawned.session, &spawned.process))
     }
 
-    /// The sessions of a project but for the one on record, each with the first of its processes.
+    /// The sessions of a project except the one on record, each with the first of its processes.
     pub(super) fn strays_of(
         &self,
         project: &ProjectName,
@@ -238,7 +238,7 @@ impl Processes {
         strays
     }
 
-    /// The process of a session that is on record: its id is random, so it needs no folder.
+    /// The process of a session that is on record. The session id is random, so the folder does not matter.
     pub(super) fn process_of(&self, session: &SessionId) -> Option<&ProcessIdentity> {
         let mut all = self.0.iter();
         let spawned = all.find(|spawned| spawned.session == *session);

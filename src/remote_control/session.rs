@@ -10,8 +10,8 @@
 //!    └─────────────────▶ Stopping ──tree gone──▶ Resting (where it is to come back), or over
 //! ```
 //!
-//! Invariants: no I/O; every way out of life leads through `Stopping`, where the whole process tree is ended, but for a
-//! process that never came to be.
+//! Invariants: no I/O; a session ends only through `Stopping`, where the whole process tree is ended, unless its process was
+//! never spawned.
 
 mod ending;
 mod life;
@@ -41,17 +41,17 @@ pub const WARNING: Duration = Duration::from_mins(10);
 /// What the project's settings say about the life of a session.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Terms {
-    /// How long a process may run without showing its link. `None`: nobody looks for it.
+    /// How long a process may run without showing its link. `None`: the link is not looked for.
     pub(crate) link_timeout: Option<Duration>,
     /// How long a session may last; `None`: until it is stopped.
     pub(crate) max_duration: Option<Duration>,
-    /// How long it may be cut off from its service; `None`: nobody minds.
+    /// How long it may be cut off from its service; `None`: for any time.
     pub(crate) reconnect_limit: Option<Duration>,
     pub(crate) restart: Restart,
 }
 
 impl Terms {
-    /// Without a project it goes on until it is stopped, and does not come back. Nobody looks for its link.
+    /// A session without a project goes on until it is stopped, and is not restarted. Its link is not looked for.
     pub(crate) const ORPHANED: Self = Self {
         link_timeout: None,
         max_duration: None,
@@ -60,12 +60,12 @@ impl Terms {
     };
 }
 
-/// Whether a session that ended by itself is brought back.
+/// Whether a session that ended unexpectedly is restarted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Restart {
     /// No.
     Never,
-    /// Yes, after a while that grows with each time, for as long as the session's time lasts.
+    /// Yes, after a delay that grows with each time, for as long as the session's time lasts.
     OnExit,
 }
 
@@ -82,9 +82,9 @@ pub enum Beginning {
 /// When a session has to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct End {
-    /// The uptime at which its time is up. This one counts.
+    /// The uptime at which its time is up; this one is decisive.
     uptime: Duration,
-    /// The same by the wall clock, for the case that the host is booted in between.
+    /// The same by the wall clock, in case the host is booted in between.
     wall: SystemTime,
     /// Whether the requesters were warned.
     warned: bool,
@@ -96,7 +96,7 @@ struct End {
 pub struct SessionId(String);
 
 impl SessionId {
-    /// A fresh one: 64 random bits.
+    /// A new one: 64 random bits.
     pub fn random() -> Self {
         Self(format!("{:016x}", rand::random::<u64>()))
     }
@@ -118,26 +118,26 @@ impl fmt::Display for SessionId {
     }
 }
 
-/// Somebody asked for something. Both texts belong to the caller and mean nothing here.
+/// A user's request. Both texts belong to the caller and are opaque here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
-    /// Who asked.
+    /// The user.
     pub requester: String,
-    /// Names the request, so that the answer finds it even after a restart.
+    /// Identifies the request, so that the answer finds it even after a restart.
     pub reference: String,
 }
 
 /// One link on its way to one requester.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Delivery {
-    /// Tells apart the deliveries of one session.
+    /// Distinguishes the deliveries of one session.
     pub number: u32,
-    /// Who asked for the link.
+    /// The request for the link.
     pub request: Request,
-    /// What the same requester asked for while this was under way: one message answers it all.
+    /// Requests of the same requester while this was under way: one message answers them all.
     #[serde(default)]
     pub also: Vec<Request>,
-    /// Where the link that arrived can be found again, in the caller's words. `None`: it has not arrived, as far as is known.
+    /// Where the delivered link can be found again, as the caller's text. `None`: not delivered, as far as is known.
     pub receipt: Option<String>,
 }
 
@@ -151,13 +151,13 @@ impl Delivery {
 /// A link that has to be redacted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Redaction {
-    /// Whose link it was.
+    /// The session of the link.
     pub session: SessionId,
     /// How it was delivered. Without a receipt it may or may not have arrived.
     pub delivery: Delivery,
 }
 
-/// What a session is at. Only what holds in a state is in it.
+/// The state of a session, with the data of that state only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum State {
@@ -185,23 +185,23 @@ pub(crate) enum State {
         /// `None` where the process has not been seen yet.
         process: Option<ProcessIdentity>,
         ending: Ending,
-        /// Who wants to hear when it is done, besides those who wait for the link.
+        /// Requests to answer when it is done, besides those for the link.
         stop_requests: Vec<Request>,
-        /// The uptime at which they hear that it takes a while.
-        #[serde(default)]
-        told_at: Option<Duration>,
+        /// The uptime at which their users are notified that it takes a while.
+        #[serde(default, rename = "told_at")]
+        slow_at: Option<Duration>,
     },
-    /// The process ended by itself, or could not start, and another is to take its place.
+    /// The process ended unexpectedly or could not start, and another will replace it.
     Resting {
-        /// The uptime at which that is to be spawned.
+        /// The uptime at which that one is to be spawned.
         until: Duration,
-        /// Why it rests.
+        /// The cause of the restart.
         #[serde(default)]
         cause: Option<Cause>,
     },
 }
 
-/// Why a session ends. A cause is there where the output tells it.
+/// Why a session ends. A cause is there if the output shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the names of the fields say it")]
@@ -215,13 +215,13 @@ pub enum Ending {
         waited: Duration,
         cause: Option<Cause>,
     },
-    /// Somebody asked for the end.
+    /// A user requested the end.
     Stopped,
     /// Its time was up.
     Expired,
-    /// The host was restarted, and no process outlives that.
+    /// The host was restarted, which no process outlives.
     HostRestarted,
-    /// The process ended by itself.
+    /// The process exited, although it was not asked to.
     Exited { exit: Exit, cause: Option<Cause> },
     /// The conversation that it brought back is over, and so is the process.
     Completed,
@@ -260,11 +260,11 @@ impl Ending {
         }
     }
 
-    /// The same without what makes no difference to people: they need not hear of two such endings.
+    /// The same without details that make no difference to users: they need not be notified of two such endings.
     fn in_short(&self) -> Self {
         match self {
             Self::ExitedBeforeLink { exit, cause } | Self::Exited { exit, cause } => Self::Exited {
-                // What the program complains of says more than its exit code.
+                // The program's complaint says more than its exit code.
                 exit: cause.map_or(*exit, |_| Exit::Unknown),
                 cause: *cause,
             },
@@ -284,11 +284,11 @@ impl Ending {
     }
 }
 
-/// What the program said last of its connection.
+/// The state of the connection that the program showed last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct Heard {
+struct ShownConnection {
     connection: Connection,
-    /// The uptime since which that is so.
+    /// The uptime since which it is so.
     since: Duration,
 }
 
@@ -298,7 +298,7 @@ pub(crate) struct Session {
     id: SessionId,
     created: SystemTime,
     beginning: Beginning,
-    /// Of one that began before there were options, or whose record was lost, they are not known.
+    /// Unknown for a session from before there were options, or whose record was lost.
     #[serde(default)]
     options: Options,
     state: State,
@@ -307,24 +307,24 @@ pub(crate) struct Session {
     next_delivery: u32,
     had_link: bool,
     end: Option<End>,
-    /// How often it was tried again since it last ran well, but for the times that others only had to be waited for.
+    /// How often it was restarted since it last ran well, not counting waits for a cause that lapses.
     restarts: u32,
-    /// Why it had to be tried again since then, each in short and once: people have heard of these.
-    #[serde(default)]
-    told: Vec<Ending>,
-    /// Who asked for the link, or then for the end, and has heard nothing yet.
-    #[serde(default)]
-    unheard: Vec<Request>,
-    /// `None`: its process has not said so far.
-    #[serde(default)]
-    heard: Option<Heard>,
-    /// The uptime at which people last heard that it is cut off.
-    #[serde(default)]
-    cut_off_told: Option<Duration>,
-    /// What it complained of and people have heard.
+    /// The reasons for restarts since then, each in short and once, that users were notified of.
+    #[serde(default, rename = "told")]
+    reported: Vec<Ending>,
+    /// Requests for the link, or then for the end, that have had no answer yet.
+    #[serde(default, rename = "unheard")]
+    unanswered: Vec<Request>,
+    /// `None`: its process has not shown it so far.
+    #[serde(default, rename = "heard")]
+    shown: Option<ShownConnection>,
+    /// The uptime at which users were last notified that it is cut off.
+    #[serde(default, rename = "cut_off_told")]
+    cut_off_reported: Option<Duration>,
+    /// Complaints that users were notified of.
     #[serde(default)]
     complaints: Vec<running::Complaint>,
-    /// Why some of its processes cannot be ended. Found out anew after a restart.
+    /// Why some of its processes cannot be ended. Determined again after a restart.
     #[serde(skip)]
     not_ended: Option<String>,
 }
@@ -347,7 +347,7 @@ impl Session {
         }
     }
 
-    /// Who waits to hear of its end.
+    /// The requests to answer at its end.
     fn stop_requests(&self) -> &[Request] {
         match &self.state {
             State::Stopping { stop_requests, .. } => stop_requests,
@@ -358,7 +358,7 @@ impl Session {
         }
     }
 
-    /// What it runs with.
+    /// The start with which it runs.
     pub(crate) fn start(&self) -> Start {
         Start {
             beginning: self.beginning,
@@ -371,7 +371,7 @@ impl Session {
         self.created
     }
 
-    /// Who asked for it first, unless that delivery was refused.
+    /// The user who requested it first, unless that delivery was refused.
     pub(crate) fn requester(&self) -> Option<&str> {
         let first = self.deliveries.first();
         first.map(|delivery| delivery.request.requester.as_str())
@@ -382,9 +382,9 @@ impl Session {
         self.end.map(|end| end.uptime.saturating_sub(uptime))
     }
 
-    /// What is known of its connection, at that uptime.
+    /// The state of its connection, at that uptime.
     pub(crate) fn connection(&self, uptime: Duration) -> Option<Connection> {
-        let Heard { connection, since } = self.heard?;
+        let ShownConnection { connection, since } = self.shown?;
         Some(match connection {
             Connection::Reconnecting { .. } => Connection::Reconnecting {
                 disconnected: Some(uptime.saturating_sub(since)),
@@ -404,7 +404,7 @@ impl Session {
     }
 }
 
-/// The one place where a link is written down: the record of its session, which nobody else may read (mode 0600).
+/// The one place where a link is stored: the record of its session, which nobody else may read (mode 0600).
 mod stored_link {
     use serde::{Deserialize, Deserializer, Serializer, de};
 

@@ -1,4 +1,4 @@
-//! Records on disk: one folder a project, written atomically, readable by nobody else; and what tells whose a process is.
+//! Records on disk: one private folder for each project, written atomically; and the marks that assign processes to projects.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -22,13 +22,13 @@ use crate::{atomic_file, regular_file};
 /// is lost.
 pub const SESSION_FOLDER_VARIABLE: &str = "RCBOT_SESSION_FOLDER";
 
-/// The random name of the folder of records, likewise: a path alone can be another folder's too, in another mount namespace.
+/// The random name of the folder of records, likewise: in another mount namespace, the same path can be another folder.
 pub(crate) const DATA_DIRECTORY_VARIABLE: &str = "RCBOT_DATA_DIRECTORY";
 
-/// The format of a record. A record of another version is not understood.
+/// The format of a record. A record of another version is invalid.
 const VERSION: u32 = 1;
 
-/// The file with the name of the folder of records. No project can be called so.
+/// The file with the name of the folder of records. No project can have this name.
 const ID: &str = ".id";
 
 /// How long it is: 128 random bits.
@@ -60,8 +60,8 @@ impl Default for Record {
 }
 
 impl Record {
-    /// Makes it one of this boot. Whether the host was booted since it was written: one that does not tell its boot is taken
-    /// for one that boots all the time.
+    /// Moves the record to this boot. Returns whether the host was booted since it was written; if the host has no boot id, it
+    /// counts as booted.
     pub(super) fn carry_over_boot(&mut self) -> bool {
         let id = process::boot_id().unwrap_or_default();
         let booted = id.is_empty() || id != self.boot_id;
@@ -81,11 +81,11 @@ impl Record {
     }
 }
 
-/// Why a record is invalid, without a word of what stands in it.
+/// Why a record is invalid. It quotes nothing from it.
 #[derive(Debug)]
 pub(super) struct Unreadable(String);
 
-/// What is known of each project.
+/// The record of each project.
 pub(super) type Records = Vec<(ProjectName, Result<Record, Unreadable>)>;
 
 /// The records could not be read or written.
@@ -98,7 +98,7 @@ pub enum StoreError {
     /// A record cannot be written.
     #[error("cannot write the session record {path}")]
     Write { path: PathBuf, source: io::Error },
-    /// A record cannot be read, though it may be sound: a fault of the disk or of its permissions.
+    /// A record cannot be read, though it may be valid: a fault of the disk or of its permissions.
     #[error("cannot read the session record {path}")]
     Read { path: PathBuf, source: io::Error },
 }
@@ -106,14 +106,14 @@ pub enum StoreError {
 /// The folder `sessions`.
 #[derive(Debug)]
 pub(super) struct Store {
-    /// Without symbolic links, so that it is the same however it was written.
+    /// Without symbolic links, so that it does not depend on how it was written.
     folder: PathBuf,
     /// Its name: random, as its path can be another bot's too. `None`: no bot has used it yet.
     id: Option<String>,
 }
 
 impl Store {
-    /// Opens the folder, which is made if need be.
+    /// Opens the folder; creates it if it is missing.
     pub(super) fn open(folder: &Path) -> Result<Self, StoreError> {
         make_private_folder(folder)?;
         let mut store = Self::existing(folder)?;
@@ -127,7 +127,7 @@ impl Store {
         Ok(store)
     }
 
-    /// The folder as it is, if it is there at all, to look into it.
+    /// The folder as it is, for reading only. It may be missing.
     pub(super) fn existing(folder: &Path) -> Result<Self, StoreError> {
         let text = read(&folder.join(ID))?;
         let id = text.and_then(|text| String::from_utf8(text).ok());
@@ -148,7 +148,7 @@ impl Store {
         self.folder.join(project.as_str())
     }
 
-    /// What a project's processes carry in their environment, to be known by [`Store::project_of`].
+    /// The variables that mark a project's processes for [`Store::project_of`].
     pub(super) fn marks(&self, project: &ProjectName) -> [(OsString, OsString); 2] {
         let folder = self.project_folder(project).into();
         let id = self.id.clone().unwrap_or_default().into();
@@ -158,7 +158,7 @@ impl Store {
         ]
     }
 
-    /// Whose session a process is of that carries these marks, if it is of this folder.
+    /// The project of a process with these marks, if it belongs to this folder.
     pub(super) fn project_of(
         &self,
         session_folder: &OsStr,
@@ -167,7 +167,7 @@ impl Store {
         let path = Path::new(session_folder);
         let is_here = match data_directory {
             Some(theirs) => self.id.as_deref().is_some_and(|ours| theirs == ours),
-            // Of an rcbot that gave its sessions only the path.
+            // From an older rcbot, which gave its sessions only the path.
             None => path
                 .parent()
                 .is_some_and(|parent| parent.canonicalize().is_ok_and(|it| it == self.folder)),
@@ -189,7 +189,7 @@ impl Store {
         let mut records = Vec::new();
         for entry in entries {
             let name = entry.map_err(folder_error)?.file_name();
-            // What cannot name a project is not ours.
+            // A name that no project can have is not ours.
             let Some(project) = name.to_str().and_then(|name| name.parse().ok()) else {
                 continue;
             };
@@ -201,7 +201,7 @@ impl Store {
         Ok(records)
     }
 
-    /// Puts an invalid record under a name that no other has, closed to others as the record was.
+    /// Renames an invalid record to a unique name, with mode 0600.
     pub(super) fn set_aside(
         &self,
         project: &ProjectName,
@@ -222,7 +222,7 @@ impl Store {
         Ok(())
     }
 
-    /// Writes the record, or removes it where there is nothing left to remember.
+    /// Writes the record, or removes it if there is nothing left to remember.
     pub(super) fn save(&self, project: &ProjectName, record: &Record) -> Result<(), StoreError> {
         make_private_folder(&self.project_folder(project))?;
         let path = self.record_path(project);
@@ -260,7 +260,7 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
     }
 }
 
-/// The reason of `serde_json` would quote the text, and with it perhaps a link: so it is put in words of our own.
+/// The error of `serde_json` would quote the text, and with it perhaps a link, so it is worded here.
 fn parse(text: &[u8]) -> Result<Record, Unreadable> {
     let record = serde_json::from_slice::<Record>(text).map_err(|error| {
         let (line, column) = (error.line(), error.column());
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_of_records_has_one_name_of_its_own() {
+    fn a_folder_of_records_has_one_random_name() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("sessions");
         assert_eq!(Store::existing(&path).unwrap().id, None);
@@ -370,13 +370,13 @@ mod tests {
         assert_eq!(Store::existing(&path).unwrap().id, id);
         let other = Store::open(&folder.path().join("other")).unwrap();
         assert_ne!(other.id, id);
-        // Half of one is none.
+        // A truncated id is invalid.
         fs::write(path.join(ID), &id.clone().unwrap()[1..]).unwrap();
         assert_ne!(Store::open(&path).unwrap().id, id);
     }
 
     #[test]
-    fn a_pipe_in_the_place_of_a_record_keeps_nobody_waiting() {
+    fn a_pipe_in_the_place_of_a_record_does_not_block() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).unwrap();
         fs::create_dir(store.project_folder(&name())).unwrap();
@@ -406,7 +406,7 @@ mod tests {
             let store = Store::open(folder.path()).unwrap();
             let path = store.record_path(&name());
             fs::create_dir(path.parent().unwrap()).unwrap();
-            // A second one in the same second takes nothing from the first.
+            // A second one in the same second does not replace the first.
             for _ in 0..2 {
                 fs::write(&path, text).unwrap();
                 fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
@@ -428,7 +428,7 @@ mod tests {
         }
     }
 
-    // What holds for every record: of every session that can be, and of a file that was cut.
+    // Properties of all records: of every possible session, and of a file that was cut.
 
     const TERMS: Terms = Terms {
         link_timeout: Some(Duration::from_secs(30)),
@@ -452,7 +452,7 @@ mod tests {
         }
     }
 
-    /// One of everything that can happen; of a few people, processes, links and deliveries.
+    /// Any event, for a few users, processes, links and deliveries.
     fn event(kind: u8, number: u8) -> Event {
         let request = request(number);
         let process = json!({ "pid": number, "start_time": 1, "boot_id": "boot" });
@@ -486,9 +486,9 @@ mod tests {
         }
     }
 
-    /// A record of whatever can become of a session, until it is over.
+    /// A record of any possible session that is not over.
     fn record() -> impl Strategy<Value = Record> {
-        // The first events are those of a good life, more often than not.
+        // The first events are more often than not those of a session without trouble.
         let good = prop::sample::select(vec![
             vec![],
             vec![(3, 0)],
@@ -502,7 +502,7 @@ mod tests {
             .prop_map(|(good, events, waits)| record_of(&[good, events].concat(), &waits))
     }
 
-    /// The record of a session that went through these events, with so many seconds before each; until it is over.
+    /// The record of a session after these events, with so many seconds before each, until it is over.
     fn record_of(events: &[(u8, u8)], waits: &[u32]) -> Record {
         let requests = vec![request(0)];
         let mut session = Session::new(
@@ -523,7 +523,7 @@ mod tests {
                         record.session = Some(before);
                         return record;
                     }
-                    Effect::Tell(Notice::Redact(old)) => record.add_redaction(old),
+                    Effect::Notify(Notice::Redact(old)) => record.add_redaction(old),
                     _ => {}
                 }
             }

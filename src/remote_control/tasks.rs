@@ -1,4 +1,4 @@
-//! What is slow, as tasks that report back: making a session's process, watching it, ending its tree.
+//! Slow work, as tasks that report back: spawning a session's process, watching it, ending its tree.
 
 use std::{
     ffi::OsString,
@@ -28,46 +28,46 @@ use super::{
     watch::{self, STDERR, STDIN, STDOUT},
 };
 
-/// How long between two tries to write a record, or to end a process that would not end; the latter grows to the other.
+/// The pause between two tries to write a record, or to end a process tree; the latter grows up to `LONGEST_RETRY`.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(5);
 const LONGEST_RETRY: Duration = Duration::from_mins(5);
 
-/// What a session reads may be a secret.
+/// A session's input may be secret.
 const STDIN_MODE: u32 = 0o600;
 
-/// What a task has seen.
+/// What a task reports.
 #[derive(Debug)]
 pub(super) struct Report {
     pub(super) project: ProjectName,
     pub(super) session: SessionId,
-    /// The process that it was seen of. `None`: it is of the session as a whole.
+    /// The process that it is about. `None`: the session as a whole.
     pub(super) process: Option<ProcessIdentity>,
     pub(super) event: Event,
 }
 
-/// Something to do for a session.
+/// A task for a session.
 #[derive(Debug, Clone)]
 pub(super) struct Task {
     pub(super) name: ProjectName,
     pub(super) session: SessionId,
-    /// `None`: it is yet to be made, or not known.
+    /// `None`: not spawned yet, or unknown.
     pub(super) process: Option<ProcessIdentity>,
-    /// `None`: it left the configuration.
+    /// `None`: the project left the configuration.
     pub(super) project: Option<Arc<Project>>,
     /// Where the files of the session are.
     pub(super) folder: PathBuf,
     pub(super) reports: mpsc::Sender<Report>,
 }
 
-/// How to make a process.
+/// How to spawn a process.
 pub(super) struct Spawning {
     pub(super) start: Start,
     /// The name of this host.
     pub(super) host: String,
-    /// What the process is recognised by, besides the session's id.
+    /// Variables by which the process is recognised, besides the session's id.
     pub(super) marks: [(OsString, OsString); 2],
-    /// Held while a process is being made: one that hangs keeps a thread, and no second one of the project is to hang too.
-    pub(super) turn: Arc<Mutex<()>>,
+    /// Held while a process is being spawned: one that hangs occupies a thread, and no second one of the project may hang too.
+    pub(super) spawn_lock: Arc<Mutex<()>>,
 }
 
 impl Task {
@@ -77,8 +77,8 @@ impl Task {
         project.is_some_and(|project| !project.settings.stdin.expose().trim().is_empty())
     }
 
-    /// Reports, and waits while too many reports wait. Without an owner there is nobody to tell: the record on disk has
-    /// what the next owner needs.
+    /// Sends a report; waits while too many are queued. It is dropped if there is no owner: the record on disk has what the
+    /// next owner needs.
     pub(super) async fn report(&self, event: Event) {
         let report = Report {
             project: self.name.clone(),
@@ -89,8 +89,8 @@ impl Task {
         drop(self.reports.send(report).await);
     }
 
-    /// Makes the process; reports `Spawned` or `NotSpawned`, the latter also where nothing answers in the time that the session
-    /// has for its link: a directory on a dead network file system blocks whoever enters it.
+    /// Spawns the process; reports `Spawned` or `NotSpawned`, the latter also if the time for the session's link is over
+    /// before: entering a directory on a dead network file system blocks.
     pub(super) async fn spawn(self, spawning: Spawning) {
         let project = self.project.as_ref();
         let limit = project.map_or(RETRY_AFTER, |it| it.settings.link_timeout);
@@ -99,29 +99,29 @@ impl Task {
                 .map(|project| project.directory.display().to_string())
                 .unwrap_or_default(),
         });
-        // To the end: what is ended below would be a successor's as well, by the session's id.
-        let Ok(turn) = Arc::clone(&spawning.turn).try_lock_owned() else {
+        // Held to the end: what is ended below is found by the session's id, which a successor would have too.
+        let Ok(spawn_lock) = Arc::clone(&spawning.spawn_lock).try_lock_owned() else {
             return self.report(hangs).await;
         };
         let this = self.clone();
         let mut spawned = spawn_blocking(move || this.spawn_now(spawning));
         let Ok(spawned) = timeout(limit, &mut spawned).await else {
             self.report(hangs).await;
-            // What comes of it after all is nobody's.
+            // A process that still comes up belongs to no session.
             let late = spawned.await.ok().and_then(Result::ok);
             let report = self.end(late.as_ref()).await;
-            return warn!(?report, "a session that came too late is ended");
+            return warn!(?report, "ended a session that was spawned too late");
         };
         let event = match spawned.unwrap_or_else(|panic| Err(other(&panic))) {
             Ok(process) => Event::Spawned(process),
             Err(reason) => {
-                // What was started and could not be looked at must not stay.
+                // A process that was started but cannot be identified must not stay.
                 self.end(None).await;
                 Event::NotSpawned(reason)
             }
         };
-        // Before anybody hears of it and tries again.
-        drop(turn);
+        // Before the report, which may cause another try.
+        drop(spawn_lock);
         self.report(event).await;
     }
 
@@ -132,7 +132,7 @@ impl Task {
         let settings = &project.settings;
         let stdin = self.folder.join(STDIN);
         write_private(&stdin, settings.stdin.expose().as_bytes()).map_err(|error| other(&error))?;
-        // The settings may be others than when it was started first.
+        // The settings may have changed since the first start.
         let start = settings.complete(&spawning.start);
         settings.level(&start).map_err(|option| {
             let value = start.options.get(option).unwrap_or_default();
@@ -169,7 +169,7 @@ impl Task {
             stderr: self.folder.join(STDERR),
             mark: id.to_owned(),
         })?;
-        // Of each start, those included that nobody asked for.
+        // For each start, automatic ones included.
         info!(
             target: "audit",
             project = self.name.as_str(),
@@ -186,7 +186,7 @@ impl Task {
     pub(super) async fn end_tree(self) {
         let project = self.project.as_ref();
         let max_output = project.map_or(MAX_OUTPUT, |project| project.settings.max_output);
-        // Nobody watches what prints on after the leader's end, or was being ended when the bot was restarted.
+        // No watcher reads output after the leader's end, nor that of a tree that was being ended when the bot was restarted.
         let files = [STDOUT, STDERR].map(|file| self.folder.join(file));
         let _followers: JoinSet<_> = files
             .into_iter()
@@ -196,39 +196,39 @@ impl Task {
         self.report(Event::TreeGone(report)).await;
     }
 
-    /// Ends whatever carries the mark of a session that no record knows.
+    /// Ends all processes with the mark of a session without a record.
     pub(super) async fn end_stray(self) {
         let report = self.end(self.process.as_ref()).await;
-        warn!(?report, "ended processes of a session that no record knows");
+        warn!(?report, "ended processes of a session without a record");
     }
 
-    /// Ends all processes of the session. Where some cannot be ended it reports so once, and goes on trying quietly: they may run
-    /// as another user, or hang in the kernel, and still end one day.
+    /// Ends all processes of the session. If some cannot be ended it reports that once and retries silently: they may run as
+    /// another user, or hang in the kernel, and still end one day.
     async fn end(&self, leader: Option<&ProcessIdentity>) -> StopReport {
         let project = self.project.as_ref();
         let mut grace = project.map_or(STOP_GRACE, |project| project.settings.stop_grace);
-        let (mut pause, mut is_told) = (RETRY_AFTER, false);
+        let (mut pause, mut is_reported) = (RETRY_AFTER, false);
         let mark = (SESSION_ID_VARIABLE, self.session.as_str());
         let report = loop {
             let error = match process::stop(leader, mark, grace).await {
                 Ok(report) => break report,
                 Err(error) => error,
             };
-            if is_told {
+            if is_reported {
                 debug!(%error, "process tree still not ended");
             } else {
                 error!(%error, "process tree not ended, trying again");
                 self.report(Event::NotEnded(in_full(&error))).await;
             }
-            (grace, is_told) = (Duration::ZERO, true);
+            (grace, is_reported) = (Duration::ZERO, true);
             sleep(pause).await;
             pause = pause.saturating_mul(2).min(LONGEST_RETRY);
         };
-        // A child that ended stays a zombie until somebody asks how: where nobody watched it, it is asked here.
+        // A child that ended stays a zombie until it is reaped: without a watcher, that is done here.
         if let Some(leader) = leader
             && let Err(error) = process::exited(leader).await
         {
-            error!(%error, "end of the process not seen");
+            error!(%error, "cannot watch for the end of the process");
         }
         report
     }
@@ -246,10 +246,10 @@ fn in_full(error: &dyn std::error::Error) -> String {
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
-/// Not for good, as the process reads it at once.
+/// Not synced, as the process reads it at once.
 fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut options = OpenOptions::new();
     let options = options.write(true).create(true).truncate(true);
-    // It may wait, on a file system that does not answer or at a FIFO: the time for the spawning bounds that.
+    // This may block, on a file system that does not respond or at a FIFO: the time limit of the spawn bounds that.
     options.mode(STDIN_MODE).open(path)?.write_all(bytes)
 }

@@ -1,4 +1,4 @@
-//! How a session ends, and what comes back after it.
+//! How a session ends, and whether it is restarted.
 
 use std::{mem, time::Duration};
 
@@ -9,18 +9,17 @@ use crate::remote_control::{
     process::{Exit, StopReport},
 };
 
-/// The wait before a session that ended by itself is tried again for the first time. It doubles with each time: outages last
-/// for hours.
+/// The wait before the first restart of a session that ended unexpectedly. It doubles with each time: outages last for hours.
 const FIRST_REST: Duration = Duration::from_secs(5);
 
 /// The longest such wait.
 const LONGEST_REST: Duration = Duration::from_mins(5);
 
-/// The wait for what lapses within one to three minutes; and where it has not, as somebody else may go on for long.
+/// The wait for a cause that lapses within one to three minutes; and the next ones, as another server may stay for long.
 const FIRST_LAPSE: Duration = Duration::from_mins(1);
 const NEXT_LAPSE: Duration = Duration::from_mins(3);
 
-/// How long an end may take before those who asked for it hear that it is under way.
+/// How long an end may take before its requesters are notified that it is under way.
 const ORDERLY_END: Duration = Duration::from_secs(2);
 
 /// A session that had its link for so long ran well.
@@ -29,10 +28,10 @@ const RAN_WELL: Duration = Duration::from_mins(10);
 impl Session {
     pub(super) fn on_stop_requested(&mut self, request: Request, now: Moment) -> Vec<Effect> {
         if self.stop_requests().is_empty() {
-            self.unheard.clear();
+            self.unanswered.clear();
         }
         let mut effects = match &mut self.state {
-            // The process comes to be at this moment: it is ended as soon as it is known.
+            // The process is being spawned: it is ended as soon as it is known.
             State::Spawning { .. } => {
                 self.end(Ending::Stopped, vec![request.clone()]);
                 Vec::new()
@@ -48,13 +47,13 @@ impl Session {
                 return self.finish(Ending::Stopped, None, vec![request]);
             }
         };
-        // Nobody knows when it will be over, so whoever asks has an answer now.
+        // Nobody knows when it will be over, so the requester is answered now.
         if let Some(reason) = self.not_ended.clone() {
             let requests = vec![request];
-            effects.push(Effect::Tell(Notice::NotEnded { requests, reason }));
-        } else if let State::Stopping { told_at, .. } = &mut self.state {
-            told_at.get_or_insert(now.uptime + ORDERLY_END);
-            self.unheard.push(request);
+            effects.push(Effect::Notify(Notice::NotEnded { requests, reason }));
+        } else if let State::Stopping { slow_at, .. } = &mut self.state {
+            slow_at.get_or_insert(now.uptime + ORDERLY_END);
+            self.unanswered.push(request);
         }
         effects
     }
@@ -98,34 +97,34 @@ impl Session {
                 };
                 self.end(ending, Vec::new())
             }
-            // On its way out already; the tree is gone when it says so.
+            // Already being ended; `TreeGone` reports the end.
             State::Spawning { .. } | State::Stopping { .. } | State::Resting { .. } => Vec::new(),
         }
     }
 
-    /// What goes wrong after a good run is a new trouble.
+    /// After a good run, a failure counts as the first one.
     pub(super) fn note_good_run(&mut self, now: Moment) {
         if let State::Running { since, .. } = &self.state
             && now.uptime.saturating_sub(*since) > RAN_WELL
         {
             self.restarts = 0;
-            self.told.clear();
+            self.reported.clear();
         }
     }
 
-    /// The end of the process is not the end of what it started.
+    /// The end of the process is not the end of its descendants.
     pub(super) fn end(&mut self, ending: Ending, stop_requests: Vec<Request>) -> Vec<Effect> {
         let process = self.process().cloned();
         self.state = State::Stopping {
             process: process.clone(),
             ending,
             stop_requests,
-            told_at: None,
+            slow_at: None,
         };
         vec![Effect::EndTree(process)]
     }
 
-    /// Takes down that the operator ends it while it has no owner. The next one finishes it, and tells whoever waits.
+    /// Records that the operator ends it while no bot runs. The next bot finishes it, and answers those who wait.
     pub(in crate::remote_control) fn end_without_owner(&mut self) {
         let stop_requests = self.stop_requests().to_vec();
         self.end(Ending::Stopped, stop_requests);
@@ -133,11 +132,11 @@ impl Session {
 
     pub(super) fn on_not_ended(&mut self, reason: String) -> Vec<Effect> {
         self.not_ended = Some(reason.clone());
-        if let State::Stopping { told_at, .. } = &mut self.state {
-            *told_at = None;
+        if let State::Stopping { slow_at, .. } = &mut self.state {
+            *slow_at = None;
         }
         let requests = self.stop_requests().to_vec();
-        vec![Effect::Tell(Notice::NotEnded { requests, reason })]
+        vec![Effect::Notify(Notice::NotEnded { requests, reason })]
     }
 
     pub(super) fn on_tree_gone(
@@ -162,7 +161,7 @@ impl Session {
         }
     }
 
-    /// Tries again what ended by itself, if that is wanted and of use.
+    /// Restarts a session that ended unexpectedly, if that is wanted and can help.
     pub(super) fn rest_or_finish(
         &mut self,
         ending: Ending,
@@ -171,17 +170,17 @@ impl Session {
         terms: &Terms,
         now: Moment,
     ) -> Vec<Effect> {
-        let comes_back = stop_requests.is_empty()
-            && self.is_worth_a_try(&ending, terms)
+        let is_restarted = stop_requests.is_empty()
+            && self.is_worth_restarting(&ending, terms)
             && self.time_left(now.uptime) != Some(Duration::ZERO);
-        if comes_back {
+        if is_restarted {
             self.rest(ending, now)
         } else {
             self.finish(ending, report, stop_requests)
         }
     }
 
-    fn is_worth_a_try(&self, ending: &Ending, terms: &Terms) -> bool {
+    fn is_worth_restarting(&self, ending: &Ending, terms: &Terms) -> bool {
         match ending {
             Ending::Stopped | Ending::Expired | Ending::Completed => return false,
             Ending::NotSpawned(_)
@@ -192,22 +191,22 @@ impl Session {
             | Ending::Exited { .. } => {}
         }
         let is_restarted = self.had_link && terms.restart == Restart::OnExit;
-        // Nobody has to ask twice for a start that was only too early.
+        // A start that was only too early is retried without another request.
         let is_first_start = !self.had_link;
         match (ending.cause(), ending.cause().map(Cause::outlook)) {
-            // It begins without the conversation then.
+            // It is then restarted without the conversation.
             (Some(Cause::NothingToResume), _) => is_restarted,
             (_, Some(Outlook::NeedsPerson)) => false,
             (_, Some(Outlook::Passes | Outlook::Lapses)) => is_restarted || is_first_start,
             (_, Some(Outlook::Unknown) | None) => {
-                is_restarted || is_first_start && !self.told.is_empty()
+                is_restarted || is_first_start && !self.reported.is_empty()
             }
         }
     }
 
     fn rest(&mut self, ending: Ending, now: Moment) -> Vec<Effect> {
         let cause = ending.cause();
-        let is_known = self.told.contains(&ending.in_short());
+        let is_known = self.reported.contains(&ending.in_short());
         let rest = match cause.map(Cause::outlook) {
             Some(Outlook::Lapses) if is_known => NEXT_LAPSE,
             Some(Outlook::Lapses) => FIRST_LAPSE,
@@ -227,12 +226,12 @@ impl Session {
         if ending.came_after_link() {
             effects = self.renew_deliveries();
         }
-        let requests = mem::take(&mut self.unheard);
+        let requests = mem::take(&mut self.unanswered);
         if !is_known {
-            self.told.push(ending.in_short());
+            self.reported.push(ending.in_short());
         }
         if !is_known || !requests.is_empty() {
-            effects.push(Effect::Tell(Notice::Restarting {
+            effects.push(Effect::Notify(Notice::Restarting {
                 ending,
                 rest,
                 had_link: self.had_link,
@@ -249,9 +248,9 @@ impl Session {
         stop_requests: Vec<Request>,
     ) -> Vec<Effect> {
         let deliveries = mem::take(&mut self.deliveries);
-        // The link is redacted before anyone reads that it is of no use any more.
-        let void = deliveries.iter().filter(|_| self.had_link).cloned();
-        let mut effects: Vec<_> = void.map(|delivery| self.redact(delivery)).collect();
+        // The link is redacted before anyone reads that it is invalid.
+        let invalid = deliveries.iter().filter(|_| self.had_link).cloned();
+        let mut effects: Vec<_> = invalid.map(|delivery| self.redact(delivery)).collect();
         effects.push(Effect::Finish(Outcome {
             session: self.id.clone(),
             since: self.created,

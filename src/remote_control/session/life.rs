@@ -1,4 +1,4 @@
-//! What happens to a session, and what it does about it: from its start to its link, and after a restart of the bot.
+//! How a session reacts to events: from its start to its link, and after a restart of the bot.
 
 use std::time::Duration;
 
@@ -23,33 +23,33 @@ pub(super) const MOST_LINKS: usize = 20;
 /// The deadline where there is none: a hundred years of uptime.
 const NEVER: Duration = Duration::from_hours(24 * 36_500);
 
-/// How long a restored session that is starting has at least, however long nobody was here: its link may be there already, and
-/// has to be read first.
+/// How long a restored session that is starting has at least, however long no bot ran: its link may be there already, and has
+/// to be read first.
 const TIME_TO_READ: Duration = Duration::from_secs(5);
 
-/// What happened.
+/// An event in the life of a session.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// Somebody asks for the link of such a session; of a process that is still to be made, with this beginning.
+    /// A request for the link of such a session. Its beginning applies to a process that is still to be spawned.
     LinkRequested(Request, Start),
     StopRequested(Request),
-    /// Somebody asks for so much more time.
+    /// A request for so much more time.
     ExtensionRequested(Request, Duration),
     Spawned(ProcessIdentity),
-    /// The process does not exist and will not.
+    /// The process could not be spawned.
     NotSpawned(NotSpawned),
     LinkShown(Link),
-    /// Its time is over without one, or the program says that it comes to nothing.
+    /// The link timed out, or the program says that it has failed.
     NoLink(Option<Cause>),
-    /// The program says something else of its connection than before.
+    /// The program shows another state of its connection than before.
     Connection(Connection),
-    /// It goes on and complains, of what is not known or keeps conversations from starting.
+    /// The running program reports a problem that is unknown, or that keeps conversations from starting.
     Complained(Cause, Quote),
     Exited(Exit, Option<Cause>),
-    /// Some processes cannot be ended, and it is tried again.
+    /// Some processes cannot be ended; this is retried.
     NotEnded(String),
     TreeGone(StopReport),
-    /// The time has come that [`Session::next_wake`] named.
+    /// The time of [`Session::next_wake`] has come.
     TimeCame,
     Delivered {
         number: u32,
@@ -60,28 +60,28 @@ pub(crate) enum Event {
     },
 }
 
-/// What is to be done, in this order, once the session as it is now is on disk.
+/// What to do, in this order, once the present session is on disk.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
     Spawn,
-    /// Watch the process for its link, its end, and the time for its link.
+    /// Watch the process for its link, its end, and the timeout of its link.
     Watch(ProcessIdentity),
     /// End the process tree. `None`: it is known by its mark only.
     EndTree(Option<ProcessIdentity>),
-    /// Bring the link to a requester: [`Notice::Deliver`].
+    /// Deliver the link to a requester: [`Notice::Deliver`].
     Deliver {
         session: SessionId,
         number: u32,
         request: Request,
         link: Link,
     },
-    Tell(Notice),
-    /// The session is over, and to be forgotten.
+    Notify(Notice),
+    /// The session is over, and can be removed.
     Finish(Outcome),
 }
 
 impl Session {
-    /// A session for these requests, whose process is to be spawned.
+    /// A session for these requests. Its process is still to be spawned.
     pub(crate) fn new(
         id: SessionId,
         start: Start,
@@ -92,7 +92,7 @@ impl Session {
         let end = terms.max_duration.map(|duration| End {
             uptime: now.uptime + duration,
             wall: now.wall + duration,
-            // Nobody needs to hear at once that it ends soon.
+            // No warning right at the start that it ends soon.
             warned: duration <= WARNING,
         });
         let mut session = Self {
@@ -106,10 +106,10 @@ impl Session {
             had_link: false,
             end,
             restarts: 0,
-            told: Vec::new(),
-            unheard: requests.clone(),
-            heard: None,
-            cut_off_told: None,
+            reported: Vec::new(),
+            unanswered: requests.clone(),
+            shown: None,
+            cut_off_reported: None,
             complaints: Vec::new(),
             not_ended: None,
         };
@@ -119,7 +119,7 @@ impl Session {
         session
     }
 
-    /// A session whose record was lost, but not its process; and what it does about that.
+    /// A session whose record was lost, but not its process; and its first effects.
     pub(crate) fn adopted(
         id: SessionId,
         process: ProcessIdentity,
@@ -131,7 +131,7 @@ impl Session {
         (session, effects)
     }
 
-    /// What the session does about an event. One that does not fit the present state came late and changes nothing.
+    /// Handles an event. One that does not fit the present state came too late and changes nothing.
     pub(crate) fn on(&mut self, event: Event, terms: &Terms, now: Moment) -> Vec<Effect> {
         match event {
             Event::LinkRequested(request, start) => self.on_link_requested(request, &start, now),
@@ -164,8 +164,8 @@ impl Session {
         }
     }
 
-    /// What a session that was read from disk needs to go on. `found`: its process, looked for by the session id in the
-    /// environment of all processes, for the case that the record does not name it. `booted`: the host was, since then.
+    /// The effects with which a session that was read from disk goes on. `found`: its process, found by the session id in the
+    /// environment of all processes, in case the record does not name it. `booted`: whether the host was booted since.
     pub(crate) fn restore(
         &mut self,
         found: Option<ProcessIdentity>,
@@ -177,7 +177,7 @@ impl Session {
             end.uptime = now.uptime + end.wall.duration_since(now.wall).unwrap_or_default();
         }
         match &mut self.state {
-            // A process that is yet to be made has all of its time before it, however long nobody was here to make it.
+            // A process that is still to be spawned has its whole time, however long no bot ran.
             State::Spawning { .. } => match found {
                 Some(process) => self.on_spawned(process, terms),
                 None => self.spawn(now),
@@ -199,10 +199,10 @@ impl Session {
                 effects
             }
             State::Stopping {
-                process, told_at, ..
+                process, slow_at, ..
             } => {
                 if booted {
-                    *told_at = told_at.map(|_| now.uptime);
+                    *slow_at = slow_at.map(|_| now.uptime);
                 }
                 vec![Effect::EndTree(process.clone().or(found))]
             }
@@ -215,12 +215,12 @@ impl Session {
         }
     }
 
-    /// The uptime at which the session wants to hear [`Event::TimeCame`].
+    /// The uptime at which the session needs [`Event::TimeCame`].
     pub(crate) fn next_wake(&self, terms: &Terms) -> Option<Duration> {
         let of_state = match &self.state {
             State::Resting { until, .. } => Some(*until),
             State::Running { .. } => self.cut_off_wake(terms),
-            State::Stopping { told_at, .. } => return *told_at,
+            State::Stopping { slow_at, .. } => return *slow_at,
             State::Spawning { .. } | State::Starting { .. } => return None,
         };
         let warns = matches!(self.state, State::Running { .. });
@@ -231,7 +231,7 @@ impl Session {
         of_state.into_iter().chain(of_end).min()
     }
 
-    /// A delivery for this request. `None`: another is under way to the same requester, which answers it too.
+    /// A new delivery for this request. `None`: another is under way to the same requester, and answers it too.
     fn add_delivery(&mut self, request: Request) -> Option<&Delivery> {
         let mut all = self.deliveries.iter_mut();
         let under_way = all.find(|delivery| {
@@ -251,8 +251,8 @@ impl Session {
         self.deliveries.last()
     }
 
-    /// The oldest message with the link that the requester has, where they have too many. Who asked first stays on record.
-    /// Looked at once the latest one is there: nobody waits for a redaction.
+    /// Removes the oldest message with the link that the requester has, if they have too many. The first one of the session
+    /// stays. Called once the latest one has arrived: nobody waits for a redaction.
     fn make_room(&mut self, requester: &str) -> Option<Delivery> {
         let arrived = |(_, delivery): &(usize, &Delivery)| {
             delivery.receipt.is_some() && delivery.request.requester == requester
@@ -263,13 +263,13 @@ impl Session {
         (others + 1 > MOST_LINKS).then(|| self.deliveries.remove(oldest))
     }
 
-    /// Has a process made, unless the session's time is up: no such session comes back, however long nobody looked.
+    /// Spawns a process, unless the session's time is up, which may have happened while no bot ran.
     fn spawn(&mut self, now: Moment) -> Vec<Effect> {
         if self.time_left(now.uptime) == Some(Duration::ZERO) {
             return self.finish(Ending::Expired, None, Vec::new());
         }
         self.state = State::Spawning { since: now.uptime };
-        self.heard = None;
+        self.shown = None;
         self.forget_obstacles();
         vec![Effect::Spawn]
     }
@@ -292,7 +292,7 @@ impl Session {
     }
 
     pub(super) fn redact(&self, delivery: Delivery) -> Effect {
-        Effect::Tell(Notice::Redact(Redaction {
+        Effect::Notify(Notice::Redact(Redaction {
             session: self.id.clone(),
             delivery,
         }))
@@ -319,8 +319,8 @@ impl Session {
 
     fn on_link_requested(&mut self, request: Request, start: &Start, now: Moment) -> Vec<Effect> {
         match &self.state {
-            State::Stopping { .. } => vec![Effect::Tell(Notice::RefusedWhileStopping(request))],
-            // Whoever wants another permission mode is not to have this one without knowing.
+            State::Stopping { .. } => vec![Effect::Notify(Notice::RefusedWhileStopping(request))],
+            // A requester of another permission mode must not get this one unknowingly.
             State::Spawning { .. }
             | State::Starting { .. }
             | State::Running { .. }
@@ -328,10 +328,10 @@ impl Session {
                 if !start.options.are_met_by(&self.options) =>
             {
                 let options = self.options.clone();
-                vec![Effect::Tell(Notice::OtherOptions { request, options })]
+                vec![Effect::Notify(Notice::OtherOptions { request, options })]
             }
             State::Spawning { .. } | State::Starting { .. } => {
-                self.unheard.push(request.clone());
+                self.unanswered.push(request.clone());
                 self.add_delivery(request);
                 Vec::new()
             }
@@ -341,9 +341,9 @@ impl Session {
                 let deliver = new.map(|new| self.deliver(&new, &link));
                 deliver.into_iter().collect()
             }
-            // Somebody is waiting: this is no time to rest.
+            // A user is waiting, so it is restarted now.
             State::Resting { .. } => {
-                self.unheard.push(request.clone());
+                self.unanswered.push(request.clone());
                 self.add_delivery(request);
                 if start.beginning == Beginning::Resumed {
                     self.beginning = start.beginning;
@@ -362,7 +362,7 @@ impl Session {
         now: Moment,
     ) -> Vec<Effect> {
         if let State::Stopping { .. } = self.state {
-            return vec![Effect::Tell(Notice::RefusedWhileStopping(request))];
+            return vec![Effect::Notify(Notice::RefusedWhileStopping(request))];
         }
         if let Some(end) = &mut self.end {
             end.uptime += by;
@@ -371,7 +371,7 @@ impl Session {
         }
         let left = self.time_left(now.uptime);
         let holders = self.holders();
-        vec![Effect::Tell(Notice::Extended {
+        vec![Effect::Notify(Notice::Extended {
             request,
             holders,
             left,
@@ -406,7 +406,7 @@ impl Session {
         let ending = Ending::NotSpawned(reason);
         match &self.state {
             State::Spawning { .. } => self.rest_or_finish(ending, None, Vec::new(), terms, now),
-            // Nothing came to be, so what was to be stopped is.
+            // No process was spawned, so the stop is complete.
             State::Stopping {
                 process: None,
                 stop_requests,
@@ -427,7 +427,7 @@ impl Session {
             State::Starting { process, .. } => {
                 let process = process.clone();
                 self.had_link = true;
-                self.unheard.clear();
+                self.unanswered.clear();
                 self.state = State::Running {
                     process,
                     link: shown.clone(),
@@ -435,7 +435,7 @@ impl Session {
                 };
                 self.deliver_waiting(shown)
             }
-            // The program replaces its environment in mid-life, and the link with it.
+            // Versions before 2.1.257 may replace the environment of a running session, and the link with it.
             State::Running { link, .. } if link != shown => {
                 *link = shown.clone();
                 let mut effects = self.renew_deliveries();
@@ -452,10 +452,10 @@ impl Session {
     fn on_time_came(&mut self, terms: &Terms, now: Moment) -> Vec<Effect> {
         let cut_off = self.cut_off_wake(terms);
         match (&mut self.state, &mut self.end) {
-            (State::Stopping { told_at, .. }, _) if told_at.is_some_and(|at| now.uptime >= at) => {
-                *told_at = None;
-                let requests = std::mem::take(&mut self.unheard);
-                vec![Effect::Tell(Notice::ShuttingDown(requests))]
+            (State::Stopping { slow_at, .. }, _) if slow_at.is_some_and(|at| now.uptime >= at) => {
+                *slow_at = None;
+                let requests = std::mem::take(&mut self.unanswered);
+                vec![Effect::Notify(Notice::ShuttingDown(requests))]
             }
             (State::Resting { .. }, Some(end)) if now.uptime >= end.uptime => {
                 self.finish(Ending::Expired, None, Vec::new())
@@ -470,12 +470,12 @@ impl Session {
                 end.warned = true;
                 let left = end.uptime.saturating_sub(now.uptime);
                 let holders = self.holders();
-                vec![Effect::Tell(Notice::EndsSoon { holders, left })]
+                vec![Effect::Notify(Notice::EndsSoon { holders, left })]
             }
             (State::Running { .. }, _) if cut_off.is_some_and(|due| now.uptime >= due) => {
                 self.on_cut_off(terms, now)
             }
-            // It was moved since.
+            // The time was moved meanwhile.
             (
                 State::Spawning { .. }
                 | State::Starting { .. }
@@ -487,12 +487,12 @@ impl Session {
         }
     }
 
-    /// Those who have the link.
+    /// The users who have the link.
     fn holders(&self) -> Vec<String> {
         self.requesters(|delivery| delivery.receipt.is_some())
     }
 
-    /// Those who asked for the link, and to whose delivery that applies.
+    /// The requesters of the deliveries to which that applies.
     pub(super) fn requesters(&self, applies: impl Fn(&Delivery) -> bool) -> Vec<String> {
         let all = self.deliveries.iter().filter(|delivery| applies(delivery));
         let mut requesters: Vec<_> = all

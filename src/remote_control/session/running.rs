@@ -1,25 +1,25 @@
-//! What the program says while its process runs: that it has lost its service, so that nobody can use the session, and what it
-//! complains of.
+//! What the program reports while its process runs: that it has lost its service, so that nobody can use the session, and other
+//! problems.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Effect, Ending, Heard, Moment, Restart, Session, State, Terms};
+use super::{Effect, Ending, Moment, Restart, Session, ShownConnection, State, Terms};
 use crate::remote_control::{
     claude::{Cause, Connection, Quote},
     notice::Notice,
 };
 
-/// How long at most after its limit, in parts of which, a session that is cut off is restarted: the program gives up by itself at the
-/// usual limit, if it is not stuck, and its own way is the better one.
+/// A session that is cut off is restarted a part of its limit later, at most this long: the program itself gives up at the
+/// usual limit, if it is not stuck, and its own end is the better one.
 const TIME_TO_GIVE_UP: Duration = Duration::from_mins(1);
 const PART_OF_LIMIT: u32 = 10;
 
-/// How many complaints that are not known are quoted in the life of a session: who has read so many looks for themselves.
+/// How many unknown complaints are quoted in the life of a session: after so many, users look for themselves.
 pub(crate) const MOST_COMPLAINTS: usize = 10;
 
-/// One of which people have heard.
+/// A complaint that users were notified of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Complaint {
     cause: Cause,
@@ -45,20 +45,20 @@ impl Session {
             Connection::Connecting | Connection::Connected => (connection, Duration::ZERO),
         };
         if self
-            .heard
-            .is_some_and(|heard| heard.connection == connection)
+            .shown
+            .is_some_and(|shown| shown.connection == connection)
         {
             return Vec::new();
         }
-        // Whatever the program claims, people hear of it no more often than the limit is long.
+        // Whatever the program claims, users are notified at most once in the time of the limit.
         let since = now.uptime.saturating_sub(claimed).max(earliest);
-        let since = since.max(self.cut_off_told.unwrap_or_default());
-        let was_told = self.is_cut_off();
-        self.heard = Some(Heard { connection, since });
+        let since = since.max(self.cut_off_reported.unwrap_or_default());
+        let was_reported = self.is_cut_off();
+        self.shown = Some(ShownConnection { connection, since });
         match (lost_before, connection) {
-            (Some(lost), Connection::Connected) if was_told => {
+            (Some(lost), Connection::Connected) if was_reported => {
                 let after = now.uptime.saturating_sub(lost);
-                vec![Effect::Tell(Notice::Reconnected { after })]
+                vec![Effect::Notify(Notice::Reconnected { after })]
             }
             _ => Vec::new(),
         }
@@ -66,19 +66,19 @@ impl Session {
 
     /// The uptime since which it has been without its service, while its link is known.
     fn cut_off_since(&self) -> Option<Duration> {
-        let heard = self
-            .heard
+        let shown = self
+            .shown
             .filter(|_| matches!(self.state, State::Running { .. }))?;
-        (heard.connection != Connection::Connected).then_some(heard.since)
+        (shown.connection != Connection::Connected).then_some(shown.since)
     }
 
-    /// Whether it is cut off for so long that people have heard of it.
+    /// Whether users were notified that it is cut off.
     pub(crate) fn is_cut_off(&self) -> bool {
         let since = self.cut_off_since();
-        since.is_some_and(|since| self.cut_off_told.is_some_and(|told| told > since))
+        since.is_some_and(|since| self.cut_off_reported.is_some_and(|at| at > since))
     }
 
-    /// The uptime at which something is to be done about its being cut off.
+    /// The uptime of the next action because it is cut off.
     pub(super) fn cut_off_wake(&self, terms: &Terms) -> Option<Duration> {
         let limit = terms.reconnect_limit?;
         let over = self.cut_off_since()? + limit;
@@ -96,38 +96,38 @@ impl Session {
             self.note_good_run(now);
             return self.end(Ending::CutOff { lasted: lasts }, Vec::new());
         }
-        self.cut_off_told = Some(now.uptime);
-        vec![Effect::Tell(Notice::CutOff {
+        self.cut_off_reported = Some(now.uptime);
+        vec![Effect::Notify(Notice::CutOff {
             lasts,
             restart: terms.restart,
         })]
     }
 
-    /// The room hears once that there is something unknown, and else at the end; each is quoted once to those who asked for the link.
+    /// The room is notified once while it runs, and else at its end; the requesters of the link get each complaint once.
     pub(super) fn on_complained(&mut self, cause: Cause, quote: Quote) -> Vec<Effect> {
         let is_running = match &self.state {
             State::Starting { .. } => false,
             State::Running { .. } => true,
-            // The room hears with the end that it was for something unknown.
+            // The end notifies the room that the cause is unknown.
             State::Stopping { ending, .. } if ending.cause() == Some(Cause::Unknown) => false,
             State::Spawning { .. } | State::Stopping { .. } | State::Resting { .. } => {
                 return Vec::new();
             }
         };
-        let same = self.complaints.iter().filter(|told| told.cause == cause);
-        let (is_told, is_unknown) = (same.clone().next().is_some(), cause == Cause::Unknown);
-        let is_quoted = same.clone().any(|told| told.quote.is_like(&quote));
+        let same = self.complaints.iter().filter(|known| known.cause == cause);
+        let (is_known, is_unknown) = (same.clone().next().is_some(), cause == Cause::Unknown);
+        let is_quoted = same.clone().any(|known| known.quote.is_like(&quote));
         let is_one_too_many = same.clone().count() >= MOST_COMPLAINTS;
-        if is_quoted || is_told && !is_unknown || is_one_too_many {
+        if is_quoted || is_known && !is_unknown || is_one_too_many {
             return Vec::new();
         }
-        let in_room = is_running && !same.clone().any(|told| told.in_room);
+        let in_room = is_running && !same.clone().any(|known| known.in_room);
         self.complaints.push(Complaint {
             cause,
             quote: quote.clone(),
             in_room,
         });
-        vec![Effect::Tell(Notice::Complained {
+        vec![Effect::Notify(Notice::Complained {
             cause,
             quote,
             in_room,
@@ -135,8 +135,8 @@ impl Session {
         })]
     }
 
-    /// Another process is not kept from what this one was.
+    /// The obstacles of this process do not apply to the next one.
     pub(super) fn forget_obstacles(&mut self) {
-        self.complaints.retain(|told| told.cause == Cause::Unknown);
+        self.complaints.retain(|old| old.cause == Cause::Unknown);
     }
 }

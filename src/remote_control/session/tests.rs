@@ -1,4 +1,4 @@
-//! What a session does about what happens, as tables: an event and a time go in, effects come out.
+//! How a session reacts to events, as tables: an event and a time go in, effects come out.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -31,7 +31,7 @@ fn at(elapsed: Duration) -> Moment {
     }
 }
 
-/// A process that nobody looks for.
+/// Any process.
 fn process(pid: i32) -> ProcessIdentity {
     let json = serde_json::json!({ "pid": pid, "start_time": 1, "boot_id": "boot" });
     serde_json::from_value(json).unwrap()
@@ -81,26 +81,26 @@ fn deliver(number: u32, requester: &str, shown: &str) -> Effect {
 
 fn redact(delivery: Delivery) -> Effect {
     let session = id();
-    Effect::Tell(Notice::Redact(Redaction { session, delivery }))
+    Effect::Notify(Notice::Redact(Redaction { session, delivery }))
 }
 
 fn refused(requester: &str) -> Effect {
-    Effect::Tell(Notice::RefusedWhileStopping(request(requester)))
+    Effect::Notify(Notice::RefusedWhileStopping(request(requester)))
 }
 
-/// Bob moved the end, which these hear who have the link.
+/// Bob moved the end, and those who have the link are informed.
 fn extended(holders: &[&str], left: Option<Duration>) -> Effect {
     let request = request("bob");
-    Effect::Tell(Notice::Extended {
+    Effect::Notify(Notice::Extended {
         request,
         holders: holders.iter().map(ToString::to_string).collect(),
         left,
     })
 }
 
-/// Alice hears that ten minutes are left.
+/// Alice is warned that ten minutes are left.
 fn warning() -> Effect {
-    Effect::Tell(Notice::EndsSoon {
+    Effect::Notify(Notice::EndsSoon {
         holders: vec!["alice".to_owned()],
         left: 10 * MINUTE,
     })
@@ -115,7 +115,7 @@ fn delivery(number: u32, requester: &str, receipt: Option<&str>) -> Delivery {
     }
 }
 
-/// A session with its terms and a clock that goes by hand.
+/// A session with its terms and a clock that the test moves.
 struct Life {
     session: Session,
     terms: Terms,
@@ -158,7 +158,7 @@ impl Life {
         life
     }
 
-    /// It ended by itself and is to come back.
+    /// It ended unexpectedly and waits for its restart.
     fn resting(terms: Terms) -> Self {
         let mut life = Self::running(terms);
         life.on(exited());
@@ -235,13 +235,13 @@ fn finished(effects: Vec<Effect>) -> Outcome {
         panic!("not finished: {effects:?}")
     };
     // Every link that may have arrived is redacted first.
-    let void = outcome.deliveries.iter().filter(|_| outcome.had_link);
-    let redacted: Vec<_> = void.cloned().map(redact).collect();
+    let invalid = outcome.deliveries.iter().filter(|_| outcome.had_link);
+    let redacted: Vec<_> = invalid.cloned().map(redact).collect();
     assert_eq!(effects, redacted);
     outcome
 }
 
-/// What each state is, and what becomes of it.
+/// Makes a session in one of the states.
 type Begin = fn(Terms) -> Life;
 
 #[test]
@@ -295,7 +295,7 @@ fn a_stop_request_leads_to_the_end_from_every_state() {
 }
 
 #[test]
-fn a_process_that_comes_to_be_during_a_stop_is_ended_too() {
+fn a_process_that_is_spawned_during_a_stop_is_ended_too() {
     let mut life = Life::begin(TERMS);
     life.on(Event::StopRequested(request("bob")));
     let effects = life.on(Event::Spawned(process(1)));
@@ -333,7 +333,7 @@ fn a_process_that_shows_no_link_in_time_is_ended_with_its_cause() {
 }
 
 #[test]
-fn a_process_that_ended_by_itself_has_its_tree_ended_before_that_is_reported() {
+fn a_process_that_exited_has_its_tree_ended_before_that_is_reported() {
     let mut life = Life::running(TERMS);
     assert_eq!(life.on(exited()), [Effect::EndTree(Some(process(1)))]);
     let outcome = finished(life.on(gone()));
@@ -347,7 +347,7 @@ fn a_process_that_ended_by_itself_has_its_tree_ended_before_that_is_reported() {
 }
 
 #[test]
-fn another_link_takes_the_place_of_the_first_for_each_requester_once() {
+fn another_link_replaces_the_first_for_each_requester_once() {
     let mut life = Life::running(TERMS);
     life.on(asked_by("alice"));
     life.on(asked_by("bob"));
@@ -393,11 +393,11 @@ fn what_a_requester_asks_for_while_a_link_is_under_way_is_answered_by_the_same_m
 }
 
 #[test]
-fn whoever_stops_what_cannot_be_ended_hears_so_and_nobody_does_once_it_is_gone() {
+fn a_stop_that_fails_is_reported_to_its_requesters_until_it_succeeds() {
     let not_ended = |requesters: &[&str]| {
         let requests = requesters.iter().copied().map(request).collect();
         let reason = "it is root's".to_owned();
-        Effect::Tell(Notice::NotEnded { requests, reason })
+        Effect::Notify(Notice::NotEnded { requests, reason })
     };
     let fails = || Event::NotEnded("it is root's".to_owned());
     let stop = || Event::StopRequested(request("bob"));
@@ -416,22 +416,22 @@ fn whoever_stops_what_cannot_be_ended_hears_so_and_nobody_does_once_it_is_gone()
 }
 
 #[test]
-fn whoever_stops_what_takes_a_while_hears_so_after_two_seconds_and_once() {
+fn a_slow_stop_is_reported_to_its_requesters_after_two_seconds_and_once() {
     let mut life = Life::stopping(TERMS);
     assert_eq!(life.sleeps(), Some(Duration::from_secs(2)));
     life.on(Event::StopRequested(request("bob")));
-    let told = |who: &[&str]| {
+    let shutting_down = |who: &[&str]| {
         let requests = who.iter().copied().map(request).collect();
-        [Effect::Tell(Notice::ShuttingDown(requests))]
+        [Effect::Notify(Notice::ShuttingDown(requests))]
     };
-    assert_eq!(life.wake(), told(&["carol", "bob"]));
+    assert_eq!(life.wake(), shutting_down(&["carol", "bob"]));
     assert_eq!(life.session.next_wake(&life.terms), None);
-    // Who asks later hears it too.
+    // A later requester is notified too.
     life.pass(MINUTE).on(Event::StopRequested(request("alice")));
-    assert_eq!(life.wake(), told(&["alice"]));
+    assert_eq!(life.wake(), shutting_down(&["alice"]));
     assert_eq!(finished(life.on(gone())).stop_requests.len(), 3);
-    // Who waited for the link has another answer coming.
+    // A requester of the link gets another answer.
     let mut life = Life::starting(TERMS);
     life.on(Event::StopRequested(request("bob")));
-    assert_eq!(life.wake(), told(&["bob"]));
+    assert_eq!(life.wake(), shutting_down(&["bob"]));
 }

@@ -87,7 +87,7 @@ fn a_requester_keeps_so_many_messages_with_the_link_and_no_more() {
             let receipt = receipt.to_owned();
             for effect in life.on(Event::Delivered { number, receipt }) {
                 match effect {
-                    Effect::Tell(Notice::Redact(old)) => redacted.push(old.delivery),
+                    Effect::Notify(Notice::Redact(old)) => redacted.push(old.delivery),
                     other => panic!("{other:?}"),
                 }
             }
@@ -107,7 +107,7 @@ fn a_requester_keeps_so_many_messages_with_the_link_and_no_more() {
 }
 
 #[test]
-fn who_asks_for_other_options_than_a_session_has_hears_which_and_gets_no_link() {
+fn a_request_for_other_options_is_refused_with_those_of_the_session() {
     let options = |mode: &str, name: Option<&str>| Options {
         mode: Some(mode.to_owned()),
         spawn: None,
@@ -126,7 +126,7 @@ fn who_asks_for_other_options_than_a_session_has_hears_which_and_gets_no_link() 
         };
         for other in [options("default", None), options("plan", Some("other"))] {
             let (request, options) = (request("bob"), has.clone());
-            let refused = Effect::Tell(Notice::OtherOptions { request, options });
+            let refused = Effect::Notify(Notice::OtherOptions { request, options });
             assert_eq!(ask(other), [refused]);
         }
         ask(options("plan", None));

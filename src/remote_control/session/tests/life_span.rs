@@ -40,7 +40,7 @@ fn a_session_no_longer_than_the_warning_ends_without_one() {
     assert_eq!(life.sleeps(), Some(MINUTE));
     assert!(matches!(
         life.wake()[..],
-        [Effect::Tell(Notice::EndsSoon { .. })]
+        [Effect::Notify(Notice::EndsSoon { .. })]
     ));
 }
 
@@ -73,15 +73,15 @@ fn an_extension_after_the_warning_brings_another_warning() {
     let mut life = Life::running(lasting(HOUR));
     assert!(matches!(
         life.wake()[..],
-        [Effect::Tell(Notice::EndsSoon { .. })]
+        [Effect::Notify(Notice::EndsSoon { .. })]
     ));
     life.on(Event::ExtensionRequested(request("bob"), HOUR));
     assert_eq!(life.sleeps(), Some(HOUR));
     assert!(matches!(
         life.wake()[..],
-        [Effect::Tell(Notice::EndsSoon { .. })]
+        [Effect::Notify(Notice::EndsSoon { .. })]
     ));
-    // So short that whoever asked knows that it ends soon.
+    // So short that its requester knows that it ends soon.
     life.on(Event::ExtensionRequested(request("bob"), MINUTE));
     life.pass(5 * MINUTE);
     life.on(Event::ExtensionRequested(request("bob"), MINUTE));
@@ -123,7 +123,7 @@ fn a_jump_of_the_wall_clock_moves_nothing() {
         assert_eq!(on(59 * MINUTE), []);
         assert_eq!(on(HOUR), [Effect::EndTree(Some(process(1)))]);
     }
-    // Nor does it for a bot that is started again on the same boot.
+    // Nor does it for a bot that is restarted on the same boot.
     let mut life = Life::running(lasting(HOUR));
     let now = Moment {
         wall: UNIX_EPOCH,

@@ -1,4 +1,4 @@
-//! Coming back: with growing rests, for as long as its time lasts, and only where that is wanted and of use.
+//! Restarts: after growing waits, for as long as the session's time lasts, and only if that is wanted and can help.
 
 use super::*;
 
@@ -7,18 +7,18 @@ const ON_EXIT: Terms = Terms {
     ..TERMS
 };
 
-/// Ends by itself; the rest that it takes, if it is to come back.
+/// Exits; the wait until its restart, if there is one.
 fn rest(life: &mut Life) -> Option<Duration> {
     end(life, exited());
     life.is_resting().then(|| life.sleeps()).flatten()
 }
 
-/// Ends so, and what is told of that.
+/// Ends so; the notice of that, if there is one.
 fn end(life: &mut Life, event: Event) -> Option<Notice> {
     life.on(event);
     match life.on(gone()).pop() {
-        Some(Effect::Tell(notice @ Notice::Restarting { .. })) => Some(notice),
-        Some(Effect::Finish(_) | Effect::Tell(Notice::Redact(_))) | None => None,
+        Some(Effect::Notify(notice @ Notice::Restarting { .. })) => Some(notice),
+        Some(Effect::Finish(_) | Effect::Notify(Notice::Redact(_))) | None => None,
         other => panic!("{other:?}"),
     }
 }
@@ -27,14 +27,14 @@ fn exits_because(cause: Cause) -> Event {
     Event::Exited(Exit::Code(1), Some(cause))
 }
 
-/// Comes back with a process.
-fn come_back(life: &mut Life) {
+/// Restarts with a process.
+fn restart(life: &mut Life) {
     assert_eq!(life.wake(), [Effect::Spawn]);
     life.on(Event::Spawned(process(2)));
 }
 
 #[test]
-fn a_session_comes_back_for_as_long_as_its_time_lasts_with_rests_up_to_five_minutes() {
+fn a_session_is_restarted_until_its_time_is_up_with_rests_up_to_five_minutes() {
     let mut life = Life::running(terms(Some(12 * HOUR), Restart::OnExit));
     let mut rests = vec![rest(&mut life).unwrap().as_secs()];
     while life.wake() == [Effect::Spawn] {
@@ -49,19 +49,19 @@ fn a_session_comes_back_for_as_long_as_its_time_lasts_with_rests_up_to_five_minu
 #[test]
 fn each_reason_to_try_again_is_reported_once() {
     let mut life = Life::running(ON_EXIT);
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     for cause in [
         Cause::Network,
         Cause::Network,
         Cause::AlreadyServed,
         Cause::Network,
     ] {
-        told.push(end(&mut life, exits_because(cause)).is_some());
-        come_back(&mut life);
+        reported.push(end(&mut life, exits_because(cause)).is_some());
+        restart(&mut life);
     }
-    told.push(end(&mut life, exited()).is_some());
-    assert_eq!(told, [true, false, true, false, true]);
-    // Who asks meanwhile is not left without a word.
+    reported.push(end(&mut life, exited()).is_some());
+    assert_eq!(reported, [true, false, true, false, true]);
+    // A later requester is notified too.
     assert_eq!(life.on(asked_by("bob")), [Effect::Spawn]);
     life.on(Event::Spawned(process(3)));
     let notice = end(&mut life, exited());
@@ -69,15 +69,15 @@ fn each_reason_to_try_again_is_reported_once() {
         matches!(&notice, Some(Notice::Restarting { requests, .. }) if *requests == [request("bob")]),
         "{notice:?}"
     );
-    // Once it ran well, it is a new trouble.
-    come_back(&mut life);
+    // Once it ran well, the cause is new.
+    restart(&mut life);
     life.show_and_deliver("again");
     life.pass(11 * MINUTE);
     assert!(end(&mut life, exits_because(Cause::Network)).is_some());
 }
 
 #[test]
-fn what_only_a_person_can_mend_ends_it_at_once() {
+fn a_cause_that_needs_a_person_ends_it_at_once() {
     for cause in [
         Cause::NotLoggedIn,
         Cause::WorkspaceNotTrusted,
@@ -85,7 +85,7 @@ fn what_only_a_person_can_mend_ends_it_at_once() {
     ] {
         let mut life = Life::running(ON_EXIT);
         rest(&mut life);
-        come_back(&mut life);
+        restart(&mut life);
         life.on(exits_because(cause));
         let outcome = finished(life.on(gone()));
         assert_eq!(outcome.ending.cause(), Some(cause));
@@ -93,12 +93,12 @@ fn what_only_a_person_can_mend_ends_it_at_once() {
 }
 
 #[test]
-fn what_lapses_is_waited_for_and_does_not_make_the_rests_grow() {
+fn a_cause_that_lapses_does_not_make_the_rests_grow() {
     let mut life = Life::running(ON_EXIT);
     let seconds = [Cause::AlreadyServed, Cause::AlreadyServed, Cause::Network].map(|cause| {
         end(&mut life, exits_because(cause));
         let rest = life.sleeps().unwrap();
-        come_back(&mut life);
+        restart(&mut life);
         rest.as_secs()
     });
     assert_eq!(seconds, [60, 180, 5]);
@@ -113,12 +113,12 @@ fn a_first_start_that_was_only_too_early_is_tried_again_and_can_be_stopped() {
             matches!(&notice, Some(Notice::Restarting { requests, had_link: false, .. }) if *requests == [request("alice")]),
             "{notice:?}"
         );
-        come_back(&mut life);
-        assert_eq!(end(&mut life, exits_because(cause)), None, "told already");
-        // In the midst of an outage a program may also die without a word.
-        come_back(&mut life);
+        restart(&mut life);
+        assert_eq!(end(&mut life, exits_because(cause)), None, "reported");
+        // During an outage a program may also exit without a message.
+        restart(&mut life);
         assert!(end(&mut life, exited()).is_some());
-        come_back(&mut life);
+        restart(&mut life);
         let effects = life.on(Event::LinkShown(link("one")));
         assert_eq!(effects, [deliver(0, "alice", "one")]);
     }
@@ -128,7 +128,7 @@ fn a_first_start_that_was_only_too_early_is_tried_again_and_can_be_stopped() {
     assert_eq!(outcome.deliveries, [delivery(0, "alice", None)]);
     let mut life = Life::starting(TERMS);
     end(&mut life, exits_because(Cause::Network));
-    come_back(&mut life);
+    restart(&mut life);
     life.on(exits_because(Cause::NotLoggedIn));
     finished(life.on(gone()));
 }
@@ -149,7 +149,7 @@ fn a_resumed_session_whose_conversation_is_over_does_not_come_back() {
     let mut life = resumed();
     life.on(done());
     assert_eq!(finished(life.on(gone())).ending, Ending::Completed);
-    // Of a session that serves more than one it means nothing good.
+    // If a session serves more than one conversation, this is a failure.
     let mut life = Life::running(ON_EXIT);
     assert!(end(&mut life, done()).is_some());
 }
@@ -159,10 +159,10 @@ fn a_resumed_session_comes_back_without_its_conversation_where_none_is_left() {
     let mut life = resumed();
     rest(&mut life);
     assert_eq!(life.session.start().beginning, Beginning::Resumed);
-    come_back(&mut life);
+    restart(&mut life);
     assert!(end(&mut life, exits_because(Cause::NothingToResume)).is_some());
     assert_eq!(life.session.start().beginning, Beginning::Fresh);
-    // Who asked for the conversation hears that there is none.
+    // A requester of the conversation is informed that there is none.
     let mut life = Life::starting(ON_EXIT);
     life.on(exits_because(Cause::NothingToResume));
     finished(life.on(gone()));
@@ -173,20 +173,20 @@ fn a_session_that_ran_well_begins_again_with_the_shortest_rest() {
     let mut life = Life::running(ON_EXIT);
     for _ in 0..20 {
         assert_eq!(rest(&mut life), Some(Duration::from_secs(5)));
-        come_back(&mut life);
+        restart(&mut life);
         life.show_and_deliver("again");
         life.pass(11 * MINUTE);
     }
-    // Long before its link is not well.
+    // A long time before its link does not count.
     let mut life = Life::running(ON_EXIT);
     rest(&mut life);
-    come_back(&mut life);
+    restart(&mut life);
     life.pass(11 * MINUTE);
     assert_eq!(rest(&mut life), Some(Duration::from_secs(10)));
 }
 
 #[test]
-fn a_session_comes_back_only_if_it_ended_by_itself_and_that_is_wanted() {
+fn a_session_is_restarted_only_if_it_was_not_stopped_and_that_is_wanted() {
     let mut never = Life::running(TERMS);
     assert_eq!(rest(&mut never), None);
 
@@ -224,7 +224,7 @@ fn a_first_start_that_failed_does_not_come_back() {
     let mut resting = Life::resting(ON_EXIT);
     resting.wake();
     let effects = resting.on(Event::NotSpawned(reason()));
-    let expected = Effect::Tell(Notice::Restarting {
+    let expected = Effect::Notify(Notice::Restarting {
         ending: Ending::NotSpawned(reason()),
         rest: Duration::from_secs(10),
         had_link: true,
@@ -234,15 +234,15 @@ fn a_first_start_that_failed_does_not_come_back() {
 }
 
 #[test]
-fn a_session_that_comes_back_has_a_new_link_for_each_requester_and_takes_the_old_ones_back() {
+fn a_restarted_session_has_a_new_link_for_each_requester_and_redacts_the_old_ones() {
     let mut life = Life::running(ON_EXIT);
     life.on(asked_by("alice"));
     life.on(asked_by("bob"));
     life.on(exited());
     let effects = life.on(gone());
-    let is_redaction = |effect: &&Effect| matches!(effect, Effect::Tell(Notice::Redact(_)));
+    let is_redaction = |effect: &&Effect| matches!(effect, Effect::Notify(Notice::Redact(_)));
     assert_eq!(effects.iter().filter(is_redaction).count(), 3);
-    come_back(&mut life);
+    restart(&mut life);
     let effects = life.on(Event::LinkShown(link("two")));
     assert_eq!(
         effects,
@@ -258,7 +258,7 @@ fn a_request_ends_the_rest() {
     let effects = life.on(asked_by("bob"));
     assert_eq!(effects, [Effect::Spawn]);
     assert_eq!(life.session.next_wake(&life.terms), None);
-    // The alarm of the rest comes too late.
+    // The timer of the rest fires too late.
     assert_eq!(life.pass(HOUR).on(Event::TimeCame), []);
 }
 
@@ -275,7 +275,7 @@ fn a_session_that_came_back_has_the_whole_time_for_its_link() {
 }
 
 #[test]
-fn who_wants_the_last_conversation_back_gets_it_from_a_rest_alone() {
+fn the_last_conversation_is_resumed_only_from_a_rest() {
     let resume = || Event::LinkRequested(request("bob"), Beginning::Resumed.into());
     let mut resting = Life::resting(ON_EXIT);
     assert_eq!(resting.on(resume()), [Effect::Spawn]);
@@ -300,7 +300,7 @@ fn a_session_whose_time_is_up_does_not_come_back() {
     let asked = |life: &mut Life| life.on(asked_by("bob"));
     assert_eq!(asked(&mut resting()), [Effect::Spawn], "in time");
     assert_eq!(ending(asked(resting().pass(MINUTE))), Ending::Expired);
-    // While nobody was here, or the host was down.
+    // While no bot ran, or the host was down.
     let wall = |elapsed| UNIX_EPOCH + BEGIN + elapsed;
     let later = |uptime| Moment {
         wall: wall(20 * HOUR),

@@ -59,7 +59,7 @@ fn the_wait_for_the_link_goes_on_with_the_time_that_is_left() {
 }
 
 #[test]
-fn a_link_that_came_while_nobody_was_here_is_read_before_the_time_is_up() {
+fn a_link_that_came_while_no_bot_ran_is_read_before_the_time_is_up() {
     let mut life = Life::starting(TERMS);
     life.restore(None, false, at(HOUR));
     assert!(deadline(&life) > HOUR);
@@ -86,7 +86,7 @@ fn a_session_of_a_project_that_left_the_configuration_waits_for_no_link() {
 }
 
 #[test]
-fn no_process_is_waited_for_that_a_restart_of_the_host_has_ended() {
+fn a_process_that_a_restart_of_the_host_has_ended_is_not_waited_for() {
     for begin in [Life::starting, Life::running] as [Begin; 2] {
         let mut life = begin(TERMS);
         let now = Moment {
@@ -124,7 +124,7 @@ fn a_rest_is_over_when_the_host_was_booted() {
 }
 
 #[test]
-fn a_session_whose_record_was_lost_waits_for_its_link_and_has_nobody_to_tell() {
+fn a_session_whose_record_was_lost_waits_for_its_link_and_has_no_requesters() {
     let (mut session, effects) =
         Session::adopted(SessionId::random(), process(7), &TERMS, at(HOUR));
     assert_eq!(effects, [Effect::Watch(process(7))]);
