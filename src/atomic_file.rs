@@ -11,30 +11,29 @@ use std::{
 /// Only the owner may read and write.
 const OWNER_ONLY: u32 = 0o600;
 
-/// Only the owner gets in.
+/// Only the owner may enter.
 const PRIVATE: u32 = 0o700;
 
-/// Replaces `path` by a file with this content, mode 0600, and returns once disk and folder have it. Each path has one writer.
-/// After an error nearly always `path` is then as it was; where the disk fails in the last step, it may have the new content
-/// already.
+/// Replaces the file at `path` (mode 0600), and returns once content and folder are synced. Each path has one writer.
+/// After an error `path` is nearly always unchanged; if the last sync fails, it may have the new content already.
 pub(crate) fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     let folder = File::open(folder_of(path)?)?;
     let new = new_file(path);
-    // A crash has left it, perhaps as another user; what is in it counts for nothing.
+    // Left by a crash, perhaps of another user's process; its content is not needed.
     remove_if_there(&new)?;
     let written = write_new(&new, content).and_then(|()| fs::rename(&new, path));
     written.inspect_err(|_| drop(remove_if_there(&new)))?;
     sync(&folder)
 }
 
-/// Removes a file, and returns once the folder has forgotten it. A file that is not there is fine.
+/// Removes a file, and returns once the folder is synced. A missing file is not an error.
 pub(crate) fn remove(path: &Path) -> io::Result<()> {
     remove_if_there(&new_file(path))?;
     remove_if_there(path)?;
     sync(&File::open(folder_of(path)?)?)
 }
 
-/// Makes a folder that is closed to others, with those above it, and returns once disk has them. One that is there is fine.
+/// Creates a private folder and its missing parents, and returns once they are synced. An existing folder is not an error.
 pub(crate) fn create_folder(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
@@ -49,7 +48,7 @@ pub(crate) fn create_folder(path: &Path) -> io::Result<()> {
         }
         Ok(()) | Err(_) => {}
     }
-    // A folder may be one to write to and not to read, and then cannot be asked.
+    // A folder that may be written to but not read cannot be opened, and so not synced.
     File::open(above.unwrap_or(Path::new("."))).map_or(Ok(()), |above| sync(&above))
 }
 
@@ -58,7 +57,7 @@ fn folder_of(path: &Path) -> io::Result<&Path> {
         .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidFilename))
 }
 
-/// Where the content is until it is whole: one name, so that the next write clears away what a crash has left.
+/// The temporary file. It has one fixed name, so that the next write removes what a crash has left.
 fn new_file(path: &Path) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(".new");
@@ -82,7 +81,7 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Some file systems know no such thing for a folder, and say EINVAL.
+/// Some file systems cannot sync a folder and return EINVAL.
 fn sync(folder: &File) -> io::Result<()> {
     match folder.sync_all() {
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
@@ -97,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_crash_has_left_is_cleared_away_by_the_next_write_or_removal() {
+    fn what_a_crash_has_left_is_removed_by_the_next_write_or_removal() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         let names = || {

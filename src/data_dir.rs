@@ -1,4 +1,4 @@
-//! The data directory: private, and one bot's at a time.
+//! The data directory: private, and used by one bot at a time.
 
 use std::{
     fs::{self, File, OpenOptions, Permissions, TryLockError},
@@ -15,13 +15,13 @@ use tracing::warn;
 
 use crate::atomic_file;
 
-/// Nobody but the owner.
+/// Only the owner may enter.
 const PRIVATE: u32 = 0o700;
 
 /// The operator's socket, in the data directory.
 pub(crate) const SOCKET: &str = "operator.sock";
 
-/// The file whose lock keeps a second bot out.
+/// The file whose lock prevents a second bot.
 const LOCK: &str = "lock";
 
 /// The folder of the session records.
@@ -49,22 +49,22 @@ pub(crate) enum DataDirError {
     )]
     InUse {
         path: PathBuf,
-        /// The other one's, if it can be seen.
+        /// Of the other bot, if it is visible.
         process: Option<i32>,
     },
 }
 
-/// A data directory that is ours until this is dropped.
+/// A data directory, locked until this is dropped.
 #[derive(Debug)]
 pub struct DataDir {
-    /// Without symbolic links, so that it is the same however the configuration writes it.
+    /// Without symbolic links, so that it does not depend on how the configuration writes it.
     path: PathBuf,
-    /// Two bots on one Matrix store would spoil its keys.
+    /// Two bots with one Matrix store would corrupt its keys.
     _lock: File,
 }
 
 impl DataDir {
-    /// Makes the directory if need be, closes it to others, and locks it.
+    /// Creates the directory if it is missing, removes other users' access, and locks it.
     pub(crate) fn open(path: &Path) -> Result<Self, DataDirError> {
         let real_path = atomic_file::create_folder(path)
             .and_then(|()| close_to_others(path))
@@ -122,18 +122,18 @@ fn unusable(path: &Path, source: io::Error) -> DataDirError {
     }
 }
 
-/// The folder of the session records in a data directory, for those who look into one that is not theirs.
+/// The folder of the session records in a data directory, for callers that do not hold its lock.
 pub(crate) fn sessions(data_dir: &Path) -> PathBuf {
     data_dir.join(SESSIONS)
 }
 
-/// The folder of the Matrix stores in a data directory, for the same.
+/// The folder of the Matrix stores in a data directory, for the same callers.
 pub(crate) fn matrix(data_dir: &Path) -> PathBuf {
     data_dir.join(MATRIX)
 }
 
-/// The process of the bot that runs with a data directory. It is looked up and not found out by trying the lock, which would
-/// keep out a bot that starts at that moment.
+/// The process that holds the lock of a data directory. It is looked up in `/proc/locks`: trying the lock would keep out a bot
+/// that starts at that moment.
 pub(crate) fn process_running_with(data_dir: &Path) -> Option<i32> {
     let lock = data_dir.join(LOCK).canonicalize().ok()?;
     let inode = fs::metadata(&lock).ok()?.ino();
@@ -141,7 +141,7 @@ pub(crate) fn process_running_with(data_dir: &Path) -> Option<i32> {
     locks
         .filter(|held| held.inode == inode && matches!(held.lock_type, LockType::FLock))
         .filter_map(|held| held.pid)
-        // A file of another file system can have the same number.
+        // A file on another file system can have the same number.
         .find(|pid| has_open(*pid, &lock))
 }
 
@@ -157,7 +157,7 @@ fn has_open(pid: i32, path: &Path) -> bool {
 fn close_to_others(path: &Path) -> io::Result<()> {
     let mode = fs::metadata(path)?.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
-        warn!(path = %path.display(), mode = format!("{mode:o}"), "data directory was open to others, closing it");
+        warn!(path = %path.display(), mode = format!("{mode:o}"), "data directory was open to other users, removing their access");
         fs::set_permissions(path, Permissions::from_mode(mode & PRIVATE))?;
     }
     Ok(())
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_belongs_to_another_user_is_named_with_what_sees_to_it() {
+    fn what_belongs_to_another_user_is_named_with_its_remedy() {
         let lock = Path::new("/srv/rcbot/data/lock");
         let error = unusable(lock, io::ErrorKind::PermissionDenied.into()).to_string();
         assert!(

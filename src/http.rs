@@ -8,29 +8,29 @@ use matrix_sdk::reqwest::{
 use serde_json::Value;
 use url::Url;
 
-/// How large an answer may be: what is asked for is a few KiB, the state of a room of thousands some MiB.
+/// The largest response that is read: most are a few KiB, the state of a room with thousands of members some MiB.
 const LARGEST_ANSWER: usize = 16 * 1024 * 1024;
 
-/// A homeserver's answer.
+/// A homeserver's response.
 pub(crate) struct Answer {
     pub(crate) headers: HeaderMap,
     pub(crate) body: Value,
 }
 
-/// Why there is no usable answer. Displayed as a part of a sentence.
+/// Why there is no usable response. Displayed as a part of a sentence.
 #[derive(Debug)]
 pub(crate) enum Cause {
-    /// Nothing came back.
+    /// There was no response.
     Unreachable(String),
-    /// The homeserver says no: a JSON object with an `errcode`.
+    /// An error of the homeserver: a JSON object with an `errcode`.
     Refused {
         status: u16,
         code: String,
         message: String,
     },
-    /// Not the homeserver says this, but a reverse proxy before it, or another server.
+    /// Not from the homeserver, but from a reverse proxy before it or from another server.
     Page { status: u16 },
-    /// It is JSON, and not what was asked for.
+    /// Not the JSON that was requested.
     Nonsense,
 }
 
@@ -50,8 +50,8 @@ impl fmt::Display for Cause {
                 let reason = StatusCode::from_u16(*status).ok();
                 let reason = reason.and_then(|status| status.canonical_reason());
                 let who = match status {
-                    502..=504 => "a reverse proxy is there, and the homeserver behind it is not",
-                    401 | 403 | 429 => "a reverse proxy says so, and not the homeserver",
+                    502..=504 => "the reverse proxy does not reach the homeserver",
+                    401 | 403 | 429 => "from a reverse proxy, not from the homeserver",
                     _ => "this is not the answer of a homeserver",
                 };
                 write!(formatter, "{status} {} ({who})", reason.unwrap_or_default())
@@ -61,13 +61,13 @@ impl fmt::Display for Cause {
     }
 }
 
-/// A client that follows no redirection: a homeserver sends nobody elsewhere.
+/// A client that follows no redirects: a homeserver sends none.
 /// Fails when this host has no root certificates.
 pub(crate) fn client(builder: ClientBuilder) -> reqwest::Result<Client> {
     builder.redirect(redirect::Policy::none()).build()
 }
 
-/// What is at this path of a site. Its parts need not be escaped.
+/// The URL of this path on a site. Its segments are escaped here.
 pub(crate) fn address(site: &Url, path: &[&str]) -> Url {
     let mut url = site.clone();
     // A URL with a host has a path.
@@ -77,7 +77,7 @@ pub(crate) fn address(site: &Url, path: &[&str]) -> Url {
     url
 }
 
-/// Whatever is not a JSON answer with a status of success is an error.
+/// Fails unless the response is JSON with a status of success.
 pub(crate) async fn send(request: RequestBuilder) -> Result<Answer, Cause> {
     let unreachable = |error: reqwest::Error| Cause::Unreachable(innermost(&error));
     let mut response = request.send().await.map_err(unreachable)?;
@@ -111,10 +111,10 @@ pub(crate) async fn send(request: RequestBuilder) -> Result<Answer, Cause> {
     })
 }
 
-/// The innermost cause says what people can act on.
+/// The innermost cause, which is the one that users can act on.
 pub(crate) fn innermost(error: &reqwest::Error) -> String {
     if error.is_timeout() {
-        return "none in time".to_owned();
+        return "timed out".to_owned();
     }
     let mut cause: &dyn Error = error;
     while let Some(source) = cause.source() {

@@ -9,15 +9,15 @@
 //!   ─▶ bot::notices ─▶ bot::deliver ─▶ matrix::direct_message             one encrypted event, to the requester only
 //!   ─▶ bot::answer ─▶ matrix::send ─▶ homeserver                          the admin room hears that it was sent
 //! ```
-//! Whatever is slow (asking the homeserver, spawning, delivering, stopping) is a task that comes back to the loop of [`bot`]
-//! as an event. [`matrix`] and [`remote_control`] do not know each other.
+//! Slow work (asking the homeserver, spawning, delivering, stopping) is done by tasks that report to the loop of [`bot`] with
+//! an event. [`matrix`] and [`remote_control`] do not depend on each other.
 //!
 //! # Words
 //! - *admin room*: the one room in which commands are accepted; *requester*: the user who sent one.
 //! - *project*: a configured directory in which a session can run, one at a time.
-//! - *session*: a detached `claude remote-control` process, and all that is known of it; *link*: its URL, a secret.
+//! - *session*: a detached `claude remote-control` process and its data; *link*: its URL, a secret.
 //! - *delivery*: a link on its way to a requester, until the homeserver has accepted the encrypted event.
-//! - *restore*: to take up sessions after a restart of the bot; *resume*: to bring back a conversation (`!rc resume`).
+//! - *restore*: to continue sessions after a restart of the bot; *resume*: to bring back a conversation (`!rc resume`).
 //! - *pinned identity*: a user's cross-signing identity as first seen, or as named in the configuration.
 //!
 //! # Where to look
@@ -32,7 +32,7 @@
 //! | what is on disk? | `matrix/folder.rs`, `remote_control/store.rs`; docs/operations.md for people |
 //! | how are processes found, signalled, ended? | `remote_control/process/`: `survey`, `handle`, `stop` |
 //! | what does `claude` print, and what does it mean? | `remote_control/claude/` |
-//! | what comes in before the SDK sees it? | `matrix/login/forwarder.rs` carries, `matrix/guard.rs` decides |
+//! | what inspects incoming data before the SDK? | `matrix/login/forwarder.rs` forwards, `matrix/guard.rs` decides |
 //! | which failures pass, which end the bot, with which exit code? | `matrix/fault.rs` (`Severity`), `cli/exit.rs` |
 //! | what does `rcbot check` look at? | `check/mod.rs`, in order |
 //!
@@ -40,8 +40,8 @@
 //! - A link leaves [`link::Link`] in three places: the record of its session on disk, the encrypted event, and the picture
 //!   of it that follows, encrypted too.
 //! - A process is known by pid, start time and boot, and signalled through a pidfd; a bare pid is never trusted.
-//! - What is begun is on disk before it is begun.
-//! - A command counts only with a `command::Permit`, and missing evidence gives none.
+//! - An action is recorded on disk before it is begun.
+//! - A command is executed only with a `command::Permit`; without evidence there is no permit.
 //! - Nothing that the homeserver sends reaches the SDK before `matrix::guard` has looked at it.
 //! - Imports point one way. What each part may name, and where secrets may leave their types, are two tables in tests/tidy.rs.
 

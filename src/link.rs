@@ -1,4 +1,4 @@
-//! The session's URL, a secret: whoever holds it can run commands on the host.
+//! The session's URL, a secret: anyone who has it can run commands on the host.
 //!
 //! Invariant: a link leaves this type through [`Link::expose`] only, so that one search finds every place that could leak
 //! it. It has no `Display` and no `Serialize`, and its `Debug` shows nothing.
@@ -11,13 +11,13 @@ use url::Url;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Link(Url);
 
-/// Why a text is no link. It never holds the text.
+/// Why a text is not a link. It never contains the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not an https URL with a host")]
 pub struct NotALink;
 
 impl Link {
-    /// Takes a text for a link.
+    /// Parses a link.
     /// Fails when it does not parse as a URL, is not `https`, has no host, or names a user or a password.
     pub fn parse(text: &str) -> Result<Self, NotALink> {
         let url = Url::parse(text).map_err(|_| NotALink)?;
@@ -34,7 +34,7 @@ impl Link {
         self.0.as_str()
     }
 
-    /// Whether a text is this URL. Tells nothing to whoever does not know it already.
+    /// Whether a text is this URL. Reveals nothing to a caller who does not know it already.
     pub fn is(&self, text: &str) -> bool {
         self.0.as_str() == text
     }
@@ -44,7 +44,7 @@ impl Link {
         self.0.as_str().starts_with(text)
     }
 
-    /// The host that the link names; no secret.
+    /// The host that the link names; not secret.
     pub fn host(&self) -> &str {
         self.0.host_str().unwrap_or_default()
     }

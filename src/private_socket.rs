@@ -16,10 +16,10 @@ use tracing::warn;
 
 use crate::atomic_file;
 
-/// Nobody but the owner.
+/// Only the owner may connect.
 const PRIVATE: u32 = 0o600;
 
-/// How long to wait when no connection can be accepted, as when too many files are open.
+/// How long to wait when no connection can be accepted, for example when too many files are open.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// A socket that listens.
@@ -30,8 +30,8 @@ pub(crate) struct PrivateSocket {
 }
 
 impl PrivateSocket {
-    /// Listens at `path`, in a folder that is closed to others. A socket that an earlier run has left there is nobody's any
-    /// more: there is one bot for each folder.
+    /// Listens at `path`, in a private folder. Replaces a socket that an earlier run has left: there is one bot for each
+    /// folder.
     pub(crate) fn listen(path: &Path) -> io::Result<Self> {
         atomic_file::remove(path)?;
         let address = Address::of(path)?;
@@ -40,12 +40,12 @@ impl PrivateSocket {
         Ok(Self { listener, address })
     }
 
-    /// Where it can be reached from this process, as long as this exists.
+    /// A path by which this process can connect to it, valid as long as this exists.
     pub(crate) fn path(&self) -> &Path {
         &self.address.path
     }
 
-    /// The next connection, however long that takes: where one cannot be accepted, a later one can. Cancel safe.
+    /// Waits for the next connection. Retries after an error, as a later connection may be accepted. Cancel safe.
     pub(crate) async fn accept(&self) -> UnixStream {
         loop {
             match self.listener.accept().await {
@@ -65,8 +65,8 @@ pub(crate) async fn connect(path: &Path) -> io::Result<UnixStream> {
     UnixStream::connect(&address.path).await
 }
 
-/// A way to a socket by its folder's descriptor. The kernel takes 107 bytes for the path of a socket, and the folder's own
-/// may have more.
+/// A path to a socket through its folder's descriptor: the kernel allows 107 bytes for a socket's path, and the folder's own
+/// may be longer.
 #[derive(Debug)]
 struct Address {
     path: PathBuf,
@@ -79,9 +79,9 @@ impl Address {
             return Err(io::ErrorKind::InvalidFilename.into());
         };
         let folder = File::open(folder)?;
-        let way_in = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd()));
+        let folder_path = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd()));
         Ok(Self {
-            path: way_in.join(name),
+            path: folder_path.join(name),
             _folder: folder,
         })
     }
@@ -96,9 +96,9 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_socket_takes_the_place_of_one_that_was_left_and_is_open_to_its_owner_alone() {
+    async fn a_socket_replaces_one_that_was_left_and_is_open_to_its_owner_only() {
         let folder = tempfile::tempdir().unwrap();
-        // The second path is longer than the kernel takes.
+        // The second path is longer than the kernel allows.
         for below in ["short".to_owned(), "long/".repeat(30)] {
             let below = folder.path().join(below);
             std::fs::create_dir_all(&below).unwrap();
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[tokio::test]
-    #[ignore = "needs a process of its own, in which another test runs it"]
+    #[ignore = "run by another test in a separate process"]
     async fn with_few_descriptors() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");

@@ -9,7 +9,7 @@ use std::{
 
 use nix::libc;
 
-/// Opens a file to read it. For a file the flag makes no difference.
+/// Opens a file for reading. The flag makes no difference for a regular file.
 pub(crate) fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     let options = options.read(true).custom_flags(libc::O_NONBLOCK);
@@ -18,7 +18,7 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Refuses what is not a file: it cannot be cut, and may be anything.
+/// Rejects everything but a regular file: the rest cannot be truncated, and may be anything.
 pub(crate) fn check(file: &File) -> io::Result<()> {
     if file.metadata()?.is_file() {
         return Ok(());

@@ -1,5 +1,5 @@
-//! Texts that nobody else may see: access tokens, the appservice's among them, the account's password, and what a project gives
-//! its sessions.
+//! Texts that must stay secret: access tokens, the appservice's among them, the account's password, and the input and variables
+//! that a project gives its sessions.
 //!
 //! Invariant: a secret leaves its type through `expose` only, so that one search finds every place that could leak it. It
 //! has no `Display` and no `Serialize`, and its `Debug` shows nothing.
@@ -15,18 +15,18 @@ pub type Password = Secret<AccountPassword>;
 /// A text that may be secret.
 pub type SecretText = Secret<AnyText>;
 
-/// A text that nothing prints.
+/// A text that is never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret<K>(String, PhantomData<K>);
 
 /// What a secret is for.
 pub trait Kind {
-    /// What it is called.
+    /// What it is called in messages.
     const NAME: &'static str;
-    /// What is said of a text that it cannot be.
+    /// The message for a text that is not valid as one.
     const UNFIT: &'static str;
 
-    /// Whether this is one of them.
+    /// Whether a text is valid as one.
     fn is(text: &str) -> bool;
 }
 
@@ -34,7 +34,7 @@ pub trait Kind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AccessToken {}
 
-/// Any text but the empty one.
+/// Any text that is not empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AccountPassword {}
 
@@ -70,13 +70,13 @@ impl Kind for AnyText {
     }
 }
 
-/// Why a text is not such a secret. It never holds the text.
+/// Why a text is not valid as such a secret. It never contains the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct NotASecret(&'static str);
 
 impl<K: Kind> Secret<K> {
-    /// Takes a text for a secret.
+    /// Checks a text and makes it a secret.
     pub fn new(text: String) -> Result<Self, NotASecret> {
         K::is(&text)
             .then_some(Self(text, PhantomData))

@@ -1,7 +1,7 @@
-//! The clocks by which sessions live.
+//! The clocks that time sessions.
 //!
-//! What is waited for is timed by how long the host is up: no setting of the wall clock moves that, it goes on while the host is
-//! suspended, and no process outlives it.
+//! Waits are timed by the host's uptime: it does not change with the wall clock, it includes suspended time, and no process
+//! outlives it.
 
 use std::{
     future::pending,
@@ -12,20 +12,20 @@ use nix::time::{ClockId, clock_gettime};
 use tokio::time::sleep;
 use tracing::error;
 
-/// How long to sleep at most before looking at the clock again: the runtime's timers stand still while the host is suspended,
-/// and this is how late they may then be.
+/// The longest sleep before the clock is read again: the runtime's timers stop while the host is suspended, and may then be
+/// this late.
 const SLICE: Duration = Duration::from_mins(1);
 
 /// A moment by both clocks.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Moment {
-    /// For people, and to carry a time over a reboot.
+    /// For users, and to carry a time over a reboot.
     pub(crate) wall: SystemTime,
-    /// For all that is waited for: how long the host is up, suspended times included.
+    /// For all waits: the host's uptime, suspended time included.
     pub(crate) uptime: Duration,
 }
 
-/// A kernel that does not tell its uptime has none of the other facilities needed here either.
+/// A kernel that does not report its uptime has none of the other facilities needed here either.
 pub(super) fn now() -> Moment {
     let uptime = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from);
     Moment {
@@ -37,8 +37,8 @@ pub(super) fn now() -> Moment {
     }
 }
 
-/// Waits until the host is up for so long; for ever, if there is nothing to wait for. It takes no descriptor, so nothing keeps it
-/// from being woken.
+/// Waits until the host has this uptime; for ever, if there is none. It needs no descriptor, so a lack of them cannot keep it
+/// from waking.
 pub(super) async fn uptime_reached(uptime: Option<Duration>) {
     let Some(uptime) = uptime else {
         return pending().await;

@@ -1,5 +1,5 @@
-//! What is told of a project beside its sessions: whose account `claude` has there and how long that is logged in, whether it trusts
-//! the folder, the git branch, and when it was used.
+//! What is shown of a project besides its sessions: the account that `claude` is logged in with and how long that lasts,
+//! whether it trusts the folder, the git branch, and when the project was last used.
 
 use std::{
     collections::BTreeMap,
@@ -22,19 +22,19 @@ use crate::regular_file;
 /// How much of a branch's name is shown, in characters: a session can name a branch as it likes.
 const LONGEST_BRANCH: usize = 40;
 
-/// How much is read of a file of git's, in bytes.
+/// How much is read of a file in `.git`, in bytes.
 const LONGEST_FILE: u64 = 4 * 1024;
 
-/// Reads what there is to tell; one for many projects, as `claude` has one large file for all of them.
+/// Reads [`FolderFacts`]; use one for many projects, as `claude` has one large file for all of them.
 #[derive(Debug, Default)]
 pub struct FolderReader {
     trust: TrustReader,
 }
 
-/// What is told of a project's folder.
+/// What is shown of a project's folder.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FolderFacts {
-    /// Whether `claude` trusts it. `None`: that is not known, or something else runs there.
+    /// Whether `claude` trusts it. `None`: unknown, or the project runs another program.
     pub is_trusted: Option<bool>,
     /// The git branch, or the beginning of the commit: letters, digits and `-_./+#` only.
     pub branch: Option<String>,
@@ -51,13 +51,13 @@ impl FolderReader {
     }
 }
 
-/// The address of the claude.ai account for which the links of this project open: of the one that is logged in now, with
-/// the environment that a session gets. `None` where that cannot be told. Reads a file, so it may block.
+/// The address of the claude.ai account for which the links of this project open: the one that is logged in now, in the
+/// environment of a session. `None` if it is unknown. Reads a file, so it may block.
 pub fn account(project: &Project) -> Option<String> {
     files_of(&project.settings, &project.directory)?.account()
 }
 
-/// How long the login lasts with which a project's sessions run, if that is not long. `None` as well where they run something else.
+/// How long the login of a project's sessions lasts, if it ends soon. `None` also if they run another program.
 /// Reads files, so it may block.
 pub fn login_ends_in(
     settings: &SessionSettings,
@@ -69,18 +69,18 @@ pub fn login_ends_in(
 }
 
 fn files_of(settings: &SessionSettings, directory: &Path) -> Option<ClaudeFiles> {
-    // Which session it is makes no difference to where the files are.
+    // The files are the same for every session id.
     let environment = claude::environment(env::vars_os(), &settings.environment, "");
     ClaudeFiles::of(&environment, directory)
 }
 
-/// `None`: something else runs there.
+/// `None`: the project runs another program.
 fn files_of_server(settings: &SessionSettings, directory: &Path) -> Option<ClaudeFiles> {
     let serves = Invocation::of(&settings.command).serves();
     files_of(settings, directory).filter(|_| serves)
 }
 
-/// When each project was last used that has had a session here: when one printed something. Reads a folder, so it may block.
+/// When a session of each project last printed something. Reads a folder, so it may block.
 pub fn last_used(sessions: &Path) -> BTreeMap<ProjectName, SystemTime> {
     let entries = fs::read_dir(sessions).into_iter().flatten().flatten();
     let used = entries.filter_map(|entry| {
@@ -91,7 +91,7 @@ pub fn last_used(sessions: &Path) -> BTreeMap<ProjectName, SystemTime> {
     used.collect()
 }
 
-/// Where HEAD is; of a linked worktree or a submodule, `.git` is a file that leads there.
+/// The branch or commit of HEAD. In a linked worktree or a submodule, `.git` is a file that names the real folder.
 fn branch(directory: &Path) -> Option<String> {
     let git = directory.join(".git");
     let head = match beginning_of(&git) {
@@ -118,7 +118,7 @@ fn branch(directory: &Path) -> Option<String> {
     text.get(..7).filter(|_| is_commit).map(str::to_owned)
 }
 
-/// `None`: it is not a file, or not to be read.
+/// `None`: it is not a regular file, or not readable.
 fn beginning_of(file: &Path) -> Option<String> {
     let file = regular_file::open(file).ok()?;
     let mut text = String::new();
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_branch_is_read_also_of_a_worktree_and_nothing_that_is_no_branch_is_shown() {
+    fn the_branch_of_a_worktree_is_read_and_nothing_but_a_branch_is_shown() {
         let folder = tempfile::tempdir().unwrap();
         let head = |text: &str| {
             let git = folder.path().join("repository/.git");

@@ -1,4 +1,4 @@
-//! What a session printed, for people to read: a secret, as it may say anything.
+//! What a session printed, for people to read: secret, as it may contain anything.
 
 use std::{
     fmt,
@@ -20,7 +20,7 @@ const END: u64 = 64 * 1024;
 pub struct Output(String);
 
 impl Output {
-    /// The lines. For those who may have the session's link, in confidence.
+    /// The lines. Confidential: only for users who may have the session's link.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -37,7 +37,7 @@ impl fmt::Debug for Output {
     }
 }
 
-/// Reads what the latest session of a project printed last. It reads files, so it may block.
+/// Reads the last output of a project's latest session. Reads files, so it may block.
 #[derive(Debug, Clone)]
 pub struct LogReader {
     pub(super) folder: PathBuf,
@@ -46,7 +46,7 @@ pub struct LogReader {
 }
 
 impl LogReader {
-    /// The last lines, as they are now: complaints after the rest, as they say more. Links are blotted out.
+    /// The last lines at this moment, stderr after stdout, as it says more. Links are replaced.
     pub fn read(&self) -> Result<Output, OutputError> {
         let stdout = end_of(&self.folder.join(STDOUT))?;
         let stderr = end_of(&self.folder.join(STDERR))?;
@@ -57,7 +57,7 @@ impl LogReader {
         let mut lines: Vec<_> = files.flat_map(|bytes| screen(&bytes)).collect();
         let surplus = lines.len().saturating_sub(self.lines);
         let text = lines.split_off(surplus).join("\n");
-        // Without a pattern nobody knows what a link looks like, and nothing is shown.
+        // Without a pattern links cannot be found, so nothing is shown.
         let pattern = self.pattern.as_ref().ok_or(OutputError::None)?;
         Ok(Output(pattern.blot_out(&text)))
     }
@@ -81,7 +81,7 @@ fn end_of(path: &Path) -> Result<Option<Vec<u8>>, OutputError> {
         let mut file = regular_file::open(path)?;
         let length = file.metadata()?.len();
         file.seek(SeekFrom::Start(length.saturating_sub(END)))?;
-        // The file may be cut meanwhile: what is there, then.
+        // The file may be truncated meanwhile; then the rest is returned.
         let mut end = Vec::new();
         file.take(END).read_to_end(&mut end)?;
         Ok(end)
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_in_the_place_of_the_output_keeps_nobody_waiting() {
+    fn a_pipe_in_the_place_of_the_output_does_not_block() {
         let folder = tempfile::tempdir().unwrap();
         let stdout = folder.path().join(STDOUT);
         nix::unistd::mkfifo(&stdout, nix::sys::stat::Mode::S_IRWXU).unwrap();

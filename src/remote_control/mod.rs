@@ -1,19 +1,19 @@
 //! Supervises detached `claude remote-control` processes: starts, follows, restores and ends them.
 //!
-//! Usable without the rest of rcbot: [`RemoteControl`] takes requests and gives [`Notice`]s. What its tasks report comes by
-//! [`RemoteControl::next`] and goes to [`RemoteControl::handle`]. One owner, no locks.
+//! Usable without the rest of rcbot: [`RemoteControl`] takes requests and returns [`Notice`]s. Reports of its tasks come from
+//! [`RemoteControl::next`] and go to [`RemoteControl::handle`]. One owner, no locks.
 //!
 //! ```text
 //! request or report ─▶ session: Event ─▶ Effects ─▶ act: saved, then done ─▶ Notices, or a task that reports
 //! ```
 //!
-//! - `session` decides, and is pure; `act` writes down what it decided, then does it; `tasks` and `watch` are what is slow.
-//! - `restore` is a start of the bot, `offline` what works without one, `store` the records, `clock` the time.
+//! - `session` decides, and is pure; `act` records its decisions, then carries them out; `tasks` and `watch` do the slow work.
+//! - `restore` is for a start of the bot, `offline` works without a bot, `store` keeps the records, `clock` the time.
 //! - `project` is how sessions run, `options` what a start may ask for, `settings_file` what sessions must not change.
-//! - `notice` is what the owner hears, `logs` the last lines for people, `folder` what is told of a project's folder.
+//! - `notice` is what the owner is notified of, `logs` the last lines for users, `folder` what is shown of a project's folder.
 //! - `claude` knows that program, `process` knows Linux.
 //!
-//! Invariant: nothing here knows Matrix. Who asks, and where the answer goes, are texts that belong to the caller.
+//! Invariant: nothing here knows Matrix. Requesters, and where their answers go, are opaque texts of the caller.
 
 mod act;
 pub mod claude;
@@ -71,7 +71,7 @@ use session::{Effect, Event, Session, State, Terms};
 use store::{Record, Store};
 use tasks::Report;
 
-/// How many lines of output are shown to people who do not say how many: what fits on two screens of a phone.
+/// How many lines of output are shown by default: what fits on two screens of a phone.
 const SHOWN_LINES: usize = 40;
 
 /// Where records and output are kept, and what may run.
@@ -83,23 +83,22 @@ pub struct Settings {
     pub host: String,
     /// The projects of the configuration.
     pub projects: Vec<Project>,
-    /// How many sessions there may be at once: those that start, run, stop, or rest before they come back. `None`: one for
-    /// each project.
+    /// How many sessions there may be at once: those that start, run, stop, or wait for a restart. `None`: one for each
+    /// project.
     pub max_sessions: Option<usize>,
 }
 
-/// Something came about. For [`RemoteControl::handle`], and opaque to everyone else. `None`: it is time for something.
+/// Something for [`RemoteControl::handle`], and opaque to everyone else. `None`: a time has come.
 #[derive(Debug)]
 pub struct Happened(Option<Report>);
 
-/// A task panicked, which is a bug: what it was to do would stay undone, such as to see a process end. Records and processes
-/// are as good as after a crash, so whoever restores again goes on.
+/// A task panicked, which is a bug: its work would stay undone, such as seeing a process end. Records and processes are as
+/// after a crash, so a caller that restores again can go on.
 #[derive(Debug, thiserror::Error)]
 #[error("a task that looks after sessions panicked")]
 pub struct TaskPanicked;
 
-/// What the processes of each session on this host take of it. Looks at all processes, so it may block for some
-/// milliseconds.
+/// The processes and memory that each session on this host uses. Looks at all processes, so it may block for some milliseconds.
 pub fn usage() -> Result<BTreeMap<SessionId, Usage>, process::ProcessError> {
     let by_id = process::usage_by(SESSION_ID_VARIABLE)?.into_iter();
     Ok(by_id
@@ -107,15 +106,15 @@ pub fn usage() -> Result<BTreeMap<SessionId, Usage>, process::ProcessError> {
         .collect())
 }
 
-/// What is kept for one project.
+/// The data of one project.
 #[derive(Debug, Default)]
 struct Slot {
-    /// `None`: the project left the configuration, or its folder the root, while it had a session.
+    /// `None`: the project left the configuration, or its folder left the root, while it had a session.
     project: Option<Arc<Project>>,
     record: Record,
-    /// Its session was over before we came, so that a project with autostart is still to be started.
+    /// Its session was over before this start, so a project with autostart still has to be started.
     starts_when_over: bool,
-    /// The uptime at which the record that could not be written is tried again.
+    /// The uptime at which writing the record is tried again.
     save_again_at: Option<Duration>,
     spawning: Arc<Mutex<()>>,
 }
@@ -126,7 +125,7 @@ impl Slot {
         project.map_or(Terms::ORPHANED, |project| project.settings.terms())
     }
 
-    /// What a start comes to that leaves options to the settings.
+    /// A start with the options that it leaves to the settings.
     fn complete(&self, start: &Start) -> Start {
         let project = self.project.as_ref();
         project.map_or_else(|| start.clone(), |it| it.settings.complete(start))
@@ -137,8 +136,8 @@ impl Slot {
         session.filter(|session| session.id() == id)
     }
 
-    /// A session that is over has nothing more to hear, nor has one of a process whose place another has taken.
-    fn awaits(&self, id: &SessionId, process: Option<&ProcessIdentity>) -> bool {
+    /// Whether a report still matters: the session is not over, and no other process has replaced this one.
+    fn accepts(&self, id: &SessionId, process: Option<&ProcessIdentity>) -> bool {
         self.session(id)
             .is_some_and(|session| process.is_none() || process == session.process())
     }
@@ -161,8 +160,8 @@ pub struct RemoteControl {
 }
 
 impl RemoteControl {
-    /// Asks for the link of the project's session, which is started if there is none. Of one that has other options than those that
-    /// are asked for, there is no link.
+    /// Requests the link of the project's session, which is started if there is none. A session with other options than the
+    /// requested ones gives no link.
     pub fn start(
         &mut self,
         project: &ProjectName,
@@ -176,7 +175,7 @@ impl RemoteControl {
         self.begin(project, &start, vec![request])
     }
 
-    /// Asks for the end of the project's session.
+    /// Requests the end of the project's session.
     pub fn stop(&mut self, project: &ProjectName, request: Request) -> Notices {
         if let Some(slot) = self.slots.get_mut(project) {
             slot.starts_when_over = false;
@@ -184,19 +183,19 @@ impl RemoteControl {
         self.ask_active(project, request, Event::StopRequested)
     }
 
-    /// Asks for more time for the project's session.
+    /// Requests more time for the project's session.
     pub fn extend(&mut self, project: &ProjectName, by: Duration, request: Request) -> Notices {
         self.ask_active(project, request, |request| {
             Event::ExtensionRequested(request, by)
         })
     }
 
-    /// The last lines that the project's latest session printed. Links are blotted out.
+    /// The last lines that the project's latest session printed. Links are replaced.
     pub fn output(&self, project: &ProjectName) -> Result<Output, OutputError> {
         self.log_reader(project, None).read()
     }
 
-    /// What reads so many of those lines, now and later. `None`: as many as are good to read.
+    /// A reader of so many of these lines. `None`: the default number.
     #[must_use]
     pub fn log_reader(&self, project: &ProjectName, lines: Option<usize>) -> LogReader {
         let slot = self.slots.get(project);
@@ -208,7 +207,7 @@ impl RemoteControl {
         }
     }
 
-    /// Those who have the link of the project's session, and those to whom it is on its way.
+    /// The users who have the link of the project's session, or to whom it is being delivered.
     #[must_use]
     pub fn recipients(&self, project: &ProjectName) -> BTreeSet<String> {
         let session = self.slots.get(project);
@@ -224,8 +223,8 @@ impl RemoteControl {
         self.store.folder()
     }
 
-    /// Takes up a project that was found beside those of the configuration: how its next session is to run. A session that is there
-    /// keeps what it began with, if that is known. Tells whether it was taken up.
+    /// Adds or updates a project that is not in the configuration, for its next session. A present session keeps its own
+    /// project, if that is known. Returns whether the project was taken.
     pub fn take_in(&mut self, project: Project) -> bool {
         let slot = self.slots.entry(project.name.clone()).or_default();
         let is_free = slot.project.is_none() || slot.record.session.is_none();
@@ -246,17 +245,17 @@ impl RemoteControl {
             .collect()
     }
 
-    /// Whether somebody waits to hear what came of asking for a link.
+    /// Whether a request for a link is still unanswered.
     pub fn owes_answers(&self) -> bool {
         let slots = self.slots.values();
         let sessions = slots.filter_map(|slot| slot.record.session.as_ref());
-        // One that rests may do so for hours, and those who wait have heard of it.
+        // A session may wait for a restart for hours, and its requesters were notified of that.
         let sessions = sessions.filter(|session| Phase::of(session) != Phase::Resting);
         let mut deliveries = sessions.flat_map(Session::deliveries);
         deliveries.any(|delivery| delivery.receipt.is_none())
     }
 
-    /// Waits until something comes about that is to be handled. It may be called off at any time.
+    /// Waits until there is something to handle. Cancel safe.
     pub async fn next(&mut self) -> Result<Happened, TaskPanicked> {
         let slots = self.slots.values();
         let due = slots.flat_map(|slot| [slot.save_again_at, slot.next_wake()]);
@@ -268,7 +267,7 @@ impl RemoteControl {
         }
     }
 
-    /// Does what is to be done about it.
+    /// Handles what [`RemoteControl::next`] returned.
     pub fn handle(&mut self, happened: Happened) -> Notices {
         let Some(report) = happened.0 else {
             return self.on_time();
@@ -279,7 +278,7 @@ impl RemoteControl {
             process,
             event,
         } = report;
-        if self.slot(&project).awaits(&session, process.as_ref()) {
+        if self.slot(&project).accepts(&session, process.as_ref()) {
             self.apply(&project, event)
         } else {
             Vec::new()
@@ -299,7 +298,7 @@ impl RemoteControl {
         self.delivery(id).is_some()
     }
 
-    /// The delivery that this holds for, and its link, if its session shows that link still.
+    /// The delivery for which `holds` is true, and its link, if its session still shows that link.
     pub fn find_delivery(
         &self,
         holds: impl Fn(&Delivery) -> bool,
@@ -320,18 +319,18 @@ impl RemoteControl {
         })
     }
 
-    /// The requester has the link, and the receipt tells where. It may be said again with a receipt that tells more.
+    /// The link was delivered; the receipt says where. May be called again with a receipt that says more.
     pub fn delivered(&mut self, id: DeliveryId, request: Request, receipt: String) -> Notices {
         if self.wants(&id) {
             let number = id.number;
             return self.apply(&id.project, Event::Delivered { number, receipt });
         }
-        // The link became void while it was under way: it is redacted at once.
+        // The link became invalid during the delivery: redact it at once.
         self.redact_at_once(id, request, Some(receipt))
     }
 
-    /// Nobody brings this link any more. If that was `tried`, it may have arrived all the same, and is redacted at once; if
-    /// not, there is nothing to redact.
+    /// The delivery was cancelled. If it was `tried`, the link may have arrived and is redacted at once; if not, there is
+    /// nothing to redact.
     pub fn called_off(&mut self, id: DeliveryId, request: Request, tried: bool) -> Notices {
         if tried {
             return self.redact_at_once(id, request, None);
@@ -341,7 +340,7 @@ impl RemoteControl {
         Vec::new()
     }
 
-    /// The requester cannot get the link. The session stays for a next try.
+    /// The link cannot be delivered. The session stays for a next try.
     pub fn undeliverable(&mut self, id: &DeliveryId) -> Notices {
         if self.slot(&id.project).session(&id.session).is_none() {
             return Vec::new();
@@ -349,7 +348,7 @@ impl RemoteControl {
         self.apply(&id.project, Event::Undeliverable { number: id.number })
     }
 
-    /// The link is redacted.
+    /// The link was redacted.
     pub fn redacted(&mut self, project: &ProjectName, redaction: &Redaction) {
         self.slot(project).record.remove_redaction(redaction);
         self.save_or_retry(project);
@@ -375,7 +374,7 @@ impl RemoteControl {
     }
 
     fn begin(&mut self, project: &ProjectName, start: &Start, requests: Vec<Request>) -> Notices {
-        // Looked at here, where the slot is taken in the same breath, so that two starts cannot both get the last place.
+        // Checked right before the slot is taken, so that two starts cannot both get the last place.
         let slots = self.slots.iter();
         let active = slots.filter(|(_, slot)| slot.record.session.is_some());
         let active: Vec<_> = active.map(|(name, _)| name.clone()).collect();
@@ -430,7 +429,7 @@ fn redaction(id: DeliveryId, request: Request, receipt: Option<String>) -> Redac
     }
 }
 
-/// Waits for a task that panics, and forgets those that end well, so that their number stays that of the sessions.
+/// Waits for a task that panics. Forgets those that end well, so that their number stays that of the sessions.
 async fn next_panic(tasks: &mut JoinSet<()>) -> TaskPanicked {
     loop {
         match tasks.join_next().await {
@@ -460,7 +459,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_owner_hears_of_a_task_that_panicked_and_not_of_one_that_ended() {
+    async fn the_owner_is_informed_only_of_a_task_that_panicked() {
         let folder = tempfile::TempDir::new().unwrap();
         let (mut sessions, _) = RemoteControl::restore(settings(&folder), |_| None).unwrap();
         let (go_on, gone_on) = tokio::sync::oneshot::channel::<()>();
@@ -474,22 +473,22 @@ mod tests {
     }
 
     #[test]
-    fn what_was_seen_of_a_process_counts_until_another_takes_its_place() {
+    fn a_report_on_a_process_counts_until_another_replaces_it() {
         let mut slot = Slot::default();
         let id = SessionId::random();
-        assert!(!slot.awaits(&id, None));
+        assert!(!slot.accepts(&id, None));
         let (now, terms) = (now(), slot.terms());
         let mut session =
             Session::new(id.clone(), Beginning::Fresh.into(), Vec::new(), &terms, now);
         session.on(Event::Spawned(process(2)), &terms, now);
         slot.record.session = Some(session);
-        assert!(slot.awaits(&id, None) && slot.awaits(&id, Some(&process(2))));
-        assert!(!slot.awaits(&id, Some(&process(1))), "of the one before");
-        assert!(!slot.awaits(&SessionId::random(), None));
+        assert!(slot.accepts(&id, None) && slot.accepts(&id, Some(&process(2))));
+        assert!(!slot.accepts(&id, Some(&process(1))), "of the one before");
+        assert!(!slot.accepts(&SessionId::random(), None));
     }
 
     #[tokio::test]
-    async fn a_link_that_is_called_off_is_taken_back_only_if_it_may_have_arrived() {
+    async fn a_cancelled_delivery_is_redacted_only_if_it_may_have_arrived() {
         let folder = tempfile::TempDir::new().unwrap();
         let id = DeliveryId {
             project: "website".parse().unwrap(),

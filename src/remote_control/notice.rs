@@ -1,4 +1,4 @@
-//! What the owner of the sessions has to do or to say, and what there is to see.
+//! What the owner of the sessions has to do or to report, and the status of sessions.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,91 +12,90 @@ use super::{
 };
 use crate::link::Link;
 
-/// What the owner has to do or to say, each with the project that it is about.
+/// What the owner has to do or to report, each with its project.
 pub type Notices = Vec<(ProjectName, Notice)>;
 
-/// What the owner has to do or to say.
+/// What the owner has to do or to report.
 #[derive(Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names of the fields say it")]
 pub enum Notice {
-    /// Bring this link to the requester; then call [`RemoteControl::delivered`](super::RemoteControl::delivered). If it
-    /// cannot get there, or was called off, call [`RemoteControl::called_off`](super::RemoteControl::called_off), and in the
-    /// first case [`RemoteControl::undeliverable`](super::RemoteControl::undeliverable) after that. The id is the same after a
-    /// crash, so that a repetition can be recognised.
+    /// Deliver this link to the requester; then call [`RemoteControl::delivered`](super::RemoteControl::delivered). If that
+    /// fails or is cancelled, call [`RemoteControl::called_off`](super::RemoteControl::called_off), and after a failure also
+    /// [`RemoteControl::undeliverable`](super::RemoteControl::undeliverable). The id is the same after a crash, so that a
+    /// repetition can be recognised.
     Deliver {
         id: DeliveryId,
         request: Request,
         link: Link,
     },
-    /// Redact the message with a link; then call [`RemoteControl::redacted`](super::RemoteControl::redacted). One that is still under way
-    /// is called off instead.
+    /// Redact the message with a link; then call [`RemoteControl::redacted`](super::RemoteControl::redacted). A delivery that
+    /// is still under way is cancelled instead.
     Redact(Redaction),
-    /// A session is over. What it printed last is there if it can be had.
+    /// A session is over. Its last output is there if it is readable.
     Over {
         outcome: Outcome,
         last_output: Option<Output>,
     },
-    /// The record of a session was lost: nobody knows who has its link. Whether its process was found, and is looked after from
-    /// now on.
+    /// The record of a session was lost, and with it who has its link. `is_running`: whether its process was found.
     RecordLost { is_running: bool },
-    /// A session ended by itself, or could not start, and is tried again after a while, as often as it takes. Told once for each
-    /// reason; and to those who asked for the link meanwhile, who get it when it is there.
+    /// A session ended unexpectedly or could not start, and is restarted after a while, without limit. Sent once for each
+    /// reason; and to those who requested the link meanwhile, who get it when it is there.
     Restarting {
         ending: Ending,
         rest: Duration,
         had_link: bool,
         requests: Vec<Request>,
     },
-    /// A session has been cut off from its service for so long that people should know. It is restarted a little later, if that is
+    /// A session has been cut off from its service for longer than its limit. It is restarted a little later, if that is
     /// wanted.
     CutOff { lasts: Duration, restart: Restart },
-    /// It is back, after so long a time.
+    /// It has reconnected after this time.
     Reconnected { after: Duration },
-    /// The program goes on and complains, of what is not known or keeps conversations from starting. What it says is for those who
-    /// asked for the link, in confidence; that it does so for the room, where it is to hear of that.
+    /// The running program reports a problem that is unknown here, or that keeps conversations from starting. The quote is
+    /// confidential and for the requesters of the link. `in_room`: the room is to be notified that there is a problem.
     Complained {
         cause: Cause,
         quote: Quote,
         in_room: bool,
         requesters: Vec<String>,
     },
-    /// A session ends soon. For those who have its link.
+    /// A session ends soon. For the holders of its link.
     EndsSoon {
         holders: Vec<String>,
         left: Duration,
     },
-    /// A session got more time. `None`: it has no end, so there was nothing to move.
+    /// A session got more time. `None`: it has no end, so nothing changed.
     Extended {
         request: Request,
-        /// Those who have its link, and read there when it ends.
+        /// The holders of its link, who are informed of the new end there.
         holders: Vec<String>,
         left: Option<Duration>,
     },
-    /// Some processes of a session cannot be ended. It is tried again, and once they are gone the session is over. For those who
-    /// asked for the end.
+    /// Some processes of a session cannot be ended. This is retried, and the session is over once they are gone. For those who
+    /// requested the end.
     NotEnded {
         requests: Vec<Request>,
         reason: String,
     },
-    /// The end of a session takes a while. For those who asked for it, who hear when it is over.
+    /// The end of a session takes a while. For those who requested it; they are notified again when it is over.
     ShuttingDown(Vec<Request>),
     /// There is no session to stop or to extend.
     NoSession(Request),
-    /// The session of the project was started with other options than those that are asked for now: it goes on with these.
+    /// The session of the project runs with other options than the requested ones, and goes on with these.
     OtherOptions { request: Request, options: Options },
-    /// Nothing but waiting can be done about a session that is ending.
+    /// The request is refused, as the session is ending.
     RefusedWhileStopping(Request),
-    /// No further session may start, as there are as many as there may be at once.
+    /// No further session may start: the limit is reached.
     TooManySessions {
         requests: Vec<Request>,
         limit: usize,
         active: Vec<ProjectName>,
     },
-    /// The request could not be written down, so nothing was done about it. Why, in the words of the operating system.
+    /// The request could not be recorded, so nothing was done. The reason is the operating system's.
     NotRecorded { request: Request, reason: String },
 }
 
-/// How a session ended, and who has to hear of it.
+/// How a session ended, and who has to be notified of it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// The session.
@@ -107,7 +106,7 @@ pub struct Outcome {
     pub ending: Ending,
     /// How the process tree ended, where there was one.
     pub report: Option<StopReport>,
-    /// Who asked for the end.
+    /// The requests for the end.
     pub stop_requests: Vec<Request>,
     /// All deliveries that are not redacted yet. Without a receipt: it may or may not have arrived.
     pub deliveries: Vec<Delivery>,
@@ -115,7 +114,7 @@ pub struct Outcome {
     pub had_link: bool,
 }
 
-/// Names one delivery for good.
+/// Identifies one delivery for good.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "the names of the fields say it")]
 pub struct DeliveryId {
@@ -133,13 +132,13 @@ pub struct Status {
     pub session: Option<SessionStatus>,
 }
 
-/// What can be said of a session without its link.
+/// The status of a session, without its link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names of the fields say it")]
 pub struct SessionStatus {
     pub id: SessionId,
     pub phase: Phase,
-    /// What it runs with.
+    /// The start with which it runs.
     pub start: Start,
     /// When it was asked for.
     pub since: SystemTime,
@@ -147,15 +146,15 @@ pub struct SessionStatus {
     pub requester: Option<String>,
     /// How long it may still last. `None`: until it is stopped.
     pub time_left: Option<Duration>,
-    /// What its program says of the connection to the service, if it says so.
+    /// The connection to the service as its program shows it, if it does.
     pub connection: Option<Connection>,
     /// Whether it is cut off from its service for longer than `reconnect_limit`.
     pub is_cut_off: bool,
-    /// While it rests: how long until it is tried again, and why it has to be, where that is known.
+    /// While it waits for a restart: how long until then, and the cause, if it is known.
     pub next_try: Option<(Duration, Option<Cause>)>,
 }
 
-/// What a session is at.
+/// The phase of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     /// No link yet.
@@ -164,7 +163,7 @@ pub enum Phase {
     Running,
     /// Being ended.
     Stopping,
-    /// To be tried again, after it ended by itself or could not start.
+    /// It ended unexpectedly or could not start, and waits for a restart.
     Resting,
 }
 

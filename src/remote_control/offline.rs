@@ -1,4 +1,4 @@
-//! Sessions without a running bot: what the records and the processes say, and how to end what runs.
+//! Sessions without a running bot: their status by records and processes, and how to end them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,7 +14,7 @@ use super::{
     store::{Record, Store},
 };
 
-/// Why the sessions on this host cannot be told or ended.
+/// Why the sessions on this host cannot be listed or ended.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the names of the fields say it")]
 pub enum OfflineError {
@@ -32,13 +32,13 @@ pub enum OfflineError {
     },
 }
 
-/// What is known of one project's session.
+/// The state of one project's session.
 #[derive(Debug)]
 #[expect(missing_docs, reason = "the names of the fields say it")]
 pub enum Known {
-    /// A record that makes sense, and whether processes of its session run.
+    /// A valid record, and whether processes of its session run.
     Record { status: Status, is_alive: bool },
-    /// Processes of a session, and no record of it that makes sense.
+    /// Processes of a session without a valid record.
     Unrecorded {
         project: ProjectName,
         session: SessionId,
@@ -56,7 +56,7 @@ impl Known {
         }
     }
 
-    /// Whose session it is.
+    /// The project of the session.
     pub fn project(&self) -> &ProjectName {
         match self {
             Self::Record { status, .. } => &status.project,
@@ -64,7 +64,7 @@ impl Known {
         }
     }
 
-    /// Whether there is a session to end. One that was ended while no bot ran is on record until a bot has told of it.
+    /// Whether there is a session to end. One that was ended while no bot ran stays on record until a bot has reported it.
     pub fn is_active(&self) -> bool {
         match self {
             Self::Record { status, is_alive } => {
@@ -77,8 +77,8 @@ impl Known {
     }
 }
 
-/// What there is in this folder of records, and of processes that belong to it. Changes nothing, and may be called while a bot
-/// runs.
+/// All sessions that have a record in this folder or processes that belong to it. Changes nothing, and may be called while a
+/// bot runs.
 pub fn status(folder: &Path) -> Result<Vec<Known>, OfflineError> {
     let uptime = now().uptime;
     let store = Store::existing(folder)?;
@@ -110,9 +110,8 @@ pub fn status(folder: &Path) -> Result<Vec<Known>, OfflineError> {
     Ok(projects.into_iter().map(known).collect())
 }
 
-/// Ends a project's session, on record or not. The next bot redacts the link, and answers whoever waits. Only while none
-/// runs: the caller holds the lock of the data directory. `None`: there is no session.
-/// What was not ended is ended by the next bot.
+/// Ends a project's session, on record or not. The next bot redacts the link, answers those who wait, and ends what was left.
+/// Only while no bot runs: the caller holds the lock of the data directory. `None`: there is no session.
 pub async fn stop(
     folder: &Path,
     project: &ProjectName,
@@ -140,7 +139,7 @@ pub async fn stop(
     let id = session.id().clone();
     let leader = session.process().or_else(|| processes.process_of(&id));
     let leader = leader.cloned();
-    // Before anything is ended: to a bot that comes after a stop that was cut short, it would look like an accident.
+    // Before anything is ended: after an interrupted stop, the next bot would otherwise take it for an unexpected exit.
     store.save(project, &record)?;
     let mut all = vec![(&id, leader.as_ref())];
     let strays = processes.strays_of(project, &id).into_iter();
@@ -163,7 +162,7 @@ pub async fn stop(
     Ok(Some(report).filter(|_| !was_over))
 }
 
-/// A session whose record is lost, as it is found. How long it may last makes no difference any more.
+/// A session whose record is lost. Its time limit does not matter any more.
 fn adopt((id, process): (&SessionId, &ProcessIdentity)) -> Session {
     let (session, _) = Session::adopted(id.clone(), process.clone(), &Terms::ORPHANED, now());
     session

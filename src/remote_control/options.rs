@@ -9,11 +9,11 @@ use super::{SessionSettings, session::Beginning};
 /// How long a session's name may be, in characters: as much as the app's list shows.
 const LONGEST_NAME: usize = 60;
 
-/// ASCII punctuation of names. What means something to a shell is missing: some commands go through one in the end, such as those
-/// that run on another host by way of ssh.
+/// ASCII punctuation of names. Characters with a meaning for a shell are missing: some commands go through a shell, such as
+/// those that run on another host through ssh.
 const PUNCTUATION: &str = "-_.,:+/=#%!?";
 
-/// One option.
+/// An option of a start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StartOption {
     /// The permission mode.
@@ -37,26 +37,26 @@ impl StartOption {
         }
     }
 
-    /// Whether the placeholder stands in one of these words.
+    /// Whether its placeholder is in one of these arguments.
     pub(crate) fn is_in(self, command: &[String]) -> bool {
         has_placeholder(command, self.name())
     }
 }
 
-/// Whether something of this name is filled in there.
+/// Whether the placeholder of this name is in one of these arguments.
 pub(crate) fn has_placeholder(command: &[String], name: &str) -> bool {
     let placeholder = format!("{{{name}}}");
     command.iter().any(|word| word.contains(&placeholder))
 }
 
-/// As people type it.
+/// As users type it.
 impl fmt::Display for StartOption {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "--{}", self.name())
     }
 }
 
-/// The options of a start as they were asked for, or those that a session runs with.
+/// The options of a start as they were requested, or those that a session runs with.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[expect(missing_docs, reason = "the names of the fields say it")]
@@ -76,7 +76,7 @@ impl Options {
         }
     }
 
-    /// Whether a session with the options `running` is what somebody wants who asks for these.
+    /// Whether a session with the options `running` meets a request for these.
     pub(super) fn are_met_by(&self, running: &Self) -> bool {
         let mut all = StartOption::ALL.into_iter();
         all.all(|option| {
@@ -86,7 +86,7 @@ impl Options {
     }
 }
 
-/// What people call a session: one line that is safe to show, and to hand to a program as an argument.
+/// A session's name: one line that is safe to show, and to pass to a program as an argument.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct SessionName(String);
@@ -111,26 +111,26 @@ impl TryFrom<String> for SessionName {
     fn try_from(text: String) -> Result<Self, InvalidSessionName> {
         let words: Vec<_> = text.split_whitespace().collect();
         let name = words.join(" ");
-        // A word that some shell takes for one of its own must not become an option either.
+        // No word of it may become an option either, in case a shell splits the name.
         let is_option = |word: &&str| word.starts_with('-') && (word.len() > 1 || words.len() == 1);
         let fits = (1..=LONGEST_NAME).contains(&name.chars().count());
-        (fits && !words.iter().any(is_option) && name.chars().all(is_of_names))
+        (fits && !words.iter().any(is_option) && name.chars().all(is_allowed_in_names))
             .then_some(Self(name))
             .ok_or(InvalidSessionName)
     }
 }
 
-fn is_of_names(character: char) -> bool {
+fn is_allowed_in_names(character: char) -> bool {
     match character {
         ' ' => true,
         ascii if ascii.is_ascii() => ascii.is_ascii_alphanumeric() || PUNCTUATION.contains(ascii),
-        // Quotes are what a name stands in.
+        // Names are shown in quotes.
         '“' | '”' | '„' | '‟' | '«' | '»' => false,
         other => !other.is_control() && !other.is_whitespace() && !is_invisible(other),
     }
 }
 
-/// What is not seen and can change how the text around it is shown, such as marks that turn its direction.
+/// Invisible characters can change how the text around them is shown, such as marks of its direction.
 fn is_invisible(character: char) -> bool {
     matches!(
         character,
@@ -145,21 +145,21 @@ impl fmt::Display for SessionName {
     }
 }
 
-/// A value that may be asked for.
+/// A value that may be requested.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Choice {
     /// The value, as the program knows it.
     pub value: String,
-    /// What whoever asks for it needs. It belongs to the caller and means nothing here.
+    /// The level that a requester needs for it. It belongs to the caller and means nothing here.
     pub level: Option<i64>,
 }
 
-/// What a start asks for.
+/// What a start requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Start {
-    /// With which command.
+    /// Which command it runs.
     pub beginning: Beginning,
-    /// What was asked for; the rest is as the project's settings say.
+    /// The requested options; the others are as the project's settings say.
     pub options: Options,
 }
 
@@ -172,12 +172,12 @@ impl From<Beginning> for Start {
     }
 }
 
-/// An option was asked for that the project's settings do not allow.
+/// A requested option is not allowed by the project's settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotAllowed {
-    /// Which.
+    /// The option.
     pub option: StartOption,
-    /// The values that are allowed; of a name, or where there are none, the option as a whole is not.
+    /// The allowed values. Empty for a name, or if the option itself is not allowed.
     pub allowed: Vec<String>,
 }
 
@@ -189,7 +189,7 @@ impl SessionSettings {
         }
     }
 
-    /// What was asked for, each value as the settings spell it.
+    /// The requested start, each value as the settings spell it.
     pub fn allow(&self, asked: &Start) -> Result<Start, NotAllowed> {
         let Start { beginning, options } = asked;
         let choose = |option| {
@@ -223,7 +223,7 @@ impl SessionSettings {
         })
     }
 
-    /// The same with what was not asked for: the first of what is allowed.
+    /// The start with the first allowed value of each option that it leaves open.
     pub fn complete(&self, start: &Start) -> Start {
         let Start { beginning, options } = start;
         let or_first = |option| {
@@ -244,8 +244,8 @@ impl SessionSettings {
         }
     }
 
-    /// What somebody needs who starts such a session, or gets its link. An option whose value is not known takes as much as the
-    /// most demanding one.
+    /// The level that a user needs to start such a session, or to get its link. An option without a value counts with its
+    /// highest level.
     /// Fails with an option whose value is not allowed any more.
     pub fn level(&self, start: &Start) -> Result<Option<i64>, StartOption> {
         let of = |option| {
@@ -261,7 +261,7 @@ impl SessionSettings {
         Ok(of(StartOption::Mode)?.max(of(StartOption::Spawn)?))
     }
 
-    /// What may be asked for with this option, and is filled in.
+    /// The values of this option that may be requested and are filled in.
     fn choices(&self, beginning: Beginning, option: StartOption) -> &[Choice] {
         let choices = match option {
             StartOption::Mode => &self.permission_modes,

@@ -11,14 +11,14 @@ use super::{
 };
 use crate::secret::SecretText;
 
-/// How long a project's name may be, in bytes: it is a folder's name, and part of what people type.
+/// How long a project's name may be, in bytes: it is a folder's name, and typed by users.
 const LONGEST_NAME: usize = 64;
 
-/// How long a process has to end in good order before it is killed, unless its project says otherwise. The program gives its
-/// conversations up to 30 s, and tells its service after that: without it the service refuses the next start for minutes.
+/// How long a process has for an orderly end before it is killed, unless its project says otherwise. The program gives its
+/// conversations up to 30 s and then signs off from its service: without that the service refuses the next start for minutes.
 pub const STOP_GRACE: Duration = Duration::from_secs(45);
 
-/// How long a session may be cut off from its service before people hear of it and it is restarted, unless its project says
+/// How long a session may be cut off from its service before that is announced and it is restarted, unless its project says
 /// otherwise. The program itself gives up then, if it is not stuck.
 pub const RECONNECT_LIMIT: Duration = Duration::from_mins(10);
 
@@ -39,7 +39,7 @@ pub struct ProjectName(String);
 pub struct InvalidProjectName;
 
 impl ProjectName {
-    /// The name as people type it.
+    /// The name as users type it.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -81,20 +81,20 @@ pub struct Project {
     pub name: ProjectName,
     /// Where its sessions run. Absolute.
     pub directory: PathBuf,
-    /// If not empty, the session starts with us, and these get its link.
+    /// If not empty, the session starts with the bot, and these users get its link.
     pub deliver_to: Vec<String>,
     /// How its sessions run.
     pub settings: SessionSettings,
-    /// Whether it was found below a project root: then `directory` is without symbolic links, and a session starts there only
-    /// while that is so. It could lead anywhere else.
+    /// Whether it was found below a project root. Then `directory` has no symbolic links, and a session starts there only while
+    /// that is so: it could lead anywhere.
     pub is_found: bool,
 }
 
 /// How sessions run.
 #[derive(Debug, Clone)]
 pub struct SessionSettings {
-    /// The program and its arguments; never empty. `{project}`, `{host}` and `{id}` are filled in, and the options of the start:
-    /// `{mode}`, `{spawn}` and `{name}`.
+    /// The program and its arguments; never empty. Filled in are `{project}`, `{host}` and `{id}`, and the options of the
+    /// start: `{mode}`, `{spawn}` and `{name}`.
     pub command: Vec<String>,
     /// The same, to bring back the last conversation.
     pub resume_command: Vec<String>,
@@ -104,7 +104,7 @@ pub struct SessionSettings {
     pub spawn: Vec<Choice>,
     /// A file with settings of the program, for `{settings}` in both commands. Absolute.
     pub settings: Option<PathBuf>,
-    /// Set in the child besides the allow-list.
+    /// Variables of the process, besides those of the allow-list.
     pub environment: BTreeMap<String, SecretText>,
     /// What the process reads on its standard input, then end of file.
     pub stdin: SecretText,
@@ -114,13 +114,13 @@ pub struct SessionSettings {
     pub link_timeout: Duration,
     /// How long a process has between SIGTERM and SIGKILL.
     pub stop_grace: Duration,
-    /// How long a session may be cut off from its service before people hear of it and `restart` acts.
+    /// How long a session may be cut off from its service before that is announced and `restart` applies.
     pub reconnect_limit: Duration,
     /// How long a session may last; `None`: until it is stopped.
     pub max_duration: Option<Duration>,
     /// How large each of a session's output files may become, in bytes.
     pub max_output: u64,
-    /// Whether a session that ended by itself is brought back.
+    /// Whether a session that ended unexpectedly is restarted.
     pub restart: Restart,
 }
 

@@ -1,7 +1,7 @@
 //! The file that a session gets as its `--settings`: whether other users can change it, and its digest.
 //!
-//! It is looked at when a process is made, and the program reads it itself a moment later: the folders on the way to it have to be
-//! closed to others too.
+//! It is checked when a process is spawned, and the program reads it a moment later: other users must not be able to change its
+//! parent folders either.
 
 use std::{
     fs::{File, Metadata, OpenOptions},
@@ -18,10 +18,10 @@ const LARGEST: u64 = 1024 * 1024;
 /// Writing is allowed to the group, or to all.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
-/// In such a folder nobody can replace what is another user's.
+/// In such a folder nobody can replace another user's files.
 const STICKY: u32 = 0o1000;
 
-/// Why no session starts with a settings file.
+/// Why a settings file is rejected, so that no session starts.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UnfitSettings {
     #[error("cannot read the settings file {path}")]
@@ -50,7 +50,7 @@ pub(crate) fn digest_of(
         source,
     };
     let real = path.canonicalize().map_err(unreadable)?;
-    // A FIFO would keep whoever opens it.
+    // Opening a FIFO would block.
     let without_waiting = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     let mut options = OpenOptions::new();
     let options = options.read(true).custom_flags(without_waiting);
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_settings_file_that_others_can_change_or_that_is_no_json_is_refused() {
+    fn a_settings_file_that_others_can_change_or_that_is_not_json_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("settings.json");
         let me = rustix::process::geteuid().as_raw();
@@ -135,7 +135,7 @@ mod tests {
         fs::remove_file(&path).unwrap();
         fs::create_dir(&path).unwrap();
         assert!(matches!(look(), Err(UnfitSettings::NoFile { .. })));
-        // Root's folders stand above each, whoever the user is.
+        // The parent folders belong to root, whichever user runs this.
         if me != 0 {
             fs::remove_dir(&path).unwrap();
             fs::write(&path, "{}").unwrap();
