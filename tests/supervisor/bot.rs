@@ -1,5 +1,5 @@
-//! A bot without Matrix: it owns the sessions, writes deliveries into a ledger instead of rooms, and is killed wherever a test
-//! wants it. Its users ask again for what was forgotten before it was written down, as people do.
+//! A bot without Matrix: it owns the sessions, writes deliveries into a ledger instead of rooms, and is killed at any point.
+//! Its users repeat a request that was lost before it was recorded, as people do.
 
 use std::{
     env,
@@ -23,26 +23,26 @@ const FOLDER: &str = "RCBOT_TEST_BOT";
 /// The variable with the number of the step at which it kills itself.
 const KILL_AT: &str = "RCBOT_TEST_KILL_AT";
 
-/// The variable with how many sessions have to be over before it ends by itself.
+/// The variable with how many sessions have to be over before it exits.
 const SESSIONS: &str = "RCBOT_TEST_SESSIONS";
 
-/// What a command ends with that finds another process of its project alive.
+/// The exit code of a command that finds another process of its project alive.
 const SECOND_PROCESS: i32 = 99;
 
-/// Who gets a link of each session: one waits for it from the start, one asks when it is there.
+/// The requesters of each session's link: one requests it at the start, one when it is there.
 pub(crate) const REQUESTERS: [&str; 2] = ["alice", "bob"];
 
-/// How a bot is to live.
+/// How a bot runs.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Life {
-    /// At which step it kills itself; at none if `None`.
+    /// At which step it kills itself, if at any.
     pub(crate) kill_at: Option<usize>,
-    /// How many sessions have to be over before it ends by itself.
+    /// How many sessions have to be over before it exits.
     pub(crate) sessions: usize,
 }
 
 impl Life {
-    /// Begins such a life.
+    /// Starts the bot.
     pub(crate) fn begin(self, sandbox: &Sandbox) -> Child {
         let log = File::options()
             .create(true)
@@ -63,7 +63,7 @@ impl Life {
         command.spawn().unwrap()
     }
 
-    /// Such a life from start to exit. Whether it was killed.
+    /// Runs the bot from start to exit. Returns whether it was killed.
     pub(crate) fn live(self, sandbox: &Sandbox) -> bool {
         let status = self.begin(sandbox).wait().unwrap();
         was_killed(status, sandbox)
@@ -165,7 +165,7 @@ impl Bot {
         self.phase().is_none() && over >= self.sessions
     }
 
-    /// What the users do about what they see.
+    /// The requests that the users make next.
     fn ask_for_what_is_missing(&mut self) {
         let [alice, bob] = REQUESTERS;
         match self.phase() {

@@ -1,6 +1,6 @@
-//! A disk that is full or read-only: what is asked for is refused with the reason, what runs goes on, nothing is forgotten.
+//! A disk that is full or read-only: requests are refused with the reason, sessions go on, no data is lost.
 //!
-//! Each test has mounts of its own (`unshare`), with a small tmpfs for its files.
+//! Each test has separate mounts (`unshare`), with a small tmpfs for its files.
 
 use std::{
     cell::Cell,
@@ -15,7 +15,8 @@ use std::{
 use rcbot::remote_control::{Ending, NotSpawned, Notice, Phase};
 
 use crate::support::{
-    DEADLINE, Sandbox, alone::alone, eventually, mounts::with_mounts_of_its_own, owner::Owner,
+    DEADLINE, Sandbox, alone::in_own_process, eventually, mounts::with_mounts_of_its_own,
+    owner::Owner,
 };
 
 /// Some files of a few lines fit on it.
@@ -24,10 +25,10 @@ const TMPFS: &str = "size=128k,mode=700";
 /// How long a record that was not written waits for the next try, and a little more.
 const RETRY: Duration = Duration::from_secs(6);
 
-/// Runs a test with mounts of its own. It fails where that is not permitted: then nobody knows what a full disk does.
+/// Runs a test with separate mounts. Fails where that is not permitted, as a full disk would not be tested then.
 #[track_caller]
 fn with_own_mounts(body: impl Future<Output = ()>) {
-    alone(with_mounts_of_its_own(), &[], body);
+    in_own_process(with_mounts_of_its_own(), &[], body);
 }
 
 /// A sandbox whose sessions are on a small disk.
@@ -48,7 +49,7 @@ impl SmallDisk {
         }
     }
 
-    /// Takes all that is left.
+    /// Uses all free space.
     fn fill(&self) {
         let mut options = File::options();
         let mut filling = options
@@ -59,7 +60,7 @@ impl SmallDisk {
         while filling.write_all(&[b'x'; 512]).is_ok() {}
     }
 
-    /// Gives it back.
+    /// Frees it again.
     fn empty(&self) {
         fs::remove_file(self.filling()).unwrap();
     }
@@ -96,7 +97,7 @@ impl Drop for SmallDisk {
     }
 }
 
-/// Whether this process has a file of this name open. What is opened for writing later keeps its mount from being made read-only.
+/// Whether this process has a file of this name open. One opened for writing later keeps its mount writable.
 fn is_open(name: &str) -> bool {
     let mut open = fs::read_dir("/proc/self/fd").unwrap();
     open.any(|one| fs::read_link(one.unwrap().path()).is_ok_and(|file| file.ends_with(name)))
@@ -113,7 +114,7 @@ fn mount(options: &[&str], place: &Path) {
     });
 }
 
-/// A start is refused with this reason, and nothing comes of it.
+/// A start is refused with this reason, and has no effect.
 fn assert_start_is_refused(owner: &mut Owner, disk: &SmallDisk, reason_begins: &str) {
     let before = (owner.phase(), disk.sandbox.standin_records().len());
     owner.start("bob");
@@ -138,7 +139,7 @@ fn assert_start_is_refused(owner: &mut Owner, disk: &SmallDisk, reason_begins: &
 
 /// A session runs; then the disk makes trouble. It goes on, is stopped, and its link is redacted; and once there is no trouble
 /// any more, nothing that a later bot would need is missing.
-async fn outlive(trouble: impl Fn(&SmallDisk), mend: impl Fn(&SmallDisk), reason: &str) {
+async fn outlive(trouble: impl Fn(&SmallDisk), fix: impl Fn(&SmallDisk), reason: &str) {
     let disk = SmallDisk::new();
     let project = disk.sandbox.project("");
     let mut owner = Owner::with_session(&disk.sandbox, project.clone()).await;
@@ -156,7 +157,7 @@ async fn outlive(trouble: impl Fn(&SmallDisk), mend: impl Fn(&SmallDisk), reason
     assert_start_is_refused(&mut owner, &disk, reason);
     assert_eq!(owner.phase(), None);
 
-    mend(&disk);
+    fix(&disk);
     owner.start("carol");
     let link = owner.link(1).await;
     assert!(link.is(&disk.sandbox.standin_records()[1].link));
@@ -177,13 +178,13 @@ fn a_full_disk_refuses_what_is_asked_for_and_leaves_what_runs() {
 #[test]
 fn a_read_only_folder_refuses_what_is_asked_for_and_leaves_what_runs() {
     with_own_mounts(async {
-        let (trouble, mend) = (SmallDisk::make_read_only, SmallDisk::make_writable);
-        outlive(trouble, mend, "Read-only file system").await;
+        let (trouble, fix) = (SmallDisk::make_read_only, SmallDisk::make_writable);
+        outlive(trouble, fix, "Read-only file system").await;
     });
 }
 
 #[test]
-fn what_could_not_be_written_down_is_written_when_there_is_space_again() {
+fn what_could_not_be_recorded_is_recorded_when_there_is_space_again() {
     with_own_mounts(async {
         let disk = SmallDisk::new();
         let mut project = disk.sandbox.project("slow=1");
@@ -196,7 +197,7 @@ fn what_could_not_be_written_down_is_written_when_there_is_space_again() {
                 .all(is_open)
                 .then_some(())
         });
-        // Its link comes when it cannot be written down; it is delivered all the same.
+        // Its link comes when it cannot be recorded; it is delivered all the same.
         disk.make_read_only();
         owner.link(0).await;
         disk.make_writable();

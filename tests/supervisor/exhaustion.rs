@@ -1,5 +1,5 @@
-//! Too few descriptors, too many processes, a disk that does not answer, a process that may not be ended: no session is lost for
-//! it, and what cannot be done is said.
+//! Too few descriptors, too many processes, a disk that does not respond, a process that may not be ended: no session is lost
+//! by that, and each failure is reported.
 
 use std::{
     env,
@@ -14,7 +14,7 @@ use procfs::process::Process;
 use rcbot::remote_control::{Ending, NotSpawned, Notice, Phase, process::ProcessIdentity};
 use rustix::fs::{XattrFlags, setxattr};
 
-use crate::support::{DEADLINE, Sandbox, alone::alone, eventually, owner::Owner};
+use crate::support::{DEADLINE, Sandbox, alone::in_own_process, eventually, owner::Owner};
 
 /// The variable with the cgroup that a test has for itself.
 const CGROUP: &str = "RCBOT_TEST_CGROUP";
@@ -22,10 +22,10 @@ const CGROUP: &str = "RCBOT_TEST_CGROUP";
 /// Runs a test in a process with so few descriptors.
 #[track_caller]
 fn with_few_descriptors(body: impl Future<Output = ()>) {
-    alone(&["prlimit", "--nofile=100:100"], &[], body);
+    in_own_process(&["prlimit", "--nofile=100:100"], &[], body);
 }
 
-/// Takes all descriptors that are left.
+/// Takes all free descriptors.
 fn all_descriptors() -> Vec<File> {
     std::iter::from_fn(|| File::open("/dev/null").ok()).collect()
 }
@@ -88,7 +88,7 @@ async fn a_spawn_that_hangs_is_answered_and_ended_when_it_comes_after_all() {
     let sandbox = Sandbox::new();
     let mut project = sandbox.project("");
     project.settings.link_timeout = Duration::from_secs(5);
-    // Whoever writes to it waits for a reader, as for a disk that does not answer.
+    // Writing to it blocks until there is a reader, as on a disk that does not respond.
     let stdin = sandbox.session_file("stdin");
     fs::create_dir_all(sandbox.session_file("")).unwrap();
     mkfifo(&stdin, Mode::S_IRWXU).unwrap();
@@ -100,10 +100,10 @@ async fn a_spawn_that_hangs_is_answered_and_ended_when_it_comes_after_all() {
     let outcome = owner.stop_and_wait().await;
     assert_eq!(outcome.ending, unresponsive);
     assert_eq!(outcome.stop_requests.len(), 1);
-    // Another one does not hang beside it, it is answered at once.
+    // Another one does not hang beside it, but is answered at once.
     owner.start("alice");
     assert_eq!(owner.outcome().await.ending, unresponsive);
-    // The disk answers again. What was to be a session then is nobody's.
+    // The disk responds again. The late process belongs to no session.
     let mut options = File::options();
     let reader = options.read(true).write(true).open(&stdin).unwrap();
     eventually("its output is made", || {
@@ -132,10 +132,10 @@ async fn a_spawn_that_hangs_is_answered_and_ended_when_it_comes_after_all() {
 
 #[test]
 #[ignore = "needs root; .ci/run runs it"]
-fn as_root_a_process_that_may_not_be_ended_is_told_and_its_session_kept() {
-    // Root without the right to signal whom it likes, as the bot's user beside a process of root's.
+fn as_root_a_process_that_may_not_be_ended_is_reported_and_its_session_kept() {
+    // Root without the right to signal all processes, as the bot's user beside a process of root's.
     let wrapper = ["setpriv", "--bounding-set=-kill", "--inh-caps=-kill"];
-    alone(&wrapper, &[], async {
+    in_own_process(&wrapper, &[], async {
         let sandbox = Sandbox::new();
         fs::set_permissions(sandbox.path(""), Permissions::from_mode(0o755)).unwrap();
         let mut project = sandbox.project("");
@@ -155,12 +155,12 @@ fn as_root_a_process_that_may_not_be_ended_is_told_and_its_session_kept() {
         owner.stop("carol");
         for asks in ["carol", "dave"] {
             let (requests, reason) = owner
-                .until("what is left is told", |owner| {
+                .until("what is left is reported", |owner| {
                     match owner.notices.pop()? {
                         Notice::NotEnded {
                             requests, reason, ..
                         } => Some((requests, reason)),
-                        // It takes a while, which is said too.
+                        // It takes a while, which is reported too.
                         Notice::ShuttingDown(_) => None,
                         other => panic!("{other:?}"),
                     }
@@ -174,7 +174,7 @@ fn as_root_a_process_that_may_not_be_ended_is_told_and_its_session_kept() {
             );
             assert_eq!(owner.phase(), Some(Phase::Stopping));
             if asks == "carol" {
-                // Whoever asks from now on is told at once.
+                // A later requester is answered at once.
                 owner.stop("dave");
             }
         }
@@ -189,13 +189,13 @@ fn as_root_a_process_that_may_not_be_ended_is_told_and_its_session_kept() {
 #[track_caller]
 fn in_a_cgroup(body: impl Future<Output = ()>) {
     if env::var_os(CGROUP).is_some() {
-        return alone(&[], &[], body);
+        return in_own_process(&[], &[], body);
     }
     let folder = delegated_cgroup();
     let enter = ["sh", "-c", r#"echo $$ > "$0/cgroup.procs"; exec "$@""#];
     let folder_text = folder.to_str().unwrap();
     let wrapper = [&enter[..], &[folder_text]].concat();
-    alone(&wrapper, &[(CGROUP, folder_text)], body);
+    in_own_process(&wrapper, &[(CGROUP, folder_text)], body);
     fs::remove_dir(folder).unwrap();
 }
 

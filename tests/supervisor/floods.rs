@@ -1,5 +1,5 @@
-//! Processes that print as fast as they can, on one processor: the owner hears, deadlines hold, ends are seen, and the disk
-//! stays small.
+//! Processes that print as fast as they can, on one processor: the owner gets its reports, deadlines hold, ends are seen, and
+//! the disk stays small.
 
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path, time::Duration};
 
@@ -7,7 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use procfs::process::Process;
 use rcbot::remote_control::{Ending, Exit, Phase, Project};
 
-use crate::support::{Sandbox, alone::alone, owner::Owner};
+use crate::support::{Sandbox, alone::in_own_process, owner::Owner};
 
 const MIB: u64 = 1 << 20;
 
@@ -27,14 +27,14 @@ fn on_one_processor(body: impl Future<Output = ()>) {
     // From outside: a runtime that has no turn fires no timer either.
     let wrapper = ["timeout", "--signal=KILL", "60", "taskset", "--cpu-list"];
     // One worker, then.
-    alone(&[&wrapper[..], &[&first]].concat(), &[], body);
+    in_own_process(&[&wrapper[..], &[&first]].concat(), &[], body);
 }
 
 /// A session that is a shell script. It knows a link.
 fn script(sandbox: &Sandbox, script: &str) -> Project {
     let mut project = sandbox.project("");
     project.settings.command = ["sh", "-c", script].map(str::to_owned).into();
-    // So much that whoever reads it in one go is never done with it.
+    // So much that reading it in one go never ends.
     project.settings.max_output = 64 * MIB;
     project
 }
@@ -132,9 +132,9 @@ async fn assert_bounded_on_disk(sandbox: Sandbox) {
         })
         .await;
     eprintln!("at most {} MiB on disk", most / MIB);
-    // What comes while we have no turn is beyond anybody's power, as long as it goes again.
+    // Output that comes while we have no turn cannot be limited, as long as it is freed later.
     assert!(most < FLOOD, "{} MiB", most / MIB);
-    // Once nobody writes any more, what is left is what the limit says.
+    // Once nothing writes any more, the limit decides what is left.
     let processes = sandbox.processes();
     for process in &processes {
         kill(*process, Signal::SIGSTOP).unwrap();

@@ -1,4 +1,4 @@
-//! A pid names nobody: what is adopted, ended or left alone is told by who the process is.
+//! A pid does not identify a process: what is adopted, ended or left alone is decided by the identity of the process.
 
 use std::{
     env, fs,
@@ -14,7 +14,7 @@ use rcbot::remote_control::{
 use serde_json::{Value, json};
 
 use crate::support::{
-    DEADLINE, STANDIN_LOG, Sandbox, alone::alone, eventually, owner::Owner, website,
+    DEADLINE, STANDIN_LOG, Sandbox, alone::in_own_process, eventually, owner::Owner, website,
 };
 
 /// A process that has nothing to do with any session, and ends at the first signal.
@@ -25,7 +25,7 @@ impl Stranger {
         Self(Command::new("sleep").arg("600").spawn().unwrap())
     }
 
-    /// One that started at another time than the process of the record. The kernel tells that by hundredths of a second.
+    /// One that started at another time than the process of the record. The kernel counts that in hundredths of a second.
     fn unlike_the_process_of(sandbox: &Sandbox) -> Self {
         let path = sandbox.session_file("session.json");
         let record: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
@@ -81,7 +81,7 @@ async fn a_record_whose_pid_is_anothers_now_is_stale_and_the_other_process_is_le
 }
 
 #[tokio::test]
-async fn a_stop_never_signals_whoever_has_the_pid_of_a_session_that_is_over() {
+async fn a_stop_never_signals_a_process_with_the_pid_of_a_session_that_is_over() {
     let sandbox = Sandbox::new();
     drop(Owner::with_session(&sandbox, sandbox.project("")).await);
     sandbox.kill_the_process();
@@ -131,15 +131,15 @@ async fn a_process_whose_record_is_lost_is_adopted_and_its_link_found_again() {
         drop(Owner::with_session(&sandbox, sandbox.project("")).await);
         damage(&sandbox);
         let mut owner = Owner::restore(&sandbox, sandbox.project(""));
-        let told = owner.notices.pop();
-        let is_told = matches!(
-            told,
+        let notice = owner.notices.pop();
+        let is_reported = matches!(
+            notice,
             Some(Notice::RecordLost {
                 is_running: true,
                 ..
             })
         );
-        assert!(is_told, "{told:?}");
+        assert!(is_reported, "{notice:?}");
         owner
             .until("the link is found", |owner| {
                 (owner.phase() == Some(Phase::Running)).then_some(())
@@ -167,14 +167,14 @@ async fn half_a_record_is_set_aside_and_kept() {
 
     let owner = Owner::restore(&sandbox, sandbox.project(""));
     assert_eq!(owner.phase(), None);
-    let is_told = matches!(
+    let is_reported = matches!(
         owner.notices[..],
         [Notice::RecordLost {
             is_running: false,
             ..
         }]
     );
-    assert!(is_told, "{:?}", owner.notices);
+    assert!(is_reported, "{:?}", owner.notices);
     let names = fs::read_dir(sandbox.session_file("")).unwrap();
     let aside: Vec<_> = names
         .map(|entry| entry.unwrap().path())
@@ -184,11 +184,11 @@ async fn half_a_record_is_set_aside_and_kept() {
     assert_eq!(fs::read(&aside[0]).unwrap(), half);
 }
 
-/// A second process in the place of a session of `website`, which no record knows. Its child carries no mark.
+/// A second process in the place of a session of `website`, without a record. Its child carries no mark.
 fn spawn_stray(sandbox: &Sandbox) -> ProcessIdentity {
-    // Another one for each, as whatever carries it is ended with it.
+    // A different one for each, as all processes that carry it are ended together.
     let mark = SessionId::random().to_string();
-    // Known by its leader only.
+    // Found through its leader only.
     let script = "/usr/bin/env -i /bin/sleep 600 & echo $! > unmarked; exec /bin/sleep 600";
     spawn(&Launch {
         follows_links: true,
@@ -218,7 +218,7 @@ fn spawn_stray(sandbox: &Sandbox) -> ProcessIdentity {
 }
 
 #[tokio::test]
-async fn a_second_process_that_no_record_knows_is_ended_and_the_first_is_not() {
+async fn a_second_process_without_a_record_is_ended_and_the_first_is_not() {
     let sandbox = Sandbox::new();
     drop(Owner::with_session(&sandbox, sandbox.project("")).await);
     let first = sandbox.processes();
@@ -311,7 +311,7 @@ fn a_bot_that_was_started_from_within_a_session_is_no_session() {
         (SESSION_ID_VARIABLE, "lost"),
         (SESSION_FOLDER_VARIABLE, folder.to_str().unwrap()),
     ];
-    alone(&["setsid", "--wait"], &marks, async {
+    in_own_process(&["setsid", "--wait"], &marks, async {
         let folder = env::var_os(SESSION_FOLDER_VARIABLE).unwrap();
         let sandbox = Sandbox::of(Path::new(&folder).ancestors().nth(2).unwrap());
         let owner = Owner::restore(&sandbox, sandbox.project(""));

@@ -1,4 +1,4 @@
-//! A bot that is killed at any moment leaves nothing behind that the next one does not know, and forgets nobody.
+//! A bot that is killed at any moment loses no process and no request: the next one finds them all.
 
 use std::{
     collections::BTreeMap,
@@ -16,10 +16,10 @@ use crate::{
 /// How often bots are killed at random.
 const RANDOM_KILLS: usize = 200;
 
-/// How many bots, each with a folder of its own, are killed at the same time.
+/// How many bots, each with a separate folder, are killed at the same time.
 const LANES: usize = 4;
 
-/// Counts what there is when all sessions are over.
+/// Counts what is left when all sessions are over.
 #[track_caller]
 fn assert_nothing_was_lost_or_doubled(sandbox: &Sandbox, sessions: usize) {
     assert!(sandbox.processes().is_empty(), "an orphan");
@@ -102,7 +102,7 @@ fn kill_at_random(mut random: StdRng) {
         sessions: 1,
     };
     assert!(!once.live(&sandbox));
-    // A bot is killed within the time that a session takes here from start to end, so that every moment of it comes about.
+    // A bot is killed within the time that a session takes here from start to end, so that each of its moments is tested.
     let whole_life = whole_life.elapsed();
     let endless = Life {
         kill_at: None,

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::support::{
     DEADLINE, Sandbox,
-    alone::alone,
+    alone::in_own_process,
     owner::{Owner, request},
     standin, website,
 };
@@ -27,7 +27,7 @@ fn what_the_bot_has_in_its_environment_does_not_reach_a_session() {
         ("RCBOT_AS_TOKEN", "secret"),
         ("RCBOT_SESSION_ID", "outer"),
     ];
-    alone(&[], &OURS, async {
+    in_own_process(&[], &OURS, async {
         let sandbox = Sandbox::new();
         let mut project = sandbox.project("");
         // It leaves its environment as it is.
@@ -92,7 +92,7 @@ async fn the_end_of_its_time_is_kept_over_a_restart_of_the_bot() {
     let mut project = sandbox.project("");
     project.settings.max_duration = Some(2 * SECOND);
     drop(Owner::with_session(&sandbox, project.clone()).await);
-    // Whatever the settings say now: this one was begun with two seconds.
+    // Whatever the settings say now: this one was started with two seconds.
     project.settings.max_duration = None;
     let mut owner = Owner::restore(&sandbox, project);
     assert_eq!(owner.outcome().await.ending, Ending::Expired);
@@ -129,7 +129,7 @@ async fn a_session_that_ends_soon_is_announced_and_can_be_extended() {
 }
 
 #[tokio::test]
-async fn a_session_that_ended_by_itself_comes_back_with_a_new_link() {
+async fn a_session_that_exited_is_restarted_with_a_new_link() {
     let sandbox = Sandbox::new();
     let mut project = sandbox.project("die=0.5");
     project.settings.restart = Restart::OnExit;
@@ -168,20 +168,20 @@ async fn a_session_that_ended_by_itself_comes_back_with_a_new_link() {
 }
 
 #[tokio::test]
-async fn a_session_that_is_cut_off_is_told_once_and_again_when_it_is_back() {
+async fn a_session_that_is_cut_off_is_reported_once_and_again_when_it_is_back() {
     let sandbox = Sandbox::new();
     let mut project = sandbox.project("reconnect=1,back=6");
     project.settings.reconnect_limit = SECOND;
     let mut owner = Owner::with_session(&sandbox, project).await;
-    let told = owner
+    let notice = owner
         .until("it is cut off", |owner| owner.notices.pop())
         .await;
-    assert!(matches!(told, Notice::CutOff { .. }), "{told:?}");
+    assert!(matches!(notice, Notice::CutOff { .. }), "{notice:?}");
     let session = owner.session().unwrap();
     let said = session.connection;
     assert!(session.is_cut_off && matches!(said, Some(Connection::Reconnecting { .. })));
-    let told = owner.until("it is back", |owner| owner.notices.pop()).await;
-    assert!(matches!(told, Notice::Reconnected { .. }), "{told:?}");
+    let notice = owner.until("it is back", |owner| owner.notices.pop()).await;
+    assert!(matches!(notice, Notice::Reconnected { .. }), "{notice:?}");
     assert_eq!(
         owner.session().unwrap().connection,
         Some(Connection::Connected)
@@ -190,7 +190,7 @@ async fn a_session_that_is_cut_off_is_told_once_and_again_when_it_is_back() {
 }
 
 #[tokio::test]
-async fn a_session_that_is_stuck_is_restarted_where_that_is_wanted_and_told_once() {
+async fn a_session_that_is_stuck_is_restarted_where_that_is_wanted_and_reported_once() {
     let sandbox = Sandbox::new();
     let mut project = sandbox.project("reconnect=1,first=1");
     project.settings.reconnect_limit = SECOND;
@@ -204,13 +204,13 @@ async fn a_session_that_is_stuck_is_restarted_where_that_is_wanted_and_told_once
     );
     assert!(first.is(&sandbox.standin_records()[0].link));
     assert_eq!(owner.redacted.len(), 1);
-    let told = &owner.notices[..];
+    let notices = &owner.notices[..];
     assert!(
-        matches!(told, [
+        matches!(notices, [
             Notice::CutOff { restart, .. },
             Notice::Restarting { ending: Ending::CutOff { .. }, had_link, .. },
         ] if *restart == Restart::OnExit && *had_link),
-        "{told:?}"
+        "{notices:?}"
     );
     owner
         .until("it is connected", |owner| {
@@ -233,7 +233,7 @@ async fn a_first_start_that_fails_for_a_cause_that_passes_is_tried_again_and_com
         ("server", Cause::ServiceFails),
     ] {
         let sandbox = Sandbox::new();
-        // Also where nobody asked for it, at boot.
+        // Also without a request, at boot.
         let mut project = sandbox.project(&format!("complaint={complaint},first=1"));
         project.deliver_to = vec!["alice".to_owned()];
         let mut owner = Owner::restore(&sandbox, project);
@@ -255,14 +255,14 @@ async fn a_first_start_that_fails_for_a_cause_that_passes_is_tried_again_and_com
 }
 
 #[tokio::test]
-async fn a_stop_that_takes_a_while_is_told_before_it_is_over_and_kills_nothing() {
+async fn a_slow_stop_is_reported_before_it_is_over_and_kills_nothing() {
     let sandbox = Sandbox::new();
     let mut owner = Owner::with_session(&sandbox, sandbox.project("stopping=4")).await;
     owner.stop("carol");
-    let told = owner
+    let notice = owner
         .until("it is shutting down", |owner| owner.notices.pop())
         .await;
-    assert_eq!(told, Notice::ShuttingDown(vec![request("carol")]));
+    assert_eq!(notice, Notice::ShuttingDown(vec![request("carol")]));
     let outcome = owner.outcome().await;
     assert_eq!(outcome.report.unwrap().killed, 0);
     assert_eq!(outcome.stop_requests, [request("carol")]);
@@ -374,23 +374,23 @@ async fn what_ended_while_no_bot_ran_is_started_again_where_that_is_wanted() {
         }
 
         let mut owner = Owner::restore(&sandbox, project);
-        let is_told_apart = match owner.outcome().await.ending {
+        let is_distinguished = match owner.outcome().await.ending {
             Ending::HostRestarted => is_booted,
             Ending::Exited { .. } => !is_booted,
             other => panic!("{other:?}"),
         };
-        assert!(is_told_apart);
+        assert!(is_distinguished);
         assert_eq!(owner.redacted.len(), 1);
         owner.link(0).await;
         assert_eq!(owner.delivered[0].1.requester, "alice");
         assert_eq!(sandbox.standin_records().len(), 2);
-        // Whoever ends that one ends it for good.
+        // A stop of that one is final.
         owner.stop_and_wait().await;
         assert_eq!(owner.phase(), None);
     }
 }
 
-/// What is said of the only project, and whether anything of its session runs.
+/// The status of the only project, and whether anything of its session runs.
 fn status(folder: &Path) -> (Option<Phase>, bool) {
     match &offline::status(folder).unwrap()[..] {
         [Known::Record { status, is_alive }] => {
@@ -446,7 +446,7 @@ async fn a_session_without_a_record_can_be_seen_and_stopped_while_no_bot_runs() 
 }
 
 #[tokio::test]
-async fn whoever_waits_for_a_session_that_is_stopped_without_a_bot_is_told_by_the_next_one() {
+async fn requesters_of_a_session_that_is_stopped_without_a_bot_are_answered_by_the_next_one() {
     let sandbox = Sandbox::new();
     let mut owner = Owner::starting(&sandbox, sandbox.project("silent"));
     assert!(owner.handle_next(DEADLINE).await, "it is spawned");
@@ -466,7 +466,7 @@ async fn whoever_waits_for_a_session_that_is_stopped_without_a_bot_is_told_by_th
 }
 
 #[tokio::test]
-async fn a_stop_without_a_bot_that_is_cut_short_is_no_accident_to_the_next_one() {
+async fn an_interrupted_stop_without_a_bot_is_no_unexpected_exit_to_the_next_one() {
     let sandbox = Sandbox::new();
     let mut project = sandbox.project("ignore-sigterm");
     project.settings.restart = Restart::OnExit;

@@ -1,7 +1,7 @@
 //! Sessions that are never lost: `remote_control` on its own, with real processes and no Matrix; a file per promise.
 //!
-//! The processes are the stand-in for `claude`, tests/fixtures/claude. Where a bot has to be killed, or a test needs a process
-//! of its own, this very binary is run once more.
+//! The processes are the stand-in for `claude`, tests/fixtures/claude. Where a bot has to be killed, or a test needs a separate
+//! process, this very binary is run once more.
 #![expect(
     clippy::panic,
     clippy::unwrap_used,
@@ -14,7 +14,7 @@
     reason = "the test harness shows it when a test fails"
 )]
 
-/// What the other modules stand on.
+/// What the other modules share.
 mod support;
 
 /// A bot without Matrix, to be killed.

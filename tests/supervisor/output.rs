@@ -9,7 +9,7 @@ use nix::{
 use rcbot::remote_control::{Beginning, Cause, Ending, Exit, MAX_OUTPUT, Notice, Phase};
 use tokio::time::{Instant, sleep_until};
 
-use crate::support::{DEADLINE, Sandbox, alone::alone, eventually, owner::Owner};
+use crate::support::{DEADLINE, Sandbox, alone::in_own_process, eventually, owner::Owner};
 
 const KIB: u64 = 1 << 10;
 
@@ -36,8 +36,8 @@ async fn output_files_stay_small_while_a_process_floods_and_keep_its_last_lines(
     assert_eq!(fs::metadata(&stdout).unwrap().ino(), inode);
 }
 
-/// While it floods, what is on disk is up to the scheduler, within bounds that tests/supervisor/floods.rs looks at; once it
-/// does not, it is what the limit says.
+/// In a flood, the size on disk depends on the scheduler, within bounds that tests/supervisor/floods.rs checks; after it, on
+/// the limit.
 async fn assert_stays_small_in_a_flood(sandbox: &Sandbox, owner: &mut Owner, limit: u64) {
     let stdout = sandbox.session_file("stdout.log");
     let pid = sandbox.standin_records()[0].pid;
@@ -69,7 +69,7 @@ async fn output_files_stay_small_when_their_project_left_the_configuration() {
 
 #[test]
 fn a_link_after_64_mib_of_noise_is_found_with_little_memory() {
-    alone(&[], &[], async {
+    in_own_process(&[], &[], async {
         let sandbox = Sandbox::new();
         let mut project = sandbox.project("noise=64");
         // All of it is read.
@@ -92,7 +92,7 @@ fn peak_memory() -> u64 {
 }
 
 #[tokio::test]
-async fn a_different_link_is_delivered_anew_and_the_old_one_redacted() {
+async fn a_different_link_is_delivered_and_the_old_one_redacted() {
     let sandbox = Sandbox::new();
     let mut owner = Owner::with_session(&sandbox, sandbox.project("relink=0.5")).await;
     let second = owner.link(1).await;
@@ -121,7 +121,7 @@ async fn two_links_in_turn_are_one_link() {
                   print(f'https://claude.ai/code/{link} ', flush=True); time.sleep(0.05)";
     project.settings.command = ["python3", "-c", script].map(str::to_owned).into();
     let mut owner = Owner::with_session(&sandbox, project).await;
-    // Longer than a second link has to stand alone to count.
+    // Longer than a second link has to be the only one to count.
     let until = Instant::now() + Duration::from_secs(4);
     while Instant::now() < until {
         owner.handle_next(Duration::from_millis(100)).await;
@@ -131,7 +131,7 @@ async fn two_links_in_turn_are_one_link() {
     owner.stop_and_wait().await;
 }
 
-/// Whatever a conversation is called or does, and whatever an event says: the link is the one in the own line.
+/// Whatever a conversation is called or does, and whatever an event says: only the link in the own line counts.
 #[tokio::test]
 async fn nothing_that_a_conversation_shows_is_a_link_or_a_cause() {
     const OTHER: &str = "https%3A//claude.ai/code/session_01Other";
@@ -180,9 +180,9 @@ async fn a_conversation_that_is_continued_has_the_link_of_its_own_line() {
     owner.stop_and_wait().await;
 }
 
-/// The link of the earlier session opens a conversation that nobody asked for.
+/// The link of the earlier session opens a conversation that nobody requested.
 #[tokio::test]
-async fn what_is_shown_again_of_an_earlier_session_is_not_the_link() {
+async fn a_replayed_link_of_an_earlier_session_is_not_the_link() {
     for words in ["again", "again,slow=3"] {
         let sandbox = Sandbox::new();
         let mut owner = Owner::restore(&sandbox, sandbox.project(words));
@@ -194,7 +194,7 @@ async fn what_is_shown_again_of_an_earlier_session_is_not_the_link() {
     }
 }
 
-/// What is told of it, and that it is told once.
+/// The notice of a complaint, and how many notices there were.
 async fn complaint(words: &str, within: Duration) -> (Option<(Cause, String, bool)>, usize) {
     let sandbox = Sandbox::new();
     let mut owner = Owner::with_session(&sandbox, sandbox.project(words)).await;
@@ -203,7 +203,7 @@ async fn complaint(words: &str, within: Duration) -> (Option<(Cause, String, boo
         owner.handle_next(Duration::from_millis(50)).await;
     }
     owner.handle_next(Duration::from_millis(1500)).await;
-    let told = match owner.notices.first() {
+    let complaint = match owner.notices.first() {
         Some(Notice::Complained {
             cause,
             quote,
@@ -218,11 +218,11 @@ async fn complaint(words: &str, within: Duration) -> (Option<(Cause, String, boo
     let count = owner.notices.len();
     assert_eq!(owner.phase(), Some(Phase::Running), "it goes on: {words}");
     owner.stop_and_wait().await;
-    (told, count)
+    (complaint, count)
 }
 
 #[tokio::test]
-async fn a_running_session_whose_program_complains_is_told_at_once_and_once() {
+async fn a_complaint_of_a_running_program_is_reported_at_once_and_once() {
     let moon = "Error: The moon is full.";
     for (words, cause, quote) in [
         (format!("stderr={moon}"), Cause::Unknown, moon),
@@ -253,9 +253,9 @@ async fn a_running_session_whose_program_complains_is_told_at_once_and_once() {
             "Warning: The server keeps rejecting",
         ),
     ] {
-        let (told, count) = complaint(&words, DEADLINE).await;
-        let (told, said, in_room) = told.expect(&words);
-        assert_eq!((told, in_room, count), (cause, true, 1), "{words}");
+        let (reported, count) = complaint(&words, DEADLINE).await;
+        let (reported, said, in_room) = reported.expect(&words);
+        assert_eq!((reported, in_room, count), (cause, true, 1), "{words}");
         assert!(said.starts_with(quote), "{said}");
     }
     let words = "event=Session failed: Workspace not trusted. cse_1";
@@ -343,8 +343,8 @@ async fn a_program_that_lingers_after_a_refusal_is_not_waited_for() {
         owner.start("alice");
         let ending = owner.outcome().await.ending;
         assert!(
-            matches!(ending, Ending::NoLink { waited, cause: Some(told) }
-                if told == cause && waited <= asked.elapsed() + Duration::from_secs(1)),
+            matches!(ending, Ending::NoLink { waited, cause: Some(reported) }
+                if reported == cause && waited <= asked.elapsed() + Duration::from_secs(1)),
             "{name}: {ending:?}"
         );
         assert!(sandbox.processes().is_empty());
@@ -368,7 +368,7 @@ async fn a_process_that_waits_at_a_question_is_reported_as_that() {
 }
 
 #[tokio::test]
-async fn a_link_printed_while_nobody_looked_counts_even_if_its_time_is_over() {
+async fn a_link_printed_while_no_bot_ran_counts_even_if_its_time_is_over() {
     let sandbox = Sandbox::new();
     let mut project = sandbox.project("slow=0.5,noise=2");
     project.settings.link_timeout = Duration::from_secs(5);

@@ -1,4 +1,4 @@
-//! However many ask at the same time: one process, one answer for each, and no state that nobody has thought of.
+//! Any number of requests at the same time: one process, one answer for each, and no undefined state.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -75,7 +75,7 @@ async fn a_start_racing_a_stop_ends_in_one_defined_state() {
         settle(&mut owner).await;
         check(&mut owner, &sandbox).await;
     }
-    assert!(phases.len() >= 2, "stopped at {phases:?} alone");
+    assert!(phases.len() >= 2, "stopped only at {phases:?}");
 }
 
 /// How long it takes here until a link is known.
@@ -109,7 +109,7 @@ async fn settle(owner: &mut Owner) {
         .await;
 }
 
-/// Everybody got one answer, and what is there is what the answers say. Ends what is left.
+/// All users got one answer, and the state is as the answers say. Ends what is left.
 async fn check(owner: &mut Owner, sandbox: &Sandbox) {
     owner.forget_slow_stops();
     let [first, ..] = &owner.notices[..] else {

@@ -1,4 +1,4 @@
-//! Tests that need a process of their own: this binary is run once more for them.
+//! Tests that need a separate process: this binary is run once more for them.
 
 use std::{
     any::type_name,
@@ -8,18 +8,18 @@ use std::{
 
 use tokio::runtime::Runtime;
 
-/// The variable that tells a test that it has its process for itself.
-const ALONE: &str = "RCBOT_TEST_ALONE";
+/// Set in the separate process of a test.
+const IN_OWN_PROCESS: &str = "RCBOT_TEST_ALONE";
 
-/// Runs a test in a process of its own, through another program (its words come first) and with more variables in the environment.
-/// The body is an async block of the test's function, by whose type the test is known.
+/// Runs a test in a separate process, through another program (its words come first) and with more variables in the
+/// environment. The body is an async block of the test's function; its type names the test.
 #[track_caller]
-pub(crate) fn alone<Body: Future<Output = ()>>(
+pub(crate) fn in_own_process<Body: Future<Output = ()>>(
     wrapper: &[&str],
     environment: &[(&str, &str)],
     body: Body,
 ) {
-    if env::var_os(ALONE).is_some() {
+    if env::var_os(IN_OWN_PROCESS).is_some() {
         return Runtime::new().unwrap().block_on(body);
     }
     // The name of this crate, the path of the test, and that it is a block in it.
@@ -31,7 +31,7 @@ pub(crate) fn alone<Body: Future<Output = ()>>(
     let words = [wrapper, &[binary, test], &how].concat();
     let output = Command::new(words[0])
         .args(&words[1..])
-        .env(ALONE, "")
+        .env(IN_OWN_PROCESS, "")
         .envs(environment.iter().copied())
         .stdin(Stdio::null())
         .output()

@@ -1,4 +1,4 @@
-//! What became of links, in files: each entry is there whole or not at all, also for a process that is killed while it writes.
+//! A record of links in files: each entry is written as a whole or not at all, even if the process is killed meanwhile.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,7 +13,7 @@ use rcbot::remote_control::{Request, SessionId};
 #[derive(Debug)]
 pub(crate) struct Ledger(PathBuf);
 
-/// Names a delivery: a repetition is the same one, as a repeated transaction id makes no second event.
+/// Identifies a delivery: a repetition has the same one, as a repeated transaction id makes no second event.
 pub(crate) type Entry = (String, u32);
 
 impl Ledger {

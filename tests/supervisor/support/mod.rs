@@ -1,4 +1,4 @@
-//! What the tests stand on: a folder of its own for each, with projects in it, and waiting for facts.
+//! What the tests share: a separate folder for each, with projects in it, and waiting for conditions.
 
 pub(crate) mod alone;
 pub(crate) mod ledger;
@@ -26,10 +26,10 @@ use tempfile::TempDir;
 
 use processes::Mark;
 
-/// How long a fact may take to become true: a second or two, and much more on a busy machine.
+/// How long a condition may take to become true: a second or two, and much more on a busy machine.
 pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
 
-/// How often it is looked at, where nothing tells.
+/// How often a condition without an event is checked.
 const POLL: Duration = Duration::from_millis(5);
 
 /// The variable that the stand-in writes its log by, and that marks a sandbox's sessions.
@@ -73,7 +73,7 @@ impl Sandbox {
         }
     }
 
-    /// Somebody else's: dropping this handle leaves everything as it is.
+    /// Another process's sandbox: dropping this handle leaves everything as it is.
     pub(crate) fn of(folder: &Path) -> Self {
         Self {
             folder: folder.to_owned(),

@@ -1,4 +1,4 @@
-//! Whoever owns the sessions: hears what happens, delivers at once, and remembers what it was told.
+//! The owner of the sessions: handles what happens, delivers at once, and keeps all notices.
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -61,12 +61,12 @@ impl Owner {
         owner
     }
 
-    /// Somebody asks for the link.
+    /// A user requests the link.
     pub(crate) fn start(&mut self, requester: &str) {
         self.begin(requester, Beginning::Fresh);
     }
 
-    /// Somebody asks for the link of a session that begins so.
+    /// A user requests the link of a session with this beginning.
     pub(crate) fn begin(&mut self, requester: &str, beginning: Beginning) {
         let notices = self
             .remote_control
@@ -74,13 +74,13 @@ impl Owner {
         self.carry_out(notices);
     }
 
-    /// Somebody asks for the end.
+    /// A user requests the end.
     pub(crate) fn stop(&mut self, requester: &str) {
         let notices = self.remote_control.stop(&website(), request(requester));
         self.carry_out(notices);
     }
 
-    /// Somebody asks for more time.
+    /// A user requests more time.
     pub(crate) fn extend(&mut self, requester: &str, by: Duration) {
         let notices = self
             .remote_control
@@ -88,7 +88,7 @@ impl Owner {
         self.carry_out(notices);
     }
 
-    /// What is known of the session.
+    /// The status of the session.
     pub(crate) fn session(&self) -> Option<SessionStatus> {
         let [status] = &self.remote_control.status()[..] else {
             panic!("one project")
@@ -96,7 +96,7 @@ impl Owner {
         status.session.clone()
     }
 
-    /// What the session is at.
+    /// The phase of the session.
     pub(crate) fn phase(&self) -> Option<Phase> {
         self.session().map(|session| session.phase)
     }
@@ -130,7 +130,7 @@ impl Owner {
         outcome
     }
 
-    /// On a busy machine a stop takes long enough to be told between.
+    /// On a busy machine a stop may take so long that a notice comes first.
     pub(crate) fn forget_slow_stops(&mut self) {
         self.notices
             .retain(|notice| !matches!(notice, Notice::ShuttingDown(_)));
@@ -154,7 +154,7 @@ impl Owner {
         }
     }
 
-    /// Handles what happens until something is so that sends no report.
+    /// Handles what happens until a condition holds that sends no report.
     pub(crate) async fn until_fact(&mut self, what: &str, mut holds: impl FnMut() -> bool) {
         let deadline = Instant::now() + DEADLINE;
         while !holds() {
@@ -168,7 +168,7 @@ impl Owner {
         }
     }
 
-    /// Handles one thing that happens, if it does so within this time. Whether it did.
+    /// Handles one event, if one comes within this time. Returns whether it did.
     pub(crate) async fn handle_next(&mut self, within: Duration) -> bool {
         let Ok(happened) = timeout(within, self.remote_control.next()).await else {
             return false;
