@@ -92,18 +92,18 @@ async fn an_error_page_of_a_reverse_proxy_is_distinguished_from_a_wrong_address(
     let let_pass = "let the reverse proxy or firewall";
     let (not_matrix, correct) = ("not a Matrix client-server API", "correct `homeserver.url`");
     for (answer, part, remedy) in [
-        (page(502), "versions: 502 Bad Gateway (a reverse", start),
-        (page(503), "503 Service Unavailable (a reverse", start),
-        (json(504), "504 Gateway Timeout (a reverse", start),
+        (page(502), "versions: 502 Bad Gateway (the reverse", start),
+        (page(503), "503 Service Unavailable (the reverse", start),
+        (json(504), "504 Gateway Timeout (the reverse", start),
         (
             page(500),
             "500 Internal Server Error",
             "look this request up",
         ),
-        (page(429), "429 Too Many Requests (a reverse", wait),
+        (page(429), "429 Too Many Requests (from a reverse", wait),
         (limited, "the homeserver answers 429", wait),
-        (page(401), "401 Unauthorized (a reverse", let_pass),
-        (page(403), "403 Forbidden (a reverse", let_pass),
+        (page(401), "401 Unauthorized (from a reverse", let_pass),
+        (page(403), "403 Forbidden (from a reverse", let_pass),
         (page(404), not_matrix, correct),
         (page(200), not_matrix, correct),
         (json(200), not_matrix, correct),
