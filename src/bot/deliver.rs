@@ -29,7 +29,8 @@ use crate::{
     link::Link,
     matrix::{
         Chain, Fault, LinkMessage, LinkReceipt, LinkTransactions, Matrix, NoPicture,
-        NotConfidential, NotSent, PictureDelivery, PictureMessage, SentLink, Sound, Told, Trust,
+        NotConfidential, NotSent, PictureDelivery, PictureMessage, SentLink, SentNotice, Sound,
+        Trust,
     },
     remote_control::{self, DeliveryId, Project, ProjectName, Redaction, Request, SessionStatus},
 };
@@ -520,8 +521,8 @@ pub(super) async fn show(
     user: &UserId,
     text: &Reply,
     policy: &Policy,
-    edited: Option<&Told>,
-) -> Result<Told, NotDelivered> {
+    edited: Option<&SentNotice>,
+) -> Result<SentNotice, NotDelivered> {
     let transaction = &TransactionId::new();
     let shown = matrix.until_accepted(|matrix| async move {
         let turn = matrix.turn_to_confide(user).await;

@@ -19,7 +19,7 @@ use crate::{
         Excerpt, Permit, Policy,
         reply::{self, NoLongerFollowed, Shown},
     },
-    matrix::{Chain, Told},
+    matrix::{Chain, SentNotice},
     remote_control::{LogReader, Output, OutputError, ProjectName, Request},
 };
 
@@ -161,7 +161,7 @@ struct Following {
 impl Following {
     async fn keep_up_to_date(
         &mut self,
-        sent: &Told,
+        sent: &SentNotice,
         deadline: Instant,
         mut ended: oneshot::Receiver<NoLongerFollowed>,
     ) {
@@ -205,9 +205,9 @@ impl Following {
 
     async fn show(
         &self,
-        edited: Option<&Told>,
+        edited: Option<&SentNotice>,
         over: Option<NoLongerFollowed>,
-    ) -> Result<Told, deliver::NotDelivered> {
+    ) -> Result<SentNotice, deliver::NotDelivered> {
         let now = SystemTime::now();
         let until = over.map_or(Ok(self.until), Err);
         let text = reply::followed_output(&self.project, &self.output, now, until);

@@ -393,7 +393,7 @@ impl<'a> Site<'a> {
     }
 }
 
-/// How claude replaces an invalid file of its own.
+/// How to have claude replace an invalid file.
 const LOG_IN: &str = "or run `claude` once, as the user who runs rcbot, which writes it again";
 
 /// A file of claude's that cannot be read; `otherwise` is the alternative to making it readable.

@@ -64,7 +64,7 @@ pub struct SentLink {
 
 /// A message that was sent in a direct message.
 #[derive(Debug, Clone)]
-pub struct Told {
+pub struct SentNotice {
     /// Its room.
     pub room: OwnedRoomId,
     event: OwnedEventId,
@@ -125,8 +125,8 @@ impl ConfidentialRoom {
     pub async fn tell(
         mut self,
         notice: Notice<'_>,
-        edited: Option<&Told>,
-    ) -> Result<Told, NotSent> {
+        edited: Option<&SentNotice>,
+    ) -> Result<SentNotice, NotSent> {
         let turn = self.turn().await;
         let content = notice.content(Sound::Silent);
         let content = match edited {
@@ -135,7 +135,7 @@ impl ConfidentialRoom {
         };
         let event = send_or_redact(&turn, &self.recipient, content, notice.transaction).await?;
         let room = turn.room().room_id().to_owned();
-        Ok(Told { room, event })
+        Ok(SentNotice { room, event })
     }
 
     /// Whether this proof is still valid: fresh, of this connection, and for this recipient and room.

@@ -47,7 +47,7 @@ use crate::config::Config;
 /// How many event ids are remembered, so that an event that comes twice counts once.
 const REMEMBERED_EVENTS: usize = 4096;
 
-/// How long a key may trail its event before the sender is told that the event cannot be decrypted.
+/// How long a key may trail its event before the sender is notified that the event cannot be decrypted.
 pub(super) const KEY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How many events of one sender may wait for their keys at a time, so that no user crowds out others.

@@ -32,7 +32,7 @@ mod sync;
 pub use client::Matrix;
 pub use confidentiality::{NotConfidential, NotSent};
 pub use connect::Connection;
-pub use direct_message::{ConfidentialRoom, LinkMessage, SentLink, Told};
+pub use direct_message::{ConfidentialRoom, LinkMessage, SentLink, SentNotice};
 pub(crate) use facts::{CurrentState, Membership};
 pub use facts::{NoPower, RoomFacts};
 pub use fault::{Cause, Chain, Fault, Severity};

@@ -74,7 +74,7 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
         let poll_timeout = if !answered {
             Duration::ZERO
         } else if matrix.inbox.waits_for_keys() {
-            // The sender of an undecryptable event should be told soon.
+            // The sender of an undecryptable event should be notified soon.
             KEY_TIMEOUT
         } else {
             LONG_POLL

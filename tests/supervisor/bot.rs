@@ -220,7 +220,7 @@ impl Bot {
                 Notice::Over { outcome, .. } => {
                     assert_eq!(outcome.ending, Ending::Stopped);
                 }
-                // A busy machine takes its time.
+                // On a busy machine a stop can be slow.
                 Notice::ShuttingDown(_) => {}
                 unexpected => panic!("{unexpected:?}"),
             }

@@ -15,7 +15,7 @@ use std::{
 use rcbot::remote_control::{Ending, NotSpawned, Notice, Phase};
 
 use crate::support::{
-    DEADLINE, Sandbox, alone::in_own_process, eventually, mounts::with_mounts_of_its_own,
+    DEADLINE, Sandbox, eventually, mounts::with_mounts_of_its_own, own_process::in_own_process,
     owner::Owner,
 };
 

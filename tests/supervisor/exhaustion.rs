@@ -14,7 +14,7 @@ use procfs::process::Process;
 use rcbot::remote_control::{Ending, NotSpawned, Notice, Phase, process::ProcessIdentity};
 use rustix::fs::{XattrFlags, setxattr};
 
-use crate::support::{DEADLINE, Sandbox, alone::in_own_process, eventually, owner::Owner};
+use crate::support::{DEADLINE, Sandbox, eventually, own_process::in_own_process, owner::Owner};
 
 /// The variable with the cgroup that a test has for itself.
 const CGROUP: &str = "RCBOT_TEST_CGROUP";

@@ -7,7 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use procfs::process::Process;
 use rcbot::remote_control::{Ending, Exit, Phase, Project};
 
-use crate::support::{Sandbox, alone::in_own_process, owner::Owner};
+use crate::support::{Sandbox, own_process::in_own_process, owner::Owner};
 
 const MIB: u64 = 1 << 20;
 

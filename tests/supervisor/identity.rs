@@ -14,7 +14,7 @@ use rcbot::remote_control::{
 use serde_json::{Value, json};
 
 use crate::support::{
-    DEADLINE, STANDIN_LOG, Sandbox, alone::in_own_process, eventually, owner::Owner, website,
+    DEADLINE, STANDIN_LOG, Sandbox, eventually, own_process::in_own_process, owner::Owner, website,
 };
 
 /// A process that has nothing to do with any session, and ends at the first signal.

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::support::{
     DEADLINE, Sandbox,
-    alone::in_own_process,
+    own_process::in_own_process,
     owner::{Owner, request},
     standin, website,
 };

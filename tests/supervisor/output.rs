@@ -9,7 +9,7 @@ use nix::{
 use rcbot::remote_control::{Beginning, Cause, Ending, Exit, MAX_OUTPUT, Notice, Phase};
 use tokio::time::{Instant, sleep_until};
 
-use crate::support::{DEADLINE, Sandbox, alone::in_own_process, eventually, owner::Owner};
+use crate::support::{DEADLINE, Sandbox, eventually, own_process::in_own_process, owner::Owner};
 
 const KIB: u64 = 1 << 10;
 

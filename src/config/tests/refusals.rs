@@ -6,9 +6,9 @@ use super::*;
 #[track_caller]
 fn assert_one_problem(text: &str, wanted: &str) {
     let said = problems_of(text);
-    let is_alone = said.starts_with("config.yaml has 1 problem\n");
+    let is_only_one = said.starts_with("config.yaml has 1 problem\n");
     let is_there = said.contains(&format!("\nconfig.yaml:{wanted}"));
-    assert!(is_alone && is_there, "{wanted:?} is not in:\n{said}");
+    assert!(is_only_one && is_there, "{wanted:?} is not in:\n{said}");
 }
 
 /// Splits the lines of a table of cases.

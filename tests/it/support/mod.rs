@@ -1,4 +1,4 @@
-//! What the tests stand on: a real Synapse, people with clients of their own, and the real bot.
+//! What the tests stand on: a real Synapse, people with their own clients, and the real bot.
 
 pub(crate) mod appservice;
 pub(crate) mod bot;
@@ -102,7 +102,7 @@ pub(crate) async fn person_without_identity(name: &str) -> Person {
     person.await.unwrap()
 }
 
-/// A bot to be, with a user of its own on the test's homeserver.
+/// A bot to be, with its own user on the test's homeserver.
 pub(crate) fn bot() -> BotBuilder {
     Bot::builder(homeserver())
 }

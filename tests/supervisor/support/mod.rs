@@ -1,9 +1,9 @@
 //! What the tests share: a separate folder for each, with projects in it, and waiting for conditions.
 
-pub(crate) mod alone;
 pub(crate) mod ledger;
 #[path = "../../it/support/mounts.rs"]
 pub(crate) mod mounts;
+pub(crate) mod own_process;
 pub(crate) mod owner;
 #[path = "../../it/support/processes.rs"]
 pub(crate) mod processes;

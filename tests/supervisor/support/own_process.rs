@@ -9,7 +9,7 @@ use std::{
 use tokio::runtime::Runtime;
 
 /// Set in the separate process of a test.
-const IN_OWN_PROCESS: &str = "RCBOT_TEST_ALONE";
+const IN_OWN_PROCESS: &str = "RCBOT_TEST_OWN_PROCESS";
 
 /// Runs a test in a separate process, through another program (its words come first) and with more variables in the
 /// environment. The body is an async block of the test's function; its type names the test.
