@@ -46,7 +46,9 @@ use crate::{
     command::reply::{self, NoLongerFollowed, Shown},
     config::{Config, Found},
     data_dir::DataDir,
-    matrix::{Announcement, Arrival, Fault, Heard, Login, MatrixFolder, Message, SentLink, Sound},
+    matrix::{
+        Announcement, Arrival, Fault, IncomingEvent, Login, MatrixFolder, Message, SentLink, Sound,
+    },
     remote_control::{
         self, DeliveryId, ProjectName, Redaction, RemoteControl, Request, RestoreError,
         TaskPanicked,
@@ -266,7 +268,7 @@ impl Bot {
             self.note_answers_due();
             self.report_to_service_manager(*inbound.homeserver_answers.borrow_and_update());
             tokio::select! {
-                Some(heard) = inbound.messages.recv() => self.receive(heard),
+                Some(event) = inbound.messages.recv() => self.receive(event),
                 Ok(()) = inbound.homeserver_answers.changed() => {}
                 () = self.service_manager.keep_alive() => {}
                 _ = daily.tick() => self.look_at_logins(),
@@ -286,7 +288,7 @@ impl Bot {
     }
 
     fn note_answers_due(&self) {
-        let due = self.remote_control.owes_answers() || self.is_examining;
+        let due = self.remote_control.has_unanswered_requests() || self.is_examining;
         self.answer_is_due
             .send_if_modified(|known| std::mem::replace(known, due) != due);
     }
@@ -342,19 +344,19 @@ impl Bot {
         self.matrix.close().await;
     }
 
-    fn receive(&mut self, heard: Heard) {
-        match heard {
-            Heard::Message(message) if self.is_within_limit(&message) => {
+    fn receive(&mut self, event: IncomingEvent) {
+        match event {
+            IncomingEvent::Message(message) if self.is_within_limit(&message) => {
                 let first = self.queue.push(message);
                 self.judge(first);
             }
-            Heard::Message(message) => self.reject_excess(&message),
-            Heard::IdentityChanged { user } => {
+            IncomingEvent::Message(message) => self.reject_excess(&message),
+            IncomingEvent::IdentityChanged { user } => {
                 if self.limits.allow(Limited::IdentityChange, &user) {
                     self.announce(&reply::identity_changed(&user));
                 }
             }
-            Heard::DirectMessage { sender } => {
+            IncomingEvent::DirectMessage { sender } => {
                 if self.limits.allow(Limited::Hint, &sender) {
                     let config = &self.config;
                     let text =
@@ -362,9 +364,11 @@ impl Bot {
                     self.notify(sender.as_str(), &text, Sound::Silent);
                 }
             }
-            Heard::HostSignal(signal) => self.on_signal(signal),
-            Heard::PictureWanted { sender, message } => self.send_picture(&sender, &message),
-            Heard::InAdminRoom(Arrival::Joined) => {
+            IncomingEvent::HostSignal(signal) => self.on_signal(signal),
+            IncomingEvent::PictureWanted { sender, message } => {
+                self.send_picture(&sender, &message)
+            }
+            IncomingEvent::InAdminRoom(Arrival::Joined) => {
                 let config = &self.config;
                 let text = reply::greeting(
                     &config.command_prefix,
@@ -373,8 +377,8 @@ impl Bot {
                 );
                 self.announce(&text);
             }
-            Heard::InAdminRoom(Arrival::Moved) => self.announce(&reply::moved_here()),
-            Heard::Undecryptable {
+            IncomingEvent::InAdminRoom(Arrival::Moved) => self.announce(&reply::moved_here()),
+            IncomingEvent::Undecryptable {
                 sender,
                 devices,
                 reply_to,

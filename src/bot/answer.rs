@@ -155,7 +155,9 @@ pub(super) async fn correct(matrix: &MatrixHandle, said: &EventId, text: &Reply)
 async fn notify(matrix: MatrixHandle, user: OwnedUserId, text: Reply, sound: Sound) {
     let (user, text, transaction) = (&user, &text, &TransactionId::new());
     let sent = matrix.until_accepted(|matrix| async move {
-        matrix.tell(user, notice(text, transaction), sound).await
+        matrix
+            .send_notice(user, notice(text, transaction), sound)
+            .await
     });
     log_rejection(sent.await);
 }

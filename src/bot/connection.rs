@@ -12,7 +12,7 @@ use tracing::{debug, warn};
 
 use crate::{
     config::Config,
-    matrix::{Chain, Connection, Fault, Heard, Login, Matrix, MatrixFolder, Quarantine},
+    matrix::{Chain, Connection, Fault, IncomingEvent, Login, Matrix, MatrixFolder, Quarantine},
 };
 
 /// How many messages may wait between the homeserver and the loop.
@@ -29,13 +29,13 @@ const LONGEST_WAIT: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone)]
 pub(super) struct MatrixHandle(watch::Receiver<Option<Matrix>>);
 
-/// Something that may have failed because of the homeserver.
-pub(super) trait MayPass {
+/// An error that may be a [`Fault`] of the homeserver.
+pub(super) trait AsFault {
     /// The fault, if it was one.
     fn fault(&self) -> Option<&Fault>;
 }
 
-impl MayPass for Fault {
+impl AsFault for Fault {
     fn fault(&self) -> Option<&Fault> {
         Some(self)
     }
@@ -64,7 +64,7 @@ impl MatrixHandle {
 
     /// Retries until success or a permanent fault. What is sent needs the same transaction at each try, so that it is sent
     /// once.
-    pub(super) async fn until_accepted<T, E: MayPass, F>(
+    pub(super) async fn until_accepted<T, E: AsFault, F>(
         &self,
         attempt: impl Fn(Matrix) -> F,
     ) -> Result<T, E>
@@ -76,7 +76,7 @@ impl MatrixHandle {
         loop {
             let matrix = handle.up_to_date().await;
             let result = Box::pin(attempt(matrix)).await;
-            let fault = result.as_ref().err().and_then(MayPass::fault);
+            let fault = result.as_ref().err().and_then(AsFault::fault);
             let Some(fault) = fault.filter(|fault| handle.is_retryable(fault)) else {
                 return result;
             };
@@ -143,7 +143,7 @@ impl Backoff {
 
 /// What arrives from the homeserver, over all connections.
 pub(super) struct Inbound {
-    pub(super) messages: mpsc::Receiver<Heard>,
+    pub(super) messages: mpsc::Receiver<IncomingEvent>,
     /// Whether the homeserver answered when it was last asked.
     pub(super) homeserver_answers: watch::Receiver<bool>,
 }
@@ -168,7 +168,7 @@ pub(super) fn open(
                 Matrix::connect(Arc::clone(&config), &login, &folder, &quarantine).await;
             let Connection {
                 matrix,
-                heard: mut messages,
+                incoming: mut messages,
             } = match connecting {
                 Ok(connection) => connection,
                 Err(fault) => return fault,
@@ -201,7 +201,7 @@ pub(super) fn open(
     (keep_up, MatrixHandle(handle), inbound)
 }
 
-async fn forward(from: &mut mpsc::Receiver<Heard>, to: &mpsc::Sender<Heard>) {
+async fn forward(from: &mut mpsc::Receiver<IncomingEvent>, to: &mpsc::Sender<IncomingEvent>) {
     while let Some(message) = from.recv().await {
         if to.send(message).await.is_err() {
             return;

@@ -17,7 +17,7 @@ use super::{
     Bot, Event,
     answer::{ReplyTarget, log_rejection, notice},
     audit::Conclusion,
-    connection::{MatrixHandle, MayPass},
+    connection::{AsFault, MatrixHandle},
     hosts,
     judge::{Proving, proven},
 };
@@ -105,7 +105,7 @@ impl From<NotSent> for NotDelivered {
     }
 }
 
-impl MayPass for NotDelivered {
+impl AsFault for NotDelivered {
     fn fault(&self) -> Option<&Fault> {
         match self {
             Self::Fault(fault)
@@ -183,7 +183,7 @@ impl Bot {
                 for request in self.remote_control.requests(&id, &request) {
                     self.conclude(&id.project, &request, &text, "link sent");
                 }
-                if self.remote_control.wants(&id) {
+                if self.remote_control.is_pending(&id) {
                     let offer = transactions(&id).offer;
                     self.spawn_quiet(offer_picture(self.matrix.clone(), receipt.clone(), offer));
                 }
@@ -195,7 +195,7 @@ impl Bot {
             Err(reason) => {
                 let notices = self
                     .remote_control
-                    .called_off(id.clone(), request.clone(), tried);
+                    .cancelled(id.clone(), request.clone(), tried);
                 self.handle(notices);
                 if let Some(reason) = reason {
                     self.give_up(&id, &request, &reason);
@@ -529,7 +529,7 @@ pub(super) async fn show(
         judge(&matrix, user, policy).await?;
         let place = edited.map(|sent| &*sent.room);
         let room = matrix.confidential_room(user, place, turn, None).await?;
-        Ok(room.tell(notice(text, transaction), edited).await?)
+        Ok(room.send_notice(notice(text, transaction), edited).await?)
     });
     shown.await
 }

@@ -71,7 +71,7 @@ impl Bot {
                 self.note_executed(message);
                 let Prepared { proving, found } = prepared;
                 if let Some(found) = found
-                    && self.remote_control.take_in(found.project.clone())
+                    && self.remote_control.add_project(found.project.clone())
                 {
                     self.projects.remember(*found);
                 }

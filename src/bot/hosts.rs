@@ -419,7 +419,7 @@ mod tests {
     fn status(project: &str, has_session: bool) -> Status {
         let session = || SessionStatus {
             id: SessionId::random(),
-            phase: Phase::Resting,
+            phase: Phase::AwaitingRestart,
             start: Start {
                 beginning: Beginning::Fresh,
                 options: Options::default(),

@@ -72,9 +72,9 @@ async fn results_of_tasks_are_recorded_during_shutdown() {
         requester: "alice".to_owned(),
         reference: String::new(),
     };
-    let called_off = bot.remote_control.called_off(id, request, true);
-    let [(project, remote_control::Notice::Redact(redaction))] = &called_off[..] else {
-        panic!("{called_off:?}")
+    let cancelled = bot.remote_control.cancelled(id, request, true);
+    let [(project, remote_control::Notice::Redact(redaction))] = &cancelled[..] else {
+        panic!("{cancelled:?}")
     };
     let (project, redaction) = (project.clone(), redaction.clone());
     bot.spawn(async move {

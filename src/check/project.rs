@@ -25,8 +25,8 @@ use crate::{
     remote_control::{
         Cause, Place, Project, SESSION_ID_VARIABLE,
         claude::{
-            self, Invocation, WAY_OUT, gives_terminal,
-            prerequisites::{ClaudeFiles, Hindrance, Setting, TrustReader, Unmet},
+            self, Invocation, NETWORK_VARIABLES, gives_terminal,
+            prerequisites::{AffectedVersions, ClaudeFiles, Setting, TrustReader, Unmet},
         },
         settings_file::digest_of,
     },
@@ -252,23 +252,23 @@ impl<'a> Site<'a> {
         let mut all: Vec<_> = variables.collect();
         let settings = self.files()?.settings();
         all.extend(settings.map_err(|unmet| self.unmet(&unmet, "or remove it"))?);
-        let list = |hindrance: Hindrance, preposition: &str| {
-            let hinder = all.iter().filter(|it| it.hindrance == hindrance);
+        let list = |affected: AffectedVersions, preposition: &str| {
+            let hinder = all.iter().filter(|it| it.affected == affected);
             let hinder = hinder.map(|it| format!("{} {preposition} {}", it.name, it.place));
             hinder.collect::<Vec<_>>().join(" and ")
         };
         let remove = |which| format!("remove {}, and restart the bot", list(which, "from"));
-        let refused = list(Hindrance::All, "in");
+        let refused = list(AffectedVersions::All, "in");
         if !refused.is_empty() {
             let found = format!("Remote Control is switched off by {refused}");
-            return Err(Outcome::failed(found, remove(Hindrance::All)));
+            return Err(Outcome::failed(found, remove(AffectedVersions::All)));
         }
-        let doubtful = list(Hindrance::Old, "in");
+        let doubtful = list(AffectedVersions::Old, "in");
         if !doubtful.is_empty() {
             let found = format!(
                 "a claude before 2.1.288, or an account with Trusted Devices, does not serve with {doubtful}"
             );
-            return Err(Outcome::warning(found, remove(Hindrance::Old)));
+            return Err(Outcome::warning(found, remove(AffectedVersions::Old)));
         }
         Ok(self.judge_network_access(&all))
     }
@@ -284,7 +284,7 @@ impl<'a> Site<'a> {
             all.iter()
                 .any(|it| it.name.eq_ignore_ascii_case(wanted) && !it.is_empty)
         };
-        let missing = WAY_OUT
+        let missing = NETWORK_VARIABLES
             .into_iter()
             .filter(|name| bot_has(name) && !session_has(name));
         let missing = missing.collect::<Vec<_>>().join(", ");

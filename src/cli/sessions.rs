@@ -18,7 +18,7 @@ use crate::{
     data_dir::{self, DataDir, DataDirError},
     remote_control::{
         self, Connection, Phase, ProjectName, SessionId, Usage,
-        offline::{self, Known},
+        offline::{self, SessionReport},
     },
 };
 
@@ -33,7 +33,7 @@ pub(super) fn status(path: &Path, as_json: bool) -> Result<()> {
     let mut all = look(&places)?;
     for project in places.projects.keys() {
         if !all.iter().any(|known| known.project() == project) {
-            all.push(Known::none(project));
+            all.push(SessionReport::none(project));
         }
     }
     all.sort_unstable_by(|a, b| a.project().cmp(b.project()));
@@ -49,14 +49,14 @@ pub(super) fn status(path: &Path, as_json: bool) -> Result<()> {
 }
 
 /// The format of docs/operations.md.
-fn to_json(known: &Known, usage: &BTreeMap<SessionId, Usage>) -> Value {
+fn to_json(known: &SessionReport, usage: &BTreeMap<SessionId, Usage>) -> Value {
     let (id, session) = match known {
-        Known::Record { status, .. } => {
+        SessionReport::Record { status, .. } => {
             let session = status.session.as_ref();
             (session.map(|session| &session.id), session)
         }
-        Known::Unrecorded { session, .. } => (Some(session), None),
-        Known::Unreadable { .. } => (None, None),
+        SessionReport::Unrecorded { session, .. } => (Some(session), None),
+        SessionReport::Unreadable { .. } => (None, None),
     };
     let since = session.map(|session| humantime::format_rfc3339_seconds(session.since).to_string());
     let seconds = |time: Duration| time.as_secs();
@@ -83,9 +83,9 @@ fn to_json(known: &Known, usage: &BTreeMap<SessionId, Usage>) -> Value {
     })
 }
 
-fn state(known: &Known) -> &'static str {
+fn state(known: &SessionReport) -> &'static str {
     match known {
-        Known::Record { status, is_alive } => {
+        SessionReport::Record { status, is_alive } => {
             match status.session.as_ref().map(|session| session.phase) {
                 None => "none",
                 Some(Phase::Stopping) if !is_alive => "stopped",
@@ -93,11 +93,11 @@ fn state(known: &Known) -> &'static str {
                 Some(Phase::Starting) => "starting",
                 Some(Phase::Running) => "running",
                 Some(Phase::Stopping) => "stopping",
-                Some(Phase::Resting) => "resting",
+                Some(Phase::AwaitingRestart) => "resting",
             }
         }
-        Known::Unrecorded { .. } => "unrecorded",
-        Known::Unreadable { .. } => "unreadable",
+        SessionReport::Unrecorded { .. } => "unrecorded",
+        SessionReport::Unreadable { .. } => "unreadable",
     }
 }
 
@@ -110,13 +110,13 @@ fn load(path: &Path) -> Result<Places> {
     Ok(places)
 }
 
-fn look(places: &Places) -> Result<Vec<Known>> {
+fn look(places: &Places) -> Result<Vec<SessionReport>> {
     Ok(offline::status(&data_dir::sessions(&places.data_dir))?)
 }
 
-fn describe(known: &Known, usage: &BTreeMap<SessionId, Usage>) -> String {
+fn describe(known: &SessionReport, usage: &BTreeMap<SessionId, Usage>) -> String {
     match known {
-        Known::Record { status, is_alive } => {
+        SessionReport::Record { status, is_alive } => {
             let line = reply::status_line(status, usage, SystemTime::now());
             match status.session.as_ref().map(|session| session.phase) {
                 Some(Phase::Stopping) if !is_alive => format!(
@@ -126,18 +126,20 @@ fn describe(known: &Known, usage: &BTreeMap<SessionId, Usage>) -> String {
                 Some(Phase::Starting | Phase::Running) if !is_alive => {
                     format!("{line}; its process has ended, and a bot that runs clears it away")
                 }
-                Some(Phase::Starting | Phase::Running | Phase::Stopping | Phase::Resting)
+                Some(
+                    Phase::Starting | Phase::Running | Phase::Stopping | Phase::AwaitingRestart,
+                )
                 | None => line,
             }
         }
-        Known::Unrecorded { project, session } => {
+        SessionReport::Unrecorded { project, session } => {
             let taken = usage
                 .get(session)
                 .map(|usage| format!(", {}", reply::usage(usage)))
                 .unwrap_or_default();
             format!("{project}: running, and its record is lost or unreadable{taken}")
         }
-        Known::Unreadable { project } => {
+        SessionReport::Unreadable { project } => {
             format!("{project}: its record is invalid; the bot sets it aside at its next start")
         }
     }

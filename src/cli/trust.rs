@@ -7,7 +7,7 @@ use super::{ConfigFile, block_on, confirm, load_config, print};
 use crate::{
     bot,
     config::MasterKey,
-    matrix::{IdentityReport, KnownIdentity, NotAccepted},
+    matrix::{IdentityReport, NotAccepted, PinnedIdentity},
 };
 
 /// What `rcbot trust` takes.
@@ -30,7 +30,7 @@ pub(super) fn trust(arguments: &Trust) -> Result<()> {
         report.context("start the bot first: it is the one that asks the homeserver")
     })?;
     print(&describe(user, &report))?;
-    let known = report.known.map(KnownIdentity::key);
+    let known = report.known.map(PinnedIdentity::key);
     if arguments.accept.is_none() && known.is_some() && known == report.shown {
         return print("They are the same: there is nothing to accept.");
     }
@@ -52,8 +52,8 @@ pub(super) fn trust(arguments: &Trust) -> Result<()> {
 
 fn describe(user: &OwnedUserId, report: &IdentityReport) -> String {
     let known = match report.known {
-        Some(KnownIdentity::Configured(key)) => format!("{key} (named in the configuration)"),
-        Some(KnownIdentity::Seen(key)) => key.to_string(),
+        Some(PinnedIdentity::Configured(key)) => format!("{key} (named in the configuration)"),
+        Some(PinnedIdentity::Seen(key)) => key.to_string(),
         None => "none yet: the first one seen is pinned".to_owned(),
     };
     let shown = report

@@ -61,7 +61,7 @@ impl Mark {
     fn of(phase: Phase) -> Self {
         match phase {
             Phase::Running => Self::Running,
-            Phase::Starting | Phase::Stopping | Phase::Resting => Self::Busy,
+            Phase::Starting | Phase::Stopping | Phase::AwaitingRestart => Self::Busy,
         }
     }
 

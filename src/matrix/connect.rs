@@ -12,7 +12,7 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
-    Chain, Fault, Heard, Matrix, MatrixFolder,
+    Chain, Fault, IncomingEvent, Matrix, MatrixFolder,
     client::build_client,
     guard::Quarantine,
     inbox::Inbox,
@@ -36,7 +36,7 @@ pub struct Connection {
     /// For sending.
     pub matrix: Matrix,
     /// The events that arrive once [`Matrix::follow`] runs.
-    pub heard: mpsc::Receiver<Heard>,
+    pub incoming: mpsc::Receiver<IncomingEvent>,
 }
 
 impl Matrix {
@@ -153,7 +153,7 @@ async fn try_connect(
         logged_in.delete_device(&client, folder).await?;
     }
     ensured?;
-    let (sender, heard) = mpsc::channel(MESSAGES_WAITING);
+    let (sender, incoming) = mpsc::channel(MESSAGES_WAITING);
     let admin_room = Arc::new(AdminRoom::load(
         folder,
         config.admin_room.clone(),
@@ -192,5 +192,5 @@ async fn try_connect(
         matrix.set_profile().await;
     }
     info!(user = %matrix.own_user(), "connected to the homeserver");
-    Ok(Connection { matrix, heard })
+    Ok(Connection { matrix, incoming })
 }

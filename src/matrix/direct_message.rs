@@ -122,7 +122,7 @@ impl ConfidentialRoom {
     }
 
     /// Sends something confidential that is not a link: as an edit of an earlier message, if one is given.
-    pub async fn tell(
+    pub async fn send_notice(
         mut self,
         notice: Notice<'_>,
         edited: Option<&SentNotice>,
@@ -270,7 +270,7 @@ impl Matrix {
     }
 
     /// Sends a user a notice in their direct message, if there is one. For notices about links, without a link.
-    pub async fn tell(
+    pub async fn send_notice(
         &self,
         recipient: &UserId,
         notice: Notice<'_>,

@@ -38,7 +38,7 @@ use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
 use super::{
-    Chain, Fault, Heard, Message, PICTURE_SIGN, ReplyTo,
+    Chain, Fault, IncomingEvent, Message, PICTURE_SIGN, ReplyTo,
     replay::ReplayProtection,
     rooms::{AdminRoom, DirectMessages},
 };
@@ -82,7 +82,7 @@ pub(super) struct Inbox {
     seen: Mutex<Seen>,
     undecrypted: Mutex<VecDeque<Undecrypted>>,
     clock: Clock,
-    heard: mpsc::Sender<Heard>,
+    incoming: mpsc::Sender<IncomingEvent>,
 }
 
 /// An event of the admin room whose key is not there yet.
@@ -100,7 +100,7 @@ impl Inbox {
         admin_room: &Arc<AdminRoom>,
         direct_messages: &Arc<DirectMessages>,
         replay_protection: &Arc<ReplayProtection>,
-        heard: mpsc::Sender<Heard>,
+        incoming: mpsc::Sender<IncomingEvent>,
     ) -> Self {
         Self {
             config: Arc::clone(config),
@@ -110,7 +110,7 @@ impl Inbox {
             seen: Mutex::default(),
             undecrypted: Mutex::default(),
             clock: Clock::default(),
-            heard,
+            incoming,
         }
     }
 
@@ -155,7 +155,7 @@ impl Inbox {
 
     async fn receive_message(&self, event: &OriginalSyncRoomMessageEvent, room: &RoomId) {
         match self.accept(event, room, SystemTime::now()) {
-            Ok(heard) => self.hand_over(heard).await,
+            Ok(incoming) => self.hand_over(incoming).await,
             Err(Dropped::NotAddressed | Dropped::AnotherRoom | Dropped::OwnEvent) => {}
             Err(reason) => {
                 debug!(event = %event.event_id, sender = %event.sender, ?reason, "event dropped");
@@ -171,7 +171,7 @@ impl Inbox {
             && self.check_age(sent, SystemTime::now()).is_ok()
         {
             let message = annotation.event_id;
-            self.hand_over(Heard::PictureWanted { sender, message })
+            self.hand_over(IncomingEvent::PictureWanted { sender, message })
                 .await;
         }
     }
@@ -181,8 +181,8 @@ impl Inbox {
     }
 
     /// Queues an event for the bot. Waits while the queue is full.
-    pub(super) async fn hand_over(&self, heard: Heard) {
-        if self.heard.send(heard).await.is_err() {
+    pub(super) async fn hand_over(&self, incoming: IncomingEvent) {
+        if self.incoming.send(incoming).await.is_err() {
             debug!("event dropped, the bot has ended");
         }
     }
@@ -192,7 +192,7 @@ impl Inbox {
         event: &OriginalSyncRoomMessageEvent,
         room: &RoomId,
         now: SystemTime,
-    ) -> Result<Heard, Dropped> {
+    ) -> Result<IncomingEvent, Dropped> {
         if event.sender == self.config.bot_user {
             return Err(Dropped::OwnEvent);
         }
@@ -211,7 +211,7 @@ impl Inbox {
             }
             self.check_age(sent, now)?;
             let sender = event.sender.clone();
-            return Ok(Heard::DirectMessage { sender });
+            return Ok(IncomingEvent::DirectMessage { sender });
         }
         let first_word = text.split_whitespace().next().unwrap_or_default();
         if !first_word.eq_ignore_ascii_case(&self.config.command_prefix) {
@@ -221,7 +221,7 @@ impl Inbox {
         if self.replay_protection.has_event(&event.event_id) || !self.is_first(&event.event_id) {
             return Err(Dropped::SeenBefore);
         }
-        Ok(Heard::Message(Message {
+        Ok(IncomingEvent::Message(Message {
             event_id: event.event_id.clone(),
             sender: event.sender.clone(),
             text: text.to_owned(),
@@ -340,7 +340,7 @@ impl Inbox {
             if let Some(fault) = fault {
                 warn!(event = %event.event_id, error = %Chain(&fault), "event not decrypted");
             }
-            self.hand_over(Heard::Undecryptable {
+            self.hand_over(IncomingEvent::Undecryptable {
                 devices: digest_of_devices(client, &sender).await,
                 reply_to: ReplyTo::event(event.event_id),
                 sender,
@@ -561,7 +561,7 @@ mod tests {
         folder: &Path,
         logged_in: SystemTime,
         store_is_new: bool,
-    ) -> (Inbox, mpsc::Receiver<Heard>) {
+    ) -> (Inbox, mpsc::Receiver<IncomingEvent>) {
         let text = json!({
             "homeserver": { "url": "http://127.0.0.1", "server_name": "x.y" },
             "admin_room": "!admins:x.y",
@@ -577,13 +577,13 @@ mod tests {
         let replay_protection =
             ReplayProtection::load(matrix.counted_commands(), config.max_command_age).unwrap();
         let direct_messages = DirectMessages::load(&matrix).unwrap();
-        let (heard, waiting) = mpsc::channel(1);
+        let (incoming, waiting) = mpsc::channel(1);
         let inbox = Inbox::new(
             &Arc::new(config),
             &Arc::new(admin_room),
             &Arc::new(direct_messages),
             &Arc::new(replay_protection),
-            heard,
+            incoming,
         );
         (inbox, waiting)
     }
@@ -596,7 +596,7 @@ mod tests {
         inbox: &Inbox,
         event: &OriginalSyncRoomMessageEvent,
         now: SystemTime,
-    ) -> Result<Heard, Dropped> {
+    ) -> Result<IncomingEvent, Dropped> {
         inbox.accept(event, admins(), now)
     }
 
@@ -653,9 +653,11 @@ mod tests {
     async fn an_event_is_not_lost_while_the_queue_is_full() {
         let folder = tempfile::tempdir().unwrap();
         let (inbox, mut waiting) = inbox(folder.path(), SystemTime::now(), false);
-        inbox.hand_over(Heard::InAdminRoom(Arrival::Joined)).await;
+        inbox
+            .hand_over(IncomingEvent::InAdminRoom(Arrival::Joined))
+            .await;
         let user = owned_user_id!("@alice:x.y");
-        let later = inbox.hand_over(Heard::IdentityChanged { user });
+        let later = inbox.hand_over(IncomingEvent::IdentityChanged { user });
         let both = async { (waiting.recv().await, waiting.recv().await) };
         let both = async { tokio::join!(later, both).1 };
         let both = timeout(Duration::from_secs(30), both).await;
@@ -663,8 +665,8 @@ mod tests {
             matches!(
                 both,
                 Ok((
-                    Some(Heard::InAdminRoom(Arrival::Joined)),
-                    Some(Heard::IdentityChanged { .. })
+                    Some(IncomingEvent::InAdminRoom(Arrival::Joined)),
+                    Some(IncomingEvent::IdentityChanged { .. })
                 ))
             ),
             "{both:?}"

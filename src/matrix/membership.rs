@@ -27,7 +27,7 @@ use serde::Deserialize;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
-use super::{Chain, Fault, Heard, Matrix, NoPower, RoomFacts, facts::CurrentState};
+use super::{Chain, Fault, IncomingEvent, Matrix, NoPower, RoomFacts, facts::CurrentState};
 use crate::config::Authorization;
 
 /// The bot's avatar, unless it has another one. Drawn by `docs/avatar.py`.
@@ -277,7 +277,10 @@ impl Upgrades {
     ) -> Option<OwnedRoomId> {
         let is_synced = |room: &RoomId| answer.rooms.joined.contains_key(room);
         if let Some(arrival) = matrix.admin_room.take_arrival(is_synced) {
-            matrix.inbox.hand_over(Heard::InAdminRoom(arrival)).await;
+            matrix
+                .inbox
+                .hand_over(IncomingEvent::InAdminRoom(arrival))
+                .await;
         }
         let room = matrix.joined_admin_room().ok()?;
         let successor = room.successor_room().map(|successor| successor.room_id);

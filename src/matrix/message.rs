@@ -15,7 +15,7 @@ pub const PICTURE_SIGN: &str = "📷";
 /// An event for the bot.
 #[derive(Debug)]
 #[expect(missing_docs, reason = "the names of the fields say it")]
-pub enum Heard {
+pub enum IncomingEvent {
     /// A message to the bot in the admin room.
     Message(Message),
     /// An event in the admin room that the bot cannot decrypt.

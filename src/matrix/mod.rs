@@ -46,9 +46,11 @@ pub use hosts::{
 pub use inbox::{Skew, Undecrypted};
 pub use link_picture::{NoPicture, PictureDelivery, PictureMessage};
 pub use login::Login;
-pub use message::{Arrival, Heard, HostSignal, Message, PICTURE_SIGN, ReplyTo, Signal, SignalKind};
+pub use message::{
+    Arrival, HostSignal, IncomingEvent, Message, PICTURE_SIGN, ReplyTo, Signal, SignalKind,
+};
 pub use own_identity::{RECOVERY_KEY_VARIABLE, RecoveryKey, reset_identity};
-pub use pinned_identities::{IdentityReport, KnownIdentity, NotAccepted};
+pub use pinned_identities::{IdentityReport, NotAccepted, PinnedIdentity};
 pub use proof::{Proof, Trust};
 pub use redact::{LinkReceipt, LinkTransactions};
 pub use registration::{Registration, RegistrationError, WriteError, generate, write_new};

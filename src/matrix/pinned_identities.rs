@@ -18,7 +18,7 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use super::{Fault, Heard, Matrix, NotConfidential, NotSent, Severity, rooms::Readers};
+use super::{Fault, IncomingEvent, Matrix, NotConfidential, NotSent, Severity, rooms::Readers};
 use crate::config::{Devices, MasterKey};
 
 /// How often to check whether a link is still on its way to a user.
@@ -39,7 +39,7 @@ pub(super) enum PinStatus {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdentityReport {
     /// The pinned one.
-    pub known: Option<KnownIdentity>,
+    pub known: Option<PinnedIdentity>,
     /// The one that the homeserver shows now.
     pub shown: Option<MasterKey>,
 }
@@ -47,14 +47,14 @@ pub struct IdentityReport {
 /// A pinned identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum KnownIdentity {
+pub enum PinnedIdentity {
     /// The configuration names it.
     Configured(MasterKey),
     /// It was seen first, or accepted by the operator.
     Seen(MasterKey),
 }
 
-impl KnownIdentity {
+impl PinnedIdentity {
     /// Its key.
     pub fn key(self) -> MasterKey {
         match self {
@@ -97,7 +97,7 @@ impl Matrix {
         user: &UserId,
         key: MasterKey,
     ) -> Result<Result<(), NotAccepted>, Fault> {
-        if let Some(KnownIdentity::Configured(_)) = self.known_identity(user) {
+        if let Some(PinnedIdentity::Configured(_)) = self.known_identity(user) {
             return Ok(Err(NotAccepted::Configured));
         }
         let encryption = self.client.encryption();
@@ -128,7 +128,9 @@ impl Matrix {
                     // If the other one is shown again, it is reported again.
                     reported.remove(&user);
                 } else if reported.insert(user.clone(), key) != Some(key) {
-                    self.inbox.hand_over(Heard::IdentityChanged { user }).await;
+                    self.inbox
+                        .hand_over(IncomingEvent::IdentityChanged { user })
+                        .await;
                 }
             }
         }
@@ -166,12 +168,12 @@ impl Matrix {
 
     /// Whether an identity is missing or not the pinned one. False if none is pinned.
     pub(super) fn is_changed(&self, user: &UserId, shown: Option<&UserIdentity>) -> bool {
-        let known = self.known_identity(user).map(KnownIdentity::key);
+        let known = self.known_identity(user).map(PinnedIdentity::key);
         known.is_some() && shown.and_then(key_of) != known
     }
 
     pub(super) fn pin_status(&self, user: &UserId, shown: Option<&UserIdentity>) -> PinStatus {
-        let Some(known) = self.known_identity(user).map(KnownIdentity::key) else {
+        let Some(known) = self.known_identity(user).map(PinnedIdentity::key) else {
             return PinStatus::Unpinned;
         };
         if !self.is_changed(user, shown) {
@@ -269,11 +271,11 @@ impl Matrix {
         self.known_identity(user).is_some()
     }
 
-    fn known_identity(&self, user: &UserId) -> Option<KnownIdentity> {
+    fn known_identity(&self, user: &UserId) -> Option<PinnedIdentity> {
         let configured = self.config.authorization.users.get(user);
         match configured.copied().flatten() {
-            Some(key) => Some(KnownIdentity::Configured(key)),
-            None => self.pinned_identities.get(user).map(KnownIdentity::Seen),
+            Some(key) => Some(PinnedIdentity::Configured(key)),
+            None => self.pinned_identities.get(user).map(PinnedIdentity::Seen),
         }
     }
 }

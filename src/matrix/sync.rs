@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
 use super::{
-    Chain, Fault, Heard, Matrix, Undecrypted, guard::Quarantine, hosts::claim_of_answer,
+    Chain, Fault, IncomingEvent, Matrix, Undecrypted, guard::Quarantine, hosts::claim_of_answer,
     inbox::KEY_TIMEOUT, membership::Upgrades,
 };
 
@@ -254,7 +254,11 @@ impl Matrix {
     async fn receive_signals(&self) {
         for signal in self.quarantine.take_signals() {
             match self.is_host(&signal.bot).await {
-                Ok(true) => self.inbox.hand_over(Heard::HostSignal(signal)).await,
+                Ok(true) => {
+                    self.inbox
+                        .hand_over(IncomingEvent::HostSignal(signal))
+                        .await
+                }
                 Ok(false) => {
                     debug!(sender = %signal.bot, "signal of a bot that is not announced dropped");
                 }
@@ -272,7 +276,7 @@ impl Matrix {
             return;
         };
         match self.is_host(&claim.bot).await {
-            Ok(true) => self.inbox.hand_over(Heard::HostSignal(claim)).await,
+            Ok(true) => self.inbox.hand_over(IncomingEvent::HostSignal(claim)).await,
             Ok(false) => {}
             Err(fault) => debug!(error = %Chain(&fault), "answer of a possible host ignored"),
         }

@@ -138,7 +138,9 @@ impl RemoteControl {
             State::Starting { deadline, .. } => (Some(*deadline), None),
             State::Running { link, .. } => (None, Some(link.clone())),
             // Nothing to watch for but the end.
-            State::Spawning { .. } | State::Stopping { .. } | State::Resting { .. } => (None, None),
+            State::Spawning { .. } | State::Stopping { .. } | State::AwaitingRestart { .. } => {
+                (None, None)
+            }
         };
         let known = Watched {
             beginning,
@@ -237,7 +239,7 @@ impl Slot {
     /// Updates the project's data after these effects.
     fn note(&mut self, effects: &[Effect]) {
         let session = self.record.session.as_ref();
-        if session.is_some_and(|session| Phase::of(session) == Phase::Resting) {
+        if session.is_some_and(|session| Phase::of(session) == Phase::AwaitingRestart) {
             self.starts_when_over = false;
         }
         for effect in effects {

@@ -225,7 +225,7 @@ impl RemoteControl {
 
     /// Adds or updates a project that is not in the configuration, for its next session. A present session keeps its own
     /// project, if that is known. Returns whether the project was taken.
-    pub fn take_in(&mut self, project: Project) -> bool {
+    pub fn add_project(&mut self, project: Project) -> bool {
         let slot = self.slots.entry(project.name.clone()).or_default();
         let is_free = slot.project.is_none() || slot.record.session.is_none();
         if is_free {
@@ -246,11 +246,11 @@ impl RemoteControl {
     }
 
     /// Whether a request for a link is still unanswered.
-    pub fn owes_answers(&self) -> bool {
+    pub fn has_unanswered_requests(&self) -> bool {
         let slots = self.slots.values();
         let sessions = slots.filter_map(|slot| slot.record.session.as_ref());
         // A session may wait for a restart for hours, and its requesters were notified of that.
-        let sessions = sessions.filter(|session| Phase::of(session) != Phase::Resting);
+        let sessions = sessions.filter(|session| Phase::of(session) != Phase::AwaitingRestart);
         let mut deliveries = sessions.flat_map(Session::deliveries);
         deliveries.any(|delivery| delivery.receipt.is_none())
     }
@@ -294,7 +294,7 @@ impl RemoteControl {
     }
 
     /// Whether a delivery is still wanted: its session goes on, and shows that link.
-    pub fn wants(&self, id: &DeliveryId) -> bool {
+    pub fn is_pending(&self, id: &DeliveryId) -> bool {
         self.delivery(id).is_some()
     }
 
@@ -321,7 +321,7 @@ impl RemoteControl {
 
     /// The link was delivered; the receipt says where. May be called again with a receipt that says more.
     pub fn delivered(&mut self, id: DeliveryId, request: Request, receipt: String) -> Notices {
-        if self.wants(&id) {
+        if self.is_pending(&id) {
             let number = id.number;
             return self.apply(&id.project, Event::Delivered { number, receipt });
         }
@@ -331,7 +331,7 @@ impl RemoteControl {
 
     /// The delivery was cancelled. If it was `tried`, the link may have arrived and is redacted at once; if not, there is
     /// nothing to redact.
-    pub fn called_off(&mut self, id: DeliveryId, request: Request, tried: bool) -> Notices {
+    pub fn cancelled(&mut self, id: DeliveryId, request: Request, tried: bool) -> Notices {
         if tried {
             return self.redact_at_once(id, request, None);
         }
@@ -500,14 +500,14 @@ mod tests {
             reference: String::new(),
         };
         let (mut sessions, _) = RemoteControl::restore(settings(&folder), |_| None).unwrap();
-        let notices = sessions.called_off(id.clone(), request.clone(), true);
+        let notices = sessions.cancelled(id.clone(), request.clone(), true);
         assert!(
             matches!(&notices[..], [(_, Notice::Redact(redaction))] if redaction.session == id.session),
             "{notices:?}"
         );
         let (mut restored, notices) = RemoteControl::restore(settings(&folder), |_| None).unwrap();
         assert!(matches!(notices[..], [(_, Notice::Redact(_))]), "on disk");
-        assert!(restored.called_off(id, request, false).is_empty());
+        assert!(restored.cancelled(id, request, false).is_empty());
         let (_, notices) = RemoteControl::restore(settings(&folder), |_| None).unwrap();
         assert!(notices.is_empty(), "{notices:?}");
     }

@@ -20,7 +20,7 @@ pub type Notices = Vec<(ProjectName, Notice)>;
 #[expect(missing_docs, reason = "the names of the fields say it")]
 pub enum Notice {
     /// Deliver this link to the requester; then call [`RemoteControl::delivered`](super::RemoteControl::delivered). If that
-    /// fails or is cancelled, call [`RemoteControl::called_off`](super::RemoteControl::called_off), and after a failure also
+    /// fails or is cancelled, call [`RemoteControl::cancelled`](super::RemoteControl::cancelled), and after a failure also
     /// [`RemoteControl::undeliverable`](super::RemoteControl::undeliverable). The id is the same after a crash, so that a
     /// repetition can be recognised.
     Deliver {
@@ -164,7 +164,7 @@ pub enum Phase {
     /// Being ended.
     Stopping,
     /// It ended unexpectedly or could not start, and waits for a restart.
-    Resting,
+    AwaitingRestart,
 }
 
 impl Status {
@@ -179,7 +179,9 @@ impl Status {
             connection: session.connection(uptime),
             is_cut_off: session.is_cut_off(),
             next_try: match session.state() {
-                State::Resting { until, cause } => Some((until.saturating_sub(uptime), *cause)),
+                State::AwaitingRestart { until, cause } => {
+                    Some((until.saturating_sub(uptime), *cause))
+                }
                 State::Spawning { .. }
                 | State::Starting { .. }
                 | State::Running { .. }
@@ -199,7 +201,7 @@ impl Phase {
             State::Spawning { .. } | State::Starting { .. } => Self::Starting,
             State::Running { .. } => Self::Running,
             State::Stopping { .. } => Self::Stopping,
-            State::Resting { .. } => Self::Resting,
+            State::AwaitingRestart { .. } => Self::AwaitingRestart,
         }
     }
 }

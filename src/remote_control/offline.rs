@@ -35,7 +35,7 @@ pub enum OfflineError {
 /// The state of one project's session.
 #[derive(Debug)]
 #[expect(missing_docs, reason = "the names of the fields say it")]
-pub enum Known {
+pub enum SessionReport {
     /// A valid record, and whether processes of its session run.
     Record { status: Status, is_alive: bool },
     /// Processes of a session without a valid record.
@@ -47,7 +47,7 @@ pub enum Known {
     Unreadable { project: ProjectName },
 }
 
-impl Known {
+impl SessionReport {
     /// A project that never had a session, or whose last one is over.
     pub fn none(project: &ProjectName) -> Self {
         Self::Record {
@@ -79,7 +79,7 @@ impl Known {
 
 /// All sessions that have a record in this folder or processes that belong to it. Changes nothing, and may be called while a
 /// bot runs.
-pub fn status(folder: &Path) -> Result<Vec<Known>, OfflineError> {
+pub fn status(folder: &Path) -> Result<Vec<SessionReport>, OfflineError> {
     let uptime = now().uptime;
     let store = Store::existing(folder)?;
     let processes = Processes::look(&store)?;
@@ -94,17 +94,17 @@ pub fn status(folder: &Path) -> Result<Vec<Known>, OfflineError> {
             (Some(record), unrecorded) if record.session.is_some() || unrecorded.is_none() => {
                 let session = record.session.as_ref();
                 let process = session.and_then(Session::process);
-                Known::Record {
+                SessionReport::Record {
                     status: Status::of(&project, session, uptime),
                     is_alive: process.is_some_and(|it| !matches!(it.is_alive(), Ok(false)))
                         || session.is_some_and(|it| running.contains_key(it.id().as_str())),
                 }
             }
-            (_, Some((session, _))) => Known::Unrecorded {
+            (_, Some((session, _))) => SessionReport::Unrecorded {
                 session: session.clone(),
                 project,
             },
-            (_, None) => Known::Unreadable { project },
+            (_, None) => SessionReport::Unreadable { project },
         }
     };
     Ok(projects.into_iter().map(known).collect())

@@ -170,7 +170,7 @@ fn is_over(session: &Session, found: Option<&ProcessIdentity>) -> bool {
             let is_gone = |process: &ProcessIdentity| matches!(process.is_alive(), Ok(false));
             session.process().map_or(found.is_none(), is_gone)
         }
-        State::Spawning { .. } | State::Resting { .. } => false,
+        State::Spawning { .. } | State::AwaitingRestart { .. } => false,
     }
 }
 

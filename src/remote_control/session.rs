@@ -7,7 +7,7 @@
 //!    │                     │                  │      │
 //!    │ stop                │ exit, time-out,  │ exit, stop, end of its time
 //!    │                     ▼ stop             ▼      │
-//!    └─────────────────▶ Stopping ──tree gone──▶ Resting (where it is to come back), or over
+//!    └─────────────────▶ Stopping ──tree gone──▶ AwaitingRestart (where it is to come back), or over
 //! ```
 //!
 //! Invariants: no I/O; a session ends only through `Stopping`, where the whole process tree is ended, unless its process was
@@ -192,7 +192,8 @@ pub(crate) enum State {
         slow_at: Option<Duration>,
     },
     /// The process ended unexpectedly or could not start, and another will replace it.
-    Resting {
+    #[serde(rename = "resting")]
+    AwaitingRestart {
         /// The uptime at which that one is to be spawned.
         until: Duration,
         /// The cause of the restart.
@@ -343,7 +344,7 @@ impl Session {
         match &self.state {
             State::Starting { process, .. } | State::Running { process, .. } => Some(process),
             State::Stopping { process, .. } => process.as_ref(),
-            State::Spawning { .. } | State::Resting { .. } => None,
+            State::Spawning { .. } | State::AwaitingRestart { .. } => None,
         }
     }
 
@@ -354,7 +355,7 @@ impl Session {
             State::Spawning { .. }
             | State::Starting { .. }
             | State::Running { .. }
-            | State::Resting { .. } => &[],
+            | State::AwaitingRestart { .. } => &[],
         }
     }
 

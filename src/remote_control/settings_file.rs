@@ -23,11 +23,11 @@ const STICKY: u32 = 0o1000;
 
 /// Why a settings file is rejected, so that no session starts.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum UnfitSettings {
+pub(crate) enum SettingsFileError {
     #[error("cannot read the settings file {path}")]
     Read { path: PathBuf, source: io::Error },
     #[error("the settings file {path} is not a regular file of at most 1 MiB")]
-    NoFile { path: PathBuf },
+    NotRegular { path: PathBuf },
     #[error(
         "{path} belongs to user {owner}, who could change the session's settings; it has to be root's or that of the bot's user"
     )]
@@ -37,15 +37,15 @@ pub(crate) enum UnfitSettings {
     )]
     Writable { path: PathBuf },
     #[error("the settings file {path} is not a JSON object")]
-    NoJson { path: PathBuf },
+    NotJson { path: PathBuf },
 }
 
 /// The SHA-256 of a settings file that only root and the bot's user can change. `is_ours` knows that user.
 pub(crate) fn digest_of(
     path: &Path,
     is_ours: impl Fn(u32) -> bool,
-) -> Result<String, UnfitSettings> {
-    let unreadable = |source| UnfitSettings::Read {
+) -> Result<String, SettingsFileError> {
+    let unreadable = |source| SettingsFileError::Read {
         path: path.to_owned(),
         source,
     };
@@ -58,7 +58,7 @@ pub(crate) fn digest_of(
     let metadata = file.metadata().map_err(unreadable)?;
     if !metadata.is_file() || metadata.len() > LARGEST {
         let path = path.to_owned();
-        return Err(UnfitSettings::NoFile { path });
+        return Err(SettingsFileError::NotRegular { path });
     }
     refuse_others(&real, &metadata, &is_ours)?;
     for folder in real.ancestors().skip(1) {
@@ -67,7 +67,7 @@ pub(crate) fn digest_of(
     }
     let bytes = read(file).map_err(unreadable)?;
     let json = serde_json::from_slice::<serde_json::Map<_, serde_json::Value>>(&bytes);
-    json.map_err(|_| UnfitSettings::NoJson {
+    json.map_err(|_| SettingsFileError::NotJson {
         path: path.to_owned(),
     })?;
     Ok(format!("{:x}", Sha256::digest(&bytes)))
@@ -77,15 +77,15 @@ fn refuse_others(
     path: &Path,
     metadata: &Metadata,
     is_ours: impl Fn(u32) -> bool,
-) -> Result<(), UnfitSettings> {
+) -> Result<(), SettingsFileError> {
     let path = path.to_owned();
     let owner = metadata.uid();
     if owner != 0 && !is_ours(owner) {
-        return Err(UnfitSettings::Owner { path, owner });
+        return Err(SettingsFileError::Owner { path, owner });
     }
     let is_sticky = metadata.is_dir() && metadata.mode() & STICKY != 0;
     if metadata.mode() & WRITABLE_BY_OTHERS != 0 && !is_sticky {
-        return Err(UnfitSettings::Writable { path });
+        return Err(SettingsFileError::Writable { path });
     }
     Ok(())
 }
@@ -112,35 +112,35 @@ mod tests {
         let path = folder.path().join("settings.json");
         let me = rustix::process::geteuid().as_raw();
         let look = || digest_of(&path, |user| user == me);
-        assert!(matches!(look(), Err(UnfitSettings::Read { .. })));
+        assert!(matches!(look(), Err(SettingsFileError::Read { .. })));
         fs::write(&path, "{}").unwrap();
         set_mode(&path, 0o644);
         let digest = "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
         assert_eq!(look().unwrap(), digest);
         for mode in [0o664, 0o646] {
             set_mode(&path, mode);
-            assert!(matches!(look(), Err(UnfitSettings::Writable { .. })));
+            assert!(matches!(look(), Err(SettingsFileError::Writable { .. })));
         }
         set_mode(&path, 0o600);
         set_mode(folder.path(), 0o777);
-        assert!(matches!(look(), Err(UnfitSettings::Writable { path }) if path.is_dir()));
+        assert!(matches!(look(), Err(SettingsFileError::Writable { path }) if path.is_dir()));
         set_mode(folder.path(), 0o700);
         for text in ["", "[]", "{", "{} {}"] {
             fs::write(&path, text).unwrap();
             assert!(
-                matches!(look(), Err(UnfitSettings::NoJson { .. })),
+                matches!(look(), Err(SettingsFileError::NotJson { .. })),
                 "{text}"
             );
         }
         fs::remove_file(&path).unwrap();
         fs::create_dir(&path).unwrap();
-        assert!(matches!(look(), Err(UnfitSettings::NoFile { .. })));
+        assert!(matches!(look(), Err(SettingsFileError::NotRegular { .. })));
         // The parent folders belong to root, whichever user runs this.
         if me != 0 {
             fs::remove_dir(&path).unwrap();
             fs::write(&path, "{}").unwrap();
             let look = digest_of(&path, |_| false);
-            assert!(matches!(look, Err(UnfitSettings::Owner { .. })));
+            assert!(matches!(look, Err(SettingsFileError::Owner { .. })));
         }
     }
 }

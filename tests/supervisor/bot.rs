@@ -182,7 +182,7 @@ impl Bot {
                 self.carry_out(notices);
             }
             Some(Phase::Starting | Phase::Stopping) => {}
-            Some(Phase::Resting) => panic!("it is not to come back"),
+            Some(Phase::AwaitingRestart) => panic!("it is not to come back"),
         }
     }
 

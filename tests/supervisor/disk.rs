@@ -15,7 +15,7 @@ use std::{
 use rcbot::remote_control::{Ending, NotSpawned, Notice, Phase};
 
 use crate::support::{
-    DEADLINE, Sandbox, eventually, mounts::with_mounts_of_its_own, own_process::in_own_process,
+    DEADLINE, Sandbox, eventually, mounts::in_mount_namespace, own_process::in_own_process,
     owner::Owner,
 };
 
@@ -28,7 +28,7 @@ const RETRY: Duration = Duration::from_secs(6);
 /// Runs a test with separate mounts. Fails where that is not permitted, as a full disk would not be tested then.
 #[track_caller]
 fn with_own_mounts(body: impl Future<Output = ()>) {
-    in_own_process(with_mounts_of_its_own(), &[], body);
+    in_own_process(in_mount_namespace(), &[], body);
 }
 
 /// A sandbox whose sessions are on a small disk.

@@ -4,7 +4,7 @@ use std::{ffi::OsStr, fs, path::Path, time::Duration};
 
 use rcbot::remote_control::{
     Beginning, Cause, Connection, Ending, Exit, Notice, Phase, Restart, WARNING,
-    offline::{self, Known},
+    offline::{self, SessionReport},
 };
 use serde_json::json;
 use tokio::time::timeout;
@@ -144,12 +144,12 @@ async fn a_session_that_exited_is_restarted_with_a_new_link() {
     let cause = Some(Cause::Network);
     assert_eq!(ending, Ending::Exited { exit, cause });
     assert_eq!(rest, 5 * SECOND);
-    assert_eq!(owner.phase(), Some(Phase::Resting));
+    assert_eq!(owner.phase(), Some(Phase::AwaitingRestart));
     assert_eq!(owner.redacted.len(), 1);
     // The rest is kept over a restart of the bot.
     drop(owner);
     let mut owner = Owner::restore(&sandbox, project);
-    assert_eq!(owner.phase(), Some(Phase::Resting));
+    assert_eq!(owner.phase(), Some(Phase::AwaitingRestart));
     let link = owner.link(0).await;
     let records = sandbox.standin_records();
     assert_eq!(records.len(), 2);
@@ -159,7 +159,7 @@ async fn a_session_that_exited_is_restarted_with_a_new_link() {
 
     owner
         .until("the second rest", |owner| {
-            (owner.phase() == Some(Phase::Resting)).then_some(())
+            (owner.phase() == Some(Phase::AwaitingRestart)).then_some(())
         })
         .await;
     let outcome = owner.stop_and_wait().await;
@@ -393,7 +393,7 @@ async fn what_ended_while_no_bot_ran_is_started_again_where_that_is_wanted() {
 /// The status of the only project, and whether anything of its session runs.
 fn status(folder: &Path) -> (Option<Phase>, bool) {
     match &offline::status(folder).unwrap()[..] {
-        [Known::Record { status, is_alive }] => {
+        [SessionReport::Record { status, is_alive }] => {
             (status.session.as_ref().map(|it| it.phase), *is_alive)
         }
         other => panic!("{other:?}"),
@@ -438,7 +438,7 @@ async fn a_session_without_a_record_can_be_seen_and_stopped_while_no_bot_runs() 
         damage(&sandbox);
         let folder = sandbox.path("sessions");
         let known = offline::status(&folder).unwrap();
-        assert!(matches!(&known[..], [it @ Known::Unrecorded { .. }] if it.is_active()));
+        assert!(matches!(&known[..], [it @ SessionReport::Unrecorded { .. }] if it.is_active()));
         let report = offline::stop(&folder, &website(), 10 * SECOND).await;
         assert_eq!(report.unwrap().unwrap().processes, 1);
         assert!(sandbox.processes().is_empty());

@@ -104,7 +104,7 @@ async fn settle(owner: &mut Owner) {
     owner
         .until("no change under way", |owner| match owner.phase() {
             None | Some(Phase::Running) => Some(()),
-            Some(Phase::Starting | Phase::Stopping | Phase::Resting) => None,
+            Some(Phase::Starting | Phase::Stopping | Phase::AwaitingRestart) => None,
         })
         .await;
 }

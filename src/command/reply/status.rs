@@ -103,7 +103,7 @@ pub(crate) fn phase(phase: Phase) -> &'static str {
         Phase::Starting => "starting",
         Phase::Running => "running",
         Phase::Stopping => "stopping",
-        Phase::Resting => "waiting to be started again",
+        Phase::AwaitingRestart => "waiting to be started again",
     }
 }
 

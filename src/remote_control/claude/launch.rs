@@ -31,7 +31,7 @@ const INHERITED_PREFIXES: [&str; 2] = ["LC_", "XDG_"];
 
 /// A host's proxies and certificates, in upper or lower case. Sessions do not inherit them, as the address of a proxy may hold
 /// a password: where they are needed, a project's own environment has to set them.
-pub(crate) const WAY_OUT: [&str; 5] = [
+pub(crate) const NETWORK_VARIABLES: [&str; 5] = [
     "HTTPS_PROXY",
     "HTTP_PROXY",
     "NO_PROXY",

@@ -16,4 +16,6 @@ pub use links::{LinkPattern, PatternError};
 pub use output::{Connection, OutputReader, Said, visible_text};
 
 pub(crate) use diagnosis::{Conversations, Outlook, Place, errors, first_line, unknown_lines};
-pub(crate) use launch::{HarmfulOption, Invocation, WAY_OUT, environment, fill_in, gives_terminal};
+pub(crate) use launch::{
+    HarmfulOption, Invocation, NETWORK_VARIABLES, environment, fill_in, gives_terminal,
+};

@@ -100,7 +100,7 @@ pub(crate) struct Setting {
     /// Where it is set, as shown to users.
     pub(crate) place: String,
     pub(crate) is_empty: bool,
-    pub(crate) hindrance: Hindrance,
+    pub(crate) affected: AffectedVersions,
 }
 
 impl ClaudeFiles {
@@ -353,21 +353,24 @@ fn main_checkout(git: &Path) -> Option<PathBuf> {
 
 /// Which versions of the program do not serve because of a variable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Hindrance {
+pub(crate) enum AffectedVersions {
     None,
     /// Those before 2.1.288, and all where the organisation asks for Trusted Devices.
     Old,
     All,
 }
 
-fn hindrance(name: &str, value: &str) -> Hindrance {
-    let (hindrance, is_set) = match name {
+fn affected(name: &str, value: &str) -> AffectedVersions {
+    let (affected, is_set) = match name {
         "ANTHROPIC_API_KEY"
         | "ANTHROPIC_AUTH_TOKEN"
         | "ANTHROPIC_UNIX_SOCKET"
         | "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC"
-        | "CLAUDE_CODE_OAUTH_TOKEN" => (Hindrance::All, !value.is_empty()),
-        "ANTHROPIC_BASE_URL" => (Hindrance::All, !value.is_empty() && !is_service(value)),
+        | "CLAUDE_CODE_OAUTH_TOKEN" => (AffectedVersions::All, !value.is_empty()),
+        "ANTHROPIC_BASE_URL" => (
+            AffectedVersions::All,
+            !value.is_empty() && !is_service(value),
+        ),
         "CLAUDE_CODE_DISABLE_FEATURE_FLAGS"
         | "CLAUDE_CODE_REMOTE"
         | "CLAUDE_CODE_SIMPLE"
@@ -377,12 +380,16 @@ fn hindrance(name: &str, value: &str) -> Hindrance {
         | "CLAUDE_CODE_USE_FOUNDRY"
         | "CLAUDE_CODE_USE_MANTLE"
         | "CLAUDE_CODE_USE_VERTEX"
-        | "DISABLE_GROWTHBOOK" => (Hindrance::All, is_on(value)),
-        "DISABLE_TELEMETRY" => (Hindrance::Old, !value.is_empty()),
-        "DO_NOT_TRACK" => (Hindrance::Old, is_on(value)),
-        _ => (Hindrance::None, false),
+        | "DISABLE_GROWTHBOOK" => (AffectedVersions::All, is_on(value)),
+        "DISABLE_TELEMETRY" => (AffectedVersions::Old, !value.is_empty()),
+        "DO_NOT_TRACK" => (AffectedVersions::Old, is_on(value)),
+        _ => (AffectedVersions::None, false),
     };
-    if is_set { hindrance } else { Hindrance::None }
+    if is_set {
+        affected
+    } else {
+        AffectedVersions::None
+    }
 }
 
 impl Setting {
@@ -392,7 +399,7 @@ impl Setting {
             name: name.to_owned(),
             place: place.to_owned(),
             is_empty: value.is_empty(),
-            hindrance: hindrance(name, value),
+            affected: affected(name, value),
         }
     }
 }
@@ -422,7 +429,7 @@ fn settings_in(text: &str, file: &Path, is_of_project: bool) -> Vec<Setting> {
         name: format!("`{key}`"),
         place: file.clone(),
         is_empty: false,
-        hindrance: Hindrance::All,
+        affected: AffectedVersions::All,
     });
     let is_ignored = |variable: &Setting| is_of_project && variable.name == "ANTHROPIC_API_KEY";
     let variables = variables.filter(|variable| !is_ignored(variable));
@@ -653,34 +660,34 @@ mod tests {
     #[test]
     fn what_switches_remote_control_off_is_known() {
         for (name, value, expected) in [
-            ("ANTHROPIC_API_KEY", "sk", Hindrance::All),
-            ("ANTHROPIC_API_KEY", "", Hindrance::None),
+            ("ANTHROPIC_API_KEY", "sk", AffectedVersions::All),
+            ("ANTHROPIC_API_KEY", "", AffectedVersions::None),
             (
                 "ANTHROPIC_BASE_URL",
                 "https://proxy.example",
-                Hindrance::All,
+                AffectedVersions::All,
             ),
-            ("ANTHROPIC_BASE_URL", "nonsense", Hindrance::All),
+            ("ANTHROPIC_BASE_URL", "nonsense", AffectedVersions::All),
             (
                 "ANTHROPIC_BASE_URL",
                 "https://api.anthropic.com",
-                Hindrance::None,
+                AffectedVersions::None,
             ),
-            ("ANTHROPIC_MODEL", "opus", Hindrance::None),
+            ("ANTHROPIC_MODEL", "opus", AffectedVersions::None),
             (
                 "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC",
                 "0",
-                Hindrance::All,
+                AffectedVersions::All,
             ),
-            ("CLAUDE_CODE_USE_BEDROCK", "1", Hindrance::All),
-            ("CLAUDE_CODE_USE_BEDROCK", "0", Hindrance::None),
-            ("CLAUDE_CODE_USE_GATEWAY", "1", Hindrance::None),
-            ("DISABLE_GROWTHBOOK", "0", Hindrance::None),
-            ("DISABLE_TELEMETRY", "0", Hindrance::Old),
-            ("DO_NOT_TRACK", "True", Hindrance::Old),
-            ("DO_NOT_TRACK", "0", Hindrance::None),
+            ("CLAUDE_CODE_USE_BEDROCK", "1", AffectedVersions::All),
+            ("CLAUDE_CODE_USE_BEDROCK", "0", AffectedVersions::None),
+            ("CLAUDE_CODE_USE_GATEWAY", "1", AffectedVersions::None),
+            ("DISABLE_GROWTHBOOK", "0", AffectedVersions::None),
+            ("DISABLE_TELEMETRY", "0", AffectedVersions::Old),
+            ("DO_NOT_TRACK", "True", AffectedVersions::Old),
+            ("DO_NOT_TRACK", "0", AffectedVersions::None),
         ] {
-            assert_eq!(hindrance(name, value), expected, "{name}={value}");
+            assert_eq!(affected(name, value), expected, "{name}={value}");
         }
     }
 
@@ -693,7 +700,7 @@ mod tests {
         });
         let found = |text: &str, is_of_project| {
             let settings = settings_in(text, Path::new("/s"), is_of_project).into_iter();
-            let found = settings.map(|it| format!("{} {} {:?}", it.name, it.place, it.hindrance));
+            let found = settings.map(|it| format!("{} {} {:?}", it.name, it.place, it.affected));
             found.collect::<Vec<_>>()
         };
         let all = [

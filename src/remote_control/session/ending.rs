@@ -43,7 +43,7 @@ impl Session {
                 stop_requests.push(request.clone());
                 Vec::new()
             }
-            State::Resting { .. } => {
+            State::AwaitingRestart { .. } => {
                 return self.finish(Ending::Stopped, None, vec![request]);
             }
         };
@@ -73,7 +73,7 @@ impl Session {
             State::Spawning { .. }
             | State::Running { .. }
             | State::Stopping { .. }
-            | State::Resting { .. } => Vec::new(),
+            | State::AwaitingRestart { .. } => Vec::new(),
         }
     }
 
@@ -98,7 +98,9 @@ impl Session {
                 self.end(ending, Vec::new())
             }
             // Already being ended; `TreeGone` reports the end.
-            State::Spawning { .. } | State::Stopping { .. } | State::Resting { .. } => Vec::new(),
+            State::Spawning { .. } | State::Stopping { .. } | State::AwaitingRestart { .. } => {
+                Vec::new()
+            }
         }
     }
 
@@ -157,7 +159,7 @@ impl Session {
             State::Spawning { .. }
             | State::Starting { .. }
             | State::Running { .. }
-            | State::Resting { .. } => Vec::new(),
+            | State::AwaitingRestart { .. } => Vec::new(),
         }
     }
 
@@ -221,7 +223,7 @@ impl Session {
         }
         self.not_ended = None;
         let until = now.uptime + rest;
-        self.state = State::Resting { until, cause };
+        self.state = State::AwaitingRestart { until, cause };
         let mut effects = Vec::new();
         if ending.came_after_link() {
             effects = self.renew_deliveries();

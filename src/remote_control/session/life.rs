@@ -206,7 +206,7 @@ impl Session {
                 }
                 vec![Effect::EndTree(process.clone().or(found))]
             }
-            State::Resting { until, .. } => {
+            State::AwaitingRestart { until, .. } => {
                 if booted {
                     *until = now.uptime;
                 }
@@ -218,7 +218,7 @@ impl Session {
     /// The uptime at which the session needs [`Event::TimeCame`].
     pub(crate) fn next_wake(&self, terms: &Terms) -> Option<Duration> {
         let of_state = match &self.state {
-            State::Resting { until, .. } => Some(*until),
+            State::AwaitingRestart { until, .. } => Some(*until),
             State::Running { .. } => self.cut_off_wake(terms),
             State::Stopping { slow_at, .. } => return *slow_at,
             State::Spawning { .. } | State::Starting { .. } => return None,
@@ -324,7 +324,7 @@ impl Session {
             State::Spawning { .. }
             | State::Starting { .. }
             | State::Running { .. }
-            | State::Resting { .. }
+            | State::AwaitingRestart { .. }
                 if !start.options.are_met_by(&self.options) =>
             {
                 let options = self.options.clone();
@@ -342,7 +342,7 @@ impl Session {
                 deliver.into_iter().collect()
             }
             // A user is waiting, so it is restarted now.
-            State::Resting { .. } => {
+            State::AwaitingRestart { .. } => {
                 self.unanswered.push(request.clone());
                 self.add_delivery(request);
                 if start.beginning == Beginning::Resumed {
@@ -398,7 +398,7 @@ impl Session {
             State::Starting { .. }
             | State::Running { .. }
             | State::Stopping { .. }
-            | State::Resting { .. } => Vec::new(),
+            | State::AwaitingRestart { .. } => Vec::new(),
         }
     }
 
@@ -418,7 +418,7 @@ impl Session {
             State::Stopping { .. }
             | State::Starting { .. }
             | State::Running { .. }
-            | State::Resting { .. } => Vec::new(),
+            | State::AwaitingRestart { .. } => Vec::new(),
         }
     }
 
@@ -445,7 +445,7 @@ impl Session {
             State::Spawning { .. }
             | State::Running { .. }
             | State::Stopping { .. }
-            | State::Resting { .. } => Vec::new(),
+            | State::AwaitingRestart { .. } => Vec::new(),
         }
     }
 
@@ -457,10 +457,10 @@ impl Session {
                 let requests = std::mem::take(&mut self.unanswered);
                 vec![Effect::Notify(Notice::ShuttingDown(requests))]
             }
-            (State::Resting { .. }, Some(end)) if now.uptime >= end.uptime => {
+            (State::AwaitingRestart { .. }, Some(end)) if now.uptime >= end.uptime => {
                 self.finish(Ending::Expired, None, Vec::new())
             }
-            (State::Resting { until, .. }, _) if now.uptime >= *until => self.spawn(now),
+            (State::AwaitingRestart { until, .. }, _) if now.uptime >= *until => self.spawn(now),
             (State::Running { .. }, Some(end)) if now.uptime >= end.uptime => {
                 self.end(Ending::Expired, Vec::new())
             }
@@ -481,7 +481,7 @@ impl Session {
                 | State::Starting { .. }
                 | State::Running { .. }
                 | State::Stopping { .. }
-                | State::Resting { .. },
+                | State::AwaitingRestart { .. },
                 _,
             ) => Vec::new(),
         }

@@ -32,7 +32,7 @@ impl Session {
         let earliest = match &self.state {
             State::Starting { .. } => now.uptime,
             State::Running { since, .. } => *since,
-            State::Spawning { .. } | State::Stopping { .. } | State::Resting { .. } => {
+            State::Spawning { .. } | State::Stopping { .. } | State::AwaitingRestart { .. } => {
                 return Vec::new();
             }
         };
@@ -110,7 +110,7 @@ impl Session {
             State::Running { .. } => true,
             // The end notifies the room that the cause is unknown.
             State::Stopping { ending, .. } if ending.cause() == Some(Cause::Unknown) => false,
-            State::Spawning { .. } | State::Stopping { .. } | State::Resting { .. } => {
+            State::Spawning { .. } | State::Stopping { .. } | State::AwaitingRestart { .. } => {
                 return Vec::new();
             }
         };

@@ -168,7 +168,7 @@ impl Life {
     }
 
     fn is_resting(&self) -> bool {
-        matches!(self.session.state(), State::Resting { .. })
+        matches!(self.session.state(), State::AwaitingRestart { .. })
     }
 
     fn on(&mut self, event: Event) -> Vec<Effect> {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::{
     checkup::{Checker, Checkup, commands},
-    mounts::with_mounts_of_its_own,
+    mounts::in_mount_namespace,
     program::{Ended as _, Folder},
 };
 
@@ -106,7 +106,7 @@ impl Deref for Host {
 /// The check, run by a shell script that may mount file systems.
 pub(crate) fn with_mounts(host: &Host, script: &str) -> Checker {
     let shell = ["sh", "-c", script, "sh"];
-    let words = [with_mounts_of_its_own(), &shell].concat();
+    let words = [in_mount_namespace(), &shell].concat();
     host.checker.clone().wrapped(&words)
 }
 

@@ -11,7 +11,7 @@ const WAYS: [&[&str]; 2] = [
 /// The command before a program that gives it its own mounts. Panics where neither way is permitted, as the test would then
 /// prove nothing.
 #[track_caller]
-pub(crate) fn with_mounts_of_its_own() -> &'static [&'static str] {
+pub(crate) fn in_mount_namespace() -> &'static [&'static str] {
     static WAY: LazyLock<Option<&[&str]>> = LazyLock::new(|| {
         let permitted = WAYS.iter().find(|way| is_permitted(way));
         permitted.copied()
