@@ -366,7 +366,7 @@ impl Bot {
             }
             IncomingEvent::HostSignal(signal) => self.on_signal(signal),
             IncomingEvent::PictureWanted { sender, message } => {
-                self.send_picture(&sender, &message)
+                self.send_picture(&sender, &message);
             }
             IncomingEvent::InAdminRoom(Arrival::Joined) => {
                 let config = &self.config;

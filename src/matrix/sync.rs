@@ -257,7 +257,7 @@ impl Matrix {
                 Ok(true) => {
                     self.inbox
                         .hand_over(IncomingEvent::HostSignal(signal))
-                        .await
+                        .await;
                 }
                 Ok(false) => {
                     debug!(sender = %signal.bot, "signal of a bot that is not announced dropped");
