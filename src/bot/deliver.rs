@@ -308,7 +308,9 @@ impl Bot {
     /// What is required of a user who gets the link of a project.
     fn policy_for(&self, project: &ProjectName, session: Option<&SessionStatus>) -> Policy {
         match session {
-            Some(session) => self.projects.policy_of_session(project, &session.start),
+            Some(session) => {
+                Policy::of_session(&self.config, self.projects.get(project), &session.start)
+            }
             None => self.projects.policy(Some(project)),
         }
     }

@@ -39,7 +39,7 @@ impl Bot {
         let statuses = self.remote_control.status();
         let sessions: Vec<_> = statuses.iter().filter_map(connection).collect();
         self.spawn(async move {
-            let policy = Policy::of(&config, None);
+            let policy = Policy::of_no_project(&config);
             let report = match spawn_blocking(move || report(&config, sessions)).await {
                 Ok(report) => report,
                 Err(error) => Err(error.into()),

@@ -184,22 +184,16 @@ impl Snapshot {
 
     fn policy(&self, Meaning { intent, found }: &Meaning) -> Policy {
         let config = self.projects.config();
-        if let Intent::Start {
-            project, complete, ..
-        } = intent
-        {
+        let Some(name) = intent.project() else {
+            return Policy::of_no_project(config);
+        };
+        let project = found.as_deref().or_else(|| self.projects.get(name));
+        if let Intent::Start { complete, .. } = intent {
             // The link gives the power of a user who may start such a session.
-            let running = self.session_of(project).map(|session| &session.start);
-            let start = running.unwrap_or(complete);
-            return match found {
-                Some(found) => Policy::of_found(config, found).and_start(found, start),
-                None => self.projects.policy_of_session(project, start),
-            };
+            let running = self.session_of(name).map(|session| &session.start);
+            return Policy::of_session(config, project, running.unwrap_or(complete));
         }
-        match found {
-            Some(found) => Policy::of_found(config, found),
-            None => self.projects.policy(intent.project()),
-        }
+        Policy::of_project(config, project)
     }
 
     /// What a message means on this host. `None`: it is for the bot of another one.

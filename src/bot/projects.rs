@@ -27,7 +27,7 @@ use crate::{
     },
     config::{Config, ConfiguredProject, Found},
     matrix::ReplyTo,
-    remote_control::{FolderReader, Phase, Project, ProjectName, Start, last_used},
+    remote_control::{FolderReader, Phase, Project, ProjectName, last_used},
 };
 
 /// How long roots may take to answer; one on a dead network file system never does.
@@ -105,19 +105,11 @@ impl Projects {
         self.found.insert(found.project.name.clone(), found);
     }
 
-    /// What is required of a user who commands a project or gets its link.
+    /// What is required of a user who commands a project or gets its link; without one, for any command.
     pub(super) fn policy(&self, project: Option<&ProjectName>) -> Policy {
-        match project.and_then(|name| self.found.get(name)) {
-            Some(found) => Policy::of_found(&self.config, found),
-            None => Policy::of(&self.config, project),
-        }
-    }
-
-    /// The same for a session with this start.
-    pub(super) fn policy_of_session(&self, project: &ProjectName, start: &Start) -> Policy {
-        match self.found.get(project) {
-            Some(found) => Policy::of_found(&self.config, found).and_start(found, start),
-            None => Policy::of_session(&self.config, project, start),
+        match project {
+            Some(name) => Policy::of_project(&self.config, self.get(name)),
+            None => Policy::of_no_project(&self.config),
         }
     }
 

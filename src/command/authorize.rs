@@ -7,7 +7,7 @@ use matrix_sdk::ruma::{OwnedUserId, UserId};
 use crate::{
     config::{Authorization, Config, ConfiguredProject, Devices, RequireEncryptedCommands},
     matrix::{NoPower, RoomFacts, Trust},
-    remote_control::{ProjectName, Start},
+    remote_control::Start,
 };
 
 /// A power level that nobody has: the highest that Matrix knows.
@@ -25,40 +25,36 @@ pub(crate) struct Policy {
 }
 
 impl Policy {
-    /// What is required of a user who commands a project or gets its link; without one, for any command.
-    pub(crate) fn of(config: &Config, project: Option<&ProjectName>) -> Self {
-        let level = match project.map(|name| config.projects.get(name)) {
-            Some(Some(project)) => project.power_level,
-            // Its folder below a root is gone, or it left the configuration.
-            Some(None) => Some(config.power_level_of_unknown()),
-            None => None,
-        };
-        Self::with_level(config, level.unwrap_or(config.authorization.power_level))
+    /// What is required of a user who gives a command about no project.
+    pub(crate) fn of_no_project(config: &Config) -> Self {
+        Self::with_level(config, config.authorization.power_level)
     }
 
-    /// The same for a project that was found below a root.
-    pub(crate) fn of_found(config: &Config, found: &ConfiguredProject) -> Self {
-        let level = found.power_level;
+    /// What is required of a user who commands a project or gets its link. `None`: its folder below a root is gone, or it left
+    /// the configuration.
+    pub(crate) fn of_project(config: &Config, project: Option<&ConfiguredProject>) -> Self {
+        let level = match project {
+            Some(project) => project.power_level,
+            None => Some(config.power_level_of_unknown()),
+        };
         Self::with_level(config, level.unwrap_or(config.authorization.power_level))
     }
 
     /// What is required of a user who starts such a session of a project, or gets its link: also the level of its options, or
     /// [`NOBODY`] where they are not allowed any more.
-    pub(crate) fn of_session(config: &Config, project: &ProjectName, start: &Start) -> Self {
-        let policy = Self::of(config, Some(project));
-        match config.projects.get(project) {
-            Some(configured) => policy.and_start(configured, start),
-            None => policy,
+    pub(crate) fn of_session(
+        config: &Config,
+        project: Option<&ConfiguredProject>,
+        start: &Start,
+    ) -> Self {
+        let mut policy = Self::of_project(config, project);
+        let level = &mut policy.authorization.power_level;
+        if let Some(configured) = project {
+            let of_options = configured.project.settings.level(start);
+            let of_options = of_options.unwrap_or(Some(NOBODY)).unwrap_or(*level);
+            *level = (*level).max(of_options);
         }
-    }
-
-    /// The same, with what the options of a start require.
-    pub(crate) fn and_start(mut self, configured: &ConfiguredProject, start: &Start) -> Self {
-        let level = &mut self.authorization.power_level;
-        let of_options = configured.project.settings.level(start);
-        let of_options = of_options.unwrap_or(Some(NOBODY)).unwrap_or(*level);
-        *level = (*level).max(of_options);
-        self
+        policy
     }
 
     /// What any command requires: an invalid one is about no known project.
