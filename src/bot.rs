@@ -29,7 +29,7 @@ use std::{
 };
 
 use futures_util::FutureExt as _;
-use matrix_sdk::ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
+use matrix_sdk::ruma::{OwnedEventId, OwnedUserId};
 use nix::unistd::{User, geteuid};
 use tokio::{
     sync::{mpsc, watch},
@@ -43,19 +43,16 @@ pub(crate) use local::{ask_for_identity, ask_to_stop, ask_to_trust};
 pub(crate) use service_manager::report_failure;
 
 use crate::{
-    command::reply::{self, NoLongerFollowed, Shown},
+    command::reply::{self, NoLongerFollowed},
     config::{Config, Found},
     data_dir::DataDir,
-    matrix::{
-        Announcement, Arrival, Fault, IncomingEvent, Login, MatrixFolder, Message, SentLink, Sound,
-    },
+    matrix::{Announcement, Arrival, Fault, IncomingEvent, Login, MatrixFolder, Message, Sound},
     remote_control::{
-        self, DeliveryId, ProjectName, Redaction, RemoteControl, Request, RestoreError,
-        TaskPanicked,
+        self, DeliveryId, ProjectName, Redaction, RemoteControl, RestoreError, TaskPanicked,
     },
 };
 use connection::{Inbound, MatrixHandle};
-use deliver::{NotDelivered, Pictured, Trigger};
+use deliver::{Delivered, Pictured, Shown, Trigger};
 use doctor::EndingLogins;
 use hosts::Signals;
 use judge::{Decision, Snapshot};
@@ -96,15 +93,7 @@ pub enum BotError {
 #[derive(Debug)]
 enum Event {
     Judged(Message, Decision),
-    /// A delivery ended; an error without a reason: it was cancelled.
-    Delivered {
-        id: DeliveryId,
-        request: Request,
-        result: Result<SentLink, Option<NotDelivered>>,
-        /// Whether sending was tried: then the link may have arrived even so.
-        tried: bool,
-        trigger: Trigger,
-    },
+    Delivered(Delivered),
     Pictured(Pictured),
     Redacted {
         project: ProjectName,
@@ -112,12 +101,7 @@ enum Event {
     },
     LookedBelowRoots(Found),
     LoginsEnd(EndingLogins),
-    /// Something was sent to the requester in confidence, or could not be.
-    Shown {
-        shown: Shown,
-        request: Request,
-        result: Result<OwnedRoomId, NotDelivered>,
-    },
+    Shown(Shown),
 }
 
 /// Runs the bot until `shutdown`, which leaves the sessions running. Its work may go on for a moment, so keep `data_dir` until
@@ -425,24 +409,14 @@ impl Bot {
                 let next = self.queue.next_of(&message.sender);
                 self.judge(next);
             }
-            Event::Delivered {
-                id,
-                request,
-                result,
-                tried,
-                trigger,
-            } => self.on_delivered(id, request, result, tried, trigger),
+            Event::Delivered(delivered) => self.on_delivered(delivered),
             Event::Pictured(pictured) => self.on_pictured(pictured),
             Event::LookedBelowRoots(found) => self.on_looked(&found),
             Event::LoginsEnd(logins) => self.on_logins_end(logins),
             Event::Redacted { project, redaction } => {
                 self.remote_control.redacted(&project, &redaction);
             }
-            Event::Shown {
-                shown,
-                request,
-                result,
-            } => self.on_shown(shown, &request, result),
+            Event::Shown(shown) => self.on_shown(shown),
         }
     }
 

@@ -20,11 +20,12 @@ use super::{
     connection::{AsFault, MatrixHandle},
     hosts,
     judge::{Proving, proven},
+    logs::Following,
 };
 use crate::{
     command::{
         Denied, Policy, authorize,
-        reply::{self, End, Opens, Reply, Secret, Shown},
+        reply::{self, End, Opens, Reply, Secret},
     },
     link::Link,
     matrix::{
@@ -122,6 +123,30 @@ impl AsFault for NotDelivered {
     }
 }
 
+/// The result of a delivery.
+#[derive(Debug)]
+pub(super) struct Delivered {
+    id: DeliveryId,
+    request: Request,
+    /// An error without a reason: it was cancelled.
+    result: Result<SentLink, Option<NotDelivered>>,
+    /// Whether sending was tried: then the link may have arrived even so.
+    tried: bool,
+    trigger: Trigger,
+}
+
+/// The result of sending something other than a link in confidence.
+#[derive(Debug)]
+pub(super) struct Shown {
+    pub(super) secret: Secret,
+    /// What to answer if it was sent.
+    pub(super) sent: Reply,
+    pub(super) request: Request,
+    pub(super) result: Result<SentNotice, NotDelivered>,
+    /// Keeps its message up to date, if that was asked for.
+    pub(super) following: Option<Box<Following>>,
+}
+
 /// The result of sending a picture.
 #[derive(Debug)]
 pub(super) struct Pictured {
@@ -162,15 +187,14 @@ impl Bot {
         });
     }
 
-    /// `result`: an error without a reason is a cancelled delivery. If it was `tried`, the link may have arrived.
-    pub(super) fn on_delivered(
-        &mut self,
-        id: DeliveryId,
-        request: Request,
-        result: Result<SentLink, Option<NotDelivered>>,
-        tried: bool,
-        trigger: Trigger,
-    ) {
+    pub(super) fn on_delivered(&mut self, delivered: Delivered) {
+        let Delivered {
+            id,
+            request,
+            result,
+            tried,
+            trigger,
+        } = delivered;
         self.deliveries.remove(&id);
         match result {
             Ok(sent) => {
@@ -340,40 +364,33 @@ impl Bot {
         }
     }
 
-    /// Sends a text in confidence to a user who may command, and answers in the room.
-    pub(super) fn show(&mut self, shown: Shown, request: Request, user: OwnedUserId, text: Reply) {
-        let policy = self.projects.policy(shown.project());
-        let matrix = self.matrix.clone();
-        self.spawn(async move {
-            let result = show(&matrix, &user, &text, &policy, None).await;
-            Event::Shown {
-                shown,
-                request,
-                result: result.map(|sent| sent.room),
-            }
-        });
-    }
-
-    /// `result`: the direct message that it is in.
-    pub(super) fn on_shown(
-        &mut self,
-        shown: Shown,
-        request: &Request,
-        result: Result<OwnedRoomId, NotDelivered>,
-    ) {
-        let what = match &shown {
-            Shown::Report(_) => {
-                self.is_examining = false;
-                "report sent"
-            }
-            Shown::Output { .. } => "output sent",
-        };
+    pub(super) fn on_shown(&mut self, shown: Shown) {
+        let Shown {
+            secret,
+            sent,
+            request,
+            result,
+            following,
+        } = shown;
+        let mut what = "output sent";
+        if matches!(secret, Secret::Report) {
+            self.is_examining = false;
+            what = "report sent";
+        }
         match result {
-            Ok(room) => {
-                let text = reply::shown(&shown, &room);
-                self.answer(shown.project(), request, Ok(&text), &Conclusion::new(what));
+            Ok(message) => {
+                let text = sent.with_direct_message(&message.room);
+                self.answer(
+                    secret.project(),
+                    &request,
+                    Ok(&text),
+                    &Conclusion::new(what),
+                );
+                if let Some(following) = following {
+                    self.spawn_quiet(following.keep_up_to_date(message));
+                }
             }
-            Err(reason) => self.explain(&Secret::Shown(shown), request, &reason),
+            Err(reason) => self.explain(&secret, &request, &reason),
         }
     }
 
@@ -439,13 +456,13 @@ async fn deliver(
         Some(result) => result.map_err(Some),
         None => Err(None),
     };
-    Event::Delivered {
+    Event::Delivered(Delivered {
         tried: known.into_inner().0.is_some() || delivery.trigger == Trigger::Restore,
         id: delivery.id,
         request: delivery.request,
         result,
         trigger: delivery.trigger,
-    }
+    })
 }
 
 /// `tried`: the room in which an earlier try may have left the link. `proving`: the proof of the requester's direct message,

@@ -12,12 +12,17 @@ use matrix_sdk::ruma::OwnedUserId;
 use tokio::{runtime, task::spawn_blocking};
 use tracing::error;
 
-use super::{Bot, Event, audit::Conclusion, deliver, hosts};
+use super::{
+    Bot, Event,
+    audit::Conclusion,
+    deliver::{self, Shown},
+    hosts,
+};
 use crate::{
     check::{self, Check, Finding, Outcome},
     command::{
         Permit, Policy,
-        reply::{self, Reply, Shown},
+        reply::{self, Reply, Secret},
     },
     config::{Config, Notification},
     matrix::Sound,
@@ -49,12 +54,13 @@ impl Bot {
                 let reason = error.to_string();
                 (reply::no_report(&reason), "Nothing was checked.".to_owned())
             });
-            let shown = deliver::show(&matrix, &user, &report, &policy, None).await;
-            Event::Shown {
-                shown: Shown::Report(summary),
+            Event::Shown(Shown {
+                result: deliver::show(&matrix, &user, &report, &policy, None).await,
+                secret: Secret::Report,
+                sent: reply::report_sent(&summary),
                 request,
-                result: shown.map(|sent| sent.room),
-            }
+                following: None,
+            })
         });
     }
 

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use matrix_sdk::ruma::OwnedUserId;
+use matrix_sdk::ruma::{OwnedUserId, UserId};
 use tokio::{
     sync::oneshot,
     task::spawn_blocking,
@@ -13,11 +13,16 @@ use tokio::{
 };
 use tracing::{error, warn};
 
-use super::{Bot, Event, audit::Conclusion, connection::MatrixHandle, deliver};
+use super::{
+    Bot, Event,
+    audit::Conclusion,
+    connection::MatrixHandle,
+    deliver::{self, Shown},
+};
 use crate::{
     command::{
         Excerpt, Permit, Policy,
-        reply::{self, NoLongerFollowed, Shown},
+        reply::{self, NoLongerFollowed, Reply, Secret},
     },
     matrix::{Chain, SentNotice},
     remote_control::{LogReader, Output, OutputError, ProjectName, Request},
@@ -71,72 +76,55 @@ impl Bot {
                 return self.answer(Some(&project), &request, Ok(&text), &conclusion);
             }
         };
+        let (policy, now) = (self.projects.policy(Some(&project)), SystemTime::now());
         let has_session = self.session_of(&project).is_some();
-        let now = SystemTime::now();
-        match excerpt.follow {
-            Some(time) if has_session => {
-                self.follow(project, time, user, request, (reader, output));
+        let (text, following) = match excerpt.follow {
+            None => (reply::last_output(&project, &output, now), None),
+            Some(_) if !has_session => {
+                let over = Err(NoLongerFollowed::NoSession);
+                (reply::followed_output(&project, &output, now, over), None)
             }
-            follow => {
-                let text = match follow {
-                    Some(_) => {
-                        let over = Err(NoLongerFollowed::NoSession);
-                        reply::followed_output(&project, &output, now, over)
-                    }
-                    None => reply::last_output(&project, &output, now),
+            Some(time) => {
+                let following = Following {
+                    matrix: self.matrix.clone(),
+                    policy: policy.clone(),
+                    project: project.clone(),
+                    user: user.clone(),
+                    reader,
+                    output,
+                    until: now + time,
+                    deadline: Instant::now() + time,
+                    ended: self.note_follow(&project, &user),
                 };
-                let follow = None;
-                self.show(Shown::Output { project, follow }, request, user, text);
+                (following.text(None), Some(Box::new(following)))
             }
-        }
+        };
+        let follow = excerpt.follow.filter(|_| following.is_some());
+        let sent = reply::output_sent(&project, follow);
+        let matrix = self.matrix.clone();
+        self.spawn(async move {
+            Event::Shown(Shown {
+                result: deliver::show(&matrix, &user, &text, &policy, None).await,
+                secret: Secret::Output(project),
+                sent,
+                request,
+                following,
+            })
+        });
     }
 
-    fn follow(
+    /// Registers a log that is followed; returns what ends that.
+    fn note_follow(
         &mut self,
-        project: ProjectName,
-        time: Duration,
-        user: OwnedUserId,
-        request: Request,
-        (reader, output): (LogReader, Output),
-    ) {
+        project: &ProjectName,
+        user: &UserId,
+    ) -> oneshot::Receiver<NoLongerFollowed> {
         let (end, ended) = oneshot::channel();
         self.follows.retain(|_, follow| !follow.end.is_closed());
-        let follow = Follow {
-            project: project.clone(),
-            end,
-        };
-        self.follows.insert(user.clone(), follow);
-        let mut following = Following {
-            matrix: self.matrix.clone(),
-            policy: self.projects.policy(Some(&project)),
-            project: project.clone(),
-            user,
-            reader,
-            output,
-            until: SystemTime::now() + time,
-        };
-        let events = self.events.clone();
-        self.spawn_quiet(async move {
-            let deadline = Instant::now() + time;
-            let shown = following.show(None, None).await;
-            let (sent, result) = match shown {
-                Ok(sent) => {
-                    let room = sent.room.clone();
-                    (Some(sent), Ok(room))
-                }
-                Err(reason) => (None, Err(reason)),
-            };
-            let follow = Some(time);
-            let event = Event::Shown {
-                shown: Shown::Output { project, follow },
-                request,
-                result,
-            };
-            drop(events.send(event).await);
-            if let Some(sent) = sent {
-                following.keep_up_to_date(&sent, deadline, ended).await;
-            }
-        });
+        let project = project.clone();
+        self.follows
+            .insert(user.to_owned(), Follow { project, end });
+        ended
     }
 
     pub(super) fn end_follows(&mut self, which: impl Fn(&Follow) -> bool, why: NoLongerFollowed) {
@@ -147,7 +135,8 @@ impl Bot {
 }
 
 /// The state of the task that follows a log.
-struct Following {
+#[derive(Debug)]
+pub(super) struct Following {
     matrix: MatrixHandle,
     policy: Policy,
     project: ProjectName,
@@ -155,24 +144,23 @@ struct Following {
     reader: LogReader,
     /// What was read last.
     output: Output,
+    /// When it ends, for people and for the task.
     until: SystemTime,
+    deadline: Instant,
+    ended: oneshot::Receiver<NoLongerFollowed>,
 }
 
 impl Following {
-    async fn keep_up_to_date(
-        &mut self,
-        sent: &SentNotice,
-        deadline: Instant,
-        mut ended: oneshot::Receiver<NoLongerFollowed>,
-    ) {
+    /// Keeps a message up to date that was sent with the first text.
+    pub(super) async fn keep_up_to_date(mut self: Box<Self>, sent: SentNotice) {
         let mut why = None;
         let mut next_edit = Instant::now() + EDITS_APART;
         while why.is_none() {
             let next_look = next_edit.max(Instant::now() + LOOKS_APART);
             tokio::select! {
                 // If the bot ends, there may be no reason.
-                said = &mut ended => why = Some(said.unwrap_or(NoLongerFollowed::BotEnds)),
-                () = sleep_until(deadline) => why = Some(NoLongerFollowed::TimeUp),
+                said = &mut self.ended => why = Some(said.unwrap_or(NoLongerFollowed::BotEnds)),
+                () = sleep_until(self.deadline) => why = Some(NoLongerFollowed::TimeUp),
                 () = sleep_until(next_look) => {}
             }
             if why == Some(NoLongerFollowed::BotEnds) && Instant::now() < next_edit {
@@ -182,7 +170,9 @@ impl Following {
             if !self.has_more().await && why.is_none() {
                 continue;
             }
-            if let Err(reason) = self.show(Some(sent), why).await {
+            let (matrix, text) = (&self.matrix, self.text(why));
+            let edited = deliver::show(matrix, &self.user, &text, &self.policy, Some(&sent));
+            if let Err(reason) = edited.await {
                 warn!(user = %self.user, project = %self.project, ?reason, "the log is no longer followed");
                 return;
             }
@@ -203,14 +193,8 @@ impl Following {
         }
     }
 
-    async fn show(
-        &self,
-        edited: Option<&SentNotice>,
-        over: Option<NoLongerFollowed>,
-    ) -> Result<SentNotice, deliver::NotDelivered> {
-        let now = SystemTime::now();
+    fn text(&self, over: Option<NoLongerFollowed>) -> Reply {
         let until = over.map_or(Ok(self.until), Err);
-        let text = reply::followed_output(&self.project, &self.output, now, until);
-        deliver::show(&self.matrix, &self.user, &text, &self.policy, edited).await
+        reply::followed_output(&self.project, &self.output, SystemTime::now(), until)
     }
 }

@@ -3,6 +3,7 @@
 use std::fs;
 
 use super::*;
+use crate::remote_control::Request;
 
 fn settings(folder: &std::path::Path) -> remote_control::Settings {
     remote_control::Settings {

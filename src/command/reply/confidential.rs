@@ -182,36 +182,17 @@ pub(crate) enum Secret {
     Link(ProjectName),
     /// Its picture.
     Picture(ProjectName),
-    /// Something else.
-    Shown(Shown),
-}
-
-/// What only its requester may see, other than a link.
-#[derive(Debug, Clone)]
-pub(crate) enum Shown {
-    /// The output of a project's session, and for how long new output is shown too.
-    Output {
-        project: ProjectName,
-        follow: Option<Duration>,
-    },
-    /// The report of `doctor`, which names files and people; and its summary, which anybody may see.
-    Report(String),
+    /// What the session printed.
+    Output(ProjectName),
+    /// The report of `doctor`, which names files and people.
+    Report,
 }
 
 impl Secret {
     pub(crate) fn project(&self) -> Option<&ProjectName> {
         match self {
-            Self::Link(project) | Self::Picture(project) => Some(project),
-            Self::Shown(shown) => shown.project(),
-        }
-    }
-}
-
-impl Shown {
-    pub(crate) fn project(&self) -> Option<&ProjectName> {
-        match self {
-            Self::Output { project, .. } => Some(project),
-            Self::Report(_) => None,
+            Self::Link(project) | Self::Picture(project) | Self::Output(project) => Some(project),
+            Self::Report => None,
         }
     }
 }
@@ -221,10 +202,8 @@ impl fmt::Display for Secret {
         match self {
             Self::Link(project) => write!(formatter, "the link for {project}"),
             Self::Picture(project) => write!(formatter, "the QR code for {project}"),
-            Self::Shown(Shown::Output { project, .. }) => {
-                write!(formatter, "the output of {project}")
-            }
-            Self::Shown(Shown::Report(_)) => formatter.write_str("the report"),
+            Self::Output(project) => write!(formatter, "the output of {project}"),
+            Self::Report => formatter.write_str("the report"),
         }
     }
 }
@@ -248,25 +227,31 @@ pub(crate) fn link_sent(
         ""
     };
     let text = format!("**{project}** {how}{invitation}");
-    Reply::marked(Mark::Running, text).linked(DIRECT_MESSAGE, room)
+    Reply::marked(Mark::Running, text).with_direct_message(room)
 }
 
-/// It was sent to the requester's direct message, which is this room.
-pub(crate) fn shown(shown: &Shown, room: &RoomId) -> Reply {
-    let text = match shown {
-        Shown::Output { project, follow } => {
-            let follow = follow.map(|time| {
-                let time = humantime::format_duration(time);
-                format!(" I keep that message up to date for {time}.")
-            });
-            format!(
-                "**{project}**: what it printed last is in our {DIRECT_MESSAGE}.{}",
-                follow.unwrap_or_default()
-            )
-        }
-        Shown::Report(summary) => format!("{summary} The report is in our {DIRECT_MESSAGE}."),
-    };
-    Reply::new(text).linked(DIRECT_MESSAGE, room)
+/// What a session printed is in its requester's direct message. `follow`: for how long new output is shown there too.
+pub(crate) fn output_sent(project: &ProjectName, follow: Option<Duration>) -> Reply {
+    let follow = follow.map(|time| {
+        let time = humantime::format_duration(time);
+        format!(" I keep that message up to date for {time}.")
+    });
+    Reply::new(format!(
+        "**{project}**: what it printed last is in our {DIRECT_MESSAGE}.{}",
+        follow.unwrap_or_default()
+    ))
+}
+
+/// The report of `doctor` is there. Its summary is for everybody.
+pub(crate) fn report_sent(summary: &str) -> Reply {
+    Reply::new(format!("{summary} The report is in our {DIRECT_MESSAGE}."))
+}
+
+impl Reply {
+    /// The same, with a link to the direct message that it speaks of.
+    pub(crate) fn with_direct_message(self, room: &RoomId) -> Self {
+        self.linked(DIRECT_MESSAGE, room)
+    }
 }
 
 /// It cannot be sent in confidence.
@@ -290,7 +275,7 @@ pub(crate) fn undeliverable(secret: &Secret, reason: &NotConfidential) -> Reply 
                 Secret::Link(_) | Secret::Picture(_) => {
                     " and end the session, as they may have read it. Leave that room, and start again."
                 }
-                Secret::Shown(_) => ". Leave that room, and try again.",
+                Secret::Output(_) | Secret::Report => ". Leave that room, and try again.",
             };
             let why = "somebody else was in our direct message when I sent it. I deleted it";
             (format!("{why}{what_now}"), Some(Topic::Overheard))
