@@ -22,7 +22,6 @@ mod typing;
 
 use std::{
     collections::{HashMap, VecDeque},
-    future::pending,
     panic::AssertUnwindSafe,
     sync::Arc,
     time::Duration,
@@ -62,9 +61,6 @@ use projects::{BelowRoots, Projects};
 use queue::{Limited, Limits, Queue};
 use service_manager::{ServiceManager, State};
 
-/// How many events may wait for the loop.
-const EVENTS_WAITING: usize = 256;
-
 /// How long tasks that talk to the homeserver may run on at shutdown, which as a whole has to fit into two seconds.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -82,11 +78,6 @@ pub enum BotError {
         "internal error, please report it with the log lines above. Sessions keep running: restart rcbot"
     )]
     Panicked,
-    /// The same for a task that watches sessions.
-    #[error(
-        "internal error, please report it with the log lines above. Sessions keep running: restart rcbot"
-    )]
-    Unwatched(#[from] TaskPanicked),
 }
 
 /// What a task reports to the loop.
@@ -131,10 +122,9 @@ pub async fn run(
         login,
         MatrixFolder::new(data_dir.matrix()),
     );
-    let (events, mut incoming) = mpsc::channel(EVENTS_WAITING);
     let (orders, mut ordered) = mpsc::channel(local::ORDERS_WAITING);
     let listening = local::listen(data_dir.socket(), orders);
-    let mut bot = Bot::new(projects, remote_control, matrix.clone(), events);
+    let mut bot = Bot::new(projects, remote_control, matrix.clone());
     let announcing = hosts::keep_announced(
         matrix.clone(),
         bot.announced.subscribe(),
@@ -145,7 +135,7 @@ pub async fn run(
     let running = async {
         tokio::select! {
             fault = connecting => Err(BotError::from(fault)),
-            error = bot.serve(inbound, &mut incoming, &mut ordered) => Err(error),
+            error = bot.serve(inbound, &mut ordered) => Err(error),
             never = announcing => match never {},
             never = listening => match never {},
             () = typing => Ok(()),
@@ -157,7 +147,7 @@ pub async fn run(
     };
     let result = catch_panic(running).await;
     bot.service_manager.report_stopping();
-    bot.shut_down(&mut incoming).await;
+    bot.shut_down().await;
     result
 }
 
@@ -189,7 +179,6 @@ struct Bot {
     /// The latest executed commands: an edit of one is ignored.
     executed: VecDeque<OwnedEventId>,
     limits: Limits,
-    events: mpsc::Sender<Event>,
     /// Deliveries under way, and how to cancel them.
     deliveries: HashMap<DeliveryId, CancellationToken>,
     /// Orders of the operator on the host that await an answer, by number.
@@ -198,17 +187,13 @@ struct Bot {
     is_examining: bool,
     /// The logs that are followed; each person follows one at most.
     follows: HashMap<OwnedUserId, Follow>,
-    tasks: JoinSet<()>,
+    /// What takes a while. `None`: nobody needs the result.
+    tasks: JoinSet<Option<Event>>,
     service_manager: ServiceManager,
 }
 
 impl Bot {
-    fn new(
-        projects: Projects,
-        remote_control: RemoteControl,
-        matrix: MatrixHandle,
-        events: mpsc::Sender<Event>,
-    ) -> Self {
+    fn new(projects: Projects, remote_control: RemoteControl, matrix: MatrixHandle) -> Self {
         let config = projects.shared_config();
         Self {
             projects,
@@ -228,7 +213,6 @@ impl Bot {
                 .ok()
                 .flatten()
                 .map(|user| user.name),
-            events,
             deliveries: HashMap::new(),
             stop_orders: HashMap::new(),
             is_examining: false,
@@ -242,7 +226,6 @@ impl Bot {
     async fn serve(
         &mut self,
         mut inbound: Inbound,
-        events: &mut mpsc::Receiver<Event>,
         orders: &mut mpsc::Receiver<PendingOrder>,
     ) -> BotError {
         let mut daily = interval(doctor::LOOKS_EVERY);
@@ -257,15 +240,19 @@ impl Bot {
                 () = self.service_manager.keep_alive() => {}
                 _ = daily.tick() => self.look_at_logins(),
                 () = projects::next_look(&mut looks) => self.look_below_roots(),
-                Some(event) = events.recv() => self.on(event),
+                Some(ended) = self.tasks.join_next() => match ended {
+                    Ok(Some(event)) => self.on(event),
+                    Ok(None) => {}
+                    // None is ever cancelled.
+                    Err(_) => return BotError::Panicked,
+                },
                 happened = self.remote_control.next() => match happened {
                     Ok(happened) => {
                         let notices = self.remote_control.handle(happened);
                         self.handle(notices);
                     }
-                    Err(panicked) => return panicked.into(),
+                    Err(TaskPanicked) => return BotError::Panicked,
                 },
-                () = next_panic(&mut self.tasks) => return BotError::Panicked,
                 Some(ordered) = orders.recv() => self.execute_order(ordered),
             }
         }
@@ -308,19 +295,13 @@ impl Bot {
     }
 
     /// Lets tasks finish for a moment and records their results, above all where a link is. No further command is executed.
-    async fn shut_down(mut self, events: &mut mpsc::Receiver<Event>) {
+    async fn shut_down(mut self) {
         self.end_follows(|_| true, NoLongerFollowed::BotEnds);
         let all = async {
-            loop {
-                tokio::select! {
-                    biased;
-                    Some(event) = events.recv() => match event {
-                        Event::Judged(..) => {}
-                        event => self.on(event),
-                    },
-                    ended = self.tasks.join_next() => if ended.is_none() {
-                        break;
-                    },
+            while let Some(ended) = self.tasks.join_next().await {
+                match ended {
+                    Ok(None | Some(Event::Judged(..))) | Err(_) => {}
+                    Ok(Some(event)) => self.on(event),
                 }
             }
         };
@@ -421,27 +402,14 @@ impl Bot {
     }
 
     fn spawn(&mut self, task: impl Future<Output = Event> + Send + 'static) {
-        let events = self.events.clone();
-        self.spawn_quiet(async move {
-            let event = task.await;
-            // After the loop has ended nobody receives it; the next run restores what is on disk.
-            drop(events.send(event).await);
-        });
+        self.tasks.spawn(async move { Some(task.await) });
     }
 
     fn spawn_quiet(&mut self, task: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.spawn(task);
-    }
-}
-
-/// Waits for a task that panics, and removes those that end well, so that only running ones remain.
-async fn next_panic(tasks: &mut JoinSet<()>) {
-    loop {
-        match tasks.join_next().await {
-            Some(Err(error)) if error.is_panic() => return,
-            Some(Ok(()) | Err(_)) => {}
-            None => pending().await,
-        }
+        self.tasks.spawn(async move {
+            task.await;
+            None
+        });
     }
 }
 

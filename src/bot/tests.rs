@@ -14,8 +14,8 @@ fn settings(folder: &std::path::Path) -> remote_control::Settings {
     }
 }
 
-/// A bot without a homeserver, and the channels into its loop.
-fn silent_bot(folder: &std::path::Path) -> (Bot, Inbound, mpsc::Receiver<Event>) {
+/// A bot without a homeserver, and what it would receive from one.
+fn silent_bot(folder: &std::path::Path) -> (Bot, Inbound) {
     let file = folder.join("config.yaml");
     let text = format!(
         "homeserver: {{ url: http://127.0.0.1:1, server_name: x.y }}\n\
@@ -33,15 +33,14 @@ fn silent_bot(folder: &std::path::Path) -> (Bot, Inbound, mpsc::Receiver<Event>)
         login,
         MatrixFolder::new(folder.join("matrix")),
     );
-    let (events, incoming) = mpsc::channel(EVENTS_WAITING);
-    let bot = Bot::new(Projects::new(config), remote_control, matrix, events);
-    (bot, inbound, incoming)
+    let bot = Bot::new(Projects::new(config), remote_control, matrix);
+    (bot, inbound)
 }
 
 #[tokio::test]
 async fn a_task_that_panics_ends_the_bot_and_one_that_ends_well_does_not() {
     let folder = tempfile::TempDir::new().unwrap();
-    let (mut bot, inbound, mut incoming) = silent_bot(folder.path());
+    let (mut bot, inbound) = silent_bot(folder.path());
     let (_orders, mut ordered) = mpsc::channel(1);
     let (go_on, gone_on) = tokio::sync::oneshot::channel::<()>();
     bot.spawn_quiet(async { go_on.send(()).unwrap() });
@@ -49,7 +48,7 @@ async fn a_task_that_panics_ends_the_bot_and_one_that_ends_well_does_not() {
         gone_on.await.unwrap();
         panic!("as it must");
     });
-    let served = bot.serve(inbound, &mut incoming, &mut ordered);
+    let served = bot.serve(inbound, &mut ordered);
     let error = timeout(Duration::from_secs(30), served).await;
     assert!(matches!(error, Ok(BotError::Panicked)), "{error:?}");
 }
@@ -63,7 +62,7 @@ async fn a_panic_in_the_loop_ends_the_bot_with_an_error() {
 #[tokio::test]
 async fn results_of_tasks_are_recorded_during_shutdown() {
     let folder = tempfile::TempDir::new().unwrap();
-    let (mut bot, _, mut incoming) = silent_bot(folder.path());
+    let (mut bot, _) = silent_bot(folder.path());
     let id = DeliveryId {
         project: "website".parse().unwrap(),
         session: remote_control::SessionId::random(),
@@ -82,7 +81,7 @@ async fn results_of_tasks_are_recorded_during_shutdown() {
         tokio::task::yield_now().await;
         Event::Redacted { project, redaction }
     });
-    bot.shut_down(&mut incoming).await;
+    bot.shut_down().await;
     let (_, notices) = RemoteControl::restore(settings(folder.path()), |_| None).unwrap();
     assert!(notices.is_empty(), "{notices:?}");
 }
@@ -90,7 +89,7 @@ async fn results_of_tasks_are_recorded_during_shutdown() {
 #[tokio::test]
 async fn an_order_to_stop_fails_where_the_session_cannot_be_ended() {
     let folder = tempfile::TempDir::new().unwrap();
-    let (mut bot, _, _) = silent_bot(folder.path());
+    let (mut bot, _) = silent_bot(folder.path());
     let (orders, mut ordered) = mpsc::channel(1);
     let listening = local::listen(folder.path().join(crate::data_dir::SOCKET), orders);
     let asking = ask_to_stop(folder.path(), "website", Duration::from_secs(30));
