@@ -18,7 +18,6 @@ mod notices;
 mod projects;
 mod queue;
 mod service_manager;
-mod typing;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -130,7 +129,7 @@ pub async fn run(
         bot.announced.subscribe(),
         bot.signals.clone(),
     );
-    let typing = typing::show(matrix, bot.answer_is_due.subscribe());
+    let typing = answer::show_typing(matrix, bot.answer_is_due.subscribe());
     bot.handle_all(notices, Trigger::Restore, None);
     let running = async {
         tokio::select! {

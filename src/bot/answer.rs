@@ -1,8 +1,11 @@
-//! What the bot says that is not secret: answers, announcements, and notices in direct messages.
+//! What the bot says that is not secret: answers, announcements, notices in direct messages, and that it is typing.
+
+use std::time::Duration;
 
 use matrix_sdk::ruma::{EventId, OwnedEventId, OwnedTransactionId, OwnedUserId, TransactionId};
 use serde::{Deserialize, Serialize};
-use tracing::error;
+use tokio::{sync::watch, time::timeout};
+use tracing::{debug, error};
 
 use super::{
     Bot,
@@ -11,9 +14,18 @@ use super::{
 };
 use crate::{
     command::reply::Reply,
-    matrix::{Chain, Fault, Message, Notice, ReplyTo, Sound},
+    matrix::{Chain, Fault, Matrix, Message, Notice, ReplyTo, Sound},
     remote_control::{ProjectName, Request},
 };
+
+/// Faster answers need no typing notice.
+const SOON: Duration = Duration::from_millis(300);
+
+/// How often a typing notice is sent again. The SDK sends it for four seconds, and not again before three.
+const TYPING_REPEATED: Duration = Duration::from_millis(3300);
+
+/// How long typing is shown: an answer that takes longer waits for something else than the bot.
+const LONGEST_TYPING: Duration = Duration::from_mins(5);
 
 /// Where a request is answered. Its text is stored in the records of sessions, and outlives the bot.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -176,6 +188,41 @@ pub(super) fn notice<'a>(text: &'a Reply, transaction: &'a OwnedTransactionId) -
         plain: &text.plain,
         html: &text.html,
         transaction,
+    }
+}
+
+/// Shows typing in the admin room while an answer is due: a start takes some seconds, and the requester sees that the command
+/// arrived. Ends with the sender of `due`.
+pub(super) async fn show_typing(mut handle: MatrixHandle, mut due: watch::Receiver<bool>) {
+    while due.wait_for(|due| *due).await.is_ok() {
+        if answered_within(SOON, &mut due).await {
+            continue;
+        }
+        let matrix = handle.connected().await;
+        let repeat = async {
+            loop {
+                set_typing(&matrix, true).await;
+                if answered_within(TYPING_REPEATED, &mut due).await {
+                    break;
+                }
+            }
+        };
+        let is_answered = timeout(LONGEST_TYPING, repeat).await.is_ok();
+        set_typing(&matrix, false).await;
+        if !is_answered && due.wait_for(|due| !*due).await.is_err() {
+            break;
+        }
+    }
+}
+
+async fn answered_within(time: Duration, due: &mut watch::Receiver<bool>) -> bool {
+    timeout(time, due.wait_for(|due| !*due)).await.is_ok()
+}
+
+/// A courtesy: where it fails, the answer comes all the same.
+async fn set_typing(matrix: &Matrix, typing: bool) {
+    if let Err(fault) = matrix.show_typing(typing).await {
+        debug!(error = %Chain(&fault), "typing not shown");
     }
 }
 
