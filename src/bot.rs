@@ -58,7 +58,7 @@ use local::{Answer, PendingOrder};
 use logs::Follow;
 use projects::{BelowRoots, Projects};
 use queue::{Limited, Limits, Queue};
-use service_manager::{ServiceManager, State};
+use service_manager::ServiceManager;
 
 /// How long tasks that talk to the homeserver may run on at shutdown, which as a whole has to fit into two seconds.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(500);
@@ -264,14 +264,10 @@ impl Bot {
     }
 
     fn report_to_service_manager(&mut self, homeserver_answers: bool) {
-        if self.service_manager.listens() {
-            let statuses = self.remote_control.status();
-            let sessions = statuses.iter().filter(|status| status.session.is_some());
-            self.service_manager.report(State {
-                sessions: sessions.count(),
-                homeserver_answers,
-            });
-        }
+        let statuses = self.remote_control.status();
+        let sessions = statuses.iter().filter(|status| status.session.is_some());
+        self.service_manager
+            .report(sessions.count(), homeserver_answers);
     }
 
     /// Only a host that has a name in the configuration shares the room with others.

@@ -9,6 +9,8 @@ use sd_notify::NotifyState;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 use tracing::warn;
 
+use crate::command::reply::counted;
+
 /// How long readiness waits for the homeserver, which may be down for hours: the units after the bot, such as the end of the
 /// boot, do not wait with it. Well below the 90 s after which systemd gives up. What ends the bot, such as a token that the
 /// homeserver does not know, mostly shows before.
@@ -20,19 +22,10 @@ pub(super) struct ServiceManager {
     listens: bool,
     /// When the watchdog is to be notified again.
     watchdog: Option<Interval>,
-    reported: Option<State>,
+    reported: String,
     was_ready: bool,
     /// When the bot counts as ready at the latest.
     ready_by: Instant,
-}
-
-/// The status that is reported.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct State {
-    /// How many sessions there are.
-    pub(super) sessions: usize,
-    /// Whether the homeserver answered when it was last asked.
-    pub(super) homeserver_answers: bool,
 }
 
 impl ServiceManager {
@@ -47,29 +40,25 @@ impl ServiceManager {
         Self {
             listens: env::var_os("NOTIFY_SOCKET").is_some(),
             watchdog,
-            reported: None,
+            reported: String::new(),
             was_ready: false,
             ready_by: Instant::now() + READY_TIMEOUT,
         }
     }
 
-    /// Whether anybody receives a report.
-    pub(super) fn listens(&self) -> bool {
-        self.listens
-    }
-
     /// Reports a changed status. The bot is ready once the homeserver has answered: from then on it receives commands. See also
     /// [`READY_TIMEOUT`].
-    pub(super) fn report(&mut self, state: State) {
-        if self.reported.replace(state) == Some(state) {
+    pub(super) fn report(&mut self, sessions: usize, homeserver_answers: bool) {
+        let status = status(sessions, homeserver_answers);
+        if self.reported == status {
             return;
         }
-        let status = state.to_string();
         let mut changes = vec![NotifyState::Status(&status)];
-        if state.homeserver_answers && !std::mem::replace(&mut self.was_ready, true) {
+        if homeserver_answers && !std::mem::replace(&mut self.was_ready, true) {
             changes.push(NotifyState::Ready);
         }
         self.notify(&changes);
+        self.reported = status;
     }
 
     /// Waits until the watchdog is due, or readiness times out, and notifies. For ever where nobody listens.
@@ -118,19 +107,18 @@ fn notify(changes: &[NotifyState<'_>]) {
     }
 }
 
-impl std::fmt::Display for State {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.sessions {
-            0 => formatter.write_str("no session")?,
-            1 => formatter.write_str("1 session")?,
-            many => write!(formatter, "{many} sessions")?,
-        }
-        formatter.write_str(if self.homeserver_answers {
-            "; homeserver answers"
-        } else {
-            "; waiting for the homeserver"
-        })
-    }
+/// `homeserver_answers`: when it was last asked.
+fn status(sessions: usize, homeserver_answers: bool) -> String {
+    let sessions = match sessions {
+        0 => "no session".to_owned(),
+        some => counted(some, "session", "sessions"),
+    };
+    let homeserver = if homeserver_answers {
+        "homeserver answers"
+    } else {
+        "waiting for the homeserver"
+    };
+    format!("{sessions}; {homeserver}")
 }
 
 #[cfg(test)]
@@ -145,7 +133,7 @@ mod tests {
             // Without effect: there is no socket.
             listens: true,
             watchdog: None,
-            reported: None,
+            reported: String::new(),
             was_ready: false,
             ready_by: Instant::now() + READY_TIMEOUT,
         };
@@ -160,13 +148,6 @@ mod tests {
 
     #[test]
     fn a_status_counts_the_sessions_and_names_what_is_waited_for() {
-        let status = |sessions, homeserver_answers| {
-            let state = State {
-                sessions,
-                homeserver_answers,
-            };
-            state.to_string()
-        };
         assert_eq!(status(0, false), "no session; waiting for the homeserver");
         assert_eq!(status(1, true), "1 session; homeserver answers");
         assert_eq!(status(2, true), "2 sessions; homeserver answers");
