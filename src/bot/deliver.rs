@@ -403,7 +403,10 @@ impl Bot {
     }
 
     /// Sends somebody the last output of their session unasked, if they may see it now.
-    pub(super) fn show_unasked(&mut self, project: &ProjectName, user: OwnedUserId, text: Reply) {
+    pub(super) fn show_unasked(&mut self, project: &ProjectName, user: &str, text: Reply) {
+        let Ok(user) = OwnedUserId::try_from(user) else {
+            return;
+        };
         let (matrix, policy) = (self.matrix.clone(), self.projects.policy(Some(project)));
         self.spawn_quiet(async move {
             if let Err(reason) = show(&matrix, &user, &text, &policy, None).await {

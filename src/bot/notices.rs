@@ -1,23 +1,17 @@
 //! Acts on the notices of sessions.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
-
-use matrix_sdk::ruma::OwnedUserId;
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
 use super::{
     Bot, answer::ReplyTarget, audit::Conclusion, deliver::Trigger, hosts, judge::Proving,
     logs::Follow,
 };
 use crate::{
-    command::reply::{self, End, NoLongerFollowed, Reply},
+    command::reply::{self, About, End, NoLongerFollowed, Reply},
     config::Notification,
     matrix::Sound,
     remote_control::{
-        Delivery, Ending, Notice, Notices, Options, Outcome, Output, Place, ProjectName, Quote,
-        Request,
+        Delivery, Ending, Notice, Notices, Outcome, Output, Place, ProjectName, Request,
     },
 };
 
@@ -27,13 +21,20 @@ impl Bot {
     }
 
     /// The same, with the trigger of the deliveries, and the proof of the first one's direct message.
+    #[expect(clippy::too_many_lines, reason = "a few lines for each notice")]
     pub(super) fn handle_all(
         &mut self,
         notices: Notices,
         trigger: Trigger,
         mut proving: Option<Proving>,
     ) {
+        let config = Arc::clone(&self.config);
         for (project, notice) in notices {
+            let about = About {
+                prefix: &config.command_prefix,
+                project: &project,
+                place: self.place(&project),
+            };
             match notice {
                 Notice::Deliver { id, request, link } => {
                     self.deliver(id, request, link, (trigger, proving.take()));
@@ -45,32 +46,23 @@ impl Bot {
                 } => {
                     let is_its = |follow: &Follow| follow.is_of(&project);
                     self.end_follows(is_its, NoLongerFollowed::NoSession);
-                    self.report_end(&project, &outcome, last_output.as_ref());
+                    self.report_end(&about, &outcome, last_output.as_ref());
                 }
-                Notice::RecordLost { is_running } => {
-                    let prefix = &self.config.command_prefix;
-                    self.announce(&reply::record_lost(prefix, &project, is_running));
-                }
+                Notice::RecordLost { is_running } => self.announce(&about.record_lost(is_running)),
                 Notice::Restarting {
                     ending,
                     rest,
                     had_link,
                     requests,
                 } => {
-                    let (prefix, place) = (&self.config.command_prefix, self.place(&project));
-                    let text = if had_link {
-                        reply::restarting(prefix, &project, &ending, rest, &place)
-                    } else {
-                        reply::trying_again(prefix, &project, &ending, rest, &place)
-                    };
+                    let text = about.restarting(&ending, rest, had_link);
                     self.report_progress(&text, &requests);
                     if had_link && ending.came_after_link() {
                         self.notify_recipients(&project, notification_of(&ending), &text);
                     }
                 }
                 Notice::CutOff { lasts, restart } => {
-                    let prefix = &self.config.command_prefix;
-                    let text = reply::cut_off(prefix, &project, lasts, restart);
+                    let text = about.cut_off(lasts, restart);
                     self.announce(&text);
                     self.notify_recipients(&project, Some(Notification::CutOff), &text);
                 }
@@ -86,34 +78,50 @@ impl Bot {
                     requesters,
                 } => {
                     if in_room {
-                        let (prefix, place) = (&self.config.command_prefix, self.place(&project));
-                        self.announce(&reply::complained(prefix, &project, cause, &place));
+                        self.announce(&about.complained(cause));
                     }
-                    self.show_quote(&project, &quote, requesters);
+                    for user in requesters {
+                        self.show_unasked(&project, &user, reply::quote(&project, &quote));
+                    }
                 }
                 Notice::EndsSoon { holders, left } => {
-                    let text = reply::ends_soon(&self.config.command_prefix, &project, left);
+                    let text = about.ends_soon(left);
                     let sound = self.sound_of(&project, Some(Notification::Ended));
-                    for user in holders {
-                        self.notify(&user, &text, sound);
-                    }
+                    self.notify_each(holders, &text, sound);
                 }
                 Notice::Extended {
                     request,
                     holders,
                     left,
                 } => {
-                    self.report_new_end(&project, &request, &holders, left);
+                    let end = left.map(|left| End::after(SystemTime::now(), left));
+                    let text = reply::extended(&project, end);
+                    if end.is_some() {
+                        self.notify_each(holders, &text, Sound::Silent);
+                    }
+                    self.conclude(&project, &request, &text, "extended");
                 }
                 Notice::NotEnded { requests, reason } => {
-                    self.report_not_ended(&project, &requests, &reason);
+                    let text = reply::not_ended(&project, &reason);
+                    if requests.is_empty() {
+                        self.announce(&text);
+                    }
+                    let conclusion = Conclusion::because("not ended", reason);
+                    for request in requests {
+                        self.answer(Some(&project), &request, Err(&text), &conclusion);
+                    }
                 }
                 Notice::ShuttingDown(requests) => {
                     self.report_progress(&reply::shutting_down(&project), &requests);
                 }
-                Notice::NoSession(request) => self.answer_no_session(&project, &request),
+                Notice::NoSession(request) => {
+                    let is_operator = matches!(ReplyTarget::of(&request), ReplyTarget::Operator(_));
+                    let text = reply::no_session((!is_operator).then_some(about.prefix), &project);
+                    self.conclude(&project, &request, &text, "no session");
+                }
                 Notice::OtherOptions { request, options } => {
-                    self.refuse_other_options(&project, &request, &options);
+                    let text = about.other_options(&options);
+                    self.conclude(&project, &request, &text, "runs with other options");
                 }
                 Notice::RefusedWhileStopping(request) => {
                     let text = reply::stopping(&project);
@@ -124,7 +132,13 @@ impl Bot {
                     limit,
                     active,
                 } => {
-                    self.refuse_too_many(&project, &requests, limit, &active);
+                    let text = about.too_many_sessions(limit, &active);
+                    if requests.iter().all(nobody_asked) {
+                        self.announce(&text);
+                    }
+                    for request in requests {
+                        self.conclude(&project, &request, &text, "too many sessions");
+                    }
                 }
                 Notice::NotRecorded { request, reason } => {
                     let text = reply::not_recorded(&project, &reason);
@@ -132,23 +146,6 @@ impl Bot {
                     self.answer(Some(&project), &request, Ok(&text), &conclusion);
                 }
             }
-        }
-    }
-
-    fn refuse_other_options(
-        &mut self,
-        project: &ProjectName,
-        request: &Request,
-        options: &Options,
-    ) {
-        let text = reply::other_options(&self.config.command_prefix, project, options);
-        self.conclude(project, request, &text, "runs with other options");
-    }
-
-    fn show_quote(&mut self, project: &ProjectName, quote: &Quote, requesters: Vec<String>) {
-        let users = requesters.into_iter().map(OwnedUserId::try_from);
-        for user in users.filter_map(Result::ok) {
-            self.show_unasked(project, user, reply::quote(project, quote));
         }
     }
 
@@ -184,76 +181,17 @@ impl Bot {
         text: &Reply,
     ) {
         let sound = self.sound_of(project, notification);
-        for user in self.remote_control.recipients(project) {
+        self.notify_each(self.remote_control.recipients(project), text, sound);
+    }
+
+    fn notify_each(&mut self, users: impl IntoIterator<Item = String>, text: &Reply, sound: Sound) {
+        for user in users {
             self.notify(&user, text, sound);
         }
     }
 
-    /// The new end is also reported to those who have the link.
-    fn report_new_end(
-        &mut self,
-        project: &ProjectName,
-        request: &Request,
-        holders: &[String],
-        left: Option<Duration>,
-    ) {
-        let end = left.map(|left| End::after(SystemTime::now(), left));
-        let text = reply::extended(project, end);
-        for user in holders.iter().filter(|_| end.is_some()) {
-            self.notify(user, &text, Sound::Silent);
-        }
-        self.conclude(project, request, &text, "extended");
-    }
-
-    fn answer_no_session(&mut self, project: &ProjectName, request: &Request) {
-        let prefix = match ReplyTarget::of(request) {
-            ReplyTarget::Operator(_) => None,
-            ReplyTarget::Message(_) | ReplyTarget::Nobody => {
-                Some(self.config.command_prefix.as_str())
-            }
-        };
-        let text = reply::no_session(prefix, project);
-        self.conclude(project, request, &text, "no session");
-    }
-
-    fn report_not_ended(&mut self, project: &ProjectName, requests: &[Request], reason: &str) {
-        let text = reply::not_ended(project, reason);
-        if requests.is_empty() {
-            self.announce(&text);
-        }
-        for request in requests {
-            let conclusion = Conclusion::because("not ended", reason);
-            self.answer(Some(project), request, Err(&text), &conclusion);
-        }
-    }
-
-    fn refuse_too_many(
-        &mut self,
-        project: &ProjectName,
-        requests: &[Request],
-        limit: usize,
-        active: &[ProjectName],
-    ) {
-        let prefix = &self.config.command_prefix;
-        let text = reply::too_many_sessions(prefix, project, limit, active);
-        if requests.iter().all(nobody_asked) {
-            self.announce(&text);
-        }
-        for request in requests {
-            self.conclude(project, request, &text, "too many sessions");
-        }
-    }
-
-    fn report_end(
-        &mut self,
-        project: &ProjectName,
-        outcome: &Outcome,
-        last_output: Option<&Output>,
-    ) {
-        let (prefix, place) = (
-            &Arc::clone(&self.config).command_prefix,
-            self.place(project),
-        );
+    fn report_end(&mut self, about: &About<'_>, outcome: &Outcome, last_output: Option<&Output>) {
+        let project = about.project;
         let Outcome {
             ending,
             report,
@@ -267,14 +205,11 @@ impl Bot {
             let conclusion = Conclusion::because("session stopped", format!("{ending:?}"));
             self.answer(Some(project), request, Ok(&text), &conclusion);
         }
-        for delivery in deliveries
-            .iter()
-            .filter(|delivery| delivery.receipt.is_none())
-        {
+        for delivery in deliveries.iter().filter(|it| it.receipt.is_none()) {
             let answer = if *had_link {
                 reply::ended_before_delivery(project)
             } else {
-                reply::not_started(prefix, project, ending, &place)
+                about.not_started(ending)
             };
             for request in delivery.requests() {
                 let conclusion = Conclusion::because("no link", format!("{ending:?}"));
@@ -285,59 +220,44 @@ impl Bot {
         let asked_for = notification.is_none();
         let started_by_us = |delivery: &Delivery| delivery.requests().all(nobody_asked);
         if !had_link && !deliveries.is_empty() && deliveries.iter().all(started_by_us) {
-            let text = reply::not_started(prefix, project, ending, &place);
-            self.announce(&text);
+            self.announce(&about.not_started(ending));
         }
         if *had_link && !asked_for && stop_requests.is_empty() {
-            self.announce(&reply::ended(prefix, project, ending, &place));
+            self.announce(&about.ended(ending));
         }
-        let sound = self.sound_of(project, notification);
         let is_in_order = asked_for || *ending == Ending::Completed;
-        let last_output = last_output.filter(|_| !is_in_order);
-        self.notify_requesters(project, outcome, last_output, sound);
+        let last_output = last_output.filter(|output| !is_in_order && !output.is_empty());
+        let sound = self.sound_of(project, notification);
+        self.notify_requesters(about, outcome, last_output, sound);
     }
 
     /// Notifies those who have the link that it is void, and sends all who asked for it the last output, if that may explain
     /// the end.
     fn notify_requesters(
         &mut self,
-        project: &ProjectName,
+        about: &About<'_>,
         outcome: &Outcome,
         last_output: Option<&Output>,
         sound: Sound,
     ) {
-        let mut requesters: Vec<_> = outcome
-            .deliveries
-            .iter()
-            .map(|delivery| {
-                (
-                    delivery.request.requester.as_str(),
-                    delivery.receipt.is_some(),
-                )
-            })
-            .collect();
+        let (project, ending, now) = (about.project, &outcome.ending, SystemTime::now());
         // Of several deliveries to one requester, one that arrived counts.
-        requesters.sort_unstable_by_key(|(user, arrived)| (*user, !arrived));
-        requesters.dedup_by_key(|(user, _)| *user);
+        let mut requesters = BTreeMap::<&str, bool>::new();
+        for delivery in &outcome.deliveries {
+            let arrived = requesters.entry(&delivery.request.requester).or_default();
+            *arrived |= delivery.receipt.is_some();
+        }
         for (user, arrived) in requesters {
             // The user who stopped it knows already.
-            let has_asked = outcome
-                .stop_requests
-                .iter()
-                .any(|request| request.requester == user);
+            let mut stop_requests = outcome.stop_requests.iter();
+            let has_asked = stop_requests.any(|request| request.requester == user);
             if arrived && !has_asked {
-                let how = notification_of(&outcome.ending).map(|_| {
-                    let (prefix, place) = (&self.config.command_prefix, self.place(project));
-                    reply::ended(prefix, project, &outcome.ending, &place)
-                });
-                let now = SystemTime::now();
+                let how = notification_of(ending).map(|_| about.ended(ending));
                 let void = reply::link_is_void(project, how, outcome.since, now);
                 self.notify(user, &void, sound);
             }
-            let output = last_output.filter(|output| !output.is_empty());
-            if let (Some(output), Ok(user)) = (output, OwnedUserId::try_from(user)) {
-                let text = reply::last_output(project, output, SystemTime::now());
-                self.show_unasked(project, user, text);
+            if let Some(output) = last_output {
+                self.show_unasked(project, user, reply::last_output(project, output, now));
             }
         }
     }

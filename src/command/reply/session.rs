@@ -7,15 +7,177 @@ use crate::remote_control::{
     Cause, Ending, Exit, NotSpawned, Options, Place, ProjectName, Restart, StopReport,
 };
 
-/// A start that failed.
-pub(crate) fn not_started(
-    prefix: &str,
-    project: &ProjectName,
-    ending: &Ending,
-    place: &Place,
-) -> Reply {
-    let failure = Failure::of(prefix, project, ending, place, true);
-    failure.reply(Mark::Failed, project, "did not start", "")
+/// The project that a reply is about, and where to act on it.
+pub(crate) struct About<'a> {
+    pub(crate) prefix: &'a str,
+    pub(crate) project: &'a ProjectName,
+    pub(crate) place: Place,
+}
+
+impl About<'_> {
+    /// A start that failed.
+    pub(crate) fn not_started(&self, ending: &Ending) -> Reply {
+        Failure::of(self, ending, true).reply(self, Mark::Failed, "did not start", "")
+    }
+
+    /// A session that ended without being asked to, for the admin room.
+    pub(crate) fn ended(&self, ending: &Ending) -> Reply {
+        let (mark, what) = match ending {
+            Ending::Completed | Ending::Expired | Ending::Stopped => (Mark::Stopped, "has ended"),
+            // The restart of its process failed.
+            Ending::NotSpawned(_) | Ending::NoLink { .. } => (Mark::Failed, "did not come back"),
+            Ending::ExitedBeforeLink { .. }
+            | Ending::HostRestarted
+            | Ending::Exited { .. }
+            | Ending::CutOff { .. } => (Mark::Failed, "has ended"),
+        };
+        Failure::of(self, ending, false).reply(self, mark, what, "")
+    }
+
+    /// A session that ended without a request or could not start, and that is started again.
+    pub(crate) fn restarting(&self, ending: &Ending, rest: Duration, had_link: bool) -> Reply {
+        let (prefix, project) = (self.prefix, self.project);
+        let rest = humantime::format_duration(rest);
+        let cause = ending.cause();
+        if cause == Some(Cause::NothingToResume) {
+            return Reply::marked(
+                Mark::Busy,
+                format!(
+                    "**{project}** is not back: there is no recent conversation to bring back. I will start a new one in {rest}, \
+                     and send its link."
+                ),
+            );
+        }
+        let has_run = had_link && ending.came_after_link();
+        let (what, next) = if has_run {
+            let next = format!(" I will restart it in {rest}, and send its link again.");
+            ("has ended", next)
+        } else {
+            let next = format!(
+                " I will try again in {rest}, for as long as it takes, and send the link then. `{prefix} stop {project}` ends \
+                 that."
+            );
+            let what = if had_link {
+                "is not back"
+            } else {
+                "has not started yet"
+            };
+            (what, next)
+        };
+        let mut failure = Failure::of(self, ending, !has_run);
+        match cause {
+            // The bot does what these advise.
+            Some(cause) if cause.takes_only_a_restart() => {
+                (failure.remedy, failure.topic) = (None, None);
+            }
+            None if has_run => failure.remedy = None,
+            Some(_) | None => {}
+        }
+        failure.reply(self, Mark::Busy, what, &next)
+    }
+
+    /// A session that runs and that nobody can use.
+    pub(crate) fn cut_off(&self, lasts: Duration, restart: Restart) -> Reply {
+        let (prefix, project) = (self.prefix, self.project);
+        let what_next = match restart {
+            Restart::OnExit => "I will restart it if it is not back in a minute.".to_owned(),
+            Restart::Never => format!(
+                "If the host's network is well, restart it: `{prefix} stop {project}`, then `{prefix} start {project}`."
+            ),
+        };
+        Reply::marked(
+            Mark::Failed,
+            format!(
+                "**{project}** has been cut off from its service for {}: it runs, but nobody can use it until it \
+                 reconnects. {what_next}",
+                humantime::format_duration(rounded(lasts))
+            ),
+        )
+        .more(Topic::CutOff)
+    }
+
+    /// A session whose program complains, and goes on.
+    pub(crate) fn complained(&self, cause: Cause) -> Reply {
+        if cause == Cause::Unknown {
+            let text = format!(
+                "**{}**: {}. I sent its first line privately to everyone who asked for the link.",
+                self.project,
+                cause.what()
+            );
+            return Reply::marked(Mark::Busy, text).more(Topic::UnknownError);
+        }
+        let what = "runs, but no conversation can start in it";
+        Failure::of_cause(self, cause).reply(self, Mark::Failed, what, "")
+    }
+
+    /// The record of a session was lost, and with it who has the link.
+    pub(crate) fn record_lost(&self, is_running: bool) -> Reply {
+        let (prefix, project) = (self.prefix, self.project);
+        let session = if is_running {
+            format!("It still runs: `{prefix} start {project}` gives its link again.")
+        } else {
+            "No process of it is left.".to_owned()
+        };
+        Reply::new(format!(
+            "The record of **{project}** is lost or unreadable. {session} I cannot delete the messages with its link \
+             that I sent before: whoever has one should delete it."
+        ))
+    }
+
+    pub(crate) fn too_many_sessions(&self, limit: usize, active: &[ProjectName]) -> Reply {
+        let (prefix, project) = (self.prefix, self.project);
+        let names: Vec<_> = active.iter().map(ToString::to_string).collect();
+        let most = counted(limit, "session", "sessions");
+        Reply::new(format!(
+            "I did not start **{project}**: there may be no more than {most} at once (`max_sessions`). Sessions now: {}.\n\
+             `{prefix} stop PROJECT` ends one.",
+            listed(&names)
+        ))
+    }
+
+    /// For those who have the link of a session that ends soon.
+    pub(crate) fn ends_soon(&self, left: Duration) -> Reply {
+        let (prefix, project) = (self.prefix, self.project);
+        let left = humantime::format_duration(rounded(left));
+        Reply::new(format!(
+            "**{project}** ends in {left}. `{prefix} extend {project} 2h` in the admin room gives it more time."
+        ))
+    }
+
+    /// A start asks for other options than the session has that is there.
+    pub(crate) fn other_options(&self, options: &Options) -> Reply {
+        let (prefix, project) = (self.prefix, self.project);
+        let options = super::status::options(options);
+        let options = if options.is_empty() {
+            "none that I know of".to_owned()
+        } else {
+            options.join(", ")
+        };
+        Reply::new(format!(
+            "**{project}** has been started already, with other options: {options}. `{prefix} start {project}` sends you its link \
+             as it is; to change the options, say `{prefix} stop {project}` first."
+        ))
+    }
+
+    /// What to do about a cause, as a sentence.
+    fn remedy(&self, cause: Cause) -> String {
+        let (prefix, project) = (self.prefix, self.project);
+        match cause {
+            Cause::Unknown => format!(
+                "Claude printed an error that I do not know: I sent its first line privately, and `{prefix} logs {project}` shows \
+                 more."
+            ),
+            Cause::ProgramGone | Cause::ConversationsFail => {
+                format!("Say `{prefix} stop {project}`, then `{prefix} start {project}`.")
+            }
+            Cause::NothingToResume => format!("`{prefix} start {project}` starts a new one."),
+            cause => {
+                let remedy = cause.remedy(&self.place);
+                let (first, rest) = remedy.split_at(remedy.ceil_char_boundary(1));
+                format!("{}{rest}.", first.to_uppercase())
+            }
+        }
+    }
 }
 
 /// Why something went wrong, and what to do about it: the two lines of each failure.
@@ -29,42 +191,37 @@ struct Failure {
 
 impl Failure {
     /// `is_start`: the session had no link yet.
-    fn of(
-        prefix: &str,
-        project: &ProjectName,
-        ending: &Ending,
-        place: &Place,
-        is_start: bool,
-    ) -> Self {
+    fn of(about: &About<'_>, ending: &Ending, is_start: bool) -> Self {
+        let (prefix, project) = (about.prefix, about.project);
         let too_early = if is_start {
             " before it showed a link"
         } else {
             ""
         };
-        let exited = |exit: &Exit| match exit {
-            _ if is_start => format!(
-                "its process ended before it showed a link ({})",
-                describe(*exit)
-            ),
-            Exit::Signal(_) => format!("its process was ended by {exit}"),
-            Exit::Code(_) | Exit::Unknown => {
-                format!("its process exited by itself ({})", describe(*exit))
-            }
-        };
         let shows = format!("`{prefix} logs {project}` shows what it printed.");
-        let starts = format!("`{prefix} start {project}` starts it again.");
         let (what, remedy, topic) = match ending {
-            Ending::NotSpawned(reason) => not_spawned(reason, place),
+            Ending::NotSpawned(reason) => not_spawned(reason, &about.place),
             Ending::NoLink { waited, .. } => {
                 let waited = humantime::format_duration(*waited);
                 let what = format!("it showed no link within {waited}, and was ended");
                 (what, Some(shows), Some(Topic::NoLink))
             }
             Ending::ExitedBeforeLink { exit, .. } | Ending::Exited { exit, .. } if is_start => {
-                (exited(exit), Some(shows), Some(Topic::NoLink))
+                let what = format!(
+                    "its process ended before it showed a link ({})",
+                    describe(*exit)
+                );
+                (what, Some(shows), Some(Topic::NoLink))
             }
             Ending::ExitedBeforeLink { exit, .. } | Ending::Exited { exit, .. } => {
-                (exited(exit), Some(starts), None)
+                let what = match exit {
+                    Exit::Signal(_) => format!("its process was ended by {exit}"),
+                    Exit::Code(_) | Exit::Unknown => {
+                        format!("its process exited by itself ({})", describe(*exit))
+                    }
+                };
+                let starts = format!("`{prefix} start {project}` starts it again.");
+                (what, Some(starts), None)
             }
             Ending::Stopped => (format!("it was stopped{too_early}"), None, None),
             Ending::Expired => (format!("its time was up{too_early}"), None, None),
@@ -83,40 +240,29 @@ impl Failure {
         match ending.cause() {
             Some(Cause::Unknown) => Self {
                 why,
-                ..Self::of_cause(prefix, project, Cause::Unknown, place)
+                ..Self::of_cause(about, Cause::Unknown)
             },
-            Some(cause) => Self::of_cause(prefix, project, cause, place),
+            Some(cause) => Self::of_cause(about, cause),
             None => Self { why, remedy, topic },
         }
     }
 
     /// What the program complains of.
-    fn of_cause(prefix: &str, project: &ProjectName, cause: Cause, place: &Place) -> Self {
+    fn of_cause(about: &About<'_>, cause: Cause) -> Self {
         Self {
             why: format!(". Probable cause: {}", cause.what()),
-            remedy: Some(remedy(prefix, project, cause, place)),
+            remedy: Some(about.remedy(cause)),
             topic: Topic::of_cause(cause),
         }
     }
 
-    /// Without the advice to restart it, which the bot does anyway.
-    fn without_restart_advice(self, ending: &Ending) -> Self {
-        if !ending.cause().is_some_and(Cause::takes_only_a_restart) {
-            return self;
-        }
-        Self {
-            remedy: None,
-            topic: None,
-            ..self
-        }
-    }
-
     /// `what`: happened to the project. `next`: what comes now.
-    fn reply(self, mark: Mark, project: &ProjectName, what: &str, next: &str) -> Reply {
+    fn reply(self, about: &About<'_>, mark: Mark, what: &str, next: &str) -> Reply {
         let Self { why, remedy, topic } = self;
         let remedy = remedy.map(|remedy| format!("\n{remedy}"));
         let remedy = remedy.unwrap_or_default();
-        Reply::marked(mark, format!("**{project}** {what}{why}.{next}{remedy}")).more(topic)
+        let text = format!("**{}** {what}{why}.{next}{remedy}", about.project);
+        Reply::marked(mark, text).more(topic)
     }
 }
 
@@ -173,24 +319,6 @@ fn describe(exit: Exit) -> String {
     }
 }
 
-/// What to do about a cause, as a sentence.
-fn remedy(prefix: &str, project: &ProjectName, cause: Cause, place: &Place) -> String {
-    match cause {
-        Cause::Unknown => format!(
-            "Claude printed an error that I do not know: I sent its first line privately, and `{prefix} logs {project}` shows more."
-        ),
-        Cause::ProgramGone | Cause::ConversationsFail => {
-            format!("Say `{prefix} stop {project}`, then `{prefix} start {project}`.")
-        }
-        Cause::NothingToResume => format!("`{prefix} start {project}` starts a new one."),
-        cause => {
-            let remedy = cause.remedy(place);
-            let (first, rest) = remedy.split_at(remedy.ceil_char_boundary(1));
-            format!("{}{rest}.", first.to_uppercase())
-        }
-    }
-}
-
 /// A session that somebody stopped.
 pub(crate) fn stopped(
     project: &ProjectName,
@@ -241,78 +369,6 @@ fn killed(report: &StopReport) -> String {
     }
 }
 
-/// A session that ended without being asked to, for the admin room.
-pub(crate) fn ended(prefix: &str, project: &ProjectName, ending: &Ending, place: &Place) -> Reply {
-    let (mark, what) = match ending {
-        Ending::Completed | Ending::Expired | Ending::Stopped => (Mark::Stopped, "has ended"),
-        // The restart of its process failed.
-        Ending::NotSpawned(_) | Ending::NoLink { .. } => (Mark::Failed, "did not come back"),
-        Ending::ExitedBeforeLink { .. }
-        | Ending::HostRestarted
-        | Ending::Exited { .. }
-        | Ending::CutOff { .. } => (Mark::Failed, "has ended"),
-    };
-    let failure = Failure::of(prefix, project, ending, place, false);
-    failure.reply(mark, project, what, "")
-}
-
-/// A session that ended without a request, or whose restart failed, and that is restarted.
-pub(crate) fn restarting(
-    prefix: &str,
-    project: &ProjectName,
-    ending: &Ending,
-    rest: Duration,
-    place: &Place,
-) -> Reply {
-    let rest = humantime::format_duration(rest);
-    if ending.cause() == Some(Cause::NothingToResume) {
-        return Reply::marked(
-            Mark::Busy,
-            format!(
-                "**{project}** is not back: there is no recent conversation to bring back. I will start a new one in {rest}, and \
-                 send its link."
-            ),
-        );
-    }
-    if ending.came_after_link() {
-        let next = format!(" I will restart it in {rest}, and send its link again.");
-        let mut failure = Failure::of(prefix, project, ending, place, false);
-        // Its restart is under way.
-        failure.remedy = failure.remedy.filter(|_| ending.cause().is_some());
-        let failure = failure.without_restart_advice(ending);
-        return failure.reply(Mark::Busy, project, "has ended", &next);
-    }
-    let next = format!(
-        " I will try again in {rest}, and for as long as it takes. `{prefix} stop {project}` ends that."
-    );
-    let failure = Failure::of(prefix, project, ending, place, true).without_restart_advice(ending);
-    failure.reply(Mark::Busy, project, "is not back", &next)
-}
-
-/// A session that runs and that nobody can use.
-pub(crate) fn cut_off(
-    prefix: &str,
-    project: &ProjectName,
-    lasts: Duration,
-    restart: Restart,
-) -> Reply {
-    let what_next = match restart {
-        Restart::OnExit => "I will restart it if it is not back in a minute.".to_owned(),
-        Restart::Never => format!(
-            "If the host's network is well, restart it: `{prefix} stop {project}`, then `{prefix} start {project}`."
-        ),
-    };
-    Reply::marked(
-        Mark::Failed,
-        format!(
-            "**{project}** has been cut off from its service for {}: it runs, but nobody can use it until it \
-             reconnects. {what_next}",
-            humantime::format_duration(rounded(lasts))
-        ),
-    )
-    .more(Topic::CutOff)
-}
-
 /// A session that can be used again.
 pub(crate) fn reconnected(project: &ProjectName, after: Duration) -> Reply {
     Reply::marked(
@@ -322,77 +378,6 @@ pub(crate) fn reconnected(project: &ProjectName, after: Duration) -> Reply {
             humantime::format_duration(rounded(after))
         ),
     )
-}
-
-/// A session whose program complains, and goes on.
-pub(crate) fn complained(
-    prefix: &str,
-    project: &ProjectName,
-    cause: Cause,
-    place: &Place,
-) -> Reply {
-    if cause == Cause::Unknown {
-        let text = format!(
-            "**{project}**: {}. I sent its first line privately to everyone who asked for the link.",
-            cause.what()
-        );
-        return Reply::marked(Mark::Busy, text).more(Topic::UnknownError);
-    }
-    let failure = Failure::of_cause(prefix, project, cause, place);
-    let what = "runs, but no conversation can start in it";
-    failure.reply(Mark::Failed, project, what, "")
-}
-
-/// A first start that failed for a temporary reason.
-pub(crate) fn trying_again(
-    prefix: &str,
-    project: &ProjectName,
-    ending: &Ending,
-    rest: Duration,
-    place: &Place,
-) -> Reply {
-    let next = format!(
-        " I will try again in {}, for as long as it takes, and send the link then. `{prefix} stop {project}` ends that.",
-        humantime::format_duration(rest)
-    );
-    let failure = Failure::of(prefix, project, ending, place, true).without_restart_advice(ending);
-    failure.reply(Mark::Busy, project, "has not started yet", &next)
-}
-
-/// The record of a session was lost, and with it who has the link.
-pub(crate) fn record_lost(prefix: &str, project: &ProjectName, is_running: bool) -> Reply {
-    let session = if is_running {
-        format!("It still runs: `{prefix} start {project}` gives its link again.")
-    } else {
-        "No process of it is left.".to_owned()
-    };
-    Reply::new(format!(
-        "The record of **{project}** is lost or unreadable. {session} I cannot delete the messages with its link \
-         that I sent before: whoever has one should delete it."
-    ))
-}
-
-pub(crate) fn too_many_sessions(
-    prefix: &str,
-    project: &ProjectName,
-    limit: usize,
-    active: &[ProjectName],
-) -> Reply {
-    let names: Vec<_> = active.iter().map(ToString::to_string).collect();
-    let most = counted(limit, "session", "sessions");
-    Reply::new(format!(
-        "I did not start **{project}**: there may be no more than {most} at once (`max_sessions`). Sessions now: {}.\n`{prefix} stop PROJECT` ends \
-         one.",
-        listed(&names)
-    ))
-}
-
-/// For those who have the link of a session that ends soon.
-pub(crate) fn ends_soon(prefix: &str, project: &ProjectName, left: Duration) -> Reply {
-    let left = humantime::format_duration(rounded(left));
-    Reply::new(format!(
-        "**{project}** ends in {left}. `{prefix} extend {project} 2h` in the admin room gives it more time."
-    ))
 }
 
 /// A session got more time. `None`: it has no end.
@@ -441,20 +426,6 @@ pub(crate) fn no_session(prefix: Option<&str>, project: &ProjectName) -> Reply {
     Reply::new(format!("**{project}** is not running.{remedy}"))
 }
 
-/// A start asks for other options than the session has that is there.
-pub(crate) fn other_options(prefix: &str, project: &ProjectName, options: &Options) -> Reply {
-    let options = super::status::options(options);
-    let options = if options.is_empty() {
-        "none that I know of".to_owned()
-    } else {
-        options.join(", ")
-    };
-    Reply::new(format!(
-        "**{project}** has been started already, with other options: {options}. `{prefix} start {project}` sends you its link as it \
-         is; to change the options, say `{prefix} stop {project}` first."
-    ))
-}
-
 pub(crate) fn stopping(project: &ProjectName) -> Reply {
     Reply::new(format!(
         "**{project}** is being stopped right now. Try again in a moment."
@@ -469,17 +440,22 @@ mod tests {
         "website".parse().unwrap()
     }
 
-    fn place() -> Place {
-        Place {
-            host: Some("buildhost".to_owned()),
-            user: Some("alice".to_owned()),
-            directory: Some("/srv/website".into()),
+    fn about<'a>(project: &'a ProjectName, directory: &str) -> About<'a> {
+        About {
+            prefix: "!rc",
+            project,
+            place: Place {
+                host: Some("buildhost".to_owned()),
+                user: Some("alice".to_owned()),
+                directory: Some(directory.into()),
+            },
         }
     }
 
     #[test]
     fn a_failure_is_two_lines_the_cause_and_the_remedy() {
-        let said = |ending| not_started("!rc", &website(), &ending, &place()).plain;
+        let website = website();
+        let said = |ending| about(&website, "/srv/website").not_started(&ending).plain;
         let exit = Exit::Code(1);
         let exited = |cause| Ending::ExitedBeforeLink { exit, cause };
         let program = "claude".to_owned();
@@ -528,15 +504,16 @@ mod tests {
 
     #[test]
     fn a_retry_does_not_advise_to_try_again() {
-        let rest = Duration::from_secs(5);
+        let website = website();
+        let (about, rest) = (about(&website, "/srv/website"), Duration::from_secs(5));
         let said = |cause| {
             let cause = Some(cause);
             let exit = Exit::Code(1);
             let start = Ending::ExitedBeforeLink { exit, cause };
             let run = Ending::Exited { exit, cause };
-            let start = trying_again("!rc", &website(), &start, rest, &place()).plain;
-            let run = restarting("!rc", &website(), &run, rest, &place()).plain;
-            [start, run].map(|said| said.lines().nth(1).map(str::to_owned))
+            let start = about.restarting(&start, rest, false);
+            let run = about.restarting(&run, rest, true);
+            [start, run].map(|said| said.plain.lines().nth(1).map(str::to_owned))
         };
         for cause in [
             Cause::ServiceBusy,
@@ -555,7 +532,8 @@ mod tests {
 
     #[test]
     fn a_running_session_that_cannot_be_used_is_reported_with_one_remedy() {
-        let said = |cause| complained("!rc", &website(), cause, &place()).plain;
+        let website = website();
+        let said = |cause| about(&website, "/srv/website").complained(cause).plain;
         let gone = "website runs, but no conversation can start in it. Probable cause: ";
         let restart = "Say `!rc stop website`, then `!rc start website`.";
         for (cause, remedy) in [
@@ -574,6 +552,7 @@ mod tests {
 
     #[test]
     fn a_directory_is_shown_as_a_shell_takes_it_or_not_at_all() {
+        let website = website();
         let ending = Ending::NoLink {
             waited: Duration::from_secs(30),
             cause: Some(Cause::WorkspaceNotTrusted),
@@ -582,12 +561,7 @@ mod tests {
             ("/srv/my site", "Run `cd '/srv/my site' && claude` on"),
             ("/srv/it's", "Run `claude` in the project's directory on"),
         ] {
-            let directory = Some(directory.into());
-            let place = Place {
-                directory,
-                ..place()
-            };
-            let said = not_started("!rc", &website(), &ending, &place).plain;
+            let said = about(&website, directory).not_started(&ending).plain;
             assert!(said.contains(shown), "{said}");
         }
     }
@@ -609,7 +583,8 @@ mod tests {
 
     #[test]
     fn the_end_of_a_session_is_marked_by_whether_it_was_wanted() {
-        let said = |ending| ended("!rc", &website(), &ending, &place());
+        let website = website();
+        let said = |ending| about(&website, "/srv/website").ended(&ending);
         let crash = Ending::Exited {
             exit: Exit::Code(1),
             cause: None,
