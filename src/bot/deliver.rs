@@ -25,7 +25,7 @@ use super::{
 use crate::{
     command::{
         Denied, Policy, authorize,
-        reply::{self, End, Opens, Reply, Secret},
+        reply::{self, Opens, Reply, Secret},
     },
     link::Link,
     matrix::{
@@ -325,7 +325,7 @@ impl Bot {
             options: session
                 .map(|session| session.start.options)
                 .unwrap_or_default(),
-            end: left.map(|left| End::after(SystemTime::now(), left)),
+            end: left.map(|left| reply::end_after(SystemTime::now(), left)),
         }
     }
 

@@ -7,7 +7,7 @@ use super::{
     logs::Follow,
 };
 use crate::{
-    command::reply::{self, About, End, NoLongerFollowed, Reply},
+    command::reply::{self, About, NoLongerFollowed, Reply},
     config::Notification,
     matrix::Sound,
     remote_control::{
@@ -94,8 +94,8 @@ impl Bot {
                     holders,
                     left,
                 } => {
-                    let end = left.map(|left| End::after(SystemTime::now(), left));
-                    let text = reply::extended(&project, end);
+                    let end = left.map(|left| reply::end_after(SystemTime::now(), left));
+                    let text = reply::extended(&project, end.as_deref());
                     if end.is_some() {
                         self.notify_each(holders, &text, Sound::Silent);
                     }

@@ -2,10 +2,7 @@
 //!
 //! Invariant: no sentence holds a link, and none but those made by `with_output` a word that a session's process printed.
 
-use std::{
-    fmt,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 mod confidential;
 mod hosts;
@@ -290,26 +287,11 @@ fn moment(time: SystemTime, now: SystemTime) -> String {
     }
 }
 
-/// When a session ends.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct End {
-    now: SystemTime,
-    left: Duration,
-}
-
-impl End {
-    pub(crate) fn after(now: SystemTime, left: Duration) -> Self {
-        Self { now, left }
-    }
-}
-
-/// As in "ends in 2h (14:13 UTC)", to the nearest minute: of twelve hours, a moment is gone already.
-impl fmt::Display for End {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let at = self.now.checked_add(self.left).unwrap_or(self.now);
-        let left = span(self.left + Duration::from_secs(30));
-        write!(formatter, "in {left} ({})", moment(at, self.now))
-    }
+/// When a session ends, as in "ends in 2h (14:13 UTC)", to the nearest minute: of twelve hours, a moment is gone already.
+pub(crate) fn end_after(now: SystemTime, left: Duration) -> String {
+    let at = now.checked_add(left).unwrap_or(now);
+    let left = span(left + Duration::from_secs(30));
+    format!("in {left} ({})", moment(at, now))
 }
 
 fn span(time: Duration) -> String {

@@ -8,7 +8,7 @@ use std::{
 
 use matrix_sdk::ruma::RoomId;
 
-use super::{End, IDENTITY_CHANGED, Mark, Reply, Topic, moment, unmarked};
+use super::{IDENTITY_CHANGED, Mark, Reply, Topic, moment, unmarked};
 use crate::{
     matrix::{NotConfidential, PICTURE_SIGN},
     remote_control::{Options, Output, OutputError, ProjectName, Quote},
@@ -33,7 +33,7 @@ pub(crate) struct Opens {
     /// What the session runs with.
     pub(crate) options: Options,
     /// When the session ends. `None`: it goes on until it is stopped.
-    pub(crate) end: Option<End>,
+    pub(crate) end: Option<String>,
 }
 
 /// The text before a link, and after it. Short lines, as they are read on a phone.
@@ -53,7 +53,7 @@ pub(crate) fn around_link(prefix: &str, opens: &Opens) -> (Reply, Reply) {
     if !options.is_empty() {
         lines.push(format!("**Runs with:** {}", options.join(", ")));
     }
-    lines.push(match opens.end {
+    lines.push(match &opens.end {
         Some(end) => format!("**Ends** {end}"),
         None => "**Ends** when somebody stops it".to_owned(),
     });
@@ -309,7 +309,7 @@ pub(crate) fn not_taken(secret: &Secret) -> Reply {
 mod tests {
     use std::time::{Duration, SystemTime};
 
-    use super::*;
+    use super::{super::end_after, *};
     use crate::remote_control::SessionName;
 
     fn website() -> Opens {
@@ -323,7 +323,7 @@ mod tests {
                 spawn: Some("worktree".to_owned()),
                 name: SessionName::try_from("fix the build".to_owned()).ok(),
             },
-            end: Some(End::after(
+            end: Some(end_after(
                 SystemTime::UNIX_EPOCH + Duration::from_secs(1_790_000_000 - 43_199),
                 Duration::from_secs(43_199),
             )),

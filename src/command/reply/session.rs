@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{End, Mark, Reply, Topic, counted, listed, moment, rounded};
+use super::{Mark, Reply, Topic, counted, listed, moment, rounded};
 use crate::remote_control::{
     Cause, Ending, Exit, NotSpawned, Options, Place, ProjectName, Restart, StopReport,
 };
@@ -381,7 +381,7 @@ pub(crate) fn reconnected(project: &ProjectName, after: Duration) -> Reply {
 }
 
 /// A session got more time. `None`: it has no end.
-pub(crate) fn extended(project: &ProjectName, end: Option<End>) -> Reply {
+pub(crate) fn extended(project: &ProjectName, end: Option<&str>) -> Reply {
     Reply::new(match end {
         Some(end) => format!("**{project}** now ends {end}."),
         None => format!("**{project}** has no time limit: it runs until it is stopped."),

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::SystemTime};
 
 use bytesize::ByteSize;
 
-use super::{End, Mark, Reply, counted, moment, span};
+use super::{Mark, Reply, counted, end_after, moment, span};
 use crate::remote_control::{Connection, Options, Phase, SessionId, Status, Usage};
 
 /// What is said of each project: those with a session first, each group in the order of names. No table, as one breaks words on
@@ -69,8 +69,8 @@ fn facts(
         phase.push(format!("next try in {}", span(next_try)));
         phase.extend(cause.map(|cause| format!("probable cause: {}", cause.what())));
     }
-    let end = session.time_left.map(|left| End::after(now, left));
-    phase.extend(end.map(|end| format!("ends {end}")));
+    let left = session.time_left;
+    phase.extend(left.map(|left| format!("ends {}", end_after(now, left))));
     let requester = session.requester.as_ref();
     let mut details: Vec<_> = requester
         .map(|user| format!("started by {user}"))
