@@ -196,27 +196,18 @@ impl Signals {
         Some(&first.bot)
     }
 
-    /// How long this bot waits for those before it.
+    /// How long this bot waits for those before it. Those that were silent the last time count as one.
     fn delay(&self, before: &[OwnedUserId], first_turn: Duration) -> Duration {
-        let turns = self.turns(before, first_turn);
-        if self.is_announced {
-            turns
-        } else {
-            turns + TURN_OF_UNANNOUNCED
+        let mut delay = Duration::ZERO;
+        if !self.is_announced {
+            delay += TURN_OF_UNANNOUNCED;
         }
-    }
-
-    /// The turns of these in all. Those that were silent the last time count as one.
-    fn turns(&self, before: &[OwnedUserId], first_turn: Duration) -> Duration {
-        let Some((_, others)) = before.split_first() else {
-            return Duration::ZERO;
-        };
-        let are_silent = before
-            .iter()
-            .filter(|bot| self.silent.contains(*bot))
-            .count();
-        let turns = others.len() - are_silent.saturating_sub(1);
-        first_turn + TURN * u32::try_from(turns).unwrap_or(u32::MAX)
+        if let [_, others @ ..] = before {
+            let silent = before.iter().filter(|bot| self.silent.contains(*bot));
+            let turns = others.len() - silent.count().saturating_sub(1);
+            delay += first_turn + TURN * u32::try_from(turns).unwrap_or(u32::MAX);
+        }
+        delay
     }
 }
 
@@ -235,10 +226,8 @@ impl Contest<'_> {
     /// those before it and then claims the answer, and the first claim that the homeserver delivers is the same for all.
     pub(super) async fn is_won(&self, kind: SignalKind, first_turn: Duration) -> bool {
         let own = self.matrix.own_user();
-        let mut before = self.order;
-        if let Some(rank) = self.order.iter().position(|bot| bot == own) {
-            before = self.order.get(..rank).unwrap_or_default();
-        }
+        let mut parts = self.order.split(|bot| bot == own);
+        let before = parts.next().unwrap_or_default();
         if self.order.len() <= 1 {
             return true;
         }
@@ -252,7 +241,7 @@ impl Contest<'_> {
         self.signals
             .send_modify(|signals| signals.silent.extend(silent));
         let claiming = async {
-            self.claim(kind).await;
+            signal(self.matrix, self.order.to_vec(), self.about, kind).await;
             pending::<Infallible>().await
         };
         let coming_back =
@@ -275,10 +264,6 @@ impl Contest<'_> {
             );
             tokio::spawn(async move { signal(&matrix, order, &about, SignalKind::Claim).await });
         }
-    }
-
-    async fn claim(&self, kind: SignalKind) {
-        signal(self.matrix, self.order.to_vec(), self.about, kind).await;
     }
 }
 
@@ -386,23 +371,19 @@ pub(super) fn own(config: &Config, bot: &UserId, statuses: &[Status]) -> Host {
 }
 
 /// Another host. Names that cannot be addressed are dropped.
-pub(super) fn host((bot, announcement): &(OwnedUserId, Announcement)) -> Option<Host> {
-    let projects: BTreeMap<_, _> = announcement
-        .projects
-        .iter()
-        .filter_map(|(name, project)| Some((name.parse().ok()?, project.session.is_some())))
-        .collect();
+pub(super) fn host(bot: &UserId, announcement: &Announcement) -> Option<Host> {
+    let projects = announcement.projects.iter();
+    let projects = projects
+        .filter_map(|(name, project)| Some((name.parse().ok()?, project.session.is_some())));
+    let unnamed = announcement.unnamed.as_ref().map(|unnamed| Unnamed {
+        count: unnamed.count,
+        digest: Digest::from_bytes(unnamed.digest.as_bytes()),
+    });
     Some(Host {
         name: announcement.host.parse().ok()?,
-        bot: bot.clone(),
-        projects,
-        unnamed: announcement
-            .unnamed
-            .as_ref()
-            .map_or_else(Unnamed::default, |unnamed| Unnamed {
-                count: unnamed.count,
-                digest: Digest::from_bytes(unnamed.digest.as_bytes()),
-            }),
+        bot: bot.to_owned(),
+        projects: projects.collect(),
+        unnamed: unnamed.unwrap_or_default(),
     })
 }
 
@@ -488,9 +469,12 @@ mod tests {
 
     #[test]
     fn a_bot_waits_a_turn_for_each_before_it_and_one_for_all_silent_ones() {
-        let mut signals = Signals::default();
+        let mut signals = Signals {
+            is_announced: true,
+            ..Signals::default()
+        };
         let before: Vec<_> = ["a", "b", "c", "d"].map(bot).into();
-        let waits = |signals: &Signals, count: usize| signals.turns(&before[..count], TURN);
+        let waits = |signals: &Signals, count: usize| signals.delay(&before[..count], TURN);
         assert_eq!(
             [0, 1, 2, 4].map(|it| waits(&signals, it)),
             [0, 1, 2, 4].map(|it| TURN * it)

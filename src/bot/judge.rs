@@ -140,13 +140,9 @@ async fn decide(mut handle: MatrixHandle, known: &Snapshot, message: &Message) -
         Err(_) => Policy::of_any(known.projects.config()),
     };
     let asked = Instant::now();
-    let proving = match &meaning {
-        Ok(Meaning {
-            intent: Intent::Start { .. },
-            ..
-        }) => Some(prove_direct_message(&matrix, message)),
-        Ok(_) | Err(_) => None,
-    };
+    let is_start = |meaning: &Meaning| matches!(meaning.intent, Intent::Start { .. });
+    let is_start = meaning.as_ref().is_ok_and(is_start);
+    let mut proving = is_start.then(|| prove_direct_message(&matrix, message));
     let permit = match authorize_message(&mut handle, message, &policy).await {
         Ok(permit) => permit,
         Err(denied) => return Decision::Denied(denied),
@@ -163,14 +159,11 @@ async fn decide(mut handle: MatrixHandle, known: &Snapshot, message: &Message) -
     if let Intent::Start { project, .. } = &intent
         && known.session_of(project).is_none()
     {
-        return match is_deliverable(&handle, &permit, proving).await {
-            Ok(Ok(())) => {
-                let proving = None;
-                Decision::Do(permit, intent, asked, Prepared { proving, found })
-            }
-            Ok(Err(reason)) => Decision::CannotDeliver(project.clone(), reason),
-            Err(denied) => Decision::Denied(denied),
-        };
+        match is_deliverable(&handle, &permit, proving.take()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(reason)) => return Decision::CannotDeliver(project.clone(), reason),
+            Err(denied) => return Decision::Denied(denied),
+        }
     }
     Decision::Do(permit, intent, asked, Prepared { proving, found })
 }
@@ -217,8 +210,9 @@ impl Snapshot {
         let own = hosts::own(config, matrix.own_user(), &self.statuses);
         // As announced to the others, so that all bots decide alike.
         let announced = self.announced.as_ref();
-        let announced = announced.and_then(|it| hosts::host(&(own.bot.clone(), it.clone())));
-        let known: Vec<_> = others.iter().filter_map(hosts::host).collect();
+        let announced = announced.and_then(|it| hosts::host(&own.bot, it));
+        let known = others.iter().filter_map(|(bot, it)| hosts::host(bot, it));
+        let known: Vec<_> = known.collect();
         let seen = announced.as_ref().unwrap_or(&own);
         let Turn { addressee, order } = command::hosts::turn(seen, &known, &command, named);
         let contest = Contest {
@@ -227,12 +221,11 @@ impl Snapshot {
             about: message.event_id.as_str(),
             order: &order,
         };
-        let is_for_all = addressee == Addressee::All;
-        let is_status = command.as_ref().is_ok_and(|it| it.verb == Verb::Status);
-        match addressee {
+        let elsewhere = match addressee {
             // A command for this host is executed here, whatever others claim.
             Addressee::Host(_) if order.first() == Some(&own.bot) => {
                 contest.announce_answer();
+                Vec::new()
             }
             Addressee::Host(host) => {
                 let is_won = contest.is_won(SignalKind::Claim, TURN_OF_ADDRESSED).await;
@@ -243,24 +236,22 @@ impl Snapshot {
                 return is_won.then_some(Err(misuse));
             }
             Addressee::All => {
-                let kind = if is_status {
-                    SignalKind::Ping
-                } else {
-                    SignalKind::Claim
+                let kind = match &command {
+                    Ok(command) if command.verb == Verb::Status => SignalKind::Ping,
+                    Ok(_) | Err(_) => SignalKind::Claim,
                 };
                 if !contest.is_won(kind, TURN).await {
                     return None;
                 }
+                let elsewhere = others.into_iter().map(|(bot, announcement)| OtherHost {
+                    bot,
+                    announcement,
+                    is_silent: false,
+                });
+                // A host whose name cannot be addressed is left out.
+                elsewhere.filter(|it| order.contains(&it.bot)).collect()
             }
-        }
-        let elsewhere = others.into_iter().map(|(bot, announcement)| OtherHost {
-            bot,
-            announcement,
-            is_silent: false,
-        });
-        // A host whose name cannot be addressed is left out.
-        let elsewhere = elsewhere.filter(|it| is_for_all && order.contains(&it.bot));
-        let elsewhere = elsewhere.collect();
+        };
         Some(match command {
             Ok(command) => self.intend(&command, own, elsewhere).await,
             Err(misuse) => Err(misuse),
