@@ -108,10 +108,6 @@ impl Bot {
         }
     }
 
-    pub(super) fn reply(&mut self, message: &Message, text: &Reply) {
-        self.say(text, Some(message.into()));
-    }
-
     pub(super) fn react(&mut self, message: &Message, text: &'static str) {
         let (matrix, message) = (self.matrix.clone(), ReplyTo::from(message));
         self.spawn_quiet(async move {

@@ -59,14 +59,10 @@ pub(super) fn judged(prefix: &str, message: &Message, decision: &Decision) {
             ("undeliverable", Some(project), Some(shown(reason)))
         }
     };
-    let options = match decision {
-        Decision::Do(_, Intent::Start { complete, .. }, _, _) => Some(&complete.options),
-        Decision::Do(..)
-        | Decision::NotOurs
-        | Decision::DoneBefore
-        | Decision::Denied(_)
-        | Decision::Misused(_)
-        | Decision::CannotDeliver(..) => None,
+    let options = if let Decision::Do(_, Intent::Start { complete, .. }, ..) = decision {
+        Some(&complete.options)
+    } else {
+        None
     };
     info!(
         target: "audit",

@@ -33,7 +33,7 @@ use crate::{
         NotConfidential, NotSent, PictureDelivery, PictureMessage, SentLink, SentNotice, Sound,
         Trust,
     },
-    remote_control::{self, DeliveryId, Project, ProjectName, Redaction, Request, SessionStatus},
+    remote_control::{self, DeliveryId, ProjectName, Redaction, Request, SessionStatus},
 };
 
 /// How long the judgement of a requester is valid: what takes longer waits for something, and much can happen meanwhile.
@@ -171,10 +171,13 @@ impl Bot {
         let policy = self.policy_for(&id.project, session.as_ref());
         let project = self.projects.get(&id.project);
         let project = project.map(|configured| configured.project.clone());
-        let opens = self.opens(&id.project, session);
+        let mut opens = self.opens(&id.project, session);
         let matrix = self.matrix.clone();
         self.spawn(async move {
-            let opens = with_account(project, opens).await;
+            if let Some(project) = project {
+                let account = spawn_blocking(move || remote_control::account(&project)).await;
+                opens.account = account.ok().flatten();
+            }
             let delivery = Delivery {
                 id,
                 request,
@@ -413,17 +416,6 @@ impl Bot {
                 warn!(%user, ?reason, "the last output of a session is not shown");
             }
         });
-    }
-}
-
-async fn with_account(project: Option<Project>, opens: Opens) -> Opens {
-    let Some(project) = project else {
-        return opens;
-    };
-    let account = spawn_blocking(move || remote_control::account(&project)).await;
-    Opens {
-        account: account.ok().flatten(),
-        ..opens
     }
 }
 

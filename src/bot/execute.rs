@@ -51,7 +51,7 @@ impl Bot {
             Decision::Denied(_) if message.edits.is_some() => {}
             Decision::Denied(denied) => {
                 if self.limits.allow(Limited::Refusal, &message.sender) {
-                    self.reply(message, &reply::denied(&denied));
+                    self.say(&reply::denied(&denied), Some(message.into()));
                     if let Some(text) = reply::denied_to_device(&denied) {
                         self.react(message, text);
                     }
@@ -59,13 +59,11 @@ impl Bot {
             }
             Decision::Misused(misuse) => {
                 let text = reply::misuse(prefix, &misuse);
-                self.reply(message, &text);
+                self.say(&text, Some(message.into()));
             }
             Decision::CannotDeliver(project, reason) => {
-                self.reply(
-                    message,
-                    &reply::undeliverable(&Secret::Link(project), &reason),
-                );
+                let text = reply::undeliverable(&Secret::Link(project), &reason);
+                self.say(&text, Some(message.into()));
             }
             Decision::Do(permit, intent, asked, prepared) => {
                 self.note_executed(message);

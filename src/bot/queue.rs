@@ -80,13 +80,6 @@ pub(super) enum Limited {
     Ping,
 }
 
-/// At most this often within this time, and this far apart.
-struct Limit {
-    times: usize,
-    within: Duration,
-    apart: Duration,
-}
-
 /// Counts for each user separately. Forgets what is older than its limit.
 #[derive(Debug)]
 pub(super) struct Limits {
@@ -110,14 +103,14 @@ impl Limits {
     fn allow_at(&mut self, now: Instant, what: Limited, user: &UserId) -> bool {
         let commands = self.commands_per_minute;
         self.happened.retain(|(_, what), times| {
-            let within = what.limit(commands).within;
+            let (_, within, _) = what.limit(commands);
             times.retain(|time| now.duration_since(*time) < within);
             !times.is_empty()
         });
-        let limit = what.limit(commands);
+        let (most, _, apart) = what.limit(commands);
         let times = self.happened.entry((user.to_owned(), what)).or_default();
-        let is_apart = |last: &Instant| now.duration_since(*last) >= limit.apart;
-        let is_allowed = times.len() < limit.times && times.back().is_none_or(is_apart);
+        let is_apart = |last: &Instant| now.duration_since(*last) >= apart;
+        let is_allowed = times.len() < most && times.back().is_none_or(is_apart);
         if is_allowed {
             times.push_back(now);
         }
@@ -126,19 +119,15 @@ impl Limits {
 }
 
 impl Limited {
-    fn limit(self, commands_per_minute: usize) -> Limit {
-        let (times, within, apart) = match self {
+    /// At most this often within this time, and this far apart.
+    fn limit(self, commands_per_minute: usize) -> (usize, Duration, Duration) {
+        match self {
             Self::Command | Self::Edit => (commands_per_minute, MINUTE, Duration::ZERO),
             Self::Refusal | Self::Excess => (1, MINUTE, Duration::ZERO),
             Self::Ping => (PINGS, MINUTE, Duration::ZERO),
             Self::Undecryptable { .. } => (3, HOUR, 2 * MINUTE),
             Self::UndecryptableByAny => (12, HOUR, Duration::ZERO),
             Self::IdentityChange | Self::Hint => (1, HOUR, Duration::ZERO),
-        };
-        Limit {
-            times,
-            within,
-            apart,
         }
     }
 }

@@ -136,11 +136,6 @@ impl Reply {
         }
     }
 
-    /// The same, and another below it.
-    pub(crate) fn with(self, other: Self) -> Self {
-        Self::lines([self, other])
-    }
-
     /// Each on separate lines.
     fn lines(replies: impl IntoIterator<Item = Self>) -> Self {
         let (plain, html): (Vec<_>, Vec<_>) = replies

@@ -397,10 +397,11 @@ pub(crate) fn link_is_void(
     now: SystemTime,
 ) -> Reply {
     let ended = how.unwrap_or_else(|| Reply::new(format!("**{project}** has ended.")));
-    ended.with(Reply::new(format!(
+    let deleted = format!(
         "I deleted the message with its link of {}. The next session may have the same link: keep no copy of it.",
         moment(since, now)
-    )))
+    );
+    Reply::lines([ended, Reply::new(deleted)])
 }
 
 pub(crate) fn ended_before_delivery(project: &ProjectName) -> Reply {

@@ -34,7 +34,8 @@ pub(super) fn session_reply(
     if details.is_empty() {
         return head;
     }
-    head.with(Reply::new(format!("  {}", details.join(", "))))
+    let details = Reply::new(format!("  {}", details.join(", ")));
+    Reply::lines([head, details])
 }
 
 /// One project in one line.
