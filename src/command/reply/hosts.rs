@@ -37,9 +37,8 @@ pub(crate) struct OtherHost {
 struct Section {
     host: String,
     is_silent: bool,
+    /// A line for each session.
     sessions: Vec<Reply>,
-    /// Sessions that are not announced one by one.
-    more_sessions: usize,
     /// Projects without a session, and how many there are besides.
     idle: Vec<String>,
     more_idle: usize,
@@ -58,7 +57,7 @@ pub(crate) fn status_of_hosts(
     let others = others.iter().map(|other| Section::announced(other, now));
     let mut all: Vec<_> = others.chain([own]).collect();
     all.sort_by(|a, b| a.host.cmp(&b.host));
-    let (busy, idle): (Vec<_>, Vec<_>) = all.into_iter().partition(Section::has_sessions);
+    let (busy, idle): (Vec<_>, Vec<_>) = all.into_iter().partition(|it| !it.sessions.is_empty());
     let (silent, idle): (Vec<_>, Vec<_>) = idle.into_iter().partition(|it| it.is_silent);
     let mut paragraphs = Vec::new();
     let (mut lines, mut left_out) = (0, Vec::new());
@@ -98,7 +97,6 @@ impl Section {
             host: host.to_string(),
             is_silent: false,
             sessions: sessions.collect(),
-            more_sessions: 0,
             idle: idle.iter().map(|it| it.project.to_string()).collect(),
             more_idle: 0,
         }
@@ -122,18 +120,17 @@ impl Section {
                 None => idle.push(name.to_string()),
             }
         }
+        if *more_sessions > 0 {
+            let more = format!("and {more_sessions} more with a session");
+            sessions.push(Reply::new(more));
+        }
         Self {
             host: unmarked(host),
             is_silent: other.is_silent,
             sessions,
-            more_sessions: *more_sessions,
             idle,
             more_idle: unnamed.as_ref().map_or(0, |unnamed| unnamed.count),
         }
-    }
-
-    fn has_sessions(&self) -> bool {
-        !self.sessions.is_empty() || self.more_sessions > 0
     }
 
     fn reply(self) -> Reply {
@@ -143,14 +140,12 @@ impl Section {
         } else {
             Reply::new(format!("**{}**:", self.host))
         };
-        let more = (self.more_sessions > 0)
-            .then(|| Reply::new(format!("and {} more with a session", self.more_sessions)));
         let idle = (self.idle.len() + self.more_idle > 0).then(|| {
             let idle = self.idle_projects();
             Reply::marked(Mark::Idle, format!("no session: {idle}"))
         });
         let lines = [head].into_iter().chain(self.sessions);
-        Reply::lines(lines.chain(more).chain(idle))
+        Reply::lines(lines.chain(idle))
     }
 
     fn idle_projects(&self) -> String {
