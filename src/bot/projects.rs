@@ -296,19 +296,12 @@ impl Projects {
                 .unwrap_or_default();
             (listed, facts)
         });
-        let unreadable = found.roots.iter().filter(|seen| seen.is_err()).count();
-        let seen = || found.roots.iter().flatten();
-        // A search for a word has no use for these.
-        let counted = || seen().filter(|_| word.is_none());
         let list = List {
             prefix: &self.config.command_prefix,
             word,
             projects: shown.collect(),
             more,
-            is_cut: seen().any(|seen| seen.is_cut),
-            unreadable,
-            unfit: counted().map(|seen| seen.unfit).sum(),
-            outside: counted().map(|seen| seen.outside).sum(),
+            roots: &found.roots,
         };
         reply::projects(&list, SystemTime::now())
     }

@@ -3,7 +3,10 @@
 use std::time::SystemTime;
 
 use super::{MOST_LISTED, Mark, Reply, moment, phase};
-use crate::remote_control::{FolderFacts, Phase, ProjectName};
+use crate::{
+    config::Seen,
+    remote_control::{FolderFacts, Phase, ProjectName},
+};
 
 /// One project in the list.
 #[derive(Debug, Clone)]
@@ -34,21 +37,18 @@ pub(crate) fn in_order(mut all: Vec<Listed>, word: Option<&str>) -> (Vec<Listed>
     (all, more)
 }
 
-/// The list. `is_cut`: some roots have more folders than are looked at; `unreadable`: how many cannot be read; `unfit`: how
-/// many folders have names that cannot be a project's; `outside`: how many symbolic links lead out of their root.
+/// What is listed, and how many there are besides.
 pub(crate) struct List<'a> {
     pub(crate) prefix: &'a str,
     pub(crate) word: Option<&'a str>,
     pub(crate) projects: Vec<(Listed, FolderFacts)>,
     pub(crate) more: usize,
-    pub(crate) is_cut: bool,
-    pub(crate) unreadable: usize,
-    pub(crate) unfit: usize,
-    pub(crate) outside: usize,
+    /// What was seen of each root.
+    pub(crate) roots: &'a [Result<Seen, String>],
 }
 
 pub(crate) fn projects(list: &List<'_>, now: SystemTime) -> Reply {
-    let List { prefix, more, .. } = list;
+    let (prefix, more) = (list.prefix, list.more);
     let mut lines: Vec<_> = list
         .projects
         .iter()
@@ -60,33 +60,36 @@ pub(crate) fn projects(list: &List<'_>, now: SystemTime) -> Reply {
             None => "There is no project yet: make a folder below a project root.".to_owned(),
         }));
     }
-    if *more > 0 {
+    if more > 0 {
         lines.push(Reply::new(format!(
             "And {more} more. `{prefix} projects WORD` lists those whose names hold a word."
         )));
     }
-    if list.is_cut {
+    let seen = || list.roots.iter().flatten();
+    if seen().any(|seen| seen.is_cut) {
         lines.push(Reply::new(
             "A project root has too many folders to list them all; each starts by its whole name.",
         ));
     }
-    if list.unreadable > 0 {
+    let unreadable = list.roots.len() - seen().count();
+    if unreadable > 0 {
         lines.push(Reply::new(format!(
-            "{} of the project roots cannot be read: `{prefix} doctor` says which, and why.",
-            list.unreadable
+            "{unreadable} of the project roots cannot be read: `{prefix} doctor` says which, and why."
         )));
     }
-    if list.unfit > 0 {
+    // A search for a word has no use for these.
+    let counted = || seen().filter(|_| list.word.is_none());
+    let unfit: usize = counted().map(|seen| seen.unfit).sum();
+    if unfit > 0 {
         lines.push(Reply::new(format!(
-            "Folders with names that cannot be a project's: {}. Letters, digits, `-`, `_` and `.` can: rename them, or name them \
-             under `projects` in the bot's configuration.",
-            list.unfit
+            "Folders with names that cannot be a project's: {unfit}. Letters, digits, `-`, `_` and `.` can: rename them, or name \
+             them under `projects` in the bot's configuration."
         )));
     }
-    if list.outside > 0 {
+    let outside: usize = counted().map(|seen| seen.outside).sum();
+    if outside > 0 {
         lines.push(Reply::new(format!(
-            "Symbolic links that lead out of their project root, and are no projects: {}.",
-            list.outside
+            "Symbolic links that lead out of their project root, and are no projects: {outside}."
         )));
     }
     Reply::lines(lines)
@@ -185,20 +188,12 @@ mod tests {
             word: None,
             projects,
             more,
-            is_cut: false,
-            unreadable: 0,
-            unfit: 0,
-            outside: 0,
+            roots: &[],
         };
         let said = super::projects(&list, SystemTime::UNIX_EPOCH).plain;
         assert_eq!(said.lines().count(), 41);
-        assert!(
-            said.ends_with("And 200 more. !rc projects WORD lists those whose names hold a word.")
-                || said.ends_with(
-                    "And 200 more. `!rc projects WORD` lists those whose names hold a word."
-                ),
-            "{said}"
-        );
+        let rest = "And 200 more. `!rc projects WORD` lists those whose names hold a word.";
+        assert!(said.ends_with(rest), "{said}");
     }
 
     #[test]
