@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use matrix_sdk::ruma::{EventId, OwnedEventId, OwnedTransactionId, OwnedUserId, TransactionId};
+use matrix_sdk::ruma::{EventId, OwnedEventId, OwnedUserId, TransactionId};
 use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, time::timeout};
 use tracing::{debug, error};
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     command::reply::Reply,
-    matrix::{Chain, Fault, Matrix, Message, Notice, ReplyTo, Sound},
+    matrix::{Chain, Fault, Matrix, Message, ReplyTo, Sound},
     remote_control::{ProjectName, Request},
 };
 
@@ -132,9 +132,17 @@ impl Bot {
 
     /// Sends a notice to a user's direct message, if there is one.
     pub(super) fn notify(&mut self, user: &str, text: &Reply, sound: Sound) {
-        if let Ok(user) = OwnedUserId::try_from(user) {
-            self.spawn_quiet(notify(self.matrix.clone(), user, text.clone(), sound));
-        }
+        let Ok(user) = OwnedUserId::try_from(user) else {
+            return;
+        };
+        let (matrix, text) = (self.matrix.clone(), text.clone());
+        self.spawn_quiet(async move {
+            let (user, text, transaction) = (&user, &text, &TransactionId::new());
+            let sent = matrix.until_accepted(|matrix| async move {
+                matrix.send_notice(user, text, sound, transaction).await
+            });
+            log_rejection(sent.await);
+        });
     }
 }
 
@@ -145,29 +153,17 @@ pub(super) async fn say(
     answered: Option<&ReplyTo>,
 ) -> Option<OwnedEventId> {
     let transaction = &TransactionId::new();
-    let said = matrix.until_accepted(|matrix| async move {
-        matrix.say(notice(text, transaction), answered).await
-    });
+    let said = matrix
+        .until_accepted(|matrix| async move { matrix.say(text, answered, transaction).await });
     log_rejection(said.await)
 }
 
 /// Replaces an answer by an edit.
 pub(super) async fn correct(matrix: &MatrixHandle, said: &EventId, text: &Reply) {
     let transaction = &TransactionId::new();
-    let corrected = matrix.until_accepted(|matrix| async move {
-        matrix.correct(said, notice(text, transaction)).await
-    });
+    let corrected = matrix
+        .until_accepted(|matrix| async move { matrix.correct(said, text, transaction).await });
     log_rejection(corrected.await);
-}
-
-async fn notify(matrix: MatrixHandle, user: OwnedUserId, text: Reply, sound: Sound) {
-    let (user, text, transaction) = (&user, &text, &TransactionId::new());
-    let sent = matrix.until_accepted(|matrix| async move {
-        matrix
-            .send_notice(user, notice(text, transaction), sound)
-            .await
-    });
-    log_rejection(sent.await);
 }
 
 /// Logs a permanent fault.
@@ -177,14 +173,6 @@ pub(super) fn log_rejection<T>(result: Result<T, Fault>) -> Option<T> {
             |fault| error!(error = %Chain(fault), "the homeserver rejected what the bot sent"),
         )
         .ok()
-}
-
-pub(super) fn notice<'a>(text: &'a Reply, transaction: &'a OwnedTransactionId) -> Notice<'a> {
-    Notice {
-        plain: &text.plain,
-        html: &text.html,
-        transaction,
-    }
 }
 
 /// Shows typing in the admin room while an answer is due: a start takes some seconds, and the requester sees that the command

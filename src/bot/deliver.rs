@@ -15,7 +15,7 @@ use tracing::{error, warn};
 
 use super::{
     Bot, Event,
-    answer::{ReplyTarget, log_rejection, notice},
+    answer::{ReplyTarget, log_rejection},
     audit::Conclusion,
     connection::{AsFault, MatrixHandle},
     hosts,
@@ -29,9 +29,8 @@ use crate::{
     },
     link::Link,
     matrix::{
-        Chain, Fault, LinkMessage, LinkReceipt, LinkTransactions, Matrix, NoPicture,
-        NotConfidential, NotSent, PictureDelivery, PictureMessage, SentLink, SentNotice, Sound,
-        Trust,
+        Chain, Fault, LinkReceipt, LinkTransactions, Matrix, NoPicture, NotConfidential, NotSent,
+        PictureDelivery, PictureMessage, SentLink, SentNotice, Sound, Trust,
     },
     remote_control::{self, DeliveryId, ProjectName, Redaction, Request, SessionStatus},
 };
@@ -483,18 +482,13 @@ async fn try_to_deliver(
     if !delivery.trigger.is_judged(&delivery.policy) {
         judge(matrix, &recipient, &delivery.policy).await?;
     }
-    let (before, after) = &delivery.words;
-    let message = LinkMessage {
-        before: (before.plain.clone(), before.html.clone()),
-        after: (after.plain.clone(), after.html.clone()),
-    };
     let room = matrix
         .confidential_room(&recipient, tried.as_deref(), turn, known)
         .await?;
     *tried = Some(room.id().to_owned());
-    Ok(room
-        .send(&delivery.link, &message, transactions(&delivery.id).link)
-        .await?)
+    let transaction = transactions(&delivery.id).link;
+    let sent = room.send(&delivery.link, &delivery.words, transaction);
+    Ok(sent.await?)
 }
 
 /// An earlier run may have sent the link: to the current room, or to one before, if the link is to go to another one.
@@ -543,7 +537,7 @@ pub(super) async fn show(
         judge(&matrix, user, policy).await?;
         let place = edited.map(|sent| &*sent.room);
         let room = matrix.confidential_room(user, place, turn, None).await?;
-        Ok(room.send_notice(notice(text, transaction), edited).await?)
+        Ok(room.send_notice(text, edited, transaction).await?)
     });
     shown.await
 }
@@ -564,10 +558,9 @@ async fn send_picture(
     policy: Policy,
     cancellation: CancellationToken,
 ) -> (PictureDelivery, Result<(), Option<NotDelivered>>) {
-    let caption = reply::picture(&id.project);
     let message = PictureMessage {
         file_name: format!("remote-control-{}.png", id.project),
-        caption: (caption.plain, caption.html),
+        caption: reply::picture(&id.project),
     };
     let (message, policy, transaction) = (&message, &policy, &transactions(id).picture);
     let picture = Mutex::new(picture);

@@ -13,6 +13,7 @@ mod session;
 mod status;
 mod topic;
 
+pub use crate::matrix::Reply;
 pub(crate) use confidential::*;
 pub(crate) use hosts::*;
 pub(crate) use projects::*;
@@ -31,15 +32,6 @@ use crate::{
 
 /// How many names or lines of a list are shown: what fits on two screens of a phone.
 const MOST_LISTED: usize = 40;
-
-/// A text in both forms of a Matrix message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reply {
-    /// For clients without HTML.
-    pub plain: String,
-    /// The same in the HTML that Matrix allows.
-    pub html: String,
-}
 
 /// The state of a session or a project as a symbol. The words beside it say the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

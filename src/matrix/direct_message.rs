@@ -32,7 +32,7 @@ use serde_json::json;
 use tracing::{error, info, warn};
 
 use super::{
-    Chain, Fault, LinkReceipt, Matrix, NotConfidential, NotSent, Notice,
+    Chain, Fault, LinkReceipt, Matrix, NotConfidential, NotSent, Reply,
     confidentiality::{is_confidential, is_invited, was_between_two},
     pinned_identities::KeptVerification,
     redact::Picture,
@@ -43,15 +43,6 @@ use crate::link::Link;
 
 /// How long a check of a room and its members holds. A longer delivery is waiting for something, and much can change meanwhile.
 const PROVEN_FOR: Duration = Duration::from_secs(2);
-
-/// The text around a link.
-#[derive(Debug, Clone)]
-pub struct LinkMessage {
-    /// Before the link, plain and HTML.
-    pub before: (String, String),
-    /// After it.
-    pub after: (String, String),
-}
 
 /// A link that was sent.
 #[derive(Debug)]
@@ -91,14 +82,14 @@ impl ConfidentialRoom {
         self.room.room_id()
     }
 
-    /// Sends the link.
+    /// Sends the link, with these words before and after it.
     ///
     /// The same `transaction` in the same room is the same event for the homeserver, however often it is tried.
     /// [`NotSent::Refused`] if the room turned out to be overheard, [`NotSent::Fault`] if the sending failed.
     pub async fn send(
         mut self,
         link: &Link,
-        message: &LinkMessage,
+        words: &(Reply, Reply),
         transaction: OwnedTransactionId,
     ) -> Result<SentLink, NotSent> {
         let room = self.room.room_id().to_owned();
@@ -106,7 +97,7 @@ impl ConfidentialRoom {
         // Nothing else is sent in between, so that no other message uses the new key.
         let turn = self.turn().await;
         let key = self.matrix.key_of(&turn, link, self.readers).await?;
-        let event = send_or_redact(&turn, &recipient, compose(link, message), &transaction).await?;
+        let event = send_or_redact(&turn, &recipient, compose(link, words), &transaction).await?;
         self.matrix.direct_messages.set_key(&room, key);
         info!(%recipient, %event, "link sent");
         let is_invited = is_invited(turn.room(), &recipient).await;
@@ -124,16 +115,17 @@ impl ConfidentialRoom {
     /// Sends something confidential that is not a link: as an edit of an earlier message, if one is given.
     pub async fn send_notice(
         mut self,
-        notice: Notice<'_>,
+        text: &Reply,
         edited: Option<&SentNotice>,
+        transaction: &OwnedTransactionId,
     ) -> Result<SentNotice, NotSent> {
         let turn = self.turn().await;
-        let content = notice.content(Sound::Silent);
+        let content = text.content(Sound::Silent);
         let content = match edited {
             Some(earlier) => editing(content, earlier.event.clone()),
             None => content,
         };
-        let event = send_or_redact(&turn, &self.recipient, content, notice.transaction).await?;
+        let event = send_or_redact(&turn, &self.recipient, content, transaction).await?;
         let room = turn.room().room_id().to_owned();
         Ok(SentNotice { room, event })
     }
@@ -175,15 +167,17 @@ async fn send_or_redact(
     Err(NotSent::Refused(NotConfidential::Overheard))
 }
 
-fn compose(link: &Link, message: &LinkMessage) -> RoomMessageEventContent {
-    let (url, (before, before_html), (after, after_html)) =
-        (link.expose(), &message.before, &message.after);
+fn compose(link: &Link, (before, after): &(Reply, Reply)) -> RoomMessageEventContent {
+    let url = link.expose();
     let href = html_escape::encode_double_quoted_attribute(url);
     let shown = html_escape::encode_text(url);
     // A text, not a notice: it is what the requester waits for, and a notice does not ring.
     mentioning_nobody(RoomMessageEventContent::text_html(
-        format!("{before}\n\n{url}\n\n{after}"),
-        format!("<p>{before_html}</p><p><a href=\"{href}\">{shown}</a></p><p>{after_html}</p>"),
+        format!("{}\n\n{url}\n\n{}", before.plain, after.plain),
+        format!(
+            "<p>{}</p><p><a href=\"{href}\">{shown}</a></p><p>{}</p>",
+            before.html, after.html
+        ),
     ))
 }
 
@@ -273,15 +267,16 @@ impl Matrix {
     pub async fn send_notice(
         &self,
         recipient: &UserId,
-        notice: Notice<'_>,
+        text: &Reply,
         sound: Sound,
+        transaction: &OwnedTransactionId,
     ) -> Result<(), Fault> {
         if let Some(room) = self.fit_room(recipient, None).await? {
             let content = match sound {
-                Sound::Rings => mentioning(notice.content(sound), recipient),
-                Sound::Silent => notice.content(sound),
+                Sound::Rings => mentioning(text.content(sound), recipient),
+                Sound::Silent => text.content(sound),
             };
-            self.send(&room, content, notice.transaction).await?;
+            self.send(&room, content, transaction).await?;
         }
         Ok(())
     }

@@ -27,7 +27,7 @@ use qrcode::{EcLevel, QrCode, types::QrError};
 use tracing::info;
 
 use super::{
-    Fault, LinkReceipt, Matrix, NotSent, confidentiality::is_confidential, redact::Picture,
+    Fault, LinkReceipt, Matrix, NotSent, Reply, confidentiality::is_confidential, redact::Picture,
     rooms::Readers, send::mentioning_nobody,
 };
 use crate::link::Link;
@@ -68,8 +68,8 @@ pub struct PictureDelivery {
 pub struct PictureMessage {
     /// The name under which a client saves it.
     pub file_name: String,
-    /// Plain and HTML.
-    pub caption: (String, String),
+    /// What is said below it.
+    pub caption: Reply,
 }
 
 /// Why a picture is not sent. The link stays, except with [`NoPicture::Overheard`].
@@ -239,13 +239,13 @@ fn compose(
     file: EncryptedFile,
     message: &PictureMessage,
 ) -> RoomMessageEventContent {
-    let (caption, html) = message.caption.clone();
+    let Reply { plain, html } = message.caption.clone();
     let mut info = ImageInfo::new();
     info.width = Some(picture.side.into());
     info.height = Some(picture.side.into());
     info.size = u32::try_from(picture.png.len()).ok().map(Into::into);
     info.mimetype = Some("image/png".to_owned());
-    let mut content = ImageMessageEventContent::encrypted(caption, file).info(Box::new(info));
+    let mut content = ImageMessageEventContent::encrypted(plain, file).info(Box::new(info));
     content.filename = Some(message.file_name.clone());
     content.formatted = Some(FormattedBody::html(html));
     mentioning_nobody(RoomMessageEventContent::new(MessageType::Image(content)))

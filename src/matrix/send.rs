@@ -60,35 +60,40 @@ pub enum Sound {
     Silent,
 }
 
-/// A message of the bot that is not a link.
-#[derive(Debug, Clone, Copy)]
-pub struct Notice<'a> {
+/// What the bot says, in both forms of a Matrix message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
     /// For clients without HTML.
-    pub plain: &'a str,
-    /// The same in HTML.
-    pub html: &'a str,
-    /// The same for each try, so that the message is sent once.
-    pub transaction: &'a OwnedTransactionId,
+    pub plain: String,
+    /// The same in the HTML that Matrix allows.
+    pub html: String,
 }
 
 impl Matrix {
     /// Sends a notice to the admin room: as a reply if it answers a message, in the message's thread if that was sent in one.
+    /// Here and below, the same `transaction` for each try sends a message once.
     pub async fn say(
         &self,
-        notice: Notice<'_>,
+        text: &Reply,
         answered: Option<&ReplyTo>,
+        transaction: &OwnedTransactionId,
     ) -> Result<OwnedEventId, Fault> {
-        let mut content = notice.content(Sound::Silent);
+        let mut content = text.content(Sound::Silent);
         content.relates_to = answered.map(ReplyTo::relation);
         let room = self.joined_admin_room()?;
-        self.send(&room, content, notice.transaction).await
+        self.send(&room, content, transaction).await
     }
 
     /// Edits an earlier message of the bot in the admin room.
-    pub async fn correct(&self, message: &EventId, notice: Notice<'_>) -> Result<(), Fault> {
-        let content = editing(notice.content(Sound::Silent), message.to_owned());
+    pub async fn correct(
+        &self,
+        message: &EventId,
+        text: &Reply,
+        transaction: &OwnedTransactionId,
+    ) -> Result<(), Fault> {
+        let content = editing(text.content(Sound::Silent), message.to_owned());
         let room = self.joined_admin_room()?;
-        self.send(&room, content, notice.transaction).await?;
+        self.send(&room, content, transaction).await?;
         Ok(())
     }
 
@@ -214,20 +219,21 @@ impl Turn {
     }
 }
 
-impl Notice<'_> {
+impl Reply {
     /// The message. It mentions nobody, whatever it quotes, and is no longer than a homeserver accepts.
     pub(super) fn content(&self, sound: Sound) -> RoomMessageEventContent {
+        let (plain, html) = (&self.plain, &self.html);
         let length = |text| serde_json::to_string(text).map_or(usize::MAX, |json| json.len());
-        let content = if length(self.plain).saturating_add(length(self.html)) > LONGEST {
-            let text = shortened(self.plain);
+        let content = if length(plain).saturating_add(length(html)) > LONGEST {
+            let text = shortened(plain);
             match sound {
                 Sound::Rings => RoomMessageEventContent::text_plain(text),
                 Sound::Silent => RoomMessageEventContent::notice_plain(text),
             }
         } else {
             match sound {
-                Sound::Rings => RoomMessageEventContent::text_html(self.plain, self.html),
-                Sound::Silent => RoomMessageEventContent::notice_html(self.plain, self.html),
+                Sound::Rings => RoomMessageEventContent::text_html(plain, html),
+                Sound::Silent => RoomMessageEventContent::notice_html(plain, html),
             }
         };
         mentioning_nobody(content)
@@ -276,7 +282,6 @@ fn shortened(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use matrix_sdk::ruma::TransactionId;
     use serde_json::Value;
 
     use super::*;
@@ -285,13 +290,9 @@ mod tests {
     const LIMIT: usize = 64 * 1024;
 
     fn content(plain: &str, html: &str) -> Value {
-        let transaction = TransactionId::new();
-        let notice = Notice {
-            plain,
-            html,
-            transaction: &transaction,
-        };
-        serde_json::to_value(notice.content(Sound::Silent)).unwrap()
+        let (plain, html) = (plain.to_owned(), html.to_owned());
+        let reply = Reply { plain, html };
+        serde_json::to_value(reply.content(Sound::Silent)).unwrap()
     }
 
     #[test]
@@ -314,16 +315,12 @@ mod tests {
 
     #[test]
     fn an_edit_fits_into_an_event_as_its_text_does_and_mentions_nobody() {
-        let transaction = TransactionId::new();
         for piece in ["\"", "\u{1}", "ü", "@room "] {
             let plain = piece.repeat(1_000_000);
-            let notice = Notice {
-                plain: &plain,
-                html: &html_escape::encode_text(&plain),
-                transaction: &transaction,
-            };
+            let html = html_escape::encode_text(&plain).into_owned();
+            let reply = Reply { plain, html };
             let event = "$first:example.org".try_into().unwrap();
-            let edit = editing(notice.content(Sound::Silent), event);
+            let edit = editing(reply.content(Sound::Silent), event);
             let edit = serde_json::to_value(edit).unwrap();
             assert!(
                 edit.to_string().len() * 4 / 3 < LIMIT - 8 * 1024,
