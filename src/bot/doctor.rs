@@ -72,10 +72,7 @@ impl Bot {
         let active = active.filter_map(|status| self.projects.get(&status.project));
         let active: Vec<_> = active.map(|active| active.project.clone()).collect();
         self.spawn(async move {
-            let ending = spawn_blocking(move || EndingLogins {
-                of_projects: logins_that_end(&config),
-                of_sessions: logins_of_sessions(&active),
-            });
+            let ending = spawn_blocking(move || EndingLogins::find(&config, active));
             Event::LoginsEnd(ending.await.unwrap_or_default())
         });
     }
@@ -112,42 +109,36 @@ pub(super) struct EndingLogins {
     of_sessions: Vec<(ProjectName, Duration)>,
 }
 
-fn logins_of_sessions(active: &[Project]) -> Vec<(ProjectName, Duration)> {
-    let now = SystemTime::now();
-    let ending = active.iter().filter_map(|project| {
-        let left = login_ends_in(&project.settings, &project.directory, now)?;
-        Some((project.name.clone(), left))
-    });
-    ending.collect()
-}
-
-/// Groups projects with one login.
-fn logins_that_end(config: &Config) -> BTreeMap<Duration, Vec<String>> {
-    let now = SystemTime::now();
-    let mut logins = BTreeMap::<_, Vec<_>>::new();
-    let projects = config.projects.values().map(|project| {
-        let project = &project.project;
-        (
-            project.name.to_string(),
-            &project.settings,
-            &project.directory,
-        )
-    });
-    // What is below a root has the root's settings, and with them its login.
-    let roots = config.project_roots.iter().map(|root| {
-        let name = root.directory.file_name().unwrap_or_default();
-        (
-            format!("what is below {}", name.display()),
-            &root.settings,
-            &root.directory,
-        )
-    });
-    for (name, settings, directory) in projects.chain(roots) {
-        if let Some(left) = login_ends_in(settings, directory, now) {
-            logins.entry(left).or_default().push(name);
+impl EndingLogins {
+    /// Reads files. `active`: the projects that have a session.
+    fn find(config: &Config, active: Vec<Project>) -> Self {
+        let now = SystemTime::now();
+        let projects = config.projects.values().map(|configured| {
+            let project = &configured.project;
+            let name = project.name.to_string();
+            (name, &project.settings, &project.directory)
+        });
+        // What is below a root has the root's settings, and with them its login.
+        let roots = config.project_roots.iter().map(|root| {
+            let name = root.directory.file_name().unwrap_or_default();
+            let name = format!("what is below {}", name.display());
+            (name, &root.settings, &root.directory)
+        });
+        let mut of_projects = BTreeMap::<_, Vec<_>>::new();
+        for (name, settings, directory) in projects.chain(roots) {
+            if let Some(left) = login_ends_in(settings, directory, now) {
+                of_projects.entry(left).or_default().push(name);
+            }
+        }
+        let of_sessions = active.into_iter().filter_map(|project| {
+            let left = login_ends_in(&project.settings, &project.directory, now)?;
+            Some((project.name, left))
+        });
+        Self {
+            of_projects,
+            of_sessions: of_sessions.collect(),
         }
     }
-    logins
 }
 
 /// Blocks on files and programs, so it has a separate thread and runtime, which shutdown need not wait for.
