@@ -237,16 +237,9 @@ impl Bot {
             let is_theirs = delivery.request.requester == *user;
             (is_theirs && receipt.lacks_picture_of(message)).then_some(receipt)
         };
-        let found = self
-            .remote_control
-            .find_delivery(|it| receipt(it).is_some());
-        let Some((id, delivery, link)) = found else {
+        let Some((id, request, link, receipt)) = self.remote_control.find_delivery(receipt) else {
             return;
         };
-        let Some(receipt) = receipt(&delivery) else {
-            return;
-        };
-        let request = delivery.request;
         let picture = PictureDelivery::new(link, user.to_owned(), receipt);
         // From now on the record says that it may be there, even if sending fails.
         let notices = self.remote_control.delivered(

@@ -298,24 +298,25 @@ impl RemoteControl {
         self.delivery(id).is_some()
     }
 
-    /// The delivery for which `holds` is true, and its link, if its session still shows that link.
-    pub fn find_delivery(
+    /// The delivery in which something is found, with its link, if its session still shows that link.
+    pub fn find_delivery<T>(
         &self,
-        holds: impl Fn(&Delivery) -> bool,
-    ) -> Option<(DeliveryId, Delivery, Link)> {
+        find: impl Fn(&Delivery) -> Option<T>,
+    ) -> Option<(DeliveryId, Request, Link, T)> {
         let mut slots = self.slots.iter();
         slots.find_map(|(project, slot)| {
             let session = slot.record.session.as_ref()?;
             let State::Running { link, .. } = session.state() else {
                 return None;
             };
-            let delivery = session.deliveries().iter().find(|it| holds(it))?;
+            let mut deliveries = session.deliveries().iter();
+            let (delivery, found) = deliveries.find_map(|it| Some((it, find(it)?)))?;
             let id = DeliveryId {
                 project: project.clone(),
                 session: session.id().clone(),
                 number: delivery.number,
             };
-            Some((id, delivery.clone(), link.clone()))
+            Some((id, delivery.request.clone(), link.clone(), found))
         })
     }
 
