@@ -134,17 +134,11 @@ impl Bot {
             }
             Intent::Doctor => self.examine(permit, request),
             Intent::Help => {
-                let projects: Vec<_> = self
-                    .config
-                    .projects
-                    .keys()
-                    .map(ToString::to_string)
-                    .collect();
-                let text = reply::help(
-                    &self.config.command_prefix,
-                    &projects,
-                    self.projects.has_roots(),
-                );
+                let config = &self.config;
+                let projects = config.projects.keys().map(ToString::to_string);
+                let projects: Vec<_> = projects.collect();
+                let has_roots = self.projects.has_roots();
+                let text = reply::help(&config.command_prefix, &projects, has_roots);
                 self.answer(None, &request, Ok(&text), &answered);
             }
         }
