@@ -88,7 +88,7 @@ async fn missing_options_have_defaults_and_unconfigured_ones_are_refused_with_th
         ("resume website --spawn worktree", no_spawn),
         (
             "stop website --now",
-            "`!rc stop` takes no options, such as `--now`.",
+            "`!rc stop` has no option `--now`. It takes none.",
         ),
         (
             "start website --name \"$(id)\"",

@@ -163,20 +163,13 @@ pub(crate) fn misuse(prefix: &str, misuse: &Misuse) -> Reply {
         Misuse::UnknownOption {
             command,
             name,
-            known: [],
-        } => format!(
-            "`{prefix} {command}` takes no options, such as `--{}`.",
-            shortened(name)
-        ),
-        Misuse::UnknownOption {
-            command,
-            name,
             known,
-        } => format!(
-            "`{prefix} {command}` has no option `--{}`. It takes `--{}`.",
-            shortened(name),
-            known.join("`, `--")
-        ),
+        } => {
+            let known: Vec<_> = known.iter().map(|name| format!("--{name}")).collect();
+            let name = shortened(name);
+            let known = listed(&known);
+            format!("`{prefix} {command}` has no option `--{name}`. It takes {known}.")
+        }
         Misuse::RepeatedOption(option) => {
             format!("`--{option}` is given twice, and only one can count. Say it once.")
         }
