@@ -44,13 +44,15 @@ use crate::{
     command::reply::{self, NoLongerFollowed},
     config::{Config, Found},
     data_dir::DataDir,
-    matrix::{Announcement, Arrival, Fault, IncomingEvent, Login, MatrixFolder, Message, Sound},
+    matrix::{
+        Announcement, Arrival, Fault, IncomingEvent, Login, MatrixFolder, Message, SentLink, Sound,
+    },
     remote_control::{
         self, DeliveryId, ProjectName, Redaction, RemoteControl, RestoreError, TaskPanicked,
     },
 };
 use connection::{Inbound, MatrixHandle};
-use deliver::{Delivered, Pictured, Shown, Trigger};
+use deliver::{Delivery, NotDelivered, Pictured, Shown, Trigger};
 use doctor::EndingLogins;
 use hosts::Signals;
 use judge::{Decision, Snapshot};
@@ -83,7 +85,8 @@ pub enum BotError {
 #[derive(Debug)]
 enum Event {
     Judged(Message, Decision),
-    Delivered(Delivered),
+    /// A link was sent. An error without a reason: that was cancelled.
+    Delivered(Box<Delivery>, Result<SentLink, Option<NotDelivered>>),
     Pictured(Pictured),
     Redacted {
         project: ProjectName,
@@ -385,7 +388,7 @@ impl Bot {
                 let next = self.queue.next_of(&message.sender);
                 self.judge(next);
             }
-            Event::Delivered(delivered) => self.on_delivered(delivered),
+            Event::Delivered(delivery, result) => self.on_delivered(*delivery, result),
             Event::Pictured(pictured) => self.on_pictured(pictured),
             Event::LookedBelowRoots(found) => self.on_looked(&found),
             Event::LoginsEnd(logins) => self.on_logins_end(logins),

@@ -71,19 +71,28 @@ impl MatrixHandle {
     where
         F: Future<Output = Result<T, E>>,
     {
-        let mut handle = self.clone();
-        let mut backoff = Backoff::new();
+        let mut attempts = self.attempts();
         loop {
-            let matrix = handle.up_to_date().await;
+            let matrix = attempts.connection().await;
             let result = Box::pin(attempt(matrix)).await;
-            let fault = result.as_ref().err().and_then(AsFault::fault);
-            let Some(fault) = fault.filter(|fault| handle.is_retryable(fault)) else {
+            if !attempts.go_on(result.as_ref().err()).await {
                 return result;
-            };
-            if fault.is_logged_out() {
-                handle.wait_for_another().await;
             }
-            backoff.wait(fault).await;
+        }
+    }
+
+    /// The same for an attempt that changes something.
+    pub(super) fn attempts(&self) -> Attempts {
+        let waits = ExponentialBuilder::default()
+            .with_min_delay(Duration::from_millis(250))
+            .with_max_delay(LONGEST_WAIT)
+            .with_jitter()
+            .without_max_times()
+            .build();
+        Attempts {
+            handle: self.clone(),
+            waits,
+            warned: false,
         }
     }
 
@@ -107,27 +116,29 @@ impl MatrixHandle {
     }
 }
 
-/// Waits between tries, longer each time, and warns once: the connection logs when the homeserver is back.
-struct Backoff {
+/// Tries of one thing, until one succeeds or fails for good.
+pub(super) struct Attempts {
+    handle: MatrixHandle,
     waits: backon::ExponentialBackoff,
     warned: bool,
 }
 
-impl Backoff {
-    fn new() -> Self {
-        let waits = ExponentialBuilder::default()
-            .with_min_delay(Duration::from_millis(250))
-            .with_max_delay(LONGEST_WAIT)
-            .with_jitter()
-            .without_max_times()
-            .build();
-        Self {
-            waits,
-            warned: false,
-        }
+impl Attempts {
+    /// The connection for the next try.
+    pub(super) async fn connection(&mut self) -> Matrix {
+        self.handle.up_to_date().await
     }
 
-    async fn wait(&mut self, fault: &Fault) {
+    /// Whether to try again after this error; if so, waits, longer each time. Warns once: the connection logs when the
+    /// homeserver is back.
+    pub(super) async fn go_on(&mut self, error: Option<&impl AsFault>) -> bool {
+        let fault = error.and_then(AsFault::fault);
+        let Some(fault) = fault.filter(|fault| self.handle.is_retryable(fault)) else {
+            return false;
+        };
+        if fault.is_logged_out() {
+            self.handle.wait_for_another().await;
+        }
         if matches!(fault, Fault::NotInAdminRoom) {
             // The task that joins it logs the reason.
             debug!(error = %Chain(fault), "cannot send to the admin room yet");
@@ -138,6 +149,7 @@ impl Backoff {
         }
         let wanted = fault.retry_after().unwrap_or_default();
         sleep(self.waits.next().unwrap_or(LONGEST_WAIT).max(wanted)).await;
+        true
     }
 }
 

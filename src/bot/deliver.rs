@@ -9,7 +9,7 @@ use std::{
 use matrix_sdk::ruma::{
     EventId, OwnedRoomId, OwnedTransactionId, OwnedUserId, TransactionId, UserId,
 };
-use tokio::{sync::Mutex, task::spawn_blocking};
+use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
@@ -122,16 +122,21 @@ impl AsFault for NotDelivered {
     }
 }
 
-/// The result of a delivery.
+/// A link that is being delivered.
 #[derive(Debug)]
-pub(super) struct Delivered {
+pub(super) struct Delivery {
     id: DeliveryId,
     request: Request,
-    /// An error without a reason: it was cancelled.
-    result: Result<SentLink, Option<NotDelivered>>,
-    /// Whether sending was tried: then the link may have arrived even so.
-    tried: bool,
+    link: Link,
+    /// The text before the link, and after it.
+    words: (Reply, Reply),
+    /// What is required of the requester when the link is sent.
+    policy: Policy,
     trigger: Trigger,
+    /// The proof of the requester's direct message, for the first try.
+    proving: Option<Proving>,
+    /// The room in which an earlier try may have left the link.
+    tried: Option<OwnedRoomId>,
 }
 
 /// The result of sending something other than a link in confidence.
@@ -184,28 +189,32 @@ impl Bot {
                 words: reply::around_link(&config.command_prefix, &opens),
                 policy,
                 trigger,
+                proving,
+                tried: None,
             };
-            deliver(matrix, delivery, proving, cancellation).await
+            delivery.deliver(matrix, cancellation).await
         });
     }
 
-    pub(super) fn on_delivered(&mut self, delivered: Delivered) {
-        let Delivered {
+    /// `result`: an error without a reason is a cancelled delivery.
+    pub(super) fn on_delivered(
+        &mut self,
+        delivery: Delivery,
+        result: Result<SentLink, Option<NotDelivered>>,
+    ) {
+        let Delivery {
             id,
             request,
-            result,
-            tried,
             trigger,
-        } = delivered;
+            tried,
+            ..
+        } = delivery;
         self.deliveries.remove(&id);
         match result {
             Ok(sent) => {
                 let is_repeated = matches!(trigger, Trigger::Command { .. });
-                let SentLink {
-                    receipt,
-                    is_invited,
-                } = sent;
-                let text = reply::link_sent(&id.project, is_repeated, receipt.room(), is_invited);
+                let (project, receipt) = (&id.project, sent.receipt);
+                let text = reply::link_sent(project, is_repeated, receipt.room(), sent.is_invited);
                 for request in self.remote_control.requests(&id, &request) {
                     self.conclude(&id.project, &request, &text, "link sent");
                 }
@@ -219,9 +228,11 @@ impl Bot {
                 self.handle(notices);
             }
             Err(reason) => {
+                // Then the link may have arrived even so.
+                let was_tried = tried.is_some() || trigger == Trigger::Restore;
                 let notices = self
                     .remote_control
-                    .cancelled(id.clone(), request.clone(), tried);
+                    .cancelled(id.clone(), request.clone(), was_tried);
                 self.handle(notices);
                 if let Some(reason) = reason {
                     self.give_up(&id, &request, &reason);
@@ -411,100 +422,67 @@ impl Bot {
     }
 }
 
-/// A link that is being delivered.
-struct Delivery {
-    id: DeliveryId,
-    request: Request,
-    link: Link,
-    /// The text before the link, and after it.
-    words: (Reply, Reply),
-    /// What is required of the requester when the link is sent.
-    policy: Policy,
-    trigger: Trigger,
-}
+impl Delivery {
+    /// Retries until the homeserver has the link, unless it is cancelled.
+    async fn deliver(mut self, matrix: MatrixHandle, cancellation: CancellationToken) -> Event {
+        let delivering = async {
+            let mut attempts = matrix.attempts();
+            loop {
+                let matrix = attempts.connection().await;
+                let result = Box::pin(self.attempt(&matrix)).await;
+                if !attempts.go_on(result.as_ref().err()).await {
+                    break result;
+                }
+            }
+        };
+        // The homeserver's rate limit can hold an attempt for half a minute; the session may be over by then.
+        let result = cancellation.run_until_cancelled(delivering).await;
+        let result = result.map_or(Err(None), |result| result.map_err(Some));
+        Event::Delivered(Box::new(self), result)
+    }
 
-/// Retries until the homeserver has the link, unless it is cancelled.
-async fn deliver(
-    matrix: MatrixHandle,
-    delivery: Delivery,
-    proving: Option<Proving>,
-    cancellation: CancellationToken,
-) -> Event {
-    let (delivery_, known) = (&delivery, Mutex::new((None, proving)));
-    let delivering = matrix.until_accepted(|matrix| {
-        let known = known.lock();
-        async move {
-            let (tried, proving) = &mut *known.await;
-            try_to_deliver(&matrix, delivery_, tried, proving).await
+    async fn attempt(&mut self, matrix: &Matrix) -> Result<SentLink, NotDelivered> {
+        let Ok(recipient) = OwnedUserId::try_from(self.request.requester.as_str()) else {
+            return Err(NotDelivered::NotConfidential(NotConfidential::NoIdentity));
+        };
+        if self.trigger == Trigger::Restore && self.tried.is_none() {
+            self.check_earlier_run(matrix, &recipient).await?;
         }
-    });
-    // The homeserver's rate limit can hold an attempt for half a minute; the session may be over by then.
-    let result = match cancellation.run_until_cancelled(delivering).await {
-        Some(result) => result.map_err(Some),
-        None => Err(None),
-    };
-    Event::Delivered(Delivered {
-        tried: known.into_inner().0.is_some() || delivery.trigger == Trigger::Restore,
-        id: delivery.id,
-        request: delivery.request,
-        result,
-        trigger: delivery.trigger,
-    })
-}
+        // Nothing else is awaited between these checks and the sending.
+        let turn = matrix.turn_to_confide(&recipient).await;
+        let known = match self.proving.take() {
+            Some(proving) => proven(proving).await,
+            None => None,
+        };
+        if !self.trigger.is_judged(&self.policy) {
+            judge(matrix, &recipient, &self.policy).await?;
+        }
+        let room = matrix
+            .confidential_room(&recipient, self.tried.as_deref(), turn, known)
+            .await?;
+        self.tried = Some(room.id().to_owned());
+        let transaction = transactions(&self.id).link;
+        Ok(room.send(&self.link, &self.words, transaction).await?)
+    }
 
-/// `tried`: the room in which an earlier try may have left the link. `proving`: the proof of the requester's direct message,
-/// for the first try.
-async fn try_to_deliver(
-    matrix: &Matrix,
-    delivery: &Delivery,
-    tried: &mut Option<OwnedRoomId>,
-    proving: &mut Option<Proving>,
-) -> Result<SentLink, NotDelivered> {
-    let Ok(recipient) = OwnedUserId::try_from(delivery.request.requester.as_str()) else {
-        return Err(NotDelivered::NotConfidential(NotConfidential::NoIdentity));
-    };
-    if delivery.trigger == Trigger::Restore && tried.is_none() {
-        check_earlier_run(matrix, delivery, &recipient, tried).await?;
+    /// An earlier run may have sent the link: to the current room, or to one before, if the link is to go to another one.
+    async fn check_earlier_run(
+        &mut self,
+        matrix: &Matrix,
+        recipient: &UserId,
+    ) -> Result<(), NotDelivered> {
+        if let Some(room) = matrix.overheard_room(recipient).await {
+            self.tried = Some(room);
+            return Err(NotDelivered::NotConfidential(NotConfidential::Overheard));
+        }
+        judge(matrix, recipient, &self.policy).await?;
+        let room = matrix.confidential_room(recipient, None, None, None);
+        drop(room.await?);
+        let harmless = reply::ended_before_delivery(&self.id.project).plain;
+        let transactions = transactions(&self.id);
+        let redacted = matrix.redact_in_replaced(recipient, &harmless, &transactions);
+        redacted.await.map_err(NotDelivered::Fault)
     }
-    // Nothing else is awaited between these checks and the sending.
-    let turn = matrix.turn_to_confide(&recipient).await;
-    let known = match proving.take() {
-        Some(proving) => proven(proving).await,
-        None => None,
-    };
-    if !delivery.trigger.is_judged(&delivery.policy) {
-        judge(matrix, &recipient, &delivery.policy).await?;
-    }
-    let room = matrix
-        .confidential_room(&recipient, tried.as_deref(), turn, known)
-        .await?;
-    *tried = Some(room.id().to_owned());
-    let transaction = transactions(&delivery.id).link;
-    let sent = room.send(&delivery.link, &delivery.words, transaction);
-    Ok(sent.await?)
-}
-
-/// An earlier run may have sent the link: to the current room, or to one before, if the link is to go to another one.
-async fn check_earlier_run(
-    matrix: &Matrix,
-    delivery: &Delivery,
-    recipient: &UserId,
-    tried: &mut Option<OwnedRoomId>,
-) -> Result<(), NotDelivered> {
-    if let Some(room) = matrix.overheard_room(recipient).await {
-        *tried = Some(room);
-        return Err(NotDelivered::NotConfidential(NotConfidential::Overheard));
-    }
-    judge(matrix, recipient, &delivery.policy).await?;
-    drop(
-        matrix
-            .confidential_room(recipient, None, None, None)
-            .await?,
-    );
-    let harmless = reply::ended_before_delivery(&delivery.id.project).plain;
-    let transactions = transactions(&delivery.id);
-    let redacted = matrix.redact_in_replaced(recipient, &harmless, &transactions);
-    redacted.await.map_err(NotDelivered::Fault)
 }
 
 /// Whether somebody may have what they asked for earlier.
@@ -547,7 +525,7 @@ async fn offer_picture(matrix: MatrixHandle, link: LinkReceipt, transaction: Own
 async fn send_picture(
     matrix: MatrixHandle,
     id: &DeliveryId,
-    picture: PictureDelivery,
+    mut picture: PictureDelivery,
     policy: Policy,
     cancellation: CancellationToken,
 ) -> (PictureDelivery, Result<(), Option<NotDelivered>>) {
@@ -555,22 +533,25 @@ async fn send_picture(
         file_name: format!("remote-control-{}.png", id.project),
         caption: reply::picture(&id.project),
     };
-    let (message, policy, transaction) = (&message, &policy, &transactions(id).picture);
-    let picture = Mutex::new(picture);
-    let sending = matrix.until_accepted(|matrix| {
-        let picture = picture.lock();
-        async move {
-            let mut picture = picture.await;
-            judge(&matrix, picture.recipient(), policy).await?;
-            let sent = picture.send(&matrix, message, transaction.clone());
-            sent.await.map_err(NotDelivered::NoPicture)
+    let transaction = transactions(id).picture;
+    let sending = async {
+        let mut attempts = matrix.attempts();
+        loop {
+            let matrix = attempts.connection().await;
+            let attempt = async {
+                judge(&matrix, picture.recipient(), &policy).await?;
+                let sent = picture.send(&matrix, &message, transaction.clone());
+                sent.await.map_err(NotDelivered::NoPicture)
+            };
+            let result = Box::pin(attempt).await;
+            if !attempts.go_on(result.as_ref().err()).await {
+                break result;
+            }
         }
-    });
-    let result = match cancellation.run_until_cancelled(sending).await {
-        Some(result) => result.map_err(Some),
-        None => Err(None),
     };
-    (picture.into_inner(), result)
+    let result = cancellation.run_until_cancelled(sending).await;
+    let result = result.map_or(Err(None), |result| result.map_err(Some));
+    (picture, result)
 }
 
 /// Redacts a link; finds it first if its delivery was interrupted.
