@@ -231,7 +231,8 @@ impl Bot {
         orders: &mut mpsc::Receiver<PendingOrder>,
     ) -> BotError {
         let mut daily = interval(doctor::LOOKS_EVERY);
-        let mut looks = projects::looks(&self.config);
+        let mut looks = interval(projects::LOOKS_EVERY);
+        let announces_roots = self.config.host.is_some() && self.projects.has_roots();
         loop {
             self.announce_host();
             self.note_answers_due();
@@ -241,7 +242,7 @@ impl Bot {
                 Ok(()) = inbound.homeserver_answers.changed() => {}
                 () = self.service_manager.keep_alive() => {}
                 _ = daily.tick() => self.look_at_logins(),
-                () = projects::next_look(&mut looks) => self.look_below_roots(),
+                _ = looks.tick(), if announces_roots => self.look_below_roots(),
                 Some(ended) = self.tasks.join_next() => match ended {
                     Ok(Some(event)) => self.on(event),
                     Ok(None) => {}
@@ -285,11 +286,9 @@ impl Bot {
         };
         let statuses = self.remote_control.status();
         let announcement = Some(hosts::announcement(host, &statuses, &below));
-        self.announced.send_if_modified(|announced| {
-            let changed = *announced != announcement;
-            *announced = announcement;
-            changed
-        });
+        if *self.announced.borrow() != announcement {
+            self.announced.send_replace(announcement);
+        }
     }
 
     /// Lets tasks finish for a moment and records their results, above all where a link is. No further command is executed.

@@ -4,17 +4,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    future::pending,
     sync::{Arc, mpsc},
     thread,
     time::{Duration, SystemTime},
 };
 
-use tokio::{
-    sync::Mutex,
-    task::spawn_blocking,
-    time::{Interval, interval, timeout},
-};
+use tokio::{sync::Mutex, task::spawn_blocking, time::timeout};
 use tracing::{error, warn};
 
 use super::{Bot, Event, hosts};
@@ -34,7 +29,7 @@ use crate::{
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// How often the roots are read to announce what is below them to other hosts.
-const LOOKS_EVERY: Duration = Duration::from_secs(5);
+pub(super) const LOOKS_EVERY: Duration = Duration::from_secs(5);
 
 /// The projects that the loop knows.
 #[derive(Debug, Clone)]
@@ -188,19 +183,6 @@ fn warn_of_roots(config: &Config, roots: &[Result<impl Sized, String>]) {
             let root = root.directory.display();
             warn!(%root, error, "project root cannot be read: its projects are missing until that is fixed");
         }
-    }
-}
-
-/// Ticks if the roots are announced to other hosts.
-pub(super) fn looks(config: &Config) -> Option<Interval> {
-    let are_announced = config.host.is_some() && !config.project_roots.is_empty();
-    are_announced.then(|| interval(LOOKS_EVERY))
-}
-
-pub(super) async fn next_look(looks: &mut Option<Interval>) {
-    match looks {
-        Some(looks) => drop(looks.tick().await),
-        None => pending().await,
     }
 }
 
