@@ -18,6 +18,18 @@ fn alice() -> &'static UserId {
     user_id!("@alice:example.org")
 }
 
+fn bob() -> &'static UserId {
+    user_id!("@bob:example.org")
+}
+
+fn creator() -> &'static UserId {
+    user_id!("@creator:example.org")
+}
+
+fn too_low(has: i64) -> Result<(), Denied> {
+    Err(Denied::NoPower(NoPower::PowerLevel { has, needs: 100 }))
+}
+
 fn policy() -> Policy {
     Policy {
         authorization: Authorization {
@@ -49,45 +61,37 @@ fn facts(room_version: RoomVersionId, levels: Option<&[(&UserId, i32)]>) -> Room
     }
 }
 
+fn decide_by(policy: &Policy, sender: &UserId, facts: &RoomFacts) -> Result<(), Denied> {
+    authorize(sender, Trust::CrossSigned, facts, policy).map(drop)
+}
+
 fn decide(sender: &UserId, facts: &RoomFacts) -> Result<(), Denied> {
-    authorize(sender, Trust::CrossSigned, facts, &policy()).map(|_| ())
+    decide_by(&policy(), sender, facts)
 }
 
 /// With a list of users that has only Alice.
 fn decide_listed(sender: &UserId, facts: &RoomFacts) -> Result<(), Denied> {
     let mut policy = policy();
     policy.authorization.users.insert(alice().to_owned(), None);
-    authorize(sender, Trust::CrossSigned, facts, &policy).map(|_| ())
+    decide_by(&policy, sender, facts)
 }
 
 #[test]
 fn the_power_level_of_the_room_decides() {
-    let facts = facts(
-        RoomVersionId::V10,
-        Some(&[(alice(), 100), (user_id!("@bob:example.org"), 99)]),
-    );
+    let levels: &[_] = &[(alice(), 100), (bob(), 99)];
+    let facts = facts(RoomVersionId::V10, Some(levels));
     assert_eq!(decide(alice(), &facts), Ok(()));
-    for (user, has) in [
-        (user_id!("@bob:example.org"), 99),
-        (user_id!("@carol:example.org"), 0),
-    ] {
-        assert_eq!(
-            decide(user, &facts),
-            Err(Denied::NoPower(NoPower::PowerLevel { has, needs: 100 }))
-        );
-    }
+    assert_eq!(decide(bob(), &facts), too_low(99));
+    assert_eq!(decide(user_id!("@carol:example.org"), &facts), too_low(0));
 }
 
 #[test]
 fn a_creator_of_version_12_has_infinite_power_and_stands_in_no_list() {
-    let creator = user_id!("@creator:example.org");
+    let decide_in = |version| decide(creator(), &facts(version, Some(&[])));
+    assert_eq!(decide_in(RoomVersionId::V12), Ok(()));
     assert_eq!(
-        decide(creator, &facts(RoomVersionId::V12, Some(&[]))),
-        Ok(())
-    );
-    assert_eq!(
-        decide(creator, &facts(RoomVersionId::V11, Some(&[]))),
-        Err(Denied::NoPower(NoPower::PowerLevel { has: 0, needs: 100 })),
+        decide_in(RoomVersionId::V11),
+        too_low(0),
         "before version 12 a list without the creator takes the power away"
     );
 }
@@ -95,7 +99,6 @@ fn a_creator_of_version_12_has_infinite_power_and_stands_in_no_list() {
 #[test]
 fn a_room_that_is_not_invite_only_is_refused_unless_the_users_are_listed() {
     let mut facts = facts(RoomVersionId::V12, Some(&[(alice(), 100)]));
-    let creator = user_id!("@creator:example.org");
     for rule in [JoinRule::Invite, JoinRule::Private, JoinRule::Knock] {
         facts.join_rule = rule;
         assert_eq!(decide(alice(), &facts), Ok(()));
@@ -109,21 +112,19 @@ fn a_room_that_is_not_invite_only_is_refused_unless_the_users_are_listed() {
     ] {
         let join_rule = rule.as_str().to_owned();
         facts.join_rule = rule;
-        for user in [alice(), creator] {
+        for user in [alice(), creator()] {
             let join_rule = join_rule.clone();
             let denied = Denied::NoPower(NoPower::NotInviteOnly { join_rule });
             assert_eq!(decide(user, &facts), Err(denied));
         }
-        let bob = user_id!("@bob:example.org");
-        let denied = Denied::NoPower(NoPower::PowerLevel { has: 0, needs: 100 });
         assert_eq!(
-            decide(bob, &facts),
-            Err(denied),
+            decide(bob(), &facts),
+            too_low(0),
             "a user without the level learns nothing of the room"
         );
         assert_eq!(decide_listed(alice(), &facts), Ok(()));
         let denied = Denied::NoPower(NoPower::NotListed);
-        assert_eq!(decide_listed(creator, &facts), Err(denied));
+        assert_eq!(decide_listed(creator(), &facts), Err(denied));
     }
 }
 
@@ -139,7 +140,7 @@ fn a_room_that_gives_the_level_to_all_is_refused_unless_the_users_are_listed() {
         set_default(&mut facts, 99);
         assert_eq!(decide(alice(), &facts), Ok(()));
         set_default(&mut facts, 100);
-        for user in [alice(), user_id!("@bob:example.org")] {
+        for user in [alice(), bob()] {
             let open = Denied::NoPower(NoPower::OpenToAllMembers {
                 has: 100,
                 needs: 100,
@@ -156,18 +157,14 @@ fn a_level_that_everybody_has_without_any_event_is_refused_too() {
     let mut policy = policy();
     policy.authorization.power_level = 0;
     let open = Denied::NoPower(NoPower::OpenToAllMembers { has: 0, needs: 0 });
-    let decision = authorize(alice(), Trust::CrossSigned, &facts, &policy);
-    assert_eq!(decision, Err(open));
+    assert_eq!(decide_by(&policy, alice(), &facts), Err(open));
 }
 
 #[test]
 fn without_a_power_levels_event_the_defaults_of_the_specification_hold() {
     let facts = facts(RoomVersionId::V10, None);
-    assert_eq!(decide(user_id!("@creator:example.org"), &facts), Ok(()));
-    assert_eq!(
-        decide(alice(), &facts),
-        Err(Denied::NoPower(NoPower::PowerLevel { has: 0, needs: 100 }))
-    );
+    assert_eq!(decide(creator(), &facts), Ok(()));
+    assert_eq!(decide(alice(), &facts), too_low(0));
 }
 
 #[test]
@@ -196,21 +193,10 @@ fn a_user_who_has_left_may_not_command() {
 
 #[test]
 fn a_list_of_users_narrows_and_never_widens() {
-    let mut policy = policy();
-    policy.authorization.users.insert(alice().to_owned(), None);
-    let facts = facts(
-        RoomVersionId::V10,
-        Some(&[(user_id!("@bob:example.org"), 100)]),
-    );
-    let decide = |user| authorize(user, Trust::CrossSigned, &facts, &policy).map(|_| ());
-    assert_eq!(
-        decide(user_id!("@bob:example.org")),
-        Err(Denied::NoPower(NoPower::NotListed))
-    );
-    assert_eq!(
-        decide(alice()),
-        Err(Denied::NoPower(NoPower::PowerLevel { has: 0, needs: 100 }))
-    );
+    let facts = facts(RoomVersionId::V10, Some(&[(bob(), 100)]));
+    let not_listed = Denied::NoPower(NoPower::NotListed);
+    assert_eq!(decide_listed(bob(), &facts), Err(not_listed));
+    assert_eq!(decide_listed(alice(), &facts), too_low(0));
 }
 
 #[test]
@@ -239,54 +225,22 @@ fn redacted_and_replayed_commands_are_refused_under_every_setting() {
 fn how_a_command_was_encrypted_decides_as_configured() {
     use Devices::{Any, CrossSigned};
     use RequireEncryptedCommands::{Always, Auto, Never};
-    let ok = Ok(());
+    use Trust::{IdentityChanged, Plaintext, UnknownDevice, UnsignedDevice};
+    let unsigned = || Err(Denied::UnsignedDevice);
+    let plain = || Err(Denied::NotEncrypted);
+    let changed = Err(Denied::IdentityChanged);
+    let unknown = Err(Denied::UnknownDevice);
     for (trust, room_encrypted, devices, require, expected) in [
-        (Trust::CrossSigned, true, CrossSigned, Auto, ok.clone()),
-        (
-            Trust::UnsignedDevice,
-            true,
-            CrossSigned,
-            Auto,
-            Err(Denied::UnsignedDevice),
-        ),
-        (Trust::UnsignedDevice, true, Any, Auto, ok.clone()),
-        (
-            Trust::UnsignedDevice,
-            true,
-            CrossSigned,
-            Never,
-            Err(Denied::UnsignedDevice),
-        ),
-        (
-            Trust::IdentityChanged,
-            true,
-            Any,
-            Never,
-            Err(Denied::IdentityChanged),
-        ),
-        (
-            Trust::UnknownDevice,
-            true,
-            Any,
-            Never,
-            Err(Denied::UnknownDevice),
-        ),
-        (
-            Trust::Plaintext,
-            true,
-            CrossSigned,
-            Auto,
-            Err(Denied::NotEncrypted),
-        ),
-        (Trust::Plaintext, true, CrossSigned, Never, ok.clone()),
-        (Trust::Plaintext, false, CrossSigned, Auto, ok),
-        (
-            Trust::Plaintext,
-            false,
-            CrossSigned,
-            Always,
-            Err(Denied::NotEncrypted),
-        ),
+        (Trust::CrossSigned, true, CrossSigned, Auto, Ok(())),
+        (UnsignedDevice, true, Any, Auto, Ok(())),
+        (Plaintext, true, CrossSigned, Never, Ok(())),
+        (Plaintext, false, CrossSigned, Auto, Ok(())),
+        (UnsignedDevice, true, CrossSigned, Auto, unsigned()),
+        (UnsignedDevice, true, CrossSigned, Never, unsigned()),
+        (IdentityChanged, true, Any, Never, changed),
+        (UnknownDevice, true, Any, Never, unknown),
+        (Plaintext, true, CrossSigned, Auto, plain()),
+        (Plaintext, false, CrossSigned, Always, plain()),
     ] {
         let mut facts = facts(RoomVersionId::V10, Some(&[(alice(), 100)]));
         facts.encrypted = room_encrypted;
