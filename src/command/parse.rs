@@ -496,20 +496,29 @@ mod tests {
         }
     }
 
+    /// What comes of the words after `!rc`. A command is the same once it is written out.
+    #[track_caller]
+    fn read(arguments: &str) -> Result<Command, Misuse> {
+        let read = parse("!rc", &format!("!rc {arguments}")).unwrap();
+        if let Ok(command) = &read {
+            let again = parse("!rc", &format!("!rc {command}"));
+            assert_eq!(again, Some(Ok(command.clone())), "{arguments}");
+        }
+        read
+    }
+
     #[test]
-    #[expect(clippy::too_many_lines, reason = "a table of cases")]
     fn options_are_read_as_people_and_phones_type_them_and_each_slip_has_its_line() {
         let options = |mode: &str, spawn: &str, name: &str| {
             let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
-            Options {
+            Ok(Options {
                 mode: given(mode),
                 spawn: given(spawn),
                 name: given(name).map(|name| SessionName::try_from(name).unwrap()),
-            }
+            })
         };
-        let all = || Ok(options("plan", "worktree", "fix the build"));
-        let mode = || Ok(options("plan", "", ""));
-        let name = |name| Ok(options("", "", name));
+        let mode = || options("plan", "", "");
+        let name = |name| options("", "", name);
         let unknown = |command, name: &str, known| {
             let name = name.to_owned();
             Err(Misuse::UnknownOption {
@@ -518,25 +527,29 @@ mod tests {
                 known,
             })
         };
-        let without = |option| Err(Misuse::OptionWithoutValue(option));
+        let of_start = |name| unknown("start", name, Verb::Start.form().2);
+        let no_name = || Err(Misuse::OptionWithoutValue(StartOption::Name));
+        let no_mode = || Err(Misuse::OptionWithoutValue(StartOption::Mode));
+        let open = || Err(Misuse::OpenQuote(StartOption::Name));
         let invalid = || Err(Misuse::InvalidName(InvalidSessionName));
+        let twice = Err(Misuse::RepeatedOption("mode"));
+        let too_many = Err(Misuse::TooManyWords { command: "start" });
+        let check = |arguments: &str, expected: Result<Options, Misuse>| {
+            let options = read(arguments).map(|command| {
+                assert_eq!(command.project.as_deref(), Some("website"), "{arguments}");
+                command.options
+            });
+            assert_eq!(options, expected, "{arguments}");
+        };
+        for arguments in [
+            "start website --mode plan --spawn worktree --name \"fix the build\"",
+            "start --name=\"fix the build\" website --mode=plan --spawn=worktree",
+            "start —mode plan –spawn worktree website —name “fix the build”",
+            "start website --Mode=plan --SPAWN worktree --name=„fix  the\nbuild‟",
+        ] {
+            check(arguments, options("plan", "worktree", "fix the build"));
+        }
         for (arguments, expected) in [
-            (
-                "start website --mode plan --spawn worktree --name \"fix the build\"",
-                all(),
-            ),
-            (
-                "start --name=\"fix the build\" website --mode=plan --spawn=worktree",
-                all(),
-            ),
-            (
-                "start —mode plan –spawn worktree website —name “fix the build”",
-                all(),
-            ),
-            (
-                "start website --Mode=plan --SPAWN worktree --name=„fix  the\nbuild‟",
-                all(),
-            ),
             ("start website --mode plan", mode()),
             ("resume website --mode plan", mode()),
             ("start website --mode “plan”", mode()),
@@ -555,63 +568,27 @@ mod tests {
             ("start website --name \"it's; id\"", invalid()),
             ("start website --name \"a\u{202e}b\"", invalid()),
             ("start website --name \"a\u{7}b\"", invalid()),
+            ("start website --name \"fix the build", open()),
+            ("start website --name “fix the build", open()),
+            ("start website --name", no_name()),
+            ("start website --name \"\"", no_name()),
+            ("start website --mode", no_mode()),
+            ("start website --mode=", no_mode()),
+            ("start website --mode --spawn worktree", no_mode()),
+            ("start website --mode plan --mode=plan", twice),
+            ("start website --model opus", of_start("model")),
+            ("start website -- x", of_start("")),
+            ("start website --follow", of_start("follow")),
             (
-                "start website --name \"fix the build",
-                Err(Misuse::OpenQuote(StartOption::Name)),
-            ),
-            (
-                "start website --name “fix the build",
-                Err(Misuse::OpenQuote(StartOption::Name)),
-            ),
-            ("start website --name", without(StartOption::Name)),
-            ("start website --name \"\"", without(StartOption::Name)),
-            ("start website --mode", without(StartOption::Mode)),
-            ("start website --mode=", without(StartOption::Mode)),
-            (
-                "start website --mode --spawn worktree",
-                without(StartOption::Mode),
-            ),
-            (
-                "start website --mode plan --mode=plan",
-                Err(Misuse::RepeatedOption("mode")),
-            ),
-            (
-                "start website --model opus",
-                unknown("start", "model", Verb::Start.form().2),
-            ),
-            (
-                "start website -- x",
-                unknown("start", "", Verb::Start.form().2),
-            ),
-            (
-                "resume website --spawn worktree",
+                "resume website --spawn x",
                 unknown("resume", "spawn", &["mode", "name"]),
             ),
             ("stop website --force", unknown("stop", "force", &[])),
             ("status --mode plan", unknown("status", "mode", &[])),
-            (
-                "logs website --mode plan",
-                unknown("logs", "mode", &[FOLLOW]),
-            ),
-            (
-                "start website --follow",
-                unknown("start", "follow", Verb::Start.form().2),
-            ),
-            (
-                "start website --name fix it",
-                Err(Misuse::TooManyWords { command: "start" }),
-            ),
+            ("logs a --mode plan", unknown("logs", "mode", &[FOLLOW])),
+            ("start website --name fix it", too_many),
         ] {
-            let parsed = parse("!rc", &format!("!rc {arguments}")).unwrap();
-            let read = parsed.map(|command| {
-                assert_eq!(command.project.as_deref(), Some("website"), "{arguments}");
-                assert_eq!(
-                    parse("!rc", &format!("!rc {command}")),
-                    Some(Ok(command.clone()))
-                );
-                command.options
-            });
-            assert_eq!(read, expected, "{arguments}");
+            check(arguments, expected);
         }
         let long = |count| format!("!rc start --name \"{}\"", "ä".repeat(count));
         assert!(parse("!rc", &long(60)).unwrap().is_ok());
@@ -630,75 +607,50 @@ mod tests {
         let many = || Err(Misuse::HowManyLines);
         let long = || Err(Misuse::HowLongToFollow);
         let five_minutes = || excerpt(None, Some(300));
+        let minus = Err(Misuse::UnknownOption {
+            command: "logs",
+            name: "5".to_owned(),
+            known: &[FOLLOW],
+        });
+        let too_many = Err(Misuse::TooManyWords { command: "logs" });
+        let twice = Err(Misuse::RepeatedOption(FOLLOW));
+        let web = Some("web");
         for (arguments, project, expected) in [
             ("logs", None, excerpt(None, None)),
-            ("logs website", Some("website"), excerpt(None, None)),
-            (
-                "logs website 100",
-                Some("website"),
-                excerpt(Some(100), None),
-            ),
+            ("logs web", web, excerpt(None, None)),
+            ("logs web 100", web, excerpt(Some(100), None)),
             ("logs 100", None, excerpt(Some(100), None)),
             ("logs 7 100", Some("7"), excerpt(Some(100), None)),
+            ("logs web 500", web, excerpt(Some(500), None)),
+            ("logs web --follow 5m", web, five_minutes()),
+            ("logs web —follow 5m", web, five_minutes()),
+            ("logs web --FOLLOW=90s", web, excerpt(None, Some(90))),
+            ("logs web --follow", web, five_minutes()),
+            ("logs --follow web", web, five_minutes()),
             (
-                "logs website 500",
-                Some("website"),
-                excerpt(Some(500), None),
-            ),
-            ("logs website --follow 5m", Some("website"), five_minutes()),
-            ("logs website —follow 5m", Some("website"), five_minutes()),
-            (
-                "logs website --FOLLOW=90s",
-                Some("website"),
-                excerpt(None, Some(90)),
-            ),
-            ("logs website --follow", Some("website"), five_minutes()),
-            ("logs --follow website", Some("website"), five_minutes()),
-            (
-                "logs --follow 1h website@build1 20",
-                Some("website"),
+                "logs --follow 1h web@b 20",
+                web,
                 excerpt(Some(20), Some(3600)),
             ),
-            ("logs website 0", None, many()),
-            ("logs website 501", None, many()),
-            ("logs website 99999999999999999999999", None, many()),
-            (
-                "logs website -5",
-                None,
-                Err(Misuse::UnknownOption {
-                    command: "logs",
-                    name: "5".to_owned(),
-                    known: &[FOLLOW],
-                }),
-            ),
-            ("logs website many", None, many()),
-            (
-                "logs web site 10",
-                None,
-                Err(Misuse::TooManyWords { command: "logs" }),
-            ),
-            ("logs website --follow 5", None, long()),
-            ("logs website --follow 9s", None, long()),
-            ("logs website --follow 2h", None, long()),
-            (
-                "logs website --follow 5m --follow 6m",
-                None,
-                Err(Misuse::RepeatedOption(FOLLOW)),
-            ),
+            ("logs web 0", None, many()),
+            ("logs web 501", None, many()),
+            ("logs web 99999999999999999999999", None, many()),
+            ("logs web -5", None, minus),
+            ("logs web many", None, many()),
+            ("logs web site 10", None, too_many),
+            ("logs web --follow 5", None, long()),
+            ("logs web --follow 9s", None, long()),
+            ("logs web --follow 2h", None, long()),
+            ("logs web --follow 5m --follow 6m", None, twice),
         ] {
-            let parsed = parse("!rc", &format!("!rc {arguments}")).unwrap();
-            let read = parsed.map(|command| {
+            let shown = read(arguments).map(|command| {
                 assert_eq!(command.project.as_deref(), project, "{arguments}");
-                assert_eq!(
-                    parse("!rc", &format!("!rc {command}")),
-                    Some(Ok(command.clone()))
-                );
                 match command.verb {
                     Verb::Logs(excerpt) => excerpt,
                     other => panic!("{other:?}"),
                 }
             });
-            assert_eq!(read, expected, "{arguments}");
+            assert_eq!(shown, expected, "{arguments}");
         }
         let host = addressed_host("!rc logs --follow website@build1");
         assert_eq!(host, Some("build1"));
