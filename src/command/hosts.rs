@@ -257,6 +257,27 @@ mod tests {
         (first.name.to_string(), addressee.clone())
     }
 
+    fn chosen(own: &Host, text: &str) -> Result<String, Misuse> {
+        let command = crate::command::parse("!rc", text).unwrap().unwrap();
+        choose_project(&command, own).map(|project| project.to_string())
+    }
+
+    fn ambiguous(command: &'static str, known: &[&str]) -> Misuse {
+        Misuse::Ambiguous {
+            command,
+            known: known.iter().map(|it| (*it).to_owned()).collect(),
+            more: 0,
+        }
+    }
+
+    fn unknown(name: &str, known: &[&str]) -> Misuse {
+        Misuse::UnknownProject {
+            name: name.to_owned(),
+            known: known.iter().map(|it| (*it).to_owned()).collect(),
+            more: 0,
+        }
+    }
+
     fn for_host(name: &str) -> (String, Addressee) {
         (name.to_owned(), Addressee::Host(name.parse().unwrap()))
     }
@@ -307,15 +328,8 @@ mod tests {
             (_, Addressee::Unclear(misuse)) => misuse,
             other => panic!("{text}: {other:?}"),
         };
-        let known = ["wiki@build1", "wiki@laptop"].map(str::to_owned).to_vec();
-        assert_eq!(
-            asks("!rc start wiki"),
-            Misuse::Ambiguous {
-                command: "start",
-                known,
-                more: 0
-            }
-        );
+        let both = ambiguous("start", &["wiki@build1", "wiki@laptop"]);
+        assert_eq!(asks("!rc start wiki"), both);
         // Whether another host has a project that begins so is not known.
         for text in ["!rc start n", "!rc start bl", "!rc start nothing"] {
             assert!(
@@ -331,10 +345,6 @@ mod tests {
 
     #[test]
     fn a_unique_beginning_of_a_name_is_as_good_as_the_name() {
-        let chosen = |own: &Host, text: &str| {
-            let command = crate::command::parse("!rc", text).unwrap().unwrap();
-            choose_project(&command, own).map(|project| project.to_string())
-        };
         let own = host("h", "api api-2 web* website wiki* notes");
         for (text, project) in [
             ("!rc start n", "notes"),
@@ -350,14 +360,14 @@ mod tests {
             assert_eq!(chosen(&own, text), Ok(project.to_owned()), "{text}");
         }
         for (text, meant) in [
-            ("!rc start w", vec!["web", "website", "wiki"]),
-            ("!rc start ap", vec!["api", "api-2"]),
-            ("!rc stop w", vec!["web", "wiki"]),
+            (
+                "!rc start w",
+                ambiguous("start", &["web", "website", "wiki"]),
+            ),
+            ("!rc start ap", ambiguous("start", &["api", "api-2"])),
+            ("!rc stop w", ambiguous("stop", &["web", "wiki"])),
         ] {
-            let Err(Misuse::Ambiguous { known, .. }) = chosen(&own, text) else {
-                panic!("{text}");
-            };
-            assert_eq!(known, meant, "{text}");
+            assert_eq!(chosen(&own, text), Err(meant), "{text}");
         }
         assert!(matches!(
             chosen(&own, "!rc start ebsite"),
@@ -451,10 +461,6 @@ mod tests {
 
     #[test]
     fn a_project_may_be_left_out_only_where_one_is_possible() {
-        let chosen = |own: &Host, text: &str| {
-            let command = crate::command::parse("!rc", text).unwrap().unwrap();
-            choose_project(&command, own).map(|project| project.to_string())
-        };
         let (one, two) = (host("h", "a"), host("h", "a* b"));
         for (own, text, project) in [
             (&one, "!rc start", "a"),
@@ -464,67 +470,30 @@ mod tests {
         ] {
             assert_eq!(chosen(own, text), Ok(project.to_owned()), "{text}");
         }
-        let known = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        let ambiguous = |command, names: &[&str]| {
-            let known = known(names);
-            Err(Misuse::Ambiguous {
-                command,
-                known,
-                more: 0,
-            })
-        };
-        assert_eq!(chosen(&two, "!rc start"), ambiguous("start", &["a", "b"]));
+        let both = |command| Err(ambiguous(command, &["a", "b"]));
+        assert_eq!(chosen(&two, "!rc start"), both("start"));
         let idle = host("h", "a b");
-        assert_eq!(chosen(&idle, "!rc logs"), ambiguous("logs", &["a", "b"]));
+        assert_eq!(chosen(&idle, "!rc logs"), both("logs"));
         for text in ["!rc stop", "!rc extend 2h"] {
             assert_eq!(chosen(&idle, text), Err(Misuse::NothingRuns), "{text}");
         }
-        let unknown = Misuse::UnknownProject {
-            name: "../c".to_owned(),
-            known: known(&["a"]),
-            more: 0,
-        };
+        let unknown = unknown("../c", &["a"]);
         assert_eq!(chosen(&one, "!rc stop ../c"), Err(unknown));
     }
 
     #[test]
     fn one_bot_asks_which_of_several_is_meant() {
-        let which = |command, known: &[&str]| {
-            let known = known.iter().map(|place| (*place).to_owned()).collect();
-            Addressee::Unclear(Misuse::Ambiguous {
-                command,
-                known,
-                more: 0,
-            })
-        };
-        for (text, question) in [
-            (
-                "!rc start website",
-                which("start", &["website@build1", "website@build2"]),
-            ),
-            ("!rc stop", which("stop", &["api@build2", "website@build1"])),
-            (
-                "!rc start nothing",
-                Addressee::Unclear(Misuse::UnknownProject {
-                    name: "nothing".to_owned(),
-                    known: [
-                        "api@build1",
-                        "api@build2",
-                        "notes@laptop",
-                        "website@build1",
-                        "website@build2",
-                    ]
-                    .map(str::to_owned)
-                    .to_vec(),
-                    more: 0,
-                }),
-            ),
+        let website = ambiguous("start", &["website@build1", "website@build2"]);
+        let running = ambiguous("stop", &["api@build2", "website@build1"]);
+        let all = "api@build1 api@build2 notes@laptop website@build1 website@build2";
+        let all: Vec<_> = all.split(' ').collect();
+        for (text, misuse) in [
+            ("!rc start website", website),
+            ("!rc stop", running),
+            ("!rc start nothing", unknown("nothing", &all)),
         ] {
-            assert_eq!(
-                answers(&park(), text),
-                ("build1".to_owned(), question),
-                "{text}"
-            );
+            let question = ("build1".to_owned(), Addressee::Unclear(misuse));
+            assert_eq!(answers(&park(), text), question, "{text}");
         }
     }
 }
