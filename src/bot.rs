@@ -196,7 +196,7 @@ struct Bot {
 
 impl Bot {
     fn new(projects: Projects, remote_control: RemoteControl, matrix: MatrixHandle) -> Self {
-        let config = projects.shared_config();
+        let config = Arc::clone(&projects.config);
         Self {
             projects,
             below_roots: None,

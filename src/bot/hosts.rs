@@ -30,7 +30,7 @@ use crate::{
         AnnouncedNames, AnnouncedProject, AnnouncedSession, Announcement, Chain, HostSignal,
         Matrix, ReplyTo, Signal, SignalKind,
     },
-    remote_control::Status,
+    remote_control::{ProjectName, Status},
 };
 
 /// How long each bot has to claim an answer before the next one may: a signal takes a tenth of that on an idle homeserver.
@@ -99,22 +99,21 @@ pub(super) fn announcement(
             left_out.insert(&status.project);
         }
     }
-    let unnamed = if left_out.is_empty() {
-        below.unnamed(&projects)
+    let (count, digest) = if left_out.is_empty() {
+        let is_named = |name: &&ProjectName| projects.contains_key(name.as_str());
+        let named = below.names.iter().filter(is_named).count();
+        (below.names.len() - named, below.digest.clone())
     } else {
         left_out.extend(&below.names);
-        Unnamed {
-            count: left_out.len(),
-            digest: Digest::of(&left_out),
-        }
+        (left_out.len(), Digest::of(&left_out))
     };
     Announcement {
         host: host.to_string(),
         projects,
         more_sessions,
-        unnamed: (unnamed.count > 0).then(|| AnnouncedNames {
-            count: unnamed.count,
-            digest: Base64::new(unnamed.digest.as_bytes().to_vec()),
+        unnamed: (count > 0).then(|| AnnouncedNames {
+            count,
+            digest: Base64::new(digest.as_bytes().to_vec()),
         }),
     }
 }
@@ -389,13 +388,8 @@ pub(super) fn host(bot: &UserId, announcement: &Announcement) -> Option<Host> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::{
-        command::digest::Digest,
-        remote_control::{Beginning, Options, Phase, ProjectName, SessionId, SessionStatus, Start},
-    };
+    use crate::remote_control::{Beginning, Options, Phase, SessionId, SessionStatus, Start};
 
     fn status(project: &str, has_session: bool) -> Status {
         let session = || SessionStatus {

@@ -137,7 +137,7 @@ async fn decide(mut handle: MatrixHandle, known: &Snapshot, message: &Message) -
     };
     let policy = match &meaning {
         Ok(meaning) => known.policy(meaning),
-        Err(_) => Policy::of_any(known.projects.config()),
+        Err(_) => Policy::of_any(&known.projects.config),
     };
     let asked = Instant::now();
     let is_start = |meaning: &Meaning| matches!(meaning.intent, Intent::Start { .. });
@@ -176,7 +176,7 @@ impl Snapshot {
     }
 
     fn policy(&self, Meaning { intent, found }: &Meaning) -> Policy {
-        let config = self.projects.config();
+        let config = &self.projects.config;
         let Some(name) = intent.project() else {
             return Policy::of_no_project(config);
         };
@@ -195,7 +195,7 @@ impl Snapshot {
         matrix: &Matrix,
         message: &Message,
     ) -> Option<Result<Meaning, Misuse>> {
-        let config = self.projects.config();
+        let config = &self.projects.config;
         let command = command::parse(&config.command_prefix, &message.text)?;
         // Whatever host it names: the bots agree on one that answers.
         let (command, named) = match message.edits {
@@ -311,7 +311,7 @@ impl Snapshot {
             chosen => chosen?,
         };
         let found = self.found(&project, whole).await;
-        let is_configured = self.projects.config().projects.contains_key(&project);
+        let is_configured = self.projects.config.projects.contains_key(&project);
         let is_known = found.is_some() || is_configured || self.session_of(&project).is_some();
         if !is_known {
             // It was removed meanwhile.

@@ -17,7 +17,6 @@ use crate::{
     command::{
         Policy,
         digest::Digest,
-        hosts::Unnamed,
         reply::{self, List, Listed, OtherHost, Reply},
     },
     config::{Config, ConfiguredProject, Found},
@@ -34,7 +33,7 @@ pub(super) const LOOKS_EVERY: Duration = Duration::from_secs(5);
 /// The projects that the loop knows.
 #[derive(Debug, Clone)]
 pub(super) struct Projects {
-    config: Arc<Config>,
+    pub(super) config: Arc<Config>,
     /// Those below roots that have or had a session, as they were when it began.
     found: BTreeMap<ProjectName, ConfiguredProject>,
     /// Held while the roots are read: if they hang, one thread waits, and not one for each command.
@@ -49,25 +48,6 @@ pub(super) struct BelowRoots {
     pub(super) digest: Digest,
 }
 
-impl From<&Found> for BelowRoots {
-    fn from(found: &Found) -> Self {
-        Self {
-            names: found.projects.keys().cloned().collect(),
-            digest: Digest::of(&found.projects.keys().collect()),
-        }
-    }
-}
-
-impl BelowRoots {
-    /// Those that are not among the ones announced by name.
-    pub(super) fn unnamed(&self, named: &BTreeMap<String, impl Sized>) -> Unnamed {
-        let is_named = |name: &&ProjectName| named.contains_key(name.as_str());
-        let count = self.names.len() - self.names.iter().filter(is_named).count();
-        let digest = self.digest.clone();
-        Unnamed { count, digest }
-    }
-}
-
 impl Projects {
     pub(super) fn new(config: Arc<Config>) -> Self {
         Self {
@@ -76,14 +56,6 @@ impl Projects {
             turn: Arc::default(),
             answer_at_start: true,
         }
-    }
-
-    pub(super) fn config(&self) -> &Config {
-        &self.config
-    }
-
-    pub(super) fn shared_config(&self) -> Arc<Config> {
-        Arc::clone(&self.config)
     }
 
     pub(super) fn has_roots(&self) -> bool {
@@ -205,7 +177,11 @@ impl Bot {
         }
         let is_known = |below: &BelowRoots| below.names.iter().eq(found.projects.keys());
         if !self.below_roots.as_ref().is_some_and(is_known) {
-            self.below_roots = Some(found.into());
+            let names = found.projects.keys();
+            self.below_roots = Some(BelowRoots {
+                digest: Digest::of(&names.clone().collect()),
+                names: names.cloned().collect(),
+            });
         }
     }
 
