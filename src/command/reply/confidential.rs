@@ -307,8 +307,6 @@ pub(crate) fn not_taken(secret: &Secret) -> Reply {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, SystemTime};
-
     use super::{super::end_after, *};
     use crate::remote_control::SessionName;
 
