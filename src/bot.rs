@@ -293,7 +293,7 @@ impl Bot {
 
     /// Lets tasks finish for a moment and records their results, above all where a link is. No further command is executed.
     async fn shut_down(mut self) {
-        self.end_follows(|_| true, NoLongerFollowed::BotEnds);
+        self.end_follows(None, NoLongerFollowed::BotEnds);
         let all = async {
             while let Some(ended) = self.tasks.join_next().await {
                 match ended {

@@ -42,10 +42,6 @@ pub(super) struct Follow {
 }
 
 impl Follow {
-    pub(super) fn is_of(&self, project: &ProjectName) -> bool {
-        self.project == *project
-    }
-
     /// Has no effect if following has ended already.
     fn end(self, why: NoLongerFollowed) {
         self.end.send(why).ok();
@@ -127,8 +123,10 @@ impl Bot {
         ended
     }
 
-    pub(super) fn end_follows(&mut self, which: impl Fn(&Follow) -> bool, why: NoLongerFollowed) {
-        for (_, follow) in self.follows.extract_if(|_, follow| which(follow)) {
+    /// Ends those of this project. `None`: all.
+    pub(super) fn end_follows(&mut self, of: Option<&ProjectName>, why: NoLongerFollowed) {
+        let is_its = |follow: &Follow| of.is_none_or(|project| follow.project == *project);
+        for (_, follow) in self.follows.extract_if(|_, follow| is_its(follow)) {
             follow.end(why);
         }
     }

@@ -2,10 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
-use super::{
-    Bot, answer::ReplyTarget, audit::Conclusion, deliver::Trigger, hosts, judge::Proving,
-    logs::Follow,
-};
+use super::{Bot, answer::ReplyTarget, audit::Conclusion, deliver::Trigger, hosts, judge::Proving};
 use crate::{
     command::reply::{self, About, NoLongerFollowed, Reply},
     config::Notification,
@@ -44,8 +41,7 @@ impl Bot {
                     outcome,
                     last_output,
                 } => {
-                    let is_its = |follow: &Follow| follow.is_of(&project);
-                    self.end_follows(is_its, NoLongerFollowed::NoSession);
+                    self.end_follows(Some(&project), NoLongerFollowed::NoSession);
                     self.report_end(&about, &outcome, last_output.as_ref());
                 }
                 Notice::RecordLost { is_running } => self.announce(&about.record_lost(is_running)),
