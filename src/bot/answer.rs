@@ -93,18 +93,16 @@ impl Bot {
 
     /// Reports progress to those who wait for an answer; to the room, if no one does.
     pub(super) fn report_progress(&mut self, text: &Reply, requests: &[Request]) {
-        let mut is_reported = false;
-        for request in requests {
-            match ReplyTarget::of(request) {
-                ReplyTarget::Message(reply_to) => self.say(text, Some(reply_to)),
-                // Gets a single answer, at the end.
-                ReplyTarget::Operator(_) => {}
-                ReplyTarget::Nobody => continue,
-            }
-            is_reported = true;
-        }
-        if !is_reported {
+        let targets = requests.iter().map(ReplyTarget::of);
+        let targets: Vec<_> = targets.filter(|it| *it != ReplyTarget::Nobody).collect();
+        if targets.is_empty() {
             self.announce(text);
+        }
+        for target in targets {
+            // The operator gets a single answer, at the end.
+            if let ReplyTarget::Message(reply_to) = target {
+                self.say(text, Some(reply_to));
+            }
         }
     }
 
@@ -168,11 +166,10 @@ pub(super) async fn correct(matrix: &MatrixHandle, said: &EventId, text: &Reply)
 
 /// Logs a permanent fault.
 pub(super) fn log_rejection<T>(result: Result<T, Fault>) -> Option<T> {
-    result
-        .inspect_err(
-            |fault| error!(error = %Chain(fault), "the homeserver rejected what the bot sent"),
-        )
-        .ok()
+    if let Err(fault) = &result {
+        error!(error = %Chain(fault), "the homeserver rejected what the bot sent");
+    }
+    result.ok()
 }
 
 /// Shows typing in the admin room while an answer is due: a start takes some seconds, and the requester sees that the command
