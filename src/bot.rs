@@ -164,7 +164,6 @@ struct Bot {
     projects: Projects,
     /// What is below the roots, as announced to other hosts. `None`: not read yet.
     below_roots: Option<BelowRoots>,
-    is_looking: bool,
     /// Which roots could not be read the last time.
     failed_roots: Vec<bool>,
     /// What is announced to other hosts, if this one has a name.
@@ -200,7 +199,6 @@ impl Bot {
         Self {
             projects,
             below_roots: None,
-            is_looking: false,
             failed_roots: Vec::new(),
             announced: watch::Sender::new(None),
             signals: watch::Sender::default(),

@@ -27,8 +27,8 @@ use crate::{
 /// How long roots may take to answer; one on a dead network file system never does.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// How often the roots are read to announce what is below them to other hosts.
-pub(super) const LOOKS_EVERY: Duration = Duration::from_secs(5);
+/// How often the roots are read to announce what is below them to other hosts: a look is over when the next one begins.
+pub(super) const LOOKS_EVERY: Duration = LIMIT;
 
 /// The projects that the loop knows.
 #[derive(Debug, Clone)]
@@ -159,17 +159,13 @@ fn warn_of_roots(config: &Config, roots: &[Result<impl Sized, String>]) {
 }
 
 impl Bot {
-    /// Reads what is announced to other hosts, unless that is under way.
+    /// Reads what is announced to other hosts.
     pub(super) fn look_below_roots(&mut self) {
         let projects = self.projects.clone();
-        if std::mem::replace(&mut self.is_looking, true) {
-            return;
-        }
         self.spawn(async move { Event::LookedBelowRoots(projects.look(None).await.0) });
     }
 
     pub(super) fn on_looked(&mut self, found: &Found) {
-        self.is_looking = false;
         let failed: Vec<_> = found.roots.iter().map(Result::is_err).collect();
         if failed != self.failed_roots {
             warn_of_roots(&self.config, &found.roots);
