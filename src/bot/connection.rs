@@ -12,11 +12,11 @@ use tracing::{debug, warn};
 
 use crate::{
     config::Config,
-    matrix::{Chain, Connection, Fault, IncomingEvent, Login, Matrix, MatrixFolder, Quarantine},
+    matrix::{Chain, Fault, IncomingEvent, Login, Matrix, MatrixFolder, Quarantine, Reports},
 };
 
-/// How many messages may wait between the homeserver and the loop.
-const MESSAGES_WAITING: usize = 64;
+/// How many events may wait for the loop. More than people type; the rest of a flood stays on the homeserver.
+const EVENTS_WAITING: usize = 256;
 
 /// How long a log-out may stay unnoticed by /sync: a homeserver may hold a request open for half a minute.
 const LONGEST_RENEWAL: Duration = Duration::from_secs(40);
@@ -167,8 +167,12 @@ pub(super) fn open(
     folder: MatrixFolder,
 ) -> (impl Future<Output = Fault>, MatrixHandle, Inbound) {
     let (connected, handle) = watch::channel(None);
-    let (to_loop, messages) = mpsc::channel(MESSAGES_WAITING);
+    let (incoming, messages) = mpsc::channel(EVENTS_WAITING);
     let (answers, homeserver_answers) = watch::channel(false);
+    let reports = Reports {
+        incoming,
+        homeserver_answers: answers,
+    };
     let keep_up = async move {
         let quarantine = match Quarantine::load(&folder) {
             Ok(quarantine) => Arc::new(quarantine),
@@ -176,32 +180,22 @@ pub(super) fn open(
         };
         let mut undecrypted = VecDeque::new();
         loop {
-            let connecting =
-                Matrix::connect(Arc::clone(&config), &login, &folder, &quarantine).await;
-            let Connection {
-                matrix,
-                incoming: mut messages,
-            } = match connecting {
-                Ok(connection) => connection,
+            let config = Arc::clone(&config);
+            let connecting = Matrix::connect(config, &login, &folder, &quarantine, &reports);
+            let matrix = match connecting.await {
+                Ok(matrix) => matrix,
                 Err(fault) => return fault,
             };
             matrix.wait_on(std::mem::take(&mut undecrypted));
             connected.send_replace(Some(matrix.clone()));
-            let fault = tokio::select! {
-                fault = matrix.follow() => fault,
-                () = forward(&mut messages, &to_loop) => continue,
-                () = forward_latest(matrix.homeserver_answers(), &answers) => continue,
-            };
-            answers.send_replace(false);
+            let fault = matrix.follow().await;
+            reports.homeserver_answers.send_replace(false);
             if fault.is_logged_out() {
                 warn!("logged out by the homeserver, reconnecting");
             } else if !matches!(fault, Fault::SetAside { .. }) {
                 return fault;
             }
             connected.send_replace(None);
-            // What arrived just before is handled: no later connection gets it again.
-            messages.close();
-            forward(&mut messages, &to_loop).await;
             undecrypted = matrix.take_undecrypted();
             matrix.close().await;
         }
@@ -211,22 +205,4 @@ pub(super) fn open(
         homeserver_answers,
     };
     (keep_up, MatrixHandle(handle), inbound)
-}
-
-async fn forward(from: &mut mpsc::Receiver<IncomingEvent>, to: &mpsc::Sender<IncomingEvent>) {
-    while let Some(message) = from.recv().await {
-        if to.send(message).await.is_err() {
-            return;
-        }
-    }
-}
-
-async fn forward_latest(mut from: watch::Receiver<bool>, to: &watch::Sender<bool>) {
-    loop {
-        let latest = *from.borrow_and_update();
-        to.send_if_modified(|known| std::mem::replace(known, latest) != latest);
-        if from.changed().await.is_err() {
-            return;
-        }
-    }
 }

@@ -80,11 +80,6 @@ impl Matrix {
         &self.config.bot_user
     }
 
-    /// Whether the homeserver answered the last sync.
-    pub fn homeserver_answers(&self) -> watch::Receiver<bool> {
-        self.answers.subscribe()
-    }
-
     pub(super) fn joined_admin_room(&self) -> Result<Room, Fault> {
         let room = self
             .admin_room

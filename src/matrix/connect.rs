@@ -24,19 +24,16 @@ use super::{
 };
 use crate::config::Config;
 
-/// How many commands may be queued. More than people type; the rest of a flood stays on the homeserver.
-const MESSAGES_WAITING: usize = 256;
-
 /// The longest wait between retries.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
-/// The result of [`Matrix::connect`].
-#[derive(Debug)]
-pub struct Connection {
-    /// For sending.
-    pub matrix: Matrix,
+/// Where connections report what they receive.
+#[derive(Debug, Clone)]
+pub struct Reports {
     /// The events that arrive once [`Matrix::follow`] runs.
-    pub incoming: mpsc::Receiver<IncomingEvent>,
+    pub incoming: mpsc::Sender<IncomingEvent>,
+    /// Whether the homeserver answered the last sync.
+    pub homeserver_answers: watch::Sender<bool>,
 }
 
 impl Matrix {
@@ -48,16 +45,17 @@ impl Matrix {
         login: &Login,
         folder: &MatrixFolder,
         quarantine: &Arc<Quarantine>,
-    ) -> Result<Connection, Fault> {
+        reports: &Reports,
+    ) -> Result<Self, Fault> {
         folder.create()?;
         let mut waits = sync::back_off();
         let mut warned = false;
         loop {
             quarantine.start_over();
-            let attempt = try_connect(&config, login, folder, quarantine);
+            let attempt = try_connect(&config, login, folder, quarantine, reports);
             // The client is dropped, with any state that a panic left inconsistent.
             let fault = match AssertUnwindSafe(attempt).catch_unwind().await {
-                Ok(Ok(connection)) => return Ok(connection),
+                Ok(Ok(matrix)) => return Ok(matrix),
                 Ok(Err(fault)) => fault,
                 Err(_) => quarantine.blame(),
             };
@@ -131,7 +129,8 @@ async fn try_connect(
     login: &Login,
     folder: &MatrixFolder,
     quarantine: &Arc<Quarantine>,
-) -> Result<Connection, Fault> {
+    reports: &Reports,
+) -> Result<Matrix, Fault> {
     let logged_in = LoggedIn::new(config, login, folder, Arc::clone(quarantine)).await?;
     let store_is_new = !folder.has_store();
     let client = build_client(&logged_in, config, folder).await?;
@@ -153,7 +152,6 @@ async fn try_connect(
         logged_in.delete_device(&client, folder).await?;
     }
     ensured?;
-    let (sender, incoming) = mpsc::channel(MESSAGES_WAITING);
     let admin_room = Arc::new(AdminRoom::load(
         folder,
         config.admin_room.clone(),
@@ -169,7 +167,7 @@ async fn try_connect(
         &admin_room,
         &direct_messages,
         &replay_protection,
-        sender,
+        reports.incoming.clone(),
     );
     let matrix = Matrix {
         client,
@@ -185,12 +183,12 @@ async fn try_connect(
         replay_protection,
         synced_rooms: watch::Sender::default(),
         synced: watch::Sender::default(),
-        answers: watch::Sender::new(false),
+        answers: reports.homeserver_answers.clone(),
     };
     if matrix.admin_room.id().is_none() {
         // Without an admin room nobody sees the change.
         matrix.set_profile().await;
     }
     info!(user = %matrix.own_user(), "connected to the homeserver");
-    Ok(Connection { matrix, incoming })
+    Ok(matrix)
 }

@@ -31,7 +31,7 @@ mod sync;
 
 pub use client::Matrix;
 pub use confidentiality::{NotConfidential, NotSent};
-pub use connect::Connection;
+pub use connect::Reports;
 pub use direct_message::{ConfidentialRoom, SentLink, SentNotice};
 pub(crate) use facts::{CurrentState, Membership};
 pub use facts::{NoPower, RoomFacts};
