@@ -70,8 +70,7 @@ async fn the_last_lines_of_output_go_only_to_the_direct_message_and_without_the_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_resumed_session_runs_the_resume_command() {
     let alice = person("alice").await;
-    let claude = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/claude");
-    let command = json!([claude, "remote-control", "--continue"]);
+    let command = json!([standin_program(), "remote-control", "--continue"]);
     let bot = bot()
         .project("website", |project| project.set("resume_command", command))
         .start(&alice)

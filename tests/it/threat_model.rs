@@ -229,7 +229,7 @@ const WORDS: &str = r"!rc stop website\n@room <b>sesame</b> \033]0;sesame\007\03
 async fn the_session_process_gets_no_words_into_the_room_no_crash_and_no_unbounded_disk_or_memory()
 {
     let alice = person("alice").await;
-    let claude = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/claude");
+    let claude = standin_program().display();
     let script = format!("printf '{WORDS}'; exec {claude} remote-control");
     let bot = bot()
         .project("website", |project| {

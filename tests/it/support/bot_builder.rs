@@ -14,6 +14,7 @@ use super::{
     person::{Person, random_text},
     proxy::Proxy,
     rooms::RoomOptions,
+    standin::standin_program,
 };
 
 /// The default of `RUST_LOG` in tests.
@@ -40,7 +41,6 @@ impl BotBuilder {
         let localpart = format!("rcbot-{}", random_text());
         let folder = TempDir::with_prefix("rcbot-test-").unwrap();
         let registration = homeserver.registrations().first().unwrap();
-        let claude = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/claude");
         let config = json!({
             "homeserver": { "url": homeserver.url(), "server_name": SERVER_NAME },
             "appservice": { "registration": registration },
@@ -52,7 +52,7 @@ impl BotBuilder {
             "data_dir": "data",
             "sessions": {
                 "command": [
-                    claude, "remote-control", "--settings", "{settings}", "--permission-mode", "{mode}", "--spawn={spawn}", "--name",
+                    standin_program(), "remote-control", "--settings", "{settings}", "--permission-mode", "{mode}", "--spawn={spawn}", "--name",
                     "{name} {project}@{host} {id}"
                 ],
             },

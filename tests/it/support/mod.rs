@@ -19,6 +19,7 @@ pub(crate) mod program;
 pub(crate) mod proxy;
 pub(crate) mod rooms;
 pub(crate) mod says;
+pub(crate) mod standin;
 pub(crate) mod synapse;
 
 /// What nearly every test names.
@@ -36,6 +37,7 @@ pub(crate) mod prelude {
         person_without_identity,
         proxy::{Answer, Proxy, Request, elsewhere, in_room},
         says::Says,
+        standin::standin_program,
         until,
     };
 }

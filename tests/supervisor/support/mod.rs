@@ -7,6 +7,8 @@ pub(crate) mod own_process;
 pub(crate) mod owner;
 #[path = "../../it/support/processes.rs"]
 pub(crate) mod processes;
+#[path = "../../it/support/standin.rs"]
+mod standin;
 
 use std::{
     fs,
@@ -25,6 +27,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use processes::Mark;
+use standin::standin_program;
 
 /// How long a condition may take to become true: a second or two, and much more on a busy machine.
 pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
@@ -200,7 +203,9 @@ pub(crate) fn website() -> ProjectName {
 
 /// A command line of the stand-in.
 pub(crate) fn standin(arguments: &[&str]) -> Vec<String> {
-    let program = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/claude");
+    let program = standin_program()
+        .to_str()
+        .expect("the folder's name is text");
     let all = [program, "remote-control"].into_iter();
     all.chain(arguments.iter().copied())
         .map(str::to_owned)
