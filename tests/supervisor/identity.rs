@@ -156,6 +156,22 @@ async fn a_process_whose_record_is_lost_is_adopted_and_its_link_found_again() {
 }
 
 #[tokio::test]
+async fn a_stop_whose_record_does_not_name_the_process_yet_is_completed() {
+    let sandbox = Sandbox::new();
+    drop(Owner::with_session(&sandbox, sandbox.project("")).await);
+    // As of a bot that was killed while it spawned a session that was to be stopped already.
+    sandbox.edit_record(|record| {
+        record["session"]["state"] = json!({
+            "stopping": { "process": null, "ending": "stopped", "stop_requests": [] }
+        });
+    });
+    let mut owner = Owner::restore(&sandbox, sandbox.project(""));
+    let outcome = owner.outcome().await;
+    assert_eq!(outcome.report.unwrap().processes, 1);
+    assert!(sandbox.processes().is_empty());
+}
+
+#[tokio::test]
 async fn half_a_record_is_set_aside_and_kept() {
     let sandbox = Sandbox::new();
     let mut owner = Owner::with_session(&sandbox, sandbox.project("")).await;

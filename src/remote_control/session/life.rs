@@ -204,7 +204,9 @@ impl Session {
                 if booted {
                     *slow_at = slow_at.map(|_| now.uptime);
                 }
-                vec![Effect::EndTree(process.clone().or(found))]
+                // Reports of another process than the session's do not count.
+                *process = process.take().or(found);
+                vec![Effect::EndTree(process.clone())]
             }
             State::AwaitingRestart { until, .. } => {
                 if booted {

@@ -44,6 +44,7 @@ fn a_process_that_no_record_names_is_found_and_not_made_a_second_time() {
     life.on(Event::StopRequested(request("bob")));
     let effects = life.restore(Some(process(7)), false, at(MINUTE));
     assert_eq!(effects, [Effect::EndTree(Some(process(7)))]);
+    assert_eq!(life.session.process(), Some(&process(7)));
 }
 
 #[test]
