@@ -5,11 +5,11 @@ use std::{mem, sync::Arc, time::Duration};
 use tracing::{Instrument as _, error, info, info_span};
 
 use super::{
-    DeliveryId, Effect, Event, Notice, Notices, Outcome, OutputError, Phase, ProcessIdentity,
-    ProjectName, RemoteControl, Request, Session, SessionId, Slot, State, StoreError, now,
+    DeliveryId, Effect, Event, Notice, Notices, Outcome, OutputError, Phase, ProjectName,
+    RemoteControl, Request, Session, Slot, StoreError, now,
     store::Record,
     tasks::{RETRY_AFTER, Spawning, Task},
-    watch::{self, Watched},
+    watch,
 };
 
 impl RemoteControl {
@@ -99,85 +99,47 @@ impl RemoteControl {
                 }
                 Effect::Notify(notice) => notices.push((name.clone(), notice)),
                 Effect::Finish(outcome) => notices.extend(self.finish(name, outcome)),
-                Effect::Spawn => self.spawn(name),
-                Effect::Watch(process) => self.watch(name, process),
-                Effect::EndTree(process) => {
-                    if let Some(task) = self.task(name, process) {
-                        self.run(task, Task::end_tree);
-                    }
+                Effect::Spawn => {
+                    let spawning = Spawning {
+                        host: self.host.clone(),
+                        marks: self.store.marks(name),
+                        spawn_lock: Arc::clone(&self.slot(name).spawning),
+                    };
+                    self.run(name, |task| task.spawn(spawning));
                 }
+                Effect::Watch => self.run(name, watch::watch),
+                Effect::EndTree => self.run(name, Task::end_tree),
             }
         }
         notices
     }
 
-    fn spawn(&mut self, name: &ProjectName) {
-        let marks = self.store.marks(name);
-        let host = self.host.clone();
-        let slot = self.slot(name);
-        let spawn_lock = Arc::clone(&slot.spawning);
-        let session = slot.record.session.as_ref();
-        let start = session.map(Session::start);
-        if let (Some(task), Some(start)) = (self.task(name, None), start) {
-            let spawning = Spawning {
-                start,
-                host,
-                marks,
-                spawn_lock,
-            };
-            self.run(task, |task| task.spawn(spawning));
-        }
-    }
-
-    fn watch(&mut self, name: &ProjectName, process: ProcessIdentity) {
-        let Some(session) = self.slot(name).record.session.as_ref() else {
-            return;
-        };
-        let beginning = session.start().beginning;
-        let (deadline, link) = match session.state() {
-            State::Starting { deadline, .. } => (Some(*deadline), None),
-            State::Running { link, .. } => (None, Some(link.clone())),
-            // Nothing to watch for but the end.
-            State::Spawning { .. } | State::Stopping { .. } | State::AwaitingRestart { .. } => {
-                (None, None)
-            }
-        };
-        let known = Watched {
-            beginning,
-            deadline,
-            link,
-        };
-        if let Some(task) = self.task(name, Some(process.clone())) {
-            self.run(task, |task| watch::watch(task, process, known));
-        }
-    }
-
-    fn task(&mut self, name: &ProjectName, process: Option<ProcessIdentity>) -> Option<Task> {
-        let session = self.slot(name).record.session.as_ref()?.id().clone();
-        Some(self.task_of(name, session, process))
-    }
-
-    pub(super) fn task_of(
-        &mut self,
-        name: &ProjectName,
-        session: SessionId,
-        process: Option<ProcessIdentity>,
-    ) -> Task {
-        Task {
-            name: name.clone(),
-            session,
-            process,
-            project: self.slot(name).project.clone(),
-            folder: self.store.project_folder(name),
-            reports: self.reporting.clone(),
-        }
-    }
-
-    pub(super) fn run<F>(&mut self, task: Task, work: impl FnOnce(Task) -> F)
+    /// Runs a task for the project's session.
+    fn run<F>(&mut self, name: &ProjectName, work: impl FnOnce(Task) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let span = info_span!("session", project = %task.name, session = %task.session);
+        if let Some(session) = self.slot(name).record.session.clone() {
+            self.run_for(name, session, work);
+        }
+    }
+
+    pub(super) fn run_for<F>(
+        &mut self,
+        name: &ProjectName,
+        session: Session,
+        work: impl FnOnce(Task) -> F,
+    ) where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let span = info_span!("session", project = %name, session = %session.id());
+        let task = Task {
+            name: name.clone(),
+            session,
+            project: self.slot(name).project.clone(),
+            folder: self.store.project_folder(name),
+            reports: self.reporting.clone(),
+        };
         self.running.spawn(work(task).instrument(span));
     }
 
@@ -251,8 +213,8 @@ impl Slot {
                 Effect::Notify(_)
                 | Effect::Deliver { .. }
                 | Effect::Spawn
-                | Effect::Watch(_)
-                | Effect::EndTree(_) => {}
+                | Effect::Watch
+                | Effect::EndTree => {}
             }
         }
     }

@@ -7,10 +7,10 @@ use std::{
 };
 
 use super::{
-    Phase, ProcessIdentity, ProjectName, SESSION_ID_VARIABLE, Session, SessionId, Status,
-    StopReport, StoreError, Terms, now,
+    Phase, ProjectName, SESSION_ID_VARIABLE, Session, SessionId, Status, StopReport, StoreError,
+    now,
     process::{self, ProcessError, StopError},
-    restore::Processes,
+    restore::{Processes, stray_session},
     store::{Record, Store},
 };
 
@@ -129,7 +129,8 @@ pub async fn stop(
         None => Record::default(),
     };
     if record.session.is_none() {
-        record.session = processes.sessions_of(project).next().map(adopt);
+        let unrecorded = processes.sessions_of(project).next();
+        record.session = unrecorded.map(|(id, process)| stray_session(id, process));
     }
     let Some(session) = &mut record.session else {
         return Ok(None);
@@ -142,7 +143,7 @@ pub async fn stop(
     // Before anything is ended: after an interrupted stop, the next bot would otherwise take it for an unexpected exit.
     store.save(project, &record)?;
     let mut all = vec![(&id, leader.as_ref())];
-    let strays = processes.strays_of(project, &id).into_iter();
+    let strays = processes.strays_of(project, &id);
     all.extend(strays.map(|(stray, leader)| (stray, Some(leader))));
     let mut report = StopReport::default();
     for (session, leader) in all {
@@ -160,10 +161,4 @@ pub async fn stop(
     }
     let was_over = was_stopping && report.processes == 0;
     Ok(Some(report).filter(|_| !was_over))
-}
-
-/// A session whose record is lost. Its time limit does not matter any more.
-fn adopt((id, process): (&SessionId, &ProcessIdentity)) -> Session {
-    let (session, _) = Session::adopted(id.clone(), process.clone(), &Terms::ORPHANED, now());
-    session
 }

@@ -11,7 +11,7 @@ use tracing::{info, warn};
 use super::{
     Beginning, Effect, Notice, Notices, Phase, ProcessIdentity, Project, ProjectName,
     RemoteControl, Request, SESSION_FOLDER_VARIABLE, SESSION_ID_VARIABLE, Session, SessionId,
-    Settings, Slot, State, StoreError, now,
+    Settings, Slot, State, StoreError, Terms, now,
     process::{self, ProcessError},
     store::{DATA_DIRECTORY_VARIABLE, Store},
     tasks::Task,
@@ -115,8 +115,7 @@ impl RemoteControl {
                 warn!(project = %name, "project left the configuration, its session stays until it is stopped");
             }
             for (stray, leader) in processes.strays_of(name, &id) {
-                let task = self.task_of(name, stray.clone(), Some(leader.clone()));
-                self.run(task, Task::end_stray);
+                self.run_for(name, stray_session(stray, leader), Task::end_stray);
             }
         }
         // An unchanged record is not written again: that takes milliseconds for each, and a start may restore hundreds.
@@ -157,9 +156,9 @@ impl Slot {
             return Vec::new();
         };
         warn!(project = %name, session = %id, "adopting a session whose record is lost");
-        let (session, effects) = Session::adopted(id.clone(), process.clone(), &terms, now());
+        let session = Session::adopted(id.clone(), process.clone(), &terms, now());
         self.record.session = Some(session);
-        effects
+        vec![Effect::Watch]
     }
 }
 
@@ -174,7 +173,12 @@ fn is_over(session: &Session, found: Option<&ProcessIdentity>) -> bool {
     }
 }
 
-/// The spawned processes of this host, the oldest first, from one survey.
+/// A session that has no record and is to be ended, so that its time limit does not matter.
+pub(super) fn stray_session(id: &SessionId, process: &ProcessIdentity) -> Session {
+    Session::adopted(id.clone(), process.clone(), &Terms::ORPHANED, now())
+}
+
+/// The spawned process of each session on this host, from one survey: the oldest of its processes that lead a kernel session.
 pub(super) struct Processes(Vec<Spawned>);
 
 struct Spawned {
@@ -205,7 +209,10 @@ impl Processes {
                     .and_then(|folder| store.project_of(&folder, data_directory.as_deref())),
             })
         });
-        Ok(Self(spawned.collect()))
+        let mut spawned: Vec<_> = spawned.collect();
+        let mut known = BTreeSet::new();
+        spawned.retain(|it| known.insert((it.session.clone(), it.project.clone())));
+        Ok(Self(spawned))
     }
 
     /// The projects that have processes.
@@ -213,7 +220,7 @@ impl Processes {
         self.0.iter().filter_map(|spawned| spawned.project.as_ref())
     }
 
-    /// The sessions of a project, each once for each of its processes that leads a kernel session.
+    /// The sessions of a project, the oldest first.
     pub(super) fn sessions_of(
         &self,
         project: &ProjectName,
@@ -223,19 +230,14 @@ impl Processes {
         of_project.map(|spawned| (&spawned.session, &spawned.process))
     }
 
-    /// The sessions of a project except the one on record, each with the first of its processes.
+    /// The sessions of a project except the one on record.
     pub(super) fn strays_of(
         &self,
         project: &ProjectName,
         recorded: &SessionId,
-    ) -> BTreeMap<&SessionId, &ProcessIdentity> {
-        let mut strays = BTreeMap::new();
-        for (session, leader) in self.sessions_of(project) {
-            if session != recorded {
-                strays.entry(session).or_insert(leader);
-            }
-        }
-        strays
+    ) -> impl Iterator<Item = (&SessionId, &ProcessIdentity)> {
+        let all = self.sessions_of(project);
+        all.filter(move |(session, _)| *session != recorded)
     }
 
     /// The process of a session that is on record. The session id is random, so the folder does not matter.

@@ -20,10 +20,10 @@ use tracing::{debug, error, info, warn};
 
 use super::{
     SESSION_ID_VARIABLE, claude,
-    options::{Start, StartOption},
+    options::StartOption,
     process::{self, Launch, NotSpawned, ProcessIdentity, StopReport},
     project::{MAX_OUTPUT, Project, ProjectName, STOP_GRACE},
-    session::{Event, SessionId},
+    session::{Event, Session, SessionId},
     settings_file::digest_of,
     watch::{self, STDERR, STDIN, STDOUT},
 };
@@ -49,9 +49,8 @@ pub(super) struct Report {
 #[derive(Debug, Clone)]
 pub(super) struct Task {
     pub(super) name: ProjectName,
-    pub(super) session: SessionId,
-    /// `None`: not spawned yet, or unknown.
-    pub(super) process: Option<ProcessIdentity>,
+    /// As it was when the task began.
+    pub(super) session: Session,
     /// `None`: the project left the configuration.
     pub(super) project: Option<Arc<Project>>,
     /// Where the files of the session are.
@@ -61,7 +60,6 @@ pub(super) struct Task {
 
 /// How to spawn a process.
 pub(super) struct Spawning {
-    pub(super) start: Start,
     /// The name of this host.
     pub(super) host: String,
     /// Variables by which the process is recognised, besides the session's id.
@@ -82,8 +80,8 @@ impl Task {
     pub(super) async fn report(&self, event: Event) {
         let report = Report {
             project: self.name.clone(),
-            session: self.session.clone(),
-            process: self.process.clone(),
+            session: self.session.id().clone(),
+            process: self.session.process().cloned(),
             event,
         };
         drop(self.reports.send(report).await);
@@ -133,7 +131,7 @@ impl Task {
         let stdin = self.folder.join(STDIN);
         write_private(&stdin, settings.stdin.expose().as_bytes()).map_err(|error| other(&error))?;
         // The settings may have changed since the first start.
-        let start = settings.complete(&spawning.start);
+        let start = settings.complete(&self.session.start());
         settings.level(&start).map_err(|option| {
             let value = start.options.get(option).unwrap_or_default();
             other(&format!(
@@ -145,7 +143,7 @@ impl Task {
         let digest = digest
             .transpose()
             .map_err(|error| other(&in_full(&error)))?;
-        let id = self.session.as_str();
+        let id = self.session.id().as_str();
         let file = file.map(|path| path.to_string_lossy().into_owned());
         let mut values = vec![
             ("project", Some(self.name.as_str())),
@@ -192,13 +190,13 @@ impl Task {
             .into_iter()
             .map(|file| watch::keep_small(file, max_output))
             .collect();
-        let report = self.end(self.process.as_ref()).await;
+        let report = self.end(self.session.process()).await;
         self.report(Event::TreeGone(report)).await;
     }
 
     /// Ends all processes with the mark of a session without a record.
     pub(super) async fn end_stray(self) {
-        let report = self.end(self.process.as_ref()).await;
+        let report = self.end(self.session.process()).await;
         warn!(?report, "ended processes of a session without a record");
     }
 
@@ -208,7 +206,7 @@ impl Task {
         let project = self.project.as_ref();
         let mut grace = project.map_or(STOP_GRACE, |project| project.settings.stop_grace);
         let (mut pause, mut is_reported) = (RETRY_AFTER, false);
-        let mark = (SESSION_ID_VARIABLE, self.session.as_str());
+        let mark = (SESSION_ID_VARIABLE, self.session.id().as_str());
         let report = loop {
             let error = match process::stop(leader, mark, grace).await {
                 Ok(report) => break report,

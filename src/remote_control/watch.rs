@@ -16,7 +16,7 @@ use super::{
     clock::uptime_reached,
     process::{self, Exit, Follower, Piece, ProcessIdentity, ReadFrom},
     project::MAX_OUTPUT,
-    session::{Beginning, Event, MOST_COMPLAINTS},
+    session::{Beginning, Event, MOST_COMPLAINTS, State},
     tasks::Task,
 };
 use crate::link::Link;
@@ -60,18 +60,16 @@ const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// How long a tree may take to end before its output is kept small: a process that reacts to SIGTERM has ended by then.
 const PROMPT_END: Duration = Duration::from_millis(100);
 
-/// What is known of a process that is to be watched, besides its identity.
-pub(super) struct Watched {
-    pub(super) beginning: Beginning,
-    /// The uptime by which the link has to be there. `None`: there is no limit.
-    pub(super) deadline: Option<Duration>,
-    /// The link; another may replace it.
-    pub(super) link: Option<Link>,
-}
-
-/// Watches a process until it has ended; reports its link, the timeout of the link, complaints, and how it ended.
-pub(super) async fn watch(task: Task, process: ProcessIdentity, known: Watched) {
-    let deadline = known.deadline;
+/// Watches the process until it has ended; reports its link, the timeout of the link, complaints, and how it ended.
+pub(super) async fn watch(task: Task) {
+    // Without a deadline, the link has to be there at no time. One that is known may be replaced by another.
+    let (process, deadline, link) = match task.session.state() {
+        State::Starting { process, deadline } => (process, Some(*deadline), None),
+        State::Running { process, link, .. } => (process, None, Some(link.clone())),
+        // Nothing to watch.
+        State::Spawning { .. } | State::Stopping { .. } | State::AwaitingRestart { .. } => return,
+    };
+    let is_resumed = task.session.start().beginning == Beginning::Resumed;
     let settings = task.project.as_ref().map(|project| &project.settings);
     let pattern = settings.map(|settings| settings.link_pattern.clone());
     let max_output = settings.map_or(MAX_OUTPUT, |settings| settings.max_output);
@@ -79,7 +77,7 @@ pub(super) async fn watch(task: Task, process: ProcessIdentity, known: Watched) 
     let start = deadline.map_or(ReadFrom::Latest, |_| ReadFrom::First);
     let mut stdout = Follower::new(task.folder.join(STDOUT), start, max_output);
     let mut stderr = Follower::new(task.folder.join(STDERR), ReadFrom::Latest, max_output);
-    let mut search = Search::new(pattern, known);
+    let mut search = Search::new(pattern, is_resumed, link);
     let has_answer = task.has_answer();
     let cause = |search: &Search, stdout: &Follower, stderr: &Follower| {
         let running = search.reported.is_some();
@@ -95,7 +93,7 @@ pub(super) async fn watch(task: Task, process: ProcessIdentity, known: Watched) 
             .or_else(|| Cause::question(&visible_text(stdout.tail()), has_answer))
             .or_else(|| Cause::unknown(&complained))
     };
-    let exited = exit_of(&process);
+    let exited = exit_of(process);
     // Made once: a timer that is made again in each turn never fires while there is always output.
     let timed_out = uptime_reached(deadline);
     tokio::pin!(exited, timed_out);
@@ -272,7 +270,7 @@ struct Search {
 }
 
 impl Search {
-    fn new(pattern: Option<LinkPattern>, known: Watched) -> Self {
+    fn new(pattern: Option<LinkPattern>, is_resumed: bool, reported: Option<Link>) -> Self {
         Self {
             complaints: Complaints {
                 pattern: pattern.clone(),
@@ -284,8 +282,8 @@ impl Search {
                 obstacle: None,
             },
             reader: pattern.map(OutputReader::new),
-            is_resumed: known.beginning == Beginning::Resumed,
-            reported: known.link,
+            is_resumed,
+            reported,
             words_before: None,
             news: None,
             quiet: None,
@@ -467,17 +465,13 @@ mod tests {
 
     const LINK: &[u8] = b"https://claude.ai/code/session_1";
 
-    fn known(beginning: Beginning) -> Watched {
-        Watched {
-            beginning,
-            deadline: None,
-            link: None,
-        }
+    fn new_search(is_resumed: bool) -> Search {
+        let pattern = LinkPattern::new(r"https://claude\.ai/code[/?][A-Za-z0-9_./?=&%~-]+");
+        Search::new(pattern.ok(), is_resumed, None)
     }
 
     fn shown(pieces: &[(&[u8], bool)]) -> Option<Link> {
-        let pattern = LinkPattern::new(r"https://claude\.ai/code[/?][A-Za-z0-9_./?=&%~-]+");
-        let mut search = Search::new(pattern.ok(), known(Beginning::Fresh));
+        let mut search = new_search(false);
         for (bytes, after_gap) in pieces.iter().copied() {
             search.push(Piece { bytes, after_gap });
         }
@@ -485,8 +479,7 @@ mod tests {
     }
 
     fn search(output: &str) -> Search {
-        let pattern = LinkPattern::new(r"https://claude\.ai/code[/?][A-Za-z0-9_./?=&%~-]+");
-        let mut search = Search::new(pattern.ok(), known(Beginning::Fresh));
+        let mut search = new_search(false);
         push(&mut search, output);
         search
     }
@@ -557,8 +550,7 @@ mod tests {
     fn a_link_that_a_resumed_session_replays_is_not_its_own() {
         const CONNECTING: &str = "\u{b7}|\u{b7} Connecting\n";
         const HEAD: &str = "\u{b7}\u{2714}\u{b7} Fix the build\n";
-        let pattern = LinkPattern::new(r"https://claude\.ai/code[/?][A-Za-z0-9_./?=&%~-]+");
-        let mut resumed = Search::new(pattern.ok(), known(Beginning::Resumed));
+        let mut resumed = new_search(true);
         // A transcript, a block of the one before, and a line with only a link.
         push(&mut resumed, "https://claude.ai/code/session_0\n");
         push(&mut resumed, &format!("{OWN}1\n{HEAD}\n{OWN}2\n"));

@@ -116,14 +116,13 @@ impl Session {
 
     /// The end of the process is not the end of its descendants.
     pub(super) fn end(&mut self, ending: Ending, stop_requests: Vec<Request>) -> Vec<Effect> {
-        let process = self.process().cloned();
         self.state = State::Stopping {
-            process: process.clone(),
+            process: self.process().cloned(),
             ending,
             stop_requests,
             slow_at: None,
         };
-        vec![Effect::EndTree(process)]
+        vec![Effect::EndTree]
     }
 
     /// Records that the operator ends it while no bot runs. The next bot finishes it, and answers those who wait.

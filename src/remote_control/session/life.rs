@@ -65,9 +65,9 @@ pub(crate) enum Event {
 pub(crate) enum Effect {
     Spawn,
     /// Watch the process for its link, its end, and the timeout of its link.
-    Watch(ProcessIdentity),
-    /// End the process tree. `None`: it is known by its mark only.
-    EndTree(Option<ProcessIdentity>),
+    Watch,
+    /// End the process tree. If the process is unknown, it is found by its mark.
+    EndTree,
     /// Deliver the link to a requester: [`Notice::Deliver`].
     Deliver {
         session: SessionId,
@@ -119,16 +119,16 @@ impl Session {
         session
     }
 
-    /// A session whose record was lost, but not its process; and its first effects.
+    /// A session whose record was lost, but not its process, which is to be watched or ended.
     pub(crate) fn adopted(
         id: SessionId,
         process: ProcessIdentity,
         terms: &Terms,
         now: Moment,
-    ) -> (Self, Vec<Effect>) {
+    ) -> Self {
         let mut session = Self::new(id, Beginning::Fresh.into(), Vec::new(), terms, now);
-        let effects = session.on_spawned(process, terms);
-        (session, effects)
+        session.on_spawned(process, terms);
+        session
     }
 
     /// Handles an event. One that does not fit the present state came too late and changes nothing.
@@ -185,16 +185,16 @@ impl Session {
             State::Starting { .. } | State::Running { .. } if booted && found.is_none() => {
                 self.end(Ending::HostRestarted, Vec::new())
             }
-            State::Starting { process, deadline } => {
+            State::Starting { deadline, .. } => {
                 *deadline = terms.link_timeout.map_or(NEVER, |timeout| {
                     let whole = now.uptime + timeout;
                     (*deadline).min(whole).max(now.uptime + TIME_TO_READ)
                 });
-                vec![Effect::Watch(process.clone())]
+                vec![Effect::Watch]
             }
-            State::Running { process, link, .. } => {
-                let (process, link) = (process.clone(), link.clone());
-                let mut effects = vec![Effect::Watch(process)];
+            State::Running { link, .. } => {
+                let link = link.clone();
+                let mut effects = vec![Effect::Watch];
                 effects.extend(self.deliver_waiting(&link));
                 effects
             }
@@ -206,7 +206,7 @@ impl Session {
                 }
                 // Reports of another process than the session's do not count.
                 *process = process.take().or(found);
-                vec![Effect::EndTree(process.clone())]
+                vec![Effect::EndTree]
             }
             State::AwaitingRestart { until, .. } => {
                 if booted {
@@ -384,18 +384,15 @@ impl Session {
         match &mut self.state {
             State::Spawning { since } => {
                 let deadline = terms.link_timeout.map_or(NEVER, |timeout| *since + timeout);
-                self.state = State::Starting {
-                    process: process.clone(),
-                    deadline,
-                };
-                vec![Effect::Watch(process)]
+                self.state = State::Starting { process, deadline };
+                vec![Effect::Watch]
             }
             State::Stopping {
                 process: known @ None,
                 ..
             } => {
-                *known = Some(process.clone());
-                vec![Effect::EndTree(Some(process))]
+                *known = Some(process);
+                vec![Effect::EndTree]
             }
             State::Starting { .. }
             | State::Running { .. }

@@ -139,7 +139,7 @@ impl Life {
     fn starting(terms: Terms) -> Self {
         let mut life = Self::begin(terms);
         let effects = life.on(Event::Spawned(process(1)));
-        assert_eq!(effects, [Effect::Watch(process(1))]);
+        assert_eq!(effects, [Effect::Watch]);
         life
     }
 
@@ -154,7 +154,7 @@ impl Life {
     fn stopping(terms: Terms) -> Self {
         let mut life = Self::running(terms);
         let effects = life.on(Event::StopRequested(request("carol")));
-        assert_eq!(effects, [Effect::EndTree(Some(process(1)))]);
+        assert_eq!(effects, [Effect::EndTree]);
         life
     }
 
@@ -271,16 +271,8 @@ fn a_stop_request_leads_to_the_end_from_every_state() {
                 reason: String::new(),
             }),
         ),
-        (
-            Life::starting,
-            vec![Effect::EndTree(Some(process(1)))],
-            gone(),
-        ),
-        (
-            Life::running,
-            vec![Effect::EndTree(Some(process(1)))],
-            gone(),
-        ),
+        (Life::starting, vec![Effect::EndTree], gone()),
+        (Life::running, vec![Effect::EndTree], gone()),
         (Life::stopping, vec![], gone()),
     ];
     for (begin, effects, last) in expected {
@@ -299,7 +291,8 @@ fn a_process_that_is_spawned_during_a_stop_is_ended_too() {
     let mut life = Life::begin(TERMS);
     life.on(Event::StopRequested(request("bob")));
     let effects = life.on(Event::Spawned(process(1)));
-    assert_eq!(effects, [Effect::EndTree(Some(process(1)))]);
+    assert_eq!(effects, [Effect::EndTree]);
+    assert_eq!(life.session.process(), Some(&process(1)));
     assert_eq!(finished(life.on(gone())).ending, Ending::Stopped);
 }
 
@@ -319,7 +312,7 @@ fn a_process_that_shows_no_link_in_time_is_ended_with_its_cause() {
     let mut life = Life::starting(TERMS);
     life.pass(LINK_TIMEOUT);
     let effects = life.on(Event::NoLink(Some(Cause::ConsentAsked)));
-    assert_eq!(effects, [Effect::EndTree(Some(process(1)))]);
+    assert_eq!(effects, [Effect::EndTree]);
     // Too late.
     assert_eq!(life.on(Event::LinkShown(link("one"))), []);
     let outcome = finished(life.on(gone()));
@@ -335,7 +328,7 @@ fn a_process_that_shows_no_link_in_time_is_ended_with_its_cause() {
 #[test]
 fn a_process_that_exited_has_its_tree_ended_before_that_is_reported() {
     let mut life = Life::running(TERMS);
-    assert_eq!(life.on(exited()), [Effect::EndTree(Some(process(1)))]);
+    assert_eq!(life.on(exited()), [Effect::EndTree]);
     let outcome = finished(life.on(gone()));
     let ending = Ending::Exited {
         exit: Exit::Code(1),
@@ -412,7 +405,7 @@ fn a_stop_that_fails_is_reported_to_its_requesters_until_it_succeeds() {
     life.on(gone());
     life.wake();
     life.on(Event::Spawned(process(2)));
-    assert_eq!(life.on(stop()), [Effect::EndTree(Some(process(2)))]);
+    assert_eq!(life.on(stop()), [Effect::EndTree]);
 }
 
 #[test]

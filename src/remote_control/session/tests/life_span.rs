@@ -15,7 +15,7 @@ fn those_who_have_the_link_are_warned_ten_minutes_before_the_end_and_once() {
     assert_eq!(life.wake(), [warning]);
     assert_eq!(life.on(Event::TimeCame), [], "warned already");
     assert_eq!(life.sleeps(), Some(10 * MINUTE));
-    assert_eq!(life.wake(), [Effect::EndTree(Some(process(1)))]);
+    assert_eq!(life.wake(), [Effect::EndTree]);
     assert_eq!(finished(life.on(gone())).ending, Ending::Expired);
 }
 
@@ -34,7 +34,7 @@ fn a_session_no_longer_than_the_warning_ends_without_one() {
     for duration in [Duration::from_secs(1), WARNING] {
         let mut life = Life::running(lasting(duration));
         assert_eq!(life.sleeps(), Some(duration));
-        assert_eq!(life.wake(), [Effect::EndTree(Some(process(1)))]);
+        assert_eq!(life.wake(), [Effect::EndTree]);
     }
     let mut life = Life::running(lasting(WARNING + MINUTE));
     assert_eq!(life.sleeps(), Some(MINUTE));
@@ -85,7 +85,7 @@ fn an_extension_after_the_warning_brings_another_warning() {
     life.on(Event::ExtensionRequested(request("bob"), MINUTE));
     life.pass(5 * MINUTE);
     life.on(Event::ExtensionRequested(request("bob"), MINUTE));
-    assert_eq!(life.wake(), [Effect::EndTree(Some(process(1)))]);
+    assert_eq!(life.wake(), [Effect::EndTree]);
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn a_jump_of_the_wall_clock_moves_nothing() {
         let warning = warning();
         assert_eq!(on(50 * MINUTE), [warning]);
         assert_eq!(on(59 * MINUTE), []);
-        assert_eq!(on(HOUR), [Effect::EndTree(Some(process(1)))]);
+        assert_eq!(on(HOUR), [Effect::EndTree]);
     }
     // Nor does it for a bot that is restarted on the same boot.
     let mut life = Life::running(lasting(HOUR));

@@ -19,13 +19,12 @@ fn every_state_goes_on_where_it_was() {
         life
     };
     let to_bob = || deliver(1, "bob", "one");
-    let watched = || Effect::Watch(process(1));
     let expected: [(Begin, Vec<Effect>); 6] = [
         (Life::begin, vec![Effect::Spawn]),
-        (Life::starting, vec![watched()]),
-        (Life::running, vec![watched()]),
-        (waiting, vec![watched(), to_bob()]),
-        (Life::stopping, vec![Effect::EndTree(Some(process(1)))]),
+        (Life::starting, vec![Effect::Watch]),
+        (Life::running, vec![Effect::Watch]),
+        (waiting, vec![Effect::Watch, to_bob()]),
+        (Life::stopping, vec![Effect::EndTree]),
         (Life::resting, vec![]),
     ];
     for (begin, effects) in expected {
@@ -38,12 +37,13 @@ fn every_state_goes_on_where_it_was() {
 fn a_process_that_no_record_names_is_found_and_not_made_a_second_time() {
     let mut life = Life::begin(TERMS);
     let effects = life.restore(Some(process(7)), false, at(MINUTE));
-    assert_eq!(effects, [Effect::Watch(process(7))]);
+    assert_eq!(effects, [Effect::Watch]);
+    assert_eq!(life.session.process(), Some(&process(7)));
 
     let mut life = Life::begin(TERMS);
     life.on(Event::StopRequested(request("bob")));
     let effects = life.restore(Some(process(7)), false, at(MINUTE));
-    assert_eq!(effects, [Effect::EndTree(Some(process(7)))]);
+    assert_eq!(effects, [Effect::EndTree]);
     assert_eq!(life.session.process(), Some(&process(7)));
 }
 
@@ -95,12 +95,12 @@ fn a_process_that_a_restart_of_the_host_has_ended_is_not_waited_for() {
             uptime: MINUTE,
         };
         let effects = life.restore(None, true, now);
-        assert_eq!(effects, [Effect::EndTree(Some(process(1)))]);
+        assert_eq!(effects, [Effect::EndTree]);
         assert_eq!(finished(life.on(gone())).ending, Ending::HostRestarted);
     }
     // Where the process is there, the host was not.
     let effects = Life::running(TERMS).restore(Some(process(1)), true, at(HOUR));
-    assert_eq!(effects, [Effect::Watch(process(1))]);
+    assert_eq!(effects, [Effect::Watch]);
 }
 
 #[test]
@@ -126,9 +126,8 @@ fn a_rest_is_over_when_the_host_was_booted() {
 
 #[test]
 fn a_session_whose_record_was_lost_waits_for_its_link_and_has_no_requesters() {
-    let (mut session, effects) =
-        Session::adopted(SessionId::random(), process(7), &TERMS, at(HOUR));
-    assert_eq!(effects, [Effect::Watch(process(7))]);
+    let mut session = Session::adopted(SessionId::random(), process(7), &TERMS, at(HOUR));
+    assert_eq!(session.process(), Some(&process(7)));
     let effects = session.on(Event::LinkShown(link("one")), &TERMS, at(HOUR));
     assert_eq!(effects, []);
     assert!(matches!(session.state(), State::Running { .. }));

@@ -86,7 +86,7 @@ fn a_session_that_is_stuck_is_restarted_where_that_is_wanted() {
     let mut life = lost(terms(None, Restart::OnExit));
     assert_eq!(life.wake(), [cut_off(LIMIT, Restart::OnExit)]);
     assert_eq!(life.sleeps(), Some(MINUTE), "the program may give up first");
-    assert_eq!(life.wake(), [Effect::EndTree(Some(process(1)))]);
+    assert_eq!(life.wake(), [Effect::EndTree]);
     let effects = life.on(gone());
     let ending = Ending::CutOff {
         lasted: LIMIT + MINUTE,
@@ -107,7 +107,7 @@ fn a_session_that_is_cut_off_ends_with_its_time_all_the_same() {
         life.wake()[..],
         [Effect::Notify(Notice::EndsSoon { .. })]
     ));
-    assert_eq!(life.wake(), [Effect::EndTree(Some(process(1)))]);
+    assert_eq!(life.wake(), [Effect::EndTree]);
     assert_eq!(finished(life.on(gone())).ending, Ending::Expired);
 }
 
