@@ -5,7 +5,7 @@ use std::{mem, sync::Arc, time::Duration};
 use tracing::{Instrument as _, error, info, info_span};
 
 use super::{
-    DeliveryId, Effect, Event, Notice, Notices, Outcome, OutputError, Phase, ProjectName,
+    Delivery, Effect, Event, Notice, Notices, Outcome, OutputError, Phase, ProjectName,
     RemoteControl, Request, Session, Slot, StoreError, now,
     store::Record,
     tasks::{RETRY_AFTER, Spawning, Task},
@@ -84,18 +84,12 @@ impl RemoteControl {
         let mut notices = Vec::new();
         for effect in effects {
             match effect {
-                Effect::Deliver {
-                    session,
-                    number,
-                    request,
-                    link,
-                } => {
-                    let id = DeliveryId {
-                        project: name.clone(),
-                        session,
-                        number,
-                    };
-                    notices.push((name.clone(), Notice::Deliver { id, request, link }));
+                Effect::Deliver(number) => {
+                    let is_it = |it: &Delivery| (it.number == number).then_some(());
+                    let found = self.slot(name).find_delivery(name, is_it);
+                    notices.extend(found.map(|(id, request, link, ())| {
+                        (name.clone(), Notice::Deliver { id, request, link })
+                    }));
                 }
                 Effect::Notify(notice) => notices.push((name.clone(), notice)),
                 Effect::Finish(outcome) => notices.extend(self.finish(name, outcome)),
@@ -211,7 +205,7 @@ impl Slot {
                 }
                 Effect::Finish(_) => self.record.session = None,
                 Effect::Notify(_)
-                | Effect::Deliver { .. }
+                | Effect::Deliver(_)
                 | Effect::Spawn
                 | Effect::Watch
                 | Effect::EndTree => {}

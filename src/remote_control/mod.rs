@@ -142,6 +142,23 @@ impl Slot {
             .is_some_and(|session| process.is_none() || process == session.process())
     }
 
+    fn find_delivery<T>(
+        &self,
+        project: &ProjectName,
+        find: impl Fn(&Delivery) -> Option<T>,
+    ) -> Option<(DeliveryId, Request, Link, T)> {
+        let session = self.record.session.as_ref()?;
+        let link = session.link()?;
+        let mut deliveries = session.deliveries().iter();
+        let (delivery, found) = deliveries.find_map(|it| Some((it, find(it)?)))?;
+        let id = DeliveryId {
+            project: project.clone(),
+            session: session.id().clone(),
+            number: delivery.number,
+        };
+        Some((id, delivery.request.clone(), link.clone(), found))
+    }
+
     fn next_wake(&self) -> Option<Duration> {
         self.record.session.as_ref()?.next_wake(&self.terms())
     }
@@ -304,20 +321,7 @@ impl RemoteControl {
         find: impl Fn(&Delivery) -> Option<T>,
     ) -> Option<(DeliveryId, Request, Link, T)> {
         let mut slots = self.slots.iter();
-        slots.find_map(|(project, slot)| {
-            let session = slot.record.session.as_ref()?;
-            let State::Running { link, .. } = session.state() else {
-                return None;
-            };
-            let mut deliveries = session.deliveries().iter();
-            let (delivery, found) = deliveries.find_map(|it| Some((it, find(it)?)))?;
-            let id = DeliveryId {
-                project: project.clone(),
-                session: session.id().clone(),
-                number: delivery.number,
-            };
-            Some((id, delivery.request.clone(), link.clone(), found))
-        })
+        slots.find_map(|(project, slot)| slot.find_delivery(project, &find))
     }
 
     /// The link was delivered; the receipt says where. May be called again with a receipt that says more.

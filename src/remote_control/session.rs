@@ -348,6 +348,17 @@ impl Session {
         }
     }
 
+    /// The link, once it is known.
+    pub(crate) fn link(&self) -> Option<&Link> {
+        match &self.state {
+            State::Running { link, .. } => Some(link),
+            State::Spawning { .. }
+            | State::Starting { .. }
+            | State::Stopping { .. }
+            | State::AwaitingRestart { .. } => None,
+        }
+    }
+
     /// The requests to answer at its end.
     fn stop_requests(&self) -> &[Request] {
         match &self.state {

@@ -68,13 +68,8 @@ pub(crate) enum Effect {
     Watch,
     /// End the process tree. If the process is unknown, it is found by its mark.
     EndTree,
-    /// Deliver the link to a requester: [`Notice::Deliver`].
-    Deliver {
-        session: SessionId,
-        number: u32,
-        request: Request,
-        link: Link,
-    },
+    /// Deliver the link to the requester of the delivery with this number.
+    Deliver(u32),
     Notify(Notice),
     /// The session is over, and can be removed.
     Finish(Outcome),
@@ -192,10 +187,9 @@ impl Session {
                 });
                 vec![Effect::Watch]
             }
-            State::Running { link, .. } => {
-                let link = link.clone();
+            State::Running { .. } => {
                 let mut effects = vec![Effect::Watch];
-                effects.extend(self.deliver_waiting(&link));
+                effects.extend(self.deliver_waiting());
                 effects
             }
             State::Stopping {
@@ -233,8 +227,8 @@ impl Session {
         of_state.into_iter().chain(of_end).min()
     }
 
-    /// A new delivery for this request. `None`: another is under way to the same requester, and answers it too.
-    fn add_delivery(&mut self, request: Request) -> Option<&Delivery> {
+    /// The number of a new delivery for this request. `None`: another is under way to the same requester, and answers it too.
+    fn add_delivery(&mut self, request: Request) -> Option<u32> {
         let mut all = self.deliveries.iter_mut();
         let under_way = all.find(|delivery| {
             delivery.receipt.is_none() && delivery.request.requester == request.requester
@@ -243,14 +237,15 @@ impl Session {
             delivery.also.push(request);
             return None;
         }
+        let number = self.next_delivery;
         self.deliveries.push(Delivery {
-            number: self.next_delivery,
+            number,
             request,
             also: Vec::new(),
             receipt: None,
         });
         self.next_delivery += 1;
-        self.deliveries.last()
+        Some(number)
     }
 
     /// Removes the oldest message with the link that the requester has, if they have too many. The first one of the session
@@ -276,21 +271,10 @@ impl Session {
         vec![Effect::Spawn]
     }
 
-    fn deliver(&self, delivery: &Delivery, link: &Link) -> Effect {
-        Effect::Deliver {
-            session: self.id.clone(),
-            number: delivery.number,
-            request: delivery.request.clone(),
-            link: link.clone(),
-        }
-    }
-
-    fn deliver_waiting(&self, link: &Link) -> Vec<Effect> {
+    fn deliver_waiting(&self) -> impl Iterator<Item = Effect> {
         let all = self.deliveries.iter();
         let waiting = all.filter(|delivery| delivery.receipt.is_none());
-        waiting
-            .map(|delivery| self.deliver(delivery, link))
-            .collect()
+        waiting.map(|delivery| Effect::Deliver(delivery.number))
     }
 
     pub(super) fn redact(&self, delivery: Delivery) -> Effect {
@@ -337,11 +321,9 @@ impl Session {
                 self.add_delivery(request);
                 Vec::new()
             }
-            State::Running { link, .. } => {
-                let link = link.clone();
-                let new = self.add_delivery(request).cloned();
-                let deliver = new.map(|new| self.deliver(&new, &link));
-                deliver.into_iter().collect()
+            State::Running { .. } => {
+                let new = self.add_delivery(request);
+                new.map(Effect::Deliver).into_iter().collect()
             }
             // A user is waiting, so it is restarted now.
             State::AwaitingRestart { .. } => {
@@ -432,13 +414,13 @@ impl Session {
                     link: shown.clone(),
                     since: now.uptime,
                 };
-                self.deliver_waiting(shown)
+                self.deliver_waiting().collect()
             }
             // Versions before 2.1.257 may replace the environment of a running session, and the link with it.
             State::Running { link, .. } if link != shown => {
                 *link = shown.clone();
                 let mut effects = self.renew_deliveries();
-                effects.extend(self.deliver_waiting(shown));
+                effects.extend(self.deliver_waiting());
                 effects
             }
             State::Spawning { .. }

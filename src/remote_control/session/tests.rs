@@ -70,15 +70,6 @@ fn asked_by(requester: &str) -> Event {
     Event::LinkRequested(request(requester), Beginning::Fresh.into())
 }
 
-fn deliver(number: u32, requester: &str, shown: &str) -> Effect {
-    Effect::Deliver {
-        session: id(),
-        number,
-        request: request(requester),
-        link: link(shown),
-    }
-}
-
 fn redact(delivery: Delivery) -> Effect {
     let session = id();
     Effect::Notify(Notice::Redact(Redaction { session, delivery }))
@@ -191,7 +182,7 @@ impl Life {
     /// Shows a link, and delivers it to all who wait.
     fn show_and_deliver(&mut self, id: &str) {
         for effect in self.on(Event::LinkShown(link(id))) {
-            if let Effect::Deliver { number, .. } = effect {
+            if let Effect::Deliver(number) = effect {
                 let receipt = "receipt".to_owned();
                 self.on(Event::Delivered { number, receipt });
             }
@@ -202,6 +193,11 @@ impl Life {
     fn sleeps(&self) -> Option<Duration> {
         let wake = self.session.next_wake(&self.terms)?;
         Some(wake.saturating_sub(at(self.elapsed).uptime))
+    }
+
+    /// To whom this delivery is.
+    fn requester(&self, number: u32) -> &str {
+        &self.session.delivery(number).unwrap().request.requester
     }
 
     /// How many requests this delivery answers.
@@ -250,7 +246,7 @@ fn a_link_request_is_answered_in_every_state() {
     let expected: [(Begin, Vec<Effect>); 5] = [
         (Life::begin, vec![]),
         (Life::starting, vec![]),
-        (Life::running, vec![deliver(1, "bob", "one")]),
+        (Life::running, vec![Effect::Deliver(1)]),
         (Life::stopping, vec![refused("bob")]),
         (Life::resting, vec![Effect::Spawn]),
     ];
@@ -301,10 +297,9 @@ fn all_who_wait_get_the_link_when_it_is_shown() {
     let mut life = Life::starting(TERMS);
     life.on(asked_by("bob"));
     let effects = life.on(Event::LinkShown(link("one")));
-    assert_eq!(
-        effects,
-        [deliver(0, "alice", "one"), deliver(1, "bob", "one")]
-    );
+    assert_eq!(effects, [Effect::Deliver(0), Effect::Deliver(1)]);
+    assert_eq!([0, 1].map(|it| life.requester(it)), ["alice", "bob"]);
+    assert_eq!(life.session.link(), Some(&link("one")));
 }
 
 #[test]
@@ -349,10 +344,12 @@ fn another_link_replaces_the_first_for_each_requester_once() {
         redact(delivery(0, "alice", Some("receipt"))),
         redact(delivery(1, "alice", None)),
         redact(delivery(2, "bob", None)),
-        deliver(3, "alice", "two"),
-        deliver(4, "bob", "two"),
+        Effect::Deliver(3),
+        Effect::Deliver(4),
     ];
     assert_eq!(effects, expected);
+    assert_eq!([3, 4].map(|it| life.requester(it)), ["alice", "bob"]);
+    assert_eq!(life.session.link(), Some(&link("two")));
     assert_eq!(life.session.delivery(0), None);
     // The one that she has had an answer to, and the one that she waits for.
     assert_eq!(life.requests(3), 2);
@@ -365,7 +362,7 @@ fn a_delivery_that_is_refused_leaves_the_session_for_a_next_try() {
     assert_eq!(life.on(Event::Undeliverable { number: 0 }), []);
     assert!(life.session.deliveries().is_empty());
     let effects = life.on(asked_by("alice"));
-    assert_eq!(effects, [deliver(1, "alice", "one")]);
+    assert_eq!(effects, [Effect::Deliver(1)]);
 }
 
 mod events;
@@ -379,7 +376,7 @@ fn what_a_requester_asks_for_while_a_link_is_under_way_is_answered_by_the_same_m
     let mut life = Life::starting(TERMS);
     assert_eq!(life.on(asked_by("alice")), []);
     let effects = life.on(Event::LinkShown(link("one")));
-    assert_eq!(effects, [deliver(0, "alice", "one")]);
+    assert_eq!(effects, [Effect::Deliver(0)]);
     assert_eq!(life.requests(0), 2);
     assert_eq!(life.on(asked_by("alice")), []);
     assert_eq!(life.requests(0), 3);

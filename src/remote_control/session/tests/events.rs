@@ -79,7 +79,7 @@ fn a_requester_keeps_so_many_messages_with_the_link_and_no_more() {
     for user in ["bob"].into_iter().chain(["alice"; 2 * MOST_LINKS]) {
         // Nothing is redacted before the next one is there, which would have to wait for that.
         let effects = life.on(asked_by(user));
-        let [Effect::Deliver { number, .. }] = effects[..] else {
+        let [Effect::Deliver(number)] = effects[..] else {
             panic!("{effects:?}");
         };
         // Said again, with the picture.

@@ -18,12 +18,11 @@ fn every_state_goes_on_where_it_was() {
         life.on(asked_by("bob"));
         life
     };
-    let to_bob = || deliver(1, "bob", "one");
     let expected: [(Begin, Vec<Effect>); 6] = [
         (Life::begin, vec![Effect::Spawn]),
         (Life::starting, vec![Effect::Watch]),
         (Life::running, vec![Effect::Watch]),
-        (waiting, vec![Effect::Watch, to_bob()]),
+        (waiting, vec![Effect::Watch, Effect::Deliver(1)]),
         (Life::stopping, vec![Effect::EndTree]),
         (Life::resting, vec![]),
     ];
