@@ -71,12 +71,11 @@ impl Bot {
                     cause,
                     quote,
                     in_room,
-                    requesters,
                 } => {
                     if in_room {
                         self.announce(&about.complained(cause));
                     }
-                    for user in requesters {
+                    for user in self.remote_control.recipients(&project) {
                         self.show_unasked(&project, &user, reply::quote(&project, &quote));
                     }
                 }

@@ -21,25 +21,11 @@ impl RemoteControl {
         let Some(session) = &mut slot.record.session else {
             return Vec::new();
         };
-        let refusable = match &event {
-            Event::LinkRequested(request, _) | Event::ExtensionRequested(request, _) => {
-                vec![request.clone()]
-            }
-            // A stop is carried out even if it cannot be recorded; all other events have already happened.
-            Event::StopRequested(_)
-            | Event::Spawned(_)
-            | Event::NotSpawned(_)
-            | Event::LinkShown(_)
-            | Event::NoLink(_)
-            | Event::Connection(_)
-            | Event::Complained(..)
-            | Event::Exited(..)
-            | Event::NotEnded(_)
-            | Event::TreeGone(_)
-            | Event::TimeCame
-            | Event::Delivered { .. }
-            | Event::Undeliverable { .. } => Vec::new(),
-        };
+        // A stop is carried out even if it cannot be recorded; all other events have already happened.
+        let mut refusable = Vec::new();
+        if let Event::LinkRequested(request, _) | Event::ExtensionRequested(request, _) = &event {
+            refusable.push(request.clone());
+        }
         let state_before = mem::discriminant(session.state());
         let effects = session.on(event, &terms, now());
         if state_before != mem::discriminant(session.state()) {
@@ -199,16 +185,11 @@ impl Slot {
             self.starts_when_over = false;
         }
         for effect in effects {
-            match effect {
-                Effect::Notify(Notice::Redact(redaction)) => {
-                    self.record.add_redaction(redaction.clone());
-                }
-                Effect::Finish(_) => self.record.session = None,
-                Effect::Notify(_)
-                | Effect::Deliver(_)
-                | Effect::Spawn
-                | Effect::Watch
-                | Effect::EndTree => {}
+            if let Effect::Notify(Notice::Redact(redaction)) = effect {
+                self.record.add_redaction(redaction.clone());
+            }
+            if let Effect::Finish(_) = effect {
+                self.record.session = None;
             }
         }
     }

@@ -227,12 +227,10 @@ impl RemoteControl {
     /// The users who have the link of the project's session, or to whom it is being delivered.
     #[must_use]
     pub fn recipients(&self, project: &ProjectName) -> BTreeSet<String> {
-        let session = self.slots.get(project);
-        let session = session.and_then(|slot| slot.record.session.as_ref());
-        let deliveries = session.into_iter().flat_map(Session::deliveries);
-        deliveries
-            .map(|delivery| delivery.request.requester.clone())
-            .collect()
+        let slot = self.slots.get(project);
+        let session = slot.and_then(|slot| slot.record.session.as_ref());
+        let recipients = session.map(|session| session.requesters(|_| true));
+        recipients.unwrap_or_default()
     }
 
     /// Where the records are: a folder for each project that has had a session.

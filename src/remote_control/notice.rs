@@ -1,6 +1,9 @@
 //! What the owner of the sessions has to do or to report, and the status of sessions.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, SystemTime},
+};
 
 use super::{
     claude::{Cause, Connection, Quote},
@@ -52,23 +55,22 @@ pub enum Notice {
     /// It has reconnected after this time.
     Reconnected { after: Duration },
     /// The running program reports a problem that is unknown here, or that keeps conversations from starting. The quote is
-    /// confidential and for the requesters of the link. `in_room`: the room is to be notified that there is a problem.
+    /// confidential and for the recipients of the link. `in_room`: the room is to be notified that there is a problem.
     Complained {
         cause: Cause,
         quote: Quote,
         in_room: bool,
-        requesters: Vec<String>,
     },
     /// A session ends soon. For the holders of its link.
     EndsSoon {
-        holders: Vec<String>,
+        holders: BTreeSet<String>,
         left: Duration,
     },
     /// A session got more time. `None`: it has no end, so nothing changed.
     Extended {
         request: Request,
         /// The holders of its link, who are informed of the new end there.
-        holders: Vec<String>,
+        holders: BTreeSet<String>,
         left: Option<Duration>,
     },
     /// Some processes of a session cannot be ended. This is retried, and the session is over once they are gone. For those who

@@ -1,6 +1,6 @@
 //! How a session reacts to events: from its start to its link, and after a restart of the bot.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{
     Beginning, Delivery, End, Ending, Moment, Redaction, Request, Session, SessionId, State, Terms,
@@ -469,18 +469,14 @@ impl Session {
     }
 
     /// The users who have the link.
-    fn holders(&self) -> Vec<String> {
+    fn holders(&self) -> BTreeSet<String> {
         self.requesters(|delivery| delivery.receipt.is_some())
     }
 
     /// The requesters of the deliveries to which that applies.
-    pub(super) fn requesters(&self, applies: impl Fn(&Delivery) -> bool) -> Vec<String> {
+    pub(crate) fn requesters(&self, applies: impl Fn(&Delivery) -> bool) -> BTreeSet<String> {
         let all = self.deliveries.iter().filter(|delivery| applies(delivery));
-        let mut requesters: Vec<_> = all
-            .map(|delivery| delivery.request.requester.clone())
-            .collect();
-        requesters.sort_unstable();
-        requesters.dedup();
-        requesters
+        all.map(|delivery| delivery.request.requester.clone())
+            .collect()
     }
 }

@@ -131,7 +131,6 @@ impl Session {
             cause,
             quote,
             in_room,
-            requesters: self.requesters(|_| true),
         })]
     }
 

@@ -92,7 +92,7 @@ fn extended(holders: &[&str], left: Option<Duration>) -> Effect {
 /// Alice is warned that ten minutes are left.
 fn warning() -> Effect {
     Effect::Notify(Notice::EndsSoon {
-        holders: vec!["alice".to_owned()],
+        holders: ["alice".to_owned()].into(),
         left: 10 * MINUTE,
     })
 }

@@ -139,7 +139,6 @@ fn complained(cause: Cause, line: &str, in_room: bool) -> [Effect; 1] {
         cause,
         quote: quote(line),
         in_room,
-        requesters: vec!["alice".to_owned()],
     })]
 }
 
