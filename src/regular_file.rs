@@ -2,7 +2,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io,
+    io::{self, Read as _},
     os::unix::fs::OpenOptionsExt as _,
     path::Path,
 };
@@ -16,6 +16,17 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
     let file = options.open(path)?;
     check(&file)?;
     Ok(file)
+}
+
+/// The beginning of a file, up to so many bytes. `None`: there is no such file.
+pub(crate) fn read(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    let read = open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes));
+    let missing = [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory];
+    match read {
+        Err(error) if missing.contains(&error.kind()) => Ok(None),
+        read => read.map(|_| Some(bytes)),
+    }
 }
 
 /// Rejects everything but a regular file: the rest cannot be truncated, and may be anything.

@@ -4,7 +4,6 @@
 use std::{
     collections::BTreeMap,
     env, fs,
-    io::Read as _,
     path::Path,
     time::{Duration, SystemTime},
 };
@@ -120,10 +119,8 @@ fn branch(directory: &Path) -> Option<String> {
 
 /// `None`: it is not a regular file, or not readable.
 fn beginning_of(file: &Path) -> Option<String> {
-    let file = regular_file::open(file).ok()?;
-    let mut text = String::new();
-    file.take(LONGEST_FILE).read_to_string(&mut text).ok()?;
-    Some(text)
+    let bytes = regular_file::read(file, LONGEST_FILE).ok()??;
+    String::from_utf8(bytes).ok()
 }
 
 #[cfg(test)]

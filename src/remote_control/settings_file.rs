@@ -4,13 +4,15 @@
 //! parent folders either.
 
 use std::{
-    fs::{File, Metadata, OpenOptions},
+    fs::Metadata,
     io::{self, Read as _},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
 use sha2::{Digest as _, Sha256};
+
+use crate::regular_file;
 
 /// No such file is larger, in bytes.
 const LARGEST: u64 = 1024 * 1024;
@@ -26,8 +28,8 @@ const STICKY: u32 = 0o1000;
 pub(crate) enum SettingsFileError {
     #[error("cannot read the settings file {path}")]
     Read { path: PathBuf, source: io::Error },
-    #[error("the settings file {path} is not a regular file of at most 1 MiB")]
-    NotRegular { path: PathBuf },
+    #[error("the settings file {path} is larger than 1 MiB")]
+    TooLarge { path: PathBuf },
     #[error(
         "{path} belongs to user {owner}, who could change the session's settings; it has to be root's or that of the bot's user"
     )]
@@ -50,22 +52,21 @@ pub(crate) fn digest_of(
         source,
     };
     let real = path.canonicalize().map_err(unreadable)?;
-    // Opening a FIFO would block.
-    let without_waiting = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-    let mut options = OpenOptions::new();
-    let options = options.read(true).custom_flags(without_waiting);
-    let file = options.open(&real).map_err(unreadable)?;
+    let file = regular_file::open(&real).map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;
-    if !metadata.is_file() || metadata.len() > LARGEST {
+    if metadata.len() > LARGEST {
         let path = path.to_owned();
-        return Err(SettingsFileError::NotRegular { path });
+        return Err(SettingsFileError::TooLarge { path });
     }
     refuse_others(&real, &metadata, &is_ours)?;
     for folder in real.ancestors().skip(1) {
         let metadata = folder.metadata().map_err(unreadable)?;
         refuse_others(folder, &metadata, &is_ours)?;
     }
-    let bytes = read(file).map_err(unreadable)?;
+    let mut bytes = Vec::new();
+    file.take(LARGEST)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
     let json = serde_json::from_slice::<serde_json::Map<_, serde_json::Value>>(&bytes);
     json.map_err(|_| SettingsFileError::NotJson {
         path: path.to_owned(),
@@ -88,12 +89,6 @@ fn refuse_others(
         return Err(SettingsFileError::Writable { path });
     }
     Ok(())
-}
-
-fn read(file: File) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    file.take(LARGEST).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -134,7 +129,10 @@ mod tests {
         }
         fs::remove_file(&path).unwrap();
         fs::create_dir(&path).unwrap();
-        assert!(matches!(look(), Err(SettingsFileError::NotRegular { .. })));
+        assert!(
+            matches!(look(), Err(SettingsFileError::Read { .. })),
+            "a folder"
+        );
         // The parent folders belong to root, whichever user runs this.
         if me != 0 {
             fs::remove_dir(&path).unwrap();

@@ -3,7 +3,7 @@
 use std::{
     ffi::{OsStr, OsString},
     fs::{self, Permissions},
-    io::{self, Read as _},
+    io,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
@@ -129,7 +129,7 @@ impl Store {
 
     /// The folder as it is, for reading only. It may be missing.
     pub(super) fn existing(folder: &Path) -> Result<Self, StoreError> {
-        let text = read(&folder.join(ID))?;
+        let text = read(folder.join(ID))?;
         let id = text.and_then(|text| String::from_utf8(text).ok());
         let is_whole =
             |id: &String| id.len() == ID_LENGTH && id.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -193,7 +193,7 @@ impl Store {
             let Some(project) = name.to_str().and_then(|name| name.parse().ok()) else {
                 continue;
             };
-            if let Some(text) = read(&self.record_path(&project))? {
+            if let Some(text) = read(self.record_path(&project))? {
                 records.push((project, parse(&text)));
             }
         }
@@ -241,23 +241,8 @@ impl Store {
     }
 }
 
-fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
-    let mut text = Vec::new();
-    match regular_file::open(path).and_then(|mut file| file.read_to_end(&mut text)) {
-        Ok(_) => Ok(Some(text)),
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-            ) =>
-        {
-            Ok(None)
-        }
-        Err(source) => Err(StoreError::Read {
-            path: path.to_owned(),
-            source,
-        }),
-    }
+fn read(path: PathBuf) -> Result<Option<Vec<u8>>, StoreError> {
+    regular_file::read(&path, u64::MAX).map_err(|source| StoreError::Read { path, source })
 }
 
 /// The error of `serde_json` would quote the text, and with it perhaps a link, so it is worded here.

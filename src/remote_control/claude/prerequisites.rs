@@ -5,8 +5,7 @@
 use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
-    fmt, fs,
-    io::{self, Read as _},
+    fmt, fs, io,
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -231,22 +230,11 @@ impl TrustReader {
 
 /// `None`: there is no such file.
 fn read(file: &Path) -> Result<Option<String>, Unmet> {
-    let text = || -> io::Result<String> {
-        // A session can put something else in its place.
-        let file = regular_file::open(file)?;
-        let mut text = String::new();
-        file.take(LONGEST_FILE).read_to_string(&mut text)?;
-        Ok(text)
-    };
-    match text() {
-        Ok(text) => Ok(Some(text)),
-        Err(error)
-            if [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&error.kind()) =>
-        {
-            Ok(None)
-        }
-        Err(error) => Err(Unmet::Unreadable(file.to_owned(), error)),
-    }
+    let text = regular_file::read(file, LONGEST_FILE).and_then(|bytes| {
+        let text = bytes.map(String::from_utf8).transpose();
+        text.map_err(io::Error::other)
+    });
+    text.map_err(|error| Unmet::Unreadable(file.to_owned(), error))
 }
 
 /// The content of `.claude.json`. A key that is missing or of another type means no.
