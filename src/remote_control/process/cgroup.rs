@@ -15,7 +15,7 @@ use procfs::process::Process;
 use rustix::fs::getxattr;
 use tracing::debug;
 
-use super::identity::ProcessIdentity;
+use super::handle::ProcessIdentity;
 
 /// The attributes with which systemd marks a cgroup as delegated to the processes in it.
 const DELEGATED: [&str; 2] = ["user.delegate", "trusted.delegate"];

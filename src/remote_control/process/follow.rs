@@ -438,20 +438,6 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_follower_sees_every_byte_over_many_writes() {
-        let sandbox = Sandbox::new();
-        let launch = sandbox.launch("i=0; while [ $i -lt 20000 ]; do echo $i; i=$((i+1)); done");
-        fs::write(&launch.stdout, "").unwrap();
-        let mut follower = follower(&launch.stdout);
-        super::super::spawn(&launch).unwrap();
-        let mut seen = Vec::new();
-        while !seen.ends_with(b"\n19999\n") {
-            seen.extend(next(&mut follower).await);
-        }
-        assert_eq!(seen, fs::read(&launch.stdout).unwrap());
-    }
-
-    #[tokio::test]
     async fn a_follower_of_the_latest_bytes_says_that_there_were_others() {
         let sandbox = Sandbox::new();
         let path = sandbox.path("log");

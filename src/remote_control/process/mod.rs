@@ -6,7 +6,6 @@
 mod cgroup;
 mod follow;
 mod handle;
-mod identity;
 mod spawn;
 mod stop;
 mod survey;
@@ -14,14 +13,12 @@ mod survey;
 mod testing;
 
 pub use follow::{Follower, Piece, ReadFrom};
-pub use handle::Exit;
-pub use identity::{ProcessError, ProcessIdentity};
+pub use handle::{Exit, ProcessError, ProcessIdentity};
 pub use spawn::{Launch, NotSpawned, spawn};
 pub use stop::{StopError, StopReport};
 pub use survey::Usage;
 
-pub(crate) use handle::exited;
-pub(crate) use identity::boot_id;
+pub(crate) use handle::{boot_id, exited};
 pub(crate) use spawn::raise_descriptor_limit;
 pub(crate) use stop::stop;
 pub(crate) use survey::{survey, usage_by};

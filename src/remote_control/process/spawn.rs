@@ -31,7 +31,7 @@ use tracing::warn;
 
 use super::{
     cgroup::Cgroup,
-    identity::{ProcessIdentity, look},
+    handle::{ProcessIdentity, look},
 };
 use crate::regular_file;
 

@@ -11,8 +11,7 @@ use tokio::{task::spawn_blocking, time::timeout};
 
 use super::{
     cgroup::Cgroup,
-    handle::Handle,
-    identity::{ProcessError, ProcessIdentity, Seen},
+    handle::{Handle, ProcessError, ProcessIdentity, Seen},
     survey::survey,
 };
 
@@ -342,12 +341,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_process_that_ends_on_sigterm_does_not_take_its_whole_grace() {
+    async fn a_process_that_ends_on_sigterm_takes_no_grace_and_is_left_for_its_watcher_to_reap() {
         let sandbox = Sandbox::new();
         let leader = sandbox.spawn("exec sleep 600");
         let report = stop_within_deadline(&sandbox, Some(&leader), LONG).await;
         assert_eq!(counts(report), (1, 0));
         assert!(!leader.is_alive().unwrap());
+        let exit = within_deadline(exited(&leader)).await.unwrap();
+        assert_eq!(exit, super::super::Exit::Signal(15));
     }
 
     /// A leader with a child that records when it gets SIGTERM. `on_asked`: what the leader does then.
@@ -383,15 +384,6 @@ mod tests {
         let report = stop_within_deadline(&sandbox, Some(&leader), Duration::from_secs(4)).await;
         assert!(sandbox.path("child-asked").exists());
         assert!(report.killed >= 1);
-    }
-
-    #[tokio::test]
-    async fn the_leader_is_left_for_its_watcher_to_reap() {
-        let sandbox = Sandbox::new();
-        let leader = sandbox.spawn("exec sleep 600");
-        stop_within_deadline(&sandbox, Some(&leader), LONG).await;
-        let exit = within_deadline(exited(&leader)).await.unwrap();
-        assert_eq!(exit, super::super::Exit::Signal(15));
     }
 
     #[tokio::test]
@@ -441,15 +433,6 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn children_that_cleared_their_environment_are_ended_with_their_group() {
-        let sandbox = Sandbox::new();
-        let leader = sandbox.spawn("env -i /bin/sh -c 'echo $$ > child; exec sleep 600' & wait");
-        let child = sandbox.process("child").await;
-        stop_within_deadline(&sandbox, Some(&leader), LONG).await;
-        assert!(!child.is_alive().unwrap());
-    }
-
-    #[tokio::test]
     async fn a_child_that_left_the_group_and_its_environment_after_the_first_look_is_ended() {
         let sandbox = Sandbox::new();
         // On SIGTERM it becomes, with the same pid, a process that only its identity distinguishes from a stranger.
@@ -466,36 +449,37 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_left_of_a_dead_leader_is_found_by_the_mark() {
+    async fn children_that_cleared_their_environment_are_ended_with_their_group() {
         let sandbox = Sandbox::new();
-        let leader = sandbox.spawn("sleep 600 & echo $! > child");
+        let leader = sandbox.spawn("env -i /bin/sh -c 'echo $$ > child; exec sleep 600' & wait");
         let child = sandbox.process("child").await;
-        within_deadline(exited(&leader)).await.unwrap();
-        let report = stop_within_deadline(&sandbox, Some(&leader), LONG).await;
-        assert_eq!(counts(report), (1, 0));
+        stop_within_deadline(&sandbox, Some(&leader), LONG).await;
         assert!(!child.is_alive().unwrap());
     }
 
     #[tokio::test]
-    async fn what_carries_the_mark_keeps_the_session_of_a_dead_leader_ours() {
-        let sandbox = Sandbox::new();
-        let leader = sandbox.spawn("sleep 600 & env -i /bin/sleep 600 & echo $! > child");
-        let child = sandbox.process("child").await;
-        within_deadline(exited(&leader)).await.unwrap();
-        let report = stop_within_deadline(&sandbox, Some(&leader), LONG).await;
-        assert_eq!(counts(report), (2, 0));
-        assert!(!child.is_alive().unwrap());
-    }
-
-    #[tokio::test]
-    async fn what_is_left_of_a_zombie_leader_is_found_by_its_group() {
-        let sandbox = Sandbox::new();
-        let leader = sandbox.spawn("env -i /bin/sleep 600 & echo $! > child");
-        let child = sandbox.process("child").await;
-        eventually("the leader is over", || !leader.is_alive().unwrap()).await;
-        let report = stop_within_deadline(&sandbox, Some(&leader), LONG).await;
-        assert_eq!(counts(report), (1, 0));
-        assert!(!child.is_alive().unwrap());
+    async fn what_is_left_of_a_leader_is_ended() {
+        for (script, is_reaped, processes) in [
+            // The one with the mark keeps the session ours.
+            (
+                "sleep 600 & env -i /bin/sleep 600 & echo $! > child",
+                true,
+                2,
+            ),
+            // The zombie keeps the group ours.
+            ("env -i /bin/sleep 600 & echo $! > child", false, 1),
+        ] {
+            let sandbox = Sandbox::new();
+            let leader = sandbox.spawn(script);
+            let child = sandbox.process("child").await;
+            if is_reaped {
+                within_deadline(exited(&leader)).await.unwrap();
+            }
+            eventually("the leader is over", || !leader.is_alive().unwrap()).await;
+            let report = stop_within_deadline(&sandbox, Some(&leader), LONG).await;
+            assert_eq!(counts(report), (processes, 0));
+            assert!(!child.is_alive().unwrap());
+        }
     }
 
     #[tokio::test]
@@ -515,17 +499,12 @@ mod tests {
         let (name, value) = stranger.mark();
         let all = || find_by_environment(name, value);
         eventually("both run", || all().len() == 2).await;
-        let report = stop_within_deadline(&sandbox, Some(&reused), SHORT).await;
-        assert_eq!(counts(report), (0, 0));
+        for leader in [Some(&reused), None] {
+            let report = stop_within_deadline(&sandbox, leader, LONG).await;
+            assert_eq!(counts(report), (0, 0));
+        }
         assert!(other.is_alive().unwrap());
         assert_eq!(all().len(), 2);
-    }
-
-    #[tokio::test]
-    async fn a_stop_with_nothing_to_end_returns_at_once() {
-        let sandbox = Sandbox::new();
-        let report = stop_within_deadline(&sandbox, None, LONG).await;
-        assert_eq!(counts(report), (0, 0));
     }
 
     #[tokio::test]
