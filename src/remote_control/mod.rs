@@ -9,7 +9,7 @@
 //!
 //! - `session` decides, and is pure; `act` records its decisions, then carries them out; `tasks` and `watch` do the slow work.
 //! - `restore` is for a start of the bot, `offline` works without a bot, `store` keeps the records, `clock` the time.
-//! - `project` is how sessions run, `options` what a start may ask for, `settings_file` what sessions must not change.
+//! - `project` is how sessions run and what a start may ask for, `settings_file` what sessions must not change.
 //! - `notice` is what the owner is notified of, `logs` the last lines for users, `folder` what is shown of a project's folder.
 //! - `claude` knows that program, `process` knows Linux.
 //!
@@ -22,7 +22,6 @@ mod folder;
 mod logs;
 mod notice;
 pub mod offline;
-mod options;
 pub mod process;
 mod project;
 mod restore;
@@ -51,14 +50,11 @@ pub use claude::{Cause, Connection, LinkPattern, PatternError, Quote, SESSION_ID
 pub use folder::{FolderFacts, FolderReader, account, last_used, login_ends_in};
 pub use logs::{LogReader, Output, OutputError};
 pub use notice::{DeliveryId, Notice, Notices, Outcome, Phase, SessionStatus, Status};
-pub(crate) use options::has_placeholder;
-pub use options::{
-    Choice, InvalidSessionName, NotAllowed, Options, SessionName, Start, StartOption,
-};
 pub use process::{Exit, NotSpawned, ProcessIdentity, StopReport, Usage};
+pub(crate) use project::has_placeholder;
 pub use project::{
-    InvalidProjectName, MAX_OUTPUT, Project, ProjectName, RECONNECT_LIMIT, STOP_GRACE,
-    SessionSettings,
+    Choice, InvalidProjectName, InvalidSessionName, MAX_OUTPUT, NotAllowed, Options, Project,
+    ProjectName, RECONNECT_LIMIT, STOP_GRACE, SessionName, SessionSettings, Start, StartOption,
 };
 pub use restore::RestoreError;
 pub use session::{Beginning, Delivery, Ending, Redaction, Request, Restart, SessionId, WARNING};

@@ -8,9 +8,8 @@ use std::{
 use super::{
     claude::{Cause, Connection, Quote},
     logs::Output,
-    options::{Options, Start},
     process::StopReport,
-    project::ProjectName,
+    project::{Options, ProjectName, Start},
     session::{Delivery, Ending, Redaction, Request, Restart, Session, SessionId, State},
 };
 use crate::link::Link;

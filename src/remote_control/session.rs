@@ -27,8 +27,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     claude::{Cause, Connection},
     clock::Moment,
-    options::{Options, Start},
     process::{Exit, NotSpawned, ProcessIdentity},
+    project::{Options, Start},
 };
 use crate::link::Link;
 

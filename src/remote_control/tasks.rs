@@ -20,9 +20,8 @@ use tracing::{debug, error, info, warn};
 
 use super::{
     SESSION_ID_VARIABLE, claude,
-    options::StartOption,
     process::{self, Launch, NotSpawned, ProcessIdentity, StopReport},
-    project::{MAX_OUTPUT, Project, ProjectName, STOP_GRACE},
+    project::{MAX_OUTPUT, Project, ProjectName, STOP_GRACE, StartOption},
     session::{Event, Session, SessionId},
     settings_file::digest_of,
     watch::{self, STDERR, STDIN, STDOUT},

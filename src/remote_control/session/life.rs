@@ -11,8 +11,8 @@ use crate::{
     remote_control::{
         claude::{Cause, Connection, Quote},
         notice::{Notice, Outcome},
-        options::Start,
         process::{Exit, NotSpawned, ProcessIdentity, StopReport},
+        project::Start,
     },
 };
 
