@@ -98,20 +98,17 @@ pub enum Notice {
 
 /// How a session ended, and who has to be notified of it.
 #[derive(Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names of the fields say it")]
 pub struct Outcome {
-    /// The session.
     pub session: SessionId,
     /// When it was asked for.
     pub since: SystemTime,
-    /// Why it ended.
     pub ending: Ending,
     /// How the process tree ended, where there was one.
     pub report: Option<StopReport>,
-    /// The requests for the end.
     pub stop_requests: Vec<Request>,
     /// All deliveries that are not redacted yet. Without a receipt: it may or may not have arrived.
     pub deliveries: Vec<Delivery>,
-    /// Whether a link was ever known.
     pub had_link: bool,
 }
 
@@ -139,7 +136,6 @@ pub struct Status {
 pub struct SessionStatus {
     pub id: SessionId,
     pub phase: Phase,
-    /// The start with which it runs.
     pub start: Start,
     /// When it was asked for.
     pub since: SystemTime,

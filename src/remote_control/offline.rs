@@ -16,15 +16,12 @@ use super::{
 
 /// Why the sessions on this host cannot be listed or ended.
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the names of the fields say it")]
+#[expect(missing_docs, reason = "the messages say it")]
 pub enum OfflineError {
-    /// The records cannot be used.
     #[error("the session records cannot be used")]
     Records(#[from] StoreError),
-    /// The processes cannot be looked at.
     #[error("the processes of this host cannot be looked at")]
     Processes(#[from] ProcessError),
-    /// Processes cannot be ended.
     #[error("the processes of {project} cannot be ended")]
     Stop {
         project: ProjectName,

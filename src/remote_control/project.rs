@@ -82,14 +82,13 @@ impl fmt::Display for ProjectName {
 
 /// One project of the configuration, checked.
 #[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "the names of the fields say it")]
 pub struct Project {
-    /// Its name.
     pub name: ProjectName,
     /// Where its sessions run. Absolute.
     pub directory: PathBuf,
     /// If not empty, the session starts with the bot, and these users get its link.
     pub deliver_to: Vec<String>,
-    /// How its sessions run.
     pub settings: SessionSettings,
     /// Whether it was found below a project root. Then `directory` has no symbolic links, and a session starts there only while
     /// that is so: it could lead anywhere.

@@ -350,24 +350,18 @@ impl Session {
 
     /// The link, once it is known.
     pub(crate) fn link(&self) -> Option<&Link> {
-        match &self.state {
-            State::Running { link, .. } => Some(link),
-            State::Spawning { .. }
-            | State::Starting { .. }
-            | State::Stopping { .. }
-            | State::AwaitingRestart { .. } => None,
-        }
+        let State::Running { link, .. } = &self.state else {
+            return None;
+        };
+        Some(link)
     }
 
     /// The requests to answer at its end.
     fn stop_requests(&self) -> &[Request] {
-        match &self.state {
-            State::Stopping { stop_requests, .. } => stop_requests,
-            State::Spawning { .. }
-            | State::Starting { .. }
-            | State::Running { .. }
-            | State::AwaitingRestart { .. } => &[],
-        }
+        let State::Stopping { stop_requests, .. } = &self.state else {
+            return &[];
+        };
+        stop_requests
     }
 
     /// The start with which it runs.

@@ -90,12 +90,10 @@ pub(super) type Records = Vec<(ProjectName, Result<Record, Unreadable>)>;
 
 /// The records could not be read or written.
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the names of the fields say it")]
+#[expect(missing_docs, reason = "the messages say it")]
 pub enum StoreError {
-    /// A folder cannot be made or listed.
     #[error("cannot use the folder {path}")]
     Folder { path: PathBuf, source: io::Error },
-    /// A record cannot be written.
     #[error("cannot write the session record {path}")]
     Write { path: PathBuf, source: io::Error },
     /// A record cannot be read, though it may be valid: a fault of the disk or of its permissions.

@@ -30,11 +30,10 @@ pub struct LinkPattern {
 
 /// Why a text is not a pattern for links.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
 pub enum PatternError {
-    /// It is not a regular expression.
     #[error("not a regular expression")]
     Syntax(#[source] Box<regex_syntax::Error>),
-    /// It is a regular expression too large to be compiled.
     #[error("too large a regular expression")]
     TooLarge(#[source] Box<regex::Error>),
     /// It leaves open which host a link names, so a link to any host could be handed out.
@@ -43,7 +42,6 @@ pub enum PatternError {
          as in 'https://claude\\.ai/code/[a-z0-9_]+' (a dot of the host is '\\.')"
     )]
     NoHost,
-    /// It begins with different hosts.
     #[error("must name one host, and names both {0} and {1}")]
     TwoHosts(String, String),
 }

@@ -39,18 +39,14 @@ pub struct ProcessIdentity {
 
 /// Why a process cannot be looked at or watched. It is not an error if it has ended.
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the names of the fields say it")]
+#[expect(missing_docs, reason = "the messages say it")]
 pub enum ProcessError {
-    /// The kernel does not give its boot id.
     #[error("cannot read the boot id of this host")]
     BootId(#[source] ProcError),
-    /// `/proc` cannot be listed.
     #[error("cannot list the processes of this host")]
     List(#[source] ProcError),
-    /// A process exists and `/proc` does not show it.
     #[error("cannot look at process {pid}")]
     Look { pid: i32, source: ProcError },
-    /// The kernel gives no handle on the process.
     #[error("cannot watch process {pid}")]
     Watch { pid: i32, source: io::Error },
 }

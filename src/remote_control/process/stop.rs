@@ -51,10 +51,8 @@ pub enum StopError {
     /// It does not even end on SIGKILL: it hangs in the kernel, on a dead network file system for example.
     #[error("process {pid} does not end after SIGKILL, it hangs in the kernel")]
     Unkillable { pid: i32 },
-    /// It may not be signalled: it runs as another user.
     #[error("process {pid} may not be signalled, it runs as another user")]
     Forbidden { pid: i32, source: io::Error },
-    /// New processes come faster than they can be ended.
     #[error("new processes come faster than they can be ended, process {pid} is one of them")]
     Unending { pid: i32 },
     /// The processes of this host cannot be looked at or watched.

@@ -64,17 +64,12 @@ impl Session {
         terms: &Terms,
         now: Moment,
     ) -> Vec<Effect> {
-        match &self.state {
-            State::Starting { deadline, .. } => {
-                let left = deadline.saturating_sub(now.uptime);
-                let waited = terms.link_timeout.unwrap_or_default().saturating_sub(left);
-                self.end(Ending::NoLink { waited, cause }, Vec::new())
-            }
-            State::Spawning { .. }
-            | State::Running { .. }
-            | State::Stopping { .. }
-            | State::AwaitingRestart { .. } => Vec::new(),
-        }
+        let State::Starting { deadline, .. } = &self.state else {
+            return Vec::new();
+        };
+        let left = deadline.saturating_sub(now.uptime);
+        let waited = terms.link_timeout.unwrap_or_default().saturating_sub(left);
+        self.end(Ending::NoLink { waited, cause }, Vec::new())
     }
 
     pub(super) fn on_exited(
@@ -146,20 +141,16 @@ impl Session {
         terms: &Terms,
         now: Moment,
     ) -> Vec<Effect> {
-        match &self.state {
-            State::Stopping {
-                ending,
-                stop_requests,
-                ..
-            } => {
-                let (ending, stop_requests) = (ending.clone(), stop_requests.clone());
-                self.rest_or_finish(ending, Some(report), stop_requests, terms, now)
-            }
-            State::Spawning { .. }
-            | State::Starting { .. }
-            | State::Running { .. }
-            | State::AwaitingRestart { .. } => Vec::new(),
-        }
+        let State::Stopping {
+            ending,
+            stop_requests,
+            ..
+        } = &self.state
+        else {
+            return Vec::new();
+        };
+        let (ending, stop_requests) = (ending.clone(), stop_requests.clone());
+        self.rest_or_finish(ending, Some(report), stop_requests, terms, now)
     }
 
     /// Restarts a session that ended unexpectedly, if that is wanted and can help.
