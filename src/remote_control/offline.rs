@@ -7,8 +7,8 @@ use std::{
 };
 
 use super::{
-    Phase, ProjectName, SESSION_ID_VARIABLE, Session, SessionId, Status, StopReport, StoreError,
-    now,
+    Ending, Phase, ProjectName, SESSION_ID_VARIABLE, Session, SessionId, Status, StopReport,
+    StoreError, now,
     process::{self, ProcessError, StopError},
     restore::{Processes, stray_session},
     store::{Record, Store},
@@ -133,7 +133,8 @@ pub async fn stop(
         return Ok(None);
     };
     let was_stopping = Phase::of(session) == Phase::Stopping;
-    session.end_without_owner();
+    // The next bot completes it, and answers those who wait.
+    session.end(Ending::Stopped);
     let id = session.id().clone();
     let leader = session.process().or_else(|| processes.process_of(&id));
     let leader = leader.cloned();

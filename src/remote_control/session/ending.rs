@@ -30,23 +30,21 @@ impl Session {
         if self.stop_requests().is_empty() {
             self.unanswered.clear();
         }
-        let mut effects = match &mut self.state {
+        let mut effects = match &self.state {
             // The process is being spawned: it is ended as soon as it is known.
             State::Spawning { .. } => {
-                self.end(Ending::Stopped, vec![request.clone()]);
+                self.end(Ending::Stopped);
                 Vec::new()
             }
-            State::Starting { .. } | State::Running { .. } => {
-                self.end(Ending::Stopped, vec![request.clone()])
-            }
-            State::Stopping { stop_requests, .. } => {
-                stop_requests.push(request.clone());
-                Vec::new()
-            }
+            State::Starting { .. } | State::Running { .. } => self.end(Ending::Stopped),
+            State::Stopping { .. } => Vec::new(),
             State::AwaitingRestart { .. } => {
                 return self.finish(Ending::Stopped, None, vec![request]);
             }
         };
+        if let State::Stopping { stop_requests, .. } = &mut self.state {
+            stop_requests.push(request.clone());
+        }
         // Nobody knows when it will be over, so the requester is answered now.
         if let Some(reason) = self.not_ended.clone() {
             let requests = vec![request];
@@ -69,7 +67,7 @@ impl Session {
         };
         let left = deadline.saturating_sub(now.uptime);
         let waited = terms.link_timeout.unwrap_or_default().saturating_sub(left);
-        self.end(Ending::NoLink { waited, cause }, Vec::new())
+        self.end(Ending::NoLink { waited, cause })
     }
 
     pub(super) fn on_exited(
@@ -79,9 +77,7 @@ impl Session {
         now: Moment,
     ) -> Vec<Effect> {
         match &self.state {
-            State::Starting { .. } => {
-                self.end(Ending::ExitedBeforeLink { exit, cause }, Vec::new())
-            }
+            State::Starting { .. } => self.end(Ending::ExitedBeforeLink { exit, cause }),
             State::Running { .. } => {
                 self.note_good_run(now);
                 let is_complete = self.beginning == Beginning::Resumed && exit == Exit::Code(0);
@@ -90,7 +86,7 @@ impl Session {
                 } else {
                     Ending::Exited { exit, cause }
                 };
-                self.end(ending, Vec::new())
+                self.end(ending)
             }
             // Already being ended; `TreeGone` reports the end.
             State::Spawning { .. } | State::Stopping { .. } | State::AwaitingRestart { .. } => {
@@ -110,20 +106,14 @@ impl Session {
     }
 
     /// The end of the process is not the end of its descendants.
-    pub(super) fn end(&mut self, ending: Ending, stop_requests: Vec<Request>) -> Vec<Effect> {
+    pub(crate) fn end(&mut self, ending: Ending) -> Vec<Effect> {
         self.state = State::Stopping {
             process: self.process().cloned(),
             ending,
-            stop_requests,
+            stop_requests: self.stop_requests().to_vec(),
             slow_at: None,
         };
         vec![Effect::EndTree]
-    }
-
-    /// Records that the operator ends it while no bot runs. The next bot finishes it, and answers those who wait.
-    pub(in crate::remote_control) fn end_without_owner(&mut self) {
-        let stop_requests = self.stop_requests().to_vec();
-        self.end(Ending::Stopped, stop_requests);
     }
 
     pub(super) fn on_not_ended(&mut self, reason: String) -> Vec<Effect> {
@@ -141,16 +131,10 @@ impl Session {
         terms: &Terms,
         now: Moment,
     ) -> Vec<Effect> {
-        let State::Stopping {
-            ending,
-            stop_requests,
-            ..
-        } = &self.state
-        else {
+        let State::Stopping { ending, .. } = &self.state else {
             return Vec::new();
         };
-        let (ending, stop_requests) = (ending.clone(), stop_requests.clone());
-        self.rest_or_finish(ending, Some(report), stop_requests, terms, now)
+        self.rest_or_finish(ending.clone(), Some(report), terms, now)
     }
 
     /// Restarts a session that ended unexpectedly, if that is wanted and can help.
@@ -158,10 +142,10 @@ impl Session {
         &mut self,
         ending: Ending,
         report: Option<StopReport>,
-        stop_requests: Vec<Request>,
         terms: &Terms,
         now: Moment,
     ) -> Vec<Effect> {
+        let stop_requests = self.stop_requests().to_vec();
         let is_restarted = stop_requests.is_empty()
             && self.is_worth_restarting(&ending, terms)
             && self.time_left(now.uptime) != Some(Duration::ZERO);

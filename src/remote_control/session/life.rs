@@ -178,7 +178,7 @@ impl Session {
                 None => self.spawn(now),
             },
             State::Starting { .. } | State::Running { .. } if booted && found.is_none() => {
-                self.end(Ending::HostRestarted, Vec::new())
+                self.end(Ending::HostRestarted)
             }
             State::Starting { deadline, .. } => {
                 *deadline = terms.link_timeout.map_or(NEVER, |timeout| {
@@ -384,17 +384,10 @@ impl Session {
     }
 
     fn on_not_spawned(&mut self, reason: NotSpawned, terms: &Terms, now: Moment) -> Vec<Effect> {
-        let ending = Ending::NotSpawned(reason);
         match &self.state {
-            State::Spawning { .. } => self.rest_or_finish(ending, None, Vec::new(), terms, now),
-            // No process was spawned, so the stop is complete.
-            State::Stopping {
-                process: None,
-                stop_requests,
-                ..
-            } => {
-                let stop_requests = stop_requests.clone();
-                self.finish(ending, None, stop_requests)
+            // No process was spawned, so a stop is complete.
+            State::Spawning { .. } | State::Stopping { process: None, .. } => {
+                self.rest_or_finish(Ending::NotSpawned(reason), None, terms, now)
             }
             State::Stopping { .. }
             | State::Starting { .. }
@@ -443,7 +436,7 @@ impl Session {
             }
             (State::AwaitingRestart { until, .. }, _) if now.uptime >= *until => self.spawn(now),
             (State::Running { .. }, Some(end)) if now.uptime >= end.uptime => {
-                self.end(Ending::Expired, Vec::new())
+                self.end(Ending::Expired)
             }
             (State::Running { .. }, Some(end))
                 if !end.warned && now.uptime >= end.uptime.saturating_sub(WARNING) =>

@@ -94,7 +94,7 @@ impl Session {
         let lasts = now.uptime.saturating_sub(since);
         if self.is_cut_off() {
             self.note_good_run(now);
-            return self.end(Ending::CutOff { lasted: lasts }, Vec::new());
+            return self.end(Ending::CutOff { lasted: lasts });
         }
         self.cut_off_reported = Some(now.uptime);
         vec![Effect::Notify(Notice::CutOff {
