@@ -1,5 +1,5 @@
-//! Texts that must stay secret: access tokens, the appservice's among them, the account's password, and the input and variables
-//! that a project gives its sessions.
+//! Texts that must stay secret: access tokens, the appservice's among them, the account's password, the input and variables
+//! that a project gives its sessions, and what these print.
 //!
 //! Invariant: a secret leaves its type through `expose` only, so that one search finds every place that could leak it. It
 //! has no `Display` and no `Serialize`, and its `Debug` shows nothing.
@@ -88,6 +88,11 @@ impl<K> Secret<K> {
     /// The text itself: for the homeserver, for the session, or for a file of mode 0600.
     pub fn expose(&self) -> &str {
         &self.0
+    }
+
+    /// Whether it has no text.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 }
 

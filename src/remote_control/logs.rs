@@ -1,7 +1,6 @@
 //! What a session printed, for people to read: secret, as it may contain anything.
 
 use std::{
-    fmt,
     io::{self, Read as _, Seek as _, SeekFrom},
     path::{Path, PathBuf},
 };
@@ -10,32 +9,13 @@ use super::{
     claude::{LinkPattern, visible_text},
     watch::{STDERR, STDOUT},
 };
-use crate::regular_file;
+use crate::{regular_file, secret::SecretText};
 
 /// How much of a file's end is read: a program that repaints fills many screens with the same lines.
 const END: u64 = 64 * 1024;
 
-/// The last lines of a session's output, without links. Its `Debug` shows nothing.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Output(String);
-
-impl Output {
-    /// The lines. Confidential: only for users who may have the session's link.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-
-    /// Whether nothing was printed.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-impl fmt::Debug for Output {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Output(..)")
-    }
-}
+/// The last lines of a session's output, without links. Confidential: only for users who may have the session's link.
+pub type Output = SecretText;
 
 /// Reads the last output of a project's latest session. Reads files, so it may block.
 #[derive(Debug, Clone)]
@@ -59,7 +39,7 @@ impl LogReader {
         let text = lines.split_off(surplus).join("\n");
         // Without a pattern links cannot be found, so nothing is shown.
         let pattern = self.pattern.as_ref().ok_or(OutputError::None)?;
-        Ok(Output(pattern.blot_out(&text)))
+        Ok(pattern.blot_out(&text).as_str().into())
     }
 }
 
@@ -135,7 +115,6 @@ mod tests {
         assert_eq!(output.expose(), "Connected\nopen [link]\ntrouble");
         let shortest = last_lines(folder.path(), 1).unwrap();
         assert_eq!(shortest.expose(), "trouble");
-        assert_eq!(format!("{output:?}"), "Output(..)");
     }
 
     #[test]

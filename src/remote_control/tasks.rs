@@ -20,7 +20,7 @@ use tracing::{debug, error, info, warn};
 
 use super::{
     SESSION_ID_VARIABLE, claude,
-    process::{self, Launch, NotSpawned, ProcessIdentity, StopReport},
+    process::{self, Follower, Launch, NotSpawned, ProcessIdentity, ReadFrom, StopReport},
     project::{MAX_OUTPUT, Project, ProjectName, STOP_GRACE, StartOption},
     session::{Event, Session, SessionId},
     settings_file::digest_of,
@@ -72,6 +72,13 @@ impl Task {
     pub(super) fn has_answer(&self) -> bool {
         let project = self.project.as_ref();
         project.is_some_and(|project| !project.settings.stdin.expose().trim().is_empty())
+    }
+
+    /// A follower of one of the session's output files.
+    pub(super) fn follower(&self, file: &str, start: ReadFrom) -> Follower {
+        let project = self.project.as_ref();
+        let limit = project.map_or(MAX_OUTPUT, |project| project.settings.max_output);
+        Follower::new(self.folder.join(file), start, limit)
     }
 
     /// Sends a report; waits while too many are queued. It is dropped if there is no owner: the record on disk has what the
@@ -181,14 +188,9 @@ impl Task {
 
     /// Ends the process tree, however long it takes; reports `TreeGone`.
     pub(super) async fn end_tree(self) {
-        let project = self.project.as_ref();
-        let max_output = project.map_or(MAX_OUTPUT, |project| project.settings.max_output);
         // No watcher reads output after the leader's end, nor that of a tree that was being ended when the bot was restarted.
-        let files = [STDOUT, STDERR].map(|file| self.folder.join(file));
-        let _followers: JoinSet<_> = files
-            .into_iter()
-            .map(|file| watch::keep_small(file, max_output))
-            .collect();
+        let followers = [STDOUT, STDERR].map(|file| self.follower(file, ReadFrom::Latest));
+        let _followers: JoinSet<_> = followers.into_iter().map(watch::keep_small).collect();
         let report = self.end(self.session.process()).await;
         self.report(Event::TreeGone(report)).await;
     }

@@ -1,6 +1,6 @@
 //! Watches one process: what it prints, and when it ends.
 
-use std::{future::pending, mem, path::PathBuf, time::Duration};
+use std::{future::pending, mem, time::Duration};
 
 use tokio::{
     task::spawn_blocking,
@@ -15,7 +15,6 @@ use super::{
     },
     clock::uptime_reached,
     process::{self, Exit, Follower, Piece, ProcessIdentity, ReadFrom},
-    project::MAX_OUTPUT,
     session::{Beginning, Event, MOST_COMPLAINTS, State},
     tasks::Task,
 };
@@ -70,13 +69,12 @@ pub(super) async fn watch(task: Task) {
         State::Spawning { .. } | State::Stopping { .. } | State::AwaitingRestart { .. } => return,
     };
     let is_resumed = task.session.start().beginning == Beginning::Resumed;
-    let settings = task.project.as_ref().map(|project| &project.settings);
-    let pattern = settings.map(|settings| settings.link_pattern.clone());
-    let max_output = settings.map_or(MAX_OUTPUT, |settings| settings.max_output);
+    let pattern = task.project.as_ref();
+    let pattern = pattern.map(|project| project.settings.link_pattern.clone());
     // All of the output if the link is still to be found, else what a diagnosis needs.
     let start = deadline.map_or(ReadFrom::Latest, |_| ReadFrom::First);
-    let mut stdout = Follower::new(task.folder.join(STDOUT), start, max_output);
-    let mut stderr = Follower::new(task.folder.join(STDERR), ReadFrom::Latest, max_output);
+    let mut stdout = task.follower(STDOUT, start);
+    let mut stderr = task.follower(STDERR, ReadFrom::Latest);
     let mut search = Search::new(pattern, is_resumed, link);
     let has_answer = task.has_answer();
     let cause = |search: &Search, stdout: &Follower, stderr: &Follower| {
@@ -157,9 +155,8 @@ pub(super) async fn watch(task: Task) {
 }
 
 /// Keeps an output file small, for as long as this is awaited.
-pub(super) async fn keep_small(file: PathBuf, limit: u64) {
+pub(super) async fn keep_small(mut follower: Follower) {
     sleep(PROMPT_END).await;
-    let mut follower = Follower::new(file, ReadFrom::Latest, limit);
     loop {
         follower.next().await;
     }
