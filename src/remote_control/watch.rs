@@ -82,7 +82,7 @@ pub(super) async fn watch(task: Task) {
         let complained = visible_text(stderr.tail());
         // With `--verbose`, the messages of all conversations are there too.
         let complained = if running {
-            claude::errors(&complained)
+            claude::errors(&complained).join("\n")
         } else {
             complained
         };

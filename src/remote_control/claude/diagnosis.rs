@@ -156,39 +156,34 @@ impl fmt::Debug for Quote {
 }
 
 /// The lines of a text that the program calls errors itself.
-pub(crate) fn errors(stderr: &str) -> String {
-    let lines = stderr.lines().filter(|line| line.starts_with("Error"));
-    lines.collect::<Vec<_>>().join("\n")
+pub(crate) fn errors(stderr: &str) -> Vec<&str> {
+    let lines = stderr.lines();
+    lines.filter(|line| line.starts_with("Error")).collect()
 }
 
 /// The finished lines of stderr with unknown complaints. While there is no link, all of stderr is the program's, and if one of
 /// its complaints is known, the others belong to that.
 pub(crate) fn unknown_lines(stderr: &str, has_link: bool) -> Vec<&str> {
     let whole = stderr.rsplit_once('\n').map_or("", |(whole, _)| whole);
-    let is_unknown = |line: &&str| Cause::complaint(line).is_none();
-    let errors = whole.lines().filter(|line| line.starts_with("Error"));
+    let mut errors = errors(whole);
     if has_link {
-        return errors.filter(is_unknown).collect();
+        errors.retain(|line| Cause::complaint(line).is_none());
+    } else if Cause::complaint(stderr).is_some() {
+        errors.clear();
+    } else if errors.is_empty() {
+        let looks_like_error = |line: &&str| {
+            let line = line.to_lowercase();
+            LOOKS_LIKE_ERROR.iter().any(|part| line.contains(part))
+        };
+        errors.extend(complaining(whole).find(looks_like_error));
     }
-    if Cause::complaint(stderr).is_some() {
-        return Vec::new();
-    }
-    let mut others = complaining(whole).filter(|line| {
-        let line = line.to_lowercase();
-        LOOKS_LIKE_ERROR.iter().any(|part| line.contains(part))
-    });
-    let errors: Vec<_> = errors.collect();
-    if errors.is_empty() {
-        others.next().into_iter().collect()
-    } else {
-        errors
-    }
+    errors
 }
 
 /// The first line of stderr that may explain a failure.
 pub(crate) fn first_line(stderr: &str) -> Option<&str> {
-    let errors = stderr.lines().find(|line| line.starts_with("Error"));
-    errors.or_else(|| complaining(stderr).next())
+    let mut lines = errors(stderr).into_iter().chain(complaining(stderr));
+    lines.next()
 }
 
 /// The lines of stderr except mere remarks.
@@ -784,6 +779,6 @@ mod tests {
         ] {
             assert_eq!(Cause::unknown(stderr), cause, "{stderr}");
         }
-        assert_eq!(errors("a\nError: b\nc"), "Error: b");
+        assert_eq!(errors("a\nError: b\nc"), ["Error: b"]);
     }
 }

@@ -159,13 +159,13 @@ impl ClaudeFiles {
 
     /// Whether the directory is trusted, directly or by another one that counts for it.
     pub(crate) fn trust(&self) -> Result<(), Unmet> {
-        if self.home.as_ref() == Some(&self.directory) {
-            return Err(Unmet::IsHome);
-        }
         self.trust_by(&self.state()?)
     }
 
     fn trust_by(&self, state: &ClaudeState) -> Result<(), Unmet> {
+        if self.home.as_ref() == Some(&self.directory) {
+            return Err(Unmet::IsHome);
+        }
         let places = trusted_by(&self.directory, self.home.as_deref());
         if places.iter().any(|place| state.trusts(place)) {
             Ok(())
@@ -219,9 +219,6 @@ pub(crate) struct TrustReader(BTreeMap<PathBuf, Option<ClaudeState>>);
 impl TrustReader {
     /// `None`: the file cannot be read.
     pub(crate) fn trusts(&mut self, files: &ClaudeFiles) -> Option<bool> {
-        if files.home.as_ref() == Some(&files.directory) {
-            return Some(false);
-        }
         let known = self.0.entry(files.state_file().to_owned());
         let state = known.or_insert_with(|| files.state().ok()).as_ref()?;
         Some(files.trust_by(state).is_ok())
