@@ -113,12 +113,8 @@ pub enum NotSpawned {
 /// If a process was started but cannot be identified, it can be found by its mark only.
 pub fn spawn(launch: &Launch) -> Result<ProcessIdentity, NotSpawned> {
     require_spare_descriptors()?;
-    let open = || open_without_links(&launch.directory).map_err(|error| explain(launch, &error));
-    let held = if launch.follows_links {
-        None
-    } else {
-        Some(open()?)
-    };
+    let held = (!launch.follows_links).then(|| open_without_links(&launch.directory));
+    let held = held.transpose().map_err(|error| explain(launch, &error))?;
     let mut command = Command::new(&launch.program);
     command
         .args(&launch.arguments)

@@ -251,28 +251,6 @@ fn a_restarted_session_has_a_new_link_for_each_requester_and_redacts_the_old_one
 }
 
 #[test]
-fn a_request_ends_the_rest() {
-    let mut life = Life::resting(ON_EXIT);
-    let effects = life.on(asked_by("bob"));
-    assert_eq!(effects, [Effect::Spawn]);
-    assert_eq!(life.session.next_wake(&life.terms), None);
-    // The timer of the rest fires too late.
-    assert_eq!(life.pass(HOUR).on(Event::TimeCame), []);
-}
-
-#[test]
-fn a_session_that_came_back_has_the_whole_time_for_its_link() {
-    let mut life = Life::resting(ON_EXIT);
-    life.pass(HOUR);
-    assert_eq!(life.on(Event::TimeCame), [Effect::Spawn]);
-    life.on(Event::Spawned(process(2)));
-    let deadline = BEGIN + HOUR + LINK_TIMEOUT;
-    assert!(
-        matches!(life.session.state(), State::Starting { deadline: it, .. } if *it == deadline)
-    );
-}
-
-#[test]
 fn the_last_conversation_is_resumed_only_from_a_rest() {
     let resume = || Event::LinkRequested(request("bob"), Beginning::Resumed.into());
     let mut resting = Life::resting(ON_EXIT);
