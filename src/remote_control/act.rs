@@ -1,12 +1,12 @@
 //! Handles an event: the session decides, its decision is recorded on disk, and only then it is carried out.
 
-use std::{mem, sync::Arc, time::Duration};
+use std::{error::Error as _, mem, sync::Arc, time::Duration};
 
 use tracing::{Instrument as _, error, info, info_span};
 
 use super::{
     Delivery, Effect, Event, Notice, Notices, Outcome, OutputError, Phase, ProjectName,
-    RemoteControl, Request, Session, Slot, StoreError, now,
+    RemoteControl, Request, Session, Slot, now,
     store::Record,
     tasks::{RETRY_AFTER, Spawning, Task},
     watch,
@@ -44,24 +44,19 @@ impl RemoteControl {
     ) -> Notices {
         let slot = self.slot(name);
         slot.note(&effects);
-        if slot.record == before {
-            return self.act(name, effects);
-        }
-        match self.save(name) {
-            Err(error) if !refusable.is_empty() => {
-                self.slot(name).record = before;
-                // A write that failed may have replaced the record all the same.
-                self.save_or_retry(name);
-                let reason = cause_of(&error);
-                error!(project = %name, %error, reason, "request refused, it cannot be recorded");
-                let refuse = |request| {
-                    let reason = reason.clone();
-                    (name.clone(), Notice::NotRecorded { request, reason })
-                };
-                return refusable.into_iter().map(refuse).collect();
-            }
-            Err(error) => self.save_again(name, &error),
-            Ok(()) => {}
+        if slot.record != before
+            && let Err(reason) = self.save(name)
+            && !refusable.is_empty()
+        {
+            error!(project = %name, reason, "request refused, it cannot be recorded");
+            self.slot(name).record = before;
+            // A write that failed may have replaced the record all the same.
+            drop(self.save(name));
+            let refuse = |request| {
+                let reason = reason.clone();
+                (name.clone(), Notice::NotRecorded { request, reason })
+            };
+            return refusable.into_iter().map(refuse).collect();
         }
         self.act(name, effects)
     }
@@ -142,22 +137,16 @@ impl RemoteControl {
         notices
     }
 
-    pub(super) fn save_or_retry(&mut self, name: &ProjectName) {
-        if let Err(error) = self.save(name) {
-            self.save_again(name, &error);
-        }
-    }
-
-    fn save(&mut self, name: &ProjectName) -> Result<(), StoreError> {
+    /// Writes the record. If that fails it is tried again later; the reason is the operating system's.
+    pub(super) fn save(&mut self, name: &ProjectName) -> Result<(), String> {
         let slot = self.slots.entry(name.clone()).or_default();
-        self.store.save(name, &slot.record)?;
-        slot.save_again_at = None;
-        Ok(())
-    }
-
-    fn save_again(&mut self, name: &ProjectName, error: &StoreError) {
-        error!(project = %name, %error, source = cause_of(error), "session record not saved, trying again");
-        self.slot(name).save_again_at = Some(now().uptime + RETRY_AFTER);
+        let saved = self.store.save(name, &slot.record);
+        slot.save_again_at = saved.is_err().then(|| now().uptime + RETRY_AFTER);
+        saved.map_err(|error| {
+            let source = error.source().map(ToString::to_string).unwrap_or_default();
+            error!(project = %name, %error, source, "session record not saved, trying again");
+            source
+        })
     }
 
     /// Handles everything that is due.
@@ -167,7 +156,7 @@ impl RemoteControl {
         let mut notices = Vec::new();
         for name in &names {
             if is_due(self.slot(name).save_again_at) {
-                self.save_or_retry(name);
+                drop(self.save(name));
             }
             if is_due(self.slot(name).next_wake()) {
                 notices.extend(self.apply(name, Event::TimeCame));
@@ -193,9 +182,4 @@ impl Slot {
             }
         }
     }
-}
-
-fn cause_of(error: &StoreError) -> String {
-    let source = std::error::Error::source(error);
-    source.map(ToString::to_string).unwrap_or_default()
 }

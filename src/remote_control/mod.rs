@@ -127,15 +127,12 @@ impl Slot {
         project.map_or_else(|| start.clone(), |it| it.settings.complete(start))
     }
 
-    fn session(&self, id: &SessionId) -> Option<&Session> {
-        let session = self.record.session.as_ref();
-        session.filter(|session| session.id() == id)
-    }
-
     /// Whether a report still matters: the session is not over, and no other process has replaced this one.
     fn accepts(&self, id: &SessionId, process: Option<&ProcessIdentity>) -> bool {
-        self.session(id)
-            .is_some_and(|session| process.is_none() || process == session.process())
+        let session = self.record.session.as_ref();
+        session.is_some_and(|session| {
+            session.id() == id && (process.is_none() || process == session.process())
+        })
     }
 
     fn find_delivery<T>(
@@ -182,7 +179,7 @@ impl RemoteControl {
         request: Request,
     ) -> Notices {
         let start = start.into();
-        if self.slot(project).record.session.is_some() {
+        if self.session(project).is_some() {
             return self.apply(project, Event::LinkRequested(request, start));
         }
         self.begin(project, &start, vec![request])
@@ -223,8 +220,7 @@ impl RemoteControl {
     /// The users who have the link of the project's session, or to whom it is being delivered.
     #[must_use]
     pub fn recipients(&self, project: &ProjectName) -> BTreeSet<String> {
-        let slot = self.slots.get(project);
-        let session = slot.and_then(|slot| slot.record.session.as_ref());
+        let session = self.session(project);
         let recipients = session.map(|session| session.requesters(|_| true));
         recipients.unwrap_or_default()
     }
@@ -258,8 +254,7 @@ impl RemoteControl {
 
     /// Whether a request for a link is still unanswered.
     pub fn has_unanswered_requests(&self) -> bool {
-        let slots = self.slots.values();
-        let sessions = slots.filter_map(|slot| slot.record.session.as_ref());
+        let sessions = self.sessions().map(|(_, session)| session);
         // A session may wait for a restart for hours, and its requesters were notified of that.
         let sessions = sessions.filter(|session| Phase::of(session) != Phase::AwaitingRestart);
         let mut deliveries = sessions.flat_map(Session::deliveries);
@@ -341,7 +336,7 @@ impl RemoteControl {
 
     /// The link cannot be delivered. The session stays for a next try.
     pub fn undeliverable(&mut self, id: &DeliveryId) -> Notices {
-        if self.slot(&id.project).session(&id.session).is_none() {
+        if !self.is_pending(id) {
             return Vec::new();
         }
         self.apply(&id.project, Event::Undeliverable { number: id.number })
@@ -350,7 +345,7 @@ impl RemoteControl {
     /// The link was redacted.
     pub fn redacted(&mut self, project: &ProjectName, redaction: &Redaction) {
         self.slot(project).record.remove_redaction(redaction);
-        self.save_or_retry(project);
+        drop(self.save(project));
     }
 
     fn redact_at_once(
@@ -363,20 +358,19 @@ impl RemoteControl {
         let redaction = redaction(id, request, receipt);
         let record = &mut self.slot(&project).record;
         record.add_redaction(redaction.clone());
-        self.save_or_retry(&project);
+        drop(self.save(&project));
         vec![(project, Notice::Redact(redaction))]
     }
 
     fn delivery(&self, id: &DeliveryId) -> Option<&Delivery> {
-        let slot = self.slots.get(&id.project)?;
-        slot.session(&id.session)?.delivery(id.number)
+        let session = self.session(&id.project)?;
+        let delivery = session.delivery(id.number);
+        delivery.filter(|_| *session.id() == id.session)
     }
 
     fn begin(&mut self, project: &ProjectName, start: &Start, requests: Vec<Request>) -> Notices {
         // Checked right before the slot is taken, so that two starts cannot both get the last place.
-        let slots = self.slots.iter();
-        let active = slots.filter(|(_, slot)| slot.record.session.is_some());
-        let active: Vec<_> = active.map(|(name, _)| name.clone()).collect();
+        let active: Vec<_> = self.sessions().map(|(name, _)| name.clone()).collect();
         if let Some(limit) = self.max_sessions
             && active.len() >= limit
         {
@@ -404,11 +398,19 @@ impl RemoteControl {
         request: Request,
         event: impl FnOnce(Request) -> Event,
     ) -> Notices {
-        let slot = self.slots.get(project);
-        if slot.is_none_or(|slot| slot.record.session.is_none()) {
+        if self.session(project).is_none() {
             return vec![(project.clone(), Notice::NoSession(request))];
         }
         self.apply(project, event(request))
+    }
+
+    fn session(&self, project: &ProjectName) -> Option<&Session> {
+        self.slots.get(project)?.record.session.as_ref()
+    }
+
+    fn sessions(&self) -> impl Iterator<Item = (&ProjectName, &Session)> {
+        let slots = self.slots.iter();
+        slots.filter_map(|(name, slot)| Some((name, slot.record.session.as_ref()?)))
     }
 
     fn slot(&mut self, project: &ProjectName) -> &mut Slot {
