@@ -489,18 +489,9 @@ mod tests {
     use super::*;
 
     #[test]
-    #[expect(clippy::too_many_lines, reason = "a table")]
     fn what_the_program_says_is_recognised() {
+        // Each text of the table is; these have more than one, or are written or cut in another way.
         for (text, cause) in [
-            ("claude native binary not installed.", Cause::NotInstalled),
-            (
-                "Error: Unknown argument: --x\nRun 'claude",
-                Cause::CommandLine,
-            ),
-            (
-                "Error: --spawn may only be specified once",
-                Cause::CommandLine,
-            ),
             (
                 "Error: --spawn requires one of: session, same-dir",
                 Cause::CommandLine,
@@ -530,18 +521,6 @@ mod tests {
                 Cause::LoginRefused,
             ),
             (
-                "Error: Remote Control requires claude.ai subscription auth. Unset apiKeyHelper to use",
-                Cause::ApiKey,
-            ),
-            (
-                "Remote Control is only available when using Claude via api.anthropic.com.",
-                Cause::ForeignEndpoint,
-            ),
-            (
-                "Remote Control requires feature-flag evaluation, which is unavailable",
-                Cause::TelemetryOff,
-            ),
-            (
                 "Remote Control is disabled by your organization\u{2019}s policy (managed setting `disableRemoteControl`).",
                 Cause::SwitchedOff,
             ),
@@ -549,24 +528,14 @@ mod tests {
                 "was turned off by your organization's policy.",
                 Cause::Policy,
             ),
-            ("blocked by a compliance policy", Cause::Policy),
             (
                 "Remote Control isn't enabled\n  for this account",
-                Cause::NotEnabled,
-            ),
-            (
-                "Error: Remote Control is not yet enabled for your account.",
                 Cause::NotEnabled,
             ),
             (
                 "Error: Couldn't load your organization's policy, which governs remote control.",
                 Cause::PolicyUnreadable,
             ),
-            (
-                "This organization requires Trusted Devices.",
-                Cause::TrustedDevices,
-            ),
-            ("(2.1.100) is too old for Remote Control.", Cause::TooOld),
             (
                 "Error: Session abc not found. It may have been archived",
                 Cause::NothingToResume,
@@ -575,28 +544,8 @@ mod tests {
                 "Error: CCR v2 worker registration failed for session cse_1: Request failed with status code 404",
                 Cause::StalePointer,
             ),
-            (
-                "Error: This folder is already served by a terminal `claude remote-control` on this device.",
-                Cause::AlreadyServed,
-            ),
-            (
-                "Error: Another `claude remote-control` instance (pid 7) is already running in this directory.",
-                Cause::AlreadyServed,
-            ),
-            (
-                "Registration: Access denied (403). Check",
-                Cause::AccessDenied,
-            ),
-            (
-                "Registration: Rate limited (429). Polling",
-                Cause::ServiceBusy,
-            ),
             ("Registration: Failed with status 503", Cause::ServiceFails),
             ("Couldn\u{2019}t verify your account", Cause::Network),
-            (
-                "Error: getaddrinfo ENOTFOUND api.anthropic.com",
-                Cause::Network,
-            ),
             ("Error: connect ECONNREFUSED 127.0.0.1:443", Cause::Network),
             (
                 "Error: self-signed certificate in certificate chain",
