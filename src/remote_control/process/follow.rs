@@ -400,6 +400,15 @@ mod tests {
         Follower::new(path.to_owned(), ReadFrom::First, u64::MAX)
     }
 
+    /// A file with these bytes, and its follower.
+    fn followed(bytes: &[u8]) -> (Sandbox, PathBuf, Follower) {
+        let sandbox = Sandbox::new();
+        let path = sandbox.path("log");
+        append(&path, bytes);
+        let follower = follower(&path);
+        (sandbox, path, follower)
+    }
+
     async fn next(follower: &mut Follower) -> Vec<u8> {
         within_deadline(follower.next()).await;
         follower.piece().bytes.to_owned()
@@ -451,10 +460,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_write_wakes_a_waiting_follower() {
-        let sandbox = Sandbox::new();
-        let path = sandbox.path("log");
-        append(&path, b"");
-        let mut follower = follower(&path);
+        let (_sandbox, path, mut follower) = followed(b"");
         // Longer than this test may take: nothing but an event wakes it.
         follower.slow_poll = Duration::from_hours(1);
         for line in [b"one\n", b"two\n", b"six\n"] {
@@ -478,10 +484,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_follower_without_events_polls() {
-        let sandbox = Sandbox::new();
-        let path = sandbox.path("log");
-        append(&path, b"old");
-        let mut follower = follower(&path);
+        let (_sandbox, path, mut follower) = followed(b"old");
         next(&mut follower).await;
         follower.watch = None;
         let (seen, ()) = tokio::join!(next(&mut follower), async { append(&path, b"new") });
@@ -490,10 +493,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_cancelled_wait_loses_nothing() {
-        let sandbox = Sandbox::new();
-        let path = sandbox.path("log");
-        append(&path, b"");
-        let mut follower = follower(&path);
+        let (_sandbox, path, mut follower) = followed(b"");
         for number in 0..100_u8 {
             tokio::select! {
                 biased;
@@ -506,10 +506,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_truncated_file_is_followed_from_its_new_beginning() {
-        let sandbox = Sandbox::new();
-        let path = sandbox.path("log");
-        append(&path, b"a long first line");
-        let mut follower = follower(&path);
+        let (_sandbox, path, mut follower) = followed(b"a long first line");
         next(&mut follower).await;
         OpenOptions::new()
             .write(true)
@@ -536,20 +533,14 @@ mod tests {
 
     #[tokio::test]
     async fn at_most_64_kib_come_at_a_time() {
-        let sandbox = Sandbox::new();
-        let path = sandbox.path("log");
-        append(&path, &vec![b'x'; CHUNK + 1]);
-        let mut follower = follower(&path);
+        let (_sandbox, _, mut follower) = followed(&vec![b'x'; CHUNK + 1]);
         assert_eq!(next(&mut follower).await.len(), CHUNK);
         assert_eq!(next(&mut follower).await.len(), 1);
     }
 
     #[tokio::test]
     async fn the_rest_goes_up_to_the_present_end_while_others_go_on_writing() {
-        let sandbox = Sandbox::new();
-        let path = sandbox.path("log");
-        append(&path, &vec![b'x'; CHUNK + 1]);
-        let mut follower = follower(&path);
+        let (_sandbox, path, mut follower) = followed(&vec![b'x'; CHUNK + 1]);
         let mut seen = 0;
         let finish = follower.finish(|piece| {
             seen += piece.bytes.len();
@@ -561,11 +552,8 @@ mod tests {
 
     #[tokio::test]
     async fn of_a_long_rest_the_last_mib_is_read() {
-        let sandbox = Sandbox::new();
-        let path = sandbox.path("log");
-        append(&path, b"old");
+        let (_sandbox, path, mut follower) = followed(b"old");
         append(&path, &vec![b'x'; 1 << 20]);
-        let mut follower = follower(&path);
         let (mut seen, mut gaps) = (Vec::<u8>::new(), 0);
         let finish = follower.finish(|piece| {
             seen.extend(piece.bytes);
@@ -577,10 +565,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_follower_yields_for_as_long_as_its_pieces_took() {
-        let sandbox = Sandbox::new();
-        let path = sandbox.path("log");
-        append(&path, b"x");
-        let mut follower = follower(&path);
+        let (_sandbox, path, mut follower) = followed(b"x");
         let turns = std::cell::Cell::new(0);
         let others = async {
             loop {
@@ -601,16 +586,13 @@ mod tests {
 
     #[tokio::test]
     async fn old_bytes_are_dropped_once_they_expire() {
-        let sandbox = Sandbox::new();
-        let path = sandbox.path("log");
-        append(&path, b"old, ");
+        let (_sandbox, path, mut follower) = followed(b"old, ");
         let old = SystemTime::now() - Duration::from_hours(1);
         let set_time = |time| {
             let file = OpenOptions::new().write(true).open(&path).unwrap();
             file.set_modified(time).unwrap();
         };
         set_time(old);
-        let mut follower = follower(&path);
         next(&mut follower).await;
         assert_eq!(follower.tail(), b"old, ");
         follower.expire_tail_after(Duration::from_mins(6));
