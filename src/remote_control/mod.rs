@@ -96,10 +96,7 @@ pub struct TaskPanicked;
 
 /// The processes and memory that each session on this host uses. Looks at all processes, so it may block for some milliseconds.
 pub fn usage() -> Result<BTreeMap<SessionId, Usage>, process::ProcessError> {
-    let by_id = process::usage_by(SESSION_ID_VARIABLE)?.into_iter();
-    Ok(by_id
-        .map(|(id, usage)| (SessionId::from(id), usage))
-        .collect())
+    process::usage_by(SESSION_ID_VARIABLE)
 }
 
 /// The data of one project.

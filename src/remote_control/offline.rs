@@ -12,6 +12,7 @@ use super::{
     process::{self, ProcessError, StopError},
     restore::{Processes, stray_session},
     store::{Record, Store},
+    usage,
 };
 
 /// Why the sessions on this host cannot be listed or ended.
@@ -80,7 +81,7 @@ pub fn status(folder: &Path) -> Result<Vec<SessionReport>, OfflineError> {
     let uptime = now().uptime;
     let store = Store::existing(folder)?;
     let processes = Processes::look(&store)?;
-    let running = process::usage_by(SESSION_ID_VARIABLE)?;
+    let running = usage()?;
     let mut records: BTreeMap<_, _> = store.load()?.into_iter().collect();
     let mut projects: BTreeSet<_> = processes.projects().cloned().collect();
     projects.extend(records.keys().cloned());
@@ -94,7 +95,7 @@ pub fn status(folder: &Path) -> Result<Vec<SessionReport>, OfflineError> {
                 SessionReport::Record {
                     status: Status::of(&project, session, uptime),
                     is_alive: process.is_some_and(|it| !matches!(it.is_alive(), Ok(false)))
-                        || session.is_some_and(|it| running.contains_key(it.id().as_str())),
+                        || session.is_some_and(|it| running.contains_key(it.id())),
                 }
             }
             (_, Some((session, _))) => SessionReport::Unrecorded {

@@ -1,7 +1,7 @@
 //! A survey of all processes of this host, and of the environments that they were started with.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     ffi::{OsStr, OsString},
     fs,
     io::Read as _,
@@ -66,11 +66,13 @@ pub struct Usage {
 }
 
 /// The usage of all our processes that have the variable `name` in their environment, by its value.
-pub(crate) fn usage_by(name: &str) -> Result<HashMap<String, Usage>, ProcessError> {
-    let mut usages: HashMap<String, Usage> = HashMap::new();
+pub(crate) fn usage_by<K: From<String> + Ord>(
+    name: &str,
+) -> Result<BTreeMap<K, Usage>, ProcessError> {
+    let mut usages = BTreeMap::<K, Usage>::new();
     for (process, [value]) in survey([name])? {
         if let Some(Ok(value)) = value.map(OsString::into_string) {
-            let usage = usages.entry(value).or_default();
+            let usage = usages.entry(value.into()).or_default();
             usage.processes += 1;
             usage.memory += process.memory;
             // Other programs that a session builds and runs are replaced all the time.
@@ -203,13 +205,13 @@ mod tests {
         sandbox.spawn("sleep 600 & setsid sleep 600 & wait");
         let (name, value) = sandbox.mark();
         eventually("all three run", || {
-            usage_by(name)
+            usage_by::<String>(name)
                 .unwrap()
                 .get(value)
                 .is_some_and(|usage| usage.processes == 3)
         })
         .await;
-        assert!(usage_by(name).unwrap()[value].memory > 0);
+        assert!(usage_by::<String>(name).unwrap()[value].memory > 0);
     }
 
     #[tokio::test]
@@ -219,7 +221,7 @@ mod tests {
         fs::copy("/bin/sleep", &program).unwrap();
         sandbox.spawn(&format!("exec {} 600", program.display()));
         let (name, value) = sandbox.mark();
-        let usage = || usage_by(name).unwrap().get(value).copied();
+        let usage = || usage_by::<String>(name).unwrap().get(value).copied();
         let runs_from = |file: &std::path::Path| {
             let all = find_by_environment(name, value);
             let exe = all.first().map(|it| format!("/proc/{}/exe", it.pid()));
