@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     links::LinkPattern,
     texts::{
-        COMPLAINTS, COMPLETED, FAILED, LINGERS, OBSTACLES, OWN_EVENTS, QUESTIONS, REMARKS,
-        TRUST_QUESTION,
+        COMPLAINTS, COMPLETED, FAILED, LINGERS, OBSTACLES, OWN_NEWS, OWN_PROBLEMS, QUESTIONS,
+        REMARKS, TRUST_QUESTION,
     },
 };
 
@@ -226,14 +226,10 @@ impl Cause {
     /// Recognises a complaint among the program's events on stdout, an unknown one as [`Cause::Unknown`]. Other events may
     /// contain text of conversations.
     pub(crate) fn event(event: &str) -> Option<Self> {
-        let is_of_itself = OWN_EVENTS.iter().any(|begin| event.starts_with(begin));
-        let is_plain = OWN_EVENTS
-            .last()
-            .is_some_and(|begin| event.starts_with(begin));
-        let unknown = (!is_plain).then_some(Self::Unknown);
-        is_of_itself
-            .then(|| Self::complaint(event).or(unknown))
-            .flatten()
+        let is_problem = OWN_PROBLEMS.iter().any(|begin| event.starts_with(begin));
+        let is_own = is_problem || event.starts_with(OWN_NEWS);
+        let known = Self::complaint(event).filter(|_| is_own);
+        known.or(is_problem.then_some(Self::Unknown))
     }
 
     /// Recognises the question at which the program waits, in the visible text of its stdout. Nothing else there shows a cause:

@@ -131,8 +131,10 @@ pub(super) const LINGERS: &str = "exiting in about";
 /// The beginnings of lines on stderr that are not complaints.
 pub(super) const REMARKS: [&str; 2] = ["Warning: ", "Resuming session "];
 
-/// The beginnings of the program's own messages among its events on stdout. Other events may contain text of conversations.
-pub(super) const OWN_EVENTS: [&str; 3] = ["Error: ", "Warning: Remote Control", "Remote Control"];
+/// The beginnings of the program's own messages among its events on stdout: of its problems, and of other news, which may be
+/// one too. Other events may contain text of conversations.
+pub(super) const OWN_PROBLEMS: [&str; 2] = ["Error: ", "Warning: Remote Control"];
+pub(super) const OWN_NEWS: &str = "Remote Control";
 
 /// The events that show that no conversation can start, in lower case, by their beginning.
 pub(super) const OBSTACLES: [(&str, Cause); 5] = [
