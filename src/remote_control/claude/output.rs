@@ -3,7 +3,7 @@
 //! Invariant: titles, activities and output of conversations are none of these. Titles are hyperlinks in indented lines of the
 //! status block, or follow the mark at its head; the program's own messages begin where a line begins.
 
-use std::{mem, time::Duration};
+use std::{mem, str::Utf8Error, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use vte::{Params, Parser, Perform};
@@ -139,18 +139,12 @@ impl OutputReader {
 
 /// How many bytes at the end begin a character (UTF-8) that goes on.
 fn cut_character(text: &[u8]) -> usize {
-    let last = text.iter().rev().zip(1..=3);
-    let mut begins = last.skip_while(|(byte, _)| matches!(byte, 0x80..=0xbf));
-    let Some((first, length)) = begins.next() else {
-        return 0;
+    let begins_one = |count: &usize| {
+        let end = text.get(text.len() - count..).unwrap_or_default();
+        let is_cut = |error: Utf8Error| error.valid_up_to() == 0 && error.error_len().is_none();
+        str::from_utf8(end).is_err_and(is_cut)
     };
-    let whole = match first {
-        0xc2..=0xdf => 2,
-        0xe0..=0xef => 3,
-        0xf0..=0xf4 => 4,
-        _ => 0,
-    };
-    if whole > length { length } else { 0 }
+    (1..=text.len().min(3)).find(begins_one).unwrap_or(0)
 }
 
 /// The part of the output that a line is in.
