@@ -89,7 +89,7 @@ pub(super) async fn watch(task: Task) {
         Cause::complaint(&complained)
             .or_else(|| search.complaint())
             .or_else(|| Cause::question(&visible_text(stdout.tail()), has_answer))
-            .or_else(|| Cause::unknown(&complained))
+            .or_else(|| claude::first_line(&complained).map(|_| Cause::Unknown))
     };
     let exited = exit_of(process);
     // Made once: a timer that is made again in each turn never fires while there is always output.

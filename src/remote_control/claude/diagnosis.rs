@@ -246,11 +246,6 @@ impl Cause {
         (!is_answered).then_some(cause)
     }
 
-    /// Recognises any complaint at all.
-    pub(crate) fn unknown(stderr: &str) -> Option<Self> {
-        complaining(stderr).next().map(|_| Self::Unknown)
-    }
-
     /// Whether the program says on stderr that it has failed, and will exit later.
     pub(crate) fn is_lingering(stderr: &str) -> bool {
         normalised(stderr).contains(LINGERS)
@@ -660,7 +655,14 @@ mod tests {
         }
         assert_eq!(first_line("Warning: x\n\n+ a\n b"), Some("+ a"));
         assert_eq!(first_line("+ a\nError: b"), Some("Error: b"));
-        assert_eq!(first_line("\n"), None);
+        for nothing in [
+            "\n",
+            "Resuming session session_1 (5m ago)\u{2026}\n",
+            "Warning: Saved spawn mode is worktree\n",
+        ] {
+            assert_eq!(first_line(nothing), None, "{nothing}");
+        }
+        assert_eq!(errors("a\nError: b\nc"), ["Error: b"]);
     }
 
     #[test]
@@ -712,18 +714,5 @@ mod tests {
         ] {
             assert_eq!(conversations.obstacle(event), cause, "{event}");
         }
-    }
-
-    #[test]
-    fn what_is_not_known_is_distinguished_from_nothing() {
-        for (stderr, cause) in [
-            ("Error: The moon is full.\n", Some(Cause::Unknown)),
-            ("Resuming session session_1 (5m ago)\u{2026}\n", None),
-            ("Warning: Saved spawn mode is worktree\n", None),
-            ("\n", None),
-        ] {
-            assert_eq!(Cause::unknown(stderr), cause, "{stderr}");
-        }
-        assert_eq!(errors("a\nError: b\nc"), ["Error: b"]);
     }
 }
