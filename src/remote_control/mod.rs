@@ -326,8 +326,9 @@ impl RemoteControl {
         if tried {
             return self.redact_at_once(id, request, None);
         }
-        let project = id.project.clone();
-        self.redacted(&project, &redaction(id, request, None));
+        let record = &mut self.slot(&id.project).record;
+        record.remove_redaction(&id.session, id.number);
+        drop(self.save(&id.project));
         Vec::new()
     }
 
@@ -341,7 +342,8 @@ impl RemoteControl {
 
     /// The link was redacted.
     pub fn redacted(&mut self, project: &ProjectName, redaction: &Redaction) {
-        self.slot(project).record.remove_redaction(redaction);
+        let record = &mut self.slot(project).record;
+        record.remove_redaction(&redaction.session, redaction.delivery.number);
         drop(self.save(project));
     }
 
@@ -351,12 +353,19 @@ impl RemoteControl {
         request: Request,
         receipt: Option<String>,
     ) -> Notices {
-        let project = id.project.clone();
-        let redaction = redaction(id, request, receipt);
-        let record = &mut self.slot(&project).record;
+        let redaction = Redaction {
+            session: id.session,
+            delivery: Delivery {
+                number: id.number,
+                request,
+                also: Vec::new(),
+                receipt,
+            },
+        };
+        let record = &mut self.slot(&id.project).record;
         record.add_redaction(redaction.clone());
-        drop(self.save(&project));
-        vec![(project, Notice::Redact(redaction))]
+        drop(self.save(&id.project));
+        vec![(id.project, Notice::Redact(redaction))]
     }
 
     fn delivery(&self, id: &DeliveryId) -> Option<&Delivery> {
@@ -412,18 +421,6 @@ impl RemoteControl {
 
     fn slot(&mut self, project: &ProjectName) -> &mut Slot {
         self.slots.entry(project.clone()).or_default()
-    }
-}
-
-fn redaction(id: DeliveryId, request: Request, receipt: Option<String>) -> Redaction {
-    Redaction {
-        session: id.session,
-        delivery: Delivery {
-            number: id.number,
-            request,
-            also: Vec::new(),
-            receipt,
-        },
     }
 }
 

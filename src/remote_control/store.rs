@@ -14,7 +14,7 @@ use tracing::error;
 use super::{
     process,
     project::ProjectName,
-    session::{Redaction, Session},
+    session::{Redaction, Session, SessionId},
 };
 use crate::{atomic_file, regular_file};
 
@@ -70,14 +70,13 @@ impl Record {
     }
 
     pub(super) fn add_redaction(&mut self, redaction: Redaction) {
-        self.remove_redaction(&redaction);
+        self.remove_redaction(&redaction.session, redaction.delivery.number);
         self.redactions.push(redaction);
     }
 
-    pub(super) fn remove_redaction(&mut self, redaction: &Redaction) {
-        self.redactions.retain(|known| {
-            known.session != redaction.session || known.delivery.number != redaction.delivery.number
-        });
+    pub(super) fn remove_redaction(&mut self, session: &SessionId, number: u32) {
+        let is_it = |it: &Redaction| it.session == *session && it.delivery.number == number;
+        self.redactions.retain(|known| !is_it(known));
     }
 }
 
@@ -275,7 +274,7 @@ mod tests {
         remote_control::{
             ProcessIdentity,
             clock::now,
-            session::{Beginning, Event, Request, SessionId, Terms},
+            session::{Beginning, Event, Request, Terms},
         },
     };
 

@@ -6,10 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::Signal;
 use tempfile::TempDir;
 
-use super::{Launch, ProcessIdentity, spawn, survey};
+use super::{Launch, ProcessIdentity, handle::Handle, spawn, survey};
 
 /// Far more than any wait here takes; only a broken test waits that long.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -89,12 +89,8 @@ pub(super) fn find_by_environment(name: &str, value: &str) -> Vec<ProcessIdentit
 }
 
 pub(super) fn signal(identity: &ProcessIdentity, signal: Signal) {
-    let pid = Pid::from_raw(identity.pid()).unwrap();
-    let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else {
-        return;
-    };
-    if identity.is_alive().unwrap() {
-        pidfd_send_signal(process, signal).unwrap();
+    if let Some(process) = Handle::open(identity).unwrap() {
+        process.signal(signal).unwrap();
     }
 }
 
