@@ -73,7 +73,7 @@ pub(crate) fn turn(
             }),
         },
         (None, Ok(command)) if command.verb.target() != Target::Host => {
-            choose(command, &all, true).map(|place| Some(place.host))
+            choose(command, &all).map(|place| Some(place.host))
         }
         (None, Ok(_) | Err(_)) => Ok(None),
     };
@@ -93,7 +93,7 @@ pub(crate) fn turn(
 /// The project of this host that a command means: the one that it names, or the only one that begins so, else the only possible
 /// one.
 pub(crate) fn choose_project(command: &Command, own: &Host) -> Result<ProjectName, Misuse> {
-    choose(command, &[own], false).map(|place| place.project)
+    choose(command, &[own]).map(|place| place.project)
 }
 
 /// A project, and on which host it is.
@@ -104,12 +104,7 @@ struct Place<'a> {
     has_session: bool,
 }
 
-/// `with_hosts`: whether people address projects by their hosts too.
-fn choose<'a>(
-    command: &Command,
-    hosts: &[&'a Host],
-    with_hosts: bool,
-) -> Result<Place<'a>, Misuse> {
+fn choose<'a>(command: &Command, hosts: &[&'a Host]) -> Result<Place<'a>, Misuse> {
     // Those that are known by name.
     let of_host = |host: &'a Host| {
         let projects = host.projects.iter();
@@ -135,7 +130,7 @@ fn choose<'a>(
     let active: Vec<_> = candidates.iter().filter(is_active).cloned().collect();
     let has_active = !active.is_empty();
     let meant = if has_active { active } else { candidates };
-    let as_typed = |places: &[Place<'_>]| as_typed(places, with_hosts);
+    let as_typed = |places: &[Place<'_>]| as_typed(places, hosts.len() > 1);
     match (meant.as_slice(), typed) {
         ([one], Some(_)) => Ok(one.clone()),
         ([one], None) if more == 0 || has_active => Ok(one.clone()),
@@ -188,7 +183,7 @@ fn by_beginning<'p, 'a: 'p>(
     Some(places).filter(|places| !places.is_empty())
 }
 
-/// As people address them.
+/// As people address them, by their hosts too where there are several.
 fn as_typed(places: &[Place<'_>], with_hosts: bool) -> Vec<String> {
     let names = places.iter().map(|place| {
         if with_hosts {
