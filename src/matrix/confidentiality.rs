@@ -151,8 +151,7 @@ pub(super) async fn is_invited(room: &Room, user: &UserId) -> bool {
 async fn members_in_store(room: &Room) -> Result<Members, Fault> {
     let (client, id) = (room.client(), room.room_id());
     let users = async |memberships| {
-        let users = client.state_store().get_user_ids(id, memberships).await;
-        let users = users.map_err(matrix_sdk::Error::from)?;
+        let users = client.state_store().get_user_ids(id, memberships).await?;
         Ok::<_, Fault>(users.iter().map(ToString::to_string).collect())
     };
     Ok(Members {

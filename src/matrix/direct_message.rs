@@ -351,10 +351,6 @@ fn is_fresh(proven: Instant) -> bool {
 }
 
 fn room_request(recipient: &UserId) -> Result<create_room::v3::Request, Fault> {
-    let nonsense = |source| Fault::Nonsense {
-        request: "making a room",
-        source,
-    };
     let mut request = create_room::v3::Request::new();
     request.preset = Some(RoomPreset::PrivateChat);
     request.is_direct = true;
@@ -377,12 +373,11 @@ fn room_request(recipient: &UserId) -> Result<create_room::v3::Request, Fault> {
             GuestAccess::Forbidden,
         ))
         .to_raw_any(),
-        without_previews().map_err(nonsense)?,
+        without_previews()?,
     ];
     let power_levels =
         json!({ "invite": 100, "kick": 100, "ban": 100, "redact": 100, "state_default": 100 });
-    request.power_level_content_override =
-        Some(Raw::new(&power_levels).map_err(nonsense)?.cast_unchecked());
+    request.power_level_content_override = Some(Raw::new(&power_levels)?.cast_unchecked());
     Ok(request)
 }
 

@@ -84,10 +84,7 @@ impl CurrentState {
         let mut events = self.events(kind);
         let event = events.find(|event| text(event, "state_key").as_deref() == Some(key));
         let event = event.map(|event| serde_json::from_str(event.json().get()));
-        event.transpose().map_err(|source| Fault::Nonsense {
-            request: "the state of a room",
-            source,
-        })
+        event.transpose().map_err(Fault::InvalidState)
     }
 
     /// Every room has a create event. Without it nothing can be concluded.

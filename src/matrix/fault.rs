@@ -30,11 +30,8 @@ pub enum Fault {
     /// A request or the SDK failed.
     #[error("the request to the homeserver failed")]
     Request(#[source] Box<matrix_sdk::Error>),
-    #[error("the homeserver's answer to {request} is invalid")]
-    Nonsense {
-        request: &'static str,
-        source: serde_json::Error,
-    },
+    #[error("the state of a room is invalid")]
+    InvalidState(#[source] serde_json::Error),
     #[error("the homeserver refuses the log-in: {status} {code}: {remedy}")]
     LoginRefused {
         status: u16,
@@ -127,7 +124,7 @@ impl Fault {
     pub fn severity(&self) -> Severity {
         match self {
             Self::Request(error) if sdk_error_is_passing(error) => Severity::Passing,
-            Self::Nonsense { .. }
+            Self::InvalidState(_)
             | Self::NotInAdminRoom
             | Self::RoomNotShown
             | Self::SetAside { .. } => Severity::Passing,
@@ -238,8 +235,10 @@ impl Fault {
     }
 }
 
-impl From<matrix_sdk::Error> for Fault {
-    fn from(error: matrix_sdk::Error) -> Self {
+/// From an error of the SDK, or of one of its parts.
+impl<E: Into<matrix_sdk::Error>> From<E> for Fault {
+    fn from(error: E) -> Self {
+        let error = error.into();
         if let matrix_sdk::Error::OlmError(olm) = &error
             && let OlmError::SessionRecipientCollectionError(
                 SessionRecipientCollectionError::VerifiedUserChangedIdentity(users),
@@ -252,20 +251,11 @@ impl From<matrix_sdk::Error> for Fault {
     }
 }
 
-impl From<HttpError> for Fault {
-    fn from(error: HttpError) -> Self {
-        Self::Request(Box::new(error.into()))
-    }
-}
-
-impl From<ManualVerifyError> for Fault {
-    fn from(error: ManualVerifyError) -> Self {
-        match error {
-            ManualVerifyError::Http(error) => error.into(),
-            ManualVerifyError::Signature(error) => {
-                Self::fatal("the bot cannot sign the identity of a user", error)
-            }
-        }
+/// The bot did not sign an identity, or its own device.
+pub(super) fn not_signed(error: ManualVerifyError) -> Fault {
+    match error {
+        ManualVerifyError::Http(error) => error.into(),
+        ManualVerifyError::Signature(error) => Fault::fatal("the bot's signature failed", error),
     }
 }
 

@@ -168,10 +168,7 @@ impl Matrix {
     /// Announces this host.
     /// Fails with `M_FORBIDDEN` where the bot may not send such events.
     pub async fn announce(&self, announcement: &Announcement) -> Result<(), Fault> {
-        let content = serde_json::to_value(announcement).map_err(|source| Fault::Nonsense {
-            request: "the announcement of this host",
-            source,
-        })?;
+        let content = serde_json::to_value(announcement)?;
         self.joined_admin_room()?
             .send_state_event_raw(HOST_EVENT, self.own_user().as_str(), content)
             .await?;
@@ -187,11 +184,7 @@ impl Matrix {
         bots: impl IntoIterator<Item = OwnedUserId>,
         signal: &Signal,
     ) -> Result<(), Fault> {
-        let nonsense = |source| Fault::Nonsense {
-            request: "a signal to other hosts",
-            source,
-        };
-        let content = Raw::new(signal).map_err(nonsense)?.cast_unchecked();
+        let content = Raw::new(signal)?.cast_unchecked();
         // A bot has one device, whose id the other bots need not know.
         let devices = BTreeMap::from([(DeviceIdOrAllDevices::AllDevices, content)]);
         let messages = bots.into_iter().map(|bot| (bot, devices.clone()));

@@ -14,8 +14,7 @@ use std::{
 use matrix_sdk::{
     Client,
     encryption::{
-        CrossSigningResetAuthType, identities::Device, recovery::RecoveryError,
-        secret_storage::SecretStorageError,
+        CrossSigningResetAuthType, recovery::RecoveryError, secret_storage::SecretStorageError,
     },
     ruma::{
         DeviceId, UserId, api::client::keys::get_keys,
@@ -28,6 +27,7 @@ use tracing::{info, warn};
 use super::{
     Chain, Fault, MatrixFolder,
     client::build_client,
+    fault::not_signed,
     folder,
     guard::Quarantine,
     login::{LoggedIn, Login, check_appservice, identity_refused, password_wanted},
@@ -278,17 +278,14 @@ impl OwnIdentity<'_> {
         let devices = vec![self.device.to_owned()];
         request.device_keys.insert(self.user.to_owned(), devices);
         let answer = self.client.send(request).await?;
-        let nonsense = |source| Fault::Nonsense {
-            request: "the bot's own keys",
-            source,
-        };
         let master_key = answer.master_keys.get(self.user).map(Raw::deserialize);
-        let master_key = master_key.transpose().map_err(nonsense)?;
         let devices = answer.device_keys.get(self.user);
         let device = devices.and_then(|devices| devices.get(self.device));
-        let device = device.map(Raw::deserialize).transpose().map_err(nonsense)?;
+        let device = device.map(Raw::deserialize).transpose()?;
         Ok(PublishedKeys {
-            master_key: master_key.and_then(|key| key.keys.into_values().next()),
+            master_key: master_key
+                .transpose()?
+                .and_then(|key| key.keys.into_values().next()),
             device: device.map(|device| device.keys.into_values().collect()),
         })
     }
@@ -318,8 +315,11 @@ impl OwnIdentity<'_> {
 
     /// The public key of the identity, as the store knows it.
     async fn master_key(&self) -> Result<Option<String>, Fault> {
-        let identity = self.client.encryption().get_user_identity(self.user).await;
-        let identity = identity.map_err(matrix_sdk::Error::from)?;
+        let identity = self
+            .client
+            .encryption()
+            .get_user_identity(self.user)
+            .await?;
         let key = identity.and_then(|identity| identity.master_key().get_first_key());
         Ok(key.map(|key| key.to_base64()))
     }
@@ -340,21 +340,16 @@ impl OwnIdentity<'_> {
         if self.is_device_signed().await? {
             return Ok(true);
         }
-        if let Some(device) = self.own_device().await? {
-            device.verify().await?;
+        if let Some(device) = self.client.encryption().get_own_device().await? {
+            device.verify().await.map_err(not_signed)?;
             self.refresh().await?;
         }
         self.is_device_signed().await
     }
 
     async fn is_device_signed(&self) -> Result<bool, Fault> {
-        let device = self.own_device().await?;
+        let device = self.client.encryption().get_own_device().await?;
         Ok(device.is_some_and(|device| device.is_cross_signed_by_owner()))
-    }
-
-    async fn own_device(&self) -> Result<Option<Device>, Fault> {
-        let device = self.client.encryption().get_own_device().await;
-        Ok(device.map_err(matrix_sdk::Error::from)?)
     }
 
     async fn write_recovery_key(&self) -> Result<(), Fault> {

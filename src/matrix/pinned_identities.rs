@@ -18,7 +18,10 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use super::{Fault, IncomingEvent, Matrix, NotConfidential, NotSent, Severity, rooms::Readers};
+use super::{
+    Fault, IncomingEvent, Matrix, NotConfidential, NotSent, Severity, fault::not_signed,
+    rooms::Readers,
+};
 use crate::config::{Devices, MasterKey};
 
 /// How often to check whether a link is still on its way to a user.
@@ -141,8 +144,7 @@ impl Matrix {
     /// secret is sent there, and the others should not wait for the operator. Not for links: a changed identity gets none.
     pub(super) async fn withdraw_verifications(&self, users: &[OwnedUserId]) -> Result<(), Fault> {
         for user in users {
-            let identity = self.client.encryption().get_user_identity(user).await;
-            if let Some(identity) = identity.map_err(matrix_sdk::Error::from)? {
+            if let Some(identity) = self.client.encryption().get_user_identity(user).await? {
                 self.withdraw_verification(&identity).await?;
             }
         }
@@ -162,8 +164,7 @@ impl Matrix {
         debug!(%user, "a verification is withdrawn once no link is on its way to this user");
         let verification = self.verifications.of(user.to_owned());
         let _guard = write_when_unread(&verification).await;
-        let withdrawn = identity.withdraw_verification().await;
-        Ok(withdrawn.map_err(matrix_sdk::Error::from)?)
+        Ok(identity.withdraw_verification().await?)
     }
 
     /// Whether an identity is missing or not the pinned one. False if none is pinned.
@@ -193,8 +194,7 @@ impl Matrix {
         if self.known_identity(user).is_some() {
             return Ok(());
         }
-        let identity = self.client.encryption().get_user_identity(user).await;
-        let identity = identity.map_err(matrix_sdk::Error::from)?;
+        let identity = self.client.encryption().get_user_identity(user).await?;
         if let Some(key) = identity.as_ref().and_then(key_of) {
             self.pinned_identities.insert(user, key)?;
             info!(%user, %key, "identity of a user seen for the first time and pinned");
@@ -211,7 +211,7 @@ impl Matrix {
     }
 
     async fn sign(&self, identity: &UserIdentity) -> Result<UserIdentity, Fault> {
-        identity.verify().await?;
+        identity.verify().await.map_err(not_signed)?;
         let encryption = self.client.encryption();
         // The store gets the signature only from the homeserver.
         let signed = encryption.request_user_identity(identity.user_id()).await?;

@@ -201,10 +201,7 @@ impl Matrix {
     ) -> Result<Trust, Fault> {
         let encryption = self.client.encryption();
         let mut trust = trust_of(sender, &info);
-        let mut identity = encryption
-            .get_user_identity(sender)
-            .await
-            .map_err(matrix_sdk::Error::from)?;
+        let mut identity = encryption.get_user_identity(sender).await?;
         let is_doubtful = matches!(trust, Trust::UnknownDevice | Trust::UnsignedDevice)
             || self.is_changed(sender, identity.as_ref());
         if is_doubtful {
@@ -257,8 +254,7 @@ impl Matrix {
             return Ok(false);
         };
         let encryption = self.client.encryption();
-        let device = encryption.get_device(sender, device).await;
-        let Some(device) = device.map_err(matrix_sdk::Error::from)? else {
+        let Some(device) = encryption.get_device(sender, device).await? else {
             return Ok(false);
         };
         let is_same =
@@ -269,8 +265,7 @@ impl Matrix {
             device.is_cross_signed_by_owner()
         };
         // The bot may have signed an earlier identity of the user too, and device and identity are not read together.
-        let identity = encryption.get_user_identity(sender).await;
-        let identity = identity.map_err(matrix_sdk::Error::from)?;
+        let identity = encryption.get_user_identity(sender).await?;
         Ok(is_same && is_signed && !self.is_changed(sender, identity.as_ref()))
     }
 }
