@@ -72,8 +72,7 @@ src/matrix/folder.rs: the device's token, for its file
 src/matrix/own_identity.rs: the recovery key, for the SDK that opens the secrets with it
 src/matrix/login.rs: the token and the password, for requests and the log-in
 src/matrix/homeserver.rs: the token of a single request
-src/matrix/login/forwarder.rs: the device's token, for the SDK's requests
-src/matrix/login/appservice.rs: the appservice's token, for its requests
+src/matrix/login/forwarder.rs: the device's token or the appservice's, for the SDK's requests
 src/check/project.rs: a project's input, to see whether it answers the program's question
 src/check/api.rs: a token, for questions to the homeserver
 ";

@@ -36,14 +36,16 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) struct Homeserver {
     http: Client,
     address: Url,
+    token: Option<Token>,
 }
 
 impl Homeserver {
-    /// Sends nothing yet.
-    pub(super) fn new(config: &Config) -> Result<Self, Fault> {
+    /// Sends nothing yet. The requests will have this token.
+    pub(super) fn new(config: &Config, token: Option<&Token>) -> Result<Self, Fault> {
         Ok(Self {
             http: http_client(Client::builder().timeout(TIMEOUT))?,
             address: config.homeserver_url.clone(),
+            token: token.cloned(),
         })
     }
 
@@ -51,7 +53,6 @@ impl Homeserver {
     pub(super) async fn send<R>(
         &self,
         request: R,
-        token: Option<&Token>,
         identity: AppserviceUserIdentity<'_>,
     ) -> Result<R::IncomingResponse, HttpError>
     where
@@ -59,9 +60,10 @@ impl Homeserver {
         for<'a> R::Authentication: AuthScheme<Input<'a> = SendAccessToken<'a>>,
         HttpError: From<FromHttpResponseError<R::EndpointError>>,
     {
-        let token = token.map_or(SendAccessToken::None, |token| {
-            SendAccessToken::Always(token.expose())
-        });
+        let token = match &self.token {
+            Some(token) => SendAccessToken::Always(token.expose()),
+            None => SendAccessToken::None,
+        };
         // All paths used here exist since then.
         let versions = SupportedVersions {
             versions: BTreeSet::from([MatrixVersion::V1_1]),

@@ -155,8 +155,7 @@ impl LoggedIn {
                 session
             }
         };
-        let id = session.meta.device_id.clone();
-        let forwarder = Forwarder::start(config, credential, id, folder, quarantine)?;
+        let forwarder = Forwarder::start(config, credential, folder, quarantine)?;
         Ok(Self { session, forwarder })
     }
 
@@ -178,11 +177,10 @@ impl LoggedIn {
         quarantine: Arc<Quarantine>,
     ) -> Result<Self, Fault> {
         if let Credential::Token(_) = self.forwarder.credential() {
-            let appservice = Appservice::new(config, registration)?;
-            let id = self.device().to_owned();
-            appservice.check_device(&id).await?;
+            let appservice = Appservice::new(config, registration, self.device())?;
+            appservice.check_device().await?;
             let credential = Credential::Appservice(Box::new(appservice));
-            self.forwarder = Forwarder::start(config, credential, id, folder, quarantine)?;
+            self.forwarder = Forwarder::start(config, credential, folder, quarantine)?;
         }
         Ok(self)
     }
@@ -217,13 +215,16 @@ impl LoggedIn {
         folder: &MatrixFolder,
     ) -> Result<(), Fault> {
         match self.forwarder.credential() {
+            // The configured token cannot be replaced.
+            Credential::Token(_) if self.session.authentication.is_none() => {
+                Err(device_in_use(self.device(), folder))
+            }
             Credential::Token(_) => {
                 client.matrix_auth().logout().await?;
                 Ok(())
             }
-            Credential::Configured(_) => Err(device_in_use(self.device(), folder)),
             // A log-out would be the appservice's, and is unknown to Matrix Authentication Service.
-            Credential::Appservice(appservice) => appservice.delete_device(self.device()).await,
+            Credential::Appservice(appservice) => appservice.delete_device().await,
         }
     }
 }
@@ -238,8 +239,8 @@ pub(super) async fn check_appservice(
     let Some(device) = folder.device_id()? else {
         return Ok(());
     };
-    let appservice = Appservice::new(config, registration)?;
-    match appservice.check_device(&device).await {
+    let appservice = Appservice::new(config, registration, &device)?;
+    match appservice.check_device().await {
         // The homeserver accepted the appservice, and the device is gone.
         Err(fault) if fault.names_unknown_device() => Ok(()),
         checked => checked,
@@ -254,7 +255,7 @@ async fn authenticate(
     known: Option<Authentication>,
 ) -> Result<(Option<Authentication>, Credential), Fault> {
     match login {
-        Login::AccessToken(token) => Ok((None, Credential::Configured(token.clone()))),
+        Login::AccessToken(token) => Ok((None, Credential::Token(token.clone()))),
         Login::Password(password) => {
             let access_token = match known {
                 Some(Authentication::AccessToken { access_token }) => access_token,
@@ -269,10 +270,10 @@ async fn authenticate(
             ))
         }
         Login::Appservice(registration) => {
-            let appservice = || Appservice::new(config, registration);
+            let appservice = || Appservice::new(config, registration, device);
             let authentication = match known {
                 Some(authentication) => authentication,
-                None => appservice()?.log_in(device).await?,
+                None => appservice()?.log_in().await?,
             };
             let credential = match &authentication {
                 Authentication::AccessToken { access_token } => {
@@ -280,7 +281,7 @@ async fn authenticate(
                 }
                 Authentication::IdentityAssertion => {
                     let appservice = appservice()?;
-                    appservice.check_device(device).await?;
+                    appservice.check_device().await?;
                     info!(
                         "the homeserver lets no appservice log in: using the appservice's token for each request"
                     );
@@ -299,7 +300,7 @@ async fn log_in(config: &Config, password: &Password, device: &DeviceId) -> Resu
     let login_info = login::v3::LoginInfo::Password(login_info);
     let request = log_in_request(login_info, device);
     let identity = AppserviceUserIdentity::default();
-    let answer = Homeserver::new(config)?.send(request, None, identity).await;
+    let answer = Homeserver::new(config, None)?.send(request, identity).await;
     let answer = answer.map_err(|error| match error.client_api_error_kind() {
         Some(ErrorKind::Forbidden) => Fault::for_operator(format!(
             "there is no user {}, or bot.password is not its password",
@@ -317,35 +318,31 @@ async fn adopt_device(
     token: &Token,
     folder: &MatrixFolder,
 ) -> Result<OwnedDeviceId, Fault> {
-    let homeserver = Homeserver::new(config)?;
-    let device = device_of(&homeserver, config, token).await?;
+    let homeserver = Homeserver::new(config, Some(token))?;
+    let device = device_of(&homeserver, &config.bot_user).await?;
     if folder.device_id()?.is_some_and(|known| known != device) {
         warn!(%device, "bot.access_token is of another device than before, which starts without keys");
         folder.forget_device()?;
     }
-    if !folder.has_store() && has_keys(&homeserver, config, token, &device).await? {
+    if !folder.has_store() && has_keys(&homeserver, &config.bot_user, &device).await? {
         return Err(device_in_use(&device, folder));
     }
     folder.set_device_id(&device)?;
     Ok(device)
 }
 
-async fn device_of(
-    homeserver: &Homeserver,
-    config: &Config,
-    token: &Token,
-) -> Result<OwnedDeviceId, Fault> {
+async fn device_of(homeserver: &Homeserver, bot: &UserId) -> Result<OwnedDeviceId, Fault> {
     let identity = AppserviceUserIdentity::default();
     let request = whoami::v3::Request::new();
-    let answer = homeserver.send(request, Some(token), identity).await;
+    let answer = homeserver.send(request, identity).await;
     let answer = answer.map_err(|error| match error.client_api_error_kind() {
         Some(ErrorKind::UnknownToken(_)) => Fault::for_operator(
             "bot.access_token is not valid any more: log in once more, and put the new token into config.yaml",
         ),
         _ => Fault::login_refused(error, |_, message| message.to_owned()),
     })?;
-    if answer.user_id != config.bot_user {
-        return Err(logged_in_as_another(&answer.user_id, &config.bot_user));
+    if answer.user_id != bot {
+        return Err(logged_in_as_another(&answer.user_id, bot));
     }
     answer.device_id.ok_or_else(|| {
         Fault::for_operator(
@@ -358,16 +355,15 @@ async fn device_of(
 /// Whether the homeserver has keys for the device.
 async fn has_keys(
     homeserver: &Homeserver,
-    config: &Config,
-    token: &Token,
+    bot: &UserId,
     device: &DeviceId,
 ) -> Result<bool, HttpError> {
     let mut request = get_keys::v3::Request::new();
-    let user = config.bot_user.clone();
-    request.device_keys.insert(user, vec![device.to_owned()]);
+    let devices = vec![device.to_owned()];
+    request.device_keys.insert(bot.to_owned(), devices);
     let identity = AppserviceUserIdentity::default();
-    let answer = homeserver.send(request, Some(token), identity).await?;
-    let devices = answer.device_keys.get(&config.bot_user);
+    let answer = homeserver.send(request, identity).await?;
+    let devices = answer.device_keys.get(bot);
     Ok(devices.is_some_and(|devices| devices.contains_key(device)))
 }
 

@@ -2,12 +2,10 @@
 
 use matrix_sdk::{
     HttpError,
-    reqwest::RequestBuilder,
     ruma::{
-        DeviceId, OwnedUserId, UserId,
+        DeviceId, OwnedDeviceId, OwnedUserId, UserId,
         api::{
-            AppserviceUserIdentity, OutgoingRequest,
-            auth_scheme::{AuthScheme, SendAccessToken},
+            AppserviceUserIdentity,
             client::{
                 account::{
                     register::{self, LoginType},
@@ -17,8 +15,7 @@ use matrix_sdk::{
                 session::login,
                 uiaa::UserIdentifier,
             },
-            error::{ErrorKind, FromHttpResponseError},
-            path_builder::VersionHistory,
+            error::ErrorKind,
         },
     },
 };
@@ -36,20 +33,26 @@ use crate::{
 /// The device's display name.
 const DEVICE_NAME: &str = "rcbot";
 
-/// The appservice on its homeserver, for the bot's user.
+/// The appservice on its homeserver, for the bot's user and its device.
 #[derive(Debug, Clone)]
 pub(super) struct Appservice {
     homeserver: Homeserver,
     user: OwnedUserId,
+    device: OwnedDeviceId,
     registration: Registration,
 }
 
 impl Appservice {
     /// Sends nothing yet.
-    pub(super) fn new(config: &Config, registration: &Registration) -> Result<Self, Fault> {
+    pub(super) fn new(
+        config: &Config,
+        registration: &Registration,
+        device: &DeviceId,
+    ) -> Result<Self, Fault> {
         Ok(Self {
-            homeserver: Homeserver::new(config)?,
+            homeserver: Homeserver::new(config, Some(&registration.as_token))?,
             user: config.bot_user.clone(),
+            device: device.to_owned(),
             registration: registration.clone(),
         })
     }
@@ -60,7 +63,8 @@ impl Appservice {
         request.login_type = Some(LoginType::ApplicationService);
         request.username = Some(self.user.localpart().to_owned());
         request.inhibit_login = true;
-        match self.send(AppserviceUserIdentity::default(), request).await {
+        let identity = AppserviceUserIdentity::default();
+        match self.homeserver.send(request, identity).await {
             Ok(_) => info!(user = %self.user, "user registered"),
             Err(error) if matches!(error.client_api_error_kind(), Some(ErrorKind::UserInUse)) => {
                 debug!("user exists already");
@@ -70,12 +74,12 @@ impl Appservice {
         Ok(())
     }
 
-    /// Creates the bot's user and this device, if needed: by a log-in, or without one where the homeserver lets no appservice
+    /// Creates the bot's user and its device, if needed: by a log-in, or without one where the homeserver lets no appservice
     /// log in. That is so with Matrix Authentication Service, and where the registration says so.
-    pub(super) async fn log_in(&self, device: &DeviceId) -> Result<Authentication, Fault> {
+    pub(super) async fn log_in(&self) -> Result<Authentication, Fault> {
         self.register().await?;
         if self.registration.has_device_management {
-            match self.create_device(device).await {
+            match self.create_device().await {
                 Ok(()) => return Ok(Authentication::IdentityAssertion),
                 Err(fault) if is_unsupported(&fault) => warn!(
                     error = %Chain(&fault),
@@ -84,90 +88,77 @@ impl Appservice {
                 Err(fault) => return Err(fault),
             }
         }
-        if let Some(access_token) = self.try_log_in(device).await? {
+        if let Some(access_token) = self.try_log_in().await? {
             return Ok(Authentication::AccessToken { access_token });
         }
-        self.create_device(device).await?;
+        self.create_device().await?;
         Ok(Authentication::IdentityAssertion)
     }
 
-    /// Creates this device without a log-in (MSC4190), unless it exists, and checks that the homeserver accepts us as it.
-    async fn create_device(&self, device: &DeviceId) -> Result<(), Fault> {
-        let mut request = update_device::v3::Request::new(device.to_owned());
+    /// Creates the device without a log-in (MSC4190), unless it exists, and checks that the homeserver accepts us as it.
+    async fn create_device(&self) -> Result<(), Fault> {
+        let mut request = update_device::v3::Request::new(self.device.clone());
         request.display_name = Some(DEVICE_NAME.to_owned());
-        match self.send(self.identity(None), request).await {
-            Ok(_) => self.check_device(device).await,
+        match self.homeserver.send(request, self.as_user()).await {
+            Ok(_) => self.check_device().await,
             Err(error) => Err(self.refused(error).await),
         }
     }
 
     /// Checks that the homeserver accepts us as the bot's user on this device (MSC4326).
-    pub(super) async fn check_device(&self, device: &DeviceId) -> Result<(), Fault> {
-        let identity = self.identity(Some(device));
-        let answer = self.send(identity, whoami::v3::Request::new()).await;
-        let answer = match answer {
+    pub(super) async fn check_device(&self) -> Result<(), Fault> {
+        let request = whoami::v3::Request::new();
+        let answer = match self.homeserver.send(request, self.as_device()).await {
             Ok(answer) => answer,
             Err(error) if is_unknown_device(&error) => return Err(error.into()),
             Err(error) => return Err(self.refused(error).await),
         };
-        if answer.user_id == self.user && answer.device_id.as_deref() == Some(device) {
+        if answer.user_id == self.user && answer.device_id.as_ref() == Some(&self.device) {
             return Ok(());
         }
         Err(Fault::NoIdentityAssertion {
-            device: device.to_string(),
+            device: self.device.to_string(),
         })
     }
 
     /// Deletes the device, and with it what the homeserver keeps for it.
-    pub(super) async fn delete_device(&self, device: &DeviceId) -> Result<(), Fault> {
-        let request = delete_device::v3::Request::new(device.to_owned());
-        match self.send(self.identity(None), request).await {
+    pub(super) async fn delete_device(&self) -> Result<(), Fault> {
+        let request = delete_device::v3::Request::new(self.device.clone());
+        match self.homeserver.send(request, self.as_user()).await {
             Ok(_) => Ok(()),
             Err(error) => Err(self.refused(error).await),
         }
     }
 
-    /// In whose name a request is sent: the bot's user, and the device if given.
-    pub(super) fn identity<'a>(
-        &'a self,
-        device: Option<&'a DeviceId>,
-    ) -> AppserviceUserIdentity<'a> {
-        let mut identity = AppserviceUserIdentity::new(&self.user);
-        identity.device_id = device;
+    /// For requests in the name of the bot's user and of no device: they need no interactive authentication.
+    fn as_user(&self) -> AppserviceUserIdentity<'_> {
+        AppserviceUserIdentity::new(&self.user)
+    }
+
+    /// For requests in the name of the device.
+    pub(super) fn as_device(&self) -> AppserviceUserIdentity<'_> {
+        let mut identity = self.as_user();
+        identity.device_id = Some(&self.device);
         identity
     }
 
-    /// Adds the appservice's token to a request.
-    pub(super) fn authenticate(&self, request: RequestBuilder) -> RequestBuilder {
-        request.bearer_auth(self.registration.as_token.expose())
+    /// The token of all these requests.
+    pub(super) fn token(&self) -> &Token {
+        &self.registration.as_token
     }
 
     /// `None`: the homeserver lets no appservice log in.
-    async fn try_log_in(&self, device: &DeviceId) -> Result<Option<Token>, Fault> {
+    async fn try_log_in(&self) -> Result<Option<Token>, Fault> {
         let user = UserIdentifier::Matrix(self.user.clone().into());
         let login_info =
             login::v3::LoginInfo::ApplicationService(login::v3::ApplicationService::new(user));
-        let request = log_in_request(login_info, device);
-        match self.send(AppserviceUserIdentity::default(), request).await {
+        let request = log_in_request(login_info, &self.device);
+        let identity = AppserviceUserIdentity::default();
+        match self.homeserver.send(request, identity).await {
             Ok(answer) => token_for(&self.user, answer).map(Some),
             Err(error) if is_login_unsupported(&error) => Ok(None),
             Err(error) => Err(self.refused(error).await),
         }
-    }
-
-    /// In the name of the bot's user and of no device, a request needs no interactive authentication.
-    async fn send<R>(
-        &self,
-        identity: AppserviceUserIdentity<'_>,
-        request: R,
-    ) -> Result<R::IncomingResponse, HttpError>
-    where
-        R: OutgoingRequest<PathBuilder = VersionHistory>,
-        for<'a> R::Authentication: AuthScheme<Input<'a> = SendAccessToken<'a>>,
-        HttpError: From<FromHttpResponseError<R::EndpointError>>,
-    {
-        let token = &self.registration.as_token;
-        self.homeserver.send(request, Some(token), identity).await
     }
 
     async fn refused(&self, error: HttpError) -> Fault {

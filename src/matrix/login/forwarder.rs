@@ -13,6 +13,7 @@ use std::{
     },
 };
 
+use anyhow::bail;
 use futures_util::FutureExt as _;
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode, Uri, Version,
@@ -22,10 +23,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
-use matrix_sdk::{
-    reqwest::{self, Body, Client, RequestBuilder},
-    ruma::{OwnedDeviceId, api::error::IntoHttpError},
-};
+use matrix_sdk::reqwest::{self, Body, Client};
 use serde_json::Value;
 use tokio::{net::UnixStream, task::JoinSet};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -67,19 +65,8 @@ static IS_REACHABLE: AtomicBool = AtomicBool::new(true);
 pub(super) enum Credential {
     /// The device's own token.
     Token(Token),
-    /// The configured token, which the bot cannot replace.
-    Configured(Token),
     /// The appservice's token, together with user and device.
     Appservice(Box<Appservice>),
-}
-
-impl Credential {
-    pub(super) fn authenticate(&self, request: RequestBuilder) -> RequestBuilder {
-        match self {
-            Self::Token(token) | Self::Configured(token) => request.bearer_auth(token.expose()),
-            Self::Appservice(appservice) => appservice.authenticate(request),
-        }
-    }
 }
 
 /// A forwarder that runs until this is dropped.
@@ -97,7 +84,6 @@ impl Forwarder {
     pub(super) fn start(
         config: &Config,
         credential: Credential,
-        device: OwnedDeviceId,
         folder: &MatrixFolder,
         quarantine: Arc<Quarantine>,
     ) -> Result<Self, Fault> {
@@ -111,7 +97,6 @@ impl Forwarder {
             http: http_client(Client::builder())?,
             homeserver: config.homeserver_url.clone(),
             credential,
-            device,
             quarantine,
             placeholder: format!("placeholder-{:032x}", rand::random::<u128>()),
         });
@@ -188,26 +173,12 @@ async fn serve_connection(stream: UnixStream, route: Arc<Route>) {
     }
 }
 
-/// Why a request has no answer.
-#[derive(Debug, thiserror::Error)]
-enum NotForwarded {
-    #[error("the request is of an earlier log-in")]
-    OfAnEarlierLogIn,
-    #[error("the request has no address")]
-    WithoutAddress(#[from] url::ParseError),
-    #[error("the request cannot be made in the name of the bot's device")]
-    Identity(#[from] IntoHttpError),
-    #[error("the homeserver cannot be reached")]
-    Unreachable(#[from] reqwest::Error),
-}
-
 /// Where requests go, and in whose name.
 #[derive(Debug)]
 struct Route {
     http: Client,
     homeserver: Url,
     credential: Credential,
-    device: OwnedDeviceId,
     quarantine: Arc<Quarantine>,
     /// The SDK's access token.
     placeholder: String,
@@ -242,7 +213,8 @@ impl Subject {
 }
 
 impl Route {
-    async fn forward(&self, request: Request<Incoming>) -> Result<Response<Body>, NotForwarded> {
+    /// An error: the request gets no answer.
+    async fn forward(&self, request: Request<Incoming>) -> anyhow::Result<Response<Body>> {
         let subject = Subject::of(&request);
         let name = format!("{} {}", request.method(), request.uri().path());
         let outgoing = self.outgoing(request)?;
@@ -288,32 +260,31 @@ impl Route {
         Ok(answer)
     }
 
-    fn outgoing(
-        &self,
-        request: Request<Incoming>,
-    ) -> Result<reqwest::RequestBuilder, NotForwarded> {
+    fn outgoing(&self, request: Request<Incoming>) -> anyhow::Result<reqwest::RequestBuilder> {
         let (mut parts, body) = request.into_parts();
-        let is_authenticated = match parts.headers.remove(header::AUTHORIZATION) {
-            None => false,
-            Some(authorization) if self.is_ours(&authorization) => true,
-            Some(_) => return Err(NotForwarded::OfAnEarlierLogIn),
+        let token = match (
+            parts.headers.remove(header::AUTHORIZATION),
+            &self.credential,
+        ) {
+            (None, _) => None,
+            (Some(authorization), _) if !self.is_ours(&authorization) => {
+                bail!("the request is of an earlier log-in");
+            }
+            (Some(_), Credential::Token(token)) => Some(token),
+            (Some(_), Credential::Appservice(appservice)) => {
+                appservice.as_device().maybe_add_to_uri(&mut parts.uri)?;
+                Some(appservice.token())
+            }
         };
-        if let Credential::Appservice(appservice) = &self.credential
-            && is_authenticated
-        {
-            let identity = appservice.identity(Some(&self.device));
-            identity.maybe_add_to_uri(&mut parts.uri)?;
-        }
         drop_hop_by_hop_headers(&mut parts.headers);
         let url = address(&self.homeserver, &parts.uri)?;
         let mut outgoing = self.http.request(parts.method, url).headers(parts.headers);
         if !body.is_end_stream() {
             outgoing = outgoing.body(Body::wrap(body));
         }
-        Ok(if is_authenticated {
-            self.credential.authenticate(outgoing)
-        } else {
-            outgoing
+        Ok(match token {
+            Some(token) => outgoing.bearer_auth(token.expose()),
+            None => outgoing,
         })
     }
 
@@ -439,11 +410,9 @@ mod tests {
             let (homeserver, config) = testing::homeserver(folder.path()).await;
             let (appservice, as_token) = appservice(&config, folder.path());
             let credential = credential(appservice);
-            let device = device_id!("RCBOT+1").to_owned();
             let matrix = MatrixFolder::new(folder.path().to_owned());
             let quarantine = Arc::new(Quarantine::load(&matrix).unwrap());
-            let forwarder =
-                Forwarder::start(&config, credential, device, &matrix, quarantine).unwrap();
+            let forwarder = Forwarder::start(&config, credential, &matrix, quarantine).unwrap();
             Self {
                 as_token,
                 homeserver,
@@ -489,7 +458,8 @@ mod tests {
         let registration = folder.join("registration.yaml");
         write_new(&registration, &generate(&config.bot_user, false)).unwrap();
         let registration = Registration::load(&registration, &config.bot_user).unwrap();
-        let appservice = Appservice::new(config, &registration).unwrap();
+        let device = device_id!("RCBOT+1");
+        let appservice = Appservice::new(config, &registration, device).unwrap();
         (appservice, registration.as_token.expose().to_owned())
     }
 
