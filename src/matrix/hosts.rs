@@ -8,14 +8,15 @@ use std::collections::BTreeMap;
 use matrix_sdk::{
     deserialized_responses::{RawAnySyncOrStrippedState, TimelineEvent},
     ruma::{
-        OwnedUserId, TransactionId, UserId,
+        EventId, OwnedUserId, TransactionId, UserId,
         api::client::to_device::send_event_to_device,
-        events::{StateEventType, relation::InReplyTo, room::member::MembershipState},
+        events::{StateEventType, room::member::MembershipState},
         serde::{Base64, Raw},
         to_device::DeviceIdOrAllDevices,
     },
 };
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tracing::debug;
 
 use super::{Fault, HostSignal, Matrix, Signal, SignalKind, message::SIGNAL_EVENT};
@@ -89,56 +90,30 @@ struct StateEvent {
     content: Announcement,
 }
 
-/// Why an event is not an announcement.
-#[derive(Debug, thiserror::Error)]
-#[error("{sender} speaks for another user")]
-struct NotItsOwn {
-    sender: OwnedUserId,
-}
-
 impl TryFrom<StateEvent> for HostEvent {
-    type Error = NotItsOwn;
+    type Error = &'static str;
 
     fn try_from(event: StateEvent) -> Result<Self, Self::Error> {
-        let (sender, announcement) = (event.sender, event.content);
-        if sender != event.state_key {
-            return Err(NotItsOwn { sender });
+        if event.sender != event.state_key {
+            return Err("its sender speaks for another user");
         }
         Ok(Self {
-            bot: sender,
-            announcement,
+            bot: event.sender,
+            announcement: event.content,
         })
     }
 }
 
-/// The fields of a reply that can be read without its key.
-#[derive(Deserialize)]
-struct Answer {
-    sender: OwnedUserId,
-    content: Related,
-}
-
-#[derive(Deserialize)]
-struct Related {
-    #[serde(rename = "m.relates_to")]
-    relation: AnswerRelation,
-}
-
-#[derive(Deserialize)]
-struct AnswerRelation {
-    #[serde(rename = "m.in_reply_to")]
-    answered: InReplyTo,
-}
-
-/// The claim that a reply implies, if its sender is the bot of a host. `None`: it is not a reply.
+/// The claim that a reply implies, if its sender is the bot of a host. `None`: it is not a reply. Its key is not needed.
 pub(super) fn claim_of_answer(event: &TimelineEvent) -> Option<HostSignal> {
-    let Answer { sender, content } = event.raw().deserialize_as_unchecked().ok()?;
-    let about = content.relation.answered.event_id.to_string();
-    let kind = SignalKind::Claim;
-    Some(HostSignal {
-        bot: sender,
-        content: Signal { about, kind },
-    })
+    let content: Value = event.raw().get_field("content").ok()??;
+    let about = content.pointer("/m.relates_to/m.in_reply_to/event_id")?;
+    let content = Signal {
+        about: EventId::parse(about.as_str()?).ok()?.to_string(),
+        kind: SignalKind::Claim,
+    };
+    let bot = event.raw().get_field("sender").ok()??;
+    Some(HostSignal { bot, content })
 }
 
 impl Matrix {

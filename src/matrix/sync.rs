@@ -25,8 +25,8 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
 use super::{
-    Chain, Fault, IncomingEvent, Matrix, Undecrypted, guard::Quarantine, hosts::claim_of_answer,
-    inbox::KEY_TIMEOUT, membership::Upgrades,
+    Chain, Fault, HostSignal, IncomingEvent, Matrix, Undecrypted, guard::Quarantine,
+    hosts::claim_of_answer, inbox::KEY_TIMEOUT, membership::Upgrades,
 };
 
 /// How long the homeserver may hold a request open when nothing is new.
@@ -99,7 +99,9 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
                 note_rooms(matrix, &answer);
                 // After the announcements that came with them, and before the commands that they are about.
                 if !matrix.quarantine.holds_more() {
-                    matrix.receive_signals().await;
+                    for signal in matrix.quarantine.take_signals() {
+                        matrix.receive_signal(signal).await;
+                    }
                 }
                 matrix.receive(&answer, &before).await;
                 if !join_is_settled || !answer.rooms.invited.is_empty() {
@@ -250,35 +252,29 @@ impl Matrix {
         }
     }
 
-    /// Receives the signals of other hosts. Anybody may send such an event: only bots that are announced in the room count.
-    async fn receive_signals(&self) {
-        for signal in self.quarantine.take_signals() {
-            match self.is_host(&signal.bot).await {
-                Ok(true) => {
-                    self.inbox
-                        .hand_over(IncomingEvent::HostSignal(signal))
-                        .await;
-                }
-                Ok(false) => {
-                    debug!(sender = %signal.bot, "signal of a bot that is not announced dropped");
-                }
-                Err(fault) => debug!(error = %Chain(&fault), "signal dropped"),
+    /// Receives the signal of another host. Anybody may send such an event: only bots that are announced in the room count.
+    async fn receive_signal(&self, signal: HostSignal) {
+        match self.is_host(&signal.bot).await {
+            Ok(true) => {
+                self.inbox
+                    .hand_over(IncomingEvent::HostSignal(signal))
+                    .await;
             }
+            Ok(false) => {
+                debug!(sender = %signal.bot, "signal of a user who is no announced host's bot dropped");
+            }
+            Err(fault) => debug!(error = %Chain(&fault), "signal dropped"),
         }
     }
 
     /// Takes an answer of another host's bot as a claim: that bot may not know of this one yet.
     async fn receive_answer(&self, event: &TimelineEvent, room: &Room) {
-        if self.config.host.is_none() || !self.admin_room.is(room.room_id()) {
-            return;
-        }
-        let Some(claim) = claim_of_answer(event).filter(|it| it.bot != self.own_user()) else {
-            return;
-        };
-        match self.is_host(&claim.bot).await {
-            Ok(true) => self.inbox.hand_over(IncomingEvent::HostSignal(claim)).await,
-            Ok(false) => {}
-            Err(fault) => debug!(error = %Chain(&fault), "answer of a possible host ignored"),
+        if self.config.host.is_some()
+            && self.admin_room.is(room.room_id())
+            && let Some(claim) = claim_of_answer(event)
+            && claim.bot != self.own_user()
+        {
+            self.receive_signal(claim).await;
         }
     }
 

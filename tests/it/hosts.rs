@@ -392,7 +392,7 @@ async fn signals_of_accounts_that_are_not_announced_as_hosts_silence_no_bot() {
         bot.run();
     }
     for bot in &mut bots {
-        bot.wait_for_log("signal of a bot that is not announced dropped")
+        bot.wait_for_log("signal of a user who is no announced host's bot dropped")
             .await;
     }
     answer_to(&alice, &asked).await;
