@@ -18,8 +18,8 @@ use matrix_sdk::{
         events::{TimelineEventType, room::power_levels::UserPowerLevel},
         presence::PresenceState,
     },
-    store::{StateStoreDataKey, StateStoreDataValue, StoreError},
-    sync::{SyncResponse, Timeline},
+    store::{StateStoreDataKey, StateStoreDataValue},
+    sync::SyncResponse,
 };
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
@@ -57,9 +57,15 @@ pub(super) fn back_off() -> impl Iterator<Item = Duration> {
 
 /// Syncs until a fault that a retry does not solve. Joins the admin room once it is invited there.
 pub(super) async fn follow(matrix: &Matrix) -> Fault {
-    let mut failures = back_off();
-    let mut failing = false;
-    let mut answered = false;
+    // The SDK's own token, which it does not tell.
+    let stored = matrix.client.state_store();
+    let stored = stored.get_kv_data(StateStoreDataKey::SyncToken).await;
+    let mut since = match stored {
+        Ok(stored) => stored.and_then(StateStoreDataValue::into_sync_token),
+        Err(error) => return error.into(),
+    };
+    // While the homeserver does not answer.
+    let mut failures = None;
     let was_there = matrix.admin_room.id().is_some();
     let mut join_is_settled = matrix.join_admin_room().await;
     if was_there {
@@ -71,7 +77,7 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
     loop {
         let asked = Instant::now();
         // At first, and after a failure, a long poll would hide that the homeserver is back.
-        let poll_timeout = if !answered {
+        let poll_timeout = if !*matrix.answers.borrow() {
             Duration::ZERO
         } else if matrix.inbox.waits_for_keys() {
             // The sender of an undecryptable event should be notified soon.
@@ -79,7 +85,9 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
         } else {
             LONG_POLL
         };
-        let before = matrix.sync_position().await;
+        // Messages from before the bot was in the admin room are ignored.
+        let since_when = since.as_deref();
+        let since_when = since_when.filter(|_| matrix.joined_admin_room().is_ok());
         if matrix.quarantine.is_under_attack() {
             note_known_users(matrix).await;
         }
@@ -87,23 +95,19 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
         let brought_to_device = matrix.quarantine.finish_step();
         match answer {
             Ok(answer) => {
-                answered = true;
-                if !matrix.quarantine.holds_more() {
-                    // Until then, what the bot knows of rooms is out of date.
-                    note_answer(matrix, true);
-                }
-                if std::mem::take(&mut failing) {
+                if failures.take().is_some() {
                     info!("homeserver answers again");
-                    failures = back_off();
                 }
                 note_rooms(matrix, &answer);
-                // After the announcements that came with them, and before the commands that they are about.
+                // Until then, what the bot knows of rooms is out of date.
                 if !matrix.quarantine.holds_more() {
+                    note_answer(matrix, true);
+                    // After the announcements that came with them, and before the commands that they are about.
                     for signal in matrix.quarantine.take_signals() {
                         matrix.receive_signal(signal).await;
                     }
                 }
-                matrix.receive(&answer, &before).await;
+                matrix.receive(&answer, since_when).await;
                 if !join_is_settled || !answer.rooms.invited.is_empty() {
                     join_is_settled = matrix.join_admin_room().await;
                 }
@@ -120,23 +124,22 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
                 let is_fast = asked.elapsed() < SUSPICIOUSLY_FAST;
                 let empty_and_fast = is_fast && !brought_to_device && is_empty(&answer);
                 fast_answers = if empty_and_fast { fast_answers + 1 } else { 0 };
+                since = Some(answer.next_batch);
             }
             Err(error) => {
                 let fault = Fault::from(error);
                 if !fault.is_passing() {
                     return fault;
                 }
-                answered = false;
                 note_answer(matrix, false);
-                let wanted = fault.retry_after().unwrap_or_default();
-                let wait = failures.next().unwrap_or(PACE).max(wanted);
-                if failing {
-                    debug!(error = %Chain(&fault), ?wait, "homeserver still does not answer");
+                if failures.is_some() {
+                    debug!(error = %Chain(&fault), "homeserver still does not answer");
                 } else {
                     warn!(error = %Chain(&fault), "homeserver does not answer, trying again until it does");
                 }
-                failing = true;
-                sleep(wait).await;
+                let wanted = fault.retry_after().unwrap_or_default();
+                let next = failures.get_or_insert_with(back_off).next();
+                sleep(next.unwrap_or(PACE).max(wanted)).await;
             }
         }
         if fast_answers >= FAST_ANSWERS {
@@ -232,26 +235,7 @@ pub(super) const EVENTS_OF_A_ROOM: u32 = 100;
 /// messages at once, and make the bot miss earlier ones.
 const REQUESTS: usize = 10;
 
-/// The token and the room before a sync.
-#[derive(Debug)]
-pub(super) struct SyncPosition {
-    /// The token of the sync before. `None`: there was none.
-    token: Result<Option<String>, StoreError>,
-    /// The admin room, if the bot was in it. Messages from before that are ignored.
-    room: Option<Room>,
-}
-
 impl Matrix {
-    /// To be called before a sync.
-    pub(super) async fn sync_position(&self) -> SyncPosition {
-        let store = self.client.state_store();
-        let stored = store.get_kv_data(StateStoreDataKey::SyncToken).await;
-        SyncPosition {
-            token: stored.map(|stored| stored.and_then(StateStoreDataValue::into_sync_token)),
-            room: self.joined_admin_room().ok(),
-        }
-    }
-
     /// Receives the signal of another host. Anybody may send such an event: only bots that are announced in the room count.
     async fn receive_signal(&self, signal: HostSignal) {
         match self.is_host(&signal.bot).await {
@@ -278,8 +262,9 @@ impl Matrix {
         }
     }
 
-    /// Passes on the events of a sync. Waits while the bot's queue is full.
-    pub(super) async fn receive(&self, answer: &SyncResponse, before: &SyncPosition) {
+    /// Passes on the events of a sync, and those that it left out of the admin room since this token. Waits while the bot's
+    /// queue is full.
+    async fn receive(&self, answer: &SyncResponse, since: Option<&str>) {
         for (id, update) in &answer.rooms.joined {
             let room = self.client.get_room(id);
             let Some(room) = room.filter(|room| room.state() == RoomState::Joined) else {
@@ -288,9 +273,11 @@ impl Matrix {
             if let Some(latest) = update.timeline.events.last() {
                 self.inbox.compare_clocks(latest);
             }
-            if update.timeline.limited && before.room.as_ref().is_some_and(|it| it.room_id() == id)
+            if update.timeline.limited
+                && self.admin_room.is(id)
+                && let (Some(since), Some(until)) = (since, &update.timeline.prev_batch)
             {
-                self.backfill(&room, &update.timeline, before).await;
+                self.backfill(&room, since, until).await;
             }
             for event in &update.timeline.events {
                 self.inbox.receive(event, &room).await;
@@ -300,17 +287,7 @@ impl Matrix {
         self.inbox.retry_undecrypted(&self.client).await;
     }
 
-    async fn backfill(&self, room: &Room, timeline: &Timeline, before: &SyncPosition) {
-        let since = match &before.token {
-            Ok(since) => since,
-            Err(error) => {
-                warn!(room = %room.room_id(), error = %Chain(error), "commands may be lost: a sync left events out, and their start token cannot be read");
-                return;
-            }
-        };
-        let (Some(since), Some(until)) = (since, &timeline.prev_batch) else {
-            return;
-        };
+    async fn backfill(&self, room: &Room, since: &str, until: &str) {
         match self.missed_events(room, since, until).await {
             Ok(events) => {
                 info!(room = %room.room_id(), events = events.len(), "events of the admin room that a sync left out were backfilled");
