@@ -113,10 +113,7 @@ impl AsFault for NotDelivered {
             Self::NotConfidential(_)
             | Self::Denied(_)
             | Self::NoPicture(
-                NoPicture::TooLong(_)
-                | NoPicture::Encode(_)
-                | NoPicture::NotConfidential
-                | NoPicture::Overheard,
+                NoPicture::NotDrawn(_) | NoPicture::NotConfidential | NoPicture::Overheard,
             ) => None,
         }
     }

@@ -37,7 +37,7 @@ use super::{
     pinned_identities::KeptVerification,
     redact::Picture,
     rooms::{LinkKey, Readers},
-    send::{Sound, Turn, editing, mentioning, mentioning_nobody},
+    send::{SentSecret, Sound, Turn, editing, mentioning, mentioning_nobody},
 };
 use crate::link::Link;
 
@@ -92,24 +92,44 @@ impl ConfidentialRoom {
         words: &(Reply, Reply),
         transaction: OwnedTransactionId,
     ) -> Result<SentLink, NotSent> {
-        let room = self.room.room_id().to_owned();
-        let recipient = self.recipient.clone();
-        // Nothing else is sent in between, so that no other message uses the new key.
-        let turn = self.turn().await;
-        let key = self.matrix.key_of(&turn, link, self.readers).await?;
-        let event = send_or_redact(&turn, &recipient, compose(link, words), &transaction).await?;
-        self.matrix.direct_messages.set_key(&room, key);
-        info!(%recipient, %event, "link sent");
-        let is_invited = is_invited(turn.room(), &recipient).await;
-        let receipt = LinkReceipt {
-            room,
-            event,
-            picture: Picture::None,
-        };
+        let content = compose(link, words);
+        let sent = self.send_with_key_of(link, content, &transaction).await?;
+        let event = self.or_redact(sent).await?;
+        info!(recipient = %self.recipient, %event, "link sent");
         Ok(SentLink {
-            receipt,
-            is_invited,
+            receipt: LinkReceipt {
+                room: self.id().to_owned(),
+                event,
+                picture: Picture::None,
+            },
+            is_invited: is_invited(&self.room, &self.recipient).await,
         })
+    }
+
+    /// Sends a link or its picture with a key that nothing else has: the one made before for the same link and the same devices,
+    /// or a new one. Nothing is sent in between that could use it too.
+    pub(super) async fn send_with_key_of(
+        &mut self,
+        link: &Link,
+        content: RoomMessageEventContent,
+        transaction: &OwnedTransactionId,
+    ) -> Result<SentSecret, Fault> {
+        let key = LinkKey {
+            link: link.clone(),
+            readers: std::mem::take(&mut self.readers),
+        };
+        let turn = self.turn().await;
+        let rooms = &self.matrix.direct_messages;
+        if rooms.take_key(self.id()).as_ref() != Some(&key) {
+            turn.renew_key().await?;
+        }
+        let sent = turn
+            .send_secret(&self.recipient, content, transaction)
+            .await;
+        if let Ok(true) = sent.is_confidential {
+            rooms.set_key(self.id(), key);
+        }
+        Ok(sent)
     }
 
     /// Sends something confidential that is not a link: as an edit of an earlier message, if one is given.
@@ -125,9 +145,24 @@ impl ConfidentialRoom {
             Some(earlier) => editing(content, earlier.event.clone()),
             None => content,
         };
-        let event = send_or_redact(&turn, &self.recipient, content, transaction).await?;
-        let room = turn.room().room_id().to_owned();
+        let sent = turn.send_secret(&self.recipient, content, transaction);
+        let event = self.or_redact(sent.await).await?;
+        let room = self.id().to_owned();
         Ok(SentNotice { room, event })
+    }
+
+    /// Redacts a secret if another user may have got it.
+    async fn or_redact(&self, sent: SentSecret) -> Result<OwnedEventId, NotSent> {
+        match (sent.event, sent.is_confidential?) {
+            (Some(event), true) => return Ok(event),
+            (Some(event), false) => {
+                if let Err(error) = self.room.redact(&event, None, None).await {
+                    error!(%event, %error, "an overheard message was not redacted");
+                }
+            }
+            (None, _) => {}
+        }
+        Err(NotSent::Refused(NotConfidential::Overheard))
     }
 
     /// Whether this proof is still valid: fresh, of this connection, and for this recipient and room.
@@ -147,26 +182,6 @@ impl ConfidentialRoom {
     }
 }
 
-/// Sends a secret, and redacts it if another user may have got it.
-async fn send_or_redact(
-    turn: &Turn,
-    recipient: &UserId,
-    content: RoomMessageEventContent,
-    transaction: &OwnedTransactionId,
-) -> Result<OwnedEventId, NotSent> {
-    let sent = turn.send_secret(recipient, content, transaction).await;
-    match (sent.event, sent.is_confidential?) {
-        (Some(event), true) => return Ok(event),
-        (Some(event), false) => {
-            if let Err(error) = turn.room().redact(&event, None, None).await {
-                error!(%event, %error, "an overheard message was not redacted");
-            }
-        }
-        (None, _) => {}
-    }
-    Err(NotSent::Refused(NotConfidential::Overheard))
-}
-
 fn compose(link: &Link, (before, after): &(Reply, Reply)) -> RoomMessageEventContent {
     let url = link.expose();
     let href = html_escape::encode_double_quoted_attribute(url);
@@ -182,23 +197,6 @@ fn compose(link: &Link, (before, after): &(Reply, Reply)) -> RoomMessageEventCon
 }
 
 impl Matrix {
-    /// Ensures that the next message with this link has the right key: each link has its own. The current key is used again
-    /// only for the same link and the same devices.
-    pub(super) async fn key_of(
-        &self,
-        turn: &Turn,
-        link: &Link,
-        readers: Readers,
-    ) -> Result<LinkKey, Fault> {
-        let link = link.clone();
-        let key = LinkKey { link, readers };
-        let room = turn.room().room_id();
-        if self.direct_messages.take_key(room).as_ref() != Some(&key) {
-            turn.renew_key().await?;
-        }
-        Ok(key)
-    }
-
     /// Waits for the turn to send to this user, in the room of earlier links: checks that are made afterwards are fresh when
     /// they are used. `None`: there is no such room.
     pub async fn turn_to_confide(&self, recipient: &UserId) -> Option<Turn> {
@@ -216,18 +214,7 @@ impl Matrix {
         if self.direct_messages.with(recipient).is_none() || !self.is_pinned(recipient) {
             return Ok(None);
         }
-        let proven = Instant::now();
-        let verification = self.keep_verified(recipient).await;
-        let (readers, room) = self.find_room(recipient, None).await?;
-        Ok(room.map(|room| ConfidentialRoom {
-            matrix: self.clone(),
-            room,
-            recipient: recipient.to_owned(),
-            readers,
-            proven,
-            turn: None,
-            _verification: verification,
-        }))
+        self.prove(recipient, None, false).await
     }
 
     /// Finds or makes the room for a link to this user, and checks that it is fit for it. `tried`: the room in which the link
@@ -241,26 +228,37 @@ impl Matrix {
         turn: Option<Turn>,
         known: Option<ConfidentialRoom>,
     ) -> Result<ConfidentialRoom, NotSent> {
-        if let Some(known) = known.filter(|known| known.holds(self, recipient, tried)) {
-            return Ok(ConfidentialRoom { turn, ..known });
-        }
+        let proven = match known.filter(|known| known.holds(self, recipient, tried)) {
+            Some(known) => Some(known),
+            None => self.prove(recipient, tried, tried.is_none()).await?,
+        };
+        let room = proven.ok_or(NotSent::Refused(NotConfidential::Overheard))?;
+        Ok(ConfidentialRoom { turn, ..room })
+    }
+
+    /// Checks the recipient, and the room of [`Self::fit_room`]. `None`: there is none, and none may be made.
+    async fn prove(
+        &self,
+        recipient: &UserId,
+        tried: Option<&RoomId>,
+        may_make: bool,
+    ) -> Result<Option<ConfidentialRoom>, NotSent> {
         let proven = Instant::now();
         let verification = self.keep_verified(recipient).await;
-        let (readers, room) = self.find_room(recipient, tried).await?;
-        let room = match (room, tried) {
-            (Some(room), _) => room,
-            (None, None) => self.make_room(recipient).await?,
-            (None, Some(_)) => return Err(NotSent::Refused(NotConfidential::Overheard)),
-        };
-        Ok(ConfidentialRoom {
+        let fit = async { Ok(self.fit_room(recipient, tried).await?) };
+        let (readers, mut room) = tokio::try_join!(self.check_devices(recipient), fit)?;
+        if room.is_none() && may_make {
+            room = Some(self.make_room(recipient).await?);
+        }
+        Ok(room.map(|room| ConfidentialRoom {
             matrix: self.clone(),
             room,
             recipient: recipient.to_owned(),
             readers,
             proven,
-            turn,
+            turn: None,
             _verification: verification,
-        })
+        }))
     }
 
     /// Sends a user a notice in their direct message, if there is one. For notices about links, without a link.
@@ -287,16 +285,6 @@ impl Matrix {
         let room = self.client.get_room(&room)?;
         let was_overheard = !was_between_two(&room, recipient).await;
         was_overheard.then(|| room.room_id().to_owned())
-    }
-
-    /// The room of [`Self::fit_room`], after a check of the recipient, and the devices that will get its key.
-    async fn find_room(
-        &self,
-        recipient: &UserId,
-        tried: Option<&RoomId>,
-    ) -> Result<(Readers, Option<Room>), NotSent> {
-        let fit = async { Ok(self.fit_room(recipient, tried).await?) };
-        tokio::try_join!(self.check_devices(recipient), fit)
     }
 
     /// The room that was tried, or else the one of earlier links, if it is still confidential.

@@ -11,7 +11,7 @@
 use std::{fmt, io::Cursor, iter};
 
 use matrix_sdk::{
-    Room, RoomState,
+    Client,
     ruma::{
         OwnedTransactionId, OwnedUserId, UserId,
         events::room::{
@@ -23,12 +23,11 @@ use matrix_sdk::{
     },
 };
 use png::{BitDepth, ColorType, Encoder, EncodingError};
-use qrcode::{EcLevel, QrCode, types::QrError};
+use qrcode::{EcLevel, QrCode};
 use tracing::info;
 
 use super::{
-    Fault, LinkReceipt, Matrix, NotSent, Reply, confidentiality::is_confidential, redact::Picture,
-    rooms::Readers, send::mentioning_nobody,
+    Cause, Fault, LinkReceipt, Matrix, NotSent, Reply, redact::Picture, send::mentioning_nobody,
 };
 use crate::link::Link;
 
@@ -75,12 +74,9 @@ pub struct PictureMessage {
 /// Why a picture is not sent. The link stays, except with [`NoPicture::Overheard`].
 #[derive(Debug, thiserror::Error)]
 pub enum NoPicture {
-    /// It is longer than a QR code can be, about 2,300 bytes.
-    #[error("the link does not fit into a QR code")]
-    TooLong(#[source] QrError),
-    /// It cannot be written as a PNG.
-    #[error("the picture cannot be encoded")]
-    Encode(#[from] EncodingError),
+    /// The link is longer than a QR code can be, about 2,300 bytes.
+    #[error("the picture cannot be drawn")]
+    NotDrawn(#[source] Cause),
     /// The homeserver did not accept its file, or the check of the room failed. It was not sent.
     #[error("the homeserver did not take the picture")]
     NotTaken(#[source] Fault),
@@ -165,44 +161,32 @@ impl PictureDelivery {
         message: &PictureMessage,
         transaction: OwnedTransactionId,
     ) -> Result<(), NoPicture> {
-        let room = matrix.client.get_room(&self.receipt.room);
-        let room = room
-            .filter(|room| room.state() == RoomState::Joined)
-            .ok_or(NoPicture::NotConfidential)?;
         let content = match &self.picture {
             Some(content) => *content.clone(),
-            None => prepare(&room, &self.link, message).await?,
+            None => prepare(&matrix.client, &self.link, message).await?,
         };
-        let turn = matrix.turn(&room).await;
-        let _verification = matrix.keep_verified(&self.recipient).await;
-        let readers = self.check(matrix, &room).await?;
-        let key = matrix.key_of(&turn, &self.link, readers);
-        let key = key.await.map_err(NoPicture::NotTaken)?;
+        // The same checks as before the link was sent, after the upload, which takes a while.
+        let (user, turn) = (
+            &self.recipient,
+            matrix.turn_to_confide(&self.recipient).await,
+        );
+        let room = matrix.confidential_room(user, Some(&self.receipt.room), turn, None);
+        let mut room = room.await.map_err(|reason| match reason {
+            NotSent::Refused(_) => NoPicture::NotConfidential,
+            NotSent::Fault(fault) => NoPicture::NotTaken(fault),
+        })?;
         self.picture = Some(Box::new(content.clone()));
         self.receipt.picture = Picture::Unsettled;
-        let sent = turn
-            .send_secret(&self.recipient, content, &transaction)
-            .await;
+        let sent = room.send_with_key_of(&self.link, content, &transaction);
+        let sent = sent.await.map_err(NoPicture::NotTaken)?;
         if let Some(event) = sent.event {
             self.receipt.picture = Picture::Sent(event);
         }
-        if sent.is_confidential.map_err(NoPicture::Unsure)? {
-            matrix.direct_messages.set_key(&self.receipt.room, key);
-            info!(recipient = %self.recipient, "picture of the link sent");
-            Ok(())
-        } else {
-            Err(NoPicture::Overheard)
+        if !sent.is_confidential.map_err(NoPicture::Unsure)? {
+            return Err(NoPicture::Overheard);
         }
-    }
-
-    /// Repeats the checks made before the link was sent, after the upload, which takes a while.
-    async fn check(&self, matrix: &Matrix, room: &Room) -> Result<Readers, NoPicture> {
-        let is_confidential = async { Ok(is_confidential(room, &self.recipient).await?) };
-        match tokio::try_join!(matrix.check_devices(&self.recipient), is_confidential) {
-            Ok((readers, true)) => Ok(readers),
-            Ok((_, false)) | Err(NotSent::Refused(_)) => Err(NoPicture::NotConfidential),
-            Err(NotSent::Fault(fault)) => Err(NoPicture::NotTaken(fault)),
-        }
+        info!(recipient = %self.recipient, "picture of the link sent");
+        Ok(())
     }
 }
 
@@ -221,16 +205,14 @@ impl fmt::Debug for PictureDelivery {
 /// The SDK's other ways to send a file upload it in plain text if the SDK believes the room to be unencrypted, or keep it in a
 /// cache.
 async fn prepare(
-    room: &Room,
+    client: &Client,
     link: &Link,
     message: &PictureMessage,
 ) -> Result<RoomMessageEventContent, NoPicture> {
-    let picture = LinkPicture::draw(link)?;
-    let client = room.client();
+    let picture = LinkPicture::draw(link).map_err(NoPicture::NotDrawn)?;
     let mut file = Cursor::new(picture.png.as_slice());
     let uploaded = client.upload_encrypted_file(&mut file).await;
-    let uploaded = uploaded.map_err(Fault::from);
-    let uploaded = uploaded.map_err(NoPicture::NotTaken)?;
+    let uploaded = uploaded.map_err(|error| NoPicture::NotTaken(error.into()))?;
     Ok(compose(&picture, uploaded, message))
 }
 
@@ -259,9 +241,8 @@ struct LinkPicture {
 }
 
 impl LinkPicture {
-    fn draw(link: &Link) -> Result<Self, NoPicture> {
-        let code = QrCode::with_error_correction_level(link.expose(), CORRECTION)
-            .map_err(NoPicture::TooLong)?;
+    fn draw(link: &Link) -> Result<Self, Cause> {
+        let code = QrCode::with_error_correction_level(link.expose(), CORRECTION)?;
         let quiet_zone = quiet_zone(code.width());
         let side = (code.width() + 2 * quiet_zone) * MODULE;
         let margin = vec![LIGHT; side / 8 * quiet_zone * MODULE];
@@ -400,7 +381,6 @@ mod tests {
     fn a_link_that_is_too_long_has_no_picture_and_is_not_in_the_error() {
         let link = Link::parse(&format!("https://claude.ai/{}", "x".repeat(3000))).unwrap();
         let error = LinkPicture::draw(&link).err().unwrap();
-        assert!(matches!(error, NoPicture::TooLong(_)));
         assert!(!format!("{error:?}").contains("xxx"));
     }
 }
