@@ -191,7 +191,7 @@ impl Fault {
 
     /// Whether the homeserver has no device of ours, or never had.
     pub(super) fn names_unknown_device(&self) -> bool {
-        self.http_error().is_some_and(is_unknown_device)
+        self.answer().is_some_and(is_unknown_device)
     }
 
     /// Whether the homeserver understood the request, and refused it.
@@ -216,22 +216,17 @@ impl Fault {
         }
     }
 
-    fn http_error(&self) -> Option<&HttpError> {
+    /// The homeserver's error.
+    fn answer(&self) -> Option<&Error> {
         match self {
-            Self::Request(error) => match &**error {
-                matrix_sdk::Error::Http(error) => Some(error),
-                _ => None,
-            },
+            Self::Request(error) => error.as_client_api_error(),
             _ => None,
         }
     }
 
     /// The Matrix error code of a refusal.
-    pub(super) fn code(&self) -> Option<&ErrorKind> {
-        match self {
-            Self::Request(error) => error.client_api_error_kind(),
-            _ => None,
-        }
+    fn code(&self) -> Option<&ErrorKind> {
+        self.answer()?.error_kind()
     }
 }
 
@@ -260,12 +255,8 @@ pub(super) fn not_signed(error: ManualVerifyError) -> Fault {
 }
 
 /// Whether an appservice used a device that does not exist (MSC4326), by the errors that homeservers have for that.
-pub(super) fn is_unknown_device(error: &HttpError) -> bool {
-    let Some(Error {
-        body: ErrorBody::Standard(body),
-        ..
-    }) = error.as_client_api_error()
-    else {
+pub(super) fn is_unknown_device(answer: &Error) -> bool {
+    let ErrorBody::Standard(body) = &answer.body else {
         return false;
     };
     let says = |words| body.message.contains(words);

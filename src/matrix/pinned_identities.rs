@@ -19,8 +19,7 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
-    Fault, IncomingEvent, Matrix, NotConfidential, NotSent, Severity, fault::not_signed,
-    rooms::Readers,
+    Fault, IncomingEvent, Matrix, NotConfidential, NotSent, fault::not_signed, rooms::Readers,
 };
 use crate::config::{Devices, MasterKey};
 
@@ -217,11 +216,11 @@ impl Matrix {
         let signed = encryption.request_user_identity(identity.user_id()).await?;
         signed
             .filter(|signed| signed.is_verified() && key_of(signed) == key_of(identity))
-            .ok_or_else(|| Fault::Fatal {
-                what: "the homeserver does not keep the bot's signature on the identity of a user"
-                    .to_owned(),
-                severity: Severity::Restart,
-                source: None,
+            .ok_or_else(|| {
+                Fault::fatal(
+                    "the bot's signature failed",
+                    "the homeserver does not keep it",
+                )
             })
     }
 

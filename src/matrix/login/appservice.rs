@@ -110,7 +110,9 @@ impl Appservice {
         let request = whoami::v3::Request::new();
         let answer = match self.homeserver.send(request, self.as_device()).await {
             Ok(answer) => answer,
-            Err(error) if is_unknown_device(&error) => return Err(error.into()),
+            Err(error) if error.as_client_api_error().is_some_and(is_unknown_device) => {
+                return Err(error.into());
+            }
             Err(error) => return Err(self.refused(error).await),
         };
         if answer.user_id == self.user && answer.device_id.as_ref() == Some(&self.device) {
