@@ -26,17 +26,6 @@ use crate::config::{Devices, MasterKey};
 /// How often to check whether a link is still on its way to a user.
 const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How the identity that the homeserver shows for a user compares to the pinned one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum PinStatus {
-    /// None is pinned for this user.
-    Unpinned,
-    /// It is the same.
-    Matches,
-    /// It is another one, or missing.
-    Changed,
-}
-
 /// The identity of a user, for the operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdentityReport {
@@ -76,10 +65,7 @@ pub enum NotAccepted {
 }
 
 /// While it is held, the verification of one user is not withdrawn.
-#[derive(Debug)]
-pub(super) struct KeptVerification(
-    #[expect(dead_code, reason = "it is there to be held")] OwnedRwLockReadGuard<()>,
-);
+pub(super) type KeptVerification = OwnedRwLockReadGuard<()>;
 
 impl Matrix {
     /// The pinned identity of a user, and the one that the homeserver shows now.
@@ -126,7 +112,7 @@ impl Matrix {
         while let Some(IdentityUpdates { new, changed }) = updates.next().await {
             for (user, identity) in new.into_iter().chain(changed) {
                 let key = key_of(&identity);
-                if self.pin_status(&user, Some(&identity)) != PinStatus::Changed {
+                if !self.note_change(&user, Some(&identity)) {
                     // If the other one is shown again, it is reported again.
                     reported.remove(&user);
                 } else if reported.insert(user.clone(), key) != Some(key) {
@@ -154,7 +140,7 @@ impl Matrix {
     /// refuses to encrypt for another identity in its place.
     pub(super) async fn keep_verified(&self, user: &UserId) -> KeptVerification {
         let verification = self.verifications.of(user.to_owned());
-        KeptVerification(verification.read_owned().await)
+        verification.read_owned().await
     }
 
     /// From then on the SDK encrypts for any identity that is shown. So never while a link is on its way there.
@@ -172,20 +158,19 @@ impl Matrix {
         known.is_some() && shown.and_then(key_of) != known
     }
 
-    pub(super) fn pin_status(&self, user: &UserId, shown: Option<&UserIdentity>) -> PinStatus {
-        let Some(known) = self.known_identity(user).map(PinnedIdentity::key) else {
-            return PinStatus::Unpinned;
-        };
-        if !self.is_changed(user, shown) {
-            return PinStatus::Matches;
+    /// The same, and logs a warning if it is so.
+    pub(super) fn note_change(&self, user: &UserId, shown: Option<&UserIdentity>) -> bool {
+        let is_changed = self.is_changed(user, shown);
+        if is_changed {
+            let text = |key: Option<MasterKey>| key.map_or("none".to_owned(), |it| it.to_string());
+            let known = text(self.known_identity(user).map(PinnedIdentity::key));
+            let shown = text(shown.and_then(key_of));
+            warn!(
+                %user, known, shown,
+                "the homeserver shows another identity of this user: commands are refused and links held back until `rcbot trust` accepts it"
+            );
         }
-        let shown = shown.and_then(key_of);
-        let shown = shown.map_or_else(|| "none".to_owned(), |key| key.to_string());
-        warn!(
-            %user, %known, shown,
-            "the homeserver shows another identity of this user: commands are refused and links held back until `rcbot trust` accepts it"
-        );
-        PinStatus::Changed
+        is_changed
     }
 
     /// Pins the identity of this user that is in the store now, if none is pinned yet.
@@ -234,7 +219,7 @@ impl Matrix {
     pub(super) async fn check_devices(&self, recipient: &UserId) -> Result<Readers, NotSent> {
         let encryption = self.client.encryption();
         let identity = encryption.request_user_identity(recipient).await?;
-        if self.pin_status(recipient, identity.as_ref()) == PinStatus::Changed {
+        if self.note_change(recipient, identity.as_ref()) {
             return Err(NotSent::Refused(NotConfidential::IdentityChanged));
         }
         match (self.config.encryption.devices, identity) {

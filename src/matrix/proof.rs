@@ -27,7 +27,6 @@ use super::{
     Fault, Matrix, Message, RoomFacts,
     facts::CurrentState,
     inbox::{self, Decrypted},
-    pinned_identities::PinStatus,
     replay::Place,
 };
 use crate::config::Devices;
@@ -100,12 +99,12 @@ impl Matrix {
                 // A plain event comes with no device list, so the identity is requested.
                 let encryption = self.client.encryption();
                 let identity = encryption.request_user_identity(&message.sender).await?;
-                Ok(Proof::without_place(
-                    match self.pin_status(&message.sender, identity.as_ref()) {
-                        PinStatus::Changed => Trust::IdentityChanged,
-                        PinStatus::Unpinned | PinStatus::Matches => Trust::Plaintext,
-                    },
-                ))
+                let is_changed = self.note_change(&message.sender, identity.as_ref());
+                Ok(Proof::without_place(if is_changed {
+                    Trust::IdentityChanged
+                } else {
+                    Trust::Plaintext
+                }))
             }
             Shown::Encrypted(place, info) => {
                 let trust = if self.replay_protection.has_place(&place) {
@@ -212,12 +211,11 @@ impl Matrix {
                 info = newer;
             }
         }
-        let status = self.pin_status(sender, identity.as_ref());
-        let is_known = match status {
-            PinStatus::Changed => return Ok(Trust::IdentityChanged),
-            PinStatus::Unpinned => false,
-            PinStatus::Matches => true,
-        };
+        // Before it is compared: one that is pinned meanwhile was not.
+        let is_known = self.is_pinned(sender);
+        if self.note_change(sender, identity.as_ref()) {
+            return Ok(Trust::IdentityChanged);
+        }
         if trust != Trust::CrossSigned || self.config.encryption.devices == Devices::Any {
             return Ok(trust);
         }
