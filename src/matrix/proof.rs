@@ -61,12 +61,6 @@ pub struct Proof {
     place: Option<Place>,
 }
 
-impl Proof {
-    fn without_place(trust: Trust) -> Self {
-        Self { trust, place: None }
-    }
-}
-
 impl Matrix {
     /// Fetches from the homeserver everything that decides about a command of this user.
     /// A fault proves nothing: conclude nothing from it.
@@ -85,70 +79,48 @@ impl Matrix {
     /// A fault proves nothing: conclude nothing from it.
     pub async fn proof(&self, message: &Message) -> Result<Proof, Fault> {
         let room = self.joined_admin_room()?;
-        if let Some(original) = &message.edits
-            && let Some(trust) = self
-                .check_original(&room, original, &message.sender)
-                .await?
-        {
-            return Ok(Proof::without_place(trust));
-        }
-        match self.fetch(&room, message).await? {
-            Shown::Nothing => Ok(Proof::without_place(Trust::Gone)),
-            Shown::TooOld => Ok(Proof::without_place(Trust::TooOld)),
+        let sender = &message.sender;
+        let (trust, place) = match self.fetch(&room, message).await? {
+            Shown::Nothing => (Trust::Gone, None),
+            Shown::TooOld => (Trust::TooOld, None),
             Shown::Plaintext => {
                 // A plain event comes with no device list, so the identity is requested.
                 let encryption = self.client.encryption();
-                let identity = encryption.request_user_identity(&message.sender).await?;
-                let is_changed = self.note_change(&message.sender, identity.as_ref());
-                Ok(Proof::without_place(if is_changed {
-                    Trust::IdentityChanged
+                let identity = encryption.request_user_identity(sender).await?;
+                if self.note_change(sender, identity.as_ref()) {
+                    (Trust::IdentityChanged, None)
                 } else {
-                    Trust::Plaintext
-                }))
+                    (Trust::Plaintext, None)
+                }
+            }
+            Shown::Encrypted(place, _) if self.replay_protection.has_place(&place) => {
+                warn!(event = %message.event_id, %sender, "an encrypted command was replayed");
+                (Trust::Replayed, Some(place))
             }
             Shown::Encrypted(place, info) => {
-                let trust = if self.replay_protection.has_place(&place) {
-                    warn!(event = %message.event_id, sender = %message.sender, "an encrypted command was replayed");
-                    Trust::Replayed
-                } else {
-                    self.trust(&room, &message.sender, info).await?
-                };
-                let place = Some(place);
-                Ok(Proof { trust, place })
+                let trust = self.trust(&room, sender, info).await?;
+                (trust, Some(place))
+            }
+        };
+        Ok(Proof { trust, place })
+    }
+
+    /// Fetches a message as the homeserver shows it now, and the one that it edits: users can edit only their own messages, and
+    /// nobody waits for an answer to an old one.
+    async fn fetch(&self, room: &Room, message: &Message) -> Result<Shown, Fault> {
+        let sender = &message.sender;
+        if let Some(original) = &message.edits {
+            let Some((_, original)) = get_event(room, original, sender).await? else {
+                return Ok(Shown::Nothing);
+            };
+            if self.inbox.is_too_old((original.origin_server_ts(), None)) {
+                return Ok(Shown::TooOld);
             }
         }
-    }
-
-    /// Why an edit of this event proves nothing, if it does not: users can edit only their own messages, and nobody waits for
-    /// an answer to an old one.
-    async fn check_original(
-        &self,
-        room: &Room,
-        original: &EventId,
-        sender: &UserId,
-    ) -> Result<Option<Trust>, Fault> {
-        let event = get_event(room, original).await?;
-        let Some(Ok(event)) = event.map(|event| event.deserialize()) else {
-            return Ok(Some(Trust::Gone));
-        };
-        if event.sender() != sender {
-            return Ok(Some(Trust::Gone));
-        }
-        let is_old = self.inbox.is_too_old((event.origin_server_ts(), None));
-        Ok(is_old.then_some(Trust::TooOld))
-    }
-
-    /// Fetches a message as the homeserver shows it now.
-    async fn fetch(&self, room: &Room, message: &Message) -> Result<Shown, Fault> {
-        let Some(event) = get_event(room, &message.event_id).await? else {
+        let event = get_event(room, &message.event_id, sender).await?;
+        let Some((event, AnySyncTimelineEvent::MessageLike(parsed))) = event else {
             return Ok(Shown::Nothing);
         };
-        let Ok(AnySyncTimelineEvent::MessageLike(parsed)) = event.deserialize() else {
-            return Ok(Shown::Nothing);
-        };
-        if parsed.sender() != message.sender || parsed.event_id() != message.event_id {
-            return Ok(Shown::Nothing);
-        }
         let sent = parsed.origin_server_ts();
         match parsed {
             AnySyncMessageLikeEvent::RoomMessage(SyncMessageLikeEvent::Original(text)) => {
@@ -222,16 +194,13 @@ impl Matrix {
         if let Some(identity) = identity.filter(|_| is_known) {
             self.sign_once(identity).await?;
         }
-        if self.is_signed_now(sender, &info, is_known).await? {
-            return Ok(trust);
+        if !self.is_signed_now(sender, &info, is_known).await? {
+            encryption.request_user_identity(sender).await?;
+            if !self.is_signed_now(sender, &info, is_known).await? {
+                return Ok(Trust::UnsignedDevice);
+            }
         }
-        encryption.request_user_identity(sender).await?;
-        let is_signed = self.is_signed_now(sender, &info, is_known).await?;
-        Ok(if is_signed {
-            trust
-        } else {
-            Trust::UnsignedDevice
-        })
+        Ok(trust)
     }
 
     /// Whether the device that encrypted an event is signed by its owner's current identity; if that is the pinned one, by the
@@ -270,21 +239,31 @@ impl Matrix {
 
 /// What the homeserver shows under the id of a message.
 enum Shown {
-    /// No event, or not that message.
+    /// No event, or not that message; or not the one that it edits.
     Nothing,
-    /// The message, but it waited too long.
+    /// The message, but it waited too long; or it edits one that did.
     TooOld,
     Plaintext,
     Encrypted(Place, Arc<EncryptionInfo>),
 }
 
-async fn get_event(room: &Room, id: &EventId) -> Result<Option<Raw<AnySyncTimelineEvent>>, Fault> {
+/// An event of this sender. `None`: the homeserver shows no event, or another one in its place.
+async fn get_event(
+    room: &Room,
+    id: &EventId,
+    sender: &UserId,
+) -> Result<Option<(Raw<AnySyncTimelineEvent>, AnySyncTimelineEvent)>, Fault> {
     let request = get_room_event::v3::Request::new(room.room_id().to_owned(), id.to_owned());
-    match room.client().send(request).await {
-        Ok(response) => Ok(Some(response.event.cast_unchecked())),
-        Err(error) if error.client_api_error_kind() == Some(&ErrorKind::NotFound) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
+    let raw = match room.client().send(request).await {
+        Ok(response) => response.event.cast_unchecked::<AnySyncTimelineEvent>(),
+        Err(error) if error.client_api_error_kind() == Some(&ErrorKind::NotFound) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let event = raw.deserialize().ok();
+    let event = event.filter(|event| event.sender() == sender && event.event_id() == id);
+    Ok(event.map(|event| (raw, event)))
 }
 
 async fn decrypt(
