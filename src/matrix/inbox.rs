@@ -18,7 +18,7 @@ use matrix_sdk::{
     deserialized_responses::{EncryptionInfo, TimelineEvent, TimelineEventKind},
     ruma::{
         EventId, Int, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId,
-        ServerName, UserId,
+        UserId,
         events::{
             AnySyncMessageLikeEvent, AnySyncTimelineEvent, SyncMessageLikeEvent,
             reaction::OriginalSyncReactionEvent,
@@ -81,7 +81,7 @@ pub(super) struct Inbox {
     replay_protection: Arc<ReplayProtection>,
     seen: Mutex<Seen>,
     undecrypted: Mutex<VecDeque<Undecrypted>>,
-    clock: Clock,
+    clock_report: Hourly,
     incoming: mpsc::Sender<IncomingEvent>,
 }
 
@@ -109,7 +109,7 @@ impl Inbox {
             replay_protection: Arc::clone(replay_protection),
             seen: Mutex::default(),
             undecrypted: Mutex::default(),
-            clock: Clock::default(),
+            clock_report: Hourly::default(),
             incoming,
         }
     }
@@ -146,11 +146,25 @@ impl Inbox {
         id.is_some_and(|id| self.replay_protection.has_event(&id))
     }
 
-    /// Compares the clocks by an event that an answer has just brought.
+    /// Logs a warning if the clocks of this host and of the homeserver differ, by an event that an answer has just brought.
     pub(super) fn compare_clocks(&self, event: &TimelineEvent) {
-        let config = &self.config;
-        self.clock
-            .compare(event, &config.server_name, config.max_command_age);
+        let Ok(stamps) = event.raw().deserialize_as_unchecked::<Stamps>() else {
+            return;
+        };
+        // Other homeservers have other clocks.
+        if stamps.sender.server_name() != self.config.server_name {
+            return;
+        }
+        let own = SystemTime::now();
+        let skew = homeserver_time(&stamps)
+            .and_then(|time| Skew::between(own, time, self.config.max_command_age));
+        if let Some(skew) = skew.filter(|_| self.clock_report.is_due(Instant::now())) {
+            warn!(
+                clock = %skew,
+                "the clocks of this host and of the homeserver differ, so commands seem too old or from the future, and do not \
+                 count: set the time of both hosts"
+            );
+        }
     }
 
     async fn receive_message(&self, event: &OriginalSyncRoomMessageEvent, room: &RoomId) {
@@ -446,9 +460,6 @@ impl Seen {
     }
 }
 
-/// How often it is logged that the clocks differ.
-const REPORT_INTERVAL: Duration = Duration::from_hours(1);
-
 /// A harmless difference, which a slow answer causes.
 const HARMLESS: Duration = Duration::from_secs(5);
 
@@ -484,12 +495,6 @@ impl std::fmt::Display for Skew {
     }
 }
 
-/// Compares the clocks by the times and the ages of events.
-#[derive(Debug, Default)]
-pub(super) struct Clock {
-    reported: Mutex<Option<Instant>>,
-}
-
 /// The fields of an event that show the clock of its homeserver.
 #[derive(Deserialize)]
 struct Stamps {
@@ -503,37 +508,16 @@ struct Age {
     age: i64,
 }
 
-impl Clock {
-    /// Checks an event that an answer has just brought, and logs a warning if the clocks differ.
-    pub(super) fn compare(
-        &self,
-        event: &TimelineEvent,
-        homeserver: &ServerName,
-        max_command_age: Duration,
-    ) {
-        let Ok(stamps) = event.raw().deserialize_as_unchecked::<Stamps>() else {
-            return;
-        };
-        // Other homeservers have other clocks.
-        if stamps.sender.server_name() != homeserver {
-            return;
-        }
-        let now = homeserver_time(&stamps);
-        let skew = now.and_then(|now| Skew::between(SystemTime::now(), now, max_command_age));
-        if let Some(skew) = skew.filter(|_| self.is_report_due(Instant::now())) {
-            warn!(
-                clock = %skew,
-                "the clocks of this host and of the homeserver differ, so commands seem too old or from the future, and do not \
-                 count: set the time of both hosts"
-            );
-        }
-    }
+/// Something that happens once an hour at most, since when.
+#[derive(Debug, Default)]
+struct Hourly(Mutex<Option<Instant>>);
 
-    fn is_report_due(&self, now: Instant) -> bool {
-        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = reported.is_none_or(|last| now.duration_since(last) >= REPORT_INTERVAL);
+impl Hourly {
+    fn is_due(&self, now: Instant) -> bool {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = last.is_none_or(|last| now.duration_since(last) >= Duration::from_hours(1));
         if is_due {
-            *reported = Some(now);
+            *last = Some(now);
         }
         is_due
     }
@@ -714,9 +698,9 @@ mod tests {
 
     #[test]
     fn a_clock_difference_is_reported_once_an_hour() {
-        let (clock, begin) = (Clock::default(), Instant::now());
-        assert!(clock.is_report_due(begin));
-        assert!(!clock.is_report_due(begin + Duration::from_mins(59)));
-        assert!(clock.is_report_due(begin + REPORT_INTERVAL));
+        let (report, begin) = (Hourly::default(), Instant::now());
+        assert!(report.is_due(begin));
+        assert!(!report.is_due(begin + Duration::from_mins(59)));
+        assert!(report.is_due(begin + Duration::from_hours(1)));
     }
 }
