@@ -35,7 +35,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone)]
 pub(super) struct Homeserver {
     http: Client,
-    address: Url,
+    pub(super) address: Url,
     token: Option<Token>,
 }
 
@@ -89,11 +89,6 @@ impl Homeserver {
         let response = Response::from_parts(parts, answer.bytes().await?);
         Ok(R::IncomingResponse::try_from_http_response(response)?)
     }
-
-    /// Its software, for messages that fit it.
-    pub(super) async fn kind(&self) -> HomeserverKind {
-        HomeserverKind::ask(&self.address).await
-    }
 }
 
 pub(super) fn http_client(builder: ClientBuilder) -> Result<Client, Fault> {
@@ -133,17 +128,6 @@ pub enum HomeserverKind {
     Unknown,
 }
 
-/// The answers of a homeserver that may name its software.
-#[derive(Debug, Default)]
-struct Answers {
-    /// The header `Server`, which a proxy may have replaced by its own.
-    header: Option<String>,
-    /// The answer to `/_matrix/client/versions`, which may name the software (MSC4383).
-    versions: Value,
-    /// The answer to `/_matrix/federation/v1/version`, which may be behind another port.
-    version: Value,
-}
-
 impl HomeserverKind {
     /// Asks the homeserver at this address which software it is.
     pub async fn ask(homeserver: &Url) -> Self {
@@ -155,30 +139,28 @@ impl HomeserverKind {
             get(&["_matrix", "client", "versions"]),
             get(&["_matrix", "federation", "v1", "version"]),
         );
-        let header = versions.as_ref().ok().and_then(|answer| {
-            let header = answer.headers.get(header::SERVER)?;
-            Some(header.to_str().ok()?.to_owned())
-        });
-        let body = |answer: Result<Answer, _>| answer.map_or(Value::Null, |answer| answer.body);
-        Self::of(&Answers {
-            header,
-            versions: body(versions),
-            version: body(version),
-        })
+        let version = version.map_or(Value::Null, |answer| answer.body);
+        let Ok(Answer { headers, body }) = versions else {
+            return Self::of(&version, &Value::Null, "");
+        };
+        let header = headers.get(header::SERVER);
+        let header = header.and_then(|header| header.to_str().ok());
+        Self::of(&version, &body, header.unwrap_or_default())
     }
 
-    fn of(answers: &Answers) -> Self {
+    /// By the answer to `/_matrix/federation/v1/version`, which may be behind another port; that to `/_matrix/client/versions`,
+    /// which may name the software (MSC4383); and the header `Server`, which a proxy may have replaced by its own.
+    fn of(version: &Value, versions: &Value, header: &str) -> Self {
         let named = [
-            answers.version.pointer("/server/name"),
-            answers.versions.pointer("/server/name"),
-            answers.versions.pointer("/net.zemos.msc4383.server/name"),
+            version.pointer("/server/name"),
+            versions.pointer("/server/name"),
+            versions.pointer("/net.zemos.msc4383.server/name"),
         ];
         let named = named.into_iter().flatten().filter_map(Value::as_str);
-        let mut all = named.chain(answers.header.as_deref());
-        if let Some(kind) = all.find_map(Self::named) {
+        if let Some(kind) = named.chain([header]).find_map(Self::named) {
             return kind;
         }
-        let features = answers.versions.get("unstable_features");
+        let features = versions.get("unstable_features");
         let mut features = features.and_then(Value::as_object).into_iter().flatten();
         // Only Synapse has a setting of that name.
         if features.any(|(name, _)| name.starts_with("io.element.e2ee_forced.")) {
@@ -272,13 +254,6 @@ mod tests {
 
     use super::*;
 
-    fn named(name: &str) -> Answers {
-        Answers {
-            version: json!({ "server": { "name": name, "version": "1" } }),
-            ..Answers::default()
-        }
-    }
-
     #[test]
     fn a_homeserver_is_detected_by_any_of_its_answers() {
         use HomeserverKind as Kind;
@@ -291,24 +266,19 @@ mod tests {
             ("Dendrite", Kind::Dendrite),
             ("Another", Kind::Unknown),
         ] {
-            assert_eq!(Kind::of(&named(name)), kind, "{name}");
+            let version = json!({ "server": { "name": name, "version": "1" } });
+            assert_eq!(Kind::of(&version, &Value::Null, "nginx"), kind, "{name}");
         }
-        let versions = |versions| Answers {
-            header: Some("nginx".to_owned()),
-            versions,
-            ..Answers::default()
-        };
-        let by_versions = versions(json!({ "net.zemos.msc4383.server": { "name": "Tuwunel" } }));
-        assert_eq!(Kind::of(&by_versions), Kind::Tuwunel);
+        let named = json!({ "net.zemos.msc4383.server": { "name": "Tuwunel" } });
         let features = json!({ "unstable_features": { "io.element.e2ee_forced.public": false } });
-        assert_eq!(Kind::of(&versions(features)), Kind::Synapse);
-        let header = Answers {
-            header: Some("Synapse/1.163.2".to_owned()),
-            ..Answers::default()
-        };
-        assert_eq!(Kind::of(&header), Kind::Synapse);
-        let nothing = versions(Value::Null);
-        assert_eq!(Kind::of(&nothing), Kind::Unknown);
+        for (versions, header, kind) in [
+            (named, "nginx", Kind::Tuwunel),
+            (features, "nginx", Kind::Synapse),
+            (Value::Null, "Synapse/1.163.2", Kind::Synapse),
+            (Value::Null, "nginx", Kind::Unknown),
+        ] {
+            assert_eq!(Kind::of(&Value::Null, &versions, header), kind, "{header}");
+        }
     }
 
     #[test]

@@ -166,7 +166,7 @@ impl Appservice {
     async fn refused(&self, error: HttpError) -> Fault {
         let kind = match error.client_api_error_kind() {
             Some(ErrorKind::UnknownToken(_) | ErrorKind::MissingToken | ErrorKind::Exclusive) => {
-                self.homeserver.kind().await
+                HomeserverKind::ask(&self.homeserver.address).await
             }
             _ => HomeserverKind::Unknown,
         };
