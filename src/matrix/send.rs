@@ -224,19 +224,13 @@ impl Reply {
     pub(super) fn content(&self, sound: Sound) -> RoomMessageEventContent {
         let (plain, html) = (&self.plain, &self.html);
         let length = |text| serde_json::to_string(text).map_or(usize::MAX, |json| json.len());
-        let content = if length(plain).saturating_add(length(html)) > LONGEST {
-            let text = shortened(plain);
-            match sound {
-                Sound::Rings => RoomMessageEventContent::text_plain(text),
-                Sound::Silent => RoomMessageEventContent::notice_plain(text),
-            }
-        } else {
-            match sound {
-                Sound::Rings => RoomMessageEventContent::text_html(plain, html),
-                Sound::Silent => RoomMessageEventContent::notice_html(plain, html),
-            }
-        };
-        mentioning_nobody(content)
+        let fits = length(plain).saturating_add(length(html)) <= LONGEST;
+        mentioning_nobody(match (sound, fits) {
+            (Sound::Rings, true) => RoomMessageEventContent::text_html(plain, html),
+            (Sound::Rings, false) => RoomMessageEventContent::text_plain(shortened(plain)),
+            (Sound::Silent, true) => RoomMessageEventContent::notice_html(plain, html),
+            (Sound::Silent, false) => RoomMessageEventContent::notice_plain(shortened(plain)),
+        })
     }
 }
 
