@@ -7,7 +7,7 @@
 //! queue, and only a full queue makes it wait.
 
 use std::{
-    collections::{BTreeSet, HashSet, VecDeque},
+    collections::{BTreeSet, VecDeque},
     hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime},
@@ -79,7 +79,8 @@ pub(super) struct Inbox {
     admin_room: Arc<AdminRoom>,
     direct_messages: Arc<DirectMessages>,
     replay_protection: Arc<ReplayProtection>,
-    seen: Mutex<Seen>,
+    /// The latest commands.
+    seen: Mutex<VecDeque<OwnedEventId>>,
     undecrypted: Mutex<VecDeque<Undecrypted>>,
     clock_report: Hourly,
     incoming: mpsc::Sender<IncomingEvent>,
@@ -211,9 +212,10 @@ impl Inbox {
             return Err(Dropped::OwnEvent);
         }
         let text = text_of(event).ok_or(Dropped::NotText)?;
-        let edits = match &event.content.relates_to {
-            Some(Relation::Replacement(edit)) => Some(edit.event_id.clone()),
-            _ => None,
+        let (edits, thread) = match &event.content.relates_to {
+            Some(Relation::Replacement(edit)) => (Some(edit.event_id.clone()), None),
+            Some(Relation::Thread(thread)) => (None, Some(thread.event_id.clone())),
+            _ => (None, None),
         };
         let sent = (event.origin_server_ts, event.unsigned.age);
         if !self.admin_room.is(room) {
@@ -240,16 +242,20 @@ impl Inbox {
             sender: event.sender.clone(),
             text: text.to_owned(),
             edits,
-            thread: match &event.content.relates_to {
-                Some(Relation::Thread(thread)) => Some(thread.event_id.clone()),
-                _ => None,
-            },
+            thread,
         }))
     }
 
     fn is_first(&self, event: &EventId) -> bool {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.insert(event.to_owned())
+        if seen.iter().any(|it| it == event) {
+            return false;
+        }
+        seen.push_back(event.to_owned());
+        if seen.len() > REMEMBERED_EVENTS {
+            seen.pop_front();
+        }
+        true
     }
 
     /// Messages from before the bot was in the admin room are ignored.
@@ -350,10 +356,8 @@ impl Inbox {
             }
             let Undecrypted { event, .. } = late;
             let sender = event.sender;
-            warn!(event = %event.event_id, %sender, "event in the admin room cannot be decrypted");
-            if let Some(fault) = fault {
-                warn!(event = %event.event_id, error = %Chain(&fault), "event not decrypted");
-            }
+            let error = fault.map(|fault| Chain(&fault).to_string());
+            warn!(event = %event.event_id, %sender, error, "event in the admin room cannot be decrypted");
             self.hand_over(IncomingEvent::Undecryptable {
                 devices: digest_of_devices(client, &sender).await,
                 reply_to: ReplyTo::event(event.event_id),
@@ -407,16 +411,13 @@ pub(super) async fn try_to_decrypt(
     room: &Room,
     event: &Raw<OriginalSyncRoomEncryptedEvent>,
 ) -> Result<Option<Decrypted>, Fault> {
-    Ok(match room.decrypt_event(event, None).await?.kind {
-        TimelineEventKind::Decrypted(decrypted) => {
-            let message = decrypted.event.deserialize_as_unchecked();
-            Some(match message {
-                Ok(message) => Decrypted::Message(Box::new(message), decrypted.encryption_info),
-                Err(_) => Decrypted::Other,
-            })
-        }
-        TimelineEventKind::UnableToDecrypt { .. } | TimelineEventKind::PlainText { .. } => None,
-    })
+    let TimelineEventKind::Decrypted(event) = room.decrypt_event(event, None).await?.kind else {
+        return Ok(None);
+    };
+    Ok(Some(match event.event.deserialize_as_unchecked() {
+        Ok(message) => Decrypted::Message(Box::new(message), event.encryption_info),
+        Err(_) => Decrypted::Other,
+    }))
 }
 
 /// The age of an event, as the homeserver has it.
@@ -434,29 +435,6 @@ pub(super) fn text_of(event: &OriginalSyncRoomMessageEvent) -> Option<&str> {
     match msgtype {
         MessageType::Text(content) => Some(remove_plain_reply_fallback(&content.body)),
         _ => None,
-    }
-}
-
-/// The ids of the latest events that counted.
-#[derive(Debug, Default)]
-struct Seen {
-    ids: HashSet<OwnedEventId>,
-    order: VecDeque<OwnedEventId>,
-}
-
-impl Seen {
-    /// False if the event was there already.
-    fn insert(&mut self, id: OwnedEventId) -> bool {
-        if !self.ids.insert(id.clone()) {
-            return false;
-        }
-        self.order.push_back(id);
-        if self.order.len() > REMEMBERED_EVENTS
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.ids.remove(&oldest);
-        }
-        true
     }
 }
 
