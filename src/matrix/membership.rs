@@ -145,19 +145,16 @@ impl Matrix {
 
     /// The room that the bot was in before, else the one that the configuration names; an alias is resolved once it exists.
     async fn find_admin_room(&self) -> Option<OwnedRoomId> {
-        if let Some(id) = self.admin_room.id() {
+        if let Some(id) = self.admin_room.expected() {
             return Some(id);
         }
-        match <&RoomId>::try_from(self.admin_room.configured()) {
-            Ok(id) => Some(id.to_owned()),
-            Err(alias) => match self.client.resolve_room_alias(alias).await {
-                Ok(response) => Some(response.room_id),
-                Err(error) => {
-                    let fault = Fault::from(error);
-                    warn!(%alias, error = %Chain(&fault), "the admin room's alias cannot be looked up yet");
-                    None
-                }
-            },
+        let alias = <&RoomAliasId>::try_from(self.admin_room.configured()).ok()?;
+        match self.client.resolve_room_alias(alias).await {
+            Ok(response) => Some(response.room_id),
+            Err(error) => {
+                warn!(%alias, error = %Chain(&error), "the admin room's alias cannot be looked up yet");
+                None
+            }
         }
     }
 }

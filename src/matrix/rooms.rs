@@ -97,20 +97,14 @@ impl AdminRoom {
     /// Makes this room, joined at this time, the admin room. To be called before the next sync.
     pub(super) fn enter(&self, room: &RoomId, joined: SystemTime) -> Result<(), Fault> {
         let mut current = self.current();
-        let arrival = match current.room.as_deref() {
-            Some(known) if known == room => current.arrival,
-            Some(_) => Some(Arrival::Moved),
-            None => Some(Arrival::Joined),
-        };
         if current.room.as_deref() != Some(room) {
             self.write(room, current.was_encrypted)?;
+            current.arrival = Some(match current.room.replace(room.to_owned()) {
+                Some(_) => Arrival::Moved,
+                None => Arrival::Joined,
+            });
         }
-        *current = Current {
-            room: Some(room.to_owned()),
-            listening_since: joined,
-            was_encrypted: current.was_encrypted,
-            arrival,
-        };
+        current.listening_since = joined;
         Ok(())
     }
 
