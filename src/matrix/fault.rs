@@ -11,7 +11,6 @@ use matrix_sdk::{
     encryption::identities::ManualVerifyError,
     ruma::{
         OwnedUserId,
-        api::client::uiaa::UiaaInfo,
         api::error::{Error, ErrorBody, ErrorKind, RetryAfter},
     },
 };
@@ -205,14 +204,6 @@ impl Fault {
         match self.code() {
             Some(ErrorKind::UnknownToken(data)) => is_logged_in && !data.soft_logout,
             Some(_) | None => self.names_unknown_device(),
-        }
-    }
-
-    /// The interactive authentication that the homeserver wants before it executes the request.
-    pub(super) fn interactive_auth(&self) -> Option<&UiaaInfo> {
-        match self {
-            Self::Request(error) => error.as_uiaa_response(),
-            _ => None,
         }
     }
 

@@ -6,7 +6,6 @@
 use std::{
     env,
     ffi::OsStr,
-    fmt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -33,14 +32,15 @@ use super::{
     login::{LoggedIn, Login, check_appservice, identity_refused, password_wanted},
     sync,
 };
-use crate::config::Config;
+use crate::{config::Config, secret::SecretText};
 
 /// The variable with the recovery key, for hosts that keep secrets outside of files.
 pub const RECOVERY_KEY_VARIABLE: &str = "RCBOT_RECOVERY_KEY";
 
-/// The key that restores the identity. It has no `Display`, and its `Debug` shows nothing.
+/// The key that restores the identity.
+#[derive(Debug)]
 pub struct RecoveryKey {
-    text: String,
+    text: SecretText,
     /// `None`: it is in the variable.
     file: Option<PathBuf>,
 }
@@ -51,12 +51,12 @@ impl RecoveryKey {
     pub fn find(variable: Option<&OsStr>, folder: &MatrixFolder) -> Result<Option<Self>, Fault> {
         let given = variable.and_then(OsStr::to_str);
         if let Some(text) = given.filter(|text| !text.is_empty()) {
-            let text = text.to_owned();
+            let text = text.into();
             return Ok(Some(Self { text, file: None }));
         }
         let file = folder.recovery_key();
         Ok(folder::read(&file)?.map(|text| Self {
-            text: String::from_utf8_lossy(&text).into_owned(),
+            text: (&*String::from_utf8_lossy(&text)).into(),
             file: Some(file),
         }))
     }
@@ -86,13 +86,7 @@ impl RecoveryKey {
 
     /// The key itself: only for the SDK, which decrypts the secrets with it.
     fn expose(&self) -> &str {
-        self.text.trim()
-    }
-}
-
-impl fmt::Debug for RecoveryKey {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("RecoveryKey(..)")
+        self.text.expose().trim()
     }
 }
 
@@ -222,18 +216,14 @@ impl OwnIdentity<'_> {
         let Err(error) = encryption.bootstrap_cross_signing(None).await else {
             return Ok(());
         };
-        let fault = Fault::from(error);
-        let Some(asked) = fault.interactive_auth() else {
-            return Err(fault);
+        let Some(asked) = error.as_uiaa_response() else {
+            return Err(error.into());
         };
         let proof = self.login.auth_data(self.user, asked)?;
         let published = encryption.bootstrap_cross_signing(Some(proof)).await;
-        published.map_err(|error| {
-            let fault = Fault::from(error);
-            if fault.interactive_auth().is_some() {
-                return identity_refused();
-            }
-            fault
+        published.map_err(|error| match error.as_uiaa_response() {
+            Some(_) => identity_refused(),
+            None => error.into(),
         })
     }
 
@@ -418,6 +408,6 @@ mod tests {
     #[test]
     fn a_recovery_key_is_not_shown() {
         let key = find(Some("given"), Path::new("/")).unwrap();
-        assert_eq!(format!("{:?}", key.unwrap()), "RecoveryKey(..)");
+        assert!(!format!("{key:?}").contains("given"));
     }
 }
