@@ -377,7 +377,8 @@ mod tests {
     use serde_json::json;
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
-        net::TcpListener,
+        net::{TcpListener, TcpStream},
+        task::JoinHandle,
     };
 
     use super::*;
@@ -427,18 +428,28 @@ mod tests {
             self.http.post(url)
         }
 
+        /// A request as the homeserver gets it up to this text, the connection for its reply, and the SDK's wait for that.
+        async fn ask(&self, request: reqwest::RequestBuilder, end: &str) -> Asked {
+            let asking = tokio::spawn(request.send());
+            let (mut stream, _) = self.homeserver.accept().await.unwrap();
+            let asked = read_until(&mut stream, end).await;
+            (asked, stream, asking)
+        }
+
         /// The first line of a request as the homeserver gets it, and the SDK's answer when the homeserver sends this.
         async fn answer(&self, request: reqwest::RequestBuilder, reply: &str) -> (String, Answer) {
-            let answer = tokio::spawn(request.send());
-            let (mut stream, _) = self.homeserver.accept().await.unwrap();
-            let asked = read_until(&mut stream, "\r\n\r\n").await;
+            let (asked, mut stream, asking) = self.ask(request, END).await;
             stream.write_all(reply.as_bytes()).await.unwrap();
             let first = asked.lines().next().unwrap().to_owned();
-            (first, answer.await.unwrap().unwrap())
+            (first, asking.await.unwrap().unwrap())
         }
     }
 
+    /// Of the headers of a request.
+    const END: &str = "\r\n\r\n";
+
     type Answer = reqwest::Response;
+    type Asked = (String, TcpStream, JoinHandle<reqwest::Result<Answer>>);
 
     async fn read_json(answer: Answer) -> Value {
         serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap()
@@ -471,9 +482,7 @@ mod tests {
             .bearer_auth(setting.forwarder.placeholder())
             .header("x-of-the-sdk", "kept")
             .body("the body");
-        let answer = tokio::spawn(request.send());
-        let (mut stream, _) = setting.homeserver.accept().await.unwrap();
-        let asked = read_until(&mut stream, "the body").await;
+        let (asked, mut stream, asking) = setting.ask(request, "the body").await;
         let (first, headers) = asked.split_once("\r\n").unwrap();
         assert_eq!(
             first,
@@ -491,7 +500,7 @@ mod tests {
 
         let reply = "HTTP/1.1 403 Forbidden\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
         stream.write_all(reply.as_bytes()).await.unwrap();
-        let answer = answer.await.unwrap().unwrap();
+        let answer = asking.await.unwrap().unwrap();
         assert_eq!(answer.status(), 403);
         assert_eq!(answer.headers()["content-type"], "application/json");
         assert_eq!(answer.text().await.unwrap(), "{}");
@@ -504,18 +513,11 @@ mod tests {
         let request = setting
             .request("/x?y=z")
             .bearer_auth(setting.forwarder.placeholder());
-        let asking = tokio::spawn(request.send());
-        let (mut stream, _) = setting.homeserver.accept().await.unwrap();
-        let asked = read_until(&mut stream, "\r\n\r\n").await.to_lowercase();
-        assert!(
-            asked.starts_with("post /base/x?y=z http/1.1\r\n"),
-            "{asked}"
-        );
-        assert!(
-            asked.contains("authorization: bearer the_token\r\n"),
-            "{asked}"
-        );
-        asking.abort();
+        let (asked, ..) = setting.ask(request, END).await;
+        let asked = asked.to_lowercase();
+        let begins = asked.starts_with("post /base/x?y=z http/1.1\r\n");
+        let is_authorized = asked.contains("authorization: bearer the_token\r\n");
+        assert!(begins && is_authorized, "{asked}");
     }
 
     #[tokio::test]
@@ -531,15 +533,12 @@ mod tests {
         let reply = json!({ "next_batch": "b", "rooms": {}, "to_device": { "events": events } });
         let reply = json("200 OK", "content-type: application/json\r\n", &reply);
         let sync = |since: &str| {
-            let query = if since.is_empty() {
-                String::new()
-            } else {
-                format!("since={since}&")
+            let query = match since {
+                "" => String::new(),
+                since => format!("since={since}&"),
             };
-            let url = format!(
-                "{}/_matrix/client/v3/sync?{query}timeout=0",
-                Forwarder::homeserver()
-            );
+            let homeserver = Forwarder::homeserver();
+            let url = format!("{homeserver}/_matrix/client/v3/sync?{query}timeout=0");
             setting.http.get(url)
         };
         for (since, query) in [("", ""), ("s1", "since=s1&")] {
@@ -590,15 +589,11 @@ mod tests {
         let stranger = setting.request("/x").bearer_auth("somebody").send().await;
         assert!(stranger.unwrap_err().is_request());
 
-        let asking = tokio::spawn(setting.request("/_matrix/client/versions").send());
-        let (mut stream, _) = setting.homeserver.accept().await.unwrap();
-        let asked = read_until(&mut stream, "\r\n\r\n").await;
-        assert!(
-            asked.starts_with("POST /base/_matrix/client/versions HTTP/1.1\r\n"),
-            "{asked}"
-        );
-        assert!(!asked.to_lowercase().contains("authorization"), "{asked}");
-        asking.abort();
+        let request = setting.request("/_matrix/client/versions");
+        let (asked, ..) = setting.ask(request, END).await;
+        let begins = asked.starts_with("POST /base/_matrix/client/versions HTTP/1.1\r\n");
+        let is_authorized = asked.to_lowercase().contains("authorization");
+        assert!(begins && !is_authorized, "{asked}");
     }
 
     #[tokio::test]
@@ -611,16 +606,9 @@ mod tests {
             "302 Found\r\nlocation: /maintenance\r\ncontent-length: 0\r\n\r\n",
             "308 Permanent Redirect\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n",
         ] {
-            let asking = tokio::spawn(setting.request("/x").send());
-            let (mut stream, _) = setting.homeserver.accept().await.unwrap();
-            read_until(&mut stream, "\r\n\r\n").await;
-            let reply = format!(
-                "HTTP/1.1 {}",
-                page.replacen("\r\n", "\r\nconnection: close\r\n", 1)
-            );
-            stream.write_all(reply.as_bytes()).await.unwrap();
-            drop(stream);
-            let answer = asking.await.unwrap().unwrap();
+            let page = page.replacen("\r\n", "\r\nconnection: close\r\n", 1);
+            let reply = format!("HTTP/1.1 {page}");
+            let (_, answer) = setting.answer(setting.request("/x"), &reply).await;
             assert_eq!(answer.status(), 502, "{page}");
             assert_eq!(answer.text().await.unwrap(), "", "{page}");
         }
@@ -629,9 +617,7 @@ mod tests {
     #[tokio::test]
     async fn an_answer_is_streamed_and_a_closed_connection_closes_the_other_one() {
         let setting = Setting::new().await;
-        let asking = tokio::spawn(setting.request("/x").send());
-        let (mut stream, _) = setting.homeserver.accept().await.unwrap();
-        read_until(&mut stream, "\r\n\r\n").await;
+        let (_, mut stream, asking) = setting.ask(setting.request("/x"), END).await;
         let beginning =
             "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 10\r\n\r\nhello";
         stream.write_all(beginning.as_bytes()).await.unwrap();
@@ -642,22 +628,12 @@ mod tests {
             "before the rest is there"
         );
         drop(answer);
-        assert_eq!(
-            stream.read(&mut [0]).await.unwrap(),
-            0,
-            "the homeserver sees it"
-        );
+        assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
 
         // The same while there is no answer yet, as when a long poll is cancelled.
-        let asking = tokio::spawn(setting.request("/x").send());
-        let (mut stream, _) = setting.homeserver.accept().await.unwrap();
-        read_until(&mut stream, "\r\n\r\n").await;
+        let (_, mut stream, asking) = setting.ask(setting.request("/x"), END).await;
         asking.abort();
-        assert_eq!(
-            stream.read(&mut [0]).await.unwrap(),
-            0,
-            "the homeserver sees it"
-        );
+        assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
     }
 
     #[tokio::test]
@@ -682,16 +658,8 @@ mod tests {
         assert!(!format!("{:?}", setting.forwarder).contains(&setting.as_token));
 
         drop(setting.forwarder);
-        let url = format!("{}/x", Forwarder::homeserver());
-        assert!(
-            setting
-                .http
-                .get(&url)
-                .send()
-                .await
-                .unwrap_err()
-                .is_connect()
-        );
+        let asked = setting.http.post(format!("{}/x", Forwarder::homeserver()));
+        assert!(asked.send().await.unwrap_err().is_connect());
         // The file that is left does not stop the next one from listening.
         assert!(socket.exists());
         tokio::task::spawn_blocking(|| ()).await.unwrap();
