@@ -121,7 +121,7 @@ impl ConfidentialRoom {
         let turn = self.turn().await;
         let rooms = &self.matrix.direct_messages;
         if rooms.take_key(self.id()).as_ref() != Some(&key) {
-            turn.renew_key().await?;
+            self.room.discard_room_key().await?;
         }
         let sent = turn
             .send_secret(&self.recipient, content, transaction)

@@ -79,14 +79,15 @@ impl Homeserver {
             .map_err(HttpError::IntoHttp)?;
         let request = request.try_into().map_err(HttpError::Reqwest)?;
         let mut answer = self.http.execute(request).await?;
-        let (mut parts, ()) = Response::new(()).into_parts();
-        parts.status = if is_page(&answer) {
+        let status = if is_page(&answer) {
             StatusCode::BAD_GATEWAY
         } else {
             answer.status()
         };
-        parts.headers = std::mem::take(answer.headers_mut());
-        let response = Response::from_parts(parts, answer.bytes().await?);
+        let headers = std::mem::take(answer.headers_mut());
+        let mut response = Response::new(answer.bytes().await?);
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
         Ok(R::IncomingResponse::try_from_http_response(response)?)
     }
 }

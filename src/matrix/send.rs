@@ -183,11 +183,6 @@ impl Turn {
         Ok(sending.with_transaction_id(transaction.clone()).await?)
     }
 
-    /// Makes the next message use a new Megolm session: the key of an earlier one cannot decrypt it.
-    pub(super) async fn renew_key(&self) -> Result<(), Fault> {
-        Ok(self.room.discard_room_key().await?)
-    }
-
     /// Sends a secret to the recipient, and checks afterwards who can read it.
     pub(super) async fn send_secret(
         &self,

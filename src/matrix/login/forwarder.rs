@@ -5,7 +5,6 @@
 //! Where the homeserver cannot be reached the connection closes without an answer, for the SDK a network error.
 
 use std::{
-    panic::AssertUnwindSafe,
     path::PathBuf,
     sync::{
         Arc,
@@ -14,7 +13,6 @@ use std::{
 };
 
 use anyhow::bail;
-use futures_util::FutureExt as _;
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode, Uri, Version,
     body::{Body as _, Bytes, Incoming},
@@ -36,6 +34,7 @@ use crate::{
     matrix::{
         Chain, Fault, MatrixFolder,
         fault::LONGEST_WAIT,
+        folder::file_fault,
         guard::{self, Quarantine},
         homeserver::{http_client, is_page, no_http_client},
     },
@@ -88,10 +87,7 @@ impl Forwarder {
         quarantine: Arc<Quarantine>,
     ) -> Result<Self, Fault> {
         let path = folder.homeserver_socket();
-        let socket = PrivateSocket::listen(&path).map_err(|source| Fault::File {
-            path: path.clone(),
-            source,
-        })?;
+        let socket = PrivateSocket::listen(&path).map_err(|source| file_fault(&path, source))?;
         let route = Arc::new(Route {
             // Answers are compressed on the network, and plain on the socket.
             http: http_client(Client::builder())?,
@@ -102,12 +98,12 @@ impl Forwarder {
         });
         let reached_at = socket.path().to_owned();
         let ended = CancellationToken::new();
-        let serving = AssertUnwindSafe(serve(socket, Arc::clone(&route))).catch_unwind();
+        let serving = serve(socket, Arc::clone(&route));
         let end = ended.clone().drop_guard();
         let serving = tokio::spawn(async move {
-            // The panic is in the log, and the state that it left is dropped.
-            drop(serving.await);
-            drop(end);
+            // Dropped after a panic too, which is in the log.
+            let _end = end;
+            serving.await;
         });
         Ok(Self {
             socket: reached_at,
