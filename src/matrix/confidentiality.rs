@@ -2,7 +2,7 @@
 //!
 //! Invariant: the homeserver's state and the SDK's store must both say so: the SDK encrypts and shares keys by its store.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use matrix_sdk::{
     Room, RoomMemberships,
@@ -67,15 +67,15 @@ pub(super) async fn is_confidential(room: &Room, recipient: &UserId) -> Result<b
         && room
             .encryption_settings()
             .is_some_and(|settings| settings.algorithm == Some(ALGORITHM));
-    if !is_encrypted || !says_encrypted(&state) || !Members::of(&state).are_exactly(&two) {
+    if !is_encrypted || !says_encrypted(&state) || members(&state) != two {
         return Ok(false);
     }
-    if members_in_store(room).await?.are_exactly(&two) {
+    if members_in_store(room).await? == two {
         return Ok(true);
     }
     room.mark_members_missing();
     room.sync_members().await?;
-    Ok(members_in_store(room).await?.are_exactly(&two))
+    Ok(members_in_store(room).await? == two)
 }
 
 fn says_encrypted(state: &CurrentState) -> bool {
@@ -90,7 +90,10 @@ fn says_encrypted(state: &CurrentState) -> bool {
 /// after a send finds a user who came and left since the check before it, whatever the homeserver says or withholds by then.
 pub(super) async fn was_between_two(room: &Room, recipient: &UserId) -> bool {
     match members_in_store(room).await {
-        Ok(members) => members.ever.is_subset(&two(room, recipient)),
+        Ok(members) => {
+            let two = two(room, recipient);
+            members.keys().all(|user| two.contains_key(user))
+        }
         Err(fault) => {
             error!(room = %room.room_id(), error = %Chain(&fault), "cannot find out who was in the room");
             false
@@ -98,45 +101,31 @@ pub(super) async fn was_between_two(room: &Room, recipient: &UserId) -> bool {
     }
 }
 
-fn two(room: &Room, recipient: &UserId) -> BTreeSet<String> {
-    BTreeSet::from([room.own_user_id().to_string(), recipient.to_string()])
+/// Each user who was ever a member, and whether they are in the room or invited.
+type Members = BTreeMap<String, bool>;
+
+fn two(room: &Room, recipient: &UserId) -> Members {
+    let two = [room.own_user_id(), recipient];
+    two.map(|user| (user.to_string(), true)).into()
 }
 
-#[derive(Debug, Default)]
-struct Members {
-    /// Who is in the room, or invited.
-    present: BTreeSet<String>,
-    /// Users with any member event.
-    ever: BTreeSet<String>,
-}
-
-impl Members {
-    /// By the member events. Only the membership is read, as the other fields are the member's own and may be invalid. A user
-    /// whose membership is unreadable counts as present.
-    fn of(state: &CurrentState) -> Self {
-        let mut members = Self::default();
-        for event in state.events(StateEventType::RoomMember) {
-            let user: Option<String> = event.get_field("state_key").ok().flatten();
-            let user = user.unwrap_or_default();
-            let content: Option<Membership> = event.get_field("content").ok().flatten();
-            // A user who knocks is not in the room.
-            let is_away = content.is_some_and(|content| {
-                matches!(
-                    content.membership,
-                    MembershipState::Leave | MembershipState::Ban | MembershipState::Knock
-                )
-            });
-            if !is_away {
-                members.present.insert(user.clone());
-            }
-            members.ever.insert(user);
-        }
-        members
-    }
-
-    fn are_exactly(&self, wanted: &BTreeSet<String>) -> bool {
-        self.present == *wanted && self.ever == *wanted
-    }
+/// By the member events. Only the membership is read, as the other fields are the member's own and may be invalid. A user
+/// whose membership is unreadable counts as present.
+fn members(state: &CurrentState) -> Members {
+    let events = state.events(StateEventType::RoomMember);
+    let members = events.map(|event| {
+        let user: Option<String> = event.get_field("state_key").ok().flatten();
+        let content: Option<Membership> = event.get_field("content").ok().flatten();
+        // A user who knocks is not in the room.
+        let is_away = content.is_some_and(|content| {
+            matches!(
+                content.membership,
+                MembershipState::Leave | MembershipState::Ban | MembershipState::Knock
+            )
+        });
+        (user.unwrap_or_default(), !is_away)
+    });
+    members.collect()
 }
 
 /// Whether a user is invited and has not joined yet, by the last sync.
@@ -150,14 +139,14 @@ pub(super) async fn is_invited(room: &Room, user: &UserId) -> bool {
 /// From the table by which the SDK shares keys.
 async fn members_in_store(room: &Room) -> Result<Members, Fault> {
     let (client, id) = (room.client(), room.room_id());
-    let users = async |memberships| {
-        let users = client.state_store().get_user_ids(id, memberships).await?;
-        Ok::<_, Fault>(users.iter().map(ToString::to_string).collect())
-    };
-    Ok(Members {
-        present: users(RoomMemberships::ACTIVE).await?,
-        ever: users(RoomMemberships::empty()).await?,
-    })
+    let store = client.state_store();
+    let present = store.get_user_ids(id, RoomMemberships::ACTIVE).await?;
+    let present: BTreeSet<_> = present.into_iter().collect();
+    let ever = store.get_user_ids(id, RoomMemberships::empty()).await?;
+    let members = ever.iter();
+    Ok(members
+        .map(|user| (user.to_string(), present.contains(user)))
+        .collect())
 }
 
 #[cfg(test)]
@@ -167,7 +156,7 @@ mod tests {
     use super::*;
 
     fn members(events: &[Value]) -> Members {
-        Members::of(&serde_json::from_value(json!(events)).unwrap())
+        super::members(&serde_json::from_value(json!(events)).unwrap())
     }
 
     fn event(user: &str, content: &Value) -> Value {
@@ -176,11 +165,12 @@ mod tests {
 
     #[test]
     fn other_fields_of_a_member_event_may_be_invalid() {
-        let two = BTreeSet::from(["@bot:x.y".to_owned(), "@alice:x.y".to_owned()]);
+        let two = ["@bot:x.y", "@alice:x.y"];
+        let two = Members::from(two.map(|user| (user.to_owned(), true)));
         let bot = event("@bot:x.y", &json!({ "membership": "join" }));
         let nonsense = json!({ "membership": "invite", "displayname": 7, "avatar_url": {} });
         let alice = event("@alice:x.y", &nonsense);
-        assert!(members(&[bot.clone(), alice.clone()]).are_exactly(&two));
+        assert_eq!(members(&[bot.clone(), alice.clone()]), two);
         for third in [
             event("@mallory:x.y", &json!({ "membership": "leave" })),
             event("@mallory:x.y", &json!({ "membership": 7 })),
@@ -188,20 +178,18 @@ mod tests {
             json!({ "type": "m.room.member", "content": { "membership": "join" } }),
         ] {
             let members = members(&[bot.clone(), alice.clone(), third.clone()]);
-            assert!(!members.are_exactly(&two), "{third}");
+            assert_ne!(members, two, "{third}");
         }
         for content in [
             json!({ "membership": "leave" }),
             json!({ "membership": "ban" }),
         ] {
             let members = members(&[bot.clone(), event("@alice:x.y", &content)]);
-            assert!(!members.are_exactly(&two), "{content}");
-            assert_eq!(members.ever, two);
+            assert_ne!(members, two, "{content}");
+            assert!(members.keys().eq(two.keys()));
         }
         let content = json!({ "displayname": "Alice" });
-        assert!(
-            members(&[bot, event("@alice:x.y", &content)]).are_exactly(&two),
-            "an unknown membership counts as present"
-        );
+        let unknown = event("@alice:x.y", &content);
+        assert_eq!(members(&[bot, unknown]), two, "it counts as present");
     }
 }
