@@ -26,6 +26,17 @@ use tracing::warn;
 use super::Fault;
 use crate::{atomic_file, config::MasterKey, secret::Token};
 
+/// The log-in.
+const SESSION: &str = "session.json";
+
+/// The device's id, which is kept when the access token becomes invalid.
+const DEVICE: &str = "device-id";
+
+/// The public key of the bot's identity: in the store, so that it is deleted with the private keys.
+const OWN_IDENTITY: &str = "store/identity";
+
+const ADMIN_ROOM: &str = "admin-room.json";
+
 /// The Matrix folder. Its files are only for the bot.
 #[derive(Debug, Clone)]
 pub struct MatrixFolder(PathBuf);
@@ -165,7 +176,7 @@ impl MatrixFolder {
     /// The log-in of the last run, if there is one. An unreadable one counts as none: the device's id is in a separate file, so
     /// the bot logs in again as the same device.
     pub(crate) fn session(&self) -> Result<Option<Session>, Fault> {
-        let path = self.session_file();
+        let path = self.0.join(SESSION);
         let session = read(&path)?.map(|text| serde_json::from_slice(&text));
         Ok(session.and_then(|session| {
             session
@@ -175,15 +186,11 @@ impl MatrixFolder {
     }
 
     pub(super) fn set_session(&self, session: &Session) -> Result<(), Fault> {
-        write_json(&self.session_file(), session)
-    }
-
-    fn session_file(&self) -> PathBuf {
-        self.0.join("session.json")
+        write_json(&self.0.join(SESSION), session)
     }
 
     pub(super) fn device_id(&self) -> Result<Option<OwnedDeviceId>, Fault> {
-        let text = read(&self.device_file())?;
+        let text = read(&self.0.join(DEVICE))?;
         Ok(text.map(|id| String::from_utf8_lossy(&id).trim().into()))
     }
 
@@ -198,22 +205,17 @@ impl MatrixFolder {
     }
 
     pub(super) fn set_device_id(&self, id: &DeviceId) -> Result<(), Fault> {
-        write(&self.device_file(), id.as_bytes())
-    }
-
-    /// It is kept when the access token becomes invalid.
-    fn device_file(&self) -> PathBuf {
-        self.0.join("device-id")
+        write(&self.0.join(DEVICE), id.as_bytes())
     }
 
     /// Forgets the access token, but not the device, which may log in again.
     pub(super) fn forget_session(&self) -> Result<(), Fault> {
-        remove(&self.session_file())
+        remove(&self.0.join(SESSION))
     }
 
     /// Forgets the log-in and the device with its keys. The recovery key restores the identity.
     pub(super) fn forget_device(&self) -> Result<(), Fault> {
-        remove(&self.device_file())?;
+        remove(&self.0.join(DEVICE))?;
         let store = self.store();
         match fs::remove_dir_all(&store) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -228,16 +230,11 @@ impl MatrixFolder {
     /// The public key of the bot's own identity, if its private keys are in the store. A start that found another identity, or
     /// that failed earlier, leaves a store without it.
     pub(crate) fn own_identity(&self) -> Option<String> {
-        fs::read_to_string(self.own_identity_file()).ok()
+        fs::read_to_string(self.0.join(OWN_IDENTITY)).ok()
     }
 
     pub(super) fn set_own_identity(&self, key: &str) -> Result<(), Fault> {
-        write(&self.own_identity_file(), key.as_bytes())
-    }
-
-    /// In the store, so that it is deleted with the private keys.
-    fn own_identity_file(&self) -> PathBuf {
-        self.store().join("identity")
+        write(&self.0.join(OWN_IDENTITY), key.as_bytes())
     }
 
     /// The admin room that the configured id or alias led to, if any.
@@ -246,18 +243,14 @@ impl MatrixFolder {
         configured: &RoomOrAliasId,
     ) -> Result<Option<StoredRoom>, Fault> {
         let stored: Option<StoredRoom> = read_json(
-            &self.admin_room_file(),
+            &self.0.join(ADMIN_ROOM),
             "delete it, and the bot goes to the room that the configuration names",
         )?;
         Ok(stored.filter(|stored| stored.configured == configured))
     }
 
     pub(super) fn set_admin_room(&self, room: &StoredRoom) -> Result<(), Fault> {
-        write_json(&self.admin_room_file(), room)
-    }
-
-    fn admin_room_file(&self) -> PathBuf {
-        self.0.join("admin-room.json")
+        write_json(&self.0.join(ADMIN_ROOM), room)
     }
 }
 
