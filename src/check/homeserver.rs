@@ -16,7 +16,7 @@ use super::{
 use crate::{
     config::Config,
     http::{self, Cause},
-    matrix::{HomeserverKind, Login, Registration, Skew},
+    matrix::{HomeserverKind, Login, Registration, clock_skew},
 };
 
 /// Whether a homeserver answers at the configured URL.
@@ -62,7 +62,7 @@ pub(super) async fn reach<'a>(config: &'a Config, login: Option<&'a Login>) -> F
 
 /// The age of a command depends on both clocks.
 fn judge_clock(api: &Api<'_>, found: String, time: Option<SystemTime>) -> Outcome {
-    let skew = |time| Skew::between(SystemTime::now(), time, api.config.max_command_age);
+    let skew = |time| clock_skew(SystemTime::now(), time, api.config.max_command_age);
     match time.and_then(skew) {
         None => Outcome::passed(found),
         Some(skew) => Outcome::warning(

@@ -158,10 +158,10 @@ impl Inbox {
         }
         let own = SystemTime::now();
         let skew = homeserver_time(&stamps)
-            .and_then(|time| Skew::between(own, time, self.config.max_command_age));
+            .and_then(|time| clock_skew(own, time, self.config.max_command_age));
         if let Some(skew) = skew.filter(|_| self.clock_report.is_due(Instant::now())) {
             warn!(
-                clock = %skew,
+                clock = skew,
                 "the clocks of this host and of the homeserver differ, so commands seem too old or from the future, and do not \
                  count: set the time of both hosts"
             );
@@ -441,36 +441,19 @@ pub(super) fn text_of(event: &OriginalSyncRoomMessageEvent) -> Option<&str> {
 /// A harmless difference, which a slow answer causes.
 const HARMLESS: Duration = Duration::from_secs(5);
 
-/// How far this host's clock is from another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Skew {
-    /// It is so much ahead.
-    Ahead(Duration),
-    /// It is so much behind.
-    Behind(Duration),
-}
-
-impl Skew {
-    /// The difference between this host's time and another's, if it is at least half of the age up to which a command counts.
-    pub fn between(own: SystemTime, other: SystemTime, max_command_age: Duration) -> Option<Self> {
-        let skew = match own.duration_since(other) {
-            Ok(ahead) => Self::Ahead(ahead),
-            Err(behind) => Self::Behind(behind.duration()),
-        };
-        let (Self::Ahead(by) | Self::Behind(by)) = skew;
-        (by >= HARMLESS.max(max_command_age / 2)).then_some(skew)
-    }
-}
-
-impl std::fmt::Display for Skew {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (by, direction) = match self {
-            Self::Ahead(by) => (by, "ahead of"),
-            Self::Behind(by) => (by, "behind"),
-        };
-        let by = humantime::format_duration(Duration::from_secs(by.as_secs()));
-        write!(formatter, "{by} {direction} the homeserver's")
-    }
+/// How far this host's clock is from the homeserver's, if that is at least half of the age up to which a command counts.
+pub fn clock_skew(
+    own: SystemTime,
+    homeserver: SystemTime,
+    max_command_age: Duration,
+) -> Option<String> {
+    let (by, direction) = match own.duration_since(homeserver) {
+        Ok(ahead) => (ahead, "ahead of"),
+        Err(behind) => (behind.duration(), "behind"),
+    };
+    let whole = humantime::format_duration(Duration::from_secs(by.as_secs()));
+    let counts = by >= HARMLESS.max(max_command_age / 2);
+    counts.then(|| format!("{whole} {direction} the homeserver's"))
 }
 
 /// The fields of an event that show the clock of its homeserver.
@@ -644,24 +627,26 @@ mod tests {
         assert!(has_place(of_mallory(WAITING_PER_SENDER), alice));
         assert!(!has_place(of_mallory(WAITING), alice));
     }
-    const AGE: Duration = Duration::from_mins(2);
 
     #[test]
     fn a_difference_counts_from_half_of_the_age_of_commands_on() {
         let now = SystemTime::now();
-        let mins = Duration::from_mins;
-        assert_eq!(Skew::between(now, now, AGE), None);
-        assert_eq!(Skew::between(now, now + Duration::from_secs(59), AGE), None);
-        let ahead = Skew::between(now + mins(10), now, AGE).unwrap();
-        assert_eq!(ahead, Skew::Ahead(mins(10)));
-        assert_eq!(ahead.to_string(), "10m ahead of the homeserver's");
-        let behind = Skew::between(now, now + mins(1), AGE).unwrap();
-        assert_eq!(behind.to_string(), "1m behind the homeserver's");
-        let short = Duration::from_secs(1);
-        assert_eq!(
-            Skew::between(now, now + Duration::from_secs(4), short),
-            None
-        );
+        let (secs, age) = (Duration::from_secs, Duration::from_mins(2));
+        for (own, homeserver, max_command_age, skew) in [
+            (now, now, age, None),
+            (now, now + secs(59), age, None),
+            (
+                now + secs(600),
+                now,
+                age,
+                Some("10m ahead of the homeserver's"),
+            ),
+            (now, now + secs(60), age, Some("1m behind the homeserver's")),
+            (now, now + secs(4), secs(1), None),
+        ] {
+            let found = clock_skew(own, homeserver, max_command_age);
+            assert_eq!(found.as_deref(), skew);
+        }
     }
 
     #[test]

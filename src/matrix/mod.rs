@@ -43,7 +43,7 @@ pub use homeserver::HomeserverKind;
 pub use hosts::{
     AnnouncedNames, AnnouncedProject, AnnouncedSession, Announcement, HOST_EVENT, HostEvent,
 };
-pub use inbox::{Skew, Undecrypted};
+pub use inbox::{Undecrypted, clock_skew};
 pub use link_picture::{NoPicture, PictureDelivery, PictureMessage};
 pub use login::Login;
 pub use message::{
