@@ -155,20 +155,18 @@ impl Fault {
         error: HttpError,
         remedy: impl FnOnce(&ErrorKind, &str) -> String,
     ) -> Self {
-        match error.as_client_api_error() {
-            // Rate limits and server errors pass with time.
-            Some(_) if http_error_is_passing(&error) => Self::from(error),
-            Some(Error {
-                status_code,
-                body: ErrorBody::Standard(body),
-                ..
-            }) => Self::LoginRefused {
-                status: status_code.as_u16(),
+        // Rate limits and server errors pass with time.
+        if !http_error_is_passing(&error)
+            && let Some(answer) = error.as_client_api_error()
+            && let ErrorBody::Standard(body) = &answer.body
+        {
+            return Self::LoginRefused {
+                status: answer.status_code.as_u16(),
                 code: body.kind.errcode().to_string(),
                 remedy: remedy(&body.kind, &body.message),
-            },
-            _ => Self::from(error),
+            };
         }
+        error.into()
     }
 
     /// How long to wait before a retry, as the homeserver wants, within a limit.
