@@ -1,7 +1,7 @@
 //! The connection to the homeserver: made again when the homeserver logs the bot out or the SDK fails at what somebody sent,
 //! with retries until an attempt succeeds.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use tokio::{
@@ -12,7 +12,7 @@ use tracing::{debug, warn};
 
 use crate::{
     config::Config,
-    matrix::{Chain, Fault, IncomingEvent, Login, Matrix, MatrixFolder, Quarantine, Reports},
+    matrix::{Chain, Connector, Fault, IncomingEvent, Login, Matrix, MatrixFolder},
 };
 
 /// How many events may wait for the loop. More than people type; the rest of a flood stays on the homeserver.
@@ -169,34 +169,24 @@ pub(super) fn open(
     let (connected, handle) = watch::channel(None);
     let (incoming, messages) = mpsc::channel(EVENTS_WAITING);
     let (answers, homeserver_answers) = watch::channel(false);
-    let reports = Reports {
-        incoming,
-        homeserver_answers: answers,
-    };
     let keep_up = async move {
-        let quarantine = match Quarantine::load(&folder) {
-            Ok(quarantine) => Arc::new(quarantine),
+        let connector = match Connector::new(config, login, folder, incoming, answers) {
+            Ok(connector) => connector,
             Err(fault) => return fault,
         };
-        let mut undecrypted = VecDeque::new();
         loop {
-            let config = Arc::clone(&config);
-            let connecting = Matrix::connect(config, &login, &folder, &quarantine, &reports);
-            let matrix = match connecting.await {
+            let matrix = match connector.connect().await {
                 Ok(matrix) => matrix,
                 Err(fault) => return fault,
             };
-            matrix.wait_on(std::mem::take(&mut undecrypted));
             connected.send_replace(Some(matrix.clone()));
             let fault = matrix.follow().await;
-            reports.homeserver_answers.send_replace(false);
             if fault.is_logged_out() {
                 warn!("logged out by the homeserver, reconnecting");
             } else if !matches!(fault, Fault::SetAside { .. }) {
                 return fault;
             }
             connected.send_replace(None);
-            undecrypted = matrix.take_undecrypted();
             matrix.close().await;
         }
     };

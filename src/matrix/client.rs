@@ -70,7 +70,7 @@ pub struct Matrix {
     pub(super) synced_rooms: watch::Sender<BTreeSet<OwnedRoomId>>,
     /// Sent after each sync: the room, if any, that replaces the admin room once the bot is in it.
     pub(super) synced: watch::Sender<Option<OwnedRoomId>>,
-    /// Whether the last sync was answered.
+    /// Whether the last sync was answered. Shared by all connections.
     pub(super) answers: watch::Sender<bool>,
 }
 

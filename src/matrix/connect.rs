@@ -2,7 +2,12 @@
 //!
 //! Invariant: nothing in matrix/ imports this.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    panic::AssertUnwindSafe,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use futures_util::FutureExt as _;
 use tokio::{
@@ -15,7 +20,7 @@ use super::{
     Chain, Fault, IncomingEvent, Matrix, MatrixFolder,
     client::build_client,
     guard::Quarantine,
-    inbox::Inbox,
+    inbox::{Inbox, Undecrypted},
     login::{LoggedIn, Login},
     own_identity::{OwnIdentity, RECOVERY_KEY_VARIABLE, RecoveryKey},
     replay::ReplayProtection,
@@ -27,43 +32,59 @@ use crate::config::Config;
 /// The longest wait between retries.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
-/// Where connections report what they receive.
-#[derive(Debug, Clone)]
-pub struct Reports {
-    /// The events that arrive once [`Matrix::follow`] runs.
-    pub incoming: mpsc::Sender<IncomingEvent>,
-    /// Whether the homeserver answered the last sync.
-    pub homeserver_answers: watch::Sender<bool>,
+/// Makes the connections of a run, one after the other, and holds what they share.
+#[derive(Debug)]
+pub struct Connector {
+    config: Arc<Config>,
+    login: Login,
+    folder: MatrixFolder,
+    quarantine: Arc<Quarantine>,
+    undecrypted: Arc<Mutex<VecDeque<Undecrypted>>>,
+    incoming: mpsc::Sender<IncomingEvent>,
+    answers: watch::Sender<bool>,
 }
 
-impl Matrix {
-    /// Logs in, or restores the session of an earlier run, and ensures the bot's identity. Waits while the homeserver does not
-    /// answer. `folder` is only for Matrix, and is created if needed.
-    /// Fails with faults that waiting does not solve.
-    pub async fn connect(
+impl Connector {
+    /// `folder` is only for Matrix, and is created if needed. What arrives goes to `incoming`, and whether the homeserver
+    /// answered the last sync to `answers`.
+    pub fn new(
         config: Arc<Config>,
-        login: &Login,
-        folder: &MatrixFolder,
-        quarantine: &Arc<Quarantine>,
-        reports: &Reports,
+        login: Login,
+        folder: MatrixFolder,
+        incoming: mpsc::Sender<IncomingEvent>,
+        answers: watch::Sender<bool>,
     ) -> Result<Self, Fault> {
         folder.create()?;
+        Ok(Self {
+            config,
+            login,
+            quarantine: Arc::new(Quarantine::load(&folder)?),
+            folder,
+            undecrypted: Arc::default(),
+            incoming,
+            answers,
+        })
+    }
+
+    /// Logs in, or restores the session of an earlier run, and ensures the bot's identity. Waits while the homeserver does not
+    /// answer.
+    /// Fails with faults that waiting does not solve.
+    pub async fn connect(&self) -> Result<Matrix, Fault> {
         let mut waits = sync::back_off();
         let mut warned = false;
         loop {
-            quarantine.start_over();
-            let attempt = try_connect(&config, login, folder, quarantine, reports);
+            self.quarantine.start_over();
             // The client is dropped, with any state that a panic left inconsistent.
-            let fault = match AssertUnwindSafe(attempt).catch_unwind().await {
-                Ok(Ok(matrix)) => return Ok(matrix),
+            let fault = match AssertUnwindSafe(self.try_connect()).catch_unwind().await {
+                Ok(Ok(connection)) => return Ok(connection),
                 Ok(Err(fault)) => fault,
-                Err(_) => quarantine.blame(),
+                Err(_) => self.quarantine.blame(),
             };
             if matches!(fault, Fault::DeviceLost) {
                 warn!("the bot's device has lost its keys, making a new one");
-                folder.forget_device()?;
+                self.folder.forget_device()?;
             } else if fault.is_logged_out() {
-                forget_log_in(&fault, folder)?;
+                forget_log_in(&fault, &self.folder)?;
             } else if !fault.is_passing() {
                 return Err(fault);
             } else if !matches!(fault, Fault::SetAside { .. }) {
@@ -71,7 +92,7 @@ impl Matrix {
                 if warned {
                     debug!(%error, "still waiting for the homeserver");
                 } else {
-                    warn!(homeserver = %config.homeserver_url, %error, "waiting for the homeserver");
+                    warn!(homeserver = %self.config.homeserver_url, %error, "waiting for the homeserver");
                 }
                 warned = true;
             }
@@ -80,6 +101,79 @@ impl Matrix {
         }
     }
 
+    async fn try_connect(&self) -> Result<Matrix, Fault> {
+        let Self {
+            config,
+            login,
+            folder,
+            quarantine,
+            ..
+        } = self;
+        let logged_in = LoggedIn::new(config, login, folder, Arc::clone(quarantine)).await?;
+        let store_is_new = !folder.has_store();
+        let client = build_client(&logged_in, config, folder).await?;
+        // Before the SDK is logged in: then it sends more requests, and logs each one that fails.
+        client.fetch_server_versions(None).await?;
+        client.restore_session(logged_in.matrix_session()).await?;
+        client.whoami().await?;
+        let own_identity = OwnIdentity {
+            client: &client,
+            user: &config.bot_user,
+            device: logged_in.device(),
+            login,
+            folder,
+            quarantine,
+        };
+        let ensured = own_identity.ensure(store_is_new).await;
+        if matches!(ensured, Err(Fault::DeviceLost)) {
+            // Clients do not trust a device whose keys change.
+            logged_in.delete_device(&client, folder).await?;
+        }
+        ensured?;
+        let admin_room = Arc::new(AdminRoom::load(
+            folder,
+            config.admin_room.clone(),
+            logged_in.listening_since(),
+            store_is_new,
+        )?);
+        let direct_messages = Arc::new(DirectMessages::load(folder)?);
+        let replay_protection =
+            ReplayProtection::load(folder.counted_commands(), config.max_command_age)?;
+        let replay_protection = Arc::new(replay_protection);
+        let inbox = Inbox::new(
+            config,
+            &admin_room,
+            &direct_messages,
+            &replay_protection,
+            Arc::clone(&self.undecrypted),
+            self.incoming.clone(),
+        );
+        let matrix = Matrix {
+            client,
+            config: Arc::clone(config),
+            admin_room,
+            logged_in: Arc::new(logged_in),
+            quarantine: Arc::clone(quarantine),
+            direct_messages,
+            inbox: Arc::new(inbox),
+            pinned_identities: Arc::new(folder.pinned_identities()?),
+            verifications: Arc::default(),
+            turns: Arc::default(),
+            replay_protection,
+            synced_rooms: watch::Sender::default(),
+            synced: watch::Sender::default(),
+            answers: self.answers.clone(),
+        };
+        if matrix.admin_room.id().is_none() {
+            // Without an admin room nobody sees the change.
+            matrix.set_profile().await;
+        }
+        info!(user = %matrix.own_user(), "connected to the homeserver");
+        Ok(matrix)
+    }
+}
+
+impl Matrix {
     /// Syncs until a fault that a retry does not solve, and returns it. Joins the admin room when it can.
     pub async fn follow(&self) -> Fault {
         let following = async {
@@ -92,6 +186,7 @@ impl Matrix {
         };
         // The client is dropped, with any state that a panic left inconsistent.
         let followed = AssertUnwindSafe(following).catch_unwind().await;
+        self.answers.send_replace(false);
         followed.unwrap_or_else(|_| self.quarantine.blame())
     }
 }
@@ -122,73 +217,4 @@ fn forget_log_in(fault: &Fault, folder: &MatrixFolder) -> Result<(), Fault> {
     } else {
         folder.forget_session()
     }
-}
-
-async fn try_connect(
-    config: &Arc<Config>,
-    login: &Login,
-    folder: &MatrixFolder,
-    quarantine: &Arc<Quarantine>,
-    reports: &Reports,
-) -> Result<Matrix, Fault> {
-    let logged_in = LoggedIn::new(config, login, folder, Arc::clone(quarantine)).await?;
-    let store_is_new = !folder.has_store();
-    let client = build_client(&logged_in, config, folder).await?;
-    // Before the SDK is logged in: then it sends more requests, and logs each one that fails.
-    client.fetch_server_versions(None).await?;
-    client.restore_session(logged_in.matrix_session()).await?;
-    client.whoami().await?;
-    let own_identity = OwnIdentity {
-        client: &client,
-        user: &config.bot_user,
-        device: logged_in.device(),
-        login,
-        folder,
-        quarantine,
-    };
-    let ensured = own_identity.ensure(store_is_new).await;
-    if matches!(ensured, Err(Fault::DeviceLost)) {
-        // Clients do not trust a device whose keys change.
-        logged_in.delete_device(&client, folder).await?;
-    }
-    ensured?;
-    let admin_room = Arc::new(AdminRoom::load(
-        folder,
-        config.admin_room.clone(),
-        logged_in.listening_since(),
-        store_is_new,
-    )?);
-    let direct_messages = Arc::new(DirectMessages::load(folder)?);
-    let replay_protection =
-        ReplayProtection::load(folder.counted_commands(), config.max_command_age)?;
-    let replay_protection = Arc::new(replay_protection);
-    let inbox = Inbox::new(
-        config,
-        &admin_room,
-        &direct_messages,
-        &replay_protection,
-        reports.incoming.clone(),
-    );
-    let matrix = Matrix {
-        client,
-        config: Arc::clone(config),
-        admin_room,
-        logged_in: Arc::new(logged_in),
-        quarantine: Arc::clone(quarantine),
-        direct_messages,
-        inbox: Arc::new(inbox),
-        pinned_identities: Arc::new(folder.pinned_identities()?),
-        verifications: Arc::default(),
-        turns: Arc::default(),
-        replay_protection,
-        synced_rooms: watch::Sender::default(),
-        synced: watch::Sender::default(),
-        answers: reports.homeserver_answers.clone(),
-    };
-    if matrix.admin_room.id().is_none() {
-        // Without an admin room nobody sees the change.
-        matrix.set_profile().await;
-    }
-    info!(user = %matrix.own_user(), "connected to the homeserver");
-    Ok(matrix)
 }

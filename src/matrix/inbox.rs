@@ -81,7 +81,8 @@ pub(super) struct Inbox {
     replay_protection: Arc<ReplayProtection>,
     /// The latest commands.
     seen: Mutex<VecDeque<OwnedEventId>>,
-    undecrypted: Mutex<VecDeque<Undecrypted>>,
+    /// Shared by all connections: no later sync brings them again.
+    undecrypted: Arc<Mutex<VecDeque<Undecrypted>>>,
     clock_report: Hourly,
     incoming: mpsc::Sender<IncomingEvent>,
 }
@@ -101,18 +102,24 @@ impl Inbox {
         admin_room: &Arc<AdminRoom>,
         direct_messages: &Arc<DirectMessages>,
         replay_protection: &Arc<ReplayProtection>,
+        undecrypted: Arc<Mutex<VecDeque<Undecrypted>>>,
         incoming: mpsc::Sender<IncomingEvent>,
     ) -> Self {
-        Self {
+        let inbox = Self {
             config: Arc::clone(config),
             admin_room: Arc::clone(admin_room),
             direct_messages: Arc::clone(direct_messages),
             replay_protection: Arc::clone(replay_protection),
             seen: Mutex::default(),
-            undecrypted: Mutex::default(),
+            undecrypted,
             clock_report: Hourly::default(),
             incoming,
+        };
+        // Keys from an earlier connection may come with the next sync, so the wait starts again.
+        for late in &mut *inbox.undecrypted() {
+            late.since = Instant::now();
         }
+        inbox
     }
 
     /// Receives an event, decrypted if possible. Waits while the bot's queue is full.
@@ -322,22 +329,10 @@ impl Inbox {
         !self.undecrypted().is_empty()
     }
 
-    /// Takes the events that wait for their keys.
-    pub(super) fn take_undecrypted(&self) -> VecDeque<Undecrypted> {
-        std::mem::take(&mut *self.undecrypted())
-    }
-
-    /// Waits for the keys of events from an earlier connection. They may come with the next sync, so the wait starts again.
-    pub(super) fn wait_on(&self, undecrypted: VecDeque<Undecrypted>) {
-        for late in undecrypted {
-            let since = Instant::now();
-            self.await_key(Undecrypted { since, ..late });
-        }
-    }
-
     /// Retries the events that wait for their keys. To be called after each sync, and within [`KEY_TIMEOUT`].
     pub(super) async fn retry_undecrypted(&self, client: &Client) {
-        for late in self.take_undecrypted() {
+        let undecrypted = std::mem::take(&mut *self.undecrypted());
+        for late in undecrypted {
             let Some(room) = client.get_room(&late.room) else {
                 continue;
             };
@@ -528,6 +523,7 @@ mod tests {
             &Arc::new(admin_room),
             &Arc::new(direct_messages),
             &Arc::new(replay_protection),
+            Arc::default(),
             incoming,
         );
         (inbox, waiting)

@@ -31,19 +31,18 @@ mod sync;
 
 pub use client::Matrix;
 pub use confidentiality::{NotConfidential, NotSent};
-pub use connect::Reports;
+pub use connect::Connector;
 pub use direct_message::{ConfidentialRoom, SentLink, SentNotice};
 pub(crate) use facts::{CurrentState, Membership};
 pub use facts::{NoPower, RoomFacts};
 pub use fault::{Cause, Chain, Fault, Severity};
 pub use folder::MatrixFolder;
 pub(crate) use folder::{Authentication, Session};
-pub use guard::Quarantine;
 pub use homeserver::HomeserverKind;
 pub use hosts::{
     AnnouncedNames, AnnouncedProject, AnnouncedSession, Announcement, HOST_EVENT, HostEvent,
 };
-pub use inbox::{Undecrypted, clock_skew};
+pub use inbox::clock_skew;
 pub use link_picture::{NoPicture, PictureDelivery, PictureMessage};
 pub use login::Login;
 pub use message::{

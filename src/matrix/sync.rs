@@ -4,7 +4,7 @@
 //!
 //! Our own loop around `sync_once`: the SDK's loops sleep a second whenever two answers come within a second.
 
-use std::{collections::VecDeque, time::Duration};
+use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use matrix_sdk::{
@@ -25,8 +25,8 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
 use super::{
-    Chain, Fault, HostSignal, IncomingEvent, Matrix, Undecrypted, guard::Quarantine,
-    hosts::claim_of_answer, inbox::KEY_TIMEOUT, membership::Upgrades,
+    Chain, Fault, HostSignal, IncomingEvent, Matrix, guard::Quarantine, hosts::claim_of_answer,
+    inbox::KEY_TIMEOUT, membership::Upgrades,
 };
 
 /// How long the homeserver may hold a request open when nothing is new.
@@ -356,17 +356,5 @@ impl Matrix {
             filter.senders = Some(powerful);
         }
         Ok(filter)
-    }
-}
-
-impl Matrix {
-    /// Takes the events that wait for their keys, for the connection that replaces this one: no later sync brings them again.
-    pub fn take_undecrypted(&self) -> VecDeque<Undecrypted> {
-        self.inbox.take_undecrypted()
-    }
-
-    /// Waits for the keys of events from an earlier connection.
-    pub fn wait_on(&self, undecrypted: VecDeque<Undecrypted>) {
-        self.inbox.wait_on(undecrypted);
     }
 }
