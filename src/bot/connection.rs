@@ -3,16 +3,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use backon::{BackoffBuilder as _, ExponentialBuilder};
 use tokio::{
     sync::{mpsc, watch},
-    time::{sleep, timeout},
+    time::timeout,
 };
 use tracing::{debug, warn};
 
 use crate::{
     config::Config,
-    matrix::{Chain, Connector, Fault, IncomingEvent, Login, Matrix, MatrixFolder},
+    matrix::{BackOff, Chain, Connector, Fault, IncomingEvent, Login, Matrix, MatrixFolder},
 };
 
 /// How many events may wait for the loop. More than people type; the rest of a flood stays on the homeserver.
@@ -20,10 +19,6 @@ const EVENTS_WAITING: usize = 256;
 
 /// How long a log-out may stay unnoticed by /sync: a homeserver may hold a request open for half a minute.
 const LONGEST_RENEWAL: Duration = Duration::from_secs(40);
-
-/// The longest wait between two tries, which jitter makes up to twice as long: so soon after its return the homeserver gets
-/// what waits for it.
-const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 /// Gives the current connection.
 #[derive(Debug, Clone)]
@@ -83,15 +78,9 @@ impl MatrixHandle {
 
     /// The same for an attempt that changes something.
     pub(super) fn attempts(&self) -> Attempts {
-        let waits = ExponentialBuilder::default()
-            .with_min_delay(Duration::from_millis(250))
-            .with_max_delay(LONGEST_WAIT)
-            .with_jitter()
-            .without_max_times()
-            .build();
         Attempts {
             handle: self.clone(),
-            waits,
+            back_off: BackOff::default(),
             warned: false,
         }
     }
@@ -119,7 +108,7 @@ impl MatrixHandle {
 /// Tries of one thing, until one succeeds or fails for good.
 pub(super) struct Attempts {
     handle: MatrixHandle,
-    waits: backon::ExponentialBackoff,
+    back_off: BackOff,
     warned: bool,
 }
 
@@ -147,8 +136,7 @@ impl Attempts {
         } else {
             warn!(error = %Chain(fault), "the homeserver did not accept what the bot sent, retrying until it does");
         }
-        let wanted = fault.retry_after().unwrap_or_default();
-        sleep(self.waits.next().unwrap_or(LONGEST_WAIT).max(wanted)).await;
+        self.back_off.wait(fault).await;
         true
     }
 }

@@ -6,18 +6,14 @@ use std::{
     collections::VecDeque,
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex},
-    time::Duration,
 };
 
 use futures_util::FutureExt as _;
-use tokio::{
-    sync::{mpsc, watch},
-    time::sleep,
-};
+use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 
 use super::{
-    Chain, Fault, IncomingEvent, Matrix, MatrixFolder,
+    BackOff, Chain, Fault, IncomingEvent, Matrix, MatrixFolder,
     client::build_client,
     guard::Quarantine,
     inbox::{Inbox, Undecrypted},
@@ -28,9 +24,6 @@ use super::{
     sync,
 };
 use crate::config::Config;
-
-/// The longest wait between retries.
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// Makes the connections of a run, one after the other, and holds what they share.
 #[derive(Debug)]
@@ -70,7 +63,7 @@ impl Connector {
     /// answer.
     /// Fails with faults that waiting does not solve.
     pub async fn connect(&self) -> Result<Matrix, Fault> {
-        let mut waits = sync::back_off();
+        let mut back_off = BackOff::default();
         let mut warned = false;
         loop {
             self.quarantine.start_over();
@@ -96,8 +89,7 @@ impl Connector {
                 }
                 warned = true;
             }
-            let wanted = fault.retry_after().unwrap_or_default();
-            sleep(waits.next().unwrap_or(LONGEST_WAIT).max(wanted)).await;
+            back_off.wait(&fault).await;
         }
     }
 

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use matrix_sdk::{
     HttpError,
     encryption::identities::ManualVerifyError,
@@ -15,6 +16,7 @@ use matrix_sdk::{
     },
 };
 use matrix_sdk_base::crypto::{OlmError, SessionRecipientCollectionError};
+use tokio::time::sleep;
 
 /// The longest wait that a homeserver can ask for: log-ins are limited to one in some minutes.
 pub(super) const LONGEST_WAIT: Duration = Duration::from_mins(5);
@@ -170,7 +172,7 @@ impl Fault {
     }
 
     /// How long to wait before a retry, as the homeserver wants, within a limit.
-    pub fn retry_after(&self) -> Option<Duration> {
+    pub(super) fn retry_after(&self) -> Option<Duration> {
         let ErrorKind::LimitExceeded(limit) = self.code()? else {
             return None;
         };
@@ -240,6 +242,32 @@ pub(super) fn not_signed(error: ManualVerifyError) -> Fault {
     match error {
         ManualVerifyError::Http(error) => error.into(),
         ManualVerifyError::Signature(error) => Fault::fatal("the bot's signature failed", error),
+    }
+}
+
+/// The waits between tries: short at first, as most faults are short, and never longer than four seconds, jitter included, as a
+/// person may be waiting; but as long as the homeserver wants.
+#[derive(Debug)]
+pub(crate) struct BackOff(ExponentialBackoff);
+
+/// The longest wait, without its jitter.
+const LONGEST_TRY: Duration = Duration::from_secs(2);
+
+impl Default for BackOff {
+    fn default() -> Self {
+        let waits = ExponentialBuilder::default()
+            .with_min_delay(Duration::from_millis(200))
+            .with_max_delay(LONGEST_TRY)
+            .with_jitter()
+            .without_max_times();
+        Self(waits.build())
+    }
+}
+
+impl BackOff {
+    pub(crate) async fn wait(&mut self, fault: &Fault) {
+        let wanted = fault.retry_after().unwrap_or_default();
+        sleep(self.0.next().unwrap_or(LONGEST_TRY).max(wanted)).await;
     }
 }
 

@@ -35,6 +35,7 @@ pub use connect::Connector;
 pub use direct_message::{ConfidentialRoom, SentLink, SentNotice};
 pub(crate) use facts::{CurrentState, Membership};
 pub use facts::{NoPower, RoomFacts};
+pub(crate) use fault::BackOff;
 pub use fault::{Cause, Chain, Fault, Severity};
 pub use folder::MatrixFolder;
 pub(crate) use folder::{Authentication, Session};

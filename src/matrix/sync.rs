@@ -6,7 +6,6 @@
 
 use std::time::Duration;
 
-use backon::{BackoffBuilder as _, ExponentialBuilder};
 use matrix_sdk::{
     Client, Room, RoomMemberships, RoomState,
     config::{SyncSettings, SyncToken},
@@ -25,8 +24,8 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
 use super::{
-    Chain, Fault, HostSignal, IncomingEvent, Matrix, guard::Quarantine, hosts::claim_of_answer,
-    inbox::KEY_TIMEOUT, membership::Upgrades,
+    BackOff, Chain, Fault, HostSignal, IncomingEvent, Matrix, guard::Quarantine,
+    hosts::claim_of_answer, inbox::KEY_TIMEOUT, membership::Upgrades,
 };
 
 /// How long the homeserver may hold a request open when nothing is new.
@@ -44,17 +43,6 @@ const PACE: Duration = Duration::from_secs(1);
 /// How long to wait for the sync that brings a new room. It comes at once, unless the homeserver is in trouble.
 const LONGEST_WAIT_FOR_ROOM: Duration = Duration::from_secs(5);
 
-/// Waits between failed requests: short at first, as most faults are short; never longer than four seconds, jitter included, as
-/// a person may be waiting.
-pub(super) fn back_off() -> impl Iterator<Item = Duration> {
-    ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(200))
-        .with_max_delay(Duration::from_secs(2))
-        .with_jitter()
-        .without_max_times()
-        .build()
-}
-
 /// Syncs until a fault that a retry does not solve. Joins the admin room once it is invited there.
 pub(super) async fn follow(matrix: &Matrix) -> Fault {
     // The SDK's own token, which it does not tell.
@@ -65,7 +53,7 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
         Err(error) => return error.into(),
     };
     // While the homeserver does not answer.
-    let mut failures = None;
+    let mut back_off: Option<BackOff> = None;
     let was_there = matrix.admin_room.id().is_some();
     let mut join_is_settled = matrix.join_admin_room().await;
     if was_there {
@@ -95,7 +83,7 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
         let brought_to_device = matrix.quarantine.finish_step();
         match answer {
             Ok(answer) => {
-                if failures.take().is_some() {
+                if back_off.take().is_some() {
                     info!("homeserver answers again");
                 }
                 note_rooms(matrix, &answer);
@@ -132,14 +120,12 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
                     return fault;
                 }
                 note_answer(matrix, false);
-                if failures.is_some() {
+                if back_off.is_some() {
                     debug!(error = %Chain(&fault), "homeserver still does not answer");
                 } else {
                     warn!(error = %Chain(&fault), "homeserver does not answer, trying again until it does");
                 }
-                let wanted = fault.retry_after().unwrap_or_default();
-                let next = failures.get_or_insert_with(back_off).next();
-                sleep(next.unwrap_or(PACE).max(wanted)).await;
+                back_off.get_or_insert_default().wait(&fault).await;
             }
         }
         if fast_answers >= FAST_ANSWERS {
