@@ -57,8 +57,11 @@ mod config;
 mod data_dir;
 mod http;
 pub mod link;
-pub mod matrix;
+mod matrix;
 mod private_socket;
 mod regular_file;
 pub mod remote_control;
 pub mod secret;
+
+// For the playground, which needs a registration before it has a configuration.
+pub use matrix::{generate as generate_registration, write_new as write_registration};

@@ -11,7 +11,6 @@ use std::{
 
 use anyhow::{Context, Result, anyhow};
 use matrix_sdk::ruma::UserId;
-use rcbot::matrix;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// The name under which this program is rcbot.
@@ -81,7 +80,7 @@ impl Drop for RunningBot {
 /// Writes a registration with fresh tokens where there is none yet.
 pub(crate) fn write_registration(path: &Path, bot: &UserId) -> Result<()> {
     if !path.exists() {
-        matrix::write_new(path, &matrix::generate(bot, false))?;
+        rcbot::write_registration(path, &rcbot::generate_registration(bot, false))?;
     }
     Ok(())
 }

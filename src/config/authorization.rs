@@ -17,7 +17,7 @@ const LENGTH: usize = 43;
 
 /// Who may give commands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Authorization {
+pub(crate) struct Authorization {
     /// The power level that a sender needs in the admin room.
     pub(crate) power_level: i64,
     /// If not empty: only these users, and still with the power level. The value is the key of the user's identity; `None`: the

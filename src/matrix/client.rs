@@ -50,7 +50,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A connection to the homeserver. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Matrix {
+pub(crate) struct Matrix {
     pub(super) client: Client,
     pub(super) config: Arc<Config>,
     pub(super) admin_room: Arc<AdminRoom>,
@@ -75,8 +75,7 @@ pub struct Matrix {
 }
 
 impl Matrix {
-    /// The bot's own user.
-    pub fn own_user(&self) -> &UserId {
+    pub(crate) fn own_user(&self) -> &UserId {
         &self.config.bot_user
     }
 
@@ -90,7 +89,7 @@ impl Matrix {
     }
 
     /// Closes the stores. Nothing works afterwards.
-    pub async fn close(&self) {
+    pub(crate) async fn close(&self) {
         let closing = AssertUnwindSafe(self.client.pause()).catch_unwind();
         match timeout(CLOSE_TIMEOUT, closing).await {
             Ok(Ok(Ok(()))) => {}

@@ -24,7 +24,7 @@ const ALGORITHM: EventEncryptionAlgorithm = EventEncryptionAlgorithm::MegolmV1Ae
 
 /// Why a link may not be sent to a user. Nothing was sent, except with [`Self::Overheard`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NotConfidential {
+pub(crate) enum NotConfidential {
     /// The requester has no cross-signing identity, so nothing proves which devices are theirs.
     NoIdentity,
     /// The requester's identity is not the one that the bot signed.
@@ -34,16 +34,11 @@ pub enum NotConfidential {
     /// Another user came into the room while the link was sent. It was redacted, and may have been read before.
     Overheard,
     /// The homeserver refused to create a room with the requester.
-    RoomRefused {
-        /// The homeserver's error.
-        reason: String,
-    },
+    RoomRefused { reason: String },
 }
 
-/// Why a link was not sent.
 #[derive(Debug)]
-pub enum NotSent {
-    /// It is not allowed.
+pub(crate) enum NotSent {
     Refused(NotConfidential),
     /// Sending failed; it may or may not have arrived.
     Fault(Fault),

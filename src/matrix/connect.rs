@@ -27,7 +27,7 @@ use crate::config::Config;
 
 /// Makes the connections of a run, one after the other, and holds what they share.
 #[derive(Debug)]
-pub struct Connector {
+pub(crate) struct Connector {
     config: Arc<Config>,
     login: Login,
     folder: MatrixFolder,
@@ -40,7 +40,7 @@ pub struct Connector {
 impl Connector {
     /// `folder` is only for Matrix, and is created if needed. What arrives goes to `incoming`, and whether the homeserver
     /// answered the last sync to `answers`.
-    pub fn new(
+    pub(crate) fn new(
         config: Arc<Config>,
         login: Login,
         folder: MatrixFolder,
@@ -62,7 +62,7 @@ impl Connector {
     /// Logs in, or restores the session of an earlier run, and ensures the bot's identity. Waits while the homeserver does not
     /// answer.
     /// Fails with faults that waiting does not solve.
-    pub async fn connect(&self) -> Result<Matrix, Fault> {
+    pub(crate) async fn connect(&self) -> Result<Matrix, Fault> {
         let mut back_off = BackOff::default();
         let mut warned = false;
         loop {
@@ -167,7 +167,7 @@ impl Connector {
 
 impl Matrix {
     /// Syncs until a fault that a retry does not solve, and returns it. Joins the admin room when it can.
-    pub async fn follow(&self) -> Fault {
+    pub(crate) async fn follow(&self) -> Fault {
         let following = async {
             tokio::select! {
                 fault = sync::follow(self) => fault,

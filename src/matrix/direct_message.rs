@@ -44,19 +44,15 @@ use crate::link::Link;
 /// How long a check of a room and its members holds. A longer delivery is waiting for something, and much can change meanwhile.
 const PROVEN_FOR: Duration = Duration::from_secs(2);
 
-/// A link that was sent.
 #[derive(Debug)]
-pub struct SentLink {
-    /// For redacting it.
+pub(crate) struct SentLink {
     pub receipt: LinkReceipt,
     /// Whether the recipient has yet to accept the invitation to the room.
     pub is_invited: bool,
 }
 
-/// A message that was sent in a direct message.
 #[derive(Debug, Clone)]
-pub struct SentNotice {
-    /// Its room.
+pub(crate) struct SentNotice {
     pub room: OwnedRoomId,
     event: OwnedEventId,
 }
@@ -64,7 +60,7 @@ pub struct SentNotice {
 /// Proof that a room was fit for a link a moment ago: made by the bot, encrypted, with exactly the bot and the requester in it,
 /// who has a device that may read. Valid for one send within two seconds. While it is held, no verification is withdrawn.
 #[derive(Debug)]
-pub struct ConfidentialRoom {
+pub(crate) struct ConfidentialRoom {
     matrix: Matrix,
     room: Room,
     recipient: OwnedUserId,
@@ -77,8 +73,7 @@ pub struct ConfidentialRoom {
 }
 
 impl ConfidentialRoom {
-    /// The id of the room.
-    pub fn id(&self) -> &RoomId {
+    pub(crate) fn id(&self) -> &RoomId {
         self.room.room_id()
     }
 
@@ -86,7 +81,7 @@ impl ConfidentialRoom {
     ///
     /// The same `transaction` in the same room is the same event for the homeserver, however often it is tried.
     /// [`NotSent::Refused`] if the room turned out to be overheard, [`NotSent::Fault`] if the sending failed.
-    pub async fn send(
+    pub(crate) async fn send(
         mut self,
         link: &Link,
         words: &(Reply, Reply),
@@ -133,7 +128,7 @@ impl ConfidentialRoom {
     }
 
     /// Sends something confidential that is not a link: as an edit of an earlier message, if one is given.
-    pub async fn send_notice(
+    pub(crate) async fn send_notice(
         mut self,
         text: &Reply,
         edited: Option<&SentNotice>,
@@ -199,7 +194,7 @@ fn compose(link: &Link, (before, after): &(Reply, Reply)) -> RoomMessageEventCon
 impl Matrix {
     /// Waits for the turn to send to this user, in the room of earlier links: checks that are made afterwards are fresh when
     /// they are used. `None`: there is no such room.
-    pub async fn turn_to_confide(&self, recipient: &UserId) -> Option<Turn> {
+    pub(crate) async fn turn_to_confide(&self, recipient: &UserId) -> Option<Turn> {
         let room = self.direct_messages.with(recipient)?;
         let room = self.client.get_room(&room)?;
         Some(self.turn(&room).await)
@@ -207,7 +202,7 @@ impl Matrix {
 
     /// Checks the room in which this user got a link before, if there is one and their identity is pinned. For a command that
     /// is still being judged: no room is made, and no identity is pinned.
-    pub async fn known_confidential_room(
+    pub(crate) async fn known_confidential_room(
         &self,
         recipient: &UserId,
     ) -> Result<Option<ConfidentialRoom>, NotSent> {
@@ -221,7 +216,7 @@ impl Matrix {
     /// may be already. No other one is used then, as it cannot be checked who reads it there. `known`: an earlier proof, which
     /// is used unless it is too old.
     /// [`NotSent::Refused`] if there can be none, [`NotSent::Fault`] if the check failed.
-    pub async fn confidential_room(
+    pub(crate) async fn confidential_room(
         &self,
         recipient: &UserId,
         tried: Option<&RoomId>,
@@ -262,7 +257,7 @@ impl Matrix {
     }
 
     /// Sends a user a notice in their direct message, if there is one. For notices about links, without a link.
-    pub async fn send_notice(
+    pub(crate) async fn send_notice(
         &self,
         recipient: &UserId,
         text: &Reply,
@@ -280,7 +275,7 @@ impl Matrix {
     }
 
     /// The room of earlier links, if another user was ever in it, and so may have read them.
-    pub async fn overheard_room(&self, recipient: &UserId) -> Option<OwnedRoomId> {
+    pub(crate) async fn overheard_room(&self, recipient: &UserId) -> Option<OwnedRoomId> {
         let room = self.direct_messages.with(recipient)?;
         let room = self.client.get_room(&room)?;
         let was_overheard = !was_between_two(&room, recipient).await;

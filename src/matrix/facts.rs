@@ -30,7 +30,7 @@ use crate::config::Authorization;
 
 /// The state of the admin room, and of one user in it, as the homeserver shows it at this moment.
 #[derive(Debug, Clone)]
-pub struct RoomFacts {
+pub(crate) struct RoomFacts {
     /// The room's version, which decides how power levels are computed.
     pub room_version: RoomVersionId,
     /// The creators of the room, by the rules of its version.
@@ -57,7 +57,6 @@ impl CurrentState {
         Ok(Self(client.send(request).await?.room_state))
     }
 
-    /// The events of this type.
     pub(crate) fn events(&self, kind: StateEventType) -> impl Iterator<Item = &Raw<AnyStateEvent>> {
         let has_type = move |event: &&Raw<AnyStateEvent>| {
             text(event, "type").is_some_and(|it| StateEventType::from(it) == kind)
@@ -142,16 +141,18 @@ impl CreateEvent {
 
 /// Why a user has no power over the admin room.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names of the fields say it")]
-pub enum NoPower {
+pub(crate) enum NoPower {
     /// The user is not on the list `authorization.users`.
     NotListed,
-    /// The user is not joined to the room.
     NotAMember,
-    /// The user's power level is too low.
-    PowerLevel { has: i64, needs: i64 },
+    PowerLevel {
+        has: i64,
+        needs: i64,
+    },
     /// Others can join the room without an invitation, and no list names those who have power.
-    NotInviteOnly { join_rule: String },
+    NotInviteOnly {
+        join_rule: String,
+    },
     /// The level that everybody in the room has is enough, and no list names those who have power.
     OpenToAllMembers {
         /// By `users_default` of the room's power levels.
@@ -188,7 +189,7 @@ impl RoomFacts {
     }
 
     /// The power levels by the rules of the room's version. `None`: the bot does not support that version.
-    pub fn levels(&self) -> Option<RoomPowerLevels> {
+    pub(crate) fn levels(&self) -> Option<RoomPowerLevels> {
         let rules = self.room_version.rules()?;
         let source = match &self.power_levels {
             Some(content) => RoomPowerLevelsSource::Original((**content).clone()),
@@ -204,7 +205,7 @@ impl RoomFacts {
 
     /// The room's power levels, if they and the configuration give this user power over the room. `self` must be the facts
     /// about this user.
-    pub fn power_of(
+    pub(crate) fn power_of(
         &self,
         user: &UserId,
         authorization: &Authorization,

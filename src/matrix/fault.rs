@@ -23,10 +23,6 @@ pub(super) const LONGEST_WAIT: Duration = Duration::from_mins(5);
 
 /// A fault of the homeserver, of the network, or of our own stores.
 #[derive(Debug, thiserror::Error)]
-#[expect(
-    missing_docs,
-    reason = "the messages and the names of the fields say it"
-)]
 pub enum Fault {
     /// A request or the SDK failed.
     #[error("the request to the homeserver failed")]
@@ -79,8 +75,7 @@ pub enum Fault {
     },
 }
 
-/// The cause of a [`Fault::Fatal`].
-pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// What may solve a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,7 +116,6 @@ impl Fault {
         }
     }
 
-    /// What may solve it.
     pub fn severity(&self) -> Severity {
         match self {
             Self::Request(error) if sdk_error_is_passing(error) => Severity::Passing,
@@ -146,7 +140,6 @@ impl Fault {
         }
     }
 
-    /// Whether a retry may help.
     pub fn is_passing(&self) -> bool {
         self.severity() == Severity::Passing
     }
@@ -207,7 +200,6 @@ impl Fault {
         }
     }
 
-    /// The homeserver's error.
     fn answer(&self) -> Option<&Error> {
         match self {
             Self::Request(error) => error.as_client_api_error(),
@@ -215,7 +207,6 @@ impl Fault {
         }
     }
 
-    /// The Matrix error code of a refusal.
     fn code(&self) -> Option<&ErrorKind> {
         self.answer()?.error_kind()
     }
@@ -320,7 +311,7 @@ fn http_error_is_passing(error: &HttpError) -> bool {
 
 /// An error with all its causes, for the log.
 #[derive(Debug)]
-pub struct Chain<'a>(pub &'a (dyn std::error::Error + 'static));
+pub(crate) struct Chain<'a>(pub &'a (dyn std::error::Error + 'static));
 
 impl std::fmt::Display for Chain<'_> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -39,7 +39,7 @@ const ADMIN_ROOM: &str = "admin-room.json";
 
 /// The Matrix folder. Its files are only for the bot.
 #[derive(Debug, Clone)]
-pub struct MatrixFolder(PathBuf);
+pub(crate) struct MatrixFolder(PathBuf);
 
 /// A log-in that survives restarts.
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -95,7 +95,7 @@ pub(crate) struct StoredRoom {
 
 impl MatrixFolder {
     /// The path need not exist yet.
-    pub fn new(path: PathBuf) -> Self {
+    pub(crate) fn new(path: PathBuf) -> Self {
         Self(path)
     }
 
@@ -117,7 +117,7 @@ impl MatrixFolder {
     }
 
     /// The key that restores the bot's identity on another device.
-    pub fn recovery_key(&self) -> PathBuf {
+    pub(crate) fn recovery_key(&self) -> PathBuf {
         self.0.join("recovery-key")
     }
 
@@ -126,7 +126,6 @@ impl MatrixFolder {
         self.0.join("homeserver.sock")
     }
 
-    /// The commands that counted.
     pub(super) fn counted_commands(&self) -> PathBuf {
         self.0.join("obeyed")
     }

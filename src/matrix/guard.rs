@@ -233,7 +233,7 @@ impl Dropped {
 
 /// Decides what the SDK gets of the homeserver's answers.
 #[derive(Debug)]
-pub struct Quarantine {
+pub(super) struct Quarantine {
     path: PathBuf,
     state: Mutex<State>,
 }
@@ -278,7 +278,7 @@ struct Waiting {
 
 impl Quarantine {
     /// With the users that earlier runs have blocked.
-    pub fn load(folder: &MatrixFolder) -> Result<Self, Fault> {
+    pub(super) fn load(folder: &MatrixFolder) -> Result<Self, Fault> {
         let path = folder.quarantine();
         let offenders = folder::read(&path)?.and_then(|text| {
             serde_json::from_slice(&text)

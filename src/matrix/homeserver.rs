@@ -114,24 +114,19 @@ const DETECTION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A homeserver's software.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HomeserverKind {
-    /// <https://github.com/element-hq/synapse>
+pub(crate) enum HomeserverKind {
     Synapse,
-    /// <https://conduit.rs>
     Conduit,
-    /// <https://github.com/matrix-construct/tuwunel>
     Tuwunel,
     /// <https://continuwuity.org>, and Conduwuit, of which it is the continuation.
     Continuwuity,
-    /// <https://github.com/element-hq/dendrite>
     Dendrite,
     /// It does not say, or is another one.
     Unknown,
 }
 
 impl HomeserverKind {
-    /// Asks the homeserver at this address which software it is.
-    pub async fn ask(homeserver: &Url) -> Self {
+    pub(crate) async fn ask(homeserver: &Url) -> Self {
         let Ok(client) = http::client(Client::builder().timeout(DETECTION_TIMEOUT)) else {
             return Self::Unknown;
         };
@@ -185,7 +180,7 @@ impl HomeserverKind {
     }
 
     /// How the homeserver's operator registers this bot, with the registration in this file.
-    pub fn how_to_register(self, registration: &Path, bot: &UserId) -> String {
+    pub(crate) fn how_to_register(self, registration: &Path, bot: &UserId) -> String {
         let file = registration.display();
         let (server, id) = (bot.server_name(), bot.localpart());
         match self {

@@ -22,12 +22,11 @@ use tracing::debug;
 use super::{Fault, HostSignal, Matrix, Signal, SignalKind, message::SIGNAL_EVENT};
 
 /// The type of the event. Its state key is the bot's user.
-pub const HOST_EVENT: &str = "rcbot.host";
+pub(crate) const HOST_EVENT: &str = "rcbot.host";
 
 /// A host and what runs on it. Never a link.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Announcement {
-    /// What people call the host.
+pub(crate) struct Announcement {
     pub host: String,
     /// Its projects, by name: those with a session, and of the others as many as fit.
     pub projects: BTreeMap<String, AnnouncedProject>,
@@ -49,23 +48,19 @@ fn is_zero(count: &usize) -> bool {
 
 /// Projects that are not announced one by one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AnnouncedNames {
-    /// How many there are.
+pub(crate) struct AnnouncedNames {
     pub count: usize,
     /// Lets a bot that knows a name check whether it is one of these.
     pub digest: Base64,
 }
 
-/// A project of a host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AnnouncedProject {
-    /// Its session. `None`: it has none.
+pub(crate) struct AnnouncedProject {
     pub session: Option<AnnouncedSession>,
 }
 
-/// A session of a project.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AnnouncedSession {
+pub(crate) struct AnnouncedSession {
     /// Its phase, in a word.
     pub phase: String,
     /// When it was requested, in seconds since 1970.
@@ -75,10 +70,8 @@ pub struct AnnouncedSession {
 /// An announcement with the bot that made it. An event of one user about another is invalid.
 #[derive(Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "StateEvent")]
-pub struct HostEvent {
-    /// The bot of the host.
+pub(crate) struct HostEvent {
     pub bot: OwnedUserId,
-    /// What it announces.
     pub announcement: Announcement,
 }
 
@@ -119,7 +112,7 @@ pub(super) fn claim_of_answer(event: &TimelineEvent) -> Option<HostSignal> {
 impl Matrix {
     /// The announcements of the other bots in the admin room, as of the last sync.
     /// Fails where the store cannot be read or the bot is not in the room.
-    pub async fn announcements(&self) -> Result<Vec<(OwnedUserId, Announcement)>, Fault> {
+    pub(crate) async fn announcements(&self) -> Result<Vec<(OwnedUserId, Announcement)>, Fault> {
         let room = self.joined_admin_room()?;
         let mut announcements = Vec::new();
         for event in room
@@ -142,7 +135,7 @@ impl Matrix {
 
     /// Announces this host.
     /// Fails with `M_FORBIDDEN` where the bot may not send such events.
-    pub async fn announce(&self, announcement: &Announcement) -> Result<(), Fault> {
+    pub(crate) async fn announce(&self, announcement: &Announcement) -> Result<(), Fault> {
         let content = serde_json::to_value(announcement)?;
         self.joined_admin_room()?
             .send_state_event_raw(HOST_EVENT, self.own_user().as_str(), content)
@@ -154,7 +147,7 @@ impl Matrix {
     ///
     /// # Errors
     /// [`Fault`], when the homeserver did not take it.
-    pub async fn signal_hosts(
+    pub(crate) async fn signal_hosts(
         &self,
         bots: impl IntoIterator<Item = OwnedUserId>,
         signal: &Signal,

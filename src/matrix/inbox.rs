@@ -89,7 +89,7 @@ pub(super) struct Inbox {
 
 /// An event of the admin room whose key is not there yet.
 #[derive(Debug)]
-pub struct Undecrypted {
+pub(super) struct Undecrypted {
     event: OriginalSyncRoomEncryptedEvent,
     raw: Raw<OriginalSyncRoomEncryptedEvent>,
     room: OwnedRoomId,
@@ -324,7 +324,6 @@ impl Inbox {
         }
     }
 
-    /// Whether events wait for their keys.
     pub(super) fn waits_for_keys(&self) -> bool {
         !self.undecrypted().is_empty()
     }
@@ -394,7 +393,6 @@ fn has_place<'a>(waiting: impl Iterator<Item = &'a UserId>, sender: &UserId) -> 
     all < WAITING && own < WAITING_PER_SENDER
 }
 
-/// A decrypted event.
 pub(super) enum Decrypted {
     Message(Box<OriginalSyncRoomMessageEvent>, Arc<EncryptionInfo>),
     /// Another event than a message, so it cannot be a command.
@@ -437,7 +435,7 @@ pub(super) fn text_of(event: &OriginalSyncRoomMessageEvent) -> Option<&str> {
 const HARMLESS: Duration = Duration::from_secs(5);
 
 /// How far this host's clock is from the homeserver's, if that is at least half of the age up to which a command counts.
-pub fn clock_skew(
+pub(crate) fn clock_skew(
     own: SystemTime,
     homeserver: SystemTime,
     max_command_age: Duration,

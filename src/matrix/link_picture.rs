@@ -54,7 +54,7 @@ const DARK: u8 = 0x00;
 const PICTURE_OFFER: &str = "📷 QR code";
 
 /// The picture of a link that was sent, on its way into the same room.
-pub struct PictureDelivery {
+pub(crate) struct PictureDelivery {
     link: Link,
     recipient: OwnedUserId,
     receipt: LinkReceipt,
@@ -64,7 +64,7 @@ pub struct PictureDelivery {
 
 /// The file name and the caption of a picture.
 #[derive(Debug, Clone)]
-pub struct PictureMessage {
+pub(crate) struct PictureMessage {
     /// The name under which a client saves it.
     pub file_name: String,
     /// What is said below it.
@@ -73,7 +73,7 @@ pub struct PictureMessage {
 
 /// Why a picture is not sent. The link stays, except with [`NoPicture::Overheard`].
 #[derive(Debug, thiserror::Error)]
-pub enum NoPicture {
+pub(crate) enum NoPicture {
     /// The link is longer than a QR code can be, about 2,300 bytes.
     #[error("the picture cannot be drawn")]
     NotDrawn(#[source] Cause),
@@ -93,7 +93,7 @@ pub enum NoPicture {
 
 impl Matrix {
     /// Offers the picture of a link, with the reaction that requests it.
-    pub async fn offer_picture(
+    pub(crate) async fn offer_picture(
         &self,
         link: &LinkReceipt,
         transaction: &OwnedTransactionId,
@@ -110,7 +110,7 @@ impl Matrix {
 
 impl PictureDelivery {
     /// `receipt`: where this link was sent.
-    pub fn new(link: Link, recipient: OwnedUserId, receipt: LinkReceipt) -> Self {
+    pub(crate) fn new(link: Link, recipient: OwnedUserId, receipt: LinkReceipt) -> Self {
         Self {
             link,
             recipient,
@@ -120,27 +120,26 @@ impl PictureDelivery {
     }
 
     /// For redacting the link, and the picture if it was sent.
-    pub fn receipt(&self) -> &LinkReceipt {
+    pub(crate) fn receipt(&self) -> &LinkReceipt {
         &self.receipt
     }
 
     /// For redacting both, whether or not the picture is sent. To be saved before it is sent.
-    pub fn receipt_beforehand(&self) -> LinkReceipt {
+    pub(crate) fn receipt_beforehand(&self) -> LinkReceipt {
         LinkReceipt {
             picture: Picture::Unsettled,
             ..self.receipt.clone()
         }
     }
 
-    /// The user who got the link.
-    pub fn recipient(&self) -> &UserId {
+    pub(crate) fn recipient(&self) -> &UserId {
         &self.recipient
     }
 
     /// Sends it. If that fails, the link stays.
     ///
     /// If this future is dropped halfway, the receipt is still right: it says that the picture may have been sent.
-    pub async fn send(
+    pub(crate) async fn send(
         &mut self,
         matrix: &Matrix,
         message: &PictureMessage,

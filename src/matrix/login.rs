@@ -48,7 +48,6 @@ pub enum Login {
     Appservice(Registration),
     /// With the token of a log-in that was made for the bot.
     AccessToken(Token),
-    /// With the account's password.
     Password(Password),
 }
 

@@ -10,12 +10,10 @@ use matrix_sdk::ruma::{
 use serde::{Deserialize, Serialize};
 
 /// The beginning of a reaction to a link that requests its picture.
-pub const PICTURE_SIGN: &str = "📷";
+pub(crate) const PICTURE_SIGN: &str = "📷";
 
-/// An event for the bot.
 #[derive(Debug)]
-#[expect(missing_docs, reason = "the names of the fields say it")]
-pub enum IncomingEvent {
+pub(crate) enum IncomingEvent {
     /// A message to the bot in the admin room.
     Message(Message),
     /// An event in the admin room that the bot cannot decrypt.
@@ -40,9 +38,8 @@ pub enum IncomingEvent {
     IdentityChanged { user: OwnedUserId },
 }
 
-/// How the bot came into the admin room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Arrival {
+pub(crate) enum Arrival {
     /// It was never there before.
     Joined,
     /// The room was upgraded, and the bot followed.
@@ -54,27 +51,23 @@ pub(super) const SIGNAL_EVENT: &str = "rcbot.host_signal";
 
 /// What one bot sends to those of other hosts. Only the homeserver vouches for the sender.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct HostSignal {
-    /// The bot that sent it.
+pub(crate) struct HostSignal {
     #[serde(rename = "sender")]
     pub bot: OwnedUserId,
-    /// What it signals.
     pub content: Signal,
 }
 
 /// The content of a signal. It reveals only that a bot runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Signal {
+pub(crate) struct Signal {
     /// What it is about: the id of a command, as a rule.
     pub about: String,
-    /// Its kind.
     pub kind: SignalKind,
 }
 
-/// The kinds of signals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum SignalKind {
+pub(crate) enum SignalKind {
     /// This bot answers, unless another one claimed that before.
     Claim,
     /// The same; and each bot that runs should send a [`Self::Pong`].
@@ -85,7 +78,7 @@ pub enum SignalKind {
 
 /// A text addressed to the bot in the admin room.
 #[derive(Debug, Clone)]
-pub struct Message {
+pub(crate) struct Message {
     /// The event, to reply to.
     pub event_id: OwnedEventId,
     /// The sender, as the homeserver says. The proof is checked later (see `Matrix::proof`).
@@ -94,13 +87,12 @@ pub struct Message {
     pub text: String,
     /// The message that it edits. An edit never counts as a command.
     pub edits: Option<OwnedEventId>,
-    /// The thread that it was sent in.
     pub(super) thread: Option<OwnedEventId>,
 }
 
 /// What a reply needs from the message that it answers. Serialized, so that it survives a restart.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReplyTo {
+pub(crate) struct ReplyTo {
     event_id: OwnedEventId,
     thread: Option<OwnedEventId>,
 }
@@ -113,8 +105,7 @@ impl ReplyTo {
         }
     }
 
-    /// The message that is answered.
-    pub fn event_id(&self) -> &EventId {
+    pub(crate) fn event_id(&self) -> &EventId {
         &self.event_id
     }
 

@@ -29,29 +29,28 @@ mod rooms;
 mod send;
 mod sync;
 
-pub use client::Matrix;
-pub use confidentiality::{NotConfidential, NotSent};
-pub use connect::Connector;
-pub use direct_message::{ConfidentialRoom, SentLink, SentNotice};
-pub(crate) use facts::{CurrentState, Membership};
-pub use facts::{NoPower, RoomFacts};
-pub(crate) use fault::BackOff;
-pub use fault::{Cause, Chain, Fault, Severity};
-pub use folder::MatrixFolder;
-pub(crate) use folder::{Authentication, Session};
-pub use homeserver::HomeserverKind;
-pub use hosts::{
+pub(crate) use client::Matrix;
+pub(crate) use confidentiality::{NotConfidential, NotSent};
+pub(crate) use connect::Connector;
+pub(crate) use direct_message::{ConfidentialRoom, SentLink, SentNotice};
+pub(crate) use facts::{CurrentState, Membership, NoPower, RoomFacts};
+pub(crate) use fault::{BackOff, Cause, Chain, Fault, Severity};
+pub(crate) use folder::{Authentication, MatrixFolder, Session};
+pub(crate) use homeserver::HomeserverKind;
+pub(crate) use hosts::{
     AnnouncedNames, AnnouncedProject, AnnouncedSession, Announcement, HOST_EVENT, HostEvent,
 };
-pub use inbox::clock_skew;
-pub use link_picture::{NoPicture, PictureDelivery, PictureMessage};
-pub use login::Login;
-pub use message::{
+pub(crate) use inbox::clock_skew;
+pub(crate) use link_picture::{NoPicture, PictureDelivery, PictureMessage};
+pub(crate) use login::Login;
+pub(crate) use message::{
     Arrival, HostSignal, IncomingEvent, Message, PICTURE_SIGN, ReplyTo, Signal, SignalKind,
 };
-pub use own_identity::{RECOVERY_KEY_VARIABLE, RecoveryKey, reset_identity};
-pub use pinned_identities::{IdentityReport, NotAccepted, PinnedIdentity};
-pub use proof::{Proof, Trust};
-pub use redact::{LinkReceipt, LinkTransactions};
-pub use registration::{Registration, RegistrationError, WriteError, generate, write_new};
-pub use send::{Reply, Sound, Turn};
+pub(crate) use own_identity::{RECOVERY_KEY_VARIABLE, RecoveryKey, reset_identity};
+pub(crate) use pinned_identities::{IdentityReport, NotAccepted, PinnedIdentity};
+pub(crate) use proof::Trust;
+pub(crate) use redact::{LinkReceipt, LinkTransactions};
+pub(crate) use registration::{Registration, RegistrationError};
+pub use registration::{generate, write_new};
+pub use send::Reply;
+pub(crate) use send::Sound;

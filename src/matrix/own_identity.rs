@@ -35,11 +35,11 @@ use super::{
 use crate::{config::Config, secret::SecretText};
 
 /// The variable with the recovery key, for hosts that keep secrets outside of files.
-pub const RECOVERY_KEY_VARIABLE: &str = "RCBOT_RECOVERY_KEY";
+pub(crate) const RECOVERY_KEY_VARIABLE: &str = "RCBOT_RECOVERY_KEY";
 
 /// The key that restores the identity.
 #[derive(Debug)]
-pub struct RecoveryKey {
+pub(crate) struct RecoveryKey {
     text: SecretText,
     /// `None`: it is in the variable.
     file: Option<PathBuf>,
@@ -48,7 +48,10 @@ pub struct RecoveryKey {
 impl RecoveryKey {
     /// The recovery key from `variable`, the value of [`RECOVERY_KEY_VARIABLE`], or else from the file in `folder`. An empty
     /// value counts as none.
-    pub fn find(variable: Option<&OsStr>, folder: &MatrixFolder) -> Result<Option<Self>, Fault> {
+    pub(crate) fn find(
+        variable: Option<&OsStr>,
+        folder: &MatrixFolder,
+    ) -> Result<Option<Self>, Fault> {
         let given = variable.and_then(OsStr::to_str);
         if let Some(text) = given.filter(|text| !text.is_empty()) {
             let text = text.into();
@@ -67,12 +70,12 @@ impl RecoveryKey {
     }
 
     /// The file in which it was found, if it was not the variable.
-    pub fn file(&self) -> Option<&Path> {
+    pub(crate) fn file(&self) -> Option<&Path> {
         self.file.as_deref()
     }
 
     /// Where it was found, for messages.
-    pub fn origin(&self) -> String {
+    pub(crate) fn origin(&self) -> String {
         match &self.file {
             Some(file) => format!("the file {}", file.display()),
             None => format!("the variable {RECOVERY_KEY_VARIABLE}"),
@@ -80,7 +83,7 @@ impl RecoveryKey {
     }
 
     /// Whether it is the key with this description, which the homeserver keeps with the secrets.
-    pub fn fits(&self, description: SecretStorageKeyEventContent) -> bool {
+    pub(crate) fn fits(&self, description: SecretStorageKeyEventContent) -> bool {
         SecretStorageKey::from_account_data(self.expose(), description).is_ok()
     }
 
@@ -94,7 +97,7 @@ impl RecoveryKey {
 /// say that the bot's identity has changed. No bot may run on the folder meanwhile.
 /// After a fault of the homeserver or of our files this can be retried. It fails without a change where the bot has only a
 /// token, or the homeserver asks an appservice for a password too.
-pub async fn reset_identity(
+pub(crate) async fn reset_identity(
     config: &Config,
     login: &Login,
     folder: &MatrixFolder,
@@ -361,9 +364,7 @@ impl OwnIdentity<'_> {
 
 /// The bot's public keys, as the homeserver shows them to anybody.
 struct PublishedKeys {
-    /// The key of the identity.
     master_key: Option<String>,
-    /// The keys of this device.
     device: Option<Vec<String>>,
 }
 

@@ -28,17 +28,15 @@ const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The identity of a user, for the operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct IdentityReport {
-    /// The pinned one.
+pub(crate) struct IdentityReport {
     pub known: Option<PinnedIdentity>,
     /// The one that the homeserver shows now.
     pub shown: Option<MasterKey>,
 }
 
-/// A pinned identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum PinnedIdentity {
+pub(crate) enum PinnedIdentity {
     /// The configuration names it.
     Configured(MasterKey),
     /// It was seen first, or accepted by the operator.
@@ -46,8 +44,7 @@ pub enum PinnedIdentity {
 }
 
 impl PinnedIdentity {
-    /// Its key.
-    pub fn key(self) -> MasterKey {
+    pub(crate) fn key(self) -> MasterKey {
         match self {
             Self::Configured(key) | Self::Seen(key) => key,
         }
@@ -57,7 +54,7 @@ impl PinnedIdentity {
 /// Why an identity was not accepted. Nothing has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum NotAccepted {
+pub(crate) enum NotAccepted {
     /// The configuration names the user's key.
     Configured,
     /// The homeserver shows another one now, or none.
@@ -69,7 +66,7 @@ pub(super) type KeptVerification = OwnedRwLockReadGuard<()>;
 
 impl Matrix {
     /// The pinned identity of a user, and the one that the homeserver shows now.
-    pub async fn identity(&self, user: &UserId) -> Result<IdentityReport, Fault> {
+    pub(crate) async fn identity(&self, user: &UserId) -> Result<IdentityReport, Fault> {
         let encryption = self.client.encryption();
         let identity = encryption.request_user_identity(user).await?;
         Ok(IdentityReport {
@@ -80,7 +77,7 @@ impl Matrix {
 
     /// Pins another identity of a user, which the operator has checked.
     /// Fails when the homeserver does not answer, or the table cannot be written.
-    pub async fn accept_identity(
+    pub(crate) async fn accept_identity(
         &self,
         user: &UserId,
         key: MasterKey,
@@ -250,7 +247,6 @@ impl Matrix {
         }
     }
 
-    /// Whether the identity of this user is pinned.
     pub(super) fn is_pinned(&self, user: &UserId) -> bool {
         self.known_identity(user).is_some()
     }

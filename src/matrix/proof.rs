@@ -33,7 +33,7 @@ use crate::config::Devices;
 
 /// What an event proves about its sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trust {
+pub(crate) enum Trust {
     /// Nothing: it was not encrypted.
     Plaintext,
     /// A device of the sender, signed by its owner.
@@ -54,8 +54,7 @@ pub enum Trust {
 
 /// What a command proves, and what has to be remembered if it counts.
 #[derive(Debug)]
-pub struct Proof {
-    /// What it proves.
+pub(crate) struct Proof {
     pub trust: Trust,
     /// `None`: it was not encrypted.
     place: Option<Place>,
@@ -64,7 +63,7 @@ pub struct Proof {
 impl Matrix {
     /// Fetches from the homeserver everything that decides about a command of this user.
     /// A fault proves nothing: conclude nothing from it.
-    pub async fn room_facts(&self, user: &UserId) -> Result<RoomFacts, Fault> {
+    pub(crate) async fn room_facts(&self, user: &UserId) -> Result<RoomFacts, Fault> {
         let room = self.joined_admin_room()?;
         let state = CurrentState::of(&self.client, room.room_id()).await?;
         let mut facts = RoomFacts::of(&state, user, room.encryption_state().is_encrypted())?;
@@ -77,7 +76,7 @@ impl Matrix {
 
     /// Fetches the event of a message again, and judges what it proves.
     /// A fault proves nothing: conclude nothing from it.
-    pub async fn proof(&self, message: &Message) -> Result<Proof, Fault> {
+    pub(crate) async fn proof(&self, message: &Message) -> Result<Proof, Fault> {
         let room = self.joined_admin_room()?;
         let sender = &message.sender;
         let (trust, place) = match self.fetch(&room, message).await? {
@@ -145,13 +144,13 @@ impl Matrix {
     }
 
     /// Whether a command counted already. After a reconnect, the latest events may arrive a second time.
-    pub fn has_counted(&self, message: &Message) -> bool {
+    pub(crate) fn has_counted(&self, message: &Message) -> bool {
         self.replay_protection.has_event(&message.event_id)
     }
 
     /// Records that a command counted, so that it never counts again, and pins its sender's identity if none is pinned yet.
     /// Fails if that cannot be saved.
-    pub async fn count(&self, message: &Message, proof: &Proof) -> Result<(), Fault> {
+    pub(crate) async fn count(&self, message: &Message, proof: &Proof) -> Result<(), Fault> {
         let replay_protection = Arc::clone(&self.replay_protection);
         let (event, place) = (message.event_id.clone(), proof.place.clone());
         // It waits for the disk, which must not block other tasks.

@@ -19,7 +19,7 @@ const UNSETTLED: &str = "?";
 
 /// Where a link and its picture were sent, for redacting both.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LinkReceipt {
+pub(crate) struct LinkReceipt {
     pub(super) room: OwnedRoomId,
     pub(super) event: OwnedEventId,
     pub(super) picture: Picture,
@@ -28,22 +28,19 @@ pub struct LinkReceipt {
 /// Whether a link's picture was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Picture {
-    /// None was sent.
     None,
     /// It may have been sent, or may be sent yet: its transaction shows it.
     Unsettled,
-    /// It was sent.
     Sent(OwnedEventId),
 }
 
 impl LinkReceipt {
-    /// The direct message that the link is in.
-    pub fn room(&self) -> &RoomId {
+    pub(crate) fn room(&self) -> &RoomId {
         &self.room
     }
 
     /// Whether it is of this message, for which no picture was sent.
-    pub fn lacks_picture_of(&self, message: &EventId) -> bool {
+    pub(crate) fn lacks_picture_of(&self, message: &EventId) -> bool {
         self.event == message && self.picture == Picture::None
     }
 }
@@ -85,10 +82,8 @@ impl FromStr for LinkReceipt {
 
 /// The transactions of a link and of what belongs to it: the same for each try, so that each is one event.
 #[derive(Debug, Clone)]
-pub struct LinkTransactions {
-    /// The link's.
+pub(crate) struct LinkTransactions {
     pub link: OwnedTransactionId,
-    /// Its picture's.
     pub picture: OwnedTransactionId,
     /// That of the reaction by which the picture is offered.
     pub offer: OwnedTransactionId,
@@ -98,7 +93,7 @@ impl Matrix {
     /// Redacts a link and its picture. If the picture's event is not known, the homeserver is asked for it, as in
     /// [`Self::redact_undelivered`]. A room or an event that is gone, or no longer the bot's, is skipped.
     /// Fails if a retry may work.
-    pub async fn redact_link(
+    pub(crate) async fn redact_link(
         &self,
         receipt: &LinkReceipt,
         harmless: &str,
@@ -123,7 +118,7 @@ impl Matrix {
     /// Redacts a link and its picture after an interrupted send, wherever they may be. A harmless text is sent under the same
     /// transaction: if the link had arrived, the homeserver answers with the link's event.
     /// Fails if a retry may work.
-    pub async fn redact_undelivered(
+    pub(crate) async fn redact_undelivered(
         &self,
         recipient: &UserId,
         harmless: &str,
@@ -138,7 +133,7 @@ impl Matrix {
 
     /// The same in the replaced rooms of this user, before a new link is sent.
     /// Fails if a retry may work.
-    pub async fn redact_in_replaced(
+    pub(crate) async fn redact_in_replaced(
         &self,
         recipient: &UserId,
         harmless: &str,

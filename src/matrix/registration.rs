@@ -270,10 +270,6 @@ fn read_namespace(
 
 /// Why no registration was written.
 #[derive(Debug, thiserror::Error)]
-#[expect(
-    missing_docs,
-    reason = "the messages and the names of the fields say it"
-)]
 pub enum WriteError {
     /// The file exists. The homeserver may know its tokens, so it is not overwritten.
     #[error(

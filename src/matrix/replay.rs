@@ -45,7 +45,6 @@ pub(super) struct ReplayProtection {
     counted: Mutex<Counted>,
 }
 
-/// The commands that counted.
 #[derive(Debug, Default)]
 struct Counted {
     places: HashSet<Place>,
@@ -84,7 +83,6 @@ impl ReplayProtection {
         })
     }
 
-    /// Whether a command with this place counted.
     pub(super) fn has_place(&self, place: &Place) -> bool {
         self.counted().places.contains(place)
     }

@@ -63,7 +63,6 @@ impl AdminRoom {
         })
     }
 
-    /// The configured id or alias.
     pub(super) fn configured(&self) -> &RoomOrAliasId {
         &self.configured
     }
@@ -73,7 +72,6 @@ impl AdminRoom {
         self.current().room.clone()
     }
 
-    /// Whether this is the room.
     pub(super) fn is(&self, room: &RoomId) -> bool {
         self.current().room.as_deref() == Some(room)
     }

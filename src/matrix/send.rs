@@ -36,12 +36,11 @@ const CUT: &str = "\n\n(The rest is too long for one message.)";
 
 /// The turn to send into one room: nothing else is sent there while it is held.
 #[derive(Debug)]
-pub struct Turn {
+pub(crate) struct Turn {
     room: Room,
     _held: OwnedMutexGuard<()>,
 }
 
-/// The result of sending a secret.
 #[derive(Debug)]
 pub(super) struct SentSecret {
     /// The event, if the homeserver accepted it.
@@ -53,7 +52,7 @@ pub(super) struct SentSecret {
 /// Whether a phone rings for a message. With the default push rules it does for a text, and not for a notice, whomever that
 /// mentions (specification, "Predefined rules": `.m.rule.suppress_notices` comes before `.m.rule.is_user_mention`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sound {
+pub(crate) enum Sound {
     /// It is unrequested and urgent: it rings also where direct messages ring only for mentions.
     Rings,
     /// It answers a user who waits for it, or it can wait.
@@ -72,7 +71,7 @@ pub struct Reply {
 impl Matrix {
     /// Sends a notice to the admin room: as a reply if it answers a message, in the message's thread if that was sent in one.
     /// Here and below, the same `transaction` for each try sends a message once.
-    pub async fn say(
+    pub(crate) async fn say(
         &self,
         text: &Reply,
         answered: Option<&ReplyTo>,
@@ -85,7 +84,7 @@ impl Matrix {
     }
 
     /// Edits an earlier message of the bot in the admin room.
-    pub async fn correct(
+    pub(crate) async fn correct(
         &self,
         message: &EventId,
         text: &Reply,
@@ -98,7 +97,7 @@ impl Matrix {
     }
 
     /// Reacts to a message in the admin room. The SDK never encrypts a reaction, so devices that get no keys can read it too.
-    pub async fn react(
+    pub(crate) async fn react(
         &self,
         message: &ReplyTo,
         text: &str,
@@ -109,7 +108,6 @@ impl Matrix {
             .await
     }
 
-    /// Reacts to a message.
     pub(super) async fn annotate(
         &self,
         room: &Room,
@@ -125,7 +123,7 @@ impl Matrix {
     }
 
     /// Sets the bot's typing notification in the admin room, for some seconds, or clears it.
-    pub async fn show_typing(&self, typing: bool) -> Result<(), Fault> {
+    pub(crate) async fn show_typing(&self, typing: bool) -> Result<(), Fault> {
         Ok(self.joined_admin_room()?.typing_notice(typing).await?)
     }
 

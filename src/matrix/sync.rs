@@ -146,7 +146,7 @@ impl Matrix {
     }
 
     /// Waits until a sync is complete, so that the bot knows which rooms it is in, and which it has left.
-    pub async fn wait_until_up_to_date(&self) {
+    pub(crate) async fn wait_until_up_to_date(&self) {
         let mut answers = self.answers.subscribe();
         drop(answers.wait_for(|answers| *answers).await);
     }

@@ -15,7 +15,6 @@ use matrix_sdk::{
         },
     },
 };
-use rcbot::matrix::PICTURE_SIGN;
 use tokio::{sync::watch, time::timeout};
 
 use crate::support::{DEADLINE, picture::read_code, prelude::*};
@@ -167,7 +166,7 @@ async fn a_link_is_the_only_message_of_a_start_until_its_picture_is_asked_for() 
 
     // The picture is sent once, and other reactions are ignored.
     let again = bot.start_session(&alice, "website").await;
-    for (message, key) in [(&sent, PICTURE_SIGN), (&again, "👍")] {
+    for (message, key) in [(&sent, "📷"), (&again, "👍")] {
         let annotation = Annotation::new(message.event.id.clone(), key.to_owned());
         let reaction = ReactionEventContent::new(annotation);
         alice.send(sent.room(), reaction).await.unwrap();

@@ -132,7 +132,6 @@ impl Forwarder {
         &self.route.placeholder
     }
 
-    /// How the requests are authenticated.
     pub(super) fn credential(&self) -> &Credential {
         &self.route.credential
     }
