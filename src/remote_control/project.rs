@@ -154,14 +154,12 @@ impl SessionSettings {
             let Some(wanted) = options.get(option) else {
                 return Ok(None);
             };
-            let mut values = choices.iter().map(|choice| &choice.value);
-            match values.find(|value| value.eq_ignore_ascii_case(wanted)) {
-                Some(value) => Ok(Some(value.clone())),
-                None => Err(NotAllowed {
-                    option,
-                    allowed: choices.iter().map(|choice| choice.value.clone()).collect(),
-                }),
-            }
+            let values = || choices.iter().map(|choice| choice.value.clone());
+            let found = values().find(|value| value.eq_ignore_ascii_case(wanted));
+            found.map(Some).ok_or_else(|| NotAllowed {
+                option,
+                allowed: values().collect(),
+            })
         };
         let command = self.command_for(*beginning);
         if options.name.is_some() && !StartOption::Name.is_in(command) {
@@ -205,10 +203,10 @@ impl SessionSettings {
             let mut choices = self.choices(start.beginning, option).iter();
             match start.options.get(option) {
                 None => Ok(choices.filter_map(|choice| choice.level).max()),
-                Some(value) => match choices.find(|choice| choice.value == value) {
-                    Some(choice) => Ok(choice.level),
-                    None => Err(option),
-                },
+                Some(value) => {
+                    let choice = choices.find(|choice| choice.value == value);
+                    choice.map(|choice| choice.level).ok_or(option)
+                }
             }
         };
         Ok(of(StartOption::Mode)?.max(of(StartOption::Spawn)?))

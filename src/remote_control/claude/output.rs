@@ -14,8 +14,8 @@ use super::{
 };
 use crate::link::Link;
 
-/// How the head of the status block begins: a mark between two dots (U+00B7).
-const HEAD: char = '\u{b7}';
+/// The head of the status block begins with a mark between two of them.
+const DOT: char = '\u{b7}';
 
 /// Bytes of the longest line that is looked at. Those of the program have less than 200.
 const LONGEST_LINE: usize = 4096;
@@ -58,7 +58,6 @@ impl Connection {
     ///
     /// What follows a tick may be the title of a conversation, and says nothing about the connection.
     pub(crate) fn of(head: &str) -> Option<Self> {
-        const DOT: char = '\u{b7}';
         let (mark, text) = head.strip_prefix(DOT)?.split_once(DOT)?;
         if mark.starts_with('\u{2714}') {
             return Some(Self::Connected);
@@ -187,7 +186,7 @@ impl Line {
     }
 
     fn is_head(&self) -> bool {
-        self.begins_on_the_left() && !self.is_lost && self.text.starts_with(HEAD)
+        self.begins_on_the_left() && !self.is_lost && self.text.starts_with(DOT)
     }
 
     fn ends_with_id(&self) -> bool {

@@ -508,49 +508,29 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_missing_program_is_distinguished_from_a_missing_directory() {
+    async fn what_is_missing_or_may_not_be_used_is_named() {
         let sandbox = Sandbox::new();
-        let mut launch = sandbox.launch("");
-        launch.program = "no-such-program-7f3a".to_owned();
-        assert!(matches!(
-            spawn(&launch),
-            Err(NotSpawned::CommandNotFound { program }) if program == launch.program
-        ));
-        launch.directory = sandbox.path("gone");
-        assert!(matches!(
-            spawn(&launch),
-            Err(NotSpawned::DirectoryGone { directory }) if Path::new(&directory) == launch.directory
-        ));
-        fs::write(&launch.directory, "a file").unwrap();
-        assert!(matches!(
-            spawn(&launch),
-            Err(NotSpawned::DirectoryGone { .. })
-        ));
-    }
-
-    #[tokio::test]
-    async fn a_program_that_may_not_be_run_is_named() {
-        let sandbox = Sandbox::new();
-        let mut launch = sandbox.launch("");
-        let program = sandbox.path("program");
-        fs::write(&program, "#!/bin/sh\n").unwrap();
-        fs::set_permissions(&program, Permissions::from_mode(0o600)).unwrap();
-        launch.program = program.display().to_string();
-        assert!(matches!(
-            spawn(&launch),
-            Err(NotSpawned::NotExecutable { .. })
-        ));
-    }
-
-    #[tokio::test]
-    async fn a_stream_that_cannot_be_opened_is_named() {
-        let sandbox = Sandbox::new();
-        let mut launch = sandbox.launch("");
-        launch.stderr = sandbox.path("gone/stderr");
-        assert!(matches!(
-            spawn(&launch),
-            Err(NotSpawned::Other { reason }) if reason.contains("stderr")
-        ));
+        let refused = |change: &dyn Fn(&mut Launch)| {
+            let mut launch = sandbox.launch("");
+            change(&mut launch);
+            spawn(&launch).unwrap_err()
+        };
+        let file = sandbox.path("file");
+        fs::write(&file, "#!/bin/sh\n").unwrap();
+        fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+        let program = "no-such-program-7f3a".to_owned();
+        let missing = refused(&|launch| launch.program.clone_from(&program));
+        assert_eq!(missing, NotSpawned::CommandNotFound { program });
+        let program = file.display().to_string();
+        let forbidden = refused(&|launch| launch.program.clone_from(&program));
+        assert_eq!(forbidden, NotSpawned::NotExecutable { program });
+        for directory in [sandbox.path("gone"), file] {
+            let gone = refused(&|launch| launch.directory.clone_from(&directory));
+            let directory = directory.display().to_string();
+            assert_eq!(gone, NotSpawned::DirectoryGone { directory });
+        }
+        let no_stream = refused(&|launch| launch.stderr = sandbox.path("gone/stderr"));
+        assert!(matches!(no_stream, NotSpawned::Other { reason } if reason.contains("stderr")));
     }
 
     #[tokio::test]
