@@ -253,7 +253,7 @@ impl<'a> Site<'a> {
         let settings = self.files()?.settings();
         all.extend(settings.map_err(|unmet| self.unmet(&unmet, "or remove it"))?);
         let list = |affected: AffectedVersions, preposition: &str| {
-            let hinder = all.iter().filter(|it| it.affected == affected);
+            let hinder = all.iter().filter(|it| it.affected == Some(affected));
             let hinder = hinder.map(|it| format!("{} {preposition} {}", it.name, it.place));
             hinder.collect::<Vec<_>>().join(" and ")
         };

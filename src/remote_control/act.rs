@@ -120,9 +120,8 @@ impl RemoteControl {
 
     fn finish(&mut self, name: &ProjectName, outcome: Outcome) -> Notices {
         info!(project = %name, session = %outcome.session, ending = ?outcome.ending, report = ?outcome.report, "session over");
-        let last_output = self.output(name).inspect_err(|error| match error {
-            OutputError::None => {}
-            OutputError::Read { .. } => {
+        let last_output = self.output(name).inspect_err(|error| {
+            if let OutputError::Read { .. } = error {
                 error!(project = %name, %error, "last output not readable");
             }
         });

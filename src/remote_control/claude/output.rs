@@ -211,17 +211,14 @@ impl Page {
     }
 
     fn region_after(&self, said: Option<&Said>) -> Region {
-        let (event, is_link) = match said {
-            Some(Said::Event(event)) => (Some(event), false),
-            Some(Said::Link(_)) => (None, true),
-            Some(Said::Connection(_) | Said::LinkAfter(..)) | None => (None, false),
-        };
-        let fails = self.has_head && event.is_some_and(|event| event.starts_with(FAILED));
+        let fails = matches!(said, Some(Said::Event(event)) if event.starts_with(FAILED));
+        let fails = fails && self.has_head;
+        let ends_block = matches!(said, Some(Said::Event(_) | Said::Link(_)));
         if self.line.is_head() {
             Region::Block
         } else if (fails || self.region == Region::Failure) && !self.line.ends_with_id() {
             Region::Failure
-        } else if is_link || event.is_some() || self.region == Region::Failure {
+        } else if ends_block || self.region == Region::Failure {
             Region::Elsewhere
         } else {
             self.region

@@ -99,7 +99,8 @@ pub(crate) struct Setting {
     /// Where it is set, as shown to users.
     pub(crate) place: String,
     pub(crate) is_empty: bool,
-    pub(crate) affected: AffectedVersions,
+    /// `None`: all versions serve.
+    pub(crate) affected: Option<AffectedVersions>,
 }
 
 impl ClaudeFiles {
@@ -339,23 +340,20 @@ fn main_checkout(git: &Path) -> Option<PathBuf> {
 /// Which versions of the program do not serve because of a variable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AffectedVersions {
-    None,
     /// Those before 2.1.288, and all where the organisation asks for Trusted Devices.
     Old,
     All,
 }
 
-fn affected(name: &str, value: &str) -> AffectedVersions {
+fn affected(name: &str, value: &str) -> Option<AffectedVersions> {
+    use AffectedVersions::{All, Old};
     let (affected, is_set) = match name {
         "ANTHROPIC_API_KEY"
         | "ANTHROPIC_AUTH_TOKEN"
         | "ANTHROPIC_UNIX_SOCKET"
         | "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC"
-        | "CLAUDE_CODE_OAUTH_TOKEN" => (AffectedVersions::All, !value.is_empty()),
-        "ANTHROPIC_BASE_URL" => (
-            AffectedVersions::All,
-            !value.is_empty() && !is_service(value),
-        ),
+        | "CLAUDE_CODE_OAUTH_TOKEN" => (All, !value.is_empty()),
+        "ANTHROPIC_BASE_URL" => (All, !value.is_empty() && !is_service(value)),
         "CLAUDE_CODE_DISABLE_FEATURE_FLAGS"
         | "CLAUDE_CODE_REMOTE"
         | "CLAUDE_CODE_SIMPLE"
@@ -365,16 +363,12 @@ fn affected(name: &str, value: &str) -> AffectedVersions {
         | "CLAUDE_CODE_USE_FOUNDRY"
         | "CLAUDE_CODE_USE_MANTLE"
         | "CLAUDE_CODE_USE_VERTEX"
-        | "DISABLE_GROWTHBOOK" => (AffectedVersions::All, is_on(value)),
-        "DISABLE_TELEMETRY" => (AffectedVersions::Old, !value.is_empty()),
-        "DO_NOT_TRACK" => (AffectedVersions::Old, is_on(value)),
-        _ => (AffectedVersions::None, false),
+        | "DISABLE_GROWTHBOOK" => (All, is_on(value)),
+        "DISABLE_TELEMETRY" => (Old, !value.is_empty()),
+        "DO_NOT_TRACK" => (Old, is_on(value)),
+        _ => return None,
     };
-    if is_set {
-        affected
-    } else {
-        AffectedVersions::None
-    }
+    is_set.then_some(affected)
 }
 
 impl Setting {
@@ -414,7 +408,7 @@ fn settings_in(text: &str, file: &Path, is_of_project: bool) -> Vec<Setting> {
         name: format!("`{key}`"),
         place: file.clone(),
         is_empty: false,
-        affected: AffectedVersions::All,
+        affected: Some(AffectedVersions::All),
     });
     let is_ignored = |variable: &Setting| is_of_project && variable.name == "ANTHROPIC_API_KEY";
     let variables = variables.filter(|variable| !is_ignored(variable));
@@ -633,33 +627,22 @@ mod tests {
 
     #[test]
     fn what_switches_remote_control_off_is_known() {
+        use AffectedVersions::{All, Old};
         for (name, value, expected) in [
-            ("ANTHROPIC_API_KEY", "sk", AffectedVersions::All),
-            ("ANTHROPIC_API_KEY", "", AffectedVersions::None),
-            (
-                "ANTHROPIC_BASE_URL",
-                "https://proxy.example",
-                AffectedVersions::All,
-            ),
-            ("ANTHROPIC_BASE_URL", "nonsense", AffectedVersions::All),
-            (
-                "ANTHROPIC_BASE_URL",
-                "https://api.anthropic.com",
-                AffectedVersions::None,
-            ),
-            ("ANTHROPIC_MODEL", "opus", AffectedVersions::None),
-            (
-                "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC",
-                "0",
-                AffectedVersions::All,
-            ),
-            ("CLAUDE_CODE_USE_BEDROCK", "1", AffectedVersions::All),
-            ("CLAUDE_CODE_USE_BEDROCK", "0", AffectedVersions::None),
-            ("CLAUDE_CODE_USE_GATEWAY", "1", AffectedVersions::None),
-            ("DISABLE_GROWTHBOOK", "0", AffectedVersions::None),
-            ("DISABLE_TELEMETRY", "0", AffectedVersions::Old),
-            ("DO_NOT_TRACK", "True", AffectedVersions::Old),
-            ("DO_NOT_TRACK", "0", AffectedVersions::None),
+            ("ANTHROPIC_API_KEY", "sk", Some(All)),
+            ("ANTHROPIC_API_KEY", "", None),
+            ("ANTHROPIC_BASE_URL", "https://proxy.example", Some(All)),
+            ("ANTHROPIC_BASE_URL", "nonsense", Some(All)),
+            ("ANTHROPIC_BASE_URL", "https://api.anthropic.com", None),
+            ("ANTHROPIC_MODEL", "opus", None),
+            ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "0", Some(All)),
+            ("CLAUDE_CODE_USE_BEDROCK", "1", Some(All)),
+            ("CLAUDE_CODE_USE_BEDROCK", "0", None),
+            ("CLAUDE_CODE_USE_GATEWAY", "1", None),
+            ("DISABLE_GROWTHBOOK", "0", None),
+            ("DISABLE_TELEMETRY", "0", Some(Old)),
+            ("DO_NOT_TRACK", "True", Some(Old)),
+            ("DO_NOT_TRACK", "0", None),
         ] {
             assert_eq!(affected(name, value), expected, "{name}={value}");
         }
@@ -678,10 +661,10 @@ mod tests {
             found.collect::<Vec<_>>()
         };
         let all = [
-            "ANTHROPIC_API_KEY `env` in /s All",
-            "DISABLE_TELEMETRY `env` in /s Old",
-            "`apiKeyHelper` /s All",
-            "`disableRemoteControl` /s All",
+            "ANTHROPIC_API_KEY `env` in /s Some(All)",
+            "DISABLE_TELEMETRY `env` in /s Some(Old)",
+            "`apiKeyHelper` /s Some(All)",
+            "`disableRemoteControl` /s Some(All)",
         ];
         assert_eq!(found(&text.to_string(), false), all);
         assert_eq!(found(&text.to_string(), true), all[1..]);
