@@ -44,6 +44,7 @@ mod processes;
 #[expect(
     dead_code,
     clippy::panic,
+    clippy::unwrap_used,
     reason = "shared with the tests, which use the rest, and fail by panicking"
 )]
 #[path = "../../tests/it/support/rooms.rs"]

@@ -319,7 +319,8 @@ async fn admin_sees_bot(admin: &Person, admin_room: &OwnedRoomId, bot: &UserId) 
         {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        admin.wait_for_signed_device_of(bot).await
+        admin.wait_for_signed_device_of(bot).await;
+        Ok(())
     };
     tokio::time::timeout(DEADLINE, joined)
         .await

@@ -113,7 +113,7 @@ async fn a_room_in_which_nobody_may_command_is_reported() {
         format!("invite {user} to the room, and give them power level 100")
     );
     alice.invite(bot.admin_room(), user).await.unwrap();
-    bob.join(bot.admin_room()).await.unwrap();
+    bob.join(bot.admin_room()).await;
     alice.set_power_level(bot.admin_room(), user, 100).await;
     Checkup::of(&bot).passed("commanders", user.as_str());
 }

@@ -41,7 +41,7 @@ async fn an_edit_that_makes_a_command_of_a_message_is_answered_and_not_executed(
 
     bot.assert_no_session(&alice).await;
     assert_eq!(bot.standin_starts(), 0);
-    alice.catch_up().await.unwrap();
+    alice.catch_up().await;
     assert_eq!(alice.answers_to(&executed).len(), 1);
     assert!(alice.answers_to(&of_bob).is_empty());
 }
@@ -53,8 +53,10 @@ async fn send_undecryptable(person: &Person, bot: &Bot) -> OwnedEventId {
         "algorithm": "m.megolm.v1.aes-sha2", "ciphertext": "AwgAEpAB", "device_id": device,
         "sender_key": "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "session_id": "c2Vzc2lvbg",
     });
-    let sent = person.send_as_it_is(bot.admin_room(), "m.room.encrypted", &content);
-    sent.await.unwrap()
+    let room = bot.admin_room();
+    person
+        .send_as_it_is(room, "m.room.encrypted", &content)
+        .await
 }
 
 #[tokio::test(flavor = "multi_thread")]

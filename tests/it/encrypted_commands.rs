@@ -34,10 +34,7 @@ async fn a_plain_room_that_is_encrypted_later_takes_no_plain_command_from_then_o
     let sent = bot.start_session(&alice, "website").await;
     let room = alice.room(bot.admin_room());
     room.enable_encryption().await.unwrap();
-    let asked = alice
-        .send_plain_text(bot.admin_room(), "!rc stop")
-        .await
-        .unwrap();
+    let asked = alice.send_plain_text(bot.admin_room(), "!rc stop").await;
     bot.answer(&alice, &asked).await.says(REFUSAL);
     assert_eq!(bot.session_processes().len(), 1);
     bot.request(&alice, "stop").await;
@@ -60,10 +57,7 @@ async fn where_commands_need_no_encryption_plain_ones_count_and_those_of_unsigne
         .says("your device is not verified");
     assert_eq!(bot.standin_starts(), 0);
 
-    let asked = alice
-        .send_plain_text(bot.admin_room(), "!rc start")
-        .await
-        .unwrap();
+    let asked = alice.send_plain_text(bot.admin_room(), "!rc start").await;
     bot.answer(&alice, &asked).await.says("website is running");
     bot.link_after(&alice, 0).await;
 }

@@ -32,7 +32,7 @@ async fn clients_show_who_sent_a_message_and_only_plain_text_is_in_the_database(
         let sent = if encrypted {
             person.send_text(&room, text).await.unwrap()
         } else {
-            person.send_plain_text(&room, text).await.unwrap()
+            person.send_plain_text(&room, text).await
         };
         let is_it = |event: &Event| event.id == sent && event.body().is_some();
         let heard = bob.sees(text, is_it).await;

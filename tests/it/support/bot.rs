@@ -199,7 +199,7 @@ impl Bot {
         let what = "the person's client knows that the bot joined";
         let known = async || self.has_joined(person, room).await;
         person.after_syncs(what, known).await;
-        person.wait_for_signed_device_of(&self.user).await.unwrap();
+        person.wait_for_signed_device_of(&self.user).await;
     }
 
     /// Whether this person's client knows that the bot is in a room.

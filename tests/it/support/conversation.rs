@@ -299,7 +299,7 @@ impl Person {
     }
 
     fn all_events(&self) -> Vec<Event> {
-        block_in_place(|| Handle::current().block_on(self.catch_up())).unwrap();
+        block_in_place(|| Handle::current().block_on(self.catch_up()));
         self.events()
     }
 

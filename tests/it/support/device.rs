@@ -53,7 +53,7 @@ impl Bot {
             })
             .await;
         let user = self.user_id();
-        seen_by.wait_for_signed_device_of(user).await.unwrap();
+        seen_by.wait_for_signed_device_of(user).await;
     }
 
     /// Waits until people can encrypt to the device of the stored log-in.
