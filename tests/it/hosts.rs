@@ -32,13 +32,16 @@ async fn wait_for_announcement(bot: &Bot, alice: &Person) -> Event {
     alice.sees("the announcement", is_announcement).await
 }
 
-/// Two hosts in alice's admin room, each with a project `website` and one that the other has not.
+/// Two hosts in alice's admin room, each with a project `website`, one that the other has not, and two hundred folders.
 async fn two_hosts(alice: &Person) -> [Bot; 2] {
-    let first = of_host("build1", &["website", "api"], None)
-        .start(alice)
-        .await;
+    let with_root = |bot: BotBuilder, folders: &str| {
+        let names = (0..200).map(|number| format!("{folders}-{number}"));
+        bot.root(&names.collect::<Vec<_>>())
+    };
+    let first = of_host("build1", &["website", "api"], None);
+    let first = with_root(first, "one").start(alice).await;
     let second = of_host("build2", &["website", "notes"], Some(&first));
-    let bots = [first, second.start(alice).await];
+    let bots = [first, with_root(second, "two").start(alice).await];
     for bot in &bots {
         wait_for_announcement(bot, alice).await;
     }
@@ -67,6 +70,15 @@ async fn answer_to(alice: &Person, asked: &OwnedEventId) -> Event {
 async fn of_several_hosts_only_the_addressed_one_answers() {
     let alice = person("alice").await;
     let bots = two_hosts(&alice).await;
+    for bot in &bots {
+        let announced = wait_for_announcement(bot, &alice).await;
+        let content = &announced.json["content"];
+        assert_eq!(content["unnamed"]["count"], 200);
+        let content = content.to_string();
+        assert!(content.len() < 4_096 - 1_024, "{} bytes", content.len());
+        content.lacks("one-17");
+        content.lacks("two-17");
+    }
     let users = bots.each_ref().map(|bot| bot.user_id().to_owned());
     let mut asked = Vec::new();
     // For no host in particular, or for one of them.
@@ -76,24 +88,48 @@ async fn of_several_hosts_only_the_addressed_one_answers() {
         asked.push((command.to_owned(), question.clone(), by));
         (question, answer.body().unwrap().to_owned())
     };
+    let starts = || bots.each_ref().map(Bot::standin_starts);
 
     let (_, question) = request("start website", None).await;
     question.says("`website@build1`, `website@build2`");
-    assert_eq!(bots.each_ref().map(Bot::standin_starts), [0, 0]);
+    assert_eq!(starts(), [0, 0]);
     let (question, _) = request("start website@build2", Some(1)).await;
-    assert_eq!(bots.each_ref().map(Bot::standin_starts), [0, 1]);
+    assert_eq!(starts(), [0, 1]);
     let judged = bots[0].decision(&question).await;
     judged.says("decision=\"left to another host\"");
     request("start api", Some(0)).await;
-    assert_eq!(bots.each_ref().map(Bot::standin_starts), [1, 1]);
+    assert_eq!(starts(), [1, 1]);
+    // A folder that no announcement names.
+    request("start two-17", Some(1)).await;
+    assert_eq!(starts(), [1, 2]);
+    let (_, unknown) = request("start three-17", None).await;
+    unknown.says("There is no project `three-17`");
+    // A folder that is made now is announced soon.
+    fs::create_dir(bots[1].root().join("fresh")).unwrap();
+    let grown = |event: &Event| {
+        let content = &event.json["content"];
+        let names_session = content["projects"].get("two-17").is_some();
+        event.sender == users[1] && names_session && content["unnamed"]["count"] == 200
+    };
+    alice
+        .sees("the announcement of the new folder", grown)
+        .await;
+    request("start fresh", Some(1)).await;
+    assert_eq!(starts(), [1, 3]);
 
-    let status = eventually("both sessions are announced", async || {
-        let (_, status) = request("status", None).await;
-        (status.matches("running since").count() == 2).then_some(status)
-    })
-    .await;
-    for part in ["build1:", "build2:", "`notes`"] {
-        status.says(part);
+    for (command, parts) in [
+        ("status", ["`notes`", "two-17", "fresh"]),
+        ("projects", ["api", "two-17", "fresh"]),
+    ] {
+        eventually(
+            &format!("{command} has both hosts and {parts:?}"),
+            async || {
+                let (_, listed) = request(command, None).await;
+                let parts = [&["build1:", "build2:"], &parts[..]].concat();
+                parts.iter().all(|part| listed.contains(part)).then_some(())
+            },
+        )
+        .await;
     }
     // Of two hosts with the project, the command is for the one whose session runs.
     request("stop website", Some(1)).await;
@@ -110,68 +146,6 @@ async fn of_several_hosts_only_the_addressed_one_answers() {
         let answered_by: Vec<_> = answers.map(|answer| answer.sender).collect();
         assert_eq!(answered_by, [by], "{command}");
     }
-}
-
-/// Two hosts with two hundred folders each, of which each has some that the other has not.
-#[tokio::test(flavor = "multi_thread")]
-async fn of_two_hosts_with_two_hundred_folders_each_the_one_that_has_the_folder_starts_it() {
-    let alice = person("alice").await;
-    let with_root = |bot: BotBuilder, folders: &str| {
-        let mut names: Vec<_> = (0..200)
-            .map(|number| format!("{folders}-{number}"))
-            .collect();
-        names.push("both".to_owned());
-        bot.root(&names)
-    };
-    let first = with_root(host("build1", None), "one").start(&alice).await;
-    let second = with_root(host("build2", Some(&first)), "two");
-    let bots = [first, second.start(&alice).await];
-    for bot in &bots {
-        let announced = wait_for_announcement(bot, &alice).await;
-        let content = &announced.json["content"];
-        assert_eq!(content["unnamed"]["count"], 201);
-        let content = content.to_string();
-        assert!(content.len() < 4_096 - 1_024, "{} bytes", content.len());
-        content.lacks("one-17");
-        content.lacks("two-17");
-    }
-    let ask = async |command: &str| {
-        let (asked, answer) = request(&bots, &alice, command).await;
-        let answers = alice.answers_to(&asked);
-        let by_one = answers.iter().all(|it| it.sender == answer.sender);
-        assert!(by_one, "{command}: {answers:?}");
-        answer
-    };
-    let starts = || bots.each_ref().map(Bot::standin_starts);
-    assert_eq!(ask("start two-17").await.sender, bots[1].user_id());
-    assert_eq!(starts(), [0, 1]);
-    assert_eq!(ask("start one-17").await.sender, bots[0].user_id());
-    assert_eq!(starts(), [1, 1]);
-    let which = ask("start both").await;
-    which.says("`both@build1`, `both@build2`");
-    assert_eq!(ask("start both@build2").await.sender, bots[1].user_id());
-    let unknown = ask("start three-17").await;
-    unknown.says("There is no project `three-17`");
-    assert_eq!(starts(), [1, 2]);
-    // A folder that is made now is announced soon.
-    fs::create_dir(bots[1].root().join("fresh")).unwrap();
-    let grown = |event: &Event| {
-        let content = &event.json["content"];
-        let starts_both = content["projects"].get("both").is_some();
-        event.sender == bots[1].user_id() && starts_both && content["unnamed"]["count"] == 200
-    };
-    alice
-        .sees("the announcement of the new folder", grown)
-        .await;
-    assert_eq!(ask("start fresh").await.sender, bots[1].user_id());
-    let listed = eventually("both hosts list their sessions", async || {
-        let listed = ask("projects").await;
-        let body = listed.body()?;
-        (body.contains("fresh") && body.contains("one-17")).then_some(listed)
-    })
-    .await;
-    listed.says("build1:");
-    listed.says("build2:");
 }
 
 /// Three hosts with a project each, in the order of their user ids: the first one answers by default.
@@ -256,44 +230,6 @@ fn signals(request: &Request) -> bool {
     request.path.contains("/sendToDevice/rcbot.host_signal/")
 }
 
-async fn two_hosts_behind_proxies(alice: &Person) -> ([Proxy; 2], [Bot; 2]) {
-    let proxies = [
-        Proxy::start(homeserver()).await,
-        Proxy::start(homeserver()).await,
-    ];
-    let first = of_host("build1", &["one"], None).through(&proxies[0]);
-    let first = first.start(alice).await;
-    let second = of_host("build2", &["two"], Some(&first)).through(&proxies[1]);
-    let bots = [first, second.start(alice).await];
-    for bot in &bots {
-        wait_for_announcement(bot, alice).await;
-    }
-    (proxies, bots)
-}
-
-/// The first claim that the homeserver delivers counts, for both bots.
-#[tokio::test(flavor = "multi_thread")]
-async fn where_the_first_bot_is_slow_two_claim_the_answer_and_one_gives_it() {
-    let alice = person("alice").await;
-    let (proxies, bots) = two_hosts_behind_proxies(&alice).await;
-    let slow = usize::from(bots[0].user_id() > bots[1].user_id());
-    let [held, held_of_slow] = [1 - slow, slow].map(|bot| proxies[bot].on(signals).hold());
-    let asked = bots[0].send(&alice, "help").await;
-    until("both claim the answer", || {
-        held.has_caught() && held_of_slow.has_caught()
-    })
-    .await;
-    drop(held);
-    let answer = answer_to(&alice, &asked).await;
-    assert_eq!(answer.sender, bots[1 - slow].user_id());
-    let judged = bots[slow].decision(&asked).await;
-    judged.says("left to another host");
-    drop(held_of_slow);
-    proxies[slow].be_honest();
-    request(&bots, &alice, "status").await;
-    assert_eq!(alice.answers_to(&asked).len(), 1);
-}
-
 /// A bot that is not announced gets no claims from others.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bot_that_is_not_announced_sees_that_another_one_has_answered() {
@@ -320,50 +256,87 @@ async fn a_bot_that_is_not_announced_sees_that_another_one_has_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_overview_is_corrected_when_a_host_that_seemed_dead_shows_that_it_runs() {
+async fn two_hosts_give_one_answer_however_slow_they_are_and_no_request_where_nothing_happens() {
     let alice = person("alice").await;
-    let (proxies, bots) = two_hosts_behind_proxies(&alice).await;
+    let proxies = [
+        Proxy::start(homeserver()).await,
+        Proxy::start(homeserver()).await,
+    ];
+    let first = of_host("build1", &["one"], None).through(&proxies[0]);
+    let first = first.start(&alice).await;
+    let second = of_host("build2", &["two"], Some(&first)).through(&proxies[1]);
+    let bots = [first, second.start(&alice).await];
     for bot in &bots {
+        wait_for_announcement(bot, &alice).await;
         bot.wait_until_known_to(&alice).await;
     }
-    let first = usize::from(bots[0].user_id() > bots[1].user_id());
+    assert_two_claims_make_one_answer(&alice, &proxies, &bots).await;
+    assert_overview_is_corrected(&alice, &proxies, &bots).await;
+    request(&bots, &alice, "status").await;
+    alice.catch_up().await;
+    for proxy in &proxies {
+        assert_quiet(proxy).await;
+    }
+}
+
+/// By the order of the user ids, which decides who answers by default.
+fn first_of(bots: &[Bot; 2]) -> usize {
+    usize::from(bots[0].user_id() > bots[1].user_id())
+}
+
+/// The first bot is slow. The first claim that the homeserver delivers counts, for both bots.
+async fn assert_two_claims_make_one_answer(alice: &Person, proxies: &[Proxy; 2], bots: &[Bot; 2]) {
+    let slow = first_of(bots);
+    let [held, held_of_slow] = [1 - slow, slow].map(|bot| proxies[bot].on(signals).hold());
+    let asked = bots[0].send(alice, "help").await;
+    until("both claim the answer", || {
+        held.has_caught() && held_of_slow.has_caught()
+    })
+    .await;
+    drop(held);
+    let answer = answer_to(alice, &asked).await;
+    assert_eq!(answer.sender, bots[1 - slow].user_id());
+    let judged = bots[slow].decision(&asked).await;
+    judged.says("left to another host");
+    drop(held_of_slow);
+    request(bots, alice, "status").await;
+    assert_eq!(alice.answers_to(&asked).len(), 1);
+}
+
+/// The second bot seems dead, and shows late that it runs.
+async fn assert_overview_is_corrected(alice: &Person, proxies: &[Proxy; 2], bots: &[Bot; 2]) {
+    let first = first_of(bots);
     let held = proxies[1 - first].on(signals).hold();
-    let asked = bots[0].send(&alice, "status").await;
-    let answer = answer_to(&alice, &asked).await;
+    let asked = bots[0].send(alice, "status").await;
+    let answer = answer_to(alice, &asked).await;
     answer.says("1 host does not answer");
     until("it shows late that it runs", || held.has_caught()).await;
     drop(held);
     let project = ["`one`", "`two`"][1 - first];
     let corrected = alice.sees_edit(&answer, project).await;
-    assert!(!corrected.new_text().contains("not answer"));
+    corrected.new_text().lacks("not answer");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn hosts_where_nothing_happens_cost_the_homeserver_nothing_but_the_sync_that_waits() {
-    let alice = person("alice").await;
-    let (proxies, bots) = two_hosts_behind_proxies(&alice).await;
-    request(&bots, &alice, "status").await;
-    alice.catch_up().await;
+/// Nothing but the sync that waits reaches the homeserver.
+async fn assert_quiet(proxy: &Proxy) {
     let is_empty = |sync: &Passed| {
         let brings = |part: &&str| sync.answer.get(part).is_some();
         !["rooms", "to_device", "device_lists"].iter().any(brings)
     };
-    for proxy in &proxies {
-        let quiet_since = eventually("a sync times out and brings nothing", async || {
-            let syncs = proxy.passed_by(Request::is_sync);
-            let [.., before, last] = syncs.as_slice() else {
-                return None;
-            };
-            let waited = last.at - before.at;
-            let is_long = is_empty(last) && waited > Duration::from_secs(20);
-            last.at.checked_sub(waited / 2).filter(|_| is_long)
-        })
-        .await;
-        // Requests before that may belong to the answer.
-        let mut passed = proxy.passed();
-        passed.retain(|passed| passed.at > quiet_since && !passed.request.is_sync());
-        assert!(passed.is_empty(), "{passed:?}");
-    }
+    let quiet_since = eventually("a sync times out and brings nothing", async || {
+        let syncs = proxy.passed_by(Request::is_sync);
+        let [.., before, last] = syncs.as_slice() else {
+            return None;
+        };
+        let waited = last.at - before.at;
+        let is_long = is_empty(last) && waited > Duration::from_secs(20);
+        last.at.checked_sub(waited / 2).filter(|_| is_long)
+    })
+    .await;
+    // Requests before that may belong to the answer.
+    let mut passed = proxy.passed();
+    passed.retain(|passed| passed.at > quiet_since && !passed.request.is_sync());
+    assert!(passed.is_empty(), "{passed:?}");
 }
 
 /// Starting bots receive the signals before the command that they are about.
