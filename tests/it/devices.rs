@@ -52,26 +52,6 @@ async fn someone_with_the_password_but_no_cross_signing_gets_no_link_and_no_coun
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_without_devices_gets_no_link_and_no_process_is_started() {
-    let (alice, bob) = (person("alice").await, person("bob").await);
-    let mut bot = bot()
-        .encrypted_admin_room(false)
-        .member(&bob, 100)
-        .start(&alice)
-        .await;
-    // Once it answers, the bot has seen its own join: it ignores what was sent before.
-    bot.request(&alice, "status").await;
-    bot.kill_9();
-    let asked = bot.send(&bob, "start").await;
-    bob.client().matrix_auth().logout().await.unwrap();
-    bot.run();
-    let answer = bot.answer(&alice, &asked).await;
-    answer.says("I cannot send you the link for website: ");
-    answer.says("none of your devices is verified");
-    assert_eq!(bot.standin_starts(), 0);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_link_that_is_sent_again_has_the_same_key_until_another_device_may_read_it() {
     let (alice, bot) = alice_and_bot().await;
     let key = async || {

@@ -42,7 +42,6 @@ mod identities;
 mod limits;
 
 // The rooms, and the hosts that share one.
-mod admin_room;
 mod hosts;
 mod rooms;
 mod upgrade;

@@ -4,10 +4,10 @@ use std::fs;
 
 use crate::support::{host::set_mode, prelude::*};
 
-/// A bot that allows these modes; the last of each list needs power level 100.
+/// A bot that allows these modes.
 fn builder() -> BotBuilder {
     bot().configure(|config| {
-        let modes = json!(["default", "plan", { "bypassPermissions": 100 }]);
+        let modes = json!(["default", "plan"]);
         config["sessions"]["permission_modes"] = modes;
         config["sessions"]["spawn"] = json!(["same-dir", "worktree"]);
     })
@@ -63,17 +63,33 @@ async fn a_session_runs_with_the_options_it_was_started_with_and_keeps_them_over
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn missing_options_have_defaults_and_unconfigured_ones_are_refused_with_the_allowed_list() {
+async fn missing_options_have_defaults_unconfigured_ones_are_refused_and_settings_must_be_safe() {
     let alice = person("alice").await;
     let bot = builder()
         .project("website", |project| project)
         .project("plain", |project| {
             project.set("permission_modes", json!([]))
         })
+        .project("guarded", |project| {
+            let command = json!([
+                standin_program(),
+                "remote-control",
+                "--settings",
+                "{settings}"
+            ]);
+            project
+                .set("settings", "settings.json")
+                .set("command", command.clone())
+                .set("resume_command", command)
+                .set("permission_modes", json!([]))
+                .set("spawn", json!([]))
+        })
         .start(&alice)
         .await;
-    let no_mode = "`--mode dance` is not allowed for website. Allowed: `default`, `plan`, `bypassPermissions`; the first is the \
-                   default.";
+    let file = bot.config_path().with_file_name("settings.json");
+    fs::write(&file, "{}").unwrap();
+    set_mode(&file, 0o666);
+    let no_mode = "`--mode dance` is not allowed for website. Allowed: `default`, `plan`; the first is the default.";
     let no_spawn = "`!rc resume` has no option `--spawn`. It takes `--mode`, `--name`.";
     for (command, refusal) in [
         ("start website --mode dance", no_mode),
@@ -97,68 +113,25 @@ async fn missing_options_have_defaults_and_unconfigured_ones_are_refused_with_th
     ] {
         bot.request(&alice, command).await.begins(refusal);
     }
+    let refusal = "other users can write ";
+    bot.says(&alice, "start guarded", refusal).await;
     assert_eq!(bot.standin_starts(), 0);
     bot.start_session(&alice, "website").await;
     bot.start_session(&alice, "plain").await;
+    set_mode(&file, 0o644);
+    bot.start_session(&alice, "guarded").await;
     assert_eq!(
         arguments(&bot),
         [
             "--permission-mode|default|--spawn=same-dir|--name|website",
             "--spawn=same-dir|--name|plain",
+            &format!("--settings|{}", file.display()),
         ]
     );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_permission_mode_can_need_a_power_level_to_be_asked_for_and_to_get_the_link() {
-    let (alice, bob) = (person("alice").await, person("bob").await);
-    let bot = builder()
-        .power_level(50)
-        .member(&bob, 50)
-        .start(&alice)
-        .await;
-    let refused = "your power level here is 50, and this takes 100";
-    let command = "start website --mode bypassPermissions";
-    bot.says(&bob, command, refused).await;
-    assert_eq!(bot.standin_starts(), 0);
-    let answer = bot.request(&alice, command).await;
-    answer.says("website is running");
-    // Refused as well, without a second answer within a minute.
-    let asked = bot.send(&bob, "start website").await;
-    let denied = eventually("the decision", async || bot.audit(&asked).pop()).await;
-    denied.says("has: 50, needs: 100");
-    assert!(bot.links_of(&bob).is_empty());
-    // Other commands need only the project's level.
-    bot.says(&bob, "stop website", "website stopped").await;
-    let answer = bot.request(&bob, "start website --mode plan").await;
-    answer.says("website is running");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_settings_file_gets_to_the_session_and_into_the_audit_log_unless_others_can_change_it() {
-    let alice = person("alice").await;
-    let bot = bot()
-        .configure(|config| {
-            config["sessions"]["settings"] = json!("settings.json");
-            let command = config["sessions"]["command"].clone();
-            config["sessions"]["resume_command"] = command;
-        })
-        .start(&alice)
-        .await;
-    let file = bot.config_path().with_file_name("settings.json");
-    fs::write(&file, "{}").unwrap();
-    set_mode(&file, 0o666);
-    let answer = bot.request(&alice, "start").await;
-    answer.says("other users can write ");
-    assert_eq!(bot.standin_starts(), 0);
-    set_mode(&file, 0o644);
-    bot.start_session(&alice, "website").await;
-    let file = file.display();
-    let wanted = format!("--settings|{file}|--spawn=same-dir|--name|website");
-    assert_eq!(arguments(&bot), [wanted]);
+    // The audit log has the digest of what was read.
     let digest = "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
     let log = bot.log();
     let mut lines = log.lines();
-    let line = lines.find(|line| line.contains("audit: session process started"));
+    let line = lines.rfind(|line| line.contains("audit: session process started"));
     line.unwrap().says(&format!("settings=\"{digest}\""));
 }

@@ -1,7 +1,5 @@
 //! The bot is in the admin room and in its direct messages, and in no others.
 
-use matrix_sdk::ruma::events::room::join_rules::{JoinRule, RoomJoinRulesEventContent};
-
 use crate::support::{prelude::*, rooms::RoomOptions};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -38,28 +36,6 @@ async fn all_other_invitations_are_declined_and_the_rooms_forgotten() {
     bot.wait_for_membership(&mallory, &of_a_stranger, "leave")
         .await;
     bot.request(&alice, "status").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_bots_own_messages_and_those_in_other_rooms_are_no_commands() {
-    let alice = person("alice").await;
-    let builder = bot().encrypted_admin_room(false);
-    let levels = json!({ "users": { builder.user_id(): 100 } });
-    let bot = builder.power_levels(levels).start(&alice).await;
-    let own = bot.send_as_bot(bot.admin_room(), "!rc help").await;
-    alice
-        .sees("the bot's own event", |event| event.id == own)
-        .await;
-
-    let room = alice.create_room(RoomOptions::default()).await.unwrap();
-    let open = RoomJoinRulesEventContent::new(JoinRule::Public);
-    let known = alice.room(&room);
-    known.send_state_event(open).await.unwrap();
-    bot.join_as_bot(&room).await;
-    let asked = alice.send_text(&room, "!rc start").await.unwrap();
-    bot.assert_no_session(&alice).await;
-    assert!(alice.answers_to(&own).is_empty() && alice.answers_to(&asked).is_empty());
-    assert_eq!(bot.standin_starts(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
