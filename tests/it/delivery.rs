@@ -1,9 +1,11 @@
 //! A link goes to the requester's signed devices only, in a room of two that was checked a moment before.
 
+use matrix_sdk::ruma::RoomId;
+
 use crate::support::{prelude::*, rooms::assert_forbidden};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_without_cross_signing_gets_no_link_whether_a_session_runs_or_not() {
+async fn a_user_without_cross_signing_gets_no_report_and_no_link_whether_a_session_runs_or_not() {
     let alice = person("alice").await;
     let bob = person_without_identity("bob").await;
     let bot = bot()
@@ -16,6 +18,11 @@ async fn a_user_without_cross_signing_gets_no_link_whether_a_session_runs_or_not
     answer.says("your account has no cross-signing identity");
     answer.says("Set up encryption (secure backup)");
     assert_eq!(bot.standin_starts(), 0);
+    // Nor a report, and the next report does not wait for that.
+    let answer = bot.request(&bob, "doctor").await;
+    answer.begins("I cannot send you the report: your account has no cross-signing identity");
+    let answer = bot.request(&alice, "doctor").await;
+    answer.ends(" The report is in our direct message.");
 
     let sent = bot.start_session(&alice, "website").await;
     let answer = bot.request(&bob, "start").await;
@@ -37,67 +44,11 @@ async fn with_devices_any_an_unsigned_device_commands_and_reads() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_direct_message_is_closed_to_everybody_else_from_its_beginning() {
-    let (alice, bob) = (person("alice").await, person("bob").await);
-    let bot = bot().start(&alice).await;
-    let sent = bot.start_session(&alice, "website").await;
-
-    for (kind, key, value) in [
-        ("m.room.encryption", "algorithm", "m.megolm.v1.aes-sha2"),
-        ("m.room.history_visibility", "history_visibility", "invited"),
-        ("m.room.guest_access", "guest_access", "forbidden"),
-        ("m.room.join_rules", "join_rule", "invite"),
-    ] {
-        let state = alice.state(sent.room(), kind).await.unwrap();
-        assert_eq!(state[key], value, "{kind}");
-    }
-    let previews = alice.state(sent.room(), "org.matrix.room.preview_urls");
-    assert_eq!(previews.await, Some(json!({ "disable": true })));
-    let kind = "m.room.power_levels";
-    let mut levels = alice.state(sent.room(), kind).await.unwrap();
-    assert_eq!(levels["invite"], 100);
-    assert_eq!(levels["state_default"], 100);
-    assert_eq!(levels["users"].get(alice.user_id().as_str()), None);
-    // The room is encrypted before anybody can join: no message can be in plain text.
-    let mut first = alice.events();
-    first.retain(|event| event.room == *sent.room());
-    let position = |kind: &str| first.iter().position(|event| event.kind == kind).unwrap();
-    assert!(position("m.room.encryption") < position("m.room.message"));
-
-    let refused = alice.invite(sent.room(), bob.user_id()).await;
-    assert_forbidden(&refused.unwrap_err());
-    levels["users"][alice.user_id().as_str()] = 100.into();
-    let room = alice.room(sent.room());
-    let refused = room.send_state_event_raw(kind, "", levels).await;
-    assert_forbidden(&refused.unwrap_err().into());
-    assert_eq!(alice.members(sent.room()).await.unwrap().len(), 2);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_message_in_the_direct_message_is_no_command() {
-    let (alice, bot) = alice_and_bot().await;
-    let sent = bot.start_session(&alice, "website").await;
-    alice.send_text(sent.room(), "!rc stop").await.unwrap();
-    let text = "only in the admin room";
-    let hint = alice.hears(text).await;
-    assert_eq!(hint.room, *sent.room());
-    assert_eq!(hint.message_type(), Some("m.notice"));
-    // The hint comes once an hour at most.
-    alice.send_text(sent.room(), "!rc help").await.unwrap();
-    for _ in 0..2 {
-        let status = bot.request(&alice, "status").await;
-        status.begins("website: running");
-    }
-    let mut hints = alice.events();
-    hints.retain(|event| event.body().is_some_and(|body| body.contains(text)));
-    assert_eq!(hints.len(), 1);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn two_administrators_get_the_same_link_each_in_their_own_direct_message() {
     let (alice, bob) = (person("alice").await, person("bob").await);
     let bot = bot().member(&bob, 100).start(&alice).await;
     let to_alice = bot.start_session(&alice, "website").await;
+    assert_closed(&alice, to_alice.room(), &bob).await;
     bot.request(&bob, "status").await;
     assert!(bob.never_read(&to_alice.link) && bot.links_of(&bob).is_empty());
     assert!(bob.client().invited_rooms().is_empty());
@@ -107,7 +58,45 @@ async fn two_administrators_get_the_same_link_each_in_their_own_direct_message()
     assert_eq!(bot.standin_starts(), 1);
     assert!(alice.never_saw(to_bob.room()) && bob.never_saw(to_alice.room()));
 
+    // A stop rings for nobody, and its requester gets no further message.
     bot.request(&bob, "stop").await;
     bot.wait_for_redaction(&alice, &to_alice).await;
     bot.wait_for_redaction(&bob, &to_bob).await;
+    let over = "I deleted the message with its link";
+    let word = bot.private_message(&alice, over).await;
+    assert_eq!(word.message_type(), Some("m.notice"), "{word}");
+    assert!(bob.never_read(over));
+}
+
+/// Only the bot can change the direct message or invite others, from its beginning on.
+async fn assert_closed(alice: &Person, room: &RoomId, bob: &Person) {
+    for (kind, key, value) in [
+        ("m.room.encryption", "algorithm", "m.megolm.v1.aes-sha2"),
+        ("m.room.history_visibility", "history_visibility", "invited"),
+        ("m.room.guest_access", "guest_access", "forbidden"),
+        ("m.room.join_rules", "join_rule", "invite"),
+    ] {
+        let state = alice.state(room, kind).await.unwrap();
+        assert_eq!(state[key], value, "{kind}");
+    }
+    let previews = alice.state(room, "org.matrix.room.preview_urls");
+    assert_eq!(previews.await, Some(json!({ "disable": true })));
+    let kind = "m.room.power_levels";
+    let mut levels = alice.state(room, kind).await.unwrap();
+    assert_eq!(levels["invite"], 100);
+    assert_eq!(levels["state_default"], 100);
+    assert_eq!(levels["users"].get(alice.user_id().as_str()), None);
+    // The room is encrypted before anybody can join: no message can be in plain text.
+    let mut first = alice.events();
+    first.retain(|event| event.room == room);
+    let position = |kind: &str| first.iter().position(|event| event.kind == kind).unwrap();
+    assert!(position("m.room.encryption") < position("m.room.message"));
+
+    let refused = alice.invite(room, bob.user_id()).await;
+    assert_forbidden(&refused.unwrap_err());
+    levels["users"][alice.user_id().as_str()] = 100.into();
+    let known = alice.room(room);
+    let refused = known.send_state_event_raw(kind, "", levels).await;
+    assert_forbidden(&refused.unwrap_err().into());
+    assert_eq!(alice.members(room).await.unwrap().len(), 2);
 }
