@@ -27,20 +27,11 @@ async fn avatar(bot: &Bot, person: &Person) -> Option<OwnedMxcUri> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_bot_greets_the_admin_room_once() {
+async fn the_bot_greets_the_admin_room_once_and_sets_its_avatar_unless_it_has_another() {
     let (alice, mut bot) = alice_and_bot().await;
     let greeting = "Hello! I start Claude Code sessions on ";
     let greeted = bot.announcement(&alice, greeting).await;
     greeted.says("`!rc help` lists the commands.");
-    bot.restart(&alice).await;
-    bot.request(&alice, "status").await;
-    let said = |event: &Event| event.body().is_some_and(|body| body.starts_with(greeting));
-    assert_eq!(alice.events().iter().filter(|it| said(it)).count(), 1);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_bot_sets_its_avatar_unless_it_has_another() {
-    let (alice, mut bot) = alice_and_bot().await;
     let first = avatar(&bot, &alice).await.unwrap();
     let request = MediaRequestParameters {
         source: MediaSource::Plain(first.clone()),
@@ -49,29 +40,28 @@ async fn the_bot_sets_its_avatar_unless_it_has_another() {
     let media = alice.client().media();
     let file = media.get_media_content(&request, false).await.unwrap();
     assert!(file == include_bytes!("../../src/matrix/avatar.png"));
-    // It is uploaded only once.
     bot.restart(&alice).await;
     bot.request(&alice, "status").await;
+    let said = |event: &Event| event.body().is_some_and(|body| body.starts_with(greeting));
+    assert_eq!(alice.events().iter().filter(|it| said(it)).count(), 1);
+    // It is uploaded only once.
     assert_eq!(avatar(&bot, &alice).await, Some(first));
 
     let another = "mxc://example.org/another";
     let path = format!("profile/{}/avatar_url", bot.user_id());
     let content = json!({ "avatar_url": another });
     bot.call(Method::PUT, &path, &content).await;
-    bot.restart(&alice).await;
-    bot.request(&alice, "status").await;
-    assert_eq!(avatar(&bot, &alice).await, Some(another.into()));
-
     // A later change of name or avatar does not invalidate earlier commands.
     bot.kill_9();
     bot.reconfigure(|config| config["bot"]["display_name"] = "Another name".into());
     let asked = bot.send(&alice, "status").await;
     bot.run();
     bot.answer(&alice, &asked).await;
+    assert_eq!(avatar(&bot, &alice).await, Some(another.into()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_link_comes_with_what_it_opens_and_for_whom() {
+async fn the_bot_is_typing_until_it_answers_a_start_and_the_link_says_what_it_opens_and_for_whom() {
     let alice = person("alice").await;
     let login = tempfile::tempdir().unwrap();
     let state = json!({ "oauthAccount": { "emailAddress": "alice@claude.example" } });
@@ -79,35 +69,10 @@ async fn a_link_comes_with_what_it_opens_and_for_whom() {
     let bot = bot()
         .project("website", |project| {
             project
+                .standin("slow=5,held")
                 .environment("CLAUDE_CONFIG_DIR", login.path())
                 .set("max_duration", "12h")
         })
-        .start(&alice)
-        .await;
-
-    let sent = bot.start_session(&alice, "website").await;
-    let directory = bot.project_directory("website");
-    for part in [
-        "website on ",
-        &format!("Directory: `{}`", directory.display()),
-        "Opens for: `alice@claude.example`",
-        "Ends in 12h (",
-        "To end it: `!rc stop website` in the admin room",
-    ] {
-        sent.event.says(part);
-    }
-    // The admin room does not see which claude.ai account it is.
-    let mut said = alice.events();
-    said.retain(|event| event.room == bot.admin_room());
-    let names_account = |event: &Event| event.json.to_string().contains("claude.example");
-    assert!(!said.iter().any(names_account));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_bot_is_typing_in_the_admin_room_until_it_answers_a_start() {
-    let alice = person("alice").await;
-    let bot = bot()
-        .project("website", |project| project.standin("slow=5,held"))
         .start(&alice)
         .await;
     let (sender, mut typing) = watch::channel((false, 0));
@@ -134,25 +99,40 @@ async fn the_bot_is_typing_in_the_admin_room_until_it_answers_a_start() {
     let stops = typing.wait_for(|(typing, _)| !*typing);
     let (_, times) = *timeout(DEADLINE, stops).await.unwrap().unwrap();
     assert_eq!(times, 1, "it does not stop in between");
+
+    let sent = bot.link_after(&alice, 0).await;
+    let directory = bot.project_directory("website");
+    for part in [
+        "website on ",
+        &format!("Directory: `{}`", directory.display()),
+        "Opens for: `alice@claude.example`",
+        "Ends in 12h (",
+        "To end it: `!rc stop website` in the admin room",
+    ] {
+        sent.event.says(part);
+    }
+    // The admin room does not see which claude.ai account it is.
+    let mut said = alice.events();
+    said.retain(|event| event.room == bot.admin_room());
+    let names_account = |event: &Event| event.json.to_string().contains("claude.example");
+    assert!(!said.iter().any(names_account));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_link_is_the_only_message_of_a_start_until_its_picture_is_asked_for() {
+async fn a_start_sends_only_the_link_a_reaction_its_picture_and_a_stop_redacts_both() {
     let (alice, bot) = alice_and_bot().await;
     let sent = bot.start_session(&alice, "website").await;
     // By the time of an answer and the offer of a picture, there is no other message.
     bot.request(&alice, "status").await;
-    let picture = {
-        let mut said = alice.events();
-        said.retain(|event| event.room == *sent.room() && event.kind == "m.room.message");
-        let [link] = &said[..] else {
-            panic!("{} messages", said.len());
-        };
-        // Of a start's events only this one rings: notices and reactions do not.
-        assert_eq!(link.id, sent.event.id);
-        assert_eq!(link.message_type(), Some("m.text"));
-        bot.picture_of(&alice, &sent).await
+    let mut said = alice.events();
+    said.retain(|event| event.room == *sent.room() && event.kind == "m.room.message");
+    let [link] = &said[..] else {
+        panic!("{} messages", said.len());
     };
+    // Of a start's events only this one rings: notices and reactions do not.
+    assert_eq!(link.id, sent.event.id);
+    assert_eq!(link.message_type(), Some("m.text"));
+    let picture = bot.picture_of(&alice, &sent).await;
     assert_eq!(picture.room, *sent.room());
     let content = &picture.json["content"];
     assert_eq!(content["filename"], "remote-control-website.png");
@@ -176,32 +156,29 @@ async fn a_link_is_the_only_message_of_a_start_until_its_picture_is_asked_for() 
     bot.picture_of(&alice, &third).await;
     bot.request(&alice, "status").await;
     assert_eq!(bot.pictures_of(&alice).len(), 2);
+    assert_stop_redacts_pictures(&bot, &alice, &again).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_stop_redacts_the_picture_of_the_link_too() {
-    let (alice, bot) = alice_and_bot().await;
-    let first = bot.start_session(&alice, "website").await;
-    let picture = bot.picture_of(&alice, &first).await;
-    // The picture of another message with the same link may still be in transit when the session ends.
-    let second = bot.start_session(&alice, "website").await;
-    bot.ask_for_picture(&alice, &second).await;
-    bot.request(&alice, "stop").await;
-    bot.wait_for_redaction(&alice, &first).await;
-    bot.wait_for_redaction(&alice, &second).await;
-    bot.wait_for_redaction(&alice, &picture).await;
+/// Also the picture of a message that may still be in transit when the session ends.
+async fn assert_stop_redacts_pictures(bot: &Bot, alice: &Person, without_picture: &LinkMessage) {
+    let messages = [bot.links_of(alice), bot.pictures_of(alice)].concat();
+    bot.ask_for_picture(alice, without_picture).await;
+    bot.request(alice, "stop").await;
+    for message in messages {
+        bot.wait_for_redaction(alice, &message).await;
+    }
     // Anything still in transit has arrived before the picture of a later session.
-    let later = bot.start_session(&alice, "website").await;
-    bot.ask_for_picture(&alice, &later).await;
+    let later = bot.start_session(alice, "website").await;
+    bot.ask_for_picture(alice, &later).await;
     let link_in = async |picture: &Event| read_code(&alice.download(picture).await, 300);
     eventually("the picture of the later link", async || {
-        let last = bot.pictures_of(&alice).pop()?;
+        let last = bot.pictures_of(alice).pop()?;
         (link_in(&last).await == later.link).then_some(())
     })
     .await;
-    for picture in bot.pictures_of(&alice) {
-        if link_in(&picture).await == first.link {
-            bot.wait_for_redaction(&alice, &picture).await;
+    for picture in bot.pictures_of(alice) {
+        if link_in(&picture).await == without_picture.link {
+            bot.wait_for_redaction(alice, &picture).await;
         }
     }
 }

@@ -46,18 +46,13 @@ async fn a_local_user_on_the_host_reads_no_link_and_no_token() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_secret_of_the_main_job_is_in_a_log_for_machines() {
+async fn without_a_log_in_no_secret_is_where_it_does_not_belong_nor_in_a_log_for_machines() {
+    let builder = bot().without_log_in(homeserver());
     let arguments = ["--log-format", "json"];
-    let log = assert_main_job_keeps_its_secrets(bot(), &arguments, 0).await;
+    let log = assert_main_job_keeps_its_secrets(builder, &arguments, 1).await;
     let is_object = |line: &str| serde_json::from_str::<Value>(line).is_ok_and(|it| it.is_object());
     assert!(log.lines().all(is_object));
     assert!(log.contains("\"level\":\"TRACE\""));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn no_secret_of_the_main_job_is_where_it_does_not_belong_without_a_log_in() {
-    let builder = bot().without_log_in(homeserver());
-    assert_main_job_keeps_its_secrets(builder, &[], 1).await;
 }
 
 /// Does the main job with all logging on, and looks for every secret where it must not be. `registration`: the index of the
@@ -141,9 +136,12 @@ async fn assert_main_job_keeps_its_secrets(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_picture_of_a_link_is_noise_to_the_homeserver_before_and_after_it_is_redacted() {
+async fn a_picture_is_noise_to_the_homeserver_and_an_ended_session_leaves_no_link_on_disk() {
     let (alice, bot) = alice_and_bot().await;
     let sent = bot.start_session(&alice, "website").await;
+    assert_closed_to_others(&bot.data_dir());
+    let record = bot.data_dir().join("sessions/website/session.json");
+    assert!(fs::read_to_string(&record).unwrap().contains(&sent.link));
     let picture = bot.picture_of(&alice, &sent).await;
     let shown = alice.download(&picture).await;
     let stored = alice.download_as_it_is(&picture).await;
@@ -156,6 +154,8 @@ async fn the_picture_of_a_link_is_noise_to_the_homeserver_before_and_after_it_is
     bot.request(&alice, "stop").await;
     bot.wait_for_redaction(&alice, &picture).await;
     bot.check_homeserver_never_read(key);
+    bot.wait_for_redaction(&alice, &sent).await;
+    until("the record is gone", || !record.exists()).await;
     let picture = &shown[PNG.len()..];
     let files = files_in(&homeserver().media_folder());
     assert!(!files.is_empty());
@@ -172,22 +172,13 @@ async fn the_picture_of_a_link_is_noise_to_the_homeserver_before_and_after_it_is
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn nothing_on_disk_is_open_to_others_and_an_ended_session_leaves_no_link() {
-    let (alice, bot) = alice_and_bot().await;
-    let sent = bot.start_session(&alice, "website").await;
-    let paths = [vec![bot.data_dir()], all_in(&bot.data_dir())].concat();
+fn assert_closed_to_others(folder: &Path) {
+    let paths = [vec![folder.to_owned()], all_in(folder)].concat();
     assert!(paths.len() > 10, "only {paths:?}");
     for path in paths {
         let mode = fs::symlink_metadata(&path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode & 0o077, 0, "{mode:o} {}", path.display());
     }
-
-    let record = bot.data_dir().join("sessions/website/session.json");
-    assert!(fs::read_to_string(&record).unwrap().contains(&sent.link));
-    bot.request(&alice, "stop").await;
-    bot.wait_for_redaction(&alice, &sent).await;
-    until("the record is gone", || !record.exists()).await;
 }
 
 fn registered_secrets(registration: usize) -> Vec<Secret> {
