@@ -3,15 +3,18 @@
 use matrix_sdk::ruma::{
     RoomVersionId,
     api::client::alias::create_alias,
-    events::room::join_rules::{JoinRule, RoomJoinRulesEventContent},
+    events::room::{
+        join_rules::{JoinRule, RoomJoinRulesEventContent},
+        power_levels::RoomPowerLevelsEventContent,
+    },
 };
 
 use crate::support::{checkup::Checkup, homeserver::SERVER_NAME, prelude::*};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_missing_open_or_unencrypted_room_is_reported() {
+async fn a_missing_open_or_unencrypted_room_and_a_bot_outside_of_it_are_reported() {
     let alice = person("alice").await;
-    let bot = bot().encrypted_admin_room(false).start(&alice).await;
+    let mut bot = bot().encrypted_admin_room(false).start(&alice).await;
     let id = bot.admin_room().to_owned();
     let alias = format!("#admins-{}:{SERVER_NAME}", random_text());
     bot.reconfigure(|config| config["admin_room"] = json!(alias));
@@ -48,39 +51,42 @@ async fn a_missing_open_or_unencrypted_room_is_reported() {
     Checkup::of(&bot).failed("encryption", "no command counts");
     room.enable_encryption().await.unwrap();
     Checkup::of(&bot).passed("encryption", "on");
+    assert_bot_has_to_be_in_it(&mut bot, &alice).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_bot_outside_the_admin_room_has_to_be_invited() {
-    let (alice, mut bot) = alice_and_bot().await;
+async fn assert_bot_has_to_be_in_it(bot: &mut Bot, alice: &Person) {
     bot.terminate().await;
-    let room = alice.client().get_room(bot.admin_room()).unwrap();
+    let room = alice.room(bot.admin_room());
     room.kick_user(bot.user_id(), None).await.unwrap();
-    let checkup = Checkup::of(&bot);
+    let checkup = Checkup::of(bot);
     let remedy = checkup.failed("membership", "neither in the room nor invited");
     let invite = format!("invite {} to the room", bot.user_id());
     remedy.begins(&invite);
     checkup.skipped("commanders", "\"admin room membership\" comes first");
     room.ban_user(bot.user_id(), None).await.unwrap();
-    let remedy = Checkup::of(&bot).failed("membership", "neither");
+    let remedy = Checkup::of(bot).failed("membership", "neither");
     remedy.ends("lift the ban first");
     room.unban_user(bot.user_id(), None).await.unwrap();
     room.invite_user_by_id(bot.user_id()).await.unwrap();
-    let checkup = Checkup::of(&bot);
+    let checkup = Checkup::of(bot);
     checkup.passed("membership", "invited; the bot joins when it runs");
     checkup.skipped("commanders", "\"admin room membership\" comes first");
     bot.run();
-    bot.wait_until_ready(&alice).await;
-    Checkup::of(&bot).passed("membership", "joined");
+    bot.wait_until_ready(alice).await;
+    Checkup::of(bot).passed("membership", "joined");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_room_in_which_nobody_may_command_is_reported() {
+async fn a_room_in_which_nobody_may_command_or_the_bot_may_not_send_is_reported() {
     let alice = person("alice").await;
     // Before version 12 its creator's power is a number.
     let bot = bot()
         .room_version(RoomVersionId::V11)
-        .power_levels(json!({ "users_default": 50 }))
+        .power_levels(json!({
+            "users_default": 50,
+            "events_default": 50,
+            "events": { "m.room.encrypted": 50 },
+        }))
         .start(&alice)
         .await;
     let level = |level: i64| {
@@ -100,7 +106,17 @@ async fn a_room_in_which_nobody_may_command_is_reported() {
     let room = alice.client().get_room(bot.admin_room()).unwrap();
     let sent = room.send_state_event_raw("m.room.power_levels", "", levels);
     sent.await.unwrap();
-    Checkup::of(&bot).passed("access", "");
+    let checkup = Checkup::of(&bot);
+    checkup.passed("access", "");
+    let remedy = checkup.failed("power", "takes power level 50");
+    remedy.is(&format!(
+        "give {} power level 50 in the room's settings",
+        bot.user_id()
+    ));
+    alice
+        .set_power_level(bot.admin_room(), bot.user_id(), 50)
+        .await;
+    Checkup::of(&bot).passed("power", "may send messages");
     level(100);
     Checkup::of(&bot).warned("commanders", alice.user_id().as_str());
 
@@ -119,54 +135,42 @@ async fn a_room_in_which_nobody_may_command_is_reported() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bot_that_may_not_send_is_reported_with_the_level_it_needs() {
+async fn hosts_that_share_a_room_need_names_and_the_power_to_announce_them() {
     let alice = person("alice").await;
-    let bot = bot()
-        .power_levels(json!({ "events_default": 50, "events": { "m.room.encrypted": 50 } }))
-        .start(&alice)
-        .await;
-    let remedy = Checkup::of(&bot).failed("power", "takes power level 50");
-    assert_eq!(
-        remedy,
-        format!(
-            "give {} power level 50 in the room's settings",
-            bot.user_id()
-        )
+    let mut first = bot().start(&alice).await;
+    Checkup::of(&first).passed("hosts", "only this one");
+    let host = |bot: &Bot, name: &str| bot.reconfigure(|config| config["host"] = json!(name));
+    host(&first, "build1");
+    let remedy = Checkup::of(&first).failed("hosts", "rcbot.host take power level 50");
+    // Not level 50, which also allows kicking and banning.
+    let set = "in the room's `m.room.power_levels` (in Element: `/devtools`) set \"rcbot.host\": 1 under `events`, ";
+    let give = format!(
+        "give {} power level 1, and restart the bot",
+        first.user_id()
     );
-    alice
-        .set_power_level(bot.admin_room(), bot.user_id(), 50)
-        .await;
-    Checkup::of(&bot).passed("power", "may send messages");
-}
+    remedy.begins(&format!("{set}{give}"));
+    let room = first.admin_room().to_owned();
+    let events = alice.client().get_room(&room).unwrap();
+    let mut levels = events.power_levels().await.unwrap();
+    levels.events.insert("rcbot.host".into(), 1.into());
+    levels.users.insert(first.user_id().to_owned(), 1.into());
+    let levels = RoomPowerLevelsEventContent::try_from(levels).unwrap();
+    events.send_state_event(levels).await.unwrap();
+    first.restart(&alice).await;
+    let user = first.user_id().as_str();
+    until("the announcement", || {
+        let mut events = alice.events().into_iter();
+        events.any(|event| event.kind == "rcbot.host" && event.sender == user)
+    })
+    .await;
+    Checkup::of(&first).passed("hosts", "build1, the only one so far");
 
-#[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_concluded_from_state_that_the_homeserver_does_not_return() {
-    let (_alice, proxy, bot) = behind_proxy(|bot| bot).await;
-    for (answer, part, begin) in [
-        (
-            Answer::refusal(429, "M_LIMIT_EXCEEDED"),
-            "/state: the homeserver answers 429 M_LIMIT_EXCEEDED",
-            "check again in a minute",
-        ),
-        (
-            Answer::json(200, &json!({})),
-            "/state: the answer is not what Matrix prescribes",
-            "look this request up",
-        ),
-        (
-            Answer::error_page(404),
-            "/state: 404 Not Found (this is not the answer of a homeserver)",
-            "let the reverse proxy pass all requests below `/_matrix`",
-        ),
-    ] {
-        proxy
-            .on(move |request| request.method == "GET" && request.path.ends_with("/state"))
-            .answer(answer);
-        let checkup = Checkup::of(&bot);
-        let remedy = checkup.failed("membership", part);
-        remedy.begins(begin);
-        checkup.skipped("commanders", "\"admin room membership\" comes first");
-        proxy.be_honest();
-    }
-    Checkup::of(&bot).warned("commanders", "");
+    let second = bot().beside(&first).start(&alice).await;
+    let remedy = Checkup::of(&second).failed("hosts", "(build1), and this one has no host name");
+    remedy.begins("set `host` in config.yaml");
+    host(&second, "build1");
+    Checkup::of(&second).failed("hosts", "calls its host build1 too");
+    host(&second, "build2");
+    alice.set_power_level(&room, second.user_id(), 1).await;
+    Checkup::of(&second).passed("hosts", "build2, beside build1");
 }

@@ -71,7 +71,6 @@ mod check_homeserver;
 mod check_host;
 mod check_identity;
 mod check_registration;
-mod check_which_room;
 mod command_line;
 mod doctor;
 mod init;

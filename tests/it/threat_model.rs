@@ -104,33 +104,6 @@ async fn a_moderator_does_not_silence_a_bot_that_shares_the_room_with_no_other()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn with_the_password_of_an_administrator_an_accomplice_gets_nothing_where_users_are_named() {
-    let (alice, mallory) = (person("alice").await, person("mallory").await);
-    let users = json!([alice.user_id()]);
-    let bot = bot()
-        .configure(|config| config["authorization"]["users"] = users)
-        .start(&alice)
-        .await;
-    let sent = bot.start_session(&alice, "website").await;
-    // The password is enough to add an unverified device, which can change all state of the room.
-    let thief = alice.second_device(false).await;
-    let room = bot.admin_room();
-    thief.set_power_level(room, mallory.user_id(), 100).await;
-    thief.invite(room, mallory.user_id()).await.unwrap();
-    mallory
-        .sees("the admin room", |event| event.room == room)
-        .await;
-    let answer = bot.request(&mallory, "start").await;
-    answer.says("you are not on the list of users");
-    for command in ["stop", "logs", "status"] {
-        let asked = bot.send(&mallory, command).await;
-        bot.wait_for_refusal(&asked, "NotListed").await;
-    }
-    assert!(bot.links_of(&mallory).is_empty() && mallory.never_read(&sent.link));
-    assert_eq!(bot.session_processes().len(), 1);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_third_person_in_an_old_dm_does_not_get_the_link() {
     let mallory = person("mallory").await;
     let (alice, proxy, bot) = behind_proxy(|bot| bot).await;

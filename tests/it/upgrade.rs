@@ -1,5 +1,7 @@
 //! Only users who may command can move the admin room, by an upgrade (tombstone). Tests see by the answers which room it is.
 
+use std::fs;
+
 use matrix_sdk::ruma::{
     OwnedRoomId, RoomAliasId, RoomId, RoomVersionId,
     api::client::{
@@ -9,7 +11,7 @@ use matrix_sdk::ruma::{
     events::room::tombstone::RoomTombstoneEventContent,
 };
 
-use crate::support::{prelude::*, rooms::RoomOptions};
+use crate::support::{checkup::Checkup, prelude::*, rooms::RoomOptions};
 
 const ARRIVED: &str = "I followed the upgrade of the admin room: I take commands here from now on";
 const NOT_FOLLOWED: &str = "the upgrade of the admin room is not followed";
@@ -46,7 +48,7 @@ async fn successor(bot: &Bot, maker: &Person, encrypted: bool) -> OwnedRoomId {
 
 fn stored(bot: &Bot) -> Value {
     let path = bot.data_dir().join("matrix/admin-room.json");
-    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -57,6 +59,9 @@ async fn an_upgrade_is_followed_once_the_bot_is_invited_and_the_old_room_is_left
     let old = bot.admin_room().to_owned();
     let new = upgrade(&bot, &alice).await;
     bot.wait_for_log(INVITE).await;
+    let remedy = Checkup::of(&bot).warned("upgrade", "is still in the old one");
+    let invite = format!("invite {} to {new} while the bot is running", bot.user_id());
+    remedy.begins(&invite);
     alice.invite(&new, bot.user_id()).await.unwrap();
     bot.follow_to(new.clone());
     bot.wait_until_ready(&alice).await;
@@ -64,30 +69,29 @@ async fn an_upgrade_is_followed_once_the_bot_is_invited_and_the_old_room_is_left
     let stored = stored(&bot);
     assert_eq!(stored["configured"], json!(old));
     assert_eq!(stored["room"], json!(new));
+    // The configuration still names the old room.
+    let checkup = Checkup::of(&bot);
+    let followed = format!("{new}, to which the bot followed {old}");
+    checkup.passed("room", &followed);
+    assert!(!checkup.all("warning").contains(&"upgrade"), "{checkup:?}");
+    checkup.passed("membership", "joined");
+    checkup.passed("encryption", "on");
+    checkup.warned("commanders", alice.user_id().as_str());
 
     let ignored = alice.send_text(&old, "!rc start").await.unwrap();
     bot.start_session(&alice, "website").await;
     assert_eq!(bot.standin_starts(), 1);
     assert!(alice.answers_to(&ignored).is_empty());
 
-    // The configuration still names the old room.
-    bot.restart(&alice).await;
-    bot.start_session(&alice, "website").await;
-    assert_eq!(bot.standin_starts(), 1);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_upgrade_of_while_the_bot_was_away_is_followed_when_it_is_back() {
-    let alice = person("alice").await;
-    let mut bot = bot().room_version(RoomVersionId::V11).start(&alice).await;
-    bot.assert_no_session(&alice).await;
+    // Also an upgrade while the bot is away, although the configuration names the first room.
     bot.kill_9();
-    let new = upgrade(&bot, &alice).await;
-    alice.invite(&new, bot.user_id()).await.unwrap();
-    bot.follow_to(new);
+    let newer = upgrade(&bot, &alice).await;
+    alice.invite(&newer, bot.user_id()).await.unwrap();
+    bot.follow_to(newer);
     bot.run();
     bot.announcement(&alice, ARRIVED).await;
-    bot.assert_no_session(&alice).await;
+    bot.start_session(&alice, "website").await;
+    assert_eq!(bot.standin_starts(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -119,60 +123,87 @@ async fn a_tombstone_to_a_room_that_does_not_name_the_old_one_or_is_not_encrypte
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_who_may_not_command_does_not_move_the_admin_room() {
-    let (alice, mallory) = (person("alice").await, person("mallory").await);
-    let mut bot = bot()
-        .invite(mallory.user_id())
-        .power_levels(json!({
-            "users": { mallory.user_id(): 50 },
-            "events": { "m.room.tombstone": 50 },
-        }))
-        .start(&alice)
-        .await;
-    bot.assert_no_session(&alice).await;
-    let own = successor(&bot, &mallory, true).await;
-    tombstone(&bot, &mallory, &own).await;
-    bot.wait_for_log("reason=NoPower").await;
-    bot.assert_no_session(&alice).await;
-    bot.wait_for_membership(&mallory, &own, "leave").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_tombstone_of_somebody_who_is_gone_does_not_move_the_admin_room() {
     let alice = person("alice").await;
-    let gone = [person("mallory").await, person("eve").await];
-    let users = json!({
-        alice.user_id(): 101, gone[0].user_id(): 100, gone[1].user_id(): 100,
-    });
-    let mut bot = bot()
-        .room_version(RoomVersionId::V11)
-        .invite(gone[0].user_id())
-        .invite(gone[1].user_id())
-        .power_levels(json!({ "users": users }))
-        .start(&alice)
-        .await;
-    for (banned, mallory) in [true, false].into_iter().zip(&gone) {
+    let mut builder = bot().room_version(RoomVersionId::V11).power_levels(json!({
+        "users": { alice.user_id(): 101 },
+        "events": { "m.room.tombstone": 50 },
+    }));
+    let mut cases = Vec::new();
+    // Each of them can send one, and may not command any more when the bot receives it, or never might.
+    for (case, level) in [("banned", 100), ("left", 100), ("no administrator", 50)] {
+        let mallory = person("mallory").await;
+        builder = builder.member(&mallory, level);
+        cases.push((case, mallory));
+    }
+    let mut bot = builder.start(&alice).await;
+    for (case, mallory) in &cases {
         bot.assert_no_session(&alice).await;
-        // An administrator, but not any more when the bot receives the tombstone.
         bot.kill_9();
         let own = successor(&bot, mallory, true).await;
         tombstone(&bot, mallory, &own).await;
         let room = |person: &Person| person.room(bot.admin_room());
-        if banned {
-            let room = room(&alice);
-            room.ban_user(mallory.user_id(), None).await.unwrap();
-        } else {
-            room(mallory).leave().await.unwrap();
+        match *case {
+            "banned" => {
+                let room = room(&alice);
+                room.ban_user(mallory.user_id(), None).await.unwrap();
+            }
+            "left" => room(mallory).leave().await.unwrap(),
+            _ => {}
         }
         bot.run();
         bot.wait_for_membership(mallory, &own, "leave").await;
         bot.assert_no_session(&alice).await;
-        assert_eq!(stored(&bot)["room"], json!(bot.admin_room()));
+        assert_eq!(stored(&bot)["room"], json!(bot.admin_room()), "{case}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tombstone_by_a_stolen_password_gives_an_accomplice_nothing_where_users_are_named() {
+async fn an_alias_that_leads_elsewhere_later_is_reported_and_not_followed() {
+    let (alice, mallory) = (person("alice").await, person("mallory").await);
+    let mut bot = bot().admin_room_by_alias().start(&alice).await;
+    bot.assert_no_session(&alice).await;
+    let known = bot.admin_room().to_owned();
+    let configured = stored(&bot)["configured"].as_str().unwrap().to_owned();
+    let alias = RoomAliasId::parse(configured).unwrap();
+    Checkup::of(&bot).passed("room", &format!("{alias} is {known}"));
+    bot.kill_9();
+    let other = mallory.create_admin_room(bot.user_id()).await.unwrap();
+    let remove = delete_alias::v3::Request::new(alias.clone());
+    alice.client().send(remove).await.unwrap();
+    Checkup::of(&bot).passed("room", "led once");
+    // The alias can belong to a user who may not command.
+    let take = create_alias::v3::Request::new(alias, other.clone());
+    mallory.client().send(take).await.unwrap();
+    bot.run();
+    bot.wait_for_log("the admin room's alias leads to another room now")
+        .await;
+    bot.assert_no_session(&alice).await;
+    assert_eq!(stored(&bot)["room"], json!(known));
+    bot.wait_for_membership(&mallory, &other, "leave").await;
+
+    let checkup = Checkup::of(&bot);
+    let remedy = checkup.warned("room", &format!("leads to {other} now"));
+    remedy.begins(&format!("set `admin_room: \"{known}\"`"));
+    checkup.warned("commanders", alice.user_id().as_str());
+    bot.reconfigure(|config| config["admin_room"] = json!(known));
+    bot.restart(&alice).await;
+    Checkup::of(&bot).passed("room", known.as_str());
+
+    // The bot's record of the room is gone.
+    let file = bot.data_dir().join("matrix/admin-room.json");
+    fs::write(&file, "{").unwrap();
+    let remedy = Checkup::of(&bot).failed("room", "admin-room.json is invalid");
+    remedy.begins("delete it, and the bot goes to the room that the configuration names");
+    bot.kill_9();
+    fs::remove_file(&file).unwrap();
+    bot.restart(&alice).await;
+    Checkup::of(&bot).passed("room", known.as_str());
+}
+
+/// A password is enough to add an unverified device, which can change all state of the room.
+#[tokio::test(flavor = "multi_thread")]
+async fn with_the_password_of_an_administrator_an_accomplice_gets_nothing_where_users_are_named() {
     let (alice, mallory) = (person("alice").await, person("mallory").await);
     let users = json!([alice.user_id()]);
     let mut bot = bot()
@@ -180,8 +211,17 @@ async fn a_tombstone_by_a_stolen_password_gives_an_accomplice_nothing_where_user
         .start(&alice)
         .await;
     let sent = bot.start_session(&alice, "website").await;
-    let own = successor(&bot, &mallory, true).await;
     let thief = alice.second_device(false).await;
+    let room = bot.admin_room();
+    thief.set_power_level(room, mallory.user_id(), 100).await;
+    thief.invite(room, mallory.user_id()).await.unwrap();
+    mallory
+        .sees("the admin room", |event| event.room == room)
+        .await;
+    assert_gets_nothing(&bot, &mallory, &sent).await;
+
+    // Nor in a room of the accomplice's own to which the thief upgrades the admin room.
+    let own = successor(&bot, &mallory, true).await;
     tombstone(&bot, &thief, &own).await;
     // The accomplice's invitation is declined; one by the user who upgraded the room would be accepted.
     bot.wait_for_log(INVITE).await;
@@ -189,32 +229,14 @@ async fn a_tombstone_by_a_stolen_password_gives_an_accomplice_nothing_where_user
     mallory.invite(&own, bot.user_id()).await.unwrap();
     bot.follow_to(own);
     bot.announcement(&mallory, ARRIVED).await;
-    let answer = bot.request(&mallory, "start").await;
-    answer.says("you are not on the list of users");
-    let asked = bot.send(&mallory, "stop").await;
-    bot.wait_for_refusal(&asked, "NotListed").await;
-    assert!(bot.links_of(&mallory).is_empty() && mallory.never_read(&sent.link));
-    assert_eq!(bot.session_processes().len(), 1);
+    assert_gets_nothing(&bot, &mallory, &sent).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_alias_that_leads_elsewhere_later_is_not_followed() {
-    let (alice, mallory) = (person("alice").await, person("mallory").await);
-    let mut bot = bot().admin_room_by_alias().start(&alice).await;
-    bot.assert_no_session(&alice).await;
-    let configured = stored(&bot)["configured"].as_str().unwrap().to_owned();
-    let alias = RoomAliasId::parse(configured).unwrap();
-    bot.kill_9();
-    // The alias can belong to a user who may not command.
-    let other = mallory.create_admin_room(bot.user_id()).await.unwrap();
-    let remove = delete_alias::v3::Request::new(alias.clone());
-    alice.client().send(remove).await.unwrap();
-    let take = create_alias::v3::Request::new(alias, other.clone());
-    mallory.client().send(take).await.unwrap();
-    bot.run();
-    bot.wait_for_log("the admin room's alias leads to another room now")
-        .await;
-    bot.assert_no_session(&alice).await;
-    assert_eq!(stored(&bot)["room"], json!(bot.admin_room()));
-    bot.wait_for_membership(&mallory, &other, "leave").await;
+async fn assert_gets_nothing(bot: &Bot, mallory: &Person, sent: &LinkMessage) {
+    for command in ["start", "stop", "logs", "status", "doctor"] {
+        let asked = bot.send(mallory, command).await;
+        bot.wait_for_refusal(&asked, "NotListed").await;
+    }
+    assert!(bot.links_of(mallory).is_empty() && mallory.never_read(&sent.link));
+    assert_eq!(bot.session_processes().len(), 1);
 }
