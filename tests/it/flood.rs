@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use futures_util::future::join_all;
-use matrix_sdk::ruma::{OwnedEventId, UserId};
+use matrix_sdk::ruma::UserId;
 
 use crate::support::{
     prelude::*,
@@ -27,52 +27,36 @@ async fn flood(person: &Person, bot: &Bot) {
     join_all(said).await;
 }
 
-/// Sends a command, a flood of others' messages, and another command while the bot does not receive them. Returns the two
-/// commands.
-async fn send_while_the_bot_is_cut_off(
-    alice: &Person,
-    others: &Person,
-    bot: &Bot,
-) -> (OwnedEventId, OwnedEventId) {
-    let started = bot.send(alice, "start").await;
-    flood(others, bot).await;
-    (started, bot.send(alice, "status").await)
-}
-
-async fn assert_executed_in_order(
-    alice: &Person,
-    bot: &Bot,
-    (started, asked): (OwnedEventId, OwnedEventId),
-) {
-    let answer = bot.answer(alice, &started).await;
-    answer.begins("website is running");
-    bot.link_after(alice, 0).await;
-    let status = bot.answer(alice, &asked).await;
-    status.begins("website: ");
-    status.lacks("no session");
-    assert_eq!(bot.standin_starts(), 1);
-}
-
 #[tokio::test(flavor = "multi_thread")]
-async fn a_command_that_a_flood_pushed_out_of_a_sync_is_executed() {
+async fn commands_that_a_flood_pushed_out_of_a_sync_are_executed_in_order() {
     let bob = person("bob").await;
-    let (alice, proxy, bot) = behind_proxy(|bot| bot.invite(bob.user_id())).await;
+    let (alice, proxy, mut bot) = behind_proxy(|bot| bot.invite(bob.user_id())).await;
     bot.request(&alice, "help").await;
-    proxy.unplug();
-    let said = send_while_the_bot_is_cut_off(&alice, &bob, &bot).await;
-    proxy.plug_in();
-    assert_executed_in_order(&alice, &bot, said).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn commands_sent_while_the_bot_was_away_are_executed_however_many() {
-    let (alice, mut bot) = alice_and_bot().await;
-    bot.request(&alice, "help").await;
-    bot.kill_9();
     // The sender of the flood may also be one who may command.
-    let said = send_while_the_bot_is_cut_off(&alice, &alice, &bot).await;
-    bot.run();
-    assert_executed_in_order(&alice, &bot, said).await;
+    for (starts, by, is_killed) in [(1, &bob, false), (2, &alice, true)] {
+        let known = bot.links_of(&alice).len();
+        if is_killed {
+            bot.kill_9();
+        } else {
+            proxy.unplug();
+        }
+        let started = bot.send(&alice, "start").await;
+        flood(by, &bot).await;
+        let asked = bot.send(&alice, "status").await;
+        if is_killed {
+            bot.run();
+        } else {
+            proxy.plug_in();
+        }
+        let answer = bot.answer(&alice, &started).await;
+        answer.begins("website is running");
+        bot.link_after(&alice, known).await;
+        let status = bot.answer(&alice, &asked).await;
+        status.begins("website: ");
+        status.lacks("no session");
+        assert_eq!(bot.standin_starts(), starts);
+        bot.request(&alice, "stop").await;
+    }
 }
 
 /// Messages that are not commands, commands, and messages whose key never comes.

@@ -86,7 +86,7 @@ fn pages() -> [Answer; 11] {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pages_of_a_proxy_at_a_start_and_afterwards_are_waited_out() {
+async fn pages_of_a_proxy_at_the_bots_start_and_afterwards_are_waited_out() {
     let alice = person("alice").await;
     let proxy = Proxy::start(homeserver()).await;
     let mut bot = bot().through(&proxy).prepare(&alice).await;
@@ -108,15 +108,21 @@ async fn pages_of_a_proxy_at_a_start_and_afterwards_are_waited_out() {
         show(page).await;
     }
     proxy.be_honest();
-    let asked = bot.send(&alice, "stop").await;
-    bot.answer(&alice, &asked).await;
+    bot.request(&alice, "stop").await;
     bot.wait_for_redaction(&alice, &sent).await;
+    assert_waited_out_at_each_request(&bot, &proxy, &alice).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn pages_of_a_proxy_during_a_start_and_a_stop_are_waited_out() {
-    let (alice, proxy, bot) = behind_proxy(|bot| bot).await;
-    for page in pages() {
+/// The pages of a kind were told from answers above, for any request.
+async fn assert_waited_out_at_each_request(bot: &Bot, proxy: &Proxy, alice: &Person) {
+    let of_each_kind = [
+        Answer::error_page(404),
+        Answer::json(404, &json!({ "error": "no route" })),
+        Answer::refusal(500, "M_UNKNOWN"),
+    ];
+    let before = bot.standin_starts();
+    let count = of_each_kind.len();
+    for page in of_each_kind {
         let on = |matches: fn(&Request) -> bool| {
             proxy.on(matches).times(1).answer(page.clone());
         };
@@ -130,18 +136,18 @@ async fn pages_of_a_proxy_during_a_start_and_a_stop_are_waited_out() {
         on(Request::makes_room);
         on(Request::sends_to_devices);
         on(Request::sends);
-        let sent = bot.start_session(&alice, "website").await;
+        let sent = bot.start_session(alice, "website").await;
         // A stop, and the redaction.
         on(Request::reads_state);
         on(Request::sends);
         on(|request| request.path.contains("/redact/"));
-        let stopped = bot.request(&alice, "stop").await;
+        let stopped = bot.request(alice, "stop").await;
         stopped.begins("website stopped");
-        bot.wait_for_redaction(&alice, &sent).await;
+        bot.wait_for_redaction(alice, &sent).await;
         proxy.be_honest();
     }
-    assert_eq!(bot.standin_starts(), pages().len());
-    assert_eq!(bot.links_of(&alice).len(), pages().len());
+    assert_eq!(bot.standin_starts(), before + count);
+    assert_eq!(bot.links_of(alice).len(), before + count);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -109,7 +109,18 @@ async fn a_third_person_in_an_old_dm_does_not_get_the_link() {
     let (alice, proxy, bot) = behind_proxy(|bot| bot).await;
     let mut last = bot.start_session(&alice, "website").await;
     // Only the bot may invite there; a malicious homeserver can do it in the bot's name.
-    for presence in ["in it", "gone again", "invited"] {
+    for presence in ["in it", "gone again", "hidden from the sync", "invited"] {
+        if presence == "hidden from the sync" {
+            let room = last.room().to_string();
+            proxy.on(Request::is_sync).rewrite(move |_, answer| {
+                let rooms = answer.pointer_mut("/rooms/join");
+                if let Some(rooms) = rooms.and_then(Value::as_object_mut) {
+                    rooms.remove(&room);
+                }
+            });
+            // The sync in progress is over once the bot has received something.
+            bot.request(&alice, "status").await;
+        }
         if presence == "invited" {
             mallory.join_invitations(false);
             bot.invite_as_bot(last.room(), mallory.user_id()).await;

@@ -13,41 +13,28 @@ use crate::support::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_member_that_the_sync_hides_in_the_direct_message_gets_no_link() {
+async fn a_direct_message_that_shows_another_member_or_no_encryption_gets_no_link() {
     let mallory = person("mallory").await;
     let (alice, proxy, bot) = behind_proxy(|bot| bot).await;
-    let first = bot.start_session(&alice, "website").await;
-    let room = first.room().to_string();
-    proxy.on(Request::is_sync).rewrite(move |_, answer| {
-        let rooms = answer.pointer_mut("/rooms/join");
-        if let Some(rooms) = rooms.and_then(Value::as_object_mut) {
-            rooms.remove(&room);
-        }
-    });
-    // The sync in progress is over once the bot has received something.
-    bot.request(&alice, "status").await;
-    bot.bring_in_as_bot(first.room(), &mallory).await;
+    let admin_room = bot.admin_room().to_owned();
+    let no_link = "I cannot send you the link for website: ";
+    let state = || proxy.on(elsewhere(&admin_room, Request::reads_state));
+    state().rewrite(|_, answer| without_encryption_event(answer));
+    let of_sync = admin_room.clone();
+    proxy
+        .on(Request::is_sync)
+        .rewrite(move |_, answer| without_encryption(answer, |room| *of_sync != room));
+    bot.request(&alice, "start").await.begins(no_link);
+    proxy.be_honest();
 
-    let second = bot.start_session(&alice, "website").await;
-    assert_ne!(second.room(), first.room());
-    assert!(proxy.keys_for(mallory.user_id()).is_empty());
-    assert!(mallory.never_read(&first.link));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_member_that_the_state_shows_in_the_direct_message_gets_no_link() {
-    let mallory = person("mallory").await;
-    let (alice, proxy, bot) = behind_proxy(|bot| bot).await;
     let joins = membership(mallory.user_id(), "join");
-    let state = elsewhere(bot.admin_room(), Request::reads_state);
-    proxy.on(state).rewrite(move |request, answer| {
+    state().rewrite(move |request, answer| {
         // Of the path rooms/<room>/state.
         let mut joins = joins.clone();
         joins["room_id"] = json!(request.path.rsplit('/').nth(1));
         answer.as_array_mut().unwrap().push(joins);
     });
-    let answer = bot.request(&alice, "start").await;
-    answer.begins("I cannot send you the link for website: ");
+    bot.request(&alice, "start").await.begins(no_link);
     assert!(proxy.keys_for(mallory.user_id()).is_empty());
     assert_unharmed(&bot, &proxy, &alice).await;
 }
@@ -62,17 +49,18 @@ async fn wait_until_caught(held: &Held) {
 }
 
 /// A link that somebody else could read is worthless: its session ends, and the next one has another link in another room.
-async fn assert_session_ended(bot: &Bot, alice: &Person, read: &LinkMessage) {
+async fn assert_session_ended(bot: &Bot, alice: &Person, read: &LinkMessage) -> LinkMessage {
     bot.wait_until_no_process_is_left().await;
     let next = bot.start_session(alice, "website").await;
     assert_ne!(next.room(), read.room());
     assert_ne!(next.link, read.link);
+    next
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_join_while_a_link_is_sent_is_not_hidden_by_an_error_after_it() {
+async fn a_join_while_a_link_is_sent_ends_the_session_whatever_error_or_kill_follows() {
     let mallory = person("mallory").await;
-    let (alice, proxy, bot) = behind_proxy(|bot| bot).await;
+    let (alice, proxy, mut bot) = behind_proxy(|bot| bot).await;
     let first = bot.start_session(&alice, "website").await;
     let room = first.room();
     let held = hold_message(&proxy, room);
@@ -92,7 +80,20 @@ async fn a_join_while_a_link_is_sent_is_not_hidden_by_an_error_after_it() {
     bot.wait_for_redaction(&alice, &overheard).await;
     assert_eq!(bot.links_of(&alice).len(), 2);
     assert!(mallory.never_read(&first.link));
-    assert_session_ended(&bot, &alice, &first).await;
+    let next = assert_session_ended(&bot, &alice, &first).await;
+
+    // The bot is killed before it can look again.
+    let room = next.room();
+    let held = hold_message(&proxy, room);
+    bot.send(&alice, "start").await;
+    wait_until_caught(&held).await;
+    proxy.inject(in_timeline(room, &[membership(mallory.user_id(), "join")]));
+    // Once the bot answers the next message, it has received this one.
+    bot.request(&alice, "status").await;
+    bot.kill_9();
+    drop(held);
+    bot.run();
+    assert_session_ended(&bot, &alice, &next).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -136,25 +137,6 @@ async fn a_member_who_is_shown_only_while_the_key_goes_out_is_found_and_the_sess
     answer.says("somebody else");
     let overheard = bot.links_of(&alice).remove(1);
     bot.wait_for_redaction(&alice, &overheard).await;
-    assert_session_ended(&bot, &alice, &first).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_join_while_a_link_is_sent_ends_the_session_also_if_the_bot_was_killed_meanwhile() {
-    let mallory = person("mallory").await;
-    let (alice, proxy, mut bot) = behind_proxy(|bot| bot).await;
-    let first = bot.start_session(&alice, "website").await;
-    let room = first.room();
-    let held = hold_message(&proxy, room);
-    bot.send(&alice, "start").await;
-    wait_until_caught(&held).await;
-    proxy.inject(in_timeline(room, &[membership(mallory.user_id(), "join")]));
-    // Once the bot answers the next message, it has received this one.
-    bot.request(&alice, "status").await;
-    bot.kill_9();
-    drop(held);
-
-    bot.run();
     assert_session_ended(&bot, &alice, &first).await;
 }
 
@@ -203,19 +185,4 @@ async fn an_unacknowledged_link_is_redacted_if_its_requester_was_demoted_since()
     // The session goes on for those who may have its link.
     bot.start_session(&alice, "website").await;
     assert_eq!(bot.standin_starts(), 1);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_direct_message_whose_encryption_the_homeserver_withholds_gets_no_link() {
-    let (alice, proxy, bot) = behind_proxy(|bot| bot).await;
-    let admin_room = bot.admin_room().to_owned();
-    proxy
-        .on(elsewhere(&admin_room, Request::reads_state))
-        .rewrite(|_, answer| without_encryption_event(answer));
-    proxy
-        .on(Request::is_sync)
-        .rewrite(move |_, answer| without_encryption(answer, |room| *admin_room != room));
-    let answer = bot.request(&alice, "start").await;
-    answer.begins("I cannot send you the link for website: ");
-    assert_unharmed(&bot, &proxy, &alice).await;
 }
