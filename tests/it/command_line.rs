@@ -3,7 +3,6 @@
 use std::fs;
 
 use crate::support::{
-    host::set_mode,
     prelude::*,
     program::{Ended as _, Folder},
 };
@@ -70,38 +69,11 @@ fn a_bad_configuration_is_refused_with_file_key_and_remedy() {
 }
 
 #[test]
-fn all_problems_are_reported_at_once() {
-    let site = site();
-    site.replace("config.yaml", "http://127.0.0.1:9", "nowhere");
-    site.replace("config.yaml", "\"#admins:example.org\"", "admins");
-    site.replace("config.yaml", "directory: website", "directory: ~/gone");
-    assert_refused(
-        &site,
-        &[
-            "config.yaml has 3 problems",
-            "homeserver.url:",
-            "admin_room:",
-            "projects.website.directory:",
-        ],
-    );
-}
-
-#[test]
 fn a_file_that_is_missing_is_named_with_the_remedy() {
     let site = site_without_registration();
     assert_refused(&site, &["registration.yaml", "rcbot registration --config"]);
     fs::remove_file(site.path("config.yaml")).unwrap();
     assert_refused(&site, &["config.yaml", "config.example.yaml", "--config"]);
-}
-
-#[test]
-fn the_placeholders_of_the_template_are_refused_by_name() {
-    let site = site_without_registration();
-    let template = include_str!("../../registration.yaml");
-    site.write("registration.yaml", template);
-    set_mode(&site.path("registration.yaml"), 0o600);
-    let both = ["registration.yaml:", "as_token:", "hs_token:"];
-    assert_refused(&site, &[&both[..], &["rcbot registration"]].concat());
 }
 
 #[test]

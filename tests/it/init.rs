@@ -121,27 +121,17 @@ fn users(config: &Path) -> Value {
 }
 
 #[test]
-fn only_the_named_administrators_may_command() {
+fn a_further_host_gets_its_own_bot_and_name_and_only_the_named_administrators_may_command() {
     let site = empty_site();
-    let named = ["--admin=@alice:example.org", "--admin", "@bob:x.y"];
-    init_with_all(&site, &named).succeeded();
-    let config = site.path("bot/config.yaml");
-    assert_eq!(users(&config), json!(["@alice:example.org", "@bob:x.y"]));
-
-    let site = empty_site();
-    let refusal = init_with_all(&site, &["--admin=alice"]).failed(2);
-    refusal.says("'--admin <USER>': found \"alice\", wanted a user id");
-    assert_bare(&site);
-}
-
-#[test]
-fn a_further_host_gets_its_own_bot_and_name() {
-    let site = empty_site();
-    let said = init_with_all(
-        &site,
-        &["--localpart=rcbot-build1", "--host=build1", "--msc4190"],
-    );
-    let said = said.succeeded();
+    let flags = [
+        "--localpart=rcbot-build1",
+        "--host=build1",
+        "--msc4190",
+        "--admin=@alice:example.org",
+        "--admin",
+        "@bob:x.y",
+    ];
+    let said = init_with_all(&site, &flags).succeeded();
     for part in [
         "/etc/matrix-synapse/rcbot-build1.yaml",
         "@rcbot-build1:example.org to #admins:example.org",
@@ -155,6 +145,8 @@ fn a_further_host_gets_its_own_bot_and_name() {
     assert_eq!(registration["io.element.msc4190"], true);
     let config = read("bot/config.yaml");
     assert_eq!(config["host"], "build1");
+    let administrators = json!(["@alice:example.org", "@bob:x.y"]);
+    assert_eq!(config["authorization"]["users"], administrators);
     let checkup = Checker::new(&site.path("bot/config.yaml")).run();
     checkup.passed("registration", "for @rcbot-build1:example.org");
 }
@@ -184,6 +176,10 @@ fn an_invalid_flag_is_reported_with_what_is_wanted() {
         (
             "--admin-room=admins",
             "'--admin-room <ROOM>': found \"admins\", wanted a room's alias or id",
+        ),
+        (
+            "--admin=alice",
+            "'--admin <USER>': found \"alice\", wanted a user id",
         ),
         ("--directory=nowhere", "no directory at /"),
         ("--project=../x", "'--project <NAME>': found \"../x\""),
