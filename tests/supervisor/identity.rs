@@ -59,65 +59,45 @@ impl Drop for Stranger {
 
 #[tokio::test]
 async fn a_record_whose_pid_is_anothers_now_is_stale_and_the_other_process_is_left_alone() {
-    let sandbox = Sandbox::new();
-    drop(Owner::with_session(&sandbox, sandbox.project("")).await);
-    sandbox.kill_the_process();
-    let mut stranger = Stranger::unlike_the_process_of(&sandbox);
-    sandbox.edit_record(|record| {
-        let process = &mut record["session"]["state"]["running"]["process"];
-        process["pid"] = json!(stranger.0.id());
-    });
-
-    let mut owner = Owner::restore(&sandbox, sandbox.project(""));
-    let outcome = owner.outcome().await;
-    let ending = Ending::Exited {
+    type Edit = fn(&mut Value, &Stranger);
+    let exited = Ending::Exited {
         exit: Exit::Unknown,
         cause: None,
     };
-    assert_eq!(outcome.ending, ending);
-    assert_eq!(outcome.report.unwrap().processes, 0);
-    assert_eq!(owner.redacted.len(), 1);
-    assert!(stranger.was_left_alone());
-}
-
-#[tokio::test]
-async fn a_stop_never_signals_a_process_with_the_pid_of_a_session_that_is_over() {
-    let sandbox = Sandbox::new();
-    drop(Owner::with_session(&sandbox, sandbox.project("")).await);
-    sandbox.kill_the_process();
-    let mut stranger = Stranger::unlike_the_process_of(&sandbox);
-    sandbox.edit_record(|record| {
-        let running = &record["session"]["state"]["running"];
-        let mut process = running["process"].clone();
-        process["pid"] = json!(stranger.0.id());
-        record["session"]["state"] = json!({
-            "stopping": { "process": process, "ending": "stopped", "stop_requests": [] }
-        });
-    });
-
-    let mut owner = Owner::restore(&sandbox, sandbox.project(""));
-    let outcome = owner.outcome().await;
-    assert_eq!(outcome.report.unwrap().processes, 0);
-    assert!(stranger.was_left_alone());
-}
-
-#[tokio::test]
-async fn a_process_of_before_a_boot_is_over_even_if_another_has_its_pid_and_start_time() {
-    let sandbox = Sandbox::new();
-    let mut stranger = Stranger::new();
-    drop(Owner::with_session(&sandbox, sandbox.project("")).await);
-    sandbox.kill_the_process();
-    sandbox.edit_record(|record| {
-        record["boot_id"] = json!("another boot");
-        let process = &mut record["session"]["state"]["running"]["process"];
-        process["boot_id"] = json!("another boot");
-        process["pid"] = json!(stranger.0.id());
-        process["start_time"] = json!(stranger.start_time());
-    });
-    let mut owner = Owner::restore(&sandbox, sandbox.project(""));
-    let outcome = owner.outcome().await;
-    assert_eq!(outcome.report.unwrap().processes, 0);
-    assert!(stranger.was_left_alone());
+    let cases: [(&str, Ending, Edit); 3] = [
+        ("running", exited, |record, stranger| {
+            let process = &mut record["session"]["state"]["running"]["process"];
+            process["pid"] = json!(stranger.0.id());
+        }),
+        ("stopping", Ending::Stopped, |record, stranger| {
+            let mut process = record["session"]["state"]["running"]["process"].clone();
+            process["pid"] = json!(stranger.0.id());
+            record["session"]["state"] = json!({
+                "stopping": { "process": process, "ending": "stopped", "stop_requests": [] }
+            });
+        }),
+        // Of before a boot, with the same start time.
+        ("booted", Ending::HostRestarted, |record, stranger| {
+            record["boot_id"] = json!("another boot");
+            let process = &mut record["session"]["state"]["running"]["process"];
+            process["boot_id"] = json!("another boot");
+            process["pid"] = json!(stranger.0.id());
+            process["start_time"] = json!(stranger.start_time());
+        }),
+    ];
+    for (case, ending, edit) in cases {
+        let sandbox = Sandbox::new();
+        drop(Owner::with_session(&sandbox, sandbox.project("")).await);
+        sandbox.kill_the_process();
+        let mut stranger = Stranger::unlike_the_process_of(&sandbox);
+        sandbox.edit_record(|record| edit(record, &stranger));
+        let mut owner = Owner::restore(&sandbox, sandbox.project(""));
+        let outcome = owner.outcome().await;
+        assert_eq!(outcome.ending, ending, "{case}");
+        assert_eq!(outcome.report.unwrap().processes, 0, "{case}");
+        assert_eq!(owner.redacted.len(), 1, "{case}");
+        assert!(stranger.was_left_alone(), "{case}");
+    }
 }
 
 #[tokio::test]

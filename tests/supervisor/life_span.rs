@@ -3,7 +3,7 @@
 use std::{ffi::OsStr, fs, path::Path, time::Duration};
 
 use rcbot::remote_control::{
-    Beginning, Cause, Connection, Ending, Exit, Notice, Phase, Restart, WARNING,
+    Cause, Connection, Ending, Exit, Notice, Phase, Restart, WARNING,
     offline::{self, SessionReport},
 };
 use serde_json::json;
@@ -13,7 +13,7 @@ use crate::support::{
     DEADLINE, Sandbox,
     own_process::in_own_process,
     owner::{Owner, request},
-    standin, website,
+    website,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -72,30 +72,21 @@ fn what_the_bot_has_in_its_environment_does_not_reach_a_session() {
 }
 
 #[tokio::test]
-async fn a_session_whose_time_is_up_is_ended_and_its_link_redacted() {
+async fn a_session_whose_time_is_up_is_ended_also_by_the_next_bot_and_its_link_redacted() {
     let sandbox = Sandbox::new();
     let mut project = sandbox.project("fork=1");
     project.settings.max_duration = Some(2 * SECOND);
-    let mut owner = Owner::with_session(&sandbox, project).await;
+    let owner = Owner::with_session(&sandbox, project.clone()).await;
     let left = owner.session().unwrap().time_left.unwrap();
     assert!(left <= 2 * SECOND);
-    let outcome = owner.outcome().await;
-    assert_eq!(outcome.ending, Ending::Expired);
-    assert_eq!(owner.redacted.len(), 1);
-    assert!(owner.notices.is_empty(), "no warning of so short a time");
-    assert!(sandbox.processes().is_empty());
-}
-
-#[tokio::test]
-async fn the_end_of_its_time_is_kept_over_a_restart_of_the_bot() {
-    let sandbox = Sandbox::new();
-    let mut project = sandbox.project("");
-    project.settings.max_duration = Some(2 * SECOND);
-    drop(Owner::with_session(&sandbox, project.clone()).await);
+    drop(owner);
     // Whatever the settings say now: this one was started with two seconds.
     project.settings.max_duration = None;
     let mut owner = Owner::restore(&sandbox, project);
     assert_eq!(owner.outcome().await.ending, Ending::Expired);
+    assert_eq!(owner.redacted.len(), 1);
+    assert!(owner.notices.is_empty(), "no warning of so short a time");
+    assert!(sandbox.processes().is_empty());
 }
 
 #[tokio::test]
@@ -343,16 +334,6 @@ async fn there_are_no_more_sessions_than_there_may_be() {
     assert_eq!(refusal(&mut owner.notices), expected);
     owner.stop("alice");
     owner.outcome().await;
-}
-
-#[tokio::test]
-async fn a_resumed_session_runs_the_resume_command() {
-    let sandbox = Sandbox::new();
-    let mut owner = Owner::restore(&sandbox, sandbox.project(""));
-    owner.begin("alice", Beginning::Resumed);
-    owner.link(0).await;
-    assert_eq!(sandbox.standin_records()[0].argv, standin(&["--continue"]));
-    owner.stop_and_wait().await;
 }
 
 #[tokio::test]

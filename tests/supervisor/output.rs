@@ -160,35 +160,23 @@ async fn nothing_that_a_conversation_shows_is_a_link_or_a_cause() {
 }
 
 #[tokio::test]
-async fn a_link_with_nothing_behind_it_is_one() {
-    let sandbox = Sandbox::new();
-    let mut owner = Owner::with_session(&sandbox, sandbox.project("cut")).await;
-    let link = owner.link(0).await;
-    assert!(link.is(&sandbox.standin_records()[0].link));
-    owner.stop_and_wait().await;
-}
-
-#[tokio::test]
-async fn a_conversation_that_is_continued_has_the_link_of_its_own_line() {
-    let sandbox = Sandbox::new();
-    let mut project = sandbox.project("");
-    project.settings.command = project.settings.resume_command.clone();
-    let mut owner = Owner::with_session(&sandbox, project).await;
-    let link = owner.link(0).await;
-    assert!(link.starts_with("https://claude.ai/code/session_"));
-    assert!(link.is(&sandbox.standin_records()[0].link));
-    owner.stop_and_wait().await;
-}
-
-/// The link of the earlier session opens a conversation that nobody requested.
-#[tokio::test]
-async fn a_replayed_link_of_an_earlier_session_is_not_the_link() {
-    for words in ["again", "again,slow=3"] {
+async fn the_link_is_that_of_the_own_line_whatever_is_printed_beside_it() {
+    for (words, beginning) in [
+        // Nothing follows it.
+        ("cut", Beginning::Fresh),
+        // A conversation that is continued.
+        ("", Beginning::Resumed),
+        // The link of an earlier session opens a conversation that nobody requested.
+        ("again", Beginning::Resumed),
+        ("again,slow=3", Beginning::Resumed),
+    ] {
         let sandbox = Sandbox::new();
         let mut owner = Owner::restore(&sandbox, sandbox.project(words));
-        owner.begin("alice", Beginning::Resumed);
+        owner.begin("alice", beginning);
         let link = owner.link(0).await;
         assert!(link.is(&sandbox.standin_records()[0].link), "{words}");
+        let is_resumed = link.starts_with("https://claude.ai/code/session_");
+        assert_eq!(is_resumed, beginning == Beginning::Resumed, "{words}");
         owner.stop_and_wait().await;
         assert_eq!(owner.delivered.len(), 1, "{words}");
     }

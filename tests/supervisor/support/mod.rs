@@ -56,9 +56,6 @@ pub(crate) struct StandinRecord {
     pub(crate) session_id: String,
     /// The link that it prints.
     pub(crate) link: String,
-    /// Its arguments.
-    #[serde(default)]
-    pub(crate) argv: Vec<String>,
 }
 
 impl Sandbox {
@@ -202,7 +199,7 @@ pub(crate) fn website() -> ProjectName {
 }
 
 /// A command line of the stand-in.
-pub(crate) fn standin(arguments: &[&str]) -> Vec<String> {
+fn standin(arguments: &[&str]) -> Vec<String> {
     let program = standin_program()
         .to_str()
         .expect("the folder's name is text");
