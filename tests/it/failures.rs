@@ -39,6 +39,8 @@ async fn a_failed_start_is_reported_with_its_cause_and_remedy_and_leaves_nothing
                 .set("stdin", "")
                 .set("link_timeout", "10s")
         })
+        .project("moon", |it| it.standin(&format!("stderr={MOON}")))
+        .project("update", |it| it.standin("event=gone"))
         .start(&alice)
         .await;
     let host = nix::unistd::gethostname().unwrap().into_string().unwrap();
@@ -95,75 +97,26 @@ async fn a_failed_start_is_reported_with_its_cause_and_remedy_and_leaves_nothing
     assert!(projects.all(|line| line.ends_with(" no session")));
     fs::create_dir(&gone).unwrap();
     bot.start_session(&alice, "gone").await;
+    assert_errors_of_running_sessions_are_announced(&bot, &alice).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_session_that_ends_without_a_stop_is_announced_and_its_link_redacted() {
-    let alice = person("alice").await;
-    let bot = bot()
-        .project("website", |project| project.standin("fork=1"))
-        .start(&alice)
-        .await;
-    let sent = bot.start_session(&alice, "website").await;
-    let process = bot.standin_records().pop().unwrap().pid;
-    bot.end_process(process).await;
+/// An error that the bot does not know.
+const MOON: &str = "Error: The moon is full.";
 
-    let announced = bot.announcement(&alice, "has ended:").await;
-    announced.is(
-        "website has ended: its process was ended by signal 9 (SIGKILL).\n`!rc start website` starts it again.",
-    );
-    bot.wait_for_redaction(&alice, &sent).await;
-    let word = bot
-        .private_message(&alice, "I deleted the message with its link")
-        .await;
-    assert_eq!(word.room, *sent.room());
-    assert_eq!(
-        word.message_type(),
-        Some("m.text"),
-        "a notice rings no phone"
-    );
-    let last = bot
-        .private_message(&alice, "website: the last lines that it printed, as of ")
-        .await;
-    last.says("Connected");
-    assert_eq!(
-        bot.links_of(&alice).len(),
-        1,
-        "no link is among the last lines"
-    );
-    assert!(
-        bot.session_processes().is_empty(),
-        "its children are ended before the answer"
-    );
-    let next = bot.start_session(&alice, "website").await;
-    assert_ne!(next.link, sent.link);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_unknown_error_is_quoted_in_private_and_only_mentioned_in_the_room() {
-    let alice = person("alice").await;
-    let moon = "Error: The moon is full.";
-    let bot = bot()
-        .project("website", |project| {
-            project.standin(&format!("stderr={moon}"))
-        })
-        .project("blog", |project| project.standin("event=gone"))
-        .start(&alice)
-        .await;
-    bot.start_session(&alice, "website").await;
-    let named = bot
-        .announcement(&alice, "an error that I do not know")
-        .await;
+/// An unknown one is only quoted in private.
+async fn assert_errors_of_running_sessions_are_announced(bot: &Bot, alice: &Person) {
+    bot.start_session(alice, "moon").await;
+    let named = bot.announcement(alice, "an error that I do not know").await;
     named.is(&format!(
-        "website: claude printed an error that I do not know. I sent its first line privately to everyone who asked for the \
+        "moon: claude printed an error that I do not know. I sent its first line privately to everyone who asked for the \
          link.{}",
         more("unknown-error")
     ));
     let quoted = bot
-        .private_message(&alice, "website: an error that it printed")
+        .private_message(alice, "moon: an error that it printed")
         .await;
-    quoted.says(moon);
-    bot.start_session(&alice, "blog").await;
-    let announced = bot.announcement(&alice, "no conversation can start").await;
-    announced.says("removed by an update.\nSay `!rc stop blog`, then `!rc start blog`.");
+    quoted.says(MOON);
+    bot.start_session(alice, "update").await;
+    let announced = bot.announcement(alice, "no conversation can start").await;
+    announced.says("removed by an update.\nSay `!rc stop update`, then `!rc start update`.");
 }

@@ -1,4 +1,4 @@
-//! Autostart, extension, restart and end of sessions, and what the operator on the host can do about them.
+//! Autostart, resumption, extension and end of sessions, and what the operator on the host can do about them.
 
 use std::time::Duration;
 
@@ -11,16 +11,28 @@ fn on_host(bot: &Bot, arguments: &[&str]) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_extension_moves_the_end_of_a_session_and_is_answered_with_the_time_left() {
+async fn a_resumed_session_runs_the_resume_command_until_its_end_which_an_extension_moves() {
     let alice = person("alice").await;
-    let bot = bot()
-        .project("brief", |project| project.set("max_duration", "1h"))
+    let mut bot = bot()
+        .project("brief", |project| {
+            let command = json!([standin_program(), "remote-control", "--continue"]);
+            project
+                .standin("fork=1")
+                .set("max_duration", "1h")
+                .set("resume_command", command)
+        })
         .project("endless", |project| project.set("max_duration", "none"))
         .start(&alice)
         .await;
     let answer = bot.request(&alice, "extend brief 2h").await;
     answer.begins("brief is not running.");
-    bot.start_session(&alice, "brief").await;
+    let answer = bot.request(&alice, "resume brief").await;
+    answer.says("brief is running. The link is in our direct message.");
+    let sent = bot.link_after(&alice, 0).await;
+    let [started] = &bot.standin_records()[..] else {
+        panic!("one stand-in")
+    };
+    assert_eq!(started.argv[1..], ["remote-control", "--continue"]);
     // Without a name it is for the only session.
     let answer = bot.request(&alice, "extend 2h").await;
     let body = answer.body().unwrap();
@@ -38,108 +50,26 @@ async fn an_extension_moves_the_end_of_a_session_and_is_answered_with_the_time_l
     bot.start_session(&alice, "endless").await;
     let answer = bot.request(&alice, "extend endless 2h").await;
     answer.is("endless has no time limit: it runs until it is stopped.");
-}
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_last_lines_of_output_go_only_to_the_direct_message_and_without_the_link() {
-    let alice = person("alice").await;
-    let onlooker = person("bob").await;
-    let bot = bot().invite(onlooker.user_id()).start(&alice).await;
-    let answer = bot.request(&alice, "logs").await;
-    answer.is("website has printed nothing yet: it has had no session.");
-    let sent = bot.start_session(&alice, "website").await;
-
-    let answer = bot.request(&alice, "logs").await;
-    answer.is("website: what it printed last is in our direct message.");
-    let said = "website: the last lines that it printed, as of ";
-    let word = bot.private_message(&alice, said).await;
-    assert_eq!(word.room, *sent.room());
-    for part in ["Connected", "Capacity: 1/32", "[link]"] {
-        word.says(part);
-    }
-    assert!(!word.json.to_string().contains(&sent.link));
-    assert_eq!(bot.links_of(&alice).len(), 1);
-
-    let stored = alice.stored(&word).await;
-    assert_eq!(stored["type"], "m.room.encrypted");
-    bot.check_homeserver_never_read("Capacity: 1/32");
-    onlooker.hears(answer.body().unwrap()).await;
-    assert!(onlooker.never_read("Capacity"));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_resumed_session_runs_the_resume_command() {
-    let alice = person("alice").await;
-    let command = json!([standin_program(), "remote-control", "--continue"]);
-    let bot = bot()
-        .project("website", |project| project.set("resume_command", command))
-        .start(&alice)
-        .await;
-    let answer = bot.request(&alice, "resume").await;
-    answer.says("website is running. The link is in our direct message.");
-    bot.link_after(&alice, 0).await;
-    let [started] = &bot.standin_records()[..] else {
-        panic!("one stand-in")
-    };
-    assert_eq!(started.argv[1..], ["remote-control", "--continue"]);
-    // A running session is not started again.
-    bot.request(&alice, "resume").await;
-    bot.link_after(&alice, 1).await;
-    assert_eq!(bot.standin_starts(), 1);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_end_of_a_session_is_announced_before_and_when_it_comes() {
-    let alice = person("alice").await;
-    let mut bot = bot()
-        .project("website", |project| {
-            project.standin("fork=1").set("max_duration", "1h")
-        })
-        .start(&alice)
-        .await;
-    let sent = bot.start_session(&alice, "website").await;
     bot.kill_9();
-    bot.set_time_left("website", Duration::from_mins(10));
+    bot.set_time_left("brief", Duration::from_mins(10));
     bot.run();
-    let soon = "website ends in ";
+    let soon = "brief ends in ";
     let word = bot.private_message(&alice, soon).await;
     assert_eq!(word.room, *sent.room());
-    word.says("`!rc extend website 2h`");
+    word.says("`!rc extend brief 2h`");
     let rings = Some("m.text");
     assert_eq!(word.message_type(), rings, "a notice rings no phone");
 
     bot.kill_9();
-    bot.set_time_left("website", Duration::from_secs(1));
+    bot.set_time_left("brief", Duration::from_secs(1));
     bot.run();
     let announced = bot.announcement(&alice, "time was up").await;
-    announced.is("website has ended: its time was up.");
+    announced.is("brief has ended: its time was up.");
     bot.wait_for_redaction(&alice, &sent).await;
     bot.private_message(&alice, "I deleted the message with its link")
         .await;
-    assert!(bot.session_processes().is_empty());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_session_that_exited_is_restarted_and_its_new_link_replaces_the_old() {
-    let alice = person("alice").await;
-    let bot = bot()
-        .project("website", |project| project.set("restart", "on_exit"))
-        .start(&alice)
-        .await;
-    let first = bot.start_session(&alice, "website").await;
-    bot.end_process(bot.standin_records()[0].pid).await;
-    let announced = bot.announcement(&alice, "I will restart it").await;
-    announced.is("website has ended: its process was ended by signal 9 (SIGKILL). I will restart it in 5s, and \
-         send its link again.");
-    bot.wait_for_redaction(&alice, &first).await;
-    let second = bot.link_after(&alice, 1).await;
-    assert_ne!(second.link, first.link);
-    assert_eq!(second.room(), first.room());
-    assert_eq!(bot.standin_starts(), 2);
-
-    bot.request(&alice, "stop").await;
-    bot.wait_for_redaction(&alice, &second).await;
-    assert!(bot.session_processes().is_empty());
+    assert_eq!(bot.session_processes().len(), 1, "only endless is left");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -158,12 +88,6 @@ async fn a_project_with_autostart_sends_its_link_only_to_those_who_may_have_it()
     bot.wait_for_log("why=\"NoPower").await;
     assert!(bob.never_read(&sent.link));
     assert!(bot.links_of(&bob).is_empty());
-
-    // It starts with the bot, and not again while it runs.
-    bot.restart(&alice).await;
-    bot.start_session(&alice, "website").await;
-    assert_eq!(bot.standin_starts(), 1);
-    assert_eq!(bot.links_of(&alice).len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -226,4 +150,42 @@ fn assert_documented(report: &Value) {
     for key in keys.chain(of_project) {
         assert!(docs.contains(&format!("`{key}`")), "{key}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_and_a_stop_that_a_kill_interrupted_are_finished_by_the_next_run() {
+    let alice = person("alice").await;
+    let mut bot = bot()
+        .project("website", |project| {
+            project
+                .standin("held,ignore-sigterm")
+                .set("stop_grace", "1h")
+        })
+        .start(&alice)
+        .await;
+    let asked = bot.send(&alice, "start").await;
+    until("the stand-in starts", || bot.standin_starts() == 1).await;
+    bot.kill_9();
+    assert!(bot.links_of(&alice).is_empty());
+    bot.run();
+    bot.release_links();
+    let answer = bot.answer(&alice, &asked).await;
+    answer.says("website is running. The link is in our direct message.");
+    let sent = bot.link_after(&alice, 0).await;
+
+    let asked = bot.send(&alice, "stop").await;
+    // Not the log: its line may come before the record is on disk.
+    bot.wait_for_state("website", "stopping").await;
+    bot.kill_9();
+    assert_eq!(bot.session_processes().len(), 1);
+    bot.reconfigure(|config| config["projects"]["website"]["stop_grace"] = "100ms".into());
+    bot.run();
+    let answer = bot.answer(&alice, &asked).await;
+    answer.is("website stopped (1 process had to be killed).");
+    assert!(bot.session_processes().is_empty());
+    bot.wait_for_redaction(&alice, &sent).await;
+    // Anything else in transit has arrived once a later command is answered.
+    bot.request(&alice, "status").await;
+    assert_eq!(bot.links_of(&alice).len(), 1);
+    assert_eq!(bot.standin_starts(), 1);
 }

@@ -1,4 +1,4 @@
-//! The rate limit of commands, and the limit of sessions.
+//! The order of commands, their rate limit, and the limit of sessions.
 
 use crate::support::prelude::*;
 
@@ -41,14 +41,24 @@ async fn a_user_who_exceeds_the_rate_limit_is_informed_once_and_nobody_else_has_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_too_many_is_refused_until_another_one_ends() {
+async fn commands_of_one_person_are_executed_in_order_and_a_session_too_many_is_refused() {
     let alice = person("alice").await;
     let bot = bot()
         .project("api", |project| project)
-        .project("website", |project| project)
+        .project("website", |project| project.standin("slow=30"))
         .configure(|config| config["max_sessions"] = json!(1))
         .start(&alice)
         .await;
+    let start = bot.send(&alice, "start website").await;
+    // Without a name it is for the session of the start before it, once that was executed.
+    let stop = bot.send(&alice, "stop").await;
+    let stopped = bot.answer(&alice, &stop).await;
+    stopped.begins("website stopped");
+    let started = bot.answer(&alice, &start).await;
+    started.is("website did not start: it was stopped before it showed a link.");
+    assert!(bot.session_processes().is_empty());
+    assert!(bot.links_of(&alice).is_empty());
+
     bot.start_session(&alice, "api").await;
     let refused = bot.request(&alice, "start website").await;
     refused.is(
@@ -56,8 +66,10 @@ async fn a_session_too_many_is_refused_until_another_one_ends() {
          `!rc stop PROJECT` ends one.",
     );
     // Asking for the link of the running session starts no further one.
+    let starts = bot.standin_starts();
     bot.start_session(&alice, "api").await;
+    assert_eq!(bot.standin_starts(), starts);
     bot.request(&alice, "stop api").await;
-    bot.start_session(&alice, "website").await;
-    assert_eq!(bot.standin_starts(), 2);
+    bot.send(&alice, "start website").await;
+    until("its place is free", || bot.standin_starts() > starts).await;
 }

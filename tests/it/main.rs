@@ -28,7 +28,6 @@ mod messages;
 mod notifications;
 mod options;
 mod project_roots;
-mod restart;
 
 // Who may command, what is a command, and who gets a link.
 mod audit;

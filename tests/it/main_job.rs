@@ -19,6 +19,8 @@ async fn from_the_first_start_to_the_session_after_the_stop() {
     let status = bot.request(&alice, "status").await;
     status.is("website: no session");
     assert_eq!(status.thread(), None);
+    let answer = bot.request(&alice, "logs").await;
+    answer.is("website has printed nothing yet: it has had no session.");
 
     // The answer stays in the thread of its command.
     let root = alice.send_text(bot.admin_room(), "about today").await;
@@ -66,6 +68,9 @@ async fn from_the_first_start_to_the_session_after_the_stop() {
     assert_eq!(second.room(), first.room());
     assert_eq!((bot.links_of(&alice).len(), bot.standin_starts()), (2, 1));
 
+    assert_logs_are_private(&bot, &alice, &onlooker, &first).await;
+    assert_eq!(bot.links_of(&alice).len(), 2);
+
     // Stopped means that the whole process tree is gone.
     assert_eq!(bot.session_processes().len(), 4);
     let answer = bot.request(&alice, "stop website").await;
@@ -79,6 +84,22 @@ async fn from_the_first_start_to_the_session_after_the_stop() {
     assert_ne!(third.link, first.link);
     assert_eq!(third.room(), first.room());
     assert_eq!(bot.standin_starts(), 2);
+}
+
+/// The last lines of output go only to the direct message, and without the link.
+async fn assert_logs_are_private(bot: &Bot, alice: &Person, onlooker: &Person, sent: &LinkMessage) {
+    let answer = bot.request(alice, "logs").await;
+    answer.is("website: what it printed last is in our direct message.");
+    let said = "website: the last lines that it printed, as of ";
+    let word = bot.private_message(alice, said).await;
+    assert_eq!(word.room, *sent.room());
+    for part in ["Connected", "Capacity: 1/32", "[link]"] {
+        word.says(part);
+    }
+    assert!(!word.json.to_string().contains(&sent.link));
+    bot.check_homeserver_never_read("Capacity: 1/32");
+    onlooker.hears(answer.body().unwrap()).await;
+    assert!(onlooker.never_read("Capacity"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -118,23 +139,4 @@ async fn two_projects_have_a_session_each() {
     let answer = bot.request(&alice, "stop").await;
     answer.begins("website stopped");
     assert!(bot.session_processes().is_empty());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn commands_of_one_person_are_executed_in_order() {
-    let alice = person("alice").await;
-    let bot = bot()
-        .project("api", |project| project)
-        .project("website", |project| project.standin("slow=30"))
-        .start(&alice)
-        .await;
-    let start = bot.send(&alice, "start website").await;
-    // Without a name it is for the session of the start before it, once that was executed.
-    let stop = bot.send(&alice, "stop").await;
-    let stopped = bot.answer(&alice, &stop).await;
-    stopped.begins("website stopped");
-    let started = bot.answer(&alice, &start).await;
-    started.is("website did not start: it was stopped before it showed a link.");
-    assert!(bot.session_processes().is_empty());
-    assert!(bot.links_of(&alice).is_empty());
 }

@@ -21,24 +21,20 @@ fn assert_silent(event: &Event) {
     assert_eq!(event.json["content"]["m.mentions"], json!({}));
 }
 
-/// A bot whose administrators are these two.
-async fn bot_of(alice: &Person, bob: &Person) -> Bot {
-    bot()
-        .member(bob, 100)
-        .project("website", |project| project)
-        .project("quiet", |project| project.set("notify", json!([])))
-        .start(alice)
-        .await
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_ends_without_a_stop_rings_for_all_who_have_its_link_unless_configured_not_to()
  {
     let (alice, bob) = (person("alice").await, person("bob").await);
-    let bot = bot_of(&alice, &bob).await;
-    for project in ["website", "quiet"] {
-        bot.start_session(&alice, project).await;
-        bot.start_session(&bob, project).await;
+    let bot = bot()
+        .member(&bob, 100)
+        .project("website", |project| project.standin("fork=1"))
+        .project("quiet", |project| project.set("notify", json!([])))
+        .start(&alice)
+        .await;
+    let sent = bot.start_session(&alice, "website").await;
+    bot.start_session(&bob, "website").await;
+    for person in [&alice, &bob] {
+        bot.start_session(person, "quiet").await;
     }
     for process in bot.standin_records() {
         bot.end_process(process.pid).await;
@@ -52,19 +48,25 @@ async fn a_session_that_ends_without_a_stop_rings_for_all_who_have_its_link_unle
         );
         assert_silent(&bot.private_message(person, &ended("quiet")).await);
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_stop_rings_for_nobody_and_its_requester_gets_no_further_message() {
-    let (alice, bob) = (person("alice").await, person("bob").await);
-    let bot = bot_of(&alice, &bob).await;
-    for person in [&alice, &bob] {
-        bot.start_session(person, "website").await;
-    }
-    bot.request(&bob, "stop").await;
-    let over = "I deleted the message with its link";
-    assert_silent(&bot.private_message(&alice, over).await);
-    assert!(bob.never_read(over));
+    let announced = bot.announcement(&alice, "website has ended:").await;
+    announced.is(&format!(
+        "{}\n`!rc start website` starts it again.",
+        ended("website")
+    ));
+    assert!(
+        bot.session_processes().is_empty(),
+        "its children are ended before the answer"
+    );
+    bot.wait_for_redaction(&alice, &sent).await;
+    let word = bot.private_message(&alice, &ended("website")).await;
+    assert_eq!(word.room, *sent.room());
+    word.says("I deleted the message with its link");
+    let last = "website: the last lines that it printed, as of ";
+    let last = bot.private_message(&alice, last).await;
+    last.says("Connected");
+    last.lacks(&sent.link);
+    let next = bot.start_session(&alice, "website").await;
+    assert_ne!(next.link, sent.link);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -101,9 +103,8 @@ async fn a_restarted_session_rings_when_it_ends_and_a_reboot_of_the_host_is_repo
         })
         .start(&alice)
         .await;
-    for project in ["website", "api"] {
-        bot.start_session(&alice, project).await;
-    }
+    bot.start_session(&alice, "website").await;
+    let first = bot.start_session(&alice, "api").await;
     let processes: Vec<_> = bot.standin_records().iter().map(|it| it.pid).collect();
     bot.kill_9();
     for process in processes {
@@ -122,7 +123,11 @@ async fn a_restarted_session_rings_when_it_ends_and_a_reboot_of_the_host_is_repo
     let comes_back =
         "api has ended: the host was restarted. I will restart it in 5s, and send its link again.";
     assert_silent(&bot.private_message(&alice, comes_back).await);
-    bot.wait_for_state("api", "running").await;
+    bot.announcement(&alice, comes_back).await;
+    bot.wait_for_redaction(&alice, &first).await;
+    let second = bot.link_after(&alice, 2).await;
+    assert_ne!(second.link, first.link);
+    assert_eq!(second.room(), first.room());
 
     let last = bot.standin_records().pop().unwrap();
     bot.end_process(last.pid).await;
