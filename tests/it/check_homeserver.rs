@@ -6,7 +6,8 @@ use matrix_sdk::ruma::api::client::keys::get_keys;
 
 use crate::support::{
     appservice::Tokens,
-    checkup::{Checker, Checkup},
+    checkup::{Checker, Checkup, commands},
+    device::{account, log_in},
     homeserver::SERVER_NAME,
     prelude::*,
 };
@@ -16,8 +17,9 @@ const OF_THE_ROOM: [&str; 4] = ["membership", "power", "encryption", "access"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_running_bot_passes_is_not_changed_and_its_secrets_are_not_shown() {
-    let alice = person("alice").await;
+    let (alice, proxy) = (person("alice").await, Proxy::start(homeserver()).await);
     let bot = bot()
+        .through(&proxy)
         .admin_room_by_alias()
         .configure(|config| config["authorization"]["users"] = json!([alice.user_id()]))
         .start(&alice)
@@ -49,27 +51,45 @@ async fn a_running_bot_passes_is_not_changed_and_its_secrets_are_not_shown() {
     for secret in [&tokens.appservice, &tokens.homeserver, &link.link, &key] {
         said.lacks(secret.as_str());
     }
+
+    // Nothing is concluded from state that the homeserver does not return.
+    for (answer, part, begin) in [
+        (
+            Answer::refusal(429, "M_LIMIT_EXCEEDED"),
+            "/state: the homeserver answers 429 M_LIMIT_EXCEEDED",
+            "check again in a minute",
+        ),
+        (
+            Answer::json(200, &json!({})),
+            "/state: the answer is not what Matrix prescribes",
+            "look this request up",
+        ),
+        (
+            Answer::error_page(404),
+            "/state: 404 Not Found (this is not the answer of a homeserver)",
+            "let the reverse proxy pass all requests below `/_matrix`",
+        ),
+    ] {
+        proxy.on(Request::reads_state).answer(answer);
+        let checkup = Checkup::of(&bot);
+        let remedy = checkup.failed("membership", part);
+        remedy.begins(begin);
+        checkup.skipped("commanders", "\"admin room membership\" comes first");
+        proxy.be_honest();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn before_the_first_run_nothing_is_made_and_nothing_fails() {
     let alice = person("alice").await;
     let mut bot = bot().prepare(&alice).await;
-    let checkup = Checkup::of(&bot);
-    checkup.passed("account", "the bot's first run makes it");
-    checkup.skipped("sync", "\"bot's account\" comes first");
-    let again = Checkup::of(&bot);
-    again.passed("account", "the bot's first run makes it");
-    assert!(!bot.data_dir().exists());
-    bot.run();
-    bot.wait_until_ready(&alice).await;
-    Checkup::of(&bot).passed("sync", "");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn missing_root_certificates_are_reported_before_the_bot_fails() {
-    let alice = person("alice").await;
-    let bot = bot().prepare(&alice).await;
+    for _ in 0..2 {
+        let checkup = Checkup::of(&bot);
+        checkup.passed("homeserver", "");
+        checkup.passed("account", "the bot's first run makes it");
+        checkup.skipped("sync", "\"bot's account\" comes first");
+        assert!(!bot.data_dir().exists());
+    }
     let checker = Checker::new(&bot.config_path())
         .environment("SSL_CERT_FILE", "/dev/null")
         .environment("SSL_CERT_DIR", "/dev/null");
@@ -77,11 +97,58 @@ async fn missing_root_certificates_are_reported_before_the_bot_fails() {
     let remedy = checkup.failed("homeserver", "No CA certificates");
     remedy.says("`ca-certificates`");
     checkup.skipped("account", "\"homeserver\" comes first");
-    Checkup::of(&bot).passed("homeserver", "");
+
+    let file = bot.data_dir().join("matrix/session.json");
+    // No user can read a folder as a file, not even root.
+    fs::create_dir_all(&file).unwrap();
+    let checkup = Checkup::of(&bot);
+    let remedy = checkup.failed("account", "session.json");
+    remedy.says("or move it away while no bot runs");
+    checkup.skipped("sync", "\"bot's account\" comes first");
+    fs::remove_dir_all(bot.data_dir()).unwrap();
+    bot.run();
+    bot.wait_until_ready(&alice).await;
+    Checkup::of(&bot).passed("sync", "");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_error_page_of_a_reverse_proxy_is_distinguished_from_a_wrong_address() {
+async fn a_log_in_that_the_homeserver_refuses_is_reported() {
+    let (alice, account) = (person("alice").await, account().await);
+    let (localpart, password) = &account;
+    let proxy = Proxy::start(homeserver()).await;
+    let flows = json!({ "flows": [{ "type": "m.login.sso" }] });
+    proxy
+        .on(|request| request.method == "GET" && request.path.ends_with("/login"))
+        .answer(Answer::json(200, &flows));
+    let bot = bot()
+        .through(&proxy)
+        .account(localpart, "password", password)
+        .prepare(&alice)
+        .await;
+    let remedy = Checkup::of(&bot).failed("account", "does not offer a log-in with a password");
+    assert_eq!(commands(&remedy), ["bot.access_token", "bot.password"]);
+    let log_in_as = |localpart: &str, token: &str| {
+        let section = json!({ "localpart": localpart, "access_token": token });
+        bot.reconfigure(|config| config["bot"] = section);
+    };
+    let former = log_in(&account).await;
+    log_in_as(localpart, &former.access_token().unwrap());
+    Checkup::of(&bot).passed("sync", "");
+    former.logout().await.unwrap();
+    let remedy = Checkup::of(&bot).failed("account", "not valid any more");
+    remedy.is("log in once more, and put the new token into config.yaml");
+
+    let token = log_in(&account).await.access_token().unwrap();
+    log_in_as("somebody", &token);
+    let remedy = Checkup::of(&bot).failed("account", "config.yaml names @somebody:");
+    let key = format!("bot.localpart: {localpart}");
+    assert_eq!(commands(&remedy), [key.as_str()]);
+    log_in_as(localpart, &token);
+    Checkup::of(&bot).passed("account", "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_page_of_a_reverse_proxy_is_distinguished_from_a_wrong_address_or_clock() {
     let (alice, proxy) = (person("alice").await, Proxy::start(homeserver()).await);
     let bot = bot().through(&proxy).prepare(&alice).await;
     let (page, json) = (Answer::error_page, |status| {
@@ -115,6 +182,13 @@ async fn an_error_page_of_a_reverse_proxy_is_distinguished_from_a_wrong_address(
         proxy.be_honest();
     }
     Checkup::of(&bot).passed("homeserver", "");
+    // Of another time.
+    let versions = Answer::json(200, &json!({ "versions": ["v1.11"] }));
+    proxy
+        .on(|request| request.path.ends_with("/versions"))
+        .answer(versions.header("date", "Sat, 01 Jan 2000 00:00:00 GMT"));
+    let remedy = Checkup::of(&bot).warned("homeserver", "ahead of the homeserver's");
+    remedy.begins("set the time");
     bot.reconfigure(|config| config["homeserver"]["url"] = json!("http://127.0.0.1:9"));
     let remedy = Checkup::of(&bot).failed("homeserver", "does not answer (");
     remedy.says("correct `homeserver.url`");
@@ -169,55 +243,36 @@ async fn a_homeserver_that_lets_no_appservice_sync_without_a_device_is_asked_as_
             bot = bot.without_log_in(homeserver());
         }
         let mut bot = bot.start(&alice).await;
-        let file = bot.data_dir().join("matrix/session.json");
-        let log_in = fs::read(&file).unwrap();
         let user = bot.user_id().to_string();
+        let syncs_without_device = move |request: &Request| {
+            let names_bot = request.query("user_id").as_ref() == Some(&user);
+            request.is_sync() && names_bot && request.query("device_id").is_none()
+        };
         // Conduit, Tuwunel 1.4.6, Continuwuity.
         for answer in [
             Answer::new(500, "application/json", ""),
             Answer::refusal(500, "M_UNKNOWN"),
             Answer::refusal(403, "M_FORBIDDEN"),
         ] {
-            let user = user.clone();
-            proxy
-                .on(move |request| {
-                    let names_bot = request.query("user_id").as_ref() == Some(&user);
-                    request.is_sync() && names_bot && request.query("device_id").is_none()
-                })
-                .answer(answer);
-            let checkup = Checkup::of(&bot);
-            checkup.passed("sync", "");
-            bot.kill_9();
-            fs::remove_file(&file).unwrap();
-            let checkup = Checkup::of(&bot);
-            checkup.skipped("sync", "the bot has no device yet");
-            checkup.passed("access", "");
-            // An expired log-in counts as none.
-            let other = String::from_utf8(log_in.clone()).unwrap();
-            let other = other.replace("\"access_token\": \"", "\"access_token\": \"x");
-            let other = other.replace("\"device_id\": \"", "\"device_id\": \"x");
-            assert_ne!(other.as_bytes(), log_in);
-            fs::write(&file, other).unwrap();
-            let checkup = Checkup::of(&bot);
-            checkup.skipped("sync", "the bot has no device yet");
-            checkup.passed("account", "");
-            fs::write(&file, &log_in).unwrap();
             proxy.be_honest();
+            proxy.on(syncs_without_device.clone()).answer(answer);
+            Checkup::of(&bot).passed("sync", "");
         }
+        bot.kill_9();
+        let file = bot.data_dir().join("matrix/session.json");
+        let log_in = fs::read_to_string(&file).unwrap();
+        fs::remove_file(&file).unwrap();
+        let checkup = Checkup::of(&bot);
+        checkup.skipped("sync", "the bot has no device yet");
+        checkup.passed("access", "");
+        // An expired log-in counts as none.
+        let other = log_in.replace("\"access_token\": \"", "\"access_token\": \"x");
+        let other = other.replace("\"device_id\": \"", "\"device_id\": \"x");
+        assert_ne!(other, log_in);
+        fs::write(&file, other).unwrap();
+        let checkup = Checkup::of(&bot);
+        checkup.skipped("sync", "the bot has no device yet");
+        checkup.passed("account", "");
+        proxy.be_honest();
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_clock_that_differs_from_the_homeservers_is_reported() {
-    let alice = person("alice").await;
-    let proxy = Proxy::start(homeserver()).await;
-    let builder = bot().through(&proxy);
-    let bot = builder.prepare(&alice).await;
-    Checkup::of(&bot).passed("homeserver", "");
-    let versions = Answer::json(200, &json!({ "versions": ["v1.11"] }));
-    proxy
-        .on(|request| request.path.ends_with("/versions"))
-        .answer(versions.header("date", "Sat, 01 Jan 2000 00:00:00 GMT"));
-    let remedy = Checkup::of(&bot).warned("homeserver", "ahead of the homeserver's");
-    remedy.begins("set the time");
 }

@@ -1,25 +1,14 @@
 //! An existing account: the bot logs in with its password, or uses the access token of a log-in made for it.
 
-use matrix_sdk::Client;
-
-use crate::support::{device::log_out, prelude::*, program::Ended as _};
-
-/// Registers an account for a bot; returns its localpart and password.
-async fn account() -> (String, String) {
-    let (localpart, password) = (format!("account-{}", random_text()), random_text());
-    let made = homeserver().register_user(&localpart, &password).await;
-    made.unwrap();
-    (localpart, password)
-}
-
-/// Logs in; returns the device id and the access token.
-async fn log_in((localpart, password): &(String, String)) -> (String, String) {
-    let client = Client::builder().homeserver_url(homeserver().url());
-    let client = client.build().await.unwrap();
-    let login = client.matrix_auth().login_username(localpart, password);
-    let answer = login.send().await.unwrap();
-    (answer.device_id.to_string(), answer.access_token)
-}
+use crate::{
+    identities::{asks_for_the_password, publishes},
+    support::{
+        checkup::Checkup,
+        device::{account, log_in, log_out},
+        prelude::*,
+        program::Ended as _,
+    },
+};
 
 /// Asserts that the bot exits with this error.
 async fn assert_refused(bot: &mut Bot, words: &str) {
@@ -33,44 +22,94 @@ async fn assert_refused(bot: &mut Bot, words: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bot_with_a_password_does_the_main_job_and_survives_a_lost_store() {
-    let alice = person("alice").await;
-    let (localpart, password) = account().await;
+async fn a_bot_with_a_password_does_the_main_job_and_survives_its_losses() {
+    let (alice, account) = (person("alice").await, account().await);
+    let observer = log_in(&account).await;
+    let devices = async || observer.devices().await.unwrap().devices.len();
+    // This homeserver asks for the password before it takes an identity.
+    let proxy = Proxy::start(homeserver()).await;
+    let without_proof = |request: &Request| publishes(request) && request.json["auth"].is_null();
+    proxy.on(without_proof).answer(asks_for_the_password());
+    let (localpart, password) = &account;
     let mut bot = bot()
-        .account(&localpart, "password", &password)
+        .account(localpart, "password", password)
+        .through(&proxy)
         .log_filter("trace")
-        .start(&alice)
+        .prepare(&alice)
         .await;
-    bot.assert_main_job(&alice).await;
-    assert!(!bot.log().contains(&password), "the password is in the log");
-    assert!(!bot.stored_log_in().to_string().contains(&password));
+    let checkup = Checkup::of(&bot);
+    checkup.skipped("registration", "`bot.password`");
+    checkup.passed("account", "the bot's first run logs in");
+    checkup.skipped("sync", "\"bot's account\" comes first");
+    assert_eq!(devices().await, 1, "no device was made");
+    bot.run();
+    bot.wait_until_ready(&alice).await;
+    let checkup = Checkup::of(&bot);
+    for name in ["account", "server_name", "sync"] {
+        checkup.passed(name, "");
+    }
+    assert_eq!(devices().await, 2, "no device was made");
+    observer.logout().await.unwrap();
 
+    bot.assert_main_job(&alice).await;
+    let uploads = proxy.passed_by(publishes);
+    let proof = &uploads.last().unwrap().request.json["auth"];
+    assert_eq!(proof["password"], *password);
+    proxy.be_honest();
+    assert!(!bot.log().contains(password), "the password is in the log");
+    assert!(!bot.stored_log_in().to_string().contains(password));
     bot.assert_survives_a_lost_store(&alice).await;
+
+    // Its identity is reset with the password, and not with only a token.
+    let known = bot.identity(&alice).await;
+    assert!(bot.terminate().await.success());
+    bot.lose_keys();
+    bot.lose_recovery_key();
+    let log_in_with = |key: &str, secret: &str| {
+        bot.reconfigure(|config| config["bot"] = json!({ "localpart": localpart, key: secret }));
+    };
+    let token = log_in(&account).await.access_token().unwrap();
+    log_in_with("access_token", &token);
+    bot.reset_identity().says("set bot.password in config.yaml");
+    assert_eq!(bot.identity(&alice).await, known);
+    log_in_with("password", password);
+    bot.reset_identity().succeeded();
+    let new = bot.identity(&alice).await;
+    assert_ne!(new, known);
+    let connections = bot.connections();
+    bot.run();
+    bot.wait_until_connected(connections + 1).await;
+    assert_eq!(bot.identity(&alice).await, new);
+    bot.start_session(&alice, "website").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bot_with_an_access_token_does_the_main_job_as_its_device() {
     let alice = person("alice").await;
     let account = account().await;
-    let (device, token) = log_in(&account).await;
+    let first = log_in(&account).await;
+    let token = first.access_token().unwrap();
     let mut bot = bot()
         .account(&account.0, "access_token", &token)
         .log_filter("trace")
         .start(&alice)
         .await;
     bot.assert_main_job(&alice).await;
-    assert_eq!(bot.devices(&alice).await, [device]);
+    let device = first.device_id().unwrap();
+    assert_eq!(bot.devices(&alice).await, [device.as_str()]);
     assert!(bot.terminate().await.success());
     assert!(!bot.log().contains(&token), "the token is in the log");
     assert!(!bot.stored_log_in().to_string().contains(&token));
 
     // With another token the bot has another device and the same identity.
     let known = bot.identity(&alice).await;
-    let connections = bot.log().matches("connected to the homeserver").count();
-    let (device, token) = log_in(&account).await;
+    let connections = bot.connections();
+    let second = log_in(&account).await;
+    let token = second.access_token().unwrap();
     bot.reconfigure(|config| config["bot"]["access_token"] = json!(token));
     bot.run();
     bot.wait_until_connected(connections + 1).await;
+    let device = second.device_id().unwrap().to_string();
     assert!(bot.devices(&alice).await.contains(&device));
     assert_eq!(bot.identity(&alice).await, known);
     bot.start_session(&alice, "website").await;
@@ -88,7 +127,7 @@ async fn a_bot_with_an_access_token_does_the_main_job_as_its_device() {
 async fn a_token_or_password_that_is_not_the_bots_is_refused_with_its_remedy() {
     let alice = person("alice").await;
     let (account, other) = (account().await, account().await);
-    let (_, of_another) = log_in(&other).await;
+    let of_another = log_in(&other).await.access_token().unwrap();
     let bot = |key, secret: &str| bot().account(&account.0, key, secret).prepare(&alice);
     // The token of a log-in that another client uses.
     let url = homeserver().url();
@@ -111,39 +150,6 @@ async fn a_token_or_password_that_is_not_the_bots_is_refused_with_its_remedy() {
     ] {
         assert_refused(&mut bot(key, secret).await, words).await;
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_identity_is_reset_with_the_password_and_not_with_only_a_token() {
-    let alice = person("alice").await;
-    let account = account().await;
-    let mut bot = bot()
-        .account(&account.0, "password", &account.1)
-        .start(&alice)
-        .await;
-    bot.wait_until_connected(1).await;
-    let known = bot.identity(&alice).await;
-    assert!(bot.terminate().await.success());
-    bot.lose_keys();
-    bot.lose_recovery_key();
-
-    let (_, token) = log_in(&account).await;
-    bot.reconfigure(|config| {
-        config["bot"] = json!({ "localpart": account.0, "access_token": token });
-    });
-    bot.reset_identity().says("set bot.password in config.yaml");
-    assert_eq!(bot.identity(&alice).await, known);
-
-    bot.reconfigure(|config| {
-        config["bot"] = json!({ "localpart": account.0, "password": account.1 });
-    });
-    bot.reset_identity().succeeded();
-    let new = bot.identity(&alice).await;
-    assert_ne!(new, known);
-    bot.run();
-    bot.wait_until_connected(2).await;
-    assert_eq!(bot.identity(&alice).await, new);
-    bot.start_session(&alice, "website").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

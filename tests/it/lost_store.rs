@@ -1,36 +1,55 @@
-//! Losses of the bot's Matrix data, which it survives.
+//! Losses of the bot's Matrix data, which it survives, or of which the operator hears what to do.
 
 use std::fs;
 
-use crate::support::{checkup::Checkup, prelude::*};
+use crate::support::{
+    checkup::Checkup, host::set_mode, prelude::*, program::Ended as _, run_to_end,
+};
 
-/// Kills the bot and removes all its Matrix data but the recovery key's file.
-fn lose_all_but_the_recovery_key(bot: &mut Bot) {
+/// Kills the bot and removes all its Matrix data. Returns the recovery key.
+fn lose_everything(bot: &mut Bot) -> String {
     bot.kill_9();
     let folder = bot.data_dir().join("matrix");
-    for entry in fs::read_dir(&folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            fs::remove_dir_all(path).unwrap();
-        } else if !path.ends_with("recovery-key") {
-            fs::remove_file(path).unwrap();
-        }
-    }
+    let key = fs::read_to_string(folder.join("recovery-key")).unwrap();
+    fs::remove_dir_all(folder).unwrap();
+    key
 }
 
+/// Runs the bot again: it has the same identity, and people can encrypt to its device.
+async fn assert_comes_back(bot: &mut Bot, alice: &Person, identity: &str) {
+    let connections = bot.connections();
+    bot.run();
+    bot.wait_until_connected(connections + 1).await;
+    bot.wait_until_reached_at_its_device(alice).await;
+    assert_eq!(bot.identity(alice).await, identity);
+}
+
+/// In a plain room: the next device could not decrypt an encrypted command anyway.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bot_with_nothing_but_its_recovery_key_has_its_identity_and_its_sessions() {
-    let (alice, mut bot) = alice_and_bot().await;
+async fn a_bot_with_nothing_but_its_recovery_key_has_its_identity_and_sessions_and_repeats_no_command()
+ {
+    let alice = person("alice").await;
+    let mut bot = bot().encrypted_admin_room(false).start(&alice).await;
+    let former = bot.start_session(&alice, "website").await;
+    bot.request(&alice, "stop").await;
+    bot.wait_for_redaction(&alice, &former).await;
     let first = bot.start_session(&alice, "website").await;
+    // Its delivery is on record once the bot answers the next command.
+    bot.request(&alice, "status").await;
     let identity = bot.identity(&alice).await;
 
-    lose_all_but_the_recovery_key(&mut bot);
+    let key = lose_everything(&mut bot);
+    let folder = bot.data_dir().join("matrix");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("recovery-key"), key).unwrap();
+    set_mode(&folder, 0o700);
+    set_mode(&folder.join("recovery-key"), 0o600);
     assert_comes_back(&mut bot, &alice, &identity).await;
     let status = bot.request(&alice, "status").await;
     status.begins("website: running");
     let second = bot.start_session(&alice, "website").await;
     assert_eq!(second.link, first.link);
-    assert_eq!(bot.standin_starts(), 1);
+    assert_eq!(bot.standin_starts(), 2);
 
     // The link that the lost device had sent is redacted too.
     bot.request(&alice, "stop").await;
@@ -39,64 +58,73 @@ async fn a_bot_with_nothing_but_its_recovery_key_has_its_identity_and_its_sessio
     bot.wait_until_no_process_is_left().await;
 }
 
-/// Runs the bot again: it has the same identity, and people can encrypt to its device.
-async fn assert_comes_back(bot: &mut Bot, alice: &Person, identity: &str) {
-    bot.run();
-    bot.wait_until_connected(2).await;
-    bot.wait_until_reached_at_its_device(alice).await;
-    assert_eq!(bot.identity(alice).await, identity);
-}
-
-/// In a plain room: the next device could not decrypt an encrypted command anyway.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_command_of_before_the_store_was_lost_is_not_executed_again() {
-    let alice = person("alice").await;
-    let mut bot = bot().encrypted_admin_room(false).start(&alice).await;
-    let sent = bot.start_session(&alice, "website").await;
-    bot.request(&alice, "stop").await;
-    bot.wait_for_redaction(&alice, &sent).await;
-
-    lose_all_but_the_recovery_key(&mut bot);
-    bot.run();
-    bot.wait_until_connected(2).await;
-    bot.wait_until_reached_at_its_device(&alice).await;
-    bot.assert_no_session(&alice).await;
-    assert_eq!(bot.standin_starts(), 1);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_start_that_failed_without_the_recovery_key_does_not_change_the_remedy() {
+async fn a_recovery_key_in_the_environment_brings_the_bots_identity_back() {
     let (alice, mut bot) = alice_and_bot().await;
-    bot.wait_until_connected(1).await;
-    let identity = bot.identity(&alice).await;
-    let folder = bot.data_dir().join("matrix");
-    let key = fs::read_to_string(folder.join("recovery-key")).unwrap();
-    bot.kill_9();
-    fs::remove_dir_all(&folder).unwrap();
+    bot.start_session(&alice, "website").await;
+    let before = bot.identity(&alice).await;
+    let key = lose_everything(&mut bot);
+    // A failed start does not change the remedy.
     for start in 1..=2 {
         bot.run();
         assert_eq!(bot.wait_for_exit().await.code(), Some(3), "start {start}");
         let remedy = Checkup::of(&bot).failed("identity", "neither its keys nor");
         remedy.begins("put your copy of the recovery key at");
     }
-    fs::write(folder.join("recovery-key"), key).unwrap();
-    assert_comes_back(&mut bot, &alice, &identity).await;
-    bot.start_session(&alice, "website").await;
+    bot.set_variable("RCBOT_RECOVERY_KEY", "EsT wrong");
+    bot.run();
+    assert_eq!(bot.wait_for_exit().await.code(), Some(3));
+    bot.log()
+        .says("the recovery key in the variable RCBOT_RECOVERY_KEY does not bring back");
+
+    bot.set_variable("RCBOT_RECOVERY_KEY", &key);
+    // The device that was lost is still there, and signed.
+    assert_comes_back(&mut bot, &alice, &before).await;
+    assert!(!bot.data_dir().join("matrix/recovery-key").exists());
+    let known = bot.links_of(&alice).len();
+    bot.send(&alice, "start").await;
+    bot.link_after(&alice, known).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_out_without_a_recovery_key_discards_no_identity() {
+async fn without_the_recovery_key_only_the_operator_resets_the_bots_identity() {
     let (alice, mut bot) = alice_and_bot().await;
-    bot.wait_until_connected(1).await;
-    let identity = bot.identity(&alice).await;
-    let folder = bot.data_dir().join("matrix");
-    let recovery_key = fs::read(folder.join("recovery-key")).unwrap();
+    let sent = bot.start_session(&alice, "website").await;
+    let before = bot.identity(&alice).await;
+    let recovery_key = bot.data_dir().join("matrix/recovery-key");
+
+    // A log-out discards no identity.
+    let key = fs::read(&recovery_key).unwrap();
     bot.lose_recovery_key();
     bot.log_out(homeserver()).await;
     assert_eq!(bot.wait_for_exit().await.code(), Some(3));
-    assert!(folder.join("store").exists());
+    let remedy =
+        "`rcbot reset-identity --config` and the path of your config.yaml makes a new identity";
+    bot.log().says(remedy);
+    assert!(bot.data_dir().join("matrix/store").exists());
+    fs::write(&recovery_key, key).unwrap();
+    assert_comes_back(&mut bot, &alice, &before).await;
 
-    fs::write(folder.join("recovery-key"), recovery_key).unwrap();
-    assert_comes_back(&mut bot, &alice, &identity).await;
-    bot.start_session(&alice, "website").await;
+    bot.reset_identity().failed(1).says("another rcbot runs");
+    lose_everything(&mut bot);
+    let mut without_terminal = bot.command("reset-identity");
+    let output = run_to_end(&mut without_terminal);
+    output.says("aborted, nothing was changed");
+    assert!(!output.status.success());
+    assert_eq!(bot.identity(&alice).await, before);
+
+    bot.reset_identity().succeeded();
+    let after = bot.identity(&alice).await;
+    assert_ne!(after, before);
+    bot.restart(&alice).await;
+    assert_eq!(bot.identity(&alice).await, after);
+    let known = bot.links_of(&alice).len();
+    bot.send(&alice, "start").await;
+    let again = bot.link_after(&alice, known).await;
+    assert_eq!(again.link, sent.link);
+
+    // The new recovery key works as the old one did.
+    let key = lose_everything(&mut bot);
+    bot.set_variable("RCBOT_RECOVERY_KEY", &key);
+    assert_comes_back(&mut bot, &alice, &after).await;
 }

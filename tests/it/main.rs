@@ -62,7 +62,6 @@ mod service;
 mod without_log_in;
 
 // The other commands of the binary; and the real `claude`, on request.
-mod check_account;
 mod check_admin_room;
 mod check_claude;
 mod check_commanders;

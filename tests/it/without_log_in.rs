@@ -5,7 +5,9 @@ use std::{fs, path::PathBuf};
 
 use hyper::Method;
 
-use crate::support::{appservice::Tokens, prelude::*, program::Ended as _, start_homeserver};
+use crate::support::{
+    appservice::Tokens, checkup::Checkup, prelude::*, program::Ended as _, start_homeserver,
+};
 
 /// What the bot logs without a log-in.
 const WITHOUT_LOG_IN: &str = "using the appservice's token for each request";
@@ -15,7 +17,7 @@ fn registration_without_log_in() -> PathBuf {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bot_that_the_homeserver_does_not_log_in_does_the_main_job_and_stays_its_device() {
+async fn a_bot_that_the_homeserver_does_not_log_in_does_the_main_job_and_survives_its_losses() {
     let alice = person("alice").await;
     let mut bot = bot()
         .without_log_in(homeserver())
@@ -24,8 +26,16 @@ async fn a_bot_that_the_homeserver_does_not_log_in_does_the_main_job_and_stays_i
         .await;
     // The bot's copy of the registration does not say so: the homeserver's refusal does.
     change_registration(&bot, 1, "io.element.msc4190: true", "");
+    Checkup::of(&bot).passed("account", "the bot's first run makes it");
     bot.run();
     bot.wait_until_ready(&alice).await;
+    let devices = bot.devices(&alice).await;
+    let checkup = Checkup::of(&bot);
+    for name in ["server_name", "account", "sync", "pinned_identities"] {
+        checkup.passed(name, "");
+    }
+    checkup.passed("identity", "unlocks the bot's identity");
+    assert_eq!(bot.devices(&alice).await, devices, "no device was made");
 
     bot.assert_main_job(&alice).await;
     assert_eq!(bot.log().matches(WITHOUT_LOG_IN).count(), 2, "once a start");
@@ -35,20 +45,15 @@ async fn a_bot_that_the_homeserver_does_not_log_in_does_the_main_job_and_stays_i
     let stored = bot.stored_log_in();
     assert_eq!(stored["authentication"], "identity_assertion");
     stored.to_string().lacks("token");
-}
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_bot_that_the_homeserver_does_not_log_in_survives_its_losses() {
-    let alice = person("alice").await;
-    let mut bot = bot().without_log_in(homeserver()).start(&alice).await;
-    bot.start_session(&alice, "website").await;
-    bot.assert_survives_a_lost_store(&alice).await;
-
-    let device = bot.devices(&alice).await;
     let registration = registration_without_log_in();
+    bot.reconfigure(|config| config["appservice"]["registration"] = json!(registration));
+    bot.assert_survives_a_lost_store(&alice).await;
+    let device = bot.devices(&alice).await;
+    let connections = bot.connections();
     bot.delete_device(homeserver(), &registration).await;
     bot.wait_for_another_device(&alice, &device).await;
-    bot.wait_until_connected(3).await;
+    bot.wait_until_connected(connections + 1).await;
     bot.start_session(&alice, "website").await;
 
     let known = bot.identity(&alice).await;
@@ -59,7 +64,7 @@ async fn a_bot_that_the_homeserver_does_not_log_in_survives_its_losses() {
     let new = bot.identity(&alice).await;
     assert_ne!(new, known);
     bot.run();
-    bot.wait_until_connected(4).await;
+    bot.wait_until_connected(connections + 2).await;
     assert_eq!(bot.identity(&alice).await, new);
     bot.start_session(&alice, "website").await;
 }
@@ -97,33 +102,6 @@ async fn a_homeserver_may_start_and_stop_to_log_in_the_bot() {
     bot.start_session(&alice, "website").await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_homeserver_that_forgets_the_appservice_costs_the_bot_no_device() {
-    let alice = person("alice").await;
-    let proxy = Proxy::start(homeserver()).await;
-    let mut bot = bot()
-        .without_log_in(homeserver())
-        .through(&proxy)
-        .start(&alice)
-        .await;
-    bot.wait_until_connected(1).await;
-    let device = bot.devices(&alice).await;
-    let token = Tokens::of(&registration_without_log_in()).appservice;
-    proxy
-        .on(move |request| request.bears(&token))
-        .answer(Answer::refusal(401, "M_UNKNOWN_TOKEN"));
-    assert_eq!(bot.wait_for_exit().await.code(), Some(1));
-    let log = bot.log();
-    log.says("M_UNKNOWN_TOKEN: name a copy of");
-    log.lacks("device_is_gone=true");
-
-    proxy.be_honest();
-    bot.run();
-    bot.wait_until_connected(2).await;
-    assert_eq!(bot.devices(&alice).await, device);
-    bot.start_session(&alice, "website").await;
-}
-
 /// Gives the bot a copy of a registration in which `to` replaces `from`.
 fn change_registration(bot: &Bot, number: usize, from: &str, to: &str) {
     let text = fs::read_to_string(&homeserver().registrations()[number]).unwrap();
@@ -145,7 +123,8 @@ fn makes_device(request: &Request) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_homeserver_without_any_log_in_is_used_without_a_flag_in_the_registration() {
+async fn a_homeserver_without_any_log_in_needs_no_flag_and_costs_no_device_if_it_forgets_the_token()
+{
     let alice = person("alice").await;
     let proxy = Proxy::start(homeserver()).await;
     let unknown = json!({ "errcode": "M_UNRECOGNIZED", "error": "Unrecognized request" });
@@ -160,6 +139,21 @@ async fn a_homeserver_without_any_log_in_is_used_without_a_flag_in_the_registrat
     bot.run();
     bot.wait_until_ready(&alice).await;
     assert_eq!(bot.stored_log_in()["authentication"], "identity_assertion");
+    bot.start_session(&alice, "website").await;
+
+    let device = bot.devices(&alice).await;
+    let token = Tokens::of(&registration_without_log_in()).appservice;
+    proxy
+        .on(move |request| request.bears(&token))
+        .answer(Answer::refusal(401, "M_UNKNOWN_TOKEN"));
+    assert_eq!(bot.wait_for_exit().await.code(), Some(1));
+    let log = bot.log();
+    log.says("M_UNKNOWN_TOKEN: name a copy of");
+    log.lacks("device_is_gone=true");
+    proxy.be_honest();
+    bot.run();
+    bot.wait_until_connected(2).await;
+    assert_eq!(bot.devices(&alice).await, device);
     bot.start_session(&alice, "website").await;
 }
 

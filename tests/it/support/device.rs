@@ -2,17 +2,27 @@
 
 use std::{fs, ops::Range, path::Path, process::Output};
 
-use matrix_sdk::{SqliteCryptoStore, reqwest::Method, ruma::events::secret::request::SecretName};
+use matrix_sdk::{
+    Client, SqliteCryptoStore, reqwest::Method, ruma::events::secret::request::SecretName,
+};
 use matrix_sdk_base::crypto::store::CryptoStore as _;
 use serde_json::{Value, json};
 
 use super::{
-    appservice::Tokens, bot::Bot, homeserver::Homeserver, person::Person, run_to_end,
+    appservice::Tokens,
+    bot::Bot,
+    homeserver,
+    homeserver::Homeserver,
+    person::{Person, random_text},
+    run_to_end,
     says::Says as _,
 };
 
 /// The ratchet in the base64 text of a Megolm key: behind the version and the index, whose bytes depend on the key's format.
 const RATCHET: Range<usize> = 8..60;
+
+/// What the bot logs each time that it has connected.
+const CONNECTED: &str = "connected to the homeserver";
 
 impl Bot {
     /// The ids of the bot's devices, as the homeserver knows them.
@@ -38,10 +48,14 @@ impl Bot {
         serde_json::from_slice(&text).unwrap()
     }
 
+    /// How often the bot has connected, over all its runs.
+    pub(crate) fn connections(&self) -> usize {
+        self.log().matches(CONNECTED).count()
+    }
+
     /// Waits until the bot has connected this many times, over all its runs.
     pub(crate) async fn wait_until_connected(&mut self, times: usize) {
-        self.wait_for_log_times("connected to the homeserver", times)
-            .await;
+        self.wait_for_log_times(CONNECTED, times).await;
     }
 
     /// Waits until the bot has one device, which is not one of these.
@@ -87,7 +101,7 @@ impl Bot {
     /// Ends the bot, removes all its keys but the recovery key, and starts it again: it has another device and the same
     /// identity, and works.
     pub(crate) async fn assert_survives_a_lost_store(&mut self, admin: &Person) {
-        let connections = self.log().matches("connected to the homeserver").count();
+        let connections = self.connections();
         let (device, known) = (self.devices(admin).await, self.identity(admin).await);
         assert!(self.terminate().await.success());
         self.lose_keys();
@@ -154,4 +168,21 @@ pub(crate) async fn log_out(homeserver: &Homeserver, token: &str) {
     homeserver
         .call(Method::POST, "logout", token, &json!({}))
         .await;
+}
+
+/// Registers an account for a bot. Returns its localpart and password.
+pub(crate) async fn account() -> (String, String) {
+    let (localpart, password) = (format!("account-{}", random_text()), random_text());
+    let made = homeserver().register_user(&localpart, &password).await;
+    made.unwrap();
+    (localpart, password)
+}
+
+/// Logs in by hand.
+pub(crate) async fn log_in((localpart, password): &(String, String)) -> Client {
+    let client = Client::builder().homeserver_url(homeserver().url());
+    let client = client.build().await.unwrap();
+    let log_in = client.matrix_auth().login_username(localpart, password);
+    log_in.send().await.unwrap();
+    client
 }
