@@ -55,11 +55,17 @@ async fn another_identity_than_the_pinned_one_is_reported_until_the_operator_acc
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_without_an_identity_is_reported_and_why_that_matters() {
+async fn a_user_without_an_identity_or_with_a_malformed_key_is_reported_and_why_that_matters() {
     let alice = person("alice").await;
     let plain = person_without_identity("plain").await;
     let user = plain.user_id().to_owned();
-    let bot = bot().power_level(0).invite(&user).start(&alice).await;
+    let proxy = Proxy::start(homeserver()).await;
+    let bot = bot()
+        .through(&proxy)
+        .power_level(0)
+        .invite(&user)
+        .start(&alice)
+        .await;
     let list = |users: Value| bot.reconfigure(|config| config["authorization"]["users"] = users);
     list(json!([alice.user_id(), user]));
     plain.join(bot.admin_room()).await;
@@ -74,26 +80,12 @@ async fn a_user_without_an_identity_is_reported_and_why_that_matters() {
     bot.reconfigure(|config| config["encryption"] = json!({}));
     plain.with_another_identity().await;
     Checkup::of(&bot).passed(NAME, "");
-}
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_malformed_key_is_reported_for_its_user_only() {
-    let (alice, carol) = (person("alice").await, person("carol").await);
-    let proxy = Proxy::start(homeserver()).await;
-    let bot = bot()
-        .through(&proxy)
-        .power_level(0)
-        .invite(carol.user_id())
-        .start(&alice)
-        .await;
-    carol.join(bot.admin_room()).await;
-    let users = json!([alice.user_id(), carol.user_id()]);
-    bot.reconfigure(|config| config["authorization"]["users"] = users);
-    let user = carol.user_id().to_owned();
+    list(json!([alice.user_id(), user]));
+    let part = format!("a malformed key as the identity of {user}");
     proxy.on(Request::queries_keys).rewrite(move |_, answer| {
         answer["master_keys"][user.as_str()]["keys"] = json!({ "ed25519:malformed": 7 });
     });
-    let part = format!("a malformed key as the identity of {}", carol.user_id());
     let remedy = Checkup::of(&bot).warned(NAME, &part);
     remedy.says("ask whoever runs the homeserver");
     remedy.lacks(alice.user_id().as_str());

@@ -1,16 +1,20 @@
 //! `rcbot check` and the bot's own identity: for each fault the failed line, and that its remedy fixes it.
 
-use std::{fs, os::unix::fs::PermissionsExt as _};
+use std::fs;
 
 use matrix_sdk::reqwest::Method;
 
 use crate::support::{
     appservice::Tokens,
     checkup::{Checker, Checkup, binary, commands},
+    host::set_mode,
     prelude::*,
 };
 
 const NAME: &str = "identity";
+
+/// The recovery key of no bot.
+const ANOTHER_KEY: &str = "EsTR mwqJ JoXZ 8dKN F8hP 9tpv FGT3 ZvCn tYCy Kq4e 8FJh Hrdm";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_recovery_key_can_be_given_by_a_variable_or_replaced_with_the_identity() {
@@ -42,13 +46,13 @@ async fn a_lost_recovery_key_can_be_given_by_a_variable_or_replaced_with_the_ide
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_readable_wrong_or_missing_recovery_key_is_reported() {
+async fn a_readable_wrong_or_missing_recovery_key_and_lost_secrets_are_reported() {
     let (alice, mut bot) = alice_and_bot().await;
     let matrix = bot.data_dir().join("matrix");
     let file = matrix.join("recovery-key");
     let copy = fs::read_to_string(&file).unwrap();
 
-    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    set_mode(&file, 0o644);
     let remedy = Checkup::of(&bot).failed(NAME, "other users of this host can read");
     Checker::new(&file).shell(commands(&remedy)[0], &matrix);
     Checkup::of(&bot).passed(NAME, "");
@@ -59,11 +63,7 @@ async fn a_readable_wrong_or_missing_recovery_key_is_reported() {
         file.display(),
         bot.config_path().display()
     );
-    fs::write(
-        &file,
-        "EsTR mwqJ JoXZ 8dKN F8hP 9tpv FGT3 ZvCn tYCy Kq4e 8FJh Hrdm",
-    )
-    .unwrap();
+    fs::write(&file, ANOTHER_KEY).unwrap();
     assert_eq!(
         Checkup::of(&bot).failed(NAME, "does not open the secrets"),
         put_back
@@ -77,13 +77,25 @@ async fn a_readable_wrong_or_missing_recovery_key_is_reported() {
     bot.restart(&alice).await;
     until("a recovery key", || file.exists()).await;
     Checkup::of(&bot).passed(NAME, "");
+
+    // The homeserver no longer keeps the secrets.
+    let before = fs::read_to_string(&file).unwrap();
+    let user = bot.user_id();
+    let path = format!("user/{user}/account_data/m.secret_storage.default_key");
+    bot.call(Method::PUT, &path, &json!({})).await;
+    let remedy = Checkup::of(&bot).warned(NAME, "keeps no secrets");
+    remedy.is("restart the bot, which stores them and writes a new key");
+    bot.restart(&alice).await;
+    until("a new recovery key", || {
+        fs::read_to_string(&file).is_ok_and(|now| now != before)
+    })
+    .await;
+    Checkup::of(&bot).passed(NAME, "");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_without_an_identity_is_warned_of_until_the_bot_has_run() {
     let alice = person("alice").await;
-    let other = bot().start(&alice).await;
-    let key = fs::read_to_string(other.data_dir().join("matrix/recovery-key")).unwrap();
     let mut bot = bot().prepare(&alice).await;
     let register = json!({
         "type": "m.login.application_service",
@@ -97,35 +109,11 @@ async fn a_key_without_an_identity_is_warned_of_until_the_bot_has_run() {
     let matrix = bot.data_dir().join("matrix");
     let file = matrix.join("recovery-key");
     fs::create_dir_all(&matrix).unwrap();
-    fs::write(&file, key).unwrap();
-    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::write(&file, ANOTHER_KEY).unwrap();
+    set_mode(&file, 0o600);
     let remedy = Checkup::of(&bot).warned(NAME, "the homeserver knows no identity of");
     assert_eq!(remedy, "run the bot, which makes one");
     bot.run();
     bot.wait_until_connected(1).await;
-    Checkup::of(&bot).passed(NAME, "");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn secrets_that_the_homeserver_no_longer_keeps_are_stored_again_by_the_next_start() {
-    let (alice, mut bot) = alice_and_bot().await;
-    let file = bot.data_dir().join("matrix/recovery-key");
-    let before = fs::read_to_string(&file).unwrap();
-    let user = bot.user_id();
-    let path = format!("user/{user}/account_data/m.secret_storage.default_key?user_id={user}");
-    let token = Tokens::shared().appservice;
-    homeserver()
-        .call(Method::PUT, &path, &token, &json!({}))
-        .await;
-    let remedy = Checkup::of(&bot).warned(NAME, "keeps no secrets");
-    assert_eq!(
-        remedy,
-        "restart the bot, which stores them and writes a new key"
-    );
-    bot.restart(&alice).await;
-    until("a new recovery key", || {
-        fs::read_to_string(&file).is_ok_and(|now| now != before)
-    })
-    .await;
     Checkup::of(&bot).passed(NAME, "");
 }

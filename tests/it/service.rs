@@ -81,6 +81,9 @@ async fn a_service_is_ready_once_the_homeserver_answers_and_reports_its_status()
     // The watchdog is notified while the bot waits.
     systemd.wait_for("WATCHDOG=1", 3).await;
     systemd.heard().lacks("READY=1");
+    // It can be ended while it waits.
+    assert!(bot.terminate().await.success());
+    bot.run();
 
     proxy.plug_in();
     systemd.wait_for("READY=1", 1).await;
@@ -91,7 +94,7 @@ async fn a_service_is_ready_once_the_homeserver_answers_and_reports_its_status()
     proxy.unplug();
     status("1 session; waiting for the homeserver").await;
     assert!(bot.terminate().await.success());
-    systemd.wait_for("STOPPING=1", 1).await;
+    systemd.wait_for("STOPPING=1", 2).await;
     assert_eq!(systemd.heard().matches("READY=1").count(), 1);
 }
 
@@ -139,60 +142,31 @@ fn journal_stream(stream: &File) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_journal_gets_lines_with_a_priority_and_without_the_time() {
-    let alice = person("alice").await;
-    let bot = bot().prepare(&alice).await;
-    let folder = tempfile::tempdir().unwrap();
-    let said = |name: &str, stream: &dyn Fn(&File) -> String| {
-        let path = folder.path().join(name);
-        let stderr = File::create(&path).unwrap();
-        let mut process = bot
-            .command("run")
-            .env("JOURNAL_STREAM", stream(&stderr))
-            .env("RUST_LOG", "rcbot=info")
-            .stderr(stderr)
-            .spawn()
-            .unwrap();
-        async move {
-            let log = eventually("the beginning of the log", async || {
-                let log = fs::read_to_string(&path).unwrap();
-                log.contains("rcbot starts").then_some(log)
-            })
-            .await;
-            process.kill().unwrap();
-            process.wait().unwrap();
-            log
-        }
-    };
-    let log = said("journal", &journal_stream).await;
-    log.says("<6> INFO rcbot::cli: rcbot starts");
-    assert!(log.lines().all(|line| line.starts_with('<')), "{log}");
-    // A variable with another stream has no effect.
-    let log = said("file", &|_| "1:2".to_owned()).await;
-    log.says("Z  INFO rcbot::cli: rcbot starts");
-    log.lacks("<6>");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_reason_a_service_ended_is_in_its_status_and_in_the_journal_as_an_error() {
+async fn the_journal_gets_lines_with_a_priority_and_the_reason_of_an_end_as_an_error_and_a_status()
+{
     let alice = person("alice").await;
     let systemd = ServiceManager::listen();
     let mut first = systemd.bot(bot(), &alice).await;
     first.run();
     systemd.wait_for("READY=1", 1).await;
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("journal");
-    let stderr = File::create(&path).unwrap();
-    let mut second = first.command("run");
-    second
-        .env("NOTIFY_SOCKET", systemd.folder.path().join("notify"))
-        .env("JOURNAL_STREAM", journal_stream(&stderr))
-        .env("RUST_LOG", "off")
-        .stderr(stderr);
-    let status = second.stdin(Stdio::null()).status().unwrap();
-    assert_eq!(status.code(), Some(1));
-    let said = fs::read_to_string(&path).unwrap();
-    let line = said.lines().last().unwrap();
+    let path = first.data_dir().with_file_name("journal");
+    // The log of a second bot on the same files, which ends at once.
+    let log_of_second = |stream: &dyn Fn(&File) -> String| {
+        let stderr = File::create(&path).unwrap();
+        let mut second = first.command("run");
+        second
+            .env("NOTIFY_SOCKET", systemd.folder.path().join("notify"))
+            .env("JOURNAL_STREAM", stream(&stderr))
+            .env("RUST_LOG", "rcbot=info")
+            .stderr(stderr);
+        let status = second.stdin(Stdio::null()).status().unwrap();
+        assert_eq!(status.code(), Some(1));
+        fs::read_to_string(&path).unwrap()
+    };
+    let log = log_of_second(&journal_stream);
+    log.says("<4> WARN rcbot::cli: ");
+    assert!(log.lines().all(|line| line.starts_with('<')), "{log}");
+    let line = log.lines().last().unwrap();
     let why = line.strip_prefix("<3>rcbot: ").unwrap();
     why.begins("another rcbot runs with the data directory");
     let (_, named) = why.split_once("(process ").unwrap();
@@ -201,6 +175,11 @@ async fn the_reason_a_service_ended_is_in_its_status_and_in_the_journal_as_an_er
     let config = first.config_path().into_os_string().into_string().unwrap();
     assert!(named.cmdline().unwrap().contains(&config), "{why}");
     systemd.wait_for(&format!("STATUS={why}"), 1).await;
+
+    // A variable with another stream has no effect.
+    let log = log_of_second(&|_| "1:2".to_owned());
+    log.says("Z  WARN rcbot::cli: ");
+    log.lacks("<4>");
 }
 
 #[tokio::test(flavor = "multi_thread")]
