@@ -1,6 +1,6 @@
 //! What the bot says that is not secret: answers, announcements, notices in direct messages, and that it is typing.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use matrix_sdk::ruma::{EventId, OwnedEventId, OwnedUserId, TransactionId};
 use serde::{Deserialize, Serialize};
@@ -179,18 +179,15 @@ pub(super) async fn show_typing(mut handle: MatrixHandle, mut due: watch::Receiv
         if answered_within(SOON, &mut due).await {
             continue;
         }
-        let matrix = handle.connected().await;
-        let repeat = async {
-            loop {
-                set_typing(&matrix, true).await;
-                if answered_within(TYPING_REPEATED, &mut due).await {
-                    break;
-                }
+        let (matrix, begun) = (handle.connected().await, Instant::now());
+        while begun.elapsed() < LONGEST_TYPING {
+            set_typing(&matrix, true).await;
+            if answered_within(TYPING_REPEATED, &mut due).await {
+                break;
             }
-        };
-        let is_answered = timeout(LONGEST_TYPING, repeat).await.is_ok();
+        }
         set_typing(&matrix, false).await;
-        if !is_answered && due.wait_for(|due| !*due).await.is_err() {
+        if due.wait_for(|due| !*due).await.is_err() {
             break;
         }
     }
