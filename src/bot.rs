@@ -148,7 +148,7 @@ pub async fn run(
         }
     };
     let result = catch_panic(running).await;
-    bot.service_manager.report_stopping();
+    service_manager::report_stopping();
     bot.shut_down().await;
     result
 }

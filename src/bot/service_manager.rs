@@ -3,7 +3,7 @@
 //! Without `NOTIFY_SOCKET` all of it does nothing. Sessions cannot notify in the bot's name: they do not get that variable, and
 //! the unit accepts only the main process.
 
-use std::{env, time::Duration};
+use std::time::Duration;
 
 use sd_notify::NotifyState;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
@@ -19,7 +19,6 @@ const READY_TIMEOUT: Duration = Duration::from_secs(45);
 /// The service manager, if there is one.
 #[derive(Debug)]
 pub(super) struct ServiceManager {
-    listens: bool,
     /// When the watchdog is to be notified again.
     watchdog: Option<Interval>,
     reported: String,
@@ -38,7 +37,6 @@ impl ServiceManager {
             watchdog
         });
         Self {
-            listens: env::var_os("NOTIFY_SOCKET").is_some(),
             watchdog,
             reported: String::new(),
             was_ready: false,
@@ -57,13 +55,12 @@ impl ServiceManager {
         if homeserver_answers && !std::mem::replace(&mut self.was_ready, true) {
             changes.push(NotifyState::Ready);
         }
-        self.notify(&changes);
+        notify(&changes);
         self.reported = status;
     }
 
-    /// Waits until the watchdog is due, or readiness times out, and notifies. For ever where nobody listens.
+    /// Waits until the watchdog is due, or readiness times out, and notifies. For ever where neither is awaited.
     pub(super) async fn keep_alive(&mut self) {
-        let is_awaited = self.listens && !self.was_ready;
         let watchdog = async {
             match &mut self.watchdog {
                 Some(watchdog) => drop(watchdog.tick().await),
@@ -71,26 +68,20 @@ impl ServiceManager {
             }
         };
         tokio::select! {
-            () = watchdog => self.notify(&[NotifyState::Watchdog]),
-            () = sleep_until(self.ready_by), if is_awaited => {
+            () = watchdog => notify(&[NotifyState::Watchdog]),
+            () = sleep_until(self.ready_by), if !self.was_ready => {
                 self.was_ready = true;
-                self.notify(&[NotifyState::Ready]);
+                notify(&[NotifyState::Ready]);
             }
         }
     }
+}
 
-    pub(super) fn report_stopping(&self) {
-        self.notify(&[
-            NotifyState::Stopping,
-            NotifyState::Status("ending; sessions go on"),
-        ]);
-    }
-
-    fn notify(&self, changes: &[NotifyState<'_>]) {
-        if self.listens {
-            notify(changes);
-        }
-    }
+pub(super) fn report_stopping() {
+    notify(&[
+        NotifyState::Stopping,
+        NotifyState::Status("ending; sessions go on"),
+    ]);
 }
 
 /// Reports why the bot ended, which the service manager shows from then on. Does nothing where none listens.
@@ -130,8 +121,6 @@ mod tests {
     #[tokio::test]
     async fn a_bot_whose_homeserver_is_away_counts_as_ready_after_a_while() {
         let mut manager = ServiceManager {
-            // Without effect: there is no socket.
-            listens: true,
             watchdog: None,
             reported: String::new(),
             was_ready: false,
