@@ -16,7 +16,7 @@ use tokio::{
     sync::watch,
     time::{Instant, timeout, timeout_at},
 };
-use tracing::{debug, warn};
+use tracing::warn;
 
 use super::{Bot, answer, connection::MatrixHandle, projects::BelowRoots, queue::Limited};
 use crate::{
@@ -128,10 +128,16 @@ pub(super) async fn keep_announced(
     loop {
         let announcement = latest.borrow_and_update().clone();
         let announcing = async {
-            if let Some(announcement) = announcement
-                && announce(&matrix, &announcement).await
-            {
-                signals.send_modify(|signals| signals.is_announced = true);
+            if let Some(announcement) = &announcement {
+                let announced = matrix
+                    .until_accepted(|matrix| async move { matrix.announce(announcement).await });
+                match announced.await {
+                    Ok(()) => signals.send_modify(|signals| signals.is_announced = true),
+                    Err(fault) => warn!(
+                        error = %Chain(&fault),
+                        "this host is not announced: give the bot the power to send state events of the type rcbot.host in the admin room"
+                    ),
+                }
             }
             pending::<Infallible>().await
         };
@@ -140,21 +146,6 @@ pub(super) async fn keep_announced(
             Ok(()) = latest.changed() => {}
         }
     }
-}
-
-/// False: the homeserver rejected it.
-async fn announce(matrix: &MatrixHandle, announcement: &Announcement) -> bool {
-    let announced = matrix
-        .until_accepted(|matrix| async move { matrix.announce(announcement).await })
-        .await;
-    match &announced {
-        Ok(()) => debug!("host announced"),
-        Err(fault) => warn!(
-            error = %Chain(fault),
-            "this host is not announced: give the bot the power to send state events of the type rcbot.host in the admin room"
-        ),
-    }
-    announced.is_ok()
 }
 
 /// The other hosts that are announced in the room. If they cannot be read: none.
