@@ -160,13 +160,9 @@ impl Bot {
                 BTreeMap::new()
             });
             let now = SystemTime::now();
-            if elsewhere.is_empty() {
-                let text = reply::status(&statuses, &usage, now);
-                answer::say(&matrix, &text, Some(&reply_to)).await;
-                return;
-            }
-            let overview = |elsewhere: &[OtherHost]| {
-                reply::status_of_hosts(&host, &statuses, &usage, elsewhere, &prefix, now)
+            let overview = |elsewhere: &[OtherHost]| match elsewhere {
+                [] => reply::status(&statuses, &usage, now),
+                _ => reply::status_of_hosts(&host, &statuses, &usage, elsewhere, &prefix, now),
             };
             let said = answer::say(&matrix, &overview(&elsewhere), Some(&reply_to)).await;
             let Some(said) = said else { return };
