@@ -56,7 +56,7 @@ use deliver::{Delivery, NotDelivered, Pictured, Shown, Trigger};
 use doctor::EndingLogins;
 use hosts::Signals;
 use judge::{Decision, Snapshot};
-use local::{Answer, PendingOrder};
+use local::{Answer, Order};
 use logs::Follow;
 use projects::{BelowRoots, Projects};
 use queue::{Limited, Limits, Queue};
@@ -226,7 +226,7 @@ impl Bot {
     async fn serve(
         &mut self,
         mut inbound: Inbound,
-        orders: &mut mpsc::Receiver<PendingOrder>,
+        orders: &mut mpsc::Receiver<(Order, Answer)>,
     ) -> BotError {
         let mut daily = interval(doctor::LOOKS_EVERY);
         let mut looks = interval(projects::LOOKS_EVERY);
@@ -254,7 +254,7 @@ impl Bot {
                     }
                     Err(TaskPanicked) => return BotError::Panicked,
                 },
-                Some(ordered) = orders.recv() => self.execute_order(ordered),
+                Some((order, answer)) = orders.recv() => self.execute_order(order, answer),
             }
         }
     }

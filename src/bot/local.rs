@@ -72,13 +72,6 @@ pub(super) enum Order {
     Trust(OwnedUserId, MasterKey),
 }
 
-/// An order, and where its answer goes.
-#[derive(Debug)]
-pub(super) struct PendingOrder {
-    pub(super) order: Order,
-    pub(super) answer: Answer,
-}
-
 /// Where the answer to an order goes.
 #[derive(Debug)]
 pub(super) struct Answer(oneshot::Sender<String>);
@@ -99,7 +92,7 @@ impl Answer {
 
 /// Serves the operator at the socket; never ends, and a panic in it ends the bot. Without the socket only `rcbot stop` and
 /// `rcbot trust` do not work.
-pub(super) async fn listen(path: PathBuf, orders: mpsc::Sender<PendingOrder>) -> Infallible {
+pub(super) async fn listen(path: PathBuf, orders: mpsc::Sender<(Order, Answer)>) -> Infallible {
     let socket = match PrivateSocket::listen(&path) {
         Ok(socket) => socket,
         Err(error) => {
@@ -116,7 +109,7 @@ pub(super) async fn listen(path: PathBuf, orders: mpsc::Sender<PendingOrder>) ->
     }
 }
 
-async fn serve(stream: UnixStream, orders: mpsc::Sender<PendingOrder>) {
+async fn serve(stream: UnixStream, orders: mpsc::Sender<(Order, Answer)>) {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     let mut lines = BufReader::new(read.take(LONGEST_ORDER));
@@ -126,8 +119,7 @@ async fn serve(stream: UnixStream, orders: mpsc::Sender<PendingOrder>) {
     let text = match serde_json::from_str(&line) {
         Ok(order) => {
             let (answer, answered) = oneshot::channel();
-            let answer = Answer(answer);
-            drop(orders.send(PendingOrder { order, answer }).await);
+            drop(orders.send((order, Answer(answer))).await);
             // If the bot ends, the connection ends without an answer.
             answered.await.unwrap_or_default()
         }
@@ -142,8 +134,7 @@ async fn serve(stream: UnixStream, orders: mpsc::Sender<PendingOrder>) {
 }
 
 impl Bot {
-    pub(super) fn execute_order(&mut self, ordered: PendingOrder) {
-        let PendingOrder { order, answer } = ordered;
+    pub(super) fn execute_order(&mut self, order: Order, answer: Answer) {
         let matrix = self.matrix.clone();
         match order {
             Order::Stop(project) => self.stop_by_order(&project, answer),

@@ -94,8 +94,8 @@ async fn an_order_to_stop_fails_where_the_session_cannot_be_ended() {
     let listening = local::listen(folder.path().join(crate::data_dir::SOCKET), orders);
     let asking = ask_to_stop(folder.path(), "website", Duration::from_secs(30));
     let carrying_out = async {
-        let ordered = ordered.recv().await.unwrap();
-        bot.stop_orders.insert(7, ordered.answer);
+        let (_, answer) = ordered.recv().await.unwrap();
+        bot.stop_orders.insert(7, answer);
         let not_ended = remote_control::Notice::NotEnded {
             requests: vec![Request {
                 requester: "the operator".to_owned(),
