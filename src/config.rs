@@ -40,7 +40,7 @@ pub(crate) use self::problem::{Problem, Problems};
 pub(crate) use self::roots::{Found, ProjectRoot, Seen};
 use crate::{
     remote_control::{Project, ProjectName},
-    secret::{Password, Token},
+    secret::{SecretText, Token},
 };
 
 /// Reading is allowed to the group, or to all.
@@ -94,7 +94,7 @@ pub(crate) enum LoginMethod {
     /// With the access token of a log-in that was made for the bot.
     AccessToken(Token),
     /// With the account's password.
-    Password(Password),
+    Password(SecretText),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

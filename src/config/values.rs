@@ -15,7 +15,7 @@ use crate::{
         Choice, DATA_DIRECTORY_VARIABLE, LinkPattern, Restart, SESSION_FOLDER_VARIABLE,
         SESSION_ID_VARIABLE,
     },
-    secret::{self, Password, Secret, SecretText, Token},
+    secret::{SecretText, Token},
 };
 
 /// The smallest limit of an output file, in bytes.
@@ -73,8 +73,8 @@ macro_rules! kinds {
 }
 
 kinds! {
-    AccessToken: secret -> Token;
-    AccountPassword: secret -> Password;
+    AccessToken: token -> Token;
+    AccountPassword: password -> SecretText;
     AnyDuration: duration -> Duration;
     Anything: anything -> Value;
     Command: command -> Vec<String>;
@@ -88,7 +88,7 @@ kinds! {
     Flag: flag -> bool;
     HomeserverUrl: homeserver_url -> Url;
     Host: host -> HostName;
-    Input: secret -> SecretText;
+    Input: input -> SecretText;
     Localpart: localpart -> String;
     Name: name -> String;
     OutputSize: output_size -> u64;
@@ -243,10 +243,26 @@ fn localpart(value: &Value) -> Result<String, String> {
         })
 }
 
-/// A secret of some kind. No message shows it.
-pub(crate) fn secret<K: secret::Kind>(value: &Value) -> Result<Secret<K>, String> {
-    let text = text(value).map_err(|_| format!("wanted {}, in quotes", K::NAME))?;
-    Secret::new(text).map_err(|error| error.to_string())
+/// A text that may be secret, so that no message shows it.
+fn secret(value: &Value, wanted: &str) -> Result<String, String> {
+    text(value).map_err(|_| format!("wanted {wanted}, in quotes"))
+}
+
+pub(crate) fn token(value: &Value) -> Result<Token, String> {
+    let token = Token::new(secret(value, "a secret text")?);
+    token.map_err(|error| error.to_string())
+}
+
+fn password(value: &Value) -> Result<SecretText, String> {
+    match secret(value, "the password")?.as_str() {
+        "" => Err("is empty; wanted the account's password".to_owned()),
+        password => Ok(password.into()),
+    }
+}
+
+/// What a session's program reads.
+fn input(value: &Value) -> Result<SecretText, String> {
+    Ok(secret(value, "a text")?.as_str().into())
 }
 
 pub(crate) fn user_id(value: &Value) -> Result<OwnedUserId, String> {

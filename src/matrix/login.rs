@@ -38,7 +38,7 @@ use super::{
 };
 use crate::{
     config::{Config, LoginMethod, Problem},
-    secret::{Password, Token},
+    secret::{SecretText, Token},
 };
 
 /// How the bot logs in, with the credentials.
@@ -48,7 +48,7 @@ pub enum Login {
     Appservice(Registration),
     /// With the token of a log-in that was made for the bot.
     AccessToken(Token),
-    Password(Password),
+    Password(SecretText),
 }
 
 impl Login {
@@ -293,7 +293,7 @@ async fn authenticate(
 }
 
 /// Logs in with the password on this device, which is created if needed.
-async fn log_in(config: &Config, password: &Password, device: &DeviceId) -> Result<Token, Fault> {
+async fn log_in(config: &Config, password: &SecretText, device: &DeviceId) -> Result<Token, Fault> {
     let user = UserIdentifier::Matrix(config.bot_user.clone().into());
     let login_info = login::v3::Password::new(user, password.expose().to_owned());
     let login_info = login::v3::LoginInfo::Password(login_info);
@@ -395,7 +395,7 @@ mod tests {
             format!("HTTP/1.1 {status_and_headers}\r\ncontent-length: {length}\r\n\r\n{body}");
         let folder = tempfile::tempdir().unwrap();
         let (homeserver, config) = homeserver(folder.path()).await;
-        let password = Password::new("hunter2".to_owned()).unwrap();
+        let password = "hunter2".into();
         let logging_in = log_in(&config, &password, device_id!("RCBOT1"));
         let answering = async {
             let (mut stream, _) = homeserver.accept().await.unwrap();
@@ -454,7 +454,7 @@ mod tests {
             asked.session = Some("a session".to_owned());
             login.auth_data(user_id!("@rcbot:example.org"), &asked)
         };
-        let password = || Login::Password(Password::new("secret".to_owned()).unwrap());
+        let password = || Login::Password("secret".into());
         let proof = auth_data(password(), &[&[AuthType::Sso], &[AuthType::Password]]);
         let Ok(AuthData::Password(stage)) = proof else {
             panic!("no password")

@@ -187,7 +187,7 @@ impl Kind for FilledIn {
                  `rcbot registration --config` and the path of your config.yaml"
             ));
         }
-        values::secret(value)
+        values::token(value)
     }
 }
 
