@@ -182,8 +182,7 @@ impl Config {
             && let Some(secret) = config.secret()
         {
             let message = format!("is readable by other users, and {secret}: chmod 600");
-            let problem = Problem::new(path, None, String::new(), message);
-            config.warnings.push(problem);
+            config.warnings.push(Problem::new(path, None, "", message));
         }
         Ok(config)
     }
@@ -232,8 +231,7 @@ impl Config {
     }
 
     fn parse(file: &Path, text: &str, folder: &Path) -> Result<Self, Problems> {
-        let (config, warnings) = document::read(file, folder, text, File::into_config)?;
-        Ok(Self { warnings, ..config })
+        document::read(file, folder, text, File::into_config)
     }
 }
 

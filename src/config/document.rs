@@ -5,6 +5,7 @@
 
 use std::{
     cell::RefCell,
+    collections::BTreeMap,
     fs,
     io::{self, Read as _},
     path::{Path, PathBuf},
@@ -15,7 +16,7 @@ use serde_path_to_error::Segment;
 use serde_yaml::Value;
 
 use super::{
-    outline::Outline,
+    outline::{Outline, Place},
     problem::{Problem, Problems},
     values::{Kind, kind, not_wanted},
 };
@@ -43,13 +44,10 @@ impl<K: Kind> Default for Given<K> {
 
 impl<'de, K: Kind> Deserialize<'de> for Given<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match Value::deserialize(deserializer)? {
-            // That it has a tag has been noted.
-            Value::Tagged(_) => Ok(Self(None)),
-            value => K::read(&value)
-                .map(|value| Self(Some(value)))
-                .map_err(D::Error::custom),
-        }
+        let value = K::read(&Value::deserialize(deserializer)?);
+        value
+            .map(|value| Self(Some(value)))
+            .map_err(D::Error::custom)
     }
 }
 
@@ -58,7 +56,7 @@ pub(crate) struct Document<'a> {
     file: &'a Path,
     /// The folder that its relative paths are based on.
     folder: &'a Path,
-    outline: Outline<'a>,
+    places: BTreeMap<String, Place>,
     problems: RefCell<Vec<Problem>>,
     warnings: RefCell<Vec<Problem>>,
 }
@@ -98,62 +96,41 @@ pub(crate) fn text_of(path: &Path, remedy: &'static str) -> Result<String, FileE
     }
 }
 
-/// Reads a text as `F`, and converts it; `None` where something is missing or wrong. Also returns the warnings.
+/// Reads a text as `F`, and converts it; `None` where something is missing or wrong.
 pub(crate) fn read<F: DeserializeOwned, T>(
     file: &Path,
     folder: &Path,
     text: &str,
     convert: impl FnOnce(F, &Document<'_>) -> Option<T>,
-) -> Result<(T, Vec<Problem>), Problems> {
+) -> Result<T, Problems> {
     if text.len() > LARGEST {
-        let message = "is larger than 1 MiB, which no such file is".to_owned();
-        let problem = Problem::new(file, None, String::new(), message);
+        let message = "is larger than 1 MiB, which no such file is";
+        let problem = Problem::new(file, None, "", message);
         return Err(Problems::new(file, vec![problem]));
     }
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let (outline, problems) = Outline::of(file, text);
+    let outline = Outline::of(file, text);
     let document = Document {
         file,
         folder,
-        outline,
-        problems: RefCell::new(problems),
+        places: outline.places,
+        problems: RefCell::new(outline.problems),
         warnings: RefCell::default(),
     };
-    let structs = document.tree(text).and_then(|tree| document.structs(tree));
+    let structs = outline.value.and_then(|value| document.structs(value));
     let value = structs.and_then(|structs| convert(structs, &document));
     let problems = document.problems.into_inner();
     match value {
-        Some(value) if problems.is_empty() => Ok((value, document.warnings.into_inner())),
+        Some(value) if problems.is_empty() => Ok(value),
         Some(_) | None => Err(Problems::new(file, problems)),
     }
 }
 
 impl Document<'_> {
-    fn tree(&self, text: &str) -> Option<Value> {
-        let is_faultless = self.problems.borrow().is_empty();
-        let tree = match self.outline.line("") {
-            Some(_) => serde_yaml::from_str(text),
-            None => Ok(Value::Null),
-        };
-        match tree {
-            Ok(Value::Null) if is_faultless => {
-                self.note(None, "", "the file is empty".to_owned());
-                Some(Value::Null)
-            }
-            Ok(Value::Null) => None,
-            Ok(tree) => Some(tree),
-            Err(error) if is_faultless => {
-                let line = error.location().map(|location| location.line());
-                let message = "not YAML: indent with spaces, and put texts in quotes";
-                self.note(line, "", message.to_owned());
-                None
-            }
-            Err(_) => None,
-        }
-    }
-
     /// `None`: there are too many problems, or one in an item of a list, without which the indices of the others would change.
     fn structs<F: DeserializeOwned>(&self, mut tree: Value) -> Option<F> {
+        if tree.is_null() {
+            self.note(None, "", "the file is empty");
+        }
         for _ in 0..MOST_PROBLEMS {
             let error = match serde_path_to_error::deserialize(&tree) {
                 Ok(structs) => return Some(structs),
@@ -178,19 +155,15 @@ impl Document<'_> {
 
     /// The value of a required key. If anything but a mapping stands in its place, that is reported already.
     pub(crate) fn required<K: Kind>(&self, path: &str, given: Given<K>) -> Option<K::Value> {
-        if given.0.is_none() && !self.is_wrong(path) {
+        let is_about_it = |problem: &Problem| problem.is_about(path);
+        let is_reported = self.problems.borrow().iter().any(is_about_it);
+        if given.0.is_none() && !is_reported {
             let message = K::read(&Value::Null).err()?;
             let wanted = message.strip_prefix("found nothing");
             let missing = wanted.map_or_else(|| format!(": {message}"), str::to_owned);
             self.problem(path, format!("missing{missing}"));
         }
         given.0
-    }
-
-    /// Whether a problem of this value, or of one around it, is noted.
-    fn is_wrong(&self, path: &str) -> bool {
-        let problems = self.problems.borrow();
-        problems.iter().any(|problem| problem.is_about(path))
     }
 
     /// Whether a problem of anything in this value is noted.
@@ -233,35 +206,40 @@ impl Document<'_> {
 
     /// Whether there is such a key, with a valid value or not.
     pub(crate) fn has(&self, path: &str) -> bool {
-        self.outline.line(path).is_some()
+        self.places.contains_key(path)
     }
 
     /// The unquoted text of a value as written: serde reads 1.10 as 1.1.
     pub(crate) fn plain(&self, path: &str) -> Option<&str> {
-        self.outline.plain(path)
+        self.places.get(path)?.plain.as_deref()
     }
 
     /// Notes that the value of a key is wrong, or missing.
     pub(crate) fn problem(&self, path: &str, message: impl Into<String>) {
-        self.note(self.line_of(path), path, message.into());
+        self.note(self.line_of(path), path, message);
+    }
+
+    /// The warnings until now.
+    pub(crate) fn take_warnings(&self) -> Vec<Problem> {
+        self.warnings.take()
     }
 
     /// Notes that the value of a key is allowed but doubtful.
     pub(crate) fn warning(&self, path: &str, message: impl Into<String>) {
-        let line = self.line_of(path);
-        let warning = Problem::new(self.file, line, path.to_owned(), message.into());
+        let warning = Problem::new(self.file, self.line_of(path), path, message);
         self.warnings.borrow_mut().push(warning);
     }
 
-    fn note(&self, line: Option<usize>, path: &str, message: String) {
-        let problem = Problem::new(self.file, line, path.to_owned(), message);
+    fn note(&self, line: Option<usize>, path: &str, message: impl Into<String>) {
+        let problem = Problem::new(self.file, line, path, message);
         self.problems.borrow_mut().push(problem);
     }
 
     /// A missing key is reported at the line of the mapping that lacks it; for the outermost one there is no line.
     pub(crate) fn line_of(&self, path: &str) -> Option<usize> {
-        let line = |path: &str| self.outline.line(path);
-        line(path).or_else(|| line(path.rsplit_once('.')?.0))
+        let place = |path: &str| self.places.get(path);
+        let place = place(path).or_else(|| place(path.rsplit_once('.')?.0));
+        place.map(|place| place.line)
     }
 }
 

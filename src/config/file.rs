@@ -268,7 +268,7 @@ impl File {
             admin_room: admin_room?,
             projects,
             project_roots,
-            warnings: Vec::new(),
+            warnings: document.take_warnings(),
         })
     }
 }

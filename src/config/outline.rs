@@ -1,180 +1,204 @@
-//! The line of each value of a text in YAML, which serde does not report; and errors for what serde reads silently: anchors,
-//! tags, and keys that are not text.
+//! A text in YAML: its value as serde has it, and what serde does not report: the line of each value, how it was written, and
+//! errors for what it reads silently: anchors, tags, and keys that are not text.
 //!
 //! Invariant: nothing here knows which keys there are, or what they mean; no message shows a value.
 
 use std::{collections::BTreeMap, path::Path};
 
-use saphyr_parser::{Event, Parser, ScalarStyle, ScanError};
-use serde_yaml::Value;
+use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, StrInput};
+use serde_yaml::{Mapping, Value};
 
 use super::Problem;
 
 /// How deep values may be nested.
 const DEEPEST: usize = 64;
 
-/// The values of a text by their paths, such as `projects.website.command[0]`. The path of the whole is empty.
-pub(super) struct Outline<'a> {
-    file: &'a Path,
-    places: BTreeMap<String, Place>,
-    problems: Vec<Problem>,
+/// The value of a text, and its parts by their paths, such as `projects.website.command[0]`. The path of the whole is empty.
+#[derive(Default)]
+pub(super) struct Outline {
+    /// `None`: it cannot be used, which is reported.
+    pub(super) value: Option<Value>,
+    pub(super) places: BTreeMap<String, Place>,
+    pub(super) problems: Vec<Problem>,
 }
 
-struct Place {
+pub(super) struct Place {
     /// The line of the key, counted from 1.
-    line: usize,
+    pub(super) line: usize,
     /// The text as written, if without quotes: serde reads 1.10 as 1.1.
-    plain: Option<String>,
+    pub(super) plain: Option<String>,
 }
 
-/// The parser's events, each with its line; or why the rest is unreadable.
-type Events<'e, 't> = &'e mut dyn Iterator<Item = Result<(Event<'t>, usize), Problem>>;
-
-impl<'a> Outline<'a> {
-    pub(super) fn of(file: &'a Path, text: &str) -> (Self, Vec<Problem>) {
-        let mut outline = Self {
+impl Outline {
+    pub(super) fn of(file: &Path, text: &str) -> Self {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let mut reader = Reader {
             file,
-            places: BTreeMap::new(),
-            problems: Vec::new(),
+            parser: Parser::new_from_str(text),
+            outline: Self::default(),
         };
-        let rest = outline.read(text);
-        let mut problems = std::mem::take(&mut outline.problems);
-        problems.extend(rest.err());
-        (outline, problems)
+        match reader.read(text) {
+            Ok(value) => reader.outline.value = value,
+            Err(unreadable) => reader.outline.problems.push(unreadable),
+        }
+        reader.outline
     }
+}
 
-    pub(super) fn line(&self, path: &str) -> Option<usize> {
-        self.places.get(path).map(|place| place.line)
-    }
+/// A text while it is read. Methods fail where the rest of it is unreadable.
+struct Reader<'a, 't> {
+    file: &'a Path,
+    parser: Parser<'t, StrInput<'t>>,
+    outline: Outline,
+}
 
-    pub(super) fn plain(&self, path: &str) -> Option<&str> {
-        self.places.get(path)?.plain.as_deref()
-    }
-
-    /// Stops where the rest is unreadable.
-    fn read(&mut self, text: &str) -> Result<(), Problem> {
+impl<'t> Reader<'_, 't> {
+    fn read(&mut self, text: &str) -> Result<Option<Value>, Problem> {
         let is_control = |c: char| c.is_control() && !"\t\n\r\u{85}".contains(c);
         if let Some((before, _)) = text.split_once(is_control) {
             let line = before.matches('\n').count() + 1;
             return Err(self.about(line, "", "holds a control character; remove it"));
         }
-        let file = self.file;
-        let mut events = Parser::new_from_str(text).filter_map(|event| match event {
-            Ok((
-                Event::Nothing
-                | Event::StreamStart
-                | Event::StreamEnd
-                | Event::DocumentStart(_)
-                | Event::DocumentEnd,
-                _,
-            )) => None,
-            Ok((event, span)) => Some(Ok((event, span.start.line()))),
-            Err(error) => Some(Err(not_yaml(file, &error))),
-        });
-        if let Some((event, line)) = events.next().transpose()? {
-            self.value(&event, line, "", 0, &mut events)?;
-        }
-        match events.next().transpose()? {
+        let Some((event, line)) = self.next()? else {
+            return Ok(Some(Value::Null));
+        };
+        let value = self.value(event, line, "", 0)?;
+        // The end of the document.
+        self.next()?;
+        match self.next()? {
             Some((_, line)) => Err(self.about(line, "", "there is more than one document")),
-            None => Ok(()),
+            None => Ok(value),
         }
     }
 
-    /// Adds a value with all that is in it.
-    fn value<'t>(
+    /// What comes next, and its line. `None`: what is around it ends.
+    fn next(&mut self) -> Result<Option<(Event<'t>, usize)>, Problem> {
+        use Event::{
+            DocumentEnd, DocumentStart, MappingEnd, Nothing, SequenceEnd, StreamEnd, StreamStart,
+        };
+        let next = self
+            .parser
+            .by_ref()
+            .find(|event| !matches!(event, Ok((Nothing | StreamStart | DocumentStart(_), _))));
+        let next = next.transpose();
+        let next = next.map_err(|error| not_yaml(self.file, &error))?;
+        let next = next.filter(|(event, _)| {
+            !matches!(event, SequenceEnd | MappingEnd | DocumentEnd | StreamEnd)
+        });
+        Ok(next.map(|(event, span)| (event, span.start.line())))
+    }
+
+    /// A value with all that is in it. `None`: it cannot be used, which is reported.
+    fn value(
         &mut self,
-        event: &Event<'t>,
+        event: Event<'t>,
         line: usize,
         path: &str,
         depth: usize,
-        events: Events<'_, 't>,
-    ) -> Result<(), Problem> {
-        self.refuse_marks(event, line, path);
+    ) -> Result<Option<Value>, Problem> {
+        self.refuse_marks(&event, line, path);
         if depth > DEEPEST {
             return Err(self.about(line, "", "values lie too deep in one another"));
         }
-        let mut plain = None;
-        if let Event::Scalar(text, ScalarStyle::Plain, ..) = event {
-            let is_number = |c: char| c.is_ascii_digit() || "+-".contains(c);
-            if text.starts_with(is_number) && serde_yaml::from_str::<Value>(text).is_err() {
-                let message = "a number as large as this must be in quotes";
-                self.problems.push(self.about(line, path, message));
-            }
-            plain = Some(text.to_string());
-        }
+        let plain = match &event {
+            Event::Scalar(text, ScalarStyle::Plain, ..) => Some(text.to_string()),
+            _ => None,
+        };
         let place = Place { line, plain };
-        self.places.entry(path.to_owned()).or_insert(place);
-        if let Event::SequenceStart(..) = event {
-            let mut length = 0;
-            while let Some((item, line)) = next_in(events)? {
-                let path = format!("{path}[{length}]");
-                self.value(&item, line, &path, depth + 1, events)?;
-                length += 1;
-            }
-        } else if let Event::MappingStart(..) = event {
-            let mut keys = BTreeMap::new();
-            while let Some((key, line)) = next_in(events)? {
-                self.refuse_marks(&key, line, path);
-                let path = self.key(key, line, path, &mut keys)?;
-                if let Some((value, _)) = next_in(events)? {
-                    self.value(&value, line, &path, depth + 1, events)?;
+        let places = &mut self.outline.places;
+        places.entry(path.to_owned()).or_insert(place);
+        Ok(match event {
+            Event::Scalar(text, ScalarStyle::Plain, _, None) => self.plain_value(&text, line, path),
+            Event::Scalar(text, _, _, None) => Some(text.into_owned().into()),
+            Event::SequenceStart(..) => {
+                let mut items = Vec::new();
+                while let Some((item, line)) = self.next()? {
+                    let path = format!("{path}[{}]", items.len());
+                    let item = self.value(item, line, &path, depth + 1)?;
+                    // Without it, the indices of the others would change.
+                    items.push(item.unwrap_or(Value::Null));
                 }
+                Some(items.into())
             }
-        }
-        Ok(())
+            Event::MappingStart(..) => Some(self.mapping(path, depth + 1)?.into()),
+            // An alias, or a text with a tag.
+            _ => None,
+        })
     }
 
-    /// The path of its value. `keys`: those before it, and their lines.
-    fn key(
-        &mut self,
-        event: Event<'_>,
-        line: usize,
-        path: &str,
-        keys: &mut BTreeMap<String, usize>,
-    ) -> Result<String, Problem> {
-        let is_text = |plain: &str| matches!(serde_yaml::from_str(plain), Ok(Value::String(_)));
-        let key = match event {
-            Event::Scalar(text, style, ..) if style != ScalarStyle::Plain || is_text(&text) => text,
-            _ => return Err(self.about(line, path, "a key must be a text; put it in quotes")),
-        };
-        let dot = if path.is_empty() { "" } else { "." };
-        let path = format!("{path}{dot}{key}");
-        if let Some(first) = keys.insert(key.into_owned(), line) {
-            let message =
-                format!("given twice, first in line {first}; remove or rename one of them");
-            self.problems.push(self.about(line, &path, message));
+    fn mapping(&mut self, path: &str, depth: usize) -> Result<Mapping, Problem> {
+        let mut mapping = Mapping::new();
+        while let Some((key, line)) = self.next()? {
+            let key = self.value(key, line, path, depth)?;
+            let Some(Value::String(key)) = key else {
+                if key.is_some() {
+                    self.report(line, path, "a key must be a text; put it in quotes");
+                }
+                if let Some((value, _)) = self.next()? {
+                    self.value(value, line, path, depth)?;
+                }
+                continue;
+            };
+            let path = match path {
+                "" => key.clone(),
+                path => format!("{path}.{key}"),
+            };
+            if mapping.contains_key(&key)
+                && let Some(Place { line: first, .. }) = self.outline.places.get(&path)
+            {
+                let message =
+                    format!("given twice, first in line {first}; remove or rename one of them");
+                self.report(line, &path, message);
+            }
+            let Some((value, _)) = self.next()? else {
+                break;
+            };
+            if let Some(value) = self.value(value, line, &path, depth)? {
+                mapping.entry(key.into()).or_insert(value);
+            }
         }
-        Ok(path)
+        Ok(mapping)
+    }
+
+    /// A text without quotes may be a value of another type.
+    fn plain_value(&mut self, text: &str, line: usize, path: &str) -> Option<Value> {
+        let is_number = |c: char| c.is_ascii_digit() || "+-".contains(c);
+        // An item of a list, as `---` is more than a text elsewhere, and no text is no value.
+        match serde_yaml::from_str(&format!("- {text}")) {
+            Ok((value @ (Value::Null | Value::Bool(_) | Value::Number(_)),)) => Some(value),
+            Err(_) if text.starts_with(is_number) => {
+                self.report(line, path, "a number as large as this must be in quotes");
+                None
+            }
+            Ok(_) | Err(_) => Some(text.into()),
+        }
     }
 
     /// Refuses aliases, anchors and tags: a typing error in the first digit of an identity's key could make it one of them.
     fn refuse_marks(&mut self, event: &Event<'_>, line: usize, path: &str) {
         let message = match event {
-            Event::Alias(_) => "a text that begins with * must be in quotes".to_owned(),
+            Event::Alias(_) => "a text that begins with * must be in quotes",
             Event::Scalar(_, _, 1.., _)
             | Event::SequenceStart(1.., _)
-            | Event::MappingStart(1.., _) => {
-                "a text that begins with & must be in quotes".to_owned()
-            }
+            | Event::MappingStart(1.., _) => "a text that begins with & must be in quotes",
             Event::Scalar(_, _, _, Some(tag))
             | Event::SequenceStart(_, Some(tag))
             | Event::MappingStart(_, Some(tag)) => {
-                format!("found {tag} without quotes, which YAML takes for a tag; put it in quotes")
+                &format!("found {tag} without quotes, which YAML takes for a tag; put it in quotes")
             }
             _ => return,
         };
-        self.problems.push(self.about(line, path, message));
+        self.report(line, path, message);
+    }
+
+    fn report(&mut self, line: usize, path: &str, message: impl Into<String>) {
+        let problem = self.about(line, path, message);
+        self.outline.problems.push(problem);
     }
 
     fn about(&self, line: usize, path: &str, message: impl Into<String>) -> Problem {
-        Problem::new(self.file, Some(line), path.to_owned(), message.into())
+        Problem::new(self.file, Some(line), path, message)
     }
-}
-
-/// What comes next in a list or a mapping, unless that ends.
-fn next_in<'t>(events: Events<'_, 't>) -> Result<Option<(Event<'t>, usize)>, Problem> {
-    let next = events.next().transpose()?;
-    Ok(next.filter(|(event, _)| !matches!(event, Event::SequenceEnd | Event::MappingEnd)))
 }
 
 fn not_yaml(file: &Path, error: &ScanError) -> Problem {
@@ -185,5 +209,5 @@ fn not_yaml(file: &Path, error: &ScanError) -> Problem {
     };
     let (line, column) = (error.marker().line(), error.marker().col() + 1);
     let message = format!("not YAML: {} in column {column}{remedy}", error.info());
-    Problem::new(file, Some(line), String::new(), message)
+    Problem::new(file, Some(line), "", message)
 }

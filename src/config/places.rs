@@ -7,14 +7,13 @@ use std::{
     time::Duration,
 };
 
-use serde::Deserialize;
 use serde_yaml::Value;
 
 use super::{
-    Config, FileError, MISSING, Problems,
-    document::{self, Given},
+    Config, FileError, MISSING, Problems, document,
     file::DATA_DIR,
-    values::{self, FilePath},
+    outline::Outline,
+    values::{self, FilePath, Kind as _},
 };
 use crate::remote_control::{ProjectName, STOP_GRACE};
 
@@ -34,23 +33,26 @@ pub(crate) struct Places {
 impl Places {
     /// Reads a file like [`Config::load`], except for mistakes elsewhere in it.
     pub(crate) fn load(path: &Path) -> Result<Self, FileError> {
-        let problems = match Config::load(path) {
-            Ok(config) => return Ok(config.into()),
-            Err(FileError::Invalid(problems)) => problems,
-            Err(error) => return Err(error),
-        };
         let text = document::text_of(path, MISSING)?;
-        let absolute = std::path::absolute(path).map_err(FileError::unreadable(path))?;
-        let folder = absolute.parent().unwrap_or(&absolute);
-        let places = Self::from_wrong(&text, folder, problems.clone());
-        places.ok_or_else(|| problems.into())
+        match Config::from_text(path, &text) {
+            Ok(config) => Ok(config.into()),
+            Err(FileError::Invalid(problems)) => {
+                let places = Self::from_wrong(path, &text, &problems);
+                places.ok_or_else(|| problems.into())
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// `None`: the text does not say where the data directory is.
-    fn from_wrong(text: &str, folder: &Path, problems: Problems) -> Option<Self> {
-        let DataDir { data_dir } = serde_yaml::from_str(text).ok()?;
-        // A duplicate key makes this empty: sessions are found by their records.
-        let root = serde_yaml::from_str(text).unwrap_or(Value::Null);
+    fn from_wrong(path: &Path, text: &str, problems: &Problems) -> Option<Self> {
+        if problems.are_about("data_dir") {
+            return None;
+        }
+        let file = std::path::absolute(path).ok()?;
+        let root = Outline::of(path, text).value?;
+        let data_dir = root.get("data_dir");
+        let data_dir = data_dir.map_or(Ok(DATA_DIR.into()), FilePath::read);
         let grace_in = |section: &Value| values::duration(section.get("stop_grace")?).ok();
         let common = root.get("sessions").and_then(grace_in);
         let common = common.unwrap_or(STOP_GRACE);
@@ -60,10 +62,10 @@ impl Places {
             Some((name, grace_in(project).unwrap_or(common)))
         });
         Some(Self {
-            data_dir: folder.join(data_dir.or(DATA_DIR.into())),
+            data_dir: file.parent()?.join(data_dir.ok()?),
             projects: projects.collect(),
             stop_grace: common,
-            problems: Some(problems),
+            problems: Some(problems.clone()),
         })
     }
 }
@@ -82,13 +84,6 @@ impl From<Config> for Places {
             problems: None,
         }
     }
-}
-
-/// The only key that is required.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct DataDir {
-    data_dir: Given<FilePath>,
 }
 
 #[cfg(test)]

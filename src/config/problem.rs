@@ -16,12 +16,17 @@ pub struct Problem {
 
 impl Problem {
     /// A problem with the file as a whole has no line and an empty key.
-    pub(crate) fn new(file: &Path, line: Option<usize>, key: String, message: String) -> Self {
+    pub(crate) fn new(
+        file: &Path,
+        line: Option<usize>,
+        key: &str,
+        message: impl Into<String>,
+    ) -> Self {
         Self {
             file: file.to_owned(),
             line,
-            key,
-            message,
+            key: key.to_owned(),
+            message: message.into(),
         }
     }
 
@@ -62,6 +67,11 @@ pub struct Problems {
 }
 
 impl Problems {
+    /// Whether one is about the value of a key, or about one around it.
+    pub(super) fn are_about(&self, path: &str) -> bool {
+        self.list.iter().any(|problem| problem.is_about(path))
+    }
+
     pub(crate) fn new(file: &Path, mut list: Vec<Problem>) -> Self {
         list.sort_by_key(|problem| problem.line.unwrap_or(usize::MAX));
         Self {

@@ -73,7 +73,7 @@ impl Registration {
             let message = "every user of this host can read the tokens in it; chmod o-rwx it";
             registration
                 .warnings
-                .push(Problem::new(path, None, String::new(), message.to_owned()));
+                .push(Problem::new(path, None, "", message));
         }
         Ok(registration)
     }
@@ -91,15 +91,11 @@ impl Registration {
             given.into_registration(file, bot_user, document)
         };
         let read = document::read(file, Path::new(""), text, convert);
-        let (registration, warnings) = read.map_err(|problems| match cover {
+        read.map_err(|problems| match cover {
             Some(Cover::Other) => RegistrationError::OfAnotherUser(problems),
             Some(Cover::Unknown | Cover::Shared | Cover::Exclusive) | None => {
                 FileError::from(problems).into()
             }
-        })?;
-        Ok(Self {
-            warnings,
-            ..registration
         })
     }
 }
@@ -166,7 +162,7 @@ impl RegistrationFile {
             file: file.to_owned(),
             has_device_management: self.has_device_management.or(false),
             as_token: as_token?,
-            warnings: Vec::new(),
+            warnings: document.take_warnings(),
         })
     }
 }
