@@ -294,7 +294,7 @@ impl Snapshot {
             // An incomplete list of names cannot resolve an abbreviated one.
             own.unnamed.count = below.projects.len();
         } else {
-            for name in below.projects.keys() {
+            for name in &below.projects {
                 own.projects.entry(name.clone()).or_insert(false);
             }
         }

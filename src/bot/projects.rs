@@ -171,12 +171,11 @@ impl Bot {
             warn_of_roots(&self.config, &found.roots);
             self.failed_roots = failed;
         }
-        let is_known = |below: &BelowRoots| below.names.iter().eq(found.projects.keys());
+        let is_known = |below: &BelowRoots| below.names == found.projects;
         if !self.below_roots.as_ref().is_some_and(is_known) {
-            let names = found.projects.keys();
             self.below_roots = Some(BelowRoots {
-                digest: Digest::of(&names.clone().collect()),
-                names: names.cloned().collect(),
+                digest: Digest::of(&found.projects.iter().collect()),
+                names: found.projects.clone(),
             });
         }
     }
@@ -231,7 +230,7 @@ impl Projects {
             .projects
             .keys()
             .chain(phases.keys())
-            .chain(found.projects.keys())
+            .chain(&found.projects)
             .collect();
         let all = names.into_iter().map(|name| Listed {
             name: name.clone(),

@@ -7,7 +7,7 @@
 //! root, and a session is spawned there only if that is still so (`Project::is_found`).
 
 use std::{
-    collections::BTreeMap,
+    collections::BTreeSet,
     fs, io,
     os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
@@ -36,8 +36,7 @@ pub(crate) struct ProjectRoot {
 /// What is below the roots.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Found {
-    /// The directory of each project.
-    pub(crate) projects: BTreeMap<ProjectName, PathBuf>,
+    pub(crate) projects: BTreeSet<ProjectName>,
     /// What was seen of each root, in the order of the configuration; or why it cannot be read.
     pub(crate) roots: Vec<Result<Seen, String>>,
 }
@@ -74,13 +73,9 @@ impl Config {
         let taken = self.taken();
         for root in &self.project_roots {
             let seen = Place::of(root, &taken).and_then(|place| place.list());
-            let seen = seen.map(|(mut seen, directories)| {
-                for (name, directory) in directories {
-                    if !self.is_named(&name) && !found.projects.contains_key(&name) {
-                        found.projects.insert(name.clone(), directory);
-                        seen.projects.push(name);
-                    }
-                }
+            let seen = seen.map(|mut seen| {
+                seen.projects
+                    .retain(|name| !self.is_named(name) && found.projects.insert(name.clone()));
                 seen
             });
             found.roots.push(seen.map_err(|error| error.to_string()));
@@ -157,9 +152,8 @@ impl Place {
         !self.taken.iter().any(|taken| path.starts_with(taken))
     }
 
-    fn list(&self) -> io::Result<(Seen, Vec<(ProjectName, PathBuf)>)> {
+    fn list(&self) -> io::Result<Seen> {
         let mut seen = Seen::default();
-        let mut directories = Vec::new();
         for (number, entry) in fs::read_dir(&self.directory)?.enumerate() {
             if number == MOST_ENTRIES {
                 seen.is_cut = true;
@@ -187,13 +181,13 @@ impl Place {
             }
             let name = name.to_str().and_then(|name| name.parse().ok());
             match name {
-                Some(name) if self.is_free(&path) => directories.push((name, path)),
+                Some(name) if self.is_free(&path) => seen.projects.push(name),
                 Some(_) => {}
                 None => seen.unfit += 1,
             }
         }
-        directories.sort_unstable();
-        Ok((seen, directories))
+        seen.projects.sort_unstable();
+        Ok(seen)
     }
 }
 
@@ -227,11 +221,8 @@ mod tests {
 
     fn names(config: &Config) -> Vec<String> {
         let found = config.look_below_roots().projects;
-        for name in found.keys() {
-            let project = config.project(name).unwrap().project;
-            assert_eq!(project.directory, found[name], "{name}");
-        }
-        found.keys().map(ToString::to_string).collect()
+        assert!(found.iter().all(|name| config.project(name).is_some()));
+        found.iter().map(ToString::to_string).collect()
     }
 
     fn directory(config: &Config, project: &str) -> Option<PathBuf> {
