@@ -43,7 +43,7 @@ pub(crate) use service_manager::report_failure;
 use crate::{
     command::reply::{self, NoLongerFollowed},
     config::{Config, Found},
-    data_dir::DataDir,
+    data_dir::{DataDir, MATRIX, SESSIONS, SOCKET},
     matrix::{
         Announcement, Arrival, Fault, IncomingEvent, Login, MatrixFolder, Message, SentLink, Sound,
     },
@@ -107,7 +107,7 @@ pub async fn run(
 ) -> Result<(), BotError> {
     let config = Arc::new(config);
     let settings = remote_control::Settings {
-        folder: data_dir.sessions(),
+        folder: data_dir.path().join(SESSIONS),
         host: hosts::own_name(&config).to_string(),
         projects: config
             .projects
@@ -122,10 +122,10 @@ pub async fn run(
     let (connecting, matrix, inbound) = connection::open(
         Arc::clone(&config),
         login,
-        MatrixFolder::new(data_dir.matrix()),
+        MatrixFolder::new(data_dir.path().join(MATRIX)),
     );
     let (orders, mut ordered) = mpsc::channel(local::ORDERS_WAITING);
-    let listening = local::listen(data_dir.socket(), orders);
+    let listening = local::listen(data_dir.path().join(SOCKET), orders);
     let mut bot = Bot::new(projects, remote_control, matrix.clone());
     let announcing = hosts::keep_announced(
         matrix.clone(),

@@ -25,10 +25,10 @@ pub(crate) const SOCKET: &str = "operator.sock";
 const LOCK: &str = "lock";
 
 /// The folder of the session records.
-const SESSIONS: &str = "sessions";
+pub(crate) const SESSIONS: &str = "sessions";
 
 /// The folder of the Matrix stores.
-const MATRIX: &str = "matrix";
+pub(crate) const MATRIX: &str = "matrix";
 
 /// What a bot leaves in its data directory.
 pub(crate) const CONTENT: [&str; 3] = [LOCK, MATRIX, SESSIONS];
@@ -91,19 +91,8 @@ impl DataDir {
         }
     }
 
-    /// The folder of the session records.
-    pub(crate) fn sessions(&self) -> PathBuf {
-        sessions(&self.path)
-    }
-
-    /// The operator's socket.
-    pub(crate) fn socket(&self) -> PathBuf {
-        self.path.join(SOCKET)
-    }
-
-    /// The folder of the Matrix stores.
-    pub(crate) fn matrix(&self) -> PathBuf {
-        matrix(&self.path)
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 }
 
@@ -120,16 +109,6 @@ fn unusable(path: &Path, source: io::Error) -> DataDirError {
         io::ErrorKind::PermissionDenied => DataDirError::NotOurs { path, source },
         _ => DataDirError::Unusable { path, source },
     }
-}
-
-/// The folder of the session records in a data directory, for callers that do not hold its lock.
-pub(crate) fn sessions(data_dir: &Path) -> PathBuf {
-    data_dir.join(SESSIONS)
-}
-
-/// The folder of the Matrix stores in a data directory, for the same callers.
-pub(crate) fn matrix(data_dir: &Path) -> PathBuf {
-    data_dir.join(MATRIX)
 }
 
 /// The process that holds the lock of a data directory. It is looked up in `/proc/locks`: trying the lock would keep out a bot
@@ -175,7 +154,7 @@ mod tests {
         let paths = ["data", "./data", "data/../data", "link"];
         for path in paths.map(|path| folder.path().join(path)) {
             let opened = DataDir::open(&path).unwrap();
-            assert_eq!(opened.sessions(), real.join("sessions"));
+            assert_eq!(opened.path(), real);
             let refused = DataDir::open(&path).unwrap_err().to_string();
             let us = format!("(process {}", std::process::id());
             assert!(refused.contains(&us), "{refused}");

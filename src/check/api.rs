@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::Outcome;
 use crate::{
     config::Config,
-    data_dir,
+    data_dir::MATRIX,
     http::{self, Answer, Cause},
     matrix::{Authentication, Fault, Login, MatrixFolder, Session},
     secret::Token,
@@ -148,7 +148,7 @@ impl<'a> Api<'a> {
             client: http::client(Client::builder().timeout(TIMEOUT))?,
             config,
             login,
-            session: MatrixFolder::new(data_dir::matrix(&config.data_dir)).session(),
+            session: MatrixFolder::new(config.data_dir.join(MATRIX)).session(),
         })
     }
 
@@ -157,7 +157,7 @@ impl<'a> Api<'a> {
     }
 
     pub(super) fn folder(&self) -> MatrixFolder {
-        MatrixFolder::new(data_dir::matrix(&self.config.data_dir))
+        MatrixFolder::new(self.config.data_dir.join(MATRIX))
     }
 
     /// How the bot's device is logged in, if it is.

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::{ConfigFile, block_on, confirm, load_config, load_login, print};
 use crate::{
-    data_dir::DataDir,
+    data_dir::{DataDir, MATRIX},
     matrix::{self, MatrixFolder},
 };
 
@@ -35,7 +35,7 @@ pub(super) fn reset_identity(arguments: &ResetIdentity) -> Result<()> {
         let is_wanted = confirm("Reset the bot's identity?", &otherwise)?;
         ensure!(is_wanted, "aborted, nothing was changed");
     }
-    let folder = MatrixFolder::new(data_dir.matrix());
+    let folder = MatrixFolder::new(data_dir.path().join(MATRIX));
     block_on(async {
         matrix::reset_identity(&config, &login, &folder)
             .await

@@ -15,7 +15,7 @@ use crate::{
     bot,
     command::reply,
     config::Places,
-    data_dir::{self, DataDir, DataDirError},
+    data_dir::{DataDir, DataDirError, SESSIONS},
     remote_control::{
         self, Connection, Phase, ProjectName, SessionId, Usage,
         offline::{self, SessionReport},
@@ -111,7 +111,7 @@ fn load(path: &Path) -> Result<Places> {
 }
 
 fn look(places: &Places) -> Result<Vec<SessionReport>> {
-    Ok(offline::status(&data_dir::sessions(&places.data_dir))?)
+    Ok(offline::status(&places.data_dir.join(SESSIONS))?)
 }
 
 fn describe(known: &SessionReport, usage: &BTreeMap<SessionId, Usage>) -> String {
@@ -210,7 +210,7 @@ async fn stop_one(places: &Places, project: &ProjectName) -> Result<String> {
         }
         Err(error) => return Err(error.into()),
     };
-    let report = offline::stop(&data_dir.sessions(), project, grace)
+    let report = offline::stop(&data_dir.path().join(SESSIONS), project, grace)
         .await
         .with_context(|| format!("{project} is not stopped"))?;
     Ok(reply::stopped_offline(project, report.as_ref()).plain)
