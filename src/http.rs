@@ -5,6 +5,7 @@ use std::{error::Error, fmt};
 use matrix_sdk::reqwest::{
     self, Client, ClientBuilder, RequestBuilder, StatusCode, header::HeaderMap, redirect,
 };
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use url::Url;
 
@@ -15,6 +16,13 @@ const LARGEST_ANSWER: usize = 16 * 1024 * 1024;
 pub(crate) struct Answer {
     pub(crate) headers: HeaderMap,
     pub(crate) body: Value,
+}
+
+impl Answer {
+    /// The part that a JSON pointer names. `None`: it is missing or of another type.
+    pub(crate) fn part<T: DeserializeOwned>(&self, pointer: &str) -> Option<T> {
+        T::deserialize(self.body.pointer(pointer)?).ok()
+    }
 }
 
 /// Why there is no usable response. Displayed as a part of a sentence.

@@ -25,6 +25,8 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) struct Api<'a> {
     client: Client,
     pub(super) config: &'a Config,
+    /// What the bot stores about Matrix.
+    pub(super) folder: MatrixFolder,
     /// `None`: the registration is missing or refused, and no authenticated request is possible.
     pub(super) login: Option<&'a Login>,
     /// The bot's log-in: some homeservers let an appservice without a device do little.
@@ -57,13 +59,6 @@ pub(super) struct Identities {
 }
 
 impl Trouble {
-    /// The answer is JSON, and not what was asked for.
-    pub(super) fn nonsense(method: &Method, path: &[&str]) -> Self {
-        let request = format!("{method} /_matrix/{}", path.join("/"));
-        let cause = Cause::Nonsense;
-        Self { request, cause }
-    }
-
     /// Whether the homeserver says that there is no such thing. A proxy before it may say 404 as well, and does not know.
     fn is_absence(&self) -> bool {
         matches!(&self.cause, Cause::Refused { status: 404, code, .. } if code == "M_NOT_FOUND")
@@ -144,20 +139,18 @@ impl From<Trouble> for Outcome {
 impl<'a> Api<'a> {
     /// Fails when requests cannot be made at all: this host has no root certificates.
     pub(super) fn new(config: &'a Config, login: Option<&'a Login>) -> reqwest::Result<Self> {
+        let folder = MatrixFolder::new(config.data_dir.join(MATRIX));
         Ok(Self {
             client: http::client(Client::builder().timeout(TIMEOUT))?,
             config,
             login,
-            session: MatrixFolder::new(config.data_dir.join(MATRIX)).session(),
+            session: folder.session(),
+            folder,
         })
     }
 
     pub(super) fn bot(&self) -> &'a UserId {
         &self.config.bot_user
-    }
-
-    pub(super) fn folder(&self) -> MatrixFolder {
-        MatrixFolder::new(self.config.data_dir.join(MATRIX))
     }
 
     /// How the bot's device is logged in, if it is.
@@ -214,8 +207,8 @@ impl<'a> Api<'a> {
         path: &[&str],
         part: &str,
     ) -> Result<T, Trouble> {
-        let answer = self.send(asker, Method::GET, path, &[], None).await?;
-        parse(&answer, part, &Method::GET, path)
+        self.send(asker, path, &[], None, |answer| answer.part(part))
+            .await
     }
 
     /// The same where there may be no such thing: `None`, if the homeserver says so.
@@ -237,18 +230,21 @@ impl<'a> Api<'a> {
         let path = ["client", "v3", "keys", "query"];
         let asked: BTreeMap<_, _> = users.iter().map(|user| (*user, json!([]))).collect();
         let body = json!({ "device_keys": asked });
-        let answer = self.send(Asker::Bot, Method::POST, &path, &[], Some(&body));
-        parse(&answer.await?, "", &Method::POST, &path)
+        self.send(Asker::Bot, &path, &[], Some(&body), |answer| {
+            answer.part("")
+        })
+        .await
     }
 
-    pub(super) async fn send(
+    /// With a body, it is a POST request. `read` returns `None` if the answer is not what was asked for.
+    pub(super) async fn send<T>(
         &self,
         asker: Asker,
-        method: Method,
         path: &[&str],
         query: &[(&str, &str)],
         body: Option<&Value>,
-    ) -> Result<Answer, Trouble> {
+        read: impl FnOnce(&Answer) -> Option<T>,
+    ) -> Result<T, Trouble> {
         let path = [&["_matrix"], path].concat();
         let mut url = http::address(&self.config.homeserver_url, &path);
         let (token, names) = self.credentials(asker);
@@ -256,6 +252,7 @@ impl<'a> Api<'a> {
         if !pairs.is_empty() {
             url.query_pairs_mut().extend_pairs(pairs);
         }
+        let method = body.map_or(Method::GET, |_| Method::POST);
         let request = format!("{method} {}", url.path());
         let mut builder = self.client.request(method, url);
         if let Some(token) = token {
@@ -266,19 +263,9 @@ impl<'a> Api<'a> {
             builder = builder.body(body.to_string());
         }
         let answer = http::send(builder).await;
+        let answer = answer.and_then(|answer| read(&answer).ok_or(Cause::Nonsense));
         answer.map_err(|cause| Trouble { request, cause })
     }
-}
-
-pub(super) fn parse<T: DeserializeOwned>(
-    answer: &Answer,
-    part: &str,
-    method: &Method,
-    path: &[&str],
-) -> Result<T, Trouble> {
-    let part = answer.body.pointer(part);
-    let parsed = part.and_then(|part| T::deserialize(part).ok());
-    parsed.ok_or_else(|| Trouble::nonsense(method, path))
 }
 
 impl Identities {

@@ -2,20 +2,17 @@
 
 use std::time::SystemTime;
 
-use matrix_sdk::{
-    reqwest::Method,
-    ruma::{OwnedServerName, OwnedUserId, http_headers::http_date_to_system_time},
-};
+use matrix_sdk::ruma::{OwnedServerName, OwnedUserId, http_headers::http_date_to_system_time};
 use serde_json::{Value, json};
 
 use super::{
     Found, Outcome,
-    api::{Api, Asker, Trouble, parse},
+    api::{Api, Asker, Trouble},
     host::{replace_registration, unreadable},
 };
 use crate::{
     config::Config,
-    http::{self, Cause},
+    http::{self, Answer, Cause},
     matrix::{HomeserverKind, Login, Registration, clock_skew},
 };
 
@@ -29,16 +26,15 @@ pub(super) async fn reach<'a>(config: &'a Config, login: Option<&'a Login>) -> F
     })?;
     let url = &config.homeserver_url;
     let path = ["client", "versions"];
-    let answer = api.send(Asker::Nobody, Method::GET, &path, &[], None).await;
-    let answer = answer.and_then(|answer| {
-        let versions: Vec<String> = parse(&answer, "/versions", &Method::GET, &path)?;
-        Ok((answer.headers, versions.last().cloned().unwrap_or_default()))
-    });
-    match answer {
-        Ok((headers, newest)) => {
+    let read = |answer: &Answer| {
+        let versions: Vec<String> = answer.part("/versions")?;
+        let date = answer.headers.get("date");
+        let time = date.and_then(|date| http_date_to_system_time(date).ok());
+        Some((versions.last().cloned().unwrap_or_default(), time))
+    };
+    match api.send(Asker::Nobody, &path, &[], None, read).await {
+        Ok((newest, time)) => {
             let found = format!("{} at {url}, up to Matrix {newest}", software(&api).await);
-            let date = headers.get("date");
-            let time = date.and_then(|date| http_date_to_system_time(date).ok());
             Ok((judge_clock(&api, found, time), api))
         }
         Err(Trouble {
@@ -295,12 +291,11 @@ pub(super) async fn try_sync(api: &Api<'_>) -> Found<Option<Value>> {
         ("filter", filter.as_str()),
     ];
     let path = ["client", "v3", "sync"];
-    let answer = api.send(Asker::Bot, Method::GET, &path, &query, None).await;
-    let answer = answer.and_then(|answer| {
-        let _: String = parse(&answer, "/next_batch", &Method::GET, &path)?;
-        Ok(answer.body.get("rooms").cloned().unwrap_or_default())
-    });
-    let trouble = match answer {
+    let read = |answer: &Answer| {
+        answer.part::<String>("/next_batch")?;
+        Some(answer.part("/rooms").unwrap_or_default())
+    };
+    let trouble = match api.send(Asker::Bot, &path, &query, None, read).await {
         Ok(rooms) => return Ok((Outcome::passed("answers"), Some(rooms))),
         Err(trouble) => trouble,
     };

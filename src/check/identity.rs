@@ -26,9 +26,9 @@ const OTHERS: u32 = 0o077;
 
 /// Looks at the identity that the homeserver knows, and whether the key opens its secrets.
 pub(super) async fn judge(api: &Api<'_>, vantage: &Vantage) -> Result<Outcome, Outcome> {
-    let folder = api.folder();
+    let folder = &api.folder;
     let file = folder.recovery_key();
-    let key = find(&folder, vantage)?;
+    let key = find(folder, vantage)?;
     let (path, user) = (file.display(), api.bot());
     let shown = api.identities(&[user]).await?;
     let shown = shown.of(user).map(str::to_owned);

@@ -128,7 +128,7 @@ fn enumerate(users: &[&UserId]) -> String {
 /// with each command and each link.
 pub(super) async fn judge_identities(api: &Api<'_>, users: &[&UserId]) -> Result<Outcome, Outcome> {
     let unreadable = |fault| unreadable(&fault);
-    let pinned = api.folder().pinned_identities().map_err(unreadable)?.all();
+    let pinned = api.folder.pinned_identities().map_err(unreadable)?.all();
     let others = users.len().saturating_sub(LOOKED_AT);
     let users = users.get(..LOOKED_AT).unwrap_or(users);
     let shown = api.identities(users).await?;

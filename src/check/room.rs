@@ -1,13 +1,10 @@
 //! The admin room: which one it is, whether the bot is in it, whether it is encrypted, and what the bot may do there.
 
-use matrix_sdk::{
-    reqwest::Method,
-    ruma::{
-        OwnedRoomId, OwnedRoomOrAliasId, OwnedUserId, RoomId,
-        events::{
-            MessageLikeEventType, StateEventType,
-            room::{member::MembershipState, tombstone::RoomTombstoneEventContent},
-        },
+use matrix_sdk::ruma::{
+    OwnedRoomId, OwnedRoomOrAliasId, OwnedUserId, RoomId,
+    events::{
+        MessageLikeEventType, StateEventType,
+        room::{member::MembershipState, tombstone::RoomTombstoneEventContent},
     },
 };
 use serde_json::Value;
@@ -19,6 +16,7 @@ use super::{
 };
 use crate::{
     config::{HostName, RequireEncryptedCommands},
+    http::Answer,
     matrix::{CurrentState, HOST_EVENT, HostEvent, Membership, RoomFacts},
 };
 
@@ -42,7 +40,7 @@ pub(super) struct RoomState {
 /// Which room it is. If the bot was in it, that room counts, whatever an alias says now.
 pub(super) async fn find(api: &Api<'_>) -> Found<Room> {
     let configured = &api.config.admin_room;
-    let known = api.folder().admin_room(configured);
+    let known = api.folder.admin_room(configured);
     if let Some(known) = known.map_err(|fault| unreadable(&fault))? {
         let (id, was_encrypted) = (known.room, known.was_encrypted);
         return Ok((judge_known(api, &id).await, Room { id, was_encrypted }));
@@ -104,15 +102,18 @@ pub(super) async fn judge_membership(
 ) -> Found<RoomState> {
     let (id, bot) = (room.id.as_str(), api.bot());
     let path = ["client", "v3", "rooms", id, "state"];
-    // A user who has left the room gets its state of that time.
-    match api.get::<CurrentState>(Asker::Bot, &path, "").await {
-        Ok(events) if members(&events).any(|user| user == bot) => {
-            let state = RoomState::of(&events, api, room.was_encrypted);
-            let state = state.ok_or_else(|| Trouble::nonsense(&Method::GET, &path))?;
-            return Ok((Outcome::passed("joined"), state));
+    let read = |answer: &Answer| {
+        let events: CurrentState = answer.part("")?;
+        // A user who has left the room gets its state of that time.
+        if !members(&events).any(|user| user == bot) {
+            return Some(None);
         }
+        RoomState::of(&events, api, room.was_encrypted).map(Some)
+    };
+    match api.send(Asker::Bot, &path, &[], None, read).await {
+        Ok(Some(state)) => return Ok((Outcome::passed("joined"), state)),
         Err(trouble) if trouble.refusal().is_none() => return Err(trouble.into()),
-        Ok(_) | Err(_) => {}
+        Ok(None) | Err(_) => {}
     }
     let is_invited =
         synced.map(|rooms| rooms.get("invite").is_some_and(|all| all.get(id).is_some()));
