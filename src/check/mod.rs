@@ -6,7 +6,6 @@
 //! so that it works beside a running bot.
 
 mod api;
-mod claude;
 mod homeserver;
 mod host;
 mod identity;
