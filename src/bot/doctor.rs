@@ -147,12 +147,7 @@ fn report(config: &Config, sessions: Vec<Finding>) -> io::Result<(Reply, String)
         .enable_all()
         .build()?;
     // The file as it is now, which takes effect with the next restart.
-    let mut report = runtime.block_on(async {
-        match Config::load(&config.file) {
-            Ok(config) => check::everything(&config).await,
-            Err(error) => check::without_configuration(&error),
-        }
-    });
+    let (mut report, _) = runtime.block_on(check::everything(&config.file));
     runtime.shutdown_background();
     report.findings.extend(sessions);
     let host = hosts::own_name(config);

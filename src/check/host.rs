@@ -42,22 +42,23 @@ const NETWORK_FILE_SYSTEMS: [u64; 6] = [
 ];
 
 /// Why there is no configuration to check with.
-pub(super) fn no_configuration(error: &FileError) -> Outcome {
-    let init = |path: &Path| {
-        format!(
-            "`rcbot init --config {}` writes one; or name another file with `--config`",
-            path.display()
-        )
-    };
-    let correct = "correct that in the file, and restart the bot";
-    judge_file_error(error, init, correct)
+pub(super) fn no_configuration(file: &Path, error: &FileError) -> Outcome {
+    let write = format!(
+        "`rcbot init --config {}` writes one; or name another file with `--config`",
+        file.display()
+    );
+    judge_file_error(
+        error,
+        &write,
+        "correct that in the file, and restart the bot",
+    )
 }
 
 /// The outcome of an unreadable file; if it does not exist, `write` says how to get it.
-fn judge_file_error(error: &FileError, write: impl Fn(&Path) -> String, correct: &str) -> Outcome {
+fn judge_file_error(error: &FileError, write: &str, correct: &str) -> Outcome {
     match error {
         FileError::Missing { path, .. } => {
-            Outcome::failed(format!("there is no {}", path.display()), write(path))
+            Outcome::failed(format!("there is no {}", path.display()), write)
         }
         FileError::Unreadable { path, source } => {
             // The bot may be allowed to read a file that is closed to us.
@@ -140,15 +141,13 @@ pub(super) fn replace_registration(file: &Path, config_file: &Path) -> String {
 fn refused(error: &RegistrationError, file: &Path, config_file: &Path) -> Outcome {
     match error {
         RegistrationError::File(error) => {
-            let write = |_: &Path| {
-                format!(
-                    "`rcbot registration --config {}`, and give the homeserver a copy",
-                    config_file.display()
-                )
-            };
+            let write = format!(
+                "`rcbot registration --config {}`, and give the homeserver a copy",
+                config_file.display()
+            );
             let correct =
                 "change that in the file and in the homeserver's copy, and restart the homeserver";
-            judge_file_error(error, write, correct)
+            judge_file_error(error, &write, correct)
         }
         RegistrationError::OfAnotherUser(problems) => Outcome::failed(
             problems.to_string().replace('\n', "; "),

@@ -20,6 +20,8 @@ mod vantage;
 pub use report::Check;
 pub(crate) use report::{Finding, Outcome, Report, Verdict};
 
+use std::path::Path;
+
 use crate::{
     config::{Config, FileError},
     matrix::Login,
@@ -27,41 +29,45 @@ use crate::{
 use report::Found;
 use vantage::Vantage;
 
-/// Tries everything. Takes a few seconds, and as long as the homeserver's time-outs where that does not answer.
-pub(crate) async fn everything(config: &Config) -> Report {
+/// Tries everything with the configuration in this file. Takes a few seconds, and as long as the homeserver's time-outs where
+/// that does not answer. The error is why there is no configuration to check with.
+pub(crate) async fn everything(file: &Path) -> (Report, Option<FileError>) {
     let mut report = Report::default();
+    match Config::load(file) {
+        Ok(config) => {
+            check(&mut report, &config).await;
+            (report, None)
+        }
+        Err(error) => {
+            let outcome = host::no_configuration(file, &error);
+            report.add(Check::Configuration, outcome);
+            (report, Some(error))
+        }
+    }
+}
+
+async fn check(report: &mut Report, config: &Config) {
     let vantage = Vantage::new(config);
     if report.step(Check::CheckedAs, vantage.judge()).is_none() {
-        report.skip(Check::Configuration..=Check::Unit);
-        return report;
+        return report.skip(Check::Configuration..=Check::Unit);
     }
     report.add(Check::Configuration, host::judge_configuration(config));
     let (registration, login) = host::judge_registration(config);
     report.add(Check::Registration, registration);
-    if try_homeserver(&mut report, config, login.as_ref(), &vantage)
+    if try_homeserver(report, config, login.as_ref(), &vantage)
         .await
         .is_none()
     {
         report.skip(Check::Homeserver..=Check::PinnedIdentities);
     }
-    report.add(
-        Check::DataDirectory,
-        host::judge_data_dir(&config.data_dir, &vantage),
-    );
+    let data_dir = host::judge_data_dir(&config.data_dir, &vantage);
+    report.add(Check::DataDirectory, data_dir);
     report.add(Check::DiskSpace, host::judge_disk(&config.data_dir));
     let (roots, of_roots) = project::look_below_roots(config, &vantage);
     report.add(Check::ProjectRoots, roots);
     report.add(Check::Unit, service::judge(&vantage).await);
     let projects = config.projects.values().chain(&of_roots);
-    project::judge(&mut report, projects, &vantage).await;
-    report
-}
-
-/// The report where there is no configuration.
-pub(crate) fn without_configuration(error: &FileError) -> Report {
-    let mut report = Report::default();
-    report.add(Check::Configuration, host::no_configuration(error));
-    report
+    project::judge(report, projects, &vantage).await;
 }
 
 /// `None`: the rest cannot be checked.
