@@ -2,8 +2,7 @@
 
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
-    env::{self, VarError},
-    fmt,
+    env, fmt,
     io::{self, IsTerminal as _, Write as _},
     panic::{self, PanicHookInfo},
 };
@@ -39,8 +38,10 @@ pub(super) enum LogFormat {
 
 /// Logs from here on.
 pub(super) fn set_up(format: LogFormat) {
-    let wanted = env::var(EnvFilter::DEFAULT_ENV);
-    let (filter, refused) = filter(wanted.as_deref());
+    let wanted = EnvFilter::try_from_default_env();
+    let refused = wanted.as_ref().err().map(ToString::to_string);
+    let refused = refused.filter(|_| env::var_os(EnvFilter::DEFAULT_ENV).is_some());
+    let filter = wanted.unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
@@ -82,17 +83,6 @@ pub(super) fn fatal(error: &str) {
         drop(writeln!(io::stderr(), "{priority}{name}{line}"));
         name = "";
     }
-}
-
-/// The filter of the log, and the problem with the one that the operator gave.
-fn filter(wanted: Result<&str, &VarError>) -> (EnvFilter, Option<String>) {
-    let refused = match wanted.map(EnvFilter::try_new) {
-        Ok(Ok(filter)) => return (filter, None),
-        Ok(Err(error)) => Some(error.to_string()),
-        Err(VarError::NotPresent) => None,
-        Err(error @ VarError::NotUnicode(_)) => Some(error.to_string()),
-    };
-    (EnvFilter::new(DEFAULT_LOG), refused)
 }
 
 /// Whether standard error goes to the journal. The variable is not enough, as children that write elsewhere inherit it
@@ -149,16 +139,5 @@ mod tests {
             assert!(enabled!(target: "audit", Level::INFO));
             assert!(!enabled!(target: "matrix_sdk", Level::INFO));
         });
-    }
-    #[test]
-    fn an_invalid_rust_log_is_reported_and_ignored() {
-        let default = EnvFilter::new(DEFAULT_LOG).to_string();
-        let (filter_unset, refused) = filter(Err(&VarError::NotPresent));
-        assert_eq!((filter_unset.to_string(), refused), (default.clone(), None));
-        let (filter_set, refused) = filter(Ok("rcbot=debug"));
-        assert_eq!((&*filter_set.to_string(), refused), ("rcbot=debug", None));
-        let (filter_wrong, refused) = filter(Ok("rcbot=debgu"));
-        assert_eq!(filter_wrong.to_string(), default);
-        assert!(refused.is_some());
     }
 }

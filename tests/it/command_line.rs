@@ -4,7 +4,8 @@ use std::fs;
 
 use crate::support::{
     prelude::*,
-    program::{Ended as _, Folder},
+    program::{Ended as _, Folder, rcbot},
+    run_to_end,
 };
 
 /// A valid configuration, once there is a registration.
@@ -171,6 +172,23 @@ fn a_file_in_the_data_directory_that_is_closed_to_the_bot_is_named() {
     fs::create_dir_all(site.path("data/lock")).unwrap();
     let part = format!("cannot use {}", site.path("data/lock").display());
     site.rcbot(&["stop", "website"]).failed(1).says(&part);
+}
+
+#[test]
+fn an_invalid_rust_log_is_reported_and_ignored() {
+    let site = site();
+    let run = |filter: &str| {
+        let mut stop = rcbot(&site.path(""));
+        run_to_end(
+            stop.arg("stop")
+                .current_dir(site.path(""))
+                .env("RUST_LOG", filter),
+        )
+    };
+    let wrong = run("rcbot=debgu");
+    wrong.succeeded();
+    wrong.says("RUST_LOG is invalid and ignored");
+    run("rcbot=debug").lacks("RUST_LOG");
 }
 
 #[test]
