@@ -175,7 +175,7 @@ fn an_invalid_flag_is_reported_with_what_is_wanted() {
         ),
         (
             "--admin-room=admins",
-            "'--admin-room <ROOM>': found \"admins\", wanted a room's alias or id",
+            "'--admin-room <ROOM>': found \"admins\", wanted a room alias or id",
         ),
         (
             "--admin=alice",
@@ -236,7 +236,7 @@ fn each_answer_is_checked_and_asked_for_again_until_it_is_valid() {
     for part in [
         "found \"localhost\", wanted an http or https URL",
         &format!("(such as example.org) [{SERVER_NAME}]: "),
-        "found \"admins\", wanted a room's alias or id",
+        "found \"admins\", wanted a room alias or id",
         "found \"alice\", wanted a user id",
         "no directory at /",
         "as people type it [website]: ",

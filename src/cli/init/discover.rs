@@ -25,45 +25,32 @@ pub(super) async fn about(url: &Url) -> Discovery {
     let Ok(client) = Client::builder().timeout(TIMEOUT).build() else {
         return Discovery::default();
     };
-    if is_homeserver(&client, url).await {
+    let get = async |path: &[&str]| {
+        let answer = http::send(client.get(http::address(url, path))).await;
+        answer.map_or(Value::Null, |answer| answer.body)
+    };
+    let named = domain(url).and_then(|name| name.try_into().ok());
+    let versions = get(&["_matrix", "client", "versions"]).await;
+    if versions.get("versions").is_some_and(Value::is_array) {
+        // With this name it signs.
+        let key = get(&["_matrix", "key", "v2", "server"]).await;
+        let signed = key.get("server_name").and_then(Value::as_str);
         return Discovery {
             is_homeserver: true,
             elsewhere: None,
-            server_name: name_of(&client, url).await,
+            server_name: signed.and_then(|name| name.try_into().ok()).or(named),
         };
     }
-    let elsewhere = well_known(&client, url).await;
+    // Where a site says that its homeserver is (specification, "Well-known URI").
+    let site = get(&[".well-known", "matrix", "client"]).await;
+    let base = site.pointer("/m.homeserver/base_url");
+    let base = base.and_then(|base| Url::parse(base.as_str()?).ok());
+    let elsewhere = base.filter(Url::has_host);
     Discovery {
         is_homeserver: false,
-        server_name: elsewhere
-            .as_ref()
-            .and_then(|_| domain(url)?.try_into().ok()),
+        server_name: named.filter(|_| elsewhere.is_some()),
         elsewhere,
     }
-}
-
-async fn is_homeserver(client: &Client, url: &Url) -> bool {
-    let answer = get(client, url, &["_matrix", "client", "versions"]).await;
-    answer.is_some_and(|answer| answer.get("versions").is_some_and(Value::is_array))
-}
-
-/// The name that it signs with (`/_matrix/key`); else the host itself.
-async fn name_of(client: &Client, url: &Url) -> Option<OwnedServerName> {
-    let key = get(client, url, &["_matrix", "key", "v2", "server"]).await;
-    let signed = key.and_then(|key| key.get("server_name")?.as_str()?.try_into().ok());
-    signed.or_else(|| domain(url)?.try_into().ok())
-}
-
-/// Where a site says that its homeserver is (specification, "Well-known URI").
-async fn well_known(client: &Client, site: &Url) -> Option<Url> {
-    let answer = get(client, site, &[".well-known", "matrix", "client"]).await?;
-    let base = answer.pointer("/m.homeserver/base_url")?.as_str()?;
-    Url::parse(base).ok().filter(Url::has_host)
-}
-
-async fn get(client: &Client, site: &Url, path: &[&str]) -> Option<Value> {
-    let answer = http::send(client.get(http::address(site, path))).await;
-    answer.ok().map(|answer| answer.body)
 }
 
 /// A name that others may know, unlike a host name without a dot.

@@ -31,7 +31,7 @@ pub(super) struct Input {
     #[arg(long, value_name = "NAME", value_parser = Server::of_text)]
     pub(super) server_name: Option<OwnedServerName>,
     /// The one room in which commands count: its alias or id.
-    #[arg(long, value_name = "ROOM", value_parser = admin_room)]
+    #[arg(long, value_name = "ROOM", value_parser = Room::of_text)]
     pub(super) admin_room: Option<OwnedRoomOrAliasId>,
     /// An administrator: only the users who are named here may command the bot. Repeatable.
     #[arg(long, value_name = "USER", value_parser = User::of_text)]
@@ -106,7 +106,7 @@ impl Input {
             self.admin_room,
             &format!("Admin room, its alias or id (such as #admins:{server_name})"),
             None,
-            admin_room,
+            Room::of_text,
         )?;
         let admins = prompt.ask(
             Some(self.admin).filter(|admins| !asks || !admins.is_empty()),
@@ -223,12 +223,6 @@ fn unquoted(answer: &str) -> &str {
     within('"').or_else(|| within('\'')).unwrap_or(answer)
 }
 
-fn admin_room(text: &str) -> Result<OwnedRoomOrAliasId, String> {
-    Room::of_text(text).map_err(|_| {
-        format!("found {text:?}, wanted a room's alias or id, such as #admins:example.org or !abcdef:example.org")
-    })
-}
-
 /// User ids with spaces or commas between, or the word for none.
 fn admins(text: &str) -> Result<Vec<OwnedUserId>, String> {
     let words = text.split([' ', ',']).filter(|word| !word.is_empty());
@@ -278,27 +272,6 @@ mod tests {
             .ask_for_the_rest(&mut prompt, discover, Some(home))
             .unwrap();
         (answers, String::from_utf8(screen).unwrap())
-    }
-
-    #[test]
-    fn a_question_is_repeated_with_the_reason_and_fails_without_an_answer() {
-        let (mut keyboard, mut screen) = ("x\n\n '#a:b.c' \n".as_bytes(), Vec::new());
-        let mut prompt = Prompt::new(&mut keyboard, &mut screen);
-        let offered = prompt.ask(None, "Which", Some("#c:d.e"), admin_room);
-        assert_eq!(offered.unwrap(), "#c:d.e");
-        assert_eq!(
-            prompt.ask(None, "Which", None, admin_room).unwrap(),
-            "#a:b.c"
-        );
-        let error = prompt.ask(None, "Which", Some("#c:d.e"), admin_room);
-        let error = error.unwrap_err();
-        assert_eq!(error.to_string(), "no answer came, so nothing was written");
-        let screen = String::from_utf8(screen).unwrap();
-        let begin = "Which [#c:d.e]:   found \"x\", wanted a room's alias or id, such as #admins:example.org or !abcdef:example.org\n";
-        assert_eq!(
-            screen,
-            format!("{begin}Which [#c:d.e]: Which: Which [#c:d.e]: ")
-        );
     }
 
     #[test]

@@ -14,19 +14,10 @@ const COMMON: [HomeserverKind; 3] = [
 
 /// A configuration, with a comment on each key.
 pub(super) fn config(answers: &Answers) -> String {
-    let Answers {
-        homeserver,
-        server_name,
-        admin_room,
-        admins,
-        directory,
-        project,
-        localpart,
-        host,
-    } = answers;
-    let users: Vec<_> = admins.iter().map(|user| quoted(user.as_str())).collect();
-    let users = users.join(", ");
-    let host = host.as_ref().map_or_else(String::new, |host| {
+    let (server_name, localpart) = (&answers.server_name, &answers.localpart);
+    let admins = answers.admins.iter();
+    let users: Vec<_> = admins.map(|user| quoted(user.as_str())).collect();
+    let host = answers.host.as_ref().map_or_else(String::new, |host| {
         let host = quoted(host.as_str());
         format!(
             "
@@ -71,14 +62,15 @@ projects:
     # Where the session runs. `claude` must have been run there once, and told to trust it.
     directory: {directory}
 ",
-        homeserver = quoted(homeserver.as_str()),
+        homeserver = quoted(answers.homeserver.as_str()),
         user = format_args!("@{localpart}:{server_name}"),
+        users = users.join(", "),
         name_of_user = quoted(localpart),
         example = quoted(&format!("@alice:{server_name}")),
         name = quoted(server_name.as_str()),
-        admin_room = quoted(admin_room.as_str()),
-        project = quoted(project.as_str()),
-        directory = quoted(&directory.to_string_lossy()),
+        admin_room = quoted(answers.admin_room.as_str()),
+        project = quoted(answers.project.as_str()),
+        directory = quoted(&answers.directory.to_string_lossy()),
     )
 }
 
