@@ -53,19 +53,10 @@ fn man_page(command: Command) -> io::Result<Vec<u8>> {
         page.render_description_section(&mut section)?;
         page.render_options_section(&mut section)?;
         let section = String::from_utf8_lossy(&section);
-        for line in section
-            .lines()
-            .filter(|line| !line.starts_with(".ie") && !line.starts_with(".el"))
-        {
-            writeln!(
-                text,
-                "{}",
-                if line.starts_with(".SH ") {
-                    ".PP"
-                } else {
-                    line
-                }
-            )?;
+        let is_shown = |line: &&str| !line.starts_with(".ie") && !line.starts_with(".el");
+        for line in section.lines().filter(is_shown) {
+            let is_heading = line.starts_with(".SH ");
+            writeln!(text, "{}", if is_heading { ".PP" } else { line })?;
         }
     }
     Ok(text)
