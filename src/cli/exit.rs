@@ -63,8 +63,6 @@ fn needs_operator(error: &anyhow::Error) -> bool {
 mod tests {
     use std::path::PathBuf;
 
-    use anyhow::Context as _;
-
     use super::*;
     use crate::{
         bot::BotError,
@@ -72,88 +70,83 @@ mod tests {
         remote_control::{RestoreError, StoreError},
     };
 
-    fn code_of(error: impl Into<anyhow::Error>) -> u8 {
-        code(&error.into())
-    }
-
-    fn file(kind: io::ErrorKind) -> Fault {
-        Fault::File {
-            path: PathBuf::new(),
+    #[test]
+    fn the_exit_code_says_whether_a_restart_may_help() {
+        use io::ErrorKind::{PermissionDenied, StorageFull};
+        let path = PathBuf::new;
+        let file = |kind: io::ErrorKind| Fault::File {
+            path: path(),
             source: kind.into(),
-        }
-    }
-
-    fn refused(code: &str) -> Fault {
-        Fault::LoginRefused {
-            status: 401,
-            code: code.to_owned(),
-            remedy: String::new(),
-        }
-    }
-
-    #[test]
-    fn only_faults_that_a_restart_may_fix_get_one() {
-        for fault in [
-            Fault::for_operator("wrong password"),
-            Fault::UnreadableFile {
-                path: PathBuf::new(),
-                remedy: "",
-            },
-            file(io::ErrorKind::PermissionDenied),
-        ] {
-            let said = fault.to_string();
-            assert_eq!(code_of(BotError::from(fault)), 3, "{said}");
-        }
-        for fault in [
-            Fault::NotInAdminRoom,
-            Fault::fatal("database locked", "busy"),
-            file(io::ErrorKind::StorageFull),
-            refused("M_UNKNOWN_TOKEN"),
-        ] {
-            let said = fault.to_string();
-            assert_eq!(code_of(BotError::from(fault)), 1, "{said}");
-        }
-    }
-
-    #[test]
-    fn the_cause_behind_a_context_counts_as_well() {
-        let error =
-            Err::<(), _>(Fault::for_operator("no password")).context("the identity is not reset");
-        assert_eq!(code_of(error.unwrap_err()), 3);
-        let in_use = || DataDirError::InUse {
-            path: PathBuf::new(),
+        };
+        let records = |kind: io::ErrorKind| StoreError::Read {
+            path: path(),
+            source: kind.into(),
+        };
+        let not_ours = DataDirError::NotOurs {
+            path: path(),
+            source: PermissionDenied.into(),
+        };
+        let in_use = DataDirError::InUse {
+            path: path(),
             process: None,
         };
-        assert_eq!(code_of(in_use()), 1);
-        for (kind, code) in [
-            (io::ErrorKind::PermissionDenied, 3),
-            (io::ErrorKind::StorageFull, 1),
-        ] {
-            let records = StoreError::Read {
-                path: PathBuf::new(),
-                source: kind.into(),
-            };
-            assert_eq!(code_of(RestoreError::from(records)), code, "{kind}");
-        }
         let full = DataDirError::Unusable {
-            path: PathBuf::new(),
-            source: io::ErrorKind::StorageFull.into(),
+            path: path(),
+            source: StorageFull.into(),
         };
-        assert_eq!(code_of(full), 1);
-        let closed = DataDirError::NotOurs {
-            path: PathBuf::new(),
-            source: io::ErrorKind::PermissionDenied.into(),
-        };
-        assert_eq!(code_of(closed), 3);
-        assert_eq!(code_of(BotError::Panicked), 1);
-        assert_eq!(code_of(anyhow!("anything else")), 1);
-        let wrong = misconfigured(Fault::for_operator("no password").into());
-        assert_eq!(wrong.to_string(), "no password");
-        assert_eq!(code(&wrong), 2);
-        let missing = FileError::Missing {
-            path: PathBuf::new(),
+        let unreadable = Fault::UnreadableFile {
+            path: path(),
             remedy: "",
         };
-        assert_eq!(code_of(missing), 2);
+        let refused = Fault::LoginRefused {
+            status: 401,
+            code: "M_UNKNOWN_TOKEN".to_owned(),
+            remedy: String::new(),
+        };
+        let missing = FileError::Missing {
+            path: path(),
+            remedy: "",
+        };
+        let for_operator = || Fault::for_operator("no password");
+        let of_bot = |fault| BotError::from(fault).into();
+        let records = |kind| RestoreError::from(records(kind)).into();
+        let cases: [(u8, Vec<anyhow::Error>); 3] = [
+            (
+                2,
+                vec![missing.into(), misconfigured(for_operator().into())],
+            ),
+            (
+                3,
+                vec![
+                    of_bot(for_operator()),
+                    of_bot(unreadable),
+                    of_bot(file(PermissionDenied)),
+                    anyhow!(for_operator()).context("the identity is not reset"),
+                    records(PermissionDenied),
+                    not_ours.into(),
+                ],
+            ),
+            (
+                1,
+                vec![
+                    of_bot(Fault::NotInAdminRoom),
+                    of_bot(Fault::fatal("database locked", "busy")),
+                    of_bot(file(StorageFull)),
+                    of_bot(refused),
+                    records(StorageFull),
+                    in_use.into(),
+                    full.into(),
+                    BotError::Panicked.into(),
+                    anyhow!("anything else"),
+                ],
+            ),
+        ];
+        for (expected, errors) in cases {
+            for error in errors {
+                assert_eq!(code(&error), expected, "{error:#}");
+            }
+        }
+        let wrong = misconfigured(for_operator().into());
+        assert_eq!(wrong.to_string(), "no password");
     }
 }
