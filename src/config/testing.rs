@@ -1,7 +1,7 @@
 //! YAML files with mistakes: a missing key, a value of another type, a typing error.
 
 use proptest::{prelude::*, sample::Index};
-use serde_yaml::Value;
+use serde_yaml::{Mapping, Value};
 
 /// Values of other types, none of which is valid everywhere.
 const OTHER_VALUES: [&str; 5] = ["null", "-1", "some text", "[[]]", "{ x: y }"];
@@ -21,45 +21,35 @@ pub(crate) struct Changed {
 
 /// The file without one of its keys, for each key.
 pub(crate) fn without_each_key(text: &str) -> Vec<Changed> {
-    let root = parse(text);
-    let change = |path: &Vec<String>| {
-        let mut changed = root.clone();
-        let (key, parents) = path.split_last().expect("a path has a key");
-        let parent = parents
-            .iter()
-            .fold(&mut changed, |value, key| &mut value[key.as_str()]);
-        parent
-            .as_mapping_mut()
-            .expect("a mapping")
-            .remove(key.as_str());
-        Changed {
-            key: path.join("."),
-            how: "left out".to_owned(),
-            text: serde_yaml::to_string(&changed).unwrap(),
-        }
-    };
-    paths(&root).iter().map(change).collect()
+    let leave_out = |values: &mut Mapping, key: &str| drop(values.remove(key));
+    changed(text, "left out", leave_out)
 }
 
 /// The file with a value of another type in place of one of its values, for each value and type.
 pub(crate) fn with_other_values(text: &str) -> Vec<Changed> {
+    let all = OTHER_VALUES.map(|other| {
+        let replace = |values: &mut Mapping, key: &str| values[key] = parse(other);
+        changed(text, &format!("made {other}"), replace)
+    });
+    all.into_iter().flatten().collect()
+}
+
+/// The file with this change at one of its keys, for each key. The change gets the mapping that the key is in.
+fn changed(text: &str, how: &str, change: impl Fn(&mut Mapping, &str)) -> Vec<Changed> {
     let root = parse(text);
-    let change = |path: &Vec<String>, other: &str| {
+    let at = |path: &Vec<String>| {
         let mut changed = root.clone();
-        *path
-            .iter()
-            .fold(&mut changed, |value, key| &mut value[key.as_str()]) = parse(other);
+        let (key, parents) = path.split_last().expect("a path has a key");
+        let parents = parents.iter();
+        let parent = parents.fold(&mut changed, |value, key| &mut value[key.as_str()]);
+        change(parent.as_mapping_mut().expect("a mapping"), key);
         Changed {
             key: path.join("."),
-            how: format!("made {other}"),
+            how: how.to_owned(),
             text: serde_yaml::to_string(&changed).unwrap(),
         }
     };
-    let paths = paths(&root);
-    paths
-        .iter()
-        .flat_map(|path| OTHER_VALUES.map(|other| change(path, other)))
-        .collect()
+    paths(&root).iter().map(at).collect()
 }
 
 /// The text without its comments, and with a few characters left out, put in, replaced or swapped.

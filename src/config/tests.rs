@@ -43,6 +43,19 @@ fn base_with(from: &str, to: &str) -> String {
     BASE.replace(from, to)
 }
 
+/// Asserts that there is one warning with this text, or none.
+#[track_caller]
+fn assert_warns(config: &Config, wanted: Option<&str>) {
+    let warnings: Vec<_> = config.warnings().iter().map(ToString::to_string).collect();
+    assert_eq!(
+        warnings.len(),
+        usize::from(wanted.is_some()),
+        "{warnings:?}"
+    );
+    let text = wanted.unwrap_or_default();
+    assert!(warnings.iter().all(|it| it.contains(text)), "{warnings:?}");
+}
+
 #[test]
 fn ringing_events_are_of_the_project_the_root_or_sessions() {
     let text = format!(
@@ -195,22 +208,8 @@ fn http_to_another_host_is_a_warning() {
         ("http://[::1]:8008", false),
     ] {
         let config = parse(&base_with("http://127.0.0.1:8008", url)).unwrap();
-        let warnings = config
-            .warnings()
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>();
-        assert_eq!(
-            warnings.len(),
-            usize::from(is_warned),
-            "{url}: {warnings:?}"
-        );
-        assert!(
-            warnings
-                .iter()
-                .all(|warning| warning.starts_with("config.yaml:2: homeserver.url: is http")),
-            "{warnings:?}"
-        );
+        let warning = is_warned.then_some("config.yaml:2: homeserver.url: is http");
+        assert_warns(&config, warning);
     }
 }
 
@@ -274,18 +273,8 @@ fn a_file_with_secrets_that_others_can_read_is_a_warning() {
         fs::write(&file, text).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
         let config = Config::load(&file).unwrap();
-        let warnings: Vec<_> = config.warnings().iter().map(ToString::to_string).collect();
-        assert_eq!(
-            warnings.len(),
-            usize::from(is_warned),
-            "{mode:o}: {warnings:?}"
-        );
-        let path = file.display();
-        assert!(
-            warnings
-                .iter()
-                .all(|warning| warning.starts_with(&format!("{path}: is readable by other users")))
-        );
+        let warning = format!("{}: is readable by other users", file.display());
+        assert_warns(&config, is_warned.then_some(&warning));
     }
 }
 
@@ -321,18 +310,9 @@ fn two_projects_with_one_directory_are_a_warning() {
     std::os::unix::fs::symlink(folder.path(), folder.path().join("link")).unwrap();
     for (other, is_warned) in [("a/b", false), ("/srv/website", true), ("link", false)] {
         let text = format!("{BASE}  other:\n    directory: {other}\n");
-        let warnings = Config::from_text(&folder.path().join("config.yaml"), &text)
-            .unwrap()
-            .warnings()
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>();
-        assert_eq!(warnings.len(), usize::from(is_warned), "{warnings:?}");
-        let wanted = "config.yaml:9: projects.other.directory: is that of `website` too";
-        assert!(
-            warnings.iter().all(|it| it.contains(wanted)),
-            "{warnings:?}"
-        );
+        let config = Config::from_text(&folder.path().join("config.yaml"), &text).unwrap();
+        let warning = "config.yaml:9: projects.other.directory: is that of `website` too";
+        assert_warns(&config, is_warned.then_some(warning));
     }
     let text = base_with("/srv/website", ".") + "  other: { directory: link }\n";
     let config = Config::from_text(&folder.path().join("config.yaml"), &text).unwrap();
